@@ -1,0 +1,110 @@
+# What there is to do with this repository. `make help` lists it, DEVELOPERS.md explains it.
+
+SHELL := bash
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+GO ?= go
+# How long each fuzz target runs, and how long each benchmark.
+FUZZTIME ?= 10s
+BENCHTIME ?= 1s
+# What golangci-lint looks at.
+LINTFLAGS ?=
+
+# Everything that is built but not committed lies here, outside the tree.
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/connectplugin
+# Modules of their own that users or tests see; those that do not exist yet are skipped.
+NESTED := $(patsubst %/go.mod,%,$(wildcard examples/go.mod bench/go.mod connectpluginfx/go.mod))
+MODULES := . $(NESTED)
+# The directories from which code is generated.
+GENERATED := $(patsubst %/buf.gen.yaml,%,$(wildcard ./buf.gen.yaml examples/buf.gen.yaml examples/*/buf.gen.yaml))
+FIRST_VERSION := internal/projecttest/testdata/wire/first_version
+
+# One directory of programs per tool module and per content of its go.sum and version of Go, so that
+# a changed pin builds anew and another branch keeps its own.
+goversion := $(shell $(GO) env GOVERSION)
+tooldir = $(CACHE)/tools/$(1)-$(shell (cat tools/$(1)/go.mod tools/$(1)/go.sum; echo $(goversion)) | git hash-object --stdin | cut -c1-16)
+PROTOC_DIR := $(call tooldir,protoc)
+BUF_DIR := $(call tooldir,buf)
+LINT_DIR := $(call tooldir,golangci-lint)
+WITH_TOOLS := PATH="$(BUF_DIR):$(PROTOC_DIR):$(LINT_DIR):$$PATH"
+GENERATORS := $(BUF_DIR)/.built $(PROTOC_DIR)/.built
+LINTERS := $(LINT_DIR)/.built
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "make %-14s %s\n", $$1, $$2}'
+
+.PHONY: demo
+demo: ## run a real host and real plugins, over TLS, in processes of their own
+	@cd examples && $(GO) run ./urlshortener/cmd/demo
+
+.PHONY: test
+test: ## vet and test the library and the examples, with the race detector
+	@for m in . $(filter examples,$(NESTED)); do echo "== test $$m"; (cd "$$m" && $(GO) vet ./... && $(GO) test -race ./...) || exit 1; done
+
+.PHONY: testnested
+testnested: # what `make test` leaves out: the other nested modules
+	@for m in $(filter-out examples,$(NESTED)); do echo "== test $$m"; (cd "$$m" && $(GO) vet ./... && $(GO) test -race ./...) || exit 1; done
+
+.PHONY: lint
+lint: $(LINTERS) ## run golangci-lint over every module
+	@for m in $(MODULES); do echo "== lint $$m"; (cd "$$m" && $(WITH_TOOLS) golangci-lint run --config $(CURDIR)/.golangci.yml $(LINTFLAGS) ./...) || exit 1; done
+
+.PHONY: lintfix
+lintfix: $(LINTERS) $(GENERATORS) ## format the code and apply the fixes that the linters know
+	@for m in $(MODULES); do echo "== fix $$m"; (cd "$$m" && $(WITH_TOOLS) golangci-lint run --config $(CURDIR)/.golangci.yml --fix $(LINTFLAGS) ./...) || exit 1; done
+	@$(WITH_TOOLS) buf format -w proto
+
+.PHONY: generate
+generate: $(GENERATORS) ## generate the code in gen/ from proto/, and that of the examples
+	@for d in $(GENERATED); do echo "== generate $$d"; (cd "$$d" && $(WITH_TOOLS) buf generate) || exit 1; done
+
+.PHONY: checkgenerate
+checkgenerate: $(GENERATORS) ## demand that generated code is up to date and the wire is compatible
+	@set -euo pipefail; export $(WITH_TOOLS); tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; \
+	for d in $(GENERATED); do \
+		echo "== checkgenerate $$d"; \
+		mkdir -p "$$tmp/$$d"; \
+		(cd "$$d" && buf lint && buf format -d --exit-code && buf generate -o "$$tmp/$$d"); \
+		for out in $$(cd "$$tmp/$$d" && ls); do diff -r "$$d/$$out" "$$tmp/$$d/$$out"; done; \
+	done; \
+	echo "== checkgenerate: the wire against its first version"; \
+	buf build $(FIRST_VERSION) --exclude-source-info -o "$$tmp/first.binpb"; \
+	cmp "$$tmp/first.binpb" $(FIRST_VERSION).binpb; \
+	buf breaking --against $(FIRST_VERSION).binpb
+
+.PHONY: fuzz
+fuzz: ## run every fuzz target for FUZZTIME each (10s)
+	@set -euo pipefail; for m in $(MODULES); do \
+		cd "$(CURDIR)/$$m"; packages=$$($(GO) list ./...); \
+		for p in $$packages; do \
+			targets=$$($(GO) test -list '^Fuzz' "$$p"); \
+			for f in $$(grep '^Fuzz' <<<"$$targets"); do \
+				echo "== fuzz $$p $$f"; \
+				$(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) "$$p"; \
+			done; \
+		done; \
+	done
+
+.PHONY: bench
+bench: ## run every benchmark for BENCHTIME each (1s)
+	@for m in $(MODULES); do echo "== bench $$m"; (cd "$$m" && $(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...) || exit 1; done
+
+.PHONY: cover
+cover: ## measure what the tests of the library cover, and write a page that shows it
+	@mkdir -p $(CACHE)
+	@$(GO) test -coverprofile=$(CACHE)/cover.out -coverpkg=./... ./...
+	@$(GO) tool cover -func=$(CACHE)/cover.out | tail -n 1
+	@$(GO) tool cover -html=$(CACHE)/cover.out -o $(CACHE)/cover.html
+	@echo "wrote $(CACHE)/cover.html"
+
+.PHONY: clean
+clean: ## remove what make built outside the tree
+	@rm -rf "$(CACHE)"
+
+$(CACHE)/tools/%/.built:
+	@echo "building the tools in $(@D) (once; minutes for buf and golangci-lint)"
+	@mkdir -p "$(@D)"
+	@name=$(notdir $(@D)); cd "tools/$${name%-*}" && GOBIN="$(@D)" $(GO) install tool
+	@touch "$@"
