@@ -9,3 +9,5 @@ require (
 	golang.org/x/time v0.16.0
 	google.golang.org/protobuf v1.36.12
 )
+
+require golang.org/x/text v0.43.0 // indirect

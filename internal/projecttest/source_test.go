@@ -1,0 +1,147 @@
+package projecttest_test
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"go/importer"
+	"go/token"
+	"go/types"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const modulePath = "github.com/masegraye/connect-plugin-go"
+
+// shrink rewrites the lists of what is missing, without what is there by now.
+var shrink = flag.Bool("shrink", false, "remove from notyet.txt and notread.txt what is not missing any more")
+
+// listedPackage is what these tests use of the output of go list -json.
+type listedPackage struct {
+	ImportPath string
+	Dir        string
+	Export     string
+	Standard   bool
+	DepOnly    bool
+	GoFiles    []string
+	Imports    []string
+	Deps       []string
+}
+
+// moduleRoot returns the directory of the root module. It walks the whole tree first: go test reuses
+// an earlier result unless a file that the test itself looked at has changed, and does not know what
+// go list looks at.
+func moduleRoot(t *testing.T) string {
+	t.Helper()
+	root, err := filepath.Abs(filepath.Join("..", ".."))
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = filepath.WalkDir(root, func(_ string, d fs.DirEntry, err error) error {
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // Somebody is at work in the tree.
+			return nil
+		case err == nil && d.IsDir() && d.Name() == ".git":
+			return filepath.SkipDir
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return root
+}
+
+// goCommand runs the go command in a directory and returns what it prints.
+func goCommand(t *testing.T, dir string, args ...string) string {
+	t.Helper()
+	var stdout, stderr strings.Builder
+	cmd := exec.CommandContext(t.Context(), "go", args...)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("go %s: %v\n%s", strings.Join(args, " "), err, stderr.String())
+	}
+	return stdout.String()
+}
+
+// goList returns the packages that go list prints for the arguments.
+func goList(t *testing.T, dir string, args ...string) []listedPackage {
+	t.Helper()
+	out := goCommand(t, dir, append([]string{"list", "-json=ImportPath,Dir,Export,Standard,DepOnly,GoFiles,Imports,Deps"}, args...)...)
+	var packages []listedPackage
+	for dec := json.NewDecoder(strings.NewReader(out)); ; {
+		var p listedPackage
+		err := dec.Decode(&p)
+		if errors.Is(err, io.EOF) {
+			return packages
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		packages = append(packages, p)
+	}
+}
+
+// exportImporter returns an importer that reads what the compiler wrote for the packages, which must
+// be listed with -export and -deps.
+func exportImporter(packages []listedPackage) types.Importer {
+	exports := make(map[string]string, len(packages))
+	for _, p := range packages {
+		exports[p.ImportPath] = p.Export
+	}
+	return importer.ForCompiler(token.NewFileSet(), "gc", func(path string) (io.ReadCloser, error) {
+		file, ok := exports[path]
+		if !ok || file == "" {
+			return nil, &fs.PathError{Op: "import", Path: path, Err: fs.ErrNotExist}
+		}
+		return os.Open(file)
+	})
+}
+
+// exists tells whether there is such a file or directory.
+func exists(t *testing.T, path string) bool {
+	t.Helper()
+	_, err := os.Stat(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	return err == nil
+}
+
+// readLines returns the lines of a file under testdata that are neither empty nor comments.
+func readLines(t *testing.T, name ...string) []string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(append([]string{"testdata"}, name...)...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.DeleteFunc(strings.Split(string(b), "\n"), func(l string) bool {
+		return strings.TrimSpace(l) == "" || strings.HasPrefix(l, "#")
+	})
+}
+
+// shrinkList removes lines from a file under testdata, where the flag asks for it.
+func shrinkList(t *testing.T, gone []string, name ...string) {
+	t.Helper()
+	if !*shrink || len(gone) == 0 {
+		return
+	}
+	path := filepath.Join(append([]string{"testdata"}, name...)...)
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept := slices.DeleteFunc(strings.SplitAfter(string(b), "\n"), func(l string) bool {
+		return slices.Contains(gone, strings.TrimSuffix(l, "\n"))
+	})
+	if err := os.WriteFile(path, []byte(strings.Join(kept, "")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("removed %d lines from %s", len(gone), path)
+}
