@@ -1,0 +1,182 @@
+// Package headers decides which header fields of a forwarded RPC pass between
+// two plugins.
+//
+// A field passes by allow-list. There are two ways onto it:
+//
+//   - It is a field of the RPC protocols or of HTTP that an RPC needs, and it is
+//     listed by name for the direction it travels in (Connect, gRPC and gRPC-Web
+//     fields, content type and codings, timeouts, W3C trace context).
+//   - It is application metadata: its name is canonical, of the alphabet that gRPC
+//     allows for metadata (letters, digits, '-', '_', '.'), and neither it nor
+//     its spelling with '-' for '_' is a name or has a prefix that HTTP, a
+//     proxy, a gateway, a credential or the host itself has a use for.
+//
+// Everything else stays behind: hop-by-hop fields and those that Connection
+// names, cookies, credentials, forwarding fields, what the host states itself
+// (X-Plugin-), and every standard HTTP field that is not listed. A value with
+// a control character never passes.
+package headers
+
+import (
+	"net/http"
+	"strings"
+
+	"golang.org/x/net/http/httpguts"
+)
+
+// Names of the fields that the host itself reads or writes, in canonical form.
+const (
+	CallerID      = "X-Plugin-Caller-Id"
+	RuntimeID     = "X-Plugin-Runtime-Id"
+	Authorization = "Authorization"
+)
+
+// Direction is the way that a field travels.
+type Direction uint8
+
+// The directions. Trailer is the end of a response; request trailers are part of
+// no RPC protocol.
+const (
+	Request Direction = 1 << iota
+	Response
+	Trailer
+)
+
+const (
+	connection       = "Connection"
+	transferCodings  = "Te"
+	trailersCoding   = "trailers"
+	unaryTrailer     = "Trailer-" // Connect sends the trailers of a unary call as headers with this prefix
+	everyDirection   = Request | Response | Trailer
+	noDirection      = Direction(0)
+	headersDirection = Request | Response
+)
+
+// Rules is a set of rules for passing fields on. The zero value has the
+// built-in rules. It is immutable and safe for concurrent use.
+type Rules struct {
+	reserved map[string]struct{}
+}
+
+// NewRules returns the built-in rules with further names reserved, such as the
+// header of a configured authentication scheme. Their case does not matter.
+func NewRules(reserved ...string) *Rules {
+	r := &Rules{reserved: make(map[string]struct{}, len(reserved))}
+	for _, name := range reserved {
+		r.reserved[http.CanonicalHeaderKey(name)] = struct{}{}
+	}
+	return r
+}
+
+// Passes reports whether a field of that name passes in the given direction. The
+// name has to be in canonical form; any other form does not pass.
+func (r *Rules) Passes(d Direction, name string) bool {
+	if verdict, ok := listed[name]; ok {
+		return verdict&d != 0 && !r.isReserved(name)
+	}
+	if inner, ok := strings.CutPrefix(name, unaryTrailer); ok {
+		return d == Response && r.isMetadata(inner)
+	}
+	return r.isMetadata(name)
+}
+
+// Each calls yield for every field of src that passes in the given direction,
+// once for each value, with its canonical name. Neither src nor its values are
+// changed or kept.
+func (r *Rules) Each(d Direction, src http.Header, yield func(name, value string)) {
+	named := src[connection]
+	for name, values := range src {
+		if !r.Passes(d, name) || len(named) > 0 && nominated(named, name) {
+			continue
+		}
+		for _, value := range values {
+			if name == transferCodings {
+				if !httpguts.HeaderValuesContainsToken(values, trailersCoding) {
+					break
+				}
+				yield(name, trailersCoding)
+				break
+			}
+			if httpguts.ValidHeaderFieldValue(value) {
+				yield(name, value)
+			}
+		}
+	}
+}
+
+// ValidValue reports whether value may stand in a header field: it has no
+// control character but the tab.
+func ValidValue(value string) bool { return httpguts.ValidHeaderFieldValue(value) }
+
+// Lower returns the lower-case form of a canonical name, as HTTP/2 wants it. It
+// allocates only for names that are not listed.
+func Lower(name string) string {
+	if lower, ok := lowered[name]; ok {
+		return lower
+	}
+	return strings.ToLower(name)
+}
+
+func (r *Rules) isReserved(name string) bool {
+	_, ok := r.reserved[name]
+	return ok
+}
+
+// isMetadata reports whether an unlisted name is one of application metadata.
+func (r *Rules) isMetadata(name string) bool {
+	if !validName(name) || http.CanonicalHeaderKey(name) != name {
+		return false
+	}
+	if !r.free(name) {
+		return false
+	}
+	if strings.IndexByte(name, '_') < 0 {
+		return true
+	}
+	return r.free(http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-")))
+}
+
+// free reports whether nothing reserves the name.
+func (r *Rules) free(name string) bool {
+	if _, ok := listed[name]; ok {
+		return false
+	}
+	for _, prefix := range reservedPrefixes {
+		if strings.HasPrefix(name, prefix) {
+			return false
+		}
+	}
+	for _, part := range reservedParts {
+		if containsFold(name, part) {
+			return false
+		}
+	}
+	return !r.isReserved(name)
+}
+
+// containsFold reports whether name contains part, which is in lower case, in any
+// case.
+func containsFold(name, part string) bool {
+	for i := range len(name) - len(part) + 1 {
+		if strings.EqualFold(name[i:i+len(part)], part) {
+			return true
+		}
+	}
+	return false
+}
+
+func validName(name string) bool {
+	for i := range len(name) {
+		c := name[i]
+		letter := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z'
+		if !letter && (c < '0' || c > '9') && c != '-' && c != '_' && c != '.' {
+			return false
+		}
+	}
+	return name != ""
+}
+
+// nominated reports whether a Connection field declares the name hop-by-hop.
+func nominated(named []string, name string) bool {
+	return httpguts.HeaderValuesContainsToken(named, name)
+}
