@@ -1,0 +1,165 @@
+package transcript
+
+import (
+	"container/heap"
+	"errors"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Errors of [CheckSkew] and [Replay], to be told apart with [errors.Is].
+var (
+	// ErrSkew is returned for a handshake that is too old or too far ahead.
+	ErrSkew = errors.New("issued outside of the allowed clock skew")
+	// ErrReplayed is returned for a handshake that was claimed before.
+	ErrReplayed = errors.New("nonce was used before")
+	// ErrFull is returned where one more nonce would exceed a bound.
+	ErrFull = errors.New("replay cache is full")
+	// ErrForgotten is returned for a handshake that was issued before the time
+	// that the cache can answer for.
+	ErrForgotten = errors.New("issued before what the replay cache remembers")
+)
+
+// CheckSkew returns [ErrSkew] unless issuedAt is within skew of now, in either
+// direction, the limits included.
+func CheckSkew(issuedAt, now time.Time, skew time.Duration) error {
+	if issuedAt.Before(now.Add(-skew)) || issuedAt.After(now.Add(skew)) {
+		return ErrSkew
+	}
+	return nil
+}
+
+// ReplayConfig configures a [Replay].
+type ReplayConfig struct {
+	// Skew is how far issue times may differ from the clock, in either
+	// direction. Zero demands that they are equal to it.
+	Skew time.Duration
+	// MaxTotal bounds the nonces that are remembered. Zero remembers none and
+	// so refuses every handshake.
+	MaxTotal int
+	// MaxPerSelf bounds those of one self id, so that the holder of one secret
+	// cannot fill the cache for all. Zero refuses every handshake.
+	MaxPerSelf int
+	// Since is when the cache began: it refuses what was issued before, since an
+	// earlier cache, before a restart, may have seen it. Zero means that there
+	// was none.
+	Since time.Time
+}
+
+// Replay remembers the nonces of the handshakes that were accepted, for as long
+// as their issue times pass [CheckSkew]. It never accepts a handshake twice,
+// whatever the clock does: what it forgot is too old, and stays refused if the
+// clock is set back. It is safe for concurrent use; make it with [NewReplay].
+type Replay struct {
+	// Fixed at creation.
+	cfg ReplayConfig
+
+	mu    sync.Mutex
+	seen  map[replayKey]struct{}
+	count map[string]int // by self id, never zero
+	ages  ageHeap        // of what is in seen, the oldest first
+	floor time.Time      // what was issued at or before this may be forgotten
+}
+
+type replayKey struct {
+	selfID string
+	nonce  [NonceSize]byte
+}
+
+// NewReplay returns an empty cache.
+func NewReplay(cfg ReplayConfig) *Replay {
+	r := &Replay{cfg: cfg, seen: make(map[replayKey]struct{}), count: make(map[string]int)}
+	if !cfg.Since.IsZero() {
+		r.floor = cfg.Since.Add(-1)
+	}
+	return r
+}
+
+// Claim accepts a handshake once. The caller has verified that the holder of
+// the secret of selfID made nonce and issuedAt; without that strangers could
+// fill the cache. It returns [ErrNonce], [ErrSkew], [ErrForgotten],
+// [ErrReplayed] or [ErrFull]: a cache that is full refuses, and forgets nothing
+// early to make room.
+//
+// It takes time in proportion to what expired since the last call, not to what
+// is remembered.
+func (r *Replay) Claim(selfID string, nonce []byte, issuedAt, now time.Time) error {
+	if len(nonce) != NonceSize {
+		return ErrNonce
+	}
+	key := replayKey{selfID: strings.Clone(selfID), nonce: [NonceSize]byte(nonce)}
+	// Only the wall clock can be compared with that of another machine.
+	issuedAt, now = issuedAt.Round(0), now.Round(0)
+
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.expireLocked(now)
+	if _, ok := r.seen[key]; ok {
+		return ErrReplayed
+	}
+	if err := CheckSkew(issuedAt, now, r.cfg.Skew); err != nil {
+		return err
+	}
+	if !issuedAt.After(r.floor) {
+		return ErrForgotten
+	}
+	if len(r.seen) >= r.cfg.MaxTotal || r.count[selfID] >= r.cfg.MaxPerSelf {
+		return ErrFull
+	}
+	r.seen[key] = struct{}{}
+	r.count[key.selfID]++
+	heap.Push(&r.ages, age{key: key, issuedAt: issuedAt})
+	return nil
+}
+
+// Len returns how many nonces are remembered, those included that expired since
+// the last call of Claim.
+func (r *Replay) Len() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.seen)
+}
+
+// expireLocked forgets what CheckSkew refuses by itself.
+func (r *Replay) expireLocked(now time.Time) {
+	oldest := now.Add(-r.cfg.Skew)
+	for len(r.ages) > 0 && r.ages[0].issuedAt.Before(oldest) {
+		a, _ := heap.Pop(&r.ages).(age)
+		delete(r.seen, a.key)
+		if r.count[a.key.selfID]--; r.count[a.key.selfID] == 0 {
+			delete(r.count, a.key.selfID)
+		}
+		if a.issuedAt.After(r.floor) {
+			r.floor = a.issuedAt
+		}
+	}
+}
+
+type age struct {
+	key      replayKey
+	issuedAt time.Time
+}
+
+// ageHeap is a heap by issue time.
+type ageHeap []age
+
+func (h ageHeap) Len() int           { return len(h) }
+func (h ageHeap) Less(i, j int) bool { return h[i].issuedAt.Before(h[j].issuedAt) }
+func (h ageHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+
+// Push implements [heap.Interface].
+func (h *ageHeap) Push(x any) {
+	if a, ok := x.(age); ok {
+		*h = append(*h, a)
+	}
+}
+
+// Pop implements [heap.Interface].
+func (h *ageHeap) Pop() any {
+	last := len(*h) - 1
+	a := (*h)[last]
+	(*h)[last] = age{}
+	*h = (*h)[:last]
+	return a
+}
