@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"go/ast"
 	"go/importer"
+	"go/parser"
 	"go/token"
 	"go/types"
 	"io"
@@ -88,20 +90,86 @@ func goList(t *testing.T, dir string, args ...string) []listedPackage {
 	}
 }
 
-// exportImporter returns an importer that reads what the compiler wrote for the packages, which must
-// be listed with -export and -deps.
-func exportImporter(packages []listedPackage) types.Importer {
-	exports := make(map[string]string, len(packages))
-	for _, p := range packages {
-		exports[p.ImportPath] = p.Export
-	}
-	return importer.ForCompiler(token.NewFileSet(), "gc", func(path string) (io.ReadCloser, error) {
-		file, ok := exports[path]
-		if !ok || file == "" {
-			return nil, &fs.PathError{Op: "import", Path: path, Err: fs.ErrNotExist}
-		}
-		return os.Open(file)
+// checkedPackage is a package of this project with its types.
+type checkedPackage struct {
+	*types.Package
+
+	path  string
+	files []*ast.File
+	info  *types.Info
+}
+
+// checkSources parses and type checks the packages of this project that the pattern names, and those
+// that they need, without their tests. What others wrote is read from what the compiler made of it.
+// Where something does not compile it goes on: the compiler says that better.
+func checkSources(t *testing.T, dir, pattern string) []*checkedPackage {
+	t.Helper()
+	var checked []*checkedPackage
+	imports := sourceImporter{}
+	exports := make(map[string]string)
+	imports.compiled = importer.ForCompiler(token.NewFileSet(), "gc", func(path string) (io.ReadCloser, error) {
+		return os.Open(exports[path])
 	})
+	for _, p := range goList(t, dir, "-e", "-export", "-deps", pattern) {
+		if !within(p.ImportPath, modulePath) {
+			exports[p.ImportPath] = p.Export
+			continue
+		}
+		c := checkPackage(t, p, &imports)
+		imports.checked = append(imports.checked, c)
+		checked = append(checked, c)
+	}
+	return checked
+}
+
+func checkPackage(t *testing.T, p listedPackage, imports types.Importer) *checkedPackage {
+	t.Helper()
+	fset := token.NewFileSet()
+	c := &checkedPackage{path: p.ImportPath, info: newInfo()}
+	for _, name := range p.GoFiles {
+		file, err := parser.ParseFile(fset, filepath.Join(p.Dir, name), nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.files = append(c.files, file)
+	}
+	cfg := types.Config{Importer: imports, Error: func(err error) { t.Log(err) }}
+	c.Package, _ = cfg.Check(p.ImportPath, fset, c.files, c.info) // Its first error was logged.
+	return c
+}
+
+// checkText type checks the text of one file that imports nothing.
+func checkText(t *testing.T, source string) *checkedPackage {
+	t.Helper()
+	fset := token.NewFileSet()
+	file, err := parser.ParseFile(fset, "p.go", source, parser.SkipObjectResolution)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &checkedPackage{path: "p", files: []*ast.File{file}, info: newInfo()}
+	if c.Package, err = new(types.Config).Check("p", fset, c.files, c.info); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func newInfo() *types.Info {
+	return &types.Info{Selections: make(map[*ast.SelectorExpr]*types.Selection)}
+}
+
+// sourceImporter finds packages that were checked, and all others where the compiler left them.
+type sourceImporter struct {
+	checked  []*checkedPackage
+	compiled types.Importer
+}
+
+func (i *sourceImporter) Import(path string) (*types.Package, error) {
+	for _, c := range i.checked {
+		if c.path == path {
+			return c.Package, nil
+		}
+	}
+	return i.compiled.Import(path)
 }
 
 // exists tells whether there is such a file or directory.
