@@ -1,0 +1,175 @@
+package catalog
+
+import "sync"
+
+// wakeBatch is how many watchers are woken before the feed's lock is given up
+// for a moment.
+const wakeBatch = 256
+
+// feed is the numbered events of a type and those who watch them.
+type feed struct {
+	// Fixed when it is made.
+	name, epoch string
+	limit       int
+
+	mu       sync.Mutex
+	sequence uint64
+	ring     []happening // number n is at (n-1) % limit
+	watchers []*Watcher
+}
+
+// happening is an event as the ring keeps it.
+type happening struct {
+	state    State
+	provider *Registration
+}
+
+func newFeed(name, epoch string, limit int) *feed {
+	return &feed{name: name, epoch: epoch, limit: limit}
+}
+
+// at returns the event of a number that is in the ring; number 0 is what was
+// before the first.
+func (f *feed) at(sequence uint64) happening {
+	if sequence == 0 {
+		return happening{}
+	}
+
+	return f.ring[(sequence-1)%uint64(f.limit)] //nolint:gosec // a limit is positive
+}
+
+// publish appends an event if the state or the provider is another than before,
+// or if changed says that watchers must see it anyway.
+func (f *feed) publish(state State, provider *Registration, changed bool) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+
+	now := happening{state: state, provider: provider}
+	if !changed && now == f.at(f.sequence) {
+		return false
+	}
+
+	if len(f.ring) < f.limit {
+		f.ring = append(f.ring, now)
+	} else {
+		f.ring[f.sequence%uint64(f.limit)] = now //nolint:gosec // a limit is positive
+	}
+
+	f.sequence++
+
+	return true
+}
+
+// wakeAll wakes every watcher. It goes from the last to the first and gives up
+// the lock between batches; a watcher that leaves meanwhile is replaced by the
+// last one, so that nobody is left out.
+func (f *feed) wakeAll() {
+	for next := -1; next != 0; {
+		f.mu.Lock()
+
+		if next < 0 || next > len(f.watchers) {
+			next = len(f.watchers)
+		}
+
+		for range min(next, wakeBatch) {
+			next--
+			f.watchers[next].signal()
+		}
+
+		f.mu.Unlock()
+	}
+}
+
+// take returns the next event of a watcher, if there is one.
+func (f *feed) take(w *Watcher) (Event, bool, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+
+	switch {
+	case w.ended:
+		return Event{}, false, ErrClosed
+	case w.fresh:
+		w.fresh = false
+		w.cursor = f.sequence
+
+		return f.event(f.sequence, w.resync, 0), true, nil
+	case w.cursor == f.sequence:
+		return Event{}, false, nil
+	}
+
+	w.cursor++
+
+	if f.sequence-w.cursor < uint64(len(f.ring)) {
+		return f.event(w.cursor, false, 0), true, nil
+	}
+
+	missed := f.sequence - w.cursor
+	w.cursor = f.sequence
+
+	return f.event(f.sequence, true, missed), true, nil
+}
+
+func (f *feed) event(sequence uint64, resync bool, missed uint64) Event {
+	at := f.at(sequence)
+	event := Event{
+		Type: f.name, State: at.state, Sequence: sequence, Epoch: f.epoch,
+		Resync: resync, Missed: missed,
+	}
+
+	if at.provider != nil {
+		event.Provider = *at.provider
+	}
+
+	return event
+}
+
+// open adds a watcher at the place that the request asks for.
+func (f *feed) open(w *Watcher, req WatchRequest) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+
+	returning := req.Epoch != "" || req.ResumeAfter != 0
+	known := req.Epoch == f.epoch && req.ResumeAfter <= f.sequence
+
+	w.cursor = req.ResumeAfter
+	w.fresh = !known
+	w.resync = returning && !known
+	w.place = len(f.watchers)
+	f.watchers = append(f.watchers, w)
+}
+
+// close takes a watcher out and wakes it.
+func (f *feed) close(w *Watcher) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+
+	last := len(f.watchers) - 1
+	moved := f.watchers[last]
+	f.watchers[w.place], moved.place = moved, w.place
+	f.watchers[last] = nil
+	f.watchers = f.watchers[:last]
+	w.ended = true
+	w.signal()
+}
+
+// appendWatchers appends those who watch now.
+func (f *feed) appendWatchers(to []*Watcher) []*Watcher {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+
+	return append(to, f.watchers...)
+}
+
+func (f *feed) watched() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+
+	return len(f.watchers) > 0
+}
+
+func (f *feed) eventful() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+
+	return f.sequence > 0
+}

@@ -1,0 +1,91 @@
+package catalog
+
+import "time"
+
+// SetStrategy sets how a type's provider is selected, also for a type that
+// nobody offers yet. It is for the host: what it sets stays. The cost grows with
+// the providers of the type.
+func (c *Catalog) SetStrategy(serviceType string, strategy Strategy) {
+	_ = c.transition(func(*transition) error {
+		if strategy == StrategyFirst {
+			delete(c.strategies, serviceType)
+		} else {
+			c.strategies[serviceType] = strategy
+		}
+
+		if s := c.services[serviceType]; s != nil {
+			s.strategy = strategy
+
+			for _, e := range s.roster.entries {
+				if e != nil {
+					s.set(e, e.tier)
+				}
+			}
+		}
+
+		return nil
+	})
+}
+
+// Select returns the provider of a type that a call should go to, and its
+// health: healthy ones before degraded ones, among them as the type's strategy
+// says, and unhealthy ones never. One that was set aside for its failures is
+// taken only where c leaves no other. The Metadata of the result is shared and
+// must not be changed. Select allocates nothing. Fails with [ErrNotFound].
+func (c *Catalog) Select(serviceType string, constraint Constraint) (Registration, Health, error) {
+	c.mu.RLock()
+
+	s := c.services[serviceType]
+	if s != nil && s.returns != 0 {
+		c.mu.RUnlock()
+		c.settle(serviceType)
+		c.mu.RLock()
+
+		s = c.services[serviceType]
+	}
+
+	if s == nil {
+		c.mu.RUnlock()
+
+		return Registration{}, HealthUnknown, ErrNotFound
+	}
+
+	e := s.pick(constraint)
+	if e == nil {
+		c.mu.RUnlock()
+
+		return Registration{}, HealthUnknown, ErrNotFound
+	}
+
+	reg, health := *e.reg, e.runtime.currentHealth()
+	c.mu.RUnlock()
+
+	return reg, health, nil
+}
+
+// settle takes back the providers of a type whose time aside is over.
+func (c *Catalog) settle(serviceType string) {
+	now := c.cfg.Load().Now()
+
+	c.mu.RLock()
+	s := c.services[serviceType]
+	due := s.due(now)
+	c.mu.RUnlock()
+
+	if !due {
+		return
+	}
+
+	_ = c.transition(func(t *transition) error {
+		if s := c.services[serviceType]; s.due(now) {
+			t.touch(s, false)
+		}
+
+		return nil
+	})
+}
+
+// due reports whether a provider may return.
+func (s *service) due(now time.Time) bool {
+	return s != nil && s.returns != 0 && s.returns <= now.UnixNano()
+}

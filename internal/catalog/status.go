@@ -1,0 +1,103 @@
+package catalog
+
+import "time"
+
+// SetHealth takes a runtime's report, whether or not it offers anything. The
+// report stays until the next one or until [Catalog.RemoveRuntime].
+func (c *Catalog) SetHealth(runtimeID string, report HealthReport) {
+	report = report.clone()
+
+	_ = c.transition(func(t *transition) error {
+		if report.At.IsZero() {
+			report.At = t.now
+		}
+
+		rt := c.runtimeLocked(runtimeID)
+		before := rt.currentHealth()
+		rt.health = &report
+
+		if before == report.Health {
+			return nil
+		}
+
+		t.changes = append(t.changes, Change{Kind: ChangeHealth, RuntimeID: runtimeID, Health: report.Health})
+
+		for _, e := range rt.entries {
+			was := e.tier
+			if e.record.aside {
+				was = e.record.class
+			}
+
+			e.service.seat(e, t.now)
+			t.touch(e.service, was != e.class())
+		}
+
+		return nil
+	})
+}
+
+// SetEndpoint notes where the host reaches a runtime, until
+// [Catalog.RemoveRuntime]. An empty endpoint is one, too: see [Catalog.Endpoint].
+func (c *Catalog) SetEndpoint(runtimeID, endpoint string) {
+	_ = c.transition(func(*transition) error {
+		rt := c.runtimeLocked(runtimeID)
+		rt.endpoint, rt.hasEndpoint = endpoint, true
+
+		return nil
+	})
+}
+
+// Report takes the result of one routed call: whether the provider served it and
+// how long it took, of which failures and latencies make weights and outliers.
+// Results of a provider that is gone are ignored.
+func (c *Catalog) Report(serviceType, runtimeID string, ok bool, latency time.Duration) {
+	_ = c.transition(func(t *transition) error {
+		e := c.providers[providerKey{serviceType, runtimeID}]
+		if e == nil {
+			return nil
+		}
+
+		s := e.service
+		e.record.note(ok, latency)
+
+		if ok {
+			s.latency = follow(s.latency, latency)
+		}
+
+		if e.record.failures >= maxFailures && e.tier < tierAside && s.mayEject(e.tier) {
+			s.eject(e, t.now)
+			t.record(ChangeEjected, e)
+			t.touch(s, false)
+		} else {
+			s.set(e, e.tier)
+		}
+
+		return nil
+	})
+}
+
+// Health returns a runtime's last report.
+func (c *Catalog) Health(runtimeID string) (HealthReport, bool) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+
+	rt := c.runtimes[runtimeID]
+	if rt == nil || rt.health == nil {
+		return HealthReport{}, false
+	}
+
+	return rt.health.clone(), true
+}
+
+// Endpoint returns where the host reaches a runtime, and whether that was set.
+func (c *Catalog) Endpoint(runtimeID string) (string, bool) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+
+	rt := c.runtimes[runtimeID]
+	if rt == nil {
+		return "", false
+	}
+
+	return rt.endpoint, rt.hasEndpoint
+}

@@ -1,0 +1,250 @@
+package catalog
+
+import (
+	"context"
+	"slices"
+)
+
+// WatchRequest asks for the events of a type.
+type WatchRequest struct {
+	Type string
+	// RuntimeID is who watches; empty is the host itself.
+	RuntimeID string
+	// ResumeAfter and Epoch are those of the last event that the consumer has seen, zero
+	// for a new consumer.
+	ResumeAfter uint64
+	Epoch       string
+}
+
+// Event is the state of a type after one change.
+type Event struct {
+	Type  string
+	State State
+	// Provider is whom a consumer should use now; zero if nobody. Its Metadata is shared
+	// and must not be changed.
+	Provider Registration
+	// Sequence numbers the events of the type within an epoch without gaps. It is 0 for a
+	// type that had none yet.
+	Sequence uint64
+	Epoch    string
+	// Resync says that this is the current state and not the event after the last one that
+	// the watcher saw. Missed is how many events in between are lost, so that Sequence is
+	// the last one seen plus Missed plus one. After a change of epoch, where nobody can
+	// know, Missed is 0.
+	Resync bool
+	Missed uint64
+}
+
+// Watcher is one consumer's place in the events of a type. It keeps nothing but
+// that place, however slow the consumer is.
+type Watcher struct {
+	// Fixed when it is made.
+	catalog *Catalog
+	service *service
+	runtime *runtime // nil for the host
+	wake    chan struct{}
+
+	// Guarded by the feed's lock.
+	cursor               uint64 // the last event that was taken
+	fresh, resync, ended bool
+	place                int // in the feed's watchers
+
+	// Guarded by the catalogue's lock.
+	closed         bool
+	placeInRuntime int
+}
+
+// Watch opens a watch. Its first event is the current state, unless the request
+// resumes: then it is the first one that was missed, and there is none while
+// nothing was. A resumption that is not possible starts with the current state
+// and Resync. The caller closes the watcher. Fails with [ErrLimit] or
+// [ErrClosed].
+func (c *Catalog) Watch(req WatchRequest) (*Watcher, error) {
+	w := &Watcher{catalog: c, wake: make(chan struct{}, 1)}
+
+	err := c.transition(func(t *transition) error {
+		cfg := c.cfg.Load()
+
+		rt := c.runtimes[req.RuntimeID]
+		mine := 0
+
+		if rt != nil {
+			mine = len(rt.watchers)
+		}
+
+		switch {
+		case c.closed:
+			return ErrClosed
+		case exceeds(c.watches+1, cfg.MaxWatches):
+			return ErrLimit
+		case req.RuntimeID != "" && exceeds(mine+1, cfg.MaxWatchesPerRuntime):
+			return ErrLimit
+		}
+
+		if req.RuntimeID != "" {
+			w.runtime = c.runtimeLocked(req.RuntimeID)
+			w.placeInRuntime = len(w.runtime.watchers)
+			w.runtime.watchers = append(w.runtime.watchers, w)
+		}
+
+		w.service = c.serviceLocked(req.Type)
+		w.service.feed.open(w, req)
+		c.watches++
+		t.touch(w.service, false)
+
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+
+	return w, nil
+}
+
+// end closes a watcher; closing it again does nothing.
+func (t *transition) end(w *Watcher) {
+	if w.closed {
+		return
+	}
+
+	w.closed = true
+	t.c.watches--
+	w.service.feed.close(w)
+	t.touch(w.service, false)
+
+	if rt := w.runtime; rt != nil {
+		last := len(rt.watchers) - 1
+		moved := rt.watchers[last]
+		rt.watchers[w.placeInRuntime], moved.placeInRuntime = moved, w.placeInRuntime
+		rt.watchers[last] = nil
+		rt.watchers = rt.watchers[:last]
+		t.touchRuntime(rt)
+	}
+}
+
+// signal wakes the watcher; one wake-up is enough for any number of events.
+func (w *Watcher) signal() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Next waits for the next event. It is called by one goroutine at a time. A
+// watcher that falls behind by more than the ring holds gets one event with
+// Resync, the number that it missed and the current state. Fails with
+// [ErrClosed] once the watch has ended, for whatever reason, or with the error of
+// ctx.
+func (w *Watcher) Next(ctx context.Context) (Event, error) {
+	for {
+		if err := ctx.Err(); err != nil {
+			return Event{}, err
+		}
+
+		event, ok, err := w.service.feed.take(w)
+		if err != nil {
+			return Event{}, err
+		}
+
+		if ok {
+			w.observe(event)
+
+			return event, nil
+		}
+
+		select {
+		case <-w.wake:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// observe tells that the watcher fell behind.
+func (w *Watcher) observe(event Event) {
+	if event.Missed == 0 {
+		return
+	}
+
+	w.catalog.slow.Add(1)
+
+	w.catalog.cfg.Load().Observe(Change{
+		Kind: ChangeWatcherBehind, Type: event.Type, RuntimeID: w.runtimeID(), Missed: event.Missed,
+	})
+}
+
+// runtimeID is who watches, empty for the host.
+func (w *Watcher) runtimeID() string {
+	if w.runtime == nil {
+		return ""
+	}
+
+	return w.runtime.id
+}
+
+// Close ends the watch; Next then fails with [ErrClosed]. It may be called again
+// and from another goroutine than Next, and leaves nothing behind.
+func (w *Watcher) Close() {
+	_ = w.catalog.transition(func(t *transition) error {
+		t.end(w)
+
+		return nil
+	})
+}
+
+// CloseWatches ends every watch and takes no new ones; it is for a host that
+// shuts down.
+func (c *Catalog) CloseWatches() {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+
+	c.EndWatches(func(string, string) bool { return true })
+}
+
+// EndWatches ends the watches that match says, and returns how many; it is how a
+// change of policy withdraws what it no longer allows. match runs outside the
+// locks.
+func (c *Catalog) EndWatches(match func(serviceType, runtimeID string) bool) int {
+	doomed := slices.DeleteFunc(c.openWatches(), func(w *Watcher) bool {
+		return !match(w.service.name, w.runtimeID())
+	})
+
+	ended := 0
+
+	_ = c.transition(func(t *transition) error {
+		for _, w := range doomed {
+			if !w.closed {
+				ended++
+				t.end(w)
+			}
+		}
+
+		return nil
+	})
+
+	return ended
+}
+
+func (c *Catalog) openWatches() []*Watcher {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+
+	open := make([]*Watcher, 0, c.watches)
+	for _, s := range c.services {
+		open = s.feed.appendWatchers(open)
+	}
+
+	return open
+}
+
+// Watches returns how many watches are open.
+func (c *Catalog) Watches() int {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+
+	return c.watches
+}
+
+// Slow returns how many times a watcher fell behind so far that it had to be
+// brought up to date instead of being told each event.
+func (c *Catalog) Slow() uint64 { return c.slow.Load() }

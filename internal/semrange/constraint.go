@@ -1,0 +1,130 @@
+package semrange
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/Masterminds/semver/v3"
+)
+
+// MaxLength is the most bytes that a constraint may have.
+const MaxLength = 256
+
+// maxMemo bounds how many answers one constraint remembers.
+const maxMemo = 256
+
+// ErrTooLong says that a constraint has more than [MaxLength] bytes.
+var ErrTooLong = errors.New("constraint: too long")
+
+// Constraint says which versions a consumer accepts. The zero value is [Any]. A
+// Constraint is a value, immutable to its users and safe for concurrent use.
+type Constraint struct {
+	raw    string
+	min    Version
+	ranges *ranges
+}
+
+// Any allows every version, also one that is no semantic version.
+var Any = Constraint{} //nolint:gochecknoglobals // a constant that Go cannot express as one
+
+// ParseConstraint reads the field min_version:
+//
+//   - nothing: any version, see [Any];
+//   - a plain version such as "1.2.0": that version or a later one. Pre-releases
+//     are compared like any other version, so 1.2.0 rejects 1.2.0-rc.1 and
+//     accepts 1.3.0-rc.1;
+//   - otherwise a constraint in the language of Masterminds/semver, such as
+//     ">=1.2, <2", "^1.4", "1.x || 3.x", "=1.2.0". It accepts pre-releases only
+//     where it names one.
+//
+// It fails with [ErrTooLong] or with what the parser of constraints says.
+func ParseConstraint(s string) (Constraint, error) {
+	if len(s) > MaxLength {
+		return Constraint{}, ErrTooLong
+	}
+
+	s = strings.TrimSpace(s)
+	if s == "" {
+		return Any, nil
+	}
+
+	if version, err := ParseVersion(s); err == nil {
+		return Constraint{raw: s, min: version}, nil
+	}
+
+	parsed, err := semver.NewConstraint(s)
+	if err != nil {
+		return Constraint{}, fmt.Errorf("constraint: %w", err)
+	}
+
+	return Constraint{raw: s, ranges: &ranges{parsed: parsed}}, nil
+}
+
+// IsAny reports whether c allows every version.
+func (c Constraint) IsAny() bool { return c.min.IsZero() && c.ranges == nil }
+
+// String returns the text that c was read from, without surrounding space.
+func (c Constraint) String() string { return c.raw }
+
+// Allows reports whether c accepts a version given as text. A text that is no
+// semantic version is accepted by [Any] alone.
+func (c Constraint) Allows(version string) bool {
+	if c.IsAny() {
+		return true
+	}
+
+	parsed, err := ParseVersion(version)
+
+	return err == nil && c.AllowsVersion(parsed)
+}
+
+// AllowsVersion is [Constraint.Allows] for a version that is parsed already. It
+// allocates nothing, except the first time that a range sees a version.
+func (c Constraint) AllowsVersion(v Version) bool {
+	switch {
+	case c.IsAny():
+		return true
+	case v.IsZero():
+		return false
+	case c.ranges == nil:
+		return v.Compare(c.min) >= 0
+	default:
+		return c.ranges.allows(v)
+	}
+}
+
+// ranges remembers what the constraint said about a version, because asking
+// allocates: the library formats an error for each refusal.
+type ranges struct {
+	parsed *semver.Constraints
+
+	mu   sync.RWMutex
+	memo map[string]bool
+}
+
+func (r *ranges) allows(v Version) bool {
+	text := v.parsed.Original()
+
+	r.mu.RLock()
+	allowed, known := r.memo[text]
+	r.mu.RUnlock()
+
+	if known {
+		return allowed
+	}
+
+	allowed = r.parsed.Check(v.parsed)
+
+	r.mu.Lock()
+	defer r.mu.Unlock()
+
+	if r.memo == nil || len(r.memo) >= maxMemo {
+		r.memo = make(map[string]bool)
+	}
+
+	r.memo[text] = allowed
+
+	return allowed
+}
