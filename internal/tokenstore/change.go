@@ -1,0 +1,97 @@
+package tokenstore
+
+import "strings"
+
+// changeKind says what a change is about.
+type changeKind uint8
+
+const (
+	changeIssue changeKind = iota + 1
+	changeRenew
+	changeEnd
+	changeGrant
+	changeGrantEnd
+)
+
+// change is one change of the store's state, found right by whoever made it.
+type change struct {
+	kind     changeKind
+	identity *Identity // changeIssue, changeRenew, changeEnd
+	request  *Request  // changeIssue
+	state    *state    // changeRenew
+	reason   Reason    // changeEnd
+	grant    *grant    // changeGrant, changeGrantEnd
+}
+
+// applyLocked makes a change and gives it the next sequence number. Nothing else changes the identities
+// and grants of the store.
+func (s *Store) applyLocked(c change) {
+	s.sequence++
+	next := s.nextLocked()
+	switch c.kind {
+	case changeIssue:
+		s.addLocked(c.identity, c.request)
+	case changeRenew:
+		c.identity.state.Store(c.state)
+		s.identityExpiries.move(c.identity, c.state.expires)
+	case changeEnd:
+		s.removeLocked(c.identity, c.reason)
+	case changeGrant:
+		s.addGrantLocked(c.grant)
+	case changeGrantEnd:
+		s.removeGrantLocked(c.grant)
+	}
+	if s.nextLocked() < next {
+		select {
+		case s.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (s *Store) addLocked(identity *Identity, r *Request) {
+	name := r.SelfID
+	if strings.HasPrefix(identity.runtimeID, name) {
+		name = identity.runtimeID[:len(name)] // keeps one copy instead of two
+	}
+	identity.self = s.selves.increment(name)
+	if r.Peer != "" {
+		identity.peer = s.peers.increment(r.Peer)
+	}
+	s.identityExpiries.add(identity, identity.state.Load().expires)
+	s.identities.put(identity)
+}
+
+func (s *Store) removeLocked(identity *Identity, reason Reason) {
+	last := *identity.state.Load()
+	last.previous = nil
+	last.end = &End{Identity: identity, Reason: reason, Sequence: s.sequence}
+	identity.state.Store(&last)
+
+	s.identities.remove(identity)
+	s.identityExpiries.remove(identity)
+	s.selves.decrement(identity.self)
+	if identity.peer != nil {
+		s.peers.decrement(identity.peer)
+	}
+	for g := range identity.grants {
+		s.removeGrantLocked(g)
+	}
+	identity.grants = nil
+}
+
+func (s *Store) addGrantLocked(g *grant) {
+	if g.owner.grants == nil {
+		g.owner.grants = make(map[*grant]struct{})
+	}
+	g.owner.grants[g] = struct{}{}
+	s.grantExpiries.add(g, g.expires)
+	s.grants.put(g)
+}
+
+func (s *Store) removeGrantLocked(g *grant) {
+	g.ended.Store(true)
+	s.grants.remove(g)
+	s.grantExpiries.remove(g)
+	delete(g.owner.grants, g)
+}

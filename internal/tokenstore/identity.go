@@ -1,0 +1,140 @@
+package tokenstore
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// Identity is one instance of a plugin, from its handshake to its end, across renewals of its token. All
+// of its methods are safe for concurrent use and none blocks.
+type Identity struct {
+	// Fixed at creation.
+	runtimeID   string
+	selfVersion string
+	self, peer  *tally // peer is nil where there is none
+	clock       *clock
+	fingerprint Fingerprint
+
+	state      atomic.Pointer[state]
+	attributes atomic.Pointer[any]
+	hooks      atomic.Pointer[hooks] // nil until somebody calls OnEnd
+
+	// Guarded by the store's mu.
+	grants map[*grant]struct{}
+	expiry int32 // position among the store's deadlines
+}
+
+// state is everything about an identity that changes. It never changes itself: each change replaces it,
+// so that whoever loads it sees all of one moment.
+type state struct {
+	digest          digest
+	issued, expires instant
+	previous        *graced // nil: there is no other token
+	end             *End    // nil: it lives
+}
+
+// graced is the token before the last renewal.
+type graced struct {
+	digest digest
+	until  instant
+}
+
+// RuntimeID returns the id of this instance: the self id, sanitised, and 128 random bits.
+func (i *Identity) RuntimeID() string { return i.runtimeID }
+
+// String returns the runtime id.
+func (i *Identity) String() string { return i.runtimeID }
+
+// SelfID returns what the plugin calls itself.
+func (i *Identity) SelfID() string { return i.self.name }
+
+// SelfVersion returns which version the plugin says that it is.
+func (i *Identity) SelfVersion() string { return i.selfVersion }
+
+// Peer returns where the identity was issued to, or "" if it was in the host's own process.
+func (i *Identity) Peer() string {
+	if i.peer == nil {
+		return ""
+	}
+	return i.peer.name
+}
+
+// Fingerprint returns the certificate that the tokens are bound to, or zero.
+func (i *Identity) Fingerprint() Fingerprint { return i.fingerprint }
+
+// IssuedAt returns when the current token was issued. Renewal changes it.
+func (i *Identity) IssuedAt() time.Time { return i.clock.time(i.state.Load().issued) }
+
+// ExpiresAt returns when the current token expires. Renewal changes it.
+func (i *Identity) ExpiresAt() time.Time { return i.clock.time(i.state.Load().expires) }
+
+// Attributes returns what the host attached, shared and not copied.
+func (i *Identity) Attributes() any {
+	if attributes := i.attributes.Load(); attributes != nil {
+		return *attributes
+	}
+	return nil
+}
+
+// SetAttributes replaces what the host attached.
+func (i *Identity) SetAttributes(attributes any) {
+	if attributes == nil {
+		i.attributes.Store(nil)
+		return
+	}
+	i.attributes.Store(&attributes)
+}
+
+// Ended tells whether the identity ended. One that expired ends when the store next sweeps.
+func (i *Identity) Ended() bool { return i.state.Load().end != nil }
+
+// Reason returns why the identity ended, or "" while it lives.
+func (i *Identity) Reason() Reason {
+	if end := i.state.Load().end; end != nil {
+		return end.Reason
+	}
+	return ""
+}
+
+// OnEnd arranges for f to be called when the identity ends, by whoever ends it and before that returns,
+// or at once if it has ended. Functions are called in no particular order, exactly once each.
+//
+// Calling stop takes f back. It returns false if f was called, or is about to be, without waiting for
+// it, or was taken back before.
+func (i *Identity) OnEnd(f func()) (stop func() bool) {
+	h := i.hooks.Load()
+	for h == nil {
+		i.hooks.CompareAndSwap(nil, new(hooks))
+		h = i.hooks.Load()
+	}
+	added := h.add(f, i.Ended)
+	if added == nil {
+		f()
+		return func() bool { return false }
+	}
+	return func() bool { return h.remove(added) }
+}
+
+// runHooks calls what OnEnd arranged. The identity has ended.
+func (i *Identity) runHooks() {
+	h := i.hooks.Load()
+	if h == nil {
+		return
+	}
+	for one := range h.take() {
+		one.f()
+	}
+}
+
+// expired tells whether the identity is past its time, whether or not the store has noticed.
+func (s *state) expired(now instant) bool { return now >= s.expires }
+
+// good tells whether the identity may be used.
+func (s *state) good(now instant) bool { return s.end == nil && !s.expired(now) }
+
+// lifetime returns how long the token was meant to live when it was issued.
+func (s *state) lifetime() time.Duration { return time.Duration(s.expires - s.issued) }
+
+func (i *Identity) key() string { return i.runtimeID }
+
+func (i *Identity) position() *int32 { return &i.expiry }

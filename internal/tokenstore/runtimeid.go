@@ -1,0 +1,68 @@
+package tokenstore
+
+import (
+	"encoding/base32"
+	"io"
+	"strings"
+)
+
+const (
+	idBytes = 16 // of randomness in a runtime id or grant id
+
+	maxNameLength = 48
+	unnamed       = "plugin"
+
+	// maxDraws bounds how often an id is drawn that is in use already. A source of randomness that
+	// repeats itself so often is broken.
+	maxDraws = 16
+)
+
+var idEncoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
+
+// drawID makes an id of 128 random bits, in lower-case letters and digits.
+func drawID(random io.Reader) (string, error) {
+	var raw [idBytes]byte
+	if err := fill(raw[:], random); err != nil {
+		return "", err
+	}
+	return idEncoding.EncodeToString(raw[:]), nil
+}
+
+// drawRuntimeID makes a runtime id that shows the self id, as far as that is fit to be shown.
+func drawRuntimeID(selfID string, random io.Reader) (string, error) {
+	id, err := drawID(random)
+	if err != nil {
+		return "", err
+	}
+	return sanitise(selfID) + "-" + id, nil
+}
+
+// sanitise reduces a self id to lower-case letters, digits and single hyphens between them, maxNameLength
+// at most. It is never empty.
+func sanitise(selfID string) string {
+	var b strings.Builder
+	b.Grow(min(len(selfID), maxNameLength))
+	hyphen := false
+	for _, c := range []byte(selfID) {
+		switch {
+		case 'a' <= c && c <= 'z' || '0' <= c && c <= '9':
+		case 'A' <= c && c <= 'Z':
+			c += 'a' - 'A'
+		default:
+			hyphen = b.Len() > 0
+			continue
+		}
+		if hyphen && b.Len() < maxNameLength-1 {
+			b.WriteByte('-')
+		}
+		hyphen = false
+		if b.Len() == maxNameLength {
+			break
+		}
+		b.WriteByte(c)
+	}
+	if b.Len() == 0 {
+		return unnamed
+	}
+	return b.String()
+}

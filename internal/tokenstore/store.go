@@ -1,0 +1,73 @@
+package tokenstore
+
+import "sync"
+
+// Store holds the identities and grants of one host. It is safe for concurrent use. Functions that it
+// calls run without any lock held and may call it.
+type Store struct {
+	// Fixed at creation. The tables are read without lock and written under mu.
+	config     Config
+	clock      clock
+	identities *table[Identity, *Identity]
+	grants     *table[grant, *grant]
+	host       *Identity     // owns the grants of the host itself, and is in no table
+	dummy      *Identity     // verified where there is no identity
+	dummyGrant *grant        // verified where there is no grant
+	noGrace    graced        // compared where there is no previous token
+	wake       chan struct{} // capacity one: the next deadline came closer
+
+	mu               sync.Mutex
+	sequence         uint64
+	selves           tallies
+	peers            tallies
+	identityExpiries deadlines[Identity, *Identity]
+	grantExpiries    deadlines[grant, *grant]
+	subscribers      []*subscriber // copied on write
+}
+
+// New returns an empty store. It starts nothing: the caller runs [Store.Run].
+func New(config Config) *Store {
+	s := &Store{
+		config:     config.withDefaults(),
+		clock:      newClock(config.Now),
+		identities: newTable[Identity](),
+		grants:     newTable[grant](),
+		host:       new(Identity),
+		dummy:      new(Identity),
+		wake:       make(chan struct{}, 1),
+		selves:     newTallies(),
+		peers:      newTallies(),
+	}
+	s.host.state.Store(&state{expires: never})
+	s.dummy.state.Store(new(state))
+	s.dummyGrant = &grant{owner: s.dummy}
+	return s
+}
+
+// Lookup returns the live identity with the runtime id. It proves nothing about who asks.
+func (s *Store) Lookup(runtimeID string) (*Identity, bool) {
+	identity := s.identities.get(runtimeID)
+	if identity == nil || !identity.state.Load().good(s.clock.now()) {
+		return nil, false
+	}
+	return identity, true
+}
+
+// Each calls f for every live identity until it returns false. Identities that begin or end meanwhile
+// may be among them or not.
+func (s *Store) Each(f func(*Identity) bool) {
+	now := s.clock.now()
+	for identity := range s.identities.all() {
+		if identity.state.Load().good(now) && !f(identity) {
+			return
+		}
+	}
+}
+
+// Len returns how many identities count against the bounds: those that live, and those that expired
+// since the last sweep.
+func (s *Store) Len() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.identityExpiries.len()
+}
