@@ -38,10 +38,7 @@
 package catalog
 
 import (
-	"container/list"
-	"crypto/rand"
 	"errors"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -161,13 +158,7 @@ type Catalog struct {
 	order      uint64
 	watches    int
 	closed     bool
-
-	// The memory of types that are gone.
-	history    map[string]*list.Element
-	historic   list.List
-	incarnate  string
-	generation uint64
-	epoch      string
+	history    *history
 }
 
 type (
@@ -184,10 +175,8 @@ func New(cfg Config) *Catalog {
 		providers:  make(map[providerKey]*entry),
 		runtimes:   make(map[string]*runtime),
 		strategies: make(map[string]Strategy),
-		history:    make(map[string]*list.Element),
-		incarnate:  rand.Text(),
+		history:    newHistory(),
 	}
-	c.epoch = c.incarnate
 	c.Configure(cfg)
 
 	return c
@@ -220,55 +209,36 @@ func (c *Catalog) Stats() Stats {
 	return Stats{
 		Registrations: len(c.entries),
 		Types:         len(c.services),
-		Remembered:    len(c.history),
+		Remembered:    len(c.history.feeds),
 		Runtimes:      len(c.runtimes),
 		Watches:       c.watches,
 	}
 }
 
-// serviceLocked returns the record of a type, a new or a remembered one if there
-// is none.
+// serviceLocked returns the record of a type, a new one if there is none.
 func (c *Catalog) serviceLocked(name string) *service {
 	s := c.services[name]
 	if s == nil {
-		s = newService(name, c.feedLocked(name), c.strategies[name])
+		f := c.history.take(name)
+		if f == nil {
+			f = newFeed(name, c.history.epoch, c.cfg.Load().RingSize)
+		}
+
+		s = newService(name, f, c.strategies[name])
 		c.services[name] = s
 	}
 
 	return s
 }
 
-func (c *Catalog) feedLocked(name string) *feed {
-	if el := c.history[name]; el != nil {
-		c.historic.Remove(el)
-		delete(c.history, name)
-
-		return el.Value.(*feed) //nolint:forcetypeassert // the list holds nothing else
-	}
-
-	return newFeed(name, c.epoch, c.cfg.Load().RingSize)
-}
-
 // releaseServiceLocked lets go of a type that nobody offers or watches.
 func (c *Catalog) releaseServiceLocked(s *service) {
-	if s.roster.live > 0 || s.feed.watched() || c.services[s.name] != s {
+	if s.roster.live > 0 || s.feed.watched() {
 		return
 	}
 
 	delete(c.services, s.name)
-
-	if !s.feed.eventful() {
-		return
-	}
-
-	c.history[s.name] = c.historic.PushBack(s.feed)
-
-	for limit := max(c.cfg.Load().History, 0); c.historic.Len() > limit; {
-		oldest := c.historic.Remove(c.historic.Front()).(*feed) //nolint:forcetypeassert // the list holds nothing else
-		delete(c.history, oldest.name)
-		c.generation++
-		c.epoch = c.incarnate + "." + strconv.FormatUint(c.generation, 10)
-	}
+	c.history.keep(s.feed, c.cfg.Load().History)
 }
 
 // runtimeLocked returns the record of a runtime, a new one if there is none.
@@ -284,7 +254,7 @@ func (c *Catalog) runtimeLocked(id string) *runtime {
 
 // releaseRuntimeLocked lets go of a runtime of which nothing is known any more.
 func (c *Catalog) releaseRuntimeLocked(rt *runtime) {
-	if rt.empty() && c.runtimes[rt.id] == rt {
+	if rt.empty() {
 		delete(c.runtimes, rt.id)
 	}
 }

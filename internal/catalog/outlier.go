@@ -83,7 +83,7 @@ func (s *service) massOf(e *entry) uint64 {
 
 // mayEject reports whether one more of a class may be set aside.
 func (s *service) mayEject(class tier) bool {
-	aside := len(s.aside[class])
+	aside := s.aside[class].Len()
 
 	return 2*(aside+1) <= aside+s.roster.counts[class]
 }
@@ -151,8 +151,8 @@ func (s *service) settle(now time.Time) []*entry {
 
 	for class := range tierAside {
 		aside := &s.aside[class]
-		for len(*aside) > 0 && ((*aside)[0].record.until <= now.UnixNano() || len(*aside) > s.roster.counts[class]) {
-			e := (*aside)[0]
+		for aside.Len() > 0 && (aside.first().record.until <= now.UnixNano() || aside.Len() > s.roster.counts[class]) {
+			e := aside.first()
 			e.record.until = min(e.record.until, now.UnixNano())
 			e.record.failures = 0
 			s.takeBack(e)
@@ -160,55 +160,10 @@ func (s *service) settle(now time.Time) []*entry {
 			back = append(back, e)
 		}
 
-		if len(*aside) > 0 && (s.returns == 0 || (*aside)[0].record.until < s.returns) {
-			s.returns = (*aside)[0].record.until
+		if aside.Len() > 0 && (s.returns == 0 || aside.first().record.until < s.returns) {
+			s.returns = aside.first().record.until
 		}
 	}
 
 	return back
-}
-
-// asideHeap orders entries by when they return.
-type asideHeap []*entry
-
-var _ heap.Interface = (*asideHeap)(nil)
-
-// Len implements [heap.Interface].
-func (h asideHeap) Len() int { return len(h) }
-
-// Less implements [heap.Interface].
-func (h asideHeap) Less(i, j int) bool {
-	a, b := h[i], h[j]
-	if a.record.until != b.record.until {
-		return a.record.until < b.record.until
-	}
-
-	return a.order < b.order
-}
-
-// Swap implements [heap.Interface].
-func (h asideHeap) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].record.index, h[j].record.index = i, j
-}
-
-// Push implements [heap.Interface].
-func (h *asideHeap) Push(x any) {
-	e, ok := x.(*entry)
-	if !ok {
-		return
-	}
-
-	e.record.index = len(*h)
-	*h = append(*h, e)
-}
-
-// Pop implements [heap.Interface].
-func (h *asideHeap) Pop() any {
-	last := len(*h) - 1
-	e := (*h)[last]
-	(*h)[last] = nil
-	*h = (*h)[:last]
-
-	return e
 }

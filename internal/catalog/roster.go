@@ -8,11 +8,12 @@ const (
 	tierDegraded
 	// tierAside holds those that fail too often to be used, see outlier.go.
 	tierAside
-	// tiers is how many there are to choose from.
-	tiers
 	// tierOut is for those that are not used at all.
-	tierOut = tiers
+	tierOut
 )
+
+// tiers is how many there are to choose from.
+const tiers = tierOut
 
 // The rosters that an entry stands on, as indexes of its slots.
 const (

@@ -4,8 +4,6 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync/atomic"
-
-	"github.com/masegraye/connect-plugin-go/internal/semrange"
 )
 
 // Strategy says which of several providers is selected.
@@ -20,86 +18,6 @@ const (
 	StrategyRandom
 	StrategyWeighted
 )
-
-// entry is a registration with what the catalogue knows beside it. It is guarded
-// by the catalogue's lock; what reg points to never changes.
-type entry struct {
-	reg     *Registration
-	order   uint64
-	service *service
-	release *release
-	runtime *runtime
-	slots   [slotCount]int // in the rosters of the service and of the release
-	place   int            // in the runtime's entries
-
-	tier   tier
-	mass   uint64
-	record record
-}
-
-// class is the tier that health alone gives.
-func (e *entry) class() tier {
-	switch e.runtime.currentHealth() {
-	case HealthUnknown, HealthHealthy:
-		return tierHealthy
-	case HealthDegraded:
-		return tierDegraded
-	case HealthUnhealthy:
-		return tierOut
-	default:
-		return tierOut
-	}
-}
-
-// runtime is what is known of an instance.
-type runtime struct {
-	id          string
-	health      *HealthReport
-	endpoint    string
-	hasEndpoint bool
-	entries     []*entry
-	watchers    []*Watcher
-	touched     bool // in the list of the transition that is under way
-}
-
-func (rt *runtime) empty() bool {
-	return rt.health == nil && !rt.hasEndpoint && len(rt.entries) == 0 && len(rt.watchers) == 0
-}
-
-func (rt *runtime) currentHealth() Health {
-	if rt.health == nil {
-		return HealthUnknown
-	}
-
-	return rt.health.Health
-}
-
-func (rt *runtime) add(e *entry) {
-	e.place = len(rt.entries)
-	rt.entries = append(rt.entries, e)
-}
-
-func (rt *runtime) remove(e *entry) {
-	last := len(rt.entries) - 1
-	moved := rt.entries[last]
-	rt.entries[e.place], moved.place = moved, e.place
-	rt.entries[last] = nil
-	rt.entries = rt.entries[:last]
-}
-
-// release is one version of a type and those who provide it.
-type release struct {
-	version string
-	parsed  semrange.Version
-	roster  roster
-	place   int // in the service's releases
-}
-
-func newRelease(version string) *release {
-	parsed, _ := semrange.ParseVersion(version) // what is no version is only allowed by any
-
-	return &release{version: version, parsed: parsed, roster: roster{slot: slotRelease}}
-}
 
 // service is a type: who provides it, who owns it and how to choose. It is
 // guarded by the catalogue's lock; the feed has its own.
@@ -247,45 +165,4 @@ func (s *service) has(c Constraint) bool {
 	return slices.ContainsFunc(s.releases, func(r *release) bool {
 		return r.roster.counts != [tiers]int{} && c.AllowsVersion(r.parsed)
 	})
-}
-
-// count takes note of one registration more of a self id.
-func (s *service) count(selfID string) {
-	switch {
-	case s.owned == 0:
-		s.owner, s.owned = selfID, 1
-	case s.owner == selfID:
-		s.owned++
-	default:
-		if s.others == nil {
-			s.others = make(map[string]int)
-		}
-
-		s.others[selfID]++
-	}
-}
-
-// discount takes note of one registration less, which is on the roster no more.
-// When the owner's last one goes, the type falls to the self id of the earliest
-// registration that is left.
-func (s *service) discount(selfID string) {
-	if s.owner != selfID {
-		if s.others[selfID]--; s.others[selfID] == 0 {
-			delete(s.others, selfID)
-		}
-
-		return
-	}
-
-	if s.owned--; s.owned > 0 {
-		return
-	}
-
-	s.owner = ""
-
-	if heir := s.roster.first(); heir != nil {
-		s.owner = heir.reg.SelfID
-		s.owned = s.others[s.owner]
-		delete(s.others, s.owner)
-	}
 }

@@ -1,9 +1,6 @@
 package catalog
 
-import (
-	"context"
-	"slices"
-)
+import "context"
 
 // WatchRequest asks for the events of a type.
 type WatchRequest struct {
@@ -101,35 +98,6 @@ func (c *Catalog) Watch(req WatchRequest) (*Watcher, error) {
 	return w, nil
 }
 
-// end closes a watcher; closing it again does nothing.
-func (t *transition) end(w *Watcher) {
-	if w.closed {
-		return
-	}
-
-	w.closed = true
-	t.c.watches--
-	w.service.feed.close(w)
-	t.touch(w.service, false)
-
-	if rt := w.runtime; rt != nil {
-		last := len(rt.watchers) - 1
-		moved := rt.watchers[last]
-		rt.watchers[w.placeInRuntime], moved.placeInRuntime = moved, w.placeInRuntime
-		rt.watchers[last] = nil
-		rt.watchers = rt.watchers[:last]
-		t.touchRuntime(rt)
-	}
-}
-
-// signal wakes the watcher; one wake-up is enough for any number of events.
-func (w *Watcher) signal() {
-	select {
-	case w.wake <- struct{}{}:
-	default:
-	}
-}
-
 // Next waits for the next event. It is called by one goroutine at a time. A
 // watcher that falls behind by more than the ring holds gets one event with
 // Resync, the number that it missed and the current state. Fails with
@@ -159,6 +127,24 @@ func (w *Watcher) Next(ctx context.Context) (Event, error) {
 	}
 }
 
+// Close ends the watch; Next then fails with [ErrClosed]. It may be called again
+// and from another goroutine than Next, and leaves nothing behind.
+func (w *Watcher) Close() {
+	_ = w.catalog.transition(func(t *transition) error {
+		t.end(w)
+
+		return nil
+	})
+}
+
+// signal wakes the watcher; one wake-up is enough for any number of events.
+func (w *Watcher) signal() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
 // observe tells that the watcher fell behind.
 func (w *Watcher) observe(event Event) {
 	if event.Missed == 0 {
@@ -180,71 +166,3 @@ func (w *Watcher) runtimeID() string {
 
 	return w.runtime.id
 }
-
-// Close ends the watch; Next then fails with [ErrClosed]. It may be called again
-// and from another goroutine than Next, and leaves nothing behind.
-func (w *Watcher) Close() {
-	_ = w.catalog.transition(func(t *transition) error {
-		t.end(w)
-
-		return nil
-	})
-}
-
-// CloseWatches ends every watch and takes no new ones; it is for a host that
-// shuts down.
-func (c *Catalog) CloseWatches() {
-	c.mu.Lock()
-	c.closed = true
-	c.mu.Unlock()
-
-	c.EndWatches(func(string, string) bool { return true })
-}
-
-// EndWatches ends the watches that match says, and returns how many; it is how a
-// change of policy withdraws what it no longer allows. match runs outside the
-// locks.
-func (c *Catalog) EndWatches(match func(serviceType, runtimeID string) bool) int {
-	doomed := slices.DeleteFunc(c.openWatches(), func(w *Watcher) bool {
-		return !match(w.service.name, w.runtimeID())
-	})
-
-	ended := 0
-
-	_ = c.transition(func(t *transition) error {
-		for _, w := range doomed {
-			if !w.closed {
-				ended++
-				t.end(w)
-			}
-		}
-
-		return nil
-	})
-
-	return ended
-}
-
-func (c *Catalog) openWatches() []*Watcher {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-
-	open := make([]*Watcher, 0, c.watches)
-	for _, s := range c.services {
-		open = s.feed.appendWatchers(open)
-	}
-
-	return open
-}
-
-// Watches returns how many watches are open.
-func (c *Catalog) Watches() int {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-
-	return c.watches
-}
-
-// Slow returns how many times a watcher fell behind so far that it had to be
-// brought up to date instead of being told each event.
-func (c *Catalog) Slow() uint64 { return c.slow.Load() }

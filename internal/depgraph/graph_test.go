@@ -9,20 +9,20 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/depgraph"
 )
 
-// plugin reads a node from text: "id provides requires", where provides and
-// requires are comma-separated, "-" is nothing, a version or constraint follows
+// plugin reads a node from text: "id [provides] requires", where both are
+// comma-separated, "-" requires nothing, a version or constraint follows
 // after @, and a trailing ? makes a requirement optional.
-func plugin(t testing.TB, text string) depgraph.Node {
-	t.Helper()
+func plugin(tb testing.TB, text string) depgraph.Node {
+	tb.Helper()
 
 	fields := strings.Fields(text)
 	if len(fields) != 3 {
-		t.Fatalf("node %q", text)
+		tb.Fatalf("node %q", text)
 	}
 
 	n := depgraph.Node{RuntimeID: fields[0], SelfID: fields[0]}
 
-	for _, item := range list(fields[1]) {
+	for _, item := range list(strings.Trim(fields[1], "[]")) {
 		serviceType, version, found := strings.Cut(item, "@")
 		if !found {
 			version = "1.0.0"
@@ -43,19 +43,19 @@ func plugin(t testing.TB, text string) depgraph.Node {
 }
 
 func list(field string) []string {
-	if field == "-" {
+	if field == "" || field == "-" {
 		return nil
 	}
 
 	return strings.Split(field, ",")
 }
 
-func graph(t testing.TB, nodes []string) *depgraph.Graph {
-	t.Helper()
+func graph(tb testing.TB, nodes []string) *depgraph.Graph {
+	tb.Helper()
 
 	var g depgraph.Graph
 	for _, text := range nodes {
-		g.Add(plugin(t, text))
+		g.Add(plugin(tb, text))
 	}
 
 	return &g
@@ -71,65 +71,65 @@ func TestStartupOrder(t *testing.T) {
 		err   string
 	}{
 		{name: "empty"},
-		{name: "independent plugins keep their order", nodes: []string{"c - -", "a - -", "b - -"}, want: "c a b"},
-		{name: "a chain", nodes: []string{"app - cache", "cache cache store", "store store -"}, want: "store cache app"},
-		{name: "a diamond", nodes: []string{"d - b,c", "b b a", "c c a", "a a -"}, want: "a b c d"},
+		{name: "independent plugins keep their order", nodes: []string{"c [] -", "a [] -", "b [] -"}, want: "c a b"},
+		{name: "a chain", nodes: []string{"app [] cache", "cache [cache] store", "store [store] -"}, want: "store cache app"},
+		{name: "a diamond", nodes: []string{"d [] b,c", "b [b] a", "c [c] a", "a [a] -"}, want: "a b c d"},
 		{
 			name:  "one of several providers is enough",
-			nodes: []string{"a x y", "b y x", "c x -"}, want: "c b a",
+			nodes: []string{"a [x] y", "b [y] x", "c [x] -"}, want: "c b a",
 		},
 		{
 			name:  "after all providers where that is possible",
-			nodes: []string{"app - log", "log1 log -", "log2 log -"}, want: "log1 log2 app",
+			nodes: []string{"app [] log", "log1 [log] -", "log2 [log] -"}, want: "log1 log2 app",
 		},
-		{name: "an optional one comes first", nodes: []string{"app - log?", "log log -"}, want: "log app"},
-		{name: "an optional one may be missing", nodes: []string{"app - log?"}, want: "app"},
-		{name: "an optional circle is broken", nodes: []string{"a a b?", "b b a?"}, want: "a b"},
-		{name: "half a circle is optional", nodes: []string{"a a b", "b b a?"}, want: "b a"},
+		{name: "an optional one comes first", nodes: []string{"app [] log?", "log [log] -"}, want: "log app"},
+		{name: "an optional one may be missing", nodes: []string{"app [] log?"}, want: "app"},
+		{name: "an optional circle is broken", nodes: []string{"a [a] b?", "b [b] a?"}, want: "a b"},
+		{name: "half a circle is optional", nodes: []string{"a [a] b", "b [b] a?"}, want: "b a"},
 		{
 			name:  "who waits for an optional circle comes after it",
-			nodes: []string{"x - y?", "y y z?", "z z y?"}, want: "y z x",
+			nodes: []string{"x [] y?", "y [y] z?", "z [z] y?"}, want: "y z x",
 		},
 		{
 			name:  "versions compare by number",
-			nodes: []string{"app - db@1.9.0", "db db@1.10.0 -"}, want: "db app",
+			nodes: []string{"app [] db@1.9.0", "db [db@1.10.0] -"}, want: "db app",
 		},
 		{
 			name:  "a pre-release is before its release",
-			nodes: []string{"app - db@1.0.0", "db db@1.0.0-rc.1 -"},
+			nodes: []string{"app [] db@1.0.0", "db [db@1.0.0-rc.1] -"},
 			err:   "depgraph: missing dependency: app requires db (1.0.0)",
 		},
 		{
 			name:  "a constraint",
-			nodes: []string{"app - db@>=1.2;<2", "new db@2.1.0 app?", "db db@1.4.0 -"}, want: "db app new",
+			nodes: []string{"app [] db@>=1.2;<2", "new [db@2.1.0] app?", "db [db@1.4.0] -"}, want: "db app new",
 		},
 		{
 			name:  "a type provided in two versions",
-			nodes: []string{"app - db@^1", "db db@2.0.0,db@1.1.0 -"}, want: "db app",
+			nodes: []string{"app [] db@^1", "db [db@2.0.0,db@1.1.0] -"}, want: "db app",
 		},
-		{name: "missing", nodes: []string{"app - db"}, err: "depgraph: missing dependency: app requires db"},
+		{name: "missing", nodes: []string{"app [] db"}, err: "depgraph: missing dependency: app requires db"},
 		{
 			name:  "all that is missing is named",
-			nodes: []string{"app - db,log@2", "log log -"},
+			nodes: []string{"app [] db,log@2", "log [log] -"},
 			err:   "depgraph: missing dependency: app requires db\ndepgraph: missing dependency: app requires log (2)",
 		},
 		{
-			name: "a constraint that cannot be read", nodes: []string{"app - db@>>x", "db db -"},
+			name: "a constraint that cannot be read", nodes: []string{"app [] db@>>x", "db [db] -"},
 			err: "depgraph: missing dependency: app requires db (>>x): constraint: improper constraint: \">>x\"",
 		},
-		{name: "a version that cannot be read", nodes: []string{"app - db@1", "db db@one -"}, err: "depgraph: missing dependency: app requires db (1)"},
-		{name: "a version that cannot be read is any", nodes: []string{"app - db", "db db@one -"}, want: "db app"},
-		{name: "a circle", nodes: []string{"a a b", "b b a"}, err: "depgraph: dependency cycle: a -> b -> a"},
-		{name: "a circle of one", nodes: []string{"a a a"}, err: "depgraph: dependency cycle: a -> a"},
+		{name: "a version that cannot be read", nodes: []string{"app [] db@1", "db [db@one] -"}, err: "depgraph: missing dependency: app requires db (1)"},
+		{name: "a version that cannot be read is any", nodes: []string{"app [] db", "db [db@one] -"}, want: "db app"},
+		{name: "a circle", nodes: []string{"a [a] b", "b [b] a"}, err: "depgraph: dependency cycle: a -> b -> a"},
+		{name: "a circle of one", nodes: []string{"a [a] a"}, err: "depgraph: dependency cycle: a -> a"},
 		{
 			name:  "only the circle is named",
-			nodes: []string{"app - b", "a a c", "b b a", "c c b", "free - -"}, err: "depgraph: dependency cycle: a -> c -> b -> a",
+			nodes: []string{"app [] b", "a [a] c", "b [b] a", "c [c] b", "free [] -"}, err: "depgraph: dependency cycle: a -> c -> b -> a",
 		},
 		{
 			name:  "a circle behind a tail",
-			nodes: []string{"a a b,c?", "b b c", "c c b"}, err: "depgraph: dependency cycle: b -> c -> b",
+			nodes: []string{"a [a] b,c?", "b [b] c", "c [c] b"}, err: "depgraph: dependency cycle: b -> c -> b",
 		},
-		{name: "another provider saves from waiting for oneself", nodes: []string{"a x x", "b x -"}, want: "b a"},
+		{name: "another provider saves from waiting for oneself", nodes: []string{"a [x] x", "b [x] -"}, want: "b a"},
 	}
 
 	for _, tt := range tests {
@@ -159,7 +159,7 @@ func TestStartupOrder(t *testing.T) {
 func TestStartupOrderErrors(t *testing.T) {
 	t.Parallel()
 
-	_, err := graph(t, []string{"a a b", "b b a"}).StartupOrder()
+	_, err := graph(t, []string{"a [a] b", "b [b] a"}).StartupOrder()
 
 	var cycle *depgraph.CycleError
 	if !errors.Is(err, depgraph.ErrCycle) || errors.Is(err, depgraph.ErrMissing) || !errors.As(err, &cycle) {
@@ -170,7 +170,7 @@ func TestStartupOrderErrors(t *testing.T) {
 		t.Errorf("plugins %v, want %v", cycle.Plugins, want)
 	}
 
-	_, err = graph(t, []string{"a - x", "b - y@2"}).StartupOrder()
+	_, err = graph(t, []string{"a [] x", "b [] y@2"}).StartupOrder()
 
 	var missing *depgraph.MissingError
 	if !errors.Is(err, depgraph.ErrMissing) || errors.Is(err, depgraph.ErrCycle) || !errors.As(err, &missing) {
@@ -185,8 +185,8 @@ func TestStartupOrderErrors(t *testing.T) {
 func TestAddReplacesAndRemove(t *testing.T) {
 	t.Parallel()
 
-	g := graph(t, []string{"app - db", "db db -", "log - -"})
-	g.Add(plugin(t, "app - -"))
+	g := graph(t, []string{"app [] db", "db [db] -", "log [] -"})
+	g.Add(plugin(t, "app [] -"))
 
 	order, err := g.StartupOrder()
 	if err != nil || strings.Join(order, " ") != "app db log" {
@@ -206,7 +206,7 @@ func TestAddReplacesAndRemove(t *testing.T) {
 func TestGraphSharesNothing(t *testing.T) {
 	t.Parallel()
 
-	n := plugin(t, "app - db")
+	n := plugin(t, "app [] db")
 
 	var g depgraph.Graph
 	g.Add(n)
@@ -227,44 +227,44 @@ func TestImpact(t *testing.T) {
 		target                      string
 		plugins, services, optional string
 	}{
-		{name: "unknown", nodes: []string{"a a -"}, target: "b"},
-		{name: "nobody depends", nodes: []string{"a a -", "b b -"}, target: "a", services: "a"},
+		{name: "unknown", nodes: []string{"a [a] -"}, target: "b"},
+		{name: "nobody depends", nodes: []string{"a [a] -", "b [b] -"}, target: "a", services: "a"},
 		{
 			name:  "transitive",
-			nodes: []string{"ui ui app", "app app db", "db db -", "free free -"}, target: "db",
+			nodes: []string{"ui [ui] app", "app [app] db", "db [db] -", "free [free] -"}, target: "db",
 			plugins: "app ui", services: "app db ui",
 		},
 		{
 			name:  "another provider takes over",
-			nodes: []string{"app app db", "db1 db -", "db2 db -"}, target: "db1",
+			nodes: []string{"app [app] db", "db1 [db] -", "db2 [db] -"}, target: "db1",
 		},
 		{
 			name:  "the other provider is of the wrong version",
-			nodes: []string{"app app db@2", "db1 db@1.0.0 -", "db2 db@2.0.0 -"}, target: "db2",
+			nodes: []string{"app [app] db@2", "db1 [db@1.0.0] -", "db2 [db@2.0.0] -"}, target: "db2",
 			plugins: "app", services: "app",
 		},
 		{
 			name:  "the other provider goes down as well",
-			nodes: []string{"app app db", "db1 db disk", "db2 db disk", "disk disk -"}, target: "disk",
+			nodes: []string{"app [app] db", "db1 [db] disk", "db2 [db] disk", "disk [disk] -"}, target: "disk",
 			plugins: "app db1 db2", services: "app db disk",
 		},
 		{
 			name:  "optional",
-			nodes: []string{"app app log?", "web - app?", "log log -"}, target: "log",
+			nodes: []string{"app [app] log?", "web [] app?", "log [log] -"}, target: "log",
 			services: "log", optional: "app",
 		},
 		{
 			name:  "optional behind a loss",
-			nodes: []string{"app app log", "web - app?", "log log -"}, target: "log",
+			nodes: []string{"app [app] log", "web [] app?", "log [log] -"}, target: "log",
 			plugins: "app", services: "app log", optional: "web",
 		},
 		{
 			name:  "what was missing before is no impact",
-			nodes: []string{"app - gone", "a a -"}, target: "a", services: "a",
+			nodes: []string{"app [] gone", "a [a] -"}, target: "a", services: "a",
 		},
 		{
 			name:  "nobody is its own provider",
-			nodes: []string{"a x x", "b x -"}, target: "b", plugins: "a", services: "x",
+			nodes: []string{"a [x] x", "b [x] -"}, target: "b", plugins: "a", services: "x",
 		},
 	}
 

@@ -17,12 +17,12 @@ var ordered = []string{
 	"1.0.0-beta.11.0", "1.0.0-rc.1", "1.0.0", "1.0.1", "1.9.0", "1.10.0-rc.1", "1.10.0", "2.0.0", "10.0.0",
 }
 
-func parse(t testing.TB, s string) semrange.Version {
-	t.Helper()
+func parse(tb testing.TB, s string) semrange.Version {
+	tb.Helper()
 
 	v, err := semrange.ParseVersion(s)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 
 	return v
@@ -45,7 +45,7 @@ func TestCompare(t *testing.T) {
 	}
 
 	var zero semrange.Version
-	if !zero.IsZero() || zero.Compare(parse(t, "0.0.0-0")) >= 0 || parse(t, "0.0.0-0").Compare(zero) <= 0 || zero.Compare(zero) != 0 {
+	if !zero.IsZero() || zero.Compare(parse(t, "0.0.0-0")) >= 0 || parse(t, "0.0.0-0").Compare(zero) <= 0 || zero.Compare(semrange.Version{}) != 0 {
 		t.Error("what is no version is not before all versions")
 	}
 }
@@ -167,7 +167,7 @@ func TestRangeForgetsAndStaysRight(t *testing.T) {
 	}
 }
 
-func TestAllowsVersionAllocatesNothing(t *testing.T) { //nolint:paralleltest // AllocsPerRun forbids it
+func TestAllowsVersionAllocatesNothing(t *testing.T) {
 	v, pre := parse(t, "1.5.0"), parse(t, "1.5.0-rc.1")
 
 	for _, text := range []string{"", "1.2.0", "1.5.0-beta.2", ">=1.2, <2", ">=1.2.0-0 <2 || >=3"} {
@@ -235,7 +235,7 @@ func FuzzCompare(f *testing.F) {
 			return
 		}
 
-		if a.Compare(a) != 0 || a.Compare(b) != -b.Compare(a) {
+		if a.Compare(parse(t, x)) != 0 || a.Compare(b) != -b.Compare(a) {
 			t.Fatalf("%q and %q: no order", x, y)
 		}
 
