@@ -38,11 +38,11 @@ func (s *Store) IssueGrant(owner *Identity, capType, version string, ttl time.Du
 		owner = s.host
 	}
 	for range maxDraws {
-		id, err := drawID(s.config.Rand)
+		id, err := drawID(s.rand)
 		if err != nil {
 			return nil, "", err
 		}
-		fresh, err := drawSecret(s.config.Rand)
+		fresh, err := drawSecret(s.rand)
 		if err != nil {
 			return nil, "", err
 		}
@@ -73,7 +73,7 @@ func (s *Store) admitGrant(g *grant) error {
 	switch {
 	case !g.owner.state.Load().good(s.clock.now()):
 		return ErrEnded
-	case len(g.owner.grants) >= s.config.MaxGrantsPerIdentity:
+	case len(g.owner.grants) >= s.config.Load().MaxGrantsPerIdentity:
 		return ErrTooManyGrants
 	case s.grants.get(g.id) != nil:
 		return errInUse

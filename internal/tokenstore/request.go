@@ -38,11 +38,11 @@ var errInUse = errors.New("tokenstore: id in use")
 // ErrTooManyInstances, ErrTooManyForPeer and ErrRandom.
 func (s *Store) Issue(r Request) (*Identity, string, error) {
 	for range maxDraws {
-		id, err := drawRuntimeID(r.SelfID, s.config.Rand)
+		id, err := drawRuntimeID(r.SelfID, s.rand)
 		if err != nil {
 			return nil, "", err
 		}
-		fresh, err := drawSecret(s.config.Rand)
+		fresh, err := drawSecret(s.rand)
 		if err != nil {
 			return nil, "", err
 		}
@@ -80,7 +80,7 @@ func (s *Store) newIdentity(id string, token digest, r *Request) *Identity {
 	identity.state.Store(&state{
 		digest:  token,
 		issued:  now,
-		expires: now.after(orDefault(r.TTL, s.config.TTL)),
+		expires: now.after(orDefault(r.TTL, s.config.Load().TTL)),
 	})
 	return identity
 }
@@ -90,11 +90,11 @@ func (s *Store) admit(identity *Identity, r *Request) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case s.identityExpiries.len() >= s.config.MaxTotal:
+	case s.identityExpiries.len() >= s.config.Load().MaxTotal:
 		return ErrFull
-	case s.selves.count(r.SelfID) >= orDefault(r.MaxInstances, s.config.MaxPerSelf):
+	case s.selves.count(r.SelfID) >= orDefault(r.MaxInstances, s.config.Load().MaxPerSelf):
 		return ErrTooManyInstances
-	case r.Peer != "" && s.peers.count(r.Peer) >= s.config.MaxPerPeer:
+	case r.Peer != "" && s.peers.count(r.Peer) >= s.config.Load().MaxPerPeer:
 		return ErrTooManyForPeer
 	case s.identities.get(identity.runtimeID) != nil:
 		return errInUse

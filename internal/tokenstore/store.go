@@ -1,12 +1,16 @@
 package tokenstore
 
-import "sync"
+import (
+	"io"
+	"sync"
+	"sync/atomic"
+)
 
 // Store holds the identities and grants of one host. It is safe for concurrent use. Functions that it
 // calls run without any lock held and may call it.
 type Store struct {
 	// Fixed at creation. The tables are read without lock and written under mu.
-	config     Config
+	rand       io.Reader
 	clock      clock
 	identities *table[Identity, *Identity]
 	grants     *table[grant, *grant]
@@ -15,6 +19,8 @@ type Store struct {
 	dummyGrant *grant        // verified where there is no grant
 	noGrace    graced        // compared where there is no previous token
 	wake       chan struct{} // capacity one: the next deadline came closer
+
+	config atomic.Pointer[Config] // with defaults
 
 	mu               sync.Mutex
 	sequence         uint64
@@ -28,7 +34,7 @@ type Store struct {
 // New returns an empty store. It starts nothing: the caller runs [Store.Run].
 func New(config Config) *Store {
 	s := &Store{
-		config:     config.withDefaults(),
+		rand:       config.withDefaults().Rand,
 		clock:      newClock(config.Now),
 		identities: newTable[Identity](),
 		grants:     newTable[grant](),
@@ -38,10 +44,18 @@ func New(config Config) *Store {
 		selves:     newTallies(),
 		peers:      newTallies(),
 	}
+	s.Configure(config)
 	s.host.state.Store(&state{expires: never})
 	s.dummy.state.Store(new(state))
 	s.dummyGrant = &grant{owner: s.dummy}
 	return s
+}
+
+// Configure replaces the bounds and times of the store, for what is issued from now on. Rand and Now
+// stay as they were at creation.
+func (s *Store) Configure(config Config) {
+	config = config.withDefaults()
+	s.config.Store(&config)
 }
 
 // Lookup returns the live identity with the runtime id. It proves nothing about who asks.

@@ -35,7 +35,7 @@ func (s *Store) Renew(runtimeID, token string, fp Fingerprint) (*Identity, strin
 	if !seen.current {
 		return nil, "", ErrSuperseded
 	}
-	fresh, err := drawSecret(s.config.Rand)
+	fresh, err := drawSecret(s.rand)
 	if err != nil {
 		return nil, "", err
 	}
@@ -59,8 +59,8 @@ func (s *Store) replace(identity *Identity, old *state, fresh digest) error {
 		return ErrExpired
 	}
 	renewed := &state{digest: fresh, issued: now, expires: now.after(old.lifetime())}
-	if s.config.Grace > 0 {
-		until := min(old.expires, now.after(s.config.Grace))
+	if s.config.Load().Grace > 0 {
+		until := min(old.expires, now.after(s.config.Load().Grace))
 		renewed.previous = &graced{digest: old.digest, until: until}
 	}
 	s.applyLocked(change{kind: changeRenew, identity: identity, state: renewed})
