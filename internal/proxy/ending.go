@@ -3,6 +3,7 @@ package proxy
 import (
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -15,6 +16,8 @@ type Status struct {
 	Name    string // the name of the code in Connect, "unauthenticated"
 	Message string // for the caller; may be empty
 }
+
+var errNoEnding = errors.New("protocol has no end of stream")
 
 // framing is how a protocol marks the messages and the end of a stream.
 type framing uint8
@@ -59,24 +62,25 @@ func hasType(mediaType, base string) bool {
 }
 
 // writeEnding ends a stream between two messages with the given outcome, in the
-// stream's protocol. It reports whether the protocol has a way to say so.
-func writeEnding(w http.ResponseWriter, f framing, s Status) (bool, error) {
-	var err error
+// stream's protocol.
+func writeEnding(w http.ResponseWriter, f framing, s Status) error {
+	var last []byte
 	switch f {
 	case framingGRPC:
 		setTrailer(w, fieldStatus, strconv.FormatUint(uint64(s.Code), 10))
 		setTrailer(w, fieldMessage, percentEncode(s.Message))
+		return nil
 	case framingGRPCWeb:
-		_, err = w.Write(grpcWebEnding(s))
+		last = grpcWebEnding(s)
 	case framingConnect:
-		_, err = w.Write(connectEnding(s))
+		last = connectEnding(s)
 	case framingNone:
-		return false, nil
+		return errNoEnding
 	}
-	if err != nil {
-		return true, fmt.Errorf("write end of stream: %w", err)
+	if _, err := w.Write(last); err != nil {
+		return fmt.Errorf("write end of stream: %w", err)
 	}
-	return true, nil
+	return nil
 }
 
 // setTrailer sets a trailer of a response whose headers are written.

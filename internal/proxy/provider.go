@@ -2,120 +2,168 @@ package proxy
 
 import (
 	"context"
-	"crypto/tls"
-	"errors"
-	"net"
-	"net/http"
-	"net/netip"
+	"fmt"
+	"sync"
 	"time"
 
-	"github.com/masegraye/connect-plugin-go/internal/headers"
+	"github.com/masegraye/connect-plugin-go/internal/proxy/h2"
 )
 
-// Defaults of a [Config].
 const (
-	DefaultDialTimeout    = 5 * time.Second
-	DefaultIdleTimeout    = 5 * time.Minute
-	DefaultCallIdle       = 30 * time.Minute
-	DefaultPingInterval   = 30 * time.Second
-	DefaultPingTimeout    = 10 * time.Second
-	DefaultMaxHeaderBytes = 64 << 10
-	DefaultMaxConns       = 4
-	DefaultCallsPerConn   = 128
+	maxIdleTick    = 10 * time.Second
+	ticksPerPeriod = 4
 )
 
-// Config describes one provider. It is copied; nothing in it is changed.
-type Config struct {
-	// Endpoint is where the provider answers. It is required unless Handler is set.
-	Endpoint Endpoint
-	// Handler makes the provider one in the host's own process, which is called
-	// without any socket; everything else but Headers is ignored then.
-	Handler http.Handler
-	// TLS is how the host presents itself and verifies the provider. It is
-	// required unless the endpoint is plaintext. The protocol (h2) is set, and
-	// the server name where it is empty.
-	TLS *tls.Config
-	// Headers are the rules for header fields. Nil means the built-in ones.
-	Headers *headers.Rules
-
-	// Resolver looks up the endpoint's host, once for each dial; nil means
-	// [net.DefaultResolver].
-	Resolver Resolver
-	// Permit is asked about each address before it is dialled, after the
-	// built-in check; nil permits every one.
-	Permit func(netip.AddrPort) error
-	// Dial connects to an address, never to a name; nil means a [net.Dialer].
-	Dial func(ctx context.Context, network, address string) (net.Conn, error)
-
-	// DialTimeout bounds a dial with its look-up and handshakes. Zero means
-	// DefaultDialTimeout.
-	DialTimeout time.Duration
-	// IdleTimeout closes a connection without calls. Zero means
-	// DefaultIdleTimeout.
-	IdleTimeout time.Duration
-	// CallIdle ends a call on which nothing moves in either direction. Zero
-	// means DefaultCallIdle; negative means never.
-	CallIdle time.Duration
-	// PingInterval is how long a connection may be silent before it is probed.
-	// Zero means DefaultPingInterval.
-	PingInterval time.Duration
-	// PingTimeout is how long the answer to a probe may take. Zero means
-	// DefaultPingTimeout.
-	PingTimeout time.Duration
-	// MaxHeaderBytes bounds the header list of a response, as HTTP/2 counts it.
-	// Zero means DefaultMaxHeaderBytes.
-	MaxHeaderBytes int
-	// MaxConns bounds the connections to the provider. Zero means
-	// DefaultMaxConns.
-	MaxConns int
-	// CallsPerConn is the number of calls in flight beyond which another
-	// connection is opened. Zero means DefaultCallsPerConn.
-	CallsPerConn int
-}
-
-// Call says how to forward one request.
-type Call struct {
-	// Path is the path on the provider, as [JoinPath] returns it.
-	Path string
-	// CallerID is the runtime id of the authenticated caller, which the
-	// provider gets as X-Plugin-Caller-Id; empty leaves the field out.
-	CallerID string
-	// Ending states the outcome with which a stream ends for the caller that
-	// broke after a part of it was written. It is asked only where the
-	// protocol can say so at that point. If it is nil or reports false, the
-	// stream is aborted: the caller sees a reset.
-	Ending func(Class, error) (Status, bool)
-}
-
-var errNoTLS = errors.New("a provider without TLS configuration")
-
-// Provider forwards calls to one provider over its pooled connections. Its
-// methods are safe for concurrent use.
+// Provider forwards calls to one provider. Its methods are safe for concurrent
+// use. A Provider owns its connections and has to be closed.
 type Provider struct {
-	cfg Config
+	// Fixed at creation.
+	cfg        Config
+	authority  string
+	ctx        context.Context //nolint:containedctx // ends with the provider, as its dials do
+	cancel     context.CancelFunc
+	background sync.WaitGroup
+	drained    chan struct{} // closed when it is closed and no call is left
+
+	mu      sync.Mutex
+	closed  bool
+	calls   map[*call]struct{}
+	conns   []*h2.Conn
+	dialing *dial         // the one that is under way
+	freed   chan struct{} // closed and replaced when a call ends, if anyone waits
+	waiting int           // for freed
 }
 
-// New returns a provider. It dials when the first call needs a connection.
+// New returns a provider. It dials when the first call needs a connection. An
+// error wraps [ErrConfig].
 func New(cfg Config) (*Provider, error) {
-	if cfg.Handler == nil && cfg.TLS == nil && !cfg.Endpoint.Plaintext() {
-		return nil, errNoTLS
+	if err := cfg.validate(); err != nil {
+		return nil, fmt.Errorf("new provider: %w", err)
 	}
-	return &Provider{cfg: cfg}, nil
+	p := &Provider{
+		cfg:       cfg.withDefaults(),
+		authority: cfg.Endpoint.authority(),
+		drained:   make(chan struct{}),
+		calls:     make(map[*call]struct{}),
+		freed:     make(chan struct{}),
+	}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	if p.cfg.CallIdle > 0 {
+		p.background.Go(p.watchIdle)
+	}
+	return p, nil
 }
 
 // InFlight returns the number of calls that are being forwarded.
-func (p *Provider) InFlight() int { return 0 }
+func (p *Provider) InFlight() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.calls)
+}
 
 // Drain refuses further calls and waits until those in flight have ended, or
-// until ctx ends, whose error it returns then.
-func (p *Provider) Drain(ctx context.Context) error { return ctx.Err() }
+// until ctx ends, whose cause it returns then. It leaves the connections open;
+// Close follows.
+func (p *Provider) Drain(ctx context.Context) error {
+	p.refuse()
+	select {
+	case <-p.drained:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
 
 // Close refuses further calls, breaks off those in flight, closes the
-// connections and waits until nothing of the provider is left running.
-func (p *Provider) Close() error { return nil }
+// connections and waits for the provider's own goroutines. The calls return
+// shortly after; Drain waits for them. Close may be called more than once.
+func (p *Provider) Close() {
+	p.refuse()
+	p.mu.Lock()
+	p.cancel() // under mu: nothing starts in the background any more
+	conns := p.conns
+	p.conns = nil
+	calls := make([]*call, 0, len(p.calls))
+	for c := range p.calls {
+		calls = append(calls, c)
+	}
+	p.mu.Unlock()
+	for _, c := range calls {
+		c.interrupt(ErrClosed)
+	}
+	for _, conn := range conns {
+		conn.Close()
+	}
+	p.background.Wait()
+}
 
-// Forward sends the request to the provider and writes its response to w. It
-// returns when nothing of the call is left running.
-func (p *Provider) Forward(w http.ResponseWriter, r *http.Request, c Call) Result {
-	return Result{Class: ClassUnavailable, Err: ErrClosed, Retryable: true}
+// refuse refuses further calls.
+func (p *Provider) refuse() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return
+	}
+	p.closed = true
+	if len(p.calls) == 0 {
+		close(p.drained)
+	}
+}
+
+// enter counts a call in.
+func (p *Provider) enter(c *call) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return ErrClosed
+	}
+	p.calls[c] = struct{}{}
+	return nil
+}
+
+// leave counts a call out.
+func (p *Provider) leave(c *call) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.calls, c)
+	if p.waiting > 0 {
+		close(p.freed)
+		p.freed = make(chan struct{})
+	}
+	if p.closed && len(p.calls) == 0 {
+		close(p.drained)
+	}
+}
+
+// watchIdle interrupts calls on which nothing moves, until the provider is
+// closed.
+func (p *Provider) watchIdle() {
+	tick := max(time.Millisecond, min(maxIdleTick, p.cfg.CallIdle/ticksPerPeriod))
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-p.ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		for _, c := range p.idleCalls(tick) {
+			c.interrupt(ErrIdle)
+		}
+	}
+}
+
+// idleCalls returns the calls on which nothing moved for too long.
+func (p *Provider) idleCalls(tick time.Duration) []*call {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var idle []*call
+	for c := range p.calls {
+		if c.active.Swap(false) {
+			c.silent = 0
+		} else if c.silent += tick; c.silent >= p.cfg.CallIdle {
+			idle = append(idle, c)
+		}
+	}
+	return idle
 }

@@ -1,0 +1,162 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/masegraye/connect-plugin-go/internal/proxy/h2"
+)
+
+// endGrace is how long the end of an interrupted call may take to reach a caller
+// that reads slowly.
+const endGrace = 2 * time.Second
+
+// Call says how to forward one request.
+type Call struct {
+	// Path is the path on the provider, as [JoinPath] returns it.
+	Path string
+	// CallerID is the runtime id of the authenticated caller, which the
+	// provider gets as X-Plugin-Caller-Id; empty leaves the field out.
+	CallerID string
+	// Ending states the outcome with which a stream ends for the caller that
+	// broke after a part of it was written. It is asked only where the
+	// protocol can say so at that point. If it is nil or reports false, the
+	// stream is aborted: the caller sees a reset.
+	Ending func(Class, error) (Status, bool)
+}
+
+// call is one request on its way.
+type call struct {
+	// Fixed at creation.
+	Call
+
+	p    *Provider
+	w    http.ResponseWriter
+	r    *http.Request
+	ctrl *http.ResponseController
+
+	start time.Time
+
+	active atomic.Bool   // something moved since the provider last looked
+	silent time.Duration // guarded by p.mu
+	result Result        // used by the forwarding goroutine only
+
+	mu      sync.Mutex
+	ended   bool // w and r must not be used any more
+	cause   error
+	stopped chan struct{} // closed with cause set; made when somebody waits
+	stream  *h2.Stream
+	cancel  context.CancelCauseFunc // of a provider in this process
+}
+
+// interrupt breaks the call off for the given reason: whoever waits for the
+// provider wakes at once, whoever waits for the caller soon.
+func (c *call) interrupt(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended || c.cause != nil {
+		return
+	}
+	c.cause = err
+	if c.stopped != nil {
+		close(c.stopped)
+	}
+	if c.cancel != nil {
+		c.cancel(err)
+	}
+	if c.stream != nil {
+		c.stream.Cancel(err)
+	}
+	_ = c.ctrl.SetWriteDeadline(time.Now().Add(endGrace))
+	c.stopReading()
+}
+
+// stopReading makes reads of the request's body return.
+func (c *call) stopReading() {
+	if err := c.ctrl.SetReadDeadline(longAgo); err != nil {
+		_ = c.r.Body.Close()
+	}
+}
+
+// attach makes an interruption reach the stream.
+func (c *call) attach(s *h2.Stream) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stream = s
+	if s != nil && c.cause != nil {
+		s.Cancel(c.cause)
+	}
+}
+
+// interrupted returns a channel that is closed when the call is interrupted.
+func (c *call) interrupted() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stopped == nil {
+		c.stopped = make(chan struct{})
+		if c.cause != nil {
+			close(c.stopped)
+		}
+	}
+	return c.stopped
+}
+
+// why returns why the call was interrupted, nil if it was not.
+func (c *call) why() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.cause
+}
+
+// end makes later interruptions leave the request and the response alone.
+func (c *call) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ended = true
+}
+
+// fail sets the result of a call that broke. The reason of an interruption goes
+// before what it led to.
+func (c *call) fail(class Class, err error) {
+	if cause := c.why(); cause != nil {
+		class, err = classOfCause(cause), cause
+	}
+	c.result.Class, c.result.Err = class, err
+}
+
+func classOfCause(cause error) Class {
+	switch {
+	case errors.Is(cause, ErrIdle):
+		return ClassIdle
+	case errors.Is(cause, ErrClosed):
+		return ClassReset
+	default:
+		return ClassCanceled
+	}
+}
+
+// classOf tells the class of an error of a stream.
+func classOf(err error) Class {
+	switch {
+	case errors.Is(err, h2.ErrUnprocessed):
+		return ClassUnavailable
+	case errors.Is(err, h2.ErrMalformed):
+		return ClassResponse
+	default:
+		return ClassReset
+	}
+}
+
+// abort ends the response so that the caller sees an error and no clean end.
+func (c *call) abort() {
+	if err := c.ctrl.SetWriteDeadline(longAgo); err != nil {
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// longAgo is a deadline that has passed.
+var longAgo = time.Unix(1, 0)

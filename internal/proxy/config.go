@@ -1,0 +1,131 @@
+package proxy
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"github.com/masegraye/connect-plugin-go/internal/headers"
+)
+
+// Defaults of a [Config].
+const (
+	DefaultDialTimeout    = 5 * time.Second
+	DefaultIdleTimeout    = 5 * time.Minute
+	DefaultCallIdle       = 30 * time.Minute
+	DefaultPingInterval   = 30 * time.Second
+	DefaultPingTimeout    = 10 * time.Second
+	DefaultMaxHeaderBytes = 64 << 10
+	DefaultMaxConns       = 4
+	DefaultCallsPerConn   = 128
+)
+
+// Config describes one provider. It is copied; nothing in it is changed.
+type Config struct {
+	// Endpoint is where the provider answers. It is required unless Handler is set.
+	Endpoint Endpoint
+	// Handler makes the provider one in the host's own process, which is called
+	// without any socket; everything else but Headers is ignored then.
+	Handler http.Handler
+	// TLS is how the host presents itself and verifies the provider. It is
+	// required unless the endpoint is plaintext. The protocol (h2) is set, and
+	// the server name where it is empty.
+	TLS *tls.Config
+	// Headers are the rules for header fields. Nil means the built-in ones.
+	Headers *headers.Rules
+
+	// Resolver looks up the endpoint's host, once for each dial; nil means
+	// [net.DefaultResolver].
+	Resolver Resolver
+	// Permit is asked about each address before it is dialled, after the
+	// built-in check; nil permits every one.
+	Permit func(netip.AddrPort) error
+	// Dial connects to an address, never to a name; nil means a [net.Dialer].
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+
+	// DialTimeout bounds a dial with its look-up and handshakes. Zero means
+	// DefaultDialTimeout.
+	DialTimeout time.Duration
+	// IdleTimeout closes a connection without calls. Zero means
+	// DefaultIdleTimeout.
+	IdleTimeout time.Duration
+	// CallIdle ends a call on which nothing moves in either direction. Zero
+	// means DefaultCallIdle; negative means never.
+	CallIdle time.Duration
+	// PingInterval is how long a connection may be silent before it is probed.
+	// Zero means DefaultPingInterval.
+	PingInterval time.Duration
+	// PingTimeout is how long the answer to a probe may take. Zero means
+	// DefaultPingTimeout.
+	PingTimeout time.Duration
+	// MaxHeaderBytes bounds the header list of a response, as HTTP/2 counts it.
+	// Zero means DefaultMaxHeaderBytes.
+	MaxHeaderBytes int
+	// MaxConns bounds the connections to the provider. Zero means
+	// DefaultMaxConns.
+	MaxConns int
+	// CallsPerConn is the number of calls in flight beyond which another
+	// connection is opened. Zero means DefaultCallsPerConn.
+	CallsPerConn int
+}
+
+// ErrConfig says that a configuration is incomplete.
+var ErrConfig = errors.New("configuration is incomplete")
+
+func (cfg *Config) validate() error {
+	switch {
+	case cfg.Handler != nil:
+		return nil
+	case cfg.Endpoint.IsZero():
+		return fmt.Errorf("%w: Endpoint", ErrConfig)
+	case cfg.TLS == nil && !cfg.Endpoint.Plaintext():
+		return fmt.Errorf("%w: TLS", ErrConfig)
+	default:
+		return nil
+	}
+}
+
+// withDefaults returns a copy in which every field is set that has a default.
+func (cfg *Config) withDefaults() Config {
+	out := *cfg
+	if out.Headers == nil {
+		out.Headers = headers.NewRules()
+	}
+	if out.Permit == nil {
+		out.Permit = func(netip.AddrPort) error { return nil }
+	}
+	if out.Dial == nil {
+		out.Dial = new(net.Dialer).DialContext
+	}
+	out.DialTimeout = cmp.Or(max(out.DialTimeout, 0), DefaultDialTimeout)
+	out.IdleTimeout = cmp.Or(max(out.IdleTimeout, 0), DefaultIdleTimeout)
+	out.CallIdle = cmp.Or(out.CallIdle, DefaultCallIdle)
+	out.PingInterval = cmp.Or(max(out.PingInterval, 0), DefaultPingInterval)
+	out.PingTimeout = cmp.Or(max(out.PingTimeout, 0), DefaultPingTimeout)
+	out.MaxHeaderBytes = cmp.Or(max(out.MaxHeaderBytes, 0), DefaultMaxHeaderBytes)
+	out.MaxConns = cmp.Or(max(out.MaxConns, 0), DefaultMaxConns)
+	out.CallsPerConn = cmp.Or(max(out.CallsPerConn, 0), DefaultCallsPerConn)
+	if out.TLS != nil {
+		out.TLS = clientTLS(out.TLS, out.Endpoint.Host())
+	}
+	return out
+}
+
+// clientTLS returns the configuration for a connection to host. Records are
+// full-sized from the start: the router forwards what it has at once.
+func clientTLS(cfg *tls.Config, host string) *tls.Config {
+	out := cfg.Clone()
+	out.NextProtos = []string{protoHTTP2}
+	out.DynamicRecordSizingDisabled = true
+	out.ServerName = cmp.Or(out.ServerName, host)
+	out.MinVersion = cmp.Or(out.MinVersion, tls.VersionTLS13)
+	return out
+}
+
+const protoHTTP2 = "h2"

@@ -1,0 +1,184 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/net/http2/hpack"
+
+	"github.com/masegraye/connect-plugin-go/internal/headers"
+	"github.com/masegraye/connect-plugin-go/internal/proxy/h2"
+)
+
+const (
+	// wholeBody is the stated length up to which a request is sent complete.
+	wholeBody = 128 << 10
+	// attempts is how often a request is sent that the provider refused
+	// before it looked at it.
+	attempts = 2
+	// usualFields is how many header fields a request has room for at first.
+	usualFields = 32
+)
+
+// Forward sends the request to the provider and writes its response to w. It
+// returns when nothing of the call is left running. The request's context ends
+// the call; its cause is the result's error then.
+//
+// Where the caller has to see that a response is broken, Forward sets a write
+// deadline in the past, which resets an HTTP/2 stream; if w has no deadlines it
+// panics with [http.ErrAbortHandler].
+func (p *Provider) Forward(w http.ResponseWriter, r *http.Request, how Call) Result {
+	if err := checkRequest(r, how.Path); err != nil {
+		return Result{Class: ClassRefused, Err: err}
+	}
+	c := &call{Call: how, p: p, w: w, r: r, ctrl: http.NewResponseController(w), start: time.Now()}
+	if err := p.enter(c); err != nil {
+		return Result{Class: ClassUnavailable, Err: err, Retryable: true}
+	}
+	ctx := r.Context()
+	stop := context.AfterFunc(ctx, func() { c.interrupt(context.Cause(ctx)) })
+	defer func() {
+		stop()
+		c.end()
+		p.leave(c)
+	}()
+	if p.cfg.Handler != nil {
+		c.dispatch(ctx)
+	} else {
+		c.forward()
+	}
+	return c.result
+}
+
+// checkRequest refuses what no RPC asks for.
+func checkRequest(r *http.Request, path string) error {
+	switch {
+	case r.Method == http.MethodPost:
+	case r.Method != http.MethodGet, r.ContentLength != 0:
+		return fmt.Errorf("%w: %q", ErrMethod, r.Method)
+	}
+	if !validQuery(r.URL.RawQuery) {
+		return fmt.Errorf("%w: query", ErrPath)
+	}
+	return CheckPath(path)
+}
+
+// forward exchanges the request and the response with a provider on the network.
+func (c *call) forward() {
+	body, err := c.readWhole()
+	if err != nil {
+		c.fail(ClassCanceled, err)
+		return
+	}
+	defer body.Release()
+	list := fieldLists.Get().(*fieldList) //nolint:forcetypeassert // the pool holds nothing else
+	defer list.release()
+	c.requestFields(list)
+	request := h2.Request{
+		Fields: list.fields,
+		End:    body != nil || c.r.ContentLength == 0,
+		Gather: framingOf(c.r.Header.Get(fieldContentType)) == framingNone,
+	}
+	if body != nil {
+		request.Body = body.B
+	}
+	for range attempts {
+		c.exchange(request)
+		if !c.result.Retryable {
+			return
+		}
+		if !errors.Is(c.result.Err, h2.ErrUnprocessed) {
+			break
+		}
+	}
+	if body != nil {
+		c.r.Body = io.NopCloser(bytes.NewReader(bytes.Clone(body.B)))
+	}
+}
+
+// readWhole reads the request's body if it is stated to be short. It returns nil
+// for a body that is empty or is to be sent as it comes.
+func (c *call) readWhole() (*h2.Buffer, error) {
+	n := c.r.ContentLength
+	if n <= 0 || n > wholeBody {
+		return nil, nil //nolint:nilnil // documented
+	}
+	body := h2.GetBuffer(int(n))
+	body.B = body.B[:n]
+	if _, err := io.ReadFull(c.r.Body, body.B); err != nil {
+		body.Release()
+		return nil, fmt.Errorf("read request: %w", err)
+	}
+	return body, nil
+}
+
+// exchange sends the request once and passes the response on.
+func (c *call) exchange(request h2.Request) {
+	c.result = Result{}
+	stream, rest, err := c.p.open(c, request)
+	if err != nil {
+		c.fail(ClassUnavailable, err)
+		c.result.Latency = time.Since(c.start)
+		c.result.Retryable = c.result.Class == ClassUnavailable
+		return
+	}
+	c.attach(stream)
+	upload := c.startUpload(stream, request, rest)
+	defer upload.wait()
+	defer c.attach(nil)
+	defer stream.Close()
+	c.respond(stream)
+	if c.result.Class == ClassUnavailable && !c.result.Written {
+		c.result.Retryable = request.End
+	}
+}
+
+// fieldList is a reusable list of header fields.
+type fieldList struct {
+	fields []hpack.HeaderField
+}
+
+var fieldLists = sync.Pool{New: func() any { return &fieldList{fields: make([]hpack.HeaderField, 0, usualFields)} }}
+
+func (l *fieldList) add(name, value string) {
+	l.fields = append(l.fields, hpack.HeaderField{Name: name, Value: value})
+}
+
+func (l *fieldList) release() {
+	clear(l.fields)
+	l.fields = l.fields[:0]
+	fieldLists.Put(l)
+}
+
+// requestFields lists what the provider gets.
+func (c *call) requestFields(list *fieldList) {
+	endpoint := &c.p.cfg.Endpoint
+	scheme := schemeTLS
+	if endpoint.plaintext {
+		scheme = schemePlaintext
+	}
+	path := endpoint.path + c.Path
+	if c.r.URL.RawQuery != "" {
+		path += "?" + c.r.URL.RawQuery
+	}
+	list.add(":method", c.r.Method)
+	list.add(":scheme", scheme)
+	list.add(":authority", c.p.authority)
+	list.add(":path", path)
+	c.p.cfg.Headers.Each(headers.Request, c.r.Header, func(name, value string) {
+		list.add(headers.Lower(name), value)
+	})
+	if c.r.ContentLength > 0 {
+		list.add("content-length", strconv.FormatInt(c.r.ContentLength, 10))
+	}
+	if c.CallerID != "" {
+		list.add(callerIDField, c.CallerID)
+	}
+}

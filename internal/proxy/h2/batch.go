@@ -1,0 +1,59 @@
+package h2
+
+import (
+	"fmt"
+	"net"
+	"sync"
+)
+
+// keepBatch is how much of a batch's memory is kept for the next one.
+const keepBatch = 64 << 10
+
+// Batch is a connection that can gather what is written to it. It goes below a
+// TLS connection, which writes each record by itself.
+type Batch struct {
+	net.Conn
+
+	mu   sync.Mutex
+	held bool
+	buf  []byte
+}
+
+// NewBatch returns a batch over conn that gathers nothing yet.
+func NewBatch(conn net.Conn) *Batch { return &Batch{Conn: conn} }
+
+// Hold makes the writes that follow wait for Release.
+func (b *Batch) Hold() {
+	b.mu.Lock()
+	b.held = true
+	b.mu.Unlock()
+}
+
+// Release writes what was gathered and ends the gathering.
+func (b *Batch) Release() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.held = false
+	if len(b.buf) == 0 {
+		return nil
+	}
+	_, err := b.Conn.Write(b.buf) // under mu: it keeps records in order, and only writers wait
+	if b.buf = b.buf[:0]; cap(b.buf) > keepBatch {
+		b.buf = nil
+	}
+	if err != nil {
+		return fmt.Errorf("write batch: %w", err)
+	}
+	return nil
+}
+
+// Write implements net.Conn.
+func (b *Batch) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.held {
+		b.buf = append(b.buf, p...)
+		return len(p), nil
+	}
+	return b.Conn.Write(p) //nolint:wrapcheck // crypto/tls looks at the error's own type
+}

@@ -1,0 +1,88 @@
+package h2
+
+import (
+	"encoding/binary"
+
+	"golang.org/x/net/http2"
+)
+
+// frameHead is the length of a frame's header (RFC 9113, section 4.1).
+const frameHead = 9
+
+func appendFrameHead(b []byte, length int, kind http2.FrameType, flags http2.Flags, stream uint32) []byte {
+	b = append(b, byte(length>>16), byte(length>>8), byte(length), byte(kind), byte(flags)) //nolint:gosec // the three low bytes
+	return binary.BigEndian.AppendUint32(b, stream)
+}
+
+// appendHeaders appends a header block as one HEADERS frame and as many
+// CONTINUATION frames as it takes.
+func appendHeaders(b []byte, stream uint32, block []byte, end bool, limit int) []byte {
+	kind, flags := http2.FrameHeaders, http2.Flags(0)
+	if end {
+		flags = http2.FlagHeadersEndStream
+	}
+	for {
+		part := block[:min(len(block), limit)]
+		block = block[len(part):]
+		if len(block) == 0 {
+			flags |= http2.FlagHeadersEndHeaders
+		}
+		b = appendFrameHead(b, len(part), kind, flags, stream)
+		b = append(b, part...)
+		if len(block) == 0 {
+			return b
+		}
+		kind, flags = http2.FrameContinuation, 0
+	}
+}
+
+func appendData(b []byte, stream uint32, data []byte, end bool) []byte {
+	var flags http2.Flags
+	if end {
+		flags = http2.FlagDataEndStream
+	}
+	b = appendFrameHead(b, len(data), http2.FrameData, flags, stream)
+	return append(b, data...)
+}
+
+func appendReset(b []byte, stream uint32, code http2.ErrCode) []byte {
+	b = appendFrameHead(b, 4, http2.FrameRSTStream, 0, stream)
+	return binary.BigEndian.AppendUint32(b, uint32(code))
+}
+
+func appendWindowUpdate(b []byte, stream, increment uint32) []byte {
+	b = appendFrameHead(b, 4, http2.FrameWindowUpdate, 0, stream)
+	return binary.BigEndian.AppendUint32(b, increment)
+}
+
+func appendPing(b []byte, data [8]byte, ack bool) []byte {
+	var flags http2.Flags
+	if ack {
+		flags = http2.FlagPingAck
+	}
+	b = appendFrameHead(b, len(data), http2.FramePing, flags, 0)
+	return append(b, data[:]...)
+}
+
+func appendSettings(b []byte, settings ...http2.Setting) []byte {
+	const size = 6
+	b = appendFrameHead(b, size*len(settings), http2.FrameSettings, 0, 0)
+	for _, s := range settings {
+		b = binary.BigEndian.AppendUint16(b, uint16(s.ID))
+		b = binary.BigEndian.AppendUint32(b, s.Val)
+	}
+	return b
+}
+
+func appendSettingsAck(b []byte) []byte {
+	return appendFrameHead(b, 0, http2.FrameSettings, http2.FlagSettingsAck, 0)
+}
+
+// appendGoAway appends a GOAWAY frame. A client processes no streams of the
+// server, so the last one is 0.
+func appendGoAway(b []byte, code http2.ErrCode) []byte {
+	const size = 8
+	b = appendFrameHead(b, size, http2.FrameGoAway, 0, 0)
+	b = binary.BigEndian.AppendUint32(b, 0)
+	return binary.BigEndian.AppendUint32(b, uint32(code))
+}

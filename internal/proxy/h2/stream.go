@@ -1,0 +1,266 @@
+package h2
+
+import (
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+)
+
+// Stream is one request and its response. One goroutine may read the response
+// while another writes the request; Cancel is safe from any. Close ends it and has to
+// be called once, when nobody else uses the stream any more.
+type Stream struct {
+	// Fixed at creation.
+	c        *Conn
+	id       uint32
+	gather   bool          // the reader waits for the whole body, or much of it
+	wake     chan struct{} // there is something to read
+	sendWake chan struct{} // there may be room to send
+
+	// Guarded by c.mu.
+	err        error // why it broke
+	status     int   // 0 until the response's headers are there
+	fields     []hpack.HeaderField
+	trailer    []hpack.HeaderField
+	eof        bool // the response is complete
+	sentEnd    bool // the request is complete
+	closed     bool // no longer on the wire
+	queued     bool // in c.waiters
+	dirty      bool // in c.woken
+	interim    int
+	body       *Buffer
+	stated     int64 // bytes of the body still to come, -1 if not stated
+	sendWindow int64
+	recvWindow int64
+	credit     int64 // bytes that were read and not yet given back to the window
+}
+
+// Request is what [Conn.Open] sends.
+type Request struct {
+	// Fields are in lower case, the pseudo-header fields first.
+	Fields []hpack.HeaderField
+	// Body is the beginning of the body.
+	Body []byte
+	// End says that Body is all of it.
+	End bool
+	// Gather has the response handed over when it is complete, or in large
+	// parts, and not as it arrives.
+	Gather bool
+}
+
+// Open sends a request and as much of its body as the server takes at once. The
+// rest is returned and has to be written. Errors are [ErrClosed] and [ErrFull],
+// when nothing was sent; every other failure shows on the stream.
+func (c *Conn) Open(r Request) (*Stream, []byte, error) {
+	s := &Stream{
+		c:          c,
+		wake:       make(chan struct{}, 1),
+		sendWake:   make(chan struct{}, 1),
+		gather:     r.Gather,
+		stated:     -1,
+		recvWindow: streamWindow,
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.admitLocked(s); err != nil {
+		return nil, nil, err
+	}
+	body := r.Body
+	s.sentEnd = r.End && len(body) == 0
+	c.out = appendHeaders(c.out, s.id, c.encodeLocked(r.Fields), s.sentEnd, c.peer.maxFrame)
+	for len(body) > 0 {
+		rest := c.sendLocked(s, body, r.End)
+		if len(rest) == len(body) {
+			break
+		}
+		body = rest
+	}
+	c.flushLocked()
+	return s, body, nil
+}
+
+// admitLocked gives s a place on the wire.
+func (c *Conn) admitLocked(s *Stream) error {
+	switch {
+	case c.err != nil || c.draining:
+		return ErrClosed
+	case c.nextID > maxStreamID:
+		c.usable.Store(false)
+		return errStreamsSpent
+	case c.Full():
+		return ErrFull
+	}
+	s.id = c.nextID
+	s.sendWindow = c.peer.window
+	c.nextID += 2
+	c.streams[s.id] = s
+	c.load.Add(1)
+	return nil
+}
+
+// Write sends more of the request's body, and its end if end is set. It waits
+// for the server's flow control. An error is the one that ended the stream.
+func (s *Stream) Write(p []byte, end bool) error {
+	c := s.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for {
+		if s.closed || s.sentEnd || s.eof {
+			return s.endLocked()
+		}
+		before := len(p)
+		p = c.sendLocked(s, p, end)
+		if len(p) == 0 {
+			c.wakeWaiterLocked()
+			c.flushLocked()
+			return nil
+		}
+		if len(p) < before {
+			continue
+		}
+		c.flushLocked()
+		if c.budgetLocked(s, len(p)) > 0 {
+			continue
+		}
+		c.queueLocked(s)
+		c.mu.Unlock()
+		<-s.sendWake
+		c.mu.Lock()
+		c.unqueueLocked(s)
+	}
+}
+
+// endLocked returns why nothing more can be sent.
+func (s *Stream) endLocked() error {
+	s.c.wakeWaiterLocked()
+	if s.err != nil {
+		return s.err
+	}
+	return ErrClosed
+}
+
+// Head waits for the response and returns its status and its fields, in lower
+// case, and whether something of its body, or its end, is there already.
+func (s *Stream) Head() (status int, fields []hpack.HeaderField, ready bool, err error) {
+	c := s.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for {
+		switch {
+		case s.eof, s.status != 0 && s.err == nil && s.readyLocked():
+			return s.status, s.fields, s.eof || s.body != nil, nil
+		case s.err != nil:
+			return 0, nil, false, s.err
+		}
+		c.mu.Unlock()
+		<-s.wake
+		c.mu.Lock()
+	}
+}
+
+// readyLocked reports whether the reader wants to know what there is.
+func (s *Stream) readyLocked() bool {
+	if !s.gather || s.eof || s.err != nil {
+		return true
+	}
+	return s.body != nil && len(s.body.B) >= gatherBody
+}
+
+// Next waits for more of the response's body and returns all that is there, and
+// whether that was the end; at the end the buffer may be nil. The caller owns the
+// buffer and releases it. What came before a failure is returned before the
+// error.
+func (s *Stream) Next() (*Buffer, bool, error) {
+	c := s.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for {
+		switch {
+		case s.body != nil && s.readyLocked():
+			b := s.body
+			s.body = nil
+			s.creditLocked(int64(len(b.B)))
+			return b, s.eof, nil
+		case s.eof:
+			return nil, true, nil
+		case s.err != nil:
+			return nil, false, s.err
+		}
+		c.mu.Unlock()
+		<-s.wake
+		c.mu.Lock()
+	}
+}
+
+// Trailer returns the response's trailer, in lower case. It is complete when
+// Next reported the end.
+func (s *Stream) Trailer() []hpack.HeaderField {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	return s.trailer
+}
+
+// Cancel breaks the stream off: everything that waits on it returns err, and the
+// server is told. After the end of the response it only stops the request.
+func (s *Stream) Cancel(err error) {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	s.c.resetLocked(s, err, http2.ErrCodeCancel)
+}
+
+// Close ends the stream and releases what it holds.
+func (s *Stream) Close() {
+	c := s.c
+	c.mu.Lock()
+	c.resetLocked(s, ErrClosed, http2.ErrCodeCancel)
+	s.body.Release()
+	s.body = nil
+	last := c.draining && len(c.streams) == 0
+	c.mu.Unlock()
+	if last {
+		c.fail(ErrClosed)
+	}
+}
+
+// creditLocked gives n bytes back to the stream's window, in large steps.
+func (s *Stream) creditLocked(n int64) {
+	s.credit += n
+	if s.eof || s.closed || s.credit < streamWindow/2 {
+		return
+	}
+	s.c.out = appendWindowUpdate(s.c.out, s.id, uint32(s.credit)) //nolint:gosec // at most the window
+	s.recvWindow += s.credit
+	s.credit = 0
+	s.c.flushElsewhereLocked()
+}
+
+// resetLocked breaks a stream off that is still on the wire.
+func (c *Conn) resetLocked(s *Stream, err error, code http2.ErrCode) {
+	if s.closed {
+		return
+	}
+	c.out = appendReset(c.out, s.id, code)
+	c.control += frameHead
+	c.failStreamLocked(s, err)
+	c.flushElsewhereLocked()
+}
+
+// failStreamLocked takes a stream off the wire and wakes its users.
+func (c *Conn) failStreamLocked(s *Stream, err error) {
+	if s.err == nil {
+		s.err = err
+	}
+	c.removeLocked(s)
+	notify(s.wake)
+}
+
+// removeLocked takes a stream off the wire.
+func (c *Conn) removeLocked(s *Stream) {
+	if s.closed {
+		return
+	}
+	s.closed = true
+	delete(c.streams, s.id)
+	c.load.Add(-1)
+	c.unqueueLocked(s)
+	notify(s.sendWake)
+}

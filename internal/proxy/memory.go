@@ -1,0 +1,213 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/masegraye/connect-plugin-go/internal/headers"
+)
+
+var errPanic = errors.New("provider panicked")
+
+// dispatch hands the request to a provider in this process.
+func (c *call) dispatch(parent context.Context) {
+	ctx, cancel := context.WithCancelCause(parent)
+	defer cancel(nil)
+	c.mu.Lock()
+	c.cancel = cancel
+	c.mu.Unlock()
+	w := &memoryWriter{download: download{call: c}, header: make(http.Header)}
+	err := w.serve(c.memoryRequest(ctx))
+	if c.result.Latency == 0 {
+		c.result.Latency = time.Since(c.start)
+	}
+	switch {
+	case err != nil:
+		w.finish(ClassReset, err)
+	case c.why() != nil:
+		w.finish(ClassCanceled, c.why())
+	case w.err != nil:
+		w.finish(ClassResponse, w.err)
+	default:
+		w.WriteHeader(http.StatusOK)
+		w.trailers()
+	}
+}
+
+// memoryRequest is the request as the provider sees it: what a request over the
+// network would carry, and nothing of the host's.
+func (c *call) memoryRequest(ctx context.Context) *http.Request {
+	header := make(http.Header, len(c.r.Header)+1)
+	c.p.cfg.Headers.Each(headers.Request, c.r.Header, func(name, value string) {
+		header[name] = append(header[name], value)
+	})
+	if c.CallerID != "" {
+		header[headers.CallerID] = []string{c.CallerID}
+	}
+	r := &http.Request{
+		Method:        c.r.Method,
+		URL:           &url.URL{Path: c.Path, RawQuery: c.r.URL.RawQuery},
+		Proto:         "HTTP/2.0",
+		ProtoMajor:    2, //nolint:mnd // HTTP/2
+		Header:        header,
+		Body:          memoryBody{ReadCloser: c.r.Body, call: c},
+		ContentLength: c.r.ContentLength,
+		RequestURI:    c.Path,
+	}
+	return r.WithContext(ctx)
+}
+
+// memoryBody notes that something moves.
+type memoryBody struct {
+	io.ReadCloser
+
+	call *call
+}
+
+// Read implements io.Reader.
+func (b memoryBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.call.active.Store(true)
+	return n, err //nolint:wrapcheck // the body's own error
+}
+
+// memoryWriter is the response writer of a provider in this process. It keeps
+// the provider's header fields apart from those that the caller gets.
+type memoryWriter struct {
+	download
+
+	header  http.Header
+	written bool // the head is decided
+	err     error
+}
+
+// serve calls the provider and turns a panic into an error.
+func (w *memoryWriter) serve(r *http.Request) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("%w: %v", errPanic, v)
+		}
+	}()
+	w.p.cfg.Handler.ServeHTTP(w, r)
+	return nil
+}
+
+// Header implements http.ResponseWriter.
+func (w *memoryWriter) Header() http.Header { return w.header }
+
+// WriteHeader implements http.ResponseWriter.
+func (w *memoryWriter) WriteHeader(status int) {
+	if w.written || status < http.StatusOK || w.why() != nil {
+		return
+	}
+	w.written = true
+	w.result.Latency = time.Since(w.start)
+	w.result.Status = status
+	if !forwardable(status) {
+		w.err = fmt.Errorf("%w: status %d", ErrResponse, status)
+		return
+	}
+	dst := w.w.Header()
+	w.p.cfg.Headers.Each(headers.Response, w.header, dst.Add)
+	w.framing = framingOf(dst.Get(fieldContentType))
+	w.result.Written = true
+	w.w.WriteHeader(status)
+}
+
+// Write implements http.ResponseWriter. It fails once the call is interrupted, so
+// that the end of the stream is left to the host.
+func (w *memoryWriter) Write(p []byte) (int, error) {
+	w.WriteHeader(http.StatusOK)
+	if err := w.why(); err != nil {
+		return 0, err
+	}
+	if w.err != nil {
+		return 0, w.err
+	}
+	n, err := w.w.Write(p)
+	w.active.Store(true)
+	if w.framing != framingNone {
+		w.envelopes.advance(p[:n])
+	}
+	return n, err //nolint:wrapcheck // the writer's own error
+}
+
+// Flush implements http.Flusher.
+func (w *memoryWriter) Flush() { _ = w.FlushError() }
+
+// FlushError flushes what was written, as http.ResponseController does.
+func (w *memoryWriter) FlushError() error {
+	w.WriteHeader(http.StatusOK)
+	if err := w.why(); err != nil {
+		return err
+	}
+	if w.err != nil {
+		return w.err
+	}
+	return w.ctrl.Flush() //nolint:wrapcheck // the writer's own error
+}
+
+// EnableFullDuplex says that reading and writing at the same time is possible.
+func (w *memoryWriter) EnableFullDuplex() error { return nil }
+
+// SetReadDeadline sets the caller's, as http.ResponseController does.
+func (w *memoryWriter) SetReadDeadline(t time.Time) error {
+	return w.ctrl.SetReadDeadline(t) //nolint:wrapcheck // the writer's own error
+}
+
+// SetWriteDeadline sets the caller's, as http.ResponseController does.
+func (w *memoryWriter) SetWriteDeadline(t time.Time) error {
+	return w.ctrl.SetWriteDeadline(t) //nolint:wrapcheck // the writer's own error
+}
+
+// trailers passes on what the provider set as trailer, announced or not.
+func (w *memoryWriter) trailers() {
+	if !w.result.Written {
+		return
+	}
+	trailer := make(http.Header)
+	for name, values := range w.header {
+		if inner, ok := cutTrailerPrefix(name); ok {
+			trailer[inner] = values
+		}
+	}
+	for _, name := range announced(w.header) {
+		if values := w.header.Values(name); len(values) > 0 {
+			trailer[http.CanonicalHeaderKey(name)] = values
+		}
+	}
+	w.p.cfg.Headers.Each(headers.Trailer, trailer, func(name, value string) {
+		w.w.Header().Add(http.TrailerPrefix+name, value)
+	})
+}
+
+// finish ends a call that broke.
+func (w *memoryWriter) finish(class Class, err error) {
+	if w.result.Written {
+		w.broken(class, err)
+		return
+	}
+	w.fail(class, err)
+}
+
+func cutTrailerPrefix(name string) (string, bool) {
+	inner, ok := strings.CutPrefix(name, http.TrailerPrefix)
+	return http.CanonicalHeaderKey(inner), ok
+}
+
+// announced returns the names that a Trailer field lists.
+func announced(header http.Header) []string {
+	var names []string
+	for _, line := range header["Trailer"] {
+		for name := range strings.SplitSeq(line, ",") {
+			names = append(names, strings.TrimSpace(name))
+		}
+	}
+	return names
+}

@@ -1,0 +1,124 @@
+package proxy
+
+import (
+	"fmt"
+	"net/http"
+	"time"
+
+	"golang.org/x/net/http2/hpack"
+
+	"github.com/masegraye/connect-plugin-go/internal/headers"
+	"github.com/masegraye/connect-plugin-go/internal/proxy/h2"
+)
+
+const (
+	fieldContentType = "Content-Type"
+	callerIDField    = "x-plugin-caller-id"
+)
+
+// respond passes the response on.
+func (c *call) respond(s *h2.Stream) {
+	status, fields, ready, err := s.Head()
+	c.result.Latency = time.Since(c.start)
+	if err != nil {
+		c.fail(classOf(err), err)
+		return
+	}
+	c.result.Status = status
+	if !forwardable(status) {
+		c.fail(ClassResponse, fmt.Errorf("%w: status %d", ErrResponse, status))
+		return
+	}
+	c.active.Store(true)
+	header := c.w.Header()
+	addFields(header, "", headers.Response, c.p.cfg.Headers, fields)
+	d := download{call: c, framing: framingOf(header.Get(fieldContentType))}
+	c.result.Written = true
+	c.w.WriteHeader(status)
+	d.copy(s, ready)
+}
+
+// forwardable reports whether a final response of that status is passed on: an
+// answer or an error, no redirect.
+func forwardable(status int) bool {
+	return status >= http.StatusOK && status < http.StatusMultipleChoices || status >= http.StatusBadRequest && status < 600
+}
+
+// addFields adds the fields that pass to header, their names with the prefix.
+func addFields(header http.Header, prefix string, d headers.Direction, rules *headers.Rules, fields []hpack.HeaderField) {
+	values := make([]string, 0, len(fields))
+	for _, f := range fields {
+		name := http.CanonicalHeaderKey(f.Name)
+		if !rules.Passes(d, name) || !headers.ValidValue(f.Value) {
+			continue
+		}
+		name = prefix + name
+		if have := header[name]; len(have) > 0 {
+			header[name] = append(have, f.Value)
+			continue
+		}
+		values = append(values, f.Value)
+		header[name] = values[len(values)-1 : len(values) : len(values)]
+	}
+}
+
+// download is the passing on of a response whose head is written.
+type download struct {
+	*call
+
+	framing   framing
+	envelopes envelopes
+}
+
+// copy passes the body and the trailer on. Parts of a stream are flushed at
+// once; a single message goes out when it is complete.
+func (d *download) copy(s *h2.Stream, ready bool) {
+	for {
+		if d.framing != framingNone && !ready {
+			if err := d.ctrl.Flush(); err != nil {
+				d.broken(ClassCanceled, fmt.Errorf("write response: %w", err))
+				return
+			}
+		}
+		ready = false
+		part, end, err := s.Next()
+		if err != nil {
+			d.broken(classOf(err), err)
+			return
+		}
+		if err := d.write(part); err != nil {
+			d.broken(ClassCanceled, fmt.Errorf("write response: %w", err))
+			return
+		}
+		if end {
+			addFields(d.w.Header(), http.TrailerPrefix, headers.Trailer, d.p.cfg.Headers, s.Trailer())
+			return
+		}
+	}
+}
+
+func (d *download) write(part *h2.Buffer) error {
+	if part == nil {
+		return nil
+	}
+	defer part.Release()
+	n, err := d.w.Write(part.B)
+	d.active.Store(true)
+	if d.framing != framingNone {
+		d.envelopes.advance(part.B[:n])
+	}
+	return err //nolint:wrapcheck // wrapped by the caller
+}
+
+// broken ends a response that stopped in the middle.
+func (d *download) broken(class Class, err error) {
+	d.fail(class, err)
+	if d.Ending == nil || d.framing == framingNone || !d.envelopes.between() {
+		d.abort()
+		return
+	}
+	status, ok := d.Ending(d.result.Class, d.result.Err)
+	if !ok || writeEnding(d.w, d.framing, status) != nil {
+		d.abort()
+	}
+}

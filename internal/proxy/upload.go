@@ -1,0 +1,79 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/masegraye/connect-plugin-go/internal/proxy/h2"
+)
+
+const (
+	smallRead = 4 << 10  // for bodies that come in small pieces, held while waiting
+	largeRead = 32 << 10 // for those that fill the small one
+)
+
+// upload is the sending of a request's body while the response arrives. A nil
+// one is done.
+type upload struct {
+	c    *call
+	done chan struct{}
+}
+
+// startUpload sends what is left of the body in a goroutine, if anything is.
+func (c *call) startUpload(s *h2.Stream, request h2.Request, rest []byte) *upload {
+	if request.End && len(rest) == 0 {
+		return nil
+	}
+	u := &upload{c: c, done: make(chan struct{})}
+	go func() {
+		defer close(u.done)
+		if request.End {
+			_ = s.Write(rest, true) // its failure is the stream's, which the response shows
+			return
+		}
+		if err := c.send(s); err != nil {
+			s.Cancel(err)
+		}
+	}()
+	return u
+}
+
+// wait stops the sending and waits for its end.
+func (u *upload) wait() {
+	if u == nil {
+		return
+	}
+	select {
+	case <-u.done:
+		return
+	default:
+	}
+	u.c.stopReading()
+	<-u.done
+}
+
+// send copies the request's body to the stream. An error is one of reading it;
+// those of the stream show in the response.
+func (c *call) send(s *h2.Stream) error {
+	buf := h2.GetBuffer(smallRead)
+	defer func() { buf.Release() }()
+	for {
+		p := buf.B[:cap(buf.B)]
+		n, err := c.r.Body.Read(p)
+		c.active.Store(true)
+		end := errors.Is(err, io.EOF)
+		if err != nil && !end {
+			return fmt.Errorf("read request: %w", err)
+		}
+		if n > 0 || end {
+			if s.Write(p[:n], end) != nil || end {
+				return nil
+			}
+		}
+		if n == len(p) && n < largeRead {
+			buf.Release()
+			buf = h2.GetBuffer(largeRead)
+		}
+	}
+}
