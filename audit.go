@@ -1,0 +1,115 @@
+package connectplugin
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"time"
+	"unicode"
+)
+
+// AuditKind names a kind of security decision.
+type AuditKind string
+
+// The kinds of audit events.
+const (
+	AuditAuthFailed     AuditKind = "auth_failed"     // a request or handshake whose credential was refused
+	AuditDenied         AuditKind = "denied"          // an authenticated caller asked for what it may not have
+	AuditLimited        AuditKind = "limited"         // a rate, a count or a size was exceeded
+	AuditIssued         AuditKind = "issued"          // an identity was issued
+	AuditRenewed        AuditKind = "renewed"         // an identity's token was renewed
+	AuditEnded          AuditKind = "ended"           // an identity ended
+	AuditGranted        AuditKind = "granted"         // a capability was granted
+	AuditRegistered     AuditKind = "registered"      // a service was registered
+	AuditUnregistered   AuditKind = "unregistered"    // a service was withdrawn
+	AuditConflict       AuditKind = "conflict"        // a service type belongs to another plugin
+	AuditWatcherDropped AuditKind = "watcher_dropped" // a watcher fell behind and was resynchronised
+	AuditPolicyChanged  AuditKind = "policy_changed"  // the policy was replaced
+)
+
+// maxAuditText bounds every text of an audit event, in bytes.
+const maxAuditText = 512
+
+// AuditEvent is one security decision of a host. Its texts are bounded and hold
+// no control characters, and it never carries a secret or a token.
+type AuditEvent struct {
+	// Time is when the decision was made.
+	Time time.Time
+	// Kind says what was decided.
+	Kind AuditKind
+	// Peer is the remote address, without port.
+	Peer string
+	// RuntimeID and SelfID name the caller where it is known.
+	RuntimeID string
+	// SelfID is the self id to RuntimeID, or the one that was claimed.
+	SelfID string
+	// Procedure is the path that was asked for.
+	Procedure string
+	// Subject is what the decision is about: a service type, a capability.
+	Subject string
+	// Reason says why, for the operator.
+	Reason string
+}
+
+// auditor delivers audit events to the configured sink.
+type auditor struct {
+	sink func(AuditEvent)
+	log  *slog.Logger
+}
+
+func (a *auditor) record(e AuditEvent) {
+	e.Time = time.Now()
+	for _, s := range []*string{&e.Peer, &e.RuntimeID, &e.SelfID, &e.Procedure, &e.Subject, &e.Reason} {
+		*s = printable(*s)
+	}
+	if a.sink != nil {
+		a.sink(e)
+		return
+	}
+	level := slog.LevelInfo
+	switch e.Kind {
+	case AuditAuthFailed, AuditDenied, AuditLimited, AuditConflict:
+		level = slog.LevelWarn
+	case AuditIssued, AuditRenewed, AuditEnded, AuditGranted, AuditRegistered, AuditUnregistered, AuditWatcherDropped, AuditPolicyChanged:
+	}
+	a.log.LogAttrs(context.Background(), level, "audit",
+		slog.String(keyKind, string(e.Kind)), slog.String(keyPeer, e.Peer),
+		slog.String(keyRuntimeID, e.RuntimeID), slog.String(keySelfID, e.SelfID),
+		slog.String(keyProcedure, e.Procedure), slog.String(keySubject, e.Subject),
+		slog.String(keyReason, e.Reason))
+}
+
+// Attribute keys of the log.
+const (
+	keyKind      = "kind"
+	keyPeer      = "peer"
+	keyRuntimeID = "runtime_id"
+	keySelfID    = "self_id"
+	keyProcedure = "procedure"
+	keySubject   = "subject"
+	keyReason    = "reason"
+	keyError     = "error"
+	keyAddr      = "addr"
+	keyHost      = "host"
+	keyWait      = "wait"
+	keyExpires   = "expires_at"
+	keyService   = "service"
+)
+
+// printable bounds s and replaces what could forge a log line or confuse a
+// terminal.
+func printable(s string) string {
+	if len(s) > maxAuditText {
+		s = s[:maxAuditText] + "…"
+	}
+	clean := func(r rune) bool { return unicode.IsPrint(r) }
+	if strings.IndexFunc(s, func(r rune) bool { return !clean(r) }) < 0 {
+		return s
+	}
+	return strings.Map(func(r rune) rune {
+		if clean(r) {
+			return r
+		}
+		return unicode.ReplacementChar
+	}, s)
+}

@@ -1,0 +1,203 @@
+package connectplugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"connectrpc.com/connect"
+)
+
+// Why a chain refuses. The texts are for the log, a peer gets errUnauthenticated.
+var (
+	// errNoCredential also tells a chain to pass over a provider.
+	errNoCredential  = errors.New("no credential that a provider understands")
+	errNoProviders   = errors.New("no auth providers configured")
+	errNilProvider   = errors.New("an auth provider, or its interceptor, is nil")
+	errNotPassed     = errors.New("the provider did not call next")
+	errNoIdentity    = errors.New("the credential names no identity")
+	errProviderPanic = errors.New("the provider panicked")
+)
+
+// authFailure says why a request was refused. It holds no secret that a provider
+// of this package has seen.
+type authFailure struct {
+	Procedure string
+	Peer      string
+	Provider  string // empty where no provider was responsible
+	Err       error
+}
+
+type authObserverKey struct{}
+
+// withAuthObserver returns a context in which observe is called, synchronously
+// and once, for a request that auth providers refuse.
+func withAuthObserver(ctx context.Context, observe func(context.Context, authFailure)) context.Context {
+	return context.WithValue(ctx, authObserverKey{}, observe)
+}
+
+// refuseAuth reports a refusal and returns the constant error for the peer. A
+// reason that is such an error itself was reported by a chain further in.
+func refuseAuth(ctx context.Context, req connect.AnyRequest, provider string, reason error) error {
+	observe, ok := ctx.Value(authObserverKey{}).(func(context.Context, authFailure))
+	if ok && !errors.Is(reason, errUnauthenticated) {
+		observe(ctx, authFailure{
+			Procedure: req.Spec().Procedure, Peer: req.Peer().Addr, Provider: provider, Err: reason,
+		})
+	}
+	return connect.NewError(connect.CodeUnauthenticated, errUnauthenticated)
+}
+
+// authChain asks providers who sent a request. It is immutable.
+type authChain struct {
+	links  []authLink
+	broken error // refuses everything when set
+}
+
+// authLink is one provider of a chain.
+type authLink struct {
+	name string
+	// check returns the context to go on with, errNoCredential to pass over the
+	// provider, or another error to refuse. It may panic.
+	check func(context.Context, connect.AnyRequest) (context.Context, error)
+}
+
+func newAuthChain(providers []AuthProvider) *authChain {
+	c := &authChain{links: make([]authLink, 0, len(providers))}
+	if len(providers) == 0 {
+		c.broken = errNoProviders
+	}
+	for _, p := range providers {
+		link, err := newAuthLink(p)
+		if err != nil {
+			c.broken = err
+		}
+		c.links = append(c.links, link)
+	}
+	return c
+}
+
+// newAuthLink knows this package's own providers by their exact type, so that a
+// type that embeds one of them and overrides its interceptor is obeyed.
+func newAuthLink(p AuthProvider) (link authLink, err error) {
+	defer func() {
+		if recover() != nil { // for example a nil pointer in the interface
+			err = errNilProvider
+		}
+	}()
+	switch p := p.(type) {
+	case nil:
+		return authLink{}, errNilProvider
+	case noAuth:
+		return authLink{name: "none", check: func(ctx context.Context, _ connect.AnyRequest) (context.Context, error) {
+			return ctx, nil
+		}}, nil
+	case *TokenAuth:
+		return identityLink(tokenProvider, p.verifier()), nil
+	case *APIKeyAuth:
+		return identityLink(tokenProvider, p.verifier()), nil
+	case *MTLSAuth:
+		return identityLink(mtlsProvider, p.verifier()), nil
+	default:
+		drive, err := newDriver(p.ServerInterceptor())
+		if err != nil {
+			return authLink{}, err
+		}
+		checker, _ := p.(CredentialChecker)
+		foreign := &foreignProvider{drive: drive, checker: checker}
+		return authLink{name: fmt.Sprintf("%T", p), check: foreign.check}, nil
+	}
+}
+
+// verifier names the sender of a request by its context and header. It returns
+// errNoCredential where its kind of credential is absent.
+type verifier func(context.Context, http.Header) (*AuthContext, error)
+
+func identityLink(name string, verify verifier) authLink {
+	check := func(ctx context.Context, req connect.AnyRequest) (context.Context, error) {
+		auth, err := verify(ctx, req.Header())
+		switch {
+		case err != nil:
+			return nil, err
+		case auth.Identity == "":
+			return nil, errNoIdentity
+		default:
+			return WithAuthContext(ctx, auth), nil
+		}
+	}
+	return authLink{name: name, check: check}
+}
+
+// foreignProvider is a provider of which only interceptors are known.
+type foreignProvider struct {
+	drive   *driver
+	checker CredentialChecker // nil: it is asked about every request
+}
+
+// check lets the interceptor decide. One that lets a request through without
+// naming anybody has authenticated nobody, so the chain goes on.
+func (f *foreignProvider) check(ctx context.Context, req connect.AnyRequest) (context.Context, error) {
+	if f.checker != nil && !f.checker.HasCredential(ctx, req.Header()) {
+		return nil, errNoCredential
+	}
+	passed, err := f.drive.run(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	auth := storedAuthContext(passed)
+	switch {
+	case auth != nil && auth != storedAuthContext(ctx) && auth.Identity != "":
+		return passed, nil
+	case f.checker == nil && auth == storedAuthContext(ctx):
+		return nil, errNoCredential
+	default:
+		return nil, errNoIdentity
+	}
+}
+
+// authenticate returns the context of the handler, or the constant error.
+func (c *authChain) authenticate(ctx context.Context, req connect.AnyRequest) (context.Context, error) {
+	if c.broken != nil {
+		return nil, refuseAuth(ctx, req, "", c.broken)
+	}
+	for _, link := range c.links {
+		passed, err := link.safeCheck(ctx, req)
+		switch {
+		case err == nil:
+			return passed, nil
+		case !errors.Is(err, errNoCredential):
+			return nil, refuseAuth(ctx, req, link.name, err)
+		}
+	}
+	return nil, refuseAuth(ctx, req, "", errNoCredential)
+}
+
+// safeCheck turns a panic into a refusal. The value of the panic is not kept, it
+// may hold the credential.
+func (l authLink) safeCheck(ctx context.Context, req connect.AnyRequest) (passed context.Context, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			passed, err = nil, fmt.Errorf("%w with a %T", errProviderPanic, v)
+		}
+	}()
+	return l.check(ctx, req)
+}
+
+func (c *authChain) wrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
+	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+		ctx, err := c.authenticate(ctx, req)
+		if err != nil {
+			return nil, err
+		}
+		return next(ctx, req)
+	}
+}
+
+// authenticateHeader runs the chain of providers for a request to a plain
+// [http.Handler]. It returns the context to serve the request with.
+func authenticateHeader(ctx context.Context, providers []AuthProvider, spec connect.Spec, peer connect.Peer,
+	header http.Header,
+) (context.Context, error) {
+	return newAuthChain(providers).authenticate(ctx, newHeaderRequest(spec, peer, header))
+}

@@ -1,0 +1,327 @@
+package connectplugin
+
+import (
+	"crypto"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/masegraye/connect-plugin-go/internal/certs"
+)
+
+const (
+	defaultTrustDomain    = "connectplugin"
+	defaultCATTL          = 10 * 365 * 24 * time.Hour
+	defaultCertificateTTL = 24 * time.Hour
+)
+
+var errLaunchEnded = errors.New("connectplugin: the certificate belongs to no launch that is running")
+
+// KeyType selects the kind of private key that an [Authority] makes. The zero
+// value is KeyECDSA.
+type KeyType uint8
+
+// The kinds of private key.
+const (
+	KeyECDSA   KeyType = iota // ECDSA on P-256
+	KeyEd25519                // Ed25519
+)
+
+// AuthorityConfig configures an [Authority]. The zero value is a good one: an
+// authority in memory that ends with the process.
+type AuthorityConfig struct {
+	// Dir is where the authority's certificate and private key are kept. Empty means
+	// in memory; LoadAuthority requires it.
+	Dir string
+
+	// TrustDomain is the authority part of every identity that is certified:
+	// lower-case letters, digits, '.', '-' and '_'. Empty means "connectplugin" in
+	// NewAuthority, and whatever was stored in LoadAuthority, which refuses a directory
+	// of another trust domain.
+	TrustDomain string
+
+	// KeyType is the kind of all new keys.
+	KeyType KeyType
+
+	// CATTL is how long a new authority is valid. Zero means ten years. LoadAuthority
+	// does not need it: the stored certificate says it.
+	CATTL time.Duration
+
+	// CertificateTTL is how long each certificate is valid, at most as long as the
+	// authority. Zero means 24 hours. Certificates in memory are renewed by themselves
+	// when a third of it is left.
+	CertificateTTL time.Duration
+
+	// Logger hears about launches whose certificate could not be renewed on disk. Nil
+	// means silence.
+	Logger *slog.Logger
+}
+
+// Authority is a small certificate authority for one trust domain: it gives a
+// host, its plugins and each launch of a plugin certificates to know each other by
+// over mutual TLS, with no other public key infrastructure. Make one with
+// [NewAuthority] or [LoadAuthority].
+//
+// Identities are SPIFFE ids (https://github.com/spiffe/spiffe): the host is
+// spiffe://<trust domain>/host, a plugin spiffe://<trust domain>/plugin/<self id>, a
+// launch spiffe://<trust domain>/launch/<launch id>. Certificates are valid for both
+// roles of TLS, because a host dials plugins and plugins dial the host.
+//
+// The configurations that it returns demand TLS 1.3 and offer h2 alone. Plugins and
+// clients accept nobody but the host of their trust domain. An Authority is safe
+// for concurrent use.
+type Authority struct {
+	// Fixed at creation.
+	ca      *certs.CA
+	keyType certs.KeyType
+	ttl     time.Duration
+	hostKey crypto.Signer
+	logger  *slog.Logger
+
+	mu       sync.RWMutex
+	launches map[string]certs.Pin // identity of each running launch -> its key
+}
+
+// NewAuthority makes a new authority. With a directory it stores it there, in
+// authority.crt and authority.key, which only their owner may read, and refuses to
+// overwrite what is there already with an error that matches fs.ErrExist. A bad
+// field is an error that names it and matches ErrInvalidConfig.
+func NewAuthority(config AuthorityConfig) (*Authority, error) {
+	config, err := config.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+
+	ca, err := certs.NewCA(config.TrustDomain, config.KeyType.kind(), config.CATTL, time.Now())
+	if err != nil {
+		return nil, fmt.Errorf("connectplugin: authority: %w", err)
+	}
+
+	if config.Dir != "" {
+		if err := storeAuthority(config.Dir, ca); err != nil {
+			return nil, fmt.Errorf("connectplugin: authority: %w", err)
+		}
+	}
+
+	return newAuthority(config, ca)
+}
+
+// LoadAuthority loads the authority that [NewAuthority] stored in a directory. It
+// refuses a private key that others can reach or that belongs to another
+// certificate, and an authority that has expired. A directory without an authority
+// is an error that matches fs.ErrNotExist.
+func LoadAuthority(config AuthorityConfig) (*Authority, error) {
+	if config.Dir == "" {
+		return nil, fmt.Errorf("%w: Dir is required to load an authority", ErrInvalidConfig)
+	}
+
+	wanted := config.TrustDomain
+
+	config, err := config.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+
+	ca, err := readAuthority(config.Dir, time.Now())
+	if err != nil {
+		return nil, fmt.Errorf("connectplugin: authority: %w", err)
+	}
+
+	if wanted != "" && wanted != ca.TrustDomain() {
+		return nil, fmt.Errorf("%w: TrustDomain is %q, but the authority in %s is of %q",
+			ErrInvalidConfig, wanted, config.Dir, ca.TrustDomain())
+	}
+
+	return newAuthority(config, ca)
+}
+
+func newAuthority(config AuthorityConfig, ca *certs.CA) (*Authority, error) {
+	key, err := certs.NewKey(config.KeyType.kind())
+	if err != nil {
+		return nil, fmt.Errorf("connectplugin: authority: %w", err)
+	}
+
+	return &Authority{
+		ca:       ca,
+		keyType:  config.KeyType.kind(),
+		ttl:      config.CertificateTTL,
+		hostKey:  key,
+		logger:   config.Logger,
+		launches: make(map[string]certs.Pin),
+	}, nil
+}
+
+// withDefaults returns a checked copy without zero values.
+func (c AuthorityConfig) withDefaults() (AuthorityConfig, error) {
+	if c.TrustDomain == "" {
+		c.TrustDomain = defaultTrustDomain
+	}
+
+	if c.CATTL == 0 {
+		c.CATTL = defaultCATTL
+	}
+
+	if c.CertificateTTL == 0 {
+		c.CertificateTTL = defaultCertificateTTL
+	}
+
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+
+	if err := certs.ValidateTrustDomain(c.TrustDomain); err != nil {
+		return c, fmt.Errorf("%w: TrustDomain: %w", ErrInvalidConfig, err)
+	}
+
+	if c.KeyType > KeyEd25519 {
+		return c, fmt.Errorf("%w: KeyType %d is unknown", ErrInvalidConfig, c.KeyType)
+	}
+
+	if c.CATTL < 0 {
+		return c, fmt.Errorf("%w: CATTL %s is negative", ErrInvalidConfig, c.CATTL)
+	}
+
+	if c.CertificateTTL < 0 {
+		return c, fmt.Errorf("%w: CertificateTTL %s is negative", ErrInvalidConfig, c.CertificateTTL)
+	}
+
+	return c, nil
+}
+
+// kind returns the key type as internal/certs calls it.
+func (t KeyType) kind() certs.KeyType {
+	if t == KeyEd25519 {
+		return certs.Ed25519
+	}
+
+	return certs.ECDSA
+}
+
+// TrustDomain returns the trust domain that the authority certifies for.
+func (a *Authority) TrustDomain() string { return a.ca.TrustDomain() }
+
+// CertPool returns a new pool that holds the authority's certificate alone.
+func (a *Authority) CertPool() *x509.CertPool { return a.ca.Pool() }
+
+// HostIdentity returns the identity of hosts: spiffe://<trust domain>/host.
+func (a *Authority) HostIdentity() string { return a.hostID().String() }
+
+// PluginIdentity returns the identity of the plugin with a self id:
+// spiffe://<trust domain>/plugin/<self id>.
+func (a *Authority) PluginIdentity(selfID string) string { return a.pluginID(selfID).String() }
+
+// HostTLS returns what a host serves with and dials plugins with. The certificate
+// is valid for the given host names and IP addresses, by default for localhost,
+// 127.0.0.1 and ::1; it renews itself and keeps its key, so that a pin holds as long as
+// the Authority does (to outlive restarts, pin the authority's key). Clients may
+// come without a certificate; one that they bring must be the authority's, and of no
+// launch that has ended.
+func (a *Authority) HostTLS(hosts ...string) (*tls.Config, error) {
+	source, err := a.source(a.hostID(), a.hostKey, hosts)
+	if err != nil {
+		return nil, err
+	}
+
+	return mutualTLS(source, a.CertPool(), tls.VerifyClientCertIfGiven, a.refuseEndedLaunch), nil
+}
+
+// PluginTLS returns what the plugin with a self id serves with and dials its host
+// with, in this process. The certificate is valid for the given host names and IP
+// addresses, by default for localhost, 127.0.0.1 and ::1, has a key of its own, and
+// renews itself. A self id may hold letters, digits, '.', '-' and '_'. For a plugin in
+// another process see WriteCredentials.
+func (a *Authority) PluginTLS(selfID string, hosts ...string) (*tls.Config, error) {
+	source, _, err := a.newSource(a.pluginID(selfID), hosts)
+	if err != nil {
+		return nil, err
+	}
+
+	return a.pluginTLS(source), nil
+}
+
+// ClientTLS returns what a client without a certificate dials the host with.
+func (a *Authority) ClientTLS() *tls.Config {
+	return &tls.Config{
+		MinVersion:             tls.VersionTLS13,
+		NextProtos:             []string{alpnHTTP2},
+		RootCAs:                a.CertPool(),
+		VerifyConnection:       requirePeerIdentity(a.HostIdentity()),
+		SessionTicketsDisabled: true,
+	}
+}
+
+// pluginTLS returns a configuration for which the host is the only peer.
+func (a *Authority) pluginTLS(source certificateSource) *tls.Config {
+	return mutualTLS(source, a.CertPool(), tls.RequireAndVerifyClientCert, requirePeerIdentity(a.HostIdentity()))
+}
+
+func (a *Authority) hostID() certs.ID {
+	return certs.ID{TrustDomain: a.TrustDomain(), Role: certs.RoleHost, Name: ""}
+}
+
+func (a *Authority) pluginID(selfID string) certs.ID {
+	return certs.ID{TrustDomain: a.TrustDomain(), Role: certs.RolePlugin, Name: selfID}
+}
+
+// newSource returns a renewing certificate with a new key.
+func (a *Authority) newSource(id certs.ID, hosts []string) (*certs.Renewer, crypto.Signer, error) {
+	key, err := certs.NewKey(a.keyType)
+	if err != nil {
+		return nil, nil, fmt.Errorf("connectplugin: authority: %w", err)
+	}
+
+	source, err := a.source(id, key, hosts)
+
+	return source, key, err
+}
+
+// source returns a renewing certificate for a key.
+func (a *Authority) source(id certs.ID, key crypto.Signer, hosts []string) (*certs.Renewer, error) {
+	source, err := certs.NewRenewer(a.ca, a.request(id, key, hosts), time.Now())
+	if err != nil {
+		return nil, fmt.Errorf("connectplugin: certificate of %s: %w", id, err)
+	}
+
+	return source, nil
+}
+
+func (a *Authority) request(id certs.ID, key crypto.Signer, hosts []string) certs.Request {
+	if len(hosts) == 0 {
+		hosts = []string{"localhost", "127.0.0.1", "::1"}
+	}
+
+	return certs.Request{ID: id, Hosts: slices.Clone(hosts), Key: key, TTL: a.ttl}
+}
+
+// refuseEndedLaunch refuses the certificate of a launch unless it runs and the key is its own.
+func (a *Authority) refuseEndedLaunch(state tls.ConnectionState) error {
+	if len(state.VerifiedChains) == 0 {
+		return nil
+	}
+
+	leaf := state.PeerCertificates[0]
+
+	id, err := certs.ParseID(certs.CertificateIdentity(leaf))
+	if err != nil {
+		return fmt.Errorf("%w: %w", errPeerIdentity, err)
+	}
+
+	if id.Role != certs.RoleLaunch {
+		return nil
+	}
+
+	a.mu.RLock()
+	pin, running := a.launches[id.String()]
+	a.mu.RUnlock()
+
+	if !running || pin != certs.PinOf(leaf) {
+		return fmt.Errorf("%w: %s", errLaunchEnded, id)
+	}
+
+	return nil
+}

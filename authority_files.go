@@ -1,0 +1,267 @@
+package connectplugin
+
+import (
+	"crypto"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/masegraye/connect-plugin-go/internal/certs"
+)
+
+// Names of the files. Those of credentials are the ones that Kubernetes and its
+// certificate managers use for a TLS secret.
+const (
+	authorityCertFile = "authority.crt"
+	authorityKeyFile  = "authority.key"
+
+	credentialsCertFile = "tls.crt"
+	credentialsKeyFile  = "tls.key"
+	credentialsCAFile   = "ca.crt"
+)
+
+var errForeignCredentials = errors.New("the directory belongs to another identity")
+
+// WriteCredentials writes the certificate, the private key and the authority's
+// certificate of the plugin with a self id to tls.crt, tls.key and ca.crt in a
+// directory, for a process elsewhere that takes them with [LoadCredentials]. The
+// certificate is valid for the given host names and IP addresses, by default for
+// localhost, 127.0.0.1 and ::1, and for AuthorityConfig.CertificateTTL.
+//
+// Called again for the same plugin it renews the certificate under the reader's
+// eyes, in one step, and keeps the key, so that pins hold; to change the key, remove
+// tls.key first. A directory with the certificate of another identity is refused.
+func (a *Authority) WriteCredentials(dir, selfID string, hosts ...string) error {
+	id := a.pluginID(selfID)
+	if err := a.writePlugin(dir, id, hosts); err != nil {
+		return fmt.Errorf("connectplugin: credentials of %s: %w", id, err)
+	}
+
+	return nil
+}
+
+func (a *Authority) writePlugin(dir string, id certs.ID, hosts []string) error {
+	if err := refuseForeign(dir, id.String()); err != nil {
+		return err
+	}
+
+	key, err := storedKey(filepath.Join(dir, credentialsKeyFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		key, err = certs.NewKey(a.keyType)
+	}
+
+	if err != nil {
+		return fmt.Errorf("key: %w", err)
+	}
+
+	cert, err := a.ca.Issue(a.request(id, key, hosts), time.Now())
+	if err != nil {
+		return fmt.Errorf("certificate: %w", err)
+	}
+
+	return writeCredentials(dir, cert, key, a.ca)
+}
+
+// refuseForeign refuses a directory that holds the certificate of another identity.
+func refuseForeign(dir, identity string) error {
+	path := filepath.Join(dir, credentialsCertFile)
+
+	data, err := os.ReadFile(path) //nolint:gosec // the path is the caller's
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+
+	if err != nil {
+		return fmt.Errorf("read certificate: %w", err)
+	}
+
+	list, err := certs.ParseCertificates(data)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+
+	if found := certs.CertificateIdentity(list[0]); found != identity {
+		return fmt.Errorf("%w: %s is the certificate of %q: use another directory", errForeignCredentials, path, found)
+	}
+
+	return nil
+}
+
+// storedKey reads a private key that only its owner may reach.
+func storedKey(path string) (crypto.Signer, error) {
+	data, err := certs.ReadPrivateFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("stored key: %w", err)
+	}
+
+	key, err := certs.ParseKey(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+
+	return key, nil
+}
+
+// writeCredentials replaces the files one by one, the certificate last: a reader
+// goes on with what it has until all of them fit.
+func writeCredentials(dir string, cert *tls.Certificate, key crypto.Signer, ca *certs.CA) error {
+	keyPEM, err := certs.EncodeKey(key)
+	if err != nil {
+		return fmt.Errorf("write credentials: %w", err)
+	}
+
+	if err := certs.MakePrivateDir(dir); err != nil {
+		return fmt.Errorf("write credentials: %w", err)
+	}
+
+	for _, file := range []struct {
+		name string
+		data []byte
+		mode fs.FileMode
+	}{
+		{credentialsCAFile, ca.CertificatePEM(), certs.PublicFile},
+		{credentialsKeyFile, keyPEM, certs.PrivateFile},
+		{credentialsCertFile, certs.EncodeCertificates(cert.Certificate...), certs.PublicFile},
+	} {
+		if err := certs.ReplaceFile(filepath.Join(dir, file.name), file.data, file.mode); err != nil {
+			return fmt.Errorf("write credentials: %w", err)
+		}
+	}
+
+	return nil
+}
+
+// CredentialsConfig configures [LoadCredentials].
+type CredentialsConfig struct {
+	// Dir holds tls.crt (the certificate, then its intermediates), tls.key and ca.crt
+	// (one or more authorities to trust), all PEM. Only its owner may reach tls.key. Required.
+	Dir string
+
+	// CheckInterval is the least time between two looks at the files. Zero means one second.
+	CheckInterval time.Duration
+
+	// Logger hears about certificates taken over and refused. Nil means silence.
+	Logger *slog.Logger
+}
+
+// LoadCredentials returns what a plugin serves with and dials its host with, from
+// files that [Authority.WriteCredentials], a launcher or a certificate manager wrote.
+//
+// When tls.crt or tls.key are replaced, the next handshake takes the new pair over;
+// while they do not fit together or do not verify, it goes on with the last good one.
+// ca.crt is read once: to change the authority, let it hold both for a while.
+//
+// Clients must bring a certificate. If the plugin's own certificate is that of an
+// Authority, the peer must be the host of its trust domain, in both roles.
+func LoadCredentials(config CredentialsConfig) (*tls.Config, error) {
+	if config.Dir == "" {
+		return nil, fmt.Errorf("%w: Dir is required to load credentials", ErrInvalidConfig)
+	}
+
+	pool, err := readPool(filepath.Join(config.Dir, credentialsCAFile))
+	if err != nil {
+		return nil, fmt.Errorf("connectplugin: credentials: %w", err)
+	}
+
+	now := time.Now()
+
+	source, err := certs.NewFileSource(certs.FileConfig{
+		CertFile: filepath.Join(config.Dir, credentialsCertFile),
+		KeyFile:  filepath.Join(config.Dir, credentialsKeyFile),
+		Roots:    pool,
+		Interval: config.CheckInterval,
+		Logger:   config.Logger,
+	}, now)
+	if err != nil {
+		return nil, fmt.Errorf("connectplugin: credentials: %w", err)
+	}
+
+	var verify func(tls.ConnectionState) error
+
+	own := source.Certificate(now).Leaf
+	if id, err := certs.ParseID(certs.CertificateIdentity(own)); err == nil {
+		host := certs.ID{TrustDomain: id.TrustDomain, Role: certs.RoleHost, Name: ""}
+		verify = requirePeerIdentity(host.String())
+	}
+
+	return mutualTLS(source, pool, tls.RequireAndVerifyClientCert, verify), nil
+}
+
+func readPool(path string) (*x509.CertPool, error) {
+	data, err := os.ReadFile(path) //nolint:gosec // the path is the caller's
+	if err != nil {
+		return nil, fmt.Errorf("read authority: %w", err)
+	}
+
+	list, err := certs.ParseCertificates(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+
+	pool := x509.NewCertPool()
+	for _, cert := range list {
+		pool.AddCert(cert)
+	}
+
+	return pool, nil
+}
+
+// storeAuthority writes a new authority to a directory that holds none.
+func storeAuthority(dir string, ca *certs.CA) error {
+	keyPEM, err := ca.KeyPEM()
+	if err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+
+	if err := certs.MakePrivateDir(dir); err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+
+	keyFile := filepath.Join(dir, authorityKeyFile)
+	if err := certs.CreateFile(keyFile, keyPEM, certs.PrivateFile); err != nil {
+		return explainExisting(keyFile, err)
+	}
+
+	certFile := filepath.Join(dir, authorityCertFile)
+	if err := certs.CreateFile(certFile, ca.CertificatePEM(), certs.PublicFile); err != nil {
+		return errors.Join(explainExisting(certFile, err), os.Remove(keyFile))
+	}
+
+	return nil
+}
+
+// explainExisting says what to do about a file that is not to be overwritten.
+func explainExisting(path string, err error) error {
+	if !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("store: %w", err)
+	}
+
+	return fmt.Errorf("store: %s is there already: load it with LoadAuthority, choose another Dir, "+
+		"or remove it, which ends the trust in all that it certified: %w", path, err)
+}
+
+// readAuthority reads what storeAuthority wrote.
+func readAuthority(dir string, now time.Time) (*certs.CA, error) {
+	keyPEM, err := certs.ReadPrivateFile(filepath.Join(dir, authorityKeyFile))
+	if err != nil {
+		return nil, fmt.Errorf("load: %w", err)
+	}
+
+	certPEM, err := os.ReadFile(filepath.Join(dir, authorityCertFile)) //nolint:gosec // the path is the caller's
+	if err != nil {
+		return nil, fmt.Errorf("load: %w", err)
+	}
+
+	ca, err := certs.ParseCA(certPEM, keyPEM, now)
+	if err != nil {
+		return nil, fmt.Errorf("load %s: %w", dir, err)
+	}
+
+	return ca, nil
+}

@@ -1,0 +1,186 @@
+package connectplugin
+
+import (
+	"context"
+	"crypto"
+	"crypto/tls"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/masegraye/connect-plugin-go/internal/certs"
+)
+
+const (
+	// launchRetry is the time between attempts to renew a launch's files.
+	launchRetry = time.Minute
+
+	authorityAttrIdentity = "identity"
+	authorityAttrError    = "error"
+)
+
+// LaunchTLSConfig configures [Authority.LaunchTLS].
+type LaunchTLSConfig struct {
+	// ID names the launch: a runtime id, or anything of letters, digits, '.', '-' and
+	// '_' that no running launch has. Required.
+	ID string
+
+	// Hosts are the host names and IP addresses that the launched plugin serves on.
+	// Empty means localhost, 127.0.0.1 and ::1.
+	Hosts []string
+
+	// Dir is where the launched process finds its credentials (see LoadCredentials); it
+	// is made if it is not there, and belongs to this launch alone. Empty means that
+	// the plugin runs in this process and uses LaunchTLS.PluginTLS.
+	Dir string
+}
+
+// LaunchTLS is the mutual TLS of one launch of a plugin: a key and a certificate
+// that are good from [Authority.LaunchTLS] until Close, and for this launch only.
+// The host's side accepts no other peer than this launch, the launch's side none but
+// the host. It is safe for concurrent use.
+type LaunchTLS struct {
+	// Fixed at creation.
+	authority *Authority
+	id        certs.ID
+	key       crypto.Signer
+	source    *certs.Renewer
+	host      *certs.Renewer
+	pin       certs.Pin
+	dir       string
+	stop      context.CancelFunc
+
+	renewing sync.WaitGroup
+}
+
+// LaunchTLS makes the certificate of one launch. With a directory it keeps the files
+// there fresh until Close, because a launch may outlive its certificate. The caller
+// owns the result and closes it when the launch has ended, which does not remove the
+// directory.
+func (a *Authority) LaunchTLS(config LaunchTLSConfig) (*LaunchTLS, error) {
+	id := certs.ID{TrustDomain: a.TrustDomain(), Role: certs.RoleLaunch, Name: config.ID}
+
+	source, key, err := a.newSource(id, config.Hosts)
+	if err != nil {
+		return nil, err
+	}
+
+	host, err := a.source(a.hostID(), a.hostKey, nil)
+	if err != nil {
+		return nil, err
+	}
+
+	cert, err := source.Certificate(time.Now())
+	if err != nil {
+		return nil, fmt.Errorf("connectplugin: certificate of %s: %w", id, err)
+	}
+
+	ctx, stop := context.WithCancel(context.Background())
+	launch := &LaunchTLS{
+		authority: a, id: id, key: key, source: source, host: host, pin: certs.PinOf(cert.Leaf), dir: config.Dir, stop: stop,
+	}
+
+	if !a.addLaunch(id.String(), launch.pin) {
+		stop()
+
+		return nil, fmt.Errorf("%w: ID: launch %q is running already", ErrInvalidConfig, config.ID)
+	}
+
+	if config.Dir == "" {
+		return launch, nil
+	}
+
+	if err := launch.write(); err != nil {
+		launch.Close()
+
+		return nil, fmt.Errorf("connectplugin: certificate of %s: %w", id, err)
+	}
+
+	launch.renewing.Go(func() { launch.keepFresh(ctx) })
+
+	return launch, nil
+}
+
+// Identity returns the launch's identity: spiffe://<trust domain>/launch/<launch id>.
+func (l *LaunchTLS) Identity() string { return l.id.String() }
+
+// HostTLS returns what the host dials the launched plugin with: it accepts this
+// launch and nobody else, whatever certificate that brings.
+func (l *LaunchTLS) HostTLS() *tls.Config {
+	pinned := certs.VerifyPins([]certs.Pin{l.pin})
+	verify := chainVerify(requirePeerIdentity(l.Identity()), l.authority.refuseEndedLaunch, pinned)
+
+	return mutualTLS(l.host, l.authority.CertPool(), tls.RequireAndVerifyClientCert, verify)
+}
+
+// PluginTLS returns what the launched plugin serves with and dials the host with if
+// it runs in this process.
+func (l *LaunchTLS) PluginTLS() *tls.Config {
+	return l.authority.pluginTLS(l.source)
+}
+
+// Close ends the launch: from now on no host of this Authority takes its certificate.
+// Connections that stand are not cut. Close may be called again, and waits until
+// the files are left alone.
+func (l *LaunchTLS) Close() {
+	l.stop()
+	l.authority.removeLaunch(l.id.String(), l.pin)
+	l.renewing.Wait()
+}
+
+// keepFresh writes the files again whenever the certificate is due, until ctx ends.
+func (l *LaunchTLS) keepFresh(ctx context.Context) {
+	timer := time.NewTimer(time.Until(l.source.RenewAt()))
+	defer timer.Stop()
+
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+
+		wait := launchRetry
+		if err := l.write(); err != nil {
+			l.authority.logger.Warn("the certificate of a launch is not renewed",
+				authorityAttrIdentity, l.Identity(), authorityAttrError, err.Error())
+		} else if wait = time.Until(l.source.RenewAt()); wait <= 0 {
+			return // it ends with the authority, no later one can follow
+		}
+
+		timer.Reset(wait)
+	}
+}
+
+// write renews the certificate if it is due and writes the files.
+func (l *LaunchTLS) write() error {
+	cert, err := l.source.Certificate(time.Now())
+	if err != nil {
+		return fmt.Errorf("renew: %w", err)
+	}
+
+	return writeCredentials(l.dir, cert, l.key, l.authority.ca)
+}
+
+func (a *Authority) addLaunch(identity string, pin certs.Pin) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+
+	if _, running := a.launches[identity]; running {
+		return false
+	}
+
+	a.launches[identity] = pin
+
+	return true
+}
+
+// removeLaunch forgets a launch, unless a later one has taken its name.
+func (a *Authority) removeLaunch(identity string, pin certs.Pin) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+
+	if a.launches[identity] == pin {
+		delete(a.launches, identity)
+	}
+}

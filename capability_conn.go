@@ -1,0 +1,170 @@
+package connectplugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect"
+
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
+)
+
+// CapabilityConn reaches a capability of the host. It renews its grant when that
+// is about to expire, and when the plugin was given a new identity. Make it with
+// [Client.Capability]; generated clients take its BaseURL and HTTPClient. It is
+// safe for concurrent use.
+type CapabilityConn struct {
+	// Fixed at creation.
+	client     *Client
+	capType    string
+	constraint string
+	base       string
+
+	renewing sync.Mutex // held during a request for a grant
+
+	mu    sync.Mutex
+	grant capabilityGrant
+}
+
+// capabilityGrant is a grant as the plugin holds it.
+type capabilityGrant struct {
+	path    string
+	token   string
+	owner   string    // the runtime id that it was given to
+	renewAt time.Time // zero: never
+}
+
+// Capability asks the host for a capability that satisfies constraint: a least
+// version, or a constraint such as ">=1.2, <2"; empty accepts any. A capability
+// that policy does not allow and one that the host does not have give the same
+// NotFound.
+func (c *Client) Capability(ctx context.Context, capabilityType, constraint string) (*CapabilityConn, error) {
+	base, err := c.base()
+	if err != nil {
+		return nil, err
+	}
+	s := &CapabilityConn{client: c, capType: capabilityType, constraint: constraint, base: base + pathCapabilities + capabilityType}
+	if _, err := s.current(ctx); err != nil {
+		return nil, fmt.Errorf("capability %q: %w", capabilityType, err)
+	}
+	return s, nil
+}
+
+// BaseURL returns the base URL for generated clients, together with HTTPClient.
+func (s *CapabilityConn) BaseURL() string { return s.base }
+
+// HTTPClient returns the HTTP client that sends calls below BaseURL to the
+// capability, with the current grant.
+func (s *CapabilityConn) HTTPClient() connect.HTTPClient { return (*capabilityTransport)(s) }
+
+func (s *CapabilityConn) load() capabilityGrant {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.grant
+}
+
+// current returns a live grant, a new one where the old is about to expire or
+// belongs to another identity.
+func (s *CapabilityConn) current(ctx context.Context) (capabilityGrant, error) {
+	if g := s.load(); s.usable(g) {
+		return g, nil
+	}
+	s.renewing.Lock()
+	defer s.renewing.Unlock()
+	if g := s.load(); s.usable(g) {
+		return g, nil
+	}
+	base, err := s.client.base()
+	if err != nil {
+		return capabilityGrant{}, err
+	}
+	owner := s.client.RuntimeID()
+	broker := connectpluginv1connect.NewCapabilityBrokerClient(s.client.HTTPClient(), base, s.client.options()...)
+	resp, err := broker.RequestCapability(ctx, connect.NewRequest(&connectpluginv1.RequestCapabilityRequest{
+		CapabilityType: s.capType, MinVersion: s.constraint,
+	}))
+	if err != nil {
+		return capabilityGrant{}, err
+	}
+	g, err := newCapabilityGrant(resp.Msg.GetGrant(), s.capType, owner)
+	if err != nil {
+		return capabilityGrant{}, err
+	}
+	s.mu.Lock()
+	s.grant = g
+	s.mu.Unlock()
+	return g, nil
+}
+
+func (s *CapabilityConn) usable(g capabilityGrant) bool {
+	return g.token != "" && g.owner == s.client.RuntimeID() && (g.renewAt.IsZero() || time.Now().Before(g.renewAt))
+}
+
+// drop forgets a grant that the host refused.
+func (s *CapabilityConn) drop(g capabilityGrant) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.grant.token == g.token {
+		s.grant = capabilityGrant{}
+	}
+}
+
+var errBadGrant = errors.New("the host's grant is malformed")
+
+// newCapabilityGrant takes the path of a grant's endpoint: calls go to the host
+// that the client is connected to, wherever the URL says that it points.
+func newCapabilityGrant(m *connectpluginv1.CapabilityGrant, capType, owner string) (capabilityGrant, error) {
+	u, err := url.Parse(m.GetEndpointUrl())
+	if err != nil || !strings.HasPrefix(u.Path, pathCapabilities+capType+"/") || visible("bearer_token", m.GetBearerToken()) != nil {
+		return capabilityGrant{}, errBadGrant
+	}
+	g := capabilityGrant{path: strings.TrimSuffix(u.Path, "/"), token: m.GetBearerToken(), owner: owner}
+	if e := m.GetExpiresAt(); e.IsValid() && e != nil {
+		g.renewAt = time.Now().Add(time.Duration(float64(time.Until(e.AsTime())) * renewAfter))
+	}
+	return g, nil
+}
+
+// capabilityTransport sends requests to the capability.
+type capabilityTransport CapabilityConn
+
+// Do sends a request to the capability.
+func (t *capabilityTransport) Do(r *http.Request) (*http.Response, error) {
+	s := (*CapabilityConn)(t)
+	rest, ok := strings.CutPrefix(r.URL.Path, pathCapabilities+s.capType)
+	if !ok {
+		return nil, errNotForService
+	}
+	g, err := s.current(r.Context())
+	if err != nil {
+		return nil, err
+	}
+	out := *r
+	target := *r.URL
+	target.Path = g.path + rest
+	out.URL = &target
+	if out.Header = r.Header.Clone(); out.Header == nil {
+		out.Header = http.Header{}
+	}
+	out.Header.Set(headerAuthorization, bearerPrefix+g.token)
+	resp, err := s.client.HTTPClient().Do(&out)
+	if err == nil && refusedCredential(resp) {
+		s.drop(g) // the next call asks for a new grant
+	}
+	return resp, err
+}
+
+// refusedCredential reports that the host refused the credential, in any of the
+// three protocols.
+func refusedCredential(resp *http.Response) bool {
+	return resp.StatusCode == http.StatusUnauthorized ||
+		resp.Header.Get("Grpc-Status") == strconv.Itoa(int(connect.CodeUnauthenticated))
+}

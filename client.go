@@ -1,0 +1,374 @@
+package connectplugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect"
+
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
+)
+
+// Client is a plugin's, or any program's, side of a host. Make it with
+// [NewClient], connect it with [Client.Connect], end it with [Client.Close]. It
+// is safe for concurrent use.
+type Client struct {
+	// Fixed at creation.
+	cfg       ClientConfig
+	transport connect.HTTPClient
+	closeIdle func()
+	life      context.Context //nolint:containedctx // ends with Close, which owns the goroutines
+	end       context.CancelFunc
+	tasks     sync.WaitGroup
+
+	enrolling sync.Mutex // held during a handshake; guards nothing
+
+	mu       sync.Mutex
+	host     *url.URL // nil before the host is known
+	identity identity
+	hostCert string // the certificate identity that the host showed, if any
+	plugins  map[string]*connectpluginv1.PluginInfo
+	warnings []string
+	version  int32
+	ready    bool // a handshake succeeded, or an identity was set
+	closed   bool
+	renewing bool
+	conns    map[*ServiceConn]struct{}
+	changed  func() // told of a new runtime id; set before Connect, may be nil
+}
+
+// identity is a runtime identity as the plugin holds it.
+type identity struct {
+	runtimeID string
+	token     string
+	expires   time.Time // zero where the host did not say
+	managed   bool      // given by SetRuntimeIdentity, not by a handshake
+}
+
+// NewClient makes a client of a configuration, which it validates and copies.
+// The error wraps [ErrInvalidConfig] and names the field. Nothing is dialled.
+func NewClient(cfg ClientConfig) (*Client, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	c := &Client{cfg: cfg.withDefaults(), conns: map[*ServiceConn]struct{}{}}
+	if c.cfg.AllowInsecure {
+		c.cfg.Logger.Warn("plaintext is allowed: AllowInsecure is set; use it for development only")
+	}
+	if c.cfg.HostURL != "" {
+		c.host, _ = parseHostURL(c.cfg.HostURL, c.cfg.AllowInsecure) // validated
+	}
+	if err := c.setTransport(); err != nil {
+		return nil, err
+	}
+	c.life, c.end = context.WithCancel(context.Background())
+	return c, nil
+}
+
+// Config returns a copy of the configuration, with the defaults filled in.
+func (c *Client) Config() ClientConfig {
+	return c.cfg.withDefaults()
+}
+
+// Connect performs the handshake: it agrees on versions, and obtains a runtime
+// identity where SelfID is set, which is renewed in the background until
+// [Client.Close]. A repeat renews the identity. An error wraps
+// [ErrHandshakeRefused] where the host answered and refused, [ErrHostNotTrusted]
+// where its answer is not to be believed, [ErrClientClosed] after Close; any
+// other means that the host could not be reached.
+func (c *Client) Connect(ctx context.Context) error {
+	if err := c.findHost(ctx); err != nil {
+		return err
+	}
+	err := c.enrol(ctx, c.currentIdentity())
+	if c.currentIdentity().token != "" && connect.CodeOf(err) == connect.CodeUnauthenticated {
+		// The identity ended meanwhile: ask for a new one.
+		err = c.enrol(ctx, identity{})
+	}
+	return err
+}
+
+// findHost asks discovery for the host where the configuration names none.
+func (c *Client) findHost(ctx context.Context) error {
+	c.mu.Lock()
+	closed, known := c.closed, c.host != nil
+	c.mu.Unlock()
+	if closed {
+		return ErrClientClosed
+	}
+	if known && c.cfg.HostURL != "" {
+		return nil
+	}
+	if c.cfg.Discovery == nil {
+		return fmt.Errorf("%w: HostURL is not known yet", ErrClientNotConnected)
+	}
+	endpoints, err := c.cfg.Discovery.Discover(ctx, c.cfg.DiscoveryServiceName)
+	if err != nil {
+		return fmt.Errorf("discover %q: %w", c.cfg.DiscoveryServiceName, err)
+	}
+	if len(endpoints) == 0 {
+		return fmt.Errorf("discover %q: %w", c.cfg.DiscoveryServiceName, ErrNoEndpoints)
+	}
+	for _, e := range endpoints {
+		if u, err := parseHostURL(e.URL, c.cfg.AllowInsecure); err == nil {
+			c.mu.Lock()
+			c.host = u
+			c.mu.Unlock()
+			return nil
+		}
+	}
+	return fmt.Errorf("discover %q: %w: no endpoint is an https:// URL", c.cfg.DiscoveryServiceName, ErrNoReadyEndpoints)
+}
+
+// Close ends the client: renewal, watches and service connections stop, idle
+// connections close, and every later call returns [ErrClientClosed]. It waits
+// for the client's own goroutines and never for a call in flight, which it
+// cancels. Later calls do nothing.
+func (c *Client) Close() error {
+	c.mu.Lock()
+	c.closed, c.ready = true, false
+	conns := c.conns
+	c.conns = map[*ServiceConn]struct{}{}
+	c.mu.Unlock()
+	c.end()
+	for conn := range conns {
+		conn.Close()
+	}
+	c.tasks.Wait()
+	c.closeIdle()
+	return nil
+}
+
+// RuntimeID returns the runtime id, empty before there is one.
+func (c *Client) RuntimeID() string { return c.currentIdentity().runtimeID }
+
+// RuntimeToken returns the current runtime token, empty before there is one. It
+// is a secret, and changes with every renewal.
+func (c *Client) RuntimeToken() string { return c.currentIdentity().token }
+
+// Warnings returns what the host warned of in the last handshake: a deprecated
+// version, declarations that its policy cut.
+func (c *Client) Warnings() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.warnings)
+}
+
+// ProtocolVersion returns the application version that the last handshake agreed
+// on, zero before.
+func (c *Client) ProtocolVersion() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return int(c.version)
+}
+
+// SetRuntimeIdentity takes over an identity that the host assigned, and the URL
+// at which the host is. An identity that is malformed, and a URL that is not
+// acceptable or plaintext where that is not allowed, is logged and ignored.
+func (c *Client) SetRuntimeIdentity(runtimeID string, runtimeToken string, hostURL string) {
+	if err := c.assign(runtimeID, runtimeToken, hostURL, time.Time{}); err != nil {
+		c.cfg.Logger.Warn("assigned identity ignored", keyError, err)
+	}
+}
+
+func (c *Client) assign(runtimeID, token, hostURL string, expires time.Time) error {
+	if err := validateIdentity(runtimeID, token); err != nil {
+		return err
+	}
+	u, err := parseHostURL(hostURL, c.cfg.AllowInsecure)
+	if err != nil {
+		return fmt.Errorf("host_url: %w", err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return ErrClientClosed
+	}
+	c.host, c.ready = u, true
+	c.identity = identity{runtimeID: runtimeID, token: token, expires: expires, managed: true}
+	return nil
+}
+
+// ReportHealth tells the host how the plugin is.
+func (c *Client) ReportHealth(ctx context.Context, state connectpluginv1.HealthState, reason string, unavailableDeps []string) error {
+	base, err := c.base()
+	if err != nil {
+		return err
+	}
+	client := connectpluginv1connect.NewPluginLifecycleClient(c.HTTPClient(), base, c.options()...)
+	_, err = client.ReportHealth(ctx, connect.NewRequest(&connectpluginv1.ReportHealthRequest{
+		State: state, Reason: reason, UnavailableDependencies: unavailableDeps,
+	}))
+	return err
+}
+
+// RegistryClient returns a client of the host's registry that carries the
+// plugin's identity. Its calls fail with [ErrClientNotConnected] before Connect
+// and with [ErrClientClosed] after Close.
+func (c *Client) RegistryClient() connectpluginv1connect.ServiceRegistryClient {
+	base, err := c.base()
+	if err != nil {
+		base = "https://not-connected.invalid"
+	}
+	return connectpluginv1connect.NewServiceRegistryClient(c.HTTPClient(), base, c.options()...)
+}
+
+// HTTPClient returns an HTTP client that reaches the host and nobody else, with
+// the plugin's identity on every request.
+func (c *Client) HTTPClient() connect.HTTPClient { return (*hostTransport)(c) }
+
+// Dispense makes a client of one of the host's plugin services. The error wraps
+// [ErrPluginNotFound] for a name that ClientConfig.Plugins or the host does not
+// have.
+func (c *Client) Dispense(name string) (any, error) {
+	base, err := c.base()
+	if err != nil {
+		return nil, err
+	}
+	p, ok := c.cfg.Plugins.Get(name)
+	if !ok {
+		return nil, fmt.Errorf("%w: %q is not in ClientConfig.Plugins", ErrPluginNotFound, name)
+	}
+	c.mu.Lock()
+	_, offered := c.plugins[name]
+	c.mu.Unlock()
+	if !offered {
+		return nil, fmt.Errorf("%w: the host does not offer %q to this client", ErrPluginNotFound, name)
+	}
+	client, err := p.ConnectClient(base, c.HTTPClient())
+	if err != nil {
+		return nil, fmt.Errorf("plugin %q: %w", name, err)
+	}
+	return client, nil
+}
+
+// DispenseTyped is [Client.Dispense] with the client's type. A client of another
+// type is an error that names both.
+func DispenseTyped[I any](c *Client, name string) (I, error) {
+	var zero I
+	got, err := c.Dispense(name)
+	if err != nil {
+		return zero, err
+	}
+	typed, ok := got.(I)
+	if !ok {
+		return zero, fmt.Errorf("plugin %q: client is a %T, not a %T", name, got, &zero)
+	}
+	return typed, nil
+}
+
+// MustDispenseTyped is [DispenseTyped] for programs that cannot go on without
+// the plugin: it panics on an error.
+func MustDispenseTyped[I any](c *Client, name string) I {
+	typed, err := DispenseTyped[I](c, name)
+	if err != nil {
+		panic("connectplugin: " + err.Error())
+	}
+	return typed
+}
+
+// options are those of every client of the host's services.
+func (c *Client) options() []connect.ClientOption {
+	interceptors := append([]connect.Interceptor{deadlineInterceptor(c.cfg.Timeout)}, c.cfg.Interceptors...)
+	return []connect.ClientOption{
+		connect.WithInterceptors(interceptors...),
+		connect.WithReadMaxBytes(maxHostMessage),
+	}
+}
+
+// maxHostMessage bounds one message of the host's services to the client.
+const maxHostMessage = 4 << 20
+
+// deadlineInterceptor gives unary calls without a deadline one.
+func deadlineInterceptor(timeout time.Duration) connect.UnaryInterceptorFunc {
+	return func(next connect.UnaryFunc) connect.UnaryFunc {
+		return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+			ctx, cancel := context.WithTimeout(ctx, timeout)
+			defer cancel()
+			return next(ctx, req)
+		}
+	}
+}
+
+// base returns the host's base URL of a connected client.
+func (c *Client) base() (string, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.closed:
+		return "", ErrClientClosed
+	case !c.ready || c.host == nil:
+		return "", ErrClientNotConnected
+	}
+	return c.host.String(), nil
+}
+
+func (c *Client) currentIdentity() identity {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.identity
+}
+
+// hostTransport sends requests to the host with the client's identity.
+type hostTransport Client
+
+var errForeignURL = errors.New("request is not for the host; credentials stay here")
+
+// Do sends a request to the host.
+func (t *hostTransport) Do(r *http.Request) (*http.Response, error) {
+	c := (*Client)(t)
+	c.mu.Lock()
+	closed, ready, host, id := c.closed, c.ready, c.host, c.identity
+	c.mu.Unlock()
+	switch {
+	case closed:
+		return nil, ErrClientClosed
+	case !ready || host == nil:
+		return nil, ErrClientNotConnected
+	case r.URL.Scheme != host.Scheme || r.URL.Host != host.Host:
+		return nil, errForeignURL
+	}
+	out := *r // the caller's request stays as it is
+	r = &out
+	if r.Header = r.Header.Clone(); r.Header == nil {
+		r.Header = http.Header{}
+	}
+	if id.token != "" {
+		r.Header[headerRuntimeID] = []string{id.runtimeID}
+		if len(r.Header[headerAuthorization]) == 0 || !strings.HasPrefix(r.URL.Path, pathCapabilities) {
+			r.Header[headerAuthorization] = []string{bearerPrefix + id.token}
+		}
+	}
+	return c.transport.Do(r)
+}
+
+// validateIdentity refuses what no host of this library issues and what could
+// not stand in a header.
+func validateIdentity(runtimeID, token string) error {
+	if err := visible("runtime_id", runtimeID); err != nil {
+		return err
+	}
+	return visible("runtime_token", token)
+}
+
+const maxIdentityLen = 512
+
+func visible(field, s string) error {
+	if s == "" || len(s) > maxIdentityLen {
+		return fmt.Errorf("%s: is empty or has more than %d bytes", field, maxIdentityLen)
+	}
+	for i := range len(s) {
+		if s[i] <= ' ' || s[i] >= 0x7f {
+			return fmt.Errorf("%s: has characters that no identity has", field)
+		}
+	}
+	return nil
+}

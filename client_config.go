@@ -1,0 +1,199 @@
+package connectplugin
+
+import (
+	"cmp"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+)
+
+// ClientConfig configures a [Client]. It is copied by [NewClient]. A client
+// fills in HostURL (or Endpoint), TLS, and SelfID where it is a plugin.
+type ClientConfig struct {
+	// HostURL is the host's base URL, for example "https://127.0.0.1:8443".
+	HostURL string
+	// Endpoint is the same as HostURL, under the name that clients which are no
+	// plugins use. HostURL wins.
+	Endpoint string
+	// Discovery finds the host where neither HostURL nor Endpoint is set, under
+	// DiscoveryServiceName. May be nil.
+	Discovery DiscoveryService
+	// DiscoveryServiceName is the name that Discovery is asked for. Empty means
+	// "plugin-host".
+	DiscoveryServiceName string
+	// Plugins are the host's plugin services that the client dispenses.
+	Plugins PluginSet
+	// MagicCookieKey and MagicCookieValue must match the host's. Empty means
+	// the defaults.
+	MagicCookieKey string
+	// MagicCookieValue is the value to MagicCookieKey.
+	MagicCookieValue string
+	// ProtocolVersion is the application version. Zero means 1.
+	ProtocolVersion int
+	// MinProtocolVersion and MaxProtocolVersion are the range of application
+	// versions that the client speaks. Zero means ProtocolVersion.
+	MinProtocolVersion int
+	// MaxProtocolVersion is the upper end of the range.
+	MaxProtocolVersion int
+	// SelfID names the plugin; policy is written for it. Empty means a client
+	// that asks for no identity.
+	SelfID string
+	// SelfVersion is the plugin's semantic version.
+	SelfVersion string
+	// Metadata says what the plugin provides and requires.
+	Metadata PluginMetadata
+	// TLS is the client side: RootCAs and, for mutual TLS, Certificates. Nil
+	// means the system's roots and no certificate.
+	TLS *tls.Config
+	// HTTPClient replaces the client's own transport. TLS and PinnedKeys cannot
+	// be combined with it. Nil means HTTP/2 over TLS 1.3.
+	HTTPClient connect.HTTPClient
+	// AllowInsecure accepts a plaintext host URL, for development only. It is
+	// logged at Warn.
+	AllowInsecure bool
+	// Secret is the enrolment secret of SelfID. A client that has one accepts
+	// only a host that proves to have it too. Nil means none; at least 16 bytes.
+	Secret Secret
+	// PinnedKeys are SHA-256 digests of public keys (SPKI, RFC 7469), base64 or
+	// hex; the host's key must be one of them. Empty pins nothing.
+	PinnedKeys []string
+	// Timeout bounds each unary call to the host. Zero means 10 s.
+	Timeout time.Duration
+	// Interceptors run around the client's calls of the host's services.
+	Interceptors []connect.Interceptor
+	// Logger receives what the operator should know. Nil means no log.
+	Logger *slog.Logger
+}
+
+// Validate returns an error that wraps [ErrInvalidConfig] and names the first
+// field that is wrong and what to write instead. It changes nothing.
+func (c *ClientConfig) Validate() error {
+	if c == nil {
+		return fieldError("ClientConfig", "is nil")
+	}
+	for _, check := range []func() error{c.validateHost, c.validateSelf, c.validateTrust, c.validateVersions} {
+		if err := check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *ClientConfig) validateHost() error {
+	field, raw := "HostURL", c.HostURL
+	if raw == "" {
+		field, raw = "Endpoint", c.Endpoint
+	}
+	if raw == "" {
+		if c.Discovery == nil {
+			return fieldError("HostURL", "is empty; write the host's base URL, for example \"https://127.0.0.1:8443\", or set Discovery")
+		}
+		return nil
+	}
+	if _, err := parseHostURL(raw, c.AllowInsecure); err != nil {
+		return fieldError(field, "%v", err)
+	}
+	return nil
+}
+
+func (c *ClientConfig) validateSelf() error {
+	if c.SelfID == "" {
+		if len(c.Secret) > 0 {
+			return fieldError("SelfID", "is empty; Secret proves a self id, so name it")
+		}
+	} else if err := ValidateSelfID(c.SelfID); err != nil {
+		return fieldError("SelfID", "%v", err)
+	}
+	if c.SelfVersion != "" {
+		if err := ValidateVersion(c.SelfVersion); err != nil {
+			return fieldError("SelfVersion", "%v", err)
+		}
+	}
+	if len(c.Plugins) > 0 {
+		if err := c.Plugins.Validate(); err != nil {
+			return err
+		}
+	}
+	return c.Metadata.validate("Metadata")
+}
+
+func (c *ClientConfig) validateTrust() error {
+	if c.Secret != nil && len(c.Secret) < minSecretBytes {
+		return fieldError("Secret", "has %d bytes; write at least %d random ones", len(c.Secret), minSecretBytes)
+	}
+	if c.Timeout < 0 {
+		return fieldError("Timeout", "is negative")
+	}
+	if c.HTTPClient != nil && (c.TLS != nil || len(c.PinnedKeys) > 0) {
+		return fieldError("HTTPClient", "brings its own TLS; remove TLS and PinnedKeys, or HTTPClient")
+	}
+	_, err := hardenClientTLS(c.TLS, c.PinnedKeys)
+	return err
+}
+
+func (c *ClientConfig) validateVersions() error {
+	r := c.versions()
+	if r.min < 1 || r.min > r.max {
+		return fieldError("MinProtocolVersion", "the range %d to %d is empty; write 1 or more, and at most MaxProtocolVersion", r.min, r.max)
+	}
+	return nil
+}
+
+// versions returns the application versions that the client speaks.
+func (c *ClientConfig) versions() versionRange {
+	exact := cmp.Or(c.ProtocolVersion, defaultProtocolVersion)
+	return versionRange{
+		min: int32(cmp.Or(c.MinProtocolVersion, min(exact, cmp.Or(c.MaxProtocolVersion, exact)))), //nolint:gosec // versions are small
+		max: int32(cmp.Or(c.MaxProtocolVersion, max(exact, c.MinProtocolVersion))),               //nolint:gosec // versions are small
+	}
+}
+
+// withDefaults returns a copy that shares no mutable memory with c and holds the
+// defaults.
+func (c *ClientConfig) withDefaults() ClientConfig {
+	out := *c
+	out.Plugins = maps.Clone(c.Plugins)
+	out.Metadata = c.Metadata.clone()
+	out.Secret = slices.Clone(c.Secret)
+	out.PinnedKeys = slices.Clone(c.PinnedKeys)
+	out.Interceptors = slices.Clone(c.Interceptors)
+	out.HostURL = cmp.Or(c.HostURL, c.Endpoint)
+	out.DiscoveryServiceName = cmp.Or(c.DiscoveryServiceName, "plugin-host")
+	out.MagicCookieKey = cmp.Or(c.MagicCookieKey, DefaultMagicCookieKey)
+	out.MagicCookieValue = cmp.Or(c.MagicCookieValue, DefaultMagicCookieValue)
+	out.ProtocolVersion = cmp.Or(c.ProtocolVersion, defaultProtocolVersion)
+	out.Timeout = cmp.Or(c.Timeout, defaultClientTimeout)
+	if c.Logger == nil {
+		out.Logger = slog.New(slog.DiscardHandler)
+	}
+	return out
+}
+
+// parseHostURL accepts the base URL of a host: scheme and authority, nothing else.
+func parseHostURL(raw string, allowInsecure bool) (*url.URL, error) {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return nil, errors.New("is no URL; write for example \"https://127.0.0.1:8443\"")
+	}
+	switch {
+	case u.Scheme == "http" && !allowInsecure:
+		return nil, errors.New("is plaintext; write https://, or set AllowInsecure for development")
+	case u.Scheme != "https" && u.Scheme != "http":
+		return nil, fmt.Errorf("has scheme %q; write https://host:port", u.Scheme)
+	case u.Host == "" || u.Hostname() == "":
+		return nil, errors.New("names no host; write https://host:port")
+	case u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.ForceQuery:
+		return nil, errors.New("carries credentials, a query or a fragment; write https://host:port and nothing else")
+	case strings.Trim(u.Path, "/") != "":
+		return nil, fmt.Errorf("has path %q; write https://host:port and nothing else", u.Path)
+	}
+	return &url.URL{Scheme: u.Scheme, Host: u.Host}, nil
+}

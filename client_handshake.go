@@ -1,0 +1,238 @@
+package connectplugin
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/url"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
+	"github.com/masegraye/connect-plugin-go/internal/certs"
+	"github.com/masegraye/connect-plugin-go/internal/transcript"
+)
+
+// enrol performs one handshake: a renewal where current holds a token, and a new
+// enrolment otherwise.
+func (c *Client) enrol(ctx context.Context, current identity) error {
+	c.enrolling.Lock()
+	defer c.enrolling.Unlock()
+	c.mu.Lock()
+	host, closed := c.host, c.closed
+	c.mu.Unlock()
+	if closed {
+		return ErrClientClosed
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
+	defer cancel()
+	defer context.AfterFunc(c.life, cancel)()
+	conn, err := c.dialHost(ctx, host)
+	if err != nil {
+		return fmt.Errorf("connect to %s: %w", host, err)
+	}
+	defer conn.close()
+	x := &exchange{cfg: &c.cfg, conn: conn, current: current}
+	if err := x.run(ctx, host); err != nil {
+		return err
+	}
+	return c.adopt(x)
+}
+
+// reenrol replaces an identity that the host no longer knows. It does nothing
+// where somebody else replaced it already.
+func (c *Client) reenrol(ctx context.Context, stale identity) error {
+	if now := c.currentIdentity(); now.token != stale.token {
+		return nil
+	}
+	if stale.managed {
+		return connect.NewError(connect.CodeUnauthenticated, errIdentityEnded)
+	}
+	return c.enrol(ctx, identity{})
+}
+
+// adopt takes over the outcome of a handshake.
+func (c *Client) adopt(x *exchange) error {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return ErrClientClosed
+	}
+	isNew := c.identity.runtimeID != x.identity.runtimeID
+	c.adoptLocked(x)
+	changed := c.changed
+	c.mu.Unlock()
+	for _, w := range x.resp.GetWarnings() {
+		c.cfg.Logger.Warn("the host warns", keyReason, printable(w))
+	}
+	if isNew && changed != nil {
+		changed()
+	}
+	return nil
+}
+
+func (c *Client) adoptLocked(x *exchange) {
+	c.identity, c.ready = x.identity, true
+	c.version, c.warnings = x.resp.GetAppProtocolVersion(), x.resp.GetWarnings()
+	c.plugins = map[string]*connectpluginv1.PluginInfo{}
+	for _, p := range x.resp.GetPlugins() {
+		c.plugins[p.GetName()] = p
+	}
+	if x.conn.state != nil && len(x.conn.state.PeerCertificates) > 0 {
+		c.hostCert = certs.CertificateIdentity(x.conn.state.PeerCertificates[0])
+	}
+	if !c.identity.expires.IsZero() && !c.renewing {
+		c.renewing = true
+		c.tasks.Go(c.renew)
+	}
+}
+
+// Renewal times.
+const (
+	renewAfter    = 2.0 / 3 // of the lifetime that is left
+	renewRetryMin = time.Second
+)
+
+// renew keeps the identity alive until the client closes.
+func (c *Client) renew() {
+	var failures int
+	for {
+		id := c.currentIdentity()
+		wait := time.Duration(float64(time.Until(id.expires)) * renewAfter)
+		if failures > 0 {
+			wait = backoffDelay(failures)
+		}
+		if !waitFor(c.life, max(wait, renewRetryMin)) {
+			return
+		}
+		if now := c.currentIdentity(); now.token != id.token || now.managed {
+			failures = 0
+			continue
+		}
+		err := c.enrol(c.life, id)
+		if connect.CodeOf(err) == connect.CodeUnauthenticated {
+			err = c.reenrol(c.life, id)
+		}
+		if failures++; err == nil {
+			failures = 0
+			continue
+		}
+		c.cfg.Logger.Warn("renewing the runtime token failed; trying again", keyError, err)
+	}
+}
+
+// exchange is one handshake as the client sees it.
+type exchange struct {
+	cfg     *ClientConfig
+	conn    *pinnedConnection
+	current identity
+
+	req      *connectpluginv1.HandshakeRequest
+	resp     *connectpluginv1.HandshakeResponse
+	binding  []byte
+	identity identity
+}
+
+func (x *exchange) run(ctx context.Context, host *url.URL) error {
+	if err := x.prepare(); err != nil {
+		return err
+	}
+	req := connect.NewRequest(x.req)
+	if x.current.token != "" {
+		req.Header().Set(headerRuntimeID, x.current.runtimeID)
+		req.Header().Set(headerAuthorization, bearerPrefix+x.current.token)
+	}
+	client := connectpluginv1connect.NewHandshakeServiceClient(x.conn.client, host.String(),
+		connect.WithInterceptors(x.cfg.Interceptors...), connect.WithReadMaxBytes(maxHostMessage))
+	resp, err := client.Handshake(ctx, req)
+	if err != nil {
+		return x.explain(err)
+	}
+	x.resp = resp.Msg
+	return x.check()
+}
+
+// prepare builds the request and proves it.
+func (x *exchange) prepare() error {
+	r, c := x.cfg.versions(), x.cfg
+	x.req = &connectpluginv1.HandshakeRequest{
+		CoreProtocolVersion: coreProtocolVersion,
+		AppProtocolVersion:  int32(c.ProtocolVersion), //nolint:gosec // validated to be small
+		MinProtocolVersion:  r.min,
+		MaxProtocolVersion:  r.max,
+		MagicCookieKey:      c.MagicCookieKey,
+		MagicCookieValue:    c.MagicCookieValue,
+		RequestedPlugins:    c.Plugins.Keys(),
+		SelfId:              c.SelfID,
+		SelfVersion:         c.SelfVersion,
+		ClientNonce:         make([]byte, nonceBytes),
+		IssuedAt:            timestamppb.Now(),
+		Provides:            wireDeclarations(c.Metadata.Provides),
+		Requires:            wireDependencies(c.Metadata.Requires),
+	}
+	_, _ = rand.Read(x.req.GetClientNonce())
+	if len(c.Secret) == 0 {
+		return nil
+	}
+	if x.conn.state != nil {
+		binding, err := transcript.ChannelBinding(x.conn.state)
+		if err != nil {
+			return fmt.Errorf("channel binding: %w", err)
+		}
+		x.binding = binding
+	}
+	return signHandshakeRequest(x.req, c.Secret, x.binding)
+}
+
+// explain says in words what a refusal means.
+func (x *exchange) explain(err error) error {
+	switch connect.CodeOf(err) {
+	case connect.CodeUnauthenticated:
+		return fmt.Errorf("%w: the host does not accept self id %q: it may not be in the host's policy, or its secret or "+
+			"certificate is wrong; the host's log says which: %w", ErrHandshakeRefused, x.cfg.SelfID, err)
+	case connect.CodeInvalidArgument, connect.CodeFailedPrecondition, connect.CodePermissionDenied, connect.CodeUnimplemented,
+		connect.CodeNotFound:
+		return fmt.Errorf("%w: %w", ErrHandshakeRefused, err)
+	case connect.CodeResourceExhausted:
+		return fmt.Errorf("the host takes no more handshakes from here for now: %w", err)
+	case connect.CodeCanceled, connect.CodeUnknown, connect.CodeDeadlineExceeded, connect.CodeAlreadyExists, connect.CodeAborted,
+		connect.CodeOutOfRange, connect.CodeInternal, connect.CodeUnavailable, connect.CodeDataLoss:
+	}
+	return fmt.Errorf("handshake: %w", err)
+}
+
+// check believes the answer only where it is proven, complete and within what
+// the client demands.
+func (x *exchange) check() error {
+	m, r := x.resp, x.cfg.versions()
+	if len(x.cfg.Secret) > 0 && !verifyHandshakeResponse(x.req, m, x.cfg.Secret, x.binding) {
+		return fmt.Errorf("%w: its answer does not prove that it holds the secret of %q, or was altered on the way", ErrHostNotTrusted, x.cfg.SelfID)
+	}
+	switch v := m.GetAppProtocolVersion(); {
+	case m.GetCoreProtocolVersion() != coreProtocolVersion:
+		return fmt.Errorf("%w: it answers with core protocol version %d", ErrHostNotTrusted, m.GetCoreProtocolVersion())
+	case v < r.min || v > r.max:
+		return fmt.Errorf("%w: it answers with application version %d, outside %d to %d", ErrHostNotTrusted, v, r.min, r.max)
+	}
+	if x.cfg.SelfID == "" {
+		return nil
+	}
+	if err := validateIdentity(m.GetRuntimeId(), m.GetRuntimeToken()); err != nil {
+		return fmt.Errorf("%w: %w", ErrHostNotTrusted, err)
+	}
+	if x.current.token != "" && m.GetRuntimeId() != x.current.runtimeID {
+		return fmt.Errorf("%w: a renewal changed the runtime id", ErrHostNotTrusted)
+	}
+	x.identity = identity{runtimeID: m.GetRuntimeId(), token: m.GetRuntimeToken()}
+	if e := m.GetTokenExpiresAt(); e != nil {
+		if err := e.CheckValid(); err != nil {
+			return errors.Join(ErrHostNotTrusted, err)
+		}
+		x.identity.expires = e.AsTime()
+	}
+	return nil
+}

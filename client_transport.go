@@ -1,0 +1,127 @@
+package connectplugin
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/http"
+	"net/url"
+	"time"
+
+	"connectrpc.com/connect"
+)
+
+// Bounds of a client's connections.
+const (
+	clientDialTimeout  = 10 * time.Second
+	hostIdleTimeout  = 2 * time.Minute
+	clientMaxHeader    = 64 << 10
+	clientPingAfter    = 30 * time.Second
+	clientPingTimeout  = 15 * time.Second
+)
+
+// setTransport makes the client's transport, or takes the configured one so that
+// it follows no redirect.
+func (c *Client) setTransport() error {
+	c.closeIdle = func() {}
+	if c.cfg.HTTPClient != nil {
+		c.transport = c.cfg.HTTPClient
+		if hc, ok := c.cfg.HTTPClient.(*http.Client); ok {
+			own := *hc
+			own.CheckRedirect = noRedirect
+			c.transport = &own
+		}
+		return nil
+	}
+	cfg, err := hardenClientTLS(c.cfg.TLS, c.cfg.PinnedKeys)
+	if err != nil {
+		return err
+	}
+	t := newHostTransport(cfg, c.cfg.AllowInsecure)
+	c.transport = &http.Client{Transport: t, CheckRedirect: noRedirect}
+	c.closeIdle = t.CloseIdleConnections
+	return nil
+}
+
+// noRedirect hands a redirect to the caller as the answer that it is, so that
+// credentials go nowhere else.
+func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+
+// newHostTransport makes an HTTP/2 transport. It knows no proxy.
+func newHostTransport(cfg *tls.Config, allowInsecure bool) *http.Transport {
+	var protocols http.Protocols
+	protocols.SetHTTP2(true)
+	protocols.SetUnencryptedHTTP2(allowInsecure)
+	return &http.Transport{
+		TLSClientConfig:        cfg,
+		Protocols:              &protocols,
+		DialContext:            (&net.Dialer{Timeout: clientDialTimeout}).DialContext,
+		TLSHandshakeTimeout:    clientDialTimeout,
+		IdleConnTimeout:        hostIdleTimeout,
+		MaxResponseHeaderBytes: clientMaxHeader,
+		HTTP2: &http.HTTP2Config{
+			SendPingTimeout: clientPingAfter,
+			PingTimeout:     clientPingTimeout,
+		},
+	}
+}
+
+// errOneConnection says that a handshake's connection broke.
+var errOneConnection = errors.New("the connection of the handshake was lost")
+
+// pinnedConnection is one connection to the host, dialled before the request
+// that goes over it, so that the request can be bound to it.
+type pinnedConnection struct {
+	client connect.HTTPClient
+	state  *tls.ConnectionState // nil in plaintext and with a foreign HTTP client
+	close  func()
+}
+
+// dialHost opens a connection for one handshake.
+func (c *Client) dialHost(ctx context.Context, host *url.URL) (*pinnedConnection, error) {
+	if c.cfg.HTTPClient != nil || host.Scheme != "https" {
+		return &pinnedConnection{client: c.transport, close: func() {}}, nil
+	}
+	cfg, err := hardenClientTLS(c.cfg.TLS, c.cfg.PinnedKeys)
+	if err != nil {
+		return nil, err
+	}
+	addr := host.Host
+	if host.Port() == "" {
+		addr = net.JoinHostPort(host.Hostname(), "443")
+	}
+	if cfg.ServerName == "" {
+		cfg.ServerName = host.Hostname()
+	}
+	dialer := &tls.Dialer{NetDialer: &net.Dialer{Timeout: clientDialTimeout}, Config: cfg}
+	raw, err := dialer.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	conn, ok := raw.(*tls.Conn)
+	if !ok {
+		_ = raw.Close()
+		return nil, errOneConnection
+	}
+	state := conn.ConnectionState()
+	t := newHostTransport(nil, false)
+	ready := make(chan net.Conn, 1)
+	ready <- conn
+	t.DialTLSContext = func(context.Context, string, string) (net.Conn, error) {
+		select {
+		case conn := <-ready:
+			return conn, nil
+		default:
+			return nil, errOneConnection
+		}
+	}
+	return &pinnedConnection{
+		client: &http.Client{Transport: t, CheckRedirect: noRedirect},
+		state:  &state,
+		close: func() {
+			t.CloseIdleConnections()
+			_ = conn.Close()
+		},
+	}, nil
+}

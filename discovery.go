@@ -1,0 +1,179 @@
+package connectplugin
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+)
+
+// Endpoint is one place where a service can be reached.
+type Endpoint struct {
+	// URL is its base URL, for example "https://127.0.0.1:8443".
+	URL string
+	// Weight is its share of the traffic beside other endpoints. Zero counts as 1.
+	Weight int
+	// Metadata is what else is known about it. Nil means nothing.
+	Metadata map[string]string
+}
+
+// DiscoveryEvent is the state of a service at some moment, not a change of it.
+type DiscoveryEvent struct {
+	// ServiceName is the service that the event is about.
+	ServiceName string
+	// Endpoints are all its endpoints now. Empty means that there is none.
+	Endpoints []Endpoint
+	// Error says that discovery itself has trouble; Endpoints are then the last
+	// that were known.
+	Error error
+}
+
+// DiscoveryService finds the endpoints of services. It is used concurrently.
+type DiscoveryService interface {
+	// Discover returns the endpoints of a service, which are the caller's to
+	// change, or an error that wraps [ErrNoEndpoints] if there are none.
+	Discover(ctx context.Context, serviceName string) ([]Endpoint, error)
+	// Watch sends the state of a service, at once and whenever it changes, and
+	// closes the channel when ctx ends. A slow reader misses states in between
+	// but never the latest.
+	Watch(ctx context.Context, serviceName string) (<-chan DiscoveryEvent, error)
+}
+
+// StaticDiscovery is a [DiscoveryService] over a table that its owner fills. The
+// zero value is an empty table. It is safe for concurrent use and starts no
+// goroutine.
+type StaticDiscovery struct {
+	mu        sync.Mutex
+	endpoints map[string][]Endpoint
+	watchers  map[string]map[*discoveryWatcher]struct{}
+}
+
+// discoveryWatcher is guarded by the lock of its StaticDiscovery.
+type discoveryWatcher struct {
+	events chan DiscoveryEvent // holds the latest event that was not read
+}
+
+// NewStaticDiscovery returns a table with a copy of endpoints by service name.
+func NewStaticDiscovery(endpoints map[string][]Endpoint) *StaticDiscovery {
+	d := &StaticDiscovery{}
+	for name, list := range endpoints {
+		for _, e := range list {
+			d.addLocked(name, e)
+		}
+	}
+	return d
+}
+
+// AddEndpoint adds a copy of endpoint to a service, in place of the one with the
+// same URL if there is one.
+func (d *StaticDiscovery) AddEndpoint(serviceName string, endpoint Endpoint) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.addLocked(serviceName, endpoint)
+	d.notifyLocked(serviceName)
+}
+
+// RemoveService removes all endpoints of a service. Its watchers go on.
+func (d *StaticDiscovery) RemoveService(serviceName string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if _, ok := d.endpoints[serviceName]; !ok {
+		return
+	}
+	delete(d.endpoints, serviceName)
+	d.notifyLocked(serviceName)
+}
+
+// Discover implements [DiscoveryService].
+func (d *StaticDiscovery) Discover(ctx context.Context, serviceName string) ([]Endpoint, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	list := d.endpoints[serviceName]
+	if len(list) == 0 {
+		return nil, fmt.Errorf("%w of %q", ErrNoEndpoints, serviceName)
+	}
+	return cloneEndpoints(list), nil
+}
+
+// Watch implements [DiscoveryService]. A service that is not there yet can be
+// watched; its first event has no endpoints. The watch lasts as long as ctx.
+func (d *StaticDiscovery) Watch(ctx context.Context, serviceName string) (<-chan DiscoveryEvent, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	w := &discoveryWatcher{events: make(chan DiscoveryEvent, 1)}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.watchers == nil {
+		d.watchers = map[string]map[*discoveryWatcher]struct{}{}
+	}
+	if d.watchers[serviceName] == nil {
+		d.watchers[serviceName] = map[*discoveryWatcher]struct{}{}
+	}
+	d.watchers[serviceName][w] = struct{}{}
+	w.replaceLocked(d.eventLocked(serviceName))
+	context.AfterFunc(ctx, func() { d.endWatch(serviceName, w) })
+	return w.events, nil
+}
+
+func (d *StaticDiscovery) endWatch(serviceName string, w *discoveryWatcher) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.watchers[serviceName], w)
+	if len(d.watchers[serviceName]) == 0 {
+		delete(d.watchers, serviceName)
+	}
+	close(w.events)
+}
+
+func (d *StaticDiscovery) addLocked(serviceName string, endpoint Endpoint) {
+	if d.endpoints == nil {
+		d.endpoints = map[string][]Endpoint{}
+	}
+	endpoint = endpoint.clone()
+	list := d.endpoints[serviceName]
+	i := slices.IndexFunc(list, func(e Endpoint) bool { return e.URL == endpoint.URL })
+	if i < 0 {
+		d.endpoints[serviceName] = append(list, endpoint)
+		return
+	}
+	list[i] = endpoint
+}
+
+func (d *StaticDiscovery) notifyLocked(serviceName string) {
+	for w := range d.watchers[serviceName] {
+		w.replaceLocked(d.eventLocked(serviceName))
+	}
+}
+
+// eventLocked returns the state of a service in memory of its own.
+func (d *StaticDiscovery) eventLocked(serviceName string) DiscoveryEvent {
+	return DiscoveryEvent{ServiceName: serviceName, Endpoints: cloneEndpoints(d.endpoints[serviceName])}
+}
+
+// replaceLocked puts event where an older one may still wait. Only the holder of
+// the lock writes, so that it never blocks.
+func (w *discoveryWatcher) replaceLocked(event DiscoveryEvent) {
+	select {
+	case <-w.events:
+	default:
+	}
+	w.events <- event
+}
+
+func (e Endpoint) clone() Endpoint {
+	e.Metadata = maps.Clone(e.Metadata)
+	return e
+}
+
+func cloneEndpoints(list []Endpoint) []Endpoint {
+	out := make([]Endpoint, len(list))
+	for i, e := range list {
+		out[i] = e.clone()
+	}
+	return out
+}

@@ -1,0 +1,66 @@
+package connectplugin
+
+import (
+	"errors"
+	"fmt"
+
+	"connectrpc.com/connect"
+)
+
+// Sentinel errors that a caller may branch on with [errors.Is].
+var (
+	// ErrInvalidConfig is wrapped by every error about a configuration. The
+	// text names the field and what to write instead.
+	ErrInvalidConfig = errors.New("invalid configuration")
+	// ErrEmptyPluginSet is returned by [PluginSet.Validate] for a set without
+	// plugins.
+	ErrEmptyPluginSet = errors.New("plugin set is empty")
+	// ErrInvalidPluginImpl is wrapped where an implementation in
+	// [ServeConfig.Impls] is missing or refused by its plugin.
+	ErrInvalidPluginImpl = errors.New("invalid plugin implementation")
+	// ErrPluginNotFound is returned by [Client.Dispense] for a name that the
+	// client does not know or the host does not offer.
+	ErrPluginNotFound = errors.New("plugin not found")
+	// ErrClientNotConnected is returned by client methods that need a
+	// handshake, before [Client.Connect] succeeded.
+	ErrClientNotConnected = errors.New("client is not connected")
+	// ErrClientClosed is returned by every client method after [Client.Close].
+	ErrClientClosed = errors.New("client is closed")
+	// ErrNoEndpoints is returned where discovery knows no endpoint of the name.
+	ErrNoEndpoints = errors.New("no endpoints")
+	// ErrNoReadyEndpoints is returned where endpoints are known and none of
+	// them can be used.
+	ErrNoReadyEndpoints = errors.New("no ready endpoints")
+	// ErrHostClosed is returned by [Host.Serve] and [Host.ListenAndServe] after
+	// [Host.Shutdown].
+	ErrHostClosed = errors.New("host is closed")
+	// ErrHandshakeRefused is wrapped by [Client.Connect] when the host answered
+	// and refused, so that trying again with the same configuration is of no use.
+	ErrHandshakeRefused = errors.New("handshake refused")
+	// ErrHostNotTrusted is wrapped by [Client.Connect] when the host's answer
+	// does not prove that it holds the client's secret, or promises less than
+	// the client demands.
+	ErrHostNotTrusted = errors.New("host is not trusted")
+)
+
+// errorf makes a Connect error with a code; %w wraps as in [fmt.Errorf].
+func errorf(code connect.Code, format string, args ...any) *connect.Error {
+	return connect.NewError(code, fmt.Errorf(format, args...))
+}
+
+// fieldError names a configuration field and what to write instead.
+func fieldError(field, format string, args ...any) error {
+	return fmt.Errorf("%w: %s: %s", ErrInvalidConfig, field, fmt.Sprintf(format, args...))
+}
+
+// Errors to peers. They are constant: what happened goes to the host's log and
+// audit sink, a stranger gets nothing to learn from.
+var (
+	errUnauthenticated = errors.New("unauthenticated")
+	errDenied          = errors.New("permission denied")
+	errNotAvailable    = errors.New("not available")
+	errTooMany         = errors.New("too many requests")
+	errIdentityEnded   = errors.New("identity ended")
+	errIdle            = errors.New("nothing moved for too long")
+	errShuttingDown    = errors.New("host is shutting down")
+)

@@ -1,0 +1,305 @@
+package connectplugin
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
+	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
+	"github.com/masegraye/connect-plugin-go/internal/transcript"
+)
+
+const nonceBytes = 32
+
+// errHandshakeRefused is all that a stranger learns of a refused claim.
+var errHandshakeRefused = errors.New("handshake refused")
+
+// HandshakeServer issues and renews runtime identities. It is safe for
+// concurrent use. Called from Go in the host's process it trusts its caller and
+// asks for no proof.
+type HandshakeServer struct {
+	hub    *hub // fixed at creation
+	nonces atomic.Pointer[nonces]
+	offer  func(ctx context.Context, id *tokenstore.Identity, requested []string) offer // set before serving; may be nil
+}
+
+// offer is what a handshake tells a plugin about the host.
+type offer struct {
+	plugins      []*connectpluginv1.PluginInfo
+	capabilities []*connectpluginv1.Capability
+}
+
+// NewHandshakeServer makes a handshake server of a host's configuration. Nil
+// means the zero configuration, whose nil policy accepts no plugin.
+func NewHandshakeServer(cfg *ServeConfig) *HandshakeServer {
+	if cfg == nil {
+		cfg = &ServeConfig{}
+	}
+	s := &HandshakeServer{hub: newHub(cfg)}
+	s.remember(s.hub.config())
+	return s
+}
+
+// configure takes over the configuration of the host; cfg holds the defaults.
+func (s *HandshakeServer) configure(cfg *ServeConfig) {
+	s.hub.configure(cfg)
+	s.hub.store.Configure(storeConfig(cfg))
+	s.remember(cfg)
+}
+
+func (s *HandshakeServer) remember(cfg *ServeConfig) {
+	rc := transcript.ReplayConfig{
+		Skew:       cfg.HandshakeAuth.MaxClockSkew,
+		MaxTotal:   cfg.HandshakeAuth.ReplayCacheSize,
+		MaxPerSelf: max(cfg.HandshakeAuth.ReplayCacheSize/replayShare, 1),
+	}
+	n := &nonces{bound: transcript.NewReplay(rc)}
+	rc.Since = time.Now()
+	n.unbound = transcript.NewReplay(rc)
+	s.nonces.Store(n)
+}
+
+// replayShare is the part of the replay cache that one self id may fill: one of
+// so many.
+const replayShare = 16
+
+// nonces are the handshakes that were accepted. A proof that is bound to its TLS
+// connection is of no use on another one; an unbound proof issued before this
+// host began may have been used with the host before it and is refused.
+type nonces struct {
+	bound, unbound *transcript.Replay
+}
+
+// HandshakeServerHandler returns the path and the handler of the handshake, for
+// a server of your own. It demands TLS unless the configuration allows
+// plaintext.
+func HandshakeServerHandler(server *HandshakeServer) (string, http.Handler) {
+	path, h := connectpluginv1connect.NewHandshakeServiceHandler(server,
+		connect.WithReadMaxBytes(server.hub.config().Limits.MaxMessageBytes))
+	return path, &guarded{hub: func() *hub { return server.hub }, access: accessEnrol, unary: unaryProcedure, next: h}
+}
+
+// ValidateToken reports whether token is a live token of runtimeID. It does not
+// look at the client certificate that the token may be bound to; requests over
+// the wire are checked against it too.
+func (s *HandshakeServer) ValidateToken(runtimeID string, token string) bool {
+	_, err := s.hub.store.Match(runtimeID, token)
+	return err == nil
+}
+
+// Handshake agrees on versions and issues a runtime identity, or renews the one
+// whose current token the request presents. Whatever is wrong with a claim of
+// identity, the peer gets the same error; the log says what it was.
+func (s *HandshakeServer) Handshake(ctx context.Context, req *connect.Request[connectpluginv1.HandshakeRequest]) (*connect.Response[connectpluginv1.HandshakeResponse], error) {
+	hs := &handshake{server: s, hub: s.hub, cfg: s.hub.config(), req: req.Msg}
+	if req.Spec().Procedure != "" {
+		p, ok := peerFrom(ctx)
+		if !ok {
+			return nil, connect.NewError(connect.CodeUnauthenticated, errUnauthenticated)
+		}
+		hs.peer = p
+	}
+	if err := hs.run(ctx); err != nil {
+		return nil, hs.refusal(ctx, err, req.Spec().Procedure)
+	}
+	return connect.NewResponse(hs.resp), nil
+}
+
+// handshake is one handshake being served.
+type handshake struct {
+	server *HandshakeServer
+	hub    *hub
+	cfg    *ServeConfig
+	req    *connectpluginv1.HandshakeRequest
+	peer   *peer // nil in the host's own process
+
+	version  int32
+	warnings []string
+	secret   Secret // nil where nothing is proven by a secret
+	binding  []byte // the channel binding that the proof was made with
+	resp     *connectpluginv1.HandshakeResponse
+}
+
+// refused is a claim of identity that is not accepted; the text is for the log.
+type refused string
+
+func (r refused) Error() string { return string(r) }
+
+func (hs *handshake) run(ctx context.Context) error {
+	if err := validateHandshake(hs.req); err != nil {
+		return connect.NewError(connect.CodeInvalidArgument, err)
+	}
+	if err := hs.agree(); err != nil {
+		return err
+	}
+	id, token, err := hs.identity(ctx)
+	if err != nil {
+		return err
+	}
+	return hs.answer(ctx, id, token)
+}
+
+// agree checks the cookie and the versions.
+func (hs *handshake) agree() error {
+	if !equalStrings(hs.req.GetMagicCookieKey(), hs.cfg.MagicCookieKey) ||
+		!equalStrings(hs.req.GetMagicCookieValue(), hs.cfg.MagicCookieValue) {
+		return errorf(connect.CodeInvalidArgument, "magic cookie does not match: this is not the host that the program was made for")
+	}
+	if hs.req.GetCoreProtocolVersion() != coreProtocolVersion {
+		return errorf(connect.CodeFailedPrecondition, "core protocol version %d is not spoken here; write %d",
+			hs.req.GetCoreProtocolVersion(), coreProtocolVersion)
+	}
+	agreed, err := negotiateVersion(hs.req, hs.cfg)
+	if err != nil {
+		return connect.NewError(connect.CodeFailedPrecondition, err)
+	}
+	hs.version = agreed
+	if w := deprecationWarning(agreed, hs.cfg); w != "" {
+		hs.warnings = append(hs.warnings, w)
+	}
+	return nil
+}
+
+// identity issues or renews the identity that the request claims; a request
+// without self id gets none.
+func (hs *handshake) identity(ctx context.Context) (*tokenstore.Identity, string, error) {
+	selfID := hs.req.GetSelfId()
+	if selfID == "" {
+		return nil, "", hs.anonymous()
+	}
+	rules, certIdentity, err := hs.admit(selfID)
+	if err != nil {
+		return nil, "", err
+	}
+	d := hs.declare(rules, certIdentity)
+	if c, ok := callerFrom(ctx); ok && hs.peer != nil {
+		return hs.renew(c, d)
+	}
+	r := tokenstore.Request{SelfID: selfID, SelfVersion: hs.req.GetSelfVersion(), Attributes: d}
+	if rules != nil {
+		r.MaxInstances = rules.maxInstances
+	}
+	if hs.peer != nil {
+		r.Peer, r.Fingerprint = addressKey(hs.peer.addr), hs.peer.fingerprint()
+	}
+	id, token, err := hs.hub.store.Issue(r)
+	if err != nil {
+		return nil, "", err
+	}
+	hs.hub.audit(AuditEvent{Kind: AuditIssued, Peer: id.Peer(), RuntimeID: id.RuntimeID(), SelfID: selfID})
+	return id, token, nil
+}
+
+// anonymous admits a client that asks for no identity: it learns what the host
+// offers to everybody and gets no token.
+func (hs *handshake) anonymous() error {
+	if hs.peer != nil && hs.cfg.HandshakeAuth.RequireCertificate && hs.peer.certificate == nil {
+		return refused("a client certificate is required and none was verified")
+	}
+	return nil
+}
+
+func (hs *handshake) renew(c *caller, d *declaration) (*tokenstore.Identity, string, error) {
+	if c.id.SelfID() != hs.req.GetSelfId() {
+		return nil, "", refused("a renewal names another self id than the identity")
+	}
+	id, token, err := hs.hub.store.Renew(c.id.RuntimeID(), c.token, hs.peer.fingerprint())
+	if err != nil {
+		return nil, "", refused("renewal: " + err.Error())
+	}
+	id.SetAttributes(d)
+	hs.hub.audit(AuditEvent{Kind: AuditRenewed, Peer: id.Peer(), RuntimeID: id.RuntimeID(), SelfID: id.SelfID()})
+	return id, token, nil
+}
+
+// declare intersects nothing: it keeps what the plugin declared and warns of
+// what policy will cut. Policy is asked again at every use.
+func (hs *handshake) declare(rules *pluginRules, certIdentity string) *declaration {
+	d := everything
+	d.certIdentity = certIdentity
+	if len(hs.req.GetClientNonce()) == 0 {
+		return &d // the first wire version declares nothing
+	}
+	var provides, requires []string
+	for _, p := range hs.req.GetProvides() {
+		provides = append(provides, p.GetType())
+		if rules != nil && !rules.provides.has(p.GetType()) {
+			hs.warnings = append(hs.warnings, fmt.Sprintf("provides %q: not allowed by the host's policy", p.GetType()))
+		}
+	}
+	for _, r := range hs.req.GetRequires() {
+		requires = append(requires, r.GetType())
+		if rules != nil && !rules.requires.has(r.GetType()) {
+			hs.warnings = append(hs.warnings, fmt.Sprintf("requires %q: not allowed by the host's policy", r.GetType()))
+		}
+	}
+	d.provides, d.requires = newNameSet(provides), newNameSet(requires)
+	return &d
+}
+
+// answer builds the response and proves it.
+func (hs *handshake) answer(ctx context.Context, id *tokenstore.Identity, token string) error {
+	hs.resp = &connectpluginv1.HandshakeResponse{
+		CoreProtocolVersion: coreProtocolVersion,
+		AppProtocolVersion:  hs.version,
+		ServerMetadata:      maps.Clone(hs.cfg.ServerMetadata),
+		MinProtocolVersion:  int32(hs.cfg.MinProtocolVersion), //nolint:gosec // validated to be small
+		Warnings:            hs.warnings,
+	}
+	if id != nil {
+		hs.resp.RuntimeId, hs.resp.RuntimeToken = id.RuntimeID(), token
+		hs.resp.TokenExpiresAt = timestamppb.New(id.ExpiresAt())
+	}
+	if hs.server.offer != nil {
+		o := hs.server.offer(ctx, id, hs.req.GetRequestedPlugins())
+		hs.resp.Plugins, hs.resp.HostCapabilities = o.plugins, o.capabilities
+	}
+	if len(hs.req.GetClientNonce()) == 0 {
+		return nil
+	}
+	hs.resp.ServerNonce = make([]byte, nonceBytes)
+	_, _ = rand.Read(hs.resp.ServerNonce)
+	if hs.secret != nil {
+		return signHandshakeResponse(hs.req, hs.resp, hs.secret, hs.binding)
+	}
+	return nil
+}
+
+// refusal turns an internal error into what the peer may learn and tells the
+// operator the rest.
+func (hs *handshake) refusal(ctx context.Context, err error, procedure string) error {
+	var coded *connect.Error
+	if errors.As(err, &coded) {
+		return coded
+	}
+	event := AuditEvent{Kind: AuditAuthFailed, SelfID: hs.req.GetSelfId(), Procedure: procedure, Reason: err.Error()}
+	if hs.peer != nil {
+		event.Peer = hs.peer.addr
+	}
+	if errors.Is(err, tokenstore.ErrFull) || errors.Is(err, tokenstore.ErrTooManyInstances) || errors.Is(err, tokenstore.ErrTooManyForPeer) {
+		event.Kind = AuditLimited
+		hs.hub.audit(event)
+		return connect.NewError(connect.CodeResourceExhausted, errTooMany)
+	}
+	hs.hub.audit(event)
+	var claim refused
+	if errors.As(err, &claim) {
+		return connect.NewError(connect.CodeUnauthenticated, errHandshakeRefused)
+	}
+	return connect.NewError(connect.CodeInternal, errNotAvailable)
+}
+
+func equalStrings(a, b string) bool {
+	return subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1
+}

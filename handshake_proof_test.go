@@ -1,0 +1,213 @@
+package connectplugin
+
+import (
+	"bytes"
+	"errors"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/internal/transcript"
+)
+
+var (
+	proofSecret  = bytes.Repeat([]byte{7}, transcript.MinSecretSize)
+	proofBinding = bytes.Repeat([]byte{8}, transcript.BindingSize)
+)
+
+// signedHandshake returns messages in which every field is set, signed.
+func signedHandshake(tb testing.TB, binding []byte) (*connectpluginv1.HandshakeRequest, *connectpluginv1.HandshakeResponse) {
+	tb.Helper()
+	req, resp := &connectpluginv1.HandshakeRequest{}, &connectpluginv1.HandshakeResponse{}
+	counter := 0
+	fillMessage(req.ProtoReflect(), &counter)
+	fillMessage(resp.ProtoReflect(), &counter)
+	req.ClientNonce = bytes.Repeat([]byte{1}, transcript.NonceSize)
+	resp.ServerNonce = bytes.Repeat([]byte{2}, transcript.NonceSize)
+	if err := signHandshakeRequest(req, proofSecret, binding); err != nil {
+		tb.Fatal(err)
+	}
+	if err := signHandshakeResponse(req, resp, proofSecret, binding); err != nil {
+		tb.Fatal(err)
+	}
+	return req, resp
+}
+
+func TestHandshakeProof_HonestMessagesPass(t *testing.T) {
+	t.Parallel()
+	for name, binding := range map[string][]byte{"bound": proofBinding, "not bound": nil} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			req, resp := signedHandshake(t, binding)
+			received, answered := &connectpluginv1.HandshakeRequest{}, &connectpluginv1.HandshakeResponse{}
+			overTheWire(t, req, received)
+			overTheWire(t, resp, answered)
+			if !verifyHandshakeRequest(received, proofSecret, binding) {
+				t.Error("the request is refused")
+			}
+			if !verifyHandshakeResponse(req, answered, proofSecret, binding) {
+				t.Error("the response is refused")
+			}
+		})
+	}
+}
+
+func overTheWire(t *testing.T, from, to proto.Message) {
+	t.Helper()
+	wire, err := proto.Marshal(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := proto.Unmarshal(wire, to); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAudit_PROTO11_EveryAlterationOfAHandshakeIsNoticed(t *testing.T) {
+	t.Parallel()
+	req, resp := signedHandshake(t, proofBinding)
+	for _, a := range alterations(req.ProtoReflect()) {
+		altered, ok := a.of(req).(*connectpluginv1.HandshakeRequest)
+		if !ok || proto.Equal(altered, req) {
+			t.Fatalf("%s: nothing was altered", a.name)
+		}
+		if verifyHandshakeRequest(altered, proofSecret, proofBinding) {
+			t.Errorf("request, %s: the request passes", a.name)
+		}
+		if verifyHandshakeResponse(altered, resp, proofSecret, proofBinding) {
+			t.Errorf("request, %s: the response to another request passes", a.name)
+		}
+	}
+	for _, a := range alterations(resp.ProtoReflect()) {
+		altered, ok := a.of(resp).(*connectpluginv1.HandshakeResponse)
+		if !ok || proto.Equal(altered, resp) {
+			t.Fatalf("%s: nothing was altered", a.name)
+		}
+		if verifyHandshakeResponse(req, altered, proofSecret, proofBinding) {
+			t.Errorf("response, %s: passes", a.name)
+		}
+	}
+	const atLeast = 60
+	if n, m := len(alterations(req.ProtoReflect())), len(alterations(resp.ProtoReflect())); n < atLeast || m < atLeast {
+		t.Errorf("only %d and %d alterations were tried", n, m)
+	}
+}
+
+func TestHandshakeProof_SecretAndBindingAreDemanded(t *testing.T) {
+	t.Parallel()
+	other := bytes.Repeat([]byte{9}, transcript.MinSecretSize)
+	for name, signed := range map[string][]byte{"bound": proofBinding, "not bound": nil} {
+		req, resp := signedHandshake(t, signed)
+		for _, tt := range []struct {
+			name            string
+			secret, binding []byte
+		}{
+			{"another secret", other, signed},
+			{"no secret", nil, signed},
+			{"a short secret", proofSecret[1:], signed},
+			{"another binding", proofSecret, bytes.Repeat([]byte{9}, transcript.BindingSize)},
+			{"a zero binding", proofSecret, make([]byte, transcript.BindingSize)},
+			{"the other kind of binding", proofSecret, map[bool][]byte{true: nil, false: proofBinding}[signed != nil]},
+		} {
+			if verifyHandshakeRequest(req, tt.secret, tt.binding) {
+				t.Errorf("%s, %s: the request passes", name, tt.name)
+			}
+			if verifyHandshakeResponse(req, resp, tt.secret, tt.binding) {
+				t.Errorf("%s, %s: the response passes", name, tt.name)
+			}
+		}
+	}
+}
+
+func TestHandshakeProof_WhatCannotBeSignedIsAnError(t *testing.T) {
+	t.Parallel()
+	nonce := make([]byte, transcript.NonceSize)
+	tests := map[string]struct {
+		secret, client, server []byte
+		request, response      error
+	}{
+		"short secret":       {proofSecret[1:], nonce, nonce, transcript.ErrSecret, transcript.ErrSecret},
+		"no client nonce":    {proofSecret, nil, nonce, transcript.ErrNonce, transcript.ErrNonce},
+		"short client nonce": {proofSecret, nonce[1:], nonce, transcript.ErrNonce, transcript.ErrNonce},
+		"no server nonce":    {proofSecret, nonce, nil, nil, transcript.ErrNonce},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			req, resp := &connectpluginv1.HandshakeRequest{ClientNonce: tt.client}, &connectpluginv1.HandshakeResponse{ServerNonce: tt.server}
+			if err := signHandshakeRequest(req, tt.secret, nil); !errors.Is(err, tt.request) {
+				t.Errorf("request: %v, want %v", err, tt.request)
+			}
+			if err := signHandshakeResponse(req, resp, tt.secret, nil); !errors.Is(err, tt.response) {
+				t.Errorf("response: %v, want %v", err, tt.response)
+			}
+			if tt.request != nil && (len(req.GetClientProof()) > 0 || verifyHandshakeRequest(req, tt.secret, nil)) {
+				t.Error("the request has a proof, or passes without")
+			}
+			if len(resp.GetChallengeResponse()) > 0 || verifyHandshakeResponse(req, resp, tt.secret, nil) {
+				t.Error("the response has a proof, or passes without")
+			}
+		})
+	}
+}
+
+// A proof of one direction is worth nothing in the other.
+func TestHandshakeProof_NoReflection(t *testing.T) {
+	t.Parallel()
+	req, resp := signedHandshake(t, nil)
+	req.ClientProof, resp.ChallengeResponse = resp.GetChallengeResponse(), req.GetClientProof()
+	if verifyHandshakeRequest(req, proofSecret, nil) || verifyHandshakeResponse(req, resp, proofSecret, nil) {
+		t.Error("a proof passes in the other direction")
+	}
+}
+
+func TestHandshakeProof_FieldNumbers(t *testing.T) {
+	t.Parallel()
+	for name, f := range map[string]protoreflect.FieldDescriptor{
+		"client_proof":       (&connectpluginv1.HandshakeRequest{}).ProtoReflect().Descriptor().Fields().ByNumber(clientProofField),
+		"challenge_response": (&connectpluginv1.HandshakeResponse{}).ProtoReflect().Descriptor().Fields().ByNumber(challengeResponseField),
+	} {
+		if f == nil || string(f.Name()) != name {
+			t.Errorf("the number of %s is that of %v", name, f)
+		}
+	}
+}
+
+// FuzzHandshakeTranscript looks for two requests, or two responses, that differ
+// and have the same transcript.
+func FuzzHandshakeTranscript(f *testing.F) {
+	req, resp := signedHandshake(f, nil)
+	for _, m := range []proto.Message{req, resp} {
+		whole, err := proto.Marshal(m)
+		if err != nil {
+			f.Fatal(err)
+		}
+		for _, a := range alterations(m.ProtoReflect()) {
+			altered, err := proto.Marshal(a.of(m))
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(whole, altered)
+		}
+	}
+	f.Fuzz(func(t *testing.T, a, b []byte) {
+		reqA, reqB := &connectpluginv1.HandshakeRequest{}, &connectpluginv1.HandshakeRequest{}
+		if proto.Unmarshal(a, reqA) == nil && proto.Unmarshal(b, reqB) == nil {
+			same := bytes.Equal(handshakeRequestTranscript(reqA, nil).Encoded(), handshakeRequestTranscript(reqB, nil).Encoded())
+			reqA.ClientProof, reqB.ClientProof = nil, nil
+			if same && !proto.Equal(reqA, reqB) {
+				t.Errorf("same transcript:\n%v\n%v", reqA, reqB)
+			}
+		}
+		respA, respB := &connectpluginv1.HandshakeResponse{}, &connectpluginv1.HandshakeResponse{}
+		if proto.Unmarshal(a, respA) == nil && proto.Unmarshal(b, respB) == nil {
+			same := bytes.Equal(handshakeResponseTranscript(req, respA, nil).Encoded(), handshakeResponseTranscript(req, respB, nil).Encoded())
+			respA.ChallengeResponse, respB.ChallengeResponse = nil, nil
+			if same && !proto.Equal(respA, respB) {
+				t.Errorf("same transcript:\n%v\n%v", respA, respB)
+			}
+		}
+	})
+}

@@ -1,0 +1,137 @@
+package connectplugin
+
+import (
+	"context"
+	"net/http"
+	"sync"
+
+	"connectrpc.com/connect"
+
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
+)
+
+// maxHealthServices bounds the services whose status is kept.
+const maxHealthServices = 10_000
+
+// HealthServer tells callers the serving status of the host's services, in the
+// manner of the gRPC health checking protocol. The empty service name is the
+// host as a whole; it serves from the start. It is safe for concurrent use.
+type HealthServer struct {
+	member
+
+	mu       sync.Mutex
+	statuses map[string]connectpluginv1.ServingStatus
+	changed  chan struct{} // closed and replaced at every change
+	closed   bool
+}
+
+// NewHealthServer makes a health server whose overall status is SERVING.
+func NewHealthServer() *HealthServer {
+	return &HealthServer{
+		statuses: map[string]connectpluginv1.ServingStatus{"": connectpluginv1.ServingStatus_SERVING_STATUS_SERVING},
+		changed:  make(chan struct{}),
+	}
+}
+
+// HealthServerHandler returns the path and the handler of the health service,
+// for a server of your own. It serves authenticated callers of the host that the
+// server belongs to; see also [HTTPHealthHandler].
+func HealthServerHandler(server *HealthServer) (string, http.Handler) {
+	path, h := connectpluginv1connect.NewHealthServiceHandler(server)
+	return path, server.guard(unaryProcedure, h)
+}
+
+// HTTPHealthHandler returns a handler for probes: 200 while the overall status
+// is SERVING, 503 otherwise. It tells nothing else and authenticates nobody.
+func HTTPHealthHandler(server *HealthServer) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		probe(w, r, server.ready())
+	})
+}
+
+// SetServingStatus sets the status of a service and tells its watchers. It has
+// no effect after [HealthServer.Shutdown], nor for a new service beyond the
+// 10,000th.
+func (s *HealthServer) SetServingStatus(service string, status connectpluginv1.ServingStatus) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, known := s.statuses[service]; s.closed || (!known && len(s.statuses) >= maxHealthServices) {
+		return
+	}
+	s.statuses[service] = status
+	s.notifyLocked()
+}
+
+// Shutdown sets every status to NOT_SERVING for good and ends every watch.
+func (s *HealthServer) Shutdown() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	s.closed = true
+	for service := range s.statuses {
+		s.statuses[service] = connectpluginv1.ServingStatus_SERVING_STATUS_NOT_SERVING
+	}
+	s.notifyLocked()
+}
+
+func (s *HealthServer) notifyLocked() {
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// Check answers the status of one service, NotFound for an unknown one.
+func (s *HealthServer) Check(ctx context.Context, req *connect.Request[connectpluginv1.HealthCheckRequest]) (*connect.Response[connectpluginv1.HealthCheckResponse], error) {
+	if _, _, err := s.caller(ctx, req.Spec(), req.Header()); err != nil {
+		return nil, err
+	}
+	status, known, _, _ := s.status(req.Msg.GetService())
+	if !known {
+		return nil, connect.NewError(connect.CodeNotFound, errNotAvailable)
+	}
+	return connect.NewResponse(&connectpluginv1.HealthCheckResponse{Status: status}), nil
+}
+
+// Watch sends the status of one service now and at every change, SERVICE_UNKNOWN
+// while nobody set one. It ends with the host.
+func (s *HealthServer) Watch(ctx context.Context, req *connect.Request[connectpluginv1.HealthCheckRequest], stream *connect.ServerStream[connectpluginv1.HealthCheckResponse]) error {
+	if _, _, err := s.caller(ctx, req.Spec(), req.Header()); err != nil {
+		return err
+	}
+	last := connectpluginv1.ServingStatus_SERVING_STATUS_UNSPECIFIED
+	for {
+		status, known, changed, closed := s.status(req.Msg.GetService())
+		if !known {
+			status = connectpluginv1.ServingStatus_SERVING_STATUS_SERVICE_UNKNOWN
+		}
+		if status != last {
+			if err := stream.Send(&connectpluginv1.HealthCheckResponse{Status: status}); err != nil {
+				return err
+			}
+			last = status
+		}
+		if closed {
+			return connect.NewError(connect.CodeUnavailable, errShuttingDown)
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return endOfStream(ctx)
+		}
+	}
+}
+
+func (s *HealthServer) status(service string) (status connectpluginv1.ServingStatus, known bool, changed <-chan struct{}, closed bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	status, known = s.statuses[service]
+	return status, known, s.changed, s.closed
+}
+
+// ready reports whether the overall status is SERVING.
+func (s *HealthServer) ready() bool {
+	status, _, _, _ := s.status("")
+	return status == connectpluginv1.ServingStatus_SERVING_STATUS_SERVING
+}

@@ -1,0 +1,147 @@
+package connectplugin
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"log/slog"
+	"net/http"
+	"sync/atomic"
+
+	"connectrpc.com/connect"
+
+	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
+)
+
+// hub is what the services of one host share: who is who, what policy allows,
+// and where decisions are recorded. The handshake server makes it; the other
+// services are bound to it.
+type hub struct {
+	// Fixed at creation.
+	store *tokenstore.Store
+	decoy Secret // checked where a self id has no secret, so that both take the same time
+
+	settings atomic.Pointer[settings]
+	rules    atomic.Pointer[ruleBook]
+}
+
+// settings is what the host's configuration says to every service. Immutable.
+type settings struct {
+	cfg     *ServeConfig // with defaults
+	audit   *auditor
+	log     *slog.Logger
+	limiter RateLimiter
+}
+
+func newHub(cfg *ServeConfig) *hub {
+	h := &hub{decoy: make(Secret, nonceBytes)}
+	_, _ = rand.Read(h.decoy)
+	c := cfg.withDefaults()
+	h.store = tokenstore.New(storeConfig(c))
+	h.configure(c)
+	h.store.Subscribe(func(e tokenstore.End) {
+		h.audit(AuditEvent{
+			Kind: AuditEnded, Peer: e.Identity.Peer(), RuntimeID: e.Identity.RuntimeID(),
+			SelfID: e.Identity.SelfID(), Reason: string(e.Reason),
+		})
+	})
+	return h
+}
+
+func storeConfig(c *ServeConfig) tokenstore.Config {
+	return tokenstore.Config{
+		TTL:                  c.RuntimeTokenTTL,
+		Grace:                c.Limits.TokenGrace,
+		MaxTotal:             c.Limits.MaxIdentities,
+		MaxPerSelf:           c.Limits.MaxIdentitiesPerSelfID,
+		MaxPerPeer:           c.Limits.MaxIdentitiesPerPeer,
+		MaxGrantsPerIdentity: c.Limits.MaxGrantsPerIdentity,
+	}
+}
+
+// configure replaces what the services read; cfg holds the defaults.
+func (h *hub) configure(cfg *ServeConfig) {
+	h.settings.Store(&settings{
+		cfg:     cfg,
+		log:     cfg.Logger,
+		limiter: cfg.RateLimiter,
+		audit:   &auditor{sink: cfg.Audit, log: cfg.Logger},
+	})
+	h.rules.Store(compilePolicy(cfg.Policy))
+}
+
+func (h *hub) config() *ServeConfig   { return h.settings.Load().cfg }
+func (h *hub) limiter() RateLimiter   { return h.settings.Load().limiter }
+func (h *hub) log() *slog.Logger      { return h.settings.Load().log }
+func (h *hub) audit(event AuditEvent) { h.settings.Load().audit.record(event) }
+
+// auditCall records a decision about a request that is being served.
+func (h *hub) auditCall(ctx context.Context, kind AuditKind, procedure, subject, reason string) {
+	e := AuditEvent{Kind: kind, Procedure: procedure, Subject: subject, Reason: reason}
+	if p, ok := peerFrom(ctx); ok {
+		e.Peer = p.addr
+	}
+	if c, ok := callerFrom(ctx); ok {
+		e.RuntimeID, e.SelfID = c.id.RuntimeID(), c.id.SelfID()
+	}
+	h.audit(e)
+}
+
+// errBoundElsewhere says that a service was given to two hosts.
+var errBoundElsewhere = errors.New("belongs to another host already; make one for each host")
+
+// member is a service of a host. Until it is bound it serves nobody over the
+// wire.
+type member struct {
+	bound atomic.Pointer[hub]
+}
+
+// bind ties the service to a hub, once.
+func (m *member) bind(h *hub) error {
+	if m.bound.CompareAndSwap(nil, h) || m.bound.Load() == h {
+		return nil
+	}
+	return errBoundElsewhere
+}
+
+// caller returns who makes a call. Over the wire that is the authenticated
+// caller or an error. In the host's own process (no procedure) it is the host
+// itself: a nil caller, and the runtime id that the call was made for.
+func (m *member) caller(ctx context.Context, spec connect.Spec, header http.Header) (*caller, string, error) {
+	if spec.Procedure == "" {
+		return nil, header.Get(headerRuntimeID), nil
+	}
+	c, ok := callerFrom(ctx)
+	if h := m.bound.Load(); !ok || h == nil || c.hub != h {
+		return nil, "", connect.NewError(connect.CodeUnauthenticated, errUnauthenticated)
+	}
+	return c, c.id.RuntimeID(), nil
+}
+
+// note records a decision where the service is bound; unbound it is the host's
+// own doing.
+func (m *member) note(ctx context.Context, kind AuditKind, procedure, subject, reason string) {
+	if h := m.bound.Load(); h != nil {
+		h.auditCall(ctx, kind, procedure, subject, reason)
+	}
+}
+
+// guard puts the middleware in front of a service that the user mounts.
+func (m *member) guard(unary func(string) bool, next http.Handler) http.Handler {
+	return &guarded{hub: m.bound.Load, access: accessCaller, unary: unary, next: next}
+}
+
+// endOfStream is the error of a stream whose context ended: why it did, where
+// that is the host's doing.
+func endOfStream(ctx context.Context) error {
+	cause := context.Cause(ctx)
+	switch {
+	case errors.Is(cause, errIdentityEnded):
+		return connect.NewError(connect.CodeUnauthenticated, errIdentityEnded)
+	case errors.Is(cause, errShuttingDown):
+		return connect.NewError(connect.CodeUnavailable, errShuttingDown)
+	case errors.Is(cause, context.DeadlineExceeded):
+		return connect.NewError(connect.CodeDeadlineExceeded, cause)
+	}
+	return connect.NewError(connect.CodeCanceled, ctx.Err())
+}

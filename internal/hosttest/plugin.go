@@ -1,0 +1,149 @@
+package hosttest
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	connectplugin "github.com/masegraye/connect-plugin-go"
+)
+
+// ClientConfig is the configuration of an honest client that proves [Secret] as
+// selfID, without a certificate.
+func (h *Host) ClientConfig(t testing.TB, selfID string) connectplugin.ClientConfig {
+	t.Helper()
+	return connectplugin.ClientConfig{
+		HostURL: h.URL, SelfID: selfID, SelfVersion: "1.0.0",
+		Secret: Secret, TLS: h.StrangerTLS(), Logger: Logger(t),
+	}
+}
+
+// Enrol connects an honest client as selfID that declares what it requires, and
+// closes it at the end of the test.
+func (h *Host) Enrol(t testing.TB, selfID string, edit func(*connectplugin.ClientConfig)) *connectplugin.Client {
+	t.Helper()
+	cfg := h.ClientConfig(t, selfID)
+	if edit != nil {
+		edit(&cfg)
+	}
+	c, err := connectplugin.NewClient(cfg)
+	if err != nil {
+		t.Fatalf("NewClient(%s): %v", selfID, err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	if err := c.Connect(t.Context()); err != nil {
+		t.Fatalf("Connect(%s): %v", selfID, err)
+	}
+	return c
+}
+
+// Requires declares service types that a client requires.
+func Requires(types ...string) []connectplugin.ServiceDependency {
+	var out []connectplugin.ServiceDependency
+	for _, s := range types {
+		out = append(out, connectplugin.ServiceDependency{Type: s})
+	}
+	return out
+}
+
+// Provides declares service types that a client provides, at version 1.0.0.
+func Provides(types ...string) []connectplugin.ServiceDeclaration {
+	var out []connectplugin.ServiceDeclaration
+	for _, s := range types {
+		out = append(out, connectplugin.ServiceDeclaration{Type: s, Version: "1.0.0"})
+	}
+	return out
+}
+
+// Plugin is a plugin that [connectplugin.ServePlugin] runs.
+type Plugin struct {
+	// Client is the plugin's connected client.
+	Client *connectplugin.Client
+
+	cancel context.CancelFunc
+	done   chan error
+}
+
+// StartPlugin runs a plugin that holds a certificate for selfID and proves
+// [Secret]. It returns when the plugin's services are registered, and stops it
+// at the end of the test.
+func (h *Host) StartPlugin(t testing.TB, selfID string, edit func(*connectplugin.PluginServerConfig)) *Plugin {
+	t.Helper()
+	tlsConfig, err := h.Authority.PluginTLS(selfID)
+	if err != nil {
+		t.Fatalf("PluginTLS(%s): %v", selfID, err)
+	}
+	p := &Plugin{done: make(chan error, 1)}
+	connected := make(chan *connectplugin.Client, 1)
+	cfg := &connectplugin.PluginServerConfig{
+		Client: h.ClientConfig(t, selfID),
+		OnConnected: func(_ context.Context, c *connectplugin.Client) error {
+			connected <- c
+			return nil
+		},
+	}
+	cfg.Client.TLS = tlsConfig
+	if edit != nil {
+		edit(cfg)
+	}
+	var ctx context.Context
+	ctx, p.cancel = context.WithCancel(context.Background())
+	go func() { p.done <- connectplugin.ServePlugin(ctx, cfg) }()
+	t.Cleanup(func() { p.Stop(t) })
+	select {
+	case p.Client = <-connected:
+	case err := <-p.done:
+		p.done <- err
+		t.Fatalf("ServePlugin(%s): %v", selfID, err)
+	case <-time.After(wait):
+		t.Fatalf("ServePlugin(%s): did not connect", selfID)
+	}
+	for _, s := range cfg.Services {
+		Eventually(t, "registration of "+s.Type, func() bool {
+			return h.Registered(s.Type, p.Client.RuntimeID())
+		})
+	}
+	return p
+}
+
+// Registered reports whether a plugin holds a registration of a type.
+func (h *Host) Registered(serviceType, runtimeID string) bool {
+	for _, p := range h.Registry().GetAllProviders(serviceType) {
+		if p.RuntimeID == runtimeID {
+			return true
+		}
+	}
+	return false
+}
+
+// Stop ends the plugin and waits for its end, which must be clean. Later calls do
+// nothing.
+func (p *Plugin) Stop(t testing.TB) {
+	t.Helper()
+	if p.cancel == nil {
+		return
+	}
+	p.cancel()
+	p.cancel = nil
+	select {
+	case err := <-p.done:
+		if err != nil && !errors.Is(err, context.Canceled) {
+			t.Errorf("plugin: %v", err)
+		}
+	case <-time.After(wait):
+		t.Error("plugin did not stop")
+	}
+}
+
+// Eventually waits until cond holds and fails the test if it never does.
+func Eventually(t testing.TB, what string, cond func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(wait)
+	for !cond() {
+		if time.Now().After(deadline) {
+			t.Fatalf("never happened: %s", what)
+		}
+		time.Sleep(2 * time.Millisecond) //nolint:forbidigo // polls a real process for a condition
+	}
+}

@@ -1,0 +1,132 @@
+package connectplugin
+
+import (
+	"reflect"
+	"time"
+)
+
+// Limits holds every bound of a host. The zero value of each field is the
+// default that its comment gives; a negative value is refused. Limits are read
+// when the host is made and do not change afterwards.
+type Limits struct {
+	// MaxHeaderBytes bounds the header block of one request, in bytes.
+	// Default 32 KiB.
+	MaxHeaderBytes int
+	// MaxMessageBytes bounds one message to the host's services, in bytes,
+	// before it is decoded and again while it is decompressed. Default 1 MiB.
+	MaxMessageBytes int
+	// MaxCallBytes bounds the body of one request to a capability or to one of
+	// the host's own plugin services, in bytes. Default 64 MiB.
+	MaxCallBytes int64
+	// MaxConnections bounds the open connections; more wait in the listener's
+	// queue. Default 10,000.
+	MaxConnections int
+	// MaxStreamsPerConnection bounds the concurrent HTTP/2 streams of one
+	// connection. Default 256.
+	MaxStreamsPerConnection int
+	// ReadHeaderTimeout bounds the TLS handshake and each request header.
+	// Default 10 s.
+	ReadHeaderTimeout time.Duration
+	// IdleTimeout closes a connection without streams. Default 2 min.
+	IdleTimeout time.Duration
+	// CallTimeout bounds one unary call to the host's own services.
+	// Default 30 s.
+	CallTimeout time.Duration
+	// StreamIdleTimeout ends a routed call in which nothing moved in either
+	// direction. Default 15 min.
+	StreamIdleTimeout time.Duration
+	// DialTimeout bounds connecting to a plugin, TLS included. Default 5 s.
+	DialTimeout time.Duration
+
+	// HandshakesPerSecond and HandshakeBurst limit the handshakes of one peer
+	// address (a /64 for IPv6). Defaults 10 and 50.
+	HandshakesPerSecond float64
+	// HandshakeBurst is the burst to HandshakesPerSecond. Default 50.
+	HandshakeBurst int
+	// RequestsPerSecond and RequestBurst limit the requests of one identity
+	// over every route. Defaults 20,000 and 40,000.
+	RequestsPerSecond float64
+	// RequestBurst is the burst to RequestsPerSecond. Default 40,000.
+	RequestBurst int
+
+	// MaxIdentities bounds the live identities. Default 100,000.
+	MaxIdentities int
+	// MaxIdentitiesPerSelfID bounds the live instances of one self id, where
+	// its policy names no number. Default 100.
+	MaxIdentitiesPerSelfID int
+	// MaxIdentitiesPerPeer bounds the live identities that one peer address
+	// was given. Default 1,000.
+	MaxIdentitiesPerPeer int
+	// MaxGrantsPerIdentity bounds the live capability grants of one identity.
+	// Default 256.
+	MaxGrantsPerIdentity int
+	// TokenGrace is how long the previous token lives after a renewal.
+	// Default 30 s.
+	TokenGrace time.Duration
+
+	// MaxRegistrations bounds the registrations. Default 100,000.
+	MaxRegistrations int
+	// MaxRegistrationsPerPlugin bounds those of one identity. Default 64.
+	MaxRegistrationsPerPlugin int
+	// MaxRegistrationsPerType bounds those of one service type. Default 10,000.
+	MaxRegistrationsPerType int
+	// MaxWatches bounds the open watches. Default 100,000.
+	MaxWatches int
+	// MaxWatchesPerPlugin bounds those of one identity. Default 64.
+	MaxWatchesPerPlugin int
+	// WatchBuffer is how many events of a type are kept for watchers that are
+	// behind; one that fell further back is resynchronised. Default 64.
+	WatchBuffer int
+}
+
+// defaultLimits are the documented defaults.
+var defaultLimits = Limits{
+	MaxHeaderBytes:            32 << 10,
+	MaxMessageBytes:           1 << 20,
+	MaxCallBytes:              64 << 20,
+	MaxConnections:            10_000,
+	MaxStreamsPerConnection:   256,
+	ReadHeaderTimeout:         10 * time.Second,
+	IdleTimeout:               2 * time.Minute,
+	CallTimeout:               30 * time.Second,
+	StreamIdleTimeout:         15 * time.Minute,
+	DialTimeout:               5 * time.Second,
+	HandshakesPerSecond:       10,
+	HandshakeBurst:            50,
+	RequestsPerSecond:         20_000,
+	RequestBurst:              40_000,
+	MaxIdentities:             100_000,
+	MaxIdentitiesPerSelfID:    100,
+	MaxIdentitiesPerPeer:      1_000,
+	MaxGrantsPerIdentity:      256,
+	TokenGrace:                30 * time.Second,
+	MaxRegistrations:          100_000,
+	MaxRegistrationsPerPlugin: 64,
+	MaxRegistrationsPerType:   10_000,
+	MaxWatches:                100_000,
+	MaxWatchesPerPlugin:       64,
+	WatchBuffer:               64,
+}
+
+// withDefaults returns a copy in which zero fields hold their defaults.
+func (l Limits) withDefaults() Limits {
+	out, def := reflect.ValueOf(&l).Elem(), reflect.ValueOf(defaultLimits)
+	for i := range out.NumField() {
+		if out.Field(i).IsZero() {
+			out.Field(i).Set(def.Field(i))
+		}
+	}
+	return l
+}
+
+// validate refuses negative bounds and names the field.
+func (l Limits) validate() error {
+	v := reflect.ValueOf(l)
+	for i := range v.NumField() {
+		f := v.Field(i)
+		if (f.CanInt() && f.Int() < 0) || (f.CanFloat() && !(f.Float() >= 0)) {
+			return fieldError("Limits."+v.Type().Field(i).Name, "is negative; write 0 for the default or a positive bound")
+		}
+	}
+	return nil
+}

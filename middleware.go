@@ -1,0 +1,237 @@
+package connectplugin
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
+)
+
+// access says who may call a route.
+type access int
+
+const (
+	// accessAnyone serves everybody and limits the rate of each peer.
+	accessAnyone access = iota
+	// accessEnrol is the handshake: a stranger asks for an identity, a caller
+	// renews its own.
+	accessEnrol
+	// accessCaller demands a runtime identity.
+	accessCaller
+	// accessGrant leaves the credential, a capability grant, to the broker.
+	accessGrant
+	// accessHostPlugin demands a caller that policy lets call the plugin, or
+	// one that an auth provider knows, unless the plugin is public.
+	accessHostPlugin
+)
+
+// guarded is a handler behind the middleware.
+type guarded struct {
+	hub    func() *hub // nil until the service is bound
+	access access
+	name   string        // of the host's own plugin
+	unary  func(string) bool // whether the call at a path has the unary deadline
+	next   http.Handler
+}
+
+// ServeHTTP identifies the caller before anything of the message is read.
+func (g *guarded) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h := g.hub()
+	if h == nil {
+		refuse(w, r, connect.CodeUnauthenticated, errUnauthenticated)
+		return
+	}
+	p := newPeer(r)
+	ctx := withPeer(r.Context(), p)
+	if !p.secure && !h.config().AllowInsecure {
+		h.auditCall(ctx, AuditAuthFailed, r.URL.Path, "", "plaintext request")
+		refuse(w, r, connect.CodeUnauthenticated, errUnauthenticated)
+		return
+	}
+	if p.certificate != nil {
+		ctx = withPeerCertificates(ctx, p.state.VerifiedChains)
+	}
+	ctx, id, err := g.identify(ctx, h, p, r)
+	if err != nil {
+		refuse(w, r, connect.CodeOf(err), err)
+		return
+	}
+	if !h.allowRate(ctx, p, id, g.access) {
+		h.auditCall(ctx, AuditLimited, r.URL.Path, "", "request rate")
+		refuse(w, r, connect.CodeResourceExhausted, errTooMany)
+		return
+	}
+	g.serve(ctx, h, id, w, r)
+}
+
+// serve runs the handler in a context that ends with the identity and, for unary
+// calls, with the deadline.
+func (g *guarded) serve(ctx context.Context, h *hub, id *tokenstore.Identity, w http.ResponseWriter, r *http.Request) {
+	if g.unary != nil && g.unary(r.URL.Path) {
+		limit := h.config().Limits.CallTimeout
+		// A body that trickles in is cut off as well as a handler that hangs.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(limit))
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, limit)
+		defer cancel()
+	}
+	if id != nil {
+		var cancel context.CancelCauseFunc
+		ctx, cancel = context.WithCancelCause(ctx)
+		stop := id.OnEnd(func() { cancel(errIdentityEnded) })
+		defer func() { stop(); cancel(nil) }()
+	}
+	g.next.ServeHTTP(w, r.WithContext(ctx))
+}
+
+// identify returns the context that carries the caller, as the route's access
+// demands.
+func (g *guarded) identify(ctx context.Context, h *hub, p *peer, r *http.Request) (context.Context, *tokenstore.Identity, error) {
+	presented := len(r.Header[headerRuntimeID]) > 0
+	switch g.access {
+	case accessAnyone, accessGrant:
+		return ctx, nil, nil
+	case accessEnrol:
+		if !presented {
+			return ctx, nil, nil
+		}
+	case accessHostPlugin:
+		if !presented {
+			ctx, err := g.identifyStranger(ctx, h, r)
+			return ctx, nil, err
+		}
+	case accessCaller:
+	}
+	c, err := h.authenticate(ctx, p, r)
+	if err != nil {
+		return ctx, nil, err
+	}
+	ctx = withCaller(ctx, c)
+	r.Header.Del(headerAuthorization)
+	if g.access == accessHostPlugin {
+		if !h.mayCallHostPlugin(c.id, g.name) {
+			h.auditCall(ctx, AuditDenied, r.URL.Path, g.name, "host plugin not allowed by policy")
+			return ctx, nil, connect.NewError(connect.CodePermissionDenied, errDenied)
+		}
+		ctx = WithAuthContext(ctx, &AuthContext{
+			Identity: c.id.SelfID(), Provider: "runtime-token",
+			Claims: map[string]string{"runtime_id": c.id.RuntimeID()},
+		})
+	}
+	return ctx, c.id, nil
+}
+
+// identifyStranger admits callers without a runtime identity to the host's own
+// plugins.
+func (g *guarded) identifyStranger(ctx context.Context, h *hub, r *http.Request) (context.Context, error) {
+	if h.rules.Load().public.has(g.name) {
+		return ctx, nil
+	}
+	providers := h.config().AuthProviders
+	if len(providers) == 0 {
+		h.auditCall(ctx, AuditAuthFailed, r.URL.Path, g.name, "no runtime identity")
+		return ctx, connect.NewError(connect.CodeUnauthenticated, errUnauthenticated)
+	}
+	spec := connect.Spec{Procedure: r.URL.Path}
+	out, err := authenticateHeader(ctx, providers, spec, connect.Peer{Addr: r.RemoteAddr}, r.Header)
+	if err != nil {
+		h.auditCall(ctx, AuditAuthFailed, r.URL.Path, g.name, err.Error())
+		return ctx, connect.NewError(connect.CodeUnauthenticated, errUnauthenticated)
+	}
+	return out, nil
+}
+
+// authenticate proves the runtime identity that the request claims.
+func (h *hub) authenticate(ctx context.Context, p *peer, r *http.Request) (*caller, error) {
+	runtimeID, token, ok := credentials(r.Header)
+	if !ok {
+		h.auditCall(ctx, AuditAuthFailed, r.URL.Path, "", "missing or malformed credentials")
+		return nil, connect.NewError(connect.CodeUnauthenticated, errUnauthenticated)
+	}
+	id, err := h.store.Verify(runtimeID, token, p.fingerprint())
+	if err != nil {
+		h.audit(AuditEvent{
+			Kind: AuditAuthFailed, Peer: p.addr, RuntimeID: runtimeID,
+			Procedure: r.URL.Path, Reason: err.Error(),
+		})
+		return nil, connect.NewError(connect.CodeUnauthenticated, errUnauthenticated)
+	}
+	return &caller{id: id, hub: h, token: token}, nil
+}
+
+// credentials reads the runtime id and the bearer token; each must be there
+// exactly once.
+func credentials(header http.Header) (runtimeID, token string, ok bool) {
+	ids, auth := header[headerRuntimeID], header[headerAuthorization]
+	if len(ids) != 1 || len(auth) != 1 {
+		return "", "", false
+	}
+	token, ok = bearer(auth[0])
+	return ids[0], token, ok && ids[0] != ""
+}
+
+// bearer returns the token of a bearer credential (RFC 6750; the scheme is
+// case-insensitive, RFC 9110).
+func bearer(value string) (string, bool) {
+	if len(value) <= len(bearerPrefix) || !strings.EqualFold(value[:len(bearerPrefix)], bearerPrefix) {
+		return "", false
+	}
+	return value[len(bearerPrefix):], true
+}
+
+// allowRate spends one request of the budget that the caller, or the peer of a
+// stranger, has.
+func (h *hub) allowRate(ctx context.Context, p *peer, id *tokenstore.Identity, a access) bool {
+	limiter, limits := h.limiter(), h.config().Limits
+	if key, ok := rateKeyFromContext(ctx); ok && (id == nil || a != accessEnrol) {
+		return limiter.Allow(key, Rate{RequestsPerSecond: limits.RequestsPerSecond, Burst: limits.RequestBurst})
+	}
+	rate := Rate{RequestsPerSecond: limits.RequestsPerSecond, Burst: limits.RequestBurst}
+	kind := "peer:"
+	if a == accessEnrol {
+		rate = Rate{RequestsPerSecond: limits.HandshakesPerSecond, Burst: limits.HandshakeBurst}
+		kind = "handshake:"
+	}
+	return limiter.Allow(kind+addressKey(p.addr), rate)
+}
+
+var errorWriter = connect.NewErrorWriter()
+
+// refuse answers in the protocol of the request. The error's text is one of the
+// constants in errors.go.
+func refuse(w http.ResponseWriter, r *http.Request, code connect.Code, err error) {
+	if errorWriter.IsSupported(r) {
+		if _, ok := err.(*connect.Error); !ok { //nolint:errorlint // wrapped errors keep their own text
+			err = connect.NewError(code, err)
+		}
+		_ = errorWriter.Write(w, r, err)
+		return
+	}
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	http.Error(w, err.Error(), httpStatus(code))
+}
+
+// httpStatus is the HTTP status of a code outside the RPC protocols.
+func httpStatus(code connect.Code) int {
+	switch code {
+	case connect.CodeUnauthenticated:
+		return http.StatusUnauthorized
+	case connect.CodePermissionDenied:
+		return http.StatusForbidden
+	case connect.CodeNotFound:
+		return http.StatusNotFound
+	case connect.CodeResourceExhausted:
+		return http.StatusTooManyRequests
+	case connect.CodeInvalidArgument, connect.CodeFailedPrecondition, connect.CodeOutOfRange:
+		return http.StatusBadRequest
+	case connect.CodeUnavailable:
+		return http.StatusServiceUnavailable
+	case connect.CodeCanceled, connect.CodeUnknown, connect.CodeDeadlineExceeded, connect.CodeAlreadyExists,
+		connect.CodeAborted, connect.CodeUnimplemented, connect.CodeInternal, connect.CodeDataLoss:
+	}
+	return http.StatusInternalServerError
+}

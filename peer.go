@@ -1,0 +1,113 @@
+package connectplugin
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+
+	"github.com/masegraye/connect-plugin-go/internal/certs"
+	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
+	"github.com/masegraye/connect-plugin-go/internal/transcript"
+)
+
+// peer is the other end of a request's connection.
+type peer struct {
+	addr        string // IP address without port
+	authority   string // the host name that the request was for
+	secure      bool
+	state       *tls.ConnectionState // nil in plaintext
+	certificate *certificate         // nil where none was verified
+}
+
+// certificate is what the host knows of a verified client certificate.
+type certificate struct {
+	leaf        *x509.Certificate
+	identity    string
+	fingerprint tokenstore.Fingerprint
+}
+
+func newCertificate(state *tls.ConnectionState) *certificate {
+	if state == nil || len(state.VerifiedChains) == 0 {
+		return nil
+	}
+	leaf := state.VerifiedChains[0][0]
+	return &certificate{
+		leaf:        leaf,
+		identity:    certs.CertificateIdentity(leaf),
+		fingerprint: sha256.Sum256(leaf.Raw),
+	}
+}
+
+// fingerprint returns the digest of the peer's certificate, zero for none.
+func (p *peer) fingerprint() tokenstore.Fingerprint {
+	if p.certificate == nil {
+		return tokenstore.Fingerprint{}
+	}
+	return p.certificate.fingerprint
+}
+
+// binding returns the TLS channel binding of the connection, nil for none.
+func (p *peer) binding() []byte {
+	if p.state == nil {
+		return nil
+	}
+	b, err := transcript.ChannelBinding(p.state)
+	if err != nil {
+		return nil
+	}
+	return b
+}
+
+// connection caches what is the same for every request of a connection.
+type connection struct {
+	once sync.Once
+	addr string
+	cert *certificate
+}
+
+type (
+	connectionKey struct{}
+	peerKey       struct{}
+)
+
+// withConnection is the server's ConnContext.
+func withConnection(ctx context.Context, _ net.Conn) context.Context {
+	return context.WithValue(ctx, connectionKey{}, &connection{})
+}
+
+func newPeer(r *http.Request) *peer {
+	conn, ok := r.Context().Value(connectionKey{}).(*connection)
+	if !ok {
+		conn = &connection{}
+	}
+	conn.once.Do(func() {
+		conn.addr = addrOnly(r.RemoteAddr)
+		conn.cert = newCertificate(r.TLS)
+	})
+	return &peer{
+		addr: conn.addr, authority: r.Host, secure: r.TLS != nil,
+		state: r.TLS, certificate: conn.cert,
+	}
+}
+
+func withPeer(ctx context.Context, p *peer) context.Context {
+	return context.WithValue(ctx, peerKey{}, p)
+}
+
+func peerFrom(ctx context.Context) (*peer, bool) {
+	p, ok := ctx.Value(peerKey{}).(*peer)
+	return p, ok
+}
+
+// addrOnly strips the port and the zone of a remote address.
+func addrOnly(remote string) string {
+	if ap, err := netip.ParseAddrPort(remote); err == nil {
+		return ap.Addr().Unmap().WithZone("").String()
+	}
+	return remote
+}

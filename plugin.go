@@ -1,0 +1,149 @@
+package connectplugin
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"connectrpc.com/connect"
+
+	"github.com/masegraye/connect-plugin-go/internal/semrange"
+)
+
+// Plugin describes one plugin interface: how its implementation is served and
+// how its client is made. Implementations are stateless values shared by
+// goroutines.
+type Plugin interface {
+	// Metadata names the plugin and what it provides and requires.
+	Metadata() PluginMetadata
+	// ConnectServer makes the handler of an implementation and the path under
+	// which it is mounted, as the generated New…Handler functions do.
+	ConnectServer(impl any) (path string, handler http.Handler, error error)
+	// ConnectClient makes a client that reaches the plugin at baseURL.
+	ConnectClient(baseURL string, httpClient connect.HTTPClient) (any, error)
+}
+
+// PluginMetadata says what a plugin is called, what it provides and requires.
+type PluginMetadata struct {
+	// Name is the plugin's name, for people.
+	Name string
+	// Path is the path under which its service is served, for example
+	// "/kv.v1.KVService/".
+	Path string
+	// Version is the semantic version of the plugin.
+	Version string
+	// Provides lists the service types that it offers to other plugins.
+	Provides []ServiceDeclaration
+	// Requires lists the service types that it calls.
+	Requires []ServiceDependency
+}
+
+// ServiceDeclaration is one service type that a plugin provides.
+type ServiceDeclaration struct {
+	// Type names the service, for example "logger".
+	Type string
+	// Version is the semantic version of the service.
+	Version string
+	// Path is where the plugin serves it, for example "/logger.v1.Logger/".
+	Path string
+}
+
+// ServiceDependency is one service type that a plugin requires.
+type ServiceDependency struct {
+	// Type names the service.
+	Type string
+	// MinVersion is the least version, or a constraint such as ">=1.2, <2".
+	// Empty accepts any.
+	MinVersion string
+	// RequiredForStartup says that the plugin cannot start without it.
+	RequiredForStartup bool
+	// WatchForChanges says that the plugin follows the service's state.
+	WatchForChanges bool
+}
+
+// clone returns a copy that shares no memory with m.
+func (m PluginMetadata) clone() PluginMetadata {
+	m.Provides = slices.Clone(m.Provides)
+	m.Requires = slices.Clone(m.Requires)
+	return m
+}
+
+// validate checks what the metadata declares; field prefixes the error.
+func (m PluginMetadata) validate(field string) error {
+	for i, d := range m.Provides {
+		if err := d.validate(); err != nil {
+			return fieldError(fmt.Sprintf("%s.Provides[%d]", field, i), "%v", err)
+		}
+	}
+	for i, d := range m.Requires {
+		if err := d.validate(); err != nil {
+			return fieldError(fmt.Sprintf("%s.Requires[%d]", field, i), "%v", err)
+		}
+	}
+	return nil
+}
+
+func (d ServiceDeclaration) validate() error {
+	if err := ValidateServiceType(d.Type); err != nil {
+		return err
+	}
+	if err := ValidateVersion(d.Version); err != nil {
+		return err
+	}
+	if d.Path == "" {
+		return nil
+	}
+	return ValidateEndpointPath(d.Path)
+}
+
+func (d ServiceDependency) validate() error {
+	if err := ValidateServiceType(d.Type); err != nil {
+		return err
+	}
+	_, err := semrange.ParseConstraint(d.MinVersion)
+	return err
+}
+
+// PluginSet maps names to plugins. The zero value is empty. It is read
+// concurrently and must not change once it was given to a host or a client.
+type PluginSet map[string]Plugin
+
+// Get returns the plugin of a name.
+func (s PluginSet) Get(name string) (Plugin, bool) {
+	p, ok := s[name]
+	return p, ok && p != nil
+}
+
+// Keys returns the names in sorted order.
+func (s PluginSet) Keys() []string {
+	keys := make([]string, 0, len(s))
+	for name := range s {
+		keys = append(keys, name)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// Validate returns [ErrEmptyPluginSet] for an empty set and an error that names
+// the entry for a nil plugin, an empty name or metadata that this library would
+// not accept from a plugin.
+func (s PluginSet) Validate() error {
+	if len(s) == 0 {
+		return ErrEmptyPluginSet
+	}
+	for _, name := range s.Keys() {
+		field := fmt.Sprintf("Plugins[%q]", name)
+		if strings.TrimSpace(name) == "" {
+			return fieldError(field, "a plugin needs a name")
+		}
+		p, ok := s.Get(name)
+		if !ok {
+			return fieldError(field, "the plugin is nil")
+		}
+		if err := p.Metadata().validate(field + ".Metadata"); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,60 @@
+package connectplugin
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"connectrpc.com/connect"
+
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+)
+
+// pluginControl answers the host's control calls to a plugin. TLS has made sure
+// that the host is the caller.
+type pluginControl struct {
+	server *pluginServer
+	once   sync.Once
+}
+
+// GetHealth answers how the plugin is now.
+func (c *pluginControl) GetHealth(context.Context, *connect.Request[connectpluginv1.GetHealthRequest]) (*connect.Response[connectpluginv1.GetHealthResponse], error) {
+	h := c.server.session.health()
+	return connect.NewResponse(&connectpluginv1.GetHealthResponse{
+		State: h.state, Reason: h.reason, UnavailableDependencies: h.missing,
+	}), nil
+}
+
+// Shutdown begins the end of the plugin and returns at once.
+func (c *pluginControl) Shutdown(_ context.Context, req *connect.Request[connectpluginv1.ShutdownRequest]) (*connect.Response[connectpluginv1.ShutdownResponse], error) {
+	c.once.Do(func() {
+		c.server.cfg.Client.Logger.Info("the host asks the plugin to stop", keyReason, printable(req.Msg.GetReason()))
+		c.server.stop()
+	})
+	return connect.NewResponse(&connectpluginv1.ShutdownResponse{Acknowledged: true}), nil
+}
+
+// GetPluginInfo answers what the plugin is, provides and requires.
+func (c *pluginControl) GetPluginInfo(context.Context, *connect.Request[connectpluginv1.GetPluginInfoRequest]) (*connect.Response[connectpluginv1.GetPluginInfoResponse], error) {
+	cfg := c.server.cfg.Client
+	return connect.NewResponse(&connectpluginv1.GetPluginInfoResponse{
+		SelfId: cfg.SelfID, SelfVersion: cfg.SelfVersion,
+		Provides: wireDeclarations(cfg.Metadata.Provides),
+		Requires: wireDependencies(cfg.Metadata.Requires),
+	}), nil
+}
+
+var errEnrolsItself = errors.New("this plugin enrols itself: its HostURL is set")
+
+// SetRuntimeIdentity takes over the identity that the host assigns, where the
+// plugin waits for one.
+func (c *pluginControl) SetRuntimeIdentity(_ context.Context, req *connect.Request[connectpluginv1.SetRuntimeIdentityRequest]) (*connect.Response[connectpluginv1.SetRuntimeIdentityResponse], error) {
+	if !c.server.session.awaits() {
+		return nil, connect.NewError(connect.CodeFailedPrecondition, errEnrolsItself)
+	}
+	m := req.Msg
+	if err := c.server.session.assign(m); err != nil {
+		return nil, connect.NewError(connect.CodeInvalidArgument, err)
+	}
+	return connect.NewResponse(&connectpluginv1.SetRuntimeIdentityResponse{Acknowledged: true}), nil
+}

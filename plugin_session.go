@@ -1,0 +1,343 @@
+package connectplugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect"
+
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+)
+
+// pluginSession keeps a plugin enrolled, registered and reported with its host.
+type pluginSession struct {
+	// Fixed at creation.
+	cfg      *PluginServerConfig
+	client   *Client
+	baseURL  string
+	wake     chan struct{} // capacity one: something to report or to register
+	assigned chan struct{} // closed when the host assigned an identity
+	watching sync.WaitGroup
+
+	once sync.Once // closes assigned
+
+	mu            sync.Mutex
+	dependencies  map[string]connectpluginv1.ServiceState // of the watched types
+	registeredAs  string                                  // the runtime id that holds the registrations
+	registrations []string
+}
+
+// pluginHealth is the plugin's health as it reports it.
+type pluginHealth struct {
+	state   connectpluginv1.HealthState
+	reason  string
+	missing []string
+}
+
+func newPluginSession(cfg *PluginServerConfig, client *Client, baseURL string) *pluginSession {
+	s := &pluginSession{
+		cfg: cfg, client: client, baseURL: baseURL,
+		wake: make(chan struct{}, 1), assigned: make(chan struct{}),
+		dependencies: map[string]connectpluginv1.ServiceState{},
+	}
+	client.changed = s.poke
+	return s
+}
+
+// awaits reports whether the host assigns the identity.
+func (s *pluginSession) awaits() bool {
+	c := s.cfg.Client
+	return c.HostURL == "" && c.Discovery == nil
+}
+
+// assign takes over an identity from the host.
+func (s *pluginSession) assign(m *connectpluginv1.SetRuntimeIdentityRequest) error {
+	var expires time.Time
+	if e := m.GetTokenExpiresAt(); e != nil {
+		expires = e.AsTime()
+	}
+	if err := s.client.assign(m.GetRuntimeId(), m.GetRuntimeToken(), m.GetHostUrl(), expires); err != nil {
+		return err
+	}
+	s.once.Do(func() { close(s.assigned) })
+	s.poke()
+	return nil
+}
+
+// poke wakes the session; a wake-up that is already due is enough.
+func (s *pluginSession) poke() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run keeps the plugin in the host's service until ctx ends, and takes it out
+// then.
+func (s *pluginSession) run(ctx context.Context) error {
+	err := s.begin(ctx)
+	if err == nil {
+		err = s.keep(ctx)
+	}
+	s.leave(context.WithoutCancel(ctx))
+	s.watching.Wait()
+	if ctx.Err() != nil && !permanent(err) {
+		return nil
+	}
+	return err
+}
+
+// begin enrols, and prepares what the plugin needs before it can serve.
+func (s *pluginSession) begin(ctx context.Context) error {
+	if err := s.enrol(ctx); err != nil {
+		return err
+	}
+	s.watch(ctx)
+	if s.cfg.OnConnected != nil {
+		if err := s.cfg.OnConnected(ctx, s.client); err != nil {
+			return fmt.Errorf("OnConnected: %w", err)
+		}
+	}
+	return s.awaitRequired(ctx)
+}
+
+// enrol obtains an identity, however long the host takes to come up.
+func (s *pluginSession) enrol(ctx context.Context) error {
+	log := s.cfg.Client.Logger
+	if s.awaits() {
+		log.Info("waiting for the host to assign an identity")
+		select {
+		case <-s.assigned:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	for failures := 1; ; failures++ {
+		err := s.client.Connect(ctx)
+		switch {
+		case err == nil:
+			log.Info("connected to the host", keyHost, s.cfg.Client.HostURL, keyRuntimeID, s.client.RuntimeID())
+			return nil
+		case permanent(err):
+			return err
+		case ctx.Err() != nil:
+			return ctx.Err()
+		}
+		wait := backoffDelay(failures)
+		log.Warn("the host is not there yet; trying again", keyHost, s.cfg.Client.HostURL, keyWait, wait.Round(time.Millisecond), keyError, err)
+		if !waitFor(ctx, wait) {
+			return ctx.Err()
+		}
+	}
+}
+
+// keep registers and reports until ctx ends or the host refuses the plugin.
+func (s *pluginSession) keep(ctx context.Context) error {
+	failures := 0
+	for {
+		err := s.refresh(ctx)
+		wait := s.cfg.HealthInterval
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case permanent(err):
+			return err
+		case err != nil:
+			failures++
+			wait = backoffDelay(failures)
+			s.cfg.Client.Logger.Warn("the host is not reachable; trying again", keyWait, wait.Round(time.Millisecond), keyError, err)
+		default:
+			failures = 0
+		}
+		if !s.waitOrWake(ctx, wait) {
+			return ctx.Err()
+		}
+	}
+}
+
+// waitOrWake waits for the interval or a reason to report earlier.
+func (s *pluginSession) waitOrWake(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-s.wake:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// refresh registers what is not registered under the current identity and
+// reports health. An identity that the host lost is replaced.
+func (s *pluginSession) refresh(ctx context.Context) error {
+	id := s.client.currentIdentity()
+	err := s.register(ctx, id.runtimeID)
+	if err == nil {
+		h := s.health()
+		err = s.client.ReportHealth(ctx, h.state, h.reason, h.missing)
+	}
+	if connect.CodeOf(err) != connect.CodeUnauthenticated {
+		return err
+	}
+	s.cfg.Client.Logger.Warn("the host no longer knows this plugin; enrolling again", keyRuntimeID, id.runtimeID)
+	if err := s.client.reenrol(ctx, id); err != nil {
+		return err
+	}
+	s.poke()
+	return nil
+}
+
+// register registers every service once for each identity.
+func (s *pluginSession) register(ctx context.Context, runtimeID string) error {
+	s.mu.Lock()
+	done := s.registeredAs == runtimeID
+	s.mu.Unlock()
+	if done {
+		return nil
+	}
+	var ids []string
+	for _, svc := range s.cfg.Services {
+		metadata := maps.Clone(svc.Metadata)
+		if s.baseURL != "" {
+			if metadata == nil {
+				metadata = map[string]string{}
+			}
+			metadata[metadataBaseURL] = s.baseURL
+		}
+		resp, err := s.client.RegistryClient().RegisterService(ctx, connect.NewRequest(&connectpluginv1.RegisterServiceRequest{
+			ServiceType: svc.Type, Version: svc.Version, EndpointPath: svc.Path, Metadata: metadata,
+		}))
+		if connect.CodeOf(err) == connect.CodePermissionDenied {
+			return fmt.Errorf("%w: service %q: the host's policy does not allow this plugin to provide it, or another plugin does; "+
+				"the host's log says which: %w", ErrHandshakeRefused, svc.Type, err)
+		}
+		if err != nil {
+			return fmt.Errorf("register %q: %w", svc.Type, err)
+		}
+		ids = append(ids, resp.Msg.GetRegistrationId())
+		s.cfg.Client.Logger.Info("service registered", keyService, svc.Type)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.registeredAs, s.registrations = runtimeID, ids
+	return nil
+}
+
+// leave withdraws the registrations, so that no new calls come.
+func (s *pluginSession) leave(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Client.Timeout)
+	defer cancel()
+	s.mu.Lock()
+	ids := s.registrations
+	s.registrations, s.registeredAs = nil, ""
+	s.mu.Unlock()
+	for _, id := range ids {
+		_, err := s.client.RegistryClient().UnregisterService(ctx, connect.NewRequest(
+			&connectpluginv1.UnregisterServiceRequest{RegistrationId: id}))
+		if err != nil {
+			s.cfg.Client.Logger.Debug("unregister", keyError, err)
+			return // the host is gone, or dropped the plugin already
+		}
+	}
+}
+
+// watch follows the service types that the plugin depends on.
+func (s *pluginSession) watch(ctx context.Context) {
+	for _, d := range s.cfg.Client.Metadata.Requires {
+		if !d.WatchForChanges && !d.RequiredForStartup {
+			continue
+		}
+		s.mu.Lock()
+		s.dependencies[d.Type] = connectpluginv1.ServiceState_SERVICE_STATE_UNSPECIFIED
+		s.mu.Unlock()
+		s.watching.Go(func() { s.follow(ctx, d.Type) })
+	}
+}
+
+func (s *pluginSession) follow(ctx context.Context, serviceType string) {
+	for event, err := range s.client.WatchService(ctx, serviceType) {
+		state := connectpluginv1.ServiceState_SERVICE_STATE_UNAVAILABLE
+		switch {
+		case err == nil:
+			state = event.State
+		case ctx.Err() == nil && !errors.Is(err, ErrClientClosed):
+			s.cfg.Client.Logger.Warn("a required service cannot be watched", keyService, serviceType, keyError, err)
+		}
+		s.mu.Lock()
+		before := s.dependencies[serviceType]
+		s.dependencies[serviceType] = state
+		s.mu.Unlock()
+		if before != state {
+			s.cfg.Client.Logger.Info("a required service changed", keyService, serviceType, keyReason, state.String())
+			s.poke()
+		}
+	}
+}
+
+// awaitRequired waits until every service that the plugin cannot start without
+// is there.
+func (s *pluginSession) awaitRequired(ctx context.Context) error {
+	told := false
+	for {
+		missing := s.missingForStartup()
+		if len(missing) == 0 {
+			return nil
+		}
+		if !told {
+			told = true
+			s.cfg.Client.Logger.Info("waiting for required services", keyService, missing)
+		}
+		select {
+		case <-s.wake:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (s *pluginSession) missingForStartup() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var missing []string
+	for _, d := range s.cfg.Client.Metadata.Requires {
+		if d.RequiredForStartup && !usable(s.dependencies[d.Type]) {
+			missing = append(missing, d.Type)
+		}
+	}
+	return missing
+}
+
+func usable(s connectpluginv1.ServiceState) bool {
+	return s == connectpluginv1.ServiceState_SERVICE_STATE_AVAILABLE || s == connectpluginv1.ServiceState_SERVICE_STATE_DEGRADED
+}
+
+// health is what the plugin says of itself, degraded where a watched service is
+// not there.
+func (s *pluginSession) health() pluginHealth {
+	h := pluginHealth{state: connectpluginv1.HealthState_HEALTH_STATE_HEALTHY}
+	if s.cfg.Health != nil {
+		h.state, h.reason = s.cfg.Health()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range slices.Sorted(maps.Keys(s.dependencies)) {
+		if !usable(s.dependencies[t]) {
+			h.missing = append(h.missing, t)
+		}
+	}
+	if len(h.missing) > 0 && h.state == connectpluginv1.HealthState_HEALTH_STATE_HEALTHY {
+		h.state = connectpluginv1.HealthState_HEALTH_STATE_DEGRADED
+		if h.reason == "" {
+			h.reason = "a required service is not available"
+		}
+	}
+	return h
+}

@@ -1,0 +1,166 @@
+package connectplugin
+
+import (
+	"context"
+	"errors"
+	"math"
+	"math/rand/v2"
+	"net"
+	"time"
+
+	"connectrpc.com/connect"
+)
+
+// Defaults of RetryPolicy.
+const (
+	defaultRetryAttempts       = 3
+	defaultRetryInitialBackoff = 100 * time.Millisecond
+	defaultRetryMaxBackoff     = 10 * time.Second
+	defaultRetryMultiplier     = 2.0
+)
+
+// RetryPolicy says which unary calls [RetryInterceptor] repeats and how long it
+// waits in between. A zero field means the value of [DefaultRetryPolicy], except
+// for Jitter.
+type RetryPolicy struct {
+	// MaxAttempts is the number of calls altogether. 1 never repeats.
+	MaxAttempts int
+	// InitialBackoff is the wait before the second attempt.
+	InitialBackoff time.Duration
+	// MaxBackoff is the longest wait.
+	MaxBackoff time.Duration
+	// BackoffMultiplier is the factor from one wait to the next, at least 1.
+	BackoffMultiplier float64
+	// Jitter makes each wait a random part, at least half, of the full one, so
+	// that clients that failed together do not come back together.
+	Jitter bool
+	// IsRetryable decides whether a call that failed with an error is repeated.
+	// It speaks for every procedure under the interceptor: one that is not
+	// idempotent may then run twice.
+	//
+	// Nil repeats [connect.CodeUnavailable] only, and that only where nothing can
+	// happen twice: the procedure is declared idempotent or free of side effects
+	// (the idempotency_level of its proto), or the request never left, because the
+	// transport had not been asked or could not connect. ResourceExhausted is not
+	// repeated: it asks for fewer requests.
+	IsRetryable func(error) bool
+}
+
+// DefaultRetryPolicy returns three attempts, waits of 100 ms to 10 s that double
+// and are jittered, and the cautious rule of a nil IsRetryable.
+func DefaultRetryPolicy() RetryPolicy {
+	return RetryPolicy{
+		MaxAttempts:       defaultRetryAttempts,
+		InitialBackoff:    defaultRetryInitialBackoff,
+		MaxBackoff:        defaultRetryMaxBackoff,
+		BackoffMultiplier: defaultRetryMultiplier,
+		Jitter:            true,
+	}
+}
+
+// RetryInterceptor returns a client interceptor that repeats failed unary calls
+// as policy says (see [RetryPolicy]; the idea of the wait is from
+// https://aws.amazon.com/builders-library/timeouts-retries-and-backoff-with-jitter).
+// It never repeats a stream, and does nothing in a handler. It returns the last
+// error when attempts are used up or the next one would begin after the
+// context's deadline, and the context's error when that ends during a wait.
+// Interceptors that come after it run once per attempt.
+func RetryInterceptor(policy RetryPolicy) connect.UnaryInterceptorFunc {
+	p := policy.withDefaults()
+	return func(next connect.UnaryFunc) connect.UnaryFunc {
+		return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+			if spec := req.Spec(); spec.Procedure != "" && !spec.IsClient {
+				return next(ctx, req)
+			}
+			return p.call(ctx, req, next)
+		}
+	}
+}
+
+func (p RetryPolicy) withDefaults() RetryPolicy {
+	d := DefaultRetryPolicy()
+	if p.MaxAttempts == 0 {
+		p.MaxAttempts = d.MaxAttempts
+	}
+	if p.InitialBackoff <= 0 {
+		p.InitialBackoff = d.InitialBackoff
+	}
+	if p.MaxBackoff <= 0 {
+		p.MaxBackoff = d.MaxBackoff
+	}
+	if p.BackoffMultiplier == 0 || math.IsNaN(p.BackoffMultiplier) {
+		p.BackoffMultiplier = d.BackoffMultiplier
+	}
+	p.BackoffMultiplier = max(p.BackoffMultiplier, 1)
+	return p
+}
+
+func (p RetryPolicy) call(ctx context.Context, req connect.AnyRequest, next connect.UnaryFunc) (connect.AnyResponse, error) {
+	for attempt := 1; ; attempt++ {
+		res, err := next(ctx, req)
+		if err == nil || attempt >= p.MaxAttempts || ctx.Err() != nil || !p.retryable(req, err) {
+			return res, err
+		}
+		wait := p.backoff(attempt)
+		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= wait {
+			return nil, err
+		}
+		if err := sleep(ctx, wait); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func (p RetryPolicy) retryable(req connect.AnyRequest, err error) bool {
+	if p.IsRetryable != nil {
+		return p.IsRetryable(err)
+	}
+	return connect.CodeOf(err) == connect.CodeUnavailable && (isIdempotent(req) || isUnsent(req, err))
+}
+
+func isIdempotent(req connect.AnyRequest) bool {
+	switch req.Spec().IdempotencyLevel {
+	case connect.IdempotencyIdempotent, connect.IdempotencyNoSideEffects:
+		return true
+	case connect.IdempotencyUnknown:
+		return false
+	default:
+		return false
+	}
+}
+
+// isUnsent reports whether the request cannot have reached a server. Connect
+// notes the HTTP method when it hands the request to the transport.
+func isUnsent(req connect.AnyRequest, err error) bool {
+	if req.HTTPMethod() == "" {
+		return true
+	}
+	if connect.IsWireError(err) {
+		return false
+	}
+	dial, ok := errors.AsType[*net.OpError](err)
+	return ok && dial.Op == "dial"
+}
+
+// backoff returns the wait after the given number of attempts.
+func (p RetryPolicy) backoff(attempts int) time.Duration {
+	limit := float64(p.MaxBackoff)
+	wait := min(float64(p.InitialBackoff)*math.Pow(p.BackoffMultiplier, float64(attempts-1)), limit)
+	if p.Jitter {
+		const half = 0.5
+		wait *= half + half*rand.Float64() //nolint:gosec // spreads load, protects nothing
+	}
+	return time.Duration(wait)
+}
+
+// sleep waits, or returns the coded error of a context that ends before.
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return contextError(ctx)
+	}
+}

@@ -1,0 +1,159 @@
+package connectplugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+
+	"connectrpc.com/connect"
+
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+)
+
+// ServiceEvent is the state of a service type as a watcher learns it.
+type ServiceEvent struct {
+	// ServiceType is what is watched.
+	ServiceType string
+	// State says whether the type can be used.
+	State connectpluginv1.ServiceState
+	// ProviderID, Version and EndpointURL are those of the provider to use,
+	// empty where there is none. EndpointURL is relative to the host.
+	ProviderID string
+	// Version is the provider's version of the service.
+	Version string
+	// EndpointURL is the provider's route through the host.
+	EndpointURL string
+	// Metadata is the provider's own; nothing in it is trusted.
+	Metadata map[string]string
+	// Sequence numbers the states of the type, within one life of the host.
+	// Zero where the host is of the first wire version.
+	Sequence uint64
+	// Resync says that states before this one were missed, and Missed how many.
+	Resync bool
+	// Missed is the number of states missed.
+	Missed uint64
+}
+
+// WatchService yields the state of a service type: first as it is, then at every
+// change. It survives the loss of the host and of its own identity: it reconnects
+// with growing delays and yields each state once. It yields an error and ends
+// where the host refuses the watch, where ctx ends and where the client closes.
+func (c *Client) WatchService(ctx context.Context, serviceType string) iter.Seq2[*ServiceEvent, error] {
+	return func(yield func(*ServiceEvent, error) bool) {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(c.life, cancel)()
+		w := &serviceWatch{client: c, serviceType: serviceType}
+		for failures := 0; ; {
+			id := c.currentIdentity()
+			err := w.stream(ctx, yield, &failures)
+			if errors.Is(err, errStopped) {
+				return
+			}
+			if err = c.recoverWatch(ctx, err, id); err != nil {
+				yield(nil, err)
+				return
+			}
+			failures++
+			c.cfg.Logger.Debug("watch lost; reconnecting", keyService, serviceType)
+			if !waitFor(ctx, backoffDelay(failures)) {
+				yield(nil, c.endError(ctx))
+				return
+			}
+		}
+	}
+}
+
+// endError says why work in ctx ended.
+func (c *Client) endError(ctx context.Context) error {
+	if c.life.Err() != nil {
+		return ErrClientClosed
+	}
+	return ctx.Err()
+}
+
+// recoverWatch decides whether a watch may go on after err, and mends the
+// identity where that was lost.
+func (c *Client) recoverWatch(ctx context.Context, err error, id identity) error {
+	if c.life.Err() != nil || ctx.Err() != nil {
+		return c.endError(ctx)
+	}
+	switch connect.CodeOf(err) {
+	case connect.CodeNotFound, connect.CodePermissionDenied, connect.CodeInvalidArgument, connect.CodeUnimplemented:
+		return fmt.Errorf("watch: %w", err)
+	case connect.CodeUnauthenticated:
+		if again := c.reenrol(ctx, id); permanent(again) {
+			return fmt.Errorf("watch: %w", again)
+		}
+	case connect.CodeCanceled, connect.CodeUnknown, connect.CodeDeadlineExceeded, connect.CodeAlreadyExists, connect.CodeAborted,
+		connect.CodeOutOfRange, connect.CodeInternal, connect.CodeUnavailable, connect.CodeDataLoss,
+		connect.CodeResourceExhausted, connect.CodeFailedPrecondition:
+	}
+	if errors.Is(err, ErrClientNotConnected) {
+		return err
+	}
+	return nil
+}
+
+// permanent reports that trying a handshake again is of no use.
+func permanent(err error) bool {
+	return errors.Is(err, ErrHandshakeRefused) || errors.Is(err, ErrHostNotTrusted) || errors.Is(err, ErrClientClosed) ||
+		connect.CodeOf(err) == connect.CodeUnauthenticated && err != nil
+}
+
+// errStopped says that the consumer of a watch wants no more.
+var errStopped = errors.New("stopped")
+
+// serviceWatch is where a watcher stands.
+type serviceWatch struct {
+	client      *Client
+	serviceType string
+	sequence    uint64
+	epoch       string
+	last        *connectpluginv1.WatchServiceEvent // of a host that numbers nothing
+}
+
+// stream follows one stream until it breaks.
+func (w *serviceWatch) stream(ctx context.Context, yield func(*ServiceEvent, error) bool, failures *int) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := w.client.RegistryClient().WatchService(ctx, connect.NewRequest(&connectpluginv1.WatchServiceRequest{
+		ServiceType: w.serviceType, ResumeAfter: w.sequence, Epoch: w.epoch,
+	}))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = stream.Close() }()
+	for stream.Receive() {
+		*failures = 0
+		if m := stream.Msg(); w.isNew(m) && !yield(serviceEvent(m), nil) {
+			return errStopped
+		}
+	}
+	return stream.Err()
+}
+
+// isNew remembers a state and reports whether the watcher has not seen it.
+func (w *serviceWatch) isNew(m *connectpluginv1.WatchServiceEvent) bool {
+	if m.GetEpoch() == "" {
+		same := w.last != nil && w.last.GetState() == m.GetState() &&
+			w.last.GetEndpoint().GetProviderId() == m.GetEndpoint().GetProviderId()
+		w.last = m
+		return !same
+	}
+	if m.GetEpoch() == w.epoch && m.GetSequence() <= w.sequence && w.sequence > 0 {
+		return false
+	}
+	w.epoch, w.sequence = m.GetEpoch(), m.GetSequence()
+	return true
+}
+
+func serviceEvent(m *connectpluginv1.WatchServiceEvent) *ServiceEvent {
+	e := m.GetEndpoint()
+	return &ServiceEvent{
+		ServiceType: m.GetServiceType(), State: m.GetState(),
+		ProviderID: e.GetProviderId(), Version: e.GetVersion(), EndpointURL: e.GetEndpointUrl(), Metadata: e.GetMetadata(),
+		Sequence: m.GetSequence(), Resync: m.GetResync(), Missed: m.GetMissed(),
+	}
+}

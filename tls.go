@@ -1,0 +1,229 @@
+package connectplugin
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/masegraye/connect-plugin-go/internal/certs"
+)
+
+// alpnHTTP2 is the one application protocol (RFC 7301) that hosts and plugins speak.
+const alpnHTTP2 = "h2"
+
+// Errors that end a TLS handshake.
+var (
+	errNoHTTP2      = errors.New("connectplugin: the peer does not negotiate h2 (ALPN)")
+	errPeerIdentity = errors.New("connectplugin: the peer's certificate has another identity")
+)
+
+// modernSuites are the TLS 1.2 cipher suites with forward secrecy and
+// authenticated encryption. Those of TLS 1.3 all have both.
+var modernSuites = []uint16{
+	tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+	tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+	tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+	tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+	tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+}
+
+// certificateSource is what renews or reloads a certificate.
+type certificateSource interface {
+	GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error)
+	GetClientCertificate(request *tls.CertificateRequestInfo) (*tls.Certificate, error)
+}
+
+// mutualTLS returns a configuration for both roles of TLS: it trusts the pool, shows
+// the source's certificate, and accepts the peers that verify accepts; nil means all
+// whom the pool verifies.
+func mutualTLS(
+	source certificateSource, pool *x509.CertPool, clients tls.ClientAuthType, verify func(tls.ConnectionState) error,
+) *tls.Config {
+	return &tls.Config{
+		MinVersion:             tls.VersionTLS13,
+		NextProtos:             []string{alpnHTTP2},
+		RootCAs:                pool,
+		ClientCAs:              pool,
+		ClientAuth:             clients,
+		GetCertificate:         source.GetCertificate,
+		GetClientCertificate:   source.GetClientCertificate,
+		VerifyConnection:       verify,
+		SessionTicketsDisabled: true,
+	}
+}
+
+// hardenServerTLS returns a copy of cfg that holds the library's policy for a
+// server: TLS 1.3 unless 1.2 is asked for, and then forward secrecy with
+// authenticated encryption only; h2 and nothing else; no session resumption, so
+// that every connection is verified in full. What contradicts the policy is an
+// error that names the field and matches ErrInvalidConfig.
+func hardenServerTLS(cfg *tls.Config) (*tls.Config, error) {
+	if cfg == nil {
+		return nil, fmt.Errorf("%w: TLS is required", ErrInvalidConfig)
+	}
+
+	if len(cfg.Certificates) == 0 && cfg.GetCertificate == nil && cfg.GetConfigForClient == nil {
+		return nil, fmt.Errorf("%w: TLS has no certificate: set Certificates, GetCertificate or GetConfigForClient",
+			ErrInvalidConfig)
+	}
+
+	if cfg.ClientAuth >= tls.VerifyClientCertIfGiven && cfg.ClientCAs == nil {
+		return nil, fmt.Errorf("%w: TLS.ClientCAs is required with TLS.ClientAuth %s: "+
+			"without it every public certificate authority could name clients", ErrInvalidConfig, cfg.ClientAuth)
+	}
+
+	hardened, err := hardenTLS(cfg)
+	if err != nil {
+		return nil, err
+	}
+
+	if choose := cfg.GetConfigForClient; choose != nil {
+		hardened.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			chosen, err := choose(hello)
+			if err != nil || chosen == nil {
+				return nil, err
+			}
+
+			return hardenServerTLS(chosen)
+		}
+	}
+
+	return hardened, nil
+}
+
+// hardenClientTLS is hardenServerTLS for a client. Nil means the zero tls.Config:
+// verified against the system's roots. With pins (see ClientConfig.PinnedKeys) the
+// server needs a pinned key besides a valid certificate.
+func hardenClientTLS(cfg *tls.Config, pins []string) (*tls.Config, error) {
+	if cfg == nil {
+		cfg = &tls.Config{} //nolint:gosec // hardenTLS sets MinVersion
+	}
+
+	if cfg.InsecureSkipVerify && cfg.VerifyConnection == nil && cfg.VerifyPeerCertificate == nil {
+		return nil, fmt.Errorf("%w: TLS.InsecureSkipVerify needs TLS.VerifyConnection or TLS.VerifyPeerCertificate beside it: "+
+			"to trust one certificate, put it into TLS.RootCAs", ErrInvalidConfig)
+	}
+
+	pinned, err := certs.ParsePins(pins)
+	if err != nil {
+		return nil, fmt.Errorf("%w: PinnedKeys%w", ErrInvalidConfig, err)
+	}
+
+	hardened, err := hardenTLS(cfg)
+	if err != nil {
+		return nil, err
+	}
+
+	if len(pinned) > 0 {
+		hardened.VerifyConnection = chainVerify(hardened.VerifyConnection, certs.VerifyPins(pinned))
+	}
+
+	return hardened, nil
+}
+
+// hardenTLS applies what servers and clients have in common to a copy of cfg.
+func hardenTLS(cfg *tls.Config) (*tls.Config, error) {
+	hardened := cfg.Clone()
+	if hardened.MinVersion == 0 {
+		hardened.MinVersion = tls.VersionTLS13
+	}
+
+	if hardened.MinVersion < tls.VersionTLS12 {
+		return nil, fmt.Errorf("%w: TLS.MinVersion is %s, the least is TLS 1.2",
+			ErrInvalidConfig, tls.VersionName(hardened.MinVersion))
+	}
+
+	if hardened.MaxVersion != 0 && hardened.MaxVersion < hardened.MinVersion {
+		return nil, fmt.Errorf("%w: TLS.MaxVersion is %s, below TLS.MinVersion %s",
+			ErrInvalidConfig, tls.VersionName(hardened.MaxVersion), tls.VersionName(hardened.MinVersion))
+	}
+
+	if hardened.MinVersion == tls.VersionTLS12 {
+		suites, err := restrictSuites(hardened.CipherSuites)
+		if err != nil {
+			return nil, err
+		}
+
+		hardened.CipherSuites = suites
+	}
+
+	hardened.NextProtos = []string{alpnHTTP2}
+	hardened.Renegotiation = tls.RenegotiateNever
+	// Resumed connections skip VerifyPeerCertificate and the certificates' expiry;
+	// for connections that live as long as ours, resuming saves next to nothing.
+	hardened.SessionTicketsDisabled = true
+	hardened.ClientSessionCache = nil
+	hardened.VerifyConnection = chainVerify(requireHTTP2, cfg.VerifyConnection)
+
+	return hardened, nil
+}
+
+// restrictSuites returns the cipher suites for TLS 1.2, and refuses a weak one.
+func restrictSuites(suites []uint16) ([]uint16, error) {
+	if suites == nil {
+		return slices.Clone(modernSuites), nil
+	}
+
+	for _, suite := range suites {
+		if !slices.Contains(modernSuites, suite) && !isTLS13Suite(suite) {
+			return nil, fmt.Errorf("%w: TLS.CipherSuites holds %s, which lacks ECDHE or authenticated encryption",
+				ErrInvalidConfig, tls.CipherSuiteName(suite))
+		}
+	}
+
+	return slices.Clone(suites), nil
+}
+
+func isTLS13Suite(suite uint16) bool {
+	return suite == tls.TLS_AES_128_GCM_SHA256 ||
+		suite == tls.TLS_AES_256_GCM_SHA384 ||
+		suite == tls.TLS_CHACHA20_POLY1305_SHA256
+}
+
+// requireHTTP2 ends the handshake with a peer that negotiated no h2: crypto/tls
+// itself lets clients through that offer no protocol, or HTTP/1.1 only.
+func requireHTTP2(state tls.ConnectionState) error {
+	if state.NegotiatedProtocol != alpnHTTP2 {
+		return errNoHTTP2
+	}
+
+	return nil
+}
+
+// requirePeerIdentity returns a check for tls.Config.VerifyConnection that accepts
+// only a peer whose verified certificate has the identity, as CertificateIdentity
+// of internal/certs reads it.
+func requirePeerIdentity(identity string) func(tls.ConnectionState) error {
+	return func(state tls.ConnectionState) error {
+		if len(state.VerifiedChains) == 0 {
+			return fmt.Errorf("%w: none instead of %q", errPeerIdentity, identity)
+		}
+
+		if got := certs.CertificateIdentity(state.PeerCertificates[0]); got != identity {
+			return fmt.Errorf("%w: %q instead of %q", errPeerIdentity, got, identity)
+		}
+
+		return nil
+	}
+}
+
+// chainVerify returns a check that runs the given ones until one refuses. Nil ones
+// are left out.
+func chainVerify(checks ...func(tls.ConnectionState) error) func(tls.ConnectionState) error {
+	return func(state tls.ConnectionState) error {
+		for _, check := range checks {
+			if check == nil {
+				continue
+			}
+
+			if err := check(state); err != nil {
+				return err
+			}
+		}
+
+		return nil
+	}
+}

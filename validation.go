@@ -1,0 +1,209 @@
+package connectplugin
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/Masterminds/semver/v3"
+)
+
+// Bounds of what a plugin says about itself. Lengths are in bytes.
+const (
+	// MaxSelfIDLen is the longest self id.
+	MaxSelfIDLen = 128
+	// MaxServiceTypeLen is the longest service or capability type.
+	MaxServiceTypeLen = 128
+	// MaxVersionLen is the longest version.
+	MaxVersionLen = 64
+	// MaxMetadataEntries is the largest number of entries in a metadata map.
+	MaxMetadataEntries = 100
+	// MaxMetadataKeyLen is the longest metadata key.
+	MaxMetadataKeyLen = 256
+	// MaxMetadataValueLen is the longest metadata value.
+	MaxMetadataValueLen = 4096
+
+	// maxMetadataBytes bounds the keys and values of one map together.
+	maxMetadataBytes = 64 << 10
+	// maxEndpointPathLen bounds an endpoint path.
+	maxEndpointPathLen = 1024
+	// maxQuotedText bounds what an error repeats of a refused text.
+	maxQuotedText = 64
+)
+
+// pathPunctuation is what RFC 3986 allows in a segment beside letters and
+// digits, without "%" (escapes) and ";" (parameters, which servers read in
+// different ways).
+const pathPunctuation = "-._~!$&'()*+,=:@"
+
+// ValidateSelfID checks the name that a plugin gives itself: at most
+// [MaxSelfIDLen] ASCII letters, digits, '.', '_' and '-', the first of them a
+// letter or digit. The error names the rule; it repeats at most a short, quoted
+// part of selfID.
+func ValidateSelfID(selfID string) error {
+	return validateName("self id", selfID, MaxSelfIDLen)
+}
+
+// ValidateServiceType checks the type of a service or capability by the rules
+// of [ValidateSelfID] with [MaxServiceTypeLen]: a type is one segment of a
+// route, so it has no slash and cannot be a dot segment.
+func ValidateServiceType(serviceType string) error {
+	return validateName("service type", serviceType, MaxServiceTypeLen)
+}
+
+// ValidateVersion checks that version is a semantic version
+// (https://semver.org) of at most [MaxVersionLen] bytes. A leading "v" and
+// missing minor or patch numbers are accepted, a constraint is not.
+func ValidateVersion(version string) error {
+	if err := validateLength("version", version, MaxVersionLen); err != nil {
+		return err
+	}
+	if _, err := semver.NewVersion(version); err != nil {
+		return fmt.Errorf("version %s is not a semantic version such as 1.2.3", quoted(version))
+	}
+	return nil
+}
+
+// ValidateEndpointPath checks the path under which a plugin serves something.
+// It is absolute and clean, so that every proxy and every handler reads it
+// alike: no empty segment except after a final slash, no dot segment, no escape,
+// query, fragment, parameter, backslash, space, control or non-ASCII character.
+func ValidateEndpointPath(path string) error {
+	const field = "endpoint path"
+	if err := validateLength(field, path, maxEndpointPathLen); err != nil {
+		return err
+	}
+	if path[0] != '/' {
+		return fmt.Errorf("%s %s must start with a slash", field, quoted(path))
+	}
+	for i := range len(path) {
+		if c := path[i]; c != '/' && !isAlphanumeric(c) && strings.IndexByte(pathPunctuation, c) < 0 {
+			return fmt.Errorf("%s %s must not contain %+q", field, quoted(path), path[i:i+1])
+		}
+	}
+	segments := strings.Split(path[1:], "/")
+	for i, segment := range segments {
+		switch {
+		case segment == "." || segment == "..":
+			return fmt.Errorf("%s %s must not contain dot segments", field, quoted(path))
+		case segment == "" && i < len(segments)-1:
+			return fmt.Errorf("%s %s must not contain empty segments", field, quoted(path))
+		}
+	}
+	return nil
+}
+
+// ValidateMetadata checks a metadata map: at most [MaxMetadataEntries] entries
+// and 64 KiB in total; keys of 1 to [MaxMetadataKeyLen] printable ASCII
+// characters without spaces, none of them reserved; values of at most
+// [MaxMetadataValueLen] bytes of UTF-8 without control characters, line
+// separators and text direction marks. A nil map is valid.
+//
+// Reserved, in any case, are keys that could be taken for a credential or an
+// identity: those that begin with "connectplugin." or "x-plugin-", and
+// "authorization", "cookie", "runtime_id" and "runtime_token".
+func ValidateMetadata(metadata map[string]string) error {
+	if n := len(metadata); n > MaxMetadataEntries {
+		return fmt.Errorf("metadata has %d entries, at most %d are allowed", n, MaxMetadataEntries)
+	}
+	total := 0
+	for key, value := range metadata {
+		if err := validateMetadataKey(key); err != nil {
+			return err
+		}
+		if err := validateMetadataValue(value); err != nil {
+			return fmt.Errorf("metadata value of %s %w", quoted(key), err)
+		}
+		total += len(key) + len(value)
+	}
+	if total > maxMetadataBytes {
+		return fmt.Errorf("metadata has %d bytes, at most %d are allowed", total, maxMetadataBytes)
+	}
+	return nil
+}
+
+func validateMetadataKey(key string) error {
+	const field = "metadata key"
+	if err := validateLength(field, key, MaxMetadataKeyLen); err != nil {
+		return err
+	}
+	for i := range len(key) {
+		if c := key[i]; c <= ' ' || c >= unicode.MaxASCII {
+			return fmt.Errorf("%s %s must be printable ASCII without spaces", field, quoted(key))
+		}
+	}
+	if isReservedKey(strings.ToLower(key)) {
+		return fmt.Errorf("%s %s is reserved", field, quoted(key))
+	}
+	return nil
+}
+
+func isReservedKey(lower string) bool {
+	switch lower {
+	case "authorization", "cookie", "runtime_id", "runtime_token":
+		return true
+	default:
+		return strings.HasPrefix(lower, "connectplugin.") || strings.HasPrefix(lower, "x-plugin-")
+	}
+}
+
+var (
+	errValueEncoding   = errors.New("is not UTF-8")
+	errValueCharacters = errors.New("contains control characters, line separators or text direction marks")
+)
+
+func validateMetadataValue(value string) error {
+	if len(value) > MaxMetadataValueLen {
+		return fmt.Errorf("has %d bytes, at most %d are allowed", len(value), MaxMetadataValueLen)
+	}
+	if !utf8.ValidString(value) {
+		return errValueEncoding
+	}
+	forges := func(r rune) bool {
+		return unicode.In(r, unicode.Cc, unicode.Zl, unicode.Zp, unicode.Bidi_Control)
+	}
+	if strings.ContainsFunc(value, forges) {
+		return errValueCharacters
+	}
+	return nil
+}
+
+func validateName(field, name string, limit int) error {
+	if err := validateLength(field, name, limit); err != nil {
+		return err
+	}
+	if !isAlphanumeric(name[0]) {
+		return fmt.Errorf("%s %s must start with a letter or digit", field, quoted(name))
+	}
+	for i := range len(name) {
+		if c := name[i]; !isAlphanumeric(c) && c != '.' && c != '_' && c != '-' {
+			return fmt.Errorf("%s %s may only contain letters, digits, '.', '_' and '-'", field, quoted(name))
+		}
+	}
+	return nil
+}
+
+func validateLength(field, text string, limit int) error {
+	switch {
+	case text == "":
+		return fmt.Errorf("%s must not be empty", field)
+	case len(text) > limit:
+		return fmt.Errorf("%s has %d bytes, at most %d are allowed", field, len(text), limit)
+	default:
+		return nil
+	}
+}
+
+func isAlphanumeric(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
+}
+
+// quoted returns a bounded, escaped form of a text that was refused.
+func quoted(s string) string {
+	if len(s) > maxQuotedText {
+		return fmt.Sprintf("%+q…", s[:maxQuotedText])
+	}
+	return fmt.Sprintf("%+q", s)
+}

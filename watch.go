@@ -1,0 +1,109 @@
+package connectplugin
+
+import (
+	"context"
+	"errors"
+
+	"connectrpc.com/connect"
+
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/internal/catalog"
+)
+
+// WatchService sends the state of a service type: first as it is, then at every
+// change, numbered. A watcher that fell behind gets one event with resync, the
+// number missed and the current state. The stream ends with Unavailable when the
+// host shuts down, with Unauthenticated when the caller's identity ends, and with
+// NotFound when the caller may not (or no longer) use the type.
+func (s *ServiceRegistry) WatchService(ctx context.Context, req *connect.Request[connectpluginv1.WatchServiceRequest], stream *connect.ServerStream[connectpluginv1.WatchServiceEvent]) error {
+	c, runtimeID, err := s.caller(ctx, req.Spec(), req.Header())
+	if err != nil {
+		return err
+	}
+	m := req.Msg
+	if err := ValidateServiceType(m.GetServiceType()); err != nil {
+		return errorf(connect.CodeInvalidArgument, "service_type: %w", err)
+	}
+	if err := s.mayWatch(ctx, c, m.GetServiceType(), req.Spec().Procedure); err != nil {
+		return err
+	}
+	w, err := s.catalog.Watch(catalog.WatchRequest{
+		Type: m.GetServiceType(), RuntimeID: runtimeID, ResumeAfter: m.GetResumeAfter(), Epoch: m.GetEpoch(),
+	})
+	if err != nil {
+		return s.watchError(ctx, err, m.GetServiceType(), req.Spec().Procedure)
+	}
+	defer w.Close()
+	for {
+		event, err := w.Next(ctx)
+		if err != nil {
+			return s.watchError(ctx, err, m.GetServiceType(), req.Spec().Procedure)
+		}
+		// Rights are checked at each delivery: policy may have changed.
+		if err := s.mayWatch(ctx, c, m.GetServiceType(), req.Spec().Procedure); err != nil {
+			return err
+		}
+		if err := stream.Send(wireEvent(event)); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *ServiceRegistry) mayWatch(ctx context.Context, c *caller, serviceType, procedure string) error {
+	if c == nil || c.hub.mayRequire(c.id, serviceType) {
+		return nil
+	}
+	s.note(ctx, AuditDenied, procedure, serviceType, "not declared or not allowed by policy")
+	return connect.NewError(connect.CodeNotFound, errNotAvailable)
+}
+
+func (s *ServiceRegistry) watchError(ctx context.Context, err error, serviceType, procedure string) error {
+	switch {
+	case errors.Is(err, catalog.ErrLimit):
+		s.note(ctx, AuditLimited, procedure, serviceType, "watches")
+		return connect.NewError(connect.CodeResourceExhausted, errTooMany)
+	case ctx.Err() != nil:
+		return endOfStream(ctx)
+	case errors.Is(err, catalog.ErrClosed):
+		if c, ok := callerFrom(ctx); ok && c.id.Ended() {
+			return connect.NewError(connect.CodeUnauthenticated, errIdentityEnded)
+		}
+		return connect.NewError(connect.CodeUnavailable, errShuttingDown)
+	}
+	return connect.NewError(connect.CodeInternal, errNotAvailable)
+}
+
+// observe records what the catalogue did that no request tells.
+func (s *ServiceRegistry) observe(c catalog.Change) {
+	h := s.bound.Load()
+	if h == nil || c.Kind != catalog.ChangeWatcherBehind {
+		return
+	}
+	h.audit(AuditEvent{Kind: AuditWatcherDropped, RuntimeID: c.RuntimeID, Subject: c.Type, Reason: "watcher fell behind"})
+}
+
+func wireEvent(e catalog.Event) *connectpluginv1.WatchServiceEvent {
+	out := &connectpluginv1.WatchServiceEvent{
+		ServiceType: e.Type,
+		State:       wireState(e.State),
+		Sequence:    e.Sequence,
+		Epoch:       e.Epoch,
+		Resync:      e.Resync,
+		Missed:      e.Missed,
+	}
+	if e.Provider.RuntimeID != "" {
+		out.Endpoint = wireEndpoint(e.Provider)
+	}
+	return out
+}
+
+func wireState(s catalog.State) connectpluginv1.ServiceState {
+	switch s {
+	case catalog.StateAvailable:
+		return connectpluginv1.ServiceState_SERVICE_STATE_AVAILABLE
+	case catalog.StateDegraded:
+		return connectpluginv1.ServiceState_SERVICE_STATE_DEGRADED
+	case catalog.StateUnavailable:
+	}
+	return connectpluginv1.ServiceState_SERVICE_STATE_UNAVAILABLE
+}
