@@ -89,7 +89,7 @@ fuzz: ## run every fuzz target for FUZZTIME each (10s)
 
 .PHONY: bench
 bench: ## run every benchmark for BENCHTIME each (1s)
-	@for m in $(MODULES); do echo "== bench $$m"; (cd "$$m" && $(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...) || exit 1; done
+	@for m in $(MODULES); do echo "== bench $$m"; (cd "$$m" && $(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) -timeout 30m ./...) || exit 1; done
 
 .PHONY: cover
 cover: ## measure what the tests of the library cover, and write a page that shows it
