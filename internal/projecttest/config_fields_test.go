@@ -14,7 +14,7 @@ var (
 	// configNames are the exported structs that a user fills in.
 	configNames = regexp.MustCompile(`^[A-Z]\w*(Config|Policy|Limits|Auth|Spec)$|^(Config|Policy|Limits|Spec)$`)
 	// preparingNames are the functions that look at configuration before anybody uses it. A field that
-	// only they read is checked, filled in and copied, and then ignored.
+	// only they read is checked, filled in and copied, and then ignored, unless it went to another field.
 	preparingNames = regexp.MustCompile(`(?i)^(validate|withDefaults$|clone$)`)
 )
 
@@ -60,7 +60,7 @@ func TestUnreadFields(t *testing.T) {
 type Limits struct{ Read, Deep int }
 
 type Config struct {
-	Read, Ignored, OnlyWritten, OnlyValidated, OnlyDefaulted, OnlyCounted, Taken int
+	Read, Ignored, OnlyWritten, OnlyValidated, OnlyDefaulted, OnlyCounted, Taken, Moved int
 	Limits
 	private int
 }
@@ -73,6 +73,8 @@ func (c Config) withDefaults() Config {
 	if c.OnlyDefaulted == 0 {
 		c.OnlyDefaulted = 1
 	}
+	c.OnlyDefaulted = max(c.OnlyDefaulted, 2)
+	c.Read = max(c.Read, c.Moved)
 	return c
 }
 
@@ -114,7 +116,8 @@ func unreadFields(packages []*checkedPackage) []string {
 	return unread
 }
 
-// configFields returns the exported fields of the configuration structs of a package.
+// configFields returns the exported fields of the configuration structs of a package, without embedded
+// ones, which are there for their methods.
 func configFields(p *checkedPackage) []string {
 	var fields []string
 	for _, name := range p.Scope().Names() {
@@ -127,7 +130,7 @@ func configFields(p *checkedPackage) []string {
 			continue
 		}
 		for f := range s.Fields() {
-			if f.Exported() {
+			if f.Exported() && !f.Embedded() {
 				fields = append(fields, fieldName(obj.Type(), f))
 			}
 		}
@@ -141,7 +144,10 @@ func collectReads(info *types.Info, file *ast.File, read map[string]bool) {
 	ast.Inspect(file, func(n ast.Node) bool {
 		switch n := n.(type) {
 		case *ast.FuncDecl:
-			return !preparingNames.MatchString(n.Name.Name)
+			if preparingNames.MatchString(n.Name.Name) {
+				collectMoves(info, n, read)
+				return false
+			}
 		case *ast.AssignStmt:
 			if n.Tok != token.DEFINE {
 				for _, e := range n.Lhs {
@@ -154,6 +160,34 @@ func collectReads(info *types.Info, file *ast.File, read map[string]bool) {
 			if s := info.Selections[n]; s != nil && s.Kind() == types.FieldVal {
 				noteRead(s, written[n], read)
 			}
+		}
+		return true
+	})
+}
+
+// collectMoves notes each field that a preparing function assigns to another field: whoever reads that
+// one uses it.
+func collectMoves(info *types.Info, prepare *ast.FuncDecl, read map[string]bool) {
+	ast.Inspect(prepare, func(n ast.Node) bool {
+		assign, ok := n.(*ast.AssignStmt)
+		if !ok || len(assign.Lhs) != len(assign.Rhs) {
+			return true
+		}
+		for i, left := range assign.Lhs {
+			target, ok := left.(*ast.SelectorExpr)
+			if !ok {
+				continue
+			}
+			ast.Inspect(assign.Rhs[i], func(n ast.Node) bool {
+				source, ok := n.(*ast.SelectorExpr)
+				if !ok || source.Sel.Name == target.Sel.Name {
+					return true
+				}
+				if s := info.Selections[source]; s != nil && s.Kind() == types.FieldVal {
+					noteRead(s, false, read)
+				}
+				return true
+			})
 		}
 		return true
 	})
