@@ -152,7 +152,7 @@ func (c *ClientConfig) versions() versionRange {
 	exact := cmp.Or(c.ProtocolVersion, defaultProtocolVersion)
 	return versionRange{
 		min: int32(cmp.Or(c.MinProtocolVersion, min(exact, cmp.Or(c.MaxProtocolVersion, exact)))), //nolint:gosec // versions are small
-		max: int32(cmp.Or(c.MaxProtocolVersion, max(exact, c.MinProtocolVersion))),               //nolint:gosec // versions are small
+		max: int32(cmp.Or(c.MaxProtocolVersion, max(exact, c.MinProtocolVersion))),                //nolint:gosec // versions are small
 	}
 }
 

@@ -14,11 +14,11 @@ import (
 
 // Bounds of a client's connections.
 const (
-	clientDialTimeout  = 10 * time.Second
-	hostIdleTimeout  = 2 * time.Minute
-	clientMaxHeader    = 64 << 10
-	clientPingAfter    = 30 * time.Second
-	clientPingTimeout  = 15 * time.Second
+	clientDialTimeout = 10 * time.Second
+	hostIdleTimeout   = 2 * time.Minute
+	clientMaxHeader   = 64 << 10
+	clientPingAfter   = 30 * time.Second
+	clientPingTimeout = 15 * time.Second
 )
 
 // setTransport makes the client's transport, or takes the configured one so that

@@ -251,4 +251,3 @@ func validateHandshakeLists(m *connectpluginv1.HandshakeRequest) error {
 func declarationOf(d *connectpluginv1.ServiceDeclaration) ServiceDeclaration {
 	return ServiceDeclaration{Type: d.GetType(), Version: d.GetVersion(), Path: d.GetPath()}
 }
-

@@ -33,7 +33,7 @@ const (
 type guarded struct {
 	hub    func() *hub // nil until the service is bound
 	access access
-	name   string        // of the host's own plugin
+	name   string            // of the host's own plugin
 	unary  func(string) bool // whether the call at a path has the unary deadline
 	next   http.Handler
 }

@@ -87,6 +87,7 @@ func Start(t testing.TB, edit func(*connectplugin.ServeConfig)) *Host {
 	ctx, h.cancel = context.WithCancel(context.Background())
 	go func() { h.served <- host.Serve(ctx, l) }()
 	t.Cleanup(func() { h.Stop(t) })
+	Eventually(t, "host is serving", func() bool { return host.Addr() != "" })
 	return h
 }
 
