@@ -265,13 +265,13 @@ func TestRateLimitInterceptor_NilExtractorLimitsByAuthenticatedCaller(t *testing
 			}
 			h.ServeHTTP(w, r)
 		})
-	}, connect.WithInterceptors(RateLimitInterceptor(NewTokenBucketLimiter(), nil, Rate{RequestsPerSecond: 0.5, Burst: 1})))
+	}, connect.WithInterceptors(RateLimitInterceptor(NewTokenBucketLimiter(), nil, Rate{RequestsPerSecond: 0.01, Burst: 1})))
 	client := connectpluginv1connect.NewHealthServiceClient(server.Client(), server.URL)
 	for _, who := range []string{"a", "b", ""} {
 		if err := callCheck(t.Context(), client, "Test-Identity", who); err != nil {
 			t.Errorf("first call of %q: %v", who, err)
 		}
-		wantExhausted(t, callCheck(t.Context(), client, "Test-Identity", who), "2")
+		wantExhausted(t, callCheck(t.Context(), client, "Test-Identity", who), "100")
 	}
 }
 
@@ -283,7 +283,7 @@ func TestRateLimitInterceptor_OnTheClientLimitsPerHost(t *testing.T) {
 	limit := RateLimitInterceptor(nil, func(req connect.AnyRequest) string {
 		keys = append(keys, DefaultRateLimitKeyExtractor(req))
 		return keys[0]
-	}, Rate{RequestsPerSecond: 10, Burst: 1})
+	}, Rate{RequestsPerSecond: 0.01, Burst: 1})
 	named := "https://plugins.example:" + server.URL[strings.LastIndex(server.URL, ":")+1:]
 	transport := newRateLimitedConnection(t, server)
 	if tr, ok := transport.Transport.(*http.Transport); ok {
@@ -297,7 +297,7 @@ func TestRateLimitInterceptor_OnTheClientLimitsPerHost(t *testing.T) {
 	if err := callCheck(t.Context(), client); err != nil {
 		t.Fatal(err)
 	}
-	wantExhausted(t, callCheck(t.Context(), client), "1")
+	wantExhausted(t, callCheck(t.Context(), client), "100")
 	if s.calls.Load() != 1 || keys[0] != "plugins.example" {
 		t.Errorf("%d calls were served, the key is %q", s.calls.Load(), keys[0])
 	}
@@ -313,7 +313,7 @@ func TestAudit_H13_HandlerLimitsStreamingAndEveryProtocol(t *testing.T) {
 			t.Parallel()
 			s := &countingHealth{}
 			server := serveHealth(t, s, func(h http.Handler) http.Handler {
-				return RateLimitHTTPHandler(h, nil, nil, Rate{RequestsPerSecond: 0.1, Burst: 2})
+				return RateLimitHTTPHandler(h, nil, nil, Rate{RequestsPerSecond: 0.01, Burst: 2})
 			})
 			client := connectpluginv1connect.NewHealthServiceClient(server.Client(), server.URL, opts...)
 			if err := callCheck(t.Context(), client); err != nil {
@@ -322,8 +322,8 @@ func TestAudit_H13_HandlerLimitsStreamingAndEveryProtocol(t *testing.T) {
 			if err := callWatch(t.Context(), client); err != nil {
 				t.Fatal(err)
 			}
-			wantExhausted(t, callWatch(t.Context(), client), "10")
-			wantExhausted(t, callCheck(t.Context(), client), "10")
+			wantExhausted(t, callWatch(t.Context(), client), "100")
+			wantExhausted(t, callCheck(t.Context(), client), "100")
 			if s.calls.Load() != 2 {
 				t.Errorf("%d calls were served, want 2", s.calls.Load())
 			}

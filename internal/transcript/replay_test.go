@@ -58,7 +58,7 @@ func TestCheckSkew(t *testing.T) {
 	}
 }
 
-func TestReplay_ANonceIsGoodOncePerSelfID(t *testing.T) {
+func TestAudit_PROTO33_ANonceIsGoodOncePerSelfID(t *testing.T) {
 	t.Parallel()
 	r := newReplay(10, 10)
 	claim(t, r, "a", 1, noon, noon, nil)
@@ -131,7 +131,7 @@ func TestReplay_AClockSetBackRevivesNothing(t *testing.T) {
 }
 
 // Whatever the clock and the order of claims, no handshake is accepted twice.
-func TestReplay_NothingIsAcceptedTwice(t *testing.T) {
+func TestAudit_PROTO33_NothingIsAcceptedTwice(t *testing.T) {
 	t.Parallel()
 	total := 0
 	for seed := range uint64(200) {
