@@ -92,6 +92,16 @@ func (c *call) attach(s *h2.Stream) {
 	}
 }
 
+// attachCancel makes an interruption reach a provider in this process.
+func (c *call) attachCancel(cancel context.CancelCauseFunc) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cancel = cancel
+	if c.cause != nil {
+		cancel(c.cause)
+	}
+}
+
 // interrupted returns a channel that is closed when the call is interrupted.
 func (c *call) interrupted() <-chan struct{} {
 	c.mu.Lock()

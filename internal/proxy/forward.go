@@ -42,6 +42,7 @@ func (p *Provider) Forward(w http.ResponseWriter, r *http.Request, how Call) Res
 	if err := p.enter(c); err != nil {
 		return Result{Class: ClassUnavailable, Err: err, Retryable: true}
 	}
+	c.active.Store(true)
 	ctx := r.Context()
 	stop := context.AfterFunc(ctx, func() { c.interrupt(context.Cause(ctx)) })
 	defer func() {

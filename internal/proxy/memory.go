@@ -17,11 +17,10 @@ var errPanic = errors.New("provider panicked")
 
 // dispatch hands the request to a provider in this process.
 func (c *call) dispatch(parent context.Context) {
-	ctx, cancel := context.WithCancelCause(parent)
+	// The provider's context ends by interruption, which notes its reason first.
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(parent))
 	defer cancel(nil)
-	c.mu.Lock()
-	c.cancel = cancel
-	c.mu.Unlock()
+	c.attachCancel(cancel)
 	w := &memoryWriter{download: download{call: c}, header: make(http.Header)}
 	err := w.serve(c.memoryRequest(ctx))
 	if c.result.Latency == 0 {
