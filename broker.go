@@ -134,6 +134,9 @@ func (b *CapabilityBroker) RequestCapability(ctx context.Context, req *connect.R
 		return nil, err
 	}
 	capType := req.Msg.GetCapabilityType()
+	if err := ValidateServiceType(capType); err != nil {
+		return nil, errorf(connect.CodeInvalidArgument, "capability_type: %w", err)
+	}
 	constraint, err := semrange.ParseConstraint(req.Msg.GetMinVersion())
 	if err != nil {
 		return nil, errorf(connect.CodeInvalidArgument, "min_version: %w", err)

@@ -94,7 +94,7 @@ func (c *Client) adoptLocked(x *exchange) {
 // Renewal times.
 const (
 	renewAfter    = 2.0 / 3 // of the lifetime that is left
-	renewRetryMin = time.Second
+	renewRetryMin = 100 * time.Millisecond
 )
 
 // renew keeps the identity alive until the client closes.

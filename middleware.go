@@ -48,16 +48,15 @@ func (g *guarded) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p := newPeer(r)
 	ctx := withPeer(r.Context(), p)
 	if !p.secure && !h.config().AllowInsecure {
-		h.auditCall(ctx, AuditAuthFailed, r.URL.Path, "", "plaintext request")
-		refuse(w, r, connect.CodeUnauthenticated, errUnauthenticated)
+		g.deny(ctx, h, p, unauthenticated("", "plaintext request"), w, r)
 		return
 	}
 	if p.certificate != nil {
 		ctx = withPeerCertificates(ctx, p.state.VerifiedChains)
 	}
-	ctx, id, err := g.identify(ctx, h, p, r)
-	if err != nil {
-		refuse(w, r, connect.CodeOf(err), err)
+	ctx, id, no := g.identify(ctx, h, p, r)
+	if no != nil {
+		g.deny(ctx, h, p, no, w, r)
 		return
 	}
 	if !h.allowRate(ctx, p, id, g.access) {
@@ -66,6 +65,38 @@ func (g *guarded) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	g.serve(ctx, h, id, w, r)
+}
+
+// denial is why a request is not served. The reason is for the audit.
+type denial struct {
+	kind      AuditKind
+	code      connect.Code
+	err       error
+	runtimeID string // as claimed
+	reason    string
+}
+
+func unauthenticated(runtimeID, reason string) *denial {
+	return &denial{AuditAuthFailed, connect.CodeUnauthenticated, errUnauthenticated, runtimeID, reason}
+}
+
+// deny refuses a request and records it. A peer that is refused too often is
+// told so, and fills no log.
+func (g *guarded) deny(ctx context.Context, h *hub, p *peer, no *denial, w http.ResponseWriter, r *http.Request) {
+	limits := h.config().Limits
+	rate := Rate{RequestsPerSecond: limits.HandshakesPerSecond, Burst: limits.HandshakeBurst}
+	if !h.limiter().Allow("refused:"+addressKey(p.addr), rate) {
+		refuse(w, r, connect.CodeResourceExhausted, errTooMany)
+		return
+	}
+	event := AuditEvent{
+		Kind: no.kind, Peer: p.addr, RuntimeID: no.runtimeID, Procedure: r.URL.Path, Subject: g.name, Reason: no.reason,
+	}
+	if c, ok := callerFrom(ctx); ok {
+		event.RuntimeID, event.SelfID = c.id.RuntimeID(), c.id.SelfID()
+	}
+	h.audit(event)
+	refuse(w, r, no.code, no.err)
 }
 
 // serve runs the handler in a context that ends with the identity and, for unary
@@ -90,7 +121,7 @@ func (g *guarded) serve(ctx context.Context, h *hub, id *tokenstore.Identity, w 
 
 // identify returns the context that carries the caller, as the route's access
 // demands.
-func (g *guarded) identify(ctx context.Context, h *hub, p *peer, r *http.Request) (context.Context, *tokenstore.Identity, error) {
+func (g *guarded) identify(ctx context.Context, h *hub, p *peer, r *http.Request) (context.Context, *tokenstore.Identity, *denial) {
 	presented := len(r.Header[headerRuntimeID]) > 0
 	switch g.access {
 	case accessAnyone, accessGrant:
@@ -101,21 +132,20 @@ func (g *guarded) identify(ctx context.Context, h *hub, p *peer, r *http.Request
 		}
 	case accessHostPlugin:
 		if !presented {
-			ctx, err := g.identifyStranger(ctx, h, r)
-			return ctx, nil, err
+			ctx, no := g.identifyStranger(ctx, h, r)
+			return ctx, nil, no
 		}
 	case accessCaller:
 	}
-	c, err := h.authenticate(ctx, p, r)
-	if err != nil {
-		return ctx, nil, err
+	c, no := h.authenticate(p, r)
+	if no != nil {
+		return ctx, nil, no
 	}
 	ctx = withCaller(ctx, c)
 	r.Header.Del(headerAuthorization)
 	if g.access == accessHostPlugin {
 		if !h.mayCallHostPlugin(c.id, g.name) {
-			h.auditCall(ctx, AuditDenied, r.URL.Path, g.name, "host plugin not allowed by policy")
-			return ctx, nil, connect.NewError(connect.CodePermissionDenied, errDenied)
+			return ctx, nil, &denial{AuditDenied, connect.CodePermissionDenied, errDenied, "", "host plugin not allowed by policy"}
 		}
 		ctx = WithAuthContext(ctx, &AuthContext{
 			Identity: c.id.SelfID(), Provider: "runtime-token",
@@ -127,38 +157,31 @@ func (g *guarded) identify(ctx context.Context, h *hub, p *peer, r *http.Request
 
 // identifyStranger admits callers without a runtime identity to the host's own
 // plugins.
-func (g *guarded) identifyStranger(ctx context.Context, h *hub, r *http.Request) (context.Context, error) {
+func (g *guarded) identifyStranger(ctx context.Context, h *hub, r *http.Request) (context.Context, *denial) {
 	if h.rules.Load().public.has(g.name) {
 		return ctx, nil
 	}
 	providers := h.config().AuthProviders
 	if len(providers) == 0 {
-		h.auditCall(ctx, AuditAuthFailed, r.URL.Path, g.name, "no runtime identity")
-		return ctx, connect.NewError(connect.CodeUnauthenticated, errUnauthenticated)
+		return ctx, unauthenticated("", "no runtime identity")
 	}
 	spec := connect.Spec{Procedure: r.URL.Path}
 	out, err := authenticateHeader(ctx, providers, spec, connect.Peer{Addr: r.RemoteAddr}, r.Header)
 	if err != nil {
-		h.auditCall(ctx, AuditAuthFailed, r.URL.Path, g.name, err.Error())
-		return ctx, connect.NewError(connect.CodeUnauthenticated, errUnauthenticated)
+		return ctx, unauthenticated("", err.Error())
 	}
 	return out, nil
 }
 
 // authenticate proves the runtime identity that the request claims.
-func (h *hub) authenticate(ctx context.Context, p *peer, r *http.Request) (*caller, error) {
+func (h *hub) authenticate(p *peer, r *http.Request) (*caller, *denial) {
 	runtimeID, token, ok := credentials(r.Header)
 	if !ok {
-		h.auditCall(ctx, AuditAuthFailed, r.URL.Path, "", "missing or malformed credentials")
-		return nil, connect.NewError(connect.CodeUnauthenticated, errUnauthenticated)
+		return nil, unauthenticated("", "missing or malformed credentials")
 	}
 	id, err := h.store.Verify(runtimeID, token, p.fingerprint())
 	if err != nil {
-		h.audit(AuditEvent{
-			Kind: AuditAuthFailed, Peer: p.addr, RuntimeID: runtimeID,
-			Procedure: r.URL.Path, Reason: err.Error(),
-		})
-		return nil, connect.NewError(connect.CodeUnauthenticated, errUnauthenticated)
+		return nil, unauthenticated(runtimeID, err.Error())
 	}
 	return &caller{id: id, hub: h, token: token}, nil
 }

@@ -228,6 +228,9 @@ func (s *ServiceRegistry) DiscoverService(ctx context.Context, req *connect.Requ
 		return nil, errorf(connect.CodeInvalidArgument, "min_version: %w", err)
 	}
 	serviceType := req.Msg.GetServiceType()
+	if err := ValidateServiceType(serviceType); err != nil {
+		return nil, errorf(connect.CodeInvalidArgument, "service_type: %w", err)
+	}
 	allowed := c == nil || c.hub.mayRequire(c.id, serviceType)
 	reg, _, err := s.catalog.Select(serviceType, constraint)
 	if !allowed || err != nil {

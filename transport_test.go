@@ -178,11 +178,13 @@ func TestAudit_AUTH008_OldTLSAndOtherProtocolsAreRefused(t *testing.T) {
 	t.Parallel()
 	host := hosttest.Start(t, withPolicy(loggerPolicy()))
 	for name, edit := range map[string]func(*tls.Config){
-		"TLS 1.2":          func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS12, tls.VersionTLS12 },
-		"no ALPN":          func(c *tls.Config) { c.NextProtos = nil },
-		"ALPN http/1.1":    func(c *tls.Config) { c.NextProtos = []string{"http/1.1"} },
-		"ALPN made up":     func(c *tls.Config) { c.NextProtos = []string{"h3", "spdy/3"} },
-		"TLS 1.2, no ALPN": func(c *tls.Config) { c.MinVersion, c.MaxVersion, c.NextProtos = tls.VersionTLS12, tls.VersionTLS12, nil },
+		"TLS 1.2":       func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS12, tls.VersionTLS12 },
+		"no ALPN":       func(c *tls.Config) { c.NextProtos = nil },
+		"ALPN http/1.1": func(c *tls.Config) { c.NextProtos = []string{"http/1.1"} },
+		"ALPN made up":  func(c *tls.Config) { c.NextProtos = []string{"h3", "spdy/3"} },
+		"TLS 1.2, no ALPN": func(c *tls.Config) {
+			c.MinVersion, c.MaxVersion, c.NextProtos = tls.VersionTLS12, tls.VersionTLS12, nil
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
