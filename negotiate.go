@@ -66,5 +66,5 @@ func deprecationWarning(version int32, cfg *ServeConfig) string {
 
 // wireVersion returns a configured version as it goes over the wire.
 func wireVersion(v int) int32 {
-	return int32(max(math.MinInt32, min(v, math.MaxInt32))) //nolint:gosec // clamped
+	return int32(max(math.MinInt32, min(v, math.MaxInt32)))
 }

@@ -52,10 +52,6 @@ func (b *bucket) nextFull(now time.Time) time.Time {
 // fullHeap orders buckets by fullAt.
 type fullHeap []*bucket
 
-func (h *fullHeap) push(b *bucket)   { heap.Push(h, b) }
-func (h *fullHeap) fix(b *bucket)    { heap.Fix(h, b.index) }
-func (h *fullHeap) remove(b *bucket) { heap.Remove(h, b.index) }
-
 func (h fullHeap) Len() int           { return len(h) }
 func (h fullHeap) Less(i, j int) bool { return h[i].fullAt.Before(h[j].fullAt) }
 
@@ -80,3 +76,7 @@ func (h *fullHeap) Pop() any {
 	*h = (*h)[:last]
 	return b
 }
+
+func (h *fullHeap) push(b *bucket)   { heap.Push(h, b) }
+func (h *fullHeap) fix(b *bucket)    { heap.Fix(h, b.index) }
+func (h *fullHeap) remove(b *bucket) { heap.Remove(h, b.index) }

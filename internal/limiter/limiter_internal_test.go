@@ -13,7 +13,7 @@ func TestShard_RecordedTimesAreNeverLate(t *testing.T) {
 	t.Parallel()
 	rates := []float64{0, 0.3, 1, 7, 1000}
 	for seed := range uint64(50) {
-		rng := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // reproducible
+		rng := rand.New(rand.NewPCG(seed, 1))
 		l, now := New(8), time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 		for range 500 {
 			now = now.Add(time.Duration(rng.Int64N(int64(2 * time.Second))))
@@ -43,7 +43,7 @@ func TestShard_PlaceIfAndOnlyIfOneIsFull(t *testing.T) {
 	const step = int64(150 * time.Millisecond)
 	given, refused := 0, 0
 	for seed := range uint64(50) {
-		rng := rand.New(rand.NewPCG(seed, 2)) //nolint:gosec // reproducible
+		rng := rand.New(rand.NewPCG(seed, 2))
 		l, now := New(8), time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 		s := &l.shards[0]
 		for i := range 500 {

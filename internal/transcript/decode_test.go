@@ -55,7 +55,7 @@ func (d *decoder) uint64() uint64 {
 func (d *decoder) bytes() []byte { return d.take(d.uint64()) }
 
 func (d *decoder) tag(want byte) {
-	if b := d.take(1); b == nil || b[0] != want {
+	if b := d.take(1); len(b) == 0 || b[0] != want {
 		d.err = errEncoding
 	}
 }
@@ -97,7 +97,6 @@ func (d *decoder) field(m protoreflect.Message, f protoreflect.FieldDescriptor) 
 	}
 }
 
-//nolint:gocyclo // one line a kind
 func (d *decoder) value(f protoreflect.FieldDescriptor, empty func() protoreflect.Value) protoreflect.Value {
 	switch f.Kind() {
 	case protoreflect.StringKind:
@@ -144,13 +143,13 @@ func everyKind(tb testing.TB) protoreflect.MessageDescriptor {
 	one := descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL
 	many := descriptorpb.FieldDescriptorProto_LABEL_REPEATED
 	every := &descriptorpb.DescriptorProto{
-		Name:      proto.String("Every"),
-		OneofDecl: []*descriptorpb.OneofDescriptorProto{{Name: proto.String("choice")}, {Name: proto.String("_explicit")}},
+		Name:      new("Every"),
+		OneofDecl: []*descriptorpb.OneofDescriptorProto{{Name: new("choice")}, {Name: new("_explicit")}},
 	}
 	add := func(name string, number int32, label descriptorpb.FieldDescriptorProto_Label, t typ, typeName string) *descriptorpb.FieldDescriptorProto {
-		f := &descriptorpb.FieldDescriptorProto{Name: proto.String(name), Number: proto.Int32(number), Label: label.Enum(), Type: t.Enum()}
+		f := &descriptorpb.FieldDescriptorProto{Name: new(name), Number: new(number), Label: label.Enum(), Type: t.Enum()}
 		if typeName != "" {
-			f.TypeName = proto.String(typeName)
+			f.TypeName = new(typeName)
 		}
 		every.Field = append(every.Field, f)
 		return f
@@ -174,14 +173,14 @@ func everyKind(tb testing.TB) protoreflect.MessageDescriptor {
 		number++
 	}
 	addMap := func(name, entry string, number int32, key typ, value typ, valueType string) {
-		v := &descriptorpb.FieldDescriptorProto{Name: proto.String("value"), Number: proto.Int32(2), Label: one.Enum(), Type: value.Enum()}
+		v := &descriptorpb.FieldDescriptorProto{Name: new("value"), Number: proto.Int32(2), Label: one.Enum(), Type: value.Enum()}
 		if valueType != "" {
-			v.TypeName = proto.String(valueType)
+			v.TypeName = new(valueType)
 		}
 		every.NestedType = append(every.NestedType, &descriptorpb.DescriptorProto{
-			Name: proto.String(entry), Options: &descriptorpb.MessageOptions{MapEntry: proto.Bool(true)},
+			Name: new(entry), Options: &descriptorpb.MessageOptions{MapEntry: new(true)},
 			Field: []*descriptorpb.FieldDescriptorProto{
-				{Name: proto.String("key"), Number: proto.Int32(1), Label: one.Enum(), Type: key.Enum()}, v,
+				{Name: new("key"), Number: proto.Int32(1), Label: one.Enum(), Type: key.Enum()}, v,
 			},
 		})
 		add(name, number, many, descriptorpb.FieldDescriptorProto_TYPE_MESSAGE, self+"."+entry)
@@ -193,15 +192,15 @@ func everyKind(tb testing.TB) protoreflect.MessageDescriptor {
 	add("left", 45, one, descriptorpb.FieldDescriptorProto_TYPE_STRING, "").OneofIndex = proto.Int32(0)
 	add("right", 46, one, descriptorpb.FieldDescriptorProto_TYPE_BYTES, "").OneofIndex = proto.Int32(0)
 	explicit := add("explicit", 47, one, descriptorpb.FieldDescriptorProto_TYPE_INT32, "")
-	explicit.OneofIndex, explicit.Proto3Optional = proto.Int32(1), proto.Bool(true)
+	explicit.OneofIndex, explicit.Proto3Optional = proto.Int32(1), new(true)
 
 	file, err := protodesc.NewFile(&descriptorpb.FileDescriptorProto{
-		Name: proto.String("transcripttest.proto"), Package: proto.String("transcripttest"), Syntax: proto.String("proto3"),
+		Name: new("transcripttest.proto"), Package: new("transcripttest"), Syntax: new("proto3"),
 		MessageType: []*descriptorpb.DescriptorProto{every},
 		EnumType: []*descriptorpb.EnumDescriptorProto{{
-			Name: proto.String("Choice"),
+			Name: new("Choice"),
 			Value: []*descriptorpb.EnumValueDescriptorProto{
-				{Name: proto.String("NONE"), Number: proto.Int32(0)}, {Name: proto.String("MINUS"), Number: proto.Int32(-1)},
+				{Name: new("NONE"), Number: proto.Int32(0)}, {Name: new("MINUS"), Number: proto.Int32(-1)},
 			},
 		}},
 	}, nil)

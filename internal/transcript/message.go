@@ -44,7 +44,7 @@ func (t *Transcript) message(m protoreflect.Message, omit []protoreflect.FieldNu
 	if len(unknown) > 0 {
 		count++
 	}
-	t.uint64(uint64(count)) //nolint:gosec // a count is never negative
+	t.uint64(uint64(count))
 	if len(unknown) > 0 {
 		t.number(unknownNumber)
 		t.buf = append(t.buf, tagUnknown)
@@ -148,7 +148,7 @@ func (t *Transcript) value(kind protoreflect.Kind, v protoreflect.Value) {
 // integer returns any integer, enum or bool as 64 bits: two's complement, sign
 // extended.
 func integer(kind protoreflect.Kind, v protoreflect.Value) uint64 {
-	switch kind { //nolint:exhaustive // the signed integers are the rest of what value passes on
+	switch kind {
 	case protoreflect.BoolKind:
 		if v.Bool() {
 			return 1
