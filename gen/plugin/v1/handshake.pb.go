@@ -37,7 +37,7 @@ type HandshakeRequest struct {
 	// See magic_cookie_key.
 	MagicCookieValue string `protobuf:"bytes,4,opt,name=magic_cookie_value,json=magicCookieValue,proto3" json:"magic_cookie_value,omitempty"`
 	// The names of the plugins of the host that the caller will use. Empty means all that it may see.
-	// A name that the host does not have refuses the handshake.
+	// A name that the host does not have, or not for this caller, is missing from the answer.
 	RequestedPlugins []string `protobuf:"bytes,5,rep,name=requested_plugins,json=requestedPlugins,proto3" json:"requested_plugins,omitempty"`
 	// Free text for people. It decides nothing.
 	ClientMetadata map[string]string `protobuf:"bytes,6,rep,name=client_metadata,json=clientMetadata,proto3" json:"client_metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
@@ -45,21 +45,25 @@ type HandshakeRequest struct {
 	SelfId string `protobuf:"bytes,10,opt,name=self_id,json=selfId,proto3" json:"self_id,omitempty"`
 	// The semantic version of the calling plugin.
 	SelfVersion string `protobuf:"bytes,11,opt,name=self_version,json=selfVersion,proto3" json:"self_version,omitempty"`
-	// At least 16 random bytes, new in each handshake. With a secret configured the answer is bound to
-	// it and the host refuses to see it twice within the time that it allows clocks to differ.
+	// 32 random bytes, new in each handshake. Without them the caller counts as one of the first
+	// version, which declares nothing and proves nothing. Where a secret is configured the answer is
+	// bound to them, and the host refuses to see them twice within the time that clocks may differ.
 	ClientNonce []byte `protobuf:"bytes,12,opt,name=client_nonce,json=clientNonce,proto3" json:"client_nonce,omitempty"`
-	// The lowest application version that the caller speaks. Zero means only app_protocol_version.
+	// The lowest application version that the caller speaks. Zero means app_protocol_version.
 	MinProtocolVersion int32 `protobuf:"varint,13,opt,name=min_protocol_version,json=minProtocolVersion,proto3" json:"min_protocol_version,omitempty"`
-	// The highest application version that the caller speaks. Zero means only app_protocol_version.
+	// The highest application version that the caller speaks. Zero means app_protocol_version.
 	MaxProtocolVersion int32 `protobuf:"varint,14,opt,name=max_protocol_version,json=maxProtocolVersion,proto3" json:"max_protocol_version,omitempty"`
-	// The services that the caller will register. It can register no others.
+	// The services that the caller will register. It can register no others, and of these only those
+	// that policy allows. A caller of the first version is bound by policy alone.
 	Provides []*ServiceDeclaration `protobuf:"bytes,15,rep,name=provides,proto3" json:"provides,omitempty"`
-	// The services that the caller will discover, watch and call. It can reach no others.
+	// The services that the caller will discover, watch and call. It can reach no others, and of these
+	// only those that policy allows. A caller of the first version is bound by policy alone.
 	Requires []*ServiceDependency `protobuf:"bytes,16,rep,name=requires,proto3" json:"requires,omitempty"`
 	// When the caller made the request. A signed request that is too old or too far ahead is refused.
 	IssuedAt *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=issued_at,json=issuedAt,proto3" json:"issued_at,omitempty"`
-	// HMAC-SHA256 over every other field, with a key made from the enrolment secret. Demanded by a host
-	// that has a secret for the self id; ignored by one that has none.
+	// HMAC-SHA256 over every other field, and over a value of the TLS connection where both sides see
+	// the same one, with a key made from the enrolment secret. Demanded by a host that has a secret for
+	// the self id.
 	ClientProof   []byte `protobuf:"bytes,18,opt,name=client_proof,json=clientProof,proto3" json:"client_proof,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -219,14 +223,15 @@ type HandshakeResponse struct {
 	// The secret that proves the runtime id: 256 random bits in base64url, of which the host keeps only
 	// a digest. Sent back in Authorization: Bearer. Empty without a self id.
 	RuntimeToken string `protobuf:"bytes,11,opt,name=runtime_token,json=runtimeToken,proto3" json:"runtime_token,omitempty"`
-	// At least 16 random bytes, new in each handshake. Absent when the host has no secret.
+	// 32 random bytes, new in each handshake. Absent where the request has no nonce.
 	ServerNonce []byte `protobuf:"bytes,12,opt,name=server_nonce,json=serverNonce,proto3" json:"server_nonce,omitempty"`
-	// HMAC-SHA256 over the request, its nonce and every other field of the answer, with a key made from
-	// the enrolment secret. A caller that holds the secret refuses an answer without it.
+	// HMAC-SHA256 over the request and every other field of the answer, and over a value of the TLS
+	// connection where both sides see the same one, with a key made from the enrolment secret and both
+	// nonces. A caller that holds the secret refuses an answer without it.
 	ChallengeResponse []byte `protobuf:"bytes,13,opt,name=challenge_response,json=challengeResponse,proto3" json:"challenge_response,omitempty"`
 	// When the token ends. Absent without a self id and when the host is older than this field.
 	TokenExpiresAt *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=token_expires_at,json=tokenExpiresAt,proto3" json:"token_expires_at,omitempty"`
-	// The lowest application version that the host still speaks. Zero means app_protocol_version only.
+	// The lowest application version that the host still speaks. Zero from a host of the first version.
 	MinProtocolVersion int32 `protobuf:"varint,15,opt,name=min_protocol_version,json=minProtocolVersion,proto3" json:"min_protocol_version,omitempty"`
 	// What the caller's operator should know, for example that the agreed version is deprecated.
 	Warnings      []string `protobuf:"bytes,16,rep,name=warnings,proto3" json:"warnings,omitempty"`

@@ -86,7 +86,7 @@ type RegisterServiceRequest struct {
 	// The semantic version that is offered, for example "1.0.0".
 	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
 	// The path of the service at the plugin, for example "/logger.v1.Logger/": absolute, of clean
-	// ASCII segments, without dot segments, escapes, query or fragment.
+	// ASCII segments, without dot segments, escapes, query or fragment. Empty is allowed.
 	EndpointPath string `protobuf:"bytes,3,opt,name=endpoint_path,json=endpointPath,proto3" json:"endpoint_path,omitempty"`
 	// Free text for consumers. Bounded in entries and bytes, without control characters, and without
 	// the keys that the host reserves. Never used to decide where a call goes or who may make it.
@@ -400,8 +400,8 @@ type ServiceEndpoint struct {
 	ProviderId string `protobuf:"bytes,1,opt,name=provider_id,json=providerId,proto3" json:"provider_id,omitempty"`
 	// The version that it offers.
 	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
-	// The base of the route through the host, a path such as "/services/logger/logger-x7g2/" or a full
-	// URL. The path of the procedure is appended to it.
+	// The base of the route through the host, such as "/services/logger/logger-x7g2". The path of the
+	// procedure is appended to it, and the whole is a path of the host that was asked.
 	EndpointUrl string `protobuf:"bytes,3,opt,name=endpoint_url,json=endpointUrl,proto3" json:"endpoint_url,omitempty"`
 	// What the provider said about itself when it registered.
 	Metadata      map[string]string `protobuf:"bytes,4,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`

@@ -45,8 +45,9 @@ type HandshakeServiceClient interface {
 	//
 	// It is not idempotent. A handshake that presents the current token (in the headers
 	// X-Plugin-Runtime-ID and Authorization) renews: it keeps the runtime id and gets a new token, and
-	// the old token stays good for a short grace. Any other handshake, whatever it says about itself,
-	// gets a new runtime id and leaves every other identity as it was.
+	// the old token stays good for a short grace. One that presents a token that is not current is
+	// refused. Any other handshake, whatever it says about itself, gets a new runtime id and leaves
+	// every other identity as it was.
 	//
 	// Handshakes are rate limited per peer, and live identities are limited per self id, per peer and
 	// in total. A full host answers ResourceExhausted and ends nobody's identity to make room. A
@@ -91,8 +92,9 @@ type HandshakeServiceHandler interface {
 	//
 	// It is not idempotent. A handshake that presents the current token (in the headers
 	// X-Plugin-Runtime-ID and Authorization) renews: it keeps the runtime id and gets a new token, and
-	// the old token stays good for a short grace. Any other handshake, whatever it says about itself,
-	// gets a new runtime id and leaves every other identity as it was.
+	// the old token stays good for a short grace. One that presents a token that is not current is
+	// refused. Any other handshake, whatever it says about itself, gets a new runtime id and leaves
+	// every other identity as it was.
 	//
 	// Handshakes are rate limited per peer, and live identities are limited per self id, per peer and
 	// in total. A full host answers ResourceExhausted and ends nobody's identity to make room. A

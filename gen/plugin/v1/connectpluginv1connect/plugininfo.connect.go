@@ -49,7 +49,7 @@ type PluginIdentityClient interface {
 	GetPluginInfo(context.Context, *connect.Request[v1.GetPluginInfoRequest]) (*connect.Response[v1.GetPluginInfoResponse], error)
 	// SetRuntimeIdentity gives the plugin its runtime id and token. The latest call wins: a plugin
 	// that already has an identity replaces it, which is how the host renews one. Repeating a call is
-	// harmless.
+	// harmless. A plugin that enrols itself refuses the call with FailedPrecondition.
 	SetRuntimeIdentity(context.Context, *connect.Request[v1.SetRuntimeIdentityRequest]) (*connect.Response[v1.SetRuntimeIdentityResponse], error)
 }
 
@@ -103,7 +103,7 @@ type PluginIdentityHandler interface {
 	GetPluginInfo(context.Context, *connect.Request[v1.GetPluginInfoRequest]) (*connect.Response[v1.GetPluginInfoResponse], error)
 	// SetRuntimeIdentity gives the plugin its runtime id and token. The latest call wins: a plugin
 	// that already has an identity replaces it, which is how the host renews one. Repeating a call is
-	// harmless.
+	// harmless. A plugin that enrols itself refuses the call with FailedPrecondition.
 	SetRuntimeIdentity(context.Context, *connect.Request[v1.SetRuntimeIdentityRequest]) (*connect.Response[v1.SetRuntimeIdentityResponse], error)
 }
 
