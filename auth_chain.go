@@ -95,8 +95,6 @@ func newAuthLink(p AuthProvider) (link authLink, err error) {
 		}}, nil
 	case *TokenAuth:
 		return identityLink(tokenProvider, p.verifier()), nil
-	case *APIKeyAuth:
-		return identityLink(tokenProvider, p.verifier()), nil
 	case *MTLSAuth:
 		return identityLink(mtlsProvider, p.verifier()), nil
 	default:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/types/known/emptypb"
@@ -112,8 +113,8 @@ func (c *credentialChain) wrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	if c.broken != nil {
 		return func(context.Context, connect.AnyRequest) (connect.AnyResponse, error) { return nil, c.broken }
 	}
-	for i := len(c.interceptors) - 1; i >= 0; i-- {
-		next = c.interceptors[i](next)
+	for _, interceptor := range slices.Backward(c.interceptors) {
+		next = interceptor(next)
 	}
 	return next
 }

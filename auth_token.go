@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	headerAPIKey = "X-Api-Key"
+	headerAPIKey = "X-Api-Key" //nolint:gosec // the name of a header
 
 	// tokenProvider is AuthContext.Provider of TokenAuth and APIKeyAuth.
 	tokenProvider = "token"
@@ -38,7 +38,7 @@ var (
 //
 // Interceptors take a copy of the fields when they are made. The text forms
 // of a TokenAuth do not show its token.
-type TokenAuth struct {
+type TokenAuth struct { //nolint:recvcheck // a value must hide its token as well as a pointer
 	// Token is what a client sends. A call without one fails.
 	Token string
 	// ValidateToken tells a server whose token it is. It is called with any
@@ -112,7 +112,7 @@ func (t *TokenAuth) HasCredential(_ context.Context, header http.Header) bool {
 }
 
 // String returns the fields without the token.
-func (t TokenAuth) String() string { //nolint:recvcheck // a value must hide its token as well as a pointer
+func (t TokenAuth) String() string {
 	return fmt.Sprintf("TokenAuth{Header: %q, Prefix: %q, Token: %s}", t.Header, t.Prefix, redacted)
 }
 

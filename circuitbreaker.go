@@ -230,7 +230,8 @@ func (cb *CircuitBreaker) recordClosedLocked(result outcome, now time.Time) {
 	case outcomeSuccess:
 		cb.failures = 0
 	case outcomeFailure:
-		if cb.failures++; cb.failures >= cb.config.FailureThreshold {
+		cb.failures++
+		if cb.failures >= cb.config.FailureThreshold {
 			cb.openLocked(now)
 		}
 	case outcomeNeither:
@@ -240,7 +241,8 @@ func (cb *CircuitBreaker) recordClosedLocked(result outcome, now time.Time) {
 func (cb *CircuitBreaker) recordProbeLocked(result outcome, now time.Time) {
 	switch result {
 	case outcomeSuccess:
-		if cb.successes++; cb.successes >= cb.config.SuccessThreshold {
+		cb.successes++
+		if cb.successes >= cb.config.SuccessThreshold {
 			cb.changeLocked(CircuitClosed)
 		}
 	case outcomeFailure:

@@ -1,0 +1,112 @@
+package connectplugin
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"testing"
+
+	"connectrpc.com/connect"
+)
+
+// observedAuth collects what the audit sink of a host would get.
+func observedAuth(ctx context.Context) (context.Context, *[]authFailure) {
+	var seen []authFailure
+	return withAuthObserver(ctx, func(_ context.Context, f authFailure) { seen = append(seen, f) }), &seen
+}
+
+// The chain for plain handlers decides as the one for RPCs does, and tells the
+// host once, without the secret, what it tells nobody else.
+func TestAudit_REGREC11_RefusalsAreObserved(t *testing.T) {
+	t.Parallel()
+	const secret = "pr3s3nted-s3cret"
+	errTest := errors.New("unknown token " + secret + "!")
+	token := NewTokenAuth("", func(token string) (string, map[string]string, error) {
+		switch token {
+		case "good":
+			return "alice", nil, nil
+		case "panic":
+			panic(secret)
+		default:
+			return "", nil, errTest
+		}
+	})
+	embedded := struct{ *TokenAuth }{token}
+	tests := []struct {
+		name      string
+		providers []AuthProvider
+		value     string
+		provider  string
+		reason    string // "" = accepted
+	}{
+		{"good", []AuthProvider{token}, "Bearer good", "", ""},
+		{"good behind others", []AuthProvider{NewAPIKeyAuth("", nil), &MTLSAuth{}, token}, "Bearer good", "", ""},
+		{"open", []AuthProvider{token, NoAuth()}, "", "", ""},
+		{"refused", []AuthProvider{token, NoAuth()}, "Bearer " + secret, "token", "unknown token [redacted]!"},
+		{"panicked", []AuthProvider{token}, "Bearer panic", "token", "the provider panicked with a string"},
+		{"absent", []AuthProvider{token}, "", "", errNoCredential.Error()},
+		{"other scheme", []AuthProvider{token}, "Basic " + secret, "", errNoCredential.Error()},
+		{"malformed", []AuthProvider{token}, "Bearer " + secret + " x", "token", errTokenMalformed.Error()},
+		{"empty chain", nil, "Bearer good", "", errNoProviders.Error()},
+		{"nothing to compare with", []AuthProvider{NewAPIKeyAuth("", nil), NewTokenAuth("", nil)}, "Bearer x", "token", errNoToken.Error()},
+		{"nil provider", []AuthProvider{token, nil}, "Bearer good", "", errNilProvider.Error()},
+		{"chain in a chain", []AuthProvider{embedded}, "Bearer " + secret, "token", "unknown token [redacted]!"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			ctx, seen := observedAuth(t.Context())
+			header := http.Header{}
+			if tt.value != "" {
+				header.Set("Authorization", tt.value)
+			}
+			spec, peer := connect.Spec{Procedure: "/p.v1.S/M"}, connect.Peer{Addr: "192.0.2.1:5"}
+			_, err := authenticateHeader(ctx, tt.providers, spec, peer, header)
+			if tt.reason == "" {
+				if err != nil || len(*seen) != 0 {
+					t.Fatalf("got %v and %+v", err, *seen)
+				}
+				return
+			}
+			if connect.CodeOf(err) != connect.CodeUnauthenticated || !errors.Is(err, errUnauthenticated) {
+				t.Fatalf("got %v", err)
+			}
+			if len(*seen) != 1 {
+				t.Fatalf("observed %d times: %+v", len(*seen), *seen)
+			}
+			f := (*seen)[0]
+			reason := f.Err.Error()
+			f.Err = nil
+			if want := (authFailure{Procedure: spec.Procedure, Peer: peer.Addr, Provider: tt.provider}); f != want || reason != tt.reason {
+				t.Errorf("observed %+v and %q, want %+v and %q", f, reason, want, tt.reason)
+			}
+			if strings.Contains(reason, secret) {
+				t.Errorf("the secret got out: %v", reason)
+			}
+		})
+	}
+}
+
+func TestAuthenticateHeader_NamesTheSender(t *testing.T) {
+	t.Parallel()
+	header := http.Header{"Authorization": {"Bearer s"}}
+	ctx, err := authenticateHeader(t.Context(), []AuthProvider{NewTokenAuth("s", nil)}, connect.Spec{}, connect.Peer{}, header)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if auth := GetAuthContext(ctx); auth == nil || auth.Identity != sharedIdentity || auth.Provider != tokenProvider {
+		t.Errorf("got %+v", auth)
+	}
+}
+
+// RequireAuth is observed too.
+func TestRequireAuth_IsObserved(t *testing.T) {
+	t.Parallel()
+	ctx, seen := observedAuth(t.Context())
+	next := func(context.Context, connect.AnyRequest) (connect.AnyResponse, error) { panic("ran") }
+	_, err := RequireAuth()(next)(ctx, newHeaderRequest(connect.Spec{Procedure: "/p"}, connect.Peer{}, nil))
+	if connect.CodeOf(err) != connect.CodeUnauthenticated || len(*seen) != 1 || (*seen)[0].Procedure != "/p" {
+		t.Errorf("got %v, observed %+v", err, *seen)
+	}
+}
