@@ -30,6 +30,7 @@ const (
 	maxInterim     = 8         // responses 1xx before the final one
 	flushRounds    = 4         // batches that one caller writes for others before a goroutine takes over
 	gatherBody     = 128 << 10 // the part in which a gathered response is handed over
+	lenience       = 4         // a header list that many times too large ends the connection, a smaller one its stream
 	closeGrace     = time.Second
 	maxTick        = 10 * time.Second
 	ticksPerPeriod = 4
@@ -105,7 +106,7 @@ func Client(ctx context.Context, nc net.Conn, batch *Batch, cfg Config) (*Conn, 
 	c.framer.SetReuseFrames()
 	c.framer.SetMaxReadFrameSize(maxFrame)
 	c.framer.ReadMetaHeaders = hpack.NewDecoder(tableSize, nil)
-	c.framer.MaxHeaderListSize = uint32(cfg.MaxHeaderBytes) //nolint:gosec // a bound from the configuration
+	c.framer.MaxHeaderListSize = c.maxHeaderBytes() * lenience
 	if err := c.handshake(ctx); err != nil {
 		_ = nc.Close()
 		return nil, err
@@ -124,7 +125,7 @@ func (c *Conn) handshake(ctx context.Context) error {
 	preface = appendSettings(preface,
 		http2.Setting{ID: http2.SettingEnablePush, Val: 0},
 		http2.Setting{ID: http2.SettingInitialWindowSize, Val: streamWindow},
-		http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: c.framer.MaxHeaderListSize})
+		http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: c.maxHeaderBytes()})
 	preface = appendWindowUpdate(preface, 0, connWindow-initialWindow)
 	if _, err := c.nc.Write(preface); err != nil {
 		release()
@@ -148,6 +149,11 @@ func (c *Conn) handshake(ctx context.Context) error {
 	}
 	c.flushLocked()
 	return c.err
+}
+
+// maxHeaderBytes is the bound of a header list as the protocol states it.
+func (c *Conn) maxHeaderBytes() uint32 {
+	return uint32(c.cfg.MaxHeaderBytes) //nolint:gosec // a bound from the configuration
 }
 
 // Usable reports whether the connection takes new streams, now or when others

@@ -228,7 +228,7 @@ func (c *Conn) headersLocked(f *http2.MetaHeadersFrame) error {
 		return err
 	}
 	switch {
-	case f.Truncated:
+	case f.Truncated, headerBytes(f.Fields) > c.maxHeaderBytes():
 		c.resetLocked(s, errHeaderBytes, http2.ErrCodeProtocol)
 	case s.eof:
 		c.resetLocked(s, ErrMalformed, http2.ErrCodeStreamClosed)
@@ -267,6 +267,15 @@ func (c *Conn) headLocked(s *Stream, f *http2.MetaHeadersFrame) {
 	if f.StreamEnded() {
 		c.endLocked(s)
 	}
+}
+
+// headerBytes is the size of a header list (RFC 9113, section 6.5.2).
+func headerBytes(fields []hpack.HeaderField) uint32 {
+	var n uint32
+	for _, f := range fields {
+		n += f.Size()
+	}
+	return n
 }
 
 func parseStatus(f *http2.MetaHeadersFrame) (int, error) {
