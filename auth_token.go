@@ -38,7 +38,7 @@ var (
 //
 // Interceptors take a copy of the fields when they are made. The text forms
 // of a TokenAuth do not show its token.
-type TokenAuth struct { //nolint:recvcheck // a value must hide its token as well as a pointer
+type TokenAuth struct {
 	// Token is what a client sends. A call without one fails.
 	Token string
 	// ValidateToken tells a server whose token it is. It is called with any

@@ -130,7 +130,7 @@ func TestTokenAuth_HidesItsToken(t *testing.T) {
 	if strings.Contains(log.String(), secret) {
 		t.Errorf("the log shows it: %s", log.String())
 	}
-	if got := fmt.Sprintf("%v", token); !strings.Contains(got, "[redacted]") {
+	if got := fmt.Sprintf("%v", any(token)); !strings.Contains(got, "[redacted]") {
 		t.Errorf("%%v tells nothing: %s", got)
 	}
 }

@@ -33,7 +33,7 @@ func PumpToStream[T any](ctx context.Context, ch <-chan T, errs <-chan error, st
 				return pendingError(errs)
 			}
 			if err := stream.Send(&msg); err != nil {
-				return err //nolint:wrapcheck // the stream's error has its code already
+				return err
 			}
 		case err, open := <-errs:
 			if !open {
@@ -61,7 +61,7 @@ func sendBuffered[T any](ctx context.Context, ch <-chan T, stream *connect.Serve
 			return nil
 		}
 		if err := stream.Send(&msg); err != nil {
-			return err //nolint:wrapcheck // the stream's error has its code already
+			return err
 		}
 	}
 	return nil
