@@ -242,3 +242,15 @@ func (g *rig) wantClass(t *testing.T, want proxy.Class) proxy.Result {
 	}
 	return r
 }
+
+// newLimitedServer is newServer with a bound of concurrent streams.
+func newLimitedServer(t *testing.T, streams int, h http.HandlerFunc) *httptest.Server {
+	t.Helper()
+	srv := httptest.NewUnstartedServer(h)
+	srv.EnableHTTP2 = true
+	srv.Config.ErrorLog = quiet
+	srv.Config.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: streams}
+	srv.StartTLS()
+	t.Cleanup(srv.Close)
+	return srv
+}
