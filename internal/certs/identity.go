@@ -1,0 +1,214 @@
+package certs
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"time"
+)
+
+const (
+	spiffeScheme = "spiffe"
+	spiffePrefix = spiffeScheme + "://"
+
+	// maxSegment bounds a trust domain (as the SPIFFE standard does) and a name.
+	maxSegment = 255
+)
+
+// Claims that [Claims] extracts from a certificate.
+const (
+	ClaimCommonName         = "common_name"
+	ClaimOrganization       = "organization"
+	ClaimOrganizationalUnit = "organizational_unit"
+	ClaimIssuer             = "issuer"
+	ClaimSerial             = "serial"
+	ClaimNotAfter           = "not_after"
+)
+
+// ErrIdentity is returned for an identity that cannot stand in a certificate.
+var ErrIdentity = errors.New("invalid certificate identity")
+
+// Role says what the owner of a certificate is.
+type Role string
+
+// The roles of an [ID].
+const (
+	RoleHost   Role = "host"   // a host; it has no name
+	RolePlugin Role = "plugin" // a plugin, named by its self id
+	RoleLaunch Role = "launch" // one launch of a plugin, named by the launch's id
+)
+
+// ID is the identity in a certificate of a [CA], written as a SPIFFE id:
+// spiffe://<trust domain>/host, …/plugin/<self id> or …/launch/<launch id>.
+type ID struct {
+	TrustDomain string
+	Role        Role
+	Name        string // empty for a host
+}
+
+// String returns the SPIFFE id.
+func (id ID) String() string {
+	s := spiffePrefix + id.TrustDomain + "/" + string(id.Role)
+	if id.Name == "" {
+		return s
+	}
+
+	return s + "/" + id.Name
+}
+
+// Validate reports whether the identity can be written as a SPIFFE id that reads
+// back as the same identity.
+func (id ID) Validate() error {
+	if err := ValidateTrustDomain(id.TrustDomain); err != nil {
+		return err
+	}
+
+	switch id.Role {
+	case RoleHost:
+		if id.Name != "" {
+			return fmt.Errorf("%w: a host has no name, got %q", ErrIdentity, id.Name)
+		}
+
+		return nil
+	case RolePlugin, RoleLaunch:
+		return validateName(id.Name)
+	default:
+		return fmt.Errorf("%w: unknown role %q", ErrIdentity, id.Role)
+	}
+}
+
+// ParseID reads a SPIFFE id that [ID.String] wrote.
+func ParseID(s string) (ID, error) {
+	rest, ok := strings.CutPrefix(s, spiffePrefix)
+	if !ok {
+		return ID{}, fmt.Errorf("%w: %q is no SPIFFE id", ErrIdentity, s)
+	}
+
+	domain, path, _ := strings.Cut(rest, "/")
+	role, name, named := strings.Cut(path, "/")
+	id := ID{TrustDomain: domain, Role: Role(role), Name: name}
+
+	if err := id.Validate(); err != nil {
+		return ID{}, err
+	}
+
+	if named && name == "" {
+		return ID{}, fmt.Errorf("%w: %q ends in a slash", ErrIdentity, s)
+	}
+
+	return id, nil
+}
+
+// ValidateTrustDomain reports whether s is a SPIFFE trust domain: lower-case
+// letters, digits, dots, dashes and underscores, at most 255 of them.
+func ValidateTrustDomain(s string) error {
+	if s == "" || len(s) > maxSegment {
+		return fmt.Errorf("%w: a trust domain has 1 to %d characters, got %d", ErrIdentity, maxSegment, len(s))
+	}
+
+	for i := range len(s) {
+		if c := s[i]; !isNameByte(c) || isUpper(c) {
+			return fmt.Errorf("%w: trust domain %q may hold a-z, 0-9, '.', '-' and '_' only", ErrIdentity, s)
+		}
+	}
+
+	return nil
+}
+
+// validateName reports whether s is a single path segment of a SPIFFE id.
+func validateName(s string) error {
+	if s == "" || len(s) > maxSegment {
+		return fmt.Errorf("%w: a name has 1 to %d characters, got %d", ErrIdentity, maxSegment, len(s))
+	}
+
+	if s == "." || s == ".." {
+		return fmt.Errorf("%w: name %q is a dot segment", ErrIdentity, s)
+	}
+
+	for i := range len(s) {
+		if !isNameByte(s[i]) {
+			return fmt.Errorf("%w: name %q may hold a-z, A-Z, 0-9, '.', '-' and '_' only", ErrIdentity, s)
+		}
+	}
+
+	return nil
+}
+
+func isNameByte(c byte) bool {
+	return 'a' <= c && c <= 'z' || isUpper(c) || '0' <= c && c <= '9' || c == '.' || c == '-' || c == '_'
+}
+
+func isUpper(c byte) bool { return 'A' <= c && c <= 'Z' }
+
+// CertificateIdentity returns the name by which a verified certificate is known:
+// its first URI SAN with the scheme spiffe, else its first DNS SAN, else the
+// common name of its subject, else "". It accepts any certificate, nil included.
+func CertificateIdentity(cert *x509.Certificate) string {
+	if cert == nil {
+		return ""
+	}
+
+	if uri := spiffeURI(cert); uri != nil {
+		return uri.String()
+	}
+
+	if len(cert.DNSNames) > 0 {
+		return cert.DNSNames[0]
+	}
+
+	return cert.Subject.CommonName
+}
+
+func spiffeURI(cert *x509.Certificate) *url.URL {
+	for _, uri := range cert.URIs {
+		if uri != nil && strings.EqualFold(uri.Scheme, spiffeScheme) {
+			return uri
+		}
+	}
+
+	return nil
+}
+
+// Claims returns what a verified certificate says about its owner, under the
+// Claim… keys. What the certificate does not say is absent; where it says several,
+// the first counts. It accepts any certificate, nil included; the map is the caller's.
+func Claims(cert *x509.Certificate) map[string]string {
+	claims := make(map[string]string)
+	if cert == nil {
+		return claims
+	}
+
+	put := func(key, value string) {
+		if value != "" {
+			claims[key] = value
+		}
+	}
+
+	put(ClaimCommonName, cert.Subject.CommonName)
+	put(ClaimOrganization, first(cert.Subject.Organization))
+	put(ClaimOrganizationalUnit, first(cert.Subject.OrganizationalUnit))
+	put(ClaimIssuer, cert.Issuer.String())
+
+	if cert.SerialNumber != nil {
+		put(ClaimSerial, cert.SerialNumber.Text(hexBase))
+	}
+
+	if !cert.NotAfter.IsZero() {
+		put(ClaimNotAfter, cert.NotAfter.UTC().Format(time.RFC3339))
+	}
+
+	return claims
+}
+
+// hexBase is the base in which serial numbers are written, as openssl does.
+const hexBase = 16
+
+func first(values []string) string {
+	if len(values) == 0 {
+		return ""
+	}
+
+	return values[0]
+}
