@@ -47,7 +47,6 @@ type Host struct {
 	serverTLS *tls.Config // nil in plaintext
 	server    *http.Server
 	front     *front
-	ownLimit  RateLimiter // nil where the configuration brought one
 	abort     context.CancelCauseFunc
 	stopSweep context.CancelFunc
 	swept     chan struct{}
@@ -119,10 +118,6 @@ func (h *Host) setTLS() error {
 // them all to one hub.
 func (h *Host) setServices() error {
 	c := h.cfg
-	if c.RateLimiter == nil {
-		h.ownLimit = NewTokenBucketLimiter()
-		c.RateLimiter = h.ownLimit
-	}
 	if h.router = c.ServiceRouter; h.router != nil {
 		h.handshake, h.registry, h.lifecycle = h.router.handshake, h.router.registry, h.router.lifecycle
 		h.handshake.configure(c)
@@ -326,9 +321,8 @@ func (h *Host) shut(ctx context.Context) error {
 	h.router.close()
 	h.stopSweep()
 	<-h.swept
-	if h.ownLimit != nil {
-		h.ownLimit.Close()
-	}
+	h.hub.callers.Close()
+	h.hub.strangers.Close()
 	if h.cfg.Cleanup != nil {
 		err = errors.Join(err, h.cfg.Cleanup(context.WithoutCancel(ctx)))
 	}

@@ -1,6 +1,7 @@
 package connectplugin
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -20,6 +21,9 @@ type hub struct {
 	// Fixed at creation.
 	store *tokenstore.Store
 	decoy Secret // checked where a self id has no secret, so that both take the same time
+	// Two limiters, so that a flood of strangers cannot use up the room that
+	// the identities' budgets need.
+	callers, strangers RateLimiter
 
 	settings atomic.Pointer[settings]
 	rules    atomic.Pointer[ruleBook]
@@ -27,14 +31,13 @@ type hub struct {
 
 // settings is what the host's configuration says to every service. Immutable.
 type settings struct {
-	cfg     *ServeConfig // with defaults
-	audit   *auditor
-	log     *slog.Logger
-	limiter RateLimiter
+	cfg   *ServeConfig // with defaults
+	audit *auditor
+	log   *slog.Logger
 }
 
 func newHub(cfg *ServeConfig) *hub {
-	h := &hub{decoy: make(Secret, nonceBytes)}
+	h := &hub{decoy: make(Secret, nonceBytes), callers: NewTokenBucketLimiter(), strangers: NewTokenBucketLimiter()}
 	_, _ = rand.Read(h.decoy)
 	c := cfg.withDefaults()
 	h.store = tokenstore.New(storeConfig(c))
@@ -62,18 +65,26 @@ func storeConfig(c *ServeConfig) tokenstore.Config {
 // configure replaces what the services read; cfg holds the defaults.
 func (h *hub) configure(cfg *ServeConfig) {
 	h.settings.Store(&settings{
-		cfg:     cfg,
-		log:     cfg.Logger,
-		limiter: cfg.RateLimiter,
-		audit:   &auditor{sink: cfg.Audit, log: cfg.Logger},
+		cfg:   cfg,
+		log:   cfg.Logger,
+		audit: &auditor{sink: cfg.Audit, log: cfg.Logger},
 	})
 	h.rules.Store(compilePolicy(cfg.Policy))
 }
 
 func (h *hub) config() *ServeConfig   { return h.settings.Load().cfg }
-func (h *hub) limiter() RateLimiter   { return h.settings.Load().limiter }
 func (h *hub) log() *slog.Logger      { return h.settings.Load().log }
 func (h *hub) audit(event AuditEvent) { h.settings.Load().audit.record(event) }
+
+// allow spends one request of a caller's budget.
+func (h *hub) allow(key string, rate Rate) bool {
+	return cmp.Or(h.config().RateLimiter, h.callers).Allow(key, rate)
+}
+
+// allowStranger spends one request of the budget of an address.
+func (h *hub) allowStranger(kind string, p *peer, rate Rate) bool {
+	return cmp.Or(h.config().RateLimiter, h.strangers).Allow(kind+addressKey(p.addr), rate)
+}
 
 // auditCall records a decision about a request that is being served.
 func (h *hub) auditCall(ctx context.Context, kind AuditKind, procedure, subject, reason string) {

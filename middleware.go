@@ -85,7 +85,7 @@ func unauthenticated(runtimeID, reason string) *denial {
 func (g *guarded) deny(ctx context.Context, h *hub, p *peer, no *denial, w http.ResponseWriter, r *http.Request) {
 	limits := h.config().Limits
 	rate := Rate{RequestsPerSecond: limits.HandshakesPerSecond, Burst: limits.HandshakeBurst}
-	if !h.limiter().Allow("refused:"+addressKey(p.addr), rate) {
+	if !h.allowStranger("refused:", p, rate) {
 		refuse(w, r, connect.CodeResourceExhausted, errTooMany)
 		return
 	}
@@ -209,17 +209,18 @@ func bearer(value string) (string, bool) {
 // allowRate spends one request of the budget that the caller, or the peer of a
 // stranger, has.
 func (h *hub) allowRate(ctx context.Context, p *peer, id *tokenstore.Identity, a access) bool {
-	limiter, limits := h.limiter(), h.config().Limits
-	if key, ok := rateKeyFromContext(ctx); ok && (id == nil || a != accessEnrol) {
-		return limiter.Allow(key, Rate{RequestsPerSecond: limits.RequestsPerSecond, Burst: limits.RequestBurst})
-	}
-	rate := Rate{RequestsPerSecond: limits.RequestsPerSecond, Burst: limits.RequestBurst}
-	kind := "peer:"
+	l := h.config().Limits
 	if a == accessEnrol {
-		rate = Rate{RequestsPerSecond: limits.HandshakesPerSecond, Burst: limits.HandshakeBurst}
-		kind = "handshake:"
+		return h.allowStranger("handshake:", p, Rate{RequestsPerSecond: l.HandshakesPerSecond, Burst: l.HandshakeBurst})
 	}
-	return limiter.Allow(kind+addressKey(p.addr), rate)
+	rate := Rate{RequestsPerSecond: l.RequestsPerSecond, Burst: l.RequestBurst}
+	if id != nil {
+		return h.allow("runtime:"+id.RuntimeID(), rate)
+	}
+	if key, ok := rateKeyFromContext(ctx); ok {
+		return h.allow(key, rate)
+	}
+	return h.allowStranger("peer:", p, rate)
 }
 
 var errorWriter = connect.NewErrorWriter()
