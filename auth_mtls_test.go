@@ -297,6 +297,30 @@ func TestMTLSAuth_ExtractIdentity(t *testing.T) {
 	}
 }
 
+// Alone, without a chain, and as a part of another type it decides alike.
+func TestMTLSAuth_AloneAndEmbedded(t *testing.T) {
+	t.Parallel()
+	ca := newAuthCA(t)
+	auth := connectplugin.NewMTLSAuth(ca.issue(t, authCommonName("host")), nil, ca.pool)
+	embedded := struct{ *connectplugin.MTLSAuth }{auth}
+	client := authMTLSClient(t, ca.issue(t, authCommonName("p")), ca.pool)
+	for name, interceptor := range map[string]connect.Interceptor{
+		"alone":    auth.ServerInterceptor(),
+		"embedded": connectplugin.AuthInterceptor(embedded, connectplugin.NewTokenAuth("", authValidateGood)),
+	} {
+		mux := (&authEcho{}).mux(interceptor)
+		got, err := authCallUnary(t.Context(), client, startAuthMTLS(t, auth, auth.Middleware(mux), nil), nil)
+		wantAuthAnswer(t, got, err, "mtls:p")
+		naked := startAuthMTLS(t, auth, mux, nil)
+		_, err = authCallUnary(t.Context(), client, naked, nil)
+		wantAuthRefused(t, err)
+		if name == "embedded" { // passed over where there is no certificate
+			got, err = authCallUnary(t.Context(), client, naked, bearerHeader(authGoodToken))
+			wantAuthAnswer(t, got, err, "token:alice")
+		}
+	}
+}
+
 // A connection can outlive the certificate that it was made with.
 func TestMTLSAuth_RefusesCertificatesThatExpiredSince(t *testing.T) {
 	t.Parallel()

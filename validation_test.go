@@ -54,6 +54,9 @@ func wantTextError(t *testing.T, err error, field, input string) {
 		return
 	}
 	msg := err.Error()
+	if len(input) > maxLen && strings.Contains(msg, input[:maxLen/2]) {
+		t.Errorf("%s: the error repeats too much: %q", field, msg)
+	}
 	forges := func(r rune) bool { return r < ' ' || (r > '~' && r != '…') }
 	if !strings.HasPrefix(msg, field) || len(msg) > maxLen+4*64 || strings.ContainsFunc(msg, forges) {
 		t.Errorf("%s %q: the error is %q", field, input, msg)
@@ -84,7 +87,7 @@ var (
 		"", "a", "a/b", "//", "//a", "/a//b", "/a//", "/.", "/..", "/./a", "/a/.", "/a/./b", "/../a", "/a/../b", "/a/..", "/a/../",
 		"/a%2fb", "/a%2e%2e/", "/%", "/a?b", "/a?", "/a#b", "/a#", "/a;b", "/..;/a", "/a\\b", "\\a", "/a b", "/ ", "/a\t", "/a\n",
 		"/a\r\nX: y", "/a\x00", "/a\x7f", "/é", "/a\u2024\u2024/b", "/\xff", "/a<b>", "/\"", "/{a}", "/a|b", "/^", "/`", "/[a]",
-		"https://evil/", "/" + strings.Repeat("x", 1024),
+		"https://evil/", "/" + strings.Repeat("long/", 100) + "?", "/" + strings.Repeat("x", 1024),
 	}
 )
 
