@@ -35,47 +35,32 @@ func TestAudit_PROTO31_RevokeEndsEverything(t *testing.T) {
 	wantEqual(t, "revoked nobody", s.Revoke("nobody", tokenstore.ReasonRevoked), false)
 }
 
-// One event for each identity, however many end it at once; each after the hooks and before Revoke returns.
+// One event for each identity, however many end it at once, and one of them knows that it did.
 func TestOneEventForEachEnd(t *testing.T) {
 	t.Parallel()
+	const rounds, contenders = 30, 4
 	s, clock := newStore(tokenstore.Config{TTL: time.Minute})
-	const n, enders = 200, 4
-	var mu sync.Mutex
-	told := make(map[*tokenstore.Identity]int)
-	numbers := make(map[uint64]bool)
+	var events, hooks, ended atomic.Int32
 	s.Subscribe(func(end tokenstore.End) {
-		mu.Lock()
-		defer mu.Unlock()
-		told[end.Identity]++
-		numbers[end.Sequence] = true
+		events.Add(1)
 		wantEqual(t, "reason", end.Reason, end.Identity.Reason())
 	})
-	var hooks atomic.Int32
-	identities := make([]*tokenstore.Identity, n)
-	for i := range identities {
-		identities[i], _ = mustIssue(t, s, tokenstore.Request{SelfID: "a"})
-		identities[i].OnEnd(func() { hooks.Add(1) })
-	}
-	clock.Advance(time.Minute)
-	var group sync.WaitGroup
-	var revoked atomic.Int32
-	for range enders {
-		group.Go(func() {
-			for _, identity := range identities {
-				if s.Revoke(identity.RuntimeID(), tokenstore.ReasonRevoked) {
-					revoked.Add(1)
-				}
+	for round := range int32(rounds) {
+		identity, _ := mustIssue(t, s, tokenstore.Request{SelfID: "a"})
+		identity.OnEnd(func() { hooks.Add(1) })
+		clock.Advance(time.Minute)
+		contend(s, contenders, func(i int) {
+			if i == 0 {
+				ended.Add(int32(s.Sweep(clock.Now())))
+			} else if s.Revoke(identity.RuntimeID(), tokenstore.ReasonRevoked) {
+				ended.Add(1)
 			}
 		})
+		if events.Load() != round+1 || hooks.Load() != round+1 || ended.Load() != round+1 {
+			t.Fatalf("round %d: %d events, %d hooks, %d ended", round, events.Load(), hooks.Load(), ended.Load())
+		}
 	}
-	group.Go(func() { revoked.Add(int32(s.Sweep(clock.Now()))) })
-	group.Wait()
-	for _, identity := range identities {
-		wantEqual(t, "events", told[identity], 1)
-	}
-	wantEqual(t, "numbers", len(numbers), n)
-	wantEqual(t, "hooks", hooks.Load(), n)
-	wantEqual(t, "ended by somebody", revoked.Load(), n)
+	wantEqual(t, "residue", s.Residue(), 0)
 }
 
 func TestSequenceFollowsTheOrderOfChanges(t *testing.T) {

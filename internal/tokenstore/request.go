@@ -87,14 +87,15 @@ func (s *Store) newIdentity(id string, token digest, r *Request) *Identity {
 
 // admit adds an identity if the bounds allow it. All of them are looked at and counted in one step.
 func (s *Store) admit(identity *Identity, r *Request) error {
+	bounds := s.config.Load()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case s.identityExpiries.len() >= s.config.Load().MaxTotal:
+	case s.identityExpiries.len() >= bounds.MaxTotal:
 		return ErrFull
-	case s.selves.count(r.SelfID) >= orDefault(r.MaxInstances, s.config.Load().MaxPerSelf):
+	case s.selves.count(r.SelfID) >= orDefault(r.MaxInstances, bounds.MaxPerSelf):
 		return ErrTooManyInstances
-	case r.Peer != "" && s.peers.count(r.Peer) >= s.config.Load().MaxPerPeer:
+	case r.Peer != "" && s.peers.count(r.Peer) >= bounds.MaxPerPeer:
 		return ErrTooManyForPeer
 	case s.identities.get(identity.runtimeID) != nil:
 		return errInUse

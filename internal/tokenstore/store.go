@@ -20,7 +20,7 @@ type Store struct {
 	noGrace    graced        // compared where there is no previous token
 	wake       chan struct{} // capacity one: the next deadline came closer
 
-	config atomic.Pointer[Config] // with defaults
+	config atomic.Pointer[Config] // with defaults, replaced by Configure
 
 	mu               sync.Mutex
 	sequence         uint64
@@ -33,8 +33,9 @@ type Store struct {
 
 // New returns an empty store. It starts nothing: the caller runs [Store.Run].
 func New(config Config) *Store {
+	config = config.withDefaults()
 	s := &Store{
-		rand:       config.withDefaults().Rand,
+		rand:       config.Rand,
 		clock:      newClock(config.Now),
 		identities: newTable[Identity](),
 		grants:     newTable[grant](),
@@ -51,8 +52,8 @@ func New(config Config) *Store {
 	return s
 }
 
-// Configure replaces the bounds and times of the store, for what is issued from now on. Rand and Now
-// stay as they were at creation.
+// Configure replaces the bounds and times of the store, for what is issued from now on. What lives stays,
+// even where it is more than a new bound allows. Rand and Now stay as they were at creation.
 func (s *Store) Configure(config Config) {
 	config = config.withDefaults()
 	s.config.Store(&config)

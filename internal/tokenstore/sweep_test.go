@@ -121,3 +121,24 @@ func TestRunIsIdleBetweenDeadlines(t *testing.T) {
 		wantEqual(t, "len", s.Len(), 0)
 	})
 }
+
+// Nor does a clock that is set back behind the start of the store keep it busy.
+func TestRunWithAClockSetBack(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var back atomic.Int64
+		s := tokenstore.New(tokenstore.Config{TTL: time.Minute, Now: func() time.Time {
+			return time.Now().Add(-time.Duration(back.Load()))
+		}})
+		back.Store(int64(time.Hour))
+		go s.Run(t.Context())
+		synctest.Wait()
+		identity, _ := mustIssue(t, s, tokenstore.Request{SelfID: "a"})
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		wantEqual(t, "ended while the clock is behind", identity.Ended(), false)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		wantEqual(t, "ended", identity.Ended(), true)
+	})
+}

@@ -106,7 +106,7 @@ func TestTableReadersBesideAWriter(t *testing.T) {
 			}
 		})
 	}
-	for range 100 {
+	for range 1000 {
 		for _, w := range comes {
 			table.put(w)
 		}

@@ -59,8 +59,8 @@ func (s *Store) replace(identity *Identity, old *state, fresh digest) error {
 		return ErrExpired
 	}
 	renewed := &state{digest: fresh, issued: now, expires: now.after(old.lifetime())}
-	if s.config.Load().Grace > 0 {
-		until := min(old.expires, now.after(s.config.Load().Grace))
+	if grace := s.config.Load().Grace; grace > 0 {
+		until := min(old.expires, now.after(grace))
 		renewed.previous = &graced{digest: old.digest, until: until}
 	}
 	s.applyLocked(change{kind: changeRenew, identity: identity, state: renewed})

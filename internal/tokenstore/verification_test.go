@@ -168,24 +168,24 @@ func TestNoGrace(t *testing.T) {
 // Of several renewals with the same token exactly one succeeds, and its token is the good one.
 func TestRenewOnce(t *testing.T) {
 	t.Parallel()
-	for range 100 {
-		s, _ := newStore(tokenstore.Config{})
-		identity, token := mustIssue(t, s, tokenstore.Request{SelfID: "a"})
-		fresh := make(chan string, 4)
-		var group sync.WaitGroup
-		for range cap(fresh) {
-			group.Go(func() {
-				_, renewed, err := s.Renew(identity.RuntimeID(), token, noCertificate)
-				if err == nil {
-					fresh <- renewed
-				} else if !errors.Is(err, tokenstore.ErrSuperseded) {
-					t.Errorf("renew: %v", err)
-				}
-			})
+	const rounds, contenders = 30, 4
+	s, _ := newStore(tokenstore.Config{})
+	identity, token := mustIssue(t, s, tokenstore.Request{SelfID: "a"})
+	for range rounds {
+		fresh := make(chan string, contenders)
+		contend(s, contenders, func(int) {
+			_, renewed, err := s.Renew(identity.RuntimeID(), token, noCertificate)
+			if err == nil {
+				fresh <- renewed
+			} else if !errors.Is(err, tokenstore.ErrSuperseded) {
+				t.Errorf("renew: %v", err)
+			}
+		})
+		if len(fresh) != 1 {
+			t.Fatalf("%d renewals", len(fresh))
 		}
-		group.Wait()
-		wantEqual(t, "renewals", len(fresh), 1)
-		_, err := s.Verify(identity.RuntimeID(), <-fresh, noCertificate)
+		token = <-fresh
+		_, err := s.Verify(identity.RuntimeID(), token, noCertificate)
 		wantError(t, "verify", err, nil)
 	}
 }
