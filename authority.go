@@ -20,7 +20,7 @@ const (
 	defaultCertificateTTL = 24 * time.Hour
 )
 
-var errLaunchEnded = errors.New("connectplugin: the certificate belongs to no launch that is running")
+var errLaunchEnded = errors.New("the certificate belongs to no launch that is running")
 
 // KeyType selects the kind of private key that an [Authority] makes. The zero
 // value is KeyECDSA.
@@ -99,12 +99,12 @@ func NewAuthority(config AuthorityConfig) (*Authority, error) {
 
 	ca, err := certs.NewCA(config.TrustDomain, config.KeyType.kind(), config.CATTL, time.Now())
 	if err != nil {
-		return nil, fmt.Errorf("connectplugin: authority: %w", err)
+		return nil, fmt.Errorf("authority: %w", err)
 	}
 
 	if config.Dir != "" {
 		if err := storeAuthority(config.Dir, ca); err != nil {
-			return nil, fmt.Errorf("connectplugin: authority: %w", err)
+			return nil, fmt.Errorf("authority: %w", err)
 		}
 	}
 
@@ -117,7 +117,7 @@ func NewAuthority(config AuthorityConfig) (*Authority, error) {
 // is an error that matches fs.ErrNotExist.
 func LoadAuthority(config AuthorityConfig) (*Authority, error) {
 	if config.Dir == "" {
-		return nil, fmt.Errorf("%w: Dir is required to load an authority", ErrInvalidConfig)
+		return nil, fieldError("Dir", "is required to load an authority")
 	}
 
 	wanted := config.TrustDomain
@@ -129,12 +129,12 @@ func LoadAuthority(config AuthorityConfig) (*Authority, error) {
 
 	ca, err := readAuthority(config.Dir, time.Now())
 	if err != nil {
-		return nil, fmt.Errorf("connectplugin: authority: %w", err)
+		return nil, fmt.Errorf("authority: %w", err)
 	}
 
 	if wanted != "" && wanted != ca.TrustDomain() {
-		return nil, fmt.Errorf("%w: TrustDomain is %q, but the authority in %s is of %q",
-			ErrInvalidConfig, wanted, config.Dir, ca.TrustDomain())
+		return nil, fieldError("TrustDomain", "%q is not that of the authority in %s, %q; leave it empty",
+			wanted, config.Dir, ca.TrustDomain())
 	}
 
 	return newAuthority(config, ca)
@@ -143,7 +143,7 @@ func LoadAuthority(config AuthorityConfig) (*Authority, error) {
 func newAuthority(config AuthorityConfig, ca *certs.CA) (*Authority, error) {
 	key, err := certs.NewKey(config.KeyType.kind())
 	if err != nil {
-		return nil, fmt.Errorf("connectplugin: authority: %w", err)
+		return nil, fmt.Errorf("authority: %w", err)
 	}
 
 	return &Authority{
@@ -179,15 +179,15 @@ func (c AuthorityConfig) withDefaults() (AuthorityConfig, error) {
 	}
 
 	if c.KeyType > KeyEd25519 {
-		return c, fmt.Errorf("%w: KeyType %d is unknown", ErrInvalidConfig, c.KeyType)
+		return c, fieldError("KeyType", "%d is unknown; use KeyECDSA or KeyEd25519", c.KeyType)
 	}
 
 	if c.CATTL < 0 {
-		return c, fmt.Errorf("%w: CATTL %s is negative", ErrInvalidConfig, c.CATTL)
+		return c, fieldError("CATTL", "%s is negative", c.CATTL)
 	}
 
 	if c.CertificateTTL < 0 {
-		return c, fmt.Errorf("%w: CertificateTTL %s is negative", ErrInvalidConfig, c.CertificateTTL)
+		return c, fieldError("CertificateTTL", "%s is negative", c.CertificateTTL)
 	}
 
 	return c, nil
@@ -272,7 +272,7 @@ func (a *Authority) pluginID(selfID string) certs.ID {
 func (a *Authority) newSource(id certs.ID, hosts []string) (*certs.Renewer, crypto.Signer, error) {
 	key, err := certs.NewKey(a.keyType)
 	if err != nil {
-		return nil, nil, fmt.Errorf("connectplugin: authority: %w", err)
+		return nil, nil, fmt.Errorf("authority: %w", err)
 	}
 
 	source, err := a.source(id, key, hosts)
@@ -284,7 +284,7 @@ func (a *Authority) newSource(id certs.ID, hosts []string) (*certs.Renewer, cryp
 func (a *Authority) source(id certs.ID, key crypto.Signer, hosts []string) (*certs.Renewer, error) {
 	source, err := certs.NewRenewer(a.ca, a.request(id, key, hosts), time.Now())
 	if err != nil {
-		return nil, fmt.Errorf("connectplugin: certificate of %s: %w", id, err)
+		return nil, fmt.Errorf("certificate of %s: %w", id, err)
 	}
 
 	return source, nil

@@ -40,7 +40,7 @@ var errForeignCredentials = errors.New("the directory belongs to another identit
 func (a *Authority) WriteCredentials(dir, selfID string, hosts ...string) error {
 	id := a.pluginID(selfID)
 	if err := a.writePlugin(dir, id, hosts); err != nil {
-		return fmt.Errorf("connectplugin: credentials of %s: %w", id, err)
+		return fmt.Errorf("credentials of %s: %w", id, err)
 	}
 
 	return nil
@@ -161,12 +161,12 @@ type CredentialsConfig struct {
 // Authority, the peer must be the host of its trust domain, in both roles.
 func LoadCredentials(config CredentialsConfig) (*tls.Config, error) {
 	if config.Dir == "" {
-		return nil, fmt.Errorf("%w: Dir is required to load credentials", ErrInvalidConfig)
+		return nil, fieldError("Dir", "is required to load credentials")
 	}
 
 	pool, err := readPool(filepath.Join(config.Dir, credentialsCAFile))
 	if err != nil {
-		return nil, fmt.Errorf("connectplugin: credentials: %w", err)
+		return nil, fmt.Errorf("credentials: %w", err)
 	}
 
 	now := time.Now()
@@ -179,7 +179,7 @@ func LoadCredentials(config CredentialsConfig) (*tls.Config, error) {
 		Logger:   config.Logger,
 	}, now)
 	if err != nil {
-		return nil, fmt.Errorf("connectplugin: credentials: %w", err)
+		return nil, fmt.Errorf("credentials: %w", err)
 	}
 
 	var verify func(tls.ConnectionState) error

@@ -14,9 +14,6 @@ import (
 const (
 	// launchRetry is the time between attempts to renew a launch's files.
 	launchRetry = time.Minute
-
-	authorityAttrIdentity = "identity"
-	authorityAttrError    = "error"
 )
 
 // LaunchTLSConfig configures [Authority.LaunchTLS].
@@ -58,6 +55,34 @@ type LaunchTLS struct {
 // owns the result and closes it when the launch has ended, which does not remove the
 // directory.
 func (a *Authority) LaunchTLS(config LaunchTLSConfig) (*LaunchTLS, error) {
+	launch, err := a.newLaunch(config)
+	if err != nil {
+		return nil, err
+	}
+
+	if !a.addLaunch(launch.Identity(), launch.pin) {
+		return nil, fieldError("ID", "launch %q is running already", config.ID)
+	}
+
+	if config.Dir == "" {
+		return launch, nil
+	}
+
+	if err := launch.write(); err != nil {
+		launch.Close()
+
+		return nil, fmt.Errorf("certificate of %s: %w", launch.id, err)
+	}
+
+	ctx, stop := context.WithCancel(context.Background())
+	launch.stop = stop
+	launch.renewing.Go(func() { launch.keepFresh(ctx) })
+
+	return launch, nil
+}
+
+// newLaunch makes a launch that nobody accepts yet.
+func (a *Authority) newLaunch(config LaunchTLSConfig) (*LaunchTLS, error) {
 	id := certs.ID{TrustDomain: a.TrustDomain(), Role: certs.RoleLaunch, Name: config.ID}
 
 	source, key, err := a.newSource(id, config.Hosts)
@@ -72,33 +97,13 @@ func (a *Authority) LaunchTLS(config LaunchTLSConfig) (*LaunchTLS, error) {
 
 	cert, err := source.Certificate(time.Now())
 	if err != nil {
-		return nil, fmt.Errorf("connectplugin: certificate of %s: %w", id, err)
+		return nil, fmt.Errorf("certificate of %s: %w", id, err)
 	}
 
-	ctx, stop := context.WithCancel(context.Background())
-	launch := &LaunchTLS{
-		authority: a, id: id, key: key, source: source, host: host, pin: certs.PinOf(cert.Leaf), dir: config.Dir, stop: stop,
-	}
-
-	if !a.addLaunch(id.String(), launch.pin) {
-		stop()
-
-		return nil, fmt.Errorf("%w: ID: launch %q is running already", ErrInvalidConfig, config.ID)
-	}
-
-	if config.Dir == "" {
-		return launch, nil
-	}
-
-	if err := launch.write(); err != nil {
-		launch.Close()
-
-		return nil, fmt.Errorf("connectplugin: certificate of %s: %w", id, err)
-	}
-
-	launch.renewing.Go(func() { launch.keepFresh(ctx) })
-
-	return launch, nil
+	return &LaunchTLS{
+		authority: a, id: id, key: key, source: source, host: host,
+		pin: certs.PinOf(cert.Leaf), dir: config.Dir, stop: func() {},
+	}, nil
 }
 
 // Identity returns the launch's identity: spiffe://<trust domain>/launch/<launch id>.
@@ -108,7 +113,7 @@ func (l *LaunchTLS) Identity() string { return l.id.String() }
 // launch and nobody else, whatever certificate that brings.
 func (l *LaunchTLS) HostTLS() *tls.Config {
 	pinned := certs.VerifyPins([]certs.Pin{l.pin})
-	verify := chainVerify(requirePeerIdentity(l.Identity()), l.authority.refuseEndedLaunch, pinned)
+	verify := verifyAll(l.authority.refuseEndedLaunch, pinned)
 
 	return mutualTLS(l.host, l.authority.CertPool(), tls.RequireAndVerifyClientCert, verify)
 }
@@ -143,7 +148,7 @@ func (l *LaunchTLS) keepFresh(ctx context.Context) {
 		wait := launchRetry
 		if err := l.write(); err != nil {
 			l.authority.logger.Warn("the certificate of a launch is not renewed",
-				authorityAttrIdentity, l.Identity(), authorityAttrError, err.Error())
+				keySubject, l.Identity(), keyError, err.Error())
 		} else if wait = time.Until(l.source.RenewAt()); wait <= 0 {
 			return // it ends with the authority, no later one can follow
 		}

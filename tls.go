@@ -15,8 +15,8 @@ const alpnHTTP2 = "h2"
 
 // Errors that end a TLS handshake.
 var (
-	errNoHTTP2      = errors.New("connectplugin: the peer does not negotiate h2 (ALPN)")
-	errPeerIdentity = errors.New("connectplugin: the peer's certificate has another identity")
+	errNoHTTP2      = errors.New("the peer does not negotiate h2 (ALPN)")
+	errPeerIdentity = errors.New("the peer's certificate has another identity")
 )
 
 // modernSuites are the TLS 1.2 cipher suites with forward secrecy and
@@ -62,17 +62,16 @@ func mutualTLS(
 // error that names the field and matches ErrInvalidConfig.
 func hardenServerTLS(cfg *tls.Config) (*tls.Config, error) {
 	if cfg == nil {
-		return nil, fmt.Errorf("%w: TLS is required", ErrInvalidConfig)
+		return nil, fieldError("TLS", "is required")
 	}
 
 	if len(cfg.Certificates) == 0 && cfg.GetCertificate == nil && cfg.GetConfigForClient == nil {
-		return nil, fmt.Errorf("%w: TLS has no certificate: set Certificates, GetCertificate or GetConfigForClient",
-			ErrInvalidConfig)
+		return nil, fieldError("TLS", "has no certificate: set Certificates, GetCertificate or GetConfigForClient")
 	}
 
 	if cfg.ClientAuth >= tls.VerifyClientCertIfGiven && cfg.ClientCAs == nil {
-		return nil, fmt.Errorf("%w: TLS.ClientCAs is required with TLS.ClientAuth %s: "+
-			"without it every public certificate authority could name clients", ErrInvalidConfig, cfg.ClientAuth)
+		return nil, fieldError("TLS.ClientCAs", "is required with TLS.ClientAuth %s: without it "+
+			"every public certificate authority could name clients", cfg.ClientAuth)
 	}
 
 	hardened, err := hardenTLS(cfg)
@@ -99,12 +98,12 @@ func hardenServerTLS(cfg *tls.Config) (*tls.Config, error) {
 // server needs a pinned key besides a valid certificate.
 func hardenClientTLS(cfg *tls.Config, pins []string) (*tls.Config, error) {
 	if cfg == nil {
-		cfg = &tls.Config{} //nolint:gosec // hardenTLS sets MinVersion
+		cfg = &tls.Config{}
 	}
 
 	if cfg.InsecureSkipVerify && cfg.VerifyConnection == nil && cfg.VerifyPeerCertificate == nil {
-		return nil, fmt.Errorf("%w: TLS.InsecureSkipVerify needs TLS.VerifyConnection or TLS.VerifyPeerCertificate beside it: "+
-			"to trust one certificate, put it into TLS.RootCAs", ErrInvalidConfig)
+		return nil, fieldError("TLS.InsecureSkipVerify", "needs VerifyConnection or VerifyPeerCertificate beside it; "+
+			"to trust one certificate, put it into RootCAs")
 	}
 
 	pinned, err := certs.ParsePins(pins)
@@ -118,7 +117,7 @@ func hardenClientTLS(cfg *tls.Config, pins []string) (*tls.Config, error) {
 	}
 
 	if len(pinned) > 0 {
-		hardened.VerifyConnection = chainVerify(hardened.VerifyConnection, certs.VerifyPins(pinned))
+		hardened.VerifyConnection = verifyAll(hardened.VerifyConnection, certs.VerifyPins(pinned))
 	}
 
 	return hardened, nil
@@ -132,13 +131,12 @@ func hardenTLS(cfg *tls.Config) (*tls.Config, error) {
 	}
 
 	if hardened.MinVersion < tls.VersionTLS12 {
-		return nil, fmt.Errorf("%w: TLS.MinVersion is %s, the least is TLS 1.2",
-			ErrInvalidConfig, tls.VersionName(hardened.MinVersion))
+		return nil, fieldError("TLS.MinVersion", "%s is too old, the least is TLS 1.2", tls.VersionName(hardened.MinVersion))
 	}
 
 	if hardened.MaxVersion != 0 && hardened.MaxVersion < hardened.MinVersion {
-		return nil, fmt.Errorf("%w: TLS.MaxVersion is %s, below TLS.MinVersion %s",
-			ErrInvalidConfig, tls.VersionName(hardened.MaxVersion), tls.VersionName(hardened.MinVersion))
+		return nil, fieldError("TLS.MaxVersion", "%s is below TLS.MinVersion, %s",
+			tls.VersionName(hardened.MaxVersion), tls.VersionName(hardened.MinVersion))
 	}
 
 	if hardened.MinVersion == tls.VersionTLS12 {
@@ -156,7 +154,7 @@ func hardenTLS(cfg *tls.Config) (*tls.Config, error) {
 	// for connections that live as long as ours, resuming saves next to nothing.
 	hardened.SessionTicketsDisabled = true
 	hardened.ClientSessionCache = nil
-	hardened.VerifyConnection = chainVerify(requireHTTP2, cfg.VerifyConnection)
+	hardened.VerifyConnection = verifyAll(requireHTTP2, cfg.VerifyConnection)
 
 	return hardened, nil
 }
@@ -169,8 +167,8 @@ func restrictSuites(suites []uint16) ([]uint16, error) {
 
 	for _, suite := range suites {
 		if !slices.Contains(modernSuites, suite) && !isTLS13Suite(suite) {
-			return nil, fmt.Errorf("%w: TLS.CipherSuites holds %s, which lacks ECDHE or authenticated encryption",
-				ErrInvalidConfig, tls.CipherSuiteName(suite))
+			return nil, fieldError("TLS.CipherSuites", "%s lacks ECDHE or authenticated encryption; leave it out",
+				tls.CipherSuiteName(suite))
 		}
 	}
 
@@ -210,9 +208,9 @@ func requirePeerIdentity(identity string) func(tls.ConnectionState) error {
 	}
 }
 
-// chainVerify returns a check that runs the given ones until one refuses. Nil ones
+// verifyAll returns a check that runs the given ones until one refuses. Nil ones
 // are left out.
-func chainVerify(checks ...func(tls.ConnectionState) error) func(tls.ConnectionState) error {
+func verifyAll(checks ...func(tls.ConnectionState) error) func(tls.ConnectionState) error {
 	return func(state tls.ConnectionState) error {
 		for _, check := range checks {
 			if check == nil {
