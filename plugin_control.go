@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -25,9 +26,19 @@ func (c *pluginControl) GetHealth(context.Context, *connect.Request[connectplugi
 	}), nil
 }
 
-// Shutdown begins the end of the plugin and returns at once.
+var errNegativeGrace = errors.New("grace_period_seconds: is negative")
+
+// Shutdown begins the end of the plugin and returns at once. The grace period may
+// shorten the plugin's own; zero leaves that.
 func (c *pluginControl) Shutdown(_ context.Context, req *connect.Request[connectpluginv1.ShutdownRequest]) (*connect.Response[connectpluginv1.ShutdownResponse], error) {
+	grace := time.Duration(req.Msg.GetGracePeriodSeconds()) * time.Second
+	if grace < 0 {
+		return nil, connect.NewError(connect.CodeInvalidArgument, errNegativeGrace)
+	}
 	c.once.Do(func() {
+		if grace > 0 && grace < c.server.cfg.GracefulShutdownTimeout {
+			c.server.grace.Store(int64(grace))
+		}
 		c.server.cfg.Client.Logger.Info("the host asks the plugin to stop", keyReason, printable(req.Msg.GetReason()))
 		c.server.stop()
 	})

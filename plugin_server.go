@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
@@ -210,10 +211,12 @@ type pluginServer struct {
 	server   *http.Server
 	session  *pluginSession
 	stop     context.CancelFunc // set before serving
+	grace    atomic.Int64       // what is left to calls in flight at the end, in nanoseconds
 }
 
 func newPluginServer(ctx context.Context, cfg *PluginServerConfig) (*pluginServer, error) {
 	s := &pluginServer{cfg: cfg}
+	s.grace.Store(int64(cfg.GracefulShutdownTimeout))
 	clientCfg := cfg.Client
 	if clientCfg.HostURL == "" && clientCfg.Discovery == nil {
 		clientCfg.Endpoint = "https://assigned.invalid"
@@ -367,7 +370,7 @@ func (s *pluginServer) serve() error {
 
 // shutdown drains the server and closes the client.
 func (s *pluginServer) shutdown(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.GracefulShutdownTimeout)
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(s.grace.Load()))
 	defer cancel()
 	err := s.server.Shutdown(ctx)
 	if err != nil {
