@@ -3,7 +3,7 @@ package tokenstore
 // mortal is what a deadlines holds: a pointer to something with a place to keep its position.
 type mortal[V any] interface {
 	*V
-	position() *int32
+	position() *int
 }
 
 // deadlines is a heap of what expires, soonest first. Any item can be moved and removed. The zero value
@@ -36,13 +36,13 @@ func (d *deadlines[V, P]) add(v *V, at instant) {
 }
 
 func (d *deadlines[V, P]) move(v *V, at instant) {
-	i := int(*P(v).position())
+	i := *P(v).position()
 	d.heap[i].at = at
 	d.fix(i)
 }
 
 func (d *deadlines[V, P]) remove(v *V) {
-	i, last := int(*P(v).position()), len(d.heap)-1
+	i, last := *P(v).position(), len(d.heap)-1
 	d.heap[i] = d.heap[last]
 	d.heap[last] = deadline[V]{}
 	d.heap = d.heap[:last]
@@ -92,5 +92,5 @@ func (d *deadlines[V, P]) down(i int) {
 
 func (d *deadlines[V, P]) set(i int, x deadline[V]) {
 	d.heap[i] = x
-	*P(x.item).position() = int32(i)
+	*P(x.item).position() = i
 }

@@ -26,7 +26,7 @@ type grant struct {
 	expires       instant
 
 	ended  atomic.Bool
-	expiry int32 // position among the store's deadlines, guarded by its mu
+	expiry int // position among the store's deadlines, guarded by its mu
 }
 
 // IssueGrant makes a grant and its token, which the store does not keep. The grant lives for ttl, where
@@ -170,4 +170,4 @@ func (s *Store) describe(g *grant) *Grant {
 
 func (g *grant) key() string { return g.id }
 
-func (g *grant) position() *int32 { return &g.expiry }
+func (g *grant) position() *int { return &g.expiry }

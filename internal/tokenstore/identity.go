@@ -21,7 +21,7 @@ type Identity struct {
 
 	// Guarded by the store's mu.
 	grants map[*grant]struct{}
-	expiry int32 // position among the store's deadlines
+	expiry int // position among the store's deadlines
 }
 
 // state is everything about an identity that changes. It never changes itself: each change replaces it,
@@ -137,4 +137,4 @@ func (s *state) lifetime() time.Duration { return time.Duration(s.expires - s.is
 
 func (i *Identity) key() string { return i.runtimeID }
 
-func (i *Identity) position() *int32 { return &i.expiry }
+func (i *Identity) position() *int { return &i.expiry }

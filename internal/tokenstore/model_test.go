@@ -28,7 +28,7 @@ func modelConfig() tokenstore.Config {
 }
 
 type modelIdentity struct {
-	real       *tokenstore.Identity
+	issued     *tokenstore.Identity
 	self, peer string
 	fp         tokenstore.Fingerprint
 	ttl        time.Duration
@@ -55,7 +55,7 @@ type model struct {
 
 func (m *model) find(runtimeID string) *modelIdentity {
 	for _, i := range m.identities {
-		if i.real.RuntimeID() == runtimeID && i.reason == "" {
+		if i.issued.RuntimeID() == runtimeID && i.reason == "" {
 			return i
 		}
 	}
@@ -220,11 +220,11 @@ func (m *model) compare(t testing.TB, s *tokenstore.Store, told map[string]token
 		return true
 	})
 	for _, i := range m.identities {
-		id := i.real.RuntimeID()
-		wantEqual(t, "reason", i.real.Reason(), i.reason)
+		id := i.issued.RuntimeID()
+		wantEqual(t, "reason", i.issued.Reason(), i.reason)
 		wantEqual(t, "event", told[id], i.reason)
 		ended := i.reason != ""
-		wantEqual(t, "ended", i.real.Ended(), ended)
+		wantEqual(t, "ended", i.issued.Ended(), ended)
 		wantEqual(t, "hook", hooks[id] == 1, ended)
 		good := !ended && m.now.Before(i.expires)
 		_, found := s.Lookup(id)
@@ -233,7 +233,7 @@ func (m *model) compare(t testing.TB, s *tokenstore.Store, told map[string]token
 		if ended {
 			continue
 		}
-		wantEqual(t, "expires", i.real.ExpiresAt(), i.expires)
+		wantEqual(t, "expires", i.issued.ExpiresAt(), i.expires)
 		m.compareGrants(t, s, id, i)
 	}
 	m.compareGrants(t, s, "", nil)

@@ -60,7 +60,7 @@ func (r *runner) presented() (id, token string) {
 		return "nobody", "nothing"
 	}
 	some := r.model.identities[r.choose(len(r.model.identities))]
-	id = some.real.RuntimeID()
+	id = some.issued.RuntimeID()
 	last := len(some.tokens) - 1
 	switch r.choose(8) {
 	case 0:
@@ -112,7 +112,7 @@ func (r *runner) issue() {
 		ttl = request.TTL
 	}
 	r.model.identities = append(r.model.identities, &modelIdentity{
-		real: identity, self: request.SelfID, peer: request.Peer, fp: request.Fingerprint, ttl: ttl,
+		issued: identity, self: request.SelfID, peer: request.Peer, fp: request.Fingerprint, ttl: ttl,
 		tokens: []string{token}, expires: r.model.now.Add(ttl), grants: make(map[*modelGrant]bool),
 	})
 	identity.OnEnd(func() { r.hooks[identity.RuntimeID()]++ })
@@ -124,7 +124,7 @@ func (r *runner) verify() {
 	identity, err := r.store.Verify(id, token, fp)
 	wantError(r, "verify", err, r.model.verdict(id, token, fp))
 	if err == nil {
-		wantEqual(r, "verified", identity, r.model.find(id).real)
+		wantEqual(r, "verified", identity, r.model.find(id).issued)
 	}
 }
 
@@ -160,13 +160,13 @@ func (r *runner) sweep() {
 
 func (r *runner) issueGrant() {
 	var owner *modelIdentity
-	var real *tokenstore.Identity
+	var issued *tokenstore.Identity
 	if n := len(r.model.identities); n > 0 && r.choose(4) > 0 {
 		owner = r.model.identities[r.choose(n)]
-		real = owner.real
+		issued = owner.issued
 	}
 	want := r.model.sweepingFor(func() error { return r.model.grantRefusal(owner) })
-	grant, token, err := r.store.IssueGrant(real, "logger", "1", modelGrantTTL)
+	grant, token, err := r.store.IssueGrant(issued, "logger", "1", modelGrantTTL)
 	wantError(r, "grant", err, want)
 	if err != nil {
 		return

@@ -114,7 +114,7 @@ func TestIdentityShowsItsRequest(t *testing.T) {
 	wantEqual(t, "expires", identity.ExpiresAt(), clock.Now().Add(time.Minute))
 	wantEqual(t, "ended", identity.Ended(), false)
 	wantEqual(t, "reason", identity.Reason(), "")
-	wantEqual(t, "text", fmt.Sprintf("%v", identity), identity.RuntimeID())
+	wantEqual(t, "text", fmt.Sprintf("%v", any(identity)), identity.RuntimeID())
 	identity.SetAttributes("other")
 	wantEqual(t, "attributes after change", identity.Attributes(), any("other"))
 	identity.SetAttributes(nil)

@@ -143,7 +143,7 @@ func (t *table[V, P]) rebuild(sh *shard[V], n int) {
 
 // home returns where the search for a hash begins, by the bits that did not choose the shard.
 func home[V any](hash uint64, slots []atomic.Pointer[V]) int {
-	return int(hash / tableShards & uint64(len(slots)-1))
+	return int(hash/tableShards) & (len(slots) - 1) //nolint:gosec // 56 bits fit an int.
 }
 
 func next[V any](i int, slots []atomic.Pointer[V]) int { return (i + 1) & (len(slots) - 1) }

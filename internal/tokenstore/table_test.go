@@ -120,10 +120,10 @@ func TestTableReadersBesideAWriter(t *testing.T) {
 
 type task struct {
 	at    instant
-	index int32
+	index int
 }
 
-func (k *task) position() *int32 { return &k.index }
+func (k *task) position() *int { return &k.index }
 
 // The heap always yields what a search through all would.
 func TestDeadlinesAgainstSearch(t *testing.T) {

@@ -10,7 +10,7 @@ import (
 
 const (
 	secretBytes = 32
-	tokenLength = (secretBytes*8 + 5) / 6 // in base64 without padding
+	tokenLength = 43 // secretBytes in base64 without padding
 )
 
 // digest is what the store keeps of a token.
