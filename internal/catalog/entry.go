@@ -6,6 +6,7 @@ import "github.com/masegraye/connect-plugin-go/internal/semrange"
 // by the catalogue's lock; what reg points to never changes.
 type entry struct {
 	reg     *Registration
+	health  Health // of the runtime
 	order   uint64
 	service *service
 	release *release
@@ -20,7 +21,7 @@ type entry struct {
 
 // class is the tier that health alone gives.
 func (e *entry) class() tier {
-	switch e.runtime.currentHealth() {
+	switch e.health {
 	case HealthUnknown, HealthHealthy:
 		return tierHealthy
 	case HealthDegraded:

@@ -233,7 +233,7 @@ func (d *duel) removeWhere() {
 func (d *duel) health() {
 	name := d.of(runtimeNames)
 	report := catalog.HealthReport{
-		Health: catalog.Health(d.draw(4)), Reason: fmt.Sprint(len(d.data)), Unavailable: []string{"x"}, At: time.Now(), //nolint:gosec // below 4
+		Health: catalog.Health(d.draw(4)), Reason: fmt.Sprint(len(d.data)), Unavailable: []string{"x"}, At: time.Now(),
 	}
 	d.c.SetHealth(name, report)
 	d.r.setHealth(name, report, time.Now())
@@ -258,7 +258,7 @@ func (d *duel) report() {
 	for range 1 + d.draw(6) {
 		d.c.Report(serviceType, runtime, ok, time.Millisecond)
 		d.r.report(serviceType, runtime, ok, time.Now())
-		d.done["set aside"] += len(d.r.where(func(o *offer) bool { return o.aside && o.until.Sub(time.Now()) >= 10*time.Second }))
+		d.done["set aside"] += len(d.r.where(func(o *offer) bool { return o.aside && time.Until(o.until) >= 10*time.Second }))
 	}
 }
 
@@ -314,7 +314,7 @@ func (d *duel) selects() {
 }
 
 func (d *duel) strategy() {
-	name, strategy := d.of(typeNames), catalog.Strategy(d.draw(4)) //nolint:gosec // below 4
+	name, strategy := d.of(typeNames), catalog.Strategy(d.draw(4))
 	d.c.SetStrategy(name, strategy)
 	d.r.strategies[name] = strategy
 }
@@ -352,7 +352,7 @@ func (d *duel) resume() {
 		return
 	}
 
-	f := &follower{serviceType: p.f.serviceType, runtime: p.f.runtime, cursor: int(p.seen.Sequence)} //nolint:gosec // small
+	f := &follower{serviceType: p.f.serviceType, runtime: p.f.runtime, cursor: int(p.seen.Sequence)}
 
 	// Whether the numbers still mean the same is what the generation says.
 	if d.epochs[d.r.generationOf(f.serviceType)] != p.seen.Epoch {

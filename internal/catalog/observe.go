@@ -44,6 +44,6 @@ func changeOf(kind ChangeKind, e *entry) Change {
 		RegistrationID: e.reg.ID,
 		RuntimeID:      e.reg.RuntimeID,
 		SelfID:         e.reg.SelfID,
-		Health:         e.runtime.currentHealth(),
+		Health:         e.health,
 	}
 }

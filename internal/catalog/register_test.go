@@ -55,7 +55,8 @@ func TestRegisterRefusals(t *testing.T) {
 		{
 			name: "too many",
 			then: []catalog.Registration{
-				{ID: "4", RuntimeID: "c1", SelfID: "c", Type: "x"}, {ID: "5", RuntimeID: "c1", SelfID: "c", Type: "y"},
+				{ID: "4", RuntimeID: "c1", SelfID: "c", Type: "x"},
+				{ID: "5", RuntimeID: "c1", SelfID: "c", Type: "y"},
 				{ID: "6", RuntimeID: "d1", SelfID: "d", Type: "z"},
 			},
 			want: catalog.ErrLimit,

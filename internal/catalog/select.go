@@ -30,8 +30,10 @@ func (c *Catalog) SetStrategy(serviceType string, strategy Strategy) {
 // Select returns the provider of a type that a call should go to, and its
 // health: healthy ones before degraded ones, among them as the type's strategy
 // says, and unhealthy ones never. One that was set aside for its failures is
-// taken only where c leaves no other. The Metadata of the result is shared and
-// must not be changed. Select allocates nothing. Fails with [ErrNotFound].
+// taken only where the constraint leaves no other. The Metadata of the result is
+// shared and must not be changed. Select allocates nothing; its cost does not
+// grow with the registrations, and under a constraint it grows with the number of
+// different versions of the type. Fails with [ErrNotFound].
 func (c *Catalog) Select(serviceType string, constraint Constraint) (Registration, Health, error) {
 	c.mu.RLock()
 
@@ -57,7 +59,7 @@ func (c *Catalog) Select(serviceType string, constraint Constraint) (Registratio
 		return Registration{}, HealthUnknown, ErrNotFound
 	}
 
-	reg, health := *e.reg, e.runtime.currentHealth()
+	reg, health := *e.reg, e.health
 	c.mu.RUnlock()
 
 	return reg, health, nil

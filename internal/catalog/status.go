@@ -28,6 +28,7 @@ func (c *Catalog) SetHealth(runtimeID string, report HealthReport) {
 				was = e.record.class
 			}
 
+			e.health = report.Health
 			e.service.seat(e, t.now)
 			t.touch(e.service, was != e.class())
 		}

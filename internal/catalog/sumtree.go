@@ -1,34 +1,39 @@
 package catalog
 
-// sumTree is a Fenwick tree (Fenwick, 1994) over the masses of numbered slots.
-// Adding and finding cost the logarithm of its size, which is a power of two.
-// The zero value is empty.
+// fanout is how many sums one sum of the next level holds: a few cache lines, so
+// that finding costs few misses.
+const fanout = 32
+
+// sumTree adds up the masses of numbered slots. Adding and finding cost the
+// logarithm of the number of slots. The zero value is empty.
 type sumTree struct {
-	sums []uint64
+	// The first level is the masses; each further one sums up fanout of the one before, the
+	// last one has at most fanout.
+	levels [][]uint64
+	sum    uint64
 }
 
 // total is the mass of all slots.
-func (t *sumTree) total() uint64 {
-	if len(t.sums) == 0 {
-		return 0
-	}
-
-	return t.sums[len(t.sums)-1]
-}
+func (t *sumTree) total() uint64 { return t.sum }
 
 // add puts mass on a slot; the tree grows as needed.
 func (t *sumTree) add(slot int, mass uint64) {
 	t.reserve(slot + 1)
+	t.sum += mass
 
-	for i := slot + 1; i <= len(t.sums); i += i & -i {
-		t.sums[i-1] += mass
+	for _, level := range t.levels {
+		level[slot] += mass
+		slot /= fanout
 	}
 }
 
 // sub takes mass from a slot that has at least that much.
 func (t *sumTree) sub(slot int, mass uint64) {
-	for i := slot + 1; i <= len(t.sums); i += i & -i {
-		t.sums[i-1] -= mass
+	t.sum -= mass
+
+	for _, level := range t.levels {
+		level[slot] -= mass
+		slot /= fanout
 	}
 }
 
@@ -37,33 +42,51 @@ func (t *sumTree) sub(slot int, mass uint64) {
 func (t *sumTree) find(k uint64) int {
 	slot := 0
 
-	for step := len(t.sums) / 2; step > 0; step /= 2 {
-		if sum := t.sums[slot+step-1]; sum <= k {
-			slot += step
+	for i := len(t.levels) - 1; i >= 0; i-- {
+		slot *= fanout
+
+		for _, sum := range t.levels[i][slot:] {
+			if k < sum {
+				break
+			}
+
 			k -= sum
+			slot++
 		}
 	}
 
 	return slot
 }
 
+// reserve makes every level long enough for a number of slots.
 func (t *sumTree) reserve(slots int) {
-	size := max(len(t.sums), 1)
-	for size < slots {
-		size *= 2
+	for i := 0; ; i++ {
+		if i == len(t.levels) {
+			t.levels = append(t.levels, t.summary(slots))
+		}
+
+		for len(t.levels[i]) < slots {
+			t.levels[i] = append(t.levels[i], 0)
+		}
+
+		if slots <= fanout {
+			return
+		}
+
+		slots = (slots + fanout - 1) / fanout
+	}
+}
+
+// summary makes the next level from the last one.
+func (t *sumTree) summary(length int) []uint64 {
+	next := make([]uint64, length)
+	if len(t.levels) == 0 {
+		return next
 	}
 
-	if size == len(t.sums) {
-		return
+	for i, sum := range t.levels[len(t.levels)-1] {
+		next[i/fanout] += sum
 	}
 
-	total := t.total()
-	grown := make([]uint64, size)
-	copy(grown, t.sums)
-
-	for i := 2 * len(t.sums); i > 0 && i <= size; i *= 2 {
-		grown[i-1] = total
-	}
-
-	t.sums = grown
+	return next
 }

@@ -98,6 +98,7 @@ func (t *transition) attach(s *service, reg *Registration, past record) {
 		tier:    tierOut,
 		record:  past,
 	}
+	e.health = e.runtime.currentHealth()
 	e.record.aside = false
 
 	c.entries[reg.ID] = e

@@ -3,8 +3,9 @@ package semrange
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
-	"sync"
+	"sync/atomic"
 
 	"github.com/Masterminds/semver/v3"
 )
@@ -99,32 +100,26 @@ func (c Constraint) AllowsVersion(v Version) bool {
 // allocates: the library formats an error for each refusal.
 type ranges struct {
 	parsed *semver.Constraints
-
-	mu   sync.RWMutex
-	memo map[string]bool
+	memo   atomic.Pointer[map[string]bool] // by text; what it points to never changes
 }
 
 func (r *ranges) allows(v Version) bool {
-	text := v.parsed.Original()
+	text, memo := v.parsed.Original(), r.memo.Load()
 
-	r.mu.RLock()
-	allowed, known := r.memo[text]
-	r.mu.RUnlock()
-
-	if known {
-		return allowed
+	if memo != nil {
+		if allowed, known := (*memo)[text]; known {
+			return allowed
+		}
 	}
 
-	allowed = r.parsed.Check(v.parsed)
+	allowed := r.parsed.Check(v.parsed)
+	next := map[string]bool{text: allowed}
 
-	r.mu.Lock()
-	defer r.mu.Unlock()
-
-	if r.memo == nil || len(r.memo) >= maxMemo {
-		r.memo = make(map[string]bool)
+	if memo != nil && len(*memo) < maxMemo {
+		maps.Copy(next, *memo)
 	}
 
-	r.memo[text] = allowed
+	r.memo.Store(&next)
 
 	return allowed
 }
