@@ -18,6 +18,7 @@
 package headers
 
 import (
+	"bytes"
 	"net/http"
 	"strings"
 
@@ -141,24 +142,31 @@ func (r *Rules) free(name string) bool {
 	if _, ok := listed[name]; ok {
 		return false
 	}
-	for _, prefix := range reservedPrefixes {
+	for _, prefix := range prefixesOf[name[0]] {
 		if strings.HasPrefix(name, prefix) {
 			return false
 		}
 	}
-	for _, part := range reservedParts {
-		if containsFold(name, part) {
-			return false
-		}
+	if containsReserved(name) {
+		return false
 	}
 	return !r.isReserved(name)
 }
 
-// containsFold reports whether name contains part, which is in lower case, in any
+// containsReserved reports whether a reserved part stands in the name in any
 // case.
-func containsFold(name, part string) bool {
-	for i := range len(name) - len(part) + 1 {
-		if strings.EqualFold(name[i:i+len(part)], part) {
+func containsReserved(name string) bool {
+	var room [64]byte // on the stack for usual names
+	lower := room[:0]
+	for i := range len(name) {
+		c := name[i]
+		if 'A' <= c && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		lower = append(lower, c)
+	}
+	for _, part := range reservedParts {
+		if bytes.Contains(lower, part) {
 			return true
 		}
 	}

@@ -62,7 +62,7 @@ var reservedFields = []string{
 	"Close", "Alpn", "Capsule-Protocol",
 	// Routing and origin.
 	"Host", "Origin", "Referer", "Referer-Root", "Referrer-Policy", "Expect", "From", "Forwarded", "Via", "Max-Forwards", "Destination",
-	"X-Forwarded", "X-Forward", "X-Real-Ip", "True-Client-Ip", "Client-Ip", "X-Cluster-Client-Ip", "Fastly-Client-Ip", "X-Remote-Ip",
+	"X-Real-Ip", "True-Client-Ip", "Client-Ip", "X-Cluster-Client-Ip", "Fastly-Client-Ip", "X-Remote-Ip",
 	"X-Remote-Addr", "X-Remote-User", "Remote-User", "Remote-Addr", "X-Originating-Ip", "X-Host", "X-Http-Host-Override",
 	"X-Rewrite-Url", "X-Http-Method", "X-Http-Method-Override", "X-Method-Override", "X-Custom-Ip-Authorization",
 	"X-Sendfile", "X-Backend-Server", "X-Served-By", "X-Powered-By", "Server", "Server-Timing", "Early-Data", "Priority",
@@ -87,14 +87,19 @@ var reservedFields = []string{
 // reservedPrefixes start names that never are application metadata.
 var reservedPrefixes = []string{
 	"X-Plugin-", // what the host states
-	"X-Forwarded-", "X-Original-", "X-Envoy-", "X-Accel-", "X-Proxy-", "X-Proxyuser-", "X-Client-", "X-Ssl-", "X-Amzn-", "X-Amz-", "Cf-",
+	"X-Forward", "X-Original-", "X-Envoy-", "X-Accel-", "X-Proxy-", "X-Proxyuser-", "X-Client-", "X-Ssl-", "X-Amzn-", "X-Amz-", "Cf-",
 	"Cdn-", "Surrogate-", "Ssl-", "Proxy-", "Sec-", "Access-Control-", "Cross-Origin-", "Content-", "If-", "X-Content-",
 	"X-Auth-", "Auth-", "Connect-", "Grpc-", "Trailer-", "X-Webauth-", "X-Authenticated-", "Fly-", "Remote-",
 }
 
 // reservedParts mark a name as one of a credential wherever they stand, in any
 // case.
-var reservedParts = []string{"authorization", "cookie", "credential", "password", "secret", "bearer"}
+var reservedParts = [][]byte{
+	[]byte("authoriz"), []byte("cookie"), []byte("credential"), []byte("password"), []byte("secret"), []byte("bearer"),
+}
+
+// prefixesOf holds the reserved prefixes by their first letter.
+var prefixesOf = buildPrefixes()
 
 // listed gives for every known name the directions in which it passes, none for
 // a reserved one.
@@ -110,6 +115,14 @@ func buildListed() map[string]Direction {
 	}
 	for name, d := range protocolFields {
 		m[name] = d
+	}
+	return m
+}
+
+func buildPrefixes() map[byte][]string {
+	m := make(map[byte][]string)
+	for _, prefix := range reservedPrefixes {
+		m[prefix[0]] = append(m[prefix[0]], prefix)
 	}
 	return m
 }
