@@ -50,7 +50,7 @@ func ParseRoute(u *url.URL) (Route, error) {
 
 // CheckPath reports whether p consists of clean absolute segments: it starts with
 // a slash, no segment is empty (a slash may end it), "." or "..", and every
-// character is one that a URL path holds unescaped. So escapes, '?', '#',
+// character is one that nobody escapes in a URL path. So escapes, '?', '#',
 // ';', backslashes, blanks, control and non-ASCII characters are refused. The
 // error wraps [ErrPath] and does not repeat the path.
 func CheckPath(p string) error {
@@ -114,14 +114,16 @@ func checkSegment(s string) error {
 	}
 }
 
-// isPathByte reports whether c is a character of a path segment that needs no
-// escape (RFC 3986, section 3.3), but for ';', which some servers cut at.
+// isPathByte reports whether c is a character of a path segment that nobody
+// escapes: so a decoded path that holds nothing else was never escaped. Left out
+// are ';', which some servers cut at, and what net/url escapes though RFC 3986
+// does not.
 func isPathByte(c byte) bool {
 	switch {
 	case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
 		return true
 	default:
-		return strings.IndexByte("-._~!$&'()*+,=:@", c) >= 0
+		return strings.IndexByte("-._~$&+,=:@", c) >= 0
 	}
 }
 
