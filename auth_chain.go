@@ -191,11 +191,3 @@ func (c *authChain) wrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 		return next(ctx, req)
 	}
 }
-
-// authenticateHeader runs the chain of providers for a request to a plain
-// [http.Handler]. It returns the context to serve the request with.
-func authenticateHeader(ctx context.Context, providers []AuthProvider, spec connect.Spec, peer connect.Peer,
-	header http.Header,
-) (context.Context, error) {
-	return newAuthChain(providers).authenticate(ctx, newHeaderRequest(spec, peer, header))
-}

@@ -62,7 +62,7 @@ func TestAudit_REGREC11_RefusalsAreObserved(t *testing.T) {
 				header.Set("Authorization", tt.value)
 			}
 			spec, peer := connect.Spec{Procedure: "/p.v1.S/M"}, connect.Peer{Addr: "192.0.2.1:5"}
-			_, err := authenticateHeader(ctx, tt.providers, spec, peer, header)
+			_, err := newAuthChain(tt.providers).authenticate(ctx, newHeaderRequest(spec, peer, header))
 			if tt.reason == "" {
 				if err != nil || len(*seen) != 0 {
 					t.Fatalf("got %v and %+v", err, *seen)
@@ -91,7 +91,7 @@ func TestAudit_REGREC11_RefusalsAreObserved(t *testing.T) {
 func TestAuthenticateHeader_NamesTheSender(t *testing.T) {
 	t.Parallel()
 	header := http.Header{"Authorization": {"Bearer s"}}
-	ctx, err := authenticateHeader(t.Context(), []AuthProvider{NewTokenAuth("s", nil)}, connect.Spec{}, connect.Peer{}, header)
+	ctx, err := newAuthChain([]AuthProvider{NewTokenAuth("s", nil)}).authenticate(t.Context(), newHeaderRequest(connect.Spec{}, connect.Peer{}, header))
 	if err != nil {
 		t.Fatal(err)
 	}

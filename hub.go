@@ -34,6 +34,7 @@ type settings struct {
 	cfg   *ServeConfig // with defaults
 	audit *auditor
 	log   *slog.Logger
+	chain *authChain // nil without auth providers
 }
 
 func newHub(cfg *ServeConfig) *hub {
@@ -64,11 +65,15 @@ func storeConfig(c *ServeConfig) tokenstore.Config {
 
 // configure replaces what the services read; cfg holds the defaults.
 func (h *hub) configure(cfg *ServeConfig) {
-	h.settings.Store(&settings{
+	next := &settings{
 		cfg:   cfg,
 		log:   cfg.Logger,
 		audit: &auditor{sink: cfg.Audit, log: cfg.Logger},
-	})
+	}
+	if len(cfg.AuthProviders) > 0 {
+		next.chain = newAuthChain(cfg.AuthProviders)
+	}
+	h.settings.Store(next)
 	h.rules.Store(compilePolicy(cfg.Policy))
 }
 

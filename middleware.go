@@ -99,9 +99,17 @@ func (g *guarded) deny(ctx context.Context, h *hub, p *peer, no *denial, w http.
 	refuse(w, r, no.code, no.err)
 }
 
+// observeAuth records what auth providers among the interceptors refuse.
+func (h *hub) observeAuth(ctx context.Context, f authFailure) {
+	h.auditCall(ctx, AuditAuthFailed, f.Procedure, f.Provider, f.Err.Error())
+}
+
 // serve runs the handler in a context that ends with the identity and, for unary
 // calls, with the deadline.
 func (g *guarded) serve(ctx context.Context, h *hub, id *tokenstore.Identity, w http.ResponseWriter, r *http.Request) {
+	if g.unary != nil || g.access == accessHostPlugin {
+		ctx = withAuthObserver(ctx, h.observeAuth)
+	}
 	if g.unary != nil && g.unary(r.URL.Path) {
 		limit := h.config().Limits.CallTimeout
 		// A body that trickles in is cut off as well as a handler that hangs.
@@ -161,14 +169,16 @@ func (g *guarded) identifyStranger(ctx context.Context, h *hub, r *http.Request)
 	if h.rules.Load().public.has(g.name) {
 		return ctx, nil
 	}
-	providers := h.config().AuthProviders
-	if len(providers) == 0 {
+	chain := h.settings.Load().chain
+	if chain == nil {
 		return ctx, unauthenticated("", "no runtime identity")
 	}
-	spec := connect.Spec{Procedure: r.URL.Path}
-	out, err := authenticateHeader(ctx, providers, spec, connect.Peer{Addr: r.RemoteAddr}, r.Header)
+	reason := "no auth provider knows the caller"
+	observed := withAuthObserver(ctx, func(_ context.Context, f authFailure) { reason = f.Provider + ": " + f.Err.Error() })
+	req := newHeaderRequest(connect.Spec{Procedure: r.URL.Path}, connect.Peer{Addr: r.RemoteAddr}, r.Header)
+	out, err := chain.authenticate(observed, req)
 	if err != nil {
-		return ctx, unauthenticated("", err.Error())
+		return ctx, unauthenticated("", reason)
 	}
 	return out, nil
 }
