@@ -1,0 +1,176 @@
+package proxy_test
+
+import (
+	"crypto/tls"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+
+	"github.com/masegraye/connect-plugin-go/internal/headers"
+	"github.com/masegraye/connect-plugin-go/internal/proxy"
+)
+
+func TestAudit_PROTO53_FieldsOnTheWire(t *testing.T) {
+	t.Parallel()
+	everyWay(t, func(t *testing.T, memory bool) {
+		t.Helper()
+		seen := make(chan *http.Request, 1)
+		g := newRig(t, rigConfig{
+			memory: memory,
+			config: func(c *proxy.Config) { c.Headers = headers.NewRules("X-Company-Key") },
+			handler: func(w http.ResponseWriter, r *http.Request) {
+				seen <- r
+				h := w.Header()
+				for name, value := range map[string]string{
+					"Content-Type": "application/json", "X-Answer": "yes", "Set-Cookie": "a=b", "Location": "/", "Server": "secret/1.0", "Alt-Svc": "h3",
+					"Strict-Transport-Security": "max-age=1", "X-Plugin-Caller-Id": "forged", "Www-Authenticate": "Basic", "Access-Control-Allow-Origin": "*",
+					"Trailer-Set-Cookie": "a=b", "Trailer-X-Ok": "1", "Date": "Thu, 01 Jan 1970 00:00:00 GMT",
+				} {
+					h.Set(name, value)
+				}
+				_, _ = io.WriteString(w, "{}")
+			},
+		})
+		res, _ := g.post(t, "application/json", strings.NewReader("{}"),
+			"Connect-Protocol-Version", "1", "Connect-Timeout-Ms", "5000", "Traceparent", "00-1-2-01", "X-Custom", "1", "X-Custom", "2", "Te", "trailers",
+			"User-Agent", "test", "Accept-Encoding", "gzip",
+			"Authorization", "Bearer token", "Cookie", "a=b", "X-Plugin-Caller-Id", "forged", "X-Plugin-Runtime-Id", "caller-1", "X-Forwarded-For", "1.2.3.4",
+			"Forwarded", "for=1.2.3.4", "Via", "x", "X-Real-Ip", "1.2.3.4", "Origin", "https://evil.example", "Referer", "x", "X-Api-Key", "k",
+			"Proxy-Authorization", "x", "Sec-Fetch-Site", "none", "X-Company-Key", "k", "X_plugin_caller_id", "forged", "Expect", "")
+		r := await(t, seen, "request")
+		want := http.Header{
+			"Accept-Encoding": {"gzip"}, "Connect-Protocol-Version": {"1"}, "Connect-Timeout-Ms": {"5000"}, "Content-Type": {"application/json"},
+			"Te": {"trailers"}, "Traceparent": {"00-1-2-01"}, "User-Agent": {"test"}, "X-Custom": {"1", "2"}, "X-Plugin-Caller-Id": {"caller-1"},
+		}
+		got := r.Header.Clone()
+		got.Del("Content-Length")
+		same(t, "request", got, want)
+		if strings.Contains(r.Host, g.host.Listener.Addr().String()) || r.ContentLength != 2 {
+			t.Errorf("host %q, length %d", r.Host, r.ContentLength)
+		}
+		same(t, "response", res.Header, http.Header{
+			"Content-Type": {"application/json"}, "X-Answer": {"yes"}, "Trailer-X-Ok": {"1"}, "Date": {"Thu, 01 Jan 1970 00:00:00 GMT"}, "Content-Length": {"2"},
+		})
+	})
+}
+
+func same(t *testing.T, what string, got, want http.Header) {
+	t.Helper()
+	if !maps.EqualFunc(got, want, slices.Equal[[]string]) {
+		t.Errorf("%s fields %v, want %v", what, got, want)
+	}
+}
+
+// rawProvider plays the provider by hand on each connection in turn.
+func rawProvider(t *testing.T, scripts ...func(fr *http2.Framer, stream uint32)) *rig {
+	t.Helper()
+	g := &rig{}
+	checkLeaks(t)
+	cert := newServer(t, func(http.ResponseWriter, *http.Request) {}) // for its certificate
+	ln, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: cert.TLS.Certificates, NextProtos: []string{"h2"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	t.Cleanup(func() { ln.Close(); <-done })
+	var calls atomic.Int64
+	go func() {
+		defer close(done)
+		for {
+			nc, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			playProvider(nc, func(fr *http2.Framer, stream uint32) { scripts[calls.Add(1)-1](fr, stream) })
+		}
+	}()
+	g.provider = newProvider(t, proxy.Config{Endpoint: endpointOf(t, "https://"+ln.Addr().String()), TLS: &tls.Config{RootCAs: poolOf(cert)}, MaxConns: 1})
+	g.results = make(chan proxy.Result, 10)
+	g.host = newServer(t, func(w http.ResponseWriter, r *http.Request) {
+		g.results <- g.provider.Forward(w, r, proxy.Call{Path: r.URL.Path})
+	})
+	g.client = newClient(t, g.host)
+	return g
+}
+
+// playProvider answers each request of a connection with the script.
+func playProvider(nc net.Conn, script func(fr *http2.Framer, stream uint32)) {
+	defer nc.Close()
+	if _, err := io.ReadFull(nc, make([]byte, len(http2.ClientPreface))); err != nil {
+		return
+	}
+	fr := http2.NewFramer(nc, nc)
+	_ = fr.WriteSettings()
+	for {
+		f, err := fr.ReadFrame()
+		if err != nil {
+			return
+		}
+		if ended, ok := f.(interface{ StreamEnded() bool }); ok && ended.StreamEnded() {
+			script(fr, f.Header().StreamID)
+		}
+	}
+}
+
+func answer(fr *http2.Framer, stream uint32) {
+	_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: []byte{0x88}, EndHeaders: true}) // :status 200
+	_ = fr.WriteData(stream, true, []byte("answer"))
+}
+
+// TestUnprocessedRequestIsMadeAgain covers what is safe whatever the method:
+// the provider said that it did not look at the request.
+func TestUnprocessedRequestIsMadeAgain(t *testing.T) {
+	t.Parallel()
+	tests := map[string]func(fr *http2.Framer, stream uint32){
+		"refused":    func(fr *http2.Framer, stream uint32) { _ = fr.WriteRSTStream(stream, http2.ErrCodeRefusedStream) },
+		"going away": func(fr *http2.Framer, _ uint32) { _ = fr.WriteGoAway(0, http2.ErrCodeNo, nil) },
+	}
+	for name, refuse := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g := rawProvider(t, refuse, answer, refuse, refuse)
+			if _, got := g.post(t, unaryType, strings.NewReader("x")); string(got) != "answer" {
+				t.Errorf("body %q", got)
+			}
+			g.wantClass(t, proxy.ClassOK)
+			g.post(t, unaryType, strings.NewReader("x"))
+			if r := g.wantClass(t, proxy.ClassUnavailable); !r.Retryable || r.Written {
+				t.Errorf("result %+v", r)
+			}
+		})
+	}
+}
+
+func TestBrokenRequestIsNotMadeAgain(t *testing.T) {
+	t.Parallel()
+	g := rawProvider(t, func(fr *http2.Framer, stream uint32) { _ = fr.WriteRSTStream(stream, http2.ErrCodeInternal) }, answer)
+	g.post(t, unaryType, strings.NewReader("x"))
+	if r := g.wantClass(t, proxy.ClassReset); r.Retryable {
+		t.Errorf("result %+v", r)
+	}
+}
+
+// TestAudit_H32_ForgedLine has a provider send what no HTTP library would.
+func TestAudit_H32_ForgedLine(t *testing.T) {
+	t.Parallel()
+	var block strings.Builder
+	enc := hpack.NewEncoder(&block)
+	_ = enc.WriteField(hpack.HeaderField{Name: ":status", Value: "200"})
+	_ = enc.WriteField(hpack.HeaderField{Name: "x-a", Value: "a\r\nx-plugin-caller-id: forged"})
+	g := rawProvider(t, func(fr *http2.Framer, stream uint32) {
+		_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: []byte(block.String()), EndHeaders: true, EndStream: true})
+	})
+	res, _ := g.post(t, unaryType, strings.NewReader("x"))
+	if res.Header.Get("X-A") != "" {
+		t.Errorf("fields %v", res.Header)
+	}
+	g.wantClass(t, proxy.ClassResponse)
+}
