@@ -12,7 +12,9 @@ type feed struct {
 	name, epoch string
 	limit       int
 
-	mu       sync.Mutex
+	// Whoever reads, wakes or is woken shares the lock, so that watchers who wake all at
+	// once do not queue up.
+	mu       sync.RWMutex
 	sequence uint64
 	ring     []happening // number n is at (n-1) % limit
 	watchers []*Watcher
@@ -65,7 +67,7 @@ func (f *feed) publish(state State, provider *Registration, changed bool) bool {
 // last one, so that nobody is left out.
 func (f *feed) wakeAll() {
 	for next := -1; next != 0; {
-		f.mu.Lock()
+		f.mu.RLock()
 
 		if next < 0 || next > len(f.watchers) {
 			next = len(f.watchers)
@@ -76,14 +78,15 @@ func (f *feed) wakeAll() {
 			f.watchers[next].signal()
 		}
 
-		f.mu.Unlock()
+		f.mu.RUnlock()
 	}
 }
 
-// take returns the next event of a watcher, if there is one.
+// take returns the next event of a watcher, if there is one. Its place in the
+// events belongs to the one goroutine that reads.
 func (f *feed) take(w *Watcher) (Event, bool, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	f.mu.RLock()
+	defer f.mu.RUnlock()
 
 	switch {
 	case w.ended:
@@ -154,22 +157,22 @@ func (f *feed) close(w *Watcher) {
 
 // appendWatchers appends those who watch now.
 func (f *feed) appendWatchers(to []*Watcher) []*Watcher {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	f.mu.RLock()
+	defer f.mu.RUnlock()
 
 	return append(to, f.watchers...)
 }
 
 func (f *feed) watched() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	f.mu.RLock()
+	defer f.mu.RUnlock()
 
 	return len(f.watchers) > 0
 }
 
 func (f *feed) eventful() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	f.mu.RLock()
+	defer f.mu.RUnlock()
 
 	return f.sequence > 0
 }

@@ -99,6 +99,18 @@ func cloneAll(found []*Registration) []Registration {
 	return all
 }
 
+// Providers returns the number of registrations of a type, of whatever health.
+func (c *Catalog) Providers(serviceType string) int {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+
+	if s := c.services[serviceType]; s != nil {
+		return s.roster.live
+	}
+
+	return 0
+}
+
 // Has reports whether [Catalog.Select] would find a provider. Unlike it, asking
 // changes nothing: no turn is taken.
 func (c *Catalog) Has(serviceType string, constraint Constraint) bool {

@@ -451,6 +451,10 @@ func (d *duel) compare(after string) {
 	d.t.Helper()
 
 	for _, name := range typeNames {
+		if got, want := d.c.Providers(name), len(d.r.byType(name)); got != want {
+			d.t.Errorf("%s: %d providers of %s, want %d", after, got, name, want)
+		}
+
 		d.compareList(after+": type "+name, d.c.ByType(name), func(o *offer) bool { return o.reg.Type == name })
 	}
 

@@ -41,10 +41,13 @@ type Watcher struct {
 	runtime *runtime // nil for the host
 	wake    chan struct{}
 
+	// Of the goroutine that calls Next.
+	cursor        uint64 // the last event that was taken
+	fresh, resync bool
+
 	// Guarded by the feed's lock.
-	cursor               uint64 // the last event that was taken
-	fresh, resync, ended bool
-	place                int // in the feed's watchers
+	ended bool
+	place int // in the feed's watchers
 
 	// Guarded by the catalogue's lock.
 	closed         bool
