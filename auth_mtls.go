@@ -17,7 +17,6 @@ import (
 const (
 	// mtlsProvider is AuthContext.Provider of MTLSAuth.
 	mtlsProvider = "mtls"
-	protoHTTP2   = "h2"
 
 	// Bounds of the transport that ConfigureClientTLS makes.
 	clientHandshakeTimeout = 10 * time.Second
@@ -146,7 +145,7 @@ func (m *MTLSAuth) ConfigureServerTLS() (*tls.Config, error) {
 	}
 	cfg := &tls.Config{
 		MinVersion: tls.VersionTLS13,
-		NextProtos: []string{protoHTTP2},
+		NextProtos: []string{alpnHTTP2},
 		ClientAuth: tls.RequireAndVerifyClientCert,
 		ClientCAs:  m.ClientCAs,
 	}

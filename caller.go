@@ -27,8 +27,8 @@ type Caller struct {
 	SelfID string
 	// SelfVersion is the version that the plugin gave.
 	SelfVersion string
-	// Fingerprint is the SHA-256 of its client certificate in hex, empty
-	// without mutual TLS.
+	// Fingerprint is the SHA-256 of the public key (SPKI) in its client
+	// certificate, in hex; empty without mutual TLS.
 	Fingerprint string
 	// Rights are its rights at the time of the call of [CallerFromContext].
 	Rights Rights

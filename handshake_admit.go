@@ -149,7 +149,7 @@ func (hs *handshake) proveCertificate(selfID string, rules *pluginRules) (bool, 
 }
 
 // authoritySays returns the self id that a certificate of the host's own
-// authority names. Any other role of that authority is no plugin.
+// authority names. The certificate of a launch names none.
 func (hs *handshake) authoritySays(cert *certificate) (selfID string, ok bool, err error) {
 	a := hs.cfg.Authority
 	if a == nil {
@@ -159,10 +159,14 @@ func (hs *handshake) authoritySays(cert *certificate) (selfID string, ok bool, e
 	if err != nil || id.TrustDomain != a.TrustDomain() {
 		return "", false, nil //nolint:nilerr // a certificate of somebody else proves nothing here
 	}
-	if id.Role != certs.RolePlugin {
-		return "", false, refused(fmt.Sprintf("certificate identity %q is not a plugin's", cert.identity))
+	switch id.Role {
+	case certs.RolePlugin:
+		return id.Name, true, nil
+	case certs.RoleLaunch:
+		return "", false, nil // proves what the plugin's Certificates say that it proves
+	case certs.RoleHost:
 	}
-	return id.Name, true, nil
+	return "", false, refused(fmt.Sprintf("certificate identity %q is not a plugin's", cert.identity))
 }
 
 func pinned(pins []certs.Pin, cert *certificate) bool {

@@ -2,7 +2,6 @@ package connectplugin
 
 import (
 	"context"
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"net"
@@ -28,7 +27,7 @@ type peer struct {
 type certificate struct {
 	leaf        *x509.Certificate
 	identity    string
-	fingerprint tokenstore.Fingerprint
+	fingerprint tokenstore.Fingerprint // of its public key: it outlives the renewal of the certificate
 }
 
 func newCertificate(state *tls.ConnectionState) *certificate {
@@ -39,11 +38,12 @@ func newCertificate(state *tls.ConnectionState) *certificate {
 	return &certificate{
 		leaf:        leaf,
 		identity:    certs.CertificateIdentity(leaf),
-		fingerprint: sha256.Sum256(leaf.Raw),
+		fingerprint: tokenstore.Fingerprint(certs.PinOf(leaf)),
 	}
 }
 
-// fingerprint returns the digest of the peer's certificate, zero for none.
+// fingerprint returns the digest of the public key in the peer's certificate,
+// zero for none.
 func (p *peer) fingerprint() tokenstore.Fingerprint {
 	if p.certificate == nil {
 		return tokenstore.Fingerprint{}

@@ -85,7 +85,7 @@ func (d *pluginDialer) tlsFor(h *hub, id *tokenstore.Identity) *tls.Config {
 			if err := verifyChain(cs.PeerCertificates, roots, x509.ExtKeyUsageServerAuth); err != nil {
 				return err
 			}
-			want := certs.ID{TrustDomain: d.authority.TrustDomain(), Role: certs.RolePlugin, Name: id.SelfID()}.String()
+			want := d.identityOf(id)
 			if got := certs.CertificateIdentity(leaf); got != want {
 				return fmt.Errorf("plugin answers as %q, not as %q", got, want)
 			}
@@ -93,6 +93,16 @@ func (d *pluginDialer) tlsFor(h *hub, id *tokenstore.Identity) *tls.Config {
 		return checkProvider(h, id, leaf)
 	}
 	return cfg
+}
+
+// identityOf returns the certificate identity with which a plugin must answer:
+// that of its self id or, where it enrolled with one, of its launch.
+func (d *pluginDialer) identityOf(id *tokenstore.Identity) string {
+	shown := declared(id).certIdentity
+	if parsed, err := certs.ParseID(shown); err == nil && parsed.Role == certs.RoleLaunch && parsed.TrustDomain == d.authority.TrustDomain() {
+		return shown
+	}
+	return d.authority.PluginIdentity(id.SelfID())
 }
 
 var errNoCertificate = errors.New("plugin shows no certificate")
