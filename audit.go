@@ -102,12 +102,11 @@ func printable(s string) string {
 	if len(s) > maxAuditText {
 		s = s[:maxAuditText] + "…"
 	}
-	clean := func(r rune) bool { return unicode.IsPrint(r) }
-	if strings.IndexFunc(s, func(r rune) bool { return !clean(r) }) < 0 {
+	if strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) < 0 {
 		return s
 	}
 	return strings.Map(func(r rune) rune {
-		if clean(r) {
+		if unicode.IsPrint(r) {
 			return r
 		}
 		return unicode.ReplacementChar

@@ -110,21 +110,6 @@ func (b *CapabilityBroker) Handler() http.Handler {
 	})
 }
 
-func (b *CapabilityBroker) lookup(capabilityType string) (CapabilityHandler, bool) {
-	b.mu.RLock()
-	defer b.mu.RUnlock()
-	h, ok := b.handlers[capabilityType]
-	return h, ok
-}
-
-// store returns where grants live: with the host's identities once bound.
-func (b *CapabilityBroker) store() *tokenstore.Store {
-	if h := b.bound.Load(); h != nil {
-		return h.store
-	}
-	return b.own
-}
-
 // RequestCapability grants a capability to the calling plugin: for a time, for
 // one type and version, and bound to its identity. A capability that the caller
 // may not have and one that the host does not offer give the same NotFound.
@@ -157,6 +142,21 @@ func (b *CapabilityBroker) RequestCapability(ctx context.Context, req *connect.R
 		owner = c.id
 	}
 	return b.grant(ctx, owner, handler, req)
+}
+
+func (b *CapabilityBroker) lookup(capabilityType string) (CapabilityHandler, bool) {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	h, ok := b.handlers[capabilityType]
+	return h, ok
+}
+
+// store returns where grants live: with the host's identities once bound.
+func (b *CapabilityBroker) store() *tokenstore.Store {
+	if h := b.bound.Load(); h != nil {
+		return h.store
+	}
+	return b.own
 }
 
 func (b *CapabilityBroker) grant(ctx context.Context, owner *tokenstore.Identity, handler CapabilityHandler, req *connect.Request[connectpluginv1.RequestCapabilityRequest]) (*connect.Response[connectpluginv1.RequestCapabilityResponse], error) {
@@ -203,7 +203,7 @@ func (b *CapabilityBroker) base(ctx context.Context) string {
 }
 
 // serveCapability serves a call that comes with a grant:
-// /capabilities/{type}/{grant}/…
+// /capabilities/{type}/{grant}/… on the wire.
 func (b *CapabilityBroker) serveCapability(w http.ResponseWriter, r *http.Request) {
 	capType, grantID, rest := splitCapabilityPath(r.URL.Path)
 	grant, err := b.verifyGrant(r, capType, grantID)

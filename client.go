@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -96,38 +97,6 @@ func (c *Client) Connect(ctx context.Context) error {
 	return err
 }
 
-// findHost asks discovery for the host where the configuration names none.
-func (c *Client) findHost(ctx context.Context) error {
-	c.mu.Lock()
-	closed, known := c.closed, c.host != nil
-	c.mu.Unlock()
-	if closed {
-		return ErrClientClosed
-	}
-	if known && c.cfg.HostURL != "" {
-		return nil
-	}
-	if c.cfg.Discovery == nil {
-		return fmt.Errorf("%w: HostURL is not known yet", ErrClientNotConnected)
-	}
-	endpoints, err := c.cfg.Discovery.Discover(ctx, c.cfg.DiscoveryServiceName)
-	if err != nil {
-		return fmt.Errorf("discover %q: %w", c.cfg.DiscoveryServiceName, err)
-	}
-	if len(endpoints) == 0 {
-		return fmt.Errorf("discover %q: %w", c.cfg.DiscoveryServiceName, ErrNoEndpoints)
-	}
-	for _, e := range endpoints {
-		if u, err := parseHostURL(e.URL, c.cfg.AllowInsecure); err == nil {
-			c.mu.Lock()
-			c.host = u
-			c.mu.Unlock()
-			return nil
-		}
-	}
-	return fmt.Errorf("discover %q: %w: no endpoint is an https:// URL", c.cfg.DiscoveryServiceName, ErrNoReadyEndpoints)
-}
-
 // Close ends the client: renewal, watches and service connections stop, idle
 // connections close, and every later call returns [ErrClientClosed]. It waits
 // for the client's own goroutines and never for a call in flight, which it
@@ -177,24 +146,6 @@ func (c *Client) SetRuntimeIdentity(runtimeID string, runtimeToken string, hostU
 	if err := c.assign(runtimeID, runtimeToken, hostURL, time.Time{}); err != nil {
 		c.cfg.Logger.Warn("assigned identity ignored", keyError, err)
 	}
-}
-
-func (c *Client) assign(runtimeID, token, hostURL string, expires time.Time) error {
-	if err := validateIdentity(runtimeID, token); err != nil {
-		return err
-	}
-	u, err := parseHostURL(hostURL, c.cfg.AllowInsecure)
-	if err != nil {
-		return fmt.Errorf("host_url: %w", err)
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed {
-		return ErrClientClosed
-	}
-	c.host, c.ready = u, true
-	c.identity = identity{runtimeID: runtimeID, token: token, expires: expires, managed: true}
-	return nil
 }
 
 // ReportHealth tells the host how the plugin is.
@@ -250,6 +201,56 @@ func (c *Client) Dispense(name string) (any, error) {
 	return client, nil
 }
 
+// findHost asks discovery for the host where the configuration names none.
+func (c *Client) findHost(ctx context.Context) error {
+	c.mu.Lock()
+	closed, known := c.closed, c.host != nil
+	c.mu.Unlock()
+	if closed {
+		return ErrClientClosed
+	}
+	if known && c.cfg.HostURL != "" {
+		return nil
+	}
+	if c.cfg.Discovery == nil {
+		return fmt.Errorf("%w: HostURL is not known yet", ErrClientNotConnected)
+	}
+	endpoints, err := c.cfg.Discovery.Discover(ctx, c.cfg.DiscoveryServiceName)
+	if err != nil {
+		return fmt.Errorf("discover %q: %w", c.cfg.DiscoveryServiceName, err)
+	}
+	if len(endpoints) == 0 {
+		return fmt.Errorf("discover %q: %w", c.cfg.DiscoveryServiceName, ErrNoEndpoints)
+	}
+	for _, e := range endpoints {
+		if u, err := parseHostURL(e.URL, c.cfg.AllowInsecure); err == nil {
+			c.mu.Lock()
+			c.host = u
+			c.mu.Unlock()
+			return nil
+		}
+	}
+	return fmt.Errorf("discover %q: %w: no endpoint is an https:// URL", c.cfg.DiscoveryServiceName, ErrNoReadyEndpoints)
+}
+
+func (c *Client) assign(runtimeID, token, hostURL string, expires time.Time) error {
+	if err := validateIdentity(runtimeID, token); err != nil {
+		return err
+	}
+	u, err := parseHostURL(hostURL, c.cfg.AllowInsecure)
+	if err != nil {
+		return fmt.Errorf("host_url: %w", err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return ErrClientClosed
+	}
+	c.host, c.ready = u, true
+	c.identity = identity{runtimeID: runtimeID, token: token, expires: expires, managed: true}
+	return nil
+}
+
 // DispenseTyped is [Client.Dispense] with the client's type. A client of another
 // type is an error that names both.
 func DispenseTyped[I any](c *Client, name string) (I, error) {
@@ -260,7 +261,8 @@ func DispenseTyped[I any](c *Client, name string) (I, error) {
 	}
 	typed, ok := got.(I)
 	if !ok {
-		return zero, fmt.Errorf("plugin %q: client is a %T, not a %T", name, got, &zero)
+		err := fmt.Errorf("plugin %q: client is a %T, not a %v", name, got, reflect.TypeFor[I]())
+		return zero, err
 	}
 	return typed, nil
 }

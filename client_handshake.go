@@ -94,7 +94,7 @@ func (c *Client) adoptLocked(x *exchange) {
 // Renewal times.
 const (
 	renewAfter    = 2.0 / 3 // of the lifetime that is left
-	renewRetryMin = 100 * time.Millisecond
+	renewFloor = 100 * time.Millisecond
 )
 
 // renew keeps the identity alive until the client closes.
@@ -106,7 +106,7 @@ func (c *Client) renew() {
 		if failures > 0 {
 			wait = backoffDelay(failures)
 		}
-		if !waitFor(c.life, max(wait, renewRetryMin)) {
+		if !waitFor(c.life, max(wait, renewFloor)) {
 			return
 		}
 		if now := c.currentIdentity(); now.token != id.token || now.managed {

@@ -1,9 +1,11 @@
 package connectplugin
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/url"
@@ -83,26 +85,9 @@ func (c *Client) dialHost(ctx context.Context, host *url.URL) (*pinnedConnection
 	if c.cfg.HTTPClient != nil || host.Scheme != "https" {
 		return &pinnedConnection{client: c.transport, close: func() {}}, nil
 	}
-	cfg, err := hardenClientTLS(c.cfg.TLS, c.cfg.PinnedKeys)
+	conn, err := c.dialTLS(ctx, host)
 	if err != nil {
 		return nil, err
-	}
-	addr := host.Host
-	if host.Port() == "" {
-		addr = net.JoinHostPort(host.Hostname(), "443")
-	}
-	if cfg.ServerName == "" {
-		cfg.ServerName = host.Hostname()
-	}
-	dialer := &tls.Dialer{NetDialer: &net.Dialer{Timeout: clientDialTimeout}, Config: cfg}
-	raw, err := dialer.DialContext(ctx, "tcp", addr)
-	if err != nil {
-		return nil, err
-	}
-	conn, ok := raw.(*tls.Conn)
-	if !ok {
-		_ = raw.Close()
-		return nil, errOneConnection
 	}
 	state := conn.ConnectionState()
 	t := newHostTransport(nil, false)
@@ -124,4 +109,25 @@ func (c *Client) dialHost(ctx context.Context, host *url.URL) (*pinnedConnection
 			_ = conn.Close()
 		},
 	}, nil
+}
+
+func (c *Client) dialTLS(ctx context.Context, host *url.URL) (*tls.Conn, error) {
+	cfg, err := hardenClientTLS(c.cfg.TLS, c.cfg.PinnedKeys)
+	if err != nil {
+		return nil, err
+	}
+	addr := host.Host
+	if host.Port() == "" {
+		addr = net.JoinHostPort(host.Hostname(), defaultPorts[host.Scheme])
+	}
+	cfg.ServerName = cmp.Or(cfg.ServerName, host.Hostname())
+	raw, err := (&net.Dialer{Timeout: clientDialTimeout}).DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("dial: %w", err)
+	}
+	conn := tls.Client(raw, cfg)
+	if err := conn.HandshakeContext(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("TLS: %w", err), raw.Close())
+	}
+	return conn, nil
 }

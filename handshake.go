@@ -51,25 +51,6 @@ func NewHandshakeServer(cfg *ServeConfig) *HandshakeServer {
 	return s
 }
 
-// configure takes over the configuration of the host; cfg holds the defaults.
-func (s *HandshakeServer) configure(cfg *ServeConfig) {
-	s.hub.configure(cfg)
-	s.hub.store.Configure(storeConfig(cfg))
-	s.remember(cfg)
-}
-
-func (s *HandshakeServer) remember(cfg *ServeConfig) {
-	rc := transcript.ReplayConfig{
-		Skew:       cfg.HandshakeAuth.MaxClockSkew,
-		MaxTotal:   cfg.HandshakeAuth.ReplayCacheSize,
-		MaxPerSelf: max(cfg.HandshakeAuth.ReplayCacheSize/replayShare, 1),
-	}
-	n := &nonces{bound: transcript.NewReplay(rc)}
-	rc.Since = time.Now()
-	n.unbound = transcript.NewReplay(rc)
-	s.nonces.Store(n)
-}
-
 // replayShare is the part of the replay cache that one self id may fill: one of
 // so many.
 const replayShare = 16
@@ -111,9 +92,28 @@ func (s *HandshakeServer) Handshake(ctx context.Context, req *connect.Request[co
 		hs.peer = p
 	}
 	if err := hs.run(ctx); err != nil {
-		return nil, hs.refusal(ctx, err, req.Spec().Procedure)
+		return nil, hs.refusal(err, req.Spec().Procedure)
 	}
 	return connect.NewResponse(hs.resp), nil
+}
+
+// configure takes over the configuration of the host; cfg holds the defaults.
+func (s *HandshakeServer) configure(cfg *ServeConfig) {
+	s.hub.configure(cfg)
+	s.hub.store.Configure(storeConfig(cfg))
+	s.remember(cfg)
+}
+
+func (s *HandshakeServer) remember(cfg *ServeConfig) {
+	rc := transcript.ReplayConfig{
+		Skew:       cfg.HandshakeAuth.MaxClockSkew,
+		MaxTotal:   cfg.HandshakeAuth.ReplayCacheSize,
+		MaxPerSelf: max(cfg.HandshakeAuth.ReplayCacheSize/replayShare, 1),
+	}
+	n := &nonces{bound: transcript.NewReplay(rc)}
+	rc.Since = time.Now()
+	n.unbound = transcript.NewReplay(rc)
+	s.nonces.Store(n)
 }
 
 // handshake is one handshake being served.
@@ -269,7 +269,7 @@ func (hs *handshake) answer(ctx context.Context, id *tokenstore.Identity, token 
 		return nil
 	}
 	hs.resp.ServerNonce = make([]byte, nonceBytes)
-	_, _ = rand.Read(hs.resp.ServerNonce)
+	_, _ = rand.Read(hs.resp.GetServerNonce())
 	if hs.secret != nil {
 		return signHandshakeResponse(hs.req, hs.resp, hs.secret, hs.binding)
 	}
@@ -278,9 +278,8 @@ func (hs *handshake) answer(ctx context.Context, id *tokenstore.Identity, token 
 
 // refusal turns an internal error into what the peer may learn and tells the
 // operator the rest.
-func (hs *handshake) refusal(ctx context.Context, err error, procedure string) error {
-	var coded *connect.Error
-	if errors.As(err, &coded) {
+func (hs *handshake) refusal(err error, procedure string) error {
+	if coded, ok := errors.AsType[*connect.Error](err); ok {
 		return coded
 	}
 	event := AuditEvent{Kind: AuditAuthFailed, SelfID: hs.req.GetSelfId(), Procedure: procedure, Reason: err.Error()}
@@ -293,8 +292,7 @@ func (hs *handshake) refusal(ctx context.Context, err error, procedure string) e
 		return connect.NewError(connect.CodeResourceExhausted, errTooMany)
 	}
 	hs.hub.audit(event)
-	var claim refused
-	if errors.As(err, &claim) {
+	if _, ok := errors.AsType[refused](err); ok {
 		return connect.NewError(connect.CodeUnauthenticated, errHandshakeRefused)
 	}
 	return connect.NewError(connect.CodeInternal, errNotAvailable)

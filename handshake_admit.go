@@ -2,6 +2,7 @@ package connectplugin
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
@@ -170,13 +171,7 @@ func (hs *handshake) authoritySays(cert *certificate) (selfID string, ok bool, e
 }
 
 func pinned(pins []certs.Pin, cert *certificate) bool {
-	key := certs.PinOf(cert.leaf)
-	for _, p := range pins {
-		if p == key {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(pins, certs.PinOf(cert.leaf))
 }
 
 // validateHandshake bounds every field before anything is decided. The text

@@ -77,11 +77,6 @@ func (s *HealthServer) Shutdown() {
 	s.notifyLocked()
 }
 
-func (s *HealthServer) notifyLocked() {
-	close(s.changed)
-	s.changed = make(chan struct{})
-}
-
 // Check answers the status of one service, NotFound for an unknown one.
 func (s *HealthServer) Check(ctx context.Context, req *connect.Request[connectpluginv1.HealthCheckRequest]) (*connect.Response[connectpluginv1.HealthCheckResponse], error) {
 	if _, _, err := s.caller(ctx, req.Spec(), req.Header()); err != nil {
@@ -121,6 +116,11 @@ func (s *HealthServer) Watch(ctx context.Context, req *connect.Request[connectpl
 			return endOfStream(ctx)
 		}
 	}
+}
+
+func (s *HealthServer) notifyLocked() {
+	close(s.changed)
+	s.changed = make(chan struct{})
 }
 
 func (s *HealthServer) status(service string) (status connectpluginv1.ServingStatus, known bool, changed <-chan struct{}, closed bool) {

@@ -91,6 +91,100 @@ func NewHost(cfg *ServeConfig) (*Host, error) {
 	return h, nil
 }
 
+// Handler returns the host's handler, for a server of your own. That server must
+// serve TLS 1.3 and HTTP/2, and ask for client certificates where policy needs
+// them; [Host.Serve] does all that.
+func (h *Host) Handler() http.Handler { return h.front }
+
+// Addr returns the address that the host listens on, empty before it does.
+func (h *Host) Addr() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.addr
+}
+
+// Registry returns the host's service registry.
+func (h *Host) Registry() *ServiceRegistry { return h.registry }
+
+// Lifecycle returns the host's lifecycle service.
+func (h *Host) Lifecycle() *LifecycleServer { return h.lifecycle }
+
+// Broker returns the host's capability broker.
+func (h *Host) Broker() *CapabilityBroker { return h.broker }
+
+// Revoke ends an identity at once: its token, grants, registrations, watches and
+// streams in flight. When it returns all of them have ended. It reports whether
+// the identity was alive.
+func (h *Host) Revoke(runtimeID string) bool {
+	return h.hub.store.Revoke(runtimeID, tokenstore.ReasonRevoked)
+}
+
+// ListenAndServe listens on [ServeConfig.Addr] and serves until ctx ends, as
+// [Host.Serve] does. The error says when the address is taken.
+func (h *Host) ListenAndServe(ctx context.Context) error {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", h.cfg.Addr)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("listen: %s is taken by another process; set ServeConfig.Addr to a free address, "+
+			"or to port 0 for any: %w", h.cfg.Addr, err)
+	}
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	return h.Serve(ctx, l)
+}
+
+// Serve serves on a listener, which it closes, until ctx ends or
+// [Host.Shutdown] is called; then it shuts down within
+// [ServeConfig.GracefulShutdownTimeout] and returns nil when nothing was cut
+// off. It returns [ErrHostClosed] where the host was shut down before.
+func (h *Host) Serve(ctx context.Context, l net.Listener) error {
+	if h.draining.Load() {
+		_ = l.Close()
+		return ErrHostClosed
+	}
+	h.mu.Lock()
+	h.addr = l.Addr().String()
+	h.mu.Unlock()
+	h.front.names.Store(newHostNames(h.cfg.Hosts, h.serverTLS, l.Addr()))
+	l = netutil.LimitListener(l, h.cfg.Limits.MaxConnections)
+	h.cfg.Logger.Info("host is serving", keyAddr, l.Addr().String())
+	served := make(chan error, 1)
+	go func() {
+		if h.serverTLS == nil {
+			served <- h.server.Serve(l)
+			return
+		}
+		served <- h.server.ServeTLS(l, "", "")
+	}()
+	select {
+	case <-ctx.Done():
+	case err := <-served:
+		if !errors.Is(err, http.ErrServerClosed) {
+			return errors.Join(fmt.Errorf("serve: %w", err), h.Shutdown(context.WithoutCancel(ctx)))
+		}
+		<-h.done
+		return h.shutErr
+	}
+	err := h.Shutdown(context.WithoutCancel(ctx))
+	<-served
+	return err
+}
+
+// Shutdown ends the host: new requests are refused, watches end first, calls in
+// flight may finish until ctx ends or [ServeConfig.GracefulShutdownTimeout] has
+// passed, then they are cut off, which the error says. Every identity ends,
+// Cleanup runs, goroutines and connections are gone when it returns. Later calls
+// wait for the first and return its error.
+func (h *Host) Shutdown(ctx context.Context) error {
+	h.shutdown.Do(func() {
+		h.shutErr = h.shut(ctx)
+		close(h.done)
+	})
+	<-h.done
+	return h.shutErr
+}
+
 // setTLS settles both TLS sides.
 func (h *Host) setTLS() error {
 	if h.cfg.AllowInsecure {
@@ -203,100 +297,6 @@ func (h *Host) warn() {
 	if d := h.cfg.Policy.Default; d != nil && d.AllowUnproven {
 		h.cfg.Logger.Warn("open policy: whoever reaches the host is accepted as any plugin that Policy.Plugins does not name")
 	}
-}
-
-// Handler returns the host's handler, for a server of your own. That server must
-// serve TLS 1.3 and HTTP/2, and ask for client certificates where policy needs
-// them; [Host.Serve] does all that.
-func (h *Host) Handler() http.Handler { return h.front }
-
-// Addr returns the address that the host listens on, empty before it does.
-func (h *Host) Addr() string {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.addr
-}
-
-// Registry returns the host's service registry.
-func (h *Host) Registry() *ServiceRegistry { return h.registry }
-
-// Lifecycle returns the host's lifecycle service.
-func (h *Host) Lifecycle() *LifecycleServer { return h.lifecycle }
-
-// Broker returns the host's capability broker.
-func (h *Host) Broker() *CapabilityBroker { return h.broker }
-
-// Revoke ends an identity at once: its token, grants, registrations, watches and
-// streams in flight. When it returns all of them have ended. It reports whether
-// the identity was alive.
-func (h *Host) Revoke(runtimeID string) bool {
-	return h.hub.store.Revoke(runtimeID, tokenstore.ReasonRevoked)
-}
-
-// ListenAndServe listens on [ServeConfig.Addr] and serves until ctx ends, as
-// [Host.Serve] does. The error says when the address is taken.
-func (h *Host) ListenAndServe(ctx context.Context) error {
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", h.cfg.Addr)
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return fmt.Errorf("listen: %s is taken by another process; set ServeConfig.Addr to a free address, "+
-			"or to port 0 for any: %w", h.cfg.Addr, err)
-	}
-	if err != nil {
-		return fmt.Errorf("listen: %w", err)
-	}
-	return h.Serve(ctx, l)
-}
-
-// Serve serves on a listener, which it closes, until ctx ends or
-// [Host.Shutdown] is called; then it shuts down within
-// [ServeConfig.GracefulShutdownTimeout] and returns nil when nothing was cut
-// off. It returns [ErrHostClosed] where the host was shut down before.
-func (h *Host) Serve(ctx context.Context, l net.Listener) error {
-	if h.draining.Load() {
-		_ = l.Close()
-		return ErrHostClosed
-	}
-	h.mu.Lock()
-	h.addr = l.Addr().String()
-	h.mu.Unlock()
-	h.front.names.Store(newHostNames(h.cfg.Hosts, h.serverTLS, l.Addr()))
-	l = netutil.LimitListener(l, h.cfg.Limits.MaxConnections)
-	h.cfg.Logger.Info("host is serving", keyAddr, l.Addr().String())
-	served := make(chan error, 1)
-	go func() {
-		if h.serverTLS == nil {
-			served <- h.server.Serve(l)
-			return
-		}
-		served <- h.server.ServeTLS(l, "", "")
-	}()
-	select {
-	case <-ctx.Done():
-	case err := <-served:
-		if !errors.Is(err, http.ErrServerClosed) {
-			return errors.Join(fmt.Errorf("serve: %w", err), h.Shutdown(context.WithoutCancel(ctx)))
-		}
-		<-h.done
-		return h.shutErr
-	}
-	err := h.Shutdown(context.WithoutCancel(ctx))
-	<-served
-	return err
-}
-
-// Shutdown ends the host: new requests are refused, watches end first, calls in
-// flight may finish until ctx ends or [ServeConfig.GracefulShutdownTimeout] has
-// passed, then they are cut off, which the error says. Every identity ends,
-// Cleanup runs, goroutines and connections are gone when it returns. Later calls
-// wait for the first and return its error.
-func (h *Host) Shutdown(ctx context.Context) error {
-	h.shutdown.Do(func() {
-		h.shutErr = h.shut(ctx)
-		close(h.done)
-	})
-	<-h.done
-	return h.shutErr
 }
 
 func (h *Host) shut(ctx context.Context) error {

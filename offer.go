@@ -47,7 +47,7 @@ func pluginInfo(name string, m PluginMetadata) *connectpluginv1.PluginInfo {
 }
 
 func wireDeclarations(in []ServiceDeclaration) []*connectpluginv1.ServiceDeclaration {
-	var out []*connectpluginv1.ServiceDeclaration
+	out := make([]*connectpluginv1.ServiceDeclaration, 0, len(in))
 	for _, d := range in {
 		out = append(out, &connectpluginv1.ServiceDeclaration{Type: d.Type, Version: d.Version, Path: d.Path})
 	}
@@ -55,7 +55,7 @@ func wireDeclarations(in []ServiceDeclaration) []*connectpluginv1.ServiceDeclara
 }
 
 func wireDependencies(in []ServiceDependency) []*connectpluginv1.ServiceDependency {
-	var out []*connectpluginv1.ServiceDependency
+	out := make([]*connectpluginv1.ServiceDependency, 0, len(in))
 	for _, d := range in {
 		out = append(out, &connectpluginv1.ServiceDependency{
 			Type: d.Type, MinVersion: d.MinVersion,

@@ -64,13 +64,6 @@ func NewServiceRouter(handshake *HandshakeServer, registry *ServiceRegistry, lif
 	return s
 }
 
-// configure settles how plugins are dialled.
-func (s *ServiceRouter) configure(d *pluginDialer) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.dialer = d
-}
-
 // RegisterPluginEndpoint sets where a plugin is dialled. It is the host's own
 // decision: nothing is asked of policy, and an endpoint that is no base URL makes
 // calls to the plugin fail.
@@ -82,6 +75,13 @@ func (s *ServiceRouter) RegisterPluginEndpoint(runtimeID string, endpoint string
 // your own; a host serves it at /services/.
 func (s *ServiceRouter) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	s.guard.ServeHTTP(w, req)
+}
+
+// configure settles how plugins are dialled.
+func (s *ServiceRouter) configure(d *pluginDialer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.dialer = d
 }
 
 // route routes one call whose caller the middleware identified.

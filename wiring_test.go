@@ -204,7 +204,10 @@ func TestAudit_H14_EverySideIsConfigurable(t *testing.T) {
 		c.Interceptors = []connect.Interceptor{onClient}
 		c.Metadata.Requires = hosttest.Requires("logger")
 	})
-	for range c.WatchService(t.Context(), "logger") {
+	for _, err := range c.WatchService(t.Context(), "logger") {
+		if err != nil {
+			t.Fatal(err)
+		}
 		break
 	}
 	if err := c.ReportHealth(t.Context(), connectpluginv1.HealthState_HEALTH_STATE_HEALTHY, "", nil); err != nil {

@@ -40,12 +40,6 @@ type Audit struct {
 	events []connectplugin.AuditEvent
 }
 
-func (a *Audit) add(e connectplugin.AuditEvent) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.events = append(a.events, e)
-}
-
 // Events returns what was recorded so far.
 func (a *Audit) Events() []connectplugin.AuditEvent {
 	a.mu.Lock()
@@ -56,6 +50,12 @@ func (a *Audit) Events() []connectplugin.AuditEvent {
 // Has reports whether an event of the kind was recorded.
 func (a *Audit) Has(kind connectplugin.AuditKind) bool {
 	return slices.ContainsFunc(a.Events(), func(e connectplugin.AuditEvent) bool { return e.Kind == kind })
+}
+
+func (a *Audit) add(e connectplugin.AuditEvent) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.events = append(a.events, e)
 }
 
 // Start starts a host with a fresh authority on a free loopback port. edit

@@ -9,6 +9,7 @@ import (
 
 // Logger logs to the test until the test ends.
 func Logger(t testing.TB) *slog.Logger {
+	t.Helper()
 	w := &testWriter{t: t}
 	t.Cleanup(w.stop)
 	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug}))

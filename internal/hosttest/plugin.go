@@ -144,6 +144,6 @@ func Eventually(t testing.TB, what string, cond func() bool) {
 		if time.Now().After(deadline) {
 			t.Fatalf("never happened: %s", what)
 		}
-		time.Sleep(2 * time.Millisecond) //nolint:forbidigo // polls a real process for a condition
+		time.Sleep(2 * time.Millisecond) // polls a real host for a condition
 	}
 }
