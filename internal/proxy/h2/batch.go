@@ -6,9 +6,6 @@ import (
 	"sync"
 )
 
-// keepBatch is how much of a batch's memory is kept for the next one.
-const keepBatch = 64 << 10
-
 // Batch is a connection that can gather what is written to it. It goes below a
 // TLS connection, which writes each record by itself.
 type Batch struct {
@@ -45,6 +42,15 @@ func (b *Batch) Release() error {
 		return fmt.Errorf("write batch: %w", err)
 	}
 	return nil
+}
+
+// Shrink gives the memory back that is kept for the next batch.
+func (b *Batch) Shrink() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.buf) == 0 {
+		b.buf = nil
+	}
 }
 
 // Write implements net.Conn.

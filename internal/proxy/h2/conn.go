@@ -24,6 +24,7 @@ const (
 	maxFrame       = 16 << 10  // the smallest that the protocol allows, both ways
 	readBuffer     = 32 << 10
 	highWater      = 256 << 10 // pending bytes at which senders of data wait
+	keepBatch      = 512 << 10 // memory of a batch that is kept for the next one while there are streams
 	floodLimit     = 1 << 20   // pending bytes at which the server is taken for hostile
 	maxStreamID    = 1<<31 - 1
 	firstStreams   = 100       // concurrent streams until the server states its limit

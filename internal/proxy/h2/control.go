@@ -133,6 +133,9 @@ func (c *Conn) tend() {
 		case silent >= c.cfg.PingInterval:
 			c.probe()
 		}
+		if unused > 0 {
+			c.shrink()
+		}
 	}
 }
 
@@ -150,6 +153,19 @@ func (c *Conn) probe() {
 		c.pingSent = true
 		c.out = appendPing(c.out, [8]byte{}, false)
 		c.flushElsewhereLocked()
+	}
+}
+
+// shrink gives memory back that a connection without streams does not need.
+func (c *Conn) shrink() {
+	c.mu.Lock()
+	c.spare = nil
+	if len(c.out) == 0 {
+		c.out = nil
+	}
+	c.mu.Unlock()
+	if c.batch != nil {
+		c.batch.Shrink()
 	}
 }
 
