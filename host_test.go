@@ -1,0 +1,254 @@
+package connectplugin_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+
+	connectplugin "github.com/masegraye/connect-plugin-go"
+	loggerv1 "github.com/masegraye/connect-plugin-go/gen/capability/logger/v1"
+	"github.com/masegraye/connect-plugin-go/gen/capability/logger/v1/loggerv1connect"
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/internal/hosttest"
+)
+
+// slowLogger answers when it is released, and says when a call has arrived.
+type slowLogger struct {
+	arrived chan struct{}
+	release chan struct{}
+}
+
+func newSlowLogger() *slowLogger {
+	return &slowLogger{arrived: make(chan struct{}, 16), release: make(chan struct{})}
+}
+
+func (l *slowLogger) Log(ctx context.Context, _ *connect.Request[loggerv1.LogRequest]) (*connect.Response[loggerv1.LogResponse], error) {
+	l.arrived <- struct{}{}
+	select {
+	case <-l.release:
+		return connect.NewResponse(&loggerv1.LogResponse{}), nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// callSlowly starts a routed call that the provider does not answer yet.
+func callSlowly(t *testing.T, host *hosttest.Host, slow *slowLogger) <-chan error {
+	t.Helper()
+	path, handler := loggerv1connect.NewLoggerHandler(slow)
+	host.StartPlugin(t, "logger", func(c *connectplugin.PluginServerConfig) {
+		c.Services = []connectplugin.PluginService{{Type: "logger", Version: "1.0.0", Path: path, Handler: handler}}
+		c.GracefulShutdownTimeout = 100 * time.Millisecond
+	})
+	conn, err := host.Enrol(t, "api", requires("logger")).Service(t.Context(), "logger", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	called := make(chan error, 1)
+	go func() {
+		_, err := loggerv1connect.NewLoggerClient(conn.HTTPClient(), conn.BaseURL()).Log(context.Background(), connect.NewRequest(&loggerv1.LogRequest{}))
+		called <- err
+	}()
+	<-slow.arrived
+	return called
+}
+
+func TestHost_ShutdownEndsWatchesAndLetsCallsFinish(t *testing.T) {
+	t.Parallel()
+	host := hosttest.Start(t, withPolicy(loggerPolicy()))
+	slow := newSlowLogger()
+	called := callSlowly(t, host, slow)
+	watcher := host.Enrol(t, "api", requires("logger"))
+	stream, err := watcher.RegistryClient().WatchService(t.Context(), connect.NewRequest(&connectpluginv1.WatchServiceRequest{ServiceType: "logger"}))
+	if err != nil || !stream.Receive() {
+		t.Fatalf("watch: %v %v", err, stream.Err())
+	}
+	done := make(chan error, 1)
+	go func() { done <- host.Shutdown(context.Background()) }()
+	for stream.Receive() {
+	}
+	if code := connect.CodeOf(stream.Err()); code != connect.CodeUnavailable {
+		t.Errorf("the watch ended with %v, want unavailable", stream.Err())
+	}
+	select {
+	case err := <-called:
+		t.Fatalf("the call in flight ended with the watch: %v", err)
+	default:
+	}
+	close(slow.release)
+	if err := <-called; err != nil {
+		t.Errorf("the call in flight: %v", err)
+	}
+	if err := <-done; err != nil {
+		t.Errorf("Shutdown: %v", err)
+	}
+}
+
+func TestHost_ShutdownIsBounded(t *testing.T) {
+	t.Parallel()
+	host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.Policy, c.GracefulShutdownTimeout = loggerPolicy(), 300*time.Millisecond
+	})
+	called := callSlowly(t, host, newSlowLogger())
+	began := time.Now()
+	if err := host.Shutdown(context.Background()); err == nil || !strings.Contains(err.Error(), "cut off") {
+		t.Errorf("Shutdown: %v, want an error that says that calls were cut off", err)
+	}
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("Shutdown took %v", took)
+	}
+	if err := <-called; connect.CodeOf(err) != connect.CodeUnavailable {
+		t.Errorf("the call that was cut off: %v, want unavailable", err)
+	}
+}
+
+func TestHost_EndsOnceAndForGood(t *testing.T) {
+	t.Parallel()
+	var cleaned atomic.Int64
+	host, err := connectplugin.NewHost(&connectplugin.ServeConfig{
+		Authority: hosttest.NewAuthority(t), Policy: loggerPolicy(), Logger: hosttest.Logger(t),
+		Cleanup: func(context.Context) error { cleaned.Add(1); return nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			if err := host.Shutdown(context.Background()); err != nil {
+				t.Errorf("Shutdown: %v", err)
+			}
+		})
+	}
+	all.Wait()
+	if cleaned.Load() != 1 {
+		t.Errorf("Cleanup ran %d times", cleaned.Load())
+	}
+	if err := host.Serve(t.Context(), hosttest.Listen(t)); !errors.Is(err, connectplugin.ErrHostClosed) {
+		t.Errorf("Serve after Shutdown: %v", err)
+	}
+}
+
+func TestServe_EndsWithStopCh(t *testing.T) {
+	t.Parallel()
+	l := hosttest.Listen(t)
+	addr := l.Addr().String()
+	cfg := &connectplugin.ServeConfig{Authority: hosttest.NewAuthority(t), Policy: loggerPolicy(), Addr: addr, Logger: hosttest.Logger(t)}
+	if err := connectplugin.Serve(cfg); err == nil || !strings.Contains(err.Error(), "taken") || !strings.Contains(err.Error(), "Addr") {
+		t.Errorf("Serve on a taken port: %v, want an error that says so and names Addr", err)
+	}
+	_ = l.Close()
+	stop := make(chan struct{})
+	cfg.StopCh = stop
+	served := make(chan error, 1)
+	go func() { served <- connectplugin.Serve(cfg) }()
+	client := hosttest.HTTPClient(t, cfg.Authority.ClientTLS())
+	hosttest.Eventually(t, "the host answers", func() bool {
+		resp, err := client.Get("https://" + addr + "/readyz")
+		if err == nil {
+			_ = resp.Body.Close()
+		}
+		return err == nil && resp.StatusCode == http.StatusOK
+	})
+	close(stop)
+	if err := <-served; err != nil {
+		t.Errorf("Serve: %v", err)
+	}
+}
+
+// A host with plugins, calls and watches leaves no goroutine and no descriptor
+// behind. It runs alone.
+func TestHost_LeavesNothingBehind(t *testing.T) { //nolint:paralleltest // counts goroutines and descriptors of the process
+	round := func(t *testing.T) {
+		t.Helper()
+		host := hosttest.Start(t, withPolicy(loggerPolicy()))
+		host.StartPlugin(t, "logger", func(c *connectplugin.PluginServerConfig) {
+			c.Services = []connectplugin.PluginService{loggerService(&recordingLogger{})}
+		})
+		for range 3 {
+			conn, err := host.Enrol(t, "api", requires("logger")).Service(t.Context(), "logger", "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			client := loggerv1connect.NewLoggerClient(conn.HTTPClient(), conn.BaseURL())
+			if _, err := client.Log(t.Context(), connect.NewRequest(&loggerv1.LogRequest{})); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	t.Run("warm up", round)
+	goroutines, descriptors := runtime.NumGoroutine(), openDescriptors(t)
+	t.Run("measured", round)
+	hosttest.Eventually(t, "goroutines and descriptors are back", func() bool {
+		return runtime.NumGoroutine() <= goroutines && openDescriptors(t) <= descriptors
+	})
+}
+
+func openDescriptors(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Skipf("no /proc here: %v", err)
+	}
+	return len(entries)
+}
+
+func TestServeConfig_ErrorsNameTheField(t *testing.T) {
+	t.Parallel()
+	for field, edit := range map[string]func(*connectplugin.ServeConfig){
+		"Addr":                          func(c *connectplugin.ServeConfig) { c.Addr = "no port" },
+		"MinProtocolVersion":            func(c *connectplugin.ServeConfig) { c.ProtocolVersion, c.MinProtocolVersion = 1, 2 },
+		"DeprecatedBelow":               func(c *connectplugin.ServeConfig) { c.DeprecatedBelow = 9 },
+		"GracefulShutdownTimeout":       func(c *connectplugin.ServeConfig) { c.GracefulShutdownTimeout = -1 },
+		"RuntimeTokenTTL":               func(c *connectplugin.ServeConfig) { c.RuntimeTokenTTL = -1 },
+		"CapabilityGrantTTL":            func(c *connectplugin.ServeConfig) { c.CapabilityGrantTTL = -1 },
+		"Limits.MaxWatches":             func(c *connectplugin.ServeConfig) { c.Limits.MaxWatches = -1 },
+		"HandshakeAuth.MaxClockSkew":    func(c *connectplugin.ServeConfig) { c.HandshakeAuth.MaxClockSkew = -1 },
+		"HandshakeAuth.ReplayCacheSize": func(c *connectplugin.ServeConfig) { c.HandshakeAuth.ReplayCacheSize = -1 },
+		`Impls["x"]`:                    func(c *connectplugin.ServeConfig) { c.Impls = map[string]any{"x": 1} },
+		`Impls["logger"]`:               func(c *connectplugin.ServeConfig) { c.Plugins = connectplugin.PluginSet{"logger": loggerPlugin{}} },
+		"AuthProviders[0]":              func(c *connectplugin.ServeConfig) { c.AuthProviders = []connectplugin.AuthProvider{nil} },
+		`Policy.Plugins["x"].Secret`: func(c *connectplugin.ServeConfig) {
+			c.Policy = &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{"x": {Secret: []byte("short")}}}
+		},
+		`Policy.Plugins["x"].Provides[0]`: func(c *connectplugin.ServeConfig) {
+			c.Policy = &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{"x": {Provides: []string{"a/b"}}}}
+		},
+		`Policy.Plugins["x"].Endpoint`: func(c *connectplugin.ServeConfig) {
+			c.Policy = &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{"x": {Endpoint: "ftp://x"}}}
+		},
+	} {
+		t.Run(field, func(t *testing.T) {
+			t.Parallel()
+			cfg := &connectplugin.ServeConfig{Authority: hosttest.NewAuthority(t)}
+			edit(cfg)
+			_, err := connectplugin.NewHost(cfg)
+			if !errors.Is(err, connectplugin.ErrInvalidConfig) || !strings.Contains(err.Error(), field) {
+				t.Errorf("%v, want an error that names %s", err, field)
+			}
+		})
+	}
+}
+
+func TestSecret_PrintsNothing(t *testing.T) {
+	t.Parallel()
+	cfg := connectplugin.ClientConfig{SelfID: "x", Secret: connectplugin.Secret("0123456789abcdef")}
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x", "%q", "%d"} {
+		if got := fmt.Sprintf(verb, cfg) + fmt.Sprintf(verb, cfg.Secret); strings.Contains(got, "0123456789abcdef") || strings.Contains(got, "30313233") || strings.Contains(got, "48 49 50") {
+			t.Errorf("%s prints the secret: %s", verb, got)
+		}
+	}
+	if !cfg.Secret.Equal(connectplugin.Secret("0123456789abcdef")) || cfg.Secret.Equal(nil) || connectplugin.Secret(nil).Equal(nil) {
+		t.Error("Equal is wrong")
+	}
+}
