@@ -1,6 +1,9 @@
 package headers
 
-import "strings"
+import (
+	"maps"
+	"strings"
+)
 
 // protocolFields are the fields that an RPC needs, with the directions in which
 // they pass.
@@ -113,9 +116,7 @@ func buildListed() map[string]Direction {
 	for _, name := range reservedFields {
 		m[name] = noDirection
 	}
-	for name, d := range protocolFields {
-		m[name] = d
-	}
+	maps.Copy(m, protocolFields)
 	return m
 }
 

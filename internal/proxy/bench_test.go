@@ -13,8 +13,6 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"golang.org/x/net/http2"
-
 	"github.com/masegraye/connect-plugin-go/internal/proxy"
 )
 
@@ -48,7 +46,7 @@ func benchmarkUnary(b *testing.B, way string, size, callers int) {
 	switch way {
 	case "reverseproxy":
 		u, _ := url.Parse(target.URL)
-		transport := &http.Transport{TLSClientConfig: clientTLS.Clone(), ForceAttemptHTTP2: true}
+		transport := newTransport(clientTLS.Clone())
 		rp := &httputil.ReverseProxy{Transport: transport, Rewrite: func(pr *httputil.ProxyRequest) { pr.SetURL(u) }, FlushInterval: -1}
 		entry = benchServer(b, rp.ServeHTTP)
 	case "forward":
@@ -69,7 +67,7 @@ func benchmarkUnary(b *testing.B, way string, size, callers int) {
 			}
 		})
 	}
-	transport := &http2.Transport{TLSClientConfig: clientTLS}
+	transport := newTransport(clientTLS.Clone())
 	b.Cleanup(transport.CloseIdleConnections)
 	callMany(b, transport, entry.URL+"/services/echo/p-1/echo.v1.Echo/Call", bytes.Repeat([]byte("x"), size), callers)
 }

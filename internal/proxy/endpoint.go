@@ -55,7 +55,7 @@ func ParseEndpoint(raw string, allowPlaintext bool) (Endpoint, error) {
 	case u.Scheme != schemeTLS:
 		return Endpoint{}, fmt.Errorf("%w: scheme", ErrEndpoint)
 	}
-	if u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || u.Opaque != "" || u.RawPath != "" {
+	if !isBase(u) {
 		return Endpoint{}, fmt.Errorf("%w: more than a base URL", ErrEndpoint)
 	}
 	if !validHost(e.host) {
@@ -129,6 +129,11 @@ func (e Endpoint) lookup(ctx context.Context, resolver Resolver) ([]netip.Addr, 
 		return nil, fmt.Errorf("resolve provider: %w", err)
 	}
 	return addrs, nil
+}
+
+// isBase reports whether a URL has nothing but scheme, host, port and path.
+func isBase(u *url.URL) bool {
+	return u.User == nil && u.Opaque == "" && u.RawPath == "" && u.RawQuery == "" && !u.ForceQuery && u.Fragment == ""
 }
 
 // authority is the host and port as the provider sees them.

@@ -69,8 +69,12 @@ func same(t *testing.T, what string, got, want http.Header) {
 	}
 }
 
-// rawProvider plays the provider by hand on each connection in turn.
-func rawProvider(t *testing.T, scripts ...func(fr *http2.Framer, stream uint32)) *rig {
+// script answers one request.
+type script func(fr *http2.Framer, stream uint32)
+
+// rawProvider plays the provider by hand, with one script for each request in
+// turn.
+func rawProvider(t *testing.T, scripts ...script) *rig {
 	t.Helper()
 	g := &rig{}
 	checkLeaks(t)
@@ -102,7 +106,7 @@ func rawProvider(t *testing.T, scripts ...func(fr *http2.Framer, stream uint32))
 }
 
 // playProvider answers each request of a connection with the script.
-func playProvider(nc net.Conn, script func(fr *http2.Framer, stream uint32)) {
+func playProvider(nc net.Conn, play script) {
 	defer nc.Close()
 	if _, err := io.ReadFull(nc, make([]byte, len(http2.ClientPreface))); err != nil {
 		return
@@ -115,7 +119,7 @@ func playProvider(nc net.Conn, script func(fr *http2.Framer, stream uint32)) {
 			return
 		}
 		if ended, ok := f.(interface{ StreamEnded() bool }); ok && ended.StreamEnded() {
-			script(fr, f.Header().StreamID)
+			play(fr, f.Header().StreamID)
 		}
 	}
 }
@@ -129,14 +133,14 @@ func answer(fr *http2.Framer, stream uint32) {
 // the provider said that it did not look at the request.
 func TestUnprocessedRequestIsMadeAgain(t *testing.T) {
 	t.Parallel()
-	tests := map[string]func(fr *http2.Framer, stream uint32){
+	tests := map[string]script{
 		"refused":    func(fr *http2.Framer, stream uint32) { _ = fr.WriteRSTStream(stream, http2.ErrCodeRefusedStream) },
 		"going away": func(fr *http2.Framer, _ uint32) { _ = fr.WriteGoAway(0, http2.ErrCodeNo, nil) },
 	}
 	for name, refuse := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			g := rawProvider(t, refuse, answer, refuse, refuse)
+			g := rawProvider(t, slices.Concat([]script{refuse, answer}, slices.Repeat([]script{refuse}, 2))...)
 			if _, got := g.post(t, unaryType, strings.NewReader("x")); string(got) != "answer" {
 				t.Errorf("body %q", got)
 			}

@@ -79,7 +79,7 @@ func (c *call) forward() {
 		return
 	}
 	defer body.Release()
-	list := fieldLists.Get().(*fieldList) //nolint:forcetypeassert // the pool holds nothing else
+	list := newFieldList()
 	defer list.release()
 	c.requestFields(list)
 	request := h2.Request{
@@ -146,7 +146,14 @@ type fieldList struct {
 	fields []hpack.HeaderField
 }
 
-var fieldLists = sync.Pool{New: func() any { return &fieldList{fields: make([]hpack.HeaderField, 0, usualFields)} }}
+var fieldLists sync.Pool
+
+func newFieldList() *fieldList {
+	if list, ok := fieldLists.Get().(*fieldList); ok {
+		return list
+	}
+	return &fieldList{fields: make([]hpack.HeaderField, 0, usualFields)}
+}
 
 func (l *fieldList) add(name, value string) {
 	l.fields = append(l.fields, hpack.HeaderField{Name: name, Value: value})

@@ -323,8 +323,8 @@ func TestCallerCancels(t *testing.T) {
 			<-begun
 			cancel()
 		}()
-		if _, err := g.client.Do(req); !errors.Is(err, context.Canceled) {
-			t.Errorf("error %v", err)
+		if res, err := g.client.Do(req); !errors.Is(err, context.Canceled) {
+			t.Errorf("response %v, error %v", res, err)
 		}
 		await(t, gone, "cancellation at the provider")
 		r := g.wantClass(t, proxy.ClassCanceled)

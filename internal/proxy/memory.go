@@ -53,7 +53,7 @@ func (c *call) memoryRequest(ctx context.Context) *http.Request {
 		Method:        c.r.Method,
 		URL:           &url.URL{Path: c.Path, RawQuery: c.r.URL.RawQuery},
 		Proto:         "HTTP/2.0",
-		ProtoMajor:    2, //nolint:mnd // HTTP/2
+		ProtoMajor:    2,
 		Header:        header,
 		Body:          memoryBody{ReadCloser: c.r.Body, call: c},
 		ContentLength: c.r.ContentLength,
@@ -84,17 +84,6 @@ type memoryWriter struct {
 	header  http.Header
 	written bool // the head is decided
 	err     error
-}
-
-// serve calls the provider and turns a panic into an error.
-func (w *memoryWriter) serve(r *http.Request) (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			err = fmt.Errorf("%w: %v", errPanic, v)
-		}
-	}()
-	w.p.cfg.Handler.ServeHTTP(w, r)
-	return nil
 }
 
 // Header implements http.ResponseWriter.
@@ -163,6 +152,17 @@ func (w *memoryWriter) SetReadDeadline(t time.Time) error {
 // SetWriteDeadline sets the caller's, as http.ResponseController does.
 func (w *memoryWriter) SetWriteDeadline(t time.Time) error {
 	return w.ctrl.SetWriteDeadline(t) //nolint:wrapcheck // the writer's own error
+}
+
+// serve calls the provider and turns a panic into an error.
+func (w *memoryWriter) serve(r *http.Request) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("%w: %v", errPanic, v)
+		}
+	}()
+	w.p.cfg.Handler.ServeHTTP(w, r)
+	return nil
 }
 
 // trailers passes on what the provider set as trailer, announced or not.

@@ -16,8 +16,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/net/http2"
-
 	"github.com/masegraye/connect-plugin-go/internal/proxy"
 )
 
@@ -140,9 +138,16 @@ func newProvider(t *testing.T, cfg proxy.Config) *proxy.Provider {
 
 func newClient(t *testing.T, srv *httptest.Server) *http.Client {
 	t.Helper()
-	tr := &http2.Transport{TLSClientConfig: &tls.Config{RootCAs: poolOf(srv)}, DisableCompression: true}
+	tr := newTransport(&tls.Config{RootCAs: poolOf(srv)})
 	t.Cleanup(tr.CloseIdleConnections)
 	return &http.Client{Transport: tr, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+}
+
+// newTransport returns a transport for HTTP/2 only.
+func newTransport(cfg *tls.Config) *http.Transport {
+	tr := &http.Transport{TLSClientConfig: cfg, DisableCompression: true, Protocols: new(http.Protocols)}
+	tr.Protocols.SetHTTP2(true)
+	return tr
 }
 
 func endpointOf(t *testing.T, raw string) proxy.Endpoint {

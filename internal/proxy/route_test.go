@@ -99,8 +99,9 @@ func FuzzParseRoute(f *testing.F) {
 		}
 		raw, _, _ := strings.Cut(target, "?")
 		if u.Host != "" {
-			raw = raw[strings.Index(raw, "//")+2:]
-			raw = raw[strings.Index(raw, "/"):]
+			_, raw, _ = strings.Cut(raw, "//")
+			_, raw, _ = strings.Cut(raw, "/")
+			raw = "/" + raw
 		}
 		parts := strings.SplitN(raw, "/", 5)
 		if len(parts) != 5 || parts[0] != "" || parts[1] != "services" ||

@@ -21,7 +21,8 @@ const (
 	connWindow     = 64 << 20  // and on the connection: no stream waits for another
 	initialWindow  = 65535     // of both, until settings say otherwise
 	tableSize      = 4096      // of HPACK, both ways
-	maxFrame       = 16 << 10  // the smallest that the protocol allows, both ways
+	maxFrame       = 16 << 10  // the smallest bound that the protocol allows, ours and at first the server's
+	largestFrame   = 64 << 10  // that is sent, whatever the server allows
 	readBuffer     = 32 << 10
 	highWater      = 256 << 10 // pending bytes at which senders of data wait
 	keepBatch      = 512 << 10 // memory of a batch that is kept for the next one while there are streams
@@ -119,6 +120,33 @@ func Client(ctx context.Context, nc net.Conn, batch *Batch, cfg Config) (*Conn, 
 	return c, nil
 }
 
+// Usable reports whether the connection takes new streams, now or when others
+// have ended.
+func (c *Conn) Usable() bool { return c.usable.Load() }
+
+// Full reports whether it takes new streams only when others have ended.
+func (c *Conn) Full() bool { return c.load.Load() >= c.limit.Load() }
+
+// Load returns the number of streams on the wire.
+func (c *Conn) Load() int { return int(c.load.Load()) }
+
+// Done is closed when the connection is.
+func (c *Conn) Done() <-chan struct{} { return c.stop }
+
+// Close tells the server, fails the streams that are left with [ErrClosed],
+// closes the connection and waits for its goroutines.
+func (c *Conn) Close() {
+	_ = c.nc.SetWriteDeadline(time.Now().Add(closeGrace))
+	c.mu.Lock()
+	if c.err == nil {
+		c.out = appendGoAway(c.out, http2.ErrCodeNo)
+		c.flushLocked()
+	}
+	c.mu.Unlock()
+	c.fail(ErrClosed)
+	c.stopped.Wait()
+}
+
 // handshake exchanges the prefaces.
 func (c *Conn) handshake(ctx context.Context) error {
 	release := context.AfterFunc(ctx, func() { _ = c.nc.SetDeadline(time.Unix(1, 0)) })
@@ -157,33 +185,6 @@ func (c *Conn) maxHeaderBytes() uint32 {
 	return uint32(c.cfg.MaxHeaderBytes) //nolint:gosec // a bound from the configuration
 }
 
-// Usable reports whether the connection takes new streams, now or when others
-// have ended.
-func (c *Conn) Usable() bool { return c.usable.Load() }
-
-// Full reports whether it takes new streams only when others have ended.
-func (c *Conn) Full() bool { return c.load.Load() >= c.limit.Load() }
-
-// Load returns the number of streams on the wire.
-func (c *Conn) Load() int { return int(c.load.Load()) }
-
-// Done is closed when the connection is.
-func (c *Conn) Done() <-chan struct{} { return c.stop }
-
-// Close tells the server, fails the streams that are left with [ErrClosed],
-// closes the connection and waits for its goroutines.
-func (c *Conn) Close() {
-	_ = c.nc.SetWriteDeadline(time.Now().Add(closeGrace))
-	c.mu.Lock()
-	if c.err == nil {
-		c.out = appendGoAway(c.out, http2.ErrCodeNo)
-		c.flushLocked()
-	}
-	c.mu.Unlock()
-	c.fail(ErrClosed)
-	c.stopped.Wait()
-}
-
 // fail ends the connection and every stream of it.
 func (c *Conn) fail(err error) {
 	c.mu.Lock()
@@ -199,7 +200,7 @@ func (c *Conn) fail(err error) {
 	close(c.stop)
 	c.mu.Unlock()
 	if c.batch != nil {
-		_ = c.batch.Conn.Close() // TLS would wait to say goodbye
+		_ = c.batch.Close() // TLS would wait to say goodbye
 		return
 	}
 	_ = c.nc.Close()

@@ -28,7 +28,7 @@ func (c *Conn) applySettingsLocked(f *http2.SettingsFrame) error {
 		case http2.SettingInitialWindowSize:
 			return c.initialWindowLocked(int64(s.Val))
 		case http2.SettingMaxFrameSize:
-			c.peer.maxFrame = min(int(s.Val), highWater)
+			c.peer.maxFrame = min(int(s.Val), largestFrame)
 		case http2.SettingMaxConcurrentStreams:
 			c.limit.Store(int64(s.Val))
 		case http2.SettingHeaderTableSize:

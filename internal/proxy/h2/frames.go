@@ -6,11 +6,14 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// frameHead is the length of a frame's header (RFC 9113, section 4.1).
-const frameHead = 9
+const (
+	frameHead = 9 // the length of a frame's header (RFC 9113, section 4.1)
+	wordSize  = 4 // the length of a reset code or a window increment
+)
 
 func appendFrameHead(b []byte, length int, kind http2.FrameType, flags http2.Flags, stream uint32) []byte {
-	b = append(b, byte(length>>16), byte(length>>8), byte(length), byte(kind), byte(flags)) //nolint:gosec // the three low bytes
+	b = binary.BigEndian.AppendUint32(b, uint32(length)<<8|uint32(kind)) //nolint:gosec // below 2^24
+	b = append(b, byte(flags))
 	return binary.BigEndian.AppendUint32(b, stream)
 }
 
@@ -46,12 +49,12 @@ func appendData(b []byte, stream uint32, data []byte, end bool) []byte {
 }
 
 func appendReset(b []byte, stream uint32, code http2.ErrCode) []byte {
-	b = appendFrameHead(b, 4, http2.FrameRSTStream, 0, stream)
+	b = appendFrameHead(b, wordSize, http2.FrameRSTStream, 0, stream)
 	return binary.BigEndian.AppendUint32(b, uint32(code))
 }
 
 func appendWindowUpdate(b []byte, stream, increment uint32) []byte {
-	b = appendFrameHead(b, 4, http2.FrameWindowUpdate, 0, stream)
+	b = appendFrameHead(b, wordSize, http2.FrameWindowUpdate, 0, stream)
 	return binary.BigEndian.AppendUint32(b, increment)
 }
 

@@ -30,8 +30,7 @@ func (c *Conn) read() {
 		if err == nil {
 			err = c.handleLocked(frame)
 		}
-		var streamErr http2.StreamError
-		if errors.As(err, &streamErr) {
+		if streamErr, ok := errors.AsType[http2.StreamError](err); ok {
 			err = c.streamErrorLocked(streamErr)
 		}
 		if err == nil && c.control > floodLimit {
@@ -95,14 +94,10 @@ func (c *Conn) markLocked(s *Stream) {
 
 // goAwayLocked tells the server what it did wrong.
 func (c *Conn) goAwayLocked(err error) {
-	var connErr http2.ConnectionError
-	code := http2.ErrCodeNo
-	switch {
-	case errors.As(err, &connErr):
+	code := http2.ErrCodeEnhanceYourCalm
+	if connErr, ok := errors.AsType[http2.ConnectionError](err); ok {
 		code = http2.ErrCode(connErr)
-	case errors.Is(err, errFlood):
-		code = http2.ErrCodeEnhanceYourCalm
-	default:
+	} else if !errors.Is(err, errFlood) {
 		return
 	}
 	c.out = appendGoAway(c.out, code)
@@ -164,7 +159,7 @@ func (c *Conn) dataLocked(f *http2.DataFrame) error {
 		return http2.ConnectionError(http2.ErrCodeFlowControl)
 	}
 	if c.received >= connWindow/2 {
-		c.out = appendWindowUpdate(c.out, 0, uint32(c.received)) //nolint:gosec // at most the window
+		c.out = appendWindowUpdate(c.out, 0, uint32(c.received))
 		c.received = 0
 		c.flushElsewhereLocked()
 	}
@@ -298,10 +293,10 @@ func statedLength(fields []hpack.HeaderField) (int64, error) {
 			continue
 		}
 		n, err := strconv.ParseUint(f.Value, 10, 63)
-		if err != nil || stated >= 0 && stated != int64(n) { //nolint:gosec // parsed with 63 bits
+		if err != nil || stated >= 0 && stated != int64(n) {
 			return 0, errLength
 		}
-		stated = int64(n) //nolint:gosec // parsed with 63 bits
+		stated = int64(n)
 	}
 	return stated, nil
 }

@@ -129,15 +129,6 @@ func (s *Stream) Write(p []byte, end bool) error {
 	}
 }
 
-// endLocked returns why nothing more can be sent.
-func (s *Stream) endLocked() error {
-	s.c.wakeWaiterLocked()
-	if s.err != nil {
-		return s.err
-	}
-	return ErrClosed
-}
-
 // Head waits for the response and returns its status and its fields, in lower
 // case, and whether something of its body, or its end, is there already.
 func (s *Stream) Head() (status int, fields []hpack.HeaderField, ready bool, err error) {
@@ -155,14 +146,6 @@ func (s *Stream) Head() (status int, fields []hpack.HeaderField, ready bool, err
 		<-s.wake
 		c.mu.Lock()
 	}
-}
-
-// readyLocked reports whether the reader wants to know what there is.
-func (s *Stream) readyLocked() bool {
-	if !s.gather || s.eof || s.err != nil {
-		return true
-	}
-	return s.body != nil && len(s.body.B) >= gatherBody
 }
 
 // Next waits for more of the response's body and returns all that is there, and
@@ -219,6 +202,23 @@ func (s *Stream) Close() {
 	if last {
 		c.fail(ErrClosed)
 	}
+}
+
+// endLocked returns why nothing more can be sent.
+func (s *Stream) endLocked() error {
+	s.c.wakeWaiterLocked()
+	if s.err != nil {
+		return s.err
+	}
+	return ErrClosed
+}
+
+// readyLocked reports whether the reader wants to know what there is.
+func (s *Stream) readyLocked() bool {
+	if !s.gather || s.eof || s.err != nil {
+		return true
+	}
+	return s.body != nil && len(s.body.B) >= gatherBody
 }
 
 // creditLocked gives n bytes back to the stream's window, in large steps.

@@ -76,7 +76,9 @@ func TestHeadIsNotHeldUpByHalfAFrame(t *testing.T) {
 			if _, err := p.nc.Write(raw); err != nil {
 				t.Fatal(err)
 			}
-			within(t, func() error { _, _, _, err := s.Head(); return err })
+			if err := within(t, func() error { _, _, _, err := s.Head(); return err }); err != nil {
+				t.Error(err)
+			}
 		})
 	}
 }
