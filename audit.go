@@ -94,6 +94,10 @@ const (
 	keyWait      = "wait"
 	keyExpires   = "expires_at"
 	keyService   = "service"
+	keyProvider  = "provider"
+	keyOutcome   = "outcome"
+	keyStatus    = "status"
+	keyLatency   = "latency"
 )
 
 // printable bounds s and replaces what could forge a log line or confuse a

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"sync"
 
@@ -213,6 +214,7 @@ func (s *ServiceRouter) close() {
 
 // settle answers a call that was not answered, and reports how the provider did.
 func (s *ServiceRouter) settle(w http.ResponseWriter, r *http.Request, c *caller, reg catalog.Registration, result proxy.Result) {
+	logCall(r, c, reg, result)
 	switch result.Class {
 	case proxy.ClassOK:
 		s.catalog.Report(reg.Type, reg.RuntimeID, true, result.Latency)
@@ -228,6 +230,19 @@ func (s *ServiceRouter) settle(w http.ResponseWriter, r *http.Request, c *caller
 		code, err := outcomeOf(r.Context(), result)
 		refuse(w, r, code, err)
 	}
+}
+
+// logCall records a call that was passed on, for whoever looks at single calls.
+func logCall(r *http.Request, c *caller, reg catalog.Registration, result proxy.Result) {
+	log := c.hub.log()
+	if !log.Enabled(r.Context(), slog.LevelDebug) {
+		return
+	}
+	log.LogAttrs(r.Context(), slog.LevelDebug, "routed call",
+		slog.String(keyProcedure, r.URL.Path), slog.String(keyRuntimeID, c.id.RuntimeID()),
+		slog.String(keyService, reg.Type), slog.String(keyProvider, reg.RuntimeID),
+		slog.String(keyOutcome, result.Class.String()), slog.Int(keyStatus, result.Status),
+		slog.Duration(keyLatency, result.Latency))
 }
 
 // ending states how a broken stream ends for the caller.
