@@ -166,6 +166,11 @@ func (b *CapabilityBroker) grant(ctx context.Context, owner *tokenstore.Identity
 		b.note(ctx, AuditLimited, req.Spec().Procedure, capType, err.Error())
 		return nil, connect.NewError(connect.CodeResourceExhausted, errTooMany)
 	}
+	if h := b.bound.Load(); owner != nil && !h.mayUse(owner, capType) {
+		// Policy changed while the grant was being made.
+		h.store.RevokeGrant(grant.ID)
+		return nil, connect.NewError(connect.CodeNotFound, errNotAvailable)
+	}
 	b.note(ctx, AuditGranted, req.Spec().Procedure, capType, req.Msg.GetReason())
 	return connect.NewResponse(&connectpluginv1.RequestCapabilityResponse{Grant: &connectpluginv1.CapabilityGrant{
 		GrantId:        grant.ID,
@@ -232,10 +237,16 @@ func (b *CapabilityBroker) serveCapability(w http.ResponseWriter, r *http.Reques
 
 // dispatch runs the capability in a context that ends with the grant's owner.
 func (b *CapabilityBroker) dispatch(ctx context.Context, grant *tokenstore.Grant, handler http.Handler, rest string, w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
+	ctx, running := newCall(ctx, w)
+	defer running.done()
 	if grant.Owner != nil {
-		defer grant.Owner.OnEnd(func() { cancel(errIdentityEnded) })()
+		defer grant.Owner.OnEnd(func() { running.end(errIdentityEnded) })()
+		release, ok := b.bound.Load().hold(running, func(book *ruleBook) bool { return book.mayUse(grant.Owner, grant.Type) })
+		if !ok {
+			refuse(w, r, connect.CodeNotFound, errNotAvailable)
+			return
+		}
+		defer release()
 	}
 	out := r.WithContext(ctx)
 	out.URL = new(url.URL)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"slices"
+	"sync/atomic"
 
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
@@ -56,6 +57,7 @@ type caller struct {
 	id    *tokenstore.Identity
 	hub   *hub
 	token string // as presented, for renewal
+	call  *call  // the request
 }
 
 type callerKey struct{}
@@ -81,38 +83,86 @@ func rateKeyFromContext(ctx context.Context) (string, bool) {
 	return "", false
 }
 
-// declaration is what a plugin declared in its handshake, and the certificate
-// identity that it showed. It is immutable.
+// declaration is what a plugin declared in its handshake, and how it proved
+// itself. It is immutable.
 type declaration struct {
 	provides, requires nameSet
-	certIdentity       string
+	certIdentity       string       // of the certificate that it showed
+	secret             Secret       // that it proved, nil for none
+	endpoint           *ownEndpoint // survives renewals; nil where it cannot name any
+}
+
+// ownEndpoint is where a plugin asked to be dialled, nil for nowhere, when
+// policy let it.
+type ownEndpoint struct{ atomic.Pointer[string] }
+
+// text returns the endpoint, empty for none.
+func (e *ownEndpoint) text() string {
+	if e == nil {
+		return ""
+	}
+	if at := e.Load(); at != nil {
+		return *at
+	}
+	return ""
+}
+
+// rememberEndpoint notes that the plugin named its endpoint itself.
+func rememberEndpoint(id *tokenstore.Identity, endpoint string) {
+	d := declared(id)
+	if d.endpoint == nil {
+		own := *d
+		own.endpoint = new(ownEndpoint)
+		id.SetAttributes(&own)
+		d = &own
+	}
+	d.endpoint.Store(&endpoint)
+}
+
+// of returns the rules of an identity, nil where policy does not know it.
+func (b *ruleBook) of(id *tokenstore.Identity) *pluginRules {
+	r, _ := b.rules(id.SelfID(), declared(id).certIdentity)
+	return r
+}
+
+func (b *ruleBook) mayProvide(id *tokenstore.Identity, serviceType string) bool {
+	d, r := declared(id), b.of(id)
+	return r != nil && d.provides.has(serviceType) && r.provides.has(serviceType)
+}
+
+func (b *ruleBook) mayRequire(id *tokenstore.Identity, serviceType string) bool {
+	d, r := declared(id), b.of(id)
+	return r != nil && d.requires.has(serviceType) && r.requires.has(serviceType)
+}
+
+func (b *ruleBook) mayUse(id *tokenstore.Identity, capabilityType string) bool {
+	r := b.of(id)
+	return r != nil && r.capabilities.has(capabilityType)
+}
+
+func (b *ruleBook) mayCallHostPlugin(id *tokenstore.Identity, name string) bool {
+	r := b.of(id)
+	return r != nil && r.hostPlugins.has(name)
 }
 
 // rulesOf returns the current rules of an identity, nil where policy no longer
 // knows it.
-func (h *hub) rulesOf(id *tokenstore.Identity) *pluginRules {
-	r, _ := h.rules.Load().rules(id.SelfID(), declared(id).certIdentity)
-	return r
-}
+func (h *hub) rulesOf(id *tokenstore.Identity) *pluginRules { return h.rules.Load().of(id) }
 
 func (h *hub) mayProvide(id *tokenstore.Identity, serviceType string) bool {
-	d, r := declared(id), h.rulesOf(id)
-	return r != nil && d.provides.has(serviceType) && r.provides.has(serviceType)
+	return h.rules.Load().mayProvide(id, serviceType)
 }
 
 func (h *hub) mayRequire(id *tokenstore.Identity, serviceType string) bool {
-	d, r := declared(id), h.rulesOf(id)
-	return r != nil && d.requires.has(serviceType) && r.requires.has(serviceType)
+	return h.rules.Load().mayRequire(id, serviceType)
 }
 
 func (h *hub) mayUse(id *tokenstore.Identity, capabilityType string) bool {
-	r := h.rulesOf(id)
-	return r != nil && r.capabilities.has(capabilityType)
+	return h.rules.Load().mayUse(id, capabilityType)
 }
 
 func (h *hub) mayCallHostPlugin(id *tokenstore.Identity, name string) bool {
-	r := h.rulesOf(id)
-	return r != nil && r.hostPlugins.has(name)
+	return h.rules.Load().mayCallHostPlugin(id, name)
 }
 
 // everything is the declaration of a plugin that could not declare anything (the

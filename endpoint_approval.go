@@ -14,29 +14,31 @@ import (
 
 // endpointFor settles where a registering plugin is dialled: where policy says,
 // or where the plugin says if policy lets it and the address is the one that it
-// registers from. Empty means nowhere yet. The error is for the log.
-func (h *hub) endpointFor(ctx context.Context, id *tokenstore.Identity, baseURL string) (string, error) {
+// registers from; own says that it is the latter. Empty means nowhere yet. The
+// error is for the log.
+func (h *hub) endpointFor(ctx context.Context, id *tokenstore.Identity, baseURL string) (endpoint string, own bool, err error) {
 	rules := h.rulesOf(id)
 	switch {
 	case rules == nil:
-		return "", errors.New("policy does not know the plugin")
+		return "", false, errors.New("policy does not know the plugin")
 	case rules.endpoint != nil:
-		return rules.endpoint.String(), nil
+		return rules.endpoint.String(), false, nil
 	case baseURL == "":
-		return "", nil
+		return "", false, nil
 	case !rules.allowOwnAddress:
-		return "", errors.New("the plugin names its own base_url and policy does not allow it: set PluginPolicy.Endpoint or AllowOwnAddress")
+		return "", false, errors.New("the plugin names its own base_url and policy does not allow it: set PluginPolicy.Endpoint or AllowOwnAddress")
 	}
 	p, ok := peerFrom(ctx)
 	if !ok {
-		return "", errors.New("the plugin's address is not known")
+		return "", false, errors.New("the plugin's address is not known")
 	}
-	return ownEndpoint(ctx, baseURL, p.addr, h.config().AllowInsecure)
+	endpoint, err = pinToPeer(ctx, baseURL, p.addr, h.config().AllowInsecure)
+	return endpoint, true, err
 }
 
-// ownEndpoint pins a plugin's base URL to the address that the plugin registers
+// pinToPeer pins a plugin's base URL to the address that the plugin registers
 // from.
-func ownEndpoint(ctx context.Context, baseURL, from string, allowInsecure bool) (string, error) {
+func pinToPeer(ctx context.Context, baseURL, from string, allowInsecure bool) (string, error) {
 	u, err := parseHostURL(baseURL, allowInsecure)
 	if err != nil {
 		return "", fmt.Errorf("base_url: %w", err)

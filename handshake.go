@@ -124,6 +124,7 @@ type handshake struct {
 	req    *connectpluginv1.HandshakeRequest
 	peer   *peer // nil in the host's own process
 
+	book     *ruleBook // by which the claim is judged
 	version  int32
 	warnings []string
 	secret   Secret // nil where nothing is proven by a secret
@@ -178,6 +179,7 @@ func (hs *handshake) identity(ctx context.Context) (*tokenstore.Identity, string
 	if selfID == "" {
 		return nil, "", hs.anonymous()
 	}
+	hs.book = hs.hub.rules.Load()
 	rules, certIdentity, err := hs.admit(selfID)
 	if err != nil {
 		return nil, "", err
@@ -186,7 +188,11 @@ func (hs *handshake) identity(ctx context.Context) (*tokenstore.Identity, string
 	if c, ok := callerFrom(ctx); ok && hs.peer != nil {
 		return hs.renew(c, d)
 	}
-	r := tokenstore.Request{SelfID: selfID, SelfVersion: hs.req.GetSelfVersion(), Attributes: d}
+	return hs.issue(rules, d)
+}
+
+func (hs *handshake) issue(rules *pluginRules, d *declaration) (*tokenstore.Identity, string, error) {
+	r := tokenstore.Request{SelfID: hs.req.GetSelfId(), SelfVersion: hs.req.GetSelfVersion(), Attributes: d}
 	if rules != nil {
 		r.MaxInstances = rules.maxInstances
 	}
@@ -197,7 +203,10 @@ func (hs *handshake) identity(ctx context.Context) (*tokenstore.Identity, string
 	if err != nil {
 		return nil, "", err
 	}
-	hs.hub.audit(AuditEvent{Kind: AuditIssued, Peer: id.Peer(), RuntimeID: id.RuntimeID(), SelfID: selfID})
+	if err := hs.recheck(id); err != nil {
+		return nil, "", err
+	}
+	hs.hub.audit(AuditEvent{Kind: AuditIssued, Peer: id.Peer(), RuntimeID: id.RuntimeID(), SelfID: id.SelfID()})
 	return id, token, nil
 }
 
@@ -218,16 +227,30 @@ func (hs *handshake) renew(c *caller, d *declaration) (*tokenstore.Identity, str
 	if err != nil {
 		return nil, "", refused("renewal: " + err.Error())
 	}
+	d.endpoint = declared(id).endpoint
 	id.SetAttributes(d)
+	if err := hs.recheck(id); err != nil {
+		return nil, "", err
+	}
 	hs.hub.audit(AuditEvent{Kind: AuditRenewed, Peer: id.Peer(), RuntimeID: id.RuntimeID(), SelfID: id.SelfID()})
 	return id, token, nil
+}
+
+// recheck ends an identity that policy stopped accepting while the handshake was
+// being served.
+func (hs *handshake) recheck(id *tokenstore.Identity) error {
+	if hs.hub.rules.Load() == hs.book || hs.hub.accepts(id) {
+		return nil
+	}
+	hs.hub.store.Revoke(id.RuntimeID(), tokenstore.ReasonPolicy)
+	return refused("policy changed during the handshake")
 }
 
 // declare intersects nothing: it keeps what the plugin declared and warns of
 // what policy will cut. Policy is asked again at every use.
 func (hs *handshake) declare(rules *pluginRules, certIdentity string) *declaration {
 	d := everything
-	d.certIdentity = certIdentity
+	d.certIdentity, d.secret, d.endpoint = certIdentity, hs.secret, new(ownEndpoint)
 	if len(hs.req.GetClientNonce()) == 0 {
 		return &d // the first wire version declares nothing
 	}

@@ -56,6 +56,8 @@ type Host struct {
 	shutdown sync.Once
 	shutErr  error // written before done is closed
 
+	policyMu sync.Mutex // held during a change of policy; guards nothing
+
 	mu   sync.Mutex
 	addr string
 }
@@ -306,6 +308,9 @@ func (h *Host) shut(ctx context.Context) error {
 	h.cfg.Logger.Info("host is shutting down", keyAddr, h.Addr())
 	h.registry.catalog.CloseWatches()
 	h.health.Shutdown()
+	for _, stream := range h.hub.streams.list() {
+		stream.hurry()
+	}
 	err := h.server.Shutdown(ctx)
 	if err != nil {
 		h.abort(errShuttingDown)

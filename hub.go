@@ -27,6 +27,9 @@ type hub struct {
 
 	settings atomic.Pointer[settings]
 	rules    atomic.Pointer[ruleBook]
+
+	permitted calls // that a change of policy may end
+	streams   calls // of the host's own services, which end before it shuts down
 }
 
 // settings is what the host's configuration says to every service. Immutable.
@@ -154,6 +157,8 @@ func endOfStream(ctx context.Context) error {
 	switch {
 	case errors.Is(cause, errIdentityEnded):
 		return connect.NewError(connect.CodeUnauthenticated, errIdentityEnded)
+	case errors.Is(cause, errWithdrawn):
+		return connect.NewError(connect.CodeNotFound, errNotAvailable)
 	case errors.Is(cause, errShuttingDown):
 		return connect.NewError(connect.CodeUnavailable, errShuttingDown)
 	case errors.Is(cause, context.DeadlineExceeded):

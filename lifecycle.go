@@ -56,8 +56,11 @@ func LifecycleServerHandler(server *LifecycleServer) (string, http.Handler) {
 // ReportHealth records what the calling plugin says about itself. A state that
 // the wire does not define, or text beyond its bounds, is InvalidArgument.
 func (s *LifecycleServer) ReportHealth(ctx context.Context, req *connect.Request[connectpluginv1.ReportHealthRequest]) (*connect.Response[connectpluginv1.ReportHealthResponse], error) {
-	_, runtimeID, err := s.caller(ctx, req.Spec(), req.Header())
+	c, runtimeID, err := s.caller(ctx, req.Spec(), req.Header())
 	if err != nil {
+		return nil, err
+	}
+	if err := s.spend(ctx, c, req.Spec().Procedure, ""); err != nil {
 		return nil, err
 	}
 	if runtimeID == "" {

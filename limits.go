@@ -64,6 +64,12 @@ type Limits struct {
 	// Default 30 s.
 	TokenGrace time.Duration
 
+	// ChangesPerSecond and ChangeBurst limit what one identity changes, and so
+	// makes others learn of: registering, unregistering, reporting health,
+	// opening a watch. Defaults 100 and 1,000.
+	ChangesPerSecond float64
+	// ChangeBurst is the burst to ChangesPerSecond. Default 1,000.
+	ChangeBurst int
 	// MaxRegistrations bounds the registrations. Default 100,000.
 	MaxRegistrations int
 	// MaxRegistrationsPerPlugin bounds those of one identity. Default 64.
@@ -100,6 +106,8 @@ var defaultLimits = Limits{
 	MaxIdentitiesPerPeer:      1_000,
 	MaxGrantsPerIdentity:      256,
 	TokenGrace:                30 * time.Second,
+	ChangesPerSecond:          100,
+	ChangeBurst:               1_000,
 	MaxRegistrations:          100_000,
 	MaxRegistrationsPerPlugin: 64,
 	MaxRegistrationsPerType:   10_000,

@@ -118,13 +118,37 @@ func (g *guarded) serve(ctx context.Context, h *hub, id *tokenstore.Identity, w 
 		ctx, cancel = context.WithTimeout(ctx, limit)
 		defer cancel()
 	}
+	ctx, running := newCall(ctx, w)
+	defer running.done()
 	if id != nil {
-		var cancel context.CancelCauseFunc
-		ctx, cancel = context.WithCancelCause(ctx)
-		stop := id.OnEnd(func() { cancel(errIdentityEnded) })
-		defer func() { stop(); cancel(nil) }()
+		defer id.OnEnd(func() { running.end(errIdentityEnded) })()
+	}
+	if c, ok := callerFrom(ctx); ok {
+		c.call = running
+	}
+	if g.unary != nil && !g.unary(r.URL.Path) {
+		h.streams.add(running)
+		defer h.streams.remove(running)
+	}
+	if g.access == accessHostPlugin {
+		release, ok := h.hold(running, g.permission(ctx))
+		if !ok {
+			refuse(w, r, connect.CodePermissionDenied, errDenied)
+			return
+		}
+		defer release()
 	}
 	g.next.ServeHTTP(w, r.WithContext(ctx))
+}
+
+// permission says until when policy lets a call to one of the host's own plugins
+// go on.
+func (g *guarded) permission(ctx context.Context) func(*ruleBook) bool {
+	if c, ok := callerFrom(ctx); ok {
+		return func(b *ruleBook) bool { return b.mayCallHostPlugin(c.id, g.name) }
+	}
+	authenticated := GetAuthContext(ctx) != nil
+	return func(b *ruleBook) bool { return authenticated || b.public.has(g.name) }
 }
 
 // identify returns the context that carries the caller, as the route's access

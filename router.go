@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync"
 
 	"connectrpc.com/connect"
@@ -92,12 +93,19 @@ func (s *ServiceRouter) route(w http.ResponseWriter, r *http.Request) {
 		refuse(w, r, connect.CodeUnauthenticated, errUnauthenticated)
 		return
 	}
+	book := c.hub.rules.Load()
 	target, reason := s.find(c, r)
-	if reason != "" {
+	release, allowed := func() {}, false
+	if reason == "" {
+		reason = "policy changed"
+		release, allowed = c.hub.hold(c.call, permission(book, c, target.reg))
+	}
+	if !allowed {
 		c.hub.auditCall(r.Context(), AuditDenied, r.URL.Path, target.route.Type, reason)
 		refuse(w, r, connect.CodeNotFound, errNotAvailable)
 		return
 	}
+	defer release()
 	pool, err := s.provider(c.hub, target.reg)
 	if err != nil {
 		c.hub.log().Warn("no connection to a provider", keyService, target.reg.Type,
@@ -107,6 +115,17 @@ func (s *ServiceRouter) route(w http.ResponseWriter, r *http.Request) {
 	}
 	result := pool.Forward(w, r, proxy.Call{Path: target.path, CallerID: c.id.RuntimeID(), Ending: ending})
 	s.settle(w, r, c, target.reg, result)
+}
+
+// permission says until when policy lets a call go on that began under book: while
+// its caller may make it and its provider may provide the type. A provider that the
+// host registered itself, against the policy, may.
+func permission(book *ruleBook, c *caller, reg catalog.Registration) func(*ruleBook) bool {
+	provider, ok := c.hub.store.Lookup(reg.RuntimeID)
+	bound := ok && book.mayProvide(provider, reg.Type)
+	return func(b *ruleBook) bool {
+		return b.mayRequire(c.id, reg.Type) && (!bound || b.mayProvide(provider, reg.Type))
+	}
 }
 
 // routeTarget is where a call goes.
@@ -135,6 +154,9 @@ func (s *ServiceRouter) find(c *caller, r *http.Request) (routeTarget, string) {
 	if t.path, err = proxy.JoinPath(reg.Path, route.Rest); err != nil {
 		return t, err.Error()
 	}
+	if strings.HasPrefix(t.path, pathControl) || strings.HasPrefix(t.path, pathIdentity) {
+		return t, "only the host calls a plugin's control services"
+	}
 	return t, ""
 }
 
@@ -150,12 +172,17 @@ func (s *ServiceRouter) provider(h *hub, reg catalog.Registration) (*proxy.Provi
 	if !s.lifecycle.ShouldRouteTraffic(reg.RuntimeID) {
 		return nil, errUnhealthy
 	}
-	endpoint, ok := s.catalog.Endpoint(reg.RuntimeID)
-	if !ok {
+	return s.pool(h, reg.RuntimeID)
+}
+
+// pool returns the pool of a plugin, whatever its health.
+func (s *ServiceRouter) pool(h *hub, runtimeID string) (*proxy.Provider, error) {
+	endpoint, _ := s.catalog.Endpoint(runtimeID)
+	if endpoint == "" {
 		return nil, errNoEndpoint
 	}
 	s.mu.Lock()
-	p, stale, err := s.providerLocked(h, reg.RuntimeID, endpoint)
+	p, stale, err := s.providerLocked(h, runtimeID, endpoint)
 	s.mu.Unlock()
 	if stale != nil {
 		stale.Close()
@@ -269,6 +296,8 @@ func classify(class proxy.Class, err error) (connect.Code, error) {
 		switch {
 		case errors.Is(err, errIdentityEnded):
 			return connect.CodeUnauthenticated, errIdentityEnded
+		case errors.Is(err, errWithdrawn):
+			return connect.CodeNotFound, errNotAvailable
 		case errors.Is(err, errShuttingDown):
 			return connect.CodeUnavailable, errShuttingDown
 		case errors.Is(err, context.DeadlineExceeded):

@@ -24,9 +24,11 @@ func (s *ServiceRegistry) WatchService(ctx context.Context, req *connect.Request
 	if err := ValidateServiceType(m.GetServiceType()); err != nil {
 		return errorf(connect.CodeInvalidArgument, "service_type: %w", err)
 	}
-	if err := s.mayWatch(ctx, c, m.GetServiceType(), req.Spec().Procedure); err != nil {
+	release, err := s.holdWatch(ctx, c, m.GetServiceType(), req.Spec().Procedure)
+	if err != nil {
 		return err
 	}
+	defer release()
 	w, err := s.catalog.Watch(catalog.WatchRequest{
 		Type: m.GetServiceType(), RuntimeID: runtimeID, ResumeAfter: m.GetResumeAfter(), Epoch: m.GetEpoch(),
 	})
@@ -39,8 +41,8 @@ func (s *ServiceRegistry) WatchService(ctx context.Context, req *connect.Request
 		if err != nil {
 			return s.watchError(ctx, err, m.GetServiceType(), req.Spec().Procedure)
 		}
-		// Rights are checked at each delivery: policy may have changed.
-		if err := s.mayWatch(ctx, c, m.GetServiceType(), req.Spec().Procedure); err != nil {
+		// Rights are checked at each delivery, too.
+		if err := s.mayUse(ctx, c, m.GetServiceType(), req.Spec().Procedure); err != nil {
 			return err
 		}
 		if err := stream.Send(wireEvent(event)); err != nil {
@@ -49,7 +51,27 @@ func (s *ServiceRegistry) WatchService(ctx context.Context, req *connect.Request
 	}
 }
 
-func (s *ServiceRegistry) mayWatch(ctx context.Context, c *caller, serviceType, procedure string) error {
+// holdWatch checks that a caller may watch a type, and lets a change of policy
+// end the watch.
+func (s *ServiceRegistry) holdWatch(ctx context.Context, c *caller, serviceType, procedure string) (release func(), err error) {
+	if err := s.mayUse(ctx, c, serviceType, procedure); err != nil {
+		return nil, err
+	}
+	if err := s.spend(ctx, c, procedure, serviceType); err != nil {
+		return nil, err
+	}
+	if c == nil {
+		return func() {}, nil
+	}
+	release, ok := c.hub.hold(c.call, func(b *ruleBook) bool { return b.mayRequire(c.id, serviceType) })
+	if !ok {
+		return nil, connect.NewError(connect.CodeNotFound, errNotAvailable)
+	}
+	return release, nil
+}
+
+// mayUse refuses a type that the caller may not use as if nobody provided it.
+func (s *ServiceRegistry) mayUse(ctx context.Context, c *caller, serviceType, procedure string) error {
 	if c == nil || c.hub.mayRequire(c.id, serviceType) {
 		return nil
 	}

@@ -1,0 +1,172 @@
+package connectplugin
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/masegraye/connect-plugin-go/internal/catalog"
+	"github.com/masegraye/connect-plugin-go/internal/certs"
+	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
+)
+
+// SetPolicy replaces the host's policy. What the new one withdraws has ended when
+// SetPolicy returns: identities that it does not know or whose proof it does not
+// accept, registrations, watches, capability grants and calls in flight that it
+// does not allow, and endpoints that it does not approve. A service type that it
+// no longer opens to several plugins stays with the first of them. What goes on
+// being allowed goes on undisturbed. A lower MaxInstances holds for new instances
+// and ends none.
+//
+// Nil grants nothing and ends every plugin. The policy is copied. An error wraps
+// [ErrInvalidConfig] and names the field; nothing has changed then. SetPolicy may
+// be called concurrently, also with everything that plugins do.
+func (h *Host) SetPolicy(p *Policy) error {
+	if err := p.validate(); err != nil {
+		return err
+	}
+	next := compilePolicy(p)
+	h.policyMu.Lock()
+	defer h.policyMu.Unlock()
+	before := h.hub.rules.Swap(next)
+	c := &policyChange{host: h, before: before, now: next}
+	c.apply()
+	h.hub.audit(AuditEvent{Kind: AuditPolicyChanged, Reason: c.summary()})
+	return nil
+}
+
+// policyChange is one replacement of the policy. Whoever acts on a right while
+// policy changes checks it again afterwards: so either the change sees what was
+// done, or the doer sees the change.
+type policyChange struct {
+	host        *Host
+	before, now *ruleBook
+
+	identities, registrations, endpoints, grants, calls int
+}
+
+func (c *policyChange) apply() {
+	hub := c.host.hub
+	hub.store.Each(func(id *tokenstore.Identity) bool {
+		forgotten := c.before.of(id) != nil && c.now.of(id) == nil
+		if (forgotten || !hub.accepts(id)) && hub.store.Revoke(id.RuntimeID(), tokenstore.ReasonPolicy) {
+			c.identities++
+		}
+		return true
+	})
+	c.withdrawRegistrations()
+	hub.store.Each(func(id *tokenstore.Identity) bool {
+		c.withdrawEndpoint(id)
+		c.withdrawGrants(id)
+		return true
+	})
+	for _, running := range hub.permitted.list() {
+		if !running.allowed(c.now) {
+			running.end(errWithdrawn)
+			c.calls++
+		}
+	}
+}
+
+func (c *policyChange) summary() string {
+	return fmt.Sprintf("ended: %d identities, %d registrations, %d endpoints, %d grants, %d calls",
+		c.identities, c.registrations, c.endpoints, c.grants, c.calls)
+}
+
+// withdrawRegistrations removes what was allowed and is not any more. What the
+// host registered in its own process, against the policy, stays.
+func (c *policyChange) withdrawRegistrations() {
+	store, cat := c.host.hub.store, c.host.registry.catalog
+	types := map[string]struct{}{}
+	c.registrations = cat.RemoveWhere(func(reg catalog.Registration) bool {
+		types[reg.Type] = struct{}{}
+		id, ok := store.Lookup(reg.RuntimeID)
+		return ok && c.before.mayProvide(id, reg.Type) && !c.now.mayProvide(id, reg.Type)
+	})
+	for t := range types {
+		if c.before.allowMultiple.has(t) && !c.now.allowMultiple.has(t) {
+			c.registrations += c.host.registry.keepOwner(t)
+		}
+	}
+}
+
+// withdrawEndpoint settles where a plugin is dialled. Where nothing that was said
+// about it changed, it stays as it is.
+func (c *policyChange) withdrawEndpoint(id *tokenstore.Identity) {
+	router := c.host.router
+	before, now := c.before.of(id), c.now.of(id)
+	if before == nil || now == nil {
+		return // just enrolled, or about to end
+	}
+	if !slices.Equal(before.pins, now.pins) {
+		router.forget(id.RuntimeID()) // the next call dials and looks at the key
+	}
+	if sameEndpoint(before, now) {
+		return
+	}
+	if c.host.registry.settleEndpoint(id, before, now) {
+		router.forget(id.RuntimeID())
+		c.endpoints++
+	}
+}
+
+func sameEndpoint(a, b *pluginRules) bool {
+	return a.endpointText() == b.endpointText() && a.allowOwnAddress == b.allowOwnAddress
+}
+
+func (c *policyChange) withdrawGrants(id *tokenstore.Identity) {
+	store := c.host.hub.store
+	for _, g := range store.Grants(id.RuntimeID()) {
+		if !c.now.mayUse(id, g.Type) && store.RevokeGrant(g.ID) {
+			c.grants++
+		}
+	}
+}
+
+// accepts reports whether policy would accept an identity again with what it
+// proved when it enrolled or last renewed. One that was issued in the host's own
+// process proved nothing and is always accepted.
+func (h *hub) accepts(id *tokenstore.Identity) bool {
+	if id.Peer() == "" {
+		return true
+	}
+	d := declared(id)
+	rules, byCertificate := h.rules.Load().rules(id.SelfID(), d.certIdentity)
+	if rules == nil {
+		return false
+	}
+	hs := &handshake{hub: h, cfg: h.config()}
+	secret := hs.secretOf(id.SelfID(), rules)
+	if (len(secret) > 0 || len(d.secret) > 0) && !secret.Equal(d.secret) {
+		return false
+	}
+	byKey, ok := hs.certificateStands(id, rules)
+	return ok && (byCertificate || byKey || len(secret) > 0 || rules.allowUnproven)
+}
+
+// certificateStands reports whether the certificate of an identity is still good
+// enough for its rules, and whether it proves the self id.
+func (hs *handshake) certificateStands(id *tokenstore.Identity, rules *pluginRules) (proven, ok bool) {
+	identity := declared(id).certIdentity
+	if len(rules.certificates.names) > 0 {
+		if !rules.certificates.has(identity) {
+			return false, false
+		}
+		proven = true
+	}
+	if len(rules.pins) > 0 {
+		if !slices.Contains(rules.pins, certs.Pin(id.Fingerprint())) {
+			return false, false
+		}
+		proven = true
+	}
+	named, byAuthority, err := hs.authoritySays(&certificate{identity: identity})
+	return proven || byAuthority, err == nil && (!byAuthority || named == id.SelfID())
+}
+
+// endpointText is where policy says that a plugin is dialled, empty for nowhere.
+func (r *pluginRules) endpointText() string {
+	if r.endpoint == nil {
+		return ""
+	}
+	return r.endpoint.String()
+}
