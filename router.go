@@ -253,7 +253,13 @@ func (s *ServiceRouter) settle(w http.ResponseWriter, r *http.Request, c *caller
 		c.hub.auditCall(r.Context(), AuditDenied, r.URL.Path, reg.Type, result.Err.Error())
 	case proxy.ClassCanceled:
 	}
-	if !result.Written {
+	switch {
+	case result.Written:
+	case errors.Is(result.Err, proxy.ErrMethod) && r.Method != http.MethodGet:
+		// No protocol of RPCs has a form for it.
+		w.Header().Set("Allow", "GET, POST")
+		w.WriteHeader(http.StatusMethodNotAllowed)
+	default:
 		code, err := outcomeOf(r.Context(), result)
 		refuse(w, r, code, err)
 	}
