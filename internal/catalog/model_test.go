@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -32,7 +33,6 @@ func modelConfig(forgetful bool) catalog.Config {
 	return catalog.Config{
 		MaxRegistrations: 8, MaxPerRuntime: 3, MaxPerType: 4,
 		MaxWatches: 16, MaxWatchesPerRuntime: 3, RingSize: 4, History: history,
-		AllowMultiple: func(serviceType string) bool { return serviceType == "open1" || serviceType == "open2" },
 	}
 }
 
@@ -41,6 +41,7 @@ func modelConfig(forgetful bool) catalog.Config {
 // fuzzer can look for interesting ones.
 type duel struct {
 	t      *testing.T
+	shared bool // whether the open types take several self ids now
 	data   []byte
 	c      *catalog.Catalog
 	r      *reference
@@ -61,10 +62,11 @@ type pair struct {
 func newDuel(t *testing.T, data []byte, cfg catalog.Config) *duel {
 	t.Helper()
 
-	return &duel{
-		t: t, data: data, c: catalog.New(cfg), r: newReference(cfg),
-		epochs: map[int]string{}, done: map[string]int{},
-	}
+	d := &duel{t: t, data: data, shared: true, epochs: map[int]string{}, done: map[string]int{}}
+	cfg.AllowMultiple = func(serviceType string) bool { return d.shared && strings.HasPrefix(serviceType, "open") }
+	d.c, d.r = catalog.New(cfg), newReference(cfg)
+
+	return d
 }
 
 // draw takes a number below n from the data.
@@ -104,6 +106,7 @@ func (d *duel) run() {
 		{"cut", 1, d.cutOne},
 		{"end watches", 1, d.endWatches},
 		{"wait", 2, d.wait},
+		{"policy", 1, func() { d.shared = d.draw(3) > 0 }},
 	}
 
 	var wheel []int

@@ -2,7 +2,9 @@ package catalog_test
 
 import (
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -121,6 +123,54 @@ func TestOutliersAreNeverMoreThanHalf(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Of several, each returns when its own time is over, and where too few are left
+// the one that would return first.
+func TestOutliersReturnEachInItsTime(t *testing.T) {
+	t.Parallel()
+
+	synctest.Test(t, func(t *testing.T) {
+		c := offers(t, catalog.Config{})
+		c.SetStrategy("log", catalog.StrategyRoundRobin)
+
+		for i := range 6 {
+			register(t, c, reg(fmt.Sprint(i), "log", "1.0.0"))
+		}
+
+		routed := func(want string) {
+			t.Helper()
+
+			if got := strings.Join(slices.Sorted(maps.Keys(share(t, c, "", 12))), ""); got != want {
+				t.Errorf("routed are %s, want %s", got, want)
+			}
+		}
+
+		fail(c, "0", 5)
+		<-time.After(10 * time.Second)
+		routed("012345")
+
+		fail(c, "0", 5) // for 20 s
+		<-time.After(time.Second)
+		fail(c, "1", 5) // for 10 s
+		<-time.After(time.Second)
+		fail(c, "2", 5)
+		routed("345")
+
+		<-time.After(9 * time.Second)
+		routed("1345")
+		<-time.After(time.Second)
+		routed("12345")
+
+		fail(c, "3", 5) // returns after 0
+		routed("1245")
+		c.RemoveRuntime("1")
+		routed("245")
+		c.RemoveRuntime("2")
+		routed("45")
+		c.RemoveRuntime("4")
+		routed("05")
+	})
 }
 
 func TestOutlierStaysAsideWhateverItSays(t *testing.T) {

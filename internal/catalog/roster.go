@@ -52,7 +52,7 @@ func (r *roster) leave(e *entry) {
 	r.entries[e.slots[r.slot]] = nil
 	r.live--
 
-	if r.live == 0 || len(r.entries) >= sparse && r.live < len(r.entries)/4 {
+	if r.live == 0 || len(r.entries) >= sparse && 4*r.live < len(r.entries) {
 		r.compact()
 	}
 }
@@ -76,8 +76,15 @@ func (r *roster) exit(e *entry) {
 func (r *roster) total(t tier) uint64 { return r.trees[t].total() }
 
 // at returns the entry at point k of a tier, which is below its total. Point 0
-// is the one that was registered first.
-func (r *roster) at(t tier, k uint64) *entry { return r.entries[r.trees[t].find(k)] }
+// is the one that was registered first. Where everybody is in the tier with the
+// same mass, as is usual, the point is the place.
+func (r *roster) at(t tier, k uint64) *entry {
+	if everybody := len(r.entries); r.counts[t] == everybody && r.total(t) == uint64(everybody) {
+		return r.entries[k]
+	}
+
+	return r.entries[r.trees[t].find(k)]
+}
 
 // first returns the entry that was registered first, whatever its tier; nil if
 // there is none.

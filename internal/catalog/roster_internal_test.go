@@ -65,23 +65,28 @@ func TestRosterAgainstList(t *testing.T) {
 
 	order := uint64(0)
 
-	// More join in some phases and more leave in others.
-	for step := range 20_000 {
-		growing := step/2000%2 == 0
+	// More join in some phases and more leave in others; in some all are alike.
+	for step := range 24_000 {
+		growing, alike := step/2000%2 == 0, step/4000%2 == 0
+		place := func(e *entry) {
+			if e.tier, e.mass = tierDegraded, 1; !alike {
+				e.tier, e.mass = tier(random.IntN(int(tierOut)+1)), 1+random.Uint64N(3)
+			}
+		}
 
 		switch {
-		case len(list) == 0 || growing && random.IntN(3) > 0 || !growing && random.IntN(3) == 0:
+		case len(list) == 0 || growing && random.IntN(3) > 0 || !growing && random.IntN(12) == 0:
 			order++
 			e := &entry{order: order, tier: tierOut}
 			r.join(e)
 			list = append(list, e)
 
-			e.tier, e.mass = tier(random.IntN(int(tierOut)+1)), 1+random.Uint64N(3)
+			place(e)
 			r.enter(e)
-		case random.IntN(2) == 0:
+		case random.IntN(3) == 0:
 			e := list[random.IntN(len(list))]
 			r.exit(e)
-			e.tier, e.mass = tier(random.IntN(int(tierOut)+1)), 1+random.Uint64N(3)
+			place(e)
 			r.enter(e)
 		default:
 			i := random.IntN(len(list))

@@ -293,7 +293,7 @@ func TestWeighted(t *testing.T) {
 			sum := tt.want[0] + tt.want[1] + tt.want[2]
 
 			for _, text := range []string{"", "1.0.0"} {
-				shares := share(t, c, text, 20_000)
+				shares := share(t, c, text, 10_000)
 				for i, want := range tt.want {
 					if got := shares[fmt.Sprint(i)]; got < want/sum*0.8-0.01 || got > want/sum*1.2+0.01 {
 						t.Errorf("%q: %d has %.3f, want %.3f", text, i, got, want/sum)

@@ -1,5 +1,7 @@
 package catalog
 
+import "slices"
+
 // fanout is how many sums one sum of the next level holds: a few cache lines, so
 // that finding costs few misses.
 const fanout = 32
@@ -42,10 +44,10 @@ func (t *sumTree) sub(slot int, mass uint64) {
 func (t *sumTree) find(k uint64) int {
 	slot := 0
 
-	for i := len(t.levels) - 1; i >= 0; i-- {
+	for _, level := range slices.Backward(t.levels) {
 		slot *= fanout
 
-		for _, sum := range t.levels[i][slot:] {
+		for _, sum := range level[slot:] {
 			if k < sum {
 				break
 			}

@@ -129,6 +129,10 @@ func TestStartupOrder(t *testing.T) {
 			name:  "a circle behind a tail",
 			nodes: []string{"a [a] b,c?", "b [b] c", "c [c] b"}, err: "depgraph: dependency cycle: b -> c -> b",
 		},
+		{
+			name:  "who else is needed is named first",
+			nodes: []string{"a [x] x", "b [x] x"}, err: "depgraph: dependency cycle: a -> b -> a",
+		},
 		{name: "another provider saves from waiting for oneself", nodes: []string{"a [x] x", "b [x] -"}, want: "b a"},
 	}
 
