@@ -6,9 +6,11 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -546,13 +548,25 @@ func TestAudit_H61_ClientFollowsNoRedirectAndEndsWithClose(t *testing.T) {
 	t.Parallel()
 	host := hosttest.Start(t, withPolicy(loggerPolicy()))
 	c := host.Enrol(t, "api", requires("logger"))
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://127.0.0.1:1/steal", http.NoBody)
+	// A server that the client trusts, elsewhere: it must not be asked at all.
+	var stolen atomic.Int64
+	thief := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { stolen.Add(1) }))
+	thief.EnableHTTP2 = true
+	var err error
+	if thief.TLS, err = host.Authority.HostTLS(); err != nil {
+		t.Fatal(err)
+	}
+	thief.StartTLS()
+	t.Cleanup(thief.Close)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, thief.URL+"/steal", http.NoBody)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if resp, err := c.HTTPClient().Do(req); err == nil {
 		_ = resp.Body.Close()
-		t.Error("the client sent credentials to another host")
+	}
+	if stolen.Load() != 0 {
+		t.Error("the client sent a request with credentials to another server")
 	}
 	if req.Header.Get("Authorization") != "" {
 		t.Error("the credentials were left in the caller's request")
