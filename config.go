@@ -117,6 +117,9 @@ type ServeConfig struct {
 	Policy *Policy
 	// Limits are the bounds of the host. Zero means the defaults.
 	Limits Limits
+	// HealthProbe says how the host watches over the plugins that provide
+	// something. Its zero value asks each one every 10 s.
+	HealthProbe HealthProbeConfig
 	// HandshakeAuth says how plugins prove themselves beyond Policy.
 	HandshakeAuth HandshakeAuth
 	// AuthProviders authenticate callers of the host's own plugin services who
@@ -160,7 +163,7 @@ func (c *ServeConfig) Validate() error {
 	}
 	for _, check := range []func() error{
 		c.validateTransport, c.validatePlugins, c.validateVersions, c.validateDurations,
-		c.Limits.validate, c.HandshakeAuth.validate, c.Policy.validate, c.validateServices,
+		c.Limits.validate, c.HealthProbe.validate, c.HandshakeAuth.validate, c.Policy.validate, c.validateServices,
 	} {
 		if err := check(); err != nil {
 			return err
@@ -291,6 +294,7 @@ func (c *ServeConfig) withDefaults() *ServeConfig {
 	out.HandshakeAuth.MaxClockSkew = cmp.Or(c.HandshakeAuth.MaxClockSkew, defaultMaxClockSkew)
 	out.HandshakeAuth.ReplayCacheSize = cmp.Or(c.HandshakeAuth.ReplayCacheSize, defaultReplayCacheSize)
 	out.Limits = c.Limits.withDefaults()
+	out.HealthProbe = c.HealthProbe.withDefaults()
 	if c.Logger == nil {
 		out.Logger = slog.New(slog.DiscardHandler)
 	}

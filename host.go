@@ -48,8 +48,9 @@ type Host struct {
 	server    *http.Server
 	front     *front
 	abort     context.CancelCauseFunc
-	stopSweep context.CancelFunc
-	swept     chan struct{}
+	prober    *prober
+	stopTasks context.CancelFunc
+	tasks     sync.WaitGroup
 	done      chan struct{} // closed when the shutdown is complete
 
 	draining atomic.Bool
@@ -69,7 +70,7 @@ func NewHost(cfg *ServeConfig) (*Host, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	h := &Host{cfg: cfg.withDefaults(), swept: make(chan struct{}), done: make(chan struct{})}
+	h := &Host{cfg: cfg.withDefaults(), done: make(chan struct{})}
 	if err := h.setTLS(); err != nil {
 		return nil, err
 	}
@@ -83,12 +84,11 @@ func NewHost(cfg *ServeConfig) (*Host, error) {
 	h.front = &front{hub: h.hub, table: table, draining: h.draining.Load}
 	h.front.names.Store(newHostNames(h.cfg.Hosts, h.serverTLS, nil))
 	h.setServer()
-	sweepCtx, stop := context.WithCancel(context.Background())
-	h.stopSweep = stop
-	go func() {
-		defer close(h.swept)
-		h.hub.store.Run(sweepCtx)
-	}()
+	h.setProber()
+	ctx, stop := context.WithCancel(context.Background())
+	h.stopTasks = stop
+	h.tasks.Go(func() { h.hub.store.Run(ctx) })
+	h.tasks.Go(func() { h.prober.run(ctx) })
 	h.warn()
 	return h, nil
 }
@@ -324,8 +324,8 @@ func (h *Host) shut(ctx context.Context) error {
 	h.abort(errShuttingDown)
 	h.hub.store.RevokeAll(tokenstore.ReasonShutdown)
 	h.router.close()
-	h.stopSweep()
-	<-h.swept
+	h.stopTasks()
+	h.tasks.Wait()
 	h.hub.callers.Close()
 	h.hub.strangers.Close()
 	if h.cfg.Cleanup != nil {

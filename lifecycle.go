@@ -5,14 +5,15 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strings"
-	"unicode"
+	"sync"
+	"time"
 
 	"connectrpc.com/connect"
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
+	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
 // Bounds of a health report.
@@ -31,18 +32,22 @@ type PluginHealthState struct {
 	UnavailableDependencies []string
 }
 
-// LifecycleServer takes the health reports of plugins. It is safe for concurrent
+// LifecycleServer knows the health of plugins: what they report, and what the
+// host learns by asking them. The worse of both counts. It is safe for concurrent
 // use.
 type LifecycleServer struct {
 	member
 
 	catalog *catalog.Catalog // fixed at creation
+
+	mu    sync.Mutex
+	views map[string]*healthView // by runtime id
 }
 
 // NewLifecycleServer makes a lifecycle server with a catalogue of its own, which
 // a registry made with it shares.
 func NewLifecycleServer() *LifecycleServer {
-	return &LifecycleServer{catalog: catalog.New(catalogConfig(defaultLimits))}
+	return &LifecycleServer{catalog: catalog.New(catalogConfig(defaultLimits)), views: map[string]*healthView{}}
 }
 
 // LifecycleServerHandler returns the path and the handler of the lifecycle
@@ -66,21 +71,28 @@ func (s *LifecycleServer) ReportHealth(ctx context.Context, req *connect.Request
 	if runtimeID == "" {
 		return nil, errorf(connect.CodeInvalidArgument, "header %s is empty", headerRuntimeID)
 	}
-	if err := validateHealth(req.Msg); err != nil {
+	m := req.Msg
+	if err := validateHealth(m.GetState(), m.GetReason(), m.GetUnavailableDependencies()); err != nil {
 		return nil, connect.NewError(connect.CodeInvalidArgument, err)
 	}
-	s.catalog.SetHealth(runtimeID, catalog.HealthReport{
-		Health:      healthOf(req.Msg.GetState()),
-		Reason:      req.Msg.GetReason(),
-		Unavailable: slices.Clone(req.Msg.GetUnavailableDependencies()),
-	})
+	report := catalog.HealthReport{
+		Health: healthOf(m.GetState()), Reason: m.GetReason(),
+		Unavailable: slices.Clone(m.GetUnavailableDependencies()), At: time.Now(),
+	}
+	id := s.identity(runtimeID)
+	if c != nil {
+		id = c.id
+	}
+	if err := s.take(runtimeID, id, func(v *healthView) { v.reported = report }); err != nil {
+		return nil, err
+	}
 	return connect.NewResponse(&connectpluginv1.ReportHealthResponse{}), nil
 }
 
 // GetHealthState returns what a plugin last reported, as a copy, and nil where
 // it reported nothing or is gone.
 func (s *LifecycleServer) GetHealthState(runtimeID string) *PluginHealthState {
-	report, ok := s.catalog.Health(runtimeID)
+	report, ok := s.reported(runtimeID)
 	if !ok {
 		return nil
 	}
@@ -92,26 +104,36 @@ func (s *LifecycleServer) GetHealthState(runtimeID string) *PluginHealthState {
 }
 
 // ShouldRouteTraffic reports whether calls may go to a plugin: to every one that
-// did not report to be unhealthy.
+// neither said nor showed that it is unhealthy.
 func (s *LifecycleServer) ShouldRouteTraffic(runtimeID string) bool {
 	report, ok := s.catalog.Health(runtimeID)
 	return !ok || report.Health != catalog.HealthUnhealthy
 }
 
-func validateHealth(m *connectpluginv1.ReportHealthRequest) error {
-	if healthOf(m.GetState()) == catalog.HealthUnknown {
-		return fmt.Errorf("state: %d is not a health state", m.GetState())
+// bind ties the server to a hub: what is known of an identity ends with it.
+func (s *LifecycleServer) bind(h *hub) error {
+	first := s.bound.Load() == nil
+	if err := s.member.bind(h); err != nil || !first {
+		return err
 	}
-	if len(m.GetReason()) > maxHealthReasonLen {
+	h.store.Subscribe(func(e tokenstore.End) { s.forget(e.Identity.RuntimeID()) })
+	return nil
+}
+
+func validateHealth(state connectpluginv1.HealthState, reason string, unavailable []string) error {
+	if healthOf(state) == catalog.HealthUnknown {
+		return fmt.Errorf("state: %d is not a health state", state)
+	}
+	if len(reason) > maxHealthReasonLen {
 		return fmt.Errorf("reason: has more than %d bytes", maxHealthReasonLen)
 	}
-	if strings.IndexFunc(m.GetReason(), unicode.IsControl) >= 0 {
-		return fmt.Errorf("reason: has control characters")
+	if err := validateMetadataValue(reason); err != nil {
+		return fmt.Errorf("reason: %w", err)
 	}
-	if len(m.GetUnavailableDependencies()) > maxUnavailableDependencies {
+	if len(unavailable) > maxUnavailableDependencies {
 		return fmt.Errorf("unavailable_dependencies: has more than %d entries", maxUnavailableDependencies)
 	}
-	for _, d := range m.GetUnavailableDependencies() {
+	for _, d := range unavailable {
 		if err := ValidateServiceType(d); err != nil {
 			return fmt.Errorf("unavailable_dependencies: %w", err)
 		}

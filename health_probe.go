@@ -1,0 +1,257 @@
+package connectplugin
+
+import (
+	"cmp"
+	"context"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/masegraye/connect-plugin-go/internal/catalog"
+	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
+)
+
+// HealthProbeConfig says how a host watches over the plugins that provide
+// something. It asks each one that it can dial how it is (PluginControl), once in
+// every interval at a random moment. Any answer is a sign of life, also that of a
+// plugin that knows no such question. One that does not answer is unhealthy after
+// a while, whatever it reports itself, until it answers again.
+type HealthProbeConfig struct {
+	// Disabled turns probing off: health is what plugins report then.
+	Disabled bool
+	// Interval is the time between two questions to one plugin. Zero means 10 s.
+	Interval time.Duration
+	// Timeout bounds one question, connecting included. Zero means 3 s.
+	Timeout time.Duration
+	// FailureThreshold is how many questions in a row have to fail before the
+	// plugin is unhealthy. Zero means 3.
+	FailureThreshold int
+	// MaxConcurrent bounds the questions in flight. Zero means 64.
+	MaxConcurrent int
+	// Lease is how long a plugin that provides something may be silent: no
+	// report, no renewal and no answer. Then its identity ends and with it all
+	// that it provides; a plugin that is still there enrols again. It is at
+	// least two intervals. Where the host has no means to tell, because it
+	// cannot ask the plugin and the plugin never reported, the lifetime of the
+	// token is the lease. Zero means 10 min.
+	Lease time.Duration
+}
+
+const (
+	defaultProbeInterval = 10 * time.Second
+	defaultProbeTimeout  = 3 * time.Second
+	defaultProbeFailures = 3
+	defaultMaxProbes     = 64
+	defaultLease         = 10 * time.Minute
+)
+
+func (c HealthProbeConfig) withDefaults() HealthProbeConfig {
+	c.Interval = cmp.Or(c.Interval, defaultProbeInterval)
+	c.Timeout = cmp.Or(c.Timeout, defaultProbeTimeout)
+	c.FailureThreshold = cmp.Or(c.FailureThreshold, defaultProbeFailures)
+	c.MaxConcurrent = cmp.Or(c.MaxConcurrent, defaultMaxProbes)
+	c.Lease = cmp.Or(c.Lease, max(defaultLease, 2*c.Interval))
+	return c
+}
+
+func (c HealthProbeConfig) validate() error {
+	for _, f := range []struct {
+		name     string
+		negative bool
+	}{
+		{"Interval", c.Interval < 0},
+		{"Timeout", c.Timeout < 0},
+		{"FailureThreshold", c.FailureThreshold < 0},
+		{"MaxConcurrent", c.MaxConcurrent < 0},
+		{"Lease", c.Lease < 0},
+	} {
+		if f.negative {
+			return fieldError("HealthProbe."+f.name, "is negative")
+		}
+	}
+	if d := c.withDefaults(); d.Lease < 2*d.Interval {
+		return fieldError("HealthProbe.Lease", "is shorter than two intervals; a plugin could not show in time that it is alive")
+	}
+	return nil
+}
+
+// reasonSilent says that an identity ended because its lease did.
+const reasonSilent tokenstore.Reason = "silent"
+
+// silentReason is what people are told of a plugin that does not answer.
+const silentReason = "does not answer the host"
+
+// prober asks plugins how they are. One goroutine owns it; a question in flight
+// has one of its own.
+type prober struct {
+	// Fixed at creation.
+	cfg HealthProbeConfig
+	// list returns the plugins to watch over, ask asks one, tell passes on what
+	// the answers amount to, and withdraw ends a plugin that was silent for too
+	// long.
+	list     func() []probeTarget
+	ask      func(context.Context, *tokenstore.Identity) (catalog.HealthReport, error)
+	tell     func(*tokenstore.Identity, catalog.HealthReport)
+	withdraw func(*tokenstore.Identity)
+	answers  chan probeAnswer // room for every question in flight
+	asking   sync.WaitGroup
+
+	// Used by run alone.
+	plugins  map[string]*probed // by runtime id
+	queue    []*probed          // to ask in this round, in this order
+	began    time.Time          // the round
+	step     time.Duration      // between two questions of the round
+	asked    int                // questions of the round
+	inFlight int
+}
+
+// probeTarget is a plugin that provides something.
+type probeTarget struct {
+	id       *tokenstore.Identity
+	askable  bool      // the host can dial it
+	reported time.Time // when it last did, zero for never
+}
+
+// probed is what the prober knows of a plugin.
+type probed struct {
+	id       *tokenstore.Identity
+	answered time.Time // zero for never
+	failures int       // in a row
+	asking   bool
+	listed   bool // in the current round
+	told     bool
+	last     catalog.Health // that was told
+}
+
+type probeAnswer struct {
+	plugin *probed
+	report catalog.HealthReport
+	err    error
+}
+
+func newProber(cfg HealthProbeConfig) *prober {
+	return &prober{
+		cfg: cfg, plugins: map[string]*probed{}, answers: make(chan probeAnswer, cfg.MaxConcurrent),
+	}
+}
+
+// run watches over plugins until ctx ends, and waits for the questions in flight.
+func (p *prober) run(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer p.asking.Wait()
+	defer cancel()
+	timer := time.NewTimer(rand.N(p.cfg.Interval)) //nolint:gosec // jitter is no secret
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case a := <-p.answers:
+			p.settle(a)
+		case <-timer.C:
+		}
+		timer.Reset(time.Until(p.advance(ctx, time.Now())))
+	}
+}
+
+// advance does what is due and returns when the next thing is, beside answers.
+func (p *prober) advance(ctx context.Context, now time.Time) time.Time {
+	if len(p.queue) == 0 && !now.Before(p.began.Add(p.cfg.Interval)) {
+		p.begin(now)
+	}
+	for len(p.queue) > 0 && p.inFlight < p.cfg.MaxConcurrent {
+		if due := p.due(); now.Before(due) {
+			return due
+		}
+		next := p.queue[0]
+		p.queue = p.queue[1:]
+		p.asked++
+		if !next.asking && !next.id.Ended() {
+			p.question(ctx, next)
+		}
+	}
+	if len(p.queue) > 0 {
+		return now.Add(p.cfg.Interval) // an answer comes before
+	}
+	return p.began.Add(p.cfg.Interval)
+}
+
+// due is when the first of the queue is asked. Questions are spread evenly over
+// the interval, in a new random order each time.
+func (p *prober) due() time.Time { return p.began.Add(time.Duration(p.asked) * p.step) }
+
+// begin begins a round: it ends the plugins that were silent for too long and
+// queues the others.
+func (p *prober) begin(now time.Time) {
+	p.began, p.asked, p.queue = now, 0, p.queue[:0]
+	for _, target := range p.list() {
+		known := p.plugins[target.id.RuntimeID()]
+		if known == nil {
+			known = &probed{id: target.id}
+			p.plugins[target.id.RuntimeID()] = known
+		}
+		known.listed = true
+		if p.silent(target, known, now) {
+			p.withdraw(target.id)
+			continue
+		}
+		if target.askable && !p.cfg.Disabled {
+			p.queue = append(p.queue, known)
+		}
+	}
+	for runtimeID, known := range p.plugins {
+		if !known.listed {
+			delete(p.plugins, runtimeID)
+		}
+		known.listed = false
+	}
+	rand.Shuffle(len(p.queue), func(i, j int) { p.queue[i], p.queue[j] = p.queue[j], p.queue[i] })
+	p.step = p.cfg.Interval / time.Duration(max(len(p.queue), 1))
+}
+
+// silent reports whether a plugin gave no sign of life for the lease.
+func (p *prober) silent(target probeTarget, known *probed, now time.Time) bool {
+	if (!target.askable || p.cfg.Disabled) && target.reported.IsZero() {
+		return false
+	}
+	last := target.id.IssuedAt()
+	for _, sign := range []time.Time{target.reported, known.answered} {
+		if sign.After(last) {
+			last = sign
+		}
+	}
+	return now.Sub(last) > p.cfg.Lease
+}
+
+// question asks a plugin, in a goroutine that ends within the timeout.
+func (p *prober) question(ctx context.Context, plugin *probed) {
+	plugin.asking = true
+	p.inFlight++
+	p.asking.Go(func() {
+		ctx, cancel := context.WithTimeout(ctx, p.cfg.Timeout)
+		defer cancel()
+		report, err := p.ask(ctx, plugin.id)
+		p.answers <- probeAnswer{plugin, report, err}
+	})
+}
+
+// settle takes an answer in.
+func (p *prober) settle(a probeAnswer) {
+	plugin := a.plugin
+	plugin.asking = false
+	p.inFlight--
+	report := a.report
+	if a.err != nil {
+		if plugin.failures++; plugin.failures < p.cfg.FailureThreshold {
+			return
+		}
+		report = catalog.HealthReport{Health: catalog.HealthUnhealthy, Reason: silentReason}
+	} else {
+		plugin.failures, plugin.answered = 0, time.Now()
+	}
+	if plugin.told && plugin.last == report.Health {
+		return
+	}
+	plugin.told, plugin.last = true, report.Health
+	p.tell(plugin.id, report)
+}
