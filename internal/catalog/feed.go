@@ -62,6 +62,26 @@ func (f *feed) publish(state State, provider *Registration, changed bool) bool {
 	return true
 }
 
+// forget gives back the metadata of a registration that is gone: only what is
+// registered may take much room, however often it comes and goes.
+func (f *feed) forget(reg *Registration) {
+	if len(reg.Metadata) == 0 {
+		return
+	}
+
+	slim := *reg
+	slim.Metadata = nil
+
+	f.mu.Lock()
+	defer f.mu.Unlock()
+
+	for i := range f.ring {
+		if f.ring[i].provider == reg {
+			f.ring[i].provider = &slim
+		}
+	}
+}
+
 // wakeAll wakes every watcher. It goes from the last to the first and gives up
 // the lock between batches; a watcher that leaves meanwhile is replaced by the
 // last one, so that nobody is left out.

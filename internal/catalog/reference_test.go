@@ -2,6 +2,7 @@ package catalog_test
 
 import (
 	"cmp"
+	"reflect"
 	"slices"
 	"time"
 
@@ -401,6 +402,10 @@ func (r *reference) next(f *follower) (event catalog.Event, ok bool) {
 	}
 
 	at := read(f.cursor)
+	if at.provider.ID != "" && r.find(func(o *offer) bool { return reflect.DeepEqual(o.reg, at.provider) }) == nil {
+		at.provider.Metadata = nil
+	}
+
 	event.Type, event.State, event.Provider, event.Sequence = f.serviceType, at.state, at.provider, uint64(f.cursor)
 
 	return event, true

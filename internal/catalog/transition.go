@@ -121,6 +121,7 @@ func (t *transition) detach(e *entry) {
 	s.roster.leave(e)
 	e.release.roster.leave(e)
 	e.runtime.remove(e)
+	s.feed.forget(e.reg)
 	delete(c.entries, e.reg.ID)
 	delete(c.providers, providerKey{e.reg.Type, e.reg.RuntimeID})
 	c.releaseVersionLocked(e.release, s)

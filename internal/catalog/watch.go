@@ -17,8 +17,9 @@ type WatchRequest struct {
 type Event struct {
 	Type  string
 	State State
-	// Provider is whom a consumer should use now; zero if nobody. Its Metadata is shared
-	// and must not be changed.
+	// Provider is whom a consumer should use; zero if nobody. Its Metadata is shared and
+	// must not be changed. In an event that a later one has overtaken, the Metadata of a
+	// registration that is gone is missing.
 	Provider Registration
 	// Sequence numbers the events of the type within an epoch without gaps. It is 0 for a
 	// type that had none yet.

@@ -287,6 +287,42 @@ func TestAudit_REG10_StalledWatcher(t *testing.T) {
 	}
 }
 
+// What comes and goes leaves no metadata behind in the ring.
+func TestRingKeepsNoMetadataOfTheGone(t *testing.T) {
+	t.Parallel()
+
+	c := offers(t, catalog.Config{})
+	w := watch(t, c, catalog.WatchRequest{Type: "log"})
+	next(t, w)
+
+	r := reg("a", "log", "1.0.0")
+	r.Metadata = map[string]string{"k": "v"}
+	register(t, c, r)
+
+	r.Path = "/renewed"
+	register(t, c, r)
+
+	r.Version = "2.0.0"
+	register(t, c, r, reg("b", "log", "1.0.0"))
+
+	for _, want := range []int{0, 0, 1, 1} {
+		if got := next(t, w); len(got.Provider.Metadata) != want || got.Provider.RuntimeID != "a" {
+			t.Errorf("event %+v, want %d metadata", got, want)
+		}
+	}
+
+	unregister(t, c, "a/log")
+
+	if got := next(t, w); got.Provider.RuntimeID != "b" {
+		t.Errorf("event %+v", got)
+	}
+
+	again := watch(t, c, catalog.WatchRequest{Type: "log", ResumeAfter: 3, Epoch: next(t, watch(t, c, catalog.WatchRequest{Type: "log"})).Epoch})
+	if got := next(t, again); got.Sequence != 4 || got.Provider.RuntimeID != "a" || got.Provider.Metadata != nil {
+		t.Errorf("overtaken event %+v", got)
+	}
+}
+
 // Up to the size of the ring nothing is lost; one more, and the reader is told.
 func TestRingBoundary(t *testing.T) {
 	t.Parallel()
