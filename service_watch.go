@@ -7,6 +7,7 @@ import (
 	"iter"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 )
@@ -137,8 +138,7 @@ func (w *serviceWatch) stream(ctx context.Context, yield func(*ServiceEvent, err
 // isNew remembers a state and reports whether the watcher has not seen it.
 func (w *serviceWatch) isNew(m *connectpluginv1.WatchServiceEvent) bool {
 	if m.GetEpoch() == "" {
-		same := w.last != nil && w.last.GetState() == m.GetState() &&
-			w.last.GetEndpoint().GetProviderId() == m.GetEndpoint().GetProviderId()
+		same := proto.Equal(w.last, m)
 		w.last = m
 		return !same
 	}

@@ -1,0 +1,220 @@
+package connectplugin
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"connectrpc.com/connect"
+
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/internal/catalog"
+	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
+)
+
+// RegisterService registers a service of the calling plugin. A plugin that
+// registers a type again replaces its registration.
+func (s *ServiceRegistry) RegisterService(ctx context.Context, req *connect.Request[connectpluginv1.RegisterServiceRequest]) (*connect.Response[connectpluginv1.RegisterServiceResponse], error) {
+	c, runtimeID, err := s.caller(ctx, req.Spec(), req.Header())
+	if err != nil {
+		return nil, err
+	}
+	m, procedure := req.Msg, req.Spec().Procedure
+	if err := validateRegistration(runtimeID, m); err != nil {
+		return nil, connect.NewError(connect.CodeInvalidArgument, err)
+	}
+	reg := catalog.Registration{
+		ID: "reg-" + rand.Text(), RuntimeID: runtimeID, SelfID: runtimeID,
+		Type: m.GetServiceType(), Version: m.GetVersion(), Path: m.GetEndpointPath(),
+		Metadata: m.GetMetadata(), Weight: declaredWeight(m.GetMetadata()), RegisteredAt: time.Now(),
+	}
+	if c != nil {
+		err = s.registerFor(ctx, c, reg, procedure)
+	} else {
+		err = s.registerOwn(ctx, reg)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.note(ctx, AuditRegistered, procedure, reg.Type, "")
+	return connect.NewResponse(&connectpluginv1.RegisterServiceResponse{RegistrationId: reg.ID}), nil
+}
+
+// registerOwn registers what the host itself asks for. A plugin that the host
+// knows is registered under its self id.
+func (s *ServiceRegistry) registerOwn(ctx context.Context, reg catalog.Registration) error {
+	var id *tokenstore.Identity
+	if h := s.bound.Load(); h != nil {
+		if known, ok := h.store.Lookup(reg.RuntimeID); ok {
+			id, reg.SelfID = known, known.SelfID()
+		}
+	}
+	if err := s.catalog.Register(reg); err != nil {
+		return s.registerError(ctx, err, reg.Type, "")
+	}
+	return s.unlessEnded(id)
+}
+
+// registerFor registers for a caller what its rights allow, before and after.
+func (s *ServiceRegistry) registerFor(ctx context.Context, c *caller, reg catalog.Registration, procedure string) error {
+	if err := s.spend(ctx, c, procedure, reg.Type); err != nil {
+		return err
+	}
+	reg.SelfID = c.id.SelfID()
+	book := c.hub.rules.Load()
+	if err := s.approve(ctx, c, reg, procedure); err != nil {
+		return err
+	}
+	if err := s.catalog.Register(reg); err != nil {
+		return s.registerError(ctx, err, reg.Type, procedure)
+	}
+	if err := s.unlessEnded(c.id); err != nil {
+		return err
+	}
+	if now := c.hub.rules.Load(); now != book {
+		return s.reapprove(ctx, c, reg, book, now, procedure)
+	}
+	return nil
+}
+
+// unlessEnded takes everything back where the identity, nil for none, ended while
+// something was being done for it.
+func (s *ServiceRegistry) unlessEnded(id *tokenstore.Identity) error {
+	if id == nil || !id.Ended() {
+		return nil
+	}
+	s.catalog.RemoveRuntime(id.RuntimeID())
+	return connect.NewError(connect.CodeUnauthenticated, errUnauthenticated)
+}
+
+// spend takes one change of the caller's budget.
+func (m *member) spend(ctx context.Context, c *caller, procedure, subject string) error {
+	if c == nil {
+		return nil
+	}
+	l := c.hub.config().Limits
+	if c.hub.allow("change:"+c.id.RuntimeID(), Rate{RequestsPerSecond: l.ChangesPerSecond, Burst: l.ChangeBurst}) {
+		return nil
+	}
+	m.note(ctx, AuditLimited, procedure, subject, "rate of changes")
+	return connect.NewError(connect.CodeResourceExhausted, errTooMany)
+}
+
+// declaredWeight is the share of the calls that a provider asks for, with
+// [SelectionWeighted]. What is no number counts as 1.
+func declaredWeight(metadata map[string]string) int {
+	n, err := strconv.Atoi(metadata[metadataWeight])
+	if err != nil {
+		return 1
+	}
+	return n
+}
+
+func validateRegistration(runtimeID string, m *connectpluginv1.RegisterServiceRequest) error {
+	if runtimeID == "" {
+		return fmt.Errorf("header %s is empty", headerRuntimeID)
+	}
+	if err := ValidateServiceType(m.GetServiceType()); err != nil {
+		return fmt.Errorf("service_type: %w", err)
+	}
+	if err := ValidateVersion(m.GetVersion()); err != nil {
+		return fmt.Errorf("version: %w", err)
+	}
+	if m.GetEndpointPath() != "" {
+		if err := ValidateEndpointPath(m.GetEndpointPath()); err != nil {
+			return fmt.Errorf("endpoint_path: %w", err)
+		}
+	}
+	if err := ValidateMetadata(m.GetMetadata()); err != nil {
+		return fmt.Errorf("metadata: %w", err)
+	}
+	return nil
+}
+
+// approve checks a plugin's right to register and settles where the plugin is
+// dialled.
+func (s *ServiceRegistry) approve(ctx context.Context, c *caller, reg catalog.Registration, procedure string) error {
+	denied := connect.NewError(connect.CodePermissionDenied, errDenied)
+	if !c.hub.mayProvide(c.id, reg.Type) {
+		s.note(ctx, AuditDenied, procedure, reg.Type, "not declared or not allowed by policy")
+		return denied
+	}
+	endpoint, own, err := c.hub.endpointFor(ctx, c.id, reg.Metadata[metadataBaseURL])
+	if err != nil {
+		s.note(ctx, AuditDenied, procedure, reg.Type, err.Error())
+		return denied
+	}
+	if endpoint == "" {
+		return nil
+	}
+	if own {
+		rememberEndpoint(c.id, endpoint)
+	}
+	s.catalog.SetEndpoint(c.id.RuntimeID(), endpoint)
+	return nil
+}
+
+// reapprove takes back what policy stopped allowing while it was being done.
+func (s *ServiceRegistry) reapprove(ctx context.Context, c *caller, reg catalog.Registration, book, now *ruleBook, procedure string) error {
+	if before, after := book.of(c.id), now.of(c.id); before != nil && after != nil {
+		s.settleEndpoint(c.id, before, after)
+	}
+	if !now.mayProvide(c.id, reg.Type) {
+		_ = s.catalog.Unregister(reg.ID, "")
+	}
+	if !now.allowMultiple.has(reg.Type) {
+		s.keepOwner(reg.Type)
+	}
+	if _, ok := s.catalog.Get(reg.ID); ok {
+		return nil
+	}
+	s.note(ctx, AuditDenied, procedure, reg.Type, "policy changed during the registration")
+	return connect.NewError(connect.CodePermissionDenied, errDenied)
+}
+
+// keepOwner leaves a type to the self id that provided it first and returns how
+// many registrations of others it removed.
+func (s *ServiceRegistry) keepOwner(serviceType string) int {
+	removed := 0
+	regs := s.catalog.ByType(serviceType)
+	for _, reg := range regs {
+		if reg.SelfID != regs[0].SelfID && s.catalog.Unregister(reg.ID, "") == nil {
+			removed++
+		}
+	}
+	return removed
+}
+
+// settleEndpoint brings a plugin's endpoint in line with its changed rules and
+// reports whether it took away the one that the plugin had. An endpoint that the
+// host set itself stays unless policy names one.
+func (s *ServiceRegistry) settleEndpoint(id *tokenstore.Identity, before, now *pluginRules) bool {
+	current, _ := s.catalog.Endpoint(id.RuntimeID())
+	next := now.endpointText()
+	if next == "" {
+		own := declared(id).endpoint.text()
+		byPolicy := current != "" && current == before.endpointText()
+		byPlugin := current != "" && current == own
+		if !byPolicy && (!byPlugin || now.allowOwnAddress) {
+			return false
+		}
+	}
+	s.catalog.SetEndpoint(id.RuntimeID(), next)
+	return current != "" && current != next
+}
+
+func (s *ServiceRegistry) registerError(ctx context.Context, err error, serviceType, procedure string) error {
+	switch {
+	case errors.Is(err, catalog.ErrConflict):
+		s.note(ctx, AuditConflict, procedure, serviceType, "the type belongs to another plugin")
+		return connect.NewError(connect.CodePermissionDenied, errDenied)
+	case errors.Is(err, catalog.ErrLimit):
+		s.note(ctx, AuditLimited, procedure, serviceType, err.Error())
+		return connect.NewError(connect.CodeResourceExhausted, errTooMany)
+	}
+	return connect.NewError(connect.CodeInternal, errNotAvailable)
+}
+
