@@ -107,8 +107,8 @@ func TestHost_ShutdownIsBounded(t *testing.T) {
 	if took := time.Since(began); took > 10*time.Second {
 		t.Errorf("Shutdown took %v", took)
 	}
-	if err := <-called; connect.CodeOf(err) != connect.CodeUnavailable {
-		t.Errorf("the call that was cut off: %v, want unavailable", err)
+	if err := <-called; connect.CodeOf(err) != connect.CodeUnavailable || !strings.Contains(err.Error(), "shutting down") {
+		t.Errorf("the call that was cut off: %v, want unavailable, because the host is shutting down", err)
 	}
 }
 
