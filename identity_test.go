@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"regexp"
 	"strings"
 	"sync"
@@ -550,15 +549,18 @@ func TestAudit_H61_ClientFollowsNoRedirectAndEndsWithClose(t *testing.T) {
 	c := host.Enrol(t, "api", requires("logger"))
 	// A server that the client trusts, elsewhere: it must not be asked at all.
 	var stolen atomic.Int64
-	thief := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { stolen.Add(1) }))
-	thief.EnableHTTP2 = true
-	var err error
-	if thief.TLS, err = host.Authority.HostTLS(); err != nil {
+	cfg, err := host.Authority.HostTLS()
+	if err != nil {
 		t.Fatal(err)
 	}
-	thief.StartTLS()
-	t.Cleanup(thief.Close)
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, thief.URL+"/steal", http.NoBody)
+	thief := &http.Server{
+		TLSConfig: cfg, ReadHeaderTimeout: time.Minute,
+		Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { stolen.Add(1) }),
+	}
+	l := hosttest.Listen(t)
+	go func() { _ = thief.ServeTLS(l, "", "") }()
+	t.Cleanup(func() { _ = thief.Close() })
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+l.Addr().String()+"/steal", http.NoBody)
 	if err != nil {
 		t.Fatal(err)
 	}
