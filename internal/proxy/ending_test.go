@@ -52,6 +52,7 @@ func holdAfter(first string) http.HandlerFunc {
 		_, _ = io.WriteString(w, first)
 		_ = http.NewResponseController(w).Flush()
 		<-r.Context().Done()
+		_, _ = io.WriteString(w, "too late")
 	}
 }
 

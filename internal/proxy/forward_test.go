@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 
@@ -404,6 +405,39 @@ func TestCallerBreaksOffItsRequest(t *testing.T) {
 			t.Errorf("result %+v", r)
 		}
 	})
+}
+
+// TestRequestBodyThatFails has no other sign of the failure than the body's own
+// error.
+func TestRequestBodyThatFails(t *testing.T) {
+	t.Parallel()
+	broken := errors.New("broken body")
+	for _, length := range []int64{-1, 1000} {
+		t.Run(strconv.FormatInt(length, 10), func(t *testing.T) {
+			t.Parallel()
+			seen := make(chan error, 1)
+			g := newRig(t, rigConfig{
+				handler: func(_ http.ResponseWriter, r *http.Request) {
+					_, err := io.ReadAll(r.Body)
+					seen <- err
+				},
+				call: func(r *http.Request, _ *proxy.Call) *http.Request {
+					r.Body = io.NopCloser(io.MultiReader(strings.NewReader("some"), iotest.ErrReader(broken)))
+					r.ContentLength = length
+					return r
+				},
+			})
+			g.post(t, unaryType, strings.NewReader("x"))
+			if r := g.wantClass(t, proxy.ClassCanceled); !errors.Is(r.Err, broken) || r.Written || r.Retryable {
+				t.Errorf("result %+v", r)
+			}
+			if length < 0 {
+				if err := await(t, seen, "end of the request"); err == nil {
+					t.Error("provider saw a clean end of the request")
+				}
+			}
+		})
+	}
 }
 
 // TestIdle follows one call in a provider in this process, on a clock of its own.

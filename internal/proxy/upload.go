@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 
 	"github.com/masegraye/connect-plugin-go/internal/proxy/h2"
 )
@@ -16,8 +17,9 @@ const (
 // upload is the sending of a request's body while the response arrives. A nil
 // one is done.
 type upload struct {
-	c    *call
-	done chan struct{}
+	c       *call
+	stopped atomic.Bool // the response is over, so what is left of the body does not matter
+	done    chan struct{}
 }
 
 // startUpload sends what is left of the body in a goroutine, if anything is.
@@ -32,8 +34,8 @@ func (c *call) startUpload(s *h2.Stream, request h2.Request, rest []byte) *uploa
 			_ = s.Write(rest, true) // its failure is the stream's, which the response shows
 			return
 		}
-		if err := c.send(s); err != nil {
-			s.Cancel(err)
+		if err := c.send(s); err != nil && !u.stopped.Load() {
+			c.interrupt(err)
 		}
 	}()
 	return u
@@ -49,6 +51,7 @@ func (u *upload) wait() {
 		return
 	default:
 	}
+	u.stopped.Store(true)
 	u.c.stopReading()
 	<-u.done
 }

@@ -135,6 +135,17 @@ func (p *peer) silent() {
 	}
 }
 
+// silentAfterData waits until nothing but data came and no more comes.
+func (p *peer) silentAfterData() {
+	for {
+		select {
+		case <-p.frames:
+		case <-time.After(50 * time.Millisecond):
+			return
+		}
+	}
+}
+
 // fieldsOf decodes a header block.
 func (p *peer) fieldsOf(block []byte) []hpack.HeaderField {
 	p.t.Helper()

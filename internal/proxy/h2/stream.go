@@ -110,8 +110,7 @@ func (s *Stream) Write(p []byte, end bool) error {
 		before := len(p)
 		p = c.sendLocked(s, p, end)
 		if len(p) == 0 {
-			c.wakeWaiterLocked()
-			c.flushLocked()
+			c.flushLocked() // and that wakes the next one
 			return nil
 		}
 		if len(p) < before {

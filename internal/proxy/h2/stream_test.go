@@ -399,6 +399,37 @@ func TestLargeRequestHead(t *testing.T) {
 	}
 }
 
+// TestWindowForAll opens the connection's window once, for everybody who waits.
+func TestWindowForAll(t *testing.T) {
+	t.Parallel()
+	c, p := connect(t, config(), http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 20})
+	const each, streams = 100 << 10, 8
+	done := make(chan error, streams)
+	for range streams {
+		s, rest := open(t, c, post(strings.Repeat("x", each)))
+		go func() { done <- s.Write(rest, true) }()
+	}
+	p.silentAfterData()
+	p.must(p.fr.WriteWindowUpdate(0, 1<<30))
+	for range streams {
+		if err := within(t, func() error { return <-done }); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestCanceledStreamIsTheLast(t *testing.T) {
+	t.Parallel()
+	c, p := connect(t, config())
+	s, _ := open(t, c, post(""))
+	p.want(http2.FrameHeaders)
+	p.must(p.fr.WriteGoAway(1, http2.ErrCodeNo, nil))
+	p.must(p.fr.WritePing(false, [8]byte{}))
+	p.want(http2.FramePing) // so the other was read
+	s.Close()
+	within(t, func() struct{} { return <-c.Done() })
+}
+
 func TestServerGoesAway(t *testing.T) {
 	t.Parallel()
 	c, p := connect(t, config())

@@ -114,12 +114,7 @@ func (c *Conn) sendLocked(s *Stream, p []byte, end bool) []byte {
 	c.out = appendData(c.out, s.id, p[:n], end)
 	s.sendWindow -= int64(n)
 	c.sendWindow -= int64(n)
-	if end {
-		s.sentEnd = true
-		if s.eof {
-			c.removeLocked(s)
-		}
-	}
+	s.sentEnd = end
 	return p[n:]
 }
 
