@@ -1,0 +1,94 @@
+// Command host is the host of the example.
+//
+//	host enrol NAME...   makes an authority, and credentials for plugins
+//	host                 serves them
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"time"
+
+	connectplugin "github.com/masegraye/connect-plugin-go"
+	"github.com/masegraye/connect-plugin-go/examples/urlshortener/internal/cli"
+)
+
+const (
+	// probeInterval is how often the host asks plugins how they are. One that died
+	// without a word is found out after three questions.
+	probeInterval = time.Second
+	// tokenTTL is how long the identity of a program lives on that is gone, as a
+	// command is at once. The living renew theirs.
+	tokenTTL = time.Minute
+)
+
+func main() {
+	addr := flag.String("addr", "127.0.0.1:8443", "listen on this address; port 0 is any free one")
+	dir := flag.String("dir", "run", "the authority and the credentials of the plugins")
+	policy := flag.String("policy", "", "what plugins may do, as JSON; without it none is accepted")
+	flag.Parse()
+
+	cli.Main(func(ctx context.Context) error {
+		switch {
+		case flag.NArg() == 0:
+			return serve(ctx, *addr, *dir, *policy)
+		case flag.Arg(0) == "enrol" && flag.NArg() > 1:
+			return enrol(*dir, flag.Args()[1:])
+		default:
+			return errors.New("write `host [flags] enrol NAME...`, or `host [flags]` to serve")
+		}
+	})
+}
+
+func serve(ctx context.Context, addr, dir, policyFile string) error {
+	log := cli.Logger()
+
+	authority, err := loadAuthority(dir)
+	if err != nil {
+		return err
+	}
+
+	policy, err := loadPolicy(policyFile, dir)
+	if err != nil {
+		return err
+	}
+
+	listener, err := listen(ctx, addr)
+	if err != nil {
+		return err
+	}
+	defer listener.Close() //nolint:errcheck // Serve closes it; this is for the errors before
+
+	url := "https://" + listener.Addr().String()
+
+	entries, err := newLogCapability(url, authority, log)
+	if err != nil {
+		return err
+	}
+	defer entries.Close()
+
+	host, err := connectplugin.NewHost(&connectplugin.ServeConfig{
+		Authority: authority, Policy: policy, CapabilityBroker: brokerOf(entries), Logger: log,
+		HealthProbe: connectplugin.HealthProbeConfig{Interval: probeInterval}, RuntimeTokenTTL: tokenTTL,
+	})
+	if err != nil {
+		return err
+	}
+
+	fmt.Println("listening on", url)
+
+	if policy != nil {
+		entries.Connect(ctx)
+	}
+
+	return host.Serve(ctx, listener)
+}
+
+func brokerOf(capability connectplugin.CapabilityHandler) *connectplugin.CapabilityBroker {
+	broker := connectplugin.NewCapabilityBroker("")
+	broker.RegisterCapability(capability)
+
+	return broker
+}

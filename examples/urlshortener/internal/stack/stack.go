@@ -1,0 +1,165 @@
+//go:build unix
+
+// Package stack starts and stops the processes of the example.
+package stack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/masegraye/connect-plugin-go/examples/internal/process"
+	"github.com/masegraye/connect-plugin-go/examples/urlshortener"
+)
+
+const (
+	commands     = "github.com/masegraye/connect-plugin-go/examples/urlshortener/cmd/"
+	startTimeout = 30 * time.Second
+	ownerOnly    = 0o600
+)
+
+// Plugins are the self ids in the policy.
+func Plugins() []string { return []string{"logger", "storage", "api", "shortener", "demo"} }
+
+// Build builds the programs into a directory.
+func Build(ctx context.Context, bin string) error {
+	return process.Build(ctx, bin, commands+"host", commands+"logger", commands+"storage", commands+"api", commands+"shortener")
+}
+
+// Stack is a host and its plugins, each a process. Everything that they write
+// lies in Dir. It is not safe for concurrent use; its owner calls Stop.
+type Stack struct {
+	// Dir is a directory for this stack alone, Bin where Build built.
+	Dir, Bin string
+	// URL is the host's, once it was started.
+	URL string
+	// Processes are those that were started, by name: of several, the last one.
+	Processes map[string]*process.Process
+
+	all []*process.Process
+}
+
+// PluginDir returns where the credentials of a plugin are.
+func (s *Stack) PluginDir(name string) string { return filepath.Join(s.Dir, "plugins", name) }
+
+// PolicyFile returns where Enrol wrote the policy.
+func (s *Stack) PolicyFile() string { return filepath.Join(s.Dir, "policy.json") }
+
+// Enrol makes an authority and the credentials of all plugins, and writes the
+// policy.
+func (s *Stack) Enrol(ctx context.Context) error {
+	if err := os.WriteFile(s.PolicyFile(), urlshortener.Policy, ownerOnly); err != nil {
+		return fmt.Errorf("enrol: %w", err)
+	}
+
+	args := append([]string{"-dir", s.Dir, "enrol"}, Plugins()...)
+
+	return process.Run(exec.CommandContext(ctx, filepath.Join(s.Bin, "host"), args...)) //nolint:gosec // our own program
+}
+
+// Start starts a program of the stack and waits until it says something.
+func (s *Stack) Start(ctx context.Context, name, says string, args ...string) (*process.Process, error) {
+	p, err := process.Start(s.Dir, filepath.Join(s.Bin, name), args...)
+	if err != nil {
+		return nil, err
+	}
+
+	if s.Processes == nil {
+		s.Processes = map[string]*process.Process{}
+	}
+
+	s.Processes[name] = p
+	s.all = append(s.all, p)
+
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	_, err = p.Await(ctx, says)
+
+	return p, err
+}
+
+// StartHost starts the host at a free port.
+func (s *Stack) StartHost(ctx context.Context) error {
+	const says = "listening on "
+
+	p, err := s.Start(ctx, "host", says, "-addr", "127.0.0.1:0", "-dir", s.Dir, "-policy", s.PolicyFile())
+	if err != nil {
+		return err
+	}
+
+	line, err := p.Await(ctx, says)
+	s.URL = strings.TrimPrefix(line, says)
+
+	return err
+}
+
+// StartPlugin starts a plugin and waits until its service is registered.
+func (s *Stack) StartPlugin(ctx context.Context, name string) error {
+	_, err := s.Start(ctx, name, "service registered", "-host", s.URL, "-dir", s.PluginDir(name))
+
+	return err
+}
+
+// Shortener runs the command shortener to its end and returns what it printed.
+func (s *Stack) Shortener(ctx context.Context, args ...string) (string, error) {
+	args = append([]string{"-host", s.URL, "-dir", s.PluginDir("shortener")}, args...)
+	cmd := exec.CommandContext(ctx, filepath.Join(s.Bin, "shortener"), args...) //nolint:gosec // our own program
+
+	out, err := cmd.Output()
+	if failed, ok := errors.AsType[*exec.ExitError](err); ok {
+		return "", fmt.Errorf("shortener: %w: %s", err, failed.Stderr)
+	}
+
+	return strings.TrimSuffix(string(out), "\n"), err
+}
+
+// Stop stops what runs, the host last. The error says what did not end well.
+func (s *Stack) Stop() error {
+	var errs []error
+
+	for _, name := range slices.Backward(slices.Sorted(maps.Keys(s.Processes))) {
+		if name != "host" {
+			errs = append(errs, s.StopOne(name))
+		}
+	}
+
+	return errors.Join(append(errs, s.StopOne("host"))...)
+}
+
+// StopOne stops one process if it runs.
+func (s *Stack) StopOne(name string) error {
+	p := s.Processes[name]
+	if p == nil {
+		return nil
+	}
+
+	delete(s.Processes, name)
+
+	return p.Stop()
+}
+
+// Kill kills one process.
+func (s *Stack) Kill(name string) {
+	s.Processes[name].Kill()
+	delete(s.Processes, name)
+}
+
+// Left returns how many processes that were started are there.
+func (s *Stack) Left() int {
+	n := 0
+
+	for _, p := range s.all {
+		if p.Left() {
+			n++
+		}
+	}
+
+	return n
+}
