@@ -110,3 +110,32 @@ func callOnce(transport http.RoundTripper, target string, body []byte) error {
 	}
 	return err
 }
+
+// BenchmarkMemory is a unary call to a provider in this process, from a caller
+// that is there too.
+func BenchmarkMemory(b *testing.B) {
+	p, err := proxy.New(proxy.Config{Handler: http.HandlerFunc(readAllEcho)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(p.Close)
+	body := bytes.Repeat([]byte("x"), 256)
+	b.ReportAllocs()
+	for b.Loop() {
+		req, _ := http.NewRequest(http.MethodPost, "https://host/services/echo/p-1/echo.v1.Echo/Call", bytes.NewReader(body))
+		req.Header.Set("Content-Type", unaryType)
+		req.Header.Set("Connect-Protocol-Version", "1")
+		if result := p.Forward(&memoryResponse{header: http.Header{}}, req, proxy.Call{Path: "/echo.v1.Echo/Call"}); result.Class != proxy.ClassOK {
+			b.Fatal(result.Err)
+		}
+	}
+}
+
+// memoryResponse is the least that a response writer can be.
+type memoryResponse struct {
+	header http.Header
+	bytes.Buffer
+}
+
+func (r *memoryResponse) Header() http.Header { return r.header }
+func (r *memoryResponse) WriteHeader(int)     {}

@@ -40,6 +40,7 @@ type call struct {
 	ctrl *http.ResponseController
 
 	start time.Time
+	unary bool // the response is a single message
 
 	active atomic.Bool   // something moved since the provider last looked
 	silent time.Duration // guarded by p.mu

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -38,9 +39,12 @@ func (p *Provider) Forward(w http.ResponseWriter, r *http.Request, how Call) Res
 	if err := checkRequest(r, how.Path); err != nil {
 		return Result{Class: ClassRefused, Err: err}
 	}
-	c := &call{Call: how, p: p, w: w, r: r, ctrl: http.NewResponseController(w), start: time.Now()}
+	c := &call{Call: how, p: p, w: w, r: r, ctrl: http.NewResponseController(w), start: time.Now(), unary: isUnary(r)}
 	if err := p.enter(c); err != nil {
 		return Result{Class: ClassUnavailable, Err: err, Retryable: true}
+	}
+	if r.ProtoMajor == 1 {
+		_ = c.ctrl.EnableFullDuplex() // a writer that cannot is one of a test
 	}
 	c.active.Store(true)
 	ctx := r.Context()
@@ -71,6 +75,16 @@ func checkRequest(r *http.Request, path string) error {
 	return CheckPath(path)
 }
 
+// isUnary reports whether a request is certainly one whose response is a single
+// message, so that nobody waits for a part of it: a unary call of Connect.
+func isUnary(r *http.Request) bool {
+	if r.Method == http.MethodGet {
+		return true
+	}
+	codec, ok := strings.CutPrefix(r.Header.Get(fieldContentType), "application/")
+	return ok && !strings.HasPrefix(codec, "grpc") && !strings.HasPrefix(codec, "connect+")
+}
+
 // forward exchanges the request and the response with a provider on the network.
 func (c *call) forward() {
 	body, err := c.readWhole()
@@ -85,7 +99,7 @@ func (c *call) forward() {
 	request := h2.Request{
 		Fields: list.fields,
 		End:    body != nil || c.r.ContentLength == 0,
-		Gather: framingOf(c.r.Header.Get(fieldContentType)) == framingNone,
+		Gather: c.unary,
 	}
 	if body != nil {
 		request.Body = body.B

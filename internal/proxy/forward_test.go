@@ -256,7 +256,7 @@ func TestAudit_H34_FullDuplexFlushesAtOnce(t *testing.T) {
 	t.Parallel()
 	everyWay(t, func(t *testing.T, memory bool) {
 		t.Helper()
-		for _, contentType := range streamTypes {
+		for _, contentType := range append([]string{"application/grpc-web-text+proto", "application/grpc", "text/plain", ""}, streamTypes...) {
 			t.Run(contentType, func(t *testing.T) {
 				t.Parallel()
 				g := newRig(t, rigConfig{handler: func(w http.ResponseWriter, r *http.Request) {

@@ -125,6 +125,21 @@ func TestPlaintextWhereAllowed(t *testing.T) {
 	}
 }
 
+func TestProviderRestarts(t *testing.T) {
+	t.Parallel()
+	g := newRig(t, rigConfig{handler: readAllEcho})
+	for range 3 {
+		if _, got := g.post(t, unaryType, strings.NewReader("hello")); string(got) != "hello" {
+			t.Errorf("body %q", got)
+		}
+		g.wantClass(t, proxy.ClassOK)
+		g.target.CloseClientConnections()
+		for deadline := time.Now().Add(patience); g.conns.Load() > 0 && time.Now().Before(deadline); {
+			time.Sleep(time.Millisecond)
+		}
+	}
+}
+
 type resolverFunc func(ctx context.Context, network, host string) ([]netip.Addr, error)
 
 func (f resolverFunc) LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error) {

@@ -74,7 +74,7 @@ type download struct {
 // once; a single message goes out when it is complete.
 func (d *download) copy(s *h2.Stream, ready bool) {
 	for {
-		if d.framing != framingNone && !ready {
+		if !d.unary && !ready {
 			if err := d.ctrl.Flush(); err != nil {
 				d.broken(ClassCanceled, fmt.Errorf("write response: %w", err))
 				return
