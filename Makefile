@@ -27,13 +27,14 @@ tooldir = $(CACHE)/tools/$(1)-$(shell (cat tools/$(1)/go.mod tools/$(1)/go.sum; 
 PROTOC_DIR := $(call tooldir,protoc)
 BUF_DIR := $(call tooldir,buf)
 LINT_DIR := $(call tooldir,golangci-lint)
+CONFORMANCE_DIR := $(call tooldir,conformance)
 WITH_TOOLS := PATH="$(BUF_DIR):$(PROTOC_DIR):$(LINT_DIR):$$PATH"
 GENERATORS := $(BUF_DIR)/.built $(PROTOC_DIR)/.built
 LINTERS := $(LINT_DIR)/.built
 
 .PHONY: help
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "make %-14s %s\n", $$1, $$2}'
 
 .PHONY: demo
 demo: ## run a real host and real plugins, over TLS, in processes of their own
@@ -74,6 +75,10 @@ checkgenerate: $(GENERATORS) ## demand that generated code is up to date and the
 	cmp "$$tmp/first.binpb" $(FIRST_VERSION).binpb; \
 	buf breaking --against $(FIRST_VERSION).binpb
 
+.PHONY: conformance
+conformance: $(CONFORMANCE_DIR)/.built ## run Connect's conformance suite with the router between client and server
+	@cd bench && $(GO) run ./conformance run -programs "$(CONFORMANCE_DIR)"
+
 .PHONY: fuzz
 fuzz: ## run every fuzz target for FUZZTIME each (10s)
 	@set -euo pipefail; for m in $(MODULES); do \
@@ -104,7 +109,7 @@ clean: ## remove what make built outside the tree
 	@rm -rf "$(CACHE)"
 
 $(CACHE)/tools/%/.built:
-	@echo "building the tools in $(@D) (once; minutes for buf and golangci-lint)"
+	@echo "building the tools in $(@D) (once; minutes for most of them)"
 	@mkdir -p "$(@D)"
 	@name=$(notdir $(@D)); cd "tools/$${name%-*}" && GOBIN="$(@D)" $(GO) install tool
 	@touch "$@"
