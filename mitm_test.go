@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"io"
+	"log/slog"
 	"maps"
 	"net/http"
 	"slices"
@@ -25,7 +26,9 @@ func serveTLS(t testing.TB, cfg *tls.Config, handler http.Handler) string {
 	var protocols http.Protocols
 	protocols.SetHTTP2(true)
 	l := hosttest.Listen(t)
-	server := &http.Server{Handler: handler, TLSConfig: cfg, Protocols: &protocols}
+	server := &http.Server{
+		Handler: handler, TLSConfig: cfg, Protocols: &protocols, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
+	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
