@@ -18,7 +18,7 @@ const (
 
 // respond passes the response on.
 func (c *call) respond(s *h2.Stream) {
-	status, fields, ready, err := s.Head()
+	status, fields, err := s.Head()
 	c.result.Latency = time.Since(c.start)
 	if err != nil {
 		c.fail(classOf(err), err)
@@ -35,7 +35,7 @@ func (c *call) respond(s *h2.Stream) {
 	d := download{call: c, framing: framingOf(header.Get(fieldContentType))}
 	c.result.Written = true
 	c.w.WriteHeader(status)
-	d.copy(s, ready)
+	d.copy(s)
 }
 
 // forwardable reports whether a final response of that status is passed on: an
@@ -70,17 +70,17 @@ type download struct {
 	envelopes envelopes
 }
 
-// copy passes the body and the trailer on. Parts of a stream are flushed at
-// once; a single message goes out when it is complete.
-func (d *download) copy(s *h2.Stream, ready bool) {
+// copy passes the body and the trailer on. What there is of a stream is flushed
+// as soon as nothing more is there; a single message goes out when it is
+// complete.
+func (d *download) copy(s *h2.Stream) {
 	for {
-		if !d.unary && !ready {
+		if !d.unary && !s.Ready() {
 			if err := d.ctrl.Flush(); err != nil {
 				d.broken(ClassCanceled, fmt.Errorf("write response: %w", err))
 				return
 			}
 		}
-		ready = false
 		part, end, err := s.Next()
 		if err != nil {
 			d.broken(classOf(err), err)

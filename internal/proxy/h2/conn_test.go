@@ -67,7 +67,7 @@ func TestServerThatAnswersPingsIsKept(t *testing.T) {
 			p.must(p.fr.WritePing(true, [8]byte(f.payload)))
 		}
 		p.headers(1, true, ":status", "200")
-		if _, _, _, err := s.Head(); err != nil {
+		if _, _, err := s.Head(); err != nil {
 			t.Error(err)
 		}
 	})
@@ -86,7 +86,7 @@ func TestUnusedConnectionIsClosed(t *testing.T) {
 			t.Fatal("closed under a stream")
 		}
 		p.headers(1, true, ":status", "200")
-		if _, _, _, err := s.Head(); err != nil {
+		if _, _, err := s.Head(); err != nil {
 			t.Error(err)
 		}
 		begun := time.Now()

@@ -230,7 +230,7 @@ func body(s *h2.Stream) (string, error) {
 
 // failure returns the error that a stream ends with.
 func failure(s *h2.Stream) error {
-	if _, _, _, err := s.Head(); err != nil {
+	if _, _, err := s.Head(); err != nil {
 		return err
 	}
 	_, err := body(s)

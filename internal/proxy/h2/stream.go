@@ -129,22 +129,29 @@ func (s *Stream) Write(p []byte, end bool) error {
 }
 
 // Head waits for the response and returns its status and its fields, in lower
-// case, and whether something of its body, or its end, is there already.
-func (s *Stream) Head() (status int, fields []hpack.HeaderField, ready bool, err error) {
+// case.
+func (s *Stream) Head() (int, []hpack.HeaderField, error) {
 	c := s.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for {
 		switch {
 		case s.eof, s.status != 0 && s.err == nil && s.readyLocked():
-			return s.status, s.fields, s.eof || s.body != nil, nil
+			return s.status, s.fields, nil
 		case s.err != nil:
-			return 0, nil, false, s.err
+			return 0, nil, s.err
 		}
 		c.mu.Unlock()
 		<-s.wake
 		c.mu.Lock()
 	}
+}
+
+// Ready reports whether Next returns without waiting.
+func (s *Stream) Ready() bool {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	return s.eof || s.err != nil || s.body != nil && s.readyLocked()
 }
 
 // Next waits for more of the response's body and returns all that is there, and

@@ -36,7 +36,7 @@ func TestResponse(t *testing.T) {
 			p.data(1, false, "")
 			p.data(1, false, "world")
 			p.headers(1, true, "grpc-status", "0")
-			status, fields, _, err := s.Head()
+			status, fields, err := s.Head()
 			if status != 200 || err != nil || fmt.Sprint(fields) != fmt.Sprint([]hpack.HeaderField{
 				{Name: "content-type", Value: "a/b"}, {Name: "x", Value: "1"}, {Name: "x", Value: "2"},
 			}) {
@@ -76,7 +76,7 @@ func TestHeadIsNotHeldUpByHalfAFrame(t *testing.T) {
 			if _, err := p.nc.Write(raw); err != nil {
 				t.Fatal(err)
 			}
-			if err := within(t, func() error { _, _, _, err := s.Head(); return err }); err != nil {
+			if err := within(t, func() error { _, _, err := s.Head(); return err }); err != nil {
 				t.Error(err)
 			}
 		})
@@ -314,7 +314,7 @@ func TestCancelAndClose(t *testing.T) {
 	other, _ := open(t, c, get)
 	p.want(http2.FrameHeaders)
 	p.headers(3, true, ":status", "204")
-	if status, _, _, err := other.Head(); status != 204 || err != nil {
+	if status, _, err := other.Head(); status != 204 || err != nil {
 		t.Errorf("status %d, %v", status, err)
 	}
 }
@@ -376,7 +376,7 @@ func TestFull(t *testing.T) {
 	}
 	p.want(http2.FrameHeaders)
 	p.headers(1, true, ":status", "200")
-	if _, _, _, err := s.Head(); err != nil {
+	if _, _, err := s.Head(); err != nil {
 		t.Fatal(err)
 	}
 	open(t, c, get)
