@@ -25,9 +25,9 @@ const (
 )
 
 func main() {
-	addr := flag.String("addr", "127.0.0.1:8443", "listen on this address; port 0 is any free one")
-	dir := flag.String("dir", "run", "the authority and the credentials of the plugins")
-	policy := flag.String("policy", "", "what plugins may do, as JSON; without it none is accepted")
+	addr := flag.String("addr", "127.0.0.1:8443", "`address` to listen on; port 0 is any free one")
+	dir := flag.String("dir", ".", "`directory` of the authority and of the plugins' credentials")
+	policy := flag.String("policy", "", "JSON `file` that says what plugins may do; without it none is accepted")
 	flag.Parse()
 
 	cli.Main(func(ctx context.Context) error {

@@ -14,7 +14,7 @@ import (
 
 func main() {
 	flags := cli.NewPluginFlags("logger")
-	file := flag.String("file", "logger.jsonl", "append the entries to this file")
+	file := flag.String("file", "logger.jsonl", "`file` to append the entries to")
 	flag.Parse()
 
 	cli.Main(func(ctx context.Context) error {

@@ -15,7 +15,7 @@ import (
 
 func main() {
 	flags := cli.NewPluginFlags("storage")
-	file := flag.String("file", "storage.db", "keep the data in this file")
+	file := flag.String("file", "storage.db", "`file` to keep the data in")
 	flag.Parse()
 
 	cli.Main(func(ctx context.Context) error {

@@ -42,7 +42,7 @@ type PluginFlags struct {
 func NewPluginFlags(selfID string) PluginFlags {
 	return PluginFlags{
 		selfID: selfID,
-		host:   flag.String("host", "https://127.0.0.1:8443", "the host's base URL"),
-		dir:    flag.String("dir", filepath.Join("run", "plugins", selfID), "the plugin's credentials, as `host enrol` wrote them"),
+		host:   flag.String("host", "https://127.0.0.1:8443", "`URL` of the host"),
+		dir:    flag.String("dir", filepath.Join("plugins", selfID), "`directory` of the plugin's credentials, as \"host enrol\" wrote them"),
 	}
 }

@@ -51,7 +51,9 @@ func Run(ctx context.Context, cfg Config) error {
 	d.early, d.late = links{urls: cfg.URLs[:early]}, links{urls: cfg.URLs[early:]}
 
 	err = d.run(ctx)
-	if ctx.Err() != nil {
+	if ctx.Err() != nil { // whatever else failed, failed because of it
+		err = fmt.Errorf("interrupted: %w", ctx.Err())
+
 		d.sayf("interrupted: cleaning up")
 	}
 

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -59,9 +58,9 @@ func (s *Stack) Enrol(ctx context.Context) error {
 		return fmt.Errorf("enrol: %w", err)
 	}
 
-	args := append([]string{"-dir", s.Dir, "enrol"}, Plugins()...)
+	_, err := process.Run(ctx, filepath.Join(s.Bin, "host"), append([]string{"-dir", s.Dir, "enrol"}, Plugins()...)...)
 
-	return process.Run(exec.CommandContext(ctx, filepath.Join(s.Bin, "host"), args...)) //nolint:gosec // our own program
+	return err
 }
 
 // Start starts a program of the stack and waits until it says something.
@@ -110,14 +109,8 @@ func (s *Stack) StartPlugin(ctx context.Context, name string) error {
 // Shortener runs the command shortener to its end and returns what it printed.
 func (s *Stack) Shortener(ctx context.Context, args ...string) (string, error) {
 	args = append([]string{"-host", s.URL, "-dir", s.PluginDir("shortener")}, args...)
-	cmd := exec.CommandContext(ctx, filepath.Join(s.Bin, "shortener"), args...) //nolint:gosec // our own program
 
-	out, err := cmd.Output()
-	if failed, ok := errors.AsType[*exec.ExitError](err); ok {
-		return "", fmt.Errorf("shortener: %w: %s", err, failed.Stderr)
-	}
-
-	return strings.TrimSuffix(string(out), "\n"), err
+	return process.Run(ctx, filepath.Join(s.Bin, "shortener"), args...)
 }
 
 // Stop stops what runs, the host last. The error says what did not end well.
