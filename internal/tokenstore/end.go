@@ -75,7 +75,7 @@ func (s *Store) end(identity *Identity, reason Reason) bool {
 
 // announce tells everybody that an identity ended. No lock is held.
 func announce(identity *Identity, subscribers []*subscriber) {
-	identity.runHooks()
+	identity.onEnd.happen()
 	end := *identity.state.Load().end
 	for _, one := range subscribers {
 		one.f(end)

@@ -15,6 +15,8 @@ type Grant struct {
 	Version   string    // of the capability
 	Owner     *Identity // nil: the host itself
 	ExpiresAt time.Time
+
+	live *grant
 }
 
 // grant is a live grant. All of it is fixed at creation, but for what is said.
@@ -25,7 +27,10 @@ type grant struct {
 	digest        digest
 	expires       instant
 
-	ended  atomic.Bool
+	ended    atomic.Bool
+	revoked  atomic.Bool
+	onRevoke occasion
+
 	expiry int // position among the store's deadlines, guarded by its mu
 }
 
@@ -111,18 +116,6 @@ func (s *Store) VerifyGrant(grantID, token string, fp Fingerprint) (*Grant, erro
 	return s.describe(g), nil
 }
 
-// RevokeGrant ends a grant and tells whether it lived. No verification that begins after it succeeds.
-func (s *Store) RevokeGrant(grantID string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	g := s.grants.get(grantID)
-	if g == nil {
-		return false
-	}
-	s.applyLocked(change{kind: changeGrantEnd, grant: g})
-	return true
-}
-
 // Grants returns the live grants of an identity, or for "" those of the host itself, in the order in
 // which they expire.
 func (s *Store) Grants(runtimeID string) []Grant {
@@ -161,7 +154,7 @@ func (s *Store) liveGrants(owner *Identity) []*grant {
 
 // describe makes the copy of a grant that leaves the store.
 func (s *Store) describe(g *grant) *Grant {
-	described := &Grant{ID: g.id, Type: g.kind, Version: g.version, ExpiresAt: s.clock.time(g.expires)}
+	described := &Grant{ID: g.id, Type: g.kind, Version: g.version, ExpiresAt: s.clock.time(g.expires), live: g}
 	if g.owner != s.host {
 		described.Owner = g.owner
 	}

@@ -1,8 +1,44 @@
 package tokenstore
 
-import "sync"
+import (
+	"sync"
+	"sync/atomic"
+)
 
-// hooks are the functions to call when an identity ends.
+// occasion is something that happens once at most, and the functions to call then. It takes next to
+// nothing until somebody asks to be called.
+type occasion struct {
+	hooks atomic.Pointer[hooks]
+}
+
+// on arranges for f to be called, or calls it at once if the occasion is past. The functions of an
+// occasion that is past have been, or will be, taken by happen.
+func (o *occasion) on(f func(), past func() bool) (stop func() bool) {
+	h := o.hooks.Load()
+	for h == nil {
+		o.hooks.CompareAndSwap(nil, new(hooks))
+		h = o.hooks.Load()
+	}
+	added := h.add(f, past)
+	if added == nil {
+		f()
+		return func() bool { return false }
+	}
+	return func() bool { return h.remove(added) }
+}
+
+// happen calls what was arranged. The occasion is past by then.
+func (o *occasion) happen() {
+	h := o.hooks.Load()
+	if h == nil {
+		return
+	}
+	for one := range h.take() {
+		one.f()
+	}
+}
+
+// hooks are the functions to call at an occasion.
 type hooks struct {
 	mu      sync.Mutex
 	pending map[*hook]struct{}
@@ -10,12 +46,12 @@ type hooks struct {
 
 type hook struct{ f func() }
 
-// add adds a function unless ended says that it is too late: then take has run, or will find nothing
+// add adds a function unless past says that it is too late: then take has run, or will find nothing
 // of it. It returns nil in that case.
-func (h *hooks) add(f func(), ended func() bool) *hook {
+func (h *hooks) add(f func(), past func() bool) *hook {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if ended() {
+	if past() {
 		return nil
 	}
 	if h.pending == nil {

@@ -17,7 +17,7 @@ type Identity struct {
 
 	state      atomic.Pointer[state]
 	attributes atomic.Pointer[any]
-	hooks      atomic.Pointer[hooks] // nil until somebody calls OnEnd
+	onEnd      occasion
 
 	// Guarded by the store's mu.
 	grants map[*grant]struct{}
@@ -101,30 +101,7 @@ func (i *Identity) Reason() Reason {
 //
 // Calling stop takes f back. It returns false if f was called, or is about to be, without waiting for
 // it, or was taken back before.
-func (i *Identity) OnEnd(f func()) (stop func() bool) {
-	h := i.hooks.Load()
-	for h == nil {
-		i.hooks.CompareAndSwap(nil, new(hooks))
-		h = i.hooks.Load()
-	}
-	added := h.add(f, i.Ended)
-	if added == nil {
-		f()
-		return func() bool { return false }
-	}
-	return func() bool { return h.remove(added) }
-}
-
-// runHooks calls what OnEnd arranged. The identity has ended.
-func (i *Identity) runHooks() {
-	h := i.hooks.Load()
-	if h == nil {
-		return
-	}
-	for one := range h.take() {
-		one.f()
-	}
-}
+func (i *Identity) OnEnd(f func()) (stop func() bool) { return i.onEnd.on(f, i.Ended) }
 
 // expired tells whether the identity is past its time, whether or not the store has noticed.
 func (s *state) expired(now instant) bool { return now >= s.expires }
