@@ -39,8 +39,9 @@ type call struct {
 	r    *http.Request
 	ctrl *http.ResponseController
 
-	start time.Time
-	unary bool // the response is a single message
+	start  time.Time
+	unary  bool  // the response is a single message
+	length int64 // of the request's body, -1 if it is not stated
 
 	active atomic.Bool   // something moved since the provider last looked
 	silent time.Duration // guarded by p.mu

@@ -39,7 +39,7 @@ func (p *Provider) Forward(w http.ResponseWriter, r *http.Request, how Call) Res
 	if err := checkRequest(r, how.Path); err != nil {
 		return Result{Class: ClassRefused, Err: err}
 	}
-	c := &call{Call: how, p: p, w: w, r: r, ctrl: http.NewResponseController(w), start: time.Now(), unary: isUnary(r)}
+	c := &call{Call: how, p: p, w: w, r: r, ctrl: http.NewResponseController(w), start: time.Now(), unary: isUnary(r), length: r.ContentLength}
 	if err := p.enter(c); err != nil {
 		return Result{Class: ClassUnavailable, Err: err, Retryable: true}
 	}
@@ -54,9 +54,12 @@ func (p *Provider) Forward(w http.ResponseWriter, r *http.Request, how Call) Res
 		c.end()
 		p.leave(c)
 	}()
-	if p.cfg.Handler != nil {
+	switch err := c.checkGet(); {
+	case err != nil:
+		c.fail(ClassRefused, err)
+	case p.cfg.Handler != nil:
 		c.dispatch(ctx)
-	} else {
+	default:
 		c.forward()
 	}
 	return c.result
@@ -66,13 +69,26 @@ func (p *Provider) Forward(w http.ResponseWriter, r *http.Request, how Call) Res
 func checkRequest(r *http.Request, path string) error {
 	switch {
 	case r.Method == http.MethodPost:
-	case r.Method != http.MethodGet, r.ContentLength != 0:
+	case r.Method != http.MethodGet, r.ContentLength > 0:
 		return fmt.Errorf("%w: %q", ErrMethod, r.Method)
 	}
 	if !validQuery(r.URL.RawQuery) {
 		return fmt.Errorf("%w: query", ErrPath)
 	}
 	return CheckPath(path)
+}
+
+// checkGet refuses a GET with a body. One whose length is not stated may still be
+// empty; then it is stated from now on.
+func (c *call) checkGet() error {
+	if c.r.Method != http.MethodGet || c.r.ContentLength == 0 {
+		return nil
+	}
+	if n, err := io.ReadFull(c.r.Body, make([]byte, 1)); n > 0 || !errors.Is(err, io.EOF) {
+		return fmt.Errorf("%w: GET with a body", ErrMethod)
+	}
+	c.length = 0
+	return nil
 }
 
 // isUnary reports whether a request is certainly one whose response is a single
@@ -98,7 +114,7 @@ func (c *call) forward() {
 	c.requestFields(list)
 	request := h2.Request{
 		Fields: list.fields,
-		End:    body != nil || c.r.ContentLength == 0,
+		End:    body != nil || c.length == 0,
 		Gather: c.unary,
 	}
 	if body != nil {
@@ -121,7 +137,7 @@ func (c *call) forward() {
 // readWhole reads the request's body if it is stated to be short. It returns nil
 // for a body that is empty or is to be sent as it comes.
 func (c *call) readWhole() (*h2.Buffer, error) {
-	n := c.r.ContentLength
+	n := c.length
 	if n <= 0 || n > wholeBody {
 		return nil, nil //nolint:nilnil // documented
 	}
@@ -197,8 +213,8 @@ func (c *call) requestFields(list *fieldList) {
 	c.p.cfg.Headers.Each(headers.Request, c.r.Header, func(name, value string) {
 		list.add(headers.Lower(name), value)
 	})
-	if c.r.ContentLength > 0 {
-		list.add("content-length", strconv.FormatInt(c.r.ContentLength, 10))
+	if c.length > 0 {
+		list.add("content-length", strconv.FormatInt(c.length, 10))
 	}
 	if c.CallerID != "" {
 		list.add(callerIDField, c.CallerID)

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/iotest"
 
@@ -139,6 +140,28 @@ func TestAudit_H35_GetWithQueryPasses(t *testing.T) {
 	})
 }
 
+// TestGetOfUnstatedLength has the end of an empty body come after the headers.
+func TestGetOfUnstatedLength(t *testing.T) {
+	t.Parallel()
+	everyWay(t, func(t *testing.T, memory bool) {
+		t.Helper()
+		g := newRig(t, rigConfig{memory: memory, handler: func(_ http.ResponseWriter, r *http.Request) {
+			if r.ContentLength != 0 {
+				t.Errorf("length %d", r.ContentLength)
+			}
+		}})
+		for body, want := range map[string]proxy.Class{"": proxy.ClassOK, "x": proxy.ClassRefused} {
+			req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, g.url("Call"), io.MultiReader(strings.NewReader(body)))
+			res, err := g.client.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			res.Body.Close()
+			g.wantClass(t, want)
+		}
+	})
+}
+
 func TestAudit_H38_OtherMethodsAreRefused(t *testing.T) {
 	t.Parallel()
 	everyWay(t, func(t *testing.T, memory bool) {
@@ -189,17 +212,21 @@ func TestErrorStatusPasses(t *testing.T) {
 	t.Parallel()
 	everyWay(t, func(t *testing.T, memory bool) {
 		t.Helper()
+		var answer atomic.Int64
 		g := newRig(t, rigConfig{memory: memory, handler: func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "application/json")
-			w.WriteHeader(http.StatusTooManyRequests)
+			w.WriteHeader(int(answer.Load()))
 			_, _ = io.WriteString(w, `{"code":"resource_exhausted"}`)
 		}})
-		res, got := g.post(t, unaryType, strings.NewReader("x"))
-		if res.StatusCode != http.StatusTooManyRequests || string(got) != `{"code":"resource_exhausted"}` {
-			t.Errorf("status %d, body %q", res.StatusCode, got)
-		}
-		if r := g.wantClass(t, proxy.ClassOK); r.Status != http.StatusTooManyRequests {
-			t.Errorf("result %+v", r)
+		for _, status := range []int{http.StatusBadRequest, http.StatusTooManyRequests, http.StatusServiceUnavailable, 600, 999} {
+			answer.Store(int64(status))
+			res, got := g.post(t, unaryType, strings.NewReader("x"))
+			if res.StatusCode != status || string(got) != `{"code":"resource_exhausted"}` {
+				t.Errorf("status %d, body %q, want status %d", res.StatusCode, got, status)
+			}
+			if r := g.wantClass(t, proxy.ClassOK); r.Status != status {
+				t.Errorf("result %+v", r)
+			}
 		}
 	})
 }

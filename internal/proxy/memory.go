@@ -56,7 +56,7 @@ func (c *call) memoryRequest(ctx context.Context) *http.Request {
 		ProtoMajor:    2,
 		Header:        header,
 		Body:          memoryBody{ReadCloser: c.r.Body, call: c},
-		ContentLength: c.r.ContentLength,
+		ContentLength: c.length,
 		RequestURI:    c.Path,
 	}
 	return r.WithContext(ctx)

@@ -39,9 +39,10 @@ func (c *call) respond(s *h2.Stream) {
 }
 
 // forwardable reports whether a final response of that status is passed on: an
-// answer or an error, no redirect.
+// answer or an error, no redirect. What an unknown status means is for the caller
+// to say.
 func forwardable(status int) bool {
-	return status >= http.StatusOK && status < http.StatusMultipleChoices || status >= http.StatusBadRequest && status < 600
+	return status >= http.StatusOK && status < http.StatusMultipleChoices || status >= http.StatusBadRequest
 }
 
 // addFields adds the fields that pass to header, their names with the prefix.
