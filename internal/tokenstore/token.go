@@ -2,8 +2,8 @@ package tokenstore
 
 import (
 	"crypto/sha256"
+	"crypto/subtle"
 	"encoding/base64"
-	"encoding/binary"
 	"fmt"
 	"io"
 )
@@ -24,18 +24,12 @@ func digestOf(token string) (sum digest, wellFormed bool) {
 	return sha256.Sum256(buf[:]), len(token) == tokenLength
 }
 
-// equal tells in constant time whether two digests are the same. It goes word by word, which takes a
-// tenth of the time that subtle.ConstantTimeCompare takes byte by byte; every verification does it twice.
+// equal tells in constant time whether two digests are the same.
 func (d *digest) equal(other *digest) bool {
-	const word = 8
-	var differences uint64
-	for i := 0; i < len(d); i += word {
-		differences |= binary.NativeEndian.Uint64(d[i:]) ^ binary.NativeEndian.Uint64(other[i:])
-	}
-	return differences == 0
+	return subtle.ConstantTimeCompare(d[:], other[:]) == 1
 }
 
-// Fingerprint is the SHA-256 of a peer's certificate in DER, as in RFC 8705. The zero value means no
+// Fingerprint is a SHA-256 that stands for a peer's certificate, as in RFC 8705. The zero value means no
 // certificate.
 type Fingerprint [sha256.Size]byte
 
