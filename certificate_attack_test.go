@@ -271,12 +271,14 @@ func TestAudit_GAPPINNING_HostDialsThePinnedPluginOnly(t *testing.T) {
 		server func(host *pkiHost, own *tls.Certificate) *tls.Certificate
 		ok     bool
 	}{
-		"its own key":            {true, func(_ *pkiHost, own *tls.Certificate) *tls.Certificate { return own }, true},
-		"its own key, renewed":   {true, func(h *pkiHost, own *tls.Certificate) *tls.Certificate { return h.ca.reissue(t, own) }, true},
-		"another key":            {true, func(h *pkiHost, _ *tls.Certificate) *tls.Certificate { return h.ca.issue(t, named(identity)) }, false},
-		"another key, no pin":    {false, func(h *pkiHost, _ *tls.Certificate) *tls.Certificate { return h.ca.issue(t, named(identity)) }, true},
-		"another plugin":         {false, func(h *pkiHost, _ *tls.Certificate) *tls.Certificate { return h.ca.issue(t, named(identity+"2")) }, false},
-		"nobody's certificate":   {false, func(h *pkiHost, _ *tls.Certificate) *tls.Certificate { return h.ca.issue(t, func(*x509.Certificate) {}) }, false},
+		"its own key":          {true, func(_ *pkiHost, own *tls.Certificate) *tls.Certificate { return own }, true},
+		"its own key, renewed": {true, func(h *pkiHost, own *tls.Certificate) *tls.Certificate { return h.ca.reissue(t, own) }, true},
+		"another key":          {true, func(h *pkiHost, _ *tls.Certificate) *tls.Certificate { return h.ca.issue(t, named(identity)) }, false},
+		"another key, no pin":  {false, func(h *pkiHost, _ *tls.Certificate) *tls.Certificate { return h.ca.issue(t, named(identity)) }, true},
+		"another plugin":       {false, func(h *pkiHost, _ *tls.Certificate) *tls.Certificate { return h.ca.issue(t, named(identity+"2")) }, false},
+		"nobody's certificate": {false, func(h *pkiHost, _ *tls.Certificate) *tls.Certificate {
+			return h.ca.issue(t, func(*x509.Certificate) {})
+		}, false},
 		"of a strange authority": {false, func(*pkiHost, *tls.Certificate) *tls.Certificate { return newAuthCA(t).issue(t, named(identity)) }, false},
 	} {
 		t.Run(name, func(t *testing.T) {

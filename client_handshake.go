@@ -64,10 +64,10 @@ func (c *Client) adopt(x *exchange) error {
 	}
 	isNew := c.identity.runtimeID != x.identity.runtimeID
 	c.adoptLocked(x)
-	changed := c.changed
+	changed, warnings := c.changed, c.warnings
 	c.mu.Unlock()
-	for _, w := range x.resp.GetWarnings() {
-		c.cfg.Logger.Warn("the host warns", keyReason, printable(w))
+	for _, w := range warnings {
+		c.cfg.Logger.Warn("the host warns", keyReason, w)
 	}
 	if isNew && changed != nil {
 		changed()
@@ -77,7 +77,7 @@ func (c *Client) adopt(x *exchange) error {
 
 func (c *Client) adoptLocked(x *exchange) {
 	c.identity, c.ready = x.identity, true
-	c.version, c.warnings = x.resp.GetAppProtocolVersion(), x.resp.GetWarnings()
+	c.version, c.warnings = x.resp.GetAppProtocolVersion(), boundedWarnings(x.resp.GetWarnings())
 	c.plugins = map[string]*connectpluginv1.PluginInfo{}
 	for _, p := range x.resp.GetPlugins() {
 		c.plugins[p.GetName()] = p
@@ -91,9 +91,22 @@ func (c *Client) adoptLocked(x *exchange) {
 	}
 }
 
+// maxWarnings is more than a host has to say about one handshake.
+const maxWarnings = 1024
+
+// boundedWarnings returns what the client's operator gets to see of a host's
+// warnings: so many, so long, and nothing that could forge a log line.
+func boundedWarnings(from []string) []string {
+	out := make([]string, min(len(from), maxWarnings))
+	for i := range out {
+		out[i] = printable(from[i])
+	}
+	return out
+}
+
 // Renewal times.
 const (
-	renewAfter    = 2.0 / 3 // of the lifetime that is left
+	renewAfter = 2.0 / 3 // of the lifetime that is left
 	renewFloor = 100 * time.Millisecond
 )
 
@@ -147,7 +160,8 @@ func (x *exchange) run(ctx context.Context, host *url.URL) error {
 		req.Header().Set(headerAuthorization, bearerPrefix+x.current.token)
 	}
 	client := connectpluginv1connect.NewHandshakeServiceClient(x.conn.client, host.String(),
-		connect.WithInterceptors(x.cfg.Interceptors...), connect.WithReadMaxBytes(maxHostMessage))
+		connect.WithInterceptors(x.cfg.Interceptors...), connect.WithReadMaxBytes(maxHostMessage),
+		connect.WithAcceptCompression(compressionGzip, nil, nil))
 	resp, err := client.Handshake(ctx, req)
 	if err != nil {
 		return x.explain(err)
@@ -155,6 +169,10 @@ func (x *exchange) run(ctx context.Context, host *url.URL) error {
 	x.resp = resp.Msg
 	return x.check()
 }
+
+// compressionGzip is what the answer to a handshake must not be in: a stranger's
+// answer could swell to far more than the client would read.
+const compressionGzip = "gzip"
 
 // prepare builds the request and proves it.
 func (x *exchange) prepare() error {
@@ -188,8 +206,13 @@ func (x *exchange) prepare() error {
 	return signHandshakeRequest(x.req, c.Secret, x.binding)
 }
 
-// explain says in words what a refusal means.
+// explain says in words what a refusal means. Of the host's own words it keeps
+// what fits a log line.
 func (x *exchange) explain(err error) error {
+	var coded *connect.Error
+	if errors.As(err, &coded) && connect.IsWireError(err) {
+		err = connect.NewError(coded.Code(), errors.New(printable(coded.Message())))
+	}
 	switch connect.CodeOf(err) {
 	case connect.CodeUnauthenticated:
 		return fmt.Errorf("%w: the host does not accept self id %q: it may not be in the host's policy, or its secret or "+
@@ -230,7 +253,11 @@ func (x *exchange) check() error {
 	x.identity = identity{runtimeID: m.GetRuntimeId(), token: m.GetRuntimeToken()}
 	if e := m.GetTokenExpiresAt(); e != nil {
 		if err := e.CheckValid(); err != nil {
-			return errors.Join(ErrHostNotTrusted, err)
+			return fmt.Errorf("%w: token_expires_at: %w", ErrHostNotTrusted, err)
+		}
+		if e.AsTime().Before(x.req.GetIssuedAt().AsTime()) {
+			return fmt.Errorf("%w: its token ended before it was asked for, at %s; compare the clocks",
+				ErrHostNotTrusted, e.AsTime().Format(time.RFC3339))
 		}
 		x.identity.expires = e.AsTime()
 	}

@@ -1,0 +1,385 @@
+package connectplugin_test
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"runtime"
+	"runtime/metrics"
+	"strings"
+	"testing"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/dynamicpb"
+
+	connectplugin "github.com/masegraye/connect-plugin-go"
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
+	"github.com/masegraye/connect-plugin-go/internal/hosttest"
+)
+
+// Sizes beyond every bound of a field and within that of a message.
+const (
+	hugeText  = 64 << 10
+	hugeCount = 20_000
+)
+
+// honestRequests are requests that a host accepts from a plugin with every right.
+func honestRequests() map[string]proto.Message {
+	return map[string]proto.Message{
+		connectpluginv1connect.HandshakeServiceHandshakeProcedure:         freshRequest("api"),
+		connectpluginv1connect.PluginLifecycleReportHealthProcedure:       &connectpluginv1.ReportHealthRequest{State: connectpluginv1.HealthState_HEALTH_STATE_HEALTHY},
+		connectpluginv1connect.ServiceRegistryRegisterServiceProcedure:    &connectpluginv1.RegisterServiceRequest{ServiceType: "logger", Version: "1.0.0", EndpointPath: "/a/"},
+		connectpluginv1connect.ServiceRegistryDiscoverServiceProcedure:    &connectpluginv1.DiscoverServiceRequest{ServiceType: "logger"},
+		connectpluginv1connect.ServiceRegistryWatchServiceProcedure:       &connectpluginv1.WatchServiceRequest{ServiceType: "logger"},
+		connectpluginv1connect.CapabilityBrokerRequestCapabilityProcedure: &connectpluginv1.RequestCapabilityRequest{CapabilityType: "logger"},
+		connectpluginv1connect.HealthServiceCheckProcedure:                &connectpluginv1.HealthCheckRequest{},
+		connectpluginv1connect.HealthServiceWatchProcedure:                &connectpluginv1.HealthCheckRequest{},
+		// Nobody's registration: refused for that, and not for its size.
+		connectpluginv1connect.ServiceRegistryUnregisterServiceProcedure: &connectpluginv1.UnregisterServiceRequest{RegistrationId: "reg-1"},
+	}
+}
+
+// oversize is one field of a message beyond its bound.
+type oversize struct {
+	name  string
+	apply func(protoreflect.Message)
+}
+
+// oversizes lists what can be too large about a message, at any depth: each string,
+// each list and its elements, each map, its keys and its values.
+func oversizes(d protoreflect.MessageDescriptor) []oversize {
+	var out []oversize
+	add := func(f protoreflect.FieldDescriptor, what string, apply func(protoreflect.Message)) {
+		out = append(out, oversize{f.TextName() + what, apply})
+	}
+	fields := d.Fields()
+	for i := range fields.Len() {
+		f := fields.Get(i)
+		switch {
+		case f.IsMap():
+			long := protoreflect.ValueOfString(strings.Repeat("a", hugeText))
+			short := protoreflect.ValueOfString("a")
+			add(f, ": a key", func(m protoreflect.Message) { m.Mutable(f).Map().Set(long.MapKey(), short) })
+			add(f, ": a value", func(m protoreflect.Message) { m.Mutable(f).Map().Set(short.MapKey(), long) })
+			add(f, ": entries", func(m protoreflect.Message) {
+				for i := range hugeCount {
+					m.Mutable(f).Map().Set(protoreflect.ValueOfString(fmt.Sprintf("key-%d", i)).MapKey(), short)
+				}
+			})
+		case f.IsList():
+			add(f, ": elements", func(m protoreflect.Message) {
+				for i := range hugeCount {
+					m.Mutable(f).List().Append(sample(f, m, i))
+				}
+			})
+			if f.Message() == nil {
+				add(f, ": an element", func(m protoreflect.Message) { m.Mutable(f).List().Append(huge(f)) })
+				continue
+			}
+			for _, o := range oversizes(f.Message()) {
+				add(f, "[0]."+o.name, func(m protoreflect.Message) {
+					m.Mutable(f).List().Append(sample(f, m, 0))
+					o.apply(m.Mutable(f).List().Get(0).Message())
+				})
+			}
+		case f.Message() != nil:
+			for _, o := range oversizes(f.Message()) {
+				add(f, "."+o.name, func(m protoreflect.Message) { o.apply(m.Mutable(f).Message()) })
+			}
+		case f.Kind() == protoreflect.StringKind || f.Kind() == protoreflect.BytesKind:
+			add(f, "", func(m protoreflect.Message) { m.Set(f, huge(f)) })
+		}
+	}
+	return out
+}
+
+func huge(f protoreflect.FieldDescriptor) protoreflect.Value {
+	if f.Kind() == protoreflect.BytesKind {
+		return protoreflect.ValueOfBytes(make([]byte, hugeText))
+	}
+	return protoreflect.ValueOfString(strings.Repeat("a", hugeText))
+}
+
+// sample returns the i-th element for a list, as good as any.
+func sample(f protoreflect.FieldDescriptor, m protoreflect.Message, i int) protoreflect.Value {
+	if f.Message() == nil {
+		return protoreflect.ValueOfString(fmt.Sprintf("name-%d", i))
+	}
+	e := m.Mutable(f).List().NewElement()
+	fields := f.Message().Fields()
+	for j := range fields.Len() {
+		switch g := fields.Get(j); {
+		case g.Kind() != protoreflect.StringKind:
+		case strings.Contains(g.TextName(), "version"):
+			e.Message().Set(g, protoreflect.ValueOfString("1.0.0"))
+		case strings.Contains(g.TextName(), "path"):
+			e.Message().Set(g, protoreflect.ValueOfString("/a/"))
+		default:
+			e.Message().Set(g, protoreflect.ValueOfString(fmt.Sprintf("name-%d", i)))
+		}
+	}
+	return e
+}
+
+// boundedByMessage are the fields whose only bound is that of their message. None
+// of them is kept longer than its call.
+var boundedByMessage = map[protoreflect.Name]bool{
+	"UnregisterServiceRequest.registration_id": true,
+	"WatchServiceRequest.epoch":                true,
+	"HealthCheckRequest.service":               true,
+}
+
+// boundsHost is a host with a plugin that has every right.
+func boundsHost(t *testing.T) (host *hosttest.Host, header http.Header) {
+	t.Helper()
+	host = hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.Policy = unproven("api")
+		c.CapabilityBroker = connectplugin.NewCapabilityBroker("")
+		c.CapabilityBroker.RegisterCapability(newLoggerCapability(&recordingLogger{}))
+		c.Logger = nil
+		c.Limits.MaxIdentitiesPerSelfID, c.Limits.MaxGrantsPerIdentity = 10_000, 10_000
+	})
+	resp, err := handshakeClient(t, host).Handshake(t.Context(), connect.NewRequest(oldRequest("api")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return host, identityHeader(resp.Msg.GetRuntimeId(), resp.Msg.GetRuntimeToken())
+}
+
+// header is what goes with a call: a handshake with an identity would renew that.
+func (p procedure) header(identity http.Header) http.Header {
+	if p.isHandshake() {
+		return http.Header{}
+	}
+	return identity
+}
+
+// Every string, list and map of every message has a bound, whichever service it is
+// for. Fields to come are in it by themselves.
+func TestAudit_PROTO21_EveryFieldHasABound(t *testing.T) {
+	t.Parallel()
+	host, header := boundsHost(t)
+	client := host.Stranger(t)
+	honest := honestRequests()
+	for _, p := range hostProcedures() {
+		base := honest[p.path]
+		if base == nil {
+			t.Errorf("%s: this test has no honest request for it", p.path)
+			continue
+		}
+		wantHonest := func(when string) {
+			if err := p.call(t.Context(), client, host.URL, p.header(header), mustMarshal(t, base)); err != nil && connect.CodeOf(err) != wantsCode(p) {
+				t.Errorf("%s, %s: %v", p.path, when, err)
+			}
+		}
+		wantHonest("before")
+		for _, o := range oversizes(p.input) {
+			msg := dynamicpb.NewMessage(p.input)
+			mustParse(t, mustMarshal(t, base), msg)
+			o.apply(msg)
+			for protocol, opts := range rpcProtocols {
+				err := p.call(t.Context(), client, host.URL, p.header(header), mustMarshal(t, msg), opts...)
+				if boundedByMessage[p.input.Name()+"."+protoreflect.Name(o.name)] {
+					continue
+				}
+				if connect.CodeOf(err) != connect.CodeInvalidArgument {
+					t.Errorf("%s: %s over %s: %s, want invalid_argument", p.path, o.name, protocol, cut(err))
+				}
+				if err != nil && len(err.Error()) > 1024 {
+					t.Errorf("%s: %s over %s: the error has %d bytes", p.path, o.name, protocol, len(err.Error()))
+				}
+			}
+		}
+		wantHonest("after")
+	}
+}
+
+// cut shortens what goes to the test's log.
+func cut(err error) string { return fmt.Sprintf("%.200v", err) }
+
+// gzipOf compresses n zeros.
+func gzipOf(t *testing.T, n int64) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	w, err := gzip.NewWriterLevel(&out, gzip.BestCompression)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.CopyN(w, zeros{}, n); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
+}
+
+// wire is one way to put a body on the wire.
+type wire struct {
+	protocol, contentType string
+	enveloped             bool
+	encoding              string // the header that names the compression
+}
+
+// wiresOf lists the ways to call a procedure.
+func wiresOf(p procedure) []wire {
+	out := []wire{
+		{"grpc", "application/grpc+proto", true, "Grpc-Encoding"},
+		{"grpc-web", "application/grpc-web+proto", true, "Grpc-Encoding"},
+	}
+	if p.stream {
+		return append(out, wire{"connect", "application/connect+proto", true, "Connect-Content-Encoding"})
+	}
+	return append(out, wire{"connect", "application/proto", false, "Content-Encoding"})
+}
+
+// send posts a body as it is and returns the answer's status in the protocol.
+func (w wire) send(ctx context.Context, t *testing.T, client *http.Client, url string, header http.Header, body []byte, compressed bool) string {
+	t.Helper()
+	if w.enveloped {
+		prefix := make([]byte, 5)
+		if compressed {
+			prefix[0] = 1
+		}
+		binary.BigEndian.PutUint32(prefix[1:], uint32(len(body)))
+		body = append(prefix, body...)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header = maps.Clone(header)
+	req.Header.Set("Content-Type", w.contentType)
+	if compressed {
+		req.Header.Set(w.encoding, "gzip")
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return "transport: " + cut(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if err != nil {
+		return "body: " + cut(err)
+	}
+	if w.protocol == "connect" && w.enveloped && len(answer) > 5 && answer[0]&1 != 0 {
+		if plain, err := gzip.NewReader(bytes.NewReader(answer[5:])); err == nil {
+			answer, _ = io.ReadAll(io.LimitReader(plain, 1<<20))
+		}
+	}
+	return fmt.Sprintf("%d %s %s %s", resp.StatusCode, resp.Header.Get("Grpc-Status"), resp.Trailer.Get("Grpc-Status"), answer)
+}
+
+// exhausted reports whether an answer says resource_exhausted, in any protocol.
+func exhausted(answer string) bool {
+	return strings.Contains(answer, `"code":"resource_exhausted"`) || strings.Contains(answer, "grpc-status: 8") ||
+		strings.HasPrefix(answer, "200 8 ") || strings.HasPrefix(answer, "200  8 ")
+}
+
+// allocated is how many bytes this process has allocated so far.
+func allocated() uint64 {
+	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
+	metrics.Read(sample)
+	return sample[0].Value.Uint64()
+}
+
+// liveHeap is how many bytes are in use after a collection.
+func liveHeap() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
+// A message beyond the limit is refused before it is decoded and while it is
+// decompressed, by every procedure in every protocol, and costs the host no more
+// memory than the limit allows. It does not run in parallel: it measures.
+func TestAudit_PROTO21_H47_BombsAreRefused(t *testing.T) { //nolint:paralleltest // measures memory
+	host, header := boundsHost(t)
+	client := host.Stranger(t)
+	const perRequest = 12 << 20 // what a message of 1 MiB, compressed and not, may take with all its buffers
+	bombs := map[string]struct {
+		body       []byte
+		compressed bool
+	}{
+		"64 MiB of zeros, compressed":          {gzipOf(t, 64<<20), true},
+		"just beyond the limit, compressed":    {gzipOf(t, 1<<20+1), true},
+		"just beyond the limit":                {make([]byte, 1<<20+1), false},
+		"far beyond the limit":                 {make([]byte, 4<<20), false},
+		"far beyond the limit, no gzip at all": {make([]byte, 4<<20), true},
+	}
+	for name, bomb := range bombs {
+		before, heap, count := allocated(), liveHeap(), 0
+		for _, p := range hostProcedures() {
+			for _, w := range wiresOf(p) {
+				count++
+				if answer := w.send(t.Context(), t, client, host.URL+p.path, p.header(header), bomb.body, bomb.compressed); !exhausted(answer) {
+					t.Errorf("%s: %s over %s: %.200q, want resource_exhausted", name, p.path, w.protocol, answer)
+				}
+			}
+		}
+		own := uint64(len(bomb.body)) + 1<<20 // what this client copies
+		if used := (allocated() - before) / uint64(count); used > perRequest+own {
+			t.Errorf("%s: %d KiB allocated for each request, want at most %d", name, used>>10, (perRequest+own)>>10)
+		}
+		if after := liveHeap(); after > heap+32<<20 {
+			t.Errorf("%s: the heap grew from %d to %d KiB", name, heap>>10, after>>10)
+		}
+	}
+	// A length that nobody will send takes no room in advance.
+	before := allocated()
+	for _, p := range hostProcedures() {
+		for _, w := range wiresOf(p) {
+			if !w.enveloped {
+				continue
+			}
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, host.URL+p.path, strings.NewReader("\x00\xff\xff\xff\xff"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header = maps.Clone(p.header(header))
+			req.Header.Set("Content-Type", w.contentType)
+			resp, err := client.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = io.Copy(io.Discard, resp.Body)
+			_ = resp.Body.Close()
+		}
+	}
+	if used := allocated() - before; used > 64<<20 {
+		t.Errorf("lengths without a message: %d KiB allocated", used>>10)
+	}
+	for _, p := range hostProcedures() {
+		if wantsCode(p) != 0 {
+			continue
+		}
+		body := mustMarshal(t, honestRequests()[p.path])
+		if err := p.call(t.Context(), client, host.URL, p.header(header), body, connect.WithSendGzip()); err != nil {
+			t.Errorf("%s, an honest message, compressed: %v", p.path, err)
+		}
+	}
+}
+
+// wantsCode is how a host answers the honest request, zero for success.
+func wantsCode(p procedure) connect.Code {
+	if p.path == connectpluginv1connect.ServiceRegistryUnregisterServiceProcedure {
+		return connect.CodeNotFound
+	}
+	return 0
+}
