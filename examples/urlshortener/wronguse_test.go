@@ -302,9 +302,8 @@ func TestPlugin_HostNotThereYet(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	if _, err := s.Start(t.Context(), "host", "listening on ", "-addr", addr, "-dir", s.Dir, "-policy", s.PolicyFile()); err != nil {
-		t.Fatal(err)
-	}
+	s.Addr = addr
+	startAll(t, s)
 
 	ctx, cancel := context.WithTimeout(t.Context(), wait)
 	defer cancel()

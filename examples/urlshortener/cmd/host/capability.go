@@ -78,6 +78,7 @@ func (c *logCapability) Connect(ctx context.Context) {
 			var conn *connectplugin.ServiceConn
 			if conn, err = c.client.Service(ctx, "logger", ""); err == nil {
 				c.logger.Store(&loggerClient{service.NewLoggerServiceClient(conn.HTTPClient(), conn.BaseURL())})
+				c.log.Info("the host passes on what plugins log")
 
 				return
 			}

@@ -4,6 +4,7 @@
 package stack
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,6 +38,8 @@ func Build(ctx context.Context, bin string) error {
 type Stack struct {
 	// Dir is a directory for this stack alone, Bin where Build built.
 	Dir, Bin string
+	// Addr is where the host listens. Empty means a free port.
+	Addr string
 	// URL is the host's, once it was started.
 	URL string
 	// Processes are those that were started, by name: of several, the last one.
@@ -65,6 +68,10 @@ func (s *Stack) Enrol(ctx context.Context) error {
 
 // Start starts a program of the stack and waits until it says something.
 func (s *Stack) Start(ctx context.Context, name, says string, args ...string) (*process.Process, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+
 	p, err := process.Start(s.Dir, filepath.Join(s.Bin, name), args...)
 	if err != nil {
 		return nil, err
@@ -84,11 +91,12 @@ func (s *Stack) Start(ctx context.Context, name, says string, args ...string) (*
 	return p, err
 }
 
-// StartHost starts the host at a free port.
+// StartHost starts the host and waits until it is its own client.
 func (s *Stack) StartHost(ctx context.Context) error {
 	const says = "listening on "
 
-	p, err := s.Start(ctx, "host", says, "-addr", "127.0.0.1:0", "-dir", s.Dir, "-policy", s.PolicyFile())
+	p, err := s.Start(ctx, "host", "the host passes on what plugins log",
+		"-addr", cmp.Or(s.Addr, "127.0.0.1:0"), "-dir", s.Dir, "-policy", s.PolicyFile())
 	if err != nil {
 		return err
 	}
