@@ -10,9 +10,8 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
 )
 
+// It measures the heap, so no other test runs beside it.
 func TestAudit_REG10_StalledWatcher(t *testing.T) {
-	t.Parallel()
-
 	var behind []catalog.Change
 
 	c := offers(t, catalog.Config{RingSize: 32, Observe: func(change catalog.Change) {
