@@ -8,8 +8,9 @@ GO ?= go
 # How long each fuzz target runs, and how long each benchmark.
 FUZZTIME ?= 10s
 BENCHTIME ?= 1s
-# What golangci-lint looks at.
+# What golangci-lint looks at, and flags of bench-router.
 LINTFLAGS ?=
+BENCHFLAGS ?=
 
 # Everything that is built but not committed lies here, outside the tree.
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/connectplugin
@@ -95,6 +96,10 @@ fuzz: ## run every fuzz target for FUZZTIME each (10s)
 .PHONY: bench
 bench: ## run every benchmark for BENCHTIME each (1s)
 	@for m in $(MODULES); do echo "== bench $$m"; (cd "$$m" && $(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) -timeout 30m ./...) || exit 1; done
+
+.PHONY: bench-router
+bench-router: ## measure routed calls against direct ones and against a bare reverse proxy (5 minutes)
+	@mkdir -p $(CACHE) && cd bench && $(GO) build -o $(CACHE)/bench-router ./router && $(CACHE)/bench-router $(BENCHFLAGS)
 
 .PHONY: cover
 cover: ## measure what the tests of the library cover, and write a page that shows it
