@@ -86,7 +86,7 @@ func editPolicy(t *testing.T, s *stack.Stack, name string, plugin map[string]any
 	}
 }
 
-// says starts a program that must end with code 1 and say something.
+// refuses starts a program that must end with code 1 and say what is wanted.
 func refuses(t *testing.T, dir, program string, args []string, want ...string) {
 	t.Helper()
 
