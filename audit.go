@@ -20,6 +20,7 @@ const (
 	AuditRenewed        AuditKind = "renewed"         // an identity's token was renewed
 	AuditEnded          AuditKind = "ended"           // an identity ended
 	AuditGranted        AuditKind = "granted"         // a capability was granted
+	AuditRevoked        AuditKind = "revoked"         // a capability grant was revoked
 	AuditRegistered     AuditKind = "registered"      // a service was registered
 	AuditUnregistered   AuditKind = "unregistered"    // a service was withdrawn
 	AuditConflict       AuditKind = "conflict"        // a service type belongs to another plugin
@@ -70,7 +71,7 @@ func (a *auditor) record(e AuditEvent) {
 	switch e.Kind {
 	case AuditAuthFailed, AuditDenied, AuditLimited, AuditConflict:
 		level = slog.LevelWarn
-	case AuditIssued, AuditRenewed, AuditEnded, AuditGranted, AuditRegistered, AuditUnregistered, AuditWatcherDropped, AuditPolicyChanged:
+	case AuditIssued, AuditRenewed, AuditEnded, AuditGranted, AuditRevoked, AuditRegistered, AuditUnregistered, AuditWatcherDropped, AuditPolicyChanged:
 	}
 	a.log.LogAttrs(context.Background(), level, "audit",
 		slog.String(keyKind, string(e.Kind)), slog.String(keyPeer, e.Peer),

@@ -1,8 +1,8 @@
 package connectplugin
 
 import (
-	"cmp"
 	"context"
+	"errors"
 	"maps"
 	"net/http"
 	"net/url"
@@ -163,15 +163,14 @@ func (b *CapabilityBroker) grant(ctx context.Context, owner *tokenstore.Identity
 	capType, version := handler.CapabilityType(), handler.Version()
 	grant, token, err := b.store().IssueGrant(owner, capType, version, b.ttl())
 	if err != nil {
-		b.note(ctx, AuditLimited, req.Spec().Procedure, capType, err.Error())
-		return nil, connect.NewError(connect.CodeResourceExhausted, errTooMany)
+		return nil, b.grantError(ctx, err, capType, req.Spec().Procedure)
 	}
 	if h := b.bound.Load(); owner != nil && !h.mayUse(owner, capType) {
 		// Policy changed while the grant was being made.
 		h.store.RevokeGrant(grant.ID)
 		return nil, connect.NewError(connect.CodeNotFound, errNotAvailable)
 	}
-	b.note(ctx, AuditGranted, req.Spec().Procedure, capType, req.Msg.GetReason())
+	b.note(ctx, AuditGranted, req.Spec().Procedure, capType, "grant "+grant.ID+": "+req.Msg.GetReason())
 	return connect.NewResponse(&connectpluginv1.RequestCapabilityResponse{Grant: &connectpluginv1.CapabilityGrant{
 		GrantId:        grant.ID,
 		EndpointUrl:    b.base(ctx) + pathCapabilities + capType + "/" + grant.ID,
@@ -180,6 +179,29 @@ func (b *CapabilityBroker) grant(ctx context.Context, owner *tokenstore.Identity
 		Version:        version,
 		ExpiresAt:      timestamppb.New(grant.ExpiresAt),
 	}}), nil
+}
+
+func (b *CapabilityBroker) grantError(ctx context.Context, err error, capType, procedure string) error {
+	switch {
+	case errors.Is(err, tokenstore.ErrTooManyGrants):
+		b.note(ctx, AuditLimited, procedure, capType, err.Error())
+		return connect.NewError(connect.CodeResourceExhausted, errTooMany)
+	case errors.Is(err, tokenstore.ErrEnded):
+		return connect.NewError(connect.CodeUnauthenticated, errUnauthenticated)
+	}
+	return connect.NewError(connect.CodeInternal, errNotAvailable)
+}
+
+// RevokeGrant ends one grant at once, and the calls in flight that came with it.
+// The id is in the audit event of the grant; in the proto message it is grant_id.
+// It reports whether the grant lived. The plugin may ask for another one as long
+// as policy allows it the capability.
+func (b *CapabilityBroker) RevokeGrant(grantID string) bool {
+	ok := b.store().RevokeGrant(grantID)
+	if ok {
+		b.note(context.Background(), AuditRevoked, "", grantID, "capability grant")
+	}
+	return ok
 }
 
 func (b *CapabilityBroker) ttl() time.Duration {
@@ -205,97 +227,4 @@ func (b *CapabilityBroker) base(ctx context.Context) string {
 		scheme = "http"
 	}
 	return scheme + "://" + p.authority
-}
-
-// serveCapability serves a call that comes with a grant:
-// /capabilities/{type}/{grant}/… on the wire.
-func (b *CapabilityBroker) serveCapability(w http.ResponseWriter, r *http.Request) {
-	capType, grantID, rest := splitCapabilityPath(r.URL.Path)
-	grant, err := b.verifyGrant(r, capType, grantID)
-	if err != nil {
-		b.note(r.Context(), AuditAuthFailed, r.URL.Path, capType, err.Error())
-		refuse(w, r, connect.CodeUnauthenticated, errUnauthenticated)
-		return
-	}
-	handler, ok := b.lookup(capType)
-	ctx := r.Context()
-	h := b.bound.Load()
-	if ok && grant.Owner != nil {
-		ok = h.mayUse(grant.Owner, capType)
-		ctx = withCaller(ctx, &caller{id: grant.Owner, hub: h})
-	}
-	if !ok || handler.Version() != grant.Version {
-		refuse(w, r, connect.CodeNotFound, errNotAvailable)
-		return
-	}
-	if p, ok := peerFrom(ctx); ok && !h.allowRate(ctx, p, grant.Owner, accessGrant) {
-		refuse(w, r, connect.CodeResourceExhausted, errTooMany)
-		return
-	}
-	b.dispatch(ctx, grant, handler, rest, w, r)
-}
-
-// dispatch runs the capability in a context that ends with the grant's owner.
-func (b *CapabilityBroker) dispatch(ctx context.Context, grant *tokenstore.Grant, handler http.Handler, rest string, w http.ResponseWriter, r *http.Request) {
-	ctx, running := newCall(ctx, w)
-	defer running.done()
-	if grant.Owner != nil {
-		defer grant.Owner.OnEnd(func() { running.end(errIdentityEnded) })()
-		release, ok := b.bound.Load().hold(running, func(book *ruleBook) bool { return book.mayUse(grant.Owner, grant.Type) })
-		if !ok {
-			refuse(w, r, connect.CodeNotFound, errNotAvailable)
-			return
-		}
-		defer release()
-	}
-	out := r.WithContext(ctx)
-	out.URL = new(url.URL)
-	*out.URL = *r.URL
-	out.URL.Path = cmp.Or(rest, "/")
-	out.RequestURI = out.URL.RequestURI()
-	out.Header = r.Header.Clone()
-	for _, name := range []string{headerAuthorization, headerRuntimeID, "Cookie", "Proxy-Authorization"} {
-		out.Header.Del(name)
-	}
-	out.Body = http.MaxBytesReader(w, r.Body, b.bound.Load().config().Limits.MaxCallBytes)
-	handler.ServeHTTP(w, out)
-}
-
-// splitCapabilityPath splits /capabilities/{type}/{grant}/rest.
-func splitCapabilityPath(path string) (capType, grantID, rest string) {
-	path = strings.TrimPrefix(path, pathCapabilities)
-	capType, path, _ = strings.Cut(path, "/")
-	grantID, rest, ok := strings.Cut(path, "/")
-	if ok {
-		rest = "/" + rest
-	}
-	return capType, grantID, rest
-}
-
-// errGrantElsewhere says that a grant was used for what it was not given.
-const errGrantElsewhere = refused("the grant is for another capability or another caller")
-
-// verifyGrant proves the grant that the request claims.
-func (b *CapabilityBroker) verifyGrant(r *http.Request, capType, grantID string) (*tokenstore.Grant, error) {
-	var token string
-	if auth := r.Header[headerAuthorization]; len(auth) == 1 {
-		token, _ = bearer(auth[0])
-	}
-	var fp tokenstore.Fingerprint
-	if p, ok := peerFrom(r.Context()); ok {
-		fp = p.fingerprint()
-	}
-	grant, err := b.store().VerifyGrant(grantID, token, fp)
-	if err != nil {
-		return nil, err
-	}
-	if grant.Type != capType {
-		return nil, errGrantElsewhere
-	}
-	if ids := r.Header[headerRuntimeID]; len(ids) > 0 {
-		if len(ids) != 1 || grant.Owner == nil || ids[0] != grant.Owner.RuntimeID() {
-			return nil, errGrantElsewhere
-		}
-	}
-	return grant, nil
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -28,7 +27,7 @@ type CapabilityConn struct {
 	constraint string
 	base       string
 
-	renewing sync.Mutex // held during a request for a grant
+	renewing chan struct{} // capacity one: full during a request for a grant
 
 	mu    sync.Mutex
 	grant capabilityGrant
@@ -39,7 +38,7 @@ type capabilityGrant struct {
 	path    string
 	token   string
 	owner   string    // the runtime id that it was given to
-	renewAt time.Time // zero: never
+	renewAt time.Time // zero: when the host refuses it
 }
 
 // Capability asks the host for a capability that satisfies constraint: a least
@@ -51,7 +50,10 @@ func (c *Client) Capability(ctx context.Context, capabilityType, constraint stri
 	if err != nil {
 		return nil, err
 	}
-	s := &CapabilityConn{client: c, capType: capabilityType, constraint: constraint, base: base + pathCapabilities + capabilityType}
+	s := &CapabilityConn{
+		client: c, capType: capabilityType, constraint: constraint, base: base + pathCapabilities + capabilityType,
+		renewing: make(chan struct{}, 1),
+	}
 	if _, err := s.current(ctx); err != nil {
 		return nil, fmt.Errorf("capability %q: %w", capabilityType, err)
 	}
@@ -77,11 +79,27 @@ func (s *CapabilityConn) current(ctx context.Context) (capabilityGrant, error) {
 	if g := s.load(); s.usable(g) {
 		return g, nil
 	}
-	s.renewing.Lock()
-	defer s.renewing.Unlock()
+	select {
+	case s.renewing <- struct{}{}:
+		defer func() { <-s.renewing }()
+	case <-ctx.Done():
+		return capabilityGrant{}, ctx.Err()
+	}
 	if g := s.load(); s.usable(g) {
 		return g, nil
 	}
+	g, err := s.request(ctx)
+	if err != nil {
+		return capabilityGrant{}, err
+	}
+	s.mu.Lock()
+	s.grant = g
+	s.mu.Unlock()
+	return g, nil
+}
+
+// request asks the host for a grant.
+func (s *CapabilityConn) request(ctx context.Context) (capabilityGrant, error) {
 	base, err := s.client.base()
 	if err != nil {
 		return capabilityGrant{}, err
@@ -94,14 +112,7 @@ func (s *CapabilityConn) current(ctx context.Context) (capabilityGrant, error) {
 	if err != nil {
 		return capabilityGrant{}, err
 	}
-	g, err := newCapabilityGrant(resp.Msg.GetGrant(), s.capType, owner)
-	if err != nil {
-		return capabilityGrant{}, err
-	}
-	s.mu.Lock()
-	s.grant = g
-	s.mu.Unlock()
-	return g, nil
+	return newCapabilityGrant(resp.Msg.GetGrant(), s.capType, owner)
 }
 
 func (s *CapabilityConn) usable(g capabilityGrant) bool {
@@ -127,8 +138,12 @@ func newCapabilityGrant(m *connectpluginv1.CapabilityGrant, capType, owner strin
 		return capabilityGrant{}, errBadGrant
 	}
 	g := capabilityGrant{path: strings.TrimSuffix(u.Path, "/"), token: m.GetBearerToken(), owner: owner}
-	if e := m.GetExpiresAt(); e.IsValid() && e != nil {
-		g.renewAt = time.Now().Add(time.Duration(float64(time.Until(e.AsTime())) * renewAfter))
+	if e := m.GetExpiresAt(); e.IsValid() {
+		// A lifetime that is over already is that of a clock which differs from
+		// the host's: such a grant is used until the host refuses it.
+		if lifetime := time.Until(e.AsTime()); lifetime > 0 {
+			g.renewAt = time.Now().Add(time.Duration(float64(lifetime) * renewAfter))
+		}
 	}
 	return g, nil
 }
@@ -162,9 +177,8 @@ func (t *capabilityTransport) Do(r *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// refusedCredential reports that the host refused the credential, in any of the
-// three protocols.
+// refusedCredential reports that the host refused the credential. That the
+// capability itself refuses a call says nothing about it.
 func refusedCredential(resp *http.Response) bool {
-	return resp.StatusCode == http.StatusUnauthorized ||
-		resp.Header.Get("Grpc-Status") == strconv.Itoa(int(connect.CodeUnauthenticated))
+	return resp.Header.Get(headerChallenge) != ""
 }

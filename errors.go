@@ -61,6 +61,7 @@ var (
 	errNotAvailable    = errors.New("not available")
 	errTooMany         = errors.New("too many requests")
 	errIdentityEnded   = errors.New("identity ended")
+	errGrantRevoked    = errors.New("grant revoked")
 	errWithdrawn       = errors.New("not allowed any more")
 	errIdle            = errors.New("nothing moved for too long")
 	errShuttingDown    = errors.New("host is shutting down")

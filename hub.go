@@ -155,8 +155,8 @@ func (m *member) guard(unary func(string) bool, next http.Handler) http.Handler 
 func endOfStream(ctx context.Context) error {
 	cause := context.Cause(ctx)
 	switch {
-	case errors.Is(cause, errIdentityEnded):
-		return connect.NewError(connect.CodeUnauthenticated, errIdentityEnded)
+	case errors.Is(cause, errIdentityEnded), errors.Is(cause, errGrantRevoked):
+		return connect.NewError(connect.CodeUnauthenticated, cause)
 	case errors.Is(cause, errWithdrawn):
 		return connect.NewError(connect.CodeNotFound, errNotAvailable)
 	case errors.Is(cause, errShuttingDown):

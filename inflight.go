@@ -2,11 +2,15 @@ package connectplugin
 
 import (
 	"context"
+	"errors"
+	"io"
 	"maps"
 	"net/http"
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
 // endGrace is how long a call that the host ends may take to tell its peer so. A
@@ -20,8 +24,9 @@ type call struct {
 	ctrl    *http.ResponseController
 	allowed func(*ruleBook) bool // by a policy; set before the call is held
 
-	mu   sync.Mutex
-	over bool // the response must not be touched any more
+	mu    sync.Mutex
+	over  bool // the response must not be touched any more
+	reads bool // the handler may wait for more of the request
 }
 
 // newCall returns the call of a request and the context that ends with it.
@@ -31,10 +36,15 @@ func newCall(ctx context.Context, w http.ResponseWriter) (context.Context, *call
 	return ctx, c
 }
 
-// end ends the call: its context at once, its response soon.
+// end ends the call: its context and its request at once, its response soon.
 func (c *call) end(cause error) {
 	c.cancel(cause)
 	c.hurry()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.reads && !c.over {
+		_ = c.ctrl.SetReadDeadline(time.Unix(1, 0)) // wakes a handler that waits for more
+	}
 }
 
 // hurry cuts the call off unless what it writes is read soon.
@@ -43,6 +53,59 @@ func (c *call) hurry() {
 	defer c.mu.Unlock()
 	if !c.over {
 		_ = c.ctrl.SetWriteDeadline(time.Now().Add(endGrace)) // not every writer has deadlines
+	}
+}
+
+// callBody is the body of a request that a handler reads. Where the host ended the
+// call, reading it says why.
+type callBody struct {
+	io.ReadCloser
+
+	ended func() error // nil while the call goes on
+}
+
+// Read implements io.Reader.
+func (b callBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		if why := b.ended(); why != nil {
+			return n, why
+		}
+	}
+	return n, err //nolint:wrapcheck // the body's own error
+}
+
+// withBody returns the request with a body on which its handler may wait: the end
+// of the call wakes the handler, and the error says why.
+func (c *call) withBody(r *http.Request) *http.Request {
+	c.mu.Lock()
+	c.reads = true
+	c.mu.Unlock()
+	ctx := r.Context()
+	out := r.WithContext(ctx)
+	out.Body = callBody{r.Body, func() error {
+		if ctx.Err() == nil {
+			return nil
+		}
+		return endOfStream(ctx)
+	}}
+	return out
+}
+
+// endWith ends the call with the identity of its caller, which may be nil, and
+// with the grant that it came with, until it is untied.
+func (c *call) endWith(ctx context.Context, id *tokenstore.Identity) (untie func()) {
+	stops := make([]func() bool, 0, 2)
+	if id != nil {
+		stops = append(stops, id.OnEnd(func() { c.end(errIdentityEnded) }))
+	}
+	if grant, ok := grantFrom(ctx); ok {
+		stops = append(stops, grant.OnRevoke(func() { c.end(errGrantRevoked) }))
+	}
+	return func() {
+		for _, stop := range stops {
+			stop()
+		}
 	}
 }
 

@@ -22,7 +22,7 @@ const (
 	accessEnrol
 	// accessCaller demands a runtime identity.
 	accessCaller
-	// accessGrant leaves the credential, a capability grant, to the broker.
+	// accessGrant demands a capability grant.
 	accessGrant
 	// accessHostPlugin demands a caller that policy lets call the plugin, or
 	// one that an auth provider knows, unless the plugin is public.
@@ -52,7 +52,7 @@ func (g *guarded) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if p.certificate != nil {
-		ctx = withPeerCertificates(ctx, p.state.VerifiedChains)
+		ctx = withPeerCertificates(ctx, p.certificate.chains)
 	}
 	ctx, id, no := g.identify(ctx, h, p, r)
 	if no != nil {
@@ -111,18 +111,13 @@ func (g *guarded) serve(ctx context.Context, h *hub, id *tokenstore.Identity, w 
 		ctx = withAuthObserver(ctx, h.observeAuth)
 	}
 	if g.unary != nil && g.unary(r.URL.Path) {
-		limit := h.config().Limits.CallTimeout
-		// A body that trickles in is cut off as well as a handler that hangs.
-		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(limit))
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, limit)
+		ctx, cancel = withDeadline(ctx, h.config().Limits.CallTimeout, w)
 		defer cancel()
 	}
 	ctx, running := newCall(ctx, w)
 	defer running.done()
-	if id != nil {
-		defer id.OnEnd(func() { running.end(errIdentityEnded) })()
-	}
+	defer running.endWith(ctx, id)()
 	if c, ok := callerFrom(ctx); ok {
 		c.call = running
 	}
@@ -138,7 +133,17 @@ func (g *guarded) serve(ctx context.Context, h *hub, id *tokenstore.Identity, w 
 		}
 		defer release()
 	}
-	g.next.ServeHTTP(w, r.WithContext(ctx))
+	r = r.WithContext(ctx)
+	if g.access == accessHostPlugin || g.access == accessGrant {
+		r = running.withBody(r)
+	}
+	g.next.ServeHTTP(w, r)
+}
+
+// withDeadline cuts off a body that trickles in as well as a handler that hangs.
+func withDeadline(ctx context.Context, limit time.Duration, w http.ResponseWriter) (context.Context, context.CancelFunc) {
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(limit))
+	return context.WithTimeout(ctx, limit)
 }
 
 // permission says until when policy lets a call to one of the host's own plugins
@@ -156,13 +161,21 @@ func (g *guarded) permission(ctx context.Context) func(*ruleBook) bool {
 func (g *guarded) identify(ctx context.Context, h *hub, p *peer, r *http.Request) (context.Context, *tokenstore.Identity, *denial) {
 	presented := len(r.Header[headerRuntimeID]) > 0
 	switch g.access {
-	case accessAnyone, accessGrant:
+	case accessAnyone:
 		return ctx, nil, nil
+	case accessGrant:
+		grant, no := h.authenticateGrant(p, r)
+		if no != nil {
+			return ctx, nil, no
+		}
+		stateCaller(r.Header, grant.Owner)
+		return withGrant(ctx, h, grant), grant.Owner, nil
 	case accessEnrol:
 		if !presented {
 			return ctx, nil, nil
 		}
 	case accessHostPlugin:
+		stateCaller(r.Header, nil)
 		if !presented {
 			ctx, no := g.identifyStranger(ctx, h, r)
 			return ctx, nil, no
@@ -176,15 +189,30 @@ func (g *guarded) identify(ctx context.Context, h *hub, p *peer, r *http.Request
 	ctx = withCaller(ctx, c)
 	r.Header.Del(headerAuthorization)
 	if g.access == accessHostPlugin {
-		if !h.mayCallHostPlugin(c.id, g.name) {
-			return ctx, nil, &denial{AuditDenied, connect.CodePermissionDenied, errDenied, "", "host plugin not allowed by policy"}
-		}
-		ctx = WithAuthContext(ctx, &AuthContext{
-			Identity: c.id.SelfID(), Provider: "runtime-token",
-			Claims: map[string]string{"runtime_id": c.id.RuntimeID()},
-		})
+		ctx, no = g.admitPlugin(ctx, c, r)
 	}
-	return ctx, c.id, nil
+	return ctx, c.id, no
+}
+
+// admitPlugin admits a plugin to one of the host's own.
+func (g *guarded) admitPlugin(ctx context.Context, c *caller, r *http.Request) (context.Context, *denial) {
+	if !c.hub.mayCallHostPlugin(c.id, g.name) {
+		return ctx, &denial{AuditDenied, connect.CodePermissionDenied, errDenied, "", "host plugin not allowed by policy"}
+	}
+	stateCaller(r.Header, c.id)
+	return WithAuthContext(ctx, &AuthContext{
+		Identity: c.id.SelfID(), Provider: "runtime-token",
+		Claims: map[string]string{"runtime_id": c.id.RuntimeID()},
+	}), nil
+}
+
+// stateCaller states the caller to the host's own plugins and capabilities, as the
+// router does to other plugins. Nobody else does.
+func stateCaller(header http.Header, id *tokenstore.Identity) {
+	header.Del(headerCallerID)
+	if id != nil {
+		header.Set(headerCallerID, id.RuntimeID())
+	}
 }
 
 // identifyStranger admits callers without a runtime identity to the host's own
@@ -262,6 +290,9 @@ var errorWriter = connect.NewErrorWriter()
 // refuse answers in the protocol of the request. The error's text is one of the
 // constants in errors.go.
 func refuse(w http.ResponseWriter, r *http.Request, code connect.Code, err error) {
+	if code == connect.CodeUnauthenticated {
+		w.Header().Set(headerChallenge, bearerChallenge) // RFC 6750, section 3
+	}
 	if errorWriter.IsSupported(r) {
 		if _, ok := err.(*connect.Error); !ok { //nolint:errorlint // wrapped errors keep their own text
 			err = connect.NewError(code, err)

@@ -8,6 +8,8 @@ const (
 	headerCallerID      = "X-Plugin-Caller-Id"
 	headerAuthorization = "Authorization"
 	bearerPrefix        = "Bearer "
+	headerChallenge     = "Www-Authenticate"
+	bearerChallenge     = "Bearer"
 
 	pathServices     = "/services/"
 	pathCapabilities = "/capabilities/"

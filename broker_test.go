@@ -1,0 +1,514 @@
+package connectplugin_test
+
+import (
+	"context"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	connectplugin "github.com/masegraye/connect-plugin-go"
+	loggerv1 "github.com/masegraye/connect-plugin-go/gen/capability/logger/v1"
+	"github.com/masegraye/connect-plugin-go/gen/capability/logger/v1/loggerv1connect"
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
+	"github.com/masegraye/connect-plugin-go/internal/hosttest"
+)
+
+// capabilityRig is a host with the capabilities "echo" and "different".
+type capabilityRig struct {
+	*hosttest.Host
+
+	broker *connectplugin.CapabilityBroker
+	seen   *requestRecorder
+}
+
+func capabilityPolicy() *connectplugin.Policy {
+	return &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{
+		"both":  hosttest.Allow(func(p *connectplugin.PluginPolicy) { p.Capabilities = []string{echoType, "different"} }),
+		"thief": hosttest.Allow(func(p *connectplugin.PluginPolicy) { p.Capabilities = []string{echoType, "different"} }),
+		"none":  hosttest.Allow(nil),
+	}}
+}
+
+func newCapabilityRig(t *testing.T, service http.Handler, edit func(*connectplugin.ServeConfig)) *capabilityRig {
+	t.Helper()
+	r := &capabilityRig{broker: connectplugin.NewCapabilityBroker(""), seen: &requestRecorder{next: service}}
+	r.broker.RegisterCapability(echoCapability{r.seen, echoType, "1.2.0"})
+	r.broker.RegisterCapability(echoCapability{r.seen, "different", "1.2.0"})
+	r.Host = hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.Policy, c.CapabilityBroker = capabilityPolicy(), r.broker
+		if edit != nil {
+			edit(c)
+		}
+	})
+	return r
+}
+
+// grant asks for a grant.
+func (r *capabilityRig) grant(ctx context.Context, c *connectplugin.Client, kind, minVersion string) (*connectpluginv1.CapabilityGrant, error) {
+	client := connectpluginv1connect.NewCapabilityBrokerClient(c.HTTPClient(), r.URL)
+	resp, err := client.RequestCapability(ctx, connect.NewRequest(&connectpluginv1.RequestCapabilityRequest{
+		CapabilityType: kind, MinVersion: minVersion, Reason: "test",
+	}))
+	if err != nil {
+		return nil, err
+	}
+	return resp.Msg.GetGrant(), nil
+}
+
+func (r *capabilityRig) mustGrant(t *testing.T, c *connectplugin.Client, kind string) *connectpluginv1.CapabilityGrant {
+	t.Helper()
+	grant, err := r.grant(t.Context(), c, kind, "")
+	if err != nil {
+		t.Fatalf("RequestCapability(%s): %v", kind, err)
+	}
+	return grant
+}
+
+// bearerOf are the fields that come with a grant.
+func bearerOf(grant *connectpluginv1.CapabilityGrant, more ...string) http.Header {
+	h := http.Header{"Authorization": {"Bearer " + grant.GetBearerToken()}}
+	for i := 0; i < len(more); i += 2 {
+		h.Add(more[i], more[i+1])
+	}
+	return h
+}
+
+// A grant is good for its type, its version, its owner and nobody else.
+func TestAudit_H21_GrantIsBoundToTypeVersionAndOwner(t *testing.T) {
+	t.Parallel()
+	rig := newCapabilityRig(t, echoService{}.handler(), nil)
+	owner, thief := rig.Enrol(t, "both", nil), rig.Enrol(t, "thief", nil)
+	grant, other := rig.mustGrant(t, owner, echoType), rig.mustGrant(t, owner, "different")
+	stranger := rig.Stranger(t)
+	base := rig.URL + "/capabilities/"
+	honest := baseAt{base + "echo/" + grant.GetGrantId(), stranger}
+	for name, wrong := range map[string]struct {
+		to     baseAt
+		header http.Header
+	}{
+		"grant for another type":    {baseAt{base + "different/" + grant.GetGrantId(), stranger}, bearerOf(grant)},
+		"token of another grant":    {honest, bearerOf(other)},
+		"id of another grant":       {baseAt{base + "echo/" + other.GetGrantId(), stranger}, bearerOf(grant)},
+		"another runtime id":        {honest, bearerOf(grant, "X-Plugin-Runtime-Id", thief.RuntimeID())},
+		"two runtime ids":           {honest, bearerOf(grant, "X-Plugin-Runtime-Id", owner.RuntimeID(), "X-Plugin-Runtime-Id", thief.RuntimeID())},
+		"empty runtime id":          {honest, bearerOf(grant, "X-Plugin-Runtime-Id", "")},
+		"made-up token":             {honest, http.Header{"Authorization": {"Bearer AAAA"}}},
+		"no token":                  {honest, nil},
+		"token twice":               {honest, bearerOf(grant, "Authorization", "Bearer "+grant.GetBearerToken())},
+		"token in a cookie":         {honest, http.Header{"Cookie": {"token=" + grant.GetBearerToken()}}},
+		"runtime token for a grant": {honest, http.Header{"Authorization": {"Bearer " + owner.RuntimeToken()}, "X-Plugin-Runtime-Id": {owner.RuntimeID()}}},
+		"unknown grant":             {baseAt{base + "echo/unknown", stranger}, bearerOf(grant)},
+		"runtime id for a grant id": {baseAt{base + "echo/" + owner.RuntimeID(), stranger}, bearerOf(grant)},
+		"no grant":                  {baseAt{base + "echo", stranger}, bearerOf(grant)},
+		"type in upper case":        {baseAt{base + "ECHO/" + grant.GetGrantId(), stranger}, bearerOf(grant)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for protocol, opts := range echoProtocols {
+				for kind, call := range echoKinds {
+					if out := call(t.Context(), wrong.to, opts, wrong.header); connect.CodeOf(out.err) != connect.CodeUnauthenticated {
+						t.Errorf("%s, %s: %v %v, want unauthenticated", protocol, kind, out.messages, out.err)
+					}
+				}
+			}
+		})
+	}
+	if n := len(rig.seen.take()); n != 0 {
+		t.Errorf("%d stolen calls reached the capability", n)
+	}
+	for protocol, opts := range echoProtocols {
+		for kind, call := range echoKinds {
+			header := bearerOf(grant, "X-Plugin-Runtime-Id", owner.RuntimeID())
+			out := call(t.Context(), honest, opts, header)
+			if wantEcho(t, kind, out); out.err != nil {
+				t.Errorf("%s: %v", protocol, out.err)
+			}
+		}
+	}
+}
+
+// The grant of a plugin with a certificate is good on that certificate's
+// connections only.
+func TestAudit_H23_GrantIsBoundToTheOwnersCertificate(t *testing.T) {
+	t.Parallel()
+	rig := newCapabilityRig(t, echoService{}.handler(), nil)
+	withCertificate := func(selfID string) (func(*connectplugin.ClientConfig), *http.Client) {
+		cfg, err := rig.Authority.PluginTLS(selfID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return func(c *connectplugin.ClientConfig) { c.TLS = cfg }, hosttest.HTTPClient(t, cfg)
+	}
+	asOwner, ownClient := withCertificate("both")
+	_, thiefClient := withCertificate("thief")
+	owner := rig.Enrol(t, "both", asOwner)
+	grant := rig.mustGrant(t, owner, echoType)
+	for name, stolen := range map[string]*http.Client{"no certificate": rig.Stranger(t), "another certificate": thiefClient} {
+		if out := callUnary(t.Context(), baseAt{grant.GetEndpointUrl(), stolen}, nil, bearerOf(grant)); connect.CodeOf(out.err) != connect.CodeUnauthenticated {
+			t.Errorf("%s: %v, want unauthenticated", name, out.err)
+		}
+	}
+	if out := callUnary(t.Context(), baseAt{grant.GetEndpointUrl(), ownClient}, nil, bearerOf(grant)); out.err != nil {
+		t.Errorf("the owner: %v", out.err)
+	}
+}
+
+// A capability that was registered again in another version does not serve the
+// grants of the one before; the same version goes on.
+func TestAudit_H26_GrantIsBoundToTheVersion(t *testing.T) {
+	t.Parallel()
+	rig := newCapabilityRig(t, echoService{}.handler(), nil)
+	owner := rig.Enrol(t, "both", nil)
+	grant := rig.mustGrant(t, owner, echoType)
+	to := baseAt{grant.GetEndpointUrl(), rig.Stranger(t)}
+	conn, err := owner.Capability(t.Context(), echoType, ">=1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rig.broker.RegisterCapability(echoCapability{rig.seen, echoType, "1.2.0"})
+	if out := callUnary(t.Context(), to, nil, bearerOf(grant)); out.err != nil {
+		t.Errorf("the same version again: %v", out.err)
+	}
+	rig.seen.take()
+	for _, version := range []string{"1.2.1", "2.0.0", "1.1.0"} {
+		rig.broker.RegisterCapability(echoCapability{rig.seen, echoType, version})
+		for protocol, opts := range echoProtocols {
+			for kind, call := range echoKinds {
+				if out := call(t.Context(), to, opts, bearerOf(grant)); connect.CodeOf(out.err) != connect.CodeNotFound {
+					t.Errorf("version %s, %s, %s: %v, want not_found", version, protocol, kind, out.err)
+				}
+			}
+		}
+		if n := len(rig.seen.take()); n != 0 {
+			t.Errorf("%d calls reached version %s", n, version)
+		}
+		if fresh, err := rig.grant(t.Context(), owner, echoType, ">="+version); err != nil || fresh.GetVersion() != version {
+			t.Errorf("a grant for version %s: %v, %v", version, fresh, err)
+		}
+	}
+	_ = conn
+}
+
+// What policy forbids and what there is not look alike.
+func TestAudit_H23_ForbiddenAndUnknownCapabilitiesLookAlike(t *testing.T) {
+	t.Parallel()
+	rig := newCapabilityRig(t, echoService{}.handler(), nil)
+	none, both := rig.Enrol(t, "none", nil), rig.Enrol(t, "both", nil)
+	var seen []string
+	for _, c := range []struct {
+		client        *connectplugin.Client
+		kind, version string
+	}{{none, echoType, ""}, {none, "unknown", ""}, {both, "unknown", ""}, {both, echoType, ">=9"}} {
+		_, err := rig.grant(t.Context(), c.client, c.kind, c.version)
+		if connect.CodeOf(err) != connect.CodeNotFound {
+			t.Errorf("%s %s: %v", c.kind, c.version, err)
+			continue
+		}
+		seen = append(seen, err.Error())
+	}
+	for _, s := range seen {
+		if s != seen[0] {
+			t.Errorf("%q and %q tell what exists", s, seen[0])
+		}
+	}
+	rig.mustGrant(t, both, echoType)
+}
+
+// The capability knows its caller, and none of its credentials.
+func TestAudit_H21_CapabilitySeesTheCallerAndNoToken(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	var callers []connectplugin.Caller
+	service := echoService{}.handler()
+	rig := newCapabilityRig(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, _ := connectplugin.CallerFromContext(r.Context())
+		mu.Lock()
+		callers = append(callers, c)
+		mu.Unlock()
+		service.ServeHTTP(w, r)
+	}), nil)
+	owner := rig.Enrol(t, "both", nil)
+	conn, err := owner.Capability(t.Context(), echoType, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	eachCall(t, func(t *testing.T, kind string, opts []connect.ClientOption) {
+		wantEcho(t, kind, echoKinds[kind](t.Context(), conn, opts, http.Header{
+			"X-Plugin-Caller-Id": {"admin", "root"}, "Cookie": {"a=b"}, "X-App": {"1"},
+		}))
+		for _, r := range rig.seen.take() {
+			if got := r.Header["X-Plugin-Caller-Id"]; len(got) != 1 || got[0] != owner.RuntimeID() {
+				t.Errorf("X-Plugin-Caller-Id is %q", got)
+			}
+			for _, name := range []string{"Authorization", "X-Plugin-Runtime-Id", "Cookie"} {
+				if len(r.Header[name]) > 0 {
+					t.Errorf("the capability saw %s", name)
+				}
+			}
+			if r.Header.Get("X-App") != "1" || r.URL.Path != r.RequestURI {
+				t.Errorf("X-App %q, path %q, target %q", r.Header.Get("X-App"), r.URL.Path, r.RequestURI)
+			}
+		}
+	})
+	for _, c := range callers {
+		if c.RuntimeID != owner.RuntimeID() || c.SelfID != "both" {
+			t.Errorf("caller %+v", c)
+		}
+	}
+}
+
+// One of the host's own plugins is told its caller by the host alone.
+func TestAudit_REG12_HostPluginsAreToldTheCaller(t *testing.T) {
+	t.Parallel()
+	logger := &recordingLogger{}
+	for public, list := range map[bool][]string{true: {"*"}, false: nil} {
+		host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+			c.Policy = &connectplugin.Policy{Public: list, Plugins: map[string]connectplugin.PluginPolicy{
+				"api": hosttest.Allow(func(p *connectplugin.PluginPolicy) { p.HostPlugins = []string{"logger"} }),
+			}}
+			c.Plugins = connectplugin.PluginSet{"logger": loggerPlugin{}}
+			c.Impls = map[string]any{"logger": logger}
+		})
+		api := host.Enrol(t, "api", nil)
+		logAs(t, baseAt{host.URL, api.HTTPClient()}, "X-Plugin-Caller-Id", "admin")
+		if public {
+			logAs(t, baseAt{host.URL, host.Stranger(t)}, "X-Plugin-Caller-Id", "admin")
+		}
+		_, _, headers := logger.got()
+		for i, h := range headers {
+			want := []string{api.RuntimeID()}
+			if i == 1 {
+				want = nil
+			}
+			if got := h["X-Plugin-Caller-Id"]; len(got) != len(want) || len(want) == 1 && got[0] != want[0] {
+				t.Errorf("public %v: call %d: X-Plugin-Caller-Id is %q, want %q", public, i, got, want)
+			}
+		}
+		logger.reset()
+	}
+}
+
+func (l *recordingLogger) reset() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lines, l.callers, l.headers = nil, nil, nil
+}
+
+// logAs logs a line with a header field.
+func logAs(t *testing.T, to baseAt, name, value string) {
+	t.Helper()
+	req := connect.NewRequest(&loggerv1.LogRequest{Message: "hello"})
+	req.Header().Set(name, value)
+	if _, err := loggerv1connect.NewLoggerClient(to.client, to.base).Log(t.Context(), req); err != nil {
+		t.Errorf("Log: %v", err)
+	}
+}
+
+// hungRig is a capability whose handler hangs until the test ends, whatever its
+// context says.
+type hungRig struct {
+	*capabilityRig
+
+	begun chan struct{}
+}
+
+func newHungRig(t *testing.T, edit func(*connectplugin.ServeConfig)) *hungRig {
+	t.Helper()
+	r := &hungRig{begun: make(chan struct{}, 100)}
+	release := make(chan struct{})
+	service := echoService{}.handler()
+	r.capabilityRig = newCapabilityRig(t, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if req.Header.Get("X-Hang") == "" {
+			service.ServeHTTP(w, req)
+			return
+		}
+		r.begun <- struct{}{}
+		<-release
+	}), edit)
+	t.Cleanup(sync.OnceFunc(func() { close(release) }))
+	return r
+}
+
+// A capability that hangs holds up nobody: no other call, no grant, no
+// registration of capabilities.
+func TestAudit_H22_HungCapabilityHoldsUpNobody(t *testing.T) {
+	t.Parallel()
+	rig := newHungRig(t, nil)
+	owner, other := rig.Enrol(t, "both", nil), rig.Enrol(t, "thief", nil)
+	conn, err := owner.Capability(t.Context(), echoType, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	for protocol := range echoProtocols {
+		for kind := range echoKinds {
+			go func() { _ = echoKinds[kind](ctx, conn, echoProtocols[protocol], http.Header{"X-Hang": {"1"}}) }()
+			arrival(t, rig.begun)
+		}
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for _, c := range []*connectplugin.Client{owner, other} {
+			again, err := c.Capability(t.Context(), echoType, "")
+			if err != nil {
+				t.Errorf("a grant: %v", err)
+				return
+			}
+			for kind, call := range echoKinds {
+				wantEcho(t, kind, call(t.Context(), again, nil, nil))
+			}
+		}
+		rig.broker.RegisterCapability(echoCapability{rig.seen, "third", "1.0.0"})
+		if n := len(rig.broker.ListCapabilities()); n != 3 {
+			t.Errorf("%d capabilities", n)
+		}
+		grant := rig.mustGrant(t, owner, "different")
+		if !rig.broker.RevokeGrant(grant.GetGrantId()) || !rig.Revoke(owner.RuntimeID()) {
+			t.Error("nothing to revoke")
+		}
+	}()
+	arrival(t, done)
+}
+
+// A capability that hangs does not hold up the host's shutdown beyond its grace.
+func TestAudit_H22_HungCapabilityDoesNotHoldUpShutdown(t *testing.T) {
+	t.Parallel()
+	rig := newHungRig(t, func(c *connectplugin.ServeConfig) { c.GracefulShutdownTimeout = 100 * time.Millisecond })
+	conn, err := rig.Enrol(t, "both", nil).Capability(t.Context(), echoType, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan echoOutcome, 1)
+	go func() { ended <- callBidi(t.Context(), conn, nil, http.Header{"X-Hang": {"1"}}) }()
+	arrival(t, rig.begun)
+	begun := time.Now()
+	rig.Stop(t)
+	if d := time.Since(begun); d > 5*time.Second {
+		t.Errorf("shutdown took %v", d)
+	}
+	if out := arrival(t, ended); out.err == nil {
+		t.Error("the hung call succeeded")
+	}
+}
+
+// One grant can be revoked, with what goes on under it and nothing else.
+func TestAudit_H21_GrantsAreRevokedOneByOne(t *testing.T) {
+	t.Parallel()
+	rig := newCapabilityRig(t, echoService{}.handler(), nil)
+	owner := rig.Enrol(t, "both", nil)
+	eachOption(t, func(t *testing.T, opts []connect.ClientOption) {
+		doomed, kept := rig.mustGrant(t, owner, echoType), rig.mustGrant(t, owner, echoType)
+		open := func(grant *connectpluginv1.CapabilityGrant) *connect.BidiStreamForClient[echoText, echoText] {
+			stream := echo(baseAt{grant.GetEndpointUrl(), rig.Stranger(t)}, echoBidi, opts...).CallBidiStream(t.Context())
+			setAll(stream.RequestHeader(), bearerOf(grant))
+			sendWant(t, stream, "before", "before")
+			t.Cleanup(func() { _ = stream.CloseRequest(); _ = stream.CloseResponse() })
+			return stream
+		}
+		ends, goesOn := open(doomed), open(kept)
+		if !rig.broker.RevokeGrant(doomed.GetGrantId()) {
+			t.Fatal("no such grant")
+		}
+		if rig.broker.RevokeGrant(doomed.GetGrantId()) || rig.broker.RevokeGrant("unknown") {
+			t.Error("revoked twice")
+		}
+		if _, err := ends.Receive(); connect.CodeOf(err) != connect.CodeUnauthenticated {
+			t.Errorf("the stream of the revoked grant: %v, want unauthenticated", err)
+		}
+		out := callUnary(t.Context(), baseAt{doomed.GetEndpointUrl(), rig.Stranger(t)}, opts, bearerOf(doomed))
+		if connect.CodeOf(out.err) != connect.CodeUnauthenticated {
+			t.Errorf("a call with the revoked grant: %v", out.err)
+		}
+		sendWant(t, goesOn, "after", "after")
+		if out := callUnary(t.Context(), baseAt{kept.GetEndpointUrl(), rig.Stranger(t)}, opts, bearerOf(kept)); out.err != nil {
+			t.Errorf("a call with the other grant: %v", out.err)
+		}
+		named := false
+		for _, e := range rig.Audit.Events() {
+			named = named || e.Kind == connectplugin.AuditRevoked && e.Subject == doomed.GetGrantId()
+		}
+		if !named {
+			t.Error("the revocation was not audited")
+		}
+	})
+}
+
+// The end of the owner ends what goes on under its grants.
+func TestAudit_PROTO31_EndOfTheOwnerEndsCapabilityStreams(t *testing.T) {
+	t.Parallel()
+	rig := newCapabilityRig(t, echoService{}.handler(), nil)
+	eachOption(t, func(t *testing.T, opts []connect.ClientOption) {
+		owner, other := rig.Enrol(t, "both", nil), rig.Enrol(t, "both", nil)
+		open := func(c *connectplugin.Client) *connect.BidiStreamForClient[echoText, echoText] {
+			conn, err := c.Capability(t.Context(), echoType, "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			stream := echo(conn, echoBidi, opts...).CallBidiStream(t.Context())
+			sendWant(t, stream, "before", "before")
+			t.Cleanup(func() { _ = stream.CloseRequest(); _ = stream.CloseResponse() })
+			return stream
+		}
+		ends, goesOn := open(owner), open(other)
+		rig.Revoke(owner.RuntimeID())
+		if _, err := ends.Receive(); connect.CodeOf(err) != connect.CodeUnauthenticated {
+			t.Errorf("the owner's stream: %v, want unauthenticated", err)
+		}
+		sendWant(t, goesOn, "after", "after")
+	})
+}
+
+// A connection to a capability obtains a new grant when the old one is refused,
+// and is not misled by a capability that refuses a call by itself.
+func TestCapabilityConn_RenewsItsGrant(t *testing.T) {
+	t.Parallel()
+	refuses := func(context.Context, *connect.Request[echoText], *connect.ServerStream[echoText]) error {
+		return connect.NewError(connect.CodeUnauthenticated, nil)
+	}
+	rig := newCapabilityRig(t, echoService{server: refuses}.handler(), nil)
+	owner := rig.Enrol(t, "both", nil)
+	grants := func() (ids []string) {
+		for _, e := range rig.Audit.Events() {
+			if e.Kind == connectplugin.AuditGranted {
+				ids = append(ids, e.Reason[len("grant "):len(e.Reason)-len(": ")])
+			}
+		}
+		return ids
+	}
+	eachOption(t, func(t *testing.T, opts []connect.ClientOption) {
+		conn, err := owner.Capability(t.Context(), echoType, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := len(grants())
+		for range 5 {
+			if out := callServer(t.Context(), conn, opts, nil); connect.CodeOf(out.err) != connect.CodeUnauthenticated {
+				t.Errorf("%v", out.err)
+			}
+		}
+		if n := len(grants()); n != before {
+			t.Errorf("%d grants for calls that the capability refused", n-before)
+		}
+		all := grants()
+		if !rig.broker.RevokeGrant(all[len(all)-1]) {
+			t.Fatalf("no grant %q", all[len(all)-1])
+		}
+		if out := callUnary(t.Context(), conn, opts, nil); connect.CodeOf(out.err) != connect.CodeUnauthenticated {
+			t.Errorf("with the revoked grant: %v", out.err)
+		}
+		for range 3 {
+			if _, err := echo(conn, echoUnary, opts...).CallUnary(t.Context(), connect.NewRequest(wrapperspb.String("x"))); err != nil {
+				t.Errorf("afterwards: %v", err)
+			}
+		}
+		if n := len(grants()); n != before+1 {
+			t.Errorf("%d new grants, want 1", n-before)
+		}
+	})
+}

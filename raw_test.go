@@ -1,0 +1,175 @@
+package connectplugin_test
+
+import (
+	"bytes"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+
+	connectplugin "github.com/masegraye/connect-plugin-go"
+	"github.com/masegraye/connect-plugin-go/internal/hosttest"
+)
+
+// rawClient speaks HTTP/2 to a host frame by frame, so that nothing tidies up what an
+// attacker sends.
+type rawClient struct {
+	t      *testing.T
+	host   *hosttest.Host
+	conn   *tls.Conn
+	framer *http2.Framer
+	block  bytes.Buffer
+	enc    *hpack.Encoder
+	next   uint32
+	broken bool // the host ended the connection
+}
+
+// dialRaw connects to the host without a certificate.
+func dialRaw(t *testing.T, host *hosttest.Host) *rawClient {
+	t.Helper()
+	cfg := host.StrangerTLS()
+	cfg.NextProtos = []string{"h2"}
+	conn, err := tls.Dial("tcp", host.Addr(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	w := &rawClient{t: t, host: host, conn: conn, framer: http2.NewFramer(conn, conn), next: 1}
+	w.enc = hpack.NewEncoder(&w.block)
+	w.framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+	if _, err := io.WriteString(conn, http2.ClientPreface); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.framer.WriteSettings(); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// rawAnswer is what came back on a stream. A refusal below HTTP has no status.
+type rawAnswer struct {
+	status          string
+	header, trailer http.Header
+	body            []byte
+}
+
+// fields are the header fields of a Connect request of a client to a target. More
+// fields come in pairs; a pseudo-header field replaces the usual one.
+func (w *rawClient) fields(c *connectplugin.Client, target string, more ...string) []hpack.HeaderField {
+	list := []hpack.HeaderField{
+		{Name: ":method", Value: http.MethodPost},
+		{Name: ":scheme", Value: "https"},
+		{Name: ":authority", Value: w.host.Addr()},
+		{Name: ":path", Value: target},
+	}
+	var regular []hpack.HeaderField
+	for i := 0; i < len(more); i += 2 {
+		f := hpack.HeaderField{Name: more[i], Value: more[i+1]}
+		if !strings.HasPrefix(f.Name, ":") {
+			regular = append(regular, f)
+			continue
+		}
+		for i := range list {
+			if list[i].Name == f.Name {
+				list[i] = f
+			}
+		}
+	}
+	return append(append(list,
+		hpack.HeaderField{Name: "content-type", Value: "application/proto"},
+		hpack.HeaderField{Name: "x-plugin-runtime-id", Value: c.RuntimeID()},
+		hpack.HeaderField{Name: "authorization", Value: "Bearer " + c.RuntimeToken()},
+	), regular...)
+}
+
+// send sends a request with a body and returns its stream.
+func (w *rawClient) send(fields []hpack.HeaderField, body []byte) uint32 {
+	w.t.Helper()
+	id := w.next
+	w.next += 2
+	w.block.Reset()
+	for _, f := range fields {
+		if err := w.enc.WriteField(f); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	err := w.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: w.block.Bytes(), EndHeaders: true})
+	if err == nil {
+		err = w.framer.WriteData(id, true, body)
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return id
+}
+
+// await reads until the stream ends, one way or another.
+func (w *rawClient) await(id uint32) rawAnswer {
+	w.t.Helper()
+	var a rawAnswer
+	for {
+		frame, err := w.framer.ReadFrame()
+		var streamErr http2.StreamError
+		if errors.As(err, &streamErr) && streamErr.StreamID == id {
+			return rawAnswer{}
+		}
+		if err != nil {
+			w.t.Fatalf("read frame: %v", err)
+		}
+		if _, ok := frame.(*http2.GoAwayFrame); ok {
+			w.broken = true
+			return rawAnswer{}
+		}
+		if f, ok := frame.(*http2.SettingsFrame); ok && !f.IsAck() {
+			_ = w.framer.WriteSettingsAck()
+		}
+		if frame.Header().StreamID == id && a.take(frame) {
+			return a
+		}
+	}
+}
+
+// take takes in a frame of the stream and reports whether it is the last one.
+func (a *rawAnswer) take(frame http2.Frame) bool {
+	switch f := frame.(type) {
+	case *http2.RSTStreamFrame:
+		return true
+	case *http2.DataFrame:
+		a.body = append(a.body, f.Data()...)
+		return f.StreamEnded()
+	case *http2.MetaHeadersFrame:
+		header := http.Header{}
+		for _, field := range f.RegularFields() {
+			header.Add(field.Name, field.Value)
+		}
+		if a.header == nil {
+			a.status, a.header = f.PseudoValue("status"), header
+		} else {
+			a.trailer = header
+		}
+		return f.StreamEnded()
+	}
+	return false
+}
+
+// call sends a request and awaits its end, on another connection if the host ended
+// this one.
+func (w *rawClient) call(fields []hpack.HeaderField, body []byte) rawAnswer {
+	w.t.Helper()
+	if w.broken {
+		_ = w.conn.Close()
+		*w = *dialRaw(w.t, w.host)
+	}
+	return w.await(w.send(fields, body))
+}
+
+func hpackField(name, value string) hpack.HeaderField {
+	return hpack.HeaderField{Name: name, Value: value}
+}
