@@ -252,12 +252,11 @@ func wiresOf(p procedure) []wire {
 func (w wire) send(ctx context.Context, t *testing.T, client *http.Client, url string, header http.Header, body []byte, compressed bool) string {
 	t.Helper()
 	if w.enveloped {
-		prefix := make([]byte, 5)
+		var flags byte
 		if compressed {
-			prefix[0] = 1
+			flags = 1
 		}
-		binary.BigEndian.PutUint32(prefix[1:], uint32(len(body)))
-		body = append(prefix, body...)
+		body = append(binary.BigEndian.AppendUint32([]byte{flags}, uint32(len(body))), body...)
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
 	if err != nil {
@@ -309,7 +308,7 @@ func liveHeap() uint64 {
 // A message beyond the limit is refused before it is decoded and while it is
 // decompressed, by every procedure in every protocol, and costs the host no more
 // memory than the limit allows. It does not run in parallel: it measures.
-func TestAudit_PROTO21_H47_BombsAreRefused(t *testing.T) { //nolint:paralleltest // measures memory
+func TestAudit_PROTO21_H47_BombsAreRefused(t *testing.T) {
 	host, header := boundsHost(t)
 	client := host.Stranger(t)
 	const perRequest = 12 << 20 // what a message of 1 MiB, compressed and not, may take with all its buffers

@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"io"
+	"maps"
 	"math/big"
 	"net"
 	"net/http"
@@ -432,9 +433,7 @@ func useStolen(t *testing.T, client *http.Client, base, runtimeID, token string,
 		}
 		log := func(at string, header http.Header) error {
 			req := connect.NewRequest(&loggerv1.LogRequest{})
-			for name, values := range header {
-				req.Header()[name] = values
-			}
+			maps.Copy(req.Header(), header)
 			_, err := loggerv1connect.NewLoggerClient(client, at, opts...).Log(t.Context(), req)
 			return err
 		}

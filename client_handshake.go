@@ -233,7 +233,8 @@ func (x *exchange) explain(err error) error {
 func (x *exchange) check() error {
 	m, r := x.resp, x.cfg.versions()
 	if len(x.cfg.Secret) > 0 && !verifyHandshakeResponse(x.req, m, x.cfg.Secret, x.binding) {
-		return fmt.Errorf("%w: its answer does not prove that it holds the secret of %q, or was altered on the way", ErrHostNotTrusted, x.cfg.SelfID)
+		return fmt.Errorf("%w: its answer does not prove that it holds the secret of %q, or was altered on the way",
+			ErrHostNotTrusted, x.cfg.SelfID)
 	}
 	switch v := m.GetAppProtocolVersion(); {
 	case m.GetCoreProtocolVersion() != coreProtocolVersion:

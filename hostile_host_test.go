@@ -318,7 +318,7 @@ func TestAudit_H62_NoDowngrade(t *testing.T) {
 // An answer that never ends, or takes its time, or swells when it is decompressed,
 // costs the client its deadline and no more. It does not run in parallel: it
 // measures.
-func TestAudit_H63_EndlessAnswersEnd(t *testing.T) { //nolint:paralleltest // measures memory
+func TestAudit_H63_EndlessAnswersEnd(t *testing.T) {
 	const timeout = time.Second
 	host := startHostileHost(t, nil)
 	block := make([]byte, 64<<10)
@@ -372,8 +372,12 @@ func TestAudit_H63_EndlessAnswersEnd(t *testing.T) { //nolint:paralleltest // me
 		if err := c.Connect(t.Context()); err == nil || c.RuntimeID() != "" {
 			t.Errorf("%s: %v", name, err)
 		}
-		// A busy machine may double the deadline and more.
-		if took := time.Since(start); took > 4*timeout {
+		// A busy machine may double the deadline and more. Bombs are not even lit.
+		most := 4 * timeout
+		if strings.HasPrefix(name, "a bomb") {
+			most = timeout
+		}
+		if took := time.Since(start); took > most {
 			t.Errorf("%s: took %s", name, took)
 		}
 		if used := allocated() - before; used > 48<<20 {

@@ -1,6 +1,7 @@
 package connectplugin
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -23,9 +24,11 @@ type peer struct {
 	certificate *certificate         // nil where none was verified
 }
 
-// certificate is what the host knows of a verified client certificate.
+// certificate is what the host knows of a verified client certificate. It is a
+// copy of its own: handlers see that of the connection, and may alter it.
 type certificate struct {
 	leaf        *x509.Certificate
+	chains      [][]*x509.Certificate // the leaf alone, as auth providers want it
 	identity    string
 	fingerprint tokenstore.Fingerprint // of its public key: it outlives the renewal of the certificate
 }
@@ -34,9 +37,13 @@ func newCertificate(state *tls.ConnectionState) *certificate {
 	if state == nil || len(state.VerifiedChains) == 0 {
 		return nil
 	}
-	leaf := state.VerifiedChains[0][0]
+	leaf, err := x509.ParseCertificate(bytes.Clone(state.VerifiedChains[0][0].Raw))
+	if err != nil {
+		return nil
+	}
 	return &certificate{
 		leaf:        leaf,
+		chains:      [][]*x509.Certificate{{leaf}},
 		identity:    certs.CertificateIdentity(leaf),
 		fingerprint: tokenstore.Fingerprint(certs.PinOf(leaf)),
 	}

@@ -2,6 +2,7 @@ package connectplugin_test
 
 import (
 	"context"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -63,9 +64,7 @@ func (p procedure) call(ctx context.Context, client connect.HTTPClient, base str
 	defer cancel()
 	req := connect.NewRequest(&emptypb.Empty{})
 	req.Msg.ProtoReflect().SetUnknown(msg)
-	for name, values := range header {
-		req.Header()[name] = values
-	}
+	maps.Copy(req.Header(), header)
 	c := connect.NewClient[emptypb.Empty, emptypb.Empty](client, base+p.path, opts...)
 	if !p.stream {
 		_, err := c.CallUnary(ctx, req)

@@ -1,0 +1,473 @@
+package connectplugin_test
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+
+	"connectrpc.com/connect"
+
+	connectplugin "github.com/masegraye/connect-plugin-go"
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
+	"github.com/masegraye/connect-plugin-go/internal/hosttest"
+)
+
+const echoPath = "/auth.test.v1.Echo/"
+
+// echoPlugin serves one call of each kind as one of the host's own plugins.
+type echoPlugin struct{ handler http.Handler }
+
+func (echoPlugin) Metadata() connectplugin.PluginMetadata {
+	return connectplugin.PluginMetadata{Name: "echo", Version: "1.0.0", Path: echoPath}
+}
+
+func (p echoPlugin) ConnectServer(any) (string, http.Handler, error) { return echoPath, p.handler, nil }
+
+func (echoPlugin) ConnectClient(string, connect.HTTPClient) (any, error) {
+	return nil, errors.New("not made for that")
+}
+
+// echoCapability lends the same as a capability.
+type echoCapability struct{ http.Handler }
+
+func (echoCapability) CapabilityType() string { return "echo" }
+func (echoCapability) Version() string        { return "1.0.0" }
+
+// echoPlace is one way to reach calls of every kind on a host.
+type echoPlace struct {
+	url    string
+	header http.Header // of a caller who may
+	echo   *authEcho
+}
+
+// echoHost serves calls of every kind as a host's own plugin, as a capability and
+// by another plugin behind the router.
+type echoHost struct {
+	*hosttest.Host
+
+	plugin, capability, routed *authEcho
+	provider                   *hosttest.Plugin
+}
+
+func startEchoHost(t *testing.T, edit func(*connectplugin.ServeConfig)) *echoHost {
+	t.Helper()
+	h := &echoHost{plugin: &authEcho{}, capability: &authEcho{}, routed: &authEcho{}}
+	all := []string{"*"}
+	h.Host = hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.Policy = &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{
+			"caller":   hosttest.Allow(func(p *connectplugin.PluginPolicy) { p.Requires, p.Capabilities, p.HostPlugins = all, all, all }),
+			"provider": hosttest.Allow(func(p *connectplugin.PluginPolicy) { p.Provides = all }),
+		}}
+		c.Plugins, c.Impls = connectplugin.PluginSet{"echo": echoPlugin{h.plugin.mux()}}, map[string]any{"echo": true}
+		c.CapabilityBroker = connectplugin.NewCapabilityBroker("")
+		c.CapabilityBroker.RegisterCapability(echoCapability{h.capability.mux()})
+		c.Limits.MaxIdentitiesPerSelfID = 10_000
+		if edit != nil {
+			edit(c)
+		}
+	})
+	h.provider = h.StartPlugin(t, "provider", func(c *connectplugin.PluginServerConfig) {
+		c.Services = []connectplugin.PluginService{{Type: "echo", Version: "1.0.0", Path: echoPath, Handler: h.routed.mux()}}
+	})
+	return h
+}
+
+// places returns the ways to reach a call for a new caller.
+func (h *echoHost) places(t *testing.T) (caller *connectplugin.Client, places map[string]echoPlace) {
+	t.Helper()
+	caller = h.Enrol(t, "caller", requires("echo"))
+	resp, err := connectpluginv1connect.NewCapabilityBrokerClient(caller.HTTPClient(), h.URL).
+		RequestCapability(t.Context(), connect.NewRequest(&connectpluginv1.RequestCapabilityRequest{CapabilityType: "echo"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := identityHeader(caller.RuntimeID(), caller.RuntimeToken())
+	return caller, map[string]echoPlace{
+		"host plugin": {h.URL, own, h.plugin},
+		"route":       {h.URL + "/services/echo/" + h.provider.Client.RuntimeID(), own, h.routed},
+		"capability":  {resp.Msg.GetGrant().GetEndpointUrl(), bearerHeader(resp.Msg.GetGrant().GetBearerToken()), h.capability},
+	}
+}
+
+// badHeaders are ways not to prove an identity.
+func badHeaders(runtimeID, token string) map[string]http.Header {
+	return map[string]http.Header{
+		"nothing":         {},
+		"id alone":        {"X-Plugin-Runtime-Id": {runtimeID}},
+		"token alone":     {"Authorization": {"Bearer wrong" + token}},
+		"wrong token":     identityHeader(runtimeID, "wrong"),
+		"token cut":       identityHeader(runtimeID, token[:len(token)-1]),
+		"unknown id":      identityHeader("nobody-0123456789", token),
+		"token as basic":  {"X-Plugin-Runtime-Id": {runtimeID}, "Authorization": {"Basic " + token}},
+		"two tokens":      {"X-Plugin-Runtime-Id": {runtimeID}, "Authorization": {"Bearer " + token, "Bearer " + token}},
+		"token in a list": {"X-Plugin-Runtime-Id": {runtimeID}, "Authorization": {"Bearer " + token + ", Bearer x"}},
+	}
+}
+
+// Every RPC of the host, streaming or not, in every protocol, demands the same
+// proof; so do calls of every kind to host plugins, capabilities and providers.
+func TestAudit_H13_HostStreamsAreAuthenticatedLikeUnary(t *testing.T) {
+	t.Parallel()
+	host := startEchoHost(t, nil)
+	caller, places := host.places(t)
+	client := host.Stranger(t)
+	bad := badHeaders(caller.RuntimeID(), caller.RuntimeToken())
+	for _, p := range hostProcedures() {
+		for protocol, opts := range rpcProtocols {
+			for name, header := range bad {
+				_, presentsID := header["X-Plugin-Runtime-Id"]
+				if p.isHandshake() && !presentsID {
+					continue // that is how strangers enrol
+				}
+				if err := p.call(t.Context(), client, host.URL, header, nil, opts...); connect.CodeOf(err) != connect.CodeUnauthenticated {
+					t.Errorf("%s over %s with %s: %v, want unauthenticated", p.path, protocol, name, err)
+				}
+			}
+		}
+	}
+	for name, place := range places {
+		for _, c := range authCalls() {
+			for what, header := range bad {
+				_, err := c.call(t.Context(), client, place.url, header)
+				if connect.CodeOf(err) != connect.CodeUnauthenticated {
+					t.Errorf("%s, %s with %s: %v, want unauthenticated", name, c.name, what, err)
+				}
+			}
+			if n := place.echo.calls.Load(); n != 0 {
+				t.Fatalf("%s, %s: the handler ran", name, c.name)
+			}
+		}
+		for i, c := range authCalls() {
+			if _, err := c.call(t.Context(), client, place.url, place.header); err != nil || place.echo.calls.Load() != int64(i+1) {
+				t.Errorf("%s, %s with credentials: %v", name, c.name, err)
+			}
+		}
+	}
+	host.Revoke(caller.RuntimeID())
+	for name, place := range places {
+		for _, c := range authCalls() {
+			if _, err := c.call(t.Context(), client, place.url, place.header); connect.CodeOf(err) != connect.CodeUnauthenticated {
+				t.Errorf("%s, %s after revocation: %v, want unauthenticated", name, c.name, err)
+			}
+		}
+	}
+}
+
+// A stream spends the budget of its caller like any other call, and one without
+// budget does not reach its handler.
+func TestAudit_H13_HostStreamsAreRateLimitedLikeUnary(t *testing.T) {
+	t.Parallel()
+	const burst = 4 // enrolling and asking for the grant leave three
+	host := startEchoHost(t, func(c *connectplugin.ServeConfig) {
+		c.Limits.RequestsPerSecond, c.Limits.RequestBurst = 0.0001, burst
+	})
+	client := host.Stranger(t)
+	for _, p := range hostProcedures() {
+		if p.isHandshake() {
+			continue // limited as such
+		}
+		for protocol, opts := range rpcProtocols {
+			caller := host.Enrol(t, "caller", nil)
+			header := identityHeader(caller.RuntimeID(), caller.RuntimeToken())
+			for i := range burst + 2 {
+				err := p.call(t.Context(), client, host.URL, header, nil, opts...)
+				if limited := connect.CodeOf(err) == connect.CodeResourceExhausted; limited != (i >= burst) {
+					t.Errorf("%s over %s, call %d: %v; want limited: %t", p.path, protocol, i+1, err, i >= burst)
+				}
+			}
+		}
+	}
+	for _, c := range authCalls() {
+		for _, name := range []string{"host plugin", "route"} {
+			_, places := host.places(t)
+			place := places[name]
+			for i := range burst + 1 {
+				before := place.echo.calls.Load()
+				_, err := c.call(t.Context(), client, place.url, place.header)
+				limited, ran := connect.CodeOf(err) == connect.CodeResourceExhausted, place.echo.calls.Load() != before
+				if limited != (i >= burst-1) || ran == limited {
+					t.Errorf("%s, %s, call %d: %v, handler ran: %t; want limited: %t", name, c.name, i+1, err, ran, i >= burst-1)
+				}
+			}
+		}
+	}
+}
+
+// The calls with a grant spend the budget of its owner.
+func TestAudit_H13_CapabilityStreamsAreRateLimited(t *testing.T) {
+	t.Parallel()
+	const burst = 40
+	host := startEchoHost(t, func(c *connectplugin.ServeConfig) {
+		c.Limits.RequestsPerSecond, c.Limits.RequestBurst = 0.0001, burst
+	})
+	_, places := host.places(t)
+	place, served, limited := places["capability"], 0, 0
+	for range 5 {
+		for _, c := range authCalls() {
+			_, err := c.call(t.Context(), host.Stranger(t), place.url, place.header)
+			switch {
+			case err == nil:
+				served++
+			case connect.CodeOf(err) == connect.CodeResourceExhausted:
+				limited++
+			default:
+				t.Errorf("%s: %v", c.name, err)
+			}
+		}
+	}
+	if limited == 0 || served == 0 || served > burst || int64(served) != place.echo.calls.Load() {
+		t.Errorf("%d calls served (%d ran), %d limited; the burst is %d", served, place.echo.calls.Load(), limited, burst)
+	}
+}
+
+// seenIdentity is who a handler took its caller for.
+type seenIdentity struct {
+	Caller      connectplugin.Caller
+	Identity    string
+	Provider    string
+	Claims      map[string]string
+	Certificate string
+}
+
+// vandal is a handler that changes all that it can get hold of, and answers who
+// its caller was before.
+func vandal(w http.ResponseWriter, r *http.Request) {
+	var seen seenIdentity
+	if c, ok := connectplugin.CallerFromContext(r.Context()); ok {
+		seen.Caller = c
+		seen.Caller.Rights.Requires = append([]string(nil), c.Rights.Requires...)
+		for _, list := range [][]string{c.Rights.Provides, c.Rights.Requires, c.Rights.Capabilities} {
+			for i := range list {
+				list[i] = "everything"
+			}
+		}
+	}
+	if a := connectplugin.GetAuthContext(r.Context()); a != nil {
+		seen.Identity, seen.Provider, seen.Claims = a.Identity, a.Provider, map[string]string{}
+		for k, v := range a.Claims {
+			seen.Claims[k] = v
+			a.Claims[k] = "altered"
+		}
+		a.Identity, a.Provider = "admin", "god"
+		if a.Claims != nil {
+			a.Claims["role"] = "admin"
+		}
+	}
+	r.Header.Set("X-Plugin-Runtime-Id", "admin")
+	r.Header.Set("Authorization", "Bearer admin")
+	r.RemoteAddr = "192.0.2.1:1"
+	vandaliseTLS(r.TLS)
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(seen)
+}
+
+// vandaliseTLS makes somebody else's certificate of that of the connection.
+func vandaliseTLS(state *tls.ConnectionState) {
+	evil := &url.URL{Scheme: "spiffe", Host: "evil.example", Path: "/admin"}
+	for _, chain := range append([][]*x509.Certificate{state.PeerCertificates}, state.VerifiedChains...) {
+		for i, cert := range chain {
+			cert.Subject.CommonName, cert.DNSNames, cert.URIs = "admin", []string{"admin"}, []*url.URL{evil}
+			if i == 0 {
+				clear(cert.RawSubjectPublicKeyInfo)
+			}
+			chain[i] = &x509.Certificate{URIs: []*url.URL{evil}, Raw: cert.Raw, NotAfter: cert.NotAfter}
+		}
+	}
+}
+
+// Whatever a handler does to what it was given, its caller's next request on the
+// same connection is its caller's.
+func TestAudit_AUTH009_HandlersCannotAlterWhoCalls(t *testing.T) {
+	t.Parallel()
+	shared := map[string]string{"role": "reader", "team": "blue"} // that the validator hands out again and again
+	host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.Policy = policyOf("caller", func(p *connectplugin.PluginPolicy) { p.AllowUnproven, p.Requires = true, []string{"a", "b"} })
+		c.Plugins = connectplugin.PluginSet{"echo": echoPlugin{http.HandlerFunc(vandal)}}
+		c.Impls = map[string]any{"echo": true}
+		c.AuthProviders = []connectplugin.AuthProvider{
+			connectplugin.NewTokenAuth("", func(string) (string, map[string]string, error) { return "operator", shared, nil }),
+			connectplugin.NewMTLSAuth(nil, nil, nil),
+		}
+	})
+	withCertificate, err := host.Authority.PluginTLS("caller")
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := hosttest.HTTPClient(t, withCertificate)
+	ask := func(header http.Header) (seen seenIdentity) {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, host.URL+echoPath, http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header = header
+		resp, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = resp.Body.Close() }()
+		if resp.StatusCode != http.StatusOK {
+			t.Errorf("status %d", resp.StatusCode)
+			return seen
+		}
+		if err := json.NewDecoder(resp.Body).Decode(&seen); err != nil {
+			t.Fatal(err)
+		}
+		return seen
+	}
+	enrolled, err := connectpluginv1connect.NewHandshakeServiceClient(client, host.URL).Handshake(t.Context(), connect.NewRequest(oldRequest("caller")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	headers := map[string]http.Header{
+		"runtime token": identityHeader(enrolled.Msg.GetRuntimeId(), enrolled.Msg.GetRuntimeToken()),
+		"token":         bearerHeader("anything"),
+		"certificate":   {},
+	}
+	for name, header := range headers {
+		first := ask(header.Clone())
+		if first.Identity == "" || first.Identity == "admin" || strings.Contains(fmt.Sprint(first), "evil") {
+			t.Errorf("%s: the first request came from %+v", name, first)
+		}
+		for range 3 {
+			for _, other := range headers { // each may alter what the others get
+				ask(other.Clone())
+			}
+			if again := ask(header.Clone()); fmt.Sprint(again) != fmt.Sprint(first) {
+				t.Errorf("%s: the caller was %+v and is %+v", name, first, again)
+			}
+		}
+	}
+	if shared["role"] != "reader" || len(shared) != 2 {
+		t.Errorf("the validator's claims became %v", shared)
+	}
+	if code := reportWith(t, client, host.URL, enrolled.Msg.GetRuntimeId(), enrolled.Msg.GetRuntimeToken()); code != 0 {
+		t.Errorf("the caller's token on the vandalised connection: %v", code)
+	}
+}
+
+// Whatever a chain of providers refuses, and why, the peer gets one error; the
+// reason goes to the audit, without the credential.
+func TestAudit_AUTH010_H18_OneErrorWhateverFails(t *testing.T) {
+	t.Parallel()
+	const secretDetail = "user bob is locked: db=10.1.2.3"
+	echo := &authEcho{}
+	host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.Policy = loggerPolicy()
+		c.Plugins, c.Impls = connectplugin.PluginSet{"echo": echoPlugin{echo.mux()}}, map[string]any{"echo": true}
+		c.AuthProviders = []connectplugin.AuthProvider{
+			connectplugin.NewTokenAuth("", func(token string) (string, map[string]string, error) {
+				switch token {
+				case "good":
+					return "operator", nil, nil
+				case "panics":
+					panic(secretDetail)
+				case "nobody":
+					return "", nil, nil
+				}
+				return "", nil, fmt.Errorf("%s, token %s", secretDetail, token)
+			}),
+			connectplugin.NewAPIKeyAuth("", func(key string) (string, map[string]string, error) {
+				return "", nil, connect.NewError(connect.CodeNotFound, errors.New(secretDetail+key))
+			}),
+			connectplugin.NewMTLSAuth(nil, nil, nil),
+		}
+	})
+	headers := map[string]http.Header{
+		"no credential":  {},
+		"a bad token":    bearerHeader("bad-token-1"),
+		"a panic":        bearerHeader("panics"),
+		"no identity":    bearerHeader("nobody"),
+		"no token":       bearerHeader(""),
+		"a bad key":      {"X-Api-Key": {"bad-key-1"}},
+		"both bad":       {"X-Api-Key": {"bad-key-1"}, "Authorization": {"Bearer bad-token-1"}},
+		"repeated":       {"Authorization": {"Bearer good", "Bearer good"}},
+		"good after bad": {"X-Api-Key": {"bad-key-1"}, "Authorization": {"Bearer bad-token-1"}},
+		"a bad identity": identityHeader("somebody", "something"),
+	}
+	client := host.Stranger(t)
+	for _, c := range authCalls() {
+		for name, header := range headers {
+			_, err := c.call(t.Context(), client, host.URL, header)
+			wantAuthRefused(t, err)
+			var coded *connect.Error
+			errors.As(err, &coded)
+			if text := fmt.Sprint(err, coded.Meta()); strings.Contains(text, "bob") || strings.Contains(text, "10.1.2.3") || strings.Contains(text, "bad-") {
+				t.Errorf("%s with %s: the peer learns %q", c.name, name, text)
+			}
+		}
+	}
+	if echo.calls.Load() != 0 {
+		t.Error("the handler ran")
+	}
+	var detail bool
+	for _, e := range host.Audit.Events() {
+		text := fmt.Sprintf("%+v", e)
+		detail = detail || e.Kind == connectplugin.AuditAuthFailed && strings.Contains(text, "bob is locked")
+		if strings.Contains(text, "bad-token-1") || strings.Contains(text, "bad-key-1") {
+			t.Errorf("the audit holds the credential: %s", text)
+		}
+	}
+	if !detail {
+		t.Error("the reason did not reach the audit")
+	}
+	for _, c := range authCalls() {
+		got, err := c.call(t.Context(), client, host.URL, bearerHeader("good"))
+		wantAuthAnswer(t, got, err, "token:operator")
+	}
+}
+
+// What a validator does to its map of claims after it answered changes no request.
+func TestAudit_H19_ClaimsDoNotOutliveTheirRequest(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	var handedOut []map[string]string
+	inside, proceed := make(chan struct{}), make(chan struct{})
+	echo := &authEcho{}
+	echo.observe = func(ctx context.Context, _ http.Header) error {
+		inside <- struct{}{}
+		<-proceed
+		if claims := connectplugin.GetAuthContext(ctx).Claims; claims["role"] != "reader" || len(claims) != 1 {
+			return fmt.Errorf("claims %v", claims)
+		}
+		return nil
+	}
+	host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.Policy = loggerPolicy()
+		c.Plugins, c.Impls = connectplugin.PluginSet{"echo": echoPlugin{echo.mux()}}, map[string]any{"echo": true}
+		c.AuthProviders = []connectplugin.AuthProvider{
+			connectplugin.NewTokenAuth("", func(string) (string, map[string]string, error) {
+				mu.Lock()
+				defer mu.Unlock()
+				claims := map[string]string{"role": "reader"}
+				handedOut = append(handedOut, claims)
+				return "operator", claims, nil
+			}),
+		}
+	})
+	for _, c := range authCalls() {
+		done := make(chan error, 1)
+		go func() {
+			_, err := c.call(t.Context(), host.Stranger(t), host.URL, bearerHeader("good"))
+			done <- err
+		}()
+		<-inside
+		mu.Lock()
+		for _, claims := range handedOut {
+			claims["role"], claims["extra"] = "admin", "admin"
+		}
+		mu.Unlock()
+		proceed <- struct{}{}
+		if err := <-done; err != nil {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+}
