@@ -255,8 +255,8 @@ func TestAudit_GAPPINNING_ClientPinsTheHost(t *testing.T) {
 	if err := client.Connect(t.Context()); err == nil || impostor.requests.Load() != 0 {
 		t.Errorf("a renewal at the impostor: %v, %d requests arrived", err, impostor.requests.Load())
 	}
-	addr = host.Addr()
-	board.target.Store(&addr)
+	back := host.Addr()
+	board.target.Store(&back)
 	if err := client.ReportHealth(t.Context(), healthy, "", nil); err != nil {
 		t.Errorf("at the host: %v", err)
 	}

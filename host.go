@@ -47,6 +47,7 @@ type Host struct {
 	serverTLS *tls.Config // nil in plaintext
 	server    *http.Server
 	front     *front
+	drain     *drain
 	abort     context.CancelCauseFunc
 	prober    *prober
 	stopTasks context.CancelFunc
@@ -70,7 +71,7 @@ func NewHost(cfg *ServeConfig) (*Host, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	h := &Host{cfg: cfg.withDefaults(), done: make(chan struct{})}
+	h := &Host{cfg: cfg.withDefaults(), drain: newDrain(), done: make(chan struct{})}
 	if err := h.setTLS(); err != nil {
 		return nil, err
 	}
@@ -269,7 +270,7 @@ func (h *Host) setServer() {
 		protocols.SetUnencryptedHTTP2(true)
 	}
 	h.server = &http.Server{
-		Handler:           h.front,
+		Handler:           h.drain.count(h.front),
 		TLSConfig:         h.serverTLS,
 		ReadHeaderTimeout: l.ReadHeaderTimeout,
 		IdleTimeout:       l.IdleTimeout,
@@ -311,11 +312,11 @@ func (h *Host) shut(ctx context.Context) error {
 	for _, stream := range h.hub.streams.list() {
 		stream.hurry()
 	}
-	err := h.server.Shutdown(ctx)
+	err := h.drain.shutdown(ctx, h.server)
 	if err != nil {
 		h.abort(errShuttingDown)
 		last, cancelLast := context.WithTimeout(context.WithoutCancel(ctx), abortWait)
-		if h.server.Shutdown(last) != nil {
+		if h.drain.shutdown(last, h.server) != nil {
 			_ = h.server.Close()
 		}
 		cancelLast()

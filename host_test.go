@@ -2,8 +2,10 @@ package connectplugin_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"runtime"
@@ -109,6 +111,44 @@ func TestHost_ShutdownIsBounded(t *testing.T) {
 	}
 	if err := <-called; connect.CodeOf(err) != connect.CodeUnavailable || !strings.Contains(err.Error(), "shutting down") {
 		t.Errorf("the call that was cut off: %v, want unavailable, because the host is shutting down", err)
+	}
+}
+
+// A connection that is set up while the host shuts down does not hold it up.
+func TestHost_LateConnectionDoesNotHoldUpShutdown(t *testing.T) {
+	t.Parallel()
+	const grace = 30 * time.Second
+	host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.Policy, c.GracefulShutdownTimeout = loggerPolicy(), grace
+	})
+	raw, err := net.Dial("tcp", host.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = raw.Close() })
+	slow := newSlowLogger()
+	called := callSlowly(t, host, slow)
+	began := time.Now()
+	done := make(chan error, 1)
+	go func() { done <- host.Shutdown(context.Background()) }()
+	hosttest.Eventually(t, "the listener is closed", func() bool {
+		c, err := net.Dial("tcp", host.Addr())
+		if err == nil {
+			_ = c.Close()
+		}
+		return err != nil
+	})
+	late := tls.Client(raw, host.StrangerTLS())
+	_ = late.SetDeadline(time.Now().Add(grace))
+	if _, err := late.Write([]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00")); err != nil {
+		t.Logf("the late handshake: %v", err) // refusing it is as good
+	}
+	close(slow.release)
+	if err := <-called; err != nil {
+		t.Errorf("the call in flight: %v", err)
+	}
+	if err := <-done; err != nil || time.Since(began) > grace/2 {
+		t.Errorf("Shutdown took %v: %v", time.Since(began), err)
 	}
 }
 

@@ -209,13 +209,14 @@ type pluginServer struct {
 	client   *Client
 	listener net.Listener
 	server   *http.Server
+	drain    *drain
 	session  *pluginSession
 	stop     context.CancelFunc // set before serving
 	grace    atomic.Int64       // what is left to calls in flight at the end, in nanoseconds
 }
 
 func newPluginServer(ctx context.Context, cfg *PluginServerConfig) (*pluginServer, error) {
-	s := &pluginServer{cfg: cfg}
+	s := &pluginServer{cfg: cfg, drain: newDrain()}
 	s.grace.Store(int64(cfg.GracefulShutdownTimeout))
 	clientCfg := cfg.Client
 	if clientCfg.HostURL == "" && clientCfg.Discovery == nil {
@@ -311,7 +312,7 @@ func (s *pluginServer) newServer(serverTLS *tls.Config) *http.Server {
 	protocols.SetHTTP2(true)
 	protocols.SetUnencryptedHTTP2(s.cfg.Client.AllowInsecure)
 	return &http.Server{
-		Handler:           s.handler(),
+		Handler:           s.drain.count(s.handler()),
 		TLSConfig:         serverTLS,
 		ReadHeaderTimeout: defaultLimits.ReadHeaderTimeout,
 		IdleTimeout:       defaultLimits.IdleTimeout,
@@ -372,7 +373,7 @@ func (s *pluginServer) serve() error {
 func (s *pluginServer) shutdown(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(s.grace.Load()))
 	defer cancel()
-	err := s.server.Shutdown(ctx)
+	err := s.drain.shutdown(ctx, s.server)
 	if err != nil {
 		err = errors.Join(fmt.Errorf("shutdown: calls in flight were cut off: %w", err), s.server.Close())
 	}
