@@ -21,68 +21,68 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
 )
 
-const echoPath = "/auth.test.v1.Echo/"
+const kindsPath = "/auth.test.v1.Echo/"
 
-// echoPlugin serves one call of each kind as one of the host's own plugins.
-type echoPlugin struct{ handler http.Handler }
+// kindsPlugin serves one call of each kind as one of the host's own plugins.
+type kindsPlugin struct{ handler http.Handler }
 
-func (echoPlugin) Metadata() connectplugin.PluginMetadata {
-	return connectplugin.PluginMetadata{Name: "echo", Version: "1.0.0", Path: echoPath}
+func (kindsPlugin) Metadata() connectplugin.PluginMetadata {
+	return connectplugin.PluginMetadata{Name: "echo", Version: "1.0.0", Path: kindsPath}
 }
 
-func (p echoPlugin) ConnectServer(any) (string, http.Handler, error) { return echoPath, p.handler, nil }
+func (p kindsPlugin) ConnectServer(any) (string, http.Handler, error) { return kindsPath, p.handler, nil }
 
-func (echoPlugin) ConnectClient(string, connect.HTTPClient) (any, error) {
+func (kindsPlugin) ConnectClient(string, connect.HTTPClient) (any, error) {
 	return nil, errors.New("not made for that")
 }
 
-// echoCapability lends the same as a capability.
-type echoCapability struct{ http.Handler }
+// kindsCapability lends the same as a capability.
+type kindsCapability struct{ http.Handler }
 
-func (echoCapability) CapabilityType() string { return "echo" }
-func (echoCapability) Version() string        { return "1.0.0" }
+func (kindsCapability) CapabilityType() string { return "echo" }
+func (kindsCapability) Version() string        { return "1.0.0" }
 
-// echoPlace is one way to reach calls of every kind on a host.
-type echoPlace struct {
+// kindsPlace is one way to reach calls of every kind on a host.
+type kindsPlace struct {
 	url    string
 	header http.Header // of a caller who may
 	echo   *authEcho
 }
 
-// echoHost serves calls of every kind as a host's own plugin, as a capability and
+// kindsHost serves calls of every kind as a host's own plugin, as a capability and
 // by another plugin behind the router.
-type echoHost struct {
+type kindsHost struct {
 	*hosttest.Host
 
 	plugin, capability, routed *authEcho
 	provider                   *hosttest.Plugin
 }
 
-func startEchoHost(t *testing.T, edit func(*connectplugin.ServeConfig)) *echoHost {
+func startKindsHost(t *testing.T, edit func(*connectplugin.ServeConfig)) *kindsHost {
 	t.Helper()
-	h := &echoHost{plugin: &authEcho{}, capability: &authEcho{}, routed: &authEcho{}}
+	h := &kindsHost{plugin: &authEcho{}, capability: &authEcho{}, routed: &authEcho{}}
 	all := []string{"*"}
 	h.Host = hosttest.Start(t, func(c *connectplugin.ServeConfig) {
 		c.Policy = &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{
 			"caller":   hosttest.Allow(func(p *connectplugin.PluginPolicy) { p.Requires, p.Capabilities, p.HostPlugins = all, all, all }),
 			"provider": hosttest.Allow(func(p *connectplugin.PluginPolicy) { p.Provides = all }),
 		}}
-		c.Plugins, c.Impls = connectplugin.PluginSet{"echo": echoPlugin{h.plugin.mux()}}, map[string]any{"echo": true}
+		c.Plugins, c.Impls = connectplugin.PluginSet{"echo": kindsPlugin{h.plugin.mux()}}, map[string]any{"echo": true}
 		c.CapabilityBroker = connectplugin.NewCapabilityBroker("")
-		c.CapabilityBroker.RegisterCapability(echoCapability{h.capability.mux()})
+		c.CapabilityBroker.RegisterCapability(kindsCapability{h.capability.mux()})
 		c.Limits.MaxIdentitiesPerSelfID = 10_000
 		if edit != nil {
 			edit(c)
 		}
 	})
 	h.provider = h.StartPlugin(t, "provider", func(c *connectplugin.PluginServerConfig) {
-		c.Services = []connectplugin.PluginService{{Type: "echo", Version: "1.0.0", Path: echoPath, Handler: h.routed.mux()}}
+		c.Services = []connectplugin.PluginService{{Type: "echo", Version: "1.0.0", Path: kindsPath, Handler: h.routed.mux()}}
 	})
 	return h
 }
 
 // places returns the ways to reach a call for a new caller.
-func (h *echoHost) places(t *testing.T) (caller *connectplugin.Client, places map[string]echoPlace) {
+func (h *kindsHost) places(t *testing.T) (caller *connectplugin.Client, places map[string]kindsPlace) {
 	t.Helper()
 	caller = h.Enrol(t, "caller", requires("echo"))
 	resp, err := connectpluginv1connect.NewCapabilityBrokerClient(caller.HTTPClient(), h.URL).
@@ -91,7 +91,7 @@ func (h *echoHost) places(t *testing.T) (caller *connectplugin.Client, places ma
 		t.Fatal(err)
 	}
 	own := identityHeader(caller.RuntimeID(), caller.RuntimeToken())
-	return caller, map[string]echoPlace{
+	return caller, map[string]kindsPlace{
 		"host plugin": {h.URL, own, h.plugin},
 		"route":       {h.URL + "/services/echo/" + h.provider.Client.RuntimeID(), own, h.routed},
 		"capability":  {resp.Msg.GetGrant().GetEndpointUrl(), bearerHeader(resp.Msg.GetGrant().GetBearerToken()), h.capability},
@@ -117,7 +117,7 @@ func badHeaders(runtimeID, token string) map[string]http.Header {
 // proof; so do calls of every kind to host plugins, capabilities and providers.
 func TestAudit_H13_HostStreamsAreAuthenticatedLikeUnary(t *testing.T) {
 	t.Parallel()
-	host := startEchoHost(t, nil)
+	host := startKindsHost(t, nil)
 	caller, places := host.places(t)
 	client := host.Stranger(t)
 	bad := badHeaders(caller.RuntimeID(), caller.RuntimeToken())
@@ -167,7 +167,7 @@ func TestAudit_H13_HostStreamsAreAuthenticatedLikeUnary(t *testing.T) {
 func TestAudit_H13_HostStreamsAreRateLimitedLikeUnary(t *testing.T) {
 	t.Parallel()
 	const burst = 4 // enrolling and asking for the grant leave three
-	host := startEchoHost(t, func(c *connectplugin.ServeConfig) {
+	host := startKindsHost(t, func(c *connectplugin.ServeConfig) {
 		c.Limits.RequestsPerSecond, c.Limits.RequestBurst = 0.0001, burst
 	})
 	client := host.Stranger(t)
@@ -206,7 +206,7 @@ func TestAudit_H13_HostStreamsAreRateLimitedLikeUnary(t *testing.T) {
 func TestAudit_H13_CapabilityStreamsAreRateLimited(t *testing.T) {
 	t.Parallel()
 	const burst = 40
-	host := startEchoHost(t, func(c *connectplugin.ServeConfig) {
+	host := startKindsHost(t, func(c *connectplugin.ServeConfig) {
 		c.Limits.RequestsPerSecond, c.Limits.RequestBurst = 0.0001, burst
 	})
 	_, places := host.places(t)
@@ -291,7 +291,7 @@ func TestAudit_AUTH009_HandlersCannotAlterWhoCalls(t *testing.T) {
 	shared := map[string]string{"role": "reader", "team": "blue"} // that the validator hands out again and again
 	host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
 		c.Policy = policyOf("caller", func(p *connectplugin.PluginPolicy) { p.AllowUnproven, p.Requires = true, []string{"a", "b"} })
-		c.Plugins = connectplugin.PluginSet{"echo": echoPlugin{http.HandlerFunc(vandal)}}
+		c.Plugins = connectplugin.PluginSet{"echo": kindsPlugin{http.HandlerFunc(vandal)}}
 		c.Impls = map[string]any{"echo": true}
 		c.AuthProviders = []connectplugin.AuthProvider{
 			connectplugin.NewTokenAuth("", func(string) (string, map[string]string, error) { return "operator", shared, nil }),
@@ -304,7 +304,7 @@ func TestAudit_AUTH009_HandlersCannotAlterWhoCalls(t *testing.T) {
 	}
 	client := hosttest.HTTPClient(t, withCertificate)
 	ask := func(header http.Header) (seen seenIdentity) {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, host.URL+echoPath, http.NoBody)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, host.URL+kindsPath, http.NoBody)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -362,7 +362,7 @@ func TestAudit_AUTH010_H18_OneErrorWhateverFails(t *testing.T) {
 	echo := &authEcho{}
 	host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
 		c.Policy = loggerPolicy()
-		c.Plugins, c.Impls = connectplugin.PluginSet{"echo": echoPlugin{echo.mux()}}, map[string]any{"echo": true}
+		c.Plugins, c.Impls = connectplugin.PluginSet{"echo": kindsPlugin{echo.mux()}}, map[string]any{"echo": true}
 		c.AuthProviders = []connectplugin.AuthProvider{
 			connectplugin.NewTokenAuth("", func(token string) (string, map[string]string, error) {
 				switch token {
@@ -442,7 +442,7 @@ func TestAudit_H19_ClaimsDoNotOutliveTheirRequest(t *testing.T) {
 	}
 	host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
 		c.Policy = loggerPolicy()
-		c.Plugins, c.Impls = connectplugin.PluginSet{"echo": echoPlugin{echo.mux()}}, map[string]any{"echo": true}
+		c.Plugins, c.Impls = connectplugin.PluginSet{"echo": kindsPlugin{echo.mux()}}, map[string]any{"echo": true}
 		c.AuthProviders = []connectplugin.AuthProvider{
 			connectplugin.NewTokenAuth("", func(string) (string, map[string]string, error) {
 				mu.Lock()
