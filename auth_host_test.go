@@ -30,7 +30,9 @@ func (kindsPlugin) Metadata() connectplugin.PluginMetadata {
 	return connectplugin.PluginMetadata{Name: "echo", Version: "1.0.0", Path: kindsPath}
 }
 
-func (p kindsPlugin) ConnectServer(any) (string, http.Handler, error) { return kindsPath, p.handler, nil }
+func (p kindsPlugin) ConnectServer(any) (string, http.Handler, error) {
+	return kindsPath, p.handler, nil
+}
 
 func (kindsPlugin) ConnectClient(string, connect.HTTPClient) (any, error) {
 	return nil, errors.New("not made for that")

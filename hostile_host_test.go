@@ -305,11 +305,17 @@ func TestAudit_H62_NoDowngrade(t *testing.T) {
 			done := make(chan struct{})
 			go func() { defer close(done); _ = server.Serve(tls.NewListener(l, cfg)) }()
 			t.Cleanup(func() { _ = server.Close(); <-done })
-			_, err = enrolOnce(t.Context(), connectplugin.ClientConfig{
-				HostURL: "https://" + l.Addr().String(), SelfID: "api", TLS: authority.ClientTLS(),
-			})
-			if err == nil || served.requests.Load() != 0 {
-				t.Errorf("%v; %d requests were sent", err, served.requests.Load())
+			clients := map[string]*tls.Config{"the authority's": authority.ClientTLS()}
+			if edit != nil {
+				clients["as little as possible"] = &tls.Config{RootCAs: authority.CertPool()}
+			}
+			for name, client := range clients {
+				_, err = enrolOnce(t.Context(), connectplugin.ClientConfig{
+					HostURL: "https://" + l.Addr().String(), SelfID: "api", TLS: client,
+				})
+				if err == nil || served.requests.Load() != 0 {
+					t.Errorf("configuration %s: %v; %d requests were sent", name, err, served.requests.Load())
+				}
 			}
 		})
 	}
