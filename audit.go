@@ -71,7 +71,8 @@ func (a *auditor) record(e AuditEvent) {
 	switch e.Kind {
 	case AuditAuthFailed, AuditDenied, AuditLimited, AuditConflict:
 		level = slog.LevelWarn
-	case AuditIssued, AuditRenewed, AuditEnded, AuditGranted, AuditRevoked, AuditRegistered, AuditUnregistered, AuditWatcherDropped, AuditPolicyChanged:
+	case AuditIssued, AuditRenewed, AuditEnded, AuditGranted, AuditRevoked, AuditRegistered, AuditUnregistered,
+		AuditWatcherDropped, AuditPolicyChanged:
 	}
 	a.log.LogAttrs(context.Background(), level, "audit",
 		slog.String(keyKind, string(e.Kind)), slog.String(keyPeer, e.Peer),

@@ -144,6 +144,18 @@ func (b *CapabilityBroker) RequestCapability(ctx context.Context, req *connect.R
 	return b.grant(ctx, owner, handler, req)
 }
 
+// RevokeGrant ends one grant at once, and the calls in flight that came with it.
+// The id is in the audit event of the grant; in the proto message it is grant_id.
+// It reports whether the grant lived. The plugin may ask for another one as long
+// as policy allows it the capability.
+func (b *CapabilityBroker) RevokeGrant(grantID string) bool {
+	ok := b.store().RevokeGrant(grantID)
+	if ok {
+		b.note(context.Background(), AuditRevoked, "", grantID, "capability grant")
+	}
+	return ok
+}
+
 func (b *CapabilityBroker) lookup(capabilityType string) (CapabilityHandler, bool) {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
@@ -190,18 +202,6 @@ func (b *CapabilityBroker) grantError(ctx context.Context, err error, capType, p
 		return connect.NewError(connect.CodeUnauthenticated, errUnauthenticated)
 	}
 	return connect.NewError(connect.CodeInternal, errNotAvailable)
-}
-
-// RevokeGrant ends one grant at once, and the calls in flight that came with it.
-// The id is in the audit event of the grant; in the proto message it is grant_id.
-// It reports whether the grant lived. The plugin may ask for another one as long
-// as policy allows it the capability.
-func (b *CapabilityBroker) RevokeGrant(grantID string) bool {
-	ok := b.store().RevokeGrant(grantID)
-	if ok {
-		b.note(context.Background(), AuditRevoked, "", grantID, "capability grant")
-	}
-	return ok
 }
 
 func (b *CapabilityBroker) ttl() time.Duration {

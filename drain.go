@@ -2,6 +2,7 @@ package connectplugin
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -56,10 +57,17 @@ func (d *drain) shutdown(ctx context.Context, server *http.Server) error {
 		if err == nil {
 			return nil
 		}
-		return server.Close()
+		return closeServer(server)
 	case <-t.C:
 	}
-	err := server.Close()
-	<-stopped
+	err := closeServer(server)
+	<-stopped //nolint:errcheck // it was closed
 	return err
+}
+
+func closeServer(server *http.Server) error {
+	if err := server.Close(); err != nil {
+		return fmt.Errorf("close: %w", err)
+	}
+	return nil
 }

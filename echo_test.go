@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"testing"
@@ -150,9 +151,7 @@ var echoKinds = map[string]func(context.Context, reachable, []connect.ClientOpti
 }
 
 func setAll(dst, src http.Header) {
-	for name, values := range src {
-		dst[name] = values
-	}
+	maps.Copy(dst, src)
 }
 
 func callUnary(ctx context.Context, r reachable, opts []connect.ClientOption, header http.Header) echoOutcome {

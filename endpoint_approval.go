@@ -26,7 +26,8 @@ func (h *hub) endpointFor(ctx context.Context, id *tokenstore.Identity, baseURL 
 	case baseURL == "":
 		return "", false, nil
 	case !rules.allowOwnAddress:
-		return "", false, errors.New("the plugin names its own base_url and policy does not allow it: set PluginPolicy.Endpoint or AllowOwnAddress")
+		return "", false, errors.New("the plugin names its own base_url and policy does not allow it: " +
+			"set PluginPolicy.Endpoint or AllowOwnAddress")
 	}
 	p, ok := peerFrom(ctx)
 	if !ok {

@@ -205,7 +205,8 @@ func (p *prober) begin(now time.Time) {
 		}
 		known.listed = false
 	}
-	rand.Shuffle(len(p.queue), func(i, j int) { p.queue[i], p.queue[j] = p.queue[j], p.queue[i] })
+	rand.Shuffle( //nolint:gosec // the order is no secret
+		len(p.queue), func(i, j int) { p.queue[i], p.queue[j] = p.queue[j], p.queue[i] })
 	p.step = p.cfg.Interval / time.Duration(max(len(p.queue), 1))
 }
 

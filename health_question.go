@@ -90,8 +90,9 @@ func healthAnswer(status int, body []byte) (catalog.HealthReport, error) {
 		return unknown, fmt.Errorf("%w: status %d", errServerError, status)
 	}
 	var m connectpluginv1.GetHealthResponse
-	if status != http.StatusOK || proto.Unmarshal(body, &m) != nil ||
-		validateHealth(m.GetState(), m.GetReason(), m.GetUnavailableDependencies()) != nil {
+	valid := status == http.StatusOK && proto.Unmarshal(body, &m) == nil &&
+		validateHealth(m.GetState(), m.GetReason(), m.GetUnavailableDependencies()) == nil
+	if !valid {
 		return unknown, nil
 	}
 	return catalog.HealthReport{

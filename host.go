@@ -170,7 +170,7 @@ func (h *Host) Serve(ctx context.Context, l net.Listener) error {
 		return h.shutErr
 	}
 	err := h.Shutdown(context.WithoutCancel(ctx))
-	<-served
+	<-served //nolint:errcheck // it was shut down
 	return err
 }
 
@@ -215,22 +215,7 @@ func (h *Host) setTLS() error {
 // them all to one hub.
 func (h *Host) setServices() error {
 	c := h.cfg
-	if h.router = c.ServiceRouter; h.router != nil {
-		h.handshake, h.registry, h.lifecycle = h.router.handshake, h.router.registry, h.router.lifecycle
-		h.handshake.configure(c)
-	} else {
-		h.handshake = NewHandshakeServer(c)
-		if h.lifecycle = c.LifecycleService; h.lifecycle == nil && c.ServiceRegistry != nil {
-			h.lifecycle = c.ServiceRegistry.lifecycle
-		}
-		if h.lifecycle == nil {
-			h.lifecycle = NewLifecycleServer()
-		}
-		if h.registry = c.ServiceRegistry; h.registry == nil {
-			h.registry = NewServiceRegistry(h.lifecycle)
-		}
-		h.router = NewServiceRouter(h.handshake, h.registry, h.lifecycle)
-	}
+	h.setRouter()
 	h.hub = h.handshake.hub
 	if h.broker = c.CapabilityBroker; h.broker == nil {
 		h.broker = NewCapabilityBroker("")
@@ -257,6 +242,27 @@ func (h *Host) setServices() error {
 	}
 	h.router.configure(dialer)
 	return nil
+}
+
+// setRouter takes the configured router with what it was made of, or makes one.
+func (h *Host) setRouter() {
+	c := h.cfg
+	if h.router = c.ServiceRouter; h.router != nil {
+		h.handshake, h.registry, h.lifecycle = h.router.handshake, h.router.registry, h.router.lifecycle
+		h.handshake.configure(c)
+		return
+	}
+	h.handshake = NewHandshakeServer(c)
+	if h.lifecycle = c.LifecycleService; h.lifecycle == nil && c.ServiceRegistry != nil {
+		h.lifecycle = c.ServiceRegistry.lifecycle
+	}
+	if h.lifecycle == nil {
+		h.lifecycle = NewLifecycleServer()
+	}
+	if h.registry = c.ServiceRegistry; h.registry == nil {
+		h.registry = NewServiceRegistry(h.lifecycle)
+	}
+	h.router = NewServiceRouter(h.handshake, h.registry, h.lifecycle)
 }
 
 func (h *Host) setServer() {

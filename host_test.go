@@ -208,7 +208,7 @@ func TestServe_EndsWithStopCh(t *testing.T) {
 
 // A host with plugins, calls and watches leaves no goroutine and no descriptor
 // behind. It runs alone.
-func TestHost_LeavesNothingBehind(t *testing.T) { //nolint:paralleltest // counts goroutines and descriptors of the process
+func TestHost_LeavesNothingBehind(t *testing.T) {
 	round := func(t *testing.T) {
 		t.Helper()
 		host := hosttest.Start(t, withPolicy(loggerPolicy()))

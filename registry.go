@@ -82,27 +82,6 @@ func ServiceRegistryHandler(server *ServiceRegistry) (string, http.Handler) {
 	return path, server.guard(unaryProcedure, h)
 }
 
-// bind ties the registry to a hub: what an identity registered ends with it.
-func (s *ServiceRegistry) bind(h *hub) error {
-	first := s.bound.Load() == nil
-	if err := s.member.bind(h); err != nil || !first {
-		return err
-	}
-	h.store.Subscribe(func(e tokenstore.End) { s.catalog.RemoveRuntime(e.Identity.RuntimeID()) })
-	return nil
-}
-
-// configure sets the bounds of the catalogue.
-func (s *ServiceRegistry) configure(c *ServeConfig) {
-	cfg := catalogConfig(c.Limits)
-	cfg.AllowMultiple = func(serviceType string) bool {
-		h := s.bound.Load()
-		return h == nil || h.rules.Load().allowMultiple.has(serviceType)
-	}
-	cfg.Observe = s.observe
-	s.catalog.Configure(cfg)
-}
-
 func catalogConfig(l Limits) catalog.Config {
 	return catalog.Config{
 		MaxRegistrations:     l.MaxRegistrations,
@@ -261,6 +240,27 @@ func (s *ServiceRegistry) SetAllowedServices(runtimeID string, serviceTypes []st
 // UnregisterPluginServices withdraws everything that a plugin registered.
 func (s *ServiceRegistry) UnregisterPluginServices(runtimeID string) {
 	s.catalog.RemoveWhere(func(reg catalog.Registration) bool { return reg.RuntimeID == runtimeID })
+}
+
+// bind ties the registry to a hub: what an identity registered ends with it.
+func (s *ServiceRegistry) bind(h *hub) error {
+	first := s.bound.Load() == nil
+	if err := s.member.bind(h); err != nil || !first {
+		return err
+	}
+	h.store.Subscribe(func(e tokenstore.End) { s.catalog.RemoveRuntime(e.Identity.RuntimeID()) })
+	return nil
+}
+
+// configure sets the bounds of the catalogue.
+func (s *ServiceRegistry) configure(c *ServeConfig) {
+	cfg := catalogConfig(c.Limits)
+	cfg.AllowMultiple = func(serviceType string) bool {
+		h := s.bound.Load()
+		return h == nil || h.rules.Load().allowMultiple.has(serviceType)
+	}
+	cfg.Observe = s.observe
+	s.catalog.Configure(cfg)
 }
 
 func provider(reg catalog.Registration) *ServiceProvider {
