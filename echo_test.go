@@ -123,17 +123,6 @@ var echoProtocols = map[string][]connect.ClientOption{
 	"grpc-web": {connect.WithGRPCWeb()},
 }
 
-// eachProtocol runs a test in every protocol.
-func eachProtocol(t *testing.T, f func(t *testing.T, opts []connect.ClientOption)) {
-	t.Helper()
-	for name, opts := range echoProtocols {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			f(t, opts)
-		})
-	}
-}
-
 // echoOutcome is what the caller of an RPC sees.
 type echoOutcome struct {
 	messages        []string

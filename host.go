@@ -15,9 +15,8 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/net/netutil"
-
 	"connectrpc.com/connect"
+	"golang.org/x/net/netutil"
 
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
@@ -227,8 +226,10 @@ func (h *Host) setServices() error {
 		field string
 		bind  func(*hub) error
 	}{
-		{"LifecycleService", h.lifecycle.bind}, {"ServiceRegistry", h.registry.bind},
-		{"CapabilityBroker", h.broker.bind}, {"HealthService", h.health.bind},
+		{"LifecycleService", h.lifecycle.bind},
+		{"ServiceRegistry", h.registry.bind},
+		{"CapabilityBroker", h.broker.bind},
+		{"HealthService", h.health.bind},
 	} {
 		if err := s.bind(h.hub); err != nil {
 			return fieldError(s.field, "%v", err)

@@ -338,7 +338,7 @@ func (s *pluginServer) handler() http.Handler {
 	control := &pluginControl{server: s}
 	controlPath, controlHandler := connectpluginv1connect.NewPluginControlHandler(control)
 	identityPath, identityHandler := connectpluginv1connect.NewPluginIdentityHandler(control)
-	table := make([]entry, 0, 2+len(s.cfg.Services)) //nolint:mnd // the host's two services
+	table := make([]entry, 0, 2+len(s.cfg.Services))
 	table = append(table, entry{controlPath, controlHandler}, entry{identityPath, identityHandler})
 	for _, svc := range s.cfg.Services {
 		table = append(table, entry{svc.Path, svc.Handler})

@@ -217,4 +217,3 @@ func (s *ServiceRegistry) registerError(ctx context.Context, err error, serviceT
 	}
 	return connect.NewError(connect.CodeInternal, errNotAvailable)
 }
-

@@ -81,7 +81,8 @@ func hidden(t testing.TB) (host *hosttest.Host, c *connectplugin.Client, provide
 	p := host.StartPlugin(t, "p", func(cfg *connectplugin.PluginServerConfig) {
 		cfg.Services = []connectplugin.PluginService{s.service("secret")}
 	})
-	return host, host.Enrol(t, "c", declares(nil, []string{"mine", "secret"})), p.Client.RuntimeID()
+	client := host.Enrol(t, "c", declares(nil, []string{"mine", "secret"}))
+	return host, client, p.Client.RuntimeID()
 }
 
 // A type that the caller may not use, whether somebody provides it or not, and one
@@ -161,7 +162,9 @@ func TestAudit_REG3_DeclaredAndAllowedCanBeUsed(t *testing.T) {
 			t.Parallel()
 			host := hosttest.Start(t, withPolicy(rights(map[string][2][]string{"p": {{"a"}, nil}, "c": {nil, c.allowed}})))
 			s := &streamer{}
-			p := host.StartPlugin(t, "p", func(cfg *connectplugin.PluginServerConfig) { cfg.Services = []connectplugin.PluginService{s.service("a")} })
+			p := host.StartPlugin(t, "p", func(cfg *connectplugin.PluginServerConfig) {
+				cfg.Services = []connectplugin.PluginService{s.service("a")}
+			})
 			client := host.Enrol(t, "c", declares(nil, c.declared))
 			_, err := discover(t, client, "a", "")
 			outcomes := map[string]connect.Code{"discover": codeOrZero(err)}

@@ -431,7 +431,7 @@ func newEndsRig(t *testing.T) *endsRig {
 }
 
 // begin begins a call that hangs at the provider.
-func (r *endsRig) begin(t *testing.T, kind string, opts []connect.ClientOption, ctx context.Context) <-chan echoOutcome {
+func (r *endsRig) begin(ctx context.Context, t *testing.T, kind string, opts []connect.ClientOption) <-chan echoOutcome {
 	t.Helper()
 	ended := make(chan echoOutcome, 1)
 	to := r.toProvider()
@@ -447,7 +447,7 @@ func TestAudit_PROTO31_EndOfTheCallerEndsItsRoutedCalls(t *testing.T) {
 	rig := newEndsRig(t)
 	eachCall(t, func(t *testing.T, kind string, opts []connect.ClientOption) {
 		rig.caller = rig.Enrol(t, "caller", requires(echoType))
-		ended := rig.begin(t, kind, opts, t.Context())
+		ended := rig.begin(t.Context(), t, kind, opts)
 		if !rig.Revoke(rig.caller.RuntimeID()) {
 			t.Fatal("no such identity")
 		}
@@ -460,7 +460,7 @@ func TestAudit_PROTO31_EndOfTheCallerEndsItsRoutedCalls(t *testing.T) {
 	})
 	rig.caller = rig.Enrol(t, "caller", requires(echoType))
 	ctx, cancel := context.WithCancel(t.Context())
-	ended := rig.begin(t, "bidi", nil, ctx)
+	ended := rig.begin(ctx, t, "bidi", nil)
 	cancel()
 	if out := arrival(t, ended); connect.CodeOf(out.err) != connect.CodeCanceled {
 		t.Errorf("an honest cancellation: %v", out.err)
@@ -479,7 +479,7 @@ func TestAudit_PROTO31_EndOfTheProviderEndsCallsTowardsIt(t *testing.T) {
 	untouched := echo(rig.route(bystander.Client.RuntimeID()), echoBidi).CallBidiStream(t.Context())
 	sendWant(t, untouched, "before", "before")
 	eachCall(t, func(t *testing.T, kind string, opts []connect.ClientOption) {
-		ended := rig.begin(t, kind, opts, t.Context())
+		ended := rig.begin(t.Context(), t, kind, opts)
 		runtimeID := rig.provider.Client.RuntimeID()
 		if !rig.Revoke(runtimeID) {
 			t.Fatal("no such identity")
@@ -511,7 +511,7 @@ func TestAudit_H36_DeadlinesAndCancellationTravel(t *testing.T) {
 	eachCall(t, func(t *testing.T, kind string, opts []connect.ClientOption) {
 		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 		defer cancel()
-		ended := rig.begin(t, kind, opts, ctx)
+		ended := rig.begin(ctx, t, kind, opts)
 		if out := arrival(t, ended); connect.CodeOf(out.err) != connect.CodeDeadlineExceeded {
 			t.Errorf("%v, want deadline_exceeded", out.err)
 		}
