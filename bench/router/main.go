@@ -2,7 +2,7 @@
 // router, through a bare [net/http/httputil.ReverseProxy], and through a host with
 // authentication, policy, limits and audit.
 //
-//	router [-round 1s] [-rounds 7] [-profile DIR]
+//	router [-round 500ms] [-rounds 14] [-profile DIR]
 //
 // Caller, host, bare proxy and provider are processes of their own, connected over
 // TLS 1.3 and HTTP/2 on loopback. The ways take turns within each round, so that
@@ -20,8 +20,8 @@ import (
 )
 
 const (
-	defaultRound  = time.Second
-	defaultRounds = 7
+	defaultRound  = 500 * time.Millisecond
+	defaultRounds = 14
 )
 
 func main() {
