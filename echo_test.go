@@ -227,6 +227,7 @@ func echoPolicy() *connectplugin.Policy {
 			"provider": hosttest.Allow(func(p *connectplugin.PluginPolicy) { p.Provides = types }),
 			"other":    hosttest.Allow(func(p *connectplugin.PluginPolicy) { p.Provides = []string{echoType, "different"} }),
 			"caller":   hosttest.Allow(func(p *connectplugin.PluginPolicy) { p.Requires, p.Capabilities = types, types }),
+			"both":     hosttest.Allow(func(p *connectplugin.PluginPolicy) { p.Requires = []string{echoType, "different"} }),
 			"stranger": hosttest.Allow(nil),
 		},
 		AllowMultiple: types,

@@ -26,7 +26,7 @@ type front struct {
 
 // ServeHTTP refuses foreign hosts and origins, unclean paths and unknown routes.
 func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set(headerCacheControl, noStore)
 	switch {
 	case !f.names.Load().known(r.Host) || !f.sameOrigin(r):
 		f.note(r, "foreign Host or Origin")

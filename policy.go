@@ -5,8 +5,10 @@ import (
 	"maps"
 	"net/url"
 	"slices"
+	"strings"
 
 	"github.com/masegraye/connect-plugin-go/internal/certs"
+	"github.com/masegraye/connect-plugin-go/internal/proxy"
 )
 
 // anything in a list of a policy allows every name.
@@ -25,6 +27,11 @@ type Policy struct {
 	// at the same time; "*" is every type. Any other type belongs to its first
 	// approved provider.
 	AllowMultiple []string
+	// Idempotent lists procedures of plugins, for example "/acme.v1.Store/Get",
+	// that the router may send to another provider of the same type, version
+	// and path when the one that was asked cannot be reached and nothing was
+	// sent; "*" is every one. Side-effect-free GETs of Connect are anyway.
+	Idempotent []string
 	// Public lists the host's own plugin services that anybody may call without
 	// authentication; "*" is every one.
 	Public []string
@@ -96,6 +103,11 @@ func (p *Policy) validate() error {
 		}
 		if name == "" {
 			return fieldError("Policy.Plugins", "has an entry for the empty name; write a self id or a certificate identity")
+		}
+	}
+	for i, procedure := range p.Idempotent {
+		if procedure != anything && (proxy.CheckPath(procedure) != nil || strings.Count(procedure, "/") != 2 || strings.HasSuffix(procedure, "/")) {
+			return fieldError(fmt.Sprintf("Policy.Idempotent[%d]", i), `%q is no procedure; write "/package.Service/Method"`, procedure)
 		}
 	}
 	if p.Default != nil {
@@ -200,6 +212,7 @@ type ruleBook struct {
 	plugins       map[string]*pluginRules
 	byDefault     *pluginRules
 	allowMultiple nameSet
+	idempotent    nameSet
 	public        nameSet
 }
 
@@ -216,7 +229,7 @@ func compilePolicy(p *Policy) *ruleBook {
 	if p.Default != nil {
 		b.byDefault = compileRules(*p.Default)
 	}
-	b.allowMultiple, b.public = newNameSet(p.AllowMultiple), newNameSet(p.Public)
+	b.allowMultiple, b.public, b.idempotent = newNameSet(p.AllowMultiple), newNameSet(p.Public), newNameSet(p.Idempotent)
 	return b
 }
 

@@ -3,11 +3,10 @@ package connectplugin
 import (
 	"context"
 	"errors"
-	"fmt"
-	"log/slog"
 	"net/http"
 	"strings"
 	"sync"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -26,17 +25,15 @@ type ServiceRouter struct {
 	lifecycle *LifecycleServer
 	catalog   *catalog.Catalog
 	guard     *guarded
+	begun     time.Time
+	life      context.Context //nolint:containedctx // ends with the router, which owns the goroutines
+	end       context.CancelFunc
+	draining  sync.WaitGroup
 
 	mu        sync.Mutex
 	dialer    *pluginDialer
 	providers map[string]*routedProvider // by runtime id
 	closed    bool
-}
-
-// routedProvider is the pool of connections to one plugin.
-type routedProvider struct {
-	endpoint string
-	pool     *proxy.Provider
 }
 
 // NewServiceRouter makes a router and binds the three services to one token
@@ -53,8 +50,9 @@ func NewServiceRouter(handshake *HandshakeServer, registry *ServiceRegistry, lif
 	}
 	s := &ServiceRouter{
 		handshake: handshake, registry: registry, lifecycle: lifecycle, catalog: registry.catalog,
-		providers: map[string]*routedProvider{},
+		begun: time.Now(), providers: map[string]*routedProvider{},
 	}
+	s.life, s.end = context.WithCancel(context.Background())
 	s.guard = &guarded{
 		hub: func() *hub { return handshake.hub }, access: accessCaller, next: http.HandlerFunc(s.route),
 	}
@@ -66,7 +64,8 @@ func NewServiceRouter(handshake *HandshakeServer, registry *ServiceRegistry, lif
 	return s
 }
 
-// RegisterPluginEndpoint sets where a plugin is dialled. It is the host's own
+// RegisterPluginEndpoint sets where a plugin is dialled from the next call on;
+// calls in flight to the endpoint before may finish. It is the host's own
 // decision: nothing is asked of policy, and an endpoint that is no base URL makes
 // calls to the plugin fail.
 func (s *ServiceRouter) RegisterPluginEndpoint(runtimeID string, endpoint string) {
@@ -76,6 +75,10 @@ func (s *ServiceRouter) RegisterPluginEndpoint(runtimeID string, endpoint string
 // ServeHTTP routes one call of an authenticated caller. It is for a server of
 // your own; a host serves it at /services/.
 func (s *ServiceRouter) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	if !cleanRequestPath(req) {
+		refuse(w, req, connect.CodeNotFound, errNotAvailable)
+		return
+	}
 	s.guard.ServeHTTP(w, req)
 }
 
@@ -95,27 +98,92 @@ func (s *ServiceRouter) route(w http.ResponseWriter, r *http.Request) {
 	}
 	book := c.hub.rules.Load()
 	target, reason := s.find(c, r)
-	release, allowed := func() {}, false
+	allowed := false
 	if reason == "" {
 		reason = "policy changed"
-		release, allowed = c.hub.hold(c.call, permission(book, c, target.reg))
+		allowed = s.forward(w, r, &routedCall{caller: c, book: book, target: target})
 	}
 	if !allowed {
 		c.hub.auditCall(r.Context(), AuditDenied, r.URL.Path, target.route.Type, reason)
 		refuse(w, r, connect.CodeNotFound, errNotAvailable)
-		return
+	}
+}
+
+// routedCall is a call on its way to a provider.
+type routedCall struct {
+	caller *caller
+	book   *ruleBook // under which it began
+	target routeTarget
+}
+
+// forward passes a call on and answers it. It reports false, and does neither,
+// where policy does not allow the call any more. What certainly did not reach the
+// provider is sent once more: to the provider's new endpoint, if it has one, or
+// to another provider, if the call is idempotent.
+func (s *ServiceRouter) forward(w http.ResponseWriter, r *http.Request, call *routedCall) bool {
+	result, allowed := s.attempt(w, r, call)
+	switch {
+	case !allowed:
+		return false
+	case !result.Retryable:
+	case errors.Is(result.Err, proxy.ErrClosed):
+		if again, ok := s.attempt(w, r, call); ok {
+			result = again
+		}
+	case idempotent(call.book, r, call.target):
+		result = s.elsewhere(w, r, call, result)
+	}
+	s.report(r, call, result)
+	answer(w, r, result)
+	return true
+}
+
+// elsewhere sends a call that failed to another provider that will do.
+func (s *ServiceRouter) elsewhere(w http.ResponseWriter, r *http.Request, call *routedCall, failed proxy.Result) proxy.Result {
+	other, ok := s.catalog.Substitute(call.target.reg.Type, call.target.reg.RuntimeID)
+	if !ok {
+		return failed
+	}
+	next := *call
+	next.target.reg = other
+	result, allowed := s.attempt(w, r, &next)
+	if !allowed {
+		return failed
+	}
+	s.report(r, call, failed)
+	*call = next
+	return result
+}
+
+// idempotent reports whether a call may be sent to another provider: a
+// side-effect-free GET of Connect, or a procedure that policy marks.
+func idempotent(book *ruleBook, r *http.Request, t routeTarget) bool {
+	return r.Method == http.MethodGet || book.idempotent.has(t.path)
+}
+
+// attempt sends a call to its target. It reports false where policy does not
+// allow that.
+func (s *ServiceRouter) attempt(w http.ResponseWriter, r *http.Request, call *routedCall) (proxy.Result, bool) {
+	c := call.caller
+	release, allowed := c.hub.hold(c.call, permission(call.book, c, call.target.reg))
+	if !allowed {
+		return proxy.Result{}, false
 	}
 	defer release()
-	pool, err := s.provider(c.hub, target.reg)
+	provider, err := s.provider(c.hub, call.target.reg)
 	if err != nil {
-		c.hub.log().Warn("no connection to a provider", keyService, target.reg.Type,
-			keyRuntimeID, target.reg.RuntimeID, keyError, err)
-		refuse(w, r, connect.CodeUnavailable, errNotAvailable)
-		return
+		return proxy.Result{Class: proxy.ClassUnavailable, Err: err, Retryable: true}, true
 	}
-	result := pool.Forward(w, r, proxy.Call{Path: target.path, CallerID: c.id.RuntimeID(), Ending: ending})
-	s.settle(w, r, c, target.reg, result)
+	w.Header().Del(headerCacheControl) // the provider says what may be kept
+	result := provider.pool.Forward(w, r, proxy.Call{Path: call.target.path, CallerID: c.id.RuntimeID(), Ending: ending})
+	if result.Class == proxy.ClassUnavailable && result.Retryable && !errors.Is(result.Err, proxy.ErrClosed) {
+		provider.failed(s.now(), result.Latency)
+	}
+	return result, true
 }
+
+// now is the age of the router.
+func (s *ServiceRouter) now() time.Duration { return time.Since(s.begun) }
 
 // permission says until when policy lets a call go on that began under book: while
 // its caller may make it and its provider may provide the type. A provider that the
@@ -158,159 +226,4 @@ func (s *ServiceRouter) find(c *caller, r *http.Request) (routeTarget, string) {
 		return t, "only the host calls a plugin's control services"
 	}
 	return t, ""
-}
-
-var (
-	errNoEndpoint = errors.New("no endpoint: set PluginPolicy.Endpoint, or AllowOwnAddress so that the plugin names it")
-	errUnhealthy  = errors.New("the provider reported to be unhealthy")
-	errNotServing = errors.New("the router belongs to no host, or the host is closed")
-)
-
-// provider returns the pool of a plugin, and makes it on the first call and when
-// the plugin's endpoint changed.
-func (s *ServiceRouter) provider(h *hub, reg catalog.Registration) (*proxy.Provider, error) {
-	if !s.lifecycle.ShouldRouteTraffic(reg.RuntimeID) {
-		return nil, errUnhealthy
-	}
-	return s.pool(h, reg.RuntimeID)
-}
-
-// pool returns the pool of a plugin, whatever its health.
-func (s *ServiceRouter) pool(h *hub, runtimeID string) (*proxy.Provider, error) {
-	endpoint, _ := s.catalog.Endpoint(runtimeID)
-	if endpoint == "" {
-		return nil, errNoEndpoint
-	}
-	s.mu.Lock()
-	p, stale, err := s.providerLocked(h, runtimeID, endpoint)
-	s.mu.Unlock()
-	if stale != nil {
-		stale.Close()
-	}
-	return p, err
-}
-
-func (s *ServiceRouter) providerLocked(h *hub, runtimeID, endpoint string) (p, stale *proxy.Provider, err error) {
-	if s.closed || s.dialer == nil {
-		return nil, nil, errNotServing
-	}
-	if rp := s.providers[runtimeID]; rp != nil {
-		if rp.endpoint == endpoint {
-			return rp.pool, nil, nil
-		}
-		stale = rp.pool
-		delete(s.providers, runtimeID)
-	}
-	id, ok := h.store.Lookup(runtimeID)
-	if !ok {
-		return nil, stale, fmt.Errorf("runtime id %q has no identity", runtimeID)
-	}
-	pool, err := s.dialer.pool(h, id, endpoint)
-	if err != nil {
-		return nil, stale, err
-	}
-	s.providers[runtimeID] = &routedProvider{endpoint: endpoint, pool: pool}
-	if id.Ended() { // while the pool was being made; nobody else will close it
-		delete(s.providers, runtimeID)
-		return nil, pool, errNoEndpoint
-	}
-	return pool, stale, nil
-}
-
-// forget ends what goes through to a plugin whose identity ended.
-func (s *ServiceRouter) forget(runtimeID string) {
-	s.mu.Lock()
-	rp := s.providers[runtimeID]
-	delete(s.providers, runtimeID)
-	s.mu.Unlock()
-	if rp != nil {
-		rp.pool.Close()
-	}
-}
-
-// close ends everything that goes through.
-func (s *ServiceRouter) close() {
-	s.mu.Lock()
-	providers := s.providers
-	s.providers, s.closed = map[string]*routedProvider{}, true
-	s.mu.Unlock()
-	for _, rp := range providers {
-		rp.pool.Close()
-	}
-}
-
-// settle answers a call that was not answered, and reports how the provider did.
-func (s *ServiceRouter) settle(w http.ResponseWriter, r *http.Request, c *caller, reg catalog.Registration, result proxy.Result) {
-	logCall(r, c, reg, result)
-	switch result.Class {
-	case proxy.ClassOK:
-		s.catalog.Report(reg.Type, reg.RuntimeID, true, result.Latency)
-	case proxy.ClassUnavailable, proxy.ClassReset, proxy.ClassResponse, proxy.ClassIdle:
-		s.catalog.Report(reg.Type, reg.RuntimeID, false, result.Latency)
-		c.hub.log().Warn("a routed call failed", keyService, reg.Type, keyRuntimeID, reg.RuntimeID,
-			keyReason, result.Class.String(), keyError, result.Err)
-	case proxy.ClassRefused:
-		c.hub.auditCall(r.Context(), AuditDenied, r.URL.Path, reg.Type, result.Err.Error())
-	case proxy.ClassCanceled:
-	}
-	switch {
-	case result.Written:
-	case errors.Is(result.Err, proxy.ErrMethod) && r.Method != http.MethodGet:
-		// No protocol of RPCs has a form for it.
-		w.Header().Set("Allow", "GET, POST")
-		w.WriteHeader(http.StatusMethodNotAllowed)
-	default:
-		code, err := outcomeOf(r.Context(), result)
-		refuse(w, r, code, err)
-	}
-}
-
-// logCall records a call that was passed on, for whoever looks at single calls.
-func logCall(r *http.Request, c *caller, reg catalog.Registration, result proxy.Result) {
-	log := c.hub.log()
-	if !log.Enabled(r.Context(), slog.LevelDebug) {
-		return
-	}
-	log.LogAttrs(r.Context(), slog.LevelDebug, "routed call",
-		slog.String(keyProcedure, r.URL.Path), slog.String(keyRuntimeID, c.id.RuntimeID()),
-		slog.String(keyService, reg.Type), slog.String(keyProvider, reg.RuntimeID),
-		slog.String(keyOutcome, result.Class.String()), slog.Int(keyStatus, result.Status),
-		slog.Duration(keyLatency, result.Latency))
-}
-
-// ending states how a broken stream ends for the caller.
-func ending(class proxy.Class, err error) (proxy.Status, bool) {
-	code, text := classify(class, err)
-	return proxy.Status{Code: uint32(code), Name: code.String(), Message: text.Error()}, true
-}
-
-func outcomeOf(ctx context.Context, result proxy.Result) (connect.Code, error) {
-	if result.Class == proxy.ClassCanceled {
-		return classify(result.Class, context.Cause(ctx))
-	}
-	return classify(result.Class, result.Err)
-}
-
-// classify says what the caller learns of a call that failed.
-func classify(class proxy.Class, err error) (connect.Code, error) {
-	switch class {
-	case proxy.ClassRefused:
-		return connect.CodeUnimplemented, errNotAvailable
-	case proxy.ClassIdle:
-		return connect.CodeDeadlineExceeded, errIdle
-	case proxy.ClassCanceled:
-		switch {
-		case errors.Is(err, errIdentityEnded):
-			return connect.CodeUnauthenticated, errIdentityEnded
-		case errors.Is(err, errWithdrawn):
-			return connect.CodeNotFound, errNotAvailable
-		case errors.Is(err, errShuttingDown):
-			return connect.CodeUnavailable, errShuttingDown
-		case errors.Is(err, context.DeadlineExceeded):
-			return connect.CodeDeadlineExceeded, context.DeadlineExceeded
-		}
-		return connect.CodeCanceled, context.Canceled
-	case proxy.ClassOK, proxy.ClassUnavailable, proxy.ClassReset, proxy.ClassResponse:
-	}
-	return connect.CodeUnavailable, errNotAvailable
 }

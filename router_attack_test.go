@@ -41,7 +41,7 @@ func newTrap(t *testing.T, address string, cfg *tls.Config) *trapServer {
 	protocols.SetHTTP2(true)
 	protocols.SetUnencryptedHTTP2(true)
 	server := &http.Server{
-		Handler: s, TLSConfig: cfg.Clone(), Protocols: &protocols, ErrorLog: log.New(io.Discard, "", 0),
+		Handler: s, TLSConfig: forAnybody(cfg), Protocols: &protocols, ErrorLog: log.New(io.Discard, "", 0),
 		ConnState: func(_ net.Conn, state http.ConnState) {
 			if state == http.StateNew {
 				s.accepted.Add(1)
@@ -59,6 +59,16 @@ func newTrap(t *testing.T, address string, cfg *tls.Config) *trapServer {
 	}()
 	t.Cleanup(func() { _ = server.Close(); <-served })
 	return s
+}
+
+// forAnybody is a server's configuration that asks clients for nothing.
+func forAnybody(cfg *tls.Config) *tls.Config {
+	if cfg == nil {
+		return nil
+	}
+	cfg = cfg.Clone()
+	cfg.ClientAuth, cfg.VerifyConnection = tls.NoClientCert, nil
+	return cfg
 }
 
 func (s *trapServer) port() string { return s.addr[strings.LastIndex(s.addr, ":"):] }

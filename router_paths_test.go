@@ -164,9 +164,11 @@ func TestAudit_H27_H28_RouteMustMatchTheRegistration(t *testing.T) {
 		c.Services = []connectplugin.PluginService{{Type: "different", Version: "1.0.0", Path: echoBase, Handler: different}}
 	})
 	id, otherID := rig.provider.Client.RuntimeID(), other.Client.RuntimeID()
-	stranger := rig.Enrol(t, "stranger", nil)
+	stranger, both := rig.Enrol(t, "stranger", nil), rig.Enrol(t, "both", requires(echoType, "different"))
 	for name, wrong := range map[string]baseAt{
 		"type of another provider":      {rig.URL + "/services/echo/" + otherID, rig.caller.HTTPClient()},
+		"both types allowed":            {rig.URL + "/services/echo/" + otherID, both.HTTPClient()},
+		"both types allowed, exchanged": {rig.URL + "/services/different/" + id, both.HTTPClient()},
 		"forbidden type":                {rig.URL + "/services/different/" + otherID, rig.caller.HTTPClient()},
 		"forbidden type, own provider":  {rig.URL + "/services/different/" + id, rig.caller.HTTPClient()},
 		"unknown type":                  {rig.URL + "/services/unknown/" + id, rig.caller.HTTPClient()},

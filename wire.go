@@ -8,6 +8,8 @@ const (
 	headerCallerID      = "X-Plugin-Caller-Id"
 	headerAuthorization = "Authorization"
 	bearerPrefix        = "Bearer "
+	headerCacheControl  = "Cache-Control"
+	noStore             = "no-store"
 	headerChallenge     = "Www-Authenticate"
 	bearerChallenge     = "Bearer"
 

@@ -1,0 +1,158 @@
+package connectplugin
+
+import (
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/masegraye/connect-plugin-go/internal/catalog"
+	"github.com/masegraye/connect-plugin-go/internal/proxy"
+)
+
+// maxDown is how long at most the calls to a provider that cannot be reached fail
+// without trying.
+const maxDown = 5 * time.Second
+
+// routedProvider is the pool of connections to one plugin at one endpoint.
+type routedProvider struct {
+	// Fixed at creation.
+	endpoint string
+	pool     *proxy.Provider // nil where err is set
+	err      error           // what is wrong with the endpoint
+
+	down atomic.Int64 // until when calls fail at once, as the router's age
+
+	previous *proxy.Provider // at the endpoint before, whose calls may finish; guarded by the router's mu
+}
+
+// failed notes that the provider could not be reached. As long as that took, and
+// no longer, the next calls do not try: so a refused connection costs nothing, and
+// an address that swallows everything does not let every caller wait.
+func (p *routedProvider) failed(now, took time.Duration) {
+	p.down.Store(int64(now + min(took, maxDown)))
+}
+
+// pools are to be closed; some may be nil.
+type pools []*proxy.Provider
+
+func (all pools) close() {
+	for _, pool := range all {
+		if pool != nil {
+			pool.Close()
+		}
+	}
+}
+
+var (
+	errNoEndpoint = errors.New("no endpoint: set PluginPolicy.Endpoint, or AllowOwnAddress so that the plugin names it")
+	errUnhealthy  = errors.New("the provider reported to be unhealthy")
+	errDown       = errors.New("the provider could not be reached a moment ago")
+	errNotServing = errors.New("the router belongs to no host, or the host is closed")
+)
+
+// provider returns the pool of a plugin that takes calls.
+func (s *ServiceRouter) provider(h *hub, reg catalog.Registration) (*routedProvider, error) {
+	if !s.lifecycle.ShouldRouteTraffic(reg.RuntimeID) {
+		return nil, errUnhealthy
+	}
+	p, err := s.providerAt(h, reg.RuntimeID)
+	if err == nil && int64(s.now()) < p.down.Load() {
+		return nil, errDown
+	}
+	return p, err
+}
+
+// pool returns the pool of a plugin, whatever its health.
+func (s *ServiceRouter) pool(h *hub, runtimeID string) (*proxy.Provider, error) {
+	p, err := s.providerAt(h, runtimeID)
+	if err != nil {
+		return nil, err
+	}
+	return p.pool, nil
+}
+
+// providerAt returns the pool of a plugin at its endpoint, and makes it on the
+// first call and when the endpoint changed.
+func (s *ServiceRouter) providerAt(h *hub, runtimeID string) (*routedProvider, error) {
+	endpoint, _ := s.catalog.Endpoint(runtimeID)
+	if endpoint == "" {
+		return nil, errNoEndpoint
+	}
+	s.mu.Lock()
+	if p := s.providers[runtimeID]; p != nil && p.endpoint == endpoint {
+		s.mu.Unlock()
+		return p, p.err
+	}
+	p, stale, err := s.moveLocked(h, runtimeID, endpoint)
+	s.mu.Unlock()
+	stale.close()
+	if err != nil {
+		return nil, err
+	}
+	return p, p.err
+}
+
+// moveLocked makes the pool of a plugin at a new endpoint. Calls to the one before
+// may finish; those to the one before that may not. It returns what is to be
+// closed.
+func (s *ServiceRouter) moveLocked(h *hub, runtimeID, endpoint string) (p *routedProvider, stale pools, err error) {
+	if s.closed || s.dialer == nil {
+		return nil, nil, errNotServing
+	}
+	id, ok := h.store.Lookup(runtimeID)
+	if !ok {
+		return nil, nil, fmt.Errorf("runtime id %q has no identity", runtimeID)
+	}
+	p = &routedProvider{endpoint: endpoint}
+	p.pool, p.err = s.dialer.pool(h, id, endpoint)
+	if before := s.providers[runtimeID]; before != nil {
+		stale = pools{before.previous}
+		if p.previous = before.pool; p.previous != nil {
+			s.draining.Go(func() { s.drain(p, before.pool) })
+		}
+	}
+	s.providers[runtimeID] = p
+	if id.Ended() { // while the pool was being made; nobody else will close it
+		delete(s.providers, runtimeID)
+		return nil, append(stale, p.pool, p.previous), errNoEndpoint
+	}
+	return p, stale, nil
+}
+
+// drain lets the calls to the endpoint before finish.
+func (s *ServiceRouter) drain(p *routedProvider, previous *proxy.Provider) {
+	_ = previous.Drain(s.life)
+	previous.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p.previous == previous {
+		p.previous = nil
+	}
+}
+
+// forget ends what goes through to a plugin whose identity or endpoint ended.
+func (s *ServiceRouter) forget(runtimeID string) {
+	s.mu.Lock()
+	var ends pools
+	if p := s.providers[runtimeID]; p != nil {
+		ends = pools{p.pool, p.previous}
+	}
+	delete(s.providers, runtimeID)
+	s.mu.Unlock()
+	ends.close()
+}
+
+// close ends everything that goes through and waits for the router's goroutines.
+func (s *ServiceRouter) close() {
+	s.mu.Lock()
+	var ends pools
+	for _, p := range s.providers {
+		ends = append(ends, p.pool, p.previous)
+	}
+	s.providers, s.closed = map[string]*routedProvider{}, true
+	s.mu.Unlock()
+	s.end()
+	ends.close()
+	s.draining.Wait()
+}
