@@ -37,8 +37,8 @@ func capabilityPolicy() *connectplugin.Policy {
 func newCapabilityRig(t *testing.T, service http.Handler, edit func(*connectplugin.ServeConfig)) *capabilityRig {
 	t.Helper()
 	r := &capabilityRig{broker: connectplugin.NewCapabilityBroker(""), seen: &requestRecorder{next: service}}
-	r.broker.RegisterCapability(echoCapability{r.seen, echoType, "1.2.0"})
-	r.broker.RegisterCapability(echoCapability{r.seen, "different", "1.2.0"})
+	r.broker.RegisterCapability(servedCapability{r.seen, echoType, "1.2.0"})
+	r.broker.RegisterCapability(servedCapability{r.seen, "different", "1.2.0"})
 	r.Host = hosttest.Start(t, func(c *connectplugin.ServeConfig) {
 		c.Policy, c.CapabilityBroker = capabilityPolicy(), r.broker
 		if edit != nil {
@@ -169,13 +169,13 @@ func TestAudit_H26_GrantIsBoundToTheVersion(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rig.broker.RegisterCapability(echoCapability{rig.seen, echoType, "1.2.0"})
+	rig.broker.RegisterCapability(servedCapability{rig.seen, echoType, "1.2.0"})
 	if out := callUnary(t.Context(), to, nil, bearerOf(grant)); out.err != nil {
 		t.Errorf("the same version again: %v", out.err)
 	}
 	rig.seen.take()
 	for _, version := range []string{"1.2.1", "2.0.0", "1.1.0"} {
-		rig.broker.RegisterCapability(echoCapability{rig.seen, echoType, version})
+		rig.broker.RegisterCapability(servedCapability{rig.seen, echoType, version})
 		for protocol, opts := range echoProtocols {
 			for kind, call := range echoKinds {
 				if out := call(t.Context(), to, opts, bearerOf(grant)); connect.CodeOf(out.err) != connect.CodeNotFound {
@@ -364,7 +364,7 @@ func TestAudit_H22_HungCapabilityHoldsUpNobody(t *testing.T) {
 				wantEcho(t, kind, call(t.Context(), again, nil, nil))
 			}
 		}
-		rig.broker.RegisterCapability(echoCapability{rig.seen, "third", "1.0.0"})
+		rig.broker.RegisterCapability(servedCapability{rig.seen, "third", "1.0.0"})
 		if n := len(rig.broker.ListCapabilities()); n != 3 {
 			t.Errorf("%d capabilities", n)
 		}

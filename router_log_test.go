@@ -72,7 +72,7 @@ func TestAudit_H32_NoRequestForgesALogLine(t *testing.T) {
 				c.Audit = nil // the events go to the log
 			}
 			c.CapabilityBroker = connectplugin.NewCapabilityBroker("")
-			c.CapabilityBroker.RegisterCapability(echoCapability{echoService{}.handler(), echoType, "1.0.0"})
+			c.CapabilityBroker.RegisterCapability(servedCapability{echoService{}.handler(), echoType, "1.0.0"})
 		})
 		for _, forgery := range logForgeries {
 			forge(t, rig, forgery)
@@ -175,12 +175,12 @@ func printableOr(s string) string {
 	}, s)
 }
 
-// echoCapability is a capability of the host.
-type echoCapability struct {
+// servedCapability is a capability of the host.
+type servedCapability struct {
 	http.Handler
 
 	kind, version string
 }
 
-func (c echoCapability) CapabilityType() string { return c.kind }
-func (c echoCapability) Version() string        { return c.version }
+func (c servedCapability) CapabilityType() string { return c.kind }
+func (c servedCapability) Version() string        { return c.version }
