@@ -284,7 +284,10 @@ func TestPolicy_IdempotentNamesProcedures(t *testing.T) {
 		"*": true, echoLook: true, "/a/b": true, "": false, "/a": false, "a/b": false, "/a/b/c": false, "/a/": false, "//a": false, "/a/../b": false, "/a/b?c": false,
 	} {
 		p := &connectplugin.Policy{Idempotent: []string{procedure}}
-		_, err := connectplugin.NewHost(&connectplugin.ServeConfig{Authority: hosttest.NewAuthority(t), Policy: p})
+		host, err := connectplugin.NewHost(&connectplugin.ServeConfig{Authority: hosttest.NewAuthority(t), Policy: p})
+		if err == nil {
+			_ = host.Shutdown(t.Context())
+		}
 		if refused := errors.Is(err, connectplugin.ErrInvalidConfig); refused == ok {
 			t.Errorf("%q: %v", procedure, err)
 		}
