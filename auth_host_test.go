@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -233,11 +234,11 @@ func TestAudit_H13_CapabilityStreamsAreRateLimited(t *testing.T) {
 
 // seenIdentity is who a handler took its caller for.
 type seenIdentity struct {
-	Caller      connectplugin.Caller
-	Identity    string
-	Provider    string
-	Claims      map[string]string
-	Certificate string
+	Caller   connectplugin.Caller
+	Identity string
+	Provider string
+	Claims   map[string]string
+	Altered  string // what it was taken for afterwards, where that differs
 }
 
 // vandal is a handler that changes all that it can get hold of, and answers who
@@ -246,7 +247,9 @@ func vandal(w http.ResponseWriter, r *http.Request) {
 	var seen seenIdentity
 	if c, ok := connectplugin.CallerFromContext(r.Context()); ok {
 		seen.Caller = c
-		seen.Caller.Rights.Requires = append([]string(nil), c.Rights.Requires...)
+		for _, list := range []*[]string{&seen.Caller.Rights.Provides, &seen.Caller.Rights.Requires, &seen.Caller.Rights.Capabilities} {
+			*list = slices.Clone(*list)
+		}
 		for _, list := range [][]string{c.Rights.Provides, c.Rights.Requires, c.Rights.Capabilities} {
 			for i := range list {
 				list[i] = "everything"
@@ -263,6 +266,12 @@ func vandal(w http.ResponseWriter, r *http.Request) {
 		if a.Claims != nil {
 			a.Claims["role"] = "admin"
 		}
+	}
+	if c, ok := connectplugin.CallerFromContext(r.Context()); ok && fmt.Sprint(c) != fmt.Sprint(seen.Caller) {
+		seen.Altered = fmt.Sprint(c)
+	}
+	if a := connectplugin.GetAuthContext(r.Context()); a != nil && (a.Identity != seen.Identity || fmt.Sprint(a.Claims) != fmt.Sprint(seen.Claims)) {
+		seen.Altered += fmt.Sprint(a)
 	}
 	r.Header.Set("X-Plugin-Runtime-Id", "admin")
 	r.Header.Set("Authorization", "Bearer admin")
@@ -336,7 +345,7 @@ func TestAudit_AUTH009_HandlersCannotAlterWhoCalls(t *testing.T) {
 	}
 	for name, header := range headers {
 		first := ask(header.Clone())
-		if first.Identity == "" || first.Identity == "admin" || strings.Contains(fmt.Sprint(first), "evil") {
+		if first.Identity == "" || first.Altered != "" || first.Identity == "admin" || strings.Contains(fmt.Sprint(first), "evil") {
 			t.Errorf("%s: the first request came from %+v", name, first)
 		}
 		for range 3 {

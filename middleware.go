@@ -77,7 +77,20 @@ type denial struct {
 }
 
 func unauthenticated(runtimeID, reason string) *denial {
-	return &denial{AuditAuthFailed, connect.CodeUnauthenticated, errUnauthenticated, runtimeID, reason}
+	return &denial{AuditAuthFailed, connect.CodeUnauthenticated, errUnauthenticated, claimedID(runtimeID), reason}
+}
+
+// maxClaimedIDLen is more than a runtime id has.
+const maxClaimedIDLen = 128
+
+// claimedID returns what the audit says of a runtime id that proved to be nobody's.
+// What cannot be one may be a token that its sender put there by mistake.
+func claimedID(claimed string) string {
+	foreign := func(r rune) bool { return r != '-' && (r < 'a' || r > 'z') && (r < '0' || r > '9') }
+	if len(claimed) > maxClaimedIDLen || strings.ContainsFunc(claimed, foreign) {
+		return redacted
+	}
+	return claimed
 }
 
 // deny refuses a request and records it. A peer that is refused too often is
