@@ -418,7 +418,7 @@ func TestAudit_H21_GrantsAreRevokedOneByOne(t *testing.T) {
 		if rig.broker.RevokeGrant(doomed.GetGrantId()) || rig.broker.RevokeGrant("unknown") {
 			t.Error("revoked twice")
 		}
-		if _, err := ends.Receive(); connect.CodeOf(err) != connect.CodeUnauthenticated {
+		if err := streamEnd(t, ends); connect.CodeOf(err) != connect.CodeUnauthenticated {
 			t.Errorf("the stream of the revoked grant: %v, want unauthenticated", err)
 		}
 		out := callUnary(t.Context(), baseAt{doomed.GetEndpointUrl(), rig.Stranger(t)}, opts, bearerOf(doomed))
@@ -457,7 +457,7 @@ func TestAudit_PROTO31_EndOfTheOwnerEndsCapabilityStreams(t *testing.T) {
 		}
 		ends, goesOn := open(owner), open(other)
 		rig.Revoke(owner.RuntimeID())
-		if _, err := ends.Receive(); connect.CodeOf(err) != connect.CodeUnauthenticated {
+		if err := streamEnd(t, ends); connect.CodeOf(err) != connect.CodeUnauthenticated {
 			t.Errorf("the owner's stream: %v, want unauthenticated", err)
 		}
 		sendWant(t, goesOn, "after", "after")

@@ -100,9 +100,10 @@ func inChild(t *testing.T, environment ...string) bool {
 	if os.Getenv(childVariable) != "" {
 		return true
 	}
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	child := exec.CommandContext(ctx, os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v") //nolint:gosec // this very program
+	child := exec.CommandContext(ctx, os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
 	child.Env = append(append(os.Environ(), childVariable+"=1"), environment...)
 	out, err := child.CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
@@ -114,15 +115,12 @@ func inChild(t *testing.T, environment ...string) bool {
 // The proxies that the environment names see nothing of what goes between
 // plugins and hosts, in either direction.
 func TestAudit_H39_ProxyEnvironmentAppliesToNoHop(t *testing.T) {
-	t.Parallel()
 	if !inChild(t, "NO_PROXY=", "no_proxy=") {
 		return
 	}
 	proxy := newTrap(t, "127.0.0.1", nil)
 	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"} {
-		if err := os.Setenv(name, "http://"+proxy.addr); err != nil {
-			t.Fatal(err)
-		}
+		t.Setenv(name, "http://"+proxy.addr)
 	}
 	startNames(t, map[string][][]string{"host.test": {{"127.0.0.1"}}, "plugin.test": {{"127.0.0.1"}}})
 	rig := newNamedRig(t, "plugin.test")
@@ -175,7 +173,6 @@ func newNamedRig(t *testing.T, pluginName string) *echoRig {
 // A name is looked up once and leads to the address that it had then; a name that
 // leads to a forbidden address, or to another than the plugin's own, to none.
 func TestAudit_PROTO52_NamesThatResolveElsewhere(t *testing.T) {
-	t.Parallel()
 	if !inChild(t) {
 		return
 	}
@@ -224,7 +221,6 @@ func TestAudit_PROTO52_NamesThatResolveElsewhere(t *testing.T) {
 
 // The same holds for names that policy approves: they are looked up at each dial.
 func TestAudit_PROTO52_NamesOfPolicyThatResolveElsewhere(t *testing.T) {
-	t.Parallel()
 	if !inChild(t) {
 		return
 	}

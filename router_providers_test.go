@@ -240,7 +240,7 @@ func TestRouter_EndpointChanges(t *testing.T) {
 		}
 	}
 	// Two endpoints back is too far: nobody piles up what goes through.
-	if _, err := streams[0].Receive(); connect.CodeOf(err) != connect.CodeUnavailable {
+	if err := streamEnd(t, streams[0]); connect.CodeOf(err) != connect.CodeUnavailable {
 		t.Errorf("the oldest stream: %v, want unavailable", err)
 	}
 	router.RegisterPluginEndpoint(provider.RuntimeID(), "gopher://nowhere")
@@ -254,7 +254,7 @@ func TestRouter_EndpointChanges(t *testing.T) {
 	}
 	rig.Revoke(provider.RuntimeID())
 	for _, stream := range streams[1:] {
-		if _, err := stream.Receive(); connect.CodeOf(err) != connect.CodeUnavailable {
+		if err := streamEnd(t, stream); connect.CodeOf(err) != connect.CodeUnavailable {
 			t.Errorf("after the plugin's identity ended: %v, want unavailable", err)
 		}
 	}

@@ -504,7 +504,7 @@ func TestAudit_PROTO31_EndOfTheProviderEndsCallsTowardsIt(t *testing.T) {
 	_ = untouched.CloseResponse()
 }
 
-// A deadline travels to the provider.
+// The caller's deadline, and that it gives up, reach the provider.
 func TestAudit_H36_DeadlinesAndCancellationTravel(t *testing.T) {
 	t.Parallel()
 	rig := newEndsRig(t)
@@ -518,5 +518,25 @@ func TestAudit_H36_DeadlinesAndCancellationTravel(t *testing.T) {
 		if err := arrival(t, rig.left); err == nil {
 			t.Error("the provider's context did not end")
 		}
+		ctx, giveUp := context.WithCancel(t.Context())
+		ended = rig.begin(ctx, t, kind, opts)
+		giveUp()
+		if out := arrival(t, ended); connect.CodeOf(out.err) != connect.CodeCanceled {
+			t.Errorf("%v, want canceled", out.err)
+		}
+		if err := arrival(t, rig.left); err == nil {
+			t.Error("the provider's context did not end when the caller gave up")
+		}
 	})
+}
+
+// streamEnd returns why a stream ends, in bounded time.
+func streamEnd(t *testing.T, stream *connect.BidiStreamForClient[echoText, echoText]) error {
+	t.Helper()
+	end := make(chan error, 1)
+	go func() {
+		_, err := stream.Receive()
+		end <- err
+	}()
+	return arrival(t, end)
 }
