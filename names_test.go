@@ -120,7 +120,9 @@ func TestAudit_H39_ProxyEnvironmentAppliesToNoHop(t *testing.T) {
 	}
 	proxy := newTrap(t, "127.0.0.1", nil)
 	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"} {
-		t.Setenv(name, "http://"+proxy.addr)
+		if err := os.Setenv(name, "http://"+proxy.addr); err != nil { //nolint:usetesting // the child runs this test alone, in parallel mode
+			t.Fatal(err)
+		}
 	}
 	startNames(t, map[string][][]string{"host.test": {{"127.0.0.1"}}, "plugin.test": {{"127.0.0.1"}}})
 	rig := newNamedRig(t, "plugin.test")

@@ -267,6 +267,7 @@ func (s *pluginSession) follow(ctx context.Context, serviceType string) {
 		state := connectpluginv1.ServiceState_SERVICE_STATE_UNAVAILABLE
 		switch {
 		case err == nil:
+			s.client.catchUp(ctx, event)
 			state = event.State
 		case ctx.Err() == nil && !errors.Is(err, ErrClientClosed):
 			s.cfg.Client.Logger.Warn("a required service cannot be watched", keyService, serviceType, keyError, err)

@@ -106,7 +106,8 @@ func (p *Policy) validate() error {
 		}
 	}
 	for i, procedure := range p.Idempotent {
-		if procedure != anything && (proxy.CheckPath(procedure) != nil || strings.Count(procedure, "/") != 2 || strings.HasSuffix(procedure, "/")) {
+		clean := proxy.CheckPath(procedure) == nil && strings.Count(procedure, "/") == 2 && !strings.HasSuffix(procedure, "/")
+		if procedure != anything && !clean {
 			return fieldError(fmt.Sprintf("Policy.Idempotent[%d]", i), `%q is no procedure; write "/package.Service/Method"`, procedure)
 		}
 	}

@@ -146,7 +146,7 @@ func (s *ServiceRouter) forget(runtimeID string) {
 // close ends everything that goes through and waits for the router's goroutines.
 func (s *ServiceRouter) close() {
 	s.mu.Lock()
-	var ends pools
+	ends := make(pools, 0, 2*len(s.providers))
 	for _, p := range s.providers {
 		ends = append(ends, p.pool, p.previous)
 	}

@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -32,7 +35,9 @@ type ServiceConn struct {
 	mu       sync.Mutex
 	provider string // the route's path, empty while there is none
 	state    connectpluginv1.ServiceState
-	err      error // why the watch ended
+	sequence uint64        // of the state
+	changed  chan struct{} // closed and replaced when the state changes
+	err      error         // why the watch ended
 }
 
 // Service returns a connection to the selected provider of a type that satisfies
@@ -55,7 +60,7 @@ func (c *Client) Service(ctx context.Context, serviceType, constraint string) (*
 	life, cancel := context.WithCancel(c.life)
 	s := &ServiceConn{
 		client: c, serviceType: serviceType, minVersion: constraint, constraint: parsed,
-		base: base + pathServices + serviceType, cancel: cancel, done: make(chan struct{}),
+		base: base + pathServices + serviceType, cancel: cancel, done: make(chan struct{}), changed: make(chan struct{}),
 	}
 	if !c.track(s) {
 		cancel()
@@ -116,18 +121,57 @@ func (s *ServiceConn) follow(ctx context.Context, known func()) {
 	defer known()
 	for event, err := range s.client.WatchService(ctx, s.serviceType) {
 		if err != nil {
-			s.set("", connectpluginv1.ServiceState_SERVICE_STATE_UNAVAILABLE, err)
+			s.set("", &ServiceEvent{State: connectpluginv1.ServiceState_SERVICE_STATE_UNAVAILABLE}, err)
 			return
 		}
-		s.set(s.routeFor(ctx, event), event.State, nil)
+		s.set(s.routeFor(ctx, event), event, nil)
 		known()
 	}
 }
 
-func (s *ServiceConn) set(provider string, state connectpluginv1.ServiceState, err error) {
+func (s *ServiceConn) set(provider string, event *ServiceEvent, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.provider, s.state, s.err = provider, state, err
+	s.provider, s.state, s.sequence, s.err = provider, event.State, event.Sequence, err
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// catchUp waits until the connection knows of an event, has ended, or ctx ends.
+func (s *ServiceConn) catchUp(ctx context.Context, event *ServiceEvent) {
+	for {
+		s.mu.Lock()
+		known, changed := s.sequence >= event.Sequence || s.err != nil, s.changed
+		s.mu.Unlock()
+		if known {
+			return
+		}
+		select {
+		case <-changed:
+		case <-s.done:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// catchUpWait bounds how long a plugin waits for its own connections.
+const catchUpWait = time.Second
+
+// catchUp waits until the client's connections to the type of an event know of
+// it, so that a plugin does not call itself healthy before it can call others.
+func (c *Client) catchUp(ctx context.Context, event *ServiceEvent) {
+	ctx, cancel := context.WithTimeout(ctx, catchUpWait)
+	defer cancel()
+	c.mu.Lock()
+	conns := slices.Collect(maps.Keys(c.conns))
+	c.mu.Unlock()
+	for _, s := range conns {
+		if s.serviceType == event.ServiceType {
+			s.catchUp(ctx, event)
+		}
+	}
 }
 
 func (s *ServiceConn) failure() error {

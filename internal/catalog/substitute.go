@@ -25,7 +25,7 @@ func (e *entry) substitute() *entry {
 	var best *entry
 
 	all := e.release.roster.entries
-	start := rand.IntN(len(all))
+	start := rand.IntN(len(all)) //nolint:gosec // a choice is no secret
 
 	for i := range min(len(all), maxSubstitutes) {
 		other := all[(start+i)%len(all)]
