@@ -2,11 +2,14 @@ package connectplugin_test
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,182 +21,234 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
 )
 
-// Plugins register, watch, ask for grants and enrol without a pause while policy
-// is replaced. Whatever the order was in which things met, nothing that the last
-// policy does not allow is left once the last request was answered.
-func TestAudit_REG1_PolicyRacesWithEverything(t *testing.T) {
-	t.Parallel()
-	allow := unproven("p", "q")
-	allow.AllowMultiple = nil
-	narrow := unproven("p", "q")
-	narrow.AllowMultiple = nil
-	for selfID := range narrow.Plugins {
-		narrow.Plugins[selfID] = connectplugin.PluginPolicy{AllowUnproven: true, AllowOwnAddress: false}
+// direct is a client that calls the host's handler without a network, as a server
+// of the user's own does: fast enough to meet a change of policy in any instant.
+type direct struct{ host *hosttest.Host }
+
+func (d direct) Do(r *http.Request) (*http.Response, error) {
+	w := httptest.NewRecorder()
+	r = r.Clone(r.Context())
+	r.RequestURI, r.Host, r.RemoteAddr = r.URL.RequestURI(), r.URL.Host, "127.0.0.1:4711"
+	r.TLS = &tls.ConnectionState{Version: tls.VersionTLS13, HandshakeComplete: true}
+	d.host.Handler().ServeHTTP(w, r)
+	return w.Result(), nil
+}
+
+// policyRace is plugins that do everything without a pause while policy changes.
+type policyRace struct {
+	host    *hosttest.Host
+	workers sync.WaitGroup
+
+	mu  sync.RWMutex // held for reading by whoever waits for an answer
+	ids sync.Map     // every identity that was issued, with its token
+}
+
+// run runs an act without a pause until ctx ends.
+func (r *policyRace) run(ctx context.Context, act func(context.Context)) {
+	r.workers.Go(func() {
+		for ctx.Err() == nil {
+			r.mu.RLock()
+			act(ctx)
+			r.mu.RUnlock()
+		}
+	})
+}
+
+// enrol obtains an identity, empty where that is refused.
+func (r *policyRace) enrol(ctx context.Context, selfID string) (id, token string) {
+	resp, err := connectpluginv1connect.NewHandshakeServiceClient(direct{r.host}, r.host.URL).Handshake(ctx, connect.NewRequest(oldRequest(selfID)))
+	if err != nil {
+		return "", ""
 	}
-	several := unproven("p", "q")
+	id, token = resp.Msg.GetRuntimeId(), resp.Msg.GetRuntimeToken()
+	r.ids.Store(id, token)
+	return id, token
+}
+
+func (r *policyRace) register(ctx context.Context, id, token string) {
+	_, _ = connectpluginv1connect.NewServiceRegistryClient(direct{r.host}, r.host.URL).RegisterService(ctx,
+		credentials(&connectpluginv1.RegisterServiceRequest{ServiceType: "raced", Version: "1.0.0", Metadata: racedMetadata}, id, token))
+}
+
+// racedMetadata takes a while to copy.
+var racedMetadata = func() map[string]string {
+	m := map[string]string{"base_url": "https://127.0.0.1:1"}
+	for i := range 99 {
+		m[strconv.Itoa(i)] = "x"
+	}
+	return m
+}()
+
+func (r *policyRace) grant(ctx context.Context, id, token string) {
+	_, _ = connectpluginv1connect.NewCapabilityBrokerClient(direct{r.host}, r.host.URL).RequestCapability(ctx,
+		credentials(&connectpluginv1.RequestCapabilityRequest{CapabilityType: "logger"}, id, token))
+}
+
+// watch watches until the host ends that.
+func (r *policyRace) watch(ctx context.Context, id, token string) {
+	_, _ = connectpluginv1connect.NewServiceRegistryClient(direct{r.host}, r.host.URL).WatchService(ctx,
+		credentials(&connectpluginv1.WatchServiceRequest{ServiceType: "raced"}, id, token))
+}
+
+// stream calls a provider and stays until the host ends that.
+func (r *policyRace) stream(ctx context.Context, provider, id, token string) {
+	_, _ = connectpluginv1connect.NewHealthServiceClient(direct{r.host}, r.host.URL+"/services/raced/"+provider+"/raced").Watch(ctx,
+		credentials(&connectpluginv1.HealthCheckRequest{}, id, token))
+}
+
+// change replaces the policy twice and looks at what is left once every request
+// that met the second change was answered.
+func (r *policyRace) change(t *testing.T, first, then *connectplugin.Policy, check func() string) {
+	t.Helper()
+	setPolicy(t, r.host, first)
+	time.Sleep(time.Duration(rand.IntN(1000)) * time.Microsecond)
+	setPolicy(t, r.host, then)
+	answered := make(chan struct{})
+	go func() {
+		r.mu.Lock()
+		close(answered)
+	}()
+	select {
+	case <-answered:
+	case <-time.After(patience):
+		t.Fatal("a call that policy does not allow any more goes on")
+	}
+	defer r.mu.Unlock()
+	if left := check(); left != "" {
+		t.Fatalf("left of what policy does not allow any more: %s", left)
+	}
+}
+
+// raceHost is a host whose plugins "p" and "q" prove nothing.
+func raceHost(t *testing.T) *policyRace {
+	t.Helper()
 	host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
-		c.Policy = allow
-		c.Limits.ChangesPerSecond, c.Limits.ChangeBurst = 1e6, 1e6
-		c.Limits.MaxIdentitiesPerSelfID, c.Limits.MaxIdentitiesPerPeer = 1e6, 1e6
+		c.Policy = unproven("p", "q")
+		c.Logger, c.Audit = nil, nil
+		const much = 1 << 30
+		c.Limits = connectplugin.Limits{
+			HandshakesPerSecond: much, HandshakeBurst: much, RequestsPerSecond: much, RequestBurst: much,
+			ChangesPerSecond: much, ChangeBurst: much, MaxIdentities: much, MaxIdentitiesPerPeer: much,
+			MaxIdentitiesPerSelfID: much, MaxGrantsPerIdentity: much,
+		}
 		c.CapabilityBroker = connectplugin.NewCapabilityBroker("")
 		c.CapabilityBroker.RegisterCapability(newLoggerCapability(&recordingLogger{}))
 	})
-	ends := map[string]struct {
-		first, then *connectplugin.Policy
+	return &policyRace{host: host}
+}
+
+// Plugins register, ask for grants, watch and enrol while policy is replaced.
+// Whatever met whatever, nothing is left of what the last policy does not allow.
+func TestAudit_REG1_PolicyRacesWithEverything(t *testing.T) {
+	t.Parallel()
+	const rounds = 150
+	allow, owned := unproven("p", "q"), unproven("p", "q")
+	allow.AllowMultiple, owned.AllowMultiple = []string{"*"}, nil
+	narrow := &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{"p": {AllowUnproven: true}, "q": {AllowUnproven: true}}}
+	withoutRequires := unproven("p", "q")
+	rules := withoutRequires.Plugins["q"]
+	rules.Requires = nil
+	withoutRequires.Plugins["q"] = rules
+	for name, c := range map[string]struct {
+		then  *connectplugin.Policy
+		start func(ctx context.Context, t *testing.T, r *policyRace)
+		check func(r *policyRace) string
 	}{
-		"rights":     {allow, narrow},
-		"identities": {allow, &connectplugin.Policy{}},
-		"owners":     {several, allow},
-	}
-	for round := range 8 {
-		for _, end := range []string{"rights", "identities", "owners"} {
-			setPolicy(t, host, ends[end].first)
-			r := startRace(t, host)
-			time.Sleep(time.Duration(rand.IntN(20)) * time.Millisecond)
-			setPolicy(t, host, ends[end].then)
-			r.stop()
-			r.check(t, fmt.Sprintf("round %d, %s", round, end), end)
-		}
-	}
-}
-
-// policyRace is plugins that do everything without a pause.
-type policyRace struct {
-	host    *hosttest.Host
-	cancel  context.CancelFunc
-	workers sync.WaitGroup
-	halt    atomic.Bool
-
-	mu      sync.Mutex
-	ids     [][2]string // runtime id and token
-	watches []*watching
-	done    map[string]int
-}
-
-func startRace(t *testing.T, host *hosttest.Host) *policyRace {
-	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	r := &policyRace{host: host, cancel: cancel, done: map[string]int{}}
-	t.Cleanup(cancel)
-	for _, selfID := range []string{"p", "q"} {
-		for _, act := range []func(context.Context, *http.Client, [2]string){r.register, r.watch, r.grant} {
-			h := host.Stranger(t)
-			client := connectpluginv1connect.NewHandshakeServiceClient(h, host.URL)
-			r.workers.Go(func() {
-				for !r.halt.Load() {
-					id, ok := r.enrol(ctx, client, selfID)
-					for range 5 {
-						if ok && !r.halt.Load() {
-							act(ctx, h, id)
-						}
-					}
-				}
-			})
-		}
-	}
-	return r
-}
-
-// stop lets every request that was begun be answered.
-func (r *policyRace) stop() {
-	r.halt.Store(true)
-	r.workers.Wait()
-}
-
-func (r *policyRace) count(what string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.done[what]++
-}
-
-func (r *policyRace) enrol(ctx context.Context, client connectpluginv1connect.HandshakeServiceClient, selfID string) ([2]string, bool) {
-	resp, err := client.Handshake(ctx, connect.NewRequest(oldRequest(selfID)))
-	if err != nil {
-		return [2]string{}, false
-	}
-	id := [2]string{resp.Msg.GetRuntimeId(), resp.Msg.GetRuntimeToken()}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.ids = append(r.ids, id)
-	return id, true
-}
-
-func (r *policyRace) register(ctx context.Context, h *http.Client, id [2]string) {
-	_, err := connectpluginv1connect.NewServiceRegistryClient(h, r.host.URL).RegisterService(ctx,
-		credentials(&connectpluginv1.RegisterServiceRequest{ServiceType: "raced", Version: "1.0.0", Metadata: map[string]string{"base_url": "https://127.0.0.1:1"}}, id[0], id[1]))
-	if err == nil {
-		r.count("registered")
-	}
-}
-
-func (r *policyRace) watch(ctx context.Context, h *http.Client, id [2]string) {
-	stream, err := connectpluginv1connect.NewServiceRegistryClient(h, r.host.URL).WatchService(ctx,
-		credentials(&connectpluginv1.WatchServiceRequest{ServiceType: "raced"}, id[0], id[1]))
-	if err != nil || !stream.Receive() {
-		return
-	}
-	w := &watching{end: make(chan error, 1)}
-	go func() {
-		for stream.Receive() {
-		}
-		w.end <- stream.Err()
-	}()
-	r.count("watched")
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.watches = append(r.watches, w)
-}
-
-func (r *policyRace) grant(ctx context.Context, h *http.Client, id [2]string) {
-	_, err := connectpluginv1connect.NewCapabilityBrokerClient(h, r.host.URL).RequestCapability(ctx,
-		credentials(&connectpluginv1.RequestCapabilityRequest{CapabilityType: "logger"}, id[0], id[1]))
-	if err == nil {
-		r.count("granted")
-	}
-}
-
-// check looks for what must not be left.
-func (r *policyRace) check(t *testing.T, name, end string) {
-	t.Helper()
-	providers := r.host.Registry().GetAllProviders("raced")
-	if end == "owners" {
-		owner := ""
-		for _, p := range providers {
-			selfID, _, _ := cutLast(p.RuntimeID)
-			if owner != "" && selfID != owner {
-				t.Fatalf("%s: %s and %s both provide the type", name, owner, selfID)
+		"registrations and endpoints": {narrow, func(ctx context.Context, _ *testing.T, r *policyRace) {
+			for range 3 {
+				id, token := r.enrol(ctx, "p")
+				r.run(ctx, func(ctx context.Context) { r.register(ctx, id, token) })
 			}
-			owner = selfID
-		}
-		return
-	}
-	if len(providers) > 0 {
-		t.Fatalf("%s: %d registrations are left, of %v", name, len(providers), r.done)
-	}
-	for _, w := range r.watches {
-		if code := w.code(patience); code == 0 {
-			t.Fatalf("%s: a watch is still open, of %v", name, r.done)
-		}
-	}
-	for _, id := range r.ids {
-		if n := connectplugin.LiveGrants(r.host.Host, id[0]); n > 0 {
-			t.Fatalf("%s: %d grants are left, of %v", name, n, r.done)
-		}
-		if at := connectplugin.DialledAt(r.host.Host, id[0]); end == "rights" && at != "" {
-			t.Fatalf("%s: a plugin is still dialled at %s", name, at)
-		}
-		if code := reportAs(t, r.host, id[0], id[1]); end == "identities" && code != connect.CodeUnauthenticated {
-			t.Fatalf("%s: an identity lives: %v", name, code)
-		}
+		}, func(r *policyRace) string {
+			left := names(r.host.Registry().GetAllProviders("raced"))
+			r.ids.Range(func(id, _ any) bool {
+				left += connectplugin.DialledAt(r.host.Host, id.(string))
+				return true
+			})
+			return left
+		}},
+		"owners": {owned, func(ctx context.Context, _ *testing.T, r *policyRace) {
+			for _, selfID := range []string{"p", "q", "p", "q"} {
+				id, token := r.enrol(ctx, selfID)
+				r.run(ctx, func(ctx context.Context) {
+					r.register(ctx, id, token)
+					if rand.IntN(4) == 0 {
+						r.host.Registry().UnregisterPluginServices(id)
+					}
+				})
+			}
+		}, func(r *policyRace) string {
+			providers := r.host.Registry().GetAllProviders("raced")
+			for _, p := range providers {
+				if p.RuntimeID[0] != providers[0].RuntimeID[0] {
+					return names(providers)
+				}
+			}
+			return ""
+		}},
+		"grants": {narrow, func(ctx context.Context, _ *testing.T, r *policyRace) {
+			for range 3 {
+				id, token := r.enrol(ctx, "p")
+				r.run(ctx, func(ctx context.Context) { r.grant(ctx, id, token) })
+			}
+		}, func(r *policyRace) (left string) {
+			r.ids.Range(func(id, _ any) bool {
+				if n := connectplugin.LiveGrants(r.host.Host, id.(string)); n > 0 {
+					left += fmt.Sprintf("%d grants ", n)
+				}
+				return true
+			})
+			return left
+		}},
+		"watches": {narrow, func(ctx context.Context, _ *testing.T, r *policyRace) {
+			for range 3 {
+				id, token := r.enrol(ctx, "p")
+				// An open watch is answered when the host ends it.
+				r.run(ctx, func(ctx context.Context) { r.watch(ctx, id, token) })
+			}
+		}, func(r *policyRace) string { return leftOver(connectplugin.OpenWatches(r.host.Host), "watches") }},
+		"routed streams": {withoutRequires, func(ctx context.Context, t *testing.T, r *policyRace) {
+			t.Helper()
+			s := &streamer{}
+			p := r.host.StartPlugin(t, "p", func(cfg *connectplugin.PluginServerConfig) {
+				cfg.Services, cfg.Client.Secret = []connectplugin.PluginService{s.service("raced")}, nil
+			})
+			for range 3 {
+				id, token := r.enrol(ctx, "q")
+				r.run(ctx, func(ctx context.Context) { r.stream(ctx, p.Client.RuntimeID(), id, token) })
+			}
+		}, func(*policyRace) string { return "" }},
+		"identities": {&connectplugin.Policy{}, func(ctx context.Context, _ *testing.T, r *policyRace) {
+			for range 3 {
+				r.run(ctx, func(ctx context.Context) { r.enrol(ctx, "p") })
+			}
+		}, func(r *policyRace) string { return leftOver(connectplugin.LiveIdentities(r.host.Host), "identities") }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := raceHost(t)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer r.workers.Wait()
+			defer cancel()
+			c.start(ctx, t, r)
+			for range rounds {
+				r.change(t, allow, c.then, func() string { return c.check(r) })
+			}
+		})
 	}
 }
 
-// cutLast cuts a runtime id into self id and random part.
-func cutLast(runtimeID string) (before, after string, ok bool) {
-	for i := len(runtimeID) - 1; i >= 0; i-- {
-		if runtimeID[i] == '-' {
-			return runtimeID[:i], runtimeID[i+1:], true
-		}
+func names(providers []*connectplugin.ServiceProvider) string {
+	var all []string
+	for _, p := range providers {
+		all = append(all, p.RuntimeID+" "+p.RegistrationID)
 	}
-	return runtimeID, "", false
+	return strings.Join(all, ", ")
+}
+
+func leftOver(n int, what string) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d %s", n, what)
 }

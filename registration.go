@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -176,16 +177,22 @@ func (s *ServiceRegistry) reapprove(ctx context.Context, c *caller, reg catalog.
 }
 
 // keepOwner leaves a type to the self id that provided it first and returns how
-// many registrations of others it removed.
+// many registrations of others it removed. It looks again until there are none:
+// the others may renew their registrations meanwhile.
 func (s *ServiceRegistry) keepOwner(serviceType string) int {
 	removed := 0
-	regs := s.catalog.ByType(serviceType)
-	for _, reg := range regs {
-		if reg.SelfID != regs[0].SelfID && s.catalog.Unregister(reg.ID, "") == nil {
-			removed++
+	for {
+		regs := s.catalog.ByType(serviceType)
+		others := slices.DeleteFunc(regs[min(1, len(regs)):], func(reg catalog.Registration) bool { return reg.SelfID == regs[0].SelfID })
+		if len(others) == 0 {
+			return removed
+		}
+		for _, reg := range others {
+			if s.catalog.Unregister(reg.ID, "") == nil {
+				removed++
+			}
 		}
 	}
-	return removed
 }
 
 // settleEndpoint brings a plugin's endpoint in line with its changed rules and
