@@ -60,7 +60,9 @@ func (g *guarded) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if !h.allowRate(ctx, p, id, g.access) {
-		h.auditCall(ctx, AuditLimited, r.URL.Path, "", "request rate")
+		if h.mayRecord(p, id) {
+			h.auditCall(ctx, AuditLimited, r.URL.Path, "", "request rate")
+		}
 		refuse(w, r, connect.CodeResourceExhausted, errTooMany)
 		return
 	}
@@ -96,9 +98,7 @@ func claimedID(claimed string) string {
 // deny refuses a request and records it. A peer that is refused too often is
 // told so, and fills no log.
 func (g *guarded) deny(ctx context.Context, h *hub, p *peer, no *denial, w http.ResponseWriter, r *http.Request) {
-	limits := h.config().Limits
-	rate := Rate{RequestsPerSecond: limits.HandshakesPerSecond, Burst: limits.HandshakeBurst}
-	if !h.allowStranger("refused:", p, rate) {
+	if !h.allowStranger("refused:", p, h.refusalRate()) {
 		refuse(w, r, connect.CodeResourceExhausted, errTooMany)
 		return
 	}
@@ -110,6 +110,22 @@ func (g *guarded) deny(ctx context.Context, h *hub, p *peer, no *denial, w http.
 	}
 	h.audit(event)
 	refuse(w, r, no.code, no.err)
+}
+
+// refusalRate is how many refusals of one peer are answered in detail and
+// recorded.
+func (h *hub) refusalRate() Rate {
+	limits := h.config().Limits
+	return Rate{RequestsPerSecond: limits.HandshakesPerSecond, Burst: limits.HandshakeBurst}
+}
+
+// mayRecord reports whether the log has room for one more request beyond the rate
+// of a caller, or of a peer that is none.
+func (h *hub) mayRecord(p *peer, id *tokenstore.Identity) bool {
+	if id != nil {
+		return h.allow("limited:"+id.RuntimeID(), h.refusalRate())
+	}
+	return h.allowStranger("limited:", p, h.refusalRate())
 }
 
 // observeAuth records what auth providers among the interceptors refuse.

@@ -1,0 +1,92 @@
+package connectplugin_test
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"testing"
+
+	"connectrpc.com/connect"
+
+	connectplugin "github.com/masegraye/connect-plugin-go"
+	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
+	"github.com/masegraye/connect-plugin-go/internal/hosttest"
+)
+
+// Who is refused, for whatever reason, fills no log: a flood of refusals makes a
+// few events, of which the first say what it is about.
+func TestAudit_REGREC11_FloodsOfRefusalsFillNoLog(t *testing.T) {
+	t.Parallel()
+	const flood, most = 600, 150
+	start := func(t *testing.T) *hosttest.Host {
+		t.Helper()
+		return hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+			c.Policy = loggerPolicy()
+			c.Logger = nil
+			c.Limits = connectplugin.Limits{RequestsPerSecond: 1, RequestBurst: 20} // handshakes as by default
+		})
+	}
+	post := func(host *hosttest.Host, path string, header http.Header) func(context.Context, *http.Client) error {
+		return func(ctx context.Context, client *http.Client) error {
+			req, err := http.NewRequestWithContext(ctx, http.MethodPost, host.URL+path, strings.NewReader(""))
+			if err != nil {
+				return err
+			}
+			req.Header = header.Clone()
+			req.Header.Set("Content-Type", "application/proto")
+			resp, err := client.Do(req)
+			if err != nil {
+				return err
+			}
+			return resp.Body.Close()
+		}
+	}
+	wrong := identityHeader("somebody", "something")
+	cases := map[string]func(*testing.T, *hosttest.Host) (connectplugin.AuditKind, func(context.Context, *http.Client) error){
+		"bad tokens": func(_ *testing.T, h *hosttest.Host) (connectplugin.AuditKind, func(context.Context, *http.Client) error) {
+			return connectplugin.AuditAuthFailed, post(h, connectpluginv1connect.PluginLifecycleReportHealthProcedure, wrong)
+		},
+		"bad routes": func(_ *testing.T, h *hosttest.Host) (connectplugin.AuditKind, func(context.Context, *http.Client) error) {
+			return connectplugin.AuditAuthFailed, post(h, "/services/logger/x/", wrong)
+		},
+		"bad grants": func(_ *testing.T, h *hosttest.Host) (connectplugin.AuditKind, func(context.Context, *http.Client) error) {
+			return connectplugin.AuditAuthFailed, post(h, "/capabilities/logger/x/", bearerHeader("something"))
+		},
+		"bad renewals": func(_ *testing.T, h *hosttest.Host) (connectplugin.AuditKind, func(context.Context, *http.Client) error) {
+			return connectplugin.AuditAuthFailed, post(h, handshakePath, wrong)
+		},
+		"unknown self ids": func(_ *testing.T, h *hosttest.Host) (connectplugin.AuditKind, func(context.Context, *http.Client) error) {
+			return connectplugin.AuditAuthFailed, func(ctx context.Context, client *http.Client) error {
+				_, _ = connectpluginv1connect.NewHandshakeServiceClient(client, h.URL).Handshake(ctx, connect.NewRequest(oldRequest("nobody")))
+				return nil
+			}
+		},
+		"too many handshakes": func(_ *testing.T, h *hosttest.Host) (connectplugin.AuditKind, func(context.Context, *http.Client) error) {
+			return connectplugin.AuditLimited, post(h, handshakePath, http.Header{})
+		},
+		"too many calls": func(t *testing.T, h *hosttest.Host) (connectplugin.AuditKind, func(context.Context, *http.Client) error) {
+			t.Helper()
+			c := h.Enrol(t, "api", nil)
+			return connectplugin.AuditLimited, post(h, connectpluginv1connect.HealthServiceCheckProcedure, identityHeader(c.RuntimeID(), c.RuntimeToken()))
+		},
+	}
+	for name, prepare := range cases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			host := start(t)
+			kind, send := prepare(t, host)
+			client := host.Stranger(t)
+			for range flood {
+				if err := send(t.Context(), client); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if n := len(host.Audit.Events()); n > most {
+				t.Errorf("%d requests made %d events", flood, n)
+			}
+			if !host.Audit.Has(kind) {
+				t.Errorf("no event %s tells of the flood", kind)
+			}
+		})
+	}
+}
