@@ -2,7 +2,10 @@ package connectplugin_test
 
 import (
 	"context"
+	"io"
+	"log"
 	"net/http"
+	"net/http/httptest"
 	"sync"
 	"testing"
 	"time"
@@ -511,4 +514,135 @@ func TestCapabilityConn_RenewsItsGrant(t *testing.T) {
 			t.Errorf("%d new grants, want 1", n-before)
 		}
 	})
+}
+
+// What is refused in a route is refused below a grant.
+func TestAudit_H31_UncleanPathsReachNoCapability(t *testing.T) {
+	t.Parallel()
+	rig := newCapabilityRig(t, echoService{}.handler(), nil)
+	owner := rig.Enrol(t, "both", nil)
+	grant := rig.mustGrant(t, owner, echoType)
+	base := "/capabilities/echo/" + grant.GetGrantId()
+	w := dialRaw(t, rig.Host)
+	call := func(target string) rawAnswer {
+		fields := w.fields(owner, target)
+		for i := range fields {
+			if fields[i].Name == "authorization" {
+				fields[i].Value = "Bearer " + grant.GetBearerToken()
+			}
+		}
+		return w.call(fields, echoBody(t, "ab"))
+	}
+	for _, suffix := range []string{
+		"/%2e%2e/x", "/../x", "/./x", "//x", "/a%2fb", `/a\b`, "/a%5cb", "/a%00", "/a%3fb", "/a%23b", "/a;b", "/a%252e", "/a#b", "/\u00e4", "/..",
+	} {
+		if got := call(base + suffix); got.status == "200" {
+			t.Errorf("%q was served", suffix)
+		}
+		for _, r := range rig.seen.take() {
+			t.Errorf("%q reached the capability as %q", suffix, r.RequestURI)
+		}
+	}
+	if got := call(base + echoUnary); got.status != "200" || len(rig.seen.take()) != 1 {
+		t.Errorf("the honest call: status %s", got.status)
+	}
+}
+
+// A refused grant is not worth a line of the audit each time, and costs nobody
+// else's budget.
+func TestAudit_H50_BogusGrantsCostNobodyElse(t *testing.T) {
+	t.Parallel()
+	const burst = 30
+	rig := newCapabilityRig(t, echoService{}.handler(), func(c *connectplugin.ServeConfig) {
+		c.Limits.RequestsPerSecond, c.Limits.RequestBurst = 1e-9, burst
+		c.Limits.HandshakesPerSecond, c.Limits.HandshakeBurst = 1e-9, burst
+	})
+	owner := rig.Enrol(t, "both", nil)
+	grant := rig.mustGrant(t, owner, echoType)
+	to, stranger := grant.GetEndpointUrl(), rig.Stranger(t)
+	refused := map[connect.Code]int{}
+	for range 3 * burst {
+		out := callUnary(t.Context(), baseAt{to, stranger}, nil, http.Header{"Authorization": {"Bearer AAAA"}})
+		refused[connect.CodeOf(out.err)]++
+	}
+	if refused[connect.CodeUnauthenticated] > burst || refused[connect.CodeResourceExhausted] < burst {
+		t.Errorf("refused with %v", refused)
+	}
+	audited := 0
+	for _, e := range rig.Audit.Events() {
+		if e.Kind == connectplugin.AuditAuthFailed {
+			audited++
+		}
+	}
+	if audited == 0 || audited > burst {
+		t.Errorf("%d audit events", audited)
+	}
+	for i := range burst / 2 {
+		if out := callUnary(t.Context(), baseAt{to, stranger}, nil, bearerOf(grant)); out.err != nil {
+			t.Fatalf("honest call %d: %v", i, out.err)
+		}
+	}
+	// The owner's own budget is one for all that it does.
+	code := connect.Code(0)
+	for range 2 * burst {
+		if out := callUnary(t.Context(), baseAt{to, stranger}, nil, bearerOf(grant)); out.err != nil {
+			code = connect.CodeOf(out.err)
+		}
+	}
+	if code != connect.CodeResourceExhausted {
+		t.Errorf("beyond the owner's budget: %v, want resource_exhausted", code)
+	}
+}
+
+// The broker and the router work behind a server of the user's own.
+func TestMountedHandlers_ServeCallsOfTheHost(t *testing.T) {
+	t.Parallel()
+	broker := connectplugin.NewCapabilityBroker("")
+	broker.RegisterCapability(servedCapability{echoService{}.handler(), echoType, "1.0.0"})
+	var router *connectplugin.ServiceRouter
+	rig := newEchoRig(t, echoService{}.handler(), func(c *connectplugin.ServeConfig) {
+		router = connectplugin.NewServiceRouter(connectplugin.NewHandshakeServer(c), nil, nil)
+		c.ServiceRouter, c.CapabilityBroker = router, broker
+	})
+	mux := http.NewServeMux()
+	mux.Handle("/services/", router)
+	mux.Handle("/", broker.Handler())
+	server := httptest.NewUnstartedServer(mux)
+	server.EnableHTTP2 = true
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	client := &identified{server.Client(), rig.caller.RuntimeID(), rig.caller.RuntimeToken()}
+	to := baseAt{server.URL + "/services/echo/" + rig.provider.Client.RuntimeID(), client}
+	resp, err := connectpluginv1connect.NewCapabilityBrokerClient(client, server.URL).RequestCapability(t.Context(),
+		connect.NewRequest(&connectpluginv1.RequestCapabilityRequest{CapabilityType: echoType}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	grant := resp.Msg.GetGrant()
+	granted := baseAt{server.URL + "/capabilities/echo/" + grant.GetGrantId(), server.Client()}
+	eachCall(t, func(t *testing.T, kind string, opts []connect.ClientOption) {
+		wantEcho(t, kind, echoKinds[kind](t.Context(), to, opts, nil))
+		wantEcho(t, kind, echoKinds[kind](t.Context(), granted, opts, bearerOf(grant)))
+		for what, out := range map[string]echoOutcome{
+			"route without credentials":      echoKinds[kind](t.Context(), baseAt{to.base, server.Client()}, opts, nil),
+			"capability without credentials": echoKinds[kind](t.Context(), granted, opts, nil),
+		} {
+			if connect.CodeOf(out.err) != connect.CodeUnauthenticated {
+				t.Errorf("%s: %v, want unauthenticated", what, out.err)
+			}
+		}
+	})
+}
+
+// identified is an HTTP client with the credentials of a runtime identity.
+type identified struct {
+	next             *http.Client
+	runtimeID, token string
+}
+
+func (c *identified) Do(r *http.Request) (*http.Response, error) {
+	r.Header.Set("X-Plugin-Runtime-Id", c.runtimeID)
+	r.Header.Set("Authorization", "Bearer "+c.token)
+	return c.next.Do(r)
 }

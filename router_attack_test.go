@@ -31,7 +31,13 @@ type trapServer struct {
 // newTrap listens on a free port of an address, with TLS unless cfg is nil.
 func newTrap(t *testing.T, address string, cfg *tls.Config) *trapServer {
 	t.Helper()
-	l, err := net.Listen("tcp", net.JoinHostPort(address, "0"))
+	return newTrapAt(t, net.JoinHostPort(address, "0"), cfg)
+}
+
+// newTrapAt listens on an address with its port.
+func newTrapAt(t *testing.T, address string, cfg *tls.Config) *trapServer {
+	t.Helper()
+	l, err := net.Listen("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"connectrpc.com/connect"
+	"golang.org/x/net/http2/hpack"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -222,6 +223,10 @@ func TestAudit_H38_OnlyMethodsOfRPCs(t *testing.T) {
 	}
 	if got := w.call(w.fields(rig.caller, target+query, ":method", "GET"), []byte("body")); got.status == "200" || len(provider.take()) != 0 {
 		t.Errorf("GET with a body: status %s", got.status)
+	}
+	tunnel := []hpack.HeaderField{hpackField(":method", "CONNECT"), hpackField(":authority", rig.Addr())}
+	if got := w.call(tunnel, nil); got.status == "200" || len(provider.take()) != 0 {
+		t.Errorf("CONNECT: status %s", got.status)
 	}
 	honest := echo(rig.toProvider(), echoLook, connect.WithHTTPGet(), connect.WithIdempotency(connect.IdempotencyNoSideEffects))
 	if _, err := honest.CallUnary(t.Context(), connect.NewRequest(wrapperspb.String("ab"))); err != nil {

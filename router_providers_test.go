@@ -146,6 +146,10 @@ func TestRouter_DeadProviderFailsFast(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if name == "refuses" {
+			newTrapAt(t, address, providerTLS)
+			hosttest.Eventually(t, "calls to the plugin that came up", func() bool { return callUnary(t.Context(), to, nil, nil).err == nil })
+		}
 		alive := newTrap(t, "127.0.0.1", providerTLS)
 		if err := registerEcho(t, dead, map[string]string{"base_url": "https://" + alive.addr}); err != nil {
 			t.Fatal(err)
@@ -252,8 +256,15 @@ func TestRouter_EndpointChanges(t *testing.T) {
 	if out := callUnary(t.Context(), to, nil, nil); out.err != nil {
 		t.Errorf("back at the first: %v", out.err)
 	}
+	last := echo(to, echoBidi).CallBidiStream(t.Context())
+	sendWant(t, last, "begun", "begun")
+	router.RegisterPluginEndpoint(provider.RuntimeID(), "https://"+servers[1].addr)
+	if out := callUnary(t.Context(), to, nil, nil); out.err != nil {
+		t.Errorf("at the second again: %v", out.err)
+	}
+	sendWant(t, last, "goes on", "goes on")
 	rig.Revoke(provider.RuntimeID())
-	for _, stream := range streams[1:] {
+	for _, stream := range append(streams[1:], last) {
 		if err := streamEnd(t, stream); connect.CodeOf(err) != connect.CodeUnavailable {
 			t.Errorf("after the plugin's identity ended: %v, want unavailable", err)
 		}
