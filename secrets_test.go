@@ -47,7 +47,7 @@ func (k *secretKeeper) keepBytes(what string, secret []byte) {
 		return
 	}
 	k.keep(what, string(secret), hex.EncodeToString(secret), base64.StdEncoding.EncodeToString(secret),
-		base64.RawURLEncoding.EncodeToString(secret), fmt.Sprint(secret), fmt.Sprintf("%q", secret))
+		base64.RawURLEncoding.EncodeToString(secret), fmt.Sprintf("%d", secret), fmt.Sprintf("%q", secret))
 }
 
 // listen returns a TLS-terminating relay that remembers the tokens and grants that

@@ -25,7 +25,7 @@ func run(m *testing.M) int {
 	}
 
 	if bin, err = os.MkdirTemp("", "urlshortener-test-"); err == nil {
-		defer os.RemoveAll(bin) //nolint:errcheck // a temporary directory
+		defer os.RemoveAll(bin)
 
 		err = stack.Build(context.Background(), bin)
 	}
