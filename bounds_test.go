@@ -101,11 +101,21 @@ func oversizes(d protoreflect.MessageDescriptor) []oversize {
 	return out
 }
 
+// huge returns a value that is too large, and otherwise as good as any.
 func huge(f protoreflect.FieldDescriptor) protoreflect.Value {
-	if f.Kind() == protoreflect.BytesKind {
-		return protoreflect.ValueOfBytes(make([]byte, hugeText))
+	text := strings.Repeat("a", hugeText)
+	switch name := f.TextName(); {
+	case f.Kind() == protoreflect.BytesKind:
+		return protoreflect.ValueOfBytes([]byte(text))
+	case strings.Contains(name, "min_version"):
+		const one = ">=1.0.0 || "
+		text = strings.Repeat(one, hugeText/len(one)) + ">=1.0.0"
+	case strings.Contains(name, "version"):
+		text = "1.0.0-" + text
+	case strings.Contains(name, "path"):
+		text = "/" + text + "/"
 	}
-	return protoreflect.ValueOfString(strings.Repeat("a", hugeText))
+	return protoreflect.ValueOfString(text)
 }
 
 // sample returns the i-th element for a list, as good as any.

@@ -159,6 +159,8 @@ func (x *exchange) run(ctx context.Context, host *url.URL) error {
 		req.Header().Set(headerRuntimeID, x.current.runtimeID)
 		req.Header().Set(headerAuthorization, bearerPrefix+x.current.token)
 	}
+	// A stranger's answer could swell to far more than is read of it, so it is not
+	// to be compressed.
 	client := connectpluginv1connect.NewHandshakeServiceClient(x.conn.client, host.String(),
 		connect.WithInterceptors(x.cfg.Interceptors...), connect.WithReadMaxBytes(maxHostMessage),
 		connect.WithAcceptCompression(compressionGzip, nil, nil))
@@ -169,10 +171,6 @@ func (x *exchange) run(ctx context.Context, host *url.URL) error {
 	x.resp = resp.Msg
 	return x.check()
 }
-
-// compressionGzip is what the answer to a handshake must not be in: a stranger's
-// answer could swell to far more than the client would read.
-const compressionGzip = "gzip"
 
 // prepare builds the request and proves it.
 func (x *exchange) prepare() error {

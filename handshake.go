@@ -67,7 +67,7 @@ type nonces struct {
 // plaintext.
 func HandshakeServerHandler(server *HandshakeServer) (string, http.Handler) {
 	path, h := connectpluginv1connect.NewHandshakeServiceHandler(server,
-		connect.WithReadMaxBytes(server.hub.config().Limits.MaxMessageBytes))
+		boundedMessages(server.hub.config().Limits.MaxMessageBytes))
 	return path, &guarded{hub: func() *hub { return server.hub }, access: accessEnrol, unary: unaryProcedure, next: h}
 }
 

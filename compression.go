@@ -1,0 +1,52 @@
+package connectplugin
+
+import (
+	"compress/gzip"
+	"errors"
+	"io"
+
+	"connectrpc.com/connect"
+)
+
+// compressionGzip is the one compression of messages.
+const compressionGzip = "gzip"
+
+// boundedMessages bounds each message to a handler, in bytes, before it is decoded
+// and while it is decompressed. Connect alone decompresses the rest of a message
+// that is too large, to say how large it was: a megabyte from a stranger would cost
+// a second.
+func boundedMessages(limit int) connect.HandlerOption {
+	return connect.WithHandlerOptions(
+		connect.WithReadMaxBytes(limit),
+		connect.WithCompression(compressionGzip,
+			func() connect.Decompressor { return &boundedGzip{limit: int64(limit) + 1} },
+			func() connect.Compressor { return gzip.NewWriter(io.Discard) },
+		),
+	)
+}
+
+var errSwollen = errors.New("it swells beyond the limit")
+
+// boundedGzip decompresses up to a limit and fails beyond it.
+type boundedGzip struct {
+	gzip.Reader
+
+	limit int64 // fixed at creation
+	left  int64
+}
+
+// Reset begins a new message.
+func (r *boundedGzip) Reset(from io.Reader) error {
+	r.left = r.limit
+	return r.Reader.Reset(from) //nolint:wrapcheck // Connect wraps it
+}
+
+// Read reads what is left up to the limit.
+func (r *boundedGzip) Read(p []byte) (int, error) {
+	if r.left <= 0 {
+		return 0, errSwollen
+	}
+	n, err := r.Reader.Read(p[:min(int64(len(p)), r.left)])
+	r.left -= int64(n)
+	return n, err //nolint:wrapcheck // io.EOF must stay what it is
+}
