@@ -1,5 +1,10 @@
 package connectplugin
 
+import (
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/internal/catalog"
+)
+
 // What tests of the package look at from outside.
 
 // LiveGrants counts the live grants of an identity.
@@ -11,8 +16,29 @@ func LiveIdentities(h *Host) int { return h.hub.store.Len() }
 // OpenWatches counts the open watches.
 func OpenWatches(h *Host) int { return h.registry.catalog.Watches() }
 
+// OpenCalls counts the calls in flight that a change of policy may end.
+func OpenCalls(h *Host) int { return len(h.hub.permitted.list()) }
+
+// CatalogueOf counts what the host's catalogue holds.
+func CatalogueOf(h *Host) catalog.Stats { return h.registry.catalog.Stats() }
+
 // DialledAt is where the host dials a plugin.
 func DialledAt(h *Host, runtimeID string) string {
 	endpoint, _ := h.registry.catalog.Endpoint(runtimeID)
 	return endpoint
+}
+
+// WatchedBy returns what a watcher yields of streams, each after the one before
+// broke.
+func WatchedBy(streams [][]*connectpluginv1.WatchServiceEvent) []*ServiceEvent {
+	var out []*ServiceEvent
+	w := &serviceWatch{}
+	for _, stream := range streams {
+		for _, m := range stream {
+			if w.isNew(m) {
+				out = append(out, serviceEvent(m))
+			}
+		}
+	}
+	return out
 }
