@@ -13,8 +13,8 @@ const compressionGzip = "gzip"
 
 // boundedMessages bounds each message to a handler, in bytes, before it is decoded
 // and while it is decompressed. Connect alone decompresses the rest of a message
-// that is too large, to say how large it was: a megabyte from a stranger would cost
-// a second.
+// that is too large, to say how large it was: for a megabyte from a stranger it would
+// decompress a gigabyte.
 func boundedMessages(limit int) connect.HandlerOption {
 	return connect.WithHandlerOptions(
 		connect.WithReadMaxBytes(limit),
