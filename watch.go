@@ -36,6 +36,11 @@ func (s *ServiceRegistry) WatchService(ctx context.Context, req *connect.Request
 		return s.watchError(ctx, err, m.GetServiceType(), req.Spec().Procedure)
 	}
 	defer w.Close()
+	// The answer begins now: a watch that resumes and missed nothing may have
+	// nothing to say for long, and its client waits for the headers.
+	if err := stream.Send(nil); err != nil {
+		return err
+	}
 	for {
 		event, err := w.Next(ctx)
 		if err != nil {
