@@ -1,0 +1,322 @@
+package connectplugin_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+
+	connectplugin "github.com/masegraye/connect-plugin-go"
+	loggerv1 "github.com/masegraye/connect-plugin-go/gen/capability/logger/v1"
+	"github.com/masegraye/connect-plugin-go/gen/capability/logger/v1/loggerv1connect"
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/internal/hosttest"
+)
+
+// follower is a consumer of Client.WatchService that checks what it is given.
+type follower struct {
+	mu    sync.Mutex
+	last  *connectplugin.ServiceEvent
+	seen  int
+	wrong string
+	err   error
+}
+
+func (f *follower) follow(ctx context.Context, c *connectplugin.Client, serviceType string) {
+	for e, err := range c.WatchService(ctx, serviceType) {
+		f.take(e, err)
+	}
+}
+
+func (f *follower) take(e *connectplugin.ServiceEvent, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err != nil {
+		f.err = err
+		return
+	}
+	switch last := f.last; {
+	case last == nil, e.Resync && e.Missed == 0: // the first, or another life of the host
+	case e.Sequence != last.Sequence+e.Missed+1, (e.Missed > 0) != e.Resync:
+		f.wrong = fmt.Sprintf("%+v came after %+v", e, last)
+	}
+	f.last, f.seen = e, f.seen+1
+}
+
+func (f *follower) at() (sequence uint64, state connectpluginv1.ServiceState, seen int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.last == nil {
+		return 0, 0, 0
+	}
+	return f.last.Sequence, f.last.State, f.seen
+}
+
+// check fails the test if anything was wrong.
+func (f *follower) check(t testing.TB, who string) {
+	t.Helper()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.wrong != "" || f.err != nil && !errors.Is(f.err, context.Canceled) {
+		t.Errorf("%s: %s %v", who, f.wrong, f.err)
+	}
+}
+
+// sequence is the number of the type's last event.
+func sequence(t testing.TB, host *hosttest.Host, c *connectplugin.Client) uint64 {
+	t.Helper()
+	w := watch(t, c, host.URL, &connectpluginv1.WatchServiceRequest{ServiceType: "a"})
+	defer w.cancel()
+	return w.next(t).GetSequence()
+}
+
+// A thousand watchers whose connections are cut at random moments all end with
+// the last state, saw no state twice and none out of order.
+func TestAudit_REG10_ThousandWatchersCutAtRandomConverge(t *testing.T) {
+	t.Parallel()
+	const clients, watchesEach, changes = 20, 50, 300
+	host, f := watchHost(t, func(c *connectplugin.ServeConfig) {
+		c.Logger = nil
+		c.Limits.ChangesPerSecond, c.Limits.ChangeBurst = 1e6, 1e6
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	var following sync.WaitGroup
+	defer following.Wait()
+	defer cancel()
+	var proxies []*tcpProxy
+	var followers []*follower
+	for range clients {
+		p := newProxy(t, host)
+		proxies = append(proxies, p)
+		c := host.Enrol(t, "c", func(cfg *connectplugin.ClientConfig) {
+			cfg.HostURL, cfg.Logger = p.url, nil
+			cfg.Metadata.Requires = hosttest.Requires("a")
+		})
+		for range watchesEach {
+			fl := &follower{}
+			followers = append(followers, fl)
+			following.Go(func() { fl.follow(ctx, c, "a") })
+		}
+	}
+	cuts := 0
+	for range changes {
+		f.flap(1)
+		if rand.IntN(4) == 0 {
+			proxies[rand.IntN(clients)].cut()
+			cuts++
+		}
+		if rand.IntN(8) == 0 {
+			time.Sleep(time.Duration(rand.IntN(10)) * time.Millisecond)
+		}
+	}
+	want := sequence(t, host, host.Enrol(t, "c", requires("a")))
+	events := 0
+	for i, fl := range followers {
+		hosttest.Eventually(t, fmt.Sprintf("watcher %d converges", i), func() bool {
+			got, state, _ := fl.at()
+			return got == want && state == f.state()
+		})
+		fl.check(t, fmt.Sprintf("watcher %d", i))
+		_, _, seen := fl.at()
+		events += seen
+	}
+	t.Logf("%d watchers, %d cuts of %d watches each, %d changes: %d events", len(followers), cuts, watchesEach, changes, events)
+}
+
+// following is a client behind a proxy that follows type "a".
+func following(t *testing.T, host *hosttest.Host) (*tcpProxy, *connectplugin.Client, *follower) {
+	t.Helper()
+	p := newProxy(t, host)
+	c := host.Enrol(t, "c", func(cfg *connectplugin.ClientConfig) {
+		cfg.HostURL = p.url
+		cfg.Metadata.Requires = hosttest.Requires("a")
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	fl := &follower{}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		fl.follow(ctx, c, "a")
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+	})
+	return p, c, fl
+}
+
+// Client.WatchService outlives cuts and the loss of its identity, and yields each
+// state once.
+func TestAudit_REG10_ClientWatchReconnects(t *testing.T) {
+	t.Parallel()
+	host, f := watchHost(t, nil)
+	p, c, fl := following(t, host)
+	probe := host.Enrol(t, "c", requires("a"))
+	converges := func(why string) int {
+		t.Helper()
+		want := sequence(t, host, probe)
+		hosttest.Eventually(t, why, func() bool {
+			got, state, _ := fl.at()
+			return got == want && state == f.state()
+		})
+		fl.check(t, why)
+		_, _, seen := fl.at()
+		return seen
+	}
+	converges("the watch begins")
+	f.flap(3)
+	first := converges("it follows")
+	p.cut()
+	f.flap(4)
+	second := converges("after a cut")
+	if second != first+4 {
+		t.Errorf("%d states were yielded of 4", second-first)
+	}
+	p.cut()
+	hosttest.Eventually(t, "it is back", func() bool { return connectplugin.OpenWatches(host.Host) == 1 })
+	if again := converges("after a cut without a change"); again != second {
+		t.Errorf("%d states were yielded again", again-second)
+	}
+	host.Revoke(c.RuntimeID())
+	f.flap(3)
+	if third := converges("after the identity was lost"); third != second+3 {
+		t.Errorf("%d states were yielded of 3", third-second)
+	}
+}
+
+// When another host takes the place of the one that is gone, the watch goes on
+// with what that one knows, and says that it begins anew.
+func TestAudit_REG10_ClientWatchFollowsToAnotherHost(t *testing.T) {
+	t.Parallel()
+	host, _ := watchHost(t, nil)
+	p, _, fl := following(t, host)
+	hosttest.Eventually(t, "the watch begins", func() bool { _, _, seen := fl.at(); return seen > 0 })
+	other := hosttest.Start(t, func(cfg *connectplugin.ServeConfig) {
+		cfg.Authority, cfg.Policy = host.Authority, rights(map[string][2][]string{"c": {nil, {"a"}}})
+	})
+	p.aim(other)
+	p.cut()
+	hosttest.Eventually(t, "the new host's state", func() bool {
+		fl.mu.Lock()
+		defer fl.mu.Unlock()
+		return fl.last.Resync && fl.last.Missed == 0 && fl.last.State == unavailable
+	})
+	fl.check(t, "afterwards")
+}
+
+// The iterator ends, with a reason, where going on is of no use.
+func TestClient_WatchServiceEnds(t *testing.T) {
+	t.Parallel()
+	host, _ := watchHost(t, nil)
+	ends := func(ctx context.Context, c *connectplugin.Client, serviceType string, during func()) error {
+		var last error
+		for _, err := range c.WatchService(ctx, serviceType) {
+			if last = err; err == nil {
+				during()
+			}
+		}
+		return last
+	}
+	c := host.Enrol(t, "c", requires("a", "forbidden"))
+	if err := ends(t.Context(), c, "forbidden", func() {}); connect.CodeOf(err) != connect.CodeNotFound {
+		t.Errorf("forbidden: %v", err)
+	}
+	if err := ends(t.Context(), c, "not a type", func() {}); connect.CodeOf(err) != connect.CodeInvalidArgument {
+		t.Errorf("malformed: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	if err := ends(ctx, c, "a", cancel); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+	withdraw := func() { setPolicy(t, host, rights(map[string][2][]string{"p": {{"a"}, nil}, "c": {}})) }
+	if err := ends(t.Context(), c, "a", withdraw); connect.CodeOf(err) != connect.CodeNotFound {
+		t.Errorf("withdrawn: %v", err)
+	}
+	setPolicy(t, host, rights(map[string][2][]string{"p": {{"a"}, nil}, "c": {nil, {"a"}}}))
+	if err := ends(t.Context(), c, "a", func() { _ = c.Close() }); !errors.Is(err, connectplugin.ErrClientClosed) {
+		t.Errorf("closed: %v", err)
+	}
+	for range host.Enrol(t, "c", requires("a")).WatchService(t.Context(), "a") {
+		break // must not hang
+	}
+}
+
+// A host of the first wire version numbers nothing: what it repeats after a
+// reconnect is yielded once, what it says anew is yielded.
+func TestAudit_REG10_OldHostsRepeatsAreYieldedOnce(t *testing.T) {
+	t.Parallel()
+	at := func(state connectpluginv1.ServiceState, version string) *connectpluginv1.WatchServiceEvent {
+		return &connectpluginv1.WatchServiceEvent{ServiceType: "a", State: state, Endpoint: &connectpluginv1.ServiceEndpoint{ProviderId: "p", Version: version}}
+	}
+	var got []string
+	for _, e := range connectplugin.WatchedBy([][]*connectpluginv1.WatchServiceEvent{
+		{at(available, "1"), at(available, "2"), at(degraded, "2")},
+		{at(degraded, "2"), at(available, "2")},
+		{at(available, "2")},
+	}) {
+		got = append(got, fmt.Sprint(e.State, e.Version))
+	}
+	want := []string{fmt.Sprint(available, "1"), fmt.Sprint(available, "2"), fmt.Sprint(degraded, "2"), fmt.Sprint(available, "2")}
+	if !slices.Equal(got, want) {
+		t.Errorf("yielded %v, want %v", got, want)
+	}
+}
+
+// A connection to a service follows its provider from one to the next, through
+// cuts, and keeps to its constraint.
+func TestClient_ServiceFollowsTheProvider(t *testing.T) {
+	t.Parallel()
+	policy := rights(map[string][2][]string{"one": {{"logger"}, nil}, "two": {{"logger"}, nil}, "c": {nil, {"logger"}}})
+	policy.AllowMultiple = []string{"logger"}
+	host := hosttest.Start(t, withPolicy(policy))
+	p := newProxy(t, host)
+	start := func(selfID, version string) (*hosttest.Plugin, *recordingLogger) {
+		l := &recordingLogger{}
+		return host.StartPlugin(t, selfID, func(c *connectplugin.PluginServerConfig) {
+			s := loggerService(l)
+			s.Version = version
+			c.Services = []connectplugin.PluginService{s}
+		}), l
+	}
+	one, oneLog := start("one", "1.0.0")
+	c := host.Enrol(t, "c", func(cfg *connectplugin.ClientConfig) {
+		cfg.HostURL, cfg.Metadata.Requires = p.url, hosttest.Requires("logger")
+	})
+	first, err := c.Service(t.Context(), "logger", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	newer, err := c.Service(t.Context(), "logger", ">=2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	call := func(s *connectplugin.ServiceConn, message string) error {
+		_, err := loggerv1connect.NewLoggerClient(s.HTTPClient(), s.BaseURL()).Log(t.Context(), connect.NewRequest(&loggerv1.LogRequest{Message: message}))
+		return err
+	}
+	if err := call(first, "a"); err != nil {
+		t.Fatal(err)
+	}
+	if err := call(newer, "a"); connect.CodeOf(err) != connect.CodeUnavailable {
+		t.Errorf("no provider satisfies the constraint: %v", err)
+	}
+	_, twoLog := start("two", "2.0.0")
+	hosttest.Eventually(t, "a provider that satisfies the constraint", func() bool { return call(newer, "b") == nil })
+	if err := call(first, "c"); err != nil {
+		t.Errorf("the first goes on: %v", err)
+	}
+	p.cut()
+	one.Stop(t)
+	hosttest.Eventually(t, "the first moves over", func() bool { return call(first, "d") == nil })
+	got1, _, _ := oneLog.got()
+	got2, _, _ := twoLog.got()
+	if !slices.Equal(got1, []string{"a", "c"}) || !slices.Contains(got2, "b") || !slices.Contains(got2, "d") {
+		t.Errorf("one got %q, two got %q", got1, got2)
+	}
+}
