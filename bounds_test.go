@@ -148,9 +148,10 @@ var boundedByMessage = map[protoreflect.Name]bool{
 }
 
 // boundsHost is a host with a plugin that has every right.
-func boundsHost(t *testing.T) (host *hosttest.Host, header http.Header) {
+func boundsHost(t *testing.T, health *connectplugin.HealthServer) (host *hosttest.Host, header http.Header) {
 	t.Helper()
 	host = hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.HealthService = health
 		c.Policy = unproven("api")
 		c.CapabilityBroker = connectplugin.NewCapabilityBroker("")
 		c.CapabilityBroker.RegisterCapability(newLoggerCapability(&recordingLogger{}))
@@ -176,7 +177,7 @@ func (p procedure) header(identity http.Header) http.Header {
 // for. Fields to come are in it by themselves.
 func TestAudit_PROTO21_EveryFieldHasABound(t *testing.T) {
 	t.Parallel()
-	host, header := boundsHost(t)
+	host, header := boundsHost(t, nil)
 	client := host.Stranger(t)
 	honest := honestRequests()
 	for _, p := range hostProcedures() {
@@ -319,7 +320,7 @@ func liveHeap() uint64 {
 // decompressed, by every procedure in every protocol, and costs the host no more
 // memory than the limit allows. It does not run in parallel: it measures.
 func TestAudit_PROTO21_H47_BombsAreRefused(t *testing.T) {
-	host, header := boundsHost(t)
+	host, header := boundsHost(t, nil)
 	client := host.Stranger(t)
 	const perRequest = 12 << 20 // what a message of 1 MiB, compressed and not, may take with all its buffers
 	bombs := map[string]struct {

@@ -95,7 +95,7 @@ func (b *CapabilityBroker) ListCapabilities() []*connectpluginv1.Capability {
 // capabilities, for a server of your own. It serves authenticated callers of the
 // host that the broker belongs to.
 func (b *CapabilityBroker) Handler() http.Handler {
-	path, rpc := connectpluginv1connect.NewCapabilityBrokerHandler(b)
+	path, rpc := connectpluginv1connect.NewCapabilityBrokerHandler(b, boundedMessages(defaultLimits.MaxMessageBytes))
 	guardedRPC := b.guard(unaryProcedure, rpc)
 	calls := &guarded{hub: b.bound.Load, access: accessGrant, next: http.HandlerFunc(b.serveCapability)}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -11,6 +11,10 @@ import (
 // compressionGzip is the one compression of messages.
 const compressionGzip = "gzip"
 
+// minCompressed is the size of a message, in bytes, from which on compressing it
+// is worth the time: those that are smaller fit into one packet anyway.
+const minCompressed = 1 << 10
+
 // boundedMessages bounds each message to a handler, in bytes, before it is decoded
 // and while it is decompressed. Connect alone decompresses the rest of a message
 // that is too large, to say how large it was: for a megabyte from a stranger it would
@@ -18,6 +22,7 @@ const compressionGzip = "gzip"
 func boundedMessages(limit int) connect.HandlerOption {
 	return connect.WithHandlerOptions(
 		connect.WithReadMaxBytes(limit),
+		connect.WithCompressMinBytes(minCompressed),
 		connect.WithCompression(compressionGzip,
 			func() connect.Decompressor { return &boundedGzip{limit: int64(limit) + 1} },
 			func() connect.Compressor { return gzip.NewWriter(io.Discard) },

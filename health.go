@@ -38,7 +38,7 @@ func NewHealthServer() *HealthServer {
 // for a server of your own. It serves authenticated callers of the host that the
 // server belongs to; see also [HTTPHealthHandler].
 func HealthServerHandler(server *HealthServer) (string, http.Handler) {
-	path, h := connectpluginv1connect.NewHealthServiceHandler(server)
+	path, h := connectpluginv1connect.NewHealthServiceHandler(server, boundedMessages(defaultLimits.MaxMessageBytes))
 	return path, server.guard(unaryProcedure, h)
 }
 

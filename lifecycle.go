@@ -54,7 +54,7 @@ func NewLifecycleServer() *LifecycleServer {
 // service, for a server of your own. It serves authenticated callers of the host
 // that the server belongs to.
 func LifecycleServerHandler(server *LifecycleServer) (string, http.Handler) {
-	path, h := connectpluginv1connect.NewPluginLifecycleHandler(server)
+	path, h := connectpluginv1connect.NewPluginLifecycleHandler(server, boundedMessages(defaultLimits.MaxMessageBytes))
 	return path, server.guard(unaryProcedure, h)
 }
 

@@ -335,9 +335,9 @@ func (s *pluginServer) handler() http.Handler {
 		prefix  string
 		handler http.Handler
 	}
-	control := &pluginControl{server: s}
-	controlPath, controlHandler := connectpluginv1connect.NewPluginControlHandler(control)
-	identityPath, identityHandler := connectpluginv1connect.NewPluginIdentityHandler(control)
+	control, bounds := &pluginControl{server: s}, boundedMessages(defaultLimits.MaxMessageBytes)
+	controlPath, controlHandler := connectpluginv1connect.NewPluginControlHandler(control, bounds)
+	identityPath, identityHandler := connectpluginv1connect.NewPluginIdentityHandler(control, bounds)
 	table := make([]entry, 0, 2+len(s.cfg.Services))
 	table = append(table, entry{controlPath, controlHandler}, entry{identityPath, identityHandler})
 	for _, svc := range s.cfg.Services {

@@ -78,7 +78,7 @@ func NewServiceRegistry(lifecycle *LifecycleServer) *ServiceRegistry {
 // server of your own. It serves authenticated callers of the host that the
 // registry belongs to.
 func ServiceRegistryHandler(server *ServiceRegistry) (string, http.Handler) {
-	path, h := connectpluginv1connect.NewServiceRegistryHandler(server)
+	path, h := connectpluginv1connect.NewServiceRegistryHandler(server, boundedMessages(defaultLimits.MaxMessageBytes))
 	return path, server.guard(unaryProcedure, h)
 }
 

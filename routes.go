@@ -77,7 +77,7 @@ func (h *Host) routes() (routeTable, error) {
 // configured interceptors around them.
 func (h *Host) handlerOptions() []connect.HandlerOption {
 	return []connect.HandlerOption{
-		connect.WithReadMaxBytes(h.cfg.Limits.MaxMessageBytes),
+		boundedMessages(h.cfg.Limits.MaxMessageBytes),
 		connect.WithInterceptors(h.cfg.Interceptors...),
 		connect.WithRecover(h.recovered),
 	}

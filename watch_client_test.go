@@ -77,10 +77,10 @@ func sequence(t testing.TB, host *hosttest.Host, c *connectplugin.Client) uint64
 }
 
 // A thousand watchers whose connections are cut at random moments all end with
-// the last state, saw no state twice and none out of order.
-func TestAudit_REG10_ThousandWatchersCutAtRandomConverge(t *testing.T) {
-	t.Parallel()
-	const clients, watchesEach, changes = 20, 50, 300
+// the last state, saw no state twice and none out of order. It runs beside no other
+// test, which it would starve.
+func TestAudit_REG10_ThousandWatchersCutAtRandomConverge(t *testing.T) { //nolint:paralleltest // it would starve its neighbours
+	const clients, watchesEach, changes = 20, 50, 24
 	host, f := watchHost(t, func(c *connectplugin.ServeConfig) {
 		c.Logger = nil
 		c.Limits.ChangesPerSecond, c.Limits.ChangeBurst = 1e6, 1e6
@@ -107,13 +107,11 @@ func TestAudit_REG10_ThousandWatchersCutAtRandomConverge(t *testing.T) {
 	cuts := 0
 	for range changes {
 		f.flap(1)
-		if rand.IntN(4) == 0 {
+		if rand.IntN(2) == 0 {
 			proxies[rand.IntN(clients)].cut()
 			cuts++
 		}
-		if rand.IntN(8) == 0 {
-			time.Sleep(time.Duration(rand.IntN(10)) * time.Millisecond)
-		}
+		time.Sleep(time.Duration(rand.IntN(20)) * time.Millisecond) // now the watchers keep up, now they do not
 	}
 	want := sequence(t, host, host.Enrol(t, "c", requires("a")))
 	events := 0

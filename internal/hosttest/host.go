@@ -17,7 +17,7 @@ import (
 )
 
 // wait bounds everything that a test waits for.
-const wait = 20 * time.Second
+const wait = time.Minute
 
 // Secret is the enrolment secret of every plugin that [Allow] makes a policy for.
 var Secret = connectplugin.Secret("0123456789abcdef0123456789abcdef")
@@ -67,7 +67,8 @@ func Start(t testing.TB, edit func(*connectplugin.ServeConfig)) *Host {
 	cfg := &connectplugin.ServeConfig{
 		Authority: h.Authority, Logger: Logger(t), Audit: h.Audit.add,
 		// A busy machine must not make an honest test fail.
-		Limits: connectplugin.Limits{HandshakesPerSecond: 1e6, HandshakeBurst: 1e6},
+		Limits:      connectplugin.Limits{HandshakesPerSecond: 1e6, HandshakeBurst: 1e6},
+		HealthProbe: connectplugin.HealthProbeConfig{Timeout: wait},
 	}
 	if edit != nil {
 		edit(cfg)

@@ -15,7 +15,7 @@ func (h *Host) ClientConfig(t testing.TB, selfID string) connectplugin.ClientCon
 	t.Helper()
 	return connectplugin.ClientConfig{
 		HostURL: h.URL, SelfID: selfID, SelfVersion: "1.0.0",
-		Secret: Secret, TLS: h.StrangerTLS(), Logger: Logger(t),
+		Secret: Secret, TLS: h.StrangerTLS(), Logger: Logger(t), Timeout: wait,
 	}
 }
 
