@@ -19,6 +19,10 @@ const (
 	clientDialTimeout = 10 * time.Second
 	hostIdleTimeout   = 2 * time.Minute
 	clientMaxHeader   = 64 << 10
+	// clientMaxConns bounds the connections, each of which carries as many streams
+	// as the host allows (256 unless configured), and so the TLS handshakes with
+	// which a client that lost its connection comes back.
+	clientMaxConns    = 16
 	clientPingAfter   = 30 * time.Second
 	clientPingTimeout = 15 * time.Second
 )
@@ -60,6 +64,7 @@ func newHostTransport(cfg *tls.Config, allowInsecure bool) *http.Transport {
 		Protocols:              &protocols,
 		DialContext:            (&net.Dialer{Timeout: clientDialTimeout}).DialContext,
 		TLSHandshakeTimeout:    clientDialTimeout,
+		MaxConnsPerHost:        clientMaxConns,
 		IdleConnTimeout:        hostIdleTimeout,
 		MaxResponseHeaderBytes: clientMaxHeader,
 		HTTP2: &http.HTTP2Config{

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
@@ -13,7 +14,8 @@ import (
 
 // tcpProxy passes connections on to a host and cuts them when it is told to.
 type tcpProxy struct {
-	url string
+	url      string
+	accepted atomic.Int64 // connections so far
 
 	mu     sync.Mutex
 	target string
@@ -33,6 +35,7 @@ func newProxy(t testing.TB, host *hosttest.Host) *tcpProxy {
 			if err != nil {
 				return
 			}
+			p.accepted.Add(1)
 			p.pipes.Go(func() { p.pass(c) })
 		}
 	})
