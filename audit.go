@@ -28,6 +28,11 @@ const (
 	AuditPolicyChanged  AuditKind = "policy_changed"  // the policy was replaced
 )
 
+// isRefusal reports whether somebody did not get what it asked for.
+func (k AuditKind) isRefusal() bool {
+	return k == AuditAuthFailed || k == AuditDenied || k == AuditLimited || k == AuditConflict
+}
+
 // maxAuditText bounds every text of an audit event, in bytes.
 const maxAuditText = 512
 
@@ -68,11 +73,8 @@ func (a *auditor) record(e AuditEvent) {
 		return
 	}
 	level := slog.LevelInfo
-	switch e.Kind {
-	case AuditAuthFailed, AuditDenied, AuditLimited, AuditConflict:
+	if e.Kind.isRefusal() {
 		level = slog.LevelWarn
-	case AuditIssued, AuditRenewed, AuditEnded, AuditGranted, AuditRevoked, AuditRegistered, AuditUnregistered,
-		AuditWatcherDropped, AuditPolicyChanged:
 	}
 	a.log.LogAttrs(context.Background(), level, "audit",
 		slog.String(keyKind, string(e.Kind)), slog.String(keyPeer, e.Peer),

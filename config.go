@@ -129,8 +129,10 @@ type ServeConfig struct {
 	Interceptors []connect.Interceptor
 	// Logger receives what the operator should know. Nil means no log.
 	Logger *slog.Logger
-	// Audit receives one event per security decision. It is called
-	// synchronously and must not block. Nil means that Logger gets them.
+	// Audit receives one event per security decision; of a peer or a caller that
+	// is refused again and again, as many as Limits.HandshakesPerSecond and
+	// HandshakeBurst say. It is called synchronously and must not block. Nil means
+	// that Logger gets them.
 	Audit func(AuditEvent)
 }
 

@@ -49,7 +49,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (f *front) note(r *http.Request, reason string) {
-	f.hub.audit(AuditEvent{Kind: AuditDenied, Peer: addrOnly(r.RemoteAddr), Procedure: r.URL.Path, Reason: reason})
+	f.hub.auditCall(withPeer(r.Context(), newPeer(r)), AuditDenied, r.URL.Path, "", reason)
 }
 
 // sameOrigin reports whether a request that names an origin comes from this

@@ -94,16 +94,38 @@ func (h *hub) allowStranger(kind string, p *peer, rate Rate) bool {
 	return cmp.Or(h.config().RateLimiter, h.strangers).Allow(kind+addressKey(p.addr), rate)
 }
 
-// auditCall records a decision about a request that is being served.
+// auditCall records a decision about a request that is being served. Of a peer or
+// a caller that is refused again and again only the first refusals are recorded.
 func (h *hub) auditCall(ctx context.Context, kind AuditKind, procedure, subject, reason string) {
 	e := AuditEvent{Kind: kind, Procedure: procedure, Subject: subject, Reason: reason}
-	if p, ok := peerFrom(ctx); ok {
+	p, remote := peerFrom(ctx)
+	if remote {
 		e.Peer = p.addr
 	}
-	if c, ok := callerFrom(ctx); ok {
+	c, known := callerFrom(ctx)
+	if known {
 		e.RuntimeID, e.SelfID = c.id.RuntimeID(), c.id.SelfID()
 	}
+	if remote && kind.isRefusal() && !h.mayRecord(p, c) {
+		return
+	}
 	h.audit(e)
+}
+
+// refusalRate is how many refusals of one peer are answered in detail and
+// recorded.
+func (h *hub) refusalRate() Rate {
+	limits := h.config().Limits
+	return Rate{RequestsPerSecond: limits.HandshakesPerSecond, Burst: limits.HandshakeBurst}
+}
+
+// mayRecord reports whether the log has room for one more refusal of a caller, or
+// of a peer that is none.
+func (h *hub) mayRecord(p *peer, c *caller) bool {
+	if c != nil {
+		return h.allow("recorded:"+c.id.RuntimeID(), h.refusalRate())
+	}
+	return h.allowStranger("recorded:", p, h.refusalRate())
 }
 
 // errBoundElsewhere says that a service was given to two hosts.

@@ -9,6 +9,7 @@ import (
 	"connectrpc.com/connect"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
 )
@@ -18,12 +19,15 @@ import (
 func TestAudit_REGREC11_FloodsOfRefusalsFillNoLog(t *testing.T) {
 	t.Parallel()
 	const flood, most = 600, 150
-	start := func(t *testing.T) *hosttest.Host {
+	start := func(t *testing.T, limited bool) *hosttest.Host {
 		t.Helper()
 		return hosttest.Start(t, func(c *connectplugin.ServeConfig) {
 			c.Policy = loggerPolicy()
 			c.Logger = nil
-			c.Limits = connectplugin.Limits{RequestsPerSecond: 1, RequestBurst: 20} // handshakes as by default
+			c.Limits = connectplugin.Limits{} // as by default, not as other tests have them
+			if limited {
+				c.Limits.RequestsPerSecond, c.Limits.RequestBurst = 1, 20
+			}
 		})
 	}
 	post := func(host *hosttest.Host, path string, header http.Header) func(context.Context, *http.Client) error {
@@ -61,6 +65,33 @@ func TestAudit_REGREC11_FloodsOfRefusalsFillNoLog(t *testing.T) {
 				return nil
 			}
 		},
+		"foreign hosts": func(_ *testing.T, h *hosttest.Host) (connectplugin.AuditKind, func(context.Context, *http.Client) error) {
+			return connectplugin.AuditDenied, post(h, "/", http.Header{"Origin": {"https://elsewhere.example"}})
+		},
+		"unclean paths": func(_ *testing.T, h *hosttest.Host) (connectplugin.AuditKind, func(context.Context, *http.Client) error) {
+			return connectplugin.AuditDenied, post(h, "/services//x", http.Header{})
+		},
+		"forbidden routes": func(t *testing.T, h *hosttest.Host) (connectplugin.AuditKind, func(context.Context, *http.Client) error) {
+			t.Helper()
+			c := h.Enrol(t, "api", nil)
+			return connectplugin.AuditDenied, post(h, "/services/storage/x/", identityHeader(c.RuntimeID(), c.RuntimeToken()))
+		},
+		"forbidden types": func(t *testing.T, h *hosttest.Host) (connectplugin.AuditKind, func(context.Context, *http.Client) error) {
+			t.Helper()
+			c := h.Enrol(t, "api", nil)
+			return connectplugin.AuditDenied, func(ctx context.Context, _ *http.Client) error {
+				_, _ = c.RegistryClient().DiscoverService(ctx, connect.NewRequest(&connectpluginv1.DiscoverServiceRequest{ServiceType: "storage"}))
+				return nil
+			}
+		},
+		"forbidden capabilities": func(t *testing.T, h *hosttest.Host) (connectplugin.AuditKind, func(context.Context, *http.Client) error) {
+			t.Helper()
+			c := h.Enrol(t, "api", nil)
+			return connectplugin.AuditDenied, func(ctx context.Context, _ *http.Client) error {
+				_, _ = c.Capability(ctx, "vault", "")
+				return nil
+			}
+		},
 		"too many handshakes": func(_ *testing.T, h *hosttest.Host) (connectplugin.AuditKind, func(context.Context, *http.Client) error) {
 			return connectplugin.AuditLimited, post(h, handshakePath, http.Header{})
 		},
@@ -73,7 +104,7 @@ func TestAudit_REGREC11_FloodsOfRefusalsFillNoLog(t *testing.T) {
 	for name, prepare := range cases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			host := start(t)
+			host := start(t, strings.HasPrefix(name, "too many"))
 			kind, send := prepare(t, host)
 			client := host.Stranger(t)
 			for range flood {

@@ -60,9 +60,7 @@ func (g *guarded) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if !h.allowRate(ctx, p, id, g.access) {
-		if h.mayRecord(p, id) {
-			h.auditCall(ctx, AuditLimited, r.URL.Path, "", "request rate")
-		}
+		h.auditCall(ctx, AuditLimited, r.URL.Path, "", "request rate")
 		refuse(w, r, connect.CodeResourceExhausted, errTooMany)
 		return
 	}
@@ -110,22 +108,6 @@ func (g *guarded) deny(ctx context.Context, h *hub, p *peer, no *denial, w http.
 	}
 	h.audit(event)
 	refuse(w, r, no.code, no.err)
-}
-
-// refusalRate is how many refusals of one peer are answered in detail and
-// recorded.
-func (h *hub) refusalRate() Rate {
-	limits := h.config().Limits
-	return Rate{RequestsPerSecond: limits.HandshakesPerSecond, Burst: limits.HandshakeBurst}
-}
-
-// mayRecord reports whether the log has room for one more request beyond the rate
-// of a caller, or of a peer that is none.
-func (h *hub) mayRecord(p *peer, id *tokenstore.Identity) bool {
-	if id != nil {
-		return h.allow("limited:"+id.RuntimeID(), h.refusalRate())
-	}
-	return h.allowStranger("limited:", p, h.refusalRate())
 }
 
 // observeAuth records what auth providers among the interceptors refuse.

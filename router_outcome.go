@@ -23,8 +23,10 @@ func (s *ServiceRouter) report(r *http.Request, call *routedCall, result proxy.R
 		if !errors.Is(result.Err, errUnhealthy) { // which the catalogue knows
 			s.catalog.Report(reg.Type, reg.RuntimeID, false, result.Latency)
 		}
-		c.hub.log().Warn("a routed call failed", keyService, reg.Type, keyRuntimeID, reg.RuntimeID,
-			keyReason, result.Class.String(), keyError, result.Err)
+		if c.hub.allow("failed:"+c.id.RuntimeID(), c.hub.refusalRate()) { // who calls again and again fills no log
+			c.hub.log().Warn("a routed call failed", keyService, reg.Type, keyRuntimeID, reg.RuntimeID,
+				keyReason, result.Class.String(), keyError, result.Err)
+		}
 	case proxy.ClassRefused:
 		c.hub.auditCall(r.Context(), AuditDenied, r.URL.Path, reg.Type, result.Err.Error())
 	case proxy.ClassCanceled:
