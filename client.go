@@ -100,7 +100,7 @@ func (c *Client) Connect(ctx context.Context) error {
 // Close ends the client: renewal, watches and service connections stop, idle
 // connections close, and every later call returns [ErrClientClosed]. It waits
 // for the client's own goroutines and never for a call in flight, which it
-// cancels. Later calls do nothing.
+// cancels. The host is not told; see [Client.Leave]. Later calls do nothing.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	c.closed, c.ready = true, false
@@ -114,6 +114,30 @@ func (c *Client) Close() error {
 	c.tasks.Wait()
 	c.closeIdle()
 	return nil
+}
+
+// Leave ends the client's identity at the host, with all that it registered and was
+// granted, and then the client, as [Client.Close] does. Programs that end call it:
+// an identity that nobody ends lives until its token expires, and counts towards the
+// host's limits. The client is closed whatever the error; an error says that the
+// host did not hear of it within [ClientConfig.Timeout] or before ctx ended.
+func (c *Client) Leave(ctx context.Context) error {
+	base, err := c.base()
+	if errors.Is(err, ErrClientClosed) {
+		return err
+	}
+	c.end() // nothing may renew the identity
+	c.tasks.Wait()
+	if c.currentIdentity().token != "" && err == nil {
+		client := connectpluginv1connect.NewPluginLifecycleClient(c.HTTPClient(), base, c.options()...)
+		_, err = client.ReportHealth(ctx, connect.NewRequest(&connectpluginv1.ReportHealthRequest{
+			State: connectpluginv1.HealthState_HEALTH_STATE_UNHEALTHY, Reason: "leaving", Leaving: true,
+		}))
+	}
+	if errors.Is(err, ErrClientNotConnected) {
+		err = nil
+	}
+	return errors.Join(err, c.Close())
 }
 
 // RuntimeID returns the runtime id, empty before there is one.

@@ -58,8 +58,12 @@ func LifecycleServerHandler(server *LifecycleServer) (string, http.Handler) {
 	return path, server.guard(unaryProcedure, h)
 }
 
+// reasonLeft says that an identity ended because its plugin did.
+const reasonLeft tokenstore.Reason = "left"
+
 // ReportHealth records what the calling plugin says about itself. A state that
-// the wire does not define, or text beyond its bounds, is InvalidArgument.
+// the wire does not define, or text beyond its bounds, is InvalidArgument. A report
+// with leaving ends the plugin's identity.
 func (s *LifecycleServer) ReportHealth(ctx context.Context, req *connect.Request[connectpluginv1.ReportHealthRequest]) (*connect.Response[connectpluginv1.ReportHealthResponse], error) {
 	c, runtimeID, err := s.caller(ctx, req.Spec(), req.Header())
 	if err != nil {
@@ -82,6 +86,10 @@ func (s *LifecycleServer) ReportHealth(ctx context.Context, req *connect.Request
 	id := s.identity(runtimeID)
 	if c != nil {
 		id = c.id
+	}
+	if m.GetLeaving() && id != nil {
+		s.bound.Load().store.Revoke(id.RuntimeID(), reasonLeft)
+		return connect.NewResponse(&connectpluginv1.ReportHealthResponse{}), nil
 	}
 	if err := s.take(runtimeID, id, func(v *healthView) { v.reported = report }); err != nil {
 		return nil, err

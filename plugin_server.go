@@ -182,8 +182,8 @@ func (c *PluginServerConfig) withDefaults() *PluginServerConfig {
 // the plugin's services over TLS to the host alone, waits for the host and
 // enrols (or waits until the host assigns an identity), registers the services,
 // reports health, renews its token, enrols and registers again when the host
-// lost it, answers the host's control calls, and at the end unregisters and
-// drains. It returns nil when ctx ended or the host asked the plugin to stop, and
+// lost it, answers the host's control calls, and at the end unregisters, drains
+// and leaves. It returns nil when ctx ended or the host asked the plugin to stop, and
 // an error where the configuration is wrong ([ErrInvalidConfig]) or the host
 // refuses the plugin ([ErrHandshakeRefused], [ErrHostNotTrusted]).
 func ServePlugin(ctx context.Context, cfg *PluginServerConfig) error {
@@ -370,7 +370,10 @@ func (s *pluginServer) serve() error {
 	return fmt.Errorf("serve: %w", err)
 }
 
-// shutdown drains the server and closes the client.
+// leaveWait bounds how long a plugin that ends tries to tell its host so.
+const leaveWait = 2 * time.Second
+
+// shutdown drains the server and ends the identity.
 func (s *pluginServer) shutdown(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(s.grace.Load()))
 	defer cancel()
@@ -378,5 +381,10 @@ func (s *pluginServer) shutdown(ctx context.Context) error {
 	if err != nil {
 		err = errors.Join(fmt.Errorf("shutdown: calls in flight were cut off: %w", err), s.server.Close())
 	}
-	return errors.Join(err, s.client.Close())
+	last, cancelLast := context.WithTimeout(context.WithoutCancel(ctx), leaveWait)
+	defer cancelLast()
+	if gone := s.client.Leave(last); gone != nil {
+		s.cfg.Client.Logger.Debug("leave", keyError, gone) // the host is gone, or dropped the plugin already
+	}
+	return err
 }

@@ -35,7 +35,7 @@ func greet(ctx context.Context, host, name string) error {
 	if err != nil {
 		return err
 	}
-	defer client.Close() //nolint:errcheck // the process ends
+	defer client.Leave(context.WithoutCancel(ctx)) //nolint:errcheck // the process ends
 
 	if err := client.Connect(ctx); err != nil {
 		return err

@@ -87,8 +87,12 @@ type ReportHealthRequest struct {
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The service types whose absence is the cause. Bounded in entries and bytes.
 	UnavailableDependencies []string `protobuf:"bytes,3,rep,name=unavailable_dependencies,json=unavailableDependencies,proto3" json:"unavailable_dependencies,omitempty"`
-	unknownFields           protoimpl.UnknownFields
-	sizeCache               protoimpl.SizeCache
+	// The plugin ends now. The host ends the plugin's identity, with all that it registered and was
+	// granted, and answers. A plugin that leaves sends an unhealthy state, which a host that does not
+	// know this field understands.
+	Leaving       bool `protobuf:"varint,4,opt,name=leaving,proto3" json:"leaving,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReportHealthRequest) Reset() {
@@ -140,6 +144,13 @@ func (x *ReportHealthRequest) GetUnavailableDependencies() []string {
 		return x.UnavailableDependencies
 	}
 	return nil
+}
+
+func (x *ReportHealthRequest) GetLeaving() bool {
+	if x != nil {
+		return x.Leaving
+	}
+	return false
 }
 
 // ReportHealthResponse is empty: the report was taken.
@@ -385,11 +396,12 @@ var File_plugin_v1_lifecycle_proto protoreflect.FileDescriptor
 
 const file_plugin_v1_lifecycle_proto_rawDesc = "" +
 	"\n" +
-	"\x19plugin/v1/lifecycle.proto\x12\x10connectplugin.v1\"\x9d\x01\n" +
+	"\x19plugin/v1/lifecycle.proto\x12\x10connectplugin.v1\"\xb7\x01\n" +
 	"\x13ReportHealthRequest\x123\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x1d.connectplugin.v1.HealthStateR\x05state\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x129\n" +
-	"\x18unavailable_dependencies\x18\x03 \x03(\tR\x17unavailableDependencies\"\x16\n" +
+	"\x18unavailable_dependencies\x18\x03 \x03(\tR\x17unavailableDependencies\x12\x18\n" +
+	"\aleaving\x18\x04 \x01(\bR\aleaving\"\x16\n" +
 	"\x14ReportHealthResponse\"\x12\n" +
 	"\x10GetHealthRequest\"\x9b\x01\n" +
 	"\x11GetHealthResponse\x123\n" +

@@ -49,7 +49,8 @@ type PluginLifecycleClient interface {
 	// ReportHealth replaces the health of the calling plugin. A plugin can speak only about itself:
 	// the runtime id comes from its credentials and is no field of the message. An unhealthy provider
 	// is never chosen, a degraded one only if there is nothing better, and watchers of the services
-	// that the plugin provides are told of each change. Repeating a report changes nothing.
+	// that the plugin provides are told of each change. Repeating a report changes nothing. With leaving
+	// it is the caller's last word.
 	ReportHealth(context.Context, *connect.Request[v1.ReportHealthRequest]) (*connect.Response[v1.ReportHealthResponse], error)
 }
 
@@ -88,7 +89,8 @@ type PluginLifecycleHandler interface {
 	// ReportHealth replaces the health of the calling plugin. A plugin can speak only about itself:
 	// the runtime id comes from its credentials and is no field of the message. An unhealthy provider
 	// is never chosen, a degraded one only if there is nothing better, and watchers of the services
-	// that the plugin provides are told of each change. Repeating a report changes nothing.
+	// that the plugin provides are told of each change. Repeating a report changes nothing. With leaving
+	// it is the caller's last word.
 	ReportHealth(context.Context, *connect.Request[v1.ReportHealthRequest]) (*connect.Response[v1.ReportHealthResponse], error)
 }
 
