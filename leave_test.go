@@ -3,6 +3,7 @@ package connectplugin_test
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"testing"
 	"time"
@@ -81,9 +82,7 @@ func TestLeave_NobodyElse(t *testing.T) {
 			req := connect.NewRequest(&connectpluginv1.ReportHealthRequest{
 				State: connectpluginv1.HealthState_HEALTH_STATE_UNHEALTHY, Leaving: true,
 			})
-			for k, v := range header {
-				req.Header()[k] = v
-			}
+			maps.Copy(req.Header(), header)
 			if _, err := client.ReportHealth(t.Context(), req); connect.CodeOf(err) != connect.CodeUnauthenticated {
 				t.Errorf("%s over %s: %v, want unauthenticated", name, protocol, err)
 			}

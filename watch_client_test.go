@@ -79,7 +79,7 @@ func sequence(t testing.TB, host *hosttest.Host, c *connectplugin.Client) uint64
 // A thousand watchers whose connections are cut at random moments all end with
 // the last state, saw no state twice and none out of order. It runs beside no other
 // test, which it would starve.
-func TestAudit_REG10_ThousandWatchersCutAtRandomConverge(t *testing.T) { //nolint:paralleltest // it would starve its neighbours
+func TestAudit_REG10_ThousandWatchersCutAtRandomConverge(t *testing.T) {
 	const clients, watchesEach, changes = 20, 50, 24
 	host, f := watchHost(t, func(c *connectplugin.ServeConfig) {
 		c.Logger = nil

@@ -176,7 +176,7 @@ func stalled(t testing.TB, host *hosttest.Host, c *connectplugin.Client, opts ..
 // A watcher that does not read for ten thousand changes costs the host next to
 // nothing, ends with the right state and is told how many it missed. It is not in
 // the way of another that reads.
-func TestAudit_REG10_StalledWatcher(t *testing.T) { //nolint:paralleltest // measures the heap
+func TestAudit_REG10_StalledWatcher(t *testing.T) {
 	const changes = 10_000
 	host, f := watchHost(t, func(c *connectplugin.ServeConfig) { c.Logger = nil })
 	c := host.Enrol(t, "c", requires("a"))
@@ -259,7 +259,7 @@ func TestAudit_REG10_OldClientsGetEveryStateThatMatters(t *testing.T) {
 }
 
 // Watches that ended, politely or not, leave nothing behind.
-func TestAudit_H43_EndedWatchesLeaveNothing(t *testing.T) { //nolint:paralleltest // counts goroutines
+func TestAudit_H43_EndedWatchesLeaveNothing(t *testing.T) {
 	host, f := watchHost(t, func(c *connectplugin.ServeConfig) {
 		c.Policy = rights(map[string][2][]string{"p": {{"a"}, nil}, "c": {nil, {"a", "b"}}})
 	})
