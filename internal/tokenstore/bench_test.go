@@ -6,6 +6,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"runtime"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -31,7 +32,7 @@ func fill(b *testing.B, s *tokenstore.Store, n, selves, peers, keep int) []crede
 	for i := range n {
 		identity, token, err := s.Issue(tokenstore.Request{
 			SelfID:      fmt.Sprintf("plugin-%d", i%selves),
-			SelfVersion: "1.2.3",
+			SelfVersion: strings.Clone("1.2.3"), // as from a message
 			Peer:        fmt.Sprintf("10.0.%d", i%peers),
 			Fingerprint: tokenstore.Fingerprint{1},
 			Attributes:  attributes,
@@ -135,6 +136,7 @@ func BenchmarkMemory(b *testing.B) {
 		{"own self id", million, 1_000, false},
 		{"own self id, renewed", million, 1_000, true},
 		{"own self id and peer", million, million, false},
+		{"own self id and peer, renewed", million, million, true},
 	} {
 		b.Run(shape.name, func(b *testing.B) {
 			for b.Loop() {

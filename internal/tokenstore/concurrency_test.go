@@ -81,7 +81,10 @@ func (c *crowd) step(random *rand.Rand) {
 		c.invalidIfAny("verify", err)
 		if err == nil {
 			wantEqual(c, "verified", identity.RuntimeID(), known.runtimeID)
-			identity.SetAttributes(identity.Attributes())
+			identity.SetAttributes(known)
+			if _, same := identity.Attributes().(*credentials); !same {
+				c.Errorf("attributes %v", identity.Attributes())
+			}
 			identity.OnEnd(func() {})()
 		}
 	}

@@ -3,6 +3,7 @@ package tokenstore
 import (
 	"sync/atomic"
 	"time"
+	"unique"
 )
 
 // Identity is one instance of a plugin, from its handshake to its end, across renewals of its token. All
@@ -10,13 +11,13 @@ import (
 type Identity struct {
 	// Fixed at creation.
 	runtimeID   string
-	selfVersion string
-	self, peer  *tally // peer is nil where there is none
+	selfVersion unique.Handle[string] // few versions, many instances
+	self, peer  *tally                // peer is nil where there is none
 	clock       *clock
 	fingerprint Fingerprint
 
 	state      atomic.Pointer[state]
-	attributes atomic.Pointer[any]
+	attributes atomic.Value
 	onEnd      occasion
 
 	// Guarded by the store's mu.
@@ -33,9 +34,9 @@ type state struct {
 	end             *End    // nil: it lives
 }
 
-// graced is the token before the last renewal.
+// graced is the token before the last renewal. It is short-lived, and kept short.
 type graced struct {
-	digest digest
+	digest shortDigest
 	until  instant
 }
 
@@ -49,7 +50,7 @@ func (i *Identity) String() string { return i.runtimeID }
 func (i *Identity) SelfID() string { return i.self.name }
 
 // SelfVersion returns which version the plugin says that it is.
-func (i *Identity) SelfVersion() string { return i.selfVersion }
+func (i *Identity) SelfVersion() string { return i.selfVersion.Value() }
 
 // Peer returns where the identity was issued to, or "" if it was in the host's own process.
 func (i *Identity) Peer() string {
@@ -68,22 +69,12 @@ func (i *Identity) IssuedAt() time.Time { return i.clock.time(i.state.Load().iss
 // ExpiresAt returns when the current token expires. Renewal changes it.
 func (i *Identity) ExpiresAt() time.Time { return i.clock.time(i.state.Load().expires) }
 
-// Attributes returns what the host attached, shared and not copied.
-func (i *Identity) Attributes() any {
-	if attributes := i.attributes.Load(); attributes != nil {
-		return *attributes
-	}
-	return nil
-}
+// Attributes returns what the host attached, shared and not copied, or nil.
+func (i *Identity) Attributes() any { return i.attributes.Load() }
 
-// SetAttributes replaces what the host attached.
-func (i *Identity) SetAttributes(attributes any) {
-	if attributes == nil {
-		i.attributes.Store(nil)
-		return
-	}
-	i.attributes.Store(&attributes)
-}
+// SetAttributes replaces what the host attached, by something of the same type. It panics for another
+// type and for nil.
+func (i *Identity) SetAttributes(attributes any) { i.attributes.Store(attributes) }
 
 // Ended tells whether the identity ended. One that expired ends when the store next sweeps.
 func (i *Identity) Ended() bool { return i.state.Load().end != nil }

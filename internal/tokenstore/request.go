@@ -3,6 +3,7 @@ package tokenstore
 import (
 	"errors"
 	"time"
+	"unique"
 )
 
 // Request says what to issue an identity for.
@@ -20,7 +21,7 @@ type Request struct {
 	// Fingerprint binds the tokens to a client certificate. Zero binds them to none.
 	Fingerprint Fingerprint
 
-	// Attributes are attached to the identity, shared and not copied.
+	// Attributes are attached to the identity, shared and not copied. Nil attaches nothing.
 	Attributes any
 
 	// TTL is how long each token lives. Zero or less means [Config.TTL].
@@ -72,11 +73,13 @@ func (s *Store) newIdentity(id string, token digest, r *Request) *Identity {
 	now := s.clock.now()
 	identity := &Identity{
 		runtimeID:   id,
-		selfVersion: r.SelfVersion,
+		selfVersion: unique.Make(r.SelfVersion),
 		clock:       &s.clock,
 		fingerprint: r.Fingerprint,
 	}
-	identity.SetAttributes(r.Attributes)
+	if r.Attributes != nil {
+		identity.SetAttributes(r.Attributes)
+	}
 	identity.state.Store(&state{
 		digest:  token,
 		issued:  now,

@@ -29,6 +29,17 @@ func (d *digest) equal(other *digest) bool {
 	return subtle.ConstantTimeCompare(d[:], other[:]) == 1
 }
 
+// shortDigest is the first half of a digest. To find a token that has the same takes 2^127 tries on average,
+// and the one that it stands for is random, too.
+type shortDigest [sha256.Size / 2]byte
+
+func (d *digest) short() shortDigest { return shortDigest(d[:len(shortDigest{})]) }
+
+// equal tells in constant time whether a short digest is that of d.
+func (s *shortDigest) equal(d *digest) bool {
+	return subtle.ConstantTimeCompare(s[:], d[:len(s)]) == 1
+}
+
 // Fingerprint is a SHA-256 that stands for a peer's certificate, as in RFC 8705. The zero value means no
 // certificate.
 type Fingerprint [sha256.Size]byte

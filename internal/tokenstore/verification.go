@@ -61,7 +61,7 @@ func (s *Store) replace(identity *Identity, old *state, fresh digest) error {
 	renewed := &state{digest: fresh, issued: now, expires: now.after(old.lifetime())}
 	if grace := s.config.Load().Grace; grace > 0 {
 		until := min(old.expires, now.after(grace))
-		renewed.previous = &graced{digest: old.digest, until: until}
+		renewed.previous = &graced{digest: old.digest.short(), until: until}
 	}
 	s.applyLocked(change{kind: changeRenew, identity: identity, state: renewed})
 	return nil
