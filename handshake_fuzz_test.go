@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -121,8 +120,9 @@ func newFuzzedHost(t testing.TB) *fuzzedHost {
 	h := &fuzzedHost{authority: hosttest.NewAuthority(t), log: &strings.Builder{}, spent: map[string]bool{}}
 	cfg := &connectplugin.ServeConfig{
 		Authority: h.authority, ProtocolVersion: fuzzedVersionMax, MinProtocolVersion: fuzzedVersionMin,
-		Limits: connectplugin.Limits{HandshakesPerSecond: 1e9, HandshakeBurst: 1e9},
-		Audit:  func(e connectplugin.AuditEvent) { h.log.WriteString(e.Reason + e.RuntimeID + e.SelfID + "\n") },
+		Limits:        connectplugin.Limits{HandshakesPerSecond: 1e9, HandshakeBurst: 1e9},
+		HandshakeAuth: connectplugin.HandshakeAuth{ReplayCacheSize: 1 << 24}, // never full
+		Audit:         func(e connectplugin.AuditEvent) { h.log.WriteString(e.Reason + e.RuntimeID + e.SelfID + "\n") },
 		Policy: &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{
 			"secret":    {Secret: hosttest.Secret},
 			"open":      {AllowUnproven: true},
@@ -249,9 +249,7 @@ func (h *fuzzedHost) prove(c *fuzzedCall) {
 	signed.Optional(binding)
 	c.msg.ClientProof = key.Proof(signed)
 	if c.proof == proofAltered {
-		const unused = 500
-		m := c.msg.ProtoReflect()
-		m.SetUnknown(protowire.AppendVarint(protowire.AppendTag(m.GetUnknown(), unused, protowire.VarintType), 1))
+		c.msg.RequestedPlugins = append(c.msg.GetRequestedPlugins(), "added") // JSON would drop an unknown field
 	}
 }
 
