@@ -204,19 +204,35 @@ func (h *bubbleHost) reasons() []string {
 // dial opens a connection to the host.
 func (h *bubbleHost) dial(t testing.TB) *wireConn {
 	t.Helper()
+	conn, err := h.dialTLS(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return newWireConn(t, conn, bubbleURL)
+}
+
+func (h *bubbleHost) dialTLS(ctx context.Context) (*tls.Conn, error) {
 	here, there := net.Pipe()
 	select {
 	case h.listener.conns <- there:
 	case <-h.listener.done:
-		t.Fatal("the host does not listen")
+		return nil, net.ErrClosed
 	}
 	cfg := h.authority.ClientTLS()
 	cfg.ServerName = "localhost"
 	conn := tls.Client(here, cfg)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	if err := conn.HandshakeContext(ctx); err != nil {
-		t.Fatal(err)
+	return conn, conn.HandshakeContext(ctx)
+}
+
+// httpClient dials the host as often as it must.
+func (h *bubbleHost) httpClient(t testing.TB) *http.Client {
+	t.Helper()
+	transport := &http.Transport{
+		ForceAttemptHTTP2: true,
+		DialTLSContext:    func(ctx context.Context, _, _ string) (net.Conn, error) { return h.dialTLS(ctx) },
 	}
-	return newWireConn(t, conn, bubbleURL)
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport}
 }

@@ -324,7 +324,7 @@ func TestAudit_H62_NoDowngrade(t *testing.T) {
 // costs the client its deadline and no more. It does not run in parallel: it
 // measures.
 func TestAudit_H63_EndlessAnswersEnd(t *testing.T) {
-	const timeout = time.Second
+	const timeout, patience, slack = time.Second, 30 * time.Second, 10
 	host := startHostileHost(t, nil)
 	block := make([]byte, 64<<10)
 	endless := func(w http.ResponseWriter, r *http.Request) {
@@ -372,14 +372,17 @@ func TestAudit_H63_EndlessAnswersEnd(t *testing.T) {
 	}
 	for name, answer := range answers {
 		host.answer(handshakePath, answer)
-		c := host.client(t, func(cfg *connectplugin.ClientConfig) { cfg.Timeout = timeout })
+		// A busy machine may be late. Bombs are not even lit: no deadline ends them.
+		deadline, most := timeout, slack*timeout
+		if strings.HasPrefix(name, "a bomb") {
+			deadline, most = patience, patience/2
+		}
+		c := host.client(t, func(cfg *connectplugin.ClientConfig) { cfg.Timeout = deadline })
 		before, start := allocated(), time.Now()
 		if err := c.Connect(t.Context()); err == nil || c.RuntimeID() != "" {
 			t.Errorf("%s: %v", name, err)
 		}
-		// A busy machine may double the deadline and more. To decompress a bomb
-		// takes much longer.
-		if took := time.Since(start); took > 6*timeout {
+		if took := time.Since(start); took > most {
 			t.Errorf("%s: took %s", name, took)
 		}
 		if used := allocated() - before; used > 256<<20 { // other tests allocate beside this one
@@ -387,7 +390,7 @@ func TestAudit_H63_EndlessAnswersEnd(t *testing.T) {
 		}
 		start = time.Now()
 		_ = c.Close()
-		if took := time.Since(start); took > 4*timeout {
+		if took := time.Since(start); took > slack*timeout {
 			t.Errorf("%s: Close took %s", name, took)
 		}
 	}
