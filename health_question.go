@@ -21,7 +21,11 @@ func (h *Host) setProber() {
 	h.prober = newProber(h.cfg.HealthProbe)
 	h.prober.list = h.probeTargets
 	h.prober.ask = func(ctx context.Context, id *tokenstore.Identity) (catalog.HealthReport, error) {
-		return h.router.askHealth(ctx, h.hub, id)
+		p, err := h.router.providerAt(h.hub, id.RuntimeID())
+		if err != nil {
+			return catalog.HealthReport{}, err
+		}
+		return p.ask(ctx)
 	}
 	h.prober.tell = h.tellHealth
 	h.prober.withdraw = func(id *tokenstore.Identity) { h.hub.store.Revoke(id.RuntimeID(), reasonSilent) }
@@ -56,14 +60,10 @@ func (h *Host) tellHealth(id *tokenstore.Identity, report catalog.HealthReport) 
 // maxHealthAnswer bounds the answer to a question, in bytes.
 const maxHealthAnswer = 64 << 10
 
-// askHealth asks a plugin how it is, over the connections of routed calls. An
+// askHealth asks a plugin how it is, the way that routed calls take. An
 // error says that it did not answer; a plugin that answers without saying how it
 // is, because it does not know the question, is of unknown health.
-func (s *ServiceRouter) askHealth(ctx context.Context, h *hub, id *tokenstore.Identity) (catalog.HealthReport, error) {
-	pool, err := s.pool(h, id.RuntimeID())
-	if err != nil {
-		return catalog.HealthReport{}, err
-	}
+func askHealth(ctx context.Context, pool *proxy.Provider) (catalog.HealthReport, error) {
 	const path = connectpluginv1connect.PluginControlGetHealthProcedure
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, path, http.NoBody)
 	if err != nil {

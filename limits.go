@@ -15,8 +15,9 @@ type Limits struct {
 	// MaxMessageBytes bounds one message to the host's services, in bytes,
 	// before it is decoded and again while it is decompressed. Default 1 MiB.
 	MaxMessageBytes int
-	// MaxCallBytes bounds the body of one request to a capability or to one of
-	// the host's own plugin services, in bytes. Default 64 MiB.
+	// MaxCallBytes bounds the body of one request to a capability, to one of the
+	// host's own plugin services or to a plugin in the host's own process
+	// ([ServiceRouter.RegisterPluginHandler]), in bytes. Default 64 MiB.
 	MaxCallBytes int64
 	// MaxConnections bounds the open connections; more wait in the listener's
 	// queue. Default 10,000.

@@ -33,6 +33,8 @@ type ServiceRouter struct {
 	mu        sync.Mutex
 	dialer    *pluginDialer
 	providers map[string]*routedProvider // by runtime id
+	handlers  map[string]memoryHandler   // by runtime id, of plugins in the host's own process
+	named     uint64                     // handlers so far
 	closed    bool
 }
 
@@ -50,7 +52,7 @@ func NewServiceRouter(handshake *HandshakeServer, registry *ServiceRegistry, lif
 	}
 	s := &ServiceRouter{
 		handshake: handshake, registry: registry, lifecycle: lifecycle, catalog: registry.catalog,
-		begun: time.Now(), providers: map[string]*routedProvider{},
+		begun: time.Now(), providers: map[string]*routedProvider{}, handlers: map[string]memoryHandler{},
 	}
 	s.life, s.end = context.WithCancel(context.Background())
 	s.guard = &guarded{
@@ -60,16 +62,18 @@ func NewServiceRouter(handshake *HandshakeServer, registry *ServiceRegistry, lif
 	// reports that as an error.
 	_ = registry.bind(handshake.hub)
 	_ = lifecycle.bind(handshake.hub)
-	handshake.hub.store.Subscribe(func(e tokenstore.End) { s.forget(e.Identity.RuntimeID()) })
+	handshake.hub.store.Subscribe(func(e tokenstore.End) { s.endProvider(e.Identity.RuntimeID()) })
 	return s
 }
 
 // RegisterPluginEndpoint sets where a plugin is dialled from the next call on;
 // calls in flight to the endpoint before may finish. It is the host's own
 // decision: nothing is asked of policy, and an endpoint that is no base URL makes
-// calls to the plugin fail.
+// calls to the plugin fail. It ends with the plugin's identity; a runtime id
+// without one is ignored. For a plugin in the host's own process there is
+// [ServiceRouter.RegisterPluginHandler].
 func (s *ServiceRouter) RegisterPluginEndpoint(runtimeID string, endpoint string) {
-	s.catalog.SetEndpoint(runtimeID, endpoint)
+	_ = s.settle(runtimeID, endpoint, nil) // an error says that there is nobody to dial
 }
 
 // ServeHTTP routes one call of an authenticated caller. It is for a server of

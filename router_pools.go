@@ -14,14 +14,16 @@ import (
 // without trying.
 const maxDown = 5 * time.Second
 
-// routedProvider is the pool of connections to one plugin at one endpoint.
+// routedProvider passes calls on to one plugin at one endpoint.
 type routedProvider struct {
 	// Fixed at creation.
 	endpoint string
 	pool     *proxy.Provider // nil where err is set
 	err      error           // what is wrong with the endpoint
+	memory   bool            // the plugin is in the host's own process
 
-	down atomic.Int64 // until when calls fail at once, as the router's age
+	down   atomic.Int64 // until when calls fail at once, as the router's age
+	asking atomic.Bool  // a question to a plugin in the host's own process is under way
 
 	previous *proxy.Provider // at the endpoint before, whose calls may finish; guarded by the router's mu
 }
@@ -63,17 +65,8 @@ func (s *ServiceRouter) provider(h *hub, reg catalog.Registration) (*routedProvi
 	return p, err
 }
 
-// pool returns the pool of a plugin, whatever its health.
-func (s *ServiceRouter) pool(h *hub, runtimeID string) (*proxy.Provider, error) {
-	p, err := s.providerAt(h, runtimeID)
-	if err != nil {
-		return nil, err
-	}
-	return p.pool, nil
-}
-
-// providerAt returns the pool of a plugin at its endpoint, and makes it on the
-// first call and when the endpoint changed.
+// providerAt returns the pool of a plugin at its endpoint, whatever its health, and
+// makes it on the first call and when the endpoint changed.
 func (s *ServiceRouter) providerAt(h *hub, runtimeID string) (*routedProvider, error) {
 	endpoint, _ := s.catalog.Endpoint(runtimeID)
 	if endpoint == "" {
@@ -84,7 +77,7 @@ func (s *ServiceRouter) providerAt(h *hub, runtimeID string) (*routedProvider, e
 		s.mu.Unlock()
 		return p, p.err
 	}
-	p, stale, err := s.moveLocked(h, runtimeID, endpoint)
+	p, stale, err := s.moveLocked(h, runtimeID)
 	s.mu.Unlock()
 	stale.close()
 	if err != nil {
@@ -96,17 +89,26 @@ func (s *ServiceRouter) providerAt(h *hub, runtimeID string) (*routedProvider, e
 // moveLocked makes the pool of a plugin at a new endpoint. Calls to the one before
 // may finish; those to the one before that may not. It returns what is to be
 // closed.
-func (s *ServiceRouter) moveLocked(h *hub, runtimeID, endpoint string) (p *routedProvider, stale pools, err error) {
+func (s *ServiceRouter) moveLocked(h *hub, runtimeID string) (*routedProvider, pools, error) {
 	if s.closed || s.dialer == nil {
 		return nil, nil, errNotServing
 	}
 	id, ok := h.store.Lookup(runtimeID)
 	if !ok {
-		return nil, nil, fmt.Errorf("runtime id %q has no identity", runtimeID)
+		return nil, nil, fmt.Errorf("runtime id %q: %w", runtimeID, errNotAlive)
 	}
-	p = &routedProvider{endpoint: endpoint}
-	p.pool, p.err = s.dialer.pool(h, id, endpoint)
-	if before := s.providers[runtimeID]; before != nil {
+	// Under the lock, so that nobody goes back to an endpoint before.
+	endpoint, _ := s.catalog.Endpoint(runtimeID)
+	before := s.providers[runtimeID]
+	switch {
+	case endpoint == "":
+		return nil, nil, errNoEndpoint
+	case before != nil && before.endpoint == endpoint:
+		return before, nil, nil
+	}
+	p := s.poolLocked(h, id, endpoint)
+	var stale pools
+	if before != nil {
 		stale = pools{before.previous}
 		if p.previous = before.pool; p.previous != nil {
 			s.draining.Go(func() { s.drain(p, before.pool) })
@@ -131,7 +133,16 @@ func (s *ServiceRouter) drain(p *routedProvider, previous *proxy.Provider) {
 	}
 }
 
-// forget ends what goes through to a plugin whose identity or endpoint ended.
+// endProvider ends what goes through to a plugin whose identity ended, and what the
+// router knows of it.
+func (s *ServiceRouter) endProvider(runtimeID string) {
+	s.mu.Lock()
+	delete(s.handlers, runtimeID)
+	s.mu.Unlock()
+	s.forget(runtimeID)
+}
+
+// forget ends what goes through to a plugin at its endpoint.
 func (s *ServiceRouter) forget(runtimeID string) {
 	s.mu.Lock()
 	var ends pools
@@ -151,6 +162,7 @@ func (s *ServiceRouter) close() {
 		ends = append(ends, p.pool, p.previous)
 	}
 	s.providers, s.closed = map[string]*routedProvider{}, true
+	clear(s.handlers)
 	s.mu.Unlock()
 	s.end()
 	ends.close()

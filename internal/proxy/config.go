@@ -31,7 +31,8 @@ type Config struct {
 	// Endpoint is where the provider answers. It is required unless Handler is set.
 	Endpoint Endpoint
 	// Handler makes the provider one in the host's own process, which is called
-	// without any socket; everything else but Headers is ignored then.
+	// without any socket; everything else but Headers and CallIdle is ignored
+	// then.
 	Handler http.Handler
 	// TLS is how the host presents itself and verifies the provider. It is
 	// required unless the endpoint is plaintext. The protocol (h2) is set, and

@@ -49,15 +49,16 @@ func (c *call) memoryRequest(ctx context.Context) *http.Request {
 	if c.CallerID != "" {
 		header[headers.CallerID] = []string{c.CallerID}
 	}
+	target := &url.URL{Path: c.Path, RawQuery: c.r.URL.RawQuery}
 	r := &http.Request{
 		Method:        c.r.Method,
-		URL:           &url.URL{Path: c.Path, RawQuery: c.r.URL.RawQuery},
+		URL:           target,
 		Proto:         "HTTP/2.0",
 		ProtoMajor:    2,
 		Header:        header,
 		Body:          memoryBody{ReadCloser: c.r.Body, call: c},
 		ContentLength: c.length,
-		RequestURI:    c.Path,
+		RequestURI:    target.RequestURI(),
 	}
 	return r.WithContext(ctx)
 }

@@ -1,0 +1,129 @@
+package connectplugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+
+	"github.com/masegraye/connect-plugin-go/internal/catalog"
+	"github.com/masegraye/connect-plugin-go/internal/proxy"
+	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
+)
+
+// memoryEndpoint starts what the catalogue notes as the endpoint of a provider in
+// the host's own process. A number follows, so that another handler is another
+// endpoint. It is none that anybody could dial.
+const memoryEndpoint = "memory:"
+
+var (
+	errNoHandler = errors.New("handler is nil")
+	errNotAlive  = errors.New("the runtime id has no live identity")
+	errHangs     = errors.New("the handler does not return")
+)
+
+// memoryHandler is a provider in the host's own process.
+type memoryHandler struct {
+	endpoint string
+	handler  http.Handler
+}
+
+// RegisterPluginHandler makes a plugin one of the host's own process: from the next
+// call on its calls go to handler, without any socket. The handler serves all that
+// the plugin provides, each service below the path that it is registered with; it
+// is called concurrently and has to return soon after its request's context ended.
+// Everything else is as for a plugin elsewhere, which calls it over the network:
+// what policy allows, which header fields pass, health, draining, revocation and
+// shutdown. Beside X-Plugin-Caller-Id, [CallerFromContext] tells it the caller. A
+// request's body is bounded by [Limits].MaxCallBytes, and a panic of the handler
+// ends its call with Unavailable.
+//
+// It takes the place of an endpoint or a handler that the plugin had, and an
+// endpoint that is set later takes its place; calls in flight to the one before may
+// finish. It ends with the plugin's identity, which has to exist: an error says that
+// it does not, that handler is nil, or, wrapping [ErrHostClosed], that the host was
+// shut down. Nothing has changed then. As with RegisterPluginEndpoint, nothing is
+// asked of policy. It is safe for concurrent use.
+func (s *ServiceRouter) RegisterPluginHandler(runtimeID string, handler http.Handler) error {
+	if handler == nil {
+		return fmt.Errorf("register plugin handler: %w", errNoHandler)
+	}
+	if err := s.settle(runtimeID, "", handler); err != nil {
+		return fmt.Errorf("register plugin handler: %w", err)
+	}
+	return nil
+}
+
+// settle sets where a live plugin is reached: at an endpoint, or by a handler where
+// that is not nil. What is set ends with the plugin's identity.
+func (s *ServiceRouter) settle(runtimeID, endpoint string, handler http.Handler) error {
+	id, ok := s.handshake.hub.store.Lookup(runtimeID)
+	if !ok {
+		return errNotAlive
+	}
+	if !s.settleOpen(runtimeID, endpoint, handler) {
+		return ErrHostClosed
+	}
+	if id.Ended() { // meanwhile; nobody else will take it back
+		s.endProvider(runtimeID)
+		s.catalog.RemoveRuntime(runtimeID)
+		return errNotAlive
+	}
+	return nil
+}
+
+// settleOpen does what settle does, unless the router is closed.
+func (s *ServiceRouter) settleOpen(runtimeID, endpoint string, handler http.Handler) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	delete(s.handlers, runtimeID)
+	if handler != nil {
+		s.named++
+		endpoint = memoryEndpoint + strconv.FormatUint(s.named, 10)
+		s.handlers[runtimeID] = memoryHandler{endpoint, handler}
+	}
+	s.catalog.SetEndpoint(runtimeID, endpoint)
+	return true
+}
+
+// poolLocked makes what passes calls on to a plugin at an endpoint.
+func (s *ServiceRouter) poolLocked(h *hub, id *tokenstore.Identity, endpoint string) *routedProvider {
+	p := &routedProvider{endpoint: endpoint}
+	m, ok := s.handlers[id.RuntimeID()]
+	if p.memory = ok && m.endpoint == endpoint; p.memory {
+		l := h.config().Limits
+		p.pool, p.err = proxy.New(proxy.Config{
+			Handler: http.MaxBytesHandler(m.handler, l.MaxCallBytes), CallIdle: l.StreamIdleTimeout,
+		})
+		return p
+	}
+	p.pool, p.err = s.dialer.pool(h, id, endpoint)
+	return p
+}
+
+// ask asks a provider how it is. A handler in the host's process that hangs cannot
+// be ended from outside; then its goroutine stays, and there is never more than one.
+func (p *routedProvider) ask(ctx context.Context) (catalog.HealthReport, error) {
+	if !p.memory {
+		return askHealth(ctx, p.pool)
+	}
+	if !p.asking.CompareAndSwap(false, true) {
+		return catalog.HealthReport{}, errHangs
+	}
+	answers := make(chan probeAnswer, 1)
+	go func() {
+		defer p.asking.Store(false)
+		report, err := askHealth(ctx, p.pool)
+		answers <- probeAnswer{report: report, err: err}
+	}()
+	select {
+	case a := <-answers:
+		return a.report, a.err
+	case <-ctx.Done():
+		return catalog.HealthReport{}, errHangs
+	}
+}
