@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"slices"
-	"sync"
 	"testing"
 	"time"
 
@@ -148,13 +146,17 @@ func sendWant(t *testing.T, stream *connect.BidiStreamForClient[echoText, echoTe
 	}
 }
 
+// longWait is how long a test waits at most for what has to happen. It is far beyond
+// what a machine needs that is busy with other work.
+const longWait = time.Minute
+
 // arrival receives from a channel, in bounded time.
 func arrival[T any](t *testing.T, from <-chan T) T {
 	t.Helper()
 	select {
 	case v := <-from:
 		return v
-	case <-time.After(20 * time.Second):
+	case <-time.After(longWait):
 		t.Fatal("nothing came")
 		panic("unreachable")
 	}
@@ -164,19 +166,19 @@ func arrival[T any](t *testing.T, from <-chan T) T {
 // on which nothing moves ends.
 func TestAudit_H35_StreamsLiveAsLongAsTheirPeers(t *testing.T) {
 	t.Parallel()
-	const short = 400 * time.Millisecond
+	const short = time.Second
 	rig := newEchoRig(t, echoService{}.handler(), func(c *connectplugin.ServeConfig) {
 		c.Limits.CallTimeout, c.Limits.IdleTimeout = short, short
-		c.Limits.DialTimeout, c.Limits.StreamIdleTimeout = 5*time.Second, 2*time.Second
+		c.Limits.DialTimeout, c.Limits.StreamIdleTimeout = longWait, 5*time.Second
 	})
 	for name, opts := range echoProtocols {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			stream := echo(rig.toProvider(), echoBidi, opts...).CallBidiStream(t.Context())
 			defer func() { _ = stream.CloseResponse() }()
-			for begun := time.Now(); time.Since(begun) < 3*short; {
+			for begun := time.Now(); time.Since(begun) < 2*short; {
 				sendWant(t, stream, "still", "still")
-				letPass(t, short/3)
+				letPass(t, short/4)
 			}
 			_, err := stream.Receive() // nothing moves any more
 			if connect.CodeOf(err) != connect.CodeDeadlineExceeded {
@@ -306,227 +308,6 @@ func TestAudit_H37_TrailersPassInEveryProtocol(t *testing.T) {
 		}
 		gzip := append(slices.Clone(opts), connect.WithSendGzip())
 		wantEcho(t, kind, echoKinds[kind](t.Context(), rig.toProvider(), gzip, nil))
-	})
-}
-
-// deadlyListener can cut every connection that it accepted.
-type deadlyListener struct {
-	net.Listener
-
-	mu    sync.Mutex
-	conns []net.Conn
-}
-
-func (l *deadlyListener) Accept() (net.Conn, error) {
-	conn, err := l.Listener.Accept()
-	if err == nil {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.conns = append(l.conns, conn)
-	}
-	return conn, err
-}
-
-// kill cuts the connections, as the death of the process would.
-func (l *deadlyListener) kill() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, conn := range l.conns {
-		if tcp, ok := conn.(*net.TCPConn); ok {
-			_ = tcp.SetLinger(0)
-		}
-		_ = conn.Close()
-	}
-	l.conns = nil
-}
-
-// A provider that dies in the middle of a call ends it with a clear code and not
-// as if it were complete.
-func TestAudit_H36_DeathOfTheProviderIsNoCleanEnd(t *testing.T) {
-	t.Parallel()
-	begun := make(chan struct{})
-	hang := func(ctx context.Context) error {
-		select {
-		case begun <- struct{}{}:
-		case <-ctx.Done():
-		}
-		<-ctx.Done()
-		return ctx.Err()
-	}
-	listener := &deadlyListener{Listener: hosttest.Listen(t)}
-	rig := &echoRig{Host: hosttest.Start(t, withPolicy(echoPolicy()))}
-	rig.provider = rig.provide(t, "provider", hanging(hang).handler(), func(c *connectplugin.PluginServerConfig) { c.Listener = listener })
-	rig.caller = rig.Enrol(t, "caller", requires(echoType))
-	eachCall(t, func(t *testing.T, kind string, opts []connect.ClientOption) {
-		ended := make(chan echoOutcome, 1)
-		go func() { ended <- echoKinds[kind](t.Context(), rig.toProvider(), opts, nil) }()
-		arrival(t, begun)
-		listener.kill()
-		out := arrival(t, ended)
-		if connect.CodeOf(out.err) != connect.CodeUnavailable {
-			t.Errorf("%v %v, want unavailable", out.messages, out.err)
-		}
-	})
-}
-
-// hanging sends one message, where it is a stream, and hangs.
-func hanging(hang func(context.Context) error) echoService {
-	return echoService{
-		unary: func(ctx context.Context, _ *connect.Request[echoText]) (*connect.Response[echoText], error) {
-			return nil, hang(ctx)
-		},
-		client: func(ctx context.Context, stream *connect.ClientStream[echoText]) (*connect.Response[echoText], error) {
-			stream.Receive()
-			return nil, hang(ctx)
-		},
-		server: func(ctx context.Context, req *connect.Request[echoText], stream *connect.ServerStream[echoText]) error {
-			if err := stream.Send(req.Msg); err != nil {
-				return err
-			}
-			return hang(ctx)
-		},
-		bidi: func(ctx context.Context, stream *connect.BidiStream[echoText, echoText]) error {
-			msg, err := stream.Receive()
-			if err == nil {
-				err = stream.Send(msg)
-			}
-			if err != nil {
-				return err
-			}
-			return hang(ctx)
-		},
-	}
-}
-
-// endsRig is a rig whose calls hang until something ends them.
-type endsRig struct {
-	*echoRig
-
-	begun chan struct{}
-	left  chan error // why the provider's context ended
-}
-
-func newEndsRig(t *testing.T) *endsRig {
-	t.Helper()
-	r := &endsRig{begun: make(chan struct{}), left: make(chan error, 1)}
-	stop := make(chan struct{})
-	t.Cleanup(func() { close(stop) })
-	service := hanging(func(ctx context.Context) error {
-		select {
-		case r.begun <- struct{}{}:
-		case <-stop:
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			r.left <- ctx.Err()
-		case <-stop:
-		}
-		return ctx.Err()
-	}).handler()
-	r.echoRig = &echoRig{Host: hosttest.Start(t, withPolicy(echoPolicy()))}
-	r.provider = r.provide(t, "provider", service, func(c *connectplugin.PluginServerConfig) { c.HealthInterval = 20 * time.Millisecond })
-	r.caller = r.Enrol(t, "caller", requires(echoType))
-	return r
-}
-
-// begin begins a call that hangs at the provider.
-func (r *endsRig) begin(ctx context.Context, t *testing.T, kind string, opts []connect.ClientOption) <-chan echoOutcome {
-	t.Helper()
-	ended := make(chan echoOutcome, 1)
-	to := r.toProvider()
-	go func() { ended <- echoKinds[kind](ctx, to, opts, nil) }()
-	arrival(t, r.begun)
-	return ended
-}
-
-// The end of the caller's identity ends its calls with Unauthenticated, and the
-// provider learns of it.
-func TestAudit_PROTO31_EndOfTheCallerEndsItsRoutedCalls(t *testing.T) {
-	t.Parallel()
-	rig := newEndsRig(t)
-	eachCall(t, func(t *testing.T, kind string, opts []connect.ClientOption) {
-		rig.caller = rig.Enrol(t, "caller", requires(echoType))
-		ended := rig.begin(t.Context(), t, kind, opts)
-		if !rig.Revoke(rig.caller.RuntimeID()) {
-			t.Fatal("no such identity")
-		}
-		if out := arrival(t, ended); connect.CodeOf(out.err) != connect.CodeUnauthenticated {
-			t.Errorf("the caller sees %v %v, want unauthenticated", out.messages, out.err)
-		}
-		if err := arrival(t, rig.left); err == nil {
-			t.Error("the provider's context did not end")
-		}
-	})
-	rig.caller = rig.Enrol(t, "caller", requires(echoType))
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := rig.begin(ctx, t, "bidi", nil)
-	cancel()
-	if out := arrival(t, ended); connect.CodeOf(out.err) != connect.CodeCanceled {
-		t.Errorf("an honest cancellation: %v", out.err)
-	}
-	if err := arrival(t, rig.left); err == nil {
-		t.Error("the provider's context did not end")
-	}
-}
-
-// The end of the provider's identity ends the calls towards it with Unavailable,
-// and those of others go on.
-func TestAudit_PROTO31_EndOfTheProviderEndsCallsTowardsIt(t *testing.T) {
-	t.Parallel()
-	rig := newEndsRig(t)
-	bystander := rig.provide(t, "other", echoService{}.handler(), nil)
-	untouched := echo(rig.route(bystander.Client.RuntimeID()), echoBidi).CallBidiStream(t.Context())
-	sendWant(t, untouched, "before", "before")
-	eachCall(t, func(t *testing.T, kind string, opts []connect.ClientOption) {
-		ended := rig.begin(t.Context(), t, kind, opts)
-		runtimeID := rig.provider.Client.RuntimeID()
-		if !rig.Revoke(runtimeID) {
-			t.Fatal("no such identity")
-		}
-		if out := arrival(t, ended); connect.CodeOf(out.err) != connect.CodeUnavailable {
-			t.Errorf("the caller sees %v %v, want unavailable", out.messages, out.err)
-		}
-		if err := arrival(t, rig.left); err == nil {
-			t.Error("the provider's context did not end")
-		}
-		if out := callUnary(t.Context(), rig.route(runtimeID), opts, nil); connect.CodeOf(out.err) != connect.CodeNotFound {
-			t.Errorf("a call afterwards: %v", out.err)
-		}
-		// The plugin enrols again with a new identity.
-		hosttest.Eventually(t, "the provider is back", func() bool {
-			id := rig.provider.Client.RuntimeID()
-			return id != runtimeID && rig.Registered(echoType, id)
-		})
-	})
-	sendWant(t, untouched, "after", "after")
-	_ = untouched.CloseRequest()
-	_ = untouched.CloseResponse()
-}
-
-// The caller's deadline, and that it gives up, reach the provider.
-func TestAudit_H36_DeadlinesAndCancellationTravel(t *testing.T) {
-	t.Parallel()
-	rig := newEndsRig(t)
-	eachCall(t, func(t *testing.T, kind string, opts []connect.ClientOption) {
-		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-		defer cancel()
-		ended := rig.begin(ctx, t, kind, opts)
-		if out := arrival(t, ended); connect.CodeOf(out.err) != connect.CodeDeadlineExceeded {
-			t.Errorf("%v, want deadline_exceeded", out.err)
-		}
-		if err := arrival(t, rig.left); err == nil {
-			t.Error("the provider's context did not end")
-		}
-		ctx, giveUp := context.WithCancel(t.Context())
-		ended = rig.begin(ctx, t, kind, opts)
-		giveUp()
-		if out := arrival(t, ended); connect.CodeOf(out.err) != connect.CodeCanceled {
-			t.Errorf("%v, want canceled", out.err)
-		}
-		if err := arrival(t, rig.left); err == nil {
-			t.Error("the provider's context did not end when the caller gave up")
-		}
 	})
 }
 

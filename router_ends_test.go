@@ -1,0 +1,251 @@
+package connectplugin_test
+
+import (
+	"context"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+
+	connectplugin "github.com/masegraye/connect-plugin-go"
+	"github.com/masegraye/connect-plugin-go/internal/hosttest"
+)
+
+// deadlyListener can cut every connection that it accepted.
+type deadlyListener struct {
+	net.Listener
+
+	mu    sync.Mutex
+	conns []net.Conn
+}
+
+func (l *deadlyListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err == nil {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.conns = append(l.conns, conn)
+	}
+	return conn, err
+}
+
+// kill cuts the connections, as the death of the process would.
+func (l *deadlyListener) kill() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, conn := range l.conns {
+		if tcp, ok := conn.(*net.TCPConn); ok {
+			_ = tcp.SetLinger(0)
+		}
+		_ = conn.Close()
+	}
+	l.conns = nil
+}
+
+// A provider that dies in the middle of a call ends it with a clear code and not
+// as if it were complete.
+func TestAudit_H36_DeathOfTheProviderIsNoCleanEnd(t *testing.T) {
+	t.Parallel()
+	service, begun := hangingUntilTheEnd(t)
+	listener := &deadlyListener{Listener: hosttest.Listen(t)}
+	rig := &echoRig{Host: hosttest.Start(t, withPolicy(echoPolicy()))}
+	rig.provider = rig.provide(t, "provider", service.handler(), func(c *connectplugin.PluginServerConfig) { c.Listener = listener })
+	rig.caller = rig.Enrol(t, "caller", requires(echoType))
+	eachCall(t, func(t *testing.T, kind string, opts []connect.ClientOption) {
+		ended, at := hangsAt(t.Context(), t, rig.toProvider(), begun, kind, opts)
+		listener.kill()
+		wantEnd(t, ended, at, connect.CodeUnavailable)
+	})
+}
+
+// hanging sends one message, where it is a stream, and hangs.
+func hanging(hang func(context.Context) error) echoService {
+	return echoService{
+		unary: func(ctx context.Context, _ *connect.Request[echoText]) (*connect.Response[echoText], error) {
+			return nil, hang(ctx)
+		},
+		client: func(ctx context.Context, stream *connect.ClientStream[echoText]) (*connect.Response[echoText], error) {
+			stream.Receive()
+			return nil, hang(ctx)
+		},
+		server: func(ctx context.Context, req *connect.Request[echoText], stream *connect.ServerStream[echoText]) error {
+			if err := stream.Send(req.Msg); err != nil {
+				return err
+			}
+			return hang(ctx)
+		},
+		bidi: func(ctx context.Context, stream *connect.BidiStream[echoText, echoText]) error {
+			msg, err := stream.Receive()
+			if err == nil {
+				err = stream.Send(msg)
+			}
+			if err != nil {
+				return err
+			}
+			return hang(ctx)
+		},
+	}
+}
+
+// endsRig is a rig whose calls hang until something ends them.
+type endsRig struct {
+	*echoRig
+
+	begun chan context.Context // of a call at the provider
+}
+
+func newEndsRig(t *testing.T) *endsRig {
+	t.Helper()
+	service, begun := hangingUntilTheEnd(t)
+	r := &endsRig{echoRig: &echoRig{Host: hosttest.Start(t, withPolicy(echoPolicy()))}, begun: begun}
+	r.provider = r.provide(t, "provider", service.handler(), func(c *connectplugin.PluginServerConfig) {
+		c.HealthInterval = 100 * time.Millisecond // so it learns soon that its identity ended
+	})
+	r.caller = r.Enrol(t, "caller", requires(echoType))
+	return r
+}
+
+// hangingUntilTheEnd is a service whose calls hang until their context or the test
+// ends. The channel gets the context of each.
+func hangingUntilTheEnd(t *testing.T) (service echoService, begun chan context.Context) {
+	t.Helper()
+	stop := make(chan struct{})
+	t.Cleanup(func() { close(stop) })
+	begun = make(chan context.Context)
+	return hanging(func(ctx context.Context) error {
+		select {
+		case begun <- ctx:
+		case <-ctx.Done():
+		case <-stop:
+		}
+		select {
+		case <-ctx.Done():
+		case <-stop:
+		}
+		return ctx.Err()
+	}), begun
+}
+
+// begin begins a call to a provider, and returns when it hangs there.
+func (r *endsRig) begin(ctx context.Context, t *testing.T, kind string, opts []connect.ClientOption) (ended <-chan echoOutcome, at context.Context) {
+	t.Helper()
+	return hangsAt(ctx, t, r.toProvider(), r.begun, kind, opts)
+}
+
+// hangsAt begins a call and returns when it hangs at the provider, with the context
+// that it has there. A call that ends before comes back without one.
+func hangsAt(ctx context.Context, t *testing.T, to reachable, begun <-chan context.Context, kind string, opts []connect.ClientOption) (<-chan echoOutcome, context.Context) {
+	t.Helper()
+	ended := make(chan echoOutcome, 1)
+	go func() { ended <- echoKinds[kind](ctx, to, opts, nil) }()
+	select {
+	case at := <-begun:
+		return ended, at
+	case out := <-ended:
+		if ctx.Err() == nil {
+			t.Fatalf("the call ended before it began: %v", out.err)
+		}
+		ended <- out
+	case <-time.After(longWait):
+		t.Fatal("the call did not begin")
+	}
+	return ended, nil
+}
+
+// wantEnd fails the test unless a call ends with the code, at the provider too.
+func wantEnd(t *testing.T, ended <-chan echoOutcome, at context.Context, code connect.Code) {
+	t.Helper()
+	if out := arrival(t, ended); connect.CodeOf(out.err) != code {
+		t.Errorf("the caller sees %v %v, want %v", out.messages, out.err, code)
+	}
+	arrival(t, at.Done())
+}
+
+// The end of the caller's identity ends its calls with Unauthenticated, and the
+// provider learns of it.
+func TestAudit_PROTO31_EndOfTheCallerEndsItsRoutedCalls(t *testing.T) {
+	t.Parallel()
+	rig := newEndsRig(t)
+	eachCall(t, func(t *testing.T, kind string, opts []connect.ClientOption) {
+		rig.caller = rig.Enrol(t, "caller", requires(echoType))
+		ended, at := rig.begin(t.Context(), t, kind, opts)
+		if !rig.Revoke(rig.caller.RuntimeID()) {
+			t.Fatal("no such identity")
+		}
+		wantEnd(t, ended, at, connect.CodeUnauthenticated)
+	})
+	rig.caller = rig.Enrol(t, "caller", requires(echoType))
+	ctx, cancel := context.WithCancel(t.Context())
+	ended, at := rig.begin(ctx, t, "bidi", nil)
+	cancel() // an honest one
+	wantEnd(t, ended, at, connect.CodeCanceled)
+}
+
+// The end of the provider's identity ends the calls towards it with Unavailable,
+// and those of others go on.
+func TestAudit_PROTO31_EndOfTheProviderEndsCallsTowardsIt(t *testing.T) {
+	t.Parallel()
+	rig := newEndsRig(t)
+	bystander := rig.provide(t, "other", echoService{}.handler(), nil)
+	untouched := echo(rig.route(bystander.Client.RuntimeID()), echoBidi).CallBidiStream(t.Context())
+	sendWant(t, untouched, "before", "before")
+	eachCall(t, func(t *testing.T, kind string, opts []connect.ClientOption) {
+		ended, at := rig.begin(t.Context(), t, kind, opts)
+		runtimeID := rig.provider.Client.RuntimeID()
+		if !rig.Revoke(runtimeID) {
+			t.Fatal("no such identity")
+		}
+		wantEnd(t, ended, at, connect.CodeUnavailable)
+		if out := callUnary(t.Context(), rig.route(runtimeID), opts, nil); connect.CodeOf(out.err) != connect.CodeNotFound {
+			t.Errorf("a call afterwards: %v", out.err)
+		}
+		// The plugin enrols again with a new identity.
+		hosttest.Eventually(t, "the provider is back", func() bool {
+			id := rig.provider.Client.RuntimeID()
+			return id != runtimeID && rig.Registered(echoType, id)
+		})
+	})
+	sendWant(t, untouched, "after", "after")
+	_ = untouched.CloseRequest()
+	_ = untouched.CloseResponse()
+}
+
+// The caller's deadline, and that it gives up, reach the provider.
+func TestAudit_H36_DeadlinesAndCancellationTravel(t *testing.T) {
+	t.Parallel()
+	rig := newEndsRig(t)
+	eachCall(t, func(t *testing.T, kind string, opts []connect.ClientOption) {
+		deadlineTravels(t, rig, kind, opts)
+		ctx, giveUp := context.WithCancel(t.Context())
+		ended, at := rig.begin(ctx, t, kind, opts)
+		if deadline, ok := at.Deadline(); ok {
+			t.Errorf("the provider has a deadline, %v, that nobody set", deadline)
+		}
+		giveUp()
+		wantEnd(t, ended, at, connect.CodeCanceled)
+	})
+}
+
+// deadlineTravels makes a call whose deadline is as long as the machine needs to
+// bring it to the provider.
+func deadlineTravels(t *testing.T, rig *endsRig, kind string, opts []connect.ClientOption) {
+	t.Helper()
+	for limit := 200 * time.Millisecond; limit < longWait; limit *= 4 {
+		begun := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), limit)
+		defer cancel()
+		ended, at := rig.begin(ctx, t, kind, opts)
+		if at == nil {
+			continue
+		}
+		// The wire states what is left of it, in whole units, when the call leaves.
+		if deadline, ok := at.Deadline(); !ok || deadline.Before(begun) || deadline.After(time.Now().Add(limit)) {
+			t.Errorf("the provider's deadline is %v (%v), that of the caller %v", deadline, ok, begun.Add(limit))
+		}
+		wantEnd(t, ended, at, connect.CodeDeadlineExceeded)
+		return
+	}
+	t.Error("no call came through in time")
+}
