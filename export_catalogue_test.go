@@ -42,3 +42,10 @@ func WatchedBy(streams [][]*connectpluginv1.WatchServiceEvent) []*ServiceEvent {
 	}
 	return out
 }
+
+// RoutedHandlers counts the handlers that a router knows.
+func RoutedHandlers(s *ServiceRouter) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.handlers)
+}

@@ -1,0 +1,339 @@
+package connectplugin_test
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	connectplugin "github.com/masegraye/connect-plugin-go"
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/internal/hosttest"
+)
+
+// memoryRig is a running host with a provider in its own process, and a caller that
+// comes over the network.
+type memoryRig struct {
+	*echoRig
+
+	handshake  *connectplugin.HandshakeServer
+	router     *connectplugin.ServiceRouter
+	providerID string
+}
+
+// newMemoryRig starts a rig over TLS. edit may be nil.
+func newMemoryRig(t *testing.T, service http.Handler, edit func(*connectplugin.ServeConfig)) *memoryRig {
+	t.Helper()
+	r := &memoryRig{}
+	r.echoRig = &echoRig{Host: hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.Policy = echoPolicy()
+		if edit != nil {
+			edit(c)
+		}
+		r.handshake = connectplugin.NewHandshakeServer(c)
+		r.router = connectplugin.NewServiceRouter(r.handshake, nil, nil)
+		c.ServiceRouter = r.router
+	})}
+	r.providerID = r.enrolInProcess(t, "provider")
+	r.registerInProcess(t, r.providerID)
+	if err := r.router.RegisterPluginHandler(r.providerID, service); err != nil {
+		t.Fatal(err)
+	}
+	r.caller = r.Enrol(t, "caller", requires(echoType))
+	return r
+}
+
+// enrolInProcess obtains an identity as a plugin in the host's process does.
+func (r *memoryRig) enrolInProcess(t *testing.T, selfID string) string {
+	t.Helper()
+	resp, err := r.handshake.Handshake(t.Context(), connect.NewRequest(oldRequest(selfID)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.Msg.GetRuntimeId()
+}
+
+// registerInProcess registers the type echo for a plugin in the host's process.
+func (r *memoryRig) registerInProcess(t *testing.T, runtimeID string) {
+	t.Helper()
+	req := connect.NewRequest(&connectpluginv1.RegisterServiceRequest{ServiceType: echoType, Version: "1.0.0", EndpointPath: echoBase})
+	req.Header().Set("X-Plugin-Runtime-ID", runtimeID)
+	if _, err := r.Registry().RegisterService(t.Context(), req); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// toMemory is the way from the caller to the provider in the host's process.
+func (r *memoryRig) toMemory() baseAt { return r.route(r.providerID) }
+
+// A provider in the host's process is called as any other: every kind of RPC in
+// every protocol, fields by allow-list in both directions, its caller stated by the
+// host and nobody's credentials.
+func TestAudit_H56_MemoryProviderIsCalledAsAnyOther(t *testing.T) {
+	t.Parallel()
+	seen := &requestRecorder{next: decorated{echoService{}.handler(connect.WithInterceptors(withTrailer{}))}}
+	rig := newMemoryRig(t, seen, nil)
+	eachCall(t, func(t *testing.T, kind string, opts []connect.ClientOption) {
+		client := &tapClient{next: rig.caller.HTTPClient()}
+		header := passingFields.Clone()
+		setAll(header, forbiddenFields)
+		out := echoKinds[kind](t.Context(), baseAt{rig.toMemory().base, client}, opts, header)
+		wantEcho(t, kind, out)
+		got := seen.take()
+		if len(got) != 1 {
+			t.Fatalf("%d requests arrived", len(got))
+		}
+		rig.checkMemoryRequest(t, got[0])
+		checkEchoFields(t, "response", out.header)
+		for _, fields := range client.fields() {
+			for name := range forbiddenFields {
+				if len(fields[name]) > 0 || len(fields["Trailer-"+name]) > 0 {
+					t.Errorf("response: %s passed", name)
+				}
+			}
+		}
+		if got := out.trailer["X-App-Trailer"]; !slices.Equal(got, []string{"last"}) {
+			t.Errorf("trailer: X-App-Trailer is %q", got)
+		}
+		gzip := append(slices.Clone(opts), connect.WithSendGzip())
+		wantEcho(t, kind, echoKinds[kind](t.Context(), rig.toMemory(), gzip, nil))
+		seen.take()
+	})
+	if err := lookAt(t.Context(), rig.toMemory(), true); err != nil {
+		t.Errorf("a side-effect-free GET: %v", err)
+	}
+	if got := seen.take(); len(got) != 1 || got[0].Method != http.MethodGet || !strings.HasPrefix(got[0].RequestURI, echoLook+"?") {
+		t.Errorf("the GET arrived as %v", got)
+	}
+	if !rig.Lifecycle().ShouldRouteTraffic(rig.providerID) || connectplugin.RoutedHandlers(rig.router) != 1 {
+		t.Error("the provider is gone")
+	}
+}
+
+// checkMemoryRequest checks what the provider in the host's process sees of a call.
+func (r *memoryRig) checkMemoryRequest(t *testing.T, got *http.Request) {
+	t.Helper()
+	checkEchoFields(t, "request", got.Header)
+	if id := got.Header["X-Plugin-Caller-Id"]; !slices.Equal(id, []string{r.caller.RuntimeID()}) {
+		t.Errorf("X-Plugin-Caller-Id is %q", id)
+	}
+	for _, name := range []string{"Authorization", "X-Plugin-Runtime-Id"} {
+		if len(got.Header[name]) > 0 {
+			t.Errorf("the provider saw %s", name)
+		}
+	}
+	if c, ok := connectplugin.CallerFromContext(got.Context()); !ok || c.RuntimeID != r.caller.RuntimeID() || c.SelfID != "caller" {
+		t.Errorf("the caller in the context is %+v", c)
+	}
+	if !strings.HasPrefix(got.RequestURI, echoBase) || got.URL.Path != got.RequestURI || got.ProtoMajor != 2 {
+		t.Errorf("path %q, target %q, HTTP/%d", got.URL.Path, got.RequestURI, got.ProtoMajor)
+	}
+}
+
+// What is refused towards a plugin elsewhere is refused towards one in the host's
+// process, and does not reach it.
+func TestAudit_H56_MemoryProviderIsGuardedAsAnyOther(t *testing.T) {
+	t.Parallel()
+	seen := &requestRecorder{next: echoService{}.handler()}
+	rig := newMemoryRig(t, seen, nil)
+	stranger, nobody := rig.Enrol(t, "stranger", nil), rig.Stranger(t)
+	base := rig.toMemory().base
+	eachCall(t, func(t *testing.T, kind string, opts []connect.ClientOption) {
+		for name, c := range map[string]struct {
+			to   baseAt
+			code connect.Code
+		}{
+			"no credentials":           {baseAt{base, nobody}, connect.CodeUnauthenticated},
+			"not declared as required": {baseAt{base, stranger.HTTPClient()}, connect.CodeNotFound},
+			"another type":             {baseAt{rig.URL + "/services/different/" + rig.providerID, rig.caller.HTTPClient()}, connect.CodeNotFound},
+			"another provider":         {rig.route(rig.providerID + "x"), connect.CodeNotFound},
+		} {
+			if out := echoKinds[kind](t.Context(), c.to, opts, nil); connect.CodeOf(out.err) != c.code {
+				t.Errorf("%s: %v %v, want %v", name, out.messages, out.err, c.code)
+			}
+		}
+		wantNone(t, seen)
+	})
+	w := dialRaw(t, rig.Host)
+	path := "/services/echo/" + rig.providerID
+	for _, suffix := range []string{"/%2e%2e/x", "/../x", "//x", "/test.v1.Echo%2fUnary", `/test.v1.Echo\Unary`, "/test.v1.Echo/Unary;a", "/test.v1.Echo/Unary#a"} {
+		if got := w.call(w.fields(rig.caller, path+suffix), echoBody(t, "evil")); got.status == "200" {
+			t.Errorf("%q was served", suffix)
+		}
+	}
+	for _, method := range []string{"PUT", "DELETE", "HEAD", "OPTIONS"} {
+		if got := w.call(w.fields(rig.caller, path+echoUnary, ":method", method), nil); got.status == "200" {
+			t.Errorf("%s was served", method)
+		}
+	}
+	wantNone(t, seen)
+	if out := callUnary(t.Context(), rig.toMemory(), nil, nil); out.err != nil {
+		t.Errorf("the honest call: %v", out.err)
+	}
+}
+
+func wantNone(t *testing.T, seen *requestRecorder) {
+	t.Helper()
+	for _, r := range seen.take() {
+		t.Errorf("reached the provider: %s %q", r.Method, r.RequestURI)
+	}
+}
+
+// A panic of the provider ends its call, and nothing else of the host.
+func TestAudit_H56_PanicOfAMemoryProvider(t *testing.T) {
+	t.Parallel()
+	var panics atomic.Bool
+	hanging := hanging(func(context.Context) error { panic("out of the provider") }).handler()
+	honest := echoService{}.handler()
+	rig := newMemoryRig(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if panics.Load() {
+			hanging.ServeHTTP(w, r)
+			return
+		}
+		honest.ServeHTTP(w, r)
+	}), nil)
+	untouched := echo(rig.toMemory(), echoBidi).CallBidiStream(t.Context())
+	sendWant(t, untouched, "before", "before")
+	eachCall(t, func(t *testing.T, kind string, opts []connect.ClientOption) {
+		panics.Store(true)
+		out := echoKinds[kind](t.Context(), rig.toMemory(), opts, nil)
+		if connect.CodeOf(out.err) != connect.CodeUnavailable || strings.Contains(out.err.Error(), "out of the provider") {
+			t.Errorf("%v %v, want unavailable", out.messages, out.err)
+		}
+		panics.Store(false)
+		wantEcho(t, kind, echoKinds[kind](t.Context(), rig.toMemory(), opts, nil))
+	})
+	sendWant(t, untouched, "after", "after")
+	_ = untouched.CloseRequest()
+	_ = untouched.CloseResponse()
+}
+
+// Whatever ends the calls to a plugin elsewhere ends those to one in the host's
+// process, with the same code, and the provider learns of it.
+func TestAudit_H56_EndsOfCallsToAMemoryProvider(t *testing.T) {
+	t.Parallel()
+	service, begun := hangingUntilTheEnd(t)
+	handler := service.handler()
+	rig := newMemoryRig(t, handler, nil)
+	ends := map[string]struct {
+		end  func(t *testing.T, giveUp func())
+		code connect.Code
+	}{
+		"caller gives up": {func(_ *testing.T, giveUp func()) { giveUp() }, connect.CodeCanceled},
+		"caller revoked":  {func(*testing.T, func()) { rig.Revoke(rig.caller.RuntimeID()) }, connect.CodeUnauthenticated},
+		"policy withdraws the type from the caller": {func(t *testing.T, _ func()) {
+			rig.changePolicy(t, func(p *connectplugin.Policy) { p.Plugins["caller"] = hosttest.Allow(nil) })
+		}, connect.CodeNotFound},
+		"policy withdraws the type from the provider": {func(t *testing.T, _ func()) {
+			rig.changePolicy(t, func(p *connectplugin.Policy) { p.Plugins["provider"] = hosttest.Allow(nil) })
+		}, connect.CodeNotFound},
+		"provider revoked": {func(t *testing.T, _ func()) {
+			rig.Revoke(rig.providerID)
+			if out := callUnary(t.Context(), rig.toMemory(), nil, nil); connect.CodeOf(out.err) != connect.CodeNotFound {
+				t.Errorf("a call afterwards: %v, want not_found", out.err)
+			}
+		}, connect.CodeUnavailable},
+	}
+	for name, c := range ends {
+		t.Run(name, func(t *testing.T) {
+			eachCall(t, func(t *testing.T, kind string, opts []connect.ClientOption) {
+				rig.renew(t, handler)
+				ctx, giveUp := context.WithCancel(t.Context())
+				defer giveUp()
+				ended, at := hangsAt(ctx, t, rig.toMemory(), begun, kind, opts)
+				c.end(t, giveUp)
+				wantEnd(t, ended, at, c.code)
+			})
+		})
+	}
+}
+
+// renew begins with the first policy, a live caller and a live provider.
+func (r *memoryRig) renew(t *testing.T, handler http.Handler) {
+	t.Helper()
+	if err := r.SetPolicy(echoPolicy()); err != nil {
+		t.Fatal(err)
+	}
+	r.Revoke(r.providerID)
+	r.providerID = r.enrolInProcess(t, "provider")
+	r.registerInProcess(t, r.providerID)
+	if err := r.router.RegisterPluginHandler(r.providerID, handler); err != nil {
+		t.Fatal(err)
+	}
+	r.Revoke(r.caller.RuntimeID())
+	r.caller = r.Enrol(t, "caller", requires(echoType))
+}
+
+func (r *memoryRig) changePolicy(t *testing.T, edit func(*connectplugin.Policy)) {
+	t.Helper()
+	p := echoPolicy()
+	edit(p)
+	if err := r.SetPolicy(p); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A shutdown lets calls to a provider in the host's process finish, and cuts off
+// those that do not within its grace.
+func TestAudit_H56_ShutdownWithAMemoryProvider(t *testing.T) {
+	t.Parallel()
+	for name, finishes := range map[string]bool{"finishes": true, "hangs": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			service, begun := hangingUntilTheEnd(t)
+			release := make(chan struct{})
+			if finishes {
+				service.unary = func(ctx context.Context, req *connect.Request[echoText]) (*connect.Response[echoText], error) {
+					begun <- ctx
+					<-release
+					return connect.NewResponse(req.Msg), nil
+				}
+			}
+			rig := newMemoryRig(t, service.handler(), func(c *connectplugin.ServeConfig) {
+				if c.GracefulShutdownTimeout = longWait; !finishes {
+					c.GracefulShutdownTimeout = 100 * time.Millisecond
+				}
+			})
+			ended, at := hangsAt(t.Context(), t, rig.toMemory(), begun, "unary", nil)
+			stopped := make(chan struct{})
+			go func() { defer close(stopped); _ = rig.Shutdown(context.Background()) }()
+			hosttest.Eventually(t, "new calls are refused", func() bool {
+				return callUnary(t.Context(), rig.toMemory(), nil, nil).err != nil
+			})
+			if close(release); finishes {
+				wantEcho(t, "unary", arrival(t, ended))
+			} else {
+				wantEnd(t, ended, at, connect.CodeUnavailable)
+			}
+			arrival(t, stopped)
+			if n := connectplugin.RoutedHandlers(rig.router); n != 0 {
+				t.Errorf("%d handlers are left", n)
+			}
+			if err := rig.router.RegisterPluginHandler(rig.providerID, service.handler()); err == nil {
+				t.Error("a handler was registered after the shutdown")
+			}
+		})
+	}
+}
+
+// The body of a request is bounded, since it comes into the host's own memory.
+func TestAudit_H47_BodiesToAMemoryProviderAreBounded(t *testing.T) {
+	t.Parallel()
+	const most = 64 << 10
+	rig := newMemoryRig(t, echoService{}.handler(), func(c *connectplugin.ServeConfig) { c.Limits.MaxCallBytes = most })
+	for protocol, opts := range echoProtocols {
+		for size, want := range map[int]connect.Code{most / 2: 0, 2 * most: connect.CodeResourceExhausted} {
+			_, err := echo(rig.toMemory(), echoUnary, opts...).CallUnary(t.Context(),
+				connect.NewRequest(wrapperspb.String(strings.Repeat("x", size))))
+			if code := connect.Code(0); err != nil && connect.CodeOf(err) != want || err == nil && want != code {
+				t.Errorf("%s, %d bytes: %v, want %v", protocol, size, err, want)
+			}
+		}
+	}
+}
