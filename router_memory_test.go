@@ -13,7 +13,6 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
-	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
 )
 
@@ -41,7 +40,7 @@ func newMemoryRig(t *testing.T, service http.Handler, edit func(*connectplugin.S
 		c.ServiceRouter = r.router
 	})}
 	r.providerID = r.enrolInProcess(t, "provider")
-	r.registerInProcess(t, r.providerID)
+	r.registerAt(t, echoBase)
 	if err := r.router.RegisterPluginHandler(r.providerID, service); err != nil {
 		t.Fatal(err)
 	}
@@ -57,16 +56,6 @@ func (r *memoryRig) enrolInProcess(t *testing.T, selfID string) string {
 		t.Fatal(err)
 	}
 	return resp.Msg.GetRuntimeId()
-}
-
-// registerInProcess registers the type echo for a plugin in the host's process.
-func (r *memoryRig) registerInProcess(t *testing.T, runtimeID string) {
-	t.Helper()
-	req := connect.NewRequest(&connectpluginv1.RegisterServiceRequest{ServiceType: echoType, Version: "1.0.0", EndpointPath: echoBase})
-	req.Header().Set("X-Plugin-Runtime-ID", runtimeID)
-	if _, err := r.Registry().RegisterService(t.Context(), req); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // toMemory is the way from the caller to the provider in the host's process.
@@ -262,7 +251,7 @@ func (r *memoryRig) renew(t *testing.T, handler http.Handler) {
 	}
 	r.Revoke(r.providerID)
 	r.providerID = r.enrolInProcess(t, "provider")
-	r.registerInProcess(t, r.providerID)
+	r.registerAt(t, echoBase)
 	if err := r.router.RegisterPluginHandler(r.providerID, handler); err != nil {
 		t.Fatal(err)
 	}

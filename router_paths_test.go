@@ -67,7 +67,7 @@ func TestAudit_H30_H31_UncleanRoutesReachNobody(t *testing.T) {
 		"dots":                          base + "/../" + id + "/test.v1.Echo/Unary",
 		"dot":                           base + "/./test.v1.Echo/Unary",
 		"dots at the end":               base + "/test.v1.Echo/Unary/..",
-		"out of the prefix":             base + "/../../../plugin.v1.ServiceRegistry/RegisterService",
+		"out of the prefix":             base + "/../../../connectplugin.v1.ServiceRegistry/RegisterService",
 		"escaped slash":                 base + "/test.v1.Echo%2fUnary",
 		"escaped slash, upper case":     base + "/test.v1.Echo%2FUnary",
 		"escaped slash before the id":   "/services/echo%2f" + id + "/test.v1.Echo/Unary",
@@ -139,7 +139,7 @@ func TestAudit_H28_RouteStaysBelowTheRegisteredPath(t *testing.T) {
 	rig.caller = rig.Enrol(t, "caller", requires(echoType))
 	w := dialRaw(t, rig.Host)
 	base := "/services/echo/" + rig.provider.Client.RuntimeID()
-	for _, path := range []string{"/different.v1.Different/Call", "/plugin.v1.PluginControl/Shutdown", "/plugin.v1.PluginIdentity/SetRuntimeIdentity"} {
+	for _, path := range []string{"/different.v1.Different/Call", "/connectplugin.v1.PluginControl/Shutdown", "/connectplugin.v1.PluginIdentity/SetRuntimeIdentity"} {
 		_ = w.call(w.fields(rig.caller, base+path), echoBody(t, "evil"))
 		for _, r := range inside.take() {
 			if !strings.HasPrefix(r.RequestURI, echoBase) {
