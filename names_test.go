@@ -229,8 +229,9 @@ func TestAudit_PROTO52_NamesOfPolicyThatResolveElsewhere(t *testing.T) {
 	startNames(t, map[string][][]string{
 		"host.test": {{"127.0.0.1"}}, "own.test": {{"127.0.0.1"}}, "metadata.test": {{"169.254.169.254"}},
 		"unspecified.test": {{"0.0.0.0"}}, "mixed.test": {{"127.0.0.1", "169.254.169.254"}},
+		"rebound.test": {{"127.0.0.1"}, {"127.0.0.2"}}, // after the first look-up
 	})
-	for name, reachable := range map[string]bool{"own.test": true, "metadata.test": false, "mixed.test": false, "unspecified.test": false, "unknown.test": false} {
+	for name, reachable := range map[string]bool{"own.test": true, "rebound.test": true, "metadata.test": false, "mixed.test": false, "unspecified.test": false, "unknown.test": false} {
 		rig := newNamedRig(t, name)
 		for _, opts := range echoProtocols {
 			for kind, call := range echoKinds {

@@ -2,6 +2,7 @@ package connectplugin_test
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"slices"
 	"strings"
@@ -293,7 +294,8 @@ func TestAudit_H56_ShutdownWithAMemoryProvider(t *testing.T) {
 			stopped := make(chan struct{})
 			go func() { defer close(stopped); _ = rig.Shutdown(context.Background()) }()
 			hosttest.Eventually(t, "new calls are refused", func() bool {
-				return callUnary(t.Context(), rig.toMemory(), nil, nil).err != nil
+				// A call to nobody, which is not held up by the service if it comes too early.
+				return connect.CodeOf(callUnary(t.Context(), rig.route("nobody"), nil, nil).err) == connect.CodeUnavailable
 			})
 			if close(release); finishes {
 				wantEcho(t, "unary", arrival(t, ended))
@@ -306,6 +308,10 @@ func TestAudit_H56_ShutdownWithAMemoryProvider(t *testing.T) {
 			}
 			if err := rig.router.RegisterPluginHandler(rig.providerID, service.handler()); err == nil {
 				t.Error("a handler was registered after the shutdown")
+			}
+			late := rig.enrolInProcess(t, "provider")
+			if err := rig.router.RegisterPluginHandler(late, service.handler()); !errors.Is(err, connectplugin.ErrHostClosed) {
+				t.Errorf("for an identity of after the shutdown: %v", err)
 			}
 		})
 	}
