@@ -144,12 +144,17 @@ func TestAudit_H23_GrantIsBoundToTheOwnersCertificate(t *testing.T) {
 	owner := rig.Enrol(t, "both", asOwner)
 	grant := rig.mustGrant(t, owner, echoType)
 	for name, stolen := range map[string]*http.Client{"no certificate": rig.Stranger(t), "another certificate": thiefClient} {
-		if out := callUnary(t.Context(), baseAt{grant.GetEndpointUrl(), stolen}, nil, bearerOf(grant)); connect.CodeOf(out.err) != connect.CodeUnauthenticated {
-			t.Errorf("%s: %v, want unauthenticated", name, out.err)
+		for protocol, opts := range echoProtocols {
+			out := callUnary(t.Context(), baseAt{grant.GetEndpointUrl(), stolen}, opts, bearerOf(grant))
+			if connect.CodeOf(out.err) != connect.CodeUnauthenticated {
+				t.Errorf("%s, %s: %v, want unauthenticated", name, protocol, out.err)
+			}
 		}
 	}
-	if out := callUnary(t.Context(), baseAt{grant.GetEndpointUrl(), ownClient}, nil, bearerOf(grant)); out.err != nil {
-		t.Errorf("the owner: %v", out.err)
+	for protocol, opts := range echoProtocols {
+		if out := callUnary(t.Context(), baseAt{grant.GetEndpointUrl(), ownClient}, opts, bearerOf(grant)); out.err != nil {
+			t.Errorf("the owner, %s: %v", protocol, out.err)
+		}
 	}
 }
 
@@ -161,10 +166,6 @@ func TestAudit_H26_GrantIsBoundToTheVersion(t *testing.T) {
 	owner := rig.Enrol(t, "both", nil)
 	grant := rig.mustGrant(t, owner, echoType)
 	to := baseAt{grant.GetEndpointUrl(), rig.Stranger(t)}
-	conn, err := owner.Capability(t.Context(), echoType, ">=1")
-	if err != nil {
-		t.Fatal(err)
-	}
 	rig.broker.RegisterCapability(servedCapability{rig.seen, echoType, "1.2.0"})
 	if out := callUnary(t.Context(), to, nil, bearerOf(grant)); out.err != nil {
 		t.Errorf("the same version again: %v", out.err)
@@ -186,7 +187,6 @@ func TestAudit_H26_GrantIsBoundToTheVersion(t *testing.T) {
 			t.Errorf("a grant for version %s: %v, %v", version, fresh, err)
 		}
 	}
-	_ = conn
 }
 
 // What policy forbids and what there is not look alike.

@@ -3,6 +3,7 @@ package connectplugin_test
 import (
 	"bytes"
 	"crypto/tls"
+	"encoding/binary"
 	"errors"
 	"io"
 	"net/http"
@@ -168,6 +169,38 @@ func (w *rawClient) call(fields []hpack.HeaderField, body []byte) rawAnswer {
 		*w = *dialRaw(w.t, w.host)
 	}
 	return w.await(w.send(fields, body))
+}
+
+// rawTypes are the content types of a unary call in the three protocols.
+var rawTypes = []string{"application/proto", "application/grpc", "application/grpc-web+proto"}
+
+// callIn is call in the protocol of a content type, for a message without its envelope.
+func (w *rawClient) callIn(contentType string, fields []hpack.HeaderField, message []byte) rawAnswer {
+	w.t.Helper()
+	for i := range fields {
+		if fields[i].Name == "content-type" {
+			fields[i].Value = contentType
+		}
+	}
+	if contentType != rawTypes[0] {
+		fields = append(fields, hpackField("te", "trailers"))
+		message = append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(message))), message...)
+	}
+	return w.call(fields, message)
+}
+
+// served reports whether the answer is that of a service that succeeded, in any
+// protocol.
+func (a *rawAnswer) served() bool {
+	switch {
+	case a.status != "200":
+		return false
+	case strings.HasPrefix(a.header.Get("Content-Type"), "application/grpc-web"):
+		return bytes.Contains(bytes.ToLower(a.body), []byte("grpc-status: 0"))
+	case strings.HasPrefix(a.header.Get("Content-Type"), "application/grpc"):
+		return a.trailer.Get("Grpc-Status") == "0"
+	}
+	return true
 }
 
 func hpackField(name, value string) hpack.HeaderField {

@@ -205,13 +205,15 @@ func TestAudit_PROTO52_PolicyWinsOverMetadata(t *testing.T) {
 			provider, caller := enrolProvider(t, host, "provider"), host.Enrol(t, "caller", requires(echoType))
 			err := registerEcho(t, provider, map[string]string{"base_url": "https://" + claimed.addr})
 			to := baseAt{host.URL + "/services/echo/" + provider.RuntimeID(), caller.HTTPClient()}
-			out := callUnary(t.Context(), to, nil, nil)
-			if name == "none allowed" {
-				if connect.CodeOf(err) != connect.CodePermissionDenied || out.err == nil {
-					t.Errorf("register: %v, call: %v", err, out.err)
+			for protocol, opts := range echoProtocols {
+				out := callUnary(t.Context(), to, opts, nil)
+				if name == "none allowed" {
+					if connect.CodeOf(err) != connect.CodePermissionDenied || out.err == nil {
+						t.Errorf("%s: register: %v, call: %v", protocol, err, out.err)
+					}
+				} else if err != nil || out.err != nil || len(approved.take()) != 1 {
+					t.Errorf("%s: the approved endpoint: register %v, call %v", protocol, err, out.err)
 				}
-			} else if err != nil || out.err != nil || len(approved.take()) != 1 {
-				t.Errorf("the approved endpoint: register %v, call %v", err, out.err)
 			}
 			if claimed.accepted.Load() != 0 {
 				t.Error("the host connected to the endpoint of the metadata")
@@ -314,9 +316,11 @@ func TestAudit_PROTO52_PinnedKeyOfAProvider(t *testing.T) {
 		}
 		caller := host.Enrol(t, "caller", requires(echoType))
 		to := baseAt{host.URL + "/services/echo/" + provider.RuntimeID(), caller.HTTPClient()}
-		out := callUnary(t.Context(), to, nil, nil)
-		if server == right && out.err != nil || server == wrong && connect.CodeOf(out.err) != connect.CodeUnavailable {
-			t.Errorf("right key: %v, got %v", server == right, out.err)
+		for protocol, opts := range echoProtocols {
+			out := callUnary(t.Context(), to, opts, nil)
+			if server == right && out.err != nil || server == wrong && connect.CodeOf(out.err) != connect.CodeUnavailable {
+				t.Errorf("%s: right key: %v, got %v", protocol, server == right, out.err)
+			}
 		}
 	}
 	if n := len(wrong.take()); n != 0 {
@@ -347,15 +351,19 @@ func TestAudit_PROTO52_PluginsAnswerTheHostOnly(t *testing.T) {
 		cfg.InsecureSkipVerify, cfg.VerifyConnection = true, nil // the attacker does not mind whom it reaches
 		direct := baseAt{"https://" + l.Addr().String(), hosttest.HTTPClient(t, cfg)}
 		header := http.Header{"X-Plugin-Caller-Id": {rig.caller.RuntimeID()}}
-		if out := callUnary(t.Context(), direct, nil, header); out.err == nil {
-			t.Errorf("%s: was served", name)
+		for protocol, opts := range echoProtocols {
+			if out := callUnary(t.Context(), direct, opts, header); out.err == nil {
+				t.Errorf("%s, %s: was served", name, protocol)
+			}
 		}
 	}
 	if n := len(service.take()); n != 0 {
 		t.Errorf("%d requests were served", n)
 	}
-	if out := callUnary(t.Context(), rig.toProvider(), nil, nil); out.err != nil {
-		t.Errorf("through the host: %v", out.err)
+	for protocol, opts := range echoProtocols {
+		if out := callUnary(t.Context(), rig.toProvider(), opts, nil); out.err != nil {
+			t.Errorf("%s, through the host: %v", protocol, out.err)
+		}
 	}
 }
 

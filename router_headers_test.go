@@ -272,19 +272,21 @@ func TestAudit_REG12_CallerIsStatedByTheHost(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := dialRaw(t, rig.Host)
-			got := w.call(w.fields(rig.caller, target, forged...), echoBody(t, "ab"))
-			requests := provider.take()
-			if got.status != "200" || len(requests) != 1 {
-				t.Fatalf("status %s, %d requests", got.status, len(requests))
-			}
-			for field, values := range requests[0].Header {
-				stated := field == "X-Plugin-Caller-Id" && slices.Equal(values, []string{rig.caller.RuntimeID()})
-				if plain := strings.ReplaceAll(strings.ToLower(field), "_", "-"); strings.HasPrefix(plain, "x-plugin-") && !stated {
-					t.Errorf("the provider saw %s: %q", field, values)
+			for _, protocol := range rawTypes {
+				got := w.callIn(protocol, w.fields(rig.caller, target, forged...), echoBody(t, "ab"))
+				requests := provider.take()
+				if !got.served() || len(requests) != 1 {
+					t.Fatalf("%s: %+v, %d requests", protocol, got, len(requests))
 				}
-			}
-			if len(requests[0].Header["X-Plugin-Caller-Id"]) != 1 {
-				t.Error("the provider does not know its caller")
+				for field, values := range requests[0].Header {
+					stated := field == "X-Plugin-Caller-Id" && slices.Equal(values, []string{rig.caller.RuntimeID()})
+					if plain := strings.ReplaceAll(strings.ToLower(field), "_", "-"); strings.HasPrefix(plain, "x-plugin-") && !stated {
+						t.Errorf("%s: the provider saw %s: %q", protocol, field, values)
+					}
+				}
+				if len(requests[0].Header["X-Plugin-Caller-Id"]) != 1 {
+					t.Errorf("%s: the provider does not know its caller", protocol)
+				}
 			}
 		})
 	}
@@ -316,9 +318,10 @@ func TestAudit_REG12_MalformedFieldsDoNotPass(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := dialRaw(t, rig.Host)
-			fields := w.fields(rig.caller, target)
-			fields = append(fields, hpackField(field[0], field[1]))
-			_ = w.call(fields, echoBody(t, "ab"))
+			for _, protocol := range rawTypes {
+				fields := append(w.fields(rig.caller, target), hpackField(field[0], field[1]))
+				_ = w.callIn(protocol, fields, echoBody(t, "ab"))
+			}
 			for _, r := range provider.take() {
 				for got, values := range r.Header {
 					if strings.EqualFold(got, field[0]) && name != "te" || strings.Contains(strings.Join(values, ""), "admin") {
@@ -331,7 +334,9 @@ func TestAudit_REG12_MalformedFieldsDoNotPass(t *testing.T) {
 			}
 		})
 	}
-	if out := callUnary(t.Context(), rig.toProvider(), nil, nil); out.err != nil {
-		t.Errorf("the honest call: %v", out.err)
+	for protocol, opts := range echoProtocols {
+		if out := callUnary(t.Context(), rig.toProvider(), opts, nil); out.err != nil {
+			t.Errorf("the honest call, %s: %v", protocol, out.err)
+		}
 	}
 }

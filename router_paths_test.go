@@ -110,15 +110,17 @@ func TestAudit_H30_H31_UncleanRoutesReachNobody(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := dialRaw(t, rig.Host)
-			if got := w.call(w.fields(rig.caller, target), echoBody(t, "evil")); got.status == "200" {
-				t.Errorf("%q was served", target)
-			}
-			for _, r := range provider.take() {
-				t.Errorf("%q reached the provider as %q", target, r.RequestURI)
-			}
-			clean := w.call(w.fields(rig.caller, base+echoUnary), echoBody(t, "honest"))
-			if got := provider.take(); clean.status != "200" || len(got) != 1 || got[0].RequestURI != echoUnary {
-				t.Errorf("the honest route beside it: status %s, %d requests", clean.status, len(got))
+			for _, protocol := range rawTypes {
+				if got := w.callIn(protocol, w.fields(rig.caller, target), echoBody(t, "evil")); got.served() {
+					t.Errorf("%s: %q was served", protocol, target)
+				}
+				for _, r := range provider.take() {
+					t.Errorf("%s: %q reached the provider as %q", protocol, target, r.RequestURI)
+				}
+				clean := w.callIn(protocol, w.fields(rig.caller, base+echoUnary), echoBody(t, "honest"))
+				if got := provider.take(); !clean.served() || len(got) != 1 || got[0].RequestURI != echoUnary {
+					t.Errorf("%s: the honest route beside it: %+v, %d requests", protocol, clean, len(got))
+				}
 			}
 		})
 	}
@@ -140,18 +142,22 @@ func TestAudit_H28_RouteStaysBelowTheRegisteredPath(t *testing.T) {
 	w := dialRaw(t, rig.Host)
 	base := "/services/echo/" + rig.provider.Client.RuntimeID()
 	for _, path := range []string{"/different.v1.Different/Call", "/connectplugin.v1.PluginControl/Shutdown", "/connectplugin.v1.PluginIdentity/SetRuntimeIdentity"} {
-		_ = w.call(w.fields(rig.caller, base+path), echoBody(t, "evil"))
-		for _, r := range inside.take() {
-			if !strings.HasPrefix(r.RequestURI, echoBase) {
-				t.Errorf("%q reached the provider as %q", path, r.RequestURI)
+		for _, protocol := range rawTypes {
+			_ = w.callIn(protocol, w.fields(rig.caller, base+path), echoBody(t, "evil"))
+			for _, r := range inside.take() {
+				if !strings.HasPrefix(r.RequestURI, echoBase) {
+					t.Errorf("%q reached the provider as %q", path, r.RequestURI)
+				}
 			}
 		}
 	}
 	if got := outside.take(); len(got) != 0 {
 		t.Errorf("a service of another type was reached: %q", got[0].RequestURI)
 	}
-	if out := callUnary(t.Context(), rig.toProvider(), nil, nil); out.err != nil {
-		t.Errorf("the honest call: %v", out.err)
+	for protocol, opts := range echoProtocols {
+		if out := callUnary(t.Context(), rig.toProvider(), opts, nil); out.err != nil {
+			t.Errorf("the honest call, %s: %v", protocol, out.err)
+		}
 	}
 }
 
@@ -215,9 +221,11 @@ func TestAudit_H38_OnlyMethodsOfRPCs(t *testing.T) {
 	query := "?connect=v1&encoding=proto&base64=1&message=CgJhYg"
 	for _, method := range []string{"PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "PRI", "post", "Get"} {
 		for _, path := range []string{target, target + query} {
-			got := w.call(w.fields(rig.caller, path, ":method", method), nil)
-			if got.status == "200" || len(provider.take()) != 0 {
-				t.Errorf("%s %s: status %s", method, path, got.status)
+			for _, protocol := range rawTypes {
+				got := w.callIn(protocol, w.fields(rig.caller, path, ":method", method), nil)
+				if got.served() || len(provider.take()) != 0 {
+					t.Errorf("%s: %s %s: status %s", protocol, method, path, got.status)
+				}
 			}
 		}
 	}
@@ -235,7 +243,9 @@ func TestAudit_H38_OnlyMethodsOfRPCs(t *testing.T) {
 	if got := provider.take(); len(got) != 1 || got[0].Method != http.MethodGet {
 		t.Errorf("the honest GET reached the provider as %v", got)
 	}
-	if out := callUnary(t.Context(), rig.toProvider(), nil, nil); out.err != nil {
-		t.Errorf("POST: %v", out.err)
+	for protocol, opts := range echoProtocols {
+		if out := callUnary(t.Context(), rig.toProvider(), opts, nil); out.err != nil {
+			t.Errorf("POST, %s: %v", protocol, out.err)
+		}
 	}
 }
