@@ -330,6 +330,30 @@ func TestCapabilityConn_RenewsItsGrant(t *testing.T) {
 	})
 }
 
+// A connection to a capability asks for a grant of its own after the plugin was given
+// a new identity, before the host refuses the one of the old.
+func TestCapabilityConn_FollowsANewIdentity(t *testing.T) {
+	t.Parallel()
+	rig := newCapabilityRig(t, echoService{}.handler(), nil)
+	owner := rig.Enrol(t, "both", nil)
+	conn, err := owner.Capability(t.Context(), echoType, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	eachCall(t, func(t *testing.T, kind string, opts []connect.ClientOption) {
+		rig.Revoke(owner.RuntimeID())
+		if err := owner.Connect(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		wantEcho(t, kind, echoKinds[kind](t.Context(), conn, opts, nil))
+		for _, r := range rig.seen.take() {
+			if got := r.Header.Get("X-Plugin-Caller-Id"); got != owner.RuntimeID() {
+				t.Errorf("the capability was called by %q, want the new identity %q", got, owner.RuntimeID())
+			}
+		}
+	})
+}
+
 // A refused grant is not worth a line of the audit each time, and costs nobody
 // else's budget.
 func TestAudit_H50_BogusGrantsCostNobodyElse(t *testing.T) {

@@ -1,7 +1,9 @@
 package connectplugin_test
 
 import (
+	"context"
 	"maps"
+	"net"
 	"net/http"
 	"testing"
 	"time"
@@ -184,6 +186,73 @@ func TestAudit_PROTO32_CallsInFlightEndWithTheOwner(t *testing.T) {
 		<-answered
 		if took := time.Since(start); took != 0 {
 			t.Errorf("the call ended %s after its owner", took)
+		}
+	})
+}
+
+// client connects a client in the bubble, which dials the host in memory.
+func (h *bubbleHost) client(t *testing.T, selfID string) *connectplugin.Client {
+	t.Helper()
+	transport := &http.Transport{
+		ForceAttemptHTTP2: true, TLSClientConfig: h.authority.ClientTLS(),
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			here, there := net.Pipe()
+			select {
+			case h.listener.conns <- there:
+				return here, nil
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		},
+	}
+	c, err := connectplugin.NewClient(connectplugin.ClientConfig{
+		HostURL: bubbleURL, SelfID: selfID, SelfVersion: "1.0.0", HTTPClient: &http.Client{Transport: transport},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = c.Close()
+		transport.CloseIdleConnections()
+	})
+	if err := c.Connect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// A connection to a capability renews its grant by itself, before the host refuses
+// it, however long it lives.
+func TestCapabilityConn_RenewsInTime(t *testing.T) {
+	t.Parallel()
+	inBubble(t, grantHost(nil), func(t *testing.T, h *bubbleHost) {
+		t.Helper()
+		conn, err := h.client(t, "api").Capability(t.Context(), "logger", ">=1.0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		const calls, pause = 30, testGrantTTL / 4
+		for protocol, opts := range echoProtocols {
+			client := loggerv1connect.NewLoggerClient(conn.HTTPClient(), conn.BaseURL(), opts...)
+			for i := range calls {
+				if _, err := client.Log(t.Context(), connect.NewRequest(&loggerv1.LogRequest{Message: "x"})); err != nil {
+					t.Fatalf("%s, call %d: %v", protocol, i, err)
+				}
+				<-time.After(pause)
+			}
+		}
+		if refused := h.reasons(); len(refused) > 0 {
+			t.Errorf("the host refused: %q", refused)
+		}
+		granted := 0
+		for _, e := range h.events {
+			if e.Kind == connectplugin.AuditGranted {
+				granted++
+			}
+		}
+		// A grant serves for two thirds of its life: that is three calls.
+		if want := 3 * calls / 3; granted != want {
+			t.Errorf("%d grants for %d calls, want %d", granted, 3*calls, want)
 		}
 	})
 }
