@@ -108,7 +108,7 @@ func (w *watching) code(within time.Duration) connect.Code {
 
 const (
 	// patience is how long a test waits for what has to happen.
-	patience = 20 * time.Second
+	patience = longWait
 	// moment is how long a test waits for what must not happen.
 	moment = 50 * time.Millisecond
 )

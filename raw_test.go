@@ -41,7 +41,7 @@ func dialRaw(t *testing.T, host *hosttest.Host) *rawClient {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(longWait))
 	w := &rawClient{t: t, host: host, conn: conn, framer: http2.NewFramer(conn, conn), next: 1}
 	w.enc = hpack.NewEncoder(&w.block)
 	w.framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)

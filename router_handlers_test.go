@@ -221,13 +221,13 @@ func (c *memoryControl) GetHealth(context.Context, *connect.Request[connectplugi
 }
 
 // newProbedRig is a memory rig whose provider is asked how it is.
-func newProbedRig(t *testing.T, control *memoryControl) *memoryRig {
+func newProbedRig(t *testing.T, control *memoryControl, timeout time.Duration) *memoryRig {
 	t.Helper()
 	mux := http.NewServeMux()
 	mux.Handle(connectpluginv1connect.NewPluginControlHandler(control))
 	mux.Handle("/", echoService{}.handler())
 	return newMemoryRig(t, mux, func(c *connectplugin.ServeConfig) {
-		c.HealthProbe = connectplugin.HealthProbeConfig{Interval: 20 * time.Millisecond, Timeout: 100 * time.Millisecond, FailureThreshold: 3, Lease: time.Hour}
+		c.HealthProbe = connectplugin.HealthProbeConfig{Interval: 20 * time.Millisecond, Timeout: timeout, FailureThreshold: 3, Lease: time.Hour}
 	})
 }
 
@@ -237,7 +237,7 @@ func TestAudit_H56_MemoryProviderIsAskedForItsHealth(t *testing.T) {
 	t.Parallel()
 	control := &memoryControl{}
 	control.state.Store(int32(connectpluginv1.HealthState_HEALTH_STATE_UNHEALTHY))
-	rig := newProbedRig(t, control)
+	rig := newProbedRig(t, control, longWait)
 	hosttest.Eventually(t, "it is unhealthy", func() bool { return !rig.Lifecycle().ShouldRouteTraffic(rig.providerID) })
 	if out := callUnary(t.Context(), rig.toMemory(), nil, nil); connect.CodeOf(out.err) != connect.CodeUnavailable {
 		t.Errorf("an unhealthy provider: %v, want unavailable", out.err)
@@ -255,7 +255,7 @@ func TestAudit_H60_HungMemoryProviderHoldsUpNobody(t *testing.T) {
 	t.Parallel()
 	control := &memoryControl{hangs: make(chan struct{})}
 	t.Cleanup(func() { close(control.hangs) })
-	rig := newProbedRig(t, control)
+	rig := newProbedRig(t, control, 100*time.Millisecond)
 	hosttest.Eventually(t, "it is unhealthy", func() bool { return !rig.Lifecycle().ShouldRouteTraffic(rig.providerID) })
 	if n := control.asked.Load(); n != 1 {
 		t.Errorf("%d questions hang", n)

@@ -159,14 +159,14 @@ func TestAudit_PROTO41_AllowInsecureIsLoudAndWorks(t *testing.T) {
 // a request for /healthz in HTTP/1.1 and returns what comes back.
 func rawTLS(t *testing.T, host *hosttest.Host, cfg *tls.Config) (string, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), longWait)
 	defer cancel()
 	conn, err := (&tls.Dialer{Config: cfg}).DialContext(ctx, "tcp", host.Addr())
 	if err != nil {
 		return "", err
 	}
 	defer func() { _ = conn.Close() }()
-	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(longWait))
 	if _, err := conn.Write([]byte("GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")); err != nil {
 		return "", err
 	}

@@ -16,7 +16,8 @@ import (
 	connectplugin "github.com/masegraye/connect-plugin-go"
 )
 
-// wait bounds everything that a test waits for.
+// wait bounds everything that a test waits for. It is far beyond what a machine needs
+// that is busy with other work.
 const wait = time.Minute
 
 // Secret is the enrolment secret of every plugin that [Allow] makes a policy for.

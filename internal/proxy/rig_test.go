@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	patience   = 10 * time.Second
+	patience   = time.Minute
 	servicePth = "/echo.v1.Echo/"
 )
 

@@ -16,7 +16,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/proxy/h2"
 )
 
-const patience = 10 * time.Second
+const patience = time.Minute
 
 func config() h2.Config {
 	return h2.Config{MaxHeaderBytes: 4 << 10, IdleTimeout: time.Hour, PingInterval: time.Hour, PingTimeout: time.Hour}
