@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
@@ -57,6 +58,11 @@ func TestAudit_H36_DeathOfTheProviderIsNoCleanEnd(t *testing.T) {
 		ended, at := hangsAt(t.Context(), t, rig.toProvider(), begun, kind, opts)
 		listener.kill()
 		wantEnd(t, ended, at, connect.CodeUnavailable)
+	})
+	eachFlow(t, func(t *testing.T, kind string, opts []connect.ClientOption) {
+		stream := flows(t, rig.toProvider(), begun, kind, opts)
+		listener.kill()
+		stream.wantEnd(t, connect.CodeUnavailable)
 	})
 }
 
@@ -154,8 +160,58 @@ func hangsAt(ctx context.Context, t *testing.T, to reachable, begun <-chan conte
 	return ended, nil
 }
 
+// flowing is a stream of which the caller has the first message.
+type flowing struct {
+	receive func() error
+	at      context.Context //nolint:containedctx // of the call at the provider
+}
+
+// flows begins a stream at a provider that hangs after its first message, and returns
+// when the caller has that message.
+func flows(t *testing.T, to reachable, begun <-chan context.Context, kind string, opts []connect.ClientOption) flowing {
+	t.Helper()
+	var f flowing
+	if kind == "server" {
+		stream, err := echo(to, echoServer, opts...).CallServerStream(t.Context(), connect.NewRequest(wrapperspb.String("first")))
+		if err != nil || !stream.Receive() {
+			t.Fatalf("the stream did not begin: %v, %v", err, stream.Err())
+		}
+		t.Cleanup(func() { _ = stream.Close() })
+		f.receive = func() error { stream.Receive(); return stream.Err() }
+	} else {
+		stream := echo(to, echoBidi, opts...).CallBidiStream(t.Context())
+		sendWant(t, stream, "first", "first")
+		t.Cleanup(func() { _ = stream.CloseRequest(); _ = stream.CloseResponse() })
+		f.receive = func() error { _, err := stream.Receive(); return err }
+	}
+	f.at = arrival(t, begun)
+	return f
+}
+
+// wantEnd fails the test unless the stream ends with the code, at the provider too.
+func (f flowing) wantEnd(t *testing.T, code connect.Code) {
+	t.Helper()
+	end := make(chan error, 1)
+	go func() { end <- f.receive() }()
+	if err := arrival(t, end); connect.CodeOf(err) != code {
+		t.Errorf("the stream ends with %v, want %v", err, code)
+	}
+	arrival(t, f.at.Done())
+}
+
+// eachFlow runs a test with every kind of stream that sends something before its end,
+// in every protocol, one after another.
+func eachFlow(t *testing.T, f func(t *testing.T, kind string, opts []connect.ClientOption)) {
+	t.Helper()
+	for protocol, opts := range echoProtocols {
+		for _, kind := range []string{"server", "bidi"} {
+			t.Run("flowing/"+protocol+"/"+kind, func(t *testing.T) { f(t, kind, opts) })
+		}
+	}
+}
+
 // wantEnd fails the test unless a call ends with the code, at the provider too.
-func wantEnd(t *testing.T, ended <-chan echoOutcome, at context.Context, code connect.Code) {
+func wantEnd(t *testing.T, ended <-chan echoOutcome, at context.Context, code connect.Code) { //nolint:revive // the context is a result
 	t.Helper()
 	if out := arrival(t, ended); connect.CodeOf(out.err) != code {
 		t.Errorf("the caller sees %v %v, want %v", out.messages, out.err, code)
@@ -175,6 +231,12 @@ func TestAudit_PROTO31_EndOfTheCallerEndsItsRoutedCalls(t *testing.T) {
 			t.Fatal("no such identity")
 		}
 		wantEnd(t, ended, at, connect.CodeUnauthenticated)
+	})
+	eachFlow(t, func(t *testing.T, kind string, opts []connect.ClientOption) {
+		rig.caller = rig.Enrol(t, "caller", requires(echoType))
+		stream := flows(t, rig.toProvider(), rig.begun, kind, opts)
+		rig.Revoke(rig.caller.RuntimeID())
+		stream.wantEnd(t, connect.CodeUnauthenticated)
 	})
 	rig.caller = rig.Enrol(t, "caller", requires(echoType))
 	ctx, cancel := context.WithCancel(t.Context())
@@ -201,15 +263,27 @@ func TestAudit_PROTO31_EndOfTheProviderEndsCallsTowardsIt(t *testing.T) {
 		if out := callUnary(t.Context(), rig.route(runtimeID), opts, nil); connect.CodeOf(out.err) != connect.CodeNotFound {
 			t.Errorf("a call afterwards: %v", out.err)
 		}
-		// The plugin enrols again with a new identity.
-		hosttest.Eventually(t, "the provider is back", func() bool {
-			id := rig.provider.Client.RuntimeID()
-			return id != runtimeID && rig.Registered(echoType, id)
-		})
+		rig.awaitAnother(t, runtimeID)
+	})
+	eachFlow(t, func(t *testing.T, kind string, opts []connect.ClientOption) {
+		runtimeID := rig.provider.Client.RuntimeID()
+		stream := flows(t, rig.toProvider(), rig.begun, kind, opts)
+		rig.Revoke(runtimeID)
+		stream.wantEnd(t, connect.CodeUnavailable)
+		rig.awaitAnother(t, runtimeID)
 	})
 	sendWant(t, untouched, "after", "after")
 	_ = untouched.CloseRequest()
 	_ = untouched.CloseResponse()
+}
+
+// awaitAnother waits until the plugin has enrolled again, with a new identity.
+func (r *endsRig) awaitAnother(t *testing.T, runtimeID string) {
+	t.Helper()
+	hosttest.Eventually(t, "the provider is back", func() bool {
+		id := r.provider.Client.RuntimeID()
+		return id != runtimeID && r.Registered(echoType, id)
+	})
 }
 
 // The caller's deadline, and that it gives up, reach the provider.
@@ -235,7 +309,7 @@ func deadlineTravels(t *testing.T, rig *endsRig, kind string, opts []connect.Cli
 	for limit := 200 * time.Millisecond; limit < longWait; limit *= 4 {
 		begun := time.Now()
 		ctx, cancel := context.WithTimeout(t.Context(), limit)
-		defer cancel()
+		t.Cleanup(cancel)
 		ended, at := rig.begin(ctx, t, kind, opts)
 		if at == nil {
 			continue

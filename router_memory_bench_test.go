@@ -25,12 +25,12 @@ type memoryAnswer struct {
 	body   bytes.Buffer
 }
 
-func (w *memoryAnswer) Header() http.Header                { return w.header }
-func (w *memoryAnswer) WriteHeader(status int)             { w.status = status }
-func (w *memoryAnswer) Write(p []byte) (int, error)        { return w.body.Write(p) }
-func (w *memoryAnswer) FlushError() error                  { return nil }
-func (w *memoryAnswer) SetReadDeadline(time.Time) error    { return nil }
-func (w *memoryAnswer) SetWriteDeadline(t time.Time) error { return nil }
+func (w *memoryAnswer) Header() http.Header              { return w.header }
+func (w *memoryAnswer) WriteHeader(status int)           { w.status = status }
+func (w *memoryAnswer) Write(p []byte) (int, error)      { return w.body.Write(p) }
+func (w *memoryAnswer) FlushError() error                { return nil }
+func (w *memoryAnswer) SetReadDeadline(time.Time) error  { return nil }
+func (w *memoryAnswer) SetWriteDeadline(time.Time) error { return nil }
 
 // BenchmarkRouterMemoryUnary is a routed unary call of 256 bytes without a socket on
 // either side: the host identifies the caller, asks policy and limits, and dispatches

@@ -191,7 +191,7 @@ func TestAudit_H56_PanicOfAMemoryProvider(t *testing.T) {
 	untouched := echo(rig.toMemory(), echoBidi).CallBidiStream(t.Context())
 	sendWant(t, untouched, "before", "before")
 	eachCall(t, func(t *testing.T, kind string, opts []connect.ClientOption) {
-		panics.Store(true)
+		panics.Store(true) // after the first message, where it is a stream
 		out := echoKinds[kind](t.Context(), rig.toMemory(), opts, nil)
 		if connect.CodeOf(out.err) != connect.CodeUnavailable || strings.Contains(out.err.Error(), "out of the provider") {
 			t.Errorf("%v %v, want unavailable", out.messages, out.err)
@@ -239,6 +239,15 @@ func TestAudit_H56_EndsOfCallsToAMemoryProvider(t *testing.T) {
 				ended, at := hangsAt(ctx, t, rig.toMemory(), begun, kind, opts)
 				c.end(t, giveUp)
 				wantEnd(t, ended, at, c.code)
+			})
+			if c.code == connect.CodeCanceled {
+				return // the caller is not there to be told
+			}
+			eachFlow(t, func(t *testing.T, kind string, opts []connect.ClientOption) {
+				rig.renew(t, handler)
+				stream := flows(t, rig.toMemory(), begun, kind, opts)
+				c.end(t, nil)
+				stream.wantEnd(t, c.code)
 			})
 		})
 	}

@@ -134,8 +134,7 @@ func (c *contender) churn(ctx context.Context, t *testing.T, host *hosttest.Host
 func checkRefusal(ctx context.Context, t *testing.T, err error) {
 	code := connect.CodeOf(err)
 	known := []connect.Code{connect.CodeNotFound, connect.CodeUnavailable, connect.CodeUnauthenticated}
-	var reset http2.StreamError
-	if errors.As(err, &reset) {
+	if _, reset := errors.AsType[http2.StreamError](err); reset {
 		return
 	}
 	if ctx.Err() == nil && !slices.Contains(known, code) {

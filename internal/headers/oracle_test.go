@@ -48,6 +48,7 @@ var (
 	canonical  = regexp.MustCompile(`^([A-Z0-9._][a-z0-9._]*)?(-([A-Z0-9._][a-z0-9._]*)?)*$`)
 	reserved   = regexp.MustCompile(`^(x-plugin-|x-forward|x-original-|x-envoy-|x-accel-|x-proxy-|x-proxyuser-|x-client-|x-ssl-|x-amzn-|x-amz-|cf-|cdn-|surrogate-|ssl-|proxy-|sec-|access-control-|cross-origin-|content-|if-|x-content-|x-auth-|auth-|connect-|grpc-|trailer-|x-webauth-|x-authenticated-|fly-|remote-)`)
 	credential = regexp.MustCompile(`authoriz|cookie|credential|password|secret|bearer`)
+	ascii      = regexp.MustCompile(`^[\x00-\x7f]*$`)
 	visible    = regexp.MustCompile(`^[^\x00-\x08\x0a-\x1f\x7f]*$`)
 )
 
@@ -97,13 +98,8 @@ func isFree(lower string) bool {
 // hasToken reports whether one of the lists has the token, in any case of ASCII.
 func hasToken(lists []string, token string) bool {
 	for item := range strings.SplitSeq(strings.Join(lists, ","), ",") {
-		item = strings.Map(func(r rune) rune {
-			if 'A' <= r && r <= 'Z' {
-				return r + 'a' - 'A'
-			}
-			return r
-		}, strings.Trim(item, " \t"))
-		if item == strings.ToLower(token) {
+		item = strings.Trim(item, " \t")
+		if ascii.MatchString(item) && strings.EqualFold(item, token) {
 			return true
 		}
 	}

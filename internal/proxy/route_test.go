@@ -87,7 +87,7 @@ func TestAudit_H30_RouteParsing(t *testing.T) {
 // stand before the path in the absolute form, a segment, and a query.
 var (
 	absoluteForm = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]*://[^/?]*`)
-	routeTarget  = regexp.MustCompile(`^/services/([^/?]+)/([^/?]+)((?:/[^/?]+)+/?)(?:\?[!"$-~]*)?$`)
+	routeTarget  = regexp.MustCompile(`^/services/([^/?]+)/([^/?]+)((?:/[^/?]+)+/?)(?:\?[!"\x24-\x7e]*)?$`)
 	cleanSegment = regexp.MustCompile(`^[A-Za-z0-9._~$&+,=:@-]+$`)
 )
 
