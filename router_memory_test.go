@@ -2,7 +2,9 @@ package connectplugin_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -175,11 +177,14 @@ func wantNone(t *testing.T, seen *requestRecorder) {
 	}
 }
 
-// A panic of the provider ends its call, and nothing else of the host.
+// A panic of the provider ends its call, and nothing else of the host, and what it says
+// forges no line of the log.
 func TestAudit_H56_PanicOfAMemoryProvider(t *testing.T) {
 	t.Parallel()
 	var panics atomic.Bool
-	hanging := hanging(func(context.Context) error { panic("out of the provider") }).handler()
+	var asText, asJSON lockedBuffer
+	logs := twoLogs{slog.NewTextHandler(&asText, nil), slog.NewJSONHandler(&asJSON, nil), new(atomic.Int64)}
+	hanging := hanging(func(context.Context) error { panic("out of the provider" + strings.Join(logForgeries, "")) }).handler()
 	honest := echoService{}.handler()
 	rig := newMemoryRig(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if panics.Load() {
@@ -187,7 +192,7 @@ func TestAudit_H56_PanicOfAMemoryProvider(t *testing.T) {
 			return
 		}
 		honest.ServeHTTP(w, r)
-	}), nil)
+	}), func(c *connectplugin.ServeConfig) { c.Logger = slog.New(logs) })
 	untouched := echo(rig.toMemory(), echoBidi).CallBidiStream(t.Context())
 	sendWant(t, untouched, "before", "before")
 	eachCall(t, func(t *testing.T, kind string, opts []connect.ClientOption) {
@@ -202,6 +207,12 @@ func TestAudit_H56_PanicOfAMemoryProvider(t *testing.T) {
 	sendWant(t, untouched, "after", "after")
 	_ = untouched.CloseRequest()
 	_ = untouched.CloseResponse()
+	rig.Stop(t)
+	checkLog(t, &asText, logs.records.Load(), func(line string) bool { return strings.HasPrefix(line, "time=2") })
+	checkLog(t, &asJSON, logs.records.Load(), func(line string) bool { return json.Valid([]byte(line)) })
+	if !strings.Contains(asText.String(), "out of the provider") {
+		t.Error("the log does not say what happened")
+	}
 }
 
 // Whatever ends the calls to a plugin elsewhere ends those to one in the host's

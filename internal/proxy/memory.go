@@ -13,6 +13,9 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/headers"
 )
 
+// maxPanicText bounds what the log says of a panic, in characters.
+const maxPanicText = 200
+
 var errPanic = errors.New("provider panicked")
 
 // dispatch hands the request to a provider in this process.
@@ -159,7 +162,8 @@ func (w *memoryWriter) SetWriteDeadline(t time.Time) error {
 func (w *memoryWriter) serve(r *http.Request) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			err = fmt.Errorf("%w: %v", errPanic, v)
+			// Quoted: what it says may come from the caller.
+			err = fmt.Errorf("%w: %.*q", errPanic, maxPanicText, fmt.Sprint(v))
 		}
 	}()
 	w.p.cfg.Handler.ServeHTTP(w, r)
