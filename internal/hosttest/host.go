@@ -74,10 +74,6 @@ func Start(t testing.TB, edit func(*connectplugin.ServeConfig)) *Host {
 	if edit != nil {
 		edit(cfg)
 	}
-	if cfg.HealthProbe == (connectplugin.HealthProbeConfig{}) {
-		// A busy machine must not make an honest plugin look dead.
-		cfg.HealthProbe.Disabled = true
-	}
 	host, err := connectplugin.NewHost(cfg)
 	if err != nil {
 		t.Fatalf("NewHost: %v", err)
