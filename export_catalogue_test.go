@@ -13,6 +13,16 @@ func LiveGrants(h *Host, runtimeID string) int { return len(h.hub.store.Grants(r
 // LiveIdentities counts the live identities.
 func LiveIdentities(h *Host) int { return h.hub.store.Len() }
 
+// ExpireUntil ends what has expired by the time at which an identity does, as if
+// it were that time: those that were issued or renewed before it, and itself.
+func ExpireUntil(h *Host, runtimeID string) int {
+	id, ok := h.hub.store.Lookup(runtimeID)
+	if !ok {
+		return 0
+	}
+	return h.hub.store.Sweep(id.ExpiresAt())
+}
+
 // OpenWatches counts the open watches.
 func OpenWatches(h *Host) int { return h.registry.catalog.Watches() }
 

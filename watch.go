@@ -3,6 +3,7 @@ package connectplugin
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"connectrpc.com/connect"
 
@@ -106,7 +107,14 @@ func (s *ServiceRegistry) observe(c catalog.Change) {
 	if h == nil || c.Kind != catalog.ChangeWatcherBehind {
 		return
 	}
-	h.audit(AuditEvent{Kind: AuditWatcherDropped, RuntimeID: c.RuntimeID, Subject: c.Type, Reason: "watcher fell behind"})
+	e := AuditEvent{
+		Kind: AuditWatcherDropped, RuntimeID: c.RuntimeID, Subject: c.Type,
+		Reason: fmt.Sprintf("watcher fell behind and missed %d events", c.Missed),
+	}
+	if id, ok := h.store.Lookup(c.RuntimeID); ok {
+		e.SelfID, e.Peer = id.SelfID(), id.Peer()
+	}
+	h.audit(e)
 }
 
 func wireEvent(e catalog.Event) *connectpluginv1.WatchServiceEvent {

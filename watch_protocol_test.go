@@ -1,0 +1,266 @@
+package connectplugin_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+
+	connectplugin "github.com/masegraye/connect-plugin-go"
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
+	"github.com/masegraye/connect-plugin-go/internal/catalog"
+	"github.com/masegraye/connect-plugin-go/internal/hosttest"
+)
+
+// onA is a watch of type "a".
+func onA(t testing.TB, host *hosttest.Host, c *connectplugin.Client, from *connectpluginv1.WatchServiceEvent) *watching {
+	t.Helper()
+	return watch(t, c, host.URL, &connectpluginv1.WatchServiceRequest{ServiceType: "a", ResumeAfter: from.GetSequence(), Epoch: from.GetEpoch()})
+}
+
+// quiet fails the test if a watch has something to say or has ended.
+func (w *watching) quiet(t testing.TB, why string) {
+	t.Helper()
+	if code := w.code(moment); code != 0 || len(w.events) > 0 {
+		t.Errorf("%s: code %v, %d events", why, code, len(w.events))
+	}
+}
+
+// What makes an event and what does not, as docs/protocol.md says: every event is
+// the whole state, and the events of a type are numbered without gaps.
+func TestWatchProtocol_EventsAndNumbers(t *testing.T) {
+	t.Parallel()
+	host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.Policy = rights(map[string][2][]string{"p": {{"a", "b"}, nil}, "c": {nil, {"a", "b"}}})
+	})
+	one, two := host.Enrol(t, "p", provides("a", "b")), host.Enrol(t, "p", provides("a", "b"))
+	c := host.Enrol(t, "c", requires("a", "b"))
+	report := func(p *connectplugin.Client, s connectpluginv1.HealthState) func() error {
+		return func() error { return p.ReportHealth(t.Context(), s, "", nil) }
+	}
+	add := func(p *connectplugin.Client, serviceType string) func() error {
+		return func() error { return second(register(t, p, serviceType, "1.0.0")) }
+	}
+	w := onA(t, host, c, nil)
+	first := w.next(t)
+	if first.GetSequence() != 0 || first.GetEpoch() == "" || first.GetState() != unavailable || first.GetEndpoint() != nil || first.GetResync() {
+		t.Errorf("before the first event: %v", first)
+	}
+	const healthy, ill, bad = connectpluginv1.HealthState_HEALTH_STATE_HEALTHY, connectpluginv1.HealthState_HEALTH_STATE_DEGRADED, connectpluginv1.HealthState_HEALTH_STATE_UNHEALTHY
+	for i, step := range []struct {
+		name     string
+		act      func() error
+		state    connectpluginv1.ServiceState // 0: no event
+		provider *connectplugin.Client
+	}{
+		{"the first joins", add(one, "a"), available, one},
+		{"another type", add(one, "b"), 0, nil},
+		{"the second joins", add(two, "a"), available, one},
+		{"the first registers again", add(one, "a"), available, one},
+		{"healthy as before", report(one, healthy), 0, nil},
+		{"the first is degraded", report(one, ill), available, two},
+		{"both are degraded", report(two, ill), degraded, one},
+		{"degraded as before", report(two, ill), 0, nil},
+		{"the second is unhealthy", report(two, bad), degraded, one},
+		{"an unhealthy one leaves", func() error { host.Registry().UnregisterPluginServices(two.RuntimeID()); return nil }, 0, nil},
+		{"an unhealthy one joins", add(two, "a"), 0, nil},
+		{"nobody is left", report(one, bad), unavailable, nil},
+		{"the second is well", report(two, healthy), available, two},
+	} {
+		if err := step.act(); err != nil {
+			t.Fatalf("%s: %v", step.name, err)
+		}
+		if step.state == 0 {
+			w.quiet(t, step.name)
+			continue
+		}
+		e := w.next(t)
+		first.Sequence++
+		if e.GetSequence() != first.GetSequence() || e.GetEpoch() != first.GetEpoch() || e.GetResync() || e.GetMissed() != 0 || e.GetServiceType() != "a" {
+			t.Fatalf("step %d, %s: %v, want number %d", i, step.name, e, first.GetSequence())
+		}
+		id := ""
+		if step.provider != nil {
+			id = step.provider.RuntimeID()
+		}
+		if e.GetState() != step.state || e.GetEndpoint().GetProviderId() != id || (e.GetEndpoint() == nil) != (step.state == unavailable) {
+			t.Fatalf("%s: %v", step.name, e)
+		}
+		if e.GetEndpoint() != nil && e.GetEndpoint().GetEndpointUrl() != "/services/a/"+id {
+			t.Errorf("%s: %v", step.name, e)
+		}
+	}
+	if e := watch(t, c, host.URL, &connectpluginv1.WatchServiceRequest{ServiceType: "b"}).next(t); e.GetSequence() >= first.GetSequence() {
+		t.Errorf("the other type has no numbers of its own: %v", e)
+	}
+}
+
+// The answer begins before the first event: a client whose resumption missed
+// nothing is not left waiting, and from then on it misses nothing.
+func TestWatchProtocol_AnswerBeginsAtOnce(t *testing.T) {
+	t.Parallel()
+	for dialect, opts := range dialects {
+		t.Run(dialect, func(t *testing.T) {
+			t.Parallel()
+			host, f := watchHost(t, nil)
+			c := host.Enrol(t, "c", requires("a"))
+			now := onA(t, host, c, nil).next(t)
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			stream, err := connectpluginv1connect.NewServiceRegistryClient(c.HTTPClient(), host.URL, opts...).WatchService(ctx,
+				connect.NewRequest(&connectpluginv1.WatchServiceRequest{ServiceType: "a", ResumeAfter: now.GetSequence(), Epoch: now.GetEpoch()}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer stream.Close()
+			if stream.ResponseHeader().Get("Content-Type") == "" || ctx.Err() != nil {
+				t.Fatalf("no headers came: %v", ctx.Err())
+			}
+			f.flap(1)
+			if !stream.Receive() || stream.Msg().GetSequence() != now.GetSequence()+1 {
+				t.Errorf("after the headers came %v, %v", stream.Msg(), stream.Err())
+			}
+		})
+	}
+}
+
+// Numbers outlive the type, for as long as its events are remembered; then, and
+// in another host, the series is another and the watcher is told so.
+func TestWatchProtocol_Epochs(t *testing.T) {
+	t.Parallel()
+	policy := rights(map[string][2][]string{"p": {{"a"}, nil}, "c": {nil, {"a"}}})
+	host := hosttest.Start(t, withPolicy(policy))
+	p, c := host.Enrol(t, "p", provides("a")), host.Enrol(t, "c", requires("a"))
+	upAndDown := func() {
+		t.Helper()
+		id, err := register(t, p, "a", "1.0.0")
+		if err == nil {
+			err = unregister(t, p, id)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	gone := func() {
+		t.Helper()
+		hosttest.Eventually(t, "nobody watches", func() bool { return connectplugin.OpenWatches(host.Host) == 0 })
+	}
+	upAndDown()
+	w := onA(t, host, c, nil)
+	last := w.next(t)
+	if last.GetSequence() != 2 {
+		t.Errorf("after the type was gone: %v", last)
+	}
+	w.cancel()
+	gone()
+	upAndDown()
+	w = onA(t, host, c, last)
+	for want := uint64(3); want <= 4; want++ {
+		if e := w.next(t); e.GetSequence() != want || e.GetEpoch() != last.GetEpoch() || e.GetResync() {
+			t.Errorf("resumed over a time without the type: %v, want number %d", e, want)
+		}
+	}
+	w.cancel()
+	gone()
+	for i := range catalog.DefaultHistory + 1 {
+		useUp(t, host, fmt.Sprintf("other-%d", i))
+	}
+	upAndDown()
+	w = onA(t, host, c, last)
+	if e := w.next(t); e.GetEpoch() == last.GetEpoch() || e.GetEpoch() == "" || !e.GetResync() || e.GetMissed() != 0 || e.GetSequence() != 2 || e.GetState() != unavailable {
+		t.Errorf("after the events were forgotten: %v", e)
+	}
+	other := hosttest.Start(t, withPolicy(policy))
+	again := onA(t, other, other.Enrol(t, "c", requires("a")), last).next(t)
+	if again.GetEpoch() == last.GetEpoch() || !again.GetResync() || again.GetMissed() != 0 || again.GetSequence() != 0 {
+		t.Errorf("another host: %v", again)
+	}
+}
+
+// useUp lets the host itself provide a type for a moment.
+func useUp(t testing.TB, host *hosttest.Host, serviceType string) {
+	t.Helper()
+	resp, err := host.Registry().RegisterService(t.Context(), inProcess("host-itself", &connectpluginv1.RegisterServiceRequest{ServiceType: serviceType, Version: "1.0.0"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = host.Registry().UnregisterService(t.Context(), inProcess("host-itself", &connectpluginv1.UnregisterServiceRequest{RegistrationId: resp.Msg.GetRegistrationId()}))
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// In an event that was overtaken the metadata of who is gone may be missing; the
+// last event is complete, and a watch resumes with another identity.
+func TestWatchProtocol_OvertakenEvents(t *testing.T) {
+	t.Parallel()
+	host := hosttest.Start(t, withPolicy(rights(map[string][2][]string{"p": {{"a"}, nil}, "c": {nil, {"a"}}})))
+	p, c := host.Enrol(t, "p", provides("a")), host.Enrol(t, "c", requires("a"))
+	start := onA(t, host, c, nil)
+	from := start.next(t)
+	start.cancel()
+	for _, version := range []string{"1.0.0", "2.0.0"} {
+		if err := registerWith(t, p, &connectpluginv1.RegisterServiceRequest{ServiceType: "a", Version: version, Metadata: map[string]string{"k": version}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w := onA(t, host, host.Enrol(t, "c", requires("a")), from)
+	overtaken, last := w.next(t), w.next(t)
+	if e := overtaken.GetEndpoint(); e.GetVersion() != "1.0.0" || len(e.GetMetadata()) != 0 || e.GetProviderId() != p.RuntimeID() {
+		t.Errorf("overtaken: %v", overtaken)
+	}
+	if e := last.GetEndpoint(); e.GetVersion() != "2.0.0" || e.GetMetadata()["k"] != "2.0.0" || last.GetSequence() != 2 {
+		t.Errorf("last: %v", last)
+	}
+}
+
+// Every way in which a stream ends has its code, in every protocol.
+func TestWatchProtocol_Ends(t *testing.T) {
+	t.Parallel()
+	for dialect, opts := range dialects {
+		t.Run(dialect, func(t *testing.T) {
+			t.Parallel()
+			host, _ := watchHost(t, func(c *connectplugin.ServeConfig) { c.Limits.MaxWatchesPerPlugin = 1 })
+			open := func(c *connectplugin.Client, serviceType string) *watching {
+				return watch(t, c, host.URL, &connectpluginv1.WatchServiceRequest{ServiceType: serviceType}, opts...)
+			}
+			old := host.Enrol(t, "c", requires("a"))
+			ends := map[string]*watching{}
+			ends["unauthenticated: expired"] = open(old, "a")
+			ends["unauthenticated: expired"].next(t)
+			if n := connectplugin.ExpireUntil(host.Host, old.RuntimeID()); n != 2 { // the provider is older
+				t.Fatalf("%d identities expired", n)
+			}
+			c := host.Enrol(t, "c", requires("a"))
+			kept := open(c, "a")
+			kept.next(t)
+			ends["resource_exhausted"] = open(c, "a")
+			ends["invalid_argument"] = open(c, "no type")
+			ends["not_found"] = open(c, "b")
+			revoked := host.Enrol(t, "c", requires("a"))
+			ends["unauthenticated: revoked"] = open(revoked, "a")
+			ends["unauthenticated: revoked"].next(t)
+			host.Revoke(revoked.RuntimeID())
+			if err := c.Connect(t.Context()); err != nil { // renews
+				t.Fatal(err)
+			}
+			kept.quiet(t, "an honest watch, whose identity was renewed")
+			stopped := time.Now()
+			host.Stop(t)
+			if took := time.Since(stopped); took > patience {
+				t.Errorf("the shutdown took %v", took)
+			}
+			ends["unavailable"] = kept
+			for want, w := range ends {
+				want, _, _ = strings.Cut(want, ":")
+				if code := w.code(patience); code.String() != want {
+					t.Errorf("%v, want %s", code, want)
+				}
+			}
+		})
+	}
+}
