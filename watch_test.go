@@ -160,6 +160,69 @@ func TestAudit_PROTO63_WatchBufferIsConfigurable(t *testing.T) {
 	}
 }
 
+// A watcher that does not read is told how many events it missed, and the host
+// records who it is, by how much the buffer is too small for it. With a buffer
+// that holds them all it misses none. One beside it that reads misses nothing
+// either way and is recorded never.
+func TestAudit_PROTO63_SlowWatcherIsObservable(t *testing.T) {
+	t.Parallel()
+	const changes = 1200 // of which the stream holds a few hundred
+	for size, slow := range map[int]bool{16: true, changes: false} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			t.Parallel()
+			host, f := watchHost(t, func(c *connectplugin.ServeConfig) {
+				c.Limits.WatchBuffer = size
+				c.Logger = nil
+			})
+			sleeper, honest := host.Enrol(t, "c", requires("a")), host.Enrol(t, "c", requires("a"))
+			stream := stalled(t, host, sleeper)
+			first := stream.Msg().GetSequence()
+			w := watch(t, honest, host.URL, &connectpluginv1.WatchServiceRequest{ServiceType: "a"})
+			w.next(t)
+			for seen := first; seen < first+changes; {
+				f.flap(8)
+				for range 8 {
+					if e := w.next(t); e.GetSequence() != seen+1 || e.GetResync() || e.GetMissed() != 0 {
+						t.Fatalf("the honest watcher got %v after %d", e, seen)
+					}
+					seen++
+				}
+			}
+			missed := uint64(0)
+			for seen := first; seen < first+changes; {
+				if !stream.Receive() {
+					t.Fatalf("the stalled watch ended at %d: %v", seen, stream.Err())
+				}
+				m := stream.Msg()
+				if m.GetSequence() != seen+m.GetMissed()+1 || (m.GetMissed() > 0) != m.GetResync() {
+					t.Fatalf("after %d came %v", seen, m)
+				}
+				seen, missed = m.GetSequence(), missed+m.GetMissed()
+			}
+			if stream.Msg().GetState() != f.state() || slow != (missed > 0) {
+				t.Errorf("the stalled watcher missed %d of %d and ends with %v", missed, changes, stream.Msg().GetState())
+			}
+			recorded := uint64(0)
+			for _, e := range host.Audit.Events() {
+				if e.Kind != connectplugin.AuditWatcherDropped {
+					continue
+				}
+				var n uint64
+				if _, err := fmt.Sscanf(e.Reason, "watcher fell behind and missed %d events", &n); err != nil || n == 0 {
+					t.Errorf("reason %q: %v", e.Reason, err)
+				}
+				if e.RuntimeID != sleeper.RuntimeID() || e.SelfID != "c" || e.Subject != "a" || e.Peer != "127.0.0.1" {
+					t.Errorf("recorded %+v, want %s", e, sleeper.RuntimeID())
+				}
+				recorded += n
+			}
+			if recorded != missed {
+				t.Errorf("the host recorded %d missed events, the watcher was told of %d", recorded, missed)
+			}
+		})
+	}
+}
+
 // stalled opens a watch and reads one event of it.
 func stalled(t testing.TB, host *hosttest.Host, c *connectplugin.Client, opts ...connect.ClientOption) *connect.ServerStreamForClient[connectpluginv1.WatchServiceEvent] {
 	t.Helper()
