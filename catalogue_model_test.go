@@ -31,6 +31,8 @@ var (
 	modelVersions    = []string{"1.0.0", "1.9.0", "1.10.0", "2.0.0-rc.1", "2.1.0", "none"}
 	modelConstraints = []string{"", "", "", "1.9.0", "2.0.0-alpha", ">=1.9, <2", "3"}
 	modelPadding     = strings.Repeat("x", 4000)
+	// Compression costs most of the time, and streams would take in more.
+	uncompressed = connect.WithAcceptCompression("gzip", nil, nil)
 )
 
 // modelDriver does the same to a host over TLS and to the model of it, and
@@ -71,9 +73,9 @@ func newModelDriver(t *testing.T, seed uint64) *modelDriver {
 	client := host.Stranger(t)
 	d := &modelDriver{
 		t: t, random: mathrand.New(mathrand.NewPCG(seed, 4)), host: host, model: newModelHost(),
-		calls:  connectpluginv1connect.NewServiceRegistryClient(client, host.URL),
-		health: connectpluginv1connect.NewPluginLifecycleClient(client, host.URL),
-		greet:  connectpluginv1connect.NewHandshakeServiceClient(client, host.URL),
+		calls:  connectpluginv1connect.NewServiceRegistryClient(client, host.URL, uncompressed),
+		health: connectpluginv1connect.NewPluginLifecycleClient(client, host.URL, uncompressed),
+		greet:  connectpluginv1connect.NewHandshakeServiceClient(client, host.URL, uncompressed),
 		epochs: map[int]string{}, done: map[string]int{},
 	}
 	for range 3 {
@@ -89,7 +91,7 @@ func newModelDriver(t *testing.T, seed uint64) *modelDriver {
 func (d *modelDriver) connect(line int) {
 	d.t.Helper()
 	l := d.lines[line]
-	l.registry = connectpluginv1connect.NewServiceRegistryClient(smallWindow(d.t, d.host.StrangerTLS()), l.proxy.url)
+	l.registry = connectpluginv1connect.NewServiceRegistryClient(smallWindow(d.t, d.host.StrangerTLS()), l.proxy.url, uncompressed)
 }
 
 // Thousands of random operations over TLS: every answer, every event that a
