@@ -1,0 +1,224 @@
+package connectplugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/masegraye/connect-plugin-go/internal/catalog"
+	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
+)
+
+// ward is a prober's surroundings, in a bubble of their own time.
+type ward struct {
+	prober  *prober
+	began   time.Time
+	targets []probeTarget
+	asked   map[string][]time.Duration // since the beginning
+	told    map[string][]string
+	ended   []string
+	answer  func(ctx context.Context, id string) error
+	most    int // questions at the same time
+	now     int
+}
+
+// newWard makes a prober that watches over n plugins.
+func newWard(t *testing.T, n int, cfg HealthProbeConfig) *ward {
+	t.Helper()
+	w := &ward{
+		prober: newProber(cfg.withDefaults()), began: time.Now(), asked: map[string][]time.Duration{}, told: map[string][]string{},
+		answer: func(context.Context, string) error { return nil },
+	}
+	store := tokenstore.New(tokenstore.Config{TTL: 1000 * time.Hour})
+	for i := range n {
+		id, _, err := store.Issue(tokenstore.Request{SelfID: fmt.Sprint("p", i)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.targets = append(w.targets, probeTarget{id: id, askable: true})
+	}
+	questions := make(chan struct{}, 1)
+	questions <- struct{}{}
+	locked := func(f func()) {
+		<-questions
+		f()
+		questions <- struct{}{}
+	}
+	p := w.prober
+	p.list = func() (all []probeTarget) {
+		locked(func() { all = slices.Clone(w.targets) })
+		return all
+	}
+	p.ask = func(ctx context.Context, id *tokenstore.Identity) (catalog.HealthReport, error) {
+		locked(func() {
+			w.asked[id.SelfID()] = append(w.asked[id.SelfID()], time.Since(w.began))
+			w.now++
+			w.most = max(w.most, w.now)
+		})
+		err := w.answer(ctx, id.SelfID())
+		locked(func() { w.now-- })
+		return catalog.HealthReport{Health: catalog.HealthHealthy}, err
+	}
+	p.tell = func(id *tokenstore.Identity, r catalog.HealthReport) {
+		locked(func() { w.told[id.SelfID()] = append(w.told[id.SelfID()], r.Health.String()) })
+	}
+	p.withdraw = func(id *tokenstore.Identity) {
+		locked(func() {
+			w.ended = append(w.ended, id.SelfID())
+			w.targets = slices.DeleteFunc(w.targets, func(t probeTarget) bool { return t.id == id })
+		})
+	}
+	return w
+}
+
+// run lets the prober work for a while.
+func (w *ward) run(t *testing.T, during time.Duration) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); w.prober.run(ctx) }()
+	time.Sleep(during) // in a bubble, where that takes no time
+	cancel()
+	<-done
+}
+
+// Each plugin is asked once in every interval. The questions are spread over it,
+// the first ones at a random moment, and in another order each time.
+func TestProber_SpreadsItsQuestions(t *testing.T) {
+	t.Parallel()
+	starts, orders := map[time.Duration]bool{}, map[string]bool{}
+	for range 5 {
+		synctest.Test(t, func(t *testing.T) {
+			const plugins, rounds = 10, 6
+			w := newWard(t, plugins, HealthProbeConfig{Interval: 10 * time.Second})
+			w.run(t, (rounds+1)*10*time.Second)
+			at := map[time.Duration]string{}
+			for name, times := range w.asked {
+				if len(times) < rounds || len(times) > rounds+1 {
+					t.Fatalf("%s was asked %d times in %d intervals", name, len(times), rounds+1)
+				}
+				for _, when := range times {
+					if other, taken := at[when]; taken {
+						t.Errorf("%s and %s are asked at the same moment", name, other)
+					}
+					at[when] = name
+				}
+			}
+			if len(w.asked) != plugins {
+				t.Errorf("%d plugins were asked", len(w.asked))
+			}
+			moments := slices.Sorted(maps.Keys(at))
+			starts[moments[0]] = true
+			for round := range rounds {
+				order := ""
+				for _, m := range moments[round*plugins : (round+1)*plugins] {
+					order += at[m] + " "
+				}
+				orders[order] = true
+			}
+			for i := 1; i < len(moments); i++ {
+				if gap := moments[i] - moments[i-1]; gap < 900*time.Millisecond || gap > 1100*time.Millisecond {
+					t.Errorf("question %d comes %v after the one before it", i, gap)
+				}
+			}
+		})
+	}
+	if len(starts) < 2 || len(orders) < 20 {
+		t.Errorf("%d beginnings of 5 and %d orders of 30 differ", len(starts), len(orders))
+	}
+}
+
+// A failure is none until there are as many in a row as configured. One answer
+// ends it, and what has not changed is not told again.
+func TestProber_TellsWhatTheAnswersAmountTo(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWard(t, 1, HealthProbeConfig{Interval: time.Second, FailureThreshold: 3})
+		script := []bool{true, true, false, false, true, false, false, false, false, true, false, false, false}
+		i := 0
+		w.answer = func(context.Context, string) error {
+			good := script[min(i, len(script)-1)]
+			if i++; good {
+				return nil
+			}
+			return errors.New("no answer")
+		}
+		w.run(t, time.Duration(len(script)+1)*time.Second)
+		if got := w.told["p0"]; !slices.Equal(got, []string{"healthy", "unhealthy", "healthy", "unhealthy"}) {
+			t.Errorf("told %q", got)
+		}
+	})
+}
+
+// A question that hangs ends with its timeout, there are never more at a time than
+// configured, and the end of the prober waits for those that are under way.
+func TestProber_QuestionsAreBounded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWard(t, 20, HealthProbeConfig{Interval: time.Second, Timeout: 2 * time.Second, FailureThreshold: 1, MaxConcurrent: 3})
+		w.answer = func(ctx context.Context, _ string) error { <-ctx.Done(); return ctx.Err() }
+		w.run(t, time.Minute)
+		if w.most != 3 || w.now != 0 {
+			t.Errorf("%d questions at a time, %d are left", w.most, w.now)
+		}
+		for name, times := range w.asked {
+			if len(times) < 2 || w.told[name][0] != "unhealthy" {
+				t.Errorf("%s was asked %d times, told %q", name, len(times), w.told[name])
+			}
+		}
+		if len(w.asked) != 20 {
+			t.Errorf("%d plugins were asked", len(w.asked))
+		}
+	})
+}
+
+// A plugin that gives no sign of life for its lease is withdrawn, not before;
+// reports and answers are signs of life. One that the host cannot judge stays.
+func TestProber_WithdrawsTheSilent(t *testing.T) {
+	t.Parallel()
+	silent := func(context.Context, string) error { return errors.New("no answer") }
+	for name, c := range map[string]struct {
+		cfg    HealthProbeConfig
+		edit   func(w *ward)
+		during time.Duration
+		want   int
+	}{
+		"silent, before its lease is over": {HealthProbeConfig{}, func(w *ward) { w.answer = silent }, 59 * time.Second, 0},
+		"silent":                           {HealthProbeConfig{}, func(w *ward) { w.answer = silent }, 81 * time.Second, 1},
+		"answers":                          {HealthProbeConfig{}, func(*ward) {}, time.Hour, 0},
+		"answered, then silent": {HealthProbeConfig{}, func(w *ward) {
+			w.answer = func(ctx context.Context, id string) error {
+				if time.Since(w.began) < 5*time.Minute {
+					return nil
+				}
+				return silent(ctx, id)
+			}
+		}, 7 * time.Minute, 1},
+		"cannot be asked, reported once":  {HealthProbeConfig{}, func(w *ward) { w.targets[0].askable, w.targets[0].reported = false, w.began }, 81 * time.Second, 1},
+		"cannot be asked, reported later": {HealthProbeConfig{}, func(w *ward) { w.targets[0].askable, w.targets[0].reported = false, w.began.Add(time.Hour) }, time.Hour, 0},
+		"cannot be asked, never reported": {HealthProbeConfig{}, func(w *ward) { w.targets[0].askable = false }, time.Hour, 0},
+		"probing is off":                  {HealthProbeConfig{Disabled: true}, func(w *ward) { w.answer = silent }, time.Hour, 0},
+		"probing is off, reported once":   {HealthProbeConfig{Disabled: true}, func(w *ward) { w.targets[0].reported = w.began }, 81 * time.Second, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				c.cfg.Interval, c.cfg.Lease = 10*time.Second, time.Minute
+				w := newWard(t, 1, c.cfg)
+				c.edit(w)
+				w.run(t, c.during)
+				if len(w.ended) != c.want {
+					t.Errorf("%d were withdrawn, want %d", len(w.ended), c.want)
+				}
+				if c.cfg.Disabled && len(w.asked) > 0 {
+					t.Error("it was asked")
+				}
+			})
+		})
+	}
+}
