@@ -245,3 +245,30 @@ func TestAudit_REG9_ErrorsTellNothing(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkForbiddenAndUnknown measures, over TLS, how long the refusal takes of a
+// type that somebody provides and the caller may not use, of one that it may not
+// use and nobody provides, and of one that it may use and nobody provides. The
+// first two take the same way through the host; the third differs from them by
+// what the host records.
+func BenchmarkForbiddenAndUnknown(b *testing.B) {
+	host := hosttest.Start(b, func(c *connectplugin.ServeConfig) {
+		c.Policy = rights(map[string][2][]string{"p": {{"secret"}, nil}, "c": {nil, {"mine"}}})
+		c.Logger, c.Audit = nil, func(connectplugin.AuditEvent) {}
+		c.Limits.RequestsPerSecond, c.Limits.RequestBurst = 1e6, 1e6
+	})
+	p, c := host.Enrol(b, "p", provides("secret")), host.Enrol(b, "c", requires("mine", "secret", "nothing"))
+	if err := registerWith(b, p, &connectpluginv1.RegisterServiceRequest{ServiceType: "secret", Version: "1.0.0"}); err != nil {
+		b.Fatal(err)
+	}
+	for _, name := range []string{"secret", "nothing", "mine"} {
+		b.Run(name, func(b *testing.B) {
+			req := connect.NewRequest(&connectpluginv1.DiscoverServiceRequest{ServiceType: name})
+			for b.Loop() {
+				if _, err := c.RegistryClient().DiscoverService(b.Context(), req); connect.CodeOf(err) != connect.CodeNotFound {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
