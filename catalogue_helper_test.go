@@ -23,6 +23,10 @@ var dialects = map[string][]connect.ClientOption{
 	"grpc-web": {connect.WithGRPCWeb()},
 }
 
+// uncompressed lets a client ask for answers as they are: under the race detector
+// compression costs most of the time, and a stream that nobody reads takes in more.
+var uncompressed = connect.WithAcceptCompression("gzip", nil, nil)
+
 // rights is the policy of plugins that prove the test's secret: by self id, what
 // each provides and requires.
 func rights(plugins map[string][2][]string) *connectplugin.Policy {

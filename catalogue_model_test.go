@@ -31,8 +31,6 @@ var (
 	modelVersions    = []string{"1.0.0", "1.9.0", "1.10.0", "2.0.0-rc.1", "2.1.0", "none"}
 	modelConstraints = []string{"", "", "", "1.9.0", "2.0.0-alpha", ">=1.9, <2", "3"}
 	modelPadding     = strings.Repeat("x", 4000)
-	// Compression costs most of the time, and streams would take in more.
-	uncompressed = connect.WithAcceptCompression("gzip", nil, nil)
 )
 
 // modelDriver does the same to a host over TLS and to the model of it, and

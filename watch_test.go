@@ -166,7 +166,7 @@ func TestAudit_PROTO63_WatchBufferIsConfigurable(t *testing.T) {
 // either way and is recorded never.
 func TestAudit_PROTO63_SlowWatcherIsObservable(t *testing.T) {
 	t.Parallel()
-	const changes = 1200 // of which the stream holds a few hundred
+	const changes = 600 // of which the stream holds less than 200
 	for size, slow := range map[int]bool{16: true, changes: false} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			t.Parallel()
@@ -175,9 +175,9 @@ func TestAudit_PROTO63_SlowWatcherIsObservable(t *testing.T) {
 				c.Logger = nil
 			})
 			sleeper, honest := host.Enrol(t, "c", requires("a")), host.Enrol(t, "c", requires("a"))
-			stream := stalled(t, host, sleeper)
+			stream := stalled(t, host, sleeper, uncompressed)
 			first := stream.Msg().GetSequence()
-			w := watch(t, honest, host.URL, &connectpluginv1.WatchServiceRequest{ServiceType: "a"})
+			w := watch(t, honest, host.URL, &connectpluginv1.WatchServiceRequest{ServiceType: "a"}, uncompressed)
 			w.next(t)
 			for seen := first; seen < first+changes; {
 				f.flap(8)
