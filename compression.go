@@ -11,9 +11,11 @@ import (
 // compressionGzip is the one compression of messages.
 const compressionGzip = "gzip"
 
-// minCompressed is the size of a message, in bytes, from which on compressing it
-// is worth the time: those that are smaller fit into one packet anyway.
-const minCompressed = 1 << 10
+// compressFrom is the size from which a message is compressed, in bytes. What is
+// smaller, as almost every event of a watch is, costs more time to compress than it
+// saves: a change that a thousand watchers learn of would be compressed a thousand
+// times.
+const compressFrom = 1 << 10
 
 // boundedMessages bounds each message to a handler, in bytes, before it is decoded
 // and while it is decompressed. Connect alone decompresses the rest of a message
@@ -22,7 +24,7 @@ const minCompressed = 1 << 10
 func boundedMessages(limit int) connect.HandlerOption {
 	return connect.WithHandlerOptions(
 		connect.WithReadMaxBytes(limit),
-		connect.WithCompressMinBytes(minCompressed),
+		connect.WithCompressMinBytes(compressFrom),
 		connect.WithCompression(compressionGzip,
 			func() connect.Decompressor { return &boundedGzip{limit: int64(limit) + 1} },
 			func() connect.Compressor { return gzip.NewWriter(io.Discard) },

@@ -6,12 +6,15 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
 )
@@ -77,4 +80,39 @@ func mounted(t *testing.T, host *hosttest.Host, health *connectplugin.HealthServ
 	s.StartTLS()
 	t.Cleanup(s.Close)
 	return s
+}
+
+// The host compresses what is large, where the client takes that, and leaves small
+// messages, as the events of a watch are, alone.
+func TestHost_CompressesLargeMessagesOnly(t *testing.T) {
+	t.Parallel()
+	host := hosttest.Start(t, withPolicy(rights(map[string][2][]string{"p": {{"small", "large"}, nil}, "c": {nil, {"small", "large"}}})))
+	p, c := host.Enrol(t, "p", provides("small", "large")), host.Enrol(t, "c", requires("small", "large"))
+	for name, size := range map[string]int{"small": 200, "large": 2000} {
+		err := registerWith(t, p, &connectpluginv1.RegisterServiceRequest{
+			ServiceType: name, Version: "1.0.0", Metadata: map[string]string{"k": strings.Repeat("x", size)},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw, err := proto.Marshal(&connectpluginv1.DiscoverServiceRequest{ServiceType: name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost,
+			host.URL+connectpluginv1connect.ServiceRegistryDiscoverServiceProcedure, bytes.NewReader(raw))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", "application/proto")
+		req.Header.Set("Accept-Encoding", "gzip")
+		resp, err := c.HTTPClient().Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if got := resp.Header.Get("Content-Encoding") == "gzip"; resp.StatusCode != http.StatusOK || got != (name == "large") {
+			t.Errorf("%s: status %d, compressed: %t", name, resp.StatusCode, got)
+		}
+	}
 }
