@@ -48,6 +48,7 @@ type modelDriver struct {
 	cut    []*modelWatch  // that may come back
 	epochs map[int]string // as the host calls them
 	done   map[string]int
+	began  time.Time // the operation
 }
 
 // modelLine is a connection that watches share and that can be cut.
@@ -108,6 +109,7 @@ func TestCatalogueModel(t *testing.T) { //nolint:paralleltest // it needs a proc
 	wheel := d.wheel()
 	for i := range *modelOps {
 		op := wheel[d.random.IntN(len(wheel))]
+		d.began = time.Now()
 		op.do()
 		d.done[op.name]++
 		if d.compare(); i%100 == 99 {

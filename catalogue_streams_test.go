@@ -2,6 +2,7 @@ package connectplugin_test
 
 import (
 	"slices"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -77,6 +78,7 @@ func (d *modelDriver) over(code connect.Code, end func()) {
 		w.late = w.isStalled()
 		w.stall(false)
 		d.gone(w)
+		w.late = w.late || time.Since(d.began) > time.Second // the host cuts off who takes longer than two
 		got := codeOrZero(w.err)
 		// Both are true of a plugin that policy does not know any more.
 		either := code == connect.CodeNotFound && got == connect.CodeUnauthenticated && !d.model.lives(w.plugin)
@@ -184,6 +186,7 @@ func (d *modelDriver) finish() {
 	}
 	d.converge()
 	d.compare()
+	d.began = time.Now()
 	d.host.Stop(d.t)
 	d.over(connect.CodeUnavailable, func() { d.model.endWatches(func(*modelWatch) bool { return true }) })
 	if open := connectplugin.OpenWatches(d.host.Host); open != 0 {

@@ -29,7 +29,7 @@ type modelWatch struct {
 	err      error
 
 	// Used by the test's goroutine alone.
-	late    bool // it was stalled when it ended: nobody knows how the end looks
+	late    bool // when it ended it did not read: nobody knows how the end looks
 	checked int  // events of received
 	first   *modelFirst
 	seen    uint64
