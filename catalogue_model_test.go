@@ -94,8 +94,9 @@ func (d *modelDriver) connect(line int) {
 }
 
 // Thousands of random operations over TLS: every answer, every event that a
-// watcher gets and every watcher's last state are what a plain model says.
-func TestCatalogueModel(t *testing.T) { //nolint:paralleltest // it needs a processor for itself
+// watcher gets and every watcher's last state are what a plain model says. It does
+// not run in parallel: it keeps a processor busy.
+func TestCatalogueModel(t *testing.T) {
 	seed := *modelSeed
 	if seed == 0 {
 		seed = mathrand.Uint64()

@@ -139,7 +139,8 @@ func TestWatchProtocol_ClientGivesUp(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		var end error
-		for _, end = range c.WatchService(ctx, "a") {
+		for _, err := range c.WatchService(ctx, "a") {
+			end = err
 		}
 		if !errors.Is(end, connectplugin.ErrHandshakeRefused) || len(s.asked) != 1 {
 			t.Errorf("asked %d times: %v", len(s.asked), end)

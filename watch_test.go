@@ -238,7 +238,7 @@ func stalled(t testing.TB, host *hosttest.Host, c *connectplugin.Client, opts ..
 
 // A watcher that does not read for ten thousand changes costs the host next to
 // nothing, ends with the right state and is told how many it missed. It is not in
-// the way of another that reads.
+// the way of another that reads. It does not run in parallel: it measures the heap.
 func TestAudit_REG10_StalledWatcher(t *testing.T) {
 	const changes = 10_000
 	host, f := watchHost(t, func(c *connectplugin.ServeConfig) { c.Logger = nil })
@@ -321,7 +321,8 @@ func TestAudit_REG10_OldClientsGetEveryStateThatMatters(t *testing.T) {
 	}
 }
 
-// Watches that ended, politely or not, leave nothing behind.
+// Watches that ended, politely or not, leave nothing behind. It does not run in
+// parallel: it counts goroutines.
 func TestAudit_H43_EndedWatchesLeaveNothing(t *testing.T) {
 	host, f := watchHost(t, func(c *connectplugin.ServeConfig) {
 		c.Policy = rights(map[string][2][]string{"p": {{"a"}, nil}, "c": {nil, {"a", "b"}}})
