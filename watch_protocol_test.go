@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -263,4 +264,50 @@ func TestWatchProtocol_Ends(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Rights are checked at each delivery: what happens while a change of policy is
+// still being carried out is not told to who lost the right to know.
+func TestAudit_REG3_RightsAreCheckedAtEachDelivery(t *testing.T) {
+	t.Parallel()
+	var during atomic.Pointer[func()]
+	policy := func(requires []string, gone bool) *connectplugin.Policy {
+		all := map[string][2][]string{"p": {{"a"}, nil}, "c": {nil, requires}, "other": {nil, {"a"}}}
+		if !gone {
+			all["leaves"] = [2][]string{}
+		}
+		return rights(all)
+	}
+	host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.Policy = policy([]string{"a"}, false)
+		c.Audit = func(e connectplugin.AuditEvent) {
+			if f := during.Load(); f != nil && e.Kind == connectplugin.AuditEnded && e.SelfID == "leaves" {
+				(*f)()
+			}
+		}
+	})
+	host.Enrol(t, "leaves", nil)
+	p := host.Enrol(t, "p", provides("a"))
+	if _, err := register(t, p, "a", "1.0.0"); err != nil {
+		t.Fatal(err)
+	}
+	loses, keeps := onA(t, host, host.Enrol(t, "c", requires("a")), nil), onA(t, host, host.Enrol(t, "other", requires("a")), nil)
+	loses.next(t)
+	last := keeps.next(t)
+	f := &flapper{t: t, host: host, id: p.RuntimeID()}
+	change := func() {
+		f.flap(1) // policy is replaced, and what it withdraws is just about to end
+		if code := loses.code(patience); code != connect.CodeNotFound || len(loses.events) > 0 {
+			t.Errorf("who lost the right: %v, %d events", code, len(loses.events))
+		}
+		if e := keeps.next(t); e.GetSequence() != last.GetSequence()+1 || e.GetState() != f.state() {
+			t.Errorf("who kept it: %v", e)
+		}
+	}
+	during.Store(&change)
+	setPolicy(t, host, policy(nil, true))
+	if !f.bad {
+		t.Error("nothing happened during the change")
+	}
+	keeps.quiet(t, "who kept the right")
 }
