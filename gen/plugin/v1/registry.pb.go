@@ -475,7 +475,7 @@ type WatchServiceRequest struct {
 	// The sequence of the last event that the caller handled. With the epoch of that event the watch
 	// goes on after it. Zero starts afresh.
 	ResumeAfter uint64 `protobuf:"varint,2,opt,name=resume_after,json=resumeAfter,proto3" json:"resume_after,omitempty"`
-	// The epoch of the last event. If it is not the host's epoch any more, the host resyncs.
+	// The epoch of the last event. If it is not the type's epoch any more, the host resyncs.
 	Epoch         string `protobuf:"bytes,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -543,7 +543,8 @@ type WatchServiceEvent struct {
 	Endpoint *ServiceEndpoint `protobuf:"bytes,3,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
 	// The number of the change. Numbers are counted per type and rise by one.
 	Sequence uint64 `protobuf:"varint,4,opt,name=sequence,proto3" json:"sequence,omitempty"`
-	// Within which life of the host the sequence counts. Numbers of different epochs do not compare.
+	// Within which history of the type the sequence counts: another one begins with another life of the
+	// host, and where the host had forgotten the type. Numbers of different epochs do not compare.
 	Epoch string `protobuf:"bytes,5,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	// True if the event is the current state in place of events that the watcher did not get.
 	Resync bool `protobuf:"varint,6,opt,name=resync,proto3" json:"resync,omitempty"`
