@@ -20,10 +20,13 @@ func TestAudit_H04_CookieAloneGivesNothing(t *testing.T) {
 	logger := &recordingLogger{}
 	host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
 		c.Policy = loggerPolicy()
+		all := []string{"*"}
+		// It may do everything, and nothing says how it proves who it is.
+		c.Policy.Plugins["bare"] = connectplugin.PluginPolicy{Provides: all, Requires: all, Capabilities: all, HostPlugins: all}
 		c.Plugins = connectplugin.PluginSet{"logger": loggerPlugin{}}
 		c.Impls = map[string]any{"logger": logger}
 	})
-	for _, selfID := range []string{"api", "logger", "unknown", "host"} {
+	for _, selfID := range []string{"api", "logger", "bare", "unknown", "host"} {
 		resp, err := handshakeClient(t, host).Handshake(t.Context(), connect.NewRequest(oldRequest(selfID)))
 		if connect.CodeOf(err) != connect.CodeUnauthenticated {
 			t.Errorf("self id %q: %v, %v, want unauthenticated", selfID, resp, err)

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -65,6 +66,8 @@ func TestAudit_REGTOKEN2_TokensAreOpaqueAndStrong(t *testing.T) {
 	t.Parallel()
 	host := hosttest.Start(t, withPolicy(unproven("plugin")))
 	seen := map[string]bool{}
+	var first []byte
+	varies := make([]bool, 32)
 	for range 20 {
 		resp, err := handshakeClient(t, host).Handshake(t.Context(), connect.NewRequest(oldRequest("plugin")))
 		if err != nil {
@@ -79,6 +82,15 @@ func TestAudit_REGTOKEN2_TokensAreOpaqueAndStrong(t *testing.T) {
 			t.Fatalf("token %q repeats or tells something", token)
 		}
 		seen[token] = true
+		if first == nil {
+			first = raw
+		}
+		for i := range raw {
+			varies[i] = varies[i] || raw[i] != first[i]
+		}
+	}
+	if i := slices.Index(varies, false); i >= 0 {
+		t.Errorf("byte %d of every token is the same", i)
 	}
 }
 

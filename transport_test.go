@@ -304,3 +304,39 @@ func TestAudit_H11_DefaultAddressIsLoopback(t *testing.T) {
 		t.Errorf("Shutdown: %v", err)
 	}
 }
+
+// A host that serves TLS sends nothing to a plugin in plaintext: not the call, not
+// the caller's id, no token. Even policy that names such an endpoint does not make
+// it.
+func TestAudit_AUTHOBS73_NothingGoesToAPluginInPlaintext(t *testing.T) {
+	t.Parallel()
+	authority := hosttest.NewAuthority(t)
+	providerTLS, err := authority.PluginTLS("provider")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for scheme, server := range map[string]*trapServer{
+		"http": newTrap(t, "127.0.0.1", nil), "https": newTrap(t, "127.0.0.1", providerTLS),
+	} {
+		host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+			c.Authority, c.Policy = authority, echoPolicy()
+			rules := c.Policy.Plugins["provider"]
+			rules.Endpoint = scheme + "://" + server.addr
+			c.Policy.Plugins["provider"] = rules
+		})
+		host.Authority = authority
+		provider, caller := enrolProvider(t, host, "provider"), host.Enrol(t, "caller", requires(echoType))
+		registered := registerEcho(t, provider, nil)
+		to := baseAt{host.URL + "/services/echo/" + provider.RuntimeID(), caller.HTTPClient()}
+		for protocol, opts := range echoProtocols {
+			for kind, call := range echoKinds {
+				if out := call(t.Context(), to, opts, nil); (out.err == nil) != (scheme == "https") {
+					t.Errorf("%s, %s over %s: registered %v, called %v", protocol, kind, scheme, registered, out.err)
+				}
+			}
+		}
+		if n := server.accepted.Load(); (n > 0) != (scheme == "https") {
+			t.Errorf("over %s: %d connections", scheme, n)
+		}
+	}
+}
