@@ -224,7 +224,10 @@ func (hs *handshake) renew(c *caller, d *declaration) (*tokenstore.Identity, str
 		return nil, "", refused("a renewal names another self id than the identity")
 	}
 	id, token, err := hs.hub.store.Renew(c.id.RuntimeID(), c.token, hs.peer.fingerprint())
-	if err != nil {
+	switch {
+	case errors.Is(err, tokenstore.ErrRandom):
+		return nil, "", err
+	case err != nil:
 		return nil, "", refused("renewal: " + err.Error())
 	}
 	d.endpoint = declared(id).endpoint
