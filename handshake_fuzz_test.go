@@ -36,9 +36,10 @@ const (
 	proofWrong          // with another secret
 	proofAltered        // with the secret, and altered afterwards
 	proofs
-
-	freshProof = 128 // and more: with a new nonce, issued now
 )
+
+// freshProof and more: with a new nonce, issued now.
+const freshProof = 128
 
 // The credentials beside it.
 const (
@@ -47,9 +48,10 @@ const (
 	credentialMadeUp  // its runtime id, and a token of the fuzzer
 	credentialForeign // a runtime id of the fuzzer, and its token
 	credentialWays
-
-	rawBody = 128 // and more: the bytes are sent as they are
 )
+
+// rawBody and more: the bytes are sent as they are.
+const rawBody = 128
 
 // fuzzedCodes are all codes with which a handshake may be refused.
 var fuzzedCodes = []connect.Code{
@@ -58,8 +60,13 @@ var fuzzedCodes = []connect.Code{
 
 // fuzzedProtocols are the ways to say the same, in a fixed order.
 var fuzzedProtocols = [][]connect.ClientOption{
-	nil, {connect.WithProtoJSON()}, {connect.WithGRPC()}, {connect.WithGRPCWeb()},
-	{connect.WithGRPC(), connect.WithProtoJSON()}, {connect.WithGRPCWeb(), connect.WithProtoJSON()}, {connect.WithSendGzip()},
+	nil,
+	{connect.WithProtoJSON()},
+	{connect.WithGRPC()},
+	{connect.WithGRPCWeb()},
+	{connect.WithGRPC(), connect.WithProtoJSON()},
+	{connect.WithGRPCWeb(), connect.WithProtoJSON()},
+	{connect.WithSendGzip()},
 }
 
 // tlsStates returns both ends' view of one TLS connection. The client shows a

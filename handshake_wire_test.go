@@ -223,7 +223,10 @@ func (h *bubbleHost) dialTLS(ctx context.Context) (*tls.Conn, error) {
 	conn := tls.Client(here, cfg)
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	return conn, conn.HandshakeContext(ctx)
+	if err := conn.HandshakeContext(ctx); err != nil {
+		return nil, err
+	}
+	return conn, nil
 }
 
 // httpClient dials the host as often as it must.
