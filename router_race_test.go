@@ -129,8 +129,8 @@ func (c *contender) churn(ctx context.Context, t *testing.T, host *hosttest.Host
 	}
 }
 
-// checkRefusal accepts that somebody is not there for the moment, and that an answer
-// broke off when its endpoint did: a unary call of Connect has no other form for that.
+// checkRefusal accepts that somebody is not there for the moment, and that a message
+// broke off in the middle when its endpoint did: there is no form for that but a reset.
 func checkRefusal(ctx context.Context, t *testing.T, err error) {
 	code := connect.CodeOf(err)
 	known := []connect.Code{connect.CodeNotFound, connect.CodeUnavailable, connect.CodeUnauthenticated}

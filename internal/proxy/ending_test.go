@@ -7,8 +7,11 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -44,6 +47,50 @@ func endingRig(t *testing.T, memory bool, handler http.HandlerFunc) (*rig, conte
 		},
 	})
 	return g, end
+}
+
+// markedWriter notes that its deadlines were set.
+type markedWriter struct {
+	httptest.ResponseRecorder
+
+	marked atomic.Bool
+}
+
+func (w *markedWriter) SetReadDeadline(time.Time) error  { w.marked.Store(true); return nil }
+func (w *markedWriter) SetWriteDeadline(time.Time) error { w.marked.Store(true); return nil }
+
+// TestInterruptedCallIsNotRetried closes a provider while calls wait for a connection.
+// One of them may be sent elsewhere only if its response was left alone.
+func TestInterruptedCallIsNotRetried(t *testing.T) {
+	t.Parallel()
+	const rounds, calls = 30, 200
+	for range rounds {
+		p, err := proxy.New(proxy.Config{
+			Endpoint: endpointOf(t, "http://127.0.0.1:1"),
+			Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var all sync.WaitGroup
+		for range calls {
+			all.Go(func() {
+				w := &markedWriter{}
+				r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/a", strings.NewReader("x"))
+				if got := p.Forward(w, r, proxy.Call{Path: "/a"}); got.Written || got.Retryable && w.marked.Load() {
+					t.Errorf("result %+v of a response with deadlines", got)
+				}
+			})
+		}
+		for deadline := time.Now().Add(patience); p.InFlight() < calls && time.Now().Before(deadline); {
+			time.Sleep(time.Millisecond)
+		}
+		p.Close()
+		all.Wait()
+	}
 }
 
 func holdAfter(first string) http.HandlerFunc {

@@ -62,6 +62,11 @@ func (p *Provider) Forward(w http.ResponseWriter, r *http.Request, how Call) Res
 	default:
 		c.forward()
 	}
+	c.end()
+	if c.why() != nil {
+		// The deadlines of w are those of an end: nothing else can be made of it.
+		c.result.Retryable = false
+	}
 	return c.result
 }
 

@@ -399,25 +399,6 @@ func TestProviderResetsBeforeAnything(t *testing.T) {
 	})
 }
 
-// TestUnaryThatBreaksAfterItsHead leaves the host room for an answer.
-func TestUnaryThatBreaksAfterItsHead(t *testing.T) {
-	t.Parallel()
-	g := newRig(t, rigConfig{handler: func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", unaryType)
-		w.Header().Set("Content-Length", "5")
-		w.Header().Set("X-Custom", "of an answer that never came")
-		_ = http.NewResponseController(w).Flush()
-		panic(http.ErrAbortHandler)
-	}})
-	res, _ := g.post(t, unaryType, strings.NewReader("x"))
-	if res.StatusCode != http.StatusBadGateway || res.Header.Get("X-Custom") != "" {
-		t.Errorf("status %d, header %v", res.StatusCode, res.Header)
-	}
-	if r := g.wantClass(t, proxy.ClassReset); r.Written || r.Retryable {
-		t.Errorf("result %+v", r)
-	}
-}
-
 func TestCallerBreaksOffItsRequest(t *testing.T) {
 	t.Parallel()
 	everyWay(t, func(t *testing.T, memory bool) {

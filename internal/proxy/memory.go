@@ -31,11 +31,11 @@ func (c *call) dispatch(parent context.Context) {
 	}
 	switch {
 	case err != nil:
-		w.broken(ClassReset, err)
+		w.finish(ClassReset, err)
 	case c.why() != nil:
-		w.broken(ClassCanceled, c.why())
+		w.finish(ClassCanceled, c.why())
 	case w.err != nil:
-		w.broken(ClassResponse, w.err)
+		w.finish(ClassResponse, w.err)
 	default:
 		w.WriteHeader(http.StatusOK)
 		w.trailers()
@@ -189,6 +189,15 @@ func (w *memoryWriter) trailers() {
 	w.p.cfg.Headers.Each(headers.Trailer, trailer, func(name, value string) {
 		w.w.Header().Add(http.TrailerPrefix+name, value)
 	})
+}
+
+// finish ends a call that broke.
+func (w *memoryWriter) finish(class Class, err error) {
+	if w.result.Written {
+		w.broken(class, err)
+		return
+	}
+	w.fail(class, err)
 }
 
 func cutTrailerPrefix(name string) (string, bool) {

@@ -30,11 +30,12 @@ func (c *call) respond(s *h2.Stream) {
 		return
 	}
 	c.active.Store(true)
-	d := download{call: c}
-	if !c.unary {
-		d.begin(fields)
-	}
-	d.copy(s, fields)
+	header := c.w.Header()
+	addFields(header, "", headers.Response, c.p.cfg.Headers, fields)
+	d := download{call: c, framing: framingOf(header.Get(fieldContentType))}
+	c.result.Written = true
+	c.w.WriteHeader(status)
+	d.copy(s)
 }
 
 // forwardable reports whether a final response of that status is passed on: an
@@ -62,7 +63,7 @@ func addFields(header http.Header, prefix string, d headers.Direction, rules *he
 	}
 }
 
-// download is the passing on of a response.
+// download is the passing on of a response whose head is written.
 type download struct {
 	*call
 
@@ -70,20 +71,10 @@ type download struct {
 	envelopes envelopes
 }
 
-// begin passes the head on.
-func (d *download) begin(fields []hpack.HeaderField) {
-	header := d.w.Header()
-	addFields(header, "", headers.Response, d.p.cfg.Headers, fields)
-	d.framing = framingOf(header.Get(fieldContentType))
-	d.result.Written = true
-	d.w.WriteHeader(d.result.Status)
-}
-
 // copy passes the body and the trailer on. What there is of a stream is flushed
 // as soon as nothing more is there; a single message goes out when it is
-// complete, and its head not before something of it is there: a provider that dies
-// before leaves room for an answer that says so.
-func (d *download) copy(s *h2.Stream, head []hpack.HeaderField) {
+// complete.
+func (d *download) copy(s *h2.Stream) {
 	for {
 		if !d.unary && !s.Ready() {
 			if err := d.ctrl.Flush(); err != nil {
@@ -95,9 +86,6 @@ func (d *download) copy(s *h2.Stream, head []hpack.HeaderField) {
 		if err != nil {
 			d.broken(classOf(err), err)
 			return
-		}
-		if !d.result.Written {
-			d.begin(head)
 		}
 		if err := d.write(part); err != nil {
 			d.broken(ClassCanceled, fmt.Errorf("write response: %w", err))
@@ -126,9 +114,6 @@ func (d *download) write(part *h2.Buffer) error {
 // broken ends a response that stopped in the middle.
 func (d *download) broken(class Class, err error) {
 	d.fail(class, err)
-	if !d.result.Written {
-		return
-	}
 	if d.Ending == nil || d.framing == framingNone || !d.envelopes.between() {
 		d.abort()
 		return
