@@ -163,7 +163,7 @@ func hangsAt(ctx context.Context, t *testing.T, to reachable, begun <-chan conte
 // flowing is a stream of which the caller has the first message.
 type flowing struct {
 	receive func() error
-	at      context.Context //nolint:containedctx // of the call at the provider
+	at      context.Context // of the call at the provider
 }
 
 // flows begins a stream at a provider that hangs after its first message, and returns
