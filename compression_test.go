@@ -23,7 +23,7 @@ import (
 // that does not, at a host and at handlers on a server of one's own: what is beyond
 // the limit is not decompressed. It does not run in parallel: it measures.
 func TestAudit_H47_BombsCostNoTime(t *testing.T) {
-	bomb := gzipOf(t, 512<<20)
+	bomb := gzipOf(t, 256<<20)
 	const limit = 1 << 20
 	if len(bomb) > limit {
 		t.Fatalf("the bomb has %d bytes and is refused for that", len(bomb))
