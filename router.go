@@ -70,10 +70,12 @@ func NewServiceRouter(handshake *HandshakeServer, registry *ServiceRegistry, lif
 // calls in flight to the endpoint before may finish. It is the host's own
 // decision: nothing is asked of policy, and an endpoint that is no base URL makes
 // calls to the plugin fail. It ends with the plugin's identity; a runtime id
-// without one is ignored. For a plugin in the host's own process there is
+// without one is ignored, which the log says. For a plugin in the host's own process there is
 // [ServiceRouter.RegisterPluginHandler].
 func (s *ServiceRouter) RegisterPluginEndpoint(runtimeID string, endpoint string) {
-	_ = s.settle(runtimeID, endpoint, nil) // an error says that there is nobody to dial
+	if err := s.settle(runtimeID, endpoint, nil); err != nil {
+		s.handshake.hub.log().Warn("endpoint of a plugin ignored", keyRuntimeID, printable(runtimeID), keyError, err)
+	}
 }
 
 // ServeHTTP routes one call of an authenticated caller. It is for a server of

@@ -3,6 +3,7 @@ package connectplugin_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net/http"
 	"strings"
 	"sync"
@@ -23,7 +24,8 @@ import (
 func TestRouter_HandlersEndWithTheirIdentity(t *testing.T) {
 	t.Parallel()
 	service := echoService{}.handler()
-	rig := newMemoryRig(t, service, nil)
+	var log lockedBuffer
+	rig := newMemoryRig(t, service, func(c *connectplugin.ServeConfig) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
 	runtimes := connectplugin.CatalogueOf(rig.Host.Host).Runtimes
 	ended := rig.enrolInProcess(t, "other")
 	rig.Revoke(ended)
@@ -37,6 +39,9 @@ func TestRouter_HandlersEndWithTheirIdentity(t *testing.T) {
 	}
 	rig.router.RegisterPluginEndpoint("nobody", "https://127.0.0.1:1")
 	rig.router.RegisterPluginEndpoint(ended, "https://127.0.0.1:1")
+	if n := strings.Count(log.String(), "endpoint of a plugin ignored"); n != 2 {
+		t.Errorf("the log says %d times that an endpoint is ignored, want 2", n)
+	}
 	check := func(when string, handlers, want int) {
 		t.Helper()
 		n, m := connectplugin.RoutedHandlers(rig.router), connectplugin.CatalogueOf(rig.Host.Host).Runtimes
