@@ -72,62 +72,6 @@ func TestSelectAllocatesNothing(t *testing.T) {
 	}
 }
 
-// The cost of an operation is that of a logarithm: with a hundred times as many
-// registrations it stays well below ten times as much. It is a coarse bound, for
-// machines that do other things as well; the benchmarks have the figures.
-func TestCostDoesNotGrowWithRegistrations(t *testing.T) {
-	if testing.Short() {
-		t.Skip("measures time")
-	}
-
-	const large = 10_000
-
-	for _, layout := range layouts {
-		hundred, lots := fill(t, 100, layout.register), fill(t, large, layout.register)
-
-		for name, operation := range map[string]func(c *catalog.Catalog, n, i int){
-			"select": func(c *catalog.Catalog, n, i int) {
-				_, _, _ = c.Select(layout.register(i%n).Type, catalog.Constraint{})
-			},
-			"register and unregister": func(c *catalog.Catalog, n, i int) {
-				r := layout.register(n)
-				r.ID = fmt.Sprint("extra", i)
-				_ = c.Register(r)
-				_ = c.Unregister(r.ID, "")
-			},
-			"health": func(c *catalog.Catalog, n, i int) {
-				if layout.name != "one runtime" {
-					setHealth(c, layout.register(i*7919%n).RuntimeID, catalog.Health(1+i%3))
-				}
-			},
-		} {
-			fast, slow := fastest(hundred, 100, operation), fastest(lots, large, operation)
-			if slow > 10*fast+10*time.Microsecond {
-				t.Errorf("%s, %s: %v with 100, %v with %d", layout.name, name, fast, slow, large)
-			}
-		}
-	}
-}
-
-// fastest is the mean of the best of some rounds of an operation.
-func fastest(c *catalog.Catalog, n int, operation func(c *catalog.Catalog, n, i int)) time.Duration {
-	const rounds, each = 10, 200
-
-	best := time.Hour
-
-	for round := range rounds {
-		start := time.Now()
-
-		for i := range each {
-			operation(c, n, round*each+i)
-		}
-
-		best = min(best, time.Since(start)/each)
-	}
-
-	return best
-}
-
 func BenchmarkSelect(b *testing.B) {
 	strategies := []string{"first", "round robin", "random", "weighted"}
 
