@@ -138,10 +138,12 @@ func TestHost_LateConnectionDoesNotHoldUpShutdown(t *testing.T) {
 		}
 		return err != nil
 	})
-	late := tls.Client(raw, host.StrangerTLS())
+	cfg := host.StrangerTLS()
+	cfg.ServerName, cfg.NextProtos = "127.0.0.1", []string{"h2"}
+	late := tls.Client(raw, cfg)
 	_ = late.SetDeadline(time.Now().Add(grace))
 	if _, err := late.Write([]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00")); err != nil {
-		t.Logf("the late handshake: %v", err) // refusing it is as good
+		t.Fatalf("the late handshake: %v", err)
 	}
 	close(slow.release)
 	if err := <-called; err != nil {
