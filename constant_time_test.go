@@ -29,7 +29,7 @@ var ownSecrets = map[string]bool{
 // Time tells nothing about a secret: wherever one is compared with what came from
 // elsewhere, it is by hmac.Equal or subtle.ConstantTimeCompare. Measured times
 // prove nothing on a busy machine, so the source is read.
-func TestAudit_PROTO43_AUTH011_SecretsAreComparedInConstantTime(t *testing.T) {
+func TestAudit_PROTO43_REG6_AUTH011_SecretsAreComparedInConstantTime(t *testing.T) {
 	t.Parallel()
 	compared := 0
 	for _, dir := range []string{".", "internal/tokenstore", "internal/transcript", "internal/certs"} {

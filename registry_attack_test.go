@@ -143,7 +143,7 @@ func TestAudit_PROTO61_RegistryIsAuthenticated(t *testing.T) {
 
 // Registrations are limited per plugin, per type and in total. Who is refused
 // takes nothing from others, and what is withdrawn makes room.
-func TestAudit_PROTO61_RegistrationsAreLimited(t *testing.T) {
+func TestAudit_PROTO61_REG4_RegistrationsAreLimited(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		limit func(*connectplugin.Limits)
@@ -383,7 +383,7 @@ func TestAudit_REG2_ATypeBelongsToItsFirstProvider(t *testing.T) {
 
 // Only the owner unregisters. The registration id is no authority, and whether it
 // exists cannot be told.
-func TestAudit_REG8_ForeignUnregister(t *testing.T) {
+func TestAudit_REG8_REGTOKEN4_ForeignUnregister(t *testing.T) {
 	t.Parallel()
 	policy := loggerPolicy()
 	policy.Plugins["admin"] = hosttest.Allow(func(p *connectplugin.PluginPolicy) {

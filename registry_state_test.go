@@ -203,7 +203,7 @@ func TestAudit_REGREC11_SecurityEventsReachTheSink(t *testing.T) {
 
 // Other headers, other spellings and another's id do not make a caller act for
 // somebody else, whatever it asks for.
-func TestAudit_H02_NobodyActsForAnother(t *testing.T) {
+func TestAudit_H02_H07_NobodyActsForAnother(t *testing.T) {
 	t.Parallel()
 	policy := loggerPolicy()
 	policy.AllowMultiple = []string{"logger"}

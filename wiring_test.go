@@ -124,7 +124,7 @@ func TestAudit_H05_OneTokenStoreForEveryService(t *testing.T) {
 }
 
 // A token that the host issued in its own process is known over the wire.
-func TestAudit_H05_TokenIssuedInProcess(t *testing.T) {
+func TestAudit_H05_H06_TokenIssuedInProcess(t *testing.T) {
 	t.Parallel()
 	var handshake *connectplugin.HandshakeServer
 	host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {

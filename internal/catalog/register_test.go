@@ -180,7 +180,7 @@ func TestReplacement(t *testing.T) {
 	}
 }
 
-func TestAudit_REG8_ForeignUnregister(t *testing.T) {
+func TestAudit_REG8_REGTOKEN4_ForeignUnregister(t *testing.T) {
 	t.Parallel()
 
 	c := offers(t, catalog.Config{})
