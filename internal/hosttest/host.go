@@ -60,7 +60,8 @@ func (a *Audit) add(e connectplugin.AuditEvent) {
 }
 
 // Start starts a host with a fresh authority on a free loopback port. edit
-// changes the configuration before; the default policy is nil. The host is shut
+// changes the configuration before; the default policy is nil, and plugins are asked
+// for their health only where edit sets HealthProbe. The host is shut
 // down at the end of the test, which fails if that is not clean.
 func Start(t testing.TB, edit func(*connectplugin.ServeConfig)) *Host {
 	t.Helper()
@@ -68,11 +69,14 @@ func Start(t testing.TB, edit func(*connectplugin.ServeConfig)) *Host {
 	cfg := &connectplugin.ServeConfig{
 		Authority: h.Authority, Logger: Logger(t), Audit: h.Audit.add,
 		// A busy machine must not make an honest test fail.
-		Limits:      connectplugin.Limits{HandshakesPerSecond: 1e6, HandshakeBurst: 1e6},
-		HealthProbe: connectplugin.HealthProbeConfig{Timeout: wait},
+		Limits: connectplugin.Limits{HandshakesPerSecond: 1e6, HandshakeBurst: 1e6},
 	}
 	if edit != nil {
 		edit(cfg)
+	}
+	if cfg.HealthProbe == (connectplugin.HealthProbeConfig{}) {
+		// Nor may it make an honest plugin look dead.
+		cfg.HealthProbe.Disabled = true
 	}
 	host, err := connectplugin.NewHost(cfg)
 	if err != nil {
