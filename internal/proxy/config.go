@@ -23,7 +23,7 @@ const (
 	DefaultPingTimeout    = 10 * time.Second
 	DefaultMaxHeaderBytes = 64 << 10
 	DefaultMaxConns       = 4
-	DefaultCallsPerConn   = 128
+	DefaultCallsPerConn   = 512
 )
 
 // Config describes one provider. It is copied; nothing in it is changed.
