@@ -85,6 +85,7 @@ func TestAudit_REG10_ThousandWatchersCutAtRandomConverge(t *testing.T) {
 		c.Logger = nil
 		c.Limits.ChangesPerSecond, c.Limits.ChangeBurst = 1e6, 1e6
 	})
+	want := sequence(t, host, host.Enrol(t, "c", requires("a"))) + changes
 	ctx, cancel := context.WithCancel(t.Context())
 	var following sync.WaitGroup
 	defer following.Wait()
@@ -113,7 +114,6 @@ func TestAudit_REG10_ThousandWatchersCutAtRandomConverge(t *testing.T) {
 		}
 		time.Sleep(time.Duration(rand.IntN(20)) * time.Millisecond) // now the watchers keep up, now they do not
 	}
-	want := sequence(t, host, host.Enrol(t, "c", requires("a")))
 	events := 0
 	for i, fl := range followers {
 		hosttest.Eventually(t, fmt.Sprintf("watcher %d converges", i), func() bool {
