@@ -77,6 +77,7 @@ func leftoverDescriptors(before map[string]string) string {
 		if len(left) == 0 {
 			return ""
 		}
+		runtime.GC()                      // net keeps pipes for copying until then
 		time.Sleep(20 * time.Millisecond) // connections that are about to end
 	}
 	return strings.Join(left, "\n")

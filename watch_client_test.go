@@ -91,14 +91,17 @@ func TestAudit_REG10_ThousandWatchersCutAtRandomConverge(t *testing.T) {
 	defer following.Wait()
 	defer cancel()
 	var proxies []*tcpProxy
-	var followers []*follower
+	var enrolled []*connectplugin.Client // all of them before the first watches
 	for range clients {
 		p := newProxy(t, host)
 		proxies = append(proxies, p)
-		c := host.Enrol(t, "c", func(cfg *connectplugin.ClientConfig) {
+		enrolled = append(enrolled, host.Enrol(t, "c", func(cfg *connectplugin.ClientConfig) {
 			cfg.HostURL, cfg.Logger = p.url, nil
 			cfg.Metadata.Requires = hosttest.Requires("a")
-		})
+		}))
+	}
+	var followers []*follower
+	for _, c := range enrolled {
 		for range watchesEach {
 			fl := &follower{}
 			followers = append(followers, fl)
