@@ -108,6 +108,9 @@ func TestAudit_REG10_ThousandWatchersCutAtRandomConverge(t *testing.T) {
 			following.Go(func() { fl.follow(ctx, c, "a") })
 		}
 	}
+	hosttest.Eventually(t, "all watches are open", func() bool {
+		return connectplugin.OpenWatches(host.Host) == clients*watchesEach
+	})
 	cuts := 0
 	for range changes {
 		f.flap(1)
