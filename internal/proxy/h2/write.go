@@ -15,9 +15,11 @@ func (c *Conn) flushLocked() {
 		return
 	}
 	c.flushing = true
-	c.mu.Unlock()
-	runtime.Gosched() // whoever is ready to run may add frames of its own
-	c.mu.Lock()
+	if len(c.streams) > 1 {
+		c.mu.Unlock()
+		runtime.Gosched() // whoever is ready to run may add frames of its own
+		c.mu.Lock()
+	}
 	for range flushRounds {
 		if !c.writeBatchLocked() {
 			c.flushing = false
