@@ -27,7 +27,7 @@ func ExpireUntil(h *Host, runtimeID string) int {
 func OpenWatches(h *Host) int { return h.registry.catalog.Watches() }
 
 // OpenCalls counts the calls in flight that a change of policy may end.
-func OpenCalls(h *Host) int { return len(h.hub.permitted.list()) }
+func OpenCalls(h *Host) int { return h.hub.permitted.Len() }
 
 // CatalogueOf counts what the host's catalogue holds.
 func CatalogueOf(h *Host) catalog.Stats { return h.registry.catalog.Stats() }

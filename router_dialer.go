@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/proxy"
@@ -15,16 +16,17 @@ import (
 type pluginDialer struct {
 	tls       *tls.Config // nil in plaintext
 	authority *Authority  // where set, plugins prove their self id with its certificates
-	cfg       *ServeConfig
+	insecure  bool        // plaintext endpoints are accepted
+	limits    Limits
 }
 
 // newPluginDialer settles the client side towards plugins.
-func newPluginDialer(cfg *ServeConfig, serverTLS *tls.Config) (*pluginDialer, error) {
-	d := &pluginDialer{cfg: cfg}
+func newPluginDialer(cfg *settings, serverTLS *tls.Config) (*pluginDialer, error) {
+	d := &pluginDialer{insecure: cfg.allowInsecure, limits: cfg.limits}
 	if serverTLS == nil {
 		return d, nil
 	}
-	base := cfg.PluginTLS
+	base := cfg.pluginTLS
 	if base == nil {
 		base = &tls.Config{
 			Certificates:         serverTLS.Certificates,
@@ -32,9 +34,9 @@ func newPluginDialer(cfg *ServeConfig, serverTLS *tls.Config) (*pluginDialer, er
 			RootCAs:              serverTLS.ClientCAs,
 			MinVersion:           tls.VersionTLS13,
 		}
-		d.authority = cfg.Authority
-		if cfg.Authority != nil {
-			base.RootCAs = cfg.Authority.CertPool()
+		d.authority = cfg.authority
+		if cfg.authority != nil {
+			base.RootCAs = cfg.authority.CertPool()
 		}
 	}
 	hardened, err := hardenClientTLS(base, nil)
@@ -47,11 +49,11 @@ func newPluginDialer(cfg *ServeConfig, serverTLS *tls.Config) (*pluginDialer, er
 
 // pool makes the connection pool of a plugin. Nothing is dialled yet.
 func (d *pluginDialer) pool(h *hub, id *tokenstore.Identity, endpoint string) (*proxy.Provider, error) {
-	e, err := proxy.ParseEndpoint(endpoint, d.cfg.AllowInsecure)
+	e, err := proxy.ParseEndpoint(endpoint, d.insecure)
 	if err != nil {
 		return nil, err
 	}
-	l := d.cfg.Limits
+	l := d.limits
 	cfg := proxy.Config{
 		Endpoint: e, DialTimeout: l.DialTimeout, IdleTimeout: l.IdleTimeout, CallIdle: l.StreamIdleTimeout,
 	}
@@ -117,7 +119,7 @@ func checkProvider(h *hub, id *tokenstore.Identity, leaf *x509.Certificate) erro
 	if rules == nil {
 		return errors.New("policy does not know the plugin")
 	}
-	if len(rules.pins) > 0 && !pinned(rules.pins, &certificate{leaf: leaf}) {
+	if len(rules.Pins) > 0 && !slices.Contains(rules.Pins, certs.PinOf(leaf)) {
 		return errors.New("plugin answers with a key that is not pinned")
 	}
 	return nil

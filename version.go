@@ -17,6 +17,11 @@ var (
 // versionRange is a range of application versions, both ends included.
 type versionRange struct{ min, max int32 }
 
+// versionsBetween returns the range between two configured versions.
+func versionsBetween(lowest, highest int) versionRange {
+	return versionRange{min: wireVersion(lowest), max: wireVersion(highest)}
+}
+
 // requestedVersions returns the versions that a request offers. An end that is
 // zero is the exact version of app_protocol_version, the only one that a peer of
 // the first wire version names.
@@ -48,17 +53,15 @@ func (r versionRange) highestCommon(peer versionRange) (int32, error) {
 }
 
 // negotiateVersion returns the application version for the answer to req: the
-// highest that both sides speak. cfg holds the defaults. The error is fit for the
-// peer.
-func negotiateVersion(req *connectpluginv1.HandshakeRequest, cfg *ServeConfig) (int32, error) {
-	own := versionRange{min: wireVersion(cfg.MinProtocolVersion), max: wireVersion(cfg.ProtocolVersion)}
+// highest that both sides speak. The error is fit for the peer.
+func negotiateVersion(req *connectpluginv1.HandshakeRequest, own versionRange) (int32, error) {
 	return own.highestCommon(requestedVersions(req))
 }
 
 // deprecationWarning returns what the host tells a peer with which it agreed on a
 // deprecated version, nothing where the version is not.
-func deprecationWarning(version int32, cfg *ServeConfig) string {
-	if below := wireVersion(cfg.DeprecatedBelow); version < below {
+func deprecationWarning(version, below int32) string {
+	if version < below {
 		return fmt.Sprintf("application version %d is deprecated on this host; speak %d or later", version, below)
 	}
 	return ""
