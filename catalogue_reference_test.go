@@ -5,6 +5,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	connectplugin "github.com/masegraye/connect-plugin-go"
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
 	"github.com/masegraye/connect-plugin-go/internal/semrange"
@@ -293,7 +294,7 @@ func (h *modelHost) useUp(serviceType string) {
 }
 
 // stats counts what the catalogue should hold.
-func (h *modelHost) stats() catalog.Stats {
+func (h *modelHost) usage() connectplugin.Usage {
 	runtimes := map[*modelPlugin]bool{}
 	for _, o := range h.offers {
 		runtimes[o.plugin] = true
@@ -306,8 +307,8 @@ func (h *modelHost) stats() catalog.Stats {
 			runtimes[p] = true
 		}
 	}
-	return catalog.Stats{
-		Registrations: len(h.offers), Types: len(h.kinds), Remembered: len(h.history),
-		Runtimes: len(runtimes), Watches: len(h.watches),
+	return connectplugin.Usage{
+		Identities: len(h.plugins), Plugins: len(runtimes), Watches: len(h.watches),
+		Registrations: len(h.offers), ServiceTypes: len(h.kinds), RememberedTypes: len(h.history),
 	}
 }

@@ -6,7 +6,6 @@ import (
 
 	"connectrpc.com/connect"
 
-	connectplugin "github.com/masegraye/connect-plugin-go"
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 )
 
@@ -107,7 +106,7 @@ func (d *modelDriver) gone(w *modelWatch) {
 func (d *modelDriver) settle() {
 	d.t.Helper()
 	d.eventually("the host knows of the end of a watch", func() bool {
-		return connectplugin.OpenWatches(d.host.Host) == len(d.model.watches)
+		return d.host.Usage().Watches == len(d.model.watches)
 	})
 }
 
@@ -189,7 +188,7 @@ func (d *modelDriver) finish() {
 	d.began = time.Now()
 	d.host.Stop(d.t)
 	d.over(connect.CodeUnavailable, func() { d.model.endWatches(func(*modelWatch) bool { return true }) })
-	if open := connectplugin.OpenWatches(d.host.Host); open != 0 {
+	if open := d.host.Usage().Watches; open != 0 {
 		d.t.Errorf("%d watches are left", open)
 	}
 }

@@ -39,8 +39,7 @@ type policyRace struct {
 	host    *hosttest.Host
 	workers sync.WaitGroup
 
-	mu  sync.RWMutex // held for reading by whoever waits for an answer
-	ids sync.Map     // every identity that was issued, with its token
+	mu sync.RWMutex // held for reading by whoever waits for an answer
 }
 
 // run runs an act without a pause until ctx ends.
@@ -60,9 +59,7 @@ func (r *policyRace) enrol(ctx context.Context, selfID string) (id, token string
 	if err != nil {
 		return "", ""
 	}
-	id, token = resp.Msg.GetRuntimeId(), resp.Msg.GetRuntimeToken()
-	r.ids.Store(id, token)
-	return id, token
+	return resp.Msg.GetRuntimeId(), resp.Msg.GetRuntimeToken()
 }
 
 func (r *policyRace) register(ctx context.Context, id, token string) {
@@ -160,12 +157,7 @@ func TestAudit_REG1_PolicyRacesWithEverything(t *testing.T) {
 				r.run(ctx, func(ctx context.Context) { r.register(ctx, id, token) })
 			}
 		}, func(r *policyRace) string {
-			left := names(r.host.Registry().GetAllProviders("raced"))
-			r.ids.Range(func(id, _ any) bool {
-				left += connectplugin.DialledAt(r.host.Host, id.(string))
-				return true
-			})
-			return left
+			return names(r.host.Registry().GetAllProviders("raced")) + leftOver(r.host.Usage().Endpoints, "endpoints")
 		}},
 		"owners": {owned, func(ctx context.Context, _ *testing.T, r *policyRace) {
 			for _, selfID := range []string{"p", "q", "p", "q"} {
@@ -191,22 +183,14 @@ func TestAudit_REG1_PolicyRacesWithEverything(t *testing.T) {
 				id, token := r.enrol(ctx, "p")
 				r.run(ctx, func(ctx context.Context) { r.grant(ctx, id, token) })
 			}
-		}, func(r *policyRace) (left string) {
-			r.ids.Range(func(id, _ any) bool {
-				if n := connectplugin.LiveGrants(r.host.Host, id.(string)); n > 0 {
-					left += fmt.Sprintf("%d grants ", n)
-				}
-				return true
-			})
-			return left
-		}},
+		}, func(r *policyRace) string { return leftOver(r.host.Usage().Grants, "grants") }},
 		"watches": {narrow, func(ctx context.Context, _ *testing.T, r *policyRace) {
 			for range 3 {
 				id, token := r.enrol(ctx, "p")
 				// An open watch is answered when the host ends it.
 				r.run(ctx, func(ctx context.Context) { r.watch(ctx, id, token) })
 			}
-		}, func(r *policyRace) string { return leftOver(connectplugin.OpenWatches(r.host.Host), "watches") }},
+		}, func(r *policyRace) string { return leftOver(r.host.Usage().Watches, "watches") }},
 		"routed streams": {withoutRequires, func(ctx context.Context, t *testing.T, r *policyRace) {
 			t.Helper()
 			s := &streamer{}
@@ -222,7 +206,7 @@ func TestAudit_REG1_PolicyRacesWithEverything(t *testing.T) {
 			for range 3 {
 				r.run(ctx, func(ctx context.Context) { r.enrol(ctx, "p") })
 			}
-		}, func(r *policyRace) string { return leftOver(connectplugin.LiveIdentities(r.host.Host), "identities") }},
+		}, func(r *policyRace) string { return leftOver(r.host.Usage().Identities, "identities") }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

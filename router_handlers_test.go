@@ -26,7 +26,7 @@ func TestRouter_HandlersEndWithTheirIdentity(t *testing.T) {
 	service := echoService{}.handler()
 	var log lockedBuffer
 	rig := newMemoryRig(t, service, func(c *connectplugin.ServeConfig) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
-	runtimes := connectplugin.CatalogueOf(rig.Host.Host).Runtimes
+	runtimes := rig.Usage().Plugins
 	ended := rig.enrolInProcess(t, "other")
 	rig.Revoke(ended)
 	for name, c := range map[string]struct {
@@ -44,7 +44,7 @@ func TestRouter_HandlersEndWithTheirIdentity(t *testing.T) {
 	}
 	check := func(when string, handlers, want int) {
 		t.Helper()
-		n, m := connectplugin.RoutedHandlers(rig.router), connectplugin.CatalogueOf(rig.Host.Host).Runtimes
+		n, m := rig.Usage().Handlers, rig.Usage().Plugins
 		if n != handlers || m != want {
 			t.Errorf("%s: %d handlers and %d runtimes, want %d and %d", when, n, m, handlers, want)
 		}
@@ -70,7 +70,7 @@ func TestRouter_HandlersRaceWithTheEnd(t *testing.T) {
 	t.Parallel()
 	service := echoService{}.handler()
 	rig := newMemoryRig(t, service, func(c *connectplugin.ServeConfig) { c.Logger = nil })
-	runtimes := connectplugin.CatalogueOf(rig.Host.Host).Runtimes
+	runtimes := rig.Usage().Plugins
 	for range 200 {
 		id := rig.enrolInProcess(t, "other")
 		var both sync.WaitGroup
@@ -82,7 +82,7 @@ func TestRouter_HandlersRaceWithTheEnd(t *testing.T) {
 		})
 		both.Wait()
 	}
-	if n, m := connectplugin.RoutedHandlers(rig.router), connectplugin.CatalogueOf(rig.Host.Host).Runtimes; n != 1 || m != runtimes {
+	if n, m := rig.Usage().Handlers, rig.Usage().Plugins; n != 1 || m != runtimes {
 		t.Errorf("%d handlers and %d runtimes, want 1 and %d", n, m, runtimes)
 	}
 	if out := callUnary(t.Context(), rig.toMemory(), nil, nil); out.err != nil {
@@ -144,7 +144,7 @@ func TestRouter_HandlerAndEndpointTakeTurns(t *testing.T) {
 			_ = stream.CloseResponse()
 		}
 	})
-	if n := connectplugin.RoutedHandlers(rig.router); n != 1 {
+	if n := rig.Usage().Handlers; n != 1 {
 		t.Errorf("%d handlers", n)
 	}
 }
@@ -154,17 +154,19 @@ func TestAudit_PROTO52_HandlersAreNoEndpointsToName(t *testing.T) {
 	t.Parallel()
 	seen := &requestRecorder{next: echoService{}.handler()}
 	rig := newMemoryRig(t, seen, nil)
-	endpoint := connectplugin.DialledAt(rig.Host.Host, rig.providerID)
 	thief := enrolProvider(t, rig.Host, "other")
-	if err := registerEcho(t, thief, map[string]string{"base_url": endpoint}); connect.CodeOf(err) != connect.CodePermissionDenied {
-		t.Errorf("base_url %q: %v, want permission_denied", endpoint, err)
-	}
 	if err := registerEcho(t, thief, nil); err != nil {
 		t.Fatal(err)
 	}
-	rig.router.RegisterPluginEndpoint(thief.RuntimeID(), endpoint)
-	if out := callUnary(t.Context(), rig.route(thief.RuntimeID()), nil, nil); connect.CodeOf(out.err) != connect.CodeUnavailable {
-		t.Errorf("the handler of another plugin: %v %v, want unavailable", out.messages, out.err)
+	// The host notes the handlers of plugins under these names.
+	for _, endpoint := range []string{"memory:1", "memory:2", "memory:3", "memory:", "memory:" + rig.providerID} {
+		if err := registerEcho(t, thief, map[string]string{"base_url": endpoint}); connect.CodeOf(err) != connect.CodePermissionDenied {
+			t.Errorf("base_url %q: %v, want permission_denied", endpoint, err)
+		}
+		rig.router.RegisterPluginEndpoint(thief.RuntimeID(), endpoint)
+		if out := callUnary(t.Context(), rig.route(thief.RuntimeID()), nil, nil); connect.CodeOf(out.err) != connect.CodeUnavailable {
+			t.Errorf("the handler of another plugin, %q: %v %v, want unavailable", endpoint, out.messages, out.err)
+		}
 	}
 	wantNone(t, seen)
 	if out := callUnary(t.Context(), rig.toMemory(), nil, nil); out.err != nil {

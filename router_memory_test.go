@@ -103,7 +103,7 @@ func TestAudit_H56_MemoryProviderIsCalledAsAnyOther(t *testing.T) {
 	if got := seen.take(); len(got) != 1 || got[0].Method != http.MethodGet || !strings.HasPrefix(got[0].RequestURI, echoLook+"?") {
 		t.Errorf("the GET arrived as %v", got)
 	}
-	if !rig.Lifecycle().ShouldRouteTraffic(rig.providerID) || connectplugin.RoutedHandlers(rig.router) != 1 {
+	if !rig.Lifecycle().ShouldRouteTraffic(rig.providerID) || rig.Usage().Handlers != 1 {
 		t.Error("the provider is gone")
 	}
 }
@@ -323,7 +323,7 @@ func TestAudit_H56_ShutdownWithAMemoryProvider(t *testing.T) {
 				wantEnd(t, ended, at, connect.CodeUnavailable)
 			}
 			arrival(t, stopped)
-			if n := connectplugin.RoutedHandlers(rig.router); n != 0 {
+			if n := rig.Usage().Handlers; n != 0 {
 				t.Errorf("%d handlers are left", n)
 			}
 			if err := rig.router.RegisterPluginHandler(rig.providerID, service.handler()); err == nil {

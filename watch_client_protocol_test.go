@@ -51,7 +51,7 @@ func (s *scripted) WatchService(_ context.Context, req *connect.Request[connectp
 
 // watchScript follows a type at a host that plays a script, until the watch ends,
 // and returns what was yielded and why it ended.
-func watchScript(t *testing.T, s *scripted) (got []string, end error) {
+func watchScript(t *testing.T, s *scripted) (got []*connectplugin.ServiceEvent, end error) {
 	t.Helper()
 	h := startHostileHost(t, nil)
 	h.answerMessage(handshakePath, welcome(nil))
@@ -67,7 +67,7 @@ func watchScript(t *testing.T, s *scripted) (got []string, end error) {
 		if err != nil {
 			return got, err
 		}
-		got = append(got, fmt.Sprintf("%v %d %t %d", e.State, e.Sequence, e.Resync, e.Missed))
+		got = append(got, e)
 	}
 	return got, nil
 }
@@ -91,9 +91,13 @@ func TestWatchProtocol_ClientResumes(t *testing.T) {
 		{[]*connectpluginv1.WatchServiceEvent{event(unavailable, 3, "F", 0), event(available, 4, "F")}, connect.NewError(connect.CodeUnauthenticated, io.EOF)},
 		{[]*connectpluginv1.WatchServiceEvent{event(degraded, 5, "F")}, connect.NewError(connect.CodeCanceled, io.EOF)},
 	}}
-	got, end := watchScript(t, s)
+	events, end := watchScript(t, s)
 	if connect.CodeOf(end) != connect.CodeNotFound {
 		t.Errorf("the watch ended with %v", end)
+	}
+	var got []string
+	for _, e := range events {
+		got = append(got, fmt.Sprintf("%v %d %t %d", e.State, e.Sequence, e.Resync, e.Missed))
 	}
 	if want := []string{" 0", "E 1", "E 2", "E 2", "E 9", "F 4", "F 5"}; !slices.Equal(s.asked, want) {
 		t.Errorf("asked to resume after %q, want %q", s.asked, want)
@@ -116,7 +120,7 @@ func TestWatchProtocol_ClientGivesUp(t *testing.T) {
 			s := &scripted{streams: []scriptedStream{{nil, connect.NewError(code, io.EOF)}}}
 			got, end := watchScript(t, s)
 			if connect.CodeOf(end) != code || len(got) > 0 || len(s.asked) != 1 {
-				t.Errorf("after %q, asked %d times: %v", got, len(s.asked), end)
+				t.Errorf("after %v, asked %d times: %v", got, len(s.asked), end)
 			}
 		})
 	}
@@ -146,4 +150,30 @@ func TestWatchProtocol_ClientGivesUp(t *testing.T) {
 			t.Errorf("asked %d times: %v", len(s.asked), end)
 		}
 	})
+}
+
+// A host of the first wire version numbers nothing: what it repeats after a
+// reconnect is yielded once, what it says anew is yielded.
+func TestAudit_REG10_OldHostsRepeatsAreYieldedOnce(t *testing.T) {
+	t.Parallel()
+	at := func(state connectpluginv1.ServiceState, version string) *connectpluginv1.WatchServiceEvent {
+		return &connectpluginv1.WatchServiceEvent{ServiceType: "a", State: state, Endpoint: &connectpluginv1.ServiceEndpoint{ProviderId: "p", Version: version}}
+	}
+	broken := connect.NewError(connect.CodeUnavailable, io.EOF)
+	events, end := watchScript(t, &scripted{streams: []scriptedStream{
+		{[]*connectpluginv1.WatchServiceEvent{at(available, "1"), at(available, "2"), at(degraded, "2")}, broken},
+		{[]*connectpluginv1.WatchServiceEvent{at(degraded, "2"), at(available, "2")}, broken},
+		{[]*connectpluginv1.WatchServiceEvent{at(available, "2")}, broken},
+	}})
+	if connect.CodeOf(end) != connect.CodeNotFound {
+		t.Errorf("the watch ended with %v", end)
+	}
+	var got []string
+	for _, e := range events {
+		got = append(got, fmt.Sprint(e.State, e.Version))
+	}
+	want := []string{fmt.Sprint(available, "1"), fmt.Sprint(available, "2"), fmt.Sprint(degraded, "2"), fmt.Sprint(available, "2")}
+	if !slices.Equal(got, want) {
+		t.Errorf("yielded %v, want %v", got, want)
+	}
 }

@@ -109,7 +109,7 @@ func TestAudit_REG10_ThousandWatchersCutAtRandomConverge(t *testing.T) {
 		}
 	}
 	hosttest.Eventually(t, "all watches are open", func() bool {
-		return connectplugin.OpenWatches(host.Host) == clients*watchesEach
+		return host.Usage().Watches == clients*watchesEach
 	})
 	cuts := 0
 	for range changes {
@@ -183,7 +183,7 @@ func TestAudit_REG10_ClientWatchReconnects(t *testing.T) {
 		t.Errorf("%d states were yielded of 4", second-first)
 	}
 	p.cut()
-	hosttest.Eventually(t, "it is back", func() bool { return connectplugin.OpenWatches(host.Host) == 1 })
+	hosttest.Eventually(t, "it is back", func() bool { return host.Usage().Watches == 1 })
 	if again := converges("after a cut without a change"); again != second {
 		t.Errorf("%d states were yielded again", again-second)
 	}
@@ -248,27 +248,6 @@ func TestClient_WatchServiceEnds(t *testing.T) {
 	}
 	for range host.Enrol(t, "c", requires("a")).WatchService(t.Context(), "a") {
 		break // must not hang
-	}
-}
-
-// A host of the first wire version numbers nothing: what it repeats after a
-// reconnect is yielded once, what it says anew is yielded.
-func TestAudit_REG10_OldHostsRepeatsAreYieldedOnce(t *testing.T) {
-	t.Parallel()
-	at := func(state connectpluginv1.ServiceState, version string) *connectpluginv1.WatchServiceEvent {
-		return &connectpluginv1.WatchServiceEvent{ServiceType: "a", State: state, Endpoint: &connectpluginv1.ServiceEndpoint{ProviderId: "p", Version: version}}
-	}
-	var got []string
-	for _, e := range connectplugin.WatchedBy([][]*connectpluginv1.WatchServiceEvent{
-		{at(available, "1"), at(available, "2"), at(degraded, "2")},
-		{at(degraded, "2"), at(available, "2")},
-		{at(available, "2")},
-	}) {
-		got = append(got, fmt.Sprint(e.State, e.Version))
-	}
-	want := []string{fmt.Sprint(available, "1"), fmt.Sprint(available, "2"), fmt.Sprint(degraded, "2"), fmt.Sprint(available, "2")}
-	if !slices.Equal(got, want) {
-		t.Errorf("yielded %v, want %v", got, want)
 	}
 }
 

@@ -148,7 +148,7 @@ func TestWatchProtocol_Epochs(t *testing.T) {
 	}
 	gone := func() {
 		t.Helper()
-		hosttest.Eventually(t, "nobody watches", func() bool { return connectplugin.OpenWatches(host.Host) == 0 })
+		hosttest.Eventually(t, "nobody watches", func() bool { return host.Usage().Watches == 0 })
 	}
 	upAndDown()
 	w := onA(t, host, c, nil)
@@ -233,7 +233,7 @@ func TestWatchProtocol_Ends(t *testing.T) {
 			ends := map[string]*watching{}
 			ends["unauthenticated: expired"] = open(old, "a")
 			ends["unauthenticated: expired"].next(t)
-			if n := connectplugin.ExpireUntil(host.Host, old.RuntimeID()); n != 2 { // the provider is older
+			if n := host.Expire(t, old.RuntimeID()); n != 2 { // the provider is older
 				t.Fatalf("%d identities expired", n)
 			}
 			c := host.Enrol(t, "c", requires("a"))

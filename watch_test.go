@@ -331,7 +331,7 @@ func TestAudit_H43_EndedWatchesLeaveNothing(t *testing.T) {
 	c := host.Enrol(t, "c", func(cfg *connectplugin.ClientConfig) {
 		cfg.HostURL, cfg.Metadata.Requires = p.url, hosttest.Requires("a", "b")
 	})
-	base, goroutines := connectplugin.CatalogueOf(host.Host), runtime.NumGoroutine()
+	base, goroutines := host.Usage(), runtime.NumGoroutine()
 	for _, end := range []string{"politely", "cut"} {
 		var watches []*watching
 		for i := range 20 {
@@ -340,7 +340,7 @@ func TestAudit_H43_EndedWatchesLeaveNothing(t *testing.T) {
 			watches[i].next(t)
 		}
 		f.flap(2)
-		if open := connectplugin.OpenWatches(host.Host); open != 20 {
+		if open := host.Usage().Watches; open != 20 {
 			t.Fatalf("%d watches are open, want 20", open)
 		}
 		if end == "cut" {
@@ -350,7 +350,7 @@ func TestAudit_H43_EndedWatchesLeaveNothing(t *testing.T) {
 			w.cancel()
 		}
 		hosttest.Eventually(t, "nothing is left of the watches that ended "+end, func() bool {
-			return connectplugin.CatalogueOf(host.Host) == base && connectplugin.OpenCalls(host.Host) == 0
+			return host.Usage() == base
 		})
 	}
 	hosttest.Eventually(t, "the goroutines are gone", func() bool { return runtime.NumGoroutine() <= goroutines+4 })
@@ -376,7 +376,7 @@ func TestAudit_H46_StalledWatchesHoldUpNothing(t *testing.T) {
 			}
 			began := time.Now()
 			host.Revoke(c.RuntimeID())
-			hosttest.Eventually(t, "the stalled call of the revoked identity has ended", func() bool { return connectplugin.OpenCalls(host.Host) == 2 })
+			hosttest.Eventually(t, "the stalled call of the revoked identity has ended", func() bool { return host.Usage().Calls == 2 })
 			if code := open.code(0); code != 0 {
 				t.Errorf("another's watch ended: %v", code)
 			}
