@@ -15,17 +15,6 @@ import (
 	connectplugin "github.com/masegraye/connect-plugin-go"
 )
 
-// Procedures of the test server: one of each kind.
-const (
-	authProcUnary  = "/auth.test.v1.Echo/Unary"
-	authProcServer = "/auth.test.v1.Echo/Server"
-	authProcClient = "/auth.test.v1.Echo/Client"
-	authProcBidi   = "/auth.test.v1.Echo/Bidi"
-)
-
-// authText is the message of the test procedures.
-type authText = wrapperspb.StringValue
-
 // authEcho answers with the identity that it sees, in every kind of call.
 type authEcho struct {
 	calls atomic.Int64
@@ -33,7 +22,7 @@ type authEcho struct {
 	observe func(context.Context, http.Header) error
 }
 
-func (e *authEcho) handle(ctx context.Context, header http.Header) (*authText, error) {
+func (e *authEcho) handle(ctx context.Context, header http.Header) (*echoText, error) {
 	e.calls.Add(1)
 	if e.observe != nil {
 		if err := e.observe(ctx, header); err != nil {
@@ -47,50 +36,44 @@ func (e *authEcho) handle(ctx context.Context, header http.Header) (*authText, e
 }
 
 // mux mounts the handlers behind the interceptors.
-func (e *authEcho) mux(interceptors ...connect.Interceptor) *http.ServeMux {
-	opt := connect.WithInterceptors(interceptors...)
-	mux := http.NewServeMux()
-	mux.Handle(authProcUnary, connect.NewUnaryHandler(authProcUnary,
-		func(ctx context.Context, req *connect.Request[authText]) (*connect.Response[authText], error) {
-			res, err := e.handle(ctx, req.Header())
-			if err != nil {
-				return nil, err
-			}
-			return connect.NewResponse(res), nil
-		}, opt))
-	mux.Handle(authProcServer, connect.NewServerStreamHandler(authProcServer,
-		func(ctx context.Context, req *connect.Request[authText], stream *connect.ServerStream[authText]) error {
-			res, err := e.handle(ctx, req.Header())
+func (e *authEcho) mux(interceptors ...connect.Interceptor) http.Handler {
+	answer := func(ctx context.Context, header http.Header) (*connect.Response[echoText], error) {
+		text, err := e.handle(ctx, header)
+		if err != nil {
+			return nil, err
+		}
+		return connect.NewResponse(text), nil
+	}
+	return echoService{
+		unary: func(ctx context.Context, req *connect.Request[echoText]) (*connect.Response[echoText], error) {
+			return answer(ctx, req.Header())
+		},
+		server: func(ctx context.Context, req *connect.Request[echoText], stream *connect.ServerStream[echoText]) error {
+			text, err := e.handle(ctx, req.Header())
 			if err != nil {
 				return err
 			}
-			return stream.Send(res)
-		}, opt))
-	mux.Handle(authProcClient, connect.NewClientStreamHandler(authProcClient,
-		func(ctx context.Context, stream *connect.ClientStream[authText]) (*connect.Response[authText], error) {
+			return stream.Send(text)
+		},
+		client: func(ctx context.Context, stream *connect.ClientStream[echoText]) (*connect.Response[echoText], error) {
 			for stream.Receive() {
 			}
 			if err := stream.Err(); err != nil {
 				return nil, err
 			}
-			res, err := e.handle(ctx, stream.RequestHeader())
-			if err != nil {
-				return nil, err
-			}
-			return connect.NewResponse(res), nil
-		}, opt))
-	mux.Handle(authProcBidi, connect.NewBidiStreamHandler(authProcBidi,
-		func(ctx context.Context, stream *connect.BidiStream[authText, authText]) error {
+			return answer(ctx, stream.RequestHeader())
+		},
+		bidi: func(ctx context.Context, stream *connect.BidiStream[echoText, echoText]) error {
 			if _, err := stream.Receive(); err != nil && !errors.Is(err, io.EOF) {
 				return err
 			}
-			res, err := e.handle(ctx, stream.RequestHeader())
+			text, err := e.handle(ctx, stream.RequestHeader())
 			if err != nil {
 				return err
 			}
-			return stream.Send(res)
-		}, opt))
-	return mux
+			return stream.Send(text)
+		},
+	}.handler(connect.WithInterceptors(interceptors...))
 }
 
 // startAuthTLS serves handler over TLS and HTTP/2 until the test ends.
@@ -112,99 +95,32 @@ type authCall struct {
 
 // authCalls returns every kind of call in every protocol.
 func authCalls() []authCall {
-	protocols := []struct {
-		name string
-		opts []connect.ClientOption
-	}{
-		{name: "connect"},
-		{name: "grpc", opts: []connect.ClientOption{connect.WithGRPC()}},
-		{name: "grpcweb", opts: []connect.ClientOption{connect.WithGRPCWeb()}},
-	}
-	kinds := []authCall{
-		{name: "unary", call: authCallUnary},
-		{name: "server", call: authCallServer},
-		{name: "client", call: authCallClient},
-		{name: "bidi", call: authCallBidi},
-	}
 	var out []authCall
-	for _, p := range protocols {
-		for _, k := range kinds {
-			out = append(out, authCall{name: p.name + "/" + k.name, call: func(ctx context.Context,
-				client connect.HTTPClient, url string, header http.Header, opts ...connect.ClientOption,
+	for protocol, opts := range protocols {
+		for kind := range echoKinds {
+			out = append(out, authCall{name: protocol + "/" + kind, call: func(ctx context.Context,
+				client connect.HTTPClient, url string, header http.Header, more ...connect.ClientOption,
 			) (string, error) {
-				return k.call(ctx, client, url, header, append(opts, p.opts...)...)
+				return authCallKind(ctx, kind, baseAt{url, client}, header, append(more, opts...)...)
 			}})
 		}
 	}
 	return out
 }
 
-func authAddHeader(to, from http.Header) {
-	for name, values := range from {
-		to[name] = append(to[name], values...)
+// authCallKind makes a call of a kind and returns its first answer.
+func authCallKind(ctx context.Context, kind string, to reachable, header http.Header, opts ...connect.ClientOption) (string, error) {
+	out := echoKinds[kind](ctx, to, opts, header)
+	if out.err != nil || len(out.messages) == 0 {
+		return "", out.err
 	}
+	return out.messages[0], nil
 }
 
 func authCallUnary(ctx context.Context, client connect.HTTPClient, url string, header http.Header,
 	opts ...connect.ClientOption,
 ) (string, error) {
-	req := connect.NewRequest(wrapperspb.String("hello"))
-	authAddHeader(req.Header(), header)
-	res, err := connect.NewClient[authText, authText](client, url+authProcUnary, opts...).CallUnary(ctx, req)
-	if err != nil {
-		return "", err
-	}
-	return res.Msg.GetValue(), nil
-}
-
-func authCallServer(ctx context.Context, client connect.HTTPClient, url string, header http.Header,
-	opts ...connect.ClientOption,
-) (string, error) {
-	req := connect.NewRequest(wrapperspb.String("hello"))
-	authAddHeader(req.Header(), header)
-	stream, err := connect.NewClient[authText, authText](client, url+authProcServer, opts...).CallServerStream(ctx, req)
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = stream.Close() }()
-	if !stream.Receive() {
-		return "", stream.Err()
-	}
-	return stream.Msg().GetValue(), nil
-}
-
-func authCallClient(ctx context.Context, client connect.HTTPClient, url string, header http.Header,
-	opts ...connect.ClientOption,
-) (string, error) {
-	stream := connect.NewClient[authText, authText](client, url+authProcClient, opts...).CallClientStream(ctx)
-	authAddHeader(stream.RequestHeader(), header)
-	if err := stream.Send(wrapperspb.String("hello")); err != nil && !errors.Is(err, io.EOF) {
-		return "", err
-	}
-	res, err := stream.CloseAndReceive()
-	if err != nil {
-		return "", err
-	}
-	return res.Msg.GetValue(), nil
-}
-
-func authCallBidi(ctx context.Context, client connect.HTTPClient, url string, header http.Header,
-	opts ...connect.ClientOption,
-) (string, error) {
-	stream := connect.NewClient[authText, authText](client, url+authProcBidi, opts...).CallBidiStream(ctx)
-	defer func() { _ = stream.CloseResponse() }()
-	authAddHeader(stream.RequestHeader(), header)
-	if err := stream.Send(wrapperspb.String("hello")); err != nil && !errors.Is(err, io.EOF) {
-		return "", err
-	}
-	if err := stream.CloseRequest(); err != nil {
-		return "", err
-	}
-	msg, err := stream.Receive()
-	if err != nil {
-		return "", err
-	}
-	return msg.GetValue(), nil
+	return authCallKind(ctx, "unary", baseAt{url, client}, header, opts...)
 }
 
 // wantAuthRefused fails unless err is the one error that a refused peer gets.

@@ -22,28 +22,20 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
 )
 
-const kindsPath = "/auth.test.v1.Echo/"
-
 // kindsPlugin serves one call of each kind as one of the host's own plugins.
 type kindsPlugin struct{ handler http.Handler }
 
 func (kindsPlugin) Metadata() connectplugin.PluginMetadata {
-	return connectplugin.PluginMetadata{Name: "echo", Version: "1.0.0", Path: kindsPath}
+	return connectplugin.PluginMetadata{Name: "echo", Version: "1.0.0", Path: echoBase}
 }
 
 func (p kindsPlugin) ConnectServer(any) (string, http.Handler, error) {
-	return kindsPath, p.handler, nil
+	return echoBase, p.handler, nil
 }
 
 func (kindsPlugin) ConnectClient(string, connect.HTTPClient) (any, error) {
 	return nil, errors.New("not made for that")
 }
-
-// kindsCapability lends the same as a capability.
-type kindsCapability struct{ http.Handler }
-
-func (kindsCapability) CapabilityType() string { return "echo" }
-func (kindsCapability) Version() string        { return "1.0.0" }
 
 // kindsPlace is one way to reach calls of every kind on a host.
 type kindsPlace struct {
@@ -72,14 +64,14 @@ func startKindsHost(t *testing.T, edit func(*connectplugin.ServeConfig)) *kindsH
 		}}
 		c.Plugins, c.Impls = connectplugin.PluginSet{"echo": kindsPlugin{h.plugin.mux()}}, map[string]any{"echo": true}
 		c.CapabilityBroker = connectplugin.NewCapabilityBroker("")
-		c.CapabilityBroker.RegisterCapability(kindsCapability{h.capability.mux()})
+		c.CapabilityBroker.RegisterCapability(servedCapability{h.capability.mux(), echoType, "1.0.0"})
 		c.Limits.MaxIdentitiesPerSelfID = 10_000
 		if edit != nil {
 			edit(c)
 		}
 	})
 	h.provider = h.StartPlugin(t, "provider", func(c *connectplugin.PluginServerConfig) {
-		c.Services = []connectplugin.PluginService{{Type: "echo", Version: "1.0.0", Path: kindsPath, Handler: h.routed.mux()}}
+		c.Services = []connectplugin.PluginService{{Type: "echo", Version: "1.0.0", Path: echoBase, Handler: h.routed.mux()}}
 	})
 	return h
 }
@@ -125,7 +117,7 @@ func TestAudit_H13_HostStreamsAreAuthenticatedLikeUnary(t *testing.T) {
 	client := host.Stranger(t)
 	bad := badHeaders(caller.RuntimeID(), caller.RuntimeToken())
 	for _, p := range hostProcedures() {
-		for protocol, opts := range rpcProtocols {
+		for protocol, opts := range protocols {
 			for name, header := range bad {
 				_, presentsID := header["X-Plugin-Runtime-Id"]
 				if p.isHandshake() && !presentsID {
@@ -178,7 +170,7 @@ func TestAudit_H13_HostStreamsAreRateLimitedLikeUnary(t *testing.T) {
 		if p.isHandshake() {
 			continue // limited as such
 		}
-		for protocol, opts := range rpcProtocols {
+		for protocol, opts := range protocols {
 			caller := host.Enrol(t, "caller", nil)
 			header := identityHeader(caller.RuntimeID(), caller.RuntimeToken())
 			for i := range burst + 2 {
@@ -315,7 +307,7 @@ func TestAudit_AUTH009_HandlersCannotAlterWhoCalls(t *testing.T) {
 	}
 	client := hosttest.HTTPClient(t, withCertificate)
 	ask := func(header http.Header) (seen seenIdentity) {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, host.URL+kindsPath, http.NoBody)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, host.URL+echoBase, http.NoBody)
 		if err != nil {
 			t.Fatal(err)
 		}

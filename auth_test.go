@@ -159,7 +159,7 @@ func TestAuthInterceptor_RefusedStreamStaysUnsent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client := &cutClient{}
 		auth := connectplugin.AuthInterceptor(connectplugin.NewTokenAuth("", nil))
-		stream := connect.NewClient[authText, authText](client, "https://127.0.0.1:1"+authProcBidi, connect.WithInterceptors(auth)).
+		stream := connect.NewClient[echoText, echoText](client, "https://127.0.0.1:1"+echoBidi, connect.WithInterceptors(auth)).
 			CallBidiStream(t.Context())
 		if err := stream.CloseRequest(); err != nil {
 			t.Error(err)

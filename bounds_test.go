@@ -196,7 +196,7 @@ func TestAudit_PROTO21_EveryFieldHasABound(t *testing.T) {
 			msg := dynamicpb.NewMessage(p.input)
 			mustParse(t, mustMarshal(t, base), msg)
 			o.apply(msg)
-			for protocol, opts := range rpcProtocols {
+			for protocol, opts := range protocols {
 				err := p.call(t.Context(), client, host.URL, p.header(header), mustMarshal(t, msg), opts...)
 				if boundedByMessage[p.input.Name()+"."+protoreflect.Name(o.name)] {
 					continue

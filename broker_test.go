@@ -2,6 +2,7 @@ package connectplugin_test
 
 import (
 	"context"
+	"maps"
 	"net/http"
 	"testing"
 
@@ -104,7 +105,7 @@ func TestAudit_H21_GrantIsBoundToTypeVersionAndOwner(t *testing.T) {
 		"type in upper case":        {baseAt{base + "ECHO/" + grant.GetGrantId(), stranger}, bearerOf(grant)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			for protocol, opts := range echoProtocols {
+			for protocol, opts := range protocols {
 				for kind, call := range echoKinds {
 					if out := call(t.Context(), wrong.to, opts, wrong.header); connect.CodeOf(out.err) != connect.CodeUnauthenticated {
 						t.Errorf("%s, %s: %v %v, want unauthenticated", protocol, kind, out.messages, out.err)
@@ -116,7 +117,7 @@ func TestAudit_H21_GrantIsBoundToTypeVersionAndOwner(t *testing.T) {
 	if n := len(rig.seen.take()); n != 0 {
 		t.Errorf("%d stolen calls reached the capability", n)
 	}
-	for protocol, opts := range echoProtocols {
+	for protocol, opts := range protocols {
 		for kind, call := range echoKinds {
 			header := bearerOf(grant, "X-Plugin-Runtime-Id", owner.RuntimeID())
 			out := call(t.Context(), honest, opts, header)
@@ -144,14 +145,14 @@ func TestAudit_H23_GrantIsBoundToTheOwnersCertificate(t *testing.T) {
 	owner := rig.Enrol(t, "both", asOwner)
 	grant := rig.mustGrant(t, owner, echoType)
 	for name, stolen := range map[string]*http.Client{"no certificate": rig.Stranger(t), "another certificate": thiefClient} {
-		for protocol, opts := range echoProtocols {
+		for protocol, opts := range protocols {
 			out := callUnary(t.Context(), baseAt{grant.GetEndpointUrl(), stolen}, opts, bearerOf(grant))
 			if connect.CodeOf(out.err) != connect.CodeUnauthenticated {
 				t.Errorf("%s, %s: %v, want unauthenticated", name, protocol, out.err)
 			}
 		}
 	}
-	for protocol, opts := range echoProtocols {
+	for protocol, opts := range protocols {
 		if out := callUnary(t.Context(), baseAt{grant.GetEndpointUrl(), ownClient}, opts, bearerOf(grant)); out.err != nil {
 			t.Errorf("the owner, %s: %v", protocol, out.err)
 		}
@@ -173,7 +174,7 @@ func TestAudit_H26_GrantIsBoundToTheVersion(t *testing.T) {
 	rig.seen.take()
 	for _, version := range []string{"1.2.1", "2.0.0", "1.1.0"} {
 		rig.broker.RegisterCapability(servedCapability{rig.seen, echoType, version})
-		for protocol, opts := range echoProtocols {
+		for protocol, opts := range protocols {
 			for kind, call := range echoKinds {
 				if out := call(t.Context(), to, opts, bearerOf(grant)); connect.CodeOf(out.err) != connect.CodeNotFound {
 					t.Errorf("version %s, %s, %s: %v, want not_found", version, protocol, kind, out.err)
@@ -223,7 +224,7 @@ func TestAudit_H21_GrantsAreRevokedOneByOne(t *testing.T) {
 		doomed, kept := rig.mustGrant(t, owner, echoType), rig.mustGrant(t, owner, echoType)
 		open := func(grant *connectpluginv1.CapabilityGrant) *connect.BidiStreamForClient[echoText, echoText] {
 			stream := echo(baseAt{grant.GetEndpointUrl(), rig.Stranger(t)}, echoBidi, opts...).CallBidiStream(t.Context())
-			setAll(stream.RequestHeader(), bearerOf(grant))
+			maps.Copy(stream.RequestHeader(), bearerOf(grant))
 			sendWant(t, stream, "before", "before")
 			t.Cleanup(func() { _ = stream.CloseRequest(); _ = stream.CloseResponse() })
 			return stream

@@ -147,9 +147,9 @@ func TestAudit_H22_HungCapabilityHoldsUpNobody(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	for protocol := range echoProtocols {
+	for protocol := range protocols {
 		for kind := range echoKinds {
-			go func() { _ = echoKinds[kind](ctx, conn, echoProtocols[protocol], http.Header{"X-Hang": {"1"}}) }()
+			go func() { _ = echoKinds[kind](ctx, conn, protocols[protocol], http.Header{"X-Hang": {"1"}}) }()
 			arrival(t, rig.begun)
 		}
 	}

@@ -16,13 +16,6 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
 )
 
-// dialects are the three protocols that every service speaks.
-var dialects = map[string][]connect.ClientOption{
-	"connect":  nil,
-	"grpc":     {connect.WithGRPC()},
-	"grpc-web": {connect.WithGRPCWeb()},
-}
-
 // uncompressed lets a client ask for answers as they are: under the race detector
 // compression costs most of the time, and a stream that nobody reads takes in more.
 var uncompressed = connect.WithAcceptCompression("gzip", nil, nil)
@@ -82,7 +75,7 @@ func (w *watching) next(t testing.TB) *connectpluginv1.WatchServiceEvent {
 	case err := <-w.end:
 		w.end <- err
 		t.Fatalf("the watch ended: %v", err)
-	case <-time.After(patience):
+	case <-time.After(longWait):
 		t.Fatal("no event came")
 	}
 	return nil
@@ -110,12 +103,8 @@ func (w *watching) code(within time.Duration) connect.Code {
 	}
 }
 
-const (
-	// patience is how long a test waits for what has to happen.
-	patience = longWait
-	// moment is how long a test waits for what must not happen.
-	moment = 50 * time.Millisecond
-)
+// moment is how long a test waits for what must not happen.
+const moment = 50 * time.Millisecond
 
 func isState(s connectpluginv1.ServiceState) func(*connectpluginv1.WatchServiceEvent) bool {
 	return func(e *connectpluginv1.WatchServiceEvent) bool { return e.GetState() == s }

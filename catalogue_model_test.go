@@ -465,7 +465,7 @@ func (d *modelDriver) checkCoverage() {
 // eventually waits for what the host does in goroutines of its own.
 func (d *modelDriver) eventually(what string, cond func() bool) {
 	d.t.Helper()
-	for deadline := time.Now().Add(patience); !cond(); time.Sleep(200 * time.Microsecond) {
+	for deadline := time.Now().Add(longWait); !cond(); time.Sleep(200 * time.Microsecond) {
 		if time.Now().After(deadline) {
 			d.t.Fatalf("never happened: %s", what)
 		}

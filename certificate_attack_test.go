@@ -340,7 +340,7 @@ func useStolen(t *testing.T, client *http.Client, base, runtimeID, token string,
 	t.Helper()
 	out := map[string]error{}
 	header := identityHeader(runtimeID, token)
-	for protocol, opts := range rpcProtocols {
+	for protocol, opts := range protocols {
 		for _, p := range hostProcedures() {
 			if !p.isHandshake() {
 				out[p.path+" over "+protocol] = p.call(t.Context(), client, base, header, nil, opts...)
@@ -415,16 +415,4 @@ func TestAudit_PROTO42_TokensAreBoundToTheCertificate(t *testing.T) {
 			}
 		}
 	}
-}
-
-// reportWith reports health over an HTTP client and returns the code, zero for
-// success.
-func reportWith(t *testing.T, client *http.Client, base, runtimeID, token string) connect.Code {
-	t.Helper()
-	_, err := connectpluginv1connect.NewPluginLifecycleClient(client, base).ReportHealth(t.Context(),
-		credentials(&connectpluginv1.ReportHealthRequest{State: connectpluginv1.HealthState_HEALTH_STATE_HEALTHY}, runtimeID, token))
-	if err == nil {
-		return 0
-	}
-	return connect.CodeOf(err)
 }

@@ -116,8 +116,8 @@ func echo(r reachable, procedure string, opts ...connect.ClientOption) *connect.
 	return connect.NewClient[echoText, echoText](r.HTTPClient(), r.BaseURL()+procedure, opts...)
 }
 
-// echoProtocols are the client options of the three protocols.
-var echoProtocols = map[string][]connect.ClientOption{
+// protocols are the client options of the three protocols.
+var protocols = map[string][]connect.ClientOption{
 	"connect":  nil,
 	"grpc":     {connect.WithGRPC()},
 	"grpc-web": {connect.WithGRPCWeb()},
@@ -139,13 +139,9 @@ var echoKinds = map[string]func(context.Context, reachable, []connect.ClientOpti
 	"bidi":   callBidi,
 }
 
-func setAll(dst, src http.Header) {
-	maps.Copy(dst, src)
-}
-
 func callUnary(ctx context.Context, r reachable, opts []connect.ClientOption, header http.Header) echoOutcome {
 	req := connect.NewRequest(wrapperspb.String("ab"))
-	setAll(req.Header(), header)
+	maps.Copy(req.Header(), header)
 	resp, err := echo(r, echoUnary, opts...).CallUnary(ctx, req)
 	if err != nil {
 		return echoOutcome{err: err}
@@ -155,7 +151,7 @@ func callUnary(ctx context.Context, r reachable, opts []connect.ClientOption, he
 
 func callClient(ctx context.Context, r reachable, opts []connect.ClientOption, header http.Header) echoOutcome {
 	stream := echo(r, echoClient, opts...).CallClientStream(ctx)
-	setAll(stream.RequestHeader(), header)
+	maps.Copy(stream.RequestHeader(), header)
 	for _, m := range []string{"a", "b"} {
 		if stream.Send(wrapperspb.String(m)) != nil {
 			break // the answer says why
@@ -170,7 +166,7 @@ func callClient(ctx context.Context, r reachable, opts []connect.ClientOption, h
 
 func callServer(ctx context.Context, r reachable, opts []connect.ClientOption, header http.Header) echoOutcome {
 	req := connect.NewRequest(wrapperspb.String("ab"))
-	setAll(req.Header(), header)
+	maps.Copy(req.Header(), header)
 	stream, err := echo(r, echoServer, opts...).CallServerStream(ctx, req)
 	if err != nil {
 		return echoOutcome{err: err}
@@ -186,7 +182,7 @@ func callServer(ctx context.Context, r reachable, opts []connect.ClientOption, h
 
 func callBidi(ctx context.Context, r reachable, opts []connect.ClientOption, header http.Header) echoOutcome {
 	stream := echo(r, echoBidi, opts...).CallBidiStream(ctx)
-	setAll(stream.RequestHeader(), header)
+	maps.Copy(stream.RequestHeader(), header)
 	defer func() { _ = stream.CloseResponse() }()
 	out := echoOutcome{}
 	for _, m := range []string{"a", "b"} {

@@ -70,10 +70,8 @@ func (h *bubbleHost) use(t *testing.T, grant *connectpluginv1.CapabilityGrant) c
 	conn := h.dial(t)
 	req := connect.NewRequest(&loggerv1.LogRequest{})
 	req.Header().Set("Authorization", "Bearer "+grant.GetBearerToken())
-	if _, err := loggerv1connect.NewLoggerClient(conn.client, grant.GetEndpointUrl()).Log(t.Context(), req); err != nil {
-		return connect.CodeOf(err)
-	}
-	return 0
+	_, err := loggerv1connect.NewLoggerClient(conn.client, grant.GetEndpointUrl()).Log(t.Context(), req)
+	return codeOrZero(err)
 }
 
 // A grant lives for the configured time, says until when, and makes room for
@@ -162,11 +160,11 @@ func TestAudit_PROTO32_CallsInFlightEndWithTheOwner(t *testing.T) {
 	inBubble(t, func(c *connectplugin.ServeConfig) {
 		began, ended = make(chan struct{}), make(chan struct{})
 		grantHost(nil)(c)
-		c.CapabilityBroker.RegisterCapability(loggerCapability{http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		c.CapabilityBroker.RegisterCapability(servedCapability{http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 			close(began)
 			<-r.Context().Done()
 			close(ended)
-		})})
+		}), "logger", "1.2.0"})
 	}, func(t *testing.T, h *bubbleHost) {
 		t.Helper()
 		owner := h.enrol(t, nil)
@@ -232,7 +230,7 @@ func TestCapabilityConn_RenewsInTime(t *testing.T) {
 			t.Fatal(err)
 		}
 		const calls, pause = 30, testGrantTTL / 4
-		for protocol, opts := range echoProtocols {
+		for protocol, opts := range protocols {
 			client := loggerv1connect.NewLoggerClient(conn.HTTPClient(), conn.BaseURL(), opts...)
 			for i := range calls {
 				if _, err := client.Log(t.Context(), connect.NewRequest(&loggerv1.LogRequest{Message: "x"})); err != nil {

@@ -39,7 +39,7 @@ func TestAudit_H04_CookieAloneGivesNothing(t *testing.T) {
 	if m := resp.Msg; m.GetRuntimeId() != "" || m.GetRuntimeToken() != "" || len(m.GetPlugins()) != 0 {
 		t.Errorf("a client without identity got %v", m)
 	}
-	for name, opts := range map[string][]connect.ClientOption{"connect": nil, "grpc": {connect.WithGRPC()}, "grpc-web": {connect.WithGRPCWeb()}} {
+	for name, opts := range protocols {
 		_, err := loggerv1connect.NewLoggerClient(host.Stranger(t), host.URL, opts...).Log(t.Context(), connect.NewRequest(&loggerv1.LogRequest{}))
 		if connect.CodeOf(err) != connect.CodeUnauthenticated {
 			t.Errorf("the host's plugin over %s: %v, want unauthenticated", name, err)

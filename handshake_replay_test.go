@@ -22,7 +22,8 @@ func wantCode(t *testing.T, what string, got, want connect.Code) {
 	}
 }
 
-var protocols = map[string][]connect.ClientOption{
+// encodings are the ways in which a handshake can be written.
+var encodings = map[string][]connect.ClientOption{
 	"connect": nil, "grpc": {connect.WithGRPC()}, "grpc-web": {connect.WithGRPCWeb()}, "json": {connect.WithProtoJSON()},
 }
 
@@ -43,7 +44,7 @@ func TestAudit_PROTO33_CapturedHandshakesAreRefused(t *testing.T) {
 			}
 			captured := sign(victim)
 			wantCode(t, "the honest handshake", victim.handshake(t, captured), 0)
-			for protocol, opts := range protocols {
+			for protocol, opts := range encodings {
 				wantCode(t, "again on its connection over "+protocol, victim.handshake(t, captured, opts...), connect.CodeUnauthenticated)
 				wantCode(t, "on another connection over "+protocol, thief.handshake(t, captured, opts...), connect.CodeUnauthenticated)
 				wantCode(t, "a new handshake over "+protocol, victim.handshake(t, sign(victim), opts...), 0)

@@ -204,7 +204,7 @@ func TestAudit_H61_NoCredentialsFollowARedirect(t *testing.T) {
 				host.answer(p.path, func(w http.ResponseWriter, r *http.Request) {
 					http.Redirect(w, r, thiefURL+r.URL.Path, status)
 				})
-				for protocol, opts := range rpcProtocols {
+				for protocol, opts := range protocols {
 					if err := p.call(t.Context(), c.HTTPClient(), host.URL, http.Header{}, nil, opts...); err == nil {
 						t.Errorf("%s, %d for %s over %s: the call succeeded", name, status, p.path, protocol)
 					}
@@ -324,7 +324,7 @@ func TestAudit_H62_NoDowngrade(t *testing.T) {
 // costs the client its deadline and no more. It does not run in parallel: it
 // measures.
 func TestAudit_H63_EndlessAnswersEnd(t *testing.T) {
-	const timeout, patience, slack = time.Second, 30 * time.Second, 10
+	const timeout, longWait, slack = time.Second, 30 * time.Second, 10
 	host := startHostileHost(t, nil)
 	block := make([]byte, 64<<10)
 	endless := func(w http.ResponseWriter, r *http.Request) {
@@ -375,7 +375,7 @@ func TestAudit_H63_EndlessAnswersEnd(t *testing.T) {
 		// A busy machine may be late. Bombs are not even lit: no deadline ends them.
 		deadline, most := timeout, slack*timeout
 		if strings.HasPrefix(name, "a bomb") {
-			deadline, most = patience, patience/2
+			deadline, most = longWait, longWait/2
 		}
 		c := host.client(t, func(cfg *connectplugin.ClientConfig) { cfg.Timeout = deadline })
 		before, start := allocated(), time.Now()

@@ -39,7 +39,7 @@ func TestAudit_PROTO31_RevocationEndsEverything(t *testing.T) {
 	}
 	var ends sync.WaitGroup
 	codes := make(chan connect.Code, 6)
-	for _, opts := range [][]connect.ClientOption{nil, {connect.WithGRPC()}, {connect.WithGRPCWeb()}} {
+	for _, opts := range protocols {
 		stream, err := connectpluginv1connect.NewServiceRegistryClient(host.Stranger(t), host.URL, opts...).WatchService(t.Context(),
 			credentials(&connectpluginv1.WatchServiceRequest{ServiceType: "logger"}, id, token))
 		if err != nil || !stream.Receive() {

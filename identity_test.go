@@ -49,13 +49,23 @@ func credentials[T any](msg *T, runtimeID, token string) *connect.Request[T] {
 	return req
 }
 
-// reportAs reports health with credentials and returns the code, zero for success.
+// reportAs reports health with credentials over a client without a certificate and
+// returns the code, zero for success.
 func reportAs(t *testing.T, host *hosttest.Host, runtimeID, token string) connect.Code {
 	t.Helper()
-	client := connectpluginv1connect.NewPluginLifecycleClient(host.Stranger(t), host.URL)
-	_, err := client.ReportHealth(t.Context(), credentials(&connectpluginv1.ReportHealthRequest{
-		State: connectpluginv1.HealthState_HEALTH_STATE_HEALTHY,
-	}, runtimeID, token))
+	return reportWith(t, host.Stranger(t), host.URL, runtimeID, token)
+}
+
+// reportWith does the same over any client.
+func reportWith(t *testing.T, client *http.Client, base, runtimeID, token string) connect.Code {
+	t.Helper()
+	_, err := connectpluginv1connect.NewPluginLifecycleClient(client, base).ReportHealth(t.Context(),
+		credentials(&connectpluginv1.ReportHealthRequest{State: connectpluginv1.HealthState_HEALTH_STATE_HEALTHY}, runtimeID, token))
+	return codeOrZero(err)
+}
+
+// codeOrZero is the code of an error, and zero for none.
+func codeOrZero(err error) connect.Code {
 	if err == nil {
 		return 0
 	}

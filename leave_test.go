@@ -77,7 +77,7 @@ func TestLeave_NobodyElse(t *testing.T) {
 		"no token":        {"X-Plugin-Runtime-Id": {honest.RuntimeID()}},
 		"another's token": identityHeader(honest.RuntimeID(), other.RuntimeToken()),
 	} {
-		for protocol, opts := range rpcProtocols {
+		for protocol, opts := range protocols {
 			client := connectpluginv1connect.NewPluginLifecycleClient(host.Stranger(t), host.URL, opts...)
 			req := connect.NewRequest(&connectpluginv1.ReportHealthRequest{
 				State: connectpluginv1.HealthState_HEALTH_STATE_UNHEALTHY, Leaving: true,

@@ -210,15 +210,6 @@ func (otherLogger) ConnectServer(any) (string, http.Handler, error) {
 	return "/archive.v1.Logger/", http.NotFoundHandler(), nil
 }
 
-// namedCapability is a capability under another name.
-type namedCapability struct {
-	loggerCapability
-
-	name string
-}
-
-func (c namedCapability) CapabilityType() string { return c.name }
-
 // attackedHost is a host whose answer to the victim has something in every field,
 // and whose bounds no test meets by accident.
 func attackedHost(t testing.TB, edit func(*connectplugin.ServeConfig)) *hosttest.Host {
@@ -235,7 +226,7 @@ func attackedHost(t testing.TB, edit func(*connectplugin.ServeConfig)) *hosttest
 		c.Impls = map[string]any{"logger": &recordingLogger{}, "archive": struct{}{}}
 		c.CapabilityBroker = connectplugin.NewCapabilityBroker("")
 		c.CapabilityBroker.RegisterCapability(newLoggerCapability(&recordingLogger{}))
-		c.CapabilityBroker.RegisterCapability(namedCapability{newLoggerCapability(&recordingLogger{}), "clock"})
+		c.CapabilityBroker.RegisterCapability(servedCapability{newLoggerCapability(&recordingLogger{}).Handler, "clock", "1.2.0"})
 		c.Limits.MaxIdentities, c.Limits.MaxIdentitiesPerPeer, c.HandshakeAuth.ReplayCacheSize = many, many, many
 		if edit != nil {
 			edit(c)

@@ -134,7 +134,7 @@ func TestAudit_H39_ProxyEnvironmentAppliesToNoHop(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, opts := range echoProtocols {
+	for _, opts := range protocols {
 		for kind, call := range echoKinds {
 			wantEcho(t, kind, call(t.Context(), conn, opts, nil))
 			wantEcho(t, kind, call(t.Context(), capability, opts, nil))
@@ -233,7 +233,7 @@ func TestAudit_PROTO52_NamesOfPolicyThatResolveElsewhere(t *testing.T) {
 	})
 	for name, reachable := range map[string]bool{"own.test": true, "rebound.test": true, "metadata.test": false, "mixed.test": false, "unspecified.test": false, "unknown.test": false} {
 		rig := newNamedRig(t, name)
-		for _, opts := range echoProtocols {
+		for _, opts := range protocols {
 			for kind, call := range echoKinds {
 				out := call(t.Context(), rig.toProvider(), opts, nil)
 				if reachable {

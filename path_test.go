@@ -76,11 +76,7 @@ func TestPath_PluginCallsPluginThroughHost(t *testing.T) {
 	if err != nil {
 		t.Fatalf("Service: %v", err)
 	}
-	for name, opts := range map[string][]connect.ClientOption{
-		"connect":  nil,
-		"grpc":     {connect.WithGRPC()},
-		"grpc-web": {connect.WithGRPCWeb()},
-	} {
+	for name, opts := range protocols {
 		client := loggerv1connect.NewLoggerClient(conn.HTTPClient(), conn.BaseURL(), opts...)
 		if _, err := client.Log(t.Context(), connect.NewRequest(&loggerv1.LogRequest{Message: name})); err != nil {
 			t.Fatalf("%s: %v", name, err)

@@ -107,7 +107,7 @@ func (r *policyRace) change(t *testing.T, first, then *connectplugin.Policy, che
 	}()
 	select {
 	case <-answered:
-	case <-time.After(patience):
+	case <-time.After(longWait):
 		t.Fatal("a call that policy does not allow any more goes on")
 	}
 	defer r.mu.Unlock()

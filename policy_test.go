@@ -203,7 +203,7 @@ func TestAudit_REG3_PolicyEndsWatches(t *testing.T) {
 	policy := func(requires ...string) *connectplugin.Policy {
 		return rights(map[string][2][]string{"p": {{"there"}, nil}, "c": {nil, requires}})
 	}
-	for dialect, opts := range dialects {
+	for dialect, opts := range protocols {
 		t.Run(dialect, func(t *testing.T) {
 			t.Parallel()
 			host := hosttest.Start(t, withPolicy(policy("there", "nowhere", "kept")))
@@ -218,7 +218,7 @@ func TestAudit_REG3_PolicyEndsWatches(t *testing.T) {
 			}
 			setPolicy(t, host, policy("kept"))
 			for _, serviceType := range []string{"there", "nowhere"} {
-				if code := watches[serviceType].code(patience); code != connect.CodeNotFound {
+				if code := watches[serviceType].code(longWait); code != connect.CodeNotFound {
 					t.Errorf("watch of %s ended with %v, want not_found", serviceType, code)
 				}
 			}
@@ -240,7 +240,7 @@ func TestAudit_H21_PolicyWithdrawsGrants(t *testing.T) {
 	host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
 		c.Policy = everyRight()
 		c.CapabilityBroker = connectplugin.NewCapabilityBroker("")
-		c.CapabilityBroker.RegisterCapability(loggerCapability{handler})
+		c.CapabilityBroker.RegisterCapability(servedCapability{handler, "logger", "1.2.0"})
 	})
 	c := host.Enrol(t, "all", nil)
 	broker := connectpluginv1connect.NewCapabilityBrokerClient(c.HTTPClient(), host.URL)
@@ -282,7 +282,7 @@ func TestAudit_H21_PolicyWithdrawsGrants(t *testing.T) {
 func TestAudit_REG3_PolicyEndsRoutedStreams(t *testing.T) {
 	t.Parallel()
 	all := []string{"a", "b", "c"}
-	for dialect, opts := range dialects {
+	for dialect, opts := range protocols {
 		t.Run(dialect, func(t *testing.T) {
 			t.Parallel()
 			host := hosttest.Start(t, withPolicy(rights(map[string][2][]string{"p": {all, nil}, "c": {nil, all}})))
@@ -299,7 +299,7 @@ func TestAudit_REG3_PolicyEndsRoutedStreams(t *testing.T) {
 			}
 			setPolicy(t, host, rights(map[string][2][]string{"p": {{"a", "c"}, nil}, "c": {nil, {"b", "c"}}}))
 			for _, serviceType := range []string{"a", "b"} {
-				if code := streams[serviceType].code(patience); code != connect.CodeNotFound {
+				if code := streams[serviceType].code(longWait); code != connect.CodeNotFound {
 					t.Errorf("stream of %s ended with %v, want not_found", serviceType, code)
 				}
 			}
@@ -440,7 +440,7 @@ func TestAudit_PROTO52_PolicyWithdrawsEndpoints(t *testing.T) {
 				streaming(t, caller, host, "a", p.Client.RuntimeID())
 				return
 			}
-			if code := stream.code(patience); code != connect.CodeUnavailable {
+			if code := stream.code(longWait); code != connect.CodeUnavailable {
 				t.Errorf("the stream ended with %v, want unavailable", code)
 			}
 			base := host.URL + "/services/a/" + p.Client.RuntimeID() + "/a"
@@ -468,7 +468,7 @@ func TestSetPolicy_MovesAnEndpoint(t *testing.T) {
 	rules.Endpoint = "https://localhost:" + strings.TrimPrefix(l.Addr().String(), "127.0.0.1:")
 	moved.Plugins["p"] = rules
 	setPolicy(t, host, moved)
-	if code := stream.code(patience); code != connect.CodeUnavailable {
+	if code := stream.code(longWait); code != connect.CodeUnavailable {
 		t.Errorf("the stream to the former endpoint ended with %v, want unavailable", code)
 	}
 	streaming(t, caller, host, "a", p.Client.RuntimeID())

@@ -87,11 +87,6 @@ func identityHeader(runtimeID, token string) http.Header {
 	return http.Header{"X-Plugin-Runtime-Id": {runtimeID}, "Authorization": {"Bearer " + token}}
 }
 
-// rpcProtocols are the three protocols of RPCs, as options of a client.
-var rpcProtocols = map[string][]connect.ClientOption{
-	"connect": nil, "grpc": {connect.WithGRPC()}, "grpc-web": {connect.WithGRPCWeb()},
-}
-
 func TestHostProcedures_AreServed(t *testing.T) {
 	t.Parallel()
 	host := hosttest.Start(t, withPolicy(loggerPolicy()))
@@ -102,7 +97,7 @@ func TestHostProcedures_AreServed(t *testing.T) {
 	}
 	api := host.Enrol(t, "api", nil)
 	for _, p := range procedures {
-		for protocol, opts := range rpcProtocols {
+		for protocol, opts := range protocols {
 			err := p.call(t.Context(), host.Stranger(t), host.URL, identityHeader(api.RuntimeID(), api.RuntimeToken()), nil, opts...)
 			if code := connect.CodeOf(err); err != nil && (code == connect.CodeUnimplemented || code == connect.CodeUnauthenticated) {
 				t.Errorf("%s over %s: %v", p.path, protocol, err)

@@ -101,7 +101,7 @@ func TestAudit_PROTO71_MetadataIsBoundedAndSteersNothing(t *testing.T) {
 func TestAudit_PROTO61_RegistryIsAuthenticated(t *testing.T) {
 	t.Parallel()
 	host := hosttest.Start(t, withPolicy(connectplugin.OpenPolicy()))
-	for dialect, opts := range dialects {
+	for dialect, opts := range protocols {
 		stranger := connectpluginv1connect.NewServiceRegistryClient(host.Stranger(t), host.URL, opts...)
 		calls := map[string]func() error{
 			"register": func() error {
@@ -226,11 +226,11 @@ func TestAudit_PROTO61_WatchesAreLimited(t *testing.T) {
 				w.next(t)
 				watches = append(watches, w)
 			}
-			if code := open(client).code(patience); code != connect.CodeResourceExhausted {
+			if code := open(client).code(longWait); code != connect.CodeResourceExhausted {
 				t.Errorf("one too many: %v, want resource_exhausted", code)
 			}
 			if w := open(another); c.shared {
-				if code := w.code(patience); code != connect.CodeResourceExhausted {
+				if code := w.code(longWait); code != connect.CodeResourceExhausted {
 					t.Errorf("another plugin: %v, want resource_exhausted", code)
 				}
 			} else {

@@ -131,10 +131,10 @@ func TestAudit_REG3_ForbiddenAndUnknownLookAlike(t *testing.T) {
 func TestAudit_REG3_ForbiddenWatchEndsAtOnce(t *testing.T) {
 	t.Parallel()
 	host, c, _ := hidden(t)
-	for dialect, opts := range dialects {
+	for dialect, opts := range protocols {
 		for _, name := range []string{"secret", "nothing", "undeclared"} {
 			w := watch(t, c, host.URL, &connectpluginv1.WatchServiceRequest{ServiceType: name}, opts...)
-			if code := w.code(patience); code != connect.CodeNotFound || len(w.events) > 0 {
+			if code := w.code(longWait); code != connect.CodeNotFound || len(w.events) > 0 {
 				t.Errorf("watch of %s over %s: %v after %d events", name, dialect, code, len(w.events))
 			}
 		}
@@ -190,13 +190,6 @@ func TestAudit_REG3_DeclaredAndAllowedCanBeUsed(t *testing.T) {
 			}
 		})
 	}
-}
-
-func codeOrZero(err error) connect.Code {
-	if err == nil {
-		return 0
-	}
-	return connect.CodeOf(err)
 }
 
 // What errors say to peers is one of a few constants and names nobody.

@@ -161,7 +161,7 @@ func TestAudit_REGREC11_SecurityEventsReachTheSink(t *testing.T) {
 	reportAs(t, host, api.RuntimeID(), logger.RuntimeToken())
 	reportAs(t, host, "made-up", "token")
 	_ = watch(t, api, host.URL, &connectpluginv1.WatchServiceRequest{ServiceType: "logger"}).next(t)
-	watch(t, api, host.URL, &connectpluginv1.WatchServiceRequest{ServiceType: "logger"}).code(patience)
+	watch(t, api, host.URL, &connectpluginv1.WatchServiceRequest{ServiceType: "logger"}).code(longWait)
 	if err := unregister(t, logger, id); err != nil {
 		t.Fatal(err)
 	}
@@ -296,7 +296,7 @@ func TestAudit_H08_ProviderWithoutIdentityIsGone(t *testing.T) {
 			if _, err := discover(t, c, "a", ""); connect.CodeOf(err) != connect.CodeNotFound {
 				t.Errorf("discover: %v", err)
 			}
-			if code := stream.code(patience); code != connect.CodeUnavailable {
+			if code := stream.code(longWait); code != connect.CodeUnavailable {
 				t.Errorf("the stream in flight ended with %v, want unavailable", code)
 			}
 			_, err := connectpluginv1connect.NewHealthServiceClient(c.HTTPClient(), host.URL+"/services/a/"+id+"/a").

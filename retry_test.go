@@ -226,7 +226,7 @@ func TestRetryInterceptor_TellsUnsentFromLost(t *testing.T) {
 	t.Parallel()
 	call := func(client connect.HTTPClient) error {
 		retry := connectplugin.RetryInterceptor(connectplugin.RetryPolicy{InitialBackoff: time.Millisecond})
-		_, err := connect.NewClient[authText, authText](client, "https://127.0.0.1:1"+authProcUnary, connect.WithInterceptors(retry)).
+		_, err := connect.NewClient[echoText, echoText](client, "https://127.0.0.1:1"+echoUnary, connect.WithInterceptors(retry)).
 			CallUnary(t.Context(), connect.NewRequest(wrapperspb.String("x")))
 		return err
 	}

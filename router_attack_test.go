@@ -146,7 +146,7 @@ func TestAudit_PROTO52_BaseURLSelectsNoDestination(t *testing.T) {
 				t.Errorf("register: %v, want permission_denied", err)
 			}
 			to := baseAt{host.URL + "/services/echo/" + provider.RuntimeID(), caller.HTTPClient()}
-			for protocol, opts := range echoProtocols {
+			for protocol, opts := range protocols {
 				for kind, call := range echoKinds {
 					if out := call(t.Context(), to, opts, nil); out.err == nil {
 						t.Errorf("%s, %s: was answered with %v", protocol, kind, out.messages)
@@ -168,7 +168,7 @@ func TestAudit_PROTO52_BaseURLSelectsNoDestination(t *testing.T) {
 			t.Fatal(err)
 		}
 		to := baseAt{host.URL + "/services/echo/" + provider.RuntimeID(), caller.HTTPClient()}
-		for protocol, opts := range echoProtocols {
+		for protocol, opts := range protocols {
 			for kind, call := range echoKinds {
 				if out := call(t.Context(), to, opts, nil); out.err != nil {
 					t.Errorf("%s, %s: %v", protocol, kind, out.err)
@@ -205,7 +205,7 @@ func TestAudit_PROTO52_PolicyWinsOverMetadata(t *testing.T) {
 			provider, caller := enrolProvider(t, host, "provider"), host.Enrol(t, "caller", requires(echoType))
 			err := registerEcho(t, provider, map[string]string{"base_url": "https://" + claimed.addr})
 			to := baseAt{host.URL + "/services/echo/" + provider.RuntimeID(), caller.HTTPClient()}
-			for protocol, opts := range echoProtocols {
+			for protocol, opts := range protocols {
 				out := callUnary(t.Context(), to, opts, nil)
 				if name == "none allowed" {
 					if connect.CodeOf(err) != connect.CodePermissionDenied || out.err == nil {
@@ -258,7 +258,7 @@ func TestAudit_PROTO52_OnlyThePluginItselfAnswers(t *testing.T) {
 				t.Fatal(err)
 			}
 			to := baseAt{host.URL + "/services/echo/" + provider.RuntimeID(), caller.HTTPClient()}
-			for protocol, opts := range echoProtocols {
+			for protocol, opts := range protocols {
 				for kind, call := range echoKinds {
 					out := call(t.Context(), to, opts, nil)
 					if honest := name == "the plugin"; honest && out.err != nil || !honest && connect.CodeOf(out.err) != connect.CodeUnavailable {
@@ -316,7 +316,7 @@ func TestAudit_PROTO52_PinnedKeyOfAProvider(t *testing.T) {
 		}
 		caller := host.Enrol(t, "caller", requires(echoType))
 		to := baseAt{host.URL + "/services/echo/" + provider.RuntimeID(), caller.HTTPClient()}
-		for protocol, opts := range echoProtocols {
+		for protocol, opts := range protocols {
 			out := callUnary(t.Context(), to, opts, nil)
 			if server == right && out.err != nil || server == wrong && connect.CodeOf(out.err) != connect.CodeUnavailable {
 				t.Errorf("%s: right key: %v, got %v", protocol, server == right, out.err)
@@ -351,7 +351,7 @@ func TestAudit_PROTO52_PluginsAnswerTheHostOnly(t *testing.T) {
 		cfg.InsecureSkipVerify, cfg.VerifyConnection = true, nil // the attacker does not mind whom it reaches
 		direct := baseAt{"https://" + l.Addr().String(), hosttest.HTTPClient(t, cfg)}
 		header := http.Header{"X-Plugin-Caller-Id": {rig.caller.RuntimeID()}}
-		for protocol, opts := range echoProtocols {
+		for protocol, opts := range protocols {
 			if out := callUnary(t.Context(), direct, opts, header); out.err == nil {
 				t.Errorf("%s, %s: was served", name, protocol)
 			}
@@ -360,7 +360,7 @@ func TestAudit_PROTO52_PluginsAnswerTheHostOnly(t *testing.T) {
 	if n := len(service.take()); n != 0 {
 		t.Errorf("%d requests were served", n)
 	}
-	for protocol, opts := range echoProtocols {
+	for protocol, opts := range protocols {
 		if out := callUnary(t.Context(), rig.toProvider(), opts, nil); out.err != nil {
 			t.Errorf("%s, through the host: %v", protocol, out.err)
 		}
@@ -392,7 +392,7 @@ func TestAudit_H29_RedirectsAreNotFollowed(t *testing.T) {
 		for i := range targets {
 			location.Store(&targets[i])
 			status.Store(int64(code))
-			for protocol, opts := range echoProtocols {
+			for protocol, opts := range protocols {
 				kind := []string{"unary", "client", "server", "bidi"}[i%4]
 				if out := echoKinds[kind](t.Context(), to, opts, nil); connect.CodeOf(out.err) != connect.CodeUnavailable {
 					t.Errorf("%d, %s, %s: %v, want unavailable", code, protocol, kind, out.err)
@@ -409,7 +409,7 @@ func TestAudit_H29_RedirectsAreNotFollowed(t *testing.T) {
 		}
 	}
 	status.Store(0)
-	for protocol, opts := range echoProtocols {
+	for protocol, opts := range protocols {
 		for kind, call := range echoKinds {
 			if out := call(t.Context(), to, opts, nil); out.err != nil {
 				t.Errorf("without a redirect, %s, %s: %v", protocol, kind, out.err)

@@ -203,7 +203,7 @@ func (f flowing) wantEnd(t *testing.T, code connect.Code) {
 // in every protocol, one after another.
 func eachFlow(t *testing.T, f func(t *testing.T, kind string, opts []connect.ClientOption)) {
 	t.Helper()
-	for protocol, opts := range echoProtocols {
+	for protocol, opts := range protocols {
 		for _, kind := range []string{"server", "bidi"} {
 			t.Run("flowing/"+protocol+"/"+kind, func(t *testing.T) { f(t, kind, opts) })
 		}

@@ -190,14 +190,14 @@ func TestRouter_MemoryProvidersAreDrained(t *testing.T) {
 		}
 	}).handler(), nil)
 	var calls []<-chan echoOutcome
-	for _, opts := range echoProtocols {
+	for _, opts := range protocols {
 		for kind := range echoKinds {
 			ended, _ := hangsAt(t.Context(), t, rig.toMemory(), begun, kind, opts)
 			calls = append(calls, ended)
 		}
 	}
 	rig.Registry().UnregisterPluginServices(rig.providerID)
-	for _, opts := range echoProtocols {
+	for _, opts := range protocols {
 		if out := callUnary(t.Context(), rig.toMemory(), opts, nil); connect.CodeOf(out.err) != connect.CodeNotFound {
 			t.Errorf("a new call: %v, want not_found", out.err)
 		}
@@ -287,7 +287,7 @@ func TestAudit_H28_ControlServicesAreTheHostsOnly(t *testing.T) {
 	rig.registerAt(t, "/")
 	remote := rig.provide(t, "other", mux, func(c *connectplugin.PluginServerConfig) { c.Services[0].Path = "/" })
 	for what, to := range map[string]baseAt{"in the host's process": rig.toMemory(), "elsewhere": rig.route(remote.Client.RuntimeID())} {
-		for protocol, opts := range echoProtocols {
+		for protocol, opts := range protocols {
 			client := connectpluginv1connect.NewPluginControlClient(to.client, to.base, opts...)
 			_, asked := client.GetHealth(t.Context(), connect.NewRequest(&connectpluginv1.GetHealthRequest{}))
 			_, stopped := client.Shutdown(t.Context(), connect.NewRequest(&connectpluginv1.ShutdownRequest{}))
@@ -329,7 +329,7 @@ func TestRouter_MemoryProviderIsASubstitute(t *testing.T) {
 		t.Fatal(err)
 	}
 	to := rig.route(dead.RuntimeID())
-	for protocol, opts := range echoProtocols {
+	for protocol, opts := range protocols {
 		if err := lookAt(t.Context(), to, false, opts...); err != nil {
 			t.Errorf("%s, idempotent: %v", protocol, err)
 		}

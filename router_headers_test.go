@@ -3,6 +3,7 @@ package connectplugin_test
 import (
 	"context"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -111,7 +112,7 @@ func TestAudit_PROTO53_FieldsPassByAllowListInEveryProtocol(t *testing.T) {
 	eachCall(t, func(t *testing.T, kind string, opts []connect.ClientOption) {
 		client := &tapClient{next: rig.caller.HTTPClient()}
 		header := passingFields.Clone()
-		setAll(header, forbiddenFields)
+		maps.Copy(header, forbiddenFields)
 		to := baseAt{rig.toProvider().base, client}
 		out := echoKinds[kind](t.Context(), to, opts, header)
 		wantEcho(t, kind, out)
@@ -147,7 +148,7 @@ func TestAudit_PROTO53_FieldsPassByAllowListInEveryProtocol(t *testing.T) {
 // another.
 func eachCall(t *testing.T, f func(t *testing.T, kind string, opts []connect.ClientOption)) {
 	t.Helper()
-	for protocol, opts := range echoProtocols {
+	for protocol, opts := range protocols {
 		for kind := range echoKinds {
 			t.Run(protocol+"/"+kind, func(t *testing.T) { f(t, kind, opts) })
 		}
@@ -159,8 +160,8 @@ func eachCall(t *testing.T, f func(t *testing.T, kind string, opts []connect.Cli
 type decorated struct{ next http.Handler }
 
 func (d decorated) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	setAll(w.Header(), passingFields)
-	setAll(w.Header(), forbiddenFields)
+	maps.Copy(w.Header(), passingFields)
+	maps.Copy(w.Header(), forbiddenFields)
 	for name, values := range forbiddenFields {
 		w.Header()["Trailer-"+name] = values // of a Connect unary call
 	}
@@ -334,7 +335,7 @@ func TestAudit_REG12_MalformedFieldsDoNotPass(t *testing.T) {
 			}
 		})
 	}
-	for protocol, opts := range echoProtocols {
+	for protocol, opts := range protocols {
 		if out := callUnary(t.Context(), rig.toProvider(), opts, nil); out.err != nil {
 			t.Errorf("the honest call, %s: %v", protocol, out.err)
 		}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -74,7 +75,7 @@ func TestAudit_H56_MemoryProviderIsCalledAsAnyOther(t *testing.T) {
 	eachCall(t, func(t *testing.T, kind string, opts []connect.ClientOption) {
 		client := &tapClient{next: rig.caller.HTTPClient()}
 		header := passingFields.Clone()
-		setAll(header, forbiddenFields)
+		maps.Copy(header, forbiddenFields)
 		out := echoKinds[kind](t.Context(), baseAt{rig.toMemory().base, client}, opts, header)
 		wantEcho(t, kind, out)
 		got := seen.take()
@@ -342,7 +343,7 @@ func TestAudit_H47_BodiesToAMemoryProviderAreBounded(t *testing.T) {
 	t.Parallel()
 	const most = 64 << 10
 	rig := newMemoryRig(t, echoService{}.handler(), func(c *connectplugin.ServeConfig) { c.Limits.MaxCallBytes = most })
-	for protocol, opts := range echoProtocols {
+	for protocol, opts := range protocols {
 		for size, want := range map[int]connect.Code{most / 2: 0, 2 * most: connect.CodeResourceExhausted} {
 			_, err := echo(rig.toMemory(), echoUnary, opts...).CallUnary(t.Context(),
 				connect.NewRequest(wrapperspb.String(strings.Repeat("x", size))))

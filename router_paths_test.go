@@ -154,7 +154,7 @@ func TestAudit_H28_RouteStaysBelowTheRegisteredPath(t *testing.T) {
 	if got := outside.take(); len(got) != 0 {
 		t.Errorf("a service of another type was reached: %q", got[0].RequestURI)
 	}
-	for protocol, opts := range echoProtocols {
+	for protocol, opts := range protocols {
 		if out := callUnary(t.Context(), rig.toProvider(), opts, nil); out.err != nil {
 			t.Errorf("the honest call, %s: %v", protocol, out.err)
 		}
@@ -189,7 +189,7 @@ func TestAudit_H27_H28_RouteMustMatchTheRegistration(t *testing.T) {
 		"provider and type in exchange": {rig.URL + "/services/" + id + "/echo", rig.caller.HTTPClient()},
 	} {
 		t.Run(name, func(t *testing.T) {
-			for protocol, opts := range echoProtocols {
+			for protocol, opts := range protocols {
 				for kind, call := range echoKinds {
 					if out := call(t.Context(), wrong, opts, nil); connect.CodeOf(out.err) != connect.CodeNotFound || out.messages != nil {
 						t.Errorf("%s, %s: %v %v, want not_found", protocol, kind, out.messages, out.err)
@@ -201,7 +201,7 @@ func TestAudit_H27_H28_RouteMustMatchTheRegistration(t *testing.T) {
 	if n := len(provider.take()) + len(different.take()); n != 0 {
 		t.Errorf("%d requests reached a provider", n)
 	}
-	for protocol, opts := range echoProtocols {
+	for protocol, opts := range protocols {
 		for kind, call := range echoKinds {
 			out := call(t.Context(), rig.toProvider(), opts, nil)
 			if wantEcho(t, kind, out); out.err != nil {
@@ -243,7 +243,7 @@ func TestAudit_H38_OnlyMethodsOfRPCs(t *testing.T) {
 	if got := provider.take(); len(got) != 1 || got[0].Method != http.MethodGet {
 		t.Errorf("the honest GET reached the provider as %v", got)
 	}
-	for protocol, opts := range echoProtocols {
+	for protocol, opts := range protocols {
 		if out := callUnary(t.Context(), rig.toProvider(), opts, nil); out.err != nil {
 			t.Errorf("POST, %s: %v", protocol, out.err)
 		}

@@ -73,7 +73,7 @@ func TestRouter_IdempotentCallsGoToAnotherProvider(t *testing.T) {
 				}
 			}
 			check("GET", lookAt(t.Context(), to, true), c.get)
-			for protocol, opts := range echoProtocols {
+			for protocol, opts := range protocols {
 				check(protocol+" POST", lookAt(t.Context(), to, false, opts...), c.post)
 				check(protocol+" unary", callUnary(t.Context(), to, opts, nil).err, c.all)
 			}
@@ -127,7 +127,7 @@ func TestRouter_DeadProviderFailsFast(t *testing.T) {
 		if out := callUnary(t.Context(), to, nil, nil); connect.CodeOf(out.err) != connect.CodeUnavailable {
 			t.Errorf("%s: %v after %v", name, out.err, time.Since(begun))
 		}
-		for protocol, opts := range echoProtocols {
+		for protocol, opts := range protocols {
 			for kind, call := range echoKinds {
 				if out := call(t.Context(), to, opts, nil); connect.CodeOf(out.err) != connect.CodeUnavailable {
 					t.Errorf("%s, %s, %s: %v, want unavailable", name, protocol, kind, out.err)
@@ -203,7 +203,7 @@ func TestRouter_ProvidersAreDrained(t *testing.T) {
 	rig := newEchoRig(t, slow.handler(), nil)
 	to := rig.toProvider()
 	var calls []<-chan echoOutcome
-	for _, opts := range echoProtocols {
+	for _, opts := range protocols {
 		for _, call := range echoKinds {
 			ended := make(chan echoOutcome, 1)
 			go func() { ended <- call(t.Context(), to, opts, nil) }()
@@ -217,7 +217,7 @@ func TestRouter_ProvidersAreDrained(t *testing.T) {
 		rig.provider.Stop(t)
 	}()
 	hosttest.Eventually(t, "the plugin unregistered", func() bool { return len(rig.Registry().GetAllProviders(echoType)) == 0 })
-	for _, opts := range echoProtocols {
+	for _, opts := range protocols {
 		if out := callUnary(t.Context(), to, opts, nil); connect.CodeOf(out.err) != connect.CodeNotFound {
 			t.Errorf("a new call: %v, want not_found", out.err)
 		}

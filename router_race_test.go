@@ -61,7 +61,7 @@ func TestAudit_H33_H42_TablesUnderConcurrency(t *testing.T) {
 	for _, c := range contenders {
 		c.client.Store(enrolProvider(t, host, c.selfID))
 		repeat(func(i int) { c.churn(ctx, t, host, router, i) })
-		for _, opts := range echoProtocols {
+		for _, opts := range protocols {
 			repeat(func(int) {
 				id := c.client.Load().RuntimeID()
 				to := baseAt{host.URL + "/services/echo/" + id, caller.HTTPClient()}

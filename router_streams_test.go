@@ -130,7 +130,7 @@ func halfClosing(ctx context.Context, stream *connect.BidiStream[echoText, echoT
 // eachOption runs a test in every protocol, one after another.
 func eachOption(t *testing.T, f func(t *testing.T, opts []connect.ClientOption)) {
 	t.Helper()
-	for name, opts := range echoProtocols {
+	for name, opts := range protocols {
 		t.Run(name, func(t *testing.T) { f(t, opts) })
 	}
 }
@@ -171,7 +171,7 @@ func TestAudit_H35_StreamsLiveAsLongAsTheirPeers(t *testing.T) {
 		c.Limits.CallTimeout, c.Limits.IdleTimeout = short, short
 		c.Limits.DialTimeout, c.Limits.StreamIdleTimeout = longWait, 5*time.Second
 	})
-	for name, opts := range echoProtocols {
+	for name, opts := range protocols {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			stream := echo(rig.toProvider(), echoBidi, opts...).CallBidiStream(t.Context())

@@ -194,7 +194,7 @@ func exercise(t *testing.T, host *kindsHost, client *connectplugin.Client, base 
 			if p.stream {
 				at = host.URL // the relay passes on whole messages only
 			}
-			for _, opts := range rpcProtocols {
+			for _, opts := range protocols {
 				note(p.call(t.Context(), stranger, at, header, nil, opts...))
 			}
 		}

@@ -22,12 +22,12 @@ type pumpResult struct {
 
 // startPump serves a stream that pumps what produce gives it, and reports how
 // PumpToStream ended.
-func startPump(t *testing.T, produce func(ctx context.Context) (<-chan authText, <-chan error)) (string, *http.Client, <-chan pumpResult) {
+func startPump(t *testing.T, produce func(ctx context.Context) (<-chan echoText, <-chan error)) (string, *http.Client, <-chan pumpResult) {
 	t.Helper()
 	done := make(chan pumpResult, 1)
 	mux := http.NewServeMux()
-	mux.Handle(authProcServer, connect.NewServerStreamHandler(authProcServer,
-		func(ctx context.Context, _ *connect.Request[authText], stream *connect.ServerStream[authText]) error {
+	mux.Handle(echoServer, connect.NewServerStreamHandler(echoServer,
+		func(ctx context.Context, _ *connect.Request[echoText], stream *connect.ServerStream[echoText]) error {
 			ch, errs := produce(ctx)
 			err := connectplugin.PumpToStream(ctx, ch, errs, stream)
 			done <- pumpResult{err: err}
@@ -38,10 +38,10 @@ func startPump(t *testing.T, produce func(ctx context.Context) (<-chan authText,
 }
 
 // buffered returns channels that hold n messages and the given errors.
-func pumpChannels(n int, closeCh, closeErrs bool, failures ...error) (<-chan authText, <-chan error) {
-	ch, errs := make(chan authText, n), make(chan error, len(failures))
+func pumpChannels(n int, closeCh, closeErrs bool, failures ...error) (<-chan echoText, <-chan error) {
+	ch, errs := make(chan echoText, n), make(chan error, len(failures))
 	for i := range n {
-		ch <- authText{Value: strconv.Itoa(i)}
+		ch <- echoText{Value: strconv.Itoa(i)}
 	}
 	for _, err := range failures {
 		errs <- err
@@ -60,32 +60,32 @@ func TestPumpToStream(t *testing.T) {
 	coded := connect.NewError(connect.CodeAborted, errDown)
 	tests := []struct {
 		name    string
-		produce func(context.Context) (<-chan authText, <-chan error)
+		produce func(context.Context) (<-chan echoText, <-chan error)
 		want    int // messages
 		code    connect.Code
 	}{
-		{"closed channel", func(context.Context) (<-chan authText, <-chan error) { return pumpChannels(3, true, false) }, 3, 0},
-		{"both closed", func(context.Context) (<-chan authText, <-chan error) { return pumpChannels(3, true, true) }, 3, 0},
-		{"nil errors", func(context.Context) (<-chan authText, <-chan error) {
+		{"closed channel", func(context.Context) (<-chan echoText, <-chan error) { return pumpChannels(3, true, false) }, 3, 0},
+		{"both closed", func(context.Context) (<-chan echoText, <-chan error) { return pumpChannels(3, true, true) }, 3, 0},
+		{"nil errors", func(context.Context) (<-chan echoText, <-chan error) {
 			ch, _ := pumpChannels(3, true, false)
 			return ch, nil
 		}, 3, 0},
-		{"a nil error says nothing", func(context.Context) (<-chan authText, <-chan error) { return pumpChannels(3, true, false, nil) }, 3, 0},
-		{"an error behind the messages", func(context.Context) (<-chan authText, <-chan error) { return pumpChannels(3, false, false, coded) }, 3, connect.CodeAborted},
-		{"an error and a closed channel", func(context.Context) (<-chan authText, <-chan error) { return pumpChannels(3, true, true, nil, coded) }, 3, connect.CodeAborted},
-		{"an error alone", func(context.Context) (<-chan authText, <-chan error) { return pumpChannels(0, false, false, coded) }, 0, connect.CodeAborted},
-		{"no channel at all", func(context.Context) (<-chan authText, <-chan error) {
+		{"a nil error says nothing", func(context.Context) (<-chan echoText, <-chan error) { return pumpChannels(3, true, false, nil) }, 3, 0},
+		{"an error behind the messages", func(context.Context) (<-chan echoText, <-chan error) { return pumpChannels(3, false, false, coded) }, 3, connect.CodeAborted},
+		{"an error and a closed channel", func(context.Context) (<-chan echoText, <-chan error) { return pumpChannels(3, true, true, nil, coded) }, 3, connect.CodeAborted},
+		{"an error alone", func(context.Context) (<-chan echoText, <-chan error) { return pumpChannels(0, false, false, coded) }, 0, connect.CodeAborted},
+		{"no channel at all", func(context.Context) (<-chan echoText, <-chan error) {
 			_, errs := pumpChannels(0, false, false, coded)
 			return nil, errs
 		}, 0, connect.CodeAborted},
-		{"errors closed early", func(ctx context.Context) (<-chan authText, <-chan error) {
-			ch, errs := make(chan authText), make(chan error)
+		{"errors closed early", func(ctx context.Context) (<-chan echoText, <-chan error) {
+			ch, errs := make(chan echoText), make(chan error)
 			close(errs)
 			go func() {
 				defer close(ch)
 				for range 3 {
 					select {
-					case ch <- authText{Value: "x"}:
+					case ch <- echoText{Value: "x"}:
 					case <-ctx.Done():
 					}
 				}
@@ -98,7 +98,7 @@ func TestPumpToStream(t *testing.T) {
 			t.Parallel()
 			for range 20 { // select is random
 				url, client, done := startPump(t, tt.produce)
-				stream, err := connect.NewClient[authText, authText](client, url+authProcServer).
+				stream, err := connect.NewClient[echoText, echoText](client, url+echoServer).
 					CallServerStream(t.Context(), connect.NewRequest(wrapperspb.String("")))
 				if err != nil {
 					t.Fatal(err)
@@ -123,14 +123,14 @@ func TestPumpToStream_EndsWithTheClient(t *testing.T) {
 		t.Run(fmt.Sprintf("reads=%v", reads), func(t *testing.T) {
 			t.Parallel()
 			produced := make(chan struct{})
-			url, client, done := startPump(t, func(ctx context.Context) (<-chan authText, <-chan error) {
-				ch := make(chan authText)
+			url, client, done := startPump(t, func(ctx context.Context) (<-chan echoText, <-chan error) {
+				ch := make(chan echoText)
 				go func() {
 					defer close(produced)
 					big := string(make([]byte, 64<<10))
 					for {
 						select {
-						case ch <- authText{Value: big}:
+						case ch <- echoText{Value: big}:
 						case <-ctx.Done():
 							return
 						}
@@ -140,7 +140,7 @@ func TestPumpToStream_EndsWithTheClient(t *testing.T) {
 			})
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
-			stream, err := connect.NewClient[authText, authText](client, url+authProcServer).
+			stream, err := connect.NewClient[echoText, echoText](client, url+echoServer).
 				CallServerStream(ctx, connect.NewRequest(wrapperspb.String("")))
 			if err != nil {
 				t.Fatal(err)

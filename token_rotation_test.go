@@ -21,7 +21,7 @@ func wantAlive(t *testing.T, client *http.Client, what, runtimeID, token string,
 		if p.isHandshake() && alive {
 			continue // would be refused for its empty message, or renew
 		}
-		for protocol, opts := range rpcProtocols {
+		for protocol, opts := range protocols {
 			err := p.call(t.Context(), client, bubbleURL, identityHeader(runtimeID, token), nil, opts...)
 			if refused := connect.CodeOf(err) == connect.CodeUnauthenticated; refused == alive {
 				t.Errorf("%s, %s over %s: %v, want it alive: %t", what, p.path, protocol, err, alive)

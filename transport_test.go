@@ -328,7 +328,7 @@ func TestAudit_AUTHOBS73_NothingGoesToAPluginInPlaintext(t *testing.T) {
 		provider, caller := enrolProvider(t, host, "provider"), host.Enrol(t, "caller", requires(echoType))
 		registered := registerEcho(t, provider, nil)
 		to := baseAt{host.URL + "/services/echo/" + provider.RuntimeID(), caller.HTTPClient()}
-		for protocol, opts := range echoProtocols {
+		for protocol, opts := range protocols {
 			for kind, call := range echoKinds {
 				if out := call(t.Context(), to, opts, nil); (out.err == nil) != (scheme == "https") {
 					t.Errorf("%s, %s over %s: registered %v, called %v", protocol, kind, scheme, registered, out.err)

@@ -61,7 +61,7 @@ func watchScript(t *testing.T, s *scripted) (got []*connectplugin.ServiceEvent, 
 	if err := c.Connect(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), longWait)
 	defer cancel()
 	for e, err := range c.WatchService(ctx, "a") {
 		if err != nil {
@@ -140,7 +140,7 @@ func TestWatchProtocol_ClientGivesUp(t *testing.T) {
 			w.WriteHeader(http.StatusUnauthorized)
 			_, _ = w.Write([]byte(`{"code":"unauthenticated"}`))
 		})
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		ctx, cancel := context.WithTimeout(t.Context(), longWait)
 		defer cancel()
 		var end error
 		for _, err := range c.WatchService(ctx, "a") {

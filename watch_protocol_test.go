@@ -104,13 +104,13 @@ func TestWatchProtocol_EventsAndNumbers(t *testing.T) {
 // nothing is not left waiting, and from then on it misses nothing.
 func TestWatchProtocol_AnswerBeginsAtOnce(t *testing.T) {
 	t.Parallel()
-	for dialect, opts := range dialects {
+	for dialect, opts := range protocols {
 		t.Run(dialect, func(t *testing.T) {
 			t.Parallel()
 			host, f := watchHost(t, nil)
 			c := host.Enrol(t, "c", requires("a"))
 			now := onA(t, host, c, nil).next(t)
-			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			ctx, cancel := context.WithTimeout(t.Context(), longWait)
 			defer cancel()
 			stream, err := connectpluginv1connect.NewServiceRegistryClient(c.HTTPClient(), host.URL, opts...).WatchService(ctx,
 				connect.NewRequest(&connectpluginv1.WatchServiceRequest{ServiceType: "a", ResumeAfter: now.GetSequence(), Epoch: now.GetEpoch()}))
@@ -222,7 +222,7 @@ func TestWatchProtocol_OvertakenEvents(t *testing.T) {
 // Every way in which a stream ends has its code, in every protocol.
 func TestWatchProtocol_Ends(t *testing.T) {
 	t.Parallel()
-	for dialect, opts := range dialects {
+	for dialect, opts := range protocols {
 		t.Run(dialect, func(t *testing.T) {
 			t.Parallel()
 			host, _ := watchHost(t, func(c *connectplugin.ServeConfig) { c.Limits.MaxWatchesPerPlugin = 1 })
@@ -252,13 +252,13 @@ func TestWatchProtocol_Ends(t *testing.T) {
 			kept.quiet(t, "an honest watch, whose identity was renewed")
 			stopped := time.Now()
 			host.Stop(t)
-			if took := time.Since(stopped); took > patience {
+			if took := time.Since(stopped); took > longWait {
 				t.Errorf("the shutdown took %v", took)
 			}
 			ends["unavailable"] = kept
 			for want, w := range ends {
 				want, _, _ = strings.Cut(want, ":")
-				if code := w.code(patience); code.String() != want {
+				if code := w.code(longWait); code.String() != want {
 					t.Errorf("%v, want %s", code, want)
 				}
 			}
@@ -297,7 +297,7 @@ func TestAudit_REG3_RightsAreCheckedAtEachDelivery(t *testing.T) {
 	f := &flapper{t: t, host: host, id: p.RuntimeID()}
 	change := func() {
 		f.flap(1) // policy is replaced, and what it withdraws is just about to end
-		if code := loses.code(patience); code != connect.CodeNotFound || len(loses.events) > 0 {
+		if code := loses.code(longWait); code != connect.CodeNotFound || len(loses.events) > 0 {
 			t.Errorf("who lost the right: %v, %d events", code, len(loses.events))
 		}
 		if e := keeps.next(t); e.GetSequence() != last.GetSequence()+1 || e.GetState() != f.state() {

@@ -72,7 +72,7 @@ func (f *flapper) state() connectpluginv1.ServiceState {
 // that it is that.
 func TestAudit_PROTO62_WatchResumes(t *testing.T) {
 	t.Parallel()
-	for dialect, opts := range dialects {
+	for dialect, opts := range protocols {
 		t.Run(dialect, func(t *testing.T) {
 			t.Parallel()
 			host, f := watchHost(t, func(c *connectplugin.ServeConfig) { c.Limits.WatchBuffer = 8 })
@@ -360,7 +360,7 @@ func TestAudit_H43_EndedWatchesLeaveNothing(t *testing.T) {
 // revocation ends the latter too.
 func TestAudit_H46_StalledWatchesHoldUpNothing(t *testing.T) {
 	t.Parallel()
-	for dialect, opts := range dialects {
+	for dialect, opts := range protocols {
 		t.Run(dialect, func(t *testing.T) {
 			t.Parallel()
 			host, f := watchHost(t, func(c *connectplugin.ServeConfig) { c.GracefulShutdownTimeout = time.Minute })
@@ -381,10 +381,10 @@ func TestAudit_H46_StalledWatchesHoldUpNothing(t *testing.T) {
 				t.Errorf("another's watch ended: %v", code)
 			}
 			host.Stop(t)
-			if took := time.Since(began); took > patience {
+			if took := time.Since(began); took > longWait {
 				t.Errorf("it took %v", took)
 			}
-			if code := open.code(patience); code != connect.CodeUnavailable {
+			if code := open.code(longWait); code != connect.CodeUnavailable {
 				t.Errorf("the open watch ended with %v, want unavailable", code)
 			}
 		})

@@ -18,16 +18,11 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
 )
 
-// loggerCapability is the host's capability "logger".
-type loggerCapability struct{ http.Handler }
-
-func newLoggerCapability(l *recordingLogger) loggerCapability {
+// newLoggerCapability is the host's capability "logger".
+func newLoggerCapability(l *recordingLogger) servedCapability {
 	_, h := loggerv1connect.NewLoggerHandler(l)
-	return loggerCapability{h}
+	return servedCapability{h, "logger", "1.2.0"}
 }
-
-func (loggerCapability) CapabilityType() string { return "logger" }
-func (loggerCapability) Version() string        { return "1.2.0" }
 
 // everyRight is the policy of one plugin that may use type "logger" in every way.
 func everyRight() *connectplugin.Policy {
