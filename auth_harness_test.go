@@ -101,7 +101,7 @@ func authCalls() []authCall {
 			out = append(out, authCall{name: protocol + "/" + kind, call: func(ctx context.Context,
 				client connect.HTTPClient, url string, header http.Header, more ...connect.ClientOption,
 			) (string, error) {
-				return authCallKind(ctx, kind, baseAt{url, client}, header, append(more, opts...)...)
+				return authCallKind(ctx, kind, at(url, client), header, append(more, opts...)...)
 			}})
 		}
 	}
@@ -120,7 +120,7 @@ func authCallKind(ctx context.Context, kind string, to reachable, header http.He
 func authCallUnary(ctx context.Context, client connect.HTTPClient, url string, header http.Header,
 	opts ...connect.ClientOption,
 ) (string, error) {
-	return authCallKind(ctx, "unary", baseAt{url, client}, header, opts...)
+	return authCallKind(ctx, "unary", at(url, client), header, opts...)
 }
 
 // wantAuthRefused fails unless err is the one error that a refused peer gets.

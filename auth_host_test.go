@@ -64,7 +64,7 @@ func startKindsHost(t *testing.T, edit func(*connectplugin.ServeConfig)) *kindsH
 		}}
 		c.Plugins, c.Impls = connectplugin.PluginSet{"echo": kindsPlugin{h.plugin.mux()}}, map[string]any{"echo": true}
 		c.CapabilityBroker = connectplugin.NewCapabilityBroker("")
-		c.CapabilityBroker.RegisterCapability(servedCapability{h.capability.mux(), echoType, "1.0.0"})
+		c.CapabilityBroker.RegisterCapability(capability(h.capability.mux(), echoType, "1.0.0"))
 		c.Limits.MaxIdentitiesPerSelfID = 10_000
 		if edit != nil {
 			edit(c)

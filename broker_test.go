@@ -34,8 +34,8 @@ func capabilityPolicy() *connectplugin.Policy {
 func newCapabilityRig(t *testing.T, service http.Handler, edit func(*connectplugin.ServeConfig)) *capabilityRig {
 	t.Helper()
 	r := &capabilityRig{broker: connectplugin.NewCapabilityBroker(""), seen: &requestRecorder{next: service}}
-	r.broker.RegisterCapability(servedCapability{r.seen, echoType, "1.2.0"})
-	r.broker.RegisterCapability(servedCapability{r.seen, "different", "1.2.0"})
+	r.broker.RegisterCapability(capability(r.seen, echoType, "1.2.0"))
+	r.broker.RegisterCapability(capability(r.seen, "different", "1.2.0"))
 	r.Host = hosttest.Start(t, func(c *connectplugin.ServeConfig) {
 		c.Policy, c.CapabilityBroker = capabilityPolicy(), r.broker
 		if edit != nil {
@@ -83,14 +83,14 @@ func TestAudit_H21_GrantIsBoundToTypeVersionAndOwner(t *testing.T) {
 	grant, other := rig.mustGrant(t, owner, echoType), rig.mustGrant(t, owner, "different")
 	stranger := rig.Stranger(t)
 	base := rig.URL + "/capabilities/"
-	honest := baseAt{base + "echo/" + grant.GetGrantId(), stranger}
+	honest := at(base+"echo/"+grant.GetGrantId(), stranger)
 	for name, wrong := range map[string]struct {
 		to     baseAt
 		header http.Header
 	}{
-		"grant for another type":    {baseAt{base + "different/" + grant.GetGrantId(), stranger}, bearerOf(grant)},
+		"grant for another type":    {at(base+"different/"+grant.GetGrantId(), stranger), bearerOf(grant)},
 		"token of another grant":    {honest, bearerOf(other)},
-		"id of another grant":       {baseAt{base + "echo/" + other.GetGrantId(), stranger}, bearerOf(grant)},
+		"id of another grant":       {at(base+"echo/"+other.GetGrantId(), stranger), bearerOf(grant)},
 		"another runtime id":        {honest, bearerOf(grant, "X-Plugin-Runtime-Id", thief.RuntimeID())},
 		"two runtime ids":           {honest, bearerOf(grant, "X-Plugin-Runtime-Id", owner.RuntimeID(), "X-Plugin-Runtime-Id", thief.RuntimeID())},
 		"empty runtime id":          {honest, bearerOf(grant, "X-Plugin-Runtime-Id", "")},
@@ -99,10 +99,10 @@ func TestAudit_H21_GrantIsBoundToTypeVersionAndOwner(t *testing.T) {
 		"token twice":               {honest, bearerOf(grant, "Authorization", "Bearer "+grant.GetBearerToken())},
 		"token in a cookie":         {honest, http.Header{"Cookie": {"token=" + grant.GetBearerToken()}}},
 		"runtime token for a grant": {honest, http.Header{"Authorization": {"Bearer " + owner.RuntimeToken()}, "X-Plugin-Runtime-Id": {owner.RuntimeID()}}},
-		"unknown grant":             {baseAt{base + "echo/unknown", stranger}, bearerOf(grant)},
-		"runtime id for a grant id": {baseAt{base + "echo/" + owner.RuntimeID(), stranger}, bearerOf(grant)},
-		"no grant":                  {baseAt{base + "echo", stranger}, bearerOf(grant)},
-		"type in upper case":        {baseAt{base + "ECHO/" + grant.GetGrantId(), stranger}, bearerOf(grant)},
+		"unknown grant":             {at(base+"echo/unknown", stranger), bearerOf(grant)},
+		"runtime id for a grant id": {at(base+"echo/"+owner.RuntimeID(), stranger), bearerOf(grant)},
+		"no grant":                  {at(base+"echo", stranger), bearerOf(grant)},
+		"type in upper case":        {at(base+"ECHO/"+grant.GetGrantId(), stranger), bearerOf(grant)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for protocol, opts := range protocols {
@@ -146,14 +146,14 @@ func TestAudit_H23_GrantIsBoundToTheOwnersCertificate(t *testing.T) {
 	grant := rig.mustGrant(t, owner, echoType)
 	for name, stolen := range map[string]*http.Client{"no certificate": rig.Stranger(t), "another certificate": thiefClient} {
 		for protocol, opts := range protocols {
-			out := callUnary(t.Context(), baseAt{grant.GetEndpointUrl(), stolen}, opts, bearerOf(grant))
+			out := callUnary(t.Context(), at(grant.GetEndpointUrl(), stolen), opts, bearerOf(grant))
 			if connect.CodeOf(out.err) != connect.CodeUnauthenticated {
 				t.Errorf("%s, %s: %v, want unauthenticated", name, protocol, out.err)
 			}
 		}
 	}
 	for protocol, opts := range protocols {
-		if out := callUnary(t.Context(), baseAt{grant.GetEndpointUrl(), ownClient}, opts, bearerOf(grant)); out.err != nil {
+		if out := callUnary(t.Context(), at(grant.GetEndpointUrl(), ownClient), opts, bearerOf(grant)); out.err != nil {
 			t.Errorf("the owner, %s: %v", protocol, out.err)
 		}
 	}
@@ -166,14 +166,14 @@ func TestAudit_H26_GrantIsBoundToTheVersion(t *testing.T) {
 	rig := newCapabilityRig(t, echoService{}.handler(), nil)
 	owner := rig.Enrol(t, "both", nil)
 	grant := rig.mustGrant(t, owner, echoType)
-	to := baseAt{grant.GetEndpointUrl(), rig.Stranger(t)}
-	rig.broker.RegisterCapability(servedCapability{rig.seen, echoType, "1.2.0"})
+	to := at(grant.GetEndpointUrl(), rig.Stranger(t))
+	rig.broker.RegisterCapability(capability(rig.seen, echoType, "1.2.0"))
 	if out := callUnary(t.Context(), to, nil, bearerOf(grant)); out.err != nil {
 		t.Errorf("the same version again: %v", out.err)
 	}
 	rig.seen.take()
 	for _, version := range []string{"1.2.1", "2.0.0", "1.1.0"} {
-		rig.broker.RegisterCapability(servedCapability{rig.seen, echoType, version})
+		rig.broker.RegisterCapability(capability(rig.seen, echoType, version))
 		for protocol, opts := range protocols {
 			for kind, call := range echoKinds {
 				if out := call(t.Context(), to, opts, bearerOf(grant)); connect.CodeOf(out.err) != connect.CodeNotFound {
@@ -223,7 +223,7 @@ func TestAudit_H21_GrantsAreRevokedOneByOne(t *testing.T) {
 	eachOption(t, func(t *testing.T, opts []connect.ClientOption) {
 		doomed, kept := rig.mustGrant(t, owner, echoType), rig.mustGrant(t, owner, echoType)
 		open := func(grant *connectpluginv1.CapabilityGrant) *connect.BidiStreamForClient[echoText, echoText] {
-			stream := echo(baseAt{grant.GetEndpointUrl(), rig.Stranger(t)}, echoBidi, opts...).CallBidiStream(t.Context())
+			stream := echo(at(grant.GetEndpointUrl(), rig.Stranger(t)), echoBidi, opts...).CallBidiStream(t.Context())
 			maps.Copy(stream.RequestHeader(), bearerOf(grant))
 			sendWant(t, stream, "before", "before")
 			t.Cleanup(func() { _ = stream.CloseRequest(); _ = stream.CloseResponse() })
@@ -239,12 +239,12 @@ func TestAudit_H21_GrantsAreRevokedOneByOne(t *testing.T) {
 		if err := streamEnd(t, ends); connect.CodeOf(err) != connect.CodeUnauthenticated {
 			t.Errorf("the stream of the revoked grant: %v, want unauthenticated", err)
 		}
-		out := callUnary(t.Context(), baseAt{doomed.GetEndpointUrl(), rig.Stranger(t)}, opts, bearerOf(doomed))
+		out := callUnary(t.Context(), at(doomed.GetEndpointUrl(), rig.Stranger(t)), opts, bearerOf(doomed))
 		if connect.CodeOf(out.err) != connect.CodeUnauthenticated {
 			t.Errorf("a call with the revoked grant: %v", out.err)
 		}
 		sendWant(t, goesOn, "after", "after")
-		if out := callUnary(t.Context(), baseAt{kept.GetEndpointUrl(), rig.Stranger(t)}, opts, bearerOf(kept)); out.err != nil {
+		if out := callUnary(t.Context(), at(kept.GetEndpointUrl(), rig.Stranger(t)), opts, bearerOf(kept)); out.err != nil {
 			t.Errorf("a call with the other grant: %v", out.err)
 		}
 		named := false
@@ -369,7 +369,7 @@ func TestAudit_H50_BogusGrantsCostNobodyElse(t *testing.T) {
 	to, stranger := grant.GetEndpointUrl(), rig.Stranger(t)
 	refused := map[connect.Code]int{}
 	for range 3 * burst {
-		out := callUnary(t.Context(), baseAt{to, stranger}, nil, http.Header{"Authorization": {"Bearer AAAA"}})
+		out := callUnary(t.Context(), at(to, stranger), nil, http.Header{"Authorization": {"Bearer AAAA"}})
 		refused[connect.CodeOf(out.err)]++
 	}
 	if refused[connect.CodeUnauthenticated] > burst || refused[connect.CodeResourceExhausted] < burst {
@@ -385,14 +385,14 @@ func TestAudit_H50_BogusGrantsCostNobodyElse(t *testing.T) {
 		t.Errorf("%d audit events", audited)
 	}
 	for i := range burst / 2 {
-		if out := callUnary(t.Context(), baseAt{to, stranger}, nil, bearerOf(grant)); out.err != nil {
+		if out := callUnary(t.Context(), at(to, stranger), nil, bearerOf(grant)); out.err != nil {
 			t.Fatalf("honest call %d: %v", i, out.err)
 		}
 	}
 	// The owner's own budget is one for all that it does.
 	code := connect.Code(0)
 	for range 2 * burst {
-		if out := callUnary(t.Context(), baseAt{to, stranger}, nil, bearerOf(grant)); out.err != nil {
+		if out := callUnary(t.Context(), at(to, stranger), nil, bearerOf(grant)); out.err != nil {
 			code = connect.CodeOf(out.err)
 		}
 	}

@@ -76,9 +76,9 @@ func TestAudit_REG12_HostPluginsAreToldTheCaller(t *testing.T) {
 			c.Impls = map[string]any{"logger": logger}
 		})
 		api := host.Enrol(t, "api", nil)
-		logAs(t, baseAt{host.URL, api.HTTPClient()}, "X-Plugin-Caller-Id", "admin")
+		logAs(t, at(host.URL, api.HTTPClient()), "X-Plugin-Caller-Id", "admin")
 		if public {
-			logAs(t, baseAt{host.URL, host.Stranger(t)}, "X-Plugin-Caller-Id", "admin")
+			logAs(t, at(host.URL, host.Stranger(t)), "X-Plugin-Caller-Id", "admin")
 		}
 		_, _, headers := logger.got()
 		for i, h := range headers {
@@ -166,7 +166,7 @@ func TestAudit_H22_HungCapabilityHoldsUpNobody(t *testing.T) {
 				wantEcho(t, kind, call(t.Context(), again, nil, nil))
 			}
 		}
-		rig.broker.RegisterCapability(servedCapability{rig.seen, "third", "1.0.0"})
+		rig.broker.RegisterCapability(capability(rig.seen, "third", "1.0.0"))
 		if n := len(rig.broker.ListCapabilities()); n != 3 {
 			t.Errorf("%d capabilities", n)
 		}
@@ -239,7 +239,7 @@ func TestAudit_H31_UncleanPathsReachNoCapability(t *testing.T) {
 func TestMountedHandlers_ServeCallsOfTheHost(t *testing.T) {
 	t.Parallel()
 	broker := connectplugin.NewCapabilityBroker("")
-	broker.RegisterCapability(servedCapability{echoService{}.handler(), echoType, "1.0.0"})
+	broker.RegisterCapability(capability(echoService{}.handler(), echoType, "1.0.0"))
 	var router *connectplugin.ServiceRouter
 	rig := newEchoRig(t, echoService{}.handler(), func(c *connectplugin.ServeConfig) {
 		router = connectplugin.NewServiceRouter(connectplugin.NewHandshakeServer(c), nil, nil)
@@ -254,19 +254,19 @@ func TestMountedHandlers_ServeCallsOfTheHost(t *testing.T) {
 	server.StartTLS()
 	t.Cleanup(server.Close)
 	client := &identified{server.Client(), rig.caller.RuntimeID(), rig.caller.RuntimeToken()}
-	to := baseAt{server.URL + "/services/echo/" + rig.provider.Client.RuntimeID(), client}
+	to := at(server.URL+"/services/echo/"+rig.provider.Client.RuntimeID(), client)
 	resp, err := connectpluginv1connect.NewCapabilityBrokerClient(client, server.URL).RequestCapability(t.Context(),
 		connect.NewRequest(&connectpluginv1.RequestCapabilityRequest{CapabilityType: echoType}))
 	if err != nil {
 		t.Fatal(err)
 	}
 	grant := resp.Msg.GetGrant()
-	granted := baseAt{server.URL + "/capabilities/echo/" + grant.GetGrantId(), server.Client()}
+	granted := at(server.URL+"/capabilities/echo/"+grant.GetGrantId(), server.Client())
 	eachCall(t, func(t *testing.T, kind string, opts []connect.ClientOption) {
 		wantEcho(t, kind, echoKinds[kind](t.Context(), to, opts, nil))
 		wantEcho(t, kind, echoKinds[kind](t.Context(), granted, opts, bearerOf(grant)))
 		for what, out := range map[string]echoOutcome{
-			"route without credentials":      echoKinds[kind](t.Context(), baseAt{to.base, server.Client()}, opts, nil),
+			"route without credentials":      echoKinds[kind](t.Context(), at(to.base, server.Client()), opts, nil),
 			"capability without credentials": echoKinds[kind](t.Context(), granted, opts, nil),
 		} {
 			if connect.CodeOf(out.err) != connect.CodeUnauthenticated {

@@ -108,6 +108,9 @@ type baseAt struct {
 	client connect.HTTPClient
 }
 
+// at is a base URL with the client that reaches it.
+func at(base string, client connect.HTTPClient) baseAt { return baseAt{base: base, client: client} }
+
 func (a baseAt) BaseURL() string                { return a.base }
 func (a baseAt) HTTPClient() connect.HTTPClient { return a.client }
 

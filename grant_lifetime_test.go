@@ -160,11 +160,11 @@ func TestAudit_PROTO32_CallsInFlightEndWithTheOwner(t *testing.T) {
 	inBubble(t, func(c *connectplugin.ServeConfig) {
 		began, ended = make(chan struct{}), make(chan struct{})
 		grantHost(nil)(c)
-		c.CapabilityBroker.RegisterCapability(servedCapability{http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		c.CapabilityBroker.RegisterCapability(capability(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 			close(began)
 			<-r.Context().Done()
 			close(ended)
-		}), "logger", "1.2.0"})
+		}), "logger", "1.2.0"))
 	}, func(t *testing.T, h *bubbleHost) {
 		t.Helper()
 		owner := h.enrol(t, nil)

@@ -226,7 +226,7 @@ func attackedHost(t testing.TB, edit func(*connectplugin.ServeConfig)) *hosttest
 		c.Impls = map[string]any{"logger": &recordingLogger{}, "archive": struct{}{}}
 		c.CapabilityBroker = connectplugin.NewCapabilityBroker("")
 		c.CapabilityBroker.RegisterCapability(newLoggerCapability(&recordingLogger{}))
-		c.CapabilityBroker.RegisterCapability(servedCapability{newLoggerCapability(&recordingLogger{}).Handler, "clock", "1.2.0"})
+		c.CapabilityBroker.RegisterCapability(capability(newLoggerCapability(&recordingLogger{}).Handler, "clock", "1.2.0"))
 		c.Limits.MaxIdentities, c.Limits.MaxIdentitiesPerPeer, c.HandshakeAuth.ReplayCacheSize = many, many, many
 		if edit != nil {
 			edit(c)

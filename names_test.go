@@ -163,7 +163,7 @@ func newNamedRig(t *testing.T, pluginName string) *echoRig {
 		rules.Endpoint = "https://" + pluginName + ":" + port
 		c.Policy.Plugins["provider"] = rules
 		c.CapabilityBroker = connectplugin.NewCapabilityBroker("")
-		c.CapabilityBroker.RegisterCapability(servedCapability{echoService{}.handler(), echoType, "1.0.0"})
+		c.CapabilityBroker.RegisterCapability(capability(echoService{}.handler(), echoType, "1.0.0"))
 	})}
 	_, port, _ = net.SplitHostPort(rig.Addr())
 	rig.URL = "https://host.test:" + port
@@ -209,7 +209,7 @@ func TestAudit_PROTO52_NamesThatResolveElsewhere(t *testing.T) {
 		if registered && err != nil || !registered && connect.CodeOf(err) != connect.CodePermissionDenied {
 			t.Errorf("%s: register: %v", name, err)
 		}
-		to := baseAt{host.URL + "/services/echo/" + provider.RuntimeID(), caller.HTTPClient()}
+		to := at(host.URL+"/services/echo/"+provider.RuntimeID(), caller.HTTPClient())
 		for range 2 {
 			if out := callUnary(t.Context(), to, nil, nil); (out.err == nil) != registered {
 				t.Errorf("%s: call: %v", name, out.err)

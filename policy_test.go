@@ -240,7 +240,7 @@ func TestAudit_H21_PolicyWithdrawsGrants(t *testing.T) {
 	host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
 		c.Policy = everyRight()
 		c.CapabilityBroker = connectplugin.NewCapabilityBroker("")
-		c.CapabilityBroker.RegisterCapability(servedCapability{handler, "logger", "1.2.0"})
+		c.CapabilityBroker.RegisterCapability(capability(handler, "logger", "1.2.0"))
 	})
 	c := host.Enrol(t, "all", nil)
 	broker := connectpluginv1connect.NewCapabilityBrokerClient(c.HTTPClient(), host.URL)

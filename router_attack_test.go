@@ -145,7 +145,7 @@ func TestAudit_PROTO52_BaseURLSelectsNoDestination(t *testing.T) {
 			if _, named := metadata["base_url"]; named && connect.CodeOf(err) != connect.CodePermissionDenied {
 				t.Errorf("register: %v, want permission_denied", err)
 			}
-			to := baseAt{host.URL + "/services/echo/" + provider.RuntimeID(), caller.HTTPClient()}
+			to := at(host.URL+"/services/echo/"+provider.RuntimeID(), caller.HTTPClient())
 			for protocol, opts := range protocols {
 				for kind, call := range echoKinds {
 					if out := call(t.Context(), to, opts, nil); out.err == nil {
@@ -167,7 +167,7 @@ func TestAudit_PROTO52_BaseURLSelectsNoDestination(t *testing.T) {
 		if err := registerEcho(t, provider, map[string]string{"base_url": "https://" + own.addr}); err != nil {
 			t.Fatal(err)
 		}
-		to := baseAt{host.URL + "/services/echo/" + provider.RuntimeID(), caller.HTTPClient()}
+		to := at(host.URL+"/services/echo/"+provider.RuntimeID(), caller.HTTPClient())
 		for protocol, opts := range protocols {
 			for kind, call := range echoKinds {
 				if out := call(t.Context(), to, opts, nil); out.err != nil {
@@ -204,7 +204,7 @@ func TestAudit_PROTO52_PolicyWinsOverMetadata(t *testing.T) {
 			host.Authority = authority
 			provider, caller := enrolProvider(t, host, "provider"), host.Enrol(t, "caller", requires(echoType))
 			err := registerEcho(t, provider, map[string]string{"base_url": "https://" + claimed.addr})
-			to := baseAt{host.URL + "/services/echo/" + provider.RuntimeID(), caller.HTTPClient()}
+			to := at(host.URL+"/services/echo/"+provider.RuntimeID(), caller.HTTPClient())
 			for protocol, opts := range protocols {
 				out := callUnary(t.Context(), to, opts, nil)
 				if name == "none allowed" {
@@ -257,7 +257,7 @@ func TestAudit_PROTO52_OnlyThePluginItselfAnswers(t *testing.T) {
 			if err := registerEcho(t, provider, map[string]string{"base_url": "https://" + server.addr}); err != nil {
 				t.Fatal(err)
 			}
-			to := baseAt{host.URL + "/services/echo/" + provider.RuntimeID(), caller.HTTPClient()}
+			to := at(host.URL+"/services/echo/"+provider.RuntimeID(), caller.HTTPClient())
 			for protocol, opts := range protocols {
 				for kind, call := range echoKinds {
 					out := call(t.Context(), to, opts, nil)
@@ -275,7 +275,7 @@ func TestAudit_PROTO52_OnlyThePluginItselfAnswers(t *testing.T) {
 		if err := registerEcho(t, provider, map[string]string{"base_url": host.URL}); err != nil {
 			t.Fatal(err)
 		}
-		to := baseAt{host.URL + "/services/echo/" + provider.RuntimeID(), caller.HTTPClient()}
+		to := at(host.URL+"/services/echo/"+provider.RuntimeID(), caller.HTTPClient())
 		if out := callUnary(t.Context(), to, nil, nil); connect.CodeOf(out.err) != connect.CodeUnavailable {
 			t.Errorf("%v, want unavailable", out.err)
 		}
@@ -315,7 +315,7 @@ func TestAudit_PROTO52_PinnedKeyOfAProvider(t *testing.T) {
 			t.Fatal(err)
 		}
 		caller := host.Enrol(t, "caller", requires(echoType))
-		to := baseAt{host.URL + "/services/echo/" + provider.RuntimeID(), caller.HTTPClient()}
+		to := at(host.URL+"/services/echo/"+provider.RuntimeID(), caller.HTTPClient())
 		for protocol, opts := range protocols {
 			out := callUnary(t.Context(), to, opts, nil)
 			if server == right && out.err != nil || server == wrong && connect.CodeOf(out.err) != connect.CodeUnavailable {
@@ -349,7 +349,7 @@ func TestAudit_PROTO52_PluginsAnswerTheHostOnly(t *testing.T) {
 	} {
 		cfg = cfg.Clone()
 		cfg.InsecureSkipVerify, cfg.VerifyConnection = true, nil // the attacker does not mind whom it reaches
-		direct := baseAt{"https://" + l.Addr().String(), hosttest.HTTPClient(t, cfg)}
+		direct := at("https://"+l.Addr().String(), hosttest.HTTPClient(t, cfg))
 		header := http.Header{"X-Plugin-Caller-Id": {rig.caller.RuntimeID()}}
 		for protocol, opts := range protocols {
 			if out := callUnary(t.Context(), direct, opts, header); out.err == nil {
@@ -387,7 +387,7 @@ func TestAudit_H29_RedirectsAreNotFollowed(t *testing.T) {
 		"http://" + elsewhere.addr + "/", "https://" + secure.addr + "/", echoLook, rig.toProvider().base + echoLook, "//" + elsewhere.addr + "/",
 	}
 	client := &tapClient{next: rig.caller.HTTPClient()}
-	to := baseAt{rig.toProvider().base, client}
+	to := at(rig.toProvider().base, client)
 	for _, code := range []int{300, 301, 302, 303, 304, 305, 307, 308} {
 		for i := range targets {
 			location.Store(&targets[i])

@@ -113,7 +113,7 @@ func TestAudit_PROTO53_FieldsPassByAllowListInEveryProtocol(t *testing.T) {
 		client := &tapClient{next: rig.caller.HTTPClient()}
 		header := passingFields.Clone()
 		maps.Copy(header, forbiddenFields)
-		to := baseAt{rig.toProvider().base, client}
+		to := at(rig.toProvider().base, client)
 		out := echoKinds[kind](t.Context(), to, opts, header)
 		wantEcho(t, kind, out)
 		for _, r := range provider.take() {

@@ -72,7 +72,7 @@ func TestAudit_H32_NoRequestForgesALogLine(t *testing.T) {
 				c.Audit = nil // the events go to the log
 			}
 			c.CapabilityBroker = connectplugin.NewCapabilityBroker("")
-			c.CapabilityBroker.RegisterCapability(servedCapability{echoService{}.handler(), echoType, "1.0.0"})
+			c.CapabilityBroker.RegisterCapability(capability(echoService{}.handler(), echoType, "1.0.0"))
 		})
 		for _, forgery := range logForgeries {
 			forge(t, rig, forgery)
@@ -180,6 +180,11 @@ type servedCapability struct {
 	http.Handler
 
 	kind, version string
+}
+
+// capability is a capability of a kind and a version that a handler serves.
+func capability(handler http.Handler, kind, version string) servedCapability {
+	return servedCapability{Handler: handler, kind: kind, version: version}
 }
 
 func (c servedCapability) CapabilityType() string { return c.kind }

@@ -76,7 +76,7 @@ func TestAudit_H56_MemoryProviderIsCalledAsAnyOther(t *testing.T) {
 		client := &tapClient{next: rig.caller.HTTPClient()}
 		header := passingFields.Clone()
 		maps.Copy(header, forbiddenFields)
-		out := echoKinds[kind](t.Context(), baseAt{rig.toMemory().base, client}, opts, header)
+		out := echoKinds[kind](t.Context(), at(rig.toMemory().base, client), opts, header)
 		wantEcho(t, kind, out)
 		got := seen.take()
 		if len(got) != 1 {
@@ -142,9 +142,9 @@ func TestAudit_H56_MemoryProviderIsGuardedAsAnyOther(t *testing.T) {
 			to   baseAt
 			code connect.Code
 		}{
-			"no credentials":           {baseAt{base, nobody}, connect.CodeUnauthenticated},
-			"not declared as required": {baseAt{base, stranger.HTTPClient()}, connect.CodeNotFound},
-			"another type":             {baseAt{rig.URL + "/services/different/" + rig.providerID, rig.caller.HTTPClient()}, connect.CodeNotFound},
+			"no credentials":           {at(base, nobody), connect.CodeUnauthenticated},
+			"not declared as required": {at(base, stranger.HTTPClient()), connect.CodeNotFound},
+			"another type":             {at(rig.URL+"/services/different/"+rig.providerID, rig.caller.HTTPClient()), connect.CodeNotFound},
 			"another provider":         {rig.route(rig.providerID + "x"), connect.CodeNotFound},
 		} {
 			if out := echoKinds[kind](t.Context(), c.to, opts, nil); connect.CodeOf(out.err) != c.code {

@@ -173,20 +173,20 @@ func TestAudit_H27_H28_RouteMustMatchTheRegistration(t *testing.T) {
 	id, otherID := rig.provider.Client.RuntimeID(), other.Client.RuntimeID()
 	stranger, both := rig.Enrol(t, "stranger", nil), rig.Enrol(t, "both", requires(echoType, "different"))
 	for name, wrong := range map[string]baseAt{
-		"type of another provider":      {rig.URL + "/services/echo/" + otherID, rig.caller.HTTPClient()},
-		"both types allowed":            {rig.URL + "/services/echo/" + otherID, both.HTTPClient()},
-		"both types allowed, exchanged": {rig.URL + "/services/different/" + id, both.HTTPClient()},
-		"forbidden type":                {rig.URL + "/services/different/" + otherID, rig.caller.HTTPClient()},
-		"forbidden type, own provider":  {rig.URL + "/services/different/" + id, rig.caller.HTTPClient()},
-		"unknown type":                  {rig.URL + "/services/unknown/" + id, rig.caller.HTTPClient()},
-		"unknown provider":              {rig.URL + "/services/echo/provider-unknown", rig.caller.HTTPClient()},
-		"prefix of the provider":        {rig.URL + "/services/echo/" + id[:len(id)-1], rig.caller.HTTPClient()},
-		"provider in upper case":        {rig.URL + "/services/echo/" + strings.ToUpper(id), rig.caller.HTTPClient()},
-		"type in upper case":            {rig.URL + "/services/ECHO/" + id, rig.caller.HTTPClient()},
-		"the caller itself":             {rig.URL + "/services/echo/" + rig.caller.RuntimeID(), rig.caller.HTTPClient()},
-		"caller that requires nothing":  {rig.URL + "/services/echo/" + id, stranger.HTTPClient()},
-		"self id in place of the id":    {rig.URL + "/services/echo/provider", rig.caller.HTTPClient()},
-		"provider and type in exchange": {rig.URL + "/services/" + id + "/echo", rig.caller.HTTPClient()},
+		"type of another provider":      at(rig.URL+"/services/echo/"+otherID, rig.caller.HTTPClient()),
+		"both types allowed":            at(rig.URL+"/services/echo/"+otherID, both.HTTPClient()),
+		"both types allowed, exchanged": at(rig.URL+"/services/different/"+id, both.HTTPClient()),
+		"forbidden type":                at(rig.URL+"/services/different/"+otherID, rig.caller.HTTPClient()),
+		"forbidden type, own provider":  at(rig.URL+"/services/different/"+id, rig.caller.HTTPClient()),
+		"unknown type":                  at(rig.URL+"/services/unknown/"+id, rig.caller.HTTPClient()),
+		"unknown provider":              at(rig.URL+"/services/echo/provider-unknown", rig.caller.HTTPClient()),
+		"prefix of the provider":        at(rig.URL+"/services/echo/"+id[:len(id)-1], rig.caller.HTTPClient()),
+		"provider in upper case":        at(rig.URL+"/services/echo/"+strings.ToUpper(id), rig.caller.HTTPClient()),
+		"type in upper case":            at(rig.URL+"/services/ECHO/"+id, rig.caller.HTTPClient()),
+		"the caller itself":             at(rig.URL+"/services/echo/"+rig.caller.RuntimeID(), rig.caller.HTTPClient()),
+		"caller that requires nothing":  at(rig.URL+"/services/echo/"+id, stranger.HTTPClient()),
+		"self id in place of the id":    at(rig.URL+"/services/echo/provider", rig.caller.HTTPClient()),
+		"provider and type in exchange": at(rig.URL+"/services/"+id+"/echo", rig.caller.HTTPClient()),
 	} {
 		t.Run(name, func(t *testing.T) {
 			for protocol, opts := range protocols {

@@ -309,7 +309,7 @@ func TestRouter_CacheControlIsTheProviders(t *testing.T) {
 	}), nil)
 	for want, to := range map[string]baseAt{"max-age=60": rig.toProvider(), "no-store": rig.route("unknown")} {
 		client := &tapClient{next: to.client}
-		_ = lookAt(t.Context(), baseAt{to.base, client}, true)
+		_ = lookAt(t.Context(), at(to.base, client), true)
 		if got := client.fields()[0]["Cache-Control"]; len(got) != 1 || got[0] != want {
 			t.Errorf("Cache-Control %q, want %q", got, want)
 		}

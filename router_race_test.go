@@ -64,7 +64,7 @@ func TestAudit_H33_H42_TablesUnderConcurrency(t *testing.T) {
 		for _, opts := range protocols {
 			repeat(func(int) {
 				id := c.client.Load().RuntimeID()
-				to := baseAt{host.URL + "/services/echo/" + id, caller.HTTPClient()}
+				to := at(host.URL+"/services/echo/"+id, caller.HTTPClient())
 				resp, err := echo(to, echoUnary, opts...).CallUnary(ctx, connect.NewRequest(wrapperspb.String("who")))
 				if err != nil {
 					checkRefusal(ctx, t, err)

@@ -255,7 +255,7 @@ func TestAudit_H36_ErrorsOfTheProviderPassUnchanged(t *testing.T) {
 		rig := newEchoRig(t, handler, nil)
 		direct := newTrap(t, "127.0.0.1", nil)
 		direct.next = handler
-		toDirect := baseAt{"http://" + direct.addr, hosttest.HTTPClient(t, nil)}
+		toDirect := at("http://"+direct.addr, hosttest.HTTPClient(t, nil))
 		eachCall(t, func(t *testing.T, kind string, opts []connect.ClientOption) {
 			want := echoKinds[kind](t.Context(), toDirect, opts, nil)
 			got := echoKinds[kind](t.Context(), rig.toProvider(), opts, nil)

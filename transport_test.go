@@ -327,7 +327,7 @@ func TestAudit_AUTHOBS73_NothingGoesToAPluginInPlaintext(t *testing.T) {
 		host.Authority = authority
 		provider, caller := enrolProvider(t, host, "provider"), host.Enrol(t, "caller", requires(echoType))
 		registered := registerEcho(t, provider, nil)
-		to := baseAt{host.URL + "/services/echo/" + provider.RuntimeID(), caller.HTTPClient()}
+		to := at(host.URL+"/services/echo/"+provider.RuntimeID(), caller.HTTPClient())
 		for protocol, opts := range protocols {
 			for kind, call := range echoKinds {
 				if out := call(t.Context(), to, opts, nil); (out.err == nil) != (scheme == "https") {

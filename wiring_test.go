@@ -21,7 +21,7 @@ import (
 // newLoggerCapability is the host's capability "logger".
 func newLoggerCapability(l *recordingLogger) servedCapability {
 	_, h := loggerv1connect.NewLoggerHandler(l)
-	return servedCapability{h, "logger", "1.2.0"}
+	return capability(h, "logger", "1.2.0")
 }
 
 // everyRight is the policy of one plugin that may use type "logger" in every way.
