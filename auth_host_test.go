@@ -62,7 +62,7 @@ func startKindsHost(t *testing.T, edit func(*connectplugin.ServeConfig)) *kindsH
 			"caller":   hosttest.Allow(func(p *connectplugin.PluginPolicy) { p.Requires, p.Capabilities, p.HostPlugins = all, all, all }),
 			"provider": hosttest.Allow(func(p *connectplugin.PluginPolicy) { p.Provides = all }),
 		}}
-		c.Plugins, c.Impls = connectplugin.PluginSet{"echo": kindsPlugin{h.plugin.mux()}}, map[string]any{"echo": true}
+		c.Plugins, c.Impls = connectplugin.PluginSet{"echo": kindsPlugin{handler: h.plugin.mux()}}, map[string]any{"echo": true}
 		c.CapabilityBroker = connectplugin.NewCapabilityBroker("")
 		c.CapabilityBroker.RegisterCapability(capability(h.capability.mux(), echoType, "1.0.0"))
 		c.Limits.MaxIdentitiesPerSelfID = 10_000
@@ -362,10 +362,10 @@ func TestAudit_AUTH009_HandlersCannotAlterWhoCalls(t *testing.T) {
 func TestAudit_AUTH010_H18_OneErrorWhateverFails(t *testing.T) {
 	t.Parallel()
 	const secretDetail = "user bob is locked: db=10.1.2.3"
-	echo := &authEcho{}
+	served := &authEcho{}
 	host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
 		c.Policy = loggerPolicy()
-		c.Plugins, c.Impls = connectplugin.PluginSet{"echo": kindsPlugin{echo.mux()}}, map[string]any{"echo": true}
+		c.Plugins, c.Impls = connectplugin.PluginSet{"echo": kindsPlugin{handler: served.mux()}}, map[string]any{"echo": true}
 		c.AuthProviders = []connectplugin.AuthProvider{
 			connectplugin.NewTokenAuth("", func(token string) (string, map[string]string, error) {
 				switch token {
@@ -408,7 +408,7 @@ func TestAudit_AUTH010_H18_OneErrorWhateverFails(t *testing.T) {
 			}
 		}
 	}
-	if echo.calls.Load() != 0 {
+	if served.calls.Load() != 0 {
 		t.Error("the handler ran")
 	}
 	var detail bool
@@ -434,8 +434,8 @@ func TestAudit_H19_ClaimsDoNotOutliveTheirRequest(t *testing.T) {
 	var mu sync.Mutex
 	var handedOut []map[string]string
 	inside, proceed := make(chan struct{}), make(chan struct{})
-	echo := &authEcho{}
-	echo.observe = func(ctx context.Context, _ http.Header) error {
+	served := &authEcho{}
+	served.observe = func(ctx context.Context, _ http.Header) error {
 		inside <- struct{}{}
 		<-proceed
 		if claims := connectplugin.GetAuthContext(ctx).Claims; claims["role"] != "reader" || len(claims) != 1 {
@@ -445,7 +445,7 @@ func TestAudit_H19_ClaimsDoNotOutliveTheirRequest(t *testing.T) {
 	}
 	host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
 		c.Policy = loggerPolicy()
-		c.Plugins, c.Impls = connectplugin.PluginSet{"echo": kindsPlugin{echo.mux()}}, map[string]any{"echo": true}
+		c.Plugins, c.Impls = connectplugin.PluginSet{"echo": kindsPlugin{handler: served.mux()}}, map[string]any{"echo": true}
 		c.AuthProviders = []connectplugin.AuthProvider{
 			connectplugin.NewTokenAuth("", func(string) (string, map[string]string, error) {
 				mu.Lock()
