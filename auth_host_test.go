@@ -294,7 +294,7 @@ func TestAudit_AUTH009_HandlersCannotAlterWhoCalls(t *testing.T) {
 	shared := map[string]string{"role": "reader", "team": "blue"} // that the validator hands out again and again
 	host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
 		c.Policy = policyOf("caller", func(p *connectplugin.PluginPolicy) { p.AllowUnproven, p.Requires = true, []string{"a", "b"} })
-		c.Plugins = connectplugin.PluginSet{"echo": kindsPlugin{http.HandlerFunc(vandal)}}
+		c.Plugins = connectplugin.PluginSet{"echo": kindsPlugin{handler: http.HandlerFunc(vandal)}}
 		c.Impls = map[string]any{"echo": true}
 		c.AuthProviders = []connectplugin.AuthProvider{
 			connectplugin.NewTokenAuth("", func(string) (string, map[string]string, error) { return "operator", shared, nil }),
