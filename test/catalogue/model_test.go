@@ -101,7 +101,7 @@ func TestCatalogueModel(t *testing.T) {
 	if seed == 0 {
 		seed = mathrand.Uint64()
 	}
-	t.Logf("go test -run '^TestCatalogueModel$' . -model.seed=%d -model.ops=%d", seed, *modelOps)
+	t.Logf("go test -run '^TestCatalogueModel$' ./test/catalogue -model.seed=%d -model.ops=%d", seed, *modelOps)
 	d := newModelDriver(t, seed)
 	d.setPolicy()
 	for range 4 {
