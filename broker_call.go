@@ -23,14 +23,14 @@ func identifyGrant(ctx context.Context, h *hub, p *peer, r *http.Request) (conte
 	if no != nil {
 		return ctx, admission{}, no
 	}
-	stateCaller(r.Header, grant.Owner)
+	setCallerHeader(r.Header, grant.Owner)
 	a := admission{lease: lease{onEnd: grant.OnRevoke, cause: errGrantRevoked}}
 	if grant.Owner != nil {
 		a.caller = &caller{id: grant.Owner, hub: h}
-		a.budget = requestBudget(a.caller)
+		a.budget = h.requestBudget(a.caller)
 		ctx = withCaller(ctx, a.caller)
 	} else {
-		a.budget = strangerBudget(ctx, h, p)
+		a.budget = h.strangerBudget(ctx, p)
 	}
 	return context.WithValue(ctx, grantKey{}, grant), a, nil
 }

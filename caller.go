@@ -124,15 +124,15 @@ func rememberEndpoint(id *tokenstore.Identity, endpoint string) {
 	d.endpoint.Store(&endpoint)
 }
 
-// everything is the declaration of a plugin that could not declare anything (the
+// undeclared is the declaration of a plugin that could not declare anything (the
 // first wire version): policy alone decides.
-var everything = declaration{provides: policy.Everything(), requires: policy.Everything()}
+var undeclared = declaration{provides: policy.Everything(), requires: policy.Everything()}
 
 func declared(id *tokenstore.Identity) *declaration {
 	if d, ok := id.Attributes().(*declaration); ok && d != nil {
 		return d
 	}
-	return &everything
+	return &undeclared
 }
 
 // subjectOf is an identity as policy sees it.
@@ -187,19 +187,20 @@ func claimedID(claimed string) string {
 	return claimed
 }
 
-// authenticate proves the runtime identity that a request claims, and takes the
-// token away from whoever serves it.
-func (h *hub) authenticate(p *peer, r *http.Request) (*caller, *denial) {
+// authenticate proves the runtime identity that a request claims, puts the caller
+// into the context, and takes the token away from whoever serves the request.
+func (h *hub) authenticate(ctx context.Context, p *peer, r *http.Request) (context.Context, *caller, *denial) {
 	runtimeID, token, ok := credentials(r.Header)
 	if !ok {
-		return nil, unauthenticated("", "missing or malformed credentials")
+		return ctx, nil, unauthenticated("", "missing or malformed credentials")
 	}
 	id, err := h.store.Verify(runtimeID, token, p.fingerprint())
 	if err != nil {
-		return nil, unauthenticated(runtimeID, err.Error())
+		return ctx, nil, unauthenticated(runtimeID, err.Error())
 	}
 	r.Header.Del(headerAuthorization)
-	return &caller{id: id, hub: h, token: token}, nil
+	c := &caller{id: id, hub: h, token: token}
+	return withCaller(ctx, c), c, nil
 }
 
 // claimsIdentity reports whether a request claims a runtime identity at all.
@@ -225,9 +226,9 @@ func bearer(value string) (string, bool) {
 	return value[len(bearerPrefix):], true
 }
 
-// stateCaller states the caller to the host's own plugins and capabilities, as the
+// setCallerHeader states the caller to the host's own plugins and capabilities, as the
 // router does to other plugins. Nobody else does.
-func stateCaller(header http.Header, id *tokenstore.Identity) {
+func setCallerHeader(header http.Header, id *tokenstore.Identity) {
 	header.Del(headerCallerID)
 	if id != nil {
 		header.Set(headerCallerID, id.RuntimeID())

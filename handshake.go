@@ -81,12 +81,12 @@ func identifyEnrolling(ctx context.Context, h *hub, p *peer, r *http.Request) (c
 	if !claimsIdentity(r.Header) {
 		return ctx, a, nil
 	}
-	c, no := h.authenticate(p, r)
+	ctx, c, no := h.authenticate(ctx, p, r)
 	if no != nil {
 		return ctx, admission{}, no
 	}
 	a.caller = c
-	return withCaller(ctx, c), a, nil
+	return ctx, a, nil
 }
 
 // ValidateToken reports whether token is a live token of runtimeID. It does not
@@ -270,7 +270,7 @@ func (hs *handshake) recheck(id *tokenstore.Identity) error {
 // declare intersects nothing: it keeps what the plugin declared and warns of
 // what policy will cut. Policy is asked again at every use.
 func (hs *handshake) declare(rules *policy.Rules, certIdentity string) *declaration {
-	d := everything
+	d := undeclared
 	d.certIdentity, d.secret, d.endpoint = certIdentity, hs.secret, new(ownEndpoint)
 	if len(hs.req.GetClientNonce()) == 0 {
 		return &d // the first wire version declares nothing

@@ -18,7 +18,7 @@ func (h *Host) setProber() {
 		}
 		return p.ask(ctx)
 	}
-	h.prober.tell = h.tellHealth
+	h.prober.tell = h.reportHealth
 	h.prober.withdraw = func(id *tokenstore.Identity) { h.hub.store.Revoke(id.RuntimeID(), reasonSilent) }
 }
 
@@ -36,8 +36,8 @@ func (h *Host) probeTargets() []probeTarget {
 	return targets
 }
 
-// tellHealth passes on what asking a plugin showed.
-func (h *Host) tellHealth(id *tokenstore.Identity, report catalog.HealthReport) {
+// reportHealth passes on what asking a plugin showed.
+func (h *Host) reportHealth(id *tokenstore.Identity, report catalog.HealthReport) {
 	log := h.cfg.Logger.Info
 	if report.Health == catalog.HealthUnhealthy {
 		log = h.cfg.Logger.Warn

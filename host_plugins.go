@@ -39,25 +39,24 @@ func hostPluginRoute(name string, p Plugin, impl any, maxBody int64) (route, err
 // identify admits a plugin that policy lets call, whoever an auth provider knows,
 // and everybody where the host's plugin is public.
 func (n hostPlugin) identify(ctx context.Context, h *hub, p *peer, r *http.Request) (context.Context, admission, *denial) {
-	stateCaller(r.Header, nil)
+	setCallerHeader(r.Header, nil)
 	if !claimsIdentity(r.Header) {
 		return n.identifyStranger(ctx, h, p, r)
 	}
-	c, no := h.authenticate(p, r)
+	ctx, c, no := h.authenticate(ctx, p, r)
 	if no != nil {
 		return ctx, admission{}, no
 	}
-	ctx = withCaller(ctx, c)
 	if !h.mayCallHostPlugin(c.id, string(n)) {
 		return ctx, admission{}, &denial{AuditDenied, connect.CodePermissionDenied, errDenied, "", "host plugin not allowed by policy"}
 	}
-	stateCaller(r.Header, c.id)
+	setCallerHeader(r.Header, c.id)
 	ctx = WithAuthContext(ctx, &AuthContext{
 		Identity: c.id.SelfID(), Provider: "runtime-token",
 		Claims: map[string]string{"runtime_id": c.id.RuntimeID()},
 	})
 	allowed := func(b *policy.Book) bool { return b.MayCallHostPlugin(subjectOf(c.id), string(n)) }
-	return ctx, admission{caller: c, budget: requestBudget(c), allowed: allowed}, nil
+	return ctx, admission{caller: c, budget: h.requestBudget(c), allowed: allowed}, nil
 }
 
 // identifyStranger admits a caller without a runtime identity.
@@ -70,7 +69,7 @@ func (n hostPlugin) identifyStranger(ctx context.Context, h *hub, p *peer, r *ht
 	}
 	authenticated := GetAuthContext(ctx) != nil
 	allowed := func(b *policy.Book) bool { return authenticated || b.Public.Has(string(n)) }
-	return ctx, admission{budget: strangerBudget(ctx, h, p), allowed: allowed}, nil
+	return ctx, admission{budget: h.strangerBudget(ctx, p), allowed: allowed}, nil
 }
 
 // askProviders returns the context of a caller that an auth provider knows.

@@ -87,6 +87,21 @@ func peerBudget(kind string, p *peer, rate Rate) budget {
 	return budget{key: kind + addressKey(p.addr), rate: rate, stranger: true}
 }
 
+// requestBudget is that of an identity over every route.
+func (h *hub) requestBudget(c *caller) budget {
+	return callerBudget("runtime:", c.id, h.settings().limits.requestRate())
+}
+
+// strangerBudget is that of a request without a runtime identity: of whom an auth
+// provider knows, and otherwise of the peer.
+func (h *hub) strangerBudget(ctx context.Context, p *peer) budget {
+	rate := h.settings().limits.requestRate()
+	if key, ok := rateKeyFromContext(ctx); ok {
+		return budget{key: key, rate: rate}
+	}
+	return peerBudget("peer:", p, rate)
+}
+
 // spend takes one request from a budget and reports whether there was one left.
 func (h *hub) spend(b budget) bool {
 	own := h.callers

@@ -109,16 +109,16 @@ func (a *admission) endWith(c *inflight.Call) (untie func()) {
 
 // identifyNobody serves everybody and limits the rate of each peer.
 func identifyNobody(ctx context.Context, h *hub, p *peer, _ *http.Request) (context.Context, admission, *denial) {
-	return ctx, admission{budget: strangerBudget(ctx, h, p)}, nil
+	return ctx, admission{budget: h.strangerBudget(ctx, p)}, nil
 }
 
 // identifyCaller demands a runtime identity.
 func identifyCaller(ctx context.Context, h *hub, p *peer, r *http.Request) (context.Context, admission, *denial) {
-	c, no := h.authenticate(p, r)
+	ctx, c, no := h.authenticate(ctx, p, r)
 	if no != nil {
 		return ctx, admission{}, no
 	}
-	return withCaller(ctx, c), admission{caller: c, budget: requestBudget(c)}, nil
+	return ctx, admission{caller: c, budget: h.requestBudget(c)}, nil
 }
 
 // observed also records what auth providers among the interceptors of the route's
@@ -135,19 +135,4 @@ func observed(who identify) identify {
 
 func (h *hub) observeAuth(ctx context.Context, f authFailure) {
 	h.auditCall(ctx, AuditAuthFailed, f.Procedure, f.Provider, f.Err.Error())
-}
-
-// requestBudget is that of an identity over every route.
-func requestBudget(c *caller) budget {
-	return callerBudget("runtime:", c.id, c.hub.settings().limits.requestRate())
-}
-
-// strangerBudget is that of a request without a runtime identity: of whom an auth
-// provider knows, and otherwise of the peer.
-func strangerBudget(ctx context.Context, h *hub, p *peer) budget {
-	rate := h.settings().limits.requestRate()
-	if key, ok := rateKeyFromContext(ctx); ok {
-		return budget{key: key, rate: rate}
-	}
-	return peerBudget("peer:", p, rate)
 }

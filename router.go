@@ -143,15 +143,15 @@ func (s *ServiceRouter) forward(w http.ResponseWriter, r *http.Request, call *ro
 			result = again
 		}
 	case idempotent(call.book, r, call.target):
-		result = s.elsewhere(w, r, call, result)
+		result = s.failOver(w, r, call, result)
 	}
 	s.report(r, call, result)
 	answer(w, r, result)
 	return true
 }
 
-// elsewhere sends a call that failed to another provider that will do.
-func (s *ServiceRouter) elsewhere(w http.ResponseWriter, r *http.Request, call *routedCall, failed proxy.Result) proxy.Result {
+// failOver sends a call that failed to another provider that will do.
+func (s *ServiceRouter) failOver(w http.ResponseWriter, r *http.Request, call *routedCall, failed proxy.Result) proxy.Result {
 	other, ok := s.catalog.Substitute(call.target.reg.Type, call.target.reg.RuntimeID)
 	if !ok {
 		return failed

@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// lastWords is how long the answers to the last requests may take to leave once
+// flushTime is how long the answers to the last requests may take to leave once
 // no request is being served any more.
-const lastWords = 500 * time.Millisecond
+const flushTime = 500 * time.Millisecond
 
 // Drain shuts a server down when the requests in flight are done. The server
 // alone would wait for connections too: one that is set up while the server shuts
@@ -53,7 +53,7 @@ func (d *Drain) Shutdown(ctx context.Context, server *http.Server) error {
 		case <-d.quiet:
 		}
 	}
-	t := time.NewTimer(lastWords)
+	t := time.NewTimer(flushTime)
 	defer t.Stop()
 	select {
 	case err := <-stopped:

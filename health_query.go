@@ -18,10 +18,10 @@ import (
 // maxHealthAnswer bounds the answer to a question, in bytes.
 const maxHealthAnswer = 64 << 10
 
-// askHealth asks a plugin how it is, the way that routed calls take. An
+// probeHealth asks a plugin how it is, the way that routed calls take. An
 // error says that it did not answer; a plugin that answers without saying how it
 // is, because it does not know the question, is of unknown health.
-func askHealth(ctx context.Context, pool *proxy.Provider) (catalog.HealthReport, error) {
+func probeHealth(ctx context.Context, pool *proxy.Provider) (catalog.HealthReport, error) {
 	const path = connectpluginv1connect.PluginControlGetHealthProcedure
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, path, http.NoBody)
 	if err != nil {
