@@ -20,6 +20,7 @@ type CA struct {
 	Pool *x509.CertPool
 }
 
+// NewCA makes an authority.
 func NewCA(t *testing.T) *CA {
 	t.Helper()
 	ca := &CA{Cert: &x509.Certificate{
@@ -86,6 +87,7 @@ func newKey(t *testing.T) *ecdsa.PrivateKey {
 	return key
 }
 
+// CommonName gives a certificate a common name.
 func CommonName(name string) func(*x509.Certificate) {
 	return func(c *x509.Certificate) { c.Subject.CommonName = name }
 }

@@ -16,6 +16,8 @@ func NewCapability(handler http.Handler, kind, version string) Capability {
 	return Capability{Handler: handler, Kind: kind, Release: version}
 }
 
+// CapabilityType is its kind.
 func (c Capability) CapabilityType() string { return c.Kind }
 
+// Version is its release.
 func (c Capability) Version() string { return c.Release }

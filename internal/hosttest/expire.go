@@ -15,7 +15,7 @@ import (
 func (h *Host) Expire(t testing.TB, runtimeID string) int {
 	t.Helper()
 	field := reflect.ValueOf(h.Host).Elem().FieldByName("hub").Elem().FieldByName("store")
-	store, ok := reflect.NewAt(field.Type(), unsafe.Pointer(field.UnsafeAddr())).Elem().Interface().(*tokenstore.Store)
+	store, ok := reflect.TypeAssert[*tokenstore.Store](reflect.NewAt(field.Type(), unsafe.Pointer(field.UnsafeAddr())).Elem())
 	if !ok {
 		t.Fatalf("the host keeps its tokens in %s", field.Type())
 	}

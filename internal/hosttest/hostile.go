@@ -15,10 +15,11 @@ import (
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
 )
 
+// HandshakePath is the path of the handshake.
 const HandshakePath = connectpluginv1connect.HandshakeServiceHandshakeProcedure
 
-// hostileHost passes for a host, and answers what a test makes it answer.
-type hostileHost struct {
+// HostileHost passes for a host, and answers what a test makes it answer.
+type HostileHost struct {
 	URL       string
 	Authority *connectplugin.Authority
 
@@ -27,9 +28,10 @@ type hostileHost struct {
 	paths   []string                    // that were asked for
 }
 
-func StartHostileHost(t *testing.T, edit func(*tls.Config)) *hostileHost {
+// StartHostileHost starts one; edit, which may be nil, changes its side of TLS.
+func StartHostileHost(t *testing.T, edit func(*tls.Config)) *HostileHost {
 	t.Helper()
-	h := &hostileHost{Authority: NewAuthority(t), answers: map[string]http.HandlerFunc{}}
+	h := &HostileHost{Authority: NewAuthority(t), answers: map[string]http.HandlerFunc{}}
 	cfg, err := h.Authority.HostTLS()
 	if err != nil {
 		t.Fatal(err)
@@ -42,7 +44,7 @@ func StartHostileHost(t *testing.T, edit func(*tls.Config)) *hostileHost {
 }
 
 // ServeHTTP answers as the test says.
-func (h *hostileHost) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (h *HostileHost) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.mu.Lock()
 	h.paths = append(h.paths, r.URL.Path)
 	answer := h.answers[r.URL.Path]
@@ -54,14 +56,14 @@ func (h *hostileHost) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	answer(w, r)
 }
 
-func (h *hostileHost) Answer(path string, with http.HandlerFunc) {
+func (h *HostileHost) Answer(path string, with http.HandlerFunc) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.answers[path] = with
 }
 
 // AnswerMessage answers a unary call with a message.
-func (h *hostileHost) AnswerMessage(path string, m proto.Message) {
+func (h *HostileHost) AnswerMessage(path string, m proto.Message) {
 	h.Answer(path, func(w http.ResponseWriter, _ *http.Request) {
 		body, _ := proto.Marshal(m)
 		w.Header().Set("Content-Type", "application/proto")
@@ -69,7 +71,7 @@ func (h *hostileHost) AnswerMessage(path string, m proto.Message) {
 	})
 }
 
-func (h *hostileHost) Client(t *testing.T, edit func(*connectplugin.ClientConfig)) *connectplugin.Client {
+func (h *HostileHost) Client(t *testing.T, edit func(*connectplugin.ClientConfig)) *connectplugin.Client {
 	t.Helper()
 	cfg := connectplugin.ClientConfig{
 		HostURL: h.URL, SelfID: "api", TLS: h.Authority.ClientTLS(), Logger: Logger(t),

@@ -40,6 +40,7 @@ func OldRequest(selfID string) *connectpluginv1.HandshakeRequest {
 	}
 }
 
+// HandshakeClient calls the handshake of a host without a certificate.
 func HandshakeClient(t *testing.T, host *Host) connectpluginv1connect.HandshakeServiceClient {
 	t.Helper()
 	return connectpluginv1connect.NewHandshakeServiceClient(host.Stranger(t), host.URL)

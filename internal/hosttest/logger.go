@@ -21,12 +21,14 @@ type RecordingLogger struct {
 	headers []http.Header
 }
 
+// Reset forgets what was sent.
 func (l *RecordingLogger) Reset() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.lines, l.callers, l.headers = nil, nil, nil
 }
 
+// Log keeps the line.
 func (l *RecordingLogger) Log(ctx context.Context, req *connect.Request[loggerv1.LogRequest]) (*connect.Response[loggerv1.LogResponse], error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -38,6 +40,7 @@ func (l *RecordingLogger) Log(ctx context.Context, req *connect.Request[loggerv1
 	return connect.NewResponse(&loggerv1.LogResponse{}), nil
 }
 
+// Got returns what was sent, by whom, with which headers.
 func (l *RecordingLogger) Got() (lines, callers []string, headers []http.Header) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -47,10 +50,12 @@ func (l *RecordingLogger) Got() (lines, callers []string, headers []http.Header)
 // LoggerPlugin serves the logger as one of the host's own plugins.
 type LoggerPlugin struct{}
 
+// Metadata names the plugin "logger".
 func (LoggerPlugin) Metadata() connectplugin.PluginMetadata {
 	return connectplugin.PluginMetadata{Name: "logger", Version: "1.0.0", Path: "/" + loggerv1connect.LoggerName + "/"}
 }
 
+// ConnectServer serves an implementation of the logger.
 func (LoggerPlugin) ConnectServer(impl any) (string, http.Handler, error) {
 	handler, ok := impl.(loggerv1connect.LoggerHandler)
 	if !ok {
@@ -60,6 +65,7 @@ func (LoggerPlugin) ConnectServer(impl any) (string, http.Handler, error) {
 	return path, h, nil
 }
 
+// ConnectClient makes a client of the logger.
 func (LoggerPlugin) ConnectClient(baseURL string, httpClient connect.HTTPClient) (any, error) {
 	return loggerv1connect.NewLoggerClient(httpClient, baseURL), nil
 }
@@ -74,4 +80,26 @@ func LoggerService(l *RecordingLogger) connectplugin.PluginService {
 func LoggerCapability(l *RecordingLogger) Capability {
 	_, h := loggerv1connect.NewLoggerHandler(l)
 	return NewCapability(h, "logger", "1.2.0")
+}
+
+// SlowLogger answers when it is released, and says when a call has arrived.
+type SlowLogger struct {
+	Arrived chan struct{}
+	Release chan struct{}
+}
+
+// NewSlowLogger makes one that lets nobody go yet.
+func NewSlowLogger() *SlowLogger {
+	return &SlowLogger{Arrived: make(chan struct{}, 16), Release: make(chan struct{})}
+}
+
+// Log answers once it may.
+func (l *SlowLogger) Log(ctx context.Context, _ *connect.Request[loggerv1.LogRequest]) (*connect.Response[loggerv1.LogResponse], error) {
+	l.Arrived <- struct{}{}
+	select {
+	case <-l.Release:
+		return connect.NewResponse(&loggerv1.LogResponse{}), nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }

@@ -30,6 +30,7 @@ type MITM struct {
 	responses  [][]byte
 }
 
+// StartMITM starts one before a host, with a certificate that the host's plugins trust.
 func StartMITM(t testing.TB, host *Host) *MITM {
 	t.Helper()
 	m := &MITM{upstream: host.Stranger(t), target: host.URL}
@@ -83,26 +84,6 @@ func (m *MITM) Seen() (requests, responses [][]byte) {
 	return slices.Clone(m.requests), slices.Clone(m.responses)
 }
 
-func (m *MITM) takeRequest(header http.Header, body []byte) []byte {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.requests = append(m.requests, bytes.Clone(body))
-	if m.onRequest == nil {
-		return body
-	}
-	return m.onRequest(header, body)
-}
-
-func (m *MITM) takeResponse(body []byte) []byte {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.responses = append(m.responses, bytes.Clone(body))
-	if m.onResponse == nil {
-		return body
-	}
-	return m.onResponse(body)
-}
-
 // Victim is the configuration of an honest plugin that declares all that a
 // handshake can carry, and whose connection the man in the middle took over.
 // A bound client dials by itself and sees its TLS connection; the other brings
@@ -125,6 +106,26 @@ func (m *MITM) Victim(t testing.TB, host *Host, bound bool) connectplugin.Client
 	return cfg
 }
 
+func (m *MITM) takeRequest(header http.Header, body []byte) []byte {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.requests = append(m.requests, bytes.Clone(body))
+	if m.onRequest == nil {
+		return body
+	}
+	return m.onRequest(header, body)
+}
+
+func (m *MITM) takeResponse(body []byte) []byte {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.responses = append(m.responses, bytes.Clone(body))
+	if m.onResponse == nil {
+		return body
+	}
+	return m.onResponse(body)
+}
+
 // MustParse reads a message off the wire.
 func MustParse[M proto.Message](t testing.TB, body []byte, m M) M {
 	t.Helper()
@@ -134,6 +135,7 @@ func MustParse[M proto.Message](t testing.TB, body []byte, m M) M {
 	return m
 }
 
+// MustMarshal writes a message.
 func MustMarshal(t testing.TB, m proto.Message) []byte {
 	t.Helper()
 	body, err := proto.Marshal(m)

@@ -56,6 +56,23 @@ func Provides(types ...string) []connectplugin.ServiceDeclaration {
 	return out
 }
 
+// Declaring lets a client declare what it provides and requires.
+func Declaring(provides, requires []string) func(*connectplugin.ClientConfig) {
+	return func(c *connectplugin.ClientConfig) {
+		c.Metadata.Provides, c.Metadata.Requires = Provides(provides...), Requires(requires...)
+	}
+}
+
+// Requiring lets a client declare that it requires service types.
+func Requiring(types ...string) func(*connectplugin.ClientConfig) {
+	return func(c *connectplugin.ClientConfig) { c.Metadata.Requires = Requires(types...) }
+}
+
+// Providing lets a client declare that it provides service types, at version 1.0.0.
+func Providing(types ...string) func(*connectplugin.ClientConfig) {
+	return func(c *connectplugin.ClientConfig) { c.Metadata.Provides = Provides(types...) }
+}
+
 // Plugin is a plugin that [connectplugin.ServePlugin] runs.
 type Plugin struct {
 	// Client is the plugin's connected client.
@@ -133,17 +150,5 @@ func (p *Plugin) Stop(t testing.TB) {
 		}
 	case <-time.After(Wait):
 		t.Error("plugin did not stop")
-	}
-}
-
-// Eventually waits until cond holds and fails the test if it never does.
-func Eventually(t testing.TB, what string, cond func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(Wait)
-	for !cond() {
-		if time.Now().After(deadline) {
-			t.Fatalf("never happened: %s", what)
-		}
-		time.Sleep(2 * time.Millisecond) // polls a real host for a condition
 	}
 }

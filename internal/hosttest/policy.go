@@ -16,6 +16,7 @@ func Rights(plugins map[string][2][]string) *connectplugin.Policy {
 	return p
 }
 
+// SetInstances sets how many instances each plugin of a policy may have.
 func SetInstances(p *connectplugin.Policy, n int) {
 	for id, rules := range p.Plugins {
 		rules.MaxInstances = n
@@ -43,10 +44,12 @@ func LoggerPolicy() *connectplugin.Policy {
 	}}
 }
 
+// WithPolicy sets the policy of a host.
 func WithPolicy(p *connectplugin.Policy) func(*connectplugin.ServeConfig) {
 	return func(c *connectplugin.ServeConfig) { c.Policy = p }
 }
 
+// PolicyOf is the policy of one plugin that may do everything, and that edit changes.
 func PolicyOf(selfID string, edit func(*connectplugin.PluginPolicy)) *connectplugin.Policy {
 	all := []string{"*"}
 	p := connectplugin.PluginPolicy{Provides: all, Requires: all, Capabilities: all, HostPlugins: all, AllowOwnAddress: true}

@@ -17,6 +17,7 @@ var Protocols = map[string][]connect.ClientOption{
 	"grpc-web": {connect.WithGRPCWeb()},
 }
 
+// ErrorOf leaves out what came beside an error.
 func ErrorOf[T any](_ T, err error) error { return err }
 
 // WantCode fails unless a handshake ended as it should; zero is success.

@@ -12,7 +12,7 @@ import (
 
 // Proxy passes connections on to a host and cuts them when it is told to.
 type Proxy struct {
-	Url      string
+	URL      string
 	Accepted atomic.Int64 // connections so far
 
 	mu     sync.Mutex
@@ -20,6 +20,32 @@ type Proxy struct {
 	conns  map[net.Conn]struct{}
 	closed bool
 	pipes  sync.WaitGroup
+}
+
+// NewProxy starts a proxy to a host; it ends with the test.
+func NewProxy(t testing.TB, host *Host) *Proxy {
+	t.Helper()
+	l := Listen(t)
+	p := &Proxy{URL: "https://" + l.Addr().String(), target: host.Addr(), conns: map[net.Conn]struct{}{}}
+	p.pipes.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			p.Accepted.Add(1)
+			p.pipes.Go(func() { p.pass(c) })
+		}
+	})
+	t.Cleanup(func() {
+		_ = l.Close()
+		p.mu.Lock()
+		p.closed = true
+		p.mu.Unlock()
+		p.Cut()
+		p.pipes.Wait()
+	})
+	return p
 }
 
 // Aim sends new connections to another host.
@@ -84,32 +110,6 @@ func (p *Proxy) forget(conns ...net.Conn) {
 	for _, c := range conns {
 		delete(p.conns, c)
 	}
-}
-
-// NewProxy starts a proxy to a host; it ends with the test.
-func NewProxy(t testing.TB, host *Host) *Proxy {
-	t.Helper()
-	l := Listen(t)
-	p := &Proxy{Url: "https://" + l.Addr().String(), target: host.Addr(), conns: map[net.Conn]struct{}{}}
-	p.pipes.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			p.Accepted.Add(1)
-			p.pipes.Go(func() { p.pass(c) })
-		}
-	})
-	t.Cleanup(func() {
-		_ = l.Close()
-		p.mu.Lock()
-		p.closed = true
-		p.mu.Unlock()
-		p.Cut()
-		p.pipes.Wait()
-	})
-	return p
 }
 
 // SmallWindow is an HTTP/2 client that takes 64 KiB of a stream ahead of its

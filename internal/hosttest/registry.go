@@ -16,6 +16,7 @@ func RegisterWith(t testing.TB, c *connectplugin.Client, req *connectpluginv1.Re
 	return err
 }
 
+// Unregister ends a registration over the wire.
 func Unregister(t testing.TB, c *connectplugin.Client, registrationID string) error {
 	t.Helper()
 	_, err := c.RegistryClient().UnregisterService(t.Context(), connect.NewRequest(&connectpluginv1.UnregisterServiceRequest{RegistrationId: registrationID}))
@@ -41,6 +42,7 @@ func Register(t *testing.T, c *connectplugin.Client, serviceType, version string
 	return resp.Msg.GetRegistrationId(), nil
 }
 
+// Discover asks for a service type over the wire.
 func Discover(t *testing.T, c *connectplugin.Client, serviceType, minVersion string) (*connectpluginv1.DiscoverServiceResponse, error) {
 	t.Helper()
 	resp, err := c.RegistryClient().DiscoverService(t.Context(), connect.NewRequest(&connectpluginv1.DiscoverServiceRequest{

@@ -2,7 +2,9 @@ package hosttest
 
 import (
 	"crypto/tls"
+	"errors"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"sync/atomic"
@@ -58,4 +60,16 @@ func HostTLS(t testing.TB, host *Host) *tls.Config {
 		t.Fatal(err)
 	}
 	return cfg
+}
+
+// ErrDown is what is wrong with a server that is down.
+var ErrDown = errors.New("down")
+
+// CutClient loses the connection after the request went out.
+type CutClient struct{ Sent atomic.Int64 }
+
+// Do counts the request and loses its connection.
+func (c *CutClient) Do(*http.Request) (*http.Response, error) {
+	c.Sent.Add(1)
+	return nil, &net.OpError{Op: "read", Net: "tcp", Err: ErrDown}
 }

@@ -23,6 +23,7 @@ type Streamer struct {
 	ended  int
 }
 
+// Watch streams until the caller goes away.
 func (s *Streamer) Watch(ctx context.Context, _ *connect.Request[connectpluginv1.HealthCheckRequest], stream *connect.ServerStream[connectpluginv1.HealthCheckResponse]) error {
 	s.count(&s.opened)
 	defer s.count(&s.ended)
@@ -33,12 +34,7 @@ func (s *Streamer) Watch(ctx context.Context, _ *connect.Request[connectpluginv1
 	return ctx.Err()
 }
 
-func (s *Streamer) count(n *int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	*n++
-}
-
+// Open counts the streams that are open.
 func (s *Streamer) Open() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -51,6 +47,12 @@ func (s *Streamer) Service(serviceType string) connectplugin.PluginService {
 	path, handler := connectpluginv1connect.NewHealthServiceHandler(s)
 	prefix := "/" + serviceType
 	return connectplugin.PluginService{Type: serviceType, Version: "1.0.0", Path: prefix + path, Handler: http.StripPrefix(prefix, handler)}
+}
+
+func (s *Streamer) count(n *int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	*n++
 }
 
 // Streaming opens a routed stream to a provider and waits until it flows.

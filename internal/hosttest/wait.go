@@ -23,3 +23,15 @@ func Arrival[T any](t *testing.T, from <-chan T) T {
 		panic("unreachable")
 	}
 }
+
+// Eventually waits until cond holds and fails the test if it never does.
+func Eventually(t testing.TB, what string, cond func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(Wait)
+	for !cond() {
+		if time.Now().After(deadline) {
+			t.Fatalf("never happened: %s", what)
+		}
+		time.Sleep(2 * time.Millisecond) // polls a real host for a condition
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
 )
 
+// States of a service, in short.
 const (
 	Available   = connectpluginv1.ServiceState_SERVICE_STATE_AVAILABLE
 	Degraded    = connectpluginv1.ServiceState_SERVICE_STATE_DEGRADED
@@ -23,6 +24,28 @@ type Watching struct {
 	Cancel context.CancelFunc
 	Events chan *connectpluginv1.WatchServiceEvent
 	End    chan error // gets the error, once
+}
+
+// Watch opens a watch with a plain generated client, without any reconnecting.
+func Watch(t testing.TB, c *connectplugin.Client, base string, req *connectpluginv1.WatchServiceRequest, opts ...connect.ClientOption) *Watching {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	w := &Watching{Cancel: cancel, Events: make(chan *connectpluginv1.WatchServiceEvent, 1024), End: make(chan error, 1)}
+	t.Cleanup(cancel)
+	stream, err := connectpluginv1connect.NewServiceRegistryClient(c.HTTPClient(), base, opts...).WatchService(ctx, connect.NewRequest(req))
+	if err != nil {
+		w.End <- err
+		return w
+	}
+	go func() {
+		for stream.Receive() {
+			w.Events <- stream.Msg()
+		}
+		err := stream.Err()
+		_ = stream.Close()
+		w.End <- err
+	}()
+	return w
 }
 
 // Next returns the next event.
@@ -70,28 +93,7 @@ func (w *Watching) Quiet(t testing.TB, why string) {
 	}
 }
 
-// Watch opens a watch with a plain generated client, without any reconnecting.
-func Watch(t testing.TB, c *connectplugin.Client, base string, req *connectpluginv1.WatchServiceRequest, opts ...connect.ClientOption) *Watching {
-	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	w := &Watching{Cancel: cancel, Events: make(chan *connectpluginv1.WatchServiceEvent, 1024), End: make(chan error, 1)}
-	t.Cleanup(cancel)
-	stream, err := connectpluginv1connect.NewServiceRegistryClient(c.HTTPClient(), base, opts...).WatchService(ctx, connect.NewRequest(req))
-	if err != nil {
-		w.End <- err
-		return w
-	}
-	go func() {
-		for stream.Receive() {
-			w.Events <- stream.Msg()
-		}
-		err := stream.Err()
-		_ = stream.Close()
-		w.End <- err
-	}()
-	return w
-}
-
+// IsState accepts the events that say so.
 func IsState(s connectpluginv1.ServiceState) func(*connectpluginv1.WatchServiceEvent) bool {
 	return func(e *connectpluginv1.WatchServiceEvent) bool { return e.GetState() == s }
 }

@@ -46,7 +46,7 @@ func TestAudit_H13_HostStreamsAreAuthenticatedLikeUnary(t *testing.T) {
 	for name, place := range places {
 		for _, c := range echo.Calls() {
 			for what, header := range bad {
-				_, err := c.Call(t.Context(), client, place.Url, header)
+				_, err := c.Call(t.Context(), client, place.URL, header)
 				if connect.CodeOf(err) != connect.CodeUnauthenticated {
 					t.Errorf("%s, %s with %s: %v, want unauthenticated", name, c.Name, what, err)
 				}
@@ -56,7 +56,7 @@ func TestAudit_H13_HostStreamsAreAuthenticatedLikeUnary(t *testing.T) {
 			}
 		}
 		for i, c := range echo.Calls() {
-			if _, err := c.Call(t.Context(), client, place.Url, place.Header); err != nil || place.Echo.Calls.Load() != int64(i+1) {
+			if _, err := c.Call(t.Context(), client, place.URL, place.Header); err != nil || place.Echo.Calls.Load() != int64(i+1) {
 				t.Errorf("%s, %s with credentials: %v", name, c.Name, err)
 			}
 		}
@@ -64,7 +64,7 @@ func TestAudit_H13_HostStreamsAreAuthenticatedLikeUnary(t *testing.T) {
 	host.Revoke(caller.RuntimeID())
 	for name, place := range places {
 		for _, c := range echo.Calls() {
-			if _, err := c.Call(t.Context(), client, place.Url, place.Header); connect.CodeOf(err) != connect.CodeUnauthenticated {
+			if _, err := c.Call(t.Context(), client, place.URL, place.Header); connect.CodeOf(err) != connect.CodeUnauthenticated {
 				t.Errorf("%s, %s after revocation: %v, want unauthenticated", name, c.Name, err)
 			}
 		}
@@ -101,7 +101,7 @@ func TestAudit_H13_HostStreamsAreRateLimitedLikeUnary(t *testing.T) {
 			place := places[name]
 			for i := range burst + 1 {
 				before := place.Echo.Calls.Load()
-				_, err := c.Call(t.Context(), client, place.Url, place.Header)
+				_, err := c.Call(t.Context(), client, place.URL, place.Header)
 				limited, ran := connect.CodeOf(err) == connect.CodeResourceExhausted, place.Echo.Calls.Load() != before
 				if limited != (i >= burst-1) || ran == limited {
 					t.Errorf("%s, %s, call %d: %v, handler ran: %t; want limited: %t", name, c.Name, i+1, err, ran, i >= burst-1)
@@ -122,7 +122,7 @@ func TestAudit_H13_CapabilityStreamsAreRateLimited(t *testing.T) {
 	place, served, limited := places["capability"], 0, 0
 	for range 5 {
 		for _, c := range echo.Calls() {
-			_, err := c.Call(t.Context(), host.Stranger(t), place.Url, place.Header)
+			_, err := c.Call(t.Context(), host.Stranger(t), place.URL, place.Header)
 			switch {
 			case err == nil:
 				served++

@@ -90,7 +90,7 @@ func newModelDriver(t *testing.T, seed uint64) *modelDriver {
 func (d *modelDriver) connect(line int) {
 	d.t.Helper()
 	l := d.lines[line]
-	l.registry = connectpluginv1connect.NewServiceRegistryClient(hosttest.SmallWindow(d.t, d.host.StrangerTLS()), l.proxy.Url, hosttest.Uncompressed)
+	l.registry = connectpluginv1connect.NewServiceRegistryClient(hosttest.SmallWindow(d.t, d.host.StrangerTLS()), l.proxy.URL, hosttest.Uncompressed)
 }
 
 // Thousands of random operations over TLS: every answer, every event that a

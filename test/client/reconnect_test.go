@@ -16,7 +16,7 @@ func TestClient_ComesBackWithFewConnections(t *testing.T) {
 	const callers, most = 100, 16
 	host := hosttest.Start(t, hosttest.WithPolicy(hosttest.LoggerPolicy()))
 	p := hosttest.NewProxy(t, host)
-	c := host.Enrol(t, "api", func(cfg *connectplugin.ClientConfig) { cfg.HostURL = p.Url })
+	c := host.Enrol(t, "api", func(cfg *connectplugin.ClientConfig) { cfg.HostURL = p.URL })
 	for range 3 {
 		p.Cut()
 		before := p.Accepted.Load()

@@ -14,6 +14,7 @@ import (
 	connectplugin "github.com/masegraye/connect-plugin-go"
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
+	"github.com/masegraye/connect-plugin-go/internal/hosttest/alter"
 )
 
 // refusedByEither reports whether a handshake failed because the host refused it
@@ -34,18 +35,18 @@ func requireApplied(t *testing.T, d protoreflect.MessageDescriptor, applied map[
 }
 
 // tamper returns what the man in the middle does to a message.
-func tamper[M proto.Message](t *testing.T, m M, a messageAlteration, applied *bool) func([]byte) []byte {
+func tamper[M proto.Message](t *testing.T, m M, a alter.Alteration, applied *bool) func([]byte) []byte {
 	t.Helper()
 	return func(body []byte) []byte {
 		msg := hosttest.MustParse(t, body, m)
 		before := proto.Clone(msg)
-		*applied = a.apply(msg.ProtoReflect()) && !proto.Equal(before, msg)
+		*applied = a.Apply(msg.ProtoReflect()) && !proto.Equal(before, msg)
 		return hosttest.MustMarshal(t, msg)
 	}
 }
 
-func asRequest(alter func([]byte) []byte) func(http.Header, []byte) []byte {
-	return func(_ http.Header, body []byte) []byte { return alter(body) }
+func asRequest(do func([]byte) []byte) func(http.Header, []byte) []byte {
+	return func(_ http.Header, body []byte) []byte { return do(body) }
 }
 
 // Whatever is done to a request on its way, no identity comes of it, whether the
@@ -59,16 +60,16 @@ func TestAudit_PROTO11_AlteredRequestsAreRefused(t *testing.T) {
 			m := hosttest.StartMITM(t, host)
 			victim := m.Victim(t, host, bound)
 			d, applied := (&connectpluginv1.HandshakeRequest{}).ProtoReflect().Descriptor(), map[string]bool{}
-			for _, a := range messageAlterations(d) {
+			for _, a := range alter.Every(d, 1) {
 				var altered bool
 				m.Alter(asRequest(tamper(t, &connectpluginv1.HandshakeRequest{}, a, &altered)), nil)
 				id, err := hosttest.EnrolOnce(t.Context(), victim)
 				if !altered {
 					continue
 				}
-				applied[strings.Split(a.name, ":")[0]] = true
+				applied[strings.Split(a.Name, ":")[0]] = true
 				if !refusedByEither(err) || id != "" {
-					t.Errorf("%s: identity %q, %v; want a refusal", a.name, id, err)
+					t.Errorf("%s: identity %q, %v; want a refusal", a.Name, id, err)
 				}
 			}
 			requireApplied(t, d, applied)
@@ -101,18 +102,18 @@ func TestAudit_PROTO11_NothingIsIssuedForAnAlteredRequest(t *testing.T) {
 	host := attackedHost(t, nil)
 	m := hosttest.StartMITM(t, host)
 	victim := m.Victim(t, host, false)
-	for _, a := range messageAlterations((&connectpluginv1.HandshakeRequest{}).ProtoReflect().Descriptor()) {
+	for _, a := range alter.Every((&connectpluginv1.HandshakeRequest{}).ProtoReflect().Descriptor(), 1) {
 		var altered bool
-		alter := tamper(t, &connectpluginv1.HandshakeRequest{}, a, &altered)
+		do := tamper(t, &connectpluginv1.HandshakeRequest{}, a, &altered)
 		m.Alter(func(_ http.Header, body []byte) []byte {
-			if out := alter(body); altered {
+			if out := do(body); altered {
 				return out
 			}
 			return nil // nothing to alter
 		}, nil)
 		_, _ = hosttest.EnrolOnce(t.Context(), victim)
 		if altered && host.Audit.Has(connectplugin.AuditIssued) {
-			t.Fatalf("%s: the host issued an identity", a.name)
+			t.Fatalf("%s: the host issued an identity", a.Name)
 		}
 	}
 	wantHonestUse(t, host, m)
@@ -128,17 +129,17 @@ func TestAudit_PROTO11_AlteredAnswersAreRefused(t *testing.T) {
 	m := hosttest.StartMITM(t, host)
 	victim := m.Victim(t, host, false)
 	d, applied := (&connectpluginv1.HandshakeResponse{}).ProtoReflect().Descriptor(), map[string]bool{}
-	for _, a := range messageAlterations(d) {
+	for _, a := range alter.Every(d, 1) {
 		var altered bool
 		m.Alter(nil, tamper(t, &connectpluginv1.HandshakeResponse{}, a, &altered))
 		id, err := hosttest.EnrolOnce(t.Context(), victim)
 		if !altered {
-			t.Errorf("%s: the host's answer has nothing there to alter (%v)", a.name, err)
+			t.Errorf("%s: the host's answer has nothing there to alter (%v)", a.Name, err)
 			continue
 		}
-		applied[strings.Split(a.name, ":")[0]] = true
+		applied[strings.Split(a.Name, ":")[0]] = true
 		if !errors.Is(err, connectplugin.ErrHostNotTrusted) || id != "" {
-			t.Errorf("%s: identity %q, %v; want ErrHostNotTrusted", a.name, id, err)
+			t.Errorf("%s: identity %q, %v; want ErrHostNotTrusted", a.Name, id, err)
 		}
 	}
 	requireApplied(t, d, applied)
@@ -300,11 +301,11 @@ func TestAudit_PROTO11_SecretOnOneSideOnly(t *testing.T) {
 					t.Errorf("%s: %v; want the host to refuse", name, err)
 				}
 			}
-			for _, a := range messageAlterations((&connectpluginv1.HandshakeRequest{}).ProtoReflect().Descriptor()) {
+			for _, a := range alter.Every((&connectpluginv1.HandshakeRequest{}).ProtoReflect().Descriptor(), 1) {
 				var altered bool
 				m.Alter(asRequest(tamper(t, &connectpluginv1.HandshakeRequest{}, a, &altered)), nil)
 				if id, err := hosttest.EnrolOnce(t.Context(), victim); !refusedByEither(err) || id != "" {
-					t.Errorf("%s: identity %q, %v; want a refusal", a.name, id, err)
+					t.Errorf("%s: identity %q, %v; want a refusal", a.Name, id, err)
 				}
 			}
 			if side.host && host.Audit.Has(connectplugin.AuditIssued) {

@@ -24,6 +24,7 @@ import (
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
+	"github.com/masegraye/connect-plugin-go/internal/hosttest/alter"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest/wire"
 	"github.com/masegraye/connect-plugin-go/internal/transcript"
 )
@@ -485,13 +486,13 @@ func seedHandshakes(f *testing.F) {
 		f.Add(body, uint8(0), uint8(i), uint8(proofAsIs), uint8(credentialForeign), "nobody", "")
 		f.Add(body, uint8(0), uint8(i), uint8(proofAsIs), uint8(rawBody), "", "") // without an envelope
 	}
-	for i, a := range messageAlterations((&connectpluginv1.HandshakeRequest{}).ProtoReflect().Descriptor()) {
+	for i, a := range alter.Every((&connectpluginv1.HandshakeRequest{}).ProtoReflect().Descriptor(), 1) {
 		m := wire.FreshRequest("secret")
 		m.AppProtocolVersion, m.MinProtocolVersion, m.MaxProtocolVersion = fuzzedVersionMin, 1, fuzzedVersionMax
 		m.Provides = []*connectpluginv1.ServiceDeclaration{{Type: "a", Version: "1.0.0", Path: "/a/"}, {Type: "b", Version: "1.0.0"}}
 		m.Requires = []*connectpluginv1.ServiceDependency{{Type: "c", MinVersion: "1.0.0"}, {Type: "d"}}
 		m.ClientMetadata, m.RequestedPlugins = map[string]string{"k": "v", "l": "w"}, []string{"x", "y"}
-		a.apply(m.ProtoReflect())
+		a.Apply(m.ProtoReflect())
 		f.Add(hosttest.MustMarshal(f, m), uint8(0), uint8(i), uint8(proofUnbound), uint8(credentialNone), "", "")
 	}
 }

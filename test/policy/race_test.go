@@ -139,18 +139,39 @@ func raceHost(t *testing.T) *policyRace {
 func TestAudit_REG1_PolicyRacesWithEverything(t *testing.T) {
 	t.Parallel()
 	const rounds = 150
-	allow, owned := hosttest.Unproven("p", "q"), hosttest.Unproven("p", "q")
-	allow.AllowMultiple, owned.AllowMultiple = []string{"*"}, nil
+	allow := hosttest.Unproven("p", "q")
+	allow.AllowMultiple = []string{"*"}
+	for name, c := range raceCases() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := raceHost(t)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer r.workers.Wait()
+			defer cancel()
+			c.start(ctx, t, r)
+			for range rounds {
+				r.change(t, allow, c.then, func() string { return c.check(r) })
+			}
+		})
+	}
+}
+
+// raceCase is what goes on while policy is replaced, and what must not be left of it.
+type raceCase struct {
+	then  *connectplugin.Policy
+	start func(ctx context.Context, t *testing.T, r *policyRace)
+	check func(r *policyRace) string
+}
+
+func raceCases() map[string]raceCase {
+	owned := hosttest.Unproven("p", "q")
+	owned.AllowMultiple = nil
 	narrow := &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{"p": {AllowUnproven: true}, "q": {AllowUnproven: true}}}
 	withoutRequires := hosttest.Unproven("p", "q")
 	rules := withoutRequires.Plugins["q"]
 	rules.Requires = nil
 	withoutRequires.Plugins["q"] = rules
-	for name, c := range map[string]struct {
-		then  *connectplugin.Policy
-		start func(ctx context.Context, t *testing.T, r *policyRace)
-		check func(r *policyRace) string
-	}{
+	return map[string]raceCase{
 		"registrations and endpoints": {narrow, func(ctx context.Context, _ *testing.T, r *policyRace) {
 			for range 3 {
 				id, token := r.enrol(ctx, "p")
@@ -207,18 +228,6 @@ func TestAudit_REG1_PolicyRacesWithEverything(t *testing.T) {
 				r.run(ctx, func(ctx context.Context) { r.enrol(ctx, "p") })
 			}
 		}, func(r *policyRace) string { return leftOver(r.host.Usage().Identities, "identities") }},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			r := raceHost(t)
-			ctx, cancel := context.WithCancel(t.Context())
-			defer r.workers.Wait()
-			defer cancel()
-			c.start(ctx, t, r)
-			for range rounds {
-				r.change(t, allow, c.then, func() string { return c.check(r) })
-			}
-		})
 	}
 }
 

@@ -76,7 +76,7 @@ var forbiddenFields = http.Header{
 	"X-Forwarded-Proto":           {"http"},
 	"X-Real-Ip":                   {"10.0.0.1"},
 	"X-Forwarded-Client-Cert":     {"By=x"},
-	"X-Original-Url":              {"/admin"},
+	"X-Original-URL":              {"/admin"},
 	"X-Http-Method-Override":      {"DELETE"},
 	"Via":                         {"1.1 evil"},
 	"Referer":                     {"https://evil.example"},

@@ -106,25 +106,32 @@ func TestCircuitBreaker(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				var changes []string
-				tt.config.OnStateChange = func(from, to connectplugin.CircuitState) { changes = append(changes, fmt.Sprint(from, ">", to)) }
-				cb := connectplugin.NewCircuitBreaker(tt.config)
-				for i, s := range tt.steps {
-					advance(s.wait)
-					ran := false
-					err := cb.Call(t.Context(), func() error { ran = true; return s.err })
-					if ran == s.refused || (!s.refused && !errors.Is(err, s.err)) || (s.refused && connect.CodeOf(err) != connect.CodeUnavailable) {
-						t.Fatalf("step %d: ran %v, got %v", i, ran, err)
-					}
-					if got := cb.State(); got != s.state {
-						t.Fatalf("step %d: state %v, want %v", i, got, s.state)
-					}
-				}
-				if !slices.Equal(changes, tt.want) {
-					t.Errorf("announced %v, want %v", changes, tt.want)
-				}
+				runCircuit(t, tt.config, tt.steps, tt.want)
 			})
 		})
+	}
+}
+
+// runCircuit takes a circuit breaker through its steps and compares the changes that
+// it announces.
+func runCircuit(t *testing.T, config connectplugin.CircuitBreakerConfig, steps []circuitStep, want []string) {
+	t.Helper()
+	var changes []string
+	config.OnStateChange = func(from, to connectplugin.CircuitState) { changes = append(changes, fmt.Sprint(from, ">", to)) }
+	cb := connectplugin.NewCircuitBreaker(config)
+	for i, s := range steps {
+		advance(s.wait)
+		ran := false
+		err := cb.Call(t.Context(), func() error { ran = true; return s.err })
+		if ran == s.refused || (!s.refused && !errors.Is(err, s.err)) || (s.refused && connect.CodeOf(err) != connect.CodeUnavailable) {
+			t.Fatalf("step %d: ran %v, got %v", i, ran, err)
+		}
+		if got := cb.State(); got != s.state {
+			t.Fatalf("step %d: state %v, want %v", i, got, s.state)
+		}
+	}
+	if !slices.Equal(changes, want) {
+		t.Errorf("announced %v, want %v", changes, want)
 	}
 }
 

@@ -96,7 +96,7 @@ func TestAudit_REG10_ThousandWatchersCutAtRandomConverge(t *testing.T) {
 		p := hosttest.NewProxy(t, host)
 		proxies = append(proxies, p)
 		enrolled = append(enrolled, host.Enrol(t, "c", func(cfg *connectplugin.ClientConfig) {
-			cfg.HostURL, cfg.Logger = p.Url, nil
+			cfg.HostURL, cfg.Logger = p.URL, nil
 			cfg.Metadata.Requires = hosttest.Requires("a")
 		}))
 	}
@@ -138,7 +138,7 @@ func following(t *testing.T, host *hosttest.Host) (*hosttest.Proxy, *connectplug
 	t.Helper()
 	p := hosttest.NewProxy(t, host)
 	c := host.Enrol(t, "c", func(cfg *connectplugin.ClientConfig) {
-		cfg.HostURL = p.Url
+		cfg.HostURL = p.URL
 		cfg.Metadata.Requires = hosttest.Requires("a")
 	})
 	ctx, cancel := context.WithCancel(t.Context())
@@ -271,7 +271,7 @@ func TestClient_ServiceFollowsTheProvider(t *testing.T) {
 	}
 	one, oneLog := start("one", "1.0.0")
 	c := host.Enrol(t, "c", func(cfg *connectplugin.ClientConfig) {
-		cfg.HostURL, cfg.Metadata.Requires = p.Url, hosttest.Requires("logger")
+		cfg.HostURL, cfg.Metadata.Requires = p.URL, hosttest.Requires("logger")
 	})
 	first, err := c.Service(t.Context(), "logger", "")
 	if err != nil {

@@ -329,14 +329,14 @@ func TestAudit_H43_EndedWatchesLeaveNothing(t *testing.T) {
 	})
 	p := hosttest.NewProxy(t, host)
 	c := host.Enrol(t, "c", func(cfg *connectplugin.ClientConfig) {
-		cfg.HostURL, cfg.Metadata.Requires = p.Url, hosttest.Requires("a", "b")
+		cfg.HostURL, cfg.Metadata.Requires = p.URL, hosttest.Requires("a", "b")
 	})
 	base, goroutines := host.Usage(), runtime.NumGoroutine()
 	for _, end := range []string{"politely", "cut"} {
 		var watches []*hosttest.Watching
 		for i := range 20 {
 			serviceType := []string{"a", "b"}[i%2]
-			watches = append(watches, hosttest.Watch(t, c, p.Url, &connectpluginv1.WatchServiceRequest{ServiceType: serviceType}))
+			watches = append(watches, hosttest.Watch(t, c, p.URL, &connectpluginv1.WatchServiceRequest{ServiceType: serviceType}))
 			watches[i].Next(t)
 		}
 		f.flap(2)

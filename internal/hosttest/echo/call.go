@@ -40,8 +40,10 @@ type Endpoint struct {
 // At is a base URL with the client that reaches it.
 func At(base string, client connect.HTTPClient) Endpoint { return Endpoint{Base: base, Client: client} }
 
+// BaseURL is where it is.
 func (a Endpoint) BaseURL() string { return a.Base }
 
+// HTTPClient is what reaches it.
 func (a Endpoint) HTTPClient() connect.HTTPClient { return a.Client }
 
 // Outcome is what the caller of an RPC sees.
@@ -56,6 +58,7 @@ func NewClient(r Reachable, procedure string, opts ...connect.ClientOption) *con
 	return connect.NewClient[Text, Text](r.HTTPClient(), r.BaseURL()+procedure, opts...)
 }
 
+// CallUnary sends one message and gets one.
 func CallUnary(ctx context.Context, r Reachable, opts []connect.ClientOption, header http.Header) Outcome {
 	req := connect.NewRequest(wrapperspb.String("ab"))
 	maps.Copy(req.Header(), header)
@@ -81,6 +84,7 @@ func callClient(ctx context.Context, r Reachable, opts []connect.ClientOption, h
 	return Outcome{Messages: []string{resp.Msg.GetValue()}, Header: resp.Header(), Trailer: resp.Trailer()}
 }
 
+// CallServer sends one message and gets a stream.
 func CallServer(ctx context.Context, r Reachable, opts []connect.ClientOption, header http.Header) Outcome {
 	req := connect.NewRequest(wrapperspb.String("ab"))
 	maps.Copy(req.Header(), header)
@@ -97,6 +101,7 @@ func CallServer(ctx context.Context, r Reachable, opts []connect.ClientOption, h
 	return out
 }
 
+// CallBidi sends two messages and gets a stream.
 func CallBidi(ctx context.Context, r Reachable, opts []connect.ClientOption, header http.Header) Outcome {
 	stream := NewClient(r, Bidi, opts...).CallBidiStream(ctx)
 	maps.Copy(stream.RequestHeader(), header)

@@ -16,21 +16,24 @@ import (
 // HostPlugin serves one call of each kind as one of the host's own plugins.
 type HostPlugin struct{ Handler http.Handler }
 
+// Metadata names the plugin "echo".
 func (HostPlugin) Metadata() connectplugin.PluginMetadata {
 	return connectplugin.PluginMetadata{Name: "echo", Version: "1.0.0", Path: Base}
 }
 
+// ConnectServer serves the handler, whatever the implementation.
 func (p HostPlugin) ConnectServer(any) (string, http.Handler, error) {
 	return Base, p.Handler, nil
 }
 
+// ConnectClient is not made for that.
 func (HostPlugin) ConnectClient(string, connect.HTTPClient) (any, error) {
 	return nil, errors.New("not made for that")
 }
 
 // Place is one way to reach calls of every kind on a host.
 type Place struct {
-	Url    string
+	URL    string
 	Header http.Header // of a caller who may
 	Echo   *Whoami
 }
@@ -44,6 +47,7 @@ type KindsHost struct {
 	Provider                   *hosttest.Plugin
 }
 
+// StartKindsHost starts a host, for which edit may be nil.
 func StartKindsHost(t *testing.T, edit func(*connectplugin.ServeConfig)) *KindsHost {
 	t.Helper()
 	h := &KindsHost{plugin: &Whoami{}, capability: &Whoami{}, routed: &Whoami{}}

@@ -1,3 +1,6 @@
+// Package echo is a service with RPCs of every kind, for tests: what serves it on a
+// host, what calls it in every protocol, and what records or traps calls. It is for
+// tests only.
 package echo
 
 import (
@@ -6,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strings"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -34,6 +38,7 @@ type Service struct {
 	Bidi   func(context.Context, *connect.BidiStream[Text, Text]) error
 }
 
+// Handler serves the service.
 func (s Service) Handler(opts ...connect.HandlerOption) http.Handler {
 	if s.Unary == nil {
 		s.Unary = func(_ context.Context, req *connect.Request[Text]) (*connect.Response[Text], error) {
@@ -59,11 +64,11 @@ func (s Service) Handler(opts ...connect.HandlerOption) http.Handler {
 }
 
 func joinAll(_ context.Context, stream *connect.ClientStream[Text]) (*connect.Response[Text], error) {
-	all := ""
+	var all strings.Builder
 	for stream.Receive() {
-		all += stream.Msg().GetValue()
+		all.WriteString(stream.Msg().GetValue())
 	}
-	return connect.NewResponse(wrapperspb.String(all)), stream.Err()
+	return connect.NewResponse(wrapperspb.String(all.String())), stream.Err()
 }
 
 func sendThrice(_ context.Context, req *connect.Request[Text], stream *connect.ServerStream[Text]) error {
@@ -75,6 +80,7 @@ func sendThrice(_ context.Context, req *connect.Request[Text], stream *connect.S
 	return nil
 }
 
+// SendBack sends back each message when it comes.
 func SendBack(_ context.Context, stream *connect.BidiStream[Text, Text]) error {
 	for {
 		msg, err := stream.Receive()

@@ -9,6 +9,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
 )
 
+// SendWant sends a message and fails the test unless the answer is the wanted one.
 func SendWant(t *testing.T, stream *connect.BidiStreamForClient[Text, Text], send, want string) {
 	t.Helper()
 	if err := stream.Send(wrapperspb.String(send)); err != nil {

@@ -25,8 +25,6 @@ type Trap struct {
 	Accepted atomic.Int64
 }
 
-func (s *Trap) Port() string { return s.Addr[strings.LastIndex(s.Addr, ":"):] }
-
 // NewTrap listens on a free port of an address, with TLS unless cfg is nil.
 func NewTrap(t *testing.T, address string, cfg *tls.Config) *Trap {
 	t.Helper()
@@ -66,6 +64,9 @@ func NewTrapAt(t *testing.T, address string, cfg *tls.Config) *Trap {
 	return s
 }
 
+// Port is its port, behind a colon.
+func (s *Trap) Port() string { return s.Addr[strings.LastIndex(s.Addr, ":"):] }
+
 // forAnybody is a server's configuration that asks clients for nothing.
 func forAnybody(cfg *tls.Config) *tls.Config {
 	if cfg == nil {
@@ -83,6 +84,7 @@ func EnrolProvider(t *testing.T, host *hosttest.Host, selfID string) *connectplu
 	return host.Enrol(t, selfID, func(c *connectplugin.ClientConfig) { c.Metadata.Provides = hosttest.Provides(Type) })
 }
 
+// Register registers the service echo with the metadata.
 func Register(t *testing.T, c *connectplugin.Client, metadata map[string]string) error {
 	t.Helper()
 	_, err := c.RegistryClient().RegisterService(t.Context(), connect.NewRequest(&connectpluginv1.RegisterServiceRequest{

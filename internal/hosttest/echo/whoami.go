@@ -22,19 +22,6 @@ type Whoami struct {
 	Observe func(context.Context, http.Header) error
 }
 
-func (e *Whoami) handle(ctx context.Context, header http.Header) (*Text, error) {
-	e.Calls.Add(1)
-	if e.Observe != nil {
-		if err := e.Observe(ctx, header); err != nil {
-			return nil, err
-		}
-	}
-	if auth := connectplugin.GetAuthContext(ctx); auth != nil {
-		return wrapperspb.String(auth.Provider + ":" + auth.Identity), nil
-	}
-	return wrapperspb.String("nobody"), nil
-}
-
 // Handler mounts the handlers behind the interceptors.
 func (e *Whoami) Handler(interceptors ...connect.Interceptor) http.Handler {
 	answer := func(ctx context.Context, header http.Header) (*connect.Response[Text], error) {
@@ -76,6 +63,19 @@ func (e *Whoami) Handler(interceptors ...connect.Interceptor) http.Handler {
 	}.Handler(connect.WithInterceptors(interceptors...))
 }
 
+func (e *Whoami) handle(ctx context.Context, header http.Header) (*Text, error) {
+	e.Calls.Add(1)
+	if e.Observe != nil {
+		if err := e.Observe(ctx, header); err != nil {
+			return nil, err
+		}
+	}
+	if auth := connectplugin.GetAuthContext(ctx); auth != nil {
+		return wrapperspb.String(auth.Provider + ":" + auth.Identity), nil
+	}
+	return wrapperspb.String("nobody"), nil
+}
+
 // Call is one kind of call in one protocol.
 type Call struct {
 	Name string
@@ -107,12 +107,14 @@ func FirstAnswer(ctx context.Context, kind string, to Reachable, header http.Hea
 	return out.Messages[0], nil
 }
 
+// AskUnary makes a unary call and returns its answer.
 func AskUnary(ctx context.Context, client connect.HTTPClient, url string, header http.Header,
 	opts ...connect.ClientOption,
 ) (string, error) {
 	return FirstAnswer(ctx, "unary", At(url, client), header, opts...)
 }
 
+// WantAnswer fails the test unless a call was answered as wanted.
 func WantAnswer(t *testing.T, got string, err error, want string) {
 	t.Helper()
 	if err != nil || got != want {

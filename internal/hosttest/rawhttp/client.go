@@ -1,3 +1,5 @@
+// Package rawhttp sends requests to a host frame by frame, so that they can be such as
+// no HTTP client sends. It is for tests only.
 package rawhttp
 
 import (
@@ -86,6 +88,32 @@ func (w *Client) Fields(c *connectplugin.Client, target string, more ...string) 
 	), regular...)
 }
 
+// Call sends a request and awaits its end, on another connection if the host ended
+// this one.
+func (w *Client) Call(fields []hpack.HeaderField, body []byte) Answer {
+	w.t.Helper()
+	if w.broken {
+		_ = w.conn.Close()
+		*w = *Dial(w.t, w.host)
+	}
+	return w.await(w.send(fields, body))
+}
+
+// CallIn is call in the protocol of a content type, for a message without its envelope.
+func (w *Client) CallIn(contentType string, fields []hpack.HeaderField, message []byte) Answer {
+	w.t.Helper()
+	for i := range fields {
+		if fields[i].Name == "content-type" {
+			fields[i].Value = contentType
+		}
+	}
+	if contentType != Types[0] {
+		fields = append(fields, Field("te", "trailers"))
+		message = append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(message))), message...)
+	}
+	return w.Call(fields, message)
+}
+
 // send sends a request with a body and returns its stream.
 func (w *Client) send(fields []hpack.HeaderField, body []byte) uint32 {
 	w.t.Helper()
@@ -133,37 +161,25 @@ func (w *Client) await(id uint32) Answer {
 	}
 }
 
-// Call sends a request and awaits its end, on another connection if the host ended
-// this one.
-func (w *Client) Call(fields []hpack.HeaderField, body []byte) Answer {
-	w.t.Helper()
-	if w.broken {
-		_ = w.conn.Close()
-		*w = *Dial(w.t, w.host)
-	}
-	return w.await(w.send(fields, body))
-}
-
-// CallIn is call in the protocol of a content type, for a message without its envelope.
-func (w *Client) CallIn(contentType string, fields []hpack.HeaderField, message []byte) Answer {
-	w.t.Helper()
-	for i := range fields {
-		if fields[i].Name == "content-type" {
-			fields[i].Value = contentType
-		}
-	}
-	if contentType != Types[0] {
-		fields = append(fields, Field("te", "trailers"))
-		message = append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(message))), message...)
-	}
-	return w.Call(fields, message)
-}
-
 // Answer is what came back on a stream. A refusal below HTTP has no status.
 type Answer struct {
 	Status          string
 	header, trailer http.Header
 	body            []byte
+}
+
+// Served reports whether the answer is that of a service that succeeded, in any
+// protocol.
+func (a *Answer) Served() bool {
+	switch {
+	case a.Status != "200":
+		return false
+	case strings.HasPrefix(a.header.Get("Content-Type"), "application/grpc-web"):
+		return bytes.Contains(bytes.ToLower(a.body), []byte("grpc-status: 0"))
+	case strings.HasPrefix(a.header.Get("Content-Type"), "application/grpc"):
+		return a.trailer.Get("Grpc-Status") == "0"
+	}
+	return true
 }
 
 // take takes in a frame of the stream and reports whether it is the last one.
@@ -189,20 +205,7 @@ func (a *Answer) take(frame http2.Frame) bool {
 	return false
 }
 
-// Served reports whether the answer is that of a service that succeeded, in any
-// protocol.
-func (a *Answer) Served() bool {
-	switch {
-	case a.Status != "200":
-		return false
-	case strings.HasPrefix(a.header.Get("Content-Type"), "application/grpc-web"):
-		return bytes.Contains(bytes.ToLower(a.body), []byte("grpc-status: 0"))
-	case strings.HasPrefix(a.header.Get("Content-Type"), "application/grpc"):
-		return a.trailer.Get("Grpc-Status") == "0"
-	}
-	return true
-}
-
+// Field is a header field.
 func Field(name, value string) hpack.HeaderField {
 	return hpack.HeaderField{Name: name, Value: value}
 }

@@ -102,12 +102,6 @@ func (h *BubbleHost) Client(t *testing.T, selfID string) *connectplugin.Client {
 	return c
 }
 
-func (h *BubbleHost) audit(e connectplugin.AuditEvent) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.Events = append(h.Events, e)
-}
-
 // Reasons lists why the host refused or limited, in order.
 func (h *BubbleHost) Reasons() []string {
 	h.mu.Lock()
@@ -131,6 +125,23 @@ func (h *BubbleHost) Dial(t testing.TB) *Conn {
 	return NewConn(t, conn, BubbleURL)
 }
 
+// HTTPClient dials the host as often as it must.
+func (h *BubbleHost) HTTPClient(t testing.TB) *http.Client {
+	t.Helper()
+	transport := &http.Transport{
+		ForceAttemptHTTP2: true,
+		DialTLSContext:    func(ctx context.Context, _, _ string) (net.Conn, error) { return h.dialTLS(ctx) },
+	}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport}
+}
+
+func (h *BubbleHost) audit(e connectplugin.AuditEvent) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.Events = append(h.Events, e)
+}
+
 func (h *BubbleHost) dialTLS(ctx context.Context) (*tls.Conn, error) {
 	here, there := net.Pipe()
 	select {
@@ -147,17 +158,6 @@ func (h *BubbleHost) dialTLS(ctx context.Context) (*tls.Conn, error) {
 		return nil, err
 	}
 	return conn, nil
-}
-
-// HTTPClient dials the host as often as it must.
-func (h *BubbleHost) HTTPClient(t testing.TB) *http.Client {
-	t.Helper()
-	transport := &http.Transport{
-		ForceAttemptHTTP2: true,
-		DialTLSContext:    func(ctx context.Context, _, _ string) (net.Conn, error) { return h.dialTLS(ctx) },
-	}
-	t.Cleanup(transport.CloseIdleConnections)
-	return &http.Client{Transport: transport}
 }
 
 // InBubble runs a host and a test of it in a bubble. The certificates are made in

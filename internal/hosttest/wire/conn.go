@@ -1,3 +1,5 @@
+// Package wire speaks the handshake with a host message by message, over one
+// connection or, in a bubble of synctest, in memory. It is for tests only.
 package wire
 
 import (

@@ -13,10 +13,6 @@ type pipeListener struct {
 	once  sync.Once
 }
 
-func newPipeListener() *pipeListener {
-	return &pipeListener{conns: make(chan net.Conn), done: make(chan struct{})}
-}
-
 func (l *pipeListener) Accept() (net.Conn, error) {
 	select {
 	case conn := <-l.conns:
@@ -32,6 +28,10 @@ func (l *pipeListener) Close() error {
 }
 
 func (*pipeListener) Addr() net.Addr { return pipeAddr{} }
+
+func newPipeListener() *pipeListener {
+	return &pipeListener{conns: make(chan net.Conn), done: make(chan struct{})}
+}
 
 type pipeAddr struct{}
 

@@ -1,24 +1,39 @@
-package handshake_test
+// Package alter changes messages of the wire, one thing at a time, and fills them. It
+// goes by their descriptors, so fields to come are in it by themselves. It is for tests
+// only.
+package alter
 
 import (
 	"bytes"
 	"fmt"
 
 	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// messageAlteration changes one thing about a message. It reports whether there
-// was anything to change.
-type messageAlteration struct {
-	name  string
+// Alteration changes one thing about a message.
+type Alteration struct {
+	// Name says at which field, and what is done there: "field: what".
+	Name string
+
 	apply func(protoreflect.Message) bool
 }
 
-// messageAlterations lists, for every field that a message can have, at any depth,
-// everything that is done to it on the way. Fields to come are in it by themselves.
-func messageAlterations(d protoreflect.MessageDescriptor) []messageAlteration {
-	out := []messageAlteration{{"add an unknown field", func(m protoreflect.Message) bool {
+// Apply changes a message and reports whether there was anything to change.
+func (a Alteration) Apply(m protoreflect.Message) bool { return a.apply(m) }
+
+// Of returns an altered copy of a message, and whether it differs.
+func Of[M proto.Message](a Alteration, m M) (M, bool) {
+	altered := proto.CloneOf(m)
+	return altered, a.apply(altered.ProtoReflect()) && !proto.Equal(altered, m)
+}
+
+// Every lists, for every field that a message can have, at any depth, everything that
+// is done to it on the way. Of a list as many elements are altered, one after the
+// other, as elements says.
+func Every(d protoreflect.MessageDescriptor, elements int) []Alteration {
+	out := []Alteration{{"add an unknown field", func(m protoreflect.Message) bool {
 		const unused = 500
 		m.SetUnknown(protowire.AppendVarint(protowire.AppendTag(m.GetUnknown(), unused, protowire.VarintType), 1))
 		return true
@@ -26,22 +41,22 @@ func messageAlterations(d protoreflect.MessageDescriptor) []messageAlteration {
 	fields := d.Fields()
 	for i := range fields.Len() {
 		f := fields.Get(i)
-		out = append(out, messageAlteration{f.TextName() + ": strip", func(m protoreflect.Message) bool {
+		out = append(out, Alteration{f.TextName() + ": strip", func(m protoreflect.Message) bool {
 			had := m.Has(f)
 			m.Clear(f)
 			return had
 		}})
 		switch {
 		case f.IsMap():
-			out = append(out, entryAlterations(f)...)
+			out = append(out, ofMap(f)...)
 		case f.IsList():
-			out = append(out, elementAlterations(f)...)
+			out = append(out, ofList(f, elements)...)
 		case f.Message() != nil:
-			out = append(out, nestedAlterations(f, func(m protoreflect.Message) protoreflect.Message {
+			out = append(out, nested(f, elements, func(m protoreflect.Message) protoreflect.Message {
 				return m.Mutable(f).Message()
 			})...)
 		default:
-			out = append(out, messageAlteration{f.TextName() + ": change", func(m protoreflect.Message) bool {
+			out = append(out, Alteration{f.TextName() + ": change", func(m protoreflect.Message) bool {
 				m.Set(f, otherValue(f, m.Get(f)))
 				return true
 			}})
@@ -50,11 +65,11 @@ func messageAlterations(d protoreflect.MessageDescriptor) []messageAlteration {
 	return out
 }
 
-// nestedAlterations are those of the message that inner finds; nil is none.
-func nestedAlterations(f protoreflect.FieldDescriptor, inner func(protoreflect.Message) protoreflect.Message) []messageAlteration {
-	var out []messageAlteration
-	for _, a := range messageAlterations(f.Message()) {
-		out = append(out, messageAlteration{f.TextName() + ": " + a.name, func(m protoreflect.Message) bool {
+// nested are those of the message that inner finds; nil is none.
+func nested(f protoreflect.FieldDescriptor, elements int, inner func(protoreflect.Message) protoreflect.Message) []Alteration {
+	var out []Alteration
+	for _, a := range Every(f.Message(), elements) {
+		out = append(out, Alteration{f.TextName() + ": " + a.Name, func(m protoreflect.Message) bool {
 			n := inner(m)
 			return n != nil && a.apply(n)
 		}})
@@ -62,9 +77,9 @@ func nestedAlterations(f protoreflect.FieldDescriptor, inner func(protoreflect.M
 	return out
 }
 
-func elementAlterations(f protoreflect.FieldDescriptor) []messageAlteration {
-	at := func(what string, least int, do func(l protoreflect.List)) messageAlteration {
-		return messageAlteration{f.TextName() + ": " + what, func(m protoreflect.Message) bool {
+func ofList(f protoreflect.FieldDescriptor, elements int) []Alteration {
+	at := func(what string, least int, do func(l protoreflect.List)) Alteration {
+		return Alteration{f.TextName() + ": " + what, func(m protoreflect.Message) bool {
 			if m.Get(f).List().Len() < least {
 				return false
 			}
@@ -73,7 +88,7 @@ func elementAlterations(f protoreflect.FieldDescriptor) []messageAlteration {
 		}}
 	}
 	last := func(l protoreflect.List) int { return l.Len() - 1 }
-	out := []messageAlteration{
+	out := []Alteration{
 		at("drop the last", 1, func(l protoreflect.List) { l.Truncate(last(l)) }),
 		at("repeat the first", 1, func(l protoreflect.List) { l.Append(l.Get(0)) }),
 		at("reorder", 2, func(l protoreflect.List) {
@@ -89,20 +104,24 @@ func elementAlterations(f protoreflect.FieldDescriptor) []messageAlteration {
 			l.Append(otherValue(f, f.Default()))
 		}),
 	}
-	if f.Message() == nil {
-		return append(out, at("change the first", 1, func(l protoreflect.List) { l.Set(0, otherValue(f, l.Get(0))) }))
-	}
-	return append(out, nestedAlterations(f, func(m protoreflect.Message) protoreflect.Message {
-		if m.Get(f).List().Len() == 0 {
-			return nil
+	for i := range elements {
+		if f.Message() == nil {
+			out = append(out, at(fmt.Sprint("change ", i), i+1, func(l protoreflect.List) { l.Set(i, otherValue(f, l.Get(i))) }))
+			continue
 		}
-		return m.Mutable(f).List().Get(0).Message()
-	})...)
+		out = append(out, nested(f, elements, func(m protoreflect.Message) protoreflect.Message {
+			if m.Get(f).List().Len() <= i {
+				return nil
+			}
+			return m.Mutable(f).List().Get(i).Message()
+		})...)
+	}
+	return out
 }
 
-func entryAlterations(f protoreflect.FieldDescriptor) []messageAlteration {
-	at := func(what string, least int, do func(m protoreflect.Map, keys []protoreflect.MapKey)) messageAlteration {
-		return messageAlteration{f.TextName() + ": " + what, func(m protoreflect.Message) bool {
+func ofMap(f protoreflect.FieldDescriptor) []Alteration {
+	at := func(what string, least int, do func(m protoreflect.Map, keys []protoreflect.MapKey)) Alteration {
+		return Alteration{f.TextName() + ": " + what, func(m protoreflect.Message) bool {
 			var keys []protoreflect.MapKey
 			m.Get(f).Map().Range(func(k protoreflect.MapKey, _ protoreflect.Value) bool {
 				keys = append(keys, k)
@@ -116,13 +135,18 @@ func entryAlterations(f protoreflect.FieldDescriptor) []messageAlteration {
 		}}
 	}
 	added := otherValue(f.MapKey(), f.MapKey().Default()).MapKey()
-	return []messageAlteration{
+	return []Alteration{
 		at("add an entry", 0, func(m protoreflect.Map, _ []protoreflect.MapKey) {
 			m.Set(added, otherValue(f.MapValue(), f.MapValue().Default()))
 		}),
 		at("drop an entry", 1, func(m protoreflect.Map, keys []protoreflect.MapKey) { m.Clear(keys[0]) }),
 		at("change a value", 1, func(m protoreflect.Map, keys []protoreflect.MapKey) {
 			m.Set(keys[0], otherValue(f.MapValue(), m.Get(keys[0])))
+		}),
+		at("rename an entry", 1, func(m protoreflect.Map, keys []protoreflect.MapKey) {
+			v := m.Get(keys[0])
+			m.Clear(keys[0])
+			m.Set(otherValue(f.MapKey(), keys[0].Value()).MapKey(), v)
 		}),
 		at("swap two values", 2, func(m protoreflect.Map, keys []protoreflect.MapKey) {
 			a, b := m.Get(keys[0]), m.Get(keys[1])
