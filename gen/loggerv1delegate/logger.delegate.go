@@ -20,10 +20,10 @@ type Logger interface {
 	Log(ctx context.Context, level string, message string, fields map[string]string) error
 }
 
-// NewLogger makes a Logger of a client.
+// NewLogger calls the service with a client.
 func NewLogger(client loggerv1connect.LoggerClient) Logger { return &loggerClient{client: client} }
 
-// NewLoggerFromURL makes a Logger that is reached at a URL with [http.DefaultClient], which trusts the
+// NewLoggerFromURL calls the service at a base URL with [http.DefaultClient], which trusts the
 // system's certificates and shows none. For anything else, make a client and call NewLogger.
 func NewLoggerFromURL(url string, opts ...connect.ClientOption) Logger {
 	return NewLogger(loggerv1connect.NewLoggerClient(http.DefaultClient, url, opts...))
