@@ -22,7 +22,7 @@ func ClientStream[Req, Res any](
 	return upload(requests, stream.Send, cancel, func() (*Res, error) {
 		res, err := stream.CloseAndReceive()
 		if err != nil {
-			return nil, err
+			return nil, err //nolint:wrapcheck // the errors of Connect are coded already
 		}
 		return res.Msg, nil
 	})

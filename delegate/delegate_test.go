@@ -177,6 +177,7 @@ func TestServerStreamLeft(t *testing.T) {
 		t.Error("the handler ended well")
 	}
 	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
 	var last error
 	for res, err := range delegate.ServerStream(ctx, n.count.CallServerStream, &number{}) {
 		if last = err; res.GetValue() == 3 {

@@ -33,7 +33,7 @@ func protoFile(options *optionsv1.ServicePlugin, services ...string) *descriptor
 		s := &descriptorpb.ServiceDescriptorProto{Name: new(name)}
 		if i == 0 && options != nil {
 			s.Options = &descriptorpb.ServiceOptions{}
-			proto.SetExtension(s.Options, optionsv1.E_Plugin, options)
+			proto.SetExtension(s.GetOptions(), optionsv1.E_Plugin, options)
 		}
 		f.Service = append(f.Service, s)
 	}
@@ -196,13 +196,13 @@ func (r *recorder) Log(_ context.Context, req *connect.Request[loggerv1.LogReque
 // over TLS, and called through its plain interface.
 func TestAudit_H59_GeneratedPluginServes(t *testing.T) {
 	t.Parallel()
-	plugin, own := &loggerv1plugin.LoggerPlugin{}, &recorder{}
+	plugin, own, types := &loggerv1plugin.LoggerPlugin{}, &recorder{}, []string{loggerv1plugin.LoggerType}
 	host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
 		c.Plugins = connectplugin.PluginSet{loggerv1plugin.LoggerType: plugin}
 		c.Impls = map[string]any{loggerv1plugin.LoggerType: own}
 		c.Policy = &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{
-			"provider": hosttest.Allow(func(p *connectplugin.PluginPolicy) { p.Provides = []string{loggerv1plugin.LoggerType} }),
-			"caller":   hosttest.Allow(func(p *connectplugin.PluginPolicy) { p.Requires, p.HostPlugins = []string{loggerv1plugin.LoggerType}, []string{loggerv1plugin.LoggerType} }),
+			"provider": hosttest.Allow(func(p *connectplugin.PluginPolicy) { p.Provides = types }),
+			"caller":   hosttest.Allow(func(p *connectplugin.PluginPolicy) { p.Requires, p.HostPlugins = types, types }),
 		}}
 	})
 	provided := &recorder{}

@@ -106,7 +106,8 @@ func (w *delegateWriter) constructors() {
 	w.comment(fromURL+" calls the service at a base URL with [http.DefaultClient], which trusts the",
 		"system's certificates and shows none. For anything else, make a client and call "+construct+".")
 	w.p("func ", fromURL, "(url string, opts ...", option, ") ", w.n.service, " {")
-	w.p("return ", construct, "(", w.ident(w.connect, "New"+w.d.GoName+"Client"), "(", w.ident(httpPackage, "DefaultClient"), ", url, opts...))")
+	newClient := w.ident(w.connect, "New"+w.d.GoName+"Client")
+	w.p("return ", construct, "(", newClient, "(", w.ident(httpPackage, "DefaultClient"), ", url, opts...))")
 	w.p("}")
 	w.p()
 }
@@ -184,9 +185,9 @@ func (w *delegateWriter) unaryBody(m *method, call string) {
 		failed = "return err"
 	}
 	w.request(m, failed)
-	req := "req"
+	req := requestVar
 	if !w.simple {
-		req = w.ident(connectPackage, "NewRequest") + "(req)"
+		req = w.ident(connectPackage, "NewRequest") + "(" + requestVar + ")"
 	}
 	switch call += "(ctx, " + req + ")"; {
 	case m.noResponse:
@@ -210,7 +211,8 @@ func (w *delegateWriter) request(m *method, failed string) {
 		if !o.choice() {
 			continue
 		}
-		set := []string{strconv.Quote(string(o.Desc.Name()))}
+		set := make([]string, 0, 1+len(o.params))
+		set = append(set, strconv.Quote(string(o.Desc.Name())))
 		for _, p := range o.params {
 			set = append(set, p.name+" != nil")
 		}

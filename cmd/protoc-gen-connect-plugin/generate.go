@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	"google.golang.org/protobuf/compiler/protogen"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/pluginpb"
 )
@@ -22,7 +21,7 @@ func respond(req *pluginpb.CodeGeneratorRequest) *pluginpb.CodeGeneratorResponse
 	p := newParams()
 	gen, err := protogen.Options{ParamFunc: p.set}.New(req)
 	if err != nil {
-		return &pluginpb.CodeGeneratorResponse{Error: proto.String(err.Error())}
+		return &pluginpb.CodeGeneratorResponse{Error: new(err.Error())}
 	}
 	gen.SupportedFeatures = uint64(pluginpb.CodeGeneratorResponse_FEATURE_PROTO3_OPTIONAL) |
 		uint64(pluginpb.CodeGeneratorResponse_FEATURE_SUPPORTS_EDITIONS)

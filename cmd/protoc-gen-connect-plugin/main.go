@@ -33,21 +33,21 @@ func main() {
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet(program, flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	flags.Usage = func() { fmt.Fprintf(stderr, usage, program) }
+	flags.Usage = func() { _, _ = fmt.Fprintf(stderr, usage, program) }
 	version := flags.Bool("version", false, "")
 	if err := flags.Parse(args); err != nil {
 		return 2
 	}
 	switch {
 	case *version:
-		fmt.Fprintln(stdout, program, buildVersion())
+		_, _ = fmt.Fprintln(stdout, program, buildVersion())
 		return 0
 	case flags.NArg() > 0:
 		flags.Usage()
 		return 2
 	}
 	if err := answer(stdin, stdout); err != nil {
-		fmt.Fprintf(stderr, "%s: %v\n", program, err)
+		_, _ = fmt.Fprintf(stderr, "%s: %v\n", program, err)
 		return 1
 	}
 	return 0

@@ -107,7 +107,7 @@ func isEmpty(m *protogen.Message) bool {
 // file are taken: a parameter must not hide an import that the body uses.
 func (m *method) nameParams(file scope) {
 	taken := newScope(file)
-	for _, local := range []string{"ctx", "d", "req", "requests", "res", "err"} {
+	for _, local := range []string{"ctx", "d", requestVar, "requests", "res", "err"} {
 		taken[local] = true
 	}
 	in := []string{"ctx " + m.context}
@@ -157,8 +157,8 @@ func (s *source) fieldType(f *protogen.Field) string {
 
 var scalarTypes = map[protoreflect.Kind]string{
 	protoreflect.BoolKind: "bool", protoreflect.StringKind: "string", protoreflect.BytesKind: "[]byte",
-	protoreflect.Int32Kind: "int32", protoreflect.Sint32Kind: "int32", protoreflect.Sfixed32Kind: "int32",
-	protoreflect.Int64Kind: "int64", protoreflect.Sint64Kind: "int64", protoreflect.Sfixed64Kind: "int64",
+	protoreflect.Int32Kind: "int32", protoreflect.Sint32Kind: "int32", protoreflect.Sfixed32Kind: "int32", //nolint:goconst // a table of types
+	protoreflect.Int64Kind: "int64", protoreflect.Sint64Kind: "int64", protoreflect.Sfixed64Kind: "int64", //nolint:goconst // a table of types
 	protoreflect.Uint32Kind: "uint32", protoreflect.Fixed32Kind: "uint32",
 	protoreflect.Uint64Kind: "uint64", protoreflect.Fixed64Kind: "uint64",
 	protoreflect.FloatKind: "float32", protoreflect.DoubleKind: "float64",

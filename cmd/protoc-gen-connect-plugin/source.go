@@ -29,10 +29,13 @@ func newSource(pkg, from string, prefer map[protogen.GoImportPath]string, names 
 	return &source{pkg: pkg, from: from, imports: map[protogen.GoImportPath]string{}, prefer: prefer, names: names}
 }
 
+// requestVar is the message that a method sends.
+const requestVar = "req"
+
 // locals are the names of parameters and variables in generated code, which would hide
 // imports of the same name.
 var locals = []string{
-	"baseURL", "client", "ctx", "d", "err", "handler", "httpClient", "impl", "ok", "opts", "path", "req", "requests", "res", "server", "url",
+	"baseURL", "client", "ctx", "d", "err", "handler", "httpClient", "impl", "ok", "opts", "path", requestVar, "requests", "res", "server", "url",
 }
 
 // ident returns what an identifier of another package is called in the file.
