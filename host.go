@@ -199,11 +199,15 @@ func (h *Host) setTLS() error {
 		}
 		h.cfg.TLS = cfg
 	}
-	hardened, err := hardenServerTLS(h.cfg.TLS)
+	served := h.cfg.TLS
+	if a := h.cfg.Authority; a != nil {
+		served = demandOfClients(served, tls.NoClientCert, a.checkPeer)
+	}
+	hardened, err := hardenServerTLS(served)
 	if err != nil {
 		return err
 	}
-	if h.cfg.HandshakeAuth.RequireCertificate && hardened.ClientAuth < tls.VerifyClientCertIfGiven {
+	if h.cfg.HandshakeAuth.RequireCertificate && hardened.ClientAuth < tls.VerifyClientCertIfGiven && !verifiesItself(hardened) {
 		return fieldError("TLS.ClientAuth", "HandshakeAuth.RequireCertificate needs tls.VerifyClientCertIfGiven or more, and ClientCAs")
 	}
 	h.serverTLS = hardened
@@ -284,7 +288,7 @@ func (h *Host) setServer() {
 		MaxHeaderBytes:    l.MaxHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(h.cfg.Logger.Handler(), slog.LevelDebug),
 		BaseContext:       func(net.Listener) context.Context { return base },
-		ConnContext:       withConnection,
+		ConnContext:       withConnection(verifiesItself(h.serverTLS)),
 		Protocols:         &protocols,
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams: l.MaxStreamsPerConnection,

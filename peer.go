@@ -33,18 +33,25 @@ type certificate struct {
 	fingerprint tokenstore.Fingerprint // of its public key: it outlives the renewal of the certificate
 }
 
-func newCertificate(state *tls.ConnectionState) *certificate {
-	if state == nil || len(state.VerifiedChains) == 0 {
+// newCertificate returns the verified certificate of a connection, nil for none. A
+// server whose configuration verifies itself says so with byCallback; of what its
+// callback accepted, SPIFFE ids alone are believed.
+func newCertificate(state *tls.ConnectionState, byCallback bool) *certificate {
+	if state == nil || len(state.PeerCertificates) == 0 || len(state.VerifiedChains) == 0 && !byCallback {
 		return nil
 	}
-	leaf, err := x509.ParseCertificate(bytes.Clone(state.VerifiedChains[0][0].Raw))
+	leaf, err := x509.ParseCertificate(bytes.Clone(state.PeerCertificates[0].Raw))
 	if err != nil {
+		return nil
+	}
+	identity, err := certs.Identity(leaf)
+	if err != nil || len(state.VerifiedChains) == 0 && !certs.IsSPIFFE(identity) {
 		return nil
 	}
 	return &certificate{
 		leaf:        leaf,
 		chains:      [][]*x509.Certificate{{leaf}},
-		identity:    certs.CertificateIdentity(leaf),
+		identity:    identity,
 		fingerprint: tokenstore.Fingerprint(certs.PinOf(leaf)),
 	}
 }
@@ -72,6 +79,8 @@ func (p *peer) binding() []byte {
 
 // connection caches what is the same for every request of a connection.
 type connection struct {
+	byCallback bool // the server's configuration verifies client certificates itself
+
 	once sync.Once
 	addr string
 	cert *certificate
@@ -82,9 +91,11 @@ type (
 	peerKey       struct{}
 )
 
-// withConnection is the server's ConnContext.
-func withConnection(ctx context.Context, _ net.Conn) context.Context {
-	return context.WithValue(ctx, connectionKey{}, &connection{})
+// withConnection returns the server's ConnContext; byCallback is as in newCertificate.
+func withConnection(byCallback bool) func(context.Context, net.Conn) context.Context {
+	return func(ctx context.Context, _ net.Conn) context.Context {
+		return context.WithValue(ctx, connectionKey{}, &connection{byCallback: byCallback})
+	}
 }
 
 func newPeer(r *http.Request) *peer {
@@ -94,7 +105,7 @@ func newPeer(r *http.Request) *peer {
 	}
 	conn.once.Do(func() {
 		conn.addr = addrOnly(r.RemoteAddr)
-		conn.cert = newCertificate(r.TLS)
+		conn.cert = newCertificate(r.TLS, conn.byCallback)
 	})
 	return &peer{
 		addr: conn.addr, authority: r.Host, secure: r.TLS != nil,
