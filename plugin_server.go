@@ -119,7 +119,8 @@ func (c *PluginServerConfig) validateServing() error {
 	case c.Client.AllowInsecure && c.TLS != nil:
 		return fieldError("TLS", "cannot be combined with Client.AllowInsecure; remove one of them")
 	case !c.Client.AllowInsecure && len(c.Services) > 0 && serverLeaf(c.serverBase()) == nil:
-		return fieldError("TLS", "has no certificate, nor has Client.TLS; the plugin serves over TLS and needs one")
+		return fieldError("TLS", "has no certificate, nor has Client.TLS; the plugin serves over TLS and needs one "+
+			"(with go-spiffe write tlsconfig.MTLSServerConfig(...))")
 	}
 	if c.BaseURL != "" {
 		if _, err := parseHostURL(c.BaseURL, c.Client.AllowInsecure); err != nil {

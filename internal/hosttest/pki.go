@@ -1,0 +1,136 @@
+package hosttest
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"math/big"
+	"net"
+	"net/url"
+	"testing"
+	"time"
+
+	connectplugin "github.com/masegraye/connect-plugin-go"
+)
+
+// certificateLife is how long the certificates of a [CA] are valid.
+const certificateLife = time.Hour
+
+// CA is an authority such as a company has: it issues whatever certificate a test
+// asks for.
+type CA struct {
+	Cert *x509.Certificate
+	Pool *x509.CertPool
+
+	key *ecdsa.PrivateKey
+}
+
+// NewCA makes an authority.
+func NewCA(t testing.TB) *CA {
+	t.Helper()
+	key := newKey(t)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "company authority"},
+		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(certificateLife),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	ca := &CA{Cert: sign(t, template, template, key, key), Pool: x509.NewCertPool(), key: key}
+	ca.Pool.AddCert(ca.Cert)
+	return ca
+}
+
+// Issue makes a certificate for both roles of TLS that names nobody until edit says
+// whom.
+func (ca *CA) Issue(t testing.TB, edits ...func(*x509.Certificate)) *tls.Certificate {
+	t.Helper()
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
+	if err != nil {
+		t.Fatalf("serial number: %v", err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: serial, NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(certificateLife),
+		KeyUsage:    x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	for _, edit := range edits {
+		edit(template)
+	}
+	key := newKey(t)
+	leaf := sign(t, template, ca.Cert, key, ca.key)
+	return &tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: key, Leaf: leaf}
+}
+
+// URI gives a certificate URIs, such as a SPIFFE id.
+func URI(uris ...string) func(*x509.Certificate) {
+	return func(c *x509.Certificate) {
+		for _, s := range uris {
+			u, err := url.Parse(s)
+			if err != nil {
+				panic(err)
+			}
+			c.URIs = append(c.URIs, u)
+		}
+	}
+}
+
+// DNS gives a certificate host names.
+func DNS(names ...string) func(*x509.Certificate) {
+	return func(c *x509.Certificate) { c.DNSNames = append(c.DNSNames, names...) }
+}
+
+// Loopback makes a certificate valid for the loopback addresses.
+func Loopback(c *x509.Certificate) {
+	c.IPAddresses = append(c.IPAddresses, net.IPv4(127, 0, 0, 1), net.IPv6loopback)
+}
+
+// CommonName gives a certificate a common name.
+func CommonName(name string) func(*x509.Certificate) {
+	return func(c *x509.Certificate) { c.Subject.CommonName = name }
+}
+
+// TLS is a configuration for both roles of TLS that trusts the authority. Nil is no
+// certificate.
+func (ca *CA) TLS(cert *tls.Certificate) *tls.Config {
+	cfg := &tls.Config{RootCAs: ca.Pool, ClientCAs: ca.Pool, MinVersion: tls.VersionTLS13, NextProtos: []string{"h2"}}
+	if cert != nil {
+		cfg.Certificates = []tls.Certificate{*cert}
+	}
+	return cfg
+}
+
+// Start starts a host without an Authority that serves with a certificate and trusts
+// this authority for the certificates of plugins.
+func (ca *CA) Start(t testing.TB, cert *tls.Certificate, edit func(*connectplugin.ServeConfig)) *Host {
+	t.Helper()
+	return Start(t, func(c *connectplugin.ServeConfig) {
+		c.Authority = nil
+		c.TLS = ca.TLS(cert)
+		c.TLS.ClientAuth = tls.VerifyClientCertIfGiven
+		edit(c)
+	})
+}
+
+func newKey(t testing.TB) *ecdsa.PrivateKey {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatalf("key: %v", err)
+	}
+	return key
+}
+
+func sign(t testing.TB, template, parent *x509.Certificate, key, by *ecdsa.PrivateKey) *x509.Certificate {
+	t.Helper()
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), by)
+	if err != nil {
+		t.Fatalf("certificate: %v", err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatalf("certificate: %v", err)
+	}
+	return cert
+}
