@@ -81,11 +81,7 @@ func (t *hostTrust) warnStart(cfg *PluginServerConfig) {
 	if t.plaintext || t.identity != "" || len(t.pins) > 0 || certs.IsSPIFFE(certs.CertificateIdentity(serverLeaf(cfg.serverBase()))) {
 		return
 	}
-	log := t.log
-	if cfg.Client.Logger == nil {
-		log = slog.Default()
-	}
-	log.Warn(warnNobody)
+	t.log.Warn(warnNobody)
 }
 
 // warnEnrolled says it again where the host turned out to have no SPIFFE id, with what

@@ -138,18 +138,24 @@ func TestAudit_USE36_ProvidersBehindACallback(t *testing.T) {
 		"a host name answers":    {storage, ca.Issue(t, hosttest.DNS("localhost"), hosttest.Loopback)},
 		"a look-alike":           {storage, ca.Issue(t, hosttest.CommonName(storageID))},
 		"enrolled without an id": {ca.Issue(t, hosttest.DNS("storage")), storage},
+		"enrolled with a secret": {nil, storage},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			own, e := ca.Issue(t, hosttest.URI(hostID), hosttest.Loopback), &echo{}
+			proof := withSecret
+			if c.enrols != nil {
+				proof = withCertificates(storageID, "storage")
+			}
 			host := ca.Start(t, own, func(s *connectplugin.ServeConfig) {
 				s.PluginTLS = callbackClient(ca, own)
-				s.Policy = policyFor(map[string]func(*connectplugin.PluginPolicy){
-					"storage": withCertificates(storageID, "storage"), "api": withCertificates(apiID),
-				})
+				s.Policy = policyFor(map[string]func(*connectplugin.PluginPolicy){"storage": proof, "api": withCertificates(apiID)})
 			})
 			host.StartPlugin(t, "storage", func(p *connectplugin.PluginServerConfig) {
-				p.Client.TLS, p.Client.Secret, p.Client.HostIdentity, p.TLS = ca.TLS(c.enrols), nil, hostID, ca.TLS(c.serves)
+				p.Client.TLS, p.Client.HostIdentity, p.TLS = ca.TLS(c.enrols), hostID, ca.TLS(c.serves)
+				if c.enrols != nil {
+					p.Client.Secret = nil
+				}
 				p.Services = []connectplugin.PluginService{e.service("echo")}
 			})
 			wantRefused(t, name, callAsAPI(t, host, ca))
