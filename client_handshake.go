@@ -14,6 +14,7 @@ import (
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
+	"github.com/masegraye/connect-plugin-go/internal/backoff"
 	"github.com/masegraye/connect-plugin-go/internal/transcript"
 )
 
@@ -125,9 +126,9 @@ func (c *Client) renew() {
 		id := c.currentIdentity()
 		wait := time.Duration(float64(time.Until(id.expires)) * renewAfter)
 		if failures > 0 {
-			wait = backoffDelay(failures)
+			wait = backoff.Reconnect.After(failures)
 		}
-		if !waitFor(c.life, max(wait, renewFloor)) {
+		if !backoff.Wait(c.life, max(wait, renewFloor)) {
 			return
 		}
 		if now := c.currentIdentity(); now.token != id.token || now.managed {

@@ -33,19 +33,14 @@ type certificate struct {
 	fingerprint tokenstore.Fingerprint // of its public key: it outlives the renewal of the certificate
 }
 
-// newCertificate returns the verified certificate of a connection, nil for none. A
-// server whose configuration verifies itself says so with byCallback; of what its
-// callback accepted, SPIFFE ids alone are believed.
+// newCertificate returns the verified certificate of a connection, nil for none.
 func newCertificate(state *tls.ConnectionState, byCallback bool) *certificate {
-	if state == nil || len(state.PeerCertificates) == 0 || len(state.VerifiedChains) == 0 && !byCallback {
+	shown, identity := verifiedPeer(state, byCallback)
+	if shown == nil {
 		return nil
 	}
-	leaf, err := x509.ParseCertificate(bytes.Clone(state.PeerCertificates[0].Raw))
+	leaf, err := x509.ParseCertificate(bytes.Clone(shown.Raw))
 	if err != nil {
-		return nil
-	}
-	identity, err := certs.Identity(leaf)
-	if err != nil || len(state.VerifiedChains) == 0 && !certs.IsSPIFFE(identity) {
 		return nil
 	}
 	return &certificate{
@@ -91,7 +86,7 @@ type (
 	peerKey       struct{}
 )
 
-// withConnection returns the server's ConnContext; byCallback is as in newCertificate.
+// withConnection returns the server's ConnContext; byCallback is as in verifiedPeer.
 func withConnection(byCallback bool) func(context.Context, net.Conn) context.Context {
 	return func(ctx context.Context, _ net.Conn) context.Context {
 		return context.WithValue(ctx, connectionKey{}, &connection{byCallback: byCallback})

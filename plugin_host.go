@@ -16,12 +16,6 @@ var (
 	errNotTheHost  = errors.New("caller is not the host")
 )
 
-// Attribute keys of the log.
-const (
-	keyIdentity = "identity"
-	keyKey      = "key_sha256"
-)
-
 // hostTrust says whom a plugin takes for its host: whom its operator named, or the
 // SPIFFE id of the host that it enrolled with. Any other name may be somebody else's,
 // too, and is never learned.
@@ -46,16 +40,16 @@ func newHostTrust(cfg *PluginServerConfig, client *Client) *hostTrust {
 // onlyHost is a check for tls.Config.VerifyConnection.
 func (t *hostTrust) onlyHost(cs tls.ConnectionState) error {
 	want := t.want()
-	cert := newCertificate(&cs, t.byCallback)
+	leaf, shown := verifiedPeer(&cs, t.byCallback)
 	switch {
 	case want == "" && len(t.pins) == 0:
 		return errHostUnknown
-	case cert == nil:
+	case leaf == nil:
 		return errNotTheHost
-	case want != "" && cert.identity != want:
-		return fmt.Errorf("%w: it is %q instead of %q", errNotTheHost, cert.identity, want)
-	case len(t.pins) > 0 && !slices.Contains(t.pins, certs.Pin(cert.fingerprint)):
-		return fmt.Errorf("%w: the key of %q is not among PinnedKeys", errNotTheHost, cert.identity)
+	case want != "" && shown != want:
+		return fmt.Errorf("%w: it is %q instead of %q", errNotTheHost, shown, want)
+	case len(t.pins) > 0 && !slices.Contains(t.pins, certs.PinOf(leaf)):
+		return fmt.Errorf("%w: the key of %q is not among PinnedKeys", errNotTheHost, shown)
 	}
 	return nil
 }
@@ -78,7 +72,7 @@ const warnNobody = "nobody may call this plugin, because it does not know its ho
 // warnStart says so where the plugin will serve nobody. A plugin with a SPIFFE id of
 // its own may expect that its host has one.
 func (t *hostTrust) warnStart(cfg *PluginServerConfig) {
-	if t.plaintext || t.identity != "" || len(t.pins) > 0 || certs.IsSPIFFE(certs.CertificateIdentity(serverLeaf(cfg.serverBase()))) {
+	if t.plaintext || t.identity != "" || len(t.pins) > 0 || certs.IsSPIFFE(certs.CertificateIdentity(certs.ServerLeaf(cfg.serverBase()))) {
 		return
 	}
 	t.log.Warn(warnNobody)

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/proxy"
@@ -15,17 +16,19 @@ import (
 type pluginDialer struct {
 	tls       *tls.Config // nil in plaintext
 	authority *Authority  // where set, plugins prove their self id with its certificates
-	cfg       *ServeConfig
+	issuer    *Authority  // alone issues names in its trust domain; nil where the host has none
+	insecure  bool        // plaintext endpoints are accepted
+	limits    Limits
 }
 
 // newPluginDialer settles the client side towards plugins.
-func newPluginDialer(cfg *ServeConfig, serverTLS *tls.Config) (*pluginDialer, error) {
-	d := &pluginDialer{cfg: cfg}
+func newPluginDialer(cfg *settings, serverTLS *tls.Config) (*pluginDialer, error) {
+	d := &pluginDialer{issuer: cfg.authority, insecure: cfg.allowInsecure, limits: cfg.limits}
 	if serverTLS == nil {
 		return d, nil
 	}
-	base := cfg.PluginTLS
-	if base == nil && cfg.Authority == nil && verifiesItself(serverTLS) {
+	base := cfg.pluginTLS
+	if base == nil && cfg.authority == nil && verifiesItself(serverTLS) {
 		return nil, fieldError("PluginTLS", "is required, because TLS verifies clients in a callback and has no ClientCAs that plugins could be "+
 			"verified against; with go-spiffe write tlsconfig.MTLSClientConfig(...)")
 	}
@@ -36,9 +39,9 @@ func newPluginDialer(cfg *ServeConfig, serverTLS *tls.Config) (*pluginDialer, er
 			RootCAs:              serverTLS.ClientCAs,
 			MinVersion:           tls.VersionTLS13,
 		}
-		d.authority = cfg.Authority
-		if cfg.Authority != nil {
-			base.RootCAs = cfg.Authority.CertPool()
+		d.authority = cfg.authority
+		if cfg.authority != nil {
+			base.RootCAs = cfg.authority.CertPool()
 		}
 	}
 	hardened, err := hardenClientTLS(base, nil)
@@ -64,11 +67,11 @@ func clientCertificate(serverTLS *tls.Config) func(*tls.CertificateRequestInfo) 
 
 // pool makes the connection pool of a plugin. Nothing is dialled yet.
 func (d *pluginDialer) pool(h *hub, id *tokenstore.Identity, endpoint string) (*proxy.Provider, error) {
-	e, err := proxy.ParseEndpoint(endpoint, d.cfg.AllowInsecure)
+	e, err := proxy.ParseEndpoint(endpoint, d.insecure)
 	if err != nil {
 		return nil, err
 	}
-	l := d.cfg.Limits
+	l := d.limits
 	cfg := proxy.Config{
 		Endpoint: e, DialTimeout: l.DialTimeout, IdleTimeout: l.IdleTimeout, CallIdle: l.StreamIdleTimeout,
 	}
@@ -106,8 +109,8 @@ func (d *pluginDialer) tlsFor(h *hub, id *tokenstore.Identity) *tls.Config {
 
 // checkIdentity demands of a plugin's certificate the identity that is known of it.
 func (d *pluginDialer) checkIdentity(id *tokenstore.Identity, leaf *x509.Certificate, named bool) error {
-	if a := d.cfg.Authority; a != nil {
-		if err := a.vouchFor(leaf); err != nil {
+	if d.issuer != nil {
+		if err := d.issuer.vouchFor(leaf); err != nil {
 			return err
 		}
 	}
@@ -133,8 +136,6 @@ func (d *pluginDialer) identityOf(id *tokenstore.Identity) string {
 	return d.authority.PluginIdentity(id.SelfID())
 }
 
-var errNoCertificate = errors.New("plugin shows no certificate")
-
 // checkProvider demands of a provider the certificate identity that it enrolled
 // with and the pins of its policy.
 func checkProvider(h *hub, id *tokenstore.Identity, leaf *x509.Certificate) error {
@@ -145,7 +146,7 @@ func checkProvider(h *hub, id *tokenstore.Identity, leaf *x509.Certificate) erro
 	if rules == nil {
 		return errors.New("policy does not know the plugin")
 	}
-	if len(rules.pins) > 0 && !pinned(rules.pins, &certificate{leaf: leaf}) {
+	if len(rules.Pins) > 0 && !slices.Contains(rules.Pins, certs.PinOf(leaf)) {
 		return errors.New("plugin answers with a key that is not pinned")
 	}
 	return nil

@@ -95,7 +95,7 @@ func (s *ServiceRouter) poolLocked(h *hub, id *tokenstore.Identity, endpoint str
 	p := &routedProvider{endpoint: endpoint}
 	m, ok := s.handlers[id.RuntimeID()]
 	if p.memory = ok && m.endpoint == endpoint; p.memory {
-		l := h.config().Limits
+		l := h.settings().limits
 		p.pool, p.err = proxy.New(proxy.Config{
 			Handler: http.MaxBytesHandler(m.handler, l.MaxCallBytes), CallIdle: l.StreamIdleTimeout,
 		})

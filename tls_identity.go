@@ -12,8 +12,24 @@ import (
 // Errors that end a TLS handshake because of whom the peer's certificate names.
 var (
 	errPeerIdentity  = errors.New("the peer's certificate has another identity")
+	errNoCertificate = errors.New("the peer shows no certificate")
 	errForeignIssuer = errors.New("the peer's certificate names the authority's trust domain and was issued by somebody else")
 )
+
+// validateIdentityName refuses a name that no certificate can have, because it is a
+// SPIFFE id against the standard. Empty is accepted.
+func validateIdentityName(field, identity string) error {
+	if identity == "*" {
+		return fieldError(field, `"*" is nobody; write the identity of one certificate`)
+	}
+	if !certs.IsSPIFFE(identity) {
+		return nil
+	}
+	if err := certs.ValidateSPIFFE(identity); err != nil {
+		return fieldError(field, "%v; write spiffe://<trust domain>/<path>, as it stands in the certificate", err)
+	}
+	return nil
+}
 
 // peerCheck is a check for tls.Config.VerifyConnection.
 type peerCheck func(tls.ConnectionState) error
@@ -30,6 +46,24 @@ func requireReadableIdentity(state tls.ConnectionState) error {
 	}
 
 	return nil
+}
+
+// verifiedPeer returns the verified certificate of a peer and whom it names, nil for
+// none. A server whose configuration verifies itself says so with byCallback; of what
+// its callback accepted, SPIFFE ids alone are believed.
+func verifiedPeer(state *tls.ConnectionState, byCallback bool) (leaf *x509.Certificate, identity string) {
+	if state == nil || len(state.PeerCertificates) == 0 {
+		return nil, ""
+	}
+
+	identity, err := certs.Identity(state.PeerCertificates[0])
+	verified := len(state.VerifiedChains) > 0 || byCallback && certs.IsSPIFFE(identity)
+
+	if err != nil || !verified {
+		return nil, ""
+	}
+
+	return state.PeerCertificates[0], identity
 }
 
 // requirePeerIdentity returns a check that accepts only a peer whose verified

@@ -1,12 +1,9 @@
 package hosttest
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"math/big"
 	"net"
 	"net/url"
@@ -16,42 +13,16 @@ import (
 	connectplugin "github.com/masegraye/connect-plugin-go"
 )
 
-// certificateLife is how long the certificates of a [CA] are valid.
-const certificateLife = time.Hour
-
-// CA is an authority such as a company has: it issues whatever certificate a test
-// asks for.
-type CA struct {
-	Cert *x509.Certificate
-	Pool *x509.CertPool
-
-	key *ecdsa.PrivateKey
-}
-
-// NewCA makes an authority.
-func NewCA(t testing.TB) *CA {
-	t.Helper()
-	key := newKey(t)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "company authority"},
-		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(certificateLife),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	ca := &CA{Cert: sign(t, template, template, key, key), Pool: x509.NewCertPool(), key: key}
-	ca.Pool.AddCert(ca.Cert)
-	return ca
-}
-
-// Issue makes a certificate for both roles of TLS that names nobody until edit says
-// whom.
-func (ca *CA) Issue(t testing.TB, edits ...func(*x509.Certificate)) *tls.Certificate {
+// Certify makes a certificate for both roles of TLS that names nobody and no address
+// until the edits say whom.
+func (ca *CA) Certify(t *testing.T, edits ...func(*x509.Certificate)) *tls.Certificate {
 	t.Helper()
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
 	if err != nil {
 		t.Fatalf("serial number: %v", err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: serial, NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(certificateLife),
+		SerialNumber: serial, NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
@@ -59,7 +30,14 @@ func (ca *CA) Issue(t testing.TB, edits ...func(*x509.Certificate)) *tls.Certifi
 		edit(template)
 	}
 	key := newKey(t)
-	leaf := sign(t, template, ca.Cert, key, ca.key)
+	der, err := x509.CreateCertificate(rand.Reader, template, ca.Cert, key.Public(), ca.key)
+	if err != nil {
+		t.Fatalf("certificate: %v", err)
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatalf("certificate: %v", err)
+	}
 	return &tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: key, Leaf: leaf}
 }
 
@@ -86,11 +64,6 @@ func Loopback(c *x509.Certificate) {
 	c.IPAddresses = append(c.IPAddresses, net.IPv4(127, 0, 0, 1), net.IPv6loopback)
 }
 
-// CommonName gives a certificate a common name.
-func CommonName(name string) func(*x509.Certificate) {
-	return func(c *x509.Certificate) { c.Subject.CommonName = name }
-}
-
 // TLS is a configuration for both roles of TLS that trusts the authority. Nil is no
 // certificate.
 func (ca *CA) TLS(cert *tls.Certificate) *tls.Config {
@@ -111,26 +84,4 @@ func (ca *CA) Start(t testing.TB, cert *tls.Certificate, edit func(*connectplugi
 		c.TLS.ClientAuth = tls.VerifyClientCertIfGiven
 		edit(c)
 	})
-}
-
-func newKey(t testing.TB) *ecdsa.PrivateKey {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatalf("key: %v", err)
-	}
-	return key
-}
-
-func sign(t testing.TB, template, parent *x509.Certificate, key, by *ecdsa.PrivateKey) *x509.Certificate {
-	t.Helper()
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), by)
-	if err != nil {
-		t.Fatalf("certificate: %v", err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatalf("certificate: %v", err)
-	}
-	return cert
 }

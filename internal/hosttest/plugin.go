@@ -15,7 +15,7 @@ func (h *Host) ClientConfig(t testing.TB, selfID string) connectplugin.ClientCon
 	t.Helper()
 	return connectplugin.ClientConfig{
 		HostURL: h.URL, SelfID: selfID, SelfVersion: "1.0.0",
-		Secret: Secret, TLS: h.StrangerTLS(), Logger: Logger(t), Timeout: wait,
+		Secret: Secret, TLS: h.StrangerTLS(), Logger: Logger(t), Timeout: Wait,
 	}
 }
 
@@ -96,7 +96,7 @@ func (h *Host) StartPlugin(t testing.TB, selfID string, edit func(*connectplugin
 	case err := <-p.done:
 		p.done <- err
 		t.Fatalf("ServePlugin(%s): %v", selfID, err)
-	case <-time.After(wait):
+	case <-time.After(Wait):
 		t.Fatalf("ServePlugin(%s): did not connect", selfID)
 	}
 	for _, s := range cfg.Services {
@@ -131,7 +131,7 @@ func (p *Plugin) Stop(t testing.TB) {
 		if err != nil && !errors.Is(err, context.Canceled) {
 			t.Errorf("plugin: %v", err)
 		}
-	case <-time.After(wait):
+	case <-time.After(Wait):
 		t.Error("plugin did not stop")
 	}
 }
@@ -139,7 +139,7 @@ func (p *Plugin) Stop(t testing.TB) {
 // Eventually waits until cond holds and fails the test if it never does.
 func Eventually(t testing.TB, what string, cond func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(wait)
+	deadline := time.Now().Add(Wait)
 	for !cond() {
 		if time.Now().After(deadline) {
 			t.Fatalf("never happened: %s", what)

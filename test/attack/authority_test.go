@@ -68,7 +68,7 @@ func TestAudit_ATK10_AnotherAuthorityCannotIssuePlugins(t *testing.T) {
 					"in a DNS name": hosttest.DNS(storage),
 				} {
 					cfg := host.StrangerTLS()
-					cfg.Certificates = []tls.Certificate{*company.Issue(t, forged)}
+					cfg.Certificates = []tls.Certificate{*company.Certify(t, forged)}
 					if _, err := enrol(t, connectplugin.ClientConfig{HostURL: host.URL, SelfID: "storage", TLS: cfg}); err == nil {
 						t.Errorf("a company's certificate for %s enrolled as storage", who)
 					}
@@ -92,14 +92,14 @@ func TestAudit_ATK10_OtherAuthoritiesSpeakForTheirOwn(t *testing.T) {
 	host, company := twoAuthorities(t, policyFor(map[string]func(*connectplugin.PluginPolicy){"web": withCertificates(web, "web.company.example")}), nil)
 	for who, edit := range map[string]func(*x509.Certificate){"SPIFFE id": hosttest.URI(web), "DNS name": hosttest.DNS("web.company.example")} {
 		cfg := host.StrangerTLS()
-		cfg.Certificates = []tls.Certificate{*company.Issue(t, edit)}
+		cfg.Certificates = []tls.Certificate{*company.Certify(t, edit)}
 		if _, err := enrol(t, connectplugin.ClientConfig{HostURL: host.URL, SelfID: "web", TLS: cfg}); err != nil {
 			t.Errorf("%s: %v", who, err)
 		}
 	}
 	// Nor does a certificate that names nobody in the trust domain become a plugin of it.
 	cfg := host.StrangerTLS()
-	cfg.Certificates = []tls.Certificate{*company.Issue(t, hosttest.URI(web+"/x"))}
+	cfg.Certificates = []tls.Certificate{*company.Certify(t, hosttest.URI(web+"/x"))}
 	if _, err := enrol(t, connectplugin.ClientConfig{HostURL: host.URL, SelfID: "web", TLS: cfg}); !errors.Is(err, connectplugin.ErrHandshakeRefused) {
 		t.Errorf("another name of the company: %v", err)
 	}
@@ -127,7 +127,7 @@ func TestAudit_ATK10_AnotherAuthorityCannotAnswerForAPlugin(t *testing.T) {
 				if !genuine {
 					c.TLS = c.Client.TLS.Clone()
 					c.TLS.GetCertificate = nil
-					c.TLS.Certificates = []tls.Certificate{*company.Issue(t, hosttest.URI("spiffe://test.example/plugin/storage"), hosttest.Loopback)}
+					c.TLS.Certificates = []tls.Certificate{*company.Certify(t, hosttest.URI("spiffe://test.example/plugin/storage"), hosttest.Loopback)}
 				}
 			})
 			errs := callThrough(t, host)
@@ -172,7 +172,7 @@ func TestAudit_ATK10_AnotherAuthorityCannotBeTheHost(t *testing.T) {
 	for name, cfg := range map[string]*tls.Config{"in process": inProcess, "from files": files, "without a certificate": bare} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			forged := company.Issue(t, hosttest.URI("spiffe://test.example/host"), hosttest.Loopback)
+			forged := company.Certify(t, hosttest.URI("spiffe://test.example/host"), hosttest.Loopback)
 			impostor := company.Start(t, forged, func(c *connectplugin.ServeConfig) { c.Policy = connectplugin.OpenPolicy() })
 			if _, err := enrol(t, connectplugin.ClientConfig{HostURL: impostor.URL, SelfID: "storage", TLS: cfg}); err == nil {
 				t.Error("enrolled with an impostor")

@@ -45,7 +45,7 @@ func callbackClient(ca *hosttest.CA, own *tls.Certificate) *tls.Config {
 
 func callbackHost(t *testing.T, ca *hosttest.CA, policy *connectplugin.Policy) *hosttest.Host {
 	t.Helper()
-	own := ca.Issue(t, hosttest.URI(hostID))
+	own := ca.Certify(t, hosttest.URI(hostID))
 	return hosttest.Start(t, func(c *connectplugin.ServeConfig) {
 		c.Authority, c.TLS, c.PluginTLS, c.Policy = nil, callbackServer(ca, own), callbackClient(ca, own), policy
 	})
@@ -56,13 +56,13 @@ func TestAudit_USE36_ConfigurationsOfGoSPIFFE(t *testing.T) {
 	t.Parallel()
 	ca, e := hosttest.NewCA(t), &echo{}
 	host := callbackHost(t, ca, policyFor(map[string]func(*connectplugin.PluginPolicy){storageID: nil, "api": withCertificates(apiID)}))
-	storage := ca.Issue(t, hosttest.URI(storageID))
+	storage := ca.Certify(t, hosttest.URI(storageID))
 	host.StartPlugin(t, "storage", func(c *connectplugin.PluginServerConfig) {
 		c.Client.TLS, c.Client.Secret, c.TLS = callbackClient(ca, storage), nil, callbackServer(ca, storage)
 		c.Services = []connectplugin.PluginService{e.service("echo")}
 	})
 	api, err := enrol(t, connectplugin.ClientConfig{
-		HostURL: host.URL, SelfID: "api", TLS: callbackClient(ca, ca.Issue(t, hosttest.URI(apiID))),
+		HostURL: host.URL, SelfID: "api", TLS: callbackClient(ca, ca.Certify(t, hosttest.URI(apiID))),
 		Metadata: connectplugin.PluginMetadata{Requires: hosttest.Requires("echo")},
 	})
 	if err != nil {
@@ -85,12 +85,12 @@ func TestAudit_USE36_CallbacksAreBelievedInSPIFFEIDsOnly(t *testing.T) {
 		cert *tls.Certificate
 		ok   bool
 	}{
-		"SPIFFE id":            {ca.Issue(t, hosttest.URI(apiID)), true},
-		"another SPIFFE id":    {ca.Issue(t, hosttest.URI(storageID)), false},
-		"of somebody else":     {hosttest.NewCA(t).Issue(t, hosttest.URI(apiID)), false},
-		"a DNS name":           {ca.Issue(t, hosttest.DNS("api.company.example")), false},
-		"a common name":        {ca.Issue(t, hosttest.CommonName("api")), false},
-		"a name that looks so": {ca.Issue(t, hosttest.CommonName(apiID)), false},
+		"SPIFFE id":            {ca.Certify(t, hosttest.URI(apiID)), true},
+		"another SPIFFE id":    {ca.Certify(t, hosttest.URI(storageID)), false},
+		"of somebody else":     {hosttest.NewCA(t).Certify(t, hosttest.URI(apiID)), false},
+		"a DNS name":           {ca.Certify(t, hosttest.DNS("api.company.example")), false},
+		"a common name":        {ca.Certify(t, hosttest.CommonName("api")), false},
+		"a name that looks so": {ca.Certify(t, hosttest.CommonName(apiID)), false},
 	} {
 		_, err := enrol(t, connectplugin.ClientConfig{HostURL: host.URL, SelfID: "api", TLS: callbackClient(ca, c.cert)})
 		if (err == nil) != c.ok {
@@ -116,10 +116,10 @@ func TestAudit_USE36_UnverifiedCertificatesAreNobodys(t *testing.T) {
 			if auth == tls.RequireAnyClientCert && verify != nil {
 				continue // that is how the callback takes over
 			}
-			host := ca.Start(t, ca.Issue(t, hosttest.Loopback), func(c *connectplugin.ServeConfig) {
+			host := ca.Start(t, ca.Certify(t, hosttest.Loopback), func(c *connectplugin.ServeConfig) {
 				c.TLS.ClientAuth, c.TLS.VerifyPeerCertificate, c.Policy = auth, verify, policy
 			})
-			cfg := ca.TLS(stranger.Issue(t, hosttest.URI(apiID)))
+			cfg := ca.TLS(stranger.Certify(t, hosttest.URI(apiID)))
 			if _, err := enrol(t, connectplugin.ClientConfig{HostURL: host.URL, SelfID: "api", TLS: cfg}); !errors.Is(err, connectplugin.ErrHandshakeRefused) {
 				t.Errorf("%s, %s: %v", name, way, err)
 			}
@@ -132,17 +132,17 @@ func TestAudit_USE36_UnverifiedCertificatesAreNobodys(t *testing.T) {
 func TestAudit_USE36_ProvidersBehindACallback(t *testing.T) {
 	t.Parallel()
 	ca := hosttest.NewCA(t)
-	storage := ca.Issue(t, hosttest.URI(storageID))
+	storage := ca.Certify(t, hosttest.URI(storageID))
 	for name, c := range map[string]struct{ enrols, serves *tls.Certificate }{
-		"another answers":        {storage, ca.Issue(t, hosttest.URI(apiID))},
-		"a host name answers":    {storage, ca.Issue(t, hosttest.DNS("localhost"), hosttest.Loopback)},
-		"a look-alike":           {storage, ca.Issue(t, hosttest.CommonName(storageID))},
-		"enrolled without an id": {ca.Issue(t, hosttest.DNS("storage")), storage},
+		"another answers":        {storage, ca.Certify(t, hosttest.URI(apiID))},
+		"a host name answers":    {storage, ca.Certify(t, hosttest.DNS("localhost"), hosttest.Loopback)},
+		"a look-alike":           {storage, ca.Certify(t, hosttest.CommonName(storageID))},
+		"enrolled without an id": {ca.Certify(t, hosttest.DNS("storage")), storage},
 		"enrolled with a secret": {nil, storage},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			own, e := ca.Issue(t, hosttest.URI(hostID), hosttest.Loopback), &echo{}
+			own, e := ca.Certify(t, hosttest.URI(hostID), hosttest.Loopback), &echo{}
 			proof := withSecret
 			if c.enrols != nil {
 				proof = withCertificates(storageID, "storage")
@@ -170,7 +170,7 @@ func TestAudit_USE36_ProvidersBehindACallback(t *testing.T) {
 func TestAudit_USE36_RefusedConfigurationsSayWhatToChange(t *testing.T) {
 	t.Parallel()
 	ca := hosttest.NewCA(t)
-	own := ca.Issue(t, hosttest.URI(hostID))
+	own := ca.Certify(t, hosttest.URI(hostID))
 	_, err := connectplugin.NewHost(&connectplugin.ServeConfig{TLS: callbackServer(ca, own)})
 	if !errors.Is(err, connectplugin.ErrInvalidConfig) || !strings.Contains(err.Error(), "PluginTLS") || !strings.Contains(err.Error(), "MTLSClientConfig") {
 		t.Errorf("no PluginTLS: %v", err)
@@ -183,7 +183,7 @@ func TestAudit_USE36_RefusedConfigurationsSayWhatToChange(t *testing.T) {
 		t.Errorf("no server side: %v", err)
 	}
 	// One that is chosen for a client cannot be told from one that verifies nothing.
-	host := ca.Start(t, ca.Issue(t, hosttest.Loopback), func(c *connectplugin.ServeConfig) {
+	host := ca.Start(t, ca.Certify(t, hosttest.Loopback), func(c *connectplugin.ServeConfig) {
 		c.Policy = connectplugin.OpenPolicy()
 		c.TLS.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return callbackServer(ca, own), nil }
 	})

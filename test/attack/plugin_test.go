@@ -59,10 +59,10 @@ type company struct {
 func startCompany(t *testing.T, hostName func(*x509.Certificate), caller func(*x509.Certificate), edit func(*company, *connectplugin.PluginServerConfig)) *company {
 	t.Helper()
 	c := &company{ca: hosttest.NewCA(t), echo: &echo{}, log: &record{}}
-	c.cert = c.ca.Issue(t, hostName, hosttest.Loopback)
+	c.cert = c.ca.Certify(t, hostName, hosttest.Loopback)
 	c.caller = c.cert
 	if caller != nil {
-		c.caller = c.ca.Issue(t, caller)
+		c.caller = c.ca.Certify(t, caller)
 	}
 	c.host = c.ca.Start(t, c.cert, func(s *connectplugin.ServeConfig) {
 		s.Policy = policyFor(map[string]func(*connectplugin.PluginPolicy){"storage": withSecret, "api": withSecret})
@@ -73,7 +73,7 @@ func startCompany(t *testing.T, hostName func(*x509.Certificate), caller func(*x
 	listener := hosttest.Listen(t)
 	c.addr = "https://" + listener.Addr().String()
 	c.host.StartPlugin(t, "storage", func(p *connectplugin.PluginServerConfig) {
-		p.Client.TLS = c.ca.TLS(c.ca.Issue(t, hosttest.DNS("storage.example"), hosttest.Loopback))
+		p.Client.TLS = c.ca.TLS(c.ca.Certify(t, hosttest.DNS("storage.example"), hosttest.Loopback))
 		p.Client.Logger, p.Listener = c.log.logger(), listener
 		p.Services = []connectplugin.PluginService{c.echo.service("echo")}
 		edit(c, p)
@@ -145,11 +145,11 @@ func (c *company) strangers(t *testing.T, more map[string]*tls.Certificate) map[
 	t.Helper()
 	all := map[string]*tls.Certificate{
 		"nobody":              nil,
-		"a stranger":          hosttest.NewCA(t).Issue(t, hosttest.DNS("localhost"), hosttest.Loopback),
-		"another plugin":      c.ca.Issue(t, hosttest.DNS("api.example"), hosttest.Loopback),
-		"another SPIFFE id":   c.ca.Issue(t, hosttest.URI(apiID), hosttest.Loopback),
-		"no name":             c.ca.Issue(t, hosttest.Loopback),
-		"the host's, renamed": c.ca.Issue(t, hosttest.DNS("x.example", "localhost"), hosttest.Loopback),
+		"a stranger":          hosttest.NewCA(t).Certify(t, hosttest.DNS("localhost"), hosttest.Loopback),
+		"another plugin":      c.ca.Certify(t, hosttest.DNS("api.example"), hosttest.Loopback),
+		"another SPIFFE id":   c.ca.Certify(t, hosttest.URI(apiID), hosttest.Loopback),
+		"no name":             c.ca.Certify(t, hosttest.Loopback),
+		"the host's, renamed": c.ca.Certify(t, hosttest.DNS("x.example", "localhost"), hosttest.Loopback),
 	}
 	for name, cert := range more {
 		all[name] = cert
@@ -170,7 +170,7 @@ func TestAudit_ATK15_APluginThatKnowsNoHostServesNobody(t *testing.T) {
 			t.Parallel()
 			c := startCompany(t, hostName, nil, nothing)
 			c.wantNobodyServed(t, c.strangers(t, map[string]*tls.Certificate{
-				"the same name": c.ca.Issue(t, hostName, hosttest.Loopback), "the host itself": c.cert,
+				"the same name": c.ca.Certify(t, hostName, hosttest.Loopback), "the host itself": c.cert,
 			}))
 			wantRefused(t, "through the host", c.call(t), connect.CodeUnavailable)
 			if said := c.log.String(); !strings.Contains(said, "HostIdentity") || !strings.Contains(said, "PinnedKeys") ||
@@ -207,9 +207,9 @@ func TestAudit_ATK15_TheOperatorNamesTheHost(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			company := startCompany(t, hosttest.DNS("localhost"), nil, c.edit)
-			others := map[string]*tls.Certificate{"another company's host": ca.Issue(t, hosttest.DNS("localhost"), hosttest.Loopback)}
+			others := map[string]*tls.Certificate{"another company's host": ca.Certify(t, hosttest.DNS("localhost"), hosttest.Loopback)}
 			if !c.same {
-				others["the same name"] = company.ca.Issue(t, hosttest.DNS("localhost"), hosttest.Loopback)
+				others["the same name"] = company.ca.Certify(t, hosttest.DNS("localhost"), hosttest.Loopback)
 			}
 			company.wantNobodyServed(t, company.strangers(t, others))
 			wantServed(t, "through the host", company.call(t))
@@ -256,9 +256,9 @@ func TestAudit_ATK15_SPIFFEIDsNeedNoNaming(t *testing.T) {
 	t.Parallel()
 	c := startCompany(t, hosttest.URI(hostID), nil, nothing)
 	c.wantNobodyServed(t, c.strangers(t, map[string]*tls.Certificate{
-		"a longer id": c.ca.Issue(t, hosttest.URI(hostID+"/x"), hosttest.Loopback),
-		"two ids":     c.ca.Issue(t, hosttest.URI(hostID, apiID), hosttest.Loopback),
-		"look-alike":  c.ca.Issue(t, hosttest.CommonName(hostID), hosttest.Loopback),
+		"a longer id": c.ca.Certify(t, hosttest.URI(hostID+"/x"), hosttest.Loopback),
+		"two ids":     c.ca.Certify(t, hosttest.URI(hostID, apiID), hosttest.Loopback),
+		"look-alike":  c.ca.Certify(t, hosttest.CommonName(hostID), hosttest.Loopback),
 	}))
 	wantServed(t, "through the host", c.call(t))
 }
@@ -267,7 +267,7 @@ func TestAudit_ATK15_SPIFFEIDsNeedNoNaming(t *testing.T) {
 func TestAudit_ATK15_APluginThatWaitsServesItsHostOnly(t *testing.T) {
 	t.Parallel()
 	c := &company{ca: hosttest.NewCA(t), echo: &echo{}, log: &record{}}
-	c.cert = c.ca.Issue(t, hosttest.DNS("localhost"), hosttest.Loopback)
+	c.cert = c.ca.Certify(t, hosttest.DNS("localhost"), hosttest.Loopback)
 	listener := hosttest.Listen(t)
 	c.addr = "https://" + listener.Addr().String()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -276,12 +276,12 @@ func TestAudit_ATK15_APluginThatWaitsServesItsHostOnly(t *testing.T) {
 		done <- connectplugin.ServePlugin(ctx, &connectplugin.PluginServerConfig{
 			Client: connectplugin.ClientConfig{
 				SelfID: "storage", Secret: hosttest.Secret, Logger: c.log.logger(), PinnedKeys: []string{certs.PinOf(c.cert.Leaf).String()},
-				TLS: c.ca.TLS(c.ca.Issue(t, hosttest.DNS("storage.example"), hosttest.Loopback)),
+				TLS: c.ca.TLS(c.ca.Certify(t, hosttest.DNS("storage.example"), hosttest.Loopback)),
 			},
 			Listener: listener, Services: []connectplugin.PluginService{c.echo.service("echo")},
 		})
 	}()
-	c.wantNobodyServed(t, c.strangers(t, map[string]*tls.Certificate{"the same name": c.ca.Issue(t, hosttest.DNS("localhost"), hosttest.Loopback)}))
+	c.wantNobodyServed(t, c.strangers(t, map[string]*tls.Certificate{"the same name": c.ca.Certify(t, hosttest.DNS("localhost"), hosttest.Loopback)}))
 	say := connect.NewClient[text, text](hosttest.HTTPClient(t, c.ca.TLS(c.cert)), c.addr+sayProc)
 	if _, err := say.CallUnary(t.Context(), connect.NewRequest(wrapperspb.String("x"))); err != nil {
 		t.Errorf("the host: %v", err)
@@ -304,7 +304,7 @@ func TestAudit_ATK15_APluginSaysAtStartThatItServesNobody(t *testing.T) {
 		done <- connectplugin.ServePlugin(ctx, &connectplugin.PluginServerConfig{
 			Client: connectplugin.ClientConfig{
 				HostURL: "https://" + nowhere.Addr().String(), SelfID: "storage", Secret: hosttest.Secret, Logger: log.logger(),
-				TLS: ca.TLS(ca.Issue(t, hosttest.DNS("storage.example"), hosttest.Loopback)),
+				TLS: ca.TLS(ca.Certify(t, hosttest.DNS("storage.example"), hosttest.Loopback)),
 			},
 			Services: []connectplugin.PluginService{(&echo{}).service("echo")},
 		})

@@ -38,7 +38,7 @@ var strict = map[string]func(id string) func(*x509.Certificate){
 // SPIFFE ids of a company.
 func spiffeHost(t *testing.T, ca *hosttest.CA) *hosttest.Host {
 	t.Helper()
-	return ca.Start(t, ca.Issue(t, hosttest.URI(hostID)), func(c *connectplugin.ServeConfig) {
+	return ca.Start(t, ca.Certify(t, hosttest.URI(hostID)), func(c *connectplugin.ServeConfig) {
 		c.Policy = policyFor(map[string]func(*connectplugin.PluginPolicy){storageID: nil, "api": withCertificates(apiID)})
 	})
 }
@@ -47,7 +47,7 @@ func spiffeHost(t *testing.T, ca *hosttest.CA) *hosttest.Host {
 // nil for the same.
 func serveStorage(t *testing.T, host *hosttest.Host, ca *hosttest.CA, e *echo, serves *tls.Certificate) {
 	t.Helper()
-	own := ca.Issue(t, hosttest.URI(storageID))
+	own := ca.Certify(t, hosttest.URI(storageID))
 	host.StartPlugin(t, "storage", func(c *connectplugin.PluginServerConfig) {
 		c.Client.TLS, c.Client.Secret, c.Client.HostIdentity = ca.TLS(own), nil, hostID
 		if serves != nil {
@@ -60,7 +60,7 @@ func serveStorage(t *testing.T, host *hosttest.Host, ca *hosttest.CA, e *echo, s
 func callAsAPI(t *testing.T, host *hosttest.Host, ca *hosttest.CA) map[string]error {
 	t.Helper()
 	api, err := enrol(t, connectplugin.ClientConfig{
-		HostURL: host.URL, SelfID: "api", TLS: ca.TLS(ca.Issue(t, hosttest.URI(apiID))), HostIdentity: hostID,
+		HostURL: host.URL, SelfID: "api", TLS: ca.TLS(ca.Certify(t, hosttest.URI(apiID))), HostIdentity: hostID,
 		Metadata: connectplugin.PluginMetadata{Requires: hosttest.Requires("echo")},
 	})
 	if err != nil {
@@ -81,7 +81,7 @@ func TestAudit_USE36_SPIFFEIDsAreNamesEnough(t *testing.T) {
 	serveStorage(t, host, ca, e, nil)
 	wantServed(t, "SPIFFE ids only", callAsAPI(t, host, ca))
 	// Without names in its certificate the host is trusted by none but those that know its id.
-	_, err := enrol(t, connectplugin.ClientConfig{HostURL: host.URL, SelfID: "api", TLS: ca.TLS(ca.Issue(t, hosttest.URI(apiID)))})
+	_, err := enrol(t, connectplugin.ClientConfig{HostURL: host.URL, SelfID: "api", TLS: ca.TLS(ca.Certify(t, hosttest.URI(apiID)))})
 	if err == nil {
 		t.Error("a host without a name was believed by a client that names none")
 	}
@@ -92,11 +92,11 @@ func TestAudit_USE36_ProvidersAreKnownByTheirSPIFFEID(t *testing.T) {
 	t.Parallel()
 	ca := hosttest.NewCA(t)
 	for name, cert := range map[string]*tls.Certificate{
-		"another id":       ca.Issue(t, hosttest.URI(storageID+"/x")),
-		"a host name":      ca.Issue(t, hosttest.DNS("localhost"), hosttest.Loopback),
-		"another company":  hosttest.NewCA(t).Issue(t, hosttest.URI(storageID), hosttest.Loopback),
-		"as a common name": ca.Issue(t, hosttest.CommonName(storageID), hosttest.Loopback),
-		"two ids":          ca.Issue(t, hosttest.URI(storageID, storageID+"/x"), hosttest.Loopback),
+		"another id":       ca.Certify(t, hosttest.URI(storageID+"/x")),
+		"a host name":      ca.Certify(t, hosttest.DNS("localhost"), hosttest.Loopback),
+		"another company":  hosttest.NewCA(t).Certify(t, hosttest.URI(storageID), hosttest.Loopback),
+		"as a common name": ca.Certify(t, hosttest.CommonName(storageID), hosttest.Loopback),
+		"two ids":          ca.Certify(t, hosttest.URI(storageID, storageID+"/x"), hosttest.Loopback),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -114,11 +114,11 @@ func TestAudit_USE36_ProvidersAreKnownByTheirSPIFFEID(t *testing.T) {
 func TestAudit_USE36_CallersAreReadStrictly(t *testing.T) {
 	t.Parallel()
 	ca := hosttest.NewCA(t)
-	host := ca.Start(t, ca.Issue(t, hosttest.URI(hostID)), func(c *connectplugin.ServeConfig) {
+	host := ca.Start(t, ca.Certify(t, hosttest.URI(hostID)), func(c *connectplugin.ServeConfig) {
 		c.Policy = connectplugin.OpenPolicy()
 	})
 	try := func(edit func(*x509.Certificate)) error {
-		_, err := enrol(t, connectplugin.ClientConfig{HostURL: host.URL, SelfID: "api", TLS: ca.TLS(ca.Issue(t, edit)), HostIdentity: hostID})
+		_, err := enrol(t, connectplugin.ClientConfig{HostURL: host.URL, SelfID: "api", TLS: ca.TLS(ca.Certify(t, edit)), HostIdentity: hostID})
 		return err
 	}
 	for name, edit := range strict {
@@ -147,14 +147,14 @@ func TestAudit_USE36_HostsAreReadStrictly(t *testing.T) {
 	for name, edit := range names {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			host := ca.Start(t, ca.Issue(t, edit, hosttest.Loopback), func(c *connectplugin.ServeConfig) { c.Policy = connectplugin.OpenPolicy() })
+			host := ca.Start(t, ca.Certify(t, edit, hosttest.Loopback), func(c *connectplugin.ServeConfig) { c.Policy = connectplugin.OpenPolicy() })
 			if _, err := enrol(t, connectplugin.ClientConfig{HostURL: host.URL, SelfID: "api", TLS: ca.TLS(nil), HostIdentity: hostID}); err == nil {
 				t.Error("believed")
 			}
 		})
 	}
 	foreign := hosttest.NewCA(t)
-	host := foreign.Start(t, foreign.Issue(t, hosttest.URI(hostID)), func(c *connectplugin.ServeConfig) { c.Policy = connectplugin.OpenPolicy() })
+	host := foreign.Start(t, foreign.Certify(t, hosttest.URI(hostID)), func(c *connectplugin.ServeConfig) { c.Policy = connectplugin.OpenPolicy() })
 	if _, err := enrol(t, connectplugin.ClientConfig{HostURL: host.URL, SelfID: "api", TLS: ca.TLS(nil), HostIdentity: hostID}); err == nil {
 		t.Error("the same id of another company was believed")
 	}
@@ -181,7 +181,7 @@ func TestAudit_USE36_OtherIdentitiesOfTheHost(t *testing.T) {
 		"not the first name": {[]func(*x509.Certificate){hosttest.DNS("other.example", "host.example"), hosttest.Loopback}, "host.example", false},
 		"another address":    {[]func(*x509.Certificate){hosttest.DNS("host.example")}, "host.example", false},
 	} {
-		host := ca.Start(t, ca.Issue(t, c.names...), func(s *connectplugin.ServeConfig) { s.Policy = connectplugin.OpenPolicy() })
+		host := ca.Start(t, ca.Certify(t, c.names...), func(s *connectplugin.ServeConfig) { s.Policy = connectplugin.OpenPolicy() })
 		_, err := enrol(t, connectplugin.ClientConfig{HostURL: host.URL, SelfID: "api", TLS: ca.TLS(nil), HostIdentity: c.identity})
 		if (err == nil) != c.ok {
 			t.Errorf("%s: %v, want accepted: %t", name, err, c.ok)
