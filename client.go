@@ -2,6 +2,7 @@ package connectplugin
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/url"
@@ -33,7 +34,7 @@ type Client struct {
 	mu       sync.Mutex
 	host     *url.URL // nil before the host is known
 	identity identity
-	hostCert string // the certificate identity that the host showed, if any
+	hostCert *x509.Certificate // that the host showed in the handshake; nil in plaintext and with a foreign HTTP client
 	plugins  map[string]*connectpluginv1.PluginInfo
 	warnings []string
 	version  int32

@@ -41,7 +41,7 @@ func (c *Client) setTransport() error {
 		}
 		return nil
 	}
-	cfg, err := hardenClientTLS(c.cfg.TLS, c.cfg.PinnedKeys)
+	cfg, err := c.cfg.clientTLS()
 	if err != nil {
 		return err
 	}
@@ -118,7 +118,7 @@ func (c *Client) dialHost(ctx context.Context, host *url.URL) (*pinnedConnection
 }
 
 func (c *Client) dialTLS(ctx context.Context, host *url.URL) (*tls.Conn, error) {
-	cfg, err := hardenClientTLS(c.cfg.TLS, c.cfg.PinnedKeys)
+	cfg, err := c.cfg.clientTLS()
 	if err != nil {
 		return nil, err
 	}

@@ -73,15 +73,19 @@ type ServeConfig struct {
 	RateLimiter RateLimiter
 
 	// TLS is the server side: certificates, and ClientCAs with ClientAuth where
-	// plugins bring certificates. TLS 1.3 and ALPN h2 are enforced. Nil is
-	// refused unless Authority or AllowInsecure is set.
+	// plugins bring certificates. TLS 1.3 and ALPN h2 are enforced. With
+	// RequireAnyClientCert and VerifyPeerCertificate, as go-spiffe makes it, the
+	// callback verifies: whose certificate it accepts is known by the SPIFFE id in it,
+	// and by no other name. Nil is refused unless Authority or AllowInsecure is set.
 	TLS *tls.Config
 	// PluginTLS is the client side towards plugins: RootCAs and the host's
-	// client certificate. Nil means the certificate of TLS and trust in
-	// TLS.ClientCAs.
+	// client certificate. A plugin that enrolled with a SPIFFE id is known by that, any
+	// other by the host name that is dialled. Nil means the certificate of TLS and trust
+	// in TLS.ClientCAs.
 	PluginTLS *tls.Config
 	// Authority, where set, stands in for TLS and PluginTLS where they are nil,
-	// and its plugin certificates prove the self id that they name.
+	// and its plugin certificates prove the self id that they name. Nobody else can
+	// issue such certificates, whatever ClientCAs holds.
 	Authority *Authority
 	// AllowInsecure serves plaintext HTTP, for development only. It is logged
 	// at Warn. It cannot be combined with TLS or Authority.

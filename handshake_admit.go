@@ -139,6 +139,12 @@ func (hs *handshake) authoritySays(cert *certificate) (selfID string, ok bool, e
 	if err != nil || id.TrustDomain != a.TrustDomain() {
 		return "", false, nil //nolint:nilerr // a certificate of somebody else proves nothing here
 	}
+	// Without a leaf the certificate was looked at when the plugin enrolled.
+	if cert.leaf != nil {
+		if err := a.vouchFor(cert.leaf); err != nil {
+			return "", false, refused(err.Error())
+		}
+	}
 	switch id.Role {
 	case certs.RolePlugin:
 		return id.Name, true, nil

@@ -117,11 +117,15 @@ func (h *Host) setTLS() error {
 		}
 		h.cfg.TLS = cfg
 	}
-	hardened, err := hardenServerTLS(h.cfg.TLS)
+	served := h.cfg.TLS
+	if a := h.cfg.Authority; a != nil {
+		served = demandOfClients(served, tls.NoClientCert, a.checkPeer)
+	}
+	hardened, err := hardenServerTLS(served)
 	if err != nil {
 		return err
 	}
-	if h.cfg.HandshakeAuth.RequireCertificate && hardened.ClientAuth < tls.VerifyClientCertIfGiven {
+	if h.cfg.HandshakeAuth.RequireCertificate && hardened.ClientAuth < tls.VerifyClientCertIfGiven && !verifiesItself(hardened) {
 		return fieldError("TLS.ClientAuth", "HandshakeAuth.RequireCertificate needs tls.VerifyClientCertIfGiven or more, and ClientCAs")
 	}
 	h.serverTLS = hardened

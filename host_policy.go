@@ -1,6 +1,7 @@
 package connectplugin
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -21,7 +22,7 @@ import (
 // [ErrInvalidConfig] and names the field; nothing has changed then. SetPolicy may
 // be called concurrently, also with everything that plugins do.
 func (h *Host) SetPolicy(p *Policy) error {
-	if err := p.validate(); err != nil {
+	if err := cmp.Or(p.validate(), p.validateNames()); err != nil {
 		return err
 	}
 	next := compilePolicy(p)

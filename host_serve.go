@@ -117,7 +117,7 @@ func (h *Host) setServer() {
 		MaxHeaderBytes:    l.MaxHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(h.cfg.Logger.Handler(), slog.LevelDebug),
 		BaseContext:       func(net.Listener) context.Context { return base },
-		ConnContext:       withConnection,
+		ConnContext:       withConnection(verifiesItself(h.serverTLS)),
 		Protocols:         &protocols,
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams: l.MaxStreamsPerConnection,

@@ -24,6 +24,8 @@ const (
 	keyOutcome   = "outcome"
 	keyStatus    = "status"
 	keyLatency   = "latency"
+	keyIdentity  = "identity"
+	keyKey       = "key_sha256"
 )
 
 // maxLoggedText bounds every text of an audit event and every text of strangers in

@@ -59,9 +59,12 @@ type PluginServerConfig struct {
 	// TLS is the server side: a certificate, and the ClientCAs of the host. Nil
 	// means the certificate of Client.TLS, and its RootCAs for the host.
 	TLS *tls.Config
-	// HostIdentity is the certificate identity of the host, which alone may
-	// call the plugin. Empty means the identity of the certificate that the
-	// host showed in the handshake.
+	// HostIdentity is the identity of the certificate with which the host calls the
+	// plugin, which nobody else may: that of ServeConfig.TLS, or of PluginTLS where the
+	// host has one. Where Client.PinnedKeys are set, its key must be among them. Empty
+	// means Client.HostIdentity, and where that is empty and no key is pinned, the
+	// SPIFFE id that the host showed in the handshake. A host that is not known in any
+	// of these ways cannot call the plugin, and nor can anybody else.
 	HostIdentity string
 	// Health is asked for the plugin's health before each report; it must not
 	// block. Nil means healthy. A service type in Client.Metadata.Requires that
@@ -85,7 +88,7 @@ func (c *PluginServerConfig) Validate() error {
 	}
 	client := c.Client
 	if client.HostURL == "" && client.Endpoint == "" && client.Discovery == nil {
-		if c.HostIdentity == "" {
+		if c.HostIdentity == "" && client.HostIdentity == "" && len(client.PinnedKeys) == 0 {
 			return fieldError("Client.HostURL", "is empty; write the host's base URL, or set HostIdentity and wait for the host to call")
 		}
 		client.Endpoint = "https://assigned.invalid" // validates the rest
@@ -103,6 +106,9 @@ func (c *PluginServerConfig) Validate() error {
 }
 
 func (c *PluginServerConfig) validateServing() error {
+	if err := validateIdentityName("HostIdentity", c.HostIdentity); err != nil {
+		return err
+	}
 	switch {
 	case c.HealthInterval < 0:
 		return fieldError("HealthInterval", "is negative")
@@ -111,7 +117,8 @@ func (c *PluginServerConfig) validateServing() error {
 	case c.Client.AllowInsecure && c.TLS != nil:
 		return fieldError("TLS", "cannot be combined with Client.AllowInsecure; remove one of them")
 	case !c.Client.AllowInsecure && len(c.Services) > 0 && certs.ServerLeaf(c.serverBase()) == nil:
-		return fieldError("TLS", "has no certificate, nor has Client.TLS; the plugin serves over TLS and needs one")
+		return fieldError("TLS", "has no certificate, nor has Client.TLS; the plugin serves over TLS and needs one "+
+			"(with go-spiffe write tlsconfig.MTLSServerConfig(...))")
 	}
 	if c.BaseURL != "" {
 		if _, err := parseHostURL(c.BaseURL, c.Client.AllowInsecure); err != nil {
@@ -154,7 +161,9 @@ func (c *PluginServerConfig) serverBase() *tls.Config {
 	if base.ClientCAs == nil {
 		base.ClientCAs = base.RootCAs
 	}
-	base.VerifyConnection = nil // that of the client side
+	if base.ClientAuth == tls.NoClientCert {
+		base.VerifyConnection = nil // that of the client side
+	}
 	return base
 }
 
@@ -192,6 +201,7 @@ func ServePlugin(ctx context.Context, cfg *PluginServerConfig) error {
 	if err != nil {
 		return err
 	}
+	s.trust.warnStart(cfg)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s.stop = cancel
@@ -205,6 +215,7 @@ func ServePlugin(ctx context.Context, cfg *PluginServerConfig) error {
 type pluginServer struct {
 	cfg      *PluginServerConfig
 	client   *Client
+	trust    *hostTrust
 	listener net.Listener
 	server   *http.Server
 	drain    *drain.Drain
@@ -224,7 +235,7 @@ func newPluginServer(ctx context.Context, cfg *PluginServerConfig) (*pluginServe
 	if err != nil {
 		return nil, err
 	}
-	s.client = client
+	s.client, s.trust = client, newHostTrust(cfg, client)
 	var serverTLS *tls.Config
 	if !cfg.Client.AllowInsecure {
 		if serverTLS, err = s.serverTLS(); err != nil {
@@ -238,55 +249,18 @@ func newPluginServer(ctx context.Context, cfg *PluginServerConfig) (*pluginServe
 		}
 	}
 	s.session = newPluginSession(cfg, client, s.baseURL())
+	s.session.enrolled = s.trust.warnEnrolled
 	s.server = s.newServer(serverTLS)
 	return s, nil
 }
 
 // serverTLS demands of every caller the host's certificate.
 func (s *pluginServer) serverTLS() (*tls.Config, error) {
-	cfg := s.cfg.serverBase().Clone()
-	cfg.ClientAuth = tls.RequireAndVerifyClientCert
-	next := cfg.VerifyConnection
-	cfg.VerifyConnection = func(cs tls.ConnectionState) error {
-		if next != nil {
-			if err := next(cs); err != nil {
-				return err
-			}
-		}
-		return s.onlyHost(cs)
-	}
-	hardened, err := hardenServerTLS(cfg)
+	hardened, err := hardenServerTLS(demandOfClients(s.cfg.serverBase(), tls.RequireAndVerifyClientCert, s.trust.onlyHost))
 	if err != nil {
 		return nil, fmt.Errorf("TLS: %w", err)
 	}
 	return hardened, nil
-}
-
-var (
-	errHostUnknown = errors.New("the host's certificate identity is not known: set PluginServerConfig.HostIdentity")
-	errNotTheHost  = errors.New("caller is not the host")
-)
-
-func (s *pluginServer) onlyHost(cs tls.ConnectionState) error {
-	want := s.cfg.HostIdentity
-	if want == "" {
-		want = s.client.hostIdentity()
-	}
-	switch {
-	case want == "":
-		return errHostUnknown
-	case len(cs.VerifiedChains) == 0 || certs.CertificateIdentity(cs.VerifiedChains[0][0]) != want:
-		return errNotTheHost
-	}
-	return nil
-}
-
-// hostIdentity returns the certificate identity that the host showed in the
-// handshake, empty where it is not known.
-func (c *Client) hostIdentity() string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.hostCert
 }
 
 // baseURL is where the host reaches the plugin, empty where that is not known.

@@ -23,6 +23,7 @@ type pluginSession struct {
 	baseURL  string
 	wake     chan struct{} // capacity one: something to report or to register
 	assigned chan struct{} // closed when the host assigned an identity
+	enrolled func()        // told of the first handshake; may be nil
 	watching sync.WaitGroup
 
 	once sync.Once // closes assigned
@@ -124,6 +125,9 @@ func (s *pluginSession) enrol(ctx context.Context) error {
 		switch {
 		case err == nil:
 			log.Info("connected to the host", keyHost, s.cfg.Client.HostURL, keyRuntimeID, s.client.RuntimeID())
+			if s.enrolled != nil {
+				s.enrolled()
+			}
 			return nil
 		case permanent(err):
 			return err

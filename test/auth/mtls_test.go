@@ -168,8 +168,12 @@ func TestAudit_AUTH007_CertificatesOfAllShapes(t *testing.T) {
 		{"DNS before common name", func(c *x509.Certificate) { c.Subject.CommonName, c.DNSNames = "cn", []string{"a.test", "b.test"} }, "mtls:a.test"},
 		{"SPIFFE before DNS", func(c *x509.Certificate) {
 			c.Subject.CommonName, c.DNSNames = "cn", []string{"a.test"}
-			c.URIs = []*url.URL{uri("https://x/y"), uri("spiffe://td/plugin/p"), uri("spiffe://td/plugin/q")}
+			c.URIs = []*url.URL{uri("spiffe://td/plugin/p")}
 		}, "mtls:spiffe://td/plugin/p"},
+		{"two SPIFFE ids", func(c *x509.Certificate) {
+			c.Subject.CommonName, c.DNSNames = "cn", []string{"a.test"}
+			c.URIs = []*url.URL{uri("spiffe://td/plugin/p"), uri("spiffe://td/plugin/q")}
+		}, ""},
 	}
 	auth := connectplugin.NewMTLSAuth(ca.Issue(t, hosttest.CommonName("host")), nil, ca.Pool)
 	base := startAuthMTLS(t, auth, auth.Middleware((&echo.Whoami{}).Handler(connectplugin.AuthInterceptor(auth))), nil)

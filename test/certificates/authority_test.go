@@ -150,12 +150,12 @@ func TestAuthorityMutualTLS(t *testing.T) {
 func TestAuthorityIdentities(t *testing.T) {
 	t.Parallel()
 
-	authority := newAuthority(t, connectplugin.AuthorityConfig{})
-	if got, want := authority.HostIdentity(), "spiffe://connectplugin/host"; got != want {
+	authority := newAuthority(t, connectplugin.AuthorityConfig{TrustDomain: "td.example"})
+	if got, want := authority.HostIdentity(), "spiffe://td.example/host"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
 
-	if got, want := authority.PluginIdentity("logger"), "spiffe://connectplugin/plugin/logger"; got != want {
+	if got, want := authority.PluginIdentity("logger"), "spiffe://td.example/plugin/logger"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
 
