@@ -16,8 +16,8 @@ import (
 // grants nothing.
 type Policy struct {
 	// Plugins holds the policy of each plugin by self id, or by the identity of
-	// its client certificate (see [CertificateIdentity]), which then is its
-	// proof too.
+	// its client certificate, which then is its proof too: the SPIFFE id (see
+	// [Authority.PluginIdentity]), else the first DNS name, else the common name.
 	Plugins map[string]PluginPolicy
 	// Default applies to a self id that Plugins does not name. Nil refuses it.
 	Default *PluginPolicy

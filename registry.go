@@ -187,14 +187,15 @@ func (s *ServiceRegistry) GetServicesBy(runtimeID string) []*ServiceProvider {
 	return providers(s.catalog.ByRuntime(runtimeID))
 }
 
-// HasService reports whether a routable provider of a type satisfies minVersion.
-// It changes no selection.
+// HasService reports whether a routable provider of a type satisfies minVersion, a
+// constraint as in [ServiceDependency]. It changes no selection.
 func (s *ServiceRegistry) HasService(serviceType string, minVersion string) bool {
 	constraint, err := semrange.ParseConstraint(minVersion)
 	return err == nil && s.catalog.Has(serviceType, constraint)
 }
 
-// SelectProvider chooses a provider by the type's strategy.
+// SelectProvider chooses a provider that satisfies minVersion, a constraint as in
+// [ServiceDependency], by the type's strategy.
 func (s *ServiceRegistry) SelectProvider(serviceType string, minVersion string) (*ServiceProvider, error) {
 	constraint, err := semrange.ParseConstraint(minVersion)
 	if err != nil {

@@ -125,6 +125,14 @@ func TestCleanPath(t *testing.T) {
 	if target.CleanPath(rewritten) {
 		t.Error("a path is clean that is not the one of the request line")
 	}
+	for name, u := range map[string]*url.URL{
+		"escaped":  {Path: "/a/b", RawPath: "/a%2Fb"},
+		"fragment": {Path: "/a", Fragment: "b"},
+	} {
+		if target.CleanPath(&http.Request{Method: http.MethodGet, URL: u}) {
+			t.Errorf("%s: a path is clean that says more than it shows", name)
+		}
+	}
 	made := request(http.MethodGet, "/a")
 	made.RequestURI = "" // as a request that was made in this process
 	if !target.CleanPath(made) {
