@@ -89,17 +89,23 @@ func TestAudit_H63_MalformedIdentitiesAreRefused(t *testing.T) {
 	}
 }
 
+// startThief serves elsewhere, with a certificate that the host's clients trust.
+func startThief(t *testing.T, host *hosttest.HostileHost) (thief *hosttest.RecordingServer, url string) {
+	t.Helper()
+	thief = &hosttest.RecordingServer{}
+	cfg, err := host.Authority.HostTLS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return thief, hosttest.ServeTLS(t, cfg, thief)
+}
+
 // Credentials go to the host that was configured, whatever it says about others:
 // no redirect is followed, of no kind of call.
 func TestAudit_H61_NoCredentialsFollowARedirect(t *testing.T) {
 	t.Parallel()
 	host := hosttest.StartHostileHost(t, nil)
-	thief := &hosttest.RecordingServer{}
-	thiefTLS, err := host.Authority.HostTLS()
-	if err != nil {
-		t.Fatal(err)
-	}
-	thiefURL := hosttest.ServeTLS(t, thiefTLS, thief)
+	thief, thiefURL := startThief(t, host)
 	for name, edit := range map[string]func(*connectplugin.ClientConfig){
 		"own transport": nil,
 		"HTTP client of the user": func(c *connectplugin.ClientConfig) {
@@ -145,12 +151,7 @@ func TestAudit_H61_NoCredentialsFollowARedirect(t *testing.T) {
 func TestAudit_H61_EndpointsElsewhereAreNotFollowed(t *testing.T) {
 	t.Parallel()
 	host := hosttest.StartHostileHost(t, nil)
-	thief := &hosttest.RecordingServer{}
-	thiefTLS, err := host.Authority.HostTLS()
-	if err != nil {
-		t.Fatal(err)
-	}
-	thiefURL := hosttest.ServeTLS(t, thiefTLS, thief)
+	thief, thiefURL := startThief(t, host)
 	host.AnswerMessage(hosttest.HandshakePath, hosttest.Welcome(nil))
 	c := host.Client(t, nil)
 	if err := c.Connect(t.Context()); err != nil {
