@@ -1,4 +1,4 @@
-package connectplugin
+package tools_test
 
 import (
 	"context"
@@ -17,36 +17,38 @@ import (
 
 	"connectrpc.com/connect"
 
+	connectplugin "github.com/masegraye/connect-plugin-go"
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
+	"github.com/masegraye/connect-plugin-go/internal/hosttest"
 )
 
 func TestTokenBucketLimiter_Rates(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {
-		rate           Rate
+		rate           connectplugin.Rate
 		first, seconds int // calls of 100 that pass at once, and ten seconds later
 	}{
-		"burst and rate":    {Rate{RequestsPerSecond: 1, Burst: 20}, 20, 10},
-		"no burst":          {Rate{RequestsPerSecond: 4}, 4, 4},
-		"no burst, slow":    {Rate{RequestsPerSecond: 0.25}, 1, 1},
-		"no burst, uneven":  {Rate{RequestsPerSecond: 1.5}, 2, 2},
-		"negative burst":    {Rate{RequestsPerSecond: 4, Burst: -1}, 4, 4},
-		"zero":              {Rate{}, 0, 0},
-		"only a burst":      {Rate{Burst: 3}, 3, 0},
-		"negative":          {Rate{RequestsPerSecond: -1, Burst: 3}, 3, 0},
-		"not a number":      {Rate{RequestsPerSecond: math.NaN()}, 0, 0},
-		"infinite":          {Rate{RequestsPerSecond: math.Inf(1)}, 100, 100},
-		"largest":           {Rate{RequestsPerSecond: math.MaxFloat64}, 100, 100},
-		"smallest":          {Rate{RequestsPerSecond: math.SmallestNonzeroFloat64}, 1, 0},
-		"minus infinity":    {Rate{RequestsPerSecond: math.Inf(-1), Burst: 1}, 1, 0},
-		"burst and no rate": {Rate{RequestsPerSecond: 0, Burst: math.MaxInt}, 100, 100},
+		"burst and rate":    {connectplugin.Rate{RequestsPerSecond: 1, Burst: 20}, 20, 10},
+		"no burst":          {connectplugin.Rate{RequestsPerSecond: 4}, 4, 4},
+		"no burst, slow":    {connectplugin.Rate{RequestsPerSecond: 0.25}, 1, 1},
+		"no burst, uneven":  {connectplugin.Rate{RequestsPerSecond: 1.5}, 2, 2},
+		"negative burst":    {connectplugin.Rate{RequestsPerSecond: 4, Burst: -1}, 4, 4},
+		"zero":              {connectplugin.Rate{}, 0, 0},
+		"only a burst":      {connectplugin.Rate{Burst: 3}, 3, 0},
+		"negative":          {connectplugin.Rate{RequestsPerSecond: -1, Burst: 3}, 3, 0},
+		"not a number":      {connectplugin.Rate{RequestsPerSecond: math.NaN()}, 0, 0},
+		"infinite":          {connectplugin.Rate{RequestsPerSecond: math.Inf(1)}, 100, 100},
+		"largest":           {connectplugin.Rate{RequestsPerSecond: math.MaxFloat64}, 100, 100},
+		"smallest":          {connectplugin.Rate{RequestsPerSecond: math.SmallestNonzeroFloat64}, 1, 0},
+		"minus infinity":    {connectplugin.Rate{RequestsPerSecond: math.Inf(-1), Burst: 1}, 1, 0},
+		"burst and no rate": {connectplugin.Rate{RequestsPerSecond: 0, Burst: math.MaxInt}, 100, 100},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				l := NewTokenBucketLimiter()
+				l := connectplugin.NewTokenBucketLimiter()
 				defer l.Close()
 				if got := passing(l, tt.rate); got != tt.first {
 					t.Errorf("%d calls pass at first, want %d", got, tt.first)
@@ -60,7 +62,7 @@ func TestTokenBucketLimiter_Rates(t *testing.T) {
 	}
 }
 
-func passing(l RateLimiter, r Rate) int {
+func passing(l connectplugin.RateLimiter, r connectplugin.Rate) int {
 	n := 0
 	for range 100 {
 		if l.Allow("key", r) {
@@ -72,14 +74,14 @@ func passing(l RateLimiter, r Rate) int {
 
 func TestTokenBucketLimiter_CloseRefuses(t *testing.T) {
 	t.Parallel()
-	r := Rate{RequestsPerSecond: 1, Burst: 1000}
-	l := NewTokenBucketLimiter()
+	r := connectplugin.Rate{RequestsPerSecond: 1, Burst: 1000}
+	l := connectplugin.NewTokenBucketLimiter()
 	if passing(l, r) != 100 {
 		t.Error("an open limiter refuses")
 	}
 	l.Close()
 	l.Close()
-	var zero TokenBucketLimiter
+	var zero connectplugin.TokenBucketLimiter
 	zero.Close()
 	if passing(l, r) != 0 || passing(&zero, r) != 0 {
 		t.Error("a closed limiter, or one that was never made, allows")
@@ -88,13 +90,13 @@ func TestTokenBucketLimiter_CloseRefuses(t *testing.T) {
 
 func TestTokenBucketLimiter_ConcurrentUseAndClose(t *testing.T) {
 	t.Parallel()
-	l := NewTokenBucketLimiter()
+	l := connectplugin.NewTokenBucketLimiter()
 	var passed atomic.Int64
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
 			for range 200 {
-				if l.Allow("key", Rate{Burst: 100}) {
+				if l.Allow("key", connectplugin.Rate{Burst: 100}) {
 					passed.Add(1)
 				}
 			}
@@ -107,7 +109,7 @@ func TestTokenBucketLimiter_ConcurrentUseAndClose(t *testing.T) {
 	for range 4 {
 		wg.Go(func() {
 			for range 200 {
-				l.Allow("key", Rate{Burst: 100})
+				l.Allow("key", connectplugin.Rate{Burst: 100})
 			}
 			l.Close()
 		})
@@ -115,40 +117,12 @@ func TestTokenBucketLimiter_ConcurrentUseAndClose(t *testing.T) {
 	wg.Wait()
 }
 
-func TestAddressKey(t *testing.T) {
-	t.Parallel()
-	tests := map[string]string{
-		"192.0.2.1:1234":                     "192.0.2.1",
-		"192.0.2.1":                          "192.0.2.1",
-		"[::ffff:192.0.2.1]:80":              "192.0.2.1",
-		"[2001:db8:1:2:3:4:5:6]:80":          "2001:db8:1:2::/64",
-		"[2001:db8:1:2:ffff::]:443":          "2001:db8:1:2::/64",
-		"2001:db8:1:3::1":                    "2001:db8:1:3::/64",
-		"[fe80::1%eth0]:80":                  "fe80::/64",
-		"[::1]:80":                           "::/64",
-		"":                                   "local",
-		"@":                                  "local",
-		"pipe":                               "local",
-		"/run/the-peer-chose-this.sock":      "local",
-		"localhost:80":                       "local",
-		"192.0.2.1:port":                     "local",
-		"256.0.2.1:80":                       "local",
-		"192.0.2.1, 198.51.100.1":            "local",
-		"[2001:db8:1:2:3:4:5:6%25eth0]:port": "local",
-	}
-	for addr, want := range tests {
-		if got := addressKey(addr); got != want {
-			t.Errorf("%q: got %q, want %q", addr, got, want)
-		}
-	}
-}
-
 func TestAudit_H50_HTTPKeysAreNotChosenByThePeer(t *testing.T) {
 	t.Parallel()
 	keyOf := func(remote string, header http.Header) string {
 		r := httptest.NewRequest(http.MethodPost, "/", nil)
 		r.RemoteAddr, r.Header = remote, header
-		return HTTPRateLimitKeyExtractor(r)
+		return connectplugin.HTTPRateLimitKeyExtractor(r)
 	}
 	base := keyOf("192.0.2.1:1", nil)
 	if keyOf("192.0.2.1:2", nil) != base || keyOf("192.0.2.2:1", nil) == base {
@@ -162,11 +136,11 @@ func TestAudit_H50_HTTPKeysAreNotChosenByThePeer(t *testing.T) {
 		}
 	}
 	r := httptest.NewRequest(http.MethodPost, "/", nil)
-	r = r.WithContext(WithAuthContext(r.Context(), &AuthContext{Identity: "192.0.2.1", Provider: "token"}))
+	r = r.WithContext(connectplugin.WithAuthContext(r.Context(), &connectplugin.AuthContext{Identity: "192.0.2.1", Provider: "token"}))
 	r.RemoteAddr = "198.51.100.1:1"
-	first := HTTPRateLimitKeyExtractor(r)
+	first := connectplugin.HTTPRateLimitKeyExtractor(r)
 	r.RemoteAddr = "198.51.100.2:1"
-	if got := HTTPRateLimitKeyExtractor(r); got != first || got == base || !strings.Contains(got, "192.0.2.1") {
+	if got := connectplugin.HTTPRateLimitKeyExtractor(r); got != first || got == base || !strings.Contains(got, "192.0.2.1") {
 		t.Errorf("the keys of one caller are %q and %q", first, got)
 	}
 }
@@ -188,11 +162,7 @@ func (s *countingHealth) Watch(_ context.Context, _ *connect.Request[connectplug
 func serveHealth(t *testing.T, s *countingHealth, wrap func(http.Handler) http.Handler, opts ...connect.HandlerOption) *httptest.Server {
 	t.Helper()
 	_, h := connectpluginv1connect.NewHealthServiceHandler(s, opts...)
-	server := httptest.NewUnstartedServer(wrap(h))
-	server.EnableHTTP2 = true
-	server.StartTLS()
-	t.Cleanup(server.Close)
-	return server
+	return hosttest.StartTLS(t, wrap(h))
 }
 
 func asItIs(h http.Handler) http.Handler { return h }
@@ -219,13 +189,13 @@ func wantExhausted(t *testing.T, err error, retryAfter string) {
 
 func TestAudit_H50_InterceptorLimitsByPeerWhateverItClaims(t *testing.T) {
 	t.Parallel()
-	for name, extract := range map[string]func(connect.AnyRequest) string{"default": DefaultRateLimitKeyExtractor, "nil": nil} {
+	for name, extract := range map[string]func(connect.AnyRequest) string{"default": connectplugin.DefaultRateLimitKeyExtractor, "nil": nil} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			const burst = 3
 			s := &countingHealth{}
 			server := serveHealth(t, s, asItIs, connect.WithInterceptors(
-				RateLimitInterceptor(nil, extract, Rate{RequestsPerSecond: 0.01, Burst: burst})))
+				connectplugin.RateLimitInterceptor(nil, extract, connectplugin.Rate{RequestsPerSecond: 0.01, Burst: burst})))
 			for i := range burst * 2 {
 				// A new connection, so another port, and another claim each time.
 				client := newRateLimitedConnection(t, server)
@@ -261,11 +231,11 @@ func TestRateLimitInterceptor_NilExtractorLimitsByAuthenticatedCaller(t *testing
 	server := serveHealth(t, &countingHealth{}, func(h http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { // stands for authentication
 			if who := r.Header.Get("Test-Identity"); who != "" {
-				r = r.WithContext(WithAuthContext(r.Context(), &AuthContext{Identity: who, Provider: "test"}))
+				r = r.WithContext(connectplugin.WithAuthContext(r.Context(), &connectplugin.AuthContext{Identity: who, Provider: "test"}))
 			}
 			h.ServeHTTP(w, r)
 		})
-	}, connect.WithInterceptors(RateLimitInterceptor(NewTokenBucketLimiter(), nil, Rate{RequestsPerSecond: 0.01, Burst: 1})))
+	}, connect.WithInterceptors(connectplugin.RateLimitInterceptor(connectplugin.NewTokenBucketLimiter(), nil, connectplugin.Rate{RequestsPerSecond: 0.01, Burst: 1})))
 	client := connectpluginv1connect.NewHealthServiceClient(server.Client(), server.URL)
 	for _, who := range []string{"a", "b", ""} {
 		if err := callCheck(t.Context(), client, "Test-Identity", who); err != nil {
@@ -280,10 +250,10 @@ func TestRateLimitInterceptor_OnTheClientLimitsPerHost(t *testing.T) {
 	s := &countingHealth{}
 	server := serveHealth(t, s, asItIs)
 	var keys []string
-	limit := RateLimitInterceptor(nil, func(req connect.AnyRequest) string {
-		keys = append(keys, DefaultRateLimitKeyExtractor(req))
+	limit := connectplugin.RateLimitInterceptor(nil, func(req connect.AnyRequest) string {
+		keys = append(keys, connectplugin.DefaultRateLimitKeyExtractor(req))
 		return keys[0]
-	}, Rate{RequestsPerSecond: 0.01, Burst: 1})
+	}, connectplugin.Rate{RequestsPerSecond: 0.01, Burst: 1})
 	named := "https://plugins.example:" + server.URL[strings.LastIndex(server.URL, ":")+1:]
 	transport := newRateLimitedConnection(t, server)
 	if tr, ok := transport.Transport.(*http.Transport); ok {
@@ -313,7 +283,7 @@ func TestAudit_H13_HandlerLimitsStreamingAndEveryProtocol(t *testing.T) {
 			t.Parallel()
 			s := &countingHealth{}
 			server := serveHealth(t, s, func(h http.Handler) http.Handler {
-				return RateLimitHTTPHandler(h, nil, nil, Rate{RequestsPerSecond: 0.01, Burst: 2})
+				return connectplugin.RateLimitHTTPHandler(h, nil, nil, connectplugin.Rate{RequestsPerSecond: 0.01, Burst: 2})
 			})
 			client := connectpluginv1connect.NewHealthServiceClient(server.Client(), server.URL, opts...)
 			if err := callCheck(t.Context(), client); err != nil {
@@ -346,8 +316,8 @@ func callWatch(ctx context.Context, c connectpluginv1connect.HealthServiceClient
 func TestRateLimitHTTPHandler_OtherRequestsGet429(t *testing.T) {
 	t.Parallel()
 	served := 0
-	h := RateLimitHTTPHandler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { served++ }), NewTokenBucketLimiter(),
-		func(r *http.Request) string { return r.URL.Path }, Rate{Burst: 1})
+	h := connectplugin.RateLimitHTTPHandler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { served++ }), connectplugin.NewTokenBucketLimiter(),
+		func(r *http.Request) string { return r.URL.Path }, connectplugin.Rate{Burst: 1})
 	get := func(path string) *http.Response {
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
@@ -362,7 +332,7 @@ func TestRateLimitHTTPHandler_OtherRequestsGet429(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if r.StatusCode != http.StatusTooManyRequests || r.Header.Get("Retry-After") != "" || !strings.Contains(string(body), errTooMany.Error()) {
+		if r.StatusCode != http.StatusTooManyRequests || r.Header.Get("Retry-After") != "" || !strings.Contains(string(body), "too many requests") {
 			t.Errorf("%s: status %d, Retry-After %q, body %q", path, r.StatusCode, r.Header.Get("Retry-After"), body)
 		}
 	}
