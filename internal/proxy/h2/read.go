@@ -21,12 +21,12 @@ func (c *Conn) read() {
 		}
 		c.frames.Add(1)
 		event, err := c.step(frame, err)
+		if event.goAway != nil && c.cfg.Away != nil {
+			c.cfg.Away(event.goAway)
+		}
 		if err != nil {
 			c.fail(err)
 			return
-		}
-		if event.goAway != nil && c.cfg.Away != nil {
-			c.cfg.Away(event.goAway)
 		}
 		if event.room {
 			c.tellRoom()
