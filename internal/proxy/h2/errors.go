@@ -34,6 +34,7 @@ var (
 	errStuck        = errors.New("http2: server does not read")
 	errPseudo       = fmt.Errorf("%w: pseudo-header field", ErrMalformed)
 	errField        = fmt.Errorf("%w: header field", ErrMalformed)
+	errStated       = fmt.Errorf("%w: content-length", ErrMalformed)
 	errLength       = fmt.Errorf("%w: body is not of the stated length", ErrMalformed)
 	errNoHeaders    = fmt.Errorf("%w: data before headers", ErrMalformed)
 	errStatus       = fmt.Errorf("%w: status", ErrMalformed)

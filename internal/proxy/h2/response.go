@@ -151,7 +151,7 @@ func statedLength(fields []hpack.HeaderField) (int64, error) {
 		}
 		n, err := strconv.ParseUint(f.Value, 10, 63)
 		if err != nil || stated >= 0 && stated != int64(n) {
-			return 0, errLength
+			return 0, errStated
 		}
 		stated = int64(n)
 	}

@@ -1,0 +1,115 @@
+package h2_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+)
+
+// difference is one between our client and x/net's that is meant.
+type difference struct {
+	why  string
+	here func(f facts, ours, theirs outcome) bool
+}
+
+// differences is the list of those that may be.
+var differences = []difference{
+	{
+		why:  "a status that is not of three digits, or 101, which HTTP/2 forbids (RFC 9113, section 8.6), fails here",
+		here: func(_ facts, ours, _ outcome) bool { return ends(ours, "malformed response: status") },
+	},
+	{
+		why:  "a content-length that is no number, or two that differ, fails here (section 8.1.1); x/net ignores it",
+		here: func(_ facts, ours, _ outcome) bool { return ends(ours, "malformed response: content-length") },
+	},
+	{
+		why: "what is wrong with a header list fails its stream here; x/net ends the connection where the list spans frames",
+		here: func(f facts, ours, theirs outcome) bool {
+			return f.split && refusedBy(theirs) && !refusedBy(ours)
+		},
+	},
+	{
+		why: "a trailer with a pseudo-header field, or one that is not the end, fails its stream here; x/net ends the connection",
+		here: func(f facts, ours, theirs outcome) bool {
+			return f.badTrailer && refusedBy(theirs) && !refusedBy(ours)
+		},
+	},
+	{
+		why: "an acknowledgement of settings that were acknowledged is nothing here; x/net ends the connection",
+		here: func(f facts, ours, theirs outcome) bool {
+			return f.acknowledgements > 1 && refusedBy(theirs) && !refusedBy(ours)
+		},
+	},
+}
+
+func explained(f facts, ours, theirs outcome) bool {
+	return slices.ContainsFunc(differences, func(d difference) bool { return d.here(f, ours, theirs) })
+}
+
+func ends(o outcome, text string) bool {
+	return o.err != nil && strings.HasSuffix(o.err.Error(), text)
+}
+
+// refusedBy reports whether the client ended the connection for a protocol error.
+func refusedBy(o outcome) bool {
+	var code http2.ConnectionError
+	return errors.As(o.err, &code) && errors.Is(o.err, code)
+}
+
+// facts are what a schedule has in it.
+type facts struct {
+	split            bool // a header list in several frames
+	badTrailer       bool // a second header list that is no trailer
+	acknowledgements int
+	text             string
+}
+
+func factsOf(s *schedule) facts {
+	fr := http2.NewFramer(nil, bytes.NewReader(slices.Concat(s.writes...)))
+	fr.AllowIllegalReads = true
+	dec := hpack.NewDecoder(4096, nil)
+	heads := map[uint32]bool{}
+	f := facts{text: fmt.Sprintln("requests", s.requests, "settings", s.settings)}
+	for {
+		frame, err := fr.ReadFrame()
+		if err != nil {
+			f.text += err.Error()
+			return f
+		}
+		f.text += fmt.Sprint(frame.Header())
+		switch frame := frame.(type) {
+		case *http2.HeadersFrame:
+			fields, err := dec.DecodeFull(frame.HeaderBlockFragment())
+			f.text += fmt.Sprintf(" %.200v %v", fields, err)
+			f.split = f.split || !frame.HeadersEnded()
+			f.badTrailer = f.badTrailer || heads[frame.StreamID]
+			heads[frame.StreamID] = true
+		case *http2.GoAwayFrame:
+			f.text += fmt.Sprintf(" last=%d %v", frame.LastStreamID, frame.ErrCode)
+		case *http2.SettingsFrame:
+			f.text += fmt.Sprintf(" %v", settingsOf(frame))
+			if frame.IsAck() {
+				f.acknowledgements++
+			}
+		case *http2.RSTStreamFrame:
+			f.text += fmt.Sprint(" ", frame.ErrCode)
+		case *http2.WindowUpdateFrame:
+			f.text += fmt.Sprint(" ", frame.Increment)
+		}
+		f.text += "\n"
+	}
+}
+
+func settingsOf(f *http2.SettingsFrame) []http2.Setting {
+	var all []http2.Setting
+	_ = f.ForeachSetting(func(s http2.Setting) error {
+		all = append(all, s)
+		return nil
+	})
+	return all
+}
