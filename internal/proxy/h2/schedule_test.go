@@ -2,6 +2,7 @@ package h2_test
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 
 	"golang.org/x/net/http2"
@@ -82,6 +83,18 @@ func (s *schedule) cut() {
 	if len(raw) > 0 {
 		s.writes = append(s.writes, raw)
 	}
+}
+
+// single returns what is written, one frame in each write.
+func (s *schedule) single() [][]byte {
+	const head = 9
+	raw := slices.Concat(s.writes...)
+	var all [][]byte
+	for len(raw) >= head {
+		n := min(len(raw), head+int(raw[0])<<16+int(raw[1])<<8+int(raw[2]))
+		all, raw = append(all, raw[:n]), raw[n:]
+	}
+	return append(all, raw)
 }
 
 // mutate changes a byte of what is not written yet, rarely.
