@@ -45,6 +45,10 @@ var differences = []difference{
 			return f.acknowledgements > 1 && refusedBy(theirs) && !refusedBy(ours)
 		},
 	},
+	{
+		why:  "a frame of a stream that nobody opened ends the connection here (sections 5.1 and 5.1.1); x/net does so for data only",
+		here: func(f facts, ours, _ outcome) bool { return f.strange && refusedBy(ours) },
+	},
 }
 
 func explained(f facts, ours, theirs outcome) bool {
@@ -66,6 +70,7 @@ type facts struct {
 	split            bool // a header list in several frames
 	badTrailer       bool // a second header list that is no trailer
 	acknowledgements int
+	strange          bool // a frame of a stream that nobody opened
 	text             string
 }
 
@@ -82,6 +87,7 @@ func factsOf(s *schedule) facts {
 			return f
 		}
 		f.text += fmt.Sprint(frame.Header())
+		f.strange = f.strange || s.isStrange(frame.Header())
 		switch frame := frame.(type) {
 		case *http2.HeadersFrame:
 			fields, err := dec.DecodeFull(frame.HeaderBlockFragment())
@@ -102,6 +108,16 @@ func factsOf(s *schedule) facts {
 			f.text += fmt.Sprint(" ", frame.Increment)
 		}
 		f.text += "\n"
+	}
+}
+
+// isStrange reports whether a frame is one of a stream that no request opened.
+func (s *schedule) isStrange(h http2.FrameHeader) bool {
+	switch h.Type {
+	case http2.FrameData, http2.FrameHeaders, http2.FrameRSTStream, http2.FrameWindowUpdate:
+		return h.StreamID != 0 && (h.StreamID%2 == 0 || h.StreamID >= uint32(2*len(s.requests)+1))
+	default:
+		return false
 	}
 }
 

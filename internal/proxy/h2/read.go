@@ -165,6 +165,9 @@ func (c *Conn) streamErrorLocked(e http2.StreamError) error {
 // streamLocked returns the stream of a frame, nil if it has ended already. An id
 // that was never used ends the connection.
 func (c *Conn) streamLocked(id uint32) (*Stream, error) {
+	if id > c.lastStream {
+		c.dropUnprocessedLocked() // before it says more about them
+	}
 	if s, ok := c.streams[id]; ok {
 		return s, nil
 	}
