@@ -57,7 +57,7 @@ func (p *Provider) open(c *call, request h2.Request) (*h2.Stream, []byte, error)
 		}
 		stream, rest, err := conn.Open(request)
 		if err == nil || errors.Is(err, h2.ErrTooLarge) {
-			return stream, rest, err //nolint:wrapcheck // looked at by its type
+			return stream, rest, err
 		}
 	}
 }
@@ -86,27 +86,35 @@ func (p *Provider) conn(c *call) (*h2.Conn, error) {
 // chooseLocked says what a call is to do. One that is new waits behind those that
 // wait already, unless it is urgent.
 func (p *Provider) chooseLocked(c *call, isNew bool) choice {
-	switch {
-	case p.ctx.Err() != nil:
+	if p.ctx.Err() != nil {
 		return choice{err: ErrClosed}
-	case isNew && p.lines.waiting.size > 0 && !c.Urgent:
+	}
+	if isNew && p.lines.waiting.size > 0 && !c.Urgent {
 		return p.waitLocked()
 	}
 	best, strained := p.bestLocked(c.CallerID)
 	switch {
 	case best != nil && !strained && (c.Urgent || best.Load() < p.cfg.CallsPerConn):
 		return choice{conn: best}
-	case c.Urgent && (best == nil || strained) && len(p.lines.conns) >= p.cfg.MaxConns:
+	case c.Urgent && len(p.lines.conns) >= p.cfg.MaxConns:
 		return p.reserveLocked(best)
+	default:
+		return p.growLocked(best, strained)
 	}
+}
+
+// growLocked dials where another connection would be better than the given one,
+// and says what a call is to do meanwhile.
+func (p *Provider) growLocked(best *h2.Conn, strained bool) choice {
 	ch := p.waitLocked()
-	if best != nil && (ch.dial == nil || !strained) {
+	switch {
+	case best != nil && (ch.dial == nil || !strained):
 		return choice{conn: best} // a further one is for later calls
-	}
-	if best == nil && ch.wait > shortWait && len(p.lines.conns) == 0 {
+	case best == nil && ch.wait > shortWait && len(p.lines.conns) == 0:
 		return choice{err: fmt.Errorf("%w: not dialled again yet after: %w", errUnavailable, p.lines.hope.last)}
+	default:
+		return ch
 	}
-	return ch
 }
 
 // waitLocked says what a call waits for that finds no connection, and dials where
@@ -162,7 +170,7 @@ func (p *Provider) bestLocked(caller string) (*h2.Conn, bool) {
 	kept := p.lines.conns[:0]
 	for _, conn := range p.lines.conns {
 		worn := conn.Worn()
-		if !conn.Usable() || worn && p.replaceLocked(conn) {
+		if !conn.Usable() || worn && p.replaceLocked() {
 			p.retireLocked(conn)
 			continue
 		}
@@ -180,9 +188,9 @@ func (p *Provider) bestLocked(caller string) (*h2.Conn, bool) {
 	return best, bestStrained
 }
 
-// replaceLocked has a worn connection end with its calls, if that did not happen
-// just now and not too many are ending already.
-func (p *Provider) replaceLocked(conn *h2.Conn) bool {
+// replaceLocked reports whether a worn connection may end with its calls: that did
+// not happen just now, and not too many are ending already.
+func (p *Provider) replaceLocked() bool {
 	now := time.Now()
 	if p.lines.leaving >= p.cfg.MaxConns || now.Sub(p.lines.worn) < wearPause {
 		return false

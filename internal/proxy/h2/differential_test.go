@@ -141,16 +141,16 @@ func (p *ours) call(kind int) outcome {
 
 // theirs is the client of x/net.
 type theirs struct {
-	tr     *http2.Transport
-	conn   *http2.ClientConn
+	tr     *http2.Transport  //nolint:staticcheck // the code that net/http has, in a form that takes a connection
+	conn   *http2.ClientConn //nolint:staticcheck // as above
 	bodies []*io.PipeWriter
 }
 
 const listLimit = 16 << 10
 
 func startTheirs(nc net.Conn) (player, error) {
-	tr := &http2.Transport{DisableCompression: true, AllowHTTP: true, MaxHeaderListSize: listLimit}
-	conn, err := tr.NewClientConn(nc)
+	tr := &http2.Transport{DisableCompression: true, AllowHTTP: true, MaxHeaderListSize: listLimit} //nolint:staticcheck // as above
+	conn, err := tr.NewClientConn(nc)                                                               //nolint:staticcheck // as above
 	return &theirs{tr: tr, conn: conn}, err
 }
 
@@ -239,7 +239,7 @@ func compare(t *testing.T, seed []byte) {
 
 // seeds are schedules of every length.
 func seeds(n int) [][]byte {
-	r := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // the same ones every time
+	r := rand.New(rand.NewPCG(1, 2))
 	all := make([][]byte, 0, n)
 	for i := range n {
 		seed := make([]byte, 10+i%150)

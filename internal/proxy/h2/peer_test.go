@@ -267,13 +267,13 @@ func (c *stuckConn) Write(b []byte) (int, error) {
 	return c.Conn.Write(b)
 }
 
+func (c *stuckConn) Close() error {
+	c.release()
+	return c.Conn.Close()
+}
+
 // release lets a write that is stuck go on, and all that follow.
 func (c *stuckConn) release() {
 	c.block.Store(false)
 	c.once.Do(func() { close(c.stop) })
-}
-
-func (c *stuckConn) Close() error {
-	c.release()
-	return c.Conn.Close()
 }

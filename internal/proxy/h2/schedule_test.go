@@ -45,9 +45,9 @@ const (
 	kindPost
 	kindEndless // the request never ends
 	kinds
-
-	mostFrames = 60
 )
+
+const mostFrames = 60
 
 func newSchedule(seed []byte) *schedule {
 	s := &schedule{dice: dice{seed}, heads: map[uint32]bool{}}

@@ -123,9 +123,6 @@ func (c *Conn) admitLocked(s *Stream) error {
 	return nil
 }
 
-// windowLocked is how much the server takes ahead on the stream.
-func (s *Stream) windowLocked() int64 { return s.c.peer.window + s.windowMoved }
-
 // Write sends more of the request's body, and its end if end is set. It waits
 // for the server's flow control. An error is the one that ended the stream.
 func (s *Stream) Write(p []byte, end bool) error {
@@ -245,6 +242,9 @@ func (s *Stream) Close() {
 		c.fail(ErrClosed)
 	}
 }
+
+// windowLocked is how much the server takes ahead on the stream.
+func (s *Stream) windowLocked() int64 { return s.c.peer.window + s.windowMoved }
 
 // endLocked returns why nothing more can be sent.
 func (s *Stream) endLocked() error {
