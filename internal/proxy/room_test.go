@@ -2,6 +2,7 @@ package proxy_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net/http"
 	"strings"
@@ -114,43 +115,36 @@ func TestAudit_USE03_HealthNeverQueuesBehindCalls(t *testing.T) {
 	})
 }
 
-// TestAudit_USE06_GivenUpCallsKeepNobodyOut has A give up a thousand calls whose
-// handlers run on, on net/http's server, and B call after that.
+// TestAudit_USE06_GivenUpCallsKeepNobodyOut has A give up calls whose handlers run
+// on, on net/http's server, more of them than all connections have room for, and B
+// call after that.
 func TestAudit_USE06_GivenUpCallsKeepNobodyOut(t *testing.T) {
 	t.Parallel()
+	const perConn, most = 20, 8 * 20
 	var begun atomic.Int64
 	stop := make(chan struct{})
-	g := newRig(t, rigConfig{
-		handler: func(w http.ResponseWriter, r *http.Request) {
-			if r.Header.Get("X-Stay") != "" {
-				begun.Add(1)
-				<-stop // whatever becomes of the call
-			}
-			readAllEcho(w, r)
-		},
-	})
-	t.Cleanup(func() { close(stop) })
-	go func() {
-		for { // nobody asks what became of them
-			select {
-			case <-g.results:
-			case <-stop:
-				return
-			}
+	limited := newLimitedServer(t, perConn, func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("X-Stay") != "" {
+			begun.Add(1)
+			<-stop // whatever becomes of the call
 		}
-	}()
-	// More handlers than a server runs for one connection at a time.
+		readAllEcho(w, r)
+	})
+	g := newRig(t, rigConfig{handler: readAllEcho, config: func(c *proxy.Config) {
+		c.Endpoint, c.TLS = endpointOf(t, limited.URL), &tls.Config{RootCAs: poolOf(limited)}
+	}})
+	t.Cleanup(func() { close(stop) })
 	var wg sync.WaitGroup
 	deadline := time.Now().Add(patience)
-	for range 100 {
+	for range perConn {
 		wg.Go(func() {
-			for begun.Load() < 600 && time.Now().Before(deadline) {
+			for begun.Load() < most && time.Now().Before(deadline) {
 				giveUp(t, g)
 			}
 		})
 	}
 	wg.Wait()
-	if begun.Load() < 600 {
+	if begun.Load() < most {
 		t.Fatalf("%d calls began", begun.Load())
 	}
 	if _, got := g.post(t, unaryType, strings.NewReader("hello")); string(got) != "hello" {
@@ -164,7 +158,7 @@ func TestAudit_USE06_GivenUpCallsKeepNobodyOut(t *testing.T) {
 // giveUp makes a call and leaves it while its handler runs.
 func giveUp(t *testing.T, g *rig) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, g.url("Call"), strings.NewReader("x"))
 	if err != nil {
@@ -185,14 +179,14 @@ func TestAudit_USE06_ReplacementIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pd := &played{settings: []http2.Setting{{ID: http2.SettingMaxConcurrentStreams, Val: 1}}}
 		p := newPlayed(t, pd, nil)
-		for range 3000 {
+		for range 400 {
 			ctx, cancel := context.WithTimeoutCause(t.Context(), time.Millisecond, errEnough)
 			if r := ask(ctx, p, proxy.Call{}); r.Class != proxy.ClassCanceled || r.Fault {
 				t.Fatalf("result %+v", r)
 			}
 			cancel()
 		}
-		if n := pd.dials.Load(); n > 30 { // in three seconds
+		if n := pd.dials.Load(); n > 8 { // in 0.4 seconds
 			t.Errorf("%d dials", n)
 		}
 	})
