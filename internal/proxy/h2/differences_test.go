@@ -36,6 +36,12 @@ var differences = []difference{
 		here: func(f facts, _, theirs outcome) bool { return f.interim > 1 && ends(theirs, "header list too large") },
 	},
 	{
+		why: "a new initial window that makes a stream's too large ends the connection here (section 6.9.2); x/net leaves that window as it was",
+		here: func(f facts, ours, theirs outcome) bool {
+			return f.windows > 0 && errors.Is(ours.err, http2.ConnectionError(http2.ErrCodeFlowControl)) && !refusedBy(theirs)
+		},
+	},
+	{
 		why: "what is wrong with a header list fails its stream here; x/net ends the connection where the list spans frames",
 		here: func(f facts, ours, theirs outcome) bool {
 			return f.split && refusedBy(theirs) && !refusedBy(ours)
@@ -79,6 +85,7 @@ type facts struct {
 	badTrailer       bool // a second header list that is no trailer
 	acknowledgements int
 	interim          int  // responses
+	windows          int  // initial ones, in settings
 	strange          bool // a frame of a stream that nobody opened
 	text             string
 }
@@ -117,6 +124,9 @@ func factsOf(s *schedule) facts {
 			f.text += fmt.Sprintf(" last=%d %v", frame.LastStreamID, frame.ErrCode)
 		case *http2.SettingsFrame:
 			f.text += fmt.Sprintf(" %v", settingsOf(frame))
+			if _, ok := frame.Value(http2.SettingInitialWindowSize); ok {
+				f.windows++
+			}
 			if frame.IsAck() {
 				f.acknowledgements++
 			}
