@@ -110,14 +110,6 @@ func (b *CapabilityBroker) Handler() http.Handler {
 	})
 }
 
-// routes are those of the RPC service and of the capabilities.
-func (b *CapabilityBroker) routes(opts ...connect.HandlerOption) []route {
-	path, rpc := connectpluginv1connect.NewCapabilityBrokerHandler(b, opts...)
-	return []route{callerRoute(path, rpc), {
-		prefix: pathCapabilities, identify: identifyGrant, reads: true, next: http.HandlerFunc(b.serveCapability),
-	}}
-}
-
 // RequestCapability grants a capability to the calling plugin: for a time, for
 // one type and version, and bound to its identity. A capability that the caller
 // may not have and one that the host does not offer give the same NotFound.
@@ -162,6 +154,14 @@ func (b *CapabilityBroker) RevokeGrant(grantID string) bool {
 		b.note(context.Background(), AuditRevoked, "", grantID, "capability grant")
 	}
 	return ok
+}
+
+// routes are those of the RPC service and of the capabilities.
+func (b *CapabilityBroker) routes(opts ...connect.HandlerOption) []route {
+	path, rpc := connectpluginv1connect.NewCapabilityBrokerHandler(b, opts...)
+	return []route{callerRoute(path, rpc), {
+		prefix: pathCapabilities, identify: identifyGrant, reads: true, next: http.HandlerFunc(b.serveCapability),
+	}}
 }
 
 func (b *CapabilityBroker) lookup(capabilityType string) (CapabilityHandler, bool) {

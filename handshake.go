@@ -69,11 +69,6 @@ func HandshakeServerHandler(server *HandshakeServer) (string, http.Handler) {
 	return rt.prefix, &middleware{hub: func() *hub { return server.hub }, route: rt}
 }
 
-func (s *HandshakeServer) routes(opts ...connect.HandlerOption) []route {
-	path, h := connectpluginv1connect.NewHandshakeServiceHandler(s, opts...)
-	return []route{{prefix: path, identify: observed(identifyEnrolling), unary: unaryProcedure, next: h}}
-}
-
 // identifyEnrolling admits a stranger that asks for an identity and a caller that
 // renews its own. Either way the peer pays.
 func identifyEnrolling(ctx context.Context, h *hub, p *peer, r *http.Request) (context.Context, admission, *denial) {
@@ -113,6 +108,11 @@ func (s *HandshakeServer) Handshake(ctx context.Context, req *connect.Request[co
 		return nil, hs.refusal(err, req.Spec().Procedure)
 	}
 	return connect.NewResponse(hs.resp), nil
+}
+
+func (s *HandshakeServer) routes(opts ...connect.HandlerOption) []route {
+	path, h := connectpluginv1connect.NewHandshakeServiceHandler(s, opts...)
+	return []route{{prefix: path, identify: observed(identifyEnrolling), unary: unaryProcedure, next: h}}
 }
 
 // configure takes over the configuration of the host.

@@ -42,16 +42,6 @@ func HealthServerHandler(server *HealthServer) (string, http.Handler) {
 	return rt.prefix, server.serve(rt)
 }
 
-// routes are those of the RPC service and of the probes of whoever runs the host.
-func (s *HealthServer) routes(opts ...connect.HandlerOption) []route {
-	live := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { answerProbe(w, r, true) })
-	return []route{
-		callerRoute(connectpluginv1connect.NewHealthServiceHandler(s, opts...)),
-		{prefix: pathHealthz, identify: identifyNobody, unary: unaryProcedure, next: live},
-		{prefix: pathReadyz, identify: identifyNobody, unary: unaryProcedure, next: HTTPHealthHandler(s)},
-	}
-}
-
 // HTTPHealthHandler returns a handler for probes: 200 while the overall status
 // is SERVING, 503 otherwise. It tells nothing else and authenticates nobody.
 func HTTPHealthHandler(server *HealthServer) http.Handler {
@@ -125,6 +115,16 @@ func (s *HealthServer) Watch(ctx context.Context, req *connect.Request[connectpl
 		case <-ctx.Done():
 			return endOfStream(ctx)
 		}
+	}
+}
+
+// routes are those of the RPC service and of the probes of whoever runs the host.
+func (s *HealthServer) routes(opts ...connect.HandlerOption) []route {
+	live := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { answerProbe(w, r, true) })
+	return []route{
+		callerRoute(connectpluginv1connect.NewHealthServiceHandler(s, opts...)),
+		{prefix: pathHealthz, identify: identifyNobody, unary: unaryProcedure, next: live},
+		{prefix: pathReadyz, identify: identifyNobody, unary: unaryProcedure, next: HTTPHealthHandler(s)},
 	}
 }
 

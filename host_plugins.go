@@ -28,7 +28,8 @@ func hostPluginRoute(name string, p Plugin, impl any, maxBody int64) (route, err
 		return route{}, fmt.Errorf("%w: %w: %s: ConnectServer returned no handler", ErrInvalidConfig, ErrInvalidPluginImpl, field)
 	}
 	if err := ValidateEndpointPath(path); err != nil || !strings.HasSuffix(path, "/") || path == "/" {
-		return route{}, fieldError(field, "ConnectServer returned path %q; it must be clean, start and end with a slash, and not be the root", path)
+		return route{}, fieldError(field,
+			"ConnectServer returned path %q; it must be clean, start and end with a slash, and not be the root", path)
 	}
 	return route{
 		prefix: path, subject: name, identify: observed(hostPlugin(name).identify), reads: true,

@@ -58,10 +58,6 @@ func LifecycleServerHandler(server *LifecycleServer) (string, http.Handler) {
 	return rt.prefix, server.serve(rt)
 }
 
-func (s *LifecycleServer) routes(opts ...connect.HandlerOption) []route {
-	return []route{callerRoute(connectpluginv1connect.NewPluginLifecycleHandler(s, opts...))}
-}
-
 // reasonLeft says that an identity ended because its plugin did.
 const reasonLeft tokenstore.Reason = "left"
 
@@ -120,6 +116,10 @@ func (s *LifecycleServer) GetHealthState(runtimeID string) *PluginHealthState {
 func (s *LifecycleServer) ShouldRouteTraffic(runtimeID string) bool {
 	report, ok := s.catalog.Health(runtimeID)
 	return !ok || report.Health != catalog.HealthUnhealthy
+}
+
+func (s *LifecycleServer) routes(opts ...connect.HandlerOption) []route {
+	return []route{callerRoute(connectpluginv1connect.NewPluginLifecycleHandler(s, opts...))}
 }
 
 // bind ties the server to a hub: what is known of an identity ends with it.

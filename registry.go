@@ -83,10 +83,6 @@ func ServiceRegistryHandler(server *ServiceRegistry) (string, http.Handler) {
 	return rt.prefix, server.serve(rt)
 }
 
-func (s *ServiceRegistry) routes(opts ...connect.HandlerOption) []route {
-	return []route{callerRoute(connectpluginv1connect.NewServiceRegistryHandler(s, opts...))}
-}
-
 func catalogConfig(l Limits) catalog.Config {
 	return catalog.Config{
 		MaxRegistrations:     l.MaxRegistrations,
@@ -246,6 +242,10 @@ func (s *ServiceRegistry) SetAllowedServices(runtimeID string, serviceTypes []st
 // UnregisterPluginServices withdraws everything that a plugin registered.
 func (s *ServiceRegistry) UnregisterPluginServices(runtimeID string) {
 	s.catalog.RemoveWhere(func(reg catalog.Registration) bool { return reg.RuntimeID == runtimeID })
+}
+
+func (s *ServiceRegistry) routes(opts ...connect.HandlerOption) []route {
+	return []route{callerRoute(connectpluginv1connect.NewServiceRegistryHandler(s, opts...))}
 }
 
 // bind ties the registry to a hub: what an identity registered ends with it.

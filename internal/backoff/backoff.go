@@ -19,9 +19,14 @@ type Waits struct {
 	Jitter bool
 }
 
+const (
+	reconnectFirst = 100 * time.Millisecond
+	reconnectMost  = 5 * time.Second
+)
+
 // Reconnect are the waits between attempts to reach a host again: doubling from
 // 100 ms to 5 s.
-var Reconnect = Waits{Initial: 100 * time.Millisecond, Max: 5 * time.Second, Factor: 2, Jitter: true}
+var Reconnect = Waits{Initial: reconnectFirst, Max: reconnectMost, Factor: 2, Jitter: true}
 
 // After returns the wait after so many failures in a row, 1 or more.
 func (w Waits) After(failures int) time.Duration {

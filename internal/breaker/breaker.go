@@ -106,6 +106,24 @@ func (b *Breaker) Record(era uint64, outcome Outcome, now time.Time) {
 	}
 }
 
+// Next hands out the next change of state, in order and one at a time: until told
+// is called there is no other one, for nobody.
+func (b *Breaker) Next() (change Change, told func(), ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.telling || len(b.changes) == 0 {
+		return Change{}, nil, false
+	}
+	change = b.changes[0]
+	b.changes = b.changes[1:]
+	b.telling = true
+	return change, func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.telling = false
+	}, true
+}
+
 func (b *Breaker) recordClosedLocked(outcome Outcome, now time.Time) {
 	switch outcome {
 	case Success:
@@ -142,22 +160,4 @@ func (b *Breaker) changeLocked(to State) {
 	b.state = to
 	b.era++
 	b.failures, b.successes, b.trials = 0, 0, 0
-}
-
-// Next hands out the next change of state, in order and one at a time: until told
-// is called there is no other one, for nobody.
-func (b *Breaker) Next() (change Change, told func(), ok bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.telling || len(b.changes) == 0 {
-		return Change{}, nil, false
-	}
-	change = b.changes[0]
-	b.changes = b.changes[1:]
-	b.telling = true
-	return change, func() {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		b.telling = false
-	}, true
 }

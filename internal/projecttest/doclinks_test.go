@@ -66,7 +66,7 @@ func Func() {}
 }
 
 var (
-	listedName  = regexp.MustCompile(`(?m)^//   - \[([\w.]+)\]`)
+	listedName  = regexp.MustCompile(`(?m)^// {3}- \[([\w.]+)\]`)
 	exampleFunc = regexp.MustCompile(`(?m)^func Example(\w+)\(\) \{$`)
 )
 

@@ -37,21 +37,6 @@ func NewNames(configured []string, leaf *x509.Certificate, listener net.Addr) *N
 	return n
 }
 
-func (n *Names) add(name string) {
-	n.names[strings.ToLower(strings.TrimSuffix(name, "."))] = struct{}{}
-}
-
-func (n *Names) addListener(listener net.Addr) {
-	host, _, err := net.SplitHostPort(listener.String())
-	if err != nil {
-		return
-	}
-	n.add(host)
-	if ip, err := netip.ParseAddr(host); err == nil && ip.IsLoopback() {
-		n.add("localhost")
-	}
-}
-
 // Known reports whether an authority (host, or host and port) names the host; the
 // port does not matter.
 func (n *Names) Known(authority string) bool {
@@ -68,6 +53,21 @@ func (n *Names) Known(authority string) bool {
 		return true
 	}
 	return n.leaf != nil && n.leaf.VerifyHostname(host) == nil
+}
+
+func (n *Names) add(name string) {
+	n.names[strings.ToLower(strings.TrimSuffix(name, "."))] = struct{}{}
+}
+
+func (n *Names) addListener(listener net.Addr) {
+	host, _, err := net.SplitHostPort(listener.String())
+	if err != nil {
+		return
+	}
+	n.add(host)
+	if ip, err := netip.ParseAddr(host); err == nil && ip.IsLoopback() {
+		n.add("localhost")
+	}
 }
 
 // SameOrigin reports whether a request that names an origin comes from the host
