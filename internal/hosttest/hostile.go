@@ -56,6 +56,7 @@ func (h *HostileHost) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	answer(w, r)
 }
 
+// Answer says what a path is answered with.
 func (h *HostileHost) Answer(path string, with http.HandlerFunc) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -71,6 +72,7 @@ func (h *HostileHost) AnswerMessage(path string, m proto.Message) {
 	})
 }
 
+// Client makes a client of it, which trusts it; edit may be nil.
 func (h *HostileHost) Client(t *testing.T, edit func(*connectplugin.ClientConfig)) *connectplugin.Client {
 	t.Helper()
 	cfg := connectplugin.ClientConfig{
