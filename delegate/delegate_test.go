@@ -51,6 +51,9 @@ func start(t *testing.T) *numbers {
 	return n
 }
 
+// quiet is a number to which serveCount counts without an end of the stream.
+const quiet = 7
+
 // serveCount counts to the number; below zero it fails, and without one it goes on.
 func (n *numbers) serveCount(ctx context.Context, req *connect.Request[number], out *connect.ServerStream[number]) error {
 	to := req.Msg.GetValue()
@@ -60,8 +63,12 @@ func (n *numbers) serveCount(ctx context.Context, req *connect.Request[number], 
 			return err
 		}
 	}
-	if to < 0 {
+	switch {
+	case to < 0:
 		return connect.NewError(connect.CodeDataLoss, errMine)
+	case to == quiet:
+		<-ctx.Done()
+		n.ended <- ctx.Err()
 	}
 	return nil
 }
@@ -175,6 +182,17 @@ func TestServerStreamLeft(t *testing.T) {
 	}
 	if err := <-n.ended; err == nil {
 		t.Error("the handler ended well")
+	}
+	for res, err := range delegate.ServerStream(t.Context(), n.count.CallServerStream, wrapperspb.Int64(quiet)) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if res.GetValue() == quiet {
+			break // nothing more comes
+		}
+	}
+	if err := <-n.ended; err == nil {
+		t.Error("the handler of a quiet stream ended well")
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
