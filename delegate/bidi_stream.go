@@ -58,6 +58,7 @@ func converse[Req, Res any](
 			yield(nil, err)
 			return
 		}
+		release := abortAtEnd(ctx, stream.CloseResponse)
 		sent := make(chan struct{})
 		go func() {
 			defer close(sent)
@@ -71,7 +72,8 @@ func converse[Req, Res any](
 		defer func() {
 			cancel(nil)
 			<-sent
-			_ = stream.CloseResponse()
+			release()
+			_ = stream.CloseResponse() // It may have begun only now.
 		}()
 		listen(ctx, stream, yield)
 	}

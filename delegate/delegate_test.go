@@ -7,6 +7,7 @@ import (
 	"iter"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
 	"slices"
 	"testing"
 
@@ -352,6 +353,92 @@ func TestBidiStreamLeft(t *testing.T) {
 	}
 	if _, err := collect(delegate.BidiStream(t.Context(), waiting, n.double.CallBidiStream)); connect.CodeOf(err) != connect.CodeOutOfRange || !over {
 		t.Errorf("ended with %v, requests over: %t", err, over)
+	}
+}
+
+// A conversation in which nothing is said ends when it is given up, on both sides.
+func TestBidiStreamGivenUpWhileQuiet(t *testing.T) {
+	t.Parallel()
+	for name, simple := range map[string]bool{"plain": false, "simple": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := start(t)
+			talk := func(ctx context.Context, requests func(context.Context) iter.Seq2[*number, error]) iter.Seq2[*number, error] {
+				if simple {
+					return delegate.BidiStreamSimple(ctx, requests, n.double.CallBidiStreamSimple)
+				}
+				return delegate.BidiStream(ctx, requests, n.double.CallBidiStream)
+			}
+			heard := make(chan struct{})
+			fails := func(context.Context) iter.Seq2[*number, error] {
+				return func(yield func(*number, error) bool) {
+					<-heard // the response has begun
+					yield(nil, errMine)
+				}
+			}
+			var last error
+			for _, err := range talk(t.Context(), fails) {
+				if last = err; err == nil {
+					close(heard)
+				}
+			}
+			if !errors.Is(last, errMine) {
+				t.Errorf("ended with %v", last)
+			}
+			if err := <-n.ended; err == nil || errors.Is(err, io.EOF) {
+				t.Errorf("the handler ended with %v", err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			waits := func(ctx context.Context) iter.Seq2[*number, error] {
+				return func(func(*number, error) bool) { <-ctx.Done() }
+			}
+			for _, err := range talk(ctx, waits) {
+				if last = err; err == nil {
+					cancel()
+				}
+			}
+			if connect.CodeOf(last) != connect.CodeCanceled {
+				t.Errorf("ended with %v", last)
+			}
+			if err := <-n.ended; err == nil || errors.Is(err, io.EOF) {
+				t.Errorf("the handler ended with %v", err)
+			}
+		})
+	}
+}
+
+// An upload that gives up is reset also where the server has begun to answer.
+func TestClientStreamGivenUpAfterTheHead(t *testing.T) {
+	t.Parallel()
+	began, ended := make(chan struct{}), make(chan error, 1)
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", r.Header.Get("Content-Type"))
+		_ = http.NewResponseController(w).Flush()
+		close(began)
+		_, err := io.Copy(io.Discard, r.Body)
+		ended <- err
+	}))
+	s.EnableHTTP2 = true
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	client := connect.NewClient[number, number](s.Client(), s.URL+sumProc)
+	gotHead := make(chan struct{})
+	requests := func(yield func(*number, error) bool) {
+		if yield(wrapperspb.Int64(1), nil) {
+			<-began
+			<-gotHead
+			yield(nil, errMine)
+		}
+	}
+	_, err := delegate.ClientStream(t.Context(), requests, func(ctx context.Context) *connect.ClientStreamForClient[number, number] {
+		return client.CallClientStream(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotFirstResponseByte: func() { close(gotHead) }}))
+	})
+	if !errors.Is(err, errMine) {
+		t.Error(err)
+	}
+	if err := <-ended; err == nil {
+		t.Error("the handler took a part for the whole")
 	}
 }
 
