@@ -3,10 +3,10 @@ package delegate
 import "context"
 
 // abortAtEnd gives a stream up when ctx ends, until release is called, which waits. Once
-// the head of the response is there, the HTTP/2 clients of Go do not look at the context
-// of a request whose body is open: a pending read goes on waiting, and the server is told
-// nothing. Closing the response resets the stream, so that the server does not take what
-// it has for the whole either, as it would where the request ends.
+// the response has begun, the HTTP/2 clients of Go do not look at the context of a request
+// whose body is open: a pending read goes on waiting, and the server is told nothing.
+// Closing the response ends both. The request is not ended: the server would take what it
+// has for the whole.
 func abortAtEnd(ctx context.Context, closeResponse func() error) (release func()) {
 	done := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
