@@ -65,7 +65,7 @@ func converse[Req, Res any](
 			if err := talk(ctx, requests, stream); err != nil {
 				cancel(&sendError{err})
 			}
-			if ctx.Err() == nil { // Or the server would take what it has for the whole.
+			if ctx.Err() == nil { // Or the server could take what it has for the whole.
 				_ = stream.CloseRequest()
 			}
 		}()

@@ -54,7 +54,7 @@ func upload[Req, Res any](
 	requests iter.Seq2[*Req, error], send func(*Req) error, cancel func(), finish func() (*Res, error),
 ) (*Res, error) {
 	if err := sendAll(requests, send); err != nil {
-		// Not by finishing: the server must not take what it has for the whole.
+		// Not by finishing: the server could take what it has for the whole.
 		cancel()
 		return nil, err
 	}

@@ -127,7 +127,7 @@ func checkVolumes(t *testing.T, name string, pod manifest.Pod) {
 
 		delete(volumes, m.Name)
 
-		mode := 0
+		var mode int
 
 		switch {
 		case v.Secret != nil:

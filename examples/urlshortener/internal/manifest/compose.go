@@ -2,8 +2,9 @@ package manifest
 
 // Compose is a Compose file.
 type Compose struct {
-	Name     string                    `yaml:"name"`
-	Program  ComposeService            `yaml:"x-program"` // an extension, merged into the services
+	Name string `yaml:"name"`
+	// Program is an extension, which is merged into the services.
+	Program  ComposeService            `yaml:"x-program"` //nolint:tagliatelle // as Compose spells it
 	Services map[string]ComposeService `yaml:"services"`
 	Networks map[string]struct{}       `yaml:"networks"`
 }
@@ -11,12 +12,12 @@ type Compose struct {
 // ComposeService is one service of it.
 type ComposeService struct {
 	User            string   `yaml:"user"`
-	ReadOnly        bool     `yaml:"read_only"`
-	CapDrop         []string `yaml:"cap_drop"`
-	SecurityOpt     []string `yaml:"security_opt"`
+	ReadOnly        bool     `yaml:"read_only"`    //nolint:tagliatelle // as Compose spells it
+	CapDrop         []string `yaml:"cap_drop"`     //nolint:tagliatelle // as Compose spells it
+	SecurityOpt     []string `yaml:"security_opt"` //nolint:tagliatelle // as Compose spells it
 	Networks        []string `yaml:"networks"`
 	Restart         string   `yaml:"restart"`
-	StopGracePeriod string   `yaml:"stop_grace_period"`
+	StopGracePeriod string   `yaml:"stop_grace_period"` //nolint:tagliatelle // as Compose spells it
 	Image           string   `yaml:"image"`
 	Build           struct {
 		Context    string            `yaml:"context"`
@@ -31,17 +32,17 @@ type ComposeService struct {
 		Type     string `yaml:"type"`
 		Source   string `yaml:"source"`
 		Target   string `yaml:"target"`
-		ReadOnly bool   `yaml:"read_only"`
+		ReadOnly bool   `yaml:"read_only"` //nolint:tagliatelle // as Compose spells it
 	} `yaml:"volumes"`
 	DependsOn map[string]struct {
 		Condition string `yaml:"condition"`
-	} `yaml:"depends_on"`
+	} `yaml:"depends_on"` //nolint:tagliatelle // as Compose spells it
 	Healthcheck struct {
 		Test        []string `yaml:"test"`
 		Interval    string   `yaml:"interval"`
 		Timeout     string   `yaml:"timeout"`
 		Retries     int      `yaml:"retries"`
-		StartPeriod string   `yaml:"start_period"`
+		StartPeriod string   `yaml:"start_period"` //nolint:tagliatelle // as Compose spells it
 	} `yaml:"healthcheck"`
 }
 
