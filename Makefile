@@ -119,7 +119,7 @@ bench-router: ## measure routed calls against direct ones and against a bare rev
 .PHONY: cover
 cover: ## measure what the tests of the library cover, and write a page that shows it
 	@mkdir -p $(CACHE)
-	@$(GO) test -coverprofile=$(CACHE)/cover.out -coverpkg=./... ./...
+	@$(GO) test -coverprofile=$(CACHE)/cover.out -coverpkg="$$($(GO) list ./... | grep -vE '/(test|internal/(hosttest|assert|projecttest))(/|$$)' | paste -sd, -)" ./...
 	@$(GO) tool cover -func=$(CACHE)/cover.out | tail -n 1
 	@$(GO) tool cover -html=$(CACHE)/cover.out -o $(CACHE)/cover.html
 	@echo "wrote $(CACHE)/cover.html"

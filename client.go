@@ -2,13 +2,12 @@ package connectplugin
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 	"reflect"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -35,7 +34,7 @@ type Client struct {
 	mu       sync.Mutex
 	host     *url.URL // nil before the host is known
 	identity identity
-	hostCert string // the certificate identity that the host showed, if any
+	hostCert *x509.Certificate // that the host showed in the handshake; nil in plaintext and with a foreign HTTP client
 	plugins  map[string]*connectpluginv1.PluginInfo
 	warnings []string
 	version  int32
@@ -301,29 +300,6 @@ func MustDispenseTyped[I any](c *Client, name string) I {
 	return typed
 }
 
-// options are those of every client of the host's services.
-func (c *Client) options() []connect.ClientOption {
-	interceptors := append([]connect.Interceptor{deadlineInterceptor(c.cfg.Timeout)}, c.cfg.Interceptors...)
-	return []connect.ClientOption{
-		connect.WithInterceptors(interceptors...),
-		connect.WithReadMaxBytes(maxHostMessage),
-	}
-}
-
-// maxHostMessage bounds one message of the host's services to the client.
-const maxHostMessage = 4 << 20
-
-// deadlineInterceptor gives unary calls without a deadline one.
-func deadlineInterceptor(timeout time.Duration) connect.UnaryInterceptorFunc {
-	return func(next connect.UnaryFunc) connect.UnaryFunc {
-		return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
-			ctx, cancel := context.WithTimeout(ctx, timeout)
-			defer cancel()
-			return next(ctx, req)
-		}
-	}
-}
-
 // base returns the host's base URL of a connected client.
 func (c *Client) base() (string, error) {
 	c.mu.Lock()
@@ -341,39 +317,6 @@ func (c *Client) currentIdentity() identity {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.identity
-}
-
-// hostTransport sends requests to the host with the client's identity.
-type hostTransport Client
-
-var errForeignURL = errors.New("request is not for the host; credentials stay here")
-
-// Do sends a request to the host.
-func (t *hostTransport) Do(r *http.Request) (*http.Response, error) {
-	c := (*Client)(t)
-	c.mu.Lock()
-	closed, ready, host, id := c.closed, c.ready, c.host, c.identity
-	c.mu.Unlock()
-	switch {
-	case closed:
-		return nil, ErrClientClosed
-	case !ready || host == nil:
-		return nil, ErrClientNotConnected
-	case r.URL.Scheme != host.Scheme || r.URL.Host != host.Host:
-		return nil, errForeignURL
-	}
-	out := *r // the caller's request stays as it is
-	r = &out
-	if r.Header = r.Header.Clone(); r.Header == nil {
-		r.Header = http.Header{}
-	}
-	if id.token != "" {
-		r.Header[headerRuntimeID] = []string{id.runtimeID}
-		if len(r.Header[headerAuthorization]) == 0 || !strings.HasPrefix(r.URL.Path, pathCapabilities) {
-			r.Header[headerAuthorization] = []string{bearerPrefix + id.token}
-		}
-	}
-	return c.transport.Do(r)
 }
 
 // validateIdentity refuses what no host of this library issues and what could

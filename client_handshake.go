@@ -3,6 +3,7 @@ package connectplugin
 import (
 	"context"
 	"crypto/rand"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/url"
@@ -13,7 +14,7 @@ import (
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
-	"github.com/masegraye/connect-plugin-go/internal/certs"
+	"github.com/masegraye/connect-plugin-go/internal/backoff"
 	"github.com/masegraye/connect-plugin-go/internal/transcript"
 )
 
@@ -83,12 +84,20 @@ func (c *Client) adoptLocked(x *exchange) {
 		c.plugins[p.GetName()] = p
 	}
 	if x.conn.state != nil && len(x.conn.state.PeerCertificates) > 0 {
-		c.hostCert = certs.CertificateIdentity(x.conn.state.PeerCertificates[0])
+		c.hostCert = x.conn.state.PeerCertificates[0]
 	}
 	if !c.identity.expires.IsZero() && !c.renewing {
 		c.renewing = true
 		c.tasks.Go(c.renew)
 	}
+}
+
+// hostCertificate returns the certificate that the host showed in the last handshake,
+// nil where it is not known.
+func (c *Client) hostCertificate() *x509.Certificate {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.hostCert
 }
 
 // maxWarnings is more than a host has to say about one handshake.
@@ -117,9 +126,9 @@ func (c *Client) renew() {
 		id := c.currentIdentity()
 		wait := time.Duration(float64(time.Until(id.expires)) * renewAfter)
 		if failures > 0 {
-			wait = backoffDelay(failures)
+			wait = backoff.Reconnect.After(failures)
 		}
-		if !waitFor(c.life, max(wait, renewFloor)) {
+		if !backoff.Wait(c.life, max(wait, renewFloor)) {
 			return
 		}
 		if now := c.currentIdentity(); now.token != id.token || now.managed {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -40,7 +41,7 @@ func (c *Client) setTransport() error {
 		}
 		return nil
 	}
-	cfg, err := hardenClientTLS(c.cfg.TLS, c.cfg.PinnedKeys)
+	cfg, err := c.cfg.clientTLS()
 	if err != nil {
 		return err
 	}
@@ -117,7 +118,7 @@ func (c *Client) dialHost(ctx context.Context, host *url.URL) (*pinnedConnection
 }
 
 func (c *Client) dialTLS(ctx context.Context, host *url.URL) (*tls.Conn, error) {
-	cfg, err := hardenClientTLS(c.cfg.TLS, c.cfg.PinnedKeys)
+	cfg, err := c.cfg.clientTLS()
 	if err != nil {
 		return nil, err
 	}
@@ -135,4 +136,60 @@ func (c *Client) dialTLS(ctx context.Context, host *url.URL) (*tls.Conn, error) 
 		return nil, errors.Join(fmt.Errorf("TLS: %w", err), raw.Close())
 	}
 	return conn, nil
+}
+
+// hostTransport sends requests to the host with the client's identity.
+type hostTransport Client
+
+var errForeignURL = errors.New("request is not for the host; credentials stay here")
+
+// Do sends a request to the host.
+func (t *hostTransport) Do(r *http.Request) (*http.Response, error) {
+	c := (*Client)(t)
+	c.mu.Lock()
+	closed, ready, host, id := c.closed, c.ready, c.host, c.identity
+	c.mu.Unlock()
+	switch {
+	case closed:
+		return nil, ErrClientClosed
+	case !ready || host == nil:
+		return nil, ErrClientNotConnected
+	case r.URL.Scheme != host.Scheme || r.URL.Host != host.Host:
+		return nil, errForeignURL
+	}
+	out := *r // the caller's request stays as it is
+	r = &out
+	if r.Header = r.Header.Clone(); r.Header == nil {
+		r.Header = http.Header{}
+	}
+	if id.token != "" {
+		r.Header[headerRuntimeID] = []string{id.runtimeID}
+		if len(r.Header[headerAuthorization]) == 0 || !strings.HasPrefix(r.URL.Path, pathCapabilities) {
+			r.Header[headerAuthorization] = []string{bearerPrefix + id.token}
+		}
+	}
+	return c.transport.Do(r)
+}
+
+// options are those of every client of the host's services.
+func (c *Client) options() []connect.ClientOption {
+	interceptors := append([]connect.Interceptor{deadlineInterceptor(c.cfg.Timeout)}, c.cfg.Interceptors...)
+	return []connect.ClientOption{
+		connect.WithInterceptors(interceptors...),
+		connect.WithReadMaxBytes(maxHostMessage),
+	}
+}
+
+// maxHostMessage bounds one message of the host's services to the client.
+const maxHostMessage = 4 << 20
+
+// deadlineInterceptor gives unary calls without a deadline one.
+func deadlineInterceptor(timeout time.Duration) connect.UnaryInterceptorFunc {
+	return func(next connect.UnaryFunc) connect.UnaryFunc {
+		return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+			ctx, cancel := context.WithTimeout(ctx, timeout)
+			defer cancel()
+			return next(ctx, req)
+		}
+	}
 }

@@ -53,8 +53,9 @@ type ServiceDeclaration struct {
 type ServiceDependency struct {
 	// Type names the service.
 	Type string
-	// MinVersion is the least version, or a constraint such as ">=1.2, <2".
-	// Empty accepts any.
+	// MinVersion is a constraint on the version, in spite of its name: "1.2"
+	// accepts 1.2.0 and every later version, also 2.0.0, and ">=1.2, <2", "^1.4"
+	// or "1.x || 3.x" what they say. Empty accepts any.
 	MinVersion string
 	// RequiredForStartup says that the plugin cannot start without it.
 	RequiredForStartup bool

@@ -12,6 +12,7 @@ import (
 	"connectrpc.com/connect"
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/internal/backoff"
 )
 
 // pluginSession keeps a plugin enrolled, registered and reported with its host.
@@ -22,6 +23,7 @@ type pluginSession struct {
 	baseURL  string
 	wake     chan struct{} // capacity one: something to report or to register
 	assigned chan struct{} // closed when the host assigned an identity
+	enrolled func()        // told of the first handshake; may be nil
 	watching sync.WaitGroup
 
 	once sync.Once // closes assigned
@@ -123,15 +125,18 @@ func (s *pluginSession) enrol(ctx context.Context) error {
 		switch {
 		case err == nil:
 			log.Info("connected to the host", keyHost, s.cfg.Client.HostURL, keyRuntimeID, s.client.RuntimeID())
+			if s.enrolled != nil {
+				s.enrolled()
+			}
 			return nil
 		case permanent(err):
 			return err
 		case ctx.Err() != nil:
 			return ctx.Err()
 		}
-		wait := backoffDelay(failures)
+		wait := backoff.Reconnect.After(failures)
 		log.Warn("the host is not there yet; trying again", keyHost, s.cfg.Client.HostURL, keyWait, wait.Round(time.Millisecond), keyError, err)
-		if !waitFor(ctx, wait) {
+		if !backoff.Wait(ctx, wait) {
 			return ctx.Err()
 		}
 	}
@@ -150,7 +155,7 @@ func (s *pluginSession) keep(ctx context.Context) error {
 			return err
 		case err != nil:
 			failures++
-			wait = backoffDelay(failures)
+			wait = backoff.Reconnect.After(failures)
 			s.cfg.Client.Logger.Warn("the host is not reachable; trying again", keyWait, wait.Round(time.Millisecond), keyError, err)
 		default:
 			failures = 0

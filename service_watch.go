@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/internal/backoff"
 )
 
 // ServiceEvent is the state of a service type as a watcher learns it.
@@ -58,7 +59,7 @@ func (c *Client) WatchService(ctx context.Context, serviceType string) iter.Seq2
 			}
 			failures++
 			c.cfg.Logger.Debug("watch lost; reconnecting", keyService, serviceType)
-			if !waitFor(ctx, backoffDelay(failures)) {
+			if !backoff.Wait(ctx, backoff.Reconnect.After(failures)) {
 				yield(nil, c.endError(ctx))
 				return
 			}

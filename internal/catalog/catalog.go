@@ -1,7 +1,7 @@
 // Package catalog knows what is offered, by whom and in what health, and tells
 // those who watch.
 //
-// Every change of state goes through one function, [Catalog.transition]. It
+// Every change of state goes through one function, transition. It
 // applies the change, computes the state of each service type that it touched,
 // numbers one event per type where watchers must see the change, and wakes the
 // watchers of those types and nobody else. Reads are answered from indexes whose

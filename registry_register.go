@@ -1,0 +1,281 @@
+package connectplugin
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"time"
+
+	"connectrpc.com/connect"
+
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/internal/catalog"
+	"github.com/masegraye/connect-plugin-go/internal/policy"
+	"github.com/masegraye/connect-plugin-go/internal/proxy"
+	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
+)
+
+// RegisterService registers a service of the calling plugin. A plugin that
+// registers a type again replaces its registration.
+func (s *ServiceRegistry) RegisterService(ctx context.Context, req *connect.Request[connectpluginv1.RegisterServiceRequest]) (*connect.Response[connectpluginv1.RegisterServiceResponse], error) {
+	c, runtimeID, err := s.caller(ctx, req.Spec(), req.Header())
+	if err != nil {
+		return nil, err
+	}
+	m, procedure := req.Msg, req.Spec().Procedure
+	if err := validateRegistration(runtimeID, m); err != nil {
+		return nil, connect.NewError(connect.CodeInvalidArgument, err)
+	}
+	reg := catalog.Registration{
+		ID: "reg-" + rand.Text(), RuntimeID: runtimeID, SelfID: runtimeID,
+		Type: m.GetServiceType(), Version: m.GetVersion(), Path: m.GetEndpointPath(),
+		Metadata: m.GetMetadata(), Weight: declaredWeight(m.GetMetadata()), RegisteredAt: time.Now(),
+	}
+	if c != nil {
+		err = s.registerFor(ctx, c, reg, procedure)
+	} else {
+		err = s.registerOwn(ctx, reg)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.note(ctx, AuditRegistered, procedure, reg.Type, "")
+	return connect.NewResponse(&connectpluginv1.RegisterServiceResponse{RegistrationId: reg.ID}), nil
+}
+
+// registerOwn registers what the host itself asks for. A plugin that the host
+// knows is registered under its self id.
+func (s *ServiceRegistry) registerOwn(ctx context.Context, reg catalog.Registration) error {
+	var id *tokenstore.Identity
+	if h := s.bound.Load(); h != nil {
+		if known, ok := h.store.Lookup(reg.RuntimeID); ok {
+			id, reg.SelfID = known, known.SelfID()
+		}
+	}
+	if err := s.catalog.Register(reg); err != nil {
+		return s.registerError(ctx, err, reg.Type, "")
+	}
+	return s.unlessEnded(id)
+}
+
+// registerFor registers for a caller what its rights allow, before and after.
+func (s *ServiceRegistry) registerFor(ctx context.Context, c *caller, reg catalog.Registration, procedure string) error {
+	if err := s.spendChange(ctx, c, procedure, reg.Type); err != nil {
+		return err
+	}
+	reg.SelfID = c.id.SelfID()
+	book := c.hub.rules.Load()
+	if err := s.approve(ctx, c, reg, procedure); err != nil {
+		return err
+	}
+	if err := s.catalog.Register(reg); err != nil {
+		return s.registerError(ctx, err, reg.Type, procedure)
+	}
+	if err := s.unlessEnded(c.id); err != nil {
+		return err
+	}
+	if now := c.hub.rules.Load(); now != book {
+		return s.reapprove(ctx, c, reg, book, now, procedure)
+	}
+	return nil
+}
+
+// unlessEnded takes everything back where the identity, nil for none, ended while
+// something was being done for it.
+func (s *ServiceRegistry) unlessEnded(id *tokenstore.Identity) error {
+	if id == nil || !id.Ended() {
+		return nil
+	}
+	s.catalog.RemoveRuntime(id.RuntimeID())
+	return connect.NewError(connect.CodeUnauthenticated, errUnauthenticated)
+}
+
+// declaredWeight is the share of the calls that a provider asks for, with
+// [SelectionWeighted]. What is no number counts as 1.
+func declaredWeight(metadata map[string]string) int {
+	n, err := strconv.Atoi(metadata[metadataWeight])
+	if err != nil {
+		return 1
+	}
+	return n
+}
+
+func validateRegistration(runtimeID string, m *connectpluginv1.RegisterServiceRequest) error {
+	if runtimeID == "" {
+		return fmt.Errorf("header %s is empty", headerRuntimeID)
+	}
+	if err := ValidateServiceType(m.GetServiceType()); err != nil {
+		return fmt.Errorf("service_type: %w", err)
+	}
+	if err := ValidateVersion(m.GetVersion()); err != nil {
+		return fmt.Errorf("version: %w", err)
+	}
+	if m.GetEndpointPath() != "" {
+		if err := ValidateEndpointPath(m.GetEndpointPath()); err != nil {
+			return fmt.Errorf("endpoint_path: %w", err)
+		}
+	}
+	if err := ValidateMetadata(m.GetMetadata()); err != nil {
+		return fmt.Errorf("metadata: %w", err)
+	}
+	return nil
+}
+
+// approve checks a plugin's right to register and settles where the plugin is
+// dialled.
+func (s *ServiceRegistry) approve(ctx context.Context, c *caller, reg catalog.Registration, procedure string) error {
+	denied := connect.NewError(connect.CodePermissionDenied, errDenied)
+	if !c.hub.mayProvide(c.id, reg.Type) {
+		s.note(ctx, AuditDenied, procedure, reg.Type, "not declared or not allowed by policy")
+		return denied
+	}
+	endpoint, own, err := c.hub.endpointFor(ctx, c.id, reg.Metadata[metadataBaseURL])
+	if err != nil {
+		s.note(ctx, AuditDenied, procedure, reg.Type, err.Error())
+		return denied
+	}
+	if endpoint == "" {
+		return nil
+	}
+	if own {
+		rememberEndpoint(c.id, endpoint)
+	}
+	s.catalog.SetEndpoint(c.id.RuntimeID(), endpoint)
+	return nil
+}
+
+// reapprove takes back what policy stopped allowing while it was being done.
+func (s *ServiceRegistry) reapprove(ctx context.Context, c *caller, reg catalog.Registration, book, now *policy.Book, procedure string) error {
+	if before, after := book.Of(subjectOf(c.id)), now.Of(subjectOf(c.id)); before != nil && after != nil {
+		s.settleEndpoint(c.id, before, after)
+	}
+	if !now.MayProvide(subjectOf(c.id), reg.Type) {
+		_ = s.catalog.Unregister(reg.ID, "")
+	}
+	if !now.AllowMultiple.Has(reg.Type) {
+		s.keepOwner(reg.Type)
+	}
+	if _, ok := s.catalog.Get(reg.ID); ok {
+		return nil
+	}
+	s.note(ctx, AuditDenied, procedure, reg.Type, "policy changed during the registration")
+	return connect.NewError(connect.CodePermissionDenied, errDenied)
+}
+
+// keepOwner leaves a type to the self id that provided it first and returns how
+// many registrations of others it removed. It looks again until there are none:
+// the others may renew their registrations meanwhile.
+func (s *ServiceRegistry) keepOwner(serviceType string) int {
+	removed := 0
+	for {
+		regs := s.catalog.ByType(serviceType)
+		others := slices.DeleteFunc(regs[min(1, len(regs)):], func(reg catalog.Registration) bool { return reg.SelfID == regs[0].SelfID })
+		if len(others) == 0 {
+			return removed
+		}
+		for _, reg := range others {
+			if s.catalog.Unregister(reg.ID, "") == nil {
+				removed++
+			}
+		}
+	}
+}
+
+// settleEndpoint brings a plugin's endpoint in line with its changed rules and
+// reports whether it took away the one that the plugin had. An endpoint that the
+// host set itself stays unless policy names one.
+func (s *ServiceRegistry) settleEndpoint(id *tokenstore.Identity, before, now *policy.Rules) bool {
+	current, _ := s.catalog.Endpoint(id.RuntimeID())
+	next := now.Endpoint
+	if next == "" {
+		own := declared(id).endpoint.text()
+		byPolicy := current != "" && current == before.Endpoint
+		byPlugin := current != "" && current == own
+		if !byPolicy && (!byPlugin || now.AllowOwnAddress) {
+			return false
+		}
+	}
+	s.catalog.SetEndpoint(id.RuntimeID(), next)
+	return current != "" && current != next
+}
+
+func (s *ServiceRegistry) registerError(ctx context.Context, err error, serviceType, procedure string) error {
+	switch {
+	case errors.Is(err, catalog.ErrConflict):
+		s.note(ctx, AuditConflict, procedure, serviceType, "the type belongs to another plugin")
+		return connect.NewError(connect.CodePermissionDenied, errDenied)
+	case errors.Is(err, catalog.ErrLimit):
+		s.note(ctx, AuditLimited, procedure, serviceType, err.Error())
+		return connect.NewError(connect.CodeResourceExhausted, errTooMany)
+	}
+	return connect.NewError(connect.CodeInternal, errNotAvailable)
+}
+
+// endpointFor settles where a registering plugin is dialled: where policy says,
+// or where the plugin says if policy lets it and the address is the one that it
+// registers from; own says that it is the latter. Empty means nowhere yet. The
+// error is for the log.
+func (h *hub) endpointFor(ctx context.Context, id *tokenstore.Identity, baseURL string) (endpoint string, own bool, err error) {
+	rules := h.rulesOf(id)
+	switch {
+	case rules == nil:
+		return "", false, errors.New("policy does not know the plugin")
+	case rules.Endpoint != "":
+		return rules.Endpoint, false, nil
+	case baseURL == "":
+		return "", false, nil
+	case !rules.AllowOwnAddress:
+		return "", false, errors.New("the plugin names its own base_url and policy does not allow it: " +
+			"set PluginPolicy.Endpoint or AllowOwnAddress")
+	}
+	p, ok := peerFrom(ctx)
+	if !ok {
+		return "", false, errors.New("the plugin's address is not known")
+	}
+	endpoint, err = pinToPeer(ctx, baseURL, p.addr, h.settings().allowInsecure)
+	return endpoint, true, err
+}
+
+// pinToPeer pins a plugin's base URL to the address that the plugin registers
+// from.
+func pinToPeer(ctx context.Context, baseURL, from string, allowInsecure bool) (string, error) {
+	u, err := parseHostURL(baseURL, allowInsecure)
+	if err != nil {
+		return "", fmt.Errorf("base_url: %w", err)
+	}
+	addr, err := netip.ParseAddr(from)
+	if err != nil {
+		return "", fmt.Errorf("peer address %q: %w", from, err)
+	}
+	if err := proxy.CheckAddress(addr); err != nil {
+		return "", fmt.Errorf("base_url: %w", err)
+	}
+	addrs, err := resolve(ctx, u.Hostname())
+	if err != nil {
+		return "", fmt.Errorf("base_url: %w", err)
+	}
+	for _, a := range addrs {
+		if a.Unmap() == addr {
+			u.Host = net.JoinHostPort(addr.String(), cmp.Or(u.Port(), defaultPorts[u.Scheme]))
+			return u.String(), nil
+		}
+	}
+	return "", fmt.Errorf("base_url names another address than %s, from which the plugin registers", from)
+}
+
+func resolve(ctx context.Context, host string) ([]netip.Addr, error) {
+	if addr, err := netip.ParseAddr(host); err == nil {
+		return []netip.Addr{addr}, nil
+	}
+	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	if err != nil {
+		return nil, fmt.Errorf("resolve %q: %w", host, err)
+	}
+	return addrs, nil
+}

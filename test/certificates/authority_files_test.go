@@ -1,0 +1,146 @@
+package certificates_test
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	connectplugin "github.com/masegraye/connect-plugin-go"
+	"github.com/masegraye/connect-plugin-go/internal/certs"
+)
+
+func TestAuthorityInDirectory(t *testing.T) {
+	t.Parallel()
+
+	dir := filepath.Join(t.TempDir(), "pki")
+	config := connectplugin.AuthorityConfig{Dir: dir, TrustDomain: "example.test"}
+
+	if _, err := connectplugin.LoadAuthority(config); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("nothing there yet: %v, want fs.ErrNotExist", err)
+	}
+
+	first := newAuthority(t, config)
+
+	for path, want := range map[string]fs.FileMode{
+		dir: 0o700, filepath.Join(dir, "authority.key"): 0o600, filepath.Join(dir, "authority.crt"): 0o644,
+	} {
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != want {
+			t.Errorf("%s: %v, %v, want %v", path, info.Mode(), err, want)
+		}
+	}
+
+	loaded, err := connectplugin.LoadAuthority(connectplugin.AuthorityConfig{Dir: dir})
+	if err != nil || loaded.TrustDomain() != "example.test" {
+		t.Fatalf("LoadAuthority: %v", err)
+	}
+
+	if _, err := meet(t, tlsOf(t)(first.HostTLS()), tlsOf(t)(loaded.PluginTLS("a"))); err != nil {
+		t.Errorf("the loaded authority is another one: %v", err)
+	}
+
+	_, err = connectplugin.LoadAuthority(connectplugin.AuthorityConfig{Dir: dir, TrustDomain: "other.test"})
+	if !errors.Is(err, connectplugin.ErrInvalidConfig) || !strings.Contains(err.Error(), "TrustDomain") {
+		t.Errorf("another trust domain: %v", err)
+	}
+}
+
+func TestNewAuthorityOverwritesNothing(t *testing.T) {
+	t.Parallel()
+
+	for _, keep := range []string{"authority.key", "authority.crt"} {
+		dir := t.TempDir()
+		newAuthority(t, connectplugin.AuthorityConfig{Dir: dir})
+
+		for _, name := range []string{"authority.key", "authority.crt"} {
+			if name == keep {
+				continue
+			}
+
+			if err := os.Remove(filepath.Join(dir, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+
+		before := readPEM(t, filepath.Join(dir, keep))
+
+		_, err := connectplugin.NewAuthority(connectplugin.AuthorityConfig{Dir: dir})
+		if !errors.Is(err, fs.ErrExist) || !strings.Contains(err.Error(), filepath.Join(dir, keep)) ||
+			!strings.Contains(err.Error(), "LoadAuthority") {
+			t.Errorf("%s: %v, want fs.ErrExist, the file, and what to do", keep, err)
+		}
+
+		if !bytes.Equal(before, readPEM(t, filepath.Join(dir, keep))) {
+			t.Errorf("%s was overwritten", keep)
+		}
+
+		if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
+			t.Errorf("%d files are left, %v, want 1", len(entries), err)
+		}
+	}
+}
+
+func TestLoadAuthorityRefuses(t *testing.T) {
+	t.Parallel()
+
+	otherDir := t.TempDir()
+	newAuthority(t, connectplugin.AuthorityConfig{Dir: otherDir})
+
+	for name, test := range map[string]struct {
+		config connectplugin.AuthorityConfig
+		spoil  func(dir string) error
+		want   error
+	}{
+		"key readable by the group": {
+			spoil: func(dir string) error { return os.Chmod(filepath.Join(dir, "authority.key"), 0o640) }, want: certs.ErrPermissions,
+		},
+		"key readable by all": {
+			spoil: func(dir string) error { return os.Chmod(filepath.Join(dir, "authority.key"), 0o604) }, want: certs.ErrPermissions,
+		},
+		"key of another": {
+			spoil: func(dir string) error {
+				return os.Rename(filepath.Join(otherDir, "authority.key"), filepath.Join(dir, "authority.key"))
+			},
+			want: certs.ErrCA,
+		},
+		"no certificate": {
+			spoil: func(dir string) error { return os.Remove(filepath.Join(dir, "authority.crt")) }, want: fs.ErrNotExist,
+		},
+		"no PEM": {
+			spoil: func(dir string) error { return os.WriteFile(filepath.Join(dir, "authority.crt"), []byte("x"), 0o600) },
+			want:  certs.ErrPEM,
+		},
+		"expired": {
+			config: connectplugin.AuthorityConfig{CATTL: time.Nanosecond}, spoil: func(string) error { return nil }, want: certs.ErrCA,
+		},
+	} {
+		dir := t.TempDir()
+		test.config.Dir = dir
+
+		// The host's own certificates are made on demand: an authority for a moment works.
+		newAuthority(t, test.config)
+
+		if err := test.spoil(dir); err != nil {
+			t.Fatal(err)
+		}
+
+		if _, err := connectplugin.LoadAuthority(connectplugin.AuthorityConfig{Dir: dir}); !errors.Is(err, test.want) {
+			t.Errorf("%s: %v, want %v", name, err, test.want)
+		}
+	}
+}
+
+func readPEM(t *testing.T, path string) []byte {
+	t.Helper()
+
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	return data
+}
