@@ -58,20 +58,22 @@ func converse[Req, Res any](
 			yield(nil, err)
 			return
 		}
+		release := abortAtEnd(ctx, stream.CloseResponse)
 		sent := make(chan struct{})
 		go func() {
 			defer close(sent)
 			if err := talk(ctx, requests, stream); err != nil {
 				cancel(&sendError{err})
 			}
-			if ctx.Err() == nil { // Or the server would take what it has for the whole.
+			if ctx.Err() == nil { // Or the server could take what it has for the whole.
 				_ = stream.CloseRequest()
 			}
 		}()
 		defer func() {
 			cancel(nil)
 			<-sent
-			_ = stream.CloseResponse()
+			release()
+			_ = stream.CloseResponse() // It may have begun only now.
 		}()
 		listen(ctx, stream, yield)
 	}

@@ -17,8 +17,11 @@ func ClientStream[Req, Res any](
 	ctx context.Context, requests iter.Seq2[*Req, error], call func(context.Context) *connect.ClientStreamForClient[Req, Res],
 ) (*Res, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	stream := call(ctx)
+	if conn, err := stream.Conn(); err == nil {
+		defer abortAtEnd(ctx, conn.CloseResponse)()
+	}
+	defer cancel()
 	return upload(requests, stream.Send, cancel, func() (*Res, error) {
 		res, err := stream.CloseAndReceive()
 		if err != nil {
@@ -29,7 +32,9 @@ func ClientStream[Req, Res any](
 }
 
 // ClientStreamSimple is [ClientStream] for clients that were generated with the
-// option simple of protoc-gen-connect-go.
+// option simple of protoc-gen-connect-go. They give no access to the response before
+// the end: a call that is given up after the server began to answer ends when the
+// server ends it.
 func ClientStreamSimple[Req, Res any](
 	ctx context.Context,
 	requests iter.Seq2[*Req, error],
@@ -49,7 +54,7 @@ func upload[Req, Res any](
 	requests iter.Seq2[*Req, error], send func(*Req) error, cancel func(), finish func() (*Res, error),
 ) (*Res, error) {
 	if err := sendAll(requests, send); err != nil {
-		// Not by finishing: the server must not take what it has for the whole.
+		// Not by finishing: the server could take what it has for the whole.
 		cancel()
 		return nil, err
 	}

@@ -31,12 +31,13 @@ var errMine = errors.New("mine")
 type numbers struct {
 	count       *connect.Client[number, number]
 	sum, double *connect.Client[number, number]
-	ended       chan error // how a handler ended
+	got         chan struct{} // a handler was sent patient
+	ended       chan error    // how it ended
 }
 
 func start(t *testing.T) *numbers {
 	t.Helper()
-	n := &numbers{ended: make(chan error, 64)}
+	n := &numbers{got: make(chan struct{}, 64), ended: make(chan error, 64)}
 	mux := http.NewServeMux()
 	mux.Handle(countProc, connect.NewServerStreamHandler(countProc, n.serveCount))
 	mux.Handle(sumProc, connect.NewClientStreamHandler(sumProc, n.serveSum))
@@ -51,6 +52,13 @@ func start(t *testing.T) *numbers {
 	return n
 }
 
+const (
+	// quiet is a number to which serveCount counts without an end of the stream.
+	quiet = 7
+	// patient is a number after which a handler ends only when its caller has given up.
+	patient = 1000
+)
+
 // serveCount counts to the number; below zero it fails, and without one it goes on.
 func (n *numbers) serveCount(ctx context.Context, req *connect.Request[number], out *connect.ServerStream[number]) error {
 	to := req.Msg.GetValue()
@@ -60,19 +68,28 @@ func (n *numbers) serveCount(ctx context.Context, req *connect.Request[number], 
 			return err
 		}
 	}
-	if to < 0 {
+	switch {
+	case to < 0:
 		return connect.NewError(connect.CodeDataLoss, errMine)
+	case to == quiet:
+		<-ctx.Done()
+		n.ended <- ctx.Err()
 	}
 	return nil
 }
 
 // serveSum adds up, and wants no more than a hundred.
-func (n *numbers) serveSum(_ context.Context, in *connect.ClientStream[number]) (*connect.Response[number], error) {
+func (n *numbers) serveSum(ctx context.Context, in *connect.ClientStream[number]) (*connect.Response[number], error) {
 	var sum int64
-	for sum <= 100 && in.Receive() {
-		sum += in.Msg().GetValue()
+	for (sum <= 100 || sum >= patient) && in.Receive() {
+		if sum += in.Msg().GetValue(); sum >= patient {
+			n.got <- struct{}{}
+		}
 	}
-	n.ended <- in.Err()
+	if sum >= patient {
+		<-ctx.Done()
+		n.ended <- ctx.Err()
+	}
 	if sum < 0 {
 		return nil, connect.NewError(connect.CodeOutOfRange, errMine)
 	}
@@ -80,20 +97,24 @@ func (n *numbers) serveSum(_ context.Context, in *connect.ClientStream[number]) 
 }
 
 // serveDouble says 0 first, and then the double of each number, but for a negative one.
-func (n *numbers) serveDouble(_ context.Context, stream *connect.BidiStream[number, number]) error {
-	err := stream.Send(wrapperspb.Int64(0))
+func (n *numbers) serveDouble(ctx context.Context, stream *connect.BidiStream[number, number]) error {
+	err, waits := stream.Send(wrapperspb.Int64(0)), false
 	for err == nil {
 		var req *number
 		if req, err = stream.Receive(); err != nil {
 			break
 		}
+		waits = waits || req.GetValue() == patient
 		if req.GetValue() < 0 {
 			err = connect.NewError(connect.CodeOutOfRange, errMine)
 			break
 		}
 		err = stream.Send(wrapperspb.Int64(2 * req.GetValue()))
 	}
-	n.ended <- err
+	if waits {
+		<-ctx.Done()
+		n.ended <- ctx.Err()
+	}
 	if errors.Is(err, io.EOF) {
 		return nil
 	}
@@ -176,6 +197,17 @@ func TestServerStreamLeft(t *testing.T) {
 	if err := <-n.ended; err == nil {
 		t.Error("the handler ended well")
 	}
+	for res, err := range delegate.ServerStream(t.Context(), n.count.CallServerStream, wrapperspb.Int64(quiet)) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if res.GetValue() == quiet {
+			break // nothing more comes
+		}
+	}
+	if err := <-n.ended; err == nil {
+		t.Error("the handler of a quiet stream ended well")
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var last error
@@ -234,17 +266,25 @@ func TestClientStream(t *testing.T) {
 	}
 }
 
-// The server does not take what an upload that gave up has sent for the whole, and an
-// upload of which the server has seen enough ends.
+// The server learns of an upload that gave up, and an upload of which the server has seen
+// enough ends.
 func TestClientStreamEnds(t *testing.T) {
 	t.Parallel()
 	n := start(t)
-	if _, err := delegate.ClientStream(t.Context(), yields(1, errMine), n.sum.CallClientStream); !errors.Is(err, errMine) {
+	fails := func(yield func(*number, error) bool) {
+		if yield(wrapperspb.Int64(patient), nil) {
+			<-n.got
+			yield(nil, errMine)
+		}
+	}
+	if _, err := delegate.ClientStream(t.Context(), fails, n.sum.CallClientStream); !errors.Is(err, errMine) {
 		t.Error(err)
 	}
-	if err := <-n.ended; err == nil {
-		t.Error("the handler took a part for the whole")
+	<-n.ended
+	if _, err := delegate.ClientStreamSimple(t.Context(), fails, n.sum.CallClientStreamSimple); !errors.Is(err, errMine) {
+		t.Error(err)
 	}
+	<-n.ended
 	asked := 0
 	endless := func(yield func(*number, error) bool) {
 		for yield(wrapperspb.Int64(7), nil) {
@@ -302,7 +342,7 @@ func TestBidiStreamLeft(t *testing.T) {
 	over := false
 	requests := func(ctx context.Context) iter.Seq2[*number, error] {
 		return func(yield func(*number, error) bool) {
-			if yield(wrapperspb.Int64(1), nil) {
+			if yield(wrapperspb.Int64(patient), nil) {
 				<-ctx.Done()
 				over = true
 			}
@@ -312,16 +352,14 @@ func TestBidiStreamLeft(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if res.GetValue() == 2 {
+		if res.GetValue() == 2*patient {
 			break
 		}
 	}
 	if !over {
 		t.Error("the requests go on")
 	}
-	if err := <-n.ended; err == nil || errors.Is(err, io.EOF) {
-		t.Errorf("the handler ended with %v", err)
-	}
+	<-n.ended
 	// The server ends while the requests wait: they are told, and nothing hangs.
 	over = false
 	waiting := func(ctx context.Context) iter.Seq2[*number, error] {
@@ -335,6 +373,97 @@ func TestBidiStreamLeft(t *testing.T) {
 	if _, err := collect(delegate.BidiStream(t.Context(), waiting, n.double.CallBidiStream)); connect.CodeOf(err) != connect.CodeOutOfRange || !over {
 		t.Errorf("ended with %v, requests over: %t", err, over)
 	}
+}
+
+// A conversation in which nothing is said ends when it is given up, on both sides.
+func TestBidiStreamGivenUpWhileQuiet(t *testing.T) {
+	t.Parallel()
+	for name, simple := range map[string]bool{"plain": false, "simple": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := start(t)
+			talk := func(ctx context.Context, requests func(context.Context) iter.Seq2[*number, error]) iter.Seq2[*number, error] {
+				if simple {
+					return delegate.BidiStreamSimple(ctx, requests, n.double.CallBidiStreamSimple)
+				}
+				return delegate.BidiStream(ctx, requests, n.double.CallBidiStream)
+			}
+			heard := make(chan struct{})
+			fails := func(context.Context) iter.Seq2[*number, error] {
+				return func(yield func(*number, error) bool) {
+					_ = yield(wrapperspb.Int64(patient), nil)
+					<-heard // the response has begun
+					yield(nil, errMine)
+				}
+			}
+			var last error
+			for res, err := range talk(t.Context(), fails) {
+				if last = err; res.GetValue() == 2*patient {
+					close(heard)
+				}
+			}
+			if !errors.Is(last, errMine) {
+				t.Errorf("ended with %v", last)
+			}
+			<-n.ended
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			waits := func(ctx context.Context) iter.Seq2[*number, error] {
+				return func(yield func(*number, error) bool) {
+					_ = yield(wrapperspb.Int64(patient), nil)
+					<-ctx.Done()
+				}
+			}
+			for res, err := range talk(ctx, waits) {
+				if last = err; res.GetValue() == 2*patient {
+					cancel()
+				}
+			}
+			if connect.CodeOf(last) != connect.CodeCanceled {
+				t.Errorf("ended with %v", last)
+			}
+			<-n.ended
+		})
+	}
+}
+
+// An upload that gives up is reset also where the server has begun to answer.
+func TestClientStreamGivenUpAfterTheHead(t *testing.T) {
+	t.Parallel()
+	ended := make(chan struct{})
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", r.Header.Get("Content-Type"))
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+		close(ended)
+	}))
+	s.EnableHTTP2 = true
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	answered := &answered{HTTPClient: s.Client(), done: make(chan struct{})}
+	client := connect.NewClient[number, number](answered, s.URL+sumProc)
+	requests := func(yield func(*number, error) bool) {
+		if yield(wrapperspb.Int64(1), nil) {
+			<-answered.done
+			yield(nil, errMine)
+		}
+	}
+	if _, err := delegate.ClientStream(t.Context(), requests, client.CallClientStream); !errors.Is(err, errMine) {
+		t.Error(err)
+	}
+	<-ended
+}
+
+// answered tells when a response has begun, and not before.
+type answered struct {
+	connect.HTTPClient
+
+	done chan struct{}
+}
+
+func (a *answered) Do(r *http.Request) (*http.Response, error) {
+	defer close(a.done)
+	return a.HTTPClient.Do(r)
 }
 
 func TestOneOf(t *testing.T) {

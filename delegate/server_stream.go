@@ -36,10 +36,7 @@ func ServerStreamSimple[Req, Res any](
 			yield(nil, err)
 			return
 		}
-		defer func() {
-			cancel() // Close would read on to the end.
-			_ = stream.Close()
-		}()
+		defer func() { _ = stream.Close() }()
 		for stream.Receive() {
 			if !yield(stream.Msg(), nil) {
 				return

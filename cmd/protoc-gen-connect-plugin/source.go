@@ -35,7 +35,8 @@ const requestVar = "req"
 // locals are the names of parameters and variables in generated code, which would hide
 // imports of the same name.
 var locals = []string{
-	"baseURL", "client", "ctx", "d", "err", "handler", "httpClient", "impl", "ok", "opts", "path", requestVar, "requests", "res", "server", "url",
+	"baseURL", "client", "ctx", "d", "err", "handler", "httpClient", "impl", "ok", "opts", "path",
+	requestVar, "requests", "res", "server", "url",
 }
 
 // ident returns what an identifier of another package is called in the file.

@@ -106,7 +106,11 @@ func enrol(ctx context.Context, authority *connectplugin.Authority, cfg connectp
 		return nil, err
 	}
 
-	return client, client.Connect(ctx)
+	if err := client.Connect(ctx); err != nil {
+		return nil, err
+	}
+
+	return client, nil
 }
 
 func call(ctx context.Context, client *connectplugin.Client) error {

@@ -48,7 +48,8 @@ func (*logger) Version() string { return "1.0.0" }
 // Log writes an entry. Who asked is what the host knows, not what the entry says.
 func (*logger) Log(ctx context.Context, req *connect.Request[loggerv1.LogRequest]) (*connect.Response[loggerv1.LogResponse], error) {
 	caller, _ := connectplugin.CallerFromContext(ctx)
-	slog.Info("a plugin logs", "plugin", caller.SelfID, "severity", req.Msg.GetLevel(), "text", req.Msg.GetMessage(), "fields", req.Msg.GetFields())
+	slog.Info("a plugin logs", "plugin", caller.SelfID,
+		"severity", req.Msg.GetLevel(), "text", req.Msg.GetMessage(), "fields", req.Msg.GetFields())
 
 	return connect.NewResponse(&loggerv1.LogResponse{}), nil
 }

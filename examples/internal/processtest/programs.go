@@ -44,10 +44,6 @@ func Build(t *testing.T, programs ...string) *Programs {
 	return p
 }
 
-func (p *Programs) path(program string) string {
-	return filepath.Join(p.Dir, "bin", strings.ReplaceAll(program, "/", "-"), path.Base(program))
-}
-
 // Start starts a program, waits for a line that contains a text, and stops the program at
 // the end of the test, which fails if that does not end well. It returns the line.
 func (p *Programs) Start(program, says string, args ...string) (*process.Process, string) {
@@ -92,7 +88,7 @@ func (p *Programs) Run(program string, args ...string) (string, bool) {
 
 	var stdout, stderr strings.Builder
 
-	cmd := exec.CommandContext(p.t.Context(), p.path(program), args...)
+	cmd := exec.CommandContext(p.t.Context(), p.path(program), args...) //nolint:gosec // a program that was built here
 	cmd.Dir, cmd.Stdout, cmd.Stderr = p.Dir, &stdout, &stderr
 
 	err := cmd.Run()
@@ -101,4 +97,8 @@ func (p *Programs) Run(program string, args ...string) (string, bool) {
 	}
 
 	return strings.TrimSpace(stdout.String()), err == nil
+}
+
+func (p *Programs) path(program string) string {
+	return filepath.Join(p.Dir, "bin", strings.ReplaceAll(program, "/", "-"), path.Base(program))
 }

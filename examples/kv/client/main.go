@@ -15,6 +15,9 @@ import (
 	"github.com/masegraye/connect-plugin-go/examples/kv/gen/kv/v1/kvv1plugin"
 )
 
+// many is how many keys are imported.
+const many = 10
+
 func main() { devhost.Main(run) }
 
 func run(ctx context.Context) error {
@@ -55,7 +58,7 @@ func run(ctx context.Context) error {
 }
 
 func streams(ctx context.Context, kv kvv1delegate.KVService) error {
-	imported, err := kv.Import(ctx, squares(10))
+	imported, err := kv.Import(ctx, squares(many))
 	if err != nil {
 		return err
 	}

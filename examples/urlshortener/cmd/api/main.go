@@ -32,6 +32,7 @@ func main() {
 
 		return connectplugin.ServePlugin(ctx, &connectplugin.PluginServerConfig{
 			Client:         client,
+			Addr:           flags.Addr(),
 			Services:       []connectplugin.PluginService{{Type: "shortener", Version: "1.0.0", Path: path, Handler: handler}},
 			HealthInterval: time.Second,
 			OnConnected:    service.connect,

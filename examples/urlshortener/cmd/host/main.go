@@ -2,6 +2,7 @@
 //
 //	host enrol NAME...   makes an authority, and credentials for plugins
 //	host                 serves them
+//	host check           ends well where the host on this machine is ready
 package main
 
 import (
@@ -27,22 +28,25 @@ const (
 func main() {
 	addr := flag.String("addr", "127.0.0.1:8443", "`address` to listen on; port 0 is any free one")
 	dir := flag.String("dir", ".", "`directory` of the authority and of the plugins' credentials")
+	hosts := flag.String("hosts", "", "`names` by which plugins reach the host, with commas between; the first is its own; empty is loopback")
 	policy := flag.String("policy", "", "JSON `file` that says what plugins may do; without it none is accepted")
 	flag.Parse()
 
 	cli.Main(func(ctx context.Context) error {
 		switch {
 		case flag.NArg() == 0:
-			return serve(ctx, *addr, *dir, *policy)
+			return serve(ctx, *addr, *dir, *policy, names(*hosts))
+		case flag.Arg(0) == "check" && flag.NArg() == 1:
+			return check(ctx, *addr, *dir)
 		case flag.Arg(0) == "enrol" && flag.NArg() > 1:
 			return enrol(*dir, flag.Args()[1:])
 		default:
-			return errors.New("write `host [flags] enrol NAME...`, or `host [flags]` to serve")
+			return errors.New("write `host [flags] enrol NAME...`, `host [flags] check`, or `host [flags]` to serve")
 		}
 	})
 }
 
-func serve(ctx context.Context, addr, dir, policyFile string) error {
+func serve(ctx context.Context, addr, dir, policyFile string, hosts []string) error {
 	log := cli.Logger()
 
 	authority, err := loadAuthority(dir)
@@ -61,7 +65,7 @@ func serve(ctx context.Context, addr, dir, policyFile string) error {
 	}
 	defer listener.Close() //nolint:errcheck // Serve closes it; this is for the errors before
 
-	url := "https://" + listener.Addr().String()
+	url := ownURL(listener.Addr().String(), hosts)
 
 	entries, err := newLogCapability(url, authority, log)
 	if err != nil {
@@ -70,7 +74,7 @@ func serve(ctx context.Context, addr, dir, policyFile string) error {
 	defer entries.Close()
 
 	host, err := connectplugin.NewHost(&connectplugin.ServeConfig{
-		Authority: authority, Policy: policy, CapabilityBroker: brokerOf(entries), Logger: log,
+		Authority: authority, Hosts: hosts, Policy: policy, CapabilityBroker: brokerOf(entries), Logger: log,
 		HealthProbe: connectplugin.HealthProbeConfig{Interval: probeInterval}, RuntimeTokenTTL: tokenTTL,
 	})
 	if err != nil {

@@ -31,6 +31,7 @@ func main() {
 
 		return connectplugin.ServePlugin(ctx, &connectplugin.PluginServerConfig{
 			Client:         client,
+			Addr:           flags.Addr(),
 			Services:       []connectplugin.PluginService{{Type: "logger", Version: "1.0.0", Path: path, Handler: handler}},
 			HealthInterval: time.Second,
 		})

@@ -33,8 +33,8 @@ func Logger() *slog.Logger {
 
 // PluginFlags are the flags of every plugin.
 type PluginFlags struct {
-	selfID    string
-	host, dir *string
+	selfID            string
+	host, dir, listen *string
 }
 
 // NewPluginFlags defines the flags of the plugin with a self id. The program
@@ -44,5 +44,9 @@ func NewPluginFlags(selfID string) PluginFlags {
 		selfID: selfID,
 		host:   flag.String("host", "https://127.0.0.1:8443", "`URL` of the host"),
 		dir:    flag.String("dir", filepath.Join("plugins", selfID), "`directory` of the plugin's credentials, as \"host enrol\" wrote them"),
+		listen: flag.String("listen", "", "`address` to listen on, at which the host reaches the plugin; empty is any free port on loopback"),
 	}
 }
+
+// Addr is the address that the plugin listens on.
+func (f PluginFlags) Addr() string { return *f.listen }

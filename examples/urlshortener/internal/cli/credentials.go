@@ -15,7 +15,7 @@ import (
 const (
 	secretFile = "secret"
 	ownerOnly  = 0o600
-	othersBits = 0o077
+	othersBits = 0o037 // a mounted secret of a container is readable by a group of its own
 )
 
 // ClientConfig returns how the plugin reaches its host: with the certificate and
@@ -56,7 +56,7 @@ func ReadSecret(dir string) (connectplugin.Secret, error) {
 	}
 
 	if info.Mode().Perm()&othersBits != 0 {
-		return nil, fmt.Errorf("secret: %s can be read by others; chmod 0600 it", path)
+		return nil, fmt.Errorf("secret: %s can be read by others, or written by its group; chmod 0600 it", path)
 	}
 
 	data, err := os.ReadFile(path) //nolint:gosec // the path is the operator's
