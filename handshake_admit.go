@@ -94,11 +94,12 @@ func (hs *handshake) claimNonce(selfID string, bound bool) error {
 	if hs.req.GetIssuedAt() == nil {
 		return refused("the proof carries no issued_at")
 	}
-	cache := hs.server.nonces.Load().unbound
+	n, issuedAt := hs.server.nonces.Load(), hs.req.GetIssuedAt().AsTime()
+	claim := func() error { return n.unbound.Claim(selfID, hs.req.GetClientNonce(), issuedAt, time.Now()) }
 	if bound {
-		cache = hs.server.nonces.Load().bound
+		claim = func() error { return n.bound.Claim(selfID, hs.req.GetClientNonce(), issuedAt, n.clock.Now()) }
 	}
-	if err := cache.Claim(selfID, hs.req.GetClientNonce(), hs.req.GetIssuedAt().AsTime(), time.Now()); err != nil {
+	if err := claim(); err != nil {
 		return refused(err.Error())
 	}
 	return nil
