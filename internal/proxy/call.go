@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/masegraye/connect-plugin-go/internal/headers"
 	"github.com/masegraye/connect-plugin-go/internal/proxy/h2"
 )
 
@@ -22,11 +23,26 @@ type Call struct {
 	// CallerID is the runtime id of the authenticated caller, which the
 	// provider gets as X-Plugin-Caller-Id; empty leaves the field out.
 	CallerID string
+	// CallerSelfID and CallerVersion are its self id and version, which the provider
+	// gets as X-Plugin-Caller-Self-Id and X-Plugin-Caller-Self-Version; empty leaves
+	// the field out.
+	CallerSelfID, CallerVersion string
 	// Ending states the outcome with which a stream ends for the caller that
 	// broke after a part of it was written. It is asked only where the
 	// protocol can say so at that point. If it is nil or reports false, the
 	// stream is aborted: the caller sees a reset.
 	Ending func(Class, error) (Status, bool)
+}
+
+// stated yields what the host says of the caller.
+func (c *Call) stated(yield func(name, value string)) {
+	for _, field := range [...]struct{ name, value string }{
+		{headers.CallerID, c.CallerID}, {headers.CallerSelfID, c.CallerSelfID}, {headers.CallerVersion, c.CallerVersion},
+	} {
+		if field.value != "" {
+			yield(field.name, field.value)
+		}
+	}
 }
 
 // call is one request on its way.
