@@ -115,6 +115,9 @@ func (hs *handshake) proveCertificate(selfID string, rules *policy.Rules) (bool,
 		}
 		return false, nil
 	}
+	if err := hs.certificateIsCurrent(cert); err != nil {
+		return false, err
+	}
 	proven, err := rules.CheckCertificate(cert.identity, certs.PinOf(cert.leaf))
 	if err != nil {
 		return false, refused(err.Error())
@@ -127,6 +130,20 @@ func (hs *handshake) proveCertificate(selfID string, rules *policy.Rules) (bool,
 		return false, refused(fmt.Sprintf("the certificate is that of %q", named))
 	}
 	return proven || ok, nil
+}
+
+// certificateIsCurrent refuses a certificate that ended since its connection was made:
+// by its time, or with the launch that it belongs to.
+func (hs *handshake) certificateIsCurrent(cert *certificate) error {
+	if at := cert.leaf.NotAfter; time.Now().After(at) {
+		return refused("the certificate of the connection ended at " + at.UTC().Format(time.RFC3339))
+	}
+	if a := hs.cfg.authority; a != nil {
+		if err := a.refuseEndedLaunch(cert.leaf); err != nil {
+			return refused(err.Error())
+		}
+	}
+	return nil
 }
 
 // authoritySays returns the self id that a certificate of the host's own

@@ -3,6 +3,7 @@ package attack_test
 import (
 	"context"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 
@@ -86,7 +87,7 @@ func wantHeaders(t *testing.T, got http.Header, want connectplugin.Caller) {
 		"X-Plugin-Caller-Id": want.RuntimeID, "X-Plugin-Caller-Self-Id": want.SelfID, "X-Plugin-Caller-Self-Version": want.SelfVersion,
 	}
 	for name, values := range got {
-		if len(name) < len("X-Plugin") || name[0] != 'X' || (name[:8] != "X-Plugin" && name[:8] != "X_plugin") {
+		if !strings.HasPrefix(strings.ToLower(strings.ReplaceAll(name, "_", "-")), "x-plugin-caller-") {
 			continue
 		}
 		if value, ok := stated[name]; !ok || len(values) != 1 || values[0] != value {
