@@ -14,40 +14,15 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
-// Rights are what a caller may do: what it declared and what policy allows.
-// "*" in a list is everything.
-type Rights struct {
-	// Provides lists the service types that it may register.
-	Provides []string
-	// Requires lists the service types that it may discover, watch and call.
-	Requires []string
-	// Capabilities lists the capabilities that it may be granted.
-	Capabilities []string
-}
-
-// Caller is the authenticated plugin behind a request.
-type Caller struct {
-	// RuntimeID is the identity that the host issued.
-	RuntimeID string
-	// SelfID is the name that policy is written for.
-	SelfID string
-	// SelfVersion is the version that the plugin gave.
-	SelfVersion string
-	// Fingerprint is the SHA-256 of the public key (SPKI) in its client
-	// certificate, in hex; empty without mutual TLS.
-	Fingerprint string
-	// Rights are its rights at the time of the call of [CallerFromContext].
-	Rights Rights
-}
-
 // CallerFromContext returns the authenticated caller of the request that ctx
 // belongs to, as a copy. It reports false where the request carried no runtime
 // identity. It is how capability handlers and the host's own plugin services
-// learn who calls.
+// learn who calls, and those of [ServePlugin] in the plugin's process, where the
+// host states RuntimeID, SelfID and SelfVersion and nothing else.
 func CallerFromContext(ctx context.Context) (Caller, bool) {
 	c, ok := callerFrom(ctx)
 	if !ok {
-		return Caller{}, false
+		return statedCaller(ctx)
 	}
 	out := Caller{RuntimeID: c.id.RuntimeID(), SelfID: c.id.SelfID(), SelfVersion: c.id.SelfVersion()}
 	if fp := c.id.Fingerprint(); fp != (tokenstore.Fingerprint{}) {
@@ -229,8 +204,17 @@ func bearer(value string) (string, bool) {
 // setCallerHeader states the caller to the host's own plugins and capabilities, as the
 // router does to other plugins. Nobody else does.
 func setCallerHeader(header http.Header, id *tokenstore.Identity) {
-	header.Del(headerCallerID)
-	if id != nil {
-		header.Set(headerCallerID, id.RuntimeID())
+	for name := range header {
+		if strings.HasPrefix(name, callerPrefix) {
+			delete(header, name)
+		}
+	}
+	if id == nil {
+		return
+	}
+	header.Set(headerCallerID, id.RuntimeID())
+	header.Set(headerCallerSelfID, id.SelfID())
+	if v := id.SelfVersion(); v != "" {
+		header.Set(headerCallerVersion, v)
 	}
 }

@@ -58,7 +58,9 @@ const replayShare = 16
 // connection is of no use on another one; an unbound proof issued before this
 // host began may have been used with the host before it and is refused.
 type nonces struct {
-	bound, unbound *transcript.Replay
+	bound   *transcript.Bound
+	unbound *transcript.Replay
+	clock   transcript.Clock
 }
 
 // HandshakeServerHandler returns the path and the handler of the handshake, for
@@ -128,7 +130,7 @@ func (s *HandshakeServer) remember(cfg *settings) {
 		MaxTotal:   cfg.handshake.ReplayCacheSize,
 		MaxPerSelf: max(cfg.handshake.ReplayCacheSize/replayShare, 1),
 	}
-	n := &nonces{bound: transcript.NewReplay(rc)}
+	n := &nonces{bound: transcript.NewBound(rc), clock: transcript.NewClock()}
 	rc.Since = time.Now()
 	n.unbound = transcript.NewReplay(rc)
 	s.nonces.Store(n)

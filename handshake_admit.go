@@ -94,11 +94,12 @@ func (hs *handshake) claimNonce(selfID string, bound bool) error {
 	if hs.req.GetIssuedAt() == nil {
 		return refused("the proof carries no issued_at")
 	}
-	cache := hs.server.nonces.Load().unbound
+	n, issuedAt := hs.server.nonces.Load(), hs.req.GetIssuedAt().AsTime()
+	claim := func() error { return n.unbound.Claim(selfID, hs.req.GetClientNonce(), issuedAt, time.Now()) }
 	if bound {
-		cache = hs.server.nonces.Load().bound
+		claim = func() error { return n.bound.Claim(selfID, hs.req.GetClientNonce(), issuedAt, n.clock.Now()) }
 	}
-	if err := cache.Claim(selfID, hs.req.GetClientNonce(), hs.req.GetIssuedAt().AsTime(), time.Now()); err != nil {
+	if err := claim(); err != nil {
 		return refused(err.Error())
 	}
 	return nil
@@ -114,6 +115,9 @@ func (hs *handshake) proveCertificate(selfID string, rules *policy.Rules) (bool,
 		}
 		return false, nil
 	}
+	if err := hs.certificateIsCurrent(cert); err != nil {
+		return false, err
+	}
 	proven, err := rules.CheckCertificate(cert.identity, certs.PinOf(cert.leaf))
 	if err != nil {
 		return false, refused(err.Error())
@@ -126,6 +130,20 @@ func (hs *handshake) proveCertificate(selfID string, rules *policy.Rules) (bool,
 		return false, refused(fmt.Sprintf("the certificate is that of %q", named))
 	}
 	return proven || ok, nil
+}
+
+// certificateIsCurrent refuses a certificate that ended since its connection was made:
+// by its time, or with the launch that it belongs to.
+func (hs *handshake) certificateIsCurrent(cert *certificate) error {
+	if at := cert.leaf.NotAfter; time.Now().After(at) {
+		return refused("the certificate of the connection ended at " + at.UTC().Format(time.RFC3339))
+	}
+	if a := hs.cfg.authority; a != nil {
+		if err := a.refuseEndedLaunch(cert.leaf); err != nil {
+			return refused(err.Error())
+		}
+	}
+	return nil
 }
 
 // authoritySays returns the self id that a certificate of the host's own

@@ -48,7 +48,7 @@ func (s *pluginServer) handler() http.Handler {
 	table := make([]entry, 0, 2+len(s.cfg.Services))
 	table = append(table, entry{controlPath, controlHandler}, entry{identityPath, identityHandler})
 	for _, svc := range s.cfg.Services {
-		table = append(table, entry{svc.Path, svc.Handler})
+		table = append(table, entry{svc.Path, withStatedCaller(svc.Handler)})
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.RawPath == "" && proxy.CheckPath(r.URL.Path) == nil {

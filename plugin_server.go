@@ -14,6 +14,7 @@ import (
 	"time"
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/internal/catalog"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/drain"
 )
@@ -30,8 +31,8 @@ type PluginService struct {
 	// Version is its semantic version.
 	Version string
 	// Path and Handler are what a generated New…Handler function returns. They
-	// receive calls that the host has authorised; header X-Plugin-Caller-Id
-	// names the calling plugin's runtime id.
+	// receive calls that the host has authorised; CallerFromContext and the headers
+	// X-Plugin-Caller-Id, -Self-Id and -Self-Version name the calling plugin.
 	Path string
 	// Handler serves the calls below Path.
 	Handler http.Handler
@@ -142,6 +143,11 @@ func (c *PluginServerConfig) validateServices() error {
 			return fieldError(field+".Type", "%q is served twice", s.Type)
 		}
 		seen[s.Type] = true
+		for j, other := range c.Services[:i] {
+			if catalog.PathsOverlap(s.Path, other.Path) {
+				return fieldError(field+".Path", "%q overlaps %q of Services[%d]; give each service paths of its own", s.Path, other.Path, j)
+			}
+		}
 		if err := ValidateMetadata(s.Metadata); err != nil {
 			return fieldError(field+".Metadata", "%v", err)
 		}

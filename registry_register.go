@@ -205,11 +205,17 @@ func (s *ServiceRegistry) settleEndpoint(id *tokenstore.Identity, before, now *p
 	return current != "" && current != next
 }
 
+// errPathOverlaps is about the caller's own registrations.
+var errPathOverlaps = errors.New("endpoint_path: overlaps the path of another type that this plugin registered")
+
 func (s *ServiceRegistry) registerError(ctx context.Context, err error, serviceType, procedure string) error {
 	switch {
 	case errors.Is(err, catalog.ErrConflict):
 		s.note(ctx, AuditConflict, procedure, serviceType, "the type belongs to another plugin")
 		return connect.NewError(connect.CodePermissionDenied, errDenied)
+	case errors.Is(err, catalog.ErrOverlap):
+		s.note(ctx, AuditConflict, procedure, serviceType, "the path overlaps that of another type of the plugin")
+		return connect.NewError(connect.CodeInvalidArgument, errPathOverlaps)
 	case errors.Is(err, catalog.ErrLimit):
 		s.note(ctx, AuditLimited, procedure, serviceType, err.Error())
 		return connect.NewError(connect.CodeResourceExhausted, errTooMany)

@@ -187,7 +187,10 @@ func (s *ServiceRouter) attempt(w http.ResponseWriter, r *http.Request, call *ro
 		return proxy.Result{Class: proxy.ClassUnavailable, Err: err, Retryable: true}, true
 	}
 	w.Header().Del(headerCacheControl) // the provider says what may be kept
-	result := provider.pool.Forward(w, r, proxy.Call{Path: call.target.path, CallerID: c.id.RuntimeID(), Ending: ending})
+	result := provider.pool.Forward(w, r, proxy.Call{
+		Path: call.target.path, Ending: ending,
+		CallerID: c.id.RuntimeID(), CallerSelfID: c.id.SelfID(), CallerVersion: c.id.SelfVersion(),
+	})
 	if result.Class == proxy.ClassUnavailable && result.Retryable && !errors.Is(result.Err, proxy.ErrClosed) {
 		provider.failed(s.now(), result.Latency)
 	}

@@ -97,7 +97,7 @@ func (s *ServiceRouter) poolLocked(h *hub, id *tokenstore.Identity, endpoint str
 	if p.memory = ok && m.endpoint == endpoint; p.memory {
 		l := h.settings().limits
 		p.pool, p.err = proxy.New(proxy.Config{
-			Handler: http.MaxBytesHandler(m.handler, l.MaxCallBytes), CallIdle: l.StreamIdleTimeout,
+			Handler: http.MaxBytesHandler(withStatedCaller(m.handler), l.MaxCallBytes), CallIdle: l.StreamIdleTimeout,
 		})
 		return p
 	}

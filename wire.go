@@ -14,7 +14,10 @@ import (
 // Names of the wire: headers, paths and metadata keys.
 const (
 	headerRuntimeID     = "X-Plugin-Runtime-Id"
-	headerCallerID      = "X-Plugin-Caller-Id"
+	headerCallerID      = callerPrefix + "Id"
+	headerCallerSelfID  = callerPrefix + "Self-Id"
+	headerCallerVersion = callerPrefix + "Self-Version"
+	callerPrefix        = "X-Plugin-Caller-" // what the host says of a caller
 	headerAuthorization = "Authorization"
 	bearerPrefix        = "Bearer "
 	headerCacheControl  = "Cache-Control"

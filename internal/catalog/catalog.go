@@ -67,6 +67,8 @@ var (
 	ErrDuplicate = errors.New("catalog: registration id in use")
 	// ErrInvalid says that a registration lacks its id or its type.
 	ErrInvalid = errors.New("catalog: registration without id or type")
+	// ErrOverlap says that the runtime serves another type at, below or above the path.
+	ErrOverlap = errors.New("catalog: path overlaps that of another type")
 	// ErrNotFound says that there is no such thing, or that it is somebody else's.
 	ErrNotFound = errors.New("catalog: not found")
 	// ErrClosed says that the watch has ended or that the catalogue takes no watches any more.
@@ -154,6 +156,7 @@ type Catalog struct {
 	entries    map[string]*entry
 	providers  map[providerKey]*entry
 	runtimes   map[string]*runtime
+	ledger     ledger
 	strategies map[string]Strategy
 	order      uint64
 	watches    int
@@ -174,6 +177,7 @@ func New(cfg Config) *Catalog {
 		entries:    make(map[string]*entry),
 		providers:  make(map[providerKey]*entry),
 		runtimes:   make(map[string]*runtime),
+		ledger:     newLedger(),
 		strategies: make(map[string]Strategy),
 		history:    newHistory(),
 	}

@@ -17,8 +17,13 @@ func (d *duel) register() {
 
 	reg := catalog.Registration{
 		ID: fmt.Sprint("id", d.regs), RuntimeID: runtimeNames[runtime], SelfID: fmt.Sprint("self", runtime/2),
-		Type: d.of(typeNames), Version: d.of(versions), Path: "/p", Weight: d.draw(4),
+		Type: d.of(typeNames), Version: d.of(versions), Weight: d.draw(4),
 		Metadata: map[string]string{"n": fmt.Sprint(d.regs)}, RegisteredAt: time.Now(),
+	}
+
+	reg.Path = "/p/" + reg.Type
+	if d.draw(8) == 0 {
+		reg.Path = d.of([]string{"", "/p", "/p/", "/q/", "/p/" + reg.Type + "/"})
 	}
 
 	if d.draw(8) == 0 && len(d.r.offers) > 0 {

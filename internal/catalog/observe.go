@@ -13,6 +13,8 @@ const (
 	ChangeUnregistered
 	// ChangeConflict: a registration was refused because Owner has the type.
 	ChangeConflict
+	// ChangeEndpointConflict: a claim was refused because Owner has the endpoint.
+	ChangeEndpointConflict
 	// ChangeHealth: a runtime's health is another than before; it is told once for the
 	// runtime, without a type.
 	ChangeHealth

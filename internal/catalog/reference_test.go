@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
@@ -226,6 +227,10 @@ func (r *reference) register(reg catalog.Registration, now time.Time) error {
 		return catalog.ErrDuplicate
 	case k != nil && k.owner != "" && k.owner != reg.SelfID && !r.cfg.AllowMultiple(reg.Type):
 		return catalog.ErrConflict
+	case r.find(func(o *offer) bool {
+		return o.reg.RuntimeID == reg.RuntimeID && o.reg.Type != reg.Type && below(o.reg.Path, reg.Path)
+	}) != nil:
+		return catalog.ErrOverlap
 	case old != nil:
 	case len(r.offers) == r.cfg.MaxRegistrations,
 		len(r.byType(reg.Type)) == r.cfg.MaxPerType,
@@ -250,6 +255,17 @@ func (r *reference) register(reg catalog.Registration, now time.Time) error {
 	r.finish(reg.Type, r.class(reg.RuntimeID) != catalog.StateUnavailable, now)
 
 	return nil
+}
+
+// below reports whether one path is the other or below it, segment by segment.
+func below(a, b string) bool {
+	parts := func(s string) []string {
+		return strings.FieldsFunc(s, func(c rune) bool { return c == '/' })
+	}
+
+	n := min(len(parts(a)), len(parts(b)))
+
+	return a != "" && b != "" && slices.Equal(parts(a)[:n], parts(b)[:n])
 }
 
 func (r *reference) join(o *offer) {

@@ -7,7 +7,10 @@ package catalog
 // otherwise. Whoever registers for an identity checks afterwards that the
 // identity still lives, and otherwise calls [Catalog.RemoveRuntime].
 //
-// Fails with [ErrInvalid], [ErrDuplicate], [ErrConflict] or [ErrLimit].
+// A type opens the paths below its own and no others, so the paths of a runtime's
+// types do not overlap.
+//
+// Fails with [ErrInvalid], [ErrDuplicate], [ErrConflict], [ErrOverlap] or [ErrLimit].
 func (c *Catalog) Register(reg Registration) error {
 	if reg.ID == "" || reg.Type == "" {
 		return ErrInvalid
@@ -51,6 +54,11 @@ func (t *transition) admit(reg *Registration, old *entry, multiple bool) error {
 		return ErrConflict
 	}
 
+	rt := c.runtimes[reg.RuntimeID]
+	if rt != nil && reg.RuntimeID != "" && rt.overlaps(reg) {
+		return ErrOverlap
+	}
+
 	if old != nil {
 		return nil
 	}
@@ -60,7 +68,6 @@ func (t *transition) admit(reg *Registration, old *entry, multiple bool) error {
 		return ErrLimit
 	}
 
-	rt := c.runtimes[reg.RuntimeID]
 	if rt != nil && exceeds(len(rt.entries)+1, cfg.MaxPerRuntime) {
 		return ErrLimit
 	}
@@ -141,6 +148,7 @@ func (c *Catalog) RemoveRuntime(runtimeID string) int {
 		}
 
 		rt.health, rt.endpoint, rt.hasEndpoint = nil, "", false
+		c.ledger.release(runtimeID)
 
 		return nil
 	})

@@ -39,10 +39,12 @@ func (c *Catalog) SetHealth(runtimeID string, report HealthReport) {
 
 // SetEndpoint notes where the host reaches a runtime, until
 // [Catalog.RemoveRuntime]. An empty endpoint is one, too: see [Catalog.Endpoint].
+// Nobody owns an endpoint because of it, see [Catalog.ClaimEndpoint].
 func (c *Catalog) SetEndpoint(runtimeID, endpoint string) {
 	_ = c.transition(func(*transition) error {
 		rt := c.runtimeLocked(runtimeID)
 		rt.endpoint, rt.hasEndpoint = endpoint, true
+		c.ledger.release(runtimeID)
 
 		return nil
 	})

@@ -28,6 +28,8 @@ import (
 // Names of the fields that the host itself reads or writes, in canonical form.
 const (
 	CallerID      = "X-Plugin-Caller-Id"
+	CallerSelfID  = "X-Plugin-Caller-Self-Id"
+	CallerVersion = "X-Plugin-Caller-Self-Version"
 	RuntimeID     = "X-Plugin-Runtime-Id"
 	Authorization = "Authorization"
 )

@@ -135,5 +135,8 @@ func buildLowered() map[string]string {
 			m[name] = strings.ToLower(name)
 		}
 	}
+	for _, name := range []string{CallerID, CallerSelfID, CallerVersion} {
+		m[name] = strings.ToLower(name)
+	}
 	return m
 }

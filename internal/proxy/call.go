@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/masegraye/connect-plugin-go/internal/headers"
 	"github.com/masegraye/connect-plugin-go/internal/proxy/h2"
 )
 
@@ -26,11 +27,26 @@ type Call struct {
 	// takes a connection that is kept for that. It is for the host's own
 	// questions.
 	Urgent bool
+	// CallerSelfID and CallerVersion are its self id and version, which the provider
+	// gets as X-Plugin-Caller-Self-Id and X-Plugin-Caller-Self-Version; empty leaves
+	// the field out.
+	CallerSelfID, CallerVersion string
 	// Ending states the outcome with which a stream ends for the caller that
 	// broke after a part of it was written. It is asked only where the
 	// protocol can say so at that point. If it is nil or reports false, the
 	// stream is aborted: the caller sees a reset.
 	Ending func(Class, error) (Status, bool)
+}
+
+// stated yields what the host says of the caller.
+func (c *Call) stated(yield func(name, value string)) {
+	for _, field := range [...]struct{ name, value string }{
+		{headers.CallerID, c.CallerID}, {headers.CallerSelfID, c.CallerSelfID}, {headers.CallerVersion, c.CallerVersion},
+	} {
+		if field.value != "" {
+			yield(field.name, field.value)
+		}
+	}
 }
 
 // call is one request on its way.

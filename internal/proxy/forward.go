@@ -224,7 +224,5 @@ func (c *call) requestFields(list *fieldList) {
 	if c.length > 0 {
 		list.add("content-length", strconv.FormatInt(c.length, 10))
 	}
-	if c.CallerID != "" {
-		list.add(callerIDField, c.CallerID)
-	}
+	c.stated(func(name, value string) { list.add(headers.Lower(name), value) })
 }

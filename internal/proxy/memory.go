@@ -50,9 +50,7 @@ func (c *call) memoryRequest(ctx context.Context) *http.Request {
 	c.p.cfg.Headers.Each(headers.Request, c.r.Header, func(name, value string) {
 		header[name] = append(header[name], value)
 	})
-	if c.CallerID != "" {
-		header[headers.CallerID] = []string{c.CallerID}
-	}
+	c.stated(func(name, value string) { header[name] = []string{value} })
 	target := &url.URL{Path: c.Path, RawQuery: c.r.URL.RawQuery}
 	r := &http.Request{
 		Method:        c.r.Method,

@@ -11,10 +11,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/proxy/h2"
 )
 
-const (
-	fieldContentType = "Content-Type"
-	callerIDField    = "x-plugin-caller-id"
-)
+const fieldContentType = "Content-Type"
 
 // respond passes the response on.
 func (c *call) respond(s *h2.Stream) {

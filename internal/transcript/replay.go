@@ -1,9 +1,7 @@
 package transcript
 
 import (
-	"container/heap"
 	"errors"
-	"strings"
 	"sync"
 	"time"
 )
@@ -56,20 +54,13 @@ type Replay struct {
 	cfg ReplayConfig
 
 	mu    sync.Mutex
-	seen  map[replayKey]struct{}
-	count map[string]int // by self id, never zero
-	ages  ageHeap        // of what is in seen, the oldest first
-	floor time.Time      // what was issued at or before this may be forgotten
-}
-
-type replayKey struct {
-	selfID string
-	nonce  [NonceSize]byte
+	seen  nonces    // by issue time
+	floor time.Time // what was issued at or before this may be forgotten
 }
 
 // NewReplay returns an empty cache.
 func NewReplay(cfg ReplayConfig) *Replay {
-	r := &Replay{cfg: cfg, seen: make(map[replayKey]struct{}), count: make(map[string]int)}
+	r := &Replay{cfg: cfg, seen: newNonces()}
 	if !cfg.Since.IsZero() {
 		r.floor = cfg.Since.Add(-1)
 	}
@@ -85,17 +76,19 @@ func NewReplay(cfg ReplayConfig) *Replay {
 // It takes time in proportion to what expired since the last call, not to what
 // is remembered.
 func (r *Replay) Claim(selfID string, nonce []byte, issuedAt, now time.Time) error {
-	if len(nonce) != NonceSize {
-		return ErrNonce
+	key, err := newNonceKey(selfID, nonce)
+	if err != nil {
+		return err
 	}
-	key := replayKey{selfID: strings.Clone(selfID), nonce: [NonceSize]byte(nonce)}
 	// Only the wall clock can be compared with that of another machine.
 	issuedAt, now = issuedAt.Round(0), now.Round(0)
 
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.expireLocked(now)
-	if _, ok := r.seen[key]; ok {
+	if last, some := r.seen.expire(now.Add(-r.cfg.Skew)); some && last.After(r.floor) {
+		r.floor = last
+	}
+	if r.seen.has(key) {
 		return ErrReplayed
 	}
 	if err := CheckSkew(issuedAt, now, r.cfg.Skew); err != nil {
@@ -104,13 +97,7 @@ func (r *Replay) Claim(selfID string, nonce []byte, issuedAt, now time.Time) err
 	if !issuedAt.After(r.floor) {
 		return ErrForgotten
 	}
-	if len(r.seen) >= r.cfg.MaxTotal || r.count[selfID] >= r.cfg.MaxPerSelf {
-		return ErrFull
-	}
-	r.seen[key] = struct{}{}
-	r.count[key.selfID]++
-	heap.Push(&r.ages, age{key: key, issuedAt: issuedAt})
-	return nil
+	return r.seen.add(key, issuedAt, &r.cfg)
 }
 
 // Len returns how many nonces are remembered, those included that expired since
@@ -118,48 +105,5 @@ func (r *Replay) Claim(selfID string, nonce []byte, issuedAt, now time.Time) err
 func (r *Replay) Len() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return len(r.seen)
-}
-
-// expireLocked forgets what CheckSkew refuses by itself.
-func (r *Replay) expireLocked(now time.Time) {
-	oldest := now.Add(-r.cfg.Skew)
-	for len(r.ages) > 0 && r.ages[0].issuedAt.Before(oldest) {
-		a, _ := heap.Pop(&r.ages).(age)
-		delete(r.seen, a.key)
-		if r.count[a.key.selfID]--; r.count[a.key.selfID] == 0 {
-			delete(r.count, a.key.selfID)
-		}
-		if a.issuedAt.After(r.floor) {
-			r.floor = a.issuedAt
-		}
-	}
-}
-
-type age struct {
-	key      replayKey
-	issuedAt time.Time
-}
-
-// ageHeap is a heap by issue time.
-type ageHeap []age
-
-func (h ageHeap) Len() int           { return len(h) }
-func (h ageHeap) Less(i, j int) bool { return h[i].issuedAt.Before(h[j].issuedAt) }
-func (h ageHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-
-// Push implements [heap.Interface].
-func (h *ageHeap) Push(x any) {
-	if a, ok := x.(age); ok {
-		*h = append(*h, a)
-	}
-}
-
-// Pop implements [heap.Interface].
-func (h *ageHeap) Pop() any {
-	last := len(*h) - 1
-	a := (*h)[last]
-	(*h)[last] = age{}
-	*h = (*h)[:last]
-	return a
+	return r.seen.len()
 }

@@ -19,7 +19,8 @@ func TestReplay_WhatExpiredLeavesNothingBehind(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if len(r.seen) > 2 || len(r.count) > 2 || len(r.ages) > 2 || cap(r.ages) > 8 {
-		t.Errorf("%d nonces, %d counts, %d ages (room for %d) are left", len(r.seen), len(r.count), len(r.ages), cap(r.ages))
+	n := r.seen
+	if n.len() > 2 || len(n.count) > 2 || len(n.times) > 2 || cap(n.times) > 8 {
+		t.Errorf("%d nonces, %d counts, %d times (room for %d) are left", n.len(), len(n.count), len(n.times), cap(n.times))
 	}
 }

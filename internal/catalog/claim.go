@@ -1,0 +1,86 @@
+package catalog
+
+import "errors"
+
+// ErrTaken says that an endpoint belongs to another self id.
+var ErrTaken = errors.New("catalog: endpoint belongs to another")
+
+// Claim says where a runtime is reached.
+type Claim struct {
+	// RuntimeID is reached there, SelfID is what kind of plugin it is.
+	RuntimeID, SelfID string
+	// Endpoint is a base URL. Its host and port are what belongs to somebody.
+	Endpoint string
+	// ByHost says that the host's operator named the endpoint, not the runtime itself.
+	// Then nobody keeps the runtime from it.
+	ByHost bool
+}
+
+// Vacated are the runtimes that had an endpoint and have it no more.
+type Vacated struct {
+	// Replaced are earlier runtimes of the same self id: a process is one provider.
+	Replaced []string
+	// Ousted are runtimes of others that had named the endpoint themselves.
+	Ousted []string
+}
+
+// ClaimEndpoint gives an endpoint to a runtime until [Catalog.RemoveRuntime],
+// [Catalog.SetEndpoint] or the next claim of that runtime. An endpoint belongs to the
+// self id that has it first, however its host and port are spelled: the claim of
+// another is refused with [ErrTaken] and told to the observer. What the host says
+// goes before what a runtime says of itself. Those who lose it have no endpoint any
+// more; what becomes of them is the caller's to decide.
+//
+// Fails with [ErrInvalid] or [ErrTaken], and has changed nothing then.
+func (c *Catalog) ClaimEndpoint(claim Claim) (Vacated, error) {
+	site, err := ParseSite(claim.Endpoint)
+	if err != nil {
+		return Vacated{}, err
+	}
+
+	var vacated Vacated
+
+	err = c.transition(func(t *transition) error {
+		next := &tenant{runtimeID: claim.RuntimeID, selfID: claim.SelfID, site: site, byHost: claim.ByHost}
+		if owner := c.ledger.owner(next); owner != nil && !claim.ByHost {
+			t.changes = append(t.changes, Change{
+				Kind: ChangeEndpointConflict, RuntimeID: claim.RuntimeID, SelfID: claim.SelfID, Owner: owner.selfID,
+			})
+
+			return ErrTaken
+		}
+
+		for _, gone := range c.ledger.settle(next) {
+			rt := c.runtimeLocked(gone.runtimeID)
+			rt.endpoint, rt.hasEndpoint = "", false
+			t.touchRuntime(rt)
+
+			if gone.selfID == claim.SelfID {
+				vacated.Replaced = append(vacated.Replaced, gone.runtimeID)
+			} else {
+				vacated.Ousted = append(vacated.Ousted, gone.runtimeID)
+			}
+		}
+
+		rt := c.runtimeLocked(claim.RuntimeID)
+		rt.endpoint, rt.hasEndpoint = claim.Endpoint, true
+
+		return nil
+	})
+
+	return vacated, err
+}
+
+// Taken reports whether an endpoint belongs to another self id than the given one. It
+// is true for what is no endpoint.
+func (c *Catalog) Taken(endpoint, selfID string) bool {
+	site, err := ParseSite(endpoint)
+	if err != nil {
+		return true
+	}
+
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+
+	return c.ledger.owner(&tenant{selfID: selfID, site: site}) != nil
+}
