@@ -32,6 +32,9 @@ func (hs *handshake) admit(selfID string) (rules *pluginRules, certIdentity stri
 		return rules, certIdentity, nil
 	}
 	secret := hs.secretOf(selfID, rules)
+	if len(hs.req.GetClientProof()) == 0 && hs.hub.launches.Find(certIdentity) != nil {
+		secret = nil // the certificate of a launch proves more: the host itself gave it to the plugin
+	}
 	proven := byCertificate
 	ok, err := hs.proveSecret(selfID, secret)
 	switch {
@@ -128,7 +131,7 @@ func (hs *handshake) proveCertificate(selfID string, rules *pluginRules) (bool, 
 	}
 	proven := false
 	if len(rules.certificates.names) > 0 {
-		if !rules.certificates.has(cert.identity) {
+		if !rules.certificates.has(cert.identity) && !hs.namesLaunched(rules, cert.identity) {
 			return false, refused(fmt.Sprintf("certificate identity %q is not among the plugin's Certificates", cert.identity))
 		}
 		proven = true
@@ -164,10 +167,21 @@ func (hs *handshake) authoritySays(cert *certificate) (selfID string, ok bool, e
 	case certs.RolePlugin:
 		return id.Name, true, nil
 	case certs.RoleLaunch:
+		if launched := hs.hub.launches.Find(cert.identity); launched != nil {
+			return launched.SelfID, true, nil
+		}
 		return "", false, nil // proves what the plugin's Certificates say that it proves
 	case certs.RoleHost:
 	}
 	return "", false, refused(fmt.Sprintf("certificate identity %q is not a plugin's", cert.identity))
+}
+
+// namesLaunched reports whether an identity is that of a launch whose plugin the rules
+// name: the authority's certificate of a self id and that of its launch are worth the
+// same.
+func (hs *handshake) namesLaunched(rules *pluginRules, identity string) bool {
+	launched := hs.hub.launches.Find(identity)
+	return launched != nil && hs.cfg.Authority != nil && rules.certificates.has(hs.cfg.Authority.PluginIdentity(launched.SelfID))
 }
 
 func pinned(pins []certs.Pin, cert *certificate) bool {

@@ -43,6 +43,8 @@ type Host struct {
 	router    *ServiceRouter
 	broker    *CapabilityBroker
 	health    *HealthServer
+	platform  *Platform
+	launcher  *PluginLauncher
 	serverTLS *tls.Config // nil in plaintext
 	server    *http.Server
 	front     *front
@@ -77,6 +79,8 @@ func NewHost(cfg *ServeConfig) (*Host, error) {
 	if err := h.setServices(); err != nil {
 		return nil, err
 	}
+	h.platform = NewPlatform(h.registry, h.lifecycle, h.router)
+	h.launcher = NewPluginLauncher(h.platform, h.registry)
 	table, err := h.routes()
 	if err != nil {
 		return nil, err
@@ -149,6 +153,7 @@ func (h *Host) Serve(ctx context.Context, l net.Listener) error {
 	h.addr = l.Addr().String()
 	h.mu.Unlock()
 	h.front.names.Store(newHostNames(h.cfg.Hosts, h.serverTLS, l.Addr()))
+	h.hub.address.Store(localURL(h.cfg, l.Addr()))
 	l = netutil.LimitListener(l, h.cfg.Limits.MaxConnections)
 	h.cfg.Logger.Info("host is serving", keyAddr, l.Addr().String())
 	served := make(chan error, 1)
@@ -329,6 +334,7 @@ func (h *Host) shut(ctx context.Context) error {
 		cancelLast()
 		err = fmt.Errorf("shutdown: calls in flight were cut off: %w", err)
 	}
+	h.platform.close(ctx) // after the last call, before the identities end
 	h.abort(errShuttingDown)
 	h.hub.store.RevokeAll(tokenstore.ReasonShutdown)
 	h.router.close()

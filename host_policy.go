@@ -28,6 +28,7 @@ func (h *Host) SetPolicy(p *Policy) error {
 	h.policyMu.Lock()
 	defer h.policyMu.Unlock()
 	before := h.hub.rules.Swap(next)
+	h.hub.launches.UnbarAll()
 	c := &policyChange{host: h, before: before, now: next}
 	c.apply()
 	h.hub.audit(AuditEvent{Kind: AuditPolicyChanged, Reason: c.summary()})
@@ -92,6 +93,9 @@ func (c *policyChange) withdrawRegistrations() {
 // withdrawEndpoint settles where a plugin is dialled. Where nothing that was said
 // about it changed, it stays as it is.
 func (c *policyChange) withdrawEndpoint(id *tokenstore.Identity) {
+	if c.host.hub.launchOf(id) != nil {
+		return // the launcher knows where it is
+	}
 	router := c.host.router
 	before, now := c.before.of(id), c.now.of(id)
 	if before == nil || now == nil {
@@ -136,6 +140,9 @@ func (h *hub) accepts(id *tokenstore.Identity) bool {
 	}
 	hs := &handshake{hub: h, cfg: h.config()}
 	secret := hs.secretOf(id.SelfID(), rules)
+	if len(d.secret) == 0 && h.launchOf(id) != nil {
+		secret = nil
+	}
 	if (len(secret) > 0 || len(d.secret) > 0) && !secret.Equal(d.secret) {
 		return false
 	}
@@ -148,7 +155,7 @@ func (h *hub) accepts(id *tokenstore.Identity) bool {
 func (hs *handshake) certificateStands(id *tokenstore.Identity, rules *pluginRules) (proven, ok bool) {
 	identity := declared(id).certIdentity
 	if len(rules.certificates.names) > 0 {
-		if !rules.certificates.has(identity) {
+		if !rules.certificates.has(identity) && !hs.namesLaunched(rules, identity) {
 			return false, false
 		}
 		proven = true

@@ -11,6 +11,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/masegraye/connect-plugin-go/internal/launches"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
@@ -27,6 +28,9 @@ type hub struct {
 
 	settings atomic.Pointer[settings]
 	rules    atomic.Pointer[ruleBook]
+
+	launches launches.Book          // of plugins that the host started
+	address  atomic.Pointer[string] // the host's base URL for programs on this machine, nil before it serves
 
 	permitted calls // that a change of policy may end
 	streams   calls // of the host's own services, which end before it shuts down
@@ -83,6 +87,12 @@ func (h *hub) configure(cfg *ServeConfig) {
 func (h *hub) config() *ServeConfig   { return h.settings.Load().cfg }
 func (h *hub) log() *slog.Logger      { return h.settings.Load().log }
 func (h *hub) audit(event AuditEvent) { h.settings.Load().audit.record(event) }
+
+// launchOf returns the launch of a plugin that the host started or adopted, nil for any
+// other.
+func (h *hub) launchOf(id *tokenstore.Identity) *launches.Launch {
+	return declared(id).launch
+}
 
 // allow spends one request of a caller's budget.
 func (h *hub) allow(key string, rate Rate) bool {
