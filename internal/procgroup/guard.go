@@ -17,7 +17,7 @@ while read -r op id; do
   -) groups="${groups%% $id *} ${groups#* $id }" ;;
   esac
 done
-for id in $groups; do kill -KILL -- "-$id"; done 2>/dev/null
+for id in $groups; do kill -s KILL -- "-$id"; done 2>/dev/null
 `
 
 // guardWait is how long a guard may take to read a line. One that does not is replaced.

@@ -23,6 +23,8 @@ func TestMain(m *testing.M) {
 			os.Exit(0)
 		}
 	}
+	inheritedFiles = openFiles() + "\n"
+	_ = os.Setenv(hostSecret, "of the host alone")
 	code := m.Run()
 	if left := leftover(); code == 0 && left != "" {
 		fmt.Fprintf(os.Stderr, "goroutines outlive the tests:\n%s\n", left)
@@ -53,3 +55,9 @@ func leftover() string {
 
 // wait bounds everything that a test waits for.
 const wait = time.Minute
+
+// hostSecret is an environment variable of the host.
+const hostSecret = "PLATFORM_TEST_SECRET"
+
+// inheritedFiles is what the tests had open when they began.
+var inheritedFiles string

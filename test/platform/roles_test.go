@@ -6,19 +6,23 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"os/exec"
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 )
 
 // roles are the programs that this test binary can be.
 var roles = map[string]func(ctx context.Context, args []string) error{
 	"plugin": pluginMain,
+	"sleep":  sleepMain,
 }
 
 // The service that plugins of these tests provide.
@@ -47,6 +51,13 @@ func pluginMain(ctx context.Context, words []string) error {
 	return connectplugin.ServePlugin(ctx, cfg)
 }
 
+// sleepMain sleeps, whatever anybody says to it. Its argument tells it from others.
+func sleepMain(context.Context, []string) error {
+	signal.Ignore(syscall.SIGTERM, os.Interrupt, syscall.SIGHUP)
+	<-time.After(time.Hour)
+	return nil
+}
+
 // misbehave does what a word says.
 func misbehave(ctx context.Context, cfg *connectplugin.PluginServerConfig, name, value string) error {
 	switch name {
@@ -58,8 +69,22 @@ func misbehave(ctx context.Context, cfg *connectplugin.PluginServerConfig, name,
 		return errors.New(value)
 	case "print":
 		fmt.Println(value)
+	case "flood":
+		for range 4096 {
+			fmt.Println(strings.Repeat("x", 1023))
+		}
 	case "hang":
 		<-make(chan struct{})
+	case "deaf":
+		signal.Ignore(syscall.SIGTERM, os.Interrupt)
+		cfg.GracefulShutdownTimeout = time.Hour
+	case "child":
+		cmd := exec.Command(os.Args[0], "sleep", value)
+		return cmd.Start()
+	case "unhealthy":
+		cfg.Health = func() (connectpluginv1.HealthState, string) {
+			return connectpluginv1.HealthState_HEALTH_STATE_UNHEALTHY, value
+		}
 	case "":
 	default:
 		return fmt.Errorf("unknown word %q", name)
@@ -98,9 +123,24 @@ func say(what string) (string, error) {
 		return fmt.Sprint(os.Getpid()), nil
 	case "env":
 		return strings.Join(os.Environ(), "\n"), nil
+	case "args":
+		return strings.Join(os.Args, "\n"), nil
+	case "files":
+		return openFiles(), nil
 	case "crash":
 		fmt.Fprintln(os.Stderr, "last words")
 		os.Exit(3)
 	}
 	return what, nil
+}
+
+// openFiles lists what this process has open.
+func openFiles() string {
+	var open []string
+	entries, _ := os.ReadDir("/proc/self/fd")
+	for _, e := range entries {
+		target, _ := os.Readlink("/proc/self/fd/" + e.Name())
+		open = append(open, e.Name()+" "+target)
+	}
+	return strings.Join(open, "\n")
 }
