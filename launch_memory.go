@@ -93,7 +93,7 @@ func (m *memoryLaunch) run(ctx context.Context, hold bool) error {
 		return err
 	}
 	hub := m.platform.hub()
-	m.launch = &launches.Launch{SelfID: m.spec.Name, Provides: m.spec.Provides}
+	m.launch = launches.New("", m.spec.Name, m.spec.Provides)
 	id, _, err := hub.issueOwn(m.spec.Name, metadata.Version, metadata, func(d *declaration) { d.launch = m.launch })
 	if err != nil {
 		return err
@@ -190,8 +190,8 @@ func (m *memoryLaunch) register(ctx context.Context, provides []ServiceDeclarati
 
 // instance returns the plugin as the launcher sees it.
 func (m *memoryLaunch) instance() *instance {
-	// Whatever ends the identity ends the plugin.
-	m.id.OnEnd(func() { m.end(reasonExited) })
+	// Whatever ends the identity ends the plugin; whoever ended it does not wait for that.
+	m.id.OnEnd(func() { go m.finish() })
 	runtimeID := func() string { return m.id.RuntimeID() }
 	i := &instance{
 		exited: m.exited, begun: m.begun, runtimeID: runtimeID, exit: m.exit,
@@ -219,10 +219,15 @@ func (m *memoryLaunch) stop(ctx context.Context, _ string) {
 
 // end ends the plugin at once.
 func (m *memoryLaunch) end(reason tokenstore.Reason) {
+	if m.id != nil {
+		m.platform.hub().store.Revoke(m.id.RuntimeID(), reason)
+	}
+	m.finish()
+}
+
+// finish closes the implementation of a plugin whose identity has ended.
+func (m *memoryLaunch) finish() {
 	m.once.Do(func() {
-		if m.id != nil {
-			m.platform.hub().store.Revoke(m.id.RuntimeID(), reason)
-		}
 		switch impl := m.impl.(type) {
 		case interface{ Close() error }:
 			if err := impl.Close(); err != nil {

@@ -78,7 +78,9 @@ func (p *launchedPlugin) run() {
 				p.set(LaunchStopped, nil, err)
 				return
 			}
-			if !p.rest(spec, supervisor.Failed(time.Now(), 0), err) {
+			next := supervisor.Failed(time.Now(), 0)
+			p.down(next, err)
+			if !p.rest(spec, next, err) {
 				return
 			}
 			continue
@@ -91,10 +93,11 @@ func (p *launchedPlugin) run() {
 		next := supervisor.Failed(time.Now(), ran)
 		if p.specNow().Restart.Never {
 			p.launcher.forgetPlugin(p)
-			p.note(exit, supervise.Next{})
 			p.set(LaunchStopped, nil, exitError(exit))
+			p.note(exit, supervise.Next{})
 			return
 		}
+		p.down(next, exitError(exit))
 		p.note(exit, next)
 		if !p.rest(p.specNow(), next, exitError(exit)) {
 			return
@@ -185,23 +188,33 @@ func (p *launchedPlugin) retire(ctx context.Context, old *instance) {
 
 // rest waits until the next start is due; it reports false where there is none.
 func (p *launchedPlugin) rest(spec PluginSpec, next supervise.Next, why error) bool {
-	state, text := LaunchBackoff, "starting it again"
+	text := "starting it again"
 	if next.Broken {
-		state, text = LaunchBroken, "it fails again and again; the next start is put off"
+		text = "it fails again and again; the next start is put off"
 	}
-	p.mu.Lock()
-	p.next = next
-	p.restarts++
-	p.mu.Unlock()
-	p.set(state, nil, why)
 	wait := time.Until(next.At)
 	p.launcher.platform.log().Warn("a plugin is down: "+text, keyPlugin, spec.Name, keyWait, wait.Round(time.Millisecond), keyError, why)
 	if !waitFor(p.life, wait) {
 		p.set(LaunchStopped, nil, ErrPluginNotRunning)
 		return false
 	}
+	p.mu.Lock()
+	p.restarts++
+	p.mu.Unlock()
 	p.set(LaunchStarting, nil, why)
 	return true
+}
+
+// down says that the plugin is not running and when it is started again.
+func (p *launchedPlugin) down(next supervise.Next, why error) {
+	state := LaunchBackoff
+	if next.Broken {
+		state = LaunchBroken
+	}
+	p.mu.Lock()
+	p.next = next
+	p.mu.Unlock()
+	p.set(state, nil, why)
 }
 
 // note tells of an exit.
@@ -227,9 +240,10 @@ func exitError(exit PluginExit) error {
 
 // await returns the instance in service, and waits for one where it is about to come.
 func (p *launchedPlugin) await(ctx context.Context) (*instance, error) {
-	ctx, cancel := context.WithTimeout(ctx, p.specNow().ReadyTimeout)
-	defer cancel()
+	patience := time.NewTimer(p.specNow().ReadyTimeout)
+	defer patience.Stop()
 	for {
+		enough := patience.C
 		p.mu.Lock()
 		current, state, err, changed, next := p.current, p.state, p.err, p.changed, p.next
 		p.mu.Unlock()
@@ -244,16 +258,20 @@ func (p *launchedPlugin) await(ctx context.Context) (*instance, error) {
 		case LaunchBroken:
 			return nil, fmt.Errorf("%w: it failed %d times and is started again at %s: %w",
 				ErrPluginNotRunning, next.Failures, next.At.Format(time.TimeOnly), err)
-		case LaunchStarting, LaunchBackoff:
+		case LaunchStarting:
+			enough = nil // its own time bounds the start
+		case LaunchBackoff:
 		}
 		select {
 		case <-changed:
+			continue
+		case <-enough:
 		case <-ctx.Done():
-			if err == nil {
-				err = ctx.Err()
-			}
-			return nil, fmt.Errorf("%w yet: %w", ErrPluginNotRunning, err)
 		}
+		if err == nil {
+			err = context.Cause(ctx)
+		}
+		return nil, fmt.Errorf("%w yet: %w", ErrPluginNotRunning, err)
 	}
 }
 

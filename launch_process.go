@@ -195,7 +195,7 @@ func (l *processLaunch) run(ctx context.Context, hold bool) (*instance, error) {
 	if l.tls, err = authority.LaunchTLS(LaunchTLSConfig{ID: strings.ToLower(rand.Text())}); err != nil {
 		return nil, err
 	}
-	l.launch = &launches.Launch{Identity: l.tls.Identity(), SelfID: l.spec.Name, Provides: l.spec.Provides}
+	l.launch = launches.New(l.tls.Identity(), l.spec.Name, l.spec.Provides)
 	if hold {
 		l.launch.Hold()
 	}

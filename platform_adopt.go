@@ -205,7 +205,7 @@ func (c PluginConfig) validate(allowInsecure bool) error {
 func (p *Platform) issue(config PluginConfig, hold bool) (*adoption, error) {
 	hub := p.hub()
 	id, token, err := hub.issueOwn(config.SelfID, config.SelfVersion, config.Metadata, func(d *declaration) {
-		d.launch = &launches.Launch{SelfID: config.SelfID, Provides: typesOf(config.Metadata.Provides)}
+		d.launch = launches.New("", config.SelfID, typesOf(config.Metadata.Provides))
 		if a := hub.config().Authority; a != nil {
 			d.certIdentity = a.PluginIdentity(config.SelfID)
 		}

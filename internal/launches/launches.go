@@ -26,7 +26,6 @@ func (b *Book) Open(l *Launch) {
 	if b.all == nil {
 		b.all = map[string]*Launch{}
 	}
-	l.wake = make(chan struct{}, 1)
 	b.all[l.Identity] = l
 }
 
@@ -83,7 +82,13 @@ func (b *Book) Barred(selfID string) bool {
 	return barred
 }
 
-// Launch is one launch of a plugin. It is safe for concurrent use.
+// New makes a launch. identity may be empty: that of a plugin which the host did not start
+// but adopted.
+func New(identity, selfID string, provides []string) *Launch {
+	return &Launch{Identity: identity, SelfID: selfID, Provides: provides, wake: make(chan struct{}, 1)}
+}
+
+// Launch is one launch of a plugin. Make it with New; it is safe for concurrent use.
 type Launch struct {
 	// Fixed at creation.
 	Identity string   // in its certificate
