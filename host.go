@@ -149,11 +149,11 @@ func (h *Host) Serve(ctx context.Context, l net.Listener) error {
 		_ = l.Close()
 		return ErrHostClosed
 	}
+	h.hub.address.Store(localURL(h.cfg, l.Addr()))
 	h.mu.Lock()
 	h.addr = l.Addr().String()
 	h.mu.Unlock()
 	h.front.names.Store(newHostNames(h.cfg.Hosts, h.serverTLS, l.Addr()))
-	h.hub.address.Store(localURL(h.cfg, l.Addr()))
 	l = netutil.LimitListener(l, h.cfg.Limits.MaxConnections)
 	h.cfg.Logger.Info("host is serving", keyAddr, l.Addr().String())
 	served := make(chan error, 1)

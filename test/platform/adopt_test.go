@@ -51,7 +51,9 @@ func adoption(url string) connectplugin.PluginConfig {
 
 func userCall(t *testing.T, h *hosttest.Host) func() error {
 	t.Helper()
-	user := h.Enrol(t, "user", func(c *connectplugin.ClientConfig) { c.Metadata.Requires = hosttest.Requires("echo") })
+	user := h.Enrol(t, "user", func(c *connectplugin.ClientConfig) {
+		c.Metadata.Requires = []connectplugin.ServiceDependency{{Type: "echo", RequiredForStartup: true}}
+	})
 	conn, err := user.Service(t.Context(), "echo", "")
 	if err != nil {
 		t.Fatal(err)

@@ -23,6 +23,7 @@ import (
 var roles = map[string]func(ctx context.Context, args []string) error{
 	"plugin": pluginMain,
 	"sleep":  sleepMain,
+	"host":   hostMain,
 }
 
 // The service that plugins of these tests provide.
