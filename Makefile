@@ -116,6 +116,10 @@ bench: ## run every benchmark for BENCHTIME each (1s)
 bench-router: ## measure routed calls against direct ones and against a bare reverse proxy (5 minutes)
 	@mkdir -p $(CACHE) && cd bench && $(GO) build -o $(CACHE)/bench-router ./router && $(CACHE)/bench-router $(BENCHFLAGS)
 
+.PHONY: bench-replace
+bench-replace: ## replace a launched plugin 50 times under load and count what failed
+	@mkdir -p $(CACHE) && cd bench && $(GO) build -o $(CACHE)/bench-replace ./replace && $(CACHE)/bench-replace $(BENCHFLAGS)
+
 .PHONY: cover
 cover: ## measure what the tests of the library cover, and write a page that shows it
 	@mkdir -p $(CACHE)

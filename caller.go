@@ -10,6 +10,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/masegraye/connect-plugin-go/internal/inflight"
+	"github.com/masegraye/connect-plugin-go/internal/launches"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
@@ -67,9 +68,11 @@ func rateKeyFromContext(ctx context.Context) (string, bool) {
 // itself. It is immutable.
 type declaration struct {
 	provides, requires policy.Set
-	certIdentity       string       // of the certificate that it showed
-	secret             Secret       // that it proved, nil for none
-	endpoint           *ownEndpoint // survives renewals; nil where it cannot name any
+	certIdentity       string           // of the certificate that it showed
+	secret             Secret           // that it proved, nil for none
+	endpoint           *ownEndpoint     // survives renewals; nil where it cannot name any
+	launch             *launches.Launch // nil unless the host started it or was told of it; survives renewals
+	dependencies       []ServiceDependency
 }
 
 // ownEndpoint is where a plugin asked to be dialled, nil for nowhere, when

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -205,6 +206,12 @@ func (hs *handshake) identity(ctx context.Context) (*tokenstore.Identity, string
 		return nil, "", err
 	}
 	d := hs.declare(rules, certIdentity)
+	if err := hs.asLaunched(d); err != nil {
+		return nil, "", err
+	}
+	if hs.hub.launches.Barred(selfID) {
+		return nil, "", hs.barred()
+	}
 	if c, ok := callerFrom(ctx); ok && hs.peer != nil {
 		return hs.renew(c, d)
 	}
@@ -225,6 +232,11 @@ func (hs *handshake) issue(rules *policy.Rules, d *declaration) (*tokenstore.Ide
 	}
 	if err := hs.recheck(id); err != nil {
 		return nil, "", err
+	}
+	if launched := hs.hub.launchOf(id); launched != nil {
+		if before := launched.Enrolled(id); before != nil {
+			hs.hub.store.Revoke(before.RuntimeID(), reasonAgain)
+		}
 	}
 	hs.hub.audit(AuditEvent{Kind: AuditIssued, Peer: id.Peer(), RuntimeID: id.RuntimeID(), SelfID: id.SelfID()})
 	return id, token, nil
@@ -250,7 +262,7 @@ func (hs *handshake) renew(c *caller, d *declaration) (*tokenstore.Identity, str
 	case err != nil:
 		return nil, "", refused("renewal: " + err.Error())
 	}
-	d.endpoint = declared(id).endpoint
+	d.endpoint, d.launch = declared(id).endpoint, declared(id).launch
 	id.SetAttributes(d)
 	if err := hs.recheck(id); err != nil {
 		return nil, "", err
@@ -262,6 +274,10 @@ func (hs *handshake) renew(c *caller, d *declaration) (*tokenstore.Identity, str
 // recheck ends an identity that policy stopped accepting while the handshake was
 // being served.
 func (hs *handshake) recheck(id *tokenstore.Identity) error {
+	if hs.hub.launches.Barred(id.SelfID()) {
+		hs.hub.store.Revoke(id.RuntimeID(), tokenstore.ReasonRevoked)
+		return hs.barred()
+	}
 	if hs.hub.rules.Load() == hs.book || hs.hub.accepts(id) {
 		return nil
 	}
@@ -269,11 +285,34 @@ func (hs *handshake) recheck(id *tokenstore.Identity) error {
 	return refused("policy changed during the handshake")
 }
 
+// reasonAgain says that the same launch of a plugin enrolled again.
+const reasonAgain tokenstore.Reason = "enrolled again"
+
+// barred refuses a self id that the operator revoked; it is no use to try again.
+func (hs *handshake) barred() error {
+	hs.hub.audit(AuditEvent{Kind: AuditDenied, SelfID: hs.req.GetSelfId(), Reason: "the self id is revoked until Readmit or SetPolicy"})
+	return connect.NewError(connect.CodePermissionDenied, errDenied)
+}
+
+// asLaunched refuses a launched plugin that provides other services than it was
+// launched for: what the host is configured with wins.
+func (hs *handshake) asLaunched(d *declaration) error {
+	launched := d.launch
+	if launched == nil || len(launched.Provides) == 0 || d.provides.Has(policy.Any) {
+		return nil
+	}
+	if is, want := d.provides.List(), policy.NewSet(launched.Provides).List(); !slices.Equal(is, want) {
+		return refused(fmt.Sprintf("it was launched to provide %q and declares %q", want, is))
+	}
+	return nil
+}
+
 // declare intersects nothing: it keeps what the plugin declared and warns of
 // what policy will cut. Policy is asked again at every use.
 func (hs *handshake) declare(rules *policy.Rules, certIdentity string) *declaration {
 	d := undeclared
 	d.certIdentity, d.secret, d.endpoint = certIdentity, hs.secret, new(ownEndpoint)
+	d.launch = hs.hub.launches.Find(certIdentity)
 	if len(hs.req.GetClientNonce()) == 0 {
 		return &d // the first wire version declares nothing
 	}
@@ -286,6 +325,10 @@ func (hs *handshake) declare(rules *policy.Rules, certIdentity string) *declarat
 	}
 	for _, r := range hs.req.GetRequires() {
 		requires = append(requires, r.GetType())
+		d.dependencies = append(d.dependencies, ServiceDependency{
+			Type: r.GetType(), MinVersion: r.GetMinVersion(),
+			RequiredForStartup: r.GetRequiredForStartup(), WatchForChanges: r.GetWatchForChanges(),
+		})
 		if rules != nil && !rules.Requires.Has(r.GetType()) {
 			hs.warnings = append(hs.warnings, fmt.Sprintf("requires %q: not allowed by the host's policy", r.GetType()))
 		}
@@ -331,6 +374,11 @@ func (hs *handshake) refusal(err error, procedure string) error {
 	event := AuditEvent{Kind: AuditAuthFailed, SelfID: hs.req.GetSelfId(), Procedure: procedure, Reason: err.Error()}
 	if hs.peer != nil {
 		event.Peer = hs.peer.addr
+	}
+	if hs.peer != nil && hs.peer.certificate != nil {
+		if launched := hs.hub.launches.Find(hs.peer.certificate.identity); launched != nil {
+			launched.Refuse(err.Error())
+		}
 	}
 	if errors.Is(err, tokenstore.ErrFull) || errors.Is(err, tokenstore.ErrTooManyInstances) || errors.Is(err, tokenstore.ErrTooManyForPeer) {
 		event.Kind = AuditLimited

@@ -21,6 +21,9 @@ func (hs *handshake) admit(selfID string) (rules *policy.Rules, certIdentity str
 		return rules, certIdentity, nil
 	}
 	secret := hs.secretOf(selfID, rules)
+	if len(hs.req.GetClientProof()) == 0 && hs.hub.launches.Find(certIdentity) != nil {
+		secret = nil // the certificate of a launch proves more: the host itself gave it to the plugin
+	}
 	proven := byCertificate
 	ok, err := hs.proveSecret(selfID, secret)
 	switch {
@@ -118,7 +121,7 @@ func (hs *handshake) proveCertificate(selfID string, rules *policy.Rules) (bool,
 	if err := hs.certificateIsCurrent(cert); err != nil {
 		return false, err
 	}
-	proven, err := rules.CheckCertificate(cert.identity, certs.PinOf(cert.leaf))
+	proven, err := hs.checkCertificate(rules, cert.identity, certs.PinOf(cert.leaf))
 	if err != nil {
 		return false, refused(err.Error())
 	}
@@ -167,6 +170,9 @@ func (hs *handshake) authoritySays(cert *certificate) (selfID string, ok bool, e
 	case certs.RolePlugin:
 		return id.Name, true, nil
 	case certs.RoleLaunch:
+		if launched := hs.hub.launches.Find(cert.identity); launched != nil {
+			return launched.SelfID, true, nil
+		}
 		return "", false, nil // proves what the plugin's Certificates say that it proves
 	case certs.RoleHost:
 	}
@@ -187,6 +193,9 @@ func (h *hub) accepts(id *tokenstore.Identity) bool {
 	}
 	hs := &handshake{hub: h, cfg: h.settings()}
 	secret := hs.secretOf(id.SelfID(), rules)
+	if len(d.secret) == 0 && h.launchOf(id) != nil {
+		secret = nil
+	}
 	if (len(secret) > 0 || len(d.secret) > 0) && !secret.Equal(d.secret) {
 		return false
 	}
@@ -194,11 +203,27 @@ func (h *hub) accepts(id *tokenstore.Identity) bool {
 	return ok && (byCertificate || byKey || len(secret) > 0 || rules.AllowUnproven)
 }
 
+// checkCertificate checks a certificate against the rules. That of a launch is worth the
+// one that the authority gives the plugin itself.
+func (hs *handshake) checkCertificate(rules *policy.Rules, identity string, key certs.Pin) (proven bool, err error) {
+	if launched := hs.hub.launches.Find(identity); launched != nil && hs.cfg.authority != nil {
+		own := hs.cfg.authority.PluginIdentity(launched.SelfID)
+		if rules.Certificates.Has(own) {
+			identity = own
+		}
+	}
+	proven, err = rules.CheckCertificate(identity, key)
+	if err != nil {
+		return false, fmt.Errorf("certificate: %w", err)
+	}
+	return proven, nil
+}
+
 // certificateStands reports whether the certificate of an identity is still good
 // enough for its rules, and whether it proves the self id.
 func (hs *handshake) certificateStands(id *tokenstore.Identity, rules *policy.Rules) (proven, ok bool) {
 	identity := declared(id).certIdentity
-	proven, err := rules.CheckCertificate(identity, certs.Pin(id.Fingerprint()))
+	proven, err := hs.checkCertificate(rules, identity, certs.Pin(id.Fingerprint()))
 	if err != nil {
 		return false, false
 	}

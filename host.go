@@ -43,8 +43,17 @@ type Host struct {
 
 	policyMu sync.Mutex // held during a change of policy; guards nothing
 
+	upperMu sync.Mutex
+	upper   upperFloor // nil until it is asked for
+
 	mu   sync.Mutex
 	addr string
+}
+
+// upperFloor is what stands on top of a host. It ends when the last call has, before the
+// identities do.
+type upperFloor interface {
+	close(ctx context.Context)
 }
 
 // NewHost makes a host of a configuration, which it validates and copies. The

@@ -29,6 +29,7 @@ func (h *Host) SetPolicy(p *Policy) error {
 	h.policyMu.Lock()
 	defer h.policyMu.Unlock()
 	before := h.hub.rules.Swap(next)
+	h.hub.launches.UnbarAll()
 	c := &policyChange{host: h, before: before, now: next}
 	c.apply()
 	h.hub.audit(AuditEvent{Kind: AuditPolicyChanged, Reason: c.summary()})
@@ -88,6 +89,9 @@ func (c *policyChange) withdrawRegistrations() {
 // withdrawEndpoint settles where a plugin is dialled. Where nothing that was said
 // about it changed, it stays as it is.
 func (c *policyChange) withdrawEndpoint(id *tokenstore.Identity) {
+	if c.host.hub.launchOf(id) != nil {
+		return // the launcher knows where it is
+	}
 	router := c.host.router
 	before, now := c.before.Of(subjectOf(id)), c.now.Of(subjectOf(id))
 	if before == nil || now == nil {

@@ -48,6 +48,7 @@ func (h *Host) Serve(ctx context.Context, l net.Listener) error {
 		_ = l.Close()
 		return ErrHostClosed
 	}
+	h.hub.address.Store(localURL(h.cfg, l.Addr()))
 	h.mu.Lock()
 	h.addr = l.Addr().String()
 	h.mu.Unlock()
@@ -146,6 +147,7 @@ func (h *Host) shut(ctx context.Context) error {
 		cancelLast()
 		err = fmt.Errorf("shutdown: calls in flight were cut off: %w", err)
 	}
+	h.closeUpper(ctx)
 	h.abort(errShuttingDown)
 	h.hub.store.RevokeAll(tokenstore.ReasonShutdown)
 	h.router.close()
@@ -157,6 +159,17 @@ func (h *Host) shut(ctx context.Context) error {
 		err = errors.Join(err, h.cfg.Cleanup(context.WithoutCancel(ctx)))
 	}
 	return err
+}
+
+// closeUpper ends what stands on top of the host: after the last call, before the
+// identities end.
+func (h *Host) closeUpper(ctx context.Context) {
+	h.upperMu.Lock()
+	upper := h.upper
+	h.upperMu.Unlock()
+	if upper != nil {
+		upper.close(ctx)
+	}
 }
 
 // Serve makes a host of cfg and serves until cfg.StopCh is closed or the process

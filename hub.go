@@ -14,6 +14,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/masegraye/connect-plugin-go/internal/inflight"
+	"github.com/masegraye/connect-plugin-go/internal/launches"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
@@ -31,6 +32,9 @@ type hub struct {
 
 	current atomic.Pointer[settings]
 	rules   atomic.Pointer[policy.Book]
+
+	launches launches.Book          // of plugins that the host started
+	address  atomic.Pointer[string] // the host's base URL for programs on this machine, nil before it serves
 
 	permitted inflight.Permits[*policy.Book] // that a change of policy may end
 	streams   inflight.Set                   // of the host's own services, which end before it shuts down
@@ -68,6 +72,12 @@ func (h *hub) permit(c *inflight.Call, allowed func(*policy.Book) bool) (release
 		return func() {}, true
 	}
 	return h.permitted.Admit(c, h.rules.Load, allowed)
+}
+
+// launchOf returns the launch of a plugin that the host started or adopted, nil for any
+// other.
+func (h *hub) launchOf(id *tokenstore.Identity) *launches.Launch {
+	return declared(id).launch
 }
 
 // budget is what a request is paid from.

@@ -217,7 +217,13 @@ func (s *LifecycleServer) take(runtimeID string, id *tokenstore.Identity, change
 		report, version = v.worst(), v.version
 		s.mu.Unlock()
 	}
-	if id == nil || !id.Ended() {
+	if id == nil {
+		return nil
+	}
+	if launched := declared(id).launch; launched != nil {
+		launched.Poke()
+	}
+	if !id.Ended() {
 		return nil
 	}
 	// The identity ended while its health was being taken.

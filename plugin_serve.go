@@ -14,12 +14,12 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/proxy"
 )
 
-func (s *pluginServer) newServer(serverTLS *tls.Config) *http.Server {
+func (s *pluginServer) newServer(ctx context.Context, serverTLS *tls.Config) *http.Server {
 	var protocols http.Protocols
 	protocols.SetHTTP2(true)
 	protocols.SetUnencryptedHTTP2(s.cfg.Client.AllowInsecure)
 	return &http.Server{
-		Handler:           s.drain.Count(s.handler()),
+		Handler:           s.drain.Count(withStopping(ctx.Done(), s.handler())),
 		TLSConfig:         serverTLS,
 		ReadHeaderTimeout: defaultLimits.ReadHeaderTimeout,
 		IdleTimeout:       defaultLimits.IdleTimeout,

@@ -199,17 +199,44 @@ func (c *PluginServerConfig) withDefaults() *PluginServerConfig {
 // and leaves. It returns nil when ctx ended or the host asked the plugin to stop, and
 // an error where the configuration is wrong ([ErrInvalidConfig]) or the host
 // refuses the plugin ([ErrHandshakeRefused], [ErrHostNotTrusted]).
+//
+// Where a host launched the process (see [Launched]), ServePlugin takes its name, its
+// certificate, the host's URL and the address to listen on from the host, and ignores what
+// the configuration says of them, except that another SelfID is refused. It ends when that
+// host is gone.
 func ServePlugin(ctx context.Context, cfg *PluginServerConfig) error {
+	line, err := takeLifeline()
+	if err != nil {
+		return err
+	}
+	if line == nil {
+		return servePlugin(ctx, cfg)
+	}
+	if cfg, err = line.apply(cfg); err != nil {
+		return errors.Join(err, line.pipe.Close())
+	}
+	ctx, gone := context.WithCancelCause(ctx)
+	defer gone(nil)
+	go line.follow(gone)
+	defer line.close()
+	err = servePlugin(ctx, cfg)
+	if errors.Is(context.Cause(ctx), errHostGone) {
+		err = errors.Join(errHostGone, err)
+	}
+	return err
+}
+
+func servePlugin(ctx context.Context, cfg *PluginServerConfig) error {
 	if err := cfg.Validate(); err != nil {
 		return err
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	s, err := newPluginServer(ctx, cfg.withDefaults())
 	if err != nil {
 		return err
 	}
 	s.trust.warnStart(cfg)
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	s.stop = cancel
 	served := make(chan error, 1)
 	go func() { served <- s.serve() }()
@@ -256,7 +283,7 @@ func newPluginServer(ctx context.Context, cfg *PluginServerConfig) (*pluginServe
 	}
 	s.session = newPluginSession(cfg, client, s.baseURL())
 	s.session.enrolled = s.trust.warnEnrolled
-	s.server = s.newServer(serverTLS)
+	s.server = s.newServer(ctx, serverTLS)
 	return s, nil
 }
 

@@ -74,6 +74,9 @@ func (s *ServiceRegistry) registerFor(ctx context.Context, c *caller, reg catalo
 	if err := s.approve(ctx, c, reg, procedure); err != nil {
 		return err
 	}
+	if launched := c.hub.launchOf(c.id); launched != nil && launched.Keep(reg) {
+		return s.unlessEnded(c.id) // until it takes the place of the instance before
+	}
 	if err := s.catalog.Register(reg); err != nil {
 		return s.registerError(ctx, err, reg.Type, procedure)
 	}
@@ -232,6 +235,14 @@ func (h *hub) endpointFor(ctx context.Context, id *tokenstore.Identity, baseURL 
 	switch {
 	case rules == nil:
 		return "", false, errors.New("policy does not know the plugin")
+	case h.launchOf(id) != nil:
+		// The host started it: where it listens is no matter of policy, and nobody else
+		// has the certificate with which it has to answer there.
+		if baseURL == "" || h.launchOf(id).Identity == "" { // adopted: the operator says where it is
+			return "", false, nil
+		}
+		endpoint, err = h.pinToCaller(ctx, baseURL)
+		return endpoint, false, err
 	case rules.Endpoint != "":
 		return rules.Endpoint, false, nil
 	case baseURL == "":
@@ -240,12 +251,17 @@ func (h *hub) endpointFor(ctx context.Context, id *tokenstore.Identity, baseURL 
 		return "", false, errors.New("the plugin names its own base_url and policy does not allow it: " +
 			"set PluginPolicy.Endpoint or AllowOwnAddress")
 	}
+	endpoint, err = h.pinToCaller(ctx, baseURL)
+	return endpoint, true, err
+}
+
+// pinToCaller pins a base URL to the address that the caller calls from.
+func (h *hub) pinToCaller(ctx context.Context, baseURL string) (string, error) {
 	p, ok := peerFrom(ctx)
 	if !ok {
-		return "", false, errors.New("the plugin's address is not known")
+		return "", errors.New("the plugin's address is not known")
 	}
-	endpoint, err = pinToPeer(ctx, baseURL, p.addr, h.settings().allowInsecure)
-	return endpoint, true, err
+	return pinToPeer(ctx, baseURL, p.addr, h.settings().allowInsecure)
 }
 
 // pinToPeer pins a plugin's base URL to the address that the plugin registers

@@ -37,6 +37,7 @@ type ServiceRouter struct {
 	providers map[string]*routedProvider // by runtime id
 	handlers  map[string]memoryHandler   // by runtime id, of plugins in the host's own process
 	named     uint64                     // handlers so far
+	succeeded map[string]string          // runtime ids of replaced plugins to those of their successors
 	closed    bool
 }
 
@@ -138,7 +139,10 @@ func (s *ServiceRouter) forward(w http.ResponseWriter, r *http.Request, call *ro
 	case !allowed:
 		return false
 	case !result.Retryable:
-	case errors.Is(result.Err, proxy.ErrClosed):
+	case errors.Is(result.Err, proxy.ErrClosed), s.replaced(call.target.reg.RuntimeID):
+		if target, reason := s.find(call.caller, r); reason == "" {
+			call.target = target // its place may have been taken meanwhile
+		}
 		if again, ok := s.attempt(w, r, call); ok {
 			result = again
 		}
@@ -230,6 +234,9 @@ func (s *ServiceRouter) find(c *caller, r *http.Request) (routeTarget, string) {
 		return t, "not declared or not allowed by policy"
 	}
 	reg, ok := s.catalog.Provider(route.Type, route.Provider)
+	if !ok {
+		reg, ok = s.successor(route.Type, route.Provider)
+	}
 	if !ok {
 		return t, "no such provider of the type"
 	}

@@ -139,6 +139,7 @@ func (s *ServiceRouter) endProvider(runtimeID string) {
 	s.mu.Lock()
 	delete(s.handlers, runtimeID)
 	s.mu.Unlock()
+	s.unsucceed(runtimeID)
 	s.forget(runtimeID)
 }
 

@@ -1,0 +1,84 @@
+// Package bootstrap is what a host tells a plugin that it launches, over a pipe that the
+// plugin inherits: first who it is and how it reaches the host, later what replaces its
+// certificate. Neither arguments, environment nor output carry any of it. The pipe stays open
+// for life, so that its end tells the plugin that the host is gone.
+package bootstrap
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// EnvDescriptor names the environment variable that holds the number of the inherited
+// descriptor. The number is no secret.
+const EnvDescriptor = "CONNECT_PLUGIN_BOOTSTRAP_FD"
+
+// maxFrame is more than any message has.
+const maxFrame = 256 << 10
+
+// Message is one message to the plugin.
+type Message struct {
+	// HostURL is the base URL of the host, HostIdentity the identity in its certificate.
+	HostURL      string `json:"host_url,omitempty"`
+	HostIdentity string `json:"host_identity,omitempty"`
+	// SelfID is whom the plugin was launched as.
+	SelfID string `json:"self_id,omitempty"`
+	// Listen is the address that the plugin listens on.
+	Listen string `json:"listen,omitempty"`
+	// GraceMillis bounds the plugin's end, in milliseconds.
+	GraceMillis int64 `json:"grace_ms,omitempty"`
+	// Metadata is the operator's own.
+	Metadata map[string]string `json:"metadata,omitempty"`
+	// Certificate, Key and CA are PEM. A later message renews the certificate alone.
+	Certificate []byte `json:"certificate"`
+	Key         []byte `json:"key,omitempty"`
+	CA          []byte `json:"ca,omitempty"`
+}
+
+// String keeps the key out of logs.
+func (m Message) String() string { return "[bootstrap of " + m.SelfID + "]" }
+
+// GoString keeps the key out of logs.
+func (m Message) GoString() string { return m.String() }
+
+// Write writes a message in one piece.
+func Write(w io.Writer, m *Message) error {
+	body, err := json.Marshal(m)
+	if err != nil {
+		return fmt.Errorf("bootstrap: %w", err)
+	}
+	frame := binary.BigEndian.AppendUint32(make([]byte, 0, len(body)+4), uint32(len(body))) //nolint:gosec,mnd // bounded by what we write
+	if _, err := w.Write(append(frame, body...)); err != nil {
+		return fmt.Errorf("bootstrap: %w", err)
+	}
+	return nil
+}
+
+var errTooLong = errors.New("message is too long")
+
+// Read reads one message. io.EOF says that the host is gone.
+func Read(r io.Reader) (*Message, error) {
+	var head [4]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		if errors.Is(err, io.EOF) {
+			return nil, io.EOF
+		}
+		return nil, fmt.Errorf("bootstrap: %w", err)
+	}
+	n := binary.BigEndian.Uint32(head[:])
+	if n > maxFrame {
+		return nil, fmt.Errorf("bootstrap: %w", errTooLong)
+	}
+	body := make([]byte, n)
+	if _, err := io.ReadFull(r, body); err != nil {
+		return nil, fmt.Errorf("bootstrap: %w", err)
+	}
+	var m Message
+	if err := json.Unmarshal(body, &m); err != nil {
+		return nil, errors.New("bootstrap: the message cannot be read") // the cause may repeat it
+	}
+	return &m, nil
+}

@@ -1,0 +1,38 @@
+package catalog
+
+// Supersede puts the registrations of a new instance in the place of all that an old one
+// has, in one step: nobody selects, watches or looks up a state in between. The old
+// runtime's health and endpoint stay, for the calls that are on their way to it.
+//
+// Fails as [Catalog.Register] does, with nothing changed.
+func (c *Catalog) Supersede(oldRuntimeID string, regs []Registration) error {
+	multiple := make([]bool, len(regs))
+	fresh := make([]Registration, len(regs))
+	for i, reg := range regs {
+		if reg.ID == "" || reg.Type == "" {
+			return ErrInvalid
+		}
+		multiple[i], fresh[i] = c.cfg.Load().AllowMultiple(reg.Type), reg.clone()
+	}
+	return c.transition(func(t *transition) error {
+		olds := make([]*entry, len(fresh))
+		for i := range fresh {
+			if fresh[i].RegisteredAt.IsZero() {
+				fresh[i].RegisteredAt = t.now
+			}
+			olds[i] = c.providers[providerKey{fresh[i].Type, fresh[i].RuntimeID}]
+			if err := t.admit(&fresh[i], olds[i], multiple[i]); err != nil {
+				return err
+			}
+		}
+		for i := range fresh {
+			t.register(&fresh[i], olds[i])
+		}
+		if rt := c.runtimes[oldRuntimeID]; rt != nil {
+			for len(rt.entries) > 0 {
+				t.remove(rt.entries[len(rt.entries)-1])
+			}
+		}
+		return nil
+	})
+}

@@ -1,0 +1,42 @@
+//go:build linux || darwin
+
+package procgroup
+
+import (
+	"errors"
+	"os"
+	"syscall"
+	"unsafe"
+)
+
+// What waitid(2) is asked for; package syscall does not name it.
+const (
+	idPid    = 1 // P_PID
+	stExited = 4 // WEXITED
+)
+
+func credential(c *Credential) *syscall.Credential {
+	if c == nil {
+		return nil
+	}
+	return &syscall.Credential{Uid: c.UID, Gid: c.GID, Groups: c.Groups}
+}
+
+// awaitExit returns when the process has ended. It reports whether the process was left
+// unreaped, so that its id is still its own.
+func awaitExit(proc *os.Process) (state *os.ProcessState, unreaped bool) {
+	// More than a siginfo_t has on any system.
+	var info [32]uint64
+	for {
+		_, _, errno := syscall.Syscall6(syscall.SYS_WAITID, idPid, uintptr(proc.Pid), //nolint:gosec // a process id is positive
+			uintptr(unsafe.Pointer(&info)), stExited|noReap, 0, 0)
+		if !errors.Is(errno, syscall.EINTR) {
+			return nil, errno == 0
+		}
+	}
+}
+
+// terminateGroup and killGroup signal a group whose leader was not reaped yet.
+func terminateGroup(proc *os.Process) error { return syscall.Kill(-proc.Pid, syscall.SIGTERM) } //nolint:wrapcheck // says it all
+
+func killGroup(proc *os.Process) error { return syscall.Kill(-proc.Pid, syscall.SIGKILL) } //nolint:wrapcheck // says it all

@@ -1,0 +1,136 @@
+package procgroup
+
+import (
+	"fmt"
+	"os"
+	"sync"
+	"time"
+)
+
+// guardScript keeps the list of groups that it is told of and kills them when its input
+// ends. Whoever wrote the input has been killed then, or had nothing left to write.
+const guardScript = `trap '' HUP INT TERM QUIT
+groups=' '
+while read -r op id; do
+  case $op in
+  +) groups="$groups$id " ;;
+  -) groups="${groups%% $id *} ${groups#* $id }" ;;
+  esac
+done
+for id in $groups; do kill -s KILL -- "-$id"; done 2>/dev/null
+`
+
+// guardWait is how long a guard may take to read a line. One that does not is replaced.
+const guardWait = time.Second
+
+// guardShell runs the script.
+const guardShell = "/bin/sh"
+
+// Guard is a small process that outlives this one, should it be killed, and kills the groups
+// of all processes that were running. The system alone ends only the processes themselves
+// then, not what they started. It starts with the first group. The zero value is ready; it
+// is safe for concurrent use. End it with Close.
+type Guard struct {
+	mu     sync.Mutex
+	pipe   *os.File // nil while it does not run
+	proc   *os.Process
+	err    error // why it cannot run
+	groups map[int]struct{}
+	closed bool
+}
+
+// Err says why there is no guard on this system, nil if there is one or none was needed yet.
+func (g *Guard) Err() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.err
+}
+
+// Close ends the guard and waits for its end. What is still running loses its guard, and is
+// not killed: whoever closes the guard ends the processes first.
+func (g *Guard) Close() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for id := range g.groups {
+		g.tellLocked('-', id)
+	}
+	g.closed = true
+	g.endLocked(false)
+}
+
+func (g *Guard) add(group int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.groups == nil {
+		g.groups = map[int]struct{}{}
+	}
+	g.groups[group] = struct{}{}
+	if g.closed || g.err != nil {
+		return
+	}
+	if g.pipe == nil {
+		if g.err = g.startLocked(); g.err != nil {
+			return
+		}
+	}
+	g.tellLocked('+', group)
+}
+
+func (g *Guard) remove(group int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.groups, group)
+	g.tellLocked('-', group)
+}
+
+// tellLocked writes one line, which is shorter than what a pipe takes in one piece. A guard
+// that was killed is started again.
+func (g *Guard) tellLocked(op byte, group int) {
+	if g.pipe == nil {
+		return
+	}
+	_ = g.pipe.SetWriteDeadline(time.Now().Add(guardWait))
+	if _, err := fmt.Fprintf(g.pipe, "%c %d\n", op, group); err == nil {
+		return
+	}
+	g.endLocked(true)
+	if g.err = g.startLocked(); g.err != nil {
+		return
+	}
+	for id := range g.groups {
+		_, _ = fmt.Fprintf(g.pipe, "+ %d\n", id)
+	}
+}
+
+func (g *Guard) startLocked() error {
+	in, out, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("guard: %w", err)
+	}
+	defer closeFiles(in)
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		closeFiles(out)
+		return fmt.Errorf("guard: %w", err)
+	}
+	defer closeFiles(null)
+	proc, err := startGuard([]*os.File{in, null, null})
+	if err != nil {
+		closeFiles(out)
+		return fmt.Errorf("guard: %w", err)
+	}
+	g.pipe, g.proc = out, proc
+	return nil
+}
+
+func (g *Guard) endLocked(stuck bool) {
+	if g.pipe == nil {
+		return
+	}
+	closeFiles(g.pipe)
+	if stuck {
+		_ = g.proc.Kill()
+	}
+	_, _ = g.proc.Wait()
+	g.pipe, g.proc = nil, nil
+}

@@ -1,0 +1,76 @@
+package procgroup_test
+
+import (
+	"os"
+	"syscall"
+	"testing"
+
+	"github.com/masegraye/connect-plugin-go/internal/procgroup"
+)
+
+func TestRlimitsHoldFromTheStart(t *testing.T) {
+	t.Parallel()
+	p, out := begin(t, &procgroup.Starter{}, procgroup.Config{
+		Rlimits: []procgroup.Rlimit{{Resource: syscall.RLIMIT_NOFILE, Soft: 123, Hard: 123}},
+	}, "nofile", "sleep")
+	if got := out.next(t).Text; got != "123" {
+		t.Errorf("limit of open files: %s", got)
+	}
+	out.sleeper(t)
+	if err := p.Stop(t.Context(), procgroup.Steps{TermWait: wait}); err != nil {
+		t.Error(err)
+	}
+	if exit := ended(t, p); !signalled(syscall.SIGTERM)(exit) {
+		t.Errorf("it ended with %v", exit)
+	}
+}
+
+func TestOpenFileIsExecuted(t *testing.T) {
+	t.Parallel()
+	path, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	program, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = program.Close() }()
+	out := newCollector()
+	p, err := new(procgroup.Starter).Start(&procgroup.Config{
+		Path: "/no/such/program", Executable: program, Args: []string{"process", "print=it runs"}, Output: out.take,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended(t, p)
+	if got := out.next(t).Text; got != "it runs" {
+		t.Errorf("it printed %q", got)
+	}
+}
+
+func TestProcessesLeaveNoDescriptors(t *testing.T) { //nolint:paralleltest // counts the descriptors of this process
+	count := func() int {
+		entries, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(entries)
+	}
+	s := &procgroup.Starter{Guard: &procgroup.Guard{}}
+	run := func() {
+		p, _ := begin(t, s, procgroup.Config{}, "print=x")
+		ended(t, p)
+	}
+	run() // what the runtime opens once
+	s.Guard.Close()
+	before := count()
+	s.Guard = &procgroup.Guard{}
+	for range 5 {
+		run()
+	}
+	s.Guard.Close()
+	if after := count(); after > before {
+		t.Errorf("%d descriptors before, %d after", before, after)
+	}
+}

@@ -1,0 +1,253 @@
+package connectplugin
+
+import (
+	"cmp"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/masegraye/connect-plugin-go/internal/supervise"
+	"github.com/masegraye/connect-plugin-go/internal/verify"
+)
+
+// Defaults of a [PluginSpec].
+const (
+	defaultReadyTimeout = 10 * time.Second
+	defaultStopGrace    = 5 * time.Second
+)
+
+// Errors of launching that a caller may branch on.
+var (
+	// ErrBinaryRefused says that a plugin's binary was not started, because it is not what
+	// its [PluginSpec] says.
+	ErrBinaryRefused = errors.New("binary refused")
+	// ErrPluginNotRunning says that a plugin is not running now; the text says why and until
+	// when.
+	ErrPluginNotRunning = errors.New("plugin is not running")
+)
+
+// PluginSpec says how a plugin is launched. A copy is taken by [PluginLauncher.Configure].
+type PluginSpec struct {
+	// Name is the plugin's self id, for which policy is written. Empty means the key under
+	// which the spec was configured.
+	Name string
+	// Provides lists the service types that the plugin is launched for. Where it is not
+	// empty, a plugin that declares others is refused.
+	Provides []string
+	// Strategy names the [LaunchStrategy]. Empty means "process" where BinaryPath is set,
+	// and "in-memory" otherwise.
+	Strategy string
+	// BinaryPath is the program that the process strategy runs. A relative path is taken
+	// from the working directory of the host; PATH is not searched.
+	BinaryPath string
+	// HostURL is the base URL at which the plugin reaches the host. Empty means the address
+	// that the host listens on.
+	HostURL string
+	// Port is the port that the plugin listens on, on loopback. Zero means any free one,
+	// which the plugin reports itself.
+	Port int
+	// Metadata is told to plugins that discover the plugin's services, where the plugin does
+	// not say something else itself.
+	Metadata map[string]string
+	// Plugin and ImplFactory make a plugin of the in-memory strategy: the handler is
+	// Plugin.ConnectServer of what ImplFactory returns. For the other strategies Plugin,
+	// which may be nil, says what the plugin requires, so that it is started after that.
+	Plugin Plugin
+	// ImplFactory makes the implementation for Plugin.
+	ImplFactory func() any
+
+	// Checksum is the SHA-256 of the program, in hex. Empty accepts what is found at the
+	// first launch, warns, and accepts nothing else later.
+	Checksum string
+	// SignatureKey, where set, demands that Signature is an Ed25519 signature with that key
+	// over the 32 bytes of the program's SHA-256.
+	SignatureKey ed25519.PublicKey
+	// Signature is what SignatureKey demands.
+	Signature []byte
+	// Args are the program's arguments, without its name.
+	Args []string
+	// Env is added to the program's environment, "KEY=value" each. The program inherits
+	// nothing of the host's environment.
+	Env []string
+	// Dir is the working directory. Empty means the host's.
+	Dir string
+	// User and Group are the name or the number of the user and the group to run as; only
+	// root can change them. Empty means the host's, and the user's primary group.
+	User string
+	// Group is the group to User.
+	Group string
+	// Rlimits are the program's resource limits, soft and hard alike. Only Linux has them.
+	Rlimits map[Rlimit]uint64
+	// Restart says when the plugin is started again after it ended by itself.
+	Restart RestartPolicy
+	// ReadyTimeout bounds a launch, from the start until the plugin is healthy. Zero means
+	// 10 s.
+	ReadyTimeout time.Duration
+	// StopGrace is how long the plugin may take to end when it is asked to, with its calls
+	// in flight; after that it is sent SIGTERM, and after as long again SIGKILL. Zero means
+	// 5 s.
+	StopGrace time.Duration
+	// OnExit is told each time the plugin's instance ended, whatever ended it. It is called
+	// by the launcher's own goroutine and must return soon. May be nil.
+	OnExit func(PluginExit)
+}
+
+// RestartPolicy says when a launched plugin that ended by itself is started again: after a
+// wait that doubles with each failure, and once there were too many of them, only after a
+// longer rest. Zero fields mean the defaults.
+type RestartPolicy struct {
+	// Never leaves a plugin that ended alone.
+	Never bool
+	// MinBackoff is the longest first wait; zero means 100 ms. MaxBackoff bounds all of them;
+	// zero means 30 s.
+	MinBackoff time.Duration
+	// MaxBackoff bounds the waits.
+	MaxBackoff time.Duration
+	// StableAfter is how long the plugin must run for what was before to be forgotten. Zero
+	// means 1 min.
+	StableAfter time.Duration
+	// MaxFailures within Window are a crash loop. Zero means 5 within 1 min.
+	MaxFailures int
+	// Window is the time to MaxFailures.
+	Window time.Duration
+	// Cooldown is the rest after a crash loop. Zero means 1 min.
+	Cooldown time.Duration
+}
+
+// PluginExit is how an instance of a launched plugin ended.
+type PluginExit struct {
+	// Name is the plugin's name, RuntimeID the identity that the instance had, empty where it
+	// never enrolled.
+	Name, RuntimeID string
+	// Pid is its process id, zero where it had no process of its own.
+	Pid int
+	// At is when it ended.
+	At time.Time
+	// Reason says how, in the system's words.
+	Reason string
+	// ExitCode is the exit status, -1 where it was ended by a signal or had no process.
+	ExitCode int
+	// Requested says that the launcher ended it.
+	Requested bool
+	// Output holds the last lines that it printed; untrusted text.
+	Output []string
+	// RestartAt is when it is started again, zero for never.
+	RestartAt time.Time
+	// CrashLoop says that it failed so often that the next start is put off.
+	CrashLoop bool
+}
+
+// withDefaults returns a copy that shares no memory with s, with the defaults; name is the
+// key under which it was configured.
+func (s PluginSpec) withDefaults(name string) PluginSpec {
+	s.Name = cmp.Or(s.Name, name)
+	s.Provides, s.Args, s.Env = slices.Clone(s.Provides), slices.Clone(s.Args), slices.Clone(s.Env)
+	s.Metadata, s.Rlimits = maps.Clone(s.Metadata), maps.Clone(s.Rlimits)
+	s.Signature, s.SignatureKey = slices.Clone(s.Signature), slices.Clone(s.SignatureKey)
+	if s.Strategy == "" {
+		s.Strategy = strategyMemory
+		if s.BinaryPath != "" {
+			s.Strategy = strategyProcess
+		}
+	}
+	s.ReadyTimeout = cmp.Or(s.ReadyTimeout, defaultReadyTimeout)
+	s.StopGrace = cmp.Or(s.StopGrace, defaultStopGrace)
+	return s
+}
+
+const maxPort = 65535
+
+// validate names the first field that is wrong, whatever the strategy.
+func (s PluginSpec) validate() error {
+	field := func(name, format string, args ...any) error {
+		return fieldError(fmt.Sprintf("PluginSpec[%q].%s", s.Name, name), format, args...)
+	}
+	if err := ValidateSelfID(s.Name); err != nil {
+		return field("Name", "%v", err)
+	}
+	for i, t := range s.Provides {
+		if err := ValidateServiceType(t); err != nil {
+			return field(fmt.Sprintf("Provides[%d]", i), "%v", err)
+		}
+		if slices.Contains(s.Provides[:i], t) {
+			return field(fmt.Sprintf("Provides[%d]", i), "%q is there twice", t)
+		}
+	}
+	if err := ValidateMetadata(s.Metadata); err != nil {
+		return field("Metadata", "%v", err)
+	}
+	switch {
+	case s.Port < 0 || s.Port > maxPort:
+		return field("Port", "%d is no port; write 0 for any", s.Port)
+	case s.ReadyTimeout < 0:
+		return field("ReadyTimeout", "is negative")
+	case s.StopGrace < 0:
+		return field("StopGrace", "is negative")
+	}
+	if err := s.Restart.validate(); err != "" {
+		return field("Restart."+err, "is negative")
+	}
+	return s.validateTrust(field)
+}
+
+func (s PluginSpec) validateTrust(field func(name, format string, args ...any) error) error {
+	if s.Checksum != "" {
+		if _, err := verify.ParseDigest(s.Checksum); err != nil {
+			return field("Checksum", "%v", err)
+		}
+	}
+	switch {
+	case len(s.SignatureKey) != 0 && len(s.SignatureKey) != ed25519.PublicKeySize:
+		return field("SignatureKey", "has %d bytes; an Ed25519 key has %d", len(s.SignatureKey), ed25519.PublicKeySize)
+	case len(s.SignatureKey) != 0 && len(s.Signature) != ed25519.SignatureSize:
+		return field("Signature", "has %d bytes; an Ed25519 signature has %d", len(s.Signature), ed25519.SignatureSize)
+	case len(s.SignatureKey) == 0 && len(s.Signature) != 0:
+		return field("SignatureKey", "is empty; without the key Signature proves nothing")
+	case s.Dir != "" && !filepath.IsAbs(s.Dir):
+		return field("Dir", "%q is not absolute", s.Dir)
+	case s.Group != "" && s.User == "":
+		return field("User", "is empty; name the user to Group")
+	}
+	for i, e := range s.Env {
+		if key, _, ok := strings.Cut(e, "="); !ok || key == "" {
+			return field(fmt.Sprintf("Env[%d]", i), "has no key; write KEY=value") // never the text: it may be a secret
+		}
+	}
+	for r := range s.Rlimits {
+		if _, ok := rlimitNumber(r); !ok {
+			return field(fmt.Sprintf("Rlimits[%q]", string(r)), "is not known on this system")
+		}
+	}
+	return nil
+}
+
+// validate returns the name of the field that is negative.
+func (p RestartPolicy) validate() string {
+	switch {
+	case p.MinBackoff < 0:
+		return "MinBackoff"
+	case p.MaxBackoff < 0:
+		return "MaxBackoff"
+	case p.StableAfter < 0:
+		return "StableAfter"
+	case p.MaxFailures < 0:
+		return "MaxFailures"
+	case p.Window < 0:
+		return "Window"
+	case p.Cooldown < 0:
+		return "Cooldown"
+	}
+	return ""
+}
+
+func (p RestartPolicy) supervisor() *supervise.Supervisor {
+	return supervise.New(supervise.Config{
+		MinBackoff: p.MinBackoff, MaxBackoff: p.MaxBackoff, StableAfter: p.StableAfter,
+		MaxFailures: p.MaxFailures, Window: p.Window, Cooldown: p.Cooldown,
+	})
+}

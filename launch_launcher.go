@@ -1,0 +1,259 @@
+package connectplugin
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+
+	"connectrpc.com/connect"
+)
+
+// PluginLauncher starts plugins, watches over them, replaces and stops them. It is safe for
+// concurrent use. Stop it with [PluginLauncher.Shutdown]; the host's own ends with the host.
+type PluginLauncher struct {
+	// Fixed at creation.
+	platform *Platform
+	registry *ServiceRegistry
+	life     context.Context //nolint:containedctx // ends with the launcher, which owns the goroutines
+	end      context.CancelFunc
+	tasks    sync.WaitGroup
+
+	mu         sync.Mutex
+	strategies map[string]LaunchStrategy
+	specs      map[string]PluginSpec
+	plugins    map[string]*launchedPlugin
+	closed     bool
+}
+
+// NewPluginLauncher makes a launcher for the plugins of a platform, with the process and the
+// in-memory strategy. Nil makes a platform. A host has a launcher already: see
+// [Host.Launcher].
+func NewPluginLauncher(platform *Platform, registry *ServiceRegistry) *PluginLauncher {
+	if platform == nil {
+		platform = NewPlatform(registry, nil, nil)
+	}
+	l := &PluginLauncher{
+		platform: platform, registry: cmp.Or(registry, platform.registry),
+		strategies: map[string]LaunchStrategy{}, specs: map[string]PluginSpec{}, plugins: map[string]*launchedPlugin{},
+	}
+	l.life, l.end = context.WithCancel(context.Background())
+	l.RegisterStrategy(NewProcessStrategy())
+	l.RegisterStrategy(NewInMemoryStrategy(l.registry))
+	platform.mu.Lock()
+	platform.owners = append(platform.owners, l)
+	platform.mu.Unlock()
+	return l
+}
+
+// RegisterStrategy adds a way to start plugins, in the place of one of the same name.
+func (l *PluginLauncher) RegisterStrategy(strategy LaunchStrategy) {
+	switch s := strategy.(type) {
+	case *ProcessStrategy:
+		s.bind(l.platform)
+	case *InMemoryStrategy:
+		s.bind(l.platform)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.strategies[strategy.Name()] = strategy
+}
+
+// Configure says how plugins are launched, by name, in the place of what was said before. It
+// starts nothing and stops nothing: a running plugin keeps the spec that it was started with
+// until it is replaced. A spec that is wrong is an error of whoever wants the plugin.
+func (l *PluginLauncher) Configure(specs map[string]PluginSpec) {
+	next := make(map[string]PluginSpec, len(specs))
+	for name, spec := range specs {
+		next[name] = spec.withDefaults(name)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.specs = next
+}
+
+// GetService returns the base URL of a service of a plugin, which it launches unless it is
+// running. Only the instance that was launched provides it, whoever else provides the same
+// type. The plugin is reached with the client that [PluginLauncher.GetServiceClient] returns
+// with the URL. It waits at most for [PluginSpec.ReadyTimeout].
+func (l *PluginLauncher) GetService(pluginName string, serviceType string) (string, error) {
+	url, _, err := l.GetServiceClient(pluginName, serviceType)
+	return url, err
+}
+
+// GetDefaultService is [PluginLauncher.GetService] for the first service of a plugin.
+func (l *PluginLauncher) GetDefaultService(pluginName string) (string, error) {
+	return l.GetService(pluginName, "")
+}
+
+// GetServiceClient returns the base URL of a service of a plugin, as GetService does, and the
+// HTTP client that reaches it there, which follows the plugin when it is started again or
+// replaced. The client reaches nothing but that service.
+func (l *PluginLauncher) GetServiceClient(pluginName string, serviceType string) (string, connect.HTTPClient, error) {
+	p, err := l.plugin(pluginName)
+	if err != nil {
+		return "", nil, err
+	}
+	i, err := p.await(l.life)
+	if err != nil {
+		return "", nil, fmt.Errorf("plugin %q: %w", pluginName, err)
+	}
+	if i.runtimeID() == "" {
+		return i.result.Endpoint, i.result.HTTPClient, nil // of a strategy that only knows its own
+	}
+	if serviceType == "" {
+		if serviceType = p.defaultService(i); serviceType == "" {
+			return "", nil, fmt.Errorf("plugin %q: %w: it provides no service", pluginName, ErrPluginNotFound)
+		}
+	}
+	if _, ok := l.platform.registry.catalog.Provider(serviceType, i.runtimeID()); !ok {
+		return "", nil, fmt.Errorf("plugin %q: %w: it does not provide %q", pluginName, ErrPluginNotFound, serviceType)
+	}
+	client := &providerClient{router: l.platform.router, target: func(path string) (string, string, error) {
+		return p.servicePath(serviceType, path)
+	}}
+	return i.result.Endpoint, client, nil
+}
+
+// Shutdown stops every plugin that the launcher started, in parallel, and waits for their
+// end. Nothing is launched any more.
+func (l *PluginLauncher) Shutdown() { l.shutdown(context.Background()) }
+
+func (l *PluginLauncher) shutdown(ctx context.Context) {
+	l.mu.Lock()
+	l.closed = true
+	plugins := slices.Collect(maps.Values(l.plugins))
+	strategies := slices.Collect(maps.Values(l.strategies))
+	l.mu.Unlock()
+	l.end()
+	var stopping sync.WaitGroup
+	for _, p := range plugins {
+		stopping.Go(func() { p.stop(ctx, "the host shuts down") })
+	}
+	stopping.Wait()
+	l.tasks.Wait()
+	for _, s := range strategies {
+		if c, ok := s.(interface{ close() }); ok {
+			c.close()
+		}
+	}
+}
+
+// Stop stops a plugin, by name, and returns when nothing is left of it; the end of ctx
+// cuts its grace short. It can be launched again. The error wraps [ErrPluginNotRunning].
+func (l *PluginLauncher) Stop(ctx context.Context, pluginName string) error {
+	l.mu.Lock()
+	p := l.plugins[pluginName]
+	l.mu.Unlock()
+	if p == nil {
+		return fmt.Errorf("stop %q: %w", pluginName, ErrPluginNotRunning)
+	}
+	p.stop(ctx, "stopped")
+	return nil
+}
+
+// Replace starts a new instance of a running plugin beside the old one, with the spec that is
+// configured now, lets the services pass over to it in one step when it is healthy, and then
+// stops the old one, whose calls in flight may finish within its StopGrace. If the new
+// instance fails, nothing has changed, and the error says why. A plugin that is not running is
+// launched.
+func (l *PluginLauncher) Replace(ctx context.Context, pluginName string) error {
+	l.mu.Lock()
+	spec, ok := l.specs[pluginName]
+	p := l.plugins[pluginName]
+	l.mu.Unlock()
+	if !ok {
+		return fmt.Errorf("replace: %w", l.unknown(pluginName))
+	}
+	if p == nil {
+		_, err := l.GetService(pluginName, "")
+		if errors.Is(err, ErrPluginNotFound) {
+			err = nil // it provides nothing, and runs
+		}
+		return err
+	}
+	if err := p.replace(ctx, spec); err != nil {
+		return fmt.Errorf("replace %q: %w", pluginName, err)
+	}
+	return nil
+}
+
+func (l *PluginLauncher) unknown(name string) error {
+	return fmt.Errorf("%w: no spec is configured for %q: see PluginLauncher.Configure", ErrPluginNotFound, name)
+}
+
+// plugin returns the plugin of a name, and launches it unless it was.
+func (l *PluginLauncher) plugin(name string) (*launchedPlugin, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return nil, ErrHostClosed
+	}
+	if p := l.plugins[name]; p != nil {
+		return p, nil
+	}
+	spec, ok := l.specs[name]
+	if !ok {
+		return nil, l.unknown(name)
+	}
+	if err := spec.validate(); err != nil {
+		return nil, err
+	}
+	p := newLaunchedPlugin(l, name, spec)
+	l.plugins[name] = p
+	l.tasks.Go(p.run)
+	return p, nil
+}
+
+// forgetPlugin takes a plugin out that is over.
+func (l *PluginLauncher) forgetPlugin(p *launchedPlugin) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.plugins[p.name] == p {
+		delete(l.plugins, p.name)
+	}
+}
+
+// start starts one instance with the strategy of a spec.
+func (l *PluginLauncher) start(ctx context.Context, spec PluginSpec, hold bool) (*instance, error) {
+	l.mu.Lock()
+	strategy := l.strategies[spec.Strategy]
+	l.mu.Unlock()
+	if strategy == nil {
+		return nil, fieldError(fmt.Sprintf("PluginSpec[%q].Strategy", spec.Name), "%q is not registered", spec.Strategy)
+	}
+	if l.platform.hub().launches.Barred(spec.Name) {
+		return nil, errBarred
+	}
+	ctx, cancel := context.WithTimeout(ctx, spec.ReadyTimeout)
+	defer cancel()
+	if bound, ok := strategy.(boundStrategy); ok {
+		return bound.start(ctx, l.platform, spec, hold)
+	}
+	result, err := strategy.Launch(ctx, spec)
+	if err != nil {
+		return nil, fmt.Errorf("launch %q: %w", spec.Name, err)
+	}
+	return foreignInstance(result), nil
+}
+
+// launcherOf returns who launched a plugin.
+func (p *Platform) launcherOf(runtimeID string) (l *PluginLauncher, name string, ok bool) {
+	p.mu.Lock()
+	owners := slices.Clone(p.owners)
+	p.mu.Unlock()
+	for _, l := range owners {
+		l.mu.Lock()
+		plugins := slices.Collect(maps.Values(l.plugins))
+		l.mu.Unlock()
+		for _, lp := range plugins {
+			if i := lp.running(); i != nil && i.runtimeID() == runtimeID {
+				return l, lp.name, true
+			}
+		}
+	}
+	return nil, "", false
+}

@@ -1,0 +1,254 @@
+package connectplugin
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/internal/catalog"
+	"github.com/masegraye/connect-plugin-go/internal/launches"
+	"github.com/masegraye/connect-plugin-go/internal/policy"
+	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
+)
+
+// InMemoryStrategy runs a plugin in the host's own process: [PluginSpec.Plugin] serves what
+// [PluginSpec.ImplFactory] makes. It is validated, allowed by policy, given an identity,
+// announced, drained and ended as any other plugin; only its calls are dispatched directly.
+// An implementation that has a method Close, with or without an error, is closed at the end.
+// It is safe for concurrent use.
+type InMemoryStrategy struct {
+	registry *ServiceRegistry // fixed at creation
+
+	mu   sync.Mutex
+	host *Platform
+}
+
+// NewInMemoryStrategy makes an in-memory strategy. Register it with
+// [PluginLauncher.RegisterStrategy].
+func NewInMemoryStrategy(registry *ServiceRegistry) *InMemoryStrategy {
+	return &InMemoryStrategy{registry: registry}
+}
+
+// Name returns "in-memory".
+func (s *InMemoryStrategy) Name() string { return strategyMemory }
+
+// bind ties the strategy to the platform whose plugins it starts.
+func (s *InMemoryStrategy) bind(p *Platform) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.host = p
+}
+
+// Launch puts a plugin into service in the host's own process.
+func (s *InMemoryStrategy) Launch(ctx context.Context, spec PluginSpec) (LaunchResult, error) {
+	s.mu.Lock()
+	host := s.host
+	s.mu.Unlock()
+	if host == nil {
+		return LaunchResult{}, errNoLauncher
+	}
+	return launchAlone(ctx, s, host, spec)
+}
+
+func (s *InMemoryStrategy) start(ctx context.Context, p *Platform, spec PluginSpec, hold bool) (*instance, error) {
+	if s.registry != nil && s.registry != p.registry {
+		return nil, fmt.Errorf("launch %q: the strategy has the registry of another host", spec.Name)
+	}
+	m := &memoryLaunch{platform: p, spec: spec, exited: make(chan struct{})}
+	if err := m.run(ctx, hold); err != nil {
+		m.end(reasonRemoved)
+		return nil, fmt.Errorf("launch %q: %w", spec.Name, err)
+	}
+	return m.instance(), nil
+}
+
+// memoryLaunch is one plugin in the host's own process.
+type memoryLaunch struct {
+	// Fixed at creation.
+	platform *Platform
+	spec     PluginSpec
+	exited   chan struct{}
+
+	launch *launches.Launch
+	id     *tokenstore.Identity // nil before it has one
+	impl   any
+	begun  time.Time
+	once   sync.Once
+
+	mu    sync.Mutex
+	asked bool
+	at    time.Time
+}
+
+// run makes the handler and takes it through the same doors as any other plugin.
+func (m *memoryLaunch) run(ctx context.Context, hold bool) error {
+	metadata, handler, err := m.make()
+	if err != nil {
+		return err
+	}
+	hub := m.platform.hub()
+	m.launch = launches.New("", m.spec.Name, m.spec.Provides)
+	id, _, err := hub.issueOwn(m.spec.Name, metadata.Version, metadata, func(d *declaration) { d.launch = m.launch })
+	if err != nil {
+		return err
+	}
+	if hold {
+		m.launch.Hold()
+	}
+	m.id, m.begun = id, time.Now()
+	m.launch.Enrolled(id)
+	if err := m.register(ctx, metadata.Provides); err != nil {
+		return err
+	}
+	if err := m.platform.router.RegisterPluginHandler(id.RuntimeID(), handler); err != nil {
+		return err
+	}
+	healthy := catalog.HealthReport{Health: catalog.HealthHealthy, At: time.Now()}
+	return m.platform.lifecycle.take(id.RuntimeID(), id, func(v *healthView) { v.reported = healthy })
+}
+
+// make asks the plugin for its handler and checks what it says of itself.
+func (m *memoryLaunch) make() (PluginMetadata, http.Handler, error) {
+	field := func(name string) string { return fmt.Sprintf("PluginSpec[%q].%s", m.spec.Name, name) }
+	switch {
+	case m.spec.Plugin == nil:
+		return PluginMetadata{}, nil, fieldError(field("Plugin"), "is nil; the in-memory strategy needs it")
+	case m.spec.ImplFactory == nil:
+		return PluginMetadata{}, nil, fieldError(field("ImplFactory"), "is nil; the in-memory strategy needs it")
+	}
+	metadata := m.spec.Plugin.Metadata().clone()
+	if err := metadata.validate(field("Plugin.Metadata")); err != nil {
+		return metadata, nil, err
+	}
+	if m.impl = m.spec.ImplFactory(); m.impl == nil {
+		return metadata, nil, fmt.Errorf("%w: ImplFactory made nothing", ErrInvalidPluginImpl)
+	}
+	path, handler, err := m.spec.Plugin.ConnectServer(m.impl)
+	if err == nil && handler == nil {
+		err = errors.New("ConnectServer returned no handler")
+	}
+	if err != nil {
+		return metadata, nil, fmt.Errorf("%w: %w", ErrInvalidPluginImpl, err)
+	}
+	if err := ValidateEndpointPath(path); err != nil {
+		return metadata, nil, fmt.Errorf("%w: %w", ErrInvalidPluginImpl, err)
+	}
+	m.declare(&metadata, path)
+	have, want := policy.NewSet(typesOf(metadata.Provides)).List(), policy.NewSet(m.spec.Provides).List()
+	if len(want) > 0 && !slices.Equal(have, want) {
+		return metadata, nil, fieldError(field("Provides"), "is %q; the plugin provides %q", want, have)
+	}
+	return metadata, handler, nil
+}
+
+// declare completes what the plugin provides: one that says nothing provides what the spec
+// says, at the path of its handler.
+func (m *memoryLaunch) declare(metadata *PluginMetadata, path string) {
+	if metadata.Version == "" {
+		metadata.Version = defaultPluginVersion
+	}
+	if len(metadata.Provides) == 0 {
+		for _, t := range m.spec.Provides {
+			metadata.Provides = append(metadata.Provides, ServiceDeclaration{Type: t, Version: metadata.Version})
+		}
+	}
+	for i := range metadata.Provides {
+		if metadata.Provides[i].Path == "" {
+			metadata.Provides[i].Path = path
+		}
+	}
+}
+
+// defaultPluginVersion is the version of a plugin that says none.
+const defaultPluginVersion = "0.0.0"
+
+// register registers what the plugin provides, within its rights.
+func (m *memoryLaunch) register(ctx context.Context, provides []ServiceDeclaration) error {
+	c := &caller{id: m.id, hub: m.platform.hub()}
+	for _, d := range provides {
+		req := &connectpluginv1.RegisterServiceRequest{ServiceType: d.Type, Version: d.Version, EndpointPath: d.Path, Metadata: m.spec.Metadata}
+		if err := validateRegistration(m.id.RuntimeID(), req); err != nil {
+			return fmt.Errorf("register %q: %w", d.Type, err)
+		}
+		reg := catalog.Registration{
+			ID: "reg-" + strings.ToLower(rand.Text()), RuntimeID: m.id.RuntimeID(), Type: d.Type, Version: d.Version, Path: d.Path,
+			Metadata: m.spec.Metadata, Weight: declaredWeight(m.spec.Metadata), RegisteredAt: time.Now(),
+		}
+		if err := m.platform.registry.registerFor(ctx, c, reg, ""); err != nil {
+			return fmt.Errorf("register %q: policy does not allow it, or another plugin provides it: %w", d.Type, err)
+		}
+		m.platform.registry.note(ctx, AuditRegistered, "", d.Type, "")
+	}
+	return nil
+}
+
+// instance returns the plugin as the launcher sees it.
+func (m *memoryLaunch) instance() *instance {
+	// Whatever ends the identity ends the plugin; whoever ended it does not wait for that.
+	m.id.OnEnd(func() { go m.finish() })
+	runtimeID := func() string { return m.id.RuntimeID() }
+	i := &instance{
+		exited: m.exited, begun: m.begun, runtimeID: runtimeID, exit: m.exit,
+		stop:    func(ctx context.Context, reason string) { m.stop(ctx, reason) },
+		release: func(old string) error { return m.platform.release(m.launch, old) },
+	}
+	i.result = m.platform.result(runtimeID, func() { m.stop(context.Background(), "cleanup") })
+	return i
+}
+
+// stop withdraws the plugin, lets its calls finish and ends it.
+func (m *memoryLaunch) stop(ctx context.Context, _ string) {
+	m.mu.Lock()
+	m.asked = true
+	m.mu.Unlock()
+	m.platform.registry.catalog.RemoveWhere(ofRuntime(m.id.RuntimeID()))
+	ctx, cancel := context.WithTimeout(ctx, m.spec.StopGrace)
+	defer cancel()
+	if err := m.platform.router.drainProvider(ctx, m.id.RuntimeID()); err != nil {
+		m.platform.log().Warn("calls to a plugin were cut off", keyPlugin, m.spec.Name, keyError, err)
+	}
+	m.end(reasonRemoved)
+	<-m.exited
+}
+
+// end ends the plugin at once.
+func (m *memoryLaunch) end(reason tokenstore.Reason) {
+	if m.id != nil {
+		m.platform.hub().store.Revoke(m.id.RuntimeID(), reason)
+	}
+	m.finish()
+}
+
+// finish closes the implementation of a plugin whose identity has ended.
+func (m *memoryLaunch) finish() {
+	m.once.Do(func() {
+		switch impl := m.impl.(type) {
+		case interface{ Close() error }:
+			if err := impl.Close(); err != nil {
+				m.platform.log().Warn("a plugin ends with an error", keyPlugin, m.spec.Name, keyError, err)
+			}
+		case interface{ Close() }:
+			impl.Close()
+		}
+		m.mu.Lock()
+		m.at = time.Now()
+		m.mu.Unlock()
+		close(m.exited)
+	})
+}
+
+func (m *memoryLaunch) exit() PluginExit {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return PluginExit{
+		Name: m.spec.Name, RuntimeID: m.id.RuntimeID(), At: m.at, ExitCode: -1, Requested: m.asked,
+		Reason: "identity ended: " + string(m.id.Reason()),
+	}
+}

@@ -1,0 +1,337 @@
+package connectplugin
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/masegraye/connect-plugin-go/internal/backoff"
+	"github.com/masegraye/connect-plugin-go/internal/proxy"
+	"github.com/masegraye/connect-plugin-go/internal/supervise"
+)
+
+// LaunchState is where a launched plugin stands.
+type LaunchState string
+
+// The states of a launched plugin.
+const (
+	LaunchStarting LaunchState = "starting" // an instance was started and is not healthy yet
+	LaunchRunning  LaunchState = "running"  // an instance is in service
+	LaunchBackoff  LaunchState = "backoff"  // the last instance failed, another one is started later
+	LaunchBroken   LaunchState = "broken"   // it failed too often: the next start is put off
+	LaunchStopping LaunchState = "stopping" // it is being stopped
+	LaunchStopped  LaunchState = "stopped"  // it ended and is not started again
+)
+
+// launchedPlugin is one plugin of a launcher, with one goroutine that watches over it.
+type launchedPlugin struct {
+	// Fixed at creation.
+	launcher *PluginLauncher
+	name     string
+	life     context.Context //nolint:containedctx // ends when the plugin is stopped
+	end      context.CancelCauseFunc
+	done     chan struct{}  // closed when nothing is left of it
+	swap     chan *swapping // instances that take over
+
+	replacing sync.Mutex // held during a replacement; guards nothing
+
+	mu       sync.Mutex
+	changed  chan struct{} // closed and replaced at each change
+	spec     PluginSpec
+	state    LaunchState
+	current  *instance // nil unless it is running
+	err      error     // why it is not
+	next     supervise.Next
+	restarts int
+	lastExit *PluginExit
+	stopCtx  context.Context //nolint:containedctx // bounds the end; nil before
+	reason   string
+}
+
+// swapping is an instance that takes over from the current one.
+type swapping struct {
+	spec  PluginSpec
+	fresh *instance
+	taken chan error
+}
+
+func newLaunchedPlugin(l *PluginLauncher, name string, spec PluginSpec) *launchedPlugin {
+	p := &launchedPlugin{
+		launcher: l, name: name, spec: spec, state: LaunchStarting,
+		done: make(chan struct{}), swap: make(chan *swapping), changed: make(chan struct{}),
+	}
+	p.life, p.end = context.WithCancelCause(context.Background())
+	return p
+}
+
+// run starts the plugin and watches over it until it is stopped.
+func (p *launchedPlugin) run() {
+	defer close(p.done)
+	defer p.launcher.forgetPlugin(p)
+	supervisor := p.specNow().Restart.supervisor()
+	for first := true; p.life.Err() == nil; first = false {
+		spec := p.specNow()
+		i, err := p.launcher.start(p.life, spec, false)
+		if err != nil {
+			if first { // rolled back whole: whoever wants the plugin tries again
+				p.launcher.forgetPlugin(p)
+				p.set(LaunchStopped, nil, err)
+				return
+			}
+			next := supervisor.Failed(time.Now(), 0)
+			p.down(next, err)
+			if !p.rest(spec, next, err) {
+				return
+			}
+			continue
+		}
+		p.set(LaunchRunning, i, nil)
+		exit, ran, unasked := p.watch(i)
+		if !unasked {
+			return
+		}
+		next := supervisor.Failed(time.Now(), ran)
+		if p.specNow().Restart.Never {
+			p.launcher.forgetPlugin(p)
+			p.set(LaunchStopped, nil, exitError(exit))
+			p.note(exit, supervise.Next{})
+			return
+		}
+		p.down(next, exitError(exit))
+		p.note(exit, next)
+		if !p.rest(p.specNow(), next, exitError(exit)) {
+			return
+		}
+	}
+	p.set(LaunchStopped, nil, ErrPluginNotRunning)
+}
+
+// watch returns when the current instance, or one that took its place, ended by itself, or
+// was stopped.
+func (p *launchedPlugin) watch(i *instance) (exit PluginExit, ran time.Duration, unasked bool) {
+	for {
+		select {
+		case <-i.exited:
+			return i.exit(), time.Since(i.begun), true
+		case s := <-p.swap:
+			i = p.takeOver(i, s)
+		case <-p.life.Done():
+			p.mu.Lock()
+			p.state, p.current = LaunchStopping, nil
+			ctx, reason := p.stopCtx, p.reason
+			p.tellLocked()
+			p.mu.Unlock()
+			i.stop(ctx, reason)
+			p.note(i.exit(), supervise.Next{})
+			p.set(LaunchStopped, nil, ErrPluginNotRunning)
+			return PluginExit{}, 0, false
+		}
+	}
+}
+
+// takeOver puts a fresh instance into service and stops the old one beside it.
+func (p *launchedPlugin) takeOver(old *instance, s *swapping) *instance {
+	if err := s.fresh.release(old.runtimeID()); err != nil {
+		s.taken <- err
+		return old
+	}
+	p.mu.Lock()
+	p.spec = s.spec
+	p.mu.Unlock()
+	p.set(LaunchRunning, s.fresh, nil)
+	s.taken <- nil
+	return s.fresh
+}
+
+// replace starts an instance beside the current one and lets it take over.
+func (p *launchedPlugin) replace(ctx context.Context, spec PluginSpec) error {
+	if err := spec.validate(); err != nil {
+		return err
+	}
+	p.replacing.Lock()
+	defer p.replacing.Unlock()
+	old, err := p.await(ctx)
+	if err != nil {
+		return err
+	}
+	startCtx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(p.life, cancel)()
+	fresh, err := p.launcher.start(startCtx, spec, true)
+	if err != nil {
+		return err
+	}
+	s := &swapping{spec: spec, fresh: fresh, taken: make(chan error, 1)}
+	select {
+	case p.swap <- s:
+		err = <-s.taken
+	case <-old.exited:
+		err = fmt.Errorf("the old instance ended meanwhile: %w", ErrPluginNotRunning)
+	case <-p.life.Done():
+		err = ErrPluginNotRunning
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	if err != nil {
+		fresh.stop(ctx, "it could not take over")
+		return err
+	}
+	p.retire(ctx, old)
+	return nil
+}
+
+// retire lets the calls of a replaced instance finish, and stops it.
+func (p *launchedPlugin) retire(ctx context.Context, old *instance) {
+	old.stop(ctx, "replaced")
+	p.note(old.exit(), supervise.Next{})
+}
+
+// rest waits until the next start is due; it reports false where there is none.
+func (p *launchedPlugin) rest(spec PluginSpec, next supervise.Next, why error) bool {
+	text := "starting it again"
+	if next.Broken {
+		text = "it fails again and again; the next start is put off"
+	}
+	wait := time.Until(next.At)
+	p.launcher.platform.log().Warn("a plugin is down: "+text, keyPlugin, spec.Name, keyWait, wait.Round(time.Millisecond), keyError, why)
+	if !backoff.Wait(p.life, wait) {
+		p.set(LaunchStopped, nil, ErrPluginNotRunning)
+		return false
+	}
+	p.mu.Lock()
+	p.restarts++
+	p.mu.Unlock()
+	p.set(LaunchStarting, nil, why)
+	return true
+}
+
+// down says that the plugin is not running and when it is started again.
+func (p *launchedPlugin) down(next supervise.Next, why error) {
+	state := LaunchBackoff
+	if next.Broken {
+		state = LaunchBroken
+	}
+	p.mu.Lock()
+	p.next = next
+	p.mu.Unlock()
+	p.set(state, nil, why)
+}
+
+// note tells of an exit.
+func (p *launchedPlugin) note(exit PluginExit, next supervise.Next) {
+	exit.Name, exit.RestartAt, exit.CrashLoop = p.name, next.At, next.Broken
+	p.mu.Lock()
+	p.lastExit = &exit
+	onExit := p.spec.OnExit
+	p.mu.Unlock()
+	p.launcher.platform.log().Info("plugin ended", keyPlugin, p.name, keyPid, exit.Pid, keyRuntimeID, exit.RuntimeID, keyReason, exit.Reason)
+	if onExit != nil {
+		onExit(exit)
+	}
+}
+
+func exitError(exit PluginExit) error {
+	err := fmt.Errorf("%w: it ended by itself: %s", ErrPluginNotRunning, exit.Reason)
+	if len(exit.Output) > 0 {
+		err = fmt.Errorf("%w; it said: %s", err, printableLines(exit.Output))
+	}
+	return err
+}
+
+// await returns the instance in service, and waits for one where it is about to come.
+func (p *launchedPlugin) await(ctx context.Context) (*instance, error) {
+	patience := time.NewTimer(p.specNow().ReadyTimeout)
+	defer patience.Stop()
+	for {
+		enough := patience.C
+		p.mu.Lock()
+		current, state, err, changed, next := p.current, p.state, p.err, p.changed, p.next
+		p.mu.Unlock()
+		switch state {
+		case LaunchRunning:
+			return current, nil
+		case LaunchStopped, LaunchStopping:
+			if err == nil {
+				err = ErrPluginNotRunning
+			}
+			return nil, err
+		case LaunchBroken:
+			return nil, fmt.Errorf("%w: it failed %d times and is started again at %s: %w",
+				ErrPluginNotRunning, next.Failures, next.At.Format(time.TimeOnly), err)
+		case LaunchStarting:
+			enough = nil // its own time bounds the start
+		case LaunchBackoff:
+		}
+		select {
+		case <-changed:
+			continue
+		case <-enough:
+		case <-ctx.Done():
+		}
+		if err == nil {
+			err = context.Cause(ctx)
+		}
+		return nil, fmt.Errorf("%w yet: %w", ErrPluginNotRunning, err)
+	}
+}
+
+// stop ends the plugin and waits for its end.
+func (p *launchedPlugin) stop(ctx context.Context, reason string) {
+	p.mu.Lock()
+	if p.stopCtx == nil {
+		p.stopCtx, p.reason = ctx, reason
+	}
+	p.mu.Unlock()
+	p.end(ErrPluginNotRunning)
+	<-p.done
+}
+
+func (p *launchedPlugin) set(state LaunchState, i *instance, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.state, p.current, p.err = state, i, err
+	p.tellLocked()
+}
+
+func (p *launchedPlugin) tellLocked() {
+	close(p.changed)
+	p.changed = make(chan struct{})
+}
+
+func (p *launchedPlugin) running() *instance {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.current
+}
+
+func (p *launchedPlugin) specNow() PluginSpec {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.spec
+}
+
+// defaultService returns the first service of an instance.
+func (p *launchedPlugin) defaultService(i *instance) string {
+	if spec := p.specNow(); len(spec.Provides) > 0 {
+		return spec.Provides[0]
+	}
+	if regs := p.launcher.platform.registry.catalog.ByRuntime(i.runtimeID()); len(regs) > 0 {
+		return regs[0].Type
+	}
+	return ""
+}
+
+// servicePath finds where a call of one service goes: to the instance that is in service now.
+func (p *launchedPlugin) servicePath(serviceType, path string) (runtimeID, there string, err error) {
+	i := p.running()
+	if i == nil {
+		return "", "", ErrPluginNotRunning
+	}
+	reg, ok := p.launcher.platform.registry.catalog.Provider(serviceType, i.runtimeID())
+	if !ok {
+		return "", "", errNotProvided
+	}
+	there, err = proxy.JoinPath(reg.Path, path)
+	return reg.RuntimeID, there, err //nolint:wrapcheck // the caller wraps it
+}

@@ -1,0 +1,205 @@
+package connectplugin
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/masegraye/connect-plugin-go/internal/depgraph"
+	"github.com/masegraye/connect-plugin-go/internal/policy"
+	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
+)
+
+// A launched plugin is known by three owners and nobody else: its process by an [instance],
+// from before it starts until it was reaped; what it offers by the catalogue; who it is by
+// the token store, which also carries the launch that it was issued to.
+//
+// The path of a launch: spec -> verified program -> certificate and launch in the hub's book
+// -> process, which reads both from its lifeline -> handshake over TLS, which finds the launch
+// by the certificate and so the self id -> registration, kept back while another instance is
+// in service -> health -> asked once over the very connections that calls take -> in service.
+// The way back is the end of the process: it closes the launch, which revokes the identity,
+// which ends all that the host keeps for it.
+
+// Platform knows the plugins of a host, however they came: launched, adopted or enrolled by
+// themselves. It is safe for concurrent use.
+type Platform struct {
+	// Fixed at creation.
+	registry  *ServiceRegistry
+	lifecycle *LifecycleServer
+	router    *ServiceRouter
+	launcher  *PluginLauncher // the host's; nil for a platform of the user's own
+
+	tasks sync.WaitGroup
+
+	mu      sync.Mutex
+	closed  bool
+	nodes   map[string]depgraph.Node // what AddToDependencyGraph said, by runtime id
+	adopted map[string]*adoption     // by runtime id
+	owners  []*PluginLauncher
+}
+
+// NewPlatform makes a platform of the services of one host. Nil services are made. A host
+// has one already: see [Host.Platform].
+func NewPlatform(registry *ServiceRegistry, lifecycle *LifecycleServer, router *ServiceRouter) *Platform {
+	if router == nil {
+		if registry == nil {
+			registry = NewServiceRegistry(lifecycle)
+		}
+		router = NewServiceRouter(nil, registry, lifecycle)
+	}
+	p := &Platform{
+		registry: cmp.Or(registry, router.registry), lifecycle: cmp.Or(lifecycle, router.lifecycle), router: router,
+		nodes: map[string]depgraph.Node{}, adopted: map[string]*adoption{},
+	}
+	p.hub().store.Subscribe(func(e tokenstore.End) { p.forget(e.Identity.RuntimeID()) })
+	return p
+}
+
+// Registry returns the platform's service registry.
+func (p *Platform) Registry() *ServiceRegistry { return p.registry }
+
+// Lifecycle returns the platform's lifecycle service.
+func (p *Platform) Lifecycle() *LifecycleServer { return p.lifecycle }
+
+// Router returns the platform's router.
+func (p *Platform) Router() *ServiceRouter { return p.router }
+
+func (p *Platform) hub() *hub { return p.router.handshake.hub }
+
+func (p *Platform) log() *slog.Logger { return p.hub().log() }
+
+var errNoAddress = errors.New("the host does not serve yet, so that no plugin could reach it: call Serve before, or set HostURL")
+
+// hostURL returns the URL at which a plugin reaches the host.
+func (p *Platform) hostURL(configured string) (string, error) {
+	if configured != "" {
+		u, err := parseHostURL(configured, p.hub().settings().allowInsecure)
+		if err != nil {
+			return "", fieldError("HostURL", "%v", err)
+		}
+		return u.String(), nil
+	}
+	if at := p.hub().address.Load(); at != nil {
+		return *at, nil
+	}
+	return "", errNoAddress
+}
+
+// AddToDependencyGraph says what a plugin provides and requires, in place of what is known of
+// it otherwise. It is forgotten when the plugin's identity ends.
+func (p *Platform) AddToDependencyGraph(runtimeID string, selfID string, provides []ServiceDeclaration, requires []ServiceDependency) {
+	n := graphNode(runtimeID, selfID, provides, requires)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.nodes[runtimeID] = n
+}
+
+// GetImpact tells what the end of a plugin would bring down: the plugins and services that
+// need it now, directly or through others, and have nobody else.
+func (p *Platform) GetImpact(runtimeID string) *depgraph.ImpactAnalysis {
+	return p.graph().Impact(runtimeID)
+}
+
+// GetStartupOrder returns the runtime ids of all plugins, each after those that it requires.
+// The error names what is missing or goes round in a circle.
+func (p *Platform) GetStartupOrder() ([]string, error) {
+	order, err := p.graph().StartupOrder()
+	if err != nil {
+		return nil, fmt.Errorf("startup order: %w", err)
+	}
+	return order, nil
+}
+
+// graph draws the dependencies of the plugins that live now, in the order in which they came.
+func (p *Platform) graph() *depgraph.Graph {
+	var ids []*tokenstore.Identity
+	p.hub().store.Each(func(id *tokenstore.Identity) bool {
+		ids = append(ids, id)
+		return true
+	})
+	slices.SortFunc(ids, func(a, b *tokenstore.Identity) int {
+		return cmp.Or(a.IssuedAt().Compare(b.IssuedAt()), cmp.Compare(a.RuntimeID(), b.RuntimeID()))
+	})
+	p.mu.Lock()
+	said := maps.Clone(p.nodes)
+	p.mu.Unlock()
+	g := &depgraph.Graph{}
+	for _, id := range ids {
+		n, ok := said[id.RuntimeID()]
+		if delete(said, id.RuntimeID()); !ok {
+			n = p.liveNode(id)
+		}
+		g.Add(n)
+	}
+	for _, runtimeID := range slices.Sorted(maps.Keys(said)) {
+		g.Add(said[runtimeID])
+	}
+	return g
+}
+
+// liveNode draws one plugin by what it registered and declared.
+func (p *Platform) liveNode(id *tokenstore.Identity) depgraph.Node {
+	var provides []ServiceDeclaration
+	known := map[string]bool{}
+	for _, reg := range p.registry.catalog.ByRuntime(id.RuntimeID()) {
+		provides, known[reg.Type] = append(provides, ServiceDeclaration{Type: reg.Type, Version: reg.Version}), true
+	}
+	d := declared(id)
+	for _, name := range d.provides.List() {
+		if !known[name] && name != policy.Any {
+			provides = append(provides, ServiceDeclaration{Type: name})
+		}
+	}
+	slices.SortFunc(provides, func(a, b ServiceDeclaration) int { return cmp.Compare(a.Type, b.Type) })
+	return graphNode(id.RuntimeID(), id.SelfID(), provides, d.dependencies)
+}
+
+func graphNode(runtimeID, selfID string, provides []ServiceDeclaration, requires []ServiceDependency) depgraph.Node {
+	n := depgraph.Node{RuntimeID: runtimeID, SelfID: selfID}
+	for _, d := range provides {
+		n.Provides = append(n.Provides, depgraph.Provision{Type: d.Type, Version: d.Version})
+	}
+	for _, d := range requires {
+		n.Requires = append(n.Requires, depgraph.Requirement{Type: d.Type, MinVersion: d.MinVersion, Required: d.RequiredForStartup})
+	}
+	return n
+}
+
+// forget drops what the platform knows of a plugin whose identity ended.
+func (p *Platform) forget(runtimeID string) {
+	p.mu.Lock()
+	a := p.adopted[runtimeID]
+	delete(p.nodes, runtimeID)
+	delete(p.adopted, runtimeID)
+	p.mu.Unlock()
+	if a != nil {
+		a.end()
+	}
+}
+
+// close ends what the platform launched and adopted, and waits for it.
+func (p *Platform) close(ctx context.Context) {
+	p.mu.Lock()
+	p.closed = true
+	owners := slices.Clone(p.owners)
+	var adopted []*adoption
+	for _, a := range p.adopted {
+		adopted = append(adopted, a)
+	}
+	p.mu.Unlock()
+	var ending sync.WaitGroup
+	for _, l := range owners {
+		ending.Go(func() { l.shutdown(ctx) })
+	}
+	for _, a := range adopted {
+		ending.Go(a.end)
+	}
+	ending.Wait()
+	p.tasks.Wait()
+}

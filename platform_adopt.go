@@ -1,0 +1,374 @@
+package connectplugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/internal/backoff"
+	"github.com/masegraye/connect-plugin-go/internal/launches"
+	"github.com/masegraye/connect-plugin-go/internal/policy"
+	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
+)
+
+// PluginConfig says which plugin a platform adopts: one that runs already and waits for its
+// host to call.
+type PluginConfig struct {
+	// SelfID is the plugin's self id, for which policy is written. Required.
+	SelfID string
+	// SelfVersion is the plugin's version. Empty accepts any.
+	SelfVersion string
+	// Endpoint is the base URL at which the plugin is. Required.
+	Endpoint string
+	// Metadata says what the plugin provides and requires. Where it lists something, a plugin
+	// that says otherwise is refused. Name, Path and Version are not compared.
+	Metadata PluginMetadata
+}
+
+// PluginInstance is a plugin that a platform adopted.
+type PluginInstance struct {
+	// RuntimeID names the identity that the host gave it.
+	RuntimeID string
+	// SelfID is its name.
+	SelfID string
+	// Endpoint is where it is.
+	Endpoint string
+	// Token is its current runtime token. It is a secret.
+	Token string
+	// Metadata is what it provides and requires.
+	Metadata PluginMetadata
+}
+
+// String keeps the token out of logs.
+func (i PluginInstance) String() string { return i.RuntimeID + " at " + i.Endpoint }
+
+// GoString keeps the token out of logs.
+func (i PluginInstance) GoString() string { return i.String() }
+
+const (
+	adoptTimeout = 30 * time.Second
+	removeGrace  = 10 * time.Second
+)
+
+// reasonRemoved says that an identity ended because its plugin was taken out.
+const reasonRemoved tokenstore.Reason = "removed"
+
+// adoption is an adopted plugin while its identity lives.
+type adoption struct {
+	// Fixed at creation.
+	launch *launches.Launch
+	id     *tokenstore.Identity
+	config PluginConfig
+	stop   context.CancelFunc
+
+	mu     sync.Mutex
+	token  string
+	untold bool // the plugin does not know the token yet
+}
+
+// end ends what is done for the plugin; it waits for nothing.
+func (a *adoption) end() { a.stop() }
+
+// AddPlugin adopts the plugin at an endpoint: it asks the plugin what it is, over TLS and
+// with its certificate verified as that of the self id, gives it an identity, and returns
+// when the plugin has registered what it provides and is healthy. A plugin that says other
+// than the configuration is refused, and so is a self id that policy does not know. Nothing
+// is left of it after an error. The end of ctx, 30 s where it has none, bounds it all.
+func (p *Platform) AddPlugin(ctx context.Context, config PluginConfig) error {
+	_, err := p.adopt(ctx, config, false)
+	return err
+}
+
+// Instances returns the plugins that the platform adopted, sorted by runtime id.
+func (p *Platform) Instances() []PluginInstance {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := make([]PluginInstance, 0, len(p.adopted))
+	for id, a := range p.adopted {
+		a.mu.Lock()
+		out = append(out, PluginInstance{
+			RuntimeID: id, SelfID: a.config.SelfID, Endpoint: a.config.Endpoint, Token: a.token, Metadata: a.config.Metadata.clone(),
+		})
+		a.mu.Unlock()
+	}
+	slices.SortFunc(out, func(a, b PluginInstance) int {
+		switch {
+		case a.RuntimeID < b.RuntimeID:
+			return -1
+		case a.RuntimeID > b.RuntimeID:
+			return 1
+		}
+		return 0
+	})
+	return out
+}
+
+// RemovePlugin takes a plugin out, launched, adopted or enrolled by itself: it gets no new
+// calls, is asked to stop, may finish its calls in flight until ctx ends or 10 s have passed,
+// and then its identity ends with everything that the host keeps for it. A launched plugin's
+// process has ended, too. The error says that no plugin has the runtime id, or that it had to
+// be cut off.
+func (p *Platform) RemovePlugin(ctx context.Context, runtimeID string) error {
+	if l, name, ok := p.launcherOf(runtimeID); ok {
+		return l.Stop(ctx, name)
+	}
+	if _, ok := p.hub().store.Lookup(runtimeID); !ok {
+		return fmt.Errorf("remove %q: %w", runtimeID, errNotAlive)
+	}
+	p.registry.catalog.RemoveWhere(ofRuntime(runtimeID))
+	return p.retire(ctx, runtimeID, "removed")
+}
+
+// ReplacePlugin adopts a plugin in the place of another: the new one is asked and gets its
+// identity while the old one serves, then the services pass over in one step, and the old one
+// drains as in [Platform.RemovePlugin]. If the new one fails, nothing has changed.
+func (p *Platform) ReplacePlugin(ctx context.Context, runtimeID string, newConfig PluginConfig) error {
+	old, ok := p.hub().store.Lookup(runtimeID)
+	if !ok {
+		return fmt.Errorf("replace %q: %w", runtimeID, errNotAlive)
+	}
+	if _, name, launched := p.launcherOf(runtimeID); launched {
+		return fmt.Errorf("replace %q: it was launched: use PluginLauncher.Replace with %q", runtimeID, name)
+	}
+	if old.SelfID() != newConfig.SelfID {
+		return fieldError("PluginConfig.SelfID", "is %q; the plugin to be replaced is %q", newConfig.SelfID, old.SelfID())
+	}
+	a, err := p.adopt(ctx, newConfig, true)
+	if err != nil {
+		return err
+	}
+	if err := p.release(a.launch, runtimeID); err != nil {
+		p.hub().store.Revoke(a.id.RuntimeID(), reasonRemoved)
+		return err
+	}
+	return p.retire(ctx, runtimeID, "replaced")
+}
+
+// retire drains a plugin that gets no new calls, and ends its identity.
+func (p *Platform) retire(ctx context.Context, runtimeID, reason string) error {
+	ctx, cancel := context.WithTimeout(ctx, removeGrace)
+	defer cancel()
+	_ = p.askToStop(ctx, runtimeID, removeGrace, reason) // one that cannot be asked is cut off in the end
+	err := p.router.drainProvider(ctx, runtimeID)
+	p.hub().store.Revoke(runtimeID, reasonRemoved)
+	if err != nil {
+		return fmt.Errorf("%s: calls in flight were cut off: %w", runtimeID, err)
+	}
+	return nil
+}
+
+// adopt does what AddPlugin says; hold keeps the registrations back.
+func (p *Platform) adopt(ctx context.Context, config PluginConfig, hold bool) (*adoption, error) {
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, adoptTimeout)
+		defer cancel()
+	}
+	config.Metadata = config.Metadata.clone()
+	if err := config.validate(p.hub().settings().allowInsecure); err != nil {
+		return nil, err
+	}
+	hostURL, err := p.hostURL("")
+	if err != nil {
+		return nil, err
+	}
+	a, err := p.issue(config, hold)
+	if err != nil {
+		return nil, fmt.Errorf("adopt %q: %w", config.SelfID, err)
+	}
+	if err = p.introduce(ctx, a, hostURL); err != nil {
+		p.hub().store.Revoke(a.id.RuntimeID(), reasonRemoved)
+		return nil, fmt.Errorf("adopt %q at %s: %w", config.SelfID, config.Endpoint, err)
+	}
+	p.log().Info("plugin adopted", keySelfID, config.SelfID, keyRuntimeID, a.id.RuntimeID(), keyAddr, config.Endpoint)
+	return a, nil
+}
+
+func (c PluginConfig) validate(allowInsecure bool) error {
+	if err := ValidateSelfID(c.SelfID); err != nil {
+		return fieldError("PluginConfig.SelfID", "%v", err)
+	}
+	if _, err := parseHostURL(c.Endpoint, allowInsecure); err != nil {
+		return fieldError("PluginConfig.Endpoint", "%v", err)
+	}
+	if c.SelfVersion != "" {
+		if err := ValidateVersion(c.SelfVersion); err != nil {
+			return fieldError("PluginConfig.SelfVersion", "%v", err)
+		}
+	}
+	return c.Metadata.validate("PluginConfig.Metadata")
+}
+
+// issue gives an adopted plugin an identity, which it does not know yet.
+func (p *Platform) issue(config PluginConfig, hold bool) (*adoption, error) {
+	hub := p.hub()
+	id, token, err := hub.issueOwn(config.SelfID, config.SelfVersion, config.Metadata, func(d *declaration) {
+		d.launch = launches.New("", config.SelfID, typesOf(config.Metadata.Provides))
+		if a := hub.settings().authority; a != nil {
+			d.certIdentity = a.PluginIdentity(config.SelfID)
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	life, stop := context.WithCancel(context.Background())
+	a := &adoption{launch: declared(id).launch, id: id, config: config, stop: stop, token: token}
+	if hold {
+		a.launch.Hold()
+	}
+	a.launch.Enrolled(id)
+	p.mu.Lock()
+	closed := p.closed
+	if !closed {
+		p.adopted[id.RuntimeID()] = a
+		p.tasks.Go(func() { p.renewAdopted(life, a) })
+	}
+	p.mu.Unlock()
+	if closed || id.Ended() {
+		stop()
+		hub.store.Revoke(id.RuntimeID(), reasonRemoved)
+		p.forget(id.RuntimeID())
+		return nil, ErrHostClosed
+	}
+	p.router.RegisterPluginEndpoint(id.RuntimeID(), config.Endpoint)
+	return a, nil
+}
+
+// introduce asks the plugin what it is, gives it its identity and waits for its work.
+func (p *Platform) introduce(ctx context.Context, a *adoption, hostURL string) error {
+	client := NewPluginIdentityClient(pluginBase, p.callPlugin(a.id.RuntimeID()))
+	info, err := client.GetPluginInfo(ctx)
+	if err != nil {
+		return fmt.Errorf("ask what it is: %w", err)
+	}
+	if err := a.config.compare(info); err != nil {
+		p.hub().audit(AuditEvent{Kind: AuditDenied, SelfID: a.config.SelfID, RuntimeID: a.id.RuntimeID(), Reason: err.Error()})
+		return err
+	}
+	a.narrow(info)
+	if err := client.set(ctx, a.id.RuntimeID(), a.token, hostURL, a.id.ExpiresAt()); err != nil {
+		return fmt.Errorf("give it its identity: %w", err)
+	}
+	ended := make(chan struct{})
+	defer a.id.OnEnd(func() { close(ended) })()
+	if err := p.awaitReady(ctx, a.launch, ended); err != nil {
+		return fmt.Errorf("wait for its services: %w", err)
+	}
+	return nil
+}
+
+// narrow keeps the plugin to what it says that it provides and requires.
+func (a *adoption) narrow(info *connectpluginv1.GetPluginInfoResponse) {
+	d := *declared(a.id)
+	var provides, requires []string
+	d.dependencies = nil
+	for _, p := range info.GetProvides() {
+		provides = append(provides, p.GetType())
+	}
+	for _, r := range info.GetRequires() {
+		requires = append(requires, r.GetType())
+		d.dependencies = append(d.dependencies, ServiceDependency{
+			Type: r.GetType(), MinVersion: r.GetMinVersion(),
+			RequiredForStartup: r.GetRequiredForStartup(), WatchForChanges: r.GetWatchForChanges(),
+		})
+	}
+	d.provides, d.requires = policy.NewSet(provides), policy.NewSet(requires)
+	a.id.SetAttributes(&d)
+}
+
+// errOtherThanConfigured says that a plugin says of itself what the host was not told.
+var errOtherThanConfigured = errors.New("the plugin is other than configured")
+
+// compare holds what a plugin says of itself against the configuration.
+func (c PluginConfig) compare(info *connectpluginv1.GetPluginInfoResponse) error {
+	differs := func(what, is, want any) error {
+		return fmt.Errorf("%w: %s is %q, configured is %q", errOtherThanConfigured, what, is, want)
+	}
+	var provides, requires []string
+	for _, d := range info.GetProvides() {
+		provides = append(provides, printable(d.GetType()+" "+d.GetVersion()))
+	}
+	for _, d := range info.GetRequires() {
+		requires = append(requires, printable(d.GetType()))
+	}
+	slices.Sort(provides)
+	slices.Sort(requires)
+	wantProvides := make([]string, 0, len(c.Metadata.Provides))
+	for _, d := range c.Metadata.Provides {
+		wantProvides = append(wantProvides, d.Type+" "+d.Version)
+	}
+	slices.Sort(wantProvides)
+	wantRequires := make([]string, 0, len(c.Metadata.Requires))
+	for _, d := range c.Metadata.Requires {
+		wantRequires = append(wantRequires, d.Type)
+	}
+	slices.Sort(wantRequires)
+	switch {
+	case info.GetSelfId() != c.SelfID:
+		return differs("its self id", printable(info.GetSelfId()), c.SelfID)
+	case c.SelfVersion != "" && info.GetSelfVersion() != c.SelfVersion:
+		return differs("its version", printable(info.GetSelfVersion()), c.SelfVersion)
+	case len(wantProvides) > 0 && !slices.Equal(provides, wantProvides):
+		return differs("what it provides", provides, wantProvides)
+	case len(wantRequires) > 0 && !slices.Equal(requires, wantRequires):
+		return differs("what it requires", requires, wantRequires)
+	}
+	return nil
+}
+
+// renewAdopted gives an adopted plugin a new token before the current one ends.
+func (p *Platform) renewAdopted(ctx context.Context, a *adoption) {
+	for failures := 0; ; {
+		wait := time.Duration(float64(time.Until(a.id.ExpiresAt())) * renewAfter)
+		if failures > 0 {
+			wait = backoff.Reconnect.After(failures)
+		}
+		if !backoff.Wait(ctx, max(wait, renewFloor)) {
+			return
+		}
+		if err := p.renewOnce(ctx, a); err != nil {
+			failures++
+			p.log().Warn("the token of an adopted plugin is not renewed", keyRuntimeID, a.id.RuntimeID(), keyError, err)
+			continue
+		}
+		failures = 0
+	}
+}
+
+func (p *Platform) renewOnce(ctx context.Context, a *adoption) error {
+	hostURL, err := p.hostURL("")
+	if err != nil {
+		return err
+	}
+	a.mu.Lock()
+	current, untold := a.token, a.untold
+	a.mu.Unlock()
+	if !untold {
+		if _, current, err = p.hub().store.Renew(a.id.RuntimeID(), current, a.id.Fingerprint()); err != nil {
+			return err //nolint:wrapcheck // the caller logs it
+		}
+		a.mu.Lock()
+		a.token, a.untold = current, true
+		a.mu.Unlock()
+	}
+	client := NewPluginIdentityClient(pluginBase, p.callPlugin(a.id.RuntimeID()))
+	if err := client.set(ctx, a.id.RuntimeID(), current, hostURL, a.id.ExpiresAt()); err != nil {
+		return err
+	}
+	a.mu.Lock()
+	a.untold = false
+	a.mu.Unlock()
+	return nil
+}
+
+func typesOf(provides []ServiceDeclaration) []string {
+	var out []string
+	for _, d := range provides {
+		out = append(out, d.Type)
+	}
+	return out
+}

@@ -1,0 +1,60 @@
+package connectplugin
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/masegraye/connect-plugin-go/internal/catalog"
+	"github.com/masegraye/connect-plugin-go/internal/policy"
+	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
+)
+
+var (
+	errNoPolicy = errors.New("policy does not know the self id: add it to Policy.Plugins, or set Policy.Default")
+	errBarred   = errors.New("the self id is revoked: Host.Readmit admits it again")
+)
+
+// issueOwn issues an identity by the host's own decision, within its policy. edit may add to
+// the declaration before anybody sees it.
+func (h *hub) issueOwn(selfID, selfVersion string, m PluginMetadata, edit func(*declaration)) (*tokenstore.Identity, string, error) {
+	d := undeclared
+	d.endpoint, d.dependencies = new(ownEndpoint), m.Requires
+	if len(m.Provides)+len(m.Requires) > 0 {
+		var requires []string
+		for _, r := range m.Requires {
+			requires = append(requires, r.Type)
+		}
+		d.provides, d.requires = policy.NewSet(typesOf(m.Provides)), policy.NewSet(requires)
+	}
+	edit(&d)
+	rules, _ := h.rules.Load().Rules(selfID, d.certIdentity)
+	switch {
+	case rules == nil:
+		return nil, "", errNoPolicy
+	case h.launches.Barred(selfID):
+		return nil, "", errBarred
+	}
+	id, token, err := h.store.Issue(tokenstore.Request{
+		SelfID: selfID, SelfVersion: selfVersion, Attributes: &d, MaxInstances: rules.MaxInstances,
+	})
+	if err != nil {
+		return nil, "", err //nolint:wrapcheck // it says which limit
+	}
+	if h.launches.Barred(selfID) || h.rulesOf(id) == nil { // meanwhile
+		h.store.Revoke(id.RuntimeID(), tokenstore.ReasonPolicy)
+		return nil, "", errNoPolicy
+	}
+	h.audit(AuditEvent{Kind: AuditIssued, RuntimeID: id.RuntimeID(), SelfID: selfID, Reason: "by the host itself"})
+	return id, token, nil
+}
+
+// ofRuntime matches the registrations of one plugin.
+func ofRuntime(runtimeID string) func(catalog.Registration) bool {
+	return func(reg catalog.Registration) bool { return reg.RuntimeID == runtimeID }
+}
+
+// below reports whether a path is one that a registration covers.
+func below(registered, path string) bool {
+	rest, ok := strings.CutPrefix(path, strings.TrimSuffix(registered, "/"))
+	return ok && (rest == "" || rest[0] == '/')
+}

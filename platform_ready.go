@@ -1,0 +1,155 @@
+package connectplugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/masegraye/connect-plugin-go/internal/catalog"
+	"github.com/masegraye/connect-plugin-go/internal/launches"
+)
+
+// Errors of becoming ready.
+var (
+	errEndedEarly = errors.New("it ended before it was healthy")
+	errRefused    = errors.New("the host refused it")
+	errNotHealthy = errors.New("it answers that it is not healthy")
+)
+
+// awaitReady returns when a launch has enrolled, registered what it was launched for, said
+// that it is healthy, and says so too when it is asked at the address that it named. Only the
+// instance that holds the launch's certificate counts, whoever else provides the same.
+func (p *Platform) awaitReady(ctx context.Context, l *launches.Launch, ended <-chan struct{}) error {
+	for {
+		if reason := l.Refused(); reason != "" && l.Current() == nil {
+			return errRefused
+		}
+		if p.settled(l) {
+			if err := p.confirm(ctx, l); !errors.Is(err, errNotHealthy) {
+				return err
+			}
+		}
+		select {
+		case <-l.Wake():
+		case <-ended:
+			return errEndedEarly
+		case <-ctx.Done():
+			return ctx.Err() //nolint:wrapcheck // describe wraps it
+		}
+	}
+}
+
+// settled reports whether a launch said that it is healthy and registered everything.
+func (p *Platform) settled(l *launches.Launch) bool {
+	id := l.Current()
+	if id == nil || id.Ended() {
+		return false
+	}
+	report, ok := p.lifecycle.reported(id.RuntimeID())
+	if !ok || report.Health == catalog.HealthUnhealthy {
+		return false
+	}
+	have := p.provided(l)
+	for _, t := range l.Provides {
+		if !slices.Contains(have, t) {
+			return false
+		}
+	}
+	return true
+}
+
+// provided returns the service types that a launch registered, in service or not yet.
+func (p *Platform) provided(l *launches.Launch) []string {
+	have := l.Held()
+	if id := l.Current(); id != nil {
+		for _, reg := range p.registry.catalog.ByRuntime(id.RuntimeID()) {
+			have = append(have, reg.Type)
+		}
+	}
+	return have
+}
+
+// confirm asks a launch for its health, where it can be asked.
+func (p *Platform) confirm(ctx context.Context, l *launches.Launch) error {
+	id := l.Current()
+	if _, ok := p.registry.catalog.Endpoint(id.RuntimeID()); !ok {
+		return nil // it only calls others
+	}
+	provider, err := p.router.providerAt(p.hub(), id.RuntimeID())
+	if err != nil {
+		return fmt.Errorf("reach it: %w", err)
+	}
+	report, err := provider.ask(ctx)
+	switch {
+	case err != nil:
+		return fmt.Errorf("reach it: %w", err)
+	case report.Health == catalog.HealthUnhealthy:
+		return errNotHealthy
+	}
+	return nil
+}
+
+// release puts a launch into service, in the place of an old instance, empty for none.
+func (p *Platform) release(l *launches.Launch, old string) error {
+	id := l.Current()
+	if id == nil {
+		return errEndedEarly
+	}
+	if err := p.registry.catalog.Supersede(old, l.Release()); err != nil {
+		return fmt.Errorf("put into service: %w", err)
+	}
+	if old != "" {
+		p.router.succeed(old, id.RuntimeID())
+	}
+	if id.Ended() {
+		p.registry.catalog.RemoveRuntime(id.RuntimeID())
+		return errEndedEarly
+	}
+	return nil
+}
+
+// askToStop asks a plugin to end, where it can be asked.
+func (p *Platform) askToStop(ctx context.Context, runtimeID string, grace time.Duration, reason string) error {
+	if runtimeID == "" {
+		return errNoEndpoint
+	}
+	client := NewPluginControlClient(pluginBase, p.callPlugin(runtimeID))
+	seconds := int32(max(grace/time.Second, 1)) //nolint:gosec // a grace is short
+	acknowledged, err := client.Shutdown(ctx, seconds, reason)
+	if err == nil && !acknowledged {
+		err = errors.New("the plugin does not want to stop")
+	}
+	return err
+}
+
+// pluginBase stands for the plugin that an HTTP client of the host reaches, whatever URL
+// that has.
+const pluginBase = "https://plugin.invalid"
+
+// callPlugin returns an HTTP client that reaches one plugin's control services.
+func (p *Platform) callPlugin(runtimeID string) *providerClient {
+	return &providerClient{router: p.router, target: func(path string) (string, string, error) { return runtimeID, path, nil }}
+}
+
+// result is what a strategy hands out for one instance.
+func (p *Platform) result(runtimeID func() string, cleanup func()) LaunchResult {
+	client := &providerClient{router: p.router, target: func(path string) (string, string, error) {
+		return p.instancePath(runtimeID(), path)
+	}}
+	r := LaunchResult{Endpoint: pluginBase, HTTPClient: client, Cleanup: cleanup}
+	return r
+}
+
+var errNotProvided = errors.New("the plugin provides nothing at that path")
+
+// instancePath lets calls pass to what an instance registered, and to nothing else of it.
+func (p *Platform) instancePath(runtimeID, path string) (id, there string, err error) {
+	for _, reg := range p.registry.catalog.ByRuntime(runtimeID) {
+		if reg.Path == "" || below(reg.Path, path) {
+			return runtimeID, path, nil
+		}
+	}
+	return "", "", errNotProvided
+}

@@ -1,0 +1,193 @@
+package connectplugin
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
+)
+
+// PluginStatus is what a host knows of one plugin.
+type PluginStatus struct {
+	// RuntimeID names its identity, empty for a launched plugin that is not running.
+	RuntimeID string
+	// SelfID and SelfVersion are its name and version.
+	SelfID, SelfVersion string
+	// Since is when its token was issued or last renewed, ExpiresAt when it ends.
+	Since, ExpiresAt time.Time
+	// Peer is the address that it enrolled from, without port; empty for one that the host
+	// adopted or that is in the host's own process.
+	Peer string
+	// Endpoint is where the host calls it, empty for nowhere.
+	Endpoint string
+	// Rights are what it may do now.
+	Rights Rights
+	// Services are the service types that it provides, sorted.
+	Services []string
+	// Health is the worst of what it says and what the host sees; Reason is untrusted text.
+	Health connectpluginv1.HealthState
+	// Reason is the explanation to Health.
+	Reason string
+	// InFlight is how many calls to it are being passed on.
+	InFlight int
+	// Launch is set for a plugin that a launcher of this host started.
+	Launch *LaunchStatus
+}
+
+// LaunchStatus is what a launcher knows of one of its plugins.
+type LaunchStatus struct {
+	// Name is what the launcher calls it.
+	Name string
+	// State is where it stands.
+	State LaunchState
+	// Pid is its process id, zero where it has no process of its own or none now.
+	Pid int
+	// Restarts is how often it was started again, Failures how often it failed since it last
+	// ran for long.
+	Restarts, Failures int
+	// NextStart is when it is started again, zero unless State is backoff or broken.
+	NextStart time.Time
+	// LastExit is how it last ended, nil if it did not.
+	LastExit *PluginExit
+	// Err says why it is not running, empty where it is.
+	Err string
+}
+
+// Platform returns the host's platform.
+func (h *Host) Platform() *Platform {
+	h.upperMu.Lock()
+	defer h.upperMu.Unlock()
+	if p, ok := h.upper.(*Platform); ok {
+		return p
+	}
+	p := NewPlatform(h.registry, h.lifecycle, h.router)
+	p.launcher = NewPluginLauncher(p, h.registry)
+	h.upper = p
+	if h.draining.Load() { // it came too late to be ended with the host
+		p.close(context.Background())
+	}
+	return p
+}
+
+// Launcher returns the host's launcher. Its plugins are stopped when the host shuts down,
+// after the last call.
+func (h *Host) Launcher() *PluginLauncher { return h.Platform().launcher }
+
+// Plugins returns every plugin that the host knows, however it came: each live identity, and
+// each launched plugin that is not running. They are sorted by self id and runtime id.
+func (h *Host) Plugins() []PluginStatus {
+	launched := h.Platform().launchedStatus()
+	var all []PluginStatus
+	h.hub.store.Each(func(id *tokenstore.Identity) bool {
+		s := h.status(id)
+		if l, ok := launched[id.RuntimeID()]; ok {
+			s.Launch = l.Launch
+			delete(launched, id.RuntimeID())
+		}
+		all = append(all, s)
+		return true
+	})
+	all = slices.AppendSeq(all, maps.Values(launched))
+	slices.SortFunc(all, func(a, b PluginStatus) int {
+		return cmp.Or(cmp.Compare(a.SelfID, b.SelfID), cmp.Compare(a.RuntimeID, b.RuntimeID))
+	})
+	return all
+}
+
+func (h *Host) status(id *tokenstore.Identity) PluginStatus {
+	s := PluginStatus{
+		RuntimeID: id.RuntimeID(), SelfID: id.SelfID(), SelfVersion: id.SelfVersion(),
+		Since: id.IssuedAt(), ExpiresAt: id.ExpiresAt(), Peer: id.Peer(),
+		Rights: Rights(h.hub.rules.Load().Rights(subjectOf(id))), InFlight: h.router.inFlight(id.RuntimeID()),
+	}
+	s.Endpoint, _ = h.registry.catalog.Endpoint(id.RuntimeID())
+	for _, reg := range h.registry.catalog.ByRuntime(id.RuntimeID()) {
+		s.Services = append(s.Services, reg.Type)
+	}
+	slices.Sort(s.Services)
+	report, _ := h.registry.catalog.Health(id.RuntimeID())
+	s.Health, s.Reason = wireHealth(report.Health), report.Reason
+	return s
+}
+
+// launchedStatus returns the launched plugins by runtime id, or by name where they are not
+// running.
+func (p *Platform) launchedStatus() map[string]PluginStatus {
+	p.mu.Lock()
+	owners := slices.Clone(p.owners)
+	p.mu.Unlock()
+	out := map[string]PluginStatus{}
+	for i, l := range owners {
+		l.mu.Lock()
+		plugins := slices.Collect(maps.Values(l.plugins))
+		l.mu.Unlock()
+		for _, lp := range plugins {
+			runtimeID, s := lp.status()
+			key := runtimeID
+			if key == "" {
+				key = fmt.Sprintf("%d/%s", i, lp.name) // no runtime id has a slash
+			}
+			out[key] = s
+		}
+	}
+	return out
+}
+
+func (p *launchedPlugin) status() (runtimeID string, s PluginStatus) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l := &LaunchStatus{Name: p.name, State: p.state, Restarts: p.restarts, Failures: p.next.Failures}
+	if p.current != nil {
+		runtimeID, l.Pid = p.current.runtimeID(), p.current.pid
+	}
+	if p.state == LaunchBackoff || p.state == LaunchBroken {
+		l.NextStart = p.next.At
+	}
+	if p.lastExit != nil {
+		exit := *p.lastExit
+		exit.Output = slices.Clone(exit.Output)
+		l.LastExit = &exit
+	}
+	if p.err != nil && p.state != LaunchRunning {
+		l.Err = p.err.Error()
+	}
+	return runtimeID, PluginStatus{SelfID: p.spec.Name, Launch: l}
+}
+
+// RevokeSelf ends every identity of a self id at once, as [Host.Revoke] does, and refuses new
+// ones with permission denied, which tells the plugin to stop trying, until [Host.Readmit] or
+// [Host.SetPolicy]. It returns how many identities ended.
+func (h *Host) RevokeSelf(selfID string) int {
+	h.hub.launches.Bar(selfID)
+	n := 0
+	h.hub.store.Each(func(id *tokenstore.Identity) bool {
+		if id.SelfID() == selfID && h.Revoke(id.RuntimeID()) {
+			n++
+		}
+		return true
+	})
+	return n
+}
+
+// Readmit admits a self id again that [Host.RevokeSelf] refused, and reports whether it was
+// refused. Policy decides as ever.
+func (h *Host) Readmit(selfID string) bool { return h.hub.launches.Unbar(selfID) }
+
+// Drain takes a plugin's services out, so that it gets no new calls, and returns when its
+// calls in flight are done. The plugin goes on living and may register again. The error says
+// that no plugin has the runtime id, or is that of ctx where it ended before the calls.
+func (h *Host) Drain(ctx context.Context, runtimeID string) error {
+	if _, ok := h.hub.store.Lookup(runtimeID); !ok {
+		return fmt.Errorf("drain %q: %w", runtimeID, errNotAlive)
+	}
+	h.registry.catalog.RemoveWhere(ofRuntime(runtimeID))
+	if err := h.router.awaitQuiet(ctx, runtimeID); err != nil {
+		return fmt.Errorf("drain %q: %w", runtimeID, err)
+	}
+	return nil
+}

@@ -1,0 +1,168 @@
+package platform_test
+
+import (
+	"context"
+	"net"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	connectplugin "github.com/masegraye/connect-plugin-go"
+	"github.com/masegraye/connect-plugin-go/internal/hosttest"
+)
+
+// sidecar runs a plugin that waits for its host to call, and returns its URL.
+func sidecar(t *testing.T, h *hosttest.Host, selfID string, edit func(*connectplugin.PluginServerConfig)) string {
+	t.Helper()
+	tlsConfig, err := h.Authority.PluginTLS(selfID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := hosttest.Listen(t)
+	cfg := &connectplugin.PluginServerConfig{
+		Client:       connectplugin.ClientConfig{SelfID: selfID, SelfVersion: "1.0.0", TLS: tlsConfig, Logger: hosttest.Logger(t)},
+		HostIdentity: h.Authority.HostIdentity(), Listener: l,
+		Services: []connectplugin.PluginService{{Type: "echo", Version: "1.0.0", Path: echoPath, Handler: echoHandler()}},
+	}
+	if edit != nil {
+		edit(cfg)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- connectplugin.ServePlugin(ctx, cfg) }()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+	})
+	return "https://" + l.Addr().String()
+}
+
+// adoption is the configuration of the plugin at a URL.
+func adoption(url string) connectplugin.PluginConfig {
+	return connectplugin.PluginConfig{
+		SelfID: "echo", SelfVersion: "1.0.0", Endpoint: url,
+		Metadata: connectplugin.PluginMetadata{Provides: hosttest.Provides("echo")},
+	}
+}
+
+func userCall(t *testing.T, h *hosttest.Host) func() error {
+	t.Helper()
+	user := h.Enrol(t, "user", func(c *connectplugin.ClientConfig) {
+		c.Metadata.Requires = []connectplugin.ServiceDependency{{Type: "echo", RequiredForStartup: true}}
+	})
+	conn, err := user.Service(t.Context(), "echo", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := connect.NewClient[text, text](conn.HTTPClient(), conn.BaseURL()+echoSay)
+	return func() error {
+		_, err := c.CallUnary(t.Context(), connect.NewRequest(wrapperspb.String("x")))
+		return err
+	}
+}
+
+func startForAdoption(t *testing.T) *hosttest.Host {
+	t.Helper()
+	return hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.Policy = &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{
+			"echo": {Provides: []string{"echo"}}, "user": hosttest.Allow(func(p *connectplugin.PluginPolicy) { p.Requires = []string{"echo"} }),
+		}}
+	})
+}
+
+func TestAdoptReplaceRemove(t *testing.T) {
+	t.Parallel()
+	h := startForAdoption(t)
+	p := h.Platform()
+	if err := p.AddPlugin(t.Context(), adoption(sidecar(t, h, "echo", nil))); err != nil {
+		t.Fatal(err)
+	}
+	call := userCall(t, h)
+	if err := call(); err != nil {
+		t.Fatal(err)
+	}
+	first := p.Instances()
+	if len(first) != 1 || first[0].Token == "" || strings.Contains(first[0].String(), first[0].Token) {
+		t.Fatalf("instances %v", first)
+	}
+	if err := p.ReplacePlugin(t.Context(), first[0].RuntimeID, adoption(sidecar(t, h, "echo", nil))); err != nil {
+		t.Fatal(err)
+	}
+	if err := call(); err != nil {
+		t.Errorf("after the replacement: %v", err)
+	}
+	second := p.Instances()
+	if len(second) != 1 || second[0].RuntimeID == first[0].RuntimeID {
+		t.Fatalf("instances %v", second)
+	}
+	impact := p.GetImpact(second[0].RuntimeID)
+	if !slices.ContainsFunc(impact.AffectedPlugins, func(id string) bool { return strings.HasPrefix(id, "user-") }) {
+		t.Errorf("impact %+v", impact)
+	}
+	order, err := p.GetStartupOrder()
+	if err != nil || len(order) != 2 || order[0] != second[0].RuntimeID {
+		t.Errorf("order %v, %v", order, err)
+	}
+	if err := p.RemovePlugin(t.Context(), second[0].RuntimeID); err != nil {
+		t.Error(err)
+	}
+	if err := call(); err == nil {
+		t.Error("it answers")
+	}
+	if got := h.Plugins(); len(got) != 1 || len(p.Instances()) != 0 {
+		t.Errorf("left: %+v", got)
+	}
+}
+
+func TestAudit_PROTO51_H12_AdoptedPluginIsWhatIsConfigured(t *testing.T) {
+	t.Parallel()
+	h := startForAdoption(t)
+	honest := sidecar(t, h, "echo", nil)
+	silent := hosttest.Listen(t)
+	t.Cleanup(func() { _ = silent.Close() })
+	for name, tt := range map[string]struct {
+		edit func(*connectplugin.PluginConfig)
+		want string
+	}{
+		"another self id":   {func(c *connectplugin.PluginConfig) { c.SelfID = "other" }, "policy does not know"},
+		"another version":   {func(c *connectplugin.PluginConfig) { c.SelfVersion = "2.0.0" }, "its version"},
+		"another service":   {func(c *connectplugin.PluginConfig) { c.Metadata.Provides = hosttest.Provides("other") }, "what it provides"},
+		"a service more":    {func(c *connectplugin.PluginConfig) { c.Metadata.Provides = hosttest.Provides("echo", "other") }, "what it provides"},
+		"a requirement":     {func(c *connectplugin.PluginConfig) { c.Metadata.Requires = hosttest.Requires("log") }, "what it requires"},
+		"plaintext":         {func(c *connectplugin.PluginConfig) { c.Endpoint = "http" + strings.TrimPrefix(honest, "https") }, "plaintext"},
+		"nobody there":      {func(c *connectplugin.PluginConfig) { c.Endpoint = "https://" + freeAddr(t) }, "ask what it is"},
+		"somebody's silent": {func(c *connectplugin.PluginConfig) { c.Endpoint = "https://" + silent.Addr().String() }, "ask what it is"},
+		"another plugin":    {func(c *connectplugin.PluginConfig) { c.Endpoint = sidecar(t, h, "user", nil) }, "answers as"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := adoption(honest)
+			tt.edit(&cfg)
+			ctx, cancel := context.WithTimeout(t.Context(), wait)
+			if name == "somebody's silent" {
+				ctx, cancel = context.WithTimeout(t.Context(), 50*time.Millisecond)
+			}
+			defer cancel()
+			if err := h.Platform().AddPlugin(ctx, cfg); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("error %v, want one about %q", err, tt.want)
+			}
+			if got := h.Plugins(); len(got) != 0 {
+				t.Errorf("left: %+v", got)
+			}
+		})
+	}
+	if err := h.Platform().AddPlugin(t.Context(), adoption(honest)); err != nil {
+		t.Errorf("the honest one: %v", err)
+	}
+}
+
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	l := hosttest.Listen(t)
+	defer func() { _ = l.Close() }()
+	addr, _ := l.Addr().(*net.TCPAddr)
+	return addr.String()
+}

@@ -1,0 +1,147 @@
+package platform_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	connectplugin "github.com/masegraye/connect-plugin-go"
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+)
+
+// roles are the programs that this test binary can be.
+var roles = map[string]func(ctx context.Context, args []string) error{
+	"plugin": pluginMain,
+	"sleep":  sleepMain,
+	"host":   hostMain,
+}
+
+// The service that plugins of these tests provide.
+const (
+	echoPath   = "/test.v1.Echo/"
+	echoSay    = echoPath + "Say"
+	echoStream = echoPath + "Stream"
+)
+
+type text = wrapperspb.StringValue
+
+// pluginMain is a plugin as anybody writes it, with some ways to misbehave, one word each.
+func pluginMain(ctx context.Context, words []string) error {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	cfg := &connectplugin.PluginServerConfig{
+		Client:   connectplugin.ClientConfig{SelfVersion: "1.0.0"},
+		Services: []connectplugin.PluginService{{Type: "echo", Version: "1.0.0", Path: echoPath, Handler: echoHandler()}},
+	}
+	for _, word := range words {
+		name, value, _ := strings.Cut(word, "=")
+		if err := misbehave(ctx, cfg, name, value); err != nil {
+			return err
+		}
+	}
+	return connectplugin.ServePlugin(ctx, cfg)
+}
+
+// sleepMain sleeps, whatever anybody says to it. Its argument tells it from others.
+func sleepMain(context.Context, []string) error {
+	signal.Ignore(syscall.SIGTERM, os.Interrupt, syscall.SIGHUP)
+	<-time.After(time.Hour)
+	return nil
+}
+
+// misbehave does what a word says.
+func misbehave(ctx context.Context, cfg *connectplugin.PluginServerConfig, name, value string) error {
+	switch name {
+	case "self":
+		cfg.Client.SelfID = value
+	case "type":
+		cfg.Services[0].Type = value
+	case "crash":
+		return errors.New(value)
+	case "print":
+		fmt.Println(value)
+	case "flood":
+		for range 4096 {
+			fmt.Println(strings.Repeat("x", 1023))
+		}
+	case "hang":
+		<-make(chan struct{})
+	case "deaf":
+		signal.Ignore(syscall.SIGTERM, os.Interrupt)
+		cfg.GracefulShutdownTimeout = time.Hour
+	case "child":
+		cmd := exec.Command(os.Args[0], "sleep", value)
+		return cmd.Start()
+	case "unhealthy":
+		cfg.Health = func() (connectpluginv1.HealthState, string) {
+			return connectpluginv1.HealthState_HEALTH_STATE_UNHEALTHY, value
+		}
+	case "":
+	default:
+		return fmt.Errorf("unknown word %q", name)
+	}
+	return ctx.Err()
+}
+
+// echoHandler serves the service: Say answers with what it got, and what it runs as where it
+// was asked for that.
+func echoHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle(echoSay, connect.NewUnaryHandler(echoSay, func(_ context.Context, req *connect.Request[text]) (*connect.Response[text], error) {
+		answer, err := say(req.Msg.GetValue())
+		if err != nil {
+			return nil, err
+		}
+		return connect.NewResponse(wrapperspb.String(answer)), nil
+	}))
+	mux.Handle(echoStream, connect.NewBidiStreamHandler(echoStream, func(ctx context.Context, s *connect.BidiStream[text, text]) error {
+		for {
+			m, err := s.Receive()
+			if err != nil {
+				return nil //nolint:nilerr // the caller is done
+			}
+			if err := s.Send(m); err != nil {
+				return err
+			}
+		}
+	}))
+	return mux
+}
+
+func say(what string) (string, error) {
+	switch what {
+	case "pid":
+		return fmt.Sprint(os.Getpid()), nil
+	case "env":
+		return strings.Join(os.Environ(), "\n"), nil
+	case "args":
+		return strings.Join(os.Args, "\n"), nil
+	case "files":
+		return openFiles(), nil
+	case "crash":
+		fmt.Fprintln(os.Stderr, "last words")
+		os.Exit(3)
+	}
+	return what, nil
+}
+
+// openFiles lists what this process has open.
+func openFiles() string {
+	var open []string
+	entries, _ := os.ReadDir("/proc/self/fd")
+	for _, e := range entries {
+		target, _ := os.Readlink("/proc/self/fd/" + e.Name())
+		open = append(open, e.Name()+" "+target)
+	}
+	return strings.Join(open, "\n")
+}

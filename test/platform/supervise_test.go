@@ -1,0 +1,198 @@
+package platform_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	connectplugin "github.com/masegraye/connect-plugin-go"
+	"github.com/masegraye/connect-plugin-go/internal/hosttest"
+)
+
+func TestCrashedPluginIsStartedAgain(t *testing.T) {
+	t.Parallel()
+	h := start(t, "echo")
+	exits := make(chan connectplugin.PluginExit, 16)
+	sp := spec()
+	sp.Restart = connectplugin.RestartPolicy{MinBackoff: time.Millisecond}
+	sp.OnExit = func(e connectplugin.PluginExit) { exits <- e }
+	h.Launcher().Configure(map[string]connectplugin.PluginSpec{"echo": sp})
+	call := caller(t, h, "echo")
+	before, err := call("pid")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := call("crash"); err == nil {
+		t.Error("the call that crashed it succeeded")
+	}
+	exit := <-exits
+	if exit.ExitCode != 3 || exit.Requested || exit.RestartAt.IsZero() || exit.RuntimeID == "" || !slices.Contains(exit.Output, "last words") {
+		t.Errorf("exit %+v", exit)
+	}
+	hosttest.Eventually(t, "it runs again", func() bool { return launched(t, h, "echo").State == connectplugin.LaunchRunning })
+	after, err := call("pid") // the same client follows
+	if err != nil || after == before {
+		t.Errorf("process %s, then %s, %v", before, after, err)
+	}
+	if s := launched(t, h, "echo"); s.Restarts != 1 || s.LastExit == nil || s.LastExit.ExitCode != 3 {
+		t.Errorf("status %+v", s)
+	}
+}
+
+func TestCrashLoopOpensTheBreaker(t *testing.T) {
+	t.Parallel()
+	h := start(t, "echo")
+	sp := spec()
+	sp.Restart = connectplugin.RestartPolicy{MinBackoff: time.Millisecond, MaxFailures: 2, Window: time.Hour, Cooldown: time.Hour}
+	exits := make(chan connectplugin.PluginExit, 16)
+	sp.OnExit = func(e connectplugin.PluginExit) { exits <- e }
+	h.Launcher().Configure(map[string]connectplugin.PluginSpec{"echo": sp})
+	call := caller(t, h, "echo")
+	for i := range 2 {
+		hosttest.Eventually(t, "it runs", func() bool { return launched(t, h, "echo").State == connectplugin.LaunchRunning })
+		if _, err := call("crash"); err == nil {
+			t.Fatal("the call that crashed it succeeded")
+		}
+		if exit := <-exits; exit.CrashLoop != (i == 1) {
+			t.Errorf("exit %d: %+v", i+1, exit)
+		}
+	}
+	hosttest.Eventually(t, "the breaker is open", func() bool { return launched(t, h, "echo").State == connectplugin.LaunchBroken })
+	s := launched(t, h, "echo")
+	if s.Failures != 2 || s.NextStart.Before(time.Now().Add(time.Minute)) || !strings.Contains(s.Err, "last words") {
+		t.Errorf("status %+v", s)
+	}
+	if _, err := h.Launcher().GetService("echo", "echo"); !errors.Is(err, connectplugin.ErrPluginNotRunning) || !strings.Contains(err.Error(), "failed 2 times") {
+		t.Errorf("whoever asks is told %v", err)
+	}
+	if err := h.Launcher().Stop(t.Context(), "echo"); err != nil {
+		t.Fatal(err)
+	}
+	caller(t, h, "echo") // starts anew
+}
+
+func TestRestartNever(t *testing.T) {
+	t.Parallel()
+	h := start(t, "echo")
+	sp := spec()
+	sp.Restart.Never = true
+	exits := make(chan connectplugin.PluginExit, 1)
+	sp.OnExit = func(e connectplugin.PluginExit) { exits <- e }
+	h.Launcher().Configure(map[string]connectplugin.PluginSpec{"echo": sp})
+	_, _ = caller(t, h, "echo")("crash")
+	if exit := <-exits; !exit.RestartAt.IsZero() {
+		t.Errorf("exit %+v", exit)
+	}
+	hosttest.Eventually(t, "it is gone", func() bool { return len(h.Plugins()) == 0 })
+}
+
+func TestFailedStartIsRolledBackWhole(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct{ word, want string }{
+		"it crashes":      {"crash=no database", "no database"},
+		"it hangs":        {"hang", "not healthy in time"},
+		"it is unhealthy": {"unhealthy=no disk", "not healthy in time"},
+		"it prints":       {"print=what it said last", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := start(t, "echo")
+			token := "failed-" + strings.ReplaceAll(name, " ", "-")
+			sp := spec("child="+token, tt.word)
+			if tt.want != "no database" && tt.want != "" {
+				sp.ReadyTimeout = 3 * time.Second
+			}
+			h.Launcher().Configure(map[string]connectplugin.PluginSpec{"echo": sp})
+			_, err := h.Launcher().GetService("echo", "echo")
+			if tt.want == "" {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("error %v, want one that says %q", err, tt.want)
+			}
+			if got := h.Plugins(); len(got) != 0 {
+				t.Errorf("left: %+v", got)
+			}
+			allGone(t, token)
+		})
+	}
+}
+
+func TestOutputOfAPluginBlocksNobody(t *testing.T) {
+	t.Parallel()
+	h := start(t, "echo")
+	h.Launcher().Configure(map[string]connectplugin.PluginSpec{"echo": spec("flood", "print=the end")})
+	if got, err := caller(t, h, "echo")("x"); got != "x" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
+func TestManyWantTheSamePlugin(t *testing.T) {
+	t.Parallel()
+	h := start(t, "echo")
+	h.Launcher().Configure(map[string]connectplugin.PluginSpec{"echo": spec()})
+	var wanting sync.WaitGroup
+	for range 16 {
+		wanting.Go(func() {
+			if _, err := h.Launcher().GetService("echo", "echo"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wanting.Wait()
+	if got := h.Plugins(); len(got) != 1 {
+		t.Errorf("%d plugins", len(got))
+	}
+}
+
+func TestRevokedSelfIDStaysOut(t *testing.T) {
+	t.Parallel()
+	h := start(t, "echo")
+	sp := spec()
+	sp.Restart = connectplugin.RestartPolicy{MinBackoff: time.Millisecond, MaxBackoff: time.Millisecond, MaxFailures: 1000}
+	h.Launcher().Configure(map[string]connectplugin.PluginSpec{"echo": sp})
+	call := caller(t, h, "echo")
+	if n := h.RevokeSelf("echo"); n != 1 {
+		t.Errorf("%d identities ended", n)
+	}
+	if _, err := call("x"); err == nil {
+		t.Error("it answers")
+	}
+	hosttest.Eventually(t, "it is down", func() bool {
+		s := launched(t, h, "echo")
+		return s.State == connectplugin.LaunchBackoff && strings.Contains(s.Err, "revoked")
+	})
+	if !h.Readmit("echo") || h.Readmit("echo") {
+		t.Error("Readmit says something else")
+	}
+	hosttest.Eventually(t, "it is back", func() bool {
+		_, err := call("x")
+		return err == nil
+	})
+}
+
+func TestHostShutdownStopsWhatItLaunched(t *testing.T) {
+	t.Parallel()
+	h := start(t, "echo", "other")
+	token := "shutdown-" + time.Now().Format("150405.000000")
+	h.Launcher().Configure(map[string]connectplugin.PluginSpec{"echo": spec("child=" + token), "other": spec("deaf", "type=other", "child="+token)})
+	for name, sp := range map[string]string{"echo": "echo"} {
+		if _, err := h.Launcher().GetService(name, sp); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	_ = h.Shutdown(ctx) // how long it took is no matter
+	allGone(t, token)
+	if _, err := h.Launcher().GetService("echo", "echo"); !errors.Is(err, connectplugin.ErrHostClosed) {
+		t.Errorf("after the end: %v", err)
+	}
+}
