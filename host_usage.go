@@ -6,7 +6,8 @@ import "github.com/masegraye/connect-plugin-go/internal/tokenstore"
 // the counts have a bound in [Limits]. On a host where nothing happens, a count that
 // grows is a leak.
 type Usage struct {
-	// Identities that are alive, and the capability grants that they hold.
+	// Identities that are alive, and capability grants. One that expired a moment ago
+	// may still be among the grants.
 	Identities, Grants int
 	// Registrations of services, and the types that somebody offers or watches.
 	Registrations, ServiceTypes int
@@ -34,11 +35,11 @@ func (h *Host) Usage() Usage {
 	u := Usage{
 		Registrations: stats.Registrations, ServiceTypes: stats.Types, RememberedTypes: stats.Remembered,
 		Plugins: stats.Runtimes, Watches: stats.Watches,
+		Grants:   h.hub.store.GrantLen(),
 		Handlers: h.router.handlerCount(), Calls: h.hub.permitted.Len(),
 	}
 	h.hub.store.Each(func(id *tokenstore.Identity) bool {
 		u.Identities++
-		u.Grants += len(h.hub.store.Grants(id.RuntimeID()))
 		if endpoint, _ := h.registry.catalog.Endpoint(id.RuntimeID()); endpoint != "" {
 			u.Endpoints++
 		}

@@ -86,3 +86,11 @@ func (s *Store) Len() int {
 	defer s.mu.Unlock()
 	return s.identityExpiries.len()
 }
+
+// GrantLen returns how many grants there are: those that live, and those that expired since the last
+// sweep.
+func (s *Store) GrantLen() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.grantExpiries.len()
+}
