@@ -42,6 +42,10 @@ var differences = []difference{
 		},
 	},
 	{
+		why:  "headers that cannot be read, such as with more padding than frame, end the connection here (section 6.2); x/net fails their stream and lets the compression state break",
+		here: func(f facts, ours, _ outcome) bool { return f.unreadable && refusedBy(ours) },
+	},
+	{
 		why: "what is wrong with a header list fails its stream here; x/net ends the connection where the list spans frames",
 		here: func(f facts, ours, theirs outcome) bool {
 			return f.split && refusedBy(theirs) && !refusedBy(ours)
@@ -86,6 +90,7 @@ type facts struct {
 	acknowledgements int
 	interim          int  // responses
 	windows          int  // initial ones, in settings
+	unreadable       bool // headers that are no valid frame
 	strange          bool // a frame of a stream that nobody opened
 	text             string
 }
@@ -110,6 +115,7 @@ func factsOf(s *schedule) facts {
 			f.text += " " + err.Error()
 			return f
 		}
+		f.unreadable = f.unreadable || err != nil && head.Type == http2.FrameHeaders
 		switch frame := frame.(type) {
 		case *http2.HeadersFrame:
 			fields, err := dec.DecodeFull(frame.HeaderBlockFragment())
