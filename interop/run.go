@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -39,7 +38,7 @@ func (o *options) run(ctx context.Context, out io.Writer) error {
 		return err
 	}
 	defer s.close()
-	t := o.play(ctx, out, s, pairs)
+	t := o.play(ctx, out, s, w, pairs)
 	t.print(out)
 	if t.red() {
 		return errRed
@@ -129,22 +128,29 @@ func (*world) chosen(provider, caller string) bool {
 	return provider == peerOurs || caller == peerConnectGo+overGRPC
 }
 
-// play plays all cases of the pairs. The silences last beside everything else.
-func (o *options) play(ctx context.Context, out io.Writer, s *stage, pairs []pair) *table {
-	t := newTable(pairs)
+// play plays all cases of the pairs. The silences last beside everything else; they begin
+// one after the other.
+func (o *options) play(ctx context.Context, out io.Writer, s *stage, w *world, pairs []pair) *table {
+	g := &game{opts: o, out: out, stage: s, world: w, table: newTable(pairs)}
 	names := o.cases()
 	var quiet sync.WaitGroup
 	if i := slices.Index(names, echo.CaseSilence); i >= 0 {
 		names = slices.Delete(names, i, i+1)
 		for _, p := range pairs {
-			quiet.Go(func() { o.playCases(ctx, out, s, t, p, quietly, []string{echo.CaseSilence}) })
+			opened := make(chan struct{})
+			begun := sync.OnceFunc(func() { close(opened) })
+			quiet.Go(func() {
+				defer begun()
+				g.play(ctx, p, quietly, []string{echo.CaseSilence}, begun)
+			})
+			<-opened
 		}
 	}
 	for _, p := range pairs {
-		o.playCases(ctx, out, s, t, p, "", names)
+		g.play(ctx, p, "", names, func() {})
 	}
 	quiet.Wait()
-	return t
+	return g.table
 }
 
 // cases are those that the flags ask for.
@@ -160,24 +166,34 @@ func (o *options) cases() []string {
 	return names
 }
 
-func (o *options) playCases(ctx context.Context, out io.Writer, s *stage, t *table, p pair, suffix string, names []string) {
-	pl, err := newPlayer(s, o, p, suffix)
+// game is a run of the table.
+type game struct {
+	opts  *options
+	out   io.Writer
+	stage *stage
+	world *world
+	table *table
+}
+
+// play plays cases of a pair, one after the other.
+func (g *game) play(ctx context.Context, p pair, suffix string, names []string, quiet func()) {
+	pl, err := newPlayer(g.stage, g.world, g.opts, p, suffix)
 	if err != nil {
 		for _, name := range names {
-			t.set(p, name, result{state: red, text: err.Error()})
+			g.table.set(p, name, result{state: red, text: err.Error()})
 		}
 		return
 	}
 	defer pl.close()
+	pl.quiet = quiet
 	for _, name := range names {
-		if ctx.Err() != nil {
-			t.set(p, name, result{state: red, text: errors.Join(errStopped, ctx.Err()).Error()})
-			continue
+		r := result{state: red, text: "the run was ended"}
+		if ctx.Err() == nil {
+			r = pl.play(ctx, name)
 		}
-		r := pl.play(ctx, name)
-		t.set(p, name, r)
-		if o.verbose {
-			t.say(out, p, name, r)
+		g.table.set(p, name, r)
+		if g.opts.verbose {
+			g.table.say(g.out, p, name, r)
 		}
 	}
 }

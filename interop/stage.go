@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
@@ -32,12 +33,15 @@ type stage struct {
 	addr      string
 	served    chan struct{}
 	caller    *connectplugin.Client
+
+	mu      sync.Mutex
+	written map[string]bool // directories with credentials
 }
 
 // newStage starts a host with what an operator has on, and enrols the caller for whom
 // the foreign programs call the types.
 func newStage(ctx context.Context, logger *slog.Logger, types []string) (*stage, error) {
-	s := &stage{served: make(chan struct{})}
+	s := &stage{served: make(chan struct{}), written: map[string]bool{}}
 	if err := s.start(ctx, logger, types); err != nil {
 		s.close()
 		return nil, fmt.Errorf("stage: %w", err)
@@ -118,6 +122,12 @@ func (s *stage) clientTLS() *tls.Config { return s.authority.ClientTLS() }
 // credentials writes the files of a self id and returns their directory.
 func (s *stage) credentials(selfID string) (string, error) {
 	dir := filepath.Join(s.dir, selfID)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.written[selfID] {
+		return dir, nil
+	}
+	s.written[selfID] = true
 	if err := s.authority.WriteCredentials(dir, selfID); err != nil {
 		return "", fmt.Errorf("credentials: %w", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"time"
 )
 
@@ -105,36 +106,20 @@ const (
 	pollEvery = 50 * time.Millisecond
 )
 
-// counts are what the provider counts: calls that ended before their time, and calls that run.
-type counts struct{ cancelled, running int }
-
-func count(ctx context.Context, c Caller) (counts, error) {
-	var n counts
-	out, err := c.Unary(ctx, MethodCount, nil)
-	if err != nil {
-		return n, fmt.Errorf("count: %w", err)
-	}
-	if _, err := fmt.Sscan(string(out), &n.cancelled, &n.running); err != nil {
-		return n, fmt.Errorf("count: %w", err)
-	}
-	return n, nil
-}
-
-// await waits until the provider has counted at least so many of both.
-func await(ctx context.Context, c Caller, want counts) error {
+// awaitRunning waits until so many calls run at the provider, as that counts.
+func awaitRunning(ctx context.Context, c Caller, want int) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for {
-		n, err := count(ctx, c)
+		out, err := c.Unary(ctx, MethodCount, nil)
 		if err != nil {
-			return err
+			return fmt.Errorf("count: %w", err)
 		}
-		if n.cancelled >= want.cancelled && n.running >= want.running {
+		if string(out) == strconv.Itoa(want) {
 			return nil
 		}
 		if pause(ctx, pollEvery); ctx.Err() != nil {
-			return fmt.Errorf("%w: at the provider %d calls ended early and %d run, want %d and %d",
-				errWrong, n.cancelled, n.running, want.cancelled, want.running)
+			return fmt.Errorf("%w: %s calls run at the provider, want %d", errWrong, out, want)
 		}
 	}
 }

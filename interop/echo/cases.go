@@ -163,18 +163,15 @@ func playHalfClose(ctx context.Context, c Caller) error {
 	return expectEnd(s)
 }
 
+// playDeadline has a call end by its deadline, for both sides.
 func playDeadline(ctx context.Context, c Caller) error {
-	before, err := count(ctx, c)
-	if err != nil {
-		return err
-	}
 	short, cancel := context.WithTimeout(ctx, shortDeadline)
 	defer cancel()
-	_, err = c.Unary(short, MethodSleep, []byte(longSleep))
+	_, err := c.Unary(short, MethodSleep, []byte(longSleep))
 	if f := c.Failure(err); f.Code != codeDeadline {
 		return fmt.Errorf("%w: code %d, want %d: %w", errWrong, f.Code, codeDeadline, orWrong(err))
 	}
-	return await(ctx, c, counts{cancelled: before.cancelled + 1})
+	return awaitRunning(ctx, c, 0)
 }
 
 func playDetails(ctx context.Context, c Caller, size int) error {

@@ -32,6 +32,9 @@ func playWithOthers(ctx context.Context, name string, c Caller, j Job, t *Talk) 
 		return "", playOpen(ctx, c, j.Streams, func() error { return nil })
 	case CaseSilence:
 		return "", playOpen(ctx, c, quietStreams, func() error {
+			if _, err := t.Ready(); err != nil {
+				return err
+			}
 			pause(ctx, time.Duration(j.Silence)*time.Millisecond)
 			return nil
 		})
@@ -110,10 +113,6 @@ func playOpen(ctx context.Context, c Caller, n int, between func() error) error 
 
 // playCancel gives calls up and waits until the provider knows of each.
 func playCancel(ctx context.Context, c Caller) error {
-	before, err := count(ctx, c)
-	if err != nil {
-		return err
-	}
 	doomed, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var given group
@@ -133,7 +132,7 @@ func playCancel(ctx context.Context, c Caller) error {
 			return mustFail(err)
 		})
 	}
-	err = await(ctx, c, counts{running: cancels + cancels})
+	err := awaitRunning(ctx, c, cancels+cancels)
 	cancel()
 	if err != nil {
 		return err
@@ -141,7 +140,7 @@ func playCancel(ctx context.Context, c Caller) error {
 	if err := given.wait(cancels + cancels); err != nil {
 		return err
 	}
-	return await(ctx, c, counts{cancelled: before.cancelled + cancels + cancels})
+	return awaitRunning(ctx, c, 0)
 }
 
 // mustFail reports that a call did not fail.
@@ -176,7 +175,7 @@ func playStop(ctx context.Context, c Caller, t *Talk) (string, error) {
 	for range workers {
 		load.run(func() error { return shortCalls(ctx, loading, c, &good, &refused) })
 	}
-	if err := await(ctx, c, counts{running: inFlight + longStreams}); err != nil {
+	if err := awaitRunning(ctx, c, inFlight+longStreams); err != nil {
 		return "", err
 	}
 	if _, err := t.Ready(); err != nil {
@@ -243,7 +242,7 @@ func playKill(ctx context.Context, c Caller, t *Talk) (string, error) {
 			return unavailable(c, err)
 		})
 	}
-	if err := await(ctx, c, counts{running: inFlight + longStreams}); err != nil {
+	if err := awaitRunning(ctx, c, inFlight+longStreams); err != nil {
 		return "", err
 	}
 	prefix, err := t.Ready()

@@ -10,5 +10,5 @@
 //	Bidi       answers each message with itself, and the caller's end with "done"
 //	Fail       "9 1000" fails with that code, the text "as asked" and a detail of that many bytes
 //	Sleep      "250" answers after that many milliseconds, unless the call ends before
-//	Count      answers with two numbers: how many calls of Sleep and Bidi ended before their time, and how many run
+//	Count      answers with how many calls of Sleep and Bidi run
 package echo

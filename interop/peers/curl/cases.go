@@ -91,10 +91,6 @@ func playStream(ctx context.Context, name string, j echo.Job) error {
 
 // playEnd has a call end before its time: by its deadline, or because curl goes away.
 func playEnd(ctx context.Context, name string, j echo.Job) error {
-	before, err := ended(ctx, j)
-	if err != nil {
-		return err
-	}
 	if name == echo.CaseDeadline {
 		code, _, err := failure(ctx, j, echo.MethodSleep, []byte(longSleep), "--header", "Connect-Timeout-Ms: "+shortDeadline)
 		if err != nil || code != "deadline_exceeded" {
@@ -103,24 +99,7 @@ func playEnd(ctx context.Context, name string, j echo.Job) error {
 	} else if _, err := call(ctx, j, echo.MethodSleep, []byte(longSleep), "--max-time", "0.5"); err == nil {
 		return fmt.Errorf("%w: curl did not give up", errWrong)
 	}
-	for range polls {
-		after, err := ended(ctx, j)
-		if err != nil {
-			return err
-		}
-		if before != after {
-			return nil
-		}
-		pause(ctx, pollEvery)
-	}
-	return fmt.Errorf("%w: the provider did not see the end", errWrong)
-}
-
-// ended is how many calls ended before their time, as the provider counts.
-func ended(ctx context.Context, j echo.Job) (string, error) {
-	n, err := value(ctx, j, echo.MethodCount, nil)
-	first, _, _ := strings.Cut(string(n), " ")
-	return first, err
+	return awaitRunning(ctx, j, 0)
 }
 
 func playDetails(ctx context.Context, j echo.Job, size int) error {
@@ -147,15 +126,8 @@ func playInFlight(ctx context.Context, j echo.Job, t *echo.Talk, sleep, want str
 			}
 		})
 	}
-	for range polls { // until all have arrived
-		n, err := value(ctx, j, echo.MethodCount, nil)
-		if err != nil {
-			return err
-		}
-		if strings.HasSuffix(string(n), " "+strconv.Itoa(calls)) {
-			break
-		}
-		pause(ctx, pollEvery)
+	if err := awaitRunning(ctx, j, calls); err != nil {
+		return err
 	}
 	prefix, err := t.Ready()
 	wg.Wait()
@@ -172,6 +144,18 @@ func playInFlight(ctx context.Context, j echo.Job, t *echo.Talk, sleep, want str
 	}
 	j.Prefix = prefix
 	return playUnary(ctx, j, 1, []byte("again"))
+}
+
+// awaitRunning waits until so many calls run at the provider, as that counts.
+func awaitRunning(ctx context.Context, j echo.Job, want int) error {
+	for range polls {
+		n, err := value(ctx, j, echo.MethodCount, nil)
+		if err != nil || string(n) == strconv.Itoa(want) {
+			return err
+		}
+		pause(ctx, pollEvery)
+	}
+	return fmt.Errorf("%w: the provider does not count %d calls", errWrong, want)
 }
 
 func pause(ctx context.Context, d time.Duration) {
