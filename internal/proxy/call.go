@@ -22,6 +22,10 @@ type Call struct {
 	// CallerID is the runtime id of the authenticated caller, which the
 	// provider gets as X-Plugin-Caller-Id; empty leaves the field out.
 	CallerID string
+	// Urgent has the call go before others where the provider has no room: it
+	// takes a connection that is kept for that. It is for the host's own
+	// questions.
+	Urgent bool
 	// Ending states the outcome with which a stream ends for the caller that
 	// broke after a part of it was written. It is asked only where the
 	// protocol can say so at that point. If it is nil or reports false, the
@@ -40,7 +44,7 @@ type call struct {
 	ctrl *http.ResponseController
 
 	start  time.Time
-	unary  bool  // the response is a single message
+	unary  bool  // the response is most likely a single message
 	length int64 // of the request's body, -1 if it is not stated
 
 	active atomic.Bool   // something moved since the provider last looked
@@ -137,7 +141,7 @@ func (c *call) fail(class Class, err error) {
 	if cause := c.why(); cause != nil {
 		class, err = classOfCause(cause), cause
 	}
-	c.result.Class, c.result.Err = class, err
+	c.result.Class, c.result.Err, c.result.Fault = class, err, isFault(class, err)
 }
 
 func classOfCause(cause error) Class {

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -21,7 +22,8 @@ const (
 	DefaultCallIdle       = 30 * time.Minute
 	DefaultPingInterval   = 30 * time.Second
 	DefaultPingTimeout    = 10 * time.Second
-	DefaultMaxHeaderBytes = 64 << 10
+	DefaultMaxHeaderBytes = 256 << 10
+	DefaultRoomTimeout    = 5 * time.Second
 	DefaultMaxConns       = 4
 	DefaultCallsPerConn   = 512
 )
@@ -59,8 +61,13 @@ type Config struct {
 	// CallIdle ends a call on which nothing moves in either direction. Zero
 	// means DefaultCallIdle; negative means never.
 	CallIdle time.Duration
-	// PingInterval is how long a connection may be silent before it is probed.
-	// Zero means DefaultPingInterval.
+	// RoomTimeout is how long a call may wait until the provider takes another
+	// one, beside the time for a dial. Zero means DefaultRoomTimeout.
+	RoomTimeout time.Duration
+	// PingInterval is how long a connection with calls may be silent before it is
+	// probed. Zero means DefaultPingInterval. Probes keep to the five minutes that
+	// gRPC servers demand between them; TCP's own, where the connection has them,
+	// keep to PingInterval.
 	PingInterval time.Duration
 	// PingTimeout is how long the answer to a probe may take. Zero means
 	// DefaultPingTimeout.
@@ -68,12 +75,16 @@ type Config struct {
 	// MaxHeaderBytes bounds the header list of a response, as HTTP/2 counts it.
 	// Zero means DefaultMaxHeaderBytes.
 	MaxHeaderBytes int
-	// MaxConns bounds the connections to the provider. Zero means
-	// DefaultMaxConns.
+	// MaxConns bounds the connections to the provider that take calls. One more
+	// is kept for urgent calls where it is needed, and as many may still end with
+	// the calls that they have. Zero means DefaultMaxConns.
 	MaxConns int
 	// CallsPerConn is the number of calls in flight beyond which another
 	// connection is opened. Zero means DefaultCallsPerConn.
 	CallsPerConn int
+	// Logger gets what the provider says when it ends a connection. Nil means
+	// [slog.DiscardHandler].
+	Logger *slog.Logger
 }
 
 // ErrConfig says that a configuration is incomplete.
@@ -104,6 +115,10 @@ func (cfg *Config) withDefaults() Config {
 	if out.Dial == nil {
 		out.Dial = new(net.Dialer).DialContext
 	}
+	if out.Logger == nil {
+		out.Logger = slog.New(slog.DiscardHandler)
+	}
+	out.RoomTimeout = cmp.Or(max(out.RoomTimeout, 0), DefaultRoomTimeout)
 	out.DialTimeout = cmp.Or(max(out.DialTimeout, 0), DefaultDialTimeout)
 	out.IdleTimeout = cmp.Or(max(out.IdleTimeout, 0), DefaultIdleTimeout)
 	out.CallIdle = cmp.Or(out.CallIdle, DefaultCallIdle)

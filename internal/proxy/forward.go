@@ -96,8 +96,9 @@ func (c *call) checkGet() error {
 	return nil
 }
 
-// isUnary reports whether a request is certainly one whose response is a single
-// message, so that nobody waits for a part of it: a unary call of Connect.
+// isUnary reports whether a request looks like one whose response is a single
+// message: a unary call of Connect. Its parts are gathered for a moment, which
+// ends early where the response turns out to be something else.
 func isUnary(r *http.Request) bool {
 	if r.Method == http.MethodGet {
 		return true
@@ -121,6 +122,7 @@ func (c *call) forward() {
 		Fields: list.fields,
 		End:    body != nil || c.length == 0,
 		Gather: c.unary,
+		Owner:  c.CallerID,
 	}
 	if body != nil {
 		request.Body = body.B
@@ -162,7 +164,7 @@ func (c *call) exchange(request h2.Request) {
 	if err != nil {
 		c.fail(ClassUnavailable, err)
 		c.result.Latency = time.Since(c.start)
-		c.result.Retryable = c.result.Class == ClassUnavailable
+		c.result.Retryable = c.result.Class == ClassUnavailable && !errors.Is(err, h2.ErrTooLarge)
 		return
 	}
 	c.attach(stream)
@@ -171,6 +173,7 @@ func (c *call) exchange(request h2.Request) {
 	defer c.attach(nil)
 	defer stream.Close()
 	c.respond(stream)
+	c.result.Sent = !errors.Is(c.result.Err, h2.ErrUnprocessed)
 	if c.result.Class == ClassUnavailable && !c.result.Written {
 		c.result.Retryable = request.End
 	}

@@ -24,6 +24,7 @@ func (c *call) dispatch(parent context.Context) {
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(parent))
 	defer cancel(nil)
 	c.attachCancel(cancel)
+	c.result.Sent = true
 	w := &memoryWriter{download: download{call: c}, header: make(http.Header)}
 	err := w.serve(c.memoryRequest(ctx))
 	if c.result.Latency == 0 {

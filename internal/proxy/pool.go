@@ -1,26 +1,50 @@
 package proxy
 
 import (
-	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
-	"net"
-	"net/netip"
+	"time"
+
+	"golang.org/x/net/http2"
 
 	"github.com/masegraye/connect-plugin-go/internal/proxy/h2"
 )
 
-// Errors of connecting.
-var (
-	errProtocol    = errors.New("provider does not speak HTTP/2")
-	errUnavailable = errors.New("provider is not reachable")
+const (
+	// maxWaiting is how many calls may wait for room at a provider, and
+	// maxWaitingEach how many of one caller.
+	maxWaiting     = 4096
+	maxWaitingEach = 1024
+	// wearPause is the least time between two connections that are set aside
+	// because of streams that were given up.
+	wearPause = 200 * time.Millisecond
 )
 
 // dial is an attempt to connect that any number of calls wait for.
 type dial struct {
 	done chan struct{}
 	err  error // set before done is closed
+}
+
+// lines are a provider's connections. They are guarded by the provider's mu.
+type lines struct {
+	conns   []*h2.Conn // that take calls
+	reserve *h2.Conn   // for urgent calls that find no room on the others
+	leaving int        // connections that end with the calls that they have
+	dialing *dial      // one of conns that is under way
+	opening *dial      // the reserve that is under way
+	worn    time.Time  // when one was last set aside for its wear
+	hope    patience
+	waiting queue
+}
+
+// choice is what a call is to do: use conn, fail with err, or wait for dial or
+// for a while.
+type choice struct {
+	conn *h2.Conn
+	err  error
+	dial *dial
+	wait time.Duration
 }
 
 // open opens a stream on a connection with room for one, and returns what it did
@@ -32,8 +56,8 @@ func (p *Provider) open(c *call, request h2.Request) (*h2.Stream, []byte, error)
 			return nil, nil, err
 		}
 		stream, rest, err := conn.Open(request)
-		if err == nil {
-			return stream, rest, nil
+		if err == nil || errors.Is(err, h2.ErrTooLarge) {
+			return stream, rest, err
 		}
 	}
 }
@@ -41,180 +65,231 @@ func (p *Provider) open(c *call, request h2.Request) (*h2.Stream, []byte, error)
 // conn returns a connection that takes a stream, and waits for one where
 // necessary.
 func (p *Provider) conn(c *call) (*h2.Conn, error) {
+	var w *waiting
+	defer func() { w.leave(p) }()
 	for {
 		p.mu.Lock()
-		if p.ctx.Err() != nil {
-			p.mu.Unlock()
-			return nil, ErrClosed
+		ch := p.chooseLocked(c, w == nil)
+		if ch.conn == nil && ch.err == nil {
+			w, ch.err = w.enterLocked(c, ch)
 		}
-		best := p.bestLocked()
-		if best != nil && best.Load() < p.cfg.CallsPerConn {
-			p.mu.Unlock()
-			return best, nil
-		}
-		if len(p.conns) < p.cfg.MaxConns {
-			d := p.dialLocked()
-			p.mu.Unlock()
-			if best != nil {
-				return best, nil // the next call finds the new one
-			}
-			if err := d.wait(c); err != nil {
-				return nil, err
-			}
-			continue
-		}
-		if best != nil {
-			p.mu.Unlock()
-			return best, nil
-		}
-		freed := p.freed
-		p.waiting++
 		p.mu.Unlock()
-		if err := p.awaitFreed(c, freed); err != nil {
+		if ch.conn != nil || ch.err != nil {
+			return ch.conn, ch.err
+		}
+		if err := w.wait(c, ch); err != nil {
 			return nil, err
 		}
 	}
 }
 
+// chooseLocked says what a call is to do. One that is new waits behind those that
+// wait already, unless it is urgent.
+func (p *Provider) chooseLocked(c *call, isNew bool) choice {
+	if p.ctx.Err() != nil {
+		return choice{err: ErrClosed}
+	}
+	if isNew && p.lines.waiting.size > 0 && !c.Urgent {
+		return p.waitLocked()
+	}
+	best, strained := p.bestLocked(c.CallerID)
+	switch {
+	case best != nil && !strained && (c.Urgent || best.Load() < p.cfg.CallsPerConn):
+		return choice{conn: best}
+	case c.Urgent && len(p.lines.conns) >= p.cfg.MaxConns:
+		return p.reserveLocked(best)
+	default:
+		return p.growLocked(best, strained)
+	}
+}
+
+// growLocked dials where another connection would be better than the given one,
+// and says what a call is to do meanwhile.
+func (p *Provider) growLocked(best *h2.Conn, strained bool) choice {
+	ch := p.waitLocked()
+	switch {
+	case best != nil && (ch.dial == nil || !strained):
+		return choice{conn: best} // a further one is for later calls
+	case best == nil && ch.wait > shortWait && len(p.lines.conns) == 0:
+		return choice{err: fmt.Errorf("%w: not dialled again yet after: %w", errUnavailable, p.lines.hope.last)}
+	default:
+		return ch
+	}
+}
+
+// waitLocked says what a call waits for that finds no connection, and dials where
+// there may be another one.
+func (p *Provider) waitLocked() choice {
+	l := &p.lines
+	switch {
+	case l.dialing != nil:
+		return choice{dial: l.dialing}
+	case len(l.conns) >= p.cfg.MaxConns:
+		return choice{}
+	}
+	if wait := l.hope.left(time.Now()); wait > 0 {
+		return choice{wait: wait}
+	}
+	l.dialing = p.dialLocked(p.settleLocked)
+	return choice{dial: l.dialing}
+}
+
+// reserveLocked says what an urgent call is to do that finds no room: it takes
+// the connection that is kept for that, and else is told to use the given one.
+func (p *Provider) reserveLocked(other *h2.Conn) choice {
+	l := &p.lines
+	if l.reserve != nil && !l.reserve.Usable() {
+		p.retireLocked(l.reserve)
+		l.reserve = nil
+	}
+	switch {
+	case l.reserve != nil && !l.reserve.Full() && !l.reserve.Worn():
+		return choice{conn: l.reserve}
+	case l.reserve != nil && l.reserve.Worn():
+		p.retireLocked(l.reserve)
+		l.reserve = nil
+	case l.reserve != nil:
+		return choice{conn: other}
+	}
+	if l.opening == nil {
+		if wait := l.hope.left(time.Now()); wait > 0 {
+			return choice{conn: other, wait: wait}
+		}
+		l.opening = p.dialLocked(func(conn *h2.Conn) { p.lines.reserve, p.lines.opening = conn, nil })
+	}
+	return choice{dial: l.opening}
+}
+
 // bestLocked returns the least loaded connection with room for a stream, nil if
-// there is none. It forgets the connections that ended.
-func (p *Provider) bestLocked() *h2.Conn {
+// there is none, and whether it is only better than nothing. It forgets the
+// connections that ended, and those whose server may be busy with streams that
+// were given up.
+func (p *Provider) bestLocked(caller string) (*h2.Conn, bool) {
 	var best *h2.Conn
-	kept := p.conns[:0]
-	for _, conn := range p.conns {
-		if !conn.Usable() {
+	bestStrained := false
+	kept := p.lines.conns[:0]
+	for _, conn := range p.lines.conns {
+		worn := conn.Worn()
+		if !conn.Usable() || worn && p.replaceLocked() {
 			p.retireLocked(conn)
 			continue
 		}
 		kept = append(kept, conn)
-		if !conn.Full() && (best == nil || conn.Load() < best.Load()) {
-			best = conn
+		if conn.Full() {
+			continue
+		}
+		strained := worn || conn.Dry(caller)
+		if best == nil || bestStrained && !strained || strained == bestStrained && conn.Load() < best.Load() {
+			best, bestStrained = conn, strained
 		}
 	}
-	clear(p.conns[len(kept):])
-	p.conns = kept
-	return best
+	clear(p.lines.conns[len(kept):])
+	p.lines.conns = kept
+	return best, bestStrained
 }
 
-// retireLocked waits elsewhere until a connection that takes no streams any more
-// has ended.
+// replaceLocked reports whether a worn connection may end with its calls: that did
+// not happen just now, and not too many are ending already.
+func (p *Provider) replaceLocked() bool {
+	now := time.Now()
+	if p.lines.leaving >= p.cfg.MaxConns || now.Sub(p.lines.worn) < wearPause {
+		return false
+	}
+	p.lines.worn = now
+	return true
+}
+
+// retireLocked has a connection end with its last call, and waits for that
+// elsewhere.
 func (p *Provider) retireLocked(conn *h2.Conn) {
+	if conn.Failed() {
+		p.wasteLocked(errUseless)
+	}
+	p.lines.leaving++
 	p.background.Go(func() {
+		conn.Retire()
 		select {
 		case <-conn.Done():
 		case <-p.ctx.Done():
 		}
 		conn.Close()
+		p.mu.Lock()
+		p.lines.leaving--
+		p.mu.Unlock()
 	})
 }
 
-// awaitFreed waits until a call ends.
-func (p *Provider) awaitFreed(c *call, freed <-chan struct{}) error {
-	defer func() {
-		p.mu.Lock()
-		p.waiting--
-		p.mu.Unlock()
-	}()
-	select {
-	case <-freed:
-		return nil
-	case <-c.interrupted():
-		return c.why()
-	}
+// wasteLocked notes a connection that was of no use.
+func (p *Provider) wasteLocked(err error) {
+	p.lines.hope.waste(time.Now(), err)
+	p.troubled.Store(true)
 }
 
-// dialLocked starts to connect unless that is under way.
-func (p *Provider) dialLocked() *dial {
-	if p.dialing != nil {
-		return p.dialing
-	}
+// dialLocked starts to connect. The connection is handed to settle, and nil if
+// there is none, while mu is held.
+func (p *Provider) dialLocked(settle func(*h2.Conn)) *dial {
 	d := &dial{done: make(chan struct{})}
-	p.dialing = d
 	p.background.Go(func() {
 		conn, err := p.connect()
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		p.dialing = nil
-		d.err = err
 		switch {
+		case errors.Is(err, errUseless):
+			p.wasteLocked(err)
 		case err != nil:
+			p.lines.hope.refuse(time.Now(), err)
 		case p.ctx.Err() != nil:
 			p.retireLocked(conn)
-			d.err = ErrClosed
+			conn, err = nil, ErrClosed
+		case conn.Full() && conn.Load() == 0:
+			p.wasteLocked(errUseless)
 		default:
-			p.conns = append(p.conns, conn)
+			p.lines.hope.refused = 0
 		}
+		d.err = err
+		settle(conn)
 		close(d.done)
+		p.wakeAllLocked()
 	})
 	return d
 }
 
-func (d *dial) wait(c *call) error {
-	select {
-	case <-d.done:
-		return d.err
-	case <-c.interrupted():
-		return c.why()
+// settleLocked takes a connection in that was dialled for all.
+func (p *Provider) settleLocked(conn *h2.Conn) {
+	p.lines.dialing = nil
+	if conn != nil {
+		p.lines.conns = append(p.lines.conns, conn)
 	}
 }
 
-// connect looks the endpoint up, once, and connects to the first of its addresses
-// that answers.
-func (p *Provider) connect() (*h2.Conn, error) {
-	ctx, cancel := context.WithTimeoutCause(p.ctx, p.cfg.DialTimeout, context.DeadlineExceeded)
-	defer cancel()
-	addrs, err := p.cfg.Endpoint.Addresses(ctx, p.cfg.Resolver)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errUnavailable, err)
+// proved notes that the provider answers.
+func (p *Provider) proved() {
+	if !p.troubled.Load() {
+		return
 	}
-	var errs []error
-	for _, addr := range addrs {
-		conn, err := p.connectTo(ctx, addr)
-		if err == nil {
-			return conn, nil
-		}
-		errs = append(errs, err)
-	}
-	return nil, fmt.Errorf("%w: %w", errUnavailable, errors.Join(errs...))
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lines.hope = patience{}
+	p.troubled.Store(false)
 }
 
-func (p *Provider) connectTo(ctx context.Context, addr netip.AddrPort) (*h2.Conn, error) {
-	if err := p.cfg.Permit(addr); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrAddress, err)
-	}
-	raw, err := p.cfg.Dial(ctx, "tcp", addr.String())
-	if err != nil {
-		return nil, fmt.Errorf("dial: %w", err)
-	}
-	batch := h2.NewBatch(raw)
-	nc, err := p.secure(ctx, batch)
-	if err != nil {
-		_ = raw.Close()
-		return nil, err
-	}
-	conn, err := h2.Client(ctx, nc, batch, h2.Config{
-		MaxHeaderBytes: p.cfg.MaxHeaderBytes,
-		IdleTimeout:    p.cfg.IdleTimeout,
-		PingInterval:   p.cfg.PingInterval,
-		PingTimeout:    p.cfg.PingTimeout,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errProtocol, err)
-	}
-	return conn, nil
+// roomChanged has the calls that wait look again.
+func (p *Provider) roomChanged() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.wakeAllLocked()
 }
 
-// secure makes the TLS handshake, unless the endpoint is plaintext.
-func (p *Provider) secure(ctx context.Context, raw net.Conn) (net.Conn, error) {
-	if p.cfg.Endpoint.Plaintext() {
-		return raw, nil
+func (p *Provider) wakeAllLocked() {
+	for p.lines.waiting.wake() {
 	}
-	conn := tls.Client(raw, p.cfg.TLS)
-	if err := conn.HandshakeContext(ctx); err != nil {
-		return nil, fmt.Errorf("tls: %w", err)
+}
+
+// logAway puts what a provider says when it leaves into the log.
+func (p *Provider) logAway(away *h2.GoAwayError) {
+	log := p.cfg.Logger.Info
+	if away.Code != http2.ErrCodeNo {
+		log = p.cfg.Logger.Warn
 	}
-	if conn.ConnectionState().NegotiatedProtocol != protoHTTP2 {
-		return nil, errProtocol
-	}
-	return conn, nil
+	log("a provider ends a connection", "endpoint", p.authority, "code", away.Code.String(), "text", fmt.Sprintf("%q", away.Text))
 }

@@ -4,9 +4,8 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
-
-	"github.com/masegraye/connect-plugin-go/internal/proxy/h2"
 )
 
 const (
@@ -25,13 +24,12 @@ type Provider struct {
 	background sync.WaitGroup
 	drained    chan struct{} // closed when it is closed and no call is left
 
-	mu      sync.Mutex
-	closed  bool
-	calls   map[*call]struct{}
-	conns   []*h2.Conn
-	dialing *dial         // the one that is under way
-	freed   chan struct{} // closed and replaced when a call ends, if anyone waits
-	waiting int           // for freed
+	troubled atomic.Bool // there may be a wait before the next dial
+
+	mu     sync.Mutex
+	closed bool
+	calls  map[*call]struct{}
+	lines  lines
 }
 
 // New returns a provider. It dials when the first call needs a connection. An
@@ -45,7 +43,6 @@ func New(cfg Config) (*Provider, error) {
 		authority: cfg.Endpoint.authority(),
 		drained:   make(chan struct{}),
 		calls:     make(map[*call]struct{}),
-		freed:     make(chan struct{}),
 	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	if p.cfg.CallIdle > 0 {
@@ -81,8 +78,11 @@ func (p *Provider) Close() {
 	p.refuse()
 	p.mu.Lock()
 	p.cancel() // under mu: nothing starts in the background any more
-	conns := p.conns
-	p.conns = nil
+	conns := p.lines.conns
+	if p.lines.reserve != nil {
+		conns = append(conns, p.lines.reserve)
+	}
+	p.lines.conns, p.lines.reserve = nil, nil
 	calls := make([]*call, 0, len(p.calls))
 	for c := range p.calls {
 		calls = append(calls, c)
@@ -126,10 +126,7 @@ func (p *Provider) leave(c *call) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.calls, c)
-	if p.waiting > 0 {
-		close(p.freed)
-		p.freed = make(chan struct{})
-	}
+	p.lines.waiting.wake()
 	if p.closed && len(p.calls) == 0 {
 		close(p.drained)
 	}

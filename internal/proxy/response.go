@@ -24,6 +24,7 @@ func (c *call) respond(s *h2.Stream) {
 		c.fail(classOf(err), err)
 		return
 	}
+	c.p.proved()
 	c.result.Status = status
 	if !forwardable(status) {
 		c.fail(ClassResponse, fmt.Errorf("%w: status %d", ErrResponse, status))
@@ -71,12 +72,11 @@ type download struct {
 	envelopes envelopes
 }
 
-// copy passes the body and the trailer on. What there is of a stream is flushed
-// as soon as nothing more is there; a single message goes out when it is
-// complete.
+// copy passes the body and the trailer on. What there is of them is flushed as
+// soon as nothing more is there.
 func (d *download) copy(s *h2.Stream) {
 	for {
-		if !d.unary && !s.Ready() {
+		if s.Paused() {
 			if err := d.ctrl.Flush(); err != nil {
 				d.broken(ClassCanceled, fmt.Errorf("write response: %w", err))
 				return

@@ -17,6 +17,8 @@ var (
 	// ErrResponse says that the provider gave an answer that is not forwarded,
 	// such as a redirect.
 	ErrResponse = errors.New("response is not forwarded")
+	// ErrBusy says that the provider had no room for the call in time.
+	ErrBusy = errors.New("provider has no room for the call")
 )
 
 // Class says how a forwarded call ended.
@@ -29,8 +31,9 @@ const (
 	ClassOK Class = iota
 	// ClassRefused: the request is not one to forward; nothing was sent.
 	ClassRefused
-	// ClassUnavailable: the provider could not be reached, is closed, or
-	// refused the call before it looked at it.
+	// ClassUnavailable: the provider could not be reached, is closed, has no
+	// room, takes no header list as large as the request's, or refused the call
+	// before it looked at it.
 	ClassUnavailable
 	// ClassReset: the provider or the connection to it broke the call off.
 	ClassReset
@@ -82,6 +85,15 @@ type Result struct {
 	// the call, that nothing was written to the caller, and that the request
 	// can be forwarded once more, to this provider or another.
 	Retryable bool
+	// Sent reports whether the provider may have processed some of the call. It
+	// is false where nothing was written to it, and where it said that it looked
+	// at nothing of what was.
+	Sent bool
+	// Fault reports that the provider failed, or the way to it, and not this
+	// call alone: it could not be reached, or its connection broke. What a caller
+	// can cause is no fault: a reset, a malformed or too large response, a full
+	// provider.
+	Fault bool
 	// Latency is the time until the provider's response headers were there,
 	// or until the call failed without any.
 	Latency time.Duration

@@ -26,22 +26,23 @@ func (b *Batch) Hold() {
 	b.mu.Unlock()
 }
 
-// Release writes what was gathered and ends the gathering.
-func (b *Batch) Release() error {
+// Release writes what was gathered, ends the gathering and returns how many bytes
+// were written.
+func (b *Batch) Release() (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.held = false
 	if len(b.buf) == 0 {
-		return nil
+		return 0, nil
 	}
-	_, err := b.Conn.Write(b.buf) // under mu: it keeps records in order, and only writers wait
+	n, err := b.Conn.Write(b.buf) // under mu: it keeps records in order, and only writers wait
 	if b.buf = b.buf[:0]; cap(b.buf) > keepBatch {
 		b.buf = nil
 	}
 	if err != nil {
-		return fmt.Errorf("write batch: %w", err)
+		return n, fmt.Errorf("write batch: %w", err)
 	}
-	return nil
+	return n, nil
 }
 
 // Shrink gives the memory back that is kept for the next batch.

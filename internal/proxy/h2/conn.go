@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -25,25 +27,36 @@ const (
 	largestFrame   = 64 << 10  // that is sent, whatever the server allows
 	readBuffer     = 32 << 10
 	highWater      = 256 << 10 // pending bytes at which senders of data wait
+	openWater      = 384 << 10 // and at which no further stream is opened
 	keepBatch      = 512 << 10 // memory of a batch that is kept for the next one while there are streams
 	floodLimit     = 1 << 20   // pending bytes at which the server is taken for hostile
 	maxStreamID    = 1<<31 - 1
-	firstStreams   = 100       // concurrent streams until the server states its limit
-	maxInterim     = 8         // responses 1xx before the final one
-	flushRounds    = 4         // batches that one caller writes for others before a goroutine takes over
-	gatherBody     = 128 << 10 // the part in which a gathered response is handed over
-	lenience       = 4         // a header list that many times too large ends the connection, a smaller one its stream
+	noLimit        = 1<<31 - 1                      // of concurrent streams, where the server states none
+	mostAbandoned  = 500                            // streams given up on a connection that takes any number at once
+	maxInterim     = 8                              // responses 1xx before the final one
+	flushRounds    = 4                              // batches that one caller writes for others before a goroutine takes over
+	gatherBody     = 128 << 10                      // the part in which a gathered response is handed over
+	largestBlock   = 4 << 20                        // a larger header block ends the connection, one over the bound its stream
+	shareFree      = 256 << 10                      // bytes of the send window above which nobody is held to a share
+	holdTime       = 5 * time.Millisecond           // for which a response that is still growing is gathered
+	pingSpacing    = 5*time.Minute + 10*time.Second // least time between two pings: what gRPC servers allow
 	closeGrace     = time.Second
 	maxTick        = 10 * time.Second
 	ticksPerPeriod = 4
 )
 
-// Config sets the bounds of a connection. Every field is required.
+// Config sets the bounds of a connection. Every bound is required.
 type Config struct {
 	MaxHeaderBytes int           // of one header list, as HTTP/2 counts it
 	IdleTimeout    time.Duration // a connection without streams closes
-	PingInterval   time.Duration // of silence before a ping
+	PingInterval   time.Duration // of silence under open streams before a ping
 	PingTimeout    time.Duration // for its answer
+
+	// Away is told that the server is going away, at most twice. Nil tells nobody.
+	Away func(*GoAwayError)
+	// Room is told that the connection may take more streams than before, or
+	// none any more. It must not block. Nil tells nobody.
+	Room func()
 }
 
 // Conn is one connection. Its methods are safe for concurrent use.
@@ -57,34 +70,57 @@ type Conn struct {
 	stop    chan struct{} // closed with the connection
 	stopped sync.WaitGroup
 
-	load   atomic.Int64  // streams on the wire
-	limit  atomic.Int64  // of load, as the server stated it
-	usable atomic.Bool   // takes new streams
-	frames atomic.Uint64 // read so far
+	in   headerBlock   // used by the reader only
+	hold chan struct{} // a stream waits for the end of its gathering
+
+	load      atomic.Int64  // streams on the wire
+	limit     atomic.Int64  // of load, as the server stated it
+	abandoned atomic.Int64  // streams that were given up, whose handlers may still run
+	usable    atomic.Bool   // takes new streams
+	choked    atomic.Bool   // too much waits to be written for another stream
+	dry       atomic.Bool   // streams hold more of the send window than is left of it
+	answered  atomic.Bool   // at least one stream got a response
+	retired   atomic.Bool   // ended by us, not by the server
+	frames    atomic.Uint64 // read so far
+	writes    atomic.Uint64 // begun and ended so far: odd while one is under way
 
 	mu         sync.Mutex
-	err        error // why the connection ended
-	draining   bool  // the server is going away
+	err        error        // why the connection ended
+	goAway     *GoAwayError // what the server said when it went
+	draining   bool         // takes no new streams
+	lastStream uint32       // that the server will process
+	lowered    bool         // since streams were looked at
 	streams    map[uint32]*Stream
 	nextID     uint32
 	out        []byte // frames that wait to be written
 	spare      []byte // the other buffer, while neither is being written
+	taken      int64  // bytes of frames before out
+	sent       int64  // bytes of them that may have reached the server
 	flushing   bool
 	encoder    *hpack.Encoder
 	block      bytes.Buffer // what encoder writes to
 	sendWindow int64
+	shares     map[string]*share // of sendWindow, by owner
+	shared     int64             // the sum of what they hold
+	lastSender *share            // that sent last
+	capacity   int64             // the largest that sendWindow was
 	peer       peerSettings
 	waiters    []*Stream // streams that wait for sendWindow or room in out
 	woken      []*Stream // streams to wake when the read buffer is empty
-	received   int64     // bytes of data not yet acknowledged on the connection
-	control    int       // bytes in out that the server made us send
-	pingSent   bool
+	held       []*Stream // streams whose response is being gathered
+	holdArmed  bool
+	moved      bool  // windows changed since waiters were looked at
+	raised     bool  // the window of every stream grew since they were looked at
+	received   int64 // bytes of data not yet acknowledged on the connection
+	control    int   // bytes in out that the server made us send
 }
 
 // peerSettings is what the server stated about itself.
 type peerSettings struct {
-	maxFrame int
-	window   int64
+	maxFrame  int
+	maxHeader int64 // of one header list, as HTTP/2 counts it
+	window    int64 // initial, of each stream
+	largest   int64 // no stream's window differs by more from it
 }
 
 // Client starts a connection on nc, sends the preface and waits for the
@@ -97,18 +133,21 @@ func Client(ctx context.Context, nc net.Conn, batch *Batch, cfg Config) (*Conn, 
 		cfg:        cfg,
 		reader:     bufio.NewReaderSize(nc, readBuffer),
 		stop:       make(chan struct{}),
+		hold:       make(chan struct{}, 1),
 		streams:    make(map[uint32]*Stream),
+		shares:     make(map[string]*share),
 		nextID:     1,
+		lastStream: maxStreamID,
 		sendWindow: initialWindow,
-		peer:       peerSettings{maxFrame: maxFrame, window: initialWindow},
+		capacity:   initialWindow,
+		peer:       peerSettings{maxFrame: maxFrame, maxHeader: math.MaxInt64, window: initialWindow},
 	}
-	c.limit.Store(firstStreams)
+	c.limit.Store(noLimit)
 	c.encoder = hpack.NewEncoder(&c.block)
 	c.framer = http2.NewFramer(io.Discard, c.reader)
 	c.framer.SetReuseFrames()
 	c.framer.SetMaxReadFrameSize(maxFrame)
-	c.framer.ReadMetaHeaders = hpack.NewDecoder(tableSize, nil)
-	c.framer.MaxHeaderListSize = c.maxHeaderBytes() * lenience
+	c.in.init(c.maxHeaderBytes())
 	if err := c.handshake(ctx); err != nil {
 		_ = nc.Close()
 		return nil, err
@@ -120,23 +159,11 @@ func Client(ctx context.Context, nc net.Conn, batch *Batch, cfg Config) (*Conn, 
 	return c, nil
 }
 
-// Usable reports whether the connection takes new streams, now or when others
-// have ended.
-func (c *Conn) Usable() bool { return c.usable.Load() }
-
-// Full reports whether it takes new streams only when others have ended.
-func (c *Conn) Full() bool { return c.load.Load() >= c.limit.Load() }
-
-// Load returns the number of streams on the wire.
-func (c *Conn) Load() int { return int(c.load.Load()) }
-
-// Done is closed when the connection is.
-func (c *Conn) Done() <-chan struct{} { return c.stop }
-
 // Close tells the server, fails the streams that are left with [ErrClosed],
 // closes the connection and waits for its goroutines.
 func (c *Conn) Close() {
 	_ = c.nc.SetWriteDeadline(time.Now().Add(closeGrace))
+	c.retired.Store(true)
 	c.mu.Lock()
 	if c.err == nil {
 		c.out = appendGoAway(c.out, http2.ErrCodeNo)
@@ -192,16 +219,40 @@ func (c *Conn) fail(err error) {
 		c.mu.Unlock()
 		return
 	}
+	if c.goAway != nil {
+		err = fmt.Errorf("%w (%w)", err, c.goAway)
+	}
 	c.err = err
 	c.usable.Store(false)
+	c.wakeReadyLocked() // what had ended before has ended
+	c.dropUnprocessedLocked()
 	for _, s := range c.streams {
-		c.failStreamLocked(s, err)
+		c.failStreamLocked(s, c.lossLocked(s))
 	}
 	close(c.stop)
 	c.mu.Unlock()
 	if c.batch != nil {
 		_ = c.batch.Close() // TLS would wait to say goodbye
-		return
+	} else {
+		_ = c.nc.Close()
 	}
-	_ = c.nc.Close()
+	c.tellRoom()
+}
+
+// lossLocked says what the end of the connection means for a stream.
+func (c *Conn) lossLocked(s *Stream) error {
+	err := c.err
+	if !errors.Is(err, ErrClosed) {
+		err = fmt.Errorf("%w: %w", ErrLost, err)
+	}
+	if s.at >= c.sent {
+		err = fmt.Errorf("%w: nothing was written: %w", ErrUnprocessed, err)
+	}
+	return err
+}
+
+func (c *Conn) tellRoom() {
+	if c.cfg.Room != nil {
+		c.cfg.Room()
+	}
 }

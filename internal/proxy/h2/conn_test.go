@@ -26,10 +26,10 @@ func TestPing(t *testing.T) {
 }
 
 // pipe is connect over a pipe, for tests in a bubble of time.
-func pipe(t *testing.T, cfg h2.Config) (*h2.Conn, *peer) {
+func pipe(t *testing.T, cfg h2.Config, settings ...http2.Setting) (*h2.Conn, *peer) {
 	t.Helper()
 	client, server := net.Pipe()
-	return handshake(t, cfg, client, server)
+	return handshake(t, cfg, client, server, settings...)
 }
 
 func TestSilentServerIsGivenUp(t *testing.T) {

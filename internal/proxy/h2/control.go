@@ -2,10 +2,11 @@ package h2
 
 import (
 	"fmt"
-	"time"
 
 	"golang.org/x/net/http2"
 )
+
+const maxWindow = 1<<31 - 1
 
 // settingsLocked takes in settings that changed and acknowledges them.
 func (c *Conn) settingsLocked(f *http2.SettingsFrame) error {
@@ -30,9 +31,11 @@ func (c *Conn) applySettingsLocked(f *http2.SettingsFrame) error {
 		case http2.SettingMaxFrameSize:
 			c.peer.maxFrame = min(int(s.Val), largestFrame)
 		case http2.SettingMaxConcurrentStreams:
-			c.limit.Store(int64(s.Val))
+			c.limit.Store(int64(min(s.Val, noLimit)))
 		case http2.SettingHeaderTableSize:
 			c.encoder.SetMaxDynamicTableSize(min(s.Val, tableSize))
+		case http2.SettingMaxHeaderListSize:
+			c.peer.maxHeader = int64(s.Val)
 		default:
 		}
 		return nil
@@ -46,24 +49,28 @@ func (c *Conn) applySettingsLocked(f *http2.SettingsFrame) error {
 }
 
 // initialWindowLocked moves the window of every stream by the difference
-// (RFC 9113, section 6.9.2).
+// (RFC 9113, section 6.9.2). A stream keeps its window as what it differs from
+// the initial one, so that this costs the same whatever is open.
 func (c *Conn) initialWindowLocked(window int64) error {
-	delta := window - c.peer.window
+	if window > c.peer.window {
+		c.moved, c.raised = true, true
+	}
 	c.peer.window = window
+	if window+c.peer.largest <= maxWindow {
+		return nil
+	}
+	c.peer.largest = 0
 	for _, s := range c.streams {
-		if s.sendWindow += delta; s.sendWindow > maxWindow {
-			return http2.ConnectionError(http2.ErrCodeFlowControl)
-		}
-		if s.sendWindow > 0 {
-			notify(s.sendWake)
-		}
+		c.peer.largest = max(c.peer.largest, s.windowMoved)
+	}
+	if window+c.peer.largest > maxWindow {
+		return http2.ConnectionError(http2.ErrCodeFlowControl)
 	}
 	return nil
 }
 
 func (c *Conn) pingLocked(f *http2.PingFrame) {
 	if f.IsAck() {
-		c.pingSent = false
 		return
 	}
 	c.out = appendPing(c.out, f.Data, true)
@@ -72,113 +79,53 @@ func (c *Conn) pingLocked(f *http2.PingFrame) {
 }
 
 func (c *Conn) windowLocked(f *http2.WindowUpdateFrame) error {
+	n := int64(f.Increment)
 	if f.StreamID == 0 {
-		if c.sendWindow += int64(f.Increment); c.sendWindow > maxWindow {
+		if c.sendWindow+n > maxWindow {
 			return http2.ConnectionError(http2.ErrCodeFlowControl)
 		}
-		c.wakeWaiterLocked()
+		c.regainLocked(n)
+		c.moved = true
 		return nil
 	}
 	s, err := c.streamLocked(f.StreamID)
 	if s == nil {
 		return err
 	}
-	if s.sendWindow += int64(f.Increment); s.sendWindow > maxWindow {
-		c.resetLocked(s, ErrMalformed, http2.ErrCodeFlowControl)
+	if s.windowMoved += n; s.windowLocked() > maxWindow {
+		c.resetLocked(s, errWindow, http2.ErrCodeFlowControl)
 		return nil
 	}
+	c.peer.largest = max(c.peer.largest, s.windowMoved)
+	c.moved = true
 	notify(s.sendWake)
 	return nil
 }
 
-// leaveLocked takes in that the server is going away: streams that it will not
-// process fail, the others may end.
+// leaveLocked takes in that the server is going away. What that means for the
+// streams is looked at once for all that came in one read.
 func (c *Conn) leaveLocked(f *http2.GoAwayFrame) {
 	c.draining = true
 	c.usable.Store(false)
+	if c.goAway == nil || c.goAway.Code == http2.ErrCodeNo && f.ErrCode != http2.ErrCodeNo {
+		text := f.DebugData()
+		c.goAway = &GoAwayError{Code: f.ErrCode, Text: string(text[:min(len(text), maxGoAwayText)])}
+	}
+	if f.LastStreamID < c.lastStream {
+		c.lastStream, c.lowered = f.LastStreamID, true
+	}
+}
+
+// dropUnprocessedLocked ends the streams that the server says it will not process;
+// the others may end.
+func (c *Conn) dropUnprocessedLocked() {
+	if !c.lowered {
+		return
+	}
+	c.lowered = false
 	for id, s := range c.streams {
-		if id > f.LastStreamID {
-			c.failStreamLocked(s, fmt.Errorf("%w: server is going away (%v)", ErrUnprocessed, f.ErrCode))
+		if id > c.lastStream {
+			c.failStreamLocked(s, fmt.Errorf("%w: %w", ErrUnprocessed, c.goAway))
 		}
-	}
-}
-
-// tend looks after silence until the connection ends.
-func (c *Conn) tend() {
-	defer c.stopped.Done()
-	tick := c.tick()
-	ticker := time.NewTicker(tick)
-	defer ticker.Stop()
-	var seen uint64
-	var silent, unused time.Duration
-	for {
-		select {
-		case <-c.stop:
-			return
-		case <-ticker.C:
-		}
-		if frames := c.frames.Load(); frames != seen {
-			seen, silent = frames, 0
-		} else {
-			silent += tick
-		}
-		if unused += tick; c.Load() > 0 {
-			unused = 0
-		}
-		switch {
-		case silent >= c.cfg.PingInterval+c.cfg.PingTimeout:
-			c.fail(ErrPing)
-		case unused >= c.cfg.IdleTimeout:
-			c.retire()
-		case silent >= c.cfg.PingInterval:
-			c.probe()
-		}
-		if unused > 0 {
-			c.shrink()
-		}
-	}
-}
-
-// tick is the period in which silence is looked at.
-func (c *Conn) tick() time.Duration {
-	shortest := min(c.cfg.IdleTimeout, c.cfg.PingInterval, c.cfg.PingTimeout)
-	return max(time.Millisecond, min(maxTick, shortest/ticksPerPeriod))
-}
-
-// probe sends a ping unless one is under way.
-func (c *Conn) probe() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.pingSent {
-		c.pingSent = true
-		c.out = appendPing(c.out, [8]byte{}, false)
-		c.flushElsewhereLocked()
-	}
-}
-
-// shrink gives memory back that a connection without streams does not need.
-func (c *Conn) shrink() {
-	c.mu.Lock()
-	c.spare = nil
-	if len(c.out) == 0 {
-		c.out = nil
-	}
-	c.mu.Unlock()
-	if c.batch != nil {
-		c.batch.Shrink()
-	}
-}
-
-// retire ends a connection that has no streams.
-func (c *Conn) retire() {
-	c.mu.Lock()
-	idle := len(c.streams) == 0
-	if idle {
-		c.usable.Store(false)
-		c.draining = true
-	}
-	c.mu.Unlock()
-	if idle {
-		c.fail(ErrClosed)
 	}
 }

@@ -17,19 +17,31 @@ var (
 	// ErrUnprocessed says that the server certainly did not process the
 	// request, so that it may be made once more.
 	ErrUnprocessed = errors.New("http2: request was not processed")
+	// ErrLost says that the connection broke under a stream.
+	ErrLost = errors.New("http2: connection lost")
+	// ErrTooLarge says that the server takes no header list as large as the
+	// request's. Nothing was sent.
+	ErrTooLarge = errors.New("http2: request header list is larger than the server takes")
+	// ErrHeaderBytes says that the header list of a response, or its trailer,
+	// is over the bound. It is an [ErrMalformed].
+	ErrHeaderBytes = fmt.Errorf("%w: too many header bytes", ErrMalformed)
 	// ErrMalformed says that a response violates HTTP.
 	ErrMalformed = errors.New("http2: malformed response")
 	// ErrPing says that the server left a ping unanswered.
 	ErrPing = errors.New("http2: no answer to a ping")
 
 	errFlood        = errors.New("http2: server sends faster than it reads")
-	errHeaderBytes  = fmt.Errorf("%w: too many header bytes", ErrMalformed)
+	errStuck        = errors.New("http2: server does not read")
+	errPseudo       = fmt.Errorf("%w: pseudo-header field", ErrMalformed)
+	errField        = fmt.Errorf("%w: header field", ErrMalformed)
+	errStated       = fmt.Errorf("%w: content-length", ErrMalformed)
 	errLength       = fmt.Errorf("%w: body is not of the stated length", ErrMalformed)
 	errNoHeaders    = fmt.Errorf("%w: data before headers", ErrMalformed)
 	errStatus       = fmt.Errorf("%w: status", ErrMalformed)
 	errTrailer      = fmt.Errorf("%w: trailer", ErrMalformed)
 	errInterim      = fmt.Errorf("%w: too many interim responses", ErrMalformed)
 	errStreamWindow = fmt.Errorf("%w: more data than allowed", ErrMalformed)
+	errWindow       = fmt.Errorf("%w: window is too large", ErrMalformed)
 	errStreamsSpent = fmt.Errorf("%w: out of stream ids", ErrClosed)
 )
 
@@ -46,4 +58,18 @@ func (e *ResetError) Error() string {
 // Is reports that a refused stream was not processed.
 func (e *ResetError) Is(target error) bool {
 	return target == ErrUnprocessed && e.Code == http2.ErrCodeRefusedStream
+}
+
+// maxGoAwayText bounds what is kept of the text of a GOAWAY frame, in bytes.
+const maxGoAwayText = 200
+
+// GoAwayError says why the server is going away, in its own words.
+type GoAwayError struct {
+	Code http2.ErrCode
+	Text string // cut to a bound; the server's, so that it has to be escaped
+}
+
+// Error implements error. It quotes the text.
+func (e *GoAwayError) Error() string {
+	return fmt.Sprintf("http2: server is going away: %v %q", e.Code, e.Text)
 }

@@ -268,6 +268,12 @@ func (c *stuckConn) Write(b []byte) (int, error) {
 }
 
 func (c *stuckConn) Close() error {
-	c.once.Do(func() { close(c.stop) })
+	c.release()
 	return c.Conn.Close()
+}
+
+// release lets a write that is stuck go on, and all that follow.
+func (c *stuckConn) release() {
+	c.block.Store(false)
+	c.once.Do(func() { close(c.stop) })
 }

@@ -3,21 +3,8 @@ package h2
 import (
 	"errors"
 	"fmt"
-	"strconv"
 
 	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
-)
-
-const (
-	pseudoStatus = ":status"
-	fieldLength  = "content-length"
-	maxWindow    = 1<<31 - 1
-
-	statusFirstFinal = 200
-	statusLast       = 999
-	statusFirst      = 100
-	statusSwitching  = 101
 )
 
 // read handles frames until the connection ends.
@@ -25,33 +12,67 @@ func (c *Conn) read() {
 	defer c.stopped.Done()
 	for {
 		frame, err := c.framer.ReadFrame()
-		c.frames.Add(1)
-		c.mu.Lock()
+		whole := true
 		if err == nil {
-			err = c.handleLocked(frame)
+			whole, err = c.in.take(frame)
 		}
-		if streamErr, ok := errors.AsType[http2.StreamError](err); ok {
-			err = c.streamErrorLocked(streamErr)
+		if !whole && err == nil {
+			continue // half a header block is no sign of life
 		}
-		if err == nil && c.control > floodLimit {
-			err = errFlood
+		c.frames.Add(1)
+		event, err := c.step(frame, err)
+		if event.goAway != nil && c.cfg.Away != nil {
+			c.cfg.Away(event.goAway)
 		}
 		if err != nil {
-			c.goAwayLocked(err)
-			c.mu.Unlock()
-			c.fail(fmt.Errorf("read frames: %w", err))
+			c.fail(err)
 			return
 		}
-		if !c.nextBuffered() {
-			c.wakeReadyLocked()
-		}
-		last := c.draining && len(c.streams) == 0
-		c.mu.Unlock()
-		if last {
-			c.fail(ErrClosed)
-			return
+		if event.room {
+			c.tellRoom()
 		}
 	}
+}
+
+// event is what a frame says that others are told.
+type event struct {
+	goAway *GoAwayError
+	room   bool
+}
+
+// step handles one frame, or what came of reading it. An error is the end of the
+// connection.
+func (c *Conn) step(frame http2.Frame, err error) (event, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	limit, said := c.limit.Load(), c.goAway
+	if err == nil {
+		err = c.handleLocked(frame)
+	}
+	if streamErr, ok := errors.AsType[http2.StreamError](err); ok {
+		err = c.streamErrorLocked(streamErr)
+	}
+	if err == nil && c.control > floodLimit {
+		err = errFlood
+	}
+	if err != nil {
+		c.goAwayLocked(err)
+		return event{}, fmt.Errorf("read frames: %w", err)
+	}
+	if !c.nextBuffered() {
+		c.wakeReadyLocked()
+		c.dropUnprocessedLocked()
+		c.wakeMovedLocked()
+	}
+	if c.draining && len(c.streams) == 0 {
+		err = ErrClosed
+	}
+	var e event
+	if c.goAway != said {
+		e.goAway, e.room = c.goAway, true
+	}
+	e.room = e.room || c.limit.Load() > limit
+	return e, err
 }
 
 // nextBuffered reports whether the next frame can be read without waiting for
@@ -80,9 +101,38 @@ func (c *Conn) wakeReadyLocked() {
 		s.dirty = false
 		if s.readyLocked() {
 			notify(s.wake)
+		} else {
+			c.gatherLocked(s)
 		}
 	}
 	c.woken = c.woken[:0]
+}
+
+// gatherLocked has the gathering of s end soon.
+func (c *Conn) gatherLocked(s *Stream) {
+	if s.holding {
+		return
+	}
+	s.holding = true
+	c.held = append(c.held, s)
+	if !c.holdArmed {
+		c.holdArmed = true
+		notify(c.hold)
+	}
+}
+
+// releaseHeld ends the gathering of responses that are still growing.
+func (c *Conn) releaseHeld() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i, s := range c.held {
+		c.held[i] = nil
+		if !s.readyLocked() {
+			s.gather, s.lifted = false, true
+			notify(s.wake)
+		}
+	}
+	c.held, c.holdArmed = c.held[:0], false
 }
 
 func (c *Conn) markLocked(s *Stream) {
@@ -115,6 +165,9 @@ func (c *Conn) streamErrorLocked(e http2.StreamError) error {
 // streamLocked returns the stream of a frame, nil if it has ended already. An id
 // that was never used ends the connection.
 func (c *Conn) streamLocked(id uint32) (*Stream, error) {
+	if id > c.lastStream {
+		c.dropUnprocessedLocked() // before it says more about them
+	}
 	if s, ok := c.streams[id]; ok {
 		return s, nil
 	}
@@ -128,8 +181,8 @@ func (c *Conn) handleLocked(frame http2.Frame) error {
 	switch f := frame.(type) {
 	case *http2.DataFrame:
 		return c.dataLocked(f)
-	case *http2.MetaHeadersFrame:
-		return c.headersLocked(f)
+	case *http2.HeadersFrame, *http2.ContinuationFrame:
+		return c.headersLocked(&c.in)
 	case *http2.RSTStreamFrame:
 		s, err := c.streamLocked(f.StreamID)
 		if s != nil {
@@ -151,152 +204,4 @@ func (c *Conn) handleLocked(frame http2.Frame) error {
 	default:
 		return nil
 	}
-}
-
-func (c *Conn) dataLocked(f *http2.DataFrame) error {
-	length := int64(f.Length)
-	if c.received += length; c.received > connWindow {
-		return http2.ConnectionError(http2.ErrCodeFlowControl)
-	}
-	if c.received >= connWindow/2 {
-		c.out = appendWindowUpdate(c.out, 0, uint32(c.received))
-		c.received = 0
-		c.flushElsewhereLocked()
-	}
-	s, err := c.streamLocked(f.StreamID)
-	if s == nil {
-		return err
-	}
-	data := f.Data()
-	switch {
-	case s.status == 0:
-		c.resetLocked(s, errNoHeaders, http2.ErrCodeProtocol)
-	case s.eof:
-		c.resetLocked(s, ErrMalformed, http2.ErrCodeStreamClosed)
-	case length > s.recvWindow:
-		c.resetLocked(s, errStreamWindow, http2.ErrCodeFlowControl)
-	case s.stated >= 0 && int64(len(data)) > s.stated:
-		c.resetLocked(s, errLength, http2.ErrCodeProtocol)
-	default:
-		c.receiveLocked(s, data, length)
-		if f.StreamEnded() {
-			c.endLocked(s)
-		}
-	}
-	return nil
-}
-
-// receiveLocked takes in data of a frame of the given length, which counts its
-// padding.
-func (c *Conn) receiveLocked(s *Stream, data []byte, length int64) {
-	s.recvWindow -= length
-	s.credit += length - int64(len(data))
-	if s.stated >= 0 {
-		s.stated -= int64(len(data))
-	}
-	if len(data) > 0 {
-		if s.body == nil && s.gather && s.stated > 0 {
-			s.body = GetBuffer(int(min(s.stated+int64(len(data)), gatherBody)))
-		}
-		s.body = appendBuffer(s.body, data)
-	}
-	c.markLocked(s)
-}
-
-// endLocked notes that the response is complete.
-func (c *Conn) endLocked(s *Stream) {
-	if s.stated > 0 {
-		c.resetLocked(s, errLength, http2.ErrCodeProtocol)
-		return
-	}
-	s.eof = true
-	notify(s.sendWake) // the rest of the request is not wanted
-	c.markLocked(s)
-	if s.sentEnd {
-		c.removeLocked(s)
-	}
-}
-
-func (c *Conn) headersLocked(f *http2.MetaHeadersFrame) error {
-	s, err := c.streamLocked(f.StreamID)
-	if s == nil {
-		return err
-	}
-	switch {
-	case f.Truncated, headerBytes(f.Fields) > c.maxHeaderBytes():
-		c.resetLocked(s, errHeaderBytes, http2.ErrCodeProtocol)
-	case s.eof:
-		c.resetLocked(s, ErrMalformed, http2.ErrCodeStreamClosed)
-	case s.status == 0:
-		c.headLocked(s, f)
-	case !f.StreamEnded() || len(f.PseudoFields()) > 0:
-		c.resetLocked(s, errTrailer, http2.ErrCodeProtocol)
-	default:
-		s.trailer = f.RegularFields()
-		c.endLocked(s)
-	}
-	return nil
-}
-
-// headLocked takes in the headers of a response.
-func (c *Conn) headLocked(s *Stream, f *http2.MetaHeadersFrame) {
-	status, err := parseStatus(f)
-	if err == nil && status < statusFirstFinal {
-		if s.interim++; s.interim > maxInterim || f.StreamEnded() {
-			err = errInterim
-		}
-	}
-	stated := int64(-1)
-	if err == nil {
-		stated, err = statedLength(f.RegularFields())
-	}
-	switch {
-	case err != nil:
-		c.resetLocked(s, err, http2.ErrCodeProtocol)
-		return
-	case status < statusFirstFinal:
-		return
-	}
-	s.status, s.fields, s.stated = status, f.RegularFields(), stated
-	c.markLocked(s)
-	if f.StreamEnded() {
-		c.endLocked(s)
-	}
-}
-
-// headerBytes is the size of a header list (RFC 9113, section 6.5.2).
-func headerBytes(fields []hpack.HeaderField) uint32 {
-	var n uint32
-	for _, f := range fields {
-		n += f.Size()
-	}
-	return n
-}
-
-func parseStatus(f *http2.MetaHeadersFrame) (int, error) {
-	pseudo := f.PseudoFields()
-	if len(pseudo) != 1 || pseudo[0].Name != pseudoStatus || len(pseudo[0].Value) != len("200") {
-		return 0, errStatus
-	}
-	status, err := strconv.Atoi(pseudo[0].Value)
-	if err != nil || status < statusFirst || status > statusLast || status == statusSwitching {
-		return 0, errStatus
-	}
-	return status, nil
-}
-
-// statedLength returns the content length that the fields state, -1 if none.
-func statedLength(fields []hpack.HeaderField) (int64, error) {
-	stated := int64(-1)
-	for _, f := range fields {
-		if f.Name != fieldLength {
-			continue
-		}
-		n, err := strconv.ParseUint(f.Value, 10, 63)
-		if err != nil || stated >= 0 && stated != int64(n) {
-			return 0, errLength
-		}
-		stated = int64(n)
-	}
-	return stated, nil
 }

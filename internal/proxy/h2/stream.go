@@ -12,26 +12,30 @@ type Stream struct {
 	// Fixed at creation.
 	c        *Conn
 	id       uint32
-	gather   bool          // the reader waits for the whole body, or much of it
+	at       int64         // where its first frame is in all that is sent
 	wake     chan struct{} // there is something to read
 	sendWake chan struct{} // there may be room to send
 
 	// Guarded by c.mu.
-	err        error // why it broke
-	status     int   // 0 until the response's headers are there
-	fields     []hpack.HeaderField
-	trailer    []hpack.HeaderField
-	eof        bool // the response is complete
-	sentEnd    bool // the request is complete
-	closed     bool // no longer on the wire
-	queued     bool // in c.waiters
-	dirty      bool // in c.woken
-	interim    int
-	body       *Buffer
-	stated     int64 // bytes of the body still to come, -1 if not stated
-	sendWindow int64
-	recvWindow int64
-	credit     int64 // bytes that were read and not yet given back to the window
+	err         error // why it broke
+	status      int   // 0 until the response's headers are there
+	fields      []hpack.HeaderField
+	trailer     []hpack.HeaderField
+	eof         bool // the response is complete
+	sentEnd     bool // the request is complete
+	closed      bool // no longer on the wire
+	queued      bool // in c.waiters
+	dirty       bool // in c.woken
+	interim     int
+	body        *Buffer
+	stated      int64  // bytes of the body still to come, -1 if not stated
+	gather      bool   // the reader waits for the whole body, or much of it
+	holding     bool   // in c.held, or was
+	lifted      bool   // gathering was ended, which the reader does not know yet
+	windowMoved int64  // what its send window differs from the initial one
+	share       *share // nil once the request is off the wire
+	recvWindow  int64
+	credit      int64 // bytes that were read and not yet given back to the window
 }
 
 // Request is what [Conn.Open] sends.
@@ -43,13 +47,25 @@ type Request struct {
 	// End says that Body is all of it.
 	End bool
 	// Gather has the response handed over when it is complete, or in large
-	// parts, and not as it arrives.
+	// parts, as long as that takes a few milliseconds at most.
 	Gather bool
+	// Owner is who shares what the stream takes of the connection's send
+	// window with other streams of the same name.
+	Owner string
+}
+
+// size is the size of the header list (RFC 9113, section 6.5.2).
+func (r *Request) size() int64 {
+	var n int64
+	for _, f := range r.Fields {
+		n += int64(f.Size())
+	}
+	return n
 }
 
 // Open sends a request and as much of its body as the server takes at once. The
-// rest is returned and has to be written. Errors are [ErrClosed] and [ErrFull],
-// when nothing was sent; every other failure shows on the stream.
+// rest is returned and has to be written. Errors are [ErrClosed], [ErrFull] and
+// [ErrTooLarge], when nothing was sent; every other failure shows on the stream.
 func (c *Conn) Open(r Request) (*Stream, []byte, error) {
 	s := &Stream{
 		c:          c,
@@ -59,13 +75,21 @@ func (c *Conn) Open(r Request) (*Stream, []byte, error) {
 		stated:     -1,
 		recvWindow: streamWindow,
 	}
+	size := r.size()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if size > c.peer.maxHeader {
+		return nil, nil, ErrTooLarge
+	}
 	if err := c.admitLocked(s); err != nil {
 		return nil, nil, err
 	}
 	body := r.Body
 	s.sentEnd = r.End && len(body) == 0
+	if !s.sentEnd {
+		c.joinShareLocked(s, r.Owner)
+	}
+	s.at = c.taken + int64(len(c.out))
 	c.out = appendHeaders(c.out, s.id, c.encodeLocked(r.Fields), s.sentEnd, c.peer.maxFrame)
 	for len(body) > 0 {
 		rest := c.sendLocked(s, body, r.End)
@@ -86,11 +110,13 @@ func (c *Conn) admitLocked(s *Stream) error {
 	case c.nextID > maxStreamID:
 		c.usable.Store(false)
 		return errStreamsSpent
+	case len(c.out) >= openWater:
+		c.choked.Store(true)
+		return ErrFull
 	case c.Full():
 		return ErrFull
 	}
 	s.id = c.nextID
-	s.sendWindow = c.peer.window
 	c.nextID += 2
 	c.streams[s.id] = s
 	c.load.Add(1)
@@ -121,6 +147,7 @@ func (s *Stream) Write(p []byte, end bool) error {
 			continue
 		}
 		c.queueLocked(s)
+		c.wakeWaiterLocked() // what s may not take another may
 		c.mu.Unlock()
 		<-s.sendWake
 		c.mu.Lock()
@@ -136,7 +163,8 @@ func (s *Stream) Head() (int, []hpack.HeaderField, error) {
 	defer c.mu.Unlock()
 	for {
 		switch {
-		case s.eof, s.status != 0 && s.err == nil && s.readyLocked():
+		case s.eof, s.status != 0 && (s.err == nil || !s.gather) && s.readyLocked():
+			s.lifted = false
 			return s.status, s.fields, nil
 		case s.err != nil:
 			return 0, nil, s.err
@@ -147,15 +175,17 @@ func (s *Stream) Head() (int, []hpack.HeaderField, error) {
 	}
 }
 
-// Ready reports whether Next returns without waiting.
-func (s *Stream) Ready() bool {
+// Paused reports that Next would wait, and that the response is not being
+// gathered: what there was of it should be passed on.
+func (s *Stream) Paused() bool {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
-	return s.eof || s.err != nil || s.body != nil && s.readyLocked()
+	return !s.gather && !s.eof && s.err == nil && s.body == nil
 }
 
 // Next waits for more of the response's body and returns all that is there, and
-// whether that was the end; at the end the buffer may be nil. The caller owns the
+// whether that was the end. The buffer may be nil: at the end, and when the
+// gathering of the response has just ended. The caller owns the
 // buffer and releases it. What came before a failure is returned before the
 // error.
 func (s *Stream) Next() (*Buffer, bool, error) {
@@ -173,6 +203,9 @@ func (s *Stream) Next() (*Buffer, bool, error) {
 			return nil, true, nil
 		case s.err != nil:
 			return nil, false, s.err
+		case s.lifted:
+			s.lifted = false
+			return nil, false, nil
 		}
 		c.mu.Unlock()
 		<-s.wake
@@ -210,6 +243,9 @@ func (s *Stream) Close() {
 	}
 }
 
+// windowLocked is how much the server takes ahead on the stream.
+func (s *Stream) windowLocked() int64 { return s.c.peer.window + s.windowMoved }
+
 // endLocked returns why nothing more can be sent.
 func (s *Stream) endLocked() error {
 	s.c.wakeWaiterLocked()
@@ -246,6 +282,9 @@ func (c *Conn) resetLocked(s *Stream, err error, code http2.ErrCode) {
 	}
 	c.out = appendReset(c.out, s.id, code)
 	c.control += frameHead
+	if !s.eof {
+		c.abandoned.Add(1)
+	}
 	c.failStreamLocked(s, err)
 	c.flushElsewhereLocked()
 }
@@ -268,5 +307,6 @@ func (c *Conn) removeLocked(s *Stream) {
 	delete(c.streams, s.id)
 	c.load.Add(-1)
 	c.unqueueLocked(s)
+	c.leaveShareLocked(s)
 	notify(s.sendWake)
 }

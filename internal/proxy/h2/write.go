@@ -56,12 +56,18 @@ func (c *Conn) writeBatchLocked() bool {
 	if len(c.out) == 0 || c.err != nil {
 		return false
 	}
-	batch := c.out
+	batch, before := c.out, c.sent
 	c.out, c.spare, c.control = c.spare[:0], nil, 0
+	c.taken += int64(len(batch))
+	c.sent = c.taken
+	room := c.choked.Swap(false)
 	c.mu.Unlock()
-	err := c.writeOut(batch)
+	if room {
+		c.tellRoom()
+	}
+	began, err := c.writeOut(batch)
 	if err != nil {
-		c.fail(err)
+		c.failWrite(err, began, before)
 	}
 	c.mu.Lock()
 	if cap(batch) <= keepBatch {
@@ -71,20 +77,38 @@ func (c *Conn) writeBatchLocked() bool {
 	return true
 }
 
-func (c *Conn) writeOut(batch []byte) error {
-	if c.batch != nil {
-		c.batch.Hold()
+// failWrite ends the connection after a write that failed. If it never began,
+// only what was written before it may have reached the server.
+func (c *Conn) failWrite(err error, began bool, before int64) {
+	if !began {
+		c.mu.Lock()
+		c.sent = before
+		c.mu.Unlock()
 	}
-	_, err := c.nc.Write(batch)
-	if c.batch != nil {
-		if releaseErr := c.batch.Release(); err == nil {
-			err = releaseErr
+	c.fail(err)
+}
+
+// writeOut writes and reports whether anything of it may have left.
+func (c *Conn) writeOut(batch []byte) (bool, error) {
+	c.writes.Add(1)
+	defer c.writes.Add(1)
+	if c.batch == nil {
+		n, err := c.nc.Write(batch)
+		if err != nil {
+			return n > 0, fmt.Errorf("write frames: %w", err)
 		}
+		return true, nil
+	}
+	c.batch.Hold()
+	_, err := c.nc.Write(batch)
+	n, releaseErr := c.batch.Release()
+	if err == nil {
+		err = releaseErr
 	}
 	if err != nil {
-		return fmt.Errorf("write frames: %w", err)
+		return n > 0, fmt.Errorf("write frames: %w", err)
 	}
-	return nil
+	return true, nil
 }
 
 // encodeLocked returns the header block of fields, valid until the next call.
@@ -102,7 +126,7 @@ func (c *Conn) budgetLocked(s *Stream, n int) int {
 		return 0
 	}
 	n = min(n, c.peer.maxFrame)
-	return int(max(0, min(int64(n), s.sendWindow, c.sendWindow)))
+	return int(max(0, min(int64(n), s.windowLocked(), c.allowedLocked(s))))
 }
 
 // sendLocked appends one DATA frame with as much of p as may be sent, and returns
@@ -114,8 +138,8 @@ func (c *Conn) sendLocked(s *Stream, p []byte, end bool) []byte {
 	}
 	end = end && n == len(p)
 	c.out = appendData(c.out, s.id, p[:n], end)
-	s.sendWindow -= int64(n)
-	c.sendWindow -= int64(n)
+	s.windowMoved -= int64(n)
+	c.spendLocked(s, int64(n))
 	s.sentEnd = end
 	return p[n:]
 }
@@ -123,21 +147,41 @@ func (c *Conn) sendLocked(s *Stream, p []byte, end bool) []byte {
 // queueLocked makes s wait until wakeWaiterLocked finds that it may go on. A
 // stream whose own window is spent waits for its window instead.
 func (c *Conn) queueLocked(s *Stream) {
-	if s.sendWindow > 0 && !s.queued {
+	if s.windowLocked() > 0 && !s.queued {
 		s.queued = true
 		c.waiters = append(c.waiters, s)
 	}
 }
 
-// wakeWaiterLocked wakes the stream that has waited longest if data can be
-// sent. That stream calls it again when it is done.
+// wakeMovedLocked wakes who may go on since windows changed. It looks at the
+// streams once for all that came in one read.
+func (c *Conn) wakeMovedLocked() {
+	if c.raised {
+		for _, s := range c.streams {
+			if s.windowLocked() > 0 {
+				notify(s.sendWake)
+			}
+		}
+	}
+	if c.moved {
+		c.wakeWaiterLocked()
+	}
+	c.moved, c.raised = false, false
+}
+
+// wakeWaiterLocked wakes the stream that has waited longest of those that may
+// send. That stream calls it again when it is done.
 func (c *Conn) wakeWaiterLocked() {
-	if len(c.waiters) == 0 || c.sendWindow <= 0 || len(c.out) >= highWater {
+	if c.sendWindow <= 0 || len(c.out) >= highWater || c.err != nil {
 		return
 	}
-	s := c.waiters[0]
-	c.unqueueLocked(s)
-	notify(s.sendWake)
+	for _, s := range c.waiters {
+		if c.budgetLocked(s, 1) > 0 {
+			c.unqueueLocked(s)
+			notify(s.sendWake)
+			return
+		}
+	}
 }
 
 func (c *Conn) unqueueLocked(s *Stream) {

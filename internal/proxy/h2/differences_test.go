@@ -1,0 +1,159 @@
+package h2_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+)
+
+// difference is one between our client and x/net's that is meant.
+type difference struct {
+	why  string
+	here func(f facts, ours, theirs outcome) bool
+}
+
+// differences is the list of those that may be.
+var differences = []difference{
+	{
+		why:  "a status that is not of three digits, or 101, which HTTP/2 forbids (RFC 9113, section 8.6), fails here",
+		here: func(_ facts, ours, _ outcome) bool { return ends(ours, "malformed response: status") },
+	},
+	{
+		why:  "a content-length that is no number, or two that differ, fails here (section 8.1.1); x/net ignores it",
+		here: func(_ facts, ours, _ outcome) bool { return ends(ours, "malformed response: content-length") },
+	},
+	{
+		why:  "more than eight interim responses fail here; x/net takes any number, up to a bound in bytes",
+		here: func(_ facts, ours, _ outcome) bool { return ends(ours, "too many interim responses") },
+	},
+	{
+		why:  "what all interim responses have in fields together is bounded by x/net only; here each of the eight is",
+		here: func(f facts, _, theirs outcome) bool { return f.interim > 1 && ends(theirs, "header list too large") },
+	},
+	{
+		why: "a new initial window that makes a stream's too large ends the connection here (section 6.9.2); x/net leaves that window as it was",
+		here: func(f facts, ours, theirs outcome) bool {
+			return f.windows > 0 && errors.Is(ours.err, http2.ConnectionError(http2.ErrCodeFlowControl)) && !refusedBy(theirs)
+		},
+	},
+	{
+		why: "what is wrong with a header list fails its stream here; x/net ends the connection where the list spans frames",
+		here: func(f facts, ours, theirs outcome) bool {
+			return f.split && refusedBy(theirs) && !refusedBy(ours)
+		},
+	},
+	{
+		why: "a trailer with a pseudo-header field, or one that is not the end, fails its stream here; x/net ends the connection",
+		here: func(f facts, ours, theirs outcome) bool {
+			return f.badTrailer && refusedBy(theirs) && !refusedBy(ours)
+		},
+	},
+	{
+		why: "an acknowledgement of settings that were acknowledged is nothing here; x/net ends the connection",
+		here: func(f facts, ours, theirs outcome) bool {
+			return f.acknowledgements > 1 && refusedBy(theirs) && !refusedBy(ours)
+		},
+	},
+	{
+		why:  "a frame of a stream that nobody opened ends the connection here (sections 5.1 and 5.1.1); x/net does so for data only",
+		here: func(f facts, ours, _ outcome) bool { return f.strange && refusedBy(ours) },
+	},
+}
+
+func explained(f facts, ours, theirs outcome) bool {
+	return slices.ContainsFunc(differences, func(d difference) bool { return d.here(f, ours, theirs) })
+}
+
+func ends(o outcome, text string) bool {
+	return o.err != nil && strings.HasSuffix(o.err.Error(), text)
+}
+
+// refusedBy reports whether the client ended the connection for a protocol error.
+func refusedBy(o outcome) bool {
+	var code http2.ConnectionError
+	return errors.As(o.err, &code) && errors.Is(o.err, code)
+}
+
+// facts are what a schedule has in it.
+type facts struct {
+	split            bool // a header list in several frames
+	badTrailer       bool // a second header list that is no trailer
+	acknowledgements int
+	interim          int  // responses
+	windows          int  // initial ones, in settings
+	strange          bool // a frame of a stream that nobody opened
+	text             string
+}
+
+func factsOf(s *schedule) facts {
+	fr := http2.NewFramer(nil, bytes.NewReader(slices.Concat(s.writes...)))
+	fr.AllowIllegalReads = true
+	dec := hpack.NewDecoder(4096, nil)
+	heads := map[uint32]bool{}
+	f := facts{text: fmt.Sprintln("requests", s.requests, "settings", s.settings)}
+	for {
+		head, err := fr.ReadFrameHeader()
+		if err != nil {
+			f.text += err.Error()
+			return f
+		}
+		f.text += head.String()
+		f.strange = f.strange || s.isStrange(head)
+		frame, err := fr.ReadFrameForHeader(head)
+		var harmless http2.StreamError
+		if err != nil && !errors.As(err, &harmless) {
+			f.text += " " + err.Error()
+			return f
+		}
+		switch frame := frame.(type) {
+		case *http2.HeadersFrame:
+			fields, err := dec.DecodeFull(frame.HeaderBlockFragment())
+			f.text += fmt.Sprintf(" %.200v %v", fields, err)
+			if len(fields) > 0 && strings.HasPrefix(fields[0].Value, "1") {
+				f.interim++
+			}
+			f.split = f.split || !frame.HeadersEnded()
+			f.badTrailer = f.badTrailer || heads[frame.StreamID]
+			heads[frame.StreamID] = true
+		case *http2.GoAwayFrame:
+			f.text += fmt.Sprintf(" last=%d %v", frame.LastStreamID, frame.ErrCode)
+		case *http2.SettingsFrame:
+			f.text += fmt.Sprintf(" %v", settingsOf(frame))
+			if _, ok := frame.Value(http2.SettingInitialWindowSize); ok {
+				f.windows++
+			}
+			if frame.IsAck() {
+				f.acknowledgements++
+			}
+		case *http2.RSTStreamFrame:
+			f.text += fmt.Sprint(" ", frame.ErrCode)
+		case *http2.WindowUpdateFrame:
+			f.text += fmt.Sprint(" ", frame.Increment)
+		}
+		f.text += "\n"
+	}
+}
+
+// isStrange reports whether a frame is one of a stream that no request opened.
+func (s *schedule) isStrange(h http2.FrameHeader) bool {
+	switch h.Type {
+	case http2.FrameData, http2.FrameHeaders, http2.FrameRSTStream, http2.FrameWindowUpdate:
+		return h.StreamID != 0 && (h.StreamID%2 == 0 || h.StreamID >= uint32(2*len(s.requests)+1))
+	default:
+		return false
+	}
+}
+
+func settingsOf(f *http2.SettingsFrame) []http2.Setting {
+	var all []http2.Setting
+	_ = f.ForeachSetting(func(s http2.Setting) error {
+		all = append(all, s)
+		return nil
+	})
+	return all
+}

@@ -1,0 +1,159 @@
+package h2
+
+import (
+	"strconv"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+)
+
+const (
+	pseudoStatus = ":status"
+	fieldLength  = "content-length"
+
+	statusFirstFinal = 200
+	statusLast       = 999
+	statusFirst      = 100
+	statusSwitching  = 101
+)
+
+func (c *Conn) dataLocked(f *http2.DataFrame) error {
+	length := int64(f.Length)
+	if c.received += length; c.received > connWindow {
+		return http2.ConnectionError(http2.ErrCodeFlowControl)
+	}
+	if c.received >= connWindow/2 {
+		c.out = appendWindowUpdate(c.out, 0, uint32(c.received))
+		c.received = 0
+		c.flushElsewhereLocked()
+	}
+	s, err := c.streamLocked(f.StreamID)
+	if s == nil {
+		return err
+	}
+	data := f.Data()
+	switch {
+	case s.status == 0:
+		c.resetLocked(s, errNoHeaders, http2.ErrCodeProtocol)
+	case s.eof:
+		c.resetLocked(s, ErrMalformed, http2.ErrCodeStreamClosed)
+	case length > s.recvWindow:
+		c.resetLocked(s, errStreamWindow, http2.ErrCodeFlowControl)
+	case s.stated >= 0 && int64(len(data)) > s.stated:
+		c.resetLocked(s, errLength, http2.ErrCodeProtocol)
+	default:
+		c.receiveLocked(s, data, length)
+		if f.StreamEnded() {
+			c.endLocked(s)
+		}
+	}
+	return nil
+}
+
+// receiveLocked takes in data of a frame of the given length, which counts its
+// padding.
+func (c *Conn) receiveLocked(s *Stream, data []byte, length int64) {
+	s.recvWindow -= length
+	s.credit += length - int64(len(data))
+	if s.stated >= 0 {
+		s.stated -= int64(len(data))
+	}
+	if len(data) > 0 {
+		if s.body == nil && s.gather && s.stated > 0 {
+			s.body = GetBuffer(int(min(s.stated+int64(len(data)), gatherBody)))
+		}
+		s.body = appendBuffer(s.body, data)
+	}
+	c.markLocked(s)
+}
+
+// endLocked notes that the response is complete.
+func (c *Conn) endLocked(s *Stream) {
+	if s.stated > 0 {
+		c.resetLocked(s, errLength, http2.ErrCodeProtocol)
+		return
+	}
+	s.eof = true
+	notify(s.sendWake) // the rest of the request is not wanted
+	c.markLocked(s)
+	if s.sentEnd {
+		c.removeLocked(s)
+	}
+}
+
+func (c *Conn) headersLocked(b *headerBlock) error {
+	s, err := c.streamLocked(b.stream)
+	if s == nil {
+		return err
+	}
+	switch {
+	case b.err != nil:
+		c.resetLocked(s, b.err, http2.ErrCodeProtocol)
+	case s.eof:
+		c.resetLocked(s, ErrMalformed, http2.ErrCodeStreamClosed)
+	case s.status == 0:
+		c.headLocked(s, b)
+	case !b.end || b.pseudo > 0:
+		c.resetLocked(s, errTrailer, http2.ErrCodeProtocol)
+	default:
+		s.trailer = b.regular()
+		c.endLocked(s)
+	}
+	return nil
+}
+
+// headLocked takes in the headers of a response.
+func (c *Conn) headLocked(s *Stream, b *headerBlock) {
+	status, err := parseStatus(b.status())
+	if err == nil && status < statusFirstFinal {
+		if s.interim++; s.interim > maxInterim || b.end {
+			err = errInterim
+		}
+	}
+	stated := int64(-1)
+	if err == nil {
+		stated, err = statedLength(b.regular())
+	}
+	switch {
+	case err != nil:
+		c.resetLocked(s, err, http2.ErrCodeProtocol)
+		return
+	case status < statusFirstFinal:
+		return
+	}
+	s.status, s.fields, s.stated = status, b.regular(), stated
+	if !c.answered.Load() {
+		c.answered.Store(true)
+	}
+	c.markLocked(s)
+	if b.end {
+		c.endLocked(s)
+	}
+}
+
+func parseStatus(value string) (int, error) {
+	if len(value) != len("200") {
+		return 0, errStatus
+	}
+	status, err := strconv.Atoi(value)
+	if err != nil || status < statusFirst || status > statusLast || status == statusSwitching {
+		return 0, errStatus
+	}
+	return status, nil
+}
+
+// statedLength returns the content length that the fields state, -1 if none.
+func statedLength(fields []hpack.HeaderField) (int64, error) {
+	stated := int64(-1)
+	for _, f := range fields {
+		if f.Name != fieldLength {
+			continue
+		}
+		n, err := strconv.ParseUint(f.Value, 10, 63)
+		if err != nil || stated >= 0 && stated != int64(n) {
+			return 0, errStated
+		}
+		stated = int64(n)
+	}
+	return stated, nil
+}

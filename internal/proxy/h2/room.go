@@ -1,0 +1,57 @@
+package h2
+
+// Usable reports whether the connection takes new streams, now or when others
+// have ended.
+func (c *Conn) Usable() bool { return c.usable.Load() }
+
+// Full reports whether it takes new streams only when others have ended, or when
+// the server has read what waits for it.
+func (c *Conn) Full() bool { return c.choked.Load() || c.load.Load() >= c.limit.Load() }
+
+// Worn reports whether the handlers of streams that were given up may keep the
+// server from starting another: nobody tells when they end, and servers run no
+// more at once than they take streams.
+func (c *Conn) Worn() bool {
+	abandoned := c.abandoned.Load()
+	return abandoned > 0 && abandoned+c.load.Load() >= min(c.limit.Load(), mostAbandoned)
+}
+
+// Dry reports whether others than the given owner hold more of what the server
+// takes ahead on the connection than is left.
+func (c *Conn) Dry(owner string) bool {
+	if !c.dry.Load() {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	others := c.shared
+	if own := c.shares[owner]; own != nil {
+		others -= own.held
+	}
+	return c.sendWindow < max(others, leastWindow)
+}
+
+// Failed reports whether the server took the connection from us, or broke it,
+// before it answered anything.
+func (c *Conn) Failed() bool {
+	return !c.Usable() && !c.answered.Load() && !c.retired.Load()
+}
+
+// Retire makes the connection take no new streams and end with the last one.
+func (c *Conn) Retire() {
+	c.retired.Store(true)
+	c.mu.Lock()
+	c.usable.Store(false)
+	c.draining = true
+	last := len(c.streams) == 0
+	c.mu.Unlock()
+	if last {
+		c.fail(ErrClosed)
+	}
+}
+
+// Load returns the number of streams on the wire.
+func (c *Conn) Load() int { return int(c.load.Load()) }
+
+// Done is closed when the connection is.
+func (c *Conn) Done() <-chan struct{} { return c.stop }

@@ -1,0 +1,193 @@
+package proxy_test
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"github.com/masegraye/connect-plugin-go/internal/proxy"
+)
+
+// TestAudit_USE46_WaitForRoomIsBounded has a provider that takes one call at a
+// time, and never ends one.
+func TestAudit_USE46_WaitForRoomIsBounded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		pd := &played{settings: []http2.Setting{{ID: http2.SettingMaxConcurrentStreams, Val: 1}}}
+		p := newPlayed(t, pd, func(c *proxy.Config) { c.MaxConns, c.RoomTimeout = 1, 7*time.Second })
+		ctx, cancel := context.WithCancelCause(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { ask(ctx, p, proxy.Call{}) })
+		synctest.Wait()
+		for range 20 {
+			wg.Go(func() {
+				begun := time.Now()
+				r := ask(t.Context(), p, proxy.Call{})
+				if r.Class != proxy.ClassUnavailable || !errors.Is(r.Err, proxy.ErrBusy) || !r.Retryable || r.Sent || r.Fault || proxy.CodeOf(r.Err) != 8 {
+					t.Errorf("result %+v", r)
+				}
+				if took := time.Since(begun); took != 7*time.Second {
+					t.Errorf("took %v", took)
+				}
+			})
+		}
+		time.Sleep(10 * time.Second)
+		cancel(errEnough)
+		wg.Wait()
+	})
+}
+
+// TestAudit_USE46_RoomGoesToWhoWaits ends calls one by one; callers take turns.
+func TestAudit_USE46_RoomGoesToWhoWaits(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		pd := &played{settings: []http2.Setting{{ID: http2.SettingMaxConcurrentStreams, Val: 1}}}
+		streams := make(chan uint32, 100)
+		conns := make(chan *playedConn, 100)
+		pd.on = func(c *playedConn, f http2.Frame) {
+			if _, ok := f.(*http2.HeadersFrame); ok {
+				streams <- f.Header().StreamID
+				conns <- c
+			}
+		}
+		p := newPlayed(t, pd, func(c *proxy.Config) { c.MaxConns = 1 })
+		order := make(chan string, 100)
+		var wg sync.WaitGroup
+		for _, caller := range []string{"a", "a", "a", "a", "b", "c"} {
+			wg.Go(func() {
+				if r := ask(t.Context(), p, proxy.Call{CallerID: caller}); r.Class != proxy.ClassOK {
+					t.Errorf("result %+v", r)
+				}
+				order <- caller
+			})
+			synctest.Wait()
+		}
+		var got strings.Builder
+		for range 6 {
+			(<-conns).answer(<-streams, "200")
+			got.WriteString(<-order)
+		}
+		wg.Wait()
+		if got.String() != "aabcaa" {
+			t.Errorf("order %s", got.String())
+		}
+	})
+}
+
+// TestAudit_USE03_HealthNeverQueuesBehindCalls asks urgently while the provider is
+// full of calls.
+func TestAudit_USE03_HealthNeverQueuesBehindCalls(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		pd := &played{settings: []http2.Setting{{ID: http2.SettingMaxConcurrentStreams, Val: 3}}}
+		pd.on = func(c *playedConn, f http2.Frame) {
+			if _, ok := f.(*http2.HeadersFrame); ok && c.dial == 3 {
+				c.answer(f.Header().StreamID, "200")
+			}
+		}
+		p := newPlayed(t, pd, func(c *proxy.Config) { c.MaxConns = 2 })
+		ctx, cancel := context.WithCancelCause(t.Context())
+		var wg sync.WaitGroup
+		for range 50 {
+			wg.Go(func() { ask(ctx, p, proxy.Call{CallerID: "a"}) })
+		}
+		synctest.Wait()
+		begun := time.Now()
+		for range 100 {
+			if r := ask(t.Context(), p, proxy.Call{Urgent: true}); r.Class != proxy.ClassOK {
+				t.Fatalf("result %+v", r)
+			}
+		}
+		if time.Since(begun) > 0 || pd.dials.Load() != 3 {
+			t.Errorf("took %v, %d dials", time.Since(begun), pd.dials.Load())
+		}
+		cancel(errEnough)
+		wg.Wait()
+	})
+}
+
+// TestAudit_USE06_GivenUpCallsKeepNobodyOut has A give up calls whose handlers run
+// on, on net/http's server, more of them than all connections have room for, and B
+// call after that.
+func TestAudit_USE06_GivenUpCallsKeepNobodyOut(t *testing.T) {
+	t.Parallel()
+	const perConn, most = 20, 8 * 20
+	var begun atomic.Int64
+	stop := make(chan struct{})
+	limited := newLimitedServer(t, perConn, func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("X-Stay") != "" {
+			begun.Add(1)
+			<-stop // whatever becomes of the call
+		}
+		readAllEcho(w, r)
+	})
+	g := newRig(t, rigConfig{handler: readAllEcho, config: func(c *proxy.Config) {
+		c.Endpoint, c.TLS = endpointOf(t, limited.URL), &tls.Config{RootCAs: poolOf(limited)}
+	}})
+	t.Cleanup(func() { close(stop) })
+	var wg sync.WaitGroup
+	deadline := time.Now().Add(patience)
+	for range perConn {
+		wg.Go(func() {
+			for begun.Load() < most && time.Now().Before(deadline) {
+				giveUp(t, g)
+			}
+		})
+	}
+	wg.Wait()
+	if begun.Load() < most {
+		t.Fatalf("%d calls began", begun.Load())
+	}
+	if _, got := g.post(t, unaryType, strings.NewReader("hello")); string(got) != "hello" {
+		t.Errorf("body %q", got)
+	}
+	if n := g.conns.Load(); n > 2*proxy.DefaultMaxConns {
+		t.Errorf("%d connections", n)
+	}
+}
+
+// giveUp makes a call and leaves it while its handler runs.
+func giveUp(t *testing.T, g *rig) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, g.url("Call"), strings.NewReader("x"))
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	r.Header.Set("X-Stay", "1")
+	r.Header.Set("Content-Type", unaryType)
+	if res, err := g.client.Do(r); err == nil {
+		res.Body.Close()
+	}
+}
+
+// TestAudit_USE06_ReplacementIsBounded gives up calls without end to a provider that
+// takes one at a time.
+func TestAudit_USE06_ReplacementIsBounded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		pd := &played{settings: []http2.Setting{{ID: http2.SettingMaxConcurrentStreams, Val: 1}}}
+		p := newPlayed(t, pd, nil)
+		for range 400 {
+			ctx, cancel := context.WithTimeoutCause(t.Context(), time.Millisecond, errEnough)
+			if r := ask(ctx, p, proxy.Call{}); r.Class != proxy.ClassCanceled || r.Fault {
+				t.Fatalf("result %+v", r)
+			}
+			cancel()
+		}
+		if n := pd.dials.Load(); n > 8 { // in 0.4 seconds
+			t.Errorf("%d dials", n)
+		}
+	})
+}

@@ -1,0 +1,90 @@
+package proxy
+
+import (
+	"time"
+)
+
+// waiting is a call that waits for a connection. A nil one does not wait yet.
+type waiting struct {
+	*waiter
+
+	room    *time.Timer // how long it may wait for room
+	expired bool
+}
+
+// enterLocked makes the call wait, for the first time or once more. It fails
+// where too many wait, and where the call has waited long enough.
+func (w *waiting) enterLocked(c *call, ch choice) (*waiting, error) {
+	if w != nil {
+		c.p.lines.waiting.again(w.waiter)
+		if w.expired && ch.dial == nil {
+			return w, ErrBusy
+		}
+		return w, nil
+	}
+	waiter := c.p.lines.waiting.add(c.CallerID, maxWaiting, maxWaitingEach)
+	if waiter == nil {
+		return nil, ErrBusy
+	}
+	return &waiting{waiter: waiter, room: time.NewTimer(c.p.cfg.RoomTimeout)}, nil
+}
+
+// wait returns when the call should look again. An error is that of the call, or
+// of the only way there would have been.
+func (w *waiting) wait(c *call, ch choice) error {
+	var dialled <-chan struct{}
+	if ch.dial != nil {
+		dialled = ch.dial.done
+	}
+	var pause <-chan time.Time
+	if ch.wait > 0 {
+		timer := time.NewTimer(ch.wait)
+		defer timer.Stop()
+		pause = timer.C
+	}
+	select {
+	case <-w.turn:
+	case <-pause:
+	case <-dialled:
+	case <-w.room.C:
+		w.expired = true
+	case <-c.interrupted():
+		return c.why()
+	}
+	if failed := ch.dial.failure(); failed != nil && !c.p.connected() {
+		return failed
+	}
+	return nil
+}
+
+// failure returns why the attempt failed, nil if it did not or is under way.
+func (d *dial) failure() error {
+	if d == nil {
+		return nil
+	}
+	select {
+	case <-d.done:
+		return d.err
+	default:
+		return nil
+	}
+}
+
+// leave ends the waiting. Whoever is next looks whether there is room left.
+func (w *waiting) leave(p *Provider) {
+	if w == nil {
+		return
+	}
+	w.room.Stop()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lines.waiting.remove(w.waiter)
+	p.lines.waiting.wake()
+}
+
+// connected reports whether there is any connection.
+func (p *Provider) connected() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.lines.conns) > 0
+}
