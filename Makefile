@@ -11,6 +11,8 @@ BENCHTIME ?= 1s
 # What golangci-lint looks at, and flags of bench-router.
 LINTFLAGS ?=
 BENCHFLAGS ?=
+# Flags of interop, for example -silence 0.
+INTEROPFLAGS ?=
 
 # Everything that is built but not committed lies here, outside the tree.
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/connectplugin
@@ -100,6 +102,10 @@ bench: ## run every benchmark for BENCHTIME each (1s)
 .PHONY: bench-router
 bench-router: ## measure routed calls against direct ones and against a bare reverse proxy (5 minutes)
 	@mkdir -p $(CACHE) && cd bench && $(GO) build -o $(CACHE)/bench-router ./router && $(CACHE)/bench-router $(BENCHFLAGS)
+
+.PHONY: interop
+interop: ## let real servers and clients of other libraries call one another through a host (15 minutes; see interop/setup.sh)
+	@mkdir -p $(CACHE) && cd interop && $(GO) build -o $(CACHE)/interop-table . && $(CACHE)/interop-table -cache $(CACHE)/interop $(INTEROPFLAGS)
 
 .PHONY: cover
 cover: ## measure what the tests of the library cover, and write a page that shows it

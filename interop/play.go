@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	caseTime  = 40 * time.Second
+	caseTime  = 60 * time.Second
 	quietOver = 60 * time.Second // beyond the silence
 
 	directTries = 3

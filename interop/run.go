@@ -43,7 +43,7 @@ func (o *options) run(ctx context.Context, out io.Writer) error {
 	if t.red() {
 		return errRed
 	}
-	return nil
+	return ctx.Err()
 }
 
 // quietly tells the provider of a silence from that of the other cases.
@@ -187,7 +187,7 @@ func (g *game) play(ctx context.Context, p pair, suffix string, names []string, 
 	defer pl.close()
 	pl.quiet = quiet
 	for _, name := range names {
-		r := result{state: red, text: "the run was ended"}
+		r := result{text: "the run was ended"}
 		if ctx.Err() == nil {
 			r = pl.play(ctx, name)
 		}

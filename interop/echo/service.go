@@ -19,13 +19,13 @@ const (
 
 // The methods.
 const (
-	MethodUnary     = "Unary"
-	MethodClient    = "Client"
-	MethodServer    = "Server"
-	MethodBidi      = "Bidi"
-	MethodFail      = "Fail"
-	MethodSleep     = "Sleep"
-	MethodCount     = "Count"
+	MethodUnary  = "Unary"
+	MethodClient = "Client"
+	MethodServer = "Server"
+	MethodBidi   = "Bidi"
+	MethodFail   = "Fail"
+	MethodSleep  = "Sleep"
+	MethodCount  = "Count"
 )
 
 // FailText is the text of what Fail fails with, Done the last message of Bidi.
