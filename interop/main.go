@@ -63,7 +63,7 @@ func command(ctx context.Context, args []string) error {
 		return fmt.Errorf("cache: %w", err)
 	}
 	flags := flag.NewFlagSet("interop", flag.ContinueOnError)
-	flags.StringVar(&o.pairs, "pairs", "", "PROVIDER:CALLER,… or all; empty is each provider with a caller in Go and each caller with a plugin in Go")
+	flags.StringVar(&o.pairs, "pairs", "", "PROVIDER:CALLER,… or all; empty is all of them, with Go on one side")
 	flags.StringVar(&o.only, "only", "", "play only these cases, for example unary,kill")
 	flags.DurationVar(&o.silence, "silence", defaultSilence, "how long a stream is quiet; 0 leaves the case out")
 	flags.IntVar(&o.streams, "streams", defaultStreams, "streams that are open at once")

@@ -78,15 +78,24 @@ type world struct {
 	order              [2][]string // their names
 }
 
+// The command lines of the peers.
+const (
+	flagServe   = "-serve"
+	flagCall    = "-call"
+	flagCase    = "-case"
+	flagVersion = "--version"
+	node        = "node"
+)
+
 const noTool = "the tool has no means for it"
 
 func newWorld(self, peers, cache string) *world {
 	w := &world{providers: map[string]*peer{}, callers: map[string]*peer{}}
 	for _, name := range []string{peerOurs, peerConnectGo, peerGRPCGo} {
-		w.provider(&peer{name: name, command: []string{self, "-serve", name}, own: name == peerOurs})
+		w.provider(&peer{name: name, command: []string{self, flagServe, name}, own: name == peerOurs})
 	}
 	for _, name := range []string{peerOurs, peerConnectGo, peerConnectGo + overGRPC, peerConnectGo + overWeb, peerGRPCGo} {
-		w.caller(&peer{name: name, command: []string{self, "-call", name, "-case"}, own: name == peerOurs})
+		w.caller(&peer{name: name, command: []string{self, flagCall, name, flagCase}, own: name == peerOurs})
 	}
 	w.addPython(peers)
 	w.addNode(peers, cache)
@@ -116,21 +125,21 @@ func (w *world) addPython(peers string) {
 }
 
 func (w *world) addNode(peers, cache string) {
-	modules := filepath.Join(cache, "node", "node_modules")
+	modules := filepath.Join(cache, node, "node_modules")
 	add := func(name, program, library string, protocols ...string) {
-		script := filepath.Join(peers, "node", program+".js")
+		script := filepath.Join(peers, node, program+".js")
 		p := peer{
 			name: name, env: []string{"NODE_PATH=" + modules},
-			checks: [][]string{{"node", "-e", "console.log('node', process.version, '" + library + "', JSON.parse(require('fs').readFileSync('" +
+			checks: [][]string{{node, "-e", "console.log('node', process.version, '" + library + "', JSON.parse(require('fs').readFileSync('" +
 				filepath.Join(modules, library, "package.json") + "')).version)"}},
 		}
 		s := p
-		s.command = []string{"node", script, "serve"}
+		s.command = []string{node, script, "serve"}
 		w.provider(&s)
 		for _, protocol := range protocols {
 			c := p
 			c.name = name + protocol
-			c.command = []string{"node", script, "call" + protocol}
+			c.command = []string{node, script, "call" + protocol}
 			w.caller(&c)
 		}
 	}
@@ -139,21 +148,21 @@ func (w *world) addNode(peers, cache string) {
 }
 
 func (w *world) addTools(self string) {
-	curl := [][]string{{"curl", "--version"}}
-	load := [][]string{{"h2load", "--version"}}
+	curl := [][]string{{"curl", flagVersion}}
+	load := [][]string{{"h2load", flagVersion}}
 	w.caller(&peer{
-		name: peerCurl, command: []string{self, "-call", peerCurl, "-case"}, checks: curl,
+		name: peerCurl, command: []string{self, flagCall, peerCurl, flagCase}, checks: curl,
 		without: without(noTool, echo.CaseBidi, echo.CaseStreams, echo.CaseSilence),
 	})
 	w.caller(&peer{
-		name: peerH2Load, command: []string{self, "-call", peerH2Load, "-case"}, checks: load,
+		name: peerH2Load, command: []string{self, flagCall, peerH2Load, flagCase}, checks: load,
 		without: allBut(noTool, echo.CaseStreams),
 	})
 	// nghttpd serves files, which curl and h2load fetch.
 	files := allBut("it serves files only", echo.CaseUnary, echo.CaseDetails, echo.CaseStreams, echo.CaseLarge, echo.CaseKill)
 	w.provider(&peer{
-		name: peerNghttpd, command: []string{self, "-serve", peerNghttpd}, without: files,
-		checks: [][]string{{"nghttpd", "--version"}, curl[0], load[0]},
+		name: peerNghttpd, command: []string{self, flagServe, peerNghttpd}, without: files,
+		checks: [][]string{{"nghttpd", flagVersion}, curl[0], load[0]},
 	})
-	w.callers[peerNghttpd] = &peer{name: peerNghttpd, command: []string{self, "-call", peerNghttpd, "-case"}}
+	w.callers[peerNghttpd] = &peer{name: peerNghttpd, command: []string{self, flagCall, peerNghttpd, flagCase}}
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -46,7 +47,7 @@ func start(p *peer, j echo.Job, args ...string) (*process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("job: %w", err)
 	}
-	all := append(p.command[1:len(p.command):len(p.command)], args...)
+	all := slices.Concat(p.command[1:], args)
 	s := &process{
 		cmd:  exec.Command(p.command[0], all...), //nolint:gosec,noctx // ends with stop or kill
 		said: &tail{}, lines: make(chan echo.Line, keptLines), done: make(chan struct{}),

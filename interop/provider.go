@@ -98,12 +98,14 @@ func (p *provider) register(ctx context.Context) error {
 	return nil
 }
 
-// awaitRegistered waits until the host knows the provider.
+// awaitRegistered waits until the host knows the provider and, where the one before it at the same
+// runtime id was found dead, has asked it for its health.
 func (p *provider) awaitRegistered(ctx context.Context) error {
 	ticker := time.NewTicker(registerPoll)
 	defer ticker.Stop()
 	for {
-		if len(p.stage.host.Registry().GetServicesBy(p.id)) > 0 {
+		host := p.stage.host
+		if len(host.Registry().GetServicesBy(p.id)) > 0 && host.Lifecycle().ShouldRouteTraffic(p.id) {
 			return nil
 		}
 		select {

@@ -31,7 +31,7 @@ func (o *options) run(ctx context.Context, out io.Writer) error {
 	}
 	logger := slog.New(slog.DiscardHandler)
 	if o.verbose {
-		logger = slog.New(slog.NewTextHandler(os.Stderr, nil)) //nolint:sloglint // of the command
+		logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
 	s, err := newStage(ctx, logger, types(pairs))
 	if err != nil {
@@ -51,7 +51,7 @@ const quietly = "-quiet"
 
 // types are the service types of the pairs.
 func types(pairs []pair) []string {
-	var out []string
+	out := make([]string, 0, 2*len(pairs))
 	for _, p := range pairs {
 		out = append(out, typeOf(p.self()), typeOf(p.self()+quietly))
 	}

@@ -16,7 +16,7 @@ type Caller interface {
 	// Open opens a stream of one of the three kinds.
 	Open(ctx context.Context, method string) (CallerStream, error)
 	// Failure reads an error of the library. Code 0 says that it is none of a call.
-	Failure(err error) Failure
+	Failure(err error) CallError
 	// Move sets the prefix of later calls.
 	Move(prefix string)
 	// Close closes what the caller holds open.

@@ -22,7 +22,10 @@ const (
 	workPause       = 5 * time.Millisecond
 )
 
-var errUnknownCase = errors.New("no such case")
+var (
+	errUnknownCase = errors.New("no such case")
+	errWaits       = errors.New("calls go on waiting in the library after their context has ended")
+)
 
 // playWithOthers plays the cases in which many calls are open, or something is done
 // to the provider meanwhile.
@@ -78,6 +81,20 @@ func (g *group) wait(of int) error {
 		return fmt.Errorf("%d of %d: %w", n, of, g.err)
 	}
 	return nil
+}
+
+// waitFor is wait for what has to end soon.
+func (g *group) waitFor(limit time.Duration, of int) error {
+	ended := make(chan error, 1)
+	go func() { ended <- g.wait(of) }()
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case err := <-ended:
+		return err
+	case <-timer.C:
+		return errWaits // the process ends, and what waits with it
+	}
 }
 
 // playOpen opens n streams, waits until all are open, does something, and uses and
@@ -137,7 +154,7 @@ func playCancel(ctx context.Context, c Caller) error {
 	if err != nil {
 		return err
 	}
-	if err := given.wait(cancels + cancels); err != nil {
+	if err := given.waitFor(patience, cancels+cancels); err != nil {
 		return err
 	}
 	return awaitRunning(ctx, c, 0)

@@ -22,7 +22,7 @@ type Job struct {
 	Prefix string `json:"prefix,omitempty"`
 	// ID and Token are the runtime identity of a caller; empty without host.
 	ID    string `json:"id,omitempty"`
-	Token string `json:"token,omitempty"` //nolint:gosec // of this run alone
+	Token string `json:"token,omitempty"`
 	// Dir holds ca.crt, tls.crt and tls.key.
 	Dir string `json:"dir"`
 	// Present says that a caller shows its certificate.
@@ -30,7 +30,7 @@ type Job struct {
 	// Host, Self, Secret and Type are for the peers that are plugins of this library and enrol themselves.
 	Host   string `json:"host,omitempty"`
 	Self   string `json:"self,omitempty"`
-	Secret string `json:"secret,omitempty"` //nolint:gosec // of this run alone
+	Secret string `json:"secret,omitempty"`
 	Type   string `json:"type,omitempty"`
 	// Streams is how many are open at once, Large the size of a large message in
 	// bytes, Silence how long a stream is quiet in ms.

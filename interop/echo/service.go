@@ -34,19 +34,21 @@ const (
 	Done     = "done"
 )
 
-// codeInvalid is the code of a question that is none.
-const codeInvalid = 3
+const (
+	codeInvalid = 3 // of a question that is none
+	decimal     = 10
+)
 
-// Failure is an error as the service means it; the peers put it into the form of
+// CallError is an error as the service means it; the peers put it into the form of
 // their library.
-type Failure struct {
+type CallError struct {
 	Code   uint32 // of gRPC
 	Text   string
 	Detail []byte // the value of a BytesValue, nil for none
 }
 
 // Error says what failed.
-func (f *Failure) Error() string { return f.Text }
+func (f *CallError) Error() string { return f.Text }
 
 // Detail is a detail of so many bytes.
 func Detail(size int) []byte { return bytes.Repeat([]byte("d"), size) }
@@ -71,7 +73,7 @@ func (s *Service) Unary(ctx context.Context, method string, in []byte) ([]byte, 
 	case MethodSleep:
 		return in, s.sleep(ctx, in)
 	case MethodCount:
-		return strconv.AppendInt(nil, s.running.Load(), 10), nil
+		return strconv.AppendInt(nil, s.running.Load(), decimal), nil
 	default:
 		return in, nil
 	}
@@ -90,10 +92,10 @@ func (s *Service) Stream(_ context.Context, method string, stream Stream) error 
 }
 
 func fail(in []byte) error {
-	f := &Failure{Text: FailText}
+	f := &CallError{Text: FailText}
 	var size int
 	if _, err := fmt.Sscan(string(in), &f.Code, &size); err != nil {
-		return &Failure{Code: codeInvalid, Text: err.Error()}
+		return &CallError{Code: codeInvalid, Text: err.Error()}
 	}
 	f.Detail = Detail(size)
 	return f
@@ -102,7 +104,7 @@ func fail(in []byte) error {
 func (s *Service) sleep(ctx context.Context, in []byte) error {
 	ms, err := strconv.Atoi(string(in))
 	if err != nil {
-		return &Failure{Code: codeInvalid, Text: err.Error()}
+		return &CallError{Code: codeInvalid, Text: err.Error()}
 	}
 	s.running.Add(1)
 	defer s.running.Add(-1)
@@ -121,7 +123,7 @@ func serveClient(stream Stream) error {
 	for {
 		in, err := stream.Receive()
 		if errors.Is(err, io.EOF) {
-			return stream.Send(strconv.AppendInt(nil, int64(total), 10))
+			return stream.Send(strconv.AppendInt(nil, int64(total), decimal))
 		}
 		if err != nil {
 			return err
@@ -137,10 +139,10 @@ func serveServer(stream Stream) error {
 	}
 	n, err := strconv.Atoi(string(in))
 	if err != nil {
-		return &Failure{Code: codeInvalid, Text: err.Error()}
+		return &CallError{Code: codeInvalid, Text: err.Error()}
 	}
 	for i := range n {
-		if err := stream.Send(strconv.AppendInt(nil, int64(i), 10)); err != nil {
+		if err := stream.Send(strconv.AppendInt(nil, int64(i), decimal)); err != nil {
 			return err
 		}
 	}

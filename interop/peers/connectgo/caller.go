@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"sync/atomic"
 
@@ -40,7 +41,8 @@ func Dial(j echo.Job, options ...connect.ClientOption) (*Caller, error) {
 		header.Set("X-Plugin-Runtime-Id", j.ID)
 		header.Set("Authorization", "Bearer "+j.Token)
 	}
-	return NewCaller(&http.Client{Transport: transport}, "https://"+j.Target, j.Prefix, header, transport.CloseIdleConnections, options...), nil
+	client := &http.Client{Transport: transport}
+	return NewCaller(client, "https://"+j.Target, j.Prefix, header, transport.CloseIdleConnections, options...), nil
 }
 
 // NewCaller makes a caller of an HTTP client. Each call has the header's fields.
@@ -55,17 +57,6 @@ func (c *Caller) Move(prefix string) { c.prefix.Store(&prefix) }
 
 // Close implements echo.Caller.
 func (c *Caller) Close() { c.close() }
-
-// of makes the client of a method. Connect's clients are cheap.
-func (c *Caller) of(method string) *connect.Client[message, message] {
-	return connect.NewClient[message, message](c.client, c.base+*c.prefix.Load()+echo.Base+method, c.options...)
-}
-
-func (c *Caller) address(h http.Header) {
-	for name, values := range c.header {
-		h[name] = values
-	}
-}
 
 // Unary implements echo.Caller.
 func (c *Caller) Unary(ctx context.Context, method string, in []byte) ([]byte, error) {
@@ -89,7 +80,7 @@ func (c *Caller) Open(ctx context.Context, method string) (echo.CallerStream, er
 		return &serverStream{open: func(m *message) (*connect.ServerStreamForClient[message], error) {
 			r := connect.NewRequest(m)
 			c.address(r.Header())
-			return c.of(method).CallServerStream(ctx, r) //nolint:wrapcheck // its code is read
+			return c.of(method).CallServerStream(ctx, r)
 		}}, nil
 	default:
 		s := c.of(method).CallBidiStream(ctx)
@@ -99,12 +90,12 @@ func (c *Caller) Open(ctx context.Context, method string) (echo.CallerStream, er
 }
 
 // Failure implements echo.Caller.
-func (*Caller) Failure(err error) echo.Failure {
+func (*Caller) Failure(err error) echo.CallError {
 	failed, ok := errors.AsType[*connect.Error](err)
 	if !ok {
-		return echo.Failure{}
+		return echo.CallError{}
 	}
-	f := echo.Failure{Code: uint32(failed.Code()), Text: failed.Message()}
+	f := echo.CallError{Code: uint32(failed.Code()), Text: failed.Message()}
 	for _, d := range failed.Details() {
 		value, err := d.Value()
 		if m, ok := value.(*message); ok && err == nil {
@@ -112,6 +103,15 @@ func (*Caller) Failure(err error) echo.Failure {
 		}
 	}
 	return f
+}
+
+// of makes the client of a method. Connect's clients are cheap.
+func (c *Caller) of(method string) *connect.Client[message, message] {
+	return connect.NewClient[message, message](c.client, c.base+*c.prefix.Load()+echo.Base+method, c.options...)
+}
+
+func (c *Caller) address(h http.Header) {
+	maps.Copy(h, c.header)
 }
 
 type clientEnd struct {
@@ -173,5 +173,5 @@ func (e *bidiEnd) CloseSend() error { return e.stream.CloseRequest() } //nolint:
 // Receive implements echo.Stream.
 func (e *bidiEnd) Receive() ([]byte, error) {
 	m, err := e.stream.Receive()
-	return m.GetValue(), err //nolint:wrapcheck // its code is read
+	return m.GetValue(), err
 }

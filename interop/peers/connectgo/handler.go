@@ -95,7 +95,7 @@ func orEOF(err error) error {
 
 // coded gives an error of the service the form of Connect.
 func coded(err error) error {
-	f, ok := errors.AsType[*echo.Failure](err)
+	f, ok := errors.AsType[*echo.CallError](err)
 	if !ok {
 		return err
 	}

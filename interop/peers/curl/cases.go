@@ -121,7 +121,7 @@ func playInFlight(ctx context.Context, j echo.Job, t *echo.Talk, sleep, want str
 	for range calls {
 		wg.Go(func() {
 			a, err := call(ctx, j, echo.MethodSleep, []byte(sleep))
-			if err != nil || (want == "") != (a.status == 200) || !strings.Contains(string(a.body), want) {
+			if err != nil || (want == "") != (a.status == statusOK) || !strings.Contains(string(a.body), want) {
 				failed <- fmt.Errorf("%w: status %d: %.200s: %w", errWrong, a.status, a.body, orWrong(err))
 			}
 		})

@@ -18,6 +18,8 @@ import (
 	"github.com/masegraye/connect-plugin-go/interop/echo"
 )
 
+const statusOK = 200
+
 var errWrong = errors.New("wrong answer")
 
 // answer is a response as curl saw it.
@@ -71,8 +73,7 @@ func value(ctx context.Context, j echo.Job, method string, in []byte) ([]byte, e
 	if err != nil {
 		return nil, err
 	}
-	const ok = 200
-	if a.status != ok {
+	if a.status != statusOK {
 		return nil, fmt.Errorf("%w: status %d: %.200s", errWrong, a.status, a.body)
 	}
 	var text []byte
@@ -119,7 +120,7 @@ func envelope(in []byte) []byte {
 
 // stream sends messages in one body and returns those of the answer.
 func stream(ctx context.Context, j echo.Job, method string, in ...[]byte) ([]string, error) {
-	var body []byte
+	body := make([]byte, 0, envelopeHead*len(in))
 	for _, m := range in {
 		body = append(body, envelope(m)...)
 	}

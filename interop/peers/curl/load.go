@@ -12,7 +12,10 @@ import (
 	"github.com/masegraye/connect-plugin-go/interop/echo"
 )
 
-const ownerOnly = 0o600
+const (
+	ownerOnly = 0o600
+	waves     = 3 // of calls
+)
 
 // Load makes as many calls at once as there are streams, each of a quarter of a second, with
 // h2load on one connection, three times over.
@@ -21,7 +24,7 @@ func Load(ctx context.Context, j echo.Job) (string, error) {
 	if err := os.WriteFile(body, []byte(`"MjUw"`), ownerOnly); err != nil { // 250
 		return "", fmt.Errorf("body: %w", err)
 	}
-	return Fetch(ctx, url(j, echo.MethodSleep), 3*j.Streams, j.Streams,
+	return Fetch(ctx, url(j, echo.MethodSleep), waves*j.Streams, j.Streams,
 		"--data="+body, "--header=content-type: application/json",
 		"--header=x-plugin-runtime-id: "+j.ID, "--header=authorization: Bearer "+j.Token)
 }
@@ -36,7 +39,7 @@ func Fetch(ctx context.Context, url string, n, concurrent int, args ...string) (
 		return "", fmt.Errorf("h2load: %w: %.300s", err, out)
 	}
 	m := succeeded.FindSubmatch(out)
-	if m == nil || string(m[1]) != strconv.Itoa(n) {
+	if len(m) < 2 || string(m[1]) != strconv.Itoa(n) {
 		return "", fmt.Errorf("%w: h2load: %.600s", errWrong, out)
 	}
 	return fmt.Sprintf("%d requests, %d at once", n, concurrent), nil

@@ -56,7 +56,7 @@ func (c *Caller) Close() { _ = c.conn.Close() }
 func (c *Caller) Unary(ctx context.Context, method string, in []byte) ([]byte, error) {
 	var out wrapperspb.BytesValue
 	err := c.conn.Invoke(c.outgoing(ctx), c.path(method), wrapperspb.Bytes(in), &out)
-	return out.GetValue(), err //nolint:wrapcheck // its code is read
+	return out.GetValue(), err
 }
 
 // Open implements echo.Caller.
@@ -72,12 +72,12 @@ func (c *Caller) Open(ctx context.Context, method string) (echo.CallerStream, er
 }
 
 // Failure implements echo.Caller.
-func (*Caller) Failure(err error) echo.Failure {
+func (*Caller) Failure(err error) echo.CallError {
 	s, ok := status.FromError(err)
 	if !ok {
-		return echo.Failure{}
+		return echo.CallError{}
 	}
-	f := echo.Failure{Code: uint32(s.Code()), Text: s.Message()}
+	f := echo.CallError{Code: uint32(s.Code()), Text: s.Message()}
 	for _, d := range s.Details() {
 		if m, ok := d.(*wrapperspb.BytesValue); ok {
 			f.Detail = m.GetValue()

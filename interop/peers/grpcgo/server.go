@@ -42,7 +42,7 @@ func Serve(ctx context.Context, j echo.Job, l net.Listener) error {
 	late := time.AfterFunc(grace, server.Stop)
 	defer late.Stop()
 	server.GracefulStop()
-	return <-served //nolint:wrapcheck // nil, as a rule
+	return <-served
 }
 
 func description() *grpc.ServiceDesc {
@@ -93,24 +93,30 @@ func streamHandler(method string) grpc.StreamHandler {
 
 // end is either end of a stream.
 type end struct {
-	stream grpc.Stream
+	stream messages
+}
+
+// messages is what both ends of gRPC-Go have.
+type messages interface {
+	SendMsg(message any) error
+	RecvMsg(message any) error
 }
 
 // Receive implements echo.Stream.
 func (e *end) Receive() ([]byte, error) {
 	var m wrapperspb.BytesValue
 	if err := e.stream.RecvMsg(&m); err != nil {
-		return nil, err //nolint:wrapcheck // its code is read
+		return nil, err
 	}
 	return m.GetValue(), nil
 }
 
 // Send implements echo.Stream.
-func (e *end) Send(b []byte) error { return e.stream.SendMsg(wrapperspb.Bytes(b)) } //nolint:wrapcheck // its code is read
+func (e *end) Send(b []byte) error { return e.stream.SendMsg(wrapperspb.Bytes(b)) }
 
 // coded gives an error of the service the form of gRPC-Go.
 func coded(err error) error {
-	f, ok := errors.AsType[*echo.Failure](err)
+	f, ok := errors.AsType[*echo.CallError](err)
 	if !ok {
 		return err
 	}
