@@ -25,7 +25,7 @@ func TestGoPeers(t *testing.T) {
 		"ours:connectgo", "ours:grpcgo", "connectgo:connectgo-grpc", "grpcgo:grpcgo", "grpcgo:connectgo-grpc", "ours:ours",
 	}
 	cases := []string{
-		echo.CaseUnary, echo.CaseClient, echo.CaseServer, echo.CaseBidi, echo.CaseHalfClose, echo.CaseDeadline,
+		echo.CaseUnary, echo.CaseClient, echo.CaseServer, echo.CaseBidi, echo.CaseHalfClose,
 		echo.CaseDetails, echo.CaseDetails20, echo.CaseStreams, echo.CaseLarge,
 	}
 	o := options{
