@@ -129,18 +129,31 @@ func (s *pluginSession) enrol(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		}
-		wait := backoffDelay(failures)
-		log.Warn("the host is not there yet; trying again", keyHost, s.cfg.Client.HostURL, keyWait, wait.Round(time.Millisecond), keyError, err)
-		if !waitFor(ctx, wait) {
-			return ctx.Err()
+		s.unreached(failures, err)
+		if err := s.client.pause(ctx); err != nil {
+			return err
 		}
 	}
+}
+
+// unreached tells the operator of a host that does not answer: at the first failure, and
+// then less and less often (at the second, the fourth, the eighth …).
+func (s *pluginSession) unreached(failures int, err error) {
+	if failures&(failures-1) != 0 {
+		return
+	}
+	wait, _ := s.client.interrupted()
+	s.cfg.Client.Logger.Warn("the host is not there yet; trying again",
+		keyHost, s.cfg.Client.HostURL, keyWait, max(wait, 0).Round(time.Millisecond), keyError, err)
 }
 
 // keep registers and reports until ctx ends or the host refuses the plugin.
 func (s *pluginSession) keep(ctx context.Context) error {
 	failures := 0
 	for {
+		if err := s.client.pause(ctx); err != nil {
+			return err
+		}
 		err := s.refresh(ctx)
 		wait := s.cfg.HealthInterval
 		switch {
@@ -150,8 +163,7 @@ func (s *pluginSession) keep(ctx context.Context) error {
 			return err
 		case err != nil:
 			failures++
-			wait = backoffDelay(failures)
-			s.cfg.Client.Logger.Warn("the host is not reachable; trying again", keyWait, wait.Round(time.Millisecond), keyError, err)
+			wait = s.again(failures, err)
 		default:
 			failures = 0
 		}
@@ -159,6 +171,19 @@ func (s *pluginSession) keep(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// again returns how long to wait after so many failures in a row.
+func (s *pluginSession) again(failures int, err error) time.Duration {
+	wait, away := s.client.interrupted()
+	if !away {
+		wait = backoffDelay(failures)
+	}
+	if failures&(failures-1) == 0 {
+		s.cfg.Client.Logger.Warn("the host is not reachable; trying again",
+			keyWait, max(wait, 0).Round(time.Millisecond), keyError, err)
+	}
+	return wait
 }
 
 // waitOrWake waits for the interval or a reason to report earlier.
@@ -175,24 +200,15 @@ func (s *pluginSession) waitOrWake(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// refresh registers what is not registered under the current identity and
-// reports health. An identity that the host lost is replaced.
+// refresh registers what is not registered under the current identity and reports
+// health. The client replaces an identity that the host lost, and pokes the session.
 func (s *pluginSession) refresh(ctx context.Context) error {
-	id := s.client.currentIdentity()
-	err := s.register(ctx, id.runtimeID)
-	if err == nil {
-		h := s.health()
-		err = s.client.ReportHealth(ctx, h.state, h.reason, h.missing)
-	}
-	if connect.CodeOf(err) != connect.CodeUnauthenticated {
+	ctx, _ = withBackground(ctx)
+	if err := s.register(ctx, s.client.RuntimeID()); err != nil {
 		return err
 	}
-	s.cfg.Client.Logger.Warn("the host no longer knows this plugin; enrolling again", keyRuntimeID, id.runtimeID)
-	if err := s.client.reenrol(ctx, id); err != nil {
-		return err
-	}
-	s.poke()
-	return nil
+	h := s.health()
+	return s.client.ReportHealth(ctx, h.state, h.reason, h.missing)
 }
 
 // register registers every service once for each identity.

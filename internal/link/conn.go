@@ -38,6 +38,9 @@ func (c *Conn) RoundTrip(r *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
+// Close closes the connection, which ends its requests.
+func (c *Conn) Close() { _ = c.http.Close() }
+
 // Lost returns why the connection ended, nil while it did not. The end that the peer
 // announced and that of [Pool.Close] count too.
 func (c *Conn) Lost() error {

@@ -37,6 +37,9 @@ type Config struct {
 	// Lost is told that a connection was lost: it ended, and nobody here ended it. It
 	// must not wait for anything.
 	Lost func(error)
+	// Failed is told, before those who wait, that a connection could not be opened. It
+	// must not wait for anything.
+	Failed func(error)
 }
 
 // Pool is the connections of a client. It is safe for concurrent use.
@@ -161,7 +164,7 @@ func (p *Pool) connect(d *dial) {
 	ctx, cancel := context.WithTimeout(p.life, p.cfg.DialTimeout)
 	defer cancel()
 
-	c, err := p.open(ctx)
+	c, err := p.Open(ctx)
 
 	p.mu.Lock()
 	if err == nil && p.closed {
@@ -175,20 +178,22 @@ func (p *Pool) connect(d *dial) {
 	p.dial = nil
 	p.mu.Unlock()
 
-	if err != nil && c != nil {
-		_ = c.http.Close()
-	}
-
-	if err == nil {
+	switch {
+	case err == nil:
 		c.http.SetStateHook(func(*http.ClientConn) { p.watch(c) })
+	case c != nil:
+		_ = c.http.Close()
+	case p.life.Err() == nil:
+		p.cfg.Failed(err)
 	}
 
 	d.err = err
 	close(d.done)
 }
 
-// open connects and waits until the server has begun HTTP/2.
-func (p *Pool) open(ctx context.Context) (*Conn, error) {
+// Open connects and waits until the server has begun HTTP/2. The connection is the
+// caller's to use and to close.
+func (p *Pool) Open(ctx context.Context) (*Conn, error) {
 	raw, err := p.cfg.Dial(ctx)
 	if err != nil {
 		return nil, err

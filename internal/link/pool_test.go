@@ -63,7 +63,7 @@ func newPool(t *testing.T, dial func(context.Context) (net.Conn, error), most in
 
 	p := link.New(link.Config{
 		Dial: dial, DialTimeout: bound, MaxConns: most, MaxHeaderBytes: 1 << 16,
-		PingAfter: bound, PingTimeout: bound, Lost: lost,
+		PingAfter: bound, PingTimeout: bound, Lost: lost, Failed: func(error) {},
 	})
 	t.Cleanup(p.Close)
 

@@ -85,6 +85,14 @@ func (b *Body) again(a *attempt, over bool) error {
 	return err
 }
 
+// Replayable reports whether there can be another attempt.
+func (b *Body) Replayable() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+
+	return b.source == nil || b.reopen != nil || !b.over && !b.settled
+}
+
 // Settle says that there will be no other attempt: nothing is kept any more, and the
 // body is closed as soon as the last attempt is.
 func (b *Body) Settle() {

@@ -1,0 +1,3 @@
+package connectplugin
+
+func (c *Client) explainLink(err error) error { return err }
