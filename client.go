@@ -59,7 +59,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	}
 	c := &Client{cfg: cfg.withDefaults(), conns: map[*ServiceConn]struct{}{}, reachable: make(chan struct{})}
 	if c.cfg.AllowInsecure {
-		c.cfg.Logger.Warn("plaintext is allowed: AllowInsecure is set; use it for development only")
+		danger(cfg.Logger).Warn("plaintext is allowed: AllowInsecure is set; use it for development only")
 	}
 	if c.cfg.HostURL != "" {
 		c.host, _ = parseHostURL(c.cfg.HostURL, c.cfg.AllowInsecure) // validated
