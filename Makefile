@@ -19,6 +19,9 @@ NESTED := $(patsubst %/go.mod,%,$(wildcard examples/go.mod bench/go.mod connectp
 MODULES := . $(NESTED)
 # The directories from which code is generated.
 GENERATED := $(patsubst %/buf.gen.yaml,%,$(wildcard ./buf.gen.yaml examples/buf.gen.yaml examples/*/buf.gen.yaml))
+# The .proto files that the generator is tested with, as one image.
+GENERATOR_TESTS := cmd/protoc-gen-connect-plugin/testdata
+BUILD_TEST_IMAGE := buf build --config '{"version":"v2","modules":[{"path":"proto"},{"path":"$(GENERATOR_TESTS)/proto"}]}' $(addprefix --path ,$(wildcard $(GENERATOR_TESTS)/proto/*))
 FIRST_VERSION := internal/projecttest/testdata/wire/first_version
 
 # One directory of programs per tool module and per content of its go.sum and version of Go, so that
@@ -29,8 +32,12 @@ PROTOC_DIR := $(call tooldir,protoc)
 BUF_DIR := $(call tooldir,buf)
 LINT_DIR := $(call tooldir,golangci-lint)
 CONFORMANCE_DIR := $(call tooldir,conformance)
-WITH_TOOLS := PATH="$(BUF_DIR):$(PROTOC_DIR):$(LINT_DIR):$$PATH"
-GENERATORS := $(BUF_DIR)/.built $(PROTOC_DIR)/.built
+# The generator of this very tree: each working tree has its own. It is built before anything is
+# generated, for buf removes first what it will write.
+OWN_DIR := $(CACHE)/tree/$(shell pwd | git hash-object --stdin | cut -c1-16)
+OWN_GENERATOR := $(OWN_DIR)/protoc-gen-connect-plugin
+WITH_TOOLS := PATH="$(OWN_DIR):$(BUF_DIR):$(PROTOC_DIR):$(LINT_DIR):$$PATH"
+GENERATORS := $(BUF_DIR)/.built $(PROTOC_DIR)/.built $(OWN_GENERATOR)
 LINTERS := $(LINT_DIR)/.built
 
 .PHONY: help
@@ -61,6 +68,7 @@ lintfix: $(LINTERS) $(GENERATORS) ## format the code and apply the fixes that th
 .PHONY: generate
 generate: $(GENERATORS) ## generate the code in gen/ from proto/, and that of the examples
 	@for d in $(GENERATED); do echo "== generate $$d"; (cd "$$d" && $(WITH_TOOLS) buf generate) || exit 1; done
+	@$(WITH_TOOLS) $(BUILD_TEST_IMAGE) -o $(GENERATOR_TESTS)/protos.binpb
 
 .PHONY: checkgenerate
 checkgenerate: $(GENERATORS) ## demand that generated code is up to date and the wire is compatible
@@ -71,6 +79,13 @@ checkgenerate: $(GENERATORS) ## demand that generated code is up to date and the
 		(cd "$$d" && buf lint && buf format -d --exit-code && buf generate -o "$$tmp/$$d"); \
 		for out in $$(cd "$$tmp/$$d" && ls); do diff -r "$$d/$$out" "$$tmp/$$d/$$out"; done; \
 	done; \
+	echo "== checkgenerate: the .proto files that the generator is tested with"; \
+	$(BUILD_TEST_IMAGE) -o "$$tmp/protos.binpb"; \
+	cmp "$$tmp/protos.binpb" $(GENERATOR_TESTS)/protos.binpb; \
+	echo "== checkgenerate: what is generated from the protos of the conformance suite runs"; \
+	conformance=$$(cd tools/conformance && $(GO) mod download -json connectrpc.com/conformance | sed -n 's/.*"Dir": "\(.*\)",*/\1/p'); \
+	buf build "$$conformance/proto" -o "$$tmp/conformance.binpb"; \
+	$(GO) test -run '^TestConformanceProtos$$' ./cmd/protoc-gen-connect-plugin -conformance.image="$$tmp/conformance.binpb"; \
 	echo "== checkgenerate: the wire against its first version"; \
 	buf build $(FIRST_VERSION) --exclude-source-info -o "$$tmp/first.binpb"; \
 	cmp "$$tmp/first.binpb" $(FIRST_VERSION).binpb; \
@@ -104,7 +119,7 @@ bench-router: ## measure routed calls against direct ones and against a bare rev
 .PHONY: cover
 cover: ## measure what the tests of the library cover, and write a page that shows it
 	@mkdir -p $(CACHE)
-	@$(GO) test -coverprofile=$(CACHE)/cover.out -coverpkg=./... ./...
+	@$(GO) test -coverprofile=$(CACHE)/cover.out -coverpkg="$$($(GO) list ./... | grep -vE '/(test|internal/(hosttest|assert|projecttest))(/|$$)' | paste -sd, -)" ./...
 	@$(GO) tool cover -func=$(CACHE)/cover.out | tail -n 1
 	@$(GO) tool cover -html=$(CACHE)/cover.out -o $(CACHE)/cover.html
 	@echo "wrote $(CACHE)/cover.html"
@@ -112,6 +127,10 @@ cover: ## measure what the tests of the library cover, and write a page that sho
 .PHONY: clean
 clean: ## remove what make built outside the tree
 	@rm -rf "$(CACHE)"
+
+.PHONY: $(OWN_GENERATOR)
+$(OWN_GENERATOR):
+	@mkdir -p "$(@D)" && $(GO) build -o "$@" ./cmd/protoc-gen-connect-plugin
 
 $(CACHE)/tools/%/.built:
 	@echo "building the tools in $(@D) (once; minutes for most of them)"

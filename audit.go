@@ -3,9 +3,7 @@ package connectplugin
 import (
 	"context"
 	"log/slog"
-	"strings"
 	"time"
-	"unicode"
 )
 
 // AuditKind names a kind of security decision.
@@ -32,9 +30,6 @@ const (
 func (k AuditKind) isRefusal() bool {
 	return k == AuditAuthFailed || k == AuditDenied || k == AuditLimited || k == AuditConflict
 }
-
-// maxAuditText bounds every text of an audit event, in bytes.
-const maxAuditText = 512
 
 // AuditEvent is one security decision of a host. Its texts are bounded and hold
 // no control characters, and it never carries a secret or a token.
@@ -81,42 +76,4 @@ func (a *auditor) record(e AuditEvent) {
 		slog.String(keyRuntimeID, e.RuntimeID), slog.String(keySelfID, e.SelfID),
 		slog.String(keyProcedure, e.Procedure), slog.String(keySubject, e.Subject),
 		slog.String(keyReason, e.Reason))
-}
-
-// Attribute keys of the log.
-const (
-	keyKind      = "kind"
-	keyPeer      = "peer"
-	keyRuntimeID = "runtime_id"
-	keySelfID    = "self_id"
-	keyProcedure = "procedure"
-	keySubject   = "subject"
-	keyReason    = "reason"
-	keyError     = "error"
-	keyAddr      = "addr"
-	keyHost      = "host"
-	keyWait      = "wait"
-	keyExpires   = "expires_at"
-	keyService   = "service"
-	keyProvider  = "provider"
-	keyOutcome   = "outcome"
-	keyStatus    = "status"
-	keyLatency   = "latency"
-)
-
-// printable bounds s and replaces what could forge a log line or confuse a
-// terminal.
-func printable(s string) string {
-	if len(s) > maxAuditText {
-		s = s[:maxAuditText] + "…"
-	}
-	if strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) < 0 {
-		return s
-	}
-	return strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return unicode.ReplacementChar
-	}, s)
 }

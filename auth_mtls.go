@@ -48,8 +48,9 @@ type MTLSAuth struct {
 	// identity or a panic refuses it. It must not change the certificate. The
 	// claims are copied.
 	//
-	// Nil means the first URI SAN with the scheme spiffe, else the first DNS SAN,
-	// else the common name, with the claims common_name, organization,
+	// Nil means the SPIFFE id (a certificate with several, or one that the standard does
+	// not allow, is refused), else the first DNS SAN, else the common name, with the
+	// claims common_name, organization,
 	// organizational_unit, issuer, serial (hexadecimal) and not_after (RFC 3339)
 	// as far as the certificate has them.
 	ExtractIdentity func(*x509.Certificate) (identity string, claims map[string]string)

@@ -4,7 +4,6 @@ import (
 	"crypto"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -15,12 +14,9 @@ import (
 )
 
 const (
-	defaultTrustDomain    = "connectplugin"
 	defaultCATTL          = 10 * 365 * 24 * time.Hour
 	defaultCertificateTTL = 24 * time.Hour
 )
-
-var errLaunchEnded = errors.New("the certificate belongs to no launch that is running")
 
 // KeyType selects the kind of private key that an [Authority] makes. The zero
 // value is KeyECDSA.
@@ -40,9 +36,9 @@ type AuthorityConfig struct {
 	Dir string
 
 	// TrustDomain is the authority part of every identity that is certified:
-	// lower-case letters, digits, '.', '-' and '_'. Empty means "connectplugin" in
-	// NewAuthority, and whatever was stored in LoadAuthority, which refuses a directory
-	// of another trust domain.
+	// lower-case letters, digits, '.', '-' and '_'. Empty means one that no other
+	// authority has in NewAuthority, and whatever was stored in LoadAuthority, which
+	// refuses a directory of another trust domain.
 	TrustDomain string
 
 	// KeyType is the kind of all new keys.
@@ -71,6 +67,9 @@ type AuthorityConfig struct {
 // spiffe://<trust domain>/host, a plugin spiffe://<trust domain>/plugin/<self id>, a
 // launch spiffe://<trust domain>/launch/<launch id>. Certificates are valid for both
 // roles of TLS, because a host dials plugins and plugins dial the host.
+//
+// An identity in the trust domain is believed in certificates of this authority alone,
+// whatever other authorities a configuration trusts.
 //
 // The configurations that it returns demand TLS 1.3 and offer h2 alone. Plugins and
 // clients accept nobody but the host of their trust domain. An Authority is safe
@@ -120,8 +119,6 @@ func LoadAuthority(config AuthorityConfig) (*Authority, error) {
 		return nil, fieldError("Dir", "is required to load an authority")
 	}
 
-	wanted := config.TrustDomain
-
 	config, err := config.withDefaults()
 	if err != nil {
 		return nil, err
@@ -132,7 +129,7 @@ func LoadAuthority(config AuthorityConfig) (*Authority, error) {
 		return nil, fmt.Errorf("authority: %w", err)
 	}
 
-	if wanted != "" && wanted != ca.TrustDomain() {
+	if wanted := config.TrustDomain; wanted != "" && wanted != ca.TrustDomain() {
 		return nil, fieldError("TrustDomain", "%q is not that of the authority in %s, %q; leave it empty",
 			wanted, config.Dir, ca.TrustDomain())
 	}
@@ -158,10 +155,6 @@ func newAuthority(config AuthorityConfig, ca *certs.CA) (*Authority, error) {
 
 // withDefaults returns a checked copy without zero values.
 func (c AuthorityConfig) withDefaults() (AuthorityConfig, error) {
-	if c.TrustDomain == "" {
-		c.TrustDomain = defaultTrustDomain
-	}
-
 	if c.CATTL == 0 {
 		c.CATTL = defaultCATTL
 	}
@@ -174,8 +167,10 @@ func (c AuthorityConfig) withDefaults() (AuthorityConfig, error) {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 
-	if err := certs.ValidateTrustDomain(c.TrustDomain); err != nil {
-		return c, fmt.Errorf("%w: TrustDomain: %w", ErrInvalidConfig, err)
+	if c.TrustDomain != "" {
+		if err := certs.ValidateTrustDomain(c.TrustDomain); err != nil {
+			return c, fmt.Errorf("%w: TrustDomain: %w", ErrInvalidConfig, err)
+		}
 	}
 
 	if c.KeyType > KeyEd25519 {
@@ -227,7 +222,7 @@ func (a *Authority) HostTLS(hosts ...string) (*tls.Config, error) {
 		return nil, err
 	}
 
-	return mutualTLS(source, a.CertPool(), tls.VerifyClientCertIfGiven, a.refuseEndedLaunch), nil
+	return mutualTLS(source, a.CertPool(), tls.VerifyClientCertIfGiven, a.checkPeer), nil
 }
 
 // PluginTLS returns what the plugin with a self id serves with and dials its host
@@ -250,14 +245,14 @@ func (a *Authority) ClientTLS() *tls.Config {
 		MinVersion:             tls.VersionTLS13,
 		NextProtos:             []string{alpnHTTP2},
 		RootCAs:                a.CertPool(),
-		VerifyConnection:       requirePeerIdentity(a.HostIdentity()),
+		VerifyConnection:       a.requireHost(),
 		SessionTicketsDisabled: true,
 	}
 }
 
 // pluginTLS returns a configuration for which the host is the only peer.
 func (a *Authority) pluginTLS(source certificateSource) *tls.Config {
-	return mutualTLS(source, a.CertPool(), tls.RequireAndVerifyClientCert, requirePeerIdentity(a.HostIdentity()))
+	return mutualTLS(source, a.CertPool(), tls.RequireAndVerifyClientCert, a.requireHost())
 }
 
 func (a *Authority) hostID() certs.ID {
@@ -296,32 +291,4 @@ func (a *Authority) request(id certs.ID, key crypto.Signer, hosts []string) cert
 	}
 
 	return certs.Request{ID: id, Hosts: slices.Clone(hosts), Key: key, TTL: a.ttl}
-}
-
-// refuseEndedLaunch refuses the certificate of a launch unless it runs and the key is its own.
-func (a *Authority) refuseEndedLaunch(state tls.ConnectionState) error {
-	if len(state.VerifiedChains) == 0 {
-		return nil
-	}
-
-	leaf := state.PeerCertificates[0]
-
-	id, err := certs.ParseID(certs.CertificateIdentity(leaf))
-	if err != nil {
-		return fmt.Errorf("%w: %w", errPeerIdentity, err)
-	}
-
-	if id.Role != certs.RoleLaunch {
-		return nil
-	}
-
-	a.mu.RLock()
-	pin, running := a.launches[id.String()]
-	a.mu.RUnlock()
-
-	if !running || pin != certs.PinOf(leaf) {
-		return fmt.Errorf("%w: %s", errLaunchEnded, id)
-	}
-
-	return nil
 }

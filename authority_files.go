@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/masegraye/connect-plugin-go/internal/certs"
@@ -158,15 +159,21 @@ type CredentialsConfig struct {
 // ca.crt is read once: to change the authority, let it hold both for a while.
 //
 // Clients must bring a certificate. If the plugin's own certificate is that of an
-// Authority, the peer must be the host of its trust domain, in both roles.
+// Authority, the peer must be the host of its trust domain, in both roles, certified
+// by an authority of that domain in ca.crt and by no other one there.
 func LoadCredentials(config CredentialsConfig) (*tls.Config, error) {
 	if config.Dir == "" {
 		return nil, fieldError("Dir", "is required to load credentials")
 	}
 
-	pool, err := readPool(filepath.Join(config.Dir, credentialsCAFile))
+	trusted, err := readAuthorities(filepath.Join(config.Dir, credentialsCAFile))
 	if err != nil {
 		return nil, fmt.Errorf("credentials: %w", err)
+	}
+
+	pool := x509.NewCertPool()
+	for _, cert := range trusted {
+		pool.AddCert(cert)
 	}
 
 	now := time.Now()
@@ -182,18 +189,41 @@ func LoadCredentials(config CredentialsConfig) (*tls.Config, error) {
 		return nil, fmt.Errorf("credentials: %w", err)
 	}
 
-	var verify func(tls.ConnectionState) error
-
-	own := source.Certificate(now).Leaf
-	if id, err := certs.ParseID(certs.CertificateIdentity(own)); err == nil {
-		host := certs.ID{TrustDomain: id.TrustDomain, Role: certs.RoleHost, Name: ""}
-		verify = requirePeerIdentity(host.String())
-	}
-
-	return mutualTLS(source, pool, tls.RequireAndVerifyClientCert, verify), nil
+	return mutualTLS(source, pool, tls.RequireAndVerifyClientCert, hostOfDomain(source.Certificate(now).Leaf, trusted)), nil
 }
 
-func readPool(path string) (*x509.CertPool, error) {
+// hostOfDomain returns the check of whoever has a certificate of an Authority: the
+// peer is the host of its trust domain, with a certificate of an authority of that
+// domain among the trusted ones. It is nil for a certificate of somebody else.
+func hostOfDomain(own *x509.Certificate, trusted []*x509.Certificate) peerCheck {
+	id, err := certs.ParseID(certs.CertificateIdentity(own))
+	if err != nil {
+		return nil
+	}
+
+	host := certs.ID{TrustDomain: id.TrustDomain, Role: certs.RoleHost, Name: ""}
+
+	authorities := slices.DeleteFunc(slices.Clone(trusted), func(ca *x509.Certificate) bool {
+		domain, err := certs.AuthorityDomain(ca)
+
+		return err != nil || domain != id.TrustDomain
+	})
+	if len(authorities) == 0 {
+		return requirePeerIdentity(host.String())
+	}
+
+	return verifyAll(requirePeerIdentity(host.String()), func(state tls.ConnectionState) error {
+		leaf := state.PeerCertificates[0]
+		if !slices.ContainsFunc(authorities, func(ca *x509.Certificate) bool { return leaf.CheckSignatureFrom(ca) == nil }) {
+			return fmt.Errorf("%w: %q of %q", errForeignIssuer, host, leaf.Issuer)
+		}
+
+		return nil
+	})
+}
+
+// readAuthorities reads the certificates of the authorities to trust.
+func readAuthorities(path string) ([]*x509.Certificate, error) {
 	data, err := os.ReadFile(path) //nolint:gosec // the path is the caller's
 	if err != nil {
 		return nil, fmt.Errorf("read authority: %w", err)
@@ -204,12 +234,7 @@ func readPool(path string) (*x509.CertPool, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 
-	pool := x509.NewCertPool()
-	for _, cert := range list {
-		pool.AddCert(cert)
-	}
-
-	return pool, nil
+	return list, nil
 }
 
 // storeAuthority writes a new authority to a directory that holds none.

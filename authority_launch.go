@@ -113,7 +113,7 @@ func (l *LaunchTLS) Identity() string { return l.id.String() }
 // launch and nobody else, whatever certificate that brings.
 func (l *LaunchTLS) HostTLS() *tls.Config {
 	pinned := certs.VerifyPins([]certs.Pin{l.pin})
-	verify := verifyAll(l.authority.refuseEndedLaunch, pinned)
+	verify := verifyAll(l.authority.checkPeer, pinned)
 
 	return mutualTLS(l.host, l.authority.CertPool(), tls.RequireAndVerifyClientCert, verify)
 }

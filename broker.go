@@ -17,6 +17,7 @@ import (
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/semrange"
+	"github.com/masegraye/connect-plugin-go/internal/target"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
@@ -51,7 +52,7 @@ type CapabilityBroker struct {
 // TLS, mean the name under which each plugin reached the host.
 func NewCapabilityBroker(baseURL string) *CapabilityBroker {
 	b := &CapabilityBroker{
-		own:      tokenstore.New(storeConfig((&ServeConfig{}).withDefaults())),
+		own:      tokenstore.New((&settings{tokenTTL: DefaultRuntimeTokenTTL, limits: defaultLimits}).storeConfig()),
 		handlers: map[string]CapabilityHandler{},
 	}
 	if u, err := parseHostURL(baseURL, true); err == nil {
@@ -95,19 +96,26 @@ func (b *CapabilityBroker) ListCapabilities() []*connectpluginv1.Capability {
 // capabilities, for a server of your own. It serves authenticated callers of the
 // host that the broker belongs to.
 func (b *CapabilityBroker) Handler() http.Handler {
-	path, rpc := connectpluginv1connect.NewCapabilityBrokerHandler(b, boundedMessages(defaultLimits.MaxMessageBytes))
-	guardedRPC := b.guard(unaryProcedure, rpc)
-	calls := &guarded{hub: b.bound.Load, access: accessGrant, next: http.HandlerFunc(b.serveCapability)}
+	routes := b.routes(boundedMessages(defaultLimits.MaxMessageBytes))
+	rpc, calls := b.serve(routes[0]), b.serve(routes[1])
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
-		case !cleanRequestPath(r):
+		case !target.CleanPath(r):
 			refuse(w, r, connect.CodeNotFound, errNotAvailable)
-		case strings.HasPrefix(r.URL.Path, path):
-			guardedRPC.ServeHTTP(w, r)
+		case strings.HasPrefix(r.URL.Path, routes[0].prefix):
+			rpc.ServeHTTP(w, r)
 		default:
 			calls.ServeHTTP(w, r)
 		}
 	})
+}
+
+// routes are those of the RPC service and of the capabilities.
+func (b *CapabilityBroker) routes(opts ...connect.HandlerOption) []route {
+	path, rpc := connectpluginv1connect.NewCapabilityBrokerHandler(b, opts...)
+	return []route{callerRoute(path, rpc), {
+		prefix: pathCapabilities, identify: identifyGrant, reads: true, next: http.HandlerFunc(b.serveCapability),
+	}}
 }
 
 // RequestCapability grants a capability to the calling plugin: for a time, for
@@ -206,7 +214,7 @@ func (b *CapabilityBroker) grantError(ctx context.Context, err error, capType, p
 
 func (b *CapabilityBroker) ttl() time.Duration {
 	if h := b.bound.Load(); h != nil {
-		return h.config().CapabilityGrantTTL
+		return h.settings().grantTTL
 	}
 	return DefaultCapabilityGrantTTL
 }
@@ -214,7 +222,7 @@ func (b *CapabilityBroker) ttl() time.Duration {
 // base returns the host's base URL for the caller of ctx.
 func (b *CapabilityBroker) base(ctx context.Context) string {
 	h := b.bound.Load()
-	insecure := h == nil || h.config().AllowInsecure
+	insecure := h == nil || h.settings().allowInsecure
 	if b.baseURL != nil && (b.baseURL.Scheme == "https" || insecure) {
 		return b.baseURL.String()
 	}

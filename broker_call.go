@@ -9,14 +9,33 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/masegraye/connect-plugin-go/internal/policy"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
 // errGrantElsewhere says that a grant was used for what it was not given.
 const errGrantElsewhere = refused("the grant is for another capability or another caller")
 
-// authenticateGrant proves the grant that a request claims. It takes the place of
-// a runtime identity: its owner is the caller.
+// identifyGrant demands a capability grant. Its owner is the caller, and the call
+// ends with the grant, too.
+func identifyGrant(ctx context.Context, h *hub, p *peer, r *http.Request) (context.Context, admission, *denial) {
+	grant, no := h.authenticateGrant(p, r)
+	if no != nil {
+		return ctx, admission{}, no
+	}
+	setCallerHeader(r.Header, grant.Owner)
+	a := admission{lease: lease{onEnd: grant.OnRevoke, cause: errGrantRevoked}}
+	if grant.Owner != nil {
+		a.caller = &caller{id: grant.Owner, hub: h}
+		a.budget = h.requestBudget(a.caller)
+		ctx = withCaller(ctx, a.caller)
+	} else {
+		a.budget = h.strangerBudget(ctx, p)
+	}
+	return context.WithValue(ctx, grantKey{}, grant), a, nil
+}
+
+// authenticateGrant proves the grant that a request claims.
 func (h *hub) authenticateGrant(p *peer, r *http.Request) (*tokenstore.Grant, *denial) {
 	capType, grantID, _ := splitCapabilityPath(r.URL.Path)
 	var token string
@@ -48,14 +67,6 @@ func claimsOwner(claimed []string, grant *tokenstore.Grant) bool {
 
 type grantKey struct{}
 
-// withGrant puts a grant and its owner, the caller, into the context.
-func withGrant(ctx context.Context, h *hub, grant *tokenstore.Grant) context.Context {
-	if grant.Owner != nil {
-		ctx = withCaller(ctx, &caller{id: grant.Owner, hub: h})
-	}
-	return context.WithValue(ctx, grantKey{}, grant)
-}
-
 func grantFrom(ctx context.Context) (*tokenstore.Grant, bool) {
 	grant, ok := ctx.Value(grantKey{}).(*tokenstore.Grant)
 	return grant, ok
@@ -77,7 +88,7 @@ func (b *CapabilityBroker) serveCapability(w http.ResponseWriter, r *http.Reques
 		return
 	}
 	if c, ok := callerFrom(ctx); ok {
-		release, ok := c.hub.hold(c.call, func(book *ruleBook) bool { return book.mayUse(c.id, grant.Type) })
+		release, ok := c.hub.permit(c.call, func(book *policy.Book) bool { return book.MayUse(subjectOf(c.id), grant.Type) })
 		if !ok {
 			b.note(ctx, AuditDenied, r.URL.Path, grant.Type, "not allowed by policy")
 			refuse(w, r, connect.CodeNotFound, errNotAvailable)
@@ -101,7 +112,7 @@ func (b *CapabilityBroker) capabilityRequest(w http.ResponseWriter, r *http.Requ
 	for _, name := range []string{headerAuthorization, headerRuntimeID, "Cookie", "Proxy-Authorization"} {
 		out.Header.Del(name)
 	}
-	out.Body = http.MaxBytesReader(w, r.Body, b.bound.Load().config().Limits.MaxCallBytes)
+	out.Body = http.MaxBytesReader(w, r.Body, b.bound.Load().settings().limits.MaxCallBytes)
 	return out
 }
 

@@ -3,9 +3,14 @@ package connectplugin
 import (
 	"context"
 	"encoding/hex"
-	"slices"
+	"net/http"
+	"strings"
 	"sync/atomic"
 
+	"connectrpc.com/connect"
+
+	"github.com/masegraye/connect-plugin-go/internal/inflight"
+	"github.com/masegraye/connect-plugin-go/internal/policy"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
@@ -48,7 +53,7 @@ func CallerFromContext(ctx context.Context) (Caller, bool) {
 	if fp := c.id.Fingerprint(); fp != (tokenstore.Fingerprint{}) {
 		out.Fingerprint = hex.EncodeToString(fp[:])
 	}
-	out.Rights = c.hub.rightsOf(c.id)
+	out.Rights = Rights(c.hub.rules.Load().Rights(subjectOf(c.id)))
 	return out, true
 }
 
@@ -56,8 +61,8 @@ func CallerFromContext(ctx context.Context) (Caller, bool) {
 type caller struct {
 	id    *tokenstore.Identity
 	hub   *hub
-	token string // as presented, for renewal
-	call  *call  // the request
+	token string         // as presented, for renewal
+	call  *inflight.Call // the request
 }
 
 type callerKey struct{}
@@ -86,7 +91,7 @@ func rateKeyFromContext(ctx context.Context) (string, bool) {
 // declaration is what a plugin declared in its handshake, and how it proved
 // itself. It is immutable.
 type declaration struct {
-	provides, requires nameSet
+	provides, requires policy.Set
 	certIdentity       string       // of the certificate that it showed
 	secret             Secret       // that it proved, nil for none
 	endpoint           *ownEndpoint // survives renewals; nil where it cannot name any
@@ -119,79 +124,113 @@ func rememberEndpoint(id *tokenstore.Identity, endpoint string) {
 	d.endpoint.Store(&endpoint)
 }
 
-// of returns the rules of an identity, nil where policy does not know it.
-func (b *ruleBook) of(id *tokenstore.Identity) *pluginRules {
-	r, _ := b.rules(id.SelfID(), declared(id).certIdentity)
-	return r
-}
-
-func (b *ruleBook) mayProvide(id *tokenstore.Identity, serviceType string) bool {
-	d, r := declared(id), b.of(id)
-	return r != nil && d.provides.has(serviceType) && r.provides.has(serviceType)
-}
-
-func (b *ruleBook) mayRequire(id *tokenstore.Identity, serviceType string) bool {
-	d, r := declared(id), b.of(id)
-	return r != nil && d.requires.has(serviceType) && r.requires.has(serviceType)
-}
-
-func (b *ruleBook) mayUse(id *tokenstore.Identity, capabilityType string) bool {
-	r := b.of(id)
-	return r != nil && r.capabilities.has(capabilityType)
-}
-
-func (b *ruleBook) mayCallHostPlugin(id *tokenstore.Identity, name string) bool {
-	r := b.of(id)
-	return r != nil && r.hostPlugins.has(name)
-}
-
-// rulesOf returns the current rules of an identity, nil where policy no longer
-// knows it.
-func (h *hub) rulesOf(id *tokenstore.Identity) *pluginRules { return h.rules.Load().of(id) }
-
-func (h *hub) mayProvide(id *tokenstore.Identity, serviceType string) bool {
-	return h.rules.Load().mayProvide(id, serviceType)
-}
-
-func (h *hub) mayRequire(id *tokenstore.Identity, serviceType string) bool {
-	return h.rules.Load().mayRequire(id, serviceType)
-}
-
-func (h *hub) mayUse(id *tokenstore.Identity, capabilityType string) bool {
-	return h.rules.Load().mayUse(id, capabilityType)
-}
-
-func (h *hub) mayCallHostPlugin(id *tokenstore.Identity, name string) bool {
-	return h.rules.Load().mayCallHostPlugin(id, name)
-}
-
-// everything is the declaration of a plugin that could not declare anything (the
+// undeclared is the declaration of a plugin that could not declare anything (the
 // first wire version): policy alone decides.
-var everything = declaration{provides: nameSet{all: true}, requires: nameSet{all: true}}
+var undeclared = declaration{provides: policy.Everything(), requires: policy.Everything()}
 
 func declared(id *tokenstore.Identity) *declaration {
 	if d, ok := id.Attributes().(*declaration); ok && d != nil {
 		return d
 	}
-	return &everything
+	return &undeclared
 }
 
-// rightsOf lists the effective rights of an identity.
-func (h *hub) rightsOf(id *tokenstore.Identity) Rights {
-	d, r := declared(id), h.rulesOf(id)
-	if r == nil {
-		return Rights{}
-	}
-	return Rights{
-		Provides:     intersect(d.provides, r.provides),
-		Requires:     intersect(d.requires, r.requires),
-		Capabilities: r.capabilities.list(),
-	}
+// subjectOf is an identity as policy sees it.
+func subjectOf(id *tokenstore.Identity) policy.Subject {
+	d := declared(id)
+	return policy.Subject{SelfID: id.SelfID(), Certificate: d.certIdentity, Provides: d.provides, Requires: d.requires}
 }
 
-func intersect(a, b nameSet) []string {
-	if a.all {
-		return b.list()
+// rulesOf returns the current rules of an identity, nil where policy no longer
+// knows it.
+func (h *hub) rulesOf(id *tokenstore.Identity) *policy.Rules { return h.rules.Load().Of(subjectOf(id)) }
+
+func (h *hub) mayProvide(id *tokenstore.Identity, serviceType string) bool {
+	return h.rules.Load().MayProvide(subjectOf(id), serviceType)
+}
+
+func (h *hub) mayRequire(id *tokenstore.Identity, serviceType string) bool {
+	return h.rules.Load().MayRequire(subjectOf(id), serviceType)
+}
+
+func (h *hub) mayUse(id *tokenstore.Identity, capabilityType string) bool {
+	return h.rules.Load().MayUse(subjectOf(id), capabilityType)
+}
+
+func (h *hub) mayCallHostPlugin(id *tokenstore.Identity, name string) bool {
+	return h.rules.Load().MayCallHostPlugin(subjectOf(id), name)
+}
+
+// denial is why a request is not served. The reason is for the audit.
+type denial struct {
+	kind      AuditKind
+	code      connect.Code
+	err       error
+	runtimeID string // as claimed
+	reason    string
+}
+
+func unauthenticated(runtimeID, reason string) *denial {
+	return &denial{AuditAuthFailed, connect.CodeUnauthenticated, errUnauthenticated, claimedID(runtimeID), reason}
+}
+
+// maxClaimedIDLen is more than a runtime id has.
+const maxClaimedIDLen = 128
+
+// claimedID returns what the audit says of a runtime id that proved to be nobody's.
+// What cannot be one may be a token that its sender put there by mistake.
+func claimedID(claimed string) string {
+	foreign := func(r rune) bool { return r != '-' && (r < 'a' || r > 'z') && (r < '0' || r > '9') }
+	if len(claimed) > maxClaimedIDLen || strings.ContainsFunc(claimed, foreign) {
+		return redacted
 	}
-	return slices.DeleteFunc(a.list(), func(n string) bool { return !b.has(n) })
+	return claimed
+}
+
+// authenticate proves the runtime identity that a request claims, puts the caller
+// into the context, and takes the token away from whoever serves the request.
+func (h *hub) authenticate(ctx context.Context, p *peer, r *http.Request) (context.Context, *caller, *denial) {
+	runtimeID, token, ok := credentials(r.Header)
+	if !ok {
+		return ctx, nil, unauthenticated("", "missing or malformed credentials")
+	}
+	id, err := h.store.Verify(runtimeID, token, p.fingerprint())
+	if err != nil {
+		return ctx, nil, unauthenticated(runtimeID, err.Error())
+	}
+	r.Header.Del(headerAuthorization)
+	c := &caller{id: id, hub: h, token: token}
+	return withCaller(ctx, c), c, nil
+}
+
+// claimsIdentity reports whether a request claims a runtime identity at all.
+func claimsIdentity(header http.Header) bool { return len(header[headerRuntimeID]) > 0 }
+
+// credentials reads the runtime id and the bearer token; each must be there
+// exactly once.
+func credentials(header http.Header) (runtimeID, token string, ok bool) {
+	ids, auth := header[headerRuntimeID], header[headerAuthorization]
+	if len(ids) != 1 || len(auth) != 1 {
+		return "", "", false
+	}
+	token, ok = bearer(auth[0])
+	return ids[0], token, ok && ids[0] != ""
+}
+
+// bearer returns the token of a bearer credential (RFC 6750; the scheme is
+// case-insensitive, RFC 9110).
+func bearer(value string) (string, bool) {
+	if len(value) <= len(bearerPrefix) || !strings.EqualFold(value[:len(bearerPrefix)], bearerPrefix) {
+		return "", false
+	}
+	return value[len(bearerPrefix):], true
+}
+
+// setCallerHeader states the caller to the host's own plugins and capabilities, as the
+// router does to other plugins. Nobody else does.
+func setCallerHeader(header http.Header, id *tokenstore.Identity) {
+	header.Del(headerCallerID)
+	if id != nil {
+		header.Set(headerCallerID, id.RuntimeID())
+	}
 }

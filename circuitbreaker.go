@@ -4,10 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"connectrpc.com/connect"
+
+	"github.com/masegraye/connect-plugin-go/internal/breaker"
 )
 
 // CircuitState is the state of a [CircuitBreaker].
@@ -16,11 +17,11 @@ type CircuitState int
 // The states of a circuit breaker.
 const (
 	// CircuitClosed lets every call through.
-	CircuitClosed CircuitState = 0
+	CircuitClosed CircuitState = CircuitState(breaker.Closed)
 	// CircuitOpen refuses every call.
-	CircuitOpen CircuitState = 1
+	CircuitOpen CircuitState = CircuitState(breaker.Open)
 	// CircuitHalfOpen lets a few calls through to see how they fare.
-	CircuitHalfOpen CircuitState = 2
+	CircuitHalfOpen CircuitState = CircuitState(breaker.HalfOpen)
 )
 
 // String returns "closed", "open" or "half-open".
@@ -80,20 +81,10 @@ func DefaultCircuitBreakerConfig() CircuitBreakerConfig {
 // and starts no goroutine: an open circuit becomes half-open with the first call
 // after its timeout.
 type CircuitBreaker struct {
-	config CircuitBreakerConfig // fixed at creation
-
-	mu        sync.Mutex
-	state     CircuitState
-	era       uint64 // counts changes of state; a call's result counts in its own era only
-	failures  int    // in a row, while closed
-	successes int    // while half-open
-	probes    int    // in flight, while half-open
-	openUntil time.Time
-	changes   []stateChange // not announced yet
-	announces bool          // somebody is calling OnStateChange
+	// Fixed at creation.
+	config  CircuitBreakerConfig
+	machine *breaker.Breaker
 }
-
-type stateChange struct{ from, to CircuitState }
 
 // NewCircuitBreaker returns a closed circuit breaker.
 func NewCircuitBreaker(config CircuitBreakerConfig) *CircuitBreaker {
@@ -110,7 +101,10 @@ func NewCircuitBreaker(config CircuitBreakerConfig) *CircuitBreaker {
 	if config.IsFailure == nil {
 		config.IsFailure = isOutage
 	}
-	return &CircuitBreaker{config: config}
+	machine := breaker.New(breaker.Config{
+		Failures: config.FailureThreshold, Successes: config.SuccessThreshold, Timeout: config.Timeout,
+	}, config.OnStateChange != nil)
+	return &CircuitBreaker{config: config, machine: machine}
 }
 
 // CircuitBreakerInterceptor returns an interceptor that makes unary calls
@@ -134,11 +128,7 @@ func CircuitBreakerInterceptor(cb *CircuitBreaker) connect.UnaryInterceptorFunc 
 }
 
 // State returns the present state.
-func (cb *CircuitBreaker) State() CircuitState {
-	cb.mu.Lock()
-	defer cb.mu.Unlock()
-	return cb.state
-}
+func (cb *CircuitBreaker) State() CircuitState { return CircuitState(cb.machine.State()) }
 
 // Call runs fn and returns its error. It returns [connect.CodeUnavailable]
 // without running fn while the circuit is open or enough calls try a half-open
@@ -148,154 +138,49 @@ func (cb *CircuitBreaker) Call(ctx context.Context, fn func() error) error {
 	if err := contextError(ctx); err != nil {
 		return err
 	}
-	era, admitted := cb.admit(time.Now())
+	era, admitted := cb.machine.Admit(time.Now())
 	if !admitted {
 		return connect.NewError(connect.CodeUnavailable, errCircuitOpen)
 	}
-	verdict := outcomeFailure // also of a panic and of runtime.Goexit
+	outcome := breaker.Failure // also of a panic and of runtime.Goexit
 	defer func() {
-		cb.record(era, verdict, time.Now())
+		cb.machine.Record(era, outcome, time.Now())
 		cb.announce()
 	}()
 	cb.announce()
 	err := fn()
-	verdict = cb.judge(err)
+	outcome = cb.judge(err)
 	return err
 }
 
-type outcome int
-
-const (
-	outcomeSuccess outcome = iota
-	outcomeFailure
-	outcomeNeither
-)
-
-func (cb *CircuitBreaker) judge(err error) outcome {
+func (cb *CircuitBreaker) judge(err error) breaker.Outcome {
 	switch {
 	case err == nil:
-		return outcomeSuccess
+		return breaker.Success
 	case cb.config.IsFailure(err):
-		return outcomeFailure
+		return breaker.Failure
 	case isCanceled(err):
-		return outcomeNeither
+		return breaker.Neither
 	default:
-		return outcomeSuccess
+		return breaker.Success
 	}
-}
-
-// admit reports whether a call may begin, and in which era.
-func (cb *CircuitBreaker) admit(now time.Time) (uint64, bool) {
-	cb.mu.Lock()
-	defer cb.mu.Unlock()
-	if cb.state == CircuitOpen && !now.Before(cb.openUntil) {
-		cb.changeLocked(CircuitHalfOpen)
-	}
-	switch cb.state {
-	case CircuitClosed:
-		return cb.era, true
-	case CircuitHalfOpen:
-		if cb.probes+cb.successes >= cb.config.SuccessThreshold {
-			return 0, false
-		}
-		cb.probes++
-		return cb.era, true
-	case CircuitOpen:
-		return 0, false
-	default:
-		return 0, false
-	}
-}
-
-// record counts the outcome of a call, unless the state has changed since it
-// began.
-func (cb *CircuitBreaker) record(era uint64, result outcome, now time.Time) {
-	cb.mu.Lock()
-	defer cb.mu.Unlock()
-	if era != cb.era {
-		return
-	}
-	switch cb.state {
-	case CircuitClosed:
-		cb.recordClosedLocked(result, now)
-	case CircuitHalfOpen:
-		cb.probes--
-		cb.recordProbeLocked(result, now)
-	case CircuitOpen: // admits no calls, so none began in its era
-	}
-}
-
-func (cb *CircuitBreaker) recordClosedLocked(result outcome, now time.Time) {
-	switch result {
-	case outcomeSuccess:
-		cb.failures = 0
-	case outcomeFailure:
-		cb.failures++
-		if cb.failures >= cb.config.FailureThreshold {
-			cb.openLocked(now)
-		}
-	case outcomeNeither:
-	}
-}
-
-func (cb *CircuitBreaker) recordProbeLocked(result outcome, now time.Time) {
-	switch result {
-	case outcomeSuccess:
-		cb.successes++
-		if cb.successes >= cb.config.SuccessThreshold {
-			cb.changeLocked(CircuitClosed)
-		}
-	case outcomeFailure:
-		cb.openLocked(now)
-	case outcomeNeither:
-	}
-}
-
-func (cb *CircuitBreaker) openLocked(now time.Time) {
-	cb.openUntil = now.Add(cb.config.Timeout)
-	cb.changeLocked(CircuitOpen)
-}
-
-func (cb *CircuitBreaker) changeLocked(to CircuitState) {
-	if cb.config.OnStateChange != nil {
-		cb.changes = append(cb.changes, stateChange{from: cb.state, to: to})
-	}
-	cb.state = to
-	cb.era++
-	cb.failures, cb.successes, cb.probes = 0, 0, 0
 }
 
 // announce delivers the changes that wait. One goroutine does at a time; a
 // change that OnStateChange itself brings about is delivered after it returned.
 func (cb *CircuitBreaker) announce() {
 	for {
-		change, ok := cb.nextChange()
+		change, told, ok := cb.machine.Next()
 		if !ok {
 			return
 		}
-		cb.tell(change)
+		cb.tell(change, told)
 	}
 }
 
-func (cb *CircuitBreaker) nextChange() (stateChange, bool) {
-	cb.mu.Lock()
-	defer cb.mu.Unlock()
-	if cb.announces || len(cb.changes) == 0 {
-		return stateChange{}, false
-	}
-	change := cb.changes[0]
-	cb.changes = cb.changes[1:]
-	cb.announces = true
-	return change, true
-}
-
-func (cb *CircuitBreaker) tell(change stateChange) {
-	defer func() {
-		cb.mu.Lock()
-		defer cb.mu.Unlock()
-		cb.announces = false
-	}()
-	cb.config.OnStateChange(change.from, change.to)
+func (cb *CircuitBreaker) tell(change breaker.Change, told func()) {
+	defer told()
+	cb.config.OnStateChange(CircuitState(change.From), CircuitState(change.To))
 }
 
 // isOutage tells trouble of the other side from requests that it refused.

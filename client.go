@@ -2,6 +2,7 @@ package connectplugin
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/url"
@@ -37,9 +38,9 @@ type Client struct {
 	probing   chan struct{} // closed when the first call after that is answered; nil if none
 	enrolling *enrolment    // the handshake that is on its way, nil if none
 	pace      pace
-	reachable chan struct{} // closed and replaced when an interruption ends
-	warned    time.Time     // when the last failure of TLS was logged
-	hostCert  string        // the certificate identity that the host showed, if any
+	reachable chan struct{}     // closed and replaced when an interruption ends
+	warned    time.Time         // when the last failure of TLS was logged
+	hostCert  *x509.Certificate // that the host showed in the handshake; nil in plaintext and with a foreign HTTP client
 	plugins   map[string]*connectpluginv1.PluginInfo
 	warnings  []string
 	version   int32

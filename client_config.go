@@ -3,11 +3,8 @@ package connectplugin
 import (
 	"cmp"
 	"crypto/tls"
-	"errors"
-	"fmt"
 	"log/slog"
 	"maps"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -63,8 +60,16 @@ type ClientConfig struct {
 	// only a host that proves to have it too. Nil means none; at least 16 bytes.
 	Secret Secret
 	// PinnedKeys are SHA-256 digests of public keys (SPKI, RFC 7469), base64 or
-	// hex; the host's key must be one of them. Empty pins nothing.
+	// hex; the host's key must be one of them, and of two where it calls plugins with
+	// another (ServeConfig.PluginTLS). Empty pins nothing.
 	PinnedKeys []string
+	// HostIdentity is the identity of the host's certificate: its SPIFFE id, else its
+	// first DNS name, else its common name. The client accepts no other host, and
+	// ServePlugin no other caller. A SPIFFE id stands in for host names, which the
+	// certificate need not have; any other identity is demanded besides the name that is
+	// dialled. Empty means any host that TLS accepts. It cannot be combined with
+	// HTTPClient.
+	HostIdentity string
 	// Timeout bounds each unary call to the host. Zero means 10 s.
 	Timeout time.Duration
 	// Interceptors run around the client's calls of the host's services.
@@ -133,11 +138,26 @@ func (c *ClientConfig) validateTrust() error {
 	if c.Timeout < 0 {
 		return fieldError("Timeout", "is negative")
 	}
-	if c.HTTPClient != nil && (c.TLS != nil || len(c.PinnedKeys) > 0) {
-		return fieldError("HTTPClient", "brings its own TLS; remove TLS and PinnedKeys, or HTTPClient")
+	if c.HTTPClient != nil && (c.TLS != nil || len(c.PinnedKeys) > 0 || c.HostIdentity != "") {
+		return fieldError("HTTPClient", "brings its own TLS; remove TLS, PinnedKeys and HostIdentity, or HTTPClient")
 	}
-	_, err := hardenClientTLS(c.TLS, c.PinnedKeys)
+	if err := validateIdentityName("HostIdentity", c.HostIdentity); err != nil {
+		return err
+	}
+	if c.HostIdentity != "" && strings.HasPrefix(cmp.Or(c.HostURL, c.Endpoint), "http:") {
+		return fieldError("HostIdentity", "a host shows no certificate in plaintext; write an https:// URL, or remove it")
+	}
+	_, err := c.clientTLS()
 	return err
+}
+
+// clientTLS returns the client side of the configuration.
+func (c *ClientConfig) clientTLS() (*tls.Config, error) {
+	cfg, err := hardenClientTLS(c.TLS, c.PinnedKeys)
+	if err != nil || c.HostIdentity == "" {
+		return cfg, err
+	}
+	return requireServerIdentity(cfg, c.HostIdentity), nil
 }
 
 func (c *ClientConfig) validateVersions() error {
@@ -176,25 +196,4 @@ func (c *ClientConfig) withDefaults() ClientConfig {
 		out.Logger = slog.New(slog.DiscardHandler)
 	}
 	return out
-}
-
-// parseHostURL accepts the base URL of a host: scheme and authority, nothing else.
-func parseHostURL(raw string, allowInsecure bool) (*url.URL, error) {
-	u, err := url.Parse(raw)
-	if err != nil {
-		return nil, errors.New("is no URL; write for example \"https://127.0.0.1:8443\"")
-	}
-	switch {
-	case u.Scheme == "http" && !allowInsecure:
-		return nil, errors.New("is plaintext; write https://, or set AllowInsecure for development")
-	case u.Scheme != "https" && u.Scheme != "http":
-		return nil, fmt.Errorf("has scheme %q; write https://host:port", u.Scheme)
-	case u.Host == "" || u.Hostname() == "":
-		return nil, errors.New("names no host; write https://host:port")
-	case u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.ForceQuery:
-		return nil, errors.New("carries credentials, a query or a fragment; write https://host:port and nothing else")
-	case strings.Trim(u.Path, "/") != "":
-		return nil, fmt.Errorf("has path %q; write https://host:port and nothing else", u.Path)
-	}
-	return &url.URL{Scheme: u.Scheme, Host: u.Host}, nil
 }

@@ -2,6 +2,7 @@ package connectplugin
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"time"
@@ -9,7 +10,7 @@ import (
 	"connectrpc.com/connect"
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
-	"github.com/masegraye/connect-plugin-go/internal/certs"
+	"github.com/masegraye/connect-plugin-go/internal/backoff"
 )
 
 // identity is a runtime identity as the plugin holds it.
@@ -219,12 +220,20 @@ func (c *Client) adoptLocked(x *exchange) {
 		c.plugins[p.GetName()] = p
 	}
 	if x.state != nil && len(x.state.PeerCertificates) > 0 {
-		c.hostCert = certs.CertificateIdentity(x.state.PeerCertificates[0])
+		c.hostCert = x.state.PeerCertificates[0]
 	}
 	if !c.identity.expires.IsZero() && !c.renewing {
 		c.renewing = true
 		c.tasks.Go(c.renew)
 	}
+}
+
+// hostCertificate returns the certificate that the host showed in the last handshake,
+// nil where it is not known.
+func (c *Client) hostCertificate() *x509.Certificate {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.hostCert
 }
 
 // tell wakes who keeps the plugin registered: something changed that concerns it.
@@ -273,7 +282,7 @@ func (c *Client) renew() {
 		if until, _ := c.interrupted(); failed {
 			wait = until
 		}
-		if !waitFor(c.life, max(wait, renewFloor)) {
+		if !backoff.Wait(c.life, max(wait, renewFloor)) {
 			return
 		}
 		if now := c.currentIdentity(); now.token != id.token || now.managed {

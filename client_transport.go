@@ -39,7 +39,7 @@ func (c *Client) setTransport() error {
 		}
 		return nil
 	}
-	if _, err := hardenClientTLS(c.cfg.TLS, c.cfg.PinnedKeys); err != nil {
+	if _, err := c.cfg.clientTLS(); err != nil {
 		return err
 	}
 	c.link = link.New(link.Config{
@@ -72,7 +72,7 @@ func (c *Client) dial(ctx context.Context) (net.Conn, error) {
 	if host.Scheme != "https" {
 		return raw, nil
 	}
-	cfg, err := hardenClientTLS(c.cfg.TLS, c.cfg.PinnedKeys)
+	cfg, err := c.cfg.clientTLS()
 	if err != nil {
 		return nil, errors.Join(err, raw.Close())
 	}

@@ -3,6 +3,7 @@ package connectplugin
 import (
 	"errors"
 	"fmt"
+	"net/http"
 
 	"connectrpc.com/connect"
 )
@@ -66,3 +67,43 @@ var (
 	errIdle            = errors.New("nothing moved for too long")
 	errShuttingDown    = errors.New("host is shutting down")
 )
+
+var errorWriter = connect.NewErrorWriter()
+
+// refuse answers in the protocol of the request. The error's text is one of the
+// constants in errors.go.
+func refuse(w http.ResponseWriter, r *http.Request, code connect.Code, err error) {
+	if code == connect.CodeUnauthenticated {
+		w.Header().Set(headerChallenge, bearerChallenge) // RFC 6750, section 3
+	}
+	if errorWriter.IsSupported(r) {
+		if _, ok := err.(*connect.Error); !ok { //nolint:errorlint // wrapped errors keep their own text
+			err = connect.NewError(code, err)
+		}
+		_ = errorWriter.Write(w, r, err)
+		return
+	}
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	http.Error(w, err.Error(), httpStatus(code))
+}
+
+// httpStatus is the HTTP status of a code outside the RPC protocols.
+func httpStatus(code connect.Code) int {
+	switch code {
+	case connect.CodeUnauthenticated:
+		return http.StatusUnauthorized
+	case connect.CodePermissionDenied:
+		return http.StatusForbidden
+	case connect.CodeNotFound:
+		return http.StatusNotFound
+	case connect.CodeResourceExhausted:
+		return http.StatusTooManyRequests
+	case connect.CodeInvalidArgument, connect.CodeFailedPrecondition, connect.CodeOutOfRange:
+		return http.StatusBadRequest
+	case connect.CodeUnavailable:
+		return http.StatusServiceUnavailable
+	case connect.CodeCanceled, connect.CodeUnknown, connect.CodeDeadlineExceeded, connect.CodeAlreadyExists,
+		connect.CodeAborted, connect.CodeUnimplemented, connect.CodeInternal, connect.CodeDataLoss:
+	}
+	return http.StatusInternalServerError
+}

@@ -16,11 +16,10 @@ import (
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
+	"github.com/masegraye/connect-plugin-go/internal/policy"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 	"github.com/masegraye/connect-plugin-go/internal/transcript"
 )
-
-const nonceBytes = 32
 
 // errHandshakeRefused is all that a stranger learns of a refused claim.
 var errHandshakeRefused = errors.New("handshake refused")
@@ -31,11 +30,11 @@ var errHandshakeRefused = errors.New("handshake refused")
 type HandshakeServer struct {
 	hub    *hub // fixed at creation
 	nonces atomic.Pointer[nonces]
-	offer  func(ctx context.Context, id *tokenstore.Identity, requested []string) offer // set before serving; may be nil
+	list   func(ctx context.Context, id *tokenstore.Identity, requested []string) listing // set before serving; may be nil
 }
 
-// offer is what a handshake tells a plugin about the host.
-type offer struct {
+// listing is what a handshake tells a plugin about the host.
+type listing struct {
 	plugins      []*connectpluginv1.PluginInfo
 	capabilities []*connectpluginv1.Capability
 }
@@ -46,8 +45,8 @@ func NewHandshakeServer(cfg *ServeConfig) *HandshakeServer {
 	if cfg == nil {
 		cfg = &ServeConfig{}
 	}
-	s := &HandshakeServer{hub: newHub(cfg)}
-	s.remember(s.hub.config())
+	s := &HandshakeServer{hub: newHub(cfg.withDefaults().settings())}
+	s.remember(s.hub.settings())
 	return s
 }
 
@@ -66,9 +65,28 @@ type nonces struct {
 // a server of your own. It demands TLS unless the configuration allows
 // plaintext.
 func HandshakeServerHandler(server *HandshakeServer) (string, http.Handler) {
-	path, h := connectpluginv1connect.NewHandshakeServiceHandler(server,
-		boundedMessages(server.hub.config().Limits.MaxMessageBytes))
-	return path, &guarded{hub: func() *hub { return server.hub }, access: accessEnrol, unary: unaryProcedure, next: h}
+	rt := server.routes(boundedMessages(server.hub.settings().limits.MaxMessageBytes))[0]
+	return rt.prefix, &middleware{hub: func() *hub { return server.hub }, route: rt}
+}
+
+func (s *HandshakeServer) routes(opts ...connect.HandlerOption) []route {
+	path, h := connectpluginv1connect.NewHandshakeServiceHandler(s, opts...)
+	return []route{{prefix: path, identify: observed(identifyEnrolling), unary: unaryProcedure, next: h}}
+}
+
+// identifyEnrolling admits a stranger that asks for an identity and a caller that
+// renews its own. Either way the peer pays.
+func identifyEnrolling(ctx context.Context, h *hub, p *peer, r *http.Request) (context.Context, admission, *denial) {
+	a := admission{budget: peerBudget("handshake:", p, h.settings().limits.handshakeRate())}
+	if !claimsIdentity(r.Header) {
+		return ctx, a, nil
+	}
+	ctx, c, no := h.authenticate(ctx, p, r)
+	if no != nil {
+		return ctx, admission{}, no
+	}
+	a.caller = c
+	return ctx, a, nil
 }
 
 // ValidateToken reports whether token is a live token of runtimeID. It does not
@@ -83,7 +101,7 @@ func (s *HandshakeServer) ValidateToken(runtimeID string, token string) bool {
 // whose current token the request presents. Whatever is wrong with a claim of
 // identity, the peer gets the same error; the log says what it was.
 func (s *HandshakeServer) Handshake(ctx context.Context, req *connect.Request[connectpluginv1.HandshakeRequest]) (*connect.Response[connectpluginv1.HandshakeResponse], error) {
-	hs := &handshake{server: s, hub: s.hub, cfg: s.hub.config(), req: req.Msg}
+	hs := &handshake{server: s, hub: s.hub, cfg: s.hub.settings(), req: req.Msg}
 	if req.Spec().Procedure != "" {
 		p, ok := peerFrom(ctx)
 		if !ok {
@@ -97,18 +115,18 @@ func (s *HandshakeServer) Handshake(ctx context.Context, req *connect.Request[co
 	return connect.NewResponse(hs.resp), nil
 }
 
-// configure takes over the configuration of the host; cfg holds the defaults.
-func (s *HandshakeServer) configure(cfg *ServeConfig) {
+// configure takes over the configuration of the host.
+func (s *HandshakeServer) configure(cfg *settings) {
 	s.hub.configure(cfg)
-	s.hub.store.Configure(storeConfig(cfg))
+	s.hub.store.Configure(cfg.storeConfig())
 	s.remember(cfg)
 }
 
-func (s *HandshakeServer) remember(cfg *ServeConfig) {
+func (s *HandshakeServer) remember(cfg *settings) {
 	rc := transcript.ReplayConfig{
-		Skew:       cfg.HandshakeAuth.MaxClockSkew,
-		MaxTotal:   cfg.HandshakeAuth.ReplayCacheSize,
-		MaxPerSelf: max(cfg.HandshakeAuth.ReplayCacheSize/replayShare, 1),
+		Skew:       cfg.handshake.MaxClockSkew,
+		MaxTotal:   cfg.handshake.ReplayCacheSize,
+		MaxPerSelf: max(cfg.handshake.ReplayCacheSize/replayShare, 1),
 	}
 	n := &nonces{bound: transcript.NewReplay(rc)}
 	rc.Since = time.Now()
@@ -120,11 +138,11 @@ func (s *HandshakeServer) remember(cfg *ServeConfig) {
 type handshake struct {
 	server *HandshakeServer
 	hub    *hub
-	cfg    *ServeConfig
+	cfg    *settings
 	req    *connectpluginv1.HandshakeRequest
 	peer   *peer // nil in the host's own process
 
-	book     *ruleBook // by which the claim is judged
+	book     *policy.Book // by which the claim is judged
 	version  int32
 	warnings []string
 	secret   Secret // nil where nothing is proven by a secret
@@ -153,20 +171,20 @@ func (hs *handshake) run(ctx context.Context) error {
 
 // agree checks the cookie and the versions.
 func (hs *handshake) agree() error {
-	if !equalStrings(hs.req.GetMagicCookieKey(), hs.cfg.MagicCookieKey) ||
-		!equalStrings(hs.req.GetMagicCookieValue(), hs.cfg.MagicCookieValue) {
+	if !equalStrings(hs.req.GetMagicCookieKey(), hs.cfg.cookieKey) ||
+		!equalStrings(hs.req.GetMagicCookieValue(), hs.cfg.cookieValue) {
 		return errorf(connect.CodeInvalidArgument, "magic cookie does not match: this is not the host that the program was made for")
 	}
 	if hs.req.GetCoreProtocolVersion() != coreProtocolVersion {
 		return errorf(connect.CodeFailedPrecondition, "core protocol version %d is not spoken here; write %d",
 			hs.req.GetCoreProtocolVersion(), coreProtocolVersion)
 	}
-	agreed, err := negotiateVersion(hs.req, hs.cfg)
+	agreed, err := negotiateVersion(hs.req, hs.cfg.versions)
 	if err != nil {
 		return connect.NewError(connect.CodeFailedPrecondition, err)
 	}
 	hs.version = agreed
-	if w := deprecationWarning(agreed, hs.cfg); w != "" {
+	if w := deprecationWarning(agreed, hs.cfg.deprecatedBelow); w != "" {
 		hs.warnings = append(hs.warnings, w)
 	}
 	return nil
@@ -191,10 +209,10 @@ func (hs *handshake) identity(ctx context.Context) (*tokenstore.Identity, string
 	return hs.issue(rules, d)
 }
 
-func (hs *handshake) issue(rules *pluginRules, d *declaration) (*tokenstore.Identity, string, error) {
+func (hs *handshake) issue(rules *policy.Rules, d *declaration) (*tokenstore.Identity, string, error) {
 	r := tokenstore.Request{SelfID: hs.req.GetSelfId(), SelfVersion: hs.req.GetSelfVersion(), Attributes: d}
 	if rules != nil {
-		r.MaxInstances = rules.maxInstances
+		r.MaxInstances = rules.MaxInstances
 	}
 	if hs.peer != nil {
 		r.Peer, r.Fingerprint = addressKey(hs.peer.addr), hs.peer.fingerprint()
@@ -213,7 +231,7 @@ func (hs *handshake) issue(rules *pluginRules, d *declaration) (*tokenstore.Iden
 // anonymous admits a client that asks for no identity: it learns what the host
 // offers to everybody and gets no token.
 func (hs *handshake) anonymous() error {
-	if hs.peer != nil && hs.cfg.HandshakeAuth.RequireCertificate && hs.peer.certificate == nil {
+	if hs.peer != nil && hs.cfg.handshake.RequireCertificate && hs.peer.certificate == nil {
 		return refused("a client certificate is required and none was verified")
 	}
 	return nil
@@ -251,8 +269,8 @@ func (hs *handshake) recheck(id *tokenstore.Identity) error {
 
 // declare intersects nothing: it keeps what the plugin declared and warns of
 // what policy will cut. Policy is asked again at every use.
-func (hs *handshake) declare(rules *pluginRules, certIdentity string) *declaration {
-	d := everything
+func (hs *handshake) declare(rules *policy.Rules, certIdentity string) *declaration {
+	d := undeclared
 	d.certIdentity, d.secret, d.endpoint = certIdentity, hs.secret, new(ownEndpoint)
 	if len(hs.req.GetClientNonce()) == 0 {
 		return &d // the first wire version declares nothing
@@ -260,17 +278,17 @@ func (hs *handshake) declare(rules *pluginRules, certIdentity string) *declarati
 	var provides, requires []string
 	for _, p := range hs.req.GetProvides() {
 		provides = append(provides, p.GetType())
-		if rules != nil && !rules.provides.has(p.GetType()) {
+		if rules != nil && !rules.Provides.Has(p.GetType()) {
 			hs.warnings = append(hs.warnings, fmt.Sprintf("provides %q: not allowed by the host's policy", p.GetType()))
 		}
 	}
 	for _, r := range hs.req.GetRequires() {
 		requires = append(requires, r.GetType())
-		if rules != nil && !rules.requires.has(r.GetType()) {
+		if rules != nil && !rules.Requires.Has(r.GetType()) {
 			hs.warnings = append(hs.warnings, fmt.Sprintf("requires %q: not allowed by the host's policy", r.GetType()))
 		}
 	}
-	d.provides, d.requires = newNameSet(provides), newNameSet(requires)
+	d.provides, d.requires = policy.NewSet(provides), policy.NewSet(requires)
 	return &d
 }
 
@@ -279,17 +297,17 @@ func (hs *handshake) answer(ctx context.Context, id *tokenstore.Identity, token 
 	hs.resp = &connectpluginv1.HandshakeResponse{
 		CoreProtocolVersion: coreProtocolVersion,
 		AppProtocolVersion:  hs.version,
-		ServerMetadata:      maps.Clone(hs.cfg.ServerMetadata),
-		MinProtocolVersion:  int32(hs.cfg.MinProtocolVersion), //nolint:gosec // validated to be small
+		ServerMetadata:      maps.Clone(hs.cfg.serverMetadata),
+		MinProtocolVersion:  hs.cfg.versions.min,
 		Warnings:            hs.warnings,
 	}
 	if id != nil {
 		hs.resp.RuntimeId, hs.resp.RuntimeToken = id.RuntimeID(), token
 		hs.resp.TokenExpiresAt = timestamppb.New(id.ExpiresAt())
 	}
-	if hs.server.offer != nil {
-		o := hs.server.offer(ctx, id, hs.req.GetRequestedPlugins())
-		hs.resp.Plugins, hs.resp.HostCapabilities = o.plugins, o.capabilities
+	if hs.server.list != nil {
+		l := hs.server.list(ctx, id, hs.req.GetRequestedPlugins())
+		hs.resp.Plugins, hs.resp.HostCapabilities = l.plugins, l.capabilities
 	}
 	if len(hs.req.GetClientNonce()) == 0 {
 		return nil

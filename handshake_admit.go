@@ -2,32 +2,21 @@ package connectplugin
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
-	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
-	"github.com/masegraye/connect-plugin-go/internal/semrange"
-)
-
-// Bounds of a handshake request, beyond those of its texts.
-const (
-	maxRequestedPlugins = 256
-	maxDeclarations     = 256
-	maxPluginNameLen    = 256
-	maxCookieLen        = 256
-	maxNonceLen         = 64
-	maxProofLen         = 64
+	"github.com/masegraye/connect-plugin-go/internal/policy"
+	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
 // admit decides whether the peer is the plugin that it claims to be. It returns
 // the plugin's rules and the certificate identity that it showed. In the host's
 // own process everybody is admitted.
-func (hs *handshake) admit(selfID string) (rules *pluginRules, certIdentity string, err error) {
+func (hs *handshake) admit(selfID string) (rules *policy.Rules, certIdentity string, err error) {
 	if hs.peer != nil && hs.peer.certificate != nil {
 		certIdentity = hs.peer.certificate.identity
 	}
-	rules, byCertificate := hs.hub.rules.Load().rules(selfID, certIdentity)
+	rules, byCertificate := hs.hub.rules.Load().Rules(selfID, certIdentity)
 	if hs.peer == nil {
 		return rules, certIdentity, nil
 	}
@@ -46,7 +35,7 @@ func (hs *handshake) admit(selfID string) (rules *pluginRules, certIdentity stri
 	if err != nil {
 		return nil, "", err
 	}
-	if !proven && !byCert && !rules.allowUnproven {
+	if !proven && !byCert && !rules.AllowUnproven {
 		return nil, "", refused("nothing proves this self id: give it a Secret or Certificates in its PluginPolicy, " +
 			"or set AllowUnproven to accept whoever names it")
 	}
@@ -54,14 +43,14 @@ func (hs *handshake) admit(selfID string) (rules *pluginRules, certIdentity stri
 }
 
 // secretOf returns the enrolment secret of a self id, nil for none.
-func (hs *handshake) secretOf(selfID string, rules *pluginRules) Secret {
-	if f := hs.cfg.HandshakeAuth.Secret; f != nil {
+func (hs *handshake) secretOf(selfID string, rules *policy.Rules) Secret {
+	if f := hs.cfg.handshake.Secret; f != nil {
 		if s := f(selfID); len(s) > 0 {
 			return s
 		}
 	}
-	if rules != nil && len(rules.secret) > 0 {
-		return rules.secret
+	if rules != nil && len(rules.Secret) > 0 {
+		return Secret(rules.Secret)
 	}
 	return nil
 }
@@ -87,7 +76,7 @@ func (hs *handshake) proveSecret(selfID string, secret Secret) (bool, error) {
 		return false, refused("the plugin proves no secret and policy demands one: set ClientConfig.Secret")
 	case !bound && !unbound:
 		return false, refused("the plugin's proof is wrong: its secret differs from the host's, or the message was altered")
-	case !bound && hs.cfg.HandshakeAuth.RequireChannelBinding:
+	case !bound && hs.cfg.handshake.RequireChannelBinding:
 		return false, refused("the plugin's proof is not bound to this TLS connection")
 	}
 	if err := hs.claimNonce(selfID, bound); err != nil {
@@ -117,27 +106,17 @@ func (hs *handshake) claimNonce(selfID string, bound bool) error {
 
 // proveCertificate checks the client certificate as the rules demand and reports
 // whether it proves the self id.
-func (hs *handshake) proveCertificate(selfID string, rules *pluginRules) (bool, error) {
+func (hs *handshake) proveCertificate(selfID string, rules *policy.Rules) (bool, error) {
 	cert := hs.peer.certificate
-	demanded := hs.cfg.HandshakeAuth.RequireCertificate || len(rules.certificates.names) > 0 || len(rules.pins) > 0
 	if cert == nil {
-		if demanded {
+		if hs.cfg.handshake.RequireCertificate || rules.DemandCertificate() {
 			return false, refused("a client certificate is required and none was verified")
 		}
 		return false, nil
 	}
-	proven := false
-	if len(rules.certificates.names) > 0 {
-		if !rules.certificates.has(cert.identity) {
-			return false, refused(fmt.Sprintf("certificate identity %q is not among the plugin's Certificates", cert.identity))
-		}
-		proven = true
-	}
-	if len(rules.pins) > 0 {
-		if !pinned(rules.pins, cert) {
-			return false, refused("the certificate's key is not among the plugin's PinnedKeys")
-		}
-		proven = true
+	proven, err := rules.CheckCertificate(cert.identity, certs.PinOf(cert.leaf))
+	if err != nil {
+		return false, refused(err.Error())
 	}
 	named, ok, err := hs.authoritySays(cert)
 	switch {
@@ -152,13 +131,19 @@ func (hs *handshake) proveCertificate(selfID string, rules *pluginRules) (bool, 
 // authoritySays returns the self id that a certificate of the host's own
 // authority names. The certificate of a launch names none.
 func (hs *handshake) authoritySays(cert *certificate) (selfID string, ok bool, err error) {
-	a := hs.cfg.Authority
+	a := hs.cfg.authority
 	if a == nil {
 		return "", false, nil
 	}
 	id, err := certs.ParseID(cert.identity)
 	if err != nil || id.TrustDomain != a.TrustDomain() {
 		return "", false, nil //nolint:nilerr // a certificate of somebody else proves nothing here
+	}
+	// Without a leaf the certificate was looked at when the plugin enrolled.
+	if cert.leaf != nil {
+		if err := a.vouchFor(cert.leaf); err != nil {
+			return "", false, refused(err.Error())
+		}
 	}
 	switch id.Role {
 	case certs.RolePlugin:
@@ -170,83 +155,35 @@ func (hs *handshake) authoritySays(cert *certificate) (selfID string, ok bool, e
 	return "", false, refused(fmt.Sprintf("certificate identity %q is not a plugin's", cert.identity))
 }
 
-func pinned(pins []certs.Pin, cert *certificate) bool {
-	return slices.Contains(pins, certs.PinOf(cert.leaf))
+// accepts reports whether policy would accept an identity again with what it
+// proved when it enrolled or last renewed. One that was issued in the host's own
+// process proved nothing and is always accepted.
+func (h *hub) accepts(id *tokenstore.Identity) bool {
+	if id.Peer() == "" {
+		return true
+	}
+	d := declared(id)
+	rules, byCertificate := h.rules.Load().Rules(id.SelfID(), d.certIdentity)
+	if rules == nil {
+		return false
+	}
+	hs := &handshake{hub: h, cfg: h.settings()}
+	secret := hs.secretOf(id.SelfID(), rules)
+	if (len(secret) > 0 || len(d.secret) > 0) && !secret.Equal(d.secret) {
+		return false
+	}
+	byKey, ok := hs.certificateStands(id, rules)
+	return ok && (byCertificate || byKey || len(secret) > 0 || rules.AllowUnproven)
 }
 
-// validateHandshake bounds every field before anything is decided. The text
-// names the field: it is the sender's own message.
-func validateHandshake(m *connectpluginv1.HandshakeRequest) error {
-	if m.GetSelfId() != "" {
-		if err := ValidateSelfID(m.GetSelfId()); err != nil {
-			return fmt.Errorf("self_id: %w", err)
-		}
+// certificateStands reports whether the certificate of an identity is still good
+// enough for its rules, and whether it proves the self id.
+func (hs *handshake) certificateStands(id *tokenstore.Identity, rules *policy.Rules) (proven, ok bool) {
+	identity := declared(id).certIdentity
+	proven, err := rules.CheckCertificate(identity, certs.Pin(id.Fingerprint()))
+	if err != nil {
+		return false, false
 	}
-	if m.GetSelfVersion() != "" {
-		if err := ValidateVersion(m.GetSelfVersion()); err != nil {
-			return fmt.Errorf("self_version: %w", err)
-		}
-	}
-	if err := ValidateMetadata(m.GetClientMetadata()); err != nil {
-		return fmt.Errorf("client_metadata: %w", err)
-	}
-	for _, f := range []struct {
-		name     string
-		len, max int
-	}{
-		{"magic_cookie_key", len(m.GetMagicCookieKey()), maxCookieLen},
-		{"magic_cookie_value", len(m.GetMagicCookieValue()), maxCookieLen},
-		{"client_nonce", len(m.GetClientNonce()), maxNonceLen},
-		{"client_proof", len(m.GetClientProof()), maxProofLen},
-	} {
-		if f.len > f.max {
-			return fmt.Errorf("%s: has more than %d bytes", f.name, f.max)
-		}
-	}
-	if n := len(m.GetClientNonce()); n != 0 && n != nonceBytes {
-		return fmt.Errorf("client_nonce: has %d bytes, must have %d", n, nonceBytes)
-	}
-	return validateHandshakeLists(m)
-}
-
-func validateHandshakeLists(m *connectpluginv1.HandshakeRequest) error {
-	if len(m.GetRequestedPlugins()) > maxRequestedPlugins {
-		return fmt.Errorf("requested_plugins: has more than %d entries", maxRequestedPlugins)
-	}
-	for _, name := range m.GetRequestedPlugins() {
-		if len(name) > maxPluginNameLen {
-			return fmt.Errorf("requested_plugins: a name has more than %d bytes", maxPluginNameLen)
-		}
-	}
-	if len(m.GetProvides()) > maxDeclarations || len(m.GetRequires()) > maxDeclarations {
-		return fmt.Errorf("provides, requires: have more than %d entries", maxDeclarations)
-	}
-	seen := map[string]bool{}
-	for i, d := range m.GetProvides() {
-		if err := declarationOf(d).validate(); err != nil {
-			return fmt.Errorf("provides[%d]: %w", i, err)
-		}
-		if seen[d.GetType()] {
-			return fmt.Errorf("provides[%d]: type %q is declared twice", i, d.GetType())
-		}
-		seen[d.GetType()] = true
-	}
-	clear(seen)
-	for i, d := range m.GetRequires() {
-		if err := ValidateServiceType(d.GetType()); err != nil {
-			return fmt.Errorf("requires[%d]: %w", i, err)
-		}
-		if _, err := semrange.ParseConstraint(d.GetMinVersion()); err != nil {
-			return fmt.Errorf("requires[%d]: min_version: %w", i, err)
-		}
-		if seen[d.GetType()] {
-			return fmt.Errorf("requires[%d]: type %q is declared twice", i, d.GetType())
-		}
-		seen[d.GetType()] = true
-	}
-	return nil
-}
-
-func declarationOf(d *connectpluginv1.ServiceDeclaration) ServiceDeclaration {
-	return ServiceDeclaration{Type: d.GetType(), Version: d.GetVersion(), Path: d.GetPath()}
+	named, byAuthority, err := hs.authoritySays(&certificate{identity: identity})
+	return proven || byAuthority, err == nil && (!byAuthority || named == id.SelfID())
 }

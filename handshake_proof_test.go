@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/internal/hosttest/alter"
 	"github.com/masegraye/connect-plugin-go/internal/transcript"
 )
 
@@ -21,9 +22,7 @@ var (
 func signedHandshake(tb testing.TB, binding []byte) (*connectpluginv1.HandshakeRequest, *connectpluginv1.HandshakeResponse) {
 	tb.Helper()
 	req, resp := &connectpluginv1.HandshakeRequest{}, &connectpluginv1.HandshakeResponse{}
-	counter := 0
-	fillMessage(req.ProtoReflect(), &counter)
-	fillMessage(resp.ProtoReflect(), &counter)
+	alter.Fill(req.ProtoReflect(), resp.ProtoReflect())
 	req.ClientNonce = bytes.Repeat([]byte{1}, transcript.NonceSize)
 	resp.ServerNonce = bytes.Repeat([]byte{2}, transcript.NonceSize)
 	if err := signHandshakeRequest(req, proofSecret, binding); err != nil {
@@ -68,29 +67,29 @@ func overTheWire(t *testing.T, from, to proto.Message) {
 func TestAudit_PROTO11_EveryAlterationOfAHandshakeIsNoticed(t *testing.T) {
 	t.Parallel()
 	req, resp := signedHandshake(t, proofBinding)
-	for _, a := range alterations(req.ProtoReflect()) {
-		altered, ok := a.of(req).(*connectpluginv1.HandshakeRequest)
-		if !ok || proto.Equal(altered, req) {
-			t.Fatalf("%s: nothing was altered", a.name)
+	for _, a := range alter.Every(req.ProtoReflect().Descriptor(), 2) {
+		altered, ok := alter.Of(a, req)
+		if !ok {
+			t.Fatalf("%s: nothing was altered", a.Name)
 		}
 		if verifyHandshakeRequest(altered, proofSecret, proofBinding) {
-			t.Errorf("request, %s: the request passes", a.name)
+			t.Errorf("request, %s: the request passes", a.Name)
 		}
 		if verifyHandshakeResponse(altered, resp, proofSecret, proofBinding) {
-			t.Errorf("request, %s: the response to another request passes", a.name)
+			t.Errorf("request, %s: the response to another request passes", a.Name)
 		}
 	}
-	for _, a := range alterations(resp.ProtoReflect()) {
-		altered, ok := a.of(resp).(*connectpluginv1.HandshakeResponse)
-		if !ok || proto.Equal(altered, resp) {
-			t.Fatalf("%s: nothing was altered", a.name)
+	for _, a := range alter.Every(resp.ProtoReflect().Descriptor(), 2) {
+		altered, ok := alter.Of(a, resp)
+		if !ok {
+			t.Fatalf("%s: nothing was altered", a.Name)
 		}
 		if verifyHandshakeResponse(req, altered, proofSecret, proofBinding) {
-			t.Errorf("response, %s: passes", a.name)
+			t.Errorf("response, %s: passes", a.Name)
 		}
 	}
 	const atLeast = 60
-	if n, m := len(alterations(req.ProtoReflect())), len(alterations(resp.ProtoReflect())); n < atLeast || m < atLeast {
+	if n, m := len(alter.Every(req.ProtoReflect().Descriptor(), 2)), len(alter.Every(resp.ProtoReflect().Descriptor(), 2)); n < atLeast || m < atLeast {
 		t.Errorf("only %d and %d alterations were tried", n, m)
 	}
 }
@@ -184,8 +183,9 @@ func FuzzHandshakeTranscript(f *testing.F) {
 		if err != nil {
 			f.Fatal(err)
 		}
-		for _, a := range alterations(m.ProtoReflect()) {
-			altered, err := proto.Marshal(a.of(m))
+		for _, a := range alter.Every(m.ProtoReflect().Descriptor(), 2) {
+			changed, _ := alter.Of(a, m)
+			altered, err := proto.Marshal(changed)
 			if err != nil {
 				f.Fatal(err)
 			}

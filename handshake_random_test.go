@@ -31,7 +31,7 @@ func TestAudit_AUTH001_AUTH003_NothingIsIssuedWithoutRandomness(t *testing.T) {
 	random := &brittleRandom{}
 	cfg := (&ServeConfig{Policy: OpenPolicy()}).withDefaults()
 	s := NewHandshakeServer(cfg)
-	store := storeConfig(cfg)
+	store := s.hub.settings().storeConfig()
 	store.Rand = random
 	s.hub.store = tokenstore.New(store)
 	_, handler := HandshakeServerHandler(s)

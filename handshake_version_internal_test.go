@@ -17,7 +17,7 @@ type negotiation struct {
 func (n negotiation) run() (int32, error) {
 	return negotiateVersion(
 		&connectpluginv1.HandshakeRequest{AppProtocolVersion: n.exact, MinProtocolVersion: n.lowest, MaxProtocolVersion: n.most},
-		&ServeConfig{MinProtocolVersion: n.hostMin, ProtocolVersion: n.hostMax},
+		versionsBetween(n.hostMin, n.hostMax),
 	)
 }
 
@@ -83,7 +83,7 @@ func TestAudit_PROTO13_DeprecatedVersionsAreWarnedOf(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			got := deprecationWarning(tt.version, &ServeConfig{DeprecatedBelow: tt.below})
+			got := deprecationWarning(tt.version, wireVersion(tt.below))
 			if (got != "") != tt.want || tt.want && !strings.Contains(got, "is deprecated") {
 				t.Errorf("got %q, want a warning: %v", got, tt.want)
 			}

@@ -38,15 +38,25 @@ func NewHealthServer() *HealthServer {
 // for a server of your own. It serves authenticated callers of the host that the
 // server belongs to; see also [HTTPHealthHandler].
 func HealthServerHandler(server *HealthServer) (string, http.Handler) {
-	path, h := connectpluginv1connect.NewHealthServiceHandler(server, boundedMessages(defaultLimits.MaxMessageBytes))
-	return path, server.guard(unaryProcedure, h)
+	rt := server.routes(boundedMessages(defaultLimits.MaxMessageBytes))[0]
+	return rt.prefix, server.serve(rt)
+}
+
+// routes are those of the RPC service and of the probes of whoever runs the host.
+func (s *HealthServer) routes(opts ...connect.HandlerOption) []route {
+	live := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { answerProbe(w, r, true) })
+	return []route{
+		callerRoute(connectpluginv1connect.NewHealthServiceHandler(s, opts...)),
+		{prefix: pathHealthz, identify: identifyNobody, unary: unaryProcedure, next: live},
+		{prefix: pathReadyz, identify: identifyNobody, unary: unaryProcedure, next: HTTPHealthHandler(s)},
+	}
 }
 
 // HTTPHealthHandler returns a handler for probes: 200 while the overall status
 // is SERVING, 503 otherwise. It tells nothing else and authenticates nobody.
 func HTTPHealthHandler(server *HealthServer) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		probe(w, r, server.ready())
+		answerProbe(w, r, server.ready())
 	})
 }
 
@@ -134,4 +144,20 @@ func (s *HealthServer) status(service string) (status connectpluginv1.ServingSta
 func (s *HealthServer) ready() bool {
 	status, _, _, _ := s.status("")
 	return status == connectpluginv1.ServingStatus_SERVING_STATUS_SERVING
+}
+
+// answerProbe answers a probe in the manner of Kubernetes: by the status.
+func answerProbe(w http.ResponseWriter, r *http.Request, ok bool) {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		w.WriteHeader(http.StatusMethodNotAllowed)
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	text := "ok\n"
+	if !ok {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		text = "unavailable\n"
+	}
+	_, _ = w.Write([]byte(text))
 }

@@ -167,7 +167,7 @@ func (p *prober) advance(ctx context.Context, now time.Time) time.Time {
 		p.queue = p.queue[1:]
 		p.asked++
 		if !next.asking && !next.id.Ended() {
-			p.question(ctx, next)
+			p.probe(ctx, next)
 		}
 	}
 	if len(p.queue) > 0 {
@@ -224,8 +224,8 @@ func (p *prober) silent(target probeTarget, known *probed, now time.Time) bool {
 	return now.Sub(last) > p.cfg.Lease
 }
 
-// question asks a plugin, in a goroutine that ends within the timeout.
-func (p *prober) question(ctx context.Context, plugin *probed) {
+// probe asks a plugin, in a goroutine that ends within the timeout.
+func (p *prober) probe(ctx context.Context, plugin *probed) {
 	plugin.asking = true
 	p.inFlight++
 	p.asking.Go(func() {

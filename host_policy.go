@@ -1,11 +1,12 @@
 package connectplugin
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
-	"github.com/masegraye/connect-plugin-go/internal/certs"
+	"github.com/masegraye/connect-plugin-go/internal/policy"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
@@ -21,7 +22,7 @@ import (
 // [ErrInvalidConfig] and names the field; nothing has changed then. SetPolicy may
 // be called concurrently, also with everything that plugins do.
 func (h *Host) SetPolicy(p *Policy) error {
-	if err := p.validate(); err != nil {
+	if err := cmp.Or(p.validate(), p.validateNames()); err != nil {
 		return err
 	}
 	next := compilePolicy(p)
@@ -39,7 +40,7 @@ func (h *Host) SetPolicy(p *Policy) error {
 // done, or the doer sees the change.
 type policyChange struct {
 	host        *Host
-	before, now *ruleBook
+	before, now *policy.Book
 
 	identities, registrations, endpoints, grants, calls int
 }
@@ -47,7 +48,7 @@ type policyChange struct {
 func (c *policyChange) apply() {
 	hub := c.host.hub
 	hub.store.Each(func(id *tokenstore.Identity) bool {
-		forgotten := c.before.of(id) != nil && c.now.of(id) == nil
+		forgotten := c.before.Of(subjectOf(id)) != nil && c.now.Of(subjectOf(id)) == nil
 		if (forgotten || !hub.accepts(id)) && hub.store.Revoke(id.RuntimeID(), tokenstore.ReasonPolicy) {
 			c.identities++
 		}
@@ -59,12 +60,7 @@ func (c *policyChange) apply() {
 		c.withdrawGrants(id)
 		return true
 	})
-	for _, running := range hub.permitted.list() {
-		if !running.allowed(c.now) {
-			running.end(errWithdrawn)
-			c.calls++
-		}
-	}
+	c.calls = hub.permitted.Enforce(c.now, errWithdrawn)
 }
 
 func (c *policyChange) summary() string {
@@ -80,10 +76,10 @@ func (c *policyChange) withdrawRegistrations() {
 	c.registrations = cat.RemoveWhere(func(reg catalog.Registration) bool {
 		types[reg.Type] = struct{}{}
 		id, ok := store.Lookup(reg.RuntimeID)
-		return ok && c.before.mayProvide(id, reg.Type) && !c.now.mayProvide(id, reg.Type)
+		return ok && c.before.MayProvide(subjectOf(id), reg.Type) && !c.now.MayProvide(subjectOf(id), reg.Type)
 	})
 	for t := range types {
-		if c.before.allowMultiple.has(t) && !c.now.allowMultiple.has(t) {
+		if c.before.AllowMultiple.Has(t) && !c.now.AllowMultiple.Has(t) {
 			c.registrations += c.host.registry.keepOwner(t)
 		}
 	}
@@ -93,14 +89,14 @@ func (c *policyChange) withdrawRegistrations() {
 // about it changed, it stays as it is.
 func (c *policyChange) withdrawEndpoint(id *tokenstore.Identity) {
 	router := c.host.router
-	before, now := c.before.of(id), c.now.of(id)
+	before, now := c.before.Of(subjectOf(id)), c.now.Of(subjectOf(id))
 	if before == nil || now == nil {
 		return // just enrolled, or about to end
 	}
-	if !slices.Equal(before.pins, now.pins) {
+	if !slices.Equal(before.Pins, now.Pins) {
 		router.forget(id.RuntimeID()) // the next call dials and looks at the key
 	}
-	if sameEndpoint(before, now) {
+	if before.SameAddress(now) {
 		return
 	}
 	if c.host.registry.settleEndpoint(id, before, now) {
@@ -109,64 +105,11 @@ func (c *policyChange) withdrawEndpoint(id *tokenstore.Identity) {
 	}
 }
 
-func sameEndpoint(a, b *pluginRules) bool {
-	return a.endpointText() == b.endpointText() && a.allowOwnAddress == b.allowOwnAddress
-}
-
 func (c *policyChange) withdrawGrants(id *tokenstore.Identity) {
 	store := c.host.hub.store
 	for _, g := range store.Grants(id.RuntimeID()) {
-		if !c.now.mayUse(id, g.Type) && store.RevokeGrant(g.ID) {
+		if !c.now.MayUse(subjectOf(id), g.Type) && store.RevokeGrant(g.ID) {
 			c.grants++
 		}
 	}
-}
-
-// accepts reports whether policy would accept an identity again with what it
-// proved when it enrolled or last renewed. One that was issued in the host's own
-// process proved nothing and is always accepted.
-func (h *hub) accepts(id *tokenstore.Identity) bool {
-	if id.Peer() == "" {
-		return true
-	}
-	d := declared(id)
-	rules, byCertificate := h.rules.Load().rules(id.SelfID(), d.certIdentity)
-	if rules == nil {
-		return false
-	}
-	hs := &handshake{hub: h, cfg: h.config()}
-	secret := hs.secretOf(id.SelfID(), rules)
-	if (len(secret) > 0 || len(d.secret) > 0) && !secret.Equal(d.secret) {
-		return false
-	}
-	byKey, ok := hs.certificateStands(id, rules)
-	return ok && (byCertificate || byKey || len(secret) > 0 || rules.allowUnproven)
-}
-
-// certificateStands reports whether the certificate of an identity is still good
-// enough for its rules, and whether it proves the self id.
-func (hs *handshake) certificateStands(id *tokenstore.Identity, rules *pluginRules) (proven, ok bool) {
-	identity := declared(id).certIdentity
-	if len(rules.certificates.names) > 0 {
-		if !rules.certificates.has(identity) {
-			return false, false
-		}
-		proven = true
-	}
-	if len(rules.pins) > 0 {
-		if !slices.Contains(rules.pins, certs.Pin(id.Fingerprint())) {
-			return false, false
-		}
-		proven = true
-	}
-	named, byAuthority, err := hs.authoritySays(&certificate{identity: identity})
-	return proven || byAuthority, err == nil && (!byAuthority || named == id.SelfID())
-}
-
-// endpointText is where policy says that a plugin is dialled, empty for nowhere.
-func (r *pluginRules) endpointText() string {
-	if r.endpoint == nil {
-		return ""
-	}
-	return r.endpoint.String()
 }

@@ -4,13 +4,17 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"errors"
 	"log/slog"
 	"net/http"
 	"sync/atomic"
+	"time"
 
 	"connectrpc.com/connect"
 
+	"github.com/masegraye/connect-plugin-go/internal/inflight"
+	"github.com/masegraye/connect-plugin-go/internal/policy"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
@@ -25,27 +29,18 @@ type hub struct {
 	// the identities' budgets need.
 	callers, strangers RateLimiter
 
-	settings atomic.Pointer[settings]
-	rules    atomic.Pointer[ruleBook]
+	current atomic.Pointer[settings]
+	rules   atomic.Pointer[policy.Book]
 
-	permitted calls // that a change of policy may end
-	streams   calls // of the host's own services, which end before it shuts down
+	permitted inflight.Permits[*policy.Book] // that a change of policy may end
+	streams   inflight.Set                   // of the host's own services, which end before it shuts down
 }
 
-// settings is what the host's configuration says to every service. Immutable.
-type settings struct {
-	cfg   *ServeConfig // with defaults
-	audit *auditor
-	log   *slog.Logger
-	chain *authChain // nil without auth providers
-}
-
-func newHub(cfg *ServeConfig) *hub {
+func newHub(s *settings) *hub {
 	h := &hub{decoy: make(Secret, nonceBytes), callers: NewTokenBucketLimiter(), strangers: NewTokenBucketLimiter()}
 	_, _ = rand.Read(h.decoy)
-	c := cfg.withDefaults()
-	h.store = tokenstore.New(storeConfig(c))
-	h.configure(c)
+	h.store = tokenstore.New(s.storeConfig())
+	h.configure(s)
 	h.store.Subscribe(func(e tokenstore.End) {
 		h.audit(AuditEvent{
 			Kind: AuditEnded, Peer: e.Identity.Peer(), RuntimeID: e.Identity.RuntimeID(),
@@ -55,43 +50,65 @@ func newHub(cfg *ServeConfig) *hub {
 	return h
 }
 
-func storeConfig(c *ServeConfig) tokenstore.Config {
-	return tokenstore.Config{
-		TTL:                  c.RuntimeTokenTTL,
-		Grace:                c.Limits.TokenGrace,
-		MaxTotal:             c.Limits.MaxIdentities,
-		MaxPerSelf:           c.Limits.MaxIdentitiesPerSelfID,
-		MaxPerPeer:           c.Limits.MaxIdentitiesPerPeer,
-		MaxGrantsPerIdentity: c.Limits.MaxGrantsPerIdentity,
-	}
+// configure replaces what the services read.
+func (h *hub) configure(s *settings) {
+	h.current.Store(s)
+	h.rules.Store(s.rules)
 }
 
-// configure replaces what the services read; cfg holds the defaults.
-func (h *hub) configure(cfg *ServeConfig) {
-	next := &settings{
-		cfg:   cfg,
-		log:   cfg.Logger,
-		audit: &auditor{sink: cfg.Audit, log: cfg.Logger},
+func (h *hub) settings() *settings    { return h.current.Load() }
+func (h *hub) log() *slog.Logger      { return h.settings().log }
+func (h *hub) audit(event AuditEvent) { h.settings().audit.record(event) }
+
+// permit lets a change of policy end a call: allowed is asked now and after each
+// change, until the call is released. It reports false where policy does not
+// allow the call. In the host's own process there is no call, and nothing to end.
+func (h *hub) permit(c *inflight.Call, allowed func(*policy.Book) bool) (release func(), ok bool) {
+	if c == nil {
+		return func() {}, true
 	}
-	if len(cfg.AuthProviders) > 0 {
-		next.chain = newAuthChain(cfg.AuthProviders)
-	}
-	h.settings.Store(next)
-	h.rules.Store(compilePolicy(cfg.Policy))
+	return h.permitted.Admit(c, h.rules.Load, allowed)
 }
 
-func (h *hub) config() *ServeConfig   { return h.settings.Load().cfg }
-func (h *hub) log() *slog.Logger      { return h.settings.Load().log }
-func (h *hub) audit(event AuditEvent) { h.settings.Load().audit.record(event) }
-
-// allow spends one request of a caller's budget.
-func (h *hub) allow(key string, rate Rate) bool {
-	return cmp.Or(h.config().RateLimiter, h.callers).Allow(key, rate)
+// budget is what a request is paid from.
+type budget struct {
+	key      string
+	rate     Rate
+	stranger bool // it belongs to an address, not to an identity
 }
 
-// allowStranger spends one request of the budget of an address.
-func (h *hub) allowStranger(kind string, p *peer, rate Rate) bool {
-	return cmp.Or(h.config().RateLimiter, h.strangers).Allow(kind+addressKey(p.addr), rate)
+// callerBudget is one that an identity has.
+func callerBudget(kind string, id *tokenstore.Identity, rate Rate) budget {
+	return budget{key: kind + id.RuntimeID(), rate: rate}
+}
+
+// peerBudget is one that an address has.
+func peerBudget(kind string, p *peer, rate Rate) budget {
+	return budget{key: kind + addressKey(p.addr), rate: rate, stranger: true}
+}
+
+// requestBudget is that of an identity over every route.
+func (h *hub) requestBudget(c *caller) budget {
+	return callerBudget("runtime:", c.id, h.settings().limits.requestRate())
+}
+
+// strangerBudget is that of a request without a runtime identity: of whom an auth
+// provider knows, and otherwise of the peer.
+func (h *hub) strangerBudget(ctx context.Context, p *peer) budget {
+	rate := h.settings().limits.requestRate()
+	if key, ok := rateKeyFromContext(ctx); ok {
+		return budget{key: key, rate: rate}
+	}
+	return peerBudget("peer:", p, rate)
+}
+
+// spend takes one request from a budget and reports whether there was one left.
+func (h *hub) spend(b budget) bool {
+	own := h.callers
+	if b.stranger {
+		own = h.strangers
+	}
+	return cmp.Or(h.settings().rateLimiter, own).Allow(b.key, b.rate)
 }
 
 // auditCall records a decision about a request that is being served. Of a peer or
@@ -112,20 +129,14 @@ func (h *hub) auditCall(ctx context.Context, kind AuditKind, procedure, subject,
 	h.audit(e)
 }
 
-// refusalRate is how many refusals of one peer are answered in detail and
-// recorded.
-func (h *hub) refusalRate() Rate {
-	limits := h.config().Limits
-	return Rate{RequestsPerSecond: limits.HandshakesPerSecond, Burst: limits.HandshakeBurst}
-}
-
 // mayRecord reports whether the log has room for one more refusal of a caller, or
 // of a peer that is none.
 func (h *hub) mayRecord(p *peer, c *caller) bool {
+	rate := h.settings().limits.handshakeRate()
 	if c != nil {
-		return h.allow("recorded:"+c.id.RuntimeID(), h.refusalRate())
+		return h.spend(callerBudget("recorded:", c.id, rate))
 	}
-	return h.allowStranger("recorded:", p, h.refusalRate())
+	return h.spend(peerBudget("recorded:", p, rate))
 }
 
 // errBoundElsewhere says that a service was given to two hosts.
@@ -167,9 +178,13 @@ func (m *member) note(ctx context.Context, kind AuditKind, procedure, subject, r
 	}
 }
 
-// guard puts the middleware in front of a service that the user mounts.
-func (m *member) guard(unary func(string) bool, next http.Handler) http.Handler {
-	return &guarded{hub: m.bound.Load, access: accessCaller, unary: unary, next: next}
+// spendChange takes one change of the caller's budget.
+func (m *member) spendChange(ctx context.Context, c *caller, procedure, subject string) error {
+	if c == nil || c.hub.spend(callerBudget("change:", c.id, c.hub.settings().limits.changeRate())) {
+		return nil
+	}
+	m.note(ctx, AuditLimited, procedure, subject, "rate of changes")
+	return connect.NewError(connect.CodeResourceExhausted, errTooMany)
 }
 
 // endOfStream is the error of a stream whose context ended: why it did, where
@@ -187,4 +202,37 @@ func endOfStream(ctx context.Context) error {
 		return connect.NewError(connect.CodeDeadlineExceeded, cause)
 	}
 	return connect.NewError(connect.CodeCanceled, ctx.Err())
+}
+
+// settings is what the host's configuration says to every service, with the
+// defaults. It is derived once and immutable.
+type settings struct {
+	tokenTTL, grantTTL time.Duration
+	limits             Limits
+	rateLimiter        RateLimiter // nil for the hub's own
+
+	cookieKey, cookieValue string
+	versions               versionRange
+	deprecatedBelow        int32
+	serverMetadata         map[string]string
+	handshake              HandshakeAuth
+	authority              *Authority  // may be nil
+	pluginTLS              *tls.Config // may be nil
+	allowInsecure          bool
+	chain                  *authChain   // nil without auth providers
+	rules                  *policy.Book // to begin with
+
+	audit *auditor
+	log   *slog.Logger
+}
+
+func (s *settings) storeConfig() tokenstore.Config {
+	return tokenstore.Config{
+		TTL:                  s.tokenTTL,
+		Grace:                s.limits.TokenGrace,
+		MaxTotal:             s.limits.MaxIdentities,
+		MaxPerSelf:           s.limits.MaxIdentitiesPerSelfID,
+		MaxPerPeer:           s.limits.MaxIdentitiesPerPeer,
+		MaxGrantsPerIdentity: s.limits.MaxGrantsPerIdentity,
+	}
 }

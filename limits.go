@@ -117,6 +117,22 @@ var defaultLimits = Limits{
 	WatchBuffer:               64,
 }
 
+// requestRate is that of one identity over every route.
+func (l Limits) requestRate() Rate {
+	return Rate{RequestsPerSecond: l.RequestsPerSecond, Burst: l.RequestBurst}
+}
+
+// handshakeRate is that of the handshakes of one peer, and of the refusals that are
+// answered in detail and recorded.
+func (l Limits) handshakeRate() Rate {
+	return Rate{RequestsPerSecond: l.HandshakesPerSecond, Burst: l.HandshakeBurst}
+}
+
+// changeRate is that of what one identity changes.
+func (l Limits) changeRate() Rate {
+	return Rate{RequestsPerSecond: l.ChangesPerSecond, Burst: l.ChangeBurst}
+}
+
 // withDefaults returns a copy in which zero fields hold their defaults.
 func (l Limits) withDefaults() Limits {
 	out, def := reflect.ValueOf(&l).Elem(), reflect.ValueOf(defaultLimits)
@@ -139,3 +155,31 @@ func (l Limits) validate() error {
 	}
 	return nil
 }
+
+// Constants of the wire and defaults of the configuration.
+const (
+	// DefaultMagicCookieKey and DefaultMagicCookieValue tell a plugin from a
+	// program started by mistake. The cookie is no secret and proves nothing.
+	DefaultMagicCookieKey = "CONNECT_PLUGIN"
+	// DefaultMagicCookieValue is the value to [DefaultMagicCookieKey].
+	DefaultMagicCookieValue = "d3f40b3c2e1a5f8b9c4d7e6a1b2c3d4e"
+	// DefaultRuntimeTokenTTL is how long a runtime token lives without renewal.
+	DefaultRuntimeTokenTTL time.Duration = 24 * time.Hour
+	// DefaultCapabilityGrantTTL is how long a capability grant lives.
+	DefaultCapabilityGrantTTL time.Duration = time.Hour
+
+	defaultAddr            = "127.0.0.1:8443"
+	defaultShutdownTimeout = 10 * time.Second
+	defaultClientTimeout   = 10 * time.Second
+	defaultMaxClockSkew    = 2 * time.Minute
+	defaultReplayCacheSize = 65_536
+	defaultProtocolVersion = 1
+	minSecretBytes         = 16
+)
+
+// Timeouts of HTTP/2 that protect a server of either side and concern nobody else.
+const (
+	pingAfter        = 30 * time.Second
+	pingTimeout      = 15 * time.Second
+	writeByteTimeout = 30 * time.Second
+)

@@ -33,18 +33,20 @@ type certificate struct {
 	fingerprint tokenstore.Fingerprint // of its public key: it outlives the renewal of the certificate
 }
 
-func newCertificate(state *tls.ConnectionState) *certificate {
-	if state == nil || len(state.VerifiedChains) == 0 {
+// newCertificate returns the verified certificate of a connection, nil for none.
+func newCertificate(state *tls.ConnectionState, byCallback bool) *certificate {
+	shown, identity := verifiedPeer(state, byCallback)
+	if shown == nil {
 		return nil
 	}
-	leaf, err := x509.ParseCertificate(bytes.Clone(state.VerifiedChains[0][0].Raw))
+	leaf, err := x509.ParseCertificate(bytes.Clone(shown.Raw))
 	if err != nil {
 		return nil
 	}
 	return &certificate{
 		leaf:        leaf,
 		chains:      [][]*x509.Certificate{{leaf}},
-		identity:    certs.CertificateIdentity(leaf),
+		identity:    identity,
 		fingerprint: tokenstore.Fingerprint(certs.PinOf(leaf)),
 	}
 }
@@ -72,6 +74,8 @@ func (p *peer) binding() []byte {
 
 // connection caches what is the same for every request of a connection.
 type connection struct {
+	byCallback bool // the server's configuration verifies client certificates itself
+
 	once sync.Once
 	addr string
 	cert *certificate
@@ -82,9 +86,11 @@ type (
 	peerKey       struct{}
 )
 
-// withConnection is the server's ConnContext.
-func withConnection(ctx context.Context, _ net.Conn) context.Context {
-	return context.WithValue(ctx, connectionKey{}, &connection{})
+// withConnection returns the server's ConnContext; byCallback is as in verifiedPeer.
+func withConnection(byCallback bool) func(context.Context, net.Conn) context.Context {
+	return func(ctx context.Context, _ net.Conn) context.Context {
+		return context.WithValue(ctx, connectionKey{}, &connection{byCallback: byCallback})
+	}
 }
 
 func newPeer(r *http.Request) *peer {
@@ -94,7 +100,7 @@ func newPeer(r *http.Request) *peer {
 	}
 	conn.once.Do(func() {
 		conn.addr = addrOnly(r.RemoteAddr)
-		conn.cert = newCertificate(r.TLS)
+		conn.cert = newCertificate(r.TLS, conn.byCallback)
 	})
 	return &peer{
 		addr: conn.addr, authority: r.Host, secure: r.TLS != nil,

@@ -6,18 +6,16 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
-	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
-	"github.com/masegraye/connect-plugin-go/internal/proxy"
+	"github.com/masegraye/connect-plugin-go/internal/certs"
+	"github.com/masegraye/connect-plugin-go/internal/drain"
 )
 
 const (
@@ -61,9 +59,12 @@ type PluginServerConfig struct {
 	// TLS is the server side: a certificate, and the ClientCAs of the host. Nil
 	// means the certificate of Client.TLS, and its RootCAs for the host.
 	TLS *tls.Config
-	// HostIdentity is the certificate identity of the host, which alone may
-	// call the plugin. Empty means the identity of the certificate that the
-	// host showed in the handshake.
+	// HostIdentity is the identity of the certificate with which the host calls the
+	// plugin, which nobody else may: that of ServeConfig.TLS, or of PluginTLS where the
+	// host has one. Where Client.PinnedKeys are set, its key must be among them. Empty
+	// means Client.HostIdentity, and where that is empty and no key is pinned, the
+	// SPIFFE id that the host showed in the handshake. A host that is not known in any
+	// of these ways cannot call the plugin, and nor can anybody else.
 	HostIdentity string
 	// Health is asked for the plugin's health before each report; it must not
 	// block. Nil means healthy. A service type in Client.Metadata.Requires that
@@ -87,7 +88,7 @@ func (c *PluginServerConfig) Validate() error {
 	}
 	client := c.Client
 	if client.HostURL == "" && client.Endpoint == "" && client.Discovery == nil {
-		if c.HostIdentity == "" {
+		if c.HostIdentity == "" && client.HostIdentity == "" && len(client.PinnedKeys) == 0 {
 			return fieldError("Client.HostURL", "is empty; write the host's base URL, or set HostIdentity and wait for the host to call")
 		}
 		client.Endpoint = "https://assigned.invalid" // validates the rest
@@ -105,6 +106,9 @@ func (c *PluginServerConfig) Validate() error {
 }
 
 func (c *PluginServerConfig) validateServing() error {
+	if err := validateIdentityName("HostIdentity", c.HostIdentity); err != nil {
+		return err
+	}
 	switch {
 	case c.HealthInterval < 0:
 		return fieldError("HealthInterval", "is negative")
@@ -112,8 +116,9 @@ func (c *PluginServerConfig) validateServing() error {
 		return fieldError("GracefulShutdownTimeout", "is negative")
 	case c.Client.AllowInsecure && c.TLS != nil:
 		return fieldError("TLS", "cannot be combined with Client.AllowInsecure; remove one of them")
-	case !c.Client.AllowInsecure && len(c.Services) > 0 && serverLeaf(c.serverBase()) == nil:
-		return fieldError("TLS", "has no certificate, nor has Client.TLS; the plugin serves over TLS and needs one")
+	case !c.Client.AllowInsecure && len(c.Services) > 0 && certs.ServerLeaf(c.serverBase()) == nil:
+		return fieldError("TLS", "has no certificate, nor has Client.TLS; the plugin serves over TLS and needs one "+
+			"(with go-spiffe write tlsconfig.MTLSServerConfig(...))")
 	}
 	if c.BaseURL != "" {
 		if _, err := parseHostURL(c.BaseURL, c.Client.AllowInsecure); err != nil {
@@ -156,7 +161,9 @@ func (c *PluginServerConfig) serverBase() *tls.Config {
 	if base.ClientCAs == nil {
 		base.ClientCAs = base.RootCAs
 	}
-	base.VerifyConnection = nil // that of the client side
+	if base.ClientAuth == tls.NoClientCert {
+		base.VerifyConnection = nil // that of the client side
+	}
 	return base
 }
 
@@ -194,6 +201,7 @@ func ServePlugin(ctx context.Context, cfg *PluginServerConfig) error {
 	if err != nil {
 		return err
 	}
+	s.trust.warnStart(cfg)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s.stop = cancel
@@ -207,16 +215,17 @@ func ServePlugin(ctx context.Context, cfg *PluginServerConfig) error {
 type pluginServer struct {
 	cfg      *PluginServerConfig
 	client   *Client
+	trust    *hostTrust
 	listener net.Listener
 	server   *http.Server
-	drain    *drain
+	drain    *drain.Drain
 	session  *pluginSession
 	stop     context.CancelFunc // set before serving
 	grace    atomic.Int64       // what is left to calls in flight at the end, in nanoseconds
 }
 
 func newPluginServer(ctx context.Context, cfg *PluginServerConfig) (*pluginServer, error) {
-	s := &pluginServer{cfg: cfg, drain: newDrain()}
+	s := &pluginServer{cfg: cfg, drain: drain.New()}
 	s.grace.Store(int64(cfg.GracefulShutdownTimeout))
 	clientCfg := cfg.Client
 	if clientCfg.HostURL == "" && clientCfg.Discovery == nil {
@@ -226,7 +235,7 @@ func newPluginServer(ctx context.Context, cfg *PluginServerConfig) (*pluginServe
 	if err != nil {
 		return nil, err
 	}
-	s.client = client
+	s.client, s.trust = client, newHostTrust(cfg, client)
 	var serverTLS *tls.Config
 	if !cfg.Client.AllowInsecure {
 		if serverTLS, err = s.serverTLS(); err != nil {
@@ -240,56 +249,18 @@ func newPluginServer(ctx context.Context, cfg *PluginServerConfig) (*pluginServe
 		}
 	}
 	s.session = newPluginSession(cfg, client, s.baseURL())
+	s.session.enrolled = s.trust.warnEnrolled
 	s.server = s.newServer(serverTLS)
 	return s, nil
 }
 
 // serverTLS demands of every caller the host's certificate.
 func (s *pluginServer) serverTLS() (*tls.Config, error) {
-	cfg := s.cfg.serverBase().Clone()
-	cfg.ClientAuth = tls.RequireAndVerifyClientCert
-	next := cfg.VerifyConnection
-	cfg.VerifyConnection = func(cs tls.ConnectionState) error {
-		if next != nil {
-			if err := next(cs); err != nil {
-				return err
-			}
-		}
-		return s.onlyHost(cs)
-	}
-	hardened, err := hardenServerTLS(cfg)
+	hardened, err := hardenServerTLS(demandOfClients(s.cfg.serverBase(), tls.RequireAndVerifyClientCert, s.trust.onlyHost))
 	if err != nil {
 		return nil, fmt.Errorf("TLS: %w", err)
 	}
 	return hardened, nil
-}
-
-var (
-	errHostUnknown = errors.New("the host's certificate identity is not known: set PluginServerConfig.HostIdentity")
-	errNotTheHost  = errors.New("caller is not the host")
-)
-
-func (s *pluginServer) onlyHost(cs tls.ConnectionState) error {
-	want := s.cfg.HostIdentity
-	if want == "" {
-		want = s.client.hostIdentity()
-	}
-	cert := newCertificate(&cs)
-	switch {
-	case want == "":
-		return errHostUnknown
-	case cert == nil || cert.identity != want:
-		return errNotTheHost
-	}
-	return nil
-}
-
-// hostIdentity returns the certificate identity that the host showed in the
-// handshake, empty where it is not known.
-func (c *Client) hostIdentity() string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.hostCert
 }
 
 // baseURL is where the host reaches the plugin, empty where that is not known.
@@ -305,86 +276,4 @@ func (s *pluginServer) baseURL() string {
 		return "http://" + addr.String()
 	}
 	return "https://" + addr.String()
-}
-
-func (s *pluginServer) newServer(serverTLS *tls.Config) *http.Server {
-	var protocols http.Protocols
-	protocols.SetHTTP2(true)
-	protocols.SetUnencryptedHTTP2(s.cfg.Client.AllowInsecure)
-	return &http.Server{
-		Handler:           s.drain.count(s.handler()),
-		TLSConfig:         serverTLS,
-		ReadHeaderTimeout: defaultLimits.ReadHeaderTimeout,
-		IdleTimeout:       defaultLimits.IdleTimeout,
-		MaxHeaderBytes:    defaultLimits.MaxHeaderBytes,
-		ErrorLog:          slog.NewLogLogger(s.cfg.Client.Logger.Handler(), slog.LevelDebug),
-		Protocols:         &protocols,
-		HTTP2: &http.HTTP2Config{
-			MaxConcurrentStreams: pluginStreams,
-			SendPingTimeout:      pingAfter, PingTimeout: pingTimeout, WriteByteTimeout: writeByteTimeout,
-		},
-	}
-}
-
-// pluginStreams bounds the concurrent calls on one of the host's connections.
-const pluginStreams = 1000
-
-// handler finds the service of a path.
-func (s *pluginServer) handler() http.Handler {
-	type entry struct {
-		prefix  string
-		handler http.Handler
-	}
-	control, bounds := &pluginControl{server: s}, boundedMessages(defaultLimits.MaxMessageBytes)
-	controlPath, controlHandler := connectpluginv1connect.NewPluginControlHandler(control, bounds)
-	identityPath, identityHandler := connectpluginv1connect.NewPluginIdentityHandler(control, bounds)
-	table := make([]entry, 0, 2+len(s.cfg.Services))
-	table = append(table, entry{controlPath, controlHandler}, entry{identityPath, identityHandler})
-	for _, svc := range s.cfg.Services {
-		table = append(table, entry{svc.Path, svc.Handler})
-	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.RawPath == "" && proxy.CheckPath(r.URL.Path) == nil {
-			for _, e := range table {
-				if strings.HasPrefix(r.URL.Path, e.prefix) {
-					e.handler.ServeHTTP(w, r)
-					return
-				}
-			}
-		}
-		http.NotFound(w, r)
-	})
-}
-
-func (s *pluginServer) serve() error {
-	var err error
-	if s.server.TLSConfig == nil {
-		err = s.server.Serve(s.listener)
-	} else {
-		err = s.server.ServeTLS(s.listener, "", "")
-	}
-	if errors.Is(err, http.ErrServerClosed) {
-		return nil
-	}
-	s.stop()
-	return fmt.Errorf("serve: %w", err)
-}
-
-// leaveWait bounds how long a plugin that ends tries to tell its host so.
-const leaveWait = 2 * time.Second
-
-// shutdown drains the server and ends the identity.
-func (s *pluginServer) shutdown(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Duration(s.grace.Load()))
-	defer cancel()
-	err := s.drain.shutdown(ctx, s.server)
-	if err != nil {
-		err = errors.Join(fmt.Errorf("shutdown: calls in flight were cut off: %w", err), s.server.Close())
-	}
-	last, cancelLast := context.WithTimeout(context.WithoutCancel(ctx), leaveWait)
-	defer cancelLast()
-	if gone := s.client.Leave(last); gone != nil {
-		s.cfg.Client.Logger.Debug("leave", keyError, gone) // the host is gone, or dropped the plugin already
-	}
-	return err
 }

@@ -12,6 +12,7 @@ import (
 	"connectrpc.com/connect"
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/internal/backoff"
 )
 
 // pluginSession keeps a plugin enrolled, registered and reported with its host.
@@ -22,6 +23,7 @@ type pluginSession struct {
 	baseURL  string
 	wake     chan struct{} // capacity one: something to report or to register
 	assigned chan struct{} // closed when the host assigned an identity
+	enrolled func()        // told of the first handshake; may be nil
 	watching sync.WaitGroup
 
 	once sync.Once // closes assigned
@@ -123,6 +125,9 @@ func (s *pluginSession) enrol(ctx context.Context) error {
 		switch {
 		case err == nil:
 			log.Info("connected to the host", keyHost, s.cfg.Client.HostURL, keyRuntimeID, s.client.RuntimeID())
+			if s.enrolled != nil {
+				s.enrolled()
+			}
 			return nil
 		case permanent(err):
 			return err
@@ -177,7 +182,7 @@ func (s *pluginSession) keep(ctx context.Context) error {
 func (s *pluginSession) again(failures int, err error) time.Duration {
 	wait, away := s.client.interrupted()
 	if !away {
-		wait = backoffDelay(failures)
+		wait = backoff.Reconnect.After(failures)
 	}
 	if failures&(failures-1) == 0 {
 		s.cfg.Client.Logger.Warn("the host is not reachable; trying again",

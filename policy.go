@@ -3,16 +3,14 @@ package connectplugin
 import (
 	"fmt"
 	"maps"
-	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/masegraye/connect-plugin-go/internal/certs"
+	"github.com/masegraye/connect-plugin-go/internal/policy"
 	"github.com/masegraye/connect-plugin-go/internal/proxy"
 )
-
-// anything in a list of a policy allows every name.
-const anything = "*"
 
 // Policy says what plugins may do. It is copied when a host takes it over. Nil
 // grants nothing.
@@ -78,10 +76,31 @@ type PluginPolicy struct {
 	MaxInstances int
 }
 
+// HandshakeAuth says how plugins prove themselves in the handshake beyond what
+// their policy says. The zero value takes secrets from [PluginPolicy] alone.
+type HandshakeAuth struct {
+	// Secret returns the enrolment secret of a self id, nil where it has none.
+	// It is asked before [PluginPolicy.Secret], is called concurrently and must
+	// not block. May be nil.
+	Secret func(selfID string) Secret
+	// RequireCertificate refuses handshakes without a verified client
+	// certificate.
+	RequireCertificate bool
+	// RequireChannelBinding refuses proofs that are not bound to the TLS
+	// connection (RFC 9266), as those of a client behind a TLS-terminating proxy.
+	RequireChannelBinding bool
+	// MaxClockSkew is how far a client's clock may be off, and how long a nonce
+	// is remembered. Zero means 2 min.
+	MaxClockSkew time.Duration
+	// ReplayCacheSize bounds the remembered nonces; a full cache refuses. Zero
+	// means 65,536.
+	ReplayCacheSize int
+}
+
 // OpenPolicy returns a policy that allows every plugin everything without
 // proof. It is for development only.
 func OpenPolicy() *Policy {
-	all := []string{anything}
+	all := []string{policy.Any}
 	return &Policy{
 		Default: &PluginPolicy{
 			Provides: all, Requires: all, Capabilities: all, HostPlugins: all,
@@ -107,7 +126,7 @@ func (p *Policy) validate() error {
 	}
 	for i, procedure := range p.Idempotent {
 		clean := proxy.CheckPath(procedure) == nil && strings.Count(procedure, "/") == 2 && !strings.HasSuffix(procedure, "/")
-		if procedure != anything && !clean {
+		if procedure != policy.Any && !clean {
 			return fieldError(fmt.Sprintf("Policy.Idempotent[%d]", i), `%q is no procedure; write "/package.Service/Method"`, procedure)
 		}
 	}
@@ -137,7 +156,7 @@ func (p PluginPolicy) validate(field string) error {
 		types []string
 	}{{"Provides", p.Provides}, {"Requires", p.Requires}, {"Capabilities", p.Capabilities}} {
 		for i, t := range list.types {
-			if t == anything {
+			if t == policy.Any {
 				continue
 			}
 			if err := ValidateServiceType(t); err != nil {
@@ -148,102 +167,48 @@ func (p PluginPolicy) validate(field string) error {
 	return nil
 }
 
-// nameSet is a compiled list of names.
-type nameSet struct {
-	all   bool
-	names map[string]struct{}
-}
-
-func newNameSet(names []string) nameSet {
-	s := nameSet{names: make(map[string]struct{}, len(names))}
-	for _, n := range names {
-		if n == anything {
-			s.all = true
-			continue
-		}
-		s.names[n] = struct{}{}
+func (a HandshakeAuth) validate() error {
+	switch {
+	case a.MaxClockSkew < 0:
+		return fieldError("HandshakeAuth.MaxClockSkew", "is negative")
+	case a.ReplayCacheSize < 0:
+		return fieldError("HandshakeAuth.ReplayCacheSize", "is negative")
 	}
-	return s
+	return nil
 }
 
-func (s nameSet) has(name string) bool {
-	if s.all {
-		return true
+// compileRules expects a policy that validate accepted.
+func compileRules(p PluginPolicy) *policy.Rules {
+	r := &policy.Rules{
+		Provides: policy.NewSet(p.Provides), Requires: policy.NewSet(p.Requires),
+		Capabilities: policy.NewSet(p.Capabilities), HostPlugins: policy.NewSet(p.HostPlugins),
+		AllowOwnAddress: p.AllowOwnAddress, Secret: policy.Secret(slices.Clone(p.Secret)),
+		Certificates: policy.NewSet(p.Certificates), AllowUnproven: p.AllowUnproven, MaxInstances: p.MaxInstances,
 	}
-	_, ok := s.names[name]
-	return ok
-}
-
-// list returns the names, "*" for all of them.
-func (s nameSet) list() []string {
-	if s.all {
-		return []string{anything}
-	}
-	return slices.Sorted(maps.Keys(s.names))
-}
-
-// pluginRules is the compiled policy of one plugin.
-type pluginRules struct {
-	provides, requires, capabilities, hostPlugins nameSet
-	endpoint                                      *url.URL
-	allowOwnAddress                               bool
-	secret                                        Secret
-	certificates                                  nameSet
-	pins                                          []certs.Pin
-	allowUnproven                                 bool
-	maxInstances                                  int
-}
-
-func compileRules(p PluginPolicy) *pluginRules {
-	r := &pluginRules{
-		provides: newNameSet(p.Provides), requires: newNameSet(p.Requires),
-		capabilities: newNameSet(p.Capabilities), hostPlugins: newNameSet(p.HostPlugins),
-		allowOwnAddress: p.AllowOwnAddress, secret: slices.Clone(p.Secret),
-		certificates: newNameSet(p.Certificates), allowUnproven: p.AllowUnproven, maxInstances: p.MaxInstances,
-	}
-	r.pins, _ = certs.ParsePins(p.PinnedKeys) // validated before
+	r.Pins, _ = certs.ParsePins(p.PinnedKeys) // validated before
 	if p.Endpoint != "" {
-		r.endpoint, _ = parseHostURL(p.Endpoint, true) // validated before
+		if u, err := parseHostURL(p.Endpoint, true); err == nil { // validated before
+			r.Endpoint = u.String()
+		}
 	}
 	return r
 }
 
-// ruleBook is a compiled, immutable policy.
-type ruleBook struct {
-	plugins       map[string]*pluginRules
-	byDefault     *pluginRules
-	allowMultiple nameSet
-	idempotent    nameSet
-	public        nameSet
-}
-
 // compilePolicy expects a policy that validate accepted. Nil compiles to a book
 // that grants nothing.
-func compilePolicy(p *Policy) *ruleBook {
-	b := &ruleBook{plugins: map[string]*pluginRules{}}
+func compilePolicy(p *Policy) *policy.Book {
 	if p == nil {
-		return b
+		return &policy.Book{}
+	}
+	b := &policy.Book{
+		Plugins:       make(map[string]*policy.Rules, len(p.Plugins)),
+		AllowMultiple: policy.NewSet(p.AllowMultiple), Idempotent: policy.NewSet(p.Idempotent), Public: policy.NewSet(p.Public),
 	}
 	for name, pp := range p.Plugins {
-		b.plugins[name] = compileRules(pp)
+		b.Plugins[name] = compileRules(pp)
 	}
 	if p.Default != nil {
-		b.byDefault = compileRules(*p.Default)
+		b.Default = compileRules(*p.Default)
 	}
-	b.allowMultiple, b.public, b.idempotent = newNameSet(p.AllowMultiple), newNameSet(p.Public), newNameSet(p.Idempotent)
 	return b
-}
-
-// rules returns the rules of a self id or, where it has none, of a certificate
-// identity; byCertificate says that the latter matched. Nil refuses.
-func (b *ruleBook) rules(selfID, certIdentity string) (rules *pluginRules, byCertificate bool) {
-	if r, ok := b.plugins[selfID]; ok {
-		return r, false
-	}
-	if certIdentity != "" {
-		if r, ok := b.plugins[certIdentity]; ok {
-			return r, true
-		}
-	}
-	return b.byDefault, false
 }

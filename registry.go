@@ -13,6 +13,7 @@ import (
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
+	"github.com/masegraye/connect-plugin-go/internal/policy"
 	"github.com/masegraye/connect-plugin-go/internal/semrange"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
@@ -78,8 +79,12 @@ func NewServiceRegistry(lifecycle *LifecycleServer) *ServiceRegistry {
 // server of your own. It serves authenticated callers of the host that the
 // registry belongs to.
 func ServiceRegistryHandler(server *ServiceRegistry) (string, http.Handler) {
-	path, h := connectpluginv1connect.NewServiceRegistryHandler(server, boundedMessages(defaultLimits.MaxMessageBytes))
-	return path, server.guard(unaryProcedure, h)
+	rt := server.routes(boundedMessages(defaultLimits.MaxMessageBytes))[0]
+	return rt.prefix, server.serve(rt)
+}
+
+func (s *ServiceRegistry) routes(opts ...connect.HandlerOption) []route {
+	return []route{callerRoute(connectpluginv1connect.NewServiceRegistryHandler(s, opts...))}
 }
 
 func catalogConfig(l Limits) catalog.Config {
@@ -100,7 +105,7 @@ func (s *ServiceRegistry) UnregisterService(ctx context.Context, req *connect.Re
 	if err != nil {
 		return nil, err
 	}
-	if err := s.spend(ctx, c, req.Spec().Procedure, req.Msg.GetRegistrationId()); err != nil {
+	if err := s.spendChange(ctx, c, req.Spec().Procedure, req.Msg.GetRegistrationId()); err != nil {
 		return nil, err
 	}
 	if err := s.catalog.Unregister(req.Msg.GetRegistrationId(), runtimeID); err != nil {
@@ -230,10 +235,10 @@ func (s *ServiceRegistry) SetAllowedServices(runtimeID string, serviceTypes []st
 		return
 	}
 	d := *declared(id)
-	d.provides = newNameSet(slices.DeleteFunc(slices.Clone(serviceTypes), func(t string) bool { return t == anything }))
+	d.provides = policy.NewSet(slices.DeleteFunc(slices.Clone(serviceTypes), func(t string) bool { return t == policy.Any }))
 	id.SetAttributes(&d)
 	s.catalog.RemoveWhere(func(reg catalog.Registration) bool {
-		return reg.RuntimeID == runtimeID && !d.provides.has(reg.Type)
+		return reg.RuntimeID == runtimeID && !d.provides.Has(reg.Type)
 	})
 }
 
@@ -253,11 +258,11 @@ func (s *ServiceRegistry) bind(h *hub) error {
 }
 
 // configure sets the bounds of the catalogue.
-func (s *ServiceRegistry) configure(c *ServeConfig) {
-	cfg := catalogConfig(c.Limits)
+func (s *ServiceRegistry) configure(l Limits) {
+	cfg := catalogConfig(l)
 	cfg.AllowMultiple = func(serviceType string) bool {
 		h := s.bound.Load()
-		return h == nil || h.rules.Load().allowMultiple.has(serviceType)
+		return h == nil || h.rules.Load().AllowMultiple.Has(serviceType)
 	}
 	cfg.Observe = s.observe
 	s.catalog.Configure(cfg)

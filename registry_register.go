@@ -1,10 +1,13 @@
 package connectplugin
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"slices"
 	"strconv"
 	"time"
@@ -13,6 +16,8 @@ import (
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
+	"github.com/masegraye/connect-plugin-go/internal/policy"
+	"github.com/masegraye/connect-plugin-go/internal/proxy"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
@@ -61,7 +66,7 @@ func (s *ServiceRegistry) registerOwn(ctx context.Context, reg catalog.Registrat
 
 // registerFor registers for a caller what its rights allow, before and after.
 func (s *ServiceRegistry) registerFor(ctx context.Context, c *caller, reg catalog.Registration, procedure string) error {
-	if err := s.spend(ctx, c, procedure, reg.Type); err != nil {
+	if err := s.spendChange(ctx, c, procedure, reg.Type); err != nil {
 		return err
 	}
 	reg.SelfID = c.id.SelfID()
@@ -89,19 +94,6 @@ func (s *ServiceRegistry) unlessEnded(id *tokenstore.Identity) error {
 	}
 	s.catalog.RemoveRuntime(id.RuntimeID())
 	return connect.NewError(connect.CodeUnauthenticated, errUnauthenticated)
-}
-
-// spend takes one change of the caller's budget.
-func (m *member) spend(ctx context.Context, c *caller, procedure, subject string) error {
-	if c == nil {
-		return nil
-	}
-	l := c.hub.config().Limits
-	if c.hub.allow("change:"+c.id.RuntimeID(), Rate{RequestsPerSecond: l.ChangesPerSecond, Burst: l.ChangeBurst}) {
-		return nil
-	}
-	m.note(ctx, AuditLimited, procedure, subject, "rate of changes")
-	return connect.NewError(connect.CodeResourceExhausted, errTooMany)
 }
 
 // declaredWeight is the share of the calls that a provider asks for, with
@@ -159,14 +151,14 @@ func (s *ServiceRegistry) approve(ctx context.Context, c *caller, reg catalog.Re
 }
 
 // reapprove takes back what policy stopped allowing while it was being done.
-func (s *ServiceRegistry) reapprove(ctx context.Context, c *caller, reg catalog.Registration, book, now *ruleBook, procedure string) error {
-	if before, after := book.of(c.id), now.of(c.id); before != nil && after != nil {
+func (s *ServiceRegistry) reapprove(ctx context.Context, c *caller, reg catalog.Registration, book, now *policy.Book, procedure string) error {
+	if before, after := book.Of(subjectOf(c.id)), now.Of(subjectOf(c.id)); before != nil && after != nil {
 		s.settleEndpoint(c.id, before, after)
 	}
-	if !now.mayProvide(c.id, reg.Type) {
+	if !now.MayProvide(subjectOf(c.id), reg.Type) {
 		_ = s.catalog.Unregister(reg.ID, "")
 	}
-	if !now.allowMultiple.has(reg.Type) {
+	if !now.AllowMultiple.Has(reg.Type) {
 		s.keepOwner(reg.Type)
 	}
 	if _, ok := s.catalog.Get(reg.ID); ok {
@@ -198,14 +190,14 @@ func (s *ServiceRegistry) keepOwner(serviceType string) int {
 // settleEndpoint brings a plugin's endpoint in line with its changed rules and
 // reports whether it took away the one that the plugin had. An endpoint that the
 // host set itself stays unless policy names one.
-func (s *ServiceRegistry) settleEndpoint(id *tokenstore.Identity, before, now *pluginRules) bool {
+func (s *ServiceRegistry) settleEndpoint(id *tokenstore.Identity, before, now *policy.Rules) bool {
 	current, _ := s.catalog.Endpoint(id.RuntimeID())
-	next := now.endpointText()
+	next := now.Endpoint
 	if next == "" {
 		own := declared(id).endpoint.text()
-		byPolicy := current != "" && current == before.endpointText()
+		byPolicy := current != "" && current == before.Endpoint
 		byPlugin := current != "" && current == own
-		if !byPolicy && (!byPlugin || now.allowOwnAddress) {
+		if !byPolicy && (!byPlugin || now.AllowOwnAddress) {
 			return false
 		}
 	}
@@ -223,4 +215,67 @@ func (s *ServiceRegistry) registerError(ctx context.Context, err error, serviceT
 		return connect.NewError(connect.CodeResourceExhausted, errTooMany)
 	}
 	return connect.NewError(connect.CodeInternal, errNotAvailable)
+}
+
+// endpointFor settles where a registering plugin is dialled: where policy says,
+// or where the plugin says if policy lets it and the address is the one that it
+// registers from; own says that it is the latter. Empty means nowhere yet. The
+// error is for the log.
+func (h *hub) endpointFor(ctx context.Context, id *tokenstore.Identity, baseURL string) (endpoint string, own bool, err error) {
+	rules := h.rulesOf(id)
+	switch {
+	case rules == nil:
+		return "", false, errors.New("policy does not know the plugin")
+	case rules.Endpoint != "":
+		return rules.Endpoint, false, nil
+	case baseURL == "":
+		return "", false, nil
+	case !rules.AllowOwnAddress:
+		return "", false, errors.New("the plugin names its own base_url and policy does not allow it: " +
+			"set PluginPolicy.Endpoint or AllowOwnAddress")
+	}
+	p, ok := peerFrom(ctx)
+	if !ok {
+		return "", false, errors.New("the plugin's address is not known")
+	}
+	endpoint, err = pinToPeer(ctx, baseURL, p.addr, h.settings().allowInsecure)
+	return endpoint, true, err
+}
+
+// pinToPeer pins a plugin's base URL to the address that the plugin registers
+// from.
+func pinToPeer(ctx context.Context, baseURL, from string, allowInsecure bool) (string, error) {
+	u, err := parseHostURL(baseURL, allowInsecure)
+	if err != nil {
+		return "", fmt.Errorf("base_url: %w", err)
+	}
+	addr, err := netip.ParseAddr(from)
+	if err != nil {
+		return "", fmt.Errorf("peer address %q: %w", from, err)
+	}
+	if err := proxy.CheckAddress(addr); err != nil {
+		return "", fmt.Errorf("base_url: %w", err)
+	}
+	addrs, err := resolve(ctx, u.Hostname())
+	if err != nil {
+		return "", fmt.Errorf("base_url: %w", err)
+	}
+	for _, a := range addrs {
+		if a.Unmap() == addr {
+			u.Host = net.JoinHostPort(addr.String(), cmp.Or(u.Port(), defaultPorts[u.Scheme]))
+			return u.String(), nil
+		}
+	}
+	return "", fmt.Errorf("base_url names another address than %s, from which the plugin registers", from)
+}
+
+func resolve(ctx context.Context, host string) ([]netip.Addr, error) {
+	if addr, err := netip.ParseAddr(host); err == nil {
+		return []netip.Addr{addr}, nil
+	}
+	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	if err != nil {
+		return nil, fmt.Errorf("resolve %q: %w", host, err)
+	}
+	return addrs, nil
 }

@@ -4,11 +4,12 @@ import (
 	"context"
 	"errors"
 	"math"
-	"math/rand/v2"
 	"net"
 	"time"
 
 	"connectrpc.com/connect"
+
+	"github.com/masegraye/connect-plugin-go/internal/backoff"
 )
 
 // Defaults of RetryPolicy.
@@ -96,17 +97,21 @@ func (p RetryPolicy) withDefaults() RetryPolicy {
 }
 
 func (p RetryPolicy) call(ctx context.Context, req connect.AnyRequest, next connect.UnaryFunc) (connect.AnyResponse, error) {
-	for attempt := 1; ; attempt++ {
+	until, _ := ctx.Deadline()
+	attempts := &backoff.Attempts{Most: p.MaxAttempts, Waits: backoff.Waits{
+		Initial: p.InitialBackoff, Max: p.MaxBackoff, Factor: p.BackoffMultiplier, Jitter: p.Jitter,
+	}}
+	for {
 		res, err := next(ctx, req)
-		if err == nil || attempt >= p.MaxAttempts || ctx.Err() != nil || !p.retryable(req, err) {
+		if err == nil || !attempts.Failed() || ctx.Err() != nil || !p.retryable(req, err) {
 			return res, err
 		}
-		wait := p.backoff(attempt)
-		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= wait {
+		wait, ok := attempts.Pause(time.Now(), until)
+		switch {
+		case !ok:
 			return nil, err
-		}
-		if err := sleep(ctx, wait); err != nil {
-			return nil, err
+		case !backoff.Wait(ctx, wait):
+			return nil, contextError(ctx)
 		}
 	}
 }
@@ -140,27 +145,4 @@ func isUnsent(req connect.AnyRequest, err error) bool {
 	}
 	dial, ok := errors.AsType[*net.OpError](err)
 	return ok && dial.Op == "dial"
-}
-
-// backoff returns the wait after the given number of attempts.
-func (p RetryPolicy) backoff(attempts int) time.Duration {
-	limit := float64(p.MaxBackoff)
-	wait := min(float64(p.InitialBackoff)*math.Pow(p.BackoffMultiplier, float64(attempts-1)), limit)
-	if p.Jitter {
-		const half = 0.5
-		wait *= half + half*rand.Float64() //nolint:gosec // spreads load, protects nothing
-	}
-	return time.Duration(wait)
-}
-
-// sleep waits, or returns the coded error of a context that ends before.
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return contextError(ctx)
-	}
 }

@@ -11,7 +11,9 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
+	"github.com/masegraye/connect-plugin-go/internal/policy"
 	"github.com/masegraye/connect-plugin-go/internal/proxy"
+	"github.com/masegraye/connect-plugin-go/internal/target"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
@@ -24,7 +26,7 @@ type ServiceRouter struct {
 	registry  *ServiceRegistry
 	lifecycle *LifecycleServer
 	catalog   *catalog.Catalog
-	guard     *guarded
+	gate      http.Handler // to route, for a server of the user's own
 	begun     time.Time
 	life      context.Context //nolint:containedctx // ends with the router, which owns the goroutines
 	end       context.CancelFunc
@@ -55,9 +57,7 @@ func NewServiceRouter(handshake *HandshakeServer, registry *ServiceRegistry, lif
 		begun: time.Now(), providers: map[string]*routedProvider{}, handlers: map[string]memoryHandler{},
 	}
 	s.life, s.end = context.WithCancel(context.Background())
-	s.guard = &guarded{
-		hub: func() *hub { return handshake.hub }, access: accessCaller, next: http.HandlerFunc(s.route),
-	}
+	s.gate = &middleware{hub: func() *hub { return handshake.hub }, route: s.routes()[0]}
 	// A service that belongs to another host already stays with it; NewHost
 	// reports that as an error.
 	_ = registry.bind(handshake.hub)
@@ -81,11 +81,17 @@ func (s *ServiceRouter) RegisterPluginEndpoint(runtimeID string, endpoint string
 // ServeHTTP routes one call of an authenticated caller. It is for a server of
 // your own; a host serves it at /services/.
 func (s *ServiceRouter) ServeHTTP(w http.ResponseWriter, req *http.Request) {
-	if !cleanRequestPath(req) {
+	if !target.CleanPath(req) {
 		refuse(w, req, connect.CodeNotFound, errNotAvailable)
 		return
 	}
-	s.guard.ServeHTTP(w, req)
+	s.gate.ServeHTTP(w, req)
+}
+
+// routes is the one of all routed calls. Streams end when the connection that they
+// go through does, and have no deadline but that nothing moves.
+func (s *ServiceRouter) routes() []route {
+	return []route{{prefix: pathServices, identify: identifyCaller, next: http.HandlerFunc(s.route)}}
 }
 
 // configure settles how plugins are dialled.
@@ -103,14 +109,14 @@ func (s *ServiceRouter) route(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	book := c.hub.rules.Load()
-	target, reason := s.find(c, r)
+	to, reason := s.find(c, r)
 	allowed := false
 	if reason == "" {
 		reason = "policy changed"
-		allowed = s.forward(w, r, &routedCall{caller: c, book: book, target: target})
+		allowed = s.forward(w, r, &routedCall{caller: c, book: book, target: to})
 	}
 	if !allowed {
-		c.hub.auditCall(r.Context(), AuditDenied, r.URL.Path, target.route.Type, reason)
+		c.hub.auditCall(r.Context(), AuditDenied, r.URL.Path, to.route.Type, reason)
 		refuse(w, r, connect.CodeNotFound, errNotAvailable)
 	}
 }
@@ -118,7 +124,7 @@ func (s *ServiceRouter) route(w http.ResponseWriter, r *http.Request) {
 // routedCall is a call on its way to a provider.
 type routedCall struct {
 	caller *caller
-	book   *ruleBook // under which it began
+	book   *policy.Book // under which it began
 	target routeTarget
 }
 
@@ -137,15 +143,15 @@ func (s *ServiceRouter) forward(w http.ResponseWriter, r *http.Request, call *ro
 			result = again
 		}
 	case idempotent(call.book, r, call.target):
-		result = s.elsewhere(w, r, call, result)
+		result = s.failOver(w, r, call, result)
 	}
 	s.report(r, call, result)
 	answer(w, r, result)
 	return true
 }
 
-// elsewhere sends a call that failed to another provider that will do.
-func (s *ServiceRouter) elsewhere(w http.ResponseWriter, r *http.Request, call *routedCall, failed proxy.Result) proxy.Result {
+// failOver sends a call that failed to another provider that will do.
+func (s *ServiceRouter) failOver(w http.ResponseWriter, r *http.Request, call *routedCall, failed proxy.Result) proxy.Result {
 	other, ok := s.catalog.Substitute(call.target.reg.Type, call.target.reg.RuntimeID)
 	if !ok {
 		return failed
@@ -163,15 +169,15 @@ func (s *ServiceRouter) elsewhere(w http.ResponseWriter, r *http.Request, call *
 
 // idempotent reports whether a call may be sent to another provider: a
 // side-effect-free GET of Connect, or a procedure that policy marks.
-func idempotent(book *ruleBook, r *http.Request, t routeTarget) bool {
-	return r.Method == http.MethodGet || book.idempotent.has(t.path)
+func idempotent(book *policy.Book, r *http.Request, t routeTarget) bool {
+	return r.Method == http.MethodGet || book.Idempotent.Has(t.path)
 }
 
 // attempt sends a call to its target. It reports false where policy does not
 // allow that.
 func (s *ServiceRouter) attempt(w http.ResponseWriter, r *http.Request, call *routedCall) (proxy.Result, bool) {
 	c := call.caller
-	release, allowed := c.hub.hold(c.call, permission(call.book, c, call.target.reg))
+	release, allowed := c.hub.permit(c.call, permission(call.book, c, call.target.reg))
 	if !allowed {
 		return proxy.Result{}, false
 	}
@@ -194,11 +200,11 @@ func (s *ServiceRouter) now() time.Duration { return time.Since(s.begun) }
 // permission says until when policy lets a call go on that began under book: while
 // its caller may make it and its provider may provide the type. A provider that the
 // host registered itself, against the policy, may.
-func permission(book *ruleBook, c *caller, reg catalog.Registration) func(*ruleBook) bool {
+func permission(book *policy.Book, c *caller, reg catalog.Registration) func(*policy.Book) bool {
 	provider, ok := c.hub.store.Lookup(reg.RuntimeID)
-	bound := ok && book.mayProvide(provider, reg.Type)
-	return func(b *ruleBook) bool {
-		return b.mayRequire(c.id, reg.Type) && (!bound || b.mayProvide(provider, reg.Type))
+	bound := ok && book.MayProvide(subjectOf(provider), reg.Type)
+	return func(b *policy.Book) bool {
+		return b.MayRequire(subjectOf(c.id), reg.Type) && (!bound || b.MayProvide(subjectOf(provider), reg.Type))
 	}
 }
 

@@ -95,7 +95,7 @@ func (s *ServiceRouter) poolLocked(h *hub, id *tokenstore.Identity, endpoint str
 	p := &routedProvider{endpoint: endpoint}
 	m, ok := s.handlers[id.RuntimeID()]
 	if p.memory = ok && m.endpoint == endpoint; p.memory {
-		l := h.config().Limits
+		l := h.settings().limits
 		p.pool, p.err = proxy.New(proxy.Config{
 			Handler: http.MaxBytesHandler(m.handler, l.MaxCallBytes), CallIdle: l.StreamIdleTimeout,
 		})
@@ -109,7 +109,7 @@ func (s *ServiceRouter) poolLocked(h *hub, id *tokenstore.Identity, endpoint str
 // be ended from outside; then its goroutine stays, and there is never more than one.
 func (p *routedProvider) ask(ctx context.Context) (catalog.HealthReport, error) {
 	if !p.memory {
-		return askHealth(ctx, p.pool)
+		return probeHealth(ctx, p.pool)
 	}
 	if !p.asking.CompareAndSwap(false, true) {
 		return catalog.HealthReport{}, errHangs
@@ -117,7 +117,7 @@ func (p *routedProvider) ask(ctx context.Context) (catalog.HealthReport, error) 
 	answers := make(chan probeAnswer, 1)
 	go func() {
 		defer p.asking.Store(false)
-		report, err := askHealth(ctx, p.pool)
+		report, err := probeHealth(ctx, p.pool)
 		answers <- probeAnswer{report: report, err: err}
 	}()
 	select {

@@ -23,7 +23,7 @@ func (s *ServiceRouter) report(r *http.Request, call *routedCall, result proxy.R
 		if !errors.Is(result.Err, errUnhealthy) { // which the catalogue knows
 			s.catalog.Report(reg.Type, reg.RuntimeID, false, result.Latency)
 		}
-		if c.hub.allow("failed:"+c.id.RuntimeID(), c.hub.refusalRate()) { // who calls again and again fills no log
+		if c.hub.spend(callerBudget("failed:", c.id, c.hub.settings().limits.handshakeRate())) { // who calls again and again fills no log
 			c.hub.log().Warn("a routed call failed", keyService, reg.Type, keyRuntimeID, reg.RuntimeID,
 				keyReason, result.Class.String(), keyError, result.Err)
 		}

@@ -4,6 +4,9 @@ import (
 	"crypto/hmac"
 	"fmt"
 	"log/slog"
+
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/internal/transcript"
 )
 
 // redacted stands in for every secret in logs and error texts.
@@ -34,3 +37,80 @@ func (Secret) LogValue() slog.Value { return slog.StringValue(redacted) }
 
 // MarshalText returns "[redacted]", for every text encoding.
 func (Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+
+// nonceBytes is how long the nonces of both sides are.
+const nonceBytes = 32
+
+// What the transcripts of a handshake are for. They are part of the wire:
+// docs/protocol.md specifies them.
+const (
+	handshakeRequestLabel     = "connectplugin handshake v1 request"
+	handshakeRequestHashLabel = "connectplugin handshake v1 request hash"
+	handshakeResponseLabel    = "connectplugin handshake v1 response"
+)
+
+// The fields that hold the proofs, and so are not part of what they prove.
+const (
+	clientProofField       = 18
+	challengeResponseField = 13
+)
+
+// signHandshakeRequest sets the client's proof. Everything else in req is final:
+// the nonce, the time and what is asked for. An empty binding means that the
+// proof is not bound to a TLS connection. The errors are those of
+// [transcript.ClientKey].
+func signHandshakeRequest(req *connectpluginv1.HandshakeRequest, secret, binding []byte) error {
+	key, err := transcript.ClientKey(secret, req.GetClientNonce())
+	if err != nil {
+		return fmt.Errorf("sign handshake request: %w", err)
+	}
+	req.ClientProof = key.Proof(handshakeRequestTranscript(req, binding))
+	return nil
+}
+
+// verifyHandshakeRequest reports whether the holder of secret made req as it is,
+// for a connection with this binding (none if empty). It does not tell whether
+// req is new; that is the replay cache's to say.
+func verifyHandshakeRequest(req *connectpluginv1.HandshakeRequest, secret, binding []byte) bool {
+	key, err := transcript.ClientKey(secret, req.GetClientNonce())
+	return err == nil && key.Verify(handshakeRequestTranscript(req, binding), req.GetClientProof())
+}
+
+// signHandshakeResponse sets the host's proof in the answer to req. Everything
+// else in resp is final, the server nonce included. The errors are those of
+// [transcript.ServerKey].
+func signHandshakeResponse(req *connectpluginv1.HandshakeRequest, resp *connectpluginv1.HandshakeResponse, secret, binding []byte) error {
+	key, err := transcript.ServerKey(secret, req.GetClientNonce(), resp.GetServerNonce())
+	if err != nil {
+		return fmt.Errorf("sign handshake response: %w", err)
+	}
+	resp.ChallengeResponse = key.Proof(handshakeResponseTranscript(req, resp, binding))
+	return nil
+}
+
+// verifyHandshakeResponse reports whether the holder of secret made resp as it
+// is, in answer to exactly req, for a connection with this binding (none if
+// empty).
+func verifyHandshakeResponse(req *connectpluginv1.HandshakeRequest, resp *connectpluginv1.HandshakeResponse, secret, binding []byte) bool {
+	key, err := transcript.ServerKey(secret, req.GetClientNonce(), resp.GetServerNonce())
+	return err == nil && key.Verify(handshakeResponseTranscript(req, resp, binding), resp.GetChallengeResponse())
+}
+
+func handshakeRequestTranscript(req *connectpluginv1.HandshakeRequest, binding []byte) *transcript.Transcript {
+	t := transcript.New(handshakeRequestLabel)
+	t.Message(req, clientProofField)
+	t.Optional(binding)
+	return t
+}
+
+func handshakeResponseTranscript(req *connectpluginv1.HandshakeRequest, resp *connectpluginv1.HandshakeResponse, binding []byte) *transcript.Transcript {
+	asked := transcript.New(handshakeRequestHashLabel)
+	asked.Message(req)
+	hash := asked.Sum()
+
+	t := transcript.New(handshakeResponseLabel)
+	t.Message(resp, challengeResponseField)
+	t.Bytes(hash[:])
+	t.Optional(binding)
+	return t
+}

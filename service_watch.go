@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/internal/backoff"
 )
 
 // ServiceEvent is the state of a service type as a watcher learns it.
@@ -133,7 +134,7 @@ func (w *serviceWatch) recover(ctx context.Context, err error, id identity) erro
 		return nil // the stream was cut, the host is there
 	}
 	w.tell(err)
-	if !waitFor(ctx, backoffDelay(w.failures-1)) {
+	if !backoff.Wait(ctx, backoff.Reconnect.After(w.failures-1)) {
 		return c.endError(ctx)
 	}
 	return nil

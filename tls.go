@@ -13,11 +13,8 @@ import (
 // alpnHTTP2 is the one application protocol (RFC 7301) that hosts and plugins speak.
 const alpnHTTP2 = "h2"
 
-// Errors that end a TLS handshake.
-var (
-	errNoHTTP2      = errors.New("the peer does not negotiate h2 (ALPN)")
-	errPeerIdentity = errors.New("the peer's certificate has another identity")
-)
+// errNoHTTP2 ends a TLS handshake.
+var errNoHTTP2 = errors.New("the peer does not negotiate h2 (ALPN)")
 
 // modernSuites are the TLS 1.2 cipher suites with forward secrecy and
 // authenticated encryption. Those of TLS 1.3 all have both.
@@ -40,7 +37,7 @@ type certificateSource interface {
 // the source's certificate, and accepts the peers that verify accepts; nil means all
 // whom the pool verifies.
 func mutualTLS(
-	source certificateSource, pool *x509.CertPool, clients tls.ClientAuthType, verify func(tls.ConnectionState) error,
+	source certificateSource, pool *x509.CertPool, clients tls.ClientAuthType, verify peerCheck,
 ) *tls.Config {
 	return &tls.Config{
 		MinVersion:             tls.VersionTLS13,
@@ -54,6 +51,10 @@ func mutualTLS(
 		SessionTicketsDisabled: true,
 	}
 }
+
+var errChosenCallback = fieldError("TLS.GetConfigForClient", "returns a configuration that verifies clients in a callback "+
+	"(RequireAnyClientCert with VerifyPeerCertificate), and TLS does not: set both on TLS too, "+
+	"or return one with RequireAndVerifyClientCert and ClientCAs")
 
 // hardenServerTLS returns a copy of cfg that holds the library's policy for a
 // server: TLS 1.3 unless 1.2 is asked for, and then forward secrecy with
@@ -84,6 +85,10 @@ func hardenServerTLS(cfg *tls.Config) (*tls.Config, error) {
 			chosen, err := choose(hello)
 			if err != nil || chosen == nil {
 				return nil, err
+			}
+
+			if verifiesItself(chosen) && !verifiesItself(cfg) {
+				return nil, errChosenCallback
 			}
 
 			return hardenServerTLS(chosen)
@@ -154,7 +159,7 @@ func hardenTLS(cfg *tls.Config) (*tls.Config, error) {
 	// for connections that live as long as ours, resuming saves next to nothing.
 	hardened.SessionTicketsDisabled = true
 	hardened.ClientSessionCache = nil
-	hardened.VerifyConnection = verifyAll(requireHTTP2, cfg.VerifyConnection)
+	hardened.VerifyConnection = verifyAll(requireHTTP2, requireReadableIdentity, cfg.VerifyConnection)
 
 	return hardened, nil
 }
@@ -191,26 +196,9 @@ func requireHTTP2(state tls.ConnectionState) error {
 	return nil
 }
 
-// requirePeerIdentity returns a check for tls.Config.VerifyConnection that accepts
-// only a peer whose verified certificate has the identity, as CertificateIdentity
-// of internal/certs reads it.
-func requirePeerIdentity(identity string) func(tls.ConnectionState) error {
-	return func(state tls.ConnectionState) error {
-		if len(state.VerifiedChains) == 0 {
-			return fmt.Errorf("%w: none instead of %q", errPeerIdentity, identity)
-		}
-
-		if got := certs.CertificateIdentity(state.PeerCertificates[0]); got != identity {
-			return fmt.Errorf("%w: %q instead of %q", errPeerIdentity, got, identity)
-		}
-
-		return nil
-	}
-}
-
 // verifyAll returns a check that runs the given ones until one refuses. Nil ones
 // are left out.
-func verifyAll(checks ...func(tls.ConnectionState) error) func(tls.ConnectionState) error {
+func verifyAll(checks ...peerCheck) peerCheck {
 	return func(state tls.ConnectionState) error {
 		for _, check := range checks {
 			if check == nil {

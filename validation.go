@@ -3,6 +3,7 @@ package connectplugin
 import (
 	"errors"
 	"fmt"
+	"net/url"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -206,4 +207,28 @@ func quoted(s string) string {
 		return fmt.Sprintf("%+q…", s[:maxQuotedText])
 	}
 	return fmt.Sprintf("%+q", s)
+}
+
+// defaultPorts are the ports of the schemes of base URLs.
+var defaultPorts = map[string]string{"https": "443", "http": "80"}
+
+// parseHostURL accepts the base URL of a host: scheme and authority, nothing else.
+func parseHostURL(raw string, allowInsecure bool) (*url.URL, error) {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return nil, errors.New("is no URL; write for example \"https://127.0.0.1:8443\"")
+	}
+	switch {
+	case u.Scheme == "http" && !allowInsecure:
+		return nil, errors.New("is plaintext; write https://, or set AllowInsecure for development")
+	case u.Scheme != "https" && u.Scheme != "http":
+		return nil, fmt.Errorf("has scheme %q; write https://host:port", u.Scheme)
+	case u.Host == "" || u.Hostname() == "":
+		return nil, errors.New("names no host; write https://host:port")
+	case u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.ForceQuery:
+		return nil, errors.New("carries credentials, a query or a fragment; write https://host:port and nothing else")
+	case strings.Trim(u.Path, "/") != "":
+		return nil, fmt.Errorf("has path %q; write https://host:port and nothing else", u.Path)
+	}
+	return &url.URL{Scheme: u.Scheme, Host: u.Host}, nil
 }

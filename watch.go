@@ -9,6 +9,7 @@ import (
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
+	"github.com/masegraye/connect-plugin-go/internal/policy"
 )
 
 // WatchService sends the state of a service type: first as it is, then at every
@@ -25,7 +26,7 @@ func (s *ServiceRegistry) WatchService(ctx context.Context, req *connect.Request
 	if err := ValidateServiceType(m.GetServiceType()); err != nil {
 		return errorf(connect.CodeInvalidArgument, "service_type: %w", err)
 	}
-	release, err := s.holdWatch(ctx, c, m.GetServiceType(), req.Spec().Procedure)
+	release, err := s.permitWatch(ctx, c, m.GetServiceType(), req.Spec().Procedure)
 	if err != nil {
 		return err
 	}
@@ -57,19 +58,19 @@ func (s *ServiceRegistry) WatchService(ctx context.Context, req *connect.Request
 	}
 }
 
-// holdWatch checks that a caller may watch a type, and lets a change of policy
+// permitWatch checks that a caller may watch a type, and lets a change of policy
 // end the watch.
-func (s *ServiceRegistry) holdWatch(ctx context.Context, c *caller, serviceType, procedure string) (release func(), err error) {
+func (s *ServiceRegistry) permitWatch(ctx context.Context, c *caller, serviceType, procedure string) (release func(), err error) {
 	if err := s.mayUse(ctx, c, serviceType, procedure); err != nil {
 		return nil, err
 	}
-	if err := s.spend(ctx, c, procedure, serviceType); err != nil {
+	if err := s.spendChange(ctx, c, procedure, serviceType); err != nil {
 		return nil, err
 	}
 	if c == nil {
 		return func() {}, nil
 	}
-	release, ok := c.hub.hold(c.call, func(b *ruleBook) bool { return b.mayRequire(c.id, serviceType) })
+	release, ok := c.hub.permit(c.call, func(b *policy.Book) bool { return b.MayRequire(subjectOf(c.id), serviceType) })
 	if !ok {
 		return nil, connect.NewError(connect.CodeNotFound, errNotAvailable)
 	}

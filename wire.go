@@ -1,6 +1,15 @@
 package connectplugin
 
-import "github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
+import (
+	"compress/gzip"
+	"errors"
+	"io"
+
+	"connectrpc.com/connect"
+
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
+)
 
 // Names of the wire: headers, paths and metadata keys.
 const (
@@ -12,6 +21,7 @@ const (
 	noStore             = "no-store"
 	headerChallenge     = "Www-Authenticate"
 	bearerChallenge     = "Bearer"
+	headerRetryAfter    = "Retry-After"
 
 	pathServices     = "/services/"
 	pathCapabilities = "/capabilities/"
@@ -29,3 +39,84 @@ const (
 
 	coreProtocolVersion = 1
 )
+
+// procedures that stream: they have no unary deadline.
+var streamingProcedures = map[string]bool{
+	connectpluginv1connect.ServiceRegistryWatchServiceProcedure: true,
+	connectpluginv1connect.HealthServiceWatchProcedure:          true,
+}
+
+func unaryProcedure(path string) bool { return !streamingProcedures[path] }
+
+func wireDeclarations(in []ServiceDeclaration) []*connectpluginv1.ServiceDeclaration {
+	out := make([]*connectpluginv1.ServiceDeclaration, 0, len(in))
+	for _, d := range in {
+		out = append(out, &connectpluginv1.ServiceDeclaration{Type: d.Type, Version: d.Version, Path: d.Path})
+	}
+	return out
+}
+
+func wireDependencies(in []ServiceDependency) []*connectpluginv1.ServiceDependency {
+	out := make([]*connectpluginv1.ServiceDependency, 0, len(in))
+	for _, d := range in {
+		out = append(out, &connectpluginv1.ServiceDependency{
+			Type: d.Type, MinVersion: d.MinVersion,
+			RequiredForStartup: d.RequiredForStartup, WatchForChanges: d.WatchForChanges,
+		})
+	}
+	return out
+}
+
+func declarationOf(d *connectpluginv1.ServiceDeclaration) ServiceDeclaration {
+	return ServiceDeclaration{Type: d.GetType(), Version: d.GetVersion(), Path: d.GetPath()}
+}
+
+// compressionGzip is the one compression of messages.
+const compressionGzip = "gzip"
+
+// compressFrom is the size from which a message is compressed, in bytes. What is
+// smaller, as almost every event of a watch is, costs more time to compress than it
+// saves: a change that a thousand watchers learn of would be compressed a thousand
+// times.
+const compressFrom = 1 << 10
+
+// boundedMessages bounds each message to a handler, in bytes, before it is decoded
+// and while it is decompressed. Connect alone decompresses the rest of a message
+// that is too large, to say how large it was: for a megabyte from a stranger it would
+// decompress a gigabyte.
+func boundedMessages(limit int) connect.HandlerOption {
+	return connect.WithHandlerOptions(
+		connect.WithReadMaxBytes(limit),
+		connect.WithCompressMinBytes(compressFrom),
+		connect.WithCompression(compressionGzip,
+			func() connect.Decompressor { return &boundedGzip{limit: int64(limit) + 1} },
+			func() connect.Compressor { return gzip.NewWriter(io.Discard) },
+		),
+	)
+}
+
+var errSwollen = errors.New("it swells beyond the limit")
+
+// boundedGzip decompresses up to a limit and fails beyond it.
+type boundedGzip struct {
+	gzip.Reader
+
+	limit int64 // fixed at creation
+	left  int64
+}
+
+// Reset begins a new message.
+func (r *boundedGzip) Reset(from io.Reader) error {
+	r.left = r.limit
+	return r.Reader.Reset(from) //nolint:wrapcheck // Connect wraps it
+}
+
+// Read reads what is left up to the limit.
+func (r *boundedGzip) Read(p []byte) (int, error) {
+	if r.left <= 0 {
+		return 0, errSwollen
+	}
+	n, err := r.Reader.Read(p[:min(int64(len(p)), r.left)])
+	r.left -= int64(n)
+	return n, err //nolint:wrapcheck // io.EOF must stay what it is
+}

@@ -12,9 +12,19 @@ require (
 )
 
 require (
+	go.uber.org/dig v1.19.0 // indirect
+	go.uber.org/multierr v1.10.0 // indirect
+	go.uber.org/zap v1.26.0 // indirect
+)
+
+require (
 	github.com/Masterminds/semver/v3 v3.5.0 // indirect
+	github.com/masegraye/connect-plugin-go/connectpluginfx v0.0.0-00010101000000-000000000000
+	go.uber.org/fx v1.24.0
 	golang.org/x/net v0.62.0 // indirect
 	golang.org/x/sys v0.49.0 // indirect
 	golang.org/x/text v0.43.0 // indirect
 	golang.org/x/time v0.16.0 // indirect
 )
+
+replace github.com/masegraye/connect-plugin-go/connectpluginfx => ../connectpluginfx

@@ -200,73 +200,78 @@ func TestRandomIsEven(t *testing.T) {
 	}
 }
 
+// reported is the result of one call of a provider.
+type reported struct {
+	ok      bool
+	latency time.Duration
+}
+
+// repeated is n times the same results.
+func repeated(n int, r ...reported) []reported {
+	var all []reported
+	for range n {
+		all = append(all, r...)
+	}
+
+	return all
+}
+
+// goodCall is a result like any other.
+var goodCall = reported{true, 10 * time.Millisecond}
+
+// weightedShares are weights and results of three providers, and which shares of the calls these get.
+var weightedShares = []struct {
+	name    string
+	weights [3]int
+	results [3][]reported
+	want    [3]float64
+}{
+	{name: "even", weights: [3]int{1, 1, 1}, want: [3]float64{1, 1, 1}},
+	{name: "declared", weights: [3]int{1, 3, 6}, want: [3]float64{1, 3, 6}},
+	{name: "zero is one", weights: [3]int{0, -5, 2}, want: [3]float64{1, 1, 2}},
+	{name: "a weight has a limit", weights: [3]int{1000, 500, 1 << 40}, want: [3]float64{2, 1, 2}},
+	{
+		name: "success", weights: [3]int{1, 1, 1},
+		results: [3][]reported{repeated(50, goodCall), repeated(50, goodCall), repeated(50, goodCall, reported{false, 0})},
+		want:    [3]float64{1, 1, 0.5},
+	},
+	{
+		name: "who always fails is still tried", weights: [3]int{1, 1, 1},
+		// Never five in a row, and a good reported first, which makes the latency known.
+		results: [3][]reported{repeated(5, goodCall), repeated(5, goodCall), append(repeated(50, reported{}, reported{}, reported{}, reported{}, goodCall), repeated(4, reported{})...)},
+		want:    [3]float64{1, 1, 0.16},
+	},
+	{
+		name: "speed", weights: [3]int{1, 1, 1},
+		results: [3][]reported{
+			repeated(100, reported{true, 10 * time.Millisecond}), repeated(100, reported{true, 20 * time.Millisecond}),
+			repeated(100, reported{true, 40 * time.Millisecond}),
+		},
+		want: [3]float64{4, 2, 1},
+	},
+	{
+		name: "speed counts up to a limit", weights: [3]int{1, 1, 1},
+		results: [3][]reported{
+			repeated(100, reported{true, time.Millisecond}), repeated(100, reported{true, time.Millisecond}),
+			repeated(100, reported{true, time.Hour}),
+		},
+		// The mean follows the newest reported, so it is 0.38 of the slow one's when that reports.
+		want: [3]float64{4, 4, 0.38},
+	},
+	{
+		name: "weight and speed", weights: [3]int{4, 1, 1},
+		results: [3][]reported{
+			repeated(100, reported{true, 40 * time.Millisecond}), repeated(100, reported{true, 10 * time.Millisecond}),
+			repeated(100, reported{true, 10 * time.Millisecond}),
+		},
+		want: [3]float64{1, 1, 1},
+	},
+}
+
 func TestWeighted(t *testing.T) {
 	t.Parallel()
 
-	type result struct {
-		ok      bool
-		latency time.Duration
-	}
-
-	repeat := func(n int, r ...result) []result {
-		var all []result
-		for range n {
-			all = append(all, r...)
-		}
-
-		return all
-	}
-	good := result{true, 10 * time.Millisecond}
-
-	tests := []struct {
-		name    string
-		weights [3]int
-		results [3][]result
-		want    [3]float64
-	}{
-		{name: "even", weights: [3]int{1, 1, 1}, want: [3]float64{1, 1, 1}},
-		{name: "declared", weights: [3]int{1, 3, 6}, want: [3]float64{1, 3, 6}},
-		{name: "zero is one", weights: [3]int{0, -5, 2}, want: [3]float64{1, 1, 2}},
-		{name: "a weight has a limit", weights: [3]int{1000, 500, 1 << 40}, want: [3]float64{2, 1, 2}},
-		{
-			name: "success", weights: [3]int{1, 1, 1},
-			results: [3][]result{repeat(50, good), repeat(50, good), repeat(50, good, result{false, 0})},
-			want:    [3]float64{1, 1, 0.5},
-		},
-		{
-			name: "who always fails is still tried", weights: [3]int{1, 1, 1},
-			// Never five in a row, and a good result first, which makes the latency known.
-			results: [3][]result{repeat(5, good), repeat(5, good), append(repeat(50, result{}, result{}, result{}, result{}, good), repeat(4, result{})...)},
-			want:    [3]float64{1, 1, 0.16},
-		},
-		{
-			name: "speed", weights: [3]int{1, 1, 1},
-			results: [3][]result{
-				repeat(100, result{true, 10 * time.Millisecond}), repeat(100, result{true, 20 * time.Millisecond}),
-				repeat(100, result{true, 40 * time.Millisecond}),
-			},
-			want: [3]float64{4, 2, 1},
-		},
-		{
-			name: "speed counts up to a limit", weights: [3]int{1, 1, 1},
-			results: [3][]result{
-				repeat(100, result{true, time.Millisecond}), repeat(100, result{true, time.Millisecond}),
-				repeat(100, result{true, time.Hour}),
-			},
-			// The mean follows the newest result, so it is 0.38 of the slow one's when that reports.
-			want: [3]float64{4, 4, 0.38},
-		},
-		{
-			name: "weight and speed", weights: [3]int{4, 1, 1},
-			results: [3][]result{
-				repeat(100, result{true, 40 * time.Millisecond}), repeat(100, result{true, 10 * time.Millisecond}),
-				repeat(100, result{true, 10 * time.Millisecond}),
-			},
-			want: [3]float64{1, 1, 1},
-		},
-	}
-
-	for _, tt := range tests {
+	for _, tt := range weightedShares {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 

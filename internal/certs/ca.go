@@ -43,18 +43,25 @@ type CA struct {
 	trustDomain string
 }
 
-// NewCA makes an authority with a new key, valid for ttl from now.
+// NewCA makes an authority with a new key, valid for ttl from now. An empty trust
+// domain means one that is derived from the key, which no other authority has.
 func NewCA(trustDomain string, kind KeyType, ttl time.Duration, now time.Time) (*CA, error) {
-	if err := ValidateTrustDomain(trustDomain); err != nil {
-		return nil, err
-	}
-
 	if ttl <= 0 {
 		return nil, fmt.Errorf("%w: %s", ErrTTL, ttl)
 	}
 
 	key, err := NewKey(kind)
 	if err != nil {
+		return nil, err
+	}
+
+	if trustDomain == "" {
+		if trustDomain, err = keyDomain(key.Public()); err != nil {
+			return nil, err
+		}
+	}
+
+	if err := ValidateTrustDomain(trustDomain); err != nil {
 		return nil, err
 	}
 
@@ -100,13 +107,9 @@ func ParseCA(certPEM, keyPEM []byte, now time.Time) (*CA, error) {
 		return nil, err
 	}
 
-	domain := ""
-	if uri := spiffeURI(cert); uri != nil {
-		domain = uri.Host
-	}
-
-	if err := ValidateTrustDomain(domain); err != nil {
-		return nil, fmt.Errorf("%w: it names no trust domain: %w", ErrCA, err)
+	domain, err := AuthorityDomain(cert)
+	if err != nil {
+		return nil, err
 	}
 
 	return &CA{cert: cert, key: key, trustDomain: domain}, nil
@@ -139,6 +142,10 @@ func (c *CA) TrustDomain() string { return c.trustDomain }
 
 // Certificate returns the authority's certificate, which is read-only.
 func (c *CA) Certificate() *x509.Certificate { return c.cert }
+
+// Issued reports whether this authority signed a certificate. It looks neither at the
+// time nor at what the certificate may be used for.
+func (c *CA) Issued(cert *x509.Certificate) bool { return cert.CheckSignatureFrom(c.cert) == nil }
 
 // Pool returns a new pool that holds the authority's certificate alone.
 func (c *CA) Pool() *x509.CertPool {

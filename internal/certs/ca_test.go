@@ -37,8 +37,12 @@ func TestNewCA(t *testing.T) {
 			t.Errorf("backdated by %s", back)
 		}
 
-		if got := certs.CertificateIdentity(cert); got != "spiffe://example.test" {
-			t.Errorf("identity %q", got)
+		if got, err := certs.AuthorityDomain(cert); err != nil || got != "example.test" {
+			t.Errorf("trust domain %q, %v", got, err)
+		}
+
+		if got := certs.CertificateIdentity(cert); got != "" {
+			t.Errorf("an authority's certificate is that of %q", got)
 		}
 	}
 }
@@ -47,10 +51,6 @@ func TestNewCARefuses(t *testing.T) {
 	t.Parallel()
 
 	now := time.Now()
-
-	if _, err := certs.NewCA("", certs.ECDSA, time.Hour, now); !errors.Is(err, certs.ErrIdentity) {
-		t.Errorf("no trust domain: %v", err)
-	}
 
 	if _, err := certs.NewCA("Upper", certs.ECDSA, time.Hour, now); !errors.Is(err, certs.ErrIdentity) {
 		t.Errorf("upper-case trust domain: %v", err)
@@ -161,6 +161,52 @@ func TestIssueRefuses(t *testing.T) {
 		if _, err := ca.Issue(request, test.at); !errors.Is(err, test.want) {
 			t.Errorf("%s: %v, want %v", name, err, test.want)
 		}
+	}
+}
+
+// Two authorities that nobody gave a name do not speak for each other's plugins, and one
+// that is loaded again speaks for its own.
+func TestAudit_ATK10_TrustDomainsDifferByDefault(t *testing.T) {
+	t.Parallel()
+
+	now := time.Now()
+	seen := map[string]bool{}
+
+	for _, kind := range []certs.KeyType{certs.ECDSA, certs.Ed25519} {
+		for range 4 {
+			ca, err := certs.NewCA("", kind, time.Hour, now)
+			if err != nil {
+				t.Fatal(err)
+			}
+
+			if seen[ca.TrustDomain()] {
+				t.Fatalf("trust domain %q again", ca.TrustDomain())
+			}
+
+			seen[ca.TrustDomain()] = true
+
+			loaded, err := certs.ParseCA(ca.CertificatePEM(), caKey(t, ca), now)
+			if err != nil || loaded.TrustDomain() != ca.TrustDomain() {
+				t.Errorf("loaded: %v, %v, want %q", loaded, err, ca.TrustDomain())
+			}
+		}
+	}
+}
+
+// An authority knows what it signed, whatever the certificate of another one says.
+func TestAudit_ATK10_IssuedByAnotherAuthority(t *testing.T) {
+	t.Parallel()
+
+	now := time.Now()
+	own, other := newCA(t, certs.ECDSA, time.Hour, now), newCA(t, certs.ECDSA, time.Hour, now)
+	request := newRequest(t, pluginID("a"), time.Minute)
+
+	if !own.Issued(issue(t, own, request, now).Leaf) {
+		t.Error("its own certificate is denied")
+	}
+
+	if own.Issued(issue(t, other, request, now).Leaf) {
+		t.Error("that of another with the same name is believed")
 	}
 }
 

@@ -4,18 +4,12 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"net/url"
 	"strings"
 	"time"
 )
 
-const (
-	spiffeScheme = "spiffe"
-	spiffePrefix = spiffeScheme + "://"
-
-	// maxSegment bounds a trust domain (as the SPIFFE standard does) and a name.
-	maxSegment = 255
-)
+// maxName bounds the name in an [ID], in bytes.
+const maxName = 255
 
 // Claims that [Claims] extracts from a certificate.
 const (
@@ -101,39 +95,13 @@ func ParseID(s string) (ID, error) {
 	return id, nil
 }
 
-// ValidateTrustDomain reports whether s is a SPIFFE trust domain: lower-case
-// letters, digits, dots, dashes and underscores, at most 255 of them.
-func ValidateTrustDomain(s string) error {
-	if s == "" || len(s) > maxSegment {
-		return fmt.Errorf("%w: a trust domain has 1 to %d characters, got %d", ErrIdentity, maxSegment, len(s))
-	}
-
-	for i := range len(s) {
-		if c := s[i]; !isNameByte(c) || isUpper(c) {
-			return fmt.Errorf("%w: trust domain %q may hold a-z, 0-9, '.', '-' and '_' only", ErrIdentity, s)
-		}
-	}
-
-	return nil
-}
-
-// validateName reports whether s is a single path segment of a SPIFFE id.
+// validateName reports whether s can be the name in an [ID].
 func validateName(s string) error {
-	if s == "" || len(s) > maxSegment {
-		return fmt.Errorf("%w: a name has 1 to %d characters, got %d", ErrIdentity, maxSegment, len(s))
+	if len(s) > maxName {
+		return fmt.Errorf("%w: a name has 1 to %d characters, got %d", ErrIdentity, maxName, len(s))
 	}
 
-	if s == "." || s == ".." {
-		return fmt.Errorf("%w: name %q is a dot segment", ErrIdentity, s)
-	}
-
-	for i := range len(s) {
-		if !isNameByte(s[i]) {
-			return fmt.Errorf("%w: name %q may hold a-z, A-Z, 0-9, '.', '-' and '_' only", ErrIdentity, s)
-		}
-	}
-
-	return nil
+	return validateSegment(s)
 }
 
 func isNameByte(c byte) bool {
@@ -142,33 +110,41 @@ func isNameByte(c byte) bool {
 
 func isUpper(c byte) bool { return 'A' <= c && c <= 'Z' }
 
-// CertificateIdentity returns the name by which a verified certificate is known:
-// its first URI SAN with the scheme spiffe, else its first DNS SAN, else the
-// common name of its subject, else "". It accepts any certificate, nil included.
-func CertificateIdentity(cert *x509.Certificate) string {
+// Identity returns the name by which a verified leaf certificate is known: its
+// SPIFFE id, else its first DNS SAN, else the common name of its subject, else "". It
+// is an error that matches [ErrSPIFFE] if the certificate has a SPIFFE id against the
+// standard, or a DNS or common name that is spelled like one: an authority that
+// vouches for host names is not to be believed in SPIFFE ids. It accepts any
+// certificate, nil included.
+func Identity(cert *x509.Certificate) (string, error) {
 	if cert == nil {
+		return "", nil
+	}
+
+	if id, err := spiffeOf(cert); id != "" || err != nil {
+		return id, err
+	}
+
+	name := cert.Subject.CommonName
+	if len(cert.DNSNames) > 0 {
+		name = cert.DNSNames[0]
+	}
+
+	if IsSPIFFE(name) {
+		return "", fmt.Errorf("%w: %q is no URI of the certificate, but another name", ErrSPIFFE, name)
+	}
+
+	return name, nil
+}
+
+// CertificateIdentity is [Identity], and "" where that is an error.
+func CertificateIdentity(cert *x509.Certificate) string {
+	name, err := Identity(cert)
+	if err != nil {
 		return ""
 	}
 
-	if uri := spiffeURI(cert); uri != nil {
-		return uri.String()
-	}
-
-	if len(cert.DNSNames) > 0 {
-		return cert.DNSNames[0]
-	}
-
-	return cert.Subject.CommonName
-}
-
-func spiffeURI(cert *x509.Certificate) *url.URL {
-	for _, uri := range cert.URIs {
-		if uri != nil && strings.EqualFold(uri.Scheme, spiffeScheme) {
-			return uri
-		}
-	}
-
-	return nil
+	return name
 }
 
 // Claims returns what a verified certificate says about its owner, under the

@@ -71,30 +71,18 @@ func FuzzParseID(f *testing.F) {
 	})
 }
 
-func mustURL(t *testing.T, s string) *url.URL {
-	t.Helper()
-
-	uri, err := url.Parse(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	return uri
-}
-
 func TestCertificateIdentity(t *testing.T) {
 	t.Parallel()
 
-	spiffe, second := mustURL(t, "spiffe://example.test/plugin/a"), mustURL(t, "spiffe://example.test/plugin/b")
-	web := mustURL(t, "https://example.test/")
+	web := &url.URL{Scheme: "https", Host: "example.test"}
 	subject := pkix.Name{CommonName: "cn"}
 
 	for name, test := range map[string]struct {
 		cert *x509.Certificate
 		want string
 	}{
-		"first SPIFFE URI": {&x509.Certificate{
-			URIs: []*url.URL{web, spiffe, second}, DNSNames: []string{"dns"}, Subject: subject,
+		"SPIFFE id": {&x509.Certificate{
+			URIs: []*url.URL{{Scheme: "spiffe", Host: "example.test", Path: "/plugin/a"}}, DNSNames: []string{"dns"}, Subject: subject,
 		}, "spiffe://example.test/plugin/a"},
 		"other URIs do not count": {&x509.Certificate{
 			URIs: []*url.URL{web}, DNSNames: []string{"dns", "dns2"}, Subject: subject,

@@ -61,82 +61,83 @@ func graph(tb testing.TB, nodes []string) *depgraph.Graph {
 	return &g
 }
 
+// startupOrders are graphs with their order, or with what is wrong with them.
+var startupOrders = []struct {
+	name  string
+	nodes []string
+	want  string
+	err   string
+}{
+	{name: "empty"},
+	{name: "independent plugins keep their order", nodes: []string{"c [] -", "a [] -", "b [] -"}, want: "c a b"},
+	{name: "a chain", nodes: []string{"app [] cache", "cache [cache] store", "store [store] -"}, want: "store cache app"},
+	{name: "a diamond", nodes: []string{"d [] b,c", "b [b] a", "c [c] a", "a [a] -"}, want: "a b c d"},
+	{
+		name:  "one of several providers is enough",
+		nodes: []string{"a [x] y", "b [y] x", "c [x] -"}, want: "c b a",
+	},
+	{
+		name:  "after all providers where that is possible",
+		nodes: []string{"app [] log", "log1 [log] -", "log2 [log] -"}, want: "log1 log2 app",
+	},
+	{name: "an optional one comes first", nodes: []string{"app [] log?", "log [log] -"}, want: "log app"},
+	{name: "an optional one may be missing", nodes: []string{"app [] log?"}, want: "app"},
+	{name: "an optional circle is broken", nodes: []string{"a [a] b?", "b [b] a?"}, want: "a b"},
+	{name: "half a circle is optional", nodes: []string{"a [a] b", "b [b] a?"}, want: "b a"},
+	{
+		name:  "who waits for an optional circle comes after it",
+		nodes: []string{"x [] y?", "y [y] z?", "z [z] y?"}, want: "y z x",
+	},
+	{
+		name:  "versions compare by number",
+		nodes: []string{"app [] db@1.9.0", "db [db@1.10.0] -"}, want: "db app",
+	},
+	{
+		name:  "a pre-release is before its release",
+		nodes: []string{"app [] db@1.0.0", "db [db@1.0.0-rc.1] -"},
+		err:   "depgraph: missing dependency: app requires db (1.0.0)",
+	},
+	{
+		name:  "a constraint",
+		nodes: []string{"app [] db@>=1.2;<2", "new [db@2.1.0] app?", "db [db@1.4.0] -"}, want: "db app new",
+	},
+	{
+		name:  "a type provided in two versions",
+		nodes: []string{"app [] db@^1", "db [db@2.0.0,db@1.1.0] -"}, want: "db app",
+	},
+	{name: "missing", nodes: []string{"app [] db"}, err: "depgraph: missing dependency: app requires db"},
+	{
+		name:  "all that is missing is named",
+		nodes: []string{"app [] db,log@2", "log [log] -"},
+		err:   "depgraph: missing dependency: app requires db\ndepgraph: missing dependency: app requires log (2)",
+	},
+	{
+		name: "a constraint that cannot be read", nodes: []string{"app [] db@>>x", "db [db] -"},
+		err: "depgraph: missing dependency: app requires db (>>x): constraint: improper constraint: \">>x\"",
+	},
+	{name: "a version that cannot be read", nodes: []string{"app [] db@1", "db [db@one] -"}, err: "depgraph: missing dependency: app requires db (1)"},
+	{name: "a version that cannot be read is any", nodes: []string{"app [] db", "db [db@one] -"}, want: "db app"},
+	{name: "a circle", nodes: []string{"a [a] b", "b [b] a"}, err: "depgraph: dependency cycle: a -> b -> a"},
+	{name: "a circle of one", nodes: []string{"a [a] a"}, err: "depgraph: dependency cycle: a -> a"},
+	{
+		name:  "only the circle is named",
+		nodes: []string{"app [] b", "a [a] c", "b [b] a", "c [c] b", "free [] -"}, err: "depgraph: dependency cycle: a -> c -> b -> a",
+	},
+	{
+		name:  "a circle behind a tail",
+		nodes: []string{"a [a] b,c?", "b [b] c", "c [c] b"}, err: "depgraph: dependency cycle: b -> c -> b",
+	},
+	{
+		name:  "who else is needed is named first",
+		nodes: []string{"a [x] x", "b [x] x"}, err: "depgraph: dependency cycle: a -> b -> a",
+	},
+	{name: "another provider saves from waiting for oneself", nodes: []string{"a [x] x", "b [x] -"}, want: "b a"},
+}
+
 func TestStartupOrder(t *testing.T) {
 	t.Parallel()
 
-	tests := []struct {
-		name  string
-		nodes []string
-		want  string
-		err   string
-	}{
-		{name: "empty"},
-		{name: "independent plugins keep their order", nodes: []string{"c [] -", "a [] -", "b [] -"}, want: "c a b"},
-		{name: "a chain", nodes: []string{"app [] cache", "cache [cache] store", "store [store] -"}, want: "store cache app"},
-		{name: "a diamond", nodes: []string{"d [] b,c", "b [b] a", "c [c] a", "a [a] -"}, want: "a b c d"},
-		{
-			name:  "one of several providers is enough",
-			nodes: []string{"a [x] y", "b [y] x", "c [x] -"}, want: "c b a",
-		},
-		{
-			name:  "after all providers where that is possible",
-			nodes: []string{"app [] log", "log1 [log] -", "log2 [log] -"}, want: "log1 log2 app",
-		},
-		{name: "an optional one comes first", nodes: []string{"app [] log?", "log [log] -"}, want: "log app"},
-		{name: "an optional one may be missing", nodes: []string{"app [] log?"}, want: "app"},
-		{name: "an optional circle is broken", nodes: []string{"a [a] b?", "b [b] a?"}, want: "a b"},
-		{name: "half a circle is optional", nodes: []string{"a [a] b", "b [b] a?"}, want: "b a"},
-		{
-			name:  "who waits for an optional circle comes after it",
-			nodes: []string{"x [] y?", "y [y] z?", "z [z] y?"}, want: "y z x",
-		},
-		{
-			name:  "versions compare by number",
-			nodes: []string{"app [] db@1.9.0", "db [db@1.10.0] -"}, want: "db app",
-		},
-		{
-			name:  "a pre-release is before its release",
-			nodes: []string{"app [] db@1.0.0", "db [db@1.0.0-rc.1] -"},
-			err:   "depgraph: missing dependency: app requires db (1.0.0)",
-		},
-		{
-			name:  "a constraint",
-			nodes: []string{"app [] db@>=1.2;<2", "new [db@2.1.0] app?", "db [db@1.4.0] -"}, want: "db app new",
-		},
-		{
-			name:  "a type provided in two versions",
-			nodes: []string{"app [] db@^1", "db [db@2.0.0,db@1.1.0] -"}, want: "db app",
-		},
-		{name: "missing", nodes: []string{"app [] db"}, err: "depgraph: missing dependency: app requires db"},
-		{
-			name:  "all that is missing is named",
-			nodes: []string{"app [] db,log@2", "log [log] -"},
-			err:   "depgraph: missing dependency: app requires db\ndepgraph: missing dependency: app requires log (2)",
-		},
-		{
-			name: "a constraint that cannot be read", nodes: []string{"app [] db@>>x", "db [db] -"},
-			err: "depgraph: missing dependency: app requires db (>>x): constraint: improper constraint: \">>x\"",
-		},
-		{name: "a version that cannot be read", nodes: []string{"app [] db@1", "db [db@one] -"}, err: "depgraph: missing dependency: app requires db (1)"},
-		{name: "a version that cannot be read is any", nodes: []string{"app [] db", "db [db@one] -"}, want: "db app"},
-		{name: "a circle", nodes: []string{"a [a] b", "b [b] a"}, err: "depgraph: dependency cycle: a -> b -> a"},
-		{name: "a circle of one", nodes: []string{"a [a] a"}, err: "depgraph: dependency cycle: a -> a"},
-		{
-			name:  "only the circle is named",
-			nodes: []string{"app [] b", "a [a] c", "b [b] a", "c [c] b", "free [] -"}, err: "depgraph: dependency cycle: a -> c -> b -> a",
-		},
-		{
-			name:  "a circle behind a tail",
-			nodes: []string{"a [a] b,c?", "b [b] c", "c [c] b"}, err: "depgraph: dependency cycle: b -> c -> b",
-		},
-		{
-			name:  "who else is needed is named first",
-			nodes: []string{"a [x] x", "b [x] x"}, err: "depgraph: dependency cycle: a -> b -> a",
-		},
-		{name: "another provider saves from waiting for oneself", nodes: []string{"a [x] x", "b [x] -"}, want: "b a"},
-	}
-
-	for _, tt := range tests {
+	for _, tt := range startupOrders {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 

@@ -16,10 +16,6 @@ import (
 	connectplugin "github.com/masegraye/connect-plugin-go"
 )
 
-// wait bounds everything that a test waits for. It is far beyond what a machine needs
-// that is busy with other work.
-const wait = time.Minute
-
 // Secret is the enrolment secret of every plugin that [Allow] makes a policy for.
 var Secret = connectplugin.Secret("0123456789abcdef0123456789abcdef")
 
@@ -110,7 +106,7 @@ func (h *Host) Stop(t testing.TB) {
 		if err != nil && !errors.Is(err, connectplugin.ErrHostClosed) && !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("host: %v", err)
 		}
-	case <-time.After(wait):
+	case <-time.After(Wait):
 		t.Error("host did not shut down")
 	}
 }

@@ -15,7 +15,7 @@ func (h *Host) ClientConfig(t testing.TB, selfID string) connectplugin.ClientCon
 	t.Helper()
 	return connectplugin.ClientConfig{
 		HostURL: h.URL, SelfID: selfID, SelfVersion: "1.0.0",
-		Secret: Secret, TLS: h.StrangerTLS(), Logger: Logger(t), Timeout: wait,
+		Secret: Secret, TLS: h.StrangerTLS(), Logger: Logger(t), Timeout: Wait,
 	}
 }
 
@@ -54,6 +54,23 @@ func Provides(types ...string) []connectplugin.ServiceDeclaration {
 		out = append(out, connectplugin.ServiceDeclaration{Type: s, Version: "1.0.0"})
 	}
 	return out
+}
+
+// Declaring lets a client declare what it provides and requires.
+func Declaring(provides, requires []string) func(*connectplugin.ClientConfig) {
+	return func(c *connectplugin.ClientConfig) {
+		c.Metadata.Provides, c.Metadata.Requires = Provides(provides...), Requires(requires...)
+	}
+}
+
+// Requiring lets a client declare that it requires service types.
+func Requiring(types ...string) func(*connectplugin.ClientConfig) {
+	return func(c *connectplugin.ClientConfig) { c.Metadata.Requires = Requires(types...) }
+}
+
+// Providing lets a client declare that it provides service types, at version 1.0.0.
+func Providing(types ...string) func(*connectplugin.ClientConfig) {
+	return func(c *connectplugin.ClientConfig) { c.Metadata.Provides = Provides(types...) }
 }
 
 // Plugin is a plugin that [connectplugin.ServePlugin] runs.
@@ -96,7 +113,7 @@ func (h *Host) StartPlugin(t testing.TB, selfID string, edit func(*connectplugin
 	case err := <-p.done:
 		p.done <- err
 		t.Fatalf("ServePlugin(%s): %v", selfID, err)
-	case <-time.After(wait):
+	case <-time.After(Wait):
 		t.Fatalf("ServePlugin(%s): did not connect", selfID)
 	}
 	for _, s := range cfg.Services {
@@ -131,19 +148,7 @@ func (p *Plugin) Stop(t testing.TB) {
 		if err != nil && !errors.Is(err, context.Canceled) {
 			t.Errorf("plugin: %v", err)
 		}
-	case <-time.After(wait):
+	case <-time.After(Wait):
 		t.Error("plugin did not stop")
-	}
-}
-
-// Eventually waits until cond holds and fails the test if it never does.
-func Eventually(t testing.TB, what string, cond func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(wait)
-	for !cond() {
-		if time.Now().After(deadline) {
-			t.Fatalf("never happened: %s", what)
-		}
-		time.Sleep(2 * time.Millisecond) // polls a real host for a condition
 	}
 }

@@ -77,7 +77,7 @@ func (r *Restartable) Kill(t testing.TB) {
 	cancel()
 	select {
 	case <-r.Host.served: // whatever it says: its connections went without its doing
-	case <-time.After(wait):
+	case <-time.After(Wait):
 		t.Error("host did not end")
 	}
 }

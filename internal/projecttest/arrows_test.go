@@ -51,10 +51,14 @@ func TestArrowProblems(t *testing.T) {
 		"root imports examples":     {listedPackage{ImportPath: modulePath, Deps: []string{modulePath + "/examples/x"}}, "/examples/x"},
 		"root imports a tool":       {listedPackage{ImportPath: modulePath, Deps: []string{modulePath + "/tools/buf"}}, "/tools/buf"},
 		"root imports hosttest":     {listedPackage{ImportPath: modulePath, Deps: []string{testOnly[0]}}, testOnly[0]},
+		"root imports an echo":      {listedPackage{ImportPath: modulePath, Deps: []string{testOnly[0] + "/echo"}}, testOnly[0] + "/echo"},
 		"root imports testing":      {listedPackage{ImportPath: modulePath, Deps: []string{"testing"}}, "testing"},
 		"gen imports root":          {listedPackage{ImportPath: modulePath + "/gen/plugin/v1", Deps: []string{modulePath}}, modulePath},
+		"gen imports internal":      {listedPackage{ImportPath: modulePath + "/gen/plugin/v1", Deps: []string{internal}}, internal},
+		"a plugin imports root":     {pkg: listedPackage{ImportPath: modulePath + "/gen/loggerv1plugin", Deps: []string{modulePath, internal}}},
 		"root imports internal":     {pkg: listedPackage{ImportPath: modulePath, Deps: []string{internal, "connectrpc.com/connect"}}},
 		"hosttest imports root":     {pkg: listedPackage{ImportPath: testOnly[0], Deps: []string{modulePath, "testing"}}},
+		"an echo imports connect":   {pkg: listedPackage{ImportPath: testOnly[0] + "/echo", Deps: []string{modulePath, "connectrpc.com/connect"}}},
 		"internal imports protobuf": {pkg: listedPackage{ImportPath: internal, Imports: []string{"google.golang.org/protobuf/proto", "net/http"}}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -71,7 +75,7 @@ func TestArrowProblems(t *testing.T) {
 func arrowProblems(packages []listedPackage) []string {
 	var problems []string
 	for _, p := range packages {
-		if slices.Contains(testOnly, p.ImportPath) {
+		if isTestOnly(p.ImportPath) {
 			continue
 		}
 		for _, dep := range p.Deps {
@@ -99,12 +103,14 @@ func forbidden(pkg, dep string) bool {
 		}
 	}
 	switch {
-	case slices.Contains(testOnly, dep), dep == "testing":
+	case isTestOnly(dep), dep == "testing":
 		return true
 	case within(pkg, modulePath+"/internal"):
 		return dep == modulePath || within(dep, modulePath+"/gen") || within(dep, "connectrpc.com/connect")
 	case within(pkg, modulePath+"/gen"):
-		return dep == modulePath || within(dep, modulePath+"/internal")
+		// The plugins of our own protos are made for users of the library; nothing of it imports them.
+		isPlugin := strings.HasSuffix(pkg, "plugin")
+		return !isPlugin && (dep == modulePath || within(dep, modulePath+"/internal"))
 	default:
 		return false
 	}
@@ -116,6 +122,12 @@ func allowedInInternal(imported string) bool {
 	standard := !strings.Contains(host, ".")
 	return standard || within(imported, modulePath+"/internal") ||
 		slices.ContainsFunc(internalMayImport, func(m string) bool { return within(imported, m) })
+}
+
+// isTestOnly tells whether a package exists for tests: those named above and what lies
+// below them.
+func isTestOnly(path string) bool {
+	return slices.ContainsFunc(testOnly, func(p string) bool { return within(path, p) })
 }
 
 // within tells whether an import path is a path or lies below it.

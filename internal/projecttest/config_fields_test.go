@@ -23,7 +23,7 @@ var (
 func TestAudit_H25_EveryConfigFieldIsRead(t *testing.T) {
 	t.Parallel()
 	packages := slices.DeleteFunc(checkSources(t, moduleRoot(t), "./..."), func(p *checkedPackage) bool {
-		return slices.Contains(testOnly, p.path) || within(p.path, modulePath+"/gen")
+		return isTestOnly(p.path) || within(p.path, modulePath+"/gen")
 	})
 	if !slices.ContainsFunc(packages, func(p *checkedPackage) bool {
 		return p.path == modulePath && slices.Contains(configFields(p), modulePath+".ServeConfig.TLS")

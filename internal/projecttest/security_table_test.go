@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -27,7 +28,7 @@ type finding struct {
 }
 
 var (
-	auditTest = regexp.MustCompile(`(?m)^func (Test(?:Audit)_([A-Z0-9]+)_\w+)\(`)
+	auditFunc = regexp.MustCompile(`(?m)^func (Test(?:Audit)_([A-Z0-9]+)_\w+)\(`)
 	notWord   = regexp.MustCompile(`[^A-Z0-9]`)
 )
 
@@ -45,7 +46,7 @@ func TestSecurityTable(t *testing.T) {
 	if !ok || !ok2 {
 		t.Fatal("SECURITY.md has no table of findings")
 	}
-	table := securityTable(findings(t), auditTests(t))
+	table := securityTable(findings(t), auditTests(t, moduleRoot(t)))
 	if old == table {
 		return
 	}
@@ -67,9 +68,40 @@ func TestAuditTestsNameFindings(t *testing.T) {
 			known[key(id)] = true
 		}
 	}
-	for id, tests := range auditTests(t) {
+	for id, tests := range auditTests(t, moduleRoot(t)) {
 		if !known[id] {
-			t.Errorf("%s: no finding has the id %s", strings.Join(tests, ", "), id)
+			t.Errorf("%v: no finding has the id %s", tests, id)
+		}
+	}
+}
+
+// TestSecurityTable_SaysWhereTestsAre checks that the table tells a reader what to
+// run: the tests of a finding by package, each once.
+func TestSecurityTable_SaysWhereTestsAre(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	for file, tests := range map[string]string{
+		"auth_internal_test.go":     "func TestAudit_AB1_C(t *testing.T) {}\nfunc TestAudit_AB2_D(t *testing.T) {}\n",
+		"test/router/paths_test.go": "func TestAudit_AB1_B(t *testing.T) {}\nfunc TestOther(t *testing.T) {}\n",
+		"test/router/ends_test.go":  "func TestAudit_AB1_A(t *testing.T) {}\n",
+	} {
+		path := filepath.Join(root, filepath.FromSlash(file))
+		if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(tests), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	table := securityTable([]finding{
+		{section: "One", ids: []string{"AB-1", "AB-2"}, required: "all"}, {section: "One", ids: []string{"AB-3"}, required: "more"},
+	}, auditTests(t, root))
+	for _, want := range []string{
+		"| AB-1, AB-2 | all | `.`: `TestAudit_AB1_C`, `TestAudit_AB2_D`; `./test/router`: `TestAudit_AB1_A`, `TestAudit_AB1_B` |\n",
+		"| AB-3 | more | none yet |\n",
+	} {
+		if !strings.Contains(table, want) {
+			t.Errorf("the table lacks %q:\n%s", want, table)
 		}
 	}
 }
@@ -106,11 +138,14 @@ func findings(t *testing.T) []finding {
 // key is the form of an id in the name of a test.
 func key(id string) string { return notWord.ReplaceAllString(strings.ToUpper(id), "") }
 
-// auditTests returns the names of the tests by the id that they carry.
-func auditTests(t *testing.T) map[string][]string {
+// auditTest is a test that carries the id of a finding.
+type auditTest struct{ pkg, name string }
+
+// auditTests returns the tests below a directory by the id that they carry.
+func auditTests(t *testing.T, root string) map[string][]auditTest {
 	t.Helper()
-	found := map[string][]string{}
-	err := filepath.WalkDir(moduleRoot(t), func(path string, d fs.DirEntry, err error) error {
+	found := map[string][]auditTest{}
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || !strings.HasSuffix(path, "_test.go") {
 			return err
 		}
@@ -118,8 +153,12 @@ func auditTests(t *testing.T) map[string][]string {
 		if err != nil {
 			return err
 		}
-		for _, m := range auditTest.FindAllStringSubmatch(string(raw), -1) {
-			found[m[2]] = append(found[m[2]], m[1])
+		dir, err := filepath.Rel(root, filepath.Dir(path))
+		if err != nil {
+			return err
+		}
+		for _, m := range auditFunc.FindAllStringSubmatch(string(raw), -1) {
+			found[m[2]] = append(found[m[2]], auditTest{filepath.ToSlash(dir), m[1]})
 		}
 		return nil
 	})
@@ -129,7 +168,7 @@ func auditTests(t *testing.T) map[string][]string {
 	return found
 }
 
-func securityTable(all []finding, tests map[string][]string) string {
+func securityTable(all []finding, tests map[string][]auditTest) string {
 	var b strings.Builder
 	section := ""
 	for _, f := range all {
@@ -137,17 +176,33 @@ func securityTable(all []finding, tests map[string][]string) string {
 			section = f.section
 			fmt.Fprintf(&b, "\n### %s\n\n| id | required | tests |\n| --- | --- | --- |\n", section)
 		}
-		var names []string
+		var carry []auditTest
 		for _, id := range f.ids {
-			names = append(names, tests[key(id)]...)
+			carry = append(carry, tests[key(id)]...)
 		}
-		slices.Sort(names)
-		cell := "none yet"
-		if len(names) > 0 {
-			cell = "`" + strings.Join(slices.Compact(names), "`, `") + "`"
-		}
-		fmt.Fprintf(&b, "| %s | %s | %s |\n", strings.Join(f.ids, ", "), f.required, cell)
+		fmt.Fprintf(&b, "| %s | %s | %s |\n", strings.Join(f.ids, ", "), f.required, testCell(carry))
 	}
 	b.WriteByte('\n')
 	return b.String()
+}
+
+// testCell lists tests by the package that go test has to be told.
+func testCell(tests []auditTest) string {
+	if len(tests) == 0 {
+		return "none yet"
+	}
+	byPackage := map[string][]string{}
+	for _, a := range tests {
+		byPackage[a.pkg] = append(byPackage[a.pkg], a.name)
+	}
+	var cells []string
+	for _, pkg := range slices.Sorted(maps.Keys(byPackage)) {
+		names := byPackage[pkg]
+		slices.Sort(names)
+		if pkg != "." {
+			pkg = "./" + pkg
+		}
+		cells = append(cells, "`"+pkg+"`: `"+strings.Join(slices.Compact(names), "`, `")+"`")
+	}
+	return strings.Join(cells, "; ")
 }

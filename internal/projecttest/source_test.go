@@ -11,6 +11,7 @@ import (
 	"go/types"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -95,6 +96,7 @@ type checkedPackage struct {
 	*types.Package
 
 	path  string
+	fset  *token.FileSet
 	files []*ast.File
 	info  *types.Info
 }
@@ -125,7 +127,7 @@ func checkSources(t *testing.T, dir, pattern string) []*checkedPackage {
 func checkPackage(t *testing.T, p listedPackage, imports types.Importer) *checkedPackage {
 	t.Helper()
 	fset := token.NewFileSet()
-	c := &checkedPackage{path: p.ImportPath, info: newInfo()}
+	c := &checkedPackage{path: p.ImportPath, fset: fset, info: newInfo()}
 	for _, name := range p.GoFiles {
 		file, err := parser.ParseFile(fset, filepath.Join(p.Dir, name), nil, parser.SkipObjectResolution)
 		if err != nil {
@@ -141,20 +143,32 @@ func checkPackage(t *testing.T, p listedPackage, imports types.Importer) *checke
 // checkText type checks the text of one file that imports nothing.
 func checkText(t *testing.T, source string) *checkedPackage {
 	t.Helper()
-	fset := token.NewFileSet()
-	file, err := parser.ParseFile(fset, "p.go", source, parser.SkipObjectResolution)
-	if err != nil {
-		t.Fatal(err)
+	return checkTexts(t, map[string]string{"p.go": source})
+}
+
+// checkTexts type checks a package of files that import nothing.
+func checkTexts(t *testing.T, sources map[string]string) *checkedPackage {
+	t.Helper()
+	c := &checkedPackage{path: "p", fset: token.NewFileSet(), info: newInfo()}
+	for _, name := range slices.Sorted(maps.Keys(sources)) {
+		file, err := parser.ParseFile(c.fset, name, sources[name], parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.files = append(c.files, file)
 	}
-	c := &checkedPackage{path: "p", files: []*ast.File{file}, info: newInfo()}
-	if c.Package, err = new(types.Config).Check("p", fset, c.files, c.info); err != nil {
+	var err error
+	if c.Package, err = new(types.Config).Check("p", c.fset, c.files, c.info); err != nil {
 		t.Fatal(err)
 	}
 	return c
 }
 
 func newInfo() *types.Info {
-	return &types.Info{Selections: make(map[*ast.SelectorExpr]*types.Selection)}
+	return &types.Info{
+		Uses:       make(map[*ast.Ident]types.Object),
+		Selections: make(map[*ast.SelectorExpr]*types.Selection),
+	}
 }
 
 // sourceImporter finds packages that were checked, and all others where the compiler left them.

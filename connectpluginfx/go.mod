@@ -1,0 +1,23 @@
+module github.com/masegraye/connect-plugin-go/connectpluginfx
+
+go 1.26.0
+
+replace github.com/masegraye/connect-plugin-go => ../
+
+require (
+	connectrpc.com/connect v1.21.1
+	github.com/masegraye/connect-plugin-go v0.0.0-00010101000000-000000000000
+	go.uber.org/fx v1.24.0
+)
+
+require (
+	github.com/Masterminds/semver/v3 v3.5.0 // indirect
+	go.uber.org/dig v1.19.0 // indirect
+	go.uber.org/multierr v1.10.0 // indirect
+	go.uber.org/zap v1.26.0 // indirect
+	golang.org/x/net v0.62.0 // indirect
+	golang.org/x/sys v0.49.0 // indirect
+	golang.org/x/text v0.43.0 // indirect
+	golang.org/x/time v0.16.0 // indirect
+	google.golang.org/protobuf v1.36.12 // indirect
+)

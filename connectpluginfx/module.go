@@ -1,0 +1,78 @@
+package connectpluginfx
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.uber.org/fx"
+
+	connectplugin "github.com/masegraye/connect-plugin-go"
+)
+
+// How long to wait between attempts to reach the host.
+const (
+	firstPause  = 50 * time.Millisecond
+	longestWait = 2 * time.Second
+)
+
+// PluginModule provides a *connectplugin.Client of a configuration, which it validates
+// when the application is built. The client is made whether anybody asks for it or not.
+//
+// It connects when the application starts, and tries again while the host is not there,
+// until the start's context ends: fx.StartTimeout says how long that is. What the host
+// refuses is not repeated ([connectplugin.ErrHandshakeRefused],
+// [connectplugin.ErrHostNotTrusted]). When the application stops, the client gives its
+// identity back and is closed, within the context of the stop.
+func PluginModule(cfg connectplugin.ClientConfig) fx.Option {
+	return fx.Module("connectplugin",
+		fx.Provide(func(lc fx.Lifecycle) (*connectplugin.Client, error) {
+			client, err := connectplugin.NewClient(cfg)
+			if err != nil {
+				return nil, fmt.Errorf("connectpluginfx: %w", err)
+			}
+			lc.Append(fx.Hook{
+				OnStart: func(ctx context.Context) error { return connectUntil(ctx, client) },
+				OnStop:  client.Leave,
+			})
+			return client, nil
+		}),
+		fx.Invoke(func(*connectplugin.Client) {}),
+	)
+}
+
+// connectUntil connects a client that is not connected, until ctx ends.
+func connectUntil(ctx context.Context, client *connectplugin.Client) error {
+	if client.ProtocolVersion() != 0 {
+		return nil // A plugin that was found by discovery connected it.
+	}
+	for pause := firstPause; ; pause = min(2*pause, longestWait) {
+		err := client.Connect(ctx)
+		switch {
+		case err == nil:
+			return nil
+		case isFinal(err):
+			return fmt.Errorf("connectpluginfx: %w", err)
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return fmt.Errorf("connectpluginfx: %w: %w", ctx.Err(), err)
+		}
+	}
+}
+
+// isFinal tells whether another attempt would end in the same way.
+func isFinal(err error) bool {
+	for _, final := range []error{
+		connectplugin.ErrHandshakeRefused, connectplugin.ErrHostNotTrusted, connectplugin.ErrClientClosed, connectplugin.ErrInvalidConfig,
+	} {
+		if errors.Is(err, final) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,41 @@
+// Command plugin provides the service "greeter" with a certificate of your own public key
+// infrastructure.
+package main
+
+import (
+	"context"
+	"flag"
+	"log/slog"
+
+	connectplugin "github.com/masegraye/connect-plugin-go"
+	"github.com/masegraye/connect-plugin-go/examples/internal/devhost"
+	greeterv1 "github.com/masegraye/connect-plugin-go/examples/minimal/gen/greeter/v1"
+	"github.com/masegraye/connect-plugin-go/examples/minimal/gen/greeter/v1/greeterv1connect"
+)
+
+type greeter struct{}
+
+func (greeter) Greet(_ context.Context, req *greeterv1.GreetRequest) (*greeterv1.GreetResponse, error) {
+	return &greeterv1.GreetResponse{Greeting: "Hello, " + req.GetName() + "!"}, nil
+}
+
+func main() {
+	devhost.Main(func(ctx context.Context) error {
+		host := flag.String("host", "https://127.0.0.1:8443", "the host's base URL")
+		dir := flag.String("dir", "run/pki/plugin", "the directory of the certificate")
+		flag.Parse()
+
+		tls, err := connectplugin.LoadCredentials(connectplugin.CredentialsConfig{Dir: *dir, Logger: slog.Default()})
+		if err != nil {
+			return err
+		}
+
+		path, handler := greeterv1connect.NewGreeterServiceHandler(greeter{})
+
+		return connectplugin.ServePlugin(ctx, &connectplugin.PluginServerConfig{
+			Client:       connectplugin.ClientConfig{HostURL: *host, SelfID: "greeter", TLS: tls, Logger: slog.Default()},
+			Services:     []connectplugin.PluginService{{Type: "greeter", Version: "1.0.0", Path: path, Handler: handler}},
+			HostIdentity: "host.pki.example", // nobody else may call the plugin
+		})
+	})
+}

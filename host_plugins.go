@@ -1,0 +1,127 @@
+package connectplugin
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"connectrpc.com/connect"
+
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/internal/policy"
+	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
+)
+
+// hostPlugin is the name of one of the host's own plugin services.
+type hostPlugin string
+
+// hostPluginRoute mounts an implementation of a plugin.
+func hostPluginRoute(name string, p Plugin, impl any, maxBody int64) (route, error) {
+	path, handler, err := p.ConnectServer(impl)
+	field := fmt.Sprintf("Plugins[%q]", name)
+	switch {
+	case err != nil:
+		return route{}, fmt.Errorf("%w: %w: %s: %w", ErrInvalidConfig, ErrInvalidPluginImpl, field, err)
+	case handler == nil:
+		return route{}, fmt.Errorf("%w: %w: %s: ConnectServer returned no handler", ErrInvalidConfig, ErrInvalidPluginImpl, field)
+	}
+	if err := ValidateEndpointPath(path); err != nil || !strings.HasSuffix(path, "/") || path == "/" {
+		return route{}, fieldError(field, "ConnectServer returned path %q; it must be clean, start and end with a slash, and not be the root", path)
+	}
+	return route{
+		prefix: path, subject: name, identify: observed(hostPlugin(name).identify), reads: true,
+		next: http.MaxBytesHandler(handler, maxBody),
+	}, nil
+}
+
+// identify admits a plugin that policy lets call, whoever an auth provider knows,
+// and everybody where the host's plugin is public.
+func (n hostPlugin) identify(ctx context.Context, h *hub, p *peer, r *http.Request) (context.Context, admission, *denial) {
+	setCallerHeader(r.Header, nil)
+	if !claimsIdentity(r.Header) {
+		return n.identifyStranger(ctx, h, p, r)
+	}
+	ctx, c, no := h.authenticate(ctx, p, r)
+	if no != nil {
+		return ctx, admission{}, no
+	}
+	if !h.mayCallHostPlugin(c.id, string(n)) {
+		return ctx, admission{}, &denial{AuditDenied, connect.CodePermissionDenied, errDenied, "", "host plugin not allowed by policy"}
+	}
+	setCallerHeader(r.Header, c.id)
+	ctx = WithAuthContext(ctx, &AuthContext{
+		Identity: c.id.SelfID(), Provider: "runtime-token",
+		Claims: map[string]string{"runtime_id": c.id.RuntimeID()},
+	})
+	allowed := func(b *policy.Book) bool { return b.MayCallHostPlugin(subjectOf(c.id), string(n)) }
+	return ctx, admission{caller: c, budget: h.requestBudget(c), allowed: allowed}, nil
+}
+
+// identifyStranger admits a caller without a runtime identity.
+func (n hostPlugin) identifyStranger(ctx context.Context, h *hub, p *peer, r *http.Request) (context.Context, admission, *denial) {
+	if !h.rules.Load().Public.Has(string(n)) {
+		var no *denial
+		if ctx, no = askProviders(ctx, h, r); no != nil {
+			return ctx, admission{}, no
+		}
+	}
+	authenticated := GetAuthContext(ctx) != nil
+	allowed := func(b *policy.Book) bool { return authenticated || b.Public.Has(string(n)) }
+	return ctx, admission{budget: h.strangerBudget(ctx, p), allowed: allowed}, nil
+}
+
+// askProviders returns the context of a caller that an auth provider knows.
+func askProviders(ctx context.Context, h *hub, r *http.Request) (context.Context, *denial) {
+	chain := h.settings().chain
+	if chain == nil {
+		return ctx, unauthenticated("", "no runtime identity")
+	}
+	reason := "no auth provider knows the caller"
+	noted := withAuthObserver(ctx, func(_ context.Context, f authFailure) { reason = f.Provider + ": " + f.Err.Error() })
+	req := newHeaderRequest(connect.Spec{Procedure: r.URL.Path}, connect.Peer{Addr: r.RemoteAddr}, r.Header)
+	out, err := chain.authenticate(noted, req)
+	if err != nil {
+		return ctx, unauthenticated("", reason)
+	}
+	return out, nil
+}
+
+// listing tells a plugin which of the host's plugins and capabilities are there
+// for it: those that it asked for (all where it asked for none) and policy lets
+// it use.
+func (h *Host) listing(ctx context.Context, id *tokenstore.Identity, requested []string) listing {
+	var l listing
+	for _, name := range h.cfg.Plugins.Keys() {
+		if len(requested) > 0 && !slices.Contains(requested, name) {
+			continue
+		}
+		if h.listsPlugin(id, name) {
+			l.plugins = append(l.plugins, pluginInfo(name, h.cfg.Plugins[name].Metadata()))
+		}
+	}
+	if id == nil {
+		return l
+	}
+	for _, c := range h.broker.ListCapabilities() {
+		if h.hub.mayUse(id, c.GetType()) {
+			c.Endpoint = h.broker.base(ctx)
+			l.capabilities = append(l.capabilities, c)
+		}
+	}
+	return l
+}
+
+func (h *Host) listsPlugin(id *tokenstore.Identity, name string) bool {
+	if h.hub.rules.Load().Public.Has(name) || len(h.cfg.AuthProviders) > 0 {
+		return true
+	}
+	return id != nil && h.hub.mayCallHostPlugin(id, name)
+}
+
+func pluginInfo(name string, m PluginMetadata) *connectpluginv1.PluginInfo {
+	info := &connectpluginv1.PluginInfo{Name: name, Version: m.Version, ServicePath: m.Path}
+	info.Provides, info.Requires = wireDeclarations(m.Provides), wireDependencies(m.Requires)
+	return info
+}

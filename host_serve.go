@@ -1,0 +1,185 @@
+package connectplugin
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"golang.org/x/net/netutil"
+
+	"github.com/masegraye/connect-plugin-go/internal/certs"
+	"github.com/masegraye/connect-plugin-go/internal/target"
+	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
+)
+
+// abortWait is how long handlers may take to return once their requests were
+// cancelled at the end of the shutdown's grace.
+const abortWait = time.Second
+
+// ListenAndServe listens on [ServeConfig.Addr] and serves until ctx ends, as
+// [Host.Serve] does. The error says when the address is taken.
+func (h *Host) ListenAndServe(ctx context.Context) error {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", h.cfg.Addr)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("listen: %s is taken by another process; set ServeConfig.Addr to a free address, "+
+			"or to port 0 for any: %w", h.cfg.Addr, err)
+	}
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	return h.Serve(ctx, l)
+}
+
+// Serve serves on a listener, which it closes, until ctx ends or
+// [Host.Shutdown] is called; then it shuts down within
+// [ServeConfig.GracefulShutdownTimeout] and returns nil when nothing was cut
+// off. It returns [ErrHostClosed] where the host was shut down before.
+func (h *Host) Serve(ctx context.Context, l net.Listener) error {
+	if h.draining.Load() {
+		_ = l.Close()
+		return ErrHostClosed
+	}
+	h.mu.Lock()
+	h.addr = l.Addr().String()
+	h.mu.Unlock()
+	h.nameFor(l.Addr())
+	l = netutil.LimitListener(l, h.cfg.Limits.MaxConnections)
+	h.cfg.Logger.Info("host is serving", keyAddr, l.Addr().String())
+	served := make(chan error, 1)
+	go func() {
+		if h.serverTLS == nil {
+			served <- h.server.Serve(l)
+			return
+		}
+		served <- h.server.ServeTLS(l, "", "")
+	}()
+	select {
+	case <-ctx.Done():
+	case err := <-served:
+		if !errors.Is(err, http.ErrServerClosed) {
+			return errors.Join(fmt.Errorf("serve: %w", err), h.Shutdown(context.WithoutCancel(ctx)))
+		}
+		<-h.done
+		return h.shutErr
+	}
+	err := h.Shutdown(context.WithoutCancel(ctx))
+	<-served //nolint:errcheck // it was shut down
+	return err
+}
+
+// Shutdown ends the host: new requests are refused, watches end first, calls in
+// flight may finish until ctx ends or [ServeConfig.GracefulShutdownTimeout] has
+// passed, then they are cut off, which the error says. Every identity ends,
+// Cleanup runs, goroutines and connections are gone when it returns. Later calls
+// wait for the first and return its error.
+func (h *Host) Shutdown(ctx context.Context) error {
+	h.shutdown.Do(func() {
+		h.shutErr = h.shut(ctx)
+		close(h.done)
+	})
+	<-h.done
+	return h.shutErr
+}
+
+// nameFor settles under which names the host is reached, once it listens.
+func (h *Host) nameFor(listener net.Addr) {
+	var leaf *x509.Certificate
+	if h.serverTLS != nil {
+		leaf = certs.ServerLeaf(h.serverTLS)
+	}
+	h.ingress.names.Store(target.NewNames(h.cfg.Hosts, leaf, listener))
+}
+
+func (h *Host) setServer() {
+	base, abort := context.WithCancelCause(context.Background())
+	h.abort = abort
+	l := h.cfg.Limits
+	var protocols http.Protocols
+	protocols.SetHTTP2(true)
+	if h.cfg.AllowInsecure {
+		protocols.SetHTTP1(true)
+		protocols.SetUnencryptedHTTP2(true)
+	}
+	h.server = &http.Server{
+		Handler:           h.drain.Count(h.ingress),
+		TLSConfig:         h.serverTLS,
+		ReadHeaderTimeout: l.ReadHeaderTimeout,
+		IdleTimeout:       l.IdleTimeout,
+		MaxHeaderBytes:    l.MaxHeaderBytes,
+		ErrorLog:          slog.NewLogLogger(h.cfg.Logger.Handler(), slog.LevelDebug),
+		BaseContext:       func(net.Listener) context.Context { return base },
+		ConnContext:       withConnection(verifiesItself(h.serverTLS)),
+		Protocols:         &protocols,
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: l.MaxStreamsPerConnection,
+			SendPingTimeout:      pingAfter,
+			PingTimeout:          pingTimeout,
+			WriteByteTimeout:     writeByteTimeout,
+		},
+	}
+}
+
+func (h *Host) shut(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, h.cfg.GracefulShutdownTimeout)
+	defer cancel()
+	h.draining.Store(true)
+	h.cfg.Logger.Info("host is shutting down", keyAddr, h.Addr())
+	h.registry.catalog.CloseWatches()
+	h.health.Shutdown()
+	h.hub.streams.CutOffSoon()
+	err := h.drain.Shutdown(ctx, h.server)
+	if err != nil {
+		h.abort(errShuttingDown)
+		last, cancelLast := context.WithTimeout(context.WithoutCancel(ctx), abortWait)
+		if h.drain.Shutdown(last, h.server) != nil {
+			_ = h.server.Close()
+		}
+		cancelLast()
+		err = fmt.Errorf("shutdown: calls in flight were cut off: %w", err)
+	}
+	h.abort(errShuttingDown)
+	h.hub.store.RevokeAll(tokenstore.ReasonShutdown)
+	h.router.close()
+	h.stopTasks()
+	h.tasks.Wait()
+	h.hub.callers.Close()
+	h.hub.strangers.Close()
+	if h.cfg.Cleanup != nil {
+		err = errors.Join(err, h.cfg.Cleanup(context.WithoutCancel(ctx)))
+	}
+	return err
+}
+
+// Serve makes a host of cfg and serves until cfg.StopCh is closed or the process
+// gets SIGINT or SIGTERM, then shuts down gracefully. It is the whole main
+// function of a host.
+func Serve(cfg *ServeConfig) error {
+	h, err := NewHost(cfg)
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if h.cfg.StopCh != nil {
+		go func() {
+			select {
+			case <-h.cfg.StopCh:
+				stop()
+			case <-ctx.Done():
+			}
+		}()
+	}
+	if err := h.ListenAndServe(ctx); err != nil {
+		return errors.Join(err, h.Shutdown(context.Background()))
+	}
+	return nil
+}

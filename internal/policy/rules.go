@@ -1,0 +1,69 @@
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+
+	"github.com/masegraye/connect-plugin-go/internal/certs"
+)
+
+// Rules are the compiled policy of one plugin. The zero value allows nothing. They
+// must not be changed once they are used.
+type Rules struct {
+	// What the plugin may do.
+	Provides, Requires, Capabilities, HostPlugins Set
+	// Where the host dials it: at Endpoint, empty for nowhere, or where the plugin
+	// says.
+	Endpoint        string
+	AllowOwnAddress bool
+	// How it proves that it is the plugin.
+	Secret        Secret
+	Certificates  Set // identities of which its certificate has to have one
+	Pins          []certs.Pin
+	AllowUnproven bool
+	// MaxInstances bounds its live identities; zero is the host's own bound.
+	MaxInstances int
+}
+
+// Secret is an enrolment secret. It prints as [redacted].
+type Secret []byte
+
+const redacted = "[redacted]"
+
+// Format prints the same for every verb.
+func (Secret) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(redacted)) }
+
+// LogValue says nothing of the secret.
+func (Secret) LogValue() slog.Value { return slog.StringValue(redacted) }
+
+// MarshalText says nothing of the secret, to every text encoding.
+func (Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+
+// Why a certificate is refused. The texts are for the log.
+var (
+	ErrNotPinned = errors.New("the certificate's key is not among the plugin's PinnedKeys")
+	ErrNotNamed  = errors.New("is not among the plugin's Certificates")
+)
+
+// DemandCertificate reports whether the rules are about a certificate at all.
+func (r *Rules) DemandCertificate() bool { return r.Certificates.NamesAny() || len(r.Pins) > 0 }
+
+// CheckCertificate reports whether a certificate, by its identity and the digest of
+// its key, is what the rules demand, and whether that proves that its owner is the
+// plugin. Rules that say nothing of certificates take any and prove nothing by it.
+func (r *Rules) CheckCertificate(identity string, key certs.Pin) (proven bool, err error) {
+	if r.Certificates.NamesAny() && !r.Certificates.Has(identity) {
+		return false, fmt.Errorf("certificate identity %q %w", identity, ErrNotNamed)
+	}
+	if len(r.Pins) > 0 && !slices.Contains(r.Pins, key) {
+		return false, ErrNotPinned
+	}
+	return r.DemandCertificate(), nil
+}
+
+// SameAddress reports whether both say the same of where the plugin is dialled.
+func (r *Rules) SameAddress(other *Rules) bool {
+	return r.Endpoint == other.Endpoint && r.AllowOwnAddress == other.AllowOwnAddress
+}

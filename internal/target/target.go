@@ -1,0 +1,103 @@
+// Package target reads what a request is meant for (RFC 9110, section 7.1): the
+// host that it names, the origin that it comes from, and its path. It refuses what
+// two programs could read in two ways.
+package target
+
+import (
+	"crypto/x509"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+
+	"github.com/masegraye/connect-plugin-go/internal/proxy"
+)
+
+// Names are the names and addresses under which a host may be reached. They are
+// immutable once they are made.
+type Names struct {
+	names map[string]struct{}
+	leaf  *x509.Certificate // nil where none is known beforehand
+}
+
+// NewNames takes the configured names or, where there are none, those of the
+// host's certificate and of the address that it listens on; each may be nil.
+func NewNames(configured []string, leaf *x509.Certificate, listener net.Addr) *Names {
+	n := &Names{names: map[string]struct{}{}}
+	for _, name := range configured {
+		n.add(name)
+	}
+	if len(configured) > 0 {
+		return n
+	}
+	if listener != nil {
+		n.addListener(listener)
+	}
+	n.leaf = leaf
+	return n
+}
+
+func (n *Names) add(name string) {
+	n.names[strings.ToLower(strings.TrimSuffix(name, "."))] = struct{}{}
+}
+
+func (n *Names) addListener(listener net.Addr) {
+	host, _, err := net.SplitHostPort(listener.String())
+	if err != nil {
+		return
+	}
+	n.add(host)
+	if ip, err := netip.ParseAddr(host); err == nil && ip.IsLoopback() {
+		n.add("localhost")
+	}
+}
+
+// Known reports whether an authority (host, or host and port) names the host; the
+// port does not matter.
+func (n *Names) Known(authority string) bool {
+	host := authority
+	if h, _, err := net.SplitHostPort(authority); err == nil {
+		host = h
+	}
+	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	if host == "" {
+		return false
+	}
+	if _, ok := n.names[host]; ok {
+		return true
+	}
+	return n.leaf != nil && n.leaf.VerifyHostname(host) == nil
+}
+
+// SameOrigin reports whether a request that names an origin comes from the host
+// that it is for. Browsers of other sites always name theirs.
+func SameOrigin(r *http.Request, plaintext bool) bool {
+	origins := r.Header["Origin"]
+	if len(origins) == 0 {
+		return true
+	}
+	host, ok := strings.CutPrefix(origins[0], "https://")
+	if !ok && plaintext {
+		host, ok = strings.CutPrefix(origins[0], "http://")
+	}
+	return ok && len(origins) == 1 && host == r.Host
+}
+
+// CleanPath reports whether every program reads a request's path alike. It refuses
+// escapes, dot segments, empty segments, backslashes, control and non-ASCII
+// characters, and CONNECT, which has no path.
+func CleanPath(r *http.Request) bool {
+	p := r.URL.Path
+	if r.URL.RawPath != "" || r.URL.Fragment != "" || !strings.HasPrefix(p, "/") || r.Method == http.MethodConnect {
+		return false
+	}
+	if i := strings.IndexByte(r.RequestURI, '?'); i >= 0 {
+		if r.RequestURI[:i] != p {
+			return false
+		}
+	} else if r.RequestURI != "" && r.RequestURI != p {
+		return false
+	}
+	return proxy.CheckPath(p) == nil
+}

@@ -1,0 +1,138 @@
+package connectplugin
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/masegraye/connect-plugin-go/internal/inflight"
+	"github.com/masegraye/connect-plugin-go/internal/policy"
+)
+
+// route is one entry of a host's route table: everything under prefix, or exactly
+// the path where it does not end in a slash. It brings what the middleware has to
+// know of it.
+type route struct {
+	prefix   string
+	subject  string // for the audit, of a route whose path does not say it
+	identify identify
+	unary    func(path string) bool // whether a call has the unary deadline; nil: none has, and shutdown ends none early
+	reads    bool                   // the handler may wait for more of the request
+	next     http.Handler
+}
+
+// callerRoute is the route of a service for callers with a runtime identity.
+func callerRoute(path string, service http.Handler) route {
+	return route{prefix: path, identify: observed(identifyCaller), unary: unaryProcedure, next: service}
+}
+
+func (rt *route) matches(path string) bool {
+	if strings.HasSuffix(rt.prefix, "/") {
+		return strings.HasPrefix(path, rt.prefix)
+	}
+	return path == rt.prefix
+}
+
+// routeTable finds the handler of a path: the longest prefix wins.
+type routeTable []*middleware
+
+var errRouteTaken = errors.New("two routes share a prefix")
+
+// newRouteTable puts the middleware in front of each route and refuses routes that
+// overlap.
+func newRouteTable(h func() *hub, routes []route) (routeTable, error) {
+	t := make(routeTable, 0, len(routes))
+	for i := range routes {
+		x := &routes[i]
+		for j := range routes[i+1:] {
+			if y := &routes[i+1+j]; x.matches(y.prefix) || y.matches(x.prefix) {
+				return nil, fmt.Errorf("%w: Plugins: %w: %q and %q", ErrInvalidConfig, errRouteTaken, x.prefix, y.prefix)
+			}
+		}
+		t = append(t, &middleware{hub: h, route: *x})
+	}
+	slices.SortFunc(t, func(x, y *middleware) int { return cmp.Compare(len(y.route.prefix), len(x.route.prefix)) })
+	return t, nil
+}
+
+func (t routeTable) lookup(path string) (http.Handler, bool) {
+	for _, m := range t {
+		if m.route.matches(path) {
+			return m, true
+		}
+	}
+	return nil, false
+}
+
+// identify is how a route finds out who makes a request of a peer, before anything
+// of the message is read: the context in which the request is served and what the
+// middleware needs to know, or why it is not served. It may take from the header
+// what is not for the route's handler. Each is defined beside the service whose
+// callers it knows.
+type identify func(ctx context.Context, h *hub, p *peer, r *http.Request) (context.Context, admission, *denial)
+
+// admission is a request that may be served if its budget allows.
+type admission struct {
+	caller  *caller                 // with whose identity the call ends; nil for a stranger
+	budget  budget                  // that pays
+	lease   lease                   // with which the call ends, too
+	allowed func(*policy.Book) bool // until when policy lets the call go on; nil: the handler asks itself
+}
+
+// lease is something else than an identity that a call ends with. The zero value is
+// none.
+type lease struct {
+	onEnd func(f func()) (stop func() bool)
+	cause error
+}
+
+// endWith ends a call with the identity of its caller and with its lease, until it
+// is untied.
+func (a *admission) endWith(c *inflight.Call) (untie func()) {
+	stops := make([]func() bool, 0, 2)
+	if a.caller != nil {
+		stops = append(stops, a.caller.id.OnEnd(func() { c.End(errIdentityEnded) }))
+	}
+	if a.lease.onEnd != nil {
+		stops = append(stops, a.lease.onEnd(func() { c.End(a.lease.cause) }))
+	}
+	return func() {
+		for _, stop := range stops {
+			stop()
+		}
+	}
+}
+
+// identifyNobody serves everybody and limits the rate of each peer.
+func identifyNobody(ctx context.Context, h *hub, p *peer, _ *http.Request) (context.Context, admission, *denial) {
+	return ctx, admission{budget: h.strangerBudget(ctx, p)}, nil
+}
+
+// identifyCaller demands a runtime identity.
+func identifyCaller(ctx context.Context, h *hub, p *peer, r *http.Request) (context.Context, admission, *denial) {
+	ctx, c, no := h.authenticate(ctx, p, r)
+	if no != nil {
+		return ctx, admission{}, no
+	}
+	return ctx, admission{caller: c, budget: h.requestBudget(c)}, nil
+}
+
+// observed also records what auth providers among the interceptors of the route's
+// handler refuse.
+func observed(who identify) identify {
+	return func(ctx context.Context, h *hub, p *peer, r *http.Request) (context.Context, admission, *denial) {
+		ctx, a, no := who(ctx, h, p, r)
+		if no == nil {
+			ctx = withAuthObserver(ctx, h.observeAuth)
+		}
+		return ctx, a, no
+	}
+}
+
+func (h *hub) observeAuth(ctx context.Context, f authFailure) {
+	h.auditCall(ctx, AuditAuthFailed, f.Procedure, f.Provider, f.Err.Error())
+}

@@ -1,0 +1,187 @@
+package broker_test
+
+import (
+	"net/http"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+
+	connectplugin "github.com/masegraye/connect-plugin-go"
+	loggerv1 "github.com/masegraye/connect-plugin-go/gen/capability/logger/v1"
+	"github.com/masegraye/connect-plugin-go/gen/capability/logger/v1/loggerv1connect"
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/internal/hosttest"
+	"github.com/masegraye/connect-plugin-go/internal/hosttest/wire"
+)
+
+// Lifetimes in the tests of grants, which the bubble's time passes at once.
+const (
+	testGrantTTL = 10 * time.Minute
+	testTokenTTL = time.Hour
+)
+
+// grantHost is a host in a bubble whose grants live for ten minutes and whose
+// tokens for an hour.
+func grantHost(edit func(*connectplugin.ServeConfig)) func(*connectplugin.ServeConfig) {
+	return func(c *connectplugin.ServeConfig) {
+		c.Policy = hosttest.Unproven("api", "other")
+		c.CapabilityBroker = connectplugin.NewCapabilityBroker("")
+		c.CapabilityBroker.RegisterCapability(hosttest.LoggerCapability(&hosttest.RecordingLogger{}))
+		c.CapabilityGrantTTL, c.RuntimeTokenTTL = testGrantTTL, testTokenTTL
+		c.Limits.MaxGrantsPerIdentity = 3
+		if edit != nil {
+			edit(c)
+		}
+	}
+}
+
+// A grant lives for the configured time, says until when, and makes room for
+// another without being presented.
+func TestAudit_PROTO32_GrantsHonourTheirTTL(t *testing.T) {
+	t.Parallel()
+	wire.InBubble(t, grantHost(nil), func(t *testing.T, h *wire.BubbleHost) {
+		t.Helper()
+		owner := h.Enrol(t, nil)
+		var grants []*connectpluginv1.CapabilityGrant
+		for range 3 {
+			g, code := h.Grant(t, owner)
+			hosttest.WantCode(t, "a grant", code, 0)
+			if ends := g.GetExpiresAt().AsTime(); !ends.Equal(time.Now().Add(testGrantTTL)) {
+				t.Errorf("the grant says that it ends at %s, that is in %s", ends, time.Until(ends))
+			}
+			grants = append(grants, g)
+		}
+		_, code := h.Grant(t, owner)
+		hosttest.WantCode(t, "one more than allowed", code, connect.CodeResourceExhausted)
+		<-time.After(testGrantTTL - time.Millisecond)
+		for _, g := range grants {
+			hosttest.WantCode(t, "just before the end", h.Use(t, g), 0)
+		}
+		<-time.After(2 * time.Millisecond)
+		for _, g := range grants {
+			hosttest.WantCode(t, "just after the end", h.Use(t, g), connect.CodeUnauthenticated)
+		}
+		for range 3 {
+			_, code := h.Grant(t, owner)
+			hosttest.WantCode(t, "where expired ones were", code, 0)
+		}
+	})
+}
+
+// A grant ends with its owner, however that ends, and outlives the renewal of its
+// owner's token.
+func TestAudit_PROTO32_GrantsDieWithTheirOwner(t *testing.T) {
+	t.Parallel()
+	long := func(c *connectplugin.ServeConfig) { c.CapabilityGrantTTL = 24 * time.Hour }
+	t.Run("revoked", func(t *testing.T) {
+		t.Parallel()
+		wire.InBubble(t, grantHost(long), func(t *testing.T, h *wire.BubbleHost) {
+			t.Helper()
+			owner, other := h.Enrol(t, nil), h.Enrol(t, nil)
+			mine, _ := h.Grant(t, owner)
+			others, _ := h.Grant(t, other)
+			h.Revoke(owner.GetRuntimeId())
+			hosttest.WantCode(t, "the grant of the revoked", h.Use(t, mine), connect.CodeUnauthenticated)
+			hosttest.WantCode(t, "the grant of another", h.Use(t, others), 0)
+		})
+	})
+	t.Run("expired", func(t *testing.T) {
+		t.Parallel()
+		wire.InBubble(t, grantHost(long), func(t *testing.T, h *wire.BubbleHost) {
+			t.Helper()
+			owner := h.Enrol(t, nil)
+			g, _ := h.Grant(t, owner)
+			<-time.After(testTokenTTL - time.Second)
+			hosttest.WantCode(t, "just before its owner ends", h.Use(t, g), 0)
+			<-time.After(2 * time.Second)
+			hosttest.WantCode(t, "just after its owner ended", h.Use(t, g), connect.CodeUnauthenticated)
+		})
+	})
+	t.Run("renewed", func(t *testing.T) {
+		t.Parallel()
+		wire.InBubble(t, grantHost(long), func(t *testing.T, h *wire.BubbleHost) {
+			t.Helper()
+			owner := h.Enrol(t, nil)
+			g, _ := h.Grant(t, owner)
+			for range 3 {
+				<-time.After(testTokenTTL / 2)
+				owner = h.Enrol(t, hosttest.IdentityHeader(owner.GetRuntimeId(), owner.GetRuntimeToken()))
+				hosttest.WantCode(t, "after a renewal", h.Use(t, g), 0)
+			}
+			<-time.After(testTokenTTL + time.Second)
+			hosttest.WantCode(t, "after its owner ended", h.Use(t, g), connect.CodeUnauthenticated)
+		})
+	})
+}
+
+// A call of a capability that is under way ends with the grant's owner.
+func TestAudit_PROTO32_CallsInFlightEndWithTheOwner(t *testing.T) {
+	t.Parallel()
+	var began, ended chan struct{} // made inside, where they belong to the bubble
+	wire.InBubble(t, func(c *connectplugin.ServeConfig) {
+		began, ended = make(chan struct{}), make(chan struct{})
+		grantHost(nil)(c)
+		c.CapabilityBroker.RegisterCapability(hosttest.NewCapability(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			close(began)
+			<-r.Context().Done()
+			close(ended)
+		}), "logger", "1.2.0"))
+	}, func(t *testing.T, h *wire.BubbleHost) {
+		t.Helper()
+		owner := h.Enrol(t, nil)
+		g, _ := h.Grant(t, owner)
+		client := loggerv1connect.NewLoggerClient(h.Dial(t).Client, g.GetEndpointUrl())
+		req := connect.NewRequest(&loggerv1.LogRequest{})
+		req.Header().Set("Authorization", "Bearer "+g.GetBearerToken())
+		answered := make(chan error, 1)
+		go func() {
+			_, err := client.Log(t.Context(), req)
+			answered <- err
+		}()
+		<-began
+		start := time.Now()
+		h.Revoke(owner.GetRuntimeId())
+		<-ended
+		<-answered
+		if took := time.Since(start); took != 0 {
+			t.Errorf("the call ended %s after its owner", took)
+		}
+	})
+}
+
+// A connection to a capability renews its grant by itself, before the host refuses
+// it, however long it lives.
+func TestCapabilityConn_RenewsInTime(t *testing.T) {
+	t.Parallel()
+	wire.InBubble(t, grantHost(nil), func(t *testing.T, h *wire.BubbleHost) {
+		t.Helper()
+		conn, err := h.Client(t, "api").Capability(t.Context(), "logger", ">=1.0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		const calls, pause = 30, testGrantTTL / 4
+		for protocol, opts := range hosttest.Protocols {
+			client := loggerv1connect.NewLoggerClient(conn.HTTPClient(), conn.BaseURL(), opts...)
+			for i := range calls {
+				if _, err := client.Log(t.Context(), connect.NewRequest(&loggerv1.LogRequest{Message: "x"})); err != nil {
+					t.Fatalf("%s, call %d: %v", protocol, i, err)
+				}
+				<-time.After(pause)
+			}
+		}
+		if refused := h.Reasons(); len(refused) > 0 {
+			t.Errorf("the host refused: %q", refused)
+		}
+		granted := 0
+		for _, e := range h.Events {
+			if e.Kind == connectplugin.AuditGranted {
+				granted++
+			}
+		}
+		// A grant serves for two thirds of its life: that is three calls.
+		if want := 3 * calls / 3; granted != want {
+			t.Errorf("%d grants for %d calls, want %d", granted, 3*calls, want)
+		}
+	})
+}

@@ -1,0 +1,425 @@
+package certificates_test
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	connectplugin "github.com/masegraye/connect-plugin-go"
+	"github.com/masegraye/connect-plugin-go/internal/certs"
+)
+
+func TestAuthorityInDirectory(t *testing.T) {
+	t.Parallel()
+
+	dir := filepath.Join(t.TempDir(), "pki")
+	config := connectplugin.AuthorityConfig{Dir: dir, TrustDomain: "example.test"}
+
+	if _, err := connectplugin.LoadAuthority(config); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("nothing there yet: %v, want fs.ErrNotExist", err)
+	}
+
+	first := newAuthority(t, config)
+
+	for path, want := range map[string]fs.FileMode{
+		dir: 0o700, filepath.Join(dir, "authority.key"): 0o600, filepath.Join(dir, "authority.crt"): 0o644,
+	} {
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != want {
+			t.Errorf("%s: %v, %v, want %v", path, info.Mode(), err, want)
+		}
+	}
+
+	loaded, err := connectplugin.LoadAuthority(connectplugin.AuthorityConfig{Dir: dir})
+	if err != nil || loaded.TrustDomain() != "example.test" {
+		t.Fatalf("LoadAuthority: %v", err)
+	}
+
+	if _, err := meet(t, tlsOf(t)(first.HostTLS()), tlsOf(t)(loaded.PluginTLS("a"))); err != nil {
+		t.Errorf("the loaded authority is another one: %v", err)
+	}
+
+	_, err = connectplugin.LoadAuthority(connectplugin.AuthorityConfig{Dir: dir, TrustDomain: "other.test"})
+	if !errors.Is(err, connectplugin.ErrInvalidConfig) || !strings.Contains(err.Error(), "TrustDomain") {
+		t.Errorf("another trust domain: %v", err)
+	}
+}
+
+func TestNewAuthorityOverwritesNothing(t *testing.T) {
+	t.Parallel()
+
+	for _, keep := range []string{"authority.key", "authority.crt"} {
+		dir := t.TempDir()
+		newAuthority(t, connectplugin.AuthorityConfig{Dir: dir})
+
+		for _, name := range []string{"authority.key", "authority.crt"} {
+			if name == keep {
+				continue
+			}
+
+			if err := os.Remove(filepath.Join(dir, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+
+		before := readPEM(t, filepath.Join(dir, keep))
+
+		_, err := connectplugin.NewAuthority(connectplugin.AuthorityConfig{Dir: dir})
+		if !errors.Is(err, fs.ErrExist) || !strings.Contains(err.Error(), filepath.Join(dir, keep)) ||
+			!strings.Contains(err.Error(), "LoadAuthority") {
+			t.Errorf("%s: %v, want fs.ErrExist, the file, and what to do", keep, err)
+		}
+
+		if !bytes.Equal(before, readPEM(t, filepath.Join(dir, keep))) {
+			t.Errorf("%s was overwritten", keep)
+		}
+
+		if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
+			t.Errorf("%d files are left, %v, want 1", len(entries), err)
+		}
+	}
+}
+
+func TestLoadAuthorityRefuses(t *testing.T) {
+	t.Parallel()
+
+	otherDir := t.TempDir()
+	newAuthority(t, connectplugin.AuthorityConfig{Dir: otherDir})
+
+	for name, test := range map[string]struct {
+		config connectplugin.AuthorityConfig
+		spoil  func(dir string) error
+		want   error
+	}{
+		"key readable by the group": {
+			spoil: func(dir string) error { return os.Chmod(filepath.Join(dir, "authority.key"), 0o640) }, want: certs.ErrPermissions,
+		},
+		"key readable by all": {
+			spoil: func(dir string) error { return os.Chmod(filepath.Join(dir, "authority.key"), 0o604) }, want: certs.ErrPermissions,
+		},
+		"key of another": {
+			spoil: func(dir string) error {
+				return os.Rename(filepath.Join(otherDir, "authority.key"), filepath.Join(dir, "authority.key"))
+			},
+			want: certs.ErrCA,
+		},
+		"no certificate": {
+			spoil: func(dir string) error { return os.Remove(filepath.Join(dir, "authority.crt")) }, want: fs.ErrNotExist,
+		},
+		"no PEM": {
+			spoil: func(dir string) error { return os.WriteFile(filepath.Join(dir, "authority.crt"), []byte("x"), 0o600) },
+			want:  certs.ErrPEM,
+		},
+		"expired": {
+			config: connectplugin.AuthorityConfig{CATTL: time.Nanosecond}, spoil: func(string) error { return nil }, want: certs.ErrCA,
+		},
+	} {
+		dir := t.TempDir()
+		test.config.Dir = dir
+
+		// The host's own certificates are made on demand: an authority for a moment works.
+		newAuthority(t, test.config)
+
+		if err := test.spoil(dir); err != nil {
+			t.Fatal(err)
+		}
+
+		if _, err := connectplugin.LoadAuthority(connectplugin.AuthorityConfig{Dir: dir}); !errors.Is(err, test.want) {
+			t.Errorf("%s: %v, want %v", name, err, test.want)
+		}
+	}
+}
+
+func TestCredentials(t *testing.T) {
+	t.Parallel()
+
+	authority := newAuthority(t, connectplugin.AuthorityConfig{})
+	dir := filepath.Join(t.TempDir(), "logger")
+
+	if err := authority.WriteCredentials(dir, "logger", "localhost"); err != nil {
+		t.Fatal(err)
+	}
+
+	for path, want := range map[string]fs.FileMode{
+		dir: 0o700, filepath.Join(dir, "tls.key"): 0o600, filepath.Join(dir, "tls.crt"): 0o644, filepath.Join(dir, "ca.crt"): 0o644,
+	} {
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != want {
+			t.Errorf("%s: %v, %v, want %v", path, info.Mode(), err, want)
+		}
+	}
+
+	host := tlsOf(t)(authority.HostTLS())
+	plugin := tlsOf(t)(connectplugin.LoadCredentials(connectplugin.CredentialsConfig{Dir: dir, CheckInterval: 1}))
+
+	if _, err := meet(t, host, plugin); err != nil {
+		t.Errorf("plugin dials host: %v", err)
+	}
+
+	first, err := meet(t, plugin, host)
+	if err != nil || certs.CertificateIdentity(first) != authority.PluginIdentity("logger") {
+		t.Fatalf("host dials plugin: %v", err)
+	}
+
+	squatter := tlsOf(t)(authority.PluginTLS("squatter"))
+	squatter.VerifyConnection = nil
+
+	if _, err := meet(t, squatter, plugin); err == nil {
+		t.Error("a plugin in the host's place is accepted")
+	}
+
+	if _, err := meet(t, plugin, squatter); err == nil {
+		t.Error("a plugin dials a plugin")
+	}
+
+	if err := authority.WriteCredentials(dir, "logger"); err != nil {
+		t.Fatal(err)
+	}
+
+	second, err := meet(t, plugin, host)
+	if err != nil || second.SerialNumber.Cmp(first.SerialNumber) == 0 || certs.PinOf(second) != certs.PinOf(first) {
+		t.Errorf("renewed: same certificate or other key, %v", err)
+	}
+}
+
+func TestWriteCredentialsRefuses(t *testing.T) {
+	t.Parallel()
+
+	authority := newAuthority(t, connectplugin.AuthorityConfig{})
+	dir := t.TempDir()
+
+	if err := authority.WriteCredentials(dir, "a"); err != nil {
+		t.Fatal(err)
+	}
+
+	before := readPEM(t, filepath.Join(dir, "tls.crt"))
+
+	if err := authority.WriteCredentials(dir, "b"); err == nil || !strings.Contains(err.Error(), "plugin/a") {
+		t.Errorf("another plugin's directory: %v", err)
+	}
+
+	if err := authority.WriteCredentials(dir, "a", "bad host"); !errors.Is(err, certs.ErrHost) {
+		t.Errorf("host: %v, want ErrHost", err)
+	}
+
+	if err := os.Chmod(filepath.Join(dir, "tls.key"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+
+	if err := authority.WriteCredentials(dir, "a"); !errors.Is(err, certs.ErrPermissions) {
+		t.Errorf("open key: %v, want ErrPermissions", err)
+	}
+
+	if !bytes.Equal(before, readPEM(t, filepath.Join(dir, "tls.crt"))) {
+		t.Error("a refused call changed the certificate")
+	}
+}
+
+// The authority renews the files of a running plugin, key included, while host
+// and plugin connect in both directions without a pause. No handshake may fail.
+func TestCredentialsRotationUnderLoad(t *testing.T) {
+	t.Parallel()
+
+	const rotations = 24
+
+	authority := newAuthority(t, connectplugin.AuthorityConfig{})
+	dir := t.TempDir()
+
+	if err := authority.WriteCredentials(dir, "a"); err != nil {
+		t.Fatal(err)
+	}
+
+	host := tlsOf(t)(authority.HostTLS())
+	plugin := tlsOf(t)(connectplugin.LoadCredentials(connectplugin.CredentialsConfig{Dir: dir, CheckInterval: 1}))
+
+	var (
+		group  sync.WaitGroup
+		mu     sync.Mutex
+		serial = make(map[string]bool)
+		keys   = make(map[certs.Pin]bool)
+		count  int
+	)
+
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+
+	load := func(server, client *tls.Config, note func(*x509.Certificate)) {
+		for ctx.Err() == nil {
+			cert, err := meet(t, server, client)
+			if err != nil {
+				t.Errorf("handshake: %v", err)
+
+				return
+			}
+
+			mu.Lock()
+			count++
+			note(cert)
+			mu.Unlock()
+		}
+	}
+
+	group.Go(func() { load(host, plugin, func(*x509.Certificate) {}) })
+	group.Go(func() {
+		load(plugin, host, func(cert *x509.Certificate) {
+			serial[cert.SerialNumber.String()] = true
+			keys[certs.PinOf(cert)] = true
+		})
+	})
+
+	for i := range rotations {
+		if i%4 == 0 {
+			if err := os.Remove(filepath.Join(dir, "tls.key")); err != nil {
+				t.Fatal(err)
+			}
+		}
+
+		if err := authority.WriteCredentials(dir, "a"); err != nil {
+			t.Fatal(err)
+		}
+
+		for seen := func() int { mu.Lock(); defer mu.Unlock(); return len(serial) }; seen() <= i && !t.Failed(); {
+			<-time.After(time.Millisecond)
+		}
+	}
+
+	stop()
+	group.Wait()
+
+	if len(keys) < rotations/4 {
+		t.Errorf("%d keys seen, want at least %d", len(keys), rotations/4)
+	}
+
+	t.Logf("%d handshakes, %d certificates and %d keys seen, none failed", count, len(serial), len(keys))
+}
+
+func TestLoadCredentialsRefuses(t *testing.T) {
+	t.Parallel()
+
+	foreign := t.TempDir()
+	newAuthority(t, connectplugin.AuthorityConfig{Dir: foreign})
+
+	for name, spoil := range map[string]func(dir string) error{
+		"authority missing": func(dir string) error { return os.Remove(filepath.Join(dir, "ca.crt")) },
+		"authority damaged": func(dir string) error { return os.WriteFile(filepath.Join(dir, "ca.crt"), []byte("x"), 0o600) },
+		"foreign authority": func(dir string) error {
+			return os.WriteFile(filepath.Join(dir, "ca.crt"), readPEM(t, filepath.Join(foreign, "authority.crt")), 0o600)
+		},
+		"key missing":            func(dir string) error { return os.Remove(filepath.Join(dir, "tls.key")) },
+		"key readable by others": func(dir string) error { return os.Chmod(filepath.Join(dir, "tls.key"), 0o644) },
+	} {
+		dir := t.TempDir()
+		if err := newAuthority(t, connectplugin.AuthorityConfig{}).WriteCredentials(dir, "a"); err != nil {
+			t.Fatal(err)
+		}
+
+		if err := spoil(dir); err != nil {
+			t.Fatal(err)
+		}
+
+		if _, err := connectplugin.LoadCredentials(connectplugin.CredentialsConfig{Dir: dir}); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+// A certificate manager's certificates have an intermediate, DNS names, and no
+// identity of ours: then whoever the authority verifies is a peer.
+func TestLoadCredentialsOfAnotherAuthority(t *testing.T) {
+	t.Parallel()
+
+	root, rootKey := signFor(t, true, nil, nil)
+	middle, middleKey := signFor(t, true, root, rootKey)
+
+	load := func() *tls.Config {
+		t.Helper()
+
+		leaf, key := signFor(t, false, middle, middleKey)
+		dir := t.TempDir()
+
+		keyPEM, err := certs.EncodeKey(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+
+		for name, data := range map[string][]byte{
+			"tls.crt": certs.EncodeCertificates(leaf.Raw, middle.Raw), "tls.key": keyPEM, "ca.crt": certs.EncodeCertificates(root.Raw),
+		} {
+			if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+
+		return tlsOf(t)(connectplugin.LoadCredentials(connectplugin.CredentialsConfig{Dir: dir}))
+	}
+
+	host, plugin := load(), load()
+	if _, err := meet(t, host, plugin); err != nil {
+		t.Errorf("two of the same authority: %v", err)
+	}
+
+	ours := newAuthority(t, connectplugin.AuthorityConfig{})
+	stranger := tlsOf(t)(ours.PluginTLS("a"))
+	stranger.RootCAs, stranger.VerifyConnection = host.RootCAs, nil
+
+	if _, err := meet(t, host, stranger); err == nil {
+		t.Error("a stranger is accepted")
+	}
+}
+
+// signFor makes a certificate for localhost, self-signed if there is no parent.
+func signFor(t *testing.T, isCA bool, parent *x509.Certificate, parentKey crypto.Signer) (*x509.Certificate, crypto.Signer) {
+	t.Helper()
+
+	key, err := certs.NewKey(certs.ECDSA)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	template := &x509.Certificate{
+		Subject: pkix.Name{CommonName: "test"}, NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
+		BasicConstraintsValid: true, IsCA: isCA, KeyUsage: x509.KeyUsageDigitalSignature,
+	}
+	if isCA {
+		template.KeyUsage = x509.KeyUsageCertSign
+	} else {
+		template.DNSNames = []string{"localhost"}
+	}
+
+	if parent == nil {
+		parent, parentKey = template, key
+	}
+
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), parentKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	return cert, key
+}
+
+func readPEM(t *testing.T, path string) []byte {
+	t.Helper()
+
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	return data
+}

@@ -1,0 +1,203 @@
+package connectplugin
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+
+	"github.com/masegraye/connect-plugin-go/internal/certs"
+)
+
+// Errors that end a TLS handshake because of whom the peer's certificate names.
+var (
+	errPeerIdentity  = errors.New("the peer's certificate has another identity")
+	errNoCertificate = errors.New("the peer shows no certificate")
+	errForeignIssuer = errors.New("the peer's certificate names the authority's trust domain and was issued by somebody else")
+)
+
+// validateIdentityName refuses a name that no certificate can have, because it is a
+// SPIFFE id against the standard. Empty is accepted.
+func validateIdentityName(field, identity string) error {
+	if identity == "*" {
+		return fieldError(field, `"*" is nobody; write the identity of one certificate`)
+	}
+	if !certs.IsSPIFFE(identity) {
+		return nil
+	}
+	if err := certs.ValidateSPIFFE(identity); err != nil {
+		return fieldError(field, "%v; write spiffe://<trust domain>/<path>, as it stands in the certificate", err)
+	}
+	return nil
+}
+
+// peerCheck is a check for tls.Config.VerifyConnection.
+type peerCheck func(tls.ConnectionState) error
+
+// requireReadableIdentity ends the handshake with a peer whose certificate has a
+// SPIFFE id that the SPIFFE standard does not allow, or one where none may stand.
+func requireReadableIdentity(state tls.ConnectionState) error {
+	if len(state.PeerCertificates) == 0 {
+		return nil
+	}
+
+	if _, err := certs.Identity(state.PeerCertificates[0]); err != nil {
+		return fmt.Errorf("the peer's certificate: %w", err)
+	}
+
+	return nil
+}
+
+// verifiedPeer returns the verified certificate of a peer and whom it names, nil for
+// none. A server whose configuration verifies itself says so with byCallback; of what
+// its callback accepted, SPIFFE ids alone are believed.
+func verifiedPeer(state *tls.ConnectionState, byCallback bool) (leaf *x509.Certificate, identity string) {
+	if state == nil || len(state.PeerCertificates) == 0 {
+		return nil, ""
+	}
+
+	identity, err := certs.Identity(state.PeerCertificates[0])
+	verified := len(state.VerifiedChains) > 0 || byCallback && certs.IsSPIFFE(identity)
+
+	if err != nil || !verified {
+		return nil, ""
+	}
+
+	return state.PeerCertificates[0], identity
+}
+
+// requirePeerIdentity returns a check that accepts only a peer whose verified
+// certificate has the identity, as Identity of internal/certs reads it.
+func requirePeerIdentity(identity string) peerCheck {
+	return func(state tls.ConnectionState) error {
+		if len(state.VerifiedChains) == 0 {
+			return fmt.Errorf("%w: none instead of %q", errPeerIdentity, identity)
+		}
+
+		return sameIdentity(state.PeerCertificates[0], identity)
+	}
+}
+
+func sameIdentity(leaf *x509.Certificate, want string) error {
+	if got := certs.CertificateIdentity(leaf); got != want {
+		return fmt.Errorf("%w: %q instead of %q", errPeerIdentity, got, want)
+	}
+
+	return nil
+}
+
+// demandOfClients returns a copy of a server's configuration that verifies the
+// certificate of each client and runs the check last, whichever configuration is
+// chosen for a client.
+func demandOfClients(cfg *tls.Config, auth tls.ClientAuthType, check peerCheck) *tls.Config {
+	out := cfg.Clone()
+	if !verifiesItself(out) {
+		out.ClientAuth = max(out.ClientAuth, auth)
+	}
+
+	out.VerifyConnection = verifyAll(cfg.VerifyConnection, check)
+
+	if choose := cfg.GetConfigForClient; choose != nil {
+		out.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			chosen, err := choose(hello)
+			if err != nil || chosen == nil {
+				return nil, err
+			}
+
+			return demandOfClients(chosen, auth, check), nil
+		}
+	}
+
+	return out
+}
+
+// verifiesItself reports whether a server's configuration takes the verification of
+// client certificates into its own hands, as those of go-spiffe do: crypto/tls then
+// demands a certificate and leaves the rest to the callback.
+func verifiesItself(cfg *tls.Config) bool {
+	return cfg != nil && cfg.ClientAuth == tls.RequireAnyClientCert && cfg.VerifyPeerCertificate != nil
+}
+
+// requireServerIdentity returns a copy of a client's configuration that accepts one
+// server: by its identity. A SPIFFE id stands in for the names in the certificate,
+// which need not be there; any other identity is demanded besides.
+func requireServerIdentity(cfg *tls.Config, identity string) *tls.Config {
+	if certs.IsSPIFFE(identity) {
+		cfg = withoutNames(cfg)
+	}
+
+	out := cfg.Clone()
+	out.VerifyConnection = verifyAll(cfg.VerifyConnection, func(state tls.ConnectionState) error {
+		if len(state.PeerCertificates) == 0 {
+			return errNoCertificate
+		}
+
+		return sameIdentity(state.PeerCertificates[0], identity)
+	})
+
+	return out
+}
+
+// withoutNames returns a copy of a client's configuration that verifies the server's
+// certificate as crypto/tls does but for its names: whoever uses it checks the
+// identity. What the configuration checks besides sees the verified chains as before.
+// A configuration that verifies servers by its own means goes on doing so.
+func withoutNames(cfg *tls.Config) *tls.Config {
+	out := cfg.Clone()
+	if cfg.InsecureSkipVerify {
+		return out
+	}
+
+	out.InsecureSkipVerify = true // VerifyConnection verifies
+	out.VerifyPeerCertificate = nil
+	out.VerifyConnection = func(state tls.ConnectionState) error {
+		chains, err := verifyChain(state.PeerCertificates, cfg, x509.ExtKeyUsageServerAuth)
+		if err != nil {
+			return err
+		}
+
+		state.VerifiedChains = chains
+		if cfg.VerifyPeerCertificate != nil {
+			if err := cfg.VerifyPeerCertificate(rawCertificates(state.PeerCertificates), chains); err != nil {
+				return err
+			}
+		}
+
+		return verifyAll(cfg.VerifyConnection)(state)
+	}
+
+	return out
+}
+
+// verifyChain verifies a chain for a key usage against the roots of a configuration
+// without looking at host names.
+func verifyChain(chain []*x509.Certificate, cfg *tls.Config, usage x509.ExtKeyUsage) ([][]*x509.Certificate, error) {
+	if len(chain) == 0 {
+		return nil, errNoCertificate
+	}
+
+	opts := x509.VerifyOptions{Roots: cfg.RootCAs, Intermediates: x509.NewCertPool(), KeyUsages: []x509.ExtKeyUsage{usage}}
+	if cfg.Time != nil {
+		opts.CurrentTime = cfg.Time()
+	}
+
+	for _, c := range chain[1:] {
+		opts.Intermediates.AddCert(c)
+	}
+
+	chains, err := chain[0].Verify(opts)
+	if err != nil {
+		return nil, fmt.Errorf("the peer's certificate: %w", err)
+	}
+
+	return chains, nil
+}
+
+func rawCertificates(chain []*x509.Certificate) [][]byte {
+	raw := make([][]byte, 0, len(chain))
+	for _, cert := range chain {
+		raw = append(raw, cert.Raw)
+	}
+
+	return raw
+}
