@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net/netip"
 	"net/url"
 	"reflect"
 	"slices"
@@ -41,6 +42,7 @@ type Client struct {
 	reachable chan struct{}     // closed and replaced when an interruption ends
 	warned    time.Time         // when the last failure of TLS was logged
 	hostCert  *x509.Certificate // that the host showed in the handshake; nil in plaintext and with a foreign HTTP client
+	local     netip.Addr        // from which the host was reached in the handshake; the zero Addr with a foreign HTTP client
 	plugins   map[string]*connectpluginv1.PluginInfo
 	warnings  []string
 	version   int32

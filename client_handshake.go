@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"time"
 
@@ -40,7 +41,7 @@ func (c *Client) exchange(ctx context.Context, current identity, apart bool) err
 		if apart {
 			defer conn.Close()
 		}
-		x.client, x.state = oneConn{conn}, conn.TLS()
+		x.client, x.state, x.local = oneConn{conn}, conn.TLS(), conn.LocalAddr()
 	}
 	if err := x.run(ctx, host); err != nil {
 		return c.explainLink(err)
@@ -72,6 +73,7 @@ type exchange struct {
 	cfg     *ClientConfig
 	client  connect.HTTPClient
 	state   *tls.ConnectionState // nil in plaintext and with a foreign HTTP client
+	local   netip.Addr           // of our side of the connection
 	current identity
 
 	req      *connectpluginv1.HandshakeRequest

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"connectrpc.com/connect"
@@ -219,6 +220,7 @@ func (c *Client) adoptLocked(x *exchange) {
 	for _, p := range x.resp.GetPlugins() {
 		c.plugins[p.GetName()] = p
 	}
+	c.local = x.local
 	if x.state != nil && len(x.state.PeerCertificates) > 0 {
 		c.hostCert = x.state.PeerCertificates[0]
 	}
@@ -234,6 +236,14 @@ func (c *Client) hostCertificate() *x509.Certificate {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.hostCert
+}
+
+// localAddr returns the address from which the host was reached in the last handshake,
+// the zero Addr where that is not known.
+func (c *Client) localAddr() netip.Addr {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.local
 }
 
 // tell wakes who keeps the plugin registered: something changed that concerns it.

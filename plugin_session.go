@@ -21,9 +21,9 @@ type pluginSession struct {
 	cfg      *PluginServerConfig
 	client   *Client
 	baseURL  string
-	wake     chan struct{} // capacity one: something to report or to register
-	assigned chan struct{} // closed when the host assigned an identity
-	enrolled func()        // told of the first handshake; may be nil
+	wake     chan struct{}               // capacity one: something to report or to register
+	assigned chan struct{}               // closed when the host assigned an identity
+	enrolled func(context.Context) error // told of the first handshake; may be nil
 	watching sync.WaitGroup
 
 	once sync.Once // closes assigned
@@ -52,9 +52,11 @@ func newPluginSession(cfg *PluginServerConfig, client *Client, baseURL string) *
 }
 
 // awaits reports whether the host assigns the identity.
-func (s *pluginSession) awaits() bool {
-	c := s.cfg.Client
-	return c.HostURL == "" && c.Discovery == nil
+func (s *pluginSession) awaits() bool { return s.cfg.awaitsHost() }
+
+// awaitsHost reports whether the host calls first; c holds the defaults.
+func (c *PluginServerConfig) awaitsHost() bool {
+	return c.Client.HostURL == "" && c.Client.Discovery == nil
 }
 
 // assign takes over an identity from the host.
@@ -126,7 +128,7 @@ func (s *pluginSession) enrol(ctx context.Context) error {
 		case err == nil:
 			log.Info("connected to the host", keyHost, s.cfg.Client.HostURL, keyRuntimeID, s.client.RuntimeID())
 			if s.enrolled != nil {
-				s.enrolled()
+				return s.enrolled(ctx)
 			}
 			return nil
 		case permanent(err):

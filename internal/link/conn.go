@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync"
 )
@@ -26,6 +27,17 @@ func (c *Conn) TLS() *tls.ConnectionState {
 	state := t.ConnectionState()
 
 	return &state
+}
+
+// LocalAddr returns the address of our side, the zero Addr where that is none of the
+// Internet's.
+func (c *Conn) LocalAddr() netip.Addr {
+	addr, err := netip.ParseAddrPort(c.line.LocalAddr().String())
+	if err != nil {
+		return netip.Addr{}
+	}
+
+	return addr.Addr()
 }
 
 // RoundTrip sends a request on this connection.
