@@ -36,7 +36,12 @@ func (c *Client) exchange(ctx context.Context, current identity, apart bool) err
 		}
 		conn, err := get(ctx)
 		if err != nil {
-			return fmt.Errorf("connect to %s: %w", host, c.explainLink(err))
+			err = fmt.Errorf("connect to %s: %w", host, c.explainLink(err))
+			if !apart {
+				err = &lostError{err: err} // the host was trusted before: it may be again
+			}
+			c.trustFailed(err)
+			return err
 		}
 		if apart {
 			defer conn.Close()
@@ -44,7 +49,9 @@ func (c *Client) exchange(ctx context.Context, current identity, apart bool) err
 		x.client, x.state, x.local = oneConn{conn}, conn.TLS(), conn.LocalAddr()
 	}
 	if err := x.run(ctx, host); err != nil {
-		return c.explainLink(err)
+		err = c.explainLink(err)
+		c.trustFailed(err)
+		return err
 	}
 	return c.adopt(x)
 }

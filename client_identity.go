@@ -53,7 +53,11 @@ func (e *enrolment) wait(ctx context.Context) error {
 	case <-e.done:
 		return e.err
 	case <-ctx.Done():
-		return fmt.Errorf("handshake: %w", ctx.Err())
+		code := connect.CodeDeadlineExceeded
+		if errors.Is(ctx.Err(), context.Canceled) {
+			code = connect.CodeCanceled
+		}
+		return errorf(code, "handshake: %w", ctx.Err())
 	}
 }
 

@@ -80,7 +80,7 @@ func (c *Client) dial(ctx context.Context) (net.Conn, error) {
 	conn := tls.Client(raw, cfg)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		_ = raw.Close()
-		return nil, fmt.Errorf("TLS: %w", err)
+		return nil, explainTLS(err)
 	}
 	return conn, nil
 }
@@ -99,6 +99,7 @@ func (c *Client) lost(err error) {
 
 // unreachable takes account of a connection that could not be opened.
 func (c *Client) unreachable(err error) {
+	c.trustFailed(c.explainLink(err))
 	c.mu.Lock()
 	c.pace.failed(time.Now(), err)
 	c.mu.Unlock()
