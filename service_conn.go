@@ -1,6 +1,7 @@
 package connectplugin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,6 +36,7 @@ type ServiceConn struct {
 	mu       sync.Mutex
 	provider string // the route's path, empty while there is none
 	owner    string // the runtime id under which the route is known
+	unmet    error  // why there is no route although the type is provided
 	lost     error  // why the state is not known at the moment, nil while it is
 	state    connectpluginv1.ServiceState
 	sequence uint64        // of the state
@@ -131,7 +133,9 @@ func (s *ServiceConn) follow(ctx context.Context, known func()) {
 			s.set("", owner, &ServiceEvent{State: connectpluginv1.ServiceState_SERVICE_STATE_UNAVAILABLE}, err)
 			return false
 		}
-		s.set(s.routeFor(ctx, event), owner, event, nil)
+		route, unmet := s.routeFor(ctx, event)
+		s.set(route, owner, event, nil)
+		s.note(unmet)
 		known()
 		return true
 	})
@@ -142,6 +146,17 @@ func (s *ServiceConn) set(provider, owner string, event *ServiceEvent, err error
 	defer s.mu.Unlock()
 	s.provider, s.owner, s.lost, s.state, s.sequence, s.err = provider, owner, nil, event.State, event.Sequence, err
 	s.tellLocked()
+}
+
+// note keeps why there is no route although the type is provided; nil: there is one, or
+// nobody provides the type.
+func (s *ServiceConn) note(unmet error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unmet = unmet
+	if unmet != nil {
+		s.client.cfg.Logger.Warn("no provider satisfies the constraint", keyService, s.serviceType, keyError, unmet)
+	}
 }
 
 // unknown takes account of the loss of the host, or of the identity: nobody can be
@@ -203,20 +218,24 @@ func (s *ServiceConn) failure() error {
 
 // routeFor returns the route of the provider to use: the one that the event
 // names, or one that satisfies the constraint where that does not.
-func (s *ServiceConn) routeFor(ctx context.Context, event *ServiceEvent) string {
+func (s *ServiceConn) routeFor(ctx context.Context, event *ServiceEvent) (route string, unmet error) {
 	if event.State == connectpluginv1.ServiceState_SERVICE_STATE_UNAVAILABLE {
-		return ""
+		return "", nil
 	}
 	if event.EndpointURL != "" && s.constraint.Allows(event.Version) {
-		return routePath(event.EndpointURL, s.serviceType)
+		return routePath(event.EndpointURL, s.serviceType), nil
 	}
 	resp, err := s.client.RegistryClient().DiscoverService(ctx, connect.NewRequest(&connectpluginv1.DiscoverServiceRequest{
 		ServiceType: s.serviceType, MinVersion: s.minVersion,
 	}))
-	if err != nil {
-		return ""
+	switch {
+	case err == nil:
+		return routePath(resp.Msg.GetEndpoint().GetEndpointUrl(), s.serviceType), nil
+	case connect.CodeOf(err) == connect.CodeNotFound && !s.constraint.Allows(event.Version):
+		return "", fmt.Errorf("%w: none of %q satisfies %q; the one to use has version %q", errNoProvider, s.serviceType, s.minVersion,
+			printable(event.Version))
 	}
-	return routePath(resp.Msg.GetEndpoint().GetEndpointUrl(), s.serviceType)
+	return "", nil
 }
 
 // routePath takes the path of an endpoint URL. Only routes through the host are
@@ -278,6 +297,7 @@ func (s *ServiceConn) route(ctx context.Context, id identity) (string, error) {
 	for {
 		s.mu.Lock()
 		provider, owner, lost, err, changed := s.provider, s.owner, s.lost, s.err, s.changed
+		none := cmp.Or(s.unmet, errNoProvider)
 		s.mu.Unlock()
 		switch {
 		case err != nil:
@@ -285,7 +305,7 @@ func (s *ServiceConn) route(ctx context.Context, id identity) (string, error) {
 		case owner == id.runtimeID && lost == nil && provider != "":
 			return provider, nil
 		case owner == id.runtimeID && lost == nil:
-			return "", connect.NewError(connect.CodeUnavailable, errNoProvider)
+			return "", connect.NewError(connect.CodeUnavailable, none)
 		case owner == id.runtimeID:
 			return "", connect.NewError(connect.CodeUnavailable, fmt.Errorf("%w: %w", errStale, lost))
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
@@ -114,7 +115,7 @@ func (w *serviceWatch) recover(ctx context.Context, err error, id identity) erro
 		return err
 	}
 	if refusedWatch(err) {
-		return fmt.Errorf("watch: %w", err)
+		return fmt.Errorf("watch: %w", c.undeclared(err, w.serviceType))
 	}
 	if connect.CodeOf(err) == connect.CodeUnauthenticated {
 		w.tell(err)
@@ -150,6 +151,17 @@ func refusedWatch(err error) bool {
 		connect.CodeDataLoss, connect.CodeResourceExhausted, connect.CodeFailedPrecondition:
 	}
 	return errors.Is(err, ErrHandshakeRefused)
+}
+
+// undeclared adds to the host's refusal of a type what the client can see by itself: that
+// it never said that it requires the type.
+func (c *Client) undeclared(err error, serviceType string) error {
+	declared := slices.ContainsFunc(c.cfg.Metadata.Requires, func(d ServiceDependency) bool { return d.Type == serviceType })
+	if declared || connect.CodeOf(err) != connect.CodeNotFound || c.currentIdentity().managed {
+		return err
+	}
+	return fmt.Errorf("ClientConfig.Metadata.Requires does not name %q, and a host lets nobody use what was not declared; add it: %w",
+		serviceType, err)
 }
 
 // tell says that the state is not known any more.
