@@ -24,7 +24,7 @@ func (s *pluginServer) newServer(serverTLS *tls.Config) *http.Server {
 		ReadHeaderTimeout: defaultLimits.ReadHeaderTimeout,
 		IdleTimeout:       defaultLimits.IdleTimeout,
 		MaxHeaderBytes:    defaultLimits.MaxHeaderBytes,
-		ErrorLog:          slog.NewLogLogger(s.cfg.Client.Logger.Handler(), slog.LevelDebug),
+		ErrorLog:          slog.NewLogLogger(newServerLog(s.cfg.Client.Logger), slog.LevelDebug),
 		Protocols:         &protocols,
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams: pluginStreams,

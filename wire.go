@@ -24,6 +24,7 @@ const (
 	noStore             = "no-store"
 	headerChallenge     = "Www-Authenticate"
 	bearerChallenge     = "Bearer"
+	headerRetryAfter    = "Retry-After"
 
 	pathServices     = "/services/"
 	pathCapabilities = "/capabilities/"
