@@ -11,11 +11,13 @@ BENCHTIME ?= 1s
 # What golangci-lint looks at, and flags of bench-router.
 LINTFLAGS ?=
 BENCHFLAGS ?=
+# Flags of interop, for example -silence 0.
+INTEROPFLAGS ?=
 
 # Everything that is built but not committed lies here, outside the tree.
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/connectplugin
 # Modules of their own that users or tests see; those that do not exist yet are skipped.
-NESTED := $(patsubst %/go.mod,%,$(wildcard examples/go.mod bench/go.mod connectpluginfx/go.mod))
+NESTED := $(patsubst %/go.mod,%,$(wildcard examples/go.mod bench/go.mod connectpluginfx/go.mod interop/go.mod))
 MODULES := . $(NESTED)
 # The directories from which code is generated.
 GENERATED := $(patsubst %/buf.gen.yaml,%,$(wildcard ./buf.gen.yaml examples/buf.gen.yaml examples/*/buf.gen.yaml))
@@ -119,6 +121,10 @@ bench-router: ## measure routed calls against direct ones and against a bare rev
 .PHONY: bench-replace
 bench-replace: ## replace a launched plugin 50 times under load and count what failed
 	@mkdir -p $(CACHE) && cd bench && $(GO) build -o $(CACHE)/bench-replace ./replace && $(CACHE)/bench-replace $(BENCHFLAGS)
+
+.PHONY: interop
+interop: ## let real servers and clients of other libraries call one another through a host (15 minutes; see interop/setup.sh)
+	@mkdir -p $(CACHE) && cd interop && $(GO) build -o $(CACHE)/interop-table . && $(CACHE)/interop-table -cache $(CACHE)/interop $(INTEROPFLAGS)
 
 .PHONY: cover
 cover: ## measure what the tests of the library cover, and write a page that shows it

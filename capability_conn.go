@@ -104,7 +104,6 @@ func (s *CapabilityConn) request(ctx context.Context) (capabilityGrant, error) {
 	if err != nil {
 		return capabilityGrant{}, err
 	}
-	owner := s.client.RuntimeID()
 	broker := connectpluginv1connect.NewCapabilityBrokerClient(s.client.HTTPClient(), base, s.client.options()...)
 	resp, err := broker.RequestCapability(ctx, connect.NewRequest(&connectpluginv1.RequestCapabilityRequest{
 		CapabilityType: s.capType, MinVersion: s.constraint,
@@ -112,7 +111,7 @@ func (s *CapabilityConn) request(ctx context.Context) (capabilityGrant, error) {
 	if err != nil {
 		return capabilityGrant{}, err
 	}
-	return newCapabilityGrant(resp.Msg.GetGrant(), s.capType, owner)
+	return newCapabilityGrant(resp.Msg.GetGrant(), s.capType, s.client.RuntimeID())
 }
 
 func (s *CapabilityConn) usable(g capabilityGrant) bool {
@@ -158,27 +157,32 @@ func (t *capabilityTransport) Do(r *http.Request) (*http.Response, error) {
 	if !ok {
 		return nil, errNotForService
 	}
-	g, err := s.current(r.Context())
-	if err != nil {
-		return nil, err
-	}
-	out := *r
-	target := *r.URL
-	target.Path = g.path + rest
-	out.URL = &target
-	if out.Header = r.Header.Clone(); out.Header == nil {
-		out.Header = http.Header{}
-	}
-	out.Header.Set(headerAuthorization, bearerPrefix+g.token)
-	resp, err := s.client.HTTPClient().Do(&out)
-	if err == nil && refusedCredential(resp) {
-		s.drop(g) // the next call asks for a new grant
-	}
-	return resp, err
+	return s.client.do(r, &grantDestination{conn: s, rest: rest})
 }
 
-// refusedCredential reports that the host refused the credential. That the
-// capability itself refuses a call says nothing about it.
-func refusedCredential(resp *http.Response) bool {
-	return resp.Header.Get(headerChallenge) != ""
+// grantDestination is the capability, with the grant of one attempt.
+type grantDestination struct {
+	conn  *CapabilityConn
+	rest  string
+	grant capabilityGrant
+}
+
+func (d *grantDestination) aim(ctx context.Context, r *http.Request, _ identity) error {
+	g, err := d.conn.current(ctx)
+	if err != nil {
+		return err
+	}
+	d.grant = g
+	r.URL.Path = g.path + d.rest
+	r.Header[headerAuthorization] = []string{bearerPrefix + g.token}
+	return nil
+}
+
+// mend drops the grant that the host refused and asks for another. That tells whether the
+// host lost the client, and the grant with it, or took the grant away: then the call
+// stays refused, and the next one has the new grant.
+func (d *grantDestination) mend(ctx context.Context, _ identity) (bool, error) {
+	d.conn.drop(d.grant)
+	g, err := d.conn.current(ctx)
+	return err == nil && g.owner != d.grant.owner, nil
 }

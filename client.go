@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net/netip"
 	"net/url"
 	"reflect"
 	"slices"
@@ -15,6 +16,7 @@ import (
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
+	"github.com/masegraye/connect-plugin-go/internal/link"
 )
 
 // Client is a plugin's, or any program's, side of a host. Make it with
@@ -23,34 +25,33 @@ import (
 type Client struct {
 	// Fixed at creation.
 	cfg       ClientConfig
-	transport connect.HTTPClient
-	closeIdle func()
+	transport connect.HTTPClient // the configured one, nil where link is used
+	link      *link.Pool
 	life      context.Context //nolint:containedctx // ends with Close, which owns the goroutines
 	end       context.CancelFunc
 	tasks     sync.WaitGroup
 
-	enrolling sync.Mutex // held during a handshake; guards nothing
-
-	mu       sync.Mutex
-	host     *url.URL // nil before the host is known
-	identity identity
-	hostCert *x509.Certificate // that the host showed in the handshake; nil in plaintext and with a foreign HTTP client
-	plugins  map[string]*connectpluginv1.PluginInfo
-	warnings []string
-	version  int32
-	ready    bool // a handshake succeeded, or an identity was set
-	closed   bool
-	renewing bool
-	conns    map[*ServiceConn]struct{}
-	changed  func() // told of a new runtime id; set before Connect, may be nil
-}
-
-// identity is a runtime identity as the plugin holds it.
-type identity struct {
-	runtimeID string
-	token     string
-	expires   time.Time // zero where the host did not say
-	managed   bool      // given by SetRuntimeIdentity, not by a handshake
+	mu        sync.Mutex
+	host      *url.URL // nil before the host is known
+	identity  identity
+	refused   string        // the token that the host does not know any more
+	doubtful  bool          // the host was lost: it may not know the identity any more
+	probing   chan struct{} // closed when the first call after that is answered; nil if none
+	enrolling *enrolment    // the handshake that is on its way, nil if none
+	pace      pace
+	reachable chan struct{}     // closed and replaced when an interruption ends
+	warned    time.Time         // when the last failure of TLS was logged
+	hostCert  *x509.Certificate // that the host showed in the handshake; nil in plaintext and with a foreign HTTP client
+	local     netip.Addr        // from which the host was reached in the handshake; the zero Addr with a foreign HTTP client
+	plugins   map[string]*connectpluginv1.PluginInfo
+	warnings  []string
+	version   int32
+	ready     bool // a handshake succeeded, or an identity was set
+	leaving   bool // nothing may renew the identity any more
+	closed    bool
+	renewing  bool
+	conns     map[*ServiceConn]struct{}
+	changed   func() // told that something changed at the host; set before Connect, may be nil
 }
 
 // NewClient makes a client of a configuration, which it validates and copies.
@@ -59,9 +60,9 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	c := &Client{cfg: cfg.withDefaults(), conns: map[*ServiceConn]struct{}{}}
+	c := &Client{cfg: cfg.withDefaults(), conns: map[*ServiceConn]struct{}{}, reachable: make(chan struct{})}
 	if c.cfg.AllowInsecure {
-		c.cfg.Logger.Warn("plaintext is allowed: AllowInsecure is set; use it for development only")
+		danger(cfg.Logger).Warn("plaintext is allowed: AllowInsecure is set; use it for development only")
 	}
 	if c.cfg.HostURL != "" {
 		c.host, _ = parseHostURL(c.cfg.HostURL, c.cfg.AllowInsecure) // validated
@@ -85,15 +86,9 @@ func (c *Client) Config() ClientConfig {
 // where its answer is not to be believed, [ErrClientClosed] after Close; any
 // other means that the host could not be reached.
 func (c *Client) Connect(ctx context.Context) error {
-	if err := c.findHost(ctx); err != nil {
-		return err
-	}
-	err := c.enrol(ctx, c.currentIdentity())
-	if c.currentIdentity().token != "" && connect.CodeOf(err) == connect.CodeUnauthenticated {
-		// The identity ended meanwhile: ask for a new one.
-		err = c.enrol(ctx, identity{})
-	}
-	return err
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
+	defer cancel()
+	return c.enrol(ctx, true)
 }
 
 // Close ends the client: renewal, watches and service connections stop, idle
@@ -102,7 +97,7 @@ func (c *Client) Connect(ctx context.Context) error {
 // cancels. The host is not told; see [Client.Leave]. Later calls do nothing.
 func (c *Client) Close() error {
 	c.mu.Lock()
-	c.closed, c.ready = true, false
+	c.closed, c.ready, c.leaving = true, false, true
 	conns := c.conns
 	c.conns = map[*ServiceConn]struct{}{}
 	c.mu.Unlock()
@@ -111,7 +106,9 @@ func (c *Client) Close() error {
 		conn.Close()
 	}
 	c.tasks.Wait()
-	c.closeIdle()
+	if c.link != nil {
+		c.link.Close()
+	}
 	return nil
 }
 
@@ -125,7 +122,10 @@ func (c *Client) Leave(ctx context.Context) error {
 	if errors.Is(err, ErrClientClosed) {
 		return err
 	}
-	c.end() // nothing may renew the identity
+	c.mu.Lock()
+	c.leaving = true
+	c.mu.Unlock()
+	c.end()
 	c.tasks.Wait()
 	if c.currentIdentity().token != "" && err == nil {
 		client := connectpluginv1connect.NewPluginLifecycleClient(c.HTTPClient(), base, c.options()...)
@@ -247,31 +247,22 @@ func (c *Client) findHost(ctx context.Context) error {
 	}
 	for _, e := range endpoints {
 		if u, err := parseHostURL(e.URL, c.cfg.AllowInsecure); err == nil {
-			c.mu.Lock()
-			c.host = u
-			c.mu.Unlock()
+			c.moveTo(u)
 			return nil
 		}
 	}
 	return fmt.Errorf("discover %q: %w: no endpoint is an https:// URL", c.cfg.DiscoveryServiceName, ErrNoReadyEndpoints)
 }
 
-func (c *Client) assign(runtimeID, token, hostURL string, expires time.Time) error {
-	if err := validateIdentity(runtimeID, token); err != nil {
-		return err
-	}
-	u, err := parseHostURL(hostURL, c.cfg.AllowInsecure)
-	if err != nil {
-		return fmt.Errorf("host_url: %w", err)
-	}
+// moveTo has later calls go to another place.
+func (c *Client) moveTo(host *url.URL) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed {
-		return ErrClientClosed
+	moved := c.host != nil && *c.host != *host
+	c.host = host
+	c.mu.Unlock()
+	if moved && c.link != nil {
+		c.link.Retire()
 	}
-	c.host, c.ready = u, true
-	c.identity = identity{runtimeID: runtimeID, token: token, expires: expires, managed: true}
-	return nil
 }
 
 // DispenseTyped is [Client.Dispense] with the client's type. A client of another
@@ -300,6 +291,18 @@ func MustDispenseTyped[I any](c *Client, name string) I {
 	return typed
 }
 
+// options are those of every client of the host's services.
+func (c *Client) options() []connect.ClientOption {
+	interceptors := append([]connect.Interceptor{deadlineInterceptor(c.cfg.Timeout)}, c.cfg.Interceptors...)
+	return []connect.ClientOption{
+		connect.WithInterceptors(interceptors...),
+		connect.WithReadMaxBytes(maxHostMessage),
+	}
+}
+
+// maxHostMessage bounds one message of the host's services to the client.
+const maxHostMessage = 4 << 20
+
 // base returns the host's base URL of a connected client.
 func (c *Client) base() (string, error) {
 	c.mu.Lock()
@@ -311,33 +314,4 @@ func (c *Client) base() (string, error) {
 		return "", ErrClientNotConnected
 	}
 	return c.host.String(), nil
-}
-
-func (c *Client) currentIdentity() identity {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.identity
-}
-
-// validateIdentity refuses what no host of this library issues and what could
-// not stand in a header.
-func validateIdentity(runtimeID, token string) error {
-	if err := visible("runtime_id", runtimeID); err != nil {
-		return err
-	}
-	return visible("runtime_token", token)
-}
-
-const maxIdentityLen = 512
-
-func visible(field, s string) error {
-	if s == "" || len(s) > maxIdentityLen {
-		return fmt.Errorf("%s: is empty or has more than %d bytes", field, maxIdentityLen)
-	}
-	for i := range len(s) {
-		if s[i] <= ' ' || s[i] >= 0x7f {
-			return fmt.Errorf("%s: has characters that no identity has", field)
-		}
-	}
-	return nil
 }

@@ -74,7 +74,8 @@ type ClientConfig struct {
 	Timeout time.Duration
 	// Interceptors run around the client's calls of the host's services.
 	Interceptors []connect.Interceptor
-	// Logger receives what the operator should know. Nil means no log.
+	// Logger receives what the operator should know. Nil means no log, but for the
+	// warning of plaintext, which then goes to slog.Default().
 	Logger *slog.Logger
 }
 

@@ -3,9 +3,11 @@ package connectplugin
 import (
 	"context"
 	"crypto/rand"
-	"crypto/x509"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/netip"
 	"net/url"
 	"time"
 
@@ -14,91 +16,51 @@ import (
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
-	"github.com/masegraye/connect-plugin-go/internal/backoff"
+	"github.com/masegraye/connect-plugin-go/internal/link"
 	"github.com/masegraye/connect-plugin-go/internal/transcript"
 )
 
-// enrol performs one handshake: a renewal where current holds a token, and a new
-// enrolment otherwise.
-func (c *Client) enrol(ctx context.Context, current identity) error {
-	c.enrolling.Lock()
-	defer c.enrolling.Unlock()
+// exchange performs one handshake: a renewal where current holds a token, and a new
+// enrolment otherwise. The first one, and each that [Client.Connect] asks for, verifies
+// the host on a connection of its own. A client that lost its identity asks for another
+// over the connection on which it learnt that: it costs its host one TLS handshake.
+func (c *Client) exchange(ctx context.Context, current identity, apart bool) error {
 	c.mu.Lock()
-	host, closed := c.host, c.closed
+	host := c.host
 	c.mu.Unlock()
-	if closed {
-		return ErrClientClosed
+	x := &exchange{cfg: &c.cfg, client: c.transport, current: current}
+	if c.link != nil {
+		get := c.link.Get
+		if apart {
+			get = c.link.Open
+		}
+		conn, err := get(ctx)
+		if err != nil {
+			err = fmt.Errorf("connect to %s: %w", host, c.explainLink(err))
+			if !apart {
+				err = &lostError{err: err} // the host was trusted before: it may be again
+			}
+			c.trustFailed(err)
+			return err
+		}
+		if apart {
+			defer conn.Close()
+		}
+		x.client, x.state, x.local = oneConn{conn}, conn.TLS(), conn.LocalAddr()
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
-	defer cancel()
-	defer context.AfterFunc(c.life, cancel)()
-	conn, err := c.dialHost(ctx, host)
-	if err != nil {
-		return fmt.Errorf("connect to %s: %w", host, err)
-	}
-	defer conn.close()
-	x := &exchange{cfg: &c.cfg, conn: conn, current: current}
 	if err := x.run(ctx, host); err != nil {
+		err = c.explainLink(err)
+		c.trustFailed(err)
 		return err
 	}
 	return c.adopt(x)
 }
 
-// reenrol replaces an identity that the host no longer knows. It does nothing
-// where somebody else replaced it already.
-func (c *Client) reenrol(ctx context.Context, stale identity) error {
-	if now := c.currentIdentity(); now.token != stale.token {
-		return nil
-	}
-	if stale.managed {
-		return connect.NewError(connect.CodeUnauthenticated, errIdentityEnded)
-	}
-	return c.enrol(ctx, identity{})
-}
+// oneConn sends requests over one connection.
+type oneConn struct{ conn *link.Conn }
 
-// adopt takes over the outcome of a handshake.
-func (c *Client) adopt(x *exchange) error {
-	c.mu.Lock()
-	if c.closed {
-		c.mu.Unlock()
-		return ErrClientClosed
-	}
-	isNew := c.identity.runtimeID != x.identity.runtimeID
-	c.adoptLocked(x)
-	changed, warnings := c.changed, c.warnings
-	c.mu.Unlock()
-	for _, w := range warnings {
-		c.cfg.Logger.Warn("the host warns", keyReason, w)
-	}
-	if isNew && changed != nil {
-		changed()
-	}
-	return nil
-}
-
-func (c *Client) adoptLocked(x *exchange) {
-	c.identity, c.ready = x.identity, true
-	c.version, c.warnings = x.resp.GetAppProtocolVersion(), boundedWarnings(x.resp.GetWarnings())
-	c.plugins = map[string]*connectpluginv1.PluginInfo{}
-	for _, p := range x.resp.GetPlugins() {
-		c.plugins[p.GetName()] = p
-	}
-	if x.conn.state != nil && len(x.conn.state.PeerCertificates) > 0 {
-		c.hostCert = x.conn.state.PeerCertificates[0]
-	}
-	if !c.identity.expires.IsZero() && !c.renewing {
-		c.renewing = true
-		c.tasks.Go(c.renew)
-	}
-}
-
-// hostCertificate returns the certificate that the host showed in the last handshake,
-// nil where it is not known.
-func (c *Client) hostCertificate() *x509.Certificate {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.hostCert
-}
+// Do sends a request.
+func (o oneConn) Do(r *http.Request) (*http.Response, error) { return o.conn.RoundTrip(r) }
 
 // maxWarnings is more than a host has to say about one handshake.
 const maxWarnings = 1024
@@ -113,44 +75,12 @@ func boundedWarnings(from []string) []string {
 	return out
 }
 
-// Renewal times.
-const (
-	renewAfter = 2.0 / 3 // of the lifetime that is left
-	renewFloor = 100 * time.Millisecond
-)
-
-// renew keeps the identity alive until the client closes.
-func (c *Client) renew() {
-	var failures int
-	for {
-		id := c.currentIdentity()
-		wait := time.Duration(float64(time.Until(id.expires)) * renewAfter)
-		if failures > 0 {
-			wait = backoff.Reconnect.After(failures)
-		}
-		if !backoff.Wait(c.life, max(wait, renewFloor)) {
-			return
-		}
-		if now := c.currentIdentity(); now.token != id.token || now.managed {
-			failures = 0
-			continue
-		}
-		err := c.enrol(c.life, id)
-		if connect.CodeOf(err) == connect.CodeUnauthenticated {
-			err = c.reenrol(c.life, id)
-		}
-		if failures++; err == nil {
-			failures = 0
-			continue
-		}
-		c.cfg.Logger.Warn("renewing the runtime token failed; trying again", keyError, err)
-	}
-}
-
 // exchange is one handshake as the client sees it.
 type exchange struct {
 	cfg     *ClientConfig
-	conn    *pinnedConnection
+	client  connect.HTTPClient
+	state   *tls.ConnectionState // nil in plaintext and with a foreign HTTP client
+	local   netip.Addr           // of our side of the connection
 	current identity
 
 	req      *connectpluginv1.HandshakeRequest
@@ -170,7 +100,7 @@ func (x *exchange) run(ctx context.Context, host *url.URL) error {
 	}
 	// A stranger's answer could swell to far more than is read of it, so it is not
 	// to be compressed.
-	client := connectpluginv1connect.NewHandshakeServiceClient(x.conn.client, host.String(),
+	client := connectpluginv1connect.NewHandshakeServiceClient(x.client, host.String(),
 		connect.WithInterceptors(x.cfg.Interceptors...), connect.WithReadMaxBytes(maxHostMessage),
 		connect.WithAcceptCompression(compressionGzip, nil, nil))
 	resp, err := client.Handshake(ctx, req)
@@ -203,8 +133,8 @@ func (x *exchange) prepare() error {
 	if len(c.Secret) == 0 {
 		return nil
 	}
-	if x.conn.state != nil {
-		binding, err := transcript.ChannelBinding(x.conn.state)
+	if x.state != nil {
+		binding, err := transcript.ChannelBinding(x.state)
 		if err != nil {
 			return fmt.Errorf("channel binding: %w", err)
 		}

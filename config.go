@@ -108,7 +108,8 @@ type ServeConfig struct {
 	AuthProviders []AuthProvider
 	// Interceptors run around the host's RPC services, after authentication.
 	Interceptors []connect.Interceptor
-	// Logger receives what the operator should know. Nil means no log.
+	// Logger receives what the operator should know. Nil means no log, but for the
+	// warnings of plaintext and of an open policy, which then go to slog.Default().
 	Logger *slog.Logger
 	// Audit receives one event per security decision; of a peer or a caller that
 	// is refused again and again, as many as Limits.HandshakesPerSecond and

@@ -38,9 +38,9 @@ var (
 	// ErrHandshakeRefused is wrapped by [Client.Connect] when the host answered
 	// and refused, so that trying again with the same configuration is of no use.
 	ErrHandshakeRefused = errors.New("handshake refused")
-	// ErrHostNotTrusted is wrapped by [Client.Connect] when the host's answer
-	// does not prove that it holds the client's secret, or promises less than
-	// the client demands.
+	// ErrHostNotTrusted is wrapped by [Client.Connect] when TLS failed, whichever
+	// side refused the other, and when the host's answer does not prove that it
+	// holds the client's secret, or promises less than the client demands.
 	ErrHostNotTrusted = errors.New("host is not trusted")
 )
 

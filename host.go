@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -82,7 +83,7 @@ func NewHost(cfg *ServeConfig) (*Host, error) {
 	h.stopTasks = stop
 	h.tasks.Go(func() { h.hub.store.Run(ctx) })
 	h.tasks.Go(func() { h.prober.run(ctx) })
-	h.warn()
+	h.warn(danger(cfg.Logger))
 	return h, nil
 }
 
@@ -198,16 +199,16 @@ func (h *Host) setRouter() {
 }
 
 // warn tells the operator what is dangerous or useless about the configuration.
-func (h *Host) warn() {
+func (h *Host) warn(log *slog.Logger) {
 	if h.cfg.AllowInsecure {
-		h.cfg.Logger.Warn("serving plaintext: AllowInsecure is set; use it for development only")
+		log.Warn("serving plaintext: AllowInsecure is set; use it for development only")
 	}
 	if h.cfg.Policy == nil {
 		h.cfg.Logger.Warn("no policy: no plugin is accepted until ServeConfig.Policy allows it; OpenPolicy() allows all, for development")
 		return
 	}
 	if d := h.cfg.Policy.Default; d != nil && d.AllowUnproven {
-		h.cfg.Logger.Warn("open policy: whoever reaches the host is accepted as any plugin that Policy.Plugins does not name")
+		log.Warn("open policy: whoever reaches the host is accepted as any plugin that Policy.Plugins does not name")
 	}
 }
 

@@ -8,8 +8,11 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/signal"
+	"slices"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -116,7 +119,7 @@ func (h *Host) setServer() {
 		ReadHeaderTimeout: l.ReadHeaderTimeout,
 		IdleTimeout:       l.IdleTimeout,
 		MaxHeaderBytes:    l.MaxHeaderBytes,
-		ErrorLog:          slog.NewLogLogger(h.cfg.Logger.Handler(), slog.LevelDebug),
+		ErrorLog:          slog.NewLogLogger(newServerLog(h.cfg.Logger), slog.LevelDebug),
 		BaseContext:       func(net.Listener) context.Context { return base },
 		ConnContext:       withConnection(verifiesItself(h.serverTLS)),
 		Protocols:         &protocols,
@@ -195,4 +198,30 @@ func Serve(cfg *ServeConfig) error {
 		return errors.Join(err, h.Shutdown(context.Background()))
 	}
 	return nil
+}
+
+// localURL returns the base URL at which programs on this machine reach a host that listens
+// on an address, nil where it is none of the network.
+func localURL(cfg *ServeConfig, addr net.Addr) *string {
+	at, err := netip.ParseAddrPort(addr.String())
+	if err != nil {
+		return nil
+	}
+	ip := at.Addr().Unmap()
+	switch {
+	case ip.IsUnspecified() && ip.Is4():
+		ip = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	case ip.IsUnspecified():
+		ip = netip.IPv6Loopback()
+	}
+	name := ip.WithZone("").String()
+	if len(cfg.Hosts) > 0 && !slices.Contains(cfg.Hosts, name) {
+		name = cfg.Hosts[0] // the only names under which the host answers
+	}
+	scheme := "https://"
+	if cfg.AllowInsecure {
+		scheme = "http://"
+	}
+	url := scheme + net.JoinHostPort(name, strconv.Itoa(int(at.Port())))
+	return &url
 }

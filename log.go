@@ -1,6 +1,7 @@
 package connectplugin
 
 import (
+	"log/slog"
 	"strings"
 	"unicode"
 )
@@ -47,4 +48,14 @@ func printable(s string) string {
 		}
 		return unicode.ReplacementChar
 	}, s)
+}
+
+// danger returns where to warn of plaintext and of an open policy: the configured logger,
+// or the program's default one where none is. Who configured no log is told of these all
+// the same.
+func danger(configured *slog.Logger) *slog.Logger {
+	if configured == nil {
+		return slog.Default()
+	}
+	return configured
 }

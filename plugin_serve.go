@@ -24,7 +24,7 @@ func (s *pluginServer) newServer(ctx context.Context, serverTLS *tls.Config) *ht
 		ReadHeaderTimeout: defaultLimits.ReadHeaderTimeout,
 		IdleTimeout:       defaultLimits.IdleTimeout,
 		MaxHeaderBytes:    defaultLimits.MaxHeaderBytes,
-		ErrorLog:          slog.NewLogLogger(s.cfg.Client.Logger.Handler(), slog.LevelDebug),
+		ErrorLog:          slog.NewLogLogger(newServerLog(s.cfg.Client.Logger), slog.LevelDebug),
 		Protocols:         &protocols,
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams: pluginStreams,
@@ -76,9 +76,6 @@ func (s *pluginServer) serve() error {
 	s.stop()
 	return fmt.Errorf("serve: %w", err)
 }
-
-// leaveWait bounds how long a plugin that ends tries to tell its host so.
-const leaveWait = 2 * time.Second
 
 // shutdown drains the server and ends the identity.
 func (s *pluginServer) shutdown(ctx context.Context) error {

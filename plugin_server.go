@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -49,13 +50,16 @@ type PluginServerConfig struct {
 	Client ClientConfig
 	// Services are what the plugin serves. Empty is a plugin that only calls.
 	Services []PluginService
-	// Addr is the address to listen on. Empty means any free port on loopback.
+	// Addr is the address to listen on. Empty means any free port, on the address from
+	// which the plugin reaches its host; on loopback in plaintext, and where the host
+	// calls first or Client.HTTPClient hides that address.
 	Addr string
 	// Listener is listened on in place of Addr. It is closed in the end. May be
 	// nil.
 	Listener net.Listener
 	// BaseURL is where the host reaches the plugin, if policy leaves that to
-	// the plugin. Empty means the address listened on.
+	// the plugin. Empty means the address listened on; a plugin that listens on every
+	// address ("0.0.0.0:8443") needs one.
 	BaseURL string
 	// TLS is the server side: a certificate, and the ClientCAs of the host. Nil
 	// means the certificate of Client.TLS, and its RootCAs for the host.
@@ -121,9 +125,15 @@ func (c *PluginServerConfig) validateServing() error {
 		return fieldError("TLS", "has no certificate, nor has Client.TLS; the plugin serves over TLS and needs one "+
 			"(with go-spiffe write tlsconfig.MTLSServerConfig(...))")
 	}
+	if c.BaseURL == "" && c.Listener == nil && len(c.Services) > 0 && unspecified(c.Addr) {
+		return fieldError("BaseURL", "%s", unreachableListener)
+	}
 	if c.BaseURL != "" {
 		if _, err := parseHostURL(c.BaseURL, c.Client.AllowInsecure); err != nil {
 			return fieldError("BaseURL", "%v", err)
+		}
+		if u, err := url.Parse(c.BaseURL); err == nil && unspecified(net.JoinHostPort(u.Hostname(), "0")) {
+			return fieldError("BaseURL", "names no address; write the one at which the host reaches the plugin")
 		}
 	}
 	return nil
@@ -185,7 +195,6 @@ func (c *PluginServerConfig) withDefaults() *PluginServerConfig {
 				ServiceDeclaration{Type: s.Type, Version: s.Version, Path: s.Path})
 		}
 	}
-	out.Addr = cmp.Or(c.Addr, defaultPluginAddr)
 	out.HealthInterval = cmp.Or(c.HealthInterval, defaultHealthInterval)
 	out.GracefulShutdownTimeout = cmp.Or(c.GracefulShutdownTimeout, defaultShutdownTimeout)
 	return &out
@@ -275,14 +284,11 @@ func newPluginServer(ctx context.Context, cfg *PluginServerConfig) (*pluginServe
 			return nil, errors.Join(err, client.Close())
 		}
 	}
-	if s.listener = cfg.Listener; s.listener == nil {
-		var lc net.ListenConfig
-		if s.listener, err = lc.Listen(ctx, "tcp", cfg.Addr); err != nil {
-			return nil, errors.Join(fmt.Errorf("listen on %s: set PluginServerConfig.Addr to a free address: %w", cfg.Addr, err), client.Close())
-		}
+	if err := s.listen(ctx); err != nil {
+		return nil, errors.Join(err, client.Close())
 	}
 	s.session = newPluginSession(cfg, client, s.baseURL())
-	s.session.enrolled = s.trust.warnEnrolled
+	s.session.enrolled = s.connected
 	s.server = s.newServer(ctx, serverTLS)
 	return s, nil
 }

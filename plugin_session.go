@@ -21,9 +21,9 @@ type pluginSession struct {
 	cfg      *PluginServerConfig
 	client   *Client
 	baseURL  string
-	wake     chan struct{} // capacity one: something to report or to register
-	assigned chan struct{} // closed when the host assigned an identity
-	enrolled func()        // told of the first handshake; may be nil
+	wake     chan struct{}               // capacity one: something to report or to register
+	assigned chan struct{}               // closed when the host assigned an identity
+	enrolled func(context.Context) error // told of the first handshake; may be nil
 	watching sync.WaitGroup
 
 	once sync.Once // closes assigned
@@ -52,9 +52,11 @@ func newPluginSession(cfg *PluginServerConfig, client *Client, baseURL string) *
 }
 
 // awaits reports whether the host assigns the identity.
-func (s *pluginSession) awaits() bool {
-	c := s.cfg.Client
-	return c.HostURL == "" && c.Discovery == nil
+func (s *pluginSession) awaits() bool { return s.cfg.awaitsHost() }
+
+// awaitsHost reports whether the host calls first; c holds the defaults.
+func (c *PluginServerConfig) awaitsHost() bool {
+	return c.Client.HostURL == "" && c.Client.Discovery == nil
 }
 
 // assign takes over an identity from the host.
@@ -126,7 +128,7 @@ func (s *pluginSession) enrol(ctx context.Context) error {
 		case err == nil:
 			log.Info("connected to the host", keyHost, s.cfg.Client.HostURL, keyRuntimeID, s.client.RuntimeID())
 			if s.enrolled != nil {
-				s.enrolled()
+				return s.enrolled(ctx)
 			}
 			return nil
 		case permanent(err):
@@ -134,18 +136,31 @@ func (s *pluginSession) enrol(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		}
-		wait := backoff.Reconnect.After(failures)
-		log.Warn("the host is not there yet; trying again", keyHost, s.cfg.Client.HostURL, keyWait, wait.Round(time.Millisecond), keyError, err)
-		if !backoff.Wait(ctx, wait) {
-			return ctx.Err()
+		s.unreached(failures, err)
+		if err := s.client.pause(ctx); err != nil {
+			return err
 		}
 	}
+}
+
+// unreached tells the operator of a host that does not answer: at the first failure, and
+// then less and less often (at the second, the fourth, the eighth …).
+func (s *pluginSession) unreached(failures int, err error) {
+	if failures&(failures-1) != 0 {
+		return
+	}
+	wait, _ := s.client.interrupted()
+	s.cfg.Client.Logger.Warn("the host is not there yet; trying again",
+		keyHost, s.cfg.Client.HostURL, keyWait, max(wait, 0).Round(time.Millisecond), keyError, err)
 }
 
 // keep registers and reports until ctx ends or the host refuses the plugin.
 func (s *pluginSession) keep(ctx context.Context) error {
 	failures := 0
 	for {
+		if err := s.client.pause(ctx); err != nil {
+			return err
+		}
 		err := s.refresh(ctx)
 		wait := s.cfg.HealthInterval
 		switch {
@@ -155,8 +170,7 @@ func (s *pluginSession) keep(ctx context.Context) error {
 			return err
 		case err != nil:
 			failures++
-			wait = backoff.Reconnect.After(failures)
-			s.cfg.Client.Logger.Warn("the host is not reachable; trying again", keyWait, wait.Round(time.Millisecond), keyError, err)
+			wait = s.again(failures, err)
 		default:
 			failures = 0
 		}
@@ -164,6 +178,19 @@ func (s *pluginSession) keep(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// again returns how long to wait after so many failures in a row.
+func (s *pluginSession) again(failures int, err error) time.Duration {
+	wait, away := s.client.interrupted()
+	if !away {
+		wait = backoff.Reconnect.After(failures)
+	}
+	if failures&(failures-1) == 0 {
+		s.cfg.Client.Logger.Warn("the host is not reachable; trying again",
+			keyWait, max(wait, 0).Round(time.Millisecond), keyError, err)
+	}
+	return wait
 }
 
 // waitOrWake waits for the interval or a reason to report earlier.
@@ -180,24 +207,15 @@ func (s *pluginSession) waitOrWake(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// refresh registers what is not registered under the current identity and
-// reports health. An identity that the host lost is replaced.
+// refresh registers what is not registered under the current identity and reports
+// health. The client replaces an identity that the host lost, and pokes the session.
 func (s *pluginSession) refresh(ctx context.Context) error {
-	id := s.client.currentIdentity()
-	err := s.register(ctx, id.runtimeID)
-	if err == nil {
-		h := s.health()
-		err = s.client.ReportHealth(ctx, h.state, h.reason, h.missing)
-	}
-	if connect.CodeOf(err) != connect.CodeUnauthenticated {
+	ctx, _ = withBackground(ctx)
+	if err := s.register(ctx, s.client.RuntimeID()); err != nil {
 		return err
 	}
-	s.cfg.Client.Logger.Warn("the host no longer knows this plugin; enrolling again", keyRuntimeID, id.runtimeID)
-	if err := s.client.reenrol(ctx, id); err != nil {
-		return err
-	}
-	s.poke()
-	return nil
+	h := s.health()
+	return s.client.ReportHealth(ctx, h.state, h.reason, h.missing)
 }
 
 // register registers every service once for each identity.

@@ -8,8 +8,6 @@ import (
 	"connectrpc.com/connect"
 )
 
-const headerRetryAfter = "Retry-After"
-
 // RateLimitInterceptor limits unary calls with limiter, each key with limit; a
 // call beyond it gets ResourceExhausted and the header Retry-After. On the server
 // it comes after authentication, on the client it limits the calls sent.

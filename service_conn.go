@@ -1,6 +1,7 @@
 package connectplugin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,6 +35,9 @@ type ServiceConn struct {
 
 	mu       sync.Mutex
 	provider string // the route's path, empty while there is none
+	owner    string // the runtime id under which the route is known
+	unmet    error  // why there is no route although the type is provided
+	lost     error  // why the state is not known at the moment, nil while it is
 	state    connectpluginv1.ServiceState
 	sequence uint64        // of the state
 	changed  chan struct{} // closed and replaced when the state changes
@@ -119,20 +123,52 @@ func (s *ServiceConn) Close() {
 func (s *ServiceConn) follow(ctx context.Context, known func()) {
 	defer close(s.done)
 	defer known()
-	for event, err := range s.client.WatchService(ctx, s.serviceType) {
+	owner := ""
+	w := &serviceWatch{
+		client: s.client, serviceType: s.serviceType, broken: s.unknown,
+		opened: func(runtimeID string) { owner = runtimeID },
+	}
+	w.run(ctx, func(event *ServiceEvent, err error) bool {
 		if err != nil {
-			s.set("", &ServiceEvent{State: connectpluginv1.ServiceState_SERVICE_STATE_UNAVAILABLE}, err)
-			return
+			s.set("", owner, &ServiceEvent{State: connectpluginv1.ServiceState_SERVICE_STATE_UNAVAILABLE}, err)
+			return false
 		}
-		s.set(s.routeFor(ctx, event), event, nil)
+		route, unmet := s.routeFor(ctx, event)
+		s.set(route, owner, event, nil)
+		s.note(unmet)
 		known()
+		return true
+	})
+}
+
+func (s *ServiceConn) set(provider, owner string, event *ServiceEvent, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.provider, s.owner, s.lost, s.state, s.sequence, s.err = provider, owner, nil, event.State, event.Sequence, err
+	s.tellLocked()
+}
+
+// note keeps why there is no route although the type is provided; nil: there is one, or
+// nobody provides the type.
+func (s *ServiceConn) note(unmet error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unmet = unmet
+	if unmet != nil {
+		s.client.cfg.Logger.Warn("no provider satisfies the constraint", keyService, s.serviceType, keyError, unmet)
 	}
 }
 
-func (s *ServiceConn) set(provider string, event *ServiceEvent, err error) {
+// unknown takes account of the loss of the host, or of the identity: nobody can be
+// reached until there is news.
+func (s *ServiceConn) unknown(reason error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.provider, s.state, s.sequence, s.err = provider, event.State, event.Sequence, err
+	s.provider, s.lost, s.state = "", reason, connectpluginv1.ServiceState_SERVICE_STATE_UNAVAILABLE
+	s.tellLocked()
+}
+
+func (s *ServiceConn) tellLocked() {
 	close(s.changed)
 	s.changed = make(chan struct{})
 }
@@ -182,20 +218,24 @@ func (s *ServiceConn) failure() error {
 
 // routeFor returns the route of the provider to use: the one that the event
 // names, or one that satisfies the constraint where that does not.
-func (s *ServiceConn) routeFor(ctx context.Context, event *ServiceEvent) string {
+func (s *ServiceConn) routeFor(ctx context.Context, event *ServiceEvent) (route string, unmet error) {
 	if event.State == connectpluginv1.ServiceState_SERVICE_STATE_UNAVAILABLE {
-		return ""
+		return "", nil
 	}
 	if event.EndpointURL != "" && s.constraint.Allows(event.Version) {
-		return routePath(event.EndpointURL, s.serviceType)
+		return routePath(event.EndpointURL, s.serviceType), nil
 	}
 	resp, err := s.client.RegistryClient().DiscoverService(ctx, connect.NewRequest(&connectpluginv1.DiscoverServiceRequest{
 		ServiceType: s.serviceType, MinVersion: s.minVersion,
 	}))
-	if err != nil {
-		return ""
+	switch {
+	case err == nil:
+		return routePath(resp.Msg.GetEndpoint().GetEndpointUrl(), s.serviceType), nil
+	case connect.CodeOf(err) == connect.CodeNotFound && !s.constraint.Allows(event.Version):
+		return "", fmt.Errorf("%w: none of %q satisfies %q; the one to use has version %q", errNoProvider, s.serviceType, s.minVersion,
+			printable(event.Version))
 	}
-	return routePath(resp.Msg.GetEndpoint().GetEndpointUrl(), s.serviceType)
+	return "", nil
 }
 
 // routePath takes the path of an endpoint URL. Only routes through the host are
@@ -211,6 +251,7 @@ func routePath(endpoint, serviceType string) string {
 var (
 	errNoProvider    = errors.New("no provider of the service is available")
 	errNotForService = errors.New("request is not below the connection's BaseURL")
+	errStale         = errors.New("the host was lost; where the service is now is not known yet")
 )
 
 // serviceTransport sends requests to the current provider.
@@ -219,21 +260,66 @@ type serviceTransport ServiceConn
 // Do sends a request to the current provider.
 func (t *serviceTransport) Do(r *http.Request) (*http.Response, error) {
 	s := (*ServiceConn)(t)
-	s.mu.Lock()
-	provider, err := s.provider, s.err
-	s.mu.Unlock()
 	rest, ok := strings.CutPrefix(r.URL.Path, pathServices+s.serviceType)
-	switch {
-	case !ok:
+	if !ok {
 		return nil, errNotForService
-	case err != nil:
-		return nil, connect.NewError(connect.CodeUnavailable, err)
-	case provider == "":
-		return nil, connect.NewError(connect.CodeUnavailable, errNoProvider)
 	}
-	out := *r
-	target := *r.URL
-	target.Path = provider + rest
-	out.URL = &target
-	return s.client.HTTPClient().Do(&out)
+	return s.client.do(r, &serviceDestination{conn: s, rest: rest})
+}
+
+// serviceDestination is the provider of the moment.
+type serviceDestination struct {
+	conn *ServiceConn
+	rest string
+}
+
+func (d *serviceDestination) aim(ctx context.Context, r *http.Request, id identity) error {
+	provider, err := d.conn.route(ctx, id)
+	if err != nil {
+		return err
+	}
+	r.URL.Path = provider + d.rest
+	return nil
+}
+
+func (d *serviceDestination) mend(ctx context.Context, id identity) (bool, error) {
+	return true, unrenewed(d.conn.client.renewed(ctx, id, false))
+}
+
+// routeWait bounds how long a call waits for the news of its service, where the client
+// has a new identity and the news is on its way.
+const routeWait = time.Second
+
+// route returns the path of the current provider. A route that is known from before
+// the client lost its identity is that of a host which may have forgotten it.
+func (s *ServiceConn) route(ctx context.Context, id identity) (string, error) {
+	var late <-chan time.Time
+	for {
+		s.mu.Lock()
+		provider, owner, lost, err, changed := s.provider, s.owner, s.lost, s.err, s.changed
+		none := cmp.Or(s.unmet, errNoProvider)
+		s.mu.Unlock()
+		switch {
+		case err != nil:
+			return "", connect.NewError(connect.CodeUnavailable, err)
+		case owner == id.runtimeID && lost == nil && provider != "":
+			return provider, nil
+		case owner == id.runtimeID && lost == nil:
+			return "", connect.NewError(connect.CodeUnavailable, none)
+		case owner == id.runtimeID:
+			return "", connect.NewError(connect.CodeUnavailable, fmt.Errorf("%w: %w", errStale, lost))
+		}
+		if late == nil {
+			t := time.NewTimer(routeWait)
+			defer t.Stop()
+			late = t.C
+		}
+		select {
+		case <-changed:
+		case <-late:
+			return "", connect.NewError(connect.CodeUnavailable, errStale)
+		case <-ctx.Done():
+			return "", ctx.Err()
+		}
+	}
 }

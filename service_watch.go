@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
@@ -43,27 +44,8 @@ type ServiceEvent struct {
 // where the host refuses the watch, where ctx ends and where the client closes.
 func (c *Client) WatchService(ctx context.Context, serviceType string) iter.Seq2[*ServiceEvent, error] {
 	return func(yield func(*ServiceEvent, error) bool) {
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
-		defer context.AfterFunc(c.life, cancel)()
-		w := &serviceWatch{client: c, serviceType: serviceType}
-		for failures := 0; ; {
-			id := c.currentIdentity()
-			err := w.stream(ctx, yield, &failures)
-			if errors.Is(err, errStopped) {
-				return
-			}
-			if err = c.recoverWatch(ctx, err, id); err != nil {
-				yield(nil, err)
-				return
-			}
-			failures++
-			c.cfg.Logger.Debug("watch lost; reconnecting", keyService, serviceType)
-			if !backoff.Wait(ctx, backoff.Reconnect.After(failures)) {
-				yield(nil, c.endError(ctx))
-				return
-			}
-		}
+		w := &serviceWatch{client: c, serviceType: serviceType, resumes: true}
+		w.run(ctx, yield)
 	}
 }
 
@@ -75,31 +57,12 @@ func (c *Client) endError(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// recoverWatch decides whether a watch may go on after err, and mends the
-// identity where that was lost.
-func (c *Client) recoverWatch(ctx context.Context, err error, id identity) error {
-	if c.life.Err() != nil || ctx.Err() != nil {
-		return c.endError(ctx)
-	}
-	switch connect.CodeOf(err) {
-	case connect.CodeNotFound, connect.CodePermissionDenied, connect.CodeInvalidArgument, connect.CodeUnimplemented:
-		return fmt.Errorf("watch: %w", err)
-	case connect.CodeUnauthenticated:
-		if again := c.reenrol(ctx, id); permanent(again) {
-			return fmt.Errorf("watch: %w", again)
-		}
-	case connect.CodeCanceled, connect.CodeUnknown, connect.CodeDeadlineExceeded, connect.CodeAlreadyExists, connect.CodeAborted,
-		connect.CodeOutOfRange, connect.CodeInternal, connect.CodeUnavailable, connect.CodeDataLoss,
-		connect.CodeResourceExhausted, connect.CodeFailedPrecondition:
-	}
-	if errors.Is(err, ErrClientNotConnected) {
-		return err
-	}
-	return nil
-}
-
 // permanent reports that trying a handshake again is of no use.
 func permanent(err error) bool {
+	return err != nil && !errors.Is(err, errRenewing) && !errors.Is(err, errHostLost) && permanentCause(err)
+}
+
+func permanentCause(err error) bool {
 	return errors.Is(err, ErrHandshakeRefused) || errors.Is(err, ErrHostNotTrusted) || errors.Is(err, ErrClientClosed) ||
 		connect.CodeOf(err) == connect.CodeUnauthenticated && err != nil
 }
@@ -111,25 +74,122 @@ var errStopped = errors.New("stopped")
 type serviceWatch struct {
 	client      *Client
 	serviceType string
+	resumes     bool               // continues where it was, and yields each state once
+	opened      func(owner string) // a stream began, under this runtime id; may be nil
+	broken      func(error)        // the state is not known any more; may be nil
+	failures    int                // in a row
 	sequence    uint64
 	epoch       string
 	last        *connectpluginv1.WatchServiceEvent // of a host that numbers nothing
 }
 
-// stream follows one stream until it breaks.
-func (w *serviceWatch) stream(ctx context.Context, yield func(*ServiceEvent, error) bool, failures *int) error {
+// run follows the type until it is refused, ctx ends or the client closes.
+func (w *serviceWatch) run(ctx context.Context, yield func(*ServiceEvent, error) bool) {
+	c := w.client
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := w.client.RegistryClient().WatchService(ctx, connect.NewRequest(&connectpluginv1.WatchServiceRequest{
-		ServiceType: w.serviceType, ResumeAfter: w.sequence, Epoch: w.epoch,
-	}))
+	defer context.AfterFunc(c.life, cancel)()
+	for {
+		ctx, mine := withBackground(ctx)
+		err := w.stream(ctx, mine, yield)
+		if errors.Is(err, errStopped) {
+			return
+		}
+		w.failures++
+		c.cfg.Logger.Debug("watch lost; reconnecting", keyService, w.serviceType, keyError, err)
+		if err = w.recover(ctx, err, mine.id); err != nil {
+			yield(nil, err)
+			return
+		}
+	}
+}
+
+// recover decides whether a watch may go on after err, mends what was lost, and waits
+// until it is time.
+func (w *serviceWatch) recover(ctx context.Context, err error, id identity) error {
+	c := w.client
+	if c.life.Err() != nil || ctx.Err() != nil {
+		return c.endError(ctx)
+	}
+	if errors.Is(err, ErrClientNotConnected) {
+		return err
+	}
+	if refusedWatch(err) {
+		return fmt.Errorf("watch: %w", c.undeclared(err, w.serviceType))
+	}
+	if connect.CodeOf(err) == connect.CodeUnauthenticated {
+		w.tell(err)
+		again := c.renewed(ctx, id, true)
+		if permanent(again) {
+			return fmt.Errorf("watch: %w", again)
+		}
+		if again == nil {
+			return nil
+		}
+	}
+	if _, away := c.interrupted(); away || errors.Is(err, errHostLost) {
+		w.tell(err)
+		return c.pause(ctx)
+	}
+	if w.failures == 1 {
+		return nil // the stream was cut, the host is there
+	}
+	w.tell(err)
+	if !backoff.Wait(ctx, backoff.Reconnect.After(w.failures-1)) {
+		return c.endError(ctx)
+	}
+	return nil
+}
+
+// refusedWatch reports that the host's answer to a watch is a refusal.
+func refusedWatch(err error) bool {
+	switch connect.CodeOf(err) {
+	case connect.CodeNotFound, connect.CodePermissionDenied, connect.CodeInvalidArgument, connect.CodeUnimplemented:
+		return true
+	case connect.CodeUnauthenticated, connect.CodeCanceled, connect.CodeUnknown, connect.CodeDeadlineExceeded,
+		connect.CodeAlreadyExists, connect.CodeAborted, connect.CodeOutOfRange, connect.CodeInternal, connect.CodeUnavailable,
+		connect.CodeDataLoss, connect.CodeResourceExhausted, connect.CodeFailedPrecondition:
+	}
+	return errors.Is(err, ErrHandshakeRefused)
+}
+
+// undeclared adds to the host's refusal of a type what the client can see by itself: that
+// it never said that it requires the type.
+func (c *Client) undeclared(err error, serviceType string) error {
+	declared := slices.ContainsFunc(c.cfg.Metadata.Requires, func(d ServiceDependency) bool { return d.Type == serviceType })
+	if declared || connect.CodeOf(err) != connect.CodeNotFound || c.currentIdentity().managed {
+		return err
+	}
+	return fmt.Errorf("ClientConfig.Metadata.Requires does not name %q, and a host lets nobody use what was not declared; add it: %w",
+		serviceType, err)
+}
+
+// tell says that the state is not known any more.
+func (w *serviceWatch) tell(err error) {
+	if w.broken != nil {
+		w.broken(err)
+	}
+}
+
+// stream follows one stream until it breaks.
+func (w *serviceWatch) stream(ctx context.Context, mine *background, yield func(*ServiceEvent, error) bool) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	m := &connectpluginv1.WatchServiceRequest{ServiceType: w.serviceType}
+	if w.resumes {
+		m.ResumeAfter, m.Epoch = w.sequence, w.epoch
+	}
+	stream, err := w.client.RegistryClient().WatchService(ctx, connect.NewRequest(m))
 	if err != nil {
 		return err
 	}
 	defer func() { _ = stream.Close() }()
+	if w.opened != nil {
+		w.opened(mine.id.runtimeID)
+	}
 	for stream.Receive() {
-		*failures = 0
-		if m := stream.Msg(); w.isNew(m) && !yield(serviceEvent(m), nil) {
+		w.failures = 0
+		if m := stream.Msg(); (w.isNew(m) || !w.resumes) && !yield(serviceEvent(m), nil) {
 			return errStopped
 		}
 	}

@@ -2,8 +2,10 @@ package connectplugin
 
 import (
 	"compress/gzip"
+	"context"
 	"errors"
 	"io"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -24,6 +26,7 @@ const (
 	noStore             = "no-store"
 	headerChallenge     = "Www-Authenticate"
 	bearerChallenge     = "Bearer"
+	headerRetryAfter    = "Retry-After"
 
 	pathServices     = "/services/"
 	pathCapabilities = "/capabilities/"
@@ -121,4 +124,23 @@ func (r *boundedGzip) Read(p []byte) (int, error) {
 	n, err := r.Reader.Read(p[:min(int64(len(p)), r.left)])
 	r.left -= int64(n)
 	return n, err //nolint:wrapcheck // io.EOF must stay what it is
+}
+
+// Times that both sides keep.
+const (
+	renewAfter = 2.0 / 3 // of the lifetime that is left
+	renewFloor = 100 * time.Millisecond
+	// leaveWait bounds how long a plugin that ends tries to tell its host so.
+	leaveWait = 2 * time.Second
+)
+
+// deadlineInterceptor gives unary calls without a deadline one.
+func deadlineInterceptor(timeout time.Duration) connect.UnaryInterceptorFunc {
+	return func(next connect.UnaryFunc) connect.UnaryFunc {
+		return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+			ctx, cancel := context.WithTimeout(ctx, timeout)
+			defer cancel()
+			return next(ctx, req)
+		}
+	}
 }

@@ -16,6 +16,7 @@ const (
 	PrivateFile fs.FileMode = 0o600
 	PublicFile  fs.FileMode = 0o644
 
+	groupRead    fs.FileMode = 0o040 // the bit by which a group reads a file
 	othersAccess fs.FileMode = 0o077 // bits by which others than the owner reach a file
 	othersWrite  fs.FileMode = 0o022 // bits by which others change it
 )
@@ -94,8 +95,10 @@ func fill(file *os.File, data []byte, mode fs.FileMode) error {
 	return nil
 }
 
-// ReadPrivateFile reads a file that only its owner may read or write. On Windows,
-// which has no such bits, the permissions are not checked.
+// ReadPrivateFile reads a file that only its owner may read or write, or one of another
+// owner that beside that owner only a group may read that this process is in: a secret
+// that is mounted into a container. On Windows, which has no such bits, the permissions
+// are not checked.
 func ReadPrivateFile(path string) ([]byte, error) {
 	data, _, err := readFile(path, othersAccess)
 
@@ -117,8 +120,9 @@ func readFile(path string, forbidden fs.FileMode) ([]byte, fs.FileInfo, error) {
 		return nil, nil, fmt.Errorf("read file: %w", err)
 	}
 
-	if checkedMode(info)&forbidden != 0 {
-		return nil, nil, fmt.Errorf("%w: %s has %04o, others may reach it: chmod 0600 it", ErrPermissions, path, info.Mode().Perm())
+	if private(info)&forbidden != 0 {
+		return nil, nil, fmt.Errorf("%w: %s has %04o, others may reach it: chmod 0600 it, or mount it with mode 0400 or 0440 "+
+			"for a group that this process is in", ErrPermissions, path, info.Mode().Perm())
 	}
 
 	data, err := io.ReadAll(file)
@@ -127,6 +131,11 @@ func readFile(path string, forbidden fs.FileMode) ([]byte, fs.FileInfo, error) {
 	}
 
 	return data, info, nil
+}
+
+// private returns the permissions that are too many for a file that is this process's.
+func private(info fs.FileInfo) fs.FileMode {
+	return checkedMode(info) & reachable(info)
 }
 
 // checkedMode returns the permissions that mean anything on this system.

@@ -34,7 +34,7 @@ func InProcess[T any](runtimeID string, msg *T) *connect.Request[T] {
 func Register(t *testing.T, c *connectplugin.Client, serviceType, version string) (string, error) {
 	t.Helper()
 	resp, err := c.RegistryClient().RegisterService(t.Context(), connect.NewRequest(&connectpluginv1.RegisterServiceRequest{
-		ServiceType: serviceType, Version: version, EndpointPath: "/x.v1.X/",
+		ServiceType: serviceType, Version: version, EndpointPath: "/" + serviceType + ".v1.X/",
 	}))
 	if err != nil {
 		return "", err

@@ -1,10 +1,12 @@
 package proxy_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -109,6 +111,38 @@ func TestAudit_USE03_HealthNeverQueuesBehindCalls(t *testing.T) {
 		}
 		if time.Since(begun) > 0 || pd.dials.Load() != 3 {
 			t.Errorf("took %v, %d dials", time.Since(begun), pd.dials.Load())
+		}
+		cancel(errEnough)
+		wg.Wait()
+	})
+}
+
+// TestAudit_USE05_StalledConnectionIsLeftToItsOwner has a provider that reads nothing
+// of A's uploads and gives nothing back. B's upload goes over another connection.
+func TestAudit_USE05_StalledConnectionIsLeftToItsOwner(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		pd := &played{on: func(c *playedConn, f http2.Frame) {
+			if f, ok := f.(*http2.DataFrame); ok && f.StreamEnded() {
+				c.answer(f.StreamID, "200")
+			}
+		}}
+		p := newPlayed(t, pd, nil)
+		upload := func(ctx context.Context, caller string, size int) proxy.Result {
+			r := httptest.NewRequestWithContext(ctx, http.MethodPost, "/", bytes.NewReader(make([]byte, size)))
+			return p.Forward(httptest.NewRecorder(), r, proxy.Call{Path: "/a", CallerID: caller})
+		}
+		ctx, cancel := context.WithCancelCause(t.Context())
+		var wg sync.WaitGroup
+		for range 10 {
+			wg.Go(func() { upload(ctx, "a", 4<<20) })
+		}
+		synctest.Wait()
+		if r := upload(t.Context(), "b", 40_000); r.Class != proxy.ClassOK { // more than A leaves of a window
+			t.Errorf("result %+v", r)
+		}
+		if n := pd.dials.Load(); n != 2 {
+			t.Errorf("%d dials", n)
 		}
 		cancel(errEnough)
 		wg.Wait()

@@ -40,7 +40,8 @@ var Any = Constraint{} //nolint:gochecknoglobals // a constant that Go cannot ex
 //     ">=1.2, <2", "^1.4", "1.x || 3.x", "=1.2.0". It accepts pre-releases only
 //     where it names one.
 //
-// It fails with [ErrTooLong] or with what the parser of constraints says.
+// It fails with [ErrTooLong], with [ErrMisread] for what would be read as something else
+// than it looks, such as "1.2-1.4", or with what the parser of constraints says.
 func ParseConstraint(s string) (Constraint, error) {
 	if len(s) > MaxLength {
 		return Constraint{}, ErrTooLong
@@ -49,6 +50,10 @@ func ParseConstraint(s string) (Constraint, error) {
 	s = strings.TrimSpace(s)
 	if s == "" {
 		return Any, nil
+	}
+
+	if err := misread(s); err != nil {
+		return Constraint{}, err
 	}
 
 	if version, err := ParseVersion(s); err == nil {

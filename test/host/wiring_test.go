@@ -52,6 +52,18 @@ func useEverything(t *testing.T, c *connectplugin.Client, base string) map[strin
 	return out
 }
 
+// assignedClient presents an identity that it does not replace.
+func assignedClient(t *testing.T, host *hosttest.Host, runtimeID, token string) *connectplugin.Client {
+	t.Helper()
+	c, err := connectplugin.NewClient(host.ClientConfig(t, "all"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	c.SetRuntimeIdentity(runtimeID, token, host.URL)
+	return c
+}
+
 // A host that is wired by hand, as with the library before, knows the tokens of
 // its handshake server everywhere; so does one that makes its own services.
 func TestAudit_H05_OneTokenStoreForEveryService(t *testing.T) {
@@ -89,11 +101,13 @@ func TestAudit_H05_OneTokenStoreForEveryService(t *testing.T) {
 					t.Errorf("%s: %v", service, err)
 				}
 			}
-			// Once revoked, it is unknown everywhere.
+			// Once revoked, it is unknown everywhere. A client that is given its identity
+			// asks for no other.
+			old := assignedClient(t, host, c.RuntimeID(), c.RuntimeToken())
 			if !host.Revoke(c.RuntimeID()) {
 				t.Fatal("Revoke found no identity")
 			}
-			for service, err := range useEverything(t, c, host.URL) {
+			for service, err := range useEverything(t, old, host.URL) {
 				if connect.CodeOf(err) != connect.CodeUnauthenticated {
 					t.Errorf("%s after revocation: %v, want unauthenticated", service, err)
 				}

@@ -271,7 +271,9 @@ func TestAudit_REG12_CallerIsStatedByTheHost(t *testing.T) {
 					t.Fatalf("%s: %+v, %d requests", protocol, got, len(requests))
 				}
 				for field, values := range requests[0].Header {
-					stated := field == "X-Plugin-Caller-Id" && slices.Equal(values, []string{rig.Caller.RuntimeID()})
+					stated := len(values) == 1 && values[0] == map[string]string{
+						"X-Plugin-Caller-Id": rig.Caller.RuntimeID(), "X-Plugin-Caller-Self-Id": "caller", "X-Plugin-Caller-Self-Version": "1.0.0",
+					}[field]
 					if plain := strings.ReplaceAll(strings.ToLower(field), "_", "-"); strings.HasPrefix(plain, "x-plugin-") && !stated {
 						t.Errorf("%s: the provider saw %s: %q", protocol, field, values)
 					}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"log/slog"
 	"os"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
@@ -23,7 +24,7 @@ func main() {
 }
 
 func greet(ctx context.Context, host, name string) error {
-	tls, err := connectplugin.LoadCredentials(connectplugin.CredentialsConfig{Dir: "run/caller"})
+	tls, err := connectplugin.AwaitCredentials(ctx, connectplugin.CredentialsConfig{Dir: "run/caller", Logger: slog.Default()})
 	if err != nil {
 		return err
 	}

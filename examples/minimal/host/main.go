@@ -15,15 +15,16 @@ import (
 
 func main() {
 	addr := flag.String("addr", "127.0.0.1:8443", "the address to listen on")
+	name := flag.String("name", "localhost", "the name at which plugins on other machines reach the host")
 	flag.Parse()
 
-	if err := serve(*addr); err != nil {
+	if err := serve(*addr, *name); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-func serve(addr string) error {
+func serve(addr, name string) error {
 	config := connectplugin.AuthorityConfig{Dir: "run/authority"}
 
 	authority, err := connectplugin.LoadAuthority(config)
@@ -35,16 +36,19 @@ func serve(addr string) error {
 		return err
 	}
 
-	for _, name := range []string{"greeter", "caller"} {
-		if err := authority.WriteCredentials("run/"+name, name); err != nil {
+	// A plugin on another machine gets its directory there, by hand or as a mounted secret.
+	for _, plugin := range []string{"greeter", "caller"} {
+		if err := authority.WriteCredentials("run/"+plugin, plugin); err != nil {
 			return err
 		}
 	}
 
 	return connectplugin.Serve(&connectplugin.ServeConfig{
 		Addr:      addr,
+		Hosts:     []string{name, "localhost", "127.0.0.1", "::1"},
 		Authority: authority,
 		Policy: &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{
+			// It says where it is called, on its own address; Endpoint would say it here.
 			"greeter": {Provides: []string{"greeter"}, AllowOwnAddress: true},
 			"caller":  {Requires: []string{"greeter"}},
 		}},

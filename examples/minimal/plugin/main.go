@@ -35,7 +35,8 @@ func serve(host string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 
-	tls, err := connectplugin.LoadCredentials(connectplugin.CredentialsConfig{Dir: "run/greeter"})
+	// The host writes them; a plugin that is started first waits.
+	tls, err := connectplugin.AwaitCredentials(ctx, connectplugin.CredentialsConfig{Dir: "run/greeter", Logger: slog.Default()})
 	if err != nil {
 		return err
 	}

@@ -54,6 +54,7 @@ func TestAudit_USE01_TheLastFrameWins(t *testing.T) {
 		"an idle stream's data": func(s *script) { _ = s.WriteData(99, true, nil) },
 		"a push":                func(s *script) { _ = s.WriteRawFrame(http2.FramePushPromise, 0, 1, []byte("xxxx")) },
 		"an endless frame":      func(s *script) { s.raw.WriteString("\xff\xff\xff\x00\x00\x00\x00\x00\x01") },
+		"unreadable headers":    func(s *script) { _ = s.WriteRawFrame(http2.FrameHeaders, http2.FlagHeadersPadded, 1, []byte{9, 0}) },
 		"half a frame":          func(s *script) { s.raw.WriteString("\x00\x00\x09\x00") },
 		"bad compression": func(s *script) {
 			_ = s.WriteRawFrame(http2.FrameHeaders, http2.FlagHeadersEndHeaders, 1, []byte("\xff\xff\xff\xff\xff\xff"))

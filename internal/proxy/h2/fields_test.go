@@ -187,3 +187,21 @@ func TestAudit_USE03_NoLimitStatedIsNone(t *testing.T) {
 		open(t, c, get)
 	})
 }
+
+// TestUnreadableHeadersEndTheConnection has headers with more padding than frame,
+// and a continuation of them: no other stream takes it for its own.
+func TestUnreadableHeadersEndTheConnection(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c, p := pipe(t, config())
+		s, _ := open(t, c, get)
+		open(t, c, get)
+		p.headers(1, false, ":status", "200")
+		p.must(p.fr.WriteRawFrame(http2.FrameHeaders, http2.FlagHeadersPadded, 3, []byte{9, 0}))
+		_ = p.fr.WriteContinuation(3, true, p.encode("grpc-status", "0"))
+		if err := failure(s); !errors.Is(err, h2.ErrLost) || malformed(err) {
+			t.Errorf("error %v", err)
+		}
+		<-c.Done()
+	})
+}

@@ -11,7 +11,7 @@ import (
 func (c *Conn) read() {
 	defer c.stopped.Done()
 	for {
-		frame, err := c.framer.ReadFrame()
+		frame, err := c.readFrame()
 		whole := true
 		if err == nil {
 			whole, err = c.in.take(frame)
@@ -32,6 +32,20 @@ func (c *Conn) read() {
 			c.tellRoom()
 		}
 	}
+}
+
+// readFrame reads a frame. One of a header block that cannot be read ends the
+// connection: what it would have left in the compression state is missing.
+func (c *Conn) readFrame() (http2.Frame, error) {
+	head, err := c.framer.ReadFrameHeader()
+	if err != nil {
+		return nil, err //nolint:wrapcheck // looked at by its type
+	}
+	frame, err := c.framer.ReadFrameForHeader(head)
+	if _, ok := errors.AsType[http2.StreamError](err); ok && head.Type == http2.FrameHeaders {
+		return nil, http2.ConnectionError(http2.ErrCodeProtocol)
+	}
+	return frame, err //nolint:wrapcheck // looked at by its type
 }
 
 // event is what a frame says that others are told.

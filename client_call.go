@@ -1,0 +1,321 @@
+package connectplugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+
+	"connectrpc.com/connect"
+
+	"github.com/masegraye/connect-plugin-go/internal/link"
+	"github.com/masegraye/connect-plugin-go/internal/replay"
+)
+
+// destination is where the calls of one kind go.
+type destination interface {
+	// aim completes a request before each attempt.
+	aim(ctx context.Context, r *http.Request, id identity) error
+	// mend obtains what the host refused, and reports whether to try again with that.
+	mend(ctx context.Context, id identity) (again bool, err error)
+}
+
+// hostTransport sends requests to the host with the client's identity.
+type hostTransport Client
+
+var (
+	errForeignURL = errors.New("request is not for the host; credentials stay here")
+	errHostLost   = errors.New("the connection to the host was lost")
+)
+
+// Do sends a request to the host.
+func (t *hostTransport) Do(r *http.Request) (*http.Response, error) {
+	return (*Client)(t).do(r, (*hostTransport)(t))
+}
+
+func (t *hostTransport) aim(context.Context, *http.Request, identity) error { return nil }
+
+func (t *hostTransport) mend(ctx context.Context, id identity) (bool, error) {
+	return true, unrenewed((*Client)(t).renewed(ctx, id, false))
+}
+
+// maxAttempts bounds how often a request is made of which the host did nothing.
+const maxAttempts = 3
+
+// do makes a request with the client's identity, and makes it once more where the host
+// did nothing with it: where it refused the credentials before it read anything, and
+// where the connection ended before the request was looked at.
+func (c *Client) do(r *http.Request, to destination) (*http.Response, error) {
+	body := replay.New(nil, nil)
+	if r.Body != nil && r.Body != http.NoBody {
+		body = replay.New(r.Body, r.GetBody)
+	}
+	for n := 1; ; n++ {
+		a := &attempt{client: c, request: r, body: body, to: to}
+		a.run()
+		again := n < maxAttempts && c.life.Err() == nil && a.again()
+		if a.done != nil {
+			a.done()
+		}
+		if again {
+			continue
+		}
+		if a.err != nil {
+			_ = body.Close()
+			return nil, c.failure(r.Context(), a.err)
+		}
+		body.Settle()
+		return a.resp, nil
+	}
+}
+
+// attempt is a request made once.
+type attempt struct {
+	client  *Client
+	request *http.Request // the caller's, which stays as it is
+	body    *replay.Body
+	to      destination
+
+	id   identity // that it was made with
+	resp *http.Response
+	err  error
+	done func() // lets those go on who wait for the outcome
+}
+
+func (a *attempt) run() {
+	ctx, cancel := context.WithCancel(a.request.Context())
+	if a.id, a.done, a.err = a.client.present(ctx, a.request.URL); a.err == nil {
+		a.resp, a.err = a.send(ctx)
+	}
+	if a.err != nil {
+		cancel()
+		return
+	}
+	a.resp.Body = &hostBody{ReadCloser: a.resp.Body, end: cancel}
+	if !refusedCredential(a.resp) {
+		a.client.answered(a.id)
+	}
+}
+
+// again mends what the host refused, if it did, and reports whether to try again.
+func (a *attempt) again() bool {
+	if a.err != nil {
+		return link.Unprocessed(a.err) && a.body.Replayable()
+	}
+	if !refusedCredential(a.resp) || a.id.token == "" {
+		return false
+	}
+	again, err := a.to.mend(a.request.Context(), a.id)
+	if err == nil && (!again || !a.body.Replayable()) {
+		return false
+	}
+	_ = a.resp.Body.Close()
+	a.err = err
+	return err == nil
+}
+
+// send completes the request and sends it.
+func (a *attempt) send(ctx context.Context) (*http.Response, error) {
+	r := a.request.WithContext(ctx)
+	target := *r.URL
+	r.URL, r.GetBody = &target, nil
+	if r.Header = r.Header.Clone(); r.Header == nil {
+		r.Header = http.Header{}
+	}
+	if a.id.token != "" {
+		r.Header[headerRuntimeID] = []string{a.id.runtimeID}
+		if len(r.Header[headerAuthorization]) == 0 || !strings.HasPrefix(target.Path, pathCapabilities) {
+			r.Header[headerAuthorization] = []string{bearerPrefix + a.id.token}
+		}
+	}
+	err := a.to.aim(ctx, r, a.id)
+	if err == nil {
+		r.Body, err = a.body.Attempt()
+	}
+	if err != nil {
+		return nil, err
+	}
+	noteIdentity(ctx, a.id)
+	return a.client.send(r)
+}
+
+// send makes a request over a connection to the host.
+func (c *Client) send(r *http.Request) (*http.Response, error) {
+	if c.link == nil {
+		return c.transport.Do(r)
+	}
+	conn, err := c.link.Get(r.Context())
+	if err != nil {
+		return nil, &lostError{err: c.explainLink(err)}
+	}
+	resp, err := conn.RoundTrip(r)
+	if err != nil {
+		if conn.Lost() != nil && !link.Unprocessed(err) {
+			err = &lostError{err: c.explainLink(err)}
+		}
+		return nil, err
+	}
+	resp.Body = &lostBody{ReadCloser: resp.Body, ctx: r.Context(), conn: conn}
+	return resp, nil
+}
+
+// lostError is a failure of the connection, whatever it was.
+type lostError struct{ err error }
+
+func (e *lostError) Error() string        { return e.err.Error() }
+func (e *lostError) Unwrap() error        { return e.err }
+func (e *lostError) Is(target error) bool { return target == errHostLost } //nolint:errorlint // a sentinel
+
+// failure says what a caller learns: that the host is out of reach is unavailable, and
+// not a deadline of somebody else's or a refusal of an identity that is being renewed.
+func (c *Client) failure(ctx context.Context, err error) error {
+	switch {
+	case err == nil, ctx.Err() != nil, errors.Is(err, ErrClientClosed), errors.Is(err, ErrHandshakeRefused):
+		return err
+	case errors.Is(err, link.ErrClosed):
+		return ErrClientClosed
+	case errors.Is(err, errHostLost), errors.Is(err, errRenewing):
+		return connect.NewError(connect.CodeUnavailable, err)
+	}
+	return err
+}
+
+// errRenewing says that the client has no identity at the moment.
+var errRenewing = errors.New("the identity at the host is being renewed")
+
+// present returns the identity to present. It waits for a new identity where the host
+// refused the one that there is, and sends that to nobody. The client's own calls wait
+// for each other where it is in doubt; done, nil where nobody waits, lets them go on.
+func (c *Client) present(ctx context.Context, u *url.URL) (id identity, done func(), err error) {
+	for {
+		c.mu.Lock()
+		closed, ready, host, id, refused := c.closed, c.ready, c.host, c.identity, c.refused
+		done, wait := c.probeLocked(ctx)
+		c.mu.Unlock()
+		switch {
+		case closed:
+			return identity{}, done, ErrClientClosed
+		case !ready || host == nil:
+			return identity{}, done, ErrClientNotConnected
+		case u.Scheme != host.Scheme || u.Host != host.Host:
+			return identity{}, done, errForeignURL
+		case wait != nil:
+			select {
+			case <-wait:
+			case <-ctx.Done():
+				return identity{}, nil, ctx.Err()
+			}
+		case id.token == "" || id.token != refused || id.managed:
+			return id, done, nil
+		default:
+			err := c.renewed(ctx, id, false)
+			if done != nil {
+				done()
+			}
+			if err != nil {
+				return identity{}, nil, unrenewed(err)
+			}
+		}
+	}
+}
+
+// unrenewed is the error of a call for which there is no identity.
+func unrenewed(err error) error {
+	if err == nil || permanent(err) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", errRenewing, err)
+}
+
+// refusedCredential reports that the host refused the credential. That a service
+// itself refuses a call says nothing about it: the host passes no challenge on.
+func refusedCredential(resp *http.Response) bool {
+	return resp.Header.Get(headerChallenge) != ""
+}
+
+// answered takes account of an answer of the host to an identity that it knows.
+func (c *Client) answered(id identity) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.identity.token == id.token {
+		c.doubtful = false
+		c.reachableLocked()
+	}
+}
+
+// background marks the calls by which a client keeps itself in the host's service, and
+// says which identity they were made with.
+type background struct {
+	id identity
+}
+
+type backgroundKey struct{}
+
+func withBackground(ctx context.Context) (context.Context, *background) {
+	b := &background{}
+	return context.WithValue(ctx, backgroundKey{}, b), b
+}
+
+func noteIdentity(ctx context.Context, id identity) {
+	if b, ok := ctx.Value(backgroundKey{}).(*background); ok {
+		b.id = id
+	}
+}
+
+// probeLocked lets one of the client's own calls go ahead after the connection was lost,
+// and has the others wait: a host that was started anew is asked about an identity that
+// it does not know once, and not by every watch.
+func (c *Client) probeLocked(ctx context.Context) (done func(), wait <-chan struct{}) {
+	_, own := ctx.Value(backgroundKey{}).(*background)
+	switch {
+	case !own || !c.doubtful:
+		return nil, nil
+	case c.probing != nil:
+		return nil, c.probing
+	}
+	mine := make(chan struct{})
+	c.probing = mine
+	return sync.OnceFunc(func() {
+		c.mu.Lock()
+		c.probing = nil
+		c.mu.Unlock()
+		close(mine)
+	}), nil
+}
+
+// hostBody is a response whose request ends with it.
+type hostBody struct {
+	io.ReadCloser
+
+	end context.CancelFunc
+}
+
+// Close implements io.Closer. The request ends first: it may wait for its caller to send.
+func (b *hostBody) Close() error {
+	b.end()
+	return b.ReadCloser.Close()
+}
+
+// lostBody is a response that says what it means when the host is gone in the middle.
+type lostBody struct {
+	io.ReadCloser
+
+	ctx  context.Context //nolint:containedctx // the request's
+	conn *link.Conn
+}
+
+// Read implements io.Reader.
+func (b *lostBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err == nil || err == io.EOF || b.ctx.Err() != nil { //nolint:errorlint // readers return io.EOF itself
+		return n, err
+	}
+	if lost := b.conn.Lost(); lost != nil {
+		return n, connect.NewError(connect.CodeUnavailable, fmt.Errorf("%w: %w", errHostLost, lost))
+	}
+	return n, err
+}

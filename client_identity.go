@@ -1,0 +1,328 @@
+package connectplugin
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"connectrpc.com/connect"
+
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/internal/backoff"
+)
+
+// identity is a runtime identity as the plugin holds it.
+type identity struct {
+	runtimeID string
+	token     string
+	expires   time.Time // zero where the host did not say
+	managed   bool      // given by SetRuntimeIdentity, not by a handshake
+}
+
+// enrolment is a handshake that is on its way. Whoever needs its outcome waits for it,
+// so that a client has one identity whoever noticed first that the last one was lost.
+type enrolment struct {
+	done chan struct{}
+	err  error // set before done closes
+}
+
+func (c *Client) currentIdentity() identity {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.identity
+}
+
+// enrol waits for the handshake that is on its way, and begins one where none is: a
+// renewal of the current identity, or a new enrolment where there is none that the host
+// knows. One that its caller gives up goes on for the others, and for later.
+func (c *Client) enrol(ctx context.Context, apart bool) error {
+	c.mu.Lock()
+	e, err := c.enrolmentLocked(ctx, apart)
+	c.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return e.wait(ctx)
+}
+
+func (e *enrolment) wait(ctx context.Context) error {
+	select {
+	case <-e.done:
+		return e.err
+	case <-ctx.Done():
+		code := connect.CodeDeadlineExceeded
+		if errors.Is(ctx.Err(), context.Canceled) {
+			code = connect.CodeCanceled
+		}
+		return errorf(code, "handshake: %w", ctx.Err())
+	}
+}
+
+// patience is how many times the timeout of a call a handshake may take. A host that a
+// thousand plugins come back to is slow, and what its clients give up it has done in vain.
+const patience = 3
+
+func (c *Client) enrolmentLocked(ctx context.Context, apart bool) (*enrolment, error) {
+	if c.closed || c.leaving {
+		return nil, ErrClientClosed
+	}
+	if c.enrolling == nil {
+		e := &enrolment{done: make(chan struct{})}
+		c.enrolling = e
+		ctx = context.WithoutCancel(ctx)
+		c.tasks.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, patience*c.cfg.Timeout)
+			defer cancel()
+			defer context.AfterFunc(c.life, cancel)()
+			c.finish(e, c.handshake(ctx, apart))
+		})
+	}
+	return c.enrolling, nil
+}
+
+// finish tells those who wait how the handshake went, and sets when the next may be.
+func (c *Client) finish(e *enrolment, err error) {
+	c.mu.Lock()
+	c.enrolling = nil
+	switch {
+	case c.life.Err() != nil:
+		if err != nil {
+			err = ErrClientClosed
+		}
+	case err != nil:
+		c.pace.failed(time.Now(), err)
+	default:
+		c.reachableLocked()
+	}
+	c.mu.Unlock()
+	e.err = err
+	close(e.done)
+}
+
+// reachableLocked ends an interruption and wakes those who wait for that.
+func (c *Client) reachableLocked() {
+	if c.pace.over() {
+		close(c.reachable)
+		c.reachable = make(chan struct{})
+	}
+}
+
+// handshake renews the current identity, or enrols anew where the host does not know it,
+// over a connection of its own or over one that calls go over too.
+func (c *Client) handshake(ctx context.Context, apart bool) error {
+	if err := c.findHost(ctx); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	id, refused := c.identity, c.refused
+	c.mu.Unlock()
+	if id.token != "" && id.token != refused {
+		if err := c.exchange(ctx, id, apart); err == nil || connect.CodeOf(err) != connect.CodeUnauthenticated {
+			return err
+		}
+	}
+	return c.exchange(ctx, identity{}, apart)
+}
+
+// renewed returns when the client has another identity than stale, which the host
+// refused. The first who asks begins the handshake, the others wait for it. After one
+// that failed the next has its time: who is patient waits for that, everybody else is
+// told why there is no identity.
+func (c *Client) renewed(ctx context.Context, stale identity, patient bool) error {
+	for {
+		c.mu.Lock()
+		if c.identity.token != stale.token {
+			c.mu.Unlock()
+			return nil
+		}
+		if stale.managed || stale.token == "" {
+			c.mu.Unlock()
+			return connect.NewError(connect.CodeUnauthenticated, errIdentityEnded)
+		}
+		first := c.refused != stale.token
+		c.refused = stale.token
+		wait, last := c.pace.wait(time.Now()), c.pace.err
+		if c.enrolling == nil && wait > 0 && !first {
+			c.mu.Unlock()
+			if !patient {
+				return last
+			}
+			if err := c.pause(ctx); err != nil {
+				return err
+			}
+			continue
+		}
+		e, err := c.enrolmentLocked(ctx, false)
+		c.mu.Unlock()
+		if err != nil {
+			return err
+		}
+		if first {
+			c.cfg.Logger.Warn("the host no longer knows this client; enrolling again", keyRuntimeID, stale.runtimeID)
+		}
+		return e.wait(ctx)
+	}
+}
+
+// pause waits until the next attempt to reach the host is due, or somebody has reached it.
+func (c *Client) pause(ctx context.Context) error {
+	c.mu.Lock()
+	wait, reachable := c.pace.wait(time.Now()), c.reachable
+	c.mu.Unlock()
+	if wait <= 0 {
+		return ctx.Err()
+	}
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-reachable:
+		return nil
+	case <-ctx.Done():
+		return c.endError(ctx)
+	case <-c.life.Done():
+		return ErrClientClosed
+	}
+}
+
+// interrupted returns how long it is until the next attempt to reach the host, and
+// whether it is known to be out of reach, or not to know this client.
+func (c *Client) interrupted() (time.Duration, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.pace.wait(time.Now()), !c.pace.since.IsZero()
+}
+
+// adopt takes over the outcome of a handshake.
+func (c *Client) adopt(x *exchange) error {
+	c.mu.Lock()
+	if c.closed || c.leaving {
+		c.mu.Unlock()
+		return ErrClientClosed
+	}
+	isNew := c.identity.runtimeID != x.identity.runtimeID
+	c.adoptLocked(x)
+	warnings := c.warnings
+	c.mu.Unlock()
+	for _, w := range warnings {
+		c.cfg.Logger.Warn("the host warns", keyReason, w)
+	}
+	if isNew {
+		c.tell()
+	}
+	return nil
+}
+
+func (c *Client) adoptLocked(x *exchange) {
+	c.identity, c.refused, c.ready, c.doubtful = x.identity, "", true, false
+	c.version, c.warnings = x.resp.GetAppProtocolVersion(), boundedWarnings(x.resp.GetWarnings())
+	c.plugins = map[string]*connectpluginv1.PluginInfo{}
+	for _, p := range x.resp.GetPlugins() {
+		c.plugins[p.GetName()] = p
+	}
+	c.local = x.local
+	if x.state != nil && len(x.state.PeerCertificates) > 0 {
+		c.hostCert = x.state.PeerCertificates[0]
+	}
+	if !c.identity.expires.IsZero() && !c.renewing {
+		c.renewing = true
+		c.tasks.Go(c.renew)
+	}
+}
+
+// hostCertificate returns the certificate that the host showed in the last handshake,
+// nil where it is not known.
+func (c *Client) hostCertificate() *x509.Certificate {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.hostCert
+}
+
+// localAddr returns the address from which the host was reached in the last handshake,
+// the zero Addr where that is not known.
+func (c *Client) localAddr() netip.Addr {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.local
+}
+
+// tell wakes who keeps the plugin registered: something changed that concerns it.
+func (c *Client) tell() {
+	if c.changed != nil {
+		c.changed()
+	}
+}
+
+// assign takes over an identity that the host gave.
+func (c *Client) assign(runtimeID, token, hostURL string, expires time.Time) error {
+	if err := validateIdentity(runtimeID, token); err != nil {
+		return err
+	}
+	u, err := parseHostURL(hostURL, c.cfg.AllowInsecure)
+	if err != nil {
+		return fmt.Errorf("host_url: %w", err)
+	}
+	c.mu.Lock()
+	if c.closed || c.leaving {
+		c.mu.Unlock()
+		return ErrClientClosed
+	}
+	moved := c.host != nil && *c.host != *u
+	c.host, c.ready = u, true
+	c.identity = identity{runtimeID: runtimeID, token: token, expires: expires, managed: true}
+	c.mu.Unlock()
+	if moved && c.link != nil {
+		c.link.Retire()
+	}
+	return nil
+}
+
+// renew keeps the identity alive until the client closes.
+func (c *Client) renew() {
+	failed := false
+	for {
+		id := c.currentIdentity()
+		wait := time.Duration(float64(time.Until(id.expires)) * renewAfter)
+		if until, _ := c.interrupted(); failed {
+			wait = until
+		}
+		if !backoff.Wait(c.life, max(wait, renewFloor)) {
+			return
+		}
+		if now := c.currentIdentity(); now.token != id.token || now.managed {
+			failed = false
+			continue
+		}
+		err := c.enrol(c.life, false)
+		if failed = err != nil; failed && !errors.Is(err, ErrClientClosed) {
+			c.cfg.Logger.Warn("renewing the runtime token failed; trying again", keyError, err)
+		}
+	}
+}
+
+// validateIdentity refuses what no host of this library issues and what could
+// not stand in a header.
+func validateIdentity(runtimeID, token string) error {
+	if err := visible("runtime_id", runtimeID); err != nil {
+		return err
+	}
+	return visible("runtime_token", token)
+}
+
+const maxIdentityLen = 512
+
+func visible(field, s string) error {
+	if s == "" || len(s) > maxIdentityLen {
+		return fmt.Errorf("%s: is empty or has more than %d bytes", field, maxIdentityLen)
+	}
+	for i := range len(s) {
+		if s[i] <= ' ' || s[i] >= 0x7f {
+			return fmt.Errorf("%s: has characters that no identity has", field)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,148 @@
+package connectplugin
+
+import (
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// How long a client that cannot reach its host waits at most before it tries again: a
+// part of the time that this has lasted, so that a short interruption is over soon and a
+// long one costs little, between bounds.
+const (
+	paceLost   = 100 * time.Millisecond // after the loss of a connection
+	paceLeast  = 250 * time.Millisecond
+	paceMost   = 5 * time.Second
+	paceShare  = 4 // a quarter of the time that it has lasted
+	paceRefuge = 2 // the same where the host says that it has too much to do: a half
+	paceBusy   = time.Second
+	paceIdle   = 30 * time.Second
+	// paceAsked bounds what a host may ask for.
+	paceAsked = 5 * time.Minute
+)
+
+// pace says when a client that lost its host, or its identity, tries again. All that
+// waits for the host keeps to the one schedule, and each wait is any part of its bound
+// ("full jitter"), so that thousands of clients do not come at the same time. The caller
+// guards it and says what time it is.
+type pace struct {
+	since time.Time // when the failures began; zero: the host answers
+	next  time.Time
+	err   error // the last failure
+}
+
+// lost begins an interruption: a connection ended.
+func (p *pace) lost(now time.Time, err error) {
+	if !p.since.IsZero() {
+		return
+	}
+	p.since, p.err = now, err
+	p.next = now.Add(rand.N(paceLost)) //nolint:gosec // jitter is no secret
+}
+
+// failed takes account of an attempt that failed.
+func (p *pace) failed(now time.Time, err error) {
+	if p.since.IsZero() {
+		p.since = now
+	}
+	p.err = err
+	lasted := now.Sub(p.since)
+	most, asked := min(max(lasted/paceShare, paceLeast), paceMost), time.Duration(0)
+	if connect.CodeOf(err) == connect.CodeResourceExhausted {
+		most, asked = min(max(lasted/paceRefuge, paceBusy), paceIdle), askedDelay(err)
+	}
+	p.next = now.Add(asked + rand.N(most)) //nolint:gosec // jitter is no secret
+}
+
+// over ends an interruption and reports whether there was one.
+func (p *pace) over() bool {
+	was := !p.since.IsZero()
+	*p = pace{}
+	return was
+}
+
+// wait returns how long it is until the next attempt, nothing or less if that is due.
+func (p *pace) wait(now time.Time) time.Duration { return p.next.Sub(now) }
+
+// retryInfo is the type of an error detail that says when to try again.
+const retryInfo = "google.rpc.RetryInfo"
+
+// askedDelay returns how long a host asks its client to wait: the retry_delay of a
+// RetryInfo, or the seconds of the header Retry-After (RFC 9110, section 10.2.3).
+func askedDelay(err error) time.Duration {
+	var coded *connect.Error
+	if !errors.As(err, &coded) {
+		return 0
+	}
+	for _, d := range coded.Details() {
+		if d.Type() == retryInfo {
+			return bounded(retryDelay(d.Bytes()))
+		}
+	}
+	if s, err := time.ParseDuration(coded.Meta().Get(headerRetryAfter) + "s"); err == nil {
+		return bounded(s)
+	}
+	return 0
+}
+
+func bounded(d time.Duration) time.Duration { return min(max(d, 0), paceAsked) }
+
+// Fields of google.rpc.RetryInfo and google.protobuf.Duration.
+const (
+	fieldRetryDelay = 1
+	fieldSeconds    = 1
+	fieldNanos      = 2
+)
+
+// retryDelay reads a RetryInfo, whose generated code the library does without. What is
+// malformed asks for nothing.
+func retryDelay(m []byte) time.Duration {
+	var seconds, nanos uint64
+	eachField(m, func(n protowire.Number, _ uint64, delay []byte) {
+		if n != fieldRetryDelay {
+			return
+		}
+		eachField(delay, func(n protowire.Number, v uint64, _ []byte) {
+			switch n {
+			case fieldSeconds:
+				seconds = v
+			case fieldNanos:
+				nanos = v
+			}
+		})
+	})
+	most := uint64(paceAsked / time.Second)
+	if int64(seconds) < 0 || int64(nanos) < 0 { //nolint:gosec // the sign is what is asked for
+		return 0
+	}
+	return time.Duration(min(seconds, most))*time.Second + time.Duration(min(nanos, uint64(time.Second))) //nolint:gosec // bounded
+}
+
+// eachField calls f for the varints and the bytes of a message.
+func eachField(m []byte, f func(n protowire.Number, v uint64, b []byte)) {
+	for len(m) > 0 {
+		n, kind, tag := protowire.ConsumeTag(m)
+		if tag < 0 {
+			return
+		}
+		var v uint64
+		var b []byte
+		size := 0
+		switch kind { //nolint:exhaustive // the rest is skipped
+		case protowire.VarintType:
+			v, size = protowire.ConsumeVarint(m[tag:])
+		case protowire.BytesType:
+			b, size = protowire.ConsumeBytes(m[tag:])
+		default:
+			size = protowire.ConsumeFieldValue(n, kind, m[tag:])
+		}
+		if size < 0 {
+			return
+		}
+		f(n, v, b)
+		m = m[tag+size:]
+	}
+}

@@ -1,0 +1,288 @@
+package link_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/masegraye/connect-plugin-go/internal/link"
+)
+
+const bound = time.Minute
+
+// server is a plaintext HTTP/2 server.
+type server struct {
+	*httptest.Server
+
+	accepted atomic.Int64
+}
+
+func serve(t *testing.T, handler http.HandlerFunc, streams int) *server {
+	t.Helper()
+
+	s := &server{Server: httptest.NewUnstartedServer(handler)}
+
+	var protocols http.Protocols
+
+	protocols.SetUnencryptedHTTP2(true)
+
+	s.Config.Protocols = &protocols
+	s.Config.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: streams}
+	s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			s.accepted.Add(1)
+		}
+	}
+	s.Start()
+	t.Cleanup(s.Close)
+
+	return s
+}
+
+func dialer(addr string) func(context.Context) (net.Conn, error) {
+	return func(ctx context.Context) (net.Conn, error) {
+		var d net.Dialer
+
+		return d.DialContext(ctx, "tcp", addr)
+	}
+}
+
+func newPool(t *testing.T, dial func(context.Context) (net.Conn, error), most int, lost func(error)) *link.Pool {
+	t.Helper()
+
+	if lost == nil {
+		lost = func(error) {}
+	}
+
+	p := link.New(link.Config{
+		Dial: dial, DialTimeout: bound, MaxConns: most, MaxHeaderBytes: 1 << 16,
+		PingAfter: bound, PingTimeout: bound, Lost: lost, Failed: func(error) {},
+	})
+	t.Cleanup(p.Close)
+
+	return p
+}
+
+func get(ctx context.Context, p *link.Pool, url string) (*http.Response, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+
+	c, err := p.Get(ctx)
+	if err != nil {
+		return nil, err
+	}
+
+	return c.RoundTrip(r)
+}
+
+func text(t *testing.T, p *link.Pool, url string) string {
+	t.Helper()
+
+	resp, err := get(t.Context(), p, url)
+	if err != nil {
+		t.Fatalf("get: %v", err)
+	}
+	defer resp.Body.Close() //nolint:errcheck // read to its end
+
+	all, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatalf("read: %v", err)
+	}
+
+	return string(all)
+}
+
+// However many need a connection, one is opened at a time, and one is enough.
+func TestPool_OneConnectionForAll(t *testing.T) {
+	t.Parallel()
+
+	s := serve(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") }, 250)
+
+	var dialling, most atomic.Int64
+
+	dial := dialer(s.Listener.Addr().String())
+	p := newPool(t, func(ctx context.Context) (net.Conn, error) {
+		most.Store(max(most.Load(), dialling.Add(1)))
+		defer dialling.Add(-1)
+
+		return dial(ctx)
+	}, 16, nil)
+
+	var all sync.WaitGroup
+	for range 100 {
+		all.Go(func() {
+			if got := text(t, p, s.URL); got != "ok" {
+				t.Errorf("got %q", got)
+			}
+		})
+	}
+	all.Wait()
+
+	if s.accepted.Load() != 1 || most.Load() != 1 {
+		t.Errorf("%d connections, %d at a time; want one", s.accepted.Load(), most.Load())
+	}
+}
+
+// Where a connection carries too little another is opened, until there are as many as
+// there may be; then requests wait for room.
+func TestPool_OpensMoreWhereOneIsFull(t *testing.T) {
+	t.Parallel()
+
+	const streams, most, requests = 2, 3, 20
+
+	var running, peak atomic.Int64
+
+	release := make(chan struct{})
+	s := serve(t, func(http.ResponseWriter, *http.Request) {
+		peak.Store(max(peak.Load(), running.Add(1)))
+		defer running.Add(-1)
+
+		if running.Load() == streams*most {
+			close(release) // all connections are full
+		}
+		<-release
+	}, streams)
+	p := newPool(t, dialer(s.Listener.Addr().String()), most, nil)
+
+	var all sync.WaitGroup
+	for range requests {
+		all.Go(func() { text(t, p, s.URL) })
+	}
+	all.Wait()
+
+	if n := s.accepted.Load(); n != most {
+		t.Errorf("%d connections, want %d", n, most)
+	}
+}
+
+// A lost connection is told at once, with nothing under way.
+func TestPool_TellsOfALoss(t *testing.T) {
+	t.Parallel()
+
+	s := serve(t, func(http.ResponseWriter, *http.Request) {}, 10)
+	lost := make(chan error, 8)
+	p := newPool(t, dialer(s.Listener.Addr().String()), 4, func(err error) { lost <- err })
+	text(t, p, s.URL)
+	s.CloseClientConnections()
+
+	select {
+	case err := <-lost:
+		if err == nil {
+			t.Error("no reason")
+		}
+	case <-time.After(bound):
+		t.Fatal("the loss was not told")
+	}
+
+	text(t, p, s.URL) // over a new one
+	p.Close()
+
+	if len(lost) > 0 {
+		t.Errorf("closing was told as a loss: %v", <-lost)
+	}
+}
+
+// answering returns the address of a server that says one thing and ends.
+func answering(t *testing.T, what string) string {
+	t.Helper()
+
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	t.Cleanup(func() { _ = l.Close() })
+
+	go func() {
+		for conn, err := l.Accept(); err == nil; conn, err = l.Accept() {
+			_, _ = io.WriteString(conn, what)
+			_, _ = io.ReadFull(conn, make([]byte, len("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")+27)) // the preface
+			_ = conn.Close()
+		}
+	}()
+
+	return l.Addr().String()
+}
+
+func TestPool_SaysWhyThereIsNoConnection(t *testing.T) {
+	t.Parallel()
+
+	refused := errors.New("refused")
+	secure := answering(t, "\x15\x03\x01\x00\x02\x02\x46") // alert: protocol_version
+	mute := answering(t, "")
+
+	for name, c := range map[string]struct {
+		dial func(context.Context) (net.Conn, error)
+		want func(error) bool
+	}{
+		"the dial's own error": {
+			func(context.Context) (net.Conn, error) { return nil, refused },
+			func(err error) bool { return errors.Is(err, refused) },
+		},
+		"TLS in answer to plaintext": {
+			dialer(secure), func(err error) bool { return errors.Is(err, link.ErrTLS) },
+		},
+		"an end before the beginning": {dialer(mute), func(err error) bool { return errors.Is(err, link.ErrNotBegun) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+
+			p := newPool(t, c.dial, 1, nil)
+			if _, err := p.Get(t.Context()); !c.want(err) {
+				t.Errorf("error %v", err)
+			}
+		})
+	}
+}
+
+// Requests under way when the server changes go on; later ones go over a new connection.
+func TestPool_Retire(t *testing.T) {
+	t.Parallel()
+
+	entered, release := make(chan struct{}), make(chan struct{})
+	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			close(entered)
+			<-release
+		}
+
+		_, _ = io.WriteString(w, "ok")
+	}, 10)
+	p := newPool(t, dialer(s.Listener.Addr().String()), 4, nil)
+	got := make(chan string, 1)
+
+	go func() { got <- text(t, p, s.URL+"/slow") }()
+	<-entered
+	p.Retire()
+	text(t, p, s.URL)
+	close(release)
+
+	if g := <-got; g != "ok" {
+		t.Errorf("the request under way got %q", g)
+	}
+
+	if n := s.accepted.Load(); n != 2 {
+		t.Errorf("%d connections, want 2", n)
+	}
+}
+
+func TestPool_Closed(t *testing.T) {
+	t.Parallel()
+
+	p := newPool(t, dialer("127.0.0.1:0"), 1, nil)
+	p.Close()
+	p.Close()
+
+	if _, err := p.Get(t.Context()); !errors.Is(err, link.ErrClosed) {
+		t.Errorf("error %v, want ErrClosed", err)
+	}
+}
