@@ -93,7 +93,8 @@ type PluginSpec struct {
 	// 5 s.
 	StopGrace time.Duration
 	// OnExit is told each time the plugin's instance ended, whatever ended it. It is called
-	// by the launcher's own goroutine and must return soon. May be nil.
+	// by the launcher's own goroutine, must return soon and must not wait for the launcher. May
+	// be nil.
 	OnExit func(PluginExit)
 }
 

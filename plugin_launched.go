@@ -125,6 +125,23 @@ func (l *lifeline) apply(cfg *PluginServerConfig) (*PluginServerConfig, error) {
 	return &out, nil
 }
 
+// serve runs the launched plugin until it ends or its host is gone.
+func (l *lifeline) serve(ctx context.Context, cfg *PluginServerConfig) error {
+	cfg, err := l.apply(cfg)
+	if err != nil {
+		return errors.Join(err, l.pipe.Close())
+	}
+	ctx, gone := context.WithCancelCause(ctx)
+	defer gone(nil)
+	go l.follow(gone)
+	defer l.close()
+	err = servePlugin(ctx, cfg)
+	if errors.Is(context.Cause(ctx), errHostGone) {
+		err = errors.Join(errHostGone, err)
+	}
+	return err
+}
+
 // errHostGone says that the host which launched the plugin has ended.
 var errHostGone = errors.New("the host that launched this plugin is gone")
 
