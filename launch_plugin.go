@@ -29,7 +29,7 @@ type launchedPlugin struct {
 	// Fixed at creation.
 	launcher *PluginLauncher
 	name     string
-	life     context.Context //nolint:containedctx // ends when the plugin is stopped
+	life     context.Context //nolint:containedctx // ends with the plugin, which owns the goroutine
 	end      context.CancelCauseFunc
 	grace    context.Context //nolint:containedctx // ends when the end may take no longer
 	hurry    context.CancelFunc
@@ -292,7 +292,7 @@ func (p *launchedPlugin) stop(ctx context.Context, reason string) {
 	defer context.AfterFunc(ctx, p.hurry)() // whoever has least patience
 	p.end(ErrPluginNotRunning)
 	<-p.done
-	p.replacing.Lock() // until a replacement that was under way has ended, too
+	p.replacing.Lock()   // until a replacement that was under way has ended, too
 	p.replacing.Unlock() //nolint:staticcheck // guards nothing
 }
 

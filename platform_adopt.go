@@ -261,7 +261,7 @@ func (p *Platform) introduce(ctx context.Context, a *adoption, hostURL string) e
 // narrow keeps the plugin to what it says that it provides and requires.
 func (a *adoption) narrow(info *connectpluginv1.GetPluginInfoResponse) {
 	d := *declared(a.id)
-	var provides, requires []string
+	provides, requires := make([]string, 0, len(info.GetProvides())), make([]string, 0, len(info.GetRequires()))
 	d.dependencies = nil
 	for _, p := range info.GetProvides() {
 		provides = append(provides, p.GetType())
@@ -278,7 +278,7 @@ func (a *adoption) narrow(info *connectpluginv1.GetPluginInfoResponse) {
 }
 
 func typesOf(provides []ServiceDeclaration) []string {
-	var out []string
+	out := make([]string, 0, len(provides))
 	for _, d := range provides {
 		out = append(out, d.Type)
 	}

@@ -16,7 +16,7 @@ func (c PluginConfig) compare(info *connectpluginv1.GetPluginInfoResponse) error
 	differs := func(what, is, want any) error {
 		return fmt.Errorf("%w: %s is %q, configured is %q", errOtherThanConfigured, what, is, want)
 	}
-	var provides, requires []string
+	provides, requires := make([]string, 0, len(info.GetProvides())), make([]string, 0, len(info.GetRequires()))
 	for _, d := range info.GetProvides() {
 		provides = append(provides, printable(d.GetType()+" "+d.GetVersion()))
 	}
