@@ -93,7 +93,8 @@ type PluginSpec struct {
 	// 5 s.
 	StopGrace time.Duration
 	// OnExit is told each time the plugin's instance ended, whatever ended it. It is called
-	// by the launcher's own goroutine and must return soon. May be nil.
+	// by the launcher's own goroutine, must return soon and must not wait for the launcher. May
+	// be nil.
 	OnExit func(PluginExit)
 }
 
@@ -202,12 +203,6 @@ func (s PluginSpec) validateTrust(field func(name, format string, args ...any) e
 		}
 	}
 	switch {
-	case len(s.SignatureKey) != 0 && len(s.SignatureKey) != ed25519.PublicKeySize:
-		return field("SignatureKey", "has %d bytes; an Ed25519 key has %d", len(s.SignatureKey), ed25519.PublicKeySize)
-	case len(s.SignatureKey) != 0 && len(s.Signature) != ed25519.SignatureSize:
-		return field("Signature", "has %d bytes; an Ed25519 signature has %d", len(s.Signature), ed25519.SignatureSize)
-	case len(s.SignatureKey) == 0 && len(s.Signature) != 0:
-		return field("SignatureKey", "is empty; without the key Signature proves nothing")
 	case s.Dir != "" && !filepath.IsAbs(s.Dir):
 		return field("Dir", "%q is not absolute", s.Dir)
 	case s.Group != "" && s.User == "":
@@ -222,6 +217,18 @@ func (s PluginSpec) validateTrust(field func(name, format string, args ...any) e
 		if _, ok := rlimitNumber(r); !ok {
 			return field(fmt.Sprintf("Rlimits[%q]", string(r)), "is not known on this system")
 		}
+	}
+	return s.validateSignature(field)
+}
+
+func (s PluginSpec) validateSignature(field func(name, format string, args ...any) error) error {
+	switch {
+	case len(s.SignatureKey) != 0 && len(s.SignatureKey) != ed25519.PublicKeySize:
+		return field("SignatureKey", "has %d bytes; an Ed25519 key has %d", len(s.SignatureKey), ed25519.PublicKeySize)
+	case len(s.SignatureKey) != 0 && len(s.Signature) != ed25519.SignatureSize:
+		return field("Signature", "has %d bytes; an Ed25519 signature has %d", len(s.Signature), ed25519.SignatureSize)
+	case len(s.SignatureKey) == 0 && len(s.Signature) != 0:
+		return field("SignatureKey", "is empty; without the key Signature proves nothing")
 	}
 	return nil
 }

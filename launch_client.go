@@ -101,7 +101,8 @@ type pipeBody struct {
 // Close implements io.Closer.
 func (b *pipeBody) Close() error {
 	b.cancel(nil)
-	return b.PipeReader.Close()
+	_ = b.PipeReader.Close() // it has no error
+	return nil
 }
 
 // Header implements http.ResponseWriter.

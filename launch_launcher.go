@@ -122,26 +122,6 @@ func (l *PluginLauncher) GetServiceClient(pluginName string, serviceType string)
 // end. Nothing is launched any more.
 func (l *PluginLauncher) Shutdown() { l.shutdown(context.Background()) }
 
-func (l *PluginLauncher) shutdown(ctx context.Context) {
-	l.mu.Lock()
-	l.closed = true
-	plugins := slices.Collect(maps.Values(l.plugins))
-	strategies := slices.Collect(maps.Values(l.strategies))
-	l.mu.Unlock()
-	l.end()
-	var stopping sync.WaitGroup
-	for _, p := range plugins {
-		stopping.Go(func() { p.stop(ctx, "the host shuts down") })
-	}
-	stopping.Wait()
-	l.tasks.Wait()
-	for _, s := range strategies {
-		if c, ok := s.(interface{ close() }); ok {
-			c.close()
-		}
-	}
-}
-
 // Stop stops a plugin, by name, and returns when nothing is left of it; the end of ctx
 // cuts its grace short. It can be launched again. The error wraps [ErrPluginNotRunning].
 func (l *PluginLauncher) Stop(ctx context.Context, pluginName string) error {
@@ -179,6 +159,26 @@ func (l *PluginLauncher) Replace(ctx context.Context, pluginName string) error {
 		return fmt.Errorf("replace %q: %w", pluginName, err)
 	}
 	return nil
+}
+
+func (l *PluginLauncher) shutdown(ctx context.Context) {
+	l.mu.Lock()
+	l.closed = true
+	plugins := slices.Collect(maps.Values(l.plugins))
+	strategies := slices.Collect(maps.Values(l.strategies))
+	l.mu.Unlock()
+	l.end()
+	var stopping sync.WaitGroup
+	for _, p := range plugins {
+		stopping.Go(func() { p.stop(ctx, "the host shuts down") })
+	}
+	stopping.Wait()
+	l.tasks.Wait()
+	for _, s := range strategies {
+		if c, ok := s.(interface{ close() }); ok {
+			c.close()
+		}
+	}
 }
 
 func (l *PluginLauncher) unknown(name string) error {

@@ -39,13 +39,6 @@ func NewInMemoryStrategy(registry *ServiceRegistry) *InMemoryStrategy {
 // Name returns "in-memory".
 func (s *InMemoryStrategy) Name() string { return strategyMemory }
 
-// bind ties the strategy to the platform whose plugins it starts.
-func (s *InMemoryStrategy) bind(p *Platform) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.host = p
-}
-
 // Launch puts a plugin into service in the host's own process.
 func (s *InMemoryStrategy) Launch(ctx context.Context, spec PluginSpec) (LaunchResult, error) {
 	s.mu.Lock()
@@ -55,6 +48,13 @@ func (s *InMemoryStrategy) Launch(ctx context.Context, spec PluginSpec) (LaunchR
 		return LaunchResult{}, errNoLauncher
 	}
 	return launchAlone(ctx, s, host, spec)
+}
+
+// bind ties the strategy to the platform whose plugins it starts.
+func (s *InMemoryStrategy) bind(p *Platform) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.host = p
 }
 
 func (s *InMemoryStrategy) start(ctx context.Context, p *Platform, spec PluginSpec, hold bool) (*instance, error) {

@@ -1,6 +1,7 @@
 package connectplugin
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"sync"
@@ -29,8 +30,10 @@ type launchedPlugin struct {
 	// Fixed at creation.
 	launcher *PluginLauncher
 	name     string
-	life     context.Context //nolint:containedctx // ends when the plugin is stopped
+	life     context.Context //nolint:containedctx // ends with the plugin, which owns the goroutine
 	end      context.CancelCauseFunc
+	grace    context.Context //nolint:containedctx // ends when the end may take no longer
+	hurry    context.CancelFunc
 	done     chan struct{}  // closed when nothing is left of it
 	swap     chan *swapping // instances that take over
 
@@ -45,8 +48,7 @@ type launchedPlugin struct {
 	next     supervise.Next
 	restarts int
 	lastExit *PluginExit
-	stopCtx  context.Context //nolint:containedctx // bounds the end; nil before
-	reason   string
+	reason   string // why it is being stopped
 }
 
 // swapping is an instance that takes over from the current one.
@@ -62,6 +64,7 @@ func newLaunchedPlugin(l *PluginLauncher, name string, spec PluginSpec) *launche
 		done: make(chan struct{}), swap: make(chan *swapping), changed: make(chan struct{}),
 	}
 	p.life, p.end = context.WithCancelCause(context.Background())
+	p.grace, p.hurry = context.WithCancel(context.Background())
 	return p
 }
 
@@ -119,10 +122,10 @@ func (p *launchedPlugin) watch(i *instance) (exit PluginExit, ran time.Duration,
 		case <-p.life.Done():
 			p.mu.Lock()
 			p.state, p.current = LaunchStopping, nil
-			ctx, reason := p.stopCtx, p.reason
+			reason := p.reason
 			p.tellLocked()
 			p.mu.Unlock()
-			i.stop(ctx, reason)
+			i.stop(p.grace, reason)
 			p.note(i.exit(), supervise.Next{})
 			p.set(LaunchStopped, nil, ErrPluginNotRunning)
 			return PluginExit{}, 0, false
@@ -155,36 +158,42 @@ func (p *launchedPlugin) replace(ctx context.Context, spec PluginSpec) error {
 	if err != nil {
 		return err
 	}
-	startCtx, cancel := context.WithCancel(ctx)
+	fresh, err := p.startBeside(ctx, spec)
+	if err != nil {
+		return err
+	}
+	end, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(p.life, cancel)()
-	fresh, err := p.launcher.start(startCtx, spec, true)
-	if err != nil {
+	defer context.AfterFunc(p.grace, cancel)()
+	if err := p.handOver(ctx, old, &swapping{spec: spec, fresh: fresh, taken: make(chan error, 1)}); err != nil {
+		fresh.stop(end, "it could not take over")
 		return err
 	}
-	s := &swapping{spec: spec, fresh: fresh, taken: make(chan error, 1)}
-	select {
-	case p.swap <- s:
-		err = <-s.taken
-	case <-old.exited:
-		err = fmt.Errorf("the old instance ended meanwhile: %w", ErrPluginNotRunning)
-	case <-p.life.Done():
-		err = ErrPluginNotRunning
-	case <-ctx.Done():
-		err = ctx.Err()
-	}
-	if err != nil {
-		fresh.stop(ctx, "it could not take over")
-		return err
-	}
-	p.retire(ctx, old)
+	old.stop(end, "replaced")
+	p.note(old.exit(), supervise.Next{})
 	return nil
 }
 
-// retire lets the calls of a replaced instance finish, and stops it.
-func (p *launchedPlugin) retire(ctx context.Context, old *instance) {
-	old.stop(ctx, "replaced")
-	p.note(old.exit(), supervise.Next{})
+// startBeside starts an instance whose registrations are held back.
+func (p *launchedPlugin) startBeside(ctx context.Context, spec PluginSpec) (*instance, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(p.life, cancel)()
+	return p.launcher.start(ctx, spec, true)
+}
+
+// handOver gives the watcher the instance that takes over from the old one.
+func (p *launchedPlugin) handOver(ctx context.Context, old *instance, s *swapping) error {
+	select {
+	case p.swap <- s:
+		return <-s.taken
+	case <-old.exited:
+		return fmt.Errorf("the old instance ended meanwhile: %w", ErrPluginNotRunning)
+	case <-p.life.Done():
+		return ErrPluginNotRunning
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // rest waits until the next start is due; it reports false where there is none.
@@ -279,12 +288,13 @@ func (p *launchedPlugin) await(ctx context.Context) (*instance, error) {
 // stop ends the plugin and waits for its end.
 func (p *launchedPlugin) stop(ctx context.Context, reason string) {
 	p.mu.Lock()
-	if p.stopCtx == nil {
-		p.stopCtx, p.reason = ctx, reason
-	}
+	p.reason = cmp.Or(p.reason, reason)
 	p.mu.Unlock()
+	defer context.AfterFunc(ctx, p.hurry)() // whoever has least patience
 	p.end(ErrPluginNotRunning)
 	<-p.done
+	p.replacing.Lock()   // until a replacement that was under way has ended, too
+	p.replacing.Unlock() //nolint:staticcheck // guards nothing
 }
 
 func (p *launchedPlugin) set(state LaunchState, i *instance, err error) {

@@ -70,27 +70,6 @@ func (p *Platform) Lifecycle() *LifecycleServer { return p.lifecycle }
 // Router returns the platform's router.
 func (p *Platform) Router() *ServiceRouter { return p.router }
 
-func (p *Platform) hub() *hub { return p.router.handshake.hub }
-
-func (p *Platform) log() *slog.Logger { return p.hub().log() }
-
-var errNoAddress = errors.New("the host does not serve yet, so that no plugin could reach it: call Serve before, or set HostURL")
-
-// hostURL returns the URL at which a plugin reaches the host.
-func (p *Platform) hostURL(configured string) (string, error) {
-	if configured != "" {
-		u, err := parseHostURL(configured, p.hub().settings().allowInsecure)
-		if err != nil {
-			return "", fieldError("HostURL", "%v", err)
-		}
-		return u.String(), nil
-	}
-	if at := p.hub().address.Load(); at != nil {
-		return *at, nil
-	}
-	return "", errNoAddress
-}
-
 // AddToDependencyGraph says what a plugin provides and requires, in place of what is known of
 // it otherwise. It is forgotten when the plugin's identity ends.
 func (p *Platform) AddToDependencyGraph(runtimeID string, selfID string, provides []ServiceDeclaration, requires []ServiceDependency) {
@@ -114,6 +93,27 @@ func (p *Platform) GetStartupOrder() ([]string, error) {
 		return nil, fmt.Errorf("startup order: %w", err)
 	}
 	return order, nil
+}
+
+func (p *Platform) hub() *hub { return p.router.handshake.hub }
+
+func (p *Platform) log() *slog.Logger { return p.hub().log() }
+
+var errNoAddress = errors.New("the host does not serve yet, so that no plugin could reach it: call Serve before, or set HostURL")
+
+// hostURL returns the URL at which a plugin reaches the host.
+func (p *Platform) hostURL(configured string) (string, error) {
+	if configured != "" {
+		u, err := parseHostURL(configured, p.hub().settings().allowInsecure)
+		if err != nil {
+			return "", fieldError("HostURL", "%v", err)
+		}
+		return u.String(), nil
+	}
+	if at := p.hub().address.Load(); at != nil {
+		return *at, nil
+	}
+	return "", errNoAddress
 }
 
 // graph draws the dependencies of the plugins that live now, in the order in which they came.
@@ -188,10 +188,7 @@ func (p *Platform) close(ctx context.Context) {
 	p.mu.Lock()
 	p.closed = true
 	owners := slices.Clone(p.owners)
-	var adopted []*adoption
-	for _, a := range p.adopted {
-		adopted = append(adopted, a)
-	}
+	adopted := slices.Collect(maps.Values(p.adopted))
 	p.mu.Unlock()
 	var ending sync.WaitGroup
 	for _, l := range owners {

@@ -2,14 +2,12 @@ package connectplugin
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
 	"time"
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
-	"github.com/masegraye/connect-plugin-go/internal/backoff"
 	"github.com/masegraye/connect-plugin-go/internal/launches"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
@@ -264,7 +262,7 @@ func (p *Platform) introduce(ctx context.Context, a *adoption, hostURL string) e
 // narrow keeps the plugin to what it says that it provides and requires.
 func (a *adoption) narrow(info *connectpluginv1.GetPluginInfoResponse) {
 	d := *declared(a.id)
-	var provides, requires []string
+	provides, requires := make([]string, 0, len(info.GetProvides())), make([]string, 0, len(info.GetRequires()))
 	d.dependencies = nil
 	for _, p := range info.GetProvides() {
 		provides = append(provides, p.GetType())
@@ -280,93 +278,8 @@ func (a *adoption) narrow(info *connectpluginv1.GetPluginInfoResponse) {
 	a.id.SetAttributes(&d)
 }
 
-// errOtherThanConfigured says that a plugin says of itself what the host was not told.
-var errOtherThanConfigured = errors.New("the plugin is other than configured")
-
-// compare holds what a plugin says of itself against the configuration.
-func (c PluginConfig) compare(info *connectpluginv1.GetPluginInfoResponse) error {
-	differs := func(what, is, want any) error {
-		return fmt.Errorf("%w: %s is %q, configured is %q", errOtherThanConfigured, what, is, want)
-	}
-	var provides, requires []string
-	for _, d := range info.GetProvides() {
-		provides = append(provides, printable(d.GetType()+" "+d.GetVersion()))
-	}
-	for _, d := range info.GetRequires() {
-		requires = append(requires, printable(d.GetType()))
-	}
-	slices.Sort(provides)
-	slices.Sort(requires)
-	wantProvides := make([]string, 0, len(c.Metadata.Provides))
-	for _, d := range c.Metadata.Provides {
-		wantProvides = append(wantProvides, d.Type+" "+d.Version)
-	}
-	slices.Sort(wantProvides)
-	wantRequires := make([]string, 0, len(c.Metadata.Requires))
-	for _, d := range c.Metadata.Requires {
-		wantRequires = append(wantRequires, d.Type)
-	}
-	slices.Sort(wantRequires)
-	switch {
-	case info.GetSelfId() != c.SelfID:
-		return differs("its self id", printable(info.GetSelfId()), c.SelfID)
-	case c.SelfVersion != "" && info.GetSelfVersion() != c.SelfVersion:
-		return differs("its version", printable(info.GetSelfVersion()), c.SelfVersion)
-	case len(wantProvides) > 0 && !slices.Equal(provides, wantProvides):
-		return differs("what it provides", provides, wantProvides)
-	case len(wantRequires) > 0 && !slices.Equal(requires, wantRequires):
-		return differs("what it requires", requires, wantRequires)
-	}
-	return nil
-}
-
-// renewAdopted gives an adopted plugin a new token before the current one ends.
-func (p *Platform) renewAdopted(ctx context.Context, a *adoption) {
-	for failures := 0; ; {
-		wait := time.Duration(float64(time.Until(a.id.ExpiresAt())) * renewAfter)
-		if failures > 0 {
-			wait = backoff.Reconnect.After(failures)
-		}
-		if !backoff.Wait(ctx, max(wait, renewFloor)) {
-			return
-		}
-		if err := p.renewOnce(ctx, a); err != nil {
-			failures++
-			p.log().Warn("the token of an adopted plugin is not renewed", keyRuntimeID, a.id.RuntimeID(), keyError, err)
-			continue
-		}
-		failures = 0
-	}
-}
-
-func (p *Platform) renewOnce(ctx context.Context, a *adoption) error {
-	hostURL, err := p.hostURL("")
-	if err != nil {
-		return err
-	}
-	a.mu.Lock()
-	current, untold := a.token, a.untold
-	a.mu.Unlock()
-	if !untold {
-		if _, current, err = p.hub().store.Renew(a.id.RuntimeID(), current, a.id.Fingerprint()); err != nil {
-			return err //nolint:wrapcheck // the caller logs it
-		}
-		a.mu.Lock()
-		a.token, a.untold = current, true
-		a.mu.Unlock()
-	}
-	client := NewPluginIdentityClient(pluginBase, p.callPlugin(a.id.RuntimeID()))
-	if err := client.set(ctx, a.id.RuntimeID(), current, hostURL, a.id.ExpiresAt()); err != nil {
-		return err
-	}
-	a.mu.Lock()
-	a.untold = false
-	a.mu.Unlock()
-	return nil
-}
-
 func typesOf(provides []ServiceDeclaration) []string {
-	var out []string
+	out := make([]string, 0, len(provides))
 	for _, d := range provides {
 		out = append(out, d.Type)
 	}

@@ -20,7 +20,7 @@ func (h *hub) issueOwn(selfID, selfVersion string, m PluginMetadata, edit func(*
 	d := undeclared
 	d.endpoint, d.dependencies = new(ownEndpoint), m.Requires
 	if len(m.Provides)+len(m.Requires) > 0 {
-		var requires []string
+		requires := make([]string, 0, len(m.Requires))
 		for _, r := range m.Requires {
 			requires = append(requires, r.Type)
 		}

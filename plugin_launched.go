@@ -1,6 +1,7 @@
 package connectplugin
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -90,7 +91,8 @@ func (l *lifeline) apply(cfg *PluginServerConfig) (*PluginServerConfig, error) {
 	}
 	out, m := *cfg, l.first
 	if out.Client.SelfID != "" && out.Client.SelfID != m.SelfID {
-		return nil, fieldError("Client.SelfID", "is %q, and the host launched this plugin as %q; leave it empty, or correct the name in the host's PluginSpec",
+		return nil, fieldError("Client.SelfID",
+			"is %q, and the host launched this plugin as %q; leave it empty, or correct the name in the host's PluginSpec",
 			out.Client.SelfID, m.SelfID)
 	}
 	authorities, err := certs.ParseCertificates(m.CA)
@@ -107,8 +109,8 @@ func (l *lifeline) apply(cfg *PluginServerConfig) (*PluginServerConfig, error) {
 	c.TLS = mutualTLS(l.source, pool, tls.RequireAndVerifyClientCert, requirePeerIdentity(m.HostIdentity))
 	out.TLS, out.HostIdentity, out.BaseURL = nil, m.HostIdentity, ""
 	out.Addr, out.Listener = m.Listen, nil
-	if grace := time.Duration(m.GraceMillis) * time.Millisecond; grace > 0 && (out.GracefulShutdownTimeout == 0 || grace < out.GracefulShutdownTimeout) {
-		out.GracefulShutdownTimeout = grace
+	if grace := time.Duration(m.GraceMillis) * time.Millisecond; grace > 0 {
+		out.GracefulShutdownTimeout = min(cmp.Or(out.GracefulShutdownTimeout, grace), grace)
 	}
 	out.Services = make([]PluginService, len(cfg.Services))
 	for i, s := range cfg.Services {
@@ -123,6 +125,23 @@ func (l *lifeline) apply(cfg *PluginServerConfig) (*PluginServerConfig, error) {
 	}
 	l.log = c.Logger
 	return &out, nil
+}
+
+// serve runs the launched plugin until it ends or its host is gone.
+func (l *lifeline) serve(ctx context.Context, cfg *PluginServerConfig) error {
+	cfg, err := l.apply(cfg)
+	if err != nil {
+		return errors.Join(err, l.pipe.Close())
+	}
+	ctx, gone := context.WithCancelCause(ctx)
+	defer gone(nil)
+	go l.follow(gone)
+	defer l.close()
+	err = servePlugin(ctx, cfg)
+	if errors.Is(context.Cause(ctx), errHostGone) {
+		err = errors.Join(errHostGone, err)
+	}
+	return err
 }
 
 // errHostGone says that the host which launched the plugin has ended.
@@ -169,7 +188,20 @@ func newLaunchedSource(m *bootstrap.Message) (*launchedSource, error) {
 		return nil, fmt.Errorf("key of the launch: %w", err)
 	}
 	s := &launchedSource{key: key}
-	return s, s.renew(m)
+	if err := s.renew(m); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// GetCertificate presents the certificate as a server.
+func (s *launchedSource) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	return s.current.Load(), nil
+}
+
+// GetClientCertificate presents the certificate as a client.
+func (s *launchedSource) GetClientCertificate(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+	return s.current.Load(), nil
 }
 
 func (s *launchedSource) renew(m *bootstrap.Message) error {
@@ -183,14 +215,4 @@ func (s *launchedSource) renew(m *bootstrap.Message) error {
 	}
 	s.current.Store(cert)
 	return nil
-}
-
-// GetCertificate presents the certificate as a server.
-func (s *launchedSource) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-	return s.current.Load(), nil
-}
-
-// GetClientCertificate presents the certificate as a client.
-func (s *launchedSource) GetClientCertificate(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-	return s.current.Load(), nil
 }

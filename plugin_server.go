@@ -221,18 +221,7 @@ func ServePlugin(ctx context.Context, cfg *PluginServerConfig) error {
 	if line == nil {
 		return servePlugin(ctx, cfg)
 	}
-	if cfg, err = line.apply(cfg); err != nil {
-		return errors.Join(err, line.pipe.Close())
-	}
-	ctx, gone := context.WithCancelCause(ctx)
-	defer gone(nil)
-	go line.follow(gone)
-	defer line.close()
-	err = servePlugin(ctx, cfg)
-	if errors.Is(context.Cause(ctx), errHostGone) {
-		err = errors.Join(errHostGone, err)
-	}
-	return err
+	return line.serve(ctx, cfg)
 }
 
 func servePlugin(ctx context.Context, cfg *PluginServerConfig) error {

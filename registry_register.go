@@ -74,8 +74,11 @@ func (s *ServiceRegistry) registerFor(ctx context.Context, c *caller, reg catalo
 	if err := s.approve(ctx, c, reg, procedure); err != nil {
 		return err
 	}
-	if launched := c.hub.launchOf(c.id); launched != nil && launched.Keep(reg) {
-		return s.unlessEnded(c.id) // until it takes the place of the instance before
+	if launched := c.hub.launchOf(c.id); launched != nil {
+		defer launched.Poke()
+		if launched.Keep(reg) {
+			return s.unlessEnded(c.id) // until it takes the place of the instance before
+		}
 	}
 	if err := s.catalog.Register(reg); err != nil {
 		return s.registerError(ctx, err, reg.Type, procedure)

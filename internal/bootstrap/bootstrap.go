@@ -22,14 +22,14 @@ const maxFrame = 256 << 10
 // Message is one message to the plugin.
 type Message struct {
 	// HostURL is the base URL of the host, HostIdentity the identity in its certificate.
-	HostURL      string `json:"host_url,omitempty"`
-	HostIdentity string `json:"host_identity,omitempty"`
+	HostURL      string `json:"hostUrl,omitempty"`
+	HostIdentity string `json:"hostIdentity,omitempty"`
 	// SelfID is whom the plugin was launched as.
-	SelfID string `json:"self_id,omitempty"`
+	SelfID string `json:"selfId,omitempty"`
 	// Listen is the address that the plugin listens on.
 	Listen string `json:"listen,omitempty"`
 	// GraceMillis bounds the plugin's end, in milliseconds.
-	GraceMillis int64 `json:"grace_ms,omitempty"`
+	GraceMillis int64 `json:"graceMillis,omitempty"`
 	// Metadata is the operator's own.
 	Metadata map[string]string `json:"metadata,omitempty"`
 	// Certificate, Key and CA are PEM. A later message renews the certificate alone.

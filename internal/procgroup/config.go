@@ -51,9 +51,6 @@ type Rlimit struct {
 	Soft, Hard uint64
 }
 
-// firstFile is the first descriptor after stdin, stdout and stderr.
-const firstFile = 3
-
 func (c *Config) validate() error {
 	switch {
 	case !filepath.IsAbs(c.Path):

@@ -142,6 +142,13 @@ type Tail struct {
 	lines []string
 }
 
+// Lines returns a copy of the last lines, the oldest first.
+func (t *Tail) Lines() []string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return append([]string(nil), t.lines...)
+}
+
 func (t *Tail) add(line string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -150,11 +157,4 @@ func (t *Tail) add(line string) {
 		t.lines = t.lines[:TailLines-1]
 	}
 	t.lines = append(t.lines, line)
-}
-
-// Lines returns a copy of the last lines, the oldest first.
-func (t *Tail) Lines() []string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return append([]string(nil), t.lines...)
 }

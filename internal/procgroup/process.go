@@ -81,15 +81,6 @@ func (p *Process) Terminate() error { return p.signal(terminateGroup) }
 // Kill kills the group. ErrEnded says that the process has ended already.
 func (p *Process) Kill() error { return p.signal(killGroup) }
 
-func (p *Process) signal(send func(*os.Process) error) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.over {
-		return ErrEnded
-	}
-	return send(p.proc)
-}
-
 // Steps say how [Process.Stop] ends a process.
 type Steps struct {
 	// Ask asks the process to end. Nil, and an error, go on to the signal at once.
@@ -115,6 +106,15 @@ func (p *Process) Stop(ctx context.Context, steps Steps) error {
 		return fmt.Errorf("process %d does not end, though it was killed", p.Pid())
 	}
 	return nil
+}
+
+func (p *Process) signal(send func(*os.Process) error) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.over {
+		return ErrEnded
+	}
+	return send(p.proc)
 }
 
 func (p *Process) ask(ctx context.Context, steps Steps) bool {

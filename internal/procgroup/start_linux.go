@@ -10,7 +10,10 @@ import (
 
 // executableFD is above every descriptor that a process inherits, so that nothing takes its
 // place before the program is executed.
-const executableFD = 1 << 10
+const (
+	executableFD    = 1 << 10
+	lowExecutableFD = 1 << 6 // where that many are not allowed
+)
 
 func start(cfg *Config, files []*os.File) (*os.Process, error) {
 	path := cfg.Path
@@ -53,8 +56,8 @@ func duplicate(f *os.File) (int, error) {
 	var errno syscall.Errno
 	err = conn.Control(func(from uintptr) {
 		fd, _, errno = syscall.Syscall(syscall.SYS_FCNTL, from, syscall.F_DUPFD_CLOEXEC, executableFD)
-		if errno == syscall.EINVAL { // so many are not allowed here; files is far shorter anyway
-			fd, _, errno = syscall.Syscall(syscall.SYS_FCNTL, from, syscall.F_DUPFD_CLOEXEC, 1<<6)
+		if errno == syscall.EINVAL {
+			fd, _, errno = syscall.Syscall(syscall.SYS_FCNTL, from, syscall.F_DUPFD_CLOEXEC, lowExecutableFD)
 		}
 	})
 	if err == nil && errno != 0 {

@@ -17,8 +17,8 @@ func TestBackoffDoublesUpToItsBound(t *testing.T) {
 			MinBackoff: 100 * time.Millisecond, MaxBackoff: time.Second, MaxFailures: 100, Random: func() float64 { return random },
 		})
 		now := begin
-		for i, top := range []time.Duration{100, 200, 400, 800, 1000, 1000} {
-			top *= time.Millisecond
+		for i, millis := range []int{100, 200, 400, 800, 1000, 1000} {
+			top := time.Duration(millis) * time.Millisecond
 			next := s.Failed(now, 0)
 			if wait := next.At.Sub(now); wait < top/2 || wait > top || next.Broken || next.Failures != i+1 {
 				t.Errorf("random %v, failure %d: %+v after %v, want %v", random, i+1, next, wait, top)
@@ -46,8 +46,8 @@ func TestBreaker(t *testing.T) {
 	t.Parallel()
 	s := supervise.New(supervise.Config{MaxFailures: 3, Window: 10 * time.Second, Cooldown: time.Hour, StableAfter: time.Minute})
 	now := begin
-	for i, at := range []time.Duration{0, 6, 12} { // never three within ten seconds
-		if next := s.Failed(now.Add(at*time.Second), 0); next.Broken {
+	for i, seconds := range []int{0, 6, 12} { // never three within ten seconds
+		if next := s.Failed(now.Add(time.Duration(seconds)*time.Second), 0); next.Broken {
 			t.Fatalf("failure %d breaks", i+1)
 		}
 	}

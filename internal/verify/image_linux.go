@@ -25,7 +25,7 @@ const (
 )
 
 // memfdCreate is the number of memfd_create(2), where it is not that of the newer ports.
-var memfdCreate = map[string]uintptr{
+var memfdCreate = map[string]uintptr{ //nolint:mnd // numbers of the kernel
 	"386": 356, "amd64": 319, "arm": 385, "ppc64": 360, "ppc64le": 360, "s390x": 350,
 	"mips": 4354, "mipsle": 4354, "mips64": 5314, "mips64le": 5314,
 }

@@ -117,7 +117,7 @@ func TestAudit_H58_ChildGetsOnlyWhatItNeeds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, line := range strings.Split(env, "\n") {
+	for line := range strings.SplitSeq(env, "\n") {
 		switch key, _, _ := strings.Cut(line, "="); key {
 		case "GIVEN", "HOST_URL":
 		default:
@@ -132,7 +132,7 @@ func TestAudit_H58_ChildGetsOnlyWhatItNeeds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, line := range strings.Split(files, "\n") {
+	for line := range strings.SplitSeq(files, "\n") {
 		number, target, _ := strings.Cut(line, " ")
 		n, _ := strconv.Atoi(number)
 		shared := strings.HasPrefix(target, "/proc") || strings.HasPrefix(target, "anon_inode") || strings.HasPrefix(target, "socket")

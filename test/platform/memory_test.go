@@ -31,7 +31,9 @@ func (p memoryPlugin) ConnectServer(impl any) (string, http.Handler, error) {
 	return p.path, handler, p.err
 }
 
-func (p memoryPlugin) ConnectClient(string, connect.HTTPClient) (any, error) { return nil, errors.ErrUnsupported }
+func (p memoryPlugin) ConnectClient(string, connect.HTTPClient) (any, error) {
+	return nil, errors.ErrUnsupported
+}
 
 // memoryImpl is an implementation that notes its end.
 type memoryImpl struct {

@@ -3,7 +3,6 @@ package platform_test
 import (
 	"bytes"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,7 +23,7 @@ func running(t testing.TB, word string) []int {
 		if err != nil {
 			continue
 		}
-		args, _ := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline"))
+		args, _ := os.ReadFile("/proc/" + e.Name() + "/cmdline")
 		if slices.ContainsFunc(bytes.Split(args, []byte{0}), func(a []byte) bool { return strings.Contains(string(a), word) }) {
 			pids = append(pids, pid)
 		}

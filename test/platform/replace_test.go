@@ -95,8 +95,10 @@ func TestAudit_H53_FailedReplacementChangesNothing(t *testing.T) {
 	for name, edit := range map[string]func(*connectplugin.PluginSpec){
 		"tampered": func(s *connectplugin.PluginSpec) { s.Checksum = strings.Repeat("0", 64) },
 		"crashes":  func(s *connectplugin.PluginSpec) { s.Args = append(s.Args, "crash=it") },
-		"hangs":    func(s *connectplugin.PluginSpec) { s.Args, s.ReadyTimeout = append(s.Args, "hang"), 50*time.Millisecond },
-		"other":    func(s *connectplugin.PluginSpec) { s.Args = append(s.Args, "type=other") },
+		"hangs": func(s *connectplugin.PluginSpec) {
+			s.Args, s.ReadyTimeout = append(s.Args, "hang"), 50*time.Millisecond
+		},
+		"other": func(s *connectplugin.PluginSpec) { s.Args = append(s.Args, "type=other") },
 	} {
 		sp := spec()
 		edit(&sp)
