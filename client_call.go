@@ -34,7 +34,7 @@ var (
 
 // Do sends a request to the host.
 func (t *hostTransport) Do(r *http.Request) (*http.Response, error) {
-	return (*Client)(t).do(r, (*hostTransport)(t))
+	return (*Client)(t).do(r, t)
 }
 
 func (t *hostTransport) aim(context.Context, *http.Request, identity) error { return nil }
@@ -89,7 +89,7 @@ type attempt struct {
 func (a *attempt) run() {
 	ctx, cancel := context.WithCancel(a.request.Context())
 	if a.id, a.done, a.err = a.client.present(ctx, a.request.URL); a.err == nil {
-		a.resp, a.err = a.send(ctx)
+		a.resp, a.err = a.send(ctx) //nolint:bodyclose // the caller's, or again closes it
 	}
 	if a.err != nil {
 		cancel()
@@ -168,7 +168,7 @@ type lostError struct{ err error }
 
 func (e *lostError) Error() string        { return e.err.Error() }
 func (e *lostError) Unwrap() error        { return e.err }
-func (e *lostError) Is(target error) bool { return target == errHostLost } //nolint:errorlint // a sentinel
+func (e *lostError) Is(target error) bool { return target == errHostLost }
 
 // failure says what a caller learns: that the host is out of reach is unavailable, and
 // not a deadline of somebody else's or a refusal of an identity that is being renewed.
@@ -297,7 +297,7 @@ type hostBody struct {
 // Close implements io.Closer. The request ends first: it may wait for its caller to send.
 func (b *hostBody) Close() error {
 	b.end()
-	return b.ReadCloser.Close()
+	return b.ReadCloser.Close() //nolint:wrapcheck // stands for what it wraps
 }
 
 // lostBody is a response that says what it means when the host is gone in the middle.
@@ -311,11 +311,11 @@ type lostBody struct {
 // Read implements io.Reader.
 func (b *lostBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	if err == nil || err == io.EOF || b.ctx.Err() != nil { //nolint:errorlint // readers return io.EOF itself
-		return n, err
+	if err == nil || err == io.EOF || b.ctx.Err() != nil {
+		return n, err //nolint:wrapcheck // stands for what it wraps
 	}
 	if lost := b.conn.Lost(); lost != nil {
 		return n, connect.NewError(connect.CodeUnavailable, fmt.Errorf("%w: %w", errHostLost, lost))
 	}
-	return n, err
+	return n, err //nolint:wrapcheck // stands for what it wraps
 }

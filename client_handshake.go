@@ -30,17 +30,8 @@ func (c *Client) exchange(ctx context.Context, current identity, apart bool) err
 	c.mu.Unlock()
 	x := &exchange{cfg: &c.cfg, client: c.transport, current: current}
 	if c.link != nil {
-		get := c.link.Get
-		if apart {
-			get = c.link.Open
-		}
-		conn, err := get(ctx)
+		conn, err := c.reach(ctx, host, apart)
 		if err != nil {
-			err = fmt.Errorf("connect to %s: %w", host, c.explainLink(err))
-			if !apart {
-				err = &lostError{err: err} // the host was trusted before: it may be again
-			}
-			c.trustFailed(err)
 			return err
 		}
 		if apart {
@@ -54,6 +45,24 @@ func (c *Client) exchange(ctx context.Context, current identity, apart bool) err
 		return err
 	}
 	return c.adopt(x)
+}
+
+// reach returns a connection for a handshake, of its own or one of those for calls.
+func (c *Client) reach(ctx context.Context, host *url.URL, apart bool) (*link.Conn, error) {
+	get := c.link.Get
+	if apart {
+		get = c.link.Open
+	}
+	conn, err := get(ctx)
+	if err == nil {
+		return conn, nil
+	}
+	err = fmt.Errorf("connect to %s: %w", host, c.explainLink(err))
+	if !apart {
+		err = &lostError{err: err} // the host was trusted before: it may be again
+	}
+	c.trustFailed(err)
+	return nil, err
 }
 
 // oneConn sends requests over one connection.

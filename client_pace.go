@@ -106,19 +106,18 @@ func retryDelay(m []byte) time.Duration {
 			return
 		}
 		eachField(delay, func(n protowire.Number, v uint64, _ []byte) {
-			switch n {
-			case fieldSeconds:
+			if n == fieldSeconds {
 				seconds = v
-			case fieldNanos:
+			} else if n == fieldNanos {
 				nanos = v
 			}
 		})
 	})
 	most := uint64(paceAsked / time.Second)
-	if int64(seconds) < 0 || int64(nanos) < 0 { //nolint:gosec // the sign is what is asked for
+	if int64(seconds) < 0 || int64(nanos) < 0 {
 		return 0
 	}
-	return time.Duration(min(seconds, most))*time.Second + time.Duration(min(nanos, uint64(time.Second))) //nolint:gosec // bounded
+	return time.Duration(min(seconds, most))*time.Second + time.Duration(min(nanos, uint64(time.Second)))
 }
 
 // eachField calls f for the varints and the bytes of a message.
@@ -130,8 +129,8 @@ func eachField(m []byte, f func(n protowire.Number, v uint64, b []byte)) {
 		}
 		var v uint64
 		var b []byte
-		size := 0
-		switch kind { //nolint:exhaustive // the rest is skipped
+		var size int
+		switch kind {
 		case protowire.VarintType:
 			v, size = protowire.ConsumeVarint(m[tag:])
 		case protowire.BytesType:

@@ -41,7 +41,7 @@ func (c *Client) explainLink(err error) error {
 		return &trustError{text: "the host speaks TLS, and this side plaintext: write https:// in HostURL", err: err}
 	}
 	var op *net.OpError
-	if errors.As(err, &op) && op.Op == "remote error" {
+	if errors.As(err, &op) && op.Op == remoteError {
 		return &trustError{text: "the host refuses this side in TLS: " + explainAlert(op.Err.Error()), refused: true, err: err}
 	}
 	return err
@@ -58,8 +58,9 @@ func explainTLS(err error) error {
 	)
 	switch {
 	case errors.As(err, &record):
-		return &trustError{text: "the host does not speak TLS: give it TLS, or write http:// in HostURL and set AllowInsecure for development", err: err}
-	case errors.As(err, &op) && op.Op == "remote error":
+		return &trustError{text: "the host does not speak TLS: give it TLS, or write http:// in HostURL and set AllowInsecure for development",
+			err: err}
+	case errors.As(err, &op) && op.Op == remoteError:
 		return &trustError{text: "the host refuses this side in TLS: " + explainAlert(op.Err.Error()), refused: true, err: err}
 	case broken(err), errors.As(err, &op), errors.As(err, &timeout) && timeout.Timeout():
 		return fmt.Errorf("the connection ended during the TLS handshake: %w", err)
@@ -91,8 +92,7 @@ func explainCertificate(err error) string {
 
 // trustFailed logs a failure of trust, once in a while.
 func (c *Client) trustFailed(err error) {
-	var failure *trustError
-	if !errors.As(err, &failure) {
+	if _, ok := errors.AsType[*trustError](err); !ok {
 		return
 	}
 	c.mu.Lock()

@@ -22,26 +22,6 @@ type lateListener struct {
 
 func newLateListener() *lateListener { return &lateListener{opened: make(chan struct{})} }
 
-// open begins to listen.
-func (l *lateListener) open(ctx context.Context, addr string) error {
-	var lc net.ListenConfig
-	listener, err := lc.Listen(ctx, "tcp", addr)
-	if err != nil {
-		return fmt.Errorf("listen on %s: set PluginServerConfig.Addr to a free address: %w", addr, err)
-	}
-	l.mu.Lock()
-	closed := l.closed
-	if !closed {
-		l.listener = listener
-	}
-	l.mu.Unlock()
-	if closed {
-		return errors.Join(net.ErrClosed, listener.Close())
-	}
-	l.once.Do(func() { close(l.opened) })
-	return nil
-}
-
 // Accept implements net.Listener. It waits until it is known where to listen.
 func (l *lateListener) Accept() (net.Conn, error) {
 	<-l.opened
@@ -51,7 +31,7 @@ func (l *lateListener) Accept() (net.Conn, error) {
 	if listener == nil {
 		return nil, net.ErrClosed
 	}
-	return listener.Accept()
+	return listener.Accept() //nolint:wrapcheck // stands for what it wraps
 }
 
 // Close implements net.Listener.
@@ -64,7 +44,7 @@ func (l *lateListener) Close() error {
 	if listener == nil {
 		return nil
 	}
-	return listener.Close()
+	return listener.Close() //nolint:wrapcheck // stands for what it wraps
 }
 
 // Addr implements net.Listener.
@@ -139,4 +119,24 @@ func unspecified(addr string) bool {
 	}
 	ip, err := netip.ParseAddr(host)
 	return host == "" || err == nil && ip.Unmap().IsUnspecified()
+}
+
+// open begins to listen.
+func (l *lateListener) open(ctx context.Context, addr string) error {
+	var lc net.ListenConfig
+	listener, err := lc.Listen(ctx, "tcp", addr)
+	if err != nil {
+		return fmt.Errorf("listen on %s: set PluginServerConfig.Addr to a free address: %w", addr, err)
+	}
+	l.mu.Lock()
+	closed := l.closed
+	if !closed {
+		l.listener = listener
+	}
+	l.mu.Unlock()
+	if closed {
+		return errors.Join(net.ErrClosed, listener.Close())
+	}
+	l.once.Do(func() { close(l.opened) })
+	return nil
 }

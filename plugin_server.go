@@ -125,6 +125,10 @@ func (c *PluginServerConfig) validateServing() error {
 		return fieldError("TLS", "has no certificate, nor has Client.TLS; the plugin serves over TLS and needs one "+
 			"(with go-spiffe write tlsconfig.MTLSServerConfig(...))")
 	}
+	return c.validateBaseURL()
+}
+
+func (c *PluginServerConfig) validateBaseURL() error {
 	if c.BaseURL == "" && c.Listener == nil && len(c.Services) > 0 && unspecified(c.Addr) {
 		return fieldError("BaseURL", "%s", unreachableListener)
 	}

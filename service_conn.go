@@ -293,33 +293,42 @@ const routeWait = time.Second
 // route returns the path of the current provider. A route that is known from before
 // the client lost its identity is that of a host which may have forgotten it.
 func (s *ServiceConn) route(ctx context.Context, id identity) (string, error) {
-	var late <-chan time.Time
-	for {
-		s.mu.Lock()
-		provider, owner, lost, err, changed := s.provider, s.owner, s.lost, s.err, s.changed
-		none := cmp.Or(s.unmet, errNoProvider)
-		s.mu.Unlock()
-		switch {
-		case err != nil:
-			return "", connect.NewError(connect.CodeUnavailable, err)
-		case owner == id.runtimeID && lost == nil && provider != "":
-			return provider, nil
-		case owner == id.runtimeID && lost == nil:
-			return "", connect.NewError(connect.CodeUnavailable, none)
-		case owner == id.runtimeID:
-			return "", connect.NewError(connect.CodeUnavailable, fmt.Errorf("%w: %w", errStale, lost))
-		}
-		if late == nil {
-			t := time.NewTimer(routeWait)
-			defer t.Stop()
-			late = t.C
-		}
+	provider, changed, err := s.routeNow(id)
+	if changed == nil {
+		return provider, err
+	}
+	late, cancel := context.WithTimeout(ctx, routeWait)
+	defer cancel()
+	for changed != nil {
 		select {
 		case <-changed:
-		case <-late:
+		case <-late.Done():
+			if ctx.Err() != nil {
+				return "", ctx.Err()
+			}
 			return "", connect.NewError(connect.CodeUnavailable, errStale)
-		case <-ctx.Done():
-			return "", ctx.Err()
 		}
+		provider, changed, err = s.routeNow(id)
 	}
+	return provider, err
+}
+
+// routeNow is route without waiting: where there is something to wait for, it returns
+// the channel that closes with the next news.
+func (s *ServiceConn) routeNow(id identity) (provider string, changed <-chan struct{}, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.err != nil:
+		err = s.err
+	case s.owner != id.runtimeID:
+		return "", s.changed, nil
+	case s.lost != nil:
+		err = fmt.Errorf("%w: %w", errStale, s.lost)
+	case s.provider != "":
+		return s.provider, nil, nil
+	default:
+		err = cmp.Or(s.unmet, errNoProvider)
+	}
+	return "", nil, connect.NewError(connect.CodeUnavailable, err)
 }

@@ -44,9 +44,12 @@ func explainAlert(text string) string {
 	return "it sent an alert"
 }
 
+// remoteError is how crypto/tls calls an alert of the peer.
+const remoteError = "remote error"
+
 // refusals are what a server's own errors mean, by what crypto/tls and this library say.
 var refusals = []struct{ text, means string }{
-	{"remote error", "the peer refuses this side: "},
+	{remoteError, "the peer refuses this side: "},
 	{"does not look like a TLS handshake", "the peer does not begin with TLS: it speaks plaintext, or a balancer puts a PROXY header first"},
 	{errNoHTTP2.Error(), "the peer does not offer h2 in ALPN (RFC 7301), which HTTP/2 over TLS needs"},
 	{"unsupported application protocols", "the peer does not offer h2 in ALPN (RFC 7301), which HTTP/2 over TLS needs"},
@@ -61,7 +64,7 @@ var refusals = []struct{ text, means string }{
 func explainRefusal(text string) string {
 	for _, r := range refusals {
 		if strings.Contains(text, r.text) {
-			if r.text == "remote error" {
+			if r.text == remoteError {
 				return r.means + explainAlert(text)
 			}
 			return r.means
@@ -107,13 +110,13 @@ func (l *serverLog) Handle(ctx context.Context, r slog.Record) error {
 	if means := explainRefusal(reason); ok && found && means != "" && l.due(addr, r.Time) {
 		out := slog.NewRecord(r.Time, slog.LevelWarn, "TLS failed", r.PC)
 		out.AddAttrs(slog.String(keyPeer, addr), slog.String(keyReason, means), slog.String(keyError, reason))
-		return l.Handler.Handle(ctx, out)
+		return l.Handler.Handle(ctx, out) //nolint:wrapcheck // stands for what it wraps
 	}
 	if !l.Handler.Enabled(ctx, r.Level) {
 		return nil
 	}
 	out := slog.NewRecord(r.Time, r.Level, text, r.PC)
-	return l.Handler.Handle(ctx, out)
+	return l.Handler.Handle(ctx, out) //nolint:wrapcheck // stands for what it wraps
 }
 
 // due reports whether a peer's failure is to be logged. Ports do not count.

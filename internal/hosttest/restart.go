@@ -69,14 +69,14 @@ func (r *Restartable) Restart(t testing.TB) {
 func (r *Restartable) Kill(t testing.TB) {
 	t.Helper()
 	r.line.cut()
-	cancel := r.Host.cancel
+	cancel := r.cancel
 	if cancel == nil {
 		return
 	}
-	r.Host.cancel = nil
+	r.cancel = nil
 	cancel()
 	select {
-	case <-r.Host.served: // whatever it says: its connections went without its doing
+	case <-r.served: // whatever it says: its connections went without its doing
 	case <-time.After(Wait):
 		t.Error("host did not end")
 	}

@@ -158,7 +158,7 @@ func (l *line) Close() error {
 	l.mu.Unlock()
 	l.once.Do(func() { close(l.spoke) })
 
-	return l.Conn.Close()
+	return l.Conn.Close() //nolint:wrapcheck // stands for what it wraps
 }
 
 // failure returns how reading ended, nil where our side closed first.

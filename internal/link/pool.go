@@ -98,6 +98,84 @@ func (p *Pool) Get(ctx context.Context) (*Conn, error) {
 	}
 }
 
+// Open connects and waits until the server has begun HTTP/2. The connection is the
+// caller's to use and to close.
+func (p *Pool) Open(ctx context.Context) (*Conn, error) {
+	raw, err := p.cfg.Dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+
+	c := &Conn{line: newLine(raw)}
+
+	c.http, err = p.transport(c.line).NewClientConn(ctx, "http", nowhere)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("http2: %w", err), raw.Close())
+	}
+
+	select {
+	case <-c.line.spoke:
+		err = c.line.failure()
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+
+	if err != nil {
+		_ = c.http.Close()
+
+		return nil, fmt.Errorf("%w: %w", ErrNotBegun, err)
+	}
+
+	return c, nil
+}
+
+// nowhere is what is dialled where the line is there already.
+const nowhere = "line:0"
+
+// Connected reports whether a connection is open.
+func (p *Pool) Connected() bool {
+	conns, err := p.list()
+
+	return err == nil && len(conns) > 0
+}
+
+// Retire has later requests go over new connections; requests under way go on.
+func (p *Pool) Retire() {
+	p.mu.Lock()
+	old := p.conns
+	p.conns = nil
+	p.mu.Unlock()
+
+	for _, c := range old {
+		c.http.SetStateHook(func(cc *http.ClientConn) { closeIdle(cc) })
+		closeIdle(c.http)
+	}
+}
+
+func closeIdle(cc *http.ClientConn) {
+	if cc.InFlight() == 0 && cc.Err() == nil {
+		_ = cc.Close()
+	}
+}
+
+// Close closes the connections, which ends the requests under way, and waits for the
+// pool's goroutines. Later calls do nothing.
+func (p *Pool) Close() {
+	p.mu.Lock()
+	p.closed = true
+	conns := p.conns
+	p.conns = nil
+	p.mu.Unlock()
+
+	p.end()
+
+	for _, c := range conns {
+		_ = c.http.Close()
+	}
+
+	p.tasks.Wait()
+}
+
 // list returns the connections that are not lost.
 func (p *Pool) list() ([]*Conn, error) {
 	p.mu.Lock()
@@ -191,40 +269,6 @@ func (p *Pool) connect(d *dial) {
 	close(d.done)
 }
 
-// Open connects and waits until the server has begun HTTP/2. The connection is the
-// caller's to use and to close.
-func (p *Pool) Open(ctx context.Context) (*Conn, error) {
-	raw, err := p.cfg.Dial(ctx)
-	if err != nil {
-		return nil, err
-	}
-
-	c := &Conn{line: newLine(raw)}
-
-	c.http, err = p.transport(c.line).NewClientConn(ctx, "http", nowhere)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("http2: %w", err), raw.Close())
-	}
-
-	select {
-	case <-c.line.spoke:
-		err = c.line.failure()
-	case <-ctx.Done():
-		err = ctx.Err()
-	}
-
-	if err != nil {
-		_ = c.http.Close()
-
-		return nil, fmt.Errorf("%w: %w", ErrNotBegun, err)
-	}
-
-	return c, nil
-}
-
-// nowhere is what is dialled where the line is there already.
-const nowhere = "line:0"
-
 // transport speaks HTTP/2 on a line that is there already, secured or not.
 func (p *Pool) transport(l *line) *http.Transport {
 	var protocols http.Protocols
@@ -270,48 +314,4 @@ func (p *Pool) forget(c *Conn) bool {
 	p.conns = kept
 
 	return found
-}
-
-// Connected reports whether a connection is open.
-func (p *Pool) Connected() bool {
-	conns, err := p.list()
-
-	return err == nil && len(conns) > 0
-}
-
-// Retire has later requests go over new connections; requests under way go on.
-func (p *Pool) Retire() {
-	p.mu.Lock()
-	old := p.conns
-	p.conns = nil
-	p.mu.Unlock()
-
-	for _, c := range old {
-		c.http.SetStateHook(func(cc *http.ClientConn) { closeIdle(cc) })
-		closeIdle(c.http)
-	}
-}
-
-func closeIdle(cc *http.ClientConn) {
-	if cc.InFlight() == 0 && cc.Err() == nil {
-		_ = cc.Close()
-	}
-}
-
-// Close closes the connections, which ends the requests under way, and waits for the
-// pool's goroutines. Later calls do nothing.
-func (p *Pool) Close() {
-	p.mu.Lock()
-	p.closed = true
-	conns := p.conns
-	p.conns = nil
-	p.mu.Unlock()
-
-	p.end()
-
-	for _, c := range conns {
-		_ = c.http.Close()
-	}
-
-	p.tasks.Wait()
 }

@@ -70,21 +70,6 @@ func (b *Body) Attempt() (io.ReadCloser, error) {
 // errConsumed says that a body cannot be had again.
 var errConsumed = errors.New("replay: the body is consumed")
 
-func (b *Body) again(a *attempt, over bool) error {
-	if b.reopen == nil {
-		if over {
-			return errConsumed
-		}
-
-		return nil
-	}
-
-	own, err := b.reopen()
-	a.own = own
-
-	return err
-}
-
 // Replayable reports whether there can be another attempt.
 func (b *Body) Replayable() bool {
 	b.mu.Lock()
@@ -132,7 +117,7 @@ func (b *Body) Close() error {
 		last.end()
 	}
 
-	return b.source.Close()
+	return b.source.Close() //nolint:wrapcheck // stands for what it wraps
 }
 
 // attempt is the body as one attempt reads it.
@@ -167,15 +152,6 @@ func (a *attempt) Close() error {
 	return err
 }
 
-func (a *attempt) end() {
-	a.once.Do(func() { close(a.ended) })
-
-	if a.own != nil {
-		a.reading.Lock() // whoever reads it must be done before it is opened again
-		defer a.reading.Unlock()
-	}
-}
-
 // Read implements io.Reader.
 func (a *attempt) Read(p []byte) (int, error) {
 	if a.own != nil {
@@ -186,7 +162,7 @@ func (a *attempt) Read(p []byte) (int, error) {
 			return 0, errEnded
 		}
 
-		return a.own.Read(p)
+		return a.own.Read(p) //nolint:wrapcheck // stands for what it wraps
 	}
 
 	if a.isOver() {
@@ -269,5 +245,29 @@ func (a *attempt) fromSource(p []byte) (int, error) {
 		return 0, errEnded
 	}
 
-	return n, err
+	return n, err //nolint:wrapcheck // stands for what it wraps
+}
+
+func (b *Body) again(a *attempt, over bool) error {
+	if b.reopen == nil {
+		if over {
+			return errConsumed
+		}
+
+		return nil
+	}
+
+	own, err := b.reopen()
+	a.own = own
+
+	return err
+}
+
+func (a *attempt) end() {
+	a.once.Do(func() { close(a.ended) })
+
+	if a.own != nil {
+		a.reading.Lock() // whoever reads it must be done before it is opened again
+		defer a.reading.Unlock()
+	}
 }

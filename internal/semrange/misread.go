@@ -12,7 +12,8 @@ var ErrMisread = errors.New("constraint: reads differently than it looks")
 
 // term is one comparison of a constraint: an operator, the numbers or wildcards of a
 // version, and its pre-release.
-var term = regexp.MustCompile(`(!=|=>|>=|=<|<=|~>|=|>|<|~|\^)?\s*v?([0-9xX*]+(?:\.[0-9xX*]+)*)(?:-([0-9A-Za-z.\-*]+))?(?:\+[0-9A-Za-z.\-]+)?`)
+var term = regexp.MustCompile(`(!=|=>|>=|=<|<=|~>|=|>|<|~|\^)?\s*v?([0-9xX*]+(?:\.[0-9xX*]+)*)` +
+	`(?:-([0-9A-Za-z.\-*]+))?(?:\+[0-9A-Za-z.\-]+)?`)
 
 // Parts of a term.
 const (
@@ -22,7 +23,7 @@ const (
 )
 
 // numeric is what somebody writes who means a version and not a pre-release.
-var numeric = regexp.MustCompile(`^v?([0-9]+|[xX*])(\.([0-9]+|[xX*]))*$`)
+var numeric = regexp.MustCompile(`^v?(\d+|[xX*])(\.(\d+|[xX*]))*$`)
 
 // span is a range from one version to another, which has blanks around its hyphen.
 var span = regexp.MustCompile(`\s+-\s+`)

@@ -11,7 +11,7 @@ import (
 
 // Plaintext and an open policy are warned of where no logger is configured; where one is,
 // the program's own log is left alone.
-func TestAudit_USE40_DangerIsWarnedOfWithoutALogger(t *testing.T) { //nolint:paralleltest // replaces the program's logger
+func TestAudit_USE40_DangerIsWarnedOfWithoutALogger(t *testing.T) {
 	for name, c := range map[string]struct {
 		run  func(*slog.Logger) error
 		want string
