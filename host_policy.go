@@ -1,7 +1,6 @@
 package connectplugin
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 
@@ -22,7 +21,10 @@ import (
 // [ErrInvalidConfig] and names the field; nothing has changed then. SetPolicy may
 // be called concurrently, also with everything that plugins do.
 func (h *Host) SetPolicy(p *Policy) error {
-	if err := cmp.Or(p.validate(), p.validateNames()); err != nil {
+	if err := p.validate(); err != nil {
+		return err
+	}
+	if err := p.validateNames(); err != nil {
 		return err
 	}
 	next := compilePolicy(p)

@@ -159,7 +159,7 @@ func withoutNames(cfg *tls.Config) *tls.Config {
 		state.VerifiedChains = chains
 		if cfg.VerifyPeerCertificate != nil {
 			if err := cfg.VerifyPeerCertificate(rawCertificates(state.PeerCertificates), chains); err != nil {
-				return err
+				return fmt.Errorf("TLS.VerifyPeerCertificate: %w", err)
 			}
 		}
 

@@ -38,7 +38,7 @@ func (c *Catalog) Register(reg Registration) error {
 // admit says whether a registration, which replaces old if there is one, may be
 // made.
 func (t *transition) admit(reg *Registration, old *entry, multiple bool) error {
-	c, cfg := t.c, t.c.cfg.Load()
+	c := t.c
 
 	if used := c.entries[reg.ID]; used != nil && used != old {
 		return ErrDuplicate
@@ -55,24 +55,27 @@ func (t *transition) admit(reg *Registration, old *entry, multiple bool) error {
 	}
 
 	rt := c.runtimes[reg.RuntimeID]
-	if rt != nil && reg.RuntimeID != "" && rt.overlaps(reg) {
-		return ErrOverlap
-	}
 
-	if old != nil {
+	switch {
+	case rt != nil && reg.RuntimeID != "" && rt.overlaps(reg):
+		return ErrOverlap
+	case old != nil:
+		return nil
+	case c.full(s, rt):
+		return ErrLimit
+	default:
 		return nil
 	}
+}
 
-	if exceeds(len(c.entries)+1, cfg.MaxRegistrations) ||
-		s != nil && exceeds(s.roster.live+1, cfg.MaxPerType) {
-		return ErrLimit
-	}
+// full reports whether one registration more of a type and a runtime, both perhaps
+// nil, would exceed a bound.
+func (c *Catalog) full(s *service, rt *runtime) bool {
+	cfg := c.cfg.Load()
 
-	if rt != nil && exceeds(len(rt.entries)+1, cfg.MaxPerRuntime) {
-		return ErrLimit
-	}
-
-	return nil
+	return exceeds(len(c.entries)+1, cfg.MaxRegistrations) ||
+		s != nil && exceeds(s.roster.live+1, cfg.MaxPerType) ||
+		rt != nil && exceeds(len(rt.entries)+1, cfg.MaxPerRuntime)
 }
 
 func (t *transition) register(reg *Registration, old *entry) {

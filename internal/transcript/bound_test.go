@@ -93,7 +93,7 @@ func TestClock(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		c := transcript.NewClock()
-		time.Sleep(time.Hour) //nolint:forbidigo // the bubble's clock
+		time.Sleep(time.Hour)
 		if now := c.Now(); !now.Wall.Equal(time.Now()) || !now.Steady.Equal(time.Now()) {
 			t.Errorf("%+v at %s", now, time.Now())
 		}

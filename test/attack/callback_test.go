@@ -38,7 +38,7 @@ func callbackServer(ca *hosttest.CA, own *tls.Certificate) *tls.Config {
 
 func callbackClient(ca *hosttest.CA, own *tls.Certificate) *tls.Config {
 	return &tls.Config{
-		MinVersion: tls.VersionTLS12, InsecureSkipVerify: true, VerifyPeerCertificate: byCallback(ca), //nolint:gosec // the callback verifies
+		MinVersion: tls.VersionTLS12, InsecureSkipVerify: true, VerifyPeerCertificate: byCallback(ca),
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return own, nil },
 	}
 }
@@ -98,7 +98,7 @@ func TestAudit_USE36_CallbacksAreBelievedInSPIFFEIDsOnly(t *testing.T) {
 		}
 	}
 	if _, err := enrol(t, connectplugin.ClientConfig{HostURL: host.URL, SelfID: "api", TLS: &tls.Config{
-		InsecureSkipVerify: true, VerifyPeerCertificate: byCallback(ca), //nolint:gosec // the callback verifies
+		InsecureSkipVerify: true, VerifyPeerCertificate: byCallback(ca),
 	}}); err == nil {
 		t.Error("nobody enrolled")
 	}
@@ -166,7 +166,7 @@ func TestAudit_USE36_ProvidersBehindACallback(t *testing.T) {
 	}
 }
 
-// What cannot be used as it is is refused in words that say what to change.
+// What cannot be used unchanged is refused in words that say what to change.
 func TestAudit_USE36_RefusedConfigurationsSayWhatToChange(t *testing.T) {
 	t.Parallel()
 	ca := hosttest.NewCA(t)

@@ -71,7 +71,7 @@ func callEcho(ctx context.Context, client connect.HTTPClient, base string) map[s
 		watch := connect.NewClient[text, text](client, base+watchProc, options...)
 		stream, err := watch.CallServerStream(ctx, connect.NewRequest(wrapperspb.String("x")))
 		if err == nil {
-			for stream.Receive() { //nolint:revive // reads to the end
+			for stream.Receive() { // to the end
 			}
 			err = stream.Err()
 			_ = stream.Close()
@@ -129,7 +129,8 @@ func enrol(t *testing.T, cfg connectplugin.ClientConfig) (*connectplugin.Client,
 		return nil, err
 	}
 	t.Cleanup(func() { _ = c.Close() })
-	return c, c.Connect(t.Context())
+	err = c.Connect(t.Context())
+	return c, err
 }
 
 func withSecret(p *connectplugin.PluginPolicy) { p.Secret = hosttest.Secret }

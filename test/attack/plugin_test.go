@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"log/slog"
+	"maps"
 	"net/http"
 	"strings"
 	"sync"
@@ -151,9 +152,7 @@ func (c *company) strangers(t *testing.T, more map[string]*tls.Certificate) map[
 		"no name":             c.ca.Certify(t, hosttest.Loopback),
 		"the host's, renamed": c.ca.Certify(t, hosttest.DNS("x.example", "localhost"), hosttest.Loopback),
 	}
-	for name, cert := range more {
-		all[name] = cert
-	}
+	maps.Copy(all, more)
 	return all
 }
 
