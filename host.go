@@ -18,6 +18,7 @@ import (
 	"connectrpc.com/connect"
 	"golang.org/x/net/netutil"
 
+	"github.com/masegraye/connect-plugin-go/internal/gather"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
@@ -149,7 +150,9 @@ func (h *Host) Serve(ctx context.Context, l net.Listener) error {
 	h.addr = l.Addr().String()
 	h.mu.Unlock()
 	h.front.names.Store(newHostNames(h.cfg.Hosts, h.serverTLS, l.Addr()))
-	l = netutil.LimitListener(l, h.cfg.Limits.MaxConnections)
+	gathered := gather.NewListener(netutil.LimitListener(l, h.cfg.Limits.MaxConnections), gather.Config{WriteTimeout: writeByteTimeout})
+	defer gathered.Wait()
+	l = gathered
 	h.cfg.Logger.Info("host is serving", keyAddr, l.Addr().String())
 	served := make(chan error, 1)
 	go func() {

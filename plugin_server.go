@@ -17,6 +17,7 @@ import (
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
+	"github.com/masegraye/connect-plugin-go/internal/gather"
 	"github.com/masegraye/connect-plugin-go/internal/proxy"
 )
 
@@ -200,14 +201,16 @@ func ServePlugin(ctx context.Context, cfg *PluginServerConfig) error {
 	served := make(chan error, 1)
 	go func() { served <- s.serve() }()
 	err = s.session.run(ctx)
-	return errors.Join(err, s.shutdown(context.WithoutCancel(ctx)), <-served)
+	err = errors.Join(err, s.shutdown(context.WithoutCancel(ctx)), <-served)
+	s.listener.Wait()
+	return err
 }
 
 // pluginServer is the server side of a plugin.
 type pluginServer struct {
 	cfg      *PluginServerConfig
 	client   *Client
-	listener net.Listener
+	listener *gather.Listener
 	server   *http.Server
 	drain    *drain
 	session  *pluginSession
@@ -233,12 +236,14 @@ func newPluginServer(ctx context.Context, cfg *PluginServerConfig) (*pluginServe
 			return nil, errors.Join(err, client.Close())
 		}
 	}
-	if s.listener = cfg.Listener; s.listener == nil {
+	listener := cfg.Listener
+	if listener == nil {
 		var lc net.ListenConfig
-		if s.listener, err = lc.Listen(ctx, "tcp", cfg.Addr); err != nil {
+		if listener, err = lc.Listen(ctx, "tcp", cfg.Addr); err != nil {
 			return nil, errors.Join(fmt.Errorf("listen on %s: set PluginServerConfig.Addr to a free address: %w", cfg.Addr, err), client.Close())
 		}
 	}
+	s.listener = gather.NewListener(listener, gather.Config{WriteTimeout: writeByteTimeout})
 	s.session = newPluginSession(cfg, client, s.baseURL())
 	s.server = s.newServer(serverTLS)
 	return s, nil
