@@ -19,6 +19,7 @@ import (
 	"golang.org/x/net/netutil"
 
 	"github.com/masegraye/connect-plugin-go/internal/certs"
+	"github.com/masegraye/connect-plugin-go/internal/gather"
 	"github.com/masegraye/connect-plugin-go/internal/target"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
@@ -56,7 +57,9 @@ func (h *Host) Serve(ctx context.Context, l net.Listener) error {
 	h.addr = l.Addr().String()
 	h.mu.Unlock()
 	h.nameFor(l.Addr())
-	l = netutil.LimitListener(l, h.cfg.Limits.MaxConnections)
+	gathered := gather.NewListener(netutil.LimitListener(l, h.cfg.Limits.MaxConnections), gather.Config{WriteTimeout: writeByteTimeout})
+	defer gathered.Wait()
+	l = gathered
 	h.cfg.Logger.Info("host is serving", keyAddr, l.Addr().String())
 	served := make(chan error, 1)
 	go func() {

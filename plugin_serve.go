@@ -66,9 +66,9 @@ func (s *pluginServer) handler() http.Handler {
 func (s *pluginServer) serve() error {
 	var err error
 	if s.server.TLSConfig == nil {
-		err = s.server.Serve(s.listener)
+		err = s.server.Serve(s.gathered)
 	} else {
-		err = s.server.ServeTLS(s.listener, "", "")
+		err = s.server.ServeTLS(s.gathered, "", "")
 	}
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil

@@ -18,6 +18,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/drain"
+	"github.com/masegraye/connect-plugin-go/internal/gather"
 )
 
 const (
@@ -243,7 +244,9 @@ func servePlugin(ctx context.Context, cfg *PluginServerConfig) error {
 	served := make(chan error, 1)
 	go func() { served <- s.serve() }()
 	err = s.session.run(ctx)
-	return errors.Join(err, s.shutdown(context.WithoutCancel(ctx)), <-served)
+	err = errors.Join(err, s.shutdown(context.WithoutCancel(ctx)), <-served)
+	s.gathered.Wait()
+	return err
 }
 
 // pluginServer is the server side of a plugin.
@@ -252,6 +255,7 @@ type pluginServer struct {
 	client   *Client
 	trust    *hostTrust
 	listener net.Listener
+	gathered *gather.Listener // of the listener
 	server   *http.Server
 	drain    *drain.Drain
 	session  *pluginSession
@@ -280,6 +284,7 @@ func newPluginServer(ctx context.Context, cfg *PluginServerConfig) (*pluginServe
 	if err := s.listen(ctx); err != nil {
 		return nil, errors.Join(err, client.Close())
 	}
+	s.gathered = gather.NewListener(s.listener, gather.Config{WriteTimeout: writeByteTimeout})
 	s.session = newPluginSession(cfg, client, s.baseURL())
 	s.session.enrolled = s.connected
 	s.server = s.newServer(ctx, serverTLS)

@@ -19,8 +19,14 @@ var errCall = errors.New("call failed")
 // caller makes the calls of all ways.
 type caller struct {
 	identity *connectplugin.Client
-	ways     map[string]*http.Transport
+	ways     map[string]roundTripper
+	service  string // base URL of the service, as the client knows it
 	held     []*bidiStream
+}
+
+// roundTripper sends one request; connect.HTTPClient is this, too.
+type roundTripper interface {
+	Do(r *http.Request) (*http.Response, error)
 }
 
 // serveCaller is the process that calls.
@@ -29,14 +35,17 @@ func serveCaller(ctx context.Context, dir, hostURL string) error {
 	if err != nil {
 		return fmt.Errorf("authority: %w", err)
 	}
-	c := &caller{ways: map[string]*http.Transport{}}
+	c := &caller{ways: map[string]roundTripper{}}
 	for _, way := range []string{wayDirect, wayBare, wayRouter} {
-		if c.ways[way], err = newTransport(authority); err != nil {
+		transport, err := newTransport(authority)
+		if err != nil {
 			return err
 		}
+		if way == wayRouter { // the host knows the caller by its token alone
+			transport.TLSClientConfig = authority.ClientTLS()
+		}
+		c.ways[way] = &http.Client{Transport: transport}
 	}
-	// The host knows the caller by its token alone.
-	c.ways[wayRouter].TLSClientConfig = authority.ClientTLS()
 	c.identity, err = connectplugin.NewClient(connectplugin.ClientConfig{
 		HostURL: hostURL, SelfID: callerID, SelfVersion: version, Secret: []byte(secret), TLS: authority.ClientTLS(),
 		Metadata: connectplugin.PluginMetadata{Requires: []connectplugin.ServiceDependency{{Type: serviceType}}},
@@ -49,10 +58,21 @@ func serveCaller(ctx context.Context, dir, hostURL string) error {
 	}
 	provider, err := c.findProvider(ctx)
 	if err == nil {
-		err = obey(ctx, provider, c.obey)
+		err = c.obeyWithService(ctx, provider)
 	}
 	c.release()
 	return errors.Join(err, c.identity.Close())
+}
+
+// obeyWithService has a connection to the service meanwhile.
+func (c *caller) obeyWithService(ctx context.Context, provider string) error {
+	conn, err := c.identity.Service(ctx, serviceType, version)
+	if err != nil {
+		return fmt.Errorf("service: %w", err)
+	}
+	c.ways[wayUser], c.service = conn.HTTPClient(), conn.BaseURL()
+	defer conn.Close()
+	return obey(ctx, provider, c.obey)
 }
 
 func (c *caller) obey(ctx context.Context, o order) (report, error) {
@@ -85,7 +105,7 @@ func (c *caller) load(ctx context.Context, o order) (report, error) {
 	end := start.Add(o.Time)
 	for range o.Callers {
 		wg.Go(func() {
-			own, err := operate(&way{ctx: ctx, caller: c, transport: c.ways[o.Way], name: o.Way, target: o.Target}, end)
+			own, err := operate(&way{ctx: ctx, caller: c, transport: c.ways[o.Way], name: o.Way, target: c.target(o)}, end)
 			mu.Lock()
 			defer mu.Unlock()
 			samples = append(samples, own...)
@@ -105,11 +125,19 @@ func (c *caller) load(ctx context.Context, o order) (report, error) {
 	}, nil
 }
 
+// target is the base URL of an order's way.
+func (c *caller) target(o order) string {
+	if o.Way == wayUser {
+		return c.service
+	}
+	return o.Target
+}
+
 // way is one caller on its way to the provider.
 type way struct {
 	ctx       context.Context //nolint:containedctx // of the load that the caller is a part of
 	caller    *caller
-	transport *http.Transport
+	transport roundTripper
 	name      string
 	target    string
 }
@@ -126,7 +154,7 @@ func (w *way) post(path, contentType string, body io.Reader) (*http.Response, er
 		r.Header["X-Plugin-Runtime-Id"] = []string{w.caller.identity.RuntimeID()}
 		r.Header["Authorization"] = []string{"Bearer " + w.caller.identity.RuntimeToken()}
 	}
-	resp, err := w.transport.RoundTrip(r)
+	resp, err := w.transport.Do(r)
 	if err != nil {
 		return nil, fmt.Errorf("call: %w", err)
 	}
@@ -242,7 +270,7 @@ func (s *bidiStream) close() error {
 
 // hold opens streams, on each of which one message went there and back.
 func (c *caller) hold(ctx context.Context, o order) error {
-	w := &way{ctx: ctx, caller: c, transport: c.ways[o.Way], name: o.Way, target: o.Target}
+	w := &way{ctx: ctx, caller: c, transport: c.ways[o.Way], name: o.Way, target: c.target(o)}
 	for range o.Callers {
 		s, err := w.openBidi()
 		if err != nil {

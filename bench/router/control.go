@@ -17,7 +17,8 @@ import (
 const (
 	roleHost     = "host"
 	roleProxy    = "proxy"
-	roleProvider = "provider"
+	roleProvider = "provider" // a plugin
+	rolePlain    = "plain"    // the same service on net/http alone
 	roleCaller   = "caller"
 )
 

@@ -1,6 +1,7 @@
 // Command router measures what a routed call costs: the same calls without a
-// router, through a bare [net/http/httputil.ReverseProxy], and through a host with
-// authentication, policy, limits and audit.
+// router, through a bare [net/http/httputil.ReverseProxy] with net/http on every
+// side, and through a host with authentication, policy, limits and audit to a plugin:
+// once called with net/http, and once as a user has it, with Client.Service.
 //
 //	router [-round 500ms] [-rounds 14] [-profile DIR]
 //
@@ -51,7 +52,7 @@ func command(ctx context.Context, args []string) error {
 	flags.IntVar(&p.held, "held", heldStreams, "streams held open to measure their memory")
 	flags.StringVar(&p.only, "only", "", "measure only the rows whose name contains this, for example 'unary 256 B x 32'")
 	flags.StringVar(&p.profiles, "profile", "", "directory for CPU profiles of the host and the bare proxy, one for each row")
-	flags.StringVar(&r.name, "role", "", "what a process is that the command starts: host, proxy, provider or caller")
+	flags.StringVar(&r.name, "role", "", "what a process is that the command starts: host, proxy, provider, plain or caller")
 	flags.StringVar(&r.dir, "dir", "", "directory of the authority that all processes share")
 	flags.StringVar(&r.host, "host", "", "URL of the host")
 	flags.StringVar(&r.provider, "provider", "", "URL of the provider")
@@ -67,6 +68,8 @@ func command(ctx context.Context, args []string) error {
 		return serveProxy(ctx, r.dir, r.provider)
 	case roleProvider:
 		return serveProvider(ctx, r.dir, r.host)
+	case rolePlain:
+		return servePlain(ctx, r.dir)
 	case roleCaller:
 		return serveCaller(ctx, r.dir, r.host)
 	default:

@@ -16,10 +16,13 @@ import (
 
 // The ways to the provider.
 const (
-	wayDirect = "direct"
-	wayBare   = "bare"
-	wayRouter = "router"
+	wayDirect = "direct" // net/http at both ends
+	wayBare   = "bare"   // the same, with a bare reverse proxy between
+	wayRouter = "router" // a caller on net/http, the host, a plugin
+	wayUser   = "user"   // as a user has it: Client.Service, the host, a plugin
 )
+
+var ways = []string{wayDirect, wayBare, wayRouter, wayUser}
 
 // The scenarios.
 const (
@@ -45,10 +48,11 @@ type plan struct {
 
 // stage is the processes, and how to reach the provider through them.
 type stage struct {
-	caller  *process
-	servers map[string]*process // those between caller and provider, by way
-	targets map[string]string   // base URL of each way
-	all     []*process
+	caller    *process
+	servers   map[string]*process // those between caller and provider, by way
+	providers map[string]*process // those that are called, by way
+	targets   map[string]string   // base URL of each way
+	all       []*process
 }
 
 func (p *plan) run(ctx context.Context, out io.Writer) error {
@@ -66,7 +70,7 @@ func (p *plan) run(ctx context.Context, out io.Writer) error {
 
 // newStage starts the processes. It returns what was started even if it fails.
 func newStage(ctx context.Context, dir string) (*stage, error) {
-	s := &stage{servers: map[string]*process{}, targets: map[string]string{}}
+	s := &stage{servers: map[string]*process{}, providers: map[string]*process{}, targets: map[string]string{}}
 	if _, err := connectplugin.NewAuthority(connectplugin.AuthorityConfig{Dir: dir}); err != nil {
 		return s, fmt.Errorf("authority: %w", err)
 	}
@@ -78,15 +82,20 @@ func newStage(ctx context.Context, dir string) (*stage, error) {
 	if err != nil {
 		return s, err
 	}
-	bare, err := s.add(ctx, roleProxy, "-dir", dir, "-provider", provider.url)
+	plain, err := s.add(ctx, rolePlain, "-dir", dir)
+	if err != nil {
+		return s, err
+	}
+	bare, err := s.add(ctx, roleProxy, "-dir", dir, "-provider", plain.url)
 	if err != nil {
 		return s, err
 	}
 	if s.caller, err = s.add(ctx, roleCaller, "-dir", dir, "-host", host.url); err != nil {
 		return s, err
 	}
-	s.servers[wayBare], s.servers[wayRouter] = bare, host
-	s.targets[wayDirect], s.targets[wayBare] = provider.url, bare.url
+	s.servers[wayBare], s.servers[wayRouter], s.servers[wayUser] = bare, host, host
+	s.providers[wayDirect], s.providers[wayBare], s.providers[wayRouter], s.providers[wayUser] = plain, plain, provider, provider
+	s.targets[wayDirect], s.targets[wayBare] = plain.url, bare.url
 	// The caller's word is the provider's route, wherever it says that the host is.
 	_, route, _ := strings.Cut(s.caller.url, "/services/")
 	s.targets[wayRouter] = host.url + "/services/" + strings.TrimSuffix(route, "/")
@@ -140,7 +149,6 @@ func (p *plan) measure(s *stage, out io.Writer) error {
 // one each time.
 func (p *plan) row(s *stage, scenario string, callers int) (row, error) {
 	r := row{scenario: scenario, callers: callers, cells: map[string]*cell{}}
-	ways := []string{wayDirect, wayBare, wayRouter}
 	for _, way := range ways {
 		r.cells[way] = &cell{}
 		if _, err := s.caller.tell(s.load(way, scenario, callers, warmUp)); err != nil {
@@ -161,6 +169,11 @@ func (p *plan) row(s *stage, scenario string, callers int) (row, error) {
 	return r, p.endProfile(s)
 }
 
+// parts are the processes that a call of a way goes through, nil where there is none.
+func (s *stage) parts(way string) [parts]*process {
+	return [parts]*process{s.caller, s.servers[way], s.providers[way]}
+}
+
 func (s *stage) load(way, scenario string, callers int, d time.Duration) order {
 	return order{Do: doLoad, Way: way, Target: s.targets[way], Scenario: scenario, Callers: callers, Time: d}
 }
@@ -170,7 +183,7 @@ func (p *plan) profile(s *stage, scenario string, callers int) error {
 	if p.profiles == "" {
 		return nil
 	}
-	for way, server := range s.servers {
+	for way, server := range map[string]*process{wayBare: s.servers[wayBare], wayRouter: s.servers[wayRouter], "caller": s.caller, "provider": s.providers[wayUser]} {
 		name := fmt.Sprintf("%s-%s-%d.pprof", way, strings.ReplaceAll(scenario, " ", "-"), callers)
 		if _, err := server.tell(order{Do: doProfile, Path: filepath.Join(p.profiles, name)}); err != nil {
 			return err
@@ -183,7 +196,7 @@ func (p *plan) endProfile(s *stage) error {
 	if p.profiles == "" {
 		return nil
 	}
-	for _, server := range s.servers {
+	for _, server := range []*process{s.servers[wayBare], s.servers[wayRouter], s.caller, s.providers[wayUser]} {
 		if _, err := server.tell(order{Do: doProfile}); err != nil {
 			return err
 		}

@@ -48,7 +48,7 @@ func TestRatiosAreMediansOfRounds(t *testing.T) {
 		wayBare:   {rates: []float64{100, 10, 200}, medians: []time.Duration{10, 100, 5}},
 		wayRouter: {rates: []float64{150, 5, 600}, medians: []time.Duration{5, 200, 4}},
 	}}
-	if rate, median := r.ratios(wayBare); rate != 1.5 || median != 0.8 {
+	if rate, median := r.ratios(wayRouter, wayBare); rate != 1.5 || median != 0.8 {
 		t.Errorf("ratios = %v, %v; want 1.5, 0.8", rate, median)
 	}
 }
@@ -63,17 +63,17 @@ func TestVerdict(t *testing.T) {
 		want     string
 	}{
 		"equal":                       {scenarioBidi, 32, 100, 100, "ok"},
-		"slower":                      {scenarioBidi, 32, 99, 100, "throughput below 1.0"},
-		"later":                       {scenarioBidi, 32, 100, 111, "median above 1.1"},
-		"equal in the row to be won":  {scenarioSmall, 32, 129, 100, "throughput below 1.3"},
-		"faster in the row to be won": {scenarioSmall, 32, 130, 100, "ok"},
-		"all missed":                  {scenarioSmall, 1, 50, 200, "throughput below 1.0, median above 1.1"},
+		"slower":                      {scenarioBidi, 32, 99, 100, "throughput below 1.00"},
+		"later":                       {scenarioBidi, 32, 100, 111, "median above 1.10"},
+		"equal in the row to be won":  {scenarioSmall, 32, 134, 100, "throughput below 1.35"},
+		"faster in the row to be won": {scenarioSmall, 32, 135, 100, "ok"},
+		"all missed":                  {scenarioSmall, 1, 50, 200, "throughput below 1.00, median above 1.10"},
 	} {
 		r := row{scenario: test.scenario, callers: test.callers, cells: map[string]*cell{
 			wayBare:   {rates: []float64{100}, medians: []time.Duration{100}},
 			wayRouter: {rates: []float64{test.rate}, medians: []time.Duration{test.median}},
 		}}
-		if got := r.verdict(); got != test.want {
+		if got := r.verdict(wayRouter, routerGoals); got != test.want {
 			t.Errorf("%s: %q, want %q", name, got, test.want)
 		}
 	}

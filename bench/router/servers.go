@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -81,14 +82,30 @@ func serveProxy(ctx context.Context, dir, providerURL string) error {
 	if err != nil {
 		return err
 	}
+	return serveHTTP(ctx, serverTLS, &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) }, Transport: transport, FlushInterval: -1, ErrorLog: quiet,
+	})
+}
+
+// servePlain serves what the plugin does on net/http as it comes.
+func servePlain(ctx context.Context, dir string) error {
+	authority, err := connectplugin.LoadAuthority(connectplugin.AuthorityConfig{Dir: dir})
+	if err != nil {
+		return fmt.Errorf("authority: %w", err)
+	}
+	serverTLS, err := authority.HostTLS()
+	if err != nil {
+		return fmt.Errorf("tls: %w", err)
+	}
+	return serveHTTP(ctx, serverTLS, http.HandlerFunc(serveCall))
+}
+
+// serveHTTP serves a handler over TLS and HTTP/2 until the command ends.
+func serveHTTP(ctx context.Context, serverTLS *tls.Config, handler http.Handler) error {
 	var protocols http.Protocols
 	protocols.SetHTTP2(true)
-	quiet := slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)
 	server := &http.Server{
-		Handler: &httputil.ReverseProxy{
-			Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) }, Transport: transport, FlushInterval: -1, ErrorLog: quiet,
-		},
-		TLSConfig: serverTLS, Protocols: &protocols, ReadHeaderTimeout: headerTimeout, ErrorLog: quiet,
+		Handler: handler, TLSConfig: serverTLS, Protocols: &protocols, ReadHeaderTimeout: headerTimeout, ErrorLog: quiet,
 	}
 	listener, err := listen(ctx)
 	if err != nil {
@@ -98,6 +115,8 @@ func serveProxy(ctx context.Context, dir, providerURL string) error {
 	err = obey(ctx, "https://"+listener.Addr().String(), nil)
 	return errors.Join(err, server.Close())
 }
+
+var quiet = slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)
 
 // newTransport dials as a host does: over TLS and HTTP/2, with the host's
 // certificate.
