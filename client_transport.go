@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -103,4 +104,100 @@ func (c *Client) unreachable(err error) {
 	c.mu.Lock()
 	c.pace.failed(time.Now(), err)
 	c.mu.Unlock()
+}
+
+// warnEvery is how often the same peer's failures of TLS are logged at Warn.
+const warnEvery = time.Minute
+
+// trustError is a failure of TLS between a client and its host: who refused whom, and why.
+type trustError struct {
+	text    string
+	refused bool // by the host
+	err     error
+}
+
+func (e *trustError) Error() string { return e.text + ": " + e.err.Error() }
+
+func (e *trustError) Unwrap() []error {
+	if e.refused {
+		return []error{ErrHostNotTrusted, ErrHandshakeRefused, e.err}
+	}
+	return []error{ErrHostNotTrusted, e.err}
+}
+
+// explainLink says in words why there is no connection to the host, where that is a
+// matter of trust. Another error stays as it is.
+func (c *Client) explainLink(err error) error {
+	var known *trustError
+	if err == nil || errors.As(err, &known) {
+		return err
+	}
+	if errors.Is(err, link.ErrTLS) {
+		return &trustError{text: "the host speaks TLS, and this side plaintext: write https:// in HostURL", err: err}
+	}
+	var op *net.OpError
+	if errors.As(err, &op) && op.Op == remoteError {
+		return &trustError{text: "the host refuses this side in TLS: " + explainAlert(op.Err.Error()), refused: true, err: err}
+	}
+	return err
+}
+
+// explainTLS says in words why this side could not agree on TLS with the host. That the
+// connection broke is no matter of trust.
+func explainTLS(err error) error {
+	var (
+		record  tls.RecordHeaderError
+		invalid *tls.CertificateVerificationError
+		op      *net.OpError
+		timeout net.Error
+	)
+	switch {
+	case errors.As(err, &record):
+		return &trustError{text: "the host does not speak TLS: give it TLS, or write http:// in HostURL and set AllowInsecure for development",
+			err: err}
+	case errors.As(err, &op) && op.Op == remoteError:
+		return &trustError{text: "the host refuses this side in TLS: " + explainAlert(op.Err.Error()), refused: true, err: err}
+	case broken(err), errors.As(err, &op), errors.As(err, &timeout) && timeout.Timeout():
+		return fmt.Errorf("the connection ended during the TLS handshake: %w", err)
+	case errors.As(err, &invalid):
+		return &trustError{text: "this side refuses the host's certificate: " + explainCertificate(invalid.Err), err: err}
+	}
+	return &trustError{text: "this side refuses the host in TLS", err: err}
+}
+
+// explainCertificate says what to look at.
+func explainCertificate(err error) string {
+	var (
+		unknown x509.UnknownAuthorityError
+		name    x509.HostnameError
+		invalid x509.CertificateInvalidError
+	)
+	switch {
+	case errors.As(err, &unknown):
+		return "it is of an authority that is not in TLS.RootCAs; compare ca.crt with the host's"
+	case errors.As(err, &name):
+		return "it is not valid for the name in HostURL; add that to the host's certificate (ServeConfig.Hosts), or use a name that it has"
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return "it has expired or is not valid yet; renew it, or compare the clocks"
+	case errors.As(err, &invalid) && invalid.Reason == x509.IncompatibleUsage:
+		return "it is not made for servers; issue one with the extended key usage serverAuth"
+	}
+	return "it does not verify"
+}
+
+// trustFailed logs a failure of trust, once in a while.
+func (c *Client) trustFailed(err error) {
+	if _, ok := errors.AsType[*trustError](err); !ok {
+		return
+	}
+	c.mu.Lock()
+	due := time.Since(c.warned) >= warnEvery
+	if due {
+		c.warned = time.Now()
+	}
+	host := c.host
+	c.mu.Unlock()
+	if due {
+		c.cfg.Logger.Warn("no trust between this side and the host", keyHost, host.String(), keyError, err)
+	}
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/masegraye/connect-plugin-go/internal/procgroup"
 	"github.com/masegraye/connect-plugin-go/internal/supervise"
 	"github.com/masegraye/connect-plugin-go/internal/verify"
 )
@@ -214,7 +215,7 @@ func (s PluginSpec) validateTrust(field func(name, format string, args ...any) e
 		}
 	}
 	for r := range s.Rlimits {
-		if _, ok := rlimitNumber(r); !ok {
+		if _, ok := procgroup.Resource(string(r)); !ok {
 			return field(fmt.Sprintf("Rlimits[%q]", string(r)), "is not known on this system")
 		}
 	}
@@ -258,3 +259,19 @@ func (p RestartPolicy) supervisor() *supervise.Supervisor {
 		MaxFailures: p.MaxFailures, Window: p.Window, Cooldown: p.Cooldown,
 	})
 }
+
+// Rlimit names a resource limit of a process, as ulimit and limits.conf do.
+type Rlimit string
+
+// The resource limits.
+const (
+	RlimitCPU          Rlimit = "cpu"     // processor time, in seconds
+	RlimitFileSize     Rlimit = "fsize"   // size of a file that it writes, in bytes
+	RlimitData         Rlimit = "data"    // size of its data segment, in bytes
+	RlimitStack        Rlimit = "stack"   // size of its first stack, in bytes
+	RlimitCore         Rlimit = "core"    // size of a core file, in bytes
+	RlimitOpenFiles    Rlimit = "nofile"  // number of open files
+	RlimitAddressSpace Rlimit = "as"      // size of its address space, in bytes
+	RlimitProcesses    Rlimit = "nproc"   // processes and threads of its user
+	RlimitLockedMemory Rlimit = "memlock" // memory that it may lock, in bytes
+)

@@ -306,7 +306,7 @@ func (l *processLaunch) config(binary *verify.Binary, hostURL string) (*procgrou
 		return nil, fieldError(fmt.Sprintf("PluginSpec[%q].User", spec.Name), "%v", err)
 	}
 	for name, value := range spec.Rlimits {
-		number, _ := rlimitNumber(name) // validated
+		number, _ := procgroup.Resource(string(name)) // validated
 		cfg.Rlimits = append(cfg.Rlimits, procgroup.Rlimit{Resource: number, Soft: value, Hard: value})
 	}
 	return cfg, nil

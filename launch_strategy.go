@@ -2,10 +2,16 @@ package connectplugin
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
 	"connectrpc.com/connect"
+
+	"github.com/masegraye/connect-plugin-go/internal/depgraph"
 )
 
 // Names of the strategies.
@@ -74,4 +80,128 @@ func foreignInstance(result LaunchResult) *instance {
 		stop:      func(context.Context, string) { end() },
 		release:   func(string) error { return nil },
 	}
+}
+
+// Start launches every configured plugin that is not running: each after those that provide
+// what it requires, as far as [PluginSpec.Plugin] says so, and all others at the same time. A
+// plugin whose spec says nothing waits itself for the services that it cannot start without.
+// If one of them fails, those that Start launched are stopped again, and the error says what
+// each said. A circle of requirements is an error before anything was launched.
+func (l *PluginLauncher) Start(ctx context.Context) error {
+	l.mu.Lock()
+	specs := maps.Clone(l.specs)
+	maps.DeleteFunc(specs, func(name string, _ PluginSpec) bool { return l.plugins[name] != nil })
+	l.mu.Unlock()
+	before, err := startAfter(specs)
+	if err != nil {
+		return fmt.Errorf("start: %w", err)
+	}
+	s := &joinedStart{launcher: l, up: map[string]chan struct{}{}}
+	s.ctx, s.cancel = context.WithCancel(ctx)
+	defer s.cancel()
+	for name := range specs {
+		s.up[name] = make(chan struct{})
+	}
+	for name := range specs {
+		s.starting.Go(func() { s.start(name, before[name]) })
+	}
+	s.starting.Wait()
+	if s.errs == nil {
+		return nil
+	}
+	var stopping sync.WaitGroup
+	for _, name := range s.started {
+		stopping.Go(func() { _ = l.Stop(ctx, name) }) // one that ended meanwhile is what is wanted
+	}
+	stopping.Wait()
+	return fmt.Errorf("start: %w", errors.Join(s.errs...))
+}
+
+// joinedStart starts several plugins, all or none.
+type joinedStart struct {
+	// Fixed at creation.
+	launcher *PluginLauncher
+	ctx      context.Context //nolint:containedctx // ends with the first failure
+	cancel   context.CancelFunc
+	up       map[string]chan struct{} // closed when the plugin runs
+
+	starting sync.WaitGroup
+
+	mu      sync.Mutex
+	started []string
+	errs    []error
+}
+
+func (s *joinedStart) start(name string, after []string) {
+	for _, other := range after {
+		select {
+		case <-s.up[other]:
+		case <-s.ctx.Done():
+			return
+		}
+	}
+	p, err := s.launcher.plugin(name)
+	if err == nil {
+		_, err = p.await(s.ctx)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p != nil {
+		s.started = append(s.started, name)
+	}
+	if err != nil {
+		s.errs = append(s.errs, fmt.Errorf("plugin %q: %w", name, err))
+		s.cancel()
+		return
+	}
+	close(s.up[name])
+}
+
+// startAfter returns, for each plugin, those that it is started after.
+func startAfter(specs map[string]PluginSpec) (map[string][]string, error) {
+	nodes, providers := map[string]depgraph.Node{}, map[string][]string{}
+	for _, name := range slices.Sorted(maps.Keys(specs)) {
+		n := specNode(name, specs[name])
+		nodes[name] = n
+		for _, p := range n.Provides {
+			providers[p.Type] = append(providers[p.Type], name)
+		}
+	}
+	var g depgraph.Graph
+	for _, name := range slices.Sorted(maps.Keys(nodes)) {
+		n := nodes[name]
+		n.Requires = slices.DeleteFunc(n.Requires, func(r depgraph.Requirement) bool { return len(providers[r.Type]) == 0 })
+		nodes[name] = n // what nobody here provides may come from elsewhere
+		g.Add(n)
+	}
+	order, err := g.StartupOrder()
+	if err != nil {
+		return nil, err //nolint:wrapcheck // Start wraps it
+	}
+	after := map[string][]string{}
+	for i, name := range order {
+		for _, r := range nodes[name].Requires {
+			for _, provider := range providers[r.Type] {
+				if slices.Contains(order[:i], provider) {
+					after[name] = append(after[name], provider)
+				}
+			}
+		}
+	}
+	return after, nil
+}
+
+// specNode draws a plugin that is not running yet.
+func specNode(name string, spec PluginSpec) depgraph.Node {
+	var m PluginMetadata
+	if spec.Plugin != nil {
+		m = spec.Plugin.Metadata()
+	}
+	n := graphNode(name, spec.Name, m.Provides, m.Requires)
+	for _, t := range spec.Provides {
+		if !slices.ContainsFunc(n.Provides, func(p depgraph.Provision) bool { return p.Type == t }) {
+			n.Provides = append(n.Provides, depgraph.Provision{Type: t, Version: m.Version})
+		}
+	}
+	return n
 }

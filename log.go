@@ -1,8 +1,15 @@
 package connectplugin
 
 import (
+	"context"
+	"errors"
+	"io"
 	"log/slog"
+	"net"
 	"strings"
+	"sync"
+	"syscall"
+	"time"
 	"unicode"
 )
 
@@ -58,4 +65,135 @@ func danger(configured *slog.Logger) *slog.Logger {
 		return slog.Default()
 	}
 	return configured
+}
+
+// broken reports that a connection ended in the middle of something.
+func broken(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) ||
+		errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+}
+
+// alerts are what the alerts of TLS (RFC 8446, section 6) mean between hosts and plugins,
+// by what crypto/tls calls them.
+var alerts = []struct{ alert, means string }{
+	{"unknown certificate authority", "it does not know the authority of our certificate"},
+	{"expired certificate", "our certificate has expired, as its clock says"},
+	{"certificate required", "it demands a certificate, and none was shown"},
+	{"bad certificate", "it does not accept our certificate: its authority, its identity, what it is made for, or that there is none"},
+	{"unknown certificate", "it does not accept our certificate"},
+	{"unsupported certificate", "our certificate is not made for this: it needs the extended key usage of its side"},
+	{"no application protocol", "it does not speak h2 (ALPN)"},
+	{"protocol version not supported", "it does not speak TLS 1.3"},
+	{"handshake failure", "it has no cipher suite, or no certificate, that this side takes"},
+	{"unrecognized name", "it has no certificate for the name that was asked for"},
+}
+
+// explainAlert says what an alert of the peer means.
+func explainAlert(text string) string {
+	for _, a := range alerts {
+		if strings.Contains(text, a.alert) {
+			return a.means
+		}
+	}
+	return "it sent an alert"
+}
+
+// remoteError is how crypto/tls calls an alert of the peer.
+const remoteError = "remote error"
+
+// refusals are what a server's own errors mean, by what crypto/tls and this library say.
+var refusals = []struct{ text, means string }{
+	{remoteError, "the peer refuses this side: "},
+	{"does not look like a TLS handshake", "the peer does not begin with TLS: it speaks plaintext, or a balancer puts a PROXY header first"},
+	{errNoHTTP2.Error(), "the peer does not offer h2 in ALPN (RFC 7301), which HTTP/2 over TLS needs"},
+	{"unsupported application protocols", "the peer does not offer h2 in ALPN (RFC 7301), which HTTP/2 over TLS needs"},
+	{"didn't provide a certificate", "this side demands a certificate, and the peer shows none"},
+	{"unsupported versions", "the peer's TLS is too old; it needs TLS 1.3"},
+	{"certificate", "this side refuses the peer's certificate"},
+	{"tls: ", "this side refuses the peer in TLS"},
+}
+
+// explainRefusal says what a server's failure of TLS means, empty where somebody just
+// connected and left.
+func explainRefusal(text string) string {
+	for _, r := range refusals {
+		if strings.Contains(text, r.text) {
+			if r.text == remoteError {
+				return r.means + explainAlert(text)
+			}
+			return r.means
+		}
+	}
+	for _, known := range []string{"EOF", "timeout", "connection reset", "broken pipe", "closed network connection"} {
+		if strings.Contains(text, known) {
+			return ""
+		}
+	}
+	return "this side refuses the peer in TLS"
+}
+
+// Bounds of what a server logs of failed TLS.
+const (
+	tlsLogEvery = time.Minute // for the same peer
+	tlsLogPeers = 1024
+)
+
+// serverLog takes what net/http says of a server. That TLS failed goes to the log at Warn,
+// in words and once in a while for each peer; everything else at Debug.
+type serverLog struct {
+	slog.Handler // fixed at creation
+
+	mu   sync.Mutex
+	told map[string]time.Time // when each peer's failure was logged
+}
+
+func newServerLog(to *slog.Logger) *serverLog {
+	return &serverLog{Handler: to.Handler(), told: map[string]time.Time{}}
+}
+
+// Enabled implements slog.Handler.
+func (l *serverLog) Enabled(ctx context.Context, _ slog.Level) bool {
+	return l.Handler.Enabled(ctx, slog.LevelWarn)
+}
+
+// Handle implements slog.Handler.
+func (l *serverLog) Handle(ctx context.Context, r slog.Record) error {
+	text := printable(strings.TrimRight(r.Message, "\n"))
+	failure, ok := strings.CutPrefix(text, "http: TLS handshake error from ")
+	addr, reason, found := strings.Cut(failure, ": ")
+	if means := explainRefusal(reason); ok && found && means != "" && l.due(addr, r.Time) {
+		out := slog.NewRecord(r.Time, slog.LevelWarn, "TLS failed", r.PC)
+		out.AddAttrs(slog.String(keyPeer, addr), slog.String(keyReason, means), slog.String(keyError, reason))
+		return l.Handler.Handle(ctx, out) //nolint:wrapcheck // stands for what it wraps
+	}
+	if !l.Handler.Enabled(ctx, r.Level) {
+		return nil
+	}
+	out := slog.NewRecord(r.Time, r.Level, text, r.PC)
+	return l.Handler.Handle(ctx, out) //nolint:wrapcheck // stands for what it wraps
+}
+
+// due reports whether a peer's failure is to be logged. Ports do not count.
+func (l *serverLog) due(addr string, now time.Time) bool {
+	if host, _, err := net.SplitHostPort(addr); err == nil {
+		addr = host
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if last, ok := l.told[addr]; ok && now.Sub(last) < tlsLogEvery {
+		return false
+	}
+	if len(l.told) >= tlsLogPeers {
+		for peer, last := range l.told {
+			if now.Sub(last) >= tlsLogEvery {
+				delete(l.told, peer)
+			}
+		}
+		if len(l.told) >= tlsLogPeers {
+			return false
+		}
+	}
+	l.told[addr] = now
+	return true
 }

@@ -2,6 +2,12 @@ package connectplugin
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
 	"time"
 
 	"connectrpc.com/connect"
@@ -9,6 +15,7 @@ import (
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
+	"github.com/masegraye/connect-plugin-go/internal/proxy"
 )
 
 // controlTimeout bounds a call to a plugin's control services whose context has no end.
@@ -95,4 +102,177 @@ func (c *PluginIdentityClient) set(ctx context.Context, runtimeID, runtimeToken,
 		return errorf(connect.CodeFailedPrecondition, "the plugin did not take the identity")
 	}
 	return nil
+}
+
+// providerClient is an HTTP client in the host's own process that reaches one plugin the way
+// that routed calls take: with its identity verified, counted, and broken off where the
+// plugin ends.
+type providerClient struct {
+	router *ServiceRouter
+	// target returns the runtime id of the plugin that is called, and the path there.
+	target func(path string) (runtimeID, there string, err error)
+}
+
+// Do sends a request to the plugin. Scheme and host of its URL are ignored.
+func (c *providerClient) Do(r *http.Request) (*http.Response, error) {
+	ctx, cancel := context.WithCancelCause(r.Context())
+	in := r.WithContext(ctx)
+	if in.Body == nil {
+		in.Body = http.NoBody
+	} else if in.ContentLength == 0 && in.Body != http.NoBody {
+		in.ContentLength = -1
+	}
+	in.ProtoMajor = 2
+	w := newPipeWriter(cancel, r.Body)
+	go func() { w.end(c.forward(w, in)) }()
+	select {
+	case <-w.headed:
+	case <-w.done:
+	}
+	return w.response(r)
+}
+
+// forward passes the call on; what the plugin certainly did not see is sent once more, to
+// the one that took its place.
+func (c *providerClient) forward(w http.ResponseWriter, r *http.Request) proxy.Result {
+	var result proxy.Result
+	const attempts = 2
+	for range attempts {
+		runtimeID, path, err := c.target(r.URL.Path)
+		if err != nil {
+			return proxy.Result{Class: proxy.ClassUnavailable, Err: err}
+		}
+		p, err := c.router.providerAt(c.router.handshake.hub, runtimeID)
+		if err != nil {
+			return proxy.Result{Class: proxy.ClassUnavailable, Err: err}
+		}
+		result = p.pool.Forward(w, r, proxy.Call{Path: path, Ending: ending})
+		if !result.Retryable {
+			break
+		}
+	}
+	return result
+}
+
+// pipeWriter turns what is written as a response into the response that a client gets.
+type pipeWriter struct {
+	// Fixed at creation.
+	header http.Header
+	pipe   *io.PipeWriter
+	body   *pipeBody
+	cancel context.CancelCauseFunc
+	upload io.Closer
+	headed chan struct{} // closed when status is set
+	done   chan struct{} // closed at the end
+
+	once    sync.Once
+	status  int
+	sent    http.Header // as it was at the head
+	result  proxy.Result
+	trailer http.Header
+}
+
+func newPipeWriter(cancel context.CancelCauseFunc, upload io.Closer) *pipeWriter {
+	r, pw := io.Pipe()
+	return &pipeWriter{
+		header: http.Header{}, pipe: pw, body: &pipeBody{PipeReader: r, cancel: cancel}, cancel: cancel,
+		upload: upload, headed: make(chan struct{}), done: make(chan struct{}), trailer: http.Header{},
+	}
+}
+
+// pipeBody is the body of a response; closing it ends the call.
+type pipeBody struct {
+	*io.PipeReader
+
+	cancel context.CancelCauseFunc
+}
+
+// Close implements io.Closer.
+func (b *pipeBody) Close() error {
+	b.cancel(nil)
+	_ = b.PipeReader.Close() // it has no error
+	return nil
+}
+
+// Header implements http.ResponseWriter.
+func (w *pipeWriter) Header() http.Header { return w.header }
+
+// WriteHeader implements http.ResponseWriter.
+func (w *pipeWriter) WriteHeader(status int) {
+	w.once.Do(func() {
+		w.status, w.sent = status, w.header.Clone()
+		close(w.headed)
+	})
+}
+
+// Write implements http.ResponseWriter.
+func (w *pipeWriter) Write(p []byte) (int, error) {
+	w.WriteHeader(http.StatusOK)
+	return w.pipe.Write(p) //nolint:wrapcheck // the reader's own error
+}
+
+// FlushError does nothing: nothing is kept back.
+func (w *pipeWriter) FlushError() error { return nil }
+
+var errBrokenOff = errors.New("the plugin broke the call off")
+
+// SetWriteDeadline breaks the response off where the deadline has passed, which is how the
+// proxy says that it is not whole. A later one gives a slow reader so long.
+func (w *pipeWriter) SetWriteDeadline(t time.Time) error {
+	wait := time.Until(t)
+	if wait <= 0 {
+		_ = w.pipe.CloseWithError(errBrokenOff)
+		return nil
+	}
+	time.AfterFunc(wait, func() { _ = w.pipe.CloseWithError(errBrokenOff) })
+	return nil
+}
+
+// SetReadDeadline ends the request's body where the deadline has passed.
+func (w *pipeWriter) SetReadDeadline(t time.Time) error {
+	if w.upload != nil && time.Until(t) <= 0 {
+		_ = w.upload.Close()
+	}
+	return nil
+}
+
+// EnableFullDuplex says that reading and writing at the same time is possible.
+func (w *pipeWriter) EnableFullDuplex() error { return nil }
+
+// end takes over the result of the call.
+func (w *pipeWriter) end(result proxy.Result) {
+	w.result = result
+	for name, values := range w.header {
+		if inner, ok := strings.CutPrefix(name, http.TrailerPrefix); ok {
+			w.trailer[http.CanonicalHeaderKey(inner)] = values
+		}
+	}
+	err := io.EOF
+	if result.Class != proxy.ClassOK {
+		_, text := classify(result.Class, result.Err)
+		err = fmt.Errorf("%w: %w", errBrokenOff, text)
+	}
+	_ = w.pipe.CloseWithError(err)
+	close(w.done)
+	if result.Class == proxy.ClassOK {
+		return // the reader ends the call's context with the body
+	}
+	w.cancel(nil)
+}
+
+// response returns the response, or why there is none.
+func (w *pipeWriter) response(r *http.Request) (*http.Response, error) {
+	select {
+	case <-w.headed:
+	default:
+		w.cancel(nil)
+		if err := r.Context().Err(); err != nil {
+			return nil, err //nolint:wrapcheck // as an HTTP client returns it
+		}
+		return nil, connect.NewError(connect.CodeUnavailable, fmt.Errorf("call the plugin: %w", w.result.Err))
+	}
+	return &http.Response{
+		Status: http.StatusText(w.status), StatusCode: w.status, Proto: "HTTP/2.0", ProtoMajor: 2,
+		Header: w.sent, Trailer: w.trailer, Body: w.body, ContentLength: -1, Request: r,
+	}, nil
 }

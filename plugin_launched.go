@@ -44,7 +44,7 @@ func takeDescriptor() {
 	if !ok || err != nil || fd < first {
 		return
 	}
-	if f := inheritedPipe(fd); f != nil {
+	if f := bootstrap.InheritedPipe(fd); f != nil {
 		launchedPipe.Store(f)
 	}
 }

@@ -1,14 +1,14 @@
 //go:build unix
 
-package connectplugin
+package bootstrap
 
 import (
 	"os"
 	"syscall"
 )
 
-// inheritedPipe returns the pipe behind an inherited descriptor, nil where there is none.
-func inheritedPipe(fd int) *os.File {
+// InheritedPipe returns the pipe behind an inherited descriptor, nil where there is none.
+func InheritedPipe(fd int) *os.File {
 	var stat syscall.Stat_t
 	if syscall.Fstat(fd, &stat) != nil || stat.Mode&syscall.S_IFMT != syscall.S_IFIFO {
 		return nil
