@@ -34,7 +34,7 @@ type Client struct {
 	mu        sync.Mutex
 	host      *url.URL // nil before the host is known
 	identity  identity
-	refused   string        // the token that the host does not know any more
+	refused   uint64        // the serial of the identity that the host does not know any more; zero for none
 	doubtful  bool          // the host was lost: it may not know the identity any more
 	probing   chan struct{} // closed when the first call after that is answered; nil if none
 	enrolling *enrolment    // the handshake that is on its way, nil if none

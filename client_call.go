@@ -209,7 +209,7 @@ func (c *Client) present(ctx context.Context, u *url.URL) (id identity, done fun
 			case <-ctx.Done():
 				return identity{}, nil, ctx.Err()
 			}
-		case id.token == "" || id.token != refused || id.managed:
+		case id.token == "" || id.serial != refused || id.managed:
 			return id, done, nil
 		default:
 			err := c.renewed(ctx, id, false)
@@ -241,7 +241,7 @@ func refusedCredential(resp *http.Response) bool {
 func (c *Client) answered(id identity) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.identity.token == id.token {
+	if c.identity.serial == id.serial {
 		c.doubtful = false
 		c.reachableLocked()
 	}

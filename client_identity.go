@@ -20,6 +20,7 @@ type identity struct {
 	token     string
 	expires   time.Time // zero where the host did not say
 	managed   bool      // given by SetRuntimeIdentity, not by a handshake
+	serial    uint64    // of those that the client has had; zero before the first
 }
 
 // enrolment is a handshake that is on its way. Whoever needs its outcome waits for it,
@@ -119,7 +120,7 @@ func (c *Client) handshake(ctx context.Context, apart bool) error {
 	c.mu.Lock()
 	id, refused := c.identity, c.refused
 	c.mu.Unlock()
-	if id.token != "" && id.token != refused {
+	if id.token != "" && id.serial != refused {
 		if err := c.exchange(ctx, id, apart); err == nil || connect.CodeOf(err) != connect.CodeUnauthenticated {
 			return err
 		}
@@ -134,7 +135,7 @@ func (c *Client) handshake(ctx context.Context, apart bool) error {
 func (c *Client) renewed(ctx context.Context, stale identity, patient bool) error {
 	for {
 		c.mu.Lock()
-		if c.identity.token != stale.token {
+		if c.identity.serial != stale.serial {
 			c.mu.Unlock()
 			return nil
 		}
@@ -142,8 +143,8 @@ func (c *Client) renewed(ctx context.Context, stale identity, patient bool) erro
 			c.mu.Unlock()
 			return connect.NewError(connect.CodeUnauthenticated, errIdentityEnded)
 		}
-		first := c.refused != stale.token
-		c.refused = stale.token
+		first := c.refused != stale.serial
+		c.refused = stale.serial
 		wait, last := c.pace.wait(time.Now()), c.pace.err
 		if c.enrolling == nil && wait > 0 && !first {
 			c.mu.Unlock()
@@ -218,7 +219,8 @@ func (c *Client) adopt(x *exchange) error {
 }
 
 func (c *Client) adoptLocked(x *exchange) {
-	c.identity, c.refused, c.ready, c.doubtful = x.identity, "", true, false
+	x.identity.serial = c.identity.serial + 1
+	c.identity, c.ready, c.doubtful = x.identity, true, false
 	c.version, c.warnings = x.resp.GetAppProtocolVersion(), boundedWarnings(x.resp.GetWarnings())
 	c.plugins = map[string]*connectpluginv1.PluginInfo{}
 	for _, p := range x.resp.GetPlugins() {
@@ -273,7 +275,7 @@ func (c *Client) assign(runtimeID, token, hostURL string, expires time.Time) err
 	}
 	moved := c.host != nil && *c.host != *u
 	c.host, c.ready = u, true
-	c.identity = identity{runtimeID: runtimeID, token: token, expires: expires, managed: true}
+	c.identity = identity{runtimeID: runtimeID, token: token, expires: expires, managed: true, serial: c.identity.serial + 1}
 	c.mu.Unlock()
 	if moved && c.link != nil {
 		c.link.Retire()
@@ -293,7 +295,7 @@ func (c *Client) renew() {
 		if !backoff.Wait(c.life, max(wait, renewFloor)) {
 			return
 		}
-		if now := c.currentIdentity(); now.token != id.token || now.managed {
+		if now := c.currentIdentity(); now.serial != id.serial || now.managed {
 			failed = false
 			continue
 		}

@@ -108,7 +108,8 @@ func retryDelay(m []byte) time.Duration {
 		eachField(delay, func(n protowire.Number, v uint64, _ []byte) {
 			if n == fieldSeconds {
 				seconds = v
-			} else if n == fieldNanos {
+			}
+			if n == fieldNanos {
 				nanos = v
 			}
 		})

@@ -153,8 +153,10 @@ func explainTLS(err error) error {
 	)
 	switch {
 	case errors.As(err, &record):
-		return &trustError{text: "the host does not speak TLS: give it TLS, or write http:// in HostURL and set AllowInsecure for development",
-			err: err}
+		return &trustError{
+			text: "the host does not speak TLS: give it TLS, or write http:// in HostURL and set AllowInsecure for development",
+			err:  err,
+		}
 	case errors.As(err, &op) && op.Op == remoteError:
 		return &trustError{text: "the host refuses this side in TLS: " + explainAlert(op.Err.Error()), refused: true, err: err}
 	case broken(err), errors.As(err, &op), errors.As(err, &timeout) && timeout.Timeout():

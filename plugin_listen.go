@@ -78,7 +78,8 @@ func (s *pluginServer) listen(ctx context.Context) error {
 		s.listener = l
 	}
 	if s.cfg.BaseURL == "" && len(s.cfg.Services) > 0 && unspecified(s.listener.Addr().String()) {
-		return errors.Join(fieldError("BaseURL", "%s", unreachableListener), s.listener.Close())
+		// Policy may name the endpoint of a plugin that brings its own listener.
+		s.cfg.Client.Logger.Warn("BaseURL " + unreachableListener)
 	}
 	return nil
 }
@@ -108,7 +109,7 @@ func listenAddr(local netip.Addr, plaintext bool) string {
 
 // unreachableListener says what is missing where a plugin listens on every address.
 const unreachableListener = "is empty and the plugin listens on every address, so the host cannot know where to call it; " +
-	"write the URL at which the host reaches the plugin, for example \"https://10.0.0.7:8443\", or listen on that address"
+	"unless its policy says so; write the URL at which the host reaches the plugin, for example \"https://10.0.0.7:8443\", or listen on that address"
 
 // unspecified reports whether a listener at an address is reached at no address of its
 // own: "0.0.0.0:1", "[::]:1", ":1".

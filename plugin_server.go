@@ -59,8 +59,9 @@ type PluginServerConfig struct {
 	// nil.
 	Listener net.Listener
 	// BaseURL is where the host reaches the plugin, if policy leaves that to
-	// the plugin. Empty means the address listened on; a plugin that listens on every
-	// address ("0.0.0.0:8443") needs one.
+	// the plugin. Empty means the address listened on; a plugin whose Addr is
+	// every address ("0.0.0.0:8443") needs one, and one with such a Listener is
+	// warned where it has none: then policy has to name the endpoint.
 	BaseURL string
 	// TLS is the server side: a certificate, and the ClientCAs of the host. Nil
 	// means the certificate of Client.TLS, and its RootCAs for the host.

@@ -69,7 +69,6 @@ func TestAudit_USE32_AListenerOnEveryAddressNeedsABaseURL(t *testing.T) {
 		"IPv6":        func(c *connectplugin.PluginServerConfig) { c.Addr = "[::]:0" },
 		"mapped":      func(c *connectplugin.PluginServerConfig) { c.Addr = "[::ffff:0.0.0.0]:0" },
 		"no address":  func(c *connectplugin.PluginServerConfig) { c.Addr = ":0" },
-		"a listener":  func(c *connectplugin.PluginServerConfig) { c.Listener = anywhere(t) },
 		"as the name": func(c *connectplugin.PluginServerConfig) { c.BaseURL = "https://0.0.0.0:8443" },
 		"IPv6 name":   func(c *connectplugin.PluginServerConfig) { c.BaseURL = "https://[::]:8443" },
 	} {
@@ -82,6 +81,21 @@ func TestAudit_USE32_AListenerOnEveryAddressNeedsABaseURL(t *testing.T) {
 	}
 	if n := count(host, connectplugin.AuditRegistered, ""); n != 0 {
 		t.Errorf("%d registrations", n)
+	}
+	// Policy may name the endpoint of one that brings its own listener: it is warned.
+	var log journal
+	ctx, cancel := context.WithCancel(t.Context())
+	cfg := config()
+	cfg.Listener, cfg.Client.Logger = anywhere(t), log.logger()
+	cfg.OnConnected = func(context.Context, *connectplugin.Client) error {
+		if n := log.warnings("listens on every address"); n != 1 {
+			t.Errorf("%d warnings before it registers, want 1", n)
+		}
+		cancel()
+		return nil
+	}
+	if err := connectplugin.ServePlugin(ctx, cfg); err != nil {
+		t.Errorf("a listener: %v", err)
 	}
 	l := anywhere(t)
 	_, port, _ := net.SplitHostPort(l.Addr().String())
