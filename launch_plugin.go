@@ -342,5 +342,5 @@ func (p *launchedPlugin) servicePath(serviceType, path string) (runtimeID, there
 		return "", "", errNotProvided
 	}
 	there, err = proxy.JoinPath(reg.Path, path)
-	return reg.RuntimeID, there, err //nolint:wrapcheck // the caller wraps it
+	return reg.RuntimeID, there, err
 }

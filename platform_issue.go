@@ -37,7 +37,7 @@ func (h *hub) issueOwn(selfID, selfVersion string, m PluginMetadata, edit func(*
 		SelfID: selfID, SelfVersion: selfVersion, Attributes: &d, MaxInstances: rules.maxInstances,
 	})
 	if err != nil {
-		return nil, "", err //nolint:wrapcheck // it says which limit
+		return nil, "", err
 	}
 	if h.launches.Barred(selfID) || h.rulesOf(id) == nil { // meanwhile
 		h.store.Revoke(id.RuntimeID(), tokenstore.ReasonPolicy)

@@ -34,7 +34,7 @@ func (p *Platform) renewOnce(ctx context.Context, a *adoption) error {
 	a.mu.Unlock()
 	if !untold {
 		if _, current, err = p.hub().store.Renew(a.id.RuntimeID(), current, a.id.Fingerprint()); err != nil {
-			return err //nolint:wrapcheck // the caller logs it
+			return err
 		}
 		a.mu.Lock()
 		a.token, a.untold = current, true
