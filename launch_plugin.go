@@ -63,7 +63,7 @@ func newLaunchedPlugin(l *PluginLauncher, name string, spec PluginSpec) *launche
 		done: make(chan struct{}), swap: make(chan *swapping), changed: make(chan struct{}),
 	}
 	p.life, p.end = context.WithCancelCause(context.Background())
-	p.grace, p.hurry = context.WithCancel(context.Background())
+	p.grace, p.hurry = context.WithCancel(context.Background()) //nolint:gosec // whoever stops the plugin may call it
 	return p
 }
 
@@ -292,7 +292,7 @@ func (p *launchedPlugin) stop(ctx context.Context, reason string) {
 	defer context.AfterFunc(ctx, p.hurry)() // whoever has least patience
 	p.end(ErrPluginNotRunning)
 	<-p.done
-	p.replacing.Lock()   // until a replacement that was under way has ended, too
+	p.replacing.Lock()   //nolint:gocritic // waits until a replacement that was under way has ended
 	p.replacing.Unlock() //nolint:staticcheck // guards nothing
 }
 
