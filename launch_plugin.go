@@ -292,8 +292,8 @@ func (p *launchedPlugin) stop(ctx context.Context, reason string) {
 	defer context.AfterFunc(ctx, p.hurry)() // whoever has least patience
 	p.end(ErrPluginNotRunning)
 	<-p.done
-	p.replacing.Lock()   //nolint:gocritic // waits until a replacement that was under way has ended
-	p.replacing.Unlock() //nolint:staticcheck // guards nothing
+	p.replacing.Lock()   // until a replacement that was under way has ended, too
+	p.replacing.Unlock() //nolint:gocritic,staticcheck // guards nothing, is only waited for
 }
 
 func (p *launchedPlugin) set(state LaunchState, i *instance, err error) {
