@@ -64,7 +64,7 @@ func newLaunchedPlugin(l *PluginLauncher, name string, spec PluginSpec) *launche
 		done: make(chan struct{}), swap: make(chan *swapping), changed: make(chan struct{}),
 	}
 	p.life, p.end = context.WithCancelCause(context.Background())
-	p.grace, p.hurry = context.WithCancel(context.Background())
+	p.grace, p.hurry = context.WithCancel(context.Background()) //nolint:gosec // whoever stops the plugin may call it
 	return p
 }
 
@@ -294,7 +294,7 @@ func (p *launchedPlugin) stop(ctx context.Context, reason string) {
 	p.end(ErrPluginNotRunning)
 	<-p.done
 	p.replacing.Lock()   // until a replacement that was under way has ended, too
-	p.replacing.Unlock() //nolint:staticcheck // guards nothing
+	p.replacing.Unlock() //nolint:gocritic,staticcheck // guards nothing, is only waited for
 }
 
 func (p *launchedPlugin) set(state LaunchState, i *instance, err error) {
@@ -343,5 +343,5 @@ func (p *launchedPlugin) servicePath(serviceType, path string) (runtimeID, there
 		return "", "", errNotProvided
 	}
 	there, err = proxy.JoinPath(reg.Path, path)
-	return reg.RuntimeID, there, err //nolint:wrapcheck // the caller wraps it
+	return reg.RuntimeID, there, err
 }

@@ -136,7 +136,7 @@ func (s *ProcessStrategy) verify(p *Platform, path string, spec PluginSpec) (*ve
 	if spec.Checksum != "" {
 		digest, err := verify.ParseDigest(spec.Checksum)
 		if err != nil {
-			return nil, err //nolint:wrapcheck // binary wraps it
+			return nil, err
 		}
 		want.Digest = &digest
 	}
@@ -145,7 +145,7 @@ func (s *ProcessStrategy) verify(p *Platform, path string, spec PluginSpec) (*ve
 		p.log().Warn("the program of a plugin is started unverified: write its Checksum, if this is it",
 			keyPlugin, spec.Name, keyPath, path, keyChecksum, b.Digest.String())
 	}
-	return b, err //nolint:wrapcheck // binary wraps it
+	return b, err
 }
 
 // start launches one instance.
@@ -275,7 +275,7 @@ func (l *processLaunch) startProcess(binary *verify.Binary, hostURL string) erro
 	l.pipe = ours
 	cfg.Files = []*os.File{theirs}
 	if l.proc, err = l.strategy.starter.Start(cfg); err != nil {
-		return err //nolint:wrapcheck // it names the program
+		return err
 	}
 	m, err := l.tls.message()
 	if err != nil {

@@ -176,7 +176,7 @@ func startAfter(specs map[string]PluginSpec) (map[string][]string, error) {
 	}
 	order, err := g.StartupOrder()
 	if err != nil {
-		return nil, err //nolint:wrapcheck // Start wraps it
+		return nil, err
 	}
 	after := map[string][]string{}
 	for i, name := range order {

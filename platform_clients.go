@@ -267,7 +267,7 @@ func (w *pipeWriter) response(r *http.Request) (*http.Response, error) {
 	default:
 		w.cancel(nil)
 		if err := r.Context().Err(); err != nil {
-			return nil, err //nolint:wrapcheck // as an HTTP client returns it
+			return nil, err
 		}
 		return nil, connect.NewError(connect.CodeUnavailable, fmt.Errorf("call the plugin: %w", w.result.Err))
 	}

@@ -41,7 +41,7 @@ func (h *hub) issueOwn(selfID, selfVersion string, m PluginMetadata, edit func(*
 		SelfID: selfID, SelfVersion: selfVersion, Attributes: &d, MaxInstances: rules.MaxInstances,
 	})
 	if err != nil {
-		return nil, "", err //nolint:wrapcheck // it says which limit
+		return nil, "", err
 	}
 	if h.launches.Barred(selfID) || h.rulesOf(id) == nil { // meanwhile
 		h.store.Revoke(id.RuntimeID(), tokenstore.ReasonPolicy)
@@ -91,7 +91,7 @@ func (p *Platform) renewOnce(ctx context.Context, a *adoption) error {
 	a.mu.Unlock()
 	if !untold {
 		if _, current, err = p.hub().store.Renew(a.id.RuntimeID(), current, a.id.Fingerprint()); err != nil {
-			return err //nolint:wrapcheck // the caller logs it
+			return err
 		}
 		a.mu.Lock()
 		a.token, a.untold = current, true

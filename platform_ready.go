@@ -36,7 +36,7 @@ func (p *Platform) awaitReady(ctx context.Context, l *launches.Launch, ended <-c
 		case <-ended:
 			return errEndedEarly
 		case <-ctx.Done():
-			return ctx.Err() //nolint:wrapcheck // describe wraps it
+			return ctx.Err()
 		}
 	}
 }

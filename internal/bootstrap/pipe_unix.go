@@ -17,5 +17,5 @@ func InheritedPipe(fd int) *os.File {
 	if syscall.SetNonblock(fd, true) != nil { // so that reads end when it is closed
 		return nil
 	}
-	return os.NewFile(uintptr(fd), "bootstrap") //nolint:gosec // it was read as a number above 2
+	return os.NewFile(uintptr(fd), "bootstrap")
 }

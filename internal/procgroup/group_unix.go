@@ -28,8 +28,8 @@ func awaitExit(proc *os.Process) (state *os.ProcessState, unreaped bool) {
 	// More than a siginfo_t has on any system.
 	var info [32]uint64
 	for {
-		_, _, errno := syscall.Syscall6(syscall.SYS_WAITID, idPid, uintptr(proc.Pid), //nolint:gosec // a process id is positive
-			uintptr(unsafe.Pointer(&info)), stExited|noReap, 0, 0)
+		_, _, errno := syscall.Syscall6(syscall.SYS_WAITID, idPid, uintptr(proc.Pid),
+			uintptr(unsafe.Pointer(&info)), stExited|noReap, 0, 0) //nolint:gosec // the kernel fills it
 		if !errors.Is(errno, syscall.EINTR) {
 			return nil, errno == 0
 		}

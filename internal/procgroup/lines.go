@@ -73,7 +73,7 @@ func (l *Lines) ReadFrom(r io.Reader) (int64, error) {
 		l.take(buf[:n])
 		if err != nil {
 			l.finish()
-			if err == io.EOF { //nolint:errorlint // readers return it as it is
+			if err == io.EOF {
 				return total, nil
 			}
 			return total, err //nolint:wrapcheck // the reader's own error

@@ -49,7 +49,7 @@ func TestOpenFileIsExecuted(t *testing.T) {
 	}
 }
 
-func TestProcessesLeaveNoDescriptors(t *testing.T) { //nolint:paralleltest // counts the descriptors of this process
+func TestProcessesLeaveNoDescriptors(t *testing.T) {
 	count := func() int {
 		entries, err := os.ReadDir("/proc/self/fd")
 		if err != nil {

@@ -66,7 +66,7 @@ func duplicate(f *os.File) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("executable: %w", err)
 	}
-	return int(fd), nil //nolint:gosec // descriptors are small
+	return int(fd), nil
 }
 
 // limit sets the limits of a process that stands at the first instruction of its program,
@@ -85,8 +85,8 @@ func limit(pid int, limits []Rlimit) error {
 	}
 	for _, l := range limits {
 		value := syscall.Rlimit{Cur: l.Soft, Max: l.Hard}
-		_, _, errno := syscall.RawSyscall6(syscall.SYS_PRLIMIT64, uintptr(pid), uintptr(l.Resource), //nolint:gosec // as the kernel wants it
-			uintptr(unsafe.Pointer(&value)), 0, 0, 0)
+		_, _, errno := syscall.RawSyscall6(syscall.SYS_PRLIMIT64, uintptr(pid), uintptr(l.Resource),
+			uintptr(unsafe.Pointer(&value)), 0, 0, 0) //nolint:gosec // the kernel reads it
 		if errno != 0 {
 			return fmt.Errorf("resource limit %d: %w", l.Resource, errno)
 		}

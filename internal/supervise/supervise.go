@@ -44,7 +44,7 @@ func (c Config) withDefaults() Config {
 	c.Window = cmp.Or(c.Window, DefaultWindow)
 	c.Cooldown = cmp.Or(c.Cooldown, DefaultCooldown)
 	if c.Random == nil {
-		c.Random = rand.Float64 //nolint:gosec // spreads load, protects nothing
+		c.Random = rand.Float64
 	}
 	return c
 }

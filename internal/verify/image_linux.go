@@ -25,9 +25,9 @@ const (
 )
 
 // memfdCreate is the number of memfd_create(2), where it is not that of the newer ports.
-var memfdCreate = map[string]uintptr{ //nolint:mnd // numbers of the kernel
-	"386": 356, "amd64": 319, "arm": 385, "ppc64": 360, "ppc64le": 360, "s390x": 350,
-	"mips": 4354, "mipsle": 4354, "mips64": 5314, "mips64le": 5314,
+var memfdCreate = map[string]uintptr{
+	"386": 356, "amd64": 319, "arm": 385, "ppc64": 360, "ppc64le": 360, "s390x": 350, //nolint:mnd // numbers of the kernel
+	"mips": 4354, "mipsle": 4354, "mips64": 5314, "mips64le": 5314, //nolint:mnd // numbers of the kernel
 }
 
 const memfdCreateGeneric = 279
@@ -71,7 +71,7 @@ func newMemory() (*os.File, error) {
 		if errno != syscall.EINVAL { // the first flags are those of Linux 6.3
 			break
 		}
-		fd, _, errno = syscall.Syscall(number, uintptr(unsafe.Pointer(&name[0])), flags, 0)
+		fd, _, errno = syscall.Syscall(number, uintptr(unsafe.Pointer(&name[0])), flags, 0) //nolint:gosec // the kernel reads it
 	}
 	if errno != 0 {
 		return nil, fmt.Errorf("memory file: %w", errno)
@@ -93,4 +93,4 @@ func (b *Binary) Close() {
 	}
 }
 
-func executable(info os.FileInfo) bool { return info.Mode()&0o111 != 0 } //nolint:mnd // the bits of execution
+func executable(info os.FileInfo) bool { return info.Mode()&0o111 != 0 }

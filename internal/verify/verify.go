@@ -46,7 +46,7 @@ func ParseDigest(s string) (Digest, error) {
 	var d Digest
 	raw, err := hex.DecodeString(strings.TrimPrefix(strings.ToLower(s), checksumPrefix))
 	if err != nil || len(raw) != len(d) {
-		return d, fmt.Errorf("is no SHA-256 in hex: write the %d digits that sha256sum prints", 2*len(d)) //nolint:mnd // two digits a byte
+		return d, fmt.Errorf("is no SHA-256 in hex: write the %d digits that sha256sum prints", 2*len(d))
 	}
 	copy(d[:], raw)
 	return d, nil
@@ -116,7 +116,7 @@ func open(path string, want Want) (*Binary, error) {
 
 // openFile opens a regular file that somebody may execute.
 func openFile(path string) (*os.File, error) {
-	from, err := os.OpenFile(path, os.O_RDONLY|noBlock, 0)
+	from, err := os.OpenFile(path, os.O_RDONLY|noBlock, 0) //nolint:gosec // the operator names it
 	if err != nil {
 		return nil, err //nolint:wrapcheck // it names the path
 	}

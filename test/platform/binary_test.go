@@ -31,7 +31,7 @@ func TestAudit_GAPBINARY_OnlyWhatIsConfiguredRuns(t *testing.T) {
 	}
 	mark := filepath.Join(t.TempDir(), "mark")
 	script := filepath.Join(t.TempDir(), "script")
-	if err := os.WriteFile(script, []byte(intruder(mark)), 0o700); err != nil { //nolint:gosec // a program
+	if err := os.WriteFile(script, []byte(intruder(mark)), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct {
@@ -135,10 +135,10 @@ func swapProgram(dir, path string, good []byte, mark string, n int) error {
 		content = []byte(intruder(mark))
 	}
 	if n%2 == 0 { // in place
-		return os.WriteFile(path, content, 0o700) //nolint:gosec // a program
+		return os.WriteFile(path, content, 0o700)
 	}
 	next := filepath.Join(dir, "next")
-	if err := os.WriteFile(next, content, 0o700); err != nil { //nolint:gosec // a program
+	if err := os.WriteFile(next, content, 0o700); err != nil {
 		return err
 	}
 	return os.Rename(next, path)

@@ -104,7 +104,7 @@ func echoHandler() http.Handler {
 		}
 		return connect.NewResponse(wrapperspb.String(answer)), nil
 	}))
-	mux.Handle(echoStream, connect.NewBidiStreamHandler(echoStream, func(ctx context.Context, s *connect.BidiStream[text, text]) error {
+	mux.Handle(echoStream, connect.NewBidiStreamHandler(echoStream, func(_ context.Context, s *connect.BidiStream[text, text]) error {
 		for {
 			m, err := s.Receive()
 			if err != nil {
