@@ -96,7 +96,7 @@ func rawProvider(t *testing.T, scripts ...script) *rig {
 			playProvider(nc, func(fr *http2.Framer, stream uint32) { scripts[calls.Add(1)-1](fr, stream) })
 		}
 	}()
-	g.provider = newProvider(t, proxy.Config{Endpoint: endpointOf(t, "https://"+ln.Addr().String()), TLS: &tls.Config{RootCAs: poolOf(cert)}, MaxConns: 1})
+	g.provider = newProvider(t, proxy.Config{Endpoint: endpointOf(t, "https://"+ln.Addr().String()), TLS: &tls.Config{RootCAs: poolOf(cert)}, MaxConns: 1, DialTimeout: patience})
 	g.results = make(chan proxy.Result, 10)
 	g.host = newServer(t, func(w http.ResponseWriter, r *http.Request) {
 		g.results <- g.provider.Forward(w, r, proxy.Call{Path: r.URL.Path})

@@ -34,6 +34,7 @@ type lines struct {
 	dialing *dial      // one of conns that is under way
 	opening *dial      // the reserve that is under way
 	worn    time.Time  // when one was last set aside for its wear
+	resting bool       // one has to be, and it is too early for that
 	hope    patience
 	waiting queue
 }
@@ -124,6 +125,8 @@ func (p *Provider) waitLocked() choice {
 	switch {
 	case l.dialing != nil:
 		return choice{dial: l.dialing}
+	case len(l.conns) >= p.cfg.MaxConns && l.resting:
+		return choice{wait: max(time.Millisecond, p.restLocked())}
 	case len(l.conns) >= p.cfg.MaxConns:
 		return choice{}
 	}
@@ -163,19 +166,22 @@ func (p *Provider) reserveLocked(other *h2.Conn) choice {
 // bestLocked returns the least loaded connection with room for a stream, nil if
 // there is none, and whether it is only better than nothing. It forgets the
 // connections that ended, and those whose server may be busy with streams that
-// were given up.
+// were given up: a call would wait there for one of their handlers to end.
 func (p *Provider) bestLocked(caller string) (*h2.Conn, bool) {
+	l := &p.lines
 	var best *h2.Conn
 	bestStrained := false
-	kept := p.lines.conns[:0]
-	for _, conn := range p.lines.conns {
+	kept := l.conns[:0]
+	l.resting = false
+	for _, conn := range l.conns {
 		worn := conn.Worn()
 		if !conn.Usable() || worn && p.replaceLocked() {
 			p.retireLocked(conn)
 			continue
 		}
 		kept = append(kept, conn)
-		if conn.Full() {
+		rests := worn && l.leaving < p.cfg.MaxConns
+		if l.resting = l.resting || rests; rests || conn.Full() {
 			continue
 		}
 		strained := worn || conn.Dry(caller)
@@ -183,21 +189,23 @@ func (p *Provider) bestLocked(caller string) (*h2.Conn, bool) {
 			best, bestStrained = conn, strained
 		}
 	}
-	clear(p.lines.conns[len(kept):])
-	p.lines.conns = kept
+	clear(l.conns[len(kept):])
+	l.conns = kept
 	return best, bestStrained
 }
 
 // replaceLocked reports whether a worn connection may end with its calls: that did
 // not happen just now, and not too many are ending already.
 func (p *Provider) replaceLocked() bool {
-	now := time.Now()
-	if p.lines.leaving >= p.cfg.MaxConns || now.Sub(p.lines.worn) < wearPause {
+	if p.lines.leaving >= p.cfg.MaxConns || p.restLocked() > 0 {
 		return false
 	}
-	p.lines.worn = now
+	p.lines.worn = time.Now()
 	return true
 }
+
+// restLocked is how long the next worn connection has to stay.
+func (p *Provider) restLocked() time.Duration { return time.Until(p.lines.worn.Add(wearPause)) }
 
 // retireLocked has a connection end with its last call, and waits for that
 // elsewhere.

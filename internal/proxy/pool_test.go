@@ -247,7 +247,7 @@ func TestMoreCallsThanTheProviderTakes(t *testing.T) {
 	})
 	p := newProvider(t, proxy.Config{
 		Endpoint: endpointOf(t, limited.URL), TLS: &tls.Config{RootCAs: poolOf(limited)},
-		MaxConns: conns, Dial: g.dial,
+		MaxConns: conns, Dial: g.dial, DialTimeout: patience, RoomTimeout: patience,
 	})
 	host := newServer(t, func(w http.ResponseWriter, r *http.Request) {
 		if result := p.Forward(w, r, proxy.Call{Path: r.URL.Path}); result.Class != proxy.ClassOK {

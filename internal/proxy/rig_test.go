@@ -79,7 +79,7 @@ func newRig(t *testing.T, rc rigConfig) *rig {
 	t.Helper()
 	checkLeaks(t)
 	g := &rig{results: make(chan proxy.Result, 1024)}
-	cfg := proxy.Config{}
+	cfg := proxy.Config{DialTimeout: patience, RoomTimeout: patience} // the machine may be busy
 	if rc.memory {
 		cfg.Handler = rc.handler
 	} else {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -155,11 +156,13 @@ func TestAudit_USE05_StalledConnectionIsLeftToItsOwner(t *testing.T) {
 func TestAudit_USE06_GivenUpCallsKeepNobodyOut(t *testing.T) {
 	t.Parallel()
 	const perConn, most = 20, 8 * 20
-	var begun atomic.Int64
+	var begun, named atomic.Int64
+	var waiting sync.Map // for the handlers of calls, by name
 	stop := make(chan struct{})
 	limited := newLimitedServer(t, perConn, func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("X-Stay") != "" {
+		if leave, ok := waiting.Load(r.Header.Get("X-Stay")); ok {
 			begun.Add(1)
+			leave.(context.CancelFunc)()
 			<-stop // whatever becomes of the call
 		}
 		readAllEcho(w, r)
@@ -173,7 +176,11 @@ func TestAudit_USE06_GivenUpCallsKeepNobodyOut(t *testing.T) {
 	for range perConn {
 		wg.Go(func() {
 			for begun.Load() < most && time.Now().Before(deadline) {
-				giveUp(t, g)
+				ctx, cancel := context.WithTimeout(t.Context(), patience)
+				name := fmt.Sprint(named.Add(1))
+				waiting.Store(name, cancel)
+				giveUp(ctx, t, g, name)
+				cancel()
 			}
 		})
 	}
@@ -189,17 +196,15 @@ func TestAudit_USE06_GivenUpCallsKeepNobodyOut(t *testing.T) {
 	}
 }
 
-// giveUp makes a call and leaves it while its handler runs.
-func giveUp(t *testing.T, g *rig) {
+// giveUp makes a call that its handler ends, by ending ctx, and runs on.
+func giveUp(ctx context.Context, t *testing.T, g *rig, name string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, g.url("Call"), strings.NewReader("x"))
 	if err != nil {
 		t.Error(err)
 		return
 	}
-	r.Header.Set("X-Stay", "1")
+	r.Header.Set("X-Stay", name)
 	r.Header.Set("Content-Type", unaryType)
 	if res, err := g.client.Do(r); err == nil {
 		res.Body.Close()

@@ -188,9 +188,9 @@ func TestAudit_USE03_NoLimitStatedIsNone(t *testing.T) {
 	})
 }
 
-// TestUnreadableHeadersEndTheConnection has headers with more padding than frame,
+// TestAudit_USE01_UnreadableHeadersEndTheConnection has headers with more padding than frame,
 // and a continuation of them: no other stream takes it for its own.
-func TestUnreadableHeadersEndTheConnection(t *testing.T) {
+func TestAudit_USE01_UnreadableHeadersEndTheConnection(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		c, p := pipe(t, config())
