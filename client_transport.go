@@ -19,7 +19,7 @@ const (
 	// clientDialTimeout is long: a host to which a thousand plugins come back is slow,
 	// and a connection that is given up has cost it what it cost.
 	clientDialTimeout = 30 * time.Second
-	clientMaxHeader   = 64 << 10
+	clientMaxHeader   = 256 << 10 // as the host takes of a plugin
 	// clientMaxConns bounds the connections, each of which carries as many streams
 	// as the host allows (256 unless configured), and so the TLS handshakes with
 	// which a client that lost its connection comes back.

@@ -66,6 +66,8 @@ var (
 	errWithdrawn       = errors.New("not allowed any more")
 	errIdle            = errors.New("nothing moved for too long")
 	errShuttingDown    = errors.New("host is shutting down")
+	errHeadersTooLarge = errors.New("headers or trailers are too large")
+	errProviderBusy    = errors.New("the provider has no room for the call")
 )
 
 var errorWriter = connect.NewErrorWriter()

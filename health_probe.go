@@ -280,7 +280,7 @@ func probeHealth(ctx context.Context, pool *proxy.Provider) (catalog.HealthRepor
 	req.Header.Set("Content-Type", "application/proto")
 	req.Header.Set("Connect-Protocol-Version", "1")
 	answer := &answerWriter{header: http.Header{}}
-	result := pool.Forward(answer, req, proxy.Call{Path: path})
+	result := pool.Forward(answer, req, proxy.Call{Path: path, Urgent: true})
 	answered := result.Class == proxy.ClassOK || result.Class == proxy.ClassResponse || errors.Is(result.Err, errAnswerTooLong)
 	if !answered || result.Status == 0 {
 		return catalog.HealthReport{}, fmt.Errorf("ask for health: %s: %w", result.Class, result.Err)

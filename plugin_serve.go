@@ -35,12 +35,18 @@ func (s *pluginServer) newServer(ctx context.Context, serverTLS *tls.Config) *ht
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams: pluginStreams,
 			SendPingTimeout:      pingAfter, PingTimeout: pingTimeout, WriteByteTimeout: writeByteTimeout,
+			// Many uploads that nobody reads leave room for others on the connection.
+			MaxReceiveBufferPerStream: pluginStreamBuffer, MaxReceiveBufferPerConnection: pluginConnBuffer,
 		},
 	}
 }
 
-// pluginStreams bounds the concurrent calls on one of the host's connections.
-const pluginStreams = 1000
+// Bounds of one of the host's connections.
+const (
+	pluginStreams      = 1000      // concurrent calls
+	pluginStreamBuffer = 256 << 10 // bytes of an upload that wait to be read
+	pluginConnBuffer   = 16 << 20  // the same of all uploads together
+)
 
 // handler finds the service of a path.
 func (s *pluginServer) handler() http.Handler {

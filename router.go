@@ -189,14 +189,17 @@ func (s *ServiceRouter) attempt(w http.ResponseWriter, r *http.Request, call *ro
 	defer release()
 	provider, err := s.provider(c.hub, call.target.reg)
 	if err != nil {
-		return proxy.Result{Class: proxy.ClassUnavailable, Err: err, Retryable: true}, true
+		return proxy.Result{
+			Class: proxy.ClassUnavailable, Err: err, Retryable: true,
+			Fault: !errors.Is(err, errUnhealthy), // which the catalogue knows
+		}, true
 	}
 	w.Header().Del(headerCacheControl) // the provider says what may be kept
 	result := provider.pool.Forward(w, r, proxy.Call{
 		Path: call.target.path, Ending: ending,
 		CallerID: c.id.RuntimeID(), CallerSelfID: c.id.SelfID(), CallerVersion: c.id.SelfVersion(),
 	})
-	if result.Class == proxy.ClassUnavailable && result.Retryable && !errors.Is(result.Err, proxy.ErrClosed) {
+	if result.Fault && result.Class == proxy.ClassUnavailable && result.Retryable && !errors.Is(result.Err, proxy.ErrClosed) {
 		provider.failed(s.now(), result.Latency)
 	}
 	return result, true
@@ -259,7 +262,7 @@ func (s *ServiceRouter) report(r *http.Request, call *routedCall, result proxy.R
 	case proxy.ClassOK:
 		s.catalog.Report(reg.Type, reg.RuntimeID, true, result.Latency)
 	case proxy.ClassUnavailable, proxy.ClassReset, proxy.ClassResponse, proxy.ClassIdle:
-		if !errors.Is(result.Err, errUnhealthy) { // which the catalogue knows
+		if result.Fault { // what a caller brings about says nothing of the provider
 			s.catalog.Report(reg.Type, reg.RuntimeID, false, result.Latency)
 		}
 		if c.hub.spend(callerBudget("failed:", c.id, c.hub.settings().limits.handshakeRate())) { // who calls again and again fills no log
@@ -335,5 +338,11 @@ func classify(class proxy.Class, err error) (connect.Code, error) {
 		return connect.CodeCanceled, context.Canceled
 	case proxy.ClassOK, proxy.ClassUnavailable, proxy.ClassReset, proxy.ClassResponse:
 	}
-	return connect.CodeUnavailable, errNotAvailable
+	switch {
+	case proxy.TooLarge(err):
+		return connect.CodeResourceExhausted, errHeadersTooLarge
+	case errors.Is(err, proxy.ErrBusy):
+		return connect.CodeResourceExhausted, errProviderBusy
+	}
+	return connect.Code(proxy.CodeOf(err)), errNotAvailable
 }

@@ -332,6 +332,7 @@ func (d *pluginDialer) pool(h *hub, id *tokenstore.Identity, endpoint string) (*
 	l := d.limits
 	cfg := proxy.Config{
 		Endpoint: e, DialTimeout: l.DialTimeout, IdleTimeout: l.IdleTimeout, CallIdle: l.StreamIdleTimeout,
+		MaxHeaderBytes: max(l.MaxHeaderBytes, proxy.DefaultMaxHeaderBytes), Logger: h.log().With(keyRuntimeID, id.RuntimeID()),
 	}
 	if d.tls != nil {
 		cfg.TLS = d.tlsFor(h, id)
