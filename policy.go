@@ -210,5 +210,6 @@ func compilePolicy(p *Policy) *policy.Book {
 	if p.Default != nil {
 		b.Default = compileRules(*p.Default)
 	}
+	reserveEndpoints(b)
 	return b
 }
