@@ -2,6 +2,8 @@ package connectplugin
 
 import (
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
 	"encoding/hex"
 	"net/http"
 	"strings"
@@ -111,6 +113,24 @@ func declared(id *tokenstore.Identity) *declaration {
 		return d
 	}
 	return &undeclared
+}
+
+// proofOf stands for what an identity proved when it enrolled: the secret, or else the
+// certificate that it showed. Equal proofs have equal texts, from which nobody learns the
+// secret.
+func (h *hub) proofOf(id *tokenstore.Identity) string {
+	d, key := declared(id), id.Fingerprint()
+	switch {
+	case len(d.secret) > 0:
+		mac := hmac.New(sha256.New, h.decoy)
+		_, _ = mac.Write(d.secret)
+		return "secret " + string(mac.Sum(nil))
+	case d.certIdentity != "":
+		return "certificate " + d.certIdentity
+	case key != (tokenstore.Fingerprint{}):
+		return "key " + string(key[:])
+	}
+	return ""
 }
 
 // subjectOf is an identity as policy sees it.

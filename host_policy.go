@@ -102,10 +102,10 @@ func (c *policyChange) withdrawEndpoint(id *tokenstore.Identity) {
 	if !slices.Equal(before.Pins, now.Pins) {
 		router.forget(id.RuntimeID()) // the next call dials and looks at the key
 	}
-	if before.SameAddress(now) {
+	if before.SameAddress(now) && !c.host.hub.outbid(id) {
 		return
 	}
-	if c.host.registry.settleEndpoint(id, before, now) {
+	if c.host.registry.settleEndpoint(c.host.hub, id, before, now) {
 		router.forget(id.RuntimeID())
 		c.endpoints++
 	}

@@ -2,15 +2,19 @@ package connectplugin
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
 	"sync"
 
 	"github.com/masegraye/connect-plugin-go/internal/certs"
+	"github.com/masegraye/connect-plugin-go/internal/proxy"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 	"github.com/masegraye/connect-plugin-go/internal/transcript"
 )
@@ -123,4 +127,51 @@ func addrOnly(remote string) string {
 		return ap.Addr().Unmap().WithZone("").String()
 	}
 	return remote
+}
+
+// pinToCaller pins a base URL to the address that the caller calls from.
+func (h *hub) pinToCaller(ctx context.Context, baseURL string) (string, error) {
+	p, ok := peerFrom(ctx)
+	if !ok {
+		return "", errors.New("the plugin's address is not known")
+	}
+	return pinToPeer(ctx, baseURL, p.addr, h.settings().allowInsecure)
+}
+
+// pinToPeer pins a plugin's base URL to the address that the plugin registers
+// from.
+func pinToPeer(ctx context.Context, baseURL, from string, allowInsecure bool) (string, error) {
+	u, err := parseHostURL(baseURL, allowInsecure)
+	if err != nil {
+		return "", fmt.Errorf("base_url: %w", err)
+	}
+	addr, err := netip.ParseAddr(from)
+	if err != nil {
+		return "", fmt.Errorf("peer address %q: %w", from, err)
+	}
+	if err := proxy.CheckAddress(addr); err != nil {
+		return "", fmt.Errorf("base_url: %w", err)
+	}
+	addrs, err := resolve(ctx, u.Hostname())
+	if err != nil {
+		return "", fmt.Errorf("base_url: %w", err)
+	}
+	for _, a := range addrs {
+		if a.Unmap() == addr {
+			u.Host = net.JoinHostPort(addr.String(), cmp.Or(u.Port(), defaultPorts[u.Scheme]))
+			return u.String(), nil
+		}
+	}
+	return "", fmt.Errorf("base_url names another address than %s, from which the plugin registers", from)
+}
+
+func resolve(ctx context.Context, host string) ([]netip.Addr, error) {
+	if addr, err := netip.ParseAddr(host); err == nil {
+		return []netip.Addr{addr}, nil
+	}
+	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	if err != nil {
+		return nil, fmt.Errorf("resolve %q: %w", host, err)
+	}
+	return addrs, nil
 }

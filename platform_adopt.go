@@ -81,8 +81,20 @@ func (a *adoption) end() { a.stop() }
 // than the configuration is refused, and so is a self id that policy does not know. Nothing
 // is left of it after an error. The end of ctx, 30 s where it has none, bounds it all.
 func (p *Platform) AddPlugin(ctx context.Context, config PluginConfig) error {
-	_, err := p.adopt(ctx, config, false)
-	return err
+	a, err := p.adopt(ctx, config, false)
+	if err != nil {
+		return err
+	}
+	return p.keepPlace(a)
+}
+
+// keepPlace gives the endpoint to the plugin that was adopted there. What the host knew of
+// the same process before ends.
+func (p *Platform) keepPlace(a *adoption) error {
+	if err := p.router.settle(a.id.RuntimeID(), place{endpoint: a.config.Endpoint}); err != nil {
+		return fmt.Errorf("adopt %q: %w", a.config.SelfID, err)
+	}
+	return nil
 }
 
 // Instances returns the plugins that the platform adopted, sorted by runtime id.
@@ -145,6 +157,9 @@ func (p *Platform) ReplacePlugin(ctx context.Context, runtimeID string, newConfi
 	}
 	if err := p.release(a.launch, runtimeID); err != nil {
 		p.hub().store.Revoke(a.id.RuntimeID(), reasonRemoved)
+		return err
+	}
+	if err := p.keepPlace(a); err != nil {
 		return err
 	}
 	return p.retire(ctx, runtimeID, "replaced")
@@ -236,7 +251,11 @@ func (p *Platform) issue(config PluginConfig, hold bool) (*adoption, error) {
 		p.forget(id.RuntimeID())
 		return nil, ErrHostClosed
 	}
-	p.router.RegisterPluginEndpoint(id.RuntimeID(), config.Endpoint)
+	// It is the plugin's once the plugin serves there.
+	if err := p.router.settle(id.RuntimeID(), place{endpoint: config.Endpoint, trial: true}); err != nil {
+		hub.store.Revoke(id.RuntimeID(), reasonRemoved)
+		return nil, err
+	}
 	return a, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
@@ -64,6 +65,8 @@ type ServiceRegistry struct {
 	// Fixed at creation.
 	lifecycle *LifecycleServer
 	catalog   *catalog.Catalog
+
+	cutOff atomic.Pointer[func(runtimeID string)] // ends what goes through to a plugin; nil without a router
 }
 
 // NewServiceRegistry makes a registry that shares the catalogue of a lifecycle

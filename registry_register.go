@@ -1,13 +1,10 @@
 package connectplugin
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"net"
-	"net/netip"
 	"slices"
 	"strconv"
 	"time"
@@ -17,7 +14,6 @@ import (
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
-	"github.com/masegraye/connect-plugin-go/internal/proxy"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
@@ -149,17 +145,75 @@ func (s *ServiceRegistry) approve(ctx context.Context, c *caller, reg catalog.Re
 	if endpoint == "" {
 		return nil
 	}
+	byHost := !own && c.hub.launchOf(c.id) == nil
+	if err := s.claim(ctx, c, endpoint, byHost); err != nil {
+		s.note(ctx, AuditConflict, procedure, reg.Type, "base_url: "+err.Error())
+		return denied
+	}
 	if own {
 		rememberEndpoint(c.id, endpoint)
 	}
-	s.catalog.SetEndpoint(c.id.RuntimeID(), endpoint)
 	return nil
+}
+
+// claim gives a caller its endpoint, unless that is somebody else's. The error is for the
+// log.
+func (s *ServiceRegistry) claim(ctx context.Context, c *caller, endpoint string, byHost bool) error {
+	if !byHost {
+		if owner, ok := c.hub.reserved(c.hub.rules.Load(), c.id, endpoint, namesAddress(ctx)); ok {
+			return fmt.Errorf("the endpoint is that of %q, as policy says", owner)
+		}
+	}
+	if err := s.occupy(c.hub, c.id, endpoint, byHost); err != nil {
+		return err
+	}
+	if c.id.Ended() { // meanwhile; nobody else will take it back
+		s.catalog.RemoveRuntime(c.id.RuntimeID())
+	}
+	return nil
+}
+
+// reasonSucceeded says that the process of an identity enrolled anew.
+const reasonSucceeded tokenstore.Reason = "its process enrolled anew"
+
+// occupy gives an endpoint to a plugin.
+func (s *ServiceRegistry) occupy(h *hub, id *tokenstore.Identity, endpoint string, byHost bool) error {
+	vacated, err := s.catalog.ClaimEndpoint(catalog.Claim{
+		RuntimeID: id.RuntimeID(), SelfID: id.SelfID(), Proof: h.proofOf(id), Endpoint: endpoint, ByHost: byHost,
+	})
+	if err == nil {
+		s.vacate(h, id.SelfID(), vacated)
+	}
+	return err
+}
+
+// vacate ends what others had at an endpoint that a plugin got: an earlier identity of the
+// same process, and what goes through to those who had named it themselves.
+func (s *ServiceRegistry) vacate(h *hub, owner string, vacated catalog.Vacated) {
+	for _, runtimeID := range vacated.Replaced {
+		h.store.Revoke(runtimeID, reasonSucceeded)
+	}
+	for _, runtimeID := range vacated.Ousted {
+		s.oust(h, runtimeID, owner)
+	}
+}
+
+// oust ends what goes through to a plugin that lost its endpoint to another.
+func (s *ServiceRegistry) oust(h *hub, runtimeID, owner string) {
+	if cutOff := s.cutOff.Load(); cutOff != nil {
+		(*cutOff)(runtimeID)
+	}
+	e := AuditEvent{Kind: AuditConflict, RuntimeID: runtimeID, Reason: fmt.Sprintf("the endpoint that it named is that of %q, as the host says", owner)}
+	if id, ok := h.store.Lookup(runtimeID); ok {
+		e.SelfID, e.Peer = id.SelfID(), id.Peer()
+	}
+	h.audit(e)
 }
 
 // reapprove takes back what policy stopped allowing while it was being done.
 func (s *ServiceRegistry) reapprove(ctx context.Context, c *caller, reg catalog.Registration, book, now *policy.Book, procedure string) error {
 	if before, after := book.Of(subjectOf(c.id)), now.Of(subjectOf(c.id)); before != nil && after != nil {
-		s.settleEndpoint(c.id, before, after)
+		s.settleEndpoint(c.hub, c.id, before, after)
 	}
 	if !now.MayProvide(subjectOf(c.id), reg.Type) {
 		_ = s.catalog.Unregister(reg.ID, "")
@@ -196,18 +250,20 @@ func (s *ServiceRegistry) keepOwner(serviceType string) int {
 // settleEndpoint brings a plugin's endpoint in line with its changed rules and
 // reports whether it took away the one that the plugin had. An endpoint that the
 // host set itself stays unless policy names one.
-func (s *ServiceRegistry) settleEndpoint(id *tokenstore.Identity, before, now *policy.Rules) bool {
+func (s *ServiceRegistry) settleEndpoint(h *hub, id *tokenstore.Identity, before, now *policy.Rules) bool {
 	current, _ := s.catalog.Endpoint(id.RuntimeID())
 	next := now.Endpoint
 	if next == "" {
 		own := declared(id).endpoint.text()
 		byPolicy := current != "" && current == before.Endpoint
 		byPlugin := current != "" && current == own
-		if !byPolicy && (!byPlugin || now.AllowOwnAddress) {
+		if !byPolicy && (!byPlugin || now.AllowOwnAddress && !h.outbid(id)) {
 			return false
 		}
 	}
-	s.catalog.SetEndpoint(id.RuntimeID(), next)
+	if next == "" || s.occupy(h, id, next, true) != nil {
+		s.catalog.SetEndpoint(id.RuntimeID(), next)
+	}
 	return current != "" && current != next
 }
 
@@ -256,51 +312,4 @@ func (h *hub) endpointFor(ctx context.Context, id *tokenstore.Identity, baseURL 
 	}
 	endpoint, err = h.pinToCaller(ctx, baseURL)
 	return endpoint, true, err
-}
-
-// pinToCaller pins a base URL to the address that the caller calls from.
-func (h *hub) pinToCaller(ctx context.Context, baseURL string) (string, error) {
-	p, ok := peerFrom(ctx)
-	if !ok {
-		return "", errors.New("the plugin's address is not known")
-	}
-	return pinToPeer(ctx, baseURL, p.addr, h.settings().allowInsecure)
-}
-
-// pinToPeer pins a plugin's base URL to the address that the plugin registers
-// from.
-func pinToPeer(ctx context.Context, baseURL, from string, allowInsecure bool) (string, error) {
-	u, err := parseHostURL(baseURL, allowInsecure)
-	if err != nil {
-		return "", fmt.Errorf("base_url: %w", err)
-	}
-	addr, err := netip.ParseAddr(from)
-	if err != nil {
-		return "", fmt.Errorf("peer address %q: %w", from, err)
-	}
-	if err := proxy.CheckAddress(addr); err != nil {
-		return "", fmt.Errorf("base_url: %w", err)
-	}
-	addrs, err := resolve(ctx, u.Hostname())
-	if err != nil {
-		return "", fmt.Errorf("base_url: %w", err)
-	}
-	for _, a := range addrs {
-		if a.Unmap() == addr {
-			u.Host = net.JoinHostPort(addr.String(), cmp.Or(u.Port(), defaultPorts[u.Scheme]))
-			return u.String(), nil
-		}
-	}
-	return "", fmt.Errorf("base_url names another address than %s, from which the plugin registers", from)
-}
-
-func resolve(ctx context.Context, host string) ([]netip.Addr, error) {
-	if addr, err := netip.ParseAddr(host); err == nil {
-		return []netip.Addr{addr}, nil
-	}
-	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
-	if err != nil {
-		return nil, fmt.Errorf("resolve %q: %w", host, err)
-	}
-	return addrs, nil
 }

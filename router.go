@@ -64,6 +64,9 @@ func NewServiceRouter(handshake *HandshakeServer, registry *ServiceRegistry, lif
 	// reports that as an error.
 	_ = registry.bind(handshake.hub)
 	_ = lifecycle.bind(handshake.hub)
+	if forget := s.forget; registry.bound.Load() == handshake.hub {
+		registry.cutOff.CompareAndSwap(nil, &forget)
+	}
 	handshake.hub.store.Subscribe(func(e tokenstore.End) { s.endProvider(e.Identity.RuntimeID()) })
 	return s
 }
@@ -75,7 +78,7 @@ func NewServiceRouter(handshake *HandshakeServer, registry *ServiceRegistry, lif
 // without one is ignored, which the log says. For a plugin in the host's own process there is
 // [ServiceRouter.RegisterPluginHandler].
 func (s *ServiceRouter) RegisterPluginEndpoint(runtimeID string, endpoint string) {
-	if err := s.settle(runtimeID, endpoint, nil); err != nil {
+	if err := s.settle(runtimeID, place{endpoint: endpoint}); err != nil {
 		s.handshake.hub.log().Warn("endpoint of a plugin ignored", keyRuntimeID, printable(runtimeID), keyError, err)
 	}
 }

@@ -49,22 +49,31 @@ func (s *ServiceRouter) RegisterPluginHandler(runtimeID string, handler http.Han
 	if handler == nil {
 		return fmt.Errorf("register plugin handler: %w", errNoHandler)
 	}
-	if err := s.settle(runtimeID, "", handler); err != nil {
+	if err := s.settle(runtimeID, place{handler: handler}); err != nil {
 		return fmt.Errorf("register plugin handler: %w", err)
 	}
 	return nil
 }
 
-// settle sets where a live plugin is reached: at an endpoint, or by a handler where
-// that is not nil. What is set ends with the plugin's identity.
-func (s *ServiceRouter) settle(runtimeID, endpoint string, handler http.Handler) error {
+// place is where the host says that a plugin is reached.
+type place struct {
+	endpoint string
+	handler  http.Handler // instead of the endpoint, where it is not nil
+	trial    bool         // the endpoint stays with whom it belongs to
+}
+
+// settle sets where a live plugin is reached. What is set ends with the plugin's
+// identity.
+func (s *ServiceRouter) settle(runtimeID string, at place) error {
 	id, ok := s.handshake.hub.store.Lookup(runtimeID)
 	if !ok {
 		return errNotAlive
 	}
-	if !s.settleOpen(runtimeID, endpoint, handler) {
+	vacated, ok := s.settleOpen(id, at)
+	if !ok {
 		return ErrHostClosed
 	}
+	s.registry.vacate(s.handshake.hub, id.SelfID(), vacated)
 	if id.Ended() { // meanwhile; nobody else will take it back
 		s.endProvider(runtimeID)
 		s.catalog.RemoveRuntime(runtimeID)
@@ -74,20 +83,30 @@ func (s *ServiceRouter) settle(runtimeID, endpoint string, handler http.Handler)
 }
 
 // settleOpen does what settle does, unless the router is closed.
-func (s *ServiceRouter) settleOpen(runtimeID, endpoint string, handler http.Handler) bool {
+func (s *ServiceRouter) settleOpen(id *tokenstore.Identity, at place) (vacated catalog.Vacated, ok bool) {
+	claim := catalog.Claim{
+		RuntimeID: id.RuntimeID(), SelfID: id.SelfID(), Proof: s.handshake.hub.proofOf(id), Endpoint: at.endpoint, ByHost: true,
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return false
+		return vacated, false
 	}
-	delete(s.handlers, runtimeID)
-	if handler != nil {
+	delete(s.handlers, claim.RuntimeID)
+	if at.handler != nil {
 		s.named++
-		endpoint = memoryEndpoint + strconv.FormatUint(s.named, 10)
-		s.handlers[runtimeID] = memoryHandler{endpoint, handler}
+		claim.Endpoint = memoryEndpoint + strconv.FormatUint(s.named, 10)
+		s.handlers[claim.RuntimeID] = memoryHandler{claim.Endpoint, at.handler}
 	}
-	s.catalog.SetEndpoint(runtimeID, endpoint)
-	return true
+	if !at.trial && at.handler == nil {
+		var err error
+		if vacated, err = s.catalog.ClaimEndpoint(claim); err == nil {
+			return vacated, true
+		}
+	}
+	// What is no base URL is nobody's: calls to it fail.
+	s.catalog.SetEndpoint(claim.RuntimeID, claim.Endpoint)
+	return vacated, true
 }
 
 // poolLocked makes what passes calls on to a plugin at an endpoint.

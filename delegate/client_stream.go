@@ -12,7 +12,9 @@ import (
 // ClientStream calls a method with streamed requests: it sends what requests yields,
 // in the caller's goroutine, and returns the response. A nil requests yields nothing.
 // An error from requests ends the call and is returned. The server may answer before
-// it has read everything; then requests is not asked for more.
+// it has read everything; then requests is not asked for more. A call that is given up
+// in the very moment in which the server begins to answer may last until the server
+// ends it.
 func ClientStream[Req, Res any](
 	ctx context.Context, requests iter.Seq2[*Req, error], call func(context.Context) *connect.ClientStreamForClient[Req, Res],
 ) (*Res, error) {

@@ -427,45 +427,6 @@ func TestBidiStreamGivenUpWhileQuiet(t *testing.T) {
 	}
 }
 
-// An upload that gives up is reset also where the server has begun to answer.
-func TestClientStreamGivenUpAfterTheHead(t *testing.T) {
-	t.Parallel()
-	ended := make(chan struct{})
-	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", r.Header.Get("Content-Type"))
-		_ = http.NewResponseController(w).Flush()
-		<-r.Context().Done()
-		close(ended)
-	}))
-	s.EnableHTTP2 = true
-	s.StartTLS()
-	t.Cleanup(s.Close)
-	answered := &answered{HTTPClient: s.Client(), done: make(chan struct{})}
-	client := connect.NewClient[number, number](answered, s.URL+sumProc)
-	requests := func(yield func(*number, error) bool) {
-		if yield(wrapperspb.Int64(1), nil) {
-			<-answered.done
-			yield(nil, errMine)
-		}
-	}
-	if _, err := delegate.ClientStream(t.Context(), requests, client.CallClientStream); !errors.Is(err, errMine) {
-		t.Error(err)
-	}
-	<-ended
-}
-
-// answered tells when a response has begun, and not before.
-type answered struct {
-	connect.HTTPClient
-
-	done chan struct{}
-}
-
-func (a *answered) Do(r *http.Request) (*http.Response, error) {
-	defer close(a.done)
-	return a.HTTPClient.Do(r)
-}
-
 func TestOneOf(t *testing.T) {
 	t.Parallel()
 	for _, set := range [][]bool{{}, {false}, {true}, {false, true, false}} {

@@ -1,14 +1,20 @@
 package catalog
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
-// ErrTaken says that an endpoint belongs to another self id.
+// ErrTaken says that an endpoint belongs to another. The error names its self id.
 var ErrTaken = errors.New("catalog: endpoint belongs to another")
 
 // Claim says where a runtime is reached.
 type Claim struct {
 	// RuntimeID is reached there, SelfID is what kind of plugin it is.
 	RuntimeID, SelfID string
+	// Proof stands for what the runtime proved when it enrolled; it is no secret. Two runtimes
+	// of one self id are lives of one plugin where it is the same.
+	Proof string
 	// Endpoint is a base URL. Its host and port are what belongs to somebody.
 	Endpoint string
 	// ByHost says that the host's operator named the endpoint, not the runtime itself.
@@ -18,7 +24,7 @@ type Claim struct {
 
 // Vacated are the runtimes that had an endpoint and have it no more.
 type Vacated struct {
-	// Replaced are earlier runtimes of the same self id: a process is one provider.
+	// Replaced are earlier runtimes of the same self id and proof: a process is one provider.
 	Replaced []string
 	// Ousted are runtimes of others that had named the endpoint themselves.
 	Ousted []string
@@ -26,8 +32,8 @@ type Vacated struct {
 
 // ClaimEndpoint gives an endpoint to a runtime until [Catalog.RemoveRuntime],
 // [Catalog.SetEndpoint] or the next claim of that runtime. An endpoint belongs to the
-// self id that has it first, however its host and port are spelled: the claim of
-// another is refused with [ErrTaken] and told to the observer. What the host says
+// self id and proof that have it first, however its host and port are spelled: the claim
+// of another is refused with [ErrTaken] and told to the observer. What the host says
 // goes before what a runtime says of itself. Those who lose it have no endpoint any
 // more; what becomes of them is the caller's to decide.
 //
@@ -41,13 +47,13 @@ func (c *Catalog) ClaimEndpoint(claim Claim) (Vacated, error) {
 	var vacated Vacated
 
 	err = c.transition(func(t *transition) error {
-		next := &tenant{runtimeID: claim.RuntimeID, selfID: claim.SelfID, site: site, byHost: claim.ByHost}
+		next := &tenant{runtimeID: claim.RuntimeID, selfID: claim.SelfID, proof: claim.Proof, site: site, byHost: claim.ByHost}
 		if owner := c.ledger.owner(next); owner != nil && !claim.ByHost {
 			t.changes = append(t.changes, Change{
 				Kind: ChangeEndpointConflict, RuntimeID: claim.RuntimeID, SelfID: claim.SelfID, Owner: owner.selfID,
 			})
 
-			return ErrTaken
+			return fmt.Errorf("%w: %q", ErrTaken, owner.selfID)
 		}
 
 		for _, gone := range c.ledger.settle(next) {
@@ -55,7 +61,7 @@ func (c *Catalog) ClaimEndpoint(claim Claim) (Vacated, error) {
 			rt.endpoint, rt.hasEndpoint = "", false
 			t.touchRuntime(rt)
 
-			if gone.selfID == claim.SelfID {
+			if gone.same(next) {
 				vacated.Replaced = append(vacated.Replaced, gone.runtimeID)
 			} else {
 				vacated.Ousted = append(vacated.Ousted, gone.runtimeID)
@@ -82,5 +88,11 @@ func (c *Catalog) Taken(endpoint, selfID string) bool {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 
-	return c.ledger.owner(&tenant{selfID: selfID, site: site}) != nil
+	for _, other := range c.ledger.at[site] {
+		if other.selfID != selfID {
+			return true
+		}
+	}
+
+	return false
 }

@@ -12,6 +12,20 @@ import (
 // [ParseSite] gives it. It does not matter what is spoken there.
 type Site string
 
+// Host returns the host of a site.
+func (s Site) Host() string {
+	host, _, _ := strings.Cut(string(s), " ")
+
+	return host
+}
+
+// Port returns the port of a site.
+func (s Site) Port() string {
+	_, port, _ := strings.Cut(string(s), " ")
+
+	return port
+}
+
 // Ports that a URL need not state.
 var schemePorts = map[string]string{"https": "443", "http": "80"}
 
@@ -45,9 +59,14 @@ func ParseSite(endpoint string) (Site, error) {
 
 // tenant is a runtime at the site where it is reached.
 type tenant struct {
-	runtimeID, selfID string
-	site              Site
-	byHost            bool // the host said so; else the runtime itself did
+	runtimeID, selfID, proof string
+	site                     Site
+	byHost                   bool // the host said so; else the runtime itself did
+}
+
+// same reports whether two tenants are lives of one plugin.
+func (t *tenant) same(other *tenant) bool {
+	return t.selfID == other.selfID && t.proof == other.proof
 }
 
 // ledger knows who is reached where. A runtime is reached at one site; a site belongs
@@ -65,7 +84,7 @@ func newLedger() ledger {
 // owner returns the one that keeps another from a site, nil where nobody does.
 func (l *ledger) owner(t *tenant) *tenant {
 	for _, other := range l.at[t.site] {
-		if other.selfID != t.selfID {
+		if !other.same(t) {
 			return other
 		}
 	}
@@ -74,13 +93,13 @@ func (l *ledger) owner(t *tenant) *tenant {
 }
 
 // settle gives a site to a tenant, and returns those who had it and have it no more:
-// earlier runtimes of the same self id, and where the host says so whoever had named it
+// earlier lives of the same plugin, and where the host says so whoever had named it
 // itself.
 func (l *ledger) settle(t *tenant) (gone []*tenant) {
 	l.release(t.runtimeID)
 
 	for _, other := range l.at[t.site] {
-		if other.selfID == t.selfID || t.byHost && !other.byHost {
+		if other.same(t) || t.byHost && !other.byHost {
 			gone = append(gone, other)
 		}
 	}

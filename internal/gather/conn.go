@@ -73,6 +73,46 @@ func (c *Conn) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// SetDeadline implements [net.Conn].
+func (c *Conn) SetDeadline(t time.Time) error {
+	if err := c.Conn.SetReadDeadline(t); err != nil {
+		return err //nolint:wrapcheck // the connection's own error
+	}
+	return c.SetWriteDeadline(t)
+}
+
+// SetWriteDeadline bounds how long Write waits for room. What Write took is
+// written later, within the limits of the connection's own.
+func (c *Conn) SetWriteDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return net.ErrClosed
+	}
+	c.deadline = t
+	c.room.Broadcast()
+	return nil
+}
+
+// Close ends the connection once what Write took is written, but no later than
+// after the CloseTimeout, and does not wait for that. Later calls return
+// [net.ErrClosed].
+func (c *Conn) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return net.ErrClosed
+	}
+	c.closed = true
+	c.room.Broadcast()
+	if !c.writing {
+		return c.Conn.Close() //nolint:wrapcheck // the connection's own error
+	}
+	// The writer closes it.
+	_ = c.Conn.SetReadDeadline(time.Unix(1, 0))                        // wakes whoever reads
+	return c.Conn.SetWriteDeadline(time.Now().Add(c.cfg.CloseTimeout)) //nolint:wrapcheck // as above
+}
+
 // write writes until nothing waits any more.
 func (c *Conn) write() {
 	// Whoever can write more now does so first.
@@ -121,27 +161,6 @@ func (c *Conn) writeLocked(b []byte) error {
 	}
 }
 
-// SetDeadline implements [net.Conn].
-func (c *Conn) SetDeadline(t time.Time) error {
-	if err := c.Conn.SetReadDeadline(t); err != nil {
-		return err //nolint:wrapcheck // the connection's own error
-	}
-	return c.SetWriteDeadline(t)
-}
-
-// SetWriteDeadline bounds how long Write waits for room. What Write took is
-// written later, within the limits of the connection's own.
-func (c *Conn) SetWriteDeadline(t time.Time) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed {
-		return net.ErrClosed
-	}
-	c.deadline = t
-	c.room.Broadcast()
-	return nil
-}
-
 // waitForRoom waits for a change, or for the deadline.
 func (c *Conn) waitForRoom() {
 	if !c.deadline.IsZero() {
@@ -155,23 +174,4 @@ func (c *Conn) wake() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.room.Broadcast()
-}
-
-// Close ends the connection once what Write took is written, but no later than
-// after the CloseTimeout, and does not wait for that. Later calls return
-// [net.ErrClosed].
-func (c *Conn) Close() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed {
-		return net.ErrClosed
-	}
-	c.closed = true
-	c.room.Broadcast()
-	if !c.writing {
-		return c.Conn.Close() //nolint:wrapcheck // the connection's own error
-	}
-	// The writer closes it.
-	_ = c.Conn.SetReadDeadline(time.Unix(1, 0))                        // wakes whoever reads
-	return c.Conn.SetWriteDeadline(time.Now().Add(c.cfg.CloseTimeout)) //nolint:wrapcheck // as above
 }

@@ -16,6 +16,8 @@ type Book struct {
 	Idempotent Set
 	// Public are the host's own plugins that anybody may call.
 	Public Set
+
+	named map[string][]Named // endpoints, by port
 }
 
 // Subject is a plugin as policy sees it: how it proved who it is, and what it

@@ -166,3 +166,41 @@ func freeAddr(t *testing.T) string {
 	addr, _ := l.Addr().(*net.TCPAddr)
 	return addr.String()
 }
+
+// A process that is adopted once more is one provider, and what it was before has ended
+// once it serves again, not sooner.
+func TestAudit_USE26_AnAdoptedProcessIsOneProvider(t *testing.T) {
+	t.Parallel()
+	h := startForAdoption(t)
+	p, url := h.Platform(), sidecar(t, h, "echo", nil)
+	if err := p.AddPlugin(t.Context(), adoption(url)); err != nil {
+		t.Fatal(err)
+	}
+	call := userCall(t, h)
+	first := p.Instances()[0].RuntimeID
+	wrong := adoption(url)
+	wrong.SelfVersion = "2.0.0"
+	if err := p.ReplacePlugin(t.Context(), first, wrong); err == nil {
+		t.Error("another version was adopted")
+	}
+	if err := call(); err != nil {
+		t.Errorf("after a replacement that failed: %v", err)
+	}
+	for name, again := range map[string]func() error{
+		"added":    func() error { return p.AddPlugin(t.Context(), adoption(url)) },
+		"replaced": func() error { return p.ReplacePlugin(t.Context(), p.Instances()[0].RuntimeID, adoption(url+"/")) },
+	} {
+		before := p.Instances()[0].RuntimeID
+		if err := again(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		now := p.Instances()
+		if len(now) != 1 || now[0].RuntimeID == before {
+			t.Fatalf("%s: instances %v, one was %s", name, now, before)
+		}
+		if got := h.Registry().GetAllProviders("echo"); len(got) != 1 || got[0].RuntimeID != now[0].RuntimeID {
+			t.Errorf("%s: provided by %+v", name, got)
+		}
+		hosttest.Eventually(t, "it is called", func() bool { return call() == nil })
+	}
+}
