@@ -21,7 +21,7 @@ const (
 	AuditRevoked        AuditKind = "revoked"         // a capability grant was revoked
 	AuditRegistered     AuditKind = "registered"      // a service was registered
 	AuditUnregistered   AuditKind = "unregistered"    // a service was withdrawn
-	AuditConflict       AuditKind = "conflict"        // a service type belongs to another plugin
+	AuditConflict       AuditKind = "conflict"        // a service type or an endpoint belongs to another plugin
 	AuditWatcherDropped AuditKind = "watcher_dropped" // a watcher fell behind and was resynchronised
 	AuditPolicyChanged  AuditKind = "policy_changed"  // the policy was replaced
 )

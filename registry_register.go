@@ -203,7 +203,10 @@ func (s *ServiceRegistry) oust(h *hub, runtimeID, owner string) {
 	if cutOff := s.cutOff.Load(); cutOff != nil {
 		(*cutOff)(runtimeID)
 	}
-	e := AuditEvent{Kind: AuditConflict, RuntimeID: runtimeID, Reason: fmt.Sprintf("the endpoint that it named is that of %q, as the host says", owner)}
+	e := AuditEvent{
+		Kind: AuditConflict, RuntimeID: runtimeID,
+		Reason: fmt.Sprintf("the endpoint that it named is that of %q, as the host says", owner),
+	}
 	if id, ok := h.store.Lookup(runtimeID); ok {
 		e.SelfID, e.Peer = id.SelfID(), id.Peer()
 	}

@@ -1,6 +1,7 @@
 package attack_test
 
 import (
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -31,8 +32,9 @@ func narrow(serviceType string) func(*connectplugin.PluginPolicy) {
 func (s *street) policy(vault string) *connectplugin.Policy {
 	return policyFor(map[string]func(*connectplugin.PluginPolicy){
 		"storage": narrow("echo"), "api": narrow("echo"), "evil": narrow("evilsvc"), "bystander": narrow("other"),
-		"loose": unproven,
-		"vault": func(p *connectplugin.PluginPolicy) { p.Secret, p.Endpoint, p.AllowOwnAddress = hosttest.Secret, vault, false },
+		"loose": unproven, "vault": func(p *connectplugin.PluginPolicy) {
+			p.Secret, p.Endpoint, p.AllowOwnAddress = hosttest.Secret, vault, false
+		},
 	})
 }
 
@@ -91,9 +93,7 @@ type bearer struct {
 }
 
 func (b bearer) Do(r *http.Request) (*http.Response, error) {
-	for name, values := range hosttest.IdentityHeader(b.as.RuntimeID(), b.as.RuntimeToken()) {
-		r.Header[name] = values
-	}
+	maps.Copy(r.Header, hosttest.IdentityHeader(b.as.RuntimeID(), b.as.RuntimeToken()))
 	return b.next.Do(r)
 }
 
