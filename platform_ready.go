@@ -97,11 +97,12 @@ func (p *Platform) release(l *launches.Launch, old string) error {
 	if id == nil {
 		return errEndedEarly
 	}
-	if err := p.registry.catalog.Supersede(old, l.Release()); err != nil {
-		return fmt.Errorf("put into service: %w", err)
-	}
-	if old != "" {
+	if old != "" { // before the old one is out of service, so that no call finds neither
 		p.router.succeed(old, id.RuntimeID())
+	}
+	if err := p.registry.catalog.Supersede(old, l.Release()); err != nil {
+		p.router.unsucceed(id.RuntimeID())
+		return fmt.Errorf("put into service: %w", err)
 	}
 	if id.Ended() {
 		p.registry.catalog.RemoveRuntime(id.RuntimeID())
