@@ -106,10 +106,10 @@ func retryDelay(m []byte) time.Duration {
 			return
 		}
 		eachField(delay, func(n protowire.Number, v uint64, _ []byte) {
-			if n == fieldSeconds {
+			switch n {
+			case fieldSeconds:
 				seconds = v
-			}
-			if n == fieldNanos {
+			case fieldNanos:
 				nanos = v
 			}
 		})

@@ -311,7 +311,6 @@ func TestFileSourceRotationUnderLoad(t *testing.T) {
 
 				mu.Lock()
 				handshakes++
-
 				if err != nil {
 					t.Errorf("handshake %d: %v", handshakes, err)
 				} else {
@@ -336,7 +335,6 @@ func TestFileSourceRotationUnderLoad(t *testing.T) {
 
 	close(stop)
 	group.Wait()
-
 	cert, err := dialTLS(t.Context(), address, config)
 	if err != nil || cert.SerialNumber.Cmp(last.Leaf.SerialNumber) != 0 {
 		t.Errorf("the last certificate is not in use: %v", err)
