@@ -183,7 +183,9 @@ func (p *plan) profile(s *stage, scenario string, callers int) error {
 	if p.profiles == "" {
 		return nil
 	}
-	for way, server := range map[string]*process{wayBare: s.servers[wayBare], wayRouter: s.servers[wayRouter], "caller": s.caller, "provider": s.providers[wayUser]} {
+	for way, server := range map[string]*process{
+		wayBare: s.servers[wayBare], wayRouter: s.servers[wayRouter], "caller": s.caller, "provider": s.providers[wayUser],
+	} {
 		name := fmt.Sprintf("%s-%s-%d.pprof", way, strings.ReplaceAll(scenario, " ", "-"), callers)
 		if _, err := server.tell(order{Do: doProfile, Path: filepath.Join(p.profiles, name)}); err != nil {
 			return err
