@@ -39,7 +39,9 @@ var errForeignCredentials = errors.New("the directory belongs to another identit
 //
 // Called again for the same plugin it renews the certificate under the reader's
 // eyes, in one step, and keeps the key, so that pins hold; to change the key, remove
-// tls.key first. A directory with the certificate of another identity is refused.
+// tls.key first. A directory with the certificate of another identity is refused. Nobody
+// renews the files by itself: call it again in time, for example every third of the
+// CertificateTTL.
 func (a *Authority) WriteCredentials(dir, selfID string, hosts ...string) error {
 	id := a.pluginID(selfID)
 	if err := a.writePlugin(dir, id, hosts); err != nil {

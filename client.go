@@ -20,8 +20,9 @@ import (
 )
 
 // Client is a plugin's, or any program's, side of a host. Make it with
-// [NewClient], connect it with [Client.Connect], end it with [Client.Close]. It
-// is safe for concurrent use.
+// [NewClient], connect it with [Client.Connect], end it with [Client.Leave], or with
+// [Client.Close], after which the host keeps the identity until its token ends. It is
+// safe for concurrent use.
 type Client struct {
 	// Fixed at creation.
 	cfg       ClientConfig

@@ -31,6 +31,7 @@
 //   - [Client.WatchService] follows whether anybody does.
 //   - [Client.Capability] calls what the host grants.
 //   - [DispenseTyped] makes a client of a plugin that the host itself serves.
+//   - [Client.Leave] gives the identity back at the end.
 //
 // # What is easily confused
 //
@@ -45,7 +46,8 @@
 // enrols: a secret is shared with the host beforehand, and proves the host to the
 // plugin as well; a certificate is that of the TLS connection, and the token that
 // the handshake issues is bound to its key. [PluginPolicy] demands one, the other
-// or both. [ServeConfig.AuthProviders] have no part in that: they let callers who
+// or both; where it names neither, the certificate that the host's [Authority] gave the
+// plugin is proof enough. [ServeConfig.AuthProviders] have no part in that: they let callers who
 // are no plugins, and so have no token, call the host's own plugins.
 //
 // Three addresses. The endpoint of a plugin is the base URL at which the host

@@ -25,7 +25,7 @@ var (
 	// ErrClientNotConnected is returned by client methods that need a
 	// handshake, before [Client.Connect] succeeded.
 	ErrClientNotConnected = errors.New("client is not connected")
-	// ErrClientClosed is returned by every client method after [Client.Close].
+	// ErrClientClosed is returned by every client method that calls the host, after [Client.Close].
 	ErrClientClosed = errors.New("client is closed")
 	// ErrNoEndpoints is returned where discovery knows no endpoint of the name.
 	ErrNoEndpoints = errors.New("no endpoints")

@@ -80,7 +80,8 @@ func (p *Platform) AddToDependencyGraph(runtimeID string, selfID string, provide
 }
 
 // GetImpact tells what the end of a plugin would bring down: the plugins and services that
-// need it now, directly or through others, and have nobody else.
+// need it now, directly or through others, and have nobody else. The result names the target
+// plugin, those affected by runtime id, and the services that nobody provides any more.
 func (p *Platform) GetImpact(runtimeID string) *depgraph.ImpactAnalysis {
 	return p.graph().Impact(runtimeID)
 }

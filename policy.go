@@ -40,8 +40,9 @@ type Policy struct {
 }
 
 // PluginPolicy says what one plugin may do and how it proves itself. What it
-// declares in its handshake narrows it further. The zero value allows nothing
-// and refuses the handshake.
+// declares in its handshake narrows it further. The zero value allows nothing, and
+// refuses the handshake unless a certificate of [ServeConfig.Authority] names the self id:
+// that is proof enough.
 type PluginPolicy struct {
 	// Provides lists the service types that the plugin may register; "*" is
 	// every type.

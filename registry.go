@@ -130,7 +130,7 @@ func (s *ServiceRegistry) DiscoverService(ctx context.Context, req *connect.Requ
 	if err := ValidateServiceType(serviceType); err != nil {
 		return nil, errorf(connect.CodeInvalidArgument, "service_type: %w", err)
 	}
-	if err := s.mayUse(ctx, c, serviceType, req.Spec().Procedure); err != nil {
+	if err := s.mayWatch(ctx, c, serviceType, req.Spec().Procedure); err != nil {
 		return nil, err
 	}
 	reg, _, err := s.catalog.Select(serviceType, constraint)

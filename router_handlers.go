@@ -146,3 +146,10 @@ func (p *routedProvider) ask(ctx context.Context) (catalog.HealthReport, error) 
 		return catalog.HealthReport{}, errHangs
 	}
 }
+
+// handlerCount counts the plugins in the host's own process.
+func (s *ServiceRouter) handlerCount() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.handlers)
+}

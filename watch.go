@@ -49,7 +49,7 @@ func (s *ServiceRegistry) WatchService(ctx context.Context, req *connect.Request
 			return s.watchError(ctx, err, m.GetServiceType(), req.Spec().Procedure)
 		}
 		// Rights are checked at each delivery, too.
-		if err := s.mayUse(ctx, c, m.GetServiceType(), req.Spec().Procedure); err != nil {
+		if err := s.mayWatch(ctx, c, m.GetServiceType(), req.Spec().Procedure); err != nil {
 			return err
 		}
 		if err := stream.Send(wireEvent(event)); err != nil {
@@ -61,7 +61,7 @@ func (s *ServiceRegistry) WatchService(ctx context.Context, req *connect.Request
 // permitWatch checks that a caller may watch a type, and lets a change of policy
 // end the watch.
 func (s *ServiceRegistry) permitWatch(ctx context.Context, c *caller, serviceType, procedure string) (release func(), err error) {
-	if err := s.mayUse(ctx, c, serviceType, procedure); err != nil {
+	if err := s.mayWatch(ctx, c, serviceType, procedure); err != nil {
 		return nil, err
 	}
 	if err := s.spendChange(ctx, c, procedure, serviceType); err != nil {
@@ -77,8 +77,8 @@ func (s *ServiceRegistry) permitWatch(ctx context.Context, c *caller, serviceTyp
 	return release, nil
 }
 
-// mayUse refuses a type that the caller may not use as if nobody provided it.
-func (s *ServiceRegistry) mayUse(ctx context.Context, c *caller, serviceType, procedure string) error {
+// mayWatch refuses a type that the caller may not use as if nobody provided it.
+func (s *ServiceRegistry) mayWatch(ctx context.Context, c *caller, serviceType, procedure string) error {
 	if c == nil || c.hub.mayRequire(c.id, serviceType) {
 		return nil
 	}

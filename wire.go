@@ -146,7 +146,8 @@ func deadlineInterceptor(timeout time.Duration) connect.UnaryInterceptorFunc {
 	}
 }
 
-// Rights are what a caller may do: what it declared and what policy allows.
+// Rights are what a caller may do: what it declared and what policy allows. The host's
+// own plugins ([PluginPolicy]'s HostPlugins) are not among them.
 // "*" in a list is everything.
 type Rights struct {
 	// Provides lists the service types that it may register.

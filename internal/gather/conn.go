@@ -75,7 +75,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 
 // SetDeadline implements [net.Conn].
 func (c *Conn) SetDeadline(t time.Time) error {
-	if err := c.Conn.SetReadDeadline(t); err != nil {
+	if err := c.SetReadDeadline(t); err != nil {
 		return err //nolint:wrapcheck // the connection's own error
 	}
 	return c.SetWriteDeadline(t)
@@ -109,7 +109,7 @@ func (c *Conn) Close() error {
 		return c.Conn.Close() //nolint:wrapcheck // the connection's own error
 	}
 	// The writer closes it.
-	_ = c.Conn.SetReadDeadline(time.Unix(1, 0))                        // wakes whoever reads
+	_ = c.SetReadDeadline(time.Unix(1, 0))                             // wakes whoever reads
 	return c.Conn.SetWriteDeadline(time.Now().Add(c.cfg.CloseTimeout)) //nolint:wrapcheck // as above
 }
 

@@ -106,7 +106,9 @@ func (w *memoryWriter) WriteHeader(status int) {
 	}
 	dst := w.w.Header()
 	w.p.cfg.Headers.Each(headers.Response, w.header, dst.Add)
-	w.framing = framingOf(dst.Get(fieldContentType))
+	if w.framing = framingOf(dst.Get(fieldContentType)); w.framing != framingNone {
+		dst.Del(fieldContentLength) // nobody knows how long a stream will be
+	}
 	w.result.Written = true
 	w.w.WriteHeader(status)
 }
@@ -122,6 +124,7 @@ func (w *memoryWriter) Write(p []byte) (int, error) {
 		return 0, w.err
 	}
 	n, err := w.w.Write(p)
+	w.body = w.body || n > 0
 	w.active.Store(true)
 	if w.framing != framingNone {
 		w.envelopes.advance(p[:n])
@@ -184,6 +187,9 @@ func (w *memoryWriter) trailers() {
 		if values := w.header.Values(name); len(values) > 0 {
 			trailer[http.CanonicalHeaderKey(name)] = values
 		}
+	}
+	if len(trailer) > 0 && !w.body {
+		headBeforeTrailer(w.ctrl)
 	}
 	w.p.cfg.Headers.Each(headers.Trailer, trailer, func(name, value string) {
 		w.w.Header().Add(http.TrailerPrefix+name, value)

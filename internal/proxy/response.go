@@ -11,7 +11,10 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/proxy/h2"
 )
 
-const fieldContentType = "Content-Type"
+const (
+	fieldContentType   = "Content-Type"
+	fieldContentLength = "Content-Length"
+)
 
 // respond passes the response on.
 func (c *call) respond(s *h2.Stream) {
@@ -31,6 +34,9 @@ func (c *call) respond(s *h2.Stream) {
 	header := c.w.Header()
 	addFields(header, "", headers.Response, c.p.cfg.Headers, fields)
 	d := download{call: c, framing: framingOf(header.Get(fieldContentType))}
+	if d.framing != framingNone {
+		header.Del(fieldContentLength) // nobody knows how long a stream will be
+	}
 	c.result.Written = true
 	c.w.WriteHeader(status)
 	d.copy(s)
@@ -67,6 +73,7 @@ type download struct {
 
 	framing   framing
 	envelopes envelopes
+	body      bool // some of it was written
 }
 
 // copy passes the body and the trailer on. What there is of them is flushed as
@@ -89,10 +96,26 @@ func (d *download) copy(s *h2.Stream) {
 			return
 		}
 		if end {
-			addFields(d.w.Header(), http.TrailerPrefix, headers.Trailer, d.p.cfg.Headers, s.Trailer())
+			d.trailer(s.Trailer())
 			return
 		}
 	}
+}
+
+// trailer passes the trailer on.
+func (d *download) trailer(fields []hpack.HeaderField) {
+	if len(fields) > 0 && !d.body {
+		headBeforeTrailer(d.ctrl)
+	}
+	addFields(d.w.Header(), http.TrailerPrefix, headers.Trailer, d.p.cfg.Headers, fields)
+}
+
+// headBeforeTrailer lets the head of a response without a body leave before its
+// trailer is known. Otherwise net/http states a content length of 0 in it, and proxies
+// in front of the host (nginx, HAProxy) then drop the trailer, which has the status of
+// a gRPC call.
+func headBeforeTrailer(ctrl *http.ResponseController) {
+	_ = ctrl.Flush() // a caller that is gone needs none
 }
 
 func (d *download) write(part *h2.Buffer) error {
@@ -101,6 +124,7 @@ func (d *download) write(part *h2.Buffer) error {
 	}
 	defer part.Release()
 	n, err := d.w.Write(part.B)
+	d.body = d.body || n > 0
 	d.active.Store(true)
 	if d.framing != framingNone {
 		d.envelopes.advance(part.B[:n])

@@ -80,8 +80,9 @@ func TestAudit_USE46_RoomGoesToWhoWaits(t *testing.T) {
 			got.WriteString(<-order)
 		}
 		wg.Wait()
-		if got.String() != "aabcaa" {
-			t.Errorf("order %s", got.String())
+		// Whoever of the two others comes first: neither waits for the third of a's.
+		if order := got.String(); order != "aabcaa" && order != "aacbaa" {
+			t.Errorf("order %s", order)
 		}
 	})
 }
