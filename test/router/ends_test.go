@@ -50,19 +50,27 @@ func (l *deadlyListener) kill() {
 // as if it were complete.
 func TestAudit_H36_DeathOfTheProviderIsNoCleanEnd(t *testing.T) {
 	t.Parallel()
-	service, begun := hangingUntilTheEnd(t)
-	listener := &deadlyListener{Listener: hosttest.Listen(t)}
-	rig := &echo.Rig{Host: hosttest.Start(t, hosttest.WithPolicy(echo.Policy()))}
-	rig.Provider = rig.Provide(t, "provider", service.Handler(), func(c *connectplugin.PluginServerConfig) { c.Listener = listener })
-	rig.Caller = rig.Enrol(t, "caller", hosttest.Requiring(echo.Type))
+	// Each death has a provider of its own: one whose connections break again and again
+	// before it ever answered is dialled with growing waits (ATK-07).
+	deadly := func(t *testing.T) (rig *echo.Rig, begun chan context.Context, kill func()) {
+		t.Helper()
+		service, begun := hangingUntilTheEnd(t)
+		listener := &deadlyListener{Listener: hosttest.Listen(t)}
+		rig = &echo.Rig{Host: hosttest.Start(t, hosttest.WithPolicy(echo.Policy()))}
+		rig.Provider = rig.Provide(t, "provider", service.Handler(), func(c *connectplugin.PluginServerConfig) { c.Listener = listener })
+		rig.Caller = rig.Enrol(t, "caller", hosttest.Requiring(echo.Type))
+		return rig, begun, listener.kill
+	}
 	echo.EachCall(t, func(t *testing.T, kind string, opts []connect.ClientOption) {
+		rig, begun, kill := deadly(t)
 		ended, at := hangsAt(t.Context(), t, rig.ToProvider(), begun, kind, opts)
-		listener.kill()
+		kill()
 		wantEnd(t, ended, at, connect.CodeUnavailable)
 	})
 	eachFlow(t, func(t *testing.T, kind string, opts []connect.ClientOption) {
+		rig, begun, kill := deadly(t)
 		stream := flows(t, rig.ToProvider(), begun, kind, opts)
-		listener.kill()
+		kill()
 		stream.wantEnd(t, connect.CodeUnavailable)
 	})
 }
