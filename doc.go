@@ -31,7 +31,8 @@
 //   - [Client.WatchService] follows whether anybody does.
 //   - [Client.Capability] calls what the host grants.
 //   - [DispenseTyped] makes a client of a plugin that the host itself serves.
-//   - [Client.Leave] gives the identity back at the end.
+//
+// A program that only calls gives its identity back at the end with [Client.Leave].
 //
 // # What is easily confused
 //

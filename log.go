@@ -26,7 +26,6 @@ const (
 	keyAddr      = "addr"
 	keyHost      = "host"
 	keyWait      = "wait"
-	keyExpires   = "expires_at"
 	keyService   = "service"
 	keyProvider  = "provider"
 	keyOutcome   = "outcome"

@@ -61,14 +61,14 @@ type LaunchStatus struct {
 // Platform returns the host's platform.
 func (h *Host) Platform() *Platform {
 	h.upperMu.Lock()
-	defer h.upperMu.Unlock()
-	if p, ok := h.upper.(*Platform); ok {
-		return p
+	p, ok := h.upper.(*Platform)
+	if !ok {
+		p = NewPlatform(h.registry, h.lifecycle, h.router)
+		p.launcher = NewPluginLauncher(p, h.registry)
+		h.upper = p
 	}
-	p := NewPlatform(h.registry, h.lifecycle, h.router)
-	p.launcher = NewPluginLauncher(p, h.registry)
-	h.upper = p
-	if h.draining.Load() { // it came too late to be ended with the host
+	h.upperMu.Unlock()
+	if !ok && h.draining.Load() { // it came too late to be ended with the host
 		p.close(context.Background())
 	}
 	return p

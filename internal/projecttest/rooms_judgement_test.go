@@ -144,3 +144,39 @@ func TestNamingsOf(t *testing.T) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
 }
+
+func TestTableProblems(t *testing.T) {
+	t.Parallel()
+	good := func() []room {
+		var rooms []room
+		for _, name := range []string{"words", "tools", "identity", "serving", "config", "services", "host", "platform", "plugin"} {
+			rooms = append(rooms, room{name: name, beginnings: []string{name}, mayName: map[string]reach{}})
+		}
+		return rooms
+	}
+	files := []string{
+		"words.go", "tools.go", "identity.go", "serving.go", "config.go", "services.go", "host.go", "platform.go", "plugin_x.go",
+	}
+	for name, tt := range map[string]struct {
+		edit func([]room) []room
+		want string
+	}{
+		"as it should be":           {func(r []room) []room { return r }, ""},
+		"a beginning without files": {func(r []room) []room { r[0].beginnings = append(r[0].beginnings, "log"); return r }, "no file begins with log"},
+		"a circle": {func(r []room) []room {
+			r[2].mayName["serving"], r[3].mayName["identity"] = everything, everything
+			return r
+		}, "lead back"},
+		"a circle of types": {func(r []room) []room {
+			r[4].mayName["services"], r[5].mayName["config"] = typesOnly, everything
+			return r
+		}, ""},
+		"a room of no side":   {func(r []room) []room { r[8].name = "peers"; return r }, "peers is on no side"},
+		"a room that is gone": {func(r []room) []room { return r[:8] }, "has no room plugin"},
+	} {
+		got := strings.Join(tableProblems(tt.edit(good()), files), "\n")
+		if (got == "") != (tt.want == "") || !strings.Contains(got, tt.want) {
+			t.Errorf("%s: got %q, want %q", name, got, tt.want)
+		}
+	}
+}

@@ -34,6 +34,78 @@ func TestRooms(t *testing.T) {
 	for _, problem := range roomProblems(rooms, last.fileNames(), namingsOf(last)) {
 		t.Error(problem)
 	}
+	all, err := filepath.Glob(filepath.Join(root, "*.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(all) > mostRootFiles {
+		t.Errorf("the root shows %d files, more than %d: what needs no RPC belongs in internal, tests from outside in test", len(all), mostRootFiles)
+	}
+	product := 0
+	for _, path := range all {
+		if !strings.HasSuffix(path, "_test.go") {
+			product++
+		}
+	}
+	if product != len(last.files) {
+		t.Errorf("%d files of the root are for other systems only, where no arrow is checked: they belong in internal", product-len(last.files))
+	}
+	for _, problem := range tableProblems(rooms, last.fileNames()) {
+		t.Error(problem)
+	}
+}
+
+// mostRootFiles is how many Go files a newcomer finds in the root, tests included.
+const mostRootFiles = 85
+
+// tableProblems holds the table against itself: each beginning has a file, each room a
+// side of the wire, and arrows go down only.
+func tableProblems(rooms []room, files []string) []string {
+	var problems []string
+	reaches := map[string][]string{}
+	for _, r := range rooms {
+		for _, beginning := range r.beginnings {
+			alone := []room{{name: r.name, beginnings: []string{beginning}}}
+			if !slices.ContainsFunc(files, func(f string) bool { return roomOf(alone, f) != nil }) && !r.toCome {
+				problems = append(problems, r.name+": no file begins with "+beginning)
+			}
+		}
+		for other, how := range r.mayName {
+			if how == everything {
+				reaches[r.name] = append(reaches[r.name], other)
+			}
+		}
+	}
+	named := slices.Concat(hostSide, pluginSide, []string{"words", "tools"})
+	for _, r := range rooms {
+		if !slices.Contains(named, r.name) {
+			problems = append(problems, r.name+" is on no side of the wire: add it to hostSide or pluginSide")
+		}
+		if slices.Contains(reachable(reaches, r.name), r.name) {
+			problems = append(problems, "arrows from "+r.name+" lead back to it")
+		}
+	}
+	for _, name := range named {
+		if !slices.ContainsFunc(rooms, func(r room) bool { return r.name == name }) {
+			problems = append(problems, "the table has no room "+name)
+		}
+	}
+	slices.Sort(problems)
+	return problems
+}
+
+// reachable returns where arrows lead from a room, one after the other.
+func reachable(arrows map[string][]string, from string) []string {
+	var found []string
+	for next := slices.Clone(arrows[from]); len(next) > 0; {
+		name := next[0]
+		next = next[1:]
+		if !slices.Contains(found, name) {
+			found = append(found, name)
+			next = append(next, arrows[name]...)
+		}
+	}
+	return found
 }
 
 // room is a row of the table of rooms.
