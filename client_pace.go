@@ -111,6 +111,7 @@ func retryDelay(m []byte) time.Duration {
 				seconds = v
 			case fieldNanos:
 				nanos = v
+			default:
 			}
 		})
 	})
