@@ -1,9 +1,18 @@
-//go:build ignore
+#!/usr/bin/env bash
+# Guess: what is generated from a valid .proto file compiles, as with protoc-gen-go, which renames what collides.
+# Seen: with connectrpc.com/connect v1.21.1 (cmd/protoc-gen-connect-go) services KV and NewKV in one package give two of
+# NewKVClient, the constructor for KV and the interface of NewKV, and the package does not compile.
+# Exits with 0 as long as this holds.
+set -euo pipefail
 
-// Library: connectrpc.com/connect v1.21.1, cmd/protoc-gen-connect-go
-// Guess:   what is generated from a valid .proto file compiles, as with protoc-gen-go, which renames what collides
-// Seen:    services KV and NewKV in one package give two of NewKVClient, the constructor for KV and the interface of NewKV
-// Run:     go run ./findings/protoc-gen-connect-go-new-service.go
+dir=$(mktemp -d)
+trap 'chmod -R u+w "$dir"; rm -rf "$dir"' EXIT
+cd "$dir"
+go mod init example.com/finding > /dev/null 2>&1
+go get connectrpc.com/connect@v1.21.1 google.golang.org/protobuf@v1.36.12 > /dev/null 2>&1
+go build -o . google.golang.org/protobuf/cmd/protoc-gen-go connectrpc.com/connect/cmd/protoc-gen-connect-go
+mkdir find
+cat > find/main.go <<'EOF'
 package main
 
 import (
@@ -22,16 +31,10 @@ import (
 const collision = "NewKVClient redeclared in this block"
 
 func main() {
-	dir, err := os.MkdirTemp("", "finding-")
-	check(err)
-	status := find(dir)
-	check(os.RemoveAll(dir))
-	os.Exit(status)
+	os.Exit(find("."))
 }
 
 func find(dir string) int {
-	run(".", nil, "go", "build", "-o", dir+string(filepath.Separator),
-		"google.golang.org/protobuf/cmd/protoc-gen-go", "connectrpc.com/connect/cmd/protoc-gen-connect-go")
 	version, _ := run(dir, nil, "./protoc-gen-connect-go", "--version")
 
 	service := func(name string) *descriptorpb.ServiceDescriptorProto {
@@ -57,14 +60,7 @@ func find(dir string) int {
 		}
 	}
 
-	mod, err := os.ReadFile("go.mod")
-	check(err)
-	sum, err := os.ReadFile("go.sum")
-	check(err)
-	_, requirements, _ := strings.Cut(string(mod), "\n")
-	check(os.WriteFile(filepath.Join(dir, "go.mod"), []byte("module example.com/finding\n"+requirements), 0o600))
-	check(os.WriteFile(filepath.Join(dir, "go.sum"), sum, 0o600))
-	_, said := run(dir, nil, "go", "build", "./...")
+	_, said := run(dir, nil, "go", "build", "./kv/...")
 	fmt.Printf("protoc-gen-connect-go %sgo build: %s", version, said)
 	if !strings.Contains(said, collision) {
 		fmt.Println("CHANGED: what is generated compiles")
@@ -88,3 +84,5 @@ func check(err error) {
 		os.Exit(2)
 	}
 }
+EOF
+go run ./find
