@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -17,6 +18,8 @@ const (
 	grace     = 5 * time.Second
 	unlimited = 1e6 // requests per second, more than are made
 )
+
+var errNotServing = errors.New("the host does not serve")
 
 // startHost starts a host that launches this program as its plugin.
 func startHost(ctx context.Context, authority *connectplugin.Authority) (host *connectplugin.Host, stop func(), err error) {
@@ -44,8 +47,15 @@ func startHost(ctx context.Context, authority *connectplugin.Authority) (host *c
 		defer close(served)
 		_ = host.Serve(life, l)
 	}()
+	look := time.NewTicker(time.Millisecond)
+	defer look.Stop()
 	for host.Addr() == "" {
-		time.Sleep(time.Millisecond)
+		select {
+		case <-look.C:
+		case <-served:
+			end()
+			return nil, nil, errNotServing
+		}
 	}
 	host.Launcher().Configure(map[string]connectplugin.PluginSpec{echoName: spec})
 	return host, func() {
