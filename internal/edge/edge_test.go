@@ -93,7 +93,7 @@ type connKey struct{}
 
 func (s *server) http(t *testing.T) *http.Client {
 	t.Helper()
-	tr := &http.Transport{TLSClientConfig: s.client, ForceAttemptHTTP2: true}
+	tr := &http.Transport{TLSClientConfig: s.client.Clone(), ForceAttemptHTTP2: true}
 	t.Cleanup(tr.CloseIdleConnections)
 	return &http.Client{Transport: tr}
 }
@@ -125,7 +125,7 @@ type attacker struct {
 
 func (s *server) attack(t *testing.T, path string) *attacker {
 	t.Helper()
-	conn, err := tls.Dial("tcp", s.addr, s.client)
+	conn, err := tls.Dial("tcp", s.addr, s.client.Clone())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -342,11 +342,15 @@ func TestListener_Full(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-	defer cancel()
-	if err := s.get(ctx, s.http(t), "/", "fourth"); err == nil {
+	fourth, err := net.Dial("tcp", s.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = fourth.SetDeadline(time.Now().Add(200 * time.Millisecond))
+	if err := tls.Client(fourth, s.client.Clone()).HandshakeContext(t.Context()); err == nil {
 		t.Error("a fourth connection was taken")
 	}
+	_ = fourth.Close()
 	clients[0].CloseIdleConnections()
 	if err := s.get(t.Context(), s.http(t), "/", "fifth"); err != nil {
 		t.Error("after one ended:", err)
