@@ -155,7 +155,7 @@ func (c *ServeConfig) settings() *settings {
 		deprecatedBelow: wireVersion(c.DeprecatedBelow),
 		serverMetadata:  c.ServerMetadata,
 		handshake:       c.HandshakeAuth, authority: c.Authority, pluginTLS: c.PluginTLS, allowInsecure: c.AllowInsecure,
-		rules: compilePolicy(c.Policy),
+		rules: compilePolicy(c.Policy, c.Authority != nil),
 		audit: &auditor{sink: c.Audit, log: c.Logger}, log: c.Logger,
 	}
 	if len(c.AuthProviders) > 0 {

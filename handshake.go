@@ -1,6 +1,7 @@
 package connectplugin
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/subtle"
@@ -146,6 +147,7 @@ type handshake struct {
 	peer   *peer // nil in the host's own process
 
 	book     *policy.Book // by which the claim is judged
+	known    policy.Match // whom it knows the peer as
 	version  int32
 	warnings []string
 	secret   Secret // nil where nothing is proven by a secret
@@ -200,27 +202,40 @@ func (hs *handshake) identity(ctx context.Context) (*tokenstore.Identity, string
 	if selfID == "" {
 		return nil, "", hs.anonymous()
 	}
+	certIdentity := hs.certIdentity()
 	hs.book = hs.hub.rules.Load()
-	rules, certIdentity, err := hs.admit(selfID)
-	if err != nil {
+	hs.known = hs.book.Match(selfID, certIdentity)
+	if err := hs.admit(selfID); err != nil {
 		return nil, "", err
 	}
-	d := hs.declare(rules, certIdentity)
+	if hs.peer != nil {
+		hs.hub.remember(hs.peer.certificate)
+	}
+	d := hs.declare(hs.known.Rules, certIdentity)
 	if err := hs.asLaunched(d); err != nil {
 		return nil, "", err
 	}
-	if hs.hub.launches.Barred(selfID) {
+	if hs.isBarred() {
 		return nil, "", hs.barred()
 	}
 	if c, ok := callerFrom(ctx); ok && hs.peer != nil {
 		return hs.renew(c, d)
 	}
-	return hs.issue(rules, d)
+	return hs.issue(d)
 }
 
-func (hs *handshake) issue(rules *policy.Rules, d *declaration) (*tokenstore.Identity, string, error) {
-	r := tokenstore.Request{SelfID: hs.req.GetSelfId(), SelfVersion: hs.req.GetSelfVersion(), Attributes: d}
-	if rules != nil {
+// certIdentity returns the identity in the certificate that the peer showed, empty for
+// none.
+func (hs *handshake) certIdentity() string {
+	if hs.peer == nil || hs.peer.certificate == nil {
+		return ""
+	}
+	return hs.peer.certificate.identity
+}
+
+func (hs *handshake) issue(d *declaration) (*tokenstore.Identity, string, error) {
+	r := tokenstore.Request{SelfID: hs.known.Name, SelfVersion: hs.req.GetSelfVersion(), Attributes: d}
+	if rules := hs.known.Rules; rules != nil {
 		r.MaxInstances = rules.MaxInstances
 	}
 	if hs.peer != nil {
@@ -235,6 +250,7 @@ func (hs *handshake) issue(rules *policy.Rules, d *declaration) (*tokenstore.Ide
 	}
 	if launched := hs.hub.launchOf(id); launched != nil {
 		if before := launched.Enrolled(id); before != nil {
+			d.within.CompareAndSwap(nil, declared(before).within.Load())
 			hs.hub.store.Revoke(before.RuntimeID(), reasonAgain)
 		}
 	}
@@ -252,8 +268,12 @@ func (hs *handshake) anonymous() error {
 }
 
 func (hs *handshake) renew(c *caller, d *declaration) (*tokenstore.Identity, string, error) {
-	if c.id.SelfID() != hs.req.GetSelfId() {
+	was := declared(c.id)
+	switch {
+	case was.selfID != hs.req.GetSelfId():
 		return nil, "", refused("a renewal names another self id than the identity")
+	case c.id.SelfID() != hs.known.Name:
+		return nil, "", refused("policy knows the plugin by another name by now")
 	}
 	id, token, err := hs.hub.store.Renew(c.id.RuntimeID(), c.token, hs.peer.fingerprint())
 	switch {
@@ -262,7 +282,7 @@ func (hs *handshake) renew(c *caller, d *declaration) (*tokenstore.Identity, str
 	case err != nil:
 		return nil, "", refused("renewal: " + err.Error())
 	}
-	d.endpoint, d.launch = declared(id).endpoint, declared(id).launch
+	d.endpoint, d.within, d.launch = was.endpoint, was.within, was.launch
 	id.SetAttributes(d)
 	if err := hs.recheck(id); err != nil {
 		return nil, "", err
@@ -274,7 +294,7 @@ func (hs *handshake) renew(c *caller, d *declaration) (*tokenstore.Identity, str
 // recheck ends an identity that policy stopped accepting while the handshake was
 // being served.
 func (hs *handshake) recheck(id *tokenstore.Identity) error {
-	if hs.hub.launches.Barred(id.SelfID()) {
+	if hs.isBarred() {
 		hs.hub.store.Revoke(id.RuntimeID(), tokenstore.ReasonRevoked)
 		return hs.barred()
 	}
@@ -288,9 +308,15 @@ func (hs *handshake) recheck(id *tokenstore.Identity) error {
 // reasonAgain says that the same launch of a plugin enrolled again.
 const reasonAgain tokenstore.Reason = "enrolled again"
 
-// barred refuses a self id that the operator revoked; it is no use to try again.
+// isBarred reports whether the operator revoked the plugin, by its name or by the self id
+// that it claims.
+func (hs *handshake) isBarred() bool {
+	return hs.hub.launches.Barred(hs.known.Name) || hs.hub.launches.Barred(hs.req.GetSelfId())
+}
+
+// barred refuses a plugin that the operator revoked; it is no use to try again.
 func (hs *handshake) barred() error {
-	hs.hub.audit(AuditEvent{Kind: AuditDenied, SelfID: hs.req.GetSelfId(), Reason: "the self id is revoked until Readmit or SetPolicy"})
+	hs.hub.audit(AuditEvent{Kind: AuditDenied, SelfID: hs.known.Name, Reason: "the self id is revoked until Readmit or SetPolicy"})
 	return connect.NewError(connect.CodePermissionDenied, errDenied)
 }
 
@@ -310,11 +336,11 @@ func (hs *handshake) asLaunched(d *declaration) error {
 // declare intersects nothing: it keeps what the plugin declared and warns of
 // what policy will cut. Policy is asked again at every use.
 func (hs *handshake) declare(rules *policy.Rules, certIdentity string) *declaration {
-	d := undeclared
-	d.certIdentity, d.secret, d.endpoint = certIdentity, hs.secret, new(ownEndpoint)
+	d := newDeclaration(hs.req.GetSelfId())
+	d.certIdentity, d.secret = certIdentity, hs.secret
 	d.launch = hs.hub.launches.Find(certIdentity)
 	if len(hs.req.GetClientNonce()) == 0 {
-		return &d // the first wire version declares nothing
+		return d // the first wire version declares nothing
 	}
 	var provides, requires []string
 	for _, p := range hs.req.GetProvides() {
@@ -334,7 +360,7 @@ func (hs *handshake) declare(rules *policy.Rules, certIdentity string) *declarat
 		}
 	}
 	d.provides, d.requires = policy.NewSet(provides), policy.NewSet(requires)
-	return &d
+	return d
 }
 
 // answer builds the response and proves it.
@@ -371,7 +397,7 @@ func (hs *handshake) refusal(err error, procedure string) error {
 	if coded, ok := errors.AsType[*connect.Error](err); ok {
 		return coded
 	}
-	event := AuditEvent{Kind: AuditAuthFailed, SelfID: hs.req.GetSelfId(), Procedure: procedure, Reason: err.Error()}
+	event := AuditEvent{Kind: AuditAuthFailed, SelfID: cmp.Or(hs.known.Name, hs.req.GetSelfId()), Procedure: procedure, Reason: err.Error()}
 	if hs.peer != nil {
 		event.Peer = hs.peer.addr
 	}

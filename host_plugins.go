@@ -60,24 +60,32 @@ func (n hostPlugin) identify(ctx context.Context, h *hub, p *peer, r *http.Reque
 	return ctx, admission{caller: c, budget: h.requestBudget(c), allowed: allowed}, nil
 }
 
-// identifyStranger admits a caller without a runtime identity.
+// identifyStranger admits a caller without a runtime identity. A plugin is none, though
+// it leaves its runtime identity out.
 func (n hostPlugin) identifyStranger(ctx context.Context, h *hub, p *peer, r *http.Request) (context.Context, admission, *denial) {
-	if !h.rules.Load().Public.Has(string(n)) {
-		var no *denial
-		if ctx, no = askProviders(ctx, h, r); no != nil {
-			return ctx, admission{}, no
-		}
+	if h.rules.Load().Public.Has(string(n)) {
+		public := func(b *policy.Book) bool { return b.Public.Has(string(n)) }
+		return ctx, admission{budget: h.strangerBudget(ctx, p), allowed: public}, nil
 	}
-	authenticated := GetAuthContext(ctx) != nil
-	allowed := func(b *policy.Book) bool { return authenticated || b.Public.Has(string(n)) }
+	ctx, no := askProviders(ctx, h, p, r)
+	if no != nil {
+		return ctx, admission{}, no
+	}
+	allowed := func(b *policy.Book) bool { return !h.isPlugin(b, p.certificate) }
 	return ctx, admission{budget: h.strangerBudget(ctx, p), allowed: allowed}, nil
 }
 
-// askProviders returns the context of a caller that an auth provider knows.
-func askProviders(ctx context.Context, h *hub, r *http.Request) (context.Context, *denial) {
+// askProviders returns the context of a caller that an auth provider knows. Of plugins
+// they are not asked: what those may do policy says.
+func askProviders(ctx context.Context, h *hub, p *peer, r *http.Request) (context.Context, *denial) {
 	chain := h.settings().chain
-	if chain == nil {
+	switch {
+	case chain == nil:
 		return ctx, unauthenticated("", "no runtime identity")
+	case h.isPlugin(h.rules.Load(), p.certificate):
+		return ctx, unauthenticated("", "a plugin, by its certificate, without its runtime identity")
+	case h.presentsToken(r.Header):
+		return ctx, unauthenticated("", "a plugin, by its token, without its runtime identity")
 	}
 	reason := "no auth provider knows the caller"
 	noted := withAuthObserver(ctx, func(_ context.Context, f authFailure) { reason = f.Provider + ": " + f.Err.Error() })

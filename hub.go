@@ -8,11 +8,13 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
 
+	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/inflight"
 	"github.com/masegraye/connect-plugin-go/internal/launches"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
@@ -34,6 +36,7 @@ type hub struct {
 	rules   atomic.Pointer[policy.Book]
 
 	launches launches.Book          // of plugins that the host started
+	shown    certs.Known            // certificates that were plugins'
 	address  atomic.Pointer[string] // the host's base URL for programs on this machine, nil before it serves
 
 	permitted inflight.Permits[*policy.Book] // that a change of policy may end
@@ -72,6 +75,46 @@ func (h *hub) permit(c *inflight.Call, allowed func(*policy.Book) bool) (release
 		return func() {}, true
 	}
 	return h.permitted.Admit(c, h.rules.Load, allowed)
+}
+
+// remember takes note of a certificate, nil for none, as that of a plugin. It stays one:
+// when the plugin's identity has ended, and when policy forgets it.
+func (h *hub) remember(cert *certificate) {
+	if cert != nil {
+		h.shown.Add(cert.identity, certs.Pin(cert.fingerprint))
+	}
+}
+
+// isPlugin reports whether a certificate, nil for none, is that of a plugin: because the
+// book says so, because it was one before, or because the host's Authority certifies
+// plugins and nobody else.
+func (h *hub) isPlugin(book *policy.Book, cert *certificate) bool {
+	if cert == nil {
+		return false
+	}
+	key := certs.Pin(cert.fingerprint)
+	if book.Names(cert.identity, key) || h.shown.Has(cert.identity, key) {
+		return true
+	}
+	a := h.settings().authority
+	if a == nil {
+		return false
+	}
+	id, err := certs.ParseID(cert.identity)
+	return err == nil && id.TrustDomain == a.TrustDomain() && id.Role != certs.RoleHost
+}
+
+// presentsToken reports whether a request has a runtime token in any of its fields, good
+// or not.
+func (h *hub) presentsToken(header http.Header) bool {
+	for _, values := range header {
+		for _, value := range values {
+			if h.store.Gave(value[strings.LastIndexByte(value, ' ')+1:]) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // launchOf returns the launch of a plugin that the host started or adopted, nil for any

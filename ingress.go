@@ -44,5 +44,5 @@ func (in *ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (in *ingress) note(r *http.Request, reason string) {
-	in.hub.auditCall(withPeer(r.Context(), newPeer(r)), AuditDenied, r.URL.Path, "", reason)
+	in.hub.auditCall(withPeer(r.Context(), in.hub.newPeer(r)), AuditDenied, r.URL.Path, "", reason)
 }

@@ -29,10 +29,14 @@ func (m *middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, r, connect.CodeUnauthenticated, errUnauthenticated)
 		return
 	}
-	p := newPeer(r)
+	p := h.newPeer(r)
 	ctx := withPeer(r.Context(), p)
 	if !p.secure && !h.settings().allowInsecure {
 		m.deny(ctx, h, p, unauthenticated("", "plaintext request"), w, r)
+		return
+	}
+	if p.disowned != nil {
+		m.deny(ctx, h, p, unauthenticated("", p.disowned.Error()), w, r)
 		return
 	}
 	if p.certificate != nil {

@@ -26,6 +26,7 @@ type peer struct {
 	secure      bool
 	state       *tls.ConnectionState // nil in plaintext
 	certificate *certificate         // nil where none was verified
+	disowned    error                // the certificate is none that the host's Authority issued, and says so
 }
 
 // certificate is what the host knows of a verified client certificate. It is a
@@ -80,9 +81,22 @@ func (p *peer) binding() []byte {
 type connection struct {
 	byCallback bool // the server's configuration verifies client certificates itself
 
-	once sync.Once
-	addr string
-	cert *certificate
+	once     sync.Once
+	addr     string
+	cert     *certificate
+	disowned error // cert is nil: it says to be of the host's Authority, and is not
+}
+
+// read reads what is the same for every request.
+func (c *connection) read(r *http.Request, a *Authority) {
+	c.addr = addrOnly(r.RemoteAddr)
+	c.cert = newCertificate(r.TLS, c.byCallback)
+	if c.cert == nil || a == nil {
+		return
+	}
+	if c.disowned = a.vouchFor(c.cert.leaf); c.disowned != nil {
+		c.cert = nil
+	}
 }
 
 type (
@@ -97,18 +111,17 @@ func withConnection(byCallback bool) func(context.Context, net.Conn) context.Con
 	}
 }
 
-func newPeer(r *http.Request) *peer {
+// newPeer returns who makes a request. A server of the user's own need not have checked
+// whose certificates are believed, so it is done here.
+func (h *hub) newPeer(r *http.Request) *peer {
 	conn, ok := r.Context().Value(connectionKey{}).(*connection)
 	if !ok {
 		conn = &connection{}
 	}
-	conn.once.Do(func() {
-		conn.addr = addrOnly(r.RemoteAddr)
-		conn.cert = newCertificate(r.TLS, conn.byCallback)
-	})
+	conn.once.Do(func() { conn.read(r, h.settings().authority) })
 	return &peer{
 		addr: conn.addr, authority: r.Host, secure: r.TLS != nil,
-		state: r.TLS, certificate: conn.cert,
+		state: r.TLS, certificate: conn.cert, disowned: conn.disowned,
 	}
 }
 

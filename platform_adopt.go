@@ -357,8 +357,8 @@ var (
 // issueOwn issues an identity by the host's own decision, within its policy. edit may add to
 // the declaration before anybody sees it.
 func (h *hub) issueOwn(selfID, selfVersion string, m PluginMetadata, edit func(*declaration)) (*tokenstore.Identity, string, error) {
-	d := undeclared
-	d.endpoint, d.dependencies = new(ownEndpoint), m.Requires
+	d := newDeclaration(selfID)
+	d.dependencies = m.Requires
 	if len(m.Provides)+len(m.Requires) > 0 {
 		requires := make([]string, 0, len(m.Requires))
 		for _, r := range m.Requires {
@@ -366,25 +366,25 @@ func (h *hub) issueOwn(selfID, selfVersion string, m PluginMetadata, edit func(*
 		}
 		d.provides, d.requires = policy.NewSet(typesOf(m.Provides)), policy.NewSet(requires)
 	}
-	edit(&d)
-	rules, _ := h.rules.Load().Rules(selfID, d.certIdentity)
+	edit(d)
+	known := h.rules.Load().Match(selfID, d.certIdentity)
 	switch {
-	case rules == nil:
+	case known.Rules == nil:
 		return nil, "", errNoPolicy
-	case h.launches.Barred(selfID):
+	case h.launches.Barred(known.Name):
 		return nil, "", errBarred
 	}
 	id, token, err := h.store.Issue(tokenstore.Request{
-		SelfID: selfID, SelfVersion: selfVersion, Attributes: &d, MaxInstances: rules.MaxInstances,
+		SelfID: known.Name, SelfVersion: selfVersion, Attributes: d, MaxInstances: known.Rules.MaxInstances,
 	})
 	if err != nil {
 		return nil, "", err
 	}
-	if h.launches.Barred(selfID) || h.rulesOf(id) == nil { // meanwhile
+	if h.launches.Barred(id.SelfID()) || h.rulesOf(id) == nil { // meanwhile
 		h.store.Revoke(id.RuntimeID(), tokenstore.ReasonPolicy)
 		return nil, "", errNoPolicy
 	}
-	h.audit(AuditEvent{Kind: AuditIssued, RuntimeID: id.RuntimeID(), SelfID: selfID, Reason: "by the host itself"})
+	h.audit(AuditEvent{Kind: AuditIssued, RuntimeID: id.RuntimeID(), SelfID: id.SelfID(), Reason: "by the host itself"})
 	return id, token, nil
 }
 

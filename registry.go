@@ -222,9 +222,11 @@ func (s *ServiceRegistry) SetSelectionStrategy(serviceType string, strategy Sele
 	}
 }
 
-// SetAllowedServices narrows what a live plugin may register to the given types;
-// policy still has to allow them. It has no effect on an unknown runtime id, nor
-// on a registry without a host.
+// SetAllowedServices narrows what a live plugin may register to the given types,
+// until it is called again or the identity ends, whatever the plugin declares when it
+// renews; policy still has to allow them. What shall hold for the plugin's next
+// identity, too, belongs into policy; only a launched plugin keeps it when it enrols
+// again. It has no effect on an unknown runtime id, nor on a registry without a host.
 func (s *ServiceRegistry) SetAllowedServices(runtimeID string, serviceTypes []string) {
 	h := s.bound.Load()
 	if h == nil {
@@ -234,11 +236,10 @@ func (s *ServiceRegistry) SetAllowedServices(runtimeID string, serviceTypes []st
 	if !ok {
 		return
 	}
-	d := *declared(id)
-	d.provides = policy.NewSet(slices.DeleteFunc(slices.Clone(serviceTypes), func(t string) bool { return t == policy.Any }))
-	id.SetAttributes(&d)
+	left := policy.NewSet(slices.DeleteFunc(slices.Clone(serviceTypes), func(t string) bool { return t == policy.Any }))
+	declared(id).within.Store(&left)
 	s.catalog.RemoveWhere(func(reg catalog.Registration) bool {
-		return reg.RuntimeID == runtimeID && !d.provides.Has(reg.Type)
+		return reg.RuntimeID == runtimeID && !left.Has(reg.Type)
 	})
 }
 

@@ -82,7 +82,7 @@ func (s *ServiceRegistry) registerFor(ctx context.Context, c *caller, reg catalo
 	if err := s.unlessEnded(c.id); err != nil {
 		return err
 	}
-	if now := c.hub.rules.Load(); now != book {
+	if now := c.hub.rules.Load(); now != book || !now.MayProvide(subjectOf(c.id), reg.Type) {
 		return s.reapprove(ctx, c, reg, book, now, procedure)
 	}
 	return nil
@@ -227,7 +227,7 @@ func (s *ServiceRegistry) reapprove(ctx context.Context, c *caller, reg catalog.
 	if _, ok := s.catalog.Get(reg.ID); ok {
 		return nil
 	}
-	s.note(ctx, AuditDenied, procedure, reg.Type, "policy changed during the registration")
+	s.note(ctx, AuditDenied, procedure, reg.Type, "what the plugin may provide changed during the registration")
 	return connect.NewError(connect.CodePermissionDenied, errDenied)
 }
 

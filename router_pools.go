@@ -392,7 +392,7 @@ func (d *pluginDialer) identityOf(id *tokenstore.Identity) string {
 	if parsed, err := certs.ParseID(shown); err == nil && parsed.Role == certs.RoleLaunch && parsed.TrustDomain == d.authority.TrustDomain() {
 		return shown
 	}
-	return d.authority.PluginIdentity(id.SelfID())
+	return d.authority.PluginIdentity(declared(id).selfID)
 }
 
 // checkProvider demands of a provider the certificate identity that it enrolled
