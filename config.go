@@ -38,7 +38,8 @@ type ServeConfig struct {
 	// DeprecatedBelow warns plugins that negotiated a lower application
 	// version. Zero warns nobody.
 	DeprecatedBelow int
-	// ServerMetadata is told to every plugin in the handshake.
+	// ServerMetadata is told in the handshake to every plugin, and to whom an auth
+	// provider knows.
 	ServerMetadata map[string]string
 	// GracefulShutdownTimeout bounds [Host.Shutdown] and the end of [Serve].
 	// Zero means 10 s.

@@ -37,6 +37,7 @@ type HandshakeServer struct {
 
 // listing is what a handshake tells a plugin about the host.
 type listing struct {
+	known        bool // it is a plugin, or an auth provider knows it
 	plugins      []*connectpluginv1.PluginInfo
 	capabilities []*connectpluginv1.Capability
 }
@@ -107,6 +108,9 @@ func (s *HandshakeServer) Handshake(ctx context.Context, req *connect.Request[co
 			return nil, connect.NewError(connect.CodeUnauthenticated, errUnauthenticated)
 		}
 		hs.peer = p
+	}
+	if req.Msg.GetSelfId() == "" && hs.peer != nil {
+		ctx = hs.asStranger(ctx, newHeaderRequest(req.Spec(), req.Peer(), req.Header()))
 	}
 	if err := hs.run(ctx); err != nil {
 		return nil, hs.refusal(err, req.Spec().Procedure)
@@ -258,8 +262,21 @@ func (hs *handshake) issue(d *declaration) (*tokenstore.Identity, string, error)
 	return id, token, nil
 }
 
+// asStranger has the auth providers say who asks for no identity. Whom they do not know
+// learns what is public.
+func (hs *handshake) asStranger(ctx context.Context, req *headerRequest) context.Context {
+	if _, plugin := callerFrom(ctx); plugin {
+		return ctx
+	}
+	known, no := askProviders(ctx, hs.hub, hs.peer, req)
+	if no != nil {
+		return ctx
+	}
+	return known
+}
+
 // anonymous admits a client that asks for no identity: it learns what the host
-// offers to everybody and gets no token.
+// offers to it and gets no token.
 func (hs *handshake) anonymous() error {
 	if hs.peer != nil && hs.cfg.handshake.RequireCertificate && hs.peer.certificate == nil {
 		return refused("a client certificate is required and none was verified")
@@ -368,7 +385,6 @@ func (hs *handshake) answer(ctx context.Context, id *tokenstore.Identity, token 
 	hs.resp = &connectpluginv1.HandshakeResponse{
 		CoreProtocolVersion: coreProtocolVersion,
 		AppProtocolVersion:  hs.version,
-		ServerMetadata:      maps.Clone(hs.cfg.serverMetadata),
 		MinProtocolVersion:  hs.cfg.versions.min,
 		Warnings:            hs.warnings,
 	}
@@ -376,9 +392,13 @@ func (hs *handshake) answer(ctx context.Context, id *tokenstore.Identity, token 
 		hs.resp.RuntimeId, hs.resp.RuntimeToken = id.RuntimeID(), token
 		hs.resp.TokenExpiresAt = timestamppb.New(id.ExpiresAt())
 	}
+	l := listing{known: id != nil}
 	if hs.server.list != nil {
-		l := hs.server.list(ctx, id, hs.req.GetRequestedPlugins())
-		hs.resp.Plugins, hs.resp.HostCapabilities = l.plugins, l.capabilities
+		l = hs.server.list(ctx, id, hs.req.GetRequestedPlugins())
+	}
+	hs.resp.Plugins, hs.resp.HostCapabilities = l.plugins, l.capabilities
+	if l.known {
+		hs.resp.ServerMetadata = maps.Clone(hs.cfg.serverMetadata)
 	}
 	if len(hs.req.GetClientNonce()) == 0 {
 		return nil

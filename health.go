@@ -9,6 +9,7 @@ import (
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
+	"github.com/masegraye/connect-plugin-go/internal/policy"
 )
 
 // maxHealthServices bounds the services whose status is kept.
@@ -19,6 +20,10 @@ const maxHealthServices = 10_000
 // host as a whole; it serves from the start. It is safe for concurrent use.
 type HealthServer struct {
 	member
+
+	// Whether a service is something else of the host's that a plugin may call. Set before
+	// serving; nil: nothing is.
+	concerns func(b *policy.Book, s policy.Subject, service string) bool
 
 	mu       sync.Mutex
 	statuses map[string]connectpluginv1.ServingStatus
@@ -77,28 +82,38 @@ func (s *HealthServer) Shutdown() {
 	s.notifyLocked()
 }
 
-// Check answers the status of one service, NotFound for an unknown one.
+// Check answers the status of one service, NotFound for an unknown one. To a plugin
+// every service is unknown that it neither provides nor requires nor may call.
 func (s *HealthServer) Check(ctx context.Context, req *connect.Request[connectpluginv1.HealthCheckRequest]) (*connect.Response[connectpluginv1.HealthCheckResponse], error) {
-	if _, _, err := s.caller(ctx, req.Spec(), req.Header()); err != nil {
+	c, _, err := s.caller(ctx, req.Spec(), req.Header())
+	if err != nil {
 		return nil, err
 	}
 	status, known, _, _ := s.status(req.Msg.GetService())
-	if !known {
+	if !known || !s.mayAsk(c, req.Msg.GetService()) {
 		return nil, connect.NewError(connect.CodeNotFound, errNotAvailable)
 	}
 	return connect.NewResponse(&connectpluginv1.HealthCheckResponse{Status: status}), nil
 }
 
 // Watch sends the status of one service now and at every change, SERVICE_UNKNOWN
-// while nobody set one. It ends with the host.
+// while nobody set one, and to a plugin that it is nothing to. It ends with the host, and
+// with NotFound when a change of policy makes the service something to the plugin, or
+// nothing.
 func (s *HealthServer) Watch(ctx context.Context, req *connect.Request[connectpluginv1.HealthCheckRequest], stream *connect.ServerStream[connectpluginv1.HealthCheckResponse]) error {
-	if _, _, err := s.caller(ctx, req.Spec(), req.Header()); err != nil {
+	c, _, err := s.caller(ctx, req.Spec(), req.Header())
+	if err != nil {
 		return err
 	}
+	release, ok := s.permitWatch(c, req.Msg.GetService())
+	if !ok {
+		return connect.NewError(connect.CodeNotFound, errNotAvailable)
+	}
+	defer release()
 	last := connectpluginv1.ServingStatus_SERVING_STATUS_UNSPECIFIED
 	for {
 		status, known, changed, closed := s.status(req.Msg.GetService())
-		if !known {
+		if !known || !s.mayAsk(c, req.Msg.GetService()) {
 			status = connectpluginv1.ServingStatus_SERVING_STATUS_SERVICE_UNKNOWN
 		}
 		if status != last {
@@ -115,6 +130,32 @@ func (s *HealthServer) Watch(ctx context.Context, req *connect.Request[connectpl
 		case <-ctx.Done():
 			return endOfStream(ctx)
 		}
+	}
+}
+
+// mayAsk reports whether a service is anything to a caller. The host itself, nil, asks
+// what it likes, and everybody about the host.
+func (s *HealthServer) mayAsk(c *caller, service string) bool {
+	return c == nil || s.isSomethingTo(c, service)(c.hub.rules.Load())
+}
+
+// permitWatch lets a change of policy end a watch, when the service becomes something
+// else to the caller than it was.
+func (s *HealthServer) permitWatch(c *caller, service string) (release func(), ok bool) {
+	if c == nil {
+		return func() {}, true
+	}
+	now := s.isSomethingTo(c, service)
+	began := now(c.hub.rules.Load())
+	return c.hub.permit(c.call, func(b *policy.Book) bool { return now(b) == began })
+}
+
+// isSomethingTo says by which policy a service is something to a caller.
+func (s *HealthServer) isSomethingTo(c *caller, service string) func(*policy.Book) bool {
+	return func(b *policy.Book) bool {
+		subject := subjectOf(c.id)
+		return service == "" || b.MayProvide(subject, service) || b.MayRequire(subject, service) ||
+			s.concerns != nil && s.concerns(b, subject, service)
 	}
 }
 

@@ -216,7 +216,7 @@ func (h *Host) setServices() error {
 		}
 	}
 	h.registry.configure(c.Limits)
-	h.handshake.list = h.listing
+	h.handshake.list, h.health.concerns = h.listing, h.concerns
 	dialer, err := newPluginDialer(h.hub.settings(), h.serverTLS)
 	if err != nil {
 		return err

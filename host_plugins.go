@@ -67,7 +67,7 @@ func (n hostPlugin) identifyStranger(ctx context.Context, h *hub, p *peer, r *ht
 		public := func(b *policy.Book) bool { return b.Public.Has(string(n)) }
 		return ctx, admission{budget: h.strangerBudget(ctx, p), allowed: public}, nil
 	}
-	ctx, no := askProviders(ctx, h, p, r)
+	ctx, no := askProviders(ctx, h, p, newHeaderRequest(connect.Spec{Procedure: r.URL.Path}, connect.Peer{Addr: r.RemoteAddr}, r.Header))
 	if no != nil {
 		return ctx, admission{}, no
 	}
@@ -77,19 +77,18 @@ func (n hostPlugin) identifyStranger(ctx context.Context, h *hub, p *peer, r *ht
 
 // askProviders returns the context of a caller that an auth provider knows. Of plugins
 // they are not asked: what those may do policy says.
-func askProviders(ctx context.Context, h *hub, p *peer, r *http.Request) (context.Context, *denial) {
+func askProviders(ctx context.Context, h *hub, p *peer, req *headerRequest) (context.Context, *denial) {
 	chain := h.settings().chain
 	switch {
 	case chain == nil:
 		return ctx, unauthenticated("", "no runtime identity")
 	case h.isPlugin(h.rules.Load(), p.certificate):
 		return ctx, unauthenticated("", "a plugin, by its certificate, without its runtime identity")
-	case h.presentsToken(r.Header):
+	case h.presentsToken(req.Header()):
 		return ctx, unauthenticated("", "a plugin, by its token, without its runtime identity")
 	}
 	reason := "no auth provider knows the caller"
 	noted := withAuthObserver(ctx, func(_ context.Context, f authFailure) { reason = f.Provider + ": " + f.Err.Error() })
-	req := newHeaderRequest(connect.Spec{Procedure: r.URL.Path}, connect.Peer{Addr: r.RemoteAddr}, r.Header)
 	out, err := chain.authenticate(noted, req)
 	if err != nil {
 		return ctx, unauthenticated("", reason)
@@ -99,14 +98,15 @@ func askProviders(ctx context.Context, h *hub, p *peer, r *http.Request) (contex
 
 // listing tells a plugin which of the host's plugins and capabilities are there
 // for it: those that it asked for (all where it asked for none) and policy lets
-// it use.
+// it use. Whoever is no plugin learns of what is public and, where an auth provider
+// knows him, of what he may call.
 func (h *Host) listing(ctx context.Context, id *tokenstore.Identity, requested []string) listing {
-	var l listing
+	l := listing{known: id != nil || GetAuthContext(ctx) != nil}
 	for _, name := range h.cfg.Plugins.Keys() {
 		if len(requested) > 0 && !slices.Contains(requested, name) {
 			continue
 		}
-		if h.listsPlugin(id, name) {
+		if h.listsPlugin(id, l.known, name) {
 			l.plugins = append(l.plugins, pluginInfo(name, h.cfg.Plugins[name].Metadata()))
 		}
 	}
@@ -122,11 +122,30 @@ func (h *Host) listing(ctx context.Context, id *tokenstore.Identity, requested [
 	return l
 }
 
-func (h *Host) listsPlugin(id *tokenstore.Identity, name string) bool {
-	if h.hub.rules.Load().Public.Has(name) || len(h.cfg.AuthProviders) > 0 {
+func (h *Host) listsPlugin(id *tokenstore.Identity, known bool, name string) bool {
+	switch {
+	case h.hub.rules.Load().Public.Has(name):
+		return true
+	case id != nil:
+		return h.hub.mayCallHostPlugin(id, name)
+	}
+	return known
+}
+
+// concerns reports whether the name of a service is that of one of the host's plugins that
+// a plugin may call, or of a capability that it may be granted. A plugin goes by its name
+// or by that of the service that it serves.
+func (h *Host) concerns(b *policy.Book, s policy.Subject, service string) bool {
+	if _, ok := h.broker.lookup(service); ok && b.MayUse(s, service) {
 		return true
 	}
-	return id != nil && h.hub.mayCallHostPlugin(id, name)
+	for _, name := range h.cfg.Plugins.Keys() {
+		path := h.cfg.Plugins[name].Metadata().Path
+		if (service == name || service == strings.Trim(path, "/")) && (b.Public.Has(name) || b.MayCallHostPlugin(s, name)) {
+			return true
+		}
+	}
+	return false
 }
 
 func pluginInfo(name string, m PluginMetadata) *connectpluginv1.PluginInfo {
