@@ -14,6 +14,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/drain"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
@@ -33,6 +34,7 @@ type Host struct {
 	serverTLS *tls.Config // nil in plaintext
 	server    *http.Server
 	ingress   *ingress
+	standing  *certs.Standing[net.Conn]
 	drain     *drain.Drain
 	abort     context.CancelCauseFunc
 	prober    *prober
@@ -103,12 +105,14 @@ func NewHost(cfg *ServeConfig) (*Host, error) {
 	}
 	h.ingress = &ingress{hub: h.hub, table: table, draining: h.draining.Load}
 	h.nameFor(nil)
+	h.standing = newStanding(h.cfg.Limits, h.cfg.Authority)
 	h.setServer()
 	h.setProber()
 	ctx, stop := context.WithCancel(context.Background())
 	h.stopTasks = stop
 	h.tasks.Go(func() { h.hub.store.Run(ctx) })
 	h.tasks.Go(func() { h.prober.run(ctx) })
+	h.tasks.Go(func() { h.standing.Run(ctx) })
 	h.warn(danger(cfg.Logger))
 	return h, nil
 }

@@ -125,7 +125,8 @@ func (h *Host) setServer() {
 		MaxHeaderBytes:    l.MaxHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(newServerLog(h.cfg.Logger), slog.LevelDebug),
 		BaseContext:       func(net.Listener) context.Context { return base },
-		ConnContext:       withConnection(verifiesItself(h.serverTLS)),
+		ConnContext:       withConnection(h.standing, verifiesItself(h.serverTLS)),
+		ConnState:         h.noteConnection,
 		Protocols:         &protocols,
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams: l.MaxStreamsPerConnection,
@@ -133,6 +134,13 @@ func (h *Host) setServer() {
 			PingTimeout:          pingTimeout,
 			WriteByteTimeout:     writeByteTimeout,
 		},
+	}
+}
+
+// noteConnection is the server's ConnState.
+func (h *Host) noteConnection(c net.Conn, state http.ConnState) {
+	if state == http.StateClosed || state == http.StateHijacked {
+		h.standing.Leave(c)
 	}
 }
 

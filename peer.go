@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
+	"time"
 
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/proxy"
@@ -26,6 +27,7 @@ type peer struct {
 	secure      bool
 	state       *tls.ConnectionState // nil in plaintext
 	certificate *certificate         // nil where none was verified
+	redial      bool                 // to show a later certificate, what is new comes over another connection
 	disowned    error                // the certificate is none that the host's Authority issued, and says so
 }
 
@@ -79,6 +81,10 @@ func (p *peer) binding() []byte {
 
 // connection caches what is the same for every request of a connection.
 type connection struct {
+	// Fixed at creation; both are zero on a server of the user's own.
+	conn     net.Conn
+	standing *certs.Standing[net.Conn]
+
 	byCallback bool // the server's configuration verifies client certificates itself
 
 	once     sync.Once
@@ -91,11 +97,14 @@ type connection struct {
 func (c *connection) read(r *http.Request, a *Authority) {
 	c.addr = addrOnly(r.RemoteAddr)
 	c.cert = newCertificate(r.TLS, c.byCallback)
-	if c.cert == nil || a == nil {
-		return
+	if c.cert != nil && a != nil {
+		c.disowned = a.vouchFor(c.cert.leaf)
 	}
-	if c.disowned = a.vouchFor(c.cert.leaf); c.disowned != nil {
+	switch {
+	case c.disowned != nil:
 		c.cert = nil
+	case c.cert != nil && c.standing != nil:
+		c.standing.Show(c.conn, c.cert.leaf)
 	}
 }
 
@@ -105,10 +114,35 @@ type (
 )
 
 // withConnection returns the server's ConnContext; byCallback is as in verifiedPeer.
-func withConnection(byCallback bool) func(context.Context, net.Conn) context.Context {
-	return func(ctx context.Context, _ net.Conn) context.Context {
-		return context.WithValue(ctx, connectionKey{}, &connection{byCallback: byCallback})
+func withConnection(standing *certs.Standing[net.Conn], byCallback bool) func(context.Context, net.Conn) context.Context {
+	return func(ctx context.Context, c net.Conn) context.Context {
+		standing.Enter(c)
+		return context.WithValue(ctx, connectionKey{}, &connection{conn: c, standing: standing, byCallback: byCallback})
 	}
+}
+
+// newStanding returns the connections of a host, which end soon after the certificates of
+// their peers: by their time, or with the launch that they belong to.
+func newStanding(l Limits, a *Authority) *certs.Standing[net.Conn] {
+	var ended func(string, *x509.Certificate) bool
+	if a != nil {
+		ended = a.launchHasEnded
+	}
+	return certs.NewStanding(certs.Tenure{Overtime: l.CertificateOvertime}, cutOff, ended)
+}
+
+// cutOff ends a connection without a word: to a peer that does not read it would take time.
+func cutOff(c net.Conn) {
+	if secure, ok := c.(*tls.Conn); ok {
+		c = secure.NetConn()
+	}
+	_ = c.Close()
+}
+
+// mayRedial reports whether the peer should open another connection, to show a later
+// certificate than this one's.
+func (c *connection) mayRedial(now time.Time) bool {
+	return c.cert != nil && c.standing != nil && c.standing.Ask(c.conn, c.cert.leaf, now)
 }
 
 // newPeer returns who makes a request. A server of the user's own need not have checked
@@ -121,7 +155,7 @@ func (h *hub) newPeer(r *http.Request) *peer {
 	conn.once.Do(func() { conn.read(r, h.settings().authority) })
 	return &peer{
 		addr: conn.addr, authority: r.Host, secure: r.TLS != nil,
-		state: r.TLS, certificate: conn.cert, disowned: conn.disowned,
+		state: r.TLS, certificate: conn.cert, disowned: conn.disowned, redial: conn.mayRedial(time.Now()),
 	}
 }
 
