@@ -283,18 +283,19 @@ func (c *Client) assign(runtimeID, token, hostURL string, expires time.Time) err
 	return nil
 }
 
-// renew keeps the identity alive until the client closes.
+// renew keeps the identity alive until the client closes, and its connection good.
 func (c *Client) renew() {
 	failed := false
 	for {
 		id := c.currentIdentity()
-		wait := time.Duration(float64(time.Until(id.expires)) * renewAfter)
+		wait := min(time.Duration(float64(time.Until(id.expires))*renewAfter), c.redialDue())
 		if until, _ := c.interrupted(); failed {
 			wait = until
 		}
 		if !backoff.Wait(c.life, max(wait, renewFloor)) {
 			return
 		}
+		c.refresh(time.Now())
 		if now := c.currentIdentity(); now.serial != id.serial || now.managed {
 			failed = false
 			continue
@@ -304,6 +305,13 @@ func (c *Client) renew() {
 			c.cfg.Logger.Warn("renewing the runtime token failed; trying again", keyError, err)
 		}
 	}
+}
+
+// redialDue returns how long it is until the client should show a later certificate.
+func (c *Client) redialDue() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.shown.due(time.Now())
 }
 
 // validateIdentity refuses what no host of this library issues and what could

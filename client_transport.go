@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/http"
 	"time"
@@ -78,12 +79,74 @@ func (c *Client) dial(ctx context.Context) (net.Conn, error) {
 		return nil, errors.Join(err, raw.Close())
 	}
 	cfg.ServerName = cmp.Or(cfg.ServerName, host.Hostname())
+	cfg.GetClientCertificate = c.noting(cfg.GetClientCertificate)
 	conn := tls.Client(raw, cfg)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		_ = raw.Close()
 		return nil, explainTLS(err)
 	}
 	return conn, nil
+}
+
+// When and how often a client opens another connection to show a renewed certificate: in
+// the last sixth of that which it showed, when whoever renews it has long done so.
+const (
+	lastPart   = 6
+	redialTurn = 4 // of that
+)
+
+// shownCertificate is the one that a client showed its host last, where it may have another
+// one next time. The zero value is none.
+type shownCertificate struct {
+	until  time.Time
+	last   time.Duration // part of its time
+	redial time.Time     // when another connection was opened for the sake of it
+}
+
+// due returns how long it is until the client should show a later one.
+func (s shownCertificate) due(now time.Time) time.Duration {
+	if s.until.IsZero() {
+		return math.MaxInt64
+	}
+	return max(s.until.Add(-s.last).Sub(now), s.redial.Add(s.last/redialTurn).Sub(now))
+}
+
+type clientCertificates func(*tls.CertificateRequestInfo) (*tls.Certificate, error)
+
+// noting notes which certificate a source gave. Of one that never changes, nil, nothing is
+// noted.
+func (c *Client) noting(source clientCertificates) clientCertificates {
+	if source == nil {
+		return nil
+	}
+	return func(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		cert, err := source(request)
+		if err != nil || cert == nil || len(cert.Certificate) == 0 {
+			return cert, err
+		}
+		if leaf, err := x509.ParseCertificate(cert.Certificate[0]); err == nil {
+			c.mu.Lock()
+			if !c.shown.until.Equal(leaf.NotAfter) {
+				c.shown = shownCertificate{until: leaf.NotAfter, last: leaf.NotAfter.Sub(leaf.NotBefore) / lastPart}
+			}
+			c.mu.Unlock()
+		}
+		return cert, nil
+	}
+}
+
+// refresh has what is new go over another connection where it is time to show the host a
+// later certificate; what is under way goes on.
+func (c *Client) refresh(now time.Time) {
+	c.mu.Lock()
+	due := c.shown.due(now) <= 0
+	if due {
+		c.shown.redial = now
+	}
+	c.mu.Unlock()
+	if due && c.link != nil {
+		c.link.Retire()
+	}
 }
 
 // lost takes account of the loss of a connection. It waits for nothing.

@@ -39,9 +39,6 @@ func (m *middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		m.deny(ctx, h, p, unauthenticated("", p.disowned.Error()), w, r)
 		return
 	}
-	if p.redial {
-		w.Header().Set("Connection", "close") // HTTP/2 says GOAWAY; the streams that are open go on
-	}
 	if p.certificate != nil {
 		ctx = withPeerCertificates(ctx, p.certificate.chains)
 	}

@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
-	"time"
 
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/proxy"
@@ -27,7 +26,6 @@ type peer struct {
 	secure      bool
 	state       *tls.ConnectionState // nil in plaintext
 	certificate *certificate         // nil where none was verified
-	redial      bool                 // to show a later certificate, what is new comes over another connection
 	disowned    error                // the certificate is none that the host's Authority issued, and says so
 }
 
@@ -139,12 +137,6 @@ func cutOff(c net.Conn) {
 	_ = c.Close()
 }
 
-// mayRedial reports whether the peer should open another connection, to show a later
-// certificate than this one's.
-func (c *connection) mayRedial(now time.Time) bool {
-	return c.cert != nil && c.standing != nil && c.standing.Ask(c.conn, c.cert.leaf, now)
-}
-
 // newPeer returns who makes a request. A server of the user's own need not have checked
 // whose certificates are believed, so it is done here.
 func (h *hub) newPeer(r *http.Request) *peer {
@@ -155,7 +147,7 @@ func (h *hub) newPeer(r *http.Request) *peer {
 	conn.once.Do(func() { conn.read(r, h.settings().authority) })
 	return &peer{
 		addr: conn.addr, authority: r.Host, secure: r.TLS != nil,
-		state: r.TLS, certificate: conn.cert, disowned: conn.disowned, redial: conn.mayRedial(time.Now()),
+		state: r.TLS, certificate: conn.cert, disowned: conn.disowned,
 	}
 }
 

@@ -16,12 +16,6 @@ const (
 	lookFast  = time.Second
 )
 
-// When and how often a peer is asked for a later certificate.
-const (
-	lastPart = 6
-	maxAsked = 4
-)
-
 // Standing are the connections of a server, and ends each that outlives the certificate
 // that its peer showed, as [Tenure] says. Somebody runs [Standing.Run]. It is safe for
 // concurrent use.
@@ -50,7 +44,6 @@ type standing struct {
 type showing struct {
 	conns int
 	until time.Time
-	asked time.Time // to show a later one
 }
 
 // NewStanding returns an empty set. end ends a connection, and waits for nothing. ended,
@@ -106,34 +99,6 @@ func (s *Standing[C]) Show(c C, leaf *x509.Certificate) {
 		default:
 		}
 	}
-}
-
-// Ask reports whether the peer of a connection should be told to open another one, so that it
-// shows a later certificate before this one ends: in the last sixth of its time, when whoever
-// renews certificates has long done so. Nobody is asked more often than four times in that,
-// because a peer may have no later one.
-func (s *Standing[C]) Ask(c C, leaf *x509.Certificate, now time.Time) bool {
-	last := leaf.NotAfter.Sub(leaf.NotBefore) / lastPart
-	if leaf.NotAfter.Sub(now) > last {
-		return false
-	}
-
-	s.mu.Lock()
-	defer s.mu.Unlock()
-
-	conn, stands := s.conns[c]
-	if !stands || conn.leaf == nil {
-		return false
-	}
-
-	by := s.shown[conn.who]
-	if now.Before(leaf.NotAfter) && (by.until.After(leaf.NotAfter) || now.Sub(by.asked) < last/maxAsked) {
-		return false
-	}
-
-	by.asked = now
-
-	return true
 }
 
 // Leave forgets a connection that was closed.

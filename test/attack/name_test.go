@@ -239,7 +239,9 @@ func TestAudit_ATK01_NamesAreNobodyElses(t *testing.T) {
 	const web = "web.company.example"
 	host := startNamesHost(t, policyFor(map[string]func(*connectplugin.PluginPolicy){
 		web: func(p *connectplugin.PluginPolicy) { p.SelfIDs = []string{"*"} },
-	}), func(c *connectplugin.ServeConfig) { c.Policy.Default = &connectplugin.PluginPolicy{AllowUnproven: true} })
+	}), func(c *connectplugin.ServeConfig) {
+		c.Policy.Default = &connectplugin.PluginPolicy{AllowUnproven: true}
+	})
 	for who, edits := range map[string][]func(*x509.Certificate){"nobody": nil, "another": {hosttest.URI(oneID)}} {
 		if _, err := enrol(t, host.config(t, web, edits...)); !errors.Is(err, connectplugin.ErrHandshakeRefused) {
 			t.Errorf("%s enrolled as %s: %v", who, web, err)
