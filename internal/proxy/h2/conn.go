@@ -57,6 +57,9 @@ type Config struct {
 	// Room is told that the connection may take more streams than before, or
 	// none any more. It must not block. Nil tells nobody.
 	Room func()
+	// Freed is told that the server ended streams of a connection that was full.
+	// It must not block. Nil tells nobody.
+	Freed func()
 }
 
 // Conn is one connection. Its methods are safe for concurrent use.
