@@ -51,8 +51,19 @@ var errNotSent = fmt.Errorf("%w: not sent", h2.ErrUnprocessed)
 // failed (RFC 9113, sections 6.8 and 8.7).
 func Unprocessed(err error) bool { return errors.Is(err, h2.ErrUnprocessed) }
 
-// Lost reports that a request failed because its connection ended.
-func Lost(err error) bool { return errors.Is(err, h2.ErrLost) || errors.Is(err, h2.ErrClosed) }
+// Lost reports that a request failed because its connection ended, or because there was
+// none for it.
+func Lost(err error) bool {
+	_, ok := errors.AsType[*unreached](err)
+
+	return ok || errors.Is(err, h2.ErrLost) || errors.Is(err, h2.ErrClosed)
+}
+
+// unreached is why there was no connection for a request.
+type unreached struct{ err error }
+
+func (e *unreached) Error() string { return e.err.Error() }
+func (e *unreached) Unwrap() error { return e.err }
 
 // Reset returns the code with which the server reset the stream of a request, and
 // whether that is why it failed.

@@ -84,7 +84,7 @@ func (p *Pool) RoundTrip(r *http.Request) (*http.Response, error) {
 	for {
 		c, err := p.Get(r.Context())
 		if err != nil {
-			return nil, err
+			return nil, &unreached{err}
 		}
 
 		resp, err := x.make(c)
