@@ -166,6 +166,53 @@ func TestPool_OpensMoreWhereOneIsFull(t *testing.T) {
 	}
 }
 
+// A request that waits for room gets it when another response is complete, whether or
+// not somebody reads that.
+func TestPool_RoomComesWithTheEndOfAResponse(t *testing.T) {
+	t.Parallel()
+
+	release := make(chan struct{})
+	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).Flush()
+
+		if r.URL.Path == "/first" {
+			<-release
+		}
+	}, 1)
+	p := newPool(t, dialer(s.Listener.Addr().String()), 1, nil)
+
+	first, err := get(t.Context(), p, s.URL+"/first")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Body.Close()
+
+	ctx, cancel := context.WithCancel(t.Context())
+	gone := make(chan error, 1)
+
+	go func() {
+		_, err := get(ctx, p, s.URL+"/gone")
+		gone <- err
+	}()
+	cancel()
+
+	if err := <-gone; !errors.Is(err, context.Canceled) {
+		t.Errorf("who gives up: %v", err)
+	}
+
+	second := make(chan error, 1)
+
+	go func() {
+		_, err := get(t.Context(), p, s.URL+"/second")
+		second <- err
+	}()
+	close(release)
+
+	if err := <-second; err != nil {
+		t.Errorf("who waits: %v", err)
+	}
+}
+
 // A lost connection is told at once, with nothing under way.
 func TestPool_TellsOfALoss(t *testing.T) {
 	t.Parallel()

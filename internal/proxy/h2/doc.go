@@ -1,5 +1,6 @@
 // Package h2 is the client side of HTTP/2 (RFC 9113, with HPACK of RFC 7541) for
-// a proxy: one connection to one server, carrying the calls of many callers.
+// a proxy: one connection to one server, carrying the calls of many callers. Package
+// link makes a client's transport of it.
 //
 // It exists beside net/http's transport because a proxy has other needs than a
 // client. Frames of concurrent calls are gathered and written together, with one
