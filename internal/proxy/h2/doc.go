@@ -10,7 +10,7 @@
 // refused, and so are frames that would make the connection keep unbounded
 // state.
 //
-// A connection has two goroutines, which end with it: one reads, one looks after
-// silence. Everything that changes is guarded by one
+// A connection has three goroutines, which end with it: one reads, one writes what
+// nobody else may wait for, one looks after silence. Everything that changes is guarded by one
 // mutex, which is never held while reading, writing or calling back.
 package h2
