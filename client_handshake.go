@@ -37,7 +37,7 @@ func (c *Client) exchange(ctx context.Context, current identity, apart bool) err
 		if apart {
 			defer conn.Close()
 		}
-		x.client, x.state, x.local = oneConn{conn}, conn.TLS(), conn.LocalAddr()
+		x.client, x.state, x.local = oneConn{c, conn}, conn.TLS(), conn.LocalAddr()
 	}
 	if err := x.run(ctx, host); err != nil {
 		err = c.explainLink(err)
@@ -66,10 +66,19 @@ func (c *Client) reach(ctx context.Context, host *url.URL, apart bool) (*link.Co
 }
 
 // oneConn sends requests over one connection.
-type oneConn struct{ conn *link.Conn }
+type oneConn struct {
+	client *Client
+	conn   *link.Conn
+}
 
 // Do sends a request.
-func (o oneConn) Do(r *http.Request) (*http.Response, error) { return o.conn.RoundTrip(r) }
+func (o oneConn) Do(r *http.Request) (*http.Response, error) {
+	resp, err := o.conn.RoundTrip(r)
+	if err != nil {
+		return nil, o.client.failure(r.Context(), o.client.linkError(r.Context(), err))
+	}
+	return resp, nil
+}
 
 // maxWarnings is more than a host has to say about one handshake.
 const maxWarnings = 1024

@@ -55,8 +55,9 @@ func (c *Client) setTransport() error {
 // credentials go nowhere else.
 func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
-// dial connects to where the host is now. It knows no proxy.
-func (c *Client) dial(ctx context.Context) (net.Conn, error) {
+// dial connects to where the host is now. It knows no proxy. Records are full-sized from
+// the start: what is written together arrives together.
+func (c *Client) dial(ctx context.Context, below func(net.Conn) net.Conn) (net.Conn, error) {
 	if err := c.findHost(ctx); err != nil {
 		return nil, err
 	}
@@ -71,6 +72,7 @@ func (c *Client) dial(ctx context.Context) (net.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("dial: %w", err)
 	}
+	raw = below(raw)
 	if host.Scheme != "https" {
 		return raw, nil
 	}
@@ -78,6 +80,7 @@ func (c *Client) dial(ctx context.Context) (net.Conn, error) {
 	if err != nil {
 		return nil, errors.Join(err, raw.Close())
 	}
+	cfg.DynamicRecordSizingDisabled = true
 	cfg.ServerName = cmp.Or(cfg.ServerName, host.Hostname())
 	cfg.GetClientCertificate = c.noting(cfg.GetClientCertificate)
 	conn := tls.Client(raw, cfg)

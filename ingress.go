@@ -6,6 +6,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/masegraye/connect-plugin-go/internal/stack"
 	"github.com/masegraye/connect-plugin-go/internal/target"
 )
 
@@ -21,6 +22,7 @@ type ingress struct {
 
 // ServeHTTP refuses foreign hosts and origins, unclean paths and unknown routes.
 func (in *ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	stack.Grow()
 	w.Header().Set(headerCacheControl, noStore)
 	switch {
 	case !in.names.Load().Known(r.Host) || !target.SameOrigin(r, in.hub.settings().allowInsecure):

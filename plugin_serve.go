@@ -18,6 +18,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/proxy"
+	"github.com/masegraye/connect-plugin-go/internal/stack"
 )
 
 func (s *pluginServer) newServer(ctx context.Context, serverTLS *tls.Config) *http.Server {
@@ -63,6 +64,7 @@ func (s *pluginServer) handler() http.Handler {
 		table = append(table, entry{svc.Path, withStatedCaller(svc.Handler)})
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		stack.Grow()
 		if r.URL.RawPath == "" && proxy.CheckPath(r.URL.Path) == nil {
 			for _, e := range table {
 				if strings.HasPrefix(r.URL.Path, e.prefix) {

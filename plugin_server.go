@@ -36,7 +36,8 @@ type PluginService struct {
 	// receive calls that the host has authorised; CallerFromContext and the headers
 	// X-Plugin-Caller-Id, -Self-Id and -Self-Version name the calling plugin.
 	Path string
-	// Handler serves the calls below Path.
+	// Handler serves the calls below Path. A generated New…Handler function takes
+	// connect.WithCompressMinBytes: give it CompressMinBytes.
 	Handler http.Handler
 	// Metadata is told to plugins that discover the service. May be nil.
 	Metadata map[string]string
