@@ -290,7 +290,7 @@ const unreachableListener = "is empty and the plugin listens on every address, s
 func unspecified(addr string) bool {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
-		return false
+		return false // of a Unix socket, too
 	}
 	ip, err := netip.ParseAddr(host)
 	return host == "" || err == nil && ip.Unmap().IsUnspecified()

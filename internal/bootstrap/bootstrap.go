@@ -16,6 +16,9 @@ import (
 // descriptor. The number is no secret.
 const EnvDescriptor = "CONNECT_PLUGIN_BOOTSTRAP_FD"
 
+// UnixPrefix stands before the path of a Unix socket in [Message.Listen].
+const UnixPrefix = "unix:"
+
 // maxFrame is more than any message has.
 const maxFrame = 256 << 10
 
@@ -26,7 +29,8 @@ type Message struct {
 	HostIdentity string `json:"hostIdentity,omitempty"`
 	// SelfID is whom the plugin was launched as.
 	SelfID string `json:"selfId,omitempty"`
-	// Listen is the address that the plugin listens on.
+	// Listen is the address that the plugin listens on: a host and a port, or UnixPrefix and
+	// the path of a socket.
 	Listen string `json:"listen,omitempty"`
 	// GraceMillis bounds the plugin's end, in milliseconds.
 	GraceMillis int64 `json:"graceMillis,omitempty"`
