@@ -261,6 +261,8 @@ func (l *processLaunch) instance() *instance {
 		stop: func(ctx context.Context, reason string) {
 			l.noteAsked()
 			l.stop(ctx, func(ctx context.Context) error {
+				l.platform.registry.catalog.RemoveWhere(ofRuntime(l.runtimeID()))
+				_ = l.tls.tell(l.pipe, &bootstrap.Message{Withdrawn: true}) // one that does not hear it only takes longer
 				return l.platform.askToStop(ctx, l.runtimeID(), l.spec.StopGrace, reason)
 			})
 			<-exited

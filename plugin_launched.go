@@ -58,6 +58,8 @@ type lifeline struct {
 	source *launchedSource
 	log    *slog.Logger
 	done   chan struct{}
+
+	withdrawn atomic.Bool // the host has taken the plugin out
 }
 
 // bootstrapWait bounds the wait for the first message, which the host writes at once.
@@ -110,6 +112,7 @@ func (l *lifeline) apply(ctx context.Context, cfg *PluginServerConfig) (*PluginS
 	c.HTTPClient, c.AllowInsecure, c.PinnedKeys = nil, false, nil
 	c.TLS = mutualTLS(l.source, pool, tls.RequireAndVerifyClientCert, requirePeerIdentity(m.HostIdentity))
 	out.TLS, out.HostIdentity, out.BaseURL = nil, m.HostIdentity, ""
+	out.withdrawn = l.withdrawn.Load
 	out.Addr, out.Listener = m.Listen, nil
 	if path, ok := strings.CutPrefix(m.Listen, bootstrap.UnixPrefix); ok {
 		// The host knows the socket, which no base URL could name.
@@ -161,6 +164,8 @@ func (l *lifeline) follow(gone context.CancelCauseFunc) {
 	for {
 		m, err := bootstrap.Read(l.pipe)
 		switch {
+		case err == nil && m.Withdrawn:
+			l.withdrawn.Store(true)
 		case err == nil:
 			err = l.source.renew(m)
 		case errors.Is(err, os.ErrClosed):

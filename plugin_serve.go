@@ -97,6 +97,9 @@ func (s *pluginServer) shutdown(ctx context.Context) error {
 	if err != nil {
 		err = errors.Join(fmt.Errorf("shutdown: calls in flight were cut off: %w", err), s.server.Close())
 	}
+	if s.cfg.withdrawn() {
+		return errors.Join(err, s.client.Close())
+	}
 	last, cancelLast := context.WithTimeout(context.WithoutCancel(ctx), leaveWait)
 	defer cancelLast()
 	if gone := s.client.Leave(last); gone != nil {

@@ -9,6 +9,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -35,6 +36,8 @@ func main() {
 	}
 }
 
+var errNothing = errors.New("nothing to measure: every number and the time have to be above 0")
+
 func command(ctx context.Context) error {
 	var p plan
 	flag.StringVar(&p.programs, "programs", "", "directory with the built programs own, ownplugin, theirs and plugin")
@@ -44,5 +47,8 @@ func command(ctx context.Context) error {
 	flag.DurationVar(&p.time, "time", time.Second, "time of calls in each round")
 	flag.IntVar(&p.many, "many", defaultMany, "plugins at the same time, for their memory")
 	flag.Parse()
+	if min(p.starts, p.launches, p.rounds, p.many) < 1 || p.time <= 0 {
+		return errNothing
+	}
 	return p.measure(ctx, os.Stdout)
 }

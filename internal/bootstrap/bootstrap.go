@@ -36,8 +36,12 @@ type Message struct {
 	GraceMillis int64 `json:"graceMillis,omitempty"`
 	// Metadata is the operator's own.
 	Metadata map[string]string `json:"metadata,omitempty"`
+	// Withdrawn says, in a message that says nothing else, that the host has taken out what
+	// the plugin provides and is about to ask it to stop: it need not do so itself, nor say
+	// that it leaves.
+	Withdrawn bool `json:"withdrawn,omitempty"`
 	// Certificate, Key and CA are PEM. A later message renews the certificate alone.
-	Certificate []byte `json:"certificate"`
+	Certificate []byte `json:"certificate,omitempty"`
 	Key         []byte `json:"key,omitempty"`
 	CA          []byte `json:"ca,omitempty"`
 }
