@@ -2,6 +2,7 @@ package connectplugin
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
@@ -388,6 +389,55 @@ func (h *hub) issueOwn(selfID, selfVersion string, m PluginMetadata, edit func(*
 	return id, token, nil
 }
 
+// registerFor registers what a plugin provides that the host gave its identity, within its
+// rights.
+func (p *Platform) registerFor(ctx context.Context, id *tokenstore.Identity, provides []ServiceDeclaration, metadata map[string]string) error {
+	c := &caller{id: id, hub: p.hub()}
+	for _, d := range provides {
+		req := &connectpluginv1.RegisterServiceRequest{ServiceType: d.Type, Version: d.Version, EndpointPath: d.Path, Metadata: metadata}
+		if err := validateRegistration(id.RuntimeID(), req); err != nil {
+			return fmt.Errorf("register %q: %w", d.Type, err)
+		}
+		reg := catalog.Registration{
+			ID: "reg-" + strings.ToLower(rand.Text()), RuntimeID: id.RuntimeID(), Type: d.Type, Version: d.Version, Path: d.Path,
+			Metadata: metadata, Weight: declaredWeight(metadata), RegisteredAt: time.Now(),
+		}
+		if err := p.registry.registerFor(ctx, c, reg, ""); err != nil {
+			return fmt.Errorf("register %q: policy does not allow it, or another plugin provides it: %w", d.Type, err)
+		}
+		p.registry.note(ctx, AuditRegistered, "", d.Type, "")
+	}
+	return nil
+}
+
+// keepAlive renews the token of an identity that only the host knows, until the identity
+// ends.
+func (p *Platform) keepAlive(id *tokenstore.Identity, token string) error {
+	life, stop := context.WithCancel(p.life)
+	id.OnEnd(stop)
+	started := p.task(func() {
+		defer stop()
+		for backoff.Wait(life, max(renewIn(id), renewFloor)) {
+			_, next, err := p.hub().store.Renew(id.RuntimeID(), token, id.Fingerprint())
+			if err != nil {
+				p.log().Warn("the identity of a plugin is not renewed", keyRuntimeID, id.RuntimeID(), keyError, err)
+				continue
+			}
+			token = next
+		}
+	})
+	if !started {
+		stop()
+		return ErrHostClosed
+	}
+	return nil
+}
+
+// renewIn is when the token of an identity is renewed.
+func renewIn(id *tokenstore.Identity) time.Duration {
+	return time.Duration(float64(time.Until(id.ExpiresAt())) * renewAfter)
+}
+
 // ofRuntime matches the registrations of one plugin.
 func ofRuntime(runtimeID string) func(catalog.Registration) bool {
 	return func(reg catalog.Registration) bool { return reg.RuntimeID == runtimeID }
@@ -402,7 +452,7 @@ func below(registered, path string) bool {
 // renewAdopted gives an adopted plugin a new token before the current one ends.
 func (p *Platform) renewAdopted(ctx context.Context, a *adoption) {
 	for failures := 0; ; {
-		wait := time.Duration(float64(time.Until(a.id.ExpiresAt())) * renewAfter)
+		wait := renewIn(a.id)
 		if failures > 0 {
 			wait = backoff.Reconnect.After(failures)
 		}

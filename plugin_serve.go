@@ -99,6 +99,9 @@ func (s *pluginServer) shutdown(ctx context.Context) error {
 	if err != nil {
 		err = errors.Join(fmt.Errorf("shutdown: calls in flight were cut off: %w", err), s.server.Close())
 	}
+	if s.cfg.withdrawn() {
+		return errors.Join(err, s.client.Close())
+	}
 	last, cancelLast := context.WithTimeout(context.WithoutCancel(ctx), leaveWait)
 	defer cancelLast()
 	if gone := s.client.Leave(last); gone != nil {
@@ -292,7 +295,7 @@ const unreachableListener = "is empty and the plugin listens on every address, s
 func unspecified(addr string) bool {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
-		return false
+		return false // of a Unix socket, too
 	}
 	ip, err := netip.ParseAddr(host)
 	return host == "" || err == nil && ip.Unmap().IsUnspecified()

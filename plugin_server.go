@@ -86,6 +86,10 @@ type PluginServerConfig struct {
 	// OnConnected runs once, after the first handshake and before the services
 	// are registered; an error ends the plugin. May be nil.
 	OnConnected func(ctx context.Context, client *Client) error
+
+	// withdrawn reports whether the host that launched the plugin has taken it out itself, so
+	// that only the end of the process is missing. Nil where no host launched it.
+	withdrawn func() bool
 }
 
 // Validate returns an error that wraps [ErrInvalidConfig] and names the first
@@ -201,6 +205,9 @@ func (c *PluginServerConfig) withDefaults() *PluginServerConfig {
 			out.Client.Metadata.Provides = append(out.Client.Metadata.Provides,
 				ServiceDeclaration{Type: s.Type, Version: s.Version, Path: s.Path})
 		}
+	}
+	if out.withdrawn == nil {
+		out.withdrawn = func() bool { return false }
 	}
 	out.HealthInterval = cmp.Or(c.HealthInterval, defaultHealthInterval)
 	out.GracefulShutdownTimeout = cmp.Or(c.GracefulShutdownTimeout, defaultShutdownTimeout)

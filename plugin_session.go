@@ -254,8 +254,11 @@ func (s *pluginSession) register(ctx context.Context, runtimeID string) error {
 	return nil
 }
 
-// leave withdraws the registrations, so that no new calls come.
+// leave withdraws the registrations, so that no new calls come, unless the host did.
 func (s *pluginSession) leave(ctx context.Context) {
+	if s.cfg.withdrawn() {
+		return
+	}
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Client.Timeout)
 	defer cancel()
 	s.mu.Lock()

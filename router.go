@@ -36,7 +36,7 @@ type ServiceRouter struct {
 	mu        sync.Mutex
 	dialer    *pluginDialer
 	providers map[string]*routedProvider // by runtime id
-	handlers  map[string]memoryHandler   // by runtime id, of plugins in the host's own process
+	handlers  map[string]ownPlace        // by runtime id, of plugins that nobody else could dial
 	named     uint64                     // handlers so far
 	succeeded map[string]string          // runtime ids of replaced plugins to those of their successors
 	closed    bool
@@ -56,7 +56,7 @@ func NewServiceRouter(handshake *HandshakeServer, registry *ServiceRegistry, lif
 	}
 	s := &ServiceRouter{
 		handshake: handshake, registry: registry, lifecycle: lifecycle, catalog: registry.catalog,
-		begun: time.Now(), providers: map[string]*routedProvider{}, handlers: map[string]memoryHandler{},
+		begun: time.Now(), providers: map[string]*routedProvider{}, handlers: map[string]ownPlace{},
 	}
 	s.life, s.end = context.WithCancel(context.Background())
 	s.gate = &middleware{hub: func() *hub { return handshake.hub }, route: s.routes()[0]}

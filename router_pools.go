@@ -25,9 +25,10 @@ const maxDown = 5 * time.Second
 type routedProvider struct {
 	// Fixed at creation.
 	endpoint string
-	pool     *proxy.Provider // nil where err is set
-	err      error           // what is wrong with the endpoint
-	memory   bool            // the plugin is in the host's own process
+	pool     *proxy.Provider                                     // nil where err is set
+	err      error                                               // what is wrong with the endpoint
+	memory   bool                                                // the plugin is in the host's own process
+	question func(context.Context) (catalog.HealthReport, error) // asks it how it is in its own way; may be nil
 
 	down   atomic.Int64 // until when calls fail at once, as the router's age
 	asking atomic.Bool  // a question to a plugin in the host's own process is under way
@@ -329,15 +330,20 @@ func (d *pluginDialer) pool(h *hub, id *tokenstore.Identity, endpoint string) (*
 	if err != nil {
 		return nil, err
 	}
-	l := d.limits
-	cfg := proxy.Config{
-		Endpoint: e, DialTimeout: l.DialTimeout, IdleTimeout: l.IdleTimeout, CallIdle: l.StreamIdleTimeout,
-		MaxHeaderBytes: max(l.MaxHeaderBytes, proxy.DefaultMaxHeaderBytes), Logger: h.log().With(keyRuntimeID, id.RuntimeID()),
-	}
+	cfg := d.config(h, id, e)
 	if d.tls != nil {
 		cfg.TLS = d.tlsFor(h, id)
 	}
 	return proxy.New(cfg)
+}
+
+// config is what the pool of a plugin has, wherever it is, but for its TLS.
+func (d *pluginDialer) config(h *hub, id *tokenstore.Identity, e proxy.Endpoint) proxy.Config {
+	l := d.limits
+	return proxy.Config{
+		Endpoint: e, DialTimeout: l.DialTimeout, IdleTimeout: l.IdleTimeout, CallIdle: l.StreamIdleTimeout,
+		MaxHeaderBytes: max(l.MaxHeaderBytes, proxy.DefaultMaxHeaderBytes), Logger: h.log().With(keyRuntimeID, id.RuntimeID()),
+	}
 }
 
 // tlsFor returns the TLS configuration that accepts one plugin only: by the

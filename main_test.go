@@ -1,9 +1,0 @@
-package connectplugin_test
-
-import (
-	"testing"
-
-	"github.com/masegraye/connect-plugin-go/internal/hosttest"
-)
-
-func TestMain(m *testing.M) { hosttest.Main(m) }
