@@ -3,6 +3,7 @@ package connectplugin
 import (
 	"context"
 	"net/http"
+	"strings"
 	"sync"
 
 	"connectrpc.com/connect"
@@ -82,6 +83,11 @@ func (s *HealthServer) Check(ctx context.Context, req *connect.Request[connectpl
 	if _, _, err := s.caller(ctx, req.Spec(), req.Header()); err != nil {
 		return nil, err
 	}
+	return s.check(ctx, req)
+}
+
+// check is Check for whoever asks.
+func (s *HealthServer) check(_ context.Context, req *connect.Request[connectpluginv1.HealthCheckRequest]) (*connect.Response[connectpluginv1.HealthCheckResponse], error) {
 	status, known, _, _ := s.status(req.Msg.GetService())
 	if !known {
 		return nil, connect.NewError(connect.CodeNotFound, errNotAvailable)
@@ -95,6 +101,11 @@ func (s *HealthServer) Watch(ctx context.Context, req *connect.Request[connectpl
 	if _, _, err := s.caller(ctx, req.Spec(), req.Header()); err != nil {
 		return err
 	}
+	return s.watch(ctx, req, stream)
+}
+
+// watch is Watch for whoever asks.
+func (s *HealthServer) watch(ctx context.Context, req *connect.Request[connectpluginv1.HealthCheckRequest], stream *connect.ServerStream[connectpluginv1.HealthCheckResponse]) error {
 	last := connectpluginv1.ServingStatus_SERVING_STATUS_UNSPECIFIED
 	for {
 		status, known, changed, closed := s.status(req.Msg.GetService())
@@ -120,13 +131,46 @@ func (s *HealthServer) Watch(ctx context.Context, req *connect.Request[connectpl
 
 // routes are those of the RPC service and of the probes of whoever runs the host.
 func (s *HealthServer) routes(opts ...connect.HandlerOption) []route {
-	live := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { answerProbe(w, r, true) })
 	return []route{
 		callerRoute(connectpluginv1connect.NewHealthServiceHandler(s, opts...)),
-		{prefix: pathHealthz, identify: identifyNobody, unary: unaryProcedure, next: live},
+		{prefix: pathHealthz, identify: identifyNobody, unary: unaryProcedure, next: http.HandlerFunc(answerLive)},
 		{prefix: pathReadyz, identify: identifyNobody, unary: unaryProcedure, next: HTTPHealthHandler(s)},
 	}
 }
+
+// The health checking protocol of gRPC. Its messages are those of connectplugin.health.v1
+// byte by byte; in JSON the names of the statuses differ.
+const (
+	grpcHealthCheck = "/grpc.health.v1.Health/Check"
+	grpcHealthWatch = "/grpc.health.v1.Health/Watch"
+	maxProbeMessage = 4 << 10
+)
+
+// probes answers probes and nothing else, whoever asks and whatever Host they name.
+func (s *HealthServer) probes() http.Handler {
+	opts := []connect.HandlerOption{boundedMessages(maxProbeMessage)}
+	table := map[string]http.Handler{
+		pathHealthz:     http.HandlerFunc(answerLive),
+		pathReadyz:      HTTPHealthHandler(s),
+		grpcHealthCheck: connect.NewUnaryHandler(grpcHealthCheck, s.check, opts...),
+		grpcHealthWatch: connect.NewServerStreamHandler(grpcHealthWatch, s.watch, opts...),
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set(headerCacheControl, noStore)
+		handler, ok := table[r.URL.Path]
+		switch {
+		case !ok:
+			http.NotFound(w, r)
+		case strings.Contains(r.Header.Get("Content-Type"), "json"):
+			w.WriteHeader(http.StatusUnsupportedMediaType)
+		default:
+			handler.ServeHTTP(w, r)
+		}
+	})
+}
+
+// answerLive answers whether the process serves at all.
+func answerLive(w http.ResponseWriter, r *http.Request) { answerProbe(w, r, true) }
 
 func (s *HealthServer) notifyLocked() {
 	close(s.changed)

@@ -2,7 +2,7 @@ package connectplugin
 
 import (
 	"context"
-	"crypto/x509"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -32,26 +32,65 @@ const abortWait = time.Second
 // ListenAndServe listens on [ServeConfig.Addr] and serves until ctx ends, as
 // [Host.Serve] does. The error says when the address is taken.
 func (h *Host) ListenAndServe(ctx context.Context) error {
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", h.cfg.Addr)
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return fmt.Errorf("listen: %s is taken by another process; set ServeConfig.Addr to a free address, "+
-			"or to port 0 for any: %w", h.cfg.Addr, err)
-	}
+	l, err := listenOn(ctx, "Addr", h.cfg.Addr)
 	if err != nil {
-		return fmt.Errorf("listen: %w", err)
+		return err
 	}
 	return h.Serve(ctx, l)
+}
+
+// listenOn listens on the address in a field of the configuration.
+func listenOn(ctx context.Context, field, addr string) (net.Listener, error) {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", addr)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("listen: %s is taken by another process; set ServeConfig.%s to a free address, "+
+			"or to port 0 for any: %w", addr, field, err)
+	case err != nil:
+		return nil, fmt.Errorf("listen: %s: %w", field, err)
+	}
+	return l, nil
+}
+
+// serveProbes begins to answer probes on HealthAddr, if there is one and nobody does yet.
+func (h *Host) serveProbes(ctx context.Context) error {
+	if h.cfg.HealthAddr == "" || h.HealthAddr() != "" {
+		return nil
+	}
+	l, err := listenOn(ctx, "HealthAddr", h.cfg.HealthAddr)
+	if err != nil {
+		return err
+	}
+	h.mu.Lock()
+	h.healthAddr = l.Addr().String()
+	h.mu.Unlock()
+	h.cfg.Logger.Info("probes are answered in plaintext", keyAddr, l.Addr().String())
+	h.tasks.Go(func() {
+		if err := h.probes.Serve(l); err != nil {
+			h.cfg.Logger.Error("probes are not answered any more", keyError, err)
+		}
+	})
+	return nil
 }
 
 // Serve serves on a listener, which it closes, until ctx ends or
 // [Host.Shutdown] is called; then it shuts down within
 // [ServeConfig.GracefulShutdownTimeout] and returns nil when nothing was cut
-// off. It returns [ErrHostClosed] where the host was shut down before.
+// off. It returns [ErrHostClosed] where the host was shut down before, and an error where
+// [ServeConfig.HealthAddr] cannot be listened on.
+//
+// The listener may be one of the user's own, such as one that reads a balancer's PROXY
+// header: what its connections say of their RemoteAddr is the address of the peer, in
+// policy, limits and audit alike. So nobody but the balancer may reach such a listener.
 func (h *Host) Serve(ctx context.Context, l net.Listener) error {
 	if h.draining.Load() {
 		_ = l.Close()
 		return ErrHostClosed
+	}
+	if err := h.serveProbes(ctx); err != nil {
+		_ = l.Close()
+		return err
 	}
 	h.hub.address.Store(localURL(h.cfg, l.Addr()))
 	h.mu.Lock()
@@ -100,11 +139,7 @@ func (h *Host) Shutdown(ctx context.Context) error {
 
 // nameFor settles under which names the host is reached, once it listens.
 func (h *Host) nameFor(listener net.Addr) {
-	var leaf *x509.Certificate
-	if h.serverTLS != nil {
-		leaf = certs.ServerLeaf(h.serverTLS)
-	}
-	h.ingress.names.Store(target.NewNames(h.cfg.Hosts, leaf, listener))
+	h.ingress.names.Store(target.NewNames(h.cfg.Hosts, listener))
 }
 
 func (h *Host) setServer() {
@@ -119,7 +154,7 @@ func (h *Host) setServer() {
 	}
 	h.server = &http.Server{
 		Handler:           h.drain.Count(h.ingress),
-		TLSConfig:         h.serverTLS,
+		TLSConfig:         h.witnessed(),
 		ReadHeaderTimeout: l.ReadHeaderTimeout,
 		IdleTimeout:       l.IdleTimeout,
 		MaxHeaderBytes:    l.MaxHeaderBytes,
@@ -134,6 +169,15 @@ func (h *Host) setServer() {
 			WriteByteTimeout:     writeByteTimeout,
 		},
 	}
+}
+
+// witnessed is what the host's own server serves with: it notes on each connection which
+// certificate is shown there, and tells whoever speaks no HTTP/2 so.
+func (h *Host) witnessed() *tls.Config {
+	if h.serverTLS == nil {
+		return nil
+	}
+	return alertNoHTTP2(certs.Witness(h.serverTLS, noteServed))
 }
 
 func (h *Host) shut(ctx context.Context) error {
@@ -158,6 +202,7 @@ func (h *Host) shut(ctx context.Context) error {
 	h.abort(errShuttingDown)
 	h.hub.store.RevokeAll(tokenstore.ReasonShutdown)
 	h.router.close()
+	h.probes.Shutdown(ctx)
 	h.stopTasks()
 	h.tasks.Wait()
 	h.hub.callers.Close()

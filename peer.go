@@ -80,6 +80,8 @@ func (p *peer) binding() []byte {
 type connection struct {
 	byCallback bool // the server's configuration verifies client certificates itself
 
+	served *x509.Certificate // that the host shows; set during the TLS handshake, before the first request
+
 	once sync.Once
 	addr string
 	cert *certificate
@@ -97,8 +99,21 @@ func withConnection(byCallback bool) func(context.Context, net.Conn) context.Con
 	}
 }
 
+// connectionOf returns what is known of a connection that the host itself accepted.
+func connectionOf(ctx context.Context) (*connection, bool) {
+	conn, ok := ctx.Value(connectionKey{}).(*connection)
+	return conn, ok
+}
+
+// noteServed keeps which certificate the host shows on a connection.
+func noteServed(ctx context.Context, leaf *x509.Certificate) {
+	if conn, ok := connectionOf(ctx); ok {
+		conn.served = leaf
+	}
+}
+
 func newPeer(r *http.Request) *peer {
-	conn, ok := r.Context().Value(connectionKey{}).(*connection)
+	conn, ok := connectionOf(r.Context())
 	if !ok {
 		conn = &connection{}
 	}
