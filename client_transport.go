@@ -83,6 +83,9 @@ func (c *Client) dial(ctx context.Context) (net.Conn, error) {
 		_ = raw.Close()
 		return nil, explainTLS(err)
 	}
+	if shown := conn.ConnectionState().PeerCertificates; len(shown) > 0 {
+		c.vigil.Saw("the host, where this side calls it", shown[0])
+	}
 	return conn, nil
 }
 

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+
+	"github.com/masegraye/connect-plugin-go/internal/certs"
 )
 
 // ServeConfig configures a [Host]. It is copied when the host is made; later
@@ -164,7 +166,7 @@ func (c *ServeConfig) settings() *settings {
 		serverMetadata:  c.ServerMetadata,
 		handshake:       c.HandshakeAuth, authority: c.Authority, pluginTLS: c.PluginTLS, allowInsecure: c.AllowInsecure,
 		rules: compilePolicy(c.Policy),
-		audit: &auditor{sink: c.Audit, log: c.Logger}, log: c.Logger,
+		audit: &auditor{sink: c.Audit, log: c.Logger}, log: c.Logger, vigil: certs.NewVigil(c.Logger),
 	}
 	if len(c.AuthProviders) > 0 {
 		s.chain = newAuthChain(c.AuthProviders)

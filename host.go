@@ -114,6 +114,7 @@ func NewHost(cfg *ServeConfig) (*Host, error) {
 	h.stopTasks = stop
 	h.tasks.Go(func() { h.hub.store.Run(ctx) })
 	h.tasks.Go(func() { h.prober.run(ctx) })
+	h.keepCertificates(ctx)
 	h.warn(danger(cfg.Logger))
 	return h, nil
 }
@@ -201,6 +202,23 @@ func (h *Host) setTLS() error {
 	}
 	h.serverTLS = hardened
 	return nil
+}
+
+// keepCertificates has certificates that are about to end renewed where that is the host's
+// to do, and warned of.
+func (h *Host) keepCertificates(ctx context.Context) {
+	var own []certs.Source
+	if h.serverTLS != nil {
+		own = append(own, certs.ServerSource("this host, where plugins call it", h.serverTLS))
+	}
+	if to := h.router.dialing(); to != nil {
+		own = append(own, certs.ClientSource("this host, when it calls plugins", to))
+	}
+	if a := h.cfg.Authority; a != nil {
+		own = append(own, a.ownSource())
+		h.tasks.Go(func() { a.serve(ctx, h.cfg.Logger) })
+	}
+	h.tasks.Go(func() { h.hub.settings().vigil.Run(ctx, own...) })
 }
 
 // setServices takes the configured services, makes the missing ones and binds

@@ -3,6 +3,7 @@ package connectplugin
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -177,7 +178,10 @@ func (h *Host) witnessed() *tls.Config {
 	if h.serverTLS == nil {
 		return nil
 	}
-	return alertNoHTTP2(certs.Witness(h.serverTLS, noteServed))
+	return alertNoHTTP2(certs.Witness(h.serverTLS, func(ctx context.Context, leaf *x509.Certificate) {
+		noteServed(ctx, leaf)
+		h.hub.settings().vigil.Saw("this host, where plugins call it", leaf)
+	}))
 }
 
 func (h *Host) shut(ctx context.Context) error {

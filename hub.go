@@ -13,6 +13,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/inflight"
 	"github.com/masegraye/connect-plugin-go/internal/launches"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
@@ -234,6 +235,7 @@ type settings struct {
 
 	audit *auditor
 	log   *slog.Logger
+	vigil *certs.Vigil // over certificates that are about to end
 }
 
 func (s *settings) storeConfig() tokenstore.Config {

@@ -145,6 +145,7 @@ func (t *hostTrust) onlyHost(cs tls.ConnectionState) error {
 	case len(t.pins) > 0 && !slices.Contains(t.pins, certs.PinOf(leaf)):
 		return fmt.Errorf("%w: the key of %q is not among PinnedKeys", errNotTheHost, shown)
 	}
+	t.client.vigil.Saw("the host, when it calls this plugin", leaf)
 	return nil
 }
 

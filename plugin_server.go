@@ -281,6 +281,7 @@ func newPluginServer(ctx context.Context, cfg *PluginServerConfig) (*pluginServe
 		if serverTLS, err = s.serverTLS(); err != nil {
 			return nil, errors.Join(err, client.Close())
 		}
+		client.own = append(client.own, certs.ServerSource("this plugin, where its host calls it", serverTLS))
 	}
 	if err := s.listen(ctx); err != nil {
 		return nil, errors.Join(err, client.Close())

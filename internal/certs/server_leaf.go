@@ -20,17 +20,53 @@ func ServerLeafFor(cfg *tls.Config, name string) *x509.Certificate {
 
 	cert, err := choose(cfg, &tls.ClientHelloInfo{
 		ServerName: name, SupportedVersions: []uint16{tls.VersionTLS13}, CipherSuites: []uint16{tls.TLS_AES_128_GCM_SHA256},
-		SignatureSchemes: []tls.SignatureScheme{
-			tls.ECDSAWithP256AndSHA256, tls.Ed25519, tls.PSSWithSHA256, tls.ECDSAWithP384AndSHA384, tls.ECDSAWithP521AndSHA512,
-			tls.PSSWithSHA384, tls.PSSWithSHA512,
-		},
-		SupportedCurves: []tls.CurveID{tls.X25519, tls.CurveP256},
+		SignatureSchemes: everyScheme, SupportedCurves: []tls.CurveID{tls.X25519, tls.CurveP256},
 	})
 	if err != nil {
 		return nil
 	}
 
 	return leafOf(cert)
+}
+
+// ClientLeaf returns the certificate that a client configuration shows to a server that
+// asks for any, nil where it shows none.
+func ClientLeaf(cfg *tls.Config) *x509.Certificate {
+	if cfg.GetClientCertificate == nil {
+		if len(cfg.Certificates) == 0 {
+			return nil
+		}
+
+		return leafOf(&cfg.Certificates[0])
+	}
+
+	cert, err := cfg.GetClientCertificate(&tls.CertificateRequestInfo{Version: tls.VersionTLS13, SignatureSchemes: everyScheme})
+	if err != nil {
+		return nil
+	}
+
+	return leafOf(cert)
+}
+
+// ServerSource is where a server gets its certificate from.
+func ServerSource(whose string, cfg *tls.Config) Source {
+	return Source{
+		Whose: whose, Leaf: func() *x509.Certificate { return ServerLeaf(cfg) },
+		Fixed: cfg.GetCertificate == nil && cfg.GetConfigForClient == nil,
+	}
+}
+
+// ClientSource is where a client gets its certificate from.
+func ClientSource(whose string, cfg *tls.Config) Source {
+	return Source{
+		Whose: whose, Leaf: func() *x509.Certificate { return ClientLeaf(cfg) }, Fixed: cfg.GetClientCertificate == nil,
+	}
+}
+
+// everyScheme are the signatures of TLS 1.3.
+var everyScheme = []tls.SignatureScheme{
+	tls.ECDSAWithP256AndSHA256, tls.Ed25519, tls.PSSWithSHA256, tls.ECDSAWithP384AndSHA384, tls.ECDSAWithP521AndSHA512,
+	tls.PSSWithSHA384, tls.PSSWithSHA512,
 }
 
 // Witness returns a copy of a server's configuration that says which certificate it
