@@ -83,11 +83,6 @@ func (s *HealthServer) Check(ctx context.Context, req *connect.Request[connectpl
 	if _, _, err := s.caller(ctx, req.Spec(), req.Header()); err != nil {
 		return nil, err
 	}
-	return s.check(ctx, req)
-}
-
-// check is Check for whoever asks.
-func (s *HealthServer) check(_ context.Context, req *connect.Request[connectpluginv1.HealthCheckRequest]) (*connect.Response[connectpluginv1.HealthCheckResponse], error) {
 	status, known, _, _ := s.status(req.Msg.GetService())
 	if !known {
 		return nil, connect.NewError(connect.CodeNotFound, errNotAvailable)
@@ -101,11 +96,6 @@ func (s *HealthServer) Watch(ctx context.Context, req *connect.Request[connectpl
 	if _, _, err := s.caller(ctx, req.Spec(), req.Header()); err != nil {
 		return err
 	}
-	return s.watch(ctx, req, stream)
-}
-
-// watch is Watch for whoever asks.
-func (s *HealthServer) watch(ctx context.Context, req *connect.Request[connectpluginv1.HealthCheckRequest], stream *connect.ServerStream[connectpluginv1.HealthCheckResponse]) error {
 	last := connectpluginv1.ServingStatus_SERVING_STATUS_UNSPECIFIED
 	for {
 		status, known, changed, closed := s.status(req.Msg.GetService())
@@ -131,9 +121,10 @@ func (s *HealthServer) watch(ctx context.Context, req *connect.Request[connectpl
 
 // routes are those of the RPC service and of the probes of whoever runs the host.
 func (s *HealthServer) routes(opts ...connect.HandlerOption) []route {
+	live := http.HandlerFunc(answerLive)
 	return []route{
 		callerRoute(connectpluginv1connect.NewHealthServiceHandler(s, opts...)),
-		{prefix: pathHealthz, identify: identifyNobody, unary: unaryProcedure, next: http.HandlerFunc(answerLive)},
+		{prefix: pathHealthz, identify: identifyNobody, unary: unaryProcedure, next: live},
 		{prefix: pathReadyz, identify: identifyNobody, unary: unaryProcedure, next: HTTPHealthHandler(s)},
 	}
 }
@@ -146,14 +137,23 @@ const (
 	maxProbeMessage = 4 << 10
 )
 
-// probes answers probes and nothing else, whoever asks and whatever Host they name.
+// probes answers probes and nothing else, whoever asks and whatever Host they name. A
+// question over gRPC is one of the host's own: it is about services alone.
 func (s *HealthServer) probes() http.Handler {
-	opts := []connect.HandlerOption{boundedMessages(maxProbeMessage)}
+	type question = connect.Request[connectpluginv1.HealthCheckRequest]
+	type answer = connectpluginv1.HealthCheckResponse
+	check := func(ctx context.Context, req *question) (*connect.Response[answer], error) {
+		return s.Check(ctx, connect.NewRequest(req.Msg))
+	}
+	watch := func(ctx context.Context, req *question, stream *connect.ServerStream[answer]) error {
+		return s.Watch(ctx, connect.NewRequest(req.Msg), stream)
+	}
+	bounds := boundedMessages(maxProbeMessage)
 	table := map[string]http.Handler{
 		pathHealthz:     http.HandlerFunc(answerLive),
 		pathReadyz:      HTTPHealthHandler(s),
-		grpcHealthCheck: connect.NewUnaryHandler(grpcHealthCheck, s.check, opts...),
-		grpcHealthWatch: connect.NewServerStreamHandler(grpcHealthWatch, s.watch, opts...),
+		grpcHealthCheck: connect.NewUnaryHandler(grpcHealthCheck, check, bounds),
+		grpcHealthWatch: connect.NewServerStreamHandler(grpcHealthWatch, watch, bounds),
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set(headerCacheControl, noStore)

@@ -34,6 +34,7 @@ type Host struct {
 	health    *HealthServer
 	serverTLS *tls.Config // nil in plaintext
 	server    *http.Server
+	serverLog *serverLog // of what net/http says, and of what connections begin with
 	ingress   *ingress
 	drain     *drain.Drain
 	abort     context.CancelCauseFunc

@@ -22,6 +22,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/gather"
+	"github.com/masegraye/connect-plugin-go/internal/opening"
 	"github.com/masegraye/connect-plugin-go/internal/target"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
@@ -98,7 +99,8 @@ func (h *Host) Serve(ctx context.Context, l net.Listener) error {
 	h.addr = l.Addr().String()
 	h.mu.Unlock()
 	h.nameFor(l.Addr())
-	gathered := gather.NewListener(netutil.LimitListener(l, h.cfg.Limits.MaxConnections), gather.Config{WriteTimeout: writeByteTimeout})
+	l = opening.NewListener(netutil.LimitListener(l, h.cfg.Limits.MaxConnections), h.serverLog.opened(h.serverTLS != nil))
+	gathered := gather.NewListener(l, gather.Config{WriteTimeout: writeByteTimeout})
 	defer gathered.Wait()
 	l = gathered
 	h.cfg.Logger.Info("host is serving", keyAddr, l.Addr().String())
@@ -153,13 +155,14 @@ func (h *Host) setServer() {
 		protocols.SetHTTP1(true)
 		protocols.SetUnencryptedHTTP2(true)
 	}
+	h.serverLog = newServerLog(h.cfg.Logger)
 	h.server = &http.Server{
 		Handler:           h.drain.Count(h.ingress),
 		TLSConfig:         h.witnessed(),
 		ReadHeaderTimeout: l.ReadHeaderTimeout,
 		IdleTimeout:       l.IdleTimeout,
 		MaxHeaderBytes:    l.MaxHeaderBytes,
-		ErrorLog:          slog.NewLogLogger(newServerLog(h.cfg.Logger), slog.LevelDebug),
+		ErrorLog:          slog.NewLogLogger(h.serverLog, slog.LevelDebug),
 		BaseContext:       func(net.Listener) context.Context { return base },
 		ConnContext:       withConnection(verifiesItself(h.serverTLS)),
 		Protocols:         &protocols,
