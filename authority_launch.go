@@ -149,7 +149,7 @@ func (l *LaunchTLS) keepFresh(ctx context.Context) {
 
 		wait := launchRetry
 		if err := l.write(); err != nil {
-			l.authority.logger.Warn("the certificate of a launch is not renewed",
+			l.authority.log().Warn("the certificate of a launch is not renewed",
 				keySubject, l.Identity(), keyError, err.Error())
 		} else if wait = time.Until(l.source.RenewAt()); wait <= 0 {
 			return // it ends with the authority, no later one can follow

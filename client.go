@@ -16,6 +16,7 @@ import (
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
+	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/link"
 )
 
@@ -31,6 +32,8 @@ type Client struct {
 	life      context.Context //nolint:containedctx // ends with Close, which owns the goroutines
 	end       context.CancelFunc
 	tasks     sync.WaitGroup
+	vigil     *certs.Vigil   // over certificates that are about to end
+	own       []certs.Source // of the certificates that this side shows; set before Connect
 
 	mu        sync.Mutex
 	host      *url.URL // nil before the host is known
@@ -52,6 +55,7 @@ type Client struct {
 	leaving   bool // nothing may renew the identity any more
 	closed    bool
 	renewing  bool
+	watching  bool // the certificates of this side
 	conns     map[*ServiceConn]struct{}
 	changed   func() // told that something changed at the host; set before Connect, may be nil
 }
@@ -73,6 +77,10 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 		return nil, err
 	}
 	c.life, c.end = context.WithCancel(context.Background())
+	c.vigil = certs.NewVigil(c.cfg.Logger)
+	if c.cfg.TLS != nil {
+		c.own = append(c.own, certs.ClientSource("this side, when it calls its host", c.cfg.TLS))
+	}
 	return c, nil
 }
 

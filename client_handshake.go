@@ -170,8 +170,13 @@ func (x *exchange) explain(err error) error {
 	}
 	switch connect.CodeOf(err) {
 	case connect.CodeUnauthenticated:
+		bound := ""
+		if x.binding != nil {
+			bound = "; the proof of its secret is bound to this TLS connection, so whoever ends TLS in between (a balancer in HTTP mode) " +
+				"breaks it: let that pass TCP on, or bring an HTTPClient, with which proofs are not bound"
+		}
 		return fmt.Errorf("%w: the host does not accept self id %q: it may not be in the host's policy, or its secret or "+
-			"certificate is wrong; the host's log says which: %w", ErrHandshakeRefused, x.cfg.SelfID, err)
+			"certificate is wrong; the host's log says which%s: %w", ErrHandshakeRefused, x.cfg.SelfID, bound, err)
 	case connect.CodeInvalidArgument, connect.CodeFailedPrecondition, connect.CodePermissionDenied, connect.CodeUnimplemented,
 		connect.CodeNotFound:
 		return fmt.Errorf("%w: %w", ErrHandshakeRefused, err)

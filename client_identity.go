@@ -70,6 +70,7 @@ func (c *Client) enrolmentLocked(ctx context.Context, apart bool) (*enrolment, e
 	if c.closed || c.leaving {
 		return nil, ErrClientClosed
 	}
+	c.watchLocked()
 	if c.enrolling == nil {
 		e := &enrolment{done: make(chan struct{})}
 		c.enrolling = e
@@ -82,6 +83,15 @@ func (c *Client) enrolmentLocked(ctx context.Context, apart bool) (*enrolment, e
 		})
 	}
 	return c.enrolling, nil
+}
+
+// watchLocked begins to watch over the certificates of this side, once.
+func (c *Client) watchLocked() {
+	if c.watching || len(c.own) == 0 {
+		return
+	}
+	c.watching = true
+	c.tasks.Go(func() { c.vigil.Run(c.life, c.own...) })
 }
 
 // finish tells those who wait how the handshake went, and sets when the next may be.
@@ -275,6 +285,7 @@ func (c *Client) assign(runtimeID, token, hostURL string, expires time.Time) err
 	}
 	moved := c.host != nil && *c.host != *u
 	c.host, c.ready = u, true
+	c.watchLocked()
 	c.identity = identity{runtimeID: runtimeID, token: token, expires: expires, managed: true, serial: c.identity.serial + 1}
 	c.mu.Unlock()
 	if moved && c.link != nil {

@@ -88,6 +88,9 @@ func (c *Client) dial(ctx context.Context, below func(net.Conn) net.Conn) (net.C
 		_ = raw.Close()
 		return nil, explainTLS(err)
 	}
+	if shown := conn.ConnectionState().PeerCertificates; len(shown) > 0 {
+		c.vigil.Saw("the host, where this side calls it", shown[0])
+	}
 	return conn, nil
 }
 
@@ -226,7 +229,8 @@ func explainTLS(err error) error {
 	case errors.As(err, &op) && op.Op == remoteError:
 		return &trustError{text: "the host refuses this side in TLS: " + explainAlert(op.Err.Error()), refused: true, err: err}
 	case broken(err), errors.As(err, &op), errors.As(err, &timeout) && timeout.Timeout():
-		return fmt.Errorf("the connection ended during the TLS handshake: %w", err)
+		return fmt.Errorf("the connection ended during the TLS handshake: what answers there speaks no TLS, has nobody behind it, "+
+			"or puts something before it that the host does not read, such as a PROXY header: %w", err)
 	case errors.As(err, &invalid):
 		return &trustError{text: "this side refuses the host's certificate: " + explainCertificate(invalid.Err), err: err}
 	}

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+
+	"github.com/masegraye/connect-plugin-go/internal/certs"
 )
 
 // ServeConfig configures a [Host]. It is copied when the host is made; later
@@ -23,6 +25,12 @@ type ServeConfig struct {
 	// Addr is the address that [Host.ListenAndServe] listens on. Empty means
 	// loopback, "127.0.0.1:8443".
 	Addr string
+	// HealthAddr is an address on which [Host.Serve] answers probes and nothing else, in
+	// plaintext over HTTP/1.1 and HTTP/2, for those that cannot speak TLS 1.3 with h2:
+	// GET /healthz (200 while the process serves), GET /readyz (503 once the host ends, or
+	// HealthService says so), and grpc.health.v1.Health over gRPC. It authenticates nobody
+	// and tells no more than that. Empty means nowhere; Addr answers the first two as well.
+	HealthAddr string
 	// MagicCookieKey and MagicCookieValue must match the client's. Empty means
 	// the defaults. The cookie is no secret: it only tells a plugin from a
 	// program started by mistake.
@@ -92,8 +100,10 @@ type ServeConfig struct {
 	// at Warn. It cannot be combined with TLS or Authority.
 	AllowInsecure bool
 	// Hosts are the names and addresses under which plugins reach the host; a
-	// request for another is refused. Empty means the names of the TLS
-	// certificate and the address listened on.
+	// request for another is refused, but for /healthz and /readyz. Empty means the names
+	// in the certificate that was shown on the request's connection, also where that is
+	// chosen for each client or renewed, and the address listened on. A host whose names
+	// are not known at its start is warned of.
 	Hosts []string
 	// Policy says what each plugin may do. Nil grants nothing.
 	Policy *Policy
@@ -157,7 +167,7 @@ func (c *ServeConfig) settings() *settings {
 		serverMetadata:  c.ServerMetadata,
 		handshake:       c.HandshakeAuth, authority: c.Authority, pluginTLS: c.PluginTLS, allowInsecure: c.AllowInsecure,
 		rules: compilePolicy(c.Policy, c.Authority != nil),
-		audit: &auditor{sink: c.Audit, log: c.Logger}, log: c.Logger,
+		audit: &auditor{sink: c.Audit, log: c.Logger}, log: c.Logger, vigil: certs.NewVigil(c.Logger),
 	}
 	if len(c.AuthProviders) > 0 {
 		s.chain = newAuthChain(c.AuthProviders)

@@ -391,6 +391,9 @@ func (hs *handshake) answer(ctx context.Context, id *tokenstore.Identity, token 
 	if id != nil {
 		hs.resp.RuntimeId, hs.resp.RuntimeToken = id.RuntimeID(), token
 		hs.resp.TokenExpiresAt = timestamppb.New(id.ExpiresAt())
+		if hs.peer != nil && hs.peer.certificate != nil {
+			hs.cfg.vigil.Saw("plugin "+id.SelfID()+", when it calls this host", hs.peer.certificate.leaf)
+		}
 	}
 	l := listing{known: id != nil}
 	if hs.server.list != nil {

@@ -3,6 +3,7 @@ package connectplugin
 import (
 	"context"
 	"net/http"
+	"strings"
 	"sync"
 
 	"connectrpc.com/connect"
@@ -161,13 +162,56 @@ func (s *HealthServer) isSomethingTo(c *caller, service string) func(*policy.Boo
 
 // routes are those of the RPC service and of the probes of whoever runs the host.
 func (s *HealthServer) routes(opts ...connect.HandlerOption) []route {
-	live := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { answerProbe(w, r, true) })
+	live := http.HandlerFunc(answerLive)
 	return []route{
 		callerRoute(connectpluginv1connect.NewHealthServiceHandler(s, opts...)),
 		{prefix: pathHealthz, identify: identifyNobody, unary: unaryProcedure, next: live},
 		{prefix: pathReadyz, identify: identifyNobody, unary: unaryProcedure, next: HTTPHealthHandler(s)},
 	}
 }
+
+// The health checking protocol of gRPC. Its messages are those of connectplugin.health.v1
+// byte by byte; in JSON the names of the statuses differ.
+const (
+	grpcHealthCheck = "/grpc.health.v1.Health/Check"
+	grpcHealthWatch = "/grpc.health.v1.Health/Watch"
+	maxProbeMessage = 4 << 10
+)
+
+// probes answers probes and nothing else, whoever asks and whatever Host they name. A
+// question over gRPC is one of the host's own: it is about services alone.
+func (s *HealthServer) probes() http.Handler {
+	type question = connect.Request[connectpluginv1.HealthCheckRequest]
+	type answer = connectpluginv1.HealthCheckResponse
+	check := func(ctx context.Context, req *question) (*connect.Response[answer], error) {
+		return s.Check(ctx, connect.NewRequest(req.Msg))
+	}
+	watch := func(ctx context.Context, req *question, stream *connect.ServerStream[answer]) error {
+		return s.Watch(ctx, connect.NewRequest(req.Msg), stream)
+	}
+	bounds := boundedMessages(maxProbeMessage)
+	table := map[string]http.Handler{
+		pathHealthz:     http.HandlerFunc(answerLive),
+		pathReadyz:      HTTPHealthHandler(s),
+		grpcHealthCheck: connect.NewUnaryHandler(grpcHealthCheck, check, bounds),
+		grpcHealthWatch: connect.NewServerStreamHandler(grpcHealthWatch, watch, bounds),
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set(headerCacheControl, noStore)
+		handler, ok := table[r.URL.Path]
+		switch {
+		case !ok:
+			http.NotFound(w, r)
+		case strings.Contains(r.Header.Get("Content-Type"), "json"):
+			w.WriteHeader(http.StatusUnsupportedMediaType)
+		default:
+			handler.ServeHTTP(w, r)
+		}
+	})
+}
+
+// answerLive answers whether the process serves at all.
+func answerLive(w http.ResponseWriter, r *http.Request) { answerProbe(w, r, true) }
 
 func (s *HealthServer) notifyLocked() {
 	close(s.changed)

@@ -277,6 +277,7 @@ type settings struct {
 
 	audit *auditor
 	log   *slog.Logger
+	vigil *certs.Vigil // over certificates that are about to end
 }
 
 func (s *settings) storeConfig() tokenstore.Config {

@@ -85,6 +85,8 @@ type connection struct {
 
 	byCallback bool // the server's configuration verifies client certificates itself
 
+	served *x509.Certificate // that the host shows; set during the TLS handshake, before the first request
+
 	once     sync.Once
 	addr     string
 	cert     *certificate
@@ -137,10 +139,23 @@ func cutOff(c net.Conn) {
 	_ = c.Close()
 }
 
+// connectionOf returns what is known of a connection that the host itself accepted.
+func connectionOf(ctx context.Context) (*connection, bool) {
+	conn, ok := ctx.Value(connectionKey{}).(*connection)
+	return conn, ok
+}
+
+// noteServed keeps which certificate the host shows on a connection.
+func noteServed(ctx context.Context, leaf *x509.Certificate) {
+	if conn, ok := connectionOf(ctx); ok {
+		conn.served = leaf
+	}
+}
+
 // newPeer returns who makes a request. A server of the user's own need not have checked
 // whose certificates are believed, so it is done here.
 func (h *hub) newPeer(r *http.Request) *peer {
-	conn, ok := r.Context().Value(connectionKey{}).(*connection)
+	conn, ok := connectionOf(r.Context())
 	if !ok {
 		conn = &connection{}
 	}

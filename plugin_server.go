@@ -19,6 +19,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/drain"
 	"github.com/masegraye/connect-plugin-go/internal/gather"
+	"github.com/masegraye/connect-plugin-go/internal/opening"
 )
 
 const (
@@ -266,6 +267,7 @@ type pluginServer struct {
 	listener net.Listener
 	gathered *gather.Listener // of the listener
 	server   *http.Server
+	log      *serverLog
 	drain    *drain.Drain
 	session  *pluginSession
 	stop     context.CancelFunc // set before serving
@@ -289,11 +291,14 @@ func newPluginServer(ctx context.Context, cfg *PluginServerConfig) (*pluginServe
 		if serverTLS, err = s.serverTLS(); err != nil {
 			return nil, errors.Join(err, client.Close())
 		}
+		client.own = append(client.own, certs.ServerSource("this plugin, where its host calls it", serverTLS))
 	}
 	if err := s.listen(ctx); err != nil {
 		return nil, errors.Join(err, client.Close())
 	}
-	s.gathered = gather.NewListener(s.listener, gather.Config{WriteTimeout: writeByteTimeout})
+	s.log = newServerLog(cfg.Client.Logger)
+	opened := opening.NewListener(s.listener, s.log.opened(serverTLS != nil))
+	s.gathered = gather.NewListener(opened, gather.Config{WriteTimeout: writeByteTimeout})
 	s.session = newPluginSession(cfg, client, s.baseURL())
 	s.session.enrolled = s.connected
 	s.server = s.newServer(ctx, serverTLS)

@@ -192,10 +192,27 @@ func (s *ServiceRegistry) occupy(h *hub, id *tokenstore.Identity, endpoint strin
 func (s *ServiceRegistry) vacate(h *hub, owner string, vacated catalog.Vacated) {
 	for _, runtimeID := range vacated.Replaced {
 		h.store.Revoke(runtimeID, reasonSucceeded)
+		warnShared(h, owner)
 	}
 	for _, runtimeID := range vacated.Ousted {
 		s.oust(h, runtimeID, owner)
 	}
+}
+
+// How often a plugin may replace its earlier life until it looks like several instances
+// that replace each other, and how often that is warned of.
+var (
+	replaceRate    = Rate{RequestsPerSecond: 0.1, Burst: 3}
+	warnSharedRate = Rate{RequestsPerSecond: 1.0 / 60, Burst: 1}
+)
+
+// warnShared takes notice that a plugin replaced its earlier life at an endpoint.
+func warnShared(h *hub, selfID string) {
+	if h.spend(budget{key: "replaced:" + selfID, rate: replaceRate}) || !h.spend(budget{key: "shared:" + selfID, rate: warnSharedRate}) {
+		return
+	}
+	h.log().Warn("a plugin replaces its earlier life at its endpoint again and again: where several instances run, give each an endpoint "+
+		"of its own, also behind a balancer, which has one answer for another", keySelfID, selfID)
 }
 
 // oust ends what goes through to a plugin that lost its endpoint to another.

@@ -2,6 +2,7 @@ package connectplugin
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -104,6 +105,16 @@ func (s *ServiceRouter) configure(d *pluginDialer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.dialer = d
+}
+
+// dialing returns the TLS with which plugins are dialled, nil in plaintext.
+func (s *ServiceRouter) dialing() *tls.Config {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.dialer == nil {
+		return nil
+	}
+	return s.dialer.tls
 }
 
 // route routes one call whose caller the middleware identified.

@@ -367,7 +367,11 @@ func (d *pluginDialer) tlsFor(h *hub, id *tokenstore.Identity) *tls.Config {
 		if err := d.checkIdentity(id, leaf, named); err != nil {
 			return err
 		}
-		return checkProvider(h, id, leaf)
+		if err := checkProvider(h, id, leaf); err != nil {
+			return err
+		}
+		h.settings().vigil.Saw("plugin "+id.SelfID()+", where this host calls it", leaf)
+		return nil
 	})
 	return cfg
 }

@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// lookEvery is how often the connections are looked at when no end is near, unless their
+// standingTick is how often the connections are looked at when no end is near, unless their
 // overtime is shorter: launches end without a word, and clocks are set.
 const (
-	lookEvery = time.Minute
+	standingTick = time.Minute
 	lookFast  = time.Second
 )
 
@@ -178,7 +178,7 @@ func (s *Standing[C]) over(now time.Time) (over []C, next time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 
-	next = min(lookEvery, max(lookFast, s.tenure.Overtime))
+	next = min(standingTick, max(lookFast, s.tenure.Overtime))
 
 	for c, conn := range s.conns {
 		if conn.leaf == nil {

@@ -16,30 +16,27 @@ import (
 // Names are the names and addresses under which a host may be reached. They are
 // immutable once they are made.
 type Names struct {
-	names map[string]struct{}
-	leaf  *x509.Certificate // nil where none is known beforehand
+	names      map[string]struct{}
+	configured bool // nothing else is a name
 }
 
-// NewNames takes the configured names or, where there are none, those of the
-// host's certificate and of the address that it listens on; each may be nil.
-func NewNames(configured []string, leaf *x509.Certificate, listener net.Addr) *Names {
-	n := &Names{names: map[string]struct{}{}}
+// NewNames takes the configured names or, where there are none, those of the address
+// that the host listens on, which may be nil.
+func NewNames(configured []string, listener net.Addr) *Names {
+	n := &Names{names: map[string]struct{}{}, configured: len(configured) > 0}
 	for _, name := range configured {
 		n.add(name)
 	}
-	if len(configured) > 0 {
-		return n
-	}
-	if listener != nil {
+	if !n.configured && listener != nil {
 		n.addListener(listener)
 	}
-	n.leaf = leaf
 	return n
 }
 
 // Known reports whether an authority (host, or host and port) names the host; the
-// port does not matter.
-func (n *Names) Known(authority string) bool {
+// port does not matter. Where no names are configured, those of the certificate count that
+// the host showed on the request's connection; nil for none.
+func (n *Names) Known(authority string, shown *x509.Certificate) bool {
 	host := authority
 	if h, _, err := net.SplitHostPort(authority); err == nil {
 		host = h
@@ -52,7 +49,7 @@ func (n *Names) Known(authority string) bool {
 	if _, ok := n.names[host]; ok {
 		return true
 	}
-	return n.leaf != nil && n.leaf.VerifyHostname(host) == nil
+	return !n.configured && shown != nil && shown.VerifyHostname(host) == nil
 }
 
 func (n *Names) add(name string) {
