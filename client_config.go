@@ -123,10 +123,8 @@ func (c *ClientConfig) validateSelf() error {
 			return fieldError("SelfVersion", "%v", err)
 		}
 	}
-	if len(c.Plugins) > 0 {
-		if err := c.Plugins.Validate(); err != nil {
-			return err
-		}
+	if err := c.Plugins.validateEntries(); err != nil {
+		return err
 	}
 	return c.Metadata.validate("Metadata")
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"net/url"
 	"time"
 
 	"connectrpc.com/connect"
@@ -264,14 +265,23 @@ func (c *Client) assign(runtimeID, token, hostURL string, expires time.Time) err
 	if err := validateIdentity(runtimeID, token); err != nil {
 		return err
 	}
-	u, err := parseHostURL(hostURL, c.cfg.AllowInsecure)
-	if err != nil {
-		return fmt.Errorf("host_url: %w", err)
+	var u *url.URL
+	if hostURL != "" {
+		var err error
+		if u, err = parseHostURL(hostURL, c.cfg.AllowInsecure); err != nil {
+			return fmt.Errorf("host_url: %w", err)
+		}
 	}
 	c.mu.Lock()
 	if c.closed || c.leaving {
 		c.mu.Unlock()
 		return ErrClientClosed
+	}
+	if u == nil {
+		if u = c.host; u == nil {
+			c.mu.Unlock()
+			return fmt.Errorf("host_url: is empty, and no host is known: %w", ErrClientNotConnected)
+		}
 	}
 	moved := c.host != nil && *c.host != *u
 	c.host, c.ready = u, true

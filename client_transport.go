@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/masegraye/connect-plugin-go/internal/bridge"
 	"github.com/masegraye/connect-plugin-go/internal/link"
 )
 
@@ -66,12 +67,12 @@ func (c *Client) dial(ctx context.Context) (net.Conn, error) {
 	if host.Port() == "" {
 		addr = net.JoinHostPort(host.Hostname(), defaultPorts[host.Scheme])
 	}
+	if host.Scheme != "https" {
+		return bridge.Dial(ctx, "tcp", addr)
+	}
 	raw, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("dial: %w", err)
-	}
-	if host.Scheme != "https" {
-		return raw, nil
 	}
 	cfg, err := c.cfg.clientTLS()
 	if err != nil {

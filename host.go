@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/http"
 	"sync"
@@ -109,7 +108,7 @@ func NewHost(cfg *ServeConfig) (*Host, error) {
 	h.stopTasks = stop
 	h.tasks.Go(func() { h.hub.store.Run(ctx) })
 	h.tasks.Go(func() { h.prober.run(ctx) })
-	h.warn(danger(cfg.Logger))
+	warnConfig(h.hub.settings())
 	return h, nil
 }
 
@@ -246,20 +245,6 @@ func (h *Host) setRouter() {
 	h.router = NewServiceRouter(h.handshake, h.registry, h.lifecycle)
 }
 
-// warn tells the operator what is dangerous or useless about the configuration.
-func (h *Host) warn(log *slog.Logger) {
-	if h.cfg.AllowInsecure {
-		log.Warn("serving plaintext: AllowInsecure is set; use it for development only")
-	}
-	if h.cfg.Policy == nil {
-		h.cfg.Logger.Warn("no policy: no plugin is accepted until ServeConfig.Policy allows it; OpenPolicy() allows all, for development")
-		return
-	}
-	if d := h.cfg.Policy.Default; d != nil && d.AllowUnproven {
-		log.Warn("open policy: whoever reaches the host is accepted as any plugin that Policy.Plugins does not name")
-	}
-}
-
 // recovered turns a panic in a service into an error that tells the peer nothing.
 func (h *Host) recovered(_ context.Context, spec connect.Spec, _ http.Header, cause any) error {
 	h.cfg.Logger.Error("panic in a service", keyProcedure, spec.Procedure, keyError, fmt.Sprint(cause))
@@ -360,8 +345,14 @@ func (c *ServeConfig) validateDurations() error {
 	return nil
 }
 
-// validateServices refuses services that belong to different hosts.
+// validateServices refuses services that belong to different hosts, and a broker that
+// holds what cannot be offered.
 func (c *ServeConfig) validateServices() error {
+	if c.CapabilityBroker != nil {
+		if err := c.CapabilityBroker.check(); err != nil {
+			return err
+		}
+	}
 	if c.ServiceRouter == nil {
 		return nil
 	}

@@ -157,7 +157,7 @@ func (h *Host) shut(ctx context.Context) error {
 	h.closeUpper(ctx)
 	h.abort(errShuttingDown)
 	h.hub.store.RevokeAll(tokenstore.ReasonShutdown)
-	h.router.close()
+	h.router.Close()
 	h.stopTasks()
 	h.tasks.Wait()
 	h.hub.callers.Close()

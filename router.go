@@ -64,6 +64,7 @@ func NewServiceRouter(handshake *HandshakeServer, registry *ServiceRegistry, lif
 	// reports that as an error.
 	_ = registry.bind(handshake.hub)
 	_ = lifecycle.bind(handshake.hub)
+	handshake.mount()
 	if forget := s.forget; registry.bound.Load() == handshake.hub {
 		registry.cutOff.CompareAndSwap(nil, &forget)
 	}

@@ -128,6 +128,16 @@ func ValidateMetadata(metadata map[string]string) error {
 	return nil
 }
 
+// servicePath returns the path that a declaration means: generated code of the first
+// version writes the bare name of the service, "kv.v1.KVService", for
+// "/kv.v1.KVService/".
+func servicePath(declared string) string {
+	if declared == "" || strings.Contains(declared, "/") {
+		return declared
+	}
+	return "/" + declared + "/"
+}
+
 func validateMetadataKey(key string) error {
 	const field = "metadata key"
 	if err := validateLength(field, key, MaxMetadataKeyLen); err != nil {
