@@ -131,7 +131,7 @@ func (b *CapabilityBroker) Handler() http.Handler {
 	rpc, calls := b.serve(routes[0]), &middleware{hub: b.home, route: routes[1]}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
-		case !target.CleanPath(r):
+		case !target.CleanPathBelow(r):
 			refuse(w, r, connect.CodeNotFound, errNotAvailable)
 		case strings.HasPrefix(r.URL.Path, routes[0].prefix):
 			rpc.ServeHTTP(w, r)

@@ -1,6 +1,7 @@
 package connectplugin
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -36,6 +37,7 @@ type Client struct {
 
 	mu        sync.Mutex
 	host      *url.URL // nil before the host is known
+	prefix    string   // the path below which a proxy serves the host
 	identity  identity
 	refused   uint64        // the serial of the identity that the host does not know any more; zero for none
 	doubtful  bool          // the host was lost: it may not know the identity any more
@@ -68,7 +70,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 		warnPlaintext(cfg.Logger, "plaintext is allowed: AllowInsecure is set; use it for development only")
 	}
 	if c.cfg.HostURL != "" {
-		c.host, _ = parseHostURL(c.cfg.HostURL, c.cfg.AllowInsecure) // validated
+		c.host, c.prefix, _ = parseClientURL(c.cfg.HostURL, c.cfg.AllowInsecure) // validated
 	}
 	if err := c.setTransport(); err != nil {
 		return nil, err
@@ -77,9 +79,17 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	return c, nil
 }
 
-// Config returns a copy of the configuration, with the defaults filled in.
+// Config returns a copy of the configuration, with the defaults filled in. Where it named
+// no host, Endpoint is the one that was found.
 func (c *Client) Config() ClientConfig {
-	return c.cfg.withDefaults()
+	out := c.cfg.withDefaults()
+	out.Endpoint = cmp.Or(out.Endpoint, out.HostURL)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if out.Endpoint == "" && c.host != nil {
+		out.Endpoint = c.host.String() + c.prefix
+	}
+	return out
 }
 
 // Connect performs the handshake: it agrees on versions, and obtains a runtime
@@ -300,8 +310,8 @@ func (c *Client) findHost(ctx context.Context) error {
 		return fmt.Errorf("discover %q: %w", c.cfg.DiscoveryServiceName, ErrNoEndpoints)
 	}
 	for _, e := range endpoints {
-		if u, err := parseHostURL(e.URL, c.cfg.AllowInsecure); err == nil {
-			c.moveTo(u)
+		if u, prefix, err := parseClientURL(e.URL, c.cfg.AllowInsecure); err == nil {
+			c.moveTo(u, prefix)
 			return nil
 		}
 	}
@@ -309,10 +319,10 @@ func (c *Client) findHost(ctx context.Context) error {
 }
 
 // moveTo has later calls go to another place.
-func (c *Client) moveTo(host *url.URL) {
+func (c *Client) moveTo(host *url.URL, prefix string) {
 	c.mu.Lock()
 	moved := c.host != nil && *c.host != *host
-	c.host = host
+	c.host, c.prefix = host, prefix
 	c.mu.Unlock()
 	if moved && c.link != nil {
 		c.link.Retire()

@@ -145,6 +145,9 @@ func (a *attempt) send(ctx context.Context) (*http.Response, error) {
 	}
 	err := a.to.aim(ctx, r, a.id)
 	if err == nil {
+		a.client.mu.Lock()
+		r.URL.Path = a.client.prefix + r.URL.Path
+		a.client.mu.Unlock()
 		r.Body, err = a.body.Attempt()
 	}
 	if err != nil {

@@ -265,10 +265,13 @@ func (c *Client) assign(runtimeID, token, hostURL string, expires time.Time) err
 	if err := validateIdentity(runtimeID, token); err != nil {
 		return err
 	}
-	var u *url.URL
+	var (
+		u      *url.URL
+		prefix string
+	)
 	if hostURL != "" {
 		var err error
-		if u, err = parseHostURL(hostURL, c.cfg.AllowInsecure); err != nil {
+		if u, prefix, err = parseClientURL(hostURL, c.cfg.AllowInsecure); err != nil {
 			return fmt.Errorf("host_url: %w", err)
 		}
 	}
@@ -278,13 +281,13 @@ func (c *Client) assign(runtimeID, token, hostURL string, expires time.Time) err
 		return ErrClientClosed
 	}
 	if u == nil {
-		if u = c.host; u == nil {
+		if u, prefix = c.host, c.prefix; u == nil {
 			c.mu.Unlock()
 			return fmt.Errorf("host_url: is empty, and no host is known: %w", ErrClientNotConnected)
 		}
 	}
 	moved := c.host != nil && *c.host != *u
-	c.host, c.ready = u, true
+	c.host, c.prefix, c.ready = u, prefix, true
 	c.identity = identity{runtimeID: runtimeID, token: token, expires: expires, managed: true, serial: c.identity.serial + 1}
 	c.mu.Unlock()
 	if moved && c.link != nil {

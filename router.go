@@ -87,7 +87,7 @@ func (s *ServiceRouter) RegisterPluginEndpoint(runtimeID string, endpoint string
 // ServeHTTP routes one call of an authenticated caller. It is for a server of
 // your own; a host serves it at /services/.
 func (s *ServiceRouter) ServeHTTP(w http.ResponseWriter, req *http.Request) {
-	if !target.CleanPath(req) {
+	if !target.CleanPathBelow(req) {
 		refuse(w, req, connect.CodeNotFound, errNotAvailable)
 		return
 	}

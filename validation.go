@@ -246,6 +246,19 @@ func parseHostURL(raw string, allowInsecure bool) (*url.URL, error) {
 	return &url.URL{Scheme: u.Scheme, Host: u.Host}, nil
 }
 
+// parseClientURL accepts the base URL of a host as its clients see it: below a path, where
+// a proxy in front of it serves it there. Prefix is that path without a final slash.
+func parseClientURL(raw string, allowInsecure bool) (host *url.URL, prefix string, err error) {
+	if u, err := url.Parse(raw); err == nil && u.Host != "" && u.RawPath == "" {
+		if path := strings.TrimRight(u.Path, "/"); path != "" && ValidateEndpointPath(path) == nil {
+			u.Path, prefix = "", path
+			raw = u.String()
+		}
+	}
+	host, err = parseHostURL(raw, allowInsecure)
+	return host, prefix, err
+}
+
 // Errors of the version negotiation, to be told apart with [errors.Is].
 var (
 	errVersionRange    = errors.New("application versions are no range")

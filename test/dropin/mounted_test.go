@@ -308,3 +308,52 @@ func TestHandMounted_BrokerAlone(t *testing.T) {
 		t.Errorf("the capability got %q", got)
 	}
 }
+
+// A proxy in front of the host may serve it below a path, and Config says where the host is.
+func TestEndpoint_BelowAPath(t *testing.T) {
+	t.Parallel()
+	m := newMounted(t, open())
+	granted := &hosttest.RecordingLogger{}
+	m.broker.RegisterCapability(hosttest.LoggerCapability(granted))
+	proxy := http.NewServeMux()
+	proxy.Handle("/plugins/host/", http.StripPrefix("/plugins/host", m.handlers()))
+	server := httptest.NewServer(proxy)
+	t.Cleanup(server.Close)
+	for name, edit := range map[string]func(*connectplugin.ClientConfig){
+		"Endpoint": func(c *connectplugin.ClientConfig) { c.Endpoint = server.URL + "/plugins/host/" },
+		"Discovery": func(c *connectplugin.ClientConfig) {
+			c.Discovery = connectplugin.NewStaticDiscovery(map[string][]connectplugin.Endpoint{
+				"plugin-host": {{URL: server.URL + "/plugins/host"}},
+			})
+		},
+	} {
+		cfg := connectplugin.ClientConfig{
+			SelfID: "api", SelfVersion: "1.0.0", AllowInsecure: true,
+			Metadata: connectplugin.PluginMetadata{Provides: hosttest.Provides("x")},
+		}
+		edit(&cfg)
+		c, err := connectplugin.NewClient(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Connect(t.Context()); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if got := strings.TrimSuffix(c.Config().Endpoint, "/"); got != server.URL+"/plugins/host" {
+			t.Errorf("%s: Config().Endpoint is %q", name, got)
+		}
+		conn, err := c.Capability(t.Context(), "logger", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := loggerv1connect.NewLoggerClient(conn.HTTPClient(), conn.BaseURL()).Log(t.Context(), connect.NewRequest(&loggerv1.LogRequest{Message: "x"})); err != nil {
+			t.Errorf("%s: a capability: %v", name, err)
+		}
+		if err := c.Leave(t.Context()); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if got, _, _ := granted.Got(); len(got) != 2 {
+		t.Errorf("the capability got %q", got)
+	}
+}
