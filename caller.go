@@ -205,6 +205,41 @@ func (h *hub) authenticate(ctx context.Context, p *peer, r *http.Request) (conte
 	return withCaller(ctx, c), c, nil
 }
 
+// bareCaller proves the caller of a service that was mounted with its generated
+// constructor, so that no middleware has. Such a service sees nothing of TLS, and serves
+// nobody where plaintext is not allowed.
+func (h *hub) bareCaller(ctx context.Context, procedure string, header http.Header) (*caller, error) {
+	p, err := h.barePeer(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ctx = withPeer(ctx, p)
+	_, c, no := h.authenticate(ctx, p, &http.Request{Header: header})
+	switch {
+	case no != nil:
+		h.auditCall(ctx, no.kind, procedure, no.runtimeID, no.reason)
+		return nil, connect.NewError(no.code, no.err)
+	case !h.spend(h.requestBudget(c)):
+		h.auditCall(ctx, AuditLimited, procedure, "", "request rate")
+		return nil, connect.NewError(connect.CodeResourceExhausted, errTooMany)
+	}
+	return c, nil
+}
+
+// barePeer returns the peer of a call to a service that no middleware stands before.
+func (h *hub) barePeer(ctx context.Context) (*peer, error) {
+	p, ok := peerFrom(ctx)
+	if !ok || !h.settings().allowInsecure {
+		h.bare.Do(func() {
+			danger(h.settings().configured).ErrorContext(ctx, "a service is mounted with its generated constructor, which shows it nothing of TLS: "+
+				"mount what HandshakeServerHandler, ServiceRegistryHandler, LifecycleServerHandler, HealthServerHandler or "+
+				"CapabilityBroker.Handler return, or serve NewHost")
+		})
+		return nil, connect.NewError(connect.CodeUnauthenticated, errBare)
+	}
+	return p, nil
+}
+
 // claimsIdentity reports whether a request claims a runtime identity at all.
 func claimsIdentity(header http.Header) bool { return len(header[headerRuntimeID]) > 0 }
 

@@ -46,6 +46,12 @@ func (t *hostTransport) mend(ctx context.Context, id identity) (bool, error) {
 	return true, unrenewed((*Client)(t).renewed(ctx, id, false))
 }
 
+// unknownHost stands for the host in requests that are built before it is known.
+const (
+	unknownHost    = "not-connected.invalid"
+	unknownHostURL = "https://" + unknownHost
+)
+
 // maxAttempts bounds how often a request is made of which the host did nothing.
 const maxAttempts = 3
 
@@ -120,6 +126,11 @@ func (a *attempt) again() bool {
 func (a *attempt) send(ctx context.Context) (*http.Response, error) {
 	r := a.request.WithContext(ctx)
 	target := *r.URL
+	if target.Host == unknownHost {
+		a.client.mu.Lock()
+		target.Scheme, target.Host, r.Host = a.client.host.Scheme, a.client.host.Host, ""
+		a.client.mu.Unlock()
+	}
 	r.URL = &target
 	if a.client.link == nil {
 		r.GetBody = nil // the attempts are the client's
@@ -135,6 +146,9 @@ func (a *attempt) send(ctx context.Context) (*http.Response, error) {
 	}
 	err := a.to.aim(ctx, r, a.id)
 	if err == nil {
+		a.client.mu.Lock()
+		r.URL.Path = a.client.prefix + r.URL.Path
+		a.client.mu.Unlock()
 		r.Body, err = a.body.Attempt()
 	}
 	if err != nil {
@@ -225,8 +239,13 @@ func (c *Client) present(ctx context.Context, u *url.URL) (id identity, done fun
 		case closed:
 			return identity{}, done, ErrClientClosed
 		case !ready || host == nil:
-			return identity{}, done, ErrClientNotConnected
-		case u.Scheme != host.Scheme || u.Host != host.Host:
+			if done != nil {
+				done()
+			}
+			if _, err := c.connected(ctx); err != nil {
+				return identity{}, nil, err
+			}
+		case (u.Scheme != host.Scheme || u.Host != host.Host) && u.Host != unknownHost:
 			return identity{}, done, errForeignURL
 		case wait != nil:
 			select {

@@ -26,7 +26,7 @@ import (
 // over the connection on which it learnt that: it costs its host one TLS handshake.
 func (c *Client) exchange(ctx context.Context, current identity, apart bool) error {
 	c.mu.Lock()
-	host := c.host
+	host, prefix := c.host, c.prefix
 	c.mu.Unlock()
 	x := &exchange{cfg: &c.cfg, client: c.transport, current: current}
 	if c.link != nil {
@@ -39,7 +39,7 @@ func (c *Client) exchange(ctx context.Context, current identity, apart bool) err
 		}
 		x.client, x.state, x.local = oneConn{c, conn}, conn.TLS(), conn.LocalAddr()
 	}
-	if err := x.run(ctx, host); err != nil {
+	if err := x.run(ctx, host.String()+prefix); err != nil {
 		err = c.explainLink(err)
 		c.trustFailed(err)
 		return err
@@ -107,7 +107,7 @@ type exchange struct {
 	identity identity
 }
 
-func (x *exchange) run(ctx context.Context, host *url.URL) error {
+func (x *exchange) run(ctx context.Context, base string) error {
 	if err := x.prepare(); err != nil {
 		return err
 	}
@@ -118,7 +118,7 @@ func (x *exchange) run(ctx context.Context, host *url.URL) error {
 	}
 	// A stranger's answer could swell to far more than is read of it, so it is not
 	// to be compressed.
-	client := connectpluginv1connect.NewHandshakeServiceClient(x.client, host.String(),
+	client := connectpluginv1connect.NewHandshakeServiceClient(x.client, base,
 		connect.WithInterceptors(x.cfg.Interceptors...), connect.WithReadMaxBytes(maxHostMessage),
 		connect.WithAcceptCompression(compressionGzip, nil, nil))
 	resp, err := client.Handshake(ctx, req)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"net/url"
 	"time"
 
 	"connectrpc.com/connect"
@@ -274,17 +275,29 @@ func (c *Client) assign(runtimeID, token, hostURL string, expires time.Time) err
 	if err := validateIdentity(runtimeID, token); err != nil {
 		return err
 	}
-	u, err := parseHostURL(hostURL, c.cfg.AllowInsecure)
-	if err != nil {
-		return fmt.Errorf("host_url: %w", err)
+	var (
+		u      *url.URL
+		prefix string
+	)
+	if hostURL != "" {
+		var err error
+		if u, prefix, err = parseClientURL(hostURL, c.cfg.AllowInsecure); err != nil {
+			return fmt.Errorf("host_url: %w", err)
+		}
 	}
 	c.mu.Lock()
 	if c.closed || c.leaving {
 		c.mu.Unlock()
 		return ErrClientClosed
 	}
+	if u == nil {
+		if u, prefix = c.host, c.prefix; u == nil {
+			c.mu.Unlock()
+			return fmt.Errorf("host_url: is empty, and no host is known: %w", ErrClientNotConnected)
+		}
+	}
 	moved := c.host != nil && *c.host != *u
-	c.host, c.ready = u, true
+	c.host, c.prefix, c.ready = u, prefix, true
 	c.watchLocked()
 	c.identity = identity{runtimeID: runtimeID, token: token, expires: expires, managed: true, serial: c.identity.serial + 1}
 	c.mu.Unlock()

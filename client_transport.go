@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/masegraye/connect-plugin-go/internal/bridge"
 	"github.com/masegraye/connect-plugin-go/internal/link"
 )
 
@@ -68,14 +69,18 @@ func (c *Client) dial(ctx context.Context, below func(net.Conn) net.Conn) (net.C
 	if host.Port() == "" {
 		addr = net.JoinHostPort(host.Hostname(), defaultPorts[host.Scheme])
 	}
+	if host.Scheme != "https" {
+		conn, err := bridge.Dial(ctx, "tcp", addr)
+		if err != nil {
+			return nil, err
+		}
+		return below(conn), nil
+	}
 	raw, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("dial: %w", err)
 	}
 	raw = below(raw)
-	if host.Scheme != "https" {
-		return raw, nil
-	}
 	cfg, err := c.cfg.clientTLS()
 	if err != nil {
 		return nil, errors.Join(err, raw.Close())

@@ -32,6 +32,7 @@ var errHandshakeRefused = errors.New("handshake refused")
 type HandshakeServer struct {
 	hub    *hub // fixed at creation
 	nonces atomic.Pointer[nonces]
+	others []service
 	list   func(ctx context.Context, id *tokenstore.Identity, requested []string) listing // set before serving; may be nil
 }
 
@@ -48,7 +49,7 @@ func NewHandshakeServer(cfg *ServeConfig) *HandshakeServer {
 	if cfg == nil {
 		cfg = &ServeConfig{}
 	}
-	s := &HandshakeServer{hub: newHub(cfg.withDefaults().settings())}
+	s := &HandshakeServer{hub: newHub(cfg.withDefaults().settings()), others: cfg.services()}
 	s.remember(s.hub.settings())
 	return s
 }
@@ -68,8 +69,11 @@ type nonces struct {
 
 // HandshakeServerHandler returns the path and the handler of the handshake, for
 // a server of your own. It demands TLS unless the configuration allows
-// plaintext.
+// plaintext. The services that the configuration names belong to the same host from
+// then on.
 func HandshakeServerHandler(server *HandshakeServer) (string, http.Handler) {
+	server.mount()
+	warnConfig(server.hub.settings())
 	rt := server.routes(boundedMessages(server.hub.settings().limits.MaxMessageBytes))[0]
 	return rt.prefix, &middleware{hub: func() *hub { return server.hub }, route: rt}
 }
@@ -89,6 +93,14 @@ func identifyEnrolling(ctx context.Context, h *hub, p *peer, r *http.Request) (c
 	return ctx, a, nil
 }
 
+// mount ties the services that the configuration names to this one, for a host that its
+// user puts together. One that belongs to another host already stays there.
+func (s *HandshakeServer) mount() {
+	for _, other := range s.others {
+		_ = other.bind(s.hub)
+	}
+}
+
 // ValidateToken reports whether token is a live token of runtimeID. It does not
 // look at the client certificate that the token may be bound to; requests over
 // the wire are checked against it too.
@@ -103,11 +115,10 @@ func (s *HandshakeServer) ValidateToken(runtimeID string, token string) bool {
 func (s *HandshakeServer) Handshake(ctx context.Context, req *connect.Request[connectpluginv1.HandshakeRequest]) (*connect.Response[connectpluginv1.HandshakeResponse], error) {
 	hs := &handshake{server: s, hub: s.hub, cfg: s.hub.settings(), req: req.Msg}
 	if req.Spec().Procedure != "" {
-		p, ok := peerFrom(ctx)
-		if !ok {
-			return nil, connect.NewError(connect.CodeUnauthenticated, errUnauthenticated)
+		var err error
+		if ctx, hs.peer, err = s.peerOf(ctx, req); err != nil {
+			return nil, err
 		}
-		hs.peer = p
 	}
 	if req.Msg.GetSelfId() == "" && hs.peer != nil {
 		ctx = hs.asStranger(ctx, newHeaderRequest(req.Spec(), req.Peer(), req.Header()))
@@ -116,6 +127,29 @@ func (s *HandshakeServer) Handshake(ctx context.Context, req *connect.Request[co
 		return nil, hs.refusal(err, req.Spec().Procedure)
 	}
 	return connect.NewResponse(hs.resp), nil
+}
+
+// peerOf returns who makes a handshake. Where no middleware stands before the service,
+// it also proves a caller that renews, and spends what the middleware would.
+func (s *HandshakeServer) peerOf(ctx context.Context, req connect.AnyRequest) (context.Context, *peer, error) {
+	if p, ok := peerFrom(ctx); ok && isGuarded(ctx) {
+		return ctx, p, nil
+	}
+	p, err := s.hub.barePeer(ctx)
+	if err != nil {
+		return ctx, nil, err
+	}
+	ctx = withPeer(ctx, p)
+	ctx, a, no := identifyEnrolling(ctx, s.hub, p, &http.Request{Header: req.Header()})
+	switch {
+	case no != nil:
+		s.hub.auditCall(ctx, no.kind, req.Spec().Procedure, no.runtimeID, no.reason)
+		return ctx, nil, connect.NewError(no.code, no.err)
+	case !s.hub.spend(a.budget):
+		s.hub.auditCall(ctx, AuditLimited, req.Spec().Procedure, "", "request rate")
+		return ctx, nil, connect.NewError(connect.CodeResourceExhausted, errTooMany)
+	}
+	return ctx, p, nil
 }
 
 func (s *HandshakeServer) routes(opts ...connect.HandlerOption) []route {

@@ -27,6 +27,7 @@ func hostPluginRoute(name string, p Plugin, impl any, maxBody int64) (route, err
 	case handler == nil:
 		return route{}, fmt.Errorf("%w: %w: %s: ConnectServer returned no handler", ErrInvalidConfig, ErrInvalidPluginImpl, field)
 	}
+	path = servicePath(path)
 	if err := ValidateEndpointPath(path); err != nil || !strings.HasSuffix(path, "/") || path == "/" {
 		return route{}, fieldError(field,
 			"ConnectServer returned path %q; it must be clean, start and end with a slash, and not be the root", path)

@@ -216,7 +216,7 @@ func (h *Host) shut(ctx context.Context) error {
 	h.closeUpper(ctx)
 	h.abort(errShuttingDown)
 	h.hub.store.RevokeAll(tokenstore.ReasonShutdown)
-	h.router.close()
+	h.router.Close()
 	h.probes.Shutdown(ctx)
 	h.stopTasks()
 	h.tasks.Wait()

@@ -139,6 +139,7 @@ func (m *memoryLaunch) make() (PluginMetadata, http.Handler, error) {
 	if err != nil {
 		return metadata, nil, fmt.Errorf("%w: %w", ErrInvalidPluginImpl, err)
 	}
+	path = servicePath(path)
 	if err := ValidateEndpointPath(path); err != nil {
 		return metadata, nil, fmt.Errorf("%w: %w", ErrInvalidPluginImpl, err)
 	}
@@ -162,7 +163,7 @@ func (m *memoryLaunch) declare(metadata *PluginMetadata, path string) {
 		}
 	}
 	for i := range metadata.Provides {
-		if metadata.Provides[i].Path == "" {
+		if metadata.Provides[i].Path = servicePath(metadata.Provides[i].Path); metadata.Provides[i].Path == "" {
 			metadata.Provides[i].Path = path
 		}
 	}

@@ -180,7 +180,8 @@ const (
 	DefaultCapabilityGrantTTL time.Duration = time.Hour
 
 	defaultAddr            = "127.0.0.1:8443"
-	defaultShutdownTimeout = 10 * time.Second
+	defaultShutdownTimeout = 10 * time.Second // of a plugin
+	defaultHostShutdown    = 30 * time.Second
 	defaultClientTimeout   = 10 * time.Second
 	defaultMaxClockSkew    = 2 * time.Minute
 	defaultReplayCacheSize = 65_536

@@ -13,6 +13,8 @@ import (
 	"net/netip"
 	"sync"
 
+	"connectrpc.com/connect"
+
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/proxy"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
@@ -170,9 +172,23 @@ func withPeer(ctx context.Context, p *peer) context.Context {
 	return context.WithValue(ctx, peerKey{}, p)
 }
 
+// peerFrom returns the peer of a request. Where no middleware saw it, its address is all
+// that is known.
 func peerFrom(ctx context.Context) (*peer, bool) {
-	p, ok := ctx.Value(peerKey{}).(*peer)
-	return p, ok
+	if p, ok := ctx.Value(peerKey{}).(*peer); ok {
+		return p, true
+	}
+	info, ok := connect.CallInfoForHandlerContext(ctx)
+	if !ok {
+		return nil, false
+	}
+	return &peer{addr: addrOnly(info.Peer().Addr)}, true
+}
+
+// isGuarded reports whether the middleware has seen a request.
+func isGuarded(ctx context.Context) bool {
+	_, ok := ctx.Value(peerKey{}).(*peer)
+	return ok
 }
 
 // addrOnly strips the port and the zone of a remote address.

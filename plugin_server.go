@@ -155,7 +155,8 @@ func (c *PluginServerConfig) validateServices() error {
 	seen := map[string]bool{}
 	for i, s := range c.Services {
 		field := fmt.Sprintf("Services[%d]", i)
-		d := ServiceDeclaration{Type: s.Type, Version: s.Version, Path: s.Path}
+		path := servicePath(s.Path)
+		d := ServiceDeclaration{Type: s.Type, Version: s.Version, Path: path}
 		switch err := d.validate(); {
 		case err != nil:
 			return fieldError(field, "%v", err)
@@ -166,7 +167,7 @@ func (c *PluginServerConfig) validateServices() error {
 		}
 		seen[s.Type] = true
 		for j, other := range c.Services[:i] {
-			if catalog.PathsOverlap(s.Path, other.Path) {
+			if catalog.PathsOverlap(path, servicePath(other.Path)) {
 				return fieldError(field+".Path", "%q overlaps %q of Services[%d]; give each service paths of its own", s.Path, other.Path, j)
 			}
 		}
@@ -200,6 +201,9 @@ func (c *PluginServerConfig) serverBase() *tls.Config {
 func (c *PluginServerConfig) withDefaults() *PluginServerConfig {
 	out := *c
 	out.Services = slices.Clone(c.Services)
+	for i := range out.Services {
+		out.Services[i].Path = servicePath(out.Services[i].Path)
+	}
 	out.Client = c.Client.withDefaults()
 	if len(out.Client.Metadata.Provides) == 0 {
 		for _, s := range out.Services {

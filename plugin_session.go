@@ -123,7 +123,7 @@ func (s *pluginSession) enrol(ctx context.Context) error {
 		}
 	}
 	for failures := 1; ; failures++ {
-		err := s.client.Connect(ctx)
+		err := s.client.connect(ctx)
 		switch {
 		case err == nil:
 			log.Info("connected to the host", keyHost, s.cfg.Client.HostURL, keyRuntimeID, s.client.RuntimeID())

@@ -30,7 +30,7 @@ func (s *ServiceRegistry) RegisterService(ctx context.Context, req *connect.Requ
 	}
 	reg := catalog.Registration{
 		ID: "reg-" + rand.Text(), RuntimeID: runtimeID, SelfID: runtimeID,
-		Type: m.GetServiceType(), Version: m.GetVersion(), Path: m.GetEndpointPath(),
+		Type: m.GetServiceType(), Version: m.GetVersion(), Path: servicePath(m.GetEndpointPath()),
 		Metadata: m.GetMetadata(), Weight: declaredWeight(m.GetMetadata()), RegisteredAt: time.Now(),
 	}
 	if c != nil {
@@ -119,7 +119,7 @@ func validateRegistration(runtimeID string, m *connectpluginv1.RegisterServiceRe
 		return fmt.Errorf("version: %w", err)
 	}
 	if m.GetEndpointPath() != "" {
-		if err := ValidateEndpointPath(m.GetEndpointPath()); err != nil {
+		if err := ValidateEndpointPath(servicePath(m.GetEndpointPath())); err != nil {
 			return fmt.Errorf("endpoint_path: %w", err)
 		}
 	}

@@ -65,6 +65,7 @@ func NewServiceRouter(handshake *HandshakeServer, registry *ServiceRegistry, lif
 	// reports that as an error.
 	_ = registry.bind(handshake.hub)
 	_ = lifecycle.bind(handshake.hub)
+	handshake.mount()
 	if forget := s.forget; registry.bound.Load() == handshake.hub {
 		registry.cutOff.CompareAndSwap(nil, &forget)
 	}
@@ -87,7 +88,7 @@ func (s *ServiceRouter) RegisterPluginEndpoint(runtimeID string, endpoint string
 // ServeHTTP routes one call of an authenticated caller. It is for a server of
 // your own; a host serves it at /services/.
 func (s *ServiceRouter) ServeHTTP(w http.ResponseWriter, req *http.Request) {
-	if !target.CleanPath(req) {
+	if !target.CleanPathBelow(req) {
 		refuse(w, req, connect.CodeNotFound, errNotAvailable)
 		return
 	}

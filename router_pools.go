@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/masegraye/connect-plugin-go/internal/bridge"
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/proxy"
@@ -98,8 +99,15 @@ func (s *ServiceRouter) providerAt(h *hub, runtimeID string) (*routedProvider, e
 // may finish; those to the one before that may not. It returns what is to be
 // closed.
 func (s *ServiceRouter) moveLocked(h *hub, runtimeID string) (*routedProvider, pools, error) {
-	if s.closed || s.dialer == nil {
+	if s.closed {
 		return nil, nil, errNotServing
+	}
+	if s.dialer == nil { // the router is on a server of its user's
+		d, err := standaloneDialer(h.settings())
+		if err != nil {
+			return nil, nil, err
+		}
+		s.dialer = d
 	}
 	id, ok := h.store.Lookup(runtimeID)
 	if !ok {
@@ -163,8 +171,10 @@ func (s *ServiceRouter) forget(runtimeID string) {
 	ends.close()
 }
 
-// close ends everything that goes through and waits for the router's goroutines.
-func (s *ServiceRouter) close() {
+// Close ends every call that goes through and the connections to plugins, and refuses what
+// comes later. It is for a router on a server of your own: a [Host] closes its own. It may
+// be called more than once.
+func (s *ServiceRouter) Close() {
 	s.mu.Lock()
 	ends := make(pools, 0, 2*len(s.providers))
 	for _, p := range s.providers {
@@ -311,6 +321,18 @@ func newPluginDialer(cfg *settings, serverTLS *tls.Config) (*pluginDialer, error
 	return d, nil
 }
 
+// standaloneDialer is that of a router that no Host serves.
+func standaloneDialer(cfg *settings) (*pluginDialer, error) {
+	served := cfg.serverTLS
+	if served == nil && cfg.authority != nil {
+		var err error
+		if served, err = cfg.authority.HostTLS(); err != nil {
+			return nil, err
+		}
+	}
+	return newPluginDialer(cfg, served)
+}
+
 // clientCertificate returns how the host shows its server's certificate to plugins, nil
 // where Certificates says it.
 func clientCertificate(serverTLS *tls.Config) func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
@@ -333,6 +355,9 @@ func (d *pluginDialer) pool(h *hub, id *tokenstore.Identity, endpoint string) (*
 	cfg := d.config(h, id, e)
 	if d.tls != nil {
 		cfg.TLS = d.tlsFor(h, id)
+	}
+	if d.insecure && e.Plaintext() {
+		cfg.Dial = bridge.Dial
 	}
 	return proxy.New(cfg)
 }

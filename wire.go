@@ -57,7 +57,7 @@ func unaryProcedure(path string) bool { return !streamingProcedures[path] }
 func wireDeclarations(in []ServiceDeclaration) []*connectpluginv1.ServiceDeclaration {
 	out := make([]*connectpluginv1.ServiceDeclaration, 0, len(in))
 	for _, d := range in {
-		out = append(out, &connectpluginv1.ServiceDeclaration{Type: d.Type, Version: d.Version, Path: d.Path})
+		out = append(out, &connectpluginv1.ServiceDeclaration{Type: d.Type, Version: d.Version, Path: servicePath(d.Path)})
 	}
 	return out
 }
@@ -74,7 +74,7 @@ func wireDependencies(in []ServiceDependency) []*connectpluginv1.ServiceDependen
 }
 
 func declarationOf(d *connectpluginv1.ServiceDeclaration) ServiceDeclaration {
-	return ServiceDeclaration{Type: d.GetType(), Version: d.GetVersion(), Path: d.GetPath()}
+	return ServiceDeclaration{Type: d.GetType(), Version: d.GetVersion(), Path: servicePath(d.GetPath())}
 }
 
 // compressionGzip is the one compression of messages.

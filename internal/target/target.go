@@ -85,15 +85,21 @@ func SameOrigin(r *http.Request, plaintext bool) bool {
 // escapes, dot segments, empty segments, backslashes, control and non-ASCII
 // characters, and CONNECT, which has no path.
 func CleanPath(r *http.Request) bool {
+	return cleanPath(r, func(asked string) bool { return asked == r.URL.Path })
+}
+
+// CleanPathBelow is [CleanPath] for a handler that is mounted below a path, which was
+// taken off ([http.StripPrefix]).
+func CleanPathBelow(r *http.Request) bool {
+	return cleanPath(r, func(asked string) bool { return strings.HasSuffix(asked, r.URL.Path) && proxy.CheckPath(asked) == nil })
+}
+
+func cleanPath(r *http.Request, same func(asked string) bool) bool {
 	p := r.URL.Path
 	if r.URL.RawPath != "" || r.URL.Fragment != "" || !strings.HasPrefix(p, "/") || r.Method == http.MethodConnect {
 		return false
 	}
-	if i := strings.IndexByte(r.RequestURI, '?'); i >= 0 {
-		if r.RequestURI[:i] != p {
-			return false
-		}
-	} else if r.RequestURI != "" && r.RequestURI != p {
+	if asked, _, _ := strings.Cut(r.RequestURI, "?"); r.RequestURI != "" && !same(asked) {
 		return false
 	}
 	return proxy.CheckPath(p) == nil
