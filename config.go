@@ -105,8 +105,9 @@ type ServeConfig struct {
 	// Hosts are the names and addresses under which plugins reach the host; a
 	// request for another is refused, but for /healthz and /readyz. Empty means the names
 	// in the certificate that was shown on the request's connection, also where that is
-	// chosen for each client or renewed, and the address listened on. A host whose names
-	// are not known at its start is warned of.
+	// chosen for each client or renewed, and the address listened on; in plaintext on
+	// every address, any address and any name without a dot. A host whose names are not
+	// known at its start is warned of.
 	Hosts []string
 	// Policy says what each plugin may do. Nil grants nothing.
 	Policy *Policy

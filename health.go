@@ -69,6 +69,13 @@ func (s *HealthServer) SetServingStatus(service string, status connectpluginv1.S
 	s.notifyLocked()
 }
 
+// offer says that a plugin of the host's serves, unless its user said something else.
+func (s *HealthServer) offer(plugin string) {
+	if _, known, _, _ := s.status(plugin); !known {
+		s.SetServingStatus(plugin, connectpluginv1.ServingStatus_SERVING_STATUS_SERVING)
+	}
+}
+
 // Shutdown sets every status to NOT_SERVING for good and ends every watch.
 func (s *HealthServer) Shutdown() {
 	s.mu.Lock()
@@ -86,12 +93,12 @@ func (s *HealthServer) Shutdown() {
 // Check answers the status of one service, NotFound for an unknown one. To a plugin
 // every service is unknown that it neither provides nor requires nor may call.
 func (s *HealthServer) Check(ctx context.Context, req *connect.Request[connectpluginv1.HealthCheckRequest]) (*connect.Response[connectpluginv1.HealthCheckResponse], error) {
-	c, _, err := s.caller(ctx, req.Spec(), req.Header())
+	who, err := s.asker(ctx, req.Spec(), req.Header())
 	if err != nil {
 		return nil, err
 	}
 	status, known, _, _ := s.status(req.Msg.GetService())
-	if !known || !s.mayAsk(c, req.Msg.GetService()) {
+	if !known || !s.mayAsk(who, req.Msg.GetService()) {
 		return nil, connect.NewError(connect.CodeNotFound, errNotAvailable)
 	}
 	return connect.NewResponse(&connectpluginv1.HealthCheckResponse{Status: status}), nil
@@ -102,11 +109,11 @@ func (s *HealthServer) Check(ctx context.Context, req *connect.Request[connectpl
 // with NotFound when a change of policy makes the service something to the plugin, or
 // nothing.
 func (s *HealthServer) Watch(ctx context.Context, req *connect.Request[connectpluginv1.HealthCheckRequest], stream *connect.ServerStream[connectpluginv1.HealthCheckResponse]) error {
-	c, _, err := s.caller(ctx, req.Spec(), req.Header())
+	who, err := s.asker(ctx, req.Spec(), req.Header())
 	if err != nil {
 		return err
 	}
-	release, ok := s.permitWatch(c, req.Msg.GetService())
+	release, ok := s.permitWatch(who, req.Msg.GetService())
 	if !ok {
 		return connect.NewError(connect.CodeNotFound, errNotAvailable)
 	}
@@ -114,7 +121,7 @@ func (s *HealthServer) Watch(ctx context.Context, req *connect.Request[connectpl
 	last := connectpluginv1.ServingStatus_SERVING_STATUS_UNSPECIFIED
 	for {
 		status, known, changed, closed := s.status(req.Msg.GetService())
-		if !known || !s.mayAsk(c, req.Msg.GetService()) {
+		if !known || !s.mayAsk(who, req.Msg.GetService()) {
 			status = connectpluginv1.ServingStatus_SERVING_STATUS_SERVICE_UNKNOWN
 		}
 		if status != last {
@@ -134,15 +141,53 @@ func (s *HealthServer) Watch(ctx context.Context, req *connect.Request[connectpl
 	}
 }
 
-// mayAsk reports whether a service is anything to a caller. The host itself, nil, asks
-// what it likes, and everybody about the host.
-func (s *HealthServer) mayAsk(c *caller, service string) bool {
-	return c == nil || s.isSomethingTo(c, service)(c.hub.rules.Load())
+// publicHealth opens the health service to everybody, in Policy.Public.
+const publicHealth = "health"
+
+// anyone is who asks without an identity, of the host that policy opens to everybody.
+type anyone struct{ hub *hub }
+
+type anyoneKey struct{}
+
+// identifyAsker demands a runtime identity, unless policy lets everybody ask.
+func identifyAsker(ctx context.Context, h *hub, p *peer, r *http.Request) (context.Context, admission, *denial) {
+	open := func(b *policy.Book) bool { return b.Public.Has(publicHealth) }
+	if claimsIdentity(r.Header) || !open(h.rules.Load()) {
+		return identifyCaller(ctx, h, p, r)
+	}
+	return context.WithValue(ctx, anyoneKey{}, anyone{h}), admission{budget: h.strangerBudget(ctx, p), allowed: open}, nil
+}
+
+// asker is who asks: a caller, anyone (nil and the hub), or the host itself.
+type asker struct {
+	caller *caller
+	anyone *hub
+}
+
+func (s *HealthServer) asker(ctx context.Context, spec connect.Spec, header http.Header) (asker, error) {
+	if who, ok := ctx.Value(anyoneKey{}).(anyone); ok && spec.Procedure != "" && who.hub == s.bound.Load() {
+		return asker{anyone: who.hub}, nil
+	}
+	c, _, err := s.caller(ctx, spec, header)
+	return asker{caller: c}, err
+}
+
+// mayAsk reports whether a service is anything to who asks. The host itself asks what it
+// likes, everybody about the host, and who has no identity about what is public.
+func (s *HealthServer) mayAsk(who asker, service string) bool {
+	switch {
+	case who.anyone != nil:
+		return service == "" || who.anyone.rules.Load().Public.Has(service)
+	case who.caller == nil:
+		return true
+	}
+	return s.isSomethingTo(who.caller, service)(who.caller.hub.rules.Load())
 }
 
 // permitWatch lets a change of policy end a watch, when the service becomes something
 // else to the caller than it was.
-func (s *HealthServer) permitWatch(c *caller, service string) (release func(), ok bool) {
+func (s *HealthServer) permitWatch(who asker, service string) (release func(), ok bool) {
+	c := who.caller
 	if c == nil {
 		return func() {}, true
 	}
@@ -163,8 +208,10 @@ func (s *HealthServer) isSomethingTo(c *caller, service string) func(*policy.Boo
 // routes are those of the RPC service and of the probes of whoever runs the host.
 func (s *HealthServer) routes(opts ...connect.HandlerOption) []route {
 	live := http.HandlerFunc(answerLive)
+	rpc := callerRoute(connectpluginv1connect.NewHealthServiceHandler(s, opts...))
+	rpc.identify = observed(identifyAsker)
 	return []route{
-		callerRoute(connectpluginv1connect.NewHealthServiceHandler(s, opts...)),
+		rpc,
 		{prefix: pathHealthz, identify: identifyNobody, unary: unaryProcedure, next: live},
 		{prefix: pathReadyz, identify: identifyNobody, unary: unaryProcedure, next: HTTPHealthHandler(s)},
 	}

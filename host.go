@@ -249,6 +249,9 @@ func (h *Host) setServices() error {
 			return fieldError(s.field, "%v", err)
 		}
 	}
+	for _, name := range c.Plugins.Keys() {
+		h.health.offer(name)
+	}
 	h.registry.configure(c.Limits)
 	h.handshake.list, h.health.concerns = h.listing, h.concerns
 	dialer, err := newPluginDialer(h.hub.settings(), h.serverTLS)

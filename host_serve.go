@@ -142,7 +142,11 @@ func (h *Host) Shutdown(ctx context.Context) error {
 
 // nameFor settles under which names the host is reached, once it listens.
 func (h *Host) nameFor(listener net.Addr) {
-	h.ingress.names.Store(target.NewNames(h.cfg.Hosts, listener))
+	names := target.NewNames(h.cfg.Hosts, listener)
+	if h.cfg.AllowInsecure {
+		names = names.Open(listener)
+	}
+	h.ingress.names.Store(names)
 }
 
 func (h *Host) setServer() {

@@ -44,7 +44,8 @@ type Policy struct {
 	// sent; "*" is every one. Side-effect-free GETs of Connect are anyway.
 	Idempotent []string
 	// Public lists the host's own plugin services that anybody may call without
-	// authentication; "*" is every one.
+	// authentication; "*" is every one. "health" opens the health service, which
+	// then tells of the host and of what else is public.
 	Public []string
 }
 

@@ -54,10 +54,27 @@ func (s *ServiceRegistry) registerOwn(ctx context.Context, reg catalog.Registrat
 			id, reg.SelfID = known, known.SelfID()
 		}
 	}
+	if !s.mayRegister(id, reg) {
+		return connect.NewError(connect.CodePermissionDenied, errDenied)
+	}
+	reg.ByHost = true
 	if err := s.catalog.Register(reg); err != nil {
 		return s.registerError(ctx, err, reg.Type, "")
 	}
 	return s.unlessEnded(id)
+}
+
+// mayRegister reports whether SetAllowedServices lets the host register a type for a
+// plugin, nil where it has no identity. A list without types says nothing of the host.
+func (s *ServiceRegistry) mayRegister(id *tokenstore.Identity, reg catalog.Registration) bool {
+	if id != nil {
+		within := declared(id).within.Load()
+		return within == nil || !within.NamesAny() || within.Has(reg.Type)
+	}
+	s.allowedMu.Lock()
+	defer s.allowedMu.Unlock()
+	allowed, ok := s.allowed[reg.RuntimeID]
+	return !ok || !allowed.NamesAny() || allowed.Has(reg.Type)
 }
 
 // registerFor registers for a caller what its rights allow, before and after.
