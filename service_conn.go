@@ -57,7 +57,7 @@ func (c *Client) Service(ctx context.Context, serviceType, constraint string) (*
 	if err := ValidateServiceType(serviceType); err != nil {
 		return nil, fmt.Errorf("service type: %w", err)
 	}
-	base, err := c.base()
+	base, err := c.connected(ctx)
 	if err != nil {
 		return nil, err
 	}
