@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"context"
 	"crypto/tls"
 	"encoding/binary"
 	"errors"
@@ -24,6 +25,7 @@ type Conn struct {
 	net.Conn
 
 	// Fixed at creation.
+	ctx   context.Context      //nolint:containedctx // of the whole connection
 	state *tls.ConnectionState // nil in plaintext
 	slot  *slot
 
@@ -32,8 +34,17 @@ type Conn struct {
 	writing sync.Mutex // held during a write, and taken before mu
 
 	mu    sync.Mutex
-	meter *meter
+	meter *meter // nil in plaintext
 	cut   bool
+}
+
+// Context returns the context of the connection, see [Config].
+func (c *Conn) Context() context.Context { return c.ctx }
+
+// Abort ends the connection without a word, which takes no time.
+func (c *Conn) Abort() {
+	_ = c.slot.conn.Close()
+	c.slot.free()
 }
 
 // TLS returns the state of TLS, nil in plaintext. It must not be changed.
@@ -45,6 +56,9 @@ func (c *Conn) Prove() { c.slot.prove() }
 
 // Served says that a request of the peer was served. It pays for frames to come.
 func (c *Conn) Served() {
+	if c.meter == nil {
+		return
+	}
 	c.mu.Lock()
 	c.meter.earn(func(a allowance) float64 { return a.perCall })
 	c.mu.Unlock()
@@ -52,6 +66,9 @@ func (c *Conn) Served() {
 
 // Refused says that a request of the peer was refused. Who goes on asking is cut off.
 func (c *Conn) Refused() {
+	if c.meter == nil {
+		return
+	}
 	now := time.Now()
 	c.mu.Lock()
 	c.meter.fill(now)
@@ -67,7 +84,7 @@ func (c *Conn) Refused() {
 // Read reads what the peer sent, as long as that costs what useful work explains.
 func (c *Conn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
-	if n == 0 {
+	if n == 0 || c.meter == nil {
 		return n, err //nolint:wrapcheck // stands for what it wraps
 	}
 	if !c.allows(p[:n], time.Now()) {
@@ -94,6 +111,9 @@ func (c *Conn) allows(p []byte, now time.Time) bool {
 
 // Write writes what the server answers.
 func (c *Conn) Write(p []byte) (int, error) {
+	if c.meter == nil {
+		return c.Conn.Write(p) //nolint:wrapcheck // stands for what it wraps
+	}
 	c.writing.Lock()
 	defer c.writing.Unlock()
 	c.mu.Lock()
@@ -105,7 +125,12 @@ func (c *Conn) Write(p []byte) (int, error) {
 	n, err := c.Conn.Write(p)
 	c.mu.Lock()
 	c.meter.sent(p[:n])
+	tooMany := !c.cut && c.meter.left[refusals] < 0
+	c.cut = c.cut || tooMany
 	c.mu.Unlock()
+	if tooMany {
+		c.partLocked("too many " + refusals.String())
+	}
 	return n, err //nolint:wrapcheck // stands for what it wraps
 }
 
@@ -122,15 +147,23 @@ func (c *Conn) Close() error {
 // cutOff tells the peer why, where nothing is being written and the last frame is whole.
 // That nothing can be read any more ends the connection.
 func (c *Conn) cutOff(reason string) {
+	if !c.writing.TryLock() {
+		_ = c.Conn.SetDeadline(time.Now().Add(parting))
+		c.slot.cutOff(c.RemoteAddr(), reason)
+		return
+	}
+	defer c.writing.Unlock()
+	c.partLocked(reason)
+}
+
+// partLocked is cutOff where nobody else writes.
+func (c *Conn) partLocked(reason string) {
 	_ = c.Conn.SetDeadline(time.Now().Add(parting))
-	if c.writing.TryLock() {
-		c.mu.Lock()
-		between, last := c.meter.between(), c.meter.last
-		c.mu.Unlock()
-		if between {
-			_, _ = c.Conn.Write(goAway(last, reason))
-		}
-		c.writing.Unlock()
+	c.mu.Lock()
+	between, last := c.meter.between(), c.meter.last
+	c.mu.Unlock()
+	if between {
+		_, _ = c.Conn.Write(goAway(last, reason))
 	}
 	c.slot.cutOff(c.RemoteAddr(), reason)
 }

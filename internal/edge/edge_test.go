@@ -82,6 +82,7 @@ func start(t *testing.T, edit func(*edge.Config)) *server {
 	t.Cleanup(func() {
 		_ = srv.Close()
 		<-done
+		s.edge.End()
 		if n := s.edge.Len(); n != 0 {
 			t.Errorf("%d connections are left", n)
 		}

@@ -1,9 +1,11 @@
 package edge
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"net"
 	"sync"
 	"time"
@@ -11,7 +13,8 @@ import (
 
 // Config says what a [Listener] takes.
 type Config struct {
-	// TLS is the server side; nil serves plaintext, without meters.
+	// TLS is the server side; nil serves plaintext, on which HTTP/1.1 may be spoken, so
+	// that nothing is metered.
 	TLS *tls.Config
 	// HandshakeTimeout bounds the TLS handshake.
 	HandshakeTimeout time.Duration
@@ -27,6 +30,9 @@ type Config struct {
 	Silence time.Duration
 	// Key returns under which key an address counts.
 	Key func(net.Addr) string
+	// Context returns the context of a connection, made of the listener's, in which the
+	// TLS handshake is made; nil means the listener's.
+	Context func(context.Context) context.Context
 	// CutOff is told of each connection that was cut off, and Refused of each TLS
 	// handshake that failed; they must not block. Nil tells nobody.
 	CutOff  func(addr net.Addr, reason string)
@@ -40,8 +46,9 @@ type Listener struct {
 	// Fixed at creation.
 	cfg   Config
 	begun time.Time
-	life  context.Context //nolint:containedctx // ends with the listener, as its handshakes do
+	life  context.Context //nolint:containedctx // ends with End, as the handshakes do
 	end   context.CancelFunc
+	shut  chan struct{} // closed with the listener
 	ready chan net.Conn
 	tasks sync.WaitGroup
 
@@ -62,7 +69,7 @@ type share struct {
 // Listen begins to accept from l, which it closes.
 func Listen(l net.Listener, cfg Config) *Listener {
 	e := &Listener{
-		Listener: l, cfg: cfg, begun: time.Now(), ready: make(chan net.Conn),
+		Listener: l, cfg: cfg, begun: time.Now(), shut: make(chan struct{}), ready: make(chan net.Conn),
 		all: map[*slot]struct{}{}, shares: map[string]*share{},
 	}
 	e.room.L = &e.mu
@@ -76,7 +83,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 	select {
 	case c := <-l.ready:
 		return c, nil
-	case <-l.life.Done():
+	case <-l.shut:
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		if l.err != nil {
@@ -86,22 +93,32 @@ func (l *Listener) Accept() (net.Conn, error) {
 	}
 }
 
-// Close ends the listener and the handshakes on their way, and waits for them.
-// Connections that Accept returned stay.
+// Close takes no more connections. Those that Accept returned stay, and handshakes on
+// their way go on until End, though nobody serves what comes of them.
 func (l *Listener) Close() error {
+	l.close(nil)
+	return l.Listener.Close() //nolint:wrapcheck // stands for what it wraps
+}
+
+func (l *Listener) close(err error) {
 	l.mu.Lock()
-	l.closed = true
+	if !l.closed {
+		l.closed, l.err = true, err
+		close(l.shut)
+	}
 	l.mu.Unlock()
-	l.end()
-	err := l.Listener.Close()
 	l.room.Broadcast()
+}
+
+// End closes the listener, ends the handshakes on their way and waits for them.
+func (l *Listener) End() {
+	_ = l.Close()
+	l.end()
 	l.tasks.Wait()
-	return err //nolint:wrapcheck // stands for what it wraps
 }
 
 // accept takes connections as long as there is room.
 func (l *Listener) accept() {
-	defer l.end()
 	for l.awaitRoom() {
 		c, err := l.Listener.Accept()
 		if err != nil {
@@ -109,9 +126,7 @@ func (l *Listener) accept() {
 			if errors.As(err, &temporary) && temporary.Timeout() {
 				continue
 			}
-			l.mu.Lock()
-			l.err = err
-			l.mu.Unlock()
+			l.close(err)
 			return
 		}
 		s, ok := l.admit(c)
@@ -217,10 +232,14 @@ var errNoHTTP2 = errors.New("the peer does not ask for h2 (ALPN)")
 
 // welcome agrees on TLS with a peer and hands its connection on.
 func (l *Listener) welcome(s *slot) {
-	c := &Conn{Conn: s.conn, slot: s}
+	c := &Conn{Conn: s.conn, slot: s, ctx: l.life}
+	if f := l.cfg.Context; f != nil {
+		c.ctx = f(l.life)
+	}
 	if l.cfg.TLS != nil {
-		conn, err := l.secure(s.conn)
+		conn, err := l.secure(c.ctx, s.conn)
 		if err != nil {
+			answerPlaintext(err)
 			_ = s.conn.Close()
 			s.free()
 			if f := l.cfg.Refused; f != nil && l.life.Err() == nil {
@@ -229,22 +248,28 @@ func (l *Listener) welcome(s *slot) {
 			return
 		}
 		state := conn.ConnectionState()
-		c.Conn, c.state = conn, &state
-	}
-	c.meter = newMeter(time.Now())
-	var handed net.Conn = c
-	if l.cfg.TLS == nil {
-		handed = &plain{Conn: c}
+		c.Conn, c.state, c.meter = conn, &state, newMeter(time.Now())
 	}
 	select {
-	case l.ready <- handed:
+	case l.ready <- c:
 	case <-l.life.Done():
 		_ = c.Close()
 	}
 }
 
-func (l *Listener) secure(raw net.Conn) (*tls.Conn, error) {
-	ctx, cancel := context.WithTimeout(l.life, l.cfg.HandshakeTimeout)
+// answerPlaintext tells who speaks HTTP in plaintext so, in words.
+func answerPlaintext(err error) {
+	record, ok := errors.AsType[tls.RecordHeaderError](err)
+	if !ok || record.Conn == nil || !bytes.Contains([]byte("GET /HEAD POST PUT /OPTIO"), record.RecordHeader[:]) {
+		return
+	}
+	_ = record.Conn.SetWriteDeadline(time.Now().Add(parting))
+	_, _ = io.WriteString(record.Conn, "HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n"+
+		"This server speaks HTTP/2 over TLS: write https:// instead of http://.\n")
+}
+
+func (l *Listener) secure(ctx context.Context, raw net.Conn) (*tls.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, l.cfg.HandshakeTimeout)
 	defer cancel()
 	conn := tls.Server(raw, l.cfg.TLS)
 	if err := conn.HandshakeContext(ctx); err != nil {
@@ -270,18 +295,4 @@ func (a *audible) Read(p []byte) (int, error) {
 		a.slot.heard()
 	}
 	return n, err //nolint:wrapcheck // stands for what it wraps
-}
-
-// plain is a connection in plaintext, on which HTTP/1.1 may be spoken, so that nothing
-// can be metered.
-type plain struct{ *Conn }
-
-// Read reads what the peer sent.
-func (p *plain) Read(b []byte) (int, error) {
-	return p.Conn.Conn.Read(b) //nolint:wrapcheck // stands for what it wraps
-}
-
-// Write writes what the server answers.
-func (p *plain) Write(b []byte) (int, error) {
-	return p.Conn.Conn.Write(b) //nolint:wrapcheck // stands for what it wraps
 }

@@ -154,6 +154,9 @@ func (m *meter) sent(p []byte) {
 		if f.kind == frameData {
 			m.earn(func(a allowance) float64 { return a.perSent })
 		}
+		if f.kind == frameReset { // a stream that found no room, or was not worth its end
+			m.left[refusals]--
+		}
 	}
 }
 
