@@ -81,7 +81,9 @@ func TestAudit_OWN1_TheHostsTypesAreItsOwn(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, selfID := range []string{"internal", "another"} {
-		c := host.Enrol(t, selfID, func(c *connectplugin.ClientConfig) { c.Secret = nil; c.Metadata.Provides = hosttest.Provides("store", "mine") })
+		c := host.Enrol(t, selfID, func(c *connectplugin.ClientConfig) {
+			c.Secret, c.Metadata.Provides = nil, hosttest.Provides("store", "mine")
+		})
 		if _, err := hosttest.Register(t, c, "store", "1.0.0"); connect.CodeOf(err) != connect.CodePermissionDenied {
 			t.Errorf("%s registered the host's type: %v", selfID, err)
 		}
