@@ -225,7 +225,8 @@ func (s *ServiceRegistry) SetSelectionStrategy(serviceType string, strategy Sele
 // SetAllowedServices narrows what a live plugin may register to the given types,
 // until it is called again or the identity ends, whatever the plugin declares when it
 // renews; policy still has to allow them. What shall hold for the plugin's next
-// identity, too, belongs into policy; only a launch keeps it when it enrols again. It has no effect on an unknown runtime id, nor on a registry without a host.
+// identity, too, belongs into policy; only a launch keeps it when it enrols again. It has
+// no effect on an unknown runtime id, nor on a registry without a host.
 func (s *ServiceRegistry) SetAllowedServices(runtimeID string, serviceTypes []string) {
 	h := s.bound.Load()
 	if h == nil {

@@ -2,14 +2,13 @@ package attack_test
 
 import (
 	"crypto/tls"
-	"sync"
+	"sync/atomic"
 	"testing"
 
 	"connectrpc.com/connect"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
-	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
 )
 
@@ -100,37 +99,48 @@ func TestAudit_OWN1_TheHostsTypesAreItsOwn(t *testing.T) {
 	}
 }
 
-// A registration that meets its narrowing is not left over.
+// A registration that meets its narrowing is not left over. Here the operator narrows the
+// plugin when its earlier life ends, which is in the midst of its registration.
 func TestAudit_OWN2_ANarrowingMeetsARegistration(t *testing.T) {
 	t.Parallel()
-	const rounds = 100
+	var onEnd atomic.Pointer[func()]
 	host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
-		c.Policy, c.Logger, c.Audit = hosttest.Unproven("storage"), nil, nil
-		c.Limits.ChangesPerSecond, c.Limits.ChangeBurst = 1e6, 1e6
-	})
-	client := host.Stranger(t)
-	shake := connectpluginv1connect.NewHandshakeServiceClient(client, host.URL)
-	for range rounds {
-		resp, err := shake.Handshake(t.Context(), connect.NewRequest(hosttest.OldRequest("storage")))
-		if err != nil {
-			t.Fatal(err)
+		c.Policy = policyFor(map[string]func(*connectplugin.PluginPolicy){"storage": withSecret})
+		c.Audit = func(e connectplugin.AuditEvent) {
+			if f := onEnd.Load(); f != nil && e.Kind == connectplugin.AuditEnded {
+				(*f)()
+			}
 		}
-		id := resp.Msg.GetRuntimeId()
-		registry := connectpluginv1connect.NewServiceRegistryClient(withHeader{client, hosttest.IdentityHeader(id, resp.Msg.GetRuntimeToken())}, host.URL)
-		var both sync.WaitGroup
-		for range 3 {
-			both.Go(func() {
-				_, _ = registry.RegisterService(t.Context(), connect.NewRequest(&connectpluginv1.RegisterServiceRequest{ServiceType: "b", Version: "1.0.0"}))
+	})
+	enrol := func() (*connectplugin.Client, func(serviceType string) error) {
+		c := host.Enrol(t, "storage", func(c *connectplugin.ClientConfig) { c.Metadata.Provides = hosttest.Provides("a", "b") })
+		return c, func(serviceType string) error {
+			return hosttest.RegisterWith(t, c, &connectpluginv1.RegisterServiceRequest{
+				ServiceType: serviceType, Version: "1.0.0", EndpointPath: "/" + serviceType + "/",
+				Metadata: map[string]string{"base_url": "https://127.0.0.1:1"},
 			})
 		}
-		both.Go(func() { host.Registry().SetAllowedServices(id, []string{"a"}) })
-		both.Wait()
-		if host.Registered("b", id) {
-			t.Fatal("what the plugin may not provide is in service")
-		}
-		if _, err := registry.RegisterService(t.Context(), connect.NewRequest(&connectpluginv1.RegisterServiceRequest{ServiceType: "a", Version: "1.0.0"})); err != nil {
-			t.Fatalf("what it may: %v", err)
-		}
-		host.Revoke(id)
+	}
+	_, register := enrol()
+	if err := register("b"); err != nil {
+		t.Fatal(err)
+	}
+	second, again := enrol()
+	narrowed := false
+	narrow := func() {
+		narrowed = true
+		host.Registry().SetAllowedServices(second.RuntimeID(), []string{"a"})
+	}
+	onEnd.Store(&narrow)
+	err := again("b")
+	onEnd.Store(nil)
+	if !narrowed {
+		t.Fatal("the earlier life did not end")
+	}
+	if connect.CodeOf(err) != connect.CodePermissionDenied || host.Registered("b", second.RuntimeID()) {
+		t.Errorf("what the plugin may not provide is in service: %v", err)
+	}
+	if err := again("a"); err != nil {
+		t.Errorf("what it may: %v", err)
 	}
 }
