@@ -67,8 +67,8 @@ type Limits struct {
 
 	// MaxIdentities bounds the live identities. Default 100,000.
 	MaxIdentities int
-	// MaxIdentitiesPerSelfID bounds the live instances of one self id, where
-	// its policy names no number. Default 100.
+	// MaxIdentitiesPerSelfID bounds the live instances of one plugin, by its name (see
+	// [Policy]), where its policy names no number. Default 100.
 	MaxIdentitiesPerSelfID int
 	// MaxIdentitiesPerPeer bounds the live identities that one peer address
 	// was given. Default 1,000.
