@@ -109,6 +109,7 @@ func NewHost(cfg *ServeConfig) (*Host, error) {
 	h.stopTasks = stop
 	h.tasks.Go(func() { h.hub.store.Run(ctx) })
 	h.tasks.Go(func() { h.prober.run(ctx) })
+	h.tasks.Go(func() { h.hub.recount(ctx) })
 	h.warn(danger(cfg.Logger))
 	return h, nil
 }
