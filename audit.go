@@ -11,22 +11,22 @@ type AuditKind string
 
 // The kinds of audit events.
 const (
-	AuditAuthFailed     AuditKind = "auth_failed"     // a request or handshake whose credential was refused
+	AuditAuthFailed AuditKind = "auth_failed" // a request or handshake whose credential was refused
 	// A request with an identity that the host does not know: it ended, or is one of the
 	// host before this one. It is no attack, and where it goes on it is counted.
 	AuditUnknownIdentity AuditKind = "unknown_identity"
-	AuditDenied         AuditKind = "denied"          // an authenticated caller asked for what it may not have
-	AuditLimited        AuditKind = "limited"         // a rate, a count or a size was exceeded
-	AuditIssued         AuditKind = "issued"          // an identity was issued
-	AuditRenewed        AuditKind = "renewed"         // an identity's token was renewed
-	AuditEnded          AuditKind = "ended"           // an identity ended
-	AuditGranted        AuditKind = "granted"         // a capability was granted
-	AuditRevoked        AuditKind = "revoked"         // a capability grant was revoked
-	AuditRegistered     AuditKind = "registered"      // a service was registered
-	AuditUnregistered   AuditKind = "unregistered"    // a service was withdrawn
-	AuditConflict       AuditKind = "conflict"        // a service type or an endpoint belongs to another plugin
-	AuditWatcherDropped AuditKind = "watcher_dropped" // a watcher fell behind and was resynchronised
-	AuditPolicyChanged  AuditKind = "policy_changed"  // the policy was replaced
+	AuditDenied          AuditKind = "denied"          // an authenticated caller asked for what it may not have
+	AuditLimited         AuditKind = "limited"         // a rate, a count or a size was exceeded
+	AuditIssued          AuditKind = "issued"          // an identity was issued
+	AuditRenewed         AuditKind = "renewed"         // an identity's token was renewed
+	AuditEnded           AuditKind = "ended"           // an identity ended
+	AuditGranted         AuditKind = "granted"         // a capability was granted
+	AuditRevoked         AuditKind = "revoked"         // a capability grant was revoked
+	AuditRegistered      AuditKind = "registered"      // a service was registered
+	AuditUnregistered    AuditKind = "unregistered"    // a service was withdrawn
+	AuditConflict        AuditKind = "conflict"        // a service type or an endpoint belongs to another plugin
+	AuditWatcherDropped  AuditKind = "watcher_dropped" // a watcher fell behind and was resynchronised
+	AuditPolicyChanged   AuditKind = "policy_changed"  // the policy was replaced
 )
 
 // isRefusal reports whether somebody did not get what it asked for.

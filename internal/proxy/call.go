@@ -70,7 +70,7 @@ type call struct {
 	mu      sync.Mutex
 	reading time.Time     // since when the request's body is being read, zero while it is not
 	waited  time.Duration // for the caller to send what it did so far
-	ended   bool // w and r must not be used any more
+	ended   bool          // w and r must not be used any more
 	cause   error
 	stopped chan struct{} // closed with cause set; made when somebody waits
 	stream  *h2.Stream
