@@ -80,7 +80,14 @@ type declaration struct {
 
 // ownEndpoint is where a plugin asked to be dialled, nil for nowhere, when
 // policy let it.
-type ownEndpoint struct{ atomic.Pointer[string] }
+type ownEndpoint struct {
+	atomic.Pointer[string]
+
+	turn   chan struct{} // capacity one: held while the host finds out whether the plugin answers there
+	proves atomic.Bool   // the plugin proved once that it answers, and so can
+}
+
+func newOwnEndpoint() *ownEndpoint { return &ownEndpoint{turn: make(chan struct{}, 1)} }
 
 // text returns the endpoint, empty for none.
 func (e *ownEndpoint) text() string {
@@ -98,7 +105,7 @@ func rememberEndpoint(id *tokenstore.Identity, endpoint string) {
 	d := declared(id)
 	if d.endpoint == nil {
 		own := *d
-		own.endpoint = new(ownEndpoint)
+		own.endpoint = newOwnEndpoint()
 		id.SetAttributes(&own)
 		d = &own
 	}

@@ -427,7 +427,7 @@ func (hs *handshake) asLaunched(d *declaration) error {
 // what policy will cut. Policy is asked again at every use.
 func (hs *handshake) declare(rules *policy.Rules, certIdentity string) *declaration {
 	d := undeclared
-	d.certIdentity, d.secret, d.endpoint = certIdentity, hs.secret, new(ownEndpoint)
+	d.certIdentity, d.secret, d.endpoint = certIdentity, hs.secret, newOwnEndpoint()
 	d.launch = hs.hub.launches.Find(certIdentity)
 	if len(hs.req.GetClientNonce()) == 0 {
 		return &d // the first wire version declares nothing

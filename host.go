@@ -256,6 +256,10 @@ func (h *Host) warn(log *slog.Logger) {
 		h.cfg.Logger.Warn("no policy: no plugin is accepted until ServeConfig.Policy allows it; OpenPolicy() allows all, for development")
 		return
 	}
+	if d := h.cfg.Policy.Default; d != nil && h.cfg.AllowInsecure && compileRules(*d).Open() {
+		log.Warn("plaintext and an open policy: any service on a plugin's address can pass for the plugin; " +
+			"use TLS, or name the Endpoint of each plugin in its PluginPolicy")
+	}
 	if d := h.cfg.Policy.Default; d != nil && d.AllowUnproven {
 		log.Warn("open policy: whoever reaches the host is accepted as any plugin that Policy.Plugins does not name")
 	}

@@ -216,6 +216,7 @@ func compilePolicy(p *Policy) *policy.Book {
 		b.Default = compileRules(*p.Default)
 	}
 	reserveEndpoints(b)
+	b.Distinguish()
 	return b
 }
 

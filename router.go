@@ -64,8 +64,8 @@ func NewServiceRouter(handshake *HandshakeServer, registry *ServiceRegistry, lif
 	// reports that as an error.
 	_ = registry.bind(handshake.hub)
 	_ = lifecycle.bind(handshake.hub)
-	if forget := s.forget; registry.bound.Load() == handshake.hub {
-		registry.cutOff.CompareAndSwap(nil, &forget)
+	if registry.bound.Load() == handshake.hub {
+		registry.ways.CompareAndSwap(nil, &ways{cutOff: s.forget, unproven: s.unproven, prove: s.prove})
 	}
 	handshake.hub.store.Subscribe(func(e tokenstore.End) { s.endProvider(e.Identity.RuntimeID()) })
 	return s
