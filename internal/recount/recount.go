@@ -22,8 +22,13 @@ type Counter[K comparable] struct {
 func (c *Counter[K]) Note(k K) (first bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if _, known := c.counts[k]; !known && len(c.counts) >= c.MaxKeys {
-		k = *new(K)
+	var rest K
+	room := c.MaxKeys
+	if _, known := c.counts[rest]; known {
+		room++
+	}
+	if _, known := c.counts[k]; !known && len(c.counts) >= room {
+		k = rest
 	}
 	n, known := c.counts[k]
 	if !known {
