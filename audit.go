@@ -12,8 +12,9 @@ type AuditKind string
 // The kinds of audit events.
 const (
 	AuditAuthFailed AuditKind = "auth_failed" // a request or handshake whose credential was refused
-	// A request with an identity that the host does not know: it ended, or is one of the
-	// host before this one. It is no attack, and where it goes on it is counted.
+	// AuditUnknownIdentity is a request with an identity that the host does not know: it
+	// ended, or is one of the host before this one. It is no attack, and where it goes on
+	// it is counted.
 	AuditUnknownIdentity AuditKind = "unknown_identity"
 	AuditDenied          AuditKind = "denied"          // an authenticated caller asked for what it may not have
 	AuditLimited         AuditKind = "limited"         // a rate, a count or a size was exceeded

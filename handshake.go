@@ -303,11 +303,11 @@ func (hs *handshake) pay(ctx context.Context, rules *policy.Rules) error {
 	}
 	total := l.enrolmentRate()
 	if wait := pace.Admit(total.RequestsPerSecond, total.Burst, time.Now()); wait > 0 {
-		return tooMany{"enrolments in all", wait}
+		return tooManyError{"enrolments in all", wait}
 	}
 	if !hs.hub.spend(own) {
 		pace.Return()
-		return tooMany{"request rate", own.rate.wait()}
+		return tooManyError{"request rate", own.rate.wait()}
 	}
 	settled(ctx)
 	if ctx.Err() != nil {
@@ -316,13 +316,13 @@ func (hs *handshake) pay(ctx context.Context, rules *policy.Rules) error {
 	return nil
 }
 
-// tooMany refuses for now what comes too fast. The reason is for the log.
-type tooMany struct {
+// tooManyError refuses for now what comes too fast. The reason is for the log.
+type tooManyError struct {
 	reason string
 	wait   time.Duration
 }
 
-func (t tooMany) Error() string { return t.reason }
+func (t tooManyError) Error() string { return t.reason }
 
 func (hs *handshake) issue(rules *policy.Rules, d *declaration) (*tokenstore.Identity, string, error) {
 	r := tokenstore.Request{SelfID: hs.req.GetSelfId(), SelfVersion: hs.req.GetSelfVersion(), Attributes: d}
@@ -489,7 +489,7 @@ func (hs *handshake) refusal(ctx context.Context, err error, procedure string) e
 		return coded
 	}
 	event := AuditEvent{Kind: AuditAuthFailed, SelfID: hs.req.GetSelfId(), Procedure: procedure, Reason: err.Error()}
-	if limited, ok := errors.AsType[tooMany](err); ok {
+	if limited, ok := errors.AsType[tooManyError](err); ok {
 		hs.hub.auditCall(ctx, AuditLimited, procedure, hs.req.GetSelfId(), limited.reason)
 		return busy(limited.wait)
 	}

@@ -164,12 +164,8 @@ func (p PluginPolicy) validate(field string) error {
 			return fieldError(field+".Endpoint", "%v", err)
 		}
 	}
-	for i, procedure := range p.Procedures {
-		name := strings.TrimSuffix(procedure, "/")
-		clean := proxy.CheckPath(name) == nil && (strings.Count(name, "/") == 1) == (name != procedure) && strings.Count(name, "/") <= 2
-		if procedure != policy.Any && !clean {
-			return fieldError(fmt.Sprintf("%s.Procedures[%d]", field, i), `%q is neither; write "/package.Service/Method" or "/package.Service/"`, procedure)
-		}
+	if err := validateProcedures(field, p.Procedures); err != nil {
+		return err
 	}
 	for _, list := range []struct {
 		name  string
@@ -182,6 +178,19 @@ func (p PluginPolicy) validate(field string) error {
 			if err := ValidateServiceType(t); err != nil {
 				return fieldError(fmt.Sprintf("%s.%s[%d]", field, list.name, i), "%v", err)
 			}
+		}
+	}
+	return nil
+}
+
+func validateProcedures(plugin string, procedures []string) error {
+	for i, procedure := range procedures {
+		name := strings.TrimSuffix(procedure, "/")
+		depth, service := strings.Count(name, "/"), name != procedure
+		clean := proxy.CheckPath(name) == nil && (depth == 1) == service && depth <= 2
+		if procedure != policy.Any && !clean {
+			return fieldError(fmt.Sprintf("%s.Procedures[%d]", plugin, i),
+				`%q is neither; write "/package.Service/Method" or "/package.Service/"`, procedure)
 		}
 	}
 	return nil

@@ -81,12 +81,12 @@ func (p *Provider) challengeFields(ask *Challenge) []hpack.HeaderField {
 // readAnswer reads a whole response.
 func readAnswer(stream *h2.Stream) (status int, body []byte, err error) {
 	if status, _, err = stream.Head(); err != nil {
-		return 0, nil, err //nolint:wrapcheck // wrapped by the caller
+		return 0, nil, err
 	}
 	for end := false; !end; {
 		var part *h2.Buffer
 		if part, end, err = stream.Next(); err != nil {
-			return 0, nil, err //nolint:wrapcheck // wrapped by the caller
+			return 0, nil, err
 		}
 		if part == nil {
 			continue

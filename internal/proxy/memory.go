@@ -76,7 +76,7 @@ type memoryBody struct {
 func (b memoryBody) Read(p []byte) (int, error) {
 	n, err := b.call.read(p)
 	b.call.active.Store(true)
-	return n, err //nolint:wrapcheck // the body's own error
+	return n, err
 }
 
 // memoryWriter is the response writer of a provider in this process. It keeps
