@@ -24,8 +24,11 @@ func Ask(t *testing.T, host *hosttest.Host, path string, body []byte) *Unread {
 		t.Fatal(err)
 	}
 	fields := []hpack.HeaderField{
-		{Name: ":method", Value: "POST"}, {Name: ":scheme", Value: "https"}, {Name: ":authority", Value: host.Addr()},
-		{Name: ":path", Value: path}, {Name: "content-type", Value: "application/proto"},
+		{Name: ":method", Value: "POST"},
+		{Name: ":scheme", Value: "https"},
+		{Name: ":authority", Value: host.Addr()},
+		{Name: ":path", Value: path},
+		{Name: "content-type", Value: "application/proto"},
 	}
 	u := &Unread{client: w, stream: w.send(fields, body)}
 	for {
