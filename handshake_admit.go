@@ -41,6 +41,7 @@ func (hs *handshake) admit(selfID string) error {
 		return refused("nothing proves this self id: give it a Secret or Certificates in its PluginPolicy, " +
 			"or set AllowUnproven to accept whoever names it")
 	}
+	hs.proven = hs.known.ByCertificate || bySecret || byCertificate
 	return nil
 }
 

@@ -117,6 +117,7 @@ func NewHost(cfg *ServeConfig) (*Host, error) {
 	h.tasks.Go(func() { h.hub.store.Run(ctx) })
 	h.tasks.Go(func() { h.prober.run(ctx) })
 	h.tasks.Go(func() { h.standing.Run(ctx) })
+	h.tasks.Go(func() { h.hub.recount(ctx) })
 	h.keepCertificates(ctx)
 	h.warn()
 	return h, nil

@@ -26,6 +26,7 @@ const (
 	keyProcedure = "procedure"
 	keySubject   = "subject"
 	keyReason    = "reason"
+	keyCount     = "count"
 	keyError     = "error"
 	keyAddr      = "addr"
 	keyHost      = "host"

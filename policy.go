@@ -66,12 +66,20 @@ type PluginPolicy struct {
 	// HostPlugins lists the host's own plugin services that it may call; "*" is
 	// every one.
 	HostPlugins []string
+	// Procedures lists what the plugin's service types open that register no path of their
+	// own: procedures, for example "/acme.v1.Store/Get", and whole services,
+	// "/acme.v1.Store/"; "*" is every one. Empty means what no other type of the plugin
+	// registered. Types that register a path open what is below that, and nothing else.
+	Procedures []string
 	// Endpoint is the base URL at which the host dials the plugin, for example
 	// "https://10.0.0.7:9443". Empty means none, or see AllowOwnAddress.
 	Endpoint string
 	// AllowOwnAddress lets the plugin name its own endpoint when it registers
 	// (metadata key "base_url"), on the address that it registers from and no
-	// other.
+	// other. Unless an [Authority], or a certificate or key that policy gives to it
+	// alone, tells it from others on the address, it has to prove that it answers
+	// there, as [ServePlugin] does; a plugin of the first wire version cannot, and
+	// needs an Endpoint.
 	AllowOwnAddress bool
 	// Secret is the plugin's enrolment secret. Where it is set the handshake
 	// must prove it.
@@ -178,6 +186,9 @@ func (p PluginPolicy) validate(field string) error {
 			return fieldError(field+".Endpoint", "%v", err)
 		}
 	}
+	if err := validateProcedures(field, p.Procedures); err != nil {
+		return err
+	}
 	for _, list := range []struct {
 		name  string
 		names []string
@@ -200,6 +211,19 @@ func (p PluginPolicy) validate(field string) error {
 	return nil
 }
 
+func validateProcedures(plugin string, procedures []string) error {
+	for i, procedure := range procedures {
+		name := strings.TrimSuffix(procedure, "/")
+		depth, service := strings.Count(name, "/"), name != procedure
+		clean := proxy.CheckPath(name) == nil && (depth == 1) == service && depth <= 2
+		if procedure != policy.Any && !clean {
+			return fieldError(fmt.Sprintf("%s.Procedures[%d]", plugin, i),
+				`%q is neither; write "/package.Service/Method" or "/package.Service/"`, procedure)
+		}
+	}
+	return nil
+}
+
 func (a HandshakeAuth) validate() error {
 	switch {
 	case a.MaxClockSkew < 0:
@@ -215,6 +239,7 @@ func compileRules(p PluginPolicy) *policy.Rules {
 	r := &policy.Rules{
 		Provides: policy.NewSet(p.Provides), Requires: policy.NewSet(p.Requires),
 		Capabilities: policy.NewSet(p.Capabilities), HostPlugins: policy.NewSet(p.HostPlugins),
+		Procedures:      policy.NewProcedures(p.Procedures),
 		AllowOwnAddress: p.AllowOwnAddress, Secret: policy.Secret(slices.Clone(p.Secret)),
 		Certificates: policy.NewSet(p.Certificates), AllowUnproven: p.AllowUnproven, MaxInstances: p.MaxInstances,
 		SelfIDs: policy.NewSet(p.SelfIDs),
@@ -254,6 +279,7 @@ func compilePolicy(p *Policy, certified bool) *policy.Book {
 	}
 	b.Note()
 	reserveEndpoints(b)
+	b.Distinguish()
 	return b
 }
 

@@ -19,8 +19,9 @@ type Book struct {
 	// Public are the host's own plugins that anybody may call.
 	Public Set
 
-	named map[string][]Named // endpoints, by port
-	shown shown              // certificates that rules name
+	named  map[string][]Named // endpoints, by port
+	shown  shown              // certificates that rules name
+	owners owners
 }
 
 // Subject is a plugin as policy sees it: how it proved who it is, what it declared, and

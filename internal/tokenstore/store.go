@@ -26,7 +26,8 @@ type Store struct {
 	mu               sync.Mutex
 	sequence         uint64
 	selves           tallies
-	peers            tallies
+	peers            tallies // of what nobody proved
+	proven           tallies // of the others, to share their names
 	identityExpiries deadlines[Identity, *Identity]
 	grantExpiries    deadlines[grant, *grant]
 	subscribers      []*subscriber // copied on write
@@ -46,6 +47,7 @@ func New(config Config) *Store {
 		issued:     newIssued(),
 		selves:     newTallies(),
 		peers:      newTallies(),
+		proven:     newTallies(),
 	}
 	s.Configure(config)
 	s.host.state.Store(&state{expires: never})
