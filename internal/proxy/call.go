@@ -66,6 +66,7 @@ type call struct {
 	active atomic.Bool   // something moved since the provider last looked
 	silent time.Duration // guarded by p.mu
 	result Result        // used by the forwarding goroutine only
+	fields *fieldList    // as above; nil once the request is not sent again
 
 	mu      sync.Mutex
 	ended   bool // w and r must not be used any more
