@@ -158,6 +158,7 @@ func (c *call) fail(class Class, err error) {
 	if cause := c.why(); cause != nil {
 		class, err = classOfCause(cause), cause
 	}
+	err = c.lapsed(err)
 	c.result.Class, c.result.Err, c.result.Fault = class, err, isFault(class, err)
 }
 
