@@ -178,11 +178,13 @@ const reasonSucceeded tokenstore.Reason = "its process enrolled anew"
 
 // occupy gives an endpoint to a plugin.
 func (s *ServiceRegistry) occupy(h *hub, id *tokenstore.Identity, endpoint string, byHost bool) error {
+	before, _ := s.catalog.Endpoint(id.RuntimeID())
 	vacated, err := s.catalog.ClaimEndpoint(catalog.Claim{
 		RuntimeID: id.RuntimeID(), SelfID: id.SelfID(), Proof: h.proofOf(id), Endpoint: endpoint, ByHost: byHost,
 	})
 	if err == nil {
 		s.vacate(h, id.SelfID(), vacated)
+		s.lifecycle.moved(id, before)
 	}
 	return err
 }
@@ -266,6 +268,7 @@ func (s *ServiceRegistry) settleEndpoint(h *hub, id *tokenstore.Identity, before
 	}
 	if next == "" || s.occupy(h, id, next, true) != nil {
 		s.catalog.SetEndpoint(id.RuntimeID(), next)
+		s.lifecycle.moved(id, current)
 	}
 	return current != "" && current != next
 }
