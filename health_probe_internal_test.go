@@ -225,3 +225,25 @@ func TestProber_WithdrawsTheSilent(t *testing.T) {
 		})
 	}
 }
+
+// A plugin that is reached elsewhere begins anew: it is told of again, and only after as
+// many failures as any other.
+func TestProber_BeginsAnewElsewhere(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWard(t, 1, HealthProbeConfig{Interval: 10 * time.Second, FailureThreshold: 2})
+		w.answer = func(context.Context, string) error { return errors.New("silent") }
+		list := w.prober.list
+		w.prober.list = func() []probeTarget {
+			all := list()
+			if time.Since(w.began) > 25*time.Second {
+				all[0].endpoint = "https://elsewhere"
+			}
+			return all
+		}
+		w.run(t, time.Minute)
+		if got := w.told["p0"]; !slices.Equal(got, []string{"unhealthy", "unhealthy"}) {
+			t.Errorf("told %q, want of each place once", got)
+		}
+	})
+}
