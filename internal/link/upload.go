@@ -39,7 +39,7 @@ func (x *exchange) upload(b *body, rest []byte) {
 // openError says what it means that a connection opened no stream.
 func openError(err error) error {
 	if errors.Is(err, h2.ErrTooLarge) {
-		return err //nolint:wrapcheck // says what it is
+		return err
 	}
 
 	return fmt.Errorf("%w: %w", errNotSent, err)

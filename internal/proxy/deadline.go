@@ -64,5 +64,5 @@ func timeout(digits string, most int, unit time.Duration) (time.Duration, bool) 
 	if err != nil || len(digits) > most || n > uint64(1<<63-1)/uint64(unit) { //nolint:gosec // units are positive
 		return 0, false
 	}
-	return time.Duration(n) * unit, true //nolint:gosec // bounded above
+	return time.Duration(n) * unit, true
 }
