@@ -57,7 +57,7 @@ type call struct {
 	p    *Provider
 	w    http.ResponseWriter
 	r    *http.Request
-	ctrl *http.ResponseController
+	ctrl http.ResponseController
 
 	start  time.Time
 	unary  bool  // the response is most likely a single message
