@@ -355,7 +355,7 @@ type linkBody struct {
 // Read implements io.Reader.
 func (b *linkBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	if err == nil || err == io.EOF {
+	if err == nil || errors.Is(err, io.EOF) {
 		return n, err //nolint:wrapcheck // stands for what it wraps
 	}
 	err = b.client.linkError(b.ctx, err)

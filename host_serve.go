@@ -327,15 +327,18 @@ func (h *Host) probeTargets() []probeTarget {
 		endpoint, _ := h.registry.catalog.Endpoint(id.RuntimeID())
 		report, reported := h.lifecycle.reported(id.RuntimeID())
 		if (endpoint != "" || reported) && len(h.registry.catalog.ByRuntime(id.RuntimeID())) > 0 {
-			targets = append(targets, probeTarget{id: id, askable: endpoint != "", reported: report.At})
+			targets = append(targets, probeTarget{id: id, endpoint: endpoint, reported: report.At})
 		}
 		return true
 	})
 	return targets
 }
 
-// reportHealth passes on what asking a plugin showed.
-func (h *Host) reportHealth(id *tokenstore.Identity, report catalog.HealthReport) {
+// reportHealth passes on what asking a plugin showed, if it is still there.
+func (h *Host) reportHealth(id *tokenstore.Identity, endpoint string, report catalog.HealthReport) {
+	if now, _ := h.registry.catalog.Endpoint(id.RuntimeID()); now != endpoint {
+		return
+	}
 	log := h.cfg.Logger.Info
 	if report.Health == catalog.HealthUnhealthy {
 		log = h.cfg.Logger.Warn

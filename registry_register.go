@@ -239,9 +239,13 @@ func (h *hub) claimOf(id *tokenstore.Identity, endpoint string) catalog.Claim {
 
 // occupy gives an endpoint to a plugin.
 func (s *ServiceRegistry) occupy(h *hub, claim catalog.Claim) error {
+	before, _ := s.catalog.Endpoint(claim.RuntimeID)
 	vacated, err := s.catalog.ClaimEndpoint(claim)
 	if err == nil {
 		s.vacate(h, claim.SelfID, vacated)
+		if id, ok := h.store.Lookup(claim.RuntimeID); ok {
+			s.lifecycle.moved(id, before)
+		}
 	}
 	return err
 }
@@ -344,6 +348,7 @@ func (s *ServiceRegistry) settleEndpoint(h *hub, id *tokenstore.Identity, before
 	claim.ByHost = true
 	if next == "" || s.occupy(h, claim) != nil {
 		s.catalog.SetEndpoint(id.RuntimeID(), next)
+		s.lifecycle.moved(id, current)
 	}
 	return current != "" && current != next
 }

@@ -84,10 +84,12 @@ func (s *ServiceRouter) settle(runtimeID string, at place) error {
 	if !ok {
 		return errNotAlive
 	}
+	before, _ := s.catalog.Endpoint(runtimeID)
 	vacated, ok := s.settleOpen(id, at)
 	if !ok {
 		return ErrHostClosed
 	}
+	s.lifecycle.moved(id, before)
 	s.registry.vacate(s.handshake.hub, id.SelfID(), vacated)
 	if id.Ended() { // meanwhile; nobody else will take it back
 		s.endProvider(runtimeID)

@@ -133,38 +133,48 @@ func (x *exchange) list() error {
 		method = http.MethodGet
 	}
 
-	list := append(*x.fields,
-		hpack.HeaderField{Name: ":method", Value: method},
-		hpack.HeaderField{Name: ":scheme", Value: r.URL.Scheme},
-		hpack.HeaderField{Name: ":authority", Value: authority(r)},
-		hpack.HeaderField{Name: ":path", Value: path})
-
-	for name, values := range r.Header {
-		lower := headers.Lower(name)
-		if isHopByHop(lower) {
-			continue
-		}
-
-		if !isToken(name) {
-			return fmt.Errorf("%w: %q", errField, name)
-		}
-
-		for _, value := range values {
-			if !httpguts.ValidHeaderFieldValue(value) {
-				return fmt.Errorf("%w: the value of %q", errField, name)
-			}
-
-			list = append(list, hpack.HeaderField{Name: lower, Value: value})
-		}
-	}
+	x.add(":method", method)
+	x.add(":scheme", r.URL.Scheme)
+	x.add(":authority", authority(r))
+	x.add(":path", path)
 
 	if x.length > 0 || x.length == 0 && r.Method == http.MethodPost {
-		list = append(list, hpack.HeaderField{Name: "content-length", Value: strconv.FormatInt(x.length, 10)})
+		x.add("content-length", strconv.FormatInt(x.length, 10))
 	}
 
-	*x.fields = list
+	for name, values := range r.Header {
+		if err := x.addValid(name, values); err != nil {
+			return err
+		}
+	}
 
 	return nil
+}
+
+// addValid adds a field of the request, unless it is none of HTTP/2.
+func (x *exchange) addValid(name string, values []string) error {
+	lower := headers.Lower(name)
+	if isHopByHop(lower) {
+		return nil
+	}
+
+	if !isToken(name) {
+		return fmt.Errorf("%w: %q", errField, name)
+	}
+
+	for _, value := range values {
+		if !httpguts.ValidHeaderFieldValue(value) {
+			return fmt.Errorf("%w: the value of %q", errField, name)
+		}
+
+		x.add(lower, value)
+	}
+
+	return nil
+}
+
+func (x *exchange) add(name, value string) {
+	*x.fields = append(*x.fields, hpack.HeaderField{Name: name, Value: value})
 }
 
 // readWhole reads a body that is short and does not wait: one that can be had again.

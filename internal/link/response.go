@@ -34,7 +34,7 @@ func (x *exchange) make(c *Conn) (*http.Response, error) {
 	if err != nil {
 		b.finish()
 
-		return nil, err //nolint:wrapcheck // says what it is
+		return nil, err
 	}
 
 	resp := &http.Response{
@@ -82,7 +82,7 @@ func (b *body) Read(p []byte) (int, error) {
 		if err != nil {
 			b.finish()
 
-			return 0, err //nolint:wrapcheck // says what it is
+			return 0, err
 		}
 
 		b.take(part, end)
@@ -91,6 +91,20 @@ func (b *body) Read(p []byte) (int, error) {
 			return n, err
 		}
 	}
+}
+
+// Close implements io.Closer: it breaks the call off if it is not over.
+func (b *body) Close() error {
+	b.finish()
+
+	b.mu.Lock()
+	defer b.mu.Unlock()
+
+	b.closed = true
+	b.part.Release()
+	b.part = nil
+
+	return nil
 }
 
 // have reads of what is there.
@@ -149,20 +163,6 @@ func (b *body) take(part *h2.Buffer, end bool) {
 	}
 
 	b.part, b.end = part, end
-}
-
-// Close implements io.Closer: it breaks the call off if it is not over.
-func (b *body) Close() error {
-	b.finish()
-
-	b.mu.Lock()
-	defer b.mu.Unlock()
-
-	b.closed = true
-	b.part.Release()
-	b.part = nil
-
-	return nil
 }
 
 // finish ends the call.

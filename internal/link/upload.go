@@ -8,11 +8,6 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/proxy/h2"
 )
 
-const (
-	smallRead = 4 << 10  // for bodies that come in small pieces, held while waiting
-	largeRead = 32 << 10 // for those that fill the small one
-)
-
 var (
 	errShort = errors.New("link: the request's body is shorter than it says")
 	errLong  = errors.New("link: the request's body is longer than it says")
@@ -44,7 +39,7 @@ func (x *exchange) upload(b *body, rest []byte) {
 // openError says what it means that a connection opened no stream.
 func openError(err error) error {
 	if errors.Is(err, h2.ErrTooLarge) {
-		return err //nolint:wrapcheck // says what it is
+		return err
 	}
 
 	return fmt.Errorf("%w: %w", errNotSent, err)
@@ -68,36 +63,33 @@ func (u *upload) run() {
 // copy copies the body to the stream. An error is one of reading it; those of the stream
 // show in the response.
 func (u *upload) copy() error {
-	buf := h2.GetBuffer(smallRead)
-	defer func() { buf.Release() }()
-
-	stated := u.left >= 0
+	var in h2.Intake
 
 	for {
-		p := buf.B[:cap(buf.B)]
-		n, err := u.body.Read(p)
-		end := errors.Is(err, io.EOF)
-
-		switch {
-		case err != nil && !end:
+		last, err := in.Pass(u.stream, u.read)
+		if err != nil {
 			return fmt.Errorf("read request: %w", err)
-		case stated && int64(n) > u.left:
-			return errLong
-		case stated && end && int64(n) < u.left:
-			return errShort
 		}
 
-		u.left -= int64(n)
-
-		if n > 0 || end {
-			if u.stream.Write(p[:n], end) != nil || end {
-				return nil
-			}
+		if last {
+			return nil
 		}
+	}
+}
 
-		if n == len(p) && n < largeRead {
-			buf.Release()
-			buf = h2.GetBuffer(largeRead)
-		}
+// read reads of the body, and sees to it that it has the stated length.
+func (u *upload) read(p []byte) (int, error) {
+	n, err := u.body.Read(p)
+	if u.left < 0 {
+		return n, err //nolint:wrapcheck // the body's own error
+	}
+
+	switch u.left -= int64(n); {
+	case u.left < 0:
+		return 0, errLong
+	case u.left > 0 && errors.Is(err, io.EOF):
+		return 0, errShort
+	default:
+		return n, err //nolint:wrapcheck // the body's own error
 	}
 }

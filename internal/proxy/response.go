@@ -104,7 +104,7 @@ func (d *download) copy(s *h2.Stream) {
 // trailer passes the trailer on.
 func (d *download) trailer(fields []hpack.HeaderField) {
 	if len(fields) > 0 && !d.body {
-		headBeforeTrailer(d.ctrl)
+		headBeforeTrailer(&d.ctrl)
 	}
 	addFields(d.w.Header(), http.TrailerPrefix, headers.Trailer, d.p.cfg.Headers, fields)
 }

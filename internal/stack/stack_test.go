@@ -33,9 +33,9 @@ func TestGrow(t *testing.T) {
 
 		var here byte
 
-		before := uintptr(unsafe.Pointer(&here)) //nolint:gosec // where it is now is the question
+		before := uintptr(unsafe.Pointer(&here))
 		_ = deep(24)
-		after := uintptr(unsafe.Pointer(&here)) //nolint:gosec // as above
+		after := uintptr(unsafe.Pointer(&here))
 		moved <- before != after
 	}()
 
