@@ -46,7 +46,8 @@ type ServeConfig struct {
 	// DeprecatedBelow warns plugins that negotiated a lower application
 	// version. Zero warns nobody.
 	DeprecatedBelow int
-	// ServerMetadata is told to every plugin in the handshake.
+	// ServerMetadata is told to every plugin in the handshake. Keys that begin with
+	// "connectplugin." are the host's own.
 	ServerMetadata map[string]string
 	// GracefulShutdownTimeout bounds [Host.Shutdown] and the end of [Serve].
 	// Zero means 10 s.
@@ -155,6 +156,16 @@ func (c *ServeConfig) withDefaults() *ServeConfig {
 	return &out
 }
 
+// announced is what a host tells plugins: what its operator does, and what it can.
+func announced(metadata map[string]string) map[string]string {
+	out := maps.Clone(metadata)
+	if out == nil {
+		out = map[string]string{}
+	}
+	out[metadataAnyProvider] = "true"
+	return out
+}
+
 // settings is what the services are told of a configuration that holds the
 // defaults.
 func (c *ServeConfig) settings() *settings {
@@ -163,7 +174,7 @@ func (c *ServeConfig) settings() *settings {
 		cookieKey: c.MagicCookieKey, cookieValue: c.MagicCookieValue,
 		versions:        versionsBetween(c.MinProtocolVersion, c.ProtocolVersion),
 		deprecatedBelow: wireVersion(c.DeprecatedBelow),
-		serverMetadata:  c.ServerMetadata,
+		serverMetadata:  announced(c.ServerMetadata),
 		handshake:       c.HandshakeAuth, authority: c.Authority, pluginTLS: c.PluginTLS, allowInsecure: c.AllowInsecure,
 		rules: compilePolicy(c.Policy),
 		audit: &auditor{sink: c.Audit, log: c.Logger}, log: c.Logger, vigil: certs.NewVigil(c.Logger),
