@@ -117,6 +117,12 @@ type ServeConfig struct {
 	// AuthProviders authenticate callers of the host's own plugin services who
 	// hold no runtime token. Empty means that only plugins with a token call.
 	AuthProviders []AuthProvider
+	// PassMetadata are names of header fields that the router passes on between plugins, in
+	// requests, responses and trailers, beside those that it passes of itself
+	// (docs/metadata.md). Names of the protocols, of connections and of the host's own
+	// credentials are refused. Credentials of your own that you name here reach every provider
+	// that a caller calls. Empty adds none.
+	PassMetadata []string
 	// Interceptors run around the host's RPC services, after authentication.
 	Interceptors []connect.Interceptor
 	// Logger receives what the operator should know. Nil means no log, but for the
@@ -139,6 +145,7 @@ func (c *ServeConfig) withDefaults() *ServeConfig {
 	out.Hosts = slices.Clone(c.Hosts)
 	out.AuthProviders = slices.Clone(c.AuthProviders)
 	out.Interceptors = slices.Clone(c.Interceptors)
+	out.PassMetadata = slices.Clone(c.PassMetadata)
 	out.Addr = cmp.Or(c.Addr, defaultAddr)
 	out.MagicCookieKey = cmp.Or(c.MagicCookieKey, DefaultMagicCookieKey)
 	out.MagicCookieValue = cmp.Or(c.MagicCookieValue, DefaultMagicCookieValue)
@@ -175,6 +182,7 @@ func (c *ServeConfig) settings() *settings {
 		versions:        versionsBetween(c.MinProtocolVersion, c.ProtocolVersion),
 		deprecatedBelow: wireVersion(c.DeprecatedBelow),
 		serverMetadata:  announced(c.ServerMetadata),
+		passed:          c.PassMetadata,
 		handshake:       c.HandshakeAuth, authority: c.Authority, pluginTLS: c.PluginTLS, allowInsecure: c.AllowInsecure,
 		rules: compilePolicy(c.Policy),
 		audit: &auditor{sink: c.Audit, log: c.Logger}, log: c.Logger, vigil: certs.NewVigil(c.Logger),

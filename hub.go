@@ -226,6 +226,7 @@ type settings struct {
 	versions               versionRange
 	deprecatedBelow        int32
 	serverMetadata         map[string]string
+	passed                 []string // names of metadata that the operator lets pass
 	handshake              HandshakeAuth
 	authority              *Authority  // may be nil
 	pluginTLS              *tls.Config // may be nil

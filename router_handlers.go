@@ -120,6 +120,7 @@ func (s *ServiceRouter) poolLocked(h *hub, id *tokenstore.Identity, endpoint str
 		l := h.settings().limits
 		p.pool, p.err = proxy.New(proxy.Config{
 			Handler: http.MaxBytesHandler(withStatedCaller(m.handler), l.MaxCallBytes), CallIdle: l.StreamIdleTimeout,
+			Headers: s.dialer.headers,
 		})
 		return p
 	}
