@@ -191,7 +191,7 @@ func (s *ServiceRouter) choose(t routeTarget, tried []string) (routeTarget, stri
 		t.absent = true
 		return t, "nobody provides the type, or none that satisfies the constraint"
 	}
-	return t.at(candidates[spread.Least(s.loads(candidates), rand.Float64)].Registration) //nolint:gosec // spreads load, protects nothing
+	return t.at(candidates[spread.Least(s.loads(candidates), rand.Float64)].Registration)
 }
 
 // loads returns what is known of the work of providers.

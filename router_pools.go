@@ -343,7 +343,8 @@ func (d *pluginDialer) pool(h *hub, id *tokenstore.Identity, endpoint string) (*
 	l := d.limits
 	cfg := proxy.Config{
 		Endpoint: e, DialTimeout: l.DialTimeout, IdleTimeout: l.IdleTimeout, CallIdle: l.StreamIdleTimeout,
-		Headers: d.headers, MaxHeaderBytes: max(l.MaxHeaderBytes, proxy.DefaultMaxHeaderBytes), Logger: h.log().With(keyRuntimeID, id.RuntimeID()),
+		MaxHeaderBytes: max(l.MaxHeaderBytes, proxy.DefaultMaxHeaderBytes), Logger: h.log().With(keyRuntimeID, id.RuntimeID()),
+		Headers: d.headers,
 	}
 	if d.tls != nil {
 		cfg.TLS = d.tlsFor(h, id)

@@ -61,7 +61,8 @@ func (c *Client) Service(ctx context.Context, serviceType, constraint string) (*
 // [ServiceEvent] or discovery names it. Its calls go there or nowhere: one that is away
 // makes them fail. State is that of the type. Otherwise it is as [Client.Service].
 func (c *Client) Provider(ctx context.Context, serviceType, runtimeID string) (*ServiceConn, error) {
-	if err := proxy.CheckPath("/" + runtimeID); err != nil || runtimeID == anyProvider || strings.ContainsRune(runtimeID, '/') || runtimeID == "" {
+	wrong := runtimeID == "" || runtimeID == anyProvider || strings.ContainsRune(runtimeID, '/')
+	if wrong || proxy.CheckPath("/"+runtimeID) != nil {
 		return nil, fmt.Errorf("runtime id %q: %w", printable(runtimeID), errNoRuntimeID)
 	}
 	return c.connectTo(ctx, serviceType, "", runtimeID)

@@ -65,9 +65,9 @@ func (s *service) candidates(t tier, c Constraint, turn uint64, without []string
 		return found
 	}
 
-	begun, stride := len(found), max(total/uint64(count), 1)
+	begun, stride := len(found), max(total/count, 1)
 
-	for i := range uint64(min(count, maxLooked)) {
+	for i := range min(count, maxLooked) {
 		e := s.entryAt(t, c, (turn+i*stride)%total)
 		if e.runtime.endpoint == "" || slices.Contains(without, e.reg.RuntimeID) ||
 			slices.ContainsFunc(found[begun:], func(f Candidate) bool { return f.ID == e.reg.ID }) {
@@ -87,15 +87,15 @@ func (s *service) candidates(t tier, c Constraint, turn uint64, without []string
 }
 
 // massFor returns the mass and the number of the providers in a tier that c allows.
-func (s *service) massFor(t tier, c Constraint) (total uint64, count int) {
+func (s *service) massFor(t tier, c Constraint) (total, count uint64) {
 	if c.IsAny() {
-		return s.roster.total(t), s.roster.counts[t]
+		return s.roster.total(t), uint64(s.roster.counts[t]) //nolint:gosec // counts are not negative
 	}
 
 	for _, r := range s.releases {
 		if r.roster.counts[t] > 0 && c.AllowsVersion(r.parsed) {
 			total += r.roster.total(t)
-			count += r.roster.counts[t]
+			count += uint64(r.roster.counts[t]) //nolint:gosec // counts are not negative
 		}
 	}
 

@@ -24,7 +24,7 @@ func (j *journal) Write(p []byte) (int, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 
-	return j.b.Write(p) //nolint:wrapcheck // never fails
+	return j.b.Write(p)
 }
 
 func (j *journal) String() string {

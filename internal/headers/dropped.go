@@ -17,8 +17,7 @@ const maxDropped = 256
 // quiet are names that are taken off every call because the host itself reads them, or
 // because they are about one connection: nobody misses them.
 var quiet = map[string]bool{
-	Authorization: true, RuntimeID: true, "X-Plugin-Constraint": true, connection: true, "Content-Length": true, "Keep-Alive": true,
-	"Transfer-Encoding": true, "Trailer": true, "Host": true,
+	Authorization: true, RuntimeID: true, "X-Plugin-Constraint": true, connection: true, "Content-Length": true,
 }
 
 // dropped tells of names that do not pass.

@@ -47,7 +47,7 @@ func TestLeastShares(t *testing.T) {
 
 	const calls = 3000
 
-	r := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // repeatable
+	r := rand.New(rand.NewPCG(1, 2))
 	all := []spread.Load{{Latency: 10 * time.Millisecond}, {Latency: 12 * time.Millisecond}, {Latency: time.Second}}
 	got := make([]int, len(all))
 
