@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"net/url"
 	"time"
 
 	"connectrpc.com/connect"
@@ -275,17 +276,29 @@ func (c *Client) assign(runtimeID, token, hostURL string, expires time.Time) err
 	if err := validateIdentity(runtimeID, token); err != nil {
 		return err
 	}
-	u, err := parseHostURL(hostURL, c.cfg.AllowInsecure)
-	if err != nil {
-		return fmt.Errorf("host_url: %w", err)
+	var (
+		u      *url.URL
+		prefix string
+	)
+	if hostURL != "" {
+		var err error
+		if u, prefix, err = parseClientURL(hostURL, c.cfg.AllowInsecure); err != nil {
+			return fmt.Errorf("host_url: %w", err)
+		}
 	}
 	c.mu.Lock()
 	if c.closed || c.leaving {
 		c.mu.Unlock()
 		return ErrClientClosed
 	}
+	if u == nil {
+		if u, prefix = c.host, c.prefix; u == nil {
+			c.mu.Unlock()
+			return fmt.Errorf("host_url: is empty, and no host is known: %w", ErrClientNotConnected)
+		}
+	}
 	moved := c.host != nil && *c.host != *u
-	c.host, c.ready = u, true
+	c.host, c.prefix, c.ready = u, prefix, true
 	c.watchLocked()
 	c.identity = identity{runtimeID: runtimeID, token: token, expires: expires, managed: true, serial: c.identity.serial + 1}
 	c.mu.Unlock()
@@ -295,18 +308,19 @@ func (c *Client) assign(runtimeID, token, hostURL string, expires time.Time) err
 	return nil
 }
 
-// renew keeps the identity alive until the client closes.
+// renew keeps the identity alive until the client closes, and its connection good.
 func (c *Client) renew() {
 	failed := false
 	for {
 		id := c.currentIdentity()
-		wait := time.Duration(float64(time.Until(id.expires)) * renewAfter)
+		wait := min(time.Duration(float64(time.Until(id.expires))*renewAfter), c.redialDue())
 		if until, _ := c.interrupted(); failed {
 			wait = until
 		}
 		if !backoff.Wait(c.life, max(wait, renewFloor)) {
 			return
 		}
+		c.refresh(time.Now())
 		if now := c.currentIdentity(); now.serial != id.serial || now.managed {
 			failed = false
 			continue
@@ -316,6 +330,13 @@ func (c *Client) renew() {
 			c.cfg.Logger.Warn("renewing the runtime token failed; trying again", keyError, err)
 		}
 	}
+}
+
+// redialDue returns how long it is until the client should show a later certificate.
+func (c *Client) redialDue() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.shown.due(time.Now())
 }
 
 // validateIdentity refuses what no host of this library issues and what could

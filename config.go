@@ -6,7 +6,9 @@ import (
 	"crypto/tls"
 	"log/slog"
 	"maps"
+	"runtime/debug"
 	"slices"
+	"sync"
 	"time"
 
 	"connectrpc.com/connect"
@@ -46,11 +48,13 @@ type ServeConfig struct {
 	// DeprecatedBelow warns plugins that negotiated a lower application
 	// version. Zero warns nobody.
 	DeprecatedBelow int
-	// ServerMetadata is told to every plugin in the handshake. Keys that begin with
-	// "connectplugin." are the host's own.
+	// ServerMetadata is told in the handshake to every plugin, and to whom an auth
+	// provider knows. Where it has no
+	// "server_version", that of this module in the program is told.
+	// Keys that begin with "connectplugin." are the host's own.
 	ServerMetadata map[string]string
 	// GracefulShutdownTimeout bounds [Host.Shutdown] and the end of [Serve].
-	// Zero means 10 s.
+	// Zero means 30 s.
 	GracefulShutdownTimeout time.Duration
 	// StopCh ends [Serve] when it is closed. Nil means that only a signal does.
 	StopCh <-chan struct{}
@@ -102,8 +106,9 @@ type ServeConfig struct {
 	// Hosts are the names and addresses under which plugins reach the host; a
 	// request for another is refused, but for /healthz and /readyz. Empty means the names
 	// in the certificate that was shown on the request's connection, also where that is
-	// chosen for each client or renewed, and the address listened on. A host whose names
-	// are not known at its start is warned of.
+	// chosen for each client or renewed, and the address listened on; in plaintext on
+	// every address, any address and any name without a dot. A host whose names are not
+	// known at its start is warned of.
 	Hosts []string
 	// Policy says what each plugin may do. Nil grants nothing.
 	Policy *Policy
@@ -133,6 +138,9 @@ type ServeConfig struct {
 	// HandshakeBurst say. It is called synchronously and must not block. Nil means
 	// that Logger gets them.
 	Audit func(AuditEvent)
+
+	configured *slog.Logger // Logger as it was given
+	complete   bool         // the copy holds the defaults
 }
 
 // withDefaults returns a copy that shares no mutable memory with c and holds the
@@ -141,7 +149,7 @@ func (c *ServeConfig) withDefaults() *ServeConfig {
 	out := *c
 	out.Plugins = maps.Clone(c.Plugins)
 	out.Impls = maps.Clone(c.Impls)
-	out.ServerMetadata = maps.Clone(c.ServerMetadata)
+	out.ServerMetadata = withServerVersion(c.ServerMetadata)
 	out.Hosts = slices.Clone(c.Hosts)
 	out.AuthProviders = slices.Clone(c.AuthProviders)
 	out.Interceptors = slices.Clone(c.Interceptors)
@@ -151,12 +159,15 @@ func (c *ServeConfig) withDefaults() *ServeConfig {
 	out.MagicCookieValue = cmp.Or(c.MagicCookieValue, DefaultMagicCookieValue)
 	out.ProtocolVersion = cmp.Or(c.ProtocolVersion, defaultProtocolVersion)
 	out.MinProtocolVersion = cmp.Or(c.MinProtocolVersion, out.ProtocolVersion)
-	out.GracefulShutdownTimeout = cmp.Or(c.GracefulShutdownTimeout, defaultShutdownTimeout)
+	out.GracefulShutdownTimeout = cmp.Or(c.GracefulShutdownTimeout, defaultHostShutdown)
 	out.RuntimeTokenTTL = cmp.Or(c.RuntimeTokenTTL, DefaultRuntimeTokenTTL)
 	out.CapabilityGrantTTL = cmp.Or(c.CapabilityGrantTTL, DefaultCapabilityGrantTTL)
 	out.HandshakeAuth.MaxClockSkew = cmp.Or(c.HandshakeAuth.MaxClockSkew, defaultMaxClockSkew)
 	out.HandshakeAuth.ReplayCacheSize = cmp.Or(c.HandshakeAuth.ReplayCacheSize, defaultReplayCacheSize)
 	out.Limits = c.Limits.withDefaults()
+	if !c.complete {
+		out.configured, out.complete = c.Logger, true
+	}
 	if c.Logger == nil {
 		out.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -173,6 +184,57 @@ func announced(metadata map[string]string) map[string]string {
 	return out
 }
 
+// service is one that belongs to a host.
+type service interface{ bind(h *hub) error }
+
+// services are those that the configuration names.
+func (c *ServeConfig) services() []service {
+	var out []service
+	if c.LifecycleService != nil {
+		out = append(out, c.LifecycleService)
+	}
+	if c.ServiceRegistry != nil {
+		out = append(out, c.ServiceRegistry)
+	}
+	if c.CapabilityBroker != nil {
+		out = append(out, c.CapabilityBroker)
+	}
+	if c.HealthService != nil {
+		out = append(out, c.HealthService)
+	}
+	return out
+}
+
+// serverVersionKey names the version of the host in what it tells plugins.
+const serverVersionKey = "server_version"
+
+// withServerVersion returns a copy that says the version of the host.
+func withServerVersion(metadata map[string]string) map[string]string {
+	out := make(map[string]string, len(metadata)+1)
+	out[serverVersionKey] = moduleVersion()
+	maps.Copy(out, metadata)
+	return out
+}
+
+// modulePath is the path of this module, under which whoever replaces another keeps it.
+const modulePath = "github.com/masegraye/connect-plugin-go"
+
+// moduleVersion is the version of this module in the program, as the go command
+// recorded it: "(devel)" where it is built from its own tree.
+var moduleVersion = sync.OnceValue(func() string {
+	const unknown = "(devel)"
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return unknown
+	}
+	for _, m := range append([]*debug.Module{&info.Main}, info.Deps...) {
+		if m.Path == modulePath {
+			return cmp.Or(m.Version, unknown)
+		}
+	}
+	return unknown
+})
+
 // settings is what the services are told of a configuration that holds the
 // defaults.
 func (c *ServeConfig) settings() *settings {
@@ -183,9 +245,9 @@ func (c *ServeConfig) settings() *settings {
 		deprecatedBelow: wireVersion(c.DeprecatedBelow),
 		serverMetadata:  announced(c.ServerMetadata),
 		passed:          c.PassMetadata,
-		handshake:       c.HandshakeAuth, authority: c.Authority, pluginTLS: c.PluginTLS, allowInsecure: c.AllowInsecure,
-		rules: compilePolicy(c.Policy),
-		audit: &auditor{sink: c.Audit, log: c.Logger}, log: c.Logger, vigil: certs.NewVigil(c.Logger),
+		handshake:       c.HandshakeAuth, authority: c.Authority, serverTLS: c.TLS, pluginTLS: c.PluginTLS, allowInsecure: c.AllowInsecure,
+		rules: compilePolicy(c.Policy, c.Authority != nil),
+		audit: &auditor{sink: c.Audit, log: c.Logger}, log: c.Logger, configured: c.configured, vigil: certs.NewVigil(c.Logger),
 	}
 	if len(c.AuthProviders) > 0 {
 		s.chain = newAuthChain(c.AuthProviders)

@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/http"
 	"sync"
@@ -37,6 +36,7 @@ type Host struct {
 	server    *http.Server
 	serverLog *serverLog // of what net/http says, and of what connections begin with
 	ingress   *ingress
+	standing  *certs.Standing[net.Conn]
 	drain     *drain.Drain
 	abort     context.CancelCauseFunc
 	prober    *prober
@@ -109,6 +109,7 @@ func NewHost(cfg *ServeConfig) (*Host, error) {
 	}
 	h.ingress = &ingress{hub: h.hub, tls: h.serverTLS, table: table, draining: h.draining.Load}
 	h.nameFor(nil)
+	h.standing = newStanding(h.cfg.Limits, h.cfg.Authority)
 	h.setServer()
 	h.probes = probes.New(h.health.probes(), h.cfg.Logger)
 	h.setProber()
@@ -116,8 +117,9 @@ func NewHost(cfg *ServeConfig) (*Host, error) {
 	h.stopTasks = stop
 	h.tasks.Go(func() { h.hub.store.Run(ctx) })
 	h.tasks.Go(func() { h.prober.run(ctx) })
+	h.tasks.Go(func() { h.standing.Run(ctx) })
 	h.keepCertificates(ctx)
-	h.warn(danger(cfg.Logger))
+	h.warn()
 	return h, nil
 }
 
@@ -248,8 +250,11 @@ func (h *Host) setServices() error {
 			return fieldError(s.field, "%v", err)
 		}
 	}
+	for _, name := range c.Plugins.Keys() {
+		h.health.offer(name)
+	}
 	h.registry.configure(c.Limits)
-	h.handshake.list = h.listing
+	h.handshake.list, h.health.concerns = h.listing, h.concerns
 	dialer, err := newPluginDialer(h.hub.settings(), h.serverTLS)
 	if err != nil {
 		return err
@@ -280,20 +285,11 @@ func (h *Host) setRouter() {
 }
 
 // warn tells the operator what is dangerous or useless about the configuration.
-func (h *Host) warn(log *slog.Logger) {
-	if h.cfg.AllowInsecure {
-		log.Warn("serving plaintext: AllowInsecure is set; use it for development only")
-	}
+func (h *Host) warn() {
+	warnConfig(h.hub.settings())
 	if missing := h.namesMissing(); missing != "" {
 		h.cfg.Logger.Warn("the names of this host are not known: " + missing +
 			"; set ServeConfig.Hosts to the names and addresses under which plugins reach it")
-	}
-	if h.cfg.Policy == nil {
-		h.cfg.Logger.Warn("no policy: no plugin is accepted until ServeConfig.Policy allows it; OpenPolicy() allows all, for development")
-		return
-	}
-	if d := h.cfg.Policy.Default; d != nil && d.AllowUnproven {
-		log.Warn("open policy: whoever reaches the host is accepted as any plugin that Policy.Plugins does not name")
 	}
 }
 
@@ -430,8 +426,14 @@ func (c *ServeConfig) validateDurations() error {
 	return nil
 }
 
-// validateServices refuses services that belong to different hosts.
+// validateServices refuses services that belong to different hosts, and a broker that
+// holds what cannot be offered.
 func (c *ServeConfig) validateServices() error {
+	if c.CapabilityBroker != nil {
+		if err := c.CapabilityBroker.check(); err != nil {
+			return err
+		}
+	}
 	if c.ServiceRouter == nil {
 		return nil
 	}

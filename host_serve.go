@@ -142,7 +142,11 @@ func (h *Host) Shutdown(ctx context.Context) error {
 
 // nameFor settles under which names the host is reached, once it listens.
 func (h *Host) nameFor(listener net.Addr) {
-	h.ingress.names.Store(target.NewNames(h.cfg.Hosts, listener))
+	names := target.NewNames(h.cfg.Hosts, listener)
+	if h.cfg.AllowInsecure {
+		names = names.Open(listener)
+	}
+	h.ingress.names.Store(names)
 }
 
 func (h *Host) setServer() {
@@ -164,7 +168,8 @@ func (h *Host) setServer() {
 		MaxHeaderBytes:    l.MaxHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(h.serverLog, slog.LevelDebug),
 		BaseContext:       func(net.Listener) context.Context { return base },
-		ConnContext:       withConnection(verifiesItself(h.serverTLS)),
+		ConnContext:       withConnection(h.standing, verifiesItself(h.serverTLS)),
+		ConnState:         h.noteConnection,
 		Protocols:         &protocols,
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams: l.MaxStreamsPerConnection,
@@ -172,6 +177,13 @@ func (h *Host) setServer() {
 			PingTimeout:          pingTimeout,
 			WriteByteTimeout:     writeByteTimeout,
 		},
+	}
+}
+
+// noteConnection is the server's ConnState.
+func (h *Host) noteConnection(c net.Conn, state http.ConnState) {
+	if state == http.StateClosed || state == http.StateHijacked {
+		h.standing.Leave(c)
 	}
 }
 
@@ -208,7 +220,7 @@ func (h *Host) shut(ctx context.Context) error {
 	h.closeUpper(ctx)
 	h.abort(errShuttingDown)
 	h.hub.store.RevokeAll(tokenstore.ReasonShutdown)
-	h.router.close()
+	h.router.Close()
 	h.probes.Shutdown(ctx)
 	h.stopTasks()
 	h.tasks.Wait()

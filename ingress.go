@@ -8,6 +8,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/masegraye/connect-plugin-go/internal/certs"
+	"github.com/masegraye/connect-plugin-go/internal/stack"
 	"github.com/masegraye/connect-plugin-go/internal/target"
 )
 
@@ -24,6 +25,7 @@ type ingress struct {
 
 // ServeHTTP refuses foreign hosts and origins, unclean paths and unknown routes.
 func (in *ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	stack.Grow()
 	w.Header().Set(headerCacheControl, noStore)
 	switch {
 	case !in.named(r) && !isProbe(r.URL.Path) || !target.SameOrigin(r, in.hub.settings().allowInsecure):
@@ -66,5 +68,5 @@ func (in *ingress) named(r *http.Request) bool {
 func isProbe(path string) bool { return path == pathHealthz || path == pathReadyz }
 
 func (in *ingress) note(r *http.Request, reason string) {
-	in.hub.auditCall(withPeer(r.Context(), newPeer(r)), AuditDenied, r.URL.Path, "", reason)
+	in.hub.auditCall(withPeer(r.Context(), in.hub.newPeer(r)), AuditDenied, r.URL.Path, "", reason)
 }

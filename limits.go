@@ -36,6 +36,10 @@ type Limits struct {
 	ReadHeaderTimeout time.Duration
 	// IdleTimeout closes a connection without streams. Default 2 min.
 	IdleTimeout time.Duration
+	// CertificateOvertime is how long a connection may outlive the certificate that its
+	// client showed, unless the client shows a later one of the same identity on another
+	// connection. Default 1 min.
+	CertificateOvertime time.Duration
 	// CallTimeout bounds one unary call to the host's own services.
 	// Default 30 s.
 	CallTimeout time.Duration
@@ -101,6 +105,7 @@ var defaultLimits = Limits{
 	MaxStreamsPerConnection:   256,
 	ReadHeaderTimeout:         10 * time.Second,
 	IdleTimeout:               2 * time.Minute,
+	CertificateOvertime:       time.Minute,
 	CallTimeout:               30 * time.Second,
 	StreamIdleTimeout:         15 * time.Minute,
 	DialTimeout:               5 * time.Second,
@@ -175,7 +180,8 @@ const (
 	DefaultCapabilityGrantTTL time.Duration = time.Hour
 
 	defaultAddr            = "127.0.0.1:8443"
-	defaultShutdownTimeout = 10 * time.Second
+	defaultShutdownTimeout = 10 * time.Second // of a plugin
+	defaultHostShutdown    = 30 * time.Second
 	defaultClientTimeout   = 10 * time.Second
 	defaultMaxClockSkew    = 2 * time.Minute
 	defaultReplayCacheSize = 65_536

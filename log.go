@@ -6,6 +6,8 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -69,6 +71,16 @@ func danger(configured *slog.Logger) *slog.Logger {
 		return slog.Default()
 	}
 	return configured
+}
+
+// disablePlaintextWarning is the environment variable that silences the warning of
+// plaintext where a program is known to run in development.
+const disablePlaintextWarning = "CONNECTPLUGIN_DISABLE_TLS_WARNING"
+
+func warnPlaintext(configured *slog.Logger, text string) {
+	if off, err := strconv.ParseBool(os.Getenv(disablePlaintextWarning)); err != nil || !off {
+		danger(configured).Warn(text)
+	}
 }
 
 // broken reports that a connection ended in the middle of something.

@@ -13,26 +13,35 @@ import (
 // middleware stands in front of one route. It knows peers, budgets, the audit and
 // the ends of calls; who calls is the route's own business.
 type middleware struct {
-	hub   func() *hub // nil until the service is bound
-	route route
+	hub     func() *hub // nil until the service is bound
+	unbound func(r *http.Request)
+	route   route
 }
 
 // serve puts the middleware in front of a route of a service that the user mounts.
 func (m *member) serve(rt route) http.Handler {
-	return &middleware{hub: m.bound.Load, route: rt}
+	tell := func(r *http.Request) { m.unbound(r.Context(), r.URL.Path) }
+	return &middleware{hub: m.bound.Load, unbound: tell, route: rt}
 }
 
 // ServeHTTP identifies the caller before anything of the message is read.
 func (m *middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := m.hub()
 	if h == nil {
-		refuse(w, r, connect.CodeUnauthenticated, errUnauthenticated)
+		m.unbound(r)
+		refuse(w, r, connect.CodeUnauthenticated, errUnbound)
 		return
 	}
-	p := newPeer(r)
+	p := h.newPeer(r)
 	ctx := withPeer(r.Context(), p)
 	if !p.secure && !h.settings().allowInsecure {
-		m.deny(ctx, h, p, unauthenticated("", "plaintext request"), w, r)
+		no := unauthenticated("", "plaintext request")
+		no.err = errPlaintext
+		m.deny(ctx, h, p, no, w, r)
+		return
+	}
+	if p.disowned != nil {
+		m.deny(ctx, h, p, unauthenticated("", p.disowned.Error()), w, r)
 		return
 	}
 	if p.certificate != nil {

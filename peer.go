@@ -13,6 +13,8 @@ import (
 	"net/netip"
 	"sync"
 
+	"connectrpc.com/connect"
+
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/proxy"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
@@ -26,6 +28,7 @@ type peer struct {
 	secure      bool
 	state       *tls.ConnectionState // nil in plaintext
 	certificate *certificate         // nil where none was verified
+	disowned    error                // the certificate is none that the host's Authority issued, and says so
 }
 
 // certificate is what the host knows of a verified client certificate. It is a
@@ -78,13 +81,33 @@ func (p *peer) binding() []byte {
 
 // connection caches what is the same for every request of a connection.
 type connection struct {
+	// Fixed at creation; both are zero on a server of the user's own.
+	conn     net.Conn
+	standing *certs.Standing[net.Conn]
+
 	byCallback bool // the server's configuration verifies client certificates itself
 
 	served *x509.Certificate // that the host shows; set during the TLS handshake, before the first request
 
-	once sync.Once
-	addr string
-	cert *certificate
+	once     sync.Once
+	addr     string
+	cert     *certificate
+	disowned error // cert is nil: it says to be of the host's Authority, and is not
+}
+
+// read reads what is the same for every request.
+func (c *connection) read(r *http.Request, a *Authority) {
+	c.addr = addrOnly(r.RemoteAddr)
+	c.cert = newCertificate(r.TLS, c.byCallback)
+	if c.cert != nil && a != nil {
+		c.disowned = a.vouchFor(c.cert.leaf)
+	}
+	switch {
+	case c.disowned != nil:
+		c.cert = nil
+	case c.cert != nil && c.standing != nil:
+		c.standing.Show(c.conn, c.cert.leaf)
+	}
 }
 
 type (
@@ -93,10 +116,29 @@ type (
 )
 
 // withConnection returns the server's ConnContext; byCallback is as in verifiedPeer.
-func withConnection(byCallback bool) func(context.Context, net.Conn) context.Context {
-	return func(ctx context.Context, _ net.Conn) context.Context {
-		return context.WithValue(ctx, connectionKey{}, &connection{byCallback: byCallback})
+func withConnection(standing *certs.Standing[net.Conn], byCallback bool) func(context.Context, net.Conn) context.Context {
+	return func(ctx context.Context, c net.Conn) context.Context {
+		standing.Enter(c)
+		return context.WithValue(ctx, connectionKey{}, &connection{conn: c, standing: standing, byCallback: byCallback})
 	}
+}
+
+// newStanding returns the connections of a host, which end soon after the certificates of
+// their peers: by their time, or with the launch that they belong to.
+func newStanding(l Limits, a *Authority) *certs.Standing[net.Conn] {
+	var ended func(string, *x509.Certificate) bool
+	if a != nil {
+		ended = a.launchHasEnded
+	}
+	return certs.NewStanding(certs.Tenure{Overtime: l.CertificateOvertime}, cutOff, ended)
+}
+
+// cutOff ends a connection without a word: to a peer that does not read it would take time.
+func cutOff(c net.Conn) {
+	if secure, ok := c.(*tls.Conn); ok {
+		c = secure.NetConn()
+	}
+	_ = c.Close()
 }
 
 // connectionOf returns what is known of a connection that the host itself accepted.
@@ -112,18 +154,17 @@ func noteServed(ctx context.Context, leaf *x509.Certificate) {
 	}
 }
 
-func newPeer(r *http.Request) *peer {
+// newPeer returns who makes a request. A server of the user's own need not have checked
+// whose certificates are believed, so it is done here.
+func (h *hub) newPeer(r *http.Request) *peer {
 	conn, ok := connectionOf(r.Context())
 	if !ok {
 		conn = &connection{}
 	}
-	conn.once.Do(func() {
-		conn.addr = addrOnly(r.RemoteAddr)
-		conn.cert = newCertificate(r.TLS, conn.byCallback)
-	})
+	conn.once.Do(func() { conn.read(r, h.settings().authority) })
 	return &peer{
 		addr: conn.addr, authority: r.Host, secure: r.TLS != nil,
-		state: r.TLS, certificate: conn.cert,
+		state: r.TLS, certificate: conn.cert, disowned: conn.disowned,
 	}
 }
 
@@ -131,9 +172,23 @@ func withPeer(ctx context.Context, p *peer) context.Context {
 	return context.WithValue(ctx, peerKey{}, p)
 }
 
+// peerFrom returns the peer of a request. Where no middleware saw it, its address is all
+// that is known.
 func peerFrom(ctx context.Context) (*peer, bool) {
-	p, ok := ctx.Value(peerKey{}).(*peer)
-	return p, ok
+	if p, ok := ctx.Value(peerKey{}).(*peer); ok {
+		return p, true
+	}
+	info, ok := connect.CallInfoForHandlerContext(ctx)
+	if !ok {
+		return nil, false
+	}
+	return &peer{addr: addrOnly(info.Peer().Addr)}, true
+}
+
+// isGuarded reports whether the middleware has seen a request.
+func isGuarded(ctx context.Context) bool {
+	_, ok := ctx.Value(peerKey{}).(*peer)
+	return ok
 }
 
 // addrOnly strips the port and the zone of a remote address.

@@ -10,8 +10,10 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"net"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -56,6 +58,8 @@ type lifeline struct {
 	source *launchedSource
 	log    *slog.Logger
 	done   chan struct{}
+
+	withdrawn atomic.Bool // the host has taken the plugin out
 }
 
 // bootstrapWait bounds the wait for the first message, which the host writes at once.
@@ -85,7 +89,7 @@ func takeLifeline() (*lifeline, error) {
 
 // apply returns the configuration of the launched plugin: the host says who it is, where it
 // listens and how it is known; the rest is the plugin's own.
-func (l *lifeline) apply(cfg *PluginServerConfig) (*PluginServerConfig, error) {
+func (l *lifeline) apply(ctx context.Context, cfg *PluginServerConfig) (*PluginServerConfig, error) {
 	if cfg == nil {
 		return nil, fieldError("PluginServerConfig", "is nil")
 	}
@@ -108,7 +112,14 @@ func (l *lifeline) apply(cfg *PluginServerConfig) (*PluginServerConfig, error) {
 	c.HTTPClient, c.AllowInsecure, c.PinnedKeys = nil, false, nil
 	c.TLS = mutualTLS(l.source, pool, tls.RequireAndVerifyClientCert, requirePeerIdentity(m.HostIdentity))
 	out.TLS, out.HostIdentity, out.BaseURL = nil, m.HostIdentity, ""
+	out.withdrawn = l.withdrawn.Load
 	out.Addr, out.Listener = m.Listen, nil
+	if path, ok := strings.CutPrefix(m.Listen, bootstrap.UnixPrefix); ok {
+		// The host knows the socket, which no base URL could name.
+		if out.Listener, err = new(net.ListenConfig).Listen(ctx, "unix", path); err != nil {
+			return nil, fmt.Errorf("listen where the host says: %w", err)
+		}
+	}
 	if grace := time.Duration(m.GraceMillis) * time.Millisecond; grace > 0 {
 		out.GracefulShutdownTimeout = min(cmp.Or(out.GracefulShutdownTimeout, grace), grace)
 	}
@@ -129,7 +140,7 @@ func (l *lifeline) apply(cfg *PluginServerConfig) (*PluginServerConfig, error) {
 
 // serve runs the launched plugin until it ends or its host is gone.
 func (l *lifeline) serve(ctx context.Context, cfg *PluginServerConfig) error {
-	cfg, err := l.apply(cfg)
+	cfg, err := l.apply(ctx, cfg)
 	if err != nil {
 		return errors.Join(err, l.pipe.Close())
 	}
@@ -153,6 +164,8 @@ func (l *lifeline) follow(gone context.CancelCauseFunc) {
 	for {
 		m, err := bootstrap.Read(l.pipe)
 		switch {
+		case err == nil && m.Withdrawn:
+			l.withdrawn.Store(true)
 		case err == nil:
 			err = l.source.renew(m)
 		case errors.Is(err, os.ErrClosed):

@@ -18,6 +18,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/proxy"
+	"github.com/masegraye/connect-plugin-go/internal/stack"
 )
 
 func (s *pluginServer) newServer(ctx context.Context, serverTLS *tls.Config) *http.Server {
@@ -63,6 +64,7 @@ func (s *pluginServer) handler() http.Handler {
 		table = append(table, entry{svc.Path, withStatedCaller(svc.Handler)})
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		stack.Grow()
 		if r.URL.RawPath == "" && proxy.CheckPath(r.URL.Path) == nil {
 			for _, e := range table {
 				if strings.HasPrefix(r.URL.Path, e.prefix) {
@@ -96,6 +98,9 @@ func (s *pluginServer) shutdown(ctx context.Context) error {
 	err := s.drain.Shutdown(ctx, s.server)
 	if err != nil {
 		err = errors.Join(fmt.Errorf("shutdown: calls in flight were cut off: %w", err), s.server.Close())
+	}
+	if s.cfg.withdrawn() {
+		return errors.Join(err, s.client.Close())
 	}
 	last, cancelLast := context.WithTimeout(context.WithoutCancel(ctx), leaveWait)
 	defer cancelLast()
@@ -298,7 +303,7 @@ const unreachableListener = "is empty and the plugin listens on every address, s
 func unspecified(addr string) bool {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
-		return false
+		return false // of a Unix socket, too
 	}
 	ip, err := netip.ParseAddr(host)
 	return host == "" || err == nil && ip.Unmap().IsUnspecified()

@@ -30,7 +30,7 @@ func (s *ServiceRegistry) RegisterService(ctx context.Context, req *connect.Requ
 	}
 	reg := catalog.Registration{
 		ID: "reg-" + rand.Text(), RuntimeID: runtimeID, SelfID: runtimeID,
-		Type: m.GetServiceType(), Version: m.GetVersion(), Path: m.GetEndpointPath(),
+		Type: m.GetServiceType(), Version: m.GetVersion(), Path: servicePath(m.GetEndpointPath()),
 		Metadata: m.GetMetadata(), Weight: declaredWeight(m.GetMetadata()), RegisteredAt: time.Now(),
 	}
 	if c != nil {
@@ -54,10 +54,27 @@ func (s *ServiceRegistry) registerOwn(ctx context.Context, reg catalog.Registrat
 			id, reg.SelfID = known, known.SelfID()
 		}
 	}
+	if !s.mayRegister(id, reg) {
+		return connect.NewError(connect.CodePermissionDenied, errDenied)
+	}
+	reg.ByHost = true
 	if err := s.catalog.Register(reg); err != nil {
 		return s.registerError(ctx, err, reg.Type, "")
 	}
 	return s.unlessEnded(id)
+}
+
+// mayRegister reports whether SetAllowedServices lets the host register a type for a
+// plugin, nil where it has no identity. A list without types says nothing of the host.
+func (s *ServiceRegistry) mayRegister(id *tokenstore.Identity, reg catalog.Registration) bool {
+	if id != nil {
+		within := declared(id).within.Load()
+		return within == nil || !within.NamesAny() || within.Has(reg.Type)
+	}
+	s.allowedMu.Lock()
+	defer s.allowedMu.Unlock()
+	allowed, ok := s.allowed[reg.RuntimeID]
+	return !ok || !allowed.NamesAny() || allowed.Has(reg.Type)
 }
 
 // registerFor registers for a caller what its rights allow, before and after.
@@ -82,7 +99,7 @@ func (s *ServiceRegistry) registerFor(ctx context.Context, c *caller, reg catalo
 	if err := s.unlessEnded(c.id); err != nil {
 		return err
 	}
-	if now := c.hub.rules.Load(); now != book {
+	if now := c.hub.rules.Load(); now != book || !now.MayProvide(subjectOf(c.id), reg.Type) {
 		return s.reapprove(ctx, c, reg, book, now, procedure)
 	}
 	return nil
@@ -119,7 +136,7 @@ func validateRegistration(runtimeID string, m *connectpluginv1.RegisterServiceRe
 		return fmt.Errorf("version: %w", err)
 	}
 	if m.GetEndpointPath() != "" {
-		if err := ValidateEndpointPath(m.GetEndpointPath()); err != nil {
+		if err := ValidateEndpointPath(servicePath(m.GetEndpointPath())); err != nil {
 			return fmt.Errorf("endpoint_path: %w", err)
 		}
 	}
@@ -244,7 +261,7 @@ func (s *ServiceRegistry) reapprove(ctx context.Context, c *caller, reg catalog.
 	if _, ok := s.catalog.Get(reg.ID); ok {
 		return nil
 	}
-	s.note(ctx, AuditDenied, procedure, reg.Type, "policy changed during the registration")
+	s.note(ctx, AuditDenied, procedure, reg.Type, "what the plugin may provide changed during the registration")
 	return connect.NewError(connect.CodePermissionDenied, errDenied)
 }
 

@@ -40,7 +40,7 @@ type ServiceRouter struct {
 	mu        sync.Mutex
 	dialer    *pluginDialer
 	providers map[string]*routedProvider // by runtime id
-	handlers  map[string]memoryHandler   // by runtime id, of plugins in the host's own process
+	handlers  map[string]ownPlace        // by runtime id, of plugins that nobody else could dial
 	named     uint64                     // handlers so far
 	succeeded map[string]string          // runtime ids of replaced plugins to those of their successors
 	closed    bool
@@ -60,7 +60,7 @@ func NewServiceRouter(handshake *HandshakeServer, registry *ServiceRegistry, lif
 	}
 	s := &ServiceRouter{
 		handshake: handshake, registry: registry, lifecycle: lifecycle, catalog: registry.catalog,
-		begun: time.Now(), providers: map[string]*routedProvider{}, handlers: map[string]memoryHandler{},
+		begun: time.Now(), providers: map[string]*routedProvider{}, handlers: map[string]ownPlace{},
 	}
 	s.life, s.end = context.WithCancel(context.Background())
 	s.gate = &middleware{hub: func() *hub { return handshake.hub }, route: s.routes()[0]}
@@ -68,6 +68,7 @@ func NewServiceRouter(handshake *HandshakeServer, registry *ServiceRegistry, lif
 	// reports that as an error.
 	_ = registry.bind(handshake.hub)
 	_ = lifecycle.bind(handshake.hub)
+	handshake.mount()
 	if forget := s.forget; registry.bound.Load() == handshake.hub {
 		registry.cutOff.CompareAndSwap(nil, &forget)
 	}
@@ -90,7 +91,7 @@ func (s *ServiceRouter) RegisterPluginEndpoint(runtimeID string, endpoint string
 // ServeHTTP routes one call of an authenticated caller. It is for a server of
 // your own; a host serves it at /services/.
 func (s *ServiceRouter) ServeHTTP(w http.ResponseWriter, req *http.Request) {
-	if !target.CleanPath(req) {
+	if !target.CleanPathBelow(req) {
 		refuse(w, req, connect.CodeNotFound, errNotAvailable)
 		return
 	}

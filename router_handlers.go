@@ -26,10 +26,26 @@ var (
 	errHangs     = errors.New("the handler does not return")
 )
 
-// memoryHandler is a provider in the host's own process.
-type memoryHandler struct {
-	endpoint string
-	handler  http.Handler
+// ownPlace is where a plugin is that nobody else could dial: in the host's own process, or at
+// a socket that the host made for it.
+type ownPlace struct {
+	name   string // stands for the endpoint in the catalogue, a number follows
+	memory bool   // it is in the host's own process
+	// open makes what passes calls on to it.
+	open func(*pluginDialer) (*proxy.Provider, error)
+	// ask asks it how it is, in place of PluginControl; may be nil.
+	ask func(context.Context) (catalog.HealthReport, error)
+}
+
+// memoryPlace is that of a handler in the host's own process.
+func memoryPlace(h *hub, handler http.Handler) *ownPlace {
+	return &ownPlace{name: memoryEndpoint, memory: true, open: func(d *pluginDialer) (*proxy.Provider, error) {
+		l := h.settings().limits
+		return proxy.New(proxy.Config{
+			Handler: http.MaxBytesHandler(withStatedCaller(handler), l.MaxCallBytes), CallIdle: l.StreamIdleTimeout,
+			Headers: d.headers,
+		})
+	}}
 }
 
 // RegisterPluginHandler makes a plugin one of the host's own process: from the next
@@ -52,7 +68,7 @@ func (s *ServiceRouter) RegisterPluginHandler(runtimeID string, handler http.Han
 	if handler == nil {
 		return fmt.Errorf("register plugin handler: %w", errNoHandler)
 	}
-	if err := s.settle(runtimeID, place{handler: handler}); err != nil {
+	if err := s.settle(runtimeID, place{own: memoryPlace(s.handshake.hub, handler)}); err != nil {
 		return fmt.Errorf("register plugin handler: %w", err)
 	}
 	return nil
@@ -61,8 +77,8 @@ func (s *ServiceRouter) RegisterPluginHandler(runtimeID string, handler http.Han
 // place is where the host says that a plugin is reached.
 type place struct {
 	endpoint string
-	handler  http.Handler // instead of the endpoint, where it is not nil
-	trial    bool         // the endpoint stays with whom it belongs to
+	own      *ownPlace // instead of the endpoint, where it is not nil
+	trial    bool      // the endpoint stays with whom it belongs to
 }
 
 // settle sets where a live plugin is reached. What is set ends with the plugin's
@@ -96,12 +112,13 @@ func (s *ServiceRouter) settleOpen(id *tokenstore.Identity, at place) (vacated c
 		return vacated, false
 	}
 	delete(s.handlers, claim.RuntimeID)
-	if at.handler != nil {
+	if at.own != nil {
 		s.named++
-		claim.Endpoint = memoryEndpoint + strconv.FormatUint(s.named, 10)
-		s.handlers[claim.RuntimeID] = memoryHandler{claim.Endpoint, at.handler}
+		named := *at.own
+		named.name += strconv.FormatUint(s.named, 10)
+		claim.Endpoint, s.handlers[claim.RuntimeID] = named.name, named
 	}
-	if !at.trial && at.handler == nil {
+	if !at.trial && at.own == nil {
 		var err error
 		if vacated, err = s.catalog.ClaimEndpoint(claim); err == nil {
 			return vacated, true
@@ -115,13 +132,9 @@ func (s *ServiceRouter) settleOpen(id *tokenstore.Identity, at place) (vacated c
 // poolLocked makes what passes calls on to a plugin at an endpoint.
 func (s *ServiceRouter) poolLocked(h *hub, id *tokenstore.Identity, endpoint string) *routedProvider {
 	p := &routedProvider{endpoint: endpoint}
-	m, ok := s.handlers[id.RuntimeID()]
-	if p.memory = ok && m.endpoint == endpoint; p.memory {
-		l := h.settings().limits
-		p.pool, p.err = proxy.New(proxy.Config{
-			Handler: http.MaxBytesHandler(withStatedCaller(m.handler), l.MaxCallBytes), CallIdle: l.StreamIdleTimeout,
-			Headers: s.dialer.headers,
-		})
+	if own, ok := s.handlers[id.RuntimeID()]; ok && own.name == endpoint {
+		p.memory, p.question = own.memory, own.ask
+		p.pool, p.err = own.open(s.dialer)
 		return p
 	}
 	p.pool, p.err = s.dialer.pool(h, id, endpoint)
@@ -131,7 +144,10 @@ func (s *ServiceRouter) poolLocked(h *hub, id *tokenstore.Identity, endpoint str
 // ask asks a provider how it is. A handler in the host's process that hangs cannot
 // be ended from outside; then its goroutine stays, and there is never more than one.
 func (p *routedProvider) ask(ctx context.Context) (catalog.HealthReport, error) {
-	if !p.memory {
+	switch {
+	case p.question != nil:
+		return p.question(ctx)
+	case !p.memory:
 		return probeHealth(ctx, p.pool)
 	}
 	if !p.asking.CompareAndSwap(false, true) {
@@ -155,7 +171,13 @@ func (p *routedProvider) ask(ctx context.Context) (catalog.HealthReport, error) 
 func (s *ServiceRouter) handlerCount() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.handlers)
+	n := 0
+	for _, own := range s.handlers {
+		if own.memory {
+			n++
+		}
+	}
+	return n
 }
 
 // findAny chooses the target of a call that leaves that to the router.

@@ -79,7 +79,7 @@ func (c *Client) connectTo(ctx context.Context, serviceType, constraint, runtime
 	if err := ValidateServiceType(serviceType); err != nil {
 		return nil, fmt.Errorf("service type: %w", err)
 	}
-	base, err := c.base()
+	base, err := c.connected(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -75,6 +75,12 @@ func (p *Process) Exit() Exit {
 // Tail returns the last lines that the process printed.
 func (p *Process) Tail() []string { return p.tail.Lines() }
 
+// Lines makes what cuts into lines what the process prints in another way than on its own
+// streams. The last ones are kept among the others. It is for one goroutine.
+func (p *Process) Lines(stream Stream, emit func(Line)) *Lines {
+	return NewLines(stream, time.Now, &p.tail, emit)
+}
+
 // Terminate asks the group to end. ErrEnded says that the process did already.
 func (p *Process) Terminate() error { return p.signal(terminateGroup) }
 

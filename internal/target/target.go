@@ -18,6 +18,7 @@ import (
 type Names struct {
 	names      map[string]struct{}
 	configured bool // nothing else is a name
+	open       bool // names that no foreign site can have are names
 }
 
 // NewNames takes the configured names or, where there are none, those of the address
@@ -31,6 +32,23 @@ func NewNames(configured []string, listener net.Addr) *Names {
 		n.addListener(listener)
 	}
 	return n
+}
+
+// Open returns names which, where none are configured and the host listens on every
+// address, hold for addresses and names without a dot too. That is for plaintext, which has no
+// certificate with names in it; a foreign site that has its visitors' browsers call the
+// host under a name of its own (DNS rebinding) needs a name with a dot.
+func (n *Names) Open(listener net.Addr) *Names {
+	if n.configured || listener == nil {
+		return n
+	}
+	addr, err := netip.ParseAddrPort(listener.String())
+	if err != nil || !addr.Addr().IsUnspecified() {
+		return n
+	}
+	out := *n
+	out.open = true
+	return &out
 }
 
 // Known reports whether an authority (host, or host and port) names the host; the
@@ -48,6 +66,10 @@ func (n *Names) Known(authority string, shown *x509.Certificate) bool {
 	}
 	if _, ok := n.names[host]; ok {
 		return true
+	}
+	if n.open {
+		_, err := netip.ParseAddr(host)
+		return err == nil || !strings.Contains(host, ".")
 	}
 	return !n.configured && shown != nil && shown.VerifyHostname(host) == nil
 }
@@ -85,15 +107,21 @@ func SameOrigin(r *http.Request, plaintext bool) bool {
 // escapes, dot segments, empty segments, backslashes, control and non-ASCII
 // characters, and CONNECT, which has no path.
 func CleanPath(r *http.Request) bool {
+	return cleanPath(r, func(asked string) bool { return asked == r.URL.Path })
+}
+
+// CleanPathBelow is [CleanPath] for a handler that is mounted below a path, which was
+// taken off ([http.StripPrefix]).
+func CleanPathBelow(r *http.Request) bool {
+	return cleanPath(r, func(asked string) bool { return strings.HasSuffix(asked, r.URL.Path) && proxy.CheckPath(asked) == nil })
+}
+
+func cleanPath(r *http.Request, same func(asked string) bool) bool {
 	p := r.URL.Path
 	if r.URL.RawPath != "" || r.URL.Fragment != "" || !strings.HasPrefix(p, "/") || r.Method == http.MethodConnect {
 		return false
 	}
-	if i := strings.IndexByte(r.RequestURI, '?'); i >= 0 {
-		if r.RequestURI[:i] != p {
-			return false
-		}
-	} else if r.RequestURI != "" && r.RequestURI != p {
+	if asked, _, _ := strings.Cut(r.RequestURI, "?"); r.RequestURI != "" && !same(asked) {
 		return false
 	}
 	return proxy.CheckPath(p) == nil
