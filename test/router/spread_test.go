@@ -2,7 +2,6 @@ package router_test
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"sync"
 	"testing"
@@ -309,16 +308,15 @@ func TestAudit_USE12_PolicyHoldsOnTheRoute(t *testing.T) {
 func TestAudit_USE12_TheRouteIsAnnounced(t *testing.T) {
 	t.Parallel()
 	host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
-		c.Policy, c.ServerMetadata = hosttest.LoggerPolicy(), map[string]string{"region": "north"}
+		c.ServerMetadata = map[string]string{"region": "north"}
+		c.Policy = &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{"api": {AllowUnproven: true}}}
 	})
-	req := hosttest.OldRequest("logger")
-	req.SelfId = ""
-	resp, err := hosttest.HandshakeClient(t, host).Handshake(t.Context(), connect.NewRequest(req))
+	resp, err := hosttest.HandshakeClient(t, host).Handshake(t.Context(), connect.NewRequest(hosttest.OldRequest("api")))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := fmt.Sprint(resp.Msg.GetServerMetadata()); got != "map[connectplugin.any_provider:true region:north]" {
-		t.Errorf("server metadata %s", got)
+	if got := resp.Msg.GetServerMetadata(); got["connectplugin.any_provider"] != "true" || got["region"] != "north" {
+		t.Errorf("server metadata %v", got)
 	}
 	bad := &connectplugin.ServeConfig{Authority: host.Authority, ServerMetadata: map[string]string{"connectplugin.any_provider": "false"}}
 	if bad.Validate() == nil {
