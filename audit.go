@@ -42,7 +42,8 @@ type AuditEvent struct {
 	Peer string
 	// RuntimeID and SelfID name the caller where it is known.
 	RuntimeID string
-	// SelfID is the self id to RuntimeID, or the one that was claimed.
+	// SelfID is the name of the plugin to RuntimeID (see [Caller]), or of the one that was
+	// claimed.
 	SelfID string
 	// Procedure is the path that was asked for.
 	Procedure string

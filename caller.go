@@ -240,6 +240,27 @@ func (h *hub) barePeer(ctx context.Context) (*peer, error) {
 	return p, nil
 }
 
+// askProviders returns the context of a caller that an auth provider knows. Of plugins
+// they are not asked: what those may do policy says.
+func askProviders(ctx context.Context, h *hub, p *peer, req *headerRequest) (context.Context, *denial) {
+	chain := h.settings().chain
+	switch {
+	case chain == nil:
+		return ctx, unauthenticated("", "no runtime identity")
+	case h.isPlugin(h.rules.Load(), p.certificate):
+		return ctx, unauthenticated("", "a plugin, by its certificate, without its runtime identity")
+	case h.presentsToken(req.Header()):
+		return ctx, unauthenticated("", "a plugin, by its token, without its runtime identity")
+	}
+	reason := "no auth provider knows the caller"
+	noted := withAuthObserver(ctx, func(_ context.Context, f authFailure) { reason = f.Provider + ": " + f.Err.Error() })
+	out, err := chain.authenticate(noted, req)
+	if err != nil {
+		return ctx, unauthenticated("", reason)
+	}
+	return out, nil
+}
+
 // claimsIdentity reports whether a request claims a runtime identity at all.
 func claimsIdentity(header http.Header) bool { return len(header[headerRuntimeID]) > 0 }
 

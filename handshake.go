@@ -288,7 +288,6 @@ func (hs *handshake) issue(d *declaration) (*tokenstore.Identity, string, error)
 	}
 	if launched := hs.hub.launchOf(id); launched != nil {
 		if before := launched.Enrolled(id); before != nil {
-			d.within.CompareAndSwap(nil, declared(before).within.Load())
 			hs.hub.store.Revoke(before.RuntimeID(), reasonAgain)
 		}
 	}
@@ -389,7 +388,9 @@ func (hs *handshake) asLaunched(d *declaration) error {
 func (hs *handshake) declare(rules *policy.Rules, certIdentity string) *declaration {
 	d := newDeclaration(hs.req.GetSelfId())
 	d.certIdentity, d.secret = certIdentity, hs.secret
-	d.launch = hs.hub.launches.Find(certIdentity)
+	if d.launch = hs.hub.launches.Find(certIdentity); d.launch != nil && d.launch.Current() != nil {
+		d.within = declared(d.launch.Current()).within // the operator narrowed the instance
+	}
 	if len(hs.req.GetClientNonce()) == 0 {
 		return d // the first wire version declares nothing
 	}

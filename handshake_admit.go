@@ -25,7 +25,8 @@ func (hs *handshake) admit(selfID string) error {
 	bySecret, err := hs.proveSecret(secret)
 	switch {
 	case rules == nil:
-		return refused("policy does not know this plugin: add its self id or the identity of its certificate to Policy.Plugins, or set Policy.Default")
+		return refused("policy does not know this plugin: add its self id or the identity of its certificate to Policy.Plugins, " +
+			"or set Policy.Default")
 	case err != nil:
 		return err
 	}

@@ -76,27 +76,6 @@ func (n hostPlugin) identifyStranger(ctx context.Context, h *hub, p *peer, r *ht
 	return ctx, admission{budget: h.strangerBudget(ctx, p), allowed: allowed}, nil
 }
 
-// askProviders returns the context of a caller that an auth provider knows. Of plugins
-// they are not asked: what those may do policy says.
-func askProviders(ctx context.Context, h *hub, p *peer, req *headerRequest) (context.Context, *denial) {
-	chain := h.settings().chain
-	switch {
-	case chain == nil:
-		return ctx, unauthenticated("", "no runtime identity")
-	case h.isPlugin(h.rules.Load(), p.certificate):
-		return ctx, unauthenticated("", "a plugin, by its certificate, without its runtime identity")
-	case h.presentsToken(req.Header()):
-		return ctx, unauthenticated("", "a plugin, by its token, without its runtime identity")
-	}
-	reason := "no auth provider knows the caller"
-	noted := withAuthObserver(ctx, func(_ context.Context, f authFailure) { reason = f.Provider + ": " + f.Err.Error() })
-	out, err := chain.authenticate(noted, req)
-	if err != nil {
-		return ctx, unauthenticated("", reason)
-	}
-	return out, nil
-}
-
 // listing tells a plugin which of the host's plugins and capabilities are there
 // for it: those that it asked for (all where it asked for none) and policy lets
 // it use. Whoever is no plugin learns of what is public and, where an auth provider

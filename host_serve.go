@@ -17,10 +17,9 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/net/netutil"
-
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
+	"github.com/masegraye/connect-plugin-go/internal/edge"
 	"github.com/masegraye/connect-plugin-go/internal/gather"
 	"github.com/masegraye/connect-plugin-go/internal/opening"
 	"github.com/masegraye/connect-plugin-go/internal/target"
@@ -99,19 +98,14 @@ func (h *Host) Serve(ctx context.Context, l net.Listener) error {
 	h.addr = l.Addr().String()
 	h.mu.Unlock()
 	h.nameFor(l.Addr())
-	l = opening.NewListener(netutil.LimitListener(l, h.cfg.Limits.MaxConnections), h.serverLog.opened(h.serverTLS != nil))
-	gathered := gather.NewListener(l, gather.Config{WriteTimeout: writeByteTimeout})
+	gathered := gather.NewListener(opening.NewListener(l, h.serverLog.opened(h.serverTLS != nil)), gather.Config{WriteTimeout: writeByteTimeout})
 	defer gathered.Wait()
-	l = gathered
+	outer := h.edge(gathered)
+	defer outer.End()
+	l = outer
 	h.cfg.Logger.Info("host is serving", keyAddr, l.Addr().String())
 	served := make(chan error, 1)
-	go func() {
-		if h.serverTLS == nil {
-			served <- h.server.Serve(l)
-			return
-		}
-		served <- h.server.ServeTLS(l, "", "")
-	}()
+	go func() { served <- h.server.Serve(l) }()
 	select {
 	case <-ctx.Done():
 	case err := <-served:
@@ -154,21 +148,17 @@ func (h *Host) setServer() {
 	h.abort = abort
 	l := h.cfg.Limits
 	var protocols http.Protocols
-	protocols.SetHTTP2(true)
-	if h.cfg.AllowInsecure {
-		protocols.SetHTTP1(true)
-		protocols.SetUnencryptedHTTP2(true)
-	}
+	protocols.SetHTTP1(h.cfg.AllowInsecure)
+	protocols.SetUnencryptedHTTP2(true) // TLS ends at the edge
 	h.serverLog = newServerLog(h.cfg.Logger)
 	h.server = &http.Server{
 		Handler:           h.drain.Count(h.ingress),
-		TLSConfig:         h.witnessed(),
 		ReadHeaderTimeout: l.ReadHeaderTimeout,
 		IdleTimeout:       l.IdleTimeout,
 		MaxHeaderBytes:    l.MaxHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(h.serverLog, slog.LevelDebug),
 		BaseContext:       func(net.Listener) context.Context { return base },
-		ConnContext:       withConnection(h.standing, verifiesItself(h.serverTLS)),
+		ConnContext:       withConnection,
 		ConnState:         h.noteConnection,
 		Protocols:         &protocols,
 		HTTP2: &http.HTTP2Config{
@@ -178,6 +168,27 @@ func (h *Host) setServer() {
 			WriteByteTimeout:     writeByteTimeout,
 		},
 	}
+}
+
+// silenceAtTheEdge is how long a connection that proved nothing has to be silent before a
+// newcomer takes its place, where there is none left.
+const silenceAtTheEdge = 5 * time.Second
+
+// edge takes connections from a listener and ends TLS on them.
+func (h *Host) edge(l net.Listener) *edge.Listener {
+	return edge.Listen(l, edge.Config{
+		TLS: h.witnessed(), HandshakeTimeout: h.cfg.Limits.ReadHeaderTimeout,
+		MaxConnections: h.cfg.Limits.MaxConnections, MaxPerAddress: h.cfg.Limits.MaxConnectionsPerPeer, Silence: silenceAtTheEdge,
+		Key:     func(a net.Addr) string { return addressKey(a.String()) },
+		Context: newConnection(h.standing, verifiesItself(h.serverTLS)),
+		CutOff: func(addr net.Addr, reason string) {
+			ctx := withPeer(context.Background(), &peer{addr: addrOnly(addr.String())})
+			h.hub.auditCall(ctx, AuditLimited, "", "", "connection cut off: "+reason)
+		},
+		Refused: func(addr net.Addr, err error) {
+			h.server.ErrorLog.Printf("http: TLS handshake error from %s: %v", addr, err)
+		},
+	})
 }
 
 // noteConnection is the server's ConnState.

@@ -26,13 +26,18 @@ type ingress struct {
 // ServeHTTP refuses foreign hosts and origins, unclean paths and unknown routes.
 func (in *ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	stack.Grow()
+	if c := edgeOf(r.Context()); c != nil {
+		r.TLS = c.TLS()
+	}
 	w.Header().Set(headerCacheControl, noStore)
 	switch {
 	case !in.named(r) && !isProbe(r.URL.Path) || !target.SameOrigin(r, in.hub.settings().allowInsecure):
+		refusedOn(r.Context())
 		in.note(r, "foreign Host or Origin")
 		refuse(w, r, connect.CodePermissionDenied, errDenied)
 		return
 	case !target.CleanPath(r):
+		refusedOn(r.Context())
 		in.note(r, "unclean path")
 		refuse(w, r, connect.CodeNotFound, errNotAvailable)
 		return
@@ -42,6 +47,7 @@ func (in *ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	handler, ok := in.table.lookup(r.URL.Path)
 	if !ok {
+		refusedOn(r.Context())
 		refuse(w, r, connect.CodeNotFound, errNotAvailable)
 		return
 	}

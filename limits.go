@@ -28,6 +28,11 @@ type Limits struct {
 	// MaxConnections bounds the open connections; more wait in the listener's
 	// queue. Default 10,000.
 	MaxConnections int
+	// MaxConnectionsPerPeer bounds those of one peer address (a /64 for IPv6) that
+	// proved nothing: no runtime identity and no certificate. A newcomer takes the place of
+	// the one that was silent for longest, if that was for 5 s, and is refused otherwise.
+	// Default 1,000.
+	MaxConnectionsPerPeer int
 	// MaxStreamsPerConnection bounds the concurrent HTTP/2 streams of one
 	// connection. Default 256.
 	MaxStreamsPerConnection int
@@ -62,8 +67,8 @@ type Limits struct {
 
 	// MaxIdentities bounds the live identities. Default 100,000.
 	MaxIdentities int
-	// MaxIdentitiesPerSelfID bounds the live instances of one self id, where
-	// its policy names no number. Default 100.
+	// MaxIdentitiesPerSelfID bounds the live instances of one plugin, by its name (see
+	// [Policy]), where its policy names no number. Default 100.
 	MaxIdentitiesPerSelfID int
 	// MaxIdentitiesPerPeer bounds the live identities that one peer address
 	// was given. Default 1,000.
@@ -102,6 +107,7 @@ var defaultLimits = Limits{
 	MaxMessageBytes:           1 << 20,
 	MaxCallBytes:              64 << 20,
 	MaxConnections:            10_000,
+	MaxConnectionsPerPeer:     1_000,
 	MaxStreamsPerConnection:   256,
 	ReadHeaderTimeout:         10 * time.Second,
 	IdleTimeout:               2 * time.Minute,

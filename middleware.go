@@ -52,7 +52,11 @@ func (m *middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		m.deny(ctx, h, p, no, w, r)
 		return
 	}
+	if c := edgeOf(ctx); c != nil && (a.caller != nil || p.certificate != nil) {
+		c.Prove()
+	}
 	if !h.spend(a.budget) {
+		refusedOn(ctx)
 		h.auditCall(ctx, AuditLimited, r.URL.Path, "", "request rate")
 		refuse(w, r, connect.CodeResourceExhausted, errTooMany)
 		return
@@ -63,6 +67,7 @@ func (m *middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // deny refuses a request and records it. A peer that is refused too often is
 // told so, and fills no log.
 func (m *middleware) deny(ctx context.Context, h *hub, p *peer, no *denial, w http.ResponseWriter, r *http.Request) {
+	refusedOn(ctx)
 	if !h.spend(peerBudget("refused:", p, h.settings().limits.handshakeRate())) {
 		refuse(w, r, connect.CodeResourceExhausted, errTooMany)
 		return
@@ -109,6 +114,7 @@ func (m *middleware) call(ctx context.Context, h *hub, a *admission, w http.Resp
 		r = running.WithBody(r, endOfStream)
 	}
 	m.route.next.ServeHTTP(w, r)
+	servedOn(ctx)
 }
 
 // withDeadline cuts off a body that trickles in as well as a handler that hangs.

@@ -16,6 +16,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/masegraye/connect-plugin-go/internal/certs"
+	"github.com/masegraye/connect-plugin-go/internal/edge"
 	"github.com/masegraye/connect-plugin-go/internal/proxy"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 	"github.com/masegraye/connect-plugin-go/internal/transcript"
@@ -81,8 +82,8 @@ func (p *peer) binding() []byte {
 
 // connection caches what is the same for every request of a connection.
 type connection struct {
-	// Fixed at creation; both are zero on a server of the user's own.
-	conn     net.Conn
+	// Fixed before the first request; all are zero on a server of the user's own.
+	conn     *edge.Conn
 	standing *certs.Standing[net.Conn]
 
 	byCallback bool // the server's configuration verifies client certificates itself
@@ -115,11 +116,48 @@ type (
 	peerKey       struct{}
 )
 
-// withConnection returns the server's ConnContext; byCallback is as in verifiedPeer.
-func withConnection(standing *certs.Standing[net.Conn], byCallback bool) func(context.Context, net.Conn) context.Context {
-	return func(ctx context.Context, c net.Conn) context.Context {
-		standing.Enter(c)
-		return context.WithValue(ctx, connectionKey{}, &connection{conn: c, standing: standing, byCallback: byCallback})
+// newConnection begins what is known of a connection, before its TLS handshake;
+// byCallback is as in verifiedPeer.
+func newConnection(standing *certs.Standing[net.Conn], byCallback bool) func(context.Context) context.Context {
+	return func(ctx context.Context) context.Context {
+		return context.WithValue(ctx, connectionKey{}, &connection{standing: standing, byCallback: byCallback})
+	}
+}
+
+// withConnection is the server's ConnContext.
+func withConnection(ctx context.Context, c net.Conn) context.Context {
+	ready, ok := c.(*edge.Conn)
+	if !ok {
+		return ctx
+	}
+	conn, ok := connectionOf(ready.Context())
+	if !ok {
+		return ctx
+	}
+	conn.conn = ready
+	conn.standing.Enter(ready)
+	return context.WithValue(ctx, connectionKey{}, conn)
+}
+
+// edgeOf returns the connection of a request, nil on a server of the user's own.
+func edgeOf(ctx context.Context) *edge.Conn {
+	if conn, ok := connectionOf(ctx); ok {
+		return conn.conn
+	}
+	return nil
+}
+
+// servedOn says that a request was served, and refusedOn that it was not: who only asks for
+// what it does not get is cut off.
+func servedOn(ctx context.Context) {
+	if c := edgeOf(ctx); c != nil {
+		c.Served()
+	}
+}
+
+func refusedOn(ctx context.Context) {
+	if c := edgeOf(ctx); c != nil {
+		c.Refused()
 	}
 }
 
@@ -135,10 +173,9 @@ func newStanding(l Limits, a *Authority) *certs.Standing[net.Conn] {
 
 // cutOff ends a connection without a word: to a peer that does not read it would take time.
 func cutOff(c net.Conn) {
-	if secure, ok := c.(*tls.Conn); ok {
-		c = secure.NetConn()
+	if conn, ok := c.(*edge.Conn); ok {
+		conn.Abort()
 	}
-	_ = c.Close()
 }
 
 // connectionOf returns what is known of a connection that the host itself accepted.

@@ -157,7 +157,8 @@ func (p *Policy) validateRest() error {
 	case p.Default == nil:
 		return nil
 	case len(p.Default.SelfIDs) > 0:
-		return fieldError("Policy.Default.SelfIDs", "is about the holder of one certificate; write it into the entry of its identity in Policy.Plugins")
+		return fieldError("Policy.Default.SelfIDs",
+			"is about the holder of one certificate; write it into the entry of its identity in Policy.Plugins")
 	}
 	return p.Default.validate("Policy.Default")
 }

@@ -29,7 +29,7 @@ func (s *ServiceRegistry) RegisterService(ctx context.Context, req *connect.Requ
 		return nil, connect.NewError(connect.CodeInvalidArgument, err)
 	}
 	reg := catalog.Registration{
-		ID: "reg-" + rand.Text(), RuntimeID: runtimeID, SelfID: runtimeID,
+		ID: "reg-" + rand.Text(), RuntimeID: runtimeID, SelfID: hostsOwn + runtimeID,
 		Type: m.GetServiceType(), Version: m.GetVersion(), Path: servicePath(m.GetEndpointPath()),
 		Metadata: m.GetMetadata(), Weight: declaredWeight(m.GetMetadata()), RegisteredAt: time.Now(),
 	}
@@ -44,6 +44,10 @@ func (s *ServiceRegistry) RegisterService(ctx context.Context, req *connect.Requ
 	s.note(ctx, AuditRegistered, procedure, reg.Type, "")
 	return connect.NewResponse(&connectpluginv1.RegisterServiceResponse{RegistrationId: reg.ID}), nil
 }
+
+// hostsOwn begins the name of what the host itself provides under a runtime id that is no
+// plugin's. No self id begins like that.
+const hostsOwn = "host/"
 
 // registerOwn registers what the host itself asks for. A plugin that the host
 // knows is registered under its self id.

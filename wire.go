@@ -170,7 +170,8 @@ type Rights struct {
 type Caller struct {
 	// RuntimeID is the identity that the host issued.
 	RuntimeID string
-	// SelfID is the name that policy is written for.
+	// SelfID is the plugin's one name, for which policy is written: its self id, or the
+	// identity of its certificate (see [Policy]).
 	SelfID string
 	// SelfVersion is the version that the plugin gave.
 	SelfVersion string

@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"maps"
 	"net/http"
+	"slices"
 	"testing"
 
 	"connectrpc.com/connect"
@@ -34,7 +35,7 @@ func (w withHeader) Do(r *http.Request) (*http.Response, error) {
 func offersEcho(e *echo, providers ...connectplugin.AuthProvider) func(*connectplugin.ServeConfig) {
 	return func(c *connectplugin.ServeConfig) {
 		c.Plugins, c.Impls = connectplugin.PluginSet{"echo": hostEcho{e}}, map[string]any{"echo": true}
-		c.AuthProviders = append(providers, connectplugin.NewMTLSAuth(nil, nil, nil))
+		c.AuthProviders = slices.Concat(providers, []connectplugin.AuthProvider{connectplugin.NewMTLSAuth(nil, nil, nil)})
 	}
 }
 

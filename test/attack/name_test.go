@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -137,7 +138,7 @@ func TestAudit_ATK01_OthersAreToldTheName(t *testing.T) {
 	wantServed(t, "route", callEcho(t.Context(), lying{conn.HTTPClient()}, conn.BaseURL()))
 	wantServed(t, "host plugin", callEcho(t.Context(), lying{caller.HTTPClient()}, host.URL))
 	wantServed(t, "capability", callEcho(t.Context(), lying{capability.HTTPClient()}, capability.BaseURL()))
-	told := append(s.callers, own.callers...)
+	told := slices.Concat(s.callers, own.callers)
 	for _, got := range told {
 		if got.SelfID != oneID || got.RuntimeID != caller.RuntimeID() {
 			t.Errorf("told of %+v", got)
@@ -146,7 +147,7 @@ func TestAudit_ATK01_OthersAreToldTheName(t *testing.T) {
 	if len(told) != 3*2*len(protocols) {
 		t.Errorf("%d calls were served", len(told))
 	}
-	for _, header := range append(s.headers, own.headers...) {
+	for _, header := range slices.Concat(s.headers, own.headers) {
 		if got := header.Values("X-Plugin-Caller-Self-Id"); len(got) != 1 || got[0] != oneID {
 			t.Errorf("the header says %q", got)
 		}
