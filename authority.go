@@ -198,30 +198,6 @@ func (t KeyType) kind() certs.KeyType {
 	return certs.ECDSA
 }
 
-// log returns where the authority says what happens to files.
-func (a *Authority) log() *slog.Logger {
-	if a.logger != nil {
-		return a.logger
-	}
-
-	if host := a.hostly.Load(); host != nil {
-		return host
-	}
-
-	return slog.New(slog.DiscardHandler)
-}
-
-// serve renews credentials in files until ctx ends.
-func (a *Authority) serve(ctx context.Context, log *slog.Logger) {
-	a.hostly.Store(log)
-	a.kept.Run(ctx)
-}
-
-// ownSource is where the authority's own certificate comes from.
-func (a *Authority) ownSource() certs.Source {
-	return certs.Source{Whose: "the authority", Leaf: a.ca.Certificate, Fixed: true}
-}
-
 // TrustDomain returns the trust domain that the authority certifies for.
 func (a *Authority) TrustDomain() string { return a.ca.TrustDomain() }
 
@@ -273,6 +249,30 @@ func (a *Authority) ClientTLS() *tls.Config {
 		VerifyConnection:       a.requireHost(),
 		SessionTicketsDisabled: true,
 	}
+}
+
+// log returns where the authority says what happens to files.
+func (a *Authority) log() *slog.Logger {
+	if a.logger != nil {
+		return a.logger
+	}
+
+	if host := a.hostly.Load(); host != nil {
+		return host
+	}
+
+	return slog.New(slog.DiscardHandler)
+}
+
+// serve renews credentials in files until ctx ends.
+func (a *Authority) serve(ctx context.Context, log *slog.Logger) {
+	a.hostly.Store(log)
+	a.kept.Run(ctx)
+}
+
+// ownSource is where the authority's own certificate comes from.
+func (a *Authority) ownSource() certs.Source {
+	return certs.Source{Whose: "the authority", Leaf: a.ca.Certificate, Fixed: true}
 }
 
 // pluginTLS returns a configuration for which the host is the only peer.

@@ -55,6 +55,7 @@ type Client struct {
 	plugins   map[string]*connectpluginv1.PluginInfo
 	warnings  []string
 	version   int32
+	choosing  bool // the host chooses among the providers of a type, call by call
 	ready     bool // a handshake succeeded, or an identity was set
 	leaving   bool // nothing may renew the identity any more
 	closed    bool

@@ -51,6 +51,7 @@ type ServeConfig struct {
 	// ServerMetadata is told in the handshake to every plugin, and to whom an auth
 	// provider knows. Where it has no
 	// "server_version", that of this module in the program is told.
+	// Keys that begin with "connectplugin." are the host's own.
 	ServerMetadata map[string]string
 	// GracefulShutdownTimeout bounds [Host.Shutdown] and the end of [Serve].
 	// Zero means 30 s.
@@ -121,6 +122,12 @@ type ServeConfig struct {
 	// AuthProviders authenticate callers of the host's own plugin services who
 	// hold no runtime token. Empty means that only plugins with a token call.
 	AuthProviders []AuthProvider
+	// PassMetadata are names of header fields that the router passes on between plugins, in
+	// requests, responses and trailers, beside those that it passes of itself
+	// (docs/metadata.md). Names of the protocols, of connections and of the host's own
+	// credentials are refused. Credentials of your own that you name here reach every provider
+	// that a caller calls. Empty adds none.
+	PassMetadata []string
 	// Interceptors run around the host's RPC services, after authentication.
 	Interceptors []connect.Interceptor
 	// Logger receives what the operator should know. Nil means no log, but for the
@@ -146,6 +153,7 @@ func (c *ServeConfig) withDefaults() *ServeConfig {
 	out.Hosts = slices.Clone(c.Hosts)
 	out.AuthProviders = slices.Clone(c.AuthProviders)
 	out.Interceptors = slices.Clone(c.Interceptors)
+	out.PassMetadata = slices.Clone(c.PassMetadata)
 	out.Addr = cmp.Or(c.Addr, defaultAddr)
 	out.MagicCookieKey = cmp.Or(c.MagicCookieKey, DefaultMagicCookieKey)
 	out.MagicCookieValue = cmp.Or(c.MagicCookieValue, DefaultMagicCookieValue)
@@ -164,6 +172,16 @@ func (c *ServeConfig) withDefaults() *ServeConfig {
 		out.Logger = slog.New(slog.DiscardHandler)
 	}
 	return &out
+}
+
+// announced is what a host tells plugins: what its operator does, and what it can.
+func announced(metadata map[string]string) map[string]string {
+	out := maps.Clone(metadata)
+	if out == nil {
+		out = map[string]string{}
+	}
+	out[metadataAnyProvider] = "true"
+	return out
 }
 
 // service is one that belongs to a host.
@@ -225,7 +243,8 @@ func (c *ServeConfig) settings() *settings {
 		cookieKey: c.MagicCookieKey, cookieValue: c.MagicCookieValue,
 		versions:        versionsBetween(c.MinProtocolVersion, c.ProtocolVersion),
 		deprecatedBelow: wireVersion(c.DeprecatedBelow),
-		serverMetadata:  c.ServerMetadata,
+		serverMetadata:  announced(c.ServerMetadata),
+		passed:          c.PassMetadata,
 		handshake:       c.HandshakeAuth, authority: c.Authority, serverTLS: c.TLS, pluginTLS: c.PluginTLS, allowInsecure: c.AllowInsecure,
 		rules: compilePolicy(c.Policy, c.Authority != nil),
 		audit: &auditor{sink: c.Audit, log: c.Logger}, log: c.Logger, configured: c.configured, vigil: certs.NewVigil(c.Logger),

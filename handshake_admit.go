@@ -90,8 +90,8 @@ func (hs *handshake) proveSecret(secret Secret) (bool, error) {
 	case !hasProof:
 		return false, refused("the plugin proves no secret and policy demands one: set ClientConfig.Secret")
 	case !bound && !unbound:
-		return false, refused("the plugin's proof is wrong: its secret differs from the host's, the message was altered, or the proof is bound to " +
-			"another TLS connection than this one, as it is where a balancer ends TLS in between: let that pass TCP on")
+		return false, refused("the plugin's proof is wrong: its secret differs from the host's, the message was altered, or the proof is " +
+			"bound to another TLS connection than this one, as it is where a balancer ends TLS in between: let that pass TCP on")
 	case !bound && hs.cfg.handshake.RequireChannelBinding:
 		return false, refused("the plugin's proof is not bound to this TLS connection")
 	}

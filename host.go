@@ -15,6 +15,7 @@ import (
 
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/drain"
+	"github.com/masegraye/connect-plugin-go/internal/headers"
 	"github.com/masegraye/connect-plugin-go/internal/probes"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
@@ -386,6 +387,11 @@ func (c *ServeConfig) validatePlugins() error {
 	}
 	if err := ValidateMetadata(c.ServerMetadata); err != nil {
 		return fieldError("ServerMetadata", "%v", err)
+	}
+	for i, name := range c.PassMetadata {
+		if err := headers.CheckName(name); err != nil {
+			return fieldError(fmt.Sprintf("PassMetadata[%d]", i), "%v; see docs/metadata.md for what can be added", err)
+		}
 	}
 	for i, p := range c.AuthProviders {
 		if p == nil {

@@ -380,6 +380,7 @@ type settings struct {
 	versions               versionRange
 	deprecatedBelow        int32
 	serverMetadata         map[string]string
+	passed                 []string // names of metadata that the operator lets pass
 	handshake              HandshakeAuth
 	authority              *Authority  // may be nil
 	serverTLS              *tls.Config // as configured; nil in plaintext and where the authority makes it

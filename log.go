@@ -38,6 +38,8 @@ const (
 	keyLatency   = "latency"
 	keyIdentity  = "identity"
 	keyKey       = "key_sha256"
+	keyName      = "name"
+	keyDirection = "direction"
 	keyMore      = "not_logged" // of the same kind since the last line
 )
 

@@ -265,8 +265,8 @@ func (s *ServiceRegistry) vacate(h *hub, owner string, vacated catalog.Vacated) 
 // How often a plugin may replace its earlier life until it looks like several instances
 // that replace each other, and how often that is warned of.
 var (
-	replaceRate    = Rate{RequestsPerSecond: 0.1, Burst: 3}
-	warnSharedRate = Rate{RequestsPerSecond: 1.0 / 60, Burst: 1}
+	replaceRate    = Rate{RequestsPerSecond: 1 / (10 * time.Second).Seconds(), Burst: 3} //nolint:mnd // explained
+	warnSharedRate = Rate{RequestsPerSecond: 1 / time.Minute.Seconds(), Burst: 1}
 )
 
 // warnShared takes notice that a plugin replaced its earlier life at an endpoint.

@@ -20,8 +20,11 @@ import (
 )
 
 // ServiceRouter passes calls from plugin to plugin:
-// /services/{type}/{provider}/… to the provider that registered the type. It is
-// safe for concurrent use.
+// /services/{type}/{provider}/… to the provider that registered the type, and
+// /services/{type}/-/… to the one that the router chooses, call by call: by the strategy
+// that was set for the type, or else by the work that each has and by how it did, among
+// those that satisfy the constraint in the header X-Plugin-Constraint. It is safe for
+// concurrent use.
 type ServiceRouter struct {
 	// Fixed at creation.
 	handshake *HandshakeServer
@@ -128,6 +131,15 @@ func (s *ServiceRouter) route(w http.ResponseWriter, r *http.Request) {
 	book := c.hub.rules.Load()
 	to, reason := s.find(c, r)
 	allowed := false
+	switch {
+	case to.malformed != nil:
+		refuse(w, r, connect.CodeInvalidArgument, to.malformed)
+		return
+	case to.absent:
+		c.hub.log().Debug("a routed call finds no provider", keyService, to.route.Type, keyRuntimeID, c.id.RuntimeID(), keyReason, reason)
+		refuse(w, r, connect.CodeUnavailable, errNotAvailable)
+		return
+	}
 	if reason == "" {
 		reason = "policy changed"
 		allowed = s.forward(w, r, &routedCall{caller: c, book: book, target: to})
@@ -150,6 +162,9 @@ type routedCall struct {
 // provider is sent once more: to the provider's new endpoint, if it has one, or
 // to another provider, if the call is idempotent.
 func (s *ServiceRouter) forward(w http.ResponseWriter, r *http.Request, call *routedCall) bool {
+	if call.target.chosen {
+		return s.forwardToAny(w, r, call)
+	}
 	result, allowed := s.attempt(w, r, call)
 	switch {
 	case !allowed:
@@ -256,6 +271,11 @@ type routeTarget struct {
 	route proxy.Route
 	reg   catalog.Registration
 	path  string
+
+	absent     bool               // there is none at the moment, of a type that the caller may call
+	chosen     bool               // by the router, which may choose another
+	constraint catalog.Constraint // of whom the router may choose
+	malformed  error              // what is wrong with the constraint
 }
 
 // find finds the target of a call. Unknown and forbidden targets look alike to
@@ -269,6 +289,9 @@ func (s *ServiceRouter) find(c *caller, r *http.Request) (routeTarget, string) {
 	if !c.hub.mayRequire(c.id, route.Type) {
 		return t, "not declared or not allowed by policy"
 	}
+	if route.Provider == anyProvider {
+		return s.findAny(t, r)
+	}
 	reg, ok := s.catalog.Provider(route.Type, route.Provider)
 	if !ok {
 		reg, ok = s.successor(route.Type, route.Provider)
@@ -276,8 +299,14 @@ func (s *ServiceRouter) find(c *caller, r *http.Request) (routeTarget, string) {
 	if !ok {
 		return t, "no such provider of the type"
 	}
+	return t.at(reg)
+}
+
+// at returns the target at a provider, or why it is none.
+func (t routeTarget) at(reg catalog.Registration) (routeTarget, string) {
+	var err error
 	t.reg = reg
-	if t.path, err = proxy.JoinPath(reg.Path, route.Rest); err != nil {
+	if t.path, err = proxy.JoinPath(reg.Path, t.route.Rest); err != nil {
 		return t, err.Error()
 	}
 	if strings.HasPrefix(t.path, pathControl) || strings.HasPrefix(t.path, pathIdentity) {

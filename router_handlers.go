@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"strconv"
 
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
 	"github.com/masegraye/connect-plugin-go/internal/proxy"
+	"github.com/masegraye/connect-plugin-go/internal/semrange"
+	"github.com/masegraye/connect-plugin-go/internal/spread"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
@@ -36,10 +39,11 @@ type ownPlace struct {
 
 // memoryPlace is that of a handler in the host's own process.
 func memoryPlace(h *hub, handler http.Handler) *ownPlace {
-	return &ownPlace{name: memoryEndpoint, memory: true, open: func(*pluginDialer) (*proxy.Provider, error) {
+	return &ownPlace{name: memoryEndpoint, memory: true, open: func(d *pluginDialer) (*proxy.Provider, error) {
 		l := h.settings().limits
 		return proxy.New(proxy.Config{
 			Handler: http.MaxBytesHandler(withStatedCaller(handler), l.MaxCallBytes), CallIdle: l.StreamIdleTimeout,
+			Headers: d.headers,
 		})
 	}}
 }
@@ -215,4 +219,90 @@ func (s *ServiceRouter) handlerCount() int {
 		}
 	}
 	return n
+}
+
+// findAny chooses the target of a call that leaves that to the router.
+func (s *ServiceRouter) findAny(t routeTarget, r *http.Request) (routeTarget, string) {
+	t.chosen = true
+	demands := r.Header[headerConstraint]
+	if len(demands) > 1 {
+		t.malformed = errTwoConstraints
+		return t, t.malformed.Error()
+	}
+	if len(demands) == 1 {
+		if t.constraint, t.malformed = semrange.ParseConstraint(demands[0]); t.malformed != nil {
+			t.malformed = fmt.Errorf("%s: %w", headerConstraint, t.malformed)
+			return t, "malformed constraint"
+		}
+	}
+	return s.choose(t, nil)
+}
+
+var errTwoConstraints = errors.New(headerConstraint + ": is there more than once")
+
+// choose finds a provider for a call, other than those that were tried: by the strategy of
+// the type at first, where there is one, and by load otherwise.
+func (s *ServiceRouter) choose(t routeTarget, tried []string) (routeTarget, string) {
+	if len(tried) == 0 && s.catalog.HasStrategy(t.route.Type) {
+		if reg, _, err := s.catalog.Select(t.route.Type, t.constraint); err == nil {
+			return t.at(reg)
+		}
+	}
+	var room [catalog.MaxCandidates]catalog.Candidate
+	candidates := s.catalog.Candidates(t.route.Type, t.constraint, tried, room[:0])
+	if len(candidates) == 0 {
+		t.absent = true
+		return t, "nobody provides the type, or none that satisfies the constraint"
+	}
+	return t.at(candidates[spread.Least(s.loads(candidates), rand.Float64)].Registration)
+}
+
+// loads returns what is known of the work of providers.
+func (s *ServiceRouter) loads(candidates []catalog.Candidate) []spread.Load {
+	loads := make([]spread.Load, len(candidates))
+	now := int64(s.now())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range candidates {
+		loads[i] = spread.Load{Latency: candidates[i].Latency, Failing: candidates[i].Failing}
+		if p := s.providers[candidates[i].RuntimeID]; p != nil && p.pool != nil {
+			loads[i].InFlight, loads[i].Down = p.pool.InFlight(), now < p.down.Load()
+		}
+	}
+	return loads
+}
+
+// maxTries bounds how many providers a call is sent to.
+const maxTries = 8
+
+// forwardToAny passes a call on to the provider that was chosen, and to another one as long
+// as it certainly did not reach any. It reports false, and does neither, where policy allows
+// none of them.
+func (s *ServiceRouter) forwardToAny(w http.ResponseWriter, r *http.Request, call *routedCall) bool {
+	var (
+		last  proxy.Result
+		tried []string
+		sent  bool // an attempt was made
+	)
+	for {
+		result, allowed := s.attempt(w, r, call)
+		if allowed {
+			last, sent = result, true
+			s.report(r, call, result)
+		}
+		tried = append(tried, call.target.reg.RuntimeID)
+		if allowed && !result.Retryable || len(tried) == maxTries || r.Context().Err() != nil {
+			break
+		}
+		next, reason := s.choose(call.target, tried)
+		if reason != "" {
+			break
+		}
+		call.target = next
+	}
+	if !sent {
+		return false
+	}
+	answer(w, r, last)
+	return true
 }

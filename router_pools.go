@@ -14,6 +14,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/bridge"
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
+	"github.com/masegraye/connect-plugin-go/internal/headers"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
 	"github.com/masegraye/connect-plugin-go/internal/proxy"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
@@ -289,11 +290,21 @@ type pluginDialer struct {
 	issuer    *Authority  // alone issues names in its trust domain; nil where the host has none
 	insecure  bool        // plaintext endpoints are accepted
 	limits    Limits
+	headers   *headers.Rules // which metadata passes
+}
+
+// metadataRules says which metadata passes, and tells the log of what does not, once for
+// each name.
+func metadataRules(cfg *settings) *headers.Rules {
+	return headers.NewRules().With(cfg.passed, func(d headers.Direction, name string) {
+		cfg.log.Debug("metadata of this name does not pass between plugins; ServeConfig.PassMetadata can let it",
+			keyName, printable(name), keyDirection, d.String())
+	})
 }
 
 // newPluginDialer settles the client side towards plugins.
 func newPluginDialer(cfg *settings, serverTLS *tls.Config) (*pluginDialer, error) {
-	d := &pluginDialer{issuer: cfg.authority, insecure: cfg.allowInsecure, limits: cfg.limits}
+	d := &pluginDialer{issuer: cfg.authority, insecure: cfg.allowInsecure, limits: cfg.limits, headers: metadataRules(cfg)}
 	if serverTLS == nil {
 		return d, nil
 	}
@@ -407,6 +418,7 @@ func (d *pluginDialer) config(h *hub, id *tokenstore.Identity, e proxy.Endpoint)
 	return proxy.Config{
 		Endpoint: e, DialTimeout: l.DialTimeout, IdleTimeout: l.IdleTimeout, CallIdle: l.StreamIdleTimeout,
 		MaxHeaderBytes: max(l.MaxHeaderBytes, proxy.DefaultMaxHeaderBytes), Logger: h.log().With(keyRuntimeID, id.RuntimeID()),
+		Headers: d.headers,
 	}
 }
 

@@ -30,6 +30,13 @@ const (
 	headerChallenge     = "Www-Authenticate"
 	bearerChallenge     = "Bearer"
 	headerRetryAfter    = "Retry-After"
+	// headerConstraint says which versions of a service will do, where the router chooses.
+	headerConstraint = "X-Plugin-Constraint"
+	// anyProvider, in the place of a provider, leaves the choice to the router.
+	anyProvider = "-"
+	// metadataAnyProvider is the key of the host's metadata that says, with "true", that it
+	// knows anyProvider.
+	metadataAnyProvider = "connectplugin.any_provider"
 
 	pathServices     = "/services/"
 	pathCapabilities = "/capabilities/"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the interop table needs beside Go: Debian's python3-grpcio, nghttp2 and curl, and the
+# Installs what the interop table needs beside Go: Debian's python3-grpcio, nghttp2, curl, haproxy and nginx, and the
 # packages of peers/node/package-lock.json from npm, into the cache directory. Node 20 or later has to be there.
 # `make interop` never calls it; a machine without these packages gets a smaller table.
 set -euo pipefail
@@ -9,9 +9,9 @@ modules="${XDG_CACHE_HOME:-$HOME/.cache}/connectplugin/interop/node"
 
 if command -v apt-get > /dev/null; then
   apt-get update
-  apt-get install -y python3-grpcio nghttp2-client nghttp2-server curl
+  apt-get install -y python3-grpcio nghttp2-client nghttp2-server curl haproxy nginx libnginx-mod-stream
 else
-  echo "no apt-get here: install python3-grpcio, nghttp2 (nghttpd, h2load) and curl by hand" >&2
+  echo "no apt-get here: install python3-grpcio, nghttp2 (nghttpd, h2load), curl, haproxy and nginx by hand" >&2
 fi
 
 if command -v npm > /dev/null; then

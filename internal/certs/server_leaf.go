@@ -108,7 +108,7 @@ func witness(cfg *tls.Config, shown func(context.Context, *x509.Certificate)) *t
 func choose(cfg *tls.Config, hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	if cfg.GetCertificate != nil && (len(cfg.Certificates) == 0 || hello.ServerName != "") {
 		if cert, err := cfg.GetCertificate(hello); cert != nil || err != nil {
-			return cert, err
+			return cert, err //nolint:wrapcheck // as crypto/tls has it
 		}
 	}
 

@@ -140,7 +140,12 @@ func (v *Vigil) tell(key [sha256.Size]byte, left time.Duration, now time.Time) (
 
 // endingAt returns from when on a certificate is about to end.
 func endingAt(leaf *x509.Certificate, fixed bool) time.Time {
-	early := min(leaf.NotAfter.Sub(leaf.NotBefore)/endingShare, endingMost)
+	life := leaf.NotAfter.Sub(leaf.NotBefore)
+	if life > ClockSkew {
+		life -= ClockSkew // by which a CA dates it back
+	}
+
+	early := min(life/endingShare, endingMost)
 	if fixed {
 		early = max(early, endingFixed)
 	}

@@ -129,12 +129,14 @@ func (l *Listener) accept() {
 			l.close(err)
 			return
 		}
-		s, ok := l.admit(c)
-		if !ok {
-			_ = c.Close()
-			continue
-		}
-		l.tasks.Go(func() { l.welcome(s) })
+		s := l.admit(c)
+		l.tasks.Go(func() {
+			if !l.place(s) {
+				_ = c.Close()
+				return
+			}
+			l.welcome(s)
+		})
 	}
 }
 
@@ -155,27 +157,63 @@ func (l *Listener) awaitRoom() bool {
 	return !l.closed
 }
 
-// admit gives a connection its place.
-func (l *Listener) admit(c net.Conn) (*slot, bool) {
-	s := &slot{listener: l, key: l.cfg.Key(c.RemoteAddr())}
+// unplaced is the key of connections whose address is not known yet. No address has it.
+const unplaced = ""
+
+// admit takes a connection in.
+func (l *Listener) admit(c net.Conn) *slot {
+	s := &slot{listener: l, key: unplaced}
 	s.conn = &audible{Conn: c, slot: s}
 	s.heard()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if mine := l.shares[s.key]; mine != nil && mine.unproven >= l.cfg.MaxPerAddress {
+	l.all[s] = struct{}{}
+	l.joinLocked(s)
+	return s
+}
+
+// place gives a connection its place among those of its address, or says that there is
+// none. It may wait for the address: that of a connection through a balancer is what its
+// first bytes say, and nobody else waits for them.
+func (l *Listener) place(s *slot) bool {
+	key := l.cfg.Key(s.conn.RemoteAddr())
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, ok := l.all[s]; !ok {
+		return false // it was displaced meanwhile
+	}
+	if mine := l.shares[key]; mine != nil && mine.unproven >= l.cfg.MaxPerAddress {
 		victim := l.silentLocked(mine.slots)
 		if victim == nil {
-			return nil, false
+			l.removeLocked(s)
+			return false
 		}
 		l.displaceLocked(victim)
 	}
+	l.partLocked(s)
+	s.key = key
+	l.joinLocked(s)
+	return true
+}
+
+// joinLocked counts a connection among those with its key, partLocked takes it out.
+func (l *Listener) joinLocked(s *slot) {
 	if l.shares[s.key] == nil {
 		l.shares[s.key] = &share{slots: map[*slot]struct{}{}}
 	}
 	l.shares[s.key].slots[s] = struct{}{}
 	l.shares[s.key].unproven++
-	l.all[s] = struct{}{}
-	return s, true
+}
+
+func (l *Listener) partLocked(s *slot) {
+	mine := l.shares[s.key]
+	delete(mine.slots, s)
+	if !s.proven.Load() {
+		mine.unproven--
+	}
+	if len(mine.slots) == 0 {
+		delete(l.shares, s.key)
+	}
 }
 
 // silentLocked returns the slot that proved nothing and was silent for longest, nil where
@@ -209,14 +247,7 @@ func (l *Listener) removeLocked(s *slot) {
 		return
 	}
 	delete(l.all, s)
-	mine := l.shares[s.key]
-	delete(mine.slots, s)
-	if !s.proven.Load() {
-		mine.unproven--
-	}
-	if len(mine.slots) == 0 {
-		delete(l.shares, s.key)
-	}
+	l.partLocked(s)
 	l.room.Broadcast()
 }
 

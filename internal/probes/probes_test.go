@@ -34,7 +34,7 @@ func TestShutdown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer idle.Close() //nolint:errcheck // nothing was written
+	defer idle.Close()
 
 	answered := make(chan int, 1)
 	go func() {

@@ -54,6 +54,7 @@ func addFields(header http.Header, prefix string, d headers.Direction, rules *he
 	for _, f := range fields {
 		name := http.CanonicalHeaderKey(f.Name)
 		if !rules.Passes(d, name) || !headers.ValidValue(f.Value) {
+			rules.Drop(d, name)
 			continue
 		}
 		name = prefix + name

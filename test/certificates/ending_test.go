@@ -243,7 +243,7 @@ func TestAudit_USE34_WarnedWhileItRuns(t *testing.T) {
 				var log hosttest.Buffer
 				host, err := connectplugin.NewHost(&connectplugin.ServeConfig{
 					HealthProbe: connectplugin.HealthProbeConfig{Disabled: true},
-					TLS:         &tls.Config{Certificates: []tls.Certificate{*cert}}, Logger: slog.New(slog.NewTextHandler(&log, nil)), //nolint:gosec // 1.3 is the default
+					TLS:         &tls.Config{Certificates: []tls.Certificate{*cert}}, Logger: slog.New(slog.NewTextHandler(&log, nil)),
 				})
 				if err != nil {
 					t.Fatal(err)

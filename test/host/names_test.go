@@ -60,7 +60,7 @@ func TestAudit_USE29_NamesAreThoseOfTheCertificateShown(t *testing.T) {
 				if hello.ServerName == "two.example" {
 					return two, nil
 				}
-				return nil, nil
+				return nil, nil //nolint:nilnil // as crypto/tls has it
 			}
 		},
 		"GetConfigForClient": func(c *tls.Config) {
@@ -71,7 +71,7 @@ func TestAudit_USE29_NamesAreThoseOfTheCertificateShown(t *testing.T) {
 		},
 		"GetConfigForClient that leaves it": func(c *tls.Config) {
 			c.GetCertificate = byName
-			c.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return nil, nil }
+			c.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return nil, nil } //nolint:nilnil // as crypto/tls has it
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -143,7 +143,7 @@ func TestAudit_USE29_AServerOfTheUsersOwn(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = host.Shutdown(t.Context()) })
 	l := hosttest.Listen(t)
-	server := &http.Server{Handler: host.Handler(), TLSConfig: cfg} //nolint:gosec // for this test
+	server := &http.Server{Handler: host.Handler(), TLSConfig: cfg}
 	go func() { _ = server.ServeTLS(l, "", "") }()
 	t.Cleanup(func() { _ = server.Close() })
 	for _, name := range []string{"old.example", "new.example"} {
