@@ -29,7 +29,7 @@ func TestHostCallsItsPlugin(t *testing.T) {
 			}
 			h.Launcher().Configure(map[string]connectplugin.PluginSpec{"echo": sp})
 			call := caller(t, h, "echo")
-			for _, n := range []int{0, 1, 60 << 10, 64 << 10, 64<<10 + 1, 1 << 20, 3 << 20} {
+			for _, n := range []int{0, 1, 60 << 10, 64 << 10, 64<<10 + 1, 300 << 10} {
 				want := strings.Repeat("x", n)
 				if got, err := call(want); got != want || err != nil {
 					t.Errorf("%d bytes: %d, %v", n, len(got), err)
