@@ -79,8 +79,9 @@ func misbehave(cfg *connectplugin.PluginServerConfig, name, value string) error 
 	case "deaf":
 		signal.Ignore(syscall.SIGTERM, os.Interrupt)
 		cfg.GracefulShutdownTimeout = time.Hour
-	case "child":
+	case "child", "daemon":
 		cmd := exec.Command(os.Args[0], "sleep", value)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: name == "daemon"} // which leaves the process group
 		return cmd.Start()
 	case "unhealthy":
 		cfg.Health = func() (connectpluginv1.HealthState, string) {
