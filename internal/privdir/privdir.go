@@ -114,14 +114,14 @@ func newRoot(base string) (path string, lock *os.File, err error) {
 		return "", nil, err //nolint:wrapcheck // Make does
 	}
 	if lock, err = claim(filepath.Join(path, lockName), os.O_CREATE|os.O_EXCL); err == nil {
-		err = os.Chmod(path, passable) //nolint:gosec // what is in it is for its owner alone
+		err = os.Chmod(path, passable) // what is in it is for its owner alone
 	}
 	if err != nil {
 		_ = os.RemoveAll(path)
 		if lock != nil {
 			_ = lock.Close()
 		}
-		return "", nil, err
+		return "", nil, err //nolint:wrapcheck // Make does
 	}
 	return path, lock, nil
 }

@@ -17,7 +17,7 @@ import (
 func delegated(t *testing.T) string {
 	t.Helper()
 	for _, root := range []string{"/sys/fs/cgroup/unified", "/sys/fs/cgroup"} {
-		dir, err := os.MkdirTemp(root, "procgroup-test-")
+		dir, err := os.MkdirTemp(root, "procgroup-test-") //nolint:usetesting // a control group
 		if err != nil {
 			continue
 		}
@@ -63,7 +63,7 @@ func TestCgroupEndsWhatLeftTheGroup(t *testing.T) {
 			t.Cleanup(s.Guard.Close)
 			p, out := begin(t, s, procgroup.Config{Cgroup: dir}, words...)
 			var pids []int
-			for range len(words) {
+			for range words {
 				if words[1] == "sleep" || len(pids) == 0 {
 					pids = append(pids, out.sleeper(t))
 				}

@@ -29,7 +29,7 @@ func start(cfg *Config, files []*os.File, own *cgroup) (*os.Process, error) {
 		Setpgid: true, Pdeathsig: syscall.SIGKILL, Credential: credential(cfg.Credential), Ptrace: len(cfg.Rlimits) > 0,
 	}}
 	if own != nil {
-		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(own.file.Fd()) //nolint:gosec // a descriptor is small
+		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(own.file.Fd())
 	}
 	if attr.Env == nil {
 		attr.Env = []string{}

@@ -1,6 +1,7 @@
 package platform_test
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"net"
@@ -40,7 +41,7 @@ func TestLaunchedPluginGetsNewCertificates(t *testing.T) {
 	first := shownBy(t, "127.0.0.1:"+port)
 	hosttest.Eventually(t, "another certificate, of the same key", func() bool {
 		now := shownBy(t, "127.0.0.1:"+port)
-		return now.NotAfter.After(first.NotAfter) && string(now.RawSubjectPublicKeyInfo) == string(first.RawSubjectPublicKeyInfo)
+		return now.NotAfter.After(first.NotAfter) && bytes.Equal(now.RawSubjectPublicKeyInfo, first.RawSubjectPublicKeyInfo)
 	})
 	hosttest.Eventually(t, "the first one has ended", func() bool { return time.Now().After(first.NotAfter) })
 	if now, err := call("pid"); err != nil || now != pid {

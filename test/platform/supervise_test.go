@@ -203,9 +203,9 @@ func TestHostShutdownStopsWhatItLaunched(t *testing.T) {
 // What left the plugin's process group ends with it where a control group is delegated.
 func TestCgroupEndsWhatThePluginStarted(t *testing.T) {
 	t.Parallel()
-	dir, err := os.MkdirTemp("/sys/fs/cgroup/unified", "platform-test-")
+	dir, err := os.MkdirTemp("/sys/fs/cgroup/unified", "platform-test-") //nolint:usetesting // a control group
 	if err != nil {
-		if dir, err = os.MkdirTemp("/sys/fs/cgroup", "platform-test-"); err != nil {
+		if dir, err = os.MkdirTemp("/sys/fs/cgroup", "platform-test-"); err != nil { //nolint:usetesting // as above
 			t.Skip("no control group is delegated to this user")
 		}
 	}
