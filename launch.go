@@ -87,6 +87,11 @@ type PluginSpec struct {
 	Group string
 	// Rlimits are the program's resource limits, soft and hard alike. Only Linux has them.
 	Rlimits map[Rlimit]uint64
+	// Cgroup is a directory of a control group, of version 2, that is delegated to the host
+	// (systemd: Delegate=yes). Each instance gets one of its own below it, with which all ends
+	// that the plugin started. Empty means that what leaves the plugin's process group, as a
+	// daemon does, outlives it. Only Linux has them.
+	Cgroup string
 	// Restart says when the plugin is started again after it ended by itself.
 	Restart RestartPolicy
 	// ReadyTimeout bounds a launch, from the start until the plugin is healthy. Zero means
@@ -218,6 +223,8 @@ func (s PluginSpec) validateTrust(field func(name, format string, args ...any) e
 	switch {
 	case s.Dir != "" && !filepath.IsAbs(s.Dir):
 		return field("Dir", "%q is not absolute", s.Dir)
+	case s.Cgroup != "" && (!filepath.IsAbs(s.Cgroup) || strings.ContainsAny(s.Cgroup, " \t\r\n")):
+		return field("Cgroup", "%q is no absolute path without white space", s.Cgroup)
 	case s.Group != "" && s.User == "":
 		return field("User", "is empty; name the user to Group")
 	}

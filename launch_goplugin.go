@@ -61,7 +61,8 @@ func (s PluginSpec) validateGoPlugin(field func(name, format string, args ...any
 	case s.HostURL != "":
 		return field("HostURL", "is set; a plugin of go-plugin calls no host")
 	case g.CookieKey == "" || strings.ContainsAny(g.CookieKey, "=\x00"):
-		return field("GoPlugin.CookieKey", "%q is no name of an environment variable; write the MagicCookieKey of the plugin's HandshakeConfig", g.CookieKey)
+		return field("GoPlugin.CookieKey", "%q is no name of an environment variable; write the MagicCookieKey of the plugin's HandshakeConfig",
+			g.CookieKey)
 	case g.CookieValue == "":
 		return field("GoPlugin.CookieValue", "is empty; write the MagicCookieValue of the plugin's HandshakeConfig")
 	case g.Version != "" && ValidateVersion(g.Version) != nil:

@@ -178,7 +178,7 @@ func (c *childProcess) config(binary *verify.Binary, env []string, output func(p
 		return nil, fmt.Errorf("BinaryPath: %w", err)
 	}
 	cfg := &procgroup.Config{
-		Path: path, Executable: binary.Executable(), Args: spec.Args, Dir: spec.Dir,
+		Path: path, Executable: binary.Executable(), Args: spec.Args, Dir: spec.Dir, Cgroup: spec.Cgroup,
 		Env: append(env, spec.Env...), Output: output,
 	}
 	if cfg.Executable == nil {

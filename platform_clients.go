@@ -151,6 +151,8 @@ func (c *providerClient) forward(w http.ResponseWriter, r *http.Request) proxy.R
 	return result
 }
 
+var errBrokenOff = errors.New("the plugin broke the call off")
+
 // keptReply is how much of a response is kept before whoever called gets it. One that is
 // complete by then, as most are, is handed over as a whole.
 const keptReply = 64 << 10
@@ -212,17 +214,6 @@ func (w *reply) FlushError() error {
 	return nil
 }
 
-// handOver hands over what there is, and the rest as it comes.
-func (w *reply) handOver() {
-	w.rest, w.pipe = io.Pipe()
-	close(w.ready)
-	if w.broken.Load() { // before whoever broke it off could see the pipe
-		_ = w.pipe.CloseWithError(errBrokenOff)
-	}
-}
-
-var errBrokenOff = errors.New("the plugin broke the call off")
-
 // SetWriteDeadline breaks the response off where the deadline has passed, which is how the
 // proxy says that it is not whole. A later one gives a slow reader so long.
 func (w *reply) SetWriteDeadline(t time.Time) error {
@@ -232,6 +223,26 @@ func (w *reply) SetWriteDeadline(t time.Time) error {
 	}
 	w.breakOff()
 	return nil
+}
+
+// SetReadDeadline ends the request's body where the deadline has passed.
+func (w *reply) SetReadDeadline(t time.Time) error {
+	if w.upload != nil && time.Until(t) <= 0 {
+		_ = w.upload.Close()
+	}
+	return nil
+}
+
+// EnableFullDuplex says that reading and writing at the same time is possible.
+func (w *reply) EnableFullDuplex() error { return nil }
+
+// handOver hands over what there is, and the rest as it comes.
+func (w *reply) handOver() {
+	w.rest, w.pipe = io.Pipe()
+	close(w.ready)
+	if w.broken.Load() { // before whoever broke it off could see the pipe
+		_ = w.pipe.CloseWithError(errBrokenOff)
+	}
 }
 
 // breakOff may be called by anybody at any time.
@@ -245,17 +256,6 @@ func (w *reply) breakOff() {
 	default: // handOver and end look
 	}
 }
-
-// SetReadDeadline ends the request's body where the deadline has passed.
-func (w *reply) SetReadDeadline(t time.Time) error {
-	if w.upload != nil && time.Until(t) <= 0 {
-		_ = w.upload.Close()
-	}
-	return nil
-}
-
-// EnableFullDuplex says that reading and writing at the same time is possible.
-func (w *reply) EnableFullDuplex() error { return nil }
 
 // end takes over the result of the call.
 func (w *reply) end(result proxy.Result) {

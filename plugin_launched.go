@@ -113,29 +113,46 @@ func (l *lifeline) apply(ctx context.Context, cfg *PluginServerConfig) (*PluginS
 	c.TLS = mutualTLS(l.source, pool, tls.RequireAndVerifyClientCert, requirePeerIdentity(m.HostIdentity))
 	out.TLS, out.HostIdentity, out.BaseURL = nil, m.HostIdentity, ""
 	out.withdrawn = l.withdrawn.Load
-	out.Addr, out.Listener = m.Listen, nil
-	if path, ok := strings.CutPrefix(m.Listen, bootstrap.UnixPrefix); ok {
-		// The host knows the socket, which no base URL could name.
-		if out.Listener, err = new(net.ListenConfig).Listen(ctx, "unix", path); err != nil {
-			return nil, fmt.Errorf("listen where the host says: %w", err)
-		}
+	out.Addr = m.Listen
+	if out.Listener, err = l.listen(ctx); err != nil {
+		return nil, err
 	}
 	if grace := time.Duration(m.GraceMillis) * time.Millisecond; grace > 0 {
 		out.GracefulShutdownTimeout = min(cmp.Or(out.GracefulShutdownTimeout, grace), grace)
 	}
-	out.Services = make([]PluginService, len(cfg.Services))
-	for i, s := range cfg.Services {
-		metadata := maps.Clone(m.Metadata)
+	out.Services = l.services(cfg.Services)
+	l.log = c.Logger
+	return &out, nil
+}
+
+// listen listens on a Unix socket where the host says so; no base URL could name it. Nil means
+// that the address is one of the network.
+func (l *lifeline) listen(ctx context.Context) (net.Listener, error) {
+	path, ok := strings.CutPrefix(l.first.Listen, bootstrap.UnixPrefix)
+	if !ok {
+		return nil, nil //nolint:nilnil // documented
+	}
+	listener, err := new(net.ListenConfig).Listen(ctx, "unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("listen where the host says: %w", err)
+	}
+	return listener, nil
+}
+
+// services returns what the plugin serves, with the operator's metadata below its own.
+func (l *lifeline) services(own []PluginService) []PluginService {
+	out := make([]PluginService, len(own))
+	for i, s := range own {
+		metadata := maps.Clone(l.first.Metadata)
 		if metadata == nil {
 			metadata = s.Metadata
 		} else {
 			maps.Copy(metadata, s.Metadata)
 		}
 		s.Metadata = metadata
-		out.Services[i] = s
+		out[i] = s
 	}
-	l.log = c.Logger
-	return &out, nil
+	return out
 }
 
 // serve runs the launched plugin until it ends or its host is gone.

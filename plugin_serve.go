@@ -28,6 +28,7 @@ func (s *pluginServer) newServer(ctx context.Context, serverTLS *tls.Config) *ht
 	return &http.Server{
 		Handler:           s.drain.Count(withStopping(ctx.Done(), s.handler())),
 		TLSConfig:         serverTLS,
+		ConnState:         s.drain.ConnState,
 		ReadHeaderTimeout: defaultLimits.ReadHeaderTimeout,
 		IdleTimeout:       defaultLimits.IdleTimeout,
 		MaxHeaderBytes:    defaultLimits.MaxHeaderBytes,

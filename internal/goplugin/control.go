@@ -79,15 +79,15 @@ func (c *Control) Shutdown(ctx context.Context) {
 	_ = c.call(ctx, procedureShutdown, nil, func([]byte) {})
 }
 
-// Output passes on what the plugin prints until it ends, or ctx does. print must not keep
+// Output passes on what the plugin prints until it ends, or ctx does. take must not keep
 // what it is given. It has to run for as long as the plugin lives.
-func (c *Control) Output(ctx context.Context, print func(stderr bool, data []byte)) error {
+func (c *Control) Output(ctx context.Context, take func(stderr bool, data []byte)) error {
 	const channelStderr = 2
 	err := c.call(ctx, procedureStdio, nil, func(m []byte) {
 		channel, errChannel := varintField(m, 1)
-		data, errData := bytesField(m, 2) //nolint:mnd // its number
+		data, errData := bytesField(m, 2)
 		if errChannel == nil && errData == nil {
-			print(channel == channelStderr, data)
+			take(channel == channelStderr, data)
 		}
 	})
 	if err != nil {

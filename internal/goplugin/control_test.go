@@ -24,7 +24,7 @@ import (
 // and says that it shows said.
 func fakePlugin(t *testing.T, answer http.HandlerFunc, served, said *goplugin.Identity) *goplugin.Control {
 	t.Helper()
-	dir, err := os.MkdirTemp("/tmp", "goplugin")
+	dir, err := os.MkdirTemp("/tmp", "goplugin") //nolint:usetesting // a socket needs a short name
 	if err != nil {
 		t.Fatal(err)
 	}

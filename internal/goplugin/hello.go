@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -31,8 +32,8 @@ const (
 	fieldAddress
 	fieldProtocol
 	fieldCertificate
-	fieldsNeeded
-	fieldsMost = fieldsNeeded + 1 // the last says whether the broker multiplexes
+	fieldMultiplexing // says whether the broker does; newer hosts alone ask for it
+	fieldsMost
 )
 
 const coreVersion = "1"
@@ -69,10 +70,8 @@ func chosen(field string, versions []int) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("%w: the version is no number", ErrHello)
 	}
-	for _, v := range versions {
-		if v == n {
-			return n, nil
-		}
+	if slices.Contains(versions, n) {
+		return n, nil
 	}
 	return 0, fmt.Errorf("%w: it speaks version %d, offered were %v", ErrHello, n, versions)
 }

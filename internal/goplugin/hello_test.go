@@ -103,7 +103,7 @@ func TestIdentity(t *testing.T) {
 	if _, err := cert.Verify(x509.VerifyOptions{Roots: roots, DNSName: "localhost", KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
 		t.Error(err)
 	}
-	if certificate(t) == certificate(t) {
+	if one, other := certificate(t), certificate(t); one == other {
 		t.Error("two launches have the same certificate")
 	}
 }

@@ -26,7 +26,7 @@ func claim(path string, flag int) (*os.File, error) {
 }
 
 func lockFile(f *os.File) error {
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil { //nolint:gosec // a descriptor is small
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		return fmt.Errorf("lock: %w", err)
 	}
 	here, err := os.Stat(f.Name())

@@ -29,6 +29,8 @@ var errTaken = errors.New("the new directory is gone")
 // directory makes the root, after it took away the roots of processes that are gone. It is
 // safe for concurrent use. End it with Close.
 type Root struct {
+	opening sync.Mutex // held while a root is made or removed; guards nothing
+
 	mu   sync.Mutex
 	path string // empty while there is none
 	lock *os.File
@@ -40,14 +42,11 @@ type Owner struct{ UID, GID int }
 // Make makes a directory and returns its path. Nil means that it belongs to this process's
 // user. Remove it with os.RemoveAll, or all of them with Close.
 func (r *Root) Make(owner *Owner) (string, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.path == "" {
-		if err := r.openLocked(); err != nil {
-			return "", fmt.Errorf("private directory: %w", err)
-		}
+	root, err := r.open()
+	if err != nil {
+		return "", fmt.Errorf("private directory: %w", err)
 	}
-	dir, err := os.MkdirTemp(r.path, "")
+	dir, err := os.MkdirTemp(root, "")
 	if err == nil && owner != nil {
 		err = os.Chown(dir, owner.UID, owner.GID)
 	}
@@ -59,17 +58,26 @@ func (r *Root) Make(owner *Owner) (string, error) {
 
 // Close removes every directory. Another Make begins anew.
 func (r *Root) Close() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.path == "" {
+	r.opening.Lock()
+	defer r.opening.Unlock()
+	path, lock := r.swap("", nil)
+	if path == "" {
 		return
 	}
-	_ = os.RemoveAll(r.path) // before it is unlocked, so that nobody else does it at the same time
-	_ = r.lock.Close()
-	r.path, r.lock = "", nil
+	_ = os.RemoveAll(path) // before it is unlocked, so that nobody else does it at the same time
+	_ = lock.Close()
 }
 
-func (r *Root) openLocked() error {
+// open returns the path of the root, and makes it where there is none.
+func (r *Root) open() (string, error) {
+	r.opening.Lock()
+	defer r.opening.Unlock()
+	r.mu.Lock()
+	path := r.path
+	r.mu.Unlock()
+	if path != "" {
+		return path, nil
+	}
 	base := base()
 	sweep(base)
 	for range attempts {
@@ -77,10 +85,18 @@ func (r *Root) openLocked() error {
 		if errors.Is(err, errTaken) {
 			continue
 		}
-		r.path, r.lock = path, lock
-		return err
+		r.swap(path, lock)
+		return path, err
 	}
-	return errTaken
+	return "", errTaken
+}
+
+func (r *Root) swap(path string, lock *os.File) (oldPath string, oldLock *os.File) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	oldPath, oldLock = r.path, r.lock
+	r.path, r.lock = path, lock
+	return oldPath, oldLock
 }
 
 // base is where roots are: the system's directory for temporary files, unless its name is so
@@ -98,14 +114,14 @@ func newRoot(base string) (path string, lock *os.File, err error) {
 		return "", nil, err //nolint:wrapcheck // Make does
 	}
 	if lock, err = claim(filepath.Join(path, lockName), os.O_CREATE|os.O_EXCL); err == nil {
-		err = os.Chmod(path, passable) //nolint:gosec // what is in it is for its owner alone
+		err = os.Chmod(path, passable) // what is in it is for its owner alone
 	}
 	if err != nil {
 		_ = os.RemoveAll(path)
 		if lock != nil {
 			_ = lock.Close()
 		}
-		return "", nil, err
+		return "", nil, err //nolint:wrapcheck // Make does
 	}
 	return path, lock, nil
 }

@@ -139,7 +139,7 @@ func mustMake(t *testing.T, r *privdir.Root) string {
 // shortDir is a directory whose name leaves room for that of a socket.
 func shortDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("/tmp", "privdir")
+	dir, err := os.MkdirTemp("/tmp", "privdir") //nolint:usetesting // a socket needs a short name
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -164,8 +165,9 @@ func (p *Process) read(emit func(Line)) {
 	}
 }
 
-// watch waits for the end of the process, kills what is left of its group, and reaps it.
-func (p *Process) watch() {
+// watch waits for the end of the process, kills what is left of its group, and reaps it. What
+// has left the group, too, is for rest to end.
+func (p *Process) watch(rest func()) {
 	state, unreaped := awaitExit(p.proc)
 	p.mu.Lock()
 	if unreaped {
@@ -174,11 +176,12 @@ func (p *Process) watch() {
 	p.over = true
 	p.mu.Unlock()
 	if p.guard != nil {
-		p.guard.remove(p.proc.Pid)
+		p.guard.remove(strconv.Itoa(p.proc.Pid))
 	}
 	if state == nil {
 		state, _ = p.proc.Wait()
 	}
+	rest()
 	deadline := time.Now().Add(outputWait)
 	_ = p.io.stdout.SetReadDeadline(deadline)
 	_ = p.io.stderr.SetReadDeadline(deadline)

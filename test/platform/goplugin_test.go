@@ -16,17 +16,23 @@ func TestGoPluginSpecIsChecked(t *testing.T) {
 		edit func(*connectplugin.PluginSpec)
 		want string
 	}{
-		"no cookie":       {func(s *connectplugin.PluginSpec) { s.GoPlugin.CookieKey = "" }, "GoPlugin.CookieKey"},
-		"cookie with =":   {func(s *connectplugin.PluginSpec) { s.GoPlugin.CookieKey = "A=B" }, "GoPlugin.CookieKey"},
-		"no value":        {func(s *connectplugin.PluginSpec) { s.GoPlugin.CookieValue = "" }, "GoPlugin.CookieValue"},
-		"no version":      {func(s *connectplugin.PluginSpec) { s.GoPlugin.Version = "one" }, "GoPlugin.Version"},
-		"nothing":         {func(s *connectplugin.PluginSpec) { s.Provides = nil }, "Provides"},
-		"of nothing":      {func(s *connectplugin.PluginSpec) { s.GoPlugin.Services = map[string]string{"other": "a.B"} }, `GoPlugin.Services["other"]`},
-		"a path":          {func(s *connectplugin.PluginSpec) { s.GoPlugin.Services = map[string]string{"echo": "a.B/C"} }, `GoPlugin.Services["echo"]`},
-		"everything":      {func(s *connectplugin.PluginSpec) { s.GoPlugin.Services = map[string]string{"echo": "/"} }, `GoPlugin.Services["echo"]`},
-		"its controller":  {func(s *connectplugin.PluginSpec) { s.GoPlugin.Services = map[string]string{"echo": "plugin.GRPCController"} }, "host alone"},
-		"with a slash":    {func(s *connectplugin.PluginSpec) { s.GoPlugin.Services = map[string]string{"echo": "/plugin.GRPCBroker/"} }, "host alone"},
-		"its health":      {func(s *connectplugin.PluginSpec) { s.GoPlugin.Services = map[string]string{"echo": "grpc.health.v1.Health"} }, "host alone"},
+		"no cookie":     {func(s *connectplugin.PluginSpec) { s.GoPlugin.CookieKey = "" }, "GoPlugin.CookieKey"},
+		"cookie with =": {func(s *connectplugin.PluginSpec) { s.GoPlugin.CookieKey = "A=B" }, "GoPlugin.CookieKey"},
+		"no value":      {func(s *connectplugin.PluginSpec) { s.GoPlugin.CookieValue = "" }, "GoPlugin.CookieValue"},
+		"no version":    {func(s *connectplugin.PluginSpec) { s.GoPlugin.Version = "one" }, "GoPlugin.Version"},
+		"nothing":       {func(s *connectplugin.PluginSpec) { s.Provides = nil }, "Provides"},
+		"of nothing":    {func(s *connectplugin.PluginSpec) { s.GoPlugin.Services = map[string]string{"other": "a.B"} }, `GoPlugin.Services["other"]`},
+		"a path":        {func(s *connectplugin.PluginSpec) { s.GoPlugin.Services = map[string]string{"echo": "a.B/C"} }, `GoPlugin.Services["echo"]`},
+		"everything":    {func(s *connectplugin.PluginSpec) { s.GoPlugin.Services = map[string]string{"echo": "/"} }, `GoPlugin.Services["echo"]`},
+		"its controller": {func(s *connectplugin.PluginSpec) {
+			s.GoPlugin.Services = map[string]string{"echo": "plugin.GRPCController"}
+		}, "host alone"},
+		"with a slash": {func(s *connectplugin.PluginSpec) {
+			s.GoPlugin.Services = map[string]string{"echo": "/plugin.GRPCBroker/"}
+		}, "host alone"},
+		"its health": {func(s *connectplugin.PluginSpec) {
+			s.GoPlugin.Services = map[string]string{"echo": "grpc.health.v1.Health"}
+		}, "host alone"},
 		"a port":          {func(s *connectplugin.PluginSpec) { s.Port = 1234 }, "Port"},
 		"a host":          {func(s *connectplugin.PluginSpec) { s.HostURL = "https://127.0.0.1:1" }, "HostURL"},
 		"another process": {func(s *connectplugin.PluginSpec) { s.Strategy = "process" }, `is for the strategy "go-plugin"`},
