@@ -299,11 +299,11 @@ func (s *ServiceRouter) find(c *caller, r *http.Request) (routeTarget, string) {
 	if !ok {
 		return t, "no such provider of the type"
 	}
-	return t.at(reg)
+	return s.at(t, reg)
 }
 
 // at returns the target at a provider, or why it is none.
-func (t routeTarget) at(reg catalog.Registration) (routeTarget, string) {
+func (s *ServiceRouter) at(t routeTarget, reg catalog.Registration) (routeTarget, string) {
 	var err error
 	t.reg = reg
 	if t.path, err = proxy.JoinPath(reg.Path, t.route.Rest); err != nil {
@@ -312,7 +312,8 @@ func (t routeTarget) at(reg catalog.Registration) (routeTarget, string) {
 	if strings.HasPrefix(t.path, pathControl) || strings.HasPrefix(t.path, pathIdentity) {
 		return t, "only the host calls a plugin's control services"
 	}
-	if provider, _ := c.hub.store.Lookup(reg.RuntimeID); !s.opens(c.hub.rules.Load(), provider, reg, t.path) {
+	h := s.handshake.hub
+	if provider, _ := h.store.Lookup(reg.RuntimeID); !s.opens(h.rules.Load(), provider, reg, t.path) {
 		return t, "the type registered no path, and the procedure is another type's or not among PluginPolicy.Procedures"
 	}
 	return t, ""

@@ -245,7 +245,7 @@ var errTwoConstraints = errors.New(headerConstraint + ": is there more than once
 func (s *ServiceRouter) choose(t routeTarget, tried []string) (routeTarget, string) {
 	if len(tried) == 0 && s.catalog.HasStrategy(t.route.Type) {
 		if reg, _, err := s.catalog.Select(t.route.Type, t.constraint); err == nil {
-			return t.at(reg)
+			return s.at(t, reg)
 		}
 	}
 	var room [catalog.MaxCandidates]catalog.Candidate
@@ -254,7 +254,7 @@ func (s *ServiceRouter) choose(t routeTarget, tried []string) (routeTarget, stri
 		t.absent = true
 		return t, "nobody provides the type, or none that satisfies the constraint"
 	}
-	return t.at(candidates[spread.Least(s.loads(candidates), rand.Float64)].Registration)
+	return s.at(t, candidates[spread.Least(s.loads(candidates), rand.Float64)].Registration)
 }
 
 // loads returns what is known of the work of providers.
