@@ -18,7 +18,10 @@ import (
 )
 
 // RegisterService registers a service of the calling plugin. A plugin that
-// registers a type again replaces its registration.
+// registers a type again replaces its registration. A type that another plugin provides
+// is AlreadyExists, unless policy lets several provide it. With the metadata "standby" set
+// to "true" the registration is accepted and waits: it takes over when the last provider
+// of the type has left, and nobody discovers it or is routed to it before.
 func (s *ServiceRegistry) RegisterService(ctx context.Context, req *connect.Request[connectpluginv1.RegisterServiceRequest]) (*connect.Response[connectpluginv1.RegisterServiceResponse], error) {
 	c, runtimeID, err := s.caller(ctx, req.Spec(), req.Header())
 	if err != nil {
@@ -32,6 +35,7 @@ func (s *ServiceRegistry) RegisterService(ctx context.Context, req *connect.Requ
 		ID: "reg-" + rand.Text(), RuntimeID: runtimeID, SelfID: runtimeID,
 		Type: m.GetServiceType(), Version: m.GetVersion(), Path: m.GetEndpointPath(),
 		Metadata: m.GetMetadata(), Weight: declaredWeight(m.GetMetadata()), RegisteredAt: time.Now(),
+		Standby: m.GetMetadata()[metadataStandby] == "true",
 	}
 	if c != nil {
 		err = s.registerFor(ctx, c, reg, procedure)
@@ -224,7 +228,7 @@ func (s *ServiceRegistry) reapprove(ctx context.Context, c *caller, reg catalog.
 	if !now.AllowMultiple.Has(reg.Type) {
 		s.keepOwner(reg.Type)
 	}
-	if _, ok := s.catalog.Get(reg.ID); ok {
+	if _, ok := s.catalog.Get(reg.ID); ok || s.catalog.StandsBy(reg.ID) {
 		return nil
 	}
 	s.note(ctx, AuditDenied, procedure, reg.Type, "policy changed during the registration")
@@ -277,7 +281,7 @@ func (s *ServiceRegistry) registerError(ctx context.Context, err error, serviceT
 	switch {
 	case errors.Is(err, catalog.ErrConflict):
 		s.note(ctx, AuditConflict, procedure, serviceType, "the type belongs to another plugin")
-		return connect.NewError(connect.CodePermissionDenied, errDenied)
+		return connect.NewError(connect.CodeAlreadyExists, errTypeTaken)
 	case errors.Is(err, catalog.ErrOverlap):
 		s.note(ctx, AuditConflict, procedure, serviceType, "the path overlaps that of another type of the plugin")
 		return connect.NewError(connect.CodeInvalidArgument, errPathOverlaps)

@@ -116,6 +116,11 @@ func (s *ServiceRouter) route(w http.ResponseWriter, r *http.Request) {
 	book := c.hub.rules.Load()
 	to, reason := s.find(c, r)
 	allowed := false
+	if to.absent {
+		c.hub.log().Debug("a routed call finds no provider", keyService, to.route.Type, keyRuntimeID, c.id.RuntimeID(), keyReason, reason)
+		refuse(w, r, connect.CodeUnavailable, errNotAvailable)
+		return
+	}
 	if reason == "" {
 		reason = "policy changed"
 		allowed = s.forward(w, r, &routedCall{caller: c, book: book, target: to})
@@ -227,6 +232,8 @@ type routeTarget struct {
 	route proxy.Route
 	reg   catalog.Registration
 	path  string
+
+	absent bool // there is none at the moment, of a type that the caller may call
 }
 
 // find finds the target of a call. Unknown and forbidden targets look alike to
@@ -245,6 +252,7 @@ func (s *ServiceRouter) find(c *caller, r *http.Request) (routeTarget, string) {
 		reg, ok = s.successor(route.Type, route.Provider)
 	}
 	if !ok {
+		t.absent = s.catalog.WhyNot(route.Type, route.Provider) == catalog.AbsentForNow
 		return t, "no such provider of the type"
 	}
 	t.reg = reg

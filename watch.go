@@ -105,12 +105,17 @@ func (s *ServiceRegistry) watchError(ctx context.Context, err error, serviceType
 // observe records what the catalogue did that no request tells.
 func (s *ServiceRegistry) observe(c catalog.Change) {
 	h := s.bound.Load()
-	if h == nil || c.Kind != catalog.ChangeWatcherBehind {
+	if h == nil {
 		return
 	}
-	e := AuditEvent{
-		Kind: AuditWatcherDropped, RuntimeID: c.RuntimeID, Subject: c.Type,
-		Reason: fmt.Sprintf("watcher fell behind and missed %d events", c.Missed),
+	e := AuditEvent{RuntimeID: c.RuntimeID, Subject: c.Type}
+	switch c.Kind {
+	case catalog.ChangeWatcherBehind:
+		e.Kind, e.Reason = AuditWatcherDropped, fmt.Sprintf("watcher fell behind and missed %d events", c.Missed)
+	case catalog.ChangeTookOver:
+		e.Kind, e.Reason = AuditRegistered, "it stood by and takes over"
+	default:
+		return
 	}
 	if id, ok := h.store.Lookup(c.RuntimeID); ok {
 		e.SelfID, e.Peer = id.SelfID(), id.Peer()

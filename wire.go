@@ -40,6 +40,9 @@ const (
 
 	// metadataBaseURL is where a self-registering plugin says it is served.
 	metadataBaseURL = "base_url"
+	// metadataStandby, where it is "true", says that a registration stands by while another
+	// plugin provides the type.
+	metadataStandby = "standby"
 	// metadataWeight is the share of the calls that a provider asks for.
 	metadataWeight = "weight"
 

@@ -157,6 +157,8 @@ type Catalog struct {
 	providers  map[providerKey]*entry
 	runtimes   map[string]*runtime
 	ledger     ledger
+	standbys   standbys
+	departed   departed
 	strategies map[string]Strategy
 	order      uint64
 	watches    int
@@ -178,6 +180,8 @@ func New(cfg Config) *Catalog {
 		providers:  make(map[providerKey]*entry),
 		runtimes:   make(map[string]*runtime),
 		ledger:     newLedger(),
+		standbys:   newStandbys(),
+		departed:   newDeparted(),
 		strategies: make(map[string]Strategy),
 		history:    newHistory(),
 	}
