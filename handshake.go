@@ -3,7 +3,6 @@ package connectplugin
 import (
 	"context"
 	"crypto/rand"
-	"crypto/subtle"
 	"errors"
 	"fmt"
 	"maps"
@@ -110,7 +109,11 @@ func (s *HandshakeServer) Handshake(ctx context.Context, req *connect.Request[co
 	if err := hs.run(ctx); err != nil {
 		return nil, hs.refusal(err, req.Spec().Procedure)
 	}
-	return connect.NewResponse(hs.resp), nil
+	resp := connect.NewResponse(hs.resp)
+	if lease := time.Duration(s.hub.lease.Load()); lease > 0 && hs.resp.GetRuntimeId() != "" {
+		resp.Header().Set(headerLease, lease.String())
+	}
+	return resp, nil
 }
 
 func (s *HandshakeServer) routes(opts ...connect.HandlerOption) []route {
@@ -215,10 +218,10 @@ func (hs *handshake) identity(ctx context.Context) (*tokenstore.Identity, string
 	if c, ok := callerFrom(ctx); ok && hs.peer != nil {
 		return hs.renew(c, d)
 	}
-	return hs.issue(rules, d)
+	return hs.issue(ctx, rules, d)
 }
 
-func (hs *handshake) issue(rules *policy.Rules, d *declaration) (*tokenstore.Identity, string, error) {
+func (hs *handshake) issue(ctx context.Context, rules *policy.Rules, d *declaration) (*tokenstore.Identity, string, error) {
 	r := tokenstore.Request{SelfID: hs.req.GetSelfId(), SelfVersion: hs.req.GetSelfVersion(), Attributes: d}
 	if rules != nil {
 		r.MaxInstances = rules.MaxInstances
@@ -227,8 +230,17 @@ func (hs *handshake) issue(rules *policy.Rules, d *declaration) (*tokenstore.Ide
 		r.Peer, r.Fingerprint = addressKey(hs.peer.addr), hs.peer.fingerprint()
 	}
 	id, token, err := hs.hub.store.Issue(r)
+	if full(err) && hs.hub.succeed(ctx, r.SelfID, hs.hub.proofIn(d, r.Fingerprint)) {
+		id, token, err = hs.hub.store.Issue(r)
+	}
+	if full(err) {
+		return nil, "", hs.hub.tooMany(&r, err)
+	}
 	if err != nil {
 		return nil, "", err
+	}
+	if hs.peer != nil {
+		hs.peer.conn.carry(id)
 	}
 	if err := hs.recheck(id); err != nil {
 		return nil, "", err
@@ -380,18 +392,14 @@ func (hs *handshake) refusal(err error, procedure string) error {
 			launched.Refuse(err.Error())
 		}
 	}
-	if errors.Is(err, tokenstore.ErrFull) || errors.Is(err, tokenstore.ErrTooManyInstances) || errors.Is(err, tokenstore.ErrTooManyForPeer) {
+	if limit, ok := errors.AsType[*fullError](err); ok {
 		event.Kind = AuditLimited
 		hs.hub.audit(event)
-		return connect.NewError(connect.CodeResourceExhausted, errTooMany)
+		return connect.NewError(connect.CodeResourceExhausted, limit.told)
 	}
 	hs.hub.audit(event)
 	if _, ok := errors.AsType[refused](err); ok {
 		return connect.NewError(connect.CodeUnauthenticated, errHandshakeRefused)
 	}
 	return connect.NewError(connect.CodeInternal, errNotAvailable)
-}
-
-func equalStrings(a, b string) bool {
-	return subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1
 }

@@ -22,6 +22,7 @@ type ward struct {
 	asked   map[string][]time.Duration // since the beginning
 	told    map[string][]string
 	ended   []string
+	doubted []string
 	answer  func(ctx context.Context, id string) error
 	most    int // questions at the same time
 	now     int
@@ -64,6 +65,8 @@ func newWard(t *testing.T, n int, cfg HealthProbeConfig) *ward {
 		locked(func() { w.now-- })
 		return catalog.HealthReport{Health: catalog.HealthHealthy}, err
 	}
+	p.sign = func(id *tokenstore.Identity) { id.Seen() }
+	p.doubt = func(id *tokenstore.Identity) { locked(func() { w.doubted = append(w.doubted, id.SelfID()) }) }
 	p.tell = func(id *tokenstore.Identity, r catalog.HealthReport) {
 		locked(func() { w.told[id.SelfID()] = append(w.told[id.SelfID()], r.Health.String()) })
 	}

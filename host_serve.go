@@ -112,6 +112,7 @@ func (h *Host) setServer() {
 	h.abort = abort
 	l := h.cfg.Limits
 	var protocols http.Protocols
+	conns := &connections{}
 	protocols.SetHTTP2(true)
 	if h.cfg.AllowInsecure {
 		protocols.SetHTTP1(true)
@@ -125,7 +126,8 @@ func (h *Host) setServer() {
 		MaxHeaderBytes:    l.MaxHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(newServerLog(h.cfg.Logger), slog.LevelDebug),
 		BaseContext:       func(net.Listener) context.Context { return base },
-		ConnContext:       withConnection(verifiesItself(h.serverTLS)),
+		ConnContext:       conns.begun(verifiesItself(h.serverTLS)),
+		ConnState:         conns.changed,
 		Protocols:         &protocols,
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams: l.MaxStreamsPerConnection,
@@ -233,30 +235,65 @@ func localURL(cfg *ServeConfig, addr net.Addr) *string {
 // setProber makes the host's prober.
 func (h *Host) setProber() {
 	h.prober = newProber(h.cfg.HealthProbe.withDefaults())
+	h.hub.lease.Store(int64(h.prober.cfg.Lease))
 	h.prober.list = h.probeTargets
 	h.prober.ask = func(ctx context.Context, id *tokenstore.Identity) (catalog.HealthReport, error) {
 		p, err := h.router.providerAt(h.hub, id.RuntimeID())
 		if err != nil {
 			return catalog.HealthReport{}, err
 		}
-		return p.ask(ctx)
+		return p.ask(ctx, id.RuntimeID())
 	}
+	h.prober.sign, h.prober.doubt = h.hub.sign, h.registry.doubt
+	if hurry := h.prober.hurry; !h.cfg.HealthProbe.Disabled {
+		h.registry.hurry.Store(&hurry)
+	}
+	answers := h.answers
+	h.hub.answers.Store(&answers)
 	h.prober.tell = h.reportHealth
 	h.prober.withdraw = func(id *tokenstore.Identity) { h.hub.store.Revoke(id.RuntimeID(), reasonSilent) }
 }
 
-// probeTargets returns the plugins that provide something.
+// probeTargets returns the plugins that have to show life.
 func (h *Host) probeTargets() []probeTarget {
 	var targets []probeTarget
 	h.hub.store.Each(func(id *tokenstore.Identity) bool {
 		endpoint, _ := h.registry.catalog.Endpoint(id.RuntimeID())
-		report, reported := h.lifecycle.reported(id.RuntimeID())
-		if (endpoint != "" || reported) && len(h.registry.catalog.ByRuntime(id.RuntimeID())) > 0 {
-			targets = append(targets, probeTarget{id: id, askable: endpoint != "", reported: report.At})
+		report, _ := h.lifecycle.reported(id.RuntimeID())
+		provides := len(h.registry.catalog.ByRuntime(id.RuntimeID())) > 0
+		t := probeTarget{
+			id: id, askable: provides && endpoint != "",
+			leased: id.Peer() != "" && h.hub.launchOf(id) == nil && !(provides && id.Attached()),
+		}
+		if provides {
+			t.reported = report.At
+		}
+		if t.leased || t.askable || !t.reported.IsZero() {
+			targets = append(targets, t)
 		}
 		return true
 	})
 	return targets
+}
+
+// lifeWait bounds how long a newcomer waits for the answer of one whose place it could take.
+const lifeWait = time.Second
+
+// answers reports whether a plugin answers where it is reached. One that is reached nowhere
+// does not.
+func (h *Host) answers(ctx context.Context, id *tokenstore.Identity) bool {
+	endpoint, _ := h.registry.catalog.Endpoint(id.RuntimeID())
+	if endpoint == "" {
+		return false
+	}
+	p, err := h.router.providerAt(h.hub, id.RuntimeID())
+	if err != nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, lifeWait)
+	defer cancel()
+	_, err = p.ask(ctx, id.RuntimeID())
+	return err == nil
 }
 
 // reportHealth passes on what asking a plugin showed.

@@ -11,7 +11,9 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/proxy"
@@ -26,6 +28,7 @@ type peer struct {
 	secure      bool
 	state       *tls.ConnectionState // nil in plaintext
 	certificate *certificate         // nil where none was verified
+	conn        *connection
 }
 
 // certificate is what the host knows of a verified client certificate. It is a
@@ -79,10 +82,65 @@ func (p *peer) binding() []byte {
 // connection caches what is the same for every request of a connection.
 type connection struct {
 	byCallback bool // the server's configuration verifies client certificates itself
+	foreign    bool // of a server of the user's own; nobody says when it closes
 
 	once sync.Once
 	addr string
 	cert *certificate
+
+	last atomic.Pointer[tokenstore.Identity] // who called last
+
+	mu     sync.Mutex
+	closed bool
+	who    []*tokenstore.Identity // who called over it
+}
+
+// maxCarried bounds how many identities are remembered of a connection. A client has one
+// at a time.
+const maxCarried = 64
+
+// carry notes that an identity has the connection, until it closes. Where nobody says when
+// that is, the identity is taken to be connected.
+func (c *connection) carry(id *tokenstore.Identity) {
+	switch {
+	case c.foreign && !id.Attached():
+		id.Attach()
+		return
+	case c.foreign, c.last.Load() == id:
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.last.Store(id)
+	if c.closed || len(c.who) == maxCarried || slices.Contains(c.who, id) {
+		return
+	}
+	c.who = append(c.who, id)
+	id.Attach()
+}
+
+// close notes that the connection closed.
+func (c *connection) close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+	for _, id := range c.who {
+		id.Detach()
+	}
+	c.who = nil
+}
+
+// connections are those that a server has. The zero value is none.
+type connections struct{ open sync.Map }
+
+// changed is the server's ConnState.
+func (all *connections) changed(conn net.Conn, state http.ConnState) {
+	if state != http.StateClosed && state != http.StateHijacked {
+		return
+	}
+	if c, ok := all.open.LoadAndDelete(conn); ok {
+		c.(*connection).close() //nolint:forcetypeassert // nothing else is stored
+	}
 }
 
 type (
@@ -90,17 +148,19 @@ type (
 	peerKey       struct{}
 )
 
-// withConnection returns the server's ConnContext; byCallback is as in verifiedPeer.
-func withConnection(byCallback bool) func(context.Context, net.Conn) context.Context {
-	return func(ctx context.Context, _ net.Conn) context.Context {
-		return context.WithValue(ctx, connectionKey{}, &connection{byCallback: byCallback})
+// begun returns the server's ConnContext; byCallback is as in verifiedPeer.
+func (all *connections) begun(byCallback bool) func(context.Context, net.Conn) context.Context {
+	return func(ctx context.Context, conn net.Conn) context.Context {
+		c := &connection{byCallback: byCallback}
+		all.open.Store(conn, c)
+		return context.WithValue(ctx, connectionKey{}, c)
 	}
 }
 
 func newPeer(r *http.Request) *peer {
 	conn, ok := r.Context().Value(connectionKey{}).(*connection)
 	if !ok {
-		conn = &connection{}
+		conn = &connection{foreign: true}
 	}
 	conn.once.Do(func() {
 		conn.addr = addrOnly(r.RemoteAddr)
@@ -108,7 +168,7 @@ func newPeer(r *http.Request) *peer {
 	})
 	return &peer{
 		addr: conn.addr, authority: r.Host, secure: r.TLS != nil,
-		state: r.TLS, certificate: conn.cert,
+		state: r.TLS, certificate: conn.cert, conn: conn,
 	}
 }
 

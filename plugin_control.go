@@ -19,8 +19,13 @@ type pluginControl struct {
 	once   sync.Once
 }
 
-// GetHealth answers how the plugin is now.
-func (c *pluginControl) GetHealth(context.Context, *connect.Request[connectpluginv1.GetHealthRequest]) (*connect.Response[connectpluginv1.GetHealthResponse], error) {
+var errAnotherInstance = errors.New("another instance of the plugin answers here")
+
+// GetHealth answers how the plugin is now, where it is the one that the host asks for.
+func (c *pluginControl) GetHealth(_ context.Context, req *connect.Request[connectpluginv1.GetHealthRequest]) (*connect.Response[connectpluginv1.GetHealthResponse], error) {
+	if asked := req.Msg.GetRuntimeId(); asked != "" && asked != c.server.client.RuntimeID() {
+		return nil, connect.NewError(connect.CodeUnavailable, errAnotherInstance)
+	}
 	h := c.server.session.health()
 	return connect.NewResponse(&connectpluginv1.GetHealthResponse{
 		State: h.state, Reason: h.reason, UnavailableDependencies: h.missing,

@@ -66,7 +66,8 @@ type ServiceRegistry struct {
 	lifecycle *LifecycleServer
 	catalog   *catalog.Catalog
 
-	cutOff atomic.Pointer[func(runtimeID string)] // ends what goes through to a plugin; nil without a router
+	cutOff atomic.Pointer[func(runtimeID string)]        // ends what goes through to a plugin; nil without a router
+	hurry  atomic.Pointer[func(id *tokenstore.Identity)] // asks a plugin at once how it is; nil where nobody is asked
 }
 
 // NewServiceRegistry makes a registry that shares the catalogue of a lifecycle
@@ -270,6 +271,8 @@ func (s *ServiceRegistry) bind(h *hub) error {
 		return err
 	}
 	h.store.Subscribe(func(e tokenstore.End) { s.catalog.RemoveRuntime(e.Identity.RuntimeID()) })
+	trust := s.catalog.Trust
+	h.trust.Store(&trust)
 	return nil
 }
 

@@ -83,6 +83,7 @@ func (s *ServiceRegistry) registerFor(ctx context.Context, c *caller, reg catalo
 	if err := s.catalog.Register(reg); err != nil {
 		return s.registerError(ctx, err, reg.Type, procedure)
 	}
+	s.doubtSiblings(c.hub, reg)
 	if err := s.unlessEnded(c.id); err != nil {
 		return err
 	}
@@ -90,6 +91,33 @@ func (s *ServiceRegistry) registerFor(ctx context.Context, c *caller, reg catalo
 		return s.reapprove(ctx, c, reg, book, now, procedure)
 	}
 	return nil
+}
+
+// doubtSiblings prefers a new registration over earlier ones of the same self id that may
+// be those of its dead predecessors: one that has no connection to the host comes last until
+// it shows life, and the others are asked at once.
+func (s *ServiceRegistry) doubtSiblings(h *hub, reg catalog.Registration) {
+	for _, runtimeID := range s.catalog.Siblings(reg.Type, reg.RuntimeID, reg.SelfID) {
+		id, ok := h.store.Lookup(runtimeID)
+		if !ok || id.Busy() || id.Peer() == "" {
+			continue
+		}
+		if h.seemsDead(id) {
+			s.doubt(id)
+		}
+		if hurry := s.hurry.Load(); hurry != nil {
+			(*hurry)(id)
+		}
+	}
+}
+
+// doubt lets a provider come last until it shows life.
+func (s *ServiceRegistry) doubt(id *tokenstore.Identity) {
+	id.Doubt()
+	s.catalog.Doubt(id.RuntimeID())
+	if !id.Doubted() { // it showed life meanwhile
+		s.catalog.Trust(id.RuntimeID())
+	}
 }
 
 // unlessEnded takes everything back where the identity, nil for none, ended while
@@ -176,9 +204,6 @@ func (s *ServiceRegistry) claim(ctx context.Context, c *caller, endpoint string,
 	}
 	return nil
 }
-
-// reasonSucceeded says that the process of an identity enrolled anew.
-const reasonSucceeded tokenstore.Reason = "its process enrolled anew"
 
 // occupy gives an endpoint to a plugin.
 func (s *ServiceRegistry) occupy(h *hub, id *tokenstore.Identity, endpoint string, byHost bool) error {

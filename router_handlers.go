@@ -126,9 +126,9 @@ func (s *ServiceRouter) poolLocked(h *hub, id *tokenstore.Identity, endpoint str
 
 // ask asks a provider how it is. A handler in the host's process that hangs cannot
 // be ended from outside; then its goroutine stays, and there is never more than one.
-func (p *routedProvider) ask(ctx context.Context) (catalog.HealthReport, error) {
+func (p *routedProvider) ask(ctx context.Context, runtimeID string) (catalog.HealthReport, error) {
 	if !p.memory {
-		return probeHealth(ctx, p.pool)
+		return probeHealth(ctx, p.pool, runtimeID)
 	}
 	if !p.asking.CompareAndSwap(false, true) {
 		return catalog.HealthReport{}, errHangs
@@ -136,7 +136,7 @@ func (p *routedProvider) ask(ctx context.Context) (catalog.HealthReport, error) 
 	answers := make(chan probeAnswer, 1)
 	go func() {
 		defer p.asking.Store(false)
-		report, err := probeHealth(ctx, p.pool)
+		report, err := probeHealth(ctx, p.pool, runtimeID)
 		answers <- probeAnswer{report: report, err: err}
 	}()
 	select {

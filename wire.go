@@ -28,6 +28,7 @@ const (
 	headerChallenge     = "Www-Authenticate"
 	bearerChallenge     = "Bearer"
 	headerRetryAfter    = "Retry-After"
+	headerLease         = "X-Plugin-Lease" // how long an identity may show no life, as Go writes durations
 
 	pathServices     = "/services/"
 	pathCapabilities = "/capabilities/"

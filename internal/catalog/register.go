@@ -193,7 +193,7 @@ func (c *Catalog) RemoveRuntime(runtimeID string) int {
 			t.end(rt.watchers[len(rt.watchers)-1])
 		}
 
-		rt.health, rt.endpoint, rt.hasEndpoint = nil, "", false
+		rt.health, rt.endpoint, rt.hasEndpoint, rt.doubted = nil, "", false, false
 		c.ledger.release(runtimeID)
 
 		return nil

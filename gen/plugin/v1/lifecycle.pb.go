@@ -192,7 +192,10 @@ func (*ReportHealthResponse) Descriptor() ([]byte, []int) {
 
 // GetHealthRequest asks a plugin for its health.
 type GetHealthRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The runtime id of the plugin that is asked. One that has another, because it was started where
+	// that was, answers unavailable. Empty asks whoever answers.
+	RuntimeId     string `protobuf:"bytes,1,opt,name=runtime_id,json=runtimeId,proto3" json:"runtime_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -225,6 +228,13 @@ func (x *GetHealthRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use GetHealthRequest.ProtoReflect.Descriptor instead.
 func (*GetHealthRequest) Descriptor() ([]byte, []int) {
 	return file_plugin_v1_lifecycle_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *GetHealthRequest) GetRuntimeId() string {
+	if x != nil {
+		return x.RuntimeId
+	}
+	return ""
 }
 
 // GetHealthResponse is the health of the plugin that answers.
@@ -402,8 +412,10 @@ const file_plugin_v1_lifecycle_proto_rawDesc = "" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x129\n" +
 	"\x18unavailable_dependencies\x18\x03 \x03(\tR\x17unavailableDependencies\x12\x18\n" +
 	"\aleaving\x18\x04 \x01(\bR\aleaving\"\x16\n" +
-	"\x14ReportHealthResponse\"\x12\n" +
-	"\x10GetHealthRequest\"\x9b\x01\n" +
+	"\x14ReportHealthResponse\"1\n" +
+	"\x10GetHealthRequest\x12\x1d\n" +
+	"\n" +
+	"runtime_id\x18\x01 \x01(\tR\truntimeId\"\x9b\x01\n" +
 	"\x11GetHealthResponse\x123\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x1d.connectplugin.v1.HealthStateR\x05state\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x129\n" +
