@@ -11,7 +11,9 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -199,7 +201,8 @@ func (h *hub) pinToCaller(ctx context.Context, baseURL string) (string, error) {
 }
 
 // pinToPeer pins a plugin's base URL to the address that the plugin registers
-// from.
+// from: that is what is dialled, whatever the name means later. A name stays behind it, as
+// the fragment, for the certificate with which the plugin answers there.
 func pinToPeer(ctx context.Context, baseURL, from string, allowInsecure bool) (string, error) {
 	u, err := parseHostURL(baseURL, allowInsecure)
 	if err != nil {
@@ -218,11 +221,38 @@ func pinToPeer(ctx context.Context, baseURL, from string, allowInsecure bool) (s
 	}
 	for _, a := range addrs {
 		if a.Unmap() == addr {
+			if _, err := netip.ParseAddr(u.Hostname()); err != nil {
+				u.Fragment = strings.TrimSuffix(u.Hostname(), ".")
+			}
 			u.Host = net.JoinHostPort(addr.String(), cmp.Or(u.Port(), defaultPorts[u.Scheme]))
 			return u.String(), nil
 		}
 	}
 	return "", fmt.Errorf("base_url names another address than %s, from which the plugin registers", from)
+}
+
+// pinned is where a plugin is dialled that named itself.
+type pinned netip.Addr
+
+// LookupNetIP implements proxy.Resolver.
+func (p pinned) LookupNetIP(context.Context, string, string) ([]netip.Addr, error) {
+	return []netip.Addr{netip.Addr(p)}, nil
+}
+
+// unpin returns the base URL under which a plugin answers at an endpoint, and where that is
+// looked up: nil means by the system.
+func unpin(endpoint string) (baseURL string, resolver proxy.Resolver) {
+	at, name, _ := strings.Cut(endpoint, "#")
+	u, err := url.Parse(at)
+	if err != nil || name == "" {
+		return endpoint, nil
+	}
+	addr, err := netip.ParseAddr(u.Hostname())
+	if err != nil {
+		return endpoint, nil
+	}
+	u.Host = net.JoinHostPort(name, u.Port())
+	return u.String(), pinned(addr)
 }
 
 func resolve(ctx context.Context, host string) ([]netip.Addr, error) {

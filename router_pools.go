@@ -325,13 +325,14 @@ func clientCertificate(serverTLS *tls.Config) func(*tls.CertificateRequestInfo) 
 
 // pool makes the connection pool of a plugin. Nothing is dialled yet.
 func (d *pluginDialer) pool(h *hub, id *tokenstore.Identity, endpoint string) (*proxy.Provider, error) {
-	e, err := proxy.ParseEndpoint(endpoint, d.insecure)
+	baseURL, resolver := unpin(endpoint)
+	e, err := proxy.ParseEndpoint(baseURL, d.insecure)
 	if err != nil {
 		return nil, err
 	}
 	l := d.limits
 	cfg := proxy.Config{
-		Endpoint: e, DialTimeout: l.DialTimeout, IdleTimeout: l.IdleTimeout, CallIdle: l.StreamIdleTimeout,
+		Endpoint: e, Resolver: resolver, DialTimeout: l.DialTimeout, IdleTimeout: l.IdleTimeout, CallIdle: l.StreamIdleTimeout,
 		MaxHeaderBytes: max(l.MaxHeaderBytes, proxy.DefaultMaxHeaderBytes), Logger: h.log().With(keyRuntimeID, id.RuntimeID()),
 	}
 	if d.tls != nil {

@@ -6,15 +6,18 @@ import (
 	"fmt"
 
 	"connectrpc.com/connect"
+	"golang.org/x/time/rate"
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/internal/backoff"
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
 )
 
 // WatchService sends the state of a service type: first as it is, then at every
 // change, numbered. A watcher that fell behind gets one event with resync, the
-// number missed and the current state. The stream ends with Unavailable when the
+// number missed and the current state; so does one of a type that changes more often than
+// [Limits].WatchEventsPerSecond. The stream ends with Unavailable when the
 // host shuts down, with Unauthenticated when the caller's identity ends, and with
 // NotFound when the caller may not (or no longer) use the type.
 func (s *ServiceRegistry) WatchService(ctx context.Context, req *connect.Request[connectpluginv1.WatchServiceRequest], stream *connect.ServerStream[connectpluginv1.WatchServiceEvent]) error {
@@ -43,7 +46,13 @@ func (s *ServiceRegistry) WatchService(ctx context.Context, req *connect.Request
 	if err := stream.Send(nil); err != nil {
 		return err
 	}
-	for {
+	for tempo := tempoOf(c); ; {
+		if late := tempo.Reserve().Delay(); late > 0 {
+			if !backoff.Wait(ctx, late) {
+				return endOfStream(ctx)
+			}
+			w.Latest()
+		}
 		event, err := w.Next(ctx)
 		if err != nil {
 			return s.watchError(ctx, err, m.GetServiceType(), req.Spec().Procedure)
@@ -56,6 +65,15 @@ func (s *ServiceRegistry) WatchService(ctx context.Context, req *connect.Request
 			return err
 		}
 	}
+}
+
+// tempoOf is how fast a caller is told of changes. The host itself is told of all.
+func tempoOf(c *caller) *rate.Limiter {
+	if c == nil {
+		return rate.NewLimiter(rate.Inf, 0)
+	}
+	l := c.hub.settings().limits
+	return rate.NewLimiter(rate.Limit(l.WatchEventsPerSecond), l.WatchEventBurst)
 }
 
 // permitWatch checks that a caller may watch a type, and lets a change of policy

@@ -33,6 +33,13 @@ func StartTLS(t *testing.T, handler http.Handler) *httptest.Server {
 // its base URL.
 func ServeTLS(t testing.TB, cfg *tls.Config, handler http.Handler) string {
 	t.Helper()
+	at, _ := ServeTLSUntil(t, cfg, handler)
+	return at
+}
+
+// ServeTLSUntil serves as ServeTLS does, and returns also what ends it at once.
+func ServeTLSUntil(t testing.TB, cfg *tls.Config, handler http.Handler) (at string, stop func()) {
+	t.Helper()
 	var protocols http.Protocols
 	protocols.SetHTTP2(true)
 	l := Listen(t)
@@ -44,11 +51,12 @@ func ServeTLS(t testing.TB, cfg *tls.Config, handler http.Handler) string {
 		defer close(done)
 		_ = server.ServeTLS(l, "", "")
 	}()
-	t.Cleanup(func() {
+	stop = func() {
 		_ = server.Close()
 		<-done
-	})
-	return "https://" + l.Addr().String()
+	}
+	t.Cleanup(stop)
+	return "https://" + l.Addr().String(), stop
 }
 
 // HostTLS is a configuration that passes for the host: a certificate of its

@@ -62,6 +62,7 @@ func newModelDriver(t *testing.T, seed uint64) *modelDriver {
 		c.Logger, c.HealthProbe.Disabled = nil, true
 		const much = 1 << 30
 		c.Limits = connectplugin.Limits{
+			WatchEventsPerSecond: 1e6, WatchEventBurst: 1e6,
 			HandshakesPerSecond: much, HandshakeBurst: much, ChangesPerSecond: much, ChangeBurst: much,
 			RequestsPerSecond: much, RequestBurst: much, WatchBuffer: modelBuffer,
 			MaxRegistrations: modelMaxRegistrations, MaxRegistrationsPerPlugin: modelMaxPerPlugin, MaxRegistrationsPerType: modelMaxPerType,

@@ -60,7 +60,7 @@ func route(ctx context.Context, host *hosttest.Restartable, c *connectplugin.Cli
 func TestAudit_USE39_AStandbyTakesOver(t *testing.T) {
 	t.Parallel()
 	for name, leave := range map[string]func(*testing.T, *hosttest.Restartable, string, func()){
-		"it stops":   func(_ *testing.T, _ *hosttest.Restartable, _ string, stop func()) { stop() },
+		"it stops":    func(_ *testing.T, _ *hosttest.Restartable, _ string, stop func()) { stop() },
 		"it is ended": func(_ *testing.T, host *hosttest.Restartable, id string, stop func()) { host.Revoke(id); stop() },
 		"policy takes the type from it": func(t *testing.T, host *hosttest.Restartable, _ string, _ func()) {
 			t.Helper()
