@@ -132,6 +132,7 @@ type probed struct {
 	failures int // in a row
 	reports  bool
 	asking   bool
+	again    bool // its turn came while it was being asked
 	suspect  bool // it is asked at once, because another life of it may have taken its place
 	listed   bool // in the current round
 	told     bool
@@ -167,6 +168,10 @@ func (p *prober) run(ctx context.Context) {
 			return
 		case a := <-p.answers:
 			p.settle(a)
+			if a.plugin.again {
+				a.plugin.again = false
+				p.probe(ctx, a.plugin)
+			}
 		case id := <-p.urgent:
 			p.askNow(ctx, id)
 		case <-timer.C:
@@ -187,7 +192,11 @@ func (p *prober) advance(ctx context.Context, now time.Time) time.Time {
 		next := p.queue[0]
 		p.queue = p.queue[1:]
 		p.asked++
-		if !next.asking && !next.id.Ended() && !p.evident(next, now) {
+		switch {
+		case next.id.Ended(), p.evident(next, now):
+		case next.asking:
+			next.again = true
+		default:
 			p.probe(ctx, next)
 		}
 	}

@@ -20,7 +20,7 @@ func (i *Identity) Seen() { i.life.seen.Store(int64(i.clock.now())) }
 // Served notes that the instance answered a call: a sign of life, and of the side of it
 // that others call.
 func (i *Identity) Served() {
-	now := int64(i.clock.now())
+	now := max(1, int64(i.clock.now()))
 	i.life.seen.Store(now)
 	i.life.served.Store(now)
 }
