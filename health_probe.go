@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
@@ -356,7 +357,10 @@ func probeHealth(ctx context.Context, pool *proxy.Provider, runtimeID string) (c
 	return healthAnswer(result.Status, answer.body)
 }
 
-var errServerError = errors.New("plugin answers with an error of its own")
+var (
+	errServerError = errors.New("plugin answers with an error of its own")
+	errElsewhere   = errors.New("another instance of the plugin answers here")
+)
 
 // healthAnswer reads an answer. What is no valid statement says at least that the
 // plugin is there.
@@ -364,6 +368,9 @@ func healthAnswer(status int, body []byte) (catalog.HealthReport, error) {
 	unknown := catalog.HealthReport{}
 	if status >= http.StatusInternalServerError && status != http.StatusNotImplemented {
 		return unknown, fmt.Errorf("%w: status %d", errServerError, status)
+	}
+	if status == http.StatusNotFound && bytes.Contains(body, []byte(`"`+connect.CodeNotFound.String()+`"`)) {
+		return unknown, errElsewhere // who knows no such question answers without a code
 	}
 	var m connectpluginv1.GetHealthResponse
 	valid := status == http.StatusOK && proto.Unmarshal(body, &m) == nil &&

@@ -24,7 +24,7 @@ var errAnotherInstance = errors.New("another instance of the plugin answers here
 // GetHealth answers how the plugin is now, where it is the one that the host asks for.
 func (c *pluginControl) GetHealth(_ context.Context, req *connect.Request[connectpluginv1.GetHealthRequest]) (*connect.Response[connectpluginv1.GetHealthResponse], error) {
 	if asked := req.Msg.GetRuntimeId(); asked != "" && asked != c.server.client.RuntimeID() {
-		return nil, connect.NewError(connect.CodeUnavailable, errAnotherInstance)
+		return nil, connect.NewError(connect.CodeNotFound, errAnotherInstance)
 	}
 	h := c.server.session.health()
 	return connect.NewResponse(&connectpluginv1.GetHealthResponse{

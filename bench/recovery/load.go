@@ -17,7 +17,8 @@ import (
 const (
 	followed  = 100 // services of one caller
 	leastRest = 5 * time.Millisecond
-	rest      = 200 * time.Microsecond // of each caller, for every provider
+	rest      = time.Millisecond // of each caller after a call that succeeded, for every provider
+	unrest    = rest / 5         // after one that failed
 	callLimit = 5 * time.Second
 )
 
@@ -74,8 +75,6 @@ func (s *site) begin(ctx context.Context, authority *connectplugin.Authority, n 
 
 func (l *load) call(ctx context.Context, i int, conn *connectplugin.ServiceConn) {
 	client := connect.NewClient[text, text](conn.HTTPClient(), conn.BaseURL()+say)
-	pause := time.NewTicker(max(leastRest, time.Duration(len(l.good))*rest))
-	defer pause.Stop()
 	for {
 		began := time.Now()
 		limited, cancel := context.WithTimeout(ctx, callLimit)
@@ -85,9 +84,15 @@ func (l *load) call(ctx context.Context, i int, conn *connectplugin.ServiceConn)
 			return
 		}
 		l.note(i, began, err)
+		pause := time.Duration(len(l.good)) * rest
+		if err != nil {
+			pause = time.Duration(len(l.good)) * unrest
+		}
+		t := time.NewTimer(max(leastRest, pause))
 		select {
-		case <-pause.C:
+		case <-t.C:
 		case <-ctx.Done():
+			t.Stop()
 			return
 		}
 	}

@@ -33,7 +33,7 @@ type control struct {
 // GetHealth answers for one runtime id alone.
 func (c control) GetHealth(_ context.Context, req *connect.Request[connectpluginv1.GetHealthRequest]) (*connect.Response[connectpluginv1.GetHealthResponse], error) {
 	if req.Msg.GetRuntimeId() != c.id() {
-		return nil, connect.NewError(connect.CodeUnavailable, fmt.Errorf("%q is not here", req.Msg.GetRuntimeId()))
+		return nil, connect.NewError(connect.CodeNotFound, fmt.Errorf("%q is not here", req.Msg.GetRuntimeId()))
 	}
 	return connect.NewResponse(&connectpluginv1.GetHealthResponse{State: healthy}), nil
 }
