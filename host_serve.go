@@ -263,7 +263,7 @@ func (h *Host) probeTargets() []probeTarget {
 		provides := len(h.registry.catalog.ByRuntime(id.RuntimeID())) > 0
 		t := probeTarget{
 			id: id, askable: provides && endpoint != "",
-			leased: id.Peer() != "" && h.hub.launchOf(id) == nil && !(provides && id.Attached()),
+			leased: id.Peer() != "" && h.hub.launchOf(id) == nil && (!provides || !id.Attached()),
 		}
 		if provides {
 			t.reported = report.At

@@ -140,8 +140,9 @@ func (all *connections) changed(conn net.Conn, state http.ConnState) {
 	if state != http.StateClosed && state != http.StateHijacked {
 		return
 	}
-	if c, ok := all.open.LoadAndDelete(conn); ok {
-		c.(*connection).close() //nolint:forcetypeassert // nothing else is stored
+	stored, _ := all.open.LoadAndDelete(conn)
+	if c, ok := stored.(*connection); ok {
+		c.close()
 	}
 }
 

@@ -47,10 +47,7 @@ func (s *ServiceRegistry) WatchService(ctx context.Context, req *connect.Request
 		return err
 	}
 	for tempo := tempoOf(c); ; {
-		if late := tempo.Reserve().Delay(); late > 0 {
-			if !backoff.Wait(ctx, late) {
-				return endOfStream(ctx)
-			}
+		if late := tempo.Reserve().Delay(); late > 0 && backoff.Wait(ctx, late) {
 			w.Latest()
 		}
 		event, err := w.Next(ctx)
