@@ -127,6 +127,10 @@ bench-plugins: ## measure launched plugins beside those of hashicorp/go-plugin w
 bench-replace: ## replace a launched plugin 50 times under load and count what failed
 	@mkdir -p $(CACHE) && cd bench && $(GO) build -o $(CACHE)/bench-replace ./replace && $(CACHE)/bench-replace $(BENCHFLAGS)
 
+.PHONY: bench-recovery
+bench-recovery: ## kill hosts and plugins under load, and measure how they come back (-n 5000 on request)
+	@mkdir -p $(CACHE) && cd bench && $(GO) build -o $(CACHE)/bench-recovery ./recovery && $(CACHE)/bench-recovery $(BENCHFLAGS)
+
 .PHONY: interop
 interop: ## let real servers and clients of other libraries call one another through a host (15 minutes; see interop/setup.sh)
 	@mkdir -p $(CACHE) && cd interop && $(GO) build -o $(CACHE)/interop-table . && $(CACHE)/interop-table -cache $(CACHE)/interop $(INTEROPFLAGS)

@@ -1,14 +1,18 @@
 package connectplugin
 
 import (
+	"cmp"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -129,7 +133,11 @@ func declared(id *tokenstore.Identity) *declaration {
 // certificate that it showed. Equal proofs have equal texts, from which nobody learns the
 // secret.
 func (h *hub) proofOf(id *tokenstore.Identity) string {
-	d, key := declared(id), id.Fingerprint()
+	return h.proofIn(declared(id), id.Fingerprint())
+}
+
+// proofIn is proofOf for an identity with a declaration and a certificate's key.
+func (h *hub) proofIn(d *declaration, key tokenstore.Fingerprint) string {
 	switch {
 	case len(d.secret) > 0:
 		mac := hmac.New(sha256.New, h.decoy)
@@ -141,6 +149,78 @@ func (h *hub) proofOf(id *tokenstore.Identity) string {
 		return "key " + string(key[:])
 	}
 	return ""
+}
+
+// full reports whether an identity was not issued because there are as many as there may be.
+func full(err error) bool {
+	return errors.Is(err, tokenstore.ErrFull) || errors.Is(err, tokenstore.ErrTooManyInstances) || errors.Is(err, tokenstore.ErrTooManyForPeer)
+}
+
+// fullError says which limit keeps an identity from being issued.
+type fullError struct {
+	err   error  // of the store
+	field string // that sets the limit
+	told  error  // to the peer
+}
+
+func (e *fullError) Error() string { return fmt.Sprintf("%v: raise %s", e.err, e.field) }
+func (e *fullError) Unwrap() error { return e.err }
+
+// tooMany says which limit a request for an identity met.
+func (h *hub) tooMany(r *tokenstore.Request, err error) error {
+	s := h.settings()
+	e := &fullError{err: err, field: fmt.Sprintf("Limits.MaxIdentities (%d)", s.limits.MaxIdentities)}
+	what, limit := "the host has", s.limits.MaxIdentities
+	switch {
+	case errors.Is(err, tokenstore.ErrTooManyInstances):
+		what, limit = "this self id has", cmp.Or(max(r.MaxInstances, 0), s.limits.MaxIdentitiesPerSelfID)
+		e.field = fmt.Sprintf("PluginPolicy.MaxInstances, or Limits.MaxIdentitiesPerSelfID where that is zero (%d)", limit)
+	case errors.Is(err, tokenstore.ErrTooManyForPeer):
+		what, limit = "this address has", s.limits.MaxIdentitiesPerPeer
+		e.field = fmt.Sprintf("Limits.MaxIdentitiesPerPeer (%d)", limit)
+	}
+	e.told = fmt.Errorf("%s as many live identities as it may, %d; one that shows no sign of life ends after %v",
+		what, limit, cmp.Or(time.Duration(h.lease.Load()), s.tokenTTL))
+	return e
+}
+
+// maxPredecessors bounds how many dead ones are asked whether they are.
+const maxPredecessors = 4
+
+// reasonSucceeded says that another life of the same plugin took the place of an identity.
+const reasonSucceeded tokenstore.Reason = "its process enrolled anew"
+
+// succeed ends one identity of a self id that proved the same and seems to be dead: it has
+// no connection open, makes no call, and where it is reached it does not answer. It reports
+// whether there was one. Of several the one that was silent for longest ends.
+func (h *hub) succeed(ctx context.Context, selfID, proof string) bool {
+	if proof == "" {
+		return false
+	}
+	var silent []*tokenstore.Identity
+	h.store.Each(func(id *tokenstore.Identity) bool {
+		if id.SelfID() == selfID && h.seemsDead(id) && equalStrings(h.proofOf(id), proof) {
+			silent = append(silent, id)
+		}
+		return true
+	})
+	slices.SortFunc(silent, func(a, b *tokenstore.Identity) int { return a.LastSeen().Compare(b.LastSeen()) })
+	for _, id := range silent[:min(len(silent), maxPredecessors)] {
+		answers := h.answers.Load()
+		if answers != nil && (*answers)(ctx, id) || !h.seemsDead(id) {
+			continue
+		}
+		if h.store.Revoke(id.RuntimeID(), reasonSucceeded) {
+			return true
+		}
+	}
+	return false
+}
+
+// seemsDead reports whether nothing shows that an instance lives. The host's own plugins
+// are its launcher's to judge.
+func (h *hub) seemsDead(id *tokenstore.Identity) bool {
+	return !id.Attached() && !id.Busy() && id.Peer() != "" && h.launchOf(id) == nil
 }
 
 // subjectOf is an identity as policy sees it.
@@ -219,6 +299,8 @@ func (h *hub) authenticate(ctx context.Context, p *peer, r *http.Request) (conte
 		return ctx, nil, unverified(runtimeID, token, err)
 	}
 	r.Header.Del(headerAuthorization)
+	p.conn.carry(id)
+	h.sign(id)
 	c := &caller{id: id, hub: h, token: token}
 	return withCaller(ctx, c), c, nil
 }
@@ -277,6 +359,17 @@ func askProviders(ctx context.Context, h *hub, p *peer, req *headerRequest) (con
 		return ctx, unauthenticated("", reason)
 	}
 	return out, nil
+}
+
+// sign notes a sign of life of an identity, and ends the doubt about it.
+func (h *hub) sign(id *tokenstore.Identity) {
+	id.Seen()
+	if !id.Trust() {
+		return
+	}
+	if trust := h.trust.Load(); trust != nil {
+		(*trust)(id.RuntimeID())
+	}
 }
 
 // claimsIdentity reports whether a request claims a runtime identity at all.

@@ -24,8 +24,10 @@ import (
 
 // Client is a plugin's, or any program's, side of a host. Make it with
 // [NewClient], connect it with [Client.Connect], end it with [Client.Leave], or with
-// [Client.Close], after which the host keeps the identity until its token ends. It is
-// safe for concurrent use.
+// [Client.Close], after which the host keeps the identity until its lease ends
+// ([HealthProbeConfig]). A client that provides nothing and makes no calls shows its host
+// now and then that it lives, by repeating its last health report; what a plugin provides
+// shows that by itself ([ServePlugin]). It is safe for concurrent use.
 type Client struct {
 	// Fixed at creation.
 	cfg       ClientConfig
@@ -61,6 +63,7 @@ type Client struct {
 	closed    bool
 	renewing  bool
 	watching  bool // the certificates of this side
+	signs     signs
 	conns     map[*ServiceConn]struct{}
 	changed   func() // told that something changed at the host; set before Connect, may be nil
 }
@@ -185,7 +188,7 @@ func (c *Client) Close() error {
 
 // Leave ends the client's identity at the host, with all that it registered and was
 // granted, and then the client, as [Client.Close] does. Programs that end call it:
-// an identity that nobody ends lives until its token expires, and counts towards the
+// an identity that nobody ends lives until its lease is over, and counts towards the
 // host's limits. The client is closed whatever the error; an error says that the
 // host did not hear of it within [ClientConfig.Timeout] or before ctx ended.
 func (c *Client) Leave(ctx context.Context) error {
@@ -246,14 +249,21 @@ func (c *Client) SetRuntimeIdentity(runtimeID string, runtimeToken string, hostU
 // ReportHealth tells the host how the plugin is. It connects a client that nobody
 // connected.
 func (c *Client) ReportHealth(ctx context.Context, state connectpluginv1.HealthState, reason string, unavailableDeps []string) error {
+	m := &connectpluginv1.ReportHealthRequest{State: state, Reason: reason, UnavailableDependencies: slices.Clone(unavailableDeps)}
+	err := c.sendReport(ctx, m)
+	if err == nil {
+		c.reported(m)
+	}
+	return err
+}
+
+func (c *Client) sendReport(ctx context.Context, m *connectpluginv1.ReportHealthRequest) error {
 	base, err := c.connected(ctx)
 	if err != nil {
 		return err
 	}
 	client := connectpluginv1connect.NewPluginLifecycleClient(c.HTTPClient(), base, c.options()...)
-	_, err = client.ReportHealth(ctx, connect.NewRequest(&connectpluginv1.ReportHealthRequest{
-		State: state, Reason: reason, UnavailableDependencies: unavailableDeps,
-	}))
+	_, err = client.ReportHealth(ctx, connect.NewRequest(m))
 	return err
 }
 

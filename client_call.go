@@ -286,7 +286,7 @@ func (c *Client) answered(id identity) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.identity.serial == id.serial {
-		c.doubtful = false
+		c.doubtful, c.signs.shown = false, time.Now()
 		c.reachableLocked()
 	}
 }

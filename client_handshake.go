@@ -104,6 +104,7 @@ type exchange struct {
 	req      *connectpluginv1.HandshakeRequest
 	resp     *connectpluginv1.HandshakeResponse
 	binding  []byte
+	lease    time.Duration // that the host states; zero for none
 	identity identity
 }
 
@@ -126,6 +127,9 @@ func (x *exchange) run(ctx context.Context, base string) error {
 		return x.explain(err)
 	}
 	x.resp = resp.Msg
+	if lease, err := time.ParseDuration(resp.Header().Get(headerLease)); err == nil {
+		x.lease = max(lease, 0)
+	}
 	return x.check()
 }
 

@@ -260,12 +260,17 @@ func (c *Client) adoptLocked(x *exchange) {
 		c.plugins[p.GetName()] = p
 	}
 	c.local = x.local
+	c.signs.lease, c.signs.shown = x.lease, time.Now()
 	if x.state != nil && len(x.state.PeerCertificates) > 0 {
 		c.hostCert = x.state.PeerCertificates[0]
 	}
 	if !c.identity.expires.IsZero() && !c.renewing {
 		c.renewing = true
 		c.tasks.Go(c.renew)
+	}
+	if callsOnly := len(c.cfg.Metadata.Provides) == 0; callsOnly && c.signs.lease > 0 && !c.signs.kept {
+		c.signs.kept = true
+		c.tasks.Go(c.stayAlive)
 	}
 }
 

@@ -1,12 +1,17 @@
 package connectplugin
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"math/rand/v2"
 	"time"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/encoding/protowire"
+
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/internal/backoff"
 )
 
 // How long a client that cannot reach its host waits at most before it tries again: a
@@ -141,5 +146,62 @@ func eachField(m []byte, f func(n protowire.Number, v uint64, b []byte)) {
 		}
 		f(n, v, b)
 		m = m[tag+size:]
+	}
+}
+
+// signsPerLease is how many times in a lease a client that makes no calls shows that it
+// lives: one may be lost.
+const signsPerLease = 3
+
+// signs are what a client shows its host of being alive.
+type signs struct {
+	lease time.Duration                        // that the host states; zero for none
+	shown time.Time                            // when the host last answered
+	last  *connectpluginv1.ReportHealthRequest // nil where none was made
+	kept  bool                                 // stayAlive runs
+}
+
+// reported notes the last health report, to be repeated.
+func (c *Client) reported(m *connectpluginv1.ReportHealthRequest) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.signs.last = m
+}
+
+// stayAlive shows the host that the client lives, where no call does, until the client
+// closes or a host states no lease.
+func (c *Client) stayAlive() {
+	for {
+		c.mu.Lock()
+		s := c.signs
+		if s.lease == 0 {
+			c.signs.kept = false
+		}
+		c.mu.Unlock()
+		if s.lease == 0 {
+			return
+		}
+		if wait := s.lease/signsPerLease - time.Since(s.shown); wait > 0 {
+			if !backoff.Wait(c.life, max(wait, renewFloor)) {
+				return
+			}
+			continue
+		}
+		c.showLife(s.last)
+		c.mu.Lock()
+		if c.signs.shown = time.Now(); c.signs.last != s.last {
+			c.signs.shown = time.Time{} // a newer report may have come before the repeated one
+		}
+		c.mu.Unlock()
+	}
+}
+
+func (c *Client) showLife(last *connectpluginv1.ReportHealthRequest) {
+	ctx, cancel := context.WithTimeout(c.life, c.cfg.Timeout)
+	defer cancel()
+	ctx, _ = withBackground(ctx)
+	m := cmp.Or(last, &connectpluginv1.ReportHealthRequest{State: connectpluginv1.HealthState_HEALTH_STATE_HEALTHY})
+	if err := c.sendReport(ctx, m); err != nil {
+		c.cfg.Logger.Debug("the host was not shown that the client lives", keyError, err)
 	}
 }

@@ -43,6 +43,9 @@ var (
 	// ErrHandshakeRefused is wrapped by [Client.Connect] when the host answered
 	// and refused, so that trying again with the same configuration is of no use.
 	ErrHandshakeRefused = errors.New("handshake refused")
+	// ErrServiceTaken is wrapped by [ServePlugin] where another plugin provides a service
+	// type of this one, and this one does not stand by ([PluginServerConfig].Standby).
+	ErrServiceTaken = errors.New("service type is taken")
 	// ErrHostNotTrusted is wrapped by [Client.Connect] when TLS failed, whichever
 	// side refused the other, and when the host's answer does not prove that it
 	// holds the client's secret, or promises less than the client demands.
@@ -75,6 +78,7 @@ var (
 	errIdle            = errors.New("nothing moved for too long")
 	errShuttingDown    = errors.New("host is shutting down")
 	errHeadersTooLarge = errors.New("headers or trailers are too large")
+	errTypeTaken       = errors.New("another plugin provides the service type")
 	errProviderBusy    = errors.New("the provider has no room for the call")
 )
 

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
-	"crypto/subtle"
 	"errors"
 	"fmt"
 	"maps"
@@ -150,7 +149,11 @@ func (s *HandshakeServer) Handshake(ctx context.Context, req *connect.Request[co
 	if err := hs.run(ctx); err != nil {
 		return nil, hs.refusal(ctx, err, req.Spec().Procedure)
 	}
-	return connect.NewResponse(hs.resp), nil
+	resp := connect.NewResponse(hs.resp)
+	if lease := time.Duration(s.hub.lease.Load()); lease > 0 && hs.resp.GetRuntimeId() != "" {
+		resp.Header().Set(headerLease, lease.String())
+	}
+	return resp, nil
 }
 
 // peerOf returns who makes a handshake. Where no middleware stands before the service,
@@ -326,7 +329,7 @@ func (hs *handshake) identity(ctx context.Context) (*tokenstore.Identity, string
 	if err := hs.pay(ctx); err != nil {
 		return nil, "", err
 	}
-	return hs.issue(d)
+	return hs.issue(ctx, d)
 }
 
 // pay takes the handshake from the budget of who proved who it is, and otherwise from that
@@ -377,7 +380,7 @@ func (hs *handshake) certIdentity() string {
 	return hs.peer.certificate.identity
 }
 
-func (hs *handshake) issue(d *declaration) (*tokenstore.Identity, string, error) {
+func (hs *handshake) issue(ctx context.Context, d *declaration) (*tokenstore.Identity, string, error) {
 	r := tokenstore.Request{SelfID: hs.known.Name, SelfVersion: hs.req.GetSelfVersion(), Attributes: d}
 	if rules := hs.known.Rules; rules != nil {
 		r.MaxInstances = rules.MaxInstances
@@ -386,8 +389,17 @@ func (hs *handshake) issue(d *declaration) (*tokenstore.Identity, string, error)
 		r.Peer, r.Proven, r.Fingerprint = addressKey(hs.peer.addr), hs.proven, hs.peer.fingerprint()
 	}
 	id, token, err := hs.hub.store.Issue(r)
+	if full(err) && hs.hub.succeed(ctx, r.SelfID, hs.hub.proofIn(d, r.Fingerprint)) {
+		id, token, err = hs.hub.store.Issue(r)
+	}
+	if full(err) {
+		return nil, "", hs.hub.tooMany(&r, err)
+	}
 	if err != nil {
 		return nil, "", err
+	}
+	if hs.peer != nil {
+		hs.peer.conn.carry(id)
 	}
 	if err := hs.recheck(id); err != nil {
 		return nil, "", err
@@ -582,10 +594,10 @@ func (hs *handshake) refusal(ctx context.Context, err error, procedure string) e
 			launched.Refuse(err.Error())
 		}
 	}
-	if errors.Is(err, tokenstore.ErrFull) || errors.Is(err, tokenstore.ErrTooManyInstances) || errors.Is(err, tokenstore.ErrTooManyForPeer) {
+	if limit, ok := errors.AsType[*fullError](err); ok {
 		event.Kind = AuditLimited
 		hs.record(event)
-		return busy(0)
+		return connect.NewError(connect.CodeResourceExhausted, limit.told)
 	}
 	hs.record(event)
 	if _, ok := errors.AsType[refused](err); ok {
@@ -601,8 +613,4 @@ func (hs *handshake) countFaulty(err *connect.Error, procedure string) {
 	if faulty && hs.peer != nil && !hs.hub.mayRecord(hs.peer, nil) {
 		hs.hub.auditOnce(hs.peer, nil, AuditEvent{Kind: AuditLimited, Peer: hs.peer.addr, Procedure: procedure, Reason: reasonCounted})
 	}
-}
-
-func equalStrings(a, b string) bool {
-	return subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1
 }

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
@@ -21,11 +22,12 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
-// HealthProbeConfig says how a host watches over the plugins that provide
-// something. It asks each one that it can dial how it is (PluginControl), once in
-// every interval at a random moment. Any answer is a sign of life, also that of a
-// plugin that knows no such question. One that does not answer is unhealthy after
-// a while, whatever it reports itself, until it answers again.
+// HealthProbeConfig says how a host watches over its plugins. It asks each provider that
+// it can dial how it is (PluginControl), once in every interval at a random moment, but
+// not one that reports its health itself and answered a routed call within the interval.
+// Any answer is a sign of life, also that of a plugin that knows no such question. One
+// that does not answer is unhealthy after a while, whatever it reports itself, until it
+// answers again. How long one takes to answer delays no other.
 type HealthProbeConfig struct {
 	// Disabled turns probing off: health is what plugins report then.
 	Disabled bool
@@ -36,14 +38,16 @@ type HealthProbeConfig struct {
 	// FailureThreshold is how many questions in a row have to fail before the
 	// plugin is unhealthy. Zero means 3.
 	FailureThreshold int
-	// MaxConcurrent bounds the questions in flight. Zero means 64.
+	// MaxConcurrent bounds the questions in flight, of which there is at most one for
+	// each plugin. With a bound, plugins that do not answer delay the questions to
+	// others. Zero means no bound.
 	MaxConcurrent int
-	// Lease is how long a plugin that provides something may be silent: no
-	// report, no renewal and no answer. Then its identity ends and with it all
-	// that it provides; a plugin that is still there enrols again. It is at
-	// least two intervals. Where the host has no means to tell, because it
-	// cannot ask the plugin and the plugin never reported, the lifetime of the
-	// token is the lease. Zero means 10 min.
+	// Lease is how long a plugin may be silent, whether it provides something or only
+	// calls: no call, no report, no renewal, no open stream and no answer. Then its
+	// identity ends and with it all that it has; a [Client] that is still there obtains
+	// another with its next call. It is at least two intervals. It does not hold for
+	// plugins in the host's own process, for those that it adopted, and for providers with
+	// an open connection, unless they can be asked or have reported. Zero means 10 min.
 	Lease time.Duration
 }
 
@@ -51,7 +55,6 @@ const (
 	defaultProbeInterval = 10 * time.Second
 	defaultProbeTimeout  = 3 * time.Second
 	defaultProbeFailures = 3
-	defaultMaxProbes     = 64
 	defaultLease         = 10 * time.Minute
 )
 
@@ -59,7 +62,6 @@ func (c HealthProbeConfig) withDefaults() HealthProbeConfig {
 	c.Interval = cmp.Or(c.Interval, defaultProbeInterval)
 	c.Timeout = cmp.Or(c.Timeout, defaultProbeTimeout)
 	c.FailureThreshold = cmp.Or(c.FailureThreshold, defaultProbeFailures)
-	c.MaxConcurrent = cmp.Or(c.MaxConcurrent, defaultMaxProbes)
 	c.Lease = cmp.Or(c.Lease, max(defaultLease, 2*c.Interval))
 	return c
 }
@@ -97,13 +99,16 @@ type prober struct {
 	// Fixed at creation.
 	cfg HealthProbeConfig
 	// list returns the plugins to watch over, ask asks one, tell passes on what
-	// the answers amount to, and withdraw ends a plugin that was silent for too
-	// long.
+	// the answers amount to, sign notes that one answered, doubt that one did not
+	// that was asked at once, and withdraw ends a plugin that was silent for too long.
 	list     func() []probeTarget
 	ask      func(context.Context, *tokenstore.Identity) (catalog.HealthReport, error)
 	tell     func(id *tokenstore.Identity, endpoint string, report catalog.HealthReport)
+	sign     func(*tokenstore.Identity)
+	doubt    func(*tokenstore.Identity)
 	withdraw func(*tokenstore.Identity)
-	answers  chan probeAnswer // room for every question in flight
+	answers  chan probeAnswer
+	urgent   chan *tokenstore.Identity // to ask at once
 	asking   sync.WaitGroup
 
 	// Used by run alone.
@@ -115,10 +120,11 @@ type prober struct {
 	inFlight int
 }
 
-// probeTarget is a plugin that provides something.
+// probeTarget is a plugin.
 type probeTarget struct {
 	id       *tokenstore.Identity
-	endpoint string    // where the host dials it, empty for nowhere
+	endpoint string    // where the host dials it, empty for nowhere, and where it provides nothing
+	leased   bool      // it has to show life, whether or not it can be asked
 	reported time.Time // when it last did, zero for never
 }
 
@@ -126,9 +132,11 @@ type probeTarget struct {
 type probed struct {
 	id       *tokenstore.Identity
 	endpoint string
-	answered time.Time // zero for never
-	failures int       // in a row
+	failures int // in a row
+	reports  bool
 	asking   bool
+	again    bool // its turn came while it was being asked
+	suspect  bool // it is asked at once, because another life of it may have taken its place
 	listed   bool // in the current round
 	told     bool
 	last     catalog.Health // that was told
@@ -140,9 +148,13 @@ type probeAnswer struct {
 	err    error
 }
 
+// maxUrgent bounds the questions that wait to be asked at once. What finds no room is
+// asked in its turn.
+const maxUrgent = 256
+
 func newProber(cfg HealthProbeConfig) *prober {
 	return &prober{
-		cfg: cfg, plugins: map[string]*probed{}, answers: make(chan probeAnswer, cfg.MaxConcurrent),
+		cfg: cfg, plugins: map[string]*probed{}, answers: make(chan probeAnswer), urgent: make(chan *tokenstore.Identity, maxUrgent),
 	}
 }
 
@@ -159,6 +171,12 @@ func (p *prober) run(ctx context.Context) {
 			return
 		case a := <-p.answers:
 			p.settle(a)
+			if a.plugin.again {
+				a.plugin.again = false
+				p.probe(ctx, a.plugin)
+			}
+		case id := <-p.urgent:
+			p.askNow(ctx, id)
 		case <-timer.C:
 		}
 		timer.Reset(time.Until(p.advance(ctx, time.Now())))
@@ -170,14 +188,18 @@ func (p *prober) advance(ctx context.Context, now time.Time) time.Time {
 	if len(p.queue) == 0 && !now.Before(p.began.Add(p.cfg.Interval)) {
 		p.begin(now)
 	}
-	for len(p.queue) > 0 && p.inFlight < p.cfg.MaxConcurrent {
+	for len(p.queue) > 0 && p.room() {
 		if due := p.due(); now.Before(due) {
 			return due
 		}
 		next := p.queue[0]
 		p.queue = p.queue[1:]
 		p.asked++
-		if !next.asking && !next.id.Ended() {
+		switch {
+		case next.id.Ended(), p.evident(next, now):
+		case next.asking:
+			next.again = true
+		default:
 			p.probe(ctx, next)
 		}
 	}
@@ -185,6 +207,45 @@ func (p *prober) advance(ctx context.Context, now time.Time) time.Time {
 		return now.Add(p.cfg.Interval) // an answer comes before
 	}
 	return p.began.Add(p.cfg.Interval)
+}
+
+// room reports whether one more question may be asked.
+func (p *prober) room() bool { return p.cfg.MaxConcurrent == 0 || p.inFlight < p.cfg.MaxConcurrent }
+
+// evident reports whether a plugin showed within the interval that it answers calls, and
+// says itself how it is.
+func (p *prober) evident(plugin *probed, now time.Time) bool {
+	if !plugin.reports || plugin.told && plugin.last == catalog.HealthUnhealthy || now.Sub(plugin.id.LastServed()) > p.cfg.Interval {
+		return false
+	}
+	plugin.failures = 0
+	return true
+}
+
+// hurry has a plugin asked at once. It does not block.
+func (p *prober) hurry(id *tokenstore.Identity) {
+	select {
+	case p.urgent <- id:
+	default:
+	}
+}
+
+// askNow asks a plugin out of its turn.
+func (p *prober) askNow(ctx context.Context, id *tokenstore.Identity) {
+	plugin := p.known(id)
+	plugin.suspect = true
+	if !plugin.asking && p.room() && !id.Ended() {
+		p.probe(ctx, plugin)
+	}
+}
+
+func (p *prober) known(id *tokenstore.Identity) *probed {
+	plugin := p.plugins[id.RuntimeID()]
+	if plugin == nil {
+		plugin = &probed{id: id}
+		p.plugins[id.RuntimeID()] = plugin
+	}
+	return plugin
 }
 
 // due is when the first of the queue is asked. Questions are spread evenly over
@@ -196,18 +257,18 @@ func (p *prober) due() time.Time { return p.began.Add(time.Duration(p.asked) * p
 func (p *prober) begin(now time.Time) {
 	p.began, p.asked, p.queue = now, 0, p.queue[:0]
 	for _, target := range p.list() {
-		known := p.known(target)
-		known.listed = true
-		if p.silent(target, known, now) {
+		if p.silent(target, now) {
 			p.withdraw(target.id)
 			continue
 		}
 		if target.endpoint != "" && !p.cfg.Disabled {
+			known := p.at(target)
+			known.listed, known.reports = true, !target.reported.IsZero()
 			p.queue = append(p.queue, known)
 		}
 	}
 	for runtimeID, known := range p.plugins {
-		if !known.listed {
+		if !known.listed && !known.asking {
 			delete(p.plugins, runtimeID)
 		}
 		known.listed = false
@@ -217,31 +278,24 @@ func (p *prober) begin(now time.Time) {
 	p.step = p.cfg.Interval / time.Duration(max(len(p.queue), 1))
 }
 
-// known is what is known of a plugin where it is now: what it showed elsewhere says
-// nothing, but that it was alive.
-func (p *prober) known(target probeTarget) *probed {
-	known := p.plugins[target.id.RuntimeID()]
-	if known == nil || known.endpoint != target.endpoint {
-		fresh := &probed{id: target.id, endpoint: target.endpoint}
-		if known != nil {
-			fresh.answered = known.answered
-		}
-		known = fresh
+// at is what is known of a plugin where it is now: how it was elsewhere says nothing.
+func (p *prober) at(target probeTarget) *probed {
+	known := p.known(target.id)
+	if known.endpoint != target.endpoint {
+		known = &probed{id: target.id, endpoint: target.endpoint, suspect: known.suspect}
 		p.plugins[target.id.RuntimeID()] = known
 	}
 	return known
 }
 
 // silent reports whether a plugin gave no sign of life for the lease.
-func (p *prober) silent(target probeTarget, known *probed, now time.Time) bool {
-	if (target.endpoint == "" || p.cfg.Disabled) && target.reported.IsZero() {
+func (p *prober) silent(target probeTarget, now time.Time) bool {
+	if !target.leased && (target.endpoint == "" || p.cfg.Disabled) && target.reported.IsZero() || target.id.Busy() {
 		return false
 	}
-	last := target.id.IssuedAt()
-	for _, sign := range []time.Time{target.reported, known.answered} {
-		if sign.After(last) {
-			last = sign
-		}
+	last := target.id.LastSeen()
+	if target.reported.After(last) {
+		last = target.reported
 	}
 	return now.Sub(last) > p.cfg.Lease
 }
@@ -251,26 +305,34 @@ func (p *prober) probe(ctx context.Context, plugin *probed) {
 	plugin.asking = true
 	p.inFlight++
 	p.asking.Go(func() {
-		ctx, cancel := context.WithTimeout(ctx, p.cfg.Timeout)
+		bounded, cancel := context.WithTimeout(ctx, p.cfg.Timeout)
 		defer cancel()
-		report, err := p.ask(ctx, plugin.id)
-		p.answers <- probeAnswer{plugin, report, err}
+		report, err := p.ask(bounded, plugin.id)
+		select {
+		case p.answers <- probeAnswer{plugin, report, err}:
+		case <-ctx.Done():
+		}
 	})
 }
 
 // settle takes an answer in.
 func (p *prober) settle(a probeAnswer) {
 	plugin := a.plugin
-	plugin.asking = false
+	suspect := plugin.suspect
+	plugin.asking, plugin.suspect = false, false
 	p.inFlight--
 	report := a.report
 	if a.err != nil {
+		if suspect {
+			p.doubt(plugin.id)
+		}
 		if plugin.failures++; plugin.failures < p.cfg.FailureThreshold {
 			return
 		}
 		report = catalog.HealthReport{Health: catalog.HealthUnhealthy, Reason: silentReason}
 	} else {
-		plugin.failures, plugin.answered = 0, time.Now()
+		plugin.failures = 0
+		p.sign(plugin.id)
 	}
 	if plugin.told && plugin.last == report.Health {
 		return
@@ -362,7 +424,10 @@ func (q *healthQuestion) answer(status int, body []byte) (catalog.HealthReport, 
 	return healthAnswer(status, body)
 }
 
-var errServerError = errors.New("plugin answers with an error of its own")
+var (
+	errServerError = errors.New("plugin answers with an error of its own")
+	errElsewhere   = errors.New("another instance of the plugin answers here")
+)
 
 // healthAnswer reads an answer. What is no valid statement says at least that the
 // plugin is there.
@@ -370,6 +435,9 @@ func healthAnswer(status int, body []byte) (catalog.HealthReport, error) {
 	unknown := catalog.HealthReport{}
 	if status >= http.StatusInternalServerError && status != http.StatusNotImplemented {
 		return unknown, fmt.Errorf("%w: status %d", errServerError, status)
+	}
+	if status == http.StatusNotFound && bytes.Contains(body, []byte(`"`+connect.CodeNotFound.String()+`"`)) {
+		return unknown, errElsewhere // who knows no such question answers without a code
 	}
 	var m connectpluginv1.GetHealthResponse
 	valid := status == http.StatusOK && proto.Unmarshal(body, &m) == nil &&

@@ -22,6 +22,7 @@ type ward struct {
 	asked   map[string][]time.Duration // since the beginning
 	told    map[string][]string
 	ended   []string
+	doubted []string
 	answer  func(ctx context.Context, id string) error
 	most    int // questions at the same time
 	now     int
@@ -64,6 +65,8 @@ func newWard(t *testing.T, n int, cfg HealthProbeConfig) *ward {
 		locked(func() { w.now-- })
 		return catalog.HealthReport{Health: catalog.HealthHealthy}, err
 	}
+	p.sign = func(id *tokenstore.Identity) { id.Seen() }
+	p.doubt = func(id *tokenstore.Identity) { locked(func() { w.doubted = append(w.doubted, id.SelfID()) }) }
 	p.tell = func(id *tokenstore.Identity, _ string, r catalog.HealthReport) {
 		locked(func() { w.told[id.SelfID()] = append(w.told[id.SelfID()], r.Health.String()) })
 	}
@@ -244,6 +247,108 @@ func TestProber_BeginsAnewElsewhere(t *testing.T) {
 		w.run(t, time.Minute)
 		if got := w.told["p0"]; !slices.Equal(got, []string{"unhealthy", "unhealthy"}) {
 			t.Errorf("told %q, want of each place once", got)
+		}
+	})
+}
+
+// Five hundred plugins of a thousand that hang delay the detection of none: everyone is
+// asked once an interval, and one that stops answering is unhealthy as soon as it would be
+// alone.
+func TestAudit_USE44_WhoHangsDelaysNobody(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const plugins, dies = 1000, 2 * time.Minute
+		w := newWard(t, plugins, HealthProbeConfig{Lease: time.Hour})
+		toldAt := map[string]time.Duration{}
+		tell := w.prober.tell
+		w.prober.tell = func(id *tokenstore.Identity, endpoint string, r catalog.HealthReport) {
+			if r.Health == catalog.HealthUnhealthy {
+				toldAt[id.SelfID()] = time.Since(w.began)
+			}
+			tell(id, endpoint, r)
+		}
+		w.answer = func(ctx context.Context, id string) error {
+			var n int
+			_, _ = fmt.Sscanf(id, "p%d", &n)
+			switch {
+			case n < plugins/2:
+				<-ctx.Done()
+				return ctx.Err()
+			case n%10 == 0 && time.Since(w.began) > dies:
+				return errors.New("refused")
+			}
+			return nil
+		}
+		w.run(t, dies+time.Minute)
+		for name, times := range w.asked {
+			for i := 1; i < len(times); i++ {
+				if gap := times[i] - times[i-1]; gap > 2*defaultProbeInterval {
+					t.Fatalf("%s was not asked for %v", name, gap)
+				}
+			}
+		}
+		for n := plugins / 2; n < plugins; n += 10 {
+			if at := toldAt[fmt.Sprint("p", n)]; at < dies || at > dies+(defaultProbeFailures+1)*defaultProbeInterval {
+				t.Errorf("p%d died at %v and was told at %v", n, dies, at)
+			}
+		}
+		if len(toldAt) != plugins/2+plugins/20 || len(w.asked) != plugins {
+			t.Errorf("%d were told, %d were asked", len(toldAt), len(w.asked))
+		}
+	})
+}
+
+// Who says itself how it is and answers calls is not asked; who does not say, or answers no
+// calls, is.
+func TestAudit_USE44_AskedWhereNothingElseShowsLife(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ reports, serves, asked bool }{
+		"reports and serves": {true, true, false}, "serves": {false, true, true}, "reports": {true, false, true}, "neither": {false, false, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWard(t, 1, HealthProbeConfig{})
+				if c.reports {
+					w.targets[0].reported = time.Now()
+				}
+				ctx, cancel := context.WithCancel(t.Context())
+				serving := make(chan struct{})
+				go func() {
+					defer close(serving)
+					for c.serves && ctx.Err() == nil {
+						w.targets[0].id.Served()
+						time.Sleep(time.Second) // in the bubble
+					}
+				}()
+				w.run(t, 5*time.Minute)
+				cancel()
+				<-serving
+				if asked := len(w.asked["p0"]) > 0; asked != c.asked {
+					t.Errorf("asked %d times", len(w.asked["p0"]))
+				}
+			})
+		})
+	}
+}
+
+// Who is asked at once and does not answer is doubted, at the first question.
+func TestAudit_USE43_AskedAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWard(t, 2, HealthProbeConfig{Interval: time.Hour, Lease: 9 * time.Hour})
+		w.answer = func(_ context.Context, id string) error {
+			if id == "p0" {
+				return errors.New("refused")
+			}
+			return nil
+		}
+		for _, target := range w.targets {
+			w.prober.hurry(target.id)
+		}
+		w.run(t, time.Second)
+		if !slices.Equal(w.doubted, []string{"p0"}) {
+			t.Errorf("doubted %q", w.doubted)
 		}
 	})
 }

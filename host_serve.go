@@ -193,8 +193,13 @@ func (h *Host) edge(l net.Listener) *edge.Listener {
 
 // noteConnection is the server's ConnState.
 func (h *Host) noteConnection(c net.Conn, state http.ConnState) {
-	if state == http.StateClosed || state == http.StateHijacked {
-		h.standing.Leave(c)
+	ended, ok := c.(*edge.Conn)
+	if !ok || state != http.StateClosed && state != http.StateHijacked {
+		return
+	}
+	h.standing.Leave(c)
+	if conn, ok := connectionOf(ended.Context()); ok {
+		conn.close()
 	}
 }
 
@@ -308,6 +313,7 @@ func localURL(cfg *ServeConfig, addr net.Addr) *string {
 // setProber makes the host's prober.
 func (h *Host) setProber() {
 	h.prober = newProber(h.cfg.HealthProbe.withDefaults())
+	h.hub.lease.Store(int64(h.prober.cfg.Lease))
 	h.prober.list = h.probeTargets
 	h.prober.ask = func(ctx context.Context, id *tokenstore.Identity) (catalog.HealthReport, error) {
 		p, err := h.router.providerAt(h.hub, id.RuntimeID())
@@ -316,22 +322,56 @@ func (h *Host) setProber() {
 		}
 		return p.ask(ctx, id)
 	}
+	h.prober.sign, h.prober.doubt = h.hub.sign, h.registry.doubt
+	if hurry := h.prober.hurry; !h.cfg.HealthProbe.Disabled {
+		h.registry.hurry.Store(&hurry)
+	}
+	answers := h.answers
+	h.hub.answers.Store(&answers)
 	h.prober.tell = h.reportHealth
 	h.prober.withdraw = func(id *tokenstore.Identity) { h.hub.store.Revoke(id.RuntimeID(), reasonSilent) }
 }
 
-// probeTargets returns the plugins that provide something.
+// probeTargets returns the plugins that have to show life.
 func (h *Host) probeTargets() []probeTarget {
 	var targets []probeTarget
 	h.hub.store.Each(func(id *tokenstore.Identity) bool {
 		endpoint, _ := h.registry.catalog.Endpoint(id.RuntimeID())
-		report, reported := h.lifecycle.reported(id.RuntimeID())
-		if (endpoint != "" || reported) && len(h.registry.catalog.ByRuntime(id.RuntimeID())) > 0 {
-			targets = append(targets, probeTarget{id: id, endpoint: endpoint, reported: report.At})
+		report, _ := h.lifecycle.reported(id.RuntimeID())
+		provides := len(h.registry.catalog.ByRuntime(id.RuntimeID())) > 0
+		t := probeTarget{
+			id:     id,
+			leased: id.Peer() != "" && h.hub.launchOf(id) == nil && (!provides || !id.Attached()),
+		}
+		if provides {
+			t.endpoint, t.reported = endpoint, report.At
+		}
+		if t.leased || t.endpoint != "" || !t.reported.IsZero() {
+			targets = append(targets, t)
 		}
 		return true
 	})
 	return targets
+}
+
+// lifeWait bounds how long a newcomer waits for the answer of one whose place it could take.
+const lifeWait = time.Second
+
+// answers reports whether a plugin answers where it is reached. One that is reached nowhere
+// does not.
+func (h *Host) answers(ctx context.Context, id *tokenstore.Identity) bool {
+	endpoint, _ := h.registry.catalog.Endpoint(id.RuntimeID())
+	if endpoint == "" {
+		return false
+	}
+	p, err := h.router.providerAt(h.hub, id.RuntimeID())
+	if err != nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, lifeWait)
+	defer cancel()
+	_, err = p.ask(ctx, id)
+	return err == nil
 }
 
 // reportHealth passes on what asking a plugin showed, if it is still there.

@@ -44,9 +44,15 @@ type hub struct {
 	proven, unproven limiter.Pace // of new identities
 	recurring        recount.Counter[recurrence]
 
-	launches launches.Book          // of plugins that the host started
-	shown    certs.Known            // certificates that were plugins'
-	address  atomic.Pointer[string] // the host's base URL for programs on this machine, nil before it serves
+	launches launches.Book // of plugins that the host started
+	shown    certs.Known   // certificates that were plugins'
+	// told of who was doubted and shows life; nil for nobody
+	trust atomic.Pointer[func(runtimeID string)]
+	// whether an instance answers where it is reached; nil: not asked
+	answers atomic.Pointer[func(context.Context, *tokenstore.Identity) bool]
+	// of an identity that shows no life, as a time.Duration; zero: it has none
+	lease   atomic.Int64
+	address atomic.Pointer[string] // the host's base URL for programs on this machine, nil before it serves
 
 	permitted inflight.Permits[*policy.Book] // that a change of policy may end
 	streams   inflight.Set                   // of the host's own services, which end before it shuts down

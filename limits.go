@@ -107,6 +107,13 @@ type Limits struct {
 	MaxWatches int
 	// MaxWatchesPerPlugin bounds those of one identity. Default 64.
 	MaxWatchesPerPlugin int
+	// WatchEventsPerSecond and WatchEventBurst limit the events that one watch costs. A
+	// watch of a type that changes more often gets the state as it is then, with the
+	// number of those that it missed: the last state is always among its events.
+	// Default 3.
+	WatchEventsPerSecond float64
+	// WatchEventBurst is the burst to WatchEventsPerSecond. Default 16.
+	WatchEventBurst int
 	// WatchBuffer is how many events of a type are kept for watchers that are
 	// behind; one that fell further back is resynchronised. Default 64.
 	WatchBuffer int
@@ -144,6 +151,8 @@ var defaultLimits = Limits{
 	MaxRegistrationsPerType:   10_000,
 	MaxWatches:                100_000,
 	MaxWatchesPerPlugin:       64,
+	WatchEventsPerSecond:      3,
+	WatchEventBurst:           16,
 	WatchBuffer:               64,
 }
 

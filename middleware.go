@@ -93,6 +93,8 @@ func (m *middleware) call(ctx context.Context, h *hub, a *admission, w http.Resp
 	defer a.endWith(running)()
 	if a.caller != nil {
 		a.caller.call = running
+		a.caller.id.Enter()
+		defer a.caller.id.Leave()
 	}
 	if m.route.unary != nil && !bounded {
 		h.streams.Add(running)

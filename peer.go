@@ -11,7 +11,11 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 
 	"connectrpc.com/connect"
 
@@ -30,6 +34,7 @@ type peer struct {
 	state       *tls.ConnectionState // nil in plaintext
 	certificate *certificate         // nil where none was verified
 	disowned    error                // the certificate is none that the host's Authority issued, and says so
+	conn        *connection
 }
 
 // certificate is what the host knows of a verified client certificate. It is a
@@ -87,6 +92,7 @@ type connection struct {
 	standing *certs.Standing[net.Conn]
 
 	byCallback bool // the server's configuration verifies client certificates itself
+	foreign    bool // of a server of the user's own; nobody says when it closes
 
 	served *x509.Certificate // that the host shows; set during the TLS handshake, before the first request
 
@@ -94,6 +100,47 @@ type connection struct {
 	addr     string
 	cert     *certificate
 	disowned error // cert is nil: it says to be of the host's Authority, and is not
+
+	last atomic.Pointer[tokenstore.Identity] // who called last
+
+	mu     sync.Mutex
+	closed bool
+	who    []*tokenstore.Identity // who called over it
+}
+
+// maxCarried bounds how many identities are remembered of a connection. A client has one
+// at a time.
+const maxCarried = 64
+
+// carry notes that an identity has the connection, until it closes. Where nobody says when
+// that is, the identity is taken to be connected.
+func (c *connection) carry(id *tokenstore.Identity) {
+	switch {
+	case c.foreign && !id.Attached():
+		id.Attach()
+		return
+	case c.foreign, c.last.Load() == id:
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.last.Store(id)
+	if c.closed || len(c.who) == maxCarried || slices.Contains(c.who, id) {
+		return
+	}
+	c.who = append(c.who, id)
+	id.Attach()
+}
+
+// close notes that the connection closed.
+func (c *connection) close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+	for _, id := range c.who {
+		id.Detach()
+	}
+	c.who = nil
 }
 
 // read reads what is the same for every request.
@@ -196,12 +243,12 @@ func noteServed(ctx context.Context, leaf *x509.Certificate) {
 func (h *hub) newPeer(r *http.Request) *peer {
 	conn, ok := connectionOf(r.Context())
 	if !ok {
-		conn = &connection{}
+		conn = &connection{foreign: true}
 	}
 	conn.once.Do(func() { conn.read(r, h.settings().authority) })
 	return &peer{
 		addr: conn.addr, authority: r.Host, secure: r.TLS != nil,
-		state: r.TLS, certificate: conn.cert, disowned: conn.disowned,
+		state: r.TLS, certificate: conn.cert, disowned: conn.disowned, conn: conn,
 	}
 }
 
@@ -246,7 +293,8 @@ func (h *hub) pinToCaller(ctx context.Context, baseURL string) (string, error) {
 }
 
 // pinToPeer pins a plugin's base URL to the address that the plugin registers
-// from.
+// from: that is what is dialled, whatever the name means later. A name stays behind it, as
+// the fragment, for the certificate with which the plugin answers there.
 func pinToPeer(ctx context.Context, baseURL, from string, allowInsecure bool) (string, error) {
 	u, err := parseHostURL(baseURL, allowInsecure)
 	if err != nil {
@@ -265,11 +313,38 @@ func pinToPeer(ctx context.Context, baseURL, from string, allowInsecure bool) (s
 	}
 	for _, a := range addrs {
 		if a.Unmap() == addr {
+			if _, err := netip.ParseAddr(u.Hostname()); err != nil {
+				u.Fragment = strings.TrimSuffix(u.Hostname(), ".")
+			}
 			u.Host = net.JoinHostPort(addr.String(), cmp.Or(u.Port(), defaultPorts[u.Scheme]))
 			return u.String(), nil
 		}
 	}
 	return "", fmt.Errorf("base_url names another address than %s, from which the plugin registers", from)
+}
+
+// pinned is where a plugin is dialled that named itself.
+type pinned netip.Addr
+
+// LookupNetIP implements proxy.Resolver.
+func (p pinned) LookupNetIP(context.Context, string, string) ([]netip.Addr, error) {
+	return []netip.Addr{netip.Addr(p)}, nil
+}
+
+// unpin returns the base URL under which a plugin answers at an endpoint, and where that is
+// looked up: nil means by the system.
+func unpin(endpoint string) (baseURL string, resolver proxy.Resolver) {
+	at, name, _ := strings.Cut(endpoint, "#")
+	u, err := url.Parse(at)
+	if err != nil || name == "" {
+		return endpoint, nil
+	}
+	addr, err := netip.ParseAddr(u.Hostname())
+	if err != nil {
+		return endpoint, nil
+	}
+	u.Host = net.JoinHostPort(name, u.Port())
+	return u.String(), pinned(addr)
 }
 
 func resolve(ctx context.Context, host string) ([]netip.Addr, error) {

@@ -75,6 +75,13 @@ type PluginServerConfig struct {
 	// SPIFFE id that the host showed in the handshake. A host that is not known in any
 	// of these ways cannot call the plugin, and nor can anybody else.
 	HostIdentity string
+	// Standby says that the plugin waits where another one provides a type of its Services,
+	// or another instance of this one does: it is enrolled, registered and healthy, and
+	// neither discovered nor called until the last provider of the type has left; then it
+	// takes over at once. After a restart of the host whoever registers first provides, so
+	// set it in both plugins of a pair. Without it ServePlugin returns an error that wraps
+	// [ErrServiceTaken] where a type belongs to another plugin.
+	Standby bool
 	// Health is asked for the plugin's health before each report; it must not
 	// block. Nil means healthy. A service type in Client.Metadata.Requires that
 	// is watched and unavailable makes a healthy plugin degraded.

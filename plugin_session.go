@@ -228,22 +228,11 @@ func (s *pluginSession) register(ctx context.Context, runtimeID string) error {
 	}
 	var ids []string
 	for _, svc := range s.cfg.Services {
-		metadata := maps.Clone(svc.Metadata)
-		if s.baseURL != "" {
-			if metadata == nil {
-				metadata = map[string]string{}
-			}
-			metadata[metadataBaseURL] = s.baseURL
-		}
 		resp, err := s.client.RegistryClient().RegisterService(ctx, connect.NewRequest(&connectpluginv1.RegisterServiceRequest{
-			ServiceType: svc.Type, Version: svc.Version, EndpointPath: svc.Path, Metadata: metadata,
+			ServiceType: svc.Type, Version: svc.Version, EndpointPath: svc.Path, Metadata: s.metadata(&svc),
 		}))
-		if connect.CodeOf(err) == connect.CodePermissionDenied {
-			return fmt.Errorf("%w: service %q: the host's policy does not allow this plugin to provide it, or another plugin does; "+
-				"the host's log says which: %w", ErrHandshakeRefused, svc.Type, err)
-		}
 		if err != nil {
-			return fmt.Errorf("register %q: %w", svc.Type, err)
+			return s.unregistered(svc.Type, err)
 		}
 		ids = append(ids, resp.Msg.GetRegistrationId())
 		s.cfg.Client.Logger.Info("service registered", keyService, svc.Type)
@@ -252,6 +241,38 @@ func (s *pluginSession) register(ctx context.Context, runtimeID string) error {
 	defer s.mu.Unlock()
 	s.registeredAs, s.registrations = runtimeID, ids
 	return nil
+}
+
+// metadata is what a service is registered with.
+func (s *pluginSession) metadata(svc *PluginService) map[string]string {
+	metadata := maps.Clone(svc.Metadata)
+	if metadata == nil {
+		metadata = map[string]string{}
+	}
+	if s.baseURL != "" {
+		metadata[metadataBaseURL] = s.baseURL
+	}
+	if s.cfg.Standby {
+		metadata[metadataStandby] = "true"
+	}
+	return metadata
+}
+
+// unregistered says what it means that a registration failed. A host that knows no
+// standbys is asked again.
+func (s *pluginSession) unregistered(serviceType string, err error) error {
+	switch connect.CodeOf(err) {
+	case connect.CodePermissionDenied:
+		return fmt.Errorf("%w: service %q: the host's policy does not allow this plugin to provide it; the host's log says why: %w",
+			ErrHandshakeRefused, serviceType, err)
+	case connect.CodeAlreadyExists:
+		if !s.cfg.Standby {
+			return fmt.Errorf("%w: service %q: another plugin provides it; set PluginServerConfig.Standby to wait until that leaves, "+
+				"or name the type in the host's Policy.AllowMultiple: %w", ErrServiceTaken, serviceType, err)
+		}
+	default:
+	}
+	return fmt.Errorf("register %q: %w", serviceType, err)
 }
 
 // leave withdraws the registrations, so that no new calls come, unless the host did.

@@ -70,7 +70,8 @@ type ServiceRegistry struct {
 	allowedMu sync.Mutex
 	allowed   map[string]policy.Set // what runtime ids without an identity may have registered
 
-	ways atomic.Pointer[ways] // nil without a router, when nobody is dialled
+	ways  atomic.Pointer[ways]                          // nil without a router, when nobody is dialled
+	hurry atomic.Pointer[func(id *tokenstore.Identity)] // asks a plugin at once how it is; nil where nobody is asked
 }
 
 // ways are what a router does about the endpoints of plugins.
@@ -126,8 +127,10 @@ func (s *ServiceRegistry) UnregisterService(ctx context.Context, req *connect.Re
 	return connect.NewResponse(&connectpluginv1.UnregisterServiceResponse{}), nil
 }
 
-// DiscoverService selects a provider of a type. A type that the caller may not
-// use and one that nobody provides give the same NotFound.
+// DiscoverService selects a provider of a type. A type that the caller may not use, or
+// did not declare, is NotFound whether or not anybody provides it; so is one of which no
+// provider satisfies min_version. A type that the caller may use and that nobody provides
+// at the moment, or nobody who is well, is Unavailable.
 func (s *ServiceRegistry) DiscoverService(ctx context.Context, req *connect.Request[connectpluginv1.DiscoverServiceRequest]) (*connect.Response[connectpluginv1.DiscoverServiceResponse], error) {
 	c, _, err := s.caller(ctx, req.Spec(), req.Header())
 	if err != nil {
@@ -146,7 +149,7 @@ func (s *ServiceRegistry) DiscoverService(ctx context.Context, req *connect.Requ
 	}
 	reg, _, err := s.catalog.Select(serviceType, constraint)
 	if err != nil {
-		return nil, connect.NewError(connect.CodeNotFound, errNotAvailable)
+		return nil, absence(s.catalog.WhyNone(serviceType, constraint))
 	}
 	return connect.NewResponse(&connectpluginv1.DiscoverServiceResponse{
 		Endpoint:       wireEndpoint(reg),
@@ -154,11 +157,21 @@ func (s *ServiceRegistry) DiscoverService(ctx context.Context, req *connect.Requ
 	}), nil
 }
 
+// absence is what a caller who may use a type learns where there is no provider.
+func absence(why catalog.Absence) *connect.Error {
+	code := connect.CodeNotFound
+	if why == catalog.AbsentForNow {
+		code = connect.CodeUnavailable
+	}
+	return connect.NewError(code, errNotAvailable)
+}
+
 // wireEndpoint is what other plugins learn of a registration: its route through
 // the host, never where the plugin is.
 func wireEndpoint(reg catalog.Registration) *connectpluginv1.ServiceEndpoint {
 	metadata := maps.Clone(reg.Metadata)
 	delete(metadata, metadataBaseURL)
+	delete(metadata, metadataStandby)
 	return &connectpluginv1.ServiceEndpoint{
 		ProviderId:  reg.RuntimeID,
 		Version:     reg.Version,
@@ -283,6 +296,8 @@ func (s *ServiceRegistry) bind(h *hub) error {
 		return err
 	}
 	h.store.Subscribe(func(e tokenstore.End) { s.catalog.RemoveRuntime(e.Identity.RuntimeID()) })
+	trust := s.catalog.Trust
+	h.trust.Store(&trust)
 	return nil
 }
 

@@ -18,7 +18,10 @@ import (
 )
 
 // RegisterService registers a service of the calling plugin. A plugin that
-// registers a type again replaces its registration.
+// registers a type again replaces its registration. A type that another plugin provides
+// is AlreadyExists, unless policy lets several provide it. With the metadata "standby" set
+// to "true" the registration is accepted and waits: it takes over when the last provider
+// of the type has left, and nobody discovers it or is routed to it before.
 func (s *ServiceRegistry) RegisterService(ctx context.Context, req *connect.Request[connectpluginv1.RegisterServiceRequest]) (*connect.Response[connectpluginv1.RegisterServiceResponse], error) {
 	c, runtimeID, err := s.caller(ctx, req.Spec(), req.Header())
 	if err != nil {
@@ -32,6 +35,7 @@ func (s *ServiceRegistry) RegisterService(ctx context.Context, req *connect.Requ
 		ID: "reg-" + rand.Text(), RuntimeID: runtimeID, SelfID: hostsOwn + runtimeID,
 		Type: m.GetServiceType(), Version: m.GetVersion(), Path: servicePath(m.GetEndpointPath()),
 		Metadata: m.GetMetadata(), Weight: declaredWeight(m.GetMetadata()), RegisteredAt: time.Now(),
+		Standby: m.GetMetadata()[metadataStandby] == "true",
 	}
 	if c != nil {
 		err = s.registerFor(ctx, c, reg, procedure)
@@ -100,6 +104,7 @@ func (s *ServiceRegistry) registerFor(ctx context.Context, c *caller, reg catalo
 	if err := s.catalog.Register(reg); err != nil {
 		return s.registerError(ctx, err, reg.Type, procedure)
 	}
+	s.doubtSiblings(c.hub, reg)
 	if err := s.unlessEnded(c.id); err != nil {
 		return err
 	}
@@ -107,6 +112,33 @@ func (s *ServiceRegistry) registerFor(ctx context.Context, c *caller, reg catalo
 		return s.reapprove(ctx, c, reg, book, now, procedure)
 	}
 	return nil
+}
+
+// doubtSiblings prefers a new registration over earlier ones of the same self id that may
+// be those of its dead predecessors: one that has no connection to the host comes last until
+// it shows life, and the others are asked at once.
+func (s *ServiceRegistry) doubtSiblings(h *hub, reg catalog.Registration) {
+	for _, runtimeID := range s.catalog.Siblings(reg.Type, reg.RuntimeID, reg.SelfID) {
+		id, ok := h.store.Lookup(runtimeID)
+		if !ok || id.Busy() || id.Peer() == "" {
+			continue
+		}
+		if h.seemsDead(id) {
+			s.doubt(id)
+		}
+		if hurry := s.hurry.Load(); hurry != nil {
+			(*hurry)(id)
+		}
+	}
+}
+
+// doubt lets a provider come last until it shows life.
+func (s *ServiceRegistry) doubt(id *tokenstore.Identity) {
+	id.Doubt()
+	s.catalog.Doubt(id.RuntimeID())
+	if !id.Doubted() { // it showed life meanwhile
+		s.catalog.Trust(id.RuntimeID())
+	}
 }
 
 // unlessEnded takes everything back where the identity, nil for none, ended while
@@ -198,9 +230,6 @@ func (s *ServiceRegistry) claim(ctx context.Context, c *caller, endpoint string,
 	}
 	return nil
 }
-
-// reasonSucceeded says that the process of an identity enrolled anew.
-const reasonSucceeded tokenstore.Reason = "its process enrolled anew"
 
 // prove has a plugin show that it answers at the endpoint that it names, where nothing else
 // would: nothing that is its alone is demanded of who answers there, or another has the
@@ -304,7 +333,7 @@ func (s *ServiceRegistry) reapprove(ctx context.Context, c *caller, reg catalog.
 	if !now.AllowMultiple.Has(reg.Type) {
 		s.keepOwner(reg.Type)
 	}
-	if _, ok := s.catalog.Get(reg.ID); ok {
+	if _, ok := s.catalog.Get(reg.ID); ok || s.catalog.StandsBy(reg.ID) {
 		return nil
 	}
 	s.note(ctx, AuditDenied, procedure, reg.Type, "what the plugin may provide changed during the registration")
@@ -360,7 +389,7 @@ func (s *ServiceRegistry) registerError(ctx context.Context, err error, serviceT
 	switch {
 	case errors.Is(err, catalog.ErrConflict):
 		s.note(ctx, AuditConflict, procedure, serviceType, "the type belongs to another plugin")
-		return connect.NewError(connect.CodePermissionDenied, errDenied)
+		return connect.NewError(connect.CodeAlreadyExists, errTypeTaken)
 	case errors.Is(err, catalog.ErrOverlap):
 		s.note(ctx, AuditConflict, procedure, serviceType, "the path overlaps that of another type of the plugin")
 		return connect.NewError(connect.CodeInvalidArgument, errPathOverlaps)

@@ -297,6 +297,7 @@ func (s *ServiceRouter) find(c *caller, r *http.Request) (routeTarget, string) {
 		reg, ok = s.successor(route.Type, route.Provider)
 	}
 	if !ok {
+		t.absent = s.catalog.WhyNot(route.Type, route.Provider) == catalog.AbsentForNow
 		return t, "no such provider of the type"
 	}
 	return s.at(t, reg)
@@ -326,6 +327,7 @@ func (s *ServiceRouter) report(r *http.Request, call *routedCall, result proxy.R
 	switch result.Class {
 	case proxy.ClassOK:
 		s.catalog.Report(reg.Type, reg.RuntimeID, true, result.Latency)
+		s.served(reg.RuntimeID)
 	case proxy.ClassUnavailable, proxy.ClassReset, proxy.ClassResponse, proxy.ClassIdle:
 		if result.Fault { // what a caller brings about says nothing of the provider
 			s.catalog.Report(reg.Type, reg.RuntimeID, false, result.Latency)
@@ -337,6 +339,14 @@ func (s *ServiceRouter) report(r *http.Request, call *routedCall, result proxy.R
 	case proxy.ClassRefused:
 		c.hub.auditCall(r.Context(), AuditDenied, r.URL.Path, reg.Type, result.Err.Error())
 	case proxy.ClassCanceled:
+	}
+}
+
+// served notes that a provider answered a call.
+func (s *ServiceRouter) served(runtimeID string) {
+	if id, ok := s.handshake.hub.store.Lookup(runtimeID); ok {
+		id.Served()
+		s.handshake.hub.sign(id)
 	}
 }
 

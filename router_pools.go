@@ -395,11 +395,13 @@ func (h *hub) alone(id *tokenstore.Identity) bool {
 // pool makes the connection pool of a plugin, which has to show on each connection that it
 // is the one that answers where proof says so. Nothing is dialled yet.
 func (d *pluginDialer) pool(h *hub, id *tokenstore.Identity, endpoint string, proof bool) (*proxy.Provider, error) {
-	e, err := proxy.ParseEndpoint(endpoint, d.insecure)
+	baseURL, resolver := unpin(endpoint)
+	e, err := proxy.ParseEndpoint(baseURL, d.insecure)
 	if err != nil {
 		return nil, err
 	}
 	cfg := d.config(h, id, e)
+	cfg.Resolver = resolver
 	if d.tls != nil {
 		cfg.TLS = d.tlsFor(h, id)
 	}

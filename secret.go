@@ -2,6 +2,7 @@ package connectplugin
 
 import (
 	"crypto/hmac"
+	"crypto/subtle"
 	"fmt"
 	"log/slog"
 
@@ -113,4 +114,9 @@ func handshakeResponseTranscript(req *connectpluginv1.HandshakeRequest, resp *co
 	t.Bytes(hash[:])
 	t.Optional(binding)
 	return t
+}
+
+// equalStrings compares in a time that depends on the lengths alone.
+func equalStrings(a, b string) bool {
+	return subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1
 }

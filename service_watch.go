@@ -63,7 +63,8 @@ func permanent(err error) bool {
 }
 
 func permanentCause(err error) bool {
-	return errors.Is(err, ErrHandshakeRefused) || errors.Is(err, ErrHostNotTrusted) || errors.Is(err, ErrClientClosed) ||
+	return errors.Is(err, ErrHandshakeRefused) || errors.Is(err, ErrServiceTaken) ||
+		errors.Is(err, ErrHostNotTrusted) || errors.Is(err, ErrClientClosed) ||
 		connect.CodeOf(err) == connect.CodeUnauthenticated && err != nil
 }
 

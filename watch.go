@@ -6,15 +6,18 @@ import (
 	"fmt"
 
 	"connectrpc.com/connect"
+	"golang.org/x/time/rate"
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/internal/backoff"
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
 )
 
 // WatchService sends the state of a service type: first as it is, then at every
 // change, numbered. A watcher that fell behind gets one event with resync, the
-// number missed and the current state. The stream ends with Unavailable when the
+// number missed and the current state; so does one of a type that changes more often than
+// [Limits].WatchEventsPerSecond. The stream ends with Unavailable when the
 // host shuts down, with Unauthenticated when the caller's identity ends, and with
 // NotFound when the caller may not (or no longer) use the type.
 func (s *ServiceRegistry) WatchService(ctx context.Context, req *connect.Request[connectpluginv1.WatchServiceRequest], stream *connect.ServerStream[connectpluginv1.WatchServiceEvent]) error {
@@ -43,7 +46,10 @@ func (s *ServiceRegistry) WatchService(ctx context.Context, req *connect.Request
 	if err := stream.Send(nil); err != nil {
 		return err
 	}
-	for {
+	for tempo := tempoOf(c); ; {
+		if late := tempo.Reserve().Delay(); late > 0 && backoff.Wait(ctx, late) {
+			w.Latest()
+		}
 		event, err := w.Next(ctx)
 		if err != nil {
 			return s.watchError(ctx, err, m.GetServiceType(), req.Spec().Procedure)
@@ -56,6 +62,15 @@ func (s *ServiceRegistry) WatchService(ctx context.Context, req *connect.Request
 			return err
 		}
 	}
+}
+
+// tempoOf is how fast a caller is told of changes. The host itself is told of all.
+func tempoOf(c *caller) *rate.Limiter {
+	if c == nil {
+		return rate.NewLimiter(rate.Inf, 0)
+	}
+	l := c.hub.settings().limits
+	return rate.NewLimiter(rate.Limit(l.WatchEventsPerSecond), l.WatchEventBurst)
 }
 
 // permitWatch checks that a caller may watch a type, and lets a change of policy
@@ -105,12 +120,17 @@ func (s *ServiceRegistry) watchError(ctx context.Context, err error, serviceType
 // observe records what the catalogue did that no request tells.
 func (s *ServiceRegistry) observe(c catalog.Change) {
 	h := s.bound.Load()
-	if h == nil || c.Kind != catalog.ChangeWatcherBehind {
+	if h == nil {
 		return
 	}
-	e := AuditEvent{
-		Kind: AuditWatcherDropped, RuntimeID: c.RuntimeID, Subject: c.Type,
-		Reason: fmt.Sprintf("watcher fell behind and missed %d events", c.Missed),
+	e := AuditEvent{RuntimeID: c.RuntimeID, Subject: c.Type}
+	switch c.Kind {
+	case catalog.ChangeWatcherBehind:
+		e.Kind, e.Reason = AuditWatcherDropped, fmt.Sprintf("watcher fell behind and missed %d events", c.Missed)
+	case catalog.ChangeTookOver:
+		e.Kind, e.Reason = AuditRegistered, "it stood by and takes over"
+	default:
+		return
 	}
 	if id, ok := h.store.Lookup(c.RuntimeID); ok {
 		e.SelfID, e.Peer = id.SelfID(), id.Peer()

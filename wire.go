@@ -37,6 +37,7 @@ const (
 	// metadataAnyProvider is the key of the host's metadata that says, with "true", that it
 	// knows anyProvider.
 	metadataAnyProvider = "connectplugin.any_provider"
+	headerLease         = "X-Plugin-Lease" // how long an identity may show no life, as Go writes durations
 
 	pathServices     = "/services/"
 	pathCapabilities = "/capabilities/"
@@ -49,6 +50,9 @@ const (
 
 	// metadataBaseURL is where a self-registering plugin says it is served.
 	metadataBaseURL = "base_url"
+	// metadataStandby, where it is "true", says that a registration stands by while another
+	// plugin provides the type.
+	metadataStandby = "standby"
 	// metadataWeight is the share of the calls that a provider asks for.
 	metadataWeight = "weight"
 

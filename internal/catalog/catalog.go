@@ -158,6 +158,8 @@ type Catalog struct {
 	runtimes   map[string]*runtime
 	ledger     ledger
 	trails     trails
+	standbys   standbys
+	departed   departed
 	strategies map[string]Strategy
 	order      uint64
 	watches    int
@@ -180,6 +182,8 @@ func New(cfg Config) *Catalog {
 		runtimes:   make(map[string]*runtime),
 		ledger:     newLedger(),
 		trails:     make(trails),
+		standbys:   newStandbys(),
+		departed:   newDeparted(),
 		strategies: make(map[string]Strategy),
 		history:    newHistory(),
 	}

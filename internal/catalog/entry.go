@@ -19,8 +19,12 @@ type entry struct {
 	record record
 }
 
-// class is the tier that health alone gives.
+// class is the tier that health gives, and doubt whether the runtime lives.
 func (e *entry) class() tier {
+	if e.runtime.doubted && e.health != HealthUnhealthy {
+		return tierDoubted
+	}
+
 	switch e.health {
 	case HealthUnknown, HealthHealthy:
 		return tierHealthy
@@ -41,6 +45,7 @@ type runtime struct {
 	hasEndpoint bool
 	entries     []*entry
 	watchers    []*Watcher
+	doubted     bool // it may be dead
 	touched     bool // in the list of the transition that is under way
 }
 

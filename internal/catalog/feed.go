@@ -122,7 +122,7 @@ func (f *feed) take(w *Watcher) (Event, bool, error) {
 
 	w.cursor++
 
-	if f.sequence-w.cursor < uint64(len(f.ring)) {
+	if skips := w.latest && w.cursor < f.sequence; !skips && f.sequence-w.cursor < uint64(len(f.ring)) {
 		return f.event(w.cursor, false, 0), true, nil
 	}
 

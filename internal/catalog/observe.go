@@ -15,6 +15,8 @@ const (
 	ChangeConflict
 	// ChangeEndpointConflict: a claim was refused because Owner has the endpoint.
 	ChangeEndpointConflict
+	// ChangeTookOver: a registration that stood by provides its type from now on.
+	ChangeTookOver
 	// ChangeHealth: a runtime's health is another than before; it is told once for the
 	// runtime, without a type.
 	ChangeHealth

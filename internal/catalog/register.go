@@ -1,11 +1,20 @@
 package catalog
 
+import (
+	"maps"
+	"slices"
+)
+
 // Register enters a registration. A runtime that registers a type again replaces
 // its registration: with the same version in its place, with another one behind
 // the rest. The first provider's self id owns the type until its last
 // registration is gone; others are refused unless [Config].AllowMultiple says
 // otherwise, or the host itself registers. Whoever registers for an identity checks afterwards that the
 // identity still lives, and otherwise calls [Catalog.RemoveRuntime].
+//
+// A registration with Standby waits instead while another runtime provides the type,
+// whosever that is. When the last provider has gone, the first that waits takes over in
+// the same step, as if it registered then; until then nobody learns of it.
 //
 // A type opens the paths below its own and no others, so the paths of a runtime's
 // types do not overlap.
@@ -25,8 +34,16 @@ func (c *Catalog) Register(reg Registration) error {
 		}
 
 		old := c.providers[providerKey{reg.Type, reg.RuntimeID}]
+		if waits, err := t.standBy(&reg, old); waits || err != nil {
+			return err
+		}
+
 		if err := t.admit(&reg, old, multiple); err != nil {
 			return err
+		}
+
+		if waiting := c.standbys.find(reg.Type, reg.RuntimeID); waiting != nil {
+			c.standbys.remove(waiting)
 		}
 
 		t.register(&reg, old)
@@ -39,7 +56,6 @@ func (c *Catalog) Register(reg Registration) error {
 // made.
 func (t *transition) admit(reg *Registration, old *entry, multiple bool) error {
 	c := t.c
-
 	if used := c.entries[reg.ID]; used != nil && used != old {
 		return ErrDuplicate
 	}
@@ -54,14 +70,24 @@ func (t *transition) admit(reg *Registration, old *entry, multiple bool) error {
 		return ErrConflict
 	}
 
-	rt := c.runtimes[reg.RuntimeID]
+	return t.fits(reg, old)
+}
 
-	switch {
-	case rt != nil && reg.RuntimeID != "" && rt.overlaps(reg):
+// fits says whether there is room for a registration, whoever owns its type.
+func (t *transition) fits(reg *Registration, old *entry) error {
+	c := t.c
+	rt, named := c.runtimes[reg.RuntimeID], reg.RuntimeID != ""
+
+	switch used := c.entries[reg.ID]; {
+	case used != nil && used != old:
+		return ErrDuplicate
+	case c.standbys.byID[reg.ID] != nil && c.standbys.byID[reg.ID].RuntimeID != reg.RuntimeID:
+		return ErrDuplicate
+	case named && (rt != nil && rt.overlaps(reg) || c.standbys.overlaps(reg)):
 		return ErrOverlap
-	case old != nil:
+	case old != nil, c.standbys.find(reg.Type, reg.RuntimeID) != nil:
 		return nil
-	case c.full(s, rt):
+	case c.full(c.services[reg.Type], rt, reg):
 		return ErrLimit
 	default:
 		return nil
@@ -69,13 +95,22 @@ func (t *transition) admit(reg *Registration, old *entry, multiple bool) error {
 }
 
 // full reports whether one registration more of a type and a runtime, both perhaps
-// nil, would exceed a bound.
-func (c *Catalog) full(s *service, rt *runtime) bool {
-	cfg := c.cfg.Load()
+// nil, would exceed a bound. Those that stand by count.
+func (c *Catalog) full(s *service, rt *runtime, reg *Registration) bool {
+	cfg, waiting := c.cfg.Load(), &c.standbys
+	ofType, ofRuntime := len(waiting.byType[reg.Type]), len(waiting.byRuntime[reg.RuntimeID])
 
-	return exceeds(len(c.entries)+1, cfg.MaxRegistrations) ||
-		s != nil && exceeds(s.roster.live+1, cfg.MaxPerType) ||
-		rt != nil && exceeds(len(rt.entries)+1, cfg.MaxPerRuntime)
+	if s != nil {
+		ofType += s.roster.live
+	}
+
+	if rt != nil {
+		ofRuntime += len(rt.entries)
+	}
+
+	return exceeds(len(c.entries)+len(waiting.byID)+1, cfg.MaxRegistrations) ||
+		s != nil && exceeds(ofType+1, cfg.MaxPerType) ||
+		ofRuntime > 0 && exceeds(ofRuntime+1, cfg.MaxPerRuntime)
 }
 
 func (t *transition) register(reg *Registration, old *entry) {
@@ -119,6 +154,12 @@ func (t *transition) renew(e *entry, reg *Registration) {
 // which may take out any. Fails with [ErrNotFound].
 func (c *Catalog) Unregister(id, runtimeID string) error {
 	return c.transition(func(t *transition) error {
+		if waiting := c.standbys.byID[id]; waiting != nil && (runtimeID == "" || waiting.RuntimeID == runtimeID) {
+			c.standbys.remove(waiting)
+
+			return nil
+		}
+
 		e := c.entries[id]
 		if e == nil || runtimeID != "" && e.reg.RuntimeID != runtimeID {
 			return ErrNotFound
@@ -136,6 +177,8 @@ func (c *Catalog) RemoveRuntime(runtimeID string) int {
 	removed := 0
 
 	_ = c.transition(func(t *transition) error {
+		removed = t.withdraw(runtimeID)
+
 		rt := c.runtimes[runtimeID]
 		if rt == nil {
 			return nil
@@ -152,7 +195,7 @@ func (c *Catalog) RemoveRuntime(runtimeID string) int {
 			t.end(rt.watchers[len(rt.watchers)-1])
 		}
 
-		rt.health, rt.endpoint, rt.hasEndpoint = nil, "", false
+		rt.health, rt.endpoint, rt.hasEndpoint, rt.doubted = nil, "", false, false
 		c.ledger.release(runtimeID)
 
 		return nil
@@ -181,7 +224,10 @@ func (c *Catalog) RemoveWhere(match func(Registration) bool) int {
 
 	_ = c.transition(func(t *transition) error {
 		for _, reg := range doomed {
-			if e := c.entries[reg.ID]; e != nil && e.reg == reg {
+			if c.standbys.byID[reg.ID] == reg {
+				c.standbys.remove(reg)
+				removed++
+			} else if e := c.entries[reg.ID]; e != nil && e.reg == reg {
 				t.remove(e)
 				removed++
 			}
@@ -197,7 +243,7 @@ func (c *Catalog) snapshot() []*Registration {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 
-	all := make([]*Registration, 0, len(c.entries))
+	all := slices.AppendSeq(make([]*Registration, 0, len(c.entries)+len(c.standbys.byID)), maps.Values(c.standbys.byID))
 	for _, e := range c.entries {
 		all = append(all, e.reg)
 	}

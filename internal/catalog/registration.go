@@ -20,6 +20,8 @@ type Registration struct {
 	// Weight is the declared share under [StrategyWeighted], 1 to 1000. Values outside are
 	// brought inside, so zero is 1.
 	Weight int
+	// Standby says that the registration waits while another runtime provides the type.
+	Standby bool
 	// RegisteredAt is when it was registered; zero means now.
 	RegisteredAt time.Time
 	// ByHost says that the host itself registered it: whose the type is does not matter.

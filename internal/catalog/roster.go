@@ -6,6 +6,8 @@ type tier uint8
 const (
 	tierHealthy tier = iota
 	tierDegraded
+	// tierDoubted holds those that may be dead, see doubt.go.
+	tierDoubted
 	// tierAside holds those that fail too often to be used, see outlier.go.
 	tierAside
 	// tierOut is for those that are not used at all.

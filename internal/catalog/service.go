@@ -72,6 +72,13 @@ func (s *service) chosen() (State, *Registration) {
 		return StateAvailable, s.roster.at(tierHealthy, 0).reg
 	case s.roster.counts[tierDegraded] > 0:
 		return StateDegraded, s.roster.at(tierDegraded, 0).reg
+	case s.roster.counts[tierDoubted] > 0:
+		e := s.roster.at(tierDoubted, 0)
+		if e.health == HealthDegraded {
+			return StateDegraded, e.reg
+		}
+
+		return StateAvailable, e.reg
 	default:
 		return StateUnavailable, nil
 	}

@@ -23,14 +23,8 @@ func (c *Catalog) SetHealth(runtimeID string, report HealthReport) {
 		t.changes = append(t.changes, Change{Kind: ChangeHealth, RuntimeID: runtimeID, Health: report.Health})
 
 		for _, e := range rt.entries {
-			was := e.tier
-			if e.record.aside {
-				was = e.record.class
-			}
-
 			e.health = report.Health
-			e.service.seat(e, t.now)
-			t.touch(e.service, was != e.class())
+			t.reseat(e)
 		}
 
 		return nil

@@ -40,6 +40,8 @@ func (c *Catalog) transition(apply func(t *transition) error) error {
 
 func (t *transition) finishLocked() {
 	for _, s := range t.services {
+		t.takeOver(s)
+
 		for _, e := range s.settle(t.now) {
 			t.record(ChangeReadmitted, e)
 		}
@@ -133,6 +135,7 @@ func (t *transition) detach(e *entry) {
 func (t *transition) remove(e *entry) {
 	t.detach(e)
 	e.service.discount(e.reg.SelfID)
+	t.c.departed.add(providerKey{e.reg.Type, e.reg.RuntimeID})
 	t.record(ChangeUnregistered, e)
 }
 

@@ -45,6 +45,7 @@ type Watcher struct {
 	// Of the goroutine that calls Next.
 	cursor        uint64 // the last event that was taken
 	fresh, resync bool
+	latest        bool // the next event is the last that there is
 
 	// Guarded by the feed's lock.
 	ended bool
@@ -119,7 +120,11 @@ func (w *Watcher) Next(ctx context.Context) (Event, error) {
 		}
 
 		if ok {
-			w.observe(event)
+			if !w.latest {
+				w.observe(event)
+			}
+
+			w.latest = false
 
 			return event, nil
 		}
@@ -130,6 +135,11 @@ func (w *Watcher) Next(ctx context.Context) (Event, error) {
 		}
 	}
 }
+
+// Latest has the next call of Next skip to the state as it is then, with Resync and the
+// number of events between as those that the watcher asked to miss. It is called by the
+// goroutine that calls Next.
+func (w *Watcher) Latest() { w.latest = true }
 
 // Close ends the watch; Next then fails with [ErrClosed]. It may be called again
 // and from another goroutine than Next, and leaves nothing behind.

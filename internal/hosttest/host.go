@@ -65,7 +65,7 @@ func Start(t testing.TB, edit func(*connectplugin.ServeConfig)) *Host {
 	cfg := &connectplugin.ServeConfig{
 		Authority: h.Authority, Logger: Logger(t), Audit: h.Audit.add,
 		// A busy machine must not make an honest test fail.
-		Limits: connectplugin.Limits{HandshakesPerSecond: 1e6, HandshakeBurst: 1e6},
+		Limits: connectplugin.Limits{HandshakesPerSecond: 1e6, HandshakeBurst: 1e6, WatchEventsPerSecond: 1e6, WatchEventBurst: 1e6},
 	}
 	if edit != nil {
 		edit(cfg)

@@ -44,7 +44,7 @@ func (r *Restartable) Restart(t testing.TB) {
 	h := &Host{Audit: &Audit{}, Authority: r.authority, served: make(chan error, 1), URL: "https://" + l.Addr().String()}
 	cfg := &connectplugin.ServeConfig{
 		Authority: r.authority, Logger: Logger(t), Audit: h.Audit.add,
-		Limits:      connectplugin.Limits{HandshakesPerSecond: 1e6, HandshakeBurst: 1e6},
+		Limits:      connectplugin.Limits{HandshakesPerSecond: 1e6, HandshakeBurst: 1e6, WatchEventsPerSecond: 1e6, WatchEventBurst: 1e6},
 		HealthProbe: connectplugin.HealthProbeConfig{Disabled: true},
 	}
 	if r.edit != nil {

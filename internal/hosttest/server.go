@@ -38,6 +38,14 @@ func ServeTLS(t testing.TB, cfg *tls.Config, handler http.Handler) string {
 	return "https://" + l.Addr().String()
 }
 
+// ServeTLSUntil serves as ServeTLS does, and returns also what ends it at once.
+func ServeTLSUntil(t testing.TB, cfg *tls.Config, handler http.Handler) (at string, stop func()) {
+	t.Helper()
+	l := Listen(t)
+	stop = ServeOn(t, l, cfg, handler)
+	return "https://" + l.Addr().String(), stop
+}
+
 // ServeOn serves handler over HTTP/2 on a listener until stop is called or the test ends; a
 // nil configuration of TLS is plaintext.
 func ServeOn(t testing.TB, l net.Listener, cfg *tls.Config, handler http.Handler) (stop func()) {

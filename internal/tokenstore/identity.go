@@ -20,6 +20,7 @@ type Identity struct {
 	state      atomic.Pointer[state]
 	attributes atomic.Value
 	onEnd      occasion
+	life       life
 
 	// Guarded by the store's mu.
 	grants map[*grant]struct{}

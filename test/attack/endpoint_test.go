@@ -136,7 +136,7 @@ func (s *street) wantTaken(t *testing.T, thief *connectplugin.Client, endpoint, 
 			t.Errorf("%s: %v, want permission_denied", name, err)
 		}
 	}
-	wantRefused(t, "through a type of its own", s.through(t, thief, "evilsvc", thief.RuntimeID()), connect.CodeNotFound)
+	wantRefused(t, "through a type of its own", s.through(t, thief, "evilsvc", thief.RuntimeID()), connect.CodeUnavailable)
 	if !s.conflict(thief.RuntimeID(), owner) {
 		t.Errorf("the audit does not say that the endpoint is %q's", owner)
 	}

@@ -62,6 +62,7 @@ func newModelDriver(t *testing.T, seed uint64) *modelDriver {
 		c.Logger, c.HealthProbe.Disabled = nil, true
 		const much = 1 << 30
 		c.Limits = connectplugin.Limits{
+			WatchEventsPerSecond: 1e6, WatchEventBurst: 1e6,
 			HandshakesPerSecond: much, HandshakeBurst: much, ChangesPerSecond: much, ChangeBurst: much,
 			RequestsPerSecond: much, RequestBurst: much, WatchBuffer: modelBuffer,
 			MaxRegistrations: modelMaxRegistrations, MaxRegistrationsPerPlugin: modelMaxPerPlugin, MaxRegistrationsPerType: modelMaxPerType,
@@ -256,7 +257,8 @@ func (d *modelDriver) checkCoverage() {
 	for what, least := range map[string]int{
 		"resync": 10, "missed": 5, "cut": 1, "leave": 1, "forget": 1, "expire": 1, "policy": 1,
 		"register: 0": 50, "unregister: 0": 20, "discover: 0": 20, "watch: 0": 20, "resume: 0": 20,
-		fmt.Sprintf("register: %d", connect.CodePermissionDenied):  5,
+		fmt.Sprintf("register: %d", connect.CodePermissionDenied):  1,
+		fmt.Sprintf("register: %d", connect.CodeAlreadyExists):     4,
 		fmt.Sprintf("register: %d", connect.CodeResourceExhausted): 1,
 		fmt.Sprintf("watch: %d", connect.CodeNotFound):             1,
 		fmt.Sprintf("health: %d", connect.CodeUnauthenticated):     1,

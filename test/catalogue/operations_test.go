@@ -153,8 +153,10 @@ func (d *modelDriver) discover() {
 	switch {
 	case !d.model.lives(p):
 		want = connect.CodeUnauthenticated
-	case !allowed, len(candidates) == 0:
+	case !allowed, len(candidates) == 0 && d.model.outdated(serviceType, constraint):
 		want = connect.CodeNotFound
+	case len(candidates) == 0:
+		want = connect.CodeUnavailable
 	}
 	resp, err := d.calls.DiscoverService(d.t.Context(), hosttest.WithCredentials(&connectpluginv1.DiscoverServiceRequest{ServiceType: serviceType, MinVersion: text}, p.id, p.token))
 	if !d.same("discover", err, want) {

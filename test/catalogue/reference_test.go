@@ -125,6 +125,12 @@ func (h *modelHost) candidates(serviceType string, c semrange.Constraint) []*mod
 	return nil
 }
 
+// outdated reports whether a type is offered, and in no version that will do.
+func (h *modelHost) outdated(serviceType string, c semrange.Constraint) bool {
+	offers := h.byType(serviceType)
+	return len(offers) > 0 && !slices.ContainsFunc(offers, func(o *modelOffer) bool { return c.Allows(o.vers) })
+}
+
 func (h *modelHost) current(serviceType string) modelEvent {
 	if in := h.candidates(serviceType, semrange.Constraint{}); len(in) > 0 {
 		return modelEvent{state: in[0].class(), provider: in[0]}
@@ -188,8 +194,10 @@ func (h *modelHost) register(next *modelOffer) connect.Code {
 		return connect.CodeUnauthenticated
 	case next.vers == "none":
 		return connect.CodeInvalidArgument
-	case !h.mayProvide(p, next.serviceType), foreign && !h.multiple[next.serviceType]:
+	case !h.mayProvide(p, next.serviceType):
 		return connect.CodePermissionDenied
+	case foreign && !h.multiple[next.serviceType]:
+		return connect.CodeAlreadyExists
 	case old < 0 && full:
 		return connect.CodeResourceExhausted
 	}

@@ -244,7 +244,7 @@ func TestAudit_REGREC11_IdentityEventsSayWhoAndWhy(t *testing.T) {
 	if _, err := hosttest.Register(t, all, "logger", "1.0.0"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := hosttest.Register(t, rival, "logger", "1.0.0"); connect.CodeOf(err) != connect.CodePermissionDenied {
+	if _, err := hosttest.Register(t, rival, "logger", "1.0.0"); connect.CodeOf(err) != connect.CodeAlreadyExists {
 		t.Errorf("the rival's registration: %v", err)
 	}
 	broker := connectpluginv1connect.NewCapabilityBrokerClient(all.HTTPClient(), host.URL)

@@ -101,7 +101,7 @@ func TestAudit_REG2_PolicyClosesATypeToSeveralProviders(t *testing.T) {
 			t.Errorf("type %s: registered %v, want %v", serviceType, got, want)
 		}
 	}
-	if _, err := hosttest.Register(t, second, "a", "1.0.0"); connect.CodeOf(err) != connect.CodePermissionDenied {
+	if _, err := hosttest.Register(t, second, "a", "1.0.0"); connect.CodeOf(err) != connect.CodeAlreadyExists {
 		t.Errorf("the second registers again: %v", err)
 	}
 }

@@ -45,7 +45,7 @@ func TestAudit_H08_ProviderWithoutIdentityIsGone(t *testing.T) {
 			stream := hosttest.Streaming(t, c, host, "a", id)
 			end(t, host, id)
 			w.Until(t, hosttest.IsState(hosttest.Unavailable))
-			if _, err := hosttest.Discover(t, c, "a", ""); connect.CodeOf(err) != connect.CodeNotFound {
+			if _, err := hosttest.Discover(t, c, "a", ""); connect.CodeOf(err) != connect.CodeUnavailable {
 				t.Errorf("discover: %v", err)
 			}
 			if code := stream.Code(hosttest.Wait); code != connect.CodeUnavailable {
@@ -53,7 +53,7 @@ func TestAudit_H08_ProviderWithoutIdentityIsGone(t *testing.T) {
 			}
 			_, err := connectpluginv1connect.NewHealthServiceClient(c.HTTPClient(), host.URL+"/services/a/"+id+"/a").
 				Check(t.Context(), connect.NewRequest(&connectpluginv1.HealthCheckRequest{}))
-			if connect.CodeOf(err) != connect.CodeNotFound {
+			if connect.CodeOf(err) != connect.CodeUnavailable {
 				t.Errorf("route: %v", err)
 			}
 		})

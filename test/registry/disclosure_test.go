@@ -85,8 +85,9 @@ func hidden(t testing.TB) (host *hosttest.Host, c *connectplugin.Client, provide
 	return host, client, p.Client.RuntimeID()
 }
 
-// A type that the caller may not use, whether somebody provides it or not, and one
-// that nobody provides get the same answer, byte by byte, from every door.
+// A type that the caller may not use gets the same answer whether somebody provides it or
+// not, byte by byte, from every door. One that it may use and that nobody provides is
+// unavailable.
 func TestAudit_REG3_ForbiddenAndUnknownLookAlike(t *testing.T) {
 	t.Parallel()
 	host, c, provider := hidden(t)
@@ -106,6 +107,14 @@ func TestAudit_REG3_ForbiddenAndUnknownLookAlike(t *testing.T) {
 			}
 		}
 		for door, answers := range seen {
+			maps.DeleteFunc(answers, func(name string, a answer) bool {
+				own := name == "mine" || strings.HasPrefix(name, "mine at ")
+				if said := a.body + a.header + a.trailer; own && !strings.Contains(said, `"unavailable"`) &&
+					!strings.Contains(said, `Grpc-Status: ["14"]`) && !strings.Contains(said, "grpc-status: 14") {
+					t.Errorf("%s over %s: %s: %+v does not say unavailable", door, dialect, name, a)
+				}
+				return own
+			})
 			var first answer
 			for i, name := range slices.Sorted(maps.Keys(answers)) {
 				if i == 0 {
@@ -221,7 +230,7 @@ func TestAudit_REG9_ErrorsTellNothing(t *testing.T) {
 		"no such provider":  hosttest.ErrorOf(connectpluginv1connect.NewHealthServiceClient(c.HTTPClient(), host.URL+"/services/a/"+rival.RuntimeID()).Check(t.Context(), connect.NewRequest(&connectpluginv1.HealthCheckRequest{}))),
 		"not authenticated": hosttest.ErrorOf(stranger.DiscoverService(t.Context(), hosttest.WithCredentials(&connectpluginv1.DiscoverServiceRequest{ServiceType: "a"}, owner.RuntimeID(), "wrong"))),
 	}
-	constants := regexp.MustCompile(`^(not_found: not available|unavailable: not available|permission_denied: permission denied|resource_exhausted: too many requests|unauthenticated: unauthenticated)$`)
+	constants := regexp.MustCompile(`^(not_found: not available|unavailable: not available|permission_denied: permission denied|already_exists: another plugin provides the service type|resource_exhausted: too many requests|unauthenticated: unauthenticated)$`)
 	for name, err := range errs {
 		if err == nil || !constants.MatchString(err.Error()) {
 			t.Errorf("%s: %v", name, err)
@@ -257,8 +266,12 @@ func BenchmarkForbiddenAndUnknown(b *testing.B) {
 	for _, name := range []string{"secret", "nothing", "mine"} {
 		b.Run(name, func(b *testing.B) {
 			req := connect.NewRequest(&connectpluginv1.DiscoverServiceRequest{ServiceType: name})
+			want := connect.CodeNotFound
+			if name == "mine" {
+				want = connect.CodeUnavailable
+			}
 			for b.Loop() {
-				if _, err := c.RegistryClient().DiscoverService(b.Context(), req); connect.CodeOf(err) != connect.CodeNotFound {
+				if _, err := c.RegistryClient().DiscoverService(b.Context(), req); connect.CodeOf(err) != want {
 					b.Fatal(err)
 				}
 			}

@@ -58,8 +58,8 @@ func TestAudit_REG2_ATypeBelongsToItsFirstProvider(t *testing.T) {
 		w.Next(t)
 	}
 	_, err := hosttest.Register(t, rival, "a", "99.0.0")
-	if connect.CodeOf(err) != connect.CodePermissionDenied {
-		t.Errorf("the rival: %v, want permission_denied", err)
+	if connect.CodeOf(err) != connect.CodeAlreadyExists {
+		t.Errorf("the rival: %v, want already_exists", err)
 	}
 	if !host.Audit.Has(connectplugin.AuditConflict) {
 		t.Error("the conflict was not audited")
@@ -76,7 +76,7 @@ func TestAudit_REG2_ATypeBelongsToItsFirstProvider(t *testing.T) {
 		}
 	}
 	for _, c := range []*connectplugin.Client{owner, second} {
-		if _, err := hosttest.Register(t, rival, "a", "1.0.0"); connect.CodeOf(err) != connect.CodePermissionDenied {
+		if _, err := hosttest.Register(t, rival, "a", "1.0.0"); connect.CodeOf(err) != connect.CodeAlreadyExists {
 			t.Errorf("the rival while an instance of the owner is there: %v", err)
 		}
 		if err := hosttest.Unregister(t, c, ids[c]); err != nil {

@@ -269,7 +269,7 @@ func TestAudit_PROTO31_EndOfTheProviderEndsCallsTowardsIt(t *testing.T) {
 			t.Fatal("no such identity")
 		}
 		wantEnd(t, ended, at, connect.CodeUnavailable)
-		if out := echo.CallUnary(t.Context(), rig.Route(runtimeID), opts, nil); connect.CodeOf(out.Err) != connect.CodeNotFound {
+		if out := echo.CallUnary(t.Context(), rig.Route(runtimeID), opts, nil); connect.CodeOf(out.Err) != connect.CodeUnavailable {
 			t.Errorf("a call afterwards: %v", out.Err)
 		}
 		rig.awaitAnother(t, runtimeID)

@@ -199,8 +199,8 @@ func TestRouter_MemoryProvidersAreDrained(t *testing.T) {
 	}
 	rig.Registry().UnregisterPluginServices(rig.providerID)
 	for _, opts := range hosttest.Protocols {
-		if out := echo.CallUnary(t.Context(), rig.toMemory(), opts, nil); connect.CodeOf(out.Err) != connect.CodeNotFound {
-			t.Errorf("a new call: %v, want not_found", out.Err)
+		if out := echo.CallUnary(t.Context(), rig.toMemory(), opts, nil); connect.CodeOf(out.Err) != connect.CodeUnavailable {
+			t.Errorf("a new call: %v, want unavailable", out.Err)
 		}
 	}
 	close(release)

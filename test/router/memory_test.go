@@ -167,8 +167,8 @@ func TestAudit_H56_EndsOfCallsToAMemoryProvider(t *testing.T) {
 		}, connect.CodeNotFound},
 		"provider revoked": {func(t *testing.T, _ func()) {
 			rig.Revoke(rig.providerID)
-			if out := echo.CallUnary(t.Context(), rig.toMemory(), nil, nil); connect.CodeOf(out.Err) != connect.CodeNotFound {
-				t.Errorf("a call afterwards: %v, want not_found", out.Err)
+			if out := echo.CallUnary(t.Context(), rig.toMemory(), nil, nil); connect.CodeOf(out.Err) != connect.CodeUnavailable {
+				t.Errorf("a call afterwards: %v, want unavailable", out.Err)
 			}
 		}, connect.CodeUnavailable},
 	}

@@ -219,8 +219,8 @@ func TestRouter_ProvidersAreDrained(t *testing.T) {
 	}()
 	hosttest.Eventually(t, "the plugin unregistered", func() bool { return len(rig.Registry().GetAllProviders(echo.Type)) == 0 })
 	for _, opts := range hosttest.Protocols {
-		if out := echo.CallUnary(t.Context(), to, opts, nil); connect.CodeOf(out.Err) != connect.CodeNotFound {
-			t.Errorf("a new call: %v, want not_found", out.Err)
+		if out := echo.CallUnary(t.Context(), to, opts, nil); connect.CodeOf(out.Err) != connect.CodeUnavailable {
+			t.Errorf("a new call: %v, want unavailable", out.Err)
 		}
 	}
 	close(release)

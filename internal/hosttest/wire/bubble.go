@@ -168,7 +168,7 @@ func InBubble(t *testing.T, edit func(*connectplugin.ServeConfig), test func(t *
 		h := &BubbleHost{listener: newPipeListener(), authority: hosttest.NewAuthority(t)}
 		cfg := &connectplugin.ServeConfig{
 			Authority: h.authority, Logger: hosttest.Logger(t), Audit: h.audit,
-			Limits: connectplugin.Limits{HandshakesPerSecond: 1e6, HandshakeBurst: 1e6},
+			Limits: connectplugin.Limits{HandshakesPerSecond: 1e6, HandshakeBurst: 1e6, WatchEventsPerSecond: 1e6, WatchEventBurst: 1e6},
 		}
 		edit(cfg)
 		host, err := connectplugin.NewHost(cfg)

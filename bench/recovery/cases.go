@@ -1,0 +1,162 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"time"
+
+	connectplugin "github.com/masegraye/connect-plugin-go"
+)
+
+// patience is how long a case may take.
+const patience = 3 * time.Minute
+
+// bench is what is measured: a host, one provider in a process of its own, the others in
+// another one, and callers of all.
+type bench struct {
+	site
+
+	n         int
+	host      *process
+	one, many *process
+	load      *load
+}
+
+func measure(ctx context.Context, n int, out io.Writer) error {
+	b := &bench{n: n}
+	defer b.close()
+	if err := b.open(ctx); err != nil {
+		return err
+	}
+	_, _ = fmt.Fprintf(out, "%d plugins\n%-34s %10s %10s %10s  %s\n", n, "", "first", "95 %", "all", "failed calls; handshakes")
+	for _, c := range []struct {
+		name string
+		does func(context.Context) error
+		of   int // providers that have to be reached again
+	}{
+		{"nothing happens", func(context.Context) error { return nil }, n},
+		{"host killed and back", b.restartHost, n},
+		{"provider killed and back", b.restartOne, 1},
+		{"provider replaced by SIGTERM", b.replaceOne, 1},
+		{"all providers killed and back", b.restartAll, n},
+	} {
+		if err := b.run(ctx, out, c.name, c.does, c.of); err != nil {
+			return fmt.Errorf("%s: %w", c.name, err)
+		}
+	}
+	return nil
+}
+
+func (b *bench) run(ctx context.Context, out io.Writer, name string, does func(context.Context) error, of int) error {
+	limited, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	b.load.reset()
+	before := b.host.told.Load()
+	if err := does(ctx); err != nil {
+		return err
+	}
+	if err := b.load.settle(limited, of); err != nil {
+		return fmt.Errorf("%w; so far %s", err, b.load.result(of))
+	}
+	row := b.load.result(of)
+	time.Sleep(2 * tellEvery) // until the host has said how many handshakes it made
+	handshakes := b.host.told.Load()
+	if handshakes >= before && name != "host killed and back" {
+		handshakes -= before
+	}
+	_, _ = fmt.Fprintf(out, "%-34s %s; %d\n", name, row, handshakes)
+	b.load.reset()
+	return b.load.settle(limited, b.n) // before the next case
+}
+
+// open starts everything.
+func (b *bench) open(ctx context.Context) error {
+	var err error
+	if b.dir, err = os.MkdirTemp("", "recovery"); err != nil {
+		return fmt.Errorf("directory: %w", err)
+	}
+	authority, err := connectplugin.NewAuthority(connectplugin.AuthorityConfig{Dir: b.dir})
+	if err != nil {
+		return fmt.Errorf("authority: %w", err)
+	}
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	b.addr = l.Addr().String()
+	if err := l.Close(); err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	if b.host, err = b.start(ctx, roleHost, 0, 0); err != nil {
+		return err
+	}
+	if b.one, err = b.start(ctx, rolePlugins, 0, 1); err != nil {
+		return err
+	}
+	if b.many, err = b.start(ctx, rolePlugins, 1, b.n-1); err != nil {
+		return err
+	}
+	if b.load, err = b.begin(ctx, authority, b.n); err != nil {
+		return err
+	}
+	limited, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	b.load.reset()
+	return b.load.settle(limited, b.n)
+}
+
+// restartHost counts from the moment in which the new host listens: until then nobody can
+// come back. What fails counts from the kill.
+func (b *bench) restartHost(ctx context.Context) error {
+	b.host.kill()
+	var err error
+	b.host, err = b.start(ctx, roleHost, 0, 0)
+	b.load.restart()
+	return err
+}
+
+func (b *bench) restartOne(ctx context.Context) (err error) {
+	b.one.kill()
+	b.load.restart()
+	b.one, err = b.start(ctx, rolePlugins, 0, 1)
+	return err
+}
+
+// replaceOne starts the next instance, gives it a moment, and ends the first one.
+func (b *bench) replaceOne(ctx context.Context) error {
+	next, err := b.start(ctx, rolePlugins, 0, 1)
+	if err != nil {
+		return err
+	}
+	time.Sleep(time.Second) // as an operator waits until the next instance is ready
+	b.one.stop()
+	b.one = next
+	b.load.restart()
+	return nil
+}
+
+func (b *bench) restartAll(ctx context.Context) (err error) {
+	b.one.kill()
+	b.many.kill()
+	b.load.restart()
+	if b.one, err = b.start(ctx, rolePlugins, 0, 1); err != nil {
+		return err
+	}
+	b.many, err = b.start(ctx, rolePlugins, 1, b.n-1)
+	return err
+}
+
+func (b *bench) close() {
+	if b.load != nil {
+		b.load.stop()
+	}
+	for _, p := range []*process{b.one, b.many, b.host} {
+		if p != nil {
+			p.kill()
+		}
+	}
+	_ = os.RemoveAll(b.dir)
+}

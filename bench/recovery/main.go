@@ -1,0 +1,69 @@
+// Command recovery measures how plugins come back: it kills a host, a provider and all
+// providers, and replaces a provider, while every provider is called through the host, and
+// prints per case the calls that failed by code, the time until the first and 95 % and all
+// of the providers were reached again, and the handshakes that the host made.
+//
+// The host and the providers are processes of their own. Many plugins share a process, each
+// with an identity, a connection and a server of its own.
+//
+// Usage:
+//
+//	recovery [-n 1,100,1000]
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+var errRole = errors.New("no such role")
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context) error {
+	var s site
+	role := flag.String("role", "", "of a process that the command starts")
+	sizes := flag.String("n", "1,100,1000", "numbers of plugins")
+	flag.StringVar(&s.dir, "dir", "", "of the authority")
+	flag.StringVar(&s.addr, "addr", "", "of the host")
+	flag.IntVar(&s.first, "first", 0, "number of the first plugin")
+	flag.IntVar(&s.plugins, "plugins", 0, "how many plugins")
+	flag.Parse()
+	switch *role {
+	case "":
+		return measureAll(ctx, *sizes)
+	case roleHost:
+		return s.host(ctx)
+	case rolePlugins:
+		return s.provide(ctx)
+	}
+	return fmt.Errorf("%w: %q", errRole, *role)
+}
+
+func measureAll(ctx context.Context, sizes string) error {
+	for size := range strings.SplitSeq(sizes, ",") {
+		n, err := strconv.Atoi(size)
+		if err != nil {
+			return fmt.Errorf("-n: %w", err)
+		}
+		if err := measure(ctx, n, os.Stdout); err != nil {
+			return fmt.Errorf("%d plugins: %w", n, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,41 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// TestMain is a host or plugins where a test has started it.
+func TestMain(m *testing.M) {
+	if len(os.Args) < 2 || os.Args[1] != "-role" {
+		os.Exit(m.Run())
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func TestEverythingComesBack(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	if err := measure(t.Context(), 3, &out); err != nil {
+		t.Fatalf("%v\n%s", err, out.String())
+	}
+	for _, row := range strings.Split(strings.TrimSpace(out.String()), "\n")[2:] {
+		for _, code := range []string{"not_found", "unauthenticated", "permission_denied", "internal", "unimplemented"} {
+			if strings.Contains(row, code) {
+				t.Errorf("calls failed with other codes than unavailable: %s", row)
+			}
+		}
+	}
+}

@@ -1,0 +1,120 @@
+package catalog
+
+import "slices"
+
+// standbys are the registrations that wait until nobody provides their type. Nobody
+// selects, watches or looks them up. They are guarded by the catalogue's lock.
+type standbys struct {
+	byID      map[string]*Registration
+	byType    map[string][]*Registration // in the order in which they came
+	byRuntime map[string][]*Registration
+}
+
+func newStandbys() standbys {
+	return standbys{
+		byID: make(map[string]*Registration), byType: make(map[string][]*Registration), byRuntime: make(map[string][]*Registration),
+	}
+}
+
+// add enters one, in the place of the one that the runtime had for the type.
+func (s *standbys) add(reg *Registration) {
+	s.byID[reg.ID] = reg
+
+	if old := s.find(reg.Type, reg.RuntimeID); old != nil {
+		delete(s.byID, old.ID)
+		s.byID[reg.ID] = reg
+		s.byType[reg.Type][slices.Index(s.byType[reg.Type], old)] = reg
+		s.byRuntime[reg.RuntimeID][slices.Index(s.byRuntime[reg.RuntimeID], old)] = reg
+
+		return
+	}
+
+	s.byType[reg.Type] = append(s.byType[reg.Type], reg)
+	s.byRuntime[reg.RuntimeID] = append(s.byRuntime[reg.RuntimeID], reg)
+}
+
+// remove takes one out.
+func (s *standbys) remove(reg *Registration) {
+	delete(s.byID, reg.ID)
+	drop(s.byType, reg.Type, reg)
+	drop(s.byRuntime, reg.RuntimeID, reg)
+}
+
+func drop(from map[string][]*Registration, key string, reg *Registration) {
+	rest := slices.DeleteFunc(slices.Clone(from[key]), func(other *Registration) bool { return other == reg })
+	if len(rest) == 0 {
+		delete(from, key)
+	} else {
+		from[key] = rest
+	}
+}
+
+// find returns that of a runtime for a type, nil for none.
+func (s *standbys) find(serviceType, runtimeID string) *Registration {
+	for _, reg := range s.byRuntime[runtimeID] {
+		if reg.Type == serviceType {
+			return reg
+		}
+	}
+
+	return nil
+}
+
+// overlaps reports whether a runtime stands by with another type at the path of a
+// registration.
+func (s *standbys) overlaps(reg *Registration) bool {
+	return slices.ContainsFunc(s.byRuntime[reg.RuntimeID], func(other *Registration) bool {
+		return other.Type != reg.Type && PathsOverlap(other.Path, reg.Path)
+	})
+}
+
+// StandsBy reports whether a registration waits for the others of its type to leave.
+func (c *Catalog) StandsBy(id string) bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+
+	return c.standbys.byID[id] != nil
+}
+
+// standBy lets a registration wait, where it says that it may and somebody else provides
+// the type.
+func (t *transition) standBy(reg *Registration, old *entry) (waits bool, err error) {
+	c := t.c
+
+	s := c.services[reg.Type]
+	if !reg.Standby || old != nil || s == nil || s.roster.live == 0 {
+		return false, nil
+	}
+
+	if err := t.fits(reg, old); err != nil {
+		return false, err
+	}
+
+	c.standbys.add(reg)
+
+	return true, nil
+}
+
+// takeOver makes the first who stands by the provider of a type that nobody provides
+// any more.
+func (t *transition) takeOver(s *service) {
+	waiting := t.c.standbys.byType[s.name]
+	if s.roster.live > 0 || len(waiting) == 0 {
+		return
+	}
+
+	next := waiting[0]
+	t.c.standbys.remove(next)
+	t.register(next, nil)
+	t.record(ChangeTookOver, t.c.entries[next.ID])
+}
+
+// withdraw takes out what stands by of a runtime, and returns how many that was.
+func (t *transition) withdraw(runtimeID string) int {
+	waiting := slices.Clone(t.c.standbys.byRuntime[runtimeID])
+	for _, reg := range waiting {
+		t.c.standbys.remove(reg)
+	}
+
+	return len(waiting)
+}

@@ -1,0 +1,82 @@
+package router_test
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"net/http"
+	"strings"
+	"testing"
+
+	"connectrpc.com/connect"
+
+	connectplugin "github.com/masegraye/connect-plugin-go"
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/internal/hosttest"
+	"github.com/masegraye/connect-plugin-go/internal/hosttest/echo"
+)
+
+// A plugin that names itself by a DNS name is dialled at the address from which it
+// registered, and its certificate is verified under that name: one for the address alone,
+// or for another name, does not do. One that names its address is verified under that.
+func TestAudit_USE37_ANameIsDialledAtTheAddressThatRegistered(t *testing.T) {
+	t.Parallel()
+	ca := hosttest.NewCA(t)
+	host := ca.Start(t, ca.Certify(t, hosttest.DNS("localhost"), hosttest.Loopback), func(c *connectplugin.ServeConfig) {
+		c.Policy = hosttest.Rights(map[string][2][]string{"provider": {{echo.Type}, nil}, "caller": {nil, {echo.Type}}})
+		hosttest.SetInstances(c.Policy, 100)
+	})
+	enrol := func(selfID string, edit func(*connectplugin.ClientConfig)) *connectplugin.Client {
+		t.Helper()
+		cfg := connectplugin.ClientConfig{HostURL: host.URL, SelfID: selfID, TLS: ca.TLS(nil), Secret: hosttest.Secret, Logger: hosttest.Logger(t)}
+		edit(&cfg)
+		c, err := connectplugin.NewClient(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		if err := c.Connect(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	caller := enrol("caller", hosttest.Requiring(echo.Type))
+	for name, c := range map[string]struct {
+		certificate func(*x509.Certificate)
+		named       string
+		served      bool
+	}{
+		"its name":               {hosttest.DNS("localhost"), "localhost", true},
+		"its name, in capitals":  {hosttest.DNS("localhost"), "LocalHost", true},
+		"another name":           {hosttest.DNS("elsewhere.example"), "localhost", false},
+		"the address alone":      {hosttest.Loopback, "localhost", false},
+		"its address":            {hosttest.Loopback, "127.0.0.1", true},
+		"a name for its address": {hosttest.DNS("localhost"), "127.0.0.1", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			seen := make(chan string, 64)
+			handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				seen <- r.TLS.ServerName + " " + r.RemoteAddr
+				echo.Service{}.Handler().ServeHTTP(w, r)
+			})
+			server := &tls.Config{Certificates: []tls.Certificate{*ca.Certify(t, c.certificate)}, MinVersion: tls.VersionTLS13}
+			at := hosttest.ServeTLS(t, server, handler)
+			provider := enrol("provider", hosttest.Providing(echo.Type))
+			err := hosttest.RegisterWith(t, provider, &connectpluginv1.RegisterServiceRequest{
+				ServiceType: echo.Type, Version: "1.0.0", EndpointPath: "/",
+				Metadata: map[string]string{"base_url": "https://" + c.named + at[strings.LastIndex(at, ":"):]},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			to := echo.At(host.URL+"/services/"+echo.Type+"/"+provider.RuntimeID(), caller.HTTPClient())
+			out := echo.CallUnary(t.Context(), to, nil, nil)
+			if served := out.Err == nil; served != c.served || !served && connect.CodeOf(out.Err) != connect.CodeUnavailable {
+				t.Fatalf("%v, want it served: %t", out.Err, c.served)
+			}
+			if c.served && !strings.Contains(<-seen, " 127.0.0.1:") {
+				t.Error("it was dialled elsewhere")
+			}
+		})
+	}
+}
