@@ -48,7 +48,8 @@ func playFronts(ctx context.Context, out io.Writer, logger *slog.Logger) error {
 		}
 		_, _ = fmt.Fprintln(out)
 	}
-	_, _ = fmt.Fprintln(out, "ok: as docs/deployment.md says. bound: a proof that is bound to the connection, which holds where TLS does not end in between.")
+	_, _ = fmt.Fprintln(out, "ok: as docs/deployment.md says. bound: a proof that is bound to the connection, "+
+		"which holds where TLS does not end in between.")
 	for _, reason := range reasons {
 		_, _ = fmt.Fprintln(out, reason)
 	}

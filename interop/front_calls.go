@@ -63,10 +63,12 @@ func (s *scene) call(ctx context.Context) (unary, stream, failure error) {
 	defer free()
 	defer c.Close() //nolint:errcheck // the results are known
 	if err := c.Connect(ctx); err != nil {
+		err = fmt.Errorf("connect: %w", err)
 		return err, err, err
 	}
 	conn, err := c.Service(ctx, frontType, "")
 	if err != nil {
+		err = fmt.Errorf("service: %w", err)
 		return err, err, err
 	}
 	defer conn.Close()

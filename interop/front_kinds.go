@@ -21,6 +21,12 @@ func isFile(path string) bool {
 	return err == nil && info.Mode().IsRegular()
 }
 
+// The programs of the balancers.
+const (
+	frontHAProxy = "haproxy"
+	frontNginx   = "nginx"
+)
+
 // fronts are the balancers, with what docs/deployment.md tells to set.
 func fronts() []front {
 	haproxy := func(dir string) []string { return []string{"-db", "-f", filepath.Join(dir, "front.conf")} }
@@ -28,13 +34,13 @@ func fronts() []front {
 		return []string{"-p", dir, "-e", "stderr", "-c", filepath.Join(dir, "front.conf")}
 	}
 	return []front{
-		{name: "haproxy tcp", program: "haproxy", args: haproxy, config: haproxyTCP("")},
-		{name: "haproxy send-proxy", program: "haproxy", args: haproxy, proxy: true, config: haproxyTCP("send-proxy")},
-		{name: "haproxy send-proxy-v2", program: "haproxy", args: haproxy, proxy: true, config: haproxyTCP("send-proxy-v2")},
-		{name: "haproxy http", program: "haproxy", args: haproxy, ends: true, config: haproxyHTTP},
-		{name: "nginx stream", program: "nginx", args: nginx, module: nginxStream(), config: nginxTCP("")},
-		{name: "nginx stream, proxy", program: "nginx", args: nginx, module: nginxStream(), proxy: true, config: nginxTCP("proxy_protocol on;")},
-		{name: "nginx grpc_pass", program: "nginx", args: nginx, ends: true, config: nginxHTTP},
+		{name: "haproxy tcp", program: frontHAProxy, args: haproxy, config: haproxyTCP("")},
+		{name: "haproxy send-proxy", program: frontHAProxy, args: haproxy, proxy: true, config: haproxyTCP("send-proxy")},
+		{name: "haproxy send-proxy-v2", program: frontHAProxy, args: haproxy, proxy: true, config: haproxyTCP("send-proxy-v2")},
+		{name: "haproxy http", program: frontHAProxy, args: haproxy, ends: true, config: haproxyHTTP},
+		{name: "nginx stream", program: frontNginx, args: nginx, module: nginxStream(), config: nginxTCP("")},
+		{name: "nginx stream, proxy", program: frontNginx, args: nginx, module: nginxStream(), proxy: true, config: nginxTCP("proxy_protocol on;")},
+		{name: "nginx grpc_pass", program: frontNginx, args: nginx, ends: true, config: nginxHTTP},
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -46,24 +47,13 @@ var (
 	binarySignature = []byte("\r\n\r\n\x00\r\nQUIT\n")
 )
 
-func (c *proxyConn) header() {
-	c.once.Do(func() {
-		_ = c.SetReadDeadline(time.Now().Add(headerTime))
-		var from netip.AddrPort
-		if from, c.err = readHeader(c.in); c.err == nil {
-			c.from = net.TCPAddrFromAddrPort(from)
-		}
-		_ = c.SetReadDeadline(time.Time{})
-	})
-}
-
 // readHeader returns the address in a header.
 func readHeader(in *bufio.Reader) (netip.AddrPort, error) {
 	first, err := in.Peek(len(binarySignature))
 	if err != nil {
 		return netip.AddrPort{}, errHeader
 	}
-	if string(first) != string(binarySignature) {
+	if !bytes.Equal(first, binarySignature) {
 		line, err := in.ReadString('\n')
 		fields := strings.Fields(line)
 		if err != nil || len(fields) != 6 || fields[0] != "PROXY" {
@@ -96,4 +86,15 @@ func (c *proxyConn) RemoteAddr() net.Addr {
 		return c.from
 	}
 	return c.Conn.RemoteAddr()
+}
+
+func (c *proxyConn) header() {
+	c.once.Do(func() {
+		_ = c.SetReadDeadline(time.Now().Add(headerTime))
+		var from netip.AddrPort
+		if from, c.err = readHeader(c.in); c.err == nil {
+			c.from = net.TCPAddrFromAddrPort(from)
+		}
+		_ = c.SetReadDeadline(time.Time{})
+	})
 }

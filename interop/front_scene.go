@@ -86,25 +86,13 @@ func (s *scene) startHost(ctx context.Context, logger *slog.Logger) (string, err
 	if err != nil {
 		return "", fmt.Errorf("host: %w", err)
 	}
-	var direct, behind string
-	for _, l := range []struct {
-		addr *string
-		wrap func(net.Listener) net.Listener
-	}{
-		{&behind, func(l net.Listener) net.Listener {
-			if s.proxied {
-				return proxyListener{l}
-			}
-			return l
-		}},
-		{&direct, func(l net.Listener) net.Listener { return l }},
-	} {
-		listener, err := new(net.ListenConfig).Listen(ctx, "tcp", loopback)
-		if err != nil {
-			return "", fmt.Errorf("listen: %w", err)
-		}
-		*l.addr = listener.Addr().String()
-		s.tasks.Go(func() { _ = s.host.Serve(ctx, l.wrap(listener)) })
+	behind, err := s.serveHost(ctx, s.proxied)
+	if err != nil {
+		return "", err
+	}
+	direct, err := s.serveHost(ctx, false)
+	if err != nil {
+		return "", err
 	}
 	own, err := s.authority.PluginTLS(frontType)
 	if err != nil {
@@ -117,6 +105,20 @@ func (s *scene) startHost(ctx context.Context, logger *slog.Logger) (string, err
 		})
 	})
 	return behind, wait(ctx, "the plugin", func() bool { return s.host.Registry().HasService(frontType, "") })
+}
+
+// serveHost has the host serve on another address, which it returns.
+func (s *scene) serveHost(ctx context.Context, proxied bool) (string, error) {
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", loopback)
+	if err != nil {
+		return "", fmt.Errorf("listen: %w", err)
+	}
+	addr := listener.Addr().String()
+	if proxied {
+		listener = proxyListener{listener}
+	}
+	s.tasks.Go(func() { _ = s.host.Serve(ctx, listener) })
+	return addr, nil
 }
 
 // startBalancer writes what a balancer needs and starts it.
@@ -132,7 +134,7 @@ func (s *scene) startBalancer(ctx context.Context, f *front, program, to string)
 	}
 	var pem []byte
 	for _, name := range []string{"tls.crt", "tls.key"} {
-		part, err := os.ReadFile(filepath.Join(s.dir, name))
+		part, err := os.ReadFile(filepath.Join(s.dir, name)) //nolint:gosec // of this scene
 		if err != nil {
 			return fmt.Errorf("credentials: %w", err)
 		}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -46,7 +45,10 @@ func (o *options) run(ctx context.Context, out io.Writer) error {
 	if t.red() {
 		return errRed
 	}
-	return cmp.Or(err, ctx.Err())
+	if err != nil {
+		return err
+	}
+	return ctx.Err()
 }
 
 // logger is what hosts of a run say.

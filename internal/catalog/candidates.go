@@ -95,7 +95,7 @@ func (s *service) massFor(t tier, c Constraint) (total, count uint64) {
 	for _, r := range s.releases {
 		if r.roster.counts[t] > 0 && c.AllowsVersion(r.parsed) {
 			total += r.roster.total(t)
-			count += uint64(r.roster.counts[t]) //nolint:gosec // counts are not negative
+			count += uint64(r.roster.counts[t])
 		}
 	}
 

@@ -140,7 +140,7 @@ func TestAudit_USE47_ProxyProtocolThroughAListenerOfTheUsers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer func() { _ = silent.Close() }()
+		t.Cleanup(func() { _ = silent.Close() })
 	}
 	refused := 0
 	for range 8 { // more than one address may do

@@ -75,8 +75,7 @@ func serve(ctx context.Context, config *connectplugin.ServeConfig, dir, policyFi
 	defer entries.Close()
 
 	config.Authority, config.Policy, config.CapabilityBroker, config.Logger = authority, policy, brokerOf(entries), log
-	config.HealthProbe = connectplugin.HealthProbeConfig{Interval: probeInterval}
-	config.RuntimeTokenTTL = tokenTTL
+	config.HealthProbe, config.RuntimeTokenTTL = connectplugin.HealthProbeConfig{Interval: probeInterval}, tokenTTL
 
 	host, err := connectplugin.NewHost(config)
 	if err != nil {
