@@ -82,6 +82,10 @@ func newExchange(r *http.Request) (*exchange, error) {
 		x.request.Body = x.whole.B
 	}
 
+	if !x.request.End {
+		x.request.Over = func() { _ = r.Body.Close() }
+	}
+
 	return x, nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"testing/iotest"
 	"testing/synctest"
@@ -159,6 +160,44 @@ func TestRoundTrip_BothDirections(t *testing.T) {
 
 	if _, err := send.Write(got); !errors.Is(err, io.ErrClosedPipe) {
 		t.Errorf("sending after the end: %v", err)
+	}
+}
+
+// A request whose stream is over is not read any more, whether or not somebody reads the
+// response.
+func TestRoundTrip_TheEndOfAStreamEndsItsRequest(t *testing.T) {
+	t.Parallel()
+
+	for name, end := range map[string]func(w http.ResponseWriter, s *server){
+		"complete": func(http.ResponseWriter, *server) {},
+		"reset":    func(http.ResponseWriter, *server) { panic(http.ErrAbortHandler) },
+		"lost":     func(_ http.ResponseWriter, s *server) { s.CloseClientConnections() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+
+			over := make(chan struct{})
+
+			var s *server
+
+			s = serve(t, func(w http.ResponseWriter, _ *http.Request) {
+				_ = http.NewResponseController(w).Flush()
+
+				<-over
+				end(w, s)
+			}, 10)
+			p := newPool(t, dialer(s.Listener.Addr().String()), 1, nil)
+			body := &quiet{closed: make(chan struct{})}
+
+			resp, err := p.RoundTrip(request(t.Context(), t, http.MethodPost, s.URL, body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+
+			close(over)
+			<-body.closed
+		})
 	}
 }
 
@@ -336,6 +375,24 @@ type closing struct {
 
 func (c *closing) Close() error {
 	c.closed = true
+
+	return nil
+}
+
+// quiet is a body of which nothing comes until it is closed.
+type quiet struct {
+	once   sync.Once
+	closed chan struct{}
+}
+
+func (q *quiet) Read([]byte) (int, error) {
+	<-q.closed
+
+	return 0, io.ErrClosedPipe
+}
+
+func (q *quiet) Close() error {
+	q.once.Do(func() { close(q.closed) })
 
 	return nil
 }

@@ -75,6 +75,7 @@ func (c *Conn) endLocked(s *Stream) {
 	}
 	s.eof = true
 	notify(s.sendWake) // the rest of the request is not wanted
+	s.overLocked()
 	c.markLocked(s)
 	if s.sentEnd {
 		c.removeLocked(s)

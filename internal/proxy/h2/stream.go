@@ -29,6 +29,7 @@ type Stream struct {
 	interim     int
 	body        *Buffer
 	stated      int64  // bytes of the body still to come, -1 if not stated
+	over        func() // told that nobody wants the rest of the request; nil once it was, or where nobody is
 	head        bool   // the response states the length of a body that it lacks
 	gather      bool   // the reader waits for the whole body, or much of it
 	holding     bool   // in c.held, or was
@@ -55,6 +56,10 @@ type Request struct {
 	Aside bool
 	// Head says that the response has no body, whatever length it states.
 	Head bool
+	// Over is called, on a goroutine of its own, if the response is complete or the
+	// stream has broken while the request is not complete: nobody wants the rest of it.
+	// Nil calls nobody.
+	Over func()
 	// Owner is who shares what the stream takes of the connection's send
 	// window with other streams of the same name.
 	Owner string
@@ -79,6 +84,7 @@ func (c *Conn) Open(r Request) (*Stream, []byte, error) {
 		sendWake:   make(chan struct{}, 1),
 		gather:     r.Gather,
 		head:       r.Head,
+		over:       r.Over,
 		stated:     -1,
 		recvWindow: streamWindow,
 	}
@@ -307,6 +313,15 @@ func (c *Conn) failStreamLocked(s *Stream, err error) {
 	}
 	c.removeLocked(s)
 	notify(s.wake)
+	s.overLocked()
+}
+
+// overLocked says that the rest of the request is not wanted.
+func (s *Stream) overLocked() {
+	if s.over != nil && !s.sentEnd {
+		go s.over()
+	}
+	s.over = nil
 }
 
 // removeLocked takes a stream off the wire.
