@@ -209,7 +209,7 @@ func TestGoPluginGetsOnlyWhatItNeeds(t *testing.T) {
 	}
 	var names []string
 	dir := ""
-	for _, line := range strings.Split(env, "\n") {
+	for line := range strings.SplitSeq(env, "\n") {
 		if name, value, ok := strings.Cut(line, "="); ok && !strings.HasPrefix(line, "-") {
 			names = append(names, name)
 			if name == "PLUGIN_UNIX_SOCKET_DIR" {
