@@ -123,7 +123,8 @@ func (s PluginSpec) goPluginProvides() []ServiceDeclaration {
 // Callers speak gRPC (connect.WithGRPC), because the plugin speaks nothing else, and reach the
 // named services alone, never those of go-plugin itself. What the plugin cannot do: take a
 // request above its own limit, which is 4 MiB unless it says otherwise; tell its streams that
-// it stops; call back over go-plugin's broker, which is not offered; serve net/rpc, or without
+// it stops; be heard in its very last moment, because what it prints passes through itself; call
+// back over go-plugin's broker, which is not offered; serve net/rpc, or without
 // AutoMTLS. Calls in flight at the end may finish within [PluginSpec.StopGrace]. Use one
 // strategy for one launcher; it is safe for concurrent use.
 type GoPluginStrategy struct{ processes }

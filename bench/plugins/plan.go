@@ -47,7 +47,7 @@ func (p *plan) measure(ctx context.Context, out io.Writer) error {
 		return errors.Join(err, hosts[own].end())
 	}
 	r, err := p.all(hosts)
-	if err = errors.Join(err, hosts[own].end(), hosts[theirs].end()); err != nil {
+	if err := errors.Join(err, hosts[own].end(), hosts[theirs].end()); err != nil {
 		return err
 	}
 	return r.print(out, p)

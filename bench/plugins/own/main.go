@@ -39,7 +39,7 @@ func main() {
 }
 
 func run(ctx context.Context) error {
-	program, err := os.ReadFile(os.Args[1])
+	program, err := os.ReadFile(os.Args[1]) //nolint:gosec // the command names it
 	if err != nil {
 		return fmt.Errorf("plugin: %w", err)
 	}

@@ -60,6 +60,20 @@ type running struct {
 
 var errOther = errors.New("what is dispensed is no connection")
 
+// Call implements side.Plugin.
+func (p *running) Call(ctx context.Context, payload string) error {
+	return p.conn.Invoke(ctx, "/bench.v1.Echo/Say", wrapperspb.String(payload), new(text)) //nolint:wrapcheck // the side does
+}
+
+// Pid implements side.Plugin.
+func (p *running) Pid() int { return p.client.ReattachConfig().Pid }
+
+// Stop implements side.Plugin.
+func (p *running) Stop(context.Context) error {
+	p.client.Kill()
+	return nil
+}
+
 func (p *running) connect() error {
 	rpc, err := p.client.Client()
 	if err != nil {
@@ -74,20 +88,6 @@ func (p *running) connect() error {
 		return errOther
 	}
 	p.conn = conn
-	return nil
-}
-
-// Call implements side.Plugin.
-func (p *running) Call(ctx context.Context, payload string) error {
-	return p.conn.Invoke(ctx, "/bench.v1.Echo/Say", wrapperspb.String(payload), new(text)) //nolint:wrapcheck // the side does
-}
-
-// Pid implements side.Plugin.
-func (p *running) Pid() int { return p.client.ReattachConfig().Pid }
-
-// Stop implements side.Plugin.
-func (p *running) Stop(context.Context) error {
-	p.client.Kill()
 	return nil
 }
 

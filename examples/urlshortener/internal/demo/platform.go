@@ -103,20 +103,8 @@ func (d *demo) launchAll(ctx context.Context) error {
 		return fmt.Errorf("launch: %w", err)
 	}
 
-	l.specs = map[string]connectplugin.PluginSpec{}
-
-	for name, provides := range map[string]string{"logger": "logger", "storage": "storage", "api": "shortener"} {
-		path := filepath.Join(d.stack.Bin, name)
-
-		program, err := os.ReadFile(path) //nolint:gosec // what was built
-		if err != nil {
-			return fmt.Errorf("launch: %w", err)
-		}
-
-		sum := sha256.Sum256(program)
-		l.specs[name] = connectplugin.PluginSpec{
-			BinaryPath: path, Checksum: hex.EncodeToString(sum[:]), Provides: []string{provides}, Dir: dir, ReadyTimeout: awaitTimeout,
-		}
+	if err := l.specify(d.stack.Bin, dir); err != nil {
+		return err
 	}
 
 	l.host.Launcher().Configure(l.specs)
@@ -143,6 +131,27 @@ func (d *demo) launchAll(ctx context.Context) error {
 	d.note(phase, "shorten, launched api")
 
 	return ctx.Err()
+}
+
+// specify says how each program is launched: exactly as it was built, in a directory.
+func (l *launched) specify(bin, dir string) error {
+	l.specs = map[string]connectplugin.PluginSpec{}
+
+	for name, provides := range map[string]string{"logger": "logger", "storage": "storage", "api": "shortener"} {
+		path := filepath.Join(bin, name)
+
+		program, err := os.ReadFile(path) //nolint:gosec // what was built
+		if err != nil {
+			return fmt.Errorf("launch: %w", err)
+		}
+
+		sum := sha256.Sum256(program)
+		l.specs[name] = connectplugin.PluginSpec{
+			BinaryPath: path, Checksum: hex.EncodeToString(sum[:]), Provides: []string{provides}, Dir: dir, ReadyTimeout: awaitTimeout,
+		}
+	}
+
+	return nil
 }
 
 // crash kills the storage; the host starts it again, and nothing is lost.
