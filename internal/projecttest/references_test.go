@@ -14,7 +14,7 @@ var (
 	link     = regexp.MustCompile(`\]\(([^)\s]+)\)`)
 	heading  = regexp.MustCompile(`^#+ +(.*)$`)
 	notSlug  = regexp.MustCompile(`[^\p{L}\p{N} _-]`)
-	makes    = regexp.MustCompile(`(?:^|&& |; )make((?: +[a-z][a-z-]*)+)`)
+	makes    = regexp.MustCompile(`(?:^|&& )make((?: +[a-z][a-z-]*)+)`)
 	goPath   = regexp.MustCompile(`\bgo (?:run|build|test|vet)\b[^|;&#]*`)
 	typeName = regexp.MustCompile(`^\*?([A-Z]\w*)\.([A-Za-z]\w*)(\(.*\))?$`)
 	oneName  = regexp.MustCompile(`^([A-Z]\w*[a-z]\w*[A-Z]\w*)(\(.*\))?$`)
@@ -23,6 +23,9 @@ var (
 	placeholder = regexp.MustCompile(`(?:^|/)(?:[A-Z]{2,}|x\.go)(?:/|$)`)
 	cell        = regexp.MustCompile(`^\|([^|]*)\|`)
 )
+
+// announcedFile lists what documents may name before the code has it. It can only shrink.
+const announcedFile = "announced.txt"
 
 // programDirs are the directories from which documents run programs.
 var programDirs = []string{".", "examples", "examples/start", "bench", "interop"}
@@ -37,11 +40,30 @@ func TestDocumentsNameWhatExists(t *testing.T) {
 	for _, d := range docs {
 		headings[d.path] = slugs(d)
 	}
+	came := slices.DeleteFunc(readLines(t, announcedFile), n.announce)
+	shrinkList(t, came, announcedFile)
+	if len(came) > 0 && !*shrink {
+		t.Errorf("%q are there: run go test ./internal/projecttest -shrink, which removes them from %s", came, announcedFile)
+	}
 	for _, d := range docs {
 		for _, p := range referenceProblems(d, n, headings) {
 			t.Error(p)
 		}
 	}
+}
+
+// announce takes a field or a name for one that is there, and reports whether it was not.
+func (n *names) announce(name string) bool {
+	typeName, member, isMember := strings.Cut(name, ".")
+	switch {
+	case isMember && n.members[typeName][member], !isMember && n.words[name]:
+		return false
+	case isMember:
+		n.member(typeName, member)
+	default:
+		n.words[name] = true
+	}
+	return true
 }
 
 func referenceProblems(d document, n *names, headings map[string][]string) []string {

@@ -31,6 +31,7 @@ func main() {
 	}
 }
 
+//docs:region serve
 func serve(host string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -48,3 +49,5 @@ func serve(host string) error {
 		Services: []connectplugin.PluginService{{Type: "greeter", Version: "1.0.0", Path: path, Handler: handler}},
 	})
 }
+
+//docs:end
