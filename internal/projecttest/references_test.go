@@ -52,10 +52,14 @@ func TestDocumentsNameWhatExists(t *testing.T) {
 	}
 }
 
-// announce takes a field or a name for one that is there, and reports whether it was not.
+// announce takes a file, a field or a name for one that is there, and reports whether it was not.
 func (n *names) announce(name string) bool {
 	typeName, member, isMember := strings.Cut(name, ".")
 	switch {
+	case strings.Contains(name, "/"):
+		was := n.files[name]
+		n.files[name] = true
+		return !was
 	case isMember && n.members[typeName][member], !isMember && n.words[name]:
 		return false
 	case isMember:
