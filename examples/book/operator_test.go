@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"expvar"
-	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -143,7 +142,7 @@ func TestOperator(t *testing.T) {
 	}
 
 	secret, err := readSecret(path)
-	if err != nil || len(secret) != 32 || fmt.Sprint(secret) != "[redacted]" {
+	if err != nil || len(secret) != 32 || secret.String() != "[redacted]" {
 		t.Fatalf("secret %v of %d bytes, %v", secret, len(secret), err)
 	}
 

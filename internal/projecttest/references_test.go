@@ -154,7 +154,7 @@ func nameProblem(from, text string, n *names) string {
 			return "there is no " + m[1]
 		}
 	}
-	if m := oneName.FindStringSubmatch(text); m != nil && !n.words[m[1]] {
+	if m := oneName.FindStringSubmatch(text); len(m) > 1 && !n.words[m[1]] {
 		return "there is no " + m[1]
 	}
 	return ""
@@ -168,6 +168,9 @@ func isPath(from, text string, n *names) bool {
 	for _, p := range []string{text, path.Join(path.Dir(from), text)} {
 		if n.files[p] {
 			return true
+		}
+		if !strings.Contains(p, "*") {
+			continue
 		}
 		for file := range n.files {
 			if ok, _ := path.Match(p, file); ok {
@@ -192,14 +195,14 @@ func mapKeys(m map[string]bool) []string {
 // commandProblem says what a line for the shell names that is not there.
 func commandProblem(line string, n *names) string {
 	for _, m := range makes.FindAllStringSubmatch(line, -1) {
-		for _, target := range strings.Fields(m[1]) {
+		for target := range strings.FieldsSeq(m[1]) {
 			if !n.targets[target] {
 				return "make has no target " + target
 			}
 		}
 	}
 	for _, command := range goPath.FindAllString(line, -1) {
-		for _, arg := range strings.Fields(command) {
+		for arg := range strings.FieldsSeq(command) {
 			if strings.HasPrefix(arg, "./") && !strings.HasSuffix(arg, "...") && !isProgram(arg, n) {
 				return arg + " is no directory of a program"
 			}

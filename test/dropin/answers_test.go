@@ -43,9 +43,6 @@ func newFirstPeer(t *testing.T) *firstPeer {
 	return p
 }
 
-// known are the values of names in a recording.
-func (p *firstPeer) known() known { return known{"HOST": p.url} }
-
 func (p *firstPeer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method == "PRI" { // today's peer asks whether this is HTTP/2 (RFC 9113, 3.4)
 		http.NotFound(w, r)
@@ -75,6 +72,9 @@ func (p *firstPeer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", r.Header.Get("Content-Type"))
 	_, _ = w.Write(answer)
 }
+
+// known are the values of names in a recording.
+func (p *firstPeer) known() known { return known{"HOST": p.url} }
 
 // Clients of today understand what hosts and plugins of the first version answer, and are understood.
 func TestReplay_ToClient(t *testing.T) {

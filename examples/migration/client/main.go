@@ -75,7 +75,7 @@ func useHostPlugin(ctx context.Context, client *connectplugin.Client) error {
 		return err
 	}
 
-	kv := raw.(kvv1connect.KVServiceClient) //nolint:forcetypeassert // as it was written before
+	kv := raw.(kvv1connect.KVServiceClient) //nolint:errcheck,forcetypeassert // as it was written before
 
 	if _, err := kv.Put(ctx, &kvv1.PutRequest{Key: "name", Value: []byte("Ada")}); err != nil {
 		return err
@@ -100,7 +100,7 @@ func greet(ctx context.Context, client *connectplugin.Client, cfg connectplugin.
 		return err
 	}
 
-	transport := http.DefaultTransport.(*http.Transport).Clone() //nolint:forcetypeassert // that is what it is
+	transport := http.DefaultTransport.(*http.Transport).Clone() //nolint:errcheck,forcetypeassert // that is what it is
 	transport.TLSClientConfig = cfg.TLS
 
 	own := &http.Client{Transport: &identity{client: client, next: transport}}

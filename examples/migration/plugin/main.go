@@ -58,17 +58,12 @@ func run(host, fields string) error {
 		return err
 	}
 
-	mux := http.NewServeMux()
-	mux.Handle(greeterv1connect.NewGreeterServiceHandler(greeter{}))
+	server, scheme := newServer(cfg)
+	defer server.Close() //nolint:errcheck // the process ends
 
-	server := &http.Server{Handler: mux, TLSConfig: cfg.TLS.Clone()} //nolint:gosec // as it was written before
-	defer server.Close()                                             //nolint:errcheck // the process ends
-
-	scheme := "http://"
 	if cfg.TLS == nil {
 		go server.Serve(listener) //nolint:errcheck // as it was written before
 	} else {
-		scheme = "https://"
 		go server.ServeTLS(listener, "", "") //nolint:errcheck // as it was written before
 	}
 
@@ -89,6 +84,19 @@ func run(host, fields string) error {
 	<-ctx.Done()
 
 	return nil
+}
+
+// newServer returns the plugin's server, and the scheme of its URL.
+func newServer(cfg connectplugin.ClientConfig) (*http.Server, string) {
+	mux := http.NewServeMux()
+	mux.Handle(greeterv1connect.NewGreeterServiceHandler(greeter{}))
+
+	scheme := "http://"
+	if cfg.TLS != nil {
+		scheme = "https://"
+	}
+
+	return &http.Server{Handler: mux, TLSConfig: cfg.TLS.Clone()}, scheme //nolint:gosec // as it was written before
 }
 
 func register(ctx context.Context, client *connectplugin.Client, baseURL string) error {
