@@ -8,6 +8,7 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -18,15 +19,18 @@ type names struct {
 	files   map[string]bool            // files and directories, without a final slash
 	targets map[string]bool            // of the Makefile
 	members map[string]map[string]bool // fields and methods, and RPCs, by type
-	words   map[string]bool            // identifiers in Go and in .proto files
+	words   map[string]bool            // identifiers in Go, and words in .proto files and in other languages
 	texts   []string                   // constant texts in Go
 }
 
+// sources are the ends of names of files in which something is named.
+var sources = []string{".go", ".proto", ".py", ".ts"}
+
 var (
-	makeTarget   = regexp.MustCompile(`(?m)^([a-z][a-z-]*):`)
-	protoService = regexp.MustCompile(`(?s)service (\w+) \{.*?\n\}`)
-	protoRPC     = regexp.MustCompile(`rpc (\w+)\(`)
-	word         = regexp.MustCompile(`\w+`)
+	makeTarget  = regexp.MustCompile(`(?m)^([a-z][a-z-]*):`)
+	protoType   = regexp.MustCompile(`(?ms)^(?:service|message) (\w+) \{(?:\}|.*?^\})`)
+	protoMember = regexp.MustCompile(`(?m)\brpc (\w+)\(|\b(\w+) = \d+`)
+	word        = regexp.MustCompile(`\w+`)
 )
 
 // repositoryNames reads what there is. It parses every Go file and checks no types: that is cheap, and
@@ -39,7 +43,7 @@ func repositoryNames(t *testing.T) *names {
 		for p := file; p != "."; p = path.Dir(p) {
 			n.files[p] = true
 		}
-		if ext := path.Ext(file); file != "Makefile" && ext != ".go" && ext != ".proto" {
+		if file != "Makefile" && !slices.Contains(sources, path.Ext(file)) {
 			continue
 		}
 		raw, err := os.ReadFile(filepath.Join(root, filepath.FromSlash(file)))
@@ -62,13 +66,13 @@ func (n *names) read(t *testing.T, file, text string) {
 		if err == nil {
 			ast.Inspect(parsed, n.visit)
 		}
-	case ".proto":
+	case ".proto", ".py", ".ts":
 		for _, w := range word.FindAllString(text, -1) {
 			n.words[w] = true
 		}
-		for _, m := range protoService.FindAllStringSubmatch(text, -1) {
-			for _, rpc := range protoRPC.FindAllStringSubmatch(m[0], -1) {
-				n.member(m[1], rpc[1])
+		for _, m := range protoType.FindAllStringSubmatch(text, -1) {
+			for _, member := range protoMember.FindAllStringSubmatch(m[0], -1) {
+				n.member(m[1], member[1]+member[2])
 			}
 		}
 	default:

@@ -232,13 +232,13 @@ func TestReferences(t *testing.T) {
 	n := &names{files: map[string]bool{}, targets: map[string]bool{}, members: map[string]map[string]bool{}, words: map[string]bool{}}
 	n.read(t, "Makefile", "demo: ## x\n")
 	n.read(t, "a.go", "package a\n\ntype Config struct{ Addr string }\n\nfunc (*Config) Validate() error { return errors.New(\"is \" + \"taken\") }\n\nfunc NewConfig() {}\n")
-	n.read(t, "a.proto", "service Echo {\n  rpc Say(A) returns (B);\n}\n")
+	n.read(t, "a.proto", "service Echo {\n  rpc Say(A) returns (B);\n}\n\nmessage A {\n  string text = 1;\n}\n")
 	for _, f := range []string{"docs", "docs/troubleshooting.md", "README.md", "test", "test/host", "examples", "examples/kv"} {
 		n.files[f] = true
 	}
 	headings := map[string][]string{"README.md": slugs(parseDocument("README.md", "# The Words, again!\n"))}
 	for _, tt := range []struct{ text, problem string }{
-		{"`Config.Addr` `*Config.Validate` `Config.Validate()` `Echo.Say` `NewConfig` `http.Server` `SIGTERM` `Accept`", ""},
+		{"`Config.Addr` `*Config.Validate` `Config.Validate()` `Echo.Say` `A.text` `NewConfig` `http.Server` `SIGTERM` `Accept`", ""},
 		{"[a](../README.md#the-words-again) [b](#) `test/host` `README.md` `test/*` `make demo` `application/json` `https://x/y`", ""},
 		{"```sh\ncd examples && go run ./kv\nmake demo FLAGS=x\n```", ""},
 		{"| `x … taken` | no table of messages |", "no program says x … taken"},
@@ -247,6 +247,7 @@ func TestReferences(t *testing.T) {
 		{"`Confog.Addr`", "there is no Confog"},
 		{"`NewConfog(x)`", "there is no NewConfog"},
 		{"`Echo.Sing`", "Echo has no Sing"},
+		{"`A.tune`", "A has no tune"},
 		{"[a](../README.md#words)", "leads nowhere"},
 		{"[a](README.md)", "leads nowhere"},
 		{"`test/guest`", "test/guest does not exist"},

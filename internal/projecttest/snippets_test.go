@@ -25,7 +25,7 @@ const (
 
 // languages are those that a block of code may be in. Text, and what names no language, is no code: a
 // diagram, what a program prints.
-var languages = []string{"go", "sh", "text", "", "proto", "yaml", "json", "toml", "python"}
+var languages = []string{"go", "sh", "text", "", "proto", "yaml", "json", "toml", "python", "js", "ts"}
 
 var (
 	errQuote = errors.New("cannot be quoted")
