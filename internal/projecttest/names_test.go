@@ -28,7 +28,7 @@ var sources = []string{".go", ".proto", ".py", ".ts"}
 
 var (
 	makeTarget  = regexp.MustCompile(`(?m)^([a-z][a-z-]*):`)
-	protoType   = regexp.MustCompile(`(?ms)^(?:service|message) (\w+) \{(?:\}|.*?^\})`)
+	protoType   = regexp.MustCompile(`(?s)\n(?:service|message) (\w+) \{(?:\}|.*?\n\})`)
 	protoMember = regexp.MustCompile(`(?m)\brpc (\w+)\(|\b(\w+) = \d+`)
 	word        = regexp.MustCompile(`\w+`)
 )

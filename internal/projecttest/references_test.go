@@ -232,7 +232,7 @@ func TestReferences(t *testing.T) {
 	n := &names{files: map[string]bool{}, targets: map[string]bool{}, members: map[string]map[string]bool{}, words: map[string]bool{}}
 	n.read(t, "Makefile", "demo: ## x\n")
 	n.read(t, "a.go", "package a\n\ntype Config struct{ Addr string }\n\nfunc (*Config) Validate() error { return errors.New(\"is \" + \"taken\") }\n\nfunc NewConfig() {}\n")
-	n.read(t, "a.proto", "service Echo {\n  rpc Say(A) returns (B);\n}\n\nmessage A {\n  string text = 1;\n}\n")
+	n.read(t, "a.proto", "syntax = \"proto3\";\n\nservice Echo {\n  rpc Say(A) returns (B);\n}\n\nmessage A {\n  string text = 1;\n}\n")
 	for _, f := range []string{"docs", "docs/troubleshooting.md", "README.md", "test", "test/host", "examples", "examples/kv"} {
 		n.files[f] = true
 	}
