@@ -25,7 +25,7 @@ func storagePolicy(storageSecret connectplugin.Secret) *connectplugin.Policy {
 		Plugins: map[string]connectplugin.PluginPolicy{
 			// It has to show the certificate that the Authority gave "api", and calls two types.
 			"api": {Requires: []string{"storage", "logger"}, Capabilities: []string{"clock"}},
-			// It proves a secret beside its certificate, and is called at this one address.
+			// It proves a secret, whichever certificate it shows, and is called at this one address.
 			"storage": {
 				Provides: []string{"storage"}, Secret: storageSecret,
 				Endpoint: "https://10.0.0.7:9443", MaxInstances: 1,
