@@ -28,6 +28,7 @@ func main() {
 		os.Exit(1)
 	}
 
+	//docs:region app
 	cfg.Plugins = connectplugin.PluginSet{kvv1plugin.KVServiceType: &kvv1plugin.KVServicePlugin{}}
 
 	fx.New(
@@ -38,6 +39,7 @@ func main() {
 		fx.Provide(kvv1delegate.New), // the plain interface, of the client
 		fx.Invoke(count),
 	).Run()
+	//docs:end
 }
 
 // count counts the starts of the application.

@@ -33,6 +33,7 @@ func run(ctx context.Context) error {
 		return err
 	}
 
+	//docs:region capability
 	grant, err := client.Capability(ctx, "logger", "1.0.0")
 	if err != nil {
 		return err
@@ -42,6 +43,8 @@ func run(ctx context.Context) error {
 	if err := logger.Log(ctx, "info", "work begins", map[string]string{"job": "7"}); err != nil {
 		return err
 	}
+
+	//docs:end
 
 	fmt.Println("logged")
 

@@ -42,6 +42,7 @@ func greet(ctx context.Context, host, name string) error {
 		return err
 	}
 
+	//docs:region call
 	conn, err := client.Service(ctx, "greeter", "1.0.0")
 	if err != nil {
 		return err
@@ -55,6 +56,7 @@ func greet(ctx context.Context, host, name string) error {
 	}
 
 	fmt.Println(resp.GetGreeting())
+	//docs:end
 
 	return nil
 }

@@ -24,6 +24,7 @@ func main() {
 	}
 }
 
+//docs:region serve
 func serve(addr, name string) error {
 	config := connectplugin.AuthorityConfig{Dir: "run/authority"}
 
@@ -55,3 +56,5 @@ func serve(addr, name string) error {
 		Logger: slog.Default(),
 	})
 }
+
+//docs:end

@@ -33,6 +33,7 @@ func main() {
 	}
 }
 
+//docs:region serve
 func serve(host string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -50,3 +51,5 @@ func serve(host string) error {
 		Services: []connectplugin.PluginService{{Type: "greeter", Version: "1.0.0", Path: path, Handler: handler}},
 	})
 }
+
+//docs:end

@@ -1,0 +1,245 @@
+package book_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync/atomic"
+	"testing"
+
+	"connectrpc.com/connect"
+
+	connectplugin "github.com/masegraye/connect-plugin-go"
+	kvv1 "github.com/masegraye/connect-plugin-go/examples/kv/gen/kv/v1"
+	"github.com/masegraye/connect-plugin-go/examples/kv/gen/kv/v1/kvv1connect"
+	"github.com/masegraye/connect-plugin-go/examples/kv/gen/kv/v1/kvv1plugin"
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+)
+
+var errNotYours = errors.New("that key is another plugin's")
+
+// store is what the plugin author's guide shows of a service.
+type store struct {
+	kvv1connect.UnimplementedKVServiceHandler
+
+	full atomic.Bool
+}
+
+// Put is what the guide shows of callers.
+//
+//docs:region caller
+func (s *store) Put(ctx context.Context, req *kvv1.PutRequest) (*kvv1.PutResponse, error) {
+	caller, ok := connectplugin.CallerFromContext(ctx)
+	if !ok || caller.SelfID != req.GetKey() {
+		return nil, connect.NewError(connect.CodePermissionDenied, errNotYours)
+	}
+
+	s.full.Store(true)
+
+	return &kvv1.PutResponse{}, nil
+}
+
+//docs:end
+
+// List is what the guide shows of streams.
+//
+//docs:region stopping
+func (s *store) List(ctx context.Context, _ *kvv1.ListRequest, stream *connect.ServerStream[kvv1.ListResponse]) error {
+	if err := stream.Send(&kvv1.ListResponse{Key: "a"}); err != nil {
+		return err
+	}
+
+	select {
+	case <-connectplugin.Stopping(ctx): // the plugin ends: let the caller go to another one
+		return connect.NewError(connect.CodeUnavailable, nil)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+//docs:end
+
+// health is what the guide shows of health.
+//
+//docs:region health
+func (s *store) health() (connectpluginv1.HealthState, string) {
+	if s.full.Load() {
+		return connectpluginv1.HealthState_HEALTH_STATE_DEGRADED, "there is no room left"
+	}
+
+	return connectpluginv1.HealthState_HEALTH_STATE_HEALTHY, ""
+}
+
+//docs:end
+
+// servePlugin is what the guide shows of a plugin with all that it can say.
+func servePlugin(ctx context.Context, client connectplugin.ClientConfig, s *store) error {
+	//docs:region plugin
+	// What it calls: it does not start without "greeter", and is degraded while "logger" is away.
+	client.Metadata.Requires = []connectplugin.ServiceDependency{
+		{Type: "greeter", MinVersion: ">=1.2, <2", RequiredForStartup: true},
+		{Type: "logger", WatchForChanges: true},
+	}
+
+	return connectplugin.ServePlugin(ctx, &connectplugin.PluginServerConfig{
+		Client:   client,
+		Services: []connectplugin.PluginService{kvv1plugin.ProvideKVService(s)},
+		Health:   s.health,
+		OnConnected: func(_ context.Context, c *connectplugin.Client) error { // before it is called for the first time
+			slog.Info("enrolled", "runtime_id", c.RuntimeID())
+
+			return nil
+		},
+	})
+	//docs:end
+}
+
+// follow is what the guide shows of watches.
+func follow(ctx context.Context, client *connectplugin.Client, seen func(available bool)) error {
+	//docs:region watch
+	for event, err := range client.WatchService(ctx, "kv") {
+		if err != nil {
+			return err // refused, or ctx ended: everything else it survives
+		}
+
+		seen(event.State != connectpluginv1.ServiceState_SERVICE_STATE_UNAVAILABLE) // available, or degraded
+	}
+	//docs:end
+
+	return nil
+}
+
+// patient is what the guide shows of repeated calls.
+func patient(conn *connectplugin.ServiceConn) kvv1connect.KVServiceClient {
+	//docs:region retry
+	retry := connectplugin.RetryInterceptor(connectplugin.DefaultRetryPolicy())
+
+	return kvv1connect.NewKVServiceClient(conn.HTTPClient(), conn.BaseURL(), connect.WithInterceptors(retry))
+	//docs:end
+}
+
+func TestAuthor(t *testing.T) {
+	t.Parallel()
+
+	requires := []string{"greeter", "logger", "kv"}
+	h := newHost(t, &connectplugin.ServeConfig{Addr: "127.0.0.1:0", Policy: &connectplugin.Policy{
+		Plugins: map[string]connectplugin.PluginPolicy{
+			"store":   {Provides: []string{"kv"}, Requires: requires, AllowOwnAddress: true},
+			"greeter": {Provides: []string{"greeter"}, AllowOwnAddress: true},
+			"app":     {Requires: requires},
+		},
+	}})
+	run(t, func(ctx context.Context) error { return h.ListenAndServe(ctx) })
+
+	stop := run(t, func(ctx context.Context) error { return servePlugin(ctx, h.config(t, "store"), &store{}) })
+	run(t, func(ctx context.Context) error {
+		return connectplugin.ServePlugin(ctx, &connectplugin.PluginServerConfig{
+			Client:   h.config(t, "greeter"),
+			Services: []connectplugin.PluginService{{Type: "greeter", Version: "1.2.0", Path: "/g/", Handler: kvv1plugin.ProvideKVService(&store{}).Handler}},
+		})
+	})
+
+	cfg := h.config(t, "app")
+	cfg.Metadata.Requires = []connectplugin.ServiceDependency{{Type: "kv"}}
+
+	app, err := connectplugin.NewClient(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	t.Cleanup(func() { _ = app.Close() })
+
+	if err := app.Connect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+
+	await(t, app, true)
+
+	conn, err := app.Service(t.Context(), "kv", "1")
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	use(t, patient(conn), stop)
+	await(t, app, false)
+}
+
+// use calls the store, and ends it while it streams.
+func use(t *testing.T, kv kvv1connect.KVServiceClient, stop func()) {
+	t.Helper()
+
+	if _, err := kv.Put(t.Context(), &kvv1.PutRequest{Key: "app"}); err != nil {
+		t.Error(err)
+	}
+
+	if _, err := kv.Put(t.Context(), &kvv1.PutRequest{Key: "store"}); connect.CodeOf(err) != connect.CodePermissionDenied {
+		t.Error("another's key:", err)
+	}
+
+	stream, err := kv.List(t.Context(), &kvv1.ListRequest{})
+	if err != nil || !stream.Receive() {
+		t.Fatal("no stream:", err)
+	}
+
+	stop()
+
+	if stream.Receive() || connect.CodeOf(stream.Err()) != connect.CodeUnavailable {
+		t.Error("at the end of the plugin:", stream.Err())
+	}
+
+	_ = stream.Close()
+}
+
+// await waits until the service "kv" is there, or is not.
+func await(t *testing.T, client *connectplugin.Client, available bool) {
+	t.Helper()
+
+	ctx, cancel := context.WithTimeout(t.Context(), wait)
+	defer cancel()
+
+	last := !available
+	err := follow(ctx, client, func(now bool) {
+		if last = now; last == available {
+			cancel()
+		}
+	})
+
+	if last != available {
+		t.Fatalf("kv is available: %t, %v", last, err)
+	}
+}
+
+// config is what a plugin reaches the host with.
+func (h *bookHost) config(t *testing.T, selfID string) connectplugin.ClientConfig {
+	t.Helper()
+
+	tls, err := h.authority.PluginTLS(selfID)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	return connectplugin.ClientConfig{HostURL: h.url(t), SelfID: selfID, TLS: tls}
+}
+
+// run runs what ends with its context, and ends it with the test.
+func run(t *testing.T, serve func(ctx context.Context) error) (stop func()) {
+	t.Helper()
+
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+
+	go func() {
+		defer close(done)
+
+		if err := serve(ctx); err != nil {
+			t.Error(err)
+		}
+	}()
+
+	t.Cleanup(func() {
+		cancel()
+		<-done
+	})
+
+	return cancel
+}

@@ -1,0 +1,46 @@
+//go:build unix
+
+// Package start_test runs the programs of docs/getting-started.md.
+package start_test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/masegraye/connect-plugin-go/examples/internal/processtest"
+)
+
+func TestStart(t *testing.T) {
+	t.Parallel()
+
+	p := processtest.Build(t, "start/host", "start/logger", "start/app")
+	_, url := p.StartHost("start/host")
+	logger, _ := p.Start("start/logger", "service registered", "-host", url)
+
+	if out, ok := p.Run("start/app", "-host", url, "hello", "there"); !ok || out != "logged" {
+		t.Errorf("app said %q", out)
+	}
+
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+
+	if _, err := logger.Await(ctx, "app: hello there"); err != nil {
+		t.Error(err)
+	}
+
+	// Who has another plugin's credentials is not the app.
+	if err := os.RemoveAll(filepath.Join(p.Dir, "run", "app")); err != nil {
+		t.Fatal(err)
+	}
+
+	if err := os.Rename(filepath.Join(p.Dir, "run", "logger"), filepath.Join(p.Dir, "run", "app")); err != nil {
+		t.Fatal(err)
+	}
+
+	if out, ok := p.Run("start/app", "-host", url, "hello"); ok || out != "" {
+		t.Errorf("with the logger's certificate app said %q", out)
+	}
+}
