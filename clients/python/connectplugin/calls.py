@@ -40,7 +40,8 @@ class ServiceChannel(grpc.Channel):  # type: ignore[misc]
         self._owner = ""  # the runtime id under which the route is known
         self._next_owner = ""
         self._error: Optional[Exception] = None
-        self._watch = Watch(session, link, service_type, self._opened, self._broken)
+        # Each stream begins with the current state: after a break nothing is known, though nothing may have changed.
+        self._watch = Watch(session, link, service_type, self._opened, self._broken, resumes=False)
         self._thread = threading.Thread(target=self._follow, name="connectplugin-" + service_type, daemon=True)
         self._thread.start()
 

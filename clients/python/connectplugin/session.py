@@ -47,6 +47,10 @@ class Settings:
     report_every: float
 
 
+class _Forgotten(PluginError):
+    """The identity is not valid any more."""
+
+
 class Session:
     """Keeps a plugin enrolled, registered and reported."""
 
@@ -170,6 +174,9 @@ class Session:
                     return
                 self._log.warning("%s", e)
                 delay = self._pace.failed(e)
+            except _Forgotten as e:
+                self._log.info("%s", e)
+                delay = self._pace.failed(e)
             except (grpc.RpcError, Unreachable) as e:
                 self._link.lose()
                 delay = self._pace.failed(e)
@@ -188,7 +195,6 @@ class Session:
     def _step(self) -> float:
         """Does what is due and returns the seconds until something else is."""
         self._link.reach(self._settings.timeout)
-        self._trusted = True
         identity = self._identity
         try:
             if identity is None or time.monotonic() >= identity.renew_at:
@@ -203,9 +209,8 @@ class Session:
         except grpc.RpcError as e:
             if code_of(e) is not grpc.StatusCode.UNAUTHENTICATED or identity is None:
                 raise
-            self._log.info("the host does not know this plugin any more; enrolling anew")
             self.refused(identity)
-            raise
+            raise _Forgotten("the host does not know this plugin any more; enrolling anew") from e
         self._tell_ready()
         return max(0.0, min(self._report_at, identity.renew_at) - time.monotonic())
 
@@ -248,6 +253,7 @@ class Session:
                     f"secret or certificate is wrong; the host's log says which: {e.details()}") from e
             raise
         self._check(request, answer, current)
+        self._trusted = True
         for warning in answer.warnings[:16]:
             self._log.warning("the host warns: %s", ascii(warning[:1024]))
         identity = Identity(answer.runtime_id, answer.runtime_token, _renew_at(request, answer))

@@ -70,7 +70,7 @@ def _optional(b: Optional[bytes]) -> bytes:
 
 def _message(message: Message, without: str = "") -> bytes:
     entries = []
-    fields = sorted(message.ListFields(), key=lambda entry: entry[0].number)
+    fields: list[tuple[Any, Any]] = message.ListFields()  # by number
     unknown = _unknown_fields(message)
     if unknown:
         entries.append(_u64(0) + b"u" + _bytes(unknown))

@@ -46,8 +46,9 @@ class Watch:
     a grpc.RpcError where the host refuses the watch, and quietly when it or the plugin is closed."""
 
     def __init__(self, session: Session, link: HostLink, service_type: str,
-                 opened: Callable[[Identity], None] = lambda _: None, broken: Callable[[], None] = lambda: None) -> None:
-        self._session, self._link, self._type = session, link, service_type
+                 opened: Callable[[Identity], None] = lambda _: None, broken: Callable[[], None] = lambda: None,
+                 resumes: bool = True) -> None:
+        self._session, self._link, self._type, self._resumes = session, link, service_type, resumes
         self._opened, self._broken = opened, broken
         self._closed = threading.Event()
         self._mu = threading.Lock()
@@ -102,8 +103,10 @@ class Watch:
             "/connectplugin.v1.ServiceRegistry/WatchService",
             request_serializer=reg.WatchServiceRequest.SerializeToString,
             response_deserializer=reg.WatchServiceEvent.FromString)
-        stream = call(reg.WatchServiceRequest(service_type=self._type, resume_after=self._sequence, epoch=self._epoch),
-                      metadata=identity.metadata())
+        request = reg.WatchServiceRequest(service_type=self._type)
+        if self._resumes:
+            request.resume_after, request.epoch = self._sequence, self._epoch
+        stream = call(request, metadata=identity.metadata())
         with self._mu:
             self._stream = stream
         if self._closed.is_set():
@@ -116,6 +119,8 @@ class Watch:
 
     def _is_new(self, event: reg.WatchServiceEvent) -> bool:
         """Remembers where the watch is, and reports whether the state was not seen yet."""
+        if not self._resumes:
+            return True
         if not event.epoch:  # a host of the first wire version
             same, self._last = self._last == event, event
             return not same
