@@ -155,7 +155,7 @@ func (h *liar) Handshake(ctx context.Context, req *connect.Request[connectplugin
 		RuntimeId: lyingRuntime, RuntimeToken: rand.Text() + rand.Text(), ServerNonce: newSecret(),
 		TokenExpiresAt: timestamppb.New(time.Now().Add(aWhile)),
 	}
-	if !h.stage.options.first {
+	if !h.stage.options.unproven() {
 		if err := h.prove(ctx, req.Msg, m); err != nil {
 			return nil, connect.NewError(connect.CodeUnauthenticated, err)
 		}

@@ -29,6 +29,10 @@ const usage = `usage:
   connectplugin-conformance plugin [flags] -- COMMAND…   plays host to the plugin that COMMAND starts
   connectplugin-conformance host [flags] -- COMMAND…     plays plugins to the host that COMMAND starts
   connectplugin-conformance serve plugin|host|first      is such a program itself, on this library
+flags:
+  -first-version    the peer speaks the first version of the wire; rows that it cannot have are left out
+  -protocols LIST   that a plugin's services are served in, of connect,grpc,grpcweb (which is the default)
+  -v                print what all programs log
 `
 
 // options are what the command line says.
@@ -37,16 +41,24 @@ type options struct {
 	first     bool      // the peer speaks the first version of the wire
 	protocols string    // that the peer speaks
 	verbose   io.Writer // of logs; nil for none
+	lenient   bool      // plays every row with a peer that proves nothing, to see them fail
 }
 
+// unproven reports whether the peer proves no secret.
+func (o *options) unproven() bool { return o.first || o.lenient }
+
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, os.Args[1:], os.Stdout)
-	stop()
+	err := untilSignal(func(ctx context.Context) error { return run(ctx, os.Args[1:], os.Stdout) })
 	if err != nil {
 		_, _ = fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+}
+
+func untilSignal(f func(context.Context) error) error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	return f(ctx)
 }
 
 var errUsage = errors.New(strings.TrimSpace(usage))
@@ -63,7 +75,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	t := &table{out: out, first: o.first}
+	t := &table{out: out, first: o.first, limit: rowTime}
 	switch role {
 	case "plugin":
 		playHost(ctx, o, t)
@@ -78,11 +90,12 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 func parse(role string, args []string) (*options, error) {
 	o := &options{}
 	set := flag.NewFlagSet(role, flag.ContinueOnError)
-	set.BoolVar(&o.first, "first-version", false, "the peer speaks the first version of the wire; rows that it cannot have are left out")
-	set.StringVar(&o.protocols, "protocols", "connect,grpc,grpcweb", "the protocols that a plugin's services are served in")
-	verbose := set.Bool("v", false, "print what the program under test and the kit's own host and plugins log")
+	set.SetOutput(io.Discard) // the error says what is wrong, and usage what there is
+	set.BoolVar(&o.first, "first-version", false, "")
+	set.StringVar(&o.protocols, "protocols", "connect,grpc,grpcweb", "")
+	verbose := set.Bool("v", false, "")
 	if err := set.Parse(args); err != nil {
-		return nil, fmt.Errorf("flags: %w", err)
+		return nil, fmt.Errorf("%w\n%w", err, errUsage)
 	}
 	if *verbose {
 		o.verbose = os.Stderr

@@ -24,6 +24,10 @@ func serveRole(ctx context.Context, role string) error {
 	switch role {
 	case "plugin":
 		return servePlugin(ctx)
+	case "first":
+		return serveFirst(ctx)
+	case "host":
+		return serveHost(ctx)
 	default:
 		return errUsage
 	}
@@ -104,8 +108,13 @@ func (o *ownPlugin) call(ctx context.Context, value string) (string, error) {
 		return "", fmt.Errorf("service: %w", err)
 	}
 	defer conn.Close()
+	return carryOut(ctx, &stub{client: conn.HTTPClient(), base: conn.BaseURL()}, &said)
+}
+
+// carryOut does what an order says and tells what came of it.
+func carryOut(ctx context.Context, s *stub, said *order) (string, error) {
 	var result outcome
-	values, err := play(ctx, &stub{client: conn.HTTPClient(), base: conn.BaseURL()}, &said)
+	values, err := play(ctx, s, said)
 	var coded *connect.Error
 	switch {
 	case errors.As(err, &coded):

@@ -173,7 +173,7 @@ func (p *pluginTable) finishes(ctx context.Context) error {
 		}
 		mark := p.stage.record.mark()
 		p.process.signal()
-		if _, err := p.stage.record.event(ctx, mark, connectplugin.AuditUnregistered); err != nil && !p.first {
+		if _, err := p.stage.record.event(ctx, mark, connectplugin.AuditUnregistered); err != nil {
 			return fmt.Errorf("it does not withdraw what it offers: %w", err)
 		}
 		if err := roundTrip(stream, "after"); err != nil {

@@ -65,7 +65,7 @@ func (p *pluginTable) launch() (err error) {
 
 // mySecret is the secret that the subject is told.
 func (s *stage) mySecret() []byte {
-	if s.options.first {
+	if s.options.unproven() {
 		return nil
 	}
 	return s.secret
@@ -216,7 +216,7 @@ func (p *pluginTable) toItself(ctx context.Context) {
 		}
 		return expect(state.String(), connectpluginv1.HealthState_HEALTH_STATE_HEALTHY.String())
 	})
-	p.row(ctx, v1, "serves nobody who has the certificate of another plugin", func(ctx context.Context) error {
+	p.row(ctx, v2, "serves nobody who has the certificate of another plugin", func(ctx context.Context) error {
 		config, err := p.stage.authority.PluginTLS(selfCaller)
 		if err != nil {
 			return fmt.Errorf("certificate: %w", err)
@@ -224,7 +224,7 @@ func (p *pluginTable) toItself(ctx context.Context) {
 		config.VerifyConnection, config.InsecureSkipVerify = nil, true //nolint:gosec // the kit plays an intruder
 		return refusal(p.askHealth(ctx, config))
 	})
-	p.row(ctx, v1, "serves nobody without a certificate", func(ctx context.Context) error {
+	p.row(ctx, v2, "serves nobody without a certificate", func(ctx context.Context) error {
 		return refusal(p.askHealth(ctx, &tlsConfig{InsecureSkipVerify: true, MinVersion: tls13})) //nolint:gosec // as above
 	})
 }

@@ -11,18 +11,13 @@ import (
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/types/known/wrapperspb"
-
-	connectplugin "github.com/masegraye/connect-plugin-go"
 )
 
 // handler serves what the kit and a subject have in common.
 func handler() *http.ServeMux {
 	mux := http.NewServeMux()
 	handle(mux, "Echo", func(_ context.Context, value string) (string, error) { return value, nil })
-	handle(mux, "Who", func(ctx context.Context, _ string) (string, error) {
-		c, _ := connectplugin.CallerFromContext(ctx)
-		return c.SelfID, nil
-	})
+	handle(mux, "Who", who)
 	handle(mux, "Fail", func(_ context.Context, value string) (string, error) { return "", failure(value) })
 	mux.Handle(base+"Collect", connect.NewClientStreamHandler(base+"Collect", collect))
 	mux.Handle(base+"Repeat", connect.NewServerStreamHandler(base+"Repeat", repeat))
@@ -40,6 +35,15 @@ func handle(mux *http.ServeMux, method string, f func(context.Context, string) (
 			}
 			return connect.NewResponse(wrapperspb.String(value)), nil
 		}))
+}
+
+// who answers with what the host states of the caller.
+func who(ctx context.Context, _ string) (string, error) {
+	c, ok := connect.CallInfoForHandlerContext(ctx)
+	if !ok {
+		return "", errWrongAnswer
+	}
+	return c.RequestHeader().Get("X-Plugin-Caller-Self-Id"), nil
 }
 
 // failure is the error that a call of Fail asks for: a number and a text.

@@ -93,7 +93,7 @@ func (s *stage) credentials() string { return filepath.Join(s.dir, selfSubject) 
 
 func (s *stage) config() *connectplugin.ServeConfig {
 	ttl, secret := tokenTime, s.secret
-	if s.options.first {
+	if s.options.unproven() {
 		ttl, secret = firstTokens, nil
 	}
 	return &connectplugin.ServeConfig{
@@ -101,7 +101,7 @@ func (s *stage) config() *connectplugin.ServeConfig {
 		Policy: &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{
 			selfSubject: {
 				Secret: secret, Provides: []string{typeSubject}, Requires: []string{typeKit}, AllowOwnAddress: true,
-				AllowUnproven: s.options.first,
+				AllowUnproven: s.options.unproven(),
 			},
 			selfKit:    {Secret: s.secret, Provides: []string{typeKit}, AllowOwnAddress: true},
 			selfCaller: {Secret: s.secret, Requires: []string{typeSubject, typeKit}},

@@ -19,7 +19,8 @@ var errNotHere = errors.New("not of this peer")
 type table struct {
 	// Fixed at creation.
 	out   io.Writer
-	first bool // the peer speaks the first version of the wire
+	first bool          // the peer speaks the first version of the wire
+	limit time.Duration // of each row
 
 	holds, fails, left int
 }
@@ -36,9 +37,9 @@ const (
 // first.
 func (t *table) row(ctx context.Context, v since, name string, play func(ctx context.Context) error) bool {
 	if v == v2 && t.first {
-		return t.note(name, fmt.Errorf("%w: the first version of the wire has no such thing", errNotHere))
+		return t.note(name, fmt.Errorf("%w: it came with the second version", errNotHere))
 	}
-	ctx, cancel := context.WithTimeout(ctx, rowTime)
+	ctx, cancel := context.WithTimeout(ctx, t.limit)
 	defer cancel()
 	return t.note(name, play(ctx))
 }

@@ -1,7 +1,0 @@
-package main
-
-import (
-	"context"
-)
-
-func playPlugins(ctx context.Context, o *options, t *table) { _, _, _ = ctx, o, t }
