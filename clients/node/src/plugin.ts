@@ -13,7 +13,7 @@ import { type Credentials, HostTrust } from "./trust.js";
 import { type ServiceState, watch } from "./watching.js";
 import { CapabilityBroker, type CapabilityGrant } from "./wire/plugin/v1/broker_pb.js";
 import type { HandshakeRequest } from "./wire/plugin/v1/handshake_pb.js";
-import { HealthState, PluginControl } from "./wire/plugin/v1/lifecycle_pb.js";
+import { type GetHealthRequest, HealthState, PluginControl } from "./wire/plugin/v1/lifecycle_pb.js";
 import { PluginIdentity } from "./wire/plugin/v1/plugininfo_pb.js";
 
 /** A service type that the plugin calls or watches. A string in its place accepts any version. */
@@ -54,6 +54,8 @@ export interface PluginOptions {
   /** Hears what the operator should know. Nobody by default. */
   readonly log?: (line: string) => void;
 }
+
+const maxChallenge = 64;
 
 interface Provided {
   readonly type: string;
@@ -113,7 +115,8 @@ export class Plugin {
   }
 
   /** A transport for createClient that leads to the provider of a type, of a version that satisfies the constraint ("1.2.0",
-   * ">=1.2, <2"). The router translates no protocols: gRPC, the default, is understood by every provider. After start. */
+   * ">=1.2, <2"). The router translates no protocols: gRPC, the default, is understood by every provider. It may be made before
+   * start; calls wait a second for news, and fail as unavailable. */
   transport(type: string, { constraint = "", protocol = "grpc" as Protocol } = {}): Transport {
     const key = `${type} ${constraint}`;
     let route = this.#routes.get(key);
@@ -212,10 +215,17 @@ export class Plugin {
     }
   }
 
+  #answerHealth({ runtimeId, challenge }: GetHealthRequest) {
+    const identity = this.#session.current();
+    if (challenge.length > maxChallenge) throw new ConnectError("challenge: is too long", Code.InvalidArgument);
+    if (runtimeId && runtimeId !== identity?.runtimeId) throw new ConnectError("this is another plugin", Code.NotFound);
+    return { ...this.#health, ...(challenge.length > 0 && identity ? { proof: identity.prove(challenge) } : {}) };
+  }
+
   #serve(router: ConnectRouter): void {
     for (const add of this.#adders) add(router);
     router.service(PluginControl, {
-      getHealth: () => this.#health,
+      getHealth: (request) => this.#answerHealth(request),
       shutdown: ({ gracePeriodSeconds, reason }) => {
         if (gracePeriodSeconds < 0) throw new ConnectError("grace_period_seconds: is negative", Code.InvalidArgument);
         this.#log(`the host asks the plugin to stop: ${JSON.stringify(reason.slice(0, 1024))}`);

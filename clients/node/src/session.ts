@@ -1,13 +1,13 @@
 // A plugin's identity: enrolment, renewal, registration and reports.
 import { randomBytes } from "node:crypto";
-import { create, type DescMethodUnary, type DescService, type MessageInitShape } from "@bufbuild/protobuf";
+import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { timestampMs, timestampNow } from "@bufbuild/protobuf/wkt";
 import { type CallOptions, type Client, Code, ConnectError, createClient } from "@connectrpc/connect";
 import { createGrpcTransport } from "@connectrpc/connect-node";
-import { Closed, HandshakeRefused, HostNotTrusted, type PluginError, Unreachable } from "./errors.js";
+import { Closed, HandshakeRefused, HostNotTrusted, Unreachable } from "./errors.js";
 import { type HostLink, maxMessage } from "./link.js";
 import { Pace, pause } from "./pace.js";
-import { nonceSize, proveRequest, responseIsProven } from "./transcript.js";
+import { healthProof, nonceSize, proveRequest, responseIsProven } from "./transcript.js";
 import { type HandshakeRequest, HandshakeRequestSchema, type HandshakeResponse, HandshakeService } from "./wire/plugin/v1/handshake_pb.js";
 import { HealthState, PluginLifecycle, type ReportHealthRequestSchema } from "./wire/plugin/v1/lifecycle_pb.js";
 import { type RegisterServiceRequestSchema, ServiceRegistry } from "./wire/plugin/v1/registry_pb.js";
@@ -25,6 +25,11 @@ export class Identity {
   readonly #token: string; // not printed
   constructor(readonly runtimeId: string, token: string, readonly renewAt: number) {
     this.#token = token;
+  }
+
+  /** Answers the challenge of a health question. */
+  prove(challenge: Uint8Array): Uint8Array<ArrayBuffer> {
+    return healthProof(this.#token, this.runtimeId, challenge);
   }
 
   headers(): Record<string, string> {
@@ -97,6 +102,11 @@ export class Session {
     const limit = AbortSignal.any([AbortSignal.timeout(waitMs), ...(signal ? [signal] : [])]);
     await this.#until(() => this.#identity !== undefined && !this.#suspect, limit);
     if (!this.#identity) throw new Unreachable("the host is away"); // one that may be forgotten is better than none
+    return this.#identity;
+  }
+
+  /** The identity of the moment; undefined while there is none. */
+  current(): Identity | undefined {
     return this.#identity;
   }
 
@@ -184,7 +194,7 @@ export class Session {
         this.#pace.over();
       } catch (e) {
         if (e instanceof HandshakeRefused || (e instanceof HostNotTrusted && !this.#trusted) || isDefect(e)) {
-          this.#error = e as PluginError;
+          this.#error = e as Error;
           this.#tell();
           return;
         }

@@ -55,6 +55,12 @@ export function responseIsProven(
   return response.challengeResponse.length === want.length && timingSafeEqual(want, response.challengeResponse);
 }
 
+/** Shows that who holds a token answers for a runtime id ("Health questions"). It does not give the token away. */
+export function healthProof(token: string, runtimeId: string, challenge: Uint8Array): Uint8Array<ArrayBuffer> {
+  const key = createHash("sha256").update(token).digest().subarray(0, 16);
+  return proof(key, Buffer.concat([Buffer.from("connectplugin health v1"), Buffer.from(runtimeId), challenge].map(bytes)));
+}
+
 function proof(key: Uint8Array, transcript: Uint8Array): Uint8Array<ArrayBuffer> {
   return Uint8Array.from(createHmac("sha256", key).update(transcript).digest());
 }

@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 
 import grpc
 
-from .errors import PluginError
-from .link import HostLink
+from .errors import Closed, PluginError
+from .link import HostLink, Unreachable
 from .pace import code_of
 from .session import Identity, Session
 from .watching import UNAVAILABLE, ServiceState, Watch
@@ -126,7 +126,10 @@ class ServiceChannel(grpc.Channel):  # type: ignore[misc]
         """The route of the moment, and the identity under which it holds."""
         wait = _ROUTE_WAIT if timeout is None else min(_ROUTE_WAIT, timeout)
         until = time.monotonic() + wait
-        identity = self._session.identity(wait)
+        try:
+            identity = self._session.identity(wait)
+        except (Unreachable, Closed) as e:
+            raise NoProvider(str(e)) from e
         with self._mu:
             self._mu.wait_for(lambda: self._error is not None or (self._route and self._owner == identity.runtime_id),
                               max(0.0, until - time.monotonic()))

@@ -11,9 +11,9 @@ from .calls import ServiceChannel
 from .errors import Closed, ConfigError
 from .link import MAX_MESSAGE, HostLink, Unreachable
 from .pace import Pace
-from .serving import Control, new_server
+from .serving import Control, Refusal, new_server
 from .session import Session, Settings
-from .transcript import MIN_SECRET_SIZE
+from .transcript import MIN_SECRET_SIZE, health_proof
 from .trust import Credentials, HostTrust
 from .watching import Watch
 from .wire import broker_pb2 as broker
@@ -22,6 +22,8 @@ from .wire import lifecycle_pb2 as lc
 from .wire import registry_pb2 as reg
 
 HEALTHY, DEGRADED, UNHEALTHY = lc.HEALTH_STATE_HEALTHY, lc.HEALTH_STATE_DEGRADED, lc.HEALTH_STATE_UNHEALTHY
+
+MAX_CHALLENGE = 64
 
 _Opened = TypeVar("_Opened", Watch, ServiceChannel)
 
@@ -109,7 +111,7 @@ class Plugin:
 
     def service(self, service_type: str, constraint: str = "") -> ServiceChannel:
         """A channel for generated stubs that leads to the provider of a type, of a version that satisfies the constraint
-        ("1.2.0", ">=1.2, <2"). After start."""
+        ("1.2.0", ">=1.2, <2"). It may be made before start; calls wait a second for news, and fail as unavailable."""
         return self._keep(ServiceChannel(self._session, self._link, service_type, constraint))
 
     def watch(self, service_type: str) -> Watch:
@@ -220,10 +222,18 @@ class Plugin:
             state, reason = self._health
         return lc.ReportHealthRequest(state=state, reason=reason)
 
-    def _answer_health(self, _: lc.GetHealthRequest) -> lc.GetHealthResponse:
+    def _answer_health(self, request: lc.GetHealthRequest) -> lc.GetHealthResponse:
+        if len(request.challenge) > MAX_CHALLENGE:
+            raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, "challenge: is too long")
+        identity = self._session.current()
+        if request.runtime_id and (identity is None or request.runtime_id != identity.runtime_id):
+            raise Refusal(grpc.StatusCode.NOT_FOUND, "this is another plugin")
         with self._mu:
             state, reason = self._health
-        return lc.GetHealthResponse(state=state, reason=reason)
+        answer = lc.GetHealthResponse(state=state, reason=reason)
+        if request.challenge and identity is not None:
+            answer.proof = health_proof(identity.token, identity.runtime_id, request.challenge)
+        return answer
 
     def _asked_to_stop(self, request: lc.ShutdownRequest) -> None:
         self._log.info("the host asks the plugin to stop: %s", ascii(request.reason[:1024]))

@@ -66,6 +66,14 @@ class OnlyHost(grpc.ServerInterceptor):  # type: ignore[misc]
             context.abort(grpc.StatusCode.UNAUTHENTICATED, "the caller is not the host")
 
 
+class Refusal(Exception):
+    """An answer with a code."""
+
+    def __init__(self, code: grpc.StatusCode, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
 @dataclass(frozen=True)
 class Control:
     """What the host may ask of the plugin."""
@@ -100,6 +108,13 @@ def new_server(credentials: Credentials, trust: HostTrust, control: Control, add
 
 
 def _control_handlers(control: Control) -> tuple[Any, ...]:
+    def get_health(request: lc.GetHealthRequest, context: grpc.ServicerContext) -> lc.GetHealthResponse:
+        try:
+            return control.health(request)
+        except Refusal as e:
+            context.abort(e.code, str(e))
+            raise
+
     def shutdown(request: lc.ShutdownRequest, context: grpc.ServicerContext) -> lc.ShutdownResponse:
         if request.grace_period_seconds < 0:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "grace_period_seconds: is negative")
@@ -120,7 +135,7 @@ def _control_handlers(control: Control) -> tuple[Any, ...]:
 
     return (
         grpc.method_handlers_generic_handler(_CONTROL, {
-            "GetHealth": unary(lambda request, _: control.health(request), lc.GetHealthRequest, lc.GetHealthResponse),
+            "GetHealth": unary(get_health, lc.GetHealthRequest, lc.GetHealthResponse),
             "Shutdown": unary(shutdown, lc.ShutdownRequest, lc.ShutdownResponse),
         }),
         grpc.method_handlers_generic_handler(_IDENTITY, {

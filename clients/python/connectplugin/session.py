@@ -103,6 +103,11 @@ class Session:
                 raise Unreachable("the host is away")
             return self._identity
 
+    def current(self) -> Optional[Identity]:
+        """The identity of the moment, None while there is none."""
+        with self._mu:
+            return self._identity
+
     def refused(self, identity: Identity) -> None:
         """Takes account of an answer that says that the identity is not valid any more."""
         with self._mu:

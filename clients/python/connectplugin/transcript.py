@@ -56,6 +56,13 @@ def response_is_proven(request: Any, response: Any, secret: bytes, binding: Opti
     return hmac.compare_digest(want, response.challenge_response)
 
 
+def health_proof(token: str, runtime_id: str, challenge: bytes) -> bytes:
+    """Shows that who holds a token answers for a runtime id ("Health questions"). It does not give the token away."""
+    key = hashlib.sha256(token.encode()).digest()[:16]
+    message = _bytes(b"connectplugin health v1") + _bytes(runtime_id.encode()) + _bytes(challenge)
+    return hmac.digest(key, message, "sha256")
+
+
 def _u64(n: int) -> bytes:
     return struct.pack(">Q", n & _U64)
 

@@ -13,7 +13,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"connectplugin/wire/lifecycle.proto\x12\x10\x63onnectplugin.v1\"\x86\x01\n\x13ReportHealthRequest\x12,\n\x05state\x18\x01 \x01(\x0e\x32\x1d.connectplugin.v1.HealthState\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12 \n\x18unavailable_dependencies\x18\x03 \x03(\t\x12\x0f\n\x07leaving\x18\x04 \x01(\x08\"\x16\n\x14ReportHealthResponse\"\x12\n\x10GetHealthRequest\"s\n\x11GetHealthResponse\x12,\n\x05state\x18\x01 \x01(\x0e\x32\x1d.connectplugin.v1.HealthState\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12 \n\x18unavailable_dependencies\x18\x03 \x03(\t\"?\n\x0fShutdownRequest\x12\x1c\n\x14grace_period_seconds\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\"(\n\x10ShutdownResponse\x12\x14\n\x0c\x61\x63knowledged\x18\x01 \x01(\x08*|\n\x0bHealthState\x12\x1c\n\x18HEALTH_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14HEALTH_STATE_HEALTHY\x10\x01\x12\x19\n\x15HEALTH_STATE_DEGRADED\x10\x02\x12\x1a\n\x16HEALTH_STATE_UNHEALTHY\x10\x03\x32p\n\x0fPluginLifecycle\x12]\n\x0cReportHealth\x12%.connectplugin.v1.ReportHealthRequest\x1a&.connectplugin.v1.ReportHealthResponse2\xb8\x01\n\rPluginControl\x12T\n\tGetHealth\x12\".connectplugin.v1.GetHealthRequest\x1a#.connectplugin.v1.GetHealthResponse\x12Q\n\x08Shutdown\x12!.connectplugin.v1.ShutdownRequest\x1a\".connectplugin.v1.ShutdownResponseBFZDgithub.com/masegraye/connect-plugin-go/gen/plugin/v1;connectpluginv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"connectplugin/wire/lifecycle.proto\x12\x10\x63onnectplugin.v1\"\x86\x01\n\x13ReportHealthRequest\x12,\n\x05state\x18\x01 \x01(\x0e\x32\x1d.connectplugin.v1.HealthState\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12 \n\x18unavailable_dependencies\x18\x03 \x03(\t\x12\x0f\n\x07leaving\x18\x04 \x01(\x08\"\x16\n\x14ReportHealthResponse\"9\n\x10GetHealthRequest\x12\x12\n\nruntime_id\x18\x01 \x01(\t\x12\x11\n\tchallenge\x18\x02 \x01(\x0c\"\x82\x01\n\x11GetHealthResponse\x12,\n\x05state\x18\x01 \x01(\x0e\x32\x1d.connectplugin.v1.HealthState\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12 \n\x18unavailable_dependencies\x18\x03 \x03(\t\x12\r\n\x05proof\x18\x04 \x01(\x0c\"?\n\x0fShutdownRequest\x12\x1c\n\x14grace_period_seconds\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\"(\n\x10ShutdownResponse\x12\x14\n\x0c\x61\x63knowledged\x18\x01 \x01(\x08*|\n\x0bHealthState\x12\x1c\n\x18HEALTH_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14HEALTH_STATE_HEALTHY\x10\x01\x12\x19\n\x15HEALTH_STATE_DEGRADED\x10\x02\x12\x1a\n\x16HEALTH_STATE_UNHEALTHY\x10\x03\x32p\n\x0fPluginLifecycle\x12]\n\x0cReportHealth\x12%.connectplugin.v1.ReportHealthRequest\x1a&.connectplugin.v1.ReportHealthResponse2\xb8\x01\n\rPluginControl\x12T\n\tGetHealth\x12\".connectplugin.v1.GetHealthRequest\x1a#.connectplugin.v1.GetHealthResponse\x12Q\n\x08Shutdown\x12!.connectplugin.v1.ShutdownRequest\x1a\".connectplugin.v1.ShutdownResponseBFZDgithub.com/masegraye/connect-plugin-go/gen/plugin/v1;connectpluginv1b\x06proto3')
 
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, globals())
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'connectplugin.wire.lifecycle_pb2', globals())
@@ -21,22 +21,22 @@ if _descriptor._USE_C_DESCRIPTORS == False:
 
   DESCRIPTOR._options = None
   DESCRIPTOR._serialized_options = b'ZDgithub.com/masegraye/connect-plugin-go/gen/plugin/v1;connectpluginv1'
-  _HEALTHSTATE._serialized_start=461
-  _HEALTHSTATE._serialized_end=585
+  _HEALTHSTATE._serialized_start=516
+  _HEALTHSTATE._serialized_end=640
   _REPORTHEALTHREQUEST._serialized_start=57
   _REPORTHEALTHREQUEST._serialized_end=191
   _REPORTHEALTHRESPONSE._serialized_start=193
   _REPORTHEALTHRESPONSE._serialized_end=215
   _GETHEALTHREQUEST._serialized_start=217
-  _GETHEALTHREQUEST._serialized_end=235
-  _GETHEALTHRESPONSE._serialized_start=237
-  _GETHEALTHRESPONSE._serialized_end=352
-  _SHUTDOWNREQUEST._serialized_start=354
-  _SHUTDOWNREQUEST._serialized_end=417
-  _SHUTDOWNRESPONSE._serialized_start=419
-  _SHUTDOWNRESPONSE._serialized_end=459
-  _PLUGINLIFECYCLE._serialized_start=587
-  _PLUGINLIFECYCLE._serialized_end=699
-  _PLUGINCONTROL._serialized_start=702
-  _PLUGINCONTROL._serialized_end=886
+  _GETHEALTHREQUEST._serialized_end=274
+  _GETHEALTHRESPONSE._serialized_start=277
+  _GETHEALTHRESPONSE._serialized_end=407
+  _SHUTDOWNREQUEST._serialized_start=409
+  _SHUTDOWNREQUEST._serialized_end=472
+  _SHUTDOWNRESPONSE._serialized_start=474
+  _SHUTDOWNRESPONSE._serialized_end=514
+  _PLUGINLIFECYCLE._serialized_start=642
+  _PLUGINLIFECYCLE._serialized_end=754
+  _PLUGINCONTROL._serialized_start=757
+  _PLUGINCONTROL._serialized_end=941
 # @@protoc_insertion_point(module_scope)

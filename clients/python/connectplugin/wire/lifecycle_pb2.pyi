@@ -11,18 +11,24 @@ HEALTH_STATE_UNHEALTHY: HealthState
 HEALTH_STATE_UNSPECIFIED: HealthState
 
 class GetHealthRequest(_message.Message):
-    __slots__ = []
-    def __init__(self) -> None: ...
+    __slots__ = ["challenge", "runtime_id"]
+    CHALLENGE_FIELD_NUMBER: _ClassVar[int]
+    RUNTIME_ID_FIELD_NUMBER: _ClassVar[int]
+    challenge: bytes
+    runtime_id: str
+    def __init__(self, runtime_id: _Optional[str] = ..., challenge: _Optional[bytes] = ...) -> None: ...
 
 class GetHealthResponse(_message.Message):
-    __slots__ = ["reason", "state", "unavailable_dependencies"]
+    __slots__ = ["proof", "reason", "state", "unavailable_dependencies"]
+    PROOF_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     UNAVAILABLE_DEPENDENCIES_FIELD_NUMBER: _ClassVar[int]
+    proof: bytes
     reason: str
     state: HealthState
     unavailable_dependencies: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, state: _Optional[_Union[HealthState, str]] = ..., reason: _Optional[str] = ..., unavailable_dependencies: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, state: _Optional[_Union[HealthState, str]] = ..., reason: _Optional[str] = ..., unavailable_dependencies: _Optional[_Iterable[str]] = ..., proof: _Optional[bytes] = ...) -> None: ...
 
 class ReportHealthRequest(_message.Message):
     __slots__ = ["leaving", "reason", "state", "unavailable_dependencies"]

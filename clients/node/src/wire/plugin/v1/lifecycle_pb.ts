@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file plugin/v1/lifecycle.proto.
  */
 export const file_plugin_v1_lifecycle: GenFile = /*@__PURE__*/
-  fileDesc("ChlwbHVnaW4vdjEvbGlmZWN5Y2xlLnByb3RvEhBjb25uZWN0cGx1Z2luLnYxIoYBChNSZXBvcnRIZWFsdGhSZXF1ZXN0EiwKBXN0YXRlGAEgASgOMh0uY29ubmVjdHBsdWdpbi52MS5IZWFsdGhTdGF0ZRIOCgZyZWFzb24YAiABKAkSIAoYdW5hdmFpbGFibGVfZGVwZW5kZW5jaWVzGAMgAygJEg8KB2xlYXZpbmcYBCABKAgiFgoUUmVwb3J0SGVhbHRoUmVzcG9uc2UiEgoQR2V0SGVhbHRoUmVxdWVzdCJzChFHZXRIZWFsdGhSZXNwb25zZRIsCgVzdGF0ZRgBIAEoDjIdLmNvbm5lY3RwbHVnaW4udjEuSGVhbHRoU3RhdGUSDgoGcmVhc29uGAIgASgJEiAKGHVuYXZhaWxhYmxlX2RlcGVuZGVuY2llcxgDIAMoCSI/Cg9TaHV0ZG93blJlcXVlc3QSHAoUZ3JhY2VfcGVyaW9kX3NlY29uZHMYASABKAUSDgoGcmVhc29uGAIgASgJIigKEFNodXRkb3duUmVzcG9uc2USFAoMYWNrbm93bGVkZ2VkGAEgASgIKnwKC0hlYWx0aFN0YXRlEhwKGEhFQUxUSF9TVEFURV9VTlNQRUNJRklFRBAAEhgKFEhFQUxUSF9TVEFURV9IRUFMVEhZEAESGQoVSEVBTFRIX1NUQVRFX0RFR1JBREVEEAISGgoWSEVBTFRIX1NUQVRFX1VOSEVBTFRIWRADMnAKD1BsdWdpbkxpZmVjeWNsZRJdCgxSZXBvcnRIZWFsdGgSJS5jb25uZWN0cGx1Z2luLnYxLlJlcG9ydEhlYWx0aFJlcXVlc3QaJi5jb25uZWN0cGx1Z2luLnYxLlJlcG9ydEhlYWx0aFJlc3BvbnNlMrgBCg1QbHVnaW5Db250cm9sElQKCUdldEhlYWx0aBIiLmNvbm5lY3RwbHVnaW4udjEuR2V0SGVhbHRoUmVxdWVzdBojLmNvbm5lY3RwbHVnaW4udjEuR2V0SGVhbHRoUmVzcG9uc2USUQoIU2h1dGRvd24SIS5jb25uZWN0cGx1Z2luLnYxLlNodXRkb3duUmVxdWVzdBoiLmNvbm5lY3RwbHVnaW4udjEuU2h1dGRvd25SZXNwb25zZUJGWkRnaXRodWIuY29tL21hc2VncmF5ZS9jb25uZWN0LXBsdWdpbi1nby9nZW4vcGx1Z2luL3YxO2Nvbm5lY3RwbHVnaW52MWIGcHJvdG8z");
+  fileDesc("ChlwbHVnaW4vdjEvbGlmZWN5Y2xlLnByb3RvEhBjb25uZWN0cGx1Z2luLnYxIoYBChNSZXBvcnRIZWFsdGhSZXF1ZXN0EiwKBXN0YXRlGAEgASgOMh0uY29ubmVjdHBsdWdpbi52MS5IZWFsdGhTdGF0ZRIOCgZyZWFzb24YAiABKAkSIAoYdW5hdmFpbGFibGVfZGVwZW5kZW5jaWVzGAMgAygJEg8KB2xlYXZpbmcYBCABKAgiFgoUUmVwb3J0SGVhbHRoUmVzcG9uc2UiOQoQR2V0SGVhbHRoUmVxdWVzdBISCgpydW50aW1lX2lkGAEgASgJEhEKCWNoYWxsZW5nZRgCIAEoDCKCAQoRR2V0SGVhbHRoUmVzcG9uc2USLAoFc3RhdGUYASABKA4yHS5jb25uZWN0cGx1Z2luLnYxLkhlYWx0aFN0YXRlEg4KBnJlYXNvbhgCIAEoCRIgChh1bmF2YWlsYWJsZV9kZXBlbmRlbmNpZXMYAyADKAkSDQoFcHJvb2YYBCABKAwiPwoPU2h1dGRvd25SZXF1ZXN0EhwKFGdyYWNlX3BlcmlvZF9zZWNvbmRzGAEgASgFEg4KBnJlYXNvbhgCIAEoCSIoChBTaHV0ZG93blJlc3BvbnNlEhQKDGFja25vd2xlZGdlZBgBIAEoCCp8CgtIZWFsdGhTdGF0ZRIcChhIRUFMVEhfU1RBVEVfVU5TUEVDSUZJRUQQABIYChRIRUFMVEhfU1RBVEVfSEVBTFRIWRABEhkKFUhFQUxUSF9TVEFURV9ERUdSQURFRBACEhoKFkhFQUxUSF9TVEFURV9VTkhFQUxUSFkQAzJwCg9QbHVnaW5MaWZlY3ljbGUSXQoMUmVwb3J0SGVhbHRoEiUuY29ubmVjdHBsdWdpbi52MS5SZXBvcnRIZWFsdGhSZXF1ZXN0GiYuY29ubmVjdHBsdWdpbi52MS5SZXBvcnRIZWFsdGhSZXNwb25zZTK4AQoNUGx1Z2luQ29udHJvbBJUCglHZXRIZWFsdGgSIi5jb25uZWN0cGx1Z2luLnYxLkdldEhlYWx0aFJlcXVlc3QaIy5jb25uZWN0cGx1Z2luLnYxLkdldEhlYWx0aFJlc3BvbnNlElEKCFNodXRkb3duEiEuY29ubmVjdHBsdWdpbi52MS5TaHV0ZG93blJlcXVlc3QaIi5jb25uZWN0cGx1Z2luLnYxLlNodXRkb3duUmVzcG9uc2VCRlpEZ2l0aHViLmNvbS9tYXNlZ3JheWUvY29ubmVjdC1wbHVnaW4tZ28vZ2VuL3BsdWdpbi92MTtjb25uZWN0cGx1Z2ludjFiBnByb3RvMw");
 
 /**
  * ReportHealthRequest is the health of the caller.
@@ -77,6 +77,20 @@ export const ReportHealthResponseSchema: GenMessage<ReportHealthResponse> = /*@_
  * @generated from message connectplugin.v1.GetHealthRequest
  */
 export type GetHealthRequest = Message<"connectplugin.v1.GetHealthRequest"> & {
+  /**
+   * Whose health is asked for. A plugin that has another runtime id now answers not_found. Empty asks
+   * whoever answers.
+   *
+   * @generated from field: string runtime_id = 1;
+   */
+  runtimeId: string;
+
+  /**
+   * 32 random bytes that the host used for nothing before. Empty asks for no proof.
+   *
+   * @generated from field: bytes challenge = 2;
+   */
+  challenge: Uint8Array;
 };
 
 /**
@@ -112,6 +126,15 @@ export type GetHealthResponse = Message<"connectplugin.v1.GetHealthResponse"> & 
    * @generated from field: repeated string unavailable_dependencies = 3;
    */
   unavailableDependencies: string[];
+
+  /**
+   * That the plugin with the runtime id answers: HMAC-SHA256 of runtime id and challenge under a key that
+   * is made of its token (docs/protocol.md). Empty where there was no challenge, and from plugins of the
+   * first version.
+   *
+   * @generated from field: bytes proof = 4;
+   */
+  proof: Uint8Array;
 };
 
 /**
