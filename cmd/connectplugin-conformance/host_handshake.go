@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"connectrpc.com/connect"
@@ -27,8 +28,9 @@ func (h *hostTable) transport(ctx context.Context) {
 		})
 	})
 	h.row(ctx, v1, "refuses TLS 1.2", func(ctx context.Context) error {
-		w, err := dial(ctx, h.addr, nil, &tls.Config{ //nolint:gosec // to be refused
-			InsecureSkipVerify: true, MinVersion: tls.VersionTLS12, MaxVersion: tls.VersionTLS12, NextProtos: []string{"h2"},
+		w, err := dial(ctx, h.addr, nil, &tls.Config{
+			InsecureSkipVerify: true, //nolint:gosec // to be refused
+			MinVersion:         tls.VersionTLS12, MaxVersion: tls.VersionTLS12, NextProtos: []string{"h2"},
 		})
 		if err == nil {
 			w.close()
@@ -44,7 +46,7 @@ func (h *hostTable) handshakes(ctx context.Context) {
 		h.row(ctx, v2, "enrols who proves the secret, and proves it, over "+protocol.name, func(ctx context.Context) error {
 			return h.as(ctx, selfCaller, func(w *wire) error {
 				w.options = protocol.options
-				m, err := w.handshake(ctx, selfCaller, &asks{})
+				m, err := w.handshake(ctx, &asks{})
 				if err != nil {
 					return err
 				}
@@ -54,7 +56,7 @@ func (h *hostTable) handshakes(ctx context.Context) {
 	}
 	h.row(ctx, v2, "answers a proof that is bound to the connection with one that is", func(ctx context.Context) error {
 		return h.as(ctx, selfCaller, func(w *wire) error {
-			_, err := w.handshake(ctx, selfCaller, &asks{bound: true})
+			_, err := w.handshake(ctx, &asks{bound: true})
 			return err
 		})
 	})
@@ -69,11 +71,11 @@ func (h *hostTable) handshakes(ctx context.Context) {
 	} {
 		h.row(ctx, v2, tt.name, func(ctx context.Context) error {
 			return h.as(ctx, selfCaller, func(w *wire) error {
-				m, err := w.handshake(ctx, selfCaller, &asks{edit: versions(tt.low, tt.high, tt.app)})
+				m, err := w.handshake(ctx, &asks{edit: versions(tt.low, tt.high, tt.app)})
 				if err != nil {
 					return err
 				}
-				return expect(fmt.Sprint(m.GetAppProtocolVersion()), fmt.Sprint(tt.want))
+				return expect(strconv.Itoa(int(m.GetAppProtocolVersion())), strconv.Itoa(int(tt.want)))
 			})
 		})
 	}
@@ -116,8 +118,10 @@ func refusedHandshakes() []refused {
 		{"with a service added after the proof", v2, selfCaller, asks{forge: func(m *req) {
 			m.Requires = append(m.Requires, &connectpluginv1.ServiceDependency{Type: typeNobody})
 		}}, secretOnly},
-		{"with a nonce of another size", v2, selfCaller, asks{forge: func(m *req) { m.ClientNonce = m.GetClientNonce()[1:] }},
-			[]connect.Code{connect.CodeInvalidArgument, connect.CodeUnauthenticated}},
+		{
+			"with a nonce of another size", v2, selfCaller, asks{forge: func(m *req) { m.ClientNonce = m.GetClientNonce()[1:] }},
+			[]connect.Code{connect.CodeInvalidArgument, connect.CodeUnauthenticated},
+		},
 		{"that is old", v2, selfCaller, asks{edit: func(m *req) { m.IssuedAt = ago(farOff) }}, secretOnly},
 		{"that is from the future", v2, selfCaller, asks{edit: func(m *req) { m.IssuedAt = ago(-farOff) }}, secretOnly},
 		{"without a time", v2, selfCaller, asks{edit: func(m *req) { m.IssuedAt = (*timestamppb.Timestamp)(nil) }}, secretOnly},
@@ -127,8 +131,10 @@ func refusedHandshakes() []refused {
 		{"of a self id that policy does not name", v1, selfStranger, asks{}, secretOnly},
 		{"with another magic cookie", v1, selfCaller, asks{edit: func(m *req) { m.MagicCookieValue = "wrong" }}, bounds},
 		{"with core version 2", v1, selfCaller, asks{edit: func(m *req) { m.CoreProtocolVersion = 2 }}, bounds},
-		{"whose versions the host does not speak", v2, selfCaller, asks{edit: versions(highestApp+1, highestApp+5, highestApp+5)},
-			[]connect.Code{connect.CodeFailedPrecondition}},
+		{
+			"whose versions the host does not speak", v2, selfCaller, asks{edit: versions(highestApp+1, highestApp+5, highestApp+5)},
+			[]connect.Code{connect.CodeFailedPrecondition},
+		},
 		{"with a range that is none", v2, selfCaller, asks{edit: versions(highestApp, lowestApp, highestApp)}, bounds},
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -148,7 +149,7 @@ func (h *hostTable) services(ctx context.Context) {
 			select {
 			case <-time.After(tryAgain):
 			case <-ctx.Done():
-				return ctx.Err() //nolint:wrapcheck // the row says of what
+				return ctx.Err()
 			}
 		}
 		return nil
@@ -199,7 +200,7 @@ func (h *hostTable) calls(ctx context.Context, p *pair) {
 		}
 		seen := *p.seen.Load()
 		return errors.Join(expect(got, selfCaller), expect(seen.Get("X-Plugin-Caller-Id"), p.caller.RuntimeID()),
-			expect(seen.Get("Authorization")+seen.Get("X-Plugin-Runtime-Id"), ""))
+			expect(seen.Get("Authorization")+seen.Get(headerRuntimeID), ""))
 	})
 	h.row(ctx, v1, "no call without an identity, nor to a type that the caller did not declare", func(ctx context.Context) error {
 		return h.as(ctx, selfCaller, func(w *wire) error { return h.strangers(ctx, w, p) })
@@ -210,15 +211,13 @@ func (h *hostTable) calls(ctx context.Context, p *pair) {
 func (*hostTable) strangers(ctx context.Context, w *wire, p *pair) error {
 	route := w.url + "/services/" + typeSubject + "/" + p.provider.RuntimeID()
 	_, without := (&stub{client: w.client, base: route}).unary(ctx, "Echo", "")
-	m, err := w.handshake(ctx, selfCaller, &asks{edit: func(m *connectpluginv1.HandshakeRequest) { m.Requires = nil }})
+	m, err := w.handshake(ctx, &asks{edit: func(m *connectpluginv1.HandshakeRequest) { m.Requires = nil }})
 	if err != nil {
 		return err
 	}
 	options := connect.WithInterceptors(connect.UnaryInterceptorFunc(func(next connect.UnaryFunc) connect.UnaryFunc {
 		return func(ctx context.Context, r connect.AnyRequest) (connect.AnyResponse, error) {
-			for name, values := range credentials(m) {
-				r.Header()[name] = values
-			}
+			maps.Copy(r.Header(), credentials(m))
 			return next(ctx, r)
 		}
 	}))
@@ -235,7 +234,7 @@ func (w *wire) watch(ctx context.Context, m *connectpluginv1.WatchServiceRequest
 	client := connectpluginv1connect.NewServiceRegistryClient(w.client, w.url, w.options...)
 	stream, err := client.WatchService(ctx, withHeader(m, header))
 	if err != nil {
-		return nil, err //nolint:wrapcheck // rows compare the code
+		return nil, err
 	}
 	return &tuned{stream: stream}, nil
 }
@@ -319,7 +318,7 @@ func (p *pair) numbers(ctx context.Context, w *wire, header http.Header) error {
 		if err != nil {
 			return err
 		}
-		want := fmt.Sprintf("%s %d", statesOf[state], first.GetSequence()+uint64(i)+1) //nolint:gosec // a small number
+		want := fmt.Sprintf("%s %d", statesOf[state], first.GetSequence()+uint64(i)+1)
 		if err := expect(fmt.Sprintf("%s %d", e.GetState(), e.GetSequence()), want); err != nil {
 			return err
 		}

@@ -104,6 +104,29 @@ func newLiar(ctx context.Context, s *stage, l *lie) (*liar, error) {
 	return h, nil
 }
 
+type stateKey struct{}
+
+var errNotProven = errors.New("the request is not proven")
+
+// Handshake answers as a host would, and then lies.
+func (h *liar) Handshake(ctx context.Context, req *connect.Request[connectpluginv1.HandshakeRequest]) (*connect.Response[connectpluginv1.HandshakeResponse], error) {
+	m := &connectpluginv1.HandshakeResponse{
+		CoreProtocolVersion: 1, AppProtocolVersion: 1, MinProtocolVersion: 1,
+		RuntimeId: lyingRuntime, RuntimeToken: rand.Text() + rand.Text(), ServerNonce: newSecret(),
+		TokenExpiresAt: timestamppb.New(time.Now().Add(aWhile)),
+	}
+	if !h.stage.options.unproven() {
+		if err := h.prove(ctx, req.Msg, m); err != nil {
+			return nil, connect.NewError(connect.CodeUnauthenticated, err)
+		}
+	}
+	if h.lie.answer != nil {
+		h.lie.answer(m)
+	}
+	h.tell(func() { h.told++ })
+	return connect.NewResponse(m), nil
+}
+
 func (h *liar) serve(listener net.Listener, config *tls.Config) {
 	mux := http.NewServeMux()
 	path, handshake := connectpluginv1connect.NewHandshakeServiceHandler(h)
@@ -142,29 +165,6 @@ func (h *liar) tell(f func()) {
 	f()
 	close(h.changed)
 	h.changed = make(chan struct{})
-}
-
-type stateKey struct{}
-
-var errNotProven = errors.New("the request is not proven")
-
-// Handshake answers as a host would, and then lies.
-func (h *liar) Handshake(ctx context.Context, req *connect.Request[connectpluginv1.HandshakeRequest]) (*connect.Response[connectpluginv1.HandshakeResponse], error) {
-	m := &connectpluginv1.HandshakeResponse{
-		CoreProtocolVersion: 1, AppProtocolVersion: 1, MinProtocolVersion: 1,
-		RuntimeId: lyingRuntime, RuntimeToken: rand.Text() + rand.Text(), ServerNonce: newSecret(),
-		TokenExpiresAt: timestamppb.New(time.Now().Add(aWhile)),
-	}
-	if !h.stage.options.unproven() {
-		if err := h.prove(ctx, req.Msg, m); err != nil {
-			return nil, connect.NewError(connect.CodeUnauthenticated, err)
-		}
-	}
-	if h.lie.answer != nil {
-		h.lie.answer(m)
-	}
-	h.tell(func() { h.told++ })
-	return connect.NewResponse(m), nil
 }
 
 // prove makes the proof, with the secret that the host has and the channel binding that the

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"strings"
@@ -68,8 +69,31 @@ func serveFirst(ctx context.Context) error {
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), firstGrace)
 	defer cancel()
 	err = errors.Join(err, server.Shutdown(last))
-	<-served
+	if ended := <-served; !errors.Is(ended, http.ErrServerClosed) {
+		err = errors.Join(err, ended)
+	}
 	return err
+}
+
+// headed sends requests with the credentials of the plugin.
+type headed struct{ plugin *firstPlugin }
+
+// Do implements connect.HTTPClient.
+func (h headed) Do(r *http.Request) (*http.Response, error) {
+	maps.Copy(r.Header, h.plugin.header)
+	return h.plugin.wire.client.Do(r)
+}
+
+// GetHealth answers the host's question.
+func (p *firstPlugin) GetHealth(context.Context, *connect.Request[connectpluginv1.GetHealthRequest]) (*connect.Response[connectpluginv1.GetHealthResponse], error) {
+	state, why, _ := strings.Cut(*p.health.Load(), " ")
+	return connect.NewResponse(&connectpluginv1.GetHealthResponse{State: healthNames[state], Reason: why}), nil
+}
+
+// Shutdown ends the plugin.
+func (p *firstPlugin) Shutdown(context.Context, *connect.Request[connectpluginv1.ShutdownRequest]) (*connect.Response[connectpluginv1.ShutdownResponse], error) {
+	p.stop()
+	return connect.NewResponse(&connectpluginv1.ShutdownResponse{Acknowledged: true}), nil
 }
 
 // enrol makes a handshake of the first version and registers.
@@ -140,17 +164,6 @@ func (p *firstPlugin) call(ctx context.Context, value string) (string, error) {
 	return carryOut(ctx, &stub{client: headed{p}, base: p.wire.url + endpoint.GetEndpointUrl()}, &said)
 }
 
-// headed sends requests with the credentials of the plugin.
-type headed struct{ plugin *firstPlugin }
-
-// Do implements connect.HTTPClient.
-func (h headed) Do(r *http.Request) (*http.Response, error) {
-	for name, values := range h.plugin.header {
-		r.Header[name] = values
-	}
-	return h.plugin.wire.client.Do(r) //nolint:wrapcheck // stands for what it wraps
-}
-
 func (p *firstPlugin) watch(ctx context.Context, r *connect.Request[text], stream *connect.ServerStream[text]) error {
 	t, err := p.wire.watch(ctx, &connectpluginv1.WatchServiceRequest{ServiceType: r.Msg.GetValue()}, p.header)
 	for err == nil {
@@ -165,16 +178,4 @@ func (p *firstPlugin) watch(ctx context.Context, r *connect.Request[text], strea
 		err = stream.Send(wrapperspb.String(string(line)))
 	}
 	return fmt.Errorf("watch: %w", err)
-}
-
-// GetHealth answers the host's question.
-func (p *firstPlugin) GetHealth(context.Context, *connect.Request[connectpluginv1.GetHealthRequest]) (*connect.Response[connectpluginv1.GetHealthResponse], error) {
-	state, why, _ := strings.Cut(*p.health.Load(), " ")
-	return connect.NewResponse(&connectpluginv1.GetHealthResponse{State: healthNames[state], Reason: why}), nil
-}
-
-// Shutdown ends the plugin.
-func (p *firstPlugin) Shutdown(context.Context, *connect.Request[connectpluginv1.ShutdownRequest]) (*connect.Response[connectpluginv1.ShutdownResponse], error) {
-	p.stop()
-	return connect.NewResponse(&connectpluginv1.ShutdownResponse{Acknowledged: true}), nil
 }

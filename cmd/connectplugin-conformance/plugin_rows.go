@@ -196,8 +196,7 @@ func (p *pluginTable) with(ctx context.Context, options []connect.ClientOption, 
 }
 
 func describe(err error) string {
-	var coded *connect.Error
-	if errors.As(err, &coded) {
+	if coded, ok := errors.AsType[*connect.Error](err); ok {
 		return coded.Code().String() + ": " + coded.Message()
 	}
 	return fmt.Sprint(err)
@@ -221,11 +220,11 @@ func (p *pluginTable) toItself(ctx context.Context) {
 		if err != nil {
 			return fmt.Errorf("certificate: %w", err)
 		}
-		config.VerifyConnection, config.InsecureSkipVerify = nil, true //nolint:gosec // the kit plays an intruder
+		config.VerifyConnection, config.InsecureSkipVerify = nil, true // the kit plays an intruder
 		return refusal(p.askHealth(ctx, config))
 	})
 	p.row(ctx, v2, "serves nobody without a certificate", func(ctx context.Context) error {
-		return refusal(p.askHealth(ctx, &tlsConfig{InsecureSkipVerify: true, MinVersion: tls13})) //nolint:gosec // as above
+		return refusal(p.askHealth(ctx, &tlsConfig{InsecureSkipVerify: true, MinVersion: tls13})) // as above
 	})
 }
 
@@ -251,9 +250,11 @@ func (p *pluginTable) askHealth(ctx context.Context, config *tlsConfig) (connect
 
 func (p *pluginTable) callsFrom(ctx context.Context) {
 	values := map[string][]string{
-		shapeUnary: {"a value"}, shapeClient: {"one", "two", "three"}, shapeServer: {"3"}, shapeBidi: {"one", "two", "three"},
+		shapeUnary: {aValue}, shapeClient: three, shapeServer: {"3"}, shapeBidi: three,
 	}
-	wants := map[string]string{shapeUnary: "a value", shapeClient: "one,two,three", shapeServer: "0,1,2", shapeBidi: "one,two,three"}
+	wants := map[string]string{
+		shapeUnary: aValue, shapeClient: strings.Join(three, ","), shapeServer: "0,1,2", shapeBidi: strings.Join(three, ","),
+	}
 	for _, shape := range shapes {
 		p.row(ctx, v1, shape, func(ctx context.Context) error {
 			return p.with(ctx, p.mine(), func(s *stub) error {

@@ -24,6 +24,32 @@ type record struct {
 
 func newRecord(self string) *record { return &record{self: self, changed: make(chan struct{})} }
 
+// WrapUnary implements connect.Interceptor: it notes handshakes of the subject.
+func (r *record) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
+	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+		if m, ok := req.Any().(*connectpluginv1.HandshakeRequest); ok && m.GetSelfId() == r.self {
+			r.add(func() { r.asked = append(r.asked, m) })
+		}
+		return next(ctx, req)
+	}
+}
+
+// WrapStreamingClient implements connect.Interceptor.
+func (*record) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
+	return next
+}
+
+// WrapStreamingHandler implements connect.Interceptor: it notes the watches of the
+// subject.
+func (r *record) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
+	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
+		if c, ok := connectplugin.CallerFromContext(ctx); ok && c.SelfID == r.self {
+			conn = &notedConn{StreamingHandlerConn: conn, record: r}
+		}
+		return next(ctx, conn)
+	}
+}
+
 func (r *record) add(f func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -50,7 +76,7 @@ func (r *record) await(ctx context.Context, holds func() bool) error {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return ctx.Err() //nolint:wrapcheck // the row says of what
+			return ctx.Err()
 		}
 	}
 }
@@ -75,32 +101,6 @@ func (r *record) event(ctx context.Context, mark int, kind connectplugin.AuditKi
 		return false
 	})
 	return found, err
-}
-
-// WrapUnary implements connect.Interceptor: it notes handshakes of the subject.
-func (r *record) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
-	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
-		if m, ok := req.Any().(*connectpluginv1.HandshakeRequest); ok && m.GetSelfId() == r.self {
-			r.add(func() { r.asked = append(r.asked, m) })
-		}
-		return next(ctx, req)
-	}
-}
-
-// WrapStreamingClient implements connect.Interceptor.
-func (*record) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
-	return next
-}
-
-// WrapStreamingHandler implements connect.Interceptor: it notes the watches of the
-// subject.
-func (r *record) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
-	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
-		if c, ok := connectplugin.CallerFromContext(ctx); ok && c.SelfID == r.self {
-			conn = &notedConn{StreamingHandlerConn: conn, record: r}
-		}
-		return next(ctx, conn)
-	}
 }
 
 // notedConn notes what a watch asks for.

@@ -67,7 +67,7 @@ func (s *stub) repeat(ctx context.Context, n string) (string, error) {
 	for stream.Receive() {
 		got = append(got, stream.Msg().GetValue())
 	}
-	return strings.Join(got, ","), stream.Err() //nolint:wrapcheck // a row says which
+	return strings.Join(got, ","), stream.Err()
 }
 
 // converse sends each value when the one before came back.
@@ -106,6 +106,11 @@ var (
 	methods = map[string]string{shapeUnary: "Echo", shapeClient: "Collect", shapeServer: "Repeat", shapeBidi: "Converse"}
 )
 
+// What is sent.
+const aValue = "a value"
+
+var three = []string{"one", "two", "three"}
+
 var errWrongAnswer = errors.New("wrong answer")
 
 func expect(got, want string) error {
@@ -117,12 +122,11 @@ func expect(got, want string) error {
 
 // shape plays a call of a shape.
 func (s *stub) shape(ctx context.Context, shape string) error {
-	three := []string{"one", "two", "three"}
 	var got, want string
 	var err error
 	switch shape {
 	case shapeUnary:
-		want = "a value"
+		want = aValue
 		got, err = s.unary(ctx, methods[shape], want)
 	case shapeClient:
 		want = strings.Join(three, ",")

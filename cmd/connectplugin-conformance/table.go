@@ -20,7 +20,7 @@ type table struct {
 	// Fixed at creation.
 	out   io.Writer
 	first bool          // the peer speaks the first version of the wire
-	limit time.Duration // of each row
+	limit time.Duration // of each row of the second version; the others have rowTime
 
 	holds, fails, left int
 }
@@ -39,7 +39,11 @@ func (t *table) row(ctx context.Context, v since, name string, play func(ctx con
 	if v == v2 && t.first {
 		return t.note(name, fmt.Errorf("%w: it came with the second version", errNotHere))
 	}
-	ctx, cancel := context.WithTimeout(ctx, t.limit)
+	limit := rowTime
+	if v == v2 {
+		limit = t.limit
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	return t.note(name, play(ctx))
 }

@@ -1,15 +1,18 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"maps"
+	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
-	"golang.org/x/net/http2"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
@@ -17,6 +20,8 @@ import (
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/transcript"
 )
+
+const headerRuntimeID = "X-Plugin-Runtime-Id"
 
 // Versions that the host under test speaks.
 const (
@@ -46,18 +51,28 @@ func dial(ctx context.Context, addr string, secret []byte, config *tls.Config, o
 	if !ok {
 		return nil, errors.Join(errWrongAnswer, raw.Close())
 	}
-	var transport http2.Transport
-	client, err := transport.NewClientConn(conn)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("HTTP/2: %w", err), conn.Close())
-	}
 	return &wire{
-		url: "https://" + addr, secret: secret, client: &http.Client{Transport: client}, state: conn.ConnectionState(), conn: conn,
+		url: "https://" + addr, secret: secret, client: &http.Client{Transport: over(conn)}, state: conn.ConnectionState(), conn: conn,
 		options: options,
 	}, nil
 }
 
 func (w *wire) close() { _ = w.conn.Close() }
+
+var errLost = errors.New("the connection is lost")
+
+// over sends every request over one connection.
+func over(conn *tls.Conn) http.RoundTripper {
+	var protocols http.Protocols
+	protocols.SetHTTP2(true)
+	var dialled atomic.Bool
+	return &http.Transport{Protocols: &protocols, DialTLSContext: func(context.Context, string, string) (net.Conn, error) {
+		if dialled.Swap(true) {
+			return nil, errLost
+		}
+		return conn, nil
+	}}
+}
 
 // asks is a handshake before it is proven, and what may be done to it.
 type asks struct {
@@ -105,9 +120,9 @@ func (w *wire) request(self string, a *asks) (*connectpluginv1.HandshakeRequest,
 	return m, binding, nil
 }
 
-// handshake sends a request and checks the proof of the answer.
-func (w *wire) handshake(ctx context.Context, self string, a *asks) (*connectpluginv1.HandshakeResponse, error) {
-	m, binding, err := w.request(self, a)
+// handshake sends a request of the caller and checks the proof of the answer.
+func (w *wire) handshake(ctx context.Context, a *asks) (*connectpluginv1.HandshakeResponse, error) {
+	m, binding, err := w.request(selfCaller, a)
 	if err != nil {
 		return nil, err
 	}
@@ -119,7 +134,7 @@ func (w *wire) handshake(ctx context.Context, self string, a *asks) (*connectplu
 	if err != nil {
 		return nil, err
 	}
-	if string(proof) != string(answer.GetChallengeResponse()) {
+	if !bytes.Equal(proof, answer.GetChallengeResponse()) {
 		return nil, fmt.Errorf("%w: the host's proof does not hold", errWrongAnswer)
 	}
 	return answer, nil
@@ -127,12 +142,10 @@ func (w *wire) handshake(ctx context.Context, self string, a *asks) (*connectplu
 
 func (w *wire) send(ctx context.Context, m *connectpluginv1.HandshakeRequest, header http.Header) (*connectpluginv1.HandshakeResponse, error) {
 	req := connect.NewRequest(m)
-	for name, values := range header {
-		req.Header()[name] = values
-	}
+	maps.Copy(req.Header(), header)
 	resp, err := connectpluginv1connect.NewHandshakeServiceClient(w.client, w.url, w.options...).Handshake(ctx, req)
 	if err != nil {
-		return nil, err //nolint:wrapcheck // rows compare the code
+		return nil, err
 	}
 	return resp.Msg, nil
 }
@@ -140,16 +153,14 @@ func (w *wire) send(ctx context.Context, m *connectpluginv1.HandshakeRequest, he
 // credentials are the header fields of an identity.
 func credentials(m *connectpluginv1.HandshakeResponse) http.Header {
 	return http.Header{
-		"X-Plugin-Runtime-Id": {m.GetRuntimeId()}, "Authorization": {"Bearer " + m.GetRuntimeToken()},
+		headerRuntimeID: {m.GetRuntimeId()}, "Authorization": {"Bearer " + m.GetRuntimeToken()},
 	}
 }
 
 // withHeader gives a request the header fields.
 func withHeader[T any](m *T, header http.Header) *connect.Request[T] {
 	req := connect.NewRequest(m)
-	for name, values := range header {
-		req.Header()[name] = values
-	}
+	maps.Copy(req.Header(), header)
 	return req
 }
 
@@ -162,7 +173,7 @@ func (w *wire) discover(ctx context.Context, serviceType string, header http.Hea
 	resp, err := w.registry().DiscoverService(ctx,
 		withHeader(&connectpluginv1.DiscoverServiceRequest{ServiceType: serviceType}, header))
 	if err != nil {
-		return nil, err //nolint:wrapcheck // rows compare the code
+		return nil, err
 	}
 	return resp.Msg.GetEndpoint(), nil
 }
@@ -170,7 +181,7 @@ func (w *wire) discover(ctx context.Context, serviceType string, header http.Hea
 // report tells the host something of the plugin's health.
 func (w *wire) report(ctx context.Context, m *connectpluginv1.ReportHealthRequest, header http.Header) error {
 	_, err := connectpluginv1connect.NewPluginLifecycleClient(w.client, w.url, w.options...).ReportHealth(ctx, withHeader(m, header))
-	return err //nolint:wrapcheck // rows compare the code
+	return err
 }
 
 // wants compares the code of an error.

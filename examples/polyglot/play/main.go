@@ -29,6 +29,7 @@ import (
 const (
 	programs = "github.com/masegraye/connect-plugin-go/examples/polyglot/"
 	wait     = 30 * time.Second
+	tryAgain = 100 * time.Millisecond
 	selfID   = "play"
 	text     = "hello"
 )
@@ -107,7 +108,10 @@ func (o *options) others(ctx context.Context, commands map[string][]string, url,
 		check                     []string
 		hint                      string
 	}{
-		{"node", o.node, o.nodePlugin, []string{"--check", o.nodePlugin}, "install Node 20 or later, build clients/node, and run npm install in polyglot/node"},
+		{
+			"node", o.node, o.nodePlugin, []string{"--check", o.nodePlugin},
+			"install Node 20 or later, build clients/node, and run npm install in polyglot/node",
+		},
 		{"python", o.python, o.pythonPlugin, []string{"-c", "import grpc, google.protobuf"}, "install Debian's python3-grpcio"},
 	} {
 		program, err := exec.LookPath(l.program)
@@ -136,7 +140,7 @@ func startAll(dir string, commands map[string][]string) (languages []string, sto
 	var started []*process.Process
 
 	stop = func() error {
-		var errs []error
+		errs := make([]error, 0, len(started))
 		for _, p := range started {
 			errs = append(errs, p.Stop())
 		}
@@ -231,7 +235,7 @@ func relayed(ctx context.Context, client *connectplugin.Client, route []string) 
 		}
 
 		select { // a plugin of the route is still on its way
-		case <-time.After(100 * time.Millisecond):
+		case <-time.After(tryAgain):
 		case <-ctx.Done():
 			return nil, err
 		}
