@@ -54,7 +54,7 @@ else
 fi
 for node in "${nodes[@]}"; do
   play "kit: clients/node on Node $("$node" --version)" "$kit" plugin -- "$node" "$node_client/dist/conformance/subject.js"
-  play "tests of clients/node on Node $("$node" --version)" env HANDSHAKE_VECTORS="$PWD/docs/testdata/handshake_vectors.json" \
+  play "tests of clients/node on Node $("$node" --version)" env CONNECTPLUGIN_TREE="$PWD" \
     "$node" --test --test-reporter=dot "$node_client"/dist/test/*.test.js
 done
 

@@ -4,9 +4,10 @@ import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { fromBinary } from "@bufbuild/protobuf";
 import * as transcript from "../src/transcript.js";
+import { root } from "./tree.js";
 import { HandshakeRequestSchema, HandshakeResponseSchema } from "../src/wire/plugin/v1/handshake_pb.js";
 
-const file = process.env["HANDSHAKE_VECTORS"] ?? new URL("../../../../docs/testdata/handshake_vectors.json", import.meta.url);
+const file = new URL("docs/testdata/handshake_vectors.json", root);
 const vectors = JSON.parse(readFileSync(file, "utf8")) as Record<string, string>[];
 
 test("there are vectors", () => assert.ok(vectors.length > 3));

@@ -161,11 +161,19 @@ class _Multi:
         return call, {"timeout": timeout, "metadata": (*own, *identity.metadata())}, identity
 
 
+def _begin(call: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """Begins a call. grpcio has an error of another kind for a channel that was just replaced."""
+    try:
+        return call(*args, **options)
+    except ValueError as e:
+        raise NoProvider("the host is away") from e
+
+
 class _Stream(_Multi, grpc.UnaryStreamMultiCallable, grpc.StreamStreamMultiCallable):  # type: ignore[misc]
     def __call__(self, request: Any, timeout: Optional[float] = None, metadata: Optional[Sequence[Any]] = None,
                  credentials: Any = None, wait_for_ready: Optional[bool] = None, compression: Any = None) -> Any:
         call, options, _ = self._aimed(timeout, metadata)
-        return call(request, compression=compression, **options)
+        return _begin(call, request, compression=compression, **options)
 
 
 class _Upload(_Multi, grpc.StreamUnaryMultiCallable):  # type: ignore[misc]
@@ -173,19 +181,19 @@ class _Upload(_Multi, grpc.StreamUnaryMultiCallable):  # type: ignore[misc]
                  metadata: Optional[Sequence[Any]] = None, credentials: Any = None,
                  wait_for_ready: Optional[bool] = None, compression: Any = None) -> Any:
         call, options, _ = self._aimed(timeout, metadata)
-        return call(iter(request_iterator), compression=compression, **options)
+        return _begin(call, iter(request_iterator), compression=compression, **options)
 
     def with_call(self, request_iterator: Iterable[Any], timeout: Optional[float] = None,
                   metadata: Optional[Sequence[Any]] = None, credentials: Any = None,
                   wait_for_ready: Optional[bool] = None, compression: Any = None) -> Any:
         call, options, _ = self._aimed(timeout, metadata)
-        return call.with_call(iter(request_iterator), compression=compression, **options)
+        return _begin(call.with_call, iter(request_iterator), compression=compression, **options)
 
     def future(self, request_iterator: Iterable[Any], timeout: Optional[float] = None,
                metadata: Optional[Sequence[Any]] = None, credentials: Any = None,
                wait_for_ready: Optional[bool] = None, compression: Any = None) -> Any:
         call, options, _ = self._aimed(timeout, metadata)
-        return call.future(iter(request_iterator), compression=compression, **options)
+        return _begin(call.future, iter(request_iterator), compression=compression, **options)
 
 
 class _Unary(_Multi, grpc.UnaryUnaryMultiCallable):  # type: ignore[misc]
@@ -197,18 +205,18 @@ class _Unary(_Multi, grpc.UnaryUnaryMultiCallable):  # type: ignore[misc]
                   credentials: Any = None, wait_for_ready: Optional[bool] = None, compression: Any = None) -> Any:
         call, options, identity = self._aimed(timeout, metadata)
         try:
-            return call.with_call(request, compression=compression, **options)
+            return _begin(call.with_call, request, compression=compression, **options)
         except grpc.RpcError as e:
             if not _host_forgot(e):
                 raise
         self._channel.refused(identity)
         call, options, _ = self._aimed(timeout, metadata)
-        return call.with_call(request, compression=compression, **options)
+        return _begin(call.with_call, request, compression=compression, **options)
 
     def future(self, request: Any, timeout: Optional[float] = None, metadata: Optional[Sequence[Any]] = None,
                credentials: Any = None, wait_for_ready: Optional[bool] = None, compression: Any = None) -> Any:
         call, options, _ = self._aimed(timeout, metadata)
-        return call.future(request, compression=compression, **options)
+        return _begin(call.future, request, compression=compression, **options)
 
 
 def _host_forgot(e: Any) -> bool:

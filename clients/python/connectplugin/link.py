@@ -116,7 +116,12 @@ class HostLink:
         def changed(state: grpc.ChannelConnectivity) -> None:
             if state is grpc.ChannelConnectivity.READY:
                 was_ready[0] = True
-            elif was_ready[0] and state is not grpc.ChannelConnectivity.CONNECTING:
+            elif state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+                # The channel would wait by a clock of its own, and fail every call until then: the next one is another.
+                with self._mu:
+                    if self._channel is channel:
+                        self._made_of = None
+            if was_ready[0] and state in (grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.TRANSIENT_FAILURE):
                 was_ready[0] = False
                 self._log.debug("the connection to the host is %s", state.name)
                 self.lose()
