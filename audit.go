@@ -11,19 +11,22 @@ type AuditKind string
 
 // The kinds of audit events.
 const (
-	AuditAuthFailed     AuditKind = "auth_failed"     // a request or handshake whose credential was refused
-	AuditDenied         AuditKind = "denied"          // an authenticated caller asked for what it may not have
-	AuditLimited        AuditKind = "limited"         // a rate, a count or a size was exceeded
-	AuditIssued         AuditKind = "issued"          // an identity was issued
-	AuditRenewed        AuditKind = "renewed"         // an identity's token was renewed
-	AuditEnded          AuditKind = "ended"           // an identity ended
-	AuditGranted        AuditKind = "granted"         // a capability was granted
-	AuditRevoked        AuditKind = "revoked"         // a capability grant was revoked
-	AuditRegistered     AuditKind = "registered"      // a service was registered
-	AuditUnregistered   AuditKind = "unregistered"    // a service was withdrawn
-	AuditConflict       AuditKind = "conflict"        // a service type or an endpoint belongs to another plugin
-	AuditWatcherDropped AuditKind = "watcher_dropped" // a watcher fell behind and was resynchronised
-	AuditPolicyChanged  AuditKind = "policy_changed"  // the policy was replaced
+	AuditAuthFailed AuditKind = "auth_failed" // a request or handshake whose credential was refused
+	// A request with an identity that the host does not know: it ended, or is one of the
+	// host before this one. It is no attack, and where it goes on it is counted.
+	AuditUnknownIdentity AuditKind = "unknown_identity"
+	AuditDenied          AuditKind = "denied"          // an authenticated caller asked for what it may not have
+	AuditLimited         AuditKind = "limited"         // a rate, a count or a size was exceeded
+	AuditIssued          AuditKind = "issued"          // an identity was issued
+	AuditRenewed         AuditKind = "renewed"         // an identity's token was renewed
+	AuditEnded           AuditKind = "ended"           // an identity ended
+	AuditGranted         AuditKind = "granted"         // a capability was granted
+	AuditRevoked         AuditKind = "revoked"         // a capability grant was revoked
+	AuditRegistered      AuditKind = "registered"      // a service was registered
+	AuditUnregistered    AuditKind = "unregistered"    // a service was withdrawn
+	AuditConflict        AuditKind = "conflict"        // a service type or an endpoint belongs to another plugin
+	AuditWatcherDropped  AuditKind = "watcher_dropped" // a watcher fell behind and was resynchronised
+	AuditPolicyChanged   AuditKind = "policy_changed"  // the policy was replaced
 )
 
 // isRefusal reports whether somebody did not get what it asked for.
@@ -50,6 +53,9 @@ type AuditEvent struct {
 	Subject string
 	// Reason says why, for the operator.
 	Reason string
+	// Count is how many requests the event stands for, where it is about what was only
+	// counted since the last such event. Zero is one request.
+	Count int
 }
 
 // auditor delivers audit events to the configured sink.
@@ -75,5 +81,5 @@ func (a *auditor) record(e AuditEvent) {
 		slog.String(keyKind, string(e.Kind)), slog.String(keyPeer, e.Peer),
 		slog.String(keyRuntimeID, e.RuntimeID), slog.String(keySelfID, e.SelfID),
 		slog.String(keyProcedure, e.Procedure), slog.String(keySubject, e.Subject),
-		slog.String(keyReason, e.Reason))
+		slog.String(keyReason, e.Reason), slog.Int(keyCount, max(e.Count, 1)))
 }

@@ -274,7 +274,7 @@ func (h *hub) authenticateGrant(p *peer, r *http.Request) (*tokenstore.Grant, *d
 		err = errGrantElsewhere
 	}
 	if err != nil {
-		return nil, unauthenticated(strings.Join(claimed, " "), err.Error())
+		return nil, unverified(strings.Join(claimed, " "), token, err)
 	}
 	return grant, nil
 }

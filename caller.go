@@ -5,6 +5,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -79,7 +80,14 @@ type declaration struct {
 
 // ownEndpoint is where a plugin asked to be dialled, nil for nowhere, when
 // policy let it.
-type ownEndpoint struct{ atomic.Pointer[string] }
+type ownEndpoint struct {
+	atomic.Pointer[string]
+
+	turn   chan struct{} // capacity one: held while the host finds out whether the plugin answers there
+	proves atomic.Bool   // the plugin proved once that it answers, and so can
+}
+
+func newOwnEndpoint() *ownEndpoint { return &ownEndpoint{turn: make(chan struct{}, 1)} }
 
 // text returns the endpoint, empty for none.
 func (e *ownEndpoint) text() string {
@@ -97,7 +105,7 @@ func rememberEndpoint(id *tokenstore.Identity, endpoint string) {
 	d := declared(id)
 	if d.endpoint == nil {
 		own := *d
-		own.endpoint = new(ownEndpoint)
+		own.endpoint = newOwnEndpoint()
 		id.SetAttributes(&own)
 		d = &own
 	}
@@ -172,6 +180,16 @@ func unauthenticated(runtimeID, reason string) *denial {
 	return &denial{AuditAuthFailed, connect.CodeUnauthenticated, errUnauthenticated, claimedID(runtimeID), reason}
 }
 
+// unverified is the denial of an identity that the store did not find right. One that it
+// merely does not know is most likely of the host before this one.
+func unverified(runtimeID, token string, err error) *denial {
+	no := unauthenticated(runtimeID, err.Error())
+	if errors.Is(err, tokenstore.ErrUnknown) && tokenstore.Issuable(runtimeID, token) {
+		no.kind, no.reason = AuditUnknownIdentity, "the identity ended, or is one of the host before this one; its plugin enrols again"
+	}
+	return no
+}
+
 // maxClaimedIDLen is more than a runtime id has.
 const maxClaimedIDLen = 128
 
@@ -194,7 +212,7 @@ func (h *hub) authenticate(ctx context.Context, p *peer, r *http.Request) (conte
 	}
 	id, err := h.store.Verify(runtimeID, token, p.fingerprint())
 	if err != nil {
-		return ctx, nil, unauthenticated(runtimeID, err.Error())
+		return ctx, nil, unverified(runtimeID, token, err)
 	}
 	r.Header.Del(headerAuthorization)
 	c := &caller{id: id, hub: h, token: token}

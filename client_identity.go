@@ -23,6 +23,27 @@ type identity struct {
 	serial    uint64    // of those that the client has had; zero before the first
 }
 
+// prove answers the challenge of a health question; nil where there is none.
+func (i identity) prove(challenge []byte) []byte {
+	if len(challenge) == 0 || i.token == "" {
+		return nil
+	}
+	return healthProof(i.token, i.runtimeID, challenge)
+}
+
+// HealthProof answers the challenge of a health question (PluginControl.GetHealth), for a
+// plugin that serves without [ServePlugin]: it shows the host that this client's plugin
+// answers where it says that it is. It returns nil where the question is about another
+// runtime id, which is answered with not_found; an empty one is whoever answers. It is safe
+// for concurrent use.
+func (c *Client) HealthProof(runtimeID string, challenge []byte) []byte {
+	id := c.currentIdentity()
+	if runtimeID != "" && runtimeID != id.runtimeID || len(challenge) > maxChallenge {
+		return nil
+	}
+	return id.prove(challenge)
+}
+
 // enrolment is a handshake that is on its way. Whoever needs its outcome waits for it,
 // so that a client has one identity whoever noticed first that the last one was lost.
 type enrolment struct {

@@ -67,9 +67,6 @@ func (p *pace) over() bool {
 // wait returns how long it is until the next attempt, nothing or less if that is due.
 func (p *pace) wait(now time.Time) time.Duration { return p.next.Sub(now) }
 
-// retryInfo is the type of an error detail that says when to try again.
-const retryInfo = "google.rpc.RetryInfo"
-
 // askedDelay returns how long a host asks its client to wait: the retry_delay of a
 // RetryInfo, or the seconds of the header Retry-After (RFC 9110, section 10.2.3).
 func askedDelay(err error) time.Duration {
@@ -90,11 +87,10 @@ func askedDelay(err error) time.Duration {
 
 func bounded(d time.Duration) time.Duration { return min(max(d, 0), paceAsked) }
 
-// Fields of google.rpc.RetryInfo and google.protobuf.Duration.
+// Fields of google.protobuf.Duration.
 const (
-	fieldRetryDelay = 1
-	fieldSeconds    = 1
-	fieldNanos      = 2
+	fieldSeconds = 1
+	fieldNanos   = 2
 )
 
 // retryDelay reads a RetryInfo, whose generated code the library does without. What is

@@ -4,8 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
 )
 
 // Sentinel errors that a caller may branch on with [errors.Is].
@@ -68,6 +73,33 @@ var (
 	errShuttingDown    = errors.New("host is shutting down")
 	errHeadersTooLarge = errors.New("headers or trailers are too large")
 	errProviderBusy    = errors.New("the provider has no room for the call")
+)
+
+// busy says that the host has too much to do, and when to try again: in a
+// google.rpc.RetryInfo, as gRPC's clients expect it. Zero does not say when.
+func busy(after time.Duration) *connect.Error {
+	err := connect.NewError(connect.CodeResourceExhausted, errTooMany)
+	if after <= 0 {
+		return err
+	}
+	if detail, failed := connect.NewErrorDetail(&anypb.Any{TypeUrl: typeURLs + retryInfo, Value: retryMessage(after)}); failed == nil {
+		err.AddDetail(detail)
+	}
+	return err
+}
+
+// retryMessage writes a RetryInfo, whose generated code the library does without.
+func retryMessage(after time.Duration) []byte {
+	delay, _ := proto.Marshal(durationpb.New(after))
+	return protowire.AppendBytes(protowire.AppendTag(nil, fieldRetryDelay, protowire.BytesType), delay)
+}
+
+// retryInfo is the type of an error detail that says when to try again, and typeURLs what
+// stands before the type of any.
+const (
+	retryInfo       = "google.rpc.RetryInfo"
+	typeURLs        = "type.googleapis.com/"
+	fieldRetryDelay = 1
 )
 
 var errorWriter = connect.NewErrorWriter()

@@ -72,19 +72,43 @@ func HandshakeServerHandler(server *HandshakeServer) (string, http.Handler) {
 	return rt.prefix, &middleware{hub: func() *hub { return server.hub }, route: rt}
 }
 
-// identifyEnrolling admits a stranger that asks for an identity and a caller that
-// renews its own. Either way the peer pays.
+// identifyEnrolling admits a stranger that asks for an identity, who pays when it is known
+// what it proves, and a caller that renews its own, which pays itself.
 func identifyEnrolling(ctx context.Context, h *hub, p *peer, r *http.Request) (context.Context, admission, *denial) {
-	a := admission{budget: peerBudget("handshake:", p, h.settings().limits.handshakeRate())}
 	if !claimsIdentity(r.Header) {
-		return ctx, a, nil
+		stranger := &enrolling{hub: h, peer: p}
+		return context.WithValue(ctx, enrollingKey{}, stranger), admission{lease: lease{onEnd: stranger.enter, cause: errTooMany}}, nil
 	}
 	ctx, c, no := h.authenticate(ctx, p, r)
 	if no != nil {
 		return ctx, admission{}, no
 	}
-	a.caller = c
-	return ctx, a, nil
+	return ctx, admission{caller: c, budget: callerBudget("renewal:", c.id, h.settings().limits.handshakeRate())}, nil
+}
+
+type enrollingKey struct{}
+
+// enrolling is a handshake of a stranger until it has proved something.
+type enrolling struct {
+	// Fixed at creation.
+	hub  *hub
+	peer *peer
+
+	leave func() bool // nil before it entered; used by the request's goroutine alone
+}
+
+// enter counts the handshake among those of which nothing is proven. Displaced is called
+// where it has to make room for another.
+func (e *enrolling) enter(displaced func()) (leave func() bool) {
+	e.leave = e.hub.enrolling.Enter(addressKey(e.peer.addr), displaced)
+	return e.leave
+}
+
+// settled ends that: nobody displaces the handshake any more.
+func settled(ctx context.Context) {
+	if e, ok := ctx.Value(enrollingKey{}).(*enrolling); ok && e.leave != nil {
+		e.leave()
+	}
 }
 
 // ValidateToken reports whether token is a live token of runtimeID. It does not
@@ -108,14 +132,44 @@ func (s *HandshakeServer) Handshake(ctx context.Context, req *connect.Request[co
 		hs.peer = p
 	}
 	if err := hs.run(ctx); err != nil {
-		return nil, hs.refusal(err, req.Spec().Procedure)
+		return nil, hs.refusal(ctx, err, req.Spec().Procedure)
 	}
 	return connect.NewResponse(hs.resp), nil
 }
 
 func (s *HandshakeServer) routes(opts ...connect.HandlerOption) []route {
 	path, h := connectpluginv1connect.NewHandshakeServiceHandler(s, opts...)
-	return []route{{prefix: path, identify: observed(identifyEnrolling), unary: unaryProcedure, next: h}}
+	return []route{{prefix: path, identify: observed(identifyEnrolling), unary: unaryProcedure, reads: true, next: s.delivering(h)}}
+}
+
+// reasonUndelivered says that nobody got to know of an identity.
+const reasonUndelivered tokenstore.Reason = "its plugin did not wait for the answer"
+
+type deliveryKey struct{}
+
+// delivery is the answer of a handshake on its way.
+type delivery struct {
+	issued *tokenstore.Identity // nil where it issues none
+}
+
+// delivering ends an identity whose plugin was gone before it could learn of it, and gives
+// one that does not read no longer than a call may take.
+func (s *HandshakeServer) delivering(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		d, ctrl := &delivery{}, http.NewResponseController(w)
+		_ = ctrl.SetWriteDeadline(time.Now().Add(s.hub.settings().limits.CallTimeout)) // not every writer has deadlines
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), deliveryKey{}, d)))
+		if d.issued == nil {
+			return
+		}
+		err := ctrl.Flush()
+		if errors.Is(err, http.ErrNotSupported) {
+			err = nil
+		}
+		if err != nil || r.Context().Err() != nil {
+			s.hub.store.Revoke(d.issued.RuntimeID(), reasonUndelivered)
+		}
+	})
 }
 
 // configure takes over the configuration of the host.
@@ -148,6 +202,7 @@ type handshake struct {
 	book     *policy.Book // by which the claim is judged
 	version  int32
 	warnings []string
+	proven   bool   // that the peer is who it says
 	secret   Secret // nil where nothing is proven by a secret
 	binding  []byte // the channel binding that the proof was made with
 	resp     *connectpluginv1.HandshakeResponse
@@ -169,7 +224,16 @@ func (hs *handshake) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if d, ok := ctx.Value(deliveryKey{}).(*delivery); ok && id != nil && !renews(ctx) {
+		d.issued = id
+	}
 	return hs.answer(ctx, id, token)
+}
+
+// renews reports whether the caller of a handshake has an identity already.
+func renews(ctx context.Context) bool {
+	_, ok := callerFrom(ctx)
+	return ok
 }
 
 // agree checks the cookie and the versions.
@@ -198,7 +262,7 @@ func (hs *handshake) agree() error {
 func (hs *handshake) identity(ctx context.Context) (*tokenstore.Identity, string, error) {
 	selfID := hs.req.GetSelfId()
 	if selfID == "" {
-		return nil, "", hs.anonymous()
+		return nil, "", hs.anonymous(ctx)
 	}
 	hs.book = hs.hub.rules.Load()
 	rules, certIdentity, err := hs.admit(selfID)
@@ -215,8 +279,50 @@ func (hs *handshake) identity(ctx context.Context) (*tokenstore.Identity, string
 	if c, ok := callerFrom(ctx); ok && hs.peer != nil {
 		return hs.renew(c, d)
 	}
+	if err := hs.pay(ctx, rules); err != nil {
+		return nil, "", err
+	}
 	return hs.issue(rules, d)
 }
+
+// pay takes the handshake from the budget of who proved who it is, and otherwise from that
+// of the address, so that nobody pays for what others on its address do. It looks once more
+// whether there is still somebody who waits for the answer.
+func (hs *handshake) pay(ctx context.Context, rules *policy.Rules) error {
+	if hs.peer == nil {
+		return nil
+	}
+	l := hs.cfg.limits
+	own, pace := peerBudget("handshake:", hs.peer, l.handshakeRate()), &hs.hub.unproven
+	if hs.proven {
+		instances := l.MaxIdentitiesPerSelfID
+		if rules != nil && rules.MaxInstances > 0 {
+			instances = rules.MaxInstances
+		}
+		own, pace = budget{key: "proven:" + hs.req.GetSelfId(), rate: l.provenRate(instances)}, &hs.hub.proven
+	}
+	total := l.enrolmentRate()
+	if wait := pace.Admit(total.RequestsPerSecond, total.Burst, time.Now()); wait > 0 {
+		return tooMany{"enrolments in all", wait}
+	}
+	if !hs.hub.spend(own) {
+		pace.Return()
+		return tooMany{"request rate", own.rate.wait()}
+	}
+	settled(ctx)
+	if ctx.Err() != nil {
+		return endOfStream(ctx)
+	}
+	return nil
+}
+
+// tooMany refuses for now what comes too fast. The reason is for the log.
+type tooMany struct {
+	reason string
+	wait   time.Duration
+}
+
+func (t tooMany) Error() string { return t.reason }
 
 func (hs *handshake) issue(rules *policy.Rules, d *declaration) (*tokenstore.Identity, string, error) {
 	r := tokenstore.Request{SelfID: hs.req.GetSelfId(), SelfVersion: hs.req.GetSelfVersion(), Attributes: d}
@@ -224,7 +330,7 @@ func (hs *handshake) issue(rules *policy.Rules, d *declaration) (*tokenstore.Ide
 		r.MaxInstances = rules.MaxInstances
 	}
 	if hs.peer != nil {
-		r.Peer, r.Fingerprint = addressKey(hs.peer.addr), hs.peer.fingerprint()
+		r.Peer, r.Proven, r.Fingerprint = addressKey(hs.peer.addr), hs.proven, hs.peer.fingerprint()
 	}
 	id, token, err := hs.hub.store.Issue(r)
 	if err != nil {
@@ -244,11 +350,11 @@ func (hs *handshake) issue(rules *policy.Rules, d *declaration) (*tokenstore.Ide
 
 // anonymous admits a client that asks for no identity: it learns what the host
 // offers to everybody and gets no token.
-func (hs *handshake) anonymous() error {
+func (hs *handshake) anonymous(ctx context.Context) error {
 	if hs.peer != nil && hs.cfg.handshake.RequireCertificate && hs.peer.certificate == nil {
 		return refused("a client certificate is required and none was verified")
 	}
-	return nil
+	return hs.pay(ctx, nil)
 }
 
 func (hs *handshake) renew(c *caller, d *declaration) (*tokenstore.Identity, string, error) {
@@ -290,8 +396,18 @@ const reasonAgain tokenstore.Reason = "enrolled again"
 
 // barred refuses a self id that the operator revoked; it is no use to try again.
 func (hs *handshake) barred() error {
-	hs.hub.audit(AuditEvent{Kind: AuditDenied, SelfID: hs.req.GetSelfId(), Reason: "the self id is revoked until Readmit or SetPolicy"})
+	hs.record(AuditEvent{Kind: AuditDenied, SelfID: hs.req.GetSelfId(), Reason: "the self id is revoked until Readmit or SetPolicy"})
 	return connect.NewError(connect.CodePermissionDenied, errDenied)
+}
+
+// record records that the handshake is refused.
+func (hs *handshake) record(e AuditEvent) {
+	if hs.peer == nil {
+		hs.hub.audit(e)
+		return
+	}
+	e.Peer = hs.peer.addr
+	hs.hub.recordRefusal(hs.peer, nil, e)
 }
 
 // asLaunched refuses a launched plugin that provides other services than it was
@@ -311,7 +427,7 @@ func (hs *handshake) asLaunched(d *declaration) error {
 // what policy will cut. Policy is asked again at every use.
 func (hs *handshake) declare(rules *policy.Rules, certIdentity string) *declaration {
 	d := undeclared
-	d.certIdentity, d.secret, d.endpoint = certIdentity, hs.secret, new(ownEndpoint)
+	d.certIdentity, d.secret, d.endpoint = certIdentity, hs.secret, newOwnEndpoint()
 	d.launch = hs.hub.launches.Find(certIdentity)
 	if len(hs.req.GetClientNonce()) == 0 {
 		return &d // the first wire version declares nothing
@@ -367,13 +483,15 @@ func (hs *handshake) answer(ctx context.Context, id *tokenstore.Identity, token 
 
 // refusal turns an internal error into what the peer may learn and tells the
 // operator the rest.
-func (hs *handshake) refusal(err error, procedure string) error {
+func (hs *handshake) refusal(ctx context.Context, err error, procedure string) error {
 	if coded, ok := errors.AsType[*connect.Error](err); ok {
+		hs.countFaulty(coded, procedure)
 		return coded
 	}
 	event := AuditEvent{Kind: AuditAuthFailed, SelfID: hs.req.GetSelfId(), Procedure: procedure, Reason: err.Error()}
-	if hs.peer != nil {
-		event.Peer = hs.peer.addr
+	if limited, ok := errors.AsType[tooMany](err); ok {
+		hs.hub.auditCall(ctx, AuditLimited, procedure, hs.req.GetSelfId(), limited.reason)
+		return busy(limited.wait)
 	}
 	if hs.peer != nil && hs.peer.certificate != nil {
 		if launched := hs.hub.launches.Find(hs.peer.certificate.identity); launched != nil {
@@ -382,14 +500,23 @@ func (hs *handshake) refusal(err error, procedure string) error {
 	}
 	if errors.Is(err, tokenstore.ErrFull) || errors.Is(err, tokenstore.ErrTooManyInstances) || errors.Is(err, tokenstore.ErrTooManyForPeer) {
 		event.Kind = AuditLimited
-		hs.hub.audit(event)
-		return connect.NewError(connect.CodeResourceExhausted, errTooMany)
+		hs.record(event)
+		return busy(0)
 	}
-	hs.hub.audit(event)
+	hs.record(event)
 	if _, ok := errors.AsType[refused](err); ok {
 		return connect.NewError(connect.CodeUnauthenticated, errHandshakeRefused)
 	}
 	return connect.NewError(connect.CodeInternal, errNotAvailable)
+}
+
+// countFaulty counts messages that are no handshake with this host, of which the audit has
+// nothing unless an address sends many.
+func (hs *handshake) countFaulty(err *connect.Error, procedure string) {
+	faulty := err.Code() == connect.CodeInvalidArgument || err.Code() == connect.CodeFailedPrecondition
+	if faulty && hs.peer != nil && !hs.hub.mayRecord(hs.peer, nil) {
+		hs.hub.auditOnce(hs.peer, nil, AuditEvent{Kind: AuditLimited, Peer: hs.peer.addr, Procedure: procedure, Reason: reasonCounted})
+	}
 }
 
 func equalStrings(a, b string) bool {

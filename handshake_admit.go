@@ -44,6 +44,7 @@ func (hs *handshake) admit(selfID string) (rules *policy.Rules, certIdentity str
 		return nil, "", refused("nothing proves this self id: give it a Secret or Certificates in its PluginPolicy, " +
 			"or set AllowUnproven to accept whoever names it")
 	}
+	hs.proven = proven || byCert
 	return rules, certIdentity, nil
 }
 

@@ -1,11 +1,13 @@
 package connectplugin
 
 import (
+	"bytes"
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
-	"math/rand/v2"
+	mathrand "math/rand/v2"
 	"net/http"
 	"sync"
 	"time"
@@ -148,7 +150,7 @@ func (p *prober) run(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer p.asking.Wait()
 	defer cancel()
-	timer := time.NewTimer(rand.N(p.cfg.Interval)) //nolint:gosec // jitter is no secret
+	timer := time.NewTimer(mathrand.N(p.cfg.Interval)) //nolint:gosec // jitter is no secret
 	defer timer.Stop()
 	for {
 		select {
@@ -213,7 +215,7 @@ func (p *prober) begin(now time.Time) {
 		}
 		known.listed = false
 	}
-	rand.Shuffle( //nolint:gosec // the order is no secret
+	mathrand.Shuffle( //nolint:gosec // the order is no secret
 		len(p.queue), func(i, j int) { p.queue[i], p.queue[j] = p.queue[j], p.queue[i] })
 	p.step = p.cfg.Interval / time.Duration(max(len(p.queue), 1))
 }
@@ -268,12 +270,57 @@ func (p *prober) settle(a probeAnswer) {
 // maxHealthAnswer bounds the answer to a question, in bytes.
 const maxHealthAnswer = 64 << 10
 
+// healthQuestion is a question to one plugin.
+type healthQuestion struct {
+	id        *tokenstore.Identity
+	challenge []byte
+	message   []byte
+}
+
+func newHealthQuestion(id *tokenstore.Identity) (healthQuestion, error) {
+	q := healthQuestion{id: id, challenge: make([]byte, challengeBytes)}
+	_, _ = rand.Read(q.challenge)
+	var err error
+	q.message, err = proto.Marshal(&connectpluginv1.GetHealthRequest{RuntimeId: id.RuntimeID(), Challenge: q.challenge})
+	if err != nil {
+		return q, fmt.Errorf("ask for health: %w", err)
+	}
+	return q, nil
+}
+
+// challengeBytes are the random bytes of a question.
+const challengeBytes = 32
+
+var errNotTheOne = errors.New("who answers does not prove that it is the plugin")
+
+// proven checks the proof of an answer.
+func (q *healthQuestion) proven(m *connectpluginv1.GetHealthResponse) bool {
+	return q.id.Possesses(healthProofMessage(q.id.RuntimeID(), q.challenge), m.GetProof())
+}
+
+// healthChallenge has whoever answers on a new connection prove that it is the plugin.
+func healthChallenge(id *tokenstore.Identity) (proxy.Challenge, error) {
+	q, err := newHealthQuestion(id)
+	check := func(status int, body []byte) error {
+		var m connectpluginv1.GetHealthResponse
+		if status != http.StatusOK || proto.Unmarshal(body, &m) != nil || !q.proven(&m) {
+			return fmt.Errorf("%w: status %d", errNotTheOne, status)
+		}
+		return nil
+	}
+	return proxy.Challenge{Path: connectpluginv1connect.PluginControlGetHealthProcedure, Message: q.message, Check: check}, err
+}
+
 // probeHealth asks a plugin how it is, the way that routed calls take. An
 // error says that it did not answer; a plugin that answers without saying how it
 // is, because it does not know the question, is of unknown health.
-func probeHealth(ctx context.Context, pool *proxy.Provider) (catalog.HealthReport, error) {
+func probeHealth(ctx context.Context, pool *proxy.Provider, id *tokenstore.Identity) (catalog.HealthReport, error) {
 	const path = connectpluginv1connect.PluginControlGetHealthProcedure
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, path, http.NoBody)
+	q, err := newHealthQuestion(id)
+	if err != nil {
+		return catalog.HealthReport{}, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, path, bytes.NewReader(q.message))
 	if err != nil {
 		return catalog.HealthReport{}, fmt.Errorf("ask for health: %w", err)
 	}
@@ -285,7 +332,22 @@ func probeHealth(ctx context.Context, pool *proxy.Provider) (catalog.HealthRepor
 	if !answered || result.Status == 0 {
 		return catalog.HealthReport{}, fmt.Errorf("ask for health: %s: %w", result.Class, result.Err)
 	}
-	return healthAnswer(result.Status, answer.body)
+	return q.answer(result.Status, answer.body)
+}
+
+// answer reads an answer. Of a plugin that proved once who answers, one without a proof is
+// somebody else's.
+func (q *healthQuestion) answer(status int, body []byte) (catalog.HealthReport, error) {
+	var m connectpluginv1.GetHealthResponse
+	own := declared(q.id).endpoint
+	switch {
+	case own == nil:
+	case status == http.StatusOK && proto.Unmarshal(body, &m) == nil && q.proven(&m):
+		own.proves.Store(true)
+	case own.proves.Load():
+		return catalog.HealthReport{}, fmt.Errorf("ask for health: %w: status %d", errNotTheOne, status)
+	}
+	return healthAnswer(status, body)
 }
 
 var errServerError = errors.New("plugin answers with an error of its own")

@@ -109,6 +109,7 @@ func NewHost(cfg *ServeConfig) (*Host, error) {
 	h.stopTasks = stop
 	h.tasks.Go(func() { h.hub.store.Run(ctx) })
 	h.tasks.Go(func() { h.prober.run(ctx) })
+	h.tasks.Go(func() { h.hub.recount(ctx) })
 	h.warn(danger(cfg.Logger))
 	return h, nil
 }
@@ -254,6 +255,10 @@ func (h *Host) warn(log *slog.Logger) {
 	if h.cfg.Policy == nil {
 		h.cfg.Logger.Warn("no policy: no plugin is accepted until ServeConfig.Policy allows it; OpenPolicy() allows all, for development")
 		return
+	}
+	if d := h.cfg.Policy.Default; d != nil && h.cfg.AllowInsecure && compileRules(*d).Open() {
+		log.Warn("plaintext and an open policy: any service on a plugin's address can pass for the plugin; " +
+			"use TLS, or name the Endpoint of each plugin in its PluginPolicy")
 	}
 	if d := h.cfg.Policy.Default; d != nil && d.AllowUnproven {
 		log.Warn("open policy: whoever reaches the host is accepted as any plugin that Policy.Plugins does not name")

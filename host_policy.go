@@ -99,7 +99,8 @@ func (c *policyChange) withdrawEndpoint(id *tokenstore.Identity) {
 	if before == nil || now == nil {
 		return // just enrolled, or about to end
 	}
-	if !slices.Equal(before.Pins, now.Pins) {
+	d := router.currentDialer()
+	if !slices.Equal(before.Pins, now.Pins) || d.mustProve(c.host.hub, c.before, id) != d.mustProve(c.host.hub, c.now, id) {
 		router.forget(id.RuntimeID()) // the next call dials and looks at the key
 	}
 	if before.SameAddress(now) && !c.host.hub.outbid(id) {

@@ -239,7 +239,7 @@ func (h *Host) setProber() {
 		if err != nil {
 			return catalog.HealthReport{}, err
 		}
-		return p.ask(ctx)
+		return p.ask(ctx, id)
 	}
 	h.prober.tell = h.reportHealth
 	h.prober.withdraw = func(id *tokenstore.Identity) { h.hub.store.Revoke(id.RuntimeID(), reasonSilent) }

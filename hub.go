@@ -13,9 +13,12 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/masegraye/connect-plugin-go/internal/crowd"
 	"github.com/masegraye/connect-plugin-go/internal/inflight"
 	"github.com/masegraye/connect-plugin-go/internal/launches"
+	"github.com/masegraye/connect-plugin-go/internal/limiter"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
+	"github.com/masegraye/connect-plugin-go/internal/recount"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
@@ -33,6 +36,10 @@ type hub struct {
 	current atomic.Pointer[settings]
 	rules   atomic.Pointer[policy.Book]
 
+	enrolling        *crowd.Crowd // handshakes of which nothing is proven yet
+	proven, unproven limiter.Pace // of new identities
+	recurring        recount.Counter[recurrence]
+
 	launches launches.Book          // of plugins that the host started
 	address  atomic.Pointer[string] // the host's base URL for programs on this machine, nil before it serves
 
@@ -42,6 +49,8 @@ type hub struct {
 
 func newHub(s *settings) *hub {
 	h := &hub{decoy: make(Secret, nonceBytes), callers: NewTokenBucketLimiter(), strangers: NewTokenBucketLimiter()}
+	h.enrolling = crowd.New(maxEnrolling, maxEnrollingPerPeer)
+	h.recurring.MaxKeys = maxRecurring
 	_, _ = rand.Read(h.decoy)
 	h.store = tokenstore.New(s.storeConfig())
 	h.configure(s)
@@ -80,7 +89,15 @@ func (h *hub) launchOf(id *tokenstore.Identity) *launches.Launch {
 	return declared(id).launch
 }
 
-// budget is what a request is paid from.
+// Bounds of handshakes of which nothing is proven yet, in all and of one address. One that
+// comes beyond them takes the place of the one that began first: what is honest is over
+// before it is that.
+const (
+	maxEnrolling        = 8192
+	maxEnrollingPerPeer = 1024
+)
+
+// budget is what a request is paid from; the zero value is nobody's, and pays for nothing.
 type budget struct {
 	key      string
 	rate     Rate
@@ -114,6 +131,9 @@ func (h *hub) strangerBudget(ctx context.Context, p *peer) budget {
 
 // spend takes one request from a budget and reports whether there was one left.
 func (h *hub) spend(b budget) bool {
+	if b.key == "" {
+		return true
+	}
 	own := h.callers
 	if b.stranger {
 		own = h.strangers
@@ -133,10 +153,77 @@ func (h *hub) auditCall(ctx context.Context, kind AuditKind, procedure, subject,
 	if known {
 		e.RuntimeID, e.SelfID = c.id.RuntimeID(), c.id.SelfID()
 	}
-	if remote && kind.isRefusal() && !h.mayRecord(p, c) {
+	if remote && kind.isRefusal() {
+		h.recordRefusal(p, c, e)
 		return
 	}
 	h.audit(e)
+}
+
+// recurrence is what the audit only counts after the first time.
+type recurrence struct {
+	kind                    AuditKind
+	peer, runtimeID, selfID string
+}
+
+const (
+	// maxRecurring bounds who is counted apart from the others.
+	maxRecurring = 1024
+	// recountEvery is how often the audit says what was counted.
+	recountEvery = time.Minute
+)
+
+// recordRefusal records that a caller, or a peer that is none, was refused: one by one as
+// long as its budget lasts, and counted beyond that. An identity that is merely unknown is
+// counted from the second time on, and costs no budget.
+func (h *hub) recordRefusal(p *peer, c *caller, e AuditEvent) {
+	switch {
+	case e.Kind == AuditUnknownIdentity:
+	case h.mayRecord(p, c):
+		h.audit(e)
+		return
+	default:
+		e = AuditEvent{Kind: AuditLimited, Peer: p.addr, Procedure: e.Procedure, Reason: reasonCounted}
+	}
+	h.auditOnce(p, c, e)
+}
+
+const reasonCounted = "refused so often that refusals are counted from now on"
+
+// auditOnce records what recurs the first time, and counts it from then on.
+func (h *hub) auditOnce(p *peer, c *caller, e AuditEvent) {
+	what := recurrence{kind: e.Kind, peer: addressKey(p.addr)}
+	if c != nil {
+		e.RuntimeID, e.SelfID = c.id.RuntimeID(), c.id.SelfID()
+		what = recurrence{e.Kind, e.Peer, e.RuntimeID, e.SelfID}
+	}
+	if h.recurring.Note(what) {
+		h.audit(e)
+	}
+}
+
+// recount says what was counted, until ctx ends.
+func (h *hub) recount(ctx context.Context) {
+	tick := time.NewTicker(recountEvery)
+	defer tick.Stop()
+	defer h.auditCounts()
+	for {
+		select {
+		case <-tick.C:
+			h.auditCounts()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (h *hub) auditCounts() {
+	for what, n := range h.recurring.Take() {
+		h.audit(AuditEvent{
+			Kind: cmp.Or(what.kind, AuditLimited), Peer: what.peer, RuntimeID: what.runtimeID, SelfID: what.selfID,
+			Count: n, Reason: "counted since the last event of the kind",
+		})
+	}
 }
 
 // mayRecord reports whether the log has room for one more refusal of a caller, or
@@ -194,7 +281,7 @@ func (m *member) spendChange(ctx context.Context, c *caller, procedure, subject 
 		return nil
 	}
 	m.note(ctx, AuditLimited, procedure, subject, "rate of changes")
-	return connect.NewError(connect.CodeResourceExhausted, errTooMany)
+	return busy(c.hub.settings().limits.changeRate().wait())
 }
 
 // endOfStream is the error of a stream whose context ended: why it did, where
@@ -204,6 +291,8 @@ func endOfStream(ctx context.Context) error {
 	switch {
 	case errors.Is(cause, errIdentityEnded), errors.Is(cause, errGrantRevoked):
 		return connect.NewError(connect.CodeUnauthenticated, cause)
+	case errors.Is(cause, errTooMany):
+		return busy(time.Second)
 	case errors.Is(cause, errWithdrawn):
 		return connect.NewError(connect.CodeNotFound, errNotAvailable)
 	case errors.Is(cause, errShuttingDown):

@@ -45,11 +45,22 @@ type Limits struct {
 	// DialTimeout bounds connecting to a plugin, TLS included. Default 5 s.
 	DialTimeout time.Duration
 
-	// HandshakesPerSecond and HandshakeBurst limit the handshakes of one peer
-	// address (a /64 for IPv6). Defaults 10 and 50.
+	// HandshakesPerSecond and HandshakeBurst limit the handshakes that prove nothing
+	// of one peer address (a /64 for IPv6), and apart from them the renewals of one
+	// identity, the proven handshakes of one self id, of which as many may come at once
+	// as it may have instances, and the refusals of one address or caller that are
+	// audited one by one. Defaults 10 and 50.
 	HandshakesPerSecond float64
 	// HandshakeBurst is the burst to HandshakesPerSecond. Default 50.
 	HandshakeBurst int
+	// EnrolmentsPerSecond and EnrolmentBurst are how many new identities the host takes
+	// on in all, those that are proven and the others each. Beyond them it asks plugins
+	// to come back later, each at its own time (google.rpc.RetryInfo): so the restart of
+	// a host with thousands of plugins is paced. Defaults 250 and 1,000, or
+	// HandshakesPerSecond and HandshakeBurst where those are more.
+	EnrolmentsPerSecond float64
+	// EnrolmentBurst is the burst to EnrolmentsPerSecond. Default 1,000.
+	EnrolmentBurst int
 	// RequestsPerSecond and RequestBurst limit the requests of one identity
 	// over every route. Defaults 20,000 and 40,000.
 	RequestsPerSecond float64
@@ -62,7 +73,7 @@ type Limits struct {
 	// its policy names no number. Default 100.
 	MaxIdentitiesPerSelfID int
 	// MaxIdentitiesPerPeer bounds the live identities that one peer address
-	// was given. Default 1,000.
+	// was given without a proof (see [PluginPolicy].AllowUnproven). Default 1,000.
 	MaxIdentitiesPerPeer int
 	// MaxGrantsPerIdentity bounds the live capability grants of one identity.
 	// Default 256.
@@ -106,6 +117,8 @@ var defaultLimits = Limits{
 	DialTimeout:               5 * time.Second,
 	HandshakesPerSecond:       10,
 	HandshakeBurst:            50,
+	EnrolmentsPerSecond:       250,
+	EnrolmentBurst:            1_000,
 	RequestsPerSecond:         20_000,
 	RequestBurst:              40_000,
 	MaxIdentities:             100_000,
@@ -128,10 +141,21 @@ func (l Limits) requestRate() Rate {
 	return Rate{RequestsPerSecond: l.RequestsPerSecond, Burst: l.RequestBurst}
 }
 
-// handshakeRate is that of the handshakes of one peer, and of the refusals that are
-// answered in detail and recorded.
+// handshakeRate is that of the unproven handshakes of one peer, of the renewals of one
+// identity, and of the refusals that are recorded.
 func (l Limits) handshakeRate() Rate {
 	return Rate{RequestsPerSecond: l.HandshakesPerSecond, Burst: l.HandshakeBurst}
+}
+
+// provenRate is that of the proven handshakes of one self id that may have so many
+// instances, all of which may have to enrol at once.
+func (l Limits) provenRate(instances int) Rate {
+	return Rate{RequestsPerSecond: l.HandshakesPerSecond, Burst: max(l.HandshakeBurst, instances)}
+}
+
+// enrolmentRate is that of new identities in all.
+func (l Limits) enrolmentRate() Rate {
+	return Rate{RequestsPerSecond: l.EnrolmentsPerSecond, Burst: l.EnrolmentBurst}
 }
 
 // changeRate is that of what one identity changes.
@@ -141,6 +165,12 @@ func (l Limits) changeRate() Rate {
 
 // withDefaults returns a copy in which zero fields hold their defaults.
 func (l Limits) withDefaults() Limits {
+	if l.EnrolmentsPerSecond == 0 {
+		l.EnrolmentsPerSecond = max(defaultLimits.EnrolmentsPerSecond, l.HandshakesPerSecond)
+	}
+	if l.EnrolmentBurst == 0 {
+		l.EnrolmentBurst = max(defaultLimits.EnrolmentBurst, l.HandshakeBurst)
+	}
 	out, def := reflect.ValueOf(&l).Elem(), reflect.ValueOf(defaultLimits)
 	for i := range out.NumField() {
 		if out.Field(i).IsZero() {
@@ -191,6 +221,8 @@ const (
 )
 
 const (
+	// maxRateWait bounds what a peer is asked to wait.
+	maxRateWait = time.Minute
 	// maxRateLimitKeys bounds the buckets of a [TokenBucketLimiter].
 	maxRateLimitKeys = 65_536
 	// localRateLimitKey stands for all peers without an IP address. They could
@@ -220,6 +252,14 @@ func (r Rate) bucket() (perSecond float64, burst int) {
 		return r.RequestsPerSecond, int(min(math.Ceil(r.RequestsPerSecond), math.MaxInt32))
 	}
 	return r.RequestsPerSecond, r.Burst
+}
+
+// wait returns when one call is regained, a minute at most.
+func (r Rate) wait() time.Duration {
+	if !(r.RequestsPerSecond > 1/maxRateWait.Seconds()) {
+		return maxRateWait
+	}
+	return time.Duration(float64(time.Second) / r.RequestsPerSecond)
 }
 
 // retryAfter returns in whole seconds when one call is regained, and nothing if

@@ -22,6 +22,7 @@ const (
 	keyProcedure = "procedure"
 	keySubject   = "subject"
 	keyReason    = "reason"
+	keyCount     = "count"
 	keyError     = "error"
 	keyAddr      = "addr"
 	keyHost      = "host"

@@ -45,26 +45,23 @@ func (m *middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if !h.spend(a.budget) {
 		h.auditCall(ctx, AuditLimited, r.URL.Path, "", "request rate")
-		refuse(w, r, connect.CodeResourceExhausted, errTooMany)
+		refuse(w, r, connect.CodeResourceExhausted, busy(a.budget.rate.wait()))
 		return
 	}
 	m.call(ctx, h, &a, w, r)
 }
 
-// deny refuses a request and records it. A peer that is refused too often is
-// told so, and fills no log.
+// deny refuses a request and records it. However often a peer is refused, it is told the
+// same: what fills no log is no matter of the answer.
 func (m *middleware) deny(ctx context.Context, h *hub, p *peer, no *denial, w http.ResponseWriter, r *http.Request) {
-	if !h.spend(peerBudget("refused:", p, h.settings().limits.handshakeRate())) {
-		refuse(w, r, connect.CodeResourceExhausted, errTooMany)
-		return
-	}
 	event := AuditEvent{
 		Kind: no.kind, Peer: p.addr, RuntimeID: no.runtimeID, Procedure: r.URL.Path, Subject: m.route.subject, Reason: no.reason,
 	}
-	if c, ok := callerFrom(ctx); ok {
+	c, known := callerFrom(ctx)
+	if known {
 		event.RuntimeID, event.SelfID = c.id.RuntimeID(), c.id.SelfID()
 	}
-	h.audit(event)
+	h.recordRefusal(p, c, event)
 	refuse(w, r, no.code, no.err)
 }
 

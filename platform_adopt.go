@@ -358,7 +358,7 @@ var (
 // the declaration before anybody sees it.
 func (h *hub) issueOwn(selfID, selfVersion string, m PluginMetadata, edit func(*declaration)) (*tokenstore.Identity, string, error) {
 	d := undeclared
-	d.endpoint, d.dependencies = new(ownEndpoint), m.Requires
+	d.endpoint, d.dependencies = newOwnEndpoint(), m.Requires
 	if len(m.Provides)+len(m.Requires) > 0 {
 		requires := make([]string, 0, len(m.Requires))
 		for _, r := range m.Requires {

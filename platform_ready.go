@@ -81,7 +81,7 @@ func (p *Platform) confirm(ctx context.Context, l *launches.Launch) error {
 	if err != nil {
 		return fmt.Errorf("reach it: %w", err)
 	}
-	report, err := provider.ask(ctx)
+	report, err := provider.ask(ctx, id)
 	switch {
 	case err != nil:
 		return fmt.Errorf("reach it: %w", err)

@@ -1,6 +1,7 @@
 package connectplugin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -19,11 +20,25 @@ type pluginControl struct {
 	once   sync.Once
 }
 
-// GetHealth answers how the plugin is now.
-func (c *pluginControl) GetHealth(context.Context, *connect.Request[connectpluginv1.GetHealthRequest]) (*connect.Response[connectpluginv1.GetHealthResponse], error) {
+var (
+	errSomebodyElse  = errors.New("the runtime id is that of somebody else, or was this plugin's before")
+	errLongChallenge = errors.New("challenge: is too long")
+)
+
+// GetHealth answers how the plugin is now, for its own runtime id only, and proves that it
+// is the one that answers.
+func (c *pluginControl) GetHealth(_ context.Context, req *connect.Request[connectpluginv1.GetHealthRequest]) (*connect.Response[connectpluginv1.GetHealthResponse], error) {
+	challenge, id := req.Msg.GetChallenge(), c.server.client.currentIdentity()
+	asked := cmp.Or(req.Msg.GetRuntimeId(), id.runtimeID)
+	switch {
+	case len(challenge) > maxChallenge:
+		return nil, connect.NewError(connect.CodeInvalidArgument, errLongChallenge)
+	case asked != id.runtimeID:
+		return nil, connect.NewError(connect.CodeNotFound, errSomebodyElse)
+	}
 	h := c.server.session.health()
 	return connect.NewResponse(&connectpluginv1.GetHealthResponse{
-		State: h.state, Reason: h.reason, UnavailableDependencies: h.missing,
+		State: h.state, Reason: h.reason, UnavailableDependencies: h.missing, Proof: id.prove(challenge),
 	}), nil
 }
 

@@ -56,12 +56,20 @@ type PluginPolicy struct {
 	// HostPlugins lists the host's own plugin services that it may call; "*" is
 	// every one.
 	HostPlugins []string
+	// Procedures lists what the plugin's service types open that register no path of their
+	// own: procedures, for example "/acme.v1.Store/Get", and whole services,
+	// "/acme.v1.Store/"; "*" is every one. Empty means what no other type of the plugin
+	// registered. Types that register a path open what is below that, and nothing else.
+	Procedures []string
 	// Endpoint is the base URL at which the host dials the plugin, for example
 	// "https://10.0.0.7:9443". Empty means none, or see AllowOwnAddress.
 	Endpoint string
 	// AllowOwnAddress lets the plugin name its own endpoint when it registers
 	// (metadata key "base_url"), on the address that it registers from and no
-	// other.
+	// other. Unless an [Authority], or a certificate or key that policy gives to it
+	// alone, tells it from others on the address, it has to prove that it answers
+	// there, as [ServePlugin] does; a plugin of the first wire version cannot, and
+	// needs an Endpoint.
 	AllowOwnAddress bool
 	// Secret is the plugin's enrolment secret. Where it is set the handshake
 	// must prove it.
@@ -156,6 +164,13 @@ func (p PluginPolicy) validate(field string) error {
 			return fieldError(field+".Endpoint", "%v", err)
 		}
 	}
+	for i, procedure := range p.Procedures {
+		name := strings.TrimSuffix(procedure, "/")
+		clean := proxy.CheckPath(name) == nil && (strings.Count(name, "/") == 1) == (name != procedure) && strings.Count(name, "/") <= 2
+		if procedure != policy.Any && !clean {
+			return fieldError(fmt.Sprintf("%s.Procedures[%d]", field, i), `%q is neither; write "/package.Service/Method" or "/package.Service/"`, procedure)
+		}
+	}
 	for _, list := range []struct {
 		name  string
 		types []string
@@ -187,6 +202,7 @@ func compileRules(p PluginPolicy) *policy.Rules {
 	r := &policy.Rules{
 		Provides: policy.NewSet(p.Provides), Requires: policy.NewSet(p.Requires),
 		Capabilities: policy.NewSet(p.Capabilities), HostPlugins: policy.NewSet(p.HostPlugins),
+		Procedures:      policy.NewProcedures(p.Procedures),
 		AllowOwnAddress: p.AllowOwnAddress, Secret: policy.Secret(slices.Clone(p.Secret)),
 		Certificates: policy.NewSet(p.Certificates), AllowUnproven: p.AllowUnproven, MaxInstances: p.MaxInstances,
 	}
@@ -216,6 +232,7 @@ func compilePolicy(p *Policy) *policy.Book {
 		b.Default = compileRules(*p.Default)
 	}
 	reserveEndpoints(b)
+	b.Distinguish()
 	return b
 }
 

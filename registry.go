@@ -66,7 +66,14 @@ type ServiceRegistry struct {
 	lifecycle *LifecycleServer
 	catalog   *catalog.Catalog
 
-	cutOff atomic.Pointer[func(runtimeID string)] // ends what goes through to a plugin; nil without a router
+	ways atomic.Pointer[ways] // nil without a router, when nobody is dialled
+}
+
+// ways are what a router does about the endpoints of plugins.
+type ways struct {
+	cutOff   func(runtimeID string)                                                    // ends what goes through to a plugin
+	unproven func(*tokenstore.Identity) bool                                           // nothing else shows that it is the plugin that answers
+	prove    func(ctx context.Context, id *tokenstore.Identity, endpoint string) error // has it shown
 }
 
 // NewServiceRegistry makes a registry that shares the catalogue of a lifecycle

@@ -159,12 +159,17 @@ func (s *ServiceRegistry) approve(ctx context.Context, c *caller, reg catalog.Re
 // claim gives a caller its endpoint, unless that is somebody else's. The error is for the
 // log.
 func (s *ServiceRegistry) claim(ctx context.Context, c *caller, endpoint string, byHost bool) error {
-	if !byHost {
+	claim := c.hub.claimOf(c.id, endpoint)
+	if claim.ByHost = byHost; !byHost {
 		if owner, ok := c.hub.reserved(c.hub.rules.Load(), c.id, endpoint, namesAddress(ctx)); ok {
 			return fmt.Errorf("the endpoint is that of %q, as policy says", owner)
 		}
+		var err error
+		if claim.Proven, err = s.prove(ctx, c.id, claim); err != nil {
+			return err
+		}
 	}
-	if err := s.occupy(c.hub, c.id, endpoint, byHost); err != nil {
+	if err := s.occupy(c.hub, claim); err != nil {
 		return err
 	}
 	if c.id.Ended() { // meanwhile; nobody else will take it back
@@ -176,13 +181,46 @@ func (s *ServiceRegistry) claim(ctx context.Context, c *caller, endpoint string,
 // reasonSucceeded says that the process of an identity enrolled anew.
 const reasonSucceeded tokenstore.Reason = "its process enrolled anew"
 
+// prove has a plugin show that it answers at the endpoint that it names, where nothing else
+// would: nothing that is its alone is demanded of who answers there, or another has the
+// endpoint. It reports whether the plugin showed it now, and an error where another answers.
+// The same is asked on each connection, before any call goes over it.
+func (s *ServiceRegistry) prove(ctx context.Context, id *tokenstore.Identity, claim catalog.Claim) (proven bool, err error) {
+	w := s.ways.Load()
+	if w == nil {
+		return false, nil
+	}
+	owner, taken := s.catalog.Owner(claim)
+	current, _ := s.catalog.Endpoint(claim.RuntimeID)
+	has := current == claim.Endpoint && s.catalog.NamedItself(claim.RuntimeID)
+	if !taken && (has || !w.unproven(id)) {
+		return false, nil
+	}
+	err = w.prove(ctx, id, claim.Endpoint)
+	switch {
+	case err == nil:
+		return true, nil
+	case taken:
+		return false, fmt.Errorf("%w: %q, and the plugin does not show that it answers there: %w", catalog.ErrTaken, owner, err)
+	case errors.Is(err, errNotTheOne):
+		return false, fmt.Errorf("nothing shows that it is the plugin that answers at its endpoint; give it a certificate or keys of its own "+
+			"in its PluginPolicy, or name its Endpoint there: %w", err)
+	}
+	// Whoever comes there later has to show it before any call goes there.
+	s.bound.Load().log().Warn("a plugin does not answer yet where it says that it is", keyRuntimeID, claim.RuntimeID, keyError, err)
+	return false, nil
+}
+
+// claimOf is the claim of a plugin to an endpoint.
+func (h *hub) claimOf(id *tokenstore.Identity, endpoint string) catalog.Claim {
+	return catalog.Claim{RuntimeID: id.RuntimeID(), SelfID: id.SelfID(), Proof: h.proofOf(id), Endpoint: endpoint}
+}
+
 // occupy gives an endpoint to a plugin.
-func (s *ServiceRegistry) occupy(h *hub, id *tokenstore.Identity, endpoint string, byHost bool) error {
-	vacated, err := s.catalog.ClaimEndpoint(catalog.Claim{
-		RuntimeID: id.RuntimeID(), SelfID: id.SelfID(), Proof: h.proofOf(id), Endpoint: endpoint, ByHost: byHost,
-	})
+func (s *ServiceRegistry) occupy(h *hub, claim catalog.Claim) error {
+	vacated, err := s.catalog.ClaimEndpoint(claim)
 	if err == nil {
-		s.vacate(h, id.SelfID(), vacated)
+		s.vacate(h, claim.SelfID, vacated)
 	}
 	return err
 }
@@ -200,12 +238,12 @@ func (s *ServiceRegistry) vacate(h *hub, owner string, vacated catalog.Vacated) 
 
 // oust ends what goes through to a plugin that lost its endpoint to another.
 func (s *ServiceRegistry) oust(h *hub, runtimeID, owner string) {
-	if cutOff := s.cutOff.Load(); cutOff != nil {
-		(*cutOff)(runtimeID)
+	if w := s.ways.Load(); w != nil {
+		w.cutOff(runtimeID)
 	}
 	e := AuditEvent{
 		Kind: AuditConflict, RuntimeID: runtimeID,
-		Reason: fmt.Sprintf("the endpoint that it named is that of %q, as the host says", owner),
+		Reason: fmt.Sprintf("the endpoint that it named is that of %q, as the host says or that plugin showed", owner),
 	}
 	if id, ok := h.store.Lookup(runtimeID); ok {
 		e.SelfID, e.Peer = id.SelfID(), id.Peer()
@@ -264,7 +302,9 @@ func (s *ServiceRegistry) settleEndpoint(h *hub, id *tokenstore.Identity, before
 			return false
 		}
 	}
-	if next == "" || s.occupy(h, id, next, true) != nil {
+	claim := h.claimOf(id, next)
+	claim.ByHost = true
+	if next == "" || s.occupy(h, claim) != nil {
 		s.catalog.SetEndpoint(id.RuntimeID(), next)
 	}
 	return current != "" && current != next

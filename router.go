@@ -64,8 +64,8 @@ func NewServiceRouter(handshake *HandshakeServer, registry *ServiceRegistry, lif
 	// reports that as an error.
 	_ = registry.bind(handshake.hub)
 	_ = lifecycle.bind(handshake.hub)
-	if forget := s.forget; registry.bound.Load() == handshake.hub {
-		registry.cutOff.CompareAndSwap(nil, &forget)
+	if registry.bound.Load() == handshake.hub {
+		registry.ways.CompareAndSwap(nil, &ways{cutOff: s.forget, unproven: s.unproven, prove: s.prove})
 	}
 	handshake.hub.store.Subscribe(func(e tokenstore.End) { s.endProvider(e.Identity.RuntimeID()) })
 	return s
@@ -185,7 +185,7 @@ func idempotent(book *policy.Book, r *http.Request, t routeTarget) bool {
 // allow that.
 func (s *ServiceRouter) attempt(w http.ResponseWriter, r *http.Request, call *routedCall) (proxy.Result, bool) {
 	c := call.caller
-	release, allowed := c.hub.permit(c.call, permission(call.book, c, call.target.reg))
+	release, allowed := c.hub.permit(c.call, s.permission(call.book, c, &call.target))
 	if !allowed {
 		return proxy.Result{}, false
 	}
@@ -212,14 +212,31 @@ func (s *ServiceRouter) attempt(w http.ResponseWriter, r *http.Request, call *ro
 func (s *ServiceRouter) now() time.Duration { return time.Since(s.begun) }
 
 // permission says until when policy lets a call go on that began under book: while
-// its caller may make it and its provider may provide the type. A provider that the
-// host registered itself, against the policy, may.
-func permission(book *policy.Book, c *caller, reg catalog.Registration) func(*policy.Book) bool {
+// its caller may make it, its provider may provide the type, and the type opens the
+// procedure. A provider that the host registered itself, against the policy, may.
+func (s *ServiceRouter) permission(book *policy.Book, c *caller, t *routeTarget) func(*policy.Book) bool {
+	reg, path := t.reg, t.path
 	provider, ok := c.hub.store.Lookup(reg.RuntimeID)
 	bound := ok && book.MayProvide(subjectOf(provider), reg.Type)
 	return func(b *policy.Book) bool {
-		return b.MayRequire(subjectOf(c.id), reg.Type) && (!bound || b.MayProvide(subjectOf(provider), reg.Type))
+		return b.MayRequire(subjectOf(c.id), reg.Type) && (!bound || b.MayProvide(subjectOf(provider), reg.Type)) &&
+			s.opens(b, provider, reg, path)
 	}
+}
+
+// opens reports whether a registration opens a procedure: one below its path or, where it
+// has none, one that policy names for the plugin, and where it names nothing one that no
+// other type of the plugin opens. The provider is nil where the host knows none.
+func (s *ServiceRouter) opens(book *policy.Book, provider *tokenstore.Identity, reg catalog.Registration, path string) bool {
+	if strings.Trim(reg.Path, "/") != "" {
+		return true // it was joined with the path
+	}
+	if provider != nil {
+		if rules := book.Of(subjectOf(provider)); rules != nil && rules.Procedures.Named() {
+			return rules.Procedures.Has(path)
+		}
+	}
+	return !s.catalog.OpenedByOther(reg.SelfID, reg.Type, path)
 }
 
 // routeTarget is where a call goes.
@@ -253,6 +270,9 @@ func (s *ServiceRouter) find(c *caller, r *http.Request) (routeTarget, string) {
 	}
 	if strings.HasPrefix(t.path, pathControl) || strings.HasPrefix(t.path, pathIdentity) {
 		return t, "only the host calls a plugin's control services"
+	}
+	if provider, _ := c.hub.store.Lookup(reg.RuntimeID); !s.opens(c.hub.rules.Load(), provider, reg, t.path) {
+		return t, "the type registered no path, and the procedure is another type's or not among PluginPolicy.Procedures"
 	}
 	return t, ""
 }

@@ -84,9 +84,8 @@ func (s *ServiceRouter) settle(runtimeID string, at place) error {
 
 // settleOpen does what settle does, unless the router is closed.
 func (s *ServiceRouter) settleOpen(id *tokenstore.Identity, at place) (vacated catalog.Vacated, ok bool) {
-	claim := catalog.Claim{
-		RuntimeID: id.RuntimeID(), SelfID: id.SelfID(), Proof: s.handshake.hub.proofOf(id), Endpoint: at.endpoint, ByHost: true,
-	}
+	claim := s.handshake.hub.claimOf(id, at.endpoint)
+	claim.ByHost = true
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -120,15 +119,55 @@ func (s *ServiceRouter) poolLocked(h *hub, id *tokenstore.Identity, endpoint str
 		})
 		return p
 	}
-	p.pool, p.err = s.dialer.pool(h, id, endpoint)
+	proof := s.catalog.NamedItself(id.RuntimeID()) && s.dialer.mustProve(h, h.rules.Load(), id)
+	p.pool, p.err = s.dialer.pool(h, id, endpoint, proof)
 	return p
+}
+
+// unproven reports whether nothing shows that it is a plugin that answers where it says that
+// it is, unless it shows it itself.
+func (s *ServiceRouter) unproven(id *tokenstore.Identity) bool {
+	h, d := s.handshake.hub, s.currentDialer()
+	return d != nil && d.mustProve(h, h.rules.Load(), id)
+}
+
+func (s *ServiceRouter) currentDialer() *pluginDialer {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.dialer
+}
+
+// prove connects to a plugin at an endpoint that it names, one attempt of a plugin at a
+// time. The error is errNotTheOne where somebody else answers there.
+func (s *ServiceRouter) prove(ctx context.Context, id *tokenstore.Identity, endpoint string) error {
+	h, d := s.handshake.hub, s.currentDialer()
+	if d == nil {
+		return errNotServing
+	}
+	if own := declared(id).endpoint; own != nil {
+		select {
+		case own.turn <- struct{}{}:
+			defer func() { <-own.turn }()
+		case <-ctx.Done():
+			return fmt.Errorf("find out who answers: %w", ctx.Err())
+		}
+	}
+	pool, err := d.pool(h, id, endpoint, true)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	ctx, cancel := context.WithTimeout(ctx, d.limits.DialTimeout)
+	defer cancel()
+	_, err = probeHealth(ctx, pool, id)
+	return err
 }
 
 // ask asks a provider how it is. A handler in the host's process that hangs cannot
 // be ended from outside; then its goroutine stays, and there is never more than one.
-func (p *routedProvider) ask(ctx context.Context) (catalog.HealthReport, error) {
+func (p *routedProvider) ask(ctx context.Context, id *tokenstore.Identity) (catalog.HealthReport, error) {
 	if !p.memory {
-		return probeHealth(ctx, p.pool)
+		return probeHealth(ctx, p.pool, id)
 	}
 	if !p.asking.CompareAndSwap(false, true) {
 		return catalog.HealthReport{}, errHangs
@@ -136,7 +175,7 @@ func (p *routedProvider) ask(ctx context.Context) (catalog.HealthReport, error) 
 	answers := make(chan probeAnswer, 1)
 	go func() {
 		defer p.asking.Store(false)
-		report, err := probeHealth(ctx, p.pool)
+		report, err := probeHealth(ctx, p.pool, id)
 		answers <- probeAnswer{report: report, err: err}
 	}()
 	select {

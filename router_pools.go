@@ -13,6 +13,7 @@ import (
 
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
+	"github.com/masegraye/connect-plugin-go/internal/policy"
 	"github.com/masegraye/connect-plugin-go/internal/proxy"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
@@ -323,8 +324,43 @@ func clientCertificate(serverTLS *tls.Config) func(*tls.CertificateRequestInfo) 
 	}
 }
 
-// pool makes the connection pool of a plugin. Nothing is dialled yet.
-func (d *pluginDialer) pool(h *hub, id *tokenstore.Identity, endpoint string) (*proxy.Provider, error) {
+// mustProve reports whether a plugin has to show that it is the one that answers at an
+// endpoint that it named itself: where the certificate that is demanded there may be
+// another's too, or none is. In plaintext and under an open policy nothing is protected.
+func (d *pluginDialer) mustProve(h *hub, book *policy.Book, id *tokenstore.Identity) bool {
+	rules := book.Of(subjectOf(id))
+	switch {
+	case d.authority != nil, h.launchOf(id) != nil:
+		return false
+	case d.tls == nil:
+		return rules == nil || !rules.Open()
+	}
+	switch book.Tells(subjectOf(id)) {
+	case policy.TellsApart:
+		return false
+	case policy.TellsShared:
+		return true
+	case policy.TellsNothing:
+	}
+	return !h.alone(id)
+}
+
+// alone reports whether an identity showed a certificate that no other plugin did.
+func (h *hub) alone(id *tokenstore.Identity) bool {
+	certificate, alone := declared(id).certIdentity, true
+	if certificate == "" {
+		return false
+	}
+	h.store.Each(func(other *tokenstore.Identity) bool {
+		alone = other.SelfID() == id.SelfID() || declared(other).certIdentity != certificate
+		return alone
+	})
+	return alone
+}
+
+// pool makes the connection pool of a plugin, which has to show on each connection that it
+// is the one that answers where proof says so. Nothing is dialled yet.
+func (d *pluginDialer) pool(h *hub, id *tokenstore.Identity, endpoint string, proof bool) (*proxy.Provider, error) {
 	e, err := proxy.ParseEndpoint(endpoint, d.insecure)
 	if err != nil {
 		return nil, err
@@ -336,6 +372,9 @@ func (d *pluginDialer) pool(h *hub, id *tokenstore.Identity, endpoint string) (*
 	}
 	if d.tls != nil {
 		cfg.TLS = d.tlsFor(h, id)
+	}
+	if proof {
+		cfg.Challenge = func() (proxy.Challenge, error) { return healthChallenge(id) }
 	}
 	return proxy.New(cfg)
 }

@@ -157,6 +157,7 @@ type Catalog struct {
 	providers  map[providerKey]*entry
 	runtimes   map[string]*runtime
 	ledger     ledger
+	trails     trails
 	strategies map[string]Strategy
 	order      uint64
 	watches    int
@@ -178,6 +179,7 @@ func New(cfg Config) *Catalog {
 		providers:  make(map[providerKey]*entry),
 		runtimes:   make(map[string]*runtime),
 		ledger:     newLedger(),
+		trails:     make(trails),
 		strategies: make(map[string]Strategy),
 		history:    newHistory(),
 	}

@@ -20,13 +20,17 @@ type Claim struct {
 	// ByHost says that the host's operator named the endpoint, not the runtime itself.
 	// Then nobody keeps the runtime from it.
 	ByHost bool
+	// Proven says that the runtime just showed that it answers there, so that others who
+	// named the endpoint themselves do not any more.
+	Proven bool
 }
 
 // Vacated are the runtimes that had an endpoint and have it no more.
 type Vacated struct {
 	// Replaced are earlier runtimes of the same self id and proof: a process is one provider.
 	Replaced []string
-	// Ousted are runtimes of others that had named the endpoint themselves.
+	// Ousted are runtimes of others that had named the endpoint themselves and do not answer
+	// there, or have to give way to the host.
 	Ousted []string
 }
 
@@ -47,7 +51,7 @@ func (c *Catalog) ClaimEndpoint(claim Claim) (Vacated, error) {
 	var vacated Vacated
 
 	err = c.transition(func(t *transition) error {
-		next := &tenant{runtimeID: claim.RuntimeID, selfID: claim.SelfID, proof: claim.Proof, site: site, byHost: claim.ByHost}
+		next := &tenant{runtimeID: claim.RuntimeID, selfID: claim.SelfID, proof: claim.Proof, site: site, byHost: claim.ByHost, proven: claim.Proven}
 		if owner := c.ledger.owner(next); owner != nil && !claim.ByHost {
 			t.changes = append(t.changes, Change{
 				Kind: ChangeEndpointConflict, RuntimeID: claim.RuntimeID, SelfID: claim.SelfID, Owner: owner.selfID,
@@ -75,6 +79,35 @@ func (c *Catalog) ClaimEndpoint(claim Claim) (Vacated, error) {
 	})
 
 	return vacated, err
+}
+
+// Owner returns the self id that keeps a claim from its endpoint, unless the host makes it
+// or it is proven.
+func (c *Catalog) Owner(claim Claim) (selfID string, taken bool) {
+	site, err := ParseSite(claim.Endpoint)
+	if err != nil {
+		return "", false
+	}
+
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+
+	owner := c.ledger.owner(&tenant{runtimeID: claim.RuntimeID, selfID: claim.SelfID, proof: claim.Proof, site: site})
+	if owner == nil {
+		return "", false
+	}
+
+	return owner.selfID, true
+}
+
+// NamedItself reports whether a runtime has an endpoint that it named itself.
+func (c *Catalog) NamedItself(runtimeID string) bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+
+	t := c.ledger.of[runtimeID]
+
+	return t != nil && !t.byHost
 }
 
 // Taken reports whether an endpoint belongs to another self id than the given one. It

@@ -25,3 +25,49 @@ func (rt *runtime) overlaps(reg *Registration) bool {
 
 	return false
 }
+
+// trail is what a plugin opens below a path.
+type trail struct{ serviceType, path string }
+
+// trails are those of each plugin, by self id, and how many registrations each has. They are
+// guarded by the catalogue's lock.
+type trails map[string]map[trail]int
+
+func (ts trails) add(reg *Registration) {
+	of := ts[reg.SelfID]
+	if of == nil {
+		of = make(map[trail]int)
+		ts[reg.SelfID] = of
+	}
+
+	of[trail{reg.Type, reg.Path}]++
+}
+
+func (ts trails) remove(reg *Registration) {
+	of, t := ts[reg.SelfID], trail{reg.Type, reg.Path}
+	if of[t]--; of[t] > 0 {
+		return
+	}
+
+	delete(of, t)
+
+	if len(of) == 0 {
+		delete(ts, reg.SelfID)
+	}
+}
+
+// OpenedByOther reports whether a path is at or below one that another type of the same
+// plugin registered, whichever of its runtimes did.
+func (c *Catalog) OpenedByOther(selfID, serviceType, path string) bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+
+	for t := range c.trails[selfID] {
+		base := strings.TrimRight(t.path, "/")
+		if t.serviceType != serviceType && base != "" && strings.HasPrefix(path+"/", base+"/") {
+			return true
+		}
+	}
+
+	return false
+}

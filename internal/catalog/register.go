@@ -105,6 +105,8 @@ func (t *transition) register(reg *Registration, old *entry) {
 // renew replaces what an entry says and leaves it where it is.
 func (t *transition) renew(e *entry, reg *Registration) {
 	delete(t.c.entries, e.reg.ID)
+	t.c.trails.remove(e.reg)
+	t.c.trails.add(reg)
 	e.service.feed.forget(e.reg)
 	t.c.entries[reg.ID] = e
 	e.reg = reg

@@ -62,6 +62,7 @@ type tenant struct {
 	runtimeID, selfID, proof string
 	site                     Site
 	byHost                   bool // the host said so; else the runtime itself did
+	proven                   bool // it showed that it answers there when it came
 }
 
 // same reports whether two tenants are lives of one plugin.
@@ -81,10 +82,11 @@ func newLedger() ledger {
 	return ledger{at: make(map[Site][]*tenant), of: make(map[string]*tenant)}
 }
 
-// owner returns the one that keeps another from a site, nil where nobody does.
+// owner returns the one that keeps another from a site, nil where nobody does. Who shows
+// that it answers there gives way to the host alone.
 func (l *ledger) owner(t *tenant) *tenant {
 	for _, other := range l.at[t.site] {
-		if !other.same(t) {
+		if !other.same(t) && (other.byHost || !t.proven) {
 			return other
 		}
 	}
@@ -93,13 +95,13 @@ func (l *ledger) owner(t *tenant) *tenant {
 }
 
 // settle gives a site to a tenant, and returns those who had it and have it no more:
-// earlier lives of the same plugin, and where the host says so whoever had named it
-// itself.
+// earlier lives of the same plugin, and where the host says so, or the tenant showed that
+// it answers there, whoever had named it itself.
 func (l *ledger) settle(t *tenant) (gone []*tenant) {
 	l.release(t.runtimeID)
 
 	for _, other := range l.at[t.site] {
-		if other.same(t) || t.byHost && !other.byHost {
+		if other.same(t) || (t.byHost || t.proven) && !other.byHost {
 			gone = append(gone, other)
 		}
 	}

@@ -101,6 +101,7 @@ func (t *transition) attach(s *service, reg *Registration, past record) {
 	e.health = e.runtime.currentHealth()
 	e.record.aside = false
 
+	c.trails.add(reg)
 	c.entries[reg.ID] = e
 	c.providers[providerKey{reg.Type, reg.RuntimeID}] = e
 	e.runtime.add(e)
@@ -122,6 +123,7 @@ func (t *transition) detach(e *entry) {
 	e.release.roster.leave(e)
 	e.runtime.remove(e)
 	s.feed.forget(e.reg)
+	c.trails.remove(e.reg)
 	delete(c.entries, e.reg.ID)
 	delete(c.providers, providerKey{e.reg.Type, e.reg.RuntimeID})
 	c.releaseVersionLocked(e.release, s)

@@ -33,22 +33,36 @@ func StartTLS(t *testing.T, handler http.Handler) *httptest.Server {
 // its base URL.
 func ServeTLS(t testing.TB, cfg *tls.Config, handler http.Handler) string {
 	t.Helper()
+	l := Listen(t)
+	ServeOn(t, l, cfg, handler)
+	return "https://" + l.Addr().String()
+}
+
+// ServeOn serves handler over HTTP/2 on a listener until stop is called or the test ends; a
+// nil configuration of TLS is plaintext.
+func ServeOn(t testing.TB, l net.Listener, cfg *tls.Config, handler http.Handler) (stop func()) {
+	t.Helper()
 	var protocols http.Protocols
 	protocols.SetHTTP2(true)
-	l := Listen(t)
+	protocols.SetUnencryptedHTTP2(cfg == nil)
 	server := &http.Server{
 		Handler: handler, TLSConfig: cfg, Protocols: &protocols, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
 	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
+		if cfg == nil {
+			_ = server.Serve(l)
+			return
+		}
 		_ = server.ServeTLS(l, "", "")
 	}()
-	t.Cleanup(func() {
+	stop = func() {
 		_ = server.Close()
 		<-done
-	})
-	return "https://" + l.Addr().String()
+	}
+	t.Cleanup(stop)
+	return stop
 }
 
 // HostTLS is a configuration that passes for the host: a certificate of its

@@ -17,7 +17,8 @@ type Book struct {
 	// Public are the host's own plugins that anybody may call.
 	Public Set
 
-	named map[string][]Named // endpoints, by port
+	named  map[string][]Named // endpoints, by port
+	owners owners
 }
 
 // Subject is a plugin as policy sees it: how it proved who it is, and what it

@@ -18,6 +18,8 @@ type Rules struct {
 	// says.
 	Endpoint        string
 	AllowOwnAddress bool
+	// What its types open that registered no path; none is what no other type registered.
+	Procedures Procedures
 	// How it proves that it is the plugin.
 	Secret        Secret
 	Certificates  Set // identities of which its certificate has to have one

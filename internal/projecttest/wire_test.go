@@ -34,8 +34,15 @@ func generatedFiles() []protoreflect.FileDescriptor {
 // The generated code has the first version and the additions, and nothing that neither lists.
 func TestWireIsFirstVersionAndAdditions(t *testing.T) {
 	t.Parallel()
-	want := append(factsOf(readLines(t, "wire", "messages.txt")), factsOf(readLines(t, "wire", "additions.txt"))...)
-	compareFacts(t, describeFiles(generatedFiles()), want)
+	additions := factsOf(readLines(t, "wire", "additions.txt"))
+	first := slices.DeleteFunc(factsOf(readLines(t, "wire", "messages.txt")), func(fact string) bool { return filled(fact, additions) })
+	compareFacts(t, describeFiles(generatedFiles()), append(first, additions...))
+}
+
+// filled reports whether a fact says that a message is empty to which the additions added.
+func filled(fact string, additions []string) bool {
+	message, empty := strings.CutSuffix(fact, " (empty)")
+	return empty && slices.ContainsFunc(additions, func(a string) bool { return strings.HasPrefix(a, message+"  ") })
 }
 
 // The image that buf compares proto/ with is the first version and nothing else.

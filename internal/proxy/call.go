@@ -68,11 +68,46 @@ type call struct {
 	result Result        // used by the forwarding goroutine only
 
 	mu      sync.Mutex
-	ended   bool // w and r must not be used any more
+	reading time.Time     // since when the request's body is being read, zero while it is not
+	waited  time.Duration // for the caller to send what it did so far
+	ended   bool          // w and r must not be used any more
 	cause   error
 	stopped chan struct{} // closed with cause set; made when somebody waits
 	stream  *h2.Stream
 	cancel  context.CancelCauseFunc // of a provider in this process
+}
+
+// read reads the request's body, and notes how long the caller took to send it.
+func (c *call) read(p []byte) (int, error) {
+	begun := time.Now()
+	c.mu.Lock()
+	c.reading = begun
+	c.mu.Unlock()
+	n, err := c.r.Body.Read(p)
+	c.mu.Lock()
+	c.reading = time.Time{}
+	c.waited += time.Since(begun)
+	c.mu.Unlock()
+	return n, err //nolint:wrapcheck // the body's own error
+}
+
+// requestBody is the body of the call's request as an io.Reader.
+type requestBody struct{ *call }
+
+// Read implements io.Reader.
+func (b requestBody) Read(p []byte) (int, error) { return b.read(p) }
+
+// latency is how long the call has taken so far, without the time in which its caller had
+// something to send: a caller that dawdles makes no provider look slow.
+func (c *call) latency() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	waited := c.waited
+	if !c.reading.IsZero() {
+		waited += now.Sub(c.reading)
+	}
+	return max(now.Sub(c.start)-waited, 1)
 }
 
 // interrupt breaks the call off for the given reason: whoever waits for the

@@ -43,6 +43,10 @@ type Config struct {
 	// Headers are the rules for header fields. Nil means the built-in ones.
 	Headers *headers.Rules
 
+	// Challenge makes what the provider has to answer on each new connection, before
+	// any call goes over it. Nil asks nothing.
+	Challenge func() (Challenge, error)
+
 	// Resolver looks up the endpoint's host, once for each dial; nil means
 	// [net.DefaultResolver].
 	Resolver Resolver

@@ -140,6 +140,10 @@ func (p *Provider) connectTo(ctx context.Context, addr netip.AddrPort) (*h2.Conn
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w: %w", errUseless, errProtocol, err)
 	}
+	if err := p.challenge(ctx, conn); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("%w: %w", errUseless, err)
+	}
 	return conn, nil
 }
 

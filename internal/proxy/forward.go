@@ -150,7 +150,7 @@ func (c *call) readWhole() (*h2.Buffer, error) {
 	}
 	body := h2.GetBuffer(int(n))
 	body.B = body.B[:n]
-	if _, err := io.ReadFull(c.r.Body, body.B); err != nil {
+	if _, err := io.ReadFull(requestBody{c}, body.B); err != nil {
 		body.Release()
 		return nil, fmt.Errorf("read request: %w", err)
 	}
@@ -163,7 +163,7 @@ func (c *call) exchange(request h2.Request) {
 	stream, rest, err := c.p.open(c, request)
 	if err != nil {
 		c.fail(ClassUnavailable, err)
-		c.result.Latency = time.Since(c.start)
+		c.result.Latency = c.latency()
 		c.result.Retryable = c.result.Class == ClassUnavailable && !errors.Is(err, h2.ErrTooLarge)
 		return
 	}

@@ -28,7 +28,7 @@ func (c *call) dispatch(parent context.Context) {
 	w := &memoryWriter{download: download{call: c}, header: make(http.Header)}
 	err := w.serve(c.memoryRequest(ctx))
 	if c.result.Latency == 0 {
-		c.result.Latency = time.Since(c.start)
+		c.result.Latency = c.latency()
 	}
 	switch {
 	case err != nil:
@@ -74,7 +74,7 @@ type memoryBody struct {
 
 // Read implements io.Reader.
 func (b memoryBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
+	n, err := b.call.read(p)
 	b.call.active.Store(true)
 	return n, err //nolint:wrapcheck // the body's own error
 }
@@ -98,7 +98,7 @@ func (w *memoryWriter) WriteHeader(status int) {
 		return
 	}
 	w.written = true
-	w.result.Latency = time.Since(w.start)
+	w.result.Latency = w.latency()
 	w.result.Status = status
 	if !forwardable(status) {
 		w.err = fmt.Errorf("%w: status %d", ErrResponse, status)

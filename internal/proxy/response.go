@@ -3,7 +3,6 @@ package proxy
 import (
 	"fmt"
 	"net/http"
-	"time"
 
 	"golang.org/x/net/http2/hpack"
 
@@ -19,7 +18,7 @@ const (
 // respond passes the response on.
 func (c *call) respond(s *h2.Stream) {
 	status, fields, err := s.Head()
-	c.result.Latency = time.Since(c.start)
+	c.result.Latency = c.latency()
 	if err != nil {
 		c.fail(classOf(err), err)
 		return

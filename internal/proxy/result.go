@@ -95,6 +95,7 @@ type Result struct {
 	// provider.
 	Fault bool
 	// Latency is the time until the provider's response headers were there,
-	// or until the call failed without any.
+	// or until the call failed without any. It does not count while the caller had
+	// something to send.
 	Latency time.Duration
 }

@@ -63,7 +63,7 @@ func (c *call) send(s *h2.Stream) error {
 	defer func() { buf.Release() }()
 	for {
 		p := buf.B[:cap(buf.B)]
-		n, err := c.r.Body.Read(p)
+		n, err := c.read(p)
 		c.active.Store(true)
 		end := errors.Is(err, io.EOF)
 		if err != nil && !end {

@@ -56,7 +56,8 @@ func (s *Store) addLocked(identity *Identity, r *Request) {
 	}
 	identity.self = s.selves.increment(name)
 	if r.Peer != "" {
-		identity.peer = s.peers.increment(r.Peer)
+		identity.proven = r.Proven
+		identity.peer = s.peersOf(identity).increment(r.Peer)
 	}
 	s.identityExpiries.add(identity, identity.state.Load().expires)
 	s.identities.put(identity)
@@ -72,12 +73,20 @@ func (s *Store) removeLocked(identity *Identity, reason Reason) {
 	s.identityExpiries.remove(identity)
 	s.selves.decrement(identity.self)
 	if identity.peer != nil {
-		s.peers.decrement(identity.peer)
+		s.peersOf(identity).decrement(identity.peer)
 	}
 	for g := range identity.grants {
 		s.removeGrantLocked(g)
 	}
 	identity.grants = nil
+}
+
+// peersOf returns where the peer of an identity is counted.
+func (s *Store) peersOf(identity *Identity) tallies {
+	if identity.proven {
+		return s.proven
+	}
+	return s.peers
 }
 
 func (s *Store) addGrantLocked(g *grant) {

@@ -17,6 +17,9 @@ func (s *Store) Residue() int {
 	for range s.peers.table.all() {
 		n++
 	}
+	for range s.proven.table.all() {
+		n++
+	}
 	return n
 }
 

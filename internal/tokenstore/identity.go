@@ -13,6 +13,7 @@ type Identity struct {
 	runtimeID   string
 	selfVersion unique.Handle[string] // few versions, many instances
 	self, peer  *tally                // peer is nil where there is none
+	proven      bool                  // peer is one of the proven, which nothing bounds
 	clock       *clock
 	fingerprint Fingerprint
 

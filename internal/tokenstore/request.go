@@ -18,6 +18,10 @@ type Request struct {
 	// in its own process, to which that bound does not apply.
 	Peer string
 
+	// Proven says that the peer proved to be SelfID. What it holds is bounded by that then, and counts
+	// against nobody else's bound per peer.
+	Proven bool
+
 	// Fingerprint binds the tokens to a client certificate. Zero binds them to none.
 	Fingerprint Fingerprint
 
@@ -98,7 +102,7 @@ func (s *Store) admit(identity *Identity, r *Request) error {
 		return ErrFull
 	case s.selves.count(r.SelfID) >= orDefault(r.MaxInstances, bounds.MaxPerSelf):
 		return ErrTooManyInstances
-	case r.Peer != "" && s.peers.count(r.Peer) >= bounds.MaxPerPeer:
+	case r.Peer != "" && !r.Proven && s.peers.count(r.Peer) >= bounds.MaxPerPeer:
 		return ErrTooManyForPeer
 	case s.identities.get(identity.runtimeID) != nil:
 		return errInUse

@@ -2,12 +2,14 @@ package tokenstore
 
 import (
 	"encoding/base32"
+	"encoding/base64"
 	"io"
 	"strings"
 )
 
 const (
-	idBytes = 16 // of randomness in a runtime id or grant id
+	idBytes        = 16 // of randomness in a runtime id or grant id
+	encodedIDBytes = 26 // that they take
 
 	maxNameLength = 48
 	unnamed       = "plugin"
@@ -35,6 +37,21 @@ func drawRuntimeID(selfID string, random io.Reader) (string, error) {
 		return "", err
 	}
 	return sanitise(selfID) + "-" + id, nil
+}
+
+// Issuable reports whether a store could have issued a runtime id and a token: they have the
+// form. It says nothing of whether one did.
+func Issuable(runtimeID, token string) bool {
+	at := len(runtimeID) - encodedIDBytes
+	if at < 2 || runtimeID[at-1] != '-' || len(token) != tokenLength {
+		return false
+	}
+	if _, err := idEncoding.DecodeString(runtimeID[at:]); err != nil {
+		return false
+	}
+	_, err := base64.RawURLEncoding.DecodeString(token)
+	name := runtimeID[:at-1]
+	return err == nil && sanitise(name) == name
 }
 
 // sanitise reduces a self id to lower-case letters, digits and single hyphens between them, maxNameLength

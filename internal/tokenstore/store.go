@@ -25,7 +25,8 @@ type Store struct {
 	mu               sync.Mutex
 	sequence         uint64
 	selves           tallies
-	peers            tallies
+	peers            tallies // of what nobody proved
+	proven           tallies // of the others, to share their names
 	identityExpiries deadlines[Identity, *Identity]
 	grantExpiries    deadlines[grant, *grant]
 	subscribers      []*subscriber // copied on write
@@ -44,6 +45,7 @@ func New(config Config) *Store {
 		wake:       make(chan struct{}, 1),
 		selves:     newTallies(),
 		peers:      newTallies(),
+		proven:     newTallies(),
 	}
 	s.Configure(config)
 	s.host.state.Store(&state{expires: never})

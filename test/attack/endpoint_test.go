@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"connectrpc.com/connect"
@@ -21,6 +22,7 @@ type street struct {
 	ca     *hosttest.CA
 	host   *hosttest.Host
 	router *connectplugin.ServiceRouter
+	houses sync.Map // of *hosttest.Resident, by URL
 }
 
 func narrow(serviceType string) func(*connectplugin.PluginPolicy) {
@@ -50,7 +52,24 @@ func newStreet(t *testing.T, vault string) *street {
 // house serves an echo of its own and returns its URL.
 func (s *street) house(t *testing.T, e *echo) string {
 	t.Helper()
-	return hosttest.ServeTLS(t, s.ca.TLS(s.ca.Certify(t, hosttest.DNS("loose.example"), hosttest.Loopback)), e.handler())
+	return s.build(t, e.handler())
+}
+
+// build serves a handler in a house of its own and returns its URL.
+func (s *street) build(t *testing.T, h http.Handler) string {
+	t.Helper()
+	r := &hosttest.Resident{Next: h}
+	at := hosttest.ServeTLS(t, s.ca.TLS(s.ca.Certify(t, hosttest.DNS("loose.example"), hosttest.Loopback)), r)
+	s.houses.Store(at, r)
+	return at
+}
+
+// move has a plugin live in a house from now on, and registers it there.
+func (s *street) move(t *testing.T, c *connectplugin.Client, serviceType, at string) error {
+	t.Helper()
+	r, _ := s.houses.Load(strings.TrimSuffix(at, "/"))
+	r.(*hosttest.Resident).Live(c) //nolint:forcetypeassert // nothing else is in there
+	return register(t, c, serviceType, at)
 }
 
 // enrol enrols a plugin; edit may be nil.
@@ -136,7 +155,7 @@ func TestAudit_USE27_AnEndpointIsWhoseItWasFirst(t *testing.T) {
 	victim, own := &echo{}, &echo{}
 	at := s.house(t, victim)
 	storage, evil := s.enrol(t, "storage", "echo", nil), s.enrol(t, "evil", "evilsvc", nil)
-	if err := register(t, storage, "echo", at); err != nil {
+	if err := s.move(t, storage, "echo", at); err != nil {
 		t.Fatal(err)
 	}
 	s.wantTaken(t, evil, at, "storage")
@@ -145,7 +164,7 @@ func TestAudit_USE27_AnEndpointIsWhoseItWasFirst(t *testing.T) {
 	}
 	api := s.enrol(t, "api", "echo", nil)
 	wantServed(t, "the victim's own", s.through(t, api, "echo", storage.RuntimeID()))
-	if err := register(t, evil, "evilsvc", s.house(t, own)); err != nil {
+	if err := s.move(t, evil, "evilsvc", s.house(t, own)); err != nil {
 		t.Errorf("at an endpoint of its own: %v", err)
 	}
 	wantServed(t, "its own", s.through(t, evil, "evilsvc", evil.RuntimeID()))
@@ -168,7 +187,7 @@ func TestAudit_USE27_AnEndpointEndsWithItsIdentity(t *testing.T) {
 	s := newStreet(t, "")
 	at := s.house(t, &echo{})
 	storage, other := s.enrol(t, "storage", "echo", nil), s.enrol(t, "bystander", "other", nil)
-	if err := register(t, storage, "echo", at); err != nil {
+	if err := s.move(t, storage, "echo", at); err != nil {
 		t.Fatal(err)
 	}
 	if err := register(t, other, "other", at); connect.CodeOf(err) != connect.CodePermissionDenied {
@@ -177,7 +196,7 @@ func TestAudit_USE27_AnEndpointEndsWithItsIdentity(t *testing.T) {
 	if !s.host.Revoke(storage.RuntimeID()) {
 		t.Fatal("nobody was revoked")
 	}
-	if err := register(t, other, "other", at); err != nil {
+	if err := s.move(t, other, "other", at); err != nil {
 		t.Errorf("after its end: %v", err)
 	}
 	wantServed(t, "who has it now", s.through(t, other, "other", other.RuntimeID()))
@@ -200,7 +219,7 @@ func TestAudit_USE27_PolicyNamesAnEndpointBeforeItsPluginIsThere(t *testing.T) {
 			if err := register(t, vault, "echo", ""); err != nil {
 				t.Errorf("the plugin that policy names: %v", err)
 			}
-			if err := register(t, evil, "evilsvc", s.house(t, &echo{})); err != nil {
+			if err := s.move(t, evil, "evilsvc", s.house(t, &echo{})); err != nil {
 				t.Errorf("elsewhere: %v", err)
 			}
 		})
@@ -230,9 +249,9 @@ func TestAudit_USE27_TheOperatorTakesAnEndpointBack(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s, held := newStreet(t, ""), newHolding()
-			at := hosttest.ServeTLS(t, s.ca.TLS(s.ca.Certify(t, hosttest.Loopback)), held)
+			at := s.build(t, held)
 			evil, storage := s.enrol(t, "evil", "evilsvc", nil), s.enrol(t, "storage", "echo", nil)
-			if err := register(t, evil, "evilsvc", at); err != nil {
+			if err := s.move(t, evil, "evilsvc", at); err != nil {
 				t.Fatal(err)
 			}
 			ended := make(chan error, 1)
@@ -262,7 +281,7 @@ func (s *street) wantStillTaken(t *testing.T, thief *connectplugin.Client, at st
 	if err := register(t, thief, "evilsvc", at); connect.CodeOf(err) != connect.CodePermissionDenied {
 		t.Errorf("it named the endpoint again: %v", err)
 	}
-	if err := register(t, thief, "evilsvc", s.house(t, &echo{})); err != nil {
+	if err := s.move(t, thief, "evilsvc", s.house(t, &echo{})); err != nil {
 		t.Errorf("elsewhere: %v", err)
 	}
 }

@@ -33,14 +33,14 @@ func TestAudit_USE26_AProcessIsOneProviderHoweverOftenItCrashed(t *testing.T) {
 			s := newStreet(t, "")
 			proof := s.lives(t)[name]
 			second := s.enrol(t, "", "echo", proof)
-			if err := register(t, second, "echo", s.house(t, &echo{})); err != nil {
+			if err := s.move(t, second, "echo", s.house(t, &echo{})); err != nil {
 				t.Fatal(err)
 			}
 			at := s.house(t, &echo{})
 			var before []*connectplugin.Client
 			for life := range 6 {
 				c := s.enrol(t, "", "echo", proof)
-				if err := register(t, c, "echo", at); err != nil {
+				if err := s.move(t, c, "echo", at); err != nil {
 					t.Fatalf("life %d: %v", life, err)
 				}
 				s.wantProviders(t, "echo", c, second)
@@ -50,7 +50,7 @@ func TestAudit_USE26_AProcessIsOneProviderHoweverOftenItCrashed(t *testing.T) {
 				before = append(before, c)
 			}
 			last := before[len(before)-1]
-			if err := register(t, last, "echo", at+"/"); err != nil {
+			if err := s.move(t, last, "echo", at+"/"); err != nil {
 				t.Errorf("again: %v", err)
 			}
 			s.wantProviders(t, "echo", last, second)
@@ -70,7 +70,7 @@ func TestAudit_USE26_OnlyTheSameProofComesBack(t *testing.T) {
 	for name, proof := range proofs {
 		first := s.enrol(t, "", "echo", proof)
 		at := s.house(t, &echo{})
-		if err := register(t, first, "echo", at); err != nil {
+		if err := s.move(t, first, "echo", at); err != nil {
 			t.Fatal(err)
 		}
 		for other, otherProof := range proofs {

@@ -192,7 +192,12 @@ func (*ReportHealthResponse) Descriptor() ([]byte, []int) {
 
 // GetHealthRequest asks a plugin for its health.
 type GetHealthRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whose health is asked for. A plugin that has another runtime id now answers not_found. Empty asks
+	// whoever answers.
+	RuntimeId string `protobuf:"bytes,1,opt,name=runtime_id,json=runtimeId,proto3" json:"runtime_id,omitempty"`
+	// 32 random bytes that the host used for nothing before. Empty asks for no proof.
+	Challenge     []byte `protobuf:"bytes,2,opt,name=challenge,proto3" json:"challenge,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -227,6 +232,20 @@ func (*GetHealthRequest) Descriptor() ([]byte, []int) {
 	return file_plugin_v1_lifecycle_proto_rawDescGZIP(), []int{2}
 }
 
+func (x *GetHealthRequest) GetRuntimeId() string {
+	if x != nil {
+		return x.RuntimeId
+	}
+	return ""
+}
+
+func (x *GetHealthRequest) GetChallenge() []byte {
+	if x != nil {
+		return x.Challenge
+	}
+	return nil
+}
+
 // GetHealthResponse is the health of the plugin that answers.
 type GetHealthResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -236,8 +255,12 @@ type GetHealthResponse struct {
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The service types whose absence is the cause.
 	UnavailableDependencies []string `protobuf:"bytes,3,rep,name=unavailable_dependencies,json=unavailableDependencies,proto3" json:"unavailable_dependencies,omitempty"`
-	unknownFields           protoimpl.UnknownFields
-	sizeCache               protoimpl.SizeCache
+	// That the plugin with the runtime id answers: HMAC-SHA256 of runtime id and challenge under a key that
+	// is made of its token (docs/protocol.md). Empty where there was no challenge, and from plugins of the
+	// first version.
+	Proof         []byte `protobuf:"bytes,4,opt,name=proof,proto3" json:"proof,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetHealthResponse) Reset() {
@@ -287,6 +310,13 @@ func (x *GetHealthResponse) GetReason() string {
 func (x *GetHealthResponse) GetUnavailableDependencies() []string {
 	if x != nil {
 		return x.UnavailableDependencies
+	}
+	return nil
+}
+
+func (x *GetHealthResponse) GetProof() []byte {
+	if x != nil {
+		return x.Proof
 	}
 	return nil
 }
@@ -402,12 +432,16 @@ const file_plugin_v1_lifecycle_proto_rawDesc = "" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x129\n" +
 	"\x18unavailable_dependencies\x18\x03 \x03(\tR\x17unavailableDependencies\x12\x18\n" +
 	"\aleaving\x18\x04 \x01(\bR\aleaving\"\x16\n" +
-	"\x14ReportHealthResponse\"\x12\n" +
-	"\x10GetHealthRequest\"\x9b\x01\n" +
+	"\x14ReportHealthResponse\"O\n" +
+	"\x10GetHealthRequest\x12\x1d\n" +
+	"\n" +
+	"runtime_id\x18\x01 \x01(\tR\truntimeId\x12\x1c\n" +
+	"\tchallenge\x18\x02 \x01(\fR\tchallenge\"\xb1\x01\n" +
 	"\x11GetHealthResponse\x123\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x1d.connectplugin.v1.HealthStateR\x05state\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x129\n" +
-	"\x18unavailable_dependencies\x18\x03 \x03(\tR\x17unavailableDependencies\"[\n" +
+	"\x18unavailable_dependencies\x18\x03 \x03(\tR\x17unavailableDependencies\x12\x14\n" +
+	"\x05proof\x18\x04 \x01(\fR\x05proof\"[\n" +
 	"\x0fShutdownRequest\x120\n" +
 	"\x14grace_period_seconds\x18\x01 \x01(\x05R\x12gracePeriodSeconds\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"6\n" +

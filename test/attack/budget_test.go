@@ -1,0 +1,243 @@
+package attack_test
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"connectrpc.com/connect"
+
+	connectplugin "github.com/masegraye/connect-plugin-go"
+	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
+	"github.com/masegraye/connect-plugin-go/internal/hosttest"
+	"github.com/masegraye/connect-plugin-go/internal/hosttest/wire"
+)
+
+// stale is the identity of a program whose host was restarted.
+func stale() http.Header {
+	return hosttest.IdentityHeader("api-"+strings.Repeat("a", 26), strings.Repeat("A", 43))
+}
+
+const fewHandshakes = 5
+
+// newShared starts a host whose plugins are all on one address, of which each budget holds
+// five and regains nothing.
+func newShared(t *testing.T, edit func(*connectplugin.ServeConfig)) *hosttest.Host {
+	t.Helper()
+	return hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.Policy = policyFor(map[string]func(*connectplugin.PluginPolicy){
+			"storage": withSecret, "api": withSecret, "certified": nil, "loose": unproven, "many": withSecret,
+		})
+		c.Limits = connectplugin.Limits{HandshakesPerSecond: 1e-9, HandshakeBurst: fewHandshakes}
+		if edit != nil {
+			edit(c)
+		}
+	})
+}
+
+// refusals are what a program on the address does wrong, by what it does.
+func refusals(t *testing.T, host *hosttest.Host) map[string]func() (*http.Response, error) {
+	t.Helper()
+	client := host.Stranger(t)
+	post := func(path, contentType string, header http.Header) func() (*http.Response, error) {
+		return func() (*http.Response, error) {
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, host.URL+path, strings.NewReader(""))
+			if err != nil {
+				return nil, err
+			}
+			r.Header = header.Clone()
+			r.Header.Set("Content-Type", contentType)
+			return client.Do(r)
+		}
+	}
+	wrong := hosttest.IdentityHeader("nobody", "nothing")
+	return map[string]func() (*http.Response, error){
+		"a stale token, unary":     post(connectpluginv1connect.PluginLifecycleReportHealthProcedure, "application/proto", stale()),
+		"a stale token, streaming": post(connectpluginv1connect.ServiceRegistryWatchServiceProcedure, "application/connect+proto", stale()),
+		"a stale token, gRPC":      post(connectpluginv1connect.ServiceRegistryWatchServiceProcedure, "application/grpc", stale()),
+		"a stale token, gRPC-Web":  post(connectpluginv1connect.ServiceRegistryWatchServiceProcedure, "application/grpc-web+proto", stale()),
+		"a stale token, routed":    post("/services/echo/x/Say", "application/proto", stale()),
+		"a stale renewal":          post(hosttest.HandshakePath, "application/proto", stale()),
+		"a wrong token":            post(connectpluginv1connect.PluginLifecycleReportHealthProcedure, "application/proto", wrong),
+		"a wrong grant":            post("/capabilities/echo/x/Say", "application/proto", http.Header{"Authorization": {"Bearer x"}}),
+		"nothing":                  post("/services/echo/x/Say", "application/proto", http.Header{}),
+	}
+}
+
+// A refusal keeps its code, however often a program on the address earns it, and says that
+// another credential would do.
+func TestAudit_USE20_ARefusalKeepsItsCode(t *testing.T) {
+	t.Parallel()
+	host := newShared(t, nil)
+	for name, refused := range refusals(t, host) {
+		for n := range 4 * fewHandshakes {
+			resp, err := refused()
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			_ = resp.Body.Close()
+			code := resp.StatusCode
+			if status := resp.Header.Get("Grpc-Status"); status != "" && status != "16" || status == "" && code != http.StatusUnauthorized && code != http.StatusOK {
+				t.Fatalf("%s: request %d: status %d, grpc-status %q", name, n, code, status)
+			}
+			if resp.Header.Get("WWW-Authenticate") == "" {
+				t.Fatalf("%s: request %d has no challenge", name, n)
+			}
+		}
+	}
+	proved := wire.Dial(t, host)
+	for n := range 4 * fewHandshakes {
+		if code := proved.Handshake(t, wire.Prove(t, wire.FreshRequest("storage"), make([]byte, 32), nil)); code != connect.CodeUnauthenticated {
+			t.Fatalf("wrong proof %d: %v", n, code)
+		}
+		if code := proved.Handshake(t, hosttest.OldRequest("nobody")); code != connect.CodeUnauthenticated {
+			t.Fatalf("unknown self id %d: %v", n, code)
+		}
+	}
+	wantAllIn(t, host)
+}
+
+// wantAllIn enrols a plugin in each way to prove itself, from the address.
+func wantAllIn(t *testing.T, host *hosttest.Host) {
+	t.Helper()
+	for selfID, cfg := range honest(t, host) {
+		if _, err := hosttest.EnrolOnce(t.Context(), cfg); err != nil {
+			t.Errorf("%s: %v", selfID, err)
+		}
+	}
+}
+
+func honest(t *testing.T, host *hosttest.Host) map[string]connectplugin.ClientConfig {
+	t.Helper()
+	certified := host.ClientConfig(t, "certified")
+	certified.Secret = nil
+	var err error
+	if certified.TLS, err = host.Authority.PluginTLS("certified"); err != nil {
+		t.Fatal(err)
+	}
+	loose := host.ClientConfig(t, "loose")
+	loose.Secret = nil
+	return map[string]connectplugin.ClientConfig{"storage": host.ClientConfig(t, "storage"), "certified": certified, "loose": loose}
+}
+
+// Whoever uses up what an address may do without a proof keeps out nobody who has one.
+func TestAudit_ATK12_WhatIsProvenPaysForItself(t *testing.T) {
+	t.Parallel()
+	host := newShared(t, nil)
+	storage := host.Enrol(t, "storage", nil)
+	id := storage.RuntimeID()
+	flood := hosttest.HandshakeClient(t, host)
+	limited := 0
+	for range 4 * fewHandshakes {
+		_, err := flood.Handshake(t.Context(), connect.NewRequest(hosttest.OldRequest("loose")))
+		if connect.CodeOf(err) == connect.CodeResourceExhausted {
+			limited++
+		}
+	}
+	if limited != 3*fewHandshakes {
+		t.Errorf("%d of %d unproven handshakes were limited", limited, 4*fewHandshakes)
+	}
+	cfgs := honest(t, host)
+	delete(cfgs, "loose")
+	for selfID, cfg := range cfgs {
+		if _, err := hosttest.EnrolOnce(t.Context(), cfg); err != nil {
+			t.Errorf("%s: %v", selfID, err)
+		}
+	}
+	for n := range fewHandshakes {
+		if err := storage.Connect(t.Context()); err != nil {
+			t.Fatalf("renewal %d: %v", n, err)
+		}
+	}
+	// Renewals are its own, too: it spends nobody else's.
+	if err := storage.Connect(t.Context()); connect.CodeOf(err) != connect.CodeResourceExhausted {
+		t.Errorf("a renewal too many: %v", err)
+	}
+	if code := hosttest.ReportAs(t, host, storage.RuntimeID(), storage.RuntimeToken()); code != 0 || storage.RuntimeID() != id {
+		t.Errorf("its report: %v, as %s, enrolled as %s", code, storage.RuntimeID(), id)
+	}
+	if err := host.Enrol(t, "api", nil).Connect(t.Context()); err != nil {
+		t.Errorf("the renewal of another: %v", err)
+	}
+}
+
+// Behind one address any number of plugins enrols that can prove who they are, of one self
+// id as many as it may have instances, and those that cannot are bounded.
+func TestAudit_USE20_ManyPluginsBehindOneAddress(t *testing.T) {
+	t.Parallel()
+	const many = 8 * fewHandshakes
+	host := newShared(t, func(c *connectplugin.ServeConfig) {
+		c.Limits.MaxIdentitiesPerPeer = fewHandshakes
+		p := c.Policy.Plugins["many"]
+		p.MaxInstances = many
+		c.Policy.Plugins["many"] = p
+		for _, name := range names(many) {
+			c.Policy.Plugins[name] = c.Policy.Plugins["storage"]
+		}
+	})
+	conn := wire.Dial(t, host)
+	for n, name := range names(many) {
+		if code := conn.Handshake(t, conn.Prove(t, wire.FreshRequest("many"), true)); code != 0 {
+			t.Fatalf("instance %d: %v", n, code)
+		}
+		if code := conn.Handshake(t, conn.Prove(t, wire.FreshRequest(name), true)); code != 0 {
+			t.Fatalf("%s: %v", name, code)
+		}
+	}
+	if code := conn.Handshake(t, conn.Prove(t, wire.FreshRequest("many"), true)); code != connect.CodeResourceExhausted {
+		t.Errorf("an instance too many: %v", code)
+	}
+	for n := range 2 * fewHandshakes {
+		want := connect.Code(0)
+		if n >= fewHandshakes {
+			want = connect.CodeResourceExhausted
+		}
+		if code := conn.Handshake(t, hosttest.OldRequest("loose")); code != want {
+			t.Errorf("unproven handshake %d: %v, want %v", n, code, want)
+		}
+	}
+}
+
+func names(n int) []string {
+	out := make([]string, n)
+	for i := range out {
+		out[i] = "plugin-" + strings.Repeat("x", i+1)
+	}
+	return out
+}
+
+// Handshakes whose message does not come hold nobody up, however many there are.
+func TestAudit_ATK12_UnfinishedHandshakesMakeRoom(t *testing.T) {
+	t.Parallel()
+	host := newShared(t, nil)
+	const connections, each = 5, 220
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, connections*each)
+	for range connections {
+		client := host.Stranger(t)
+		for range each {
+			body, unfinished := io.Pipe()
+			t.Cleanup(func() { _ = unfinished.Close() })
+			r, err := http.NewRequestWithContext(ctx, http.MethodPost, host.URL+hosttest.HandshakePath, body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Header.Set("Content-Type", "application/proto")
+			go func() {
+				resp, err := client.Do(r)
+				if err == nil {
+					_ = resp.Body.Close()
+				}
+				done <- err
+			}()
+		}
+	}
+	hosttest.Arrival(t, done) // one that was there for long had to make room
+	wantAllIn(t, host)
+	cancel()
+	for range connections*each - 1 {
+		hosttest.Arrival(t, done)
+	}
+}
