@@ -37,7 +37,7 @@ func (p *Provider) challenge(ctx context.Context, conn *h2.Conn) error {
 	}
 	inGRPC := p.grpcAlone.Load()
 	got, contentType, err := p.put(ctx, conn, &ask, inGRPC)
-	if err == nil && p.understandsGRPCAlone(got.Status, contentType) {
+	if err == nil && !inGRPC && p.understandsGRPCAlone(got.Status, contentType) {
 		inGRPC = true
 		got, _, err = p.put(ctx, conn, &ask, inGRPC)
 	}

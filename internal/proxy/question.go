@@ -41,15 +41,17 @@ type Answer struct {
 // alone, which the first question finds out: such a server answers a request in Connect as one that is no gRPC. The result
 // says what became of the call; an answer that is too long is one.
 func (p *Provider) Ask(ctx context.Context, path string, message []byte) (Answer, Result) {
-	w, result := p.ask(ctx, path, message, p.grpcAlone.Load())
-	if p.understandsGRPCAlone(result.Status, w.header.Get(fieldContentType)) {
-		w, result = p.ask(ctx, path, message, true)
+	inGRPC := p.grpcAlone.Load()
+	w, result := p.ask(ctx, path, message, inGRPC)
+	if !inGRPC && p.understandsGRPCAlone(result.Status, w.header.Get(fieldContentType)) {
+		inGRPC = true
+		w, result = p.ask(ctx, path, message, inGRPC)
 	}
 	if errors.Is(result.Err, errAnswerTooLong) {
 		result.Class = ClassOK
 	}
 	answer := Answer{Status: result.Status, Message: w.body}
-	if p.grpcAlone.Load() && answer.Status == http.StatusOK {
+	if inGRPC && answer.Status == http.StatusOK {
 		status := w.header.Get(fieldGRPCStatus)
 		if status == "" {
 			status = w.header.Get(http.TrailerPrefix + fieldGRPCStatus)
@@ -79,12 +81,13 @@ func (p *Provider) ask(ctx context.Context, path string, message []byte, inGRPC 
 	return w, p.Forward(w, req, Call{Path: path, Urgent: true})
 }
 
-// understandsGRPCAlone takes account of an answer and reports whether a question in Connect has to be asked again in gRPC.
+// understandsGRPCAlone takes account of the answer to a question in Connect and reports whether to ask again in gRPC.
 func (p *Provider) understandsGRPCAlone(status int, contentType string) bool {
 	if status != http.StatusUnsupportedMediaType && !strings.HasPrefix(contentType, kindOfGRPC) {
 		return false
 	}
-	return !p.grpcAlone.Swap(true)
+	p.grpcAlone.Store(true)
+	return true
 }
 
 // intoEnvelope is a message as gRPC sends it.
