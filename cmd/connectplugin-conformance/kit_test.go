@@ -78,7 +78,7 @@ func TestOwnPeersHold(t *testing.T) {
 		left    int // rows that it cannot have
 	}{
 		"plugin": {options{protocols: allProtocols}, playHost, 0},
-		"first":  {options{protocols: allProtocols, first: true}, playHost, 17},
+		"first":  {options{protocols: allProtocols, first: true}, playHost, 18},
 		"host":   {options{}, playPlugins, 0},
 	} {
 		t.Run(role, func(t *testing.T) {
@@ -107,6 +107,7 @@ func TestTheKitTellsOfACarelessPlugin(t *testing.T) {
 		"proves the secret: a nonce of 32 bytes, a time, a proof",
 		"serves nobody who has the certificate of another plugin",
 		"serves nobody without a certificate",
+		"proves that it answers for its runtime id, and for no other",
 		"resumes after a cut and misses nothing",
 		"is told where it missed something",
 		"renews its token and keeps its runtime id",

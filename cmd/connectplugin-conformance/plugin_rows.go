@@ -215,6 +215,7 @@ func (p *pluginTable) toItself(ctx context.Context) {
 		}
 		return expect(state.String(), connectpluginv1.HealthState_HEALTH_STATE_HEALTHY.String())
 	})
+	p.row(ctx, v2, "proves that it answers for its runtime id, and for no other", p.proves)
 	p.row(ctx, v2, "serves nobody who has the certificate of another plugin", func(ctx context.Context) error {
 		config, err := p.stage.authority.PluginTLS(selfCaller)
 		if err != nil {

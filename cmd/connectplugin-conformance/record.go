@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"connectrpc.com/connect"
@@ -19,6 +20,7 @@ type record struct {
 	events  []connectplugin.AuditEvent
 	watches []*connectpluginv1.WatchServiceRequest
 	asked   []*connectpluginv1.HandshakeRequest
+	given   []string      // tokens
 	changed chan struct{} // closed and replaced with each entry
 }
 
@@ -29,6 +31,11 @@ func (r *record) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
 		if m, ok := req.Any().(*connectpluginv1.HandshakeRequest); ok && m.GetSelfId() == r.self {
 			r.add(func() { r.asked = append(r.asked, m) })
+			resp, err := next(ctx, req)
+			if err == nil {
+				r.keep(resp)
+			}
+			return resp, err
 		}
 		return next(ctx, req)
 	}
@@ -56,6 +63,20 @@ func (r *record) add(f func()) {
 	f()
 	close(r.changed)
 	r.changed = make(chan struct{})
+}
+
+// keep keeps the token of an answer.
+func (r *record) keep(resp connect.AnyResponse) {
+	if m, ok := resp.Any().(*connectpluginv1.HandshakeResponse); ok {
+		r.add(func() { r.given = append(r.given, m.GetRuntimeToken()) })
+	}
+}
+
+// tokens are those that the subject was given.
+func (r *record) tokens() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.given)
 }
 
 func (r *record) audit(e connectplugin.AuditEvent) {
