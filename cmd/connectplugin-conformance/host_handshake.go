@@ -119,7 +119,8 @@ func refusedHandshakes() []refused {
 			m.Requires = append(m.Requires, &connectpluginv1.ServiceDependency{Type: typeNobody})
 		}}, secretOnly},
 		{
-			"with a nonce of another size", v2, selfCaller, asks{forge: func(m *req) { m.ClientNonce = m.GetClientNonce()[1:] }},
+			"with a nonce of another size", v2, selfCaller,
+			asks{forge: func(m *req) { m.ClientNonce = m.GetClientNonce()[1:] }},
 			[]connect.Code{connect.CodeInvalidArgument, connect.CodeUnauthenticated},
 		},
 		{"that is old", v2, selfCaller, asks{edit: func(m *req) { m.IssuedAt = ago(farOff) }}, secretOnly},
@@ -132,7 +133,8 @@ func refusedHandshakes() []refused {
 		{"with another magic cookie", v1, selfCaller, asks{edit: func(m *req) { m.MagicCookieValue = "wrong" }}, bounds},
 		{"with core version 2", v1, selfCaller, asks{edit: func(m *req) { m.CoreProtocolVersion = 2 }}, bounds},
 		{
-			"whose versions the host does not speak", v2, selfCaller, asks{edit: versions(highestApp+1, highestApp+5, highestApp+5)},
+			"whose versions the host does not speak", v2, selfCaller,
+			asks{edit: versions(highestApp+1, highestApp+5, highestApp+5)},
 			[]connect.Code{connect.CodeFailedPrecondition},
 		},
 		{"with a range that is none", v2, selfCaller, asks{edit: versions(highestApp, lowestApp, highestApp)}, bounds},

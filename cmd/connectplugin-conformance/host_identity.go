@@ -68,7 +68,7 @@ func (h *hostTable) tokens(ctx context.Context) {
 	})
 }
 
-// renews renews an identity, after which both tokens are good.
+// renews has an identity renewed, after which both tokens are good.
 func (h *hostTable) renews(ctx context.Context, w *wire, before *connectpluginv1.HandshakeResponse) error {
 	after, err := w.handshake(ctx, &asks{header: credentials(before)})
 	if err != nil {

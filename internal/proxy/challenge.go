@@ -15,6 +15,8 @@ import (
 
 var errChallenge = errors.New("provider does not show that it is the one")
 
+const lowContentType = "content-type"
+
 // Challenge is a unary call, in Connect or gRPC, that a provider has to answer rightly on each new connection,
 // before any other call goes over it.
 type Challenge struct {
@@ -61,13 +63,13 @@ func (p *Provider) put(ctx context.Context, conn *h2.Conn, ask *Challenge, inGRP
 	}
 	stream, rest, err := conn.Open(h2.Request{Fields: p.challengeFields(ask, len(body), inGRPC), Body: body, End: true, Gather: true})
 	if err != nil {
-		return got, "", err //nolint:wrapcheck // wrapped by the caller
+		return got, "", err
 	}
 	defer stream.Close()
 	defer context.AfterFunc(ctx, func() { stream.Cancel(context.Cause(ctx)) })()
 	if len(rest) > 0 {
 		if err := stream.Write(rest, true); err != nil {
-			return got, "", err //nolint:wrapcheck // wrapped by the caller
+			return got, "", err
 		}
 	}
 	return readAnswer(stream)
@@ -87,9 +89,9 @@ func (p *Provider) challengeFields(ask *Challenge, size int, inGRPC bool) []hpac
 		{Name: "content-length", Value: strconv.Itoa(size)},
 	}
 	if inGRPC {
-		return append(fields, hpack.HeaderField{Name: "content-type", Value: contentGRPC}, hpack.HeaderField{Name: "te", Value: "trailers"})
+		return append(fields, hpack.HeaderField{Name: lowContentType, Value: contentGRPC}, hpack.HeaderField{Name: "te", Value: "trailers"})
 	}
-	return append(fields, hpack.HeaderField{Name: "content-type", Value: contentConnect},
+	return append(fields, hpack.HeaderField{Name: lowContentType, Value: contentConnect},
 		hpack.HeaderField{Name: "connect-protocol-version", Value: "1"})
 }
 
@@ -97,18 +99,18 @@ func (p *Provider) challengeFields(ask *Challenge, size int, inGRPC bool) []hpac
 func readAnswer(stream *h2.Stream) (got Answer, contentType string, err error) {
 	status, fields, err := stream.Head()
 	if err != nil {
-		return got, "", err //nolint:wrapcheck // wrapped by the caller
+		return got, "", err
 	}
 	got.Status = status
 	for _, f := range fields {
-		if f.Name == "content-type" {
+		if f.Name == lowContentType {
 			contentType = f.Value
 		}
 	}
 	for end := false; !end; {
 		var part *h2.Buffer
 		if part, end, err = stream.Next(); err != nil {
-			return got, "", err //nolint:wrapcheck // wrapped by the caller
+			return got, "", err
 		}
 		if part == nil {
 			continue

@@ -23,8 +23,9 @@ const (
 )
 
 const (
-	fieldGRPCStatus = "Grpc-Status"
-	grpcOK          = "0"
+	fieldGRPCStatus    = "Grpc-Status"
+	grpcOK             = "0"
+	statusClientClosed = 499 // what Connect makes of canceled
 )
 
 // Answer is what a provider says to a question of the host's own.
@@ -119,7 +120,7 @@ func outOfEnvelope(status string, body []byte) (int, []byte) {
 
 // statusOfCode is what Connect makes of a code, for those that are not the server's own fault.
 var statusOfCode = map[int]int{
-	1: 499, 3: http.StatusBadRequest, 4: http.StatusGatewayTimeout, 5: http.StatusNotFound, 6: http.StatusConflict,
+	1: statusClientClosed, 3: http.StatusBadRequest, 4: http.StatusGatewayTimeout, 5: http.StatusNotFound, 6: http.StatusConflict,
 	7: http.StatusForbidden, 8: http.StatusTooManyRequests, 9: http.StatusBadRequest, 10: http.StatusConflict,
 	11: http.StatusBadRequest, 12: http.StatusNotImplemented, 14: http.StatusServiceUnavailable, 16: http.StatusUnauthorized,
 }
