@@ -118,6 +118,11 @@ bench: ## run every benchmark for BENCHTIME each (1s)
 bench-router: ## measure routed calls against direct ones and against a bare reverse proxy (5 minutes)
 	@mkdir -p $(CACHE) && cd bench && $(GO) build -o $(CACHE)/bench-router ./router && $(CACHE)/bench-router $(BENCHFLAGS)
 
+.PHONY: bench-plugins
+bench-plugins: ## measure launched plugins beside those of hashicorp/go-plugin with AutoMTLS (3 minutes)
+	@mkdir -p $(CACHE)/bench-plugins && cd bench && $(GO) build -o $(CACHE)/bench-plugins ./plugins/own ./plugins/ownplugin ./plugins/theirs ./goplugin/plugin \
+		&& $(GO) build -o $(CACHE)/bench-plugins/plugins ./plugins && $(CACHE)/bench-plugins/plugins -programs $(CACHE)/bench-plugins $(BENCHFLAGS)
+
 .PHONY: bench-replace
 bench-replace: ## replace a launched plugin 50 times under load and count what failed
 	@mkdir -p $(CACHE) && cd bench && $(GO) build -o $(CACHE)/bench-replace ./replace && $(CACHE)/bench-replace $(BENCHFLAGS)

@@ -12,8 +12,9 @@ type AuditKind string
 // The kinds of audit events.
 const (
 	AuditAuthFailed AuditKind = "auth_failed" // a request or handshake whose credential was refused
-	// A request with an identity that the host does not know: it ended, or is one of the
-	// host before this one. It is no attack, and where it goes on it is counted.
+	// AuditUnknownIdentity is a request with an identity that the host does not know: it
+	// ended, or is one of the host before this one. It is no attack, and where it goes on
+	// it is counted.
 	AuditUnknownIdentity AuditKind = "unknown_identity"
 	AuditDenied          AuditKind = "denied"          // an authenticated caller asked for what it may not have
 	AuditLimited         AuditKind = "limited"         // a rate, a count or a size was exceeded
@@ -45,7 +46,8 @@ type AuditEvent struct {
 	Peer string
 	// RuntimeID and SelfID name the caller where it is known.
 	RuntimeID string
-	// SelfID is the self id to RuntimeID, or the one that was claimed.
+	// SelfID is the name of the plugin to RuntimeID (see [Caller]), or of the one that was
+	// claimed.
 	SelfID string
 	// Procedure is the path that was asked for.
 	Procedure string

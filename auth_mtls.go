@@ -58,9 +58,10 @@ type MTLSAuth struct {
 
 // NewMTLSAuth returns a provider for client certificates. A client needs the
 // certificate and the authorities of its servers, a server its certificate and
-// the authorities of its clients; the rest may be nil.
+// the authorities of its clients; the rest may be nil. ExtractIdentity is set to the
+// default.
 func NewMTLSAuth(clientCert *tls.Certificate, rootCAs, clientCAs *x509.CertPool) *MTLSAuth {
-	return &MTLSAuth{ClientCert: clientCert, RootCAs: rootCAs, ClientCAs: clientCAs}
+	return &MTLSAuth{ClientCert: clientCert, RootCAs: rootCAs, ClientCAs: clientCAs, ExtractIdentity: defaultIdentity}
 }
 
 // ClientInterceptor returns an interceptor that does nothing: the certificate

@@ -1,6 +1,7 @@
 package connectplugin
 
 import (
+	"context"
 	"crypto"
 	"crypto/tls"
 	"crypto/x509"
@@ -8,6 +9,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/masegraye/connect-plugin-go/internal/certs"
@@ -53,8 +55,8 @@ type AuthorityConfig struct {
 	// when a third of it is left.
 	CertificateTTL time.Duration
 
-	// Logger hears about launches whose certificate could not be renewed on disk. Nil
-	// means silence.
+	// Logger hears about certificates on disk that were renewed, or could not be. Nil
+	// means the logger of the host that runs with the authority.
 	Logger *slog.Logger
 }
 
@@ -80,7 +82,10 @@ type Authority struct {
 	keyType certs.KeyType
 	ttl     time.Duration
 	hostKey crypto.Signer
-	logger  *slog.Logger
+	logger  *slog.Logger // nil where none is configured
+
+	kept   certs.Keeper                // credentials in files, which a host renews
+	hostly atomic.Pointer[slog.Logger] // of the host that does, nil without one
 
 	mu       sync.RWMutex
 	launches map[string]certs.Pin // identity of each running launch -> its key
@@ -161,10 +166,6 @@ func (c AuthorityConfig) withDefaults() (AuthorityConfig, error) {
 
 	if c.CertificateTTL == 0 {
 		c.CertificateTTL = defaultCertificateTTL
-	}
-
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
 	}
 
 	if c.TrustDomain != "" {
@@ -248,6 +249,30 @@ func (a *Authority) ClientTLS() *tls.Config {
 		VerifyConnection:       a.requireHost(),
 		SessionTicketsDisabled: true,
 	}
+}
+
+// log returns where the authority says what happens to files.
+func (a *Authority) log() *slog.Logger {
+	if a.logger != nil {
+		return a.logger
+	}
+
+	if host := a.hostly.Load(); host != nil {
+		return host
+	}
+
+	return slog.New(slog.DiscardHandler)
+}
+
+// serve renews credentials in files until ctx ends.
+func (a *Authority) serve(ctx context.Context, log *slog.Logger) {
+	a.hostly.Store(log)
+	a.kept.Run(ctx)
+}
+
+// ownSource is where the authority's own certificate comes from.
+func (a *Authority) ownSource() certs.Source {
+	return certs.Source{Whose: "the authority", Leaf: a.ca.Certificate, Fixed: true}
 }
 
 // pluginTLS returns a configuration for which the host is the only peer.

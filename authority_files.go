@@ -39,21 +39,73 @@ var errForeignCredentials = errors.New("the directory belongs to another identit
 //
 // Called again for the same plugin it renews the certificate under the reader's
 // eyes, in one step, and keeps the key, so that pins hold; to change the key, remove
-// tls.key first. A directory with the certificate of another identity is refused. Nobody
-// renews the files by itself: call it again in time, for example every third of the
-// CertificateTTL.
+// tls.key first. A directory with the certificate of another identity is refused.
+//
+// As long as a [Host] runs with this Authority, it renews in the same way what was written
+// by it, when a third of the life is left, and says so in its log; where tls.crt was
+// removed it stops. A program without a host calls WriteCredentials again in time.
 func (a *Authority) WriteCredentials(dir, selfID string, hosts ...string) error {
 	id := a.pluginID(selfID)
-	if err := a.writePlugin(dir, id, hosts); err != nil {
+
+	leaf, err := a.writePlugin(dir, id, hosts)
+	if err == nil {
+		err = a.keep(dir, id, slices.Clone(hosts), leaf)
+	}
+
+	if err != nil {
 		return fmt.Errorf("credentials of %s: %w", id, err)
 	}
 
 	return nil
 }
 
-func (a *Authority) writePlugin(dir string, id certs.ID, hosts []string) error {
+// keep has the host renew what was written to a directory.
+func (a *Authority) keep(dir string, id certs.ID, hosts []string, leaf *x509.Certificate) error {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return fmt.Errorf("directory: %w", err)
+	}
+
+	a.kept.Add(dir, certs.RenewAt(leaf), func(now time.Time) time.Time { return a.renewPlugin(dir, id, hosts, now) })
+
+	return nil
+}
+
+// renewPlugin renews credentials if they are due, and returns when they will be again;
+// the zero time where they are to be left alone from now on.
+func (a *Authority) renewPlugin(dir string, id certs.ID, hosts []string, now time.Time) time.Time {
+	log := a.log().With(keyDir, dir, keyIdentity, id.String())
+
+	held, err := storedLeaf(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		log.Info("credentials were removed and are not renewed any more")
+		return time.Time{}
+	case err == nil && now.Before(certs.RenewAt(held)):
+		return certs.RenewAt(held) // somebody else has renewed them
+	}
+
+	leaf, err := a.writePlugin(dir, id, hosts)
+	switch {
+	case errors.Is(err, errForeignCredentials):
+		log.Warn("credentials are not renewed any more", keyError, err)
+		return time.Time{}
+	case err != nil:
+		log.Warn("credentials could not be renewed; trying again", keyError, err)
+		return now.Add(launchRetry)
+	case !now.Before(certs.RenewAt(leaf)):
+		log.Warn("credentials end with their authority; make another one", certs.ClaimNotAfter, leaf.NotAfter)
+		return time.Time{}
+	}
+
+	log.Info("credentials renewed", certs.ClaimNotAfter, leaf.NotAfter)
+
+	return certs.RenewAt(leaf)
+}
+
+func (a *Authority) writePlugin(dir string, id certs.ID, hosts []string) (*x509.Certificate, error) {
 	if err := refuseForeign(dir, id.String()); err != nil {
-		return err
+		return nil, err
 	}
 
 	key, err := storedKey(filepath.Join(dir, credentialsKeyFile))
@@ -62,40 +114,51 @@ func (a *Authority) writePlugin(dir string, id certs.ID, hosts []string) error {
 	}
 
 	if err != nil {
-		return fmt.Errorf("key: %w", err)
+		return nil, fmt.Errorf("key: %w", err)
 	}
 
 	cert, err := a.ca.Issue(a.request(id, key, hosts), time.Now())
 	if err != nil {
-		return fmt.Errorf("certificate: %w", err)
+		return nil, fmt.Errorf("certificate: %w", err)
 	}
 
-	return writeCredentials(dir, cert, key, a.ca)
+	return cert.Leaf, writeCredentials(dir, cert, key, a.ca)
 }
 
 // refuseForeign refuses a directory that holds the certificate of another identity.
 func refuseForeign(dir, identity string) error {
-	path := filepath.Join(dir, credentialsCertFile)
-
-	data, err := os.ReadFile(path) //nolint:gosec // the path is the caller's
+	held, err := storedLeaf(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 
 	if err != nil {
-		return fmt.Errorf("read certificate: %w", err)
+		return err
+	}
+
+	if found := certs.CertificateIdentity(held); found != identity {
+		return fmt.Errorf("%w: %s is the certificate of %q: use another directory",
+			errForeignCredentials, filepath.Join(dir, credentialsCertFile), found)
+	}
+
+	return nil
+}
+
+// storedLeaf reads the certificate in a directory.
+func storedLeaf(dir string) (*x509.Certificate, error) {
+	path := filepath.Join(dir, credentialsCertFile)
+
+	data, err := os.ReadFile(path) //nolint:gosec // the path is the caller's
+	if err != nil {
+		return nil, fmt.Errorf("read certificate: %w", err)
 	}
 
 	list, err := certs.ParseCertificates(data)
 	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 
-	if found := certs.CertificateIdentity(list[0]); found != identity {
-		return fmt.Errorf("%w: %s is the certificate of %q: use another directory", errForeignCredentials, path, found)
-	}
-
-	return nil
+	return list[0], nil
 }
 
 // storedKey reads a private key that only its owner may reach.

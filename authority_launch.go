@@ -127,7 +127,7 @@ func (l *LaunchTLS) PluginTLS() *tls.Config {
 }
 
 // Close ends the launch: from now on no host of this Authority takes its certificate.
-// Connections that stand are not cut. Close may be called again, and waits until
+// Connections that stand are cut within [Limits.CertificateOvertime] and a minute. Close may be called again, and waits until
 // the files are left alone.
 func (l *LaunchTLS) Close() {
 	l.stop()
@@ -149,7 +149,7 @@ func (l *LaunchTLS) keepFresh(ctx context.Context) {
 
 		wait := launchRetry
 		if err := l.write(); err != nil {
-			l.authority.logger.Warn("the certificate of a launch is not renewed",
+			l.authority.log().Warn("the certificate of a launch is not renewed",
 				keySubject, l.Identity(), keyError, err.Error())
 		} else if wait = time.Until(l.source.RenewAt()); wait <= 0 {
 			return // it ends with the authority, no later one can follow
@@ -242,17 +242,24 @@ func (a *Authority) refuseEndedLaunch(leaf *x509.Certificate) error {
 		return fmt.Errorf("%w: %w", errPeerIdentity, err)
 	}
 
-	if id.Role != certs.RoleLaunch {
-		return nil
-	}
-
-	a.mu.RLock()
-	pin, running := a.launches[id.String()]
-	a.mu.RUnlock()
-
-	if !running || pin != certs.PinOf(leaf) {
+	if a.launchHasEnded(id.String(), leaf) {
 		return fmt.Errorf("%w: %s", errLaunchEnded, id)
 	}
 
 	return nil
+}
+
+// launchHasEnded reports whether a certificate of this authority is that of a launch which
+// does not run, or whose key is another.
+func (a *Authority) launchHasEnded(identity string, leaf *x509.Certificate) bool {
+	id, err := certs.ParseID(identity)
+	if err != nil || id.Role != certs.RoleLaunch || id.TrustDomain != a.TrustDomain() {
+		return false
+	}
+
+	a.mu.RLock()
+	pin, running := a.launches[identity]
+	a.mu.RUnlock()
+
+	return !running || pin != certs.PinOf(leaf)
 }

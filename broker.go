@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"log/slog"
 	"maps"
 	"net/http"
 	"net/url"
@@ -46,7 +47,9 @@ type CapabilityBroker struct {
 	own     *tokenstore.Store // grants made before the broker was bound
 
 	mu       sync.RWMutex
+	alone    *hub // nil unless it is needed
 	handlers map[string]CapabilityHandler
+	invalid  map[string]error // those that were not taken, by type
 }
 
 // NewCapabilityBroker makes a broker. baseURL is the host's base URL as plugins
@@ -55,7 +58,7 @@ type CapabilityBroker struct {
 func NewCapabilityBroker(baseURL string) *CapabilityBroker {
 	b := &CapabilityBroker{
 		own:      tokenstore.New((&settings{tokenTTL: DefaultRuntimeTokenTTL, limits: defaultLimits}).storeConfig()),
-		handlers: map[string]CapabilityHandler{},
+		handlers: map[string]CapabilityHandler{}, invalid: map[string]error{},
 	}
 	if u, err := parseHostURL(baseURL, true); err == nil {
 		b.baseURL = u
@@ -64,21 +67,46 @@ func NewCapabilityBroker(baseURL string) *CapabilityBroker {
 }
 
 // RegisterCapability offers a capability, in place of an earlier one of the same
-// type. A nil handler, and one whose type or version is not valid, is a
-// programming error and panics.
+// type. One whose type or version is not valid is not offered: that is logged, and
+// [NewHost] refuses the broker until a valid one of the type takes its place. A nil
+// handler is a programming error and panics.
 func (b *CapabilityBroker) RegisterCapability(handler CapabilityHandler) {
 	if handler == nil {
 		panic("connectplugin: RegisterCapability: handler is nil")
 	}
-	if err := ValidateServiceType(handler.CapabilityType()); err != nil {
-		panic("connectplugin: RegisterCapability: CapabilityType: " + err.Error())
-	}
-	if err := ValidateVersion(handler.Version()); err != nil {
-		panic("connectplugin: RegisterCapability: Version: " + err.Error())
+	capType := handler.CapabilityType()
+	err := ValidateServiceType(capType)
+	if err == nil {
+		err = ValidateVersion(handler.Version())
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.handlers[handler.CapabilityType()] = handler
+	if err == nil {
+		b.handlers[capType] = handler
+		delete(b.invalid, capType)
+		return
+	}
+	if len(b.invalid) < maxInvalidCapabilities {
+		b.invalid[capType] = err
+	}
+	log := slog.Default()
+	if h := b.bound.Load(); h != nil {
+		log = h.settings().log
+	}
+	log.Error("capability not offered", keySubject, printable(capType), keyError, err)
+}
+
+// maxInvalidCapabilities is more than an operator will correct at a time.
+const maxInvalidCapabilities = 100
+
+// check returns an error that names a capability that was not taken.
+func (b *CapabilityBroker) check() error {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	for _, capType := range slices.Sorted(maps.Keys(b.invalid)) {
+		return fieldError("CapabilityBroker", "the capability of type %s was not taken: %v", quoted(capType), b.invalid[capType])
+	}
+	return nil
 }
 
 // ListCapabilities returns what the host offers, sorted by type, as copies.
@@ -96,13 +124,14 @@ func (b *CapabilityBroker) ListCapabilities() []*connectpluginv1.Capability {
 
 // Handler returns a handler for the broker's RPC and for the granted
 // capabilities, for a server of your own. It serves authenticated callers of the
-// host that the broker belongs to.
+// host that the broker belongs to. Where it belongs to none, whoever holds a grant that
+// RequestCapability made in this process is served, over TLS or not.
 func (b *CapabilityBroker) Handler() http.Handler {
 	routes := b.routes(boundedMessages(defaultLimits.MaxMessageBytes))
-	rpc, calls := b.serve(routes[0]), b.serve(routes[1])
+	rpc, calls := b.serve(routes[0]), &middleware{hub: b.home, route: routes[1]}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
-		case !target.CleanPath(r):
+		case !target.CleanPathBelow(r):
 			refuse(w, r, connect.CodeNotFound, errNotAvailable)
 		case strings.HasPrefix(r.URL.Path, routes[0].prefix):
 			rpc.ServeHTTP(w, r)
@@ -164,6 +193,25 @@ func (b *CapabilityBroker) routes(opts ...connect.HandlerOption) []route {
 	return []route{callerRoute(path, rpc), {
 		prefix: pathCapabilities, identify: identifyGrant, reads: true, next: http.HandlerFunc(b.serveCapability),
 	}}
+}
+
+// home is the hub that grants belong to: that of the host, or the broker's own before
+// there is one.
+func (b *CapabilityBroker) home() *hub {
+	if h := b.bound.Load(); h != nil {
+		return h
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.alone == nil {
+		quiet := slog.New(slog.DiscardHandler)
+		b.alone = newHub(&settings{
+			tokenTTL: DefaultRuntimeTokenTTL, grantTTL: DefaultCapabilityGrantTTL, limits: defaultLimits, allowInsecure: true,
+			rules: &policy.Book{}, audit: &auditor{log: quiet}, log: quiet,
+		})
+		b.alone.store = b.own
+	}
+	return b.alone
 }
 
 func (b *CapabilityBroker) lookup(capabilityType string) (CapabilityHandler, bool) {
@@ -229,7 +277,7 @@ func (b *CapabilityBroker) base(ctx context.Context) string {
 		return b.baseURL.String()
 	}
 	p, ok := peerFrom(ctx)
-	if !ok {
+	if !ok || p.authority == "" {
 		return ""
 	}
 	scheme := "https"
@@ -338,7 +386,7 @@ func (b *CapabilityBroker) capabilityRequest(w http.ResponseWriter, r *http.Requ
 	for _, name := range []string{headerAuthorization, headerRuntimeID, "Cookie", "Proxy-Authorization"} {
 		out.Header.Del(name)
 	}
-	out.Body = http.MaxBytesReader(w, r.Body, b.bound.Load().settings().limits.MaxCallBytes)
+	out.Body = http.MaxBytesReader(w, r.Body, b.home().settings().limits.MaxCallBytes)
 	return out
 }
 

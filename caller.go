@@ -70,13 +70,19 @@ func rateKeyFromContext(ctx context.Context) (string, bool) {
 // declaration is what a plugin declared in its handshake, and how it proved
 // itself. It is immutable.
 type declaration struct {
+	selfID             string // as it claims; its name is the identity's
 	provides, requires policy.Set
+	within             *narrowing       // survives renewals
 	certIdentity       string           // of the certificate that it showed
 	secret             Secret           // that it proved, nil for none
-	endpoint           *ownEndpoint     // survives renewals; nil where it cannot name any
+	endpoint           *ownEndpoint     // survives renewals
 	launch             *launches.Launch // nil unless the host started it or was told of it; survives renewals
 	dependencies       []ServiceDependency
 }
+
+// narrowing is what the operator left a plugin of what it may provide, nil for all of
+// that.
+type narrowing struct{ atomic.Pointer[policy.Set] }
 
 // ownEndpoint is where a plugin asked to be dialled, nil for nowhere, when
 // policy let it.
@@ -91,9 +97,6 @@ func newOwnEndpoint() *ownEndpoint { return &ownEndpoint{turn: make(chan struct{
 
 // text returns the endpoint, empty for none.
 func (e *ownEndpoint) text() string {
-	if e == nil {
-		return ""
-	}
 	if at := e.Load(); at != nil {
 		return *at
 	}
@@ -102,25 +105,24 @@ func (e *ownEndpoint) text() string {
 
 // rememberEndpoint notes that the plugin named its endpoint itself.
 func rememberEndpoint(id *tokenstore.Identity, endpoint string) {
-	d := declared(id)
-	if d.endpoint == nil {
-		own := *d
-		own.endpoint = newOwnEndpoint()
-		id.SetAttributes(&own)
-		d = &own
-	}
-	d.endpoint.Store(&endpoint)
+	declared(id).endpoint.Store(&endpoint)
 }
 
-// undeclared is the declaration of a plugin that could not declare anything (the
+// newDeclaration is the declaration of a plugin that could not declare anything (the
 // first wire version): policy alone decides.
-var undeclared = declaration{provides: policy.Everything(), requires: policy.Everything()}
+func newDeclaration(selfID string) *declaration {
+	return &declaration{
+		selfID: selfID, provides: policy.Everything(), requires: policy.Everything(),
+		within: new(narrowing), endpoint: newOwnEndpoint(),
+	}
+}
 
+// declared returns what an identity declared. Whoever issues one attaches that.
 func declared(id *tokenstore.Identity) *declaration {
 	if d, ok := id.Attributes().(*declaration); ok && d != nil {
 		return d
 	}
-	return &undeclared
+	return newDeclaration(id.SelfID())
 }
 
 // proofOf stands for what an identity proved when it enrolled: the secret, or else the
@@ -144,7 +146,9 @@ func (h *hub) proofOf(id *tokenstore.Identity) string {
 // subjectOf is an identity as policy sees it.
 func subjectOf(id *tokenstore.Identity) policy.Subject {
 	d := declared(id)
-	return policy.Subject{SelfID: id.SelfID(), Certificate: d.certIdentity, Provides: d.provides, Requires: d.requires}
+	return policy.Subject{
+		SelfID: d.selfID, Certificate: d.certIdentity, Provides: d.provides, Requires: d.requires, Within: d.within.Load(),
+	}
 }
 
 // rulesOf returns the current rules of an identity, nil where policy no longer
@@ -217,6 +221,62 @@ func (h *hub) authenticate(ctx context.Context, p *peer, r *http.Request) (conte
 	r.Header.Del(headerAuthorization)
 	c := &caller{id: id, hub: h, token: token}
 	return withCaller(ctx, c), c, nil
+}
+
+// bareCaller proves the caller of a service that was mounted with its generated
+// constructor, so that no middleware has. Such a service sees nothing of TLS, and serves
+// nobody where plaintext is not allowed.
+func (h *hub) bareCaller(ctx context.Context, procedure string, header http.Header) (*caller, error) {
+	p, err := h.barePeer(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ctx = withPeer(ctx, p)
+	_, c, no := h.authenticate(ctx, p, &http.Request{Header: header})
+	switch {
+	case no != nil:
+		h.auditCall(ctx, no.kind, procedure, no.runtimeID, no.reason)
+		return nil, connect.NewError(no.code, no.err)
+	case !h.spend(h.requestBudget(c)):
+		h.auditCall(ctx, AuditLimited, procedure, "", "request rate")
+		return nil, connect.NewError(connect.CodeResourceExhausted, errTooMany)
+	}
+	return c, nil
+}
+
+// barePeer returns the peer of a call to a service that no middleware stands before.
+func (h *hub) barePeer(ctx context.Context) (*peer, error) {
+	p, ok := peerFrom(ctx)
+	if !ok || !h.settings().allowInsecure {
+		h.bare.Do(func() {
+			danger(h.settings().configured).ErrorContext(ctx, "a service is mounted with its generated constructor, which shows it nothing of TLS: "+
+				"mount what HandshakeServerHandler, ServiceRegistryHandler, LifecycleServerHandler, HealthServerHandler or "+
+				"CapabilityBroker.Handler return, or serve NewHost")
+		})
+		return nil, connect.NewError(connect.CodeUnauthenticated, errBare)
+	}
+	return p, nil
+}
+
+// askProviders returns the context of a caller that an auth provider knows. Of plugins
+// they are not asked: what those may do policy says.
+func askProviders(ctx context.Context, h *hub, p *peer, req *headerRequest) (context.Context, *denial) {
+	chain := h.settings().chain
+	switch {
+	case chain == nil:
+		return ctx, unauthenticated("", "no runtime identity")
+	case h.isPlugin(h.rules.Load(), p.certificate):
+		return ctx, unauthenticated("", "a plugin, by its certificate, without its runtime identity")
+	case h.presentsToken(req.Header()):
+		return ctx, unauthenticated("", "a plugin, by its token, without its runtime identity")
+	}
+	reason := "no auth provider knows the caller"
+	noted := withAuthObserver(ctx, func(_ context.Context, f authFailure) { reason = f.Provider + ": " + f.Err.Error() })
+	out, err := chain.authenticate(noted, req)
+	if err != nil {
+		return ctx, unauthenticated("", reason)
+	}
+	return out, nil
 }
 
 // claimsIdentity reports whether a request claims a runtime identity at all.

@@ -46,7 +46,7 @@ type capabilityGrant struct {
 // that policy does not allow and one that the host does not have give the same
 // NotFound.
 func (c *Client) Capability(ctx context.Context, capabilityType, constraint string) (*CapabilityConn, error) {
-	base, err := c.base()
+	base, err := c.connected(ctx)
 	if err != nil {
 		return nil, err
 	}

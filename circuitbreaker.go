@@ -3,7 +3,6 @@ package connectplugin
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"connectrpc.com/connect"
@@ -24,7 +23,7 @@ const (
 	CircuitHalfOpen CircuitState = CircuitState(breaker.HalfOpen)
 )
 
-// String returns "closed", "open" or "half-open".
+// String returns "closed", "open" or "half-open", and "unknown" for what is no state.
 func (s CircuitState) String() string {
 	switch s {
 	case CircuitClosed:
@@ -34,7 +33,7 @@ func (s CircuitState) String() string {
 	case CircuitHalfOpen:
 		return "half-open"
 	default:
-		return fmt.Sprintf("CircuitState(%d)", int(s))
+		return "unknown"
 	}
 }
 
@@ -68,12 +67,13 @@ type CircuitBreakerConfig struct {
 }
 
 // DefaultCircuitBreakerConfig returns 5 failures to open, 10 s until half-open,
-// 2 successes to close.
+// 2 successes to close, and the rule of a nil IsFailure, which callers may call.
 func DefaultCircuitBreakerConfig() CircuitBreakerConfig {
 	return CircuitBreakerConfig{
 		FailureThreshold: defaultFailureThreshold,
 		SuccessThreshold: defaultSuccessThreshold,
 		Timeout:          defaultCircuitTimeout,
+		IsFailure:        isOutage,
 	}
 }
 

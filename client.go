@@ -1,10 +1,12 @@
 package connectplugin
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"net/url"
 	"reflect"
@@ -16,6 +18,7 @@ import (
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
+	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/link"
 )
 
@@ -26,14 +29,18 @@ import (
 type Client struct {
 	// Fixed at creation.
 	cfg       ClientConfig
+	logger    *slog.Logger       // as configured: may be nil
 	transport connect.HTTPClient // the configured one, nil where link is used
 	link      *link.Pool
 	life      context.Context //nolint:containedctx // ends with Close, which owns the goroutines
 	end       context.CancelFunc
 	tasks     sync.WaitGroup
+	vigil     *certs.Vigil   // over certificates that are about to end
+	own       []certs.Source // of the certificates that this side shows; set before Connect
 
 	mu        sync.Mutex
 	host      *url.URL // nil before the host is known
+	prefix    string   // the path below which a proxy serves the host
 	identity  identity
 	refused   uint64        // the serial of the identity that the host does not know any more; zero for none
 	doubtful  bool          // the host was lost: it may not know the identity any more
@@ -44,13 +51,16 @@ type Client struct {
 	warned    time.Time         // when the last failure of TLS was logged
 	hostCert  *x509.Certificate // that the host showed in the handshake; nil in plaintext and with a foreign HTTP client
 	local     netip.Addr        // from which the host was reached in the handshake; the zero Addr with a foreign HTTP client
+	shown     shownCertificate
 	plugins   map[string]*connectpluginv1.PluginInfo
 	warnings  []string
 	version   int32
+	choosing  bool // the host chooses among the providers of a type, call by call
 	ready     bool // a handshake succeeded, or an identity was set
 	leaving   bool // nothing may renew the identity any more
 	closed    bool
 	renewing  bool
+	watching  bool // the certificates of this side
 	conns     map[*ServiceConn]struct{}
 	changed   func() // told that something changed at the host; set before Connect, may be nil
 }
@@ -61,35 +71,95 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	c := &Client{cfg: cfg.withDefaults(), conns: map[*ServiceConn]struct{}{}, reachable: make(chan struct{})}
+	c := &Client{cfg: cfg.withDefaults(), logger: cfg.Logger, conns: map[*ServiceConn]struct{}{}, reachable: make(chan struct{})}
 	if c.cfg.AllowInsecure {
-		danger(cfg.Logger).Warn("plaintext is allowed: AllowInsecure is set; use it for development only")
+		warnPlaintext(cfg.Logger, "plaintext is allowed: AllowInsecure is set; use it for development only")
 	}
 	if c.cfg.HostURL != "" {
-		c.host, _ = parseHostURL(c.cfg.HostURL, c.cfg.AllowInsecure) // validated
+		c.host, c.prefix, _ = parseClientURL(c.cfg.HostURL, c.cfg.AllowInsecure) // validated
 	}
 	if err := c.setTransport(); err != nil {
 		return nil, err
 	}
 	c.life, c.end = context.WithCancel(context.Background())
+	c.vigil = certs.NewVigil(c.cfg.Logger)
+	if c.cfg.TLS != nil {
+		c.own = append(c.own, certs.ClientSource("this side, when it calls its host", c.cfg.TLS))
+	}
 	return c, nil
 }
 
-// Config returns a copy of the configuration, with the defaults filled in.
+// Config returns a copy of the configuration, with the defaults filled in. Where it named
+// no host, Endpoint is the one that was found.
 func (c *Client) Config() ClientConfig {
-	return c.cfg.withDefaults()
+	out := c.cfg.withDefaults()
+	out.Endpoint = cmp.Or(out.Endpoint, out.HostURL)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if out.Endpoint == "" && c.host != nil {
+		out.Endpoint = c.host.String() + c.prefix
+	}
+	return out
 }
 
 // Connect performs the handshake: it agrees on versions, and obtains a runtime
 // identity where SelfID is set, which is renewed in the background until
 // [Client.Close]. A repeat renews the identity. An error wraps
 // [ErrHandshakeRefused] where the host answered and refused, [ErrHostNotTrusted]
-// where its answer is not to be believed, [ErrClientClosed] after Close; any
-// other means that the host could not be reached.
+// where its answer is not to be believed, [ErrPluginNotFound] where it does not offer
+// one of ClientConfig.Plugins and the client has no SelfID for which policy might offer it
+// later, [ErrClientClosed] after Close; any other means that the host could not be reached.
+// Calls through a client that nobody connected connect it.
 func (c *Client) Connect(ctx context.Context) error {
+	if err := c.connect(ctx); err != nil {
+		return err
+	}
+	if c.cfg.SelfID != "" {
+		return nil // policy may give it later what it is not offered yet
+	}
+	for _, name := range c.cfg.Plugins.Keys() {
+		if err := c.offered(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Client) connect(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	defer cancel()
 	return c.enrol(ctx, true)
+}
+
+// connected returns the host's base URL, and connects a client that nobody connected.
+func (c *Client) connected(ctx context.Context) (string, error) {
+	base, err := c.base()
+	if !errors.Is(err, ErrClientNotConnected) {
+		return base, err
+	}
+	if err := c.connect(ctx); err != nil {
+		return "", notConnected(err)
+	}
+	return c.base()
+}
+
+// notConnected says that a client could not be connected when it was first used.
+func notConnected(err error) error {
+	if errors.Is(err, ErrClientClosed) || errors.Is(err, ErrClientNotConnected) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrClientNotConnected, err)
+}
+
+// offered returns an error where the host does not offer a plugin to this client.
+func (c *Client) offered(name string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, ok := c.plugins[name]; ok {
+		return nil
+	}
+	return fmt.Errorf("%w: the host does not offer %q to this client; look at ServeConfig.Plugins and PluginPolicy.HostPlugins",
+		ErrPluginNotFound, name)
 }
 
 // Close ends the client: renewal, watches and service connections stop, idle
@@ -165,16 +235,18 @@ func (c *Client) ProtocolVersion() int {
 
 // SetRuntimeIdentity takes over an identity that the host assigned, and the URL
 // at which the host is. An identity that is malformed, and a URL that is not
-// acceptable or plaintext where that is not allowed, is logged and ignored.
+// acceptable or plaintext where that is not allowed, is logged (on slog.Default() where
+// there is no Logger) and ignored. An empty URL keeps the host that is known.
 func (c *Client) SetRuntimeIdentity(runtimeID string, runtimeToken string, hostURL string) {
 	if err := c.assign(runtimeID, runtimeToken, hostURL, time.Time{}); err != nil {
-		c.cfg.Logger.Warn("assigned identity ignored", keyError, err)
+		danger(c.logger).Warn("assigned identity ignored", keyError, err)
 	}
 }
 
-// ReportHealth tells the host how the plugin is.
+// ReportHealth tells the host how the plugin is. It connects a client that nobody
+// connected.
 func (c *Client) ReportHealth(ctx context.Context, state connectpluginv1.HealthState, reason string, unavailableDeps []string) error {
-	base, err := c.base()
+	base, err := c.connected(ctx)
 	if err != nil {
 		return err
 	}
@@ -186,12 +258,12 @@ func (c *Client) ReportHealth(ctx context.Context, state connectpluginv1.HealthS
 }
 
 // RegistryClient returns a client of the host's registry that carries the
-// plugin's identity. Its calls fail with [ErrClientNotConnected] before Connect
-// and with [ErrClientClosed] after Close.
+// plugin's identity. Its first call connects a client that nobody connected; after
+// Close its calls fail with [ErrClientClosed].
 func (c *Client) RegistryClient() connectpluginv1connect.ServiceRegistryClient {
 	base, err := c.base()
 	if err != nil {
-		base = "https://not-connected.invalid"
+		base = unknownHostURL
 	}
 	return connectpluginv1connect.NewServiceRegistryClient(c.HTTPClient(), base, c.options()...)
 }
@@ -200,23 +272,24 @@ func (c *Client) RegistryClient() connectpluginv1connect.ServiceRegistryClient {
 // the plugin's identity on every request.
 func (c *Client) HTTPClient() connect.HTTPClient { return (*hostTransport)(c) }
 
-// Dispense makes a client of one of the host's plugin services. The error wraps
-// [ErrPluginNotFound] for a name that ClientConfig.Plugins or the host does not
-// have.
+// Dispense makes a client of one of the host's plugin services. It connects a client
+// that nobody connected, within ClientConfig.Timeout. The error wraps
+// [ErrPluginNotFound] for a name that ClientConfig.Plugins or the host does not have,
+// and [ErrClientNotConnected] where the host is out of reach.
 func (c *Client) Dispense(name string) (any, error) {
-	base, err := c.base()
-	if err != nil {
+	if _, err := c.base(); errors.Is(err, ErrClientClosed) {
 		return nil, err
 	}
 	p, ok := c.cfg.Plugins.Get(name)
 	if !ok {
 		return nil, fmt.Errorf("%w: %q is not in ClientConfig.Plugins", ErrPluginNotFound, name)
 	}
-	c.mu.Lock()
-	_, offered := c.plugins[name]
-	c.mu.Unlock()
-	if !offered {
-		return nil, fmt.Errorf("%w: the host does not offer %q to this client", ErrPluginNotFound, name)
+	base, err := c.connected(c.life)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.offered(name); err != nil {
+		return nil, err
 	}
 	client, err := p.ConnectClient(base, c.HTTPClient())
 	if err != nil {
@@ -247,8 +320,8 @@ func (c *Client) findHost(ctx context.Context) error {
 		return fmt.Errorf("discover %q: %w", c.cfg.DiscoveryServiceName, ErrNoEndpoints)
 	}
 	for _, e := range endpoints {
-		if u, err := parseHostURL(e.URL, c.cfg.AllowInsecure); err == nil {
-			c.moveTo(u)
+		if u, prefix, err := parseClientURL(e.URL, c.cfg.AllowInsecure); err == nil {
+			c.moveTo(u, prefix)
 			return nil
 		}
 	}
@@ -256,10 +329,10 @@ func (c *Client) findHost(ctx context.Context) error {
 }
 
 // moveTo has later calls go to another place.
-func (c *Client) moveTo(host *url.URL) {
+func (c *Client) moveTo(host *url.URL, prefix string) {
 	c.mu.Lock()
 	moved := c.host != nil && *c.host != *host
-	c.host = host
+	c.host, c.prefix = host, prefix
 	c.mu.Unlock()
 	if moved && c.link != nil {
 		c.link.Retire()

@@ -9,10 +9,13 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"time"
 
 	"connectrpc.com/connect"
+	"golang.org/x/net/http2"
 
 	"github.com/masegraye/connect-plugin-go/internal/link"
+	"github.com/masegraye/connect-plugin-go/internal/proxy"
 	"github.com/masegraye/connect-plugin-go/internal/replay"
 )
 
@@ -42,6 +45,12 @@ func (t *hostTransport) aim(context.Context, *http.Request, identity) error { re
 func (t *hostTransport) mend(ctx context.Context, id identity) (bool, error) {
 	return true, unrenewed((*Client)(t).renewed(ctx, id, false))
 }
+
+// unknownHost stands for the host in requests that are built before it is known.
+const (
+	unknownHost    = "not-connected.invalid"
+	unknownHostURL = "https://" + unknownHost
+)
 
 // maxAttempts bounds how often a request is made of which the host did nothing.
 const maxAttempts = 3
@@ -87,16 +96,11 @@ type attempt struct {
 }
 
 func (a *attempt) run() {
-	ctx, cancel := context.WithCancel(a.request.Context())
+	ctx := a.request.Context()
 	if a.id, a.done, a.err = a.client.present(ctx, a.request.URL); a.err == nil {
 		a.resp, a.err = a.send(ctx) //nolint:bodyclose // the caller's, or again closes it
 	}
-	if a.err != nil {
-		cancel()
-		return
-	}
-	a.resp.Body = &hostBody{ReadCloser: a.resp.Body, end: cancel}
-	if !refusedCredential(a.resp) {
+	if a.err == nil && !refusedCredential(a.resp) {
 		a.client.answered(a.id)
 	}
 }
@@ -122,7 +126,15 @@ func (a *attempt) again() bool {
 func (a *attempt) send(ctx context.Context) (*http.Response, error) {
 	r := a.request.WithContext(ctx)
 	target := *r.URL
-	r.URL, r.GetBody = &target, nil
+	if target.Host == unknownHost {
+		a.client.mu.Lock()
+		target.Scheme, target.Host, r.Host = a.client.host.Scheme, a.client.host.Host, ""
+		a.client.mu.Unlock()
+	}
+	r.URL = &target
+	if a.client.link == nil {
+		r.GetBody = nil // the attempts are the client's
+	}
 	if r.Header = r.Header.Clone(); r.Header == nil {
 		r.Header = http.Header{}
 	}
@@ -134,6 +146,9 @@ func (a *attempt) send(ctx context.Context) (*http.Response, error) {
 	}
 	err := a.to.aim(ctx, r, a.id)
 	if err == nil {
+		a.client.mu.Lock()
+		r.URL.Path = a.client.prefix + r.URL.Path
+		a.client.mu.Unlock()
 		r.Body, err = a.body.Attempt()
 	}
 	if err != nil {
@@ -146,21 +161,45 @@ func (a *attempt) send(ctx context.Context) (*http.Response, error) {
 // send makes a request over a connection to the host.
 func (c *Client) send(r *http.Request) (*http.Response, error) {
 	if c.link == nil {
-		return c.transport.Do(r)
+		return c.sendForeign(r)
 	}
-	conn, err := c.link.Get(r.Context())
+	resp, err := c.link.RoundTrip(r)
 	if err != nil {
-		return nil, &lostError{err: c.explainLink(err)}
+		return nil, c.linkError(r.Context(), err)
 	}
-	resp, err := conn.RoundTrip(r)
+	resp.Body = &linkBody{ReadCloser: resp.Body, client: c, ctx: r.Context()}
+	return resp, nil
+}
+
+// sendForeign makes a request with the configured HTTP client.
+func (c *Client) sendForeign(r *http.Request) (*http.Response, error) {
+	ctx, cancel := context.WithCancel(r.Context())
+	resp, err := c.transport.Do(r.WithContext(ctx))
 	if err != nil {
-		if conn.Lost() != nil && !link.Unprocessed(err) {
-			err = &lostError{err: c.explainLink(err)}
-		}
+		cancel()
 		return nil, err
 	}
-	resp.Body = &lostBody{ReadCloser: resp.Body, ctx: r.Context(), conn: conn}
+	resp.Body = &foreignBody{ReadCloser: resp.Body, end: cancel}
 	return resp, nil
+}
+
+// linkError says what the failure of a request means for its caller: the loss of the
+// host, and what the host said with a reset, as gRPC has it (PROTOCOL-HTTP2.md,
+// "Errors").
+func (c *Client) linkError(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if code, ok := link.Reset(err); ok && !link.Unprocessed(err) {
+		if deadline, ok := ctx.Deadline(); ok && code == http2.ErrCodeCancel && !time.Now().Before(deadline) {
+			return context.DeadlineExceeded // the host's clock was first
+		}
+		return connect.NewError(connect.Code(proxy.CodeOf(err)), err)
+	}
+	if link.Lost(err) && !link.Unprocessed(err) {
+		return &lostError{err: c.explainLink(err)}
+	}
+	return err
 }
 
 // lostError is a failure of the connection, whatever it was.
@@ -178,7 +217,7 @@ func (c *Client) failure(ctx context.Context, err error) error {
 		return err
 	case errors.Is(err, link.ErrClosed):
 		return ErrClientClosed
-	case errors.Is(err, errHostLost), errors.Is(err, errRenewing):
+	case errors.Is(err, errHostLost), errors.Is(err, errRenewing), link.Unprocessed(err):
 		return connect.NewError(connect.CodeUnavailable, err)
 	}
 	return err
@@ -200,8 +239,13 @@ func (c *Client) present(ctx context.Context, u *url.URL) (id identity, done fun
 		case closed:
 			return identity{}, done, ErrClientClosed
 		case !ready || host == nil:
-			return identity{}, done, ErrClientNotConnected
-		case u.Scheme != host.Scheme || u.Host != host.Host:
+			if done != nil {
+				done()
+			}
+			if _, err := c.connected(ctx); err != nil {
+				return identity{}, nil, err
+			}
+		case (u.Scheme != host.Scheme || u.Host != host.Host) && u.Host != unknownHost:
 			return identity{}, done, errForeignURL
 		case wait != nil:
 			select {
@@ -287,35 +331,36 @@ func (c *Client) probeLocked(ctx context.Context) (done func(), wait <-chan stru
 	}), nil
 }
 
-// hostBody is a response whose request ends with it.
-type hostBody struct {
+// foreignBody is a response of the configured HTTP client, whose request ends with it.
+type foreignBody struct {
 	io.ReadCloser
 
 	end context.CancelFunc
 }
 
 // Close implements io.Closer. The request ends first: it may wait for its caller to send.
-func (b *hostBody) Close() error {
+func (b *foreignBody) Close() error {
 	b.end()
 	return b.ReadCloser.Close() //nolint:wrapcheck // stands for what it wraps
 }
 
-// lostBody is a response that says what it means when the host is gone in the middle.
-type lostBody struct {
+// linkBody is a response that says what it means when it breaks in the middle.
+type linkBody struct {
 	io.ReadCloser
 
-	ctx  context.Context //nolint:containedctx // the request's
-	conn *link.Conn
+	client *Client
+	ctx    context.Context //nolint:containedctx // the request's
 }
 
 // Read implements io.Reader.
-func (b *lostBody) Read(p []byte) (int, error) {
+func (b *linkBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	if err == nil || err == io.EOF || b.ctx.Err() != nil {
+	if err == nil || errors.Is(err, io.EOF) {
 		return n, err //nolint:wrapcheck // stands for what it wraps
 	}
-	if lost := b.conn.Lost(); lost != nil {
-		return n, connect.NewError(connect.CodeUnavailable, fmt.Errorf("%w: %w", errHostLost, lost))
+	err = b.client.linkError(b.ctx, err)
+	if errors.Is(err, errHostLost) {
+		err = connect.NewError(connect.CodeUnavailable, fmt.Errorf("%w: %w", errHostLost, err))
 	}
-	return n, err //nolint:wrapcheck // stands for what it wraps
+	return n, err
 }

@@ -15,7 +15,8 @@ import (
 // ClientConfig configures a [Client]. It is copied by [NewClient]. A client
 // fills in HostURL (or Endpoint), TLS, and SelfID where it is a plugin.
 type ClientConfig struct {
-	// HostURL is the host's base URL, for example "https://127.0.0.1:8443".
+	// HostURL is the host's base URL, for example "https://127.0.0.1:8443". It may have a
+	// path, where a proxy serves the host below that.
 	HostURL string
 	// Endpoint is the same as HostURL, under the name that clients which are no
 	// plugins use. HostURL wins.
@@ -104,7 +105,7 @@ func (c *ClientConfig) validateHost() error {
 		}
 		return nil
 	}
-	if _, err := parseHostURL(raw, c.AllowInsecure); err != nil {
+	if _, _, err := parseClientURL(raw, c.AllowInsecure); err != nil {
 		return fieldError(field, "%v", err)
 	}
 	return nil
@@ -123,10 +124,8 @@ func (c *ClientConfig) validateSelf() error {
 			return fieldError("SelfVersion", "%v", err)
 		}
 	}
-	if len(c.Plugins) > 0 {
-		if err := c.Plugins.Validate(); err != nil {
-			return err
-		}
+	if err := c.Plugins.validateEntries(); err != nil {
+		return err
 	}
 	return c.Metadata.validate("Metadata")
 }

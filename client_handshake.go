@@ -26,7 +26,7 @@ import (
 // over the connection on which it learnt that: it costs its host one TLS handshake.
 func (c *Client) exchange(ctx context.Context, current identity, apart bool) error {
 	c.mu.Lock()
-	host := c.host
+	host, prefix := c.host, c.prefix
 	c.mu.Unlock()
 	x := &exchange{cfg: &c.cfg, client: c.transport, current: current}
 	if c.link != nil {
@@ -37,9 +37,9 @@ func (c *Client) exchange(ctx context.Context, current identity, apart bool) err
 		if apart {
 			defer conn.Close()
 		}
-		x.client, x.state, x.local = oneConn{conn}, conn.TLS(), conn.LocalAddr()
+		x.client, x.state, x.local = oneConn{c, conn}, conn.TLS(), conn.LocalAddr()
 	}
-	if err := x.run(ctx, host); err != nil {
+	if err := x.run(ctx, host.String()+prefix); err != nil {
 		err = c.explainLink(err)
 		c.trustFailed(err)
 		return err
@@ -66,10 +66,19 @@ func (c *Client) reach(ctx context.Context, host *url.URL, apart bool) (*link.Co
 }
 
 // oneConn sends requests over one connection.
-type oneConn struct{ conn *link.Conn }
+type oneConn struct {
+	client *Client
+	conn   *link.Conn
+}
 
 // Do sends a request.
-func (o oneConn) Do(r *http.Request) (*http.Response, error) { return o.conn.RoundTrip(r) }
+func (o oneConn) Do(r *http.Request) (*http.Response, error) {
+	resp, err := o.conn.RoundTrip(r)
+	if err != nil {
+		return nil, o.client.failure(r.Context(), o.client.linkError(r.Context(), err))
+	}
+	return resp, nil
+}
 
 // maxWarnings is more than a host has to say about one handshake.
 const maxWarnings = 1024
@@ -98,7 +107,7 @@ type exchange struct {
 	identity identity
 }
 
-func (x *exchange) run(ctx context.Context, host *url.URL) error {
+func (x *exchange) run(ctx context.Context, base string) error {
 	if err := x.prepare(); err != nil {
 		return err
 	}
@@ -109,7 +118,7 @@ func (x *exchange) run(ctx context.Context, host *url.URL) error {
 	}
 	// A stranger's answer could swell to far more than is read of it, so it is not
 	// to be compressed.
-	client := connectpluginv1connect.NewHandshakeServiceClient(x.client, host.String(),
+	client := connectpluginv1connect.NewHandshakeServiceClient(x.client, base,
 		connect.WithInterceptors(x.cfg.Interceptors...), connect.WithReadMaxBytes(maxHostMessage),
 		connect.WithAcceptCompression(compressionGzip, nil, nil))
 	resp, err := client.Handshake(ctx, req)
@@ -161,8 +170,13 @@ func (x *exchange) explain(err error) error {
 	}
 	switch connect.CodeOf(err) {
 	case connect.CodeUnauthenticated:
+		bound := ""
+		if x.binding != nil {
+			bound = "; the proof of its secret is bound to this TLS connection, so whoever ends TLS in between (a balancer in HTTP mode) " +
+				"breaks it: let that pass TCP on, or bring an HTTPClient, with which proofs are not bound"
+		}
 		return fmt.Errorf("%w: the host does not accept self id %q: it may not be in the host's policy, or its secret or "+
-			"certificate is wrong; the host's log says which: %w", ErrHandshakeRefused, x.cfg.SelfID, err)
+			"certificate is wrong; the host's log says which%s: %w", ErrHandshakeRefused, x.cfg.SelfID, bound, err)
 	case connect.CodeInvalidArgument, connect.CodeFailedPrecondition, connect.CodePermissionDenied, connect.CodeUnimplemented,
 		connect.CodeNotFound:
 		return fmt.Errorf("%w: %w", ErrHandshakeRefused, err)

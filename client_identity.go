@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"net/url"
 	"time"
 
 	"connectrpc.com/connect"
@@ -91,6 +92,7 @@ func (c *Client) enrolmentLocked(ctx context.Context, apart bool) (*enrolment, e
 	if c.closed || c.leaving {
 		return nil, ErrClientClosed
 	}
+	c.watchLocked()
 	if c.enrolling == nil {
 		e := &enrolment{done: make(chan struct{})}
 		c.enrolling = e
@@ -103,6 +105,15 @@ func (c *Client) enrolmentLocked(ctx context.Context, apart bool) (*enrolment, e
 		})
 	}
 	return c.enrolling, nil
+}
+
+// watchLocked begins to watch over the certificates of this side, once.
+func (c *Client) watchLocked() {
+	if c.watching || len(c.own) == 0 {
+		return
+	}
+	c.watching = true
+	c.tasks.Go(func() { c.vigil.Run(c.life, c.own...) })
 }
 
 // finish tells those who wait how the handshake went, and sets when the next may be.
@@ -243,6 +254,7 @@ func (c *Client) adoptLocked(x *exchange) {
 	x.identity.serial = c.identity.serial + 1
 	c.identity, c.ready, c.doubtful = x.identity, true, false
 	c.version, c.warnings = x.resp.GetAppProtocolVersion(), boundedWarnings(x.resp.GetWarnings())
+	c.choosing = x.resp.GetServerMetadata()[metadataAnyProvider] == "true"
 	c.plugins = map[string]*connectpluginv1.PluginInfo{}
 	for _, p := range x.resp.GetPlugins() {
 		c.plugins[p.GetName()] = p
@@ -285,17 +297,30 @@ func (c *Client) assign(runtimeID, token, hostURL string, expires time.Time) err
 	if err := validateIdentity(runtimeID, token); err != nil {
 		return err
 	}
-	u, err := parseHostURL(hostURL, c.cfg.AllowInsecure)
-	if err != nil {
-		return fmt.Errorf("host_url: %w", err)
+	var (
+		u      *url.URL
+		prefix string
+	)
+	if hostURL != "" {
+		var err error
+		if u, prefix, err = parseClientURL(hostURL, c.cfg.AllowInsecure); err != nil {
+			return fmt.Errorf("host_url: %w", err)
+		}
 	}
 	c.mu.Lock()
 	if c.closed || c.leaving {
 		c.mu.Unlock()
 		return ErrClientClosed
 	}
+	if u == nil {
+		if u, prefix = c.host, c.prefix; u == nil {
+			c.mu.Unlock()
+			return fmt.Errorf("host_url: is empty, and no host is known: %w", ErrClientNotConnected)
+		}
+	}
 	moved := c.host != nil && *c.host != *u
-	c.host, c.ready = u, true
+	c.host, c.prefix, c.ready = u, prefix, true
+	c.watchLocked()
 	c.identity = identity{runtimeID: runtimeID, token: token, expires: expires, managed: true, serial: c.identity.serial + 1}
 	c.mu.Unlock()
 	if moved && c.link != nil {
@@ -304,18 +329,19 @@ func (c *Client) assign(runtimeID, token, hostURL string, expires time.Time) err
 	return nil
 }
 
-// renew keeps the identity alive until the client closes.
+// renew keeps the identity alive until the client closes, and its connection good.
 func (c *Client) renew() {
 	failed := false
 	for {
 		id := c.currentIdentity()
-		wait := time.Duration(float64(time.Until(id.expires)) * renewAfter)
+		wait := min(time.Duration(float64(time.Until(id.expires))*renewAfter), c.redialDue())
 		if until, _ := c.interrupted(); failed {
 			wait = until
 		}
 		if !backoff.Wait(c.life, max(wait, renewFloor)) {
 			return
 		}
+		c.refresh(time.Now())
 		if now := c.currentIdentity(); now.serial != id.serial || now.managed {
 			failed = false
 			continue
@@ -325,6 +351,13 @@ func (c *Client) renew() {
 			c.cfg.Logger.Warn("renewing the runtime token failed; trying again", keyError, err)
 		}
 	}
+}
+
+// redialDue returns how long it is until the client should show a later certificate.
+func (c *Client) redialDue() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.shown.due(time.Now())
 }
 
 // validateIdentity refuses what no host of this library issues and what could

@@ -7,10 +7,12 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/http"
 	"time"
 
+	"github.com/masegraye/connect-plugin-go/internal/bridge"
 	"github.com/masegraye/connect-plugin-go/internal/link"
 )
 
@@ -54,8 +56,9 @@ func (c *Client) setTransport() error {
 // credentials go nowhere else.
 func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
-// dial connects to where the host is now. It knows no proxy.
-func (c *Client) dial(ctx context.Context) (net.Conn, error) {
+// dial connects to where the host is now. It knows no proxy. Records are full-sized from
+// the start: what is written together arrives together.
+func (c *Client) dial(ctx context.Context, below func(net.Conn) net.Conn) (net.Conn, error) {
 	if err := c.findHost(ctx); err != nil {
 		return nil, err
 	}
@@ -66,24 +69,95 @@ func (c *Client) dial(ctx context.Context) (net.Conn, error) {
 	if host.Port() == "" {
 		addr = net.JoinHostPort(host.Hostname(), defaultPorts[host.Scheme])
 	}
+	if host.Scheme != "https" {
+		conn, err := bridge.Dial(ctx, "tcp", addr)
+		if err != nil {
+			return nil, err
+		}
+		return below(conn), nil
+	}
 	raw, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("dial: %w", err)
 	}
-	if host.Scheme != "https" {
-		return raw, nil
-	}
+	raw = below(raw)
 	cfg, err := c.cfg.clientTLS()
 	if err != nil {
 		return nil, errors.Join(err, raw.Close())
 	}
+	cfg.DynamicRecordSizingDisabled = true
 	cfg.ServerName = cmp.Or(cfg.ServerName, host.Hostname())
+	cfg.GetClientCertificate = c.noting(cfg.GetClientCertificate)
 	conn := tls.Client(raw, cfg)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		_ = raw.Close()
 		return nil, explainTLS(err)
 	}
+	if shown := conn.ConnectionState().PeerCertificates; len(shown) > 0 {
+		c.vigil.Saw("the host, where this side calls it", shown[0])
+	}
 	return conn, nil
+}
+
+// When and how often a client opens another connection to show a renewed certificate: in
+// the last sixth of that which it showed, when whoever renews it has long done so.
+const (
+	lastPart   = 6
+	redialTurn = 4 // of that
+)
+
+// shownCertificate is the one that a client showed its host last, where it may have another
+// one next time. The zero value is none.
+type shownCertificate struct {
+	until  time.Time
+	last   time.Duration // part of its time
+	redial time.Time     // when another connection was opened for the sake of it
+}
+
+// due returns how long it is until the client should show a later one.
+func (s shownCertificate) due(now time.Time) time.Duration {
+	if s.until.IsZero() {
+		return math.MaxInt64
+	}
+	return max(s.until.Add(-s.last).Sub(now), s.redial.Add(s.last/redialTurn).Sub(now))
+}
+
+type clientCertificates func(*tls.CertificateRequestInfo) (*tls.Certificate, error)
+
+// noting notes which certificate a source gave. Of one that never changes, nil, nothing is
+// noted.
+func (c *Client) noting(source clientCertificates) clientCertificates {
+	if source == nil {
+		return nil
+	}
+	return func(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		cert, err := source(request)
+		if err != nil || cert == nil || len(cert.Certificate) == 0 {
+			return cert, err
+		}
+		if leaf, err := x509.ParseCertificate(cert.Certificate[0]); err == nil {
+			c.mu.Lock()
+			if !c.shown.until.Equal(leaf.NotAfter) {
+				c.shown = shownCertificate{until: leaf.NotAfter, last: leaf.NotAfter.Sub(leaf.NotBefore) / lastPart}
+			}
+			c.mu.Unlock()
+		}
+		return cert, nil
+	}
+}
+
+// refresh has what is new go over another connection where it is time to show the host a
+// later certificate; what is under way goes on.
+func (c *Client) refresh(now time.Time) {
+	c.mu.Lock()
+	due := c.shown.due(now) <= 0
+	if due {
+		c.shown.redial = now
+	}
+	c.mu.Unlock()
+	if due && c.link != nil {
+		c.link.Retire()
+	}
 }
 
 // lost takes account of the loss of a connection. It waits for nothing.
@@ -160,7 +234,8 @@ func explainTLS(err error) error {
 	case errors.As(err, &op) && op.Op == remoteError:
 		return &trustError{text: "the host refuses this side in TLS: " + explainAlert(op.Err.Error()), refused: true, err: err}
 	case broken(err), errors.As(err, &op), errors.As(err, &timeout) && timeout.Timeout():
-		return fmt.Errorf("the connection ended during the TLS handshake: %w", err)
+		return fmt.Errorf("the connection ended during the TLS handshake: what answers there speaks no TLS, has nobody behind it, "+
+			"or puts something before it that the host does not read, such as a PROXY header: %w", err)
 	case errors.As(err, &invalid):
 		return &trustError{text: "this side refuses the host's certificate: " + explainCertificate(invalid.Err), err: err}
 	}

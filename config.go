@@ -6,10 +6,14 @@ import (
 	"crypto/tls"
 	"log/slog"
 	"maps"
+	"runtime/debug"
 	"slices"
+	"sync"
 	"time"
 
 	"connectrpc.com/connect"
+
+	"github.com/masegraye/connect-plugin-go/internal/certs"
 )
 
 // ServeConfig configures a [Host]. It is copied when the host is made; later
@@ -23,6 +27,12 @@ type ServeConfig struct {
 	// Addr is the address that [Host.ListenAndServe] listens on. Empty means
 	// loopback, "127.0.0.1:8443".
 	Addr string
+	// HealthAddr is an address on which [Host.Serve] answers probes and nothing else, in
+	// plaintext over HTTP/1.1 and HTTP/2, for those that cannot speak TLS 1.3 with h2:
+	// GET /healthz (200 while the process serves), GET /readyz (503 once the host ends, or
+	// HealthService says so), and grpc.health.v1.Health over gRPC. It authenticates nobody
+	// and tells no more than that. Empty means nowhere; Addr answers the first two as well.
+	HealthAddr string
 	// MagicCookieKey and MagicCookieValue must match the client's. Empty means
 	// the defaults. The cookie is no secret: it only tells a plugin from a
 	// program started by mistake.
@@ -38,10 +48,13 @@ type ServeConfig struct {
 	// DeprecatedBelow warns plugins that negotiated a lower application
 	// version. Zero warns nobody.
 	DeprecatedBelow int
-	// ServerMetadata is told to every plugin in the handshake.
+	// ServerMetadata is told in the handshake to every plugin, and to whom an auth
+	// provider knows. Where it has no
+	// "server_version", that of this module in the program is told.
+	// Keys that begin with "connectplugin." are the host's own.
 	ServerMetadata map[string]string
 	// GracefulShutdownTimeout bounds [Host.Shutdown] and the end of [Serve].
-	// Zero means 10 s.
+	// Zero means 30 s.
 	GracefulShutdownTimeout time.Duration
 	// StopCh ends [Serve] when it is closed. Nil means that only a signal does.
 	StopCh <-chan struct{}
@@ -91,8 +104,11 @@ type ServeConfig struct {
 	// at Warn. It cannot be combined with TLS or Authority.
 	AllowInsecure bool
 	// Hosts are the names and addresses under which plugins reach the host; a
-	// request for another is refused. Empty means the names of the TLS
-	// certificate and the address listened on.
+	// request for another is refused, but for /healthz and /readyz. Empty means the names
+	// in the certificate that was shown on the request's connection, also where that is
+	// chosen for each client or renewed, and the address listened on; in plaintext on
+	// every address, any address and any name without a dot. A host whose names are not
+	// known at its start is warned of.
 	Hosts []string
 	// Policy says what each plugin may do. Nil grants nothing.
 	Policy *Policy
@@ -106,6 +122,12 @@ type ServeConfig struct {
 	// AuthProviders authenticate callers of the host's own plugin services who
 	// hold no runtime token. Empty means that only plugins with a token call.
 	AuthProviders []AuthProvider
+	// PassMetadata are names of header fields that the router passes on between plugins, in
+	// requests, responses and trailers, beside those that it passes of itself
+	// (docs/metadata.md). Names of the protocols, of connections and of the host's own
+	// credentials are refused. Credentials of your own that you name here reach every provider
+	// that a caller calls. Empty adds none.
+	PassMetadata []string
 	// Interceptors run around the host's RPC services, after authentication.
 	Interceptors []connect.Interceptor
 	// Logger receives what the operator should know. Nil means no log, but for the
@@ -116,6 +138,9 @@ type ServeConfig struct {
 	// HandshakeBurst say. It is called synchronously and must not block. Nil means
 	// that Logger gets them.
 	Audit func(AuditEvent)
+
+	configured *slog.Logger // Logger as it was given
+	complete   bool         // the copy holds the defaults
 }
 
 // withDefaults returns a copy that shares no mutable memory with c and holds the
@@ -124,26 +149,91 @@ func (c *ServeConfig) withDefaults() *ServeConfig {
 	out := *c
 	out.Plugins = maps.Clone(c.Plugins)
 	out.Impls = maps.Clone(c.Impls)
-	out.ServerMetadata = maps.Clone(c.ServerMetadata)
+	out.ServerMetadata = withServerVersion(c.ServerMetadata)
 	out.Hosts = slices.Clone(c.Hosts)
 	out.AuthProviders = slices.Clone(c.AuthProviders)
 	out.Interceptors = slices.Clone(c.Interceptors)
+	out.PassMetadata = slices.Clone(c.PassMetadata)
 	out.Addr = cmp.Or(c.Addr, defaultAddr)
 	out.MagicCookieKey = cmp.Or(c.MagicCookieKey, DefaultMagicCookieKey)
 	out.MagicCookieValue = cmp.Or(c.MagicCookieValue, DefaultMagicCookieValue)
 	out.ProtocolVersion = cmp.Or(c.ProtocolVersion, defaultProtocolVersion)
 	out.MinProtocolVersion = cmp.Or(c.MinProtocolVersion, out.ProtocolVersion)
-	out.GracefulShutdownTimeout = cmp.Or(c.GracefulShutdownTimeout, defaultShutdownTimeout)
+	out.GracefulShutdownTimeout = cmp.Or(c.GracefulShutdownTimeout, defaultHostShutdown)
 	out.RuntimeTokenTTL = cmp.Or(c.RuntimeTokenTTL, DefaultRuntimeTokenTTL)
 	out.CapabilityGrantTTL = cmp.Or(c.CapabilityGrantTTL, DefaultCapabilityGrantTTL)
 	out.HandshakeAuth.MaxClockSkew = cmp.Or(c.HandshakeAuth.MaxClockSkew, defaultMaxClockSkew)
 	out.HandshakeAuth.ReplayCacheSize = cmp.Or(c.HandshakeAuth.ReplayCacheSize, defaultReplayCacheSize)
 	out.Limits = c.Limits.withDefaults()
+	if !c.complete {
+		out.configured, out.complete = c.Logger, true
+	}
 	if c.Logger == nil {
 		out.Logger = slog.New(slog.DiscardHandler)
 	}
 	return &out
 }
+
+// announced is what a host tells plugins: what its operator does, and what it can.
+func announced(metadata map[string]string) map[string]string {
+	out := maps.Clone(metadata)
+	if out == nil {
+		out = map[string]string{}
+	}
+	out[metadataAnyProvider] = "true"
+	return out
+}
+
+// service is one that belongs to a host.
+type service interface{ bind(h *hub) error }
+
+// services are those that the configuration names.
+func (c *ServeConfig) services() []service {
+	var out []service
+	if c.LifecycleService != nil {
+		out = append(out, c.LifecycleService)
+	}
+	if c.ServiceRegistry != nil {
+		out = append(out, c.ServiceRegistry)
+	}
+	if c.CapabilityBroker != nil {
+		out = append(out, c.CapabilityBroker)
+	}
+	if c.HealthService != nil {
+		out = append(out, c.HealthService)
+	}
+	return out
+}
+
+// serverVersionKey names the version of the host in what it tells plugins.
+const serverVersionKey = "server_version"
+
+// withServerVersion returns a copy that says the version of the host.
+func withServerVersion(metadata map[string]string) map[string]string {
+	out := make(map[string]string, len(metadata)+1)
+	out[serverVersionKey] = moduleVersion()
+	maps.Copy(out, metadata)
+	return out
+}
+
+// modulePath is the path of this module, under which whoever replaces another keeps it.
+const modulePath = "github.com/masegraye/connect-plugin-go"
+
+// moduleVersion is the version of this module in the program, as the go command
+// recorded it: "(devel)" where it is built from its own tree.
+var moduleVersion = sync.OnceValue(func() string {
+	const unknown = "(devel)"
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return unknown
+	}
+	for _, m := range append([]*debug.Module{&info.Main}, info.Deps...) {
+		if m.Path == modulePath {
+			return cmp.Or(m.Version, unknown)
+		}
+	}
+	return unknown
+})
 
 // settings is what the services are told of a configuration that holds the
 // defaults.
@@ -153,10 +243,11 @@ func (c *ServeConfig) settings() *settings {
 		cookieKey: c.MagicCookieKey, cookieValue: c.MagicCookieValue,
 		versions:        versionsBetween(c.MinProtocolVersion, c.ProtocolVersion),
 		deprecatedBelow: wireVersion(c.DeprecatedBelow),
-		serverMetadata:  c.ServerMetadata,
-		handshake:       c.HandshakeAuth, authority: c.Authority, pluginTLS: c.PluginTLS, allowInsecure: c.AllowInsecure,
-		rules: compilePolicy(c.Policy),
-		audit: &auditor{sink: c.Audit, log: c.Logger}, log: c.Logger,
+		serverMetadata:  announced(c.ServerMetadata),
+		passed:          c.PassMetadata,
+		handshake:       c.HandshakeAuth, authority: c.Authority, serverTLS: c.TLS, pluginTLS: c.PluginTLS, allowInsecure: c.AllowInsecure,
+		rules: compilePolicy(c.Policy, c.Authority != nil),
+		audit: &auditor{sink: c.Audit, log: c.Logger}, log: c.Logger, configured: c.configured, vigil: certs.NewVigil(c.Logger),
 	}
 	if len(c.AuthProviders) > 0 {
 		s.chain = newAuthChain(c.AuthProviders)

@@ -36,8 +36,8 @@ type DiscoveryService interface {
 	// change, or an error that wraps [ErrNoEndpoints] if there are none.
 	Discover(ctx context.Context, serviceName string) ([]Endpoint, error)
 	// Watch sends the state of a service, at once and whenever it changes, and
-	// closes the channel when ctx ends. A slow reader misses states in between
-	// but never the latest.
+	// closes the channel when ctx ends or nothing can change any more. A slow
+	// reader misses states in between but never the latest.
 	Watch(ctx context.Context, serviceName string) (<-chan DiscoveryEvent, error)
 }
 
@@ -47,12 +47,6 @@ type DiscoveryService interface {
 type StaticDiscovery struct {
 	mu        sync.Mutex
 	endpoints map[string][]Endpoint
-	watchers  map[string]map[*discoveryWatcher]struct{}
-}
-
-// discoveryWatcher is guarded by the lock of its StaticDiscovery.
-type discoveryWatcher struct {
-	events chan DiscoveryEvent // holds the latest event that was not read
 }
 
 // NewStaticDiscovery returns a table with a copy of endpoints by service name.
@@ -72,18 +66,13 @@ func (d *StaticDiscovery) AddEndpoint(serviceName string, endpoint Endpoint) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.addLocked(serviceName, endpoint)
-	d.notifyLocked(serviceName)
 }
 
-// RemoveService removes all endpoints of a service. Its watchers go on.
+// RemoveService removes all endpoints of a service.
 func (d *StaticDiscovery) RemoveService(serviceName string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if _, ok := d.endpoints[serviceName]; !ok {
-		return
-	}
 	delete(d.endpoints, serviceName)
-	d.notifyLocked(serviceName)
 }
 
 // Discover implements [DiscoveryService].
@@ -100,35 +89,19 @@ func (d *StaticDiscovery) Discover(ctx context.Context, serviceName string) ([]E
 	return cloneEndpoints(list), nil
 }
 
-// Watch implements [DiscoveryService]. A service that is not there yet can be
-// watched; its first event has no endpoints. The watch lasts as long as ctx.
+// Watch implements [DiscoveryService]. A table tells nobody of changes: the channel has
+// one event, the state at that moment, and is closed. Of an unknown service the event's
+// Error wraps [ErrNoEndpoints].
 func (d *StaticDiscovery) Watch(ctx context.Context, serviceName string) (<-chan DiscoveryEvent, error) {
+	event := DiscoveryEvent{ServiceName: serviceName}
+	event.Endpoints, event.Error = d.Discover(ctx, serviceName)
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	w := &discoveryWatcher{events: make(chan DiscoveryEvent, 1)}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.watchers == nil {
-		d.watchers = map[string]map[*discoveryWatcher]struct{}{}
-	}
-	if d.watchers[serviceName] == nil {
-		d.watchers[serviceName] = map[*discoveryWatcher]struct{}{}
-	}
-	d.watchers[serviceName][w] = struct{}{}
-	w.replaceLocked(d.eventLocked(serviceName))
-	context.AfterFunc(ctx, func() { d.endWatch(serviceName, w) })
-	return w.events, nil
-}
-
-func (d *StaticDiscovery) endWatch(serviceName string, w *discoveryWatcher) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	delete(d.watchers[serviceName], w)
-	if len(d.watchers[serviceName]) == 0 {
-		delete(d.watchers, serviceName)
-	}
-	close(w.events)
+	events := make(chan DiscoveryEvent, 1)
+	events <- event
+	close(events)
+	return events, nil
 }
 
 func (d *StaticDiscovery) addLocked(serviceName string, endpoint Endpoint) {
@@ -143,27 +116,6 @@ func (d *StaticDiscovery) addLocked(serviceName string, endpoint Endpoint) {
 		return
 	}
 	list[i] = endpoint
-}
-
-func (d *StaticDiscovery) notifyLocked(serviceName string) {
-	for w := range d.watchers[serviceName] {
-		w.replaceLocked(d.eventLocked(serviceName))
-	}
-}
-
-// eventLocked returns the state of a service in memory of its own.
-func (d *StaticDiscovery) eventLocked(serviceName string) DiscoveryEvent {
-	return DiscoveryEvent{ServiceName: serviceName, Endpoints: cloneEndpoints(d.endpoints[serviceName])}
-}
-
-// replaceLocked puts event where an older one may still wait. Only the holder of
-// the lock writes, so that it never blocks.
-func (w *discoveryWatcher) replaceLocked(event DiscoveryEvent) {
-	select {
-	case <-w.events:
-	default:
-	}
-	w.events <- event
 }
 
 func (e Endpoint) clone() Endpoint {

@@ -63,6 +63,9 @@ func fieldError(field, format string, args ...any) error {
 // audit sink, a stranger gets nothing to learn from.
 var (
 	errUnauthenticated = errors.New("unauthenticated")
+	errPlaintext       = errors.New("plaintext is not served here: use https (or, for development, ServeConfig.AllowInsecure)")
+	errUnbound         = errors.New("the service that was called belongs to no host; the log of its program says what to do")
+	errBare            = errors.New("the service that was called is mounted without its handler; the log of its program says what to do")
 	errDenied          = errors.New("permission denied")
 	errNotAvailable    = errors.New("not available")
 	errTooMany         = errors.New("too many requests")

@@ -9,12 +9,14 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"testing"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/internal/hosttest"
 )
 
 // The configuration of a host needs certificates and a policy. An error names the
@@ -344,3 +346,5 @@ func must[T any](value T, err error) T {
 	}
 	return value
 }
+
+func TestMain(m *testing.M) { hosttest.Main(m) }

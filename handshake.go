@@ -1,6 +1,7 @@
 package connectplugin
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/subtle"
@@ -31,11 +32,13 @@ var errHandshakeRefused = errors.New("handshake refused")
 type HandshakeServer struct {
 	hub    *hub // fixed at creation
 	nonces atomic.Pointer[nonces]
+	others []service
 	list   func(ctx context.Context, id *tokenstore.Identity, requested []string) listing // set before serving; may be nil
 }
 
 // listing is what a handshake tells a plugin about the host.
 type listing struct {
+	known        bool // it is a plugin, or an auth provider knows it
 	plugins      []*connectpluginv1.PluginInfo
 	capabilities []*connectpluginv1.Capability
 }
@@ -46,7 +49,7 @@ func NewHandshakeServer(cfg *ServeConfig) *HandshakeServer {
 	if cfg == nil {
 		cfg = &ServeConfig{}
 	}
-	s := &HandshakeServer{hub: newHub(cfg.withDefaults().settings())}
+	s := &HandshakeServer{hub: newHub(cfg.withDefaults().settings()), others: cfg.services()}
 	s.remember(s.hub.settings())
 	return s
 }
@@ -66,8 +69,11 @@ type nonces struct {
 
 // HandshakeServerHandler returns the path and the handler of the handshake, for
 // a server of your own. It demands TLS unless the configuration allows
-// plaintext.
+// plaintext. The services that the configuration names belong to the same host from
+// then on.
 func HandshakeServerHandler(server *HandshakeServer) (string, http.Handler) {
+	server.mount()
+	warnConfig(server.hub.settings())
 	rt := server.routes(boundedMessages(server.hub.settings().limits.MaxMessageBytes))[0]
 	return rt.prefix, &middleware{hub: func() *hub { return server.hub }, route: rt}
 }
@@ -111,6 +117,14 @@ func settled(ctx context.Context) {
 	}
 }
 
+// mount ties the services that the configuration names to this one, for a host that its
+// user puts together. One that belongs to another host already stays there.
+func (s *HandshakeServer) mount() {
+	for _, other := range s.others {
+		_ = other.bind(s.hub)
+	}
+}
+
 // ValidateToken reports whether token is a live token of runtimeID. It does not
 // look at the client certificate that the token may be bound to; requests over
 // the wire are checked against it too.
@@ -125,16 +139,41 @@ func (s *HandshakeServer) ValidateToken(runtimeID string, token string) bool {
 func (s *HandshakeServer) Handshake(ctx context.Context, req *connect.Request[connectpluginv1.HandshakeRequest]) (*connect.Response[connectpluginv1.HandshakeResponse], error) {
 	hs := &handshake{server: s, hub: s.hub, cfg: s.hub.settings(), req: req.Msg}
 	if req.Spec().Procedure != "" {
-		p, ok := peerFrom(ctx)
-		if !ok {
-			return nil, connect.NewError(connect.CodeUnauthenticated, errUnauthenticated)
+		var err error
+		if ctx, hs.peer, err = s.peerOf(ctx, req); err != nil {
+			return nil, err
 		}
-		hs.peer = p
+	}
+	if req.Msg.GetSelfId() == "" && hs.peer != nil {
+		ctx = hs.asStranger(ctx, newHeaderRequest(req.Spec(), req.Peer(), req.Header()))
 	}
 	if err := hs.run(ctx); err != nil {
 		return nil, hs.refusal(ctx, err, req.Spec().Procedure)
 	}
 	return connect.NewResponse(hs.resp), nil
+}
+
+// peerOf returns who makes a handshake. Where no middleware stands before the service,
+// it also proves a caller that renews, and spends what the middleware would.
+func (s *HandshakeServer) peerOf(ctx context.Context, req connect.AnyRequest) (context.Context, *peer, error) {
+	if p, ok := peerFrom(ctx); ok && isGuarded(ctx) {
+		return ctx, p, nil
+	}
+	p, err := s.hub.barePeer(ctx)
+	if err != nil {
+		return ctx, nil, err
+	}
+	ctx = withPeer(ctx, p)
+	ctx, a, no := identifyEnrolling(ctx, s.hub, p, &http.Request{Header: req.Header()})
+	switch {
+	case no != nil:
+		s.hub.auditCall(ctx, no.kind, req.Spec().Procedure, no.runtimeID, no.reason)
+		return ctx, nil, connect.NewError(no.code, no.err)
+	case !s.hub.spend(a.budget):
+		s.hub.auditCall(ctx, AuditLimited, req.Spec().Procedure, "", "request rate")
+		return ctx, nil, connect.NewError(connect.CodeResourceExhausted, errTooMany)
+	}
+	return ctx, p, nil
 }
 
 func (s *HandshakeServer) routes(opts ...connect.HandlerOption) []route {
@@ -200,6 +239,7 @@ type handshake struct {
 	peer   *peer // nil in the host's own process
 
 	book     *policy.Book // by which the claim is judged
+	known    policy.Match // whom it knows the peer as
 	version  int32
 	warnings []string
 	proven   bool   // that the peer is who it says
@@ -264,31 +304,35 @@ func (hs *handshake) identity(ctx context.Context) (*tokenstore.Identity, string
 	if selfID == "" {
 		return nil, "", hs.anonymous(ctx)
 	}
+	certIdentity := hs.certIdentity()
 	hs.book = hs.hub.rules.Load()
-	rules, certIdentity, err := hs.admit(selfID)
-	if err != nil {
+	hs.known = hs.book.Match(selfID, certIdentity)
+	if err := hs.admit(selfID); err != nil {
 		return nil, "", err
 	}
-	d := hs.declare(rules, certIdentity)
+	if hs.peer != nil {
+		hs.hub.remember(hs.peer.certificate)
+	}
+	d := hs.declare(hs.known.Rules, certIdentity)
 	if err := hs.asLaunched(d); err != nil {
 		return nil, "", err
 	}
-	if hs.hub.launches.Barred(selfID) {
+	if hs.isBarred() {
 		return nil, "", hs.barred()
 	}
 	if c, ok := callerFrom(ctx); ok && hs.peer != nil {
 		return hs.renew(c, d)
 	}
-	if err := hs.pay(ctx, rules); err != nil {
+	if err := hs.pay(ctx); err != nil {
 		return nil, "", err
 	}
-	return hs.issue(rules, d)
+	return hs.issue(d)
 }
 
 // pay takes the handshake from the budget of who proved who it is, and otherwise from that
 // of the address, so that nobody pays for what others on its address do. It looks once more
 // whether there is still somebody who waits for the answer.
-func (hs *handshake) pay(ctx context.Context, rules *policy.Rules) error {
+func (hs *handshake) pay(ctx context.Context) error {
 	if hs.peer == nil {
 		return nil
 	}
@@ -296,18 +340,18 @@ func (hs *handshake) pay(ctx context.Context, rules *policy.Rules) error {
 	own, pace := peerBudget("handshake:", hs.peer, l.handshakeRate()), &hs.hub.unproven
 	if hs.proven {
 		instances := l.MaxIdentitiesPerSelfID
-		if rules != nil && rules.MaxInstances > 0 {
+		if rules := hs.known.Rules; rules != nil && rules.MaxInstances > 0 {
 			instances = rules.MaxInstances
 		}
-		own, pace = budget{key: "proven:" + hs.req.GetSelfId(), rate: l.provenRate(instances)}, &hs.hub.proven
+		own, pace = budget{key: "proven:" + hs.known.Name, rate: l.provenRate(instances)}, &hs.hub.proven
 	}
 	total := l.enrolmentRate()
 	if wait := pace.Admit(total.RequestsPerSecond, total.Burst, time.Now()); wait > 0 {
-		return tooMany{"enrolments in all", wait}
+		return tooManyError{"enrolments in all", wait}
 	}
 	if !hs.hub.spend(own) {
 		pace.Return()
-		return tooMany{"request rate", own.rate.wait()}
+		return tooManyError{"request rate", own.rate.wait()}
 	}
 	settled(ctx)
 	if ctx.Err() != nil {
@@ -316,17 +360,26 @@ func (hs *handshake) pay(ctx context.Context, rules *policy.Rules) error {
 	return nil
 }
 
-// tooMany refuses for now what comes too fast. The reason is for the log.
-type tooMany struct {
+// tooManyError refuses for now what comes too fast. The reason is for the log.
+type tooManyError struct {
 	reason string
 	wait   time.Duration
 }
 
-func (t tooMany) Error() string { return t.reason }
+func (t tooManyError) Error() string { return t.reason }
 
-func (hs *handshake) issue(rules *policy.Rules, d *declaration) (*tokenstore.Identity, string, error) {
-	r := tokenstore.Request{SelfID: hs.req.GetSelfId(), SelfVersion: hs.req.GetSelfVersion(), Attributes: d}
-	if rules != nil {
+// certIdentity returns the identity in the certificate that the peer showed, empty for
+// none.
+func (hs *handshake) certIdentity() string {
+	if hs.peer == nil || hs.peer.certificate == nil {
+		return ""
+	}
+	return hs.peer.certificate.identity
+}
+
+func (hs *handshake) issue(d *declaration) (*tokenstore.Identity, string, error) {
+	r := tokenstore.Request{SelfID: hs.known.Name, SelfVersion: hs.req.GetSelfVersion(), Attributes: d}
+	if rules := hs.known.Rules; rules != nil {
 		r.MaxInstances = rules.MaxInstances
 	}
 	if hs.peer != nil {
@@ -348,18 +401,35 @@ func (hs *handshake) issue(rules *policy.Rules, d *declaration) (*tokenstore.Ide
 	return id, token, nil
 }
 
+// asStranger has the auth providers say who asks for no identity. Whom they do not know
+// learns what is public.
+func (hs *handshake) asStranger(ctx context.Context, req *headerRequest) context.Context {
+	if _, plugin := callerFrom(ctx); plugin {
+		return ctx
+	}
+	known, no := askProviders(ctx, hs.hub, hs.peer, req)
+	if no != nil {
+		return ctx
+	}
+	return known
+}
+
 // anonymous admits a client that asks for no identity: it learns what the host
-// offers to everybody and gets no token.
+// offers to it and gets no token.
 func (hs *handshake) anonymous(ctx context.Context) error {
 	if hs.peer != nil && hs.cfg.handshake.RequireCertificate && hs.peer.certificate == nil {
 		return refused("a client certificate is required and none was verified")
 	}
-	return hs.pay(ctx, nil)
+	return hs.pay(ctx)
 }
 
 func (hs *handshake) renew(c *caller, d *declaration) (*tokenstore.Identity, string, error) {
-	if c.id.SelfID() != hs.req.GetSelfId() {
+	was := declared(c.id)
+	switch {
+	case was.selfID != hs.req.GetSelfId():
 		return nil, "", refused("a renewal names another self id than the identity")
+	case c.id.SelfID() != hs.known.Name:
+		return nil, "", refused("policy knows the plugin by another name by now")
 	}
 	id, token, err := hs.hub.store.Renew(c.id.RuntimeID(), c.token, hs.peer.fingerprint())
 	switch {
@@ -368,7 +438,7 @@ func (hs *handshake) renew(c *caller, d *declaration) (*tokenstore.Identity, str
 	case err != nil:
 		return nil, "", refused("renewal: " + err.Error())
 	}
-	d.endpoint, d.launch = declared(id).endpoint, declared(id).launch
+	d.endpoint, d.within, d.launch = was.endpoint, was.within, was.launch
 	id.SetAttributes(d)
 	if err := hs.recheck(id); err != nil {
 		return nil, "", err
@@ -380,7 +450,7 @@ func (hs *handshake) renew(c *caller, d *declaration) (*tokenstore.Identity, str
 // recheck ends an identity that policy stopped accepting while the handshake was
 // being served.
 func (hs *handshake) recheck(id *tokenstore.Identity) error {
-	if hs.hub.launches.Barred(id.SelfID()) {
+	if hs.isBarred() {
 		hs.hub.store.Revoke(id.RuntimeID(), tokenstore.ReasonRevoked)
 		return hs.barred()
 	}
@@ -394,9 +464,15 @@ func (hs *handshake) recheck(id *tokenstore.Identity) error {
 // reasonAgain says that the same launch of a plugin enrolled again.
 const reasonAgain tokenstore.Reason = "enrolled again"
 
-// barred refuses a self id that the operator revoked; it is no use to try again.
+// isBarred reports whether the operator revoked the plugin, by its name or by the self id
+// that it claims.
+func (hs *handshake) isBarred() bool {
+	return hs.hub.launches.Barred(hs.known.Name) || hs.hub.launches.Barred(hs.req.GetSelfId())
+}
+
+// barred refuses a plugin that the operator revoked; it is no use to try again.
 func (hs *handshake) barred() error {
-	hs.record(AuditEvent{Kind: AuditDenied, SelfID: hs.req.GetSelfId(), Reason: "the self id is revoked until Readmit or SetPolicy"})
+	hs.record(AuditEvent{Kind: AuditDenied, SelfID: hs.known.Name, Reason: "the self id is revoked until Readmit or SetPolicy"})
 	return connect.NewError(connect.CodePermissionDenied, errDenied)
 }
 
@@ -426,11 +502,13 @@ func (hs *handshake) asLaunched(d *declaration) error {
 // declare intersects nothing: it keeps what the plugin declared and warns of
 // what policy will cut. Policy is asked again at every use.
 func (hs *handshake) declare(rules *policy.Rules, certIdentity string) *declaration {
-	d := undeclared
-	d.certIdentity, d.secret, d.endpoint = certIdentity, hs.secret, newOwnEndpoint()
-	d.launch = hs.hub.launches.Find(certIdentity)
+	d := newDeclaration(hs.req.GetSelfId())
+	d.certIdentity, d.secret = certIdentity, hs.secret
+	if d.launch = hs.hub.launches.Find(certIdentity); d.launch != nil && d.launch.Current() != nil {
+		d.within = declared(d.launch.Current()).within // the operator narrowed the instance
+	}
 	if len(hs.req.GetClientNonce()) == 0 {
-		return &d // the first wire version declares nothing
+		return d // the first wire version declares nothing
 	}
 	var provides, requires []string
 	for _, p := range hs.req.GetProvides() {
@@ -450,7 +528,7 @@ func (hs *handshake) declare(rules *policy.Rules, certIdentity string) *declarat
 		}
 	}
 	d.provides, d.requires = policy.NewSet(provides), policy.NewSet(requires)
-	return &d
+	return d
 }
 
 // answer builds the response and proves it.
@@ -458,17 +536,23 @@ func (hs *handshake) answer(ctx context.Context, id *tokenstore.Identity, token 
 	hs.resp = &connectpluginv1.HandshakeResponse{
 		CoreProtocolVersion: coreProtocolVersion,
 		AppProtocolVersion:  hs.version,
-		ServerMetadata:      maps.Clone(hs.cfg.serverMetadata),
 		MinProtocolVersion:  hs.cfg.versions.min,
 		Warnings:            hs.warnings,
 	}
 	if id != nil {
 		hs.resp.RuntimeId, hs.resp.RuntimeToken = id.RuntimeID(), token
 		hs.resp.TokenExpiresAt = timestamppb.New(id.ExpiresAt())
+		if hs.peer != nil && hs.peer.certificate != nil {
+			hs.cfg.vigil.Saw("plugin "+id.SelfID()+", when it calls this host", hs.peer.certificate.leaf)
+		}
 	}
+	l := listing{known: id != nil}
 	if hs.server.list != nil {
-		l := hs.server.list(ctx, id, hs.req.GetRequestedPlugins())
-		hs.resp.Plugins, hs.resp.HostCapabilities = l.plugins, l.capabilities
+		l = hs.server.list(ctx, id, hs.req.GetRequestedPlugins())
+	}
+	hs.resp.Plugins, hs.resp.HostCapabilities = l.plugins, l.capabilities
+	if l.known {
+		hs.resp.ServerMetadata = maps.Clone(hs.cfg.serverMetadata)
 	}
 	if len(hs.req.GetClientNonce()) == 0 {
 		return nil
@@ -488,8 +572,8 @@ func (hs *handshake) refusal(ctx context.Context, err error, procedure string) e
 		hs.countFaulty(coded, procedure)
 		return coded
 	}
-	event := AuditEvent{Kind: AuditAuthFailed, SelfID: hs.req.GetSelfId(), Procedure: procedure, Reason: err.Error()}
-	if limited, ok := errors.AsType[tooMany](err); ok {
+	event := AuditEvent{Kind: AuditAuthFailed, SelfID: cmp.Or(hs.known.Name, hs.req.GetSelfId()), Procedure: procedure, Reason: err.Error()}
+	if limited, ok := errors.AsType[tooManyError](err); ok {
 		hs.hub.auditCall(ctx, AuditLimited, procedure, hs.req.GetSelfId(), limited.reason)
 		return busy(limited.wait)
 	}

@@ -11,59 +11,68 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
-// admit decides whether the peer is the plugin that it claims to be. It returns
-// the plugin's rules and the certificate identity that it showed. In the host's
-// own process everybody is admitted.
-func (hs *handshake) admit(selfID string) (rules *policy.Rules, certIdentity string, err error) {
-	if hs.peer != nil && hs.peer.certificate != nil {
-		certIdentity = hs.peer.certificate.identity
-	}
-	rules, byCertificate := hs.hub.rules.Load().Rules(selfID, certIdentity)
+// admit decides whether the peer is the plugin that it claims to be. In the host's own
+// process everybody is admitted.
+func (hs *handshake) admit(selfID string) error {
 	if hs.peer == nil {
-		return rules, certIdentity, nil
+		return nil
 	}
-	secret := hs.secretOf(selfID, rules)
-	if len(hs.req.GetClientProof()) == 0 && hs.hub.launches.Find(certIdentity) != nil {
+	rules := hs.known.Rules
+	secret := hs.secretOf(selfID, hs.known)
+	if len(hs.req.GetClientProof()) == 0 && hs.hub.launches.Find(hs.certIdentity()) != nil {
 		secret = nil // the certificate of a launch proves more: the host itself gave it to the plugin
 	}
-	proven := byCertificate
-	ok, err := hs.proveSecret(selfID, secret)
+	bySecret, err := hs.proveSecret(secret)
 	switch {
 	case rules == nil:
-		return nil, "", refused("policy does not know this self id: add it to Policy.Plugins, or set Policy.Default")
+		return refused("policy does not know this plugin: add its self id or the identity of its certificate to Policy.Plugins, " +
+			"or set Policy.Default")
 	case err != nil:
-		return nil, "", err
-	case ok:
-		proven = true
+		return err
 	}
-	byCert, err := hs.proveCertificate(selfID, rules)
+	if err := mayClaim(hs.known, selfID); err != nil {
+		return refused(err.Error())
+	}
+	byCertificate, err := hs.proveCertificate(selfID, rules)
 	if err != nil {
-		return nil, "", err
+		return err
 	}
-	if !proven && !byCert && !rules.AllowUnproven {
-		return nil, "", refused("nothing proves this self id: give it a Secret or Certificates in its PluginPolicy, " +
+	if !hs.known.ByCertificate && !bySecret && !byCertificate && !rules.AllowUnproven {
+		return refused("nothing proves this self id: give it a Secret or Certificates in its PluginPolicy, " +
 			"or set AllowUnproven to accept whoever names it")
 	}
-	hs.proven = proven || byCert
-	return rules, certIdentity, nil
+	hs.proven = hs.known.ByCertificate || bySecret || byCertificate
+	return nil
 }
 
-// secretOf returns the enrolment secret of a self id, nil for none.
-func (hs *handshake) secretOf(selfID string, rules *policy.Rules) Secret {
+// mayClaim refuses a self id that the holder of a certificate may not claim.
+func mayClaim(known policy.Match, selfID string) error {
+	if known.ByCertificate && known.Name != selfID {
+		return known.Rules.CheckSelfID(selfID)
+	}
+	return nil
+}
+
+// secretOf returns the enrolment secret of a plugin, nil for none. Its name goes before
+// the self id that it claims, which may be anything.
+func (hs *handshake) secretOf(selfID string, known policy.Match) Secret {
 	if f := hs.cfg.handshake.Secret; f != nil {
-		if s := f(selfID); len(s) > 0 {
+		if s := f(known.Name); len(s) > 0 {
+			return s
+		}
+		if s := f(selfID); known.Name != selfID && len(s) > 0 {
 			return s
 		}
 	}
-	if rules != nil && len(rules.Secret) > 0 {
-		return Secret(rules.Secret)
+	if known.Rules != nil && len(known.Rules.Secret) > 0 {
+		return Secret(known.Rules.Secret)
 	}
 	return nil
 }
 
 // proveSecret checks the client's proof where either side has a secret. It works
 // the same for a self id that nobody knows, with a secret that nobody has.
-func (hs *handshake) proveSecret(selfID string, secret Secret) (bool, error) {
+func (hs *handshake) proveSecret(secret Secret) (bool, error) {
 	hasProof := len(hs.req.GetClientProof()) > 0
 	if secret == nil && !hasProof {
 		return false, nil
@@ -81,11 +90,12 @@ func (hs *handshake) proveSecret(selfID string, secret Secret) (bool, error) {
 	case !hasProof:
 		return false, refused("the plugin proves no secret and policy demands one: set ClientConfig.Secret")
 	case !bound && !unbound:
-		return false, refused("the plugin's proof is wrong: its secret differs from the host's, or the message was altered")
+		return false, refused("the plugin's proof is wrong: its secret differs from the host's, the message was altered, or the proof is " +
+			"bound to another TLS connection than this one, as it is where a balancer ends TLS in between: let that pass TCP on")
 	case !bound && hs.cfg.handshake.RequireChannelBinding:
 		return false, refused("the plugin's proof is not bound to this TLS connection")
 	}
-	if err := hs.claimNonce(selfID, bound); err != nil {
+	if err := hs.claimNonce(hs.known.Name, bound); err != nil {
 		return false, err
 	}
 	hs.secret = secret
@@ -96,14 +106,14 @@ func (hs *handshake) proveSecret(selfID string, secret Secret) (bool, error) {
 }
 
 // claimNonce refuses a proof that is too old, from the future, or seen before.
-func (hs *handshake) claimNonce(selfID string, bound bool) error {
+func (hs *handshake) claimNonce(name string, bound bool) error {
 	if hs.req.GetIssuedAt() == nil {
 		return refused("the proof carries no issued_at")
 	}
 	n, issuedAt := hs.server.nonces.Load(), hs.req.GetIssuedAt().AsTime()
-	claim := func() error { return n.unbound.Claim(selfID, hs.req.GetClientNonce(), issuedAt, time.Now()) }
+	claim := func() error { return n.unbound.Claim(name, hs.req.GetClientNonce(), issuedAt, time.Now()) }
 	if bound {
-		claim = func() error { return n.bound.Claim(selfID, hs.req.GetClientNonce(), issuedAt, n.clock.Now()) }
+		claim = func() error { return n.bound.Claim(name, hs.req.GetClientNonce(), issuedAt, n.clock.Now()) }
 	}
 	if err := claim(); err != nil {
 		return refused(err.Error())
@@ -190,12 +200,13 @@ func (h *hub) accepts(id *tokenstore.Identity) bool {
 		return true
 	}
 	d := declared(id)
-	rules, byCertificate := h.rules.Load().Rules(id.SelfID(), d.certIdentity)
-	if rules == nil {
+	known := h.rules.Load().Match(d.selfID, d.certIdentity)
+	rules := known.Rules
+	if rules == nil || known.Name != id.SelfID() || mayClaim(known, d.selfID) != nil {
 		return false
 	}
 	hs := &handshake{hub: h, cfg: h.settings()}
-	secret := hs.secretOf(id.SelfID(), rules)
+	secret := hs.secretOf(d.selfID, known)
 	if len(d.secret) == 0 && h.launchOf(id) != nil {
 		secret = nil
 	}
@@ -203,7 +214,7 @@ func (h *hub) accepts(id *tokenstore.Identity) bool {
 		return false
 	}
 	byKey, ok := hs.certificateStands(id, rules)
-	return ok && (byCertificate || byKey || len(secret) > 0 || rules.AllowUnproven)
+	return ok && (known.ByCertificate || byKey || len(secret) > 0 || rules.AllowUnproven)
 }
 
 // checkCertificate checks a certificate against the rules. That of a launch is worth the
@@ -231,7 +242,7 @@ func (hs *handshake) certificateStands(id *tokenstore.Identity, rules *policy.Ru
 		return false, false
 	}
 	named, byAuthority, err := hs.authoritySays(&certificate{identity: identity})
-	return proven || byAuthority, err == nil && (!byAuthority || named == id.SelfID())
+	return proven || byAuthority, err == nil && (!byAuthority || named == declared(id).selfID)
 }
 
 // Bounds of a handshake request, beyond those of its texts.

@@ -3,12 +3,14 @@ package connectplugin
 import (
 	"context"
 	"net/http"
+	"strings"
 	"sync"
 
 	"connectrpc.com/connect"
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
+	"github.com/masegraye/connect-plugin-go/internal/policy"
 )
 
 // maxHealthServices bounds the services whose status is kept.
@@ -19,6 +21,10 @@ const maxHealthServices = 10_000
 // host as a whole; it serves from the start. It is safe for concurrent use.
 type HealthServer struct {
 	member
+
+	// Whether a service is something else of the host's that a plugin may call. Set before
+	// serving; nil: nothing is.
+	concerns func(b *policy.Book, s policy.Subject, service string) bool
 
 	mu       sync.Mutex
 	statuses map[string]connectpluginv1.ServingStatus
@@ -63,6 +69,13 @@ func (s *HealthServer) SetServingStatus(service string, status connectpluginv1.S
 	s.notifyLocked()
 }
 
+// offer says that a plugin of the host's serves, unless its user said something else.
+func (s *HealthServer) offer(plugin string) {
+	if _, known, _, _ := s.status(plugin); !known {
+		s.SetServingStatus(plugin, connectpluginv1.ServingStatus_SERVING_STATUS_SERVING)
+	}
+}
+
 // Shutdown sets every status to NOT_SERVING for good and ends every watch.
 func (s *HealthServer) Shutdown() {
 	s.mu.Lock()
@@ -77,28 +90,38 @@ func (s *HealthServer) Shutdown() {
 	s.notifyLocked()
 }
 
-// Check answers the status of one service, NotFound for an unknown one.
+// Check answers the status of one service, NotFound for an unknown one. To a plugin
+// every service is unknown that it neither provides nor requires nor may call.
 func (s *HealthServer) Check(ctx context.Context, req *connect.Request[connectpluginv1.HealthCheckRequest]) (*connect.Response[connectpluginv1.HealthCheckResponse], error) {
-	if _, _, err := s.caller(ctx, req.Spec(), req.Header()); err != nil {
+	who, err := s.asker(ctx, req.Spec(), req.Header())
+	if err != nil {
 		return nil, err
 	}
 	status, known, _, _ := s.status(req.Msg.GetService())
-	if !known {
+	if !known || !s.mayAsk(who, req.Msg.GetService()) {
 		return nil, connect.NewError(connect.CodeNotFound, errNotAvailable)
 	}
 	return connect.NewResponse(&connectpluginv1.HealthCheckResponse{Status: status}), nil
 }
 
 // Watch sends the status of one service now and at every change, SERVICE_UNKNOWN
-// while nobody set one. It ends with the host.
+// while nobody set one, and to a plugin that it is nothing to. It ends with the host, and
+// with NotFound when a change of policy makes the service something to the plugin, or
+// nothing.
 func (s *HealthServer) Watch(ctx context.Context, req *connect.Request[connectpluginv1.HealthCheckRequest], stream *connect.ServerStream[connectpluginv1.HealthCheckResponse]) error {
-	if _, _, err := s.caller(ctx, req.Spec(), req.Header()); err != nil {
+	who, err := s.asker(ctx, req.Spec(), req.Header())
+	if err != nil {
 		return err
 	}
+	release, ok := s.permitWatch(who, req.Msg.GetService())
+	if !ok {
+		return connect.NewError(connect.CodeNotFound, errNotAvailable)
+	}
+	defer release()
 	last := connectpluginv1.ServingStatus_SERVING_STATUS_UNSPECIFIED
 	for {
 		status, known, changed, closed := s.status(req.Msg.GetService())
-		if !known {
+		if !known || !s.mayAsk(who, req.Msg.GetService()) {
 			status = connectpluginv1.ServingStatus_SERVING_STATUS_SERVICE_UNKNOWN
 		}
 		if status != last {
@@ -118,15 +141,124 @@ func (s *HealthServer) Watch(ctx context.Context, req *connect.Request[connectpl
 	}
 }
 
+// publicHealth opens the health service to everybody, in Policy.Public.
+const publicHealth = "health"
+
+// anyone is who asks without an identity, of the host that policy opens to everybody.
+type anyone struct{ hub *hub }
+
+type anyoneKey struct{}
+
+// identifyAsker demands a runtime identity, unless policy lets everybody ask.
+func identifyAsker(ctx context.Context, h *hub, p *peer, r *http.Request) (context.Context, admission, *denial) {
+	open := func(b *policy.Book) bool { return b.Public.Has(publicHealth) }
+	if claimsIdentity(r.Header) || !open(h.rules.Load()) {
+		return identifyCaller(ctx, h, p, r)
+	}
+	return context.WithValue(ctx, anyoneKey{}, anyone{h}), admission{budget: h.strangerBudget(ctx, p), allowed: open}, nil
+}
+
+// asker is who asks: a caller, anyone (nil and the hub), or the host itself.
+type asker struct {
+	caller *caller
+	anyone *hub
+}
+
+func (s *HealthServer) asker(ctx context.Context, spec connect.Spec, header http.Header) (asker, error) {
+	if who, ok := ctx.Value(anyoneKey{}).(anyone); ok && spec.Procedure != "" && who.hub == s.bound.Load() {
+		return asker{anyone: who.hub}, nil
+	}
+	c, _, err := s.caller(ctx, spec, header)
+	return asker{caller: c}, err
+}
+
+// mayAsk reports whether a service is anything to who asks. The host itself asks what it
+// likes, everybody about the host, and who has no identity about what is public.
+func (s *HealthServer) mayAsk(who asker, service string) bool {
+	switch {
+	case who.anyone != nil:
+		return service == "" || who.anyone.rules.Load().Public.Has(service)
+	case who.caller == nil:
+		return true
+	}
+	return s.isSomethingTo(who.caller, service)(who.caller.hub.rules.Load())
+}
+
+// permitWatch lets a change of policy end a watch, when the service becomes something
+// else to the caller than it was.
+func (s *HealthServer) permitWatch(who asker, service string) (release func(), ok bool) {
+	c := who.caller
+	if c == nil {
+		return func() {}, true
+	}
+	now := s.isSomethingTo(c, service)
+	began := now(c.hub.rules.Load())
+	return c.hub.permit(c.call, func(b *policy.Book) bool { return now(b) == began })
+}
+
+// isSomethingTo says by which policy a service is something to a caller.
+func (s *HealthServer) isSomethingTo(c *caller, service string) func(*policy.Book) bool {
+	return func(b *policy.Book) bool {
+		subject := subjectOf(c.id)
+		return service == "" || b.MayProvide(subject, service) || b.MayRequire(subject, service) ||
+			s.concerns != nil && s.concerns(b, subject, service)
+	}
+}
+
 // routes are those of the RPC service and of the probes of whoever runs the host.
 func (s *HealthServer) routes(opts ...connect.HandlerOption) []route {
-	live := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { answerProbe(w, r, true) })
+	live := http.HandlerFunc(answerLive)
+	rpc := callerRoute(connectpluginv1connect.NewHealthServiceHandler(s, opts...))
+	rpc.identify = observed(identifyAsker)
 	return []route{
-		callerRoute(connectpluginv1connect.NewHealthServiceHandler(s, opts...)),
+		rpc,
 		{prefix: pathHealthz, identify: identifyNobody, unary: unaryProcedure, next: live},
 		{prefix: pathReadyz, identify: identifyNobody, unary: unaryProcedure, next: HTTPHealthHandler(s)},
 	}
 }
+
+// The health checking protocol of gRPC. Its messages are those of connectplugin.health.v1
+// byte by byte; in JSON the names of the statuses differ.
+const (
+	grpcHealthCheck = "/grpc.health.v1.Health/Check"
+	grpcHealthWatch = "/grpc.health.v1.Health/Watch"
+	maxProbeMessage = 4 << 10
+)
+
+// probes answers probes and nothing else, whoever asks and whatever Host they name. A
+// question over gRPC is one of the host's own: it is about services alone.
+func (s *HealthServer) probes() http.Handler {
+	type question = connect.Request[connectpluginv1.HealthCheckRequest]
+	type answer = connectpluginv1.HealthCheckResponse
+	check := func(ctx context.Context, req *question) (*connect.Response[answer], error) {
+		return s.Check(ctx, connect.NewRequest(req.Msg))
+	}
+	watch := func(ctx context.Context, req *question, stream *connect.ServerStream[answer]) error {
+		return s.Watch(ctx, connect.NewRequest(req.Msg), stream)
+	}
+	bounds := boundedMessages(maxProbeMessage)
+	table := map[string]http.Handler{
+		pathHealthz:     http.HandlerFunc(answerLive),
+		pathReadyz:      HTTPHealthHandler(s),
+		grpcHealthCheck: connect.NewUnaryHandler(grpcHealthCheck, check, bounds),
+		grpcHealthWatch: connect.NewServerStreamHandler(grpcHealthWatch, watch, bounds),
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set(headerCacheControl, noStore)
+		handler, ok := table[r.URL.Path]
+		switch {
+		case !ok:
+			http.NotFound(w, r)
+		case strings.Contains(r.Header.Get("Content-Type"), "json"):
+			w.WriteHeader(http.StatusUnsupportedMediaType)
+		default:
+			handler.ServeHTTP(w, r)
+		}
+	})
+}
+
+// answerLive answers whether the process serves at all.
+func answerLive(w http.ResponseWriter, r *http.Request) { answerProbe(w, r, true) }
 
 func (s *HealthServer) notifyLocked() {
 	close(s.changed)

@@ -100,7 +100,7 @@ type prober struct {
 	// long.
 	list     func() []probeTarget
 	ask      func(context.Context, *tokenstore.Identity) (catalog.HealthReport, error)
-	tell     func(*tokenstore.Identity, catalog.HealthReport)
+	tell     func(id *tokenstore.Identity, endpoint string, report catalog.HealthReport)
 	withdraw func(*tokenstore.Identity)
 	answers  chan probeAnswer // room for every question in flight
 	asking   sync.WaitGroup
@@ -117,13 +117,14 @@ type prober struct {
 // probeTarget is a plugin that provides something.
 type probeTarget struct {
 	id       *tokenstore.Identity
-	askable  bool      // the host can dial it
+	endpoint string    // where the host dials it, empty for nowhere
 	reported time.Time // when it last did, zero for never
 }
 
 // probed is what the prober knows of a plugin.
 type probed struct {
 	id       *tokenstore.Identity
+	endpoint string
 	answered time.Time // zero for never
 	failures int       // in a row
 	asking   bool
@@ -194,17 +195,13 @@ func (p *prober) due() time.Time { return p.began.Add(time.Duration(p.asked) * p
 func (p *prober) begin(now time.Time) {
 	p.began, p.asked, p.queue = now, 0, p.queue[:0]
 	for _, target := range p.list() {
-		known := p.plugins[target.id.RuntimeID()]
-		if known == nil {
-			known = &probed{id: target.id}
-			p.plugins[target.id.RuntimeID()] = known
-		}
+		known := p.known(target)
 		known.listed = true
 		if p.silent(target, known, now) {
 			p.withdraw(target.id)
 			continue
 		}
-		if target.askable && !p.cfg.Disabled {
+		if target.endpoint != "" && !p.cfg.Disabled {
 			p.queue = append(p.queue, known)
 		}
 	}
@@ -219,9 +216,24 @@ func (p *prober) begin(now time.Time) {
 	p.step = p.cfg.Interval / time.Duration(max(len(p.queue), 1))
 }
 
+// known is what is known of a plugin where it is now: what it showed elsewhere says
+// nothing, but that it was alive.
+func (p *prober) known(target probeTarget) *probed {
+	known := p.plugins[target.id.RuntimeID()]
+	if known == nil || known.endpoint != target.endpoint {
+		fresh := &probed{id: target.id, endpoint: target.endpoint}
+		if known != nil {
+			fresh.answered = known.answered
+		}
+		known = fresh
+		p.plugins[target.id.RuntimeID()] = known
+	}
+	return known
+}
+
 // silent reports whether a plugin gave no sign of life for the lease.
 func (p *prober) silent(target probeTarget, known *probed, now time.Time) bool {
-	if (!target.askable || p.cfg.Disabled) && target.reported.IsZero() {
+	if (target.endpoint == "" || p.cfg.Disabled) && target.reported.IsZero() {
 		return false
 	}
 	last := target.id.IssuedAt()
@@ -263,7 +275,7 @@ func (p *prober) settle(a probeAnswer) {
 		return
 	}
 	plugin.told, plugin.last = true, report.Health
-	p.tell(plugin.id, report)
+	p.tell(plugin.id, plugin.endpoint, report)
 }
 
 // maxHealthAnswer bounds the answers of launched plugins, in bytes.

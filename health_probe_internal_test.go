@@ -40,7 +40,7 @@ func newWard(t *testing.T, n int, cfg HealthProbeConfig) *ward {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.targets = append(w.targets, probeTarget{id: id, askable: true})
+		w.targets = append(w.targets, probeTarget{id: id, endpoint: "https://plugin"})
 	}
 	questions := make(chan struct{}, 1)
 	questions <- struct{}{}
@@ -64,7 +64,7 @@ func newWard(t *testing.T, n int, cfg HealthProbeConfig) *ward {
 		locked(func() { w.now-- })
 		return catalog.HealthReport{Health: catalog.HealthHealthy}, err
 	}
-	p.tell = func(id *tokenstore.Identity, r catalog.HealthReport) {
+	p.tell = func(id *tokenstore.Identity, _ string, r catalog.HealthReport) {
 		locked(func() { w.told[id.SelfID()] = append(w.told[id.SelfID()], r.Health.String()) })
 	}
 	p.withdraw = func(id *tokenstore.Identity) {
@@ -202,9 +202,9 @@ func TestProber_WithdrawsTheSilent(t *testing.T) {
 				return silent(ctx, id)
 			}
 		}, 7 * time.Minute, 1},
-		"cannot be asked, reported once":  {HealthProbeConfig{}, func(w *ward) { w.targets[0].askable, w.targets[0].reported = false, w.began }, 81 * time.Second, 1},
-		"cannot be asked, reported later": {HealthProbeConfig{}, func(w *ward) { w.targets[0].askable, w.targets[0].reported = false, w.began.Add(time.Hour) }, time.Hour, 0},
-		"cannot be asked, never reported": {HealthProbeConfig{}, func(w *ward) { w.targets[0].askable = false }, time.Hour, 0},
+		"cannot be asked, reported once":  {HealthProbeConfig{}, func(w *ward) { w.targets[0].endpoint, w.targets[0].reported = "", w.began }, 81 * time.Second, 1},
+		"cannot be asked, reported later": {HealthProbeConfig{}, func(w *ward) { w.targets[0].endpoint, w.targets[0].reported = "", w.began.Add(time.Hour) }, time.Hour, 0},
+		"cannot be asked, never reported": {HealthProbeConfig{}, func(w *ward) { w.targets[0].endpoint = "" }, time.Hour, 0},
 		"probing is off":                  {HealthProbeConfig{Disabled: true}, func(w *ward) { w.answer = silent }, time.Hour, 0},
 		"probing is off, reported once":   {HealthProbeConfig{Disabled: true}, func(w *ward) { w.targets[0].reported = w.began }, 81 * time.Second, 1},
 	} {
@@ -224,4 +224,26 @@ func TestProber_WithdrawsTheSilent(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A plugin that is reached elsewhere begins anew: it is told of again, and only after as
+// many failures as any other.
+func TestProber_BeginsAnewElsewhere(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWard(t, 1, HealthProbeConfig{Interval: 10 * time.Second, FailureThreshold: 2})
+		w.answer = func(context.Context, string) error { return errors.New("silent") }
+		list := w.prober.list
+		w.prober.list = func() []probeTarget {
+			all := list()
+			if time.Since(w.began) > 25*time.Second {
+				all[0].endpoint = "https://elsewhere"
+			}
+			return all
+		}
+		w.run(t, time.Minute)
+		if got := w.told["p0"]; !slices.Equal(got, []string{"unhealthy", "unhealthy"}) {
+			t.Errorf("told %q, want of each place once", got)
+		}
+	})
 }

@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/http"
 	"sync"
@@ -14,7 +13,10 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/drain"
+	"github.com/masegraye/connect-plugin-go/internal/headers"
+	"github.com/masegraye/connect-plugin-go/internal/probes"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
@@ -32,10 +34,13 @@ type Host struct {
 	health    *HealthServer
 	serverTLS *tls.Config // nil in plaintext
 	server    *http.Server
+	serverLog *serverLog // of what net/http says, and of what connections begin with
 	ingress   *ingress
+	standing  *certs.Standing[net.Conn]
 	drain     *drain.Drain
 	abort     context.CancelCauseFunc
 	prober    *prober
+	probes    *probes.Server // for HealthAddr
 	stopTasks context.CancelFunc
 	tasks     sync.WaitGroup
 	done      chan struct{} // closed when the shutdown is complete
@@ -49,8 +54,9 @@ type Host struct {
 	upperMu sync.Mutex
 	upper   upperFloor // nil until it is asked for
 
-	mu   sync.Mutex
-	addr string
+	mu         sync.Mutex
+	addr       string
+	healthAddr string // empty before probes are answered
 }
 
 // Usage counts what a host holds at one moment, for its operator's metrics. Most of
@@ -101,16 +107,20 @@ func NewHost(cfg *ServeConfig) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	h.ingress = &ingress{hub: h.hub, table: table, draining: h.draining.Load}
+	h.ingress = &ingress{hub: h.hub, tls: h.serverTLS, table: table, draining: h.draining.Load}
 	h.nameFor(nil)
+	h.standing = newStanding(h.cfg.Limits, h.cfg.Authority)
 	h.setServer()
+	h.probes = probes.New(h.health.probes(), h.cfg.Logger)
 	h.setProber()
 	ctx, stop := context.WithCancel(context.Background())
 	h.stopTasks = stop
 	h.tasks.Go(func() { h.hub.store.Run(ctx) })
 	h.tasks.Go(func() { h.prober.run(ctx) })
+	h.tasks.Go(func() { h.standing.Run(ctx) })
 	h.tasks.Go(func() { h.hub.recount(ctx) })
-	h.warn(danger(cfg.Logger))
+	h.keepCertificates(ctx)
+	h.warn()
 	return h, nil
 }
 
@@ -124,6 +134,14 @@ func (h *Host) Addr() string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.addr
+}
+
+// HealthAddr returns the address on which the host answers probes in plaintext, empty
+// where it does not.
+func (h *Host) HealthAddr() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.healthAddr
 }
 
 // Registry returns the host's service registry.
@@ -191,6 +209,23 @@ func (h *Host) setTLS() error {
 	return nil
 }
 
+// keepCertificates has certificates that are about to end renewed where that is the host's
+// to do, and warned of.
+func (h *Host) keepCertificates(ctx context.Context) {
+	var own []certs.Source
+	if h.serverTLS != nil {
+		own = append(own, certs.ServerSource("this host, where plugins call it", h.serverTLS))
+	}
+	if to := h.router.dialing(); to != nil {
+		own = append(own, certs.ClientSource("this host, when it calls plugins", to))
+	}
+	if a := h.cfg.Authority; a != nil {
+		own = append(own, a.ownSource())
+		h.tasks.Go(func() { a.serve(ctx, h.cfg.Logger) })
+	}
+	h.tasks.Go(func() { h.hub.settings().vigil.Run(ctx, own...) })
+}
+
 // setServices takes the configured services, makes the missing ones and binds
 // them all to one hub.
 func (h *Host) setServices() error {
@@ -216,8 +251,11 @@ func (h *Host) setServices() error {
 			return fieldError(s.field, "%v", err)
 		}
 	}
+	for _, name := range c.Plugins.Keys() {
+		h.health.offer(name)
+	}
 	h.registry.configure(c.Limits)
-	h.handshake.list = h.listing
+	h.handshake.list, h.health.concerns = h.listing, h.concerns
 	dialer, err := newPluginDialer(h.hub.settings(), h.serverTLS)
 	if err != nil {
 		return err
@@ -248,21 +286,30 @@ func (h *Host) setRouter() {
 }
 
 // warn tells the operator what is dangerous or useless about the configuration.
-func (h *Host) warn(log *slog.Logger) {
-	if h.cfg.AllowInsecure {
-		log.Warn("serving plaintext: AllowInsecure is set; use it for development only")
+func (h *Host) warn() {
+	warnConfig(h.hub.settings())
+	if missing := h.namesMissing(); missing != "" {
+		h.cfg.Logger.Warn("the names of this host are not known: " + missing +
+			"; set ServeConfig.Hosts to the names and addresses under which plugins reach it")
 	}
-	if h.cfg.Policy == nil {
-		h.cfg.Logger.Warn("no policy: no plugin is accepted until ServeConfig.Policy allows it; OpenPolicy() allows all, for development")
-		return
+}
+
+// namesMissing says why the names of the host cannot be known before a connection is
+// there, empty where they can.
+func (h *Host) namesMissing() string {
+	if len(h.cfg.Hosts) > 0 || h.serverTLS == nil {
+		return ""
 	}
-	if d := h.cfg.Policy.Default; d != nil && h.cfg.AllowInsecure && compileRules(*d).Open() {
-		log.Warn("plaintext and an open policy: any service on a plugin's address can pass for the plugin; " +
-			"use TLS, or name the Endpoint of each plugin in its PluginPolicy")
+	switch leaf := certs.ServerLeaf(h.serverTLS); {
+	case h.cfg.TLS.GetConfigForClient != nil:
+		return "TLS.GetConfigForClient chooses the certificate for each client, and requests for other names than those in it are refused"
+	case leaf == nil:
+		return "TLS.GetCertificate has no certificate for a client that names no server, and requests for other names " +
+			"than those in the certificate which a client gets are refused"
+	case len(leaf.DNSNames)+len(leaf.IPAddresses) == 0:
+		return "its certificate names no host, so all requests but those for the address listened on are refused"
 	}
-	if d := h.cfg.Policy.Default; d != nil && d.AllowUnproven {
-		log.Warn("open policy: whoever reaches the host is accepted as any plugin that Policy.Plugins does not name")
-	}
+	return ""
 }
 
 // recovered turns a panic in a service into an error that tells the peer nothing.
@@ -304,10 +351,20 @@ func (c *ServeConfig) validateTransport() error {
 			return err
 		}
 	}
-	if c.Addr != "" {
-		if _, _, err := net.SplitHostPort(c.Addr); err != nil {
-			return fieldError("Addr", "%q is no host:port: %v", c.Addr, err)
+	return c.validateAddrs()
+}
+
+func (c *ServeConfig) validateAddrs() error {
+	for _, a := range []struct{ field, addr string }{{"Addr", c.Addr}, {"HealthAddr", c.HealthAddr}} {
+		if a.addr == "" {
+			continue
 		}
+		if _, _, err := net.SplitHostPort(a.addr); err != nil {
+			return fieldError(a.field, "%q is no host:port: %v", a.addr, err)
+		}
+	}
+	if _, port, _ := net.SplitHostPort(c.HealthAddr); c.HealthAddr == cmp.Or(c.Addr, defaultAddr) && port != "0" {
+		return fieldError("HealthAddr", "is that of Addr; write another port")
 	}
 	return nil
 }
@@ -330,6 +387,11 @@ func (c *ServeConfig) validatePlugins() error {
 	}
 	if err := ValidateMetadata(c.ServerMetadata); err != nil {
 		return fieldError("ServerMetadata", "%v", err)
+	}
+	for i, name := range c.PassMetadata {
+		if err := headers.CheckName(name); err != nil {
+			return fieldError(fmt.Sprintf("PassMetadata[%d]", i), "%v; see docs/metadata.md for what can be added", err)
+		}
 	}
 	for i, p := range c.AuthProviders {
 		if p == nil {
@@ -365,8 +427,14 @@ func (c *ServeConfig) validateDurations() error {
 	return nil
 }
 
-// validateServices refuses services that belong to different hosts.
+// validateServices refuses services that belong to different hosts, and a broker that
+// holds what cannot be offered.
 func (c *ServeConfig) validateServices() error {
+	if c.CapabilityBroker != nil {
+		if err := c.CapabilityBroker.check(); err != nil {
+			return err
+		}
+	}
 	if c.ServiceRouter == nil {
 		return nil
 	}

@@ -27,6 +27,7 @@ func hostPluginRoute(name string, p Plugin, impl any, maxBody int64) (route, err
 	case handler == nil:
 		return route{}, fmt.Errorf("%w: %w: %s: ConnectServer returned no handler", ErrInvalidConfig, ErrInvalidPluginImpl, field)
 	}
+	path = servicePath(path)
 	if err := ValidateEndpointPath(path); err != nil || !strings.HasSuffix(path, "/") || path == "/" {
 		return route{}, fieldError(field,
 			"ConnectServer returned path %q; it must be clean, start and end with a slash, and not be the root", path)
@@ -60,45 +61,32 @@ func (n hostPlugin) identify(ctx context.Context, h *hub, p *peer, r *http.Reque
 	return ctx, admission{caller: c, budget: h.requestBudget(c), allowed: allowed}, nil
 }
 
-// identifyStranger admits a caller without a runtime identity.
+// identifyStranger admits a caller without a runtime identity. A plugin is none, though
+// it leaves its runtime identity out.
 func (n hostPlugin) identifyStranger(ctx context.Context, h *hub, p *peer, r *http.Request) (context.Context, admission, *denial) {
-	if !h.rules.Load().Public.Has(string(n)) {
-		var no *denial
-		if ctx, no = askProviders(ctx, h, r); no != nil {
-			return ctx, admission{}, no
-		}
+	if h.rules.Load().Public.Has(string(n)) {
+		public := func(b *policy.Book) bool { return b.Public.Has(string(n)) }
+		return ctx, admission{budget: h.strangerBudget(ctx, p), allowed: public}, nil
 	}
-	authenticated := GetAuthContext(ctx) != nil
-	allowed := func(b *policy.Book) bool { return authenticated || b.Public.Has(string(n)) }
+	ctx, no := askProviders(ctx, h, p, newHeaderRequest(connect.Spec{Procedure: r.URL.Path}, connect.Peer{Addr: r.RemoteAddr}, r.Header))
+	if no != nil {
+		return ctx, admission{}, no
+	}
+	allowed := func(b *policy.Book) bool { return !h.isPlugin(b, p.certificate) }
 	return ctx, admission{budget: h.strangerBudget(ctx, p), allowed: allowed}, nil
-}
-
-// askProviders returns the context of a caller that an auth provider knows.
-func askProviders(ctx context.Context, h *hub, r *http.Request) (context.Context, *denial) {
-	chain := h.settings().chain
-	if chain == nil {
-		return ctx, unauthenticated("", "no runtime identity")
-	}
-	reason := "no auth provider knows the caller"
-	noted := withAuthObserver(ctx, func(_ context.Context, f authFailure) { reason = f.Provider + ": " + f.Err.Error() })
-	req := newHeaderRequest(connect.Spec{Procedure: r.URL.Path}, connect.Peer{Addr: r.RemoteAddr}, r.Header)
-	out, err := chain.authenticate(noted, req)
-	if err != nil {
-		return ctx, unauthenticated("", reason)
-	}
-	return out, nil
 }
 
 // listing tells a plugin which of the host's plugins and capabilities are there
 // for it: those that it asked for (all where it asked for none) and policy lets
-// it use.
+// it use. Whoever is no plugin learns of what is public and, where an auth provider
+// knows him, of what he may call.
 func (h *Host) listing(ctx context.Context, id *tokenstore.Identity, requested []string) listing {
-	var l listing
+	l := listing{known: id != nil || GetAuthContext(ctx) != nil}
 	for _, name := range h.cfg.Plugins.Keys() {
 		if len(requested) > 0 && !slices.Contains(requested, name) {
 			continue
 		}
-		if h.listsPlugin(id, name) {
+		if h.listsPlugin(id, l.known, name) {
 			l.plugins = append(l.plugins, pluginInfo(name, h.cfg.Plugins[name].Metadata()))
 		}
 	}
@@ -114,11 +102,30 @@ func (h *Host) listing(ctx context.Context, id *tokenstore.Identity, requested [
 	return l
 }
 
-func (h *Host) listsPlugin(id *tokenstore.Identity, name string) bool {
-	if h.hub.rules.Load().Public.Has(name) || len(h.cfg.AuthProviders) > 0 {
+func (h *Host) listsPlugin(id *tokenstore.Identity, known bool, name string) bool {
+	switch {
+	case h.hub.rules.Load().Public.Has(name):
+		return true
+	case id != nil:
+		return h.hub.mayCallHostPlugin(id, name)
+	}
+	return known
+}
+
+// concerns reports whether the name of a service is that of one of the host's plugins that
+// a plugin may call, or of a capability that it may be granted. A plugin goes by its name
+// or by that of the service that it serves.
+func (h *Host) concerns(b *policy.Book, s policy.Subject, service string) bool {
+	if _, ok := h.broker.lookup(service); ok && b.MayUse(s, service) {
 		return true
 	}
-	return id != nil && h.hub.mayCallHostPlugin(id, name)
+	for _, name := range h.cfg.Plugins.Keys() {
+		path := h.cfg.Plugins[name].Metadata().Path
+		if (service == name || service == strings.Trim(path, "/")) && (b.Public.Has(name) || b.MayCallHostPlugin(s, name)) {
+			return true
+		}
+	}
+	return false
 }
 
 func pluginInfo(name string, m PluginMetadata) *connectpluginv1.PluginInfo {

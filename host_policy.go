@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
+	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
@@ -27,9 +28,10 @@ func (h *Host) SetPolicy(p *Policy) error {
 	if err := p.validateNames(); err != nil {
 		return err
 	}
-	next := compilePolicy(p)
+	next := compilePolicy(p, h.cfg.Authority != nil)
 	h.policyMu.Lock()
 	defer h.policyMu.Unlock()
+	h.hub.rules.Load().Certificates(func(identity string, key certs.Pin) { h.hub.shown.Add(identity, key) })
 	before := h.hub.rules.Swap(next)
 	h.hub.launches.UnbarAll()
 	c := &policyChange{host: h, before: before, now: next}

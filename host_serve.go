@@ -2,6 +2,7 @@ package connectplugin
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -16,11 +17,11 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/net/netutil"
-
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
+	"github.com/masegraye/connect-plugin-go/internal/edge"
 	"github.com/masegraye/connect-plugin-go/internal/gather"
+	"github.com/masegraye/connect-plugin-go/internal/opening"
 	"github.com/masegraye/connect-plugin-go/internal/target"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
@@ -32,44 +33,79 @@ const abortWait = time.Second
 // ListenAndServe listens on [ServeConfig.Addr] and serves until ctx ends, as
 // [Host.Serve] does. The error says when the address is taken.
 func (h *Host) ListenAndServe(ctx context.Context) error {
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", h.cfg.Addr)
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return fmt.Errorf("listen: %s is taken by another process; set ServeConfig.Addr to a free address, "+
-			"or to port 0 for any: %w", h.cfg.Addr, err)
-	}
+	l, err := listenOn(ctx, "Addr", h.cfg.Addr)
 	if err != nil {
-		return fmt.Errorf("listen: %w", err)
+		return err
 	}
 	return h.Serve(ctx, l)
+}
+
+// listenOn listens on the address in a field of the configuration.
+func listenOn(ctx context.Context, field, addr string) (net.Listener, error) {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", addr)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("listen: %s is taken by another process; set ServeConfig.%s to a free address, "+
+			"or to port 0 for any: %w", addr, field, err)
+	case err != nil:
+		return nil, fmt.Errorf("listen: %s: %w", field, err)
+	}
+	return l, nil
+}
+
+// serveProbes begins to answer probes on HealthAddr, if there is one and nobody does yet.
+func (h *Host) serveProbes(ctx context.Context) error {
+	if h.cfg.HealthAddr == "" || h.HealthAddr() != "" {
+		return nil
+	}
+	l, err := listenOn(ctx, "HealthAddr", h.cfg.HealthAddr)
+	if err != nil {
+		return err
+	}
+	h.mu.Lock()
+	h.healthAddr = l.Addr().String()
+	h.mu.Unlock()
+	h.cfg.Logger.Info("probes are answered in plaintext", keyAddr, l.Addr().String())
+	h.tasks.Go(func() {
+		if err := h.probes.Serve(l); err != nil {
+			h.cfg.Logger.Error("probes are not answered any more", keyError, err)
+		}
+	})
+	return nil
 }
 
 // Serve serves on a listener, which it closes, until ctx ends or
 // [Host.Shutdown] is called; then it shuts down within
 // [ServeConfig.GracefulShutdownTimeout] and returns nil when nothing was cut
-// off. It returns [ErrHostClosed] where the host was shut down before.
+// off. It returns [ErrHostClosed] where the host was shut down before, and an error where
+// [ServeConfig.HealthAddr] cannot be listened on.
+//
+// The listener may be one of the user's own, such as one that reads a balancer's PROXY
+// header: what its connections say of their RemoteAddr is the address of the peer, in
+// policy, limits and audit alike. So nobody but the balancer may reach such a listener.
 func (h *Host) Serve(ctx context.Context, l net.Listener) error {
 	if h.draining.Load() {
 		_ = l.Close()
 		return ErrHostClosed
+	}
+	if err := h.serveProbes(ctx); err != nil {
+		_ = l.Close()
+		return err
 	}
 	h.hub.address.Store(localURL(h.cfg, l.Addr()))
 	h.mu.Lock()
 	h.addr = l.Addr().String()
 	h.mu.Unlock()
 	h.nameFor(l.Addr())
-	gathered := gather.NewListener(netutil.LimitListener(l, h.cfg.Limits.MaxConnections), gather.Config{WriteTimeout: writeByteTimeout})
+	gathered := gather.NewListener(opening.NewListener(l, h.serverLog.opened(h.serverTLS != nil)), gather.Config{WriteTimeout: writeByteTimeout})
 	defer gathered.Wait()
-	l = gathered
+	outer := h.edge(gathered)
+	defer outer.End()
+	l = outer
 	h.cfg.Logger.Info("host is serving", keyAddr, l.Addr().String())
 	served := make(chan error, 1)
-	go func() {
-		if h.serverTLS == nil {
-			served <- h.server.Serve(l)
-			return
-		}
-		served <- h.server.ServeTLS(l, "", "")
-	}()
+	go func() { served <- h.server.Serve(l) }()
 	select {
 	case <-ctx.Done():
 	case err := <-served:
@@ -100,11 +136,11 @@ func (h *Host) Shutdown(ctx context.Context) error {
 
 // nameFor settles under which names the host is reached, once it listens.
 func (h *Host) nameFor(listener net.Addr) {
-	var leaf *x509.Certificate
-	if h.serverTLS != nil {
-		leaf = certs.ServerLeaf(h.serverTLS)
+	names := target.NewNames(h.cfg.Hosts, listener)
+	if h.cfg.AllowInsecure {
+		names = names.Open(listener)
 	}
-	h.ingress.names.Store(target.NewNames(h.cfg.Hosts, leaf, listener))
+	h.ingress.names.Store(names)
 }
 
 func (h *Host) setServer() {
@@ -112,20 +148,18 @@ func (h *Host) setServer() {
 	h.abort = abort
 	l := h.cfg.Limits
 	var protocols http.Protocols
-	protocols.SetHTTP2(true)
-	if h.cfg.AllowInsecure {
-		protocols.SetHTTP1(true)
-		protocols.SetUnencryptedHTTP2(true)
-	}
+	protocols.SetHTTP1(h.cfg.AllowInsecure)
+	protocols.SetUnencryptedHTTP2(true) // TLS ends at the edge
+	h.serverLog = newServerLog(h.cfg.Logger)
 	h.server = &http.Server{
 		Handler:           h.drain.Count(h.ingress),
-		TLSConfig:         h.serverTLS,
 		ReadHeaderTimeout: l.ReadHeaderTimeout,
 		IdleTimeout:       l.IdleTimeout,
 		MaxHeaderBytes:    l.MaxHeaderBytes,
-		ErrorLog:          slog.NewLogLogger(newServerLog(h.cfg.Logger), slog.LevelDebug),
+		ErrorLog:          slog.NewLogLogger(h.serverLog, slog.LevelDebug),
 		BaseContext:       func(net.Listener) context.Context { return base },
-		ConnContext:       withConnection(verifiesItself(h.serverTLS)),
+		ConnContext:       withConnection,
+		ConnState:         h.noteConnection,
 		Protocols:         &protocols,
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams: l.MaxStreamsPerConnection,
@@ -134,6 +168,46 @@ func (h *Host) setServer() {
 			WriteByteTimeout:     writeByteTimeout,
 		},
 	}
+}
+
+// silenceAtTheEdge is how long a connection that proved nothing has to be silent before a
+// newcomer takes its place, where there is none left.
+const silenceAtTheEdge = 5 * time.Second
+
+// edge takes connections from a listener and ends TLS on them.
+func (h *Host) edge(l net.Listener) *edge.Listener {
+	return edge.Listen(l, edge.Config{
+		TLS: h.witnessed(), HandshakeTimeout: h.cfg.Limits.ReadHeaderTimeout,
+		MaxConnections: h.cfg.Limits.MaxConnections, MaxPerAddress: h.cfg.Limits.MaxConnectionsPerPeer, Silence: silenceAtTheEdge,
+		Key:     func(a net.Addr) string { return addressKey(a.String()) },
+		Context: newConnection(h.standing, verifiesItself(h.serverTLS)),
+		CutOff: func(addr net.Addr, reason string) {
+			ctx := withPeer(context.Background(), &peer{addr: addrOnly(addr.String())})
+			h.hub.auditCall(ctx, AuditLimited, "", "", "connection cut off: "+reason)
+		},
+		Refused: func(addr net.Addr, err error) {
+			h.server.ErrorLog.Printf("http: TLS handshake error from %s: %v", addr, err)
+		},
+	})
+}
+
+// noteConnection is the server's ConnState.
+func (h *Host) noteConnection(c net.Conn, state http.ConnState) {
+	if state == http.StateClosed || state == http.StateHijacked {
+		h.standing.Leave(c)
+	}
+}
+
+// witnessed is what the host's own server serves with: it notes on each connection which
+// certificate is shown there, and tells whoever speaks no HTTP/2 so.
+func (h *Host) witnessed() *tls.Config {
+	if h.serverTLS == nil {
+		return nil
+	}
+	return alertNoHTTP2(certs.Witness(h.serverTLS, func(ctx context.Context, leaf *x509.Certificate) {
+		noteServed(ctx, leaf)
+		h.hub.settings().vigil.Saw("this host, where plugins call it", leaf)
+	}))
 }
 
 func (h *Host) shut(ctx context.Context) error {
@@ -157,7 +231,8 @@ func (h *Host) shut(ctx context.Context) error {
 	h.closeUpper(ctx)
 	h.abort(errShuttingDown)
 	h.hub.store.RevokeAll(tokenstore.ReasonShutdown)
-	h.router.close()
+	h.router.Close()
+	h.probes.Shutdown(ctx)
 	h.stopTasks()
 	h.tasks.Wait()
 	h.hub.callers.Close()
@@ -252,15 +327,18 @@ func (h *Host) probeTargets() []probeTarget {
 		endpoint, _ := h.registry.catalog.Endpoint(id.RuntimeID())
 		report, reported := h.lifecycle.reported(id.RuntimeID())
 		if (endpoint != "" || reported) && len(h.registry.catalog.ByRuntime(id.RuntimeID())) > 0 {
-			targets = append(targets, probeTarget{id: id, askable: endpoint != "", reported: report.At})
+			targets = append(targets, probeTarget{id: id, endpoint: endpoint, reported: report.At})
 		}
 		return true
 	})
 	return targets
 }
 
-// reportHealth passes on what asking a plugin showed.
-func (h *Host) reportHealth(id *tokenstore.Identity, report catalog.HealthReport) {
+// reportHealth passes on what asking a plugin showed, if it is still there.
+func (h *Host) reportHealth(id *tokenstore.Identity, endpoint string, report catalog.HealthReport) {
+	if now, _ := h.registry.catalog.Endpoint(id.RuntimeID()); now != endpoint {
+		return
+	}
 	log := h.cfg.Logger.Info
 	if report.Health == catalog.HealthUnhealthy {
 		log = h.cfg.Logger.Warn

@@ -8,11 +8,14 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
 
+	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/crowd"
 	"github.com/masegraye/connect-plugin-go/internal/inflight"
 	"github.com/masegraye/connect-plugin-go/internal/launches"
@@ -36,11 +39,13 @@ type hub struct {
 	current atomic.Pointer[settings]
 	rules   atomic.Pointer[policy.Book]
 
+	bare             sync.Once    // that a service is mounted without its handler was told
 	enrolling        *crowd.Crowd // handshakes of which nothing is proven yet
 	proven, unproven limiter.Pace // of new identities
 	recurring        recount.Counter[recurrence]
 
 	launches launches.Book          // of plugins that the host started
+	shown    certs.Known            // certificates that were plugins'
 	address  atomic.Pointer[string] // the host's base URL for programs on this machine, nil before it serves
 
 	permitted inflight.Permits[*policy.Book] // that a change of policy may end
@@ -81,6 +86,46 @@ func (h *hub) permit(c *inflight.Call, allowed func(*policy.Book) bool) (release
 		return func() {}, true
 	}
 	return h.permitted.Admit(c, h.rules.Load, allowed)
+}
+
+// remember takes note of a certificate, nil for none, as that of a plugin. It stays one:
+// when the plugin's identity has ended, and when policy forgets it.
+func (h *hub) remember(cert *certificate) {
+	if cert != nil {
+		h.shown.Add(cert.identity, certs.Pin(cert.fingerprint))
+	}
+}
+
+// isPlugin reports whether a certificate, nil for none, is that of a plugin: because the
+// book says so, because it was one before, or because the host's Authority certifies
+// plugins and nobody else.
+func (h *hub) isPlugin(book *policy.Book, cert *certificate) bool {
+	if cert == nil {
+		return false
+	}
+	key := certs.Pin(cert.fingerprint)
+	if book.Names(cert.identity, key) || h.shown.Has(cert.identity, key) {
+		return true
+	}
+	a := h.settings().authority
+	if a == nil {
+		return false
+	}
+	id, err := certs.ParseID(cert.identity)
+	return err == nil && id.TrustDomain == a.TrustDomain() && id.Role != certs.RoleHost
+}
+
+// presentsToken reports whether a request has a runtime token in any of its fields, good
+// or not.
+func (h *hub) presentsToken(header http.Header) bool {
+	for _, values := range header {
+		for _, value := range values {
+			if h.store.Gave(value[strings.LastIndexByte(value, ' ')+1:]) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // launchOf returns the launch of a plugin that the host started or adopted, nil for any
@@ -243,6 +288,7 @@ var errBoundElsewhere = errors.New("belongs to another host already; make one fo
 // wire.
 type member struct {
 	bound atomic.Pointer[hub]
+	told  sync.Once // the operator, that it is not
 }
 
 // bind ties the service to a hub, once.
@@ -260,11 +306,31 @@ func (m *member) caller(ctx context.Context, spec connect.Spec, header http.Head
 	if spec.Procedure == "" {
 		return nil, header.Get(headerRuntimeID), nil
 	}
+	h := m.bound.Load()
+	if h == nil {
+		m.unbound(ctx, spec.Procedure)
+		return nil, "", connect.NewError(connect.CodeUnauthenticated, errUnbound)
+	}
 	c, ok := callerFrom(ctx)
-	if h := m.bound.Load(); !ok || h == nil || c.hub != h {
+	if !ok && !isGuarded(ctx) {
+		var err error
+		if c, err = h.bareCaller(ctx, spec.Procedure, header); err != nil {
+			return nil, "", err
+		}
+		ok = true
+	}
+	if !ok || c.hub != h {
 		return nil, "", connect.NewError(connect.CodeUnauthenticated, errUnauthenticated)
 	}
 	return c, c.id.RuntimeID(), nil
+}
+
+// unbound says once in the log that a service was mounted that belongs to no host.
+func (m *member) unbound(ctx context.Context, procedure string) {
+	m.told.Do(func() {
+		slog.Default().ErrorContext(ctx, "a mounted service belongs to no host, so nobody can call it: name it in the ServeConfig of "+
+			"NewHandshakeServer and mount HandshakeServerHandler, or make a NewServiceRouter of the services", keyProcedure, procedure)
+	})
 }
 
 // note records a decision where the service is bound; unbound it is the host's
@@ -314,15 +380,36 @@ type settings struct {
 	versions               versionRange
 	deprecatedBelow        int32
 	serverMetadata         map[string]string
+	passed                 []string // names of metadata that the operator lets pass
 	handshake              HandshakeAuth
 	authority              *Authority  // may be nil
+	serverTLS              *tls.Config // as configured; nil in plaintext and where the authority makes it
 	pluginTLS              *tls.Config // may be nil
 	allowInsecure          bool
 	chain                  *authChain   // nil without auth providers
 	rules                  *policy.Book // to begin with
 
-	audit *auditor
-	log   *slog.Logger
+	audit      *auditor
+	log        *slog.Logger
+	configured *slog.Logger // as configured, nil for none: see danger
+	vigil      *certs.Vigil // over certificates that are about to end
+}
+
+// warnConfig tells the operator what is dangerous or useless about the configuration.
+func warnConfig(s *settings) {
+	log := danger(s.configured)
+	if s.allowInsecure {
+		warnPlaintext(log, "serving plaintext: AllowInsecure is set; use it for development only")
+	}
+	if d := s.rules.Default; d != nil && s.allowInsecure && d.Open() {
+		log.Warn("plaintext and an open policy: any service on a plugin's address can pass for the plugin; " +
+			"use TLS, or name the Endpoint of each plugin in its PluginPolicy")
+	}
+	if d := s.rules.Default; d != nil && d.AllowUnproven {
+		log.Warn("open policy: whoever reaches the host is accepted as any plugin that Policy.Plugins does not name")
+	} else if d == nil && len(s.rules.Plugins) == 0 {
+		log.Warn("no policy: no plugin is accepted until ServeConfig.Policy allows it; OpenPolicy() allows all, for development")
+	}
 }
 
 func (s *settings) storeConfig() tokenstore.Config {

@@ -40,8 +40,8 @@ type PluginSpec struct {
 	// Provides lists the service types that the plugin is launched for. Where it is not
 	// empty, a plugin that declares others is refused.
 	Provides []string
-	// Strategy names the [LaunchStrategy]. Empty means "process" where BinaryPath is set,
-	// and "in-memory" otherwise.
+	// Strategy names the [LaunchStrategy]. Empty means "go-plugin" where GoPlugin is set,
+	// otherwise "process" where BinaryPath is, and "in-memory" where neither is.
 	Strategy string
 	// BinaryPath is the program that the process strategy runs. A relative path is taken
 	// from the working directory of the host; PATH is not searched.
@@ -49,8 +49,9 @@ type PluginSpec struct {
 	// HostURL is the base URL at which the plugin reaches the host. Empty means the address
 	// that the host listens on.
 	HostURL string
-	// Port is the port that the plugin listens on, on loopback. Zero means any free one,
-	// which the plugin reports itself.
+	// Port is the port that the plugin listens on, on loopback. Zero means a Unix socket in a
+	// directory of its own, which nobody else may enter, where the system has such sockets,
+	// and elsewhere any free port, which the plugin reports itself.
 	Port int
 	// Metadata is told to plugins that discover the plugin's services, where the plugin does
 	// not say something else itself.
@@ -61,6 +62,8 @@ type PluginSpec struct {
 	Plugin Plugin
 	// ImplFactory makes the implementation for Plugin.
 	ImplFactory func() any
+	// GoPlugin makes BinaryPath a plugin of hashicorp/go-plugin, which runs as it is.
+	GoPlugin *GoPluginSpec
 
 	// Checksum is the SHA-256 of the program, in hex. Empty accepts what is found at the
 	// first launch, warns, and accepts nothing else later.
@@ -84,6 +87,11 @@ type PluginSpec struct {
 	Group string
 	// Rlimits are the program's resource limits, soft and hard alike. Only Linux has them.
 	Rlimits map[Rlimit]uint64
+	// Cgroup is a directory of a control group, of version 2, that is delegated to the host
+	// (systemd: Delegate=yes). Each instance gets one of its own below it, with which all ends
+	// that the plugin started. Empty means that what leaves the plugin's process group, as a
+	// daemon does, outlives it. Only Linux has them.
+	Cgroup string
 	// Restart says when the plugin is started again after it ended by itself.
 	Restart RestartPolicy
 	// ReadyTimeout bounds a launch, from the start until the plugin is healthy. Zero means
@@ -151,11 +159,15 @@ func (s PluginSpec) withDefaults(name string) PluginSpec {
 	s.Provides, s.Args, s.Env = slices.Clone(s.Provides), slices.Clone(s.Args), slices.Clone(s.Env)
 	s.Metadata, s.Rlimits = maps.Clone(s.Metadata), maps.Clone(s.Rlimits)
 	s.Signature, s.SignatureKey = slices.Clone(s.Signature), slices.Clone(s.SignatureKey)
-	if s.Strategy == "" {
+	s.GoPlugin = s.GoPlugin.clone()
+	switch {
+	case s.Strategy != "":
+	case s.GoPlugin != nil:
+		s.Strategy = strategyGoPlugin
+	case s.BinaryPath != "":
+		s.Strategy = strategyProcess
+	default:
 		s.Strategy = strategyMemory
-		if s.BinaryPath != "" {
-			s.Strategy = strategyProcess
-		}
 	}
 	s.ReadyTimeout = cmp.Or(s.ReadyTimeout, defaultReadyTimeout)
 	s.StopGrace = cmp.Or(s.StopGrace, defaultStopGrace)
@@ -194,6 +206,11 @@ func (s PluginSpec) validate() error {
 	if err := s.Restart.validate(); err != "" {
 		return field("Restart."+err, "is negative")
 	}
+	if s.GoPlugin != nil {
+		if err := s.validateGoPlugin(field); err != nil {
+			return err
+		}
+	}
 	return s.validateTrust(field)
 }
 
@@ -206,6 +223,8 @@ func (s PluginSpec) validateTrust(field func(name, format string, args ...any) e
 	switch {
 	case s.Dir != "" && !filepath.IsAbs(s.Dir):
 		return field("Dir", "%q is not absolute", s.Dir)
+	case s.Cgroup != "" && (!filepath.IsAbs(s.Cgroup) || strings.ContainsAny(s.Cgroup, " \t\r\n")):
+		return field("Cgroup", "%q is no absolute path without white space", s.Cgroup)
 	case s.Group != "" && s.User == "":
 		return field("User", "is empty; name the user to Group")
 	}

@@ -2,19 +2,17 @@ package connectplugin
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"io"
-	"os"
-	"os/user"
-	"strconv"
+	"path/filepath"
 	"strings"
-	"time"
+	"sync"
 
-	"github.com/masegraye/connect-plugin-go/internal/backoff"
-	"github.com/masegraye/connect-plugin-go/internal/bootstrap"
-	"github.com/masegraye/connect-plugin-go/internal/certs"
+	"github.com/masegraye/connect-plugin-go/internal/launches"
+	"github.com/masegraye/connect-plugin-go/internal/privdir"
 	"github.com/masegraye/connect-plugin-go/internal/procgroup"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
+	"github.com/masegraye/connect-plugin-go/internal/verify"
 )
 
 // reasonExited says that the process of an identity ended.
@@ -31,74 +29,209 @@ const (
 	keyDropped  = "dropped"
 )
 
-// instance returns the process as the launcher sees it, and watches for its end.
-func (l *processLaunch) instance() *instance {
-	exited := make(chan struct{})
-	l.exited = exited
-	renewing, stopRenewing := context.WithCancel(context.Background())
-	renewed := make(chan struct{})
-	go func() {
-		defer close(renewed)
-		l.tls.renewOver(renewing, l.pipe)
-	}()
-	go func() {
-		<-l.proc.Done()
-		stopRenewing()
-		_ = l.pipe.SetWriteDeadline(time.Unix(1, 0)) // nobody reads any more
-		<-renewed
-		l.cleanUp()
-		close(exited)
-	}()
-	i := &instance{
-		pid: l.proc.Pid(), exited: exited, exit: l.exit, begun: time.Now(),
-		runtimeID: l.runtimeID,
-		stop: func(ctx context.Context, reason string) {
-			l.stop(ctx, reason)
-			<-exited
-		},
-		release: func(old string) error { return l.platform.release(l.launch, old) },
-	}
-	i.result = l.platform.result(l.runtimeID, func() { i.stop(context.Background(), "cleanup") })
-	return i
+// processes is what a strategy that starts processes keeps between launches.
+type processes struct {
+	guard   procgroup.Guard
+	starter procgroup.Starter
+	sockets privdir.Root
+
+	mu       sync.Mutex
+	host     *Platform
+	binaries map[string]*heldBinary // by what was asked for
 }
 
-func (l *processLaunch) runtimeID() string {
-	if id := l.launch.Current(); id != nil {
+// heldBinary is a verified program that is kept for the next start.
+type heldBinary struct {
+	once   sync.Once
+	binary *verify.Binary
+	err    error
+}
+
+// bind ties the strategy to the platform whose plugins it starts.
+func (s *processes) bind(p *Platform) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.host = p
+}
+
+var errNoLauncher = errors.New("the strategy belongs to no launcher: pass it to PluginLauncher.RegisterStrategy")
+
+// platform returns the platform that the strategy is tied to.
+func (s *processes) platform() (*Platform, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.host == nil {
+		return nil, errNoLauncher
+	}
+	return s.host, nil
+}
+
+// close gives back what is kept between launches; no process is left then.
+func (s *processes) close() {
+	s.guard.Close()
+	s.sockets.Close()
+	s.mu.Lock()
+	held := s.binaries
+	s.binaries = nil
+	s.mu.Unlock()
+	for _, h := range held {
+		if h.binary != nil {
+			h.binary.Close()
+		}
+	}
+}
+
+// binary returns the verified program of a spec. It is read once: what the same path holds
+// later is of no interest to a spec that was accepted.
+func (s *processes) binary(p *Platform, spec PluginSpec) (*verify.Binary, error) {
+	path, err := filepath.Abs(spec.BinaryPath)
+	if err != nil || spec.BinaryPath == "" {
+		return nil, fieldError(fmt.Sprintf("PluginSpec[%q].BinaryPath", spec.Name), "%q is no path of a program", spec.BinaryPath)
+	}
+	key := strings.Join([]string{path, spec.Checksum, string(spec.SignatureKey), string(spec.Signature)}, "\x00")
+	s.mu.Lock()
+	if s.binaries == nil {
+		s.binaries = map[string]*heldBinary{}
+	}
+	held := s.binaries[key]
+	if held == nil {
+		held = &heldBinary{}
+		s.binaries[key] = held
+	}
+	s.mu.Unlock()
+	held.once.Do(func() { held.binary, held.err = verifyProgram(p, path, spec) })
+	if held.err == nil {
+		return held.binary, nil
+	}
+	s.mu.Lock()
+	if s.binaries[key] == held {
+		delete(s.binaries, key) // looked at again next time
+	}
+	s.mu.Unlock()
+	return nil, fmt.Errorf("%w: %w", ErrBinaryRefused, held.err)
+}
+
+func verifyProgram(p *Platform, path string, spec PluginSpec) (*verify.Binary, error) {
+	want := verify.Want{Key: spec.SignatureKey, Signature: spec.Signature}
+	if spec.Checksum != "" {
+		digest, err := verify.ParseDigest(spec.Checksum)
+		if err != nil {
+			return nil, err
+		}
+		want.Digest = &digest
+	}
+	b, err := verify.Open(path, want)
+	if err == nil && spec.Checksum == "" && len(spec.SignatureKey) == 0 {
+		p.log().Warn("the program of a plugin is started unverified: write its Checksum, if this is it",
+			keyPlugin, spec.Name, keyPath, path, keyChecksum, b.Digest.String())
+	}
+	return b, err
+}
+
+// launchAlone launches an instance that only its Cleanup ends.
+func launchAlone(ctx context.Context, s boundStrategy, host *Platform, spec PluginSpec) (LaunchResult, error) {
+	spec = spec.withDefaults(spec.Name)
+	if err := spec.validate(); err != nil {
+		return LaunchResult{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, spec.ReadyTimeout)
+	defer cancel()
+	i, err := s.start(ctx, host, spec, false)
+	if err != nil {
+		return LaunchResult{}, err
+	}
+	return i.result, nil
+}
+
+// childProcess is one launch of a process, however it becomes a plugin.
+type childProcess struct {
+	// Fixed at creation.
+	processes *processes
+	platform  *Platform
+	spec      PluginSpec
+
+	// Set on the way.
+	launch   *launches.Launch
+	proc     *procgroup.Process
+	exited   chan struct{} // closed when nothing is left; made with the instance
+	stopping sync.Once
+
+	mu    sync.Mutex
+	asked bool // the end is the launcher's doing
+}
+
+func (c *childProcess) runtimeID() string {
+	if c.launch == nil {
+		return ""
+	}
+	if id := c.launch.Current(); id != nil {
 		return id.RuntimeID()
 	}
 	return ""
 }
 
-// stop ends the process in steps.
-func (l *processLaunch) stop(ctx context.Context, reason string) {
-	l.stopping.Do(func() {
-		l.noteAsked()
-		grace := l.spec.StopGrace
-		err := l.proc.Stop(ctx, procgroup.Steps{
-			Ask: func(ctx context.Context) error { return l.platform.askToStop(ctx, l.runtimeID(), grace, reason) },
-			// The plugin tells the host that it leaves after its grace.
-			AskWait: grace + leaveWait, TermWait: grace,
-		})
+// config says how the process is started, with what it inherits beside the spec's own.
+func (c *childProcess) config(binary *verify.Binary, env []string, output func(procgroup.Line)) (*procgroup.Config, error) {
+	spec := c.spec
+	path, err := filepath.Abs(spec.BinaryPath)
+	if err != nil {
+		return nil, fmt.Errorf("BinaryPath: %w", err)
+	}
+	cfg := &procgroup.Config{
+		Path: path, Executable: binary.Executable(), Args: spec.Args, Dir: spec.Dir, Cgroup: spec.Cgroup,
+		Env: append(env, spec.Env...), Output: output,
+	}
+	if cfg.Executable == nil {
+		cfg.Path = binary.Path()
+	}
+	if cfg.Credential, err = procgroup.LookupCredential(spec.User, spec.Group); err != nil {
+		return nil, fieldError(fmt.Sprintf("PluginSpec[%q].User", spec.Name), "%v", err)
+	}
+	for name, value := range spec.Rlimits {
+		number, _ := procgroup.Resource(string(name)) // validated
+		cfg.Rlimits = append(cfg.Rlimits, procgroup.Rlimit{Resource: number, Soft: value, Hard: value})
+	}
+	return cfg, nil
+}
+
+// socketDir makes a directory that the process alone may enter, beside the host.
+func (c *childProcess) socketDir() (string, error) {
+	user, err := procgroup.LookupCredential(c.spec.User, c.spec.Group)
+	if err != nil {
+		return "", fieldError(fmt.Sprintf("PluginSpec[%q].User", c.spec.Name), "%v", err)
+	}
+	if user == nil {
+		return c.processes.sockets.Make(nil)
+	}
+	return c.processes.sockets.Make(&privdir.Owner{UID: int(user.UID), GID: int(user.GID)})
+}
+
+// stop ends the process in steps, of which ask is the first.
+func (c *childProcess) stop(ctx context.Context, ask func(context.Context) error) {
+	c.stopping.Do(func() {
+		grace := c.spec.StopGrace
+		// The plugin tells the host that it leaves after its grace.
+		err := c.proc.Stop(ctx, procgroup.Steps{Ask: ask, AskWait: grace + leaveWait, TermWait: grace})
 		if err != nil {
-			l.platform.log().Error("a plugin does not end", keyPlugin, l.spec.Name, keyPid, l.proc.Pid(), keyError, err)
+			c.platform.log().Error("a plugin does not end", keyPlugin, c.spec.Name, keyPid, c.proc.Pid(), keyError, err)
 		}
 	})
 }
 
-func (l *processLaunch) noteAsked() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.asked = true
+func (c *childProcess) noteAsked() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.asked = true
 }
 
 // exit says how the process ended.
-func (l *processLaunch) exit() PluginExit {
-	e := l.proc.Exit()
-	l.mu.Lock()
-	asked := l.asked
-	l.mu.Unlock()
+func (c *childProcess) exit() PluginExit {
+	e := c.proc.Exit()
+	c.mu.Lock()
+	asked := c.asked
+	c.mu.Unlock()
 	out := PluginExit{
-		Name: l.spec.Name, RuntimeID: l.runtimeID(), Pid: l.proc.Pid(), At: e.At, Reason: e.String(),
+		Name: c.spec.Name, RuntimeID: c.runtimeID(), Pid: c.proc.Pid(), At: e.At, Reason: e.String(),
 		ExitCode: -1, Requested: asked, Output: e.Tail,
 	}
 	if e.State != nil {
@@ -107,88 +240,43 @@ func (l *processLaunch) exit() PluginExit {
 	return out
 }
 
-// message returns the first message of a launch, with its certificate.
-func (l *LaunchTLS) message() (*bootstrap.Message, error) {
-	m, err := l.renewal()
-	if err != nil {
-		return nil, err
-	}
-	if m.Key, err = certs.EncodeKey(l.key); err != nil {
-		return nil, fmt.Errorf("key of %s: %w", l.id, err)
-	}
-	m.CA = l.authority.ca.CertificatePEM()
-	return m, nil
-}
-
-// renewal returns the certificate that is current now.
-func (l *LaunchTLS) renewal() (*bootstrap.Message, error) {
-	cert, err := l.source.Certificate(time.Now())
-	if err != nil {
-		return nil, fmt.Errorf("renew: %w", err)
-	}
-	return &bootstrap.Message{Certificate: certs.EncodeCertificates(cert.Certificate...)}, nil
-}
-
-// tellWait is how long a message to a plugin may wait for room in the pipe.
-const tellWait = 10 * time.Second
-
-// tell writes one message to the plugin.
-func (l *LaunchTLS) tell(pipe *os.File, m *bootstrap.Message) error {
-	_ = pipe.SetWriteDeadline(time.Now().Add(tellWait))
-	if err := bootstrap.Write(io.Writer(pipe), m); err != nil {
-		return fmt.Errorf("certificate of %s: %w", l.id, err)
-	}
-	return nil
-}
-
-// renewOver sends the plugin a new certificate whenever one is due, until ctx ends.
-func (l *LaunchTLS) renewOver(ctx context.Context, pipe *os.File) {
-	for wait := time.Until(l.source.RenewAt()); backoff.Wait(ctx, wait); {
-		m, err := l.renewal()
-		if err == nil {
-			err = l.tell(pipe, m)
-		}
-		wait = launchRetry
-		switch {
-		case err != nil:
-			l.authority.logger.Warn("the certificate of a launch is not renewed", keySubject, l.Identity(), keyError, err)
-		default:
-			if wait = time.Until(l.source.RenewAt()); wait <= 0 {
-				return // it ends with the authority, no later one can follow
-			}
+// describe adds to the error of a launch what the host and the plugin said.
+func (c *childProcess) describe(ctx context.Context, err error) error {
+	select {
+	case <-c.proc.Done():
+		err = fmt.Errorf("it ended before it was healthy: %s", c.proc.Exit())
+	default:
+		if ctx.Err() != nil {
+			err = fmt.Errorf("it was not healthy in time: %w", err)
 		}
 	}
+	if reason := c.launch.Refused(); reason != "" {
+		err = fmt.Errorf("%w; the host refused it: %s", err, reason)
+	}
+	if tail := c.proc.Tail(); len(tail) > 0 {
+		err = fmt.Errorf("%w; it said: %s", err, printableLines(tail))
+	}
+	return err
 }
 
-// credentialOf looks up a user and a group by name or number. Empty names are those of the
-// host.
-func credentialOf(name, group string) (*procgroup.Credential, error) {
-	if name == "" {
-		return nil, nil //nolint:nilnil // documented
+// killAndWait ends the process of a launch that failed.
+func (c *childProcess) killAndWait() {
+	if c.proc == nil {
+		return
 	}
-	u, err := user.Lookup(name)
-	if err != nil {
-		if u, err = user.LookupId(name); err != nil {
-			return nil, fmt.Errorf("user %q is not known", name)
-		}
+	c.noteAsked()
+	_ = c.proc.Kill()
+	<-c.proc.Done()
+}
+
+// endIdentity ends what the host knows of a launch whose process has ended.
+func (c *childProcess) endIdentity() {
+	if c.launch == nil {
+		return
 	}
-	gid := u.Gid
-	if group != "" {
-		g, err := user.LookupGroup(group)
-		if err != nil {
-			if g, err = user.LookupGroupId(group); err != nil {
-				return nil, fmt.Errorf("group %q is not known", group)
-			}
-		}
-		gid = g.Gid
+	if id := c.launch.Current(); id != nil {
+		c.platform.hub().store.Revoke(id.RuntimeID(), reasonExited)
 	}
-	const bits = 32
-	uidNumber, errUID := strconv.ParseUint(u.Uid, 10, bits)
-	gidNumber, errGID := strconv.ParseUint(gid, 10, bits)
-	if errUID != nil || errGID != nil {
-		return nil, fmt.Errorf("user %q has no number on this system", name)
-	}
-	return &procgroup.Credential{UID: uint32(uidNumber), GID: uint32(gidNumber)}, nil
 }
 
 // logOutput passes what a plugin prints on to the log, tagged.

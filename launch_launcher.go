@@ -29,8 +29,8 @@ type PluginLauncher struct {
 	closed     bool
 }
 
-// NewPluginLauncher makes a launcher for the plugins of a platform, with the process and the
-// in-memory strategy. Nil makes a platform. A host has a launcher already: see
+// NewPluginLauncher makes a launcher for the plugins of a platform, with the process, the
+// in-memory and the go-plugin strategy. Nil makes a platform. A host has a launcher already: see
 // [Host.Launcher].
 func NewPluginLauncher(platform *Platform, registry *ServiceRegistry) *PluginLauncher {
 	if platform == nil {
@@ -43,6 +43,7 @@ func NewPluginLauncher(platform *Platform, registry *ServiceRegistry) *PluginLau
 	l.life, l.end = context.WithCancel(context.Background())
 	l.RegisterStrategy(NewProcessStrategy())
 	l.RegisterStrategy(NewInMemoryStrategy(l.registry))
+	l.RegisterStrategy(NewGoPluginStrategy())
 	platform.mu.Lock()
 	platform.owners = append(platform.owners, l)
 	platform.mu.Unlock()
@@ -51,10 +52,7 @@ func NewPluginLauncher(platform *Platform, registry *ServiceRegistry) *PluginLau
 
 // RegisterStrategy adds a way to start plugins, in the place of one of the same name.
 func (l *PluginLauncher) RegisterStrategy(strategy LaunchStrategy) {
-	switch s := strategy.(type) {
-	case *ProcessStrategy:
-		s.bind(l.platform)
-	case *InMemoryStrategy:
+	if s, ok := strategy.(interface{ bind(p *Platform) }); ok {
 		s.bind(l.platform)
 	}
 	l.mu.Lock()

@@ -2,16 +2,13 @@ package connectplugin
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"net/http"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
-	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
 	"github.com/masegraye/connect-plugin-go/internal/launches"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
@@ -95,7 +92,7 @@ func (m *memoryLaunch) run(ctx context.Context, hold bool) error {
 	}
 	hub := m.platform.hub()
 	m.launch = launches.New("", m.spec.Name, m.spec.Provides)
-	id, _, err := hub.issueOwn(m.spec.Name, metadata.Version, metadata, func(d *declaration) { d.launch = m.launch })
+	id, token, err := hub.issueOwn(m.spec.Name, metadata.Version, metadata, func(d *declaration) { d.launch = m.launch })
 	if err != nil {
 		return err
 	}
@@ -104,7 +101,10 @@ func (m *memoryLaunch) run(ctx context.Context, hold bool) error {
 	}
 	m.id, m.begun = id, time.Now()
 	m.launch.Enrolled(id)
-	if err := m.register(ctx, metadata.Provides); err != nil {
+	if err := m.platform.keepAlive(id, token); err != nil {
+		return err
+	}
+	if err := m.platform.registerFor(ctx, id, metadata.Provides, m.spec.Metadata); err != nil {
 		return err
 	}
 	if err := m.platform.router.RegisterPluginHandler(id.RuntimeID(), handler); err != nil {
@@ -122,6 +122,8 @@ func (m *memoryLaunch) make() (PluginMetadata, http.Handler, error) {
 		return PluginMetadata{}, nil, fieldError(field("Plugin"), "is nil; the in-memory strategy needs it")
 	case m.spec.ImplFactory == nil:
 		return PluginMetadata{}, nil, fieldError(field("ImplFactory"), "is nil; the in-memory strategy needs it")
+	case m.spec.GoPlugin != nil:
+		return PluginMetadata{}, nil, fieldError(field("GoPlugin"), "is for the strategy %q", strategyGoPlugin)
 	}
 	metadata := m.spec.Plugin.Metadata().clone()
 	if err := metadata.validate(field("Plugin.Metadata")); err != nil {
@@ -137,6 +139,7 @@ func (m *memoryLaunch) make() (PluginMetadata, http.Handler, error) {
 	if err != nil {
 		return metadata, nil, fmt.Errorf("%w: %w", ErrInvalidPluginImpl, err)
 	}
+	path = servicePath(path)
 	if err := ValidateEndpointPath(path); err != nil {
 		return metadata, nil, fmt.Errorf("%w: %w", ErrInvalidPluginImpl, err)
 	}
@@ -160,7 +163,7 @@ func (m *memoryLaunch) declare(metadata *PluginMetadata, path string) {
 		}
 	}
 	for i := range metadata.Provides {
-		if metadata.Provides[i].Path == "" {
+		if metadata.Provides[i].Path = servicePath(metadata.Provides[i].Path); metadata.Provides[i].Path == "" {
 			metadata.Provides[i].Path = path
 		}
 	}
@@ -168,26 +171,6 @@ func (m *memoryLaunch) declare(metadata *PluginMetadata, path string) {
 
 // defaultPluginVersion is the version of a plugin that says none.
 const defaultPluginVersion = "0.0.0"
-
-// register registers what the plugin provides, within its rights.
-func (m *memoryLaunch) register(ctx context.Context, provides []ServiceDeclaration) error {
-	c := &caller{id: m.id, hub: m.platform.hub()}
-	for _, d := range provides {
-		req := &connectpluginv1.RegisterServiceRequest{ServiceType: d.Type, Version: d.Version, EndpointPath: d.Path, Metadata: m.spec.Metadata}
-		if err := validateRegistration(m.id.RuntimeID(), req); err != nil {
-			return fmt.Errorf("register %q: %w", d.Type, err)
-		}
-		reg := catalog.Registration{
-			ID: "reg-" + strings.ToLower(rand.Text()), RuntimeID: m.id.RuntimeID(), Type: d.Type, Version: d.Version, Path: d.Path,
-			Metadata: m.spec.Metadata, Weight: declaredWeight(m.spec.Metadata), RegisteredAt: time.Now(),
-		}
-		if err := m.platform.registry.registerFor(ctx, c, reg, ""); err != nil {
-			return fmt.Errorf("register %q: policy does not allow it, or another plugin provides it: %w", d.Type, err)
-		}
-		m.platform.registry.note(ctx, AuditRegistered, "", d.Type, "")
-	}
-	return nil
-}
 
 // instance returns the plugin as the launcher sees it.
 func (m *memoryLaunch) instance() *instance {

@@ -339,6 +339,9 @@ func (p *launchedPlugin) servicePath(serviceType, path string) (runtimeID, there
 		return "", "", ErrPluginNotRunning
 	}
 	reg, ok := p.launcher.platform.registry.catalog.Provider(serviceType, i.runtimeID())
+	if !ok { // another instance is just taking its place
+		reg, ok = p.launcher.platform.router.successor(serviceType, i.runtimeID())
+	}
 	if !ok {
 		return "", "", errNotProvided
 	}

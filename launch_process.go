@@ -5,48 +5,41 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
-	"sync"
+	"time"
 
+	"github.com/masegraye/connect-plugin-go/internal/backoff"
 	"github.com/masegraye/connect-plugin-go/internal/bootstrap"
+	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/launches"
-	"github.com/masegraye/connect-plugin-go/internal/procgroup"
+	"github.com/masegraye/connect-plugin-go/internal/privdir"
+	"github.com/masegraye/connect-plugin-go/internal/proxy"
+	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 	"github.com/masegraye/connect-plugin-go/internal/verify"
 )
 
 // ProcessStrategy runs a plugin as a process of its own on this machine. The program is
 // verified and exactly what was verified is executed; it gets a certificate and the way to
-// the host over a pipe, and a process group; it ends with the host. Its main function is the
+// the host over a pipe, a process group, and, unless [PluginSpec.Port] is set, a Unix socket
+// in a directory that nobody else may enter; it ends with the host. Its main function is the
 // one that enrols by itself elsewhere: [ServePlugin]. It needs [ServeConfig.Authority].
 //
 // On Linux the bytes that were hashed are executed from a sealed memory file, so that
 // os.Executable names no file there; elsewhere from a copy in a private directory, which a
 // process of the same user could still change. Use one strategy for one launcher; it is safe
 // for concurrent use.
-type ProcessStrategy struct {
-	guard   procgroup.Guard
-	starter procgroup.Starter
-
-	mu       sync.Mutex
-	host     *Platform
-	binaries map[string]*heldBinary // by what was asked for
-}
-
-// heldBinary is a verified program that is kept for the next start.
-type heldBinary struct {
-	once   sync.Once
-	binary *verify.Binary
-	err    error
-}
+type ProcessStrategy struct{ processes }
 
 // NewProcessStrategy makes a process strategy. Register it with
 // [PluginLauncher.RegisterStrategy].
 func NewProcessStrategy() *ProcessStrategy {
-	s := &ProcessStrategy{binaries: map[string]*heldBinary{}}
+	s := &ProcessStrategy{}
 	s.starter.Guard = &s.guard
 	return s
 }
@@ -54,103 +47,19 @@ func NewProcessStrategy() *ProcessStrategy {
 // Name returns "process".
 func (s *ProcessStrategy) Name() string { return strategyProcess }
 
-var errNoLauncher = errors.New("the strategy belongs to no launcher: pass it to PluginLauncher.RegisterStrategy")
-
 // Launch starts a process and returns when it is healthy. Nobody watches over it: that does
 // a [PluginLauncher].
 func (s *ProcessStrategy) Launch(ctx context.Context, spec PluginSpec) (LaunchResult, error) {
-	s.mu.Lock()
-	host := s.host
-	s.mu.Unlock()
-	if host == nil {
-		return LaunchResult{}, errNoLauncher
+	host, err := s.platform()
+	if err != nil {
+		return LaunchResult{}, err
 	}
 	return launchAlone(ctx, s, host, spec)
 }
 
-// launchAlone launches an instance that only its Cleanup ends.
-func launchAlone(ctx context.Context, s boundStrategy, host *Platform, spec PluginSpec) (LaunchResult, error) {
-	spec = spec.withDefaults(spec.Name)
-	if err := spec.validate(); err != nil {
-		return LaunchResult{}, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, spec.ReadyTimeout)
-	defer cancel()
-	i, err := s.start(ctx, host, spec, false)
-	if err != nil {
-		return LaunchResult{}, err
-	}
-	return i.result, nil
-}
-
-// bind ties the strategy to the platform whose plugins it starts.
-func (s *ProcessStrategy) bind(p *Platform) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.host = p
-}
-
-// close gives back what is kept between launches; no process is left then.
-func (s *ProcessStrategy) close() {
-	s.guard.Close()
-	s.mu.Lock()
-	held := s.binaries
-	s.binaries = map[string]*heldBinary{}
-	s.mu.Unlock()
-	for _, h := range held {
-		if h.binary != nil {
-			h.binary.Close()
-		}
-	}
-}
-
-// binary returns the verified program of a spec. It is read once: what the same path holds
-// later is of no interest to a spec that was accepted.
-func (s *ProcessStrategy) binary(p *Platform, spec PluginSpec) (*verify.Binary, error) {
-	path, err := filepath.Abs(spec.BinaryPath)
-	if err != nil || spec.BinaryPath == "" {
-		return nil, fieldError(fmt.Sprintf("PluginSpec[%q].BinaryPath", spec.Name), "%q is no path of a program", spec.BinaryPath)
-	}
-	key := strings.Join([]string{path, spec.Checksum, string(spec.SignatureKey), string(spec.Signature)}, "\x00")
-	s.mu.Lock()
-	held := s.binaries[key]
-	if held == nil {
-		held = &heldBinary{}
-		s.binaries[key] = held
-	}
-	s.mu.Unlock()
-	held.once.Do(func() { held.binary, held.err = s.verify(p, path, spec) })
-	if held.err == nil {
-		return held.binary, nil
-	}
-	s.mu.Lock()
-	if s.binaries[key] == held {
-		delete(s.binaries, key) // looked at again next time
-	}
-	s.mu.Unlock()
-	return nil, fmt.Errorf("%w: %w", ErrBinaryRefused, held.err)
-}
-
-func (s *ProcessStrategy) verify(p *Platform, path string, spec PluginSpec) (*verify.Binary, error) {
-	want := verify.Want{Key: spec.SignatureKey, Signature: spec.Signature}
-	if spec.Checksum != "" {
-		digest, err := verify.ParseDigest(spec.Checksum)
-		if err != nil {
-			return nil, err
-		}
-		want.Digest = &digest
-	}
-	b, err := verify.Open(path, want)
-	if err == nil && spec.Checksum == "" && len(spec.SignatureKey) == 0 {
-		p.log().Warn("the program of a plugin is started unverified: write its Checksum, if this is it",
-			keyPlugin, spec.Name, keyPath, path, keyChecksum, b.Digest.String())
-	}
-	return b, err
-}
-
 // start launches one instance.
 func (s *ProcessStrategy) start(ctx context.Context, p *Platform, spec PluginSpec, hold bool) (*instance, error) {
-	l := &processLaunch{strategy: s, platform: p, spec: spec}
+	l := &processLaunch{childProcess: childProcess{processes: &s.processes, platform: p, spec: spec}}
 	i, err := l.run(ctx, hold)
 	if err != nil {
 		l.rollBack()
@@ -159,47 +68,40 @@ func (s *ProcessStrategy) start(ctx context.Context, p *Platform, spec PluginSpe
 	return i, nil
 }
 
-// processLaunch is one launch of a process.
+// processLaunch is one launch of a process that enrols with the certificate of the launch.
 type processLaunch struct {
-	// Fixed at creation.
-	strategy *ProcessStrategy
-	platform *Platform
-	spec     PluginSpec
+	childProcess
 
 	// Set on the way.
-	tls      *LaunchTLS
-	launch   *launches.Launch
-	pipe     *os.File // the host's end of the lifeline
-	proc     *procgroup.Process
-	exited   chan struct{} // closed when nothing is left; made with the instance
-	stopping sync.Once
-	mu       sync.Mutex
-	asked    bool // the end is the launcher's doing
+	tls  *LaunchTLS
+	pipe *os.File // the host's end of the lifeline
+	dir  string   // of its socket, empty where it listens on a port
 }
 
 // run takes the steps of a launch: verify, certify, start, await.
 func (l *processLaunch) run(ctx context.Context, hold bool) (*instance, error) {
 	hub := l.platform.hub()
 	authority := hub.settings().authority
-	if authority == nil {
+	switch {
+	case authority == nil:
 		return nil, fieldError("ServeConfig.Authority", "is required to launch processes: it gives each of them its certificate")
+	case l.spec.GoPlugin != nil:
+		return nil, fieldError(fmt.Sprintf("PluginSpec[%q].GoPlugin", l.spec.Name), "is for the strategy %q", strategyGoPlugin)
 	}
 	hostURL, err := l.platform.hostURL(l.spec.HostURL)
 	if err != nil {
 		return nil, err
 	}
-	binary, err := l.strategy.binary(l.platform, l.spec)
+	binary, err := l.processes.binary(l.platform, l.spec)
 	if err != nil {
 		return nil, err
 	}
 	if l.tls, err = authority.LaunchTLS(LaunchTLSConfig{ID: strings.ToLower(rand.Text())}); err != nil {
 		return nil, err
 	}
-	l.launch = launches.New(l.tls.Identity(), l.spec.Name, l.spec.Provides)
-	if hold {
-		l.launch.Hold()
+	if err := l.open(hold); err != nil {
+		return nil, err
 	}
-	hub.launches.Open(l.launch)
 	if err := l.startProcess(binary, hostURL); err != nil {
 		return nil, err
 	}
@@ -211,32 +113,63 @@ func (l *processLaunch) run(ctx context.Context, hold bool) (*instance, error) {
 	return i, nil
 }
 
-// describe adds to the error of a launch what the host and the plugin said.
-func (l *processLaunch) describe(ctx context.Context, err error) error {
-	select {
-	case <-l.proc.Done():
-		err = fmt.Errorf("it ended before it was healthy: %s", l.proc.Exit())
-	default:
-		if ctx.Err() != nil {
-			err = fmt.Errorf("it was not healthy in time: %w", err)
+// socketName is the name of a plugin's socket in the directory of its launch.
+const socketName = "plugin"
+
+// open enters the launch into the hub's book, with the place where the plugin will be.
+func (l *processLaunch) open(hold bool) error {
+	l.launch = launches.New(l.tls.Identity(), l.spec.Name, l.spec.Provides)
+	if hold {
+		l.launch.Hold()
+	}
+	if l.spec.Port == 0 {
+		dir, err := l.socketDir()
+		if err != nil && !errors.Is(err, privdir.ErrUnsupported) {
+			return err
+		}
+		if l.dir = dir; dir != "" {
+			l.launch.OnEnrolled = l.settle
 		}
 	}
-	if reason := l.launch.Refused(); reason != "" {
-		err = fmt.Errorf("%w; the host refused it: %s", err, reason)
+	l.platform.hub().launches.Open(l.launch)
+	return nil
+}
+
+// settle says that whoever enrolled with the certificate of the launch is at its socket.
+func (l *processLaunch) settle(id *tokenstore.Identity) {
+	path := filepath.Join(l.dir, socketName)
+	err := l.platform.router.settle(id.RuntimeID(), place{own: &ownPlace{
+		name: bootstrap.UnixPrefix + path + "#",
+		open: func(d *pluginDialer) (*proxy.Provider, error) { return d.socketPool(l.platform.hub(), id, path) },
+	}})
+	if err != nil {
+		l.launch.Refuse(err.Error())
 	}
-	if tail := l.proc.Tail(); len(tail) > 0 {
-		err = fmt.Errorf("%w; it said: %s", err, printableLines(tail))
+}
+
+// socketPool makes the connection pool of a plugin at a Unix socket.
+func (d *pluginDialer) socketPool(h *hub, id *tokenstore.Identity, path string) (*proxy.Provider, error) {
+	if d.tls == nil {
+		return nil, errors.New("a host in plaintext calls no plugin that it launched")
 	}
-	return err
+	cfg := d.config(h, id, onlyPlace)
+	cfg.Dial = dialSocket(path)
+	cfg.TLS = d.tlsFor(h, id)
+	return proxy.New(cfg)
+}
+
+// onlyPlace stands for the endpoint of a plugin whose address is none of the network's.
+var onlyPlace, _ = proxy.ParseEndpoint("https://127.0.0.1", false)
+
+func dialSocket(path string) func(context.Context, string, string) (net.Conn, error) {
+	return func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", path)
+	}
 }
 
 // rollBack leaves nothing of a launch that failed.
 func (l *processLaunch) rollBack() {
-	if l.proc != nil {
-		l.noteAsked()
-		_ = l.proc.Kill()
-		<-l.proc.Done()
-	}
+	l.killAndWait()
 	if l.exited != nil {
 		<-l.exited
 		return
@@ -246,24 +179,24 @@ func (l *processLaunch) rollBack() {
 
 // cleanUp ends what the host knows of a launch whose process has ended.
 func (l *processLaunch) cleanUp() {
-	hub := l.platform.hub()
 	if l.launch != nil {
-		hub.launches.Close(l.launch)
-		if id := l.launch.Current(); id != nil {
-			hub.store.Revoke(id.RuntimeID(), reasonExited)
-		}
+		l.platform.hub().launches.Close(l.launch)
 	}
+	l.endIdentity()
 	if l.tls != nil {
 		l.tls.Close()
 	}
 	if l.pipe != nil {
 		_ = l.pipe.Close()
 	}
+	if l.dir != "" {
+		_ = os.RemoveAll(l.dir)
+	}
 }
 
 // startProcess starts the process and tells it over the lifeline who it is.
 func (l *processLaunch) startProcess(binary *verify.Binary, hostURL string) error {
-	cfg, err := l.config(binary, hostURL)
+	cfg, err := l.config(binary, l.environment(hostURL), l.platform.logOutput(l.spec.Name))
 	if err != nil {
 		return err
 	}
@@ -274,7 +207,7 @@ func (l *processLaunch) startProcess(binary *verify.Binary, hostURL string) erro
 	defer func() { _ = theirs.Close() }()
 	l.pipe = ours
 	cfg.Files = []*os.File{theirs}
-	if l.proc, err = l.strategy.starter.Start(cfg); err != nil {
+	if l.proc, err = l.processes.starter.Start(cfg); err != nil {
 		return err
 	}
 	m, err := l.tls.message()
@@ -283,33 +216,11 @@ func (l *processLaunch) startProcess(binary *verify.Binary, hostURL string) erro
 	}
 	m.HostURL, m.HostIdentity, m.SelfID = hostURL, l.tls.authority.HostIdentity(), l.spec.Name
 	m.Listen, m.Metadata = "127.0.0.1:"+strconv.Itoa(l.spec.Port), l.spec.Metadata
+	if l.dir != "" {
+		m.Listen = bootstrap.UnixPrefix + filepath.Join(l.dir, socketName)
+	}
 	m.GraceMillis = l.spec.StopGrace.Milliseconds()
 	return l.tls.tell(l.pipe, m)
-}
-
-// config says how the process is started.
-func (l *processLaunch) config(binary *verify.Binary, hostURL string) (*procgroup.Config, error) {
-	spec := l.spec
-	path, err := filepath.Abs(spec.BinaryPath)
-	if err != nil {
-		return nil, fmt.Errorf("BinaryPath: %w", err)
-	}
-	cfg := &procgroup.Config{
-		Path: path, Executable: binary.Executable(), Args: spec.Args, Dir: spec.Dir,
-		Env:    l.environment(hostURL),
-		Output: l.platform.logOutput(spec.Name),
-	}
-	if cfg.Executable == nil {
-		cfg.Path = binary.Path()
-	}
-	if cfg.Credential, err = credentialOf(spec.User, spec.Group); err != nil {
-		return nil, fieldError(fmt.Sprintf("PluginSpec[%q].User", spec.Name), "%v", err)
-	}
-	for name, value := range spec.Rlimits {
-		number, _ := procgroup.Resource(string(name)) // validated
-		cfg.Rlimits = append(cfg.Rlimits, procgroup.Rlimit{Resource: number, Soft: value, Hard: value})
-	}
-	return cfg, nil
 }
 
 // environment is all that the process inherits: where its lifeline is, and what programs of
@@ -323,5 +234,94 @@ func (l *processLaunch) environment(hostURL string) []string {
 	if runtime.GOOS == "windows" {
 		env = append(env, "SYSTEMROOT="+os.Getenv("SYSTEMROOT")) // nothing starts without
 	}
-	return append(env, l.spec.Env...)
+	return env
+}
+
+// instance returns the process as the launcher sees it, and watches for its end.
+func (l *processLaunch) instance() *instance {
+	exited := make(chan struct{})
+	l.exited = exited
+	renewing, stopRenewing := context.WithCancel(context.Background())
+	renewed := make(chan struct{})
+	go func() {
+		defer close(renewed)
+		l.tls.renewOver(renewing, l.pipe)
+	}()
+	go func() {
+		<-l.proc.Done()
+		stopRenewing()
+		_ = l.pipe.SetWriteDeadline(time.Unix(1, 0)) // nobody reads any more
+		<-renewed
+		l.cleanUp()
+		close(exited)
+	}()
+	i := &instance{
+		pid: l.proc.Pid(), exited: exited, exit: l.exit, begun: time.Now(),
+		runtimeID: l.runtimeID,
+		stop: func(ctx context.Context, reason string) {
+			l.noteAsked()
+			l.stop(ctx, func(ctx context.Context) error {
+				l.platform.registry.catalog.RemoveWhere(ofRuntime(l.runtimeID()))
+				_ = l.tls.tell(l.pipe, &bootstrap.Message{Withdrawn: true}) // one that does not hear it only takes longer
+				return l.platform.askToStop(ctx, l.runtimeID(), l.spec.StopGrace, reason)
+			})
+			<-exited
+		},
+		release: func(old string) error { return l.platform.release(l.launch, old) },
+	}
+	i.result = l.platform.result(l.runtimeID, func() { i.stop(context.Background(), "cleanup") })
+	return i
+}
+
+// message returns the first message of a launch, with its certificate.
+func (l *LaunchTLS) message() (*bootstrap.Message, error) {
+	m, err := l.renewal()
+	if err != nil {
+		return nil, err
+	}
+	if m.Key, err = certs.EncodeKey(l.key); err != nil {
+		return nil, fmt.Errorf("key of %s: %w", l.id, err)
+	}
+	m.CA = l.authority.ca.CertificatePEM()
+	return m, nil
+}
+
+// renewal returns the certificate that is current now.
+func (l *LaunchTLS) renewal() (*bootstrap.Message, error) {
+	cert, err := l.source.Certificate(time.Now())
+	if err != nil {
+		return nil, fmt.Errorf("renew: %w", err)
+	}
+	return &bootstrap.Message{Certificate: certs.EncodeCertificates(cert.Certificate...)}, nil
+}
+
+// tellWait is how long a message to a plugin may wait for room in the pipe.
+const tellWait = 10 * time.Second
+
+// tell writes one message to the plugin.
+func (l *LaunchTLS) tell(pipe *os.File, m *bootstrap.Message) error {
+	_ = pipe.SetWriteDeadline(time.Now().Add(tellWait))
+	if err := bootstrap.Write(io.Writer(pipe), m); err != nil {
+		return fmt.Errorf("certificate of %s: %w", l.id, err)
+	}
+	return nil
+}
+
+// renewOver sends the plugin a new certificate whenever one is due, until ctx ends.
+func (l *LaunchTLS) renewOver(ctx context.Context, pipe *os.File) {
+	for wait := time.Until(l.source.RenewAt()); backoff.Wait(ctx, wait); {
+		m, err := l.renewal()
+		if err == nil {
+			err = l.tell(pipe, m)
+		}
+		wait = launchRetry
+		switch {
+		case err != nil:
+			l.authority.logger.Warn("the certificate of a launch is not renewed", keySubject, l.Identity(), keyError, err)
+		default:
+			if wait = time.Until(l.source.RenewAt()); wait <= 0 {
+				return // it ends with the authority, no later one can follow
+			}
+		}
+	}
 }

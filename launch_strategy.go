@@ -16,8 +16,9 @@ import (
 
 // Names of the strategies.
 const (
-	strategyProcess = "process"
-	strategyMemory  = "in-memory"
+	strategyProcess  = "process"
+	strategyMemory   = "in-memory"
+	strategyGoPlugin = "go-plugin"
 )
 
 // LaunchStrategy is a way to start plugins. Implementations are safe for concurrent use.

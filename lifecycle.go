@@ -232,6 +232,21 @@ func (s *LifecycleServer) take(runtimeID string, id *tokenstore.Identity, change
 	return connect.NewError(connect.CodeUnauthenticated, errUnauthenticated)
 }
 
+// moved takes account of a plugin that is reached elsewhere than before, unless it is
+// not: what asking it showed there says nothing of it here.
+func (s *LifecycleServer) moved(id *tokenstore.Identity, before string) {
+	runtimeID := id.RuntimeID()
+	if now, _ := s.catalog.Endpoint(runtimeID); before == "" || now == before {
+		return
+	}
+	s.mu.Lock()
+	asked := s.views[runtimeID] != nil
+	s.mu.Unlock()
+	if asked { // an error says that the identity ended, which says it all
+		_ = s.take(runtimeID, id, func(v *healthView) { v.probed = catalog.HealthReport{} })
+	}
+}
+
 // identity returns the live identity of a runtime id, nil where the host issued
 // none.
 func (s *LifecycleServer) identity(runtimeID string) *tokenstore.Identity {

@@ -28,6 +28,11 @@ type Limits struct {
 	// MaxConnections bounds the open connections; more wait in the listener's
 	// queue. Default 10,000.
 	MaxConnections int
+	// MaxConnectionsPerPeer bounds those of one peer address (a /64 for IPv6) that
+	// proved nothing: no runtime identity and no certificate. A newcomer takes the place of
+	// the one that was silent for longest, if that was for 5 s, and is refused otherwise.
+	// Default 1,000.
+	MaxConnectionsPerPeer int
 	// MaxStreamsPerConnection bounds the concurrent HTTP/2 streams of one
 	// connection. Default 256.
 	MaxStreamsPerConnection int
@@ -36,6 +41,10 @@ type Limits struct {
 	ReadHeaderTimeout time.Duration
 	// IdleTimeout closes a connection without streams. Default 2 min.
 	IdleTimeout time.Duration
+	// CertificateOvertime is how long a connection may outlive the certificate that its
+	// client showed, unless the client shows a later one of the same identity on another
+	// connection. Default 1 min.
+	CertificateOvertime time.Duration
 	// CallTimeout bounds one unary call to the host's own services.
 	// Default 30 s.
 	CallTimeout time.Duration
@@ -69,8 +78,8 @@ type Limits struct {
 
 	// MaxIdentities bounds the live identities. Default 100,000.
 	MaxIdentities int
-	// MaxIdentitiesPerSelfID bounds the live instances of one self id, where
-	// its policy names no number. Default 100.
+	// MaxIdentitiesPerSelfID bounds the live instances of one plugin, by its name (see
+	// [Policy]), where its policy names no number. Default 100.
 	MaxIdentitiesPerSelfID int
 	// MaxIdentitiesPerPeer bounds the live identities that one peer address
 	// was given without a proof (see [PluginPolicy].AllowUnproven). Default 1,000.
@@ -109,9 +118,11 @@ var defaultLimits = Limits{
 	MaxMessageBytes:           1 << 20,
 	MaxCallBytes:              64 << 20,
 	MaxConnections:            10_000,
+	MaxConnectionsPerPeer:     1_000,
 	MaxStreamsPerConnection:   256,
 	ReadHeaderTimeout:         10 * time.Second,
 	IdleTimeout:               2 * time.Minute,
+	CertificateOvertime:       time.Minute,
 	CallTimeout:               30 * time.Second,
 	StreamIdleTimeout:         15 * time.Minute,
 	DialTimeout:               5 * time.Second,
@@ -205,7 +216,8 @@ const (
 	DefaultCapabilityGrantTTL time.Duration = time.Hour
 
 	defaultAddr            = "127.0.0.1:8443"
-	defaultShutdownTimeout = 10 * time.Second
+	defaultShutdownTimeout = 10 * time.Second // of a plugin
+	defaultHostShutdown    = 30 * time.Second
 	defaultClientTimeout   = 10 * time.Second
 	defaultMaxClockSkew    = 2 * time.Minute
 	defaultReplayCacheSize = 65_536

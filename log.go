@@ -6,11 +6,15 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
 	"unicode"
+
+	"github.com/masegraye/connect-plugin-go/internal/opening"
 )
 
 // Attribute keys of the log.
@@ -34,6 +38,9 @@ const (
 	keyLatency   = "latency"
 	keyIdentity  = "identity"
 	keyKey       = "key_sha256"
+	keyName      = "name"
+	keyDirection = "direction"
+	keyMore      = "not_logged" // of the same kind since the last line
 )
 
 // maxLoggedText bounds every text of an audit event and every text of strangers in
@@ -65,6 +72,16 @@ func danger(configured *slog.Logger) *slog.Logger {
 		return slog.Default()
 	}
 	return configured
+}
+
+// disablePlaintextWarning is the environment variable that silences the warning of
+// plaintext where a program is known to run in development.
+const disablePlaintextWarning = "CONNECTPLUGIN_DISABLE_TLS_WARNING"
+
+func warnPlaintext(configured *slog.Logger, text string) {
+	if off, err := strconv.ParseBool(os.Getenv(disablePlaintextWarning)); err != nil || !off {
+		danger(configured).Warn(text)
+	}
 }
 
 // broken reports that a connection ended in the middle of something.
@@ -105,7 +122,7 @@ const remoteError = "remote error"
 // refusals are what a server's own errors mean, by what crypto/tls and this library say.
 var refusals = []struct{ text, means string }{
 	{remoteError, "the peer refuses this side: "},
-	{"does not look like a TLS handshake", "the peer does not begin with TLS: it speaks plaintext, or a balancer puts a PROXY header first"},
+	{"does not look like a TLS handshake", "the peer does not begin with TLS: it speaks plaintext"},
 	{errNoHTTP2.Error(), "the peer does not offer h2 in ALPN (RFC 7301), which HTTP/2 over TLS needs"},
 	{"unsupported application protocols", "the peer does not offer h2 in ALPN (RFC 7301), which HTTP/2 over TLS needs"},
 	{"didn't provide a certificate", "this side demands a certificate, and the peer shows none"},
@@ -145,11 +162,17 @@ type serverLog struct {
 	slog.Handler // fixed at creation
 
 	mu   sync.Mutex
-	told map[string]time.Time // when each peer's failure was logged
+	told map[string]*toldPeer
+}
+
+// toldPeer is a peer of whose failures the log knows.
+type toldPeer struct {
+	at   time.Time // when one was logged
+	more int       // that were not, since
 }
 
 func newServerLog(to *slog.Logger) *serverLog {
-	return &serverLog{Handler: to.Handler(), told: map[string]time.Time{}}
+	return &serverLog{Handler: to.Handler(), told: map[string]*toldPeer{}}
 }
 
 // Enabled implements slog.Handler.
@@ -162,10 +185,10 @@ func (l *serverLog) Handle(ctx context.Context, r slog.Record) error {
 	text := printable(strings.TrimRight(r.Message, "\n"))
 	failure, ok := strings.CutPrefix(text, "http: TLS handshake error from ")
 	addr, reason, found := strings.Cut(failure, ": ")
-	if means := explainRefusal(reason); ok && found && means != "" && l.due(addr, r.Time) {
-		out := slog.NewRecord(r.Time, slog.LevelWarn, "TLS failed", r.PC)
-		out.AddAttrs(slog.String(keyPeer, addr), slog.String(keyReason, means), slog.String(keyError, reason))
-		return l.Handler.Handle(ctx, out) //nolint:wrapcheck // stands for what it wraps
+	if means := explainRefusal(reason); ok && found && means != "" {
+		if more, due := l.due(addr, r.Time); due {
+			return l.warn(ctx, r.Time, addr, means, reason, more)
+		}
 	}
 	if !l.Handler.Enabled(ctx, r.Level) {
 		return nil
@@ -174,26 +197,66 @@ func (l *serverLog) Handle(ctx context.Context, r slog.Record) error {
 	return l.Handler.Handle(ctx, out) //nolint:wrapcheck // stands for what it wraps
 }
 
-// due reports whether a peer's failure is to be logged. Ports do not count.
-func (l *serverLog) due(addr string, now time.Time) bool {
+// warn logs that TLS failed, or could not begin.
+func (l *serverLog) warn(ctx context.Context, at time.Time, addr, means, reason string, more int) error {
+	out := slog.NewRecord(at, slog.LevelWarn, "TLS failed", 0)
+	out.AddAttrs(slog.String(keyPeer, addr), slog.String(keyReason, means), slog.String(keyError, reason))
+	if more > 0 {
+		out.AddAttrs(slog.Int(keyMore, more))
+	}
+	return l.Handler.Handle(ctx, out) //nolint:wrapcheck // stands for what it wraps
+}
+
+// unexpectedProxy says what to do about a balancer that adds a PROXY header.
+const unexpectedProxy = "the connection begins with a PROXY header, which a balancer puts there and this listener does not read: " +
+	"switch that off in the balancer, or serve on a listener that reads it (Host.Serve, PluginServerConfig.Listener)"
+
+// opened takes notice of what a connection begins with, on a server with TLS or without.
+func (l *serverLog) opened(secure bool) func(net.Addr, opening.Kind) {
+	return func(remote net.Addr, kind opening.Kind) {
+		means := ""
+		switch {
+		case kind == opening.ProxyText, kind == opening.ProxyBinary:
+			means = unexpectedProxy
+		case secure && kind != opening.TLS:
+			means = "the peer does not begin with TLS: it speaks plaintext"
+		case !secure && kind == opening.TLS:
+			means = "the peer speaks TLS, and this side plaintext (AllowInsecure)"
+		}
+		if means == "" {
+			return
+		}
+		now := time.Now()
+		if more, due := l.due(remote.String(), now); due {
+			_ = l.warn(context.Background(), now, remote.String(), means, "the connection begins with "+string(kind), more)
+		}
+	}
+}
+
+// due reports whether a peer's failure is to be logged, and how many were not since the
+// last one that was. Ports do not count.
+func (l *serverLog) due(addr string, now time.Time) (more int, due bool) {
 	if host, _, err := net.SplitHostPort(addr); err == nil {
 		addr = host
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if last, ok := l.told[addr]; ok && now.Sub(last) < tlsLogEvery {
-		return false
+	if known := l.told[addr]; known != nil && now.Sub(known.at) < tlsLogEvery {
+		known.more++
+		return 0, false
+	} else if known != nil {
+		more = known.more
 	}
 	if len(l.told) >= tlsLogPeers {
-		for peer, last := range l.told {
-			if now.Sub(last) >= tlsLogEvery {
+		for peer, known := range l.told {
+			if now.Sub(known.at) >= tlsLogEvery {
 				delete(l.told, peer)
 			}
 		}
 		if len(l.told) >= tlsLogPeers {
-			return false
+			return 0, false
 		}
 	}
-	l.told[addr] = now
-	return true
+	l.told[addr] = &toldPeer{at: now}
+	return more, true
 }

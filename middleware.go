@@ -13,26 +13,35 @@ import (
 // middleware stands in front of one route. It knows peers, budgets, the audit and
 // the ends of calls; who calls is the route's own business.
 type middleware struct {
-	hub   func() *hub // nil until the service is bound
-	route route
+	hub     func() *hub // nil until the service is bound
+	unbound func(r *http.Request)
+	route   route
 }
 
 // serve puts the middleware in front of a route of a service that the user mounts.
 func (m *member) serve(rt route) http.Handler {
-	return &middleware{hub: m.bound.Load, route: rt}
+	tell := func(r *http.Request) { m.unbound(r.Context(), r.URL.Path) }
+	return &middleware{hub: m.bound.Load, unbound: tell, route: rt}
 }
 
 // ServeHTTP identifies the caller before anything of the message is read.
 func (m *middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := m.hub()
 	if h == nil {
-		refuse(w, r, connect.CodeUnauthenticated, errUnauthenticated)
+		m.unbound(r)
+		refuse(w, r, connect.CodeUnauthenticated, errUnbound)
 		return
 	}
-	p := newPeer(r)
+	p := h.newPeer(r)
 	ctx := withPeer(r.Context(), p)
 	if !p.secure && !h.settings().allowInsecure {
-		m.deny(ctx, h, p, unauthenticated("", "plaintext request"), w, r)
+		no := unauthenticated("", "plaintext request")
+		no.err = errPlaintext
+		m.deny(ctx, h, p, no, w, r)
+		return
+	}
+	if p.disowned != nil {
+		m.deny(ctx, h, p, unauthenticated("", p.disowned.Error()), w, r)
 		return
 	}
 	if p.certificate != nil {
@@ -43,7 +52,11 @@ func (m *middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		m.deny(ctx, h, p, no, w, r)
 		return
 	}
+	if c := edgeOf(ctx); c != nil && (a.caller != nil || p.certificate != nil) {
+		c.Prove()
+	}
 	if !h.spend(a.budget) {
+		refusedOn(ctx)
 		h.auditCall(ctx, AuditLimited, r.URL.Path, "", "request rate")
 		refuse(w, r, connect.CodeResourceExhausted, busy(a.budget.rate.wait()))
 		return
@@ -54,6 +67,7 @@ func (m *middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // deny refuses a request and records it. However often a peer is refused, it is told the
 // same: what fills no log is no matter of the answer.
 func (m *middleware) deny(ctx context.Context, h *hub, p *peer, no *denial, w http.ResponseWriter, r *http.Request) {
+	refusedOn(ctx)
 	event := AuditEvent{
 		Kind: no.kind, Peer: p.addr, RuntimeID: no.runtimeID, Procedure: r.URL.Path, Subject: m.route.subject, Reason: no.reason,
 	}
@@ -97,6 +111,7 @@ func (m *middleware) call(ctx context.Context, h *hub, a *admission, w http.Resp
 		r = running.WithBody(r, endOfStream)
 	}
 	m.route.next.ServeHTTP(w, r)
+	servedOn(ctx)
 }
 
 // withDeadline cuts off a body that trickles in as well as a handler that hangs.

@@ -13,7 +13,10 @@ import (
 	"net/netip"
 	"sync"
 
+	"connectrpc.com/connect"
+
 	"github.com/masegraye/connect-plugin-go/internal/certs"
+	"github.com/masegraye/connect-plugin-go/internal/edge"
 	"github.com/masegraye/connect-plugin-go/internal/proxy"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 	"github.com/masegraye/connect-plugin-go/internal/transcript"
@@ -26,6 +29,7 @@ type peer struct {
 	secure      bool
 	state       *tls.ConnectionState // nil in plaintext
 	certificate *certificate         // nil where none was verified
+	disowned    error                // the certificate is none that the host's Authority issued, and says so
 }
 
 // certificate is what the host knows of a verified client certificate. It is a
@@ -78,11 +82,33 @@ func (p *peer) binding() []byte {
 
 // connection caches what is the same for every request of a connection.
 type connection struct {
+	// Fixed before the first request; all are zero on a server of the user's own.
+	conn     *edge.Conn
+	standing *certs.Standing[net.Conn]
+
 	byCallback bool // the server's configuration verifies client certificates itself
 
-	once sync.Once
-	addr string
-	cert *certificate
+	served *x509.Certificate // that the host shows; set during the TLS handshake, before the first request
+
+	once     sync.Once
+	addr     string
+	cert     *certificate
+	disowned error // cert is nil: it says to be of the host's Authority, and is not
+}
+
+// read reads what is the same for every request.
+func (c *connection) read(r *http.Request, a *Authority) {
+	c.addr = addrOnly(r.RemoteAddr)
+	c.cert = newCertificate(r.TLS, c.byCallback)
+	if c.cert != nil && a != nil {
+		c.disowned = a.vouchFor(c.cert.leaf)
+	}
+	switch {
+	case c.disowned != nil:
+		c.cert = nil
+	case c.cert != nil && c.standing != nil:
+		c.standing.Show(c.conn, c.cert.leaf)
+	}
 }
 
 type (
@@ -90,25 +116,92 @@ type (
 	peerKey       struct{}
 )
 
-// withConnection returns the server's ConnContext; byCallback is as in verifiedPeer.
-func withConnection(byCallback bool) func(context.Context, net.Conn) context.Context {
-	return func(ctx context.Context, _ net.Conn) context.Context {
-		return context.WithValue(ctx, connectionKey{}, &connection{byCallback: byCallback})
+// newConnection begins what is known of a connection, before its TLS handshake;
+// byCallback is as in verifiedPeer.
+func newConnection(standing *certs.Standing[net.Conn], byCallback bool) func(context.Context) context.Context {
+	return func(ctx context.Context) context.Context {
+		return context.WithValue(ctx, connectionKey{}, &connection{standing: standing, byCallback: byCallback})
 	}
 }
 
-func newPeer(r *http.Request) *peer {
-	conn, ok := r.Context().Value(connectionKey{}).(*connection)
+// withConnection is the server's ConnContext.
+func withConnection(ctx context.Context, c net.Conn) context.Context {
+	ready, ok := c.(*edge.Conn)
+	if !ok {
+		return ctx
+	}
+	conn, ok := connectionOf(ready.Context())
+	if !ok {
+		return ctx
+	}
+	conn.conn = ready
+	conn.standing.Enter(ready)
+	return context.WithValue(ctx, connectionKey{}, conn)
+}
+
+// edgeOf returns the connection of a request, nil on a server of the user's own.
+func edgeOf(ctx context.Context) *edge.Conn {
+	if conn, ok := connectionOf(ctx); ok {
+		return conn.conn
+	}
+	return nil
+}
+
+// servedOn says that a request was served, and refusedOn that it was not: who only asks for
+// what it does not get is cut off.
+func servedOn(ctx context.Context) {
+	if c := edgeOf(ctx); c != nil {
+		c.Served()
+	}
+}
+
+func refusedOn(ctx context.Context) {
+	if c := edgeOf(ctx); c != nil {
+		c.Refused()
+	}
+}
+
+// newStanding returns the connections of a host, which end soon after the certificates of
+// their peers: by their time, or with the launch that they belong to.
+func newStanding(l Limits, a *Authority) *certs.Standing[net.Conn] {
+	var ended func(string, *x509.Certificate) bool
+	if a != nil {
+		ended = a.launchHasEnded
+	}
+	return certs.NewStanding(certs.Tenure{Overtime: l.CertificateOvertime}, cutOff, ended)
+}
+
+// cutOff ends a connection without a word: to a peer that does not read it would take time.
+func cutOff(c net.Conn) {
+	if conn, ok := c.(*edge.Conn); ok {
+		conn.Abort()
+	}
+}
+
+// connectionOf returns what is known of a connection that the host itself accepted.
+func connectionOf(ctx context.Context) (*connection, bool) {
+	conn, ok := ctx.Value(connectionKey{}).(*connection)
+	return conn, ok
+}
+
+// noteServed keeps which certificate the host shows on a connection.
+func noteServed(ctx context.Context, leaf *x509.Certificate) {
+	if conn, ok := connectionOf(ctx); ok {
+		conn.served = leaf
+	}
+}
+
+// newPeer returns who makes a request. A server of the user's own need not have checked
+// whose certificates are believed, so it is done here.
+func (h *hub) newPeer(r *http.Request) *peer {
+	conn, ok := connectionOf(r.Context())
 	if !ok {
 		conn = &connection{}
 	}
-	conn.once.Do(func() {
-		conn.addr = addrOnly(r.RemoteAddr)
-		conn.cert = newCertificate(r.TLS, conn.byCallback)
-	})
+	conn.once.Do(func() { conn.read(r, h.settings().authority) })
 	return &peer{
 		addr: conn.addr, authority: r.Host, secure: r.TLS != nil,
-		state: r.TLS, certificate: conn.cert,
+		state: r.TLS, certificate: conn.cert, disowned: conn.disowned,
 	}
 }
 
@@ -116,9 +209,23 @@ func withPeer(ctx context.Context, p *peer) context.Context {
 	return context.WithValue(ctx, peerKey{}, p)
 }
 
+// peerFrom returns the peer of a request. Where no middleware saw it, its address is all
+// that is known.
 func peerFrom(ctx context.Context) (*peer, bool) {
-	p, ok := ctx.Value(peerKey{}).(*peer)
-	return p, ok
+	if p, ok := ctx.Value(peerKey{}).(*peer); ok {
+		return p, true
+	}
+	info, ok := connect.CallInfoForHandlerContext(ctx)
+	if !ok {
+		return nil, false
+	}
+	return &peer{addr: addrOnly(info.Peer().Addr)}, true
+}
+
+// isGuarded reports whether the middleware has seen a request.
+func isGuarded(ctx context.Context) bool {
+	_, ok := ctx.Value(peerKey{}).(*peer)
+	return ok
 }
 
 // addrOnly strips the port and the zone of a remote address.

@@ -34,6 +34,8 @@ type Platform struct {
 	lifecycle *LifecycleServer
 	router    *ServiceRouter
 	launcher  *PluginLauncher // the host's; nil for a platform of the user's own
+	life      context.Context //nolint:containedctx // ends with the platform, which owns the goroutines
+	end       context.CancelFunc
 
 	tasks sync.WaitGroup
 
@@ -57,6 +59,7 @@ func NewPlatform(registry *ServiceRegistry, lifecycle *LifecycleServer, router *
 		registry: cmp.Or(registry, router.registry), lifecycle: cmp.Or(lifecycle, router.lifecycle), router: router,
 		nodes: map[string]depgraph.Node{}, adopted: map[string]*adoption{},
 	}
+	p.life, p.end = context.WithCancel(context.Background())
 	p.hub().store.Subscribe(func(e tokenstore.End) { p.forget(e.Identity.RuntimeID()) })
 	return p
 }
@@ -172,6 +175,18 @@ func graphNode(runtimeID, selfID string, provides []ServiceDeclaration, requires
 	return n
 }
 
+// task runs f beside, until the platform is closed, which waits for it. It reports false
+// where it is closed already.
+func (p *Platform) task(f func()) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return false
+	}
+	p.tasks.Go(f)
+	return true
+}
+
 // forget drops what the platform knows of a plugin whose identity ended.
 func (p *Platform) forget(runtimeID string) {
 	p.mu.Lock()
@@ -199,5 +214,6 @@ func (p *Platform) close(ctx context.Context) {
 		ending.Go(a.end)
 	}
 	ending.Wait()
+	p.end()
 	p.tasks.Wait()
 }

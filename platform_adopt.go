@@ -2,6 +2,7 @@ package connectplugin
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
@@ -357,8 +358,8 @@ var (
 // issueOwn issues an identity by the host's own decision, within its policy. edit may add to
 // the declaration before anybody sees it.
 func (h *hub) issueOwn(selfID, selfVersion string, m PluginMetadata, edit func(*declaration)) (*tokenstore.Identity, string, error) {
-	d := undeclared
-	d.endpoint, d.dependencies = newOwnEndpoint(), m.Requires
+	d := newDeclaration(selfID)
+	d.dependencies = m.Requires
 	if len(m.Provides)+len(m.Requires) > 0 {
 		requires := make([]string, 0, len(m.Requires))
 		for _, r := range m.Requires {
@@ -366,26 +367,75 @@ func (h *hub) issueOwn(selfID, selfVersion string, m PluginMetadata, edit func(*
 		}
 		d.provides, d.requires = policy.NewSet(typesOf(m.Provides)), policy.NewSet(requires)
 	}
-	edit(&d)
-	rules, _ := h.rules.Load().Rules(selfID, d.certIdentity)
+	edit(d)
+	known := h.rules.Load().Match(selfID, d.certIdentity)
 	switch {
-	case rules == nil:
+	case known.Rules == nil:
 		return nil, "", errNoPolicy
-	case h.launches.Barred(selfID):
+	case h.launches.Barred(known.Name):
 		return nil, "", errBarred
 	}
 	id, token, err := h.store.Issue(tokenstore.Request{
-		SelfID: selfID, SelfVersion: selfVersion, Attributes: &d, MaxInstances: rules.MaxInstances,
+		SelfID: known.Name, SelfVersion: selfVersion, Attributes: d, MaxInstances: known.Rules.MaxInstances,
 	})
 	if err != nil {
 		return nil, "", err
 	}
-	if h.launches.Barred(selfID) || h.rulesOf(id) == nil { // meanwhile
+	if h.launches.Barred(id.SelfID()) || h.rulesOf(id) == nil { // meanwhile
 		h.store.Revoke(id.RuntimeID(), tokenstore.ReasonPolicy)
 		return nil, "", errNoPolicy
 	}
-	h.audit(AuditEvent{Kind: AuditIssued, RuntimeID: id.RuntimeID(), SelfID: selfID, Reason: "by the host itself"})
+	h.audit(AuditEvent{Kind: AuditIssued, RuntimeID: id.RuntimeID(), SelfID: id.SelfID(), Reason: "by the host itself"})
 	return id, token, nil
+}
+
+// registerFor registers what a plugin provides that the host gave its identity, within its
+// rights.
+func (p *Platform) registerFor(ctx context.Context, id *tokenstore.Identity, provides []ServiceDeclaration, metadata map[string]string) error {
+	c := &caller{id: id, hub: p.hub()}
+	for _, d := range provides {
+		req := &connectpluginv1.RegisterServiceRequest{ServiceType: d.Type, Version: d.Version, EndpointPath: d.Path, Metadata: metadata}
+		if err := validateRegistration(id.RuntimeID(), req); err != nil {
+			return fmt.Errorf("register %q: %w", d.Type, err)
+		}
+		reg := catalog.Registration{
+			ID: "reg-" + strings.ToLower(rand.Text()), RuntimeID: id.RuntimeID(), Type: d.Type, Version: d.Version, Path: d.Path,
+			Metadata: metadata, Weight: declaredWeight(metadata), RegisteredAt: time.Now(),
+		}
+		if err := p.registry.registerFor(ctx, c, reg, ""); err != nil {
+			return fmt.Errorf("register %q: policy does not allow it, or another plugin provides it: %w", d.Type, err)
+		}
+		p.registry.note(ctx, AuditRegistered, "", d.Type, "")
+	}
+	return nil
+}
+
+// keepAlive renews the token of an identity that only the host knows, until the identity
+// ends.
+func (p *Platform) keepAlive(id *tokenstore.Identity, token string) error {
+	life, stop := context.WithCancel(p.life)
+	id.OnEnd(stop)
+	started := p.task(func() {
+		defer stop()
+		for backoff.Wait(life, max(renewIn(id), renewFloor)) {
+			_, next, err := p.hub().store.Renew(id.RuntimeID(), token, id.Fingerprint())
+			if err != nil {
+				p.log().Warn("the identity of a plugin is not renewed", keyRuntimeID, id.RuntimeID(), keyError, err)
+				continue
+			}
+			token = next
+		}
+	})
+	if !started {
+		stop()
+		return ErrHostClosed
+	}
+	return nil
+}
+
+// renewIn is when the token of an identity is renewed.
+func renewIn(id *tokenstore.Identity) time.Duration {
+	return time.Duration(float64(time.Until(id.ExpiresAt())) * renewAfter)
 }
 
 // ofRuntime matches the registrations of one plugin.
@@ -402,7 +452,7 @@ func below(registered, path string) bool {
 // renewAdopted gives an adopted plugin a new token before the current one ends.
 func (p *Platform) renewAdopted(ctx context.Context, a *adoption) {
 	for failures := 0; ; {
-		wait := time.Duration(float64(time.Until(a.id.ExpiresAt())) * renewAfter)
+		wait := renewIn(a.id)
 		if failures > 0 {
 			wait = backoff.Reconnect.After(failures)
 		}

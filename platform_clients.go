@@ -7,7 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
@@ -123,12 +123,9 @@ func (c *providerClient) Do(r *http.Request) (*http.Response, error) {
 		in.ContentLength = -1
 	}
 	in.ProtoMajor = 2
-	w := newPipeWriter(cancel, r.Body)
+	w := newReply(cancel, r.Body)
 	go func() { w.end(c.forward(w, in)) }()
-	select {
-	case <-w.headed:
-	case <-w.done:
-	}
+	<-w.ready
 	return w.response(r)
 }
 
@@ -154,82 +151,82 @@ func (c *providerClient) forward(w http.ResponseWriter, r *http.Request) proxy.R
 	return result
 }
 
-// pipeWriter turns what is written as a response into the response that a client gets.
-type pipeWriter struct {
+var errBrokenOff = errors.New("the plugin broke the call off")
+
+// keptReply is how much of a response is kept before whoever called gets it. One that is
+// complete by then, as most are, is handed over as a whole.
+const keptReply = 64 << 10
+
+// reply turns what is written as a response into the response that a client gets. Whoever
+// writes hands it over once, by closing ready: when it is complete, when more of it has to be
+// waited for, or when it is more than is kept.
+type reply struct {
 	// Fixed at creation.
 	header http.Header
-	pipe   *io.PipeWriter
-	body   *pipeBody
 	cancel context.CancelCauseFunc
 	upload io.Closer
-	headed chan struct{} // closed when status is set
-	done   chan struct{} // closed at the end
+	ready  chan struct{}
 
-	once    sync.Once
-	status  int
+	// Of whoever writes until ready is closed, and of nobody then.
+	kept    []byte
+	status  int         // 0 before there is a head
 	sent    http.Header // as it was at the head
-	result  proxy.Result
+	pipe    *io.PipeWriter
+	rest    *io.PipeReader // nil where kept is all
 	trailer http.Header
+	err     error // why there is no response, or no more of it
+
+	broken atomic.Bool // no more is written
 }
 
-func newPipeWriter(cancel context.CancelCauseFunc, upload io.Closer) *pipeWriter {
-	r, pw := io.Pipe()
-	return &pipeWriter{
-		header: http.Header{}, pipe: pw, body: &pipeBody{PipeReader: r, cancel: cancel}, cancel: cancel,
-		upload: upload, headed: make(chan struct{}), done: make(chan struct{}), trailer: http.Header{},
-	}
-}
-
-// pipeBody is the body of a response; closing it ends the call.
-type pipeBody struct {
-	*io.PipeReader
-
-	cancel context.CancelCauseFunc
-}
-
-// Close implements io.Closer.
-func (b *pipeBody) Close() error {
-	b.cancel(nil)
-	_ = b.PipeReader.Close() // it has no error
-	return nil
+func newReply(cancel context.CancelCauseFunc, upload io.Closer) *reply {
+	return &reply{header: http.Header{}, cancel: cancel, upload: upload, ready: make(chan struct{}), trailer: http.Header{}}
 }
 
 // Header implements http.ResponseWriter.
-func (w *pipeWriter) Header() http.Header { return w.header }
+func (w *reply) Header() http.Header { return w.header }
 
 // WriteHeader implements http.ResponseWriter.
-func (w *pipeWriter) WriteHeader(status int) {
-	w.once.Do(func() {
+func (w *reply) WriteHeader(status int) {
+	if w.status == 0 {
 		w.status, w.sent = status, w.header.Clone()
-		close(w.headed)
-	})
+	}
 }
 
 // Write implements http.ResponseWriter.
-func (w *pipeWriter) Write(p []byte) (int, error) {
+func (w *reply) Write(p []byte) (int, error) {
 	w.WriteHeader(http.StatusOK)
+	if w.pipe == nil {
+		if !w.broken.Load() && len(w.kept)+len(p) <= keptReply {
+			w.kept = append(w.kept, p...)
+			return len(p), nil
+		}
+		w.handOver()
+	}
 	return w.pipe.Write(p) //nolint:wrapcheck // the reader's own error
 }
 
-// FlushError does nothing: nothing is kept back.
-func (w *pipeWriter) FlushError() error { return nil }
-
-var errBrokenOff = errors.New("the plugin broke the call off")
+// FlushError implements the flushing of http.ResponseController: nothing is kept any longer.
+func (w *reply) FlushError() error {
+	if w.status != 0 && w.pipe == nil {
+		w.handOver()
+	}
+	return nil
+}
 
 // SetWriteDeadline breaks the response off where the deadline has passed, which is how the
 // proxy says that it is not whole. A later one gives a slow reader so long.
-func (w *pipeWriter) SetWriteDeadline(t time.Time) error {
-	wait := time.Until(t)
-	if wait <= 0 {
-		_ = w.pipe.CloseWithError(errBrokenOff)
+func (w *reply) SetWriteDeadline(t time.Time) error {
+	if wait := time.Until(t); wait > 0 {
+		time.AfterFunc(wait, w.breakOff)
 		return nil
 	}
-	time.AfterFunc(wait, func() { _ = w.pipe.CloseWithError(errBrokenOff) })
+	w.breakOff()
 	return nil
 }
 
 // SetReadDeadline ends the request's body where the deadline has passed.
-func (w *pipeWriter) SetReadDeadline(t time.Time) error {
+func (w *reply) SetReadDeadline(t time.Time) error {
 	if w.upload != nil && time.Until(t) <= 0 {
 		_ = w.upload.Close()
 	}
@@ -237,42 +234,97 @@ func (w *pipeWriter) SetReadDeadline(t time.Time) error {
 }
 
 // EnableFullDuplex says that reading and writing at the same time is possible.
-func (w *pipeWriter) EnableFullDuplex() error { return nil }
+func (w *reply) EnableFullDuplex() error { return nil }
+
+// handOver hands over what there is, and the rest as it comes.
+func (w *reply) handOver() {
+	w.rest, w.pipe = io.Pipe()
+	close(w.ready)
+	if w.broken.Load() { // before whoever broke it off could see the pipe
+		_ = w.pipe.CloseWithError(errBrokenOff)
+	}
+}
+
+// breakOff may be called by anybody at any time.
+func (w *reply) breakOff() {
+	w.broken.Store(true)
+	select {
+	case <-w.ready:
+		if w.pipe != nil {
+			_ = w.pipe.CloseWithError(errBrokenOff)
+		}
+	default: // handOver and end look
+	}
+}
 
 // end takes over the result of the call.
-func (w *pipeWriter) end(result proxy.Result) {
-	w.result = result
+func (w *reply) end(result proxy.Result) {
 	for name, values := range w.header {
 		if inner, ok := strings.CutPrefix(name, http.TrailerPrefix); ok {
 			w.trailer[http.CanonicalHeaderKey(inner)] = values
 		}
 	}
 	err := io.EOF
-	if result.Class != proxy.ClassOK {
+	switch {
+	case result.Class != proxy.ClassOK:
 		_, text := classify(result.Class, result.Err)
 		err = fmt.Errorf("%w: %w", errBrokenOff, text)
+	case w.broken.Load():
+		err = errBrokenOff
 	}
-	_ = w.pipe.CloseWithError(err)
-	close(w.done)
-	if result.Class == proxy.ClassOK {
-		return // the reader ends the call's context with the body
+	if w.pipe != nil {
+		_ = w.pipe.CloseWithError(err)
+	} else {
+		if w.err = err; w.status == 0 {
+			w.err = result.Err
+		}
+		close(w.ready)
 	}
-	w.cancel(nil)
+	if result.Class != proxy.ClassOK {
+		w.cancel(nil) // otherwise the reader ends the call's context with the body
+	}
 }
 
 // response returns the response, or why there is none.
-func (w *pipeWriter) response(r *http.Request) (*http.Response, error) {
-	select {
-	case <-w.headed:
-	default:
+func (w *reply) response(r *http.Request) (*http.Response, error) {
+	if w.status == 0 {
 		w.cancel(nil)
 		if err := r.Context().Err(); err != nil {
 			return nil, err
 		}
-		return nil, connect.NewError(connect.CodeUnavailable, fmt.Errorf("call the plugin: %w", w.result.Err))
+		return nil, connect.NewError(connect.CodeUnavailable, fmt.Errorf("call the plugin: %w", w.err))
 	}
 	return &http.Response{
 		Status: http.StatusText(w.status), StatusCode: w.status, Proto: "HTTP/2.0", ProtoMajor: 2,
-		Header: w.sent, Trailer: w.trailer, Body: w.body, ContentLength: -1, Request: r,
+		Header: w.sent, Trailer: w.trailer, Body: &replyBody{reply: w}, ContentLength: -1, Request: r,
 	}, nil
+}
+
+// replyBody is the body of a response: what was kept, and then the rest. Closing it ends the
+// call.
+type replyBody struct {
+	reply *reply
+	read  int // of what was kept
+}
+
+// Read implements io.Reader.
+func (b *replyBody) Read(p []byte) (int, error) {
+	w := b.reply
+	if n := copy(p, w.kept[b.read:]); n > 0 || len(p) == 0 {
+		b.read += n
+		return n, nil
+	}
+	if w.rest == nil {
+		return 0, w.err
+	}
+	return w.rest.Read(p) //nolint:wrapcheck // the writer's own error
+}
+
+// Close implements io.Closer.
+func (b *replyBody) Close() error {
+	b.reply.cancel(nil)
+	if b.reply.rest != nil {
+		_ = b.reply.rest.Close() // it has no error
+	}
+	return nil
 }

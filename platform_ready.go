@@ -100,10 +100,15 @@ func (p *Platform) release(l *launches.Launch, old string) error {
 	if old != "" { // before the old one is out of service, so that no call finds neither
 		p.router.succeed(old, id.RuntimeID())
 	}
-	if err := p.registry.catalog.Supersede(old, l.Release()); err != nil {
+	denied := func(reg catalog.Registration) bool { return !p.hub().mayProvide(id, reg.Type) }
+	kept := slices.DeleteFunc(l.Release(), denied) // what it may provide may have changed since it registered
+	if err := p.registry.catalog.Supersede(old, kept); err != nil {
 		p.router.unsucceed(id.RuntimeID())
 		return fmt.Errorf("put into service: %w", err)
 	}
+	p.registry.catalog.RemoveWhere(func(reg catalog.Registration) bool { // and meanwhile
+		return reg.RuntimeID == id.RuntimeID() && denied(reg)
+	})
 	if id.Ended() {
 		p.registry.catalog.RemoveRuntime(id.RuntimeID())
 		return errEndedEarly

@@ -159,14 +159,16 @@ func (p *launchedPlugin) status() (runtimeID string, s PluginStatus) {
 	return runtimeID, PluginStatus{SelfID: p.spec.Name, Launch: l}
 }
 
-// RevokeSelf ends every identity of a self id at once, as [Host.Revoke] does, and refuses new
+// RevokeSelf ends every identity of a plugin at once, as [Host.Revoke] does, and refuses new
 // ones with permission denied, which tells the plugin to stop trying, until [Host.Readmit] or
-// [Host.SetPolicy]. It returns how many identities ended.
+// [Host.SetPolicy]. selfID is the plugin's name, which is the identity of its certificate where
+// policy is written for that; then a self id means those that claim it, and keeps nobody out who
+// may claim another. It returns how many identities ended.
 func (h *Host) RevokeSelf(selfID string) int {
 	h.hub.launches.Bar(selfID)
 	n := 0
 	h.hub.store.Each(func(id *tokenstore.Identity) bool {
-		if id.SelfID() == selfID && h.Revoke(id.RuntimeID()) {
+		if (id.SelfID() == selfID || declared(id).selfID == selfID) && h.Revoke(id.RuntimeID()) {
 			n++
 		}
 		return true

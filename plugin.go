@@ -45,7 +45,8 @@ type ServiceDeclaration struct {
 	Type string
 	// Version is the semantic version of the service.
 	Version string
-	// Path is where the plugin serves it, for example "/logger.v1.Logger/".
+	// Path is where the plugin serves it, for example "/logger.v1.Logger/". A name
+	// without slashes means that name between two.
 	Path string
 }
 
@@ -95,7 +96,7 @@ func (d ServiceDeclaration) validate() error {
 	if d.Path == "" {
 		return nil
 	}
-	return ValidateEndpointPath(d.Path)
+	return ValidateEndpointPath(servicePath(d.Path))
 }
 
 func (d ServiceDependency) validate() error {
@@ -127,12 +128,34 @@ func (s PluginSet) Keys() []string {
 }
 
 // Validate returns [ErrEmptyPluginSet] for an empty set and an error that names
-// the entry for a nil plugin, an empty name or metadata that this library would
-// not accept from a plugin.
+// the entry for a nil plugin, an empty name, a name other than that in the plugin's
+// metadata (which may name none), a path that another plugin has, or metadata that this
+// library would not accept from a plugin.
 func (s PluginSet) Validate() error {
 	if len(s) == 0 {
 		return ErrEmptyPluginSet
 	}
+	if err := s.validateEntries(); err != nil {
+		return err
+	}
+	paths := make(map[string]string, len(s))
+	for _, name := range s.Keys() {
+		field, m := fmt.Sprintf("Plugins[%q]", name), s[name].Metadata()
+		if m.Name != "" && m.Name != name {
+			return fieldError(field, "the plugin's metadata names it %q; use that as the key", m.Name)
+		}
+		path := servicePath(m.Path)
+		if other, ok := paths[path]; ok && path != "" {
+			return fieldError(field+".Metadata.Path", "%q is the path of %q too; give each plugin a path of its own", m.Path, other)
+		}
+		paths[path] = name
+	}
+	return nil
+}
+
+// validateEntries checks each entry for itself. That is enough for a client, which may
+// know one interface under several names.
+func (s PluginSet) validateEntries() error {
 	for _, name := range s.Keys() {
 		field := fmt.Sprintf("Plugins[%q]", name)
 		if strings.TrimSpace(name) == "" {

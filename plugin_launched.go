@@ -10,8 +10,10 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"net"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -56,6 +58,8 @@ type lifeline struct {
 	source *launchedSource
 	log    *slog.Logger
 	done   chan struct{}
+
+	withdrawn atomic.Bool // the host has taken the plugin out
 }
 
 // bootstrapWait bounds the wait for the first message, which the host writes at once.
@@ -85,7 +89,7 @@ func takeLifeline() (*lifeline, error) {
 
 // apply returns the configuration of the launched plugin: the host says who it is, where it
 // listens and how it is known; the rest is the plugin's own.
-func (l *lifeline) apply(cfg *PluginServerConfig) (*PluginServerConfig, error) {
+func (l *lifeline) apply(ctx context.Context, cfg *PluginServerConfig) (*PluginServerConfig, error) {
 	if cfg == nil {
 		return nil, fieldError("PluginServerConfig", "is nil")
 	}
@@ -108,28 +112,52 @@ func (l *lifeline) apply(cfg *PluginServerConfig) (*PluginServerConfig, error) {
 	c.HTTPClient, c.AllowInsecure, c.PinnedKeys = nil, false, nil
 	c.TLS = mutualTLS(l.source, pool, tls.RequireAndVerifyClientCert, requirePeerIdentity(m.HostIdentity))
 	out.TLS, out.HostIdentity, out.BaseURL = nil, m.HostIdentity, ""
-	out.Addr, out.Listener = m.Listen, nil
+	out.withdrawn = l.withdrawn.Load
+	out.Addr = m.Listen
+	if out.Listener, err = l.listen(ctx); err != nil {
+		return nil, err
+	}
 	if grace := time.Duration(m.GraceMillis) * time.Millisecond; grace > 0 {
 		out.GracefulShutdownTimeout = min(cmp.Or(out.GracefulShutdownTimeout, grace), grace)
 	}
-	out.Services = make([]PluginService, len(cfg.Services))
-	for i, s := range cfg.Services {
-		metadata := maps.Clone(m.Metadata)
+	out.Services = l.services(cfg.Services)
+	l.log = c.Logger
+	return &out, nil
+}
+
+// listen listens on a Unix socket where the host says so; no base URL could name it. Nil means
+// that the address is one of the network.
+func (l *lifeline) listen(ctx context.Context) (net.Listener, error) {
+	path, ok := strings.CutPrefix(l.first.Listen, bootstrap.UnixPrefix)
+	if !ok {
+		return nil, nil //nolint:nilnil // documented
+	}
+	listener, err := new(net.ListenConfig).Listen(ctx, "unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("listen where the host says: %w", err)
+	}
+	return listener, nil
+}
+
+// services returns what the plugin serves, with the operator's metadata below its own.
+func (l *lifeline) services(own []PluginService) []PluginService {
+	out := make([]PluginService, len(own))
+	for i, s := range own {
+		metadata := maps.Clone(l.first.Metadata)
 		if metadata == nil {
 			metadata = s.Metadata
 		} else {
 			maps.Copy(metadata, s.Metadata)
 		}
 		s.Metadata = metadata
-		out.Services[i] = s
+		out[i] = s
 	}
-	l.log = c.Logger
-	return &out, nil
+	return out
 }
 
 // serve runs the launched plugin until it ends or its host is gone.
 func (l *lifeline) serve(ctx context.Context, cfg *PluginServerConfig) error {
-	cfg, err := l.apply(cfg)
+	cfg, err := l.apply(ctx, cfg)
 	if err != nil {
 		return errors.Join(err, l.pipe.Close())
 	}
@@ -153,6 +181,8 @@ func (l *lifeline) follow(gone context.CancelCauseFunc) {
 	for {
 		m, err := bootstrap.Read(l.pipe)
 		switch {
+		case err == nil && m.Withdrawn:
+			l.withdrawn.Store(true)
 		case err == nil:
 			err = l.source.renew(m)
 		case errors.Is(err, os.ErrClosed):

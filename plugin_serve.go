@@ -18,6 +18,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/proxy"
+	"github.com/masegraye/connect-plugin-go/internal/stack"
 )
 
 func (s *pluginServer) newServer(ctx context.Context, serverTLS *tls.Config) *http.Server {
@@ -27,10 +28,11 @@ func (s *pluginServer) newServer(ctx context.Context, serverTLS *tls.Config) *ht
 	return &http.Server{
 		Handler:           s.drain.Count(withStopping(ctx.Done(), s.handler())),
 		TLSConfig:         serverTLS,
+		ConnState:         s.drain.ConnState,
 		ReadHeaderTimeout: defaultLimits.ReadHeaderTimeout,
 		IdleTimeout:       defaultLimits.IdleTimeout,
 		MaxHeaderBytes:    defaultLimits.MaxHeaderBytes,
-		ErrorLog:          slog.NewLogLogger(newServerLog(s.cfg.Client.Logger), slog.LevelDebug),
+		ErrorLog:          slog.NewLogLogger(s.log, slog.LevelDebug),
 		Protocols:         &protocols,
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams: pluginStreams,
@@ -63,6 +65,7 @@ func (s *pluginServer) handler() http.Handler {
 		table = append(table, entry{svc.Path, withStatedCaller(svc.Handler)})
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		stack.Grow()
 		if r.URL.RawPath == "" && proxy.CheckPath(r.URL.Path) == nil {
 			for _, e := range table {
 				if strings.HasPrefix(r.URL.Path, e.prefix) {
@@ -96,6 +99,9 @@ func (s *pluginServer) shutdown(ctx context.Context) error {
 	err := s.drain.Shutdown(ctx, s.server)
 	if err != nil {
 		err = errors.Join(fmt.Errorf("shutdown: calls in flight were cut off: %w", err), s.server.Close())
+	}
+	if s.cfg.withdrawn() {
+		return errors.Join(err, s.client.Close())
 	}
 	last, cancelLast := context.WithTimeout(context.WithoutCancel(ctx), leaveWait)
 	defer cancelLast()
@@ -145,6 +151,7 @@ func (t *hostTrust) onlyHost(cs tls.ConnectionState) error {
 	case len(t.pins) > 0 && !slices.Contains(t.pins, certs.PinOf(leaf)):
 		return fmt.Errorf("%w: the key of %q is not among PinnedKeys", errNotTheHost, shown)
 	}
+	t.client.vigil.Saw("the host, when it calls this plugin", leaf)
 	return nil
 }
 
@@ -163,13 +170,20 @@ func (t *hostTrust) want() string {
 const warnNobody = "nobody may call this plugin, because it does not know its host: set HostIdentity to the identity of the certificate " +
 	"with which the host calls plugins, or PinnedKeys to its key"
 
+// warnUnseen is for a plugin that will never see the certificate of its host.
+const warnUnseen = "nobody may call this plugin, because it cannot recognise its host: with Client.HTTPClient the host's certificate is " +
+	"never seen; set PluginServerConfig.HostIdentity to the identity of the certificate with which the host calls plugins"
+
 // warnStart says so where the plugin will serve nobody. A plugin with a SPIFFE id of
-// its own may expect that its host has one.
+// its own may expect that its host has one, unless it never sees that.
 func (t *hostTrust) warnStart(cfg *PluginServerConfig) {
-	if t.plaintext || t.identity != "" || len(t.pins) > 0 || certs.IsSPIFFE(certs.CertificateIdentity(certs.ServerLeaf(cfg.serverBase()))) {
-		return
+	switch {
+	case t.plaintext || t.identity != "" || len(t.pins) > 0:
+	case cfg.Client.HTTPClient != nil:
+		t.log.Warn(warnUnseen)
+	case !certs.IsSPIFFE(certs.CertificateIdentity(certs.ServerLeaf(cfg.serverBase()))):
+		t.log.Warn(warnNobody)
 	}
-	t.log.Warn(warnNobody)
 }
 
 // warnEnrolled says it again where the host turned out to have no SPIFFE id, with what
@@ -290,7 +304,7 @@ const unreachableListener = "is empty and the plugin listens on every address, s
 func unspecified(addr string) bool {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
-		return false
+		return false // of a Unix socket, too
 	}
 	ip, err := netip.ParseAddr(host)
 	return host == "" || err == nil && ip.Unmap().IsUnspecified()

@@ -19,6 +19,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/drain"
 	"github.com/masegraye/connect-plugin-go/internal/gather"
+	"github.com/masegraye/connect-plugin-go/internal/opening"
 )
 
 const (
@@ -36,7 +37,8 @@ type PluginService struct {
 	// receive calls that the host has authorised; CallerFromContext and the headers
 	// X-Plugin-Caller-Id, -Self-Id and -Self-Version name the calling plugin.
 	Path string
-	// Handler serves the calls below Path.
+	// Handler serves the calls below Path. A generated New…Handler function takes
+	// connect.WithCompressMinBytes: give it CompressMinBytes.
 	Handler http.Handler
 	// Metadata is told to plugins that discover the service. May be nil.
 	Metadata map[string]string
@@ -85,6 +87,10 @@ type PluginServerConfig struct {
 	// OnConnected runs once, after the first handshake and before the services
 	// are registered; an error ends the plugin. May be nil.
 	OnConnected func(ctx context.Context, client *Client) error
+
+	// withdrawn reports whether the host that launched the plugin has taken it out itself, so
+	// that only the end of the process is missing. Nil where no host launched it.
+	withdrawn func() bool
 }
 
 // Validate returns an error that wraps [ErrInvalidConfig] and names the first
@@ -149,7 +155,8 @@ func (c *PluginServerConfig) validateServices() error {
 	seen := map[string]bool{}
 	for i, s := range c.Services {
 		field := fmt.Sprintf("Services[%d]", i)
-		d := ServiceDeclaration{Type: s.Type, Version: s.Version, Path: s.Path}
+		path := servicePath(s.Path)
+		d := ServiceDeclaration{Type: s.Type, Version: s.Version, Path: path}
 		switch err := d.validate(); {
 		case err != nil:
 			return fieldError(field, "%v", err)
@@ -160,7 +167,7 @@ func (c *PluginServerConfig) validateServices() error {
 		}
 		seen[s.Type] = true
 		for j, other := range c.Services[:i] {
-			if catalog.PathsOverlap(s.Path, other.Path) {
+			if catalog.PathsOverlap(path, servicePath(other.Path)) {
 				return fieldError(field+".Path", "%q overlaps %q of Services[%d]; give each service paths of its own", s.Path, other.Path, j)
 			}
 		}
@@ -194,12 +201,18 @@ func (c *PluginServerConfig) serverBase() *tls.Config {
 func (c *PluginServerConfig) withDefaults() *PluginServerConfig {
 	out := *c
 	out.Services = slices.Clone(c.Services)
+	for i := range out.Services {
+		out.Services[i].Path = servicePath(out.Services[i].Path)
+	}
 	out.Client = c.Client.withDefaults()
 	if len(out.Client.Metadata.Provides) == 0 {
 		for _, s := range out.Services {
 			out.Client.Metadata.Provides = append(out.Client.Metadata.Provides,
 				ServiceDeclaration{Type: s.Type, Version: s.Version, Path: s.Path})
 		}
+	}
+	if out.withdrawn == nil {
+		out.withdrawn = func() bool { return false }
 	}
 	out.HealthInterval = cmp.Or(c.HealthInterval, defaultHealthInterval)
 	out.GracefulShutdownTimeout = cmp.Or(c.GracefulShutdownTimeout, defaultShutdownTimeout)
@@ -258,6 +271,7 @@ type pluginServer struct {
 	listener net.Listener
 	gathered *gather.Listener // of the listener
 	server   *http.Server
+	log      *serverLog
 	drain    *drain.Drain
 	session  *pluginSession
 	stop     context.CancelFunc // set before serving
@@ -281,11 +295,14 @@ func newPluginServer(ctx context.Context, cfg *PluginServerConfig) (*pluginServe
 		if serverTLS, err = s.serverTLS(); err != nil {
 			return nil, errors.Join(err, client.Close())
 		}
+		client.own = append(client.own, certs.ServerSource("this plugin, where its host calls it", serverTLS))
 	}
 	if err := s.listen(ctx); err != nil {
 		return nil, errors.Join(err, client.Close())
 	}
-	s.gathered = gather.NewListener(s.listener, gather.Config{WriteTimeout: writeByteTimeout})
+	s.log = newServerLog(cfg.Client.Logger)
+	opened := opening.NewListener(s.listener, s.log.opened(serverTLS != nil))
+	s.gathered = gather.NewListener(opened, gather.Config{WriteTimeout: writeByteTimeout})
 	s.session = newPluginSession(cfg, client, s.baseURL())
 	s.session.enrolled = s.connected
 	s.server = s.newServer(ctx, serverTLS)

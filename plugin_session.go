@@ -123,7 +123,7 @@ func (s *pluginSession) enrol(ctx context.Context) error {
 		}
 	}
 	for failures := 1; ; failures++ {
-		err := s.client.Connect(ctx)
+		err := s.client.connect(ctx)
 		switch {
 		case err == nil:
 			log.Info("connected to the host", keyHost, s.cfg.Client.HostURL, keyRuntimeID, s.client.RuntimeID())
@@ -254,8 +254,11 @@ func (s *pluginSession) register(ctx context.Context, runtimeID string) error {
 	return nil
 }
 
-// leave withdraws the registrations, so that no new calls come.
+// leave withdraws the registrations, so that no new calls come, unless the host did.
 func (s *pluginSession) leave(ctx context.Context) {
+	if s.cfg.withdrawn() {
+		return
+	}
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Client.Timeout)
 	defer cancel()
 	s.mu.Lock()

@@ -11,6 +11,7 @@ import (
 
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
+	"github.com/masegraye/connect-plugin-go/internal/headers"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
 	"github.com/masegraye/connect-plugin-go/internal/proxy"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
@@ -19,13 +20,21 @@ import (
 // Policy says what plugins may do. It is copied when a host takes it over. Nil
 // grants nothing.
 type Policy struct {
-	// Plugins holds the policy of each plugin by self id, or by the identity of
-	// its client certificate, which then is its proof too: the SPIFFE id (see
+	// Plugins holds the policy of each plugin by its one name, which decides what is
+	// counted together, who owns what, and what the audit and other plugins are told. It
+	// is the self id, or the identity of the plugin's client certificate, which then is
+	// its proof too, whatever self id it claims: the SPIFFE id (see
 	// [Authority.PluginIdentity]), else the first DNS name, else the common name.
+	//
+	// A name that both a self id and a certificate can have, as a DNS name, is that of
+	// both, unless the entry says how the self id is proven (Certificates,
+	// AllowUnproven), or that it is not about one (SelfIDs). A host with an Authority,
+	// which certifies self ids, takes it for a self id unless SelfIDs says otherwise.
 	Plugins map[string]PluginPolicy
-	// Default applies to a self id that Plugins does not name. Nil refuses it.
+	// Default applies to a plugin that Plugins names neither by self id nor by
+	// certificate. Nil refuses it.
 	Default *PluginPolicy
-	// AllowMultiple lists the service types that several self ids may provide
+	// AllowMultiple lists the service types that several plugins may provide
 	// at the same time; "*" is every type. Any other type belongs to its first
 	// approved provider.
 	AllowMultiple []string
@@ -35,7 +44,8 @@ type Policy struct {
 	// sent; "*" is every one. Side-effect-free GETs of Connect are anyway.
 	Idempotent []string
 	// Public lists the host's own plugin services that anybody may call without
-	// authentication; "*" is every one.
+	// authentication; "*" is every one. "health" opens the health service, which
+	// then tells of the host and of what else is public.
 	Public []string
 }
 
@@ -87,6 +97,10 @@ type PluginPolicy struct {
 	// MaxInstances bounds its live identities. Zero means
 	// [Limits.MaxIdentitiesPerSelfID].
 	MaxInstances int
+	// SelfIDs says that the policy is written for a certificate identity, and lists the
+	// self ids that its holder may claim; "*" is every one. They change nothing about the
+	// plugin's name. Empty means every one, too. Only in Policy.Plugins.
+	SelfIDs []string
 }
 
 // HandshakeAuth says how plugins prove themselves in the handshake beyond what
@@ -137,16 +151,24 @@ func (p *Policy) validate() error {
 			return fieldError("Policy.Plugins", "has an entry for the empty name; write a self id or a certificate identity")
 		}
 	}
+	return p.validateRest()
+}
+
+func (p *Policy) validateRest() error {
 	for i, procedure := range p.Idempotent {
 		clean := proxy.CheckPath(procedure) == nil && strings.Count(procedure, "/") == 2 && !strings.HasSuffix(procedure, "/")
 		if procedure != policy.Any && !clean {
 			return fieldError(fmt.Sprintf("Policy.Idempotent[%d]", i), `%q is no procedure; write "/package.Service/Method"`, procedure)
 		}
 	}
-	if p.Default != nil {
-		return p.Default.validate("Policy.Default")
+	switch {
+	case p.Default == nil:
+		return nil
+	case len(p.Default.SelfIDs) > 0:
+		return fieldError("Policy.Default.SelfIDs",
+			"is about the holder of one certificate; write it into the entry of its identity in Policy.Plugins")
 	}
-	return nil
+	return p.Default.validate("Policy.Default")
 }
 
 func (p PluginPolicy) validate(field string) error {
@@ -164,24 +186,39 @@ func (p PluginPolicy) validate(field string) error {
 			return fieldError(field+".Endpoint", "%v", err)
 		}
 	}
-	for i, procedure := range p.Procedures {
-		name := strings.TrimSuffix(procedure, "/")
-		clean := proxy.CheckPath(name) == nil && (strings.Count(name, "/") == 1) == (name != procedure) && strings.Count(name, "/") <= 2
-		if procedure != policy.Any && !clean {
-			return fieldError(fmt.Sprintf("%s.Procedures[%d]", field, i), `%q is neither; write "/package.Service/Method" or "/package.Service/"`, procedure)
-		}
+	if err := validateProcedures(field, p.Procedures); err != nil {
+		return err
 	}
 	for _, list := range []struct {
 		name  string
-		types []string
-	}{{"Provides", p.Provides}, {"Requires", p.Requires}, {"Capabilities", p.Capabilities}} {
-		for i, t := range list.types {
-			if t == policy.Any {
+		names []string
+		check func(string) error
+	}{
+		{"Provides", p.Provides, ValidateServiceType},
+		{"Requires", p.Requires, ValidateServiceType},
+		{"Capabilities", p.Capabilities, ValidateServiceType},
+		{"SelfIDs", p.SelfIDs, ValidateSelfID},
+	} {
+		for i, name := range list.names {
+			if name == policy.Any {
 				continue
 			}
-			if err := ValidateServiceType(t); err != nil {
+			if err := list.check(name); err != nil {
 				return fieldError(fmt.Sprintf("%s.%s[%d]", field, list.name, i), "%v", err)
 			}
+		}
+	}
+	return nil
+}
+
+func validateProcedures(plugin string, procedures []string) error {
+	for i, procedure := range procedures {
+		name := strings.TrimSuffix(procedure, "/")
+		depth, service := strings.Count(name, "/"), name != procedure
+		clean := proxy.CheckPath(name) == nil && (depth == 1) == service && depth <= 2
+		if procedure != policy.Any && !clean {
+			return fieldError(fmt.Sprintf("%s.Procedures[%d]", plugin, i),
+				`%q is neither; write "/package.Service/Method" or "/package.Service/"`, procedure)
 		}
 	}
 	return nil
@@ -205,6 +242,7 @@ func compileRules(p PluginPolicy) *policy.Rules {
 		Procedures:      policy.NewProcedures(p.Procedures),
 		AllowOwnAddress: p.AllowOwnAddress, Secret: policy.Secret(slices.Clone(p.Secret)),
 		Certificates: policy.NewSet(p.Certificates), AllowUnproven: p.AllowUnproven, MaxInstances: p.MaxInstances,
+		SelfIDs: policy.NewSet(p.SelfIDs),
 	}
 	r.Pins, _ = certs.ParsePins(p.PinnedKeys) // validated before
 	if p.Endpoint != "" {
@@ -215,25 +253,45 @@ func compileRules(p PluginPolicy) *policy.Rules {
 	return r
 }
 
-// compilePolicy expects a policy that validate accepted. Nil compiles to a book
-// that grants nothing.
-func compilePolicy(p *Policy) *policy.Book {
+// compilePolicy expects a policy that validate accepted; certified says that the host's
+// Authority certifies self ids. Nil compiles to a book that grants nothing.
+func compilePolicy(p *Policy, certified bool) *policy.Book {
 	if p == nil {
 		return &policy.Book{}
 	}
 	b := &policy.Book{
 		Plugins:       make(map[string]*policy.Rules, len(p.Plugins)),
+		Holders:       map[string]*policy.Rules{},
 		AllowMultiple: policy.NewSet(p.AllowMultiple), Idempotent: policy.NewSet(p.Idempotent), Public: policy.NewSet(p.Public),
 	}
 	for name, pp := range p.Plugins {
-		b.Plugins[name] = compileRules(pp)
+		rules := compileRules(pp)
+		bySelfID, byCertificate := pp.isFor(name, certified)
+		if bySelfID {
+			b.Plugins[name] = rules
+		}
+		if byCertificate {
+			b.Holders[name] = rules
+		}
 	}
 	if p.Default != nil {
 		b.Default = compileRules(*p.Default)
 	}
+	b.Note()
 	reserveEndpoints(b)
 	b.Distinguish()
 	return b
+}
+
+// isFor says what an entry's name is that of: a self id, a certificate identity, or both.
+func (p PluginPolicy) isFor(name string, certified bool) (selfID, certificate bool) {
+	switch {
+	case len(p.SelfIDs) > 0, ValidateSelfID(name) != nil:
+		return false, true
+	case certified, len(p.Certificates) > 0, p.AllowUnproven:
+		return true, false
+	}
+	return true, true
 }
 
 // validateNames refuses certificate identities in a policy that no certificate can
@@ -249,6 +307,9 @@ func (p *Policy) validateNames() error {
 		}
 		if err := validateIdentityName(field, name); err != nil {
 			return err
+		}
+		if !headers.ValidValue(name) || strings.TrimSpace(name) != name {
+			return fieldError(field, "has characters that no header field can state; write a self id or a certificate identity")
 		}
 		if err := validateCertificates(field, p.Plugins[name].Certificates); err != nil {
 			return err
@@ -286,6 +347,11 @@ func reserveEndpoints(b *policy.Book) {
 	}
 	for name, r := range b.Plugins {
 		reserve(name, r)
+	}
+	for name, r := range b.Holders {
+		if b.Plugins[name] == nil {
+			reserve(name, r)
+		}
 	}
 	if b.Default != nil {
 		reserve("Default", b.Default)

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -65,6 +66,9 @@ type ServiceRegistry struct {
 	// Fixed at creation.
 	lifecycle *LifecycleServer
 	catalog   *catalog.Catalog
+
+	allowedMu sync.Mutex
+	allowed   map[string]policy.Set // what runtime ids without an identity may have registered
 
 	ways atomic.Pointer[ways] // nil without a router, when nobody is dialled
 }
@@ -229,24 +233,38 @@ func (s *ServiceRegistry) SetSelectionStrategy(serviceType string, strategy Sele
 	}
 }
 
-// SetAllowedServices narrows what a live plugin may register to the given types;
-// policy still has to allow them. It has no effect on an unknown runtime id, nor
-// on a registry without a host.
+// SetAllowedServices narrows what a live plugin may register to the given types,
+// until it is called again or the identity ends, whatever the plugin declares when it
+// renews; policy still has to allow them. What shall hold for the plugin's next
+// identity, too, belongs into policy; only a launched plugin keeps it when it enrols
+// again. A list that names types also bounds what the host itself registers for the
+// runtime id, with an identity or without.
 func (s *ServiceRegistry) SetAllowedServices(runtimeID string, serviceTypes []string) {
-	h := s.bound.Load()
-	if h == nil {
-		return
+	left := policy.NewSet(slices.DeleteFunc(slices.Clone(serviceTypes), func(t string) bool { return t == policy.Any }))
+	if h := s.bound.Load(); h == nil || !narrow(h, runtimeID, left) {
+		s.allow(runtimeID, left)
 	}
-	id, ok := h.store.Lookup(runtimeID)
-	if !ok {
-		return
-	}
-	d := *declared(id)
-	d.provides = policy.NewSet(slices.DeleteFunc(slices.Clone(serviceTypes), func(t string) bool { return t == policy.Any }))
-	id.SetAttributes(&d)
 	s.catalog.RemoveWhere(func(reg catalog.Registration) bool {
-		return reg.RuntimeID == runtimeID && !d.provides.Has(reg.Type)
+		return reg.RuntimeID == runtimeID && !left.Has(reg.Type)
 	})
+}
+
+// narrow bounds what a live identity may register.
+func narrow(h *hub, runtimeID string, left policy.Set) bool {
+	id, ok := h.store.Lookup(runtimeID)
+	if ok {
+		declared(id).within.Store(&left)
+	}
+	return ok
+}
+
+func (s *ServiceRegistry) allow(runtimeID string, left policy.Set) {
+	s.allowedMu.Lock()
+	defer s.allowedMu.Unlock()
+	if s.allowed == nil {
+		s.allowed = map[string]policy.Set{}
+	}
+	s.allowed[runtimeID] = left
 }
 
 // UnregisterPluginServices withdraws everything that a plugin registered.

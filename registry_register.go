@@ -29,8 +29,8 @@ func (s *ServiceRegistry) RegisterService(ctx context.Context, req *connect.Requ
 		return nil, connect.NewError(connect.CodeInvalidArgument, err)
 	}
 	reg := catalog.Registration{
-		ID: "reg-" + rand.Text(), RuntimeID: runtimeID, SelfID: runtimeID,
-		Type: m.GetServiceType(), Version: m.GetVersion(), Path: m.GetEndpointPath(),
+		ID: "reg-" + rand.Text(), RuntimeID: runtimeID, SelfID: hostsOwn + runtimeID,
+		Type: m.GetServiceType(), Version: m.GetVersion(), Path: servicePath(m.GetEndpointPath()),
 		Metadata: m.GetMetadata(), Weight: declaredWeight(m.GetMetadata()), RegisteredAt: time.Now(),
 	}
 	if c != nil {
@@ -45,6 +45,10 @@ func (s *ServiceRegistry) RegisterService(ctx context.Context, req *connect.Requ
 	return connect.NewResponse(&connectpluginv1.RegisterServiceResponse{RegistrationId: reg.ID}), nil
 }
 
+// hostsOwn begins the name of what the host itself provides under a runtime id that is no
+// plugin's. No self id begins like that.
+const hostsOwn = "host/"
+
 // registerOwn registers what the host itself asks for. A plugin that the host
 // knows is registered under its self id.
 func (s *ServiceRegistry) registerOwn(ctx context.Context, reg catalog.Registration) error {
@@ -54,10 +58,27 @@ func (s *ServiceRegistry) registerOwn(ctx context.Context, reg catalog.Registrat
 			id, reg.SelfID = known, known.SelfID()
 		}
 	}
+	if !s.mayRegister(id, reg) {
+		return connect.NewError(connect.CodePermissionDenied, errDenied)
+	}
+	reg.ByHost = true
 	if err := s.catalog.Register(reg); err != nil {
 		return s.registerError(ctx, err, reg.Type, "")
 	}
 	return s.unlessEnded(id)
+}
+
+// mayRegister reports whether SetAllowedServices lets the host register a type for a
+// plugin, nil where it has no identity. A list without types says nothing of the host.
+func (s *ServiceRegistry) mayRegister(id *tokenstore.Identity, reg catalog.Registration) bool {
+	if id != nil {
+		within := declared(id).within.Load()
+		return within == nil || !within.NamesAny() || within.Has(reg.Type)
+	}
+	s.allowedMu.Lock()
+	defer s.allowedMu.Unlock()
+	allowed, ok := s.allowed[reg.RuntimeID]
+	return !ok || !allowed.NamesAny() || allowed.Has(reg.Type)
 }
 
 // registerFor registers for a caller what its rights allow, before and after.
@@ -82,7 +103,7 @@ func (s *ServiceRegistry) registerFor(ctx context.Context, c *caller, reg catalo
 	if err := s.unlessEnded(c.id); err != nil {
 		return err
 	}
-	if now := c.hub.rules.Load(); now != book {
+	if now := c.hub.rules.Load(); now != book || !now.MayProvide(subjectOf(c.id), reg.Type) {
 		return s.reapprove(ctx, c, reg, book, now, procedure)
 	}
 	return nil
@@ -119,7 +140,7 @@ func validateRegistration(runtimeID string, m *connectpluginv1.RegisterServiceRe
 		return fmt.Errorf("version: %w", err)
 	}
 	if m.GetEndpointPath() != "" {
-		if err := ValidateEndpointPath(m.GetEndpointPath()); err != nil {
+		if err := ValidateEndpointPath(servicePath(m.GetEndpointPath())); err != nil {
 			return fmt.Errorf("endpoint_path: %w", err)
 		}
 	}
@@ -218,9 +239,13 @@ func (h *hub) claimOf(id *tokenstore.Identity, endpoint string) catalog.Claim {
 
 // occupy gives an endpoint to a plugin.
 func (s *ServiceRegistry) occupy(h *hub, claim catalog.Claim) error {
+	before, _ := s.catalog.Endpoint(claim.RuntimeID)
 	vacated, err := s.catalog.ClaimEndpoint(claim)
 	if err == nil {
 		s.vacate(h, claim.SelfID, vacated)
+		if id, ok := h.store.Lookup(claim.RuntimeID); ok {
+			s.lifecycle.moved(id, before)
+		}
 	}
 	return err
 }
@@ -230,10 +255,27 @@ func (s *ServiceRegistry) occupy(h *hub, claim catalog.Claim) error {
 func (s *ServiceRegistry) vacate(h *hub, owner string, vacated catalog.Vacated) {
 	for _, runtimeID := range vacated.Replaced {
 		h.store.Revoke(runtimeID, reasonSucceeded)
+		warnShared(h, owner)
 	}
 	for _, runtimeID := range vacated.Ousted {
 		s.oust(h, runtimeID, owner)
 	}
+}
+
+// How often a plugin may replace its earlier life until it looks like several instances
+// that replace each other, and how often that is warned of.
+var (
+	replaceRate    = Rate{RequestsPerSecond: 1 / (10 * time.Second).Seconds(), Burst: 3} //nolint:mnd // explained
+	warnSharedRate = Rate{RequestsPerSecond: 1 / time.Minute.Seconds(), Burst: 1}
+)
+
+// warnShared takes notice that a plugin replaced its earlier life at an endpoint.
+func warnShared(h *hub, selfID string) {
+	if h.spend(budget{key: "replaced:" + selfID, rate: replaceRate}) || !h.spend(budget{key: "shared:" + selfID, rate: warnSharedRate}) {
+		return
+	}
+	h.log().Warn("a plugin replaces its earlier life at its endpoint again and again: where several instances run, give each an endpoint "+
+		"of its own, also behind a balancer, which has one answer for another", keySelfID, selfID)
 }
 
 // oust ends what goes through to a plugin that lost its endpoint to another.
@@ -265,7 +307,7 @@ func (s *ServiceRegistry) reapprove(ctx context.Context, c *caller, reg catalog.
 	if _, ok := s.catalog.Get(reg.ID); ok {
 		return nil
 	}
-	s.note(ctx, AuditDenied, procedure, reg.Type, "policy changed during the registration")
+	s.note(ctx, AuditDenied, procedure, reg.Type, "what the plugin may provide changed during the registration")
 	return connect.NewError(connect.CodePermissionDenied, errDenied)
 }
 
@@ -306,6 +348,7 @@ func (s *ServiceRegistry) settleEndpoint(h *hub, id *tokenstore.Identity, before
 	claim.ByHost = true
 	if next == "" || s.occupy(h, claim) != nil {
 		s.catalog.SetEndpoint(id.RuntimeID(), next)
+		s.lifecycle.moved(id, current)
 	}
 	return current != "" && current != next
 }

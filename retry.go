@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"net"
+	"reflect"
 	"time"
 
 	"connectrpc.com/connect"
@@ -48,7 +49,9 @@ type RetryPolicy struct {
 }
 
 // DefaultRetryPolicy returns three attempts, waits of 100 ms to 10 s that double
-// and are jittered, and the cautious rule of a nil IsRetryable.
+// and are jittered, and the cautious rule of a nil IsRetryable. Called directly, its
+// IsRetryable says of an error alone whether another attempt may help; in the
+// interceptor it also asks whether the request may be made twice.
 func DefaultRetryPolicy() RetryPolicy {
 	return RetryPolicy{
 		MaxAttempts:       defaultRetryAttempts,
@@ -56,8 +59,12 @@ func DefaultRetryPolicy() RetryPolicy {
 		MaxBackoff:        defaultRetryMaxBackoff,
 		BackoffMultiplier: defaultRetryMultiplier,
 		Jitter:            true,
+		IsRetryable:       isPassing,
 	}
 }
+
+// isPassing reports whether another attempt may help.
+func isPassing(err error) bool { return connect.CodeOf(err) == connect.CodeUnavailable }
 
 // RetryInterceptor returns a client interceptor that repeats failed unary calls
 // as policy says (see [RetryPolicy]; the idea of the wait is from
@@ -67,7 +74,7 @@ func DefaultRetryPolicy() RetryPolicy {
 // context's deadline, and the context's error when that ends during a wait.
 // Interceptors that come after it run once per attempt.
 func RetryInterceptor(policy RetryPolicy) connect.UnaryInterceptorFunc {
-	p := policy.withDefaults()
+	p := retrier{RetryPolicy: policy.withDefaults(), cautious: policy.isCautious()}
 	return func(next connect.UnaryFunc) connect.UnaryFunc {
 		return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
 			if spec := req.Spec(); spec.Procedure != "" && !spec.IsClient {
@@ -76,6 +83,19 @@ func RetryInterceptor(policy RetryPolicy) connect.UnaryInterceptorFunc {
 			return p.call(ctx, req, next)
 		}
 	}
+}
+
+// retrier is a policy at work.
+type retrier struct {
+	RetryPolicy
+
+	cautious bool // nobody decided which procedures may run twice
+}
+
+// isCautious reports whether the policy has the rule of [DefaultRetryPolicy], which
+// knows requests as well as errors.
+func (p RetryPolicy) isCautious() bool {
+	return p.IsRetryable == nil || reflect.ValueOf(p.IsRetryable).Pointer() == reflect.ValueOf(isPassing).Pointer()
 }
 
 func (p RetryPolicy) withDefaults() RetryPolicy {
@@ -96,7 +116,7 @@ func (p RetryPolicy) withDefaults() RetryPolicy {
 	return p
 }
 
-func (p RetryPolicy) call(ctx context.Context, req connect.AnyRequest, next connect.UnaryFunc) (connect.AnyResponse, error) {
+func (p *retrier) call(ctx context.Context, req connect.AnyRequest, next connect.UnaryFunc) (connect.AnyResponse, error) {
 	until, _ := ctx.Deadline()
 	attempts := &backoff.Attempts{Most: p.MaxAttempts, Waits: backoff.Waits{
 		Initial: p.InitialBackoff, Max: p.MaxBackoff, Factor: p.BackoffMultiplier, Jitter: p.Jitter,
@@ -116,11 +136,11 @@ func (p RetryPolicy) call(ctx context.Context, req connect.AnyRequest, next conn
 	}
 }
 
-func (p RetryPolicy) retryable(req connect.AnyRequest, err error) bool {
-	if p.IsRetryable != nil {
+func (p *retrier) retryable(req connect.AnyRequest, err error) bool {
+	if !p.cautious {
 		return p.IsRetryable(err)
 	}
-	return connect.CodeOf(err) == connect.CodeUnavailable && (isIdempotent(req) || isUnsent(req, err))
+	return isPassing(err) && (isIdempotent(req) || isUnsent(req, err))
 }
 
 func isIdempotent(req connect.AnyRequest) bool {

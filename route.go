@@ -93,16 +93,19 @@ type lease struct {
 // endWith ends a call with the identity of its caller and with its lease, until it
 // is untied.
 func (a *admission) endWith(c *inflight.Call) (untie func()) {
-	stops := make([]func() bool, 0, 2)
+	var identity, lease func() bool
 	if a.caller != nil {
-		stops = append(stops, a.caller.id.OnEnd(func() { c.End(errIdentityEnded) }))
+		identity = a.caller.id.OnEnd(func() { c.End(errIdentityEnded) })
 	}
 	if a.lease.onEnd != nil {
-		stops = append(stops, a.lease.onEnd(func() { c.End(a.lease.cause) }))
+		lease = a.lease.onEnd(func() { c.End(a.lease.cause) })
 	}
 	return func() {
-		for _, stop := range stops {
-			stop()
+		if identity != nil {
+			identity()
+		}
+		if lease != nil {
+			lease()
 		}
 	}
 }

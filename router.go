@@ -2,6 +2,7 @@ package connectplugin
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -19,8 +20,11 @@ import (
 )
 
 // ServiceRouter passes calls from plugin to plugin:
-// /services/{type}/{provider}/… to the provider that registered the type. It is
-// safe for concurrent use.
+// /services/{type}/{provider}/… to the provider that registered the type, and
+// /services/{type}/-/… to the one that the router chooses, call by call: by the strategy
+// that was set for the type, or else by the work that each has and by how it did, among
+// those that satisfy the constraint in the header X-Plugin-Constraint. It is safe for
+// concurrent use.
 type ServiceRouter struct {
 	// Fixed at creation.
 	handshake *HandshakeServer
@@ -36,7 +40,7 @@ type ServiceRouter struct {
 	mu        sync.Mutex
 	dialer    *pluginDialer
 	providers map[string]*routedProvider // by runtime id
-	handlers  map[string]memoryHandler   // by runtime id, of plugins in the host's own process
+	handlers  map[string]ownPlace        // by runtime id, of plugins that nobody else could dial
 	named     uint64                     // handlers so far
 	succeeded map[string]string          // runtime ids of replaced plugins to those of their successors
 	closed    bool
@@ -56,7 +60,7 @@ func NewServiceRouter(handshake *HandshakeServer, registry *ServiceRegistry, lif
 	}
 	s := &ServiceRouter{
 		handshake: handshake, registry: registry, lifecycle: lifecycle, catalog: registry.catalog,
-		begun: time.Now(), providers: map[string]*routedProvider{}, handlers: map[string]memoryHandler{},
+		begun: time.Now(), providers: map[string]*routedProvider{}, handlers: map[string]ownPlace{},
 	}
 	s.life, s.end = context.WithCancel(context.Background())
 	s.gate = &middleware{hub: func() *hub { return handshake.hub }, route: s.routes()[0]}
@@ -64,6 +68,7 @@ func NewServiceRouter(handshake *HandshakeServer, registry *ServiceRegistry, lif
 	// reports that as an error.
 	_ = registry.bind(handshake.hub)
 	_ = lifecycle.bind(handshake.hub)
+	handshake.mount()
 	if registry.bound.Load() == handshake.hub {
 		registry.ways.CompareAndSwap(nil, &ways{cutOff: s.forget, unproven: s.unproven, prove: s.prove})
 	}
@@ -86,7 +91,7 @@ func (s *ServiceRouter) RegisterPluginEndpoint(runtimeID string, endpoint string
 // ServeHTTP routes one call of an authenticated caller. It is for a server of
 // your own; a host serves it at /services/.
 func (s *ServiceRouter) ServeHTTP(w http.ResponseWriter, req *http.Request) {
-	if !target.CleanPath(req) {
+	if !target.CleanPathBelow(req) {
 		refuse(w, req, connect.CodeNotFound, errNotAvailable)
 		return
 	}
@@ -106,6 +111,16 @@ func (s *ServiceRouter) configure(d *pluginDialer) {
 	s.dialer = d
 }
 
+// dialing returns the TLS with which plugins are dialled, nil in plaintext.
+func (s *ServiceRouter) dialing() *tls.Config {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.dialer == nil {
+		return nil
+	}
+	return s.dialer.tls
+}
+
 // route routes one call whose caller the middleware identified.
 func (s *ServiceRouter) route(w http.ResponseWriter, r *http.Request) {
 	c, ok := callerFrom(r.Context())
@@ -116,6 +131,15 @@ func (s *ServiceRouter) route(w http.ResponseWriter, r *http.Request) {
 	book := c.hub.rules.Load()
 	to, reason := s.find(c, r)
 	allowed := false
+	switch {
+	case to.malformed != nil:
+		refuse(w, r, connect.CodeInvalidArgument, to.malformed)
+		return
+	case to.absent:
+		c.hub.log().Debug("a routed call finds no provider", keyService, to.route.Type, keyRuntimeID, c.id.RuntimeID(), keyReason, reason)
+		refuse(w, r, connect.CodeUnavailable, errNotAvailable)
+		return
+	}
 	if reason == "" {
 		reason = "policy changed"
 		allowed = s.forward(w, r, &routedCall{caller: c, book: book, target: to})
@@ -138,6 +162,9 @@ type routedCall struct {
 // provider is sent once more: to the provider's new endpoint, if it has one, or
 // to another provider, if the call is idempotent.
 func (s *ServiceRouter) forward(w http.ResponseWriter, r *http.Request, call *routedCall) bool {
+	if call.target.chosen {
+		return s.forwardToAny(w, r, call)
+	}
 	result, allowed := s.attempt(w, r, call)
 	switch {
 	case !allowed:
@@ -244,6 +271,11 @@ type routeTarget struct {
 	route proxy.Route
 	reg   catalog.Registration
 	path  string
+
+	absent     bool               // there is none at the moment, of a type that the caller may call
+	chosen     bool               // by the router, which may choose another
+	constraint catalog.Constraint // of whom the router may choose
+	malformed  error              // what is wrong with the constraint
 }
 
 // find finds the target of a call. Unknown and forbidden targets look alike to
@@ -257,6 +289,9 @@ func (s *ServiceRouter) find(c *caller, r *http.Request) (routeTarget, string) {
 	if !c.hub.mayRequire(c.id, route.Type) {
 		return t, "not declared or not allowed by policy"
 	}
+	if route.Provider == anyProvider {
+		return s.findAny(t, r)
+	}
 	reg, ok := s.catalog.Provider(route.Type, route.Provider)
 	if !ok {
 		reg, ok = s.successor(route.Type, route.Provider)
@@ -264,14 +299,21 @@ func (s *ServiceRouter) find(c *caller, r *http.Request) (routeTarget, string) {
 	if !ok {
 		return t, "no such provider of the type"
 	}
+	return s.at(t, reg)
+}
+
+// at returns the target at a provider, or why it is none.
+func (s *ServiceRouter) at(t routeTarget, reg catalog.Registration) (routeTarget, string) {
+	var err error
 	t.reg = reg
-	if t.path, err = proxy.JoinPath(reg.Path, route.Rest); err != nil {
+	if t.path, err = proxy.JoinPath(reg.Path, t.route.Rest); err != nil {
 		return t, err.Error()
 	}
 	if strings.HasPrefix(t.path, pathControl) || strings.HasPrefix(t.path, pathIdentity) {
 		return t, "only the host calls a plugin's control services"
 	}
-	if provider, _ := c.hub.store.Lookup(reg.RuntimeID); !s.opens(c.hub.rules.Load(), provider, reg, t.path) {
+	h := s.handshake.hub
+	if provider, _ := h.store.Lookup(reg.RuntimeID); !s.opens(h.rules.Load(), provider, reg, t.path) {
 		return t, "the type registered no path, and the procedure is another type's or not among PluginPolicy.Procedures"
 	}
 	return t, ""

@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"strconv"
 
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
 	"github.com/masegraye/connect-plugin-go/internal/proxy"
+	"github.com/masegraye/connect-plugin-go/internal/semrange"
+	"github.com/masegraye/connect-plugin-go/internal/spread"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
@@ -23,10 +26,26 @@ var (
 	errHangs     = errors.New("the handler does not return")
 )
 
-// memoryHandler is a provider in the host's own process.
-type memoryHandler struct {
-	endpoint string
-	handler  http.Handler
+// ownPlace is where a plugin is that nobody else could dial: in the host's own process, or at
+// a socket that the host made for it.
+type ownPlace struct {
+	name   string // stands for the endpoint in the catalogue, a number follows
+	memory bool   // it is in the host's own process
+	// open makes what passes calls on to it.
+	open func(*pluginDialer) (*proxy.Provider, error)
+	// ask asks it how it is, in place of PluginControl; may be nil.
+	ask func(context.Context) (catalog.HealthReport, error)
+}
+
+// memoryPlace is that of a handler in the host's own process.
+func memoryPlace(h *hub, handler http.Handler) *ownPlace {
+	return &ownPlace{name: memoryEndpoint, memory: true, open: func(d *pluginDialer) (*proxy.Provider, error) {
+		l := h.settings().limits
+		return proxy.New(proxy.Config{
+			Handler: http.MaxBytesHandler(withStatedCaller(handler), l.MaxCallBytes), CallIdle: l.StreamIdleTimeout,
+			Headers: d.headers,
+		})
+	}}
 }
 
 // RegisterPluginHandler makes a plugin one of the host's own process: from the next
@@ -49,7 +68,7 @@ func (s *ServiceRouter) RegisterPluginHandler(runtimeID string, handler http.Han
 	if handler == nil {
 		return fmt.Errorf("register plugin handler: %w", errNoHandler)
 	}
-	if err := s.settle(runtimeID, place{handler: handler}); err != nil {
+	if err := s.settle(runtimeID, place{own: memoryPlace(s.handshake.hub, handler)}); err != nil {
 		return fmt.Errorf("register plugin handler: %w", err)
 	}
 	return nil
@@ -58,8 +77,8 @@ func (s *ServiceRouter) RegisterPluginHandler(runtimeID string, handler http.Han
 // place is where the host says that a plugin is reached.
 type place struct {
 	endpoint string
-	handler  http.Handler // instead of the endpoint, where it is not nil
-	trial    bool         // the endpoint stays with whom it belongs to
+	own      *ownPlace // instead of the endpoint, where it is not nil
+	trial    bool      // the endpoint stays with whom it belongs to
 }
 
 // settle sets where a live plugin is reached. What is set ends with the plugin's
@@ -69,10 +88,12 @@ func (s *ServiceRouter) settle(runtimeID string, at place) error {
 	if !ok {
 		return errNotAlive
 	}
+	before, _ := s.catalog.Endpoint(runtimeID)
 	vacated, ok := s.settleOpen(id, at)
 	if !ok {
 		return ErrHostClosed
 	}
+	s.lifecycle.moved(id, before)
 	s.registry.vacate(s.handshake.hub, id.SelfID(), vacated)
 	if id.Ended() { // meanwhile; nobody else will take it back
 		s.endProvider(runtimeID)
@@ -92,12 +113,13 @@ func (s *ServiceRouter) settleOpen(id *tokenstore.Identity, at place) (vacated c
 		return vacated, false
 	}
 	delete(s.handlers, claim.RuntimeID)
-	if at.handler != nil {
+	if at.own != nil {
 		s.named++
-		claim.Endpoint = memoryEndpoint + strconv.FormatUint(s.named, 10)
-		s.handlers[claim.RuntimeID] = memoryHandler{claim.Endpoint, at.handler}
+		named := *at.own
+		named.name += strconv.FormatUint(s.named, 10)
+		claim.Endpoint, s.handlers[claim.RuntimeID] = named.name, named
 	}
-	if !at.trial && at.handler == nil {
+	if !at.trial && at.own == nil {
 		var err error
 		if vacated, err = s.catalog.ClaimEndpoint(claim); err == nil {
 			return vacated, true
@@ -111,12 +133,9 @@ func (s *ServiceRouter) settleOpen(id *tokenstore.Identity, at place) (vacated c
 // poolLocked makes what passes calls on to a plugin at an endpoint.
 func (s *ServiceRouter) poolLocked(h *hub, id *tokenstore.Identity, endpoint string) *routedProvider {
 	p := &routedProvider{endpoint: endpoint}
-	m, ok := s.handlers[id.RuntimeID()]
-	if p.memory = ok && m.endpoint == endpoint; p.memory {
-		l := h.settings().limits
-		p.pool, p.err = proxy.New(proxy.Config{
-			Handler: http.MaxBytesHandler(withStatedCaller(m.handler), l.MaxCallBytes), CallIdle: l.StreamIdleTimeout,
-		})
+	if own, ok := s.handlers[id.RuntimeID()]; ok && own.name == endpoint {
+		p.memory, p.question = own.memory, own.ask
+		p.pool, p.err = own.open(s.dialer)
 		return p
 	}
 	proof := s.catalog.NamedItself(id.RuntimeID()) && s.dialer.mustProve(h, h.rules.Load(), id)
@@ -166,7 +185,10 @@ func (s *ServiceRouter) prove(ctx context.Context, id *tokenstore.Identity, endp
 // ask asks a provider how it is. A handler in the host's process that hangs cannot
 // be ended from outside; then its goroutine stays, and there is never more than one.
 func (p *routedProvider) ask(ctx context.Context, id *tokenstore.Identity) (catalog.HealthReport, error) {
-	if !p.memory {
+	switch {
+	case p.question != nil:
+		return p.question(ctx)
+	case !p.memory:
 		return probeHealth(ctx, p.pool, id)
 	}
 	if !p.asking.CompareAndSwap(false, true) {
@@ -190,5 +212,97 @@ func (p *routedProvider) ask(ctx context.Context, id *tokenstore.Identity) (cata
 func (s *ServiceRouter) handlerCount() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.handlers)
+	n := 0
+	for _, own := range s.handlers {
+		if own.memory {
+			n++
+		}
+	}
+	return n
+}
+
+// findAny chooses the target of a call that leaves that to the router.
+func (s *ServiceRouter) findAny(t routeTarget, r *http.Request) (routeTarget, string) {
+	t.chosen = true
+	demands := r.Header[headerConstraint]
+	if len(demands) > 1 {
+		t.malformed = errTwoConstraints
+		return t, t.malformed.Error()
+	}
+	if len(demands) == 1 {
+		if t.constraint, t.malformed = semrange.ParseConstraint(demands[0]); t.malformed != nil {
+			t.malformed = fmt.Errorf("%s: %w", headerConstraint, t.malformed)
+			return t, "malformed constraint"
+		}
+	}
+	return s.choose(t, nil)
+}
+
+var errTwoConstraints = errors.New(headerConstraint + ": is there more than once")
+
+// choose finds a provider for a call, other than those that were tried: by the strategy of
+// the type at first, where there is one, and by load otherwise.
+func (s *ServiceRouter) choose(t routeTarget, tried []string) (routeTarget, string) {
+	if len(tried) == 0 && s.catalog.HasStrategy(t.route.Type) {
+		if reg, _, err := s.catalog.Select(t.route.Type, t.constraint); err == nil {
+			return s.at(t, reg)
+		}
+	}
+	var room [catalog.MaxCandidates]catalog.Candidate
+	candidates := s.catalog.Candidates(t.route.Type, t.constraint, tried, room[:0])
+	if len(candidates) == 0 {
+		t.absent = true
+		return t, "nobody provides the type, or none that satisfies the constraint"
+	}
+	return s.at(t, candidates[spread.Least(s.loads(candidates), rand.Float64)].Registration)
+}
+
+// loads returns what is known of the work of providers.
+func (s *ServiceRouter) loads(candidates []catalog.Candidate) []spread.Load {
+	loads := make([]spread.Load, len(candidates))
+	now := int64(s.now())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range candidates {
+		loads[i] = spread.Load{Latency: candidates[i].Latency, Failing: candidates[i].Failing}
+		if p := s.providers[candidates[i].RuntimeID]; p != nil && p.pool != nil {
+			loads[i].InFlight, loads[i].Down = p.pool.InFlight(), now < p.down.Load()
+		}
+	}
+	return loads
+}
+
+// maxTries bounds how many providers a call is sent to.
+const maxTries = 8
+
+// forwardToAny passes a call on to the provider that was chosen, and to another one as long
+// as it certainly did not reach any. It reports false, and does neither, where policy allows
+// none of them.
+func (s *ServiceRouter) forwardToAny(w http.ResponseWriter, r *http.Request, call *routedCall) bool {
+	var (
+		last  proxy.Result
+		tried []string
+		sent  bool // an attempt was made
+	)
+	for {
+		result, allowed := s.attempt(w, r, call)
+		if allowed {
+			last, sent = result, true
+			s.report(r, call, result)
+		}
+		tried = append(tried, call.target.reg.RuntimeID)
+		if allowed && !result.Retryable || len(tried) == maxTries || r.Context().Err() != nil {
+			break
+		}
+		next, reason := s.choose(call.target, tried)
+		if reason != "" {
+			break
+		}
+		call.target = next
+	}
+	if !sent {
+		return false
+	}
+	answer(w, r, last)
+	return true
 }

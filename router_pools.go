@@ -11,8 +11,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/masegraye/connect-plugin-go/internal/bridge"
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
+	"github.com/masegraye/connect-plugin-go/internal/headers"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
 	"github.com/masegraye/connect-plugin-go/internal/proxy"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
@@ -26,9 +28,10 @@ const maxDown = 5 * time.Second
 type routedProvider struct {
 	// Fixed at creation.
 	endpoint string
-	pool     *proxy.Provider // nil where err is set
-	err      error           // what is wrong with the endpoint
-	memory   bool            // the plugin is in the host's own process
+	pool     *proxy.Provider                                     // nil where err is set
+	err      error                                               // what is wrong with the endpoint
+	memory   bool                                                // the plugin is in the host's own process
+	question func(context.Context) (catalog.HealthReport, error) // asks it how it is in its own way; may be nil
 
 	down   atomic.Int64 // until when calls fail at once, as the router's age
 	asking atomic.Bool  // a question to a plugin in the host's own process is under way
@@ -98,8 +101,15 @@ func (s *ServiceRouter) providerAt(h *hub, runtimeID string) (*routedProvider, e
 // may finish; those to the one before that may not. It returns what is to be
 // closed.
 func (s *ServiceRouter) moveLocked(h *hub, runtimeID string) (*routedProvider, pools, error) {
-	if s.closed || s.dialer == nil {
+	if s.closed {
 		return nil, nil, errNotServing
+	}
+	if s.dialer == nil { // the router is on a server of its user's
+		d, err := standaloneDialer(h.settings())
+		if err != nil {
+			return nil, nil, err
+		}
+		s.dialer = d
 	}
 	id, ok := h.store.Lookup(runtimeID)
 	if !ok {
@@ -163,8 +173,10 @@ func (s *ServiceRouter) forget(runtimeID string) {
 	ends.close()
 }
 
-// close ends everything that goes through and waits for the router's goroutines.
-func (s *ServiceRouter) close() {
+// Close ends every call that goes through and the connections to plugins, and refuses what
+// comes later. It is for a router on a server of your own: a [Host] closes its own. It may
+// be called more than once.
+func (s *ServiceRouter) Close() {
 	s.mu.Lock()
 	ends := make(pools, 0, 2*len(s.providers))
 	for _, p := range s.providers {
@@ -278,11 +290,21 @@ type pluginDialer struct {
 	issuer    *Authority  // alone issues names in its trust domain; nil where the host has none
 	insecure  bool        // plaintext endpoints are accepted
 	limits    Limits
+	headers   *headers.Rules // which metadata passes
+}
+
+// metadataRules says which metadata passes, and tells the log of what does not, once for
+// each name.
+func metadataRules(cfg *settings) *headers.Rules {
+	return headers.NewRules().With(cfg.passed, func(d headers.Direction, name string) {
+		cfg.log.Debug("metadata of this name does not pass between plugins; ServeConfig.PassMetadata can let it",
+			keyName, printable(name), keyDirection, d.String())
+	})
 }
 
 // newPluginDialer settles the client side towards plugins.
 func newPluginDialer(cfg *settings, serverTLS *tls.Config) (*pluginDialer, error) {
-	d := &pluginDialer{issuer: cfg.authority, insecure: cfg.allowInsecure, limits: cfg.limits}
+	d := &pluginDialer{issuer: cfg.authority, insecure: cfg.allowInsecure, limits: cfg.limits, headers: metadataRules(cfg)}
 	if serverTLS == nil {
 		return d, nil
 	}
@@ -309,6 +331,18 @@ func newPluginDialer(cfg *settings, serverTLS *tls.Config) (*pluginDialer, error
 	}
 	d.tls = hardened
 	return d, nil
+}
+
+// standaloneDialer is that of a router that no Host serves.
+func standaloneDialer(cfg *settings) (*pluginDialer, error) {
+	served := cfg.serverTLS
+	if served == nil && cfg.authority != nil {
+		var err error
+		if served, err = cfg.authority.HostTLS(); err != nil {
+			return nil, err
+		}
+	}
+	return newPluginDialer(cfg, served)
 }
 
 // clientCertificate returns how the host shows its server's certificate to plugins, nil
@@ -365,18 +399,27 @@ func (d *pluginDialer) pool(h *hub, id *tokenstore.Identity, endpoint string, pr
 	if err != nil {
 		return nil, err
 	}
-	l := d.limits
-	cfg := proxy.Config{
-		Endpoint: e, DialTimeout: l.DialTimeout, IdleTimeout: l.IdleTimeout, CallIdle: l.StreamIdleTimeout,
-		MaxHeaderBytes: max(l.MaxHeaderBytes, proxy.DefaultMaxHeaderBytes), Logger: h.log().With(keyRuntimeID, id.RuntimeID()),
-	}
+	cfg := d.config(h, id, e)
 	if d.tls != nil {
 		cfg.TLS = d.tlsFor(h, id)
+	}
+	if d.insecure && e.Plaintext() {
+		cfg.Dial = bridge.Dial
 	}
 	if proof {
 		cfg.Challenge = func() (proxy.Challenge, error) { return healthChallenge(id) }
 	}
 	return proxy.New(cfg)
+}
+
+// config is what the pool of a plugin has, wherever it is, but for its TLS.
+func (d *pluginDialer) config(h *hub, id *tokenstore.Identity, e proxy.Endpoint) proxy.Config {
+	l := d.limits
+	return proxy.Config{
+		Endpoint: e, DialTimeout: l.DialTimeout, IdleTimeout: l.IdleTimeout, CallIdle: l.StreamIdleTimeout,
+		MaxHeaderBytes: max(l.MaxHeaderBytes, proxy.DefaultMaxHeaderBytes), Logger: h.log().With(keyRuntimeID, id.RuntimeID()),
+		Headers: d.headers,
+	}
 }
 
 // tlsFor returns the TLS configuration that accepts one plugin only: by the
@@ -400,7 +443,11 @@ func (d *pluginDialer) tlsFor(h *hub, id *tokenstore.Identity) *tls.Config {
 		if err := d.checkIdentity(id, leaf, named); err != nil {
 			return err
 		}
-		return checkProvider(h, id, leaf)
+		if err := checkProvider(h, id, leaf); err != nil {
+			return err
+		}
+		h.settings().vigil.Saw("plugin "+id.SelfID()+", where this host calls it", leaf)
+		return nil
 	})
 	return cfg
 }
@@ -431,7 +478,7 @@ func (d *pluginDialer) identityOf(id *tokenstore.Identity) string {
 	if parsed, err := certs.ParseID(shown); err == nil && parsed.Role == certs.RoleLaunch && parsed.TrustDomain == d.authority.TrustDomain() {
 		return shown
 	}
-	return d.authority.PluginIdentity(id.SelfID())
+	return d.authority.PluginIdentity(declared(id).selfID)
 }
 
 // checkProvider demands of a provider the certificate identity that it enrolled

@@ -16,19 +16,20 @@ import (
 	"connectrpc.com/connect"
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/internal/proxy"
 	"github.com/masegraye/connect-plugin-go/internal/semrange"
 )
 
-// ServiceConn reaches the selected provider of a service type through the host.
-// It follows the registry: when the provider changes, the next call goes to the
-// new one. Make it with [Client.Service]; generated clients take its BaseURL and
-// HTTPClient. It is safe for concurrent use.
+// ServiceConn reaches the providers of a service type through the host. Make it with
+// [Client.Service], and with [Client.Provider] for one provider alone; generated clients
+// take its BaseURL and HTTPClient. It is safe for concurrent use.
 type ServiceConn struct {
 	// Fixed at creation.
 	client      *Client
 	serviceType string
 	minVersion  string
 	constraint  semrange.Constraint
+	named       string // the path of the one provider that was asked for, empty for any
 	base        string
 	cancel      context.CancelFunc
 	done        chan struct{}
@@ -44,12 +45,33 @@ type ServiceConn struct {
 	err      error         // why the watch ended
 }
 
-// Service returns a connection to the selected provider of a type that satisfies
-// constraint: a least version, or a constraint such as ">=1.2, <2"; empty accepts
-// any. It waits for the type's first state, which may be that nobody provides it;
-// calls fail with Unavailable until somebody does. The connection lives until its
-// Close or the client's.
+// Service returns a connection to the providers of a type that satisfy constraint: a least
+// version, or a constraint such as ">=1.2, <2"; empty accepts any. The host chooses among
+// them for each call, by the strategy of the type ([ServiceRegistry.SetSelectionStrategy])
+// or else by load, and sends what one of them certainly did not get to another; a host of
+// before sends all calls to the one that it selected, and follows the registry. It waits for
+// the type's first state, which may be that nobody provides it; calls fail with Unavailable
+// until somebody does. The connection lives until its Close or the client's. Who needs one
+// provider for several calls takes [Client.Provider].
 func (c *Client) Service(ctx context.Context, serviceType, constraint string) (*ServiceConn, error) {
+	return c.connectTo(ctx, serviceType, constraint, "")
+}
+
+// Provider returns a connection to one provider of a type, by its runtime id, as a
+// [ServiceEvent] or discovery names it. Its calls go there or nowhere: one that is away
+// makes them fail. State is that of the type. Otherwise it is as [Client.Service].
+func (c *Client) Provider(ctx context.Context, serviceType, runtimeID string) (*ServiceConn, error) {
+	wrong := runtimeID == "" || runtimeID == anyProvider || strings.ContainsRune(runtimeID, '/')
+	if wrong || proxy.CheckPath("/"+runtimeID) != nil {
+		return nil, fmt.Errorf("runtime id %q: %w", printable(runtimeID), errNoRuntimeID)
+	}
+	return c.connectTo(ctx, serviceType, "", runtimeID)
+}
+
+var errNoRuntimeID = errors.New("names no provider; write the runtime id of one")
+
+// connectTo makes a connection to the providers of a type, or to one alone.
+func (c *Client) connectTo(ctx context.Context, serviceType, constraint, runtimeID string) (*ServiceConn, error) {
 	parsed, err := semrange.ParseConstraint(constraint)
 	if err != nil {
 		return nil, fmt.Errorf("constraint: %w", err)
@@ -57,7 +79,7 @@ func (c *Client) Service(ctx context.Context, serviceType, constraint string) (*
 	if err := ValidateServiceType(serviceType); err != nil {
 		return nil, fmt.Errorf("service type: %w", err)
 	}
-	base, err := c.base()
+	base, err := c.connected(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -65,6 +87,9 @@ func (c *Client) Service(ctx context.Context, serviceType, constraint string) (*
 	s := &ServiceConn{
 		client: c, serviceType: serviceType, minVersion: constraint, constraint: parsed,
 		base: base + pathServices + serviceType, cancel: cancel, done: make(chan struct{}), changed: make(chan struct{}),
+	}
+	if runtimeID != "" {
+		s.named = pathServices + serviceType + "/" + runtimeID
 	}
 	if !c.track(s) {
 		cancel()
@@ -98,8 +123,8 @@ func (c *Client) track(s *ServiceConn) bool {
 // BaseURL returns the base URL for generated clients, together with HTTPClient.
 func (s *ServiceConn) BaseURL() string { return s.base }
 
-// HTTPClient returns the HTTP client that sends calls below BaseURL to the
-// current provider, with the plugin's identity.
+// HTTPClient returns the HTTP client that sends calls below BaseURL to a provider, with the
+// plugin's identity.
 func (s *ServiceConn) HTTPClient() connect.HTTPClient { return (*serviceTransport)(s) }
 
 // State returns the last known state of the service type.
@@ -278,8 +303,22 @@ func (d *serviceDestination) aim(ctx context.Context, r *http.Request, id identi
 	if err != nil {
 		return err
 	}
+	delete(r.Header, headerConstraint)
+	if s := d.conn; s.named == "" && s.client.hostChooses() {
+		provider = pathServices + s.serviceType + "/" + anyProvider
+		if s.minVersion != "" {
+			r.Header[headerConstraint] = []string{s.minVersion}
+		}
+	}
 	r.URL.Path = provider + d.rest
 	return nil
+}
+
+// hostChooses reports whether the host chooses among the providers of a type.
+func (c *Client) hostChooses() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.choosing && !c.identity.managed
 }
 
 func (d *serviceDestination) mend(ctx context.Context, id identity) (bool, error) {
@@ -321,6 +360,8 @@ func (s *ServiceConn) routeNow(id identity) (provider string, changed <-chan str
 	switch {
 	case s.err != nil:
 		err = s.err
+	case s.named != "":
+		return s.named, nil, nil
 	case s.owner != id.runtimeID:
 		return "", s.changed, nil
 	case s.lost != nil:

@@ -13,6 +13,9 @@ import (
 // alpnHTTP2 is the one application protocol (RFC 7301) that hosts and plugins speak.
 const alpnHTTP2 = "h2"
 
+// alpnNobody is a protocol that no client offers.
+const alpnNobody = "connectplugin-needs-h2"
+
 // errNoHTTP2 ends a TLS handshake.
 var errNoHTTP2 = errors.New("the peer does not negotiate h2 (ALPN)")
 
@@ -194,6 +197,38 @@ func requireHTTP2(state tls.ConnectionState) error {
 	}
 
 	return nil
+}
+
+// alertNoHTTP2 returns a copy of a server's configuration with which a client that offers
+// other protocols and not h2 is told so with the alert of RFC 7301 before anything else.
+// crypto/tls alone lets one that offers http/1.1 finish the handshake, and what ends the
+// connection then reaches programs like curl as an empty reply.
+func alertNoHTTP2(cfg *tls.Config) *tls.Config {
+	out, pick := cfg.Clone(), cfg.GetConfigForClient
+	out.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		var picked *tls.Config
+		if pick != nil {
+			var err error
+			if picked, err = pick(hello); err != nil {
+				return nil, err
+			}
+		}
+
+		if len(hello.SupportedProtos) == 0 || slices.Contains(hello.SupportedProtos, alpnHTTP2) {
+			return picked, nil
+		}
+
+		if picked == nil {
+			picked = cfg
+		}
+
+		refusing := picked.Clone()
+		refusing.NextProtos = []string{alpnNobody}
+
+		return refusing, nil
+	}
+
+	return out
 }
 
 // verifyAll returns a check that runs the given ones until one refuses. Nil ones

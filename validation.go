@@ -128,6 +128,16 @@ func ValidateMetadata(metadata map[string]string) error {
 	return nil
 }
 
+// servicePath returns the path that a declaration means: generated code of the first
+// version writes the bare name of the service, "kv.v1.KVService", for
+// "/kv.v1.KVService/".
+func servicePath(declared string) string {
+	if declared == "" || strings.Contains(declared, "/") {
+		return declared
+	}
+	return "/" + declared + "/"
+}
+
 func validateMetadataKey(key string) error {
 	const field = "metadata key"
 	if err := validateLength(field, key, MaxMetadataKeyLen); err != nil {
@@ -234,6 +244,19 @@ func parseHostURL(raw string, allowInsecure bool) (*url.URL, error) {
 		return nil, fmt.Errorf("has path %q; write https://host:port and nothing else", u.Path)
 	}
 	return &url.URL{Scheme: u.Scheme, Host: u.Host}, nil
+}
+
+// parseClientURL accepts the base URL of a host as its clients see it: below a path, where
+// a proxy in front of it serves it there. Prefix is that path without a final slash.
+func parseClientURL(raw string, allowInsecure bool) (host *url.URL, prefix string, err error) {
+	if u, err := url.Parse(raw); err == nil && u.Host != "" && u.RawPath == "" {
+		if path := strings.TrimRight(u.Path, "/"); path != "" && ValidateEndpointPath(path) == nil {
+			u.Path, prefix = "", path
+			raw = u.String()
+		}
+	}
+	host, err = parseHostURL(raw, allowInsecure)
+	return host, prefix, err
 }
 
 // Errors of the version negotiation, to be told apart with [errors.Is].

@@ -30,6 +30,13 @@ const (
 	headerChallenge     = "Www-Authenticate"
 	bearerChallenge     = "Bearer"
 	headerRetryAfter    = "Retry-After"
+	// headerConstraint says which versions of a service will do, where the router chooses.
+	headerConstraint = "X-Plugin-Constraint"
+	// anyProvider, in the place of a provider, leaves the choice to the router.
+	anyProvider = "-"
+	// metadataAnyProvider is the key of the host's metadata that says, with "true", that it
+	// knows anyProvider.
+	metadataAnyProvider = "connectplugin.any_provider"
 
 	pathServices     = "/services/"
 	pathCapabilities = "/capabilities/"
@@ -59,7 +66,7 @@ func unaryProcedure(path string) bool { return !streamingProcedures[path] }
 func wireDeclarations(in []ServiceDeclaration) []*connectpluginv1.ServiceDeclaration {
 	out := make([]*connectpluginv1.ServiceDeclaration, 0, len(in))
 	for _, d := range in {
-		out = append(out, &connectpluginv1.ServiceDeclaration{Type: d.Type, Version: d.Version, Path: d.Path})
+		out = append(out, &connectpluginv1.ServiceDeclaration{Type: d.Type, Version: d.Version, Path: servicePath(d.Path)})
 	}
 	return out
 }
@@ -76,17 +83,18 @@ func wireDependencies(in []ServiceDependency) []*connectpluginv1.ServiceDependen
 }
 
 func declarationOf(d *connectpluginv1.ServiceDeclaration) ServiceDeclaration {
-	return ServiceDeclaration{Type: d.GetType(), Version: d.GetVersion(), Path: d.GetPath()}
+	return ServiceDeclaration{Type: d.GetType(), Version: d.GetVersion(), Path: servicePath(d.GetPath())}
 }
 
 // compressionGzip is the one compression of messages.
 const compressionGzip = "gzip"
 
-// compressFrom is the size from which a message is compressed, in bytes. What is
-// smaller, as almost every event of a watch is, costs more time to compress than it
-// saves: a change that a thousand watchers learn of would be compressed a thousand
-// times.
-const compressFrom = 1 << 10
+// CompressMinBytes is the size from which the handlers of a host, and those of generated
+// plugins, compress a message, in bytes. What is smaller costs more time to compress than
+// it saves. Connect's own handlers compress every answer, however short, to a client that
+// takes that, which a plugin pays with a third of its processor time: give it to them
+// with connect.WithCompressMinBytes.
+const CompressMinBytes = 1 << 10
 
 // boundedMessages bounds each message to a handler, in bytes, before it is decoded
 // and while it is decompressed. Connect alone decompresses the rest of a message
@@ -95,7 +103,7 @@ const compressFrom = 1 << 10
 func boundedMessages(limit int) connect.HandlerOption {
 	return connect.WithHandlerOptions(
 		connect.WithReadMaxBytes(limit),
-		connect.WithCompressMinBytes(compressFrom),
+		connect.WithCompressMinBytes(CompressMinBytes),
 		connect.WithCompression(compressionGzip,
 			func() connect.Decompressor { return &boundedGzip{limit: int64(limit) + 1} },
 			func() connect.Compressor { return gzip.NewWriter(io.Discard) },
@@ -164,7 +172,8 @@ type Rights struct {
 type Caller struct {
 	// RuntimeID is the identity that the host issued.
 	RuntimeID string
-	// SelfID is the name that policy is written for.
+	// SelfID is the plugin's one name, for which policy is written: its self id, or the
+	// identity of its certificate (see [Policy]).
 	SelfID string
 	// SelfVersion is the version that the plugin gave.
 	SelfVersion string

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
+	"io"
+	"log/slog"
 	"os"
 	"strings"
 	"testing"
@@ -38,6 +41,37 @@ func TestGoPeers(t *testing.T) {
 	}
 	if n, want := strings.Count(out.String(), " ok"), len(pairs)*len(cases); n < want {
 		t.Errorf("%d cells are ok, want %d:\n%s", n, want, &out)
+	}
+}
+
+// TestAudit_USE47_Balancers plays what is installed of the balancers in front of a host, and
+// names what is not.
+func TestAudit_USE47_Balancers(t *testing.T) {
+	var out bytes.Buffer
+	if err := playFronts(t.Context(), &out, slog.New(slog.DiscardHandler)); err != nil {
+		t.Errorf("%v\n%s", err, &out)
+	}
+	for _, f := range fronts() {
+		if !strings.Contains(out.String(), f.name) {
+			t.Errorf("%s is not in the table:\n%s", f.name, &out)
+		}
+	}
+	t.Log(out.String())
+}
+
+// TestReadHeader reads headers of the PROXY protocol.
+func TestReadHeader(t *testing.T) {
+	for text, want := range map[string]string{
+		"PROXY TCP4 192.0.2.1 192.0.2.2 4711 8443\r\nrest":                                           "192.0.2.1:4711",
+		"PROXY TCP6 2001:db8::1 2001:db8::2 4711 8443\r\nrest":                                       "[2001:db8::1]:4711",
+		"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c\xc0\x00\x02\x01\xc0\x00\x02\x02\x12\x67\x20\xfbrest": "192.0.2.1:4711",
+		"\x16\x03\x01\x02\x00 hello, hello":                                                          "", "PROXY UNKNOWN\r\n": "", "": "",
+	} {
+		in := bufio.NewReader(strings.NewReader(text))
+		got, err := readHeader(in)
+		if rest, _ := io.ReadAll(in); want == "" && err == nil || want != "" && (err != nil || got.String() != want || string(rest) != "rest") {
+			t.Errorf("%q: %v, %v, rest %q", text, got, err, rest)
+		}
 	}
 }
 

@@ -1,7 +1,7 @@
 // Command interop lets real servers and clients of other libraries call one another
 // through a real host and prints a table of peers and cases.
 //
-//	interop [-pairs all] [-only CASE,…] [-silence 10m] [-list]
+//	interop [-pairs all] [-only CASE,…] [-silence 10m] [-list] [-front]
 //
 // Every server and client is a process of its own, on loopback. What is not
 // installed is named and left out; interop/setup.sh installs it. A case that fails is
@@ -52,6 +52,7 @@ type options struct {
 	peers   string // directory of the programs of other languages
 	cache   string // directory where their packages are installed
 	list    bool
+	front   bool
 	verbose bool
 }
 
@@ -71,6 +72,7 @@ func command(ctx context.Context, args []string) error {
 	flags.StringVar(&o.peers, "peers", "peers", "directory of the peers' programs")
 	flags.StringVar(&o.cache, "cache", filepath.Join(cache, "connectplugin", "interop"), "directory into which setup.sh installed packages")
 	flags.BoolVar(&o.list, "list", false, "list the peers and what is not installed")
+	flags.BoolVar(&o.front, "front", false, "play the balancers in front of the host alone")
 	flags.BoolVar(&o.verbose, "v", false, "say how each case went as soon as it has")
 	flags.StringVar(&serve, "serve", "", "what a process is that the command starts: a provider of this name")
 	flags.StringVar(&call, "call", "", "what a process is that the command starts: a caller of this name")

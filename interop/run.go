@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -20,6 +21,9 @@ func (o *options) run(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("executable: %w", err)
 	}
+	if o.front {
+		return playFronts(ctx, out, o.logger())
+	}
 	w := newWorld(self, o.peers, o.cache)
 	w.tell(ctx, out)
 	if o.list {
@@ -29,21 +33,28 @@ func (o *options) run(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	logger := slog.New(slog.DiscardHandler)
-	if o.verbose {
-		logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
-	}
-	s, err := newStage(ctx, logger, types(pairs))
+	s, err := newStage(ctx, o.logger(), types(pairs))
 	if err != nil {
 		return err
 	}
 	defer s.close()
 	t := o.play(ctx, out, s, w, pairs)
 	t.print(out)
+	if o.pairs == "" && o.only == "" {
+		err = playFronts(ctx, out, o.logger())
+	}
 	if t.red() {
 		return errRed
 	}
-	return ctx.Err()
+	return cmp.Or(err, ctx.Err())
+}
+
+// logger is what hosts of a run say.
+func (o *options) logger() *slog.Logger {
+	if o.verbose {
+		return slog.New(slog.NewTextHandler(os.Stderr, nil))
+	}
+	return slog.New(slog.DiscardHandler)
 }
 
 // quietly tells the provider of a silence from that of the other cases.

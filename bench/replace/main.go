@@ -9,6 +9,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -38,11 +39,16 @@ func main() {
 	}
 }
 
+var errNothing = errors.New("nothing to measure: -n and -callers have to be 1 at least, -streams 0")
+
 func command(ctx context.Context) error {
 	var p plan
 	flag.IntVar(&p.replacements, "n", defaultReplacements, "replacements")
 	flag.IntVar(&p.streams, "streams", defaultStreams, "open streams")
 	flag.IntVar(&p.callers, "callers", defaultCallers, "callers of each kind")
 	flag.Parse()
+	if p.replacements < 1 || p.streams < 0 || p.callers < 1 {
+		return errNothing
+	}
 	return p.measure(ctx, os.Stdout)
 }

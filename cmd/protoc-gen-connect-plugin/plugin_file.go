@@ -118,10 +118,15 @@ func (w *pluginWriter) server() {
 	w.p("return \"\", nil, ", w.ident(fmtPackage, "Errorf"), "(\"%w: %T is no ", w.handler(), "\", ",
 		w.ident(rootPackage, "ErrInvalidPluginImpl"), ", impl)")
 	w.p("}")
-	w.p("path, handler := ", w.ident(w.connect, "New"+w.d.GoName+"Handler"), "(server)")
+	w.p("path, handler := ", w.ident(w.connect, "New"+w.d.GoName+"Handler"), "(server, ", w.compression(), ")")
 	w.p("return path, handler, nil")
 	w.p("}")
 	w.p()
+}
+
+// compression is the option with which short messages are not compressed.
+func (w *pluginWriter) compression() string {
+	return w.ident(connectPackage, "WithCompressMinBytes") + "(" + w.ident(rootPackage, "CompressMinBytes") + ")"
 }
 
 func (w *pluginWriter) client() {
@@ -139,6 +144,7 @@ func (w *pluginWriter) provide() {
 		w.comment("", "Deprecated: the service is marked so.")
 	}
 	w.p("func ", w.n.provide, "(impl ", w.handler(), ", opts ...", w.ident(connectPackage, "HandlerOption"), ") ", service, " {")
+	w.p("opts = append([]", w.ident(connectPackage, "HandlerOption"), "{", w.compression(), "}, opts...)")
 	w.p("path, handler := ", w.ident(w.connect, "New"+w.d.GoName+"Handler"), "(impl, opts...)")
 	w.p("return ", service, "{Type: ", w.n.serviceType, ", Version: ", w.n.version, ", Path: path, Handler: handler}")
 	w.p("}")

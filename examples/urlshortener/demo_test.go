@@ -90,6 +90,9 @@ func TestDemo(t *testing.T) {
 		`dropped meanwhile: [1-9]`,
 		`arrived at the new logger: [1-9]`,
 		`resolve, storage restarted +150 +0 `,
+		`(?s)storage and api launched.*kill -KILL storage.*started it again.*api replaced.*tampered api is refused`,
+		`resolve, storage crashed +\d+ +0 `,
+		`resolve, api replaced 3 times +\d+ +0 `,
 		`total +\d+ +0 `,
 	} {
 		if !regexp.MustCompile(want).MatchString(out.String()) {
@@ -101,6 +104,7 @@ func TestDemo(t *testing.T) {
 func TestDemo_Interrupted(t *testing.T) {
 	for name, at := range map[string]string{
 		"before the host": "a fresh authority", "between calls": "  shorten: ", "without logger": "kill -KILL logger",
+		"while the host launches": "the second act",
 	} {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -102,11 +103,31 @@ func checkDeployment(t *testing.T, o manifest.Object) {
 		t.Errorf("%s: container %+v", name, c)
 	}
 
-	if c.LivenessProbe == nil || c.LivenessProbe.TCPSocket == nil || len(c.Ports) != 1 || c.LivenessProbe.TCPSocket.Port != c.Ports[0].Name {
-		t.Errorf("%s: liveness %+v of ports %v", name, c.LivenessProbe, c.Ports)
-	}
+	checkProbes(t, name, &c)
 
 	checkVolumes(t, name, pod)
+}
+
+// checkProbes demands that the host is asked in plaintext on a port of its own, as
+// nothing else can be asked that speaks TLS 1.3 with HTTP/2 alone.
+func checkProbes(t *testing.T, name string, c *manifest.Container) {
+	t.Helper()
+
+	live, ready := c.LivenessProbe, c.ReadinessProbe
+
+	if name != "host" {
+		if live == nil || live.TCPSocket == nil || len(c.Ports) != 1 || live.TCPSocket.Port != c.Ports[0].Name {
+			t.Errorf("%s: liveness %+v of ports %v", name, live, c.Ports)
+		}
+
+		return
+	}
+
+	if live == nil || live.HTTPGet == nil || live.HTTPGet.Path != "/healthz" || ready == nil || ready.HTTPGet == nil ||
+		ready.HTTPGet.Path != "/readyz" || len(c.Ports) != 2 || live.HTTPGet.Port != c.Ports[1].Name ||
+		ready.HTTPGet.Port != c.Ports[1].Name || !slices.Contains(c.Args, "0.0.0.0:"+strconv.Itoa(c.Ports[1].ContainerPort)) {
+		t.Errorf("host: liveness %+v, readiness %+v of ports %v", live, ready, c.Ports)
+	}
 }
 
 // checkVolumes demands that what is mounted is there, and that credentials are files that
@@ -263,7 +284,7 @@ func TestProgramsTakeTheArgumentsOfTheManifests(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	addr := freeAddr(t)
+	addr, health := freeAddr(t), freeAddr(t)
 	_, port, _ := net.SplitHostPort(addr)
 	url := "https://localhost:" + port
 
@@ -279,7 +300,7 @@ func TestProgramsTakeTheArgumentsOfTheManifests(t *testing.T) {
 			dir = s.Dir
 		}
 
-		here := strings.NewReplacer("0.0.0.0:8443", addr, "https://host:8443", url, "$(POD_IP):9443", "127.0.0.1:0",
+		here := strings.NewReplacer("0.0.0.0:8443", addr, "0.0.0.0:8081", health, "https://host:8443", url, "$(POD_IP):9443", "127.0.0.1:0",
 			"/policy/policy.json", s.PolicyFile(), "/credentials", dir, "/data", s.Dir)
 		for _, arg := range o.Deployment.Template.Spec.Containers[0].Args {
 			args[name] = append(args[name], here.Replace(arg))
@@ -289,9 +310,11 @@ func TestProgramsTakeTheArgumentsOfTheManifests(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 
-	check := []string{"-addr", addr, "-dir", s.Dir, "check"}
-	if out, err := process.Run(ctx, filepath.Join(bin, "host"), check...); err == nil {
-		t.Errorf("a host that is not there is ready: %s", out)
+	checks := [][]string{{"-addr", addr, "-dir", s.Dir, "check"}, {"-health", health, "check"}}
+	for _, check := range checks {
+		if out, err := process.Run(ctx, filepath.Join(bin, "host"), check...); err == nil {
+			t.Errorf("a host that is not there is ready: %s", out)
+		}
 	}
 
 	if err := os.Chmod(filepath.Join(s.PluginDir("logger"), "secret"), 0o440); err != nil {
@@ -309,8 +332,10 @@ func TestProgramsTakeTheArgumentsOfTheManifests(t *testing.T) {
 		}
 	}
 
-	if _, err := process.Run(ctx, filepath.Join(bin, "host"), check...); err != nil {
-		t.Errorf("check: %v", err)
+	for _, check := range checks {
+		if _, err := process.Run(ctx, filepath.Join(bin, "host"), check...); err != nil {
+			t.Errorf("%v: %v", check, err)
+		}
 	}
 
 	s.URL = url

@@ -45,7 +45,7 @@ func (*LoggerPlugin) ConnectServer(impl any) (string, http.Handler, error) {
 	if !ok {
 		return "", nil, fmt.Errorf("%w: %T is no loggerv1connect.LoggerHandler", connectplugin.ErrInvalidPluginImpl, impl)
 	}
-	path, handler := loggerv1connect.NewLoggerHandler(server)
+	path, handler := loggerv1connect.NewLoggerHandler(server, connect.WithCompressMinBytes(connectplugin.CompressMinBytes))
 	return path, handler, nil
 }
 
@@ -56,6 +56,7 @@ func (*LoggerPlugin) ConnectClient(baseURL string, httpClient connect.HTTPClient
 
 // ProvideLogger makes of an implementation what [connectplugin.ServePlugin] serves.
 func ProvideLogger(impl loggerv1connect.LoggerHandler, opts ...connect.HandlerOption) connectplugin.PluginService {
+	opts = append([]connect.HandlerOption{connect.WithCompressMinBytes(connectplugin.CompressMinBytes)}, opts...)
 	path, handler := loggerv1connect.NewLoggerHandler(impl, opts...)
 	return connectplugin.PluginService{Type: LoggerType, Version: LoggerVersion, Path: path, Handler: handler}
 }

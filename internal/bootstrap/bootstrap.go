@@ -16,6 +16,9 @@ import (
 // descriptor. The number is no secret.
 const EnvDescriptor = "CONNECT_PLUGIN_BOOTSTRAP_FD"
 
+// UnixPrefix stands before the path of a Unix socket in [Message.Listen].
+const UnixPrefix = "unix:"
+
 // maxFrame is more than any message has.
 const maxFrame = 256 << 10
 
@@ -26,14 +29,19 @@ type Message struct {
 	HostIdentity string `json:"hostIdentity,omitempty"`
 	// SelfID is whom the plugin was launched as.
 	SelfID string `json:"selfId,omitempty"`
-	// Listen is the address that the plugin listens on.
+	// Listen is the address that the plugin listens on: a host and a port, or UnixPrefix and
+	// the path of a socket.
 	Listen string `json:"listen,omitempty"`
 	// GraceMillis bounds the plugin's end, in milliseconds.
 	GraceMillis int64 `json:"graceMillis,omitempty"`
 	// Metadata is the operator's own.
 	Metadata map[string]string `json:"metadata,omitempty"`
+	// Withdrawn says, in a message that says nothing else, that the host has taken out what
+	// the plugin provides and is about to ask it to stop: it need not do so itself, nor say
+	// that it leaves.
+	Withdrawn bool `json:"withdrawn,omitempty"`
 	// Certificate, Key and CA are PEM. A later message renews the certificate alone.
-	Certificate []byte `json:"certificate"`
+	Certificate []byte `json:"certificate,omitempty"`
 	Key         []byte `json:"key,omitempty"`
 	CA          []byte `json:"ca,omitempty"`
 }

@@ -51,7 +51,10 @@ func (c *Catalog) ClaimEndpoint(claim Claim) (Vacated, error) {
 	var vacated Vacated
 
 	err = c.transition(func(t *transition) error {
-		next := &tenant{runtimeID: claim.RuntimeID, selfID: claim.SelfID, proof: claim.Proof, site: site, byHost: claim.ByHost, proven: claim.Proven}
+		next := &tenant{
+			runtimeID: claim.RuntimeID, selfID: claim.SelfID, proof: claim.Proof,
+			site: site, byHost: claim.ByHost, proven: claim.Proven,
+		}
 		if owner := c.ledger.owner(next); owner != nil && !claim.ByHost {
 			t.changes = append(t.changes, Change{
 				Kind: ChangeEndpointConflict, RuntimeID: claim.RuntimeID, SelfID: claim.SelfID, Owner: owner.selfID,

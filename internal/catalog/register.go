@@ -4,7 +4,7 @@ package catalog
 // its registration: with the same version in its place, with another one behind
 // the rest. The first provider's self id owns the type until its last
 // registration is gone; others are refused unless [Config].AllowMultiple says
-// otherwise. Whoever registers for an identity checks afterwards that the
+// otherwise, or the host itself registers. Whoever registers for an identity checks afterwards that the
 // identity still lives, and otherwise calls [Catalog.RemoveRuntime].
 //
 // A type opens the paths below its own and no others, so the paths of a runtime's
@@ -45,7 +45,7 @@ func (t *transition) admit(reg *Registration, old *entry, multiple bool) error {
 	}
 
 	s := c.services[reg.Type]
-	if s != nil && s.owned > 0 && s.owner != reg.SelfID && !multiple {
+	if s != nil && s.owned > 0 && s.owner != reg.SelfID && !multiple && !reg.ByHost {
 		t.changes = append(t.changes, Change{
 			Kind: ChangeConflict, Type: reg.Type, RegistrationID: reg.ID,
 			RuntimeID: reg.RuntimeID, SelfID: reg.SelfID, Owner: s.owner,

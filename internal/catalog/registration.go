@@ -22,6 +22,8 @@ type Registration struct {
 	Weight int
 	// RegisteredAt is when it was registered; zero means now.
 	RegisteredAt time.Time
+	// ByHost says that the host itself registered it: whose the type is does not matter.
+	ByHost bool
 }
 
 // clone returns a copy that shares nothing.

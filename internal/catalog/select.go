@@ -7,11 +7,7 @@ import "time"
 // the providers of the type.
 func (c *Catalog) SetStrategy(serviceType string, strategy Strategy) {
 	_ = c.transition(func(*transition) error {
-		if strategy == StrategyFirst {
-			delete(c.strategies, serviceType)
-		} else {
-			c.strategies[serviceType] = strategy
-		}
+		c.strategies[serviceType] = strategy
 
 		if s := c.services[serviceType]; s != nil {
 			s.strategy = strategy
@@ -63,6 +59,16 @@ func (c *Catalog) Select(serviceType string, constraint Constraint) (Registratio
 	c.mu.RUnlock()
 
 	return reg, health, nil
+}
+
+// HasStrategy reports whether somebody set how a type's provider is selected.
+func (c *Catalog) HasStrategy(serviceType string) bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+
+	_, ok := c.strategies[serviceType]
+
+	return ok
 }
 
 // settle takes back the providers of a type whose time aside is over.

@@ -65,7 +65,7 @@ func (r *Renewer) Certificate(now time.Time) (*tls.Certificate, error) {
 }
 
 // RenewAt returns when the current certificate will be due.
-func (r *Renewer) RenewAt() time.Time { return renewAt(r.current.Load().Leaf) }
+func (r *Renewer) RenewAt() time.Time { return RenewAt(r.current.Load().Leaf) }
 
 // GetCertificate is for the field of tls.Config of that name.
 func (r *Renewer) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
@@ -79,11 +79,12 @@ func (r *Renewer) GetClientCertificate(*tls.CertificateRequestInfo) (*tls.Certif
 
 // due reports whether a new certificate would be later than this one and is wanted.
 func (r *Renewer) due(leaf *x509.Certificate, now time.Time) bool {
-	return !now.Before(renewAt(leaf)) &&
+	return !now.Before(RenewAt(leaf)) &&
 		(leaf.NotAfter.Before(r.ca.cert.NotAfter) || now.After(leaf.NotAfter))
 }
 
-func renewAt(leaf *x509.Certificate) time.Time {
+// RenewAt returns when a certificate of a [CA] is due: when a third of its life is left.
+func RenewAt(leaf *x509.Certificate) time.Time {
 	life := leaf.NotAfter.Sub(leaf.NotBefore) - ClockSkew
 
 	return leaf.NotAfter.Add(-life / renewShare)

@@ -1,29 +1,167 @@
 package certs
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"strings"
 )
 
-// ServerLeaf returns the certificate that a server configuration presents, nil
-// where it depends on the client.
-func ServerLeaf(cfg *tls.Config) *x509.Certificate {
-	var cert *tls.Certificate
-	switch {
-	case len(cfg.Certificates) > 0:
-		cert = &cfg.Certificates[0]
-	case cfg.GetCertificate != nil:
-		cert, _ = cfg.GetCertificate(&tls.ClientHelloInfo{SupportedVersions: []uint16{tls.VersionTLS13}})
+// ServerLeaf returns the certificate that a server configuration presents to a client
+// that names no server, nil where that depends on the client.
+func ServerLeaf(cfg *tls.Config) *x509.Certificate { return ServerLeafFor(cfg, "") }
+
+// ServerLeafFor returns the certificate that a server configuration presents to a client
+// that asks for a server of that name, nil where more than the name decides.
+func ServerLeafFor(cfg *tls.Config, name string) *x509.Certificate {
+	if len(cfg.Certificates) == 0 && cfg.GetCertificate == nil {
+		return nil
 	}
+
+	cert, err := choose(cfg, &tls.ClientHelloInfo{
+		ServerName: name, SupportedVersions: []uint16{tls.VersionTLS13}, CipherSuites: []uint16{tls.TLS_AES_128_GCM_SHA256},
+		SignatureSchemes: everyScheme, SupportedCurves: []tls.CurveID{tls.X25519, tls.CurveP256},
+	})
+	if err != nil {
+		return nil
+	}
+
+	return leafOf(cert)
+}
+
+// ClientLeaf returns the certificate that a client configuration shows to a server that
+// asks for any, nil where it shows none.
+func ClientLeaf(cfg *tls.Config) *x509.Certificate {
+	if cfg.GetClientCertificate == nil {
+		if len(cfg.Certificates) == 0 {
+			return nil
+		}
+
+		return leafOf(&cfg.Certificates[0])
+	}
+
+	cert, err := cfg.GetClientCertificate(&tls.CertificateRequestInfo{Version: tls.VersionTLS13, SignatureSchemes: everyScheme})
+	if err != nil {
+		return nil
+	}
+
+	return leafOf(cert)
+}
+
+// ServerSource is where a server gets its certificate from.
+func ServerSource(whose string, cfg *tls.Config) Source {
+	return Source{
+		Whose: whose, Leaf: func() *x509.Certificate { return ServerLeaf(cfg) },
+		Fixed: cfg.GetCertificate == nil && cfg.GetConfigForClient == nil,
+	}
+}
+
+// ClientSource is where a client gets its certificate from.
+func ClientSource(whose string, cfg *tls.Config) Source {
+	return Source{
+		Whose: whose, Leaf: func() *x509.Certificate { return ClientLeaf(cfg) }, Fixed: cfg.GetClientCertificate == nil,
+	}
+}
+
+// everyScheme are the signatures of TLS 1.3.
+var everyScheme = []tls.SignatureScheme{
+	tls.ECDSAWithP256AndSHA256, tls.Ed25519, tls.PSSWithSHA256, tls.ECDSAWithP384AndSHA384, tls.ECDSAWithP521AndSHA512,
+	tls.PSSWithSHA384, tls.PSSWithSHA512,
+}
+
+// Witness returns a copy of a server's configuration that says which certificate it
+// shows on each connection: shown is called during the handshake, with its context, and
+// must not block. Which certificate that is stays as it was.
+func Witness(cfg *tls.Config, shown func(ctx context.Context, leaf *x509.Certificate)) *tls.Config {
+	out := witness(cfg, shown)
+	if pick := cfg.GetConfigForClient; pick != nil {
+		out.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			picked, err := pick(hello)
+			if err != nil || picked == nil {
+				return nil, err
+			}
+
+			return witness(picked, shown), nil
+		}
+	}
+
+	return out
+}
+
+func witness(cfg *tls.Config, shown func(context.Context, *x509.Certificate)) *tls.Config {
+	out := cfg.Clone()
+	out.Certificates = nil // choose knows them
+	out.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		cert, err := choose(cfg, hello)
+		if err == nil {
+			shown(hello.Context(), leafOf(cert))
+		}
+
+		return cert, err
+	}
+
+	return out
+}
+
+// choose selects the certificate of a configuration for a client as crypto/tls does. It
+// returns nil where there is none; crypto/tls then says so to the client.
+func choose(cfg *tls.Config, hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	if cfg.GetCertificate != nil && (len(cfg.Certificates) == 0 || hello.ServerName != "") {
+		if cert, err := cfg.GetCertificate(hello); cert != nil || err != nil {
+			return cert, err //nolint:wrapcheck // as crypto/tls has it
+		}
+	}
+
+	switch len(cfg.Certificates) {
+	case 0:
+		return nil, nil //nolint:nilnil // documented
+	case 1:
+		return &cfg.Certificates[0], nil
+	}
+
+	if cert := byName(cfg, hello.ServerName); cert != nil {
+		return cert, nil
+	}
+
+	for i := range cfg.Certificates {
+		if hello.SupportsCertificate(&cfg.Certificates[i]) == nil {
+			return &cfg.Certificates[i], nil
+		}
+	}
+
+	return &cfg.Certificates[0], nil
+}
+
+// byName looks into the map of names that a configuration of old may have.
+func byName(cfg *tls.Config, name string) *tls.Certificate {
+	names := cfg.NameToCertificate //nolint:staticcheck // crypto/tls still obeys it
+
+	name = strings.ToLower(name)
+	if cert := names[name]; cert != nil {
+		return cert
+	}
+
+	if _, parent, ok := strings.Cut(name, "."); ok {
+		return names["*."+parent]
+	}
+
+	return nil
+}
+
+// leafOf returns the certificate itself, nil where it cannot be read.
+func leafOf(cert *tls.Certificate) *x509.Certificate {
 	if cert == nil || len(cert.Certificate) == 0 {
 		return nil
 	}
+
 	if cert.Leaf != nil {
 		return cert.Leaf
 	}
+
 	leaf, err := x509.ParseCertificate(cert.Certificate[0])
 	if err != nil {
 		return nil
 	}
+
 	return leaf
 }

@@ -4,6 +4,7 @@ package drain
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -19,10 +20,35 @@ const flushTime = 500 * time.Millisecond
 type Drain struct {
 	requests atomic.Int64
 	quiet    chan struct{} // capacity one: the last request in flight is done
+
+	conns atomic.Int64
+	known atomic.Bool   // connections are counted
+	empty chan struct{} // capacity one: the last connection is closed
 }
 
 // New returns the drain of one server.
-func New() *Drain { return &Drain{quiet: make(chan struct{}, 1)} }
+func New() *Drain {
+	return &Drain{quiet: make(chan struct{}, 1), empty: make(chan struct{}, 1)}
+}
+
+// ConnState counts connections, as the server's own ConnState, which is not needed: with it
+// Shutdown returns when the last connection is closed, instead of looking every few
+// milliseconds.
+func (d *Drain) ConnState(_ net.Conn, state http.ConnState) {
+	switch state {
+	case http.StateNew:
+		d.known.Store(true)
+		d.conns.Add(1)
+	case http.StateClosed, http.StateHijacked:
+		if d.conns.Add(-1) == 0 {
+			select {
+			case d.empty <- struct{}{}:
+			default:
+			}
+		}
+	case http.StateActive, http.StateIdle:
+	}
+}
 
 // Count counts the requests that next serves. It belongs around all that the
 // server serves.
@@ -45,7 +71,9 @@ func (d *Drain) Count(next http.Handler) http.Handler {
 // requests in flight were done; the server is still running then.
 func (d *Drain) Shutdown(ctx context.Context, server *http.Server) error {
 	stopped := make(chan error, 1)
-	go func() { stopped <- server.Shutdown(ctx) }()
+	stopping, stop := context.WithCancel(ctx)
+	defer stop()
+	go func() { stopped <- server.Shutdown(stopping) }()
 	for d.requests.Load() > 0 {
 		select {
 		case err := <-stopped:
@@ -55,18 +83,26 @@ func (d *Drain) Shutdown(ctx context.Context, server *http.Server) error {
 	}
 	t := time.NewTimer(flushTime)
 	defer t.Stop()
-	select {
-	case err := <-stopped:
-		if err == nil {
-			return nil
+	for waiting := true; waiting && !d.gone(); {
+		select {
+		case err := <-stopped:
+			if err == nil {
+				return nil
+			}
+			return closeServer(server)
+		case <-d.empty:
+		case <-t.C:
+			waiting = false
 		}
-		return closeServer(server)
-	case <-t.C:
 	}
 	err := closeServer(server)
+	stop()
 	<-stopped //nolint:errcheck // it was closed
 	return err
 }
+
+// gone reports whether every connection is closed, as far as that is known.
+func (d *Drain) gone() bool { return d.known.Load() && d.conns.Load() == 0 }
 
 func closeServer(server *http.Server) error {
 	if err := server.Close(); err != nil {

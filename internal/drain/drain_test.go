@@ -6,7 +6,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/masegraye/connect-plugin-go/internal/drain"
 )
@@ -103,3 +106,69 @@ func TestDrain_IdleConnections(t *testing.T) {
 	}
 	<-served
 }
+
+// A server that counts its connections has ended with the last of them; one that does not looks
+// for that now and then.
+func TestDrain_EndsWithTheLastConnection(t *testing.T) {
+	t.Parallel()
+	for name, counting := range map[string]bool{"counting": true, "looking": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				d, l := drain.New(), &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
+				server := &http.Server{Handler: d.Count(http.NotFoundHandler()), ReadHeaderTimeout: time.Minute}
+				if counting {
+					server.ConnState = d.ConnState
+				}
+				served := make(chan error, 1)
+				go func() { served <- server.Serve(l) }()
+				mine, theirs := net.Pipe()
+				l.conns <- theirs
+				if _, err := mine.Write([]byte("GET / HT")); err != nil { // half a request
+					t.Fatal(err)
+				}
+				ended := make(chan error, 1)
+				go func() { ended <- d.Shutdown(t.Context(), server) }()
+				synctest.Wait()
+				begun := time.Now()
+				_ = mine.Close()
+				if err := errors.Join(<-ended, ignoreClosed(<-served)); err != nil {
+					t.Error(err)
+				}
+				if took := time.Since(begun); (took == 0) != counting {
+					t.Errorf("it took %s", took)
+				}
+			})
+		})
+	}
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// pipes is a listener that hands out what it is given.
+type pipes struct {
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Close() error {
+	p.once.Do(func() { close(p.closed) })
+	return nil
+}
+
+func (p *pipes) Addr() net.Addr { return &net.TCPAddr{} }

@@ -59,6 +59,8 @@ const (
 // built-in rules. It is immutable and safe for concurrent use.
 type Rules struct {
 	reserved map[string]struct{}
+	added    map[string]struct{} // that pass, whatever the built-in rules say
+	dropped  *dropped            // whom to tell of what does not pass; nil: nobody
 }
 
 // NewRules returns the built-in rules with further names reserved, such as the
@@ -71,9 +73,28 @@ func NewRules(reserved ...string) *Rules {
 	return r
 }
 
+// With returns the rules with names added that pass in every direction, where [CheckName]
+// lets them, and with whom to tell of names that do not pass: once for each, and for so many
+// at most.
+func (r *Rules) With(added []string, tell func(d Direction, name string)) *Rules {
+	out := &Rules{reserved: r.reserved, added: make(map[string]struct{}, len(added))}
+	for _, name := range added {
+		if CheckName(name) == nil {
+			out.added[http.CanonicalHeaderKey(name)] = struct{}{}
+		}
+	}
+	if tell != nil {
+		out.dropped = &dropped{tell: tell}
+	}
+	return out
+}
+
 // Passes reports whether a field of that name passes in the given direction. The
 // name has to be in canonical form; any other form does not pass.
 func (r *Rules) Passes(d Direction, name string) bool {
+	if len(r.added) > 0 && r.isAdded(d, name) {
+		return true
+	}
 	if verdict, ok := listed[name]; ok {
 		return verdict&d != 0 && !r.isReserved(name)
 	}
@@ -90,6 +111,7 @@ func (r *Rules) Each(d Direction, src http.Header, yield func(name, value string
 	named := src[connection]
 	for name, values := range src {
 		if !r.Passes(d, name) || len(named) > 0 && nominated(named, name) {
+			r.Drop(d, name)
 			continue
 		}
 		for _, value := range values {
@@ -118,6 +140,19 @@ func Lower(name string) string {
 		return lower
 	}
 	return strings.ToLower(name)
+}
+
+// isAdded reports whether a name was added, also as a trailer of a unary call.
+func (r *Rules) isAdded(d Direction, name string) bool {
+	if _, ok := r.added[name]; ok {
+		return !r.isReserved(name)
+	}
+	inner, ok := strings.CutPrefix(name, unaryTrailer)
+	if !ok || d != Response {
+		return false
+	}
+	_, ok = r.added[inner]
+	return ok && !r.isReserved(inner)
 }
 
 func (r *Rules) isReserved(name string) bool {

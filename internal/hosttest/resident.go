@@ -1,12 +1,11 @@
 package hosttest
 
 import (
+	"io"
 	"net/http"
 	"sync/atomic"
 
 	"google.golang.org/protobuf/proto"
-
-	"io"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"

@@ -20,7 +20,7 @@ const endGrace = 2 * time.Second
 type Call struct {
 	// Fixed at creation.
 	cancel context.CancelCauseFunc
-	ctrl   *http.ResponseController
+	ctrl   http.ResponseController
 
 	mu    sync.Mutex
 	over  bool // the response must not be touched any more
@@ -30,7 +30,7 @@ type Call struct {
 // New returns the call of a request and the context that ends with it. Whoever
 // makes it calls [Call.Done] when the request is served.
 func New(ctx context.Context, w http.ResponseWriter) (context.Context, *Call) {
-	c := &Call{ctrl: http.NewResponseController(w)}
+	c := &Call{ctrl: *http.NewResponseController(w)}
 	ctx, c.cancel = context.WithCancelCause(ctx)
 	return ctx, c
 }

@@ -94,6 +94,9 @@ type Launch struct {
 	Identity string   // in its certificate
 	SelfID   string   // whom it was launched as
 	Provides []string // the service types that it was launched for; empty for whatever it declares
+	// OnEnrolled is told of each identity that the launch gets, before that does anything. It
+	// is called without a lock. Set it before the launch is known to anybody; nil for nothing.
+	OnEnrolled func(*tokenstore.Identity)
 
 	wake chan struct{} // capacity one: something is new
 
@@ -122,6 +125,9 @@ func (l *Launch) Enrolled(id *tokenstore.Identity) (before *tokenstore.Identity)
 	l.mu.Lock()
 	before, l.current = l.current, id
 	l.mu.Unlock()
+	if l.OnEnrolled != nil {
+		l.OnEnrolled(id)
+	}
 	l.Poke()
 	return before
 }

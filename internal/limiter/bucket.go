@@ -8,37 +8,49 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// bucket is the token bucket of one key. Whoever holds it guards it.
+// bucket is the token bucket of one key. Whoever holds it guards it. What was taken
+// stays taken when the burst changes: a larger one has its room at once, and none is
+// gained by going to and fro.
 type bucket struct {
 	// Fixed at creation.
-	key    string
-	tokens *rate.Limiter
+	key string
 
+	tokens *rate.Limiter // of the largest burst so far
 	limit  rate.Limit
 	burst  int
+	most   int       // the largest burst so far
 	fullAt time.Time // it is not full before
 	index  int       // in the heap
 }
 
 func newBucket(key string, limit rate.Limit, burst int) *bucket {
-	return &bucket{key: key, tokens: rate.NewLimiter(limit, burst), limit: limit, burst: burst}
+	return &bucket{key: key, tokens: rate.NewLimiter(limit, burst), limit: limit, burst: burst, most: burst}
 }
 
 func (b *bucket) allow(now time.Time) bool {
+	if b.burst < b.most && b.tokens.TokensAt(now) < float64(b.most-b.burst)+1 {
+		return false
+	}
 	return b.tokens.AllowN(now, 1)
 }
 
 // set changes the limit from now on.
 func (b *bucket) set(limit rate.Limit, burst int, now time.Time) {
-	b.tokens.SetLimitAt(now, limit)
-	b.tokens.SetBurstAt(now, burst)
+	if burst > b.most {
+		taken := int(math.Ceil(float64(b.most) - b.tokens.TokensAt(now)))
+		b.tokens = rate.NewLimiter(limit, burst)
+		b.tokens.AllowN(now, taken)
+		b.most = burst
+	} else {
+		b.tokens.SetLimitAt(now, limit)
+	}
 	b.limit, b.burst = limit, burst
 }
 
 // nextFull returns when the bucket will be full if it is not used until then:
 // now if it is, otherwise a time after now.
 func (b *bucket) nextFull(now time.Time) time.Time {
-	missing := float64(b.burst) - b.tokens.TokensAt(now)
+	missing := float64(b.most) - b.tokens.TokensAt(now)
 	if missing <= 0 {
 		return now
 	}

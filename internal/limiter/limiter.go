@@ -78,8 +78,8 @@ func New(maxKeys int) *Limiter {
 // The bucket holds burst tokens and gains perSecond of them each second; a new
 // one is full. Zero, negative or NaN perSecond adds none; +Inf allows every
 // call; zero or negative burst allows none. A limit that differs from that of
-// the last call takes effect at once: tokens that were gained stay, up to the
-// new burst.
+// the last call takes effect at once: what was taken stays taken, and a larger
+// burst has room for the difference.
 //
 // Time does not run backwards: a now before one already seen counts as that one.
 func (l *Limiter) Allow(key string, perSecond float64, burst int, now time.Time) bool {

@@ -96,8 +96,11 @@ func changedLimit(t *testing.T, l *limiter.Limiter) {
 	// Faster: 100 a second from now on, and no gift for the change itself.
 	wantTaken(t, l, "a", 100, 10, noon, 0)
 	wantTaken(t, l, "a", 100, 10, noon.Add(50*time.Millisecond), 5)
-	// A larger burst is gained, not given.
+	// A larger burst has its room at once, and going to and fro gains nothing.
+	wantTaken(t, l, "a", 100, 20, noon.Add(50*time.Millisecond), 10)
+	wantTaken(t, l, "a", 100, 10, noon.Add(50*time.Millisecond), 0)
 	wantTaken(t, l, "a", 100, 20, noon.Add(50*time.Millisecond), 0)
+	wantTaken(t, l, "a", 100, 10, noon.Add(140*time.Millisecond), 0) // 11 are still taken
 	wantTaken(t, l, "a", 100, 20, noon.Add(time.Second), 20)
 	// A smaller one cuts what was gained.
 	wantTaken(t, l, "a", 100, 3, noon.Add(time.Minute), 3)

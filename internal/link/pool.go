@@ -1,16 +1,17 @@
-// Package link keeps the HTTP/2 connections of one client to one server. It opens one
-// at a time: whoever needs a connection waits for the one that is on its way. It tells
-// at once when a connection is lost.
+// Package link keeps the HTTP/2 connections of one client to one server, and makes
+// requests over them. It opens one connection at a time: whoever needs one waits for the
+// one that is on its way. It tells at once when a connection is lost.
 package link
 
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/masegraye/connect-plugin-go/internal/proxy/h2"
 )
 
 // ErrClosed is returned after [Pool.Close].
@@ -22,15 +23,17 @@ var ErrNotBegun = errors.New("the peer accepted the connection and did not begin
 
 // Config configures a [Pool]. Every field is required.
 type Config struct {
-	// Dial connects, TLS included.
-	Dial func(ctx context.Context) (net.Conn, error)
+	// Dial connects, TLS included. It passes what it dialled to below and puts TLS, if
+	// any, on top of what that returns.
+	Dial func(ctx context.Context, below func(net.Conn) net.Conn) (net.Conn, error)
 	// DialTimeout bounds a dial, until the server has begun HTTP/2.
 	DialTimeout time.Duration
 	// MaxConns bounds the connections. Requests beyond what they carry wait.
 	MaxConns int
 	// MaxHeaderBytes bounds the header of a response.
-	MaxHeaderBytes int64
-	// PingAfter is the silence after which the server is pinged.
+	MaxHeaderBytes int
+	// PingAfter is the silence after which the server is looked after: by TCP as often,
+	// and by a ping of HTTP/2 as often as servers that follow gRPC's rules take it.
 	PingAfter time.Duration
 	// PingTimeout bounds the wait for the answer.
 	PingTimeout time.Duration
@@ -42,7 +45,8 @@ type Config struct {
 	Failed func(error)
 }
 
-// Pool is the connections of a client. It is safe for concurrent use.
+// Pool is the connections of a client. It is an [http.RoundTripper] for requests to its
+// server, and safe for concurrent use.
 type Pool struct {
 	// Fixed at creation.
 	cfg  Config
@@ -53,15 +57,10 @@ type Pool struct {
 
 	mu     sync.Mutex
 	conns  []*Conn
-	dial   *dial // the one on its way, nil if none
-	next   int   // for taking turns where all are full
+	dial   *dial     // the one on its way, nil if none
+	pause  time.Time // until when none is sent where there are connections already
+	queue  []*waiter // requests that wait for room, the oldest first
 	closed bool
-}
-
-// dial is a connection on its way.
-type dial struct {
-	done chan struct{}
-	err  error // set before done closes
 }
 
 // New makes a pool without connections.
@@ -72,246 +71,130 @@ func New(cfg Config) *Pool {
 	return p
 }
 
-// Get returns a connection that takes a request now, or waits for room where there are
-// as many as there may be. Each answer is for one request.
-func (p *Pool) Get(ctx context.Context) (*Conn, error) {
-	for {
-		conns, err := p.list()
-		if err != nil {
-			return nil, err
-		}
-
-		// Not under the lock: it may call back.
-		for _, c := range conns {
-			if c.http.Reserve() == nil {
-				return c, nil
-			}
-		}
-
-		if c := p.anyOf(conns); c != nil {
-			return c, nil
-		}
-
-		if err := p.wait(ctx); err != nil {
-			return nil, err
-		}
-	}
-}
-
-// Open connects and waits until the server has begun HTTP/2. The connection is the
-// caller's to use and to close.
-func (p *Pool) Open(ctx context.Context) (*Conn, error) {
-	raw, err := p.cfg.Dial(ctx)
+// RoundTrip makes a request over one of the connections. What it returns before the
+// response matches [Unprocessed] where the server did nothing. It asks for no compression
+// and follows no redirect; a request with a trailer is refused.
+func (p *Pool) RoundTrip(r *http.Request) (*http.Response, error) {
+	x, err := newExchange(r)
 	if err != nil {
 		return nil, err
 	}
+	defer x.settle()
 
-	c := &Conn{line: newLine(raw)}
+	for {
+		c, err := p.Get(r.Context())
+		if err != nil {
+			return nil, &unreached{err}
+		}
 
-	c.http, err = p.transport(c.line).NewClientConn(ctx, "http", nowhere)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("http2: %w", err), raw.Close())
+		resp, err := x.make(c)
+		if !errors.Is(err, errNotSent) {
+			return resp, err
+		}
+
+		if errors.Is(err, h2.ErrClosed) {
+			p.look()
+		}
 	}
-
-	select {
-	case <-c.line.spoke:
-		err = c.line.failure()
-	case <-ctx.Done():
-		err = ctx.Err()
-	}
-
-	if err != nil {
-		_ = c.http.Close()
-
-		return nil, fmt.Errorf("%w: %w", ErrNotBegun, err)
-	}
-
-	return c, nil
 }
-
-// nowhere is what is dialled where the line is there already.
-const nowhere = "line:0"
 
 // Connected reports whether a connection is open.
 func (p *Pool) Connected() bool {
-	conns, err := p.list()
+	p.mu.Lock()
+	defer p.mu.Unlock()
 
-	return err == nil && len(conns) > 0
+	for _, c := range p.conns {
+		if c.h2.Usable() {
+			return true
+		}
+	}
+
+	return false
 }
 
 // Retire has later requests go over new connections; requests under way go on.
 func (p *Pool) Retire() {
 	p.mu.Lock()
-	old := p.conns
+	defer p.mu.Unlock()
+
+	for _, c := range p.conns {
+		p.partLocked(c)
+	}
+
 	p.conns = nil
-	p.mu.Unlock()
-
-	for _, c := range old {
-		c.http.SetStateHook(func(cc *http.ClientConn) { closeIdle(cc) })
-		closeIdle(c.http)
-	}
-}
-
-func closeIdle(cc *http.ClientConn) {
-	if cc.InFlight() == 0 && cc.Err() == nil {
-		_ = cc.Close()
-	}
 }
 
 // Close closes the connections, which ends the requests under way, and waits for the
 // pool's goroutines. Later calls do nothing.
 func (p *Pool) Close() {
 	p.mu.Lock()
-	p.closed = true
-	conns := p.conns
-	p.conns = nil
-	p.mu.Unlock()
-
-	p.end()
-
-	for _, c := range conns {
-		_ = c.http.Close()
+	if !p.closed {
+		for _, c := range p.conns {
+			p.partLocked(c)
+		}
 	}
+
+	p.closed, p.conns = true, nil
+	p.end()
+	p.wakeAllLocked()
+	p.mu.Unlock()
 
 	p.tasks.Wait()
 }
 
-// list returns the connections that are not lost.
-func (p *Pool) list() ([]*Conn, error) {
-	p.mu.Lock()
-	all, closed := p.conns, p.closed
-	p.mu.Unlock()
+// partLocked has a connection take no more requests and end with those that it has, or
+// with the pool.
+func (p *Pool) partLocked(c *Conn) {
+	p.tasks.Go(func() {
+		c.h2.Retire()
 
-	if closed {
-		return nil, ErrClosed
-	}
-
-	alive := make([]*Conn, 0, len(all))
-
-	for _, c := range all {
-		if c.http.Err() == nil {
-			alive = append(alive, c)
+		select {
+		case <-c.h2.Done():
+		case <-p.life.Done():
 		}
-	}
 
-	return alive, nil
+		c.h2.Close()
+	})
 }
 
-// anyOf takes turns among connections of which there may be no more.
-func (p *Pool) anyOf(conns []*Conn) *Conn {
-	if len(conns) < p.cfg.MaxConns {
-		return nil
-	}
-
-	p.mu.Lock()
-	defer p.mu.Unlock()
-
-	p.next++
-
-	return conns[p.next%len(conns)]
-}
-
-// wait waits for the connection that is on its way, and sends one where none is.
-func (p *Pool) wait(ctx context.Context) error {
+// look takes account of connections that take no more requests: it parts with them, has
+// those who wait look again, and tells of the loss.
+func (p *Pool) look() {
 	p.mu.Lock()
 
-	if p.closed {
-		p.mu.Unlock()
-
-		return ErrClosed
-	}
-
-	d := p.dial
-	if d == nil {
-		d = &dial{done: make(chan struct{})}
-		p.dial = d
-		p.tasks.Go(func() { p.connect(d) })
-	}
-	p.mu.Unlock()
-
-	select {
-	case <-d.done:
-		return d.err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// connect opens a connection and tells those who wait.
-func (p *Pool) connect(d *dial) {
-	ctx, cancel := context.WithTimeout(p.life, p.cfg.DialTimeout)
-	defer cancel()
-
-	c, err := p.Open(ctx)
-
-	p.mu.Lock()
-	if err == nil && p.closed {
-		err = ErrClosed
-	}
-
-	if err == nil {
-		p.conns = append(p.conns, c)
-	}
-
-	p.dial = nil
-	p.mu.Unlock()
-
-	switch {
-	case err == nil:
-		c.http.SetStateHook(func(*http.ClientConn) { p.watch(c) })
-	case c != nil:
-		_ = c.http.Close()
-	case p.life.Err() == nil:
-		p.cfg.Failed(err)
-	}
-
-	d.err = err
-	close(d.done)
-}
-
-// transport speaks HTTP/2 on a line that is there already, secured or not.
-func (p *Pool) transport(l *line) *http.Transport {
-	var protocols http.Protocols
-
-	protocols.SetUnencryptedHTTP2(true)
-
-	return &http.Transport{
-		Protocols:              &protocols,
-		DialContext:            func(context.Context, string, string) (net.Conn, error) { return l, nil },
-		MaxResponseHeaderBytes: p.cfg.MaxHeaderBytes,
-		HTTP2:                  &http.HTTP2Config{SendPingTimeout: p.cfg.PingAfter, PingTimeout: p.cfg.PingTimeout},
-	}
-}
-
-// watch forgets a connection that takes no more requests, and tells of its loss.
-func (p *Pool) watch(c *Conn) {
-	reason := c.http.Err()
-	if reason == nil || !p.forget(c) {
-		return
-	}
-
-	if cause := c.line.failure(); cause != nil {
-		reason = cause
-	}
-
-	p.cfg.Lost(reason)
-}
-
-// forget reports whether the pool still had the connection.
-func (p *Pool) forget(c *Conn) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	var lost []*Conn
 
 	kept := make([]*Conn, 0, len(p.conns))
 
-	for _, other := range p.conns {
-		if other != c {
-			kept = append(kept, other)
+	for _, c := range p.conns {
+		if c.h2.Usable() {
+			kept = append(kept, c)
+
+			continue
 		}
+
+		lost = append(lost, c)
+		p.partLocked(c)
 	}
 
-	found := len(kept) < len(p.conns) && !p.closed
 	p.conns = kept
+	p.wakeAllLocked()
+	p.mu.Unlock()
 
-	return found
+	for _, c := range lost {
+		if err := c.h2.Err(); err != nil {
+			p.cfg.Lost(err)
+		}
+	}
+}
+
+// h2Config is how a connection is run. It is never idle for too long: it tells that the
+// server is there.
+func (p *Pool) h2Config() h2.Config {
+	const never = 1<<63 - 1
+
+	return h2.Config{
+		MaxHeaderBytes: p.cfg.MaxHeaderBytes, IdleTimeout: never, PingInterval: p.cfg.PingAfter, PingTimeout: p.cfg.PingTimeout,
+		Room: p.look, Freed: p.freed,
+	}
 }

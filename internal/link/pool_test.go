@@ -46,15 +46,22 @@ func serve(t *testing.T, handler http.HandlerFunc, streams int) *server {
 	return s
 }
 
-func dialer(addr string) func(context.Context) (net.Conn, error) {
-	return func(ctx context.Context) (net.Conn, error) {
+type dialFunc func(ctx context.Context, below func(net.Conn) net.Conn) (net.Conn, error)
+
+func dialer(addr string) dialFunc {
+	return func(ctx context.Context, below func(net.Conn) net.Conn) (net.Conn, error) {
 		var d net.Dialer
 
-		return d.DialContext(ctx, "tcp", addr)
+		c, err := d.DialContext(ctx, "tcp", addr)
+		if err != nil {
+			return nil, err
+		}
+
+		return below(c), nil
 	}
 }
 
-func newPool(t *testing.T, dial func(context.Context) (net.Conn, error), most int, lost func(error)) *link.Pool {
+func newPool(t *testing.T, dial dialFunc, most int, lost func(error)) *link.Pool {
 	t.Helper()
 
 	if lost == nil {
@@ -76,12 +83,7 @@ func get(ctx context.Context, p *link.Pool, url string) (*http.Response, error) 
 		return nil, err
 	}
 
-	c, err := p.Get(ctx)
-	if err != nil {
-		return nil, err
-	}
-
-	return c.RoundTrip(r)
+	return p.RoundTrip(r)
 }
 
 func text(t *testing.T, p *link.Pool, url string) string {
@@ -110,11 +112,11 @@ func TestPool_OneConnectionForAll(t *testing.T) {
 	var dialling, most atomic.Int64
 
 	dial := dialer(s.Listener.Addr().String())
-	p := newPool(t, func(ctx context.Context) (net.Conn, error) {
+	p := newPool(t, func(ctx context.Context, below func(net.Conn) net.Conn) (net.Conn, error) {
 		most.Store(max(most.Load(), dialling.Add(1)))
 		defer dialling.Add(-1)
 
-		return dial(ctx)
+		return dial(ctx, below)
 	}, 16, nil)
 
 	var all sync.WaitGroup
@@ -161,6 +163,53 @@ func TestPool_OpensMoreWhereOneIsFull(t *testing.T) {
 
 	if n := s.accepted.Load(); n != most {
 		t.Errorf("%d connections, want %d", n, most)
+	}
+}
+
+// A request that waits for room gets it when another response is complete, whether or
+// not somebody reads that.
+func TestPool_RoomComesWithTheEndOfAResponse(t *testing.T) {
+	t.Parallel()
+
+	release := make(chan struct{})
+	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).Flush()
+
+		if r.URL.Path == "/first" {
+			<-release
+		}
+	}, 1)
+	p := newPool(t, dialer(s.Listener.Addr().String()), 1, nil)
+
+	first, err := get(t.Context(), p, s.URL+"/first")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Body.Close()
+
+	ctx, cancel := context.WithCancel(t.Context())
+	gone := make(chan error, 1)
+
+	go func() {
+		_, err := get(ctx, p, s.URL+"/gone")
+		gone <- err
+	}()
+	cancel()
+
+	if err := <-gone; !errors.Is(err, context.Canceled) {
+		t.Errorf("who gives up: %v", err)
+	}
+
+	second := make(chan error, 1)
+
+	go func() {
+		_, err := get(t.Context(), p, s.URL+"/second")
+		second <- err
+	}()
+	close(release)
+
+	if err := <-second; err != nil {
+		t.Errorf("who waits: %v", err)
 	}
 }
 
@@ -221,11 +270,11 @@ func TestPool_SaysWhyThereIsNoConnection(t *testing.T) {
 	mute := answering(t, "")
 
 	for name, c := range map[string]struct {
-		dial func(context.Context) (net.Conn, error)
+		dial dialFunc
 		want func(error) bool
 	}{
 		"the dial's own error": {
-			func(context.Context) (net.Conn, error) { return nil, refused },
+			func(context.Context, func(net.Conn) net.Conn) (net.Conn, error) { return nil, refused },
 			func(err error) bool { return errors.Is(err, refused) },
 		},
 		"TLS in answer to plaintext": {

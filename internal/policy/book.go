@@ -6,11 +6,13 @@ package policy
 // Book is a compiled policy. The zero value knows no plugin and allows nothing. It
 // must not be changed once it is used.
 type Book struct {
-	// Plugins holds the rules of plugins by self id or certificate identity.
+	// Plugins holds the rules of plugins by self id.
 	Plugins map[string]*Rules
+	// Holders holds the rules of plugins by the identity of their certificates.
+	Holders map[string]*Rules
 	// Default are the rules of every other plugin; nil refuses it.
 	Default *Rules
-	// AllowMultiple are the service types that several self ids may provide.
+	// AllowMultiple are the service types that several plugins may provide.
 	AllowMultiple Set
 	// Idempotent are the procedures that may be sent to another provider.
 	Idempotent Set
@@ -18,42 +20,64 @@ type Book struct {
 	Public Set
 
 	named  map[string][]Named // endpoints, by port
+	shown  shown              // certificates that rules name
 	owners owners
 }
 
-// Subject is a plugin as policy sees it: how it proved who it is, and what it
-// declared.
+// Subject is a plugin as policy sees it: how it proved who it is, what it declared, and
+// what is left of that.
 type Subject struct {
-	SelfID      string
+	SelfID      string // as the plugin claimed
 	Certificate string // the identity in the certificate that it showed, empty for none
 
 	Provides, Requires Set // declared
+	// Within is what the operator narrowed Provides to. Nil leaves it as it is.
+	Within *Set
 }
 
-// Rules returns the rules of a self id or, where it has none, of a certificate
-// identity; byCertificate says that the latter matched. Nil refuses.
-func (b *Book) Rules(selfID, certificate string) (rules *Rules, byCertificate bool) {
+// provides reports whether a subject declared a service type and was left it.
+func (s Subject) provides(serviceType string) bool {
+	return s.Provides.Has(serviceType) && (s.Within == nil || s.Within.Has(serviceType))
+}
+
+// Match is whom a book knows a plugin as.
+type Match struct {
+	// Name is the plugin's one name, for everything that is counted, owned, recorded and
+	// told to others: the self id where policy is written for that or for nobody in
+	// particular, and the certificate identity where it is written for that, whatever
+	// self id its holder claims.
+	Name string
+	// Rules are the plugin's. Nil refuses it.
+	Rules *Rules
+	// ByCertificate says that the rules are those of the certificate identity, which
+	// proves the name.
+	ByCertificate bool
+}
+
+// Match returns whom the book knows a self id with a certificate identity as. Nobody
+// claims the name of a plugin that is known by its certificate.
+func (b *Book) Match(selfID, certificate string) Match {
+	held, holds := b.Holders[certificate]
+	holds = holds && certificate != ""
 	if r, ok := b.Plugins[selfID]; ok {
-		return r, false
+		return Match{Name: selfID, Rules: r, ByCertificate: holds && certificate == selfID}
 	}
-	if certificate != "" {
-		if r, ok := b.Plugins[certificate]; ok {
-			return r, true
-		}
+	if holds {
+		return Match{Name: certificate, Rules: held, ByCertificate: true}
 	}
-	return b.Default, false
+	if _, taken := b.Holders[selfID]; taken {
+		return Match{Name: selfID}
+	}
+	return Match{Name: selfID, Rules: b.Default}
 }
 
 // Of returns the rules of a subject, nil where policy does not know it.
-func (b *Book) Of(s Subject) *Rules {
-	r, _ := b.Rules(s.SelfID, s.Certificate)
-	return r
-}
+func (b *Book) Of(s Subject) *Rules { return b.Match(s.SelfID, s.Certificate).Rules }
 
 // MayProvide reports whether a subject may register a service type.
 func (b *Book) MayProvide(s Subject, serviceType string) bool {
 	r := b.Of(s)
-	return r != nil && s.Provides.Has(serviceType) && r.Provides.Has(serviceType)
+	return r != nil && s.provides(serviceType) && r.Provides.Has(serviceType)
 }
 
 // MayRequire reports whether a subject may discover, watch and call a service type.
@@ -87,8 +111,12 @@ func (b *Book) Rights(s Subject) Rights {
 	if r == nil {
 		return Rights{}
 	}
+	provides := s.Provides
+	if s.Within != nil {
+		provides = NewSet(provides.Intersect(*s.Within))
+	}
 	return Rights{
-		Provides:     s.Provides.Intersect(r.Provides),
+		Provides:     provides.Intersect(r.Provides),
 		Requires:     s.Requires.Intersect(r.Requires),
 		Capabilities: r.Capabilities.List(),
 	}

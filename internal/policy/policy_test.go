@@ -52,29 +52,36 @@ func TestSet(t *testing.T) {
 	}
 }
 
-func TestBook_RulesOfASelfIDWinOverThoseOfACertificate(t *testing.T) {
+// A plugin has one name: that for which policy is written.
+func TestBook_KnowsAPluginByOneName(t *testing.T) {
 	t.Parallel()
 	byName, byCert, byDefault := &policy.Rules{}, &policy.Rules{}, &policy.Rules{}
-	b := &policy.Book{Plugins: map[string]*policy.Rules{"named": byName, "spiffe://x/y": byCert}, Default: byDefault}
+	b := &policy.Book{
+		Plugins: map[string]*policy.Rules{"named": byName, "both": byName},
+		Holders: map[string]*policy.Rules{"spiffe://x/y": byCert, "held": byCert, "both": byName}, Default: byDefault,
+	}
 	for name, tt := range map[string]struct {
 		book         *policy.Book
 		selfID, cert string
-		want         *policy.Rules
-		byCert       bool
+		want         policy.Match
 	}{
-		"self id":             {b, "named", "", byName, false},
-		"both":                {b, "named", "spiffe://x/y", byName, false},
-		"certificate":         {b, "other", "spiffe://x/y", byCert, true},
-		"neither":             {b, "other", "spiffe://x/z", byDefault, false},
-		"no certificate":      {b, "other", "", byDefault, false},
-		"nothing by default":  {&policy.Book{}, "other", "", nil, false},
-		"an empty name is no": {&policy.Book{Plugins: map[string]*policy.Rules{"": byCert}}, "other", "", nil, false},
+		"self id":             {b, "named", "", policy.Match{Name: "named", Rules: byName}},
+		"self id, known cert": {b, "named", "spiffe://x/y", policy.Match{Name: "named", Rules: byName}},
+		"certificate":         {b, "other", "spiffe://x/y", policy.Match{Name: "spiffe://x/y", Rules: byCert, ByCertificate: true}},
+		"neither":             {b, "other", "spiffe://x/z", policy.Match{Name: "other", Rules: byDefault}},
+		"no certificate":      {b, "other", "", policy.Match{Name: "other", Rules: byDefault}},
+		"nothing by default":  {&policy.Book{}, "other", "", policy.Match{Name: "other"}},
+		"an empty name is no": {&policy.Book{Holders: map[string]*policy.Rules{"": byCert}}, "other", "", policy.Match{Name: "other"}},
+		"a name of both":      {b, "both", "both", policy.Match{Name: "both", Rules: byName, ByCertificate: true}},
+		"claimed alone":       {b, "both", "", policy.Match{Name: "both", Rules: byName}},
+		"shown alone":         {b, "other", "both", policy.Match{Name: "both", Rules: byName, ByCertificate: true}},
+		"a holder's, claimed": {b, "held", "", policy.Match{Name: "held"}},
+		"a holder's, another": {b, "held", "spiffe://x/y", policy.Match{Name: "spiffe://x/y", Rules: byCert, ByCertificate: true}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			got, how := tt.book.Rules(tt.selfID, tt.cert)
-			if got != tt.want || how != tt.byCert {
-				t.Errorf("rules %p by certificate: %t; want %p, %t", got, how, tt.want, tt.byCert)
+			if got := tt.book.Match(tt.selfID, tt.cert); got != tt.want {
+				t.Errorf("got %+v, want %+v", got, tt.want)
 			}
 		})
 	}
@@ -106,6 +113,16 @@ func TestBook_EffectiveRights(t *testing.T) {
 		if tt.got != tt.want {
 			t.Errorf("%s: %t", question, tt.got)
 		}
+	}
+	narrowed := s
+	narrowed.Within = new(policy.Set)
+	if r := b.Rights(narrowed); b.MayProvide(narrowed, "b") || len(r.Provides) != 0 || !b.MayRequire(narrowed, "r") {
+		t.Errorf("narrowed to nothing: %v", r)
+	}
+	left := set("b", "c", "z")
+	narrowed.Within = &left
+	if r := b.Rights(narrowed); !b.MayProvide(narrowed, "b") || b.MayProvide(narrowed, "c") || b.MayProvide(narrowed, "z") || !slices.Equal(r.Provides, []string{"b"}) {
+		t.Errorf("narrowed: %v", r)
 	}
 	stranger := policy.Subject{SelfID: "q", Provides: policy.Everything(), Requires: policy.Everything()}
 	if r := b.Rights(stranger); len(r.Provides)+len(r.Requires)+len(r.Capabilities) != 0 || b.MayProvide(stranger, "a") ||
@@ -142,6 +159,47 @@ func TestRules_Certificates(t *testing.T) {
 				t.Errorf("proven %t, %v; want %t, %v", proven, err, tt.proven, tt.err)
 			}
 		})
+	}
+}
+
+func TestRules_SelfIDs(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		allowed policy.Set
+		ok      bool
+	}{"none": {set(), true}, "named": {set("a", "x"), true}, "every": {set("*"), true}, "another": {set("a"), false}} {
+		rules := policy.Rules{SelfIDs: tt.allowed}
+		if err := rules.CheckSelfID("x"); (err == nil) != tt.ok || err != nil && !errors.Is(err, policy.ErrNotSelfID) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A book names the certificates of all its rules, and no other.
+func TestBook_NamesCertificates(t *testing.T) {
+	t.Parallel()
+	key, other := certs.Pin{1}, certs.Pin{2}
+	b := &policy.Book{
+		Plugins: map[string]*policy.Rules{"p": {Certificates: set("a", "*")}, "q": {Pins: []certs.Pin{key}}},
+		Holders: map[string]*policy.Rules{"b": {}}, Default: &policy.Rules{Certificates: set("c")},
+	}
+	b.Note()
+	for identity, want := range map[string]bool{"a": true, "b": true, "c": true, "p": false, "": false, "*": false} {
+		if b.Names(identity, other) != want {
+			t.Errorf("names %q: %t", identity, !want)
+		}
+	}
+	if !b.Names("", key) || !b.Names("x", key) || (&policy.Book{}).Names("", certs.Pin{}) {
+		t.Error("keys are mixed up")
+	}
+	n := 0
+	b.Certificates(func(identity string, pin certs.Pin) {
+		if n++; !b.Names(identity, pin) {
+			t.Errorf("%q, %v", identity, pin)
+		}
+	})
+	if n != 4 {
+		t.Errorf("%d certificates", n)
 	}
 }
 

@@ -25,6 +25,7 @@ type Rules struct {
 	Certificates  Set // identities of which its certificate has to have one
 	Pins          []certs.Pin
 	AllowUnproven bool
+	SelfIDs       Set // that the holder of a certificate may claim; empty for any
 	// MaxInstances bounds its live identities; zero is the host's own bound.
 	MaxInstances int
 }
@@ -47,6 +48,7 @@ func (Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 var (
 	ErrNotPinned = errors.New("the certificate's key is not among the plugin's PinnedKeys")
 	ErrNotNamed  = errors.New("is not among the plugin's Certificates")
+	ErrNotSelfID = errors.New("is not among the SelfIDs of the certificate's policy")
 )
 
 // DemandCertificate reports whether the rules are about a certificate at all.
@@ -63,6 +65,14 @@ func (r *Rules) CheckCertificate(identity string, key certs.Pin) (proven bool, e
 		return false, ErrNotPinned
 	}
 	return r.DemandCertificate(), nil
+}
+
+// CheckSelfID refuses a self id that the holder of a certificate may not claim.
+func (r *Rules) CheckSelfID(selfID string) error {
+	if r.SelfIDs.NamesAny() && !r.SelfIDs.Has(selfID) {
+		return fmt.Errorf("self id %q %w", selfID, ErrNotSelfID)
+	}
+	return nil
 }
 
 // SameAddress reports whether both say the same of where the plugin is dialled.

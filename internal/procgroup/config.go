@@ -32,6 +32,10 @@ type Config struct {
 	Credential *Credential
 	// Rlimits are set before the first instruction of the program.
 	Rlimits []Rlimit
+	// Cgroup is a directory of a control group, of version 2, in which this process may make
+	// others. The process gets one of its own there, with which all ends that it started, also
+	// what left its group. Empty means none. Only Linux has them.
+	Cgroup string
 	// Files are inherited as descriptors 3, 4 and so on. They stay open here.
 	Files []*os.File
 	// Output takes what the process prints, line by line. It is called by one goroutine for
@@ -57,6 +61,8 @@ func (c *Config) validate() error {
 		return fmt.Errorf("%w: Path: %q is not absolute", ErrConfig, c.Path)
 	case c.Dir != "" && !filepath.IsAbs(c.Dir):
 		return fmt.Errorf("%w: Dir: %q is not absolute", ErrConfig, c.Dir)
+	case c.Cgroup != "" && (!filepath.IsAbs(c.Cgroup) || strings.ContainsAny(c.Cgroup, " \t\r\n")):
+		return fmt.Errorf("%w: Cgroup: %q is no absolute path without white space", ErrConfig, c.Cgroup)
 	}
 	for _, texts := range [][]string{{c.Path, c.Dir}, c.Args, c.Env} {
 		for _, text := range texts {

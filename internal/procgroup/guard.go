@@ -7,17 +7,30 @@ import (
 	"time"
 )
 
-// guardScript keeps the list of groups that it is told of and kills them when its input
-// ends. Whoever wrote the input has been killed then, or had nothing left to write.
+// guardScript keeps the list of groups and control groups that it is told of, and kills them
+// when its input ends. Whoever wrote the input has been killed then, or had nothing left to
+// write. A control group can be removed once the last of it is gone.
 const guardScript = `trap '' HUP INT TERM QUIT
 groups=' '
 while read -r op id; do
   case $op in
   +) groups="$groups$id " ;;
-  -) groups="${groups%% $id *} ${groups#* $id }" ;;
+  -) groups="${groups%% "$id" *} ${groups#* "$id" }" ;;
   esac
 done
-for id in $groups; do kill -s KILL -- "-$id"; done 2>/dev/null
+set -f
+exec 2>/dev/null
+for id in $groups; do
+  case $id in
+  /*) echo 1 >"$id/cgroup.kill" ;;
+  *) kill -s KILL -- "-$id" ;;
+  esac
+done
+for id in $groups; do
+  case $id in
+  /*) for try in 1 2 3 4 5; do rmdir "$id" && break; sleep 1; done ;;
+  esac
+done
 `
 
 // guardWait is how long a guard may take to read a line. One that does not is replaced.
@@ -34,8 +47,8 @@ type Guard struct {
 	mu     sync.Mutex
 	pipe   *os.File // nil while it does not run
 	proc   *os.Process
-	err    error // why it cannot run
-	groups map[int]struct{}
+	err    error               // why it cannot run
+	groups map[string]struct{} // numbers of groups, paths of control groups
 	closed bool
 }
 
@@ -58,11 +71,11 @@ func (g *Guard) Close() {
 	g.endLocked(false)
 }
 
-func (g *Guard) add(group int) {
+func (g *Guard) add(group string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.groups == nil {
-		g.groups = map[int]struct{}{}
+		g.groups = map[string]struct{}{}
 	}
 	g.groups[group] = struct{}{}
 	if g.closed || g.err != nil {
@@ -76,7 +89,7 @@ func (g *Guard) add(group int) {
 	g.tellLocked('+', group)
 }
 
-func (g *Guard) remove(group int) {
+func (g *Guard) remove(group string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	delete(g.groups, group)
@@ -85,12 +98,12 @@ func (g *Guard) remove(group int) {
 
 // tellLocked writes one line, which is shorter than what a pipe takes in one piece. A guard
 // that was killed is started again.
-func (g *Guard) tellLocked(op byte, group int) {
+func (g *Guard) tellLocked(op byte, group string) {
 	if g.pipe == nil {
 		return
 	}
 	_ = g.pipe.SetWriteDeadline(time.Now().Add(guardWait))
-	if _, err := fmt.Fprintf(g.pipe, "%c %d\n", op, group); err == nil {
+	if _, err := fmt.Fprintf(g.pipe, "%c %s\n", op, group); err == nil {
 		return
 	}
 	g.endLocked(true)
@@ -98,7 +111,7 @@ func (g *Guard) tellLocked(op byte, group int) {
 		return
 	}
 	for id := range g.groups {
-		_, _ = fmt.Fprintf(g.pipe, "+ %d\n", id)
+		_, _ = fmt.Fprintf(g.pipe, "+ %s\n", id)
 	}
 }
 

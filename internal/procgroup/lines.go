@@ -81,6 +81,18 @@ func (l *Lines) ReadFrom(r io.Reader) (int64, error) {
 	}
 }
 
+// Write takes what comes next. It implements io.Writer, and has no error.
+func (l *Lines) Write(p []byte) (int, error) {
+	l.take(p)
+	return len(p), nil
+}
+
+// Close passes on what is left. It implements io.Closer, and has no error.
+func (l *Lines) Close() error {
+	l.finish()
+	return nil
+}
+
 func (l *Lines) take(p []byte) {
 	for len(p) > 0 {
 		i := bytes.IndexByte(p, '\n')

@@ -69,8 +69,12 @@ func process(word string) {
 		}()
 	case "child": // a grandchild of the test, in the same group
 		child()
+	case "daemon": // a grandchild of the test that leaves the group
+		daemon()
 	case "parent":
-		parent()
+		parent(procgroup.Config{}, "child", "sleep")
+	case "keeper": // a parent whose process has a control group
+		parent(procgroup.Config{Cgroup: value}, "daemon", "sleep")
 	case "sleep":
 		fmt.Println("sleeping", os.Getpid())
 		time.Sleep(time.Hour)
@@ -86,14 +90,22 @@ func child() {
 	}
 }
 
-// parent starts a process with a child, as a host does.
-func parent() {
+// daemon starts a process that has a session of its own.
+func daemon() {
+	cmd := exec.Command(os.Args[0], "process", "deaf", "sleep")
+	cmd.Stdout = os.Stdout
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		fmt.Println(err)
+	}
+}
+
+// parent starts a process that does what some words say, as a host does.
+func parent(cfg procgroup.Config, words ...string) {
 	s := &procgroup.Starter{Guard: &procgroup.Guard{}}
-	_, err := s.Start(&procgroup.Config{
-		Path: os.Args[0], Args: []string{"process", "child", "sleep"},
-		Output: func(l procgroup.Line) { fmt.Println(l.Text) },
-	})
-	if err != nil {
+	cfg.Path, cfg.Args = os.Args[0], append([]string{"process"}, words...)
+	cfg.Output = func(l procgroup.Line) { fmt.Println(l.Text) }
+	if _, err := s.Start(&cfg); err != nil {
 		fmt.Println(err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -74,6 +75,12 @@ func (p *Process) Exit() Exit {
 
 // Tail returns the last lines that the process printed.
 func (p *Process) Tail() []string { return p.tail.Lines() }
+
+// Lines makes what cuts into lines what the process prints in another way than on its own
+// streams. The last ones are kept among the others. It is for one goroutine.
+func (p *Process) Lines(stream Stream, emit func(Line)) *Lines {
+	return NewLines(stream, time.Now, &p.tail, emit)
+}
 
 // Terminate asks the group to end. ErrEnded says that the process did already.
 func (p *Process) Terminate() error { return p.signal(terminateGroup) }
@@ -158,8 +165,9 @@ func (p *Process) read(emit func(Line)) {
 	}
 }
 
-// watch waits for the end of the process, kills what is left of its group, and reaps it.
-func (p *Process) watch() {
+// watch waits for the end of the process, kills what is left of its group, and reaps it. What
+// has left the group, too, is for rest to end.
+func (p *Process) watch(rest func()) {
 	state, unreaped := awaitExit(p.proc)
 	p.mu.Lock()
 	if unreaped {
@@ -168,11 +176,12 @@ func (p *Process) watch() {
 	p.over = true
 	p.mu.Unlock()
 	if p.guard != nil {
-		p.guard.remove(p.proc.Pid)
+		p.guard.remove(strconv.Itoa(p.proc.Pid))
 	}
 	if state == nil {
 		state, _ = p.proc.Wait()
 	}
+	rest()
 	deadline := time.Now().Add(outputWait)
 	_ = p.io.stdout.SetReadDeadline(deadline)
 	_ = p.io.stderr.SetReadDeadline(deadline)

@@ -6,7 +6,7 @@ import (
 	"syscall"
 )
 
-func start(cfg *Config, files []*os.File) (*os.Process, error) {
+func start(cfg *Config, files []*os.File, _ *cgroup) (*os.Process, error) {
 	switch {
 	case cfg.Executable != nil:
 		return nil, fmt.Errorf("executing an open file: %w", ErrUnsupported)

@@ -15,7 +15,7 @@ const (
 	lowExecutableFD = 1 << 6 // where that many are not allowed
 )
 
-func start(cfg *Config, files []*os.File) (*os.Process, error) {
+func start(cfg *Config, files []*os.File, own *cgroup) (*os.Process, error) {
 	path := cfg.Path
 	if cfg.Executable != nil {
 		fd, err := duplicate(cfg.Executable)
@@ -28,6 +28,9 @@ func start(cfg *Config, files []*os.File) (*os.Process, error) {
 	attr := &os.ProcAttr{Dir: cfg.Dir, Env: cfg.Env, Files: files, Sys: &syscall.SysProcAttr{
 		Setpgid: true, Pdeathsig: syscall.SIGKILL, Credential: credential(cfg.Credential), Ptrace: len(cfg.Rlimits) > 0,
 	}}
+	if own != nil {
+		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(own.file.Fd())
+	}
 	if attr.Env == nil {
 		attr.Env = []string{}
 	}

@@ -9,7 +9,7 @@ import (
 
 // start starts a process. There are no process groups here: what the process starts is its
 // own business.
-func start(cfg *Config, files []*os.File) (*os.Process, error) {
+func start(cfg *Config, files []*os.File, _ *cgroup) (*os.Process, error) {
 	switch {
 	case cfg.Executable != nil:
 		return nil, fmt.Errorf("executing an open file: %w", ErrUnsupported)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"strconv"
 	"sync"
 )
 
@@ -23,6 +24,7 @@ type Starter struct {
 
 type startRequest struct {
 	cfg    *Config
+	cgroup *cgroup // nil for none
 	files  []*os.File
 	answer chan<- startAnswer
 }
@@ -42,27 +44,57 @@ func (s *Starter) Start(cfg *Config) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
+	own, err := s.controlGroup(cfg)
+	if err != nil {
+		ends.closeChild()
+		ends.closeParent()
+		return nil, err
+	}
 	thread := s.hold()
 	answer := make(chan startAnswer, 1)
-	thread <- startRequest{cfg: cfg, files: append(ends.child(), cfg.Files...), answer: answer}
+	thread <- startRequest{cfg: cfg, cgroup: own, files: append(ends.child(), cfg.Files...), answer: answer}
 	a := <-answer
 	ends.closeChild()
 	if a.err != nil {
 		s.release()
 		ends.closeParent()
+		s.removeControlGroup(own)
 		return nil, fmt.Errorf("start %s: %w", cfg.Path, a.err)
 	}
 	p := &Process{proc: a.proc, io: ends, done: make(chan struct{}), guard: s.Guard}
 	if s.Guard != nil {
-		s.Guard.add(a.proc.Pid)
+		s.Guard.add(strconv.Itoa(a.proc.Pid))
 	}
 	p.read(cfg.Output)
 	go func() {
-		p.watch()
+		p.watch(func() { s.removeControlGroup(own) })
 		s.release()
 		close(p.done)
 	}()
 	return p, nil
+}
+
+// controlGroup makes the control group of a process, nil where it has none. Its guard knows it
+// before anything is in it.
+func (s *Starter) controlGroup(cfg *Config) (*cgroup, error) {
+	if cfg.Cgroup == "" {
+		return nil, nil //nolint:nilnil // documented
+	}
+	own, err := newCgroup(cfg.Cgroup)
+	if err == nil && s.Guard != nil {
+		s.Guard.add(own.dir)
+	}
+	return own, err
+}
+
+func (s *Starter) removeControlGroup(own *cgroup) {
+	if own == nil {
+		return
+	}
+	own.remove()
+	if s.Guard != nil {
+		s.Guard.remove(own.dir)
+	}
 }
 
 // hold keeps the thread and returns the way to it.
@@ -90,7 +122,7 @@ func (s *Starter) release() {
 func serveStarts(requests <-chan startRequest) {
 	runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
 	for r := range requests {
-		proc, err := start(r.cfg, r.files)
+		proc, err := start(r.cfg, r.files, r.cgroup)
 		r.answer <- startAnswer{proc: proc, err: err}
 	}
 }

@@ -57,7 +57,7 @@ type call struct {
 	p    *Provider
 	w    http.ResponseWriter
 	r    *http.Request
-	ctrl *http.ResponseController
+	ctrl http.ResponseController
 
 	start  time.Time
 	unary  bool  // the response is most likely a single message
@@ -66,6 +66,7 @@ type call struct {
 	active atomic.Bool   // something moved since the provider last looked
 	silent time.Duration // guarded by p.mu
 	result Result        // used by the forwarding goroutine only
+	fields *fieldList    // as above; nil once the request is not sent again
 
 	mu      sync.Mutex
 	reading time.Time     // since when the request's body is being read, zero while it is not
@@ -192,6 +193,7 @@ func (c *call) fail(class Class, err error) {
 	if cause := c.why(); cause != nil {
 		class, err = classOfCause(cause), cause
 	}
+	err = c.lapsed(err)
 	c.result.Class, c.result.Err, c.result.Fault = class, err, isFault(class, err)
 }
 

@@ -11,6 +11,7 @@ import (
 // Codes of gRPC, which are those of Connect.
 const (
 	codeCanceled          = 1
+	codeDeadlineExceeded  = 4
 	codePermissionDenied  = 7
 	codeResourceExhausted = 8
 	codeInternal          = 13
@@ -27,6 +28,9 @@ func TooLarge(err error) bool {
 // the error of a [Result] means for the caller, of the classes Unavailable, Reset
 // and Response. Resets are mapped as gRPC does (PROTOCOL-HTTP2.md, "Errors").
 func CodeOf(err error) uint32 {
+	if errors.Is(err, errDeadline) {
+		return codeDeadlineExceeded
+	}
 	if reset, ok := errors.AsType[*h2.ResetError](err); ok {
 		return codeOfReset(reset.Code)
 	}

@@ -122,7 +122,7 @@ func (p *Provider) connectTo(ctx context.Context, addr netip.AddrPort) (*h2.Conn
 	if err != nil {
 		return nil, fmt.Errorf("dial: %w", err)
 	}
-	watchPeer(raw, p.cfg.PingInterval, p.cfg.PingTimeout)
+	h2.WatchPeer(raw, p.cfg.PingInterval, p.cfg.PingTimeout)
 	batch := h2.NewBatch(raw)
 	nc, err := p.secure(ctx, batch)
 	if err != nil {

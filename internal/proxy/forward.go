@@ -39,7 +39,7 @@ func (p *Provider) Forward(w http.ResponseWriter, r *http.Request, how Call) Res
 	if err := checkRequest(r, how.Path); err != nil {
 		return Result{Class: ClassRefused, Err: err}
 	}
-	c := &call{Call: how, p: p, w: w, r: r, ctrl: http.NewResponseController(w), start: time.Now(), unary: isUnary(r), length: r.ContentLength}
+	c := &call{Call: how, p: p, w: w, r: r, ctrl: *http.NewResponseController(w), start: time.Now(), unary: isUnary(r), length: r.ContentLength}
 	if err := p.enter(c); err != nil {
 		return Result{Class: ClassUnavailable, Err: err, Retryable: true}
 	}
@@ -115,11 +115,11 @@ func (c *call) forward() {
 		return
 	}
 	defer body.Release()
-	list := newFieldList()
-	defer list.release()
-	c.requestFields(list)
+	c.fields = newFieldList()
+	defer c.releaseFields()
+	c.requestFields(c.fields)
 	request := h2.Request{
-		Fields: list.fields,
+		Fields: c.fields.fields,
 		End:    body != nil || c.length == 0,
 		Gather: c.unary,
 		Owner:  c.CallerID,
@@ -167,6 +167,9 @@ func (c *call) exchange(request h2.Request) {
 		c.result.Retryable = c.result.Class == ClassUnavailable && !errors.Is(err, h2.ErrTooLarge)
 		return
 	}
+	if !request.End {
+		c.releaseFields() // it is not sent again, and may take long
+	}
 	c.attach(stream)
 	upload := c.startUpload(stream, request, rest)
 	defer upload.wait()
@@ -197,7 +200,13 @@ func (l *fieldList) add(name, value string) {
 	l.fields = append(l.fields, hpack.HeaderField{Name: name, Value: value})
 }
 
-func (l *fieldList) release() {
+// releaseFields gives the list of the request's fields back.
+func (c *call) releaseFields() {
+	l := c.fields
+	if l == nil {
+		return
+	}
+	c.fields = nil
 	clear(l.fields)
 	l.fields = l.fields[:0]
 	fieldLists.Put(l)

@@ -46,23 +46,42 @@ func (c *call) dispatch(parent context.Context) {
 // memoryRequest is the request as the provider sees it: what a request over the
 // network would carry, and nothing of the host's.
 func (c *call) memoryRequest(ctx context.Context) *http.Request {
-	header := make(http.Header, len(c.r.Header)+1)
-	c.p.cfg.Headers.Each(headers.Request, c.r.Header, func(name, value string) {
-		header[name] = append(header[name], value)
-	})
-	c.stated(func(name, value string) { header[name] = []string{value} })
-	target := &url.URL{Path: c.Path, RawQuery: c.r.URL.RawQuery}
-	r := &http.Request{
+	own := &struct {
+		target url.URL
+		body   memoryBody
+	}{url.URL{Path: c.Path, RawQuery: c.r.URL.RawQuery}, memoryBody{c.r.Body, c}}
+	r := http.Request{
 		Method:        c.r.Method,
-		URL:           target,
+		URL:           &own.target,
 		Proto:         "HTTP/2.0",
 		ProtoMajor:    2,
-		Header:        header,
-		Body:          memoryBody{ReadCloser: c.r.Body, call: c},
+		Header:        c.memoryHeader(),
+		Body:          &own.body,
 		ContentLength: c.length,
-		RequestURI:    target.RequestURI(),
+		RequestURI:    own.target.RequestURI(),
 	}
 	return r.WithContext(ctx)
+}
+
+// memoryHeader is the header of that request. The values, of which most fields have
+// one, lie in one place.
+func (c *call) memoryHeader() http.Header {
+	const stated = 3 // by the host
+	header := make(http.Header, len(c.r.Header)+stated)
+	values := make([]string, 0, len(c.r.Header)+stated)
+	c.p.cfg.Headers.Each(headers.Request, c.r.Header, func(name, value string) {
+		if have := header[name]; len(have) > 0 {
+			header[name] = append(have, value)
+			return
+		}
+		values = append(values, value)
+		header[name] = values[len(values)-1 : len(values) : len(values)]
+	})
+	c.stated(func(name, value string) {
+		values = append(values, value)
+		header[name] = values[len(values)-1 : len(values) : len(values)]
+	})
+	return header
 }
 
 // memoryBody notes that something moves.
@@ -73,10 +92,10 @@ type memoryBody struct {
 }
 
 // Read implements io.Reader.
-func (b memoryBody) Read(p []byte) (int, error) {
+func (b *memoryBody) Read(p []byte) (int, error) {
 	n, err := b.call.read(p)
 	b.call.active.Store(true)
-	return n, err //nolint:wrapcheck // the body's own error
+	return n, err
 }
 
 // memoryWriter is the response writer of a provider in this process. It keeps
@@ -189,7 +208,7 @@ func (w *memoryWriter) trailers() {
 		}
 	}
 	if len(trailer) > 0 && !w.body {
-		headBeforeTrailer(w.ctrl)
+		headBeforeTrailer(&w.ctrl)
 	}
 	w.p.cfg.Headers.Each(headers.Trailer, trailer, func(name, value string) {
 		w.w.Header().Add(http.TrailerPrefix+name, value)

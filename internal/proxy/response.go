@@ -54,6 +54,7 @@ func addFields(header http.Header, prefix string, d headers.Direction, rules *he
 	for _, f := range fields {
 		name := http.CanonicalHeaderKey(f.Name)
 		if !rules.Passes(d, name) || !headers.ValidValue(f.Value) {
+			rules.Drop(d, name)
 			continue
 		}
 		name = prefix + name
@@ -104,7 +105,7 @@ func (d *download) copy(s *h2.Stream) {
 // trailer passes the trailer on.
 func (d *download) trailer(fields []hpack.HeaderField) {
 	if len(fields) > 0 && !d.body {
-		headBeforeTrailer(d.ctrl)
+		headBeforeTrailer(&d.ctrl)
 	}
 	addFields(d.w.Header(), http.TrailerPrefix, headers.Trailer, d.p.cfg.Headers, fields)
 }

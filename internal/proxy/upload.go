@@ -1,17 +1,10 @@
 package proxy
 
 import (
-	"errors"
 	"fmt"
-	"io"
 	"sync/atomic"
 
 	"github.com/masegraye/connect-plugin-go/internal/proxy/h2"
-)
-
-const (
-	smallRead = 4 << 10  // for bodies that come in small pieces, held while waiting
-	largeRead = 32 << 10 // for those that fill the small one
 )
 
 // upload is the sending of a request's body while the response arrives. A nil
@@ -59,24 +52,20 @@ func (u *upload) wait() {
 // send copies the request's body to the stream. An error is one of reading it;
 // those of the stream show in the response.
 func (c *call) send(s *h2.Stream) error {
-	buf := h2.GetBuffer(smallRead)
-	defer func() { buf.Release() }()
+	var in h2.Intake
 	for {
-		p := buf.B[:cap(buf.B)]
-		n, err := c.read(p)
-		c.active.Store(true)
-		end := errors.Is(err, io.EOF)
-		if err != nil && !end {
+		last, err := in.Pass(s, c.readBody)
+		if err != nil {
 			return fmt.Errorf("read request: %w", err)
 		}
-		if n > 0 || end {
-			if s.Write(p[:n], end) != nil || end {
-				return nil
-			}
-		}
-		if n == len(p) && n < largeRead {
-			buf.Release()
-			buf = h2.GetBuffer(largeRead)
+		if last {
+			return nil
 		}
 	}
+}
+
+func (c *call) readBody(p []byte) (int, error) {
+	n, err := c.read(p)
+	c.active.Store(true)
+	return n, err
 }

@@ -16,30 +16,45 @@ import (
 // Names are the names and addresses under which a host may be reached. They are
 // immutable once they are made.
 type Names struct {
-	names map[string]struct{}
-	leaf  *x509.Certificate // nil where none is known beforehand
+	names      map[string]struct{}
+	configured bool // nothing else is a name
+	open       bool // names that no foreign site can have are names
 }
 
-// NewNames takes the configured names or, where there are none, those of the
-// host's certificate and of the address that it listens on; each may be nil.
-func NewNames(configured []string, leaf *x509.Certificate, listener net.Addr) *Names {
-	n := &Names{names: map[string]struct{}{}}
+// NewNames takes the configured names or, where there are none, those of the address
+// that the host listens on, which may be nil.
+func NewNames(configured []string, listener net.Addr) *Names {
+	n := &Names{names: map[string]struct{}{}, configured: len(configured) > 0}
 	for _, name := range configured {
 		n.add(name)
 	}
-	if len(configured) > 0 {
-		return n
-	}
-	if listener != nil {
+	if !n.configured && listener != nil {
 		n.addListener(listener)
 	}
-	n.leaf = leaf
 	return n
 }
 
+// Open returns names which, where none are configured and the host listens on every
+// address, hold for addresses and names without a dot too. That is for plaintext, which has no
+// certificate with names in it; a foreign site that has its visitors' browsers call the
+// host under a name of its own (DNS rebinding) needs a name with a dot.
+func (n *Names) Open(listener net.Addr) *Names {
+	if n.configured || listener == nil {
+		return n
+	}
+	addr, err := netip.ParseAddrPort(listener.String())
+	if err != nil || !addr.Addr().IsUnspecified() {
+		return n
+	}
+	out := *n
+	out.open = true
+	return &out
+}
+
 // Known reports whether an authority (host, or host and port) names the host; the
-// port does not matter.
-func (n *Names) Known(authority string) bool {
+// port does not matter. Where no names are configured, those of the certificate count that
+// the host showed on the request's connection; nil for none.
+func (n *Names) Known(authority string, shown *x509.Certificate) bool {
 	host := authority
 	if h, _, err := net.SplitHostPort(authority); err == nil {
 		host = h
@@ -52,7 +67,11 @@ func (n *Names) Known(authority string) bool {
 	if _, ok := n.names[host]; ok {
 		return true
 	}
-	return n.leaf != nil && n.leaf.VerifyHostname(host) == nil
+	if n.open {
+		_, err := netip.ParseAddr(host)
+		return err == nil || !strings.Contains(host, ".")
+	}
+	return !n.configured && shown != nil && shown.VerifyHostname(host) == nil
 }
 
 func (n *Names) add(name string) {
@@ -88,15 +107,21 @@ func SameOrigin(r *http.Request, plaintext bool) bool {
 // escapes, dot segments, empty segments, backslashes, control and non-ASCII
 // characters, and CONNECT, which has no path.
 func CleanPath(r *http.Request) bool {
+	return cleanPath(r, func(asked string) bool { return asked == r.URL.Path })
+}
+
+// CleanPathBelow is [CleanPath] for a handler that is mounted below a path, which was
+// taken off ([http.StripPrefix]).
+func CleanPathBelow(r *http.Request) bool {
+	return cleanPath(r, func(asked string) bool { return strings.HasSuffix(asked, r.URL.Path) && proxy.CheckPath(asked) == nil })
+}
+
+func cleanPath(r *http.Request, same func(asked string) bool) bool {
 	p := r.URL.Path
 	if r.URL.RawPath != "" || r.URL.Fragment != "" || !strings.HasPrefix(p, "/") || r.Method == http.MethodConnect {
 		return false
 	}
-	if i := strings.IndexByte(r.RequestURI, '?'); i >= 0 {
-		if r.RequestURI[:i] != p {
-			return false
-		}
-	} else if r.RequestURI != "" && r.RequestURI != p {
+	if asked, _, _ := strings.Cut(r.RequestURI, "?"); r.RequestURI != "" && !same(asked) {
 		return false
 	}
 	return proxy.CheckPath(p) == nil

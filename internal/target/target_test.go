@@ -25,41 +25,42 @@ func TestNames(t *testing.T) {
 	leaf := &x509.Certificate{DNSNames: []string{"cert.example", "*.wild.example"}, IPAddresses: []net.IP{net.ParseIP("10.0.0.7")}}
 	for name, tt := range map[string]struct {
 		names *target.Names
+		shown *x509.Certificate
 		known []string
 		not   []string
 	}{
 		"configured": {
-			target.NewNames([]string{"Host.Example.", "10.0.0.1"}, leaf, tcp("127.0.0.1:1")),
+			target.NewNames([]string{"Host.Example.", "10.0.0.1"}, tcp("127.0.0.1:1")), leaf,
 			[]string{"host.example", "HOST.example:8443", "host.example.", "10.0.0.1:443"},
 			[]string{"", ":8443", "cert.example", "127.0.0.1", "localhost", "x.host.example", "host.example.evil"},
 		},
 		"certificate": {
-			target.NewNames(nil, leaf, nil),
+			target.NewNames(nil, nil), leaf,
 			[]string{"cert.example", "CERT.example:1", "a.wild.example", "10.0.0.7:443"},
 			[]string{"", "wild.example", "a.b.wild.example", "10.0.0.8", "localhost"},
 		},
 		"loopback": {
-			target.NewNames(nil, nil, tcp("127.0.0.1:8443")),
+			target.NewNames(nil, tcp("127.0.0.1:8443")), nil,
 			[]string{"127.0.0.1:8443", "127.0.0.1", "localhost:1", "LOCALHOST"},
 			[]string{"", "127.0.0.2", "[::1]:8443", "host"},
 		},
 		"loopback, IPv6": {
-			target.NewNames(nil, nil, tcp("[::1]:8443")),
+			target.NewNames(nil, tcp("[::1]:8443")), nil,
 			[]string{"[::1]:8443", "[::1]", "localhost"},
 			[]string{"127.0.0.1", "[::2]:8443"},
 		},
-		"another address": {target.NewNames(nil, nil, tcp("10.1.1.1:1")), []string{"10.1.1.1"}, []string{"localhost"}},
-		"nothing":         {target.NewNames(nil, nil, nil), nil, []string{"", "localhost", "127.0.0.1"}},
+		"another address": {target.NewNames(nil, tcp("10.1.1.1:1")), nil, []string{"10.1.1.1"}, []string{"localhost"}},
+		"nothing":         {target.NewNames(nil, nil), nil, nil, []string{"", "localhost", "127.0.0.1"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			for _, authority := range tt.known {
-				if !tt.names.Known(authority) {
+				if !tt.names.Known(authority, tt.shown) {
 					t.Errorf("%q is not known", authority)
 				}
 			}
 			for _, authority := range tt.not {
-				if tt.names.Known(authority) {
+				if tt.names.Known(authority, tt.shown) {
 					t.Errorf("%q is known", authority)
 				}
 			}

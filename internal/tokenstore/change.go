@@ -32,6 +32,8 @@ func (s *Store) applyLocked(c change) {
 	case changeIssue:
 		s.addLocked(c.identity, c.request)
 	case changeRenew:
+		s.issued.retire(c.identity.state.Load().digest.short())
+		s.issued.add(c.state.digest.short())
 		c.identity.state.Store(c.state)
 		s.identityExpiries.move(c.identity, c.state.expires)
 	case changeEnd:
@@ -59,13 +61,16 @@ func (s *Store) addLocked(identity *Identity, r *Request) {
 		identity.proven = r.Proven
 		identity.peer = s.peersOf(identity).increment(r.Peer)
 	}
-	s.identityExpiries.add(identity, identity.state.Load().expires)
+	first := identity.state.Load()
+	s.issued.add(first.digest.short())
+	s.identityExpiries.add(identity, first.expires)
 	s.identities.put(identity)
 }
 
 func (s *Store) removeLocked(identity *Identity, reason Reason) {
 	last := *identity.state.Load()
 	last.previous = nil
+	s.issued.retire(last.digest.short())
 	last.end = &End{Identity: identity, Reason: reason, Sequence: s.sequence}
 	identity.state.Store(&last)
 

@@ -19,6 +19,7 @@ type Store struct {
 	dummyGrant *grant        // verified where there is no grant
 	noGrace    graced        // compared where there is no previous token
 	wake       chan struct{} // capacity one: the next deadline came closer
+	issued     *issued       // has a lock of its own, which is taken under mu
 
 	config atomic.Pointer[Config] // with defaults, replaced by Configure
 
@@ -43,6 +44,7 @@ func New(config Config) *Store {
 		host:       new(Identity),
 		dummy:      new(Identity),
 		wake:       make(chan struct{}, 1),
+		issued:     newIssued(),
 		selves:     newTallies(),
 		peers:      newTallies(),
 		proven:     newTallies(),

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -211,7 +212,7 @@ func names(n int) []string {
 // Handshakes whose message does not come hold nobody up, however many there are.
 func TestAudit_ATK12_UnfinishedHandshakesMakeRoom(t *testing.T) {
 	t.Parallel()
-	host := newShared(t, nil)
+	host := newShared(t, func(c *connectplugin.ServeConfig) { c.Limits.CallTimeout = time.Hour })
 	const connections, each = 5, 220
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, connections*each)

@@ -68,7 +68,7 @@ func (s *street) build(t *testing.T, h http.Handler) string {
 func (s *street) move(t *testing.T, c *connectplugin.Client, serviceType, at string) error {
 	t.Helper()
 	r, _ := s.houses.Load(strings.TrimSuffix(at, "/"))
-	r.(*hosttest.Resident).Live(c) //nolint:forcetypeassert // nothing else is in there
+	r.(*hosttest.Resident).Live(c)
 	return register(t, c, serviceType, at)
 }
 

@@ -140,3 +140,26 @@ func unproven(p *connectplugin.PluginPolicy) { p.AllowUnproven = true }
 func withCertificates(names ...string) func(*connectplugin.PluginPolicy) {
 	return func(p *connectplugin.PluginPolicy) { p.Certificates = names }
 }
+
+// hostEcho serves the service as one of the host's own plugins.
+type hostEcho struct{ echo *echo }
+
+func (hostEcho) Metadata() connectplugin.PluginMetadata {
+	return connectplugin.PluginMetadata{Name: "echo", Version: "1.0.0", Path: echoPath}
+}
+
+func (h hostEcho) ConnectServer(any) (string, http.Handler, error) {
+	return echoPath, h.echo.handler(), nil
+}
+
+func (hostEcho) ConnectClient(string, connect.HTTPClient) (any, error) { return struct{}{}, nil }
+
+// serveAs serves as a plugin with a certificate of the host's company.
+func serveAs(t *testing.T, host *namesHost, selfID, identity string, services ...connectplugin.PluginService) *hosttest.Plugin {
+	t.Helper()
+	return host.StartPlugin(t, selfID, func(c *connectplugin.PluginServerConfig) {
+		c.Client = host.config(t, selfID, hosttest.URI(identity), hosttest.Loopback)
+		c.Client.Logger, c.HostIdentity, c.Services = hosttest.Logger(t), hostID, services
+		c.Client.Metadata.Provides = nil
+	})
+}

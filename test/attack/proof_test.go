@@ -1,6 +1,8 @@
 package attack_test
 
 import (
+	"bytes"
+	"maps"
 	"net"
 	"strings"
 	"testing"
@@ -26,7 +28,7 @@ func TestAudit_USE27_WhoAnswersShowsThatItIsThePlugin(t *testing.T) {
 			storage, evil := s.enrol(t, "storage", "echo", nil), s.enrol(t, "evil", "evilsvc", nil)
 			if lives {
 				r, _ := s.houses.Load(at)
-				r.(*hosttest.Resident).Live(storage) //nolint:forcetypeassert // nothing else is in there
+				r.(*hosttest.Resident).Live(storage)
 			}
 			claims := spellings(at)
 			claims["a path below"] = at + strings.TrimSuffix(echoPath, "/")
@@ -92,6 +94,9 @@ func TestAudit_USE27_AnotherAnswersThereLater(t *testing.T) {
 			if err := register(t, storage, "echo", at); err != nil {
 				t.Fatalf("the one that answers: %v", err)
 			}
+			if !s.conflict(evil.RuntimeID(), "storage") {
+				t.Error("the audit does not say who lost the endpoint to whom")
+			}
 			wantRefused(t, "still", s.through(t, evil, "evilsvc", evil.RuntimeID()))
 			if n := victim.calls.Load(); n != 0 {
 				t.Errorf("%d calls of the other reached the victim", n)
@@ -134,9 +139,7 @@ func TestAudit_USE27_CertificatesThatTellPluginsApart(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			plugins := map[string]func(*connectplugin.PluginPolicy){"storage": c.policy}
-			for other, edit := range c.others {
-				plugins[other] = edit
-			}
+			maps.Copy(plugins, c.others)
 			host := ca.Start(t, ca.Certify(t, hosttest.DNS("localhost"), hosttest.Loopback), func(s *connectplugin.ServeConfig) { s.Policy = policyFor(plugins) })
 			selves := []string{"storage"}
 			if c.first {
@@ -236,7 +239,7 @@ func TestAudit_USE26_AQuestionIsAnsweredForItsRuntimeID(t *testing.T) {
 	own := plugin.Client.RuntimeID()
 	one, code := ask(own, []byte("one"))
 	two, _ := ask(own, []byte("two"))
-	if code != 0 || string(one.GetProof()) != string(plugin.Client.HealthProof(own, []byte("one"))) || string(one.GetProof()) == string(two.GetProof()) {
+	if code != 0 || !bytes.Equal(one.GetProof(), plugin.Client.HealthProof(own, []byte("one"))) || bytes.Equal(one.GetProof(), two.GetProof()) {
 		t.Errorf("its own: %v, %v", code, one)
 	}
 	for name, c := range map[string]struct {

@@ -6,12 +6,14 @@ import (
 	"crypto/x509"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"connectrpc.com/connect"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
 )
@@ -82,5 +84,144 @@ func TestAudit_ATK08_AnEndedLaunchObtainsNoIdentity(t *testing.T) {
 	one.Close()
 	if err := again(); connect.CodeOf(err) != connect.CodeUnauthenticated {
 		t.Errorf("after its end: %v", err)
+	}
+}
+
+// brief is a certificate of an identity that ends soon.
+func brief(t *testing.T, ca *hosttest.CA, identity string) *tls.Certificate {
+	t.Helper()
+	return ca.Certify(t, hosttest.URI(identity), func(c *x509.Certificate) { c.NotAfter = time.Now().Add(3 * time.Second) })
+}
+
+// standing is a connection with a stream that stays open, by an identity of its own.
+type standing struct {
+	client *http.Client
+	header http.Header
+	end    chan error
+}
+
+// stand enrols over one connection and opens a watch over it.
+func stand(t *testing.T, host *hosttest.Host, cfg *tls.Config) *standing {
+	t.Helper()
+	s := &standing{client: oneConnection(t, cfg), end: make(chan error, 1)}
+	resp, err := connectpluginv1connect.NewHandshakeServiceClient(s.client, host.URL).Handshake(t.Context(), connect.NewRequest(hosttest.OldRequest("storage")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.header = hosttest.IdentityHeader(resp.Msg.GetRuntimeId(), resp.Msg.GetRuntimeToken())
+	registry := connectpluginv1connect.NewServiceRegistryClient(withHeader{s.client, s.header}, host.URL)
+	stream, err := registry.WatchService(t.Context(), connect.NewRequest(&connectpluginv1.WatchServiceRequest{ServiceType: "echo"}))
+	if err != nil || !stream.Receive() {
+		t.Fatalf("watch: %v, %v", err, stream.Err())
+	}
+	go func() {
+		for stream.Receive() { // to the end
+		}
+		err := stream.Err()
+		_ = stream.Close()
+		s.end <- err
+	}()
+	return s
+}
+
+// wantStanding checks that a connection goes on.
+func (s *standing) wantStanding(t *testing.T, host *hosttest.Host, why string) {
+	t.Helper()
+	if code := hosttest.ReportWith(t, s.client, host.URL, s.header.Get("X-Plugin-Runtime-Id"), s.header.Get("Authorization")[len("Bearer "):]); code != 0 {
+		t.Errorf("%s: a call: %v", why, code)
+	}
+	select {
+	case err := <-s.end:
+		t.Errorf("%s: the stream ended: %v", why, err)
+	default:
+	}
+}
+
+// A connection ends soon after its certificate, with every stream on it, unless its identity
+// shows a later one on another.
+func TestAudit_ATK08_AConnectionEndsWithItsCertificate(t *testing.T) {
+	t.Parallel()
+	ca := hosttest.NewCA(t)
+	host := ca.Start(t, ca.Certify(t, hosttest.Loopback), func(c *connectplugin.ServeConfig) {
+		c.Policy = policyFor(map[string]func(*connectplugin.PluginPolicy){"storage": unproven})
+		c.Limits.CertificateOvertime = time.Second
+	})
+	first := brief(t, ca, oneID)
+	ending, renewed := stand(t, host, ca.TLS(first)), stand(t, host, ca.TLS(brief(t, ca, otherID)))
+	nameless := stand(t, host, ca.TLS(nil))
+	later := stand(t, host, ca.TLS(ca.Certify(t, hosttest.URI(otherID))))
+	ending.wantStanding(t, host, "before")
+	if err := hosttest.Arrival(t, ending.end); err == nil {
+		t.Error("the stream ended well")
+	}
+	if early := time.Until(first.Leaf.NotAfter); early > 0 {
+		t.Errorf("it ended %s before its certificate", early)
+	}
+	hosttest.Eventually(t, "the overtime of the other is over", func() bool { return time.Now().After(first.Leaf.NotAfter.Add(3 * time.Second)) })
+	renewed.wantStanding(t, host, "a later certificate was shown")
+	later.wantStanding(t, host, "its own lasts")
+	nameless.wantStanding(t, host, "no certificate")
+}
+
+// So does that of a launch that ended.
+func TestAudit_ATK08_AConnectionEndsWithItsLaunch(t *testing.T) {
+	t.Parallel()
+	host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.Policy = policyFor(map[string]func(*connectplugin.PluginPolicy){"storage": unproven})
+		c.Limits.CertificateOvertime = time.Millisecond
+	})
+	launch := func(id string) (*standing, *connectplugin.LaunchTLS) {
+		l, err := host.Authority.LaunchTLS(connectplugin.LaunchTLSConfig{ID: id})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(l.Close)
+		return stand(t, host, l.PluginTLS()), l
+	}
+	ending, l := launch("one")
+	other, _ := launch("two")
+	l.Close()
+	if err := hosttest.Arrival(t, ending.end); err == nil {
+		t.Error("the stream ended well")
+	}
+	other.wantStanding(t, host, "another launch")
+}
+
+// A client whose certificate renews itself shows the later one by itself, and keeps what it
+// has open.
+func TestAudit_ATK08_AnHonestPluginKeepsItsStreams(t *testing.T) {
+	t.Parallel()
+	authority, err := connectplugin.NewAuthority(connectplugin.AuthorityConfig{CertificateTTL: 4 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.Authority, c.Policy = authority, policyFor(map[string]func(*connectplugin.PluginPolicy){"storage": nil})
+		c.Limits.CertificateOvertime = time.Second
+	})
+	own, err := authority.PluginTLS("storage")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var shown atomic.Int64 // when the certificate that was shown last ends
+	source := own.GetClientCertificate
+	own.GetClientCertificate = func(r *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		cert, err := source(r)
+		if err == nil {
+			shown.Store(cert.Leaf.NotAfter.Unix())
+		}
+		return cert, err
+	}
+	cfg := connectplugin.ClientConfig{HostURL: host.URL, SelfID: "storage", TLS: own}
+	cfg.Metadata.Requires = hosttest.Requires("echo")
+	client, err := enrol(t, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	watch := hosttest.Watch(t, client, host.URL, &connectpluginv1.WatchServiceRequest{ServiceType: "echo"})
+	first, id := shown.Load(), client.RuntimeID()
+	hosttest.Eventually(t, "the first certificate is long over", func() bool { return time.Now().Unix() > first+4 })
+	if code := watch.Code(hosttest.Moment); code != 0 || client.RuntimeID() != id {
+		t.Errorf("the watch ended: %v; %s, then %s", code, id, client.RuntimeID())
 	}
 }

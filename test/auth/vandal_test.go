@@ -87,7 +87,8 @@ func vandaliseTLS(state *tls.ConnectionState) {
 func TestAudit_AUTH009_HandlersCannotAlterWhoCalls(t *testing.T) {
 	t.Parallel()
 	shared := map[string]string{"role": "reader", "team": "blue"} // that the validator hands out again and again
-	host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+	ca := hosttest.NewCA(t)
+	host := ca.Start(t, ca.Certify(t, hosttest.Loopback), func(c *connectplugin.ServeConfig) {
 		c.Policy = hosttest.PolicyOf("caller", func(p *connectplugin.PluginPolicy) { p.AllowUnproven, p.Requires = true, []string{"a", "b"} })
 		c.Plugins = connectplugin.PluginSet{"echo": echo.HostPlugin{Handler: http.HandlerFunc(vandal)}}
 		c.Impls = map[string]any{"echo": true}
@@ -96,11 +97,7 @@ func TestAudit_AUTH009_HandlersCannotAlterWhoCalls(t *testing.T) {
 			connectplugin.NewMTLSAuth(nil, nil, nil),
 		}
 	})
-	withCertificate, err := host.Authority.PluginTLS("caller")
-	if err != nil {
-		t.Fatal(err)
-	}
-	client := hosttest.HTTPClient(t, withCertificate)
+	client := hosttest.HTTPClient(t, ca.TLS(ca.Certify(t, hosttest.CommonName("operator")))) // no plugin's certificate
 	ask := func(header http.Header) (seen seenIdentity) {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, host.URL+echo.Base, http.NoBody)
 		if err != nil {
@@ -121,7 +118,8 @@ func TestAudit_AUTH009_HandlersCannotAlterWhoCalls(t *testing.T) {
 		}
 		return seen
 	}
-	enrolled, err := connectpluginv1connect.NewHandshakeServiceClient(client, host.URL).Handshake(t.Context(), connect.NewRequest(hosttest.OldRequest("caller")))
+	bare := hosttest.HTTPClient(t, ca.TLS(nil))
+	enrolled, err := connectpluginv1connect.NewHandshakeServiceClient(bare, host.URL).Handshake(t.Context(), connect.NewRequest(hosttest.OldRequest("caller")))
 	if err != nil {
 		t.Fatal(err)
 	}

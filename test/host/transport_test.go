@@ -241,7 +241,7 @@ func TestAudit_H11_ForeignHostAndOriginAreRefused(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, host.URL+"/healthz", http.NoBody)
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, host.URL+"/nowhere", http.NoBody)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -254,7 +254,7 @@ func TestAudit_H11_ForeignHostAndOriginAreRefused(t *testing.T) {
 				t.Fatal(err)
 			}
 			_ = resp.Body.Close()
-			if got := resp.StatusCode == http.StatusOK; got != c.ok {
+			if got := resp.StatusCode != http.StatusForbidden; got != c.ok {
 				t.Errorf("status %d, want served: %t", resp.StatusCode, c.ok)
 			}
 		})

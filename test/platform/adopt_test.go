@@ -2,6 +2,7 @@ package platform_test
 
 import (
 	"context"
+	"errors"
 	"net"
 	"slices"
 	"strings"
@@ -202,5 +203,47 @@ func TestAudit_USE26_AnAdoptedProcessIsOneProvider(t *testing.T) {
 			t.Errorf("%s: provided by %+v", name, got)
 		}
 		hosttest.Eventually(t, "it is called", func() bool { return call() == nil })
+	}
+}
+
+// An identity is a secret: it is pushed in plaintext only where both sides allow plaintext.
+func TestAdoptInPlaintext(t *testing.T) {
+	t.Parallel()
+	insecure := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.Authority, c.AllowInsecure = nil, true
+		c.Policy = &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{"echo": {Provides: []string{"echo"}}}}
+	})
+	plain := func(h *hosttest.Host, allowed bool) string {
+		url := sidecar(t, h, "echo", func(c *connectplugin.PluginServerConfig) {
+			if allowed {
+				c.Client.TLS, c.Client.AllowInsecure = nil, true
+			}
+		})
+		return strings.Replace(url, "https:", "http:", 1)
+	}
+	if err := insecure.Platform().AddPlugin(t.Context(), adoption(plain(insecure, true))); err != nil {
+		t.Errorf("allowed on both sides: %v", err)
+	}
+	all := insecure.Plugins()
+	if len(all) != 1 || !slices.Equal(all[0].Services, []string{"echo"}) {
+		t.Errorf("plugins: %+v", all)
+	}
+	if err := insecure.Platform().RemovePlugin(t.Context(), all[0].RuntimeID); err != nil {
+		t.Error(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	if err := insecure.Platform().AddPlugin(ctx, adoption(plain(insecure, false))); err == nil {
+		t.Error("a plugin that speaks TLS alone was adopted in plaintext")
+	}
+	secure := startForAdoption(t)
+	err := secure.Platform().AddPlugin(t.Context(), adoption(plain(secure, true)))
+	if !errors.Is(err, connectplugin.ErrInvalidConfig) || !strings.Contains(err.Error(), "PluginConfig.Endpoint") {
+		t.Errorf("a host that does not allow it: %v", err)
+	}
+	for _, h := range []*hosttest.Host{insecure, secure} {
+		if left := h.Plugins(); len(left) != 0 {
+			t.Errorf("left: %+v", left)
+		}
 	}
 }

@@ -79,8 +79,9 @@ func misbehave(cfg *connectplugin.PluginServerConfig, name, value string) error 
 	case "deaf":
 		signal.Ignore(syscall.SIGTERM, os.Interrupt)
 		cfg.GracefulShutdownTimeout = time.Hour
-	case "child":
+	case "child", "daemon":
 		cmd := exec.Command(os.Args[0], "sleep", value)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: name == "daemon"} // which leaves the process group
 		return cmd.Start()
 	case "unhealthy":
 		cfg.Health = func() (connectpluginv1.HealthState, string) {
@@ -104,6 +105,14 @@ func echoHandler() http.Handler {
 		}
 		return connect.NewResponse(wrapperspb.String(answer)), nil
 	}))
+	for path, size := range map[string]int{"Cut": 100, "CutLater": 200 << 10} { // of a response that never ends well
+		mux.HandleFunc(echoPath+path, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = w.Write(make([]byte, size))
+			_ = http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		})
+	}
 	mux.Handle(echoStream, connect.NewBidiStreamHandler(echoStream, func(_ context.Context, s *connect.BidiStream[text, text]) error {
 		for {
 			m, err := s.Receive()
@@ -119,7 +128,14 @@ func echoHandler() http.Handler {
 }
 
 func say(what string) (string, error) {
+	if gate, ok := strings.CutPrefix(what, "until "); ok {
+		for _, err := os.Stat(gate); err != nil; _, err = os.Stat(gate) {
+			time.Sleep(time.Millisecond) // in a process of its own
+		}
+	}
 	switch what {
+	case "user":
+		return fmt.Sprint(os.Getuid(), os.Getgid()), nil
 	case "pid":
 		return fmt.Sprint(os.Getpid()), nil
 	case "env":

@@ -3,7 +3,10 @@ package platform_test
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -194,5 +197,47 @@ func TestHostShutdownStopsWhatItLaunched(t *testing.T) {
 	allGone(t, token)
 	if _, err := h.Launcher().GetService("echo", "echo"); !errors.Is(err, connectplugin.ErrHostClosed) {
 		t.Errorf("after the end: %v", err)
+	}
+}
+
+// What left the plugin's process group ends with it where a control group is delegated.
+func TestCgroupEndsWhatThePluginStarted(t *testing.T) {
+	t.Parallel()
+	dir, err := os.MkdirTemp("/sys/fs/cgroup/unified", "platform-test-") //nolint:usetesting // a control group
+	if err != nil {
+		if dir, err = os.MkdirTemp("/sys/fs/cgroup", "platform-test-"); err != nil { //nolint:usetesting // as above
+			t.Skip("no control group is delegated to this user")
+		}
+	}
+	t.Cleanup(func() {
+		if err := os.Remove(dir); err != nil {
+			t.Errorf("something is left in the control group: %v", err)
+		}
+	})
+	if _, err := os.Stat(filepath.Join(dir, "cgroup.kill")); err != nil {
+		t.Skip("control groups are not of version 2 here")
+	}
+	h := start(t, "echo")
+	token := "daemon-" + strconv.Itoa(os.Getpid()) + "-"
+	sp := spec("daemon=" + token)
+	sp.Cgroup, sp.Restart.MinBackoff = dir, time.Millisecond
+	h.Launcher().Configure(map[string]connectplugin.PluginSpec{"echo": sp})
+	call := caller(t, h, "echo")
+	before := running(t, token)
+	_, _ = call("crash")
+	hosttest.Eventually(t, "it runs again", func() bool { _, err := call("hello"); return err == nil })
+	for _, pid := range before {
+		if slices.Contains(running(t, token), pid) {
+			t.Errorf("%d outlives the instance that started it", pid)
+		}
+	}
+	if err := h.Launcher().Stop(t.Context(), "echo"); err != nil {
+		t.Fatal(err)
+	}
+	allGone(t, token)
+	sp.Cgroup = "relative"
+	h.Launcher().Configure(map[string]connectplugin.PluginSpec{"echo": sp})
+	if _, err := h.Launcher().GetDefaultService("echo"); !errors.Is(err, connectplugin.ErrInvalidConfig) || !strings.Contains(err.Error(), "Cgroup") {
+		t.Errorf("a path that is not absolute: %v", err)
 	}
 }

@@ -114,6 +114,44 @@ func TestHealthProbe_HostAsks(t *testing.T) {
 	}
 }
 
+// What a plugin showed at one endpoint says nothing of it at another: a plugin that is
+// found dead and registers elsewhere is used at once, before it is asked.
+func TestHealthProbe_AVerdictIsOfAnEndpoint(t *testing.T) {
+	t.Parallel()
+	host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.Policy = hosttest.Rights(map[string][2][]string{"p": {{"a"}, nil}, "c": {nil, {"a"}}})
+		c.HealthProbe = connectplugin.HealthProbeConfig{Interval: 20 * time.Millisecond, Timeout: time.Hour / 2, FailureThreshold: 2, Lease: time.Hour}
+	})
+	p, client := admit(t, host, "p", "a")
+	w := hosttest.Watch(t, host.Enrol(t, "c", hosttest.Requiring("a")), host.URL, &connectpluginv1.WatchServiceRequest{ServiceType: "a"})
+	w.Until(t, hosttest.IsState(hosttest.Available))
+	p.answers(func(context.Context) (*connectpluginv1.GetHealthResponse, error) {
+		return nil, connect.NewError(connect.CodeInternal, errors.New("as the test says"))
+	})
+	w.Until(t, hosttest.IsState(hosttest.Unavailable))
+	silent, stop := &patient{}, make(chan struct{})
+	silent.answers(func(ctx context.Context) (*connectpluginv1.GetHealthResponse, error) {
+		select {
+		case <-ctx.Done():
+		case <-stop:
+		}
+		return nil, ctx.Err()
+	})
+	defer close(stop)
+	cfg, err := host.Authority.PluginTLS("p")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, handler := connectpluginv1connect.NewPluginControlHandler(silent)
+	err = hosttest.RegisterWith(t, client, &connectpluginv1.RegisterServiceRequest{
+		ServiceType: "a", Version: "1.0.0", Metadata: map[string]string{"base_url": hosttest.ServeTLS(t, cfg, handler)},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Until(t, hosttest.IsState(hosttest.Available))
+}
+
 // A plugin that gives no sign of life for its lease is withdrawn with everything
 // that it has; one that answers goes on, and so does one that only reports, and
 // one that the host has no means to judge.

@@ -341,3 +341,25 @@ func deadlineTravels(t *testing.T, rig *endsRig, kind string, opts []connect.Cli
 	}
 	t.Error("no call came through in time")
 }
+
+// A caller that gives up an open stream ends it at the provider too, while it could still
+// send. (A caller on net/http alone cannot: its transport looks at no context while the
+// body of the request waits.)
+func TestAudit_H36_CancellationOfAnOpenStreamTravels(t *testing.T) {
+	t.Parallel()
+	rig := newEndsRig(t)
+	for protocol, opts := range hosttest.Protocols {
+		t.Run(protocol, func(t *testing.T) {
+			ctx, giveUp := context.WithCancel(t.Context())
+			defer giveUp()
+			stream := echo.NewClient(rig.ToProvider(), echo.Bidi, opts...).CallBidiStream(ctx)
+			echo.SendWant(t, stream, "first", "first")
+			at := hosttest.Arrival(t, rig.begun)
+			giveUp()
+			hosttest.Arrival(t, at.Done())
+			if _, err := stream.Receive(); connect.CodeOf(err) != connect.CodeCanceled {
+				t.Errorf("the caller sees %v", err)
+			}
+		})
+	}
+}

@@ -135,7 +135,7 @@ func runCircuit(t *testing.T, config connectplugin.CircuitBreakerConfig, steps [
 
 func TestCircuitState_String(t *testing.T) {
 	t.Parallel()
-	for state, want := range map[connectplugin.CircuitState]string{circuitClosed: "closed", circuitOpen: "open", circuitHalfOpen: "half-open", 9: "CircuitState(9)"} {
+	for state, want := range map[connectplugin.CircuitState]string{circuitClosed: "closed", circuitOpen: "open", circuitHalfOpen: "half-open", 9: "unknown"} {
 		if got := state.String(); got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}

@@ -7,7 +7,6 @@ import (
 	"reflect"
 	"sync"
 	"testing"
-	"testing/synctest"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
 )
@@ -45,6 +44,9 @@ func TestStaticDiscovery_CopiesInAndOut(t *testing.T) {
 		_ = append(got[:1], discoveryEndpoint("https://evil", 9))
 		d.AddEndpoint("kv", discoveryEndpoint("https://b", 2)) // the same again
 		event.Endpoints[0].Metadata["zone"] = "evil"
+		if events, err = d.Watch(t.Context(), "kv"); err != nil {
+			t.Fatal(err)
+		}
 		event = <-events
 	}
 }
@@ -75,57 +77,37 @@ func TestStaticDiscovery_Discover(t *testing.T) {
 	}
 }
 
+// A table tells what it has and ends: whoever ranges over the channel goes on.
 func TestStaticDiscovery_Watch(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		d := connectplugin.NewStaticDiscovery(nil)
-		ctx, cancel := context.WithCancel(t.Context())
-		events, err := d.Watch(ctx, "kv")
+	d := connectplugin.NewStaticDiscovery(map[string][]connectplugin.Endpoint{"kv": {discoveryEndpoint("https://a", 1)}})
+	all := func(name string) []connectplugin.DiscoveryEvent {
+		t.Helper()
+		events, err := d.Watch(t.Context(), name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if cap(events) > 1 {
-			t.Errorf("the channel holds %d events", cap(events))
+		var got []connectplugin.DiscoveryEvent
+		for e := range events {
+			got = append(got, e)
 		}
-		next := func() connectplugin.DiscoveryEvent {
-			t.Helper()
-			synctest.Wait()
-			select {
-			case e, ok := <-events:
-				if !ok || e.ServiceName != "kv" || e.Error != nil {
-					t.Fatalf("got %+v, %v", e, ok)
-				}
-				return e
-			default:
-				t.Fatal("no event")
-				return connectplugin.DiscoveryEvent{}
-			}
+		return got
+	}
+	known := all("kv")
+	if len(known) != 1 || known[0].ServiceName != "kv" || known[0].Error != nil || len(known[0].Endpoints) != 1 {
+		t.Fatalf("got %+v", known)
+	}
+	known[0].Endpoints[0].URL = "https://changed" // the reader's own
+	d.AddEndpoint("kv", discoveryEndpoint("https://b", 1))
+	if again := all("kv"); len(again) != 1 || len(again[0].Endpoints) != 2 || again[0].Endpoints[0].URL != "https://a" {
+		t.Errorf("after an endpoint came: %+v", again)
+	}
+	d.RemoveService("kv")
+	for _, name := range []string{"kv", "never"} {
+		if e := all(name); len(e) != 1 || !errors.Is(e[0].Error, connectplugin.ErrNoEndpoints) || len(e[0].Endpoints) != 0 || e[0].ServiceName != name {
+			t.Errorf("%s: got %+v", name, e)
 		}
-		if e := next(); len(e.Endpoints) != 0 {
-			t.Errorf("first event %+v", e)
-		}
-		d.AddEndpoint("other", discoveryEndpoint("https://x", 1))
-		synctest.Wait()
-		if len(events) != 0 {
-			t.Error("woken for another service")
-		}
-		for i := range 1000 { // nobody reads, nothing blocks
-			d.AddEndpoint("kv", discoveryEndpoint(fmt.Sprint("https://", i), 1))
-		}
-		if e := next(); len(e.Endpoints) != 1000 {
-			t.Errorf("the latest event has %d endpoints", len(e.Endpoints))
-		}
-		d.RemoveService("kv")
-		if e := next(); len(e.Endpoints) != 0 {
-			t.Errorf("after removal: %+v", e)
-		}
-		cancel()
-		synctest.Wait()
-		if _, ok := <-events; ok {
-			t.Error("the channel is open")
-		}
-		d.AddEndpoint("kv", discoveryEndpoint("https://a", 1)) // nobody to tell, nothing to panic
-	})
+	}
 }
 
 func TestStaticDiscovery_Concurrent(t *testing.T) {

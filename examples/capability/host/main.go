@@ -34,7 +34,7 @@ type logger struct{ http.Handler }
 
 func newLogger() *logger {
 	l := &logger{}
-	_, l.Handler = loggerv1connect.NewLoggerHandler(l)
+	_, l.Handler = loggerv1connect.NewLoggerHandler(l, connect.WithCompressMinBytes(connectplugin.CompressMinBytes))
 
 	return l
 }

@@ -36,7 +36,7 @@ func serve(addr, name string) error {
 		return err
 	}
 
-	// A plugin on another machine gets its directory there, by hand or as a mounted secret.
+	// The host renews them as long as it runs. Another machine gets its directory by hand, or as a mounted secret.
 	for _, plugin := range []string{"greeter", "caller"} {
 		if err := authority.WriteCredentials("run/"+plugin, plugin); err != nil {
 			return err

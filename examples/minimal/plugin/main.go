@@ -10,6 +10,8 @@ import (
 	"os/signal"
 	"syscall"
 
+	"connectrpc.com/connect"
+
 	connectplugin "github.com/masegraye/connect-plugin-go"
 	greeterv1 "github.com/masegraye/connect-plugin-go/examples/minimal/gen/greeter/v1"
 	"github.com/masegraye/connect-plugin-go/examples/minimal/gen/greeter/v1/greeterv1connect"
@@ -41,7 +43,7 @@ func serve(host string) error {
 		return err
 	}
 
-	path, handler := greeterv1connect.NewGreeterServiceHandler(greeter{})
+	path, handler := greeterv1connect.NewGreeterServiceHandler(greeter{}, connect.WithCompressMinBytes(connectplugin.CompressMinBytes))
 
 	return connectplugin.ServePlugin(ctx, &connectplugin.PluginServerConfig{
 		Client:   connectplugin.ClientConfig{HostURL: host, SelfID: "greeter", TLS: tls, Logger: slog.Default()},

@@ -7,6 +7,8 @@ import (
 	"flag"
 	"log/slog"
 
+	"connectrpc.com/connect"
+
 	connectplugin "github.com/masegraye/connect-plugin-go"
 	"github.com/masegraye/connect-plugin-go/examples/internal/devhost"
 	greeterv1 "github.com/masegraye/connect-plugin-go/examples/minimal/gen/greeter/v1"
@@ -30,7 +32,7 @@ func main() {
 			return err
 		}
 
-		path, handler := greeterv1connect.NewGreeterServiceHandler(greeter{})
+		path, handler := greeterv1connect.NewGreeterServiceHandler(greeter{}, connect.WithCompressMinBytes(connectplugin.CompressMinBytes))
 
 		return connectplugin.ServePlugin(ctx, &connectplugin.PluginServerConfig{
 			Client:       connectplugin.ClientConfig{HostURL: *host, SelfID: "greeter", TLS: tls, Logger: slog.Default()},

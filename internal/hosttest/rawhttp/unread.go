@@ -23,10 +23,14 @@ func Ask(t *testing.T, host *hosttest.Host, path string, body []byte) *Unread {
 	if err := w.framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0}); err != nil {
 		t.Fatal(err)
 	}
-	u := &Unread{client: w, stream: w.send([]hpack.HeaderField{
-		{Name: ":method", Value: "POST"}, {Name: ":scheme", Value: "https"}, {Name: ":authority", Value: host.Addr()},
-		{Name: ":path", Value: path}, {Name: "content-type", Value: "application/proto"},
-	}, body)}
+	fields := []hpack.HeaderField{
+		{Name: ":method", Value: "POST"},
+		{Name: ":scheme", Value: "https"},
+		{Name: ":authority", Value: host.Addr()},
+		{Name: ":path", Value: path},
+		{Name: "content-type", Value: "application/proto"},
+	}
+	u := &Unread{client: w, stream: w.send(fields, body)}
 	for {
 		frame, err := w.framer.ReadFrame()
 		if err != nil {

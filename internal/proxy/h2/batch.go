@@ -45,9 +45,12 @@ func (b *Batch) Release() (int, error) {
 	return n, nil
 }
 
-// Shrink gives the memory back that is kept for the next batch.
+// Shrink gives the memory back that is kept for the next batch, unless one is being
+// written: it waits for nobody.
 func (b *Batch) Shrink() {
-	b.mu.Lock()
+	if !b.mu.TryLock() {
+		return
+	}
 	defer b.mu.Unlock()
 	if len(b.buf) == 0 {
 		b.buf = nil

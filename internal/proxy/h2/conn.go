@@ -43,6 +43,7 @@ const (
 	closeGrace     = time.Second
 	maxTick        = 10 * time.Second
 	ticksPerPeriod = 4
+	goroutines     = 3 // of a connection
 )
 
 // Config sets the bounds of a connection. Every bound is required.
@@ -57,6 +58,9 @@ type Config struct {
 	// Room is told that the connection may take more streams than before, or
 	// none any more. It must not block. Nil tells nobody.
 	Room func()
+	// Freed is told that the server ended streams of a connection that was full.
+	// It must not block. Nil tells nobody.
+	Freed func()
 }
 
 // Conn is one connection. Its methods are safe for concurrent use.
@@ -72,6 +76,7 @@ type Conn struct {
 
 	in   headerBlock   // used by the reader only
 	hold chan struct{} // a stream waits for the end of its gathering
+	due  chan struct{} // the writer has something to write
 
 	load      atomic.Int64  // streams on the wire
 	limit     atomic.Int64  // of load, as the server stated it
@@ -134,6 +139,7 @@ func Client(ctx context.Context, nc net.Conn, batch *Batch, cfg Config) (*Conn, 
 		reader:     bufio.NewReaderSize(nc, readBuffer),
 		stop:       make(chan struct{}),
 		hold:       make(chan struct{}, 1),
+		due:        make(chan struct{}, 1),
 		streams:    make(map[uint32]*Stream),
 		shares:     make(map[string]*share),
 		nextID:     1,
@@ -153,8 +159,9 @@ func Client(ctx context.Context, nc net.Conn, batch *Batch, cfg Config) (*Conn, 
 		return nil, err
 	}
 	c.usable.Store(true)
-	c.stopped.Add(2)
+	c.stopped.Add(goroutines)
 	go c.read()
+	go c.write()
 	go c.tend()
 	return c, nil
 }

@@ -1,5 +1,6 @@
 // Package h2 is the client side of HTTP/2 (RFC 9113, with HPACK of RFC 7541) for
-// a proxy: one connection to one server, carrying the calls of many callers.
+// a proxy: one connection to one server, carrying the calls of many callers. Package
+// link makes a client's transport of it.
 //
 // It exists beside net/http's transport because a proxy has other needs than a
 // client. Frames of concurrent calls are gathered and written together, with one
@@ -9,7 +10,7 @@
 // refused, and so are frames that would make the connection keep unbounded
 // state.
 //
-// A connection has two goroutines, which end with it: one reads, one looks after
-// silence. Everything that changes is guarded by one
+// A connection has three goroutines, which end with it: one reads, one writes what
+// nobody else may wait for, one looks after silence. Everything that changes is guarded by one
 // mutex, which is never held while reading, writing or calling back.
 package h2

@@ -31,6 +31,9 @@ func (c *Conn) read() {
 		if event.room {
 			c.tellRoom()
 		}
+		if event.freed && c.cfg.Freed != nil {
+			c.cfg.Freed()
+		}
 	}
 }
 
@@ -52,6 +55,7 @@ func (c *Conn) readFrame() (http2.Frame, error) {
 type event struct {
 	goAway *GoAwayError
 	room   bool
+	freed  bool
 }
 
 // step handles one frame, or what came of reading it. An error is the end of the
@@ -59,7 +63,7 @@ type event struct {
 func (c *Conn) step(frame http2.Frame, err error) (event, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	limit, said := c.limit.Load(), c.goAway
+	limit, said, full := c.limit.Load(), c.goAway, c.Full()
 	if err == nil {
 		err = c.handleLocked(frame)
 	}
@@ -86,6 +90,7 @@ func (c *Conn) step(frame http2.Frame, err error) (event, error) {
 		e.goAway, e.room = c.goAway, true
 	}
 	e.room = e.room || c.limit.Load() > limit
+	e.freed = full && !c.Full()
 	return e, err
 }
 

@@ -121,6 +121,9 @@ func (c *Conn) headLocked(s *Stream, b *headerBlock) {
 	case status < statusFirstFinal:
 		return
 	}
+	if s.head {
+		stated = -1
+	}
 	s.status, s.fields, s.stated = status, b.regular(), stated
 	if !c.answered.Load() {
 		c.answered.Store(true)

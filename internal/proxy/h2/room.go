@@ -55,3 +55,18 @@ func (c *Conn) Load() int { return int(c.load.Load()) }
 
 // Done is closed when the connection is.
 func (c *Conn) Done() <-chan struct{} { return c.stop }
+
+// Err returns why the connection takes no streams: why it ended, or that the server is
+// going away. It returns nil while neither is so.
+func (c *Conn) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.err != nil:
+		return c.err
+	case c.goAway != nil:
+		return c.goAway
+	default:
+		return nil
+	}
+}

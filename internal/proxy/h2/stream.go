@@ -6,8 +6,8 @@ import (
 )
 
 // Stream is one request and its response. One goroutine may read the response
-// while another writes the request; Cancel is safe from any. Close ends it and has to
-// be called once, when nobody else uses the stream any more.
+// while another writes the request; Cancel is safe from any. Close ends it for whoever
+// still waits on it, and has to be called.
 type Stream struct {
 	// Fixed at creation.
 	c        *Conn
@@ -29,6 +29,7 @@ type Stream struct {
 	interim     int
 	body        *Buffer
 	stated      int64  // bytes of the body still to come, -1 if not stated
+	head        bool   // the response states the length of a body that it lacks
 	gather      bool   // the reader waits for the whole body, or much of it
 	holding     bool   // in c.held, or was
 	lifted      bool   // gathering was ended, which the reader does not know yet
@@ -49,6 +50,11 @@ type Request struct {
 	// Gather has the response handed over when it is complete, or in large
 	// parts, as long as that takes a few milliseconds at most.
 	Gather bool
+	// Aside has the request written by a goroutine of the connection's, so that Open
+	// does not wait for a server that reads slowly.
+	Aside bool
+	// Head says that the response has no body, whatever length it states.
+	Head bool
 	// Owner is who shares what the stream takes of the connection's send
 	// window with other streams of the same name.
 	Owner string
@@ -72,6 +78,7 @@ func (c *Conn) Open(r Request) (*Stream, []byte, error) {
 		wake:       make(chan struct{}, 1),
 		sendWake:   make(chan struct{}, 1),
 		gather:     r.Gather,
+		head:       r.Head,
 		stated:     -1,
 		recvWindow: streamWindow,
 	}
@@ -98,7 +105,11 @@ func (c *Conn) Open(r Request) (*Stream, []byte, error) {
 		}
 		body = rest
 	}
-	c.flushLocked()
+	if r.Aside {
+		c.flushElsewhereLocked()
+	} else {
+		c.flushLocked()
+	}
 	return s, body, nil
 }
 

@@ -15,39 +15,56 @@ func (c *Conn) flushLocked() {
 		return
 	}
 	c.flushing = true
-	if len(c.streams) > 1 {
-		c.mu.Unlock()
-		runtime.Gosched() // whoever is ready to run may add frames of its own
-		c.mu.Lock()
-	}
+	c.gatherFramesLocked()
 	for range flushRounds {
 		if !c.writeBatchLocked() {
 			c.flushing = false
 			return
 		}
 	}
-	c.spawnFlushLocked()
+	notify(c.due)
 }
 
-// flushElsewhereLocked has a goroutine write what is pending.
+// flushElsewhereLocked has the connection's own writer write what is pending.
 func (c *Conn) flushElsewhereLocked() {
 	if c.flushing || len(c.out) == 0 || c.err != nil {
 		return
 	}
 	c.flushing = true
-	c.spawnFlushLocked()
+	notify(c.due)
 }
 
-// spawnFlushLocked hands the writing to a goroutine. The connection has not
-// ended, so nobody waits for its goroutines yet.
-func (c *Conn) spawnFlushLocked() {
-	c.stopped.Go(func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		for c.writeBatchLocked() {
+// write writes what others leave to it, until the connection ends. Its stack has
+// grown to what TLS needs once and for all.
+func (c *Conn) write() {
+	defer c.stopped.Done()
+	for {
+		select {
+		case <-c.due:
+			c.writeAll()
+		case <-c.stop:
+			return
 		}
-		c.flushing = false
-	})
+	}
+}
+
+func (c *Conn) writeAll() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gatherFramesLocked()
+	for c.writeBatchLocked() {
+	}
+	c.flushing = false
+}
+
+// gatherFramesLocked lets whoever is ready to run add frames of its own to what is
+// written next.
+func (c *Conn) gatherFramesLocked() {
+	if len(c.streams) > 1 {
+		c.mu.Unlock()
+		runtime.Gosched()
+		c.mu.Lock()
+	}
 }
 
 // writeBatchLocked writes what is pending at this moment and reports whether to

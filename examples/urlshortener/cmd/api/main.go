@@ -8,6 +8,8 @@ import (
 	"flag"
 	"time"
 
+	"connectrpc.com/connect"
+
 	connectplugin "github.com/masegraye/connect-plugin-go"
 	"github.com/masegraye/connect-plugin-go/examples/urlshortener/gen/shortener/v1/shortenerv1connect"
 	"github.com/masegraye/connect-plugin-go/examples/urlshortener/internal/cli"
@@ -28,7 +30,7 @@ func main() {
 		}
 		service := newShortener()
 		defer service.Close()
-		path, handler := shortenerv1connect.NewShortenerServiceHandler(service)
+		path, handler := shortenerv1connect.NewShortenerServiceHandler(service, connect.WithCompressMinBytes(connectplugin.CompressMinBytes))
 
 		return connectplugin.ServePlugin(ctx, &connectplugin.PluginServerConfig{
 			Client:         client,

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -32,8 +33,21 @@ func ownURL(addr string, hosts []string) string {
 }
 
 // check asks the host on this machine whether it is ready, as a probe of a container
-// does that has no other program.
-func check(ctx context.Context, addr, dir string) error {
+// does that has no other program: in plaintext where the host answers probes so, and
+// otherwise as a plugin asks.
+func check(ctx context.Context, health, addr, dir string) error {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+
+	if health != "" {
+		_, port, err := net.SplitHostPort(health)
+		if err != nil {
+			return fmt.Errorf("-health: %w", err)
+		}
+
+		return ready(ctx, "http://"+net.JoinHostPort("localhost", port), nil)
+	}
+
 	authority, err := loadAuthority(dir)
 	if err != nil {
 		return err
@@ -44,19 +58,22 @@ func check(ctx context.Context, addr, dir string) error {
 		return fmt.Errorf("-addr: %w", err)
 	}
 
-	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
-	defer cancel()
+	return ready(ctx, "https://"+net.JoinHostPort("localhost", port), authority.ClientTLS())
+}
 
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+net.JoinHostPort("localhost", port)+"/readyz", http.NoBody)
+// ready asks a host at a base URL.
+func ready(ctx context.Context, url string, trust *tls.Config) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/readyz", http.NoBody)
 	if err != nil {
 		return err
 	}
 
 	var protocols http.Protocols
 
-	protocols.SetHTTP2(true)
+	protocols.SetHTTP1(trust == nil)
+	protocols.SetHTTP2(trust != nil)
 
-	transport := &http.Transport{TLSClientConfig: authority.ClientTLS(), Protocols: &protocols}
+	transport := &http.Transport{TLSClientConfig: trust, Protocols: &protocols}
 	defer transport.CloseIdleConnections()
 
 	res, err := transport.RoundTrip(req)

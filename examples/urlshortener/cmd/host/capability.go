@@ -59,7 +59,7 @@ func newLogCapability(url string, authority *connectplugin.Authority, log *slog.
 	}
 
 	c := &logCapability{log: log, client: client}
-	_, c.Handler = capability.NewLoggerHandler(c)
+	_, c.Handler = capability.NewLoggerHandler(c, connect.WithCompressMinBytes(connectplugin.CompressMinBytes))
 
 	return c, nil
 }

@@ -29,15 +29,16 @@ func main() {
 	addr := flag.String("addr", "127.0.0.1:8443", "`address` to listen on; port 0 is any free one")
 	dir := flag.String("dir", ".", "`directory` of the authority and of the plugins' credentials")
 	hosts := flag.String("hosts", "", "`names` by which plugins reach the host, with commas between; the first is its own; empty is loopback")
+	health := flag.String("health", "", "`address` on which probes are answered in plaintext; empty is nowhere")
 	policy := flag.String("policy", "", "JSON `file` that says what plugins may do; without it none is accepted")
 	flag.Parse()
 
 	cli.Main(func(ctx context.Context) error {
 		switch {
 		case flag.NArg() == 0:
-			return serve(ctx, *addr, *dir, *policy, names(*hosts))
+			return serve(ctx, &connectplugin.ServeConfig{Addr: *addr, HealthAddr: *health, Hosts: names(*hosts)}, *dir, *policy)
 		case flag.Arg(0) == "check" && flag.NArg() == 1:
-			return check(ctx, *addr, *dir)
+			return check(ctx, *health, *addr, *dir)
 		case flag.Arg(0) == "enrol" && flag.NArg() > 1:
 			return enrol(*dir, flag.Args()[1:])
 		default:
@@ -46,7 +47,7 @@ func main() {
 	})
 }
 
-func serve(ctx context.Context, addr, dir, policyFile string, hosts []string) error {
+func serve(ctx context.Context, config *connectplugin.ServeConfig, dir, policyFile string) error {
 	log := cli.Logger()
 
 	authority, err := loadAuthority(dir)
@@ -59,13 +60,13 @@ func serve(ctx context.Context, addr, dir, policyFile string, hosts []string) er
 		return err
 	}
 
-	listener, err := listen(ctx, addr)
+	listener, err := listen(ctx, config.Addr)
 	if err != nil {
 		return err
 	}
 	defer listener.Close() //nolint:errcheck // Serve closes it; this is for the errors before
 
-	url := ownURL(listener.Addr().String(), hosts)
+	url := ownURL(listener.Addr().String(), config.Hosts)
 
 	entries, err := newLogCapability(url, authority, log)
 	if err != nil {
@@ -73,10 +74,11 @@ func serve(ctx context.Context, addr, dir, policyFile string, hosts []string) er
 	}
 	defer entries.Close()
 
-	host, err := connectplugin.NewHost(&connectplugin.ServeConfig{
-		Authority: authority, Hosts: hosts, Policy: policy, CapabilityBroker: brokerOf(entries), Logger: log,
-		HealthProbe: connectplugin.HealthProbeConfig{Interval: probeInterval}, RuntimeTokenTTL: tokenTTL,
-	})
+	config.Authority, config.Policy, config.CapabilityBroker, config.Logger = authority, policy, brokerOf(entries), log
+	config.HealthProbe = connectplugin.HealthProbeConfig{Interval: probeInterval}
+	config.RuntimeTokenTTL = tokenTTL
+
+	host, err := connectplugin.NewHost(config)
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,8 @@ import (
 	"flag"
 	"time"
 
+	"connectrpc.com/connect"
+
 	connectplugin "github.com/masegraye/connect-plugin-go"
 	"github.com/masegraye/connect-plugin-go/examples/urlshortener/gen/logger/v1/loggerv1connect"
 	"github.com/masegraye/connect-plugin-go/examples/urlshortener/internal/cli"
@@ -27,7 +29,7 @@ func main() {
 			return err
 		}
 		defer service.Close()
-		path, handler := loggerv1connect.NewLoggerServiceHandler(service)
+		path, handler := loggerv1connect.NewLoggerServiceHandler(service, connect.WithCompressMinBytes(connectplugin.CompressMinBytes))
 
 		return connectplugin.ServePlugin(ctx, &connectplugin.PluginServerConfig{
 			Client:         client,

@@ -8,6 +8,8 @@ import (
 	"flag"
 	"time"
 
+	"connectrpc.com/connect"
+
 	connectplugin "github.com/masegraye/connect-plugin-go"
 	"github.com/masegraye/connect-plugin-go/examples/urlshortener/gen/storage/v1/storagev1connect"
 	"github.com/masegraye/connect-plugin-go/examples/urlshortener/internal/cli"
@@ -28,7 +30,7 @@ func main() {
 			return err
 		}
 		defer service.Close()
-		path, handler := storagev1connect.NewStorageServiceHandler(service)
+		path, handler := storagev1connect.NewStorageServiceHandler(service, connect.WithCompressMinBytes(connectplugin.CompressMinBytes))
 
 		return connectplugin.ServePlugin(ctx, &connectplugin.PluginServerConfig{
 			Client:         client,

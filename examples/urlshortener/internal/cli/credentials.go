@@ -19,9 +19,13 @@ const (
 )
 
 // ClientConfig returns how the plugin reaches its host: with the certificate and
-// the secret in its directory.
+// the secret in its directory, or as the host says that launched it.
 func (f PluginFlags) ClientConfig(version string) (connectplugin.ClientConfig, error) {
 	log := Logger()
+
+	if connectplugin.Launched() {
+		return connectplugin.ClientConfig{SelfID: f.selfID, SelfVersion: version, Logger: log}, nil
+	}
 
 	tls, err := connectplugin.LoadCredentials(connectplugin.CredentialsConfig{Dir: *f.dir, Logger: log})
 	if err != nil {

@@ -70,6 +70,8 @@ type demo struct {
 	stack  *stack.Stack
 	caller *caller // nil before the stack is up
 
+	launched launched // of the second act
+
 	early, late links
 	phases      []*batch.Phase
 
@@ -80,7 +82,7 @@ type demo struct {
 // run goes through the demo. Calls that fail are counted, and the demo goes on.
 func (d *demo) run(ctx context.Context) error {
 	for _, step := range []func(context.Context) error{
-		d.prepare, d.launch, d.shell, d.feed, d.loseLogger, d.regainLogger, d.restartStorage,
+		d.prepare, d.launch, d.shell, d.feed, d.loseLogger, d.regainLogger, d.restartStorage, d.platform,
 	} {
 		if err := step(ctx); err != nil {
 			return err
@@ -258,7 +260,7 @@ func (d *demo) finish() error {
 
 	d.sayf("stopping everything (SIGTERM)")
 	errs := []error{d.stack.Stop(), os.RemoveAll(d.stack.Dir)}
-	processes, files := d.stack.Left(), filesBelow(d.stack.Dir)
+	processes, files := d.stack.Left()+d.launched.left(), filesBelow(d.stack.Dir)
 
 	if len(d.phases) > 0 {
 		_, _ = fmt.Fprintln(d.out)

@@ -120,8 +120,12 @@ type Container struct {
 	} `yaml:"volumeMounts"`
 }
 
-// Probe runs a command or opens a connection.
+// Probe asks over HTTP, runs a command or opens a connection.
 type Probe struct {
+	HTTPGet *struct {
+		Path string `yaml:"path"`
+		Port string `yaml:"port"`
+	} `yaml:"httpGet"`
 	Exec *struct {
 		Command []string `yaml:"command"`
 	} `yaml:"exec"`

@@ -50,7 +50,7 @@ func (*SecondPlugin) ConnectServer(impl any) (string, http.Handler, error) {
 	if !ok {
 		return "", nil, fmt.Errorf("%w: %T is no severalv1rpc.SecondHandler", connectplugin.ErrInvalidPluginImpl, impl)
 	}
-	path, handler := severalv1rpc.NewSecondHandler(server)
+	path, handler := severalv1rpc.NewSecondHandler(server, connect.WithCompressMinBytes(connectplugin.CompressMinBytes))
 	return path, handler, nil
 }
 
@@ -63,6 +63,7 @@ func (*SecondPlugin) ConnectClient(baseURL string, httpClient connect.HTTPClient
 //
 // Deprecated: the service is marked so.
 func ProvideSecond(impl severalv1rpc.SecondHandler, opts ...connect.HandlerOption) connectplugin.PluginService {
+	opts = append([]connect.HandlerOption{connect.WithCompressMinBytes(connectplugin.CompressMinBytes)}, opts...)
 	path, handler := severalv1rpc.NewSecondHandler(impl, opts...)
 	return connectplugin.PluginService{Type: SecondType, Version: SecondVersion, Path: path, Handler: handler}
 }

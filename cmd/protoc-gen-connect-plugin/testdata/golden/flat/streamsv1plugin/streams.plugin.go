@@ -48,7 +48,7 @@ func (*StreamsServicePlugin) ConnectServer(impl any) (string, http.Handler, erro
 	if !ok {
 		return "", nil, fmt.Errorf("%w: %T is no streamsv1rpc.StreamsServiceHandler", connectplugin.ErrInvalidPluginImpl, impl)
 	}
-	path, handler := streamsv1rpc.NewStreamsServiceHandler(server)
+	path, handler := streamsv1rpc.NewStreamsServiceHandler(server, connect.WithCompressMinBytes(connectplugin.CompressMinBytes))
 	return path, handler, nil
 }
 
@@ -59,6 +59,7 @@ func (*StreamsServicePlugin) ConnectClient(baseURL string, httpClient connect.HT
 
 // ProvideStreamsService makes of an implementation what [connectplugin.ServePlugin] serves.
 func ProvideStreamsService(impl streamsv1rpc.StreamsServiceHandler, opts ...connect.HandlerOption) connectplugin.PluginService {
+	opts = append([]connect.HandlerOption{connect.WithCompressMinBytes(connectplugin.CompressMinBytes)}, opts...)
 	path, handler := streamsv1rpc.NewStreamsServiceHandler(impl, opts...)
 	return connectplugin.PluginService{Type: StreamsServiceType, Version: StreamsServiceVersion, Path: path, Handler: handler}
 }

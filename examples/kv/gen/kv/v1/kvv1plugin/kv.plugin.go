@@ -45,7 +45,7 @@ func (*KVServicePlugin) ConnectServer(impl any) (string, http.Handler, error) {
 	if !ok {
 		return "", nil, fmt.Errorf("%w: %T is no kvv1connect.KVServiceHandler", connectplugin.ErrInvalidPluginImpl, impl)
 	}
-	path, handler := kvv1connect.NewKVServiceHandler(server)
+	path, handler := kvv1connect.NewKVServiceHandler(server, connect.WithCompressMinBytes(connectplugin.CompressMinBytes))
 	return path, handler, nil
 }
 
@@ -56,6 +56,7 @@ func (*KVServicePlugin) ConnectClient(baseURL string, httpClient connect.HTTPCli
 
 // ProvideKVService makes of an implementation what [connectplugin.ServePlugin] serves.
 func ProvideKVService(impl kvv1connect.KVServiceHandler, opts ...connect.HandlerOption) connectplugin.PluginService {
+	opts = append([]connect.HandlerOption{connect.WithCompressMinBytes(connectplugin.CompressMinBytes)}, opts...)
 	path, handler := kvv1connect.NewKVServiceHandler(impl, opts...)
 	return connectplugin.PluginService{Type: KVServiceType, Version: KVServiceVersion, Path: path, Handler: handler}
 }

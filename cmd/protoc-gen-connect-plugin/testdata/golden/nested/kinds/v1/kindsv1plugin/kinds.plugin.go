@@ -49,7 +49,7 @@ func (*KindsServicePlugin) ConnectServer(impl any) (string, http.Handler, error)
 	if !ok {
 		return "", nil, fmt.Errorf("%w: %T is no kindsv1connect.KindsServiceHandler", connectplugin.ErrInvalidPluginImpl, impl)
 	}
-	path, handler := kindsv1connect.NewKindsServiceHandler(server)
+	path, handler := kindsv1connect.NewKindsServiceHandler(server, connect.WithCompressMinBytes(connectplugin.CompressMinBytes))
 	return path, handler, nil
 }
 
@@ -60,6 +60,7 @@ func (*KindsServicePlugin) ConnectClient(baseURL string, httpClient connect.HTTP
 
 // ProvideKindsService makes of an implementation what [connectplugin.ServePlugin] serves.
 func ProvideKindsService(impl kindsv1connect.KindsServiceHandler, opts ...connect.HandlerOption) connectplugin.PluginService {
+	opts = append([]connect.HandlerOption{connect.WithCompressMinBytes(connectplugin.CompressMinBytes)}, opts...)
 	path, handler := kindsv1connect.NewKindsServiceHandler(impl, opts...)
 	return connectplugin.PluginService{Type: KindsServiceType, Version: KindsServiceVersion, Path: path, Handler: handler}
 }

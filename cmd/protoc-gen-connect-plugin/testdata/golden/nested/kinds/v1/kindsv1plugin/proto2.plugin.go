@@ -44,7 +44,7 @@ func (*Proto2ServicePlugin) ConnectServer(impl any) (string, http.Handler, error
 	if !ok {
 		return "", nil, fmt.Errorf("%w: %T is no kindsv1connect.Proto2ServiceHandler", connectplugin.ErrInvalidPluginImpl, impl)
 	}
-	path, handler := kindsv1connect.NewProto2ServiceHandler(server)
+	path, handler := kindsv1connect.NewProto2ServiceHandler(server, connect.WithCompressMinBytes(connectplugin.CompressMinBytes))
 	return path, handler, nil
 }
 
@@ -55,6 +55,7 @@ func (*Proto2ServicePlugin) ConnectClient(baseURL string, httpClient connect.HTT
 
 // ProvideProto2Service makes of an implementation what [connectplugin.ServePlugin] serves.
 func ProvideProto2Service(impl kindsv1connect.Proto2ServiceHandler, opts ...connect.HandlerOption) connectplugin.PluginService {
+	opts = append([]connect.HandlerOption{connect.WithCompressMinBytes(connectplugin.CompressMinBytes)}, opts...)
 	path, handler := kindsv1connect.NewProto2ServiceHandler(impl, opts...)
 	return connectplugin.PluginService{Type: Proto2ServiceType, Version: Proto2ServiceVersion, Path: path, Handler: handler}
 }

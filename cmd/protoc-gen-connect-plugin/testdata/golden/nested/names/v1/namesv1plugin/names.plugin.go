@@ -45,7 +45,7 @@ func (*NamesPlugin) ConnectServer(impl any) (string, http.Handler, error) {
 	if !ok {
 		return "", nil, fmt.Errorf("%w: %T is no namesv1connect.NamesHandler", connectplugin.ErrInvalidPluginImpl, impl)
 	}
-	path, handler := namesv1connect.NewNamesHandler(server)
+	path, handler := namesv1connect.NewNamesHandler(server, connect.WithCompressMinBytes(connectplugin.CompressMinBytes))
 	return path, handler, nil
 }
 
@@ -56,6 +56,7 @@ func (*NamesPlugin) ConnectClient(baseURL string, httpClient connect.HTTPClient)
 
 // ProvideNames makes of an implementation what [connectplugin.ServePlugin] serves.
 func ProvideNames(impl namesv1connect.NamesHandler, opts ...connect.HandlerOption) connectplugin.PluginService {
+	opts = append([]connect.HandlerOption{connect.WithCompressMinBytes(connectplugin.CompressMinBytes)}, opts...)
 	path, handler := namesv1connect.NewNamesHandler(impl, opts...)
 	return connectplugin.PluginService{Type: NamesType, Version: NamesVersion, Path: path, Handler: handler}
 }
@@ -91,7 +92,7 @@ func (*KVPlugin) ConnectServer(impl any) (string, http.Handler, error) {
 	if !ok {
 		return "", nil, fmt.Errorf("%w: %T is no namesv1connect.KVHandler", connectplugin.ErrInvalidPluginImpl, impl)
 	}
-	path, handler := namesv1connect.NewKVHandler(server)
+	path, handler := namesv1connect.NewKVHandler(server, connect.WithCompressMinBytes(connectplugin.CompressMinBytes))
 	return path, handler, nil
 }
 
@@ -102,6 +103,7 @@ func (*KVPlugin) ConnectClient(baseURL string, httpClient connect.HTTPClient) (a
 
 // ProvideKV makes of an implementation what [connectplugin.ServePlugin] serves.
 func ProvideKV(impl namesv1connect.KVHandler, opts ...connect.HandlerOption) connectplugin.PluginService {
+	opts = append([]connect.HandlerOption{connect.WithCompressMinBytes(connectplugin.CompressMinBytes)}, opts...)
 	path, handler := namesv1connect.NewKVHandler(impl, opts...)
 	return connectplugin.PluginService{Type: KVType, Version: KVVersion, Path: path, Handler: handler}
 }
@@ -137,7 +139,7 @@ func (*KVServicePlugin) ConnectServer(impl any) (string, http.Handler, error) {
 	if !ok {
 		return "", nil, fmt.Errorf("%w: %T is no namesv1connect.KVServiceHandler", connectplugin.ErrInvalidPluginImpl, impl)
 	}
-	path, handler := namesv1connect.NewKVServiceHandler(server)
+	path, handler := namesv1connect.NewKVServiceHandler(server, connect.WithCompressMinBytes(connectplugin.CompressMinBytes))
 	return path, handler, nil
 }
 
@@ -148,6 +150,7 @@ func (*KVServicePlugin) ConnectClient(baseURL string, httpClient connect.HTTPCli
 
 // ProvideKVService makes of an implementation what [connectplugin.ServePlugin] serves.
 func ProvideKVService(impl namesv1connect.KVServiceHandler, opts ...connect.HandlerOption) connectplugin.PluginService {
+	opts = append([]connect.HandlerOption{connect.WithCompressMinBytes(connectplugin.CompressMinBytes)}, opts...)
 	path, handler := namesv1connect.NewKVServiceHandler(impl, opts...)
 	return connectplugin.PluginService{Type: KVServiceType, Version: KVServiceVersion, Path: path, Handler: handler}
 }
@@ -183,7 +186,7 @@ func (*NewPlugin) ConnectServer(impl any) (string, http.Handler, error) {
 	if !ok {
 		return "", nil, fmt.Errorf("%w: %T is no namesv1connect.NewHandler", connectplugin.ErrInvalidPluginImpl, impl)
 	}
-	path, handler := namesv1connect.NewNewHandler(server)
+	path, handler := namesv1connect.NewNewHandler(server, connect.WithCompressMinBytes(connectplugin.CompressMinBytes))
 	return path, handler, nil
 }
 
@@ -194,6 +197,7 @@ func (*NewPlugin) ConnectClient(baseURL string, httpClient connect.HTTPClient) (
 
 // ProvideNew makes of an implementation what [connectplugin.ServePlugin] serves.
 func ProvideNew(impl namesv1connect.NewHandler, opts ...connect.HandlerOption) connectplugin.PluginService {
+	opts = append([]connect.HandlerOption{connect.WithCompressMinBytes(connectplugin.CompressMinBytes)}, opts...)
 	path, handler := namesv1connect.NewNewHandler(impl, opts...)
 	return connectplugin.PluginService{Type: NewType, Version: NewVersion, Path: path, Handler: handler}
 }
@@ -229,7 +233,7 @@ func (*KVPluginPlugin) ConnectServer(impl any) (string, http.Handler, error) {
 	if !ok {
 		return "", nil, fmt.Errorf("%w: %T is no namesv1connect.KVPluginHandler", connectplugin.ErrInvalidPluginImpl, impl)
 	}
-	path, handler := namesv1connect.NewKVPluginHandler(server)
+	path, handler := namesv1connect.NewKVPluginHandler(server, connect.WithCompressMinBytes(connectplugin.CompressMinBytes))
 	return path, handler, nil
 }
 
@@ -240,6 +244,7 @@ func (*KVPluginPlugin) ConnectClient(baseURL string, httpClient connect.HTTPClie
 
 // ProvideKVPlugin_ makes of an implementation what [connectplugin.ServePlugin] serves.
 func ProvideKVPlugin_(impl namesv1connect.KVPluginHandler, opts ...connect.HandlerOption) connectplugin.PluginService {
+	opts = append([]connect.HandlerOption{connect.WithCompressMinBytes(connectplugin.CompressMinBytes)}, opts...)
 	path, handler := namesv1connect.NewKVPluginHandler(impl, opts...)
 	return connectplugin.PluginService{Type: KVPluginType, Version: KVPluginVersion, Path: path, Handler: handler}
 }
@@ -275,7 +280,7 @@ func (*ProvideKVPlugin) ConnectServer(impl any) (string, http.Handler, error) {
 	if !ok {
 		return "", nil, fmt.Errorf("%w: %T is no namesv1connect.ProvideKVHandler", connectplugin.ErrInvalidPluginImpl, impl)
 	}
-	path, handler := namesv1connect.NewProvideKVHandler(server)
+	path, handler := namesv1connect.NewProvideKVHandler(server, connect.WithCompressMinBytes(connectplugin.CompressMinBytes))
 	return path, handler, nil
 }
 
@@ -286,6 +291,7 @@ func (*ProvideKVPlugin) ConnectClient(baseURL string, httpClient connect.HTTPCli
 
 // ProvideProvideKV makes of an implementation what [connectplugin.ServePlugin] serves.
 func ProvideProvideKV(impl namesv1connect.ProvideKVHandler, opts ...connect.HandlerOption) connectplugin.PluginService {
+	opts = append([]connect.HandlerOption{connect.WithCompressMinBytes(connectplugin.CompressMinBytes)}, opts...)
 	path, handler := namesv1connect.NewProvideKVHandler(impl, opts...)
 	return connectplugin.PluginService{Type: ProvideKVType, Version: ProvideKVVersion, Path: path, Handler: handler}
 }
@@ -321,7 +327,7 @@ func (*KVTypePlugin) ConnectServer(impl any) (string, http.Handler, error) {
 	if !ok {
 		return "", nil, fmt.Errorf("%w: %T is no namesv1connect.KVTypeHandler", connectplugin.ErrInvalidPluginImpl, impl)
 	}
-	path, handler := namesv1connect.NewKVTypeHandler(server)
+	path, handler := namesv1connect.NewKVTypeHandler(server, connect.WithCompressMinBytes(connectplugin.CompressMinBytes))
 	return path, handler, nil
 }
 
@@ -332,6 +338,7 @@ func (*KVTypePlugin) ConnectClient(baseURL string, httpClient connect.HTTPClient
 
 // ProvideKVType_ makes of an implementation what [connectplugin.ServePlugin] serves.
 func ProvideKVType_(impl namesv1connect.KVTypeHandler, opts ...connect.HandlerOption) connectplugin.PluginService {
+	opts = append([]connect.HandlerOption{connect.WithCompressMinBytes(connectplugin.CompressMinBytes)}, opts...)
 	path, handler := namesv1connect.NewKVTypeHandler(impl, opts...)
 	return connectplugin.PluginService{Type: KVTypeType, Version: KVTypeVersion, Path: path, Handler: handler}
 }
@@ -367,7 +374,7 @@ func (*XLeading_ServicePlugin) ConnectServer(impl any) (string, http.Handler, er
 	if !ok {
 		return "", nil, fmt.Errorf("%w: %T is no namesv1connect.XLeading_ServiceHandler", connectplugin.ErrInvalidPluginImpl, impl)
 	}
-	path, handler := namesv1connect.NewXLeading_ServiceHandler(server)
+	path, handler := namesv1connect.NewXLeading_ServiceHandler(server, connect.WithCompressMinBytes(connectplugin.CompressMinBytes))
 	return path, handler, nil
 }
 
@@ -378,6 +385,7 @@ func (*XLeading_ServicePlugin) ConnectClient(baseURL string, httpClient connect.
 
 // ProvideXLeading_Service makes of an implementation what [connectplugin.ServePlugin] serves.
 func ProvideXLeading_Service(impl namesv1connect.XLeading_ServiceHandler, opts ...connect.HandlerOption) connectplugin.PluginService {
+	opts = append([]connect.HandlerOption{connect.WithCompressMinBytes(connectplugin.CompressMinBytes)}, opts...)
 	path, handler := namesv1connect.NewXLeading_ServiceHandler(impl, opts...)
 	return connectplugin.PluginService{Type: XLeading_ServiceType, Version: XLeading_ServiceVersion, Path: path, Handler: handler}
 }
@@ -413,7 +421,7 @@ func (*LowerPlugin) ConnectServer(impl any) (string, http.Handler, error) {
 	if !ok {
 		return "", nil, fmt.Errorf("%w: %T is no namesv1connect.LowerHandler", connectplugin.ErrInvalidPluginImpl, impl)
 	}
-	path, handler := namesv1connect.NewLowerHandler(server)
+	path, handler := namesv1connect.NewLowerHandler(server, connect.WithCompressMinBytes(connectplugin.CompressMinBytes))
 	return path, handler, nil
 }
 
@@ -424,6 +432,7 @@ func (*LowerPlugin) ConnectClient(baseURL string, httpClient connect.HTTPClient)
 
 // ProvideLower makes of an implementation what [connectplugin.ServePlugin] serves.
 func ProvideLower(impl namesv1connect.LowerHandler, opts ...connect.HandlerOption) connectplugin.PluginService {
+	opts = append([]connect.HandlerOption{connect.WithCompressMinBytes(connectplugin.CompressMinBytes)}, opts...)
 	path, handler := namesv1connect.NewLowerHandler(impl, opts...)
 	return connectplugin.PluginService{Type: LowerType, Version: LowerVersion, Path: path, Handler: handler}
 }
@@ -459,7 +468,7 @@ func (*ServicePlugin) ConnectServer(impl any) (string, http.Handler, error) {
 	if !ok {
 		return "", nil, fmt.Errorf("%w: %T is no namesv1connect.ServiceHandler", connectplugin.ErrInvalidPluginImpl, impl)
 	}
-	path, handler := namesv1connect.NewServiceHandler(server)
+	path, handler := namesv1connect.NewServiceHandler(server, connect.WithCompressMinBytes(connectplugin.CompressMinBytes))
 	return path, handler, nil
 }
 
@@ -470,6 +479,7 @@ func (*ServicePlugin) ConnectClient(baseURL string, httpClient connect.HTTPClien
 
 // ProvideService makes of an implementation what [connectplugin.ServePlugin] serves.
 func ProvideService(impl namesv1connect.ServiceHandler, opts ...connect.HandlerOption) connectplugin.PluginService {
+	opts = append([]connect.HandlerOption{connect.WithCompressMinBytes(connectplugin.CompressMinBytes)}, opts...)
 	path, handler := namesv1connect.NewServiceHandler(impl, opts...)
 	return connectplugin.PluginService{Type: ServiceType, Version: ServiceVersion, Path: path, Handler: handler}
 }

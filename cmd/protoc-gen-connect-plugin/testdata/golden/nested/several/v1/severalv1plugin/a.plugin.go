@@ -45,7 +45,7 @@ func (*FirstPlugin) ConnectServer(impl any) (string, http.Handler, error) {
 	if !ok {
 		return "", nil, fmt.Errorf("%w: %T is no severalv1connect.FirstHandler", connectplugin.ErrInvalidPluginImpl, impl)
 	}
-	path, handler := severalv1connect.NewFirstHandler(server)
+	path, handler := severalv1connect.NewFirstHandler(server, connect.WithCompressMinBytes(connectplugin.CompressMinBytes))
 	return path, handler, nil
 }
 
@@ -56,6 +56,7 @@ func (*FirstPlugin) ConnectClient(baseURL string, httpClient connect.HTTPClient)
 
 // ProvideFirst makes of an implementation what [connectplugin.ServePlugin] serves.
 func ProvideFirst(impl severalv1connect.FirstHandler, opts ...connect.HandlerOption) connectplugin.PluginService {
+	opts = append([]connect.HandlerOption{connect.WithCompressMinBytes(connectplugin.CompressMinBytes)}, opts...)
 	path, handler := severalv1connect.NewFirstHandler(impl, opts...)
 	return connectplugin.PluginService{Type: FirstType, Version: FirstVersion, Path: path, Handler: handler}
 }

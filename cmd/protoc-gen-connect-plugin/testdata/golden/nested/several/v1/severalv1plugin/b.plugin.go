@@ -46,7 +46,7 @@ func (*SecondPlugin) ConnectServer(impl any) (string, http.Handler, error) {
 	if !ok {
 		return "", nil, fmt.Errorf("%w: %T is no severalv1connect.SecondHandler", connectplugin.ErrInvalidPluginImpl, impl)
 	}
-	path, handler := severalv1connect.NewSecondHandler(server)
+	path, handler := severalv1connect.NewSecondHandler(server, connect.WithCompressMinBytes(connectplugin.CompressMinBytes))
 	return path, handler, nil
 }
 
@@ -59,6 +59,7 @@ func (*SecondPlugin) ConnectClient(baseURL string, httpClient connect.HTTPClient
 //
 // Deprecated: the service is marked so.
 func ProvideSecond(impl severalv1connect.SecondHandler, opts ...connect.HandlerOption) connectplugin.PluginService {
+	opts = append([]connect.HandlerOption{connect.WithCompressMinBytes(connectplugin.CompressMinBytes)}, opts...)
 	path, handler := severalv1connect.NewSecondHandler(impl, opts...)
 	return connectplugin.PluginService{Type: SecondType, Version: SecondVersion, Path: path, Handler: handler}
 }

@@ -45,7 +45,7 @@ func (*HybridServicePlugin) ConnectServer(impl any) (string, http.Handler, error
 	if !ok {
 		return "", nil, fmt.Errorf("%w: %T is no hybridv1connect.HybridServiceHandler", connectplugin.ErrInvalidPluginImpl, impl)
 	}
-	path, handler := hybridv1connect.NewHybridServiceHandler(server)
+	path, handler := hybridv1connect.NewHybridServiceHandler(server, connect.WithCompressMinBytes(connectplugin.CompressMinBytes))
 	return path, handler, nil
 }
 
@@ -56,6 +56,7 @@ func (*HybridServicePlugin) ConnectClient(baseURL string, httpClient connect.HTT
 
 // ProvideHybridService makes of an implementation what [connectplugin.ServePlugin] serves.
 func ProvideHybridService(impl hybridv1connect.HybridServiceHandler, opts ...connect.HandlerOption) connectplugin.PluginService {
+	opts = append([]connect.HandlerOption{connect.WithCompressMinBytes(connectplugin.CompressMinBytes)}, opts...)
 	path, handler := hybridv1connect.NewHybridServiceHandler(impl, opts...)
 	return connectplugin.PluginService{Type: HybridServiceType, Version: HybridServiceVersion, Path: path, Handler: handler}
 }

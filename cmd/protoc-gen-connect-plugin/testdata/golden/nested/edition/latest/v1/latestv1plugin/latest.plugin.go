@@ -45,7 +45,7 @@ func (*LatestServicePlugin) ConnectServer(impl any) (string, http.Handler, error
 	if !ok {
 		return "", nil, fmt.Errorf("%w: %T is no latestv1connect.LatestServiceHandler", connectplugin.ErrInvalidPluginImpl, impl)
 	}
-	path, handler := latestv1connect.NewLatestServiceHandler(server)
+	path, handler := latestv1connect.NewLatestServiceHandler(server, connect.WithCompressMinBytes(connectplugin.CompressMinBytes))
 	return path, handler, nil
 }
 
@@ -56,6 +56,7 @@ func (*LatestServicePlugin) ConnectClient(baseURL string, httpClient connect.HTT
 
 // ProvideLatestService makes of an implementation what [connectplugin.ServePlugin] serves.
 func ProvideLatestService(impl latestv1connect.LatestServiceHandler, opts ...connect.HandlerOption) connectplugin.PluginService {
+	opts = append([]connect.HandlerOption{connect.WithCompressMinBytes(connectplugin.CompressMinBytes)}, opts...)
 	path, handler := latestv1connect.NewLatestServiceHandler(impl, opts...)
 	return connectplugin.PluginService{Type: LatestServiceType, Version: LatestServiceVersion, Path: path, Handler: handler}
 }

@@ -45,7 +45,7 @@ func (*OpaqueServicePlugin) ConnectServer(impl any) (string, http.Handler, error
 	if !ok {
 		return "", nil, fmt.Errorf("%w: %T is no opaquev1connect.OpaqueServiceHandler", connectplugin.ErrInvalidPluginImpl, impl)
 	}
-	path, handler := opaquev1connect.NewOpaqueServiceHandler(server)
+	path, handler := opaquev1connect.NewOpaqueServiceHandler(server, connect.WithCompressMinBytes(connectplugin.CompressMinBytes))
 	return path, handler, nil
 }
 
@@ -56,6 +56,7 @@ func (*OpaqueServicePlugin) ConnectClient(baseURL string, httpClient connect.HTT
 
 // ProvideOpaqueService makes of an implementation what [connectplugin.ServePlugin] serves.
 func ProvideOpaqueService(impl opaquev1connect.OpaqueServiceHandler, opts ...connect.HandlerOption) connectplugin.PluginService {
+	opts = append([]connect.HandlerOption{connect.WithCompressMinBytes(connectplugin.CompressMinBytes)}, opts...)
 	path, handler := opaquev1connect.NewOpaqueServiceHandler(impl, opts...)
 	return connectplugin.PluginService{Type: OpaqueServiceType, Version: OpaqueServiceVersion, Path: path, Handler: handler}
 }

@@ -45,7 +45,7 @@ func (*OpenServicePlugin) ConnectServer(impl any) (string, http.Handler, error) 
 	if !ok {
 		return "", nil, fmt.Errorf("%w: %T is no openv1connect.OpenServiceHandler", connectplugin.ErrInvalidPluginImpl, impl)
 	}
-	path, handler := openv1connect.NewOpenServiceHandler(server)
+	path, handler := openv1connect.NewOpenServiceHandler(server, connect.WithCompressMinBytes(connectplugin.CompressMinBytes))
 	return path, handler, nil
 }
 
@@ -56,6 +56,7 @@ func (*OpenServicePlugin) ConnectClient(baseURL string, httpClient connect.HTTPC
 
 // ProvideOpenService makes of an implementation what [connectplugin.ServePlugin] serves.
 func ProvideOpenService(impl openv1connect.OpenServiceHandler, opts ...connect.HandlerOption) connectplugin.PluginService {
+	opts = append([]connect.HandlerOption{connect.WithCompressMinBytes(connectplugin.CompressMinBytes)}, opts...)
 	path, handler := openv1connect.NewOpenServiceHandler(impl, opts...)
 	return connectplugin.PluginService{Type: OpenServiceType, Version: OpenServiceVersion, Path: path, Handler: handler}
 }

@@ -1,4 +1,4 @@
-package proxy
+package h2
 
 import (
 	"net"
@@ -11,10 +11,10 @@ const (
 	leastProbe       = time.Second
 )
 
-// watchPeer has the kernel find out whether the other machine is still there. It
+// WatchPeer has the kernel find out whether the other machine is still there. It
 // may ask as often as it likes, unlike a ping of HTTP/2. Connections that are not
 // TCP's own are left as they are.
-func watchPeer(conn net.Conn, interval, timeout time.Duration) {
+func WatchPeer(conn net.Conn, interval, timeout time.Duration) {
 	if tuned, ok := conn.(interface {
 		SetKeepAliveConfig(cfg net.KeepAliveConfig) error
 	}); ok {

@@ -1,6 +1,6 @@
 //go:build !linux
 
-package proxy
+package h2
 
 import (
 	"syscall"

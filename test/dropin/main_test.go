@@ -1,4 +1,5 @@
-package connectplugin_test
+// Package dropin_test uses the library as programs written for the one before do.
+package dropin_test
 
 import (
 	"testing"

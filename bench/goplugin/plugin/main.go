@@ -1,0 +1,95 @@
+// Command plugin is a plugin that is built with hashicorp/go-plugin and knows nothing of this
+// library: the tests beside it run it as it is, and bench-plugins measures against it.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+
+	hclog "github.com/hashicorp/go-hclog"
+	plugin "github.com/hashicorp/go-plugin"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+)
+
+func main() {
+	handshake := plugin.HandshakeConfig{ProtocolVersion: 1, MagicCookieKey: "BENCH_PLUGIN", MagicCookieValue: "bench"}
+	echo := plugin.PluginSet{"echo": echoPlugin{}}
+	plugin.Serve(&plugin.ServeConfig{
+		HandshakeConfig:  handshake,
+		VersionedPlugins: map[int]plugin.PluginSet{1: echo, 2: echo}, //nolint:mnd // what it speaks
+		GRPCServer:       plugin.DefaultGRPCServer,
+		Logger:           hclog.New(&hclog.LoggerOptions{Level: hclog.Warn}),
+	})
+}
+
+type text = wrapperspb.StringValue
+
+// echoPlugin serves what generated code would.
+type echoPlugin struct {
+	plugin.NetRPCUnsupportedPlugin
+}
+
+// GRPCServer implements plugin.GRPCPlugin.
+func (echoPlugin) GRPCServer(_ *plugin.GRPCBroker, s *grpc.Server) error {
+	s.RegisterService(&grpc.ServiceDesc{
+		ServiceName: "bench.v1.Echo",
+		HandlerType: (*any)(nil),
+		Methods:     []grpc.MethodDesc{{MethodName: "Say", Handler: say}},
+		Streams:     []grpc.StreamDesc{{StreamName: "Stream", Handler: stream, ServerStreams: true, ClientStreams: true}},
+	}, nil)
+	return nil
+}
+
+// GRPCClient implements plugin.GRPCPlugin.
+func (echoPlugin) GRPCClient(_ context.Context, _ *plugin.GRPCBroker, conn *grpc.ClientConn) (any, error) {
+	return conn, nil
+}
+
+func say(_ any, ctx context.Context, decode func(any) error, intercept grpc.UnaryServerInterceptor) (any, error) { //nolint:revive // gRPC's order
+	in := new(text)
+	if err := decode(in); err != nil {
+		return nil, err
+	}
+	if intercept == nil {
+		return answer(in), nil
+	}
+	info := &grpc.UnaryServerInfo{FullMethod: "/bench.v1.Echo/Say"}
+	return intercept(ctx, in, info, func(_ context.Context, m any) (any, error) { return answer(m.(*text)), nil }) //nolint:forcetypeassert // decoded above
+}
+
+// answer returns what it is told, and does what some words ask for.
+func answer(in *text) *text {
+	switch what, rest, _ := strings.Cut(in.GetValue(), " "); what {
+	case "pid":
+		return wrapperspb.String(fmt.Sprint(os.Getpid()))
+	case "env":
+		return wrapperspb.String(strings.Join(os.Environ(), "\n"))
+	case "print":
+		fmt.Println(rest) //nolint:forbidigo // so plugins print
+	case "flood":
+		line := strings.Repeat("x", 1<<10-1) //nolint:mnd // a KiB
+		for range 1 << 10 {
+			fmt.Println(line) //nolint:forbidigo // as above
+		}
+	case "crash":
+		fmt.Fprintln(os.Stderr, "last words")
+		os.Exit(3) //nolint:revive // a plugin that crashes
+	}
+	return in
+}
+
+// stream returns each message that it gets.
+func stream(_ any, s grpc.ServerStream) error {
+	for {
+		m := new(text)
+		if err := s.RecvMsg(m); err != nil {
+			return nil //nolint:nilerr // the caller is done
+		}
+		if err := s.SendMsg(m); err != nil {
+			return err
+		}
+	}
+}

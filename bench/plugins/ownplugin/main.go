@@ -1,0 +1,42 @@
+// Command ownplugin is the plugin of this library in bench-plugins. Its argument is the type
+// of its service.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	connectplugin "github.com/masegraye/connect-plugin-go"
+)
+
+const say = "/bench.v1.Echo/Say"
+
+// leastSize is how long a message is that is worth compressing.
+const leastSize = 1 << 10
+
+type text = wrapperspb.StringValue
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := connectplugin.ServePlugin(ctx, &connectplugin.PluginServerConfig{
+		Services: []connectplugin.PluginService{{
+			Type: os.Args[1], Version: "1.0.0", Path: "/bench.v1.Echo/",
+			Handler: connect.NewUnaryHandler(say, answer, connect.WithCompressMinBytes(leastSize)),
+		}},
+	})
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func answer(_ context.Context, req *connect.Request[text]) (*connect.Response[text], error) {
+	return connect.NewResponse(req.Msg), nil
+}

@@ -1,0 +1,297 @@
+//go:build unix
+
+package demo
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	connectplugin "github.com/masegraye/connect-plugin-go"
+	"github.com/masegraye/connect-plugin-go/examples/urlshortener/gen/shortener/v1/shortenerv1connect"
+	"github.com/masegraye/connect-plugin-go/examples/urlshortener/internal/batch"
+)
+
+// The second act: the demo is a host itself, and launches the same programs.
+
+const (
+	replacements = 3
+	programMode  = 0o700
+)
+
+// launched is the host of the second act, and what is known of its plugins.
+type launched struct {
+	host      *connectplugin.Host // nil before it serves
+	shortener shortenerv1connect.ShortenerServiceClient
+	specs     map[string]connectplugin.PluginSpec
+	pids      map[int]bool // of every process that was seen
+	links     links
+}
+
+// platform launches the programs, crashes one, replaces one under load, and offers one that
+// somebody tampered with.
+func (d *demo) platform(ctx context.Context) error {
+	d.sayf("the second act: the demo is the host, and launches the plugins itself")
+
+	stop, err := d.launched.serve(ctx)
+	if err != nil {
+		return err
+	}
+
+	for _, step := range []func(context.Context) error{d.launchAll, d.crash, d.replace, d.tamper} {
+		if err = step(ctx); err != nil {
+			break
+		}
+	}
+
+	return errors.Join(err, stop())
+}
+
+// serve starts the host.
+func (l *launched) serve(ctx context.Context) (stop func() error, err error) {
+	authority, err := connectplugin.NewAuthority(connectplugin.AuthorityConfig{})
+	if err != nil {
+		return nil, err
+	}
+
+	broker := connectplugin.NewCapabilityBroker("")
+	broker.RegisterCapability(newEntries())
+
+	host, err := connectplugin.NewHost(&connectplugin.ServeConfig{
+		Authority: authority, CapabilityBroker: broker,
+		Policy: &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{
+			"logger":  {Provides: []string{"logger"}},
+			"storage": {Provides: []string{"storage"}, Capabilities: []string{"logger"}},
+			"api":     {Provides: []string{"shortener"}, Requires: []string{"storage", "logger"}},
+		}},
+	})
+	if err != nil {
+		return nil, err
+	}
+
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, fmt.Errorf("listen: %w", err)
+	}
+
+	life, end := context.WithCancel(ctx)
+	served := make(chan error, 1)
+	go func() { served <- host.Serve(life, listener) }()
+
+	l.host, l.pids = host, map[int]bool{}
+
+	return func() error {
+		end()
+
+		return <-served
+	}, until(ctx, "the host serves", func() bool { return host.Addr() != "" })
+}
+
+// launchAll launches the plugins, each after those that it needs.
+func (d *demo) launchAll(ctx context.Context) error {
+	l := &d.launched
+	dir := filepath.Join(d.stack.Dir, "launched")
+
+	if err := os.Mkdir(dir, programMode); err != nil {
+		return fmt.Errorf("launch: %w", err)
+	}
+
+	l.specs = map[string]connectplugin.PluginSpec{}
+
+	for name, provides := range map[string]string{"logger": "logger", "storage": "storage", "api": "shortener"} {
+		path := filepath.Join(d.stack.Bin, name)
+
+		program, err := os.ReadFile(path) //nolint:gosec // what was built
+		if err != nil {
+			return fmt.Errorf("launch: %w", err)
+		}
+
+		sum := sha256.Sum256(program)
+		l.specs[name] = connectplugin.PluginSpec{
+			BinaryPath: path, Checksum: hex.EncodeToString(sum[:]), Provides: []string{provides}, Dir: dir, ReadyTimeout: awaitTimeout,
+		}
+	}
+
+	l.host.Launcher().Configure(l.specs)
+
+	begun := time.Now()
+	if err := l.host.Launcher().Start(ctx); err != nil {
+		return err
+	}
+
+	d.sayf("  logger, storage and api launched, verified and healthy after %.2f s", time.Since(begun).Seconds())
+	l.note()
+
+	url, client, err := l.host.Launcher().GetServiceClient("api", "shortener")
+	if err != nil {
+		return err
+	}
+
+	l.shortener = shortenerv1connect.NewShortenerServiceClient(client, url)
+	l.links = links{urls: d.late.urls}
+
+	var phase *batch.Phase
+
+	l.links.codes, phase = batch.Shorten(ctx, l.shortener, l.links.urls, func(int) {})
+	d.note(phase, "shorten, launched api")
+
+	return ctx.Err()
+}
+
+// crash kills the storage; the host starts it again, and nothing is lost.
+func (d *demo) crash(ctx context.Context) error {
+	l := &d.launched
+	before := l.status("storage")
+	d.sayf("kill -KILL storage (pid %d)", before.Pid)
+
+	killed := time.Now()
+	if err := syscall.Kill(before.Pid, syscall.SIGKILL); err != nil {
+		return fmt.Errorf("kill: %w", err)
+	}
+
+	err := until(ctx, "the storage runs again", func() bool {
+		now := l.status("storage")
+
+		return now.State == connectplugin.LaunchRunning && now.Pid != before.Pid
+	})
+	if err != nil {
+		return err
+	}
+
+	d.sayf("  the host has started it again (pid %d) after %.2f s: %s", l.status("storage").Pid, time.Since(killed).Seconds(),
+		l.status("storage").LastExit.Reason)
+	l.note()
+
+	first := links{urls: l.links.urls[:1], codes: l.links.codes[:1]}
+	err = until(ctx, "the api finds the storage again", func() bool { return l.resolve(ctx, first).Err() == nil })
+	d.note(l.resolve(ctx, l.links), "resolve, storage crashed")
+
+	return err
+}
+
+// replace replaces the api again and again while it is called.
+func (d *demo) replace(ctx context.Context) error {
+	l := &d.launched
+	load, end := context.WithCancel(ctx)
+	calls := make(chan *batch.Phase)
+
+	go func() {
+		sum := &batch.Phase{}
+		for load.Err() == nil {
+			sum = sum.Add(l.resolve(ctx, l.links)) // to its end: each of its calls counts
+		}
+		calls <- sum
+	}()
+
+	var err error
+
+	for range replacements {
+		before := l.status("api").Pid
+		if err = l.host.Launcher().Replace(ctx, "api"); err != nil {
+			break
+		}
+
+		l.note()
+		d.sayf("  api replaced: pid %d, then %d", before, l.status("api").Pid)
+	}
+
+	end()
+	d.note(<-calls, fmt.Sprintf("resolve, api replaced %d times", replacements))
+
+	return err
+}
+
+// tamper offers the launcher an api with one byte more than it was released with.
+func (d *demo) tamper(ctx context.Context) error {
+	l := &d.launched
+	spec := l.specs["api"]
+
+	program, err := os.ReadFile(spec.BinaryPath)
+	if err != nil {
+		return fmt.Errorf("tamper: %w", err)
+	}
+
+	spec.BinaryPath = filepath.Join(d.stack.Dir, "launched", "api")
+	if err := os.WriteFile(spec.BinaryPath, append(program, 0), programMode); err != nil { //nolint:gosec // it has to be executable
+		return fmt.Errorf("tamper: %w", err)
+	}
+
+	before := l.status("api").Pid
+	l.host.Launcher().Configure(map[string]connectplugin.PluginSpec{"api": spec})
+
+	err = l.host.Launcher().Replace(ctx, "api")
+	if !errors.Is(err, connectplugin.ErrBinaryRefused) || l.status("api").Pid != before {
+		return fmt.Errorf("%w: a tampered program: %w", ErrFailed, err)
+	}
+
+	d.sayf("  a tampered api is refused, and pid %d goes on: %v", before, connectplugin.ErrBinaryRefused)
+	d.note(l.resolve(ctx, l.links), "resolve, tampered api refused")
+
+	return ctx.Err()
+}
+
+func (l *launched) resolve(ctx context.Context, links links) *batch.Phase {
+	return batch.Resolve(ctx, l.shortener, links.codes, links.urls, func(int) {})
+}
+
+// status returns what the launcher knows of a plugin.
+func (l *launched) status(name string) connectplugin.LaunchStatus {
+	for _, p := range l.host.Plugins() {
+		if p.Launch != nil && p.Launch.Name == name {
+			return *p.Launch
+		}
+	}
+
+	return connectplugin.LaunchStatus{}
+}
+
+// note remembers the processes that run now.
+func (l *launched) note() {
+	for _, p := range l.host.Plugins() {
+		if p.Launch != nil && p.Launch.Pid != 0 {
+			l.pids[p.Launch.Pid] = true
+		}
+	}
+}
+
+// left returns how many of the processes are still there.
+func (l *launched) left() int {
+	n := 0
+
+	for pid := range l.pids {
+		if syscall.Kill(pid, 0) == nil {
+			n++
+		}
+	}
+
+	return n
+}
+
+// note adds a phase to the table.
+func (d *demo) note(phase *batch.Phase, name string) {
+	phase.Name = name
+	d.phases = append(d.phases, phase)
+}
+
+// until waits for a condition.
+func until(ctx context.Context, what string, holds func() bool) error {
+	ctx, cancel := context.WithTimeout(ctx, awaitTimeout)
+	defer cancel()
+
+	for !holds() {
+		select {
+		case <-time.After(pollEvery / 10): //nolint:mnd // often enough to measure
+		case <-ctx.Done():
+			return fmt.Errorf("%w: never: %s: %w", ErrFailed, what, ctx.Err())
+		}
+	}
+
+	return nil
+}

@@ -1,0 +1,210 @@
+package edge
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/binary"
+	"errors"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// errEnhanceYourCalm is the code of the GOAWAY to who is cut off (RFC 9113, section 7).
+const errEnhanceYourCalm = 0xb
+
+// parting is how long a peer that is cut off may take to read why.
+const parting = time.Second
+
+// ErrCutOff is what reading gives on a connection whose peer was cut off.
+var ErrCutOff = errors.New("connection cut off: its frames cost more than its requests explain")
+
+// Conn is one connection. It is safe for concurrent use as a [net.Conn] is.
+type Conn struct {
+	net.Conn
+
+	// Fixed at creation.
+	ctx   context.Context      //nolint:containedctx // of the whole connection
+	state *tls.ConnectionState // nil in plaintext
+	slot  *slot
+
+	once sync.Once
+
+	writing sync.Mutex // held during a write, and taken before mu
+
+	mu    sync.Mutex
+	meter *meter // nil in plaintext
+	cut   bool
+}
+
+// Context returns the context of the connection, see [Config].
+func (c *Conn) Context() context.Context { return c.ctx }
+
+// Abort ends the connection without a word, which takes no time.
+func (c *Conn) Abort() {
+	_ = c.slot.conn.Close()
+	c.slot.free()
+}
+
+// TLS returns the state of TLS, nil in plaintext. It must not be changed.
+func (c *Conn) TLS() *tls.ConnectionState { return c.state }
+
+// Prove says that the peer proved who it is: from now on it does not count against its
+// address.
+func (c *Conn) Prove() { c.slot.prove() }
+
+// Served says that a request of the peer was served. It pays for frames to come.
+func (c *Conn) Served() {
+	if c.meter == nil {
+		return
+	}
+	c.mu.Lock()
+	c.meter.earn(func(a allowance) float64 { return a.perCall })
+	c.mu.Unlock()
+}
+
+// Refused says that a request of the peer was refused. Who goes on asking is cut off.
+func (c *Conn) Refused() {
+	if c.meter == nil {
+		return
+	}
+	now := time.Now()
+	c.mu.Lock()
+	c.meter.fill(now)
+	c.meter.left[refusals]--
+	tooMany := !c.cut && c.meter.left[refusals] < 0
+	c.cut = c.cut || tooMany
+	c.mu.Unlock()
+	if tooMany {
+		c.cutOff("too many " + refusals.String())
+	}
+}
+
+// Read reads what the peer sent, as long as that costs what useful work explains.
+func (c *Conn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if n == 0 || c.meter == nil {
+		return n, err //nolint:wrapcheck // stands for what it wraps
+	}
+	if !c.allows(p[:n], time.Now()) {
+		return 0, ErrCutOff
+	}
+	return n, err //nolint:wrapcheck // stands for what it wraps
+}
+
+// allows meters what the peer sent, and cuts it off where that is too much.
+func (c *Conn) allows(p []byte, now time.Time) bool {
+	c.mu.Lock()
+	if c.cut {
+		c.mu.Unlock()
+		return false
+	}
+	k, tooMany := c.meter.received(p, now)
+	c.cut = tooMany
+	c.mu.Unlock()
+	if tooMany {
+		c.cutOff("too many " + k.String())
+	}
+	return !tooMany
+}
+
+// Write writes what the server answers.
+func (c *Conn) Write(p []byte) (int, error) {
+	if c.meter == nil {
+		return c.Conn.Write(p) //nolint:wrapcheck // stands for what it wraps
+	}
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	c.mu.Lock()
+	cut := c.cut
+	c.mu.Unlock()
+	if cut {
+		return 0, ErrCutOff
+	}
+	n, err := c.Conn.Write(p)
+	c.mu.Lock()
+	c.meter.sent(p[:n])
+	tooMany := !c.cut && c.meter.left[refusals] < 0
+	c.cut = c.cut || tooMany
+	c.mu.Unlock()
+	if tooMany {
+		c.partLocked("too many " + refusals.String())
+	}
+	return n, err //nolint:wrapcheck // stands for what it wraps
+}
+
+// Close closes the connection and gives its place to another.
+func (c *Conn) Close() error {
+	err := net.ErrClosed
+	c.once.Do(func() {
+		err = c.Conn.Close()
+		c.slot.free()
+	})
+	return err
+}
+
+// cutOff tells the peer why, where nothing is being written and the last frame is whole.
+// That nothing can be read any more ends the connection.
+func (c *Conn) cutOff(reason string) {
+	if !c.writing.TryLock() {
+		_ = c.Conn.SetDeadline(time.Now().Add(parting))
+		c.slot.cutOff(c.RemoteAddr(), reason)
+		return
+	}
+	defer c.writing.Unlock()
+	c.partLocked(reason)
+}
+
+// partLocked is cutOff where nobody else writes.
+func (c *Conn) partLocked(reason string) {
+	_ = c.Conn.SetDeadline(time.Now().Add(parting))
+	c.mu.Lock()
+	between, last := c.meter.between(), c.meter.last
+	c.mu.Unlock()
+	if between {
+		_, _ = c.Conn.Write(goAway(last, reason))
+	}
+	c.slot.cutOff(c.RemoteAddr(), reason)
+}
+
+// goAway is a GOAWAY frame (RFC 9113, section 6.8).
+func goAway(last uint32, reason string) []byte {
+	const fixed = 8
+	out := make([]byte, headerLen, headerLen+fixed+len(reason))
+	out[1], out[2], out[3] = byte((fixed+len(reason))>>8), byte(fixed+len(reason)), frameGoAway
+	out = binary.BigEndian.AppendUint32(out, last)
+	out = binary.BigEndian.AppendUint32(out, errEnhanceYourCalm)
+	return append(out, reason...)
+}
+
+// slot is the place that a connection takes from the moment it is accepted.
+type slot struct {
+	listener *Listener
+	key      string
+	conn     net.Conn // as accepted
+	proven   atomic.Bool
+	last     atomic.Int64 // when the peer was heard last, as the listener's age
+}
+
+func (s *slot) heard() { s.last.Store(int64(time.Since(s.listener.begun))) }
+
+func (s *slot) prove() {
+	if s.proven.Load() {
+		return
+	}
+	l := s.listener
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if share := l.shares[s.key]; share != nil && !s.proven.Swap(true) {
+		share.unproven--
+	}
+}
+
+func (s *slot) free() { s.listener.remove(s) }
+
+func (s *slot) cutOff(addr net.Addr, reason string) {
+	if f := s.listener.cfg.CutOff; f != nil {
+		f(addr, reason)
+	}
+}

@@ -1,0 +1,329 @@
+package edge
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"time"
+)
+
+// Config says what a [Listener] takes.
+type Config struct {
+	// TLS is the server side; nil serves plaintext, on which HTTP/1.1 may be spoken, so
+	// that nothing is metered.
+	TLS *tls.Config
+	// HandshakeTimeout bounds the TLS handshake.
+	HandshakeTimeout time.Duration
+	// MaxConnections bounds the connections, those in their TLS handshake among them;
+	// more wait in the queue of the system.
+	MaxConnections int
+	// MaxPerAddress bounds those of one address that proved nothing; a newcomer beyond
+	// takes the place of the one that was silent for longest, or is refused where none
+	// was for Silence.
+	MaxPerAddress int
+	// Silence is how long a connection that proved nothing has to be silent before a
+	// newcomer may take its place.
+	Silence time.Duration
+	// Key returns under which key an address counts.
+	Key func(net.Addr) string
+	// Context returns the context of a connection, made of the listener's, in which the
+	// TLS handshake is made; nil means the listener's.
+	Context func(context.Context) context.Context
+	// CutOff is told of each connection that was cut off, and Refused of each TLS
+	// handshake that failed; they must not block. Nil tells nobody.
+	CutOff  func(addr net.Addr, reason string)
+	Refused func(addr net.Addr, err error)
+}
+
+// Listener is a [net.Listener] whose connections are ready for HTTP/2.
+type Listener struct {
+	net.Listener
+
+	// Fixed at creation.
+	cfg   Config
+	begun time.Time
+	life  context.Context //nolint:containedctx // ends with End, as the handshakes do
+	end   context.CancelFunc
+	shut  chan struct{} // closed with the listener
+	ready chan net.Conn
+	tasks sync.WaitGroup
+
+	mu     sync.Mutex
+	room   sync.Cond // tells the acceptor that a connection ended
+	closed bool
+	err    error // of the listener below
+	all    map[*slot]struct{}
+	shares map[string]*share // by key
+}
+
+// share is what one address has.
+type share struct {
+	slots    map[*slot]struct{}
+	unproven int
+}
+
+// Listen begins to accept from l, which it closes.
+func Listen(l net.Listener, cfg Config) *Listener {
+	e := &Listener{
+		Listener: l, cfg: cfg, begun: time.Now(), shut: make(chan struct{}), ready: make(chan net.Conn),
+		all: map[*slot]struct{}{}, shares: map[string]*share{},
+	}
+	e.room.L = &e.mu
+	e.life, e.end = context.WithCancel(context.Background())
+	e.tasks.Go(e.accept)
+	return e
+}
+
+// Accept returns the next connection that agreed on TLS.
+func (l *Listener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.ready:
+		return c, nil
+	case <-l.shut:
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.err != nil {
+			return nil, l.err
+		}
+		return nil, net.ErrClosed
+	}
+}
+
+// Close takes no more connections. Those that Accept returned stay, and handshakes on
+// their way go on until End, though nobody serves what comes of them.
+func (l *Listener) Close() error {
+	l.close(nil)
+	return l.Listener.Close() //nolint:wrapcheck // stands for what it wraps
+}
+
+func (l *Listener) close(err error) {
+	l.mu.Lock()
+	if !l.closed {
+		l.closed, l.err = true, err
+		close(l.shut)
+	}
+	l.mu.Unlock()
+	l.room.Broadcast()
+}
+
+// End closes the listener, ends the handshakes on their way and waits for them.
+func (l *Listener) End() {
+	_ = l.Close()
+	l.end()
+	l.tasks.Wait()
+}
+
+// accept takes connections as long as there is room.
+func (l *Listener) accept() {
+	for l.awaitRoom() {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			var temporary net.Error
+			if errors.As(err, &temporary) && temporary.Timeout() {
+				continue
+			}
+			l.close(err)
+			return
+		}
+		s := l.admit(c)
+		l.tasks.Go(func() {
+			if !l.place(s) {
+				_ = c.Close()
+				return
+			}
+			l.welcome(s)
+		})
+	}
+}
+
+// awaitRoom waits until there is room for another connection, and makes some where a
+// connection that proved nothing was silent for long enough.
+func (l *Listener) awaitRoom() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for !l.closed && len(l.all) >= l.cfg.MaxConnections {
+		if victim := l.silentLocked(l.all); victim != nil {
+			l.displaceLocked(victim)
+			continue
+		}
+		wake := time.AfterFunc(l.cfg.Silence, l.room.Broadcast)
+		l.room.Wait()
+		wake.Stop()
+	}
+	return !l.closed
+}
+
+// unplaced is the key of connections whose address is not known yet. No address has it.
+const unplaced = ""
+
+// admit takes a connection in.
+func (l *Listener) admit(c net.Conn) *slot {
+	s := &slot{listener: l, key: unplaced}
+	s.conn = &audible{Conn: c, slot: s}
+	s.heard()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.all[s] = struct{}{}
+	l.joinLocked(s)
+	return s
+}
+
+// place gives a connection its place among those of its address, or says that there is
+// none. It may wait for the address: that of a connection through a balancer is what its
+// first bytes say, and nobody else waits for them.
+func (l *Listener) place(s *slot) bool {
+	key := l.cfg.Key(s.conn.RemoteAddr())
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, ok := l.all[s]; !ok {
+		return false // it was displaced meanwhile
+	}
+	if mine := l.shares[key]; mine != nil && mine.unproven >= l.cfg.MaxPerAddress {
+		victim := l.silentLocked(mine.slots)
+		if victim == nil {
+			l.removeLocked(s)
+			return false
+		}
+		l.displaceLocked(victim)
+	}
+	l.partLocked(s)
+	s.key = key
+	l.joinLocked(s)
+	return true
+}
+
+// joinLocked counts a connection among those with its key, partLocked takes it out.
+func (l *Listener) joinLocked(s *slot) {
+	if l.shares[s.key] == nil {
+		l.shares[s.key] = &share{slots: map[*slot]struct{}{}}
+	}
+	l.shares[s.key].slots[s] = struct{}{}
+	l.shares[s.key].unproven++
+}
+
+func (l *Listener) partLocked(s *slot) {
+	mine := l.shares[s.key]
+	delete(mine.slots, s)
+	if !s.proven.Load() {
+		mine.unproven--
+	}
+	if len(mine.slots) == 0 {
+		delete(l.shares, s.key)
+	}
+}
+
+// silentLocked returns the slot that proved nothing and was silent for longest, nil where
+// none was for long enough.
+func (l *Listener) silentLocked(among map[*slot]struct{}) *slot {
+	var found *slot
+	for s := range among {
+		if !s.proven.Load() && (found == nil || s.last.Load() < found.last.Load()) {
+			found = s
+		}
+	}
+	if found == nil || time.Since(l.begun)-time.Duration(found.last.Load()) < l.cfg.Silence {
+		return nil
+	}
+	return found
+}
+
+func (l *Listener) displaceLocked(s *slot) {
+	l.removeLocked(s)
+	go func() { _ = s.conn.Close() }() //nolint:gosec // closing a socket ends by itself
+}
+
+func (l *Listener) remove(s *slot) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.removeLocked(s)
+}
+
+func (l *Listener) removeLocked(s *slot) {
+	if _, ok := l.all[s]; !ok {
+		return
+	}
+	delete(l.all, s)
+	l.partLocked(s)
+	l.room.Broadcast()
+}
+
+// Len returns the number of connections.
+func (l *Listener) Len() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.all)
+}
+
+// errNoHTTP2 says that a peer agreed on TLS and on no protocol.
+var errNoHTTP2 = errors.New("the peer does not ask for h2 (ALPN)")
+
+// welcome agrees on TLS with a peer and hands its connection on.
+func (l *Listener) welcome(s *slot) {
+	c := &Conn{Conn: s.conn, slot: s, ctx: l.life}
+	if f := l.cfg.Context; f != nil {
+		c.ctx = f(l.life)
+	}
+	if l.cfg.TLS != nil {
+		conn, err := l.secure(c.ctx, s.conn)
+		if err != nil {
+			answerPlaintext(err)
+			_ = s.conn.Close()
+			s.free()
+			if f := l.cfg.Refused; f != nil && l.life.Err() == nil {
+				f(s.conn.RemoteAddr(), err)
+			}
+			return
+		}
+		state := conn.ConnectionState()
+		c.Conn, c.state, c.meter = conn, &state, newMeter(time.Now())
+	}
+	select {
+	case l.ready <- c:
+	case <-l.life.Done():
+		_ = c.Close()
+	}
+}
+
+// answerPlaintext tells who speaks HTTP in plaintext so, in words.
+func answerPlaintext(err error) {
+	record, ok := errors.AsType[tls.RecordHeaderError](err)
+	if !ok || record.Conn == nil || !bytes.Contains([]byte("GET /HEAD POST PUT /OPTIO"), record.RecordHeader[:]) {
+		return
+	}
+	_ = record.Conn.SetWriteDeadline(time.Now().Add(parting))
+	_, _ = io.WriteString(record.Conn, "HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n"+
+		"This server speaks HTTP/2 over TLS: write https:// instead of http://.\n")
+}
+
+func (l *Listener) secure(ctx context.Context, raw net.Conn) (*tls.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, l.cfg.HandshakeTimeout)
+	defer cancel()
+	conn := tls.Server(raw, l.cfg.TLS)
+	if err := conn.HandshakeContext(ctx); err != nil {
+		return nil, err //nolint:wrapcheck // the listener's owner says what it means
+	}
+	if conn.ConnectionState().NegotiatedProtocol != "h2" {
+		return nil, errNoHTTP2
+	}
+	return conn, nil
+}
+
+// audible notes when its peer was heard, during the TLS handshake too.
+type audible struct {
+	net.Conn
+
+	slot *slot
+}
+
+// Read reads what the peer sent.
+func (a *audible) Read(p []byte) (int, error) {
+	n, err := a.Conn.Read(p)
+	if n > 0 {
+		a.slot.heard()
+	}
+	return n, err //nolint:wrapcheck // stands for what it wraps
+}

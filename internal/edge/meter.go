@@ -1,0 +1,237 @@
+package edge
+
+import (
+	"encoding/binary"
+	"time"
+)
+
+// Frame types, flags and the length of a frame's header (RFC 9113, section 4.1 and 6).
+const (
+	frameData         = 0x0
+	frameHeaders      = 0x1
+	framePriority     = 0x2
+	frameReset        = 0x3
+	frameSettings     = 0x4
+	framePing         = 0x6
+	frameGoAway       = 0x7
+	frameWindow       = 0x8
+	frameContinuation = 0x9
+
+	flagEndStream = 0x1
+	flagPadded    = 0x8
+
+	headerLen  = 9
+	prefaceLen = 24
+)
+
+// kind is what a frame of a peer is counted as.
+type kind int
+
+const (
+	resets kind = iota
+	settings
+	pings
+	priorities
+	windows
+	empties
+	headerBytes
+	others
+	refusals
+	kinds
+)
+
+// String is what the log and the peer are told.
+func (k kind) String() string {
+	return [...]string{
+		"reset streams", "SETTINGS", "PINGs", "PRIORITY frames", "WINDOW_UPDATEs", "empty DATA frames", "bytes of header blocks",
+		"frames of other types", "requests that were refused",
+	}[k]
+}
+
+// allowance is how many of a kind a peer may send: so many at once, so many a second,
+// and more for what the connection is used for.
+type allowance struct {
+	burst     float64
+	perSecond float64
+
+	perCall float64 // for each request that was served, and not refused
+	perSent float64 // for each DATA frame that the server sent
+	perGot  float64 // for each DATA frame with bytes that the peer sent
+}
+
+// allowances are far above what honest peers send: ten thousand short calls a second, a
+// thousand cancelled calls at once, a keep-alive every few seconds, the PINGs with which
+// gRPC measures the connection while data flows, a WINDOW_UPDATE or two for each frame.
+var allowances = [kinds]allowance{
+	resets:      {burst: 2000, perSecond: 100, perCall: 1},
+	settings:    {burst: 50, perSecond: 1},
+	pings:       {burst: 200, perSecond: 5, perCall: 1, perSent: 1, perGot: 1},
+	priorities:  {burst: 500, perSecond: 10, perCall: 2},
+	windows:     {burst: 5000, perSecond: 100, perCall: 4, perSent: 4},
+	empties:     {burst: 200, perSecond: 10, perCall: 2},
+	headerBytes: {burst: 4 << 20, perSecond: 64 << 10, perCall: 64 << 10},
+	others:      {burst: 50, perSecond: 1},
+	refusals:    {burst: 2000, perSecond: 100, perCall: 1},
+}
+
+// meter counts the frames of a connection. Its owner guards it.
+type meter struct {
+	left   [kinds]float64
+	filled time.Time
+	in     frames
+	out    frames
+	last   uint32 // the highest stream that the peer opened
+}
+
+func newMeter(now time.Time) *meter {
+	m := &meter{filled: now}
+	m.in.skip = prefaceLen
+	for k, a := range allowances {
+		m.left[k] = a.burst
+	}
+	return m
+}
+
+// received counts what the peer sent and returns the kind of which it was too much.
+func (m *meter) received(p []byte, now time.Time) (kind, bool) {
+	m.fill(now)
+	for len(p) > 0 {
+		var f frame
+		var whole bool
+		if p, f, whole = m.in.next(p, true); !whole {
+			break
+		}
+		k, n := m.count(f)
+		if n == 0 {
+			continue
+		}
+		if m.left[k] -= n; m.left[k] < 0 {
+			return k, true
+		}
+	}
+	return 0, false
+}
+
+// count returns as what a frame of the peer counts, and how much.
+func (m *meter) count(f frame) (kind, float64) {
+	switch f.kind {
+	case frameData:
+		if f.length > f.padding {
+			m.earn(func(a allowance) float64 { return a.perGot })
+			return 0, 0
+		}
+		if f.flags&flagEndStream == 0 {
+			return empties, 1
+		}
+		return 0, 0
+	case frameHeaders:
+		m.last = max(m.last, f.stream)
+		return headerBytes, float64(f.length) + headerLen
+	case frameContinuation:
+		return headerBytes, float64(f.length) + headerLen
+	case framePriority:
+		return priorities, 1
+	case frameReset:
+		return resets, 1
+	case frameSettings:
+		return settings, 1 + float64(f.length)/36
+	case framePing:
+		return pings, 1
+	case frameWindow:
+		return windows, 1
+	}
+	return others, 1
+}
+
+// sent takes account of what the server answered.
+func (m *meter) sent(p []byte) {
+	for len(p) > 0 {
+		var f frame
+		var whole bool
+		if p, f, whole = m.out.next(p, false); !whole {
+			return
+		}
+		if f.kind == frameData {
+			m.earn(func(a allowance) float64 { return a.perSent })
+		}
+		if f.kind == frameReset { // a stream that found no room, or was not worth its end
+			m.left[refusals]--
+		}
+	}
+}
+
+// between reports that what was sent ends with a whole frame.
+func (m *meter) between() bool { return m.out.skip == 0 && m.out.have == 0 }
+
+func (m *meter) earn(of func(allowance) float64) {
+	for k, a := range allowances {
+		m.left[k] = min(m.left[k]+of(a), a.burst)
+	}
+}
+
+func (m *meter) fill(now time.Time) {
+	passed := now.Sub(m.filled).Seconds()
+	if passed <= 0 {
+		return
+	}
+	m.filled = now
+	for k, a := range allowances {
+		m.left[k] = min(m.left[k]+a.perSecond*passed, a.burst)
+	}
+}
+
+// frame is the header of a frame, and its padding.
+type frame struct {
+	kind, flags byte
+	length      int
+	padding     int // with the byte that says how long it is
+	stream      uint32
+}
+
+// frames finds the frames in a stream of bytes that is cut anywhere.
+type frames struct {
+	skip int // bytes of a payload, or of the preface, that are still to come
+	have int // bytes of head
+	head [headerLen + 1]byte
+}
+
+// next returns the next frame and what follows its header; whole is false where there
+// is none before p ends. Where padded asks for it the length of the padding is read.
+func (s *frames) next(p []byte, padded bool) (rest []byte, f frame, whole bool) {
+	if s.skip > 0 {
+		n := min(s.skip, len(p))
+		s.skip -= n
+		if p = p[n:]; len(p) == 0 {
+			return nil, frame{}, false
+		}
+	}
+	for {
+		want := headerLen
+		if s.have >= headerLen && padded && s.head[3] == frameData && s.head[4]&flagPadded != 0 && s.length() > 0 {
+			want++
+		}
+		if s.have == want {
+			break
+		}
+		if len(p) == 0 {
+			return nil, frame{}, false
+		}
+		n := copy(s.head[s.have:want], p)
+		s.have += n
+		p = p[n:]
+	}
+	f = frame{
+		kind: s.head[3], flags: s.head[4], length: s.length(), stream: binary.BigEndian.Uint32(s.head[5:]) & (1<<31 - 1),
+	}
+	s.skip = f.length
+	if s.have > headerLen {
+		f.padding = 1 + int(s.head[headerLen])
+		s.skip--
+	}
+	s.have = 0
+	return p, f, true
+}
+
+func (s *frames) length() int {
+	return int(s.head[0])<<16 | int(s.head[1])<<8 | int(s.head[2])
+}

@@ -1,0 +1,125 @@
+package goplugin
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// The services that go-plugin adds to each plugin, with what the health service calls it.
+const (
+	procedureHealth   = "/grpc.health.v1.Health/Check"
+	procedureStdio    = "/plugin.GRPCStdio/StreamStdio"
+	procedureShutdown = "/plugin.GRPCController/Shutdown"
+	healthName        = "plugin"
+	healthServing     = 1
+)
+
+// ErrNotServing says that a plugin answers, and that it does not serve.
+var ErrNotServing = errors.New("the plugin answers that it does not serve")
+
+// Control calls the services that go-plugin adds to each plugin, over a connection of its own.
+// It is safe for concurrent use. End it with Close.
+type Control struct {
+	transport *http.Transport
+}
+
+// NewControl returns the control of a plugin. It connects with the first call.
+func NewControl(h *Hello, cfg *tls.Config) *Control {
+	var protocols http.Protocols
+	protocols.SetHTTP2(true)
+	return &Control{transport: &http.Transport{
+		Protocols:          &protocols,
+		DisableCompression: true,
+		DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			raw, err := h.Dial(ctx)
+			if err != nil {
+				return nil, err
+			}
+			conn := tls.Client(raw, cfg)
+			if err := conn.HandshakeContext(ctx); err != nil {
+				return nil, errors.Join(err, raw.Close())
+			}
+			return conn, nil
+		},
+	}}
+}
+
+// Close ends the connection. Calls in flight end with their contexts, which come first.
+func (c *Control) Close() { c.transport.CloseIdleConnections() }
+
+// Health asks the plugin whether it serves. ErrNotServing is its own answer.
+func (c *Control) Health(ctx context.Context) error {
+	request := protowire.AppendTag(nil, 1, protowire.BytesType)
+	request = protowire.AppendString(request, healthName)
+	var answer []byte
+	err := c.call(ctx, procedureHealth, request, func(m []byte) { answer = m })
+	if err != nil {
+		return fmt.Errorf("health: %w", err)
+	}
+	status, err := varintField(answer, 1)
+	if err != nil {
+		return fmt.Errorf("health: %w", err)
+	}
+	if status != healthServing {
+		return ErrNotServing
+	}
+	return nil
+}
+
+// Shutdown has the plugin end at once, with its calls in flight. The plugin breaks this call
+// off, too, so that its error says nothing: what counts is the end of the process.
+func (c *Control) Shutdown(ctx context.Context) {
+	_ = c.call(ctx, procedureShutdown, nil, func([]byte) {})
+}
+
+// Output passes on what the plugin prints until it ends, or ctx does. take must not keep
+// what it is given. It has to run for as long as the plugin lives.
+func (c *Control) Output(ctx context.Context, take func(stderr bool, data []byte)) error {
+	const channelStderr = 2
+	err := c.call(ctx, procedureStdio, nil, func(m []byte) {
+		channel, errChannel := varintField(m, 1)
+		data, errData := bytesField(m, 2)
+		if errChannel == nil && errData == nil {
+			take(channel == channelStderr, data)
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("output: %w", err)
+	}
+	return nil
+}
+
+// call makes one call with one request, and hands over each message of the response.
+func (c *Control) call(ctx context.Context, procedure string, request []byte, take func([]byte)) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+serverName+procedure, frame(request))
+	if err != nil {
+		return err //nolint:wrapcheck // it is our own URL
+	}
+	req.Header.Set("Content-Type", "application/grpc")
+	req.Header.Set("Te", "trailers")
+	resp, err := c.transport.RoundTrip(req)
+	if err != nil {
+		return err //nolint:wrapcheck // the transport says it all
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%w: HTTP status %d", errAnswer, resp.StatusCode)
+	}
+	for {
+		m, err := readFrame(resp.Body)
+		switch {
+		case errors.Is(err, io.EOF):
+			return status(resp)
+		case err != nil:
+			return err
+		}
+		take(m)
+	}
+}

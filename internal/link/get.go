@@ -1,0 +1,258 @@
+package link
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"time"
+
+	"github.com/masegraye/connect-plugin-go/internal/proxy/h2"
+)
+
+// dialPause is how long no further connection is tried after one that failed, while
+// there are others.
+const dialPause = time.Second
+
+// dial is a connection on its way.
+type dial struct {
+	done chan struct{}
+	err  error // set before done closes
+}
+
+// waiter is a request that waits for room on a connection.
+type waiter struct {
+	turn chan struct{} // has an element when it should look again
+}
+
+// choice is what a request is to do: use conn, fail with err, or wait, for dial too if
+// there is one.
+type choice struct {
+	conn *Conn
+	err  error
+	dial *dial
+}
+
+// Get returns a connection that takes a request now, or waits for room where there are
+// as many as there may be. Others may be faster to use that room.
+func (p *Pool) Get(ctx context.Context) (*Conn, error) {
+	var w *waiter
+
+	defer func() { p.leave(w) }()
+
+	for {
+		p.mu.Lock()
+
+		ch := p.chooseLocked(w == nil)
+		if ch.conn == nil && ch.err == nil {
+			w = p.waitLocked(w)
+		}
+		p.mu.Unlock()
+
+		if ch.conn != nil || ch.err != nil {
+			return ch.conn, ch.err
+		}
+
+		if err := w.wait(ctx, ch.dial); err != nil && (ctx.Err() != nil || !p.Connected()) {
+			return nil, err
+		}
+	}
+}
+
+// chooseLocked says what a request is to do. A new one goes behind those that wait.
+func (p *Pool) chooseLocked(isNew bool) choice {
+	if p.closed {
+		return choice{err: ErrClosed}
+	}
+
+	var best *Conn
+
+	open := 0
+
+	for _, c := range p.conns {
+		if !c.h2.Usable() {
+			continue
+		}
+
+		open++
+
+		if !c.h2.Full() && (best == nil || c.h2.Load() < best.h2.Load()) {
+			best = c
+		}
+	}
+
+	switch {
+	case best != nil && (!isNew || len(p.queue) == 0):
+		return choice{conn: best}
+	case best != nil, open >= p.cfg.MaxConns, open > 0 && time.Now().Before(p.pause):
+		return choice{}
+	}
+
+	if p.dial == nil {
+		d := &dial{done: make(chan struct{})}
+		p.dial = d
+		p.tasks.Go(func() { p.connect(d) })
+	}
+
+	return choice{dial: p.dial}
+}
+
+// waitLocked puts a request into the queue, where it was if it was there before.
+func (p *Pool) waitLocked(w *waiter) *waiter {
+	switch {
+	case w == nil:
+		w = &waiter{turn: make(chan struct{}, 1)}
+		p.queue = append(p.queue, w)
+	case !slices.Contains(p.queue, w):
+		p.queue = slices.Insert(p.queue, 0, w)
+	}
+
+	return w
+}
+
+// wait returns when the request should look again. An error is that of the context, or
+// of the connection on its way.
+func (w *waiter) wait(ctx context.Context, d *dial) error {
+	var dialled <-chan struct{}
+	if d != nil {
+		dialled = d.done
+	}
+
+	select {
+	case <-w.turn:
+	case <-dialled:
+		return d.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+
+	if d == nil {
+		return nil
+	}
+
+	select {
+	case <-dialled:
+		return d.err
+	default:
+		return nil
+	}
+}
+
+// leave takes a request out of the queue. Whoever is next looks whether there is room
+// left.
+func (p *Pool) leave(w *waiter) {
+	if w == nil {
+		return
+	}
+
+	p.mu.Lock()
+	defer p.mu.Unlock()
+
+	if i := slices.Index(p.queue, w); i >= 0 {
+		p.queue = slices.Delete(p.queue, i, i+1)
+	}
+
+	p.wakeLocked()
+}
+
+// freed has the request whose turn it is look again: another one has ended.
+func (p *Pool) freed() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.wakeLocked()
+}
+
+// wakeLocked wakes the request whose turn it is, and reports whether there was one.
+func (p *Pool) wakeLocked() bool {
+	if len(p.queue) == 0 {
+		return false
+	}
+
+	w := p.queue[0]
+	p.queue = slices.Delete(p.queue, 0, 1)
+
+	select {
+	case w.turn <- struct{}{}:
+	default:
+	}
+
+	return true
+}
+
+func (p *Pool) wakeAllLocked() {
+	for p.wakeLocked() {
+	}
+}
+
+// connect opens a connection and tells those who wait.
+func (p *Pool) connect(d *dial) {
+	ctx, cancel := context.WithTimeout(p.life, p.cfg.DialTimeout)
+	defer cancel()
+
+	c, err := p.Open(ctx)
+
+	p.mu.Lock()
+	if err == nil && p.closed {
+		c.h2.Retire() // it has no requests
+
+		err = ErrClosed
+	}
+
+	if err == nil {
+		p.conns = append(p.conns, c)
+	} else {
+		p.pause = time.Now().Add(dialPause)
+	}
+
+	p.dial = nil
+	p.mu.Unlock()
+
+	switch {
+	case c != nil && err != nil:
+		c.Close()
+	case err != nil && p.life.Err() == nil:
+		p.cfg.Failed(err)
+	}
+
+	d.err = err
+	close(d.done)
+	p.look() // it may have ended already
+}
+
+// Open connects and waits until the server has begun HTTP/2. The connection is the
+// caller's to use and to close.
+func (p *Pool) Open(ctx context.Context) (*Conn, error) {
+	var batch *h2.Batch
+
+	nc, err := p.cfg.Dial(ctx, func(raw net.Conn) net.Conn {
+		h2.WatchPeer(raw, p.cfg.PingAfter, p.cfg.PingTimeout)
+		batch = h2.NewBatch(raw)
+
+		return batch
+	})
+	if err != nil {
+		return nil, err
+	}
+
+	c := &Conn{pool: p, local: localAddr(nc)}
+
+	if secure, ok := nc.(*tls.Conn); ok {
+		state := secure.ConnectionState()
+		c.state = &state
+	} else {
+		nc = &firstBytes{Conn: nc}
+	}
+
+	c.h2, err = h2.Client(ctx, nc, batch, p.h2Config())
+	if ctx.Err() != nil {
+		err = errors.Join(err, ctx.Err())
+	}
+
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNotBegun, err)
+	}
+
+	return c, nil
+}

@@ -1,0 +1,148 @@
+//go:build linux || darwin
+
+package privdir_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/masegraye/connect-plugin-go/internal/privdir"
+)
+
+// TestMain is also a process that makes a directory, names it, and is killed.
+func TestMain(m *testing.M) {
+	if os.Getenv("PRIVDIR_TEST_MAKE") == "" {
+		os.Exit(m.Run())
+	}
+	var r privdir.Root
+	dir, err := r.Make(nil)
+	if err != nil {
+		panic(err)
+	}
+	_, _ = os.Stdout.WriteString(dir)
+	_ = os.Stdout.Close()
+	select {}
+}
+
+func TestRoot(t *testing.T) {
+	var r privdir.Root
+	t.Setenv("TMPDIR", shortDir(t))
+	one, two := mustMake(t, &r), mustMake(t, &r)
+	if one == two || filepath.Dir(one) != filepath.Dir(two) {
+		t.Errorf("%s and %s", one, two)
+	}
+	for _, dir := range []string{one, two} {
+		if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
+			t.Errorf("%s: %v, %v", dir, info, err)
+		}
+	}
+	root := filepath.Dir(one)
+	if info, err := os.Stat(root); err != nil || info.Mode().Perm() != 0o711 {
+		t.Errorf("root: %v, %v", info, err)
+	}
+	r.Close()
+	if _, err := os.Stat(root); !os.IsNotExist(err) {
+		t.Errorf("root after Close: %v", err)
+	}
+	r.Close()
+	if again := mustMake(t, &r); filepath.Dir(again) == root {
+		t.Errorf("again: %s", again)
+	}
+	r.Close()
+}
+
+// What a process left behind that was killed goes with the next root; what belongs to one
+// that lives stays.
+func TestSweep(t *testing.T) {
+	tmp := shortDir(t)
+	t.Setenv("TMPDIR", tmp)
+	var living, fresh privdir.Root
+	keep := mustMake(t, &living)
+	defer living.Close()
+	left, kill := leftBehind(t)
+	foreign := filepath.Join(tmp, "connectplugin-of-somebody")
+	if err := os.Mkdir(foreign, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(left, "socket"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mustMake(t, &fresh)
+	fresh.Close()
+	if _, err := os.Stat(left); err != nil {
+		t.Errorf("of a process that lives: %v", err)
+	}
+	kill()
+	mustMake(t, &fresh)
+	defer fresh.Close()
+	if _, err := os.Stat(filepath.Dir(left)); !os.IsNotExist(err) {
+		t.Errorf("of a killed process: %v", err)
+	}
+	for _, dir := range []string{keep, foreign} {
+		if _, err := os.Stat(dir); err != nil {
+			t.Errorf("%s: %v", dir, err)
+		}
+	}
+}
+
+func TestOwner(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give a directory away")
+	}
+	t.Setenv("TMPDIR", shortDir(t))
+	var r privdir.Root
+	defer r.Close()
+	dir, err := r.Make(&privdir.Owner{UID: 12345, GID: 12346})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.CommandContext(t.Context(), "stat", "-c", "%u %g %a", dir).Output(); err != nil || strings.TrimSpace(string(out)) != "12345 12346 700" {
+		t.Errorf("%q, %v", out, err)
+	}
+}
+
+// leftBehind returns a directory of another process, and what kills that.
+func leftBehind(t *testing.T) (dir string, kill func()) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
+	cmd.Env = append(os.Environ(), "PRIVDIR_TEST_MAKE=1")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	buf := make([]byte, 256)
+	for n := 0; err == nil; n, err = out.Read(buf) {
+		b.Write(buf[:n])
+	}
+	return b.String(), func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}
+}
+
+func mustMake(t *testing.T, r *privdir.Root) string {
+	t.Helper()
+	dir, err := r.Make(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// shortDir is a directory whose name leaves room for that of a socket.
+func shortDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/tmp", "privdir") //nolint:usetesting // a socket needs a short name
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}

@@ -1,0 +1,99 @@
+// Package probes serves the questions of whoever runs a program (a kubelet, a balancer,
+// a script) on a listener of its own, in plaintext over HTTP/1.1 and HTTP/2.
+package probes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/masegraye/connect-plugin-go/internal/drain"
+)
+
+// Bounds of a server: probes are small and soon over.
+const (
+	maxConns    = 256
+	maxStreams  = 16
+	maxHeader   = 8 << 10
+	readTimeout = 10 * time.Second
+	idleTimeout = time.Minute
+)
+
+// Server answers probes. It keeps room for the next one whoever connects and stays: where
+// there are too many connections, the oldest goes. It is safe for concurrent use.
+type Server struct {
+	// Fixed at creation.
+	server *http.Server
+	drain  *drain.Drain
+
+	mu    sync.Mutex
+	conns []net.Conn // in the order in which they came
+}
+
+// New makes a server of a handler, which has to bound what it reads. What net/http says
+// goes to the log at Debug.
+func New(handler http.Handler, log *slog.Logger) *Server {
+	s := &Server{drain: drain.New()}
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
+	s.server = &http.Server{
+		Handler: s.drain.Count(handler), Protocols: &protocols, ConnState: s.keep,
+		ReadHeaderTimeout: readTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: maxStreams, SendPingTimeout: idleTimeout, PingTimeout: readTimeout},
+	}
+	return s
+}
+
+// Serve serves on a listener, which it closes, until Shutdown; then it returns nil.
+func (s *Server) Serve(l net.Listener) error {
+	if err := s.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("probes: %w", err)
+	}
+	return nil
+}
+
+// Shutdown ends the server. What is being asked may be answered until ctx ends.
+func (s *Server) Shutdown(ctx context.Context) {
+	if s.drain.Shutdown(ctx, s.server) != nil {
+		_ = s.server.Close()
+	}
+}
+
+// keep counts connections. It is for the server's ConnState.
+func (s *Server) keep(conn net.Conn, state http.ConnState) {
+	switch state {
+	case http.StateNew:
+		if oldest := s.add(conn); oldest != nil {
+			_ = oldest.Close()
+		}
+	case http.StateClosed, http.StateHijacked:
+		s.remove(conn)
+	case http.StateActive, http.StateIdle:
+	}
+}
+
+// add keeps a connection, and returns the one that has to go for it.
+func (s *Server) add(conn net.Conn) (oldest net.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.conns) >= maxConns {
+		oldest = s.conns[0]
+		s.conns = slices.Delete(s.conns, 0, 1)
+	}
+	s.conns = append(s.conns, conn)
+	return oldest
+}
+
+func (s *Server) remove(conn net.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.conns = slices.DeleteFunc(s.conns, func(c net.Conn) bool { return c == conn })
+}

@@ -1,0 +1,164 @@
+package attack_test
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+
+	connectplugin "github.com/masegraye/connect-plugin-go"
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/internal/hosttest"
+)
+
+// flooder is a stranger that speaks frames.
+type flooder struct {
+	*http2.Framer
+
+	conn *tls.Conn
+	head []byte
+}
+
+func newFlooder(t *testing.T, host *hosttest.Host) *flooder {
+	t.Helper()
+	cfg := host.StrangerTLS()
+	cfg.NextProtos = []string{"h2"}
+	conn, err := tls.Dial("tcp", host.Addr(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	f := &flooder{Framer: http2.NewFramer(conn, conn), conn: conn}
+	_, err = io.WriteString(conn, http2.ClientPreface)
+	if err = errors.Join(err, f.WriteSettings()); err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	enc := hpack.NewEncoder(&b)
+	for _, field := range [][2]string{
+		{":method", "POST"}, {":scheme", "https"}, {":authority", host.Addr()}, {":path", "/connectplugin.v1.ServiceRegistry/DiscoverService"},
+		{"content-type", "application/proto"},
+	} {
+		_ = enc.WriteField(hpack.HeaderField{Name: field[0], Value: field[1]})
+	}
+	f.head = []byte(b.String())
+	return f
+}
+
+func (f *flooder) open(i uint32, end bool) error {
+	return f.WriteHeaders(http2.HeadersFrameParam{StreamID: 2*i + 1, BlockFragment: f.head, EndHeaders: true, EndStream: end})
+}
+
+// reason reads until the connection ends, and returns the text of the last GOAWAY.
+func (f *flooder) reason() string {
+	_ = f.conn.SetReadDeadline(time.Now().Add(time.Minute))
+	last := ""
+	for {
+		frame, err := f.ReadFrame()
+		if err != nil {
+			return last
+		}
+		if g, ok := frame.(*http2.GoAwayFrame); ok {
+			last = string(g.DebugData())
+		}
+	}
+}
+
+// Who sends frames that no request explains is cut off, and the audit says why; a plugin
+// beside it notices nothing.
+func TestAudit_H48_FloodsAreCutOff(t *testing.T) {
+	t.Parallel()
+	floods := map[string]func(f *flooder, i uint32) error{
+		"reset": func(f *flooder, i uint32) error {
+			return errors.Join(f.open(i, true), f.WriteRSTStream(2*i+1, http2.ErrCodeCancel))
+		},
+		"refused": func(f *flooder, i uint32) error { return f.open(i, true) },
+		"SETTINGS": func(f *flooder, _ uint32) error {
+			return f.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 70_000})
+		},
+		"PING":          func(f *flooder, _ uint32) error { return f.WritePing(false, [8]byte{}) },
+		"PRIORITY":      func(f *flooder, i uint32) error { return f.WritePriority(2*i+1, http2.PriorityParam{Weight: 1}) },
+		"WINDOW_UPDATE": func(f *flooder, _ uint32) error { return f.WriteWindowUpdate(0, 1) },
+		"other types":   func(f *flooder, _ uint32) error { return f.WriteRawFrame(0x42, 0, 0, []byte("x")) },
+		"empty DATA": func(f *flooder, i uint32) error {
+			if i == 0 {
+				return f.open(0, false)
+			}
+			return f.WriteData(1, false, nil)
+		},
+	}
+	const most = 20_000
+	for name, flood := range floods {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			host := hosttest.Start(t, func(c *connectplugin.ServeConfig) { c.Policy = hosttest.Rights(map[string][2][]string{"honest": {}}) })
+			honest := host.Enrol(t, "honest", nil)
+			f := newFlooder(t, host)
+			why := make(chan string, 1)
+			go func() { why <- f.reason() }()
+			for i := range uint32(most) {
+				if flood(f, i) != nil {
+					break
+				}
+				if i%4000 == 0 {
+					if err := honest.ReportHealth(t.Context(), connectpluginv1.HealthState_HEALTH_STATE_HEALTHY, "", nil); err != nil {
+						t.Errorf("the honest plugin: %v", err)
+					}
+				}
+			}
+			<-why
+			hosttest.Eventually(t, "the audit has the end of the flood", func() bool {
+				for _, e := range host.Audit.Events() {
+					if e.Kind == connectplugin.AuditLimited && strings.Contains(e.Reason, "cut off") && strings.Contains(e.Reason, name) {
+						return true
+					}
+				}
+				return false
+			})
+			if err := honest.ReportHealth(t.Context(), connectpluginv1.HealthState_HEALTH_STATE_HEALTHY, "", nil); err != nil {
+				t.Errorf("the honest plugin, afterwards: %v", err)
+			}
+		})
+	}
+}
+
+// Sockets on which nobody says a word do not keep plugins of their address out, and an
+// enrolled plugin is not displaced for them.
+func TestAudit_ATK11_IdleSocketsKeepNobodyOut(t *testing.T) {
+	t.Parallel()
+	host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.Policy = hosttest.Rights(map[string][2][]string{"early": {}, "late": {}})
+		c.Limits.MaxConnectionsPerPeer = 10
+	})
+	early := host.Enrol(t, "early", nil)
+	for i := range 30 {
+		conn, err := net.Dial("tcp", host.Addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		if i%2 == 0 {
+			cfg := host.StrangerTLS()
+			cfg.NextProtos, cfg.ServerName = []string{"h2"}, "localhost"
+			go func() { _ = tls.Client(conn, cfg).HandshakeContext(t.Context()) }()
+		}
+	}
+	cfg := host.ClientConfig(t, "late")
+	late, err := connectplugin.NewClient(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = late.Close() })
+	hosttest.Eventually(t, "the late plugin enrols", func() bool { return late.Connect(t.Context()) == nil })
+	for _, c := range []*connectplugin.Client{early, late} {
+		if err := c.ReportHealth(t.Context(), connectpluginv1.HealthState_HEALTH_STATE_HEALTHY, "", nil); err != nil {
+			t.Error(err)
+		}
+	}
+}

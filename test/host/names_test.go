@@ -1,0 +1,204 @@
+package host_test
+
+import (
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	connectplugin "github.com/masegraye/connect-plugin-go"
+	"github.com/masegraye/connect-plugin-go/internal/hosttest"
+)
+
+// ask asks a host, dialled at addr, for something under a name with which the client also
+// begins TLS. It returns the status, or the error of the connection.
+func ask(t *testing.T, ca *hosttest.CA, addr, sni, host string) (int, error) {
+	t.Helper()
+	cfg := ca.TLS(nil)
+	cfg.ServerName = sni
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+addr+"/nowhere", http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Host = host
+	resp, err := hosttest.HTTPClient(t, cfg).Do(req)
+	if err != nil {
+		return 0, err
+	}
+	_ = resp.Body.Close()
+	return resp.StatusCode, nil
+}
+
+// served is the status of what is for the host and does not exist, refused that of what is
+// for another host.
+const served, refused = http.StatusNotFound, http.StatusForbidden
+
+// The names of a host are those in the certificate that it shows on the very connection,
+// however that is chosen.
+func TestAudit_USE29_NamesAreThoseOfTheCertificateShown(t *testing.T) {
+	t.Parallel()
+	ca := hosttest.NewCA(t)
+	one, two := ca.Certify(t, hosttest.DNS("one.example", "*.wild.example")), ca.Certify(t, hosttest.DNS("two.example"))
+	byName := func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		switch hello.ServerName {
+		case "one.example", "a.wild.example":
+			return one, nil
+		case "two.example":
+			return two, nil
+		}
+		return nil, errors.New("no certificate for that name")
+	}
+	for name, edit := range map[string]func(*tls.Config){
+		"Certificates":   func(c *tls.Config) { c.Certificates = []tls.Certificate{*one, *two} },
+		"GetCertificate": func(c *tls.Config) { c.GetCertificate = byName },
+		"GetCertificate beside Certificates": func(c *tls.Config) {
+			c.Certificates = []tls.Certificate{*one}
+			c.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+				if hello.ServerName == "two.example" {
+					return two, nil
+				}
+				return nil, nil //nolint:nilnil // as crypto/tls has it
+			}
+		},
+		"GetConfigForClient": func(c *tls.Config) {
+			c.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+				cert, err := byName(hello)
+				return ca.TLS(cert), err
+			}
+		},
+		"GetConfigForClient that leaves it": func(c *tls.Config) {
+			c.GetCertificate = byName
+			c.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return nil, nil } //nolint:nilnil // as crypto/tls has it
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			host := ca.Start(t, nil, func(c *connectplugin.ServeConfig) { edit(c.TLS) })
+			for _, c := range []struct {
+				sni, host string
+				want      int
+			}{
+				{"one.example", "one.example", served},
+				{"one.example", "ONE.example:443", served},
+				{"two.example", "two.example", served},
+				{"a.wild.example", "a.wild.example", served},
+				{"a.wild.example", "b.wild.example", served},
+				{"one.example", "two.example", refused},
+				{"two.example", "one.example", refused},
+				{"two.example", "evil.example", refused},
+				{"one.example", "wild.example", refused},
+			} {
+				if got, err := ask(t, ca, host.Addr(), c.sni, c.host); err != nil || got != c.want {
+					t.Errorf("TLS for %s, request for %s: %d, %v; want %d", c.sni, c.host, got, err, c.want)
+				}
+			}
+		})
+	}
+}
+
+// A certificate that is replaced while the host runs brings its names along, and takes the
+// old ones with it.
+func TestAudit_USE29_RotationBringsItsNames(t *testing.T) {
+	t.Parallel()
+	ca := hosttest.NewCA(t)
+	var current atomic.Pointer[tls.Certificate]
+	current.Store(ca.Certify(t, hosttest.DNS("old.example", "both.example")))
+	host := ca.Start(t, nil, func(c *connectplugin.ServeConfig) {
+		c.TLS.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return current.Load(), nil }
+	})
+	if got, err := ask(t, ca, host.Addr(), "old.example", "old.example"); err != nil || got != served {
+		t.Fatalf("before: %d, %v", got, err)
+	}
+	current.Store(ca.Certify(t, hosttest.DNS("new.example", "both.example")))
+	for _, c := range []struct {
+		host string
+		want int
+	}{{"new.example", served}, {"both.example", served}, {"old.example", refused}} {
+		if got, err := ask(t, ca, host.Addr(), "both.example", c.host); err != nil || got != c.want {
+			t.Errorf("after, request for %s: %d, %v; want %d", c.host, got, err, c.want)
+		}
+	}
+}
+
+// A server of the user's own does not say which certificate it showed: the host asks its
+// configuration for that of the name which the client asked for.
+func TestAudit_USE29_AServerOfTheUsersOwn(t *testing.T) {
+	t.Parallel()
+	ca := hosttest.NewCA(t)
+	var current atomic.Pointer[tls.Certificate]
+	current.Store(ca.Certify(t, hosttest.DNS("old.example")))
+	cfg := ca.TLS(nil)
+	cfg.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		if hello.ServerName == "" {
+			return nil, errors.New("which name?")
+		}
+		return current.Load(), nil
+	}
+	host, err := connectplugin.NewHost(&connectplugin.ServeConfig{TLS: cfg, Logger: hosttest.Logger(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = host.Shutdown(t.Context()) })
+	l := hosttest.Listen(t)
+	server := &http.Server{Handler: host.Handler(), TLSConfig: cfg}
+	go func() { _ = server.ServeTLS(l, "", "") }()
+	t.Cleanup(func() { _ = server.Close() })
+	for _, name := range []string{"old.example", "new.example"} {
+		current.Store(ca.Certify(t, hosttest.DNS(name)))
+		if got, err := ask(t, ca, l.Addr().String(), name, name); err != nil || got != served {
+			t.Errorf("%s: %d, %v", name, got, err)
+		}
+		if got, err := ask(t, ca, l.Addr().String(), name, "evil.example"); err != nil || got != refused {
+			t.Errorf("%s, request for another: %d, %v", name, got, err)
+		}
+	}
+}
+
+// Whoever starts a host whose names nobody can know is told so, and what to write.
+func TestAudit_USE29_UnknownNamesAreWarnedOf(t *testing.T) {
+	t.Parallel()
+	ca := hosttest.NewCA(t)
+	named := ca.Certify(t, hosttest.DNS("host.example"))
+	for name, c := range map[string]struct {
+		edit func(*connectplugin.ServeConfig)
+		want string
+	}{
+		"named": {func(c *connectplugin.ServeConfig) { c.TLS.Certificates = []tls.Certificate{*named} }, ""},
+		"by address": {func(c *connectplugin.ServeConfig) {
+			c.TLS.Certificates = []tls.Certificate{*ca.Certify(t, hosttest.Loopback)}
+		}, ""},
+		"needs a name": {func(c *connectplugin.ServeConfig) {
+			c.TLS.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, errors.New("which name?") }
+		}, "GetCertificate"},
+		"chosen": {func(c *connectplugin.ServeConfig) {
+			c.TLS.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return ca.TLS(named), nil }
+		}, "GetConfigForClient"},
+		"SPIFFE id alone": {func(c *connectplugin.ServeConfig) {
+			c.TLS.Certificates = []tls.Certificate{*ca.Certify(t, hosttest.URI("spiffe://test.example/host"))}
+		}, "names no host"},
+		"common name alone": {func(c *connectplugin.ServeConfig) {
+			c.TLS.Certificates = []tls.Certificate{*ca.Certify(t, hosttest.CommonName("host.example"))}
+		}, "names no host"},
+		"Hosts say it": {func(c *connectplugin.ServeConfig) {
+			c.Hosts = []string{"host.example"}
+			c.TLS.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return ca.TLS(named), nil }
+		}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var log hosttest.Buffer
+			host := ca.Start(t, nil, func(s *connectplugin.ServeConfig) {
+				c.edit(s)
+				s.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))
+			})
+			warned := strings.Contains(log.String(), "ServeConfig.Hosts")
+			if warned != (c.want != "") || !strings.Contains(log.String(), c.want) {
+				t.Errorf("logged %q, want a warning of %q", log.String(), c.want)
+			}
+			host.Stop(t)
+		})
+	}
+}

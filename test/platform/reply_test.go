@@ -1,0 +1,109 @@
+package platform_test
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	connectplugin "github.com/masegraye/connect-plugin-go"
+)
+
+// The host's own caller gets whole responses of every size, streams as they come, and an
+// error where the plugin breaks off.
+func TestHostCallsItsPlugin(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"process", "in-memory"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := start(t, "echo")
+			sp := spec()
+			if name == "in-memory" {
+				sp = connectplugin.PluginSpec{Provides: []string{"echo"}, ImplFactory: func() any { return echoHandler() }, Plugin: memoryPlugin{
+					metadata: connectplugin.PluginMetadata{Name: "echo", Path: echoPath, Version: "1.0.0"}, path: echoPath,
+				}}
+			}
+			h.Launcher().Configure(map[string]connectplugin.PluginSpec{"echo": sp})
+			call := caller(t, h, "echo")
+			for _, n := range []int{0, 1, 60 << 10, 64 << 10, 64<<10 + 1, 300 << 10} {
+				want := strings.Repeat("x", n)
+				if got, err := call(want); got != want || err != nil {
+					t.Errorf("%d bytes: %d, %v", n, len(got), err)
+				}
+			}
+			url, client, err := h.Launcher().GetServiceClient("echo", "echo")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for protocol, options := range map[string][]connect.ClientOption{"Connect": nil, "gRPC": {connect.WithGRPC()}, "gRPC-Web": {connect.WithGRPCWeb()}} {
+				checkStream(t, protocol, connect.NewClient[text, text](client, url+echoStream, options...))
+				resp, err := connect.NewClient[text, text](client, url+echoSay, options...).CallUnary(t.Context(), connect.NewRequest(wrapperspb.String("one")))
+				if err != nil || resp.Msg.GetValue() != "one" {
+					t.Errorf("%s: %v, %v", protocol, resp, err)
+				}
+			}
+			_, err = connect.NewClient[text, text](client, url+echoPath+"None").CallUnary(t.Context(), connect.NewRequest(&text{}))
+			if connect.CodeOf(err) != connect.CodeUnimplemented {
+				t.Errorf("what is not there: %v", err)
+			}
+		})
+	}
+}
+
+// checkStream sends what it gets an answer to before it sends the next.
+func checkStream(t *testing.T, protocol string, c *connect.Client[text, text]) {
+	t.Helper()
+	s := c.CallBidiStream(t.Context())
+	for _, what := range []string{"one", "two", strings.Repeat("x", 200<<10)} {
+		if err := s.Send(wrapperspb.String(what)); err != nil {
+			t.Fatalf("%s: %v", protocol, err)
+		}
+		if m, err := s.Receive(); err != nil || m.GetValue() != what {
+			t.Fatalf("%s: %d bytes: %v", protocol, len(what), err)
+		}
+	}
+	if err := errors.Join(s.CloseRequest(), ended(s), s.CloseResponse()); err != nil {
+		t.Errorf("%s: the end: %v", protocol, err)
+	}
+}
+
+func ended(s *connect.BidiStreamForClient[text, text]) error {
+	if _, err := s.Receive(); !errors.Is(err, io.EOF) {
+		return err
+	}
+	return nil
+}
+
+// A response that breaks off is no whole one, however much of it was there.
+func TestHostSeesThatItsPluginBreaksOff(t *testing.T) {
+	t.Parallel()
+	h := start(t, "echo")
+	h.Launcher().Configure(map[string]connectplugin.PluginSpec{"echo": spec()})
+	url, client, err := h.Launcher().GetServiceClient("echo", "echo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"Cut", "CutLater"} {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+echoPath+path, strings.NewReader("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Content-Type", "application/json")
+		resp, err := client.Do(r)
+		if err != nil {
+			continue // it says so at once
+		}
+		body, err := io.ReadAll(resp.Body)
+		if err == nil {
+			t.Errorf("%s: %d bytes are taken for all", path, len(body))
+		}
+		_ = resp.Body.Close()
+	}
+	if got, err := caller(t, h, "echo")("hello"); got != "hello" || err != nil {
+		t.Errorf("afterwards: %q, %v", got, err)
+	}
+}
