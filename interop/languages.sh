@@ -46,8 +46,8 @@ for node in "$cache"/node20/bin/node "$cache"/node22/bin/node node; do
 done
 if [ "${#nodes[@]}" -gt 0 ]; then
   rm -rf "$node_client"/{src,test,conformance,polyglot,dist}
-  cp -r clients/node/{src,test,conformance,tsconfig.json,package.json} examples/polyglot/node "$node_client"
-  mv "$node_client/node" "$node_client/polyglot"
+  cp -r clients/node/{src,test,conformance,tsconfig.json,package.json} "$node_client"
+  mkdir "$node_client/polyglot" && cp examples/polyglot/node/*.js "$node_client/polyglot" # finds the package by its own name
   play "compile clients/node" "${nodes[0]}" "$node_client/node_modules/typescript/bin/tsc" -p "$node_client"
 else
   printf '\nno table for Node: install Node 20 or later and run interop/setup.sh\n'
