@@ -132,8 +132,12 @@ bench-recovery: ## kill hosts and plugins under load, and measure how they come 
 	@mkdir -p $(CACHE) && cd bench && $(GO) build -o $(CACHE)/bench-recovery ./recovery && $(CACHE)/bench-recovery $(BENCHFLAGS)
 
 .PHONY: interop
-interop: ## let real servers and clients of other libraries call one another through a host (15 minutes; see interop/setup.sh)
+interop: interop-languages ## let real servers and clients of other libraries call one another through a host (17 minutes; see interop/setup.sh)
 	@mkdir -p $(CACHE) && cd interop && $(GO) build -o $(CACHE)/interop-table . && $(CACHE)/interop-table -cache $(CACHE)/interop $(INTEROPFLAGS)
+
+.PHONY: interop-languages
+interop-languages: ## hold the packages for Python and Node, and our own peers, against the conformance kit (2 minutes)
+	@interop/languages.sh $(CACHE)/interop
 
 .PHONY: cover
 cover: ## measure what the tests of the library cover, and write a page that shows it

@@ -1,7 +1,6 @@
 package connectplugin
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/rand"
@@ -12,7 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
@@ -341,7 +339,7 @@ func (p *prober) settle(a probeAnswer) {
 	p.tell(plugin.id, plugin.endpoint, report)
 }
 
-// maxHealthAnswer bounds the answer to a question, in bytes.
+// maxHealthAnswer bounds the answers of launched plugins, in bytes.
 const maxHealthAnswer = 64 << 10
 
 // healthQuestion is a question to one plugin.
@@ -394,19 +392,14 @@ func probeHealth(ctx context.Context, pool *proxy.Provider, id *tokenstore.Ident
 	if err != nil {
 		return catalog.HealthReport{}, err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, path, bytes.NewReader(q.message))
-	if err != nil {
-		return catalog.HealthReport{}, fmt.Errorf("ask for health: %w", err)
-	}
-	req.Header.Set("Content-Type", "application/proto")
-	req.Header.Set("Connect-Protocol-Version", "1")
-	answer := &answerWriter{header: http.Header{}}
-	result := pool.Forward(answer, req, proxy.Call{Path: path, Urgent: true})
-	answered := result.Class == proxy.ClassOK || result.Class == proxy.ClassResponse || errors.Is(result.Err, errAnswerTooLong)
-	if !answered || result.Status == 0 {
+	answer, result := pool.Ask(ctx, path, q.message)
+	if answered := result.Class == proxy.ClassOK || result.Class == proxy.ClassResponse; !answered || answer.Status == 0 {
 		return catalog.HealthReport{}, fmt.Errorf("ask for health: %s: %w", result.Class, result.Err)
 	}
-	return q.answer(result.Status, answer.body)
+	if answer.NotFound {
+		return catalog.HealthReport{}, errElsewhere
+	}
+	return q.answer(answer.Status, answer.Message)
 }
 
 // answer reads an answer. Of a plugin that proved once who answers, one without a proof is
@@ -436,9 +429,6 @@ func healthAnswer(status int, body []byte) (catalog.HealthReport, error) {
 	if status >= http.StatusInternalServerError && status != http.StatusNotImplemented {
 		return unknown, fmt.Errorf("%w: status %d", errServerError, status)
 	}
-	if status == http.StatusNotFound && bytes.Contains(body, []byte(`"`+connect.CodeNotFound.String()+`"`)) {
-		return unknown, errElsewhere // who knows no such question answers without a code
-	}
 	var m connectpluginv1.GetHealthResponse
 	valid := status == http.StatusOK && proto.Unmarshal(body, &m) == nil &&
 		validateHealth(m.GetState(), m.GetReason(), m.GetUnavailableDependencies()) == nil
@@ -449,36 +439,3 @@ func healthAnswer(status int, body []byte) (catalog.HealthReport, error) {
 		Health: healthOf(m.GetState()), Reason: m.GetReason(), Unavailable: m.GetUnavailableDependencies(),
 	}, nil
 }
-
-// answerWriter takes an answer into memory. It has the deadlines that the proxy
-// sets, and needs none: the question's context ends it.
-type answerWriter struct {
-	header http.Header
-	body   []byte
-}
-
-var errAnswerTooLong = errors.New("answer is too long")
-
-// Header implements http.ResponseWriter.
-func (w *answerWriter) Header() http.Header { return w.header }
-
-// WriteHeader implements http.ResponseWriter.
-func (w *answerWriter) WriteHeader(int) {}
-
-// Write implements http.ResponseWriter.
-func (w *answerWriter) Write(p []byte) (int, error) {
-	if len(w.body)+len(p) > maxHealthAnswer {
-		return 0, errAnswerTooLong
-	}
-	w.body = append(w.body, p...)
-	return len(p), nil
-}
-
-// FlushError does nothing, as http.ResponseController asks.
-func (w *answerWriter) FlushError() error { return nil }
-
-// SetReadDeadline does nothing: there is no body to read.
-func (w *answerWriter) SetReadDeadline(time.Time) error { return nil }
-
-// SetWriteDeadline does nothing: memory never blocks.
-func (w *answerWriter) SetWriteDeadline(time.Time) error { return nil }

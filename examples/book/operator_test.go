@@ -131,6 +131,26 @@ func offboard(ctx context.Context, host *connectplugin.Host, selfID string) erro
 	return nil
 }
 
+// passing is what docs/metadata.md shows of names that pass besides the usual ones.
+func passing() *connectplugin.ServeConfig {
+	return &connectplugin.ServeConfig{
+		//docs:region metadata
+		PassMetadata: []string{"X-Api-Key", "Accept-Language", "X-B3-Traceid"},
+		//docs:end
+	}
+}
+
+func TestMetadata(t *testing.T) {
+	t.Parallel()
+
+	cfg := passing()
+	cfg.AllowInsecure, cfg.Policy = true, connectplugin.OpenPolicy()
+
+	if err := cfg.Validate(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestOperator(t *testing.T) {
 	t.Parallel()
 

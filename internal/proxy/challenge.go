@@ -13,13 +13,12 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/proxy/h2"
 )
 
-// maxChallengeAnswer bounds the answer to a challenge, in bytes.
-const maxChallengeAnswer = 64 << 10
-
 var errChallenge = errors.New("provider does not show that it is the one")
 
-// Challenge is a unary call of Connect that a provider has to answer rightly on each new
-// connection, before any other call goes over it.
+const lowContentType = "content-type"
+
+// Challenge is a unary call, in Connect or gRPC, that a provider has to answer rightly on each new connection,
+// before any other call goes over it.
 type Challenge struct {
 	// Path is the procedure, and Message the request.
 	Path    string
@@ -38,22 +37,17 @@ func (p *Provider) challenge(ctx context.Context, conn *h2.Conn) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", errChallenge, err)
 	}
-	stream, rest, err := conn.Open(h2.Request{Fields: p.challengeFields(&ask), Body: ask.Message, End: true, Gather: true})
-	if err != nil {
-		return fmt.Errorf("%w: %w", errChallenge, err)
+	inGRPC := p.grpcAlone.Load()
+	got, contentType, err := p.put(ctx, conn, &ask, inGRPC)
+	if err == nil && !inGRPC && p.understandsGRPCAlone(got.Status, contentType) {
+		inGRPC = true
+		got, _, err = p.put(ctx, conn, &ask, inGRPC)
 	}
-	defer stream.Close()
-	defer context.AfterFunc(ctx, func() { stream.Cancel(context.Cause(ctx)) })()
-	if len(rest) > 0 {
-		err = stream.Write(rest, true)
-	}
-	var status int
-	var body []byte
-	if err == nil {
-		status, body, err = readAnswer(stream)
+	if err == nil && inGRPC && got.Status == http.StatusOK {
+		got.Status, got.Message = outOfEnvelope("", got.Message) // an error has no message
 	}
 	if err == nil {
-		err = ask.Check(status, body)
+		err = ask.Check(got.Status, got.Message)
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", errChallenge, err)
@@ -61,41 +55,71 @@ func (p *Provider) challenge(ctx context.Context, conn *h2.Conn) error {
 	return nil
 }
 
-func (p *Provider) challengeFields(ask *Challenge) []hpack.HeaderField {
+// put puts the question on a connection and returns what comes back.
+func (p *Provider) put(ctx context.Context, conn *h2.Conn, ask *Challenge, inGRPC bool) (got Answer, contentType string, err error) {
+	body := ask.Message
+	if inGRPC {
+		body = intoEnvelope(body)
+	}
+	stream, rest, err := conn.Open(h2.Request{Fields: p.challengeFields(ask, len(body), inGRPC), Body: body, End: true, Gather: true})
+	if err != nil {
+		return got, "", err
+	}
+	defer stream.Close()
+	defer context.AfterFunc(ctx, func() { stream.Cancel(context.Cause(ctx)) })()
+	if len(rest) > 0 {
+		if err := stream.Write(rest, true); err != nil {
+			return got, "", err
+		}
+	}
+	return readAnswer(stream)
+}
+
+func (p *Provider) challengeFields(ask *Challenge, size int, inGRPC bool) []hpack.HeaderField {
 	endpoint := &p.cfg.Endpoint
 	scheme := schemeTLS
 	if endpoint.plaintext {
 		scheme = schemePlaintext
 	}
-	return []hpack.HeaderField{
+	fields := []hpack.HeaderField{
 		{Name: ":method", Value: http.MethodPost},
 		{Name: ":scheme", Value: scheme},
 		{Name: ":authority", Value: p.authority},
 		{Name: ":path", Value: endpoint.path + ask.Path},
-		{Name: "content-type", Value: "application/proto"},
-		{Name: "connect-protocol-version", Value: "1"},
-		{Name: "content-length", Value: strconv.Itoa(len(ask.Message))},
+		{Name: "content-length", Value: strconv.Itoa(size)},
 	}
+	if inGRPC {
+		return append(fields, hpack.HeaderField{Name: lowContentType, Value: contentGRPC}, hpack.HeaderField{Name: "te", Value: "trailers"})
+	}
+	return append(fields, hpack.HeaderField{Name: lowContentType, Value: contentConnect},
+		hpack.HeaderField{Name: "connect-protocol-version", Value: "1"})
 }
 
 // readAnswer reads a whole response.
-func readAnswer(stream *h2.Stream) (status int, body []byte, err error) {
-	if status, _, err = stream.Head(); err != nil {
-		return 0, nil, err
+func readAnswer(stream *h2.Stream) (got Answer, contentType string, err error) {
+	status, fields, err := stream.Head()
+	if err != nil {
+		return got, "", err
+	}
+	got.Status = status
+	for _, f := range fields {
+		if f.Name == lowContentType {
+			contentType = f.Value
+		}
 	}
 	for end := false; !end; {
 		var part *h2.Buffer
 		if part, end, err = stream.Next(); err != nil {
-			return 0, nil, err
+			return got, "", err
 		}
 		if part == nil {
 			continue
 		}
-		body = append(body, part.B...)
+		got.Message = append(got.Message, part.B...)
 		part.Release()
-		if len(body) > maxChallengeAnswer {
-			return 0, nil, io.ErrShortBuffer
+		if len(got.Message) > maxAnswer {
+			return got, "", io.ErrShortBuffer
 		}
 	}
-	return status, body, nil
+	return got, contentType, nil
 }

@@ -24,7 +24,8 @@ type Provider struct {
 	background sync.WaitGroup
 	drained    chan struct{} // closed when it is closed and no call is left
 
-	troubled atomic.Bool // there may be a wait before the next dial
+	troubled  atomic.Bool // there may be a wait before the next dial
+	grpcAlone atomic.Bool // it answered a question in Connect as a server of gRPC does
 
 	mu     sync.Mutex
 	closed bool

@@ -1,0 +1,141 @@
+// Calls of other plugins' services through the host.
+import { Code, ConnectError, type Interceptor, type Transport } from "@connectrpc/connect";
+import { createConnectTransport, createGrpcTransport, createGrpcWebTransport } from "@connectrpc/connect-node";
+import { Closed, PluginError, Unreachable } from "./errors.js";
+import { type HostLink, maxMessage } from "./link.js";
+import type { Identity, Session } from "./session.js";
+import { type ServiceState, watch } from "./watching.js";
+
+const routeWait = 1_000; // how long a call waits for news of its service
+
+export type Protocol = "grpc" | "connect" | "grpc-web";
+
+const transports = { grpc: createGrpcTransport, connect: createConnectTransport, "grpc-web": createGrpcWebTransport };
+
+/** Follows the registry, so that each call goes to the provider of the moment. */
+export class ServiceRoute {
+  #route = "";
+  #owner = ""; // the runtime id under which the route is known
+  #next = "";
+  #error: unknown;
+  #waiters = new Set<() => void>();
+  readonly #end = new AbortController();
+  readonly #done: Promise<void>;
+
+  constructor(private readonly session: Session, private readonly serviceType: string, private readonly constraint: string) {
+    this.#done = this.#follow();
+  }
+
+  /** A transport for createClient. A unary call that the host refused because it did not know the plugin's identity any
+   * more is made once more with a new one; the provider saw nothing of the first. */
+  transport(link: HostLink, protocol: Protocol): Transport {
+    return transports[protocol]({
+      baseUrl: link.url, httpVersion: "2", sessionManager: link.sessions, readMaxBytes: maxMessage,
+      interceptors: [this.#interceptor(link.url)],
+    });
+  }
+
+  async close(): Promise<void> {
+    this.#end.abort();
+    await this.#done;
+  }
+
+  #interceptor(base: string): Interceptor {
+    return (next) => async (req) => {
+      const path = req.url.slice(base.length);
+      const send = async () => {
+        const { route, identity } = await this.#aim(req.signal);
+        for (const [name, value] of Object.entries(identity.headers())) req.header.set(name, value);
+        return { identity, answer: next({ ...req, url: base + route + path }) };
+      };
+      const { identity, answer } = await send();
+      try {
+        return await answer;
+      } catch (e) {
+        if (req.stream || !hostForgot(e)) throw e;
+        this.session.refused(identity);
+        return (await send()).answer;
+      }
+    };
+  }
+
+  async #follow(): Promise<void> {
+    this.#error = new ConnectError("the plugin has ended", Code.Unavailable);
+    let error: unknown = this.#error;
+    this.#error = undefined;
+    try {
+      const states = watch(this.session, this.serviceType, this.#end.signal, {
+        // After a break nothing is known, though nothing may have changed.
+        resumes: false,
+        opened: (identity) => { this.#next = identity.runtimeId; },
+        broken: () => { this.#route = ""; },
+      });
+      for await (const state of states) {
+        this.#route = await this.#routeOf(state);
+        this.#owner = this.#next;
+        this.#tell();
+      }
+    } catch (e) {
+      error = e;
+    }
+    this.#route = "";
+    this.#error = error;
+    this.#tell();
+  }
+
+  async #routeOf(state: ServiceState): Promise<string> {
+    if (state.state === "unavailable") return "";
+    let url = state.endpointUrl;
+    if (this.constraint) {
+      try {
+        const identity = await this.session.identity(routeWait, this.#end.signal);
+        const said = { serviceType: this.serviceType, minVersion: this.constraint };
+        const answer = await this.session.registry.discoverService(said, { headers: identity.headers(), signal: this.#end.signal });
+        url = answer.endpoint?.endpointUrl ?? "";
+      } catch (e) {
+        if (e instanceof Closed || !(e instanceof ConnectError || e instanceof PluginError)) throw e;
+        return "";
+      }
+    }
+    // Only routes through the host are believed, wherever the URL says that it points.
+    const path = new URL(url, "https://host.invalid").pathname.replace(/\/$/, "");
+    const head = `/services/${this.serviceType}/`;
+    return path.startsWith(head) && /^[A-Za-z0-9._~-]+$/.test(path.slice(head.length)) ? path : "";
+  }
+
+  /** The route of the moment, and the identity under which it holds. */
+  async #aim(signal: AbortSignal): Promise<{ route: string; identity: Identity }> {
+    const until = performance.now() + routeWait;
+    const identity = await this.session.identity(routeWait, signal).catch((e: unknown) => {
+      throw e instanceof Unreachable ? new ConnectError(e.message, Code.Unavailable) : e;
+    });
+    while (this.#error === undefined && !(this.#route && this.#owner === identity.runtimeId)) {
+      const left = until - performance.now();
+      if (left <= 0 || signal.aborted) throw new ConnectError(`no provider of ${this.serviceType} is available`, Code.Unavailable);
+      await this.#news(left);
+    }
+    if (this.#error !== undefined) throw this.#error;
+    return { route: this.#route, identity };
+  }
+
+  #tell(): void {
+    for (const waiter of [...this.#waiters]) waiter();
+  }
+
+  #news(ms: number): Promise<void> {
+    return new Promise((woken) => {
+      const done = () => {
+        clearTimeout(timer);
+        this.#waiters.delete(done);
+        woken();
+      };
+      const timer = setTimeout(done, ms);
+      this.#waiters.add(done);
+    });
+  }
+}
+
+/** Reports whether the host refused a call because of the identity. A provider's own refusal has no challenge. */
+function hostForgot(e: unknown): boolean {
+  return e instanceof ConnectError && e.code === Code.Unauthenticated && e.metadata.has("www-authenticate");
+}

@@ -1,0 +1,80 @@
+// The connection to the host.
+import { connect as connectTLS, type TLSSocket } from "node:tls";
+import { Http2SessionManager } from "@connectrpc/connect-node";
+import { ConfigError, HostNotTrusted, Unreachable } from "./errors.js";
+import { exporterLabel, exporterSize } from "./transcript.js";
+import type { Credentials, HostTrust } from "./trust.js";
+
+/** Bounds each message from the host, in bytes. */
+export const maxMessage = 4 << 20;
+
+/** Reaches nobody but the host: whose certificate it is, is checked before anything is sent. */
+export class HostLink {
+  readonly url: string;
+  readonly sessions: Http2SessionManager;
+  /** The address from which the host was reached; empty before. */
+  local = "";
+  #socket: TLSSocket | undefined;
+  #refusal: Error | undefined;
+
+  constructor(url: string, private readonly credentials: Credentials, private readonly trust: HostTrust, private readonly lost: () => void) {
+    const parsed = URL.canParse(url) ? new URL(url) : undefined;
+    if (parsed?.protocol !== "https:" || parsed.pathname !== "/" || parsed.search || parsed.hash || parsed.username) {
+      throw new ConfigError(`host: ${JSON.stringify(url)} is no base URL; write for example "https://127.0.0.1:8443"`);
+    }
+    this.url = parsed.origin;
+    this.sessions = new Http2SessionManager(
+      this.url,
+      // A silent stream looks like one whose host is gone.
+      { pingIntervalMs: 30_000, pingTimeoutMs: 15_000, connectTimeoutMs: 10_000 },
+      { createConnection: () => this.#dial(parsed) },
+    );
+  }
+
+  /** Makes sure of a connection, and returns the value that binds a proof to it. */
+  async connect(): Promise<Uint8Array> {
+    this.#refusal = undefined;
+    const state = await this.sessions.connect();
+    const refusal = this.#refusal as Error | undefined;
+    if (refusal) throw refusal;
+    const socket = this.#socket;
+    if (state !== "open" && state !== "idle" || !socket || socket.destroyed) {
+      throw new Unreachable(`${this.url} does not answer${this.sessions.error() ? `: ${String(this.sessions.error())}` : ""}`);
+    }
+    return socket.exportKeyingMaterial(exporterSize, exporterLabel, Buffer.alloc(0));
+  }
+
+  close(): void {
+    this.sessions.abort();
+    this.#socket?.destroy();
+  }
+
+  #dial(url: URL): TLSSocket {
+    const { cert, key, ca } = this.credentials.read();
+    const name = url.hostname.replace(/^\[|\]$/g, "");
+    const socket = connectTLS({
+      host: name, port: Number(url.port || 443), cert, key, ca, minVersion: "TLSv1.3", ALPNProtocols: ["h2"],
+      rejectUnauthorized: true,
+      ...(/^[0-9.]+$|:/.test(name) ? {} : { servername: name }),
+      checkServerIdentity: (_, certificate) => this.trust.checkServer(name, certificate),
+    });
+    socket.once("secureConnect", () => {
+      this.#socket = socket;
+      this.local = socket.localAddress ?? "";
+    });
+    socket.once("error", (e: NodeJS.ErrnoException) => {
+      if (e instanceof HostNotTrusted) this.#refusal = e;
+      else if (untrusted.has(e.code ?? "")) this.#refusal = new HostNotTrusted(`${this.url}: ${e.message}`);
+    });
+    socket.once("close", () => {
+      if (this.#socket === socket) this.lost();
+    });
+    return socket;
+  }
+}
+
+const untrusted = new Set([
+  "UNABLE_TO_VERIFY_LEAF_SIGNATURE", "SELF_SIGNED_CERT_IN_CHAIN", "DEPTH_ZERO_SELF_SIGNED_CERT", "UNABLE_TO_GET_ISSUER_CERT",
+  "UNABLE_TO_GET_ISSUER_CERT_LOCALLY", "CERT_HAS_EXPIRED", "CERT_NOT_YET_VALID", "CERT_SIGNATURE_FAILURE",
+  "CERT_UNTRUSTED", "CERT_REJECTED", "INVALID_CA", "INVALID_PURPOSE", "ERR_TLS_CERT_ALTNAME_INVALID",
+]);

@@ -1,0 +1,258 @@
+// A plugin process.
+import type { DescService } from "@bufbuild/protobuf";
+import { Code, ConnectError, type ConnectRouter, createClient, type ServiceImpl, type Transport } from "@connectrpc/connect";
+import { createGrpcTransport } from "@connectrpc/connect-node";
+import { type Protocol, ServiceRoute } from "./calls.js";
+import { Closed, ConfigError, Unreachable } from "./errors.js";
+import { HostLink } from "./link.js";
+import { Pace, pause } from "./pace.js";
+import { enrolsItself, Server } from "./serving.js";
+import { Session } from "./session.js";
+import { minSecretSize } from "./transcript.js";
+import { type Credentials, HostTrust } from "./trust.js";
+import { type ServiceState, watch } from "./watching.js";
+import { CapabilityBroker, type CapabilityGrant } from "./wire/plugin/v1/broker_pb.js";
+import type { HandshakeRequest } from "./wire/plugin/v1/handshake_pb.js";
+import { type GetHealthRequest, HealthState, PluginControl } from "./wire/plugin/v1/lifecycle_pb.js";
+import { PluginIdentity } from "./wire/plugin/v1/plugininfo_pb.js";
+
+/** A service type that the plugin calls or watches. A string in its place accepts any version. */
+export interface Dependency {
+  readonly type: string;
+  readonly minVersion?: string;
+}
+
+export interface PluginOptions {
+  /** The host's base URL. */
+  readonly host: string;
+  /** The plugin's name, for which the host's policy is written. */
+  readonly selfId: string;
+  readonly selfVersion?: string;
+  /** The plugin's certificate, key and authorities. */
+  readonly credentials: Credentials;
+  /** The enrolment secret of selfId, where there is one: the plugin proves it, and accepts only a host that proves it, too. */
+  readonly secret?: Uint8Array;
+  /** The types that the plugin calls or watches; the host lets it use no others. */
+  readonly requires?: readonly (string | Dependency)[];
+  /** The host's SPIFFE id. Not needed where the plugin's own certificate is that of an Authority of connectplugin. */
+  readonly hostIdentity?: string;
+  /** SHA-256 digests of the host's public key, base64 or hex; the host has to have one of them. */
+  readonly hostPins?: readonly string[];
+  /** Where the plugin listens. By default a free port, on the address from which it reaches its host. */
+  readonly address?: { readonly host: string; readonly port: number };
+  /** Where the host calls the plugin, if that is another. */
+  readonly baseUrl?: string;
+  /** The lowest and the highest application version. [1, 1] by default. */
+  readonly versions?: readonly [number, number];
+  readonly magicCookie?: readonly [string, string];
+  /** Bounds each call to the host, in milliseconds. 10,000 by default. */
+  readonly timeoutMs?: number;
+  /** The time between two reports of health, in milliseconds. 10,000 by default. */
+  readonly reportEveryMs?: number;
+  /** For how long calls in flight may finish at the end, in milliseconds. 10,000 by default. */
+  readonly graceMs?: number;
+  /** Hears what the operator should know. Nobody by default. */
+  readonly log?: (line: string) => void;
+}
+
+const maxChallenge = 64;
+
+interface Provided {
+  readonly type: string;
+  readonly version: string;
+  readonly path: string;
+  readonly metadata: Readonly<Record<string, string>>;
+}
+
+const cookie = ["CONNECT_PLUGIN", "d3f40b3c2e1a5f8b9c4d7e6a1b2c3d4e"] as const;
+
+/** A plugin that serves and calls services through its host. Whoever else answers in the host's place or calls the plugin is refused. */
+export class Plugin {
+  /** Aborts when the host or a signal asks the plugin to stop. A stream that could go on for ever ends itself then. */
+  readonly stopping: AbortSignal;
+  readonly #stop = new AbortController();
+  readonly #link: HostLink;
+  readonly #session: Session;
+  readonly #trust: HostTrust;
+  readonly #provided: Provided[] = [];
+  readonly #adders: ((router: ConnectRouter) => void)[] = [];
+  readonly #routes = new Map<string, ServiceRoute>();
+  readonly #watches = new AbortController();
+  readonly #log: (line: string) => void;
+  #server: Server | undefined;
+  #baseUrl: string;
+  #graceMs: number;
+  #health: { state: HealthState; reason: string } = { state: HealthState.HEALTHY, reason: "" };
+  #stopped: Promise<void> | undefined;
+
+  constructor(private readonly options: PluginOptions) {
+    validate(options);
+    this.stopping = this.#stop.signal;
+    this.#log = options.log ?? (() => { /* nobody listens */ });
+    this.#baseUrl = options.baseUrl ?? "";
+    this.#graceMs = options.graceMs ?? 10_000;
+    this.#trust = new HostTrust(options.credentials, options.hostIdentity, options.hostPins);
+    this.#link = new HostLink(options.host, options.credentials, this.#trust, () => this.#session.lost());
+    this.#session = new Session(this.#link, {
+      selfId: options.selfId, secret: options.secret, magicCookie: options.magicCookie ?? cookie, versions: options.versions ?? [1, 1],
+      timeoutMs: options.timeoutMs ?? 10_000, reportEveryMs: options.reportEveryMs ?? 10_000, log: this.#log,
+      health: () => this.#health,
+      declare: (request) => this.#declare(request),
+      registrations: () => this.#provided.map((p) => ({
+        serviceType: p.type, version: p.version, endpointPath: p.path, metadata: { ...p.metadata, base_url: this.#baseUrl },
+      })),
+    });
+  }
+
+  /** Offers a service to others: its type, its semantic version, the generated service and its implementation. Before start. */
+  provide<S extends DescService>(
+    type: string, version: string, service: S, implementation: Partial<ServiceImpl<S>>, metadata: Readonly<Record<string, string>> = {},
+  ): this {
+    if (this.#server) throw new ConfigError("provide: the plugin has started");
+    this.#provided.push({ type, version, path: `/${service.typeName}/`, metadata });
+    this.#adders.push((router) => router.service(service, implementation));
+    return this;
+  }
+
+  /** A transport for createClient that leads to the provider of a type, of a version that satisfies the constraint ("1.2.0",
+   * ">=1.2, <2"). The router translates no protocols: gRPC, the default, is understood by every provider. It may be made before
+   * start; calls wait a second for news, and fail as unavailable. */
+  transport(type: string, { constraint = "", protocol = "grpc" as Protocol } = {}): Transport {
+    const key = `${type} ${constraint}`;
+    let route = this.#routes.get(key);
+    if (!route) this.#routes.set(key, (route = new ServiceRoute(this.#session, type, constraint)));
+    return route.transport(this.#link, protocol);
+  }
+
+  /** Yields the states of a type: first as it is, then at every change, until the signal or the plugin's end. After start. */
+  watch(type: string, signal?: AbortSignal): AsyncGenerator<ServiceState> {
+    const until = AbortSignal.any([this.#watches.signal, ...(signal ? [signal] : [])]);
+    return watch(this.#session, type, until, { resumes: true });
+  }
+
+  /** Asks the host for one of its capabilities. The grant's bearerToken goes to its endpointUrl and nowhere else. */
+  async requestCapability(capabilityType: string, minVersion = "", reason = ""): Promise<CapabilityGrant> {
+    const timeoutMs = this.options.timeoutMs ?? 10_000;
+    const identity = await this.#session.identity(timeoutMs);
+    const broker = createClient(CapabilityBroker, createGrpcTransport({ baseUrl: this.#link.url, sessionManager: this.#link.sessions }));
+    const { grant } = await broker.requestCapability({ capabilityType, minVersion, reason }, { headers: identity.headers(), timeoutMs });
+    if (!grant) throw new ConnectError("the answer holds no grant", Code.Internal);
+    return grant;
+  }
+
+  /** Says how the plugin is. The host is told at once. */
+  setHealth(state: HealthState, reason = ""): void {
+    this.#health = { state, reason };
+    this.#session.poke(true);
+  }
+
+  /** The id of this process at its host. It changes when the host forgot the plugin. */
+  async runtimeId(): Promise<string> {
+    return (await this.#session.identity(this.options.timeoutMs ?? 10_000)).runtimeId;
+  }
+
+  /** Serves, enrols and registers. It waits for the host however long that takes, and resolves when the plugin can be called. It
+   * rejects with HostNotTrusted or HandshakeRefused. */
+  async start(): Promise<void> {
+    const { host, port } = this.options.address ?? { host: await this.#addressTowardsHost(), port: 0 };
+    this.#server = new Server(this.options.credentials, this.#trust, (router) => this.#serve(router), this.#log);
+    const listening = await this.#server.listen(host, port);
+    this.#baseUrl ||= `https://${host.includes(":") ? `[${host}]` : host}:${listening}`;
+    this.#session.start();
+    await this.#session.ready();
+  }
+
+  /** Starts, unless it has started, and serves until SIGTERM, SIGINT or the host asks to stop. Then it withdraws what it offers,
+   * finishes the calls in flight, and leaves. */
+  async run(): Promise<void> {
+    const asked = () => this.#stop.abort();
+    process.once("SIGTERM", asked).once("SIGINT", asked);
+    try {
+      if (!this.#server) await this.start();
+      await this.#session.failed(this.stopping);
+    } finally {
+      process.removeListener("SIGTERM", asked).removeListener("SIGINT", asked);
+      await this.stop();
+    }
+  }
+
+  /** Withdraws what the plugin offers, finishes the calls in flight, and gives the identity back. */
+  stop(): Promise<void> {
+    this.#stop.abort();
+    return (this.#stopped ??= this.#shut());
+  }
+
+  async #shut(): Promise<void> {
+    await this.#session.end();
+    await this.#session.withdraw();
+    await this.#server?.close(this.#graceMs);
+    this.#watches.abort();
+    for (const route of this.#routes.values()) await route.close();
+    await this.#session.leave();
+    this.#link.close();
+  }
+
+  async #addressTowardsHost(): Promise<string> {
+    for (const pace = new Pace(); ; ) {
+      try {
+        await this.#link.connect();
+        return this.#link.local;
+      } catch (e) {
+        if (!(e instanceof Unreachable)) throw e;
+        this.#log(`waiting for the host: ${e.message}`);
+        await pause(pace.failed(e), this.stopping);
+        if (this.stopping.aborted) throw new Closed("the plugin was stopped before its host was there");
+      }
+    }
+  }
+
+  #declare(request: HandshakeRequest): void {
+    request.selfVersion = this.options.selfVersion ?? "";
+    for (const { type, version, path } of this.#provided) request.provides.push({ $typeName: "connectplugin.v1.ServiceDeclaration", type, version, path });
+    for (const r of this.options.requires ?? []) {
+      const { type, minVersion = "" } = typeof r === "string" ? { type: r } : r;
+      request.requires.push({ $typeName: "connectplugin.v1.ServiceDependency", type, minVersion, requiredForStartup: false, watchForChanges: false });
+    }
+  }
+
+  #answerHealth({ runtimeId, challenge }: GetHealthRequest) {
+    const identity = this.#session.current();
+    if (challenge.length > maxChallenge) throw new ConnectError("challenge: is too long", Code.InvalidArgument);
+    if (runtimeId && runtimeId !== identity?.runtimeId) throw new ConnectError("this is another plugin", Code.NotFound);
+    return { ...this.#health, ...(challenge.length > 0 && identity ? { proof: identity.prove(challenge) } : {}) };
+  }
+
+  #serve(router: ConnectRouter): void {
+    for (const add of this.#adders) add(router);
+    router.service(PluginControl, {
+      getHealth: (request) => this.#answerHealth(request),
+      shutdown: ({ gracePeriodSeconds, reason }) => {
+        if (gracePeriodSeconds < 0) throw new ConnectError("grace_period_seconds: is negative", Code.InvalidArgument);
+        this.#log(`the host asks the plugin to stop: ${JSON.stringify(reason.slice(0, 1024))}`);
+        if (gracePeriodSeconds > 0) this.#graceMs = Math.min(this.#graceMs, gracePeriodSeconds * 1000);
+        setImmediate(() => this.#stop.abort()); // the answer first
+        return { acknowledged: true };
+      },
+    });
+    router.service(PluginIdentity, {
+      getPluginInfo: () => ({
+        selfId: this.options.selfId, selfVersion: this.options.selfVersion ?? "",
+        provides: this.#provided.map(({ type, version, path }) => ({ type, version, path })),
+        requires: (this.options.requires ?? []).map((r) => (typeof r === "string" ? { type: r } : r)),
+      }),
+      setRuntimeIdentity: enrolsItself,
+    });
+  }
+}
+
+function validate(o: PluginOptions): void {
+  const [lowest, highest] = o.versions ?? [1, 1];
+  if (!o.selfId) throw new ConfigError("selfId: is empty; write the name that the host's policy knows");
+  if (o.secret && o.secret.length < minSecretSize) {
+    throw new ConfigError(`secret: has ${o.secret.length} bytes; write at least ${minSecretSize} random ones`);
+  }
+  if (lowest < 1 || lowest > highest) throw new ConfigError("versions: the range is empty; write the lowest and the highest, from 1 on");
+  if ([o.timeoutMs, o.reportEveryMs, o.graceMs].some((ms) => ms !== undefined && !(ms > 0))) {
+    throw new ConfigError("timeoutMs, reportEveryMs, graceMs: write positive times");
+  }
+}

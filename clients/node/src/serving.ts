@@ -1,0 +1,84 @@
+// What the plugin serves to its host.
+import * as http2 from "node:http2";
+import type { AddressInfo } from "node:net";
+import type { TLSSocket } from "node:tls";
+import { Code, ConnectError, type ConnectRouter, type HandlerContext } from "@connectrpc/connect";
+import { connectNodeAdapter } from "@connectrpc/connect-node";
+import { maxMessage } from "./link.js";
+import type { Credentials, HostTrust } from "./trust.js";
+
+const lookEvery = 10_000;
+
+/** The plugin that calls, as the host says. */
+export interface Caller {
+  readonly runtimeId: string;
+  readonly selfId: string;
+  readonly selfVersion: string;
+}
+
+/** The plugin behind a call that an implementation serves. */
+export function caller(context: HandlerContext): Caller {
+  const said = (name: string) => context.requestHeader.get("x-plugin-caller-" + name) ?? "";
+  return { runtimeId: said("id"), selfId: said("self-id"), selfVersion: said("self-version") };
+}
+
+/**
+ * A server for the host alone. TLS verifies that a caller's certificate is of a trusted authority, which those of other
+ * plugins are, too; the server looks whose it is, once for each connection.
+ */
+export class Server {
+  readonly #server: http2.Http2SecureServer;
+  readonly #sessions = new Map<http2.Http2Session, boolean>(); // whether it is the host's
+  readonly #look: NodeJS.Timeout;
+
+  constructor(credentials: Credentials, trust: HostTrust, routes: (router: ConnectRouter) => void, log: (line: string) => void) {
+    const serve = connectNodeAdapter({ routes, readMaxBytes: maxMessage });
+    const options = { ...credentials.read(), minVersion: "TLSv1.3" as const, ALPNProtocols: ["h2"] };
+    this.#server = http2.createSecureServer({ ...options, requestCert: true, rejectUnauthorized: true, allowHTTP1: false },
+      (request, response) => {
+        if (this.#sessions.get(request.stream.session as http2.Http2Session)) serve(request, response);
+        else request.stream.close(http2.constants.NGHTTP2_REFUSED_STREAM);
+      });
+    this.#server.on("session", (session) => {
+      const refusal = trust.refuse((session.socket as TLSSocket).getPeerCertificate().raw);
+      this.#sessions.set(session, !refusal);
+      session.on("close", () => this.#sessions.delete(session));
+      session.on("error", () => { /* the host cut it */ });
+      if (refusal) {
+        log(`somebody else than the host called: ${refusal.message}`);
+        session.destroy();
+      }
+    });
+    this.#server.on("sessionError", () => { /* as above */ });
+    let used = credentials.read();
+    this.#look = setInterval(() => {
+      const files = credentials.read();
+      if (files !== used) this.#server.setSecureContext({ ...options, ...(used = files) });
+    }, lookEvery).unref();
+  }
+
+  /** Listens and returns the port. */
+  listen(host: string, port: number): Promise<number> {
+    return new Promise((done, failed) => {
+      this.#server.once("error", failed);
+      this.#server.listen(port, host, () => done((this.#server.address() as AddressInfo).port));
+    });
+  }
+
+  /** Lets the calls in flight finish, for so many milliseconds at most. */
+  async close(graceMs: number): Promise<void> {
+    clearInterval(this.#look);
+    const closed = new Promise<void>((done) => this.#server.close(() => done()));
+    for (const session of this.#sessions.keys()) session.close(); // GOAWAY, and the streams go on
+    const timer = setTimeout(() => {
+      for (const session of this.#sessions.keys()) session.destroy();
+    }, graceMs);
+    await closed;
+    clearTimeout(timer);
+  }
+}
+
+/** The error of a method that this plugin does not offer. */
+export function enrolsItself(): never {
+  throw new ConnectError("this plugin enrols itself", Code.FailedPrecondition);
+}

@@ -1,0 +1,104 @@
+// Who the plugin is, and how it knows its host.
+import { createHash, X509Certificate } from "node:crypto";
+import { readFileSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { checkServerIdentity, createSecureContext, type PeerCertificate } from "node:tls";
+import { ConfigError, HostNotTrusted } from "./errors.js";
+
+const spiffe = /^spiffe:\/\/([a-z0-9._-]+)((?:\/[A-Za-z0-9._-]+)+)$/;
+
+/** The content of a directory of credentials at one moment, PEM. */
+export interface Files {
+  readonly cert: Buffer;
+  readonly key: Buffer;
+  readonly ca: Buffer;
+}
+
+/**
+ * A directory with tls.crt (the certificate, then its intermediates), tls.key and ca.crt, as a host's WriteCredentials, a
+ * launcher or a certificate manager writes it. It is read again when the files change.
+ */
+export class Credentials {
+  #stamp = "";
+  #files: Files | undefined;
+
+  constructor(readonly directory: string) {
+    this.read();
+  }
+
+  /** Returns the files as they are now; the last good ones while they are being replaced. */
+  read(): Files {
+    const names = ["tls.crt", "tls.key", "ca.crt"].map((n) => join(this.directory, n)) as [string, string, string];
+    try {
+      const stamp = names.map((n) => String(statSync(n, { bigint: true }).mtimeNs)).join();
+      if (stamp !== this.#stamp) {
+        const [cert, key, ca] = names.map((n) => readFileSync(n)) as [Buffer, Buffer, Buffer];
+        createSecureContext({ cert, key, ca }); // they fit together
+        this.#files = { cert, key, ca };
+        this.#stamp = stamp;
+      }
+    } catch (e) {
+      if (!this.#files) throw new ConfigError(`credentials: ${this.directory} needs tls.crt, tls.key and ca.crt: ${String(e)}`);
+    }
+    return this.#files as Files;
+  }
+}
+
+/** What the host's certificate has to be, in both directions: where the plugin calls and where it is called. */
+export class HostTrust {
+  readonly identity: string;
+  readonly #pins: ReadonlySet<string>;
+
+  constructor(credentials: Credentials, identity = "", pins: readonly string[] = []) {
+    if (identity && !spiffe.test(identity)) {
+      throw new ConfigError(`hostIdentity: ${JSON.stringify(identity)} is no SPIFFE id; write one, or hostPins`);
+    }
+    this.#pins = new Set(pins.map(parsePin));
+    this.identity = identity || (this.#pins.size > 0 ? "" : hostOfDomain(credentials.read().cert));
+  }
+
+  /** Says why a certificate that TLS has verified is not the host's; undefined where it is. */
+  refuse(certificate: Buffer | undefined): HostNotTrusted | undefined {
+    if (!certificate) return new HostNotTrusted("it shows no certificate");
+    const parsed = new X509Certificate(certificate);
+    const shown = spiffeID(parsed);
+    if (this.identity && shown !== this.identity) {
+      return new HostNotTrusted(`the certificate is that of ${shown || "nobody with a SPIFFE id"} instead of ${this.identity}`);
+    }
+    if (this.#pins.size > 0 && !this.#pins.has(spkiDigest(parsed))) {
+      return new HostNotTrusted("the key of the certificate is not among hostPins");
+    }
+    return undefined;
+  }
+
+  /** For tls.connect: a SPIFFE id stands in for host names, a pin does not. */
+  checkServer(name: string, certificate: PeerCertificate): Error | undefined {
+    return this.refuse(certificate.raw) ?? (this.identity ? undefined : checkServerIdentity(name, certificate));
+  }
+}
+
+function hostOfDomain(pem: Buffer): string {
+  const match = spiffe.exec(spiffeID(new X509Certificate(pem)));
+  if (!match || !/^\/(plugin|launch)\/.+$/.test(match[2] ?? "")) {
+    throw new ConfigError("hostIdentity: the plugin's certificate does not tell which host is its own; " +
+      "write the host's SPIFFE id, or hostPins");
+  }
+  return `spiffe://${match[1]}/host`;
+}
+
+/** The SPIFFE id of a certificate; empty where it has none, or more than one URI. */
+function spiffeID(certificate: X509Certificate): string {
+  const uris = (certificate.subjectAltName ?? "").split(", ").filter((n) => n.startsWith("URI:")).map((n) => n.slice(4));
+  return uris.length === 1 && spiffe.test(uris[0] ?? "") ? (uris[0] ?? "") : "";
+}
+
+/** The SHA-256 of the public key (SPKI, RFC 7469), hex. */
+function spkiDigest(certificate: X509Certificate): string {
+  return createHash("sha256").update(certificate.publicKey.export({ type: "spki", format: "der" })).digest("hex");
+}
+
+function parsePin(text: string): string {
+  const pin = /^[0-9a-fA-F]{64}$/.test(text) ? Buffer.from(text, "hex") : Buffer.from(text, "base64");
+  if (pin.length !== 32) throw new ConfigError(`hostPins: ${JSON.stringify(text)} is no SHA-256 of a public key in base64 or hex`);
+  return pin.toString("hex");
+}

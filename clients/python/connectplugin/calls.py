@@ -1,0 +1,227 @@
+"""Calls of other plugins' services through the host."""
+import re
+import threading
+import time
+from typing import Any, Callable, Iterable, Optional, Sequence
+from urllib.parse import urlsplit
+
+import grpc
+
+from .errors import Closed, PluginError
+from .link import HostLink, Unreachable
+from .pace import code_of
+from .session import Identity, Session
+from .watching import UNAVAILABLE, ServiceState, Watch
+from .wire import registry_pb2 as reg
+
+_ROUTE_WAIT = 1.0  # how long a call waits for news of its service
+
+
+class NoProvider(PluginError, grpc.RpcError):  # type: ignore[misc]
+    """There is nobody to call at the moment. Code and details are those of an unavailable service."""
+
+    def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.UNAVAILABLE
+
+    def details(self) -> str:
+        return str(self)
+
+
+class ServiceChannel(grpc.Channel):  # type: ignore[misc]
+    """A channel that leads to the provider of a service type, for generated stubs. It follows the registry: when the
+    provider changes, the next call goes to the new one. A unary call that the host refused because it did not know the
+    plugin's identity any more is made once more with a new one; the provider saw nothing of the first."""
+
+    def __init__(self, session: Session, link: HostLink, service_type: str, constraint: str) -> None:
+        self._session, self._link, self._type, self._constraint = session, link, service_type, constraint
+        self._mu = threading.Condition()
+        # Guarded by _mu.
+        self._route = ""
+        self._owner = ""  # the runtime id under which the route is known
+        self._next_owner = ""
+        self._error: Optional[Exception] = None
+        # Each stream begins with the current state: after a break nothing is known, though nothing may have changed.
+        self._watch = Watch(session, link, service_type, self._opened, self._broken, resumes=False)
+        self._thread = threading.Thread(target=self._follow, name="connectplugin-" + service_type, daemon=True)
+        self._thread.start()
+
+    def unary_unary(self, method: str, request_serializer: Any = None, response_deserializer: Any = None,
+                    **_: Any) -> "_Unary":
+        return _Unary(self, "unary_unary", method, request_serializer, response_deserializer)
+
+    def unary_stream(self, method: str, request_serializer: Any = None, response_deserializer: Any = None,
+                     **_: Any) -> "_Stream":
+        return _Stream(self, "unary_stream", method, request_serializer, response_deserializer)
+
+    def stream_unary(self, method: str, request_serializer: Any = None, response_deserializer: Any = None,
+                     **_: Any) -> "_Upload":
+        return _Upload(self, "stream_unary", method, request_serializer, response_deserializer)
+
+    def stream_stream(self, method: str, request_serializer: Any = None, response_deserializer: Any = None,
+                      **_: Any) -> "_Stream":
+        return _Stream(self, "stream_stream", method, request_serializer, response_deserializer)
+
+    def subscribe(self, callback: Callable[[grpc.ChannelConnectivity], None], try_to_connect: Optional[bool] = False) -> None:
+        self._link.channel().subscribe(callback, try_to_connect)
+
+    def unsubscribe(self, callback: Callable[[grpc.ChannelConnectivity], None]) -> None:
+        self._link.channel().unsubscribe(callback)
+
+    def close(self) -> None:
+        """Stops following the registry. Calls in flight go on."""
+        self._watch.close()
+        self._thread.join()
+
+    def __enter__(self) -> "ServiceChannel":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    def _opened(self, identity: Identity) -> None:
+        with self._mu:
+            self._next_owner = identity.runtime_id
+
+    def _broken(self) -> None:
+        with self._mu:
+            self._route = ""
+
+    def _follow(self) -> None:
+        error: Exception = NoProvider(f"the connection to {self._type!r} is closed")
+        try:
+            for state in self._watch:
+                route = self._route_of(state)
+                with self._mu:
+                    self._route, self._owner = route, self._next_owner
+                    self._mu.notify_all()
+        except (grpc.RpcError, PluginError) as e:
+            error = e
+        with self._mu:
+            self._route, self._error = "", error
+            self._mu.notify_all()
+
+    def _route_of(self, state: ServiceState) -> str:
+        if state.state == UNAVAILABLE:
+            return ""
+        url = state.endpoint_url
+        if self._constraint:
+            identity = self._session.identity(_ROUTE_WAIT)
+            discover = self._link.channel().unary_unary(
+                "/connectplugin.v1.ServiceRegistry/DiscoverService",
+                request_serializer=reg.DiscoverServiceRequest.SerializeToString,
+                response_deserializer=reg.DiscoverServiceResponse.FromString)
+            try:
+                answer = discover(reg.DiscoverServiceRequest(service_type=self._type, min_version=self._constraint),
+                                  metadata=identity.metadata(), timeout=_ROUTE_WAIT * 10)
+            except grpc.RpcError as e:
+                if code_of(e) in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNAVAILABLE):
+                    return ""
+                raise
+            url = answer.endpoint.endpoint_url
+        # Only routes through the host are believed, wherever the URL says that it points.
+        path = urlsplit(url).path.rstrip("/")
+        return path if re.fullmatch(re.escape(f"/services/{self._type}/") + r"[A-Za-z0-9._~-]+", path) else ""
+
+    def aim(self, timeout: Optional[float]) -> tuple[str, Identity]:
+        """The route of the moment, and the identity under which it holds."""
+        wait = _ROUTE_WAIT if timeout is None else min(_ROUTE_WAIT, timeout)
+        until = time.monotonic() + wait
+        try:
+            identity = self._session.identity(wait)
+        except (Unreachable, Closed) as e:
+            raise NoProvider(str(e)) from e
+        with self._mu:
+            self._mu.wait_for(lambda: self._error is not None or (self._route and self._owner == identity.runtime_id),
+                              max(0.0, until - time.monotonic()))
+            if self._error is not None:
+                raise self._error
+            if not self._route or self._owner != identity.runtime_id:
+                raise NoProvider(f"no provider of {self._type!r} is available")
+            return self._route, identity
+
+    def refused(self, identity: Identity) -> None:
+        self._session.refused(identity)
+
+    def below(self) -> grpc.Channel:
+        return self._link.channel()
+
+
+class _Multi:
+    """What the four kinds of calls have in common."""
+
+    def __init__(self, channel: ServiceChannel, kind: str, method: str, serializer: Any, deserializer: Any) -> None:
+        self._channel, self._kind, self._method = channel, kind, method
+        self._serializer, self._deserializer = serializer, deserializer
+
+    def _aimed(self, timeout: Optional[float], metadata: Optional[Sequence[Any]]) -> tuple[Any, dict[str, Any], Identity]:
+        route, identity = self._channel.aim(timeout)
+        call = getattr(self._channel.below(), self._kind)(
+            route + self._method, request_serializer=self._serializer, response_deserializer=self._deserializer)
+        own = [m for m in metadata or () if m[0].lower() not in ("authorization", "x-plugin-runtime-id")]
+        return call, {"timeout": timeout, "metadata": (*own, *identity.metadata())}, identity
+
+
+def _begin(call: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """Begins a call. grpcio has an error of another kind for a channel that was just replaced."""
+    try:
+        return call(*args, **options)
+    except ValueError as e:
+        raise NoProvider("the host is away") from e
+
+
+class _Stream(_Multi, grpc.UnaryStreamMultiCallable, grpc.StreamStreamMultiCallable):  # type: ignore[misc]
+    def __call__(self, request: Any, timeout: Optional[float] = None, metadata: Optional[Sequence[Any]] = None,
+                 credentials: Any = None, wait_for_ready: Optional[bool] = None, compression: Any = None) -> Any:
+        call, options, _ = self._aimed(timeout, metadata)
+        return _begin(call, request, compression=compression, **options)
+
+
+class _Upload(_Multi, grpc.StreamUnaryMultiCallable):  # type: ignore[misc]
+    def __call__(self, request_iterator: Iterable[Any], timeout: Optional[float] = None,
+                 metadata: Optional[Sequence[Any]] = None, credentials: Any = None,
+                 wait_for_ready: Optional[bool] = None, compression: Any = None) -> Any:
+        call, options, _ = self._aimed(timeout, metadata)
+        return _begin(call, iter(request_iterator), compression=compression, **options)
+
+    def with_call(self, request_iterator: Iterable[Any], timeout: Optional[float] = None,
+                  metadata: Optional[Sequence[Any]] = None, credentials: Any = None,
+                  wait_for_ready: Optional[bool] = None, compression: Any = None) -> Any:
+        call, options, _ = self._aimed(timeout, metadata)
+        return _begin(call.with_call, iter(request_iterator), compression=compression, **options)
+
+    def future(self, request_iterator: Iterable[Any], timeout: Optional[float] = None,
+               metadata: Optional[Sequence[Any]] = None, credentials: Any = None,
+               wait_for_ready: Optional[bool] = None, compression: Any = None) -> Any:
+        call, options, _ = self._aimed(timeout, metadata)
+        return _begin(call.future, iter(request_iterator), compression=compression, **options)
+
+
+class _Unary(_Multi, grpc.UnaryUnaryMultiCallable):  # type: ignore[misc]
+    def __call__(self, request: Any, timeout: Optional[float] = None, metadata: Optional[Sequence[Any]] = None,
+                 credentials: Any = None, wait_for_ready: Optional[bool] = None, compression: Any = None) -> Any:
+        return self.with_call(request, timeout, metadata, credentials, wait_for_ready, compression)[0]
+
+    def with_call(self, request: Any, timeout: Optional[float] = None, metadata: Optional[Sequence[Any]] = None,
+                  credentials: Any = None, wait_for_ready: Optional[bool] = None, compression: Any = None) -> Any:
+        call, options, identity = self._aimed(timeout, metadata)
+        try:
+            return _begin(call.with_call, request, compression=compression, **options)
+        except grpc.RpcError as e:
+            if not _host_forgot(e):
+                raise
+        self._channel.refused(identity)
+        call, options, _ = self._aimed(timeout, metadata)
+        return _begin(call.with_call, request, compression=compression, **options)
+
+    def future(self, request: Any, timeout: Optional[float] = None, metadata: Optional[Sequence[Any]] = None,
+               credentials: Any = None, wait_for_ready: Optional[bool] = None, compression: Any = None) -> Any:
+        call, options, _ = self._aimed(timeout, metadata)
+        return _begin(call.future, request, compression=compression, **options)
+
+
+def _host_forgot(e: Any) -> bool:
+    """Reports whether the host refused a call because of the identity. A provider's own refusal has no challenge."""
+    if code_of(e) is not grpc.StatusCode.UNAUTHENTICATED:
+        return False
+    fields = [*(e.initial_metadata() or ()), *(e.trailing_metadata() or ())]
+    return any(key == "www-authenticate" for key, _ in fields)

@@ -1,0 +1,249 @@
+"""A plugin process."""
+import logging
+import signal
+import threading
+from dataclasses import dataclass, field
+from typing import Any, Callable, Mapping, Optional, Sequence, TypeVar, Union
+
+import grpc
+
+from .calls import ServiceChannel
+from .errors import Closed, ConfigError
+from .link import MAX_MESSAGE, HostLink, Unreachable
+from .pace import Pace
+from .serving import Control, Refusal, new_server
+from .session import Session, Settings
+from .transcript import MIN_SECRET_SIZE, health_proof
+from .trust import Credentials, HostTrust
+from .watching import Watch
+from .wire import broker_pb2 as broker
+from .wire import handshake_pb2 as hs
+from .wire import lifecycle_pb2 as lc
+from .wire import registry_pb2 as reg
+
+HEALTHY, DEGRADED, UNHEALTHY = lc.HEALTH_STATE_HEALTHY, lc.HEALTH_STATE_DEGRADED, lc.HEALTH_STATE_UNHEALTHY
+
+MAX_CHALLENGE = 64
+
+_Opened = TypeVar("_Opened", Watch, ServiceChannel)
+
+MAGIC_COOKIE = ("CONNECT_PLUGIN", "d3f40b3c2e1a5f8b9c4d7e6a1b2c3d4e")
+
+
+@dataclass(frozen=True)
+class Dependency:
+    """A service type that the plugin calls or watches. A string in its place accepts any version."""
+
+    type: str
+    min_version: str = ""
+
+
+@dataclass(frozen=True)
+class _Provided:
+    type: str
+    version: str
+    path: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+class Plugin:
+    """A plugin that serves and calls services through its host.
+
+    host is the host's base URL. self_id names the plugin; the host's policy is written for it. credentials are its
+    certificate, key and authorities. secret is the enrolment secret of self_id, where there is one: the plugin proves
+    it, and accepts only a host that proves it, too. requires are the types that the plugin calls or watches; the host
+    lets it use no others.
+
+    The host is known by host_identity (its SPIFFE id) or host_pins (SHA-256 of its public key, base64 or hex); neither
+    is needed where the plugin's own certificate is that of an Authority of connectplugin. Whoever else answers in its
+    place or calls the plugin is refused.
+
+    address is what the plugin listens on ("10.0.0.7:8443"); empty means a free port, on the address from which it
+    reaches its host. base_url is where the host calls it, if that is another.
+
+    It is safe for use by several threads.
+    """
+
+    def __init__(self, *, host: str, self_id: str, credentials: Credentials, self_version: str = "",
+                 secret: Optional[bytes] = None, requires: Sequence[Union[str, Dependency]] = (),
+                 host_identity: str = "", host_pins: Sequence[str] = (), address: str = "", base_url: str = "",
+                 versions: tuple[int, int] = (1, 1), magic_cookie: tuple[str, str] = MAGIC_COOKIE,
+                 timeout: float = 10.0, report_every: float = 10.0, workers: int = 64,
+                 server_options: Sequence[tuple[str, Any]] = (("grpc.max_receive_message_length", MAX_MESSAGE),),
+                 logger: Optional[logging.Logger] = None) -> None:
+        if not self_id:
+            raise ConfigError("self_id: is empty; write the name that the host's policy knows")
+        if secret is not None and len(secret) < MIN_SECRET_SIZE:
+            raise ConfigError(f"secret: has {len(secret)} bytes; write at least {MIN_SECRET_SIZE} random ones")
+        if not 1 <= versions[0] <= versions[1]:
+            raise ConfigError("versions: the range is empty; write the lowest and the highest, from 1 on")
+        if workers < 2 or timeout <= 0 or report_every <= 0:
+            raise ConfigError("workers, timeout, report_every: write at least 2 workers and positive times")
+        self._log = logger or logging.getLogger("connectplugin")
+        self._credentials, self._trust = credentials, HostTrust(credentials, host_identity, host_pins)
+        self._self_id, self._self_version = self_id, self_version
+        self._requires = [r if isinstance(r, Dependency) else Dependency(r) for r in requires]
+        self._address, self._base_url, self._workers, self._server_options = address, base_url, workers, server_options
+        self._timeout = timeout
+        self._provided: list[_Provided] = []
+        self._adders: list[Callable[[grpc.Server], None]] = []
+        self._link = HostLink(host, credentials, self._trust, lambda: self._session.lost(), self._log)
+        settings = Settings(self_id, self_version, secret, magic_cookie, versions, timeout, report_every)
+        self._session = Session(settings, self._link, self._log, self._registrations, self._declare, self._report)
+        self._server: Optional[grpc.Server] = None
+        self._mu = threading.Lock()
+        # Guarded by _mu.
+        self._health: tuple[lc.HealthState, str] = (HEALTHY, "")
+        self._open: list[Union[Watch, ServiceChannel]] = []
+        self._stopped = False
+        self._grace = 10.0
+        self.stopping = threading.Event()
+        """Set when the host or a signal asks the plugin to stop. A stream that could go on for ever ends itself then."""
+
+    def provide(self, service_type: str, version: str, service: str, add: Callable[[grpc.Server], None],
+                metadata: Optional[Mapping[str, str]] = None) -> None:
+        """Offers a service to others: its type, its semantic version, the name of the gRPC service ("greeter.v1.Greeter")
+        and a function that adds its servicer to a server. Before start."""
+        if self._server is not None:
+            raise ConfigError("provide: the plugin has started")
+        self._provided.append(_Provided(service_type, version, f"/{service}/", dict(metadata or {})))
+        self._adders.append(add)
+
+    def service(self, service_type: str, constraint: str = "") -> ServiceChannel:
+        """A channel for generated stubs that leads to the provider of a type, of a version that satisfies the constraint
+        ("1.2.0", ">=1.2, <2"). It may be made before start; calls wait a second for news, and fail as unavailable."""
+        return self._keep(ServiceChannel(self._session, self._link, service_type, constraint))
+
+    def watch(self, service_type: str) -> Watch:
+        """Iterates over the states of a type: first as it is, then at every change. After start."""
+        return self._keep(Watch(self._session, self._link, service_type))
+
+    def request_capability(self, capability: str, min_version: str = "", reason: str = "") -> broker.CapabilityGrant:
+        """Asks the host for one of its capabilities. The grant's bearer_token goes to its endpoint_url and nowhere else."""
+        identity = self._session.identity()
+        call = self._link.channel().unary_unary(
+            "/connectplugin.v1.CapabilityBroker/RequestCapability",
+            request_serializer=broker.RequestCapabilityRequest.SerializeToString,
+            response_deserializer=broker.RequestCapabilityResponse.FromString)
+        answer: broker.RequestCapabilityResponse = call(broker.RequestCapabilityRequest(capability_type=capability, min_version=min_version, reason=reason),
+                      metadata=identity.metadata(), timeout=10)
+        return answer.grant
+
+    def set_health(self, state: lc.HealthState, reason: str = "") -> None:
+        """Says how the plugin is: HEALTHY, DEGRADED or UNHEALTHY. The host is told at once."""
+        with self._mu:
+            self._health = (state, reason)
+        self._session.poke(report=True)
+
+    @property
+    def runtime_id(self) -> str:
+        """The id of this process at its host. It changes when the host forgot the plugin."""
+        return self._session.identity().runtime_id
+
+    def start(self) -> None:
+        """Serves, enrols and registers. It waits for the host however long that takes, and returns when the plugin can be
+        called. It raises HostNotTrusted or HandshakeRefused."""
+        address = self._address or self._address_towards_host()
+        control = Control(self._answer_health, self._asked_to_stop, self._declare)
+        self._server, port = new_server(self._credentials, self._trust, control, address, self._workers,
+                                        self._server_options, self._log)
+        for add in self._adders:
+            add(self._server)
+        if not self._base_url:
+            self._base_url = f"https://{address.rpartition(':')[0]}:{port}"
+        self._server.start()
+        self._session.start()
+        self._session.await_ready()
+
+    def run(self) -> None:
+        """Starts, unless it has started, and serves until SIGTERM, SIGINT or the host asks to stop. Then it withdraws what
+        it offers, finishes the calls in flight, and leaves."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, lambda *_: self.stopping.set())
+        try:
+            if self._server is None:
+                self.start()
+            while not self.stopping.wait(0.2):  # a wait without a limit would keep signals from Python's main thread
+                self._session.raise_error()
+        finally:
+            self.stop()
+
+    def stop(self) -> None:
+        """Withdraws what the plugin offers, finishes the calls in flight, at most for the grace, and gives the identity
+        back. Later calls do nothing."""
+        self.stopping.set()
+        with self._mu:
+            if self._stopped:
+                return
+            self._stopped = True
+            opened, self._open = self._open, []
+        self._session.end()
+        self._session.withdraw()
+        if self._server is not None:
+            self._server.stop(self._grace).wait()
+        for o in opened:
+            o.close()
+        self._session.leave()
+        self._link.close()
+
+    def _address_towards_host(self) -> str:
+        """A free port on the address from which the plugin reaches its host, however long that takes."""
+        pace = Pace()
+        while not self._link.local:
+            try:
+                self._link.reach(self._timeout)
+            except Unreachable as e:
+                self._log.info("waiting for the host: %s", e)
+                if self.stopping.wait(pace.failed(e)):
+                    raise Closed("the plugin was stopped before its host was there") from e
+        return f"[{self._link.local}]:0" if ":" in self._link.local else f"{self._link.local}:0"
+
+    def _keep(self, opened: "_Opened") -> "_Opened":
+        with self._mu:
+            if self._stopped:
+                raise Closed("the plugin has ended")
+            self._open.append(opened)
+        return opened
+
+    def _declare(self, request: hs.HandshakeRequest) -> None:
+        request.self_id, request.self_version = self._self_id, self._self_version
+        for p in self._provided:
+            request.provides.add(type=p.type, version=p.version, path=p.path)
+        for r in self._requires:
+            request.requires.add(type=r.type, min_version=r.min_version)
+
+    def _registrations(self) -> list[reg.RegisterServiceRequest]:
+        return [reg.RegisterServiceRequest(service_type=p.type, version=p.version, endpoint_path=p.path,
+                                           metadata={**p.metadata, "base_url": self._base_url}) for p in self._provided]
+
+    def _report(self) -> lc.ReportHealthRequest:
+        with self._mu:
+            state, reason = self._health
+        return lc.ReportHealthRequest(state=state, reason=reason)
+
+    def _answer_health(self, request: lc.GetHealthRequest) -> lc.GetHealthResponse:
+        if len(request.challenge) > MAX_CHALLENGE:
+            raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, "challenge: is too long")
+        identity = self._session.current()
+        if request.runtime_id and (identity is None or request.runtime_id != identity.runtime_id):
+            raise Refusal(grpc.StatusCode.NOT_FOUND, "this is another plugin")
+        with self._mu:
+            state, reason = self._health
+        answer = lc.GetHealthResponse(state=state, reason=reason)
+        if request.challenge and identity is not None:
+            answer.proof = health_proof(identity.token, identity.runtime_id, request.challenge)
+        return answer
+
+    def _asked_to_stop(self, request: lc.ShutdownRequest) -> None:
+        self._log.info("the host asks the plugin to stop: %s", ascii(request.reason[:1024]))
+        if 0 < request.grace_period_seconds < self._grace:
+            self._grace = float(request.grace_period_seconds)
+        self.stopping.set()
+
+    def __enter__(self) -> "Plugin":
+        self.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.stop()

@@ -1,0 +1,145 @@
+"""What the plugin serves to its host."""
+import logging
+from concurrent import futures
+from dataclasses import dataclass
+from typing import Any, Callable, Optional, Sequence
+
+import grpc
+import ssl
+
+from .errors import HostNotTrusted
+from .trust import Credentials, HostTrust
+from .wire import handshake_pb2 as hs
+from .wire import lifecycle_pb2 as lc
+from .wire import plugininfo_pb2 as info
+
+_CONTROL, _IDENTITY = "connectplugin.v1.PluginControl", "connectplugin.v1.PluginIdentity"
+
+
+@dataclass(frozen=True)
+class Caller:
+    """The plugin that calls, as the host says."""
+
+    runtime_id: str
+    self_id: str
+    self_version: str
+
+
+def caller(context: grpc.ServicerContext) -> Caller:
+    """The plugin behind a call that a servicer serves."""
+    fields = dict(context.invocation_metadata())
+    return Caller(*(fields.get("x-plugin-caller-" + n, "") for n in ("id", "self-id", "self-version")))
+
+
+class OnlyHost(grpc.ServerInterceptor):  # type: ignore[misc]
+    """Serves the host alone. TLS has verified that the caller's certificate is of a trusted authority, which those of
+    other plugins are, too; this says whose it is."""
+
+    def __init__(self, trust: HostTrust, log: logging.Logger) -> None:
+        self._trust, self._log = trust, log
+
+    def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
+        handler = continuation(details)
+        if handler is None:
+            return None
+        kind = ("stream" if handler.request_streaming else "unary") + "_" + ("stream" if handler.response_streaming else "unary")
+        serve = getattr(handler, kind)
+        if handler.response_streaming:
+            def checked(request: Any, context: grpc.ServicerContext) -> Any:
+                self._check(context)
+                yield from serve(request, context)
+        else:
+            def checked(request: Any, context: grpc.ServicerContext) -> Any:
+                self._check(context)
+                return serve(request, context)
+        make = getattr(grpc, kind + "_rpc_method_handler")
+        return make(checked, handler.request_deserializer, handler.response_serializer)
+
+    def _check(self, context: grpc.ServicerContext) -> None:
+        pem = context.auth_context().get("x509_pem_cert", [b""])[0]
+        try:
+            if not pem:
+                raise HostNotTrusted("it has no certificate")
+            self._trust.check(ssl.PEM_cert_to_DER_cert(pem.decode()))
+        except HostNotTrusted as e:
+            self._log.warning("somebody else than the host called: %s", e)
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, "the caller is not the host")
+
+
+class Refusal(Exception):
+    """An answer with a code."""
+
+    def __init__(self, code: grpc.StatusCode, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Control:
+    """What the host may ask of the plugin."""
+
+    health: Callable[[lc.GetHealthRequest], lc.GetHealthResponse]
+    shutdown: Callable[[lc.ShutdownRequest], None]
+    declare: Callable[[Any], None]
+
+
+def new_server(credentials: Credentials, trust: HostTrust, control: Control, address: str, workers: int,
+               options: Sequence[tuple[str, Any]], log: logging.Logger) -> tuple[grpc.Server, int]:
+    """Returns a server that listens and does not serve yet, and its port."""
+    server = grpc.server(futures.ThreadPoolExecutor(workers, "connectplugin-call"),
+                         interceptors=[OnlyHost(trust, log)], options=options)
+    server.add_generic_rpc_handlers(_control_handlers(control))
+
+    served = [credentials.read()]
+
+    def configuration() -> Any:
+        files = credentials.read()
+        return grpc.ssl_server_certificate_configuration([(files.key, files.certificate)], files.authorities)
+
+    def renewed() -> Optional[Any]:
+        files = credentials.read()
+        if files == served[0]:
+            return None
+        served[0] = files
+        return configuration()
+
+    port = server.add_secure_port(address, grpc.dynamic_ssl_server_credentials(configuration(), renewed, True))
+    return server, port
+
+
+def _control_handlers(control: Control) -> tuple[Any, ...]:
+    def get_health(request: lc.GetHealthRequest, context: grpc.ServicerContext) -> lc.GetHealthResponse:
+        try:
+            return control.health(request)
+        except Refusal as e:
+            context.abort(e.code, str(e))
+            raise
+
+    def shutdown(request: lc.ShutdownRequest, context: grpc.ServicerContext) -> lc.ShutdownResponse:
+        if request.grace_period_seconds < 0:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "grace_period_seconds: is negative")
+        control.shutdown(request)
+        return lc.ShutdownResponse(acknowledged=True)
+
+    def plugin_info(_: Any, __: grpc.ServicerContext) -> info.GetPluginInfoResponse:
+        said = hs.HandshakeRequest()
+        control.declare(said)
+        return info.GetPluginInfoResponse(self_id=said.self_id, self_version=said.self_version,
+                                          provides=said.provides, requires=said.requires)
+
+    def assign(_: Any, context: grpc.ServicerContext) -> None:
+        context.abort(grpc.StatusCode.FAILED_PRECONDITION, "this plugin enrols itself")
+
+    def unary(serve: Callable[[Any, Any], Any], request: Any, answer: Any) -> Any:
+        return grpc.unary_unary_rpc_method_handler(serve, request.FromString, answer.SerializeToString)
+
+    return (
+        grpc.method_handlers_generic_handler(_CONTROL, {
+            "GetHealth": unary(get_health, lc.GetHealthRequest, lc.GetHealthResponse),
+            "Shutdown": unary(shutdown, lc.ShutdownRequest, lc.ShutdownResponse),
+        }),
+        grpc.method_handlers_generic_handler(_IDENTITY, {
+            "GetPluginInfo": unary(plugin_info, info.GetPluginInfoRequest, info.GetPluginInfoResponse),
+            "SetRuntimeIdentity": unary(assign, info.SetRuntimeIdentityRequest, info.SetRuntimeIdentityResponse),
+        }),
+    )

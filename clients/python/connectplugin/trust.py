@@ -1,0 +1,150 @@
+"""Who the plugin is, and how it knows its host."""
+import base64
+import hashlib
+import os
+import re
+import ssl
+from dataclasses import dataclass, field
+from typing import Iterator, Optional, Sequence
+
+from .errors import ConfigError, HostNotTrusted
+
+_SPIFFE = re.compile(r"spiffe://([a-z0-9._-]+)((?:/[A-Za-z0-9._-]+)+)")
+_SUBJECT_ALT_NAME = bytes.fromhex("551d11")
+_SEQUENCE, _OID, _OCTETS, _EXTENSIONS, _URI = 0x30, 0x06, 0x04, 0xA3, 0x86
+
+
+@dataclass(frozen=True)
+class Files:
+    """The content of a directory of credentials at one moment, PEM."""
+
+    certificate: bytes
+    key: bytes = field(repr=False)
+    authorities: bytes
+
+
+class Credentials:
+    """A directory with tls.crt (the certificate, then its intermediates), tls.key and ca.crt, as a host's
+    WriteCredentials, a launcher or a certificate manager writes it. It is read again when the files change."""
+
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+        self._stamp: Optional[tuple[int, ...]] = None
+        self._files: Optional[Files] = None
+        self.read()
+
+    def read(self) -> Files:
+        """Returns the files as they are now; the last good ones while they are being replaced."""
+        names = [os.path.join(self.directory, n) for n in ("tls.crt", "tls.key", "ca.crt")]
+        try:
+            stamp = tuple(os.stat(n).st_mtime_ns for n in names)
+            if stamp != self._stamp:
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+                context.load_cert_chain(names[0], names[1])  # they fit together
+                self._files, self._stamp = Files(*(_content(n) for n in names)), stamp
+        except (OSError, ssl.SSLError) as e:
+            if self._files is None:
+                raise ConfigError(f"credentials: {self.directory} needs tls.crt, tls.key and ca.crt: {e}") from e
+        assert self._files is not None
+        return self._files
+
+    def client_context(self) -> ssl.SSLContext:
+        """The client side for Python's own TLS: 1.3, and h2 alone."""
+        files = self.read()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.load_verify_locations(cadata=files.authorities.decode())
+        context.load_cert_chain(os.path.join(self.directory, "tls.crt"), os.path.join(self.directory, "tls.key"))
+        context.set_alpn_protocols(["h2"])
+        return context
+
+
+class HostTrust:
+    """What the host's certificate has to be, in both directions: where the plugin calls and where it is called."""
+
+    def __init__(self, credentials: Credentials, identity: str = "", pins: Sequence[str] = ()) -> None:
+        if identity and not _SPIFFE.fullmatch(identity):
+            raise ConfigError(f"host_identity: {identity!r} is no SPIFFE id; write one, or host_pins")
+        self.pins = frozenset(_parse_pin(p) for p in pins)
+        self.identity = identity
+        if not identity and not self.pins:
+            self.identity = _host_of_domain(credentials.read().certificate)
+
+    def check(self, certificate: bytes) -> None:
+        """Raises HostNotTrusted unless a certificate that TLS has verified, in DER, is the host's."""
+        shown = spiffe_id(certificate)
+        if self.identity and shown != self.identity:
+            raise HostNotTrusted(f"the certificate is that of {shown or 'nobody with a SPIFFE id'!r} instead of {self.identity!r}")
+        if self.pins and spki_digest(certificate) not in self.pins:
+            raise HostNotTrusted("the key of the certificate is not among host_pins")
+
+
+def spiffe_id(certificate: bytes) -> str:
+    """The SPIFFE id of a certificate in DER; empty where it has none, or more than one URI."""
+    uris = list(_uris(certificate))
+    return uris[0] if len(uris) == 1 and _SPIFFE.fullmatch(uris[0]) else ""
+
+
+def spki_digest(certificate: bytes) -> bytes:
+    """The SHA-256 of the public key (SPKI, RFC 7469)."""
+    parts = [whole for tag, _, whole in _items(_tbs(certificate)) if tag != 0xA0]  # without the version
+    return hashlib.sha256(parts[5]).digest()
+
+
+def _host_of_domain(pem: bytes) -> str:
+    own = spiffe_id(ssl.PEM_cert_to_DER_cert(_first(pem)))
+    match = _SPIFFE.fullmatch(own)
+    if not match or not re.fullmatch(r"/(plugin|launch)/.+", match[2]):
+        raise ConfigError("host_identity: the plugin's certificate does not tell which host is its own; "
+                          "write the host's SPIFFE id, or host_pins")
+    return f"spiffe://{match[1]}/host"
+
+
+def _content(name: str) -> bytes:
+    with open(name, "rb") as f:
+        return f.read()
+
+
+def _first(pem: bytes) -> str:
+    end = b"-----END CERTIFICATE-----"
+    head, found, _ = pem.partition(end)
+    return (head[head.find(b"-----BEGIN CERTIFICATE-----"):] + found).decode()
+
+
+def _parse_pin(text: str) -> bytes:
+    try:
+        pin = bytes.fromhex(text) if re.fullmatch(r"[0-9a-fA-F]{64}", text) else base64.b64decode(text, validate=True)
+    except ValueError:
+        pin = b""
+    if len(pin) != hashlib.sha256().digest_size:
+        raise ConfigError(f"host_pins: {text!r} is no SHA-256 of a public key in base64 or hex")
+    return pin
+
+
+def _items(der: bytes) -> Iterator[tuple[int, bytes, bytes]]:
+    """The items of a DER sequence: tag, content, and the whole."""
+    at = 0
+    while at < len(der):
+        size, head = der[at + 1], 2
+        if size & 0x80:
+            head += size & 0x7F
+            size = int.from_bytes(der[at + 2:at + head], "big")
+        yield der[at], der[at + head:at + head + size], der[at:at + head + size]
+        at += head + size
+
+
+def _tbs(certificate: bytes) -> bytes:
+    (_, content, _), = _items(certificate)
+    return next(_items(content))[1]
+
+
+def _uris(certificate: bytes) -> Iterator[str]:
+    for tag, content, _ in _items(_tbs(certificate)):
+        if tag != _EXTENSIONS:
+            continue
+        for _, extension, _ in _items(next(_items(content))[1]):
+            parts = list(_items(extension))
+            if parts[0][0] == _OID and parts[0][1] == _SUBJECT_ALT_NAME:
+                for kind, name, _ in _items(next(_items(parts[-1][1]))[1]):
+                    if kind == _URI:
+                        yield name.decode("ascii", "replace")

@@ -1,0 +1,1 @@
+"""Code generated from proto/plugin/v1 by generate.sh."""
