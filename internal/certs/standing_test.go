@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"math/big"
 	"net/url"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,6 +18,7 @@ type stand struct {
 	*certs.Standing[string]
 
 	t     *testing.T
+	mu    sync.Mutex // the bubble's clock orders nothing for the race detector
 	over  map[string]bool
 	ended map[string]bool // certificates, by identity
 }
@@ -35,8 +37,13 @@ func runStand(t *testing.T, overtime time.Duration, use func(s *stand)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		s := &stand{t: t, over: map[string]bool{}, ended: map[string]bool{}}
-		s.Standing = certs.NewStanding(certs.Tenure{Overtime: overtime}, func(c string) { s.over[c] = true },
-			func(who string, _ *x509.Certificate) bool { return s.ended[who] })
+		s.Standing = certs.NewStanding(certs.Tenure{Overtime: overtime}, func(c string) { s.note(s.over, c) },
+			func(who string, _ *x509.Certificate) bool {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+
+				return s.ended[who]
+			})
 
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
@@ -45,6 +52,13 @@ func runStand(t *testing.T, overtime time.Duration, use func(s *stand)) {
 		synctest.Wait()
 		use(s)
 	})
+}
+
+func (s *stand) note(in map[string]bool, name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+
+	in[name] = true
 }
 
 func (s *stand) show(conn string, cert *x509.Certificate) {
@@ -57,6 +71,8 @@ func (s *stand) after(d time.Duration, want ...string) {
 	s.t.Helper()
 	time.Sleep(d)
 	synctest.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 
 	for _, c := range want {
 		if !s.over[c] {
@@ -99,7 +115,7 @@ func TestAudit_ATK08_ConnectionsEndWithTheirLaunch(t *testing.T) {
 		s.show("other", leaf("other", time.Hour))
 		s.after(time.Minute)
 
-		s.ended["spiffe://x/launch"] = true
+		s.note(s.ended, "spiffe://x/launch")
 
 		s.after(9 * time.Second)
 		s.after(12*time.Second, "launch")
