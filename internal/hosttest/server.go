@@ -54,7 +54,7 @@ func ServeOn(t testing.TB, l net.Listener, cfg *tls.Config, handler http.Handler
 	protocols.SetHTTP2(true)
 	protocols.SetUnencryptedHTTP2(cfg == nil)
 	server := &http.Server{
-		Handler: handler, TLSConfig: cfg, Protocols: &protocols, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
+		Handler: handler, TLSConfig: cfg.Clone(), Protocols: &protocols, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
 	}
 	done := make(chan struct{})
 	go func() {

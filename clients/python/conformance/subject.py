@@ -24,6 +24,7 @@ HEALTH = {"healthy": cp.HEALTHY, "degraded": cp.DEGRADED, "unhealthy": cp.UNHEAL
 class Subject:
     def __init__(self, plugin: cp.Plugin) -> None:
         self.plugin = plugin
+        self.kit: grpc.Channel
 
     def echo(self, request: StringValue, _: Any) -> StringValue:
         return request
@@ -107,7 +108,6 @@ def main() -> None:
         requires=[KIT])
     subject = Subject(plugin)
     plugin.provide("conformance.subject", "1.0.0", SERVICE, subject.add_to)
-    plugin.start()
     subject.kit = plugin.service(KIT)
     plugin.run()
 
