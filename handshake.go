@@ -515,6 +515,7 @@ func (hs *handshake) asLaunched(d *declaration) error {
 // what policy will cut. Policy is asked again at every use.
 func (hs *handshake) declare(rules *policy.Rules, certIdentity string) *declaration {
 	d := newDeclaration(hs.req.GetSelfId())
+	d.modern = len(hs.req.GetClientNonce()) > 0
 	d.certIdentity, d.secret = certIdentity, hs.secret
 	if d.launch = hs.hub.launches.Find(certIdentity); d.launch != nil && d.launch.Current() != nil {
 		d.within = declared(d.launch.Current()).within // the operator narrowed the instance

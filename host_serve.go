@@ -342,7 +342,7 @@ func (h *Host) probeTargets() []probeTarget {
 		provides := len(h.registry.catalog.ByRuntime(id.RuntimeID())) > 0
 		t := probeTarget{
 			id:     id,
-			leased: id.Peer() != "" && h.hub.launchOf(id) == nil && (!provides || !id.Attached()),
+			leased: id.Peer() != "" && h.hub.launchOf(id) == nil && (!provides || !id.Attached()) && h.isToldOfLeases(id),
 		}
 		if provides {
 			t.endpoint, t.reported = endpoint, report.At
@@ -353,6 +353,12 @@ func (h *Host) probeTargets() []probeTarget {
 		return true
 	})
 	return targets
+}
+
+// isToldOfLeases reports whether a plugin knows that it has to show life, as those of the
+// first version do not: theirs ends for silence only where the operator set a lease.
+func (h *Host) isToldOfLeases(id *tokenstore.Identity) bool {
+	return declared(id).modern || h.cfg.HealthProbe.Lease > 0
 }
 
 // lifeWait bounds how long a newcomer waits for the answer of one whose place it could take.

@@ -317,7 +317,7 @@ func (l *LaunchTLS) renewOver(ctx context.Context, pipe *os.File) {
 		wait = launchRetry
 		switch {
 		case err != nil:
-			l.authority.logger.Warn("the certificate of a launch is not renewed", keySubject, l.Identity(), keyError, err)
+			l.authority.log().Warn("the certificate of a launch is not renewed", keySubject, l.Identity(), keyError, err)
 		default:
 			if wait = time.Until(l.source.RenewAt()); wait <= 0 {
 				return // it ends with the authority, no later one can follow

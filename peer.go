@@ -116,6 +116,8 @@ const maxCarried = 64
 // that is, the identity is taken to be connected.
 func (c *connection) carry(id *tokenstore.Identity) {
 	switch {
+	case c == nil: // no middleware saw it
+		return
 	case c.foreign && !id.Attached():
 		id.Attach()
 		return

@@ -59,7 +59,7 @@ func (s *street) house(t *testing.T, e *echo) string {
 func (s *street) build(t *testing.T, h http.Handler) string {
 	t.Helper()
 	r := &hosttest.Resident{Next: h}
-	at := hosttest.ServeTLS(t, s.ca.TLS(s.ca.Certify(t, hosttest.DNS("loose.example"), hosttest.Loopback)), r)
+	at := hosttest.ServeTLS(t, s.ca.TLS(s.ca.Certify(t, hosttest.DNS("loose.example", "localhost"), hosttest.Loopback)), r)
 	s.houses.Store(at, r)
 	return at
 }

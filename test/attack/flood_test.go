@@ -102,17 +102,21 @@ func TestAudit_H48_FloodsAreCutOff(t *testing.T) {
 			f := newFlooder(t, host)
 			why := make(chan string, 1)
 			go func() { why <- f.reason() }()
+			sent := 0
 			for i := range uint32(most) {
 				if flood(f, i) != nil {
 					break
 				}
+				sent++
 				if i%4000 == 0 {
 					if err := honest.ReportHealth(t.Context(), connectpluginv1.HealthState_HEALTH_STATE_HEALTHY, "", nil); err != nil {
 						t.Errorf("the honest plugin: %v", err)
 					}
 				}
 			}
-			<-why
+			if <-why == "" && sent < most {
+				return // net/http itself was faster
+			}
 			hosttest.Eventually(t, "the audit has the end of the flood", func() bool {
 				for _, e := range host.Audit.Events() {
 					if e.Kind == connectplugin.AuditLimited && strings.Contains(e.Reason, "cut off") && strings.Contains(e.Reason, name) {

@@ -96,7 +96,7 @@ func TestAudit_ATK01_TypesBelongToTheName(t *testing.T) {
 	}
 	for _, claim := range []string{"storage", "another"} {
 		thief := host.enrol(t, claim, hosttest.URI(otherID))
-		if _, err := hosttest.Register(t, thief, "store", "1.0.0"); connect.CodeOf(err) != connect.CodePermissionDenied {
+		if _, err := hosttest.Register(t, thief, "store", "1.0.0"); connect.CodeOf(err) != connect.CodeAlreadyExists {
 			t.Errorf("registered by another plugin that claims to be %s: %v", claim, err)
 		}
 		if _, err := hosttest.Register(t, thief, "mine", "1.0.0"); err != nil {

@@ -83,7 +83,7 @@ func TestAudit_OWN1_TheHostsTypesAreItsOwn(t *testing.T) {
 		c := host.Enrol(t, selfID, func(c *connectplugin.ClientConfig) {
 			c.Secret, c.Metadata.Provides = nil, hosttest.Provides("store", "mine")
 		})
-		if _, err := hosttest.Register(t, c, "store", "1.0.0"); connect.CodeOf(err) != connect.CodePermissionDenied {
+		if _, err := hosttest.Register(t, c, "store", "1.0.0"); connect.CodeOf(err) != connect.CodeAlreadyExists {
 			t.Errorf("%s registered the host's type: %v", selfID, err)
 		}
 		if selfID != "internal" {

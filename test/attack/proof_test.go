@@ -38,7 +38,7 @@ func TestAudit_USE27_WhoAnswersShowsThatItIsThePlugin(t *testing.T) {
 					t.Errorf("%s: %v, want permission_denied", spelling, err)
 				}
 			}
-			wantRefused(t, "through a type of its own", s.through(t, evil, "evilsvc", evil.RuntimeID()), connect.CodeNotFound)
+			wantRefused(t, "through a type of its own", s.through(t, evil, "evilsvc", evil.RuntimeID()), connect.CodeUnavailable)
 			if n := victim.calls.Load(); n != 0 {
 				t.Errorf("%d calls reached the victim", n)
 			}

@@ -103,7 +103,7 @@ func TestAudit_USE47_ProxyProtocolThroughAListenerOfTheUsers(t *testing.T) {
 	t.Parallel()
 	audit, authority := make(chan connectplugin.AuditEvent, 1000), hosttest.NewAuthority(t)
 	host, err := connectplugin.NewHost(&connectplugin.ServeConfig{
-		Authority: authority, Policy: hosttest.LoggerPolicy(), Logger: hosttest.Logger(t),
+		Authority: authority, Policy: hosttest.Unproven("logger"), Logger: hosttest.Logger(t),
 		Audit:  func(e connectplugin.AuditEvent) { audit <- e },
 		Limits: connectplugin.Limits{HandshakesPerSecond: 1e-6, HandshakeBurst: 4},
 	})
@@ -126,7 +126,7 @@ func TestAudit_USE47_ProxyProtocolThroughAListenerOfTheUsers(t *testing.T) {
 			header = "PROXY TCP6 " + address + " 2001:db8::200 4711 8443\r\n"
 		}
 		c, err := connectplugin.NewClient(connectplugin.ClientConfig{
-			HostURL: "https://" + balance(t, l.Addr().String(), header), SelfID: "logger", Secret: hosttest.Secret,
+			HostURL: "https://" + balance(t, l.Addr().String(), header), SelfID: "logger",
 			TLS: authority.ClientTLS(), Logger: hosttest.Logger(t), Timeout: hosttest.Wait,
 		})
 		if err != nil {
