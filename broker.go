@@ -99,16 +99,6 @@ func (b *CapabilityBroker) RegisterCapability(handler CapabilityHandler) {
 // maxInvalidCapabilities is more than an operator will correct at a time.
 const maxInvalidCapabilities = 100
 
-// check returns an error that names a capability that was not taken.
-func (b *CapabilityBroker) check() error {
-	b.mu.RLock()
-	defer b.mu.RUnlock()
-	for _, capType := range slices.Sorted(maps.Keys(b.invalid)) {
-		return fieldError("CapabilityBroker", "the capability of type %s was not taken: %v", quoted(capType), b.invalid[capType])
-	}
-	return nil
-}
-
 // ListCapabilities returns what the host offers, sorted by type, as copies.
 func (b *CapabilityBroker) ListCapabilities() []*connectpluginv1.Capability {
 	b.mu.RLock()
@@ -185,6 +175,16 @@ func (b *CapabilityBroker) RevokeGrant(grantID string) bool {
 		b.note(context.Background(), AuditRevoked, "", grantID, "capability grant")
 	}
 	return ok
+}
+
+// check returns an error that names a capability that was not taken.
+func (b *CapabilityBroker) check() error {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	for _, capType := range slices.Sorted(maps.Keys(b.invalid)) {
+		return fieldError("CapabilityBroker", "the capability of type %s was not taken: %v", quoted(capType), b.invalid[capType])
+	}
+	return nil
 }
 
 // routes are those of the RPC service and of the capabilities.

@@ -128,41 +128,12 @@ func (c *Client) Connect(ctx context.Context) error {
 	return nil
 }
 
-func (c *Client) connect(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
-	defer cancel()
-	return c.enrol(ctx, true)
-}
-
-// connected returns the host's base URL, and connects a client that nobody connected.
-func (c *Client) connected(ctx context.Context) (string, error) {
-	base, err := c.base()
-	if !errors.Is(err, ErrClientNotConnected) {
-		return base, err
-	}
-	if err := c.connect(ctx); err != nil {
-		return "", notConnected(err)
-	}
-	return c.base()
-}
-
 // notConnected says that a client could not be connected when it was first used.
 func notConnected(err error) error {
 	if errors.Is(err, ErrClientClosed) || errors.Is(err, ErrClientNotConnected) {
 		return err
 	}
 	return fmt.Errorf("%w: %w", ErrClientNotConnected, err)
-}
-
-// offered returns an error where the host does not offer a plugin to this client.
-func (c *Client) offered(name string) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if _, ok := c.plugins[name]; ok {
-		return nil
-	}
-	return fmt.Errorf("%w: the host does not offer %q to this client; look at ServeConfig.Plugins and PluginPolicy.HostPlugins",
-		ErrPluginNotFound, name)
 }
 
 // Close ends the client: renewal, watches and service connections stop, idle
@@ -257,16 +228,6 @@ func (c *Client) ReportHealth(ctx context.Context, state connectpluginv1.HealthS
 	return err
 }
 
-func (c *Client) sendReport(ctx context.Context, m *connectpluginv1.ReportHealthRequest) error {
-	base, err := c.connected(ctx)
-	if err != nil {
-		return err
-	}
-	client := connectpluginv1connect.NewPluginLifecycleClient(c.HTTPClient(), base, c.options()...)
-	_, err = client.ReportHealth(ctx, connect.NewRequest(m))
-	return err
-}
-
 // RegistryClient returns a client of the host's registry that carries the
 // plugin's identity. Its first call connects a client that nobody connected; after
 // Close its calls fail with [ErrClientClosed].
@@ -306,6 +267,45 @@ func (c *Client) Dispense(name string) (any, error) {
 		return nil, fmt.Errorf("plugin %q: %w", name, err)
 	}
 	return client, nil
+}
+
+func (c *Client) connect(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
+	defer cancel()
+	return c.enrol(ctx, true)
+}
+
+// connected returns the host's base URL, and connects a client that nobody connected.
+func (c *Client) connected(ctx context.Context) (string, error) {
+	base, err := c.base()
+	if !errors.Is(err, ErrClientNotConnected) {
+		return base, err
+	}
+	if err := c.connect(ctx); err != nil {
+		return "", notConnected(err)
+	}
+	return c.base()
+}
+
+// offered returns an error where the host does not offer a plugin to this client.
+func (c *Client) offered(name string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, ok := c.plugins[name]; ok {
+		return nil
+	}
+	return fmt.Errorf("%w: the host does not offer %q to this client; look at ServeConfig.Plugins and PluginPolicy.HostPlugins",
+		ErrPluginNotFound, name)
+}
+
+func (c *Client) sendReport(ctx context.Context, m *connectpluginv1.ReportHealthRequest) error {
+	base, err := c.connected(ctx)
+	if err != nil {
+		return err
+	}
+	client := connectpluginv1connect.NewPluginLifecycleClient(c.HTTPClient(), base, c.options()...)
+	_, err = client.ReportHealth(ctx, connect.NewRequest(m))
+	return err
 }
 
 // findHost asks discovery for the host where the configuration names none.

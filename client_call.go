@@ -230,22 +230,18 @@ var errRenewing = errors.New("the identity at the host is being renewed")
 // refused the one that there is, and sends that to nobody. The client's own calls wait
 // for each other where it is in doubt; done, nil where nobody waits, lets them go on.
 func (c *Client) present(ctx context.Context, u *url.URL) (id identity, done func(), err error) {
+	if err := c.beConnected(ctx); err != nil {
+		return identity{}, nil, err
+	}
 	for {
 		c.mu.Lock()
-		closed, ready, host, id, refused := c.closed, c.ready, c.host, c.identity, c.refused
+		closed, host, id, refused := c.closed, c.host, c.identity, c.refused
 		done, wait := c.probeLocked(ctx)
 		c.mu.Unlock()
 		switch {
 		case closed:
 			return identity{}, done, ErrClientClosed
-		case !ready || host == nil:
-			if done != nil {
-				done()
-			}
-			if _, err := c.connected(ctx); err != nil {
-				return identity{}, nil, err
-			}
-		case (u.Scheme != host.Scheme || u.Host != host.Host) && u.Host != unknownHost:
+		case !isFor(u, host):
 			return identity{}, done, errForeignURL
 		case wait != nil:
 			select {
@@ -265,6 +261,17 @@ func (c *Client) present(ctx context.Context, u *url.URL) (id identity, done fun
 			}
 		}
 	}
+}
+
+// beConnected connects a client that nobody connected.
+func (c *Client) beConnected(ctx context.Context) error {
+	_, err := c.connected(ctx)
+	return err
+}
+
+// isFor reports whether a request is for the host, known or not when it was built.
+func isFor(u, host *url.URL) bool {
+	return u.Scheme == host.Scheme && u.Host == host.Host || u.Host == unknownHost
 }
 
 // unrenewed is the error of a call for which there is no identity.

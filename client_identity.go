@@ -254,7 +254,7 @@ func (c *Client) adoptLocked(x *exchange) {
 	x.identity.serial = c.identity.serial + 1
 	c.identity, c.ready, c.doubtful = x.identity, true, false
 	c.version, c.warnings = x.resp.GetAppProtocolVersion(), boundedWarnings(x.resp.GetWarnings())
-	c.choosing = x.resp.GetServerMetadata()[metadataAnyProvider] == "true"
+	c.choosing = x.resp.GetServerMetadata()[metadataAnyProvider] == metadataTrue
 	c.plugins = map[string]*connectpluginv1.PluginInfo{}
 	for _, p := range x.resp.GetPlugins() {
 		c.plugins[p.GetName()] = p

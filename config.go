@@ -180,7 +180,7 @@ func announced(metadata map[string]string) map[string]string {
 	if out == nil {
 		out = map[string]string{}
 	}
-	out[metadataAnyProvider] = "true"
+	out[metadataAnyProvider] = metadataTrue
 	return out
 }
 

@@ -116,14 +116,6 @@ func settled(ctx context.Context) {
 	}
 }
 
-// mount ties the services that the configuration names to this one, for a host that its
-// user puts together. One that belongs to another host already stays there.
-func (s *HandshakeServer) mount() {
-	for _, other := range s.others {
-		_ = other.bind(s.hub)
-	}
-}
-
 // ValidateToken reports whether token is a live token of runtimeID. It does not
 // look at the client certificate that the token may be bound to; requests over
 // the wire are checked against it too.
@@ -154,6 +146,14 @@ func (s *HandshakeServer) Handshake(ctx context.Context, req *connect.Request[co
 		resp.Header().Set(headerLease, lease.String())
 	}
 	return resp, nil
+}
+
+// mount ties the services that the configuration names to this one, for a host that its
+// user puts together. One that belongs to another host already stays there.
+func (s *HandshakeServer) mount() {
+	for _, other := range s.others {
+		_ = other.bind(s.hub)
+	}
 }
 
 // peerOf returns who makes a handshake. Where no middleware stands before the service,

@@ -69,13 +69,6 @@ func (s *HealthServer) SetServingStatus(service string, status connectpluginv1.S
 	s.notifyLocked()
 }
 
-// offer says that a plugin of the host's serves, unless its user said something else.
-func (s *HealthServer) offer(plugin string) {
-	if _, known, _, _ := s.status(plugin); !known {
-		s.SetServingStatus(plugin, connectpluginv1.ServingStatus_SERVING_STATUS_SERVING)
-	}
-}
-
 // Shutdown sets every status to NOT_SERVING for good and ends every watch.
 func (s *HealthServer) Shutdown() {
 	s.mu.Lock()
@@ -138,6 +131,13 @@ func (s *HealthServer) Watch(ctx context.Context, req *connect.Request[connectpl
 		case <-ctx.Done():
 			return endOfStream(ctx)
 		}
+	}
+}
+
+// offer says that a plugin of the host's serves, unless its user said something else.
+func (s *HealthServer) offer(plugin string) {
+	if _, known, _, _ := s.status(plugin); !known {
+		s.SetServingStatus(plugin, connectpluginv1.ServingStatus_SERVING_STATUS_SERVING)
 	}
 }
 

@@ -187,7 +187,7 @@ func (h *Host) edge(l net.Listener) *edge.Listener {
 			h.hub.auditCall(ctx, AuditLimited, "", "", "connection cut off: "+reason)
 		},
 		Refused: func(addr net.Addr, err error) {
-			h.server.ErrorLog.Printf("http: TLS handshake error from %s: %v", addr, err)
+			h.serverLog.failed(addr, err)
 		},
 	})
 }

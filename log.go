@@ -3,6 +3,7 @@ package connectplugin
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -195,6 +196,12 @@ func (l *serverLog) Handle(ctx context.Context, r slog.Record) error {
 	}
 	out := slog.NewRecord(r.Time, r.Level, text, r.PC)
 	return l.Handler.Handle(ctx, out) //nolint:wrapcheck // stands for what it wraps
+}
+
+// failed logs that a peer and this side did not agree on TLS.
+func (l *serverLog) failed(addr net.Addr, err error) {
+	text := fmt.Sprintf("http: TLS handshake error from %s: %v", addr, err) // as net/http says it
+	_ = l.Handle(context.Background(), slog.NewRecord(time.Now(), slog.LevelDebug, text, 0))
 }
 
 // warn logs that TLS failed, or could not begin.

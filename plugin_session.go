@@ -253,7 +253,7 @@ func (s *pluginSession) metadata(svc *PluginService) map[string]string {
 		metadata[metadataBaseURL] = s.baseURL
 	}
 	if s.cfg.Standby {
-		metadata[metadataStandby] = "true"
+		metadata[metadataStandby] = metadataTrue
 	}
 	return metadata
 }

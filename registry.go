@@ -271,6 +271,11 @@ func narrow(h *hub, runtimeID string, left policy.Set) bool {
 	return ok
 }
 
+// UnregisterPluginServices withdraws everything that a plugin registered.
+func (s *ServiceRegistry) UnregisterPluginServices(runtimeID string) {
+	s.catalog.RemoveWhere(func(reg catalog.Registration) bool { return reg.RuntimeID == runtimeID })
+}
+
 func (s *ServiceRegistry) allow(runtimeID string, left policy.Set) {
 	s.allowedMu.Lock()
 	defer s.allowedMu.Unlock()
@@ -278,11 +283,6 @@ func (s *ServiceRegistry) allow(runtimeID string, left policy.Set) {
 		s.allowed = map[string]policy.Set{}
 	}
 	s.allowed[runtimeID] = left
-}
-
-// UnregisterPluginServices withdraws everything that a plugin registered.
-func (s *ServiceRegistry) UnregisterPluginServices(runtimeID string) {
-	s.catalog.RemoveWhere(func(reg catalog.Registration) bool { return reg.RuntimeID == runtimeID })
 }
 
 func (s *ServiceRegistry) routes(opts ...connect.HandlerOption) []route {

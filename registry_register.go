@@ -35,7 +35,7 @@ func (s *ServiceRegistry) RegisterService(ctx context.Context, req *connect.Requ
 		ID: "reg-" + rand.Text(), RuntimeID: runtimeID, SelfID: hostsOwn + runtimeID,
 		Type: m.GetServiceType(), Version: m.GetVersion(), Path: servicePath(m.GetEndpointPath()),
 		Metadata: m.GetMetadata(), Weight: declaredWeight(m.GetMetadata()), RegisteredAt: time.Now(),
-		Standby: m.GetMetadata()[metadataStandby] == "true",
+		Standby: m.GetMetadata()[metadataStandby] == metadataTrue,
 	}
 	if c != nil {
 		err = s.registerFor(ctx, c, reg, procedure)

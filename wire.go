@@ -37,7 +37,9 @@ const (
 	// metadataAnyProvider is the key of the host's metadata that says, with "true", that it
 	// knows anyProvider.
 	metadataAnyProvider = "connectplugin.any_provider"
-	headerLease         = "X-Plugin-Lease" // how long an identity may show no life, as Go writes durations
+	// metadataTrue is the value of a key that says yes.
+	metadataTrue = "true"
+	headerLease  = "X-Plugin-Lease" // how long an identity may show no life, as Go writes durations
 
 	pathServices     = "/services/"
 	pathCapabilities = "/capabilities/"

@@ -39,7 +39,10 @@ func fronts() []front {
 		{name: "haproxy send-proxy-v2", program: frontHAProxy, args: haproxy, proxy: true, config: haproxyTCP("send-proxy-v2")},
 		{name: "haproxy http", program: frontHAProxy, args: haproxy, ends: true, config: haproxyHTTP},
 		{name: "nginx stream", program: frontNginx, args: nginx, module: nginxStream(), config: nginxTCP("")},
-		{name: "nginx stream, proxy", program: frontNginx, args: nginx, module: nginxStream(), proxy: true, config: nginxTCP("proxy_protocol on;")},
+		{
+			name: "nginx stream, proxy", program: frontNginx, args: nginx, module: nginxStream(), proxy: true,
+			config: nginxTCP("proxy_protocol on;"),
+		},
 		{name: "nginx grpc_pass", program: frontNginx, args: nginx, ends: true, config: nginxHTTP},
 	}
 }

@@ -76,28 +76,31 @@ func (s *site) host(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
-	_, _ = fmt.Fprintln(os.Stdout, 0)
 	ctx, end := context.WithCancel(ctx)
 	var telling sync.WaitGroup
-	telling.Go(func() {
-		look := time.NewTicker(tellEvery)
-		defer look.Stop()
-		for before := int64(0); ; {
-			select {
-			case <-look.C:
-			case <-ctx.Done():
-				return
-			}
-			if now := handshakes.Load(); now != before {
-				before = now
-				_, _ = fmt.Fprintln(os.Stdout, now)
-			}
-		}
-	})
+	telling.Go(func() { tellCount(ctx, &handshakes) })
 	err = host.Serve(ctx, l)
 	end()
 	telling.Wait()
 	return err //nolint:wrapcheck // says what it was
+}
+
+// tellCount prints a count, now and whenever it has changed.
+func tellCount(ctx context.Context, count *atomic.Int64) {
+	_, _ = fmt.Fprintln(os.Stdout, 0)
+	look := time.NewTicker(tellEvery)
+	defer look.Stop()
+	for before := int64(0); ; {
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return
+		}
+		if now := count.Load(); now != before {
+			before = now
+			_, _ = fmt.Fprintln(os.Stdout, now)
+		}
+	}
 }
 
 // provide runs plugins, each of which provides a type of its own.

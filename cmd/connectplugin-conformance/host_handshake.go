@@ -134,7 +134,7 @@ func refusedHandshakes() []refused {
 		{"with core version 2", v1, selfCaller, asks{edit: func(m *req) { m.CoreProtocolVersion = 2 }}, bounds},
 		{
 			"whose versions the host does not speak", v2, selfCaller,
-			asks{edit: versions(highestApp+1, highestApp+5, highestApp+5)},
+			asks{edit: versions(highestApp+1, highestApp+2, highestApp+2)},
 			[]connect.Code{connect.CodeFailedPrecondition},
 		},
 		{"with a range that is none", v2, selfCaller, asks{edit: versions(highestApp, lowestApp, highestApp)}, bounds},

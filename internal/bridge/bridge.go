@@ -53,16 +53,16 @@ func speaksHTTP1(ctx context.Context, network, address string) (bool, error) {
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
 	_ = conn.SetDeadline(time.Now().Add(patience))
 	if _, err := conn.Write([]byte(http2.ClientPreface)); err != nil {
-		return false, nil //nolint:nilerr // whoever speaks to it finds out
+		return false, nil // whoever speaks to it finds out
 	}
 	if err := http2.NewFramer(conn, nil).WriteSettings(); err != nil {
-		return false, nil //nolint:nilerr // as above
+		return false, nil
 	}
 	answer := make([]byte, len(http1Answer))
 	for n := 0; n < len(answer); {
 		got, err := conn.Read(answer[n:])
 		if n += got; err != nil {
-			return false, nil //nolint:nilerr // as above
+			return false, nil
 		}
 	}
 	return bytes.Equal(answer, http1Answer), nil
@@ -93,14 +93,46 @@ func newPassage(address string) *passage {
 			w.WriteHeader(http.StatusBadGateway)
 		},
 	}
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+	server := &http.Server{
+		Handler: proxy, Protocols: protocols, ReadHeaderTimeout: idle,
+		BaseContext: func(net.Listener) context.Context { return ctx },
+		ConnState: func(_ net.Conn, state http.ConnState) {
+			if state == http.StateClosed {
+				cancel()
+			}
+		},
+	}
 	go func() { // ends with either end of the pipe
 		defer transport.CloseIdleConnections()
-		(&http2.Server{}).ServeConn(far, &http2.ServeConnOpts{Context: ctx, Handler: proxy})
-		cancel()
-		_ = far.Close()
+		_ = server.Serve(&single{ctx: ctx, conn: far})
+		_ = server.Close()
 	}()
 	return &passage{Conn: near, end: cancel}
 }
+
+// single is a listener with one connection.
+type single struct {
+	ctx  context.Context //nolint:containedctx // of the connection
+	conn net.Conn        // nil once it was accepted
+}
+
+// Accept returns the connection, and then waits for its end.
+func (s *single) Accept() (net.Conn, error) {
+	if c := s.conn; c != nil {
+		s.conn = nil
+		return c, nil
+	}
+	<-s.ctx.Done()
+	return nil, net.ErrClosed
+}
+
+// Close does nothing: the connection ends by itself.
+func (*single) Close() error { return nil }
+
+// Addr returns no address.
+func (*single) Addr() net.Addr { return &net.UnixAddr{} }
 
 // Close ends the connection and the requests on it.
 func (p *passage) Close() error {

@@ -95,7 +95,7 @@ func TestDial_NobodyThere(t *testing.T) {
 func TestDial_ServerGoesAway(t *testing.T) {
 	t.Parallel()
 	begun := make(chan struct{})
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodGet {
 			close(begun)
 			<-r.Context().Done()

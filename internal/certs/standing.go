@@ -13,7 +13,7 @@ import (
 // overtime is shorter: launches end without a word, and clocks are set.
 const (
 	standingTick = time.Minute
-	lookFast  = time.Second
+	lookFast     = time.Second
 )
 
 // Standing are the connections of a server, and ends each that outlives the certificate

@@ -93,22 +93,6 @@ func (c *Conn) Read(p []byte) (int, error) {
 	return n, err //nolint:wrapcheck // stands for what it wraps
 }
 
-// allows meters what the peer sent, and cuts it off where that is too much.
-func (c *Conn) allows(p []byte, now time.Time) bool {
-	c.mu.Lock()
-	if c.cut {
-		c.mu.Unlock()
-		return false
-	}
-	k, tooMany := c.meter.received(p, now)
-	c.cut = tooMany
-	c.mu.Unlock()
-	if tooMany {
-		c.cutOff("too many " + k.String())
-	}
-	return !tooMany
-}
-
 // Write writes what the server answers.
 func (c *Conn) Write(p []byte) (int, error) {
 	if c.meter == nil {
@@ -141,14 +125,30 @@ func (c *Conn) Close() error {
 		err = c.Conn.Close()
 		c.slot.free()
 	})
-	return err
+	return err //nolint:wrapcheck // stands for what it wraps
+}
+
+// allows meters what the peer sent, and cuts it off where that is too much.
+func (c *Conn) allows(p []byte, now time.Time) bool {
+	c.mu.Lock()
+	if c.cut {
+		c.mu.Unlock()
+		return false
+	}
+	k, tooMany := c.meter.received(p, now)
+	c.cut = tooMany
+	c.mu.Unlock()
+	if tooMany {
+		c.cutOff("too many " + k.String())
+	}
+	return !tooMany
 }
 
 // cutOff tells the peer why, where nothing is being written and the last frame is whole.
 // That nothing can be read any more ends the connection.
 func (c *Conn) cutOff(reason string) {
 	if !c.writing.TryLock() {
-		_ = c.Conn.SetDeadline(time.Now().Add(parting))
+		_ = c.SetDeadline(time.Now().Add(parting))
 		c.slot.cutOff(c.RemoteAddr(), reason)
 		return
 	}
@@ -158,7 +158,7 @@ func (c *Conn) cutOff(reason string) {
 
 // partLocked is cutOff where nobody else writes.
 func (c *Conn) partLocked(reason string) {
-	_ = c.Conn.SetDeadline(time.Now().Add(parting))
+	_ = c.SetDeadline(time.Now().Add(parting))
 	c.mu.Lock()
 	between, last := c.meter.between(), c.meter.last
 	c.mu.Unlock()
@@ -172,7 +172,8 @@ func (c *Conn) partLocked(reason string) {
 func goAway(last uint32, reason string) []byte {
 	const fixed = 8
 	out := make([]byte, headerLen, headerLen+fixed+len(reason))
-	out[1], out[2], out[3] = byte((fixed+len(reason))>>8), byte(fixed+len(reason)), frameGoAway
+	binary.BigEndian.PutUint16(out[1:], uint16(fixed+len(reason))) //nolint:gosec // a reason is short
+	out[3] = frameGoAway
 	out = binary.BigEndian.AppendUint32(out, last)
 	out = binary.BigEndian.AppendUint32(out, errEnhanceYourCalm)
 	return append(out, reason...)

@@ -35,7 +35,7 @@ func start(t *testing.T, edit func(*edge.Config)) *server {
 	t.Helper()
 	certs := httptest.NewTLSServer(http.NotFoundHandler()) // for its certificate
 	certs.Close()
-	s := &server{client: certs.Client().Transport.(*http.Transport).TLSClientConfig.Clone()} //nolint:forcetypeassert // httptest's
+	s := &server{client: certs.Client().Transport.(*http.Transport).TLSClientConfig.Clone()}
 	s.client.NextProtos, s.client.ServerName = []string{"h2"}, "example.com"
 	cfg := edge.Config{
 		TLS:              &tls.Config{Certificates: certs.TLS.Certificates, NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS13},

@@ -1,12 +1,12 @@
 package edge
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"time"
 )
@@ -100,6 +100,23 @@ func (l *Listener) Close() error {
 	return l.Listener.Close() //nolint:wrapcheck // stands for what it wraps
 }
 
+// End closes the listener, ends the handshakes on their way and waits for them.
+func (l *Listener) End() {
+	_ = l.Close()
+	l.end()
+	l.tasks.Wait()
+}
+
+// unplaced is the key of connections whose address is not known yet. No address has it.
+const unplaced = ""
+
+// Len returns the number of connections.
+func (l *Listener) Len() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.all)
+}
+
 func (l *Listener) close(err error) {
 	l.mu.Lock()
 	if !l.closed {
@@ -108,13 +125,6 @@ func (l *Listener) close(err error) {
 	}
 	l.mu.Unlock()
 	l.room.Broadcast()
-}
-
-// End closes the listener, ends the handshakes on their way and waits for them.
-func (l *Listener) End() {
-	_ = l.Close()
-	l.end()
-	l.tasks.Wait()
 }
 
 // accept takes connections as long as there is room.
@@ -156,9 +166,6 @@ func (l *Listener) awaitRoom() bool {
 	}
 	return !l.closed
 }
-
-// unplaced is the key of connections whose address is not known yet. No address has it.
-const unplaced = ""
 
 // admit takes a connection in.
 func (l *Listener) admit(c net.Conn) *slot {
@@ -233,7 +240,7 @@ func (l *Listener) silentLocked(among map[*slot]struct{}) *slot {
 
 func (l *Listener) displaceLocked(s *slot) {
 	l.removeLocked(s)
-	go func() { _ = s.conn.Close() }() //nolint:gosec // closing a socket ends by itself
+	go func() { _ = s.conn.Close() }()
 }
 
 func (l *Listener) remove(s *slot) {
@@ -249,13 +256,6 @@ func (l *Listener) removeLocked(s *slot) {
 	delete(l.all, s)
 	l.partLocked(s)
 	l.room.Broadcast()
-}
-
-// Len returns the number of connections.
-func (l *Listener) Len() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return len(l.all)
 }
 
 // errNoHTTP2 says that a peer agreed on TLS and on no protocol.
@@ -288,10 +288,13 @@ func (l *Listener) welcome(s *slot) {
 	}
 }
 
+// plaintextRecords are how requests of HTTP/1 begin, as long as the header of a record.
+var plaintextRecords = []string{"GET /", "HEAD ", "POST ", "PUT /", "OPTIO"}
+
 // answerPlaintext tells who speaks HTTP in plaintext so, in words.
 func answerPlaintext(err error) {
 	record, ok := errors.AsType[tls.RecordHeaderError](err)
-	if !ok || record.Conn == nil || !bytes.Contains([]byte("GET /HEAD POST PUT /OPTIO"), record.RecordHeader[:]) {
+	if !ok || record.Conn == nil || !slices.Contains(plaintextRecords, string(record.RecordHeader[:])) {
 		return
 	}
 	_ = record.Conn.SetWriteDeadline(time.Now().Add(parting))

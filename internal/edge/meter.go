@@ -62,6 +62,8 @@ type allowance struct {
 // allowances are far above what honest peers send: ten thousand short calls a second, a
 // thousand cancelled calls at once, a keep-alive every few seconds, the PINGs with which
 // gRPC measures the connection while data flows, a WINDOW_UPDATE or two for each frame.
+//
+//nolint:mnd // a table of numbers
 var allowances = [kinds]allowance{
 	resets:      {burst: 2000, perSecond: 100, perCall: 1},
 	settings:    {burst: 50, perSecond: 1},

@@ -39,7 +39,10 @@ func (p *Provider) Forward(w http.ResponseWriter, r *http.Request, how Call) Res
 	if err := checkRequest(r, how.Path); err != nil {
 		return Result{Class: ClassRefused, Err: err}
 	}
-	c := &call{Call: how, p: p, w: w, r: r, ctrl: *http.NewResponseController(w), start: time.Now(), unary: isUnary(r), length: r.ContentLength}
+	c := &call{
+		Call: how, p: p, w: w, r: r, ctrl: *http.NewResponseController(w), start: time.Now(),
+		unary: isUnary(r), length: r.ContentLength,
+	}
 	if err := p.enter(c); err != nil {
 		return Result{Class: ClassUnavailable, Err: err, Retryable: true}
 	}

@@ -42,7 +42,10 @@ func newFlooder(t *testing.T, host *hosttest.Host) *flooder {
 	var b strings.Builder
 	enc := hpack.NewEncoder(&b)
 	for _, field := range [][2]string{
-		{":method", "POST"}, {":scheme", "https"}, {":authority", host.Addr()}, {":path", "/connectplugin.v1.ServiceRegistry/DiscoverService"},
+		{":method", "POST"},
+		{":scheme", "https"},
+		{":authority", host.Addr()},
+		{":path", "/connectplugin.v1.ServiceRegistry/DiscoverService"},
 		{"content-type", "application/proto"},
 	} {
 		_ = enc.WriteField(hpack.HeaderField{Name: field[0], Value: field[1]})

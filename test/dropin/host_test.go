@@ -31,7 +31,7 @@ func serveOpen(t *testing.T, edit func(*connectplugin.ServeConfig)) (h *connectp
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("tcp", ":0") //nolint:gosec // as the old programs do; called over loopback
+	l, err := net.Listen("tcp", ":0")
 	if err != nil {
 		t.Fatal(err)
 	}

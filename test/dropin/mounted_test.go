@@ -154,7 +154,8 @@ func TestPlaintext_HTTP1(t *testing.T) {
 	plugin := httptest.NewServer(pluginMux)
 	t.Cleanup(plugin.Close)
 
-	c, err := connectplugin.NewClient(connectplugin.ClientConfig{HostURL: host.URL, SelfID: "logger", SelfVersion: "1.0.0", AllowInsecure: true,
+	c, err := connectplugin.NewClient(connectplugin.ClientConfig{
+		HostURL: host.URL, SelfID: "logger", SelfVersion: "1.0.0", AllowInsecure: true,
 		Metadata: connectplugin.PluginMetadata{Provides: hosttest.Provides("logger"), Requires: hosttest.Requires("logger")},
 	})
 	if err != nil {

@@ -55,13 +55,14 @@ func TestAudit_USE37_ANameIsDialledAtTheAddressThatRegistered(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			seen := make(chan string, 64)
-			handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			handler := &hosttest.Resident{Next: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				seen <- r.TLS.ServerName + " " + r.RemoteAddr
 				echo.Service{}.Handler().ServeHTTP(w, r)
-			})
+			})}
 			server := &tls.Config{Certificates: []tls.Certificate{*ca.Certify(t, c.certificate)}, MinVersion: tls.VersionTLS13}
 			at := hosttest.ServeTLS(t, server, handler)
 			provider := enrol("provider", hosttest.Providing(echo.Type))
+			handler.Live(provider)
 			err := hosttest.RegisterWith(t, provider, &connectpluginv1.RegisterServiceRequest{
 				ServiceType: echo.Type, Version: "1.0.0", EndpointPath: "/",
 				Metadata: map[string]string{"base_url": "https://" + c.named + at[strings.LastIndex(at, ":"):]},

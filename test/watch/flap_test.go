@@ -56,7 +56,7 @@ func TestAudit_USE45_AFlappingProviderCostsAFewEvents(t *testing.T) {
 	if most := burst + int(took.Seconds()*perSecond) + 2; events > most {
 		t.Errorf("%d events in %v, want at most %d", events, took, most)
 	}
-	if got := uint64(events) + missed; got != changes { //nolint:gosec // a small number
+	if got := uint64(events) + missed; got != changes {
 		t.Errorf("%d events and %d missed are not %d changes", events, missed, changes)
 	}
 	if host.Audit.Has(connectplugin.AuditWatcherDropped) {

@@ -77,7 +77,7 @@ func answer(in *text) *text {
 		}
 	case "crash":
 		fmt.Fprintln(os.Stderr, "last words")
-		os.Exit(3) //nolint:revive,mnd // a plugin that crashes
+		os.Exit(3) //nolint:mnd // a plugin that crashes
 	}
 	return in
 }

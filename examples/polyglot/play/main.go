@@ -109,7 +109,8 @@ func (o *options) others(ctx context.Context, commands map[string][]string, url,
 		hint                      string
 	}{
 		{
-			"node", o.node, o.nodePlugin, []string{"--check", o.nodePlugin},
+			"node", o.node, o.nodePlugin,
+			[]string{"--check", o.nodePlugin},
 			"install Node 20 or later, build clients/node, and run npm install in polyglot/node",
 		},
 		{"python", o.python, o.pythonPlugin, []string{"-c", "import grpc, google.protobuf"}, "install Debian's python3-grpcio"},
