@@ -418,7 +418,7 @@ func (d *pluginDialer) pool(h *hub, id *tokenstore.Identity, endpoint string, pr
 func (d *pluginDialer) config(h *hub, id *tokenstore.Identity, e proxy.Endpoint) proxy.Config {
 	l := d.limits
 	return proxy.Config{
-		Endpoint: e, DialTimeout: l.DialTimeout, IdleTimeout: l.IdleTimeout, CallIdle: l.StreamIdleTimeout,
+		Endpoint: e, DialTimeout: l.DialTimeout, IdleTimeout: l.IdleTimeout, CallIdle: l.StreamIdleTimeout, Overtime: l.CertificateOvertime,
 		MaxHeaderBytes: max(l.MaxHeaderBytes, proxy.DefaultMaxHeaderBytes), Logger: h.log().With(keyRuntimeID, id.RuntimeID()),
 		Headers: d.headers,
 	}

@@ -65,6 +65,10 @@ type Config struct {
 	// CallIdle ends a call on which nothing moves in either direction. Zero
 	// means DefaultCallIdle; negative means never.
 	CallIdle time.Duration
+	// Overtime is how long the calls on a connection may go on after the end of the
+	// certificate that the provider showed on it, and showed no later one. It is looked at
+	// every 10 s at most, where CallIdle is positive.
+	Overtime time.Duration
 	// RoomTimeout is how long a call may wait until the provider takes another
 	// one, beside the time for a dial. Zero means DefaultRoomTimeout.
 	RoomTimeout time.Duration

@@ -144,6 +144,7 @@ func (p *Provider) connectTo(ctx context.Context, addr netip.AddrPort) (*h2.Conn
 		conn.Close()
 		return nil, fmt.Errorf("%w: %w", errUseless, err)
 	}
+	p.noteTenure(conn, nc)
 	return conn, nil
 }
 

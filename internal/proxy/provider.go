@@ -31,6 +31,8 @@ type Provider struct {
 	closed bool
 	calls  map[*call]struct{}
 	lines  lines
+
+	tenures tenures
 }
 
 // New returns a provider. It dials when the first call needs a connection. An
@@ -148,6 +150,7 @@ func (p *Provider) watchIdle() {
 		for _, c := range p.idleCalls(tick) {
 			c.interrupt(ErrIdle)
 		}
+		p.endTenures(time.Now())
 	}
 }
 

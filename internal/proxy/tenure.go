@@ -1,0 +1,62 @@
+package proxy
+
+import (
+	"crypto/tls"
+	"maps"
+	"net"
+	"time"
+
+	"github.com/masegraye/connect-plugin-go/internal/proxy/h2"
+)
+
+// tenures are the connections to a provider that showed a certificate, and until when
+// that is good. They are guarded by the provider's mu.
+type tenures map[*h2.Conn]time.Time
+
+// noteTenure keeps until when the certificate is good that the provider showed on a
+// connection.
+func (p *Provider) noteTenure(conn *h2.Conn, nc net.Conn) {
+	secure, ok := nc.(*tls.Conn)
+	if !ok {
+		return
+	}
+	shown := secure.ConnectionState().PeerCertificates
+	if len(shown) == 0 {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.tenures == nil {
+		p.tenures = tenures{}
+	}
+	p.tenures[conn] = shown[0].NotAfter
+}
+
+// endTenures has a connection take no more calls once the certificate has ended that the
+// provider showed on it, so that the next call looks at the one of today. Overtime later
+// the calls on it end too, unless the provider showed a good one meanwhile.
+func (p *Provider) endTenures(now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	maps.DeleteFunc(p.tenures, func(conn *h2.Conn, _ time.Time) bool {
+		select {
+		case <-conn.Done():
+			return true
+		default:
+			return false
+		}
+	})
+	good := false
+	for _, until := range p.tenures {
+		good = good || now.Before(until)
+	}
+	for conn, until := range p.tenures {
+		switch {
+		case now.Before(until):
+		case good || now.Before(until.Add(p.cfg.Overtime)):
+			conn.Retire()
+		case p.ctx.Err() == nil:
+			p.background.Go(conn.Close)
+		}
+	}
+}
