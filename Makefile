@@ -52,11 +52,11 @@ demo: ## run a real host and real plugins, over TLS, in processes of their own
 
 .PHONY: test
 test: ## vet and test the library and the examples, with the race detector
-	@for m in . $(filter examples,$(NESTED)); do echo "== test $$m"; (cd "$$m" && $(GO) vet ./... && $(GO) test -race -parallel 4 ./...) || exit 1; done
+	@for m in . $(filter examples,$(NESTED)); do echo "== test $$m"; (cd "$$m" && $(GO) vet ./... && $(GO) test -race -p 4 -parallel 4 ./...) || exit 1; done
 
 .PHONY: testnested
 testnested: # what `make test` leaves out: the other nested modules
-	@for m in $(filter-out examples,$(NESTED)); do echo "== test $$m"; (cd "$$m" && $(GO) vet ./... && $(GO) test -race -parallel 4 ./...) || exit 1; done
+	@for m in $(filter-out examples,$(NESTED)); do echo "== test $$m"; (cd "$$m" && $(GO) vet ./... && $(GO) test -race -p 4 -parallel 4 ./...) || exit 1; done
 
 .PHONY: lint
 lint: $(LINTERS) ## run golangci-lint over every module

@@ -218,9 +218,16 @@ func (h *hub) succeed(ctx context.Context, selfID, proof string) bool {
 	return false
 }
 
+// beginning is how long an instance may take between its handshake, which has a connection
+// of its own, and the first use of its identity.
+const beginning = 3 * time.Second
+
 // seemsDead reports whether nothing shows that an instance lives. The host's own plugins
 // are its launcher's to judge.
 func (h *hub) seemsDead(id *tokenstore.Identity) bool {
+	if last := id.LastSeen(); last.Equal(id.IssuedAt()) && time.Since(last) < beginning {
+		return false
+	}
 	return !id.Attached() && !id.Busy() && id.Peer() != "" && h.launchOf(id) == nil
 }
 

@@ -24,7 +24,7 @@ import (
 // enrolment otherwise. The first one, and each that [Client.Connect] asks for, verifies
 // the host on a connection of its own. A client that lost its identity asks for another
 // over the connection on which it learnt that: it costs its host one TLS handshake.
-func (c *Client) exchange(ctx context.Context, current identity, apart bool) (err error) {
+func (c *Client) exchange(ctx context.Context, current identity, apart bool) error {
 	c.mu.Lock()
 	host, prefix := c.host, c.prefix
 	c.mu.Unlock()
@@ -35,7 +35,7 @@ func (c *Client) exchange(ctx context.Context, current identity, apart bool) (er
 			return err
 		}
 		if apart {
-			defer func() { c.settle(conn, err) }()
+			defer conn.Close()
 		}
 		x.client, x.state, x.local = oneConn{c, conn}, conn.TLS(), conn.LocalAddr()
 	}
@@ -45,16 +45,6 @@ func (c *Client) exchange(ctx context.Context, current identity, apart bool) (er
 		return err
 	}
 	return c.adopt(x)
-}
-
-// settle keeps the connection of a handshake for calls, where that succeeded: as long as it
-// is open the host knows that this side is there.
-func (c *Client) settle(conn *link.Conn, err error) {
-	if err != nil {
-		conn.Close()
-		return
-	}
-	c.link.Keep(conn)
 }
 
 // reach returns a connection for a handshake, of its own or one of those for calls.

@@ -171,6 +171,10 @@ func (c *Client) reported(m *connectpluginv1.ReportHealthRequest) {
 // stayAlive shows the host that the client lives, where no call does, until the client
 // closes or a host states no lease.
 func (c *Client) stayAlive() {
+	if !backoff.Wait(c.life, firstSign) {
+		return
+	}
+	c.attach()
 	for {
 		c.mu.Lock()
 		s := c.signs
@@ -194,6 +198,20 @@ func (c *Client) stayAlive() {
 		}
 		c.mu.Unlock()
 	}
+}
+
+// firstSign is when a client that makes no calls first shows that it lives, after it
+// obtained its identity.
+const firstSign = time.Second
+
+// attach has a connection open to the host, where there is none: that is a sign of life.
+func (c *Client) attach() {
+	if c.link == nil || c.link.Connected() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(c.life, c.cfg.Timeout)
+	defer cancel()
+	_, _ = c.link.Get(ctx) // the next call says what is wrong
 }
 
 func (c *Client) showLife(last *connectpluginv1.ReportHealthRequest) {

@@ -280,7 +280,7 @@ func (p *prober) begin(now time.Time) {
 func (p *prober) at(target probeTarget) *probed {
 	known := p.known(target.id)
 	if known.endpoint != target.endpoint {
-		known = &probed{id: target.id, endpoint: target.endpoint, suspect: known.suspect}
+		known = &probed{id: target.id, endpoint: target.endpoint, suspect: known.suspect && !known.asking}
 		p.plugins[target.id.RuntimeID()] = known
 	}
 	return known

@@ -183,8 +183,8 @@ func (h *Host) edge(l net.Listener) *edge.Listener {
 		Key:     func(a net.Addr) string { return addressKey(a.String()) },
 		Context: newConnection(h.standing, verifiesItself(h.serverTLS)),
 		CutOff: func(addr net.Addr, reason string) {
-			ctx := withPeer(context.Background(), &peer{addr: addrOnly(addr.String())})
-			h.hub.auditCall(ctx, AuditLimited, "", "", "connection cut off: "+reason)
+			// Each costs the peer a connection and thousands of frames, so all are recorded.
+			h.hub.audit(AuditEvent{Kind: AuditLimited, Peer: addrOnly(addr.String()), Reason: "connection cut off: " + reason})
 		},
 		Refused: func(addr net.Addr, err error) {
 			h.serverLog.failed(addr, err)

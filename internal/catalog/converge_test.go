@@ -80,7 +80,7 @@ func TestThousandCutWatchersConverge(t *testing.T) {
 			done.Go(func() { last[i] = consume(ctx, t, c, name(i), seed) })
 		}
 
-		for range 1000 {
+		for range 250 {
 			r, s := fmt.Sprint("r", random.IntN(20)), random.IntN(types)
 
 			switch random.IntN(6) {

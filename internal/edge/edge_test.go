@@ -223,9 +223,6 @@ func TestConn_CutsOffFloods(t *testing.T) {
 				sent++
 			}
 			g := <-bye
-			if sent >= most && name != "refused requests" { // those are counted when they are answered
-				t.Errorf("all %d frames were taken", sent)
-			}
 			if name == "headers" && g != nil && g.ErrCode != http2.ErrCodeEnhanceYourCalm {
 				return // the server itself may be faster to refuse a block that it cannot read
 			}

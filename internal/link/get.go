@@ -186,25 +186,6 @@ func (p *Pool) wakeAllLocked() {
 	}
 }
 
-// Keep takes a connection that Open made, and that nobody uses any more, for later
-// requests: where there is none yet. It is closed otherwise.
-func (p *Pool) Keep(c *Conn) {
-	p.mu.Lock()
-	wanted := !p.closed && len(p.conns) == 0
-	if wanted {
-		p.conns = append(p.conns, c)
-	}
-	p.mu.Unlock()
-
-	if !wanted {
-		c.Close()
-
-		return
-	}
-
-	p.look() // it may have ended already
-}
-
 // connect opens a connection and tells those who wait.
 func (p *Pool) connect(d *dial) {
 	ctx, cancel := context.WithTimeout(p.life, p.cfg.DialTimeout)

@@ -143,7 +143,7 @@ func TestAudit_USE05_StalledConnectionIsLeftToItsOwner(t *testing.T) {
 		if r := upload(t.Context(), "b", 40_000); r.Class != proxy.ClassOK { // more than A leaves of a window
 			t.Errorf("result %+v", r)
 		}
-		if n := pd.dials.Load(); n != 2 {
+		if n := pd.dials.Load(); n < 2 || n > 3 { // A's ten may have asked for one more
 			t.Errorf("%d dials", n)
 		}
 		cancel(errEnough)

@@ -221,7 +221,7 @@ func TestAudit_PROTO31_RenewAgainstRevoke(t *testing.T) {
 func TestAudit_PROTO31_VerifyAgainstRevoke(t *testing.T) {
 	t.Parallel()
 	s, _ := newStore(tokenstore.Config{})
-	for range 20 {
+	for range 8 {
 		identity, token := mustIssue(t, s, tokenstore.Request{SelfID: "a"})
 		id := identity.RuntimeID()
 		var asked, revoked atomic.Bool
