@@ -136,7 +136,7 @@ func (s *HandshakeServer) Handshake(ctx context.Context, req *connect.Request[co
 		}
 	}
 	if req.Msg.GetSelfId() == "" && hs.peer != nil {
-		ctx = hs.asStranger(ctx, newHeaderRequest(req.Spec(), req.Peer(), req.Header()))
+		hs.stranger = newHeaderRequest(req.Spec(), req.Peer(), req.Header())
 	}
 	if err := hs.run(ctx); err != nil {
 		return nil, hs.refusal(ctx, err, req.Spec().Procedure)
@@ -241,6 +241,8 @@ type handshake struct {
 	req    *connectpluginv1.HandshakeRequest
 	peer   *peer // nil in the host's own process
 
+	stranger *headerRequest // as auth providers see it; nil for who asks for an identity
+
 	book     *policy.Book // by which the claim is judged
 	known    policy.Match // whom it knows the peer as
 	version  int32
@@ -269,6 +271,9 @@ func (hs *handshake) run(ctx context.Context) error {
 	}
 	if d, ok := ctx.Value(deliveryKey{}).(*delivery); ok && id != nil && !renews(ctx) {
 		d.issued = id
+	}
+	if hs.stranger != nil { // not before it paid: what providers do may cost much
+		ctx = hs.asStranger(ctx)
 	}
 	return hs.answer(ctx, id, token)
 }
@@ -415,11 +420,11 @@ func (hs *handshake) issue(ctx context.Context, d *declaration) (*tokenstore.Ide
 
 // asStranger has the auth providers say who asks for no identity. Whom they do not know
 // learns what is public.
-func (hs *handshake) asStranger(ctx context.Context, req *headerRequest) context.Context {
+func (hs *handshake) asStranger(ctx context.Context) context.Context {
 	if _, plugin := callerFrom(ctx); plugin {
 		return ctx
 	}
-	known, no := askProviders(ctx, hs.hub, hs.peer, req)
+	known, no := askProviders(ctx, hs.hub, hs.peer, hs.stranger)
 	if no != nil {
 		return ctx
 	}

@@ -174,6 +174,7 @@ type (
 
 // New returns an empty catalogue.
 func New(cfg Config) *Catalog {
+	opened := make(trails)
 	c := &Catalog{
 		services:   make(map[string]*service),
 		releases:   make(map[releaseKey]*release),
@@ -181,8 +182,8 @@ func New(cfg Config) *Catalog {
 		providers:  make(map[providerKey]*entry),
 		runtimes:   make(map[string]*runtime),
 		ledger:     newLedger(),
-		trails:     make(trails),
-		standbys:   newStandbys(),
+		trails:     opened,
+		standbys:   newStandbys(opened),
 		departed:   newDeparted(),
 		strategies: make(map[string]Strategy),
 		history:    newHistory(),

@@ -29,8 +29,8 @@ func (rt *runtime) overlaps(reg *Registration) bool {
 // trail is what a plugin opens below a path.
 type trail struct{ serviceType, path string }
 
-// trails are those of each plugin, by self id, and how many registrations each has. They are
-// guarded by the catalogue's lock.
+// trails are those of each plugin, by self id, and how many registrations each has, whether
+// they serve or stand by. They are guarded by the catalogue's lock.
 type trails map[string]map[trail]int
 
 func (ts trails) add(reg *Registration) {
@@ -57,7 +57,7 @@ func (ts trails) remove(reg *Registration) {
 }
 
 // OpenedByOther reports whether a path is at or below one that another type of the same
-// plugin registered, whichever of its runtimes did.
+// plugin registered, whichever of its runtimes did, also where that type stands by.
 func (c *Catalog) OpenedByOther(selfID, serviceType, path string) bool {
 	c.mu.RLock()
 	defer c.mu.RUnlock()

@@ -8,19 +8,23 @@ type standbys struct {
 	byID      map[string]*Registration
 	byType    map[string][]*Registration // in the order in which they came
 	byRuntime map[string][]*Registration
+	trails    trails // of the catalogue: a path is its type's also while that waits
 }
 
-func newStandbys() standbys {
+func newStandbys(ts trails) standbys {
 	return standbys{
-		byID: make(map[string]*Registration), byType: make(map[string][]*Registration), byRuntime: make(map[string][]*Registration),
+		trails: ts,
+		byID:   make(map[string]*Registration), byType: make(map[string][]*Registration), byRuntime: make(map[string][]*Registration),
 	}
 }
 
 // add enters one, in the place of the one that the runtime had for the type.
 func (s *standbys) add(reg *Registration) {
 	s.byID[reg.ID] = reg
+	s.trails.add(reg)
 
 	if old := s.find(reg.Type, reg.RuntimeID); old != nil {
+		s.trails.remove(old)
 		delete(s.byID, old.ID)
 		s.byID[reg.ID] = reg
 		s.byType[reg.Type][slices.Index(s.byType[reg.Type], old)] = reg
@@ -36,6 +40,7 @@ func (s *standbys) add(reg *Registration) {
 // remove takes one out.
 func (s *standbys) remove(reg *Registration) {
 	delete(s.byID, reg.ID)
+	s.trails.remove(reg)
 	drop(s.byType, reg.Type, reg)
 	drop(s.byRuntime, reg.RuntimeID, reg)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"slices"
+	"sync/atomic"
 	"testing"
 
 	"connectrpc.com/connect"
@@ -158,6 +159,49 @@ func TestAudit_ATK20_AnAnonymousHandshakeLearnsWhatIsPublic(t *testing.T) {
 		if err != nil || len(resp.Msg.GetPlugins()) != want || resp.Msg.GetServerMetadata()["region"] != "north" {
 			t.Errorf("%s: %v, %v", selfID, resp, err)
 		}
+	}
+}
+
+// An anonymous handshake that is refused for what it is, or for how many there are, has no
+// auth provider asked; one within its budget has.
+func TestAudit_OWN4_AnAnonymousHandshakePaysBeforeProvidersAreAsked(t *testing.T) {
+	t.Parallel()
+	const burst, guesses = 5, 30
+	var asked atomic.Int32
+	host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.Limits.HandshakesPerSecond, c.Limits.HandshakeBurst = 0.001, burst
+		offersEcho(&echo{}, connectplugin.NewAPIKeyAuth("", func(key string) (string, map[string]string, error) {
+			asked.Add(1)
+			if key != "let-me-in" {
+				return "", nil, context.Canceled
+			}
+			return "operator", nil, nil
+		}))(c)
+	})
+	shake := func(key string, edit func(*connectpluginv1.HandshakeRequest)) error {
+		req := connect.NewRequest(hosttest.OldRequest(""))
+		edit(req.Msg)
+		client := connectpluginv1connect.NewHandshakeServiceClient(withHeader{host.Stranger(t), http.Header{"X-Api-Key": {key}}}, host.URL)
+		_, err := client.Handshake(t.Context(), req)
+		return err
+	}
+	for range guesses {
+		if err := shake("guess", func(m *connectpluginv1.HandshakeRequest) { m.MagicCookieValue = "another" }); err == nil {
+			t.Error("another cookie: no error")
+		}
+	}
+	if n := asked.Load(); n != 0 {
+		t.Errorf("providers were asked %d times about messages that are none for this host", n)
+	}
+	whole := func(*connectpluginv1.HandshakeRequest) {}
+	if err := shake("let-me-in", whole); err != nil || asked.Load() != 1 {
+		t.Errorf("within the budget: %v, asked %d times", err, asked.Load())
+	}
+	for range guesses {
+		_ = shake("guess", whole)
+	}
+	if n := asked.Load(); n > burst {
+		t.Errorf("providers were asked %d times, want %d at most", n, burst)
 	}
 }
 

@@ -134,6 +134,41 @@ func TestAudit_ATK16_TheEmptyPathOpensNoOtherType(t *testing.T) {
 	})
 }
 
+// A type that stands by has registered its path: who may not call it does not reach it
+// through a type without a path, before it takes over or after.
+func TestAudit_OWN3_TheEmptyPathOpensNoTypeThatStandsBy(t *testing.T) {
+	t.Parallel()
+	r := newEmptyRig(t)
+	policy := emptyPolicy()
+	policy.Plugins["first"] = hosttest.Allow(func(p *connectplugin.PluginPolicy) { p.Provides = []string{"store"} })
+	hosttest.SetPolicy(t, r.Host, policy)
+	first := r.Enrol(t, "first", hosttest.Providing("store"))
+	if err := hosttest.RegisterWith(t, first, &connectpluginv1.RegisterServiceRequest{
+		ServiceType: "store", Version: "1.0.0", EndpointPath: storePath,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	p := r.instance(t)
+	waits := func(path string) {
+		t.Helper()
+		if err := hosttest.RegisterWith(t, p.Client, &connectpluginv1.RegisterServiceRequest{
+			ServiceType: "store", Version: "1.0.0", EndpointPath: path, Metadata: map[string]string{"standby": "true"},
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.register(t, "open", "")
+	r.want(t, p, map[string]connect.Code{storeGet: 0, otherGet: 0})
+	waits(storePath)
+	r.want(t, p, map[string]connect.Code{storeGet: connect.CodeNotFound, otherGet: 0})
+	waits(otherGet) // in the place of the one before
+	r.want(t, p, map[string]connect.Code{storeGet: 0, otherGet: connect.CodeNotFound})
+	r.Revoke(first.RuntimeID()) // and it takes over
+	r.want(t, p, map[string]connect.Code{storeGet: 0, otherGet: connect.CodeNotFound})
+	r.Registry().SetAllowedServices(p.RuntimeID(), []string{"open"})
+	r.want(t, p, map[string]connect.Code{storeGet: 0, otherGet: 0})
+}
+
 // Where policy names procedures, a type without a path opens those and no others; one with a
 // path opens that.
 func TestAudit_ATK16_TheEmptyPathOpensWhatPolicyNames(t *testing.T) {
