@@ -327,6 +327,23 @@ func (h *hub) bareCaller(ctx context.Context, procedure string, header http.Head
 	return c, nil
 }
 
+// attend has a stream end with the identity of its caller, or with the policy that allows it,
+// where no middleware sees to that. The caller is nil for the host itself.
+func (c *caller) attend(ctx context.Context) (bounded context.Context, done func()) {
+	if c == nil || c.call != nil {
+		return ctx, func() {}
+	}
+	bounded, c.call = inflight.New(ctx, nil)
+	a := admission{caller: c}
+	untie := a.endWith(c.call)
+	c.id.Enter()
+	return bounded, func() {
+		c.id.Leave()
+		untie()
+		c.call.Done()
+	}
+}
+
 // barePeer returns the peer of a call to a service that no middleware stands before.
 func (h *hub) barePeer(ctx context.Context) (*peer, error) {
 	p, ok := peerFrom(ctx)
