@@ -333,14 +333,14 @@ func (c *caller) attend(ctx context.Context) (bounded context.Context, done func
 	if c == nil || c.call != nil {
 		return ctx, func() {}
 	}
-	bounded, c.call = inflight.New(ctx, nil)
-	a := admission{caller: c}
-	untie := a.endWith(c.call)
+	bounded, call := inflight.New(ctx, nil)
+	c.call = call
+	untie := c.id.OnEnd(func() { call.End(errIdentityEnded) })
 	c.id.Enter()
 	return bounded, func() {
 		c.id.Leave()
 		untie()
-		c.call.Done()
+		call.Done()
 	}
 }
 
