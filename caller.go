@@ -334,6 +334,23 @@ func (h *hub) bareCaller(ctx context.Context, procedure string, header http.Head
 	return c, nil
 }
 
+// attend has a stream end with the identity of its caller, or with the policy that allows it,
+// where no middleware sees to that. The caller is nil for the host itself.
+func (c *caller) attend(ctx context.Context) (bounded context.Context, done func()) {
+	if c == nil || c.call != nil {
+		return ctx, func() {}
+	}
+	bounded, call := inflight.New(ctx, nil)
+	c.call = call
+	untie := c.id.OnEnd(func() { call.End(errIdentityEnded) })
+	c.id.Enter()
+	return bounded, func() {
+		c.id.Leave()
+		untie()
+		call.Done()
+	}
+}
+
 // barePeer returns the peer of a call to a service that no middleware stands before.
 func (h *hub) barePeer(ctx context.Context) (*peer, error) {
 	p, ok := peerFrom(ctx)

@@ -106,6 +106,8 @@ func (s *HealthServer) Watch(ctx context.Context, req *connect.Request[connectpl
 	if err != nil {
 		return err
 	}
+	ctx, done := who.caller.attend(ctx)
+	defer done()
 	release, ok := s.permitWatch(who, req.Msg.GetService())
 	if !ok {
 		return connect.NewError(connect.CodeNotFound, errNotAvailable)

@@ -31,7 +31,8 @@ type Limits struct {
 	// MaxConnectionsPerPeer bounds those of one peer address (a /64 for IPv6) that
 	// proved nothing: no runtime identity and no certificate. A newcomer takes the place of
 	// the one that was silent for longest, if that was for 5 s, and is refused otherwise.
-	// Default 1,000.
+	// The holder of a certificate has as many that do not count against its address, and a
+	// runtime identity has 64, or fewer where this is fewer. Default 1,000.
 	MaxConnectionsPerPeer int
 	// MaxStreamsPerConnection bounds the concurrent HTTP/2 streams of one
 	// connection. Default 256.

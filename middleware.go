@@ -52,9 +52,7 @@ func (m *middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		m.deny(ctx, h, p, no, w, r)
 		return
 	}
-	if c := edgeOf(ctx); c != nil && (a.caller != nil || p.certificate != nil) {
-		c.Prove()
-	}
+	proveHolder(ctx, h, p, a.caller)
 	if !h.spend(a.budget) {
 		refusedOn(ctx)
 		h.auditCall(ctx, AuditLimited, r.URL.Path, "", "request rate")

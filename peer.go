@@ -102,6 +102,7 @@ type connection struct {
 	disowned error // cert is nil: it says to be of the host's Authority, and is not
 
 	last atomic.Pointer[tokenstore.Identity] // who called last
+	held atomic.Pointer[tokenstore.Identity] // who called when the connection was found to be held
 
 	mu     sync.Mutex
 	closed bool
@@ -194,6 +195,33 @@ func edgeOf(ctx context.Context) *edge.Conn {
 		return conn.conn
 	}
 	return nil
+}
+
+// maxHeld bounds the connections of one identity that do not count against their addresses: a
+// client has one, and another for each so many streams.
+const maxHeld = 64
+
+// proveHolder says who has the connection of a request: its caller, or else the certificate's
+// holder. Neither can take all that the host has.
+func proveHolder(ctx context.Context, h *hub, p *peer, by *caller) {
+	c := edgeOf(ctx)
+	if c == nil {
+		return
+	}
+	l := h.settings().limits
+	switch cert := p.certificate; {
+	case by != nil && p.conn.held.Load() == by.id:
+	case by != nil:
+		most := min(maxHeld, l.MaxConnectionsPerPeer)
+		if c.Prove(edge.Holder{Name: "identity " + by.id.RuntimeID(), Most: most, Ended: by.id.Ended}) {
+			p.conn.held.Store(by.id)
+		}
+	case cert == nil || c.Proven():
+	case cert.identity != "":
+		c.Prove(edge.Holder{Name: "certificate " + cert.identity, Most: l.MaxConnectionsPerPeer})
+	default:
+		c.Prove(edge.Holder{Name: "key " + string(cert.fingerprint[:]), Most: l.MaxConnectionsPerPeer})
+	}
 }
 
 // servedOn says that a request was served, and refusedOn that it was not: who only asks for

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strconv"
 
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
@@ -243,18 +244,31 @@ var errTwoConstraints = errors.New(headerConstraint + ": is there more than once
 // choose finds a provider for a call, other than those that were tried: by the strategy of
 // the type at first, where there is one, and by load otherwise.
 func (s *ServiceRouter) choose(t routeTarget, tried []string) (routeTarget, string) {
+	reason := ""
 	if len(tried) == 0 && s.catalog.HasStrategy(t.route.Type) {
 		if reg, _, err := s.catalog.Select(t.route.Type, t.constraint); err == nil {
-			return s.at(t, reg)
+			next, no := s.at(t, reg)
+			if no == "" {
+				return next, ""
+			}
+			reason, tried = no, []string{reg.RuntimeID}
 		}
 	}
 	var room [catalog.MaxCandidates]catalog.Candidate
 	candidates := s.catalog.Candidates(t.route.Type, t.constraint, tried, room[:0])
-	if len(candidates) == 0 {
-		t.absent = true
-		return t, "nobody provides the type, or none that satisfies the constraint"
+	for len(candidates) > 0 { // one that the path leads nowhere at keeps no call from the others
+		i := spread.Least(s.loads(candidates), rand.Float64)
+		next, no := s.at(t, candidates[i].Registration)
+		if no == "" {
+			return next, ""
+		}
+		reason, candidates = no, slices.Delete(candidates, i, i+1)
 	}
-	return s.at(t, candidates[spread.Least(s.loads(candidates), rand.Float64)].Registration)
+	if reason != "" {
+		return t, reason
+	}
+	t.absent = true
+	return t, "nobody provides the type, or none that satisfies the constraint"
 }
 
 // loads returns what is known of the work of providers.

@@ -25,6 +25,8 @@ func (s *ServiceRegistry) WatchService(ctx context.Context, req *connect.Request
 	if err != nil {
 		return err
 	}
+	ctx, done := c.attend(ctx)
+	defer done()
 	m := req.Msg
 	if err := ValidateServiceType(m.GetServiceType()); err != nil {
 		return errorf(connect.CodeInvalidArgument, "service_type: %w", err)

@@ -50,9 +50,12 @@ func (c *Conn) Abort() {
 // TLS returns the state of TLS, nil in plaintext. It must not be changed.
 func (c *Conn) TLS() *tls.ConnectionState { return c.state }
 
-// Prove says that the peer proved who it is: from now on it does not count against its
-// address.
-func (c *Conn) Prove() { c.slot.prove() }
+// Prove says who the peer proved to be: from now on it counts against that and not against
+// its address, if the holder has room for it, which is reported.
+func (c *Conn) Prove(by Holder) bool { return c.slot.prove(by) }
+
+// Proven reports whether somebody proved to have the connection.
+func (c *Conn) Proven() bool { return c.slot.holder.Load() != nil }
 
 // Served says that a request of the peer was served. It pays for frames to come.
 func (c *Conn) Served() {
@@ -183,23 +186,38 @@ func goAway(last uint32, reason string) []byte {
 type slot struct {
 	listener *Listener
 	key      string
-	conn     net.Conn // as accepted
-	proven   atomic.Bool
-	last     atomic.Int64 // when the peer was heard last, as the listener's age
+	conn     net.Conn               // as accepted
+	holder   atomic.Pointer[Holder] // who proved to have it, nil for nobody; set under the listener's lock
+	last     atomic.Int64           // when the peer was heard last, as the listener's age
 }
 
 func (s *slot) heard() { s.last.Store(int64(time.Since(s.listener.begun))) }
 
-func (s *slot) prove() {
-	if s.proven.Load() {
-		return
-	}
+// prove gives the slot to a holder that has room for it, unless one that ends some day has it
+// and lives.
+func (s *slot) prove(by Holder) bool {
 	l := s.listener
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if share := l.shares[s.key]; share != nil && !s.proven.Swap(true) {
-		share.unproven--
+	if !s.yields(by) {
+		return true
 	}
+	if _, ok := l.all[s]; !ok || l.held[by.Name] >= by.Most {
+		return false
+	}
+	if former := s.holder.Load(); former != nil {
+		l.releaseLocked(former)
+	} else {
+		l.shares[s.key].unproven--
+	}
+	l.held[by.Name]++
+	s.holder.Store(&by)
+	return true
+}
+
+func (s *slot) yields(by Holder) bool {
+	former := s.holder.Load()
+	return former == nil || former.ended() || former.Ended == nil && by.Ended != nil
 }
 
 func (s *slot) free() { s.listener.remove(s) }

@@ -26,6 +26,7 @@ type server struct {
 	edge   *edge.Listener
 	client *tls.Config
 
+	gone    atomic.Bool // who proves to be somebody
 	cut     atomic.Pointer[string]
 	refused atomic.Int32
 }
@@ -72,7 +73,7 @@ func start(t *testing.T, edit func(*edge.Config)) *server {
 			}
 			defer c.Served()
 			if r.URL.Path == "/prove" {
-				c.Prove()
+				c.Prove(edge.Holder{Name: "one", Most: 2, Ended: s.gone.Load})
 			}
 			_, _ = io.Copy(w, r.Body)
 		}),
@@ -382,4 +383,48 @@ func TestListener_RefusesWhatIsNoHTTP2(t *testing.T) {
 	if n, refused := s.edge.Len(), s.refused.Load(); n != 0 || refused != 2 {
 		t.Errorf("%d connections, %d refusals", n, refused)
 	}
+}
+
+// Who proved to be somebody has no more than his share, and none that outlives him.
+func TestAudit_OWN10_AHolderTakesNoMoreThanItsShare(t *testing.T) {
+	t.Parallel()
+	s := start(t, func(c *edge.Config) { c.MaxConnections, c.MaxPerAddress = 4, 4 })
+	kept := s.http(t)
+	for i := range 4 { // the holder of "one" may have two
+		c := kept
+		if i > 0 {
+			c = s.http(t)
+		}
+		if err := s.get(t.Context(), c, "/prove", "x"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	newcomer := s.http(t)
+	deadline := time.Now().Add(20 * time.Second)
+	for s.getSoon(t, newcomer, "/") != nil {
+		if time.Now().After(deadline) {
+			t.Fatal("one holder has all connections")
+		}
+	}
+	if err := s.get(t.Context(), kept, "/", "still"); err != nil {
+		t.Error("what the holder may have was taken:", err)
+	}
+	s.gone.Store(true)
+	late := make([]*http.Client, 4)
+	for i := range late { // all of them find room where those who are gone had it
+		late[i] = s.http(t)
+		for s.getSoon(t, late[i], "/") != nil {
+			if time.Now().After(deadline) {
+				t.Fatal("who is gone still has connections")
+			}
+		}
+	}
+}
+
+// getSoon is get that does not wait for room for long.
+func (s *server) getSoon(t *testing.T, c *http.Client, path string) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	return s.get(ctx, c, path, "x")
 }

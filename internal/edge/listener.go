@@ -58,7 +58,21 @@ type Listener struct {
 	err    error // of the listener below
 	all    map[*slot]struct{}
 	shares map[string]*share // by key
+	held   map[string]int    // connections of those who proved who they are, by name
 }
+
+// Holder is who proved to have a connection.
+type Holder struct {
+	// Name is what its connections are counted by.
+	Name string
+	// Most is how many of its connections do not count against their addresses.
+	Most int
+	// Ended reports whether it is gone; nil means that it never is. A connection whose
+	// holder is gone is the first to make room.
+	Ended func() bool
+}
+
+func (h *Holder) ended() bool { return h.Ended != nil && h.Ended() }
 
 // share is what one address has.
 type share struct {
@@ -70,7 +84,7 @@ type share struct {
 func Listen(l net.Listener, cfg Config) *Listener {
 	e := &Listener{
 		Listener: l, cfg: cfg, begun: time.Now(), shut: make(chan struct{}), ready: make(chan net.Conn),
-		all: map[*slot]struct{}{}, shares: map[string]*share{},
+		all: map[*slot]struct{}{}, shares: map[string]*share{}, held: map[string]int{},
 	}
 	e.room.L = &e.mu
 	e.life, e.end = context.WithCancel(context.Background())
@@ -189,7 +203,7 @@ func (l *Listener) place(s *slot) bool {
 	if _, ok := l.all[s]; !ok {
 		return false // it was displaced meanwhile
 	}
-	if mine := l.shares[key]; mine != nil && mine.unproven >= l.cfg.MaxPerAddress {
+	for mine := l.shares[key]; mine != nil && mine.unproven >= l.cfg.MaxPerAddress; mine = l.shares[key] {
 		victim := l.silentLocked(mine.slots)
 		if victim == nil {
 			l.removeLocked(s)
@@ -215,7 +229,7 @@ func (l *Listener) joinLocked(s *slot) {
 func (l *Listener) partLocked(s *slot) {
 	mine := l.shares[s.key]
 	delete(mine.slots, s)
-	if !s.proven.Load() {
+	if s.holder.Load() == nil {
 		mine.unproven--
 	}
 	if len(mine.slots) == 0 {
@@ -223,12 +237,22 @@ func (l *Listener) partLocked(s *slot) {
 	}
 }
 
-// silentLocked returns the slot that proved nothing and was silent for longest, nil where
-// none was for long enough.
+func (l *Listener) releaseLocked(by *Holder) {
+	if l.held[by.Name]--; l.held[by.Name] == 0 {
+		delete(l.held, by.Name)
+	}
+}
+
+// silentLocked returns a slot whose holder is gone, or else the one that proved nothing and
+// was silent for longest, nil where none was for long enough.
 func (l *Listener) silentLocked(among map[*slot]struct{}) *slot {
 	var found *slot
 	for s := range among {
-		if !s.proven.Load() && (found == nil || s.last.Load() < found.last.Load()) {
+		by := s.holder.Load()
+		if by != nil && by.ended() {
+			return s
+		}
+		if by == nil && (found == nil || s.last.Load() < found.last.Load()) {
 			found = s
 		}
 	}
@@ -255,6 +279,9 @@ func (l *Listener) removeLocked(s *slot) {
 	}
 	delete(l.all, s)
 	l.partLocked(s)
+	if by := s.holder.Load(); by != nil {
+		l.releaseLocked(by)
+	}
 	l.room.Broadcast()
 }
 

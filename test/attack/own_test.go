@@ -1,9 +1,12 @@
 package attack_test
 
 import (
+	"context"
 	"crypto/tls"
+	"net/http"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -142,5 +145,42 @@ func TestAudit_OWN2_ANarrowingMeetsARegistration(t *testing.T) {
 	}
 	if err := again("a"); err != nil {
 		t.Errorf("what it may: %v", err)
+	}
+}
+
+// One plugin cannot have all connections of a host, however few calls it makes over them.
+func TestAudit_OWN10_OnePluginLeavesConnectionsToOthers(t *testing.T) {
+	t.Parallel()
+	host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.Policy = hosttest.Rights(map[string][2][]string{"hostile": {}, "honest": {}})
+		c.Limits.MaxConnections, c.Limits.MaxConnectionsPerPeer = 24, 6
+	})
+	hostile := host.Enrol(t, "hostile", nil)
+	header := hosttest.IdentityHeader(hostile.RuntimeID(), hostile.RuntimeToken())
+	for range 30 {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		r, err := http.NewRequestWithContext(ctx, http.MethodPost, host.URL+"/connectplugin.v1.PluginLifecycle/ReportHealth", http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header = header.Clone()
+		r.Header.Set("Content-Type", "application/proto")
+		if resp, err := host.Stranger(t).Do(r); err == nil { // each on a connection of its own, which stays
+			_ = resp.Body.Close()
+		}
+		cancel()
+	}
+	cfg := host.ClientConfig(t, "honest")
+	cfg.Timeout = 2 * time.Second
+	honest, err := connectplugin.NewClient(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = honest.Close() })
+	deadline := time.Now().Add(hosttest.Wait)
+	for honest.Connect(t.Context()) != nil {
+		if time.Now().After(deadline) {
+			t.Fatal("one plugin has all connections")
+		}
 	}
 }

@@ -358,3 +358,45 @@ func TestEndpoint_BelowAPath(t *testing.T) {
 		t.Errorf("the capability got %q", got)
 	}
 }
+
+// A stream of a service that was mounted with its generated constructor ends with the identity
+// of its caller, as it does behind the host's own handler.
+func TestAudit_OWN11_StreamsOfBareServicesEndWithTheirCaller(t *testing.T) {
+	t.Parallel()
+	health := connectplugin.NewHealthServer()
+	host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.AllowInsecure, c.Authority, c.Policy, c.HealthService = true, nil, connectplugin.OpenPolicy(), health
+	})
+	mux := http.NewServeMux()
+	mux.Handle(connectpluginv1connect.NewHealthServiceHandler(health))
+	for name, handler := range map[string]http.Handler{"bare": mux, "of the host": host.Handler()} {
+		t.Run(name, func(t *testing.T) {
+			server := httptest.NewServer(handler)
+			t.Cleanup(server.Close)
+			t.Cleanup(server.CloseClientConnections)
+			p, err := oldHandshake(t, host.URL, "watcher")
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), hosttest.Wait/6)
+			defer cancel()
+			stream, err := connectpluginv1connect.NewHealthServiceClient(p.client(), server.URL).Watch(ctx, connect.NewRequest(&connectpluginv1.HealthCheckRequest{}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = stream.Close() }()
+			if !stream.Receive() {
+				t.Fatal(stream.Err())
+			}
+			if !host.Revoke(p.runtimeID) {
+				t.Fatal("nobody was revoked")
+			}
+			for stream.Receive() {
+				t.Errorf("told after the end: %v", stream.Msg())
+			}
+			if code := connect.CodeOf(stream.Err()); code != connect.CodeUnauthenticated {
+				t.Errorf("ended with %v: %v", code, stream.Err())
+			}
+		})
+	}
+}

@@ -131,6 +131,29 @@ func TestAudit_USE12_AStrategyDecides(t *testing.T) {
 	}
 }
 
+// A provider at whose path the host makes no calls keeps none from the others, whatever
+// the strategy.
+func TestAudit_USE12_WhoCannotBeCalledKeepsNoCallFromOthers(t *testing.T) {
+	t.Parallel()
+	c := newCrowd(t, nil, "1.0.0", "1.0.0")
+	strange := c.Enrol(t, "other", hosttest.Providing(echo.Type))
+	if err := hosttest.RegisterWith(t, strange, &connectpluginv1.RegisterServiceRequest{
+		ServiceType: echo.Type, Version: "1.0.0", EndpointPath: "/connectplugin.v1.PluginControl/",
+	}); err != nil {
+		t.Fatal(err)
+	}
+	conn := c.service(t, "")
+	for _, strategy := range []connectplugin.SelectionStrategy{connectplugin.SelectionFirst, connectplugin.SelectionRoundRobin, connectplugin.SelectionRandom} {
+		for range 30 {
+			echo.Want(t, "unary", echo.CallUnary(t.Context(), conn, nil, nil))
+		}
+		c.Registry().SetSelectionStrategy(echo.Type, strategy)
+	}
+	if got := c.got(); got[0]+got[1] != 90 {
+		t.Errorf("got %v", got)
+	}
+}
+
 // Who has work already gets none of what others can take.
 func TestAudit_USE12_TheIdleOneIsCalled(t *testing.T) {
 	t.Parallel()
