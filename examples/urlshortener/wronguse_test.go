@@ -193,7 +193,7 @@ func TestHost_WithoutPolicy(t *testing.T) {
 	hostSays(t, s, "no policy: no plugin is accepted until ServeConfig.Policy allows it")
 	refuses(t, s.Dir, "logger", []string{"-host", url, "-dir", s.PluginDir("logger")},
 		`the host does not accept self id "logger"`, "may not be in the host's policy", "the host's log says which")
-	hostSays(t, s, "policy does not know this self id")
+	hostSays(t, s, "policy does not know this plugin")
 }
 
 func TestPlugin_WithoutCredentials(t *testing.T) {
@@ -234,7 +234,7 @@ func TestPlugin_Refused(t *testing.T) {
 	}{
 		"unknown to policy": {
 			prepare: func(t *testing.T, s *stack.Stack) { t.Helper(); editPolicy(t, s, "logger", nil) },
-			plugin:  "logger", pluginSays: `the host does not accept self id "logger"`, hostSays: "policy does not know this self id",
+			plugin:  "logger", pluginSays: `the host does not accept self id "logger"`, hostSays: "policy does not know this plugin",
 		},
 		"wrong secret": {
 			spoil: func(t *testing.T, s *stack.Stack) {

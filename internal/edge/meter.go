@@ -72,7 +72,7 @@ var allowances = [kinds]allowance{
 	windows:     {burst: 5000, perSecond: 100, perCall: 4, perSent: 4},
 	empties:     {burst: 200, perSecond: 10, perCall: 2},
 	headerBytes: {burst: 4 << 20, perSecond: 64 << 10, perCall: 64 << 10},
-	others:      {burst: 50, perSecond: 1},
+	others:      {burst: 50, perSecond: 1, perCall: 1},
 	refusals:    {burst: 2000, perSecond: 100, perCall: 1},
 }
 
