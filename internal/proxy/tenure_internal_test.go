@@ -20,7 +20,7 @@ func TestAudit_ATK08_ConnectionsToProvidersEndWithTheirCertificates(t *testing.T
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			begun := make(chan struct{}, 2)
-			srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			srv := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 				begun <- struct{}{}
 				if r.URL.Path == "/wait" {
 					<-r.Context().Done()
