@@ -112,7 +112,8 @@ func (c *Client) Config() ClientConfig {
 // where its answer is not to be believed, [ErrPluginNotFound] where it does not offer
 // one of ClientConfig.Plugins and the client has no SelfID for which policy might offer it
 // later, [ErrClientClosed] after Close; any other means that the host could not be reached.
-// Calls through a client that nobody connected connect it.
+// RegistryClient, ReportHealth, Dispense, Service and Capability connect a client that
+// nobody connected; calls with HTTPClient fail with [ErrClientNotConnected] until then.
 func (c *Client) Connect(ctx context.Context) error {
 	if err := c.connect(ctx); err != nil {
 		return err
@@ -236,7 +237,7 @@ func (c *Client) RegistryClient() connectpluginv1connect.ServiceRegistryClient {
 	if err != nil {
 		base = unknownHostURL
 	}
-	return connectpluginv1connect.NewServiceRegistryClient(c.HTTPClient(), base, c.options()...)
+	return connectpluginv1connect.NewServiceRegistryClient((*connectingTransport)(c), base, c.options()...)
 }
 
 // HTTPClient returns an HTTP client that reaches the host and nobody else, with

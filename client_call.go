@@ -40,6 +40,18 @@ func (t *hostTransport) Do(r *http.Request) (*http.Response, error) {
 	return (*Client)(t).do(r, t)
 }
 
+// connectingTransport is hostTransport that connects a client which nobody connected.
+type connectingTransport Client
+
+// Do sends a request to the host.
+func (t *connectingTransport) Do(r *http.Request) (*http.Response, error) {
+	c := (*Client)(t)
+	if _, err := c.connected(r.Context()); err != nil {
+		return nil, err
+	}
+	return c.do(r, (*hostTransport)(c))
+}
+
 func (t *hostTransport) aim(context.Context, *http.Request, identity) error { return nil }
 
 func (t *hostTransport) mend(ctx context.Context, id identity) (bool, error) {
@@ -230,7 +242,7 @@ var errRenewing = errors.New("the identity at the host is being renewed")
 // refused the one that there is, and sends that to nobody. The client's own calls wait
 // for each other where it is in doubt; done, nil where nobody waits, lets them go on.
 func (c *Client) present(ctx context.Context, u *url.URL) (id identity, done func(), err error) {
-	if err := c.beConnected(ctx); err != nil {
+	if _, err := c.base(); err != nil {
 		return identity{}, nil, err
 	}
 	for {
@@ -261,12 +273,6 @@ func (c *Client) present(ctx context.Context, u *url.URL) (id identity, done fun
 			}
 		}
 	}
-}
-
-// beConnected connects a client that nobody connected.
-func (c *Client) beConnected(ctx context.Context) error {
-	_, err := c.connected(ctx)
-	return err
 }
 
 // isFor reports whether a request is for the host, known or not when it was built.
