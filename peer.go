@@ -111,7 +111,7 @@ type connection struct {
 
 // maxCarried bounds how many identities are remembered of a connection. A client has one
 // at a time.
-const maxCarried = 64
+const maxCarried = 1024
 
 // carry notes that an identity has the connection, until it closes. Where nobody says when
 // that is, the identity is taken to be connected.
@@ -128,7 +128,13 @@ func (c *connection) carry(id *tokenstore.Identity) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.last.Store(id)
-	if c.closed || len(c.who) == maxCarried || slices.Contains(c.who, id) {
+	if c.closed || slices.Contains(c.who, id) {
+		return
+	}
+	if len(c.who) == maxCarried {
+		c.who = slices.DeleteFunc(c.who, (*tokenstore.Identity).Ended)
+	}
+	if len(c.who) == maxCarried {
 		return
 	}
 	c.who = append(c.who, id)

@@ -258,7 +258,6 @@ func (d *modelDriver) checkCoverage() {
 		"resync": 10, "missed": 5, "cut": 1, "leave": 1, "forget": 1, "expire": 1, "policy": 1,
 		"register: 0": 50, "unregister: 0": 20, "discover: 0": 20, "watch: 0": 20, "resume: 0": 20,
 		fmt.Sprintf("register: %d", connect.CodePermissionDenied):  1,
-		fmt.Sprintf("register: %d", connect.CodeAlreadyExists):     4,
 		fmt.Sprintf("register: %d", connect.CodeResourceExhausted): 1,
 		fmt.Sprintf("watch: %d", connect.CodeNotFound):             1,
 		fmt.Sprintf("health: %d", connect.CodeUnauthenticated):     1,
