@@ -5,10 +5,8 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"maps"
 	"net/http"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -337,54 +335,6 @@ func (hs *handshake) identity(ctx context.Context) (*tokenstore.Identity, string
 	return hs.issue(ctx, d)
 }
 
-// pay takes the handshake from the budget of who proved who it is, and otherwise from that
-// of the address, so that nobody pays for what others on its address do. It looks once more
-// whether there is still somebody who waits for the answer.
-func (hs *handshake) pay(ctx context.Context) error {
-	if hs.peer == nil {
-		return nil
-	}
-	l := hs.cfg.limits
-	own, pace := peerBudget("handshake:", hs.peer, l.handshakeRate()), &hs.hub.unproven
-	if hs.proven {
-		instances := l.MaxIdentitiesPerSelfID
-		if rules := hs.known.Rules; rules != nil && rules.MaxInstances > 0 {
-			instances = rules.MaxInstances
-		}
-		own, pace = budget{key: "proven:" + hs.known.Name, rate: l.provenRate(instances)}, &hs.hub.proven
-	}
-	total := l.enrolmentRate()
-	if wait := pace.Admit(total.RequestsPerSecond, total.Burst, time.Now()); wait > 0 {
-		return tooManyError{"enrolments in all", wait}
-	}
-	if !hs.hub.spend(own) {
-		pace.Return()
-		return tooManyError{"request rate", own.rate.wait()}
-	}
-	settled(ctx)
-	if ctx.Err() != nil {
-		return endOfStream(ctx)
-	}
-	return nil
-}
-
-// tooManyError refuses for now what comes too fast. The reason is for the log.
-type tooManyError struct {
-	reason string
-	wait   time.Duration
-}
-
-func (t tooManyError) Error() string { return t.reason }
-
-// certIdentity returns the identity in the certificate that the peer showed, empty for
-// none.
-func (hs *handshake) certIdentity() string {
-	if hs.peer == nil || hs.peer.certificate == nil {
-		return ""
-	}
-	return hs.peer.certificate.identity
-}
-
 func (hs *handshake) issue(ctx context.Context, d *declaration) (*tokenstore.Identity, string, error) {
 	r := tokenstore.Request{SelfID: hs.known.Name, SelfVersion: hs.req.GetSelfVersion(), Attributes: d}
 	if rules := hs.known.Rules; rules != nil {
@@ -464,34 +414,8 @@ func (hs *handshake) renew(c *caller, d *declaration) (*tokenstore.Identity, str
 	return id, token, nil
 }
 
-// recheck ends an identity that policy stopped accepting while the handshake was
-// being served.
-func (hs *handshake) recheck(id *tokenstore.Identity) error {
-	if hs.isBarred() {
-		hs.hub.store.Revoke(id.RuntimeID(), tokenstore.ReasonRevoked)
-		return hs.barred()
-	}
-	if hs.hub.rules.Load() == hs.book || hs.hub.accepts(id) {
-		return nil
-	}
-	hs.hub.store.Revoke(id.RuntimeID(), tokenstore.ReasonPolicy)
-	return refused("policy changed during the handshake")
-}
-
 // reasonAgain says that the same launch of a plugin enrolled again.
 const reasonAgain tokenstore.Reason = "enrolled again"
-
-// isBarred reports whether the operator revoked the plugin, by its name or by the self id
-// that it claims.
-func (hs *handshake) isBarred() bool {
-	return hs.hub.launches.Barred(hs.known.Name) || hs.hub.launches.Barred(hs.req.GetSelfId())
-}
-
-// barred refuses a plugin that the operator revoked; it is no use to try again.
-func (hs *handshake) barred() error {
-	hs.record(AuditEvent{Kind: AuditDenied, SelfID: hs.known.Name, Reason: "the self id is revoked until Readmit or SetPolicy"})
-	return connect.NewError(connect.CodePermissionDenied, errDenied)
-}
 
 // record records that the handshake is refused.
 func (hs *handshake) record(e AuditEvent) {
@@ -501,52 +425,6 @@ func (hs *handshake) record(e AuditEvent) {
 	}
 	e.Peer = hs.peer.addr
 	hs.hub.recordRefusal(hs.peer, nil, e)
-}
-
-// asLaunched refuses a launched plugin that provides other services than it was
-// launched for: what the host is configured with wins.
-func (hs *handshake) asLaunched(d *declaration) error {
-	launched := d.launch
-	if launched == nil || len(launched.Provides) == 0 || d.provides.Has(policy.Any) {
-		return nil
-	}
-	if is, want := d.provides.List(), policy.NewSet(launched.Provides).List(); !slices.Equal(is, want) {
-		return refused(fmt.Sprintf("it was launched to provide %q and declares %q", want, is))
-	}
-	return nil
-}
-
-// declare intersects nothing: it keeps what the plugin declared and warns of
-// what policy will cut. Policy is asked again at every use.
-func (hs *handshake) declare(rules *policy.Rules, certIdentity string) *declaration {
-	d := newDeclaration(hs.req.GetSelfId())
-	d.modern = len(hs.req.GetClientNonce()) > 0
-	d.certIdentity, d.secret = certIdentity, hs.secret
-	if d.launch = hs.hub.launches.Find(certIdentity); d.launch != nil && d.launch.Current() != nil {
-		d.within = declared(d.launch.Current()).within // the operator narrowed the instance
-	}
-	if len(hs.req.GetClientNonce()) == 0 {
-		return d // the first wire version declares nothing
-	}
-	var provides, requires []string
-	for _, p := range hs.req.GetProvides() {
-		provides = append(provides, p.GetType())
-		if rules != nil && !rules.Provides.Has(p.GetType()) {
-			hs.warnings = append(hs.warnings, fmt.Sprintf("provides %q: not allowed by the host's policy", p.GetType()))
-		}
-	}
-	for _, r := range hs.req.GetRequires() {
-		requires = append(requires, r.GetType())
-		d.dependencies = append(d.dependencies, ServiceDependency{
-			Type: r.GetType(), MinVersion: r.GetMinVersion(),
-			RequiredForStartup: r.GetRequiredForStartup(), WatchForChanges: r.GetWatchForChanges(),
-		})
-		if rules != nil && !rules.Requires.Has(r.GetType()) {
-			hs.warnings = append(hs.warnings, fmt.Sprintf("requires %q: not allowed by the host's policy", r.GetType()))
-		}
-	}
-	d.provides, d.requires = policy.NewSet(provides), policy.NewSet(requires)
-	return d
 }
 
 // answer builds the response and proves it.

@@ -1,8 +1,12 @@
 package connectplugin
 
 import (
+	"context"
 	"fmt"
+	"slices"
 	"time"
+
+	"connectrpc.com/connect"
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
@@ -326,4 +330,124 @@ func validateHandshakeLists(m *connectpluginv1.HandshakeRequest) error {
 		seen[d.GetType()] = true
 	}
 	return nil
+}
+
+// pay takes the handshake from the budget of who proved who it is, and otherwise from that
+// of the address, so that nobody pays for what others on its address do. It looks once more
+// whether there is still somebody who waits for the answer.
+func (hs *handshake) pay(ctx context.Context) error {
+	if hs.peer == nil {
+		return nil
+	}
+	l := hs.cfg.limits
+	own, pace := peerBudget("handshake:", hs.peer, l.handshakeRate()), &hs.hub.unproven
+	if hs.proven {
+		instances := l.MaxIdentitiesPerSelfID
+		if rules := hs.known.Rules; rules != nil && rules.MaxInstances > 0 {
+			instances = rules.MaxInstances
+		}
+		own, pace = budget{key: "proven:" + hs.known.Name, rate: l.provenRate(instances)}, &hs.hub.proven
+	}
+	total := l.enrolmentRate()
+	if wait := pace.Admit(total.RequestsPerSecond, total.Burst, time.Now()); wait > 0 {
+		return tooManyError{"enrolments in all", wait}
+	}
+	if !hs.hub.spend(own) {
+		pace.Return()
+		return tooManyError{"request rate", own.rate.wait()}
+	}
+	settled(ctx)
+	if ctx.Err() != nil {
+		return endOfStream(ctx)
+	}
+	return nil
+}
+
+// tooManyError refuses for now what comes too fast. The reason is for the log.
+type tooManyError struct {
+	reason string
+	wait   time.Duration
+}
+
+// certIdentity returns the identity in the certificate that the peer showed, empty for
+// none.
+func (hs *handshake) certIdentity() string {
+	if hs.peer == nil || hs.peer.certificate == nil {
+		return ""
+	}
+	return hs.peer.certificate.identity
+}
+
+// isBarred reports whether the operator revoked the plugin, by its name or by the self id
+// that it claims.
+func (hs *handshake) isBarred() bool {
+	return hs.hub.launches.Barred(hs.known.Name) || hs.hub.launches.Barred(hs.req.GetSelfId())
+}
+
+// barred refuses a plugin that the operator revoked; it is no use to try again.
+func (hs *handshake) barred() error {
+	hs.record(AuditEvent{Kind: AuditDenied, SelfID: hs.known.Name, Reason: "the self id is revoked until Readmit or SetPolicy"})
+	return connect.NewError(connect.CodePermissionDenied, errDenied)
+}
+
+// asLaunched refuses a launched plugin that provides other services than it was
+// launched for: what the host is configured with wins.
+func (hs *handshake) asLaunched(d *declaration) error {
+	launched := d.launch
+	if launched == nil || len(launched.Provides) == 0 || d.provides.Has(policy.Any) {
+		return nil
+	}
+	if is, want := d.provides.List(), policy.NewSet(launched.Provides).List(); !slices.Equal(is, want) {
+		return refused(fmt.Sprintf("it was launched to provide %q and declares %q", want, is))
+	}
+	return nil
+}
+
+// declare intersects nothing: it keeps what the plugin declared and warns of
+// what policy will cut. Policy is asked again at every use.
+func (hs *handshake) declare(rules *policy.Rules, certIdentity string) *declaration {
+	d := newDeclaration(hs.req.GetSelfId())
+	d.modern = len(hs.req.GetClientNonce()) > 0
+	d.certIdentity, d.secret = certIdentity, hs.secret
+	if d.launch = hs.hub.launches.Find(certIdentity); d.launch != nil && d.launch.Current() != nil {
+		d.within = declared(d.launch.Current()).within // the operator narrowed the instance
+	}
+	if len(hs.req.GetClientNonce()) == 0 {
+		return d // the first wire version declares nothing
+	}
+	var provides, requires []string
+	for _, p := range hs.req.GetProvides() {
+		provides = append(provides, p.GetType())
+		if rules != nil && !rules.Provides.Has(p.GetType()) {
+			hs.warnings = append(hs.warnings, fmt.Sprintf("provides %q: not allowed by the host's policy", p.GetType()))
+		}
+	}
+	for _, r := range hs.req.GetRequires() {
+		requires = append(requires, r.GetType())
+		d.dependencies = append(d.dependencies, ServiceDependency{
+			Type: r.GetType(), MinVersion: r.GetMinVersion(),
+			RequiredForStartup: r.GetRequiredForStartup(), WatchForChanges: r.GetWatchForChanges(),
+		})
+		if rules != nil && !rules.Requires.Has(r.GetType()) {
+			hs.warnings = append(hs.warnings, fmt.Sprintf("requires %q: not allowed by the host's policy", r.GetType()))
+		}
+	}
+	d.provides, d.requires = policy.NewSet(provides), policy.NewSet(requires)
+	return d
+}
+
+func (t tooManyError) Error() string { return t.reason }
+
+// recheck ends an identity that policy stopped accepting while the handshake was
+// being served.
+func (hs *handshake) recheck(id *tokenstore.Identity) error {
+	if hs.isBarred() {
+		hs.hub.store.Revoke(id.RuntimeID(), tokenstore.ReasonRevoked)
+		return hs.barred()
+	}
+	if hs.hub.rules.Load() == hs.book || hs.hub.accepts(id) {
+		return nil
+	}
+	hs.hub.store.Revoke(id.RuntimeID(), tokenstore.ReasonPolicy)
+	return refused("policy changed during the handshake")
 }

@@ -139,6 +139,7 @@ func TestAudit_USE12_WhoCannotBeCalledKeepsNoCallFromOthers(t *testing.T) {
 	strange := c.Enrol(t, "other", hosttest.Providing(echo.Type))
 	if err := hosttest.RegisterWith(t, strange, &connectpluginv1.RegisterServiceRequest{
 		ServiceType: echo.Type, Version: "1.0.0", EndpointPath: "/connectplugin.v1.PluginControl/",
+		Metadata: map[string]string{"base_url": "https://127.0.0.1:1"},
 	}); err != nil {
 		t.Fatal(err)
 	}
