@@ -20,6 +20,7 @@ const (
 	rest      = time.Millisecond // of each caller after a call that succeeded, for every provider
 	unrest    = rest / 5         // after one that failed
 	callLimit = 5 * time.Second
+	reconnect = 200 * time.Millisecond
 )
 
 // load calls every provider all the time.
@@ -53,7 +54,7 @@ func (s *site) begin(ctx context.Context, authority *connectplugin.Authority, n 
 			Metadata: connectplugin.PluginMetadata{Requires: requires},
 		})
 		if err == nil {
-			err = c.Connect(ctx)
+			err = persist(ctx, c)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("caller: %w", err)
@@ -71,6 +72,19 @@ func (s *site) begin(ctx context.Context, authority *connectplugin.Authority, n 
 		l.working.Go(func() { l.call(ctx, i, conn) })
 	}
 	return l, nil
+}
+
+// persist connects. While thousands of plugins knock from its address, the host sends some away.
+func persist(ctx context.Context, c *connectplugin.Client) error {
+	limited, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for {
+		err := c.Connect(limited)
+		if err == nil || limited.Err() != nil {
+			return err
+		}
+		time.Sleep(reconnect)
+	}
 }
 
 func (l *load) call(ctx context.Context, i int, conn *connectplugin.ServiceConn) {
