@@ -51,7 +51,7 @@ func main() {
 		if r.Msg.GetValue() == "fail" {
 			return nil, connect.NewError(connect.CodeAborted, errors.New("too much: 100 %"))
 		}
-		time.Sleep(700 * time.Millisecond)
+		time.Sleep(time.Second)
 		return connect.NewResponse(r.Msg), nil
 	})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -84,7 +84,7 @@ const address = process.argv[2];
 
 async function ask(transport, value) {
   try {
-    const call = await transport.unary(unary, { value }, transport.mergeOptions({ timeout: 200 }));
+    const call = await transport.unary(unary, { value }, transport.mergeOptions({ timeout: value === 'fail' ? 20_000 : 300 }));
     return call.response.value;
   } catch (err) {
     return value === 'fail' ? `${err.code} ${err.message}` : err.code;
