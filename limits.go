@@ -34,6 +34,12 @@ type Limits struct {
 	// The holder of a certificate has as many that do not count against its address, and a
 	// runtime identity has 64, or fewer where this is fewer. Default 1,000.
 	MaxConnectionsPerPeer int
+	// ConnectionsPerSecond and ConnectionBurst limit the new connections of one peer
+	// address. One that comes faster is closed before TLS. Defaults 500 and 2,000, or
+	// MaxConnectionsPerPeer where that is more than the latter.
+	ConnectionsPerSecond float64
+	// ConnectionBurst is the burst to ConnectionsPerSecond. Default 2,000.
+	ConnectionBurst int
 	// MaxStreamsPerConnection bounds the concurrent HTTP/2 streams of one
 	// connection. Default 256.
 	MaxStreamsPerConnection int
@@ -42,6 +48,15 @@ type Limits struct {
 	ReadHeaderTimeout time.Duration
 	// IdleTimeout closes a connection without streams. Default 2 min.
 	IdleTimeout time.Duration
+	// KeepAliveInterval is how long nothing may come on a connection before the host asks
+	// with a PING whether the peer is still there. Default 30 s.
+	KeepAliveInterval time.Duration
+	// KeepAliveTimeout is how long the answer may take. Who does not answer is
+	// disconnected. Default 15 s.
+	KeepAliveTimeout time.Duration
+	// WriteTimeout is how long a peer may take none of what the host sends before it is
+	// disconnected. Default 30 s.
+	WriteTimeout time.Duration
 	// CertificateOvertime is how long a connection may outlive the certificate that its
 	// client showed, unless the client shows a later one of the same identity on another
 	// connection. Default 1 min.
@@ -127,9 +142,14 @@ var defaultLimits = Limits{
 	MaxCallBytes:              64 << 20,
 	MaxConnections:            10_000,
 	MaxConnectionsPerPeer:     1_000,
+	ConnectionsPerSecond:      500,
+	ConnectionBurst:           2_000,
 	MaxStreamsPerConnection:   256,
 	ReadHeaderTimeout:         10 * time.Second,
 	IdleTimeout:               2 * time.Minute,
+	KeepAliveInterval:         pingAfter,
+	KeepAliveTimeout:          pingTimeout,
+	WriteTimeout:              writeByteTimeout,
 	CertificateOvertime:       time.Minute,
 	CallTimeout:               30 * time.Second,
 	StreamIdleTimeout:         15 * time.Minute,
@@ -191,6 +211,9 @@ func (l Limits) withDefaults() Limits {
 	}
 	if l.EnrolmentBurst == 0 {
 		l.EnrolmentBurst = max(defaultLimits.EnrolmentBurst, l.HandshakeBurst)
+	}
+	if l.ConnectionBurst == 0 {
+		l.ConnectionBurst = max(defaultLimits.ConnectionBurst, l.MaxConnectionsPerPeer)
 	}
 	out, def := reflect.ValueOf(&l).Elem(), reflect.ValueOf(defaultLimits)
 	for i := range out.NumField() {
