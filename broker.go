@@ -370,7 +370,7 @@ func (b *CapabilityBroker) serveCapability(w http.ResponseWriter, r *http.Reques
 		}
 		defer release()
 	}
-	handler.ServeHTTP(w, b.capabilityRequest(w, r))
+	swellBounded(handler, b.home().settings().limits.swelling()).ServeHTTP(w, b.capabilityRequest(w, r))
 }
 
 // capabilityRequest is the request as the capability sees it: without what

@@ -69,6 +69,16 @@ func (s *HealthServer) SetServingStatus(service string, status connectpluginv1.S
 	s.notifyLocked()
 }
 
+// maxHealthServiceLen bounds the name of a service that somebody asks about, in bytes.
+const maxHealthServiceLen = 512
+
+func validateHealthService(name string) error {
+	if len(name) > maxHealthServiceLen {
+		return errorf(connect.CodeInvalidArgument, "service: has more than %d bytes", maxHealthServiceLen)
+	}
+	return nil
+}
+
 // Shutdown sets every status to NOT_SERVING for good and ends every watch.
 func (s *HealthServer) Shutdown() {
 	s.mu.Lock()
@@ -90,6 +100,9 @@ func (s *HealthServer) Check(ctx context.Context, req *connect.Request[connectpl
 	if err != nil {
 		return nil, err
 	}
+	if err := validateHealthService(req.Msg.GetService()); err != nil {
+		return nil, err
+	}
 	status, known, _, _ := s.status(req.Msg.GetService())
 	if !known || !s.mayAsk(who, req.Msg.GetService()) {
 		return nil, connect.NewError(connect.CodeNotFound, errNotAvailable)
@@ -105,6 +118,17 @@ func (s *HealthServer) Watch(ctx context.Context, req *connect.Request[connectpl
 	who, err := s.asker(ctx, req.Spec(), req.Header())
 	if err != nil {
 		return err
+	}
+	if err := validateHealthService(req.Msg.GetService()); err != nil {
+		return err
+	}
+	if who.caller != nil && !isGuarded(ctx) {
+		id := who.caller.id.RuntimeID()
+		leave, ok := who.caller.hub.seatWatch(id, id)
+		if !ok {
+			return busy(seatWait)
+		}
+		defer leave()
 	}
 	ctx, done := who.caller.attend(ctx)
 	defer done()

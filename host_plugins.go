@@ -18,7 +18,7 @@ import (
 type hostPlugin string
 
 // hostPluginRoute mounts an implementation of a plugin.
-func hostPluginRoute(name string, p Plugin, impl any, maxBody int64) (route, error) {
+func hostPluginRoute(name string, p Plugin, impl any, l Limits) (route, error) {
 	path, handler, err := p.ConnectServer(impl)
 	field := fmt.Sprintf("Plugins[%q]", name)
 	switch {
@@ -34,7 +34,7 @@ func hostPluginRoute(name string, p Plugin, impl any, maxBody int64) (route, err
 	}
 	return route{
 		prefix: path, subject: name, identify: observed(hostPlugin(name).identify), reads: true,
-		next: http.MaxBytesHandler(handler, maxBody),
+		next: http.MaxBytesHandler(swellBounded(handler, l.swelling()), l.MaxCallBytes),
 	}, nil
 }
 

@@ -99,7 +99,7 @@ func (h *Host) Serve(ctx context.Context, l net.Listener) error {
 	h.mu.Unlock()
 	h.nameFor(l.Addr())
 	looked := opening.NewListener(l, h.serverLog.opened(h.serverTLS != nil))
-	gathered := gather.NewListener(looked, gather.Config{WriteTimeout: writeByteTimeout})
+	gathered := gather.NewListener(looked, gather.Config{WriteTimeout: h.cfg.Limits.WriteTimeout})
 	defer gathered.Wait()
 	outer := h.edge(gathered)
 	defer outer.End()
@@ -164,9 +164,9 @@ func (h *Host) setServer() {
 		Protocols:         &protocols,
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams: l.MaxStreamsPerConnection,
-			SendPingTimeout:      pingAfter,
-			PingTimeout:          pingTimeout,
-			WriteByteTimeout:     writeByteTimeout,
+			SendPingTimeout:      l.KeepAliveInterval,
+			PingTimeout:          l.KeepAliveTimeout,
+			WriteByteTimeout:     l.WriteTimeout,
 		},
 	}
 }
@@ -180,6 +180,7 @@ func (h *Host) edge(l net.Listener) *edge.Listener {
 	return edge.Listen(l, edge.Config{
 		TLS: h.witnessed(), HandshakeTimeout: h.cfg.Limits.ReadHeaderTimeout,
 		MaxConnections: h.cfg.Limits.MaxConnections, MaxPerAddress: h.cfg.Limits.MaxConnectionsPerPeer, Silence: silenceAtTheEdge,
+		PerSecond: h.cfg.Limits.ConnectionsPerSecond, Burst: h.cfg.Limits.ConnectionBurst,
 		Key:     func(a net.Addr) string { return addressKey(a.String()) },
 		Context: newConnection(h.standing, verifiesItself(h.serverTLS)),
 		CutOff: func(addr net.Addr, reason string) {

@@ -22,6 +22,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/limiter"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
 	"github.com/masegraye/connect-plugin-go/internal/recount"
+	"github.com/masegraye/connect-plugin-go/internal/seats"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
@@ -53,6 +54,11 @@ type hub struct {
 	// of an identity that shows no life, as a time.Duration; zero: it has none
 	lease   atomic.Int64
 	address atomic.Pointer[string] // the host's base URL for programs on this machine, nil before it serves
+
+	open     seats.Seats // requests with a caller that are being served
+	watching seats.Seats // watches, of the host's health or whose message is not there yet
+	// how many watches the registry has, of a runtime id and in all; nil before it has any
+	watches atomic.Pointer[func(runtimeID string) (mine, all int)]
 
 	permitted inflight.Permits[*policy.Book] // that a change of policy may end
 	streams   inflight.Set                   // of the host's own services, which end before it shuts down

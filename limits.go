@@ -8,7 +8,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"connectrpc.com/connect"
+
 	"github.com/masegraye/connect-plugin-go/internal/limiter"
+	"github.com/masegraye/connect-plugin-go/internal/swell"
 )
 
 // Limits holds every bound of a host. The zero value of each field is the
@@ -25,6 +28,22 @@ type Limits struct {
 	// host's own plugin services or to a plugin in the host's own process
 	// ([ServiceRouter.RegisterPluginHandler]), in bytes. Default 64 MiB.
 	MaxCallBytes int64
+	// MaxDecompressedBytes bounds what one message of such a request becomes when it is
+	// decompressed, in bytes; beyond it the call ends with resource_exhausted before its
+	// handler has the message. One that is compressed with anything but gzip is
+	// unimplemented: the host could not look into it. Default 64 MiB.
+	MaxDecompressedBytes int64
+	// MaxDecompressionRatio bounds how many times its compressed size a message to the host's
+	// process becomes, once it is more than 1 MiB; beyond it the call ends with
+	// resource_exhausted. Default 100.
+	MaxDecompressionRatio int
+	// MaxOpenCalls bounds the requests with a caller that are being served, from their first
+	// byte to their last; one more is resource_exhausted, and when to come again. Each holds
+	// some 24 KiB, and up to 512 KiB where somebody does not read. Default 65,536.
+	MaxOpenCalls int
+	// MaxOpenCallsPerIdentity bounds those of one identity, or of one address that has none.
+	// Default 2,048.
+	MaxOpenCallsPerIdentity int
 	// MaxConnections bounds the open connections; more wait in the listener's
 	// queue. Default 10,000.
 	MaxConnections int
@@ -34,14 +53,33 @@ type Limits struct {
 	// The holder of a certificate has as many that do not count against its address, and a
 	// runtime identity has 64, or fewer where this is fewer. Default 1,000.
 	MaxConnectionsPerPeer int
+	// ConnectionsPerSecond and ConnectionBurst limit the new connections of one peer
+	// address. One that comes faster is closed before TLS. Defaults 500 and 2,000, or
+	// MaxConnectionsPerPeer where that is more than the latter.
+	ConnectionsPerSecond float64
+	// ConnectionBurst is the burst to ConnectionsPerSecond. Default 2,000.
+	ConnectionBurst int
 	// MaxStreamsPerConnection bounds the concurrent HTTP/2 streams of one
 	// connection. Default 256.
 	MaxStreamsPerConnection int
 	// ReadHeaderTimeout bounds the TLS handshake and each request header.
 	// Default 10 s.
 	ReadHeaderTimeout time.Duration
+	// BodyTimeout bounds how long the message of a call to the host's own services may take
+	// to arrive, that of a watch among them; then the call ends with deadline_exceeded.
+	// Default 10 s.
+	BodyTimeout time.Duration
 	// IdleTimeout closes a connection without streams. Default 2 min.
 	IdleTimeout time.Duration
+	// KeepAliveInterval is how long nothing may come on a connection before the host asks
+	// with a PING whether the peer is still there. Default 30 s.
+	KeepAliveInterval time.Duration
+	// KeepAliveTimeout is how long the answer may take. Who does not answer is
+	// disconnected. Default 15 s.
+	KeepAliveTimeout time.Duration
+	// WriteTimeout is how long a peer may take none of what the host sends before it is
+	// disconnected. Default 30 s.
+	WriteTimeout time.Duration
 	// CertificateOvertime is how long a connection may outlive the certificate that its
 	// client showed, unless the client shows a later one of the same identity on another
 	// connection. Default 1 min.
@@ -104,9 +142,11 @@ type Limits struct {
 	MaxRegistrationsPerPlugin int
 	// MaxRegistrationsPerType bounds those of one service type. Default 10,000.
 	MaxRegistrationsPerType int
-	// MaxWatches bounds the open watches. Default 100,000.
+	// MaxWatches bounds the open watches, of services and of the host's health, from their
+	// first byte. One more is resource_exhausted. Default 100,000.
 	MaxWatches int
-	// MaxWatchesPerPlugin bounds those of one identity. Default 64.
+	// MaxWatchesPerPlugin bounds those of one identity, or of one address that has none.
+	// Default 64.
 	MaxWatchesPerPlugin int
 	// WatchEventsPerSecond and WatchEventBurst limit the events that one watch costs. A
 	// watch of a type that changes more often gets the state as it is then, with the
@@ -125,11 +165,21 @@ var defaultLimits = Limits{
 	MaxHeaderBytes:            32 << 10,
 	MaxMessageBytes:           1 << 20,
 	MaxCallBytes:              64 << 20,
+	MaxDecompressedBytes:      64 << 20,
+	MaxDecompressionRatio:     100,
+	MaxOpenCalls:              65_536,
+	MaxOpenCallsPerIdentity:   2_048,
 	MaxConnections:            10_000,
 	MaxConnectionsPerPeer:     1_000,
+	ConnectionsPerSecond:      500,
+	ConnectionBurst:           2_000,
 	MaxStreamsPerConnection:   256,
 	ReadHeaderTimeout:         10 * time.Second,
+	BodyTimeout:               10 * time.Second,
 	IdleTimeout:               2 * time.Minute,
+	KeepAliveInterval:         pingAfter,
+	KeepAliveTimeout:          pingTimeout,
+	WriteTimeout:              writeByteTimeout,
 	CertificateOvertime:       time.Minute,
 	CallTimeout:               30 * time.Second,
 	StreamIdleTimeout:         15 * time.Minute,
@@ -184,6 +234,18 @@ func (l Limits) changeRate() Rate {
 	return Rate{RequestsPerSecond: l.ChangesPerSecond, Burst: l.ChangeBurst}
 }
 
+// swelling is how far a message of a call to the host's process may swell.
+func (l Limits) swelling() swell.Bounds {
+	return swell.Bounds{Bytes: l.MaxDecompressedBytes, Ratio: l.MaxDecompressionRatio, Free: freeSwelling}
+}
+
+// messages bounds those to the host's own services.
+func (l Limits) messages() connect.HandlerOption {
+	bounds := l.swelling()
+	bounds.Bytes = int64(l.MaxMessageBytes)
+	return swellingMessages(l.MaxMessageBytes, bounds)
+}
+
 // withDefaults returns a copy in which zero fields hold their defaults.
 func (l Limits) withDefaults() Limits {
 	if l.EnrolmentsPerSecond == 0 {
@@ -191,6 +253,9 @@ func (l Limits) withDefaults() Limits {
 	}
 	if l.EnrolmentBurst == 0 {
 		l.EnrolmentBurst = max(defaultLimits.EnrolmentBurst, l.HandshakeBurst)
+	}
+	if l.ConnectionBurst == 0 {
+		l.ConnectionBurst = max(defaultLimits.ConnectionBurst, l.MaxConnectionsPerPeer)
 	}
 	out, def := reflect.ValueOf(&l).Elem(), reflect.ValueOf(defaultLimits)
 	for i := range out.NumField() {
@@ -243,6 +308,8 @@ const (
 )
 
 const (
+	// freeSwelling is up to which size a message may have any ratio.
+	freeSwelling = 1 << 20
 	// maxRateWait bounds what a peer is asked to wait.
 	maxRateWait = time.Minute
 	// maxRateLimitKeys bounds the buckets of a [TokenBucketLimiter].

@@ -2,12 +2,16 @@ package connectplugin
 
 import (
 	"context"
+	"errors"
+	"io"
 	"net/http"
+	"os"
 	"time"
 
 	"connectrpc.com/connect"
 
 	"github.com/masegraye/connect-plugin-go/internal/inflight"
+	"github.com/masegraye/connect-plugin-go/internal/seats"
 )
 
 // middleware stands in front of one route. It knows peers, budgets, the audit and
@@ -59,7 +63,67 @@ func (m *middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, r, connect.CodeResourceExhausted, busy(a.budget.rate.wait()))
 		return
 	}
+	ctx, leave, what := h.seat(ctx, &a, m.route.unary != nil && !m.route.unary(r.URL.Path))
+	if leave == nil {
+		refusedOn(ctx)
+		h.auditCall(ctx, AuditLimited, r.URL.Path, "", what)
+		refuse(w, r, connect.CodeResourceExhausted, busy(seatWait))
+		return
+	}
+	defer leave()
 	m.call(ctx, h, &a, w, r)
+}
+
+// seatWait is when whoever has too much open is asked to come again.
+const seatWait = time.Second
+
+type watchSeatKey struct{}
+
+// seat counts a request among those that are open, and a watch among the watches, before
+// anything of its message is read. Leave is nil where there are as many as there may be,
+// of what.
+func (h *hub) seat(ctx context.Context, a *admission, watch bool) (seated context.Context, leave func(), what string) {
+	if a.budget.key == "" { // of a stranger who asks for an identity, of whom others take care
+		return ctx, func() {}, ""
+	}
+	key, l, runtimeID := a.budget.key, h.settings().limits, ""
+	if a.caller != nil {
+		runtimeID = a.caller.id.RuntimeID()
+		key = runtimeID
+	}
+	leave, ok := h.open.Take(key, seats.Bound{Most: l.MaxOpenCalls, Each: l.MaxOpenCallsPerIdentity})
+	if !ok {
+		return ctx, nil, "open calls"
+	}
+	if !watch {
+		return ctx, leave, ""
+	}
+	rise, ok := h.seatWatch(key, runtimeID)
+	if !ok {
+		leave()
+		return ctx, nil, "watches"
+	}
+	return context.WithValue(ctx, watchSeatKey{}, rise), func() {
+		rise()
+		leave()
+	}, ""
+}
+
+// seatWatch counts a watch from its first byte, beside those that the registry counts.
+func (h *hub) seatWatch(key, runtimeID string) (leave func(), ok bool) {
+	l := h.settings().limits
+	b := seats.Bound{Most: l.MaxWatches, Each: l.MaxWatchesPerPlugin}
+	if watches := h.watches.Load(); watches != nil {
+		b.KeysOwn, b.Beside = (*watches)(runtimeID)
+	}
+	return h.watching.Take(key, b)
+}
+
+// handOver gives the seat of a watch back that the registry counts from now on.
+func handOver(ctx context.Context) {
+	if rise, ok := ctx.Value(watchSeatKey{}).(func()); ok {
+		rise()
+	}
 }
 
 // deny refuses a request and records it. However often a peer is refused, it is told the
@@ -83,8 +147,11 @@ func (m *middleware) call(ctx context.Context, h *hub, a *admission, w http.Resp
 	bounded := m.route.unary != nil && m.route.unary(r.URL.Path)
 	if bounded {
 		var cancel context.CancelFunc
-		ctx, cancel = withDeadline(ctx, h.settings().limits.CallTimeout, w)
+		ctx, cancel = context.WithTimeout(ctx, h.settings().limits.CallTimeout)
 		defer cancel()
+	}
+	if m.route.unary != nil {
+		r = withPromptBody(r, h.settings().limits.BodyTimeout, w)
 	}
 	ctx, running := inflight.New(ctx, w)
 	defer running.Done()
@@ -114,8 +181,31 @@ func (m *middleware) call(ctx context.Context, h *hub, a *admission, w http.Resp
 	servedOn(ctx)
 }
 
-// withDeadline cuts off a body that trickles in as well as a handler that hangs.
-func withDeadline(ctx context.Context, limit time.Duration, w http.ResponseWriter) (context.Context, context.CancelFunc) {
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(limit))
-	return context.WithTimeout(ctx, limit)
+// withPromptBody cuts off a body that trickles in.
+func withPromptBody(r *http.Request, limit time.Duration, w http.ResponseWriter) *http.Request {
+	ctrl := http.NewResponseController(w)
+	_ = ctrl.SetReadDeadline(time.Now().Add(limit)) // not every writer has deadlines
+	out := r.WithContext(r.Context())
+	out.Body = &promptBody{ReadCloser: r.Body, ctrl: ctrl, shared: r.ProtoMajor == 1}
+	return out
+}
+
+// promptBody is a body that has to be there by its deadline.
+type promptBody struct {
+	io.ReadCloser
+
+	ctrl   *http.ResponseController
+	shared bool // the deadline is the connection's, which ends with it
+}
+
+// Read implements io.Reader.
+func (b *promptBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		err = connect.NewError(connect.CodeDeadlineExceeded, errSlowBody)
+	case err != nil && b.shared:
+		_ = b.ctrl.SetReadDeadline(time.Time{})
+	}
+	return n, err //nolint:wrapcheck // the body's own error
 }

@@ -109,12 +109,18 @@ func catalogConfig(l Limits) catalog.Config {
 	}
 }
 
+// maxRegistrationIDLen is far more than a registration's id has.
+const maxRegistrationIDLen = 128
+
 // UnregisterService withdraws a registration of the calling plugin. That of
 // another plugin and one that does not exist give the same NotFound.
 func (s *ServiceRegistry) UnregisterService(ctx context.Context, req *connect.Request[connectpluginv1.UnregisterServiceRequest]) (*connect.Response[connectpluginv1.UnregisterServiceResponse], error) {
 	c, runtimeID, err := s.caller(ctx, req.Spec(), req.Header())
 	if err != nil {
 		return nil, err
+	}
+	if len(req.Msg.GetRegistrationId()) > maxRegistrationIDLen {
+		return nil, errorf(connect.CodeInvalidArgument, "registration_id: has more than %d bytes", maxRegistrationIDLen)
 	}
 	if err := s.spendChange(ctx, c, req.Spec().Procedure, req.Msg.GetRegistrationId()); err != nil {
 		return nil, err

@@ -43,8 +43,9 @@ func memoryPlace(h *hub, handler http.Handler) *ownPlace {
 	return &ownPlace{name: memoryEndpoint, memory: true, open: func(d *pluginDialer) (*proxy.Provider, error) {
 		l := h.settings().limits
 		return proxy.New(proxy.Config{
-			Handler: http.MaxBytesHandler(withStatedCaller(handler), l.MaxCallBytes), CallIdle: l.StreamIdleTimeout,
-			Headers: d.headers,
+			Handler:  http.MaxBytesHandler(swellBounded(withStatedCaller(handler), l.swelling()), l.MaxCallBytes),
+			CallIdle: l.StreamIdleTimeout,
+			Headers:  d.headers,
 		})
 	}}
 }

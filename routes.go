@@ -14,7 +14,7 @@ func (h *Host) routes() (routeTable, error) {
 		h.health.routes(opts...), h.router.routes(),
 	)
 	for _, name := range h.cfg.Plugins.Keys() {
-		rt, err := hostPluginRoute(name, h.cfg.Plugins[name], h.cfg.Impls[name], h.cfg.Limits.MaxCallBytes)
+		rt, err := hostPluginRoute(name, h.cfg.Plugins[name], h.cfg.Impls[name], h.cfg.Limits)
 		if err != nil {
 			return nil, err
 		}
@@ -27,7 +27,7 @@ func (h *Host) routes() (routeTable, error) {
 // configured interceptors around them.
 func (h *Host) handlerOptions() []connect.HandlerOption {
 	return []connect.HandlerOption{
-		boundedMessages(h.cfg.Limits.MaxMessageBytes),
+		h.cfg.Limits.messages(),
 		connect.WithInterceptors(h.cfg.Interceptors...),
 		connect.WithRecover(h.recovered),
 	}

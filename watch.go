@@ -31,6 +31,9 @@ func (s *ServiceRegistry) WatchService(ctx context.Context, req *connect.Request
 	if err := ValidateServiceType(m.GetServiceType()); err != nil {
 		return errorf(connect.CodeInvalidArgument, "service_type: %w", err)
 	}
+	if len(m.GetEpoch()) > maxEpochLen {
+		return errorf(connect.CodeInvalidArgument, "epoch: has more than %d bytes", maxEpochLen)
+	}
 	release, err := s.permitWatch(ctx, c, m.GetServiceType(), req.Spec().Procedure)
 	if err != nil {
 		return err
@@ -43,6 +46,7 @@ func (s *ServiceRegistry) WatchService(ctx context.Context, req *connect.Request
 		return s.watchError(ctx, err, m.GetServiceType(), req.Spec().Procedure)
 	}
 	defer w.Close()
+	handOver(ctx)
 	// The answer begins now: a watch that resumes and missed nothing may have
 	// nothing to say for long, and its client waits for the headers.
 	if err := stream.Send(nil); err != nil {
@@ -65,6 +69,9 @@ func (s *ServiceRegistry) WatchService(ctx context.Context, req *connect.Request
 		}
 	}
 }
+
+// maxEpochLen is far more than an epoch has.
+const maxEpochLen = 128
 
 // tempoOf is how fast a caller is told of changes. The host itself is told of all.
 func tempoOf(c *caller) *rate.Limiter {

@@ -13,6 +13,7 @@ import (
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
+	"github.com/masegraye/connect-plugin-go/internal/swell"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
@@ -107,40 +108,76 @@ const CompressMinBytes = 1 << 10
 // that is too large, to say how large it was: for a megabyte from a stranger it would
 // decompress a gigabyte.
 func boundedMessages(limit int) connect.HandlerOption {
+	bounds := defaultLimits.swelling()
+	bounds.Bytes = int64(limit)
+	return swellingMessages(limit, bounds)
+}
+
+// swellingMessages is boundedMessages with other bounds of decompression.
+func swellingMessages(limit int, bounds swell.Bounds) connect.HandlerOption {
 	return connect.WithHandlerOptions(
 		connect.WithReadMaxBytes(limit),
 		connect.WithCompressMinBytes(CompressMinBytes),
 		connect.WithCompression(compressionGzip,
-			func() connect.Decompressor { return &boundedGzip{limit: int64(limit) + 1} },
+			func() connect.Decompressor { return &boundedGzip{bounds: bounds} },
 			func() connect.Compressor { return gzip.NewWriter(io.Discard) },
 		),
 	)
 }
 
-var errSwollen = errors.New("it swells beyond the limit")
-
 // boundedGzip decompresses up to a limit and fails beyond it.
 type boundedGzip struct {
 	gzip.Reader
 
-	limit int64 // fixed at creation
-	left  int64
+	bounds swell.Bounds // fixed at creation
+	left   int64
 }
 
 // Reset begins a new message.
 func (r *boundedGzip) Reset(from io.Reader) error {
-	r.left = r.limit
+	r.left = r.bounds.Bytes + 1
+	if whole, ok := from.(interface{ Len() int }); ok { // as Connect's buffers are
+		r.left = r.bounds.Most(int64(whole.Len())) + 1
+	}
 	return r.Reader.Reset(from) //nolint:wrapcheck // Connect wraps it
 }
 
 // Read reads what is left up to the limit.
 func (r *boundedGzip) Read(p []byte) (int, error) {
 	if r.left <= 0 {
-		return 0, errSwollen
+		return 0, swellError(swell.ErrSwollen)
 	}
 	n, err := r.Reader.Read(p[:min(int64(len(p)), r.left)])
 	r.left -= int64(n)
 	return n, err //nolint:wrapcheck // io.EOF must stay what it is
+}
+
+// swellBounded keeps what a handler of the user's decompresses within bounds, which are not its
+// own to set: for who makes handlers with Connect has none without asking for them.
+func swellBounded(next http.Handler, bounds swell.Bounds) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		guarded, err := swell.Guard(r, bounds, swellError)
+		switch {
+		case err == nil:
+			next.ServeHTTP(w, guarded)
+		case errors.Is(err, swell.ErrEncoding) && !errorWriter.IsSupported(r):
+			http.Error(w, err.Error(), http.StatusUnsupportedMediaType)
+		default:
+			refuse(w, r, connect.CodeOf(swellError(err)), err)
+		}
+	})
+}
+
+// swellError is what reading such a message gives.
+func swellError(err error) error {
+	code := connect.CodeResourceExhausted
+	switch {
+	case errors.Is(err, swell.ErrEncoding):
+		code = connect.CodeUnimplemented
+	case errors.Is(err, swell.ErrCorrupt):
+		code = connect.CodeInvalidArgument
+	}
+	return connect.NewError(code, err)
 }
 
 // Times that both sides keep.
