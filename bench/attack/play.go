@@ -119,8 +119,12 @@ func (p *play) play(ctx context.Context, authority *connectplugin.Authority, k k
 	if k.Who != kinds.Plugin {
 		return r, nil
 	}
-	// A program outside burns what the attacker, the host and the provider used.
-	burner, err := stage.Start(ctx, roleBurner, "-cores", fmt.Sprint(r.cores()), "-for", p.lasts.String())
+	// A program outside burns what the attacker, the host and the provider used, for as long.
+	active := p.lasts
+	if r.outcome.CutAfter > 0 {
+		active = min(active, r.outcome.CutAfter)
+	}
+	burner, err := stage.Start(ctx, roleBurner, "-cores", fmt.Sprint(r.used().Seconds()/active.Seconds()), "-for", active.String())
 	if err != nil {
 		return r, err //nolint:wrapcheck // says what it was
 	}

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"connectrpc.com/connect"
 	"golang.org/x/net/http2"
 	"google.golang.org/protobuf/proto"
 
@@ -131,9 +132,9 @@ func renewals(ctx context.Context, a *attack) error {
 	for range connecting {
 		working.Go(func() {
 			for ctx.Err() == nil && a.sent.Add(1) < mostFrames {
-				if err := a.client.Connect(ctx); err != nil {
+				if err := a.client.Connect(ctx); connect.CodeOf(err) == connect.CodeResourceExhausted {
 					a.refused.Add(1)
-					a.told.Store(true)
+					rest(ctx)
 				}
 			}
 		})

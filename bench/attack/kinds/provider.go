@@ -104,6 +104,7 @@ func serve(b behaviour) func(context.Context, *attack) error {
 					limited, cancel := context.WithTimeout(ctx, victimLimit)
 					_ = callers.Call(limited)
 					cancel()
+					rest(ctx)
 				}
 			})
 		}
