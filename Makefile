@@ -11,8 +11,10 @@ BENCHTIME ?= 1s
 # What golangci-lint looks at, and flags of bench-router.
 LINTFLAGS ?=
 BENCHFLAGS ?=
-# Flags of interop, for example -silence 0.
+# Flags of interop, for example -silence 0; of attack, for example -only 'a stranger'; of soak, for example -for 1m.
 INTEROPFLAGS ?=
+ATTACKFLAGS ?=
+SOAKFLAGS ?=
 
 # Everything that is built but not committed lies here, outside the tree.
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/connectplugin
@@ -134,6 +136,18 @@ bench-replace: ## replace a launched plugin 50 times under load and count what f
 .PHONY: bench-recovery
 bench-recovery: ## kill hosts and plugins under load, and measure how they come back (-n 5000 on request)
 	@mkdir -p $(CACHE) && cd bench && $(GO) build -o $(CACHE)/bench-recovery ./recovery && $(CACHE)/bench-recovery $(BENCHFLAGS)
+
+.PHONY: bench-scale
+bench-scale: ## measure what 100, 1,000 and 5,000 connected plugins cost a host (4 minutes, on an idle machine; -n 100,1000 for less)
+	@mkdir -p $(CACHE) && cd bench && $(GO) build -o $(CACHE)/bench-scale ./scale && $(CACHE)/bench-scale $(BENCHFLAGS)
+
+.PHONY: attack
+attack: ## attack a host of its own on loopback in every way that we know, beside an honest client (5 minutes)
+	@mkdir -p $(CACHE) && cd bench && $(GO) build -o $(CACHE)/attack ./attack && $(CACHE)/attack $(ATTACKFLAGS)
+
+.PHONY: soak
+soak: ## mixed honest and hostile load for ten minutes, then look what is left of it
+	@mkdir -p $(CACHE) && cd bench && $(GO) build -o $(CACHE)/soak ./soak && $(CACHE)/soak $(SOAKFLAGS)
 
 .PHONY: interop
 interop: interop-languages ## let real servers and clients of other libraries call one another through a host (17 minutes; see interop/setup.sh)

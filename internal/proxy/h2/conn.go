@@ -118,6 +118,7 @@ type Conn struct {
 	raised     bool  // the window of every stream grew since they were looked at
 	received   int64 // bytes of data not yet acknowledged on the connection
 	control    int   // bytes in out that the server made us send
+	worth      worth
 }
 
 // peerSettings is what the server stated about itself.
@@ -147,6 +148,7 @@ func Client(ctx context.Context, nc net.Conn, batch *Batch, cfg Config) (*Conn, 
 		sendWindow: initialWindow,
 		capacity:   initialWindow,
 		peer:       peerSettings{maxFrame: maxFrame, maxHeader: math.MaxInt64, window: initialWindow},
+		worth:      worth{late: streamWindow, since: time.Now()},
 	}
 	c.limit.Store(noLimit)
 	c.encoder = hpack.NewEncoder(&c.block)

@@ -3,6 +3,7 @@ package h2
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"golang.org/x/net/http2"
 )
@@ -65,12 +66,13 @@ func (c *Conn) step(frame http2.Frame, err error) (event, error) {
 	defer c.mu.Unlock()
 	limit, said, full := c.limit.Load(), c.goAway, c.Full()
 	if err == nil {
+		c.worth.got(frame)
 		err = c.handleLocked(frame)
 	}
 	if streamErr, ok := errors.AsType[http2.StreamError](err); ok {
 		err = c.streamErrorLocked(streamErr)
 	}
-	if err == nil && c.control > floodLimit {
+	if err == nil && (c.control > floodLimit || c.worth.spent(time.Now)) {
 		err = errFlood
 	}
 	if err != nil {
@@ -205,6 +207,7 @@ func (c *Conn) handleLocked(frame http2.Frame) error {
 	case *http2.RSTStreamFrame:
 		s, err := c.streamLocked(f.StreamID)
 		if s != nil {
+			c.worth.earn()
 			c.failStreamLocked(s, &ResetError{Code: f.ErrCode})
 		}
 		return err
