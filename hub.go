@@ -21,6 +21,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/launches"
 	"github.com/masegraye/connect-plugin-go/internal/limiter"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
+	"github.com/masegraye/connect-plugin-go/internal/procedures"
 	"github.com/masegraye/connect-plugin-go/internal/recount"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
@@ -54,6 +55,8 @@ type hub struct {
 	lease   atomic.Int64
 	address atomic.Pointer[string] // the host's base URL for programs on this machine, nil before it serves
 
+	answered procedures.Set // what somebody answered, which has a name for the observer
+
 	permitted inflight.Permits[*policy.Book] // that a change of policy may end
 	streams   inflight.Set                   // of the host's own services, which end before it shuts down
 }
@@ -83,6 +86,9 @@ func (h *hub) configure(s *settings) {
 func (h *hub) settings() *settings    { return h.current.Load() }
 func (h *hub) log() *slog.Logger      { return h.settings().log }
 func (h *hub) audit(event AuditEvent) { h.settings().audit.record(event) }
+
+// observer is whom to tell what happens, nil for nobody.
+func (h *hub) observer() Observer { return h.settings().observer }
 
 // permit lets a change of policy end a call: allowed is asked now and after each
 // change, until the call is released. It reports false where policy does not
@@ -396,6 +402,7 @@ type settings struct {
 	rules                  *policy.Book // to begin with
 
 	audit      *auditor
+	observer   Observer // nil for nobody
 	log        *slog.Logger
 	configured *slog.Logger // as configured, nil for none: see danger
 	vigil      *certs.Vigil // over certificates that are about to end
