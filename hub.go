@@ -234,6 +234,7 @@ const (
 // long as its budget lasts, and counted beyond that. An identity that is merely unknown is
 // counted from the second time on, and costs no budget.
 func (h *hub) recordRefusal(p *peer, c *caller, e AuditEvent) {
+	h.tellRefusal(c, e.Kind, RefusedRequest)
 	switch {
 	case e.Kind == AuditUnknownIdentity:
 	case h.mayRecord(p, c):
@@ -243,6 +244,19 @@ func (h *hub) recordRefusal(p *peer, c *caller, e AuditEvent) {
 		e = AuditEvent{Kind: AuditLimited, Peer: p.addr, Procedure: e.Procedure, Reason: reasonCounted}
 	}
 	h.auditOnce(p, c, e)
+}
+
+// tellRefusal tells the observer that a caller, or somebody unknown, was refused.
+func (h *hub) tellRefusal(c *caller, kind AuditKind, where RefusalPlace) {
+	o := h.observer()
+	if o == nil {
+		return
+	}
+	e := RefusalEvent{Kind: kind, Where: where}
+	if c != nil {
+		e.RuntimeID, e.SelfID = c.id.RuntimeID(), c.id.SelfID()
+	}
+	o.Refusal(e)
 }
 
 const reasonCounted = "refused so often that refusals are counted from now on"

@@ -28,19 +28,20 @@ type Observer interface {
 	// off. A stream is one call, so it may be hours after CallStarted.
 	CallRouted(ctx context.Context, call RoutedCall)
 	// CallServed is called when the host answered a call of one of its own services, its
-	// plugins and capabilities, or a probe on its address.
+	// plugins and capabilities, or a probe on its address. To look at one takes an allocation.
 	CallServed(ctx context.Context, call ServedCall)
 	// Handshake is called when a handshake was answered. It is one of the served calls, too.
 	Handshake(event HandshakeEvent)
 	// Watch is called when a watch of a service type began, and when it ended.
 	Watch(event WatchEvent)
-	// Launch is called when an instance of a plugin was started and is in service, or failed
-	// to get there.
+	// Launch is called when an instance of a plugin was started by a launcher and is healthy,
+	// or failed to get there.
 	Launch(event LaunchEvent)
 	// Exit is called when an instance that was in service ended, whoever wanted that.
 	Exit(event ExitEvent)
 	// Refusal is called for every request and every connection that was refused, also for
-	// those that the audit only counts. Floods are made of refusals: it has to be cheap.
+	// those that the audit only counts; not for those that a host refuses because it ends.
+	// Floods are made of refusals: it has to be cheap.
 	Refusal(event RefusalEvent)
 }
 
@@ -166,7 +167,7 @@ type LaunchEvent struct {
 	Name, RuntimeID string
 	// Pid is its process id, zero where it has no process of its own.
 	Pid int
-	// Failed reports that it did not get into service.
+	// Failed reports that it did not get healthy in time, or at all.
 	Failed bool
 	// Duration is how long it took until then.
 	Duration time.Duration
