@@ -138,6 +138,10 @@ type ServeConfig struct {
 	// HandshakeBurst say. It is called synchronously and must not block. Nil means
 	// that Logger gets them.
 	Audit func(AuditEvent)
+	// Observer is told of every call, handshake, watch, launch, exit and refusal, for metrics
+	// and traces; see [Observer] for when and at what cost. Module connectpluginotel has one for
+	// OpenTelemetry and Prometheus. Nil tells nobody, and costs nothing.
+	Observer Observer
 
 	configured *slog.Logger // Logger as it was given
 	complete   bool         // the copy holds the defaults
@@ -246,7 +250,7 @@ func (c *ServeConfig) settings() *settings {
 		serverMetadata:  announced(c.ServerMetadata),
 		passed:          c.PassMetadata,
 		handshake:       c.HandshakeAuth, authority: c.Authority, serverTLS: c.TLS, pluginTLS: c.PluginTLS, allowInsecure: c.AllowInsecure,
-		rules: compilePolicy(c.Policy, c.Authority != nil),
+		rules: compilePolicy(c.Policy, c.Authority != nil), observer: c.Observer,
 		audit: &auditor{sink: c.Audit, log: c.Logger}, log: c.Logger, configured: c.configured, vigil: certs.NewVigil(c.Logger),
 	}
 	if len(c.AuthProviders) > 0 {

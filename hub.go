@@ -21,6 +21,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/launches"
 	"github.com/masegraye/connect-plugin-go/internal/limiter"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
+	"github.com/masegraye/connect-plugin-go/internal/procedures"
 	"github.com/masegraye/connect-plugin-go/internal/recount"
 	"github.com/masegraye/connect-plugin-go/internal/seats"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
@@ -58,7 +59,8 @@ type hub struct {
 	open     seats.Seats // requests with a caller that are being served
 	watching seats.Seats // watches, of the host's health or whose message is not there yet
 	// how many watches the registry has, of a runtime id and in all; nil before it has any
-	watches atomic.Pointer[func(runtimeID string) (mine, all int)]
+	watches  atomic.Pointer[func(runtimeID string) (mine, all int)]
+	answered procedures.Set // what somebody answered, which has a name for the observer
 
 	permitted inflight.Permits[*policy.Book] // that a change of policy may end
 	streams   inflight.Set                   // of the host's own services, which end before it shuts down
@@ -89,6 +91,9 @@ func (h *hub) configure(s *settings) {
 func (h *hub) settings() *settings    { return h.current.Load() }
 func (h *hub) log() *slog.Logger      { return h.settings().log }
 func (h *hub) audit(event AuditEvent) { h.settings().audit.record(event) }
+
+// observer is whom to tell what happens, nil for nobody.
+func (h *hub) observer() Observer { return h.settings().observer }
 
 // permit lets a change of policy end a call: allowed is asked now and after each
 // change, until the call is released. It reports false where policy does not
@@ -234,6 +239,7 @@ const (
 // long as its budget lasts, and counted beyond that. An identity that is merely unknown is
 // counted from the second time on, and costs no budget.
 func (h *hub) recordRefusal(p *peer, c *caller, e AuditEvent) {
+	h.tellRefusal(c, e.Kind, RefusedRequest)
 	switch {
 	case e.Kind == AuditUnknownIdentity:
 	case h.mayRecord(p, c):
@@ -243,6 +249,19 @@ func (h *hub) recordRefusal(p *peer, c *caller, e AuditEvent) {
 		e = AuditEvent{Kind: AuditLimited, Peer: p.addr, Procedure: e.Procedure, Reason: reasonCounted}
 	}
 	h.auditOnce(p, c, e)
+}
+
+// tellRefusal tells the observer that a caller, or somebody unknown, was refused.
+func (h *hub) tellRefusal(c *caller, kind AuditKind, where RefusalPlace) {
+	o := h.observer()
+	if o == nil {
+		return
+	}
+	e := RefusalEvent{Kind: kind, Where: where}
+	if c != nil {
+		e.RuntimeID, e.SelfID = c.id.RuntimeID(), c.id.SelfID()
+	}
+	o.Refusal(e)
 }
 
 const reasonCounted = "refused so often that refusals are counted from now on"
@@ -402,6 +421,7 @@ type settings struct {
 	rules                  *policy.Book // to begin with
 
 	audit      *auditor
+	observer   Observer // nil for nobody
 	log        *slog.Logger
 	configured *slog.Logger // as configured, nil for none: see danger
 	vigil      *certs.Vigil // over certificates that are about to end

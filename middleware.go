@@ -144,6 +144,8 @@ func (m *middleware) deny(ctx context.Context, h *hub, p *peer, no *denial, w ht
 // call runs the handler in a context that ends with the identity and, for unary
 // calls, with the deadline.
 func (m *middleware) call(ctx context.Context, h *hub, a *admission, w http.ResponseWriter, r *http.Request) {
+	seen := m.see(h, a, w, r)
+	defer seen.end(ctx)
 	bounded := m.route.unary != nil && m.route.unary(r.URL.Path)
 	if bounded {
 		var cancel context.CancelFunc
@@ -168,16 +170,18 @@ func (m *middleware) call(ctx context.Context, h *hub, a *admission, w http.Resp
 	if a.allowed != nil {
 		release, ok := h.permit(running, a.allowed)
 		if !ok {
-			refuse(w, r, connect.CodePermissionDenied, errDenied)
+			refuse(seen.writer(w), r, connect.CodePermissionDenied, errDenied)
+			seen.returned()
 			return
 		}
 		defer release()
 	}
-	r = r.WithContext(ctx)
+	r = seen.request(r.WithContext(ctx))
 	if m.route.reads {
 		r = running.WithBody(r, endOfStream)
 	}
-	m.route.next.ServeHTTP(w, r)
+	m.route.next.ServeHTTP(seen.writer(w), r)
+	seen.returned()
 	servedOn(ctx)
 }
 
