@@ -369,16 +369,21 @@ func (hs *handshake) issue(ctx context.Context, d *declaration) (*tokenstore.Ide
 }
 
 // asStranger has the auth providers say who asks for no identity. Whom they do not know
-// learns what is public.
+// learns what is public; that a credential was wrong is in the audit, by address.
 func (hs *handshake) asStranger(ctx context.Context) context.Context {
 	if _, plugin := callerFrom(ctx); plugin {
 		return ctx
 	}
 	known, no := askProviders(ctx, hs.hub, hs.peer, hs.stranger)
-	if no != nil {
-		return ctx
+	if no == nil {
+		return known
 	}
-	return known
+	if no.wrong {
+		hs.hub.auditOnce(hs.peer, nil, AuditEvent{
+			Kind: no.kind, Peer: hs.peer.addr, Procedure: hs.stranger.Spec().Procedure, Reason: "a handshake without self id: " + no.reason,
+		})
+	}
+	return ctx
 }
 
 // anonymous admits a client that asks for no identity: it learns what the host

@@ -50,7 +50,9 @@ func (n hostPlugin) identify(ctx context.Context, h *hub, p *peer, r *http.Reque
 		return ctx, admission{}, no
 	}
 	if !h.mayCallHostPlugin(c.id, string(n)) {
-		return ctx, admission{}, &denial{AuditDenied, connect.CodePermissionDenied, errDenied, "", "host plugin not allowed by policy"}
+		return ctx, admission{}, &denial{
+			kind: AuditDenied, code: connect.CodePermissionDenied, err: errDenied, reason: "host plugin not allowed by policy",
+		}
 	}
 	setCallerHeader(r.Header, c.id)
 	ctx = WithAuthContext(ctx, &AuthContext{
