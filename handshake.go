@@ -30,23 +30,18 @@ type HandshakeServer struct {
 	hub    *hub // fixed at creation
 	nonces atomic.Pointer[nonces]
 	others []service
-	list   func(ctx context.Context, id *tokenstore.Identity, requested []string) listing // set before serving; may be nil
-}
-
-// listing is what a handshake tells a plugin about the host.
-type listing struct {
-	known        bool // it is a plugin, or an auth provider knows it
-	plugins      []*connectpluginv1.PluginInfo
-	capabilities []*connectpluginv1.Capability
+	offer  *offer // set before serving
 }
 
 // NewHandshakeServer makes a handshake server of a host's configuration. Nil
-// means the zero configuration, whose nil policy accepts no plugin.
+// means the zero configuration, whose nil policy accepts no plugin. It tells plugins of the
+// configuration's Plugins, as far as policy lets them call these; to serve them is the mux's.
 func NewHandshakeServer(cfg *ServeConfig) *HandshakeServer {
 	if cfg == nil {
 		cfg = &ServeConfig{}
 	}
 	s := &HandshakeServer{hub: newHub(cfg.withDefaults().settings()), others: cfg.services()}
+	s.offer = &offer{hub: s.hub, plugins: maps.Clone(cfg.Plugins), broker: cfg.CapabilityBroker}
 	s.remember(s.hub.settings())
 	return s
 }
@@ -447,10 +442,7 @@ func (hs *handshake) answer(ctx context.Context, id *tokenstore.Identity, token 
 			hs.cfg.vigil.Saw("plugin "+id.SelfID()+", when it calls this host", hs.peer.certificate.leaf)
 		}
 	}
-	l := listing{known: id != nil}
-	if hs.server.list != nil {
-		l = hs.server.list(ctx, id, hs.req.GetRequestedPlugins())
-	}
+	l := hs.server.offer.list(ctx, id, hs.req.GetRequestedPlugins())
 	hs.resp.Plugins, hs.resp.HostCapabilities = l.plugins, l.capabilities
 	if l.known {
 		hs.resp.ServerMetadata = maps.Clone(hs.cfg.serverMetadata)

@@ -255,7 +255,8 @@ func (h *Host) setServices() error {
 		h.health.offer(name)
 	}
 	h.registry.configure(c.Limits)
-	h.handshake.list, h.health.concerns = h.listing, h.concerns
+	h.handshake.offer = &offer{hub: h.hub, plugins: h.cfg.Plugins, broker: h.broker}
+	h.health.concerns = h.concerns
 	dialer, err := newPluginDialer(h.hub.settings(), h.serverTLS)
 	if err != nil {
 		return err
