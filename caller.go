@@ -266,10 +266,13 @@ type denial struct {
 	err       error
 	runtimeID string // as claimed
 	reason    string
+	wrong     bool // there was a credential, and it is not good
 }
 
 func unauthenticated(runtimeID, reason string) *denial {
-	return &denial{AuditAuthFailed, connect.CodeUnauthenticated, errUnauthenticated, claimedID(runtimeID), reason}
+	return &denial{
+		kind: AuditAuthFailed, code: connect.CodeUnauthenticated, err: errUnauthenticated, runtimeID: claimedID(runtimeID), reason: reason,
+	}
 }
 
 // unverified is the denial of an identity that the store did not find right. One that it
@@ -370,18 +373,22 @@ func (h *hub) barePeer(ctx context.Context) (*peer, error) {
 func askProviders(ctx context.Context, h *hub, p *peer, req *headerRequest) (context.Context, *denial) {
 	chain := h.settings().chain
 	switch {
+	case h.presentsToken(req.Header()):
+		no := unauthenticated("", "a plugin, by its token, without its runtime identity")
+		no.wrong = true
+		return ctx, no
 	case chain == nil:
 		return ctx, unauthenticated("", "no runtime identity")
 	case h.isPlugin(h.rules.Load(), p.certificate):
 		return ctx, unauthenticated("", "a plugin, by its certificate, without its runtime identity")
-	case h.presentsToken(req.Header()):
-		return ctx, unauthenticated("", "a plugin, by its token, without its runtime identity")
 	}
-	reason := "no auth provider knows the caller"
-	noted := withAuthObserver(ctx, func(_ context.Context, f authFailure) { reason = f.Provider + ": " + f.Err.Error() })
+	no := unauthenticated("", "no auth provider knows the caller")
+	noted := withAuthObserver(ctx, func(_ context.Context, f authFailure) {
+		no.reason, no.wrong = f.Provider+": "+f.Err.Error(), f.isOfCredential(req.Header())
+	})
 	out, err := chain.authenticate(noted, req)
 	if err != nil {
-		return ctx, unauthenticated("", reason)
+		return ctx, no
 	}
 	return out, nil
 }

@@ -30,23 +30,18 @@ type HandshakeServer struct {
 	hub    *hub // fixed at creation
 	nonces atomic.Pointer[nonces]
 	others []service
-	list   func(ctx context.Context, id *tokenstore.Identity, requested []string) listing // set before serving; may be nil
-}
-
-// listing is what a handshake tells a plugin about the host.
-type listing struct {
-	known        bool // it is a plugin, or an auth provider knows it
-	plugins      []*connectpluginv1.PluginInfo
-	capabilities []*connectpluginv1.Capability
+	offer  *offer // set before serving
 }
 
 // NewHandshakeServer makes a handshake server of a host's configuration. Nil
-// means the zero configuration, whose nil policy accepts no plugin.
+// means the zero configuration, whose nil policy accepts no plugin. It tells plugins of the
+// configuration's Plugins, as far as policy lets them call these; to serve them is the mux's.
 func NewHandshakeServer(cfg *ServeConfig) *HandshakeServer {
 	if cfg == nil {
 		cfg = &ServeConfig{}
 	}
 	s := &HandshakeServer{hub: newHub(cfg.withDefaults().settings()), others: cfg.services()}
+	s.offer = &offer{hub: s.hub, plugins: maps.Clone(cfg.Plugins), broker: cfg.CapabilityBroker}
 	s.remember(s.hub.settings())
 	return s
 }
@@ -391,16 +386,21 @@ func (hs *handshake) issue(ctx context.Context, d *declaration) (*tokenstore.Ide
 }
 
 // asStranger has the auth providers say who asks for no identity. Whom they do not know
-// learns what is public.
+// learns what is public; that a credential was wrong is in the audit, by address.
 func (hs *handshake) asStranger(ctx context.Context) context.Context {
 	if _, plugin := callerFrom(ctx); plugin {
 		return ctx
 	}
 	known, no := askProviders(ctx, hs.hub, hs.peer, hs.stranger)
-	if no != nil {
-		return ctx
+	if no == nil {
+		return known
 	}
-	return known
+	if no.wrong {
+		hs.hub.auditOnce(hs.peer, nil, AuditEvent{
+			Kind: no.kind, Peer: hs.peer.addr, Procedure: hs.stranger.Spec().Procedure, Reason: "a handshake without self id: " + no.reason,
+		})
+	}
+	return ctx
 }
 
 // anonymous admits a client that asks for no identity: it learns what the host
@@ -465,10 +465,7 @@ func (hs *handshake) answer(ctx context.Context, id *tokenstore.Identity, token 
 			hs.cfg.vigil.Saw("plugin "+id.SelfID()+", when it calls this host", hs.peer.certificate.leaf)
 		}
 	}
-	l := listing{known: id != nil}
-	if hs.server.list != nil {
-		l = hs.server.list(ctx, id, hs.req.GetRequestedPlugins())
-	}
+	l := hs.server.offer.list(ctx, id, hs.req.GetRequestedPlugins())
 	hs.resp.Plugins, hs.resp.HostCapabilities = l.plugins, l.capabilities
 	if l.known {
 		hs.resp.ServerMetadata = maps.Clone(hs.cfg.serverMetadata)

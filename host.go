@@ -257,7 +257,8 @@ func (h *Host) setServices() error {
 	h.registry.configure(c.Limits)
 	watches := h.registry.catalog.WatchesOf
 	h.hub.watches.Store(&watches)
-	h.handshake.list, h.health.concerns = h.listing, h.concerns
+	h.handshake.offer = &offer{hub: h.hub, plugins: h.cfg.Plugins, broker: h.broker}
+	h.health.concerns = h.concerns
 	dialer, err := newPluginDialer(h.hub.settings(), h.serverTLS)
 	if err != nil {
 		return err

@@ -322,9 +322,11 @@ func (s *ServiceRegistry) oust(h *hub, runtimeID, owner string) {
 	h.audit(e)
 }
 
-// reapprove takes back what policy stopped allowing while it was being done.
+// reapprove takes back what policy stopped allowing while it was being done. Where a plugin
+// is that the host launched or adopted is no matter of policy.
 func (s *ServiceRegistry) reapprove(ctx context.Context, c *caller, reg catalog.Registration, book, now *policy.Book, procedure string) error {
-	if before, after := book.Of(subjectOf(c.id)), now.Of(subjectOf(c.id)); before != nil && after != nil {
+	before, after := book.Of(subjectOf(c.id)), now.Of(subjectOf(c.id))
+	if c.hub.launchOf(c.id) == nil && before != nil && after != nil {
 		s.settleEndpoint(c.hub, c.id, before, after)
 	}
 	if !now.MayProvide(subjectOf(c.id), reg.Type) {
