@@ -97,9 +97,9 @@ func TestMix_RefusalsAreTheSame(t *testing.T) {
 	policy := hosttest.Rights(map[string][2][]string{"first": {{"first"}, nil}, "second": {{"second"}, nil}, "caller": {}})
 	hosttest.SetPolicy(t, rig.Host, policy)
 	hosttest.Eventually(t, "the service is refused", func() bool {
-		return connectv1.CodeOf(echo.CallUnary(t.Context(), conn, nil, nil).Err) == connectv1.CodeNotFound
+		return said(echo.CallUnary(t.Context(), conn, nil, nil).Err) == "not_found: watch: not available"
 	})
-	same(t, conn, said(echo.CallUnary(t.Context(), conn, nil, nil).Err))
+	same(t, conn, "not_found: watch: not available")
 	if err := rig.caller.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -146,6 +146,7 @@ func TestNewTransport_ABrokenStream(t *testing.T) {
 	t.Parallel()
 	broken := connectv1.NewError(connectv1.CodeUnavailable, errors.New("the connection to the host was lost"))
 	conn := echo.At("https://host.invalid", httpClientFunc(func(r *http.Request) (*http.Response, error) {
+		_ = r.Body.Close()
 		return &http.Response{
 			StatusCode: http.StatusOK, ProtoMajor: 2, Request: r, Trailer: http.Header{},
 			Header: http.Header{"Content-Type": r.Header["Content-Type"]}, Body: io.NopCloser(brokenBody{broken}),

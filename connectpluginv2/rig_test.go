@@ -89,31 +89,43 @@ func call(ctx context.Context, client *connect.Client, kind string) echo.Outcome
 		}
 		return out
 	}
-	var stream connect.ClientStream
-	if kind == "server" {
-		stream, out.Err = client.CallServerStream(ctx, spec, wrapperspb.String("ab"))
-	} else if stream, out.Err = client.CallClientStream(ctx, spec); out.Err == nil {
+	stream, err := open(ctx, client, kind)
+	if err != nil {
+		return echo.Outcome{Err: err}
+	}
+	defer func() { _ = stream.Close() }()
+	receive := func() bool {
+		var res echo.Text
+		if out.Err = stream.Receive(&res); out.Err == nil {
+			out.Messages = append(out.Messages, res.GetValue())
+		}
+		return out.Err == nil
+	}
+	if kind != "server" {
 		for _, m := range []string{"a", "b"} {
 			if stream.Send(wrapperspb.String(m)) != nil {
 				break // the answer says why
 			}
+			if kind == "bidi" && !receive() {
+				return out
+			}
 		}
 		_ = stream.CloseSend()
 	}
-	if out.Err != nil {
-		return out
+	for out.Err == nil {
+		receive()
 	}
-	defer func() { _ = stream.Close() }()
-	for {
-		var res echo.Text
-		if err := stream.Receive(&res); errors.Is(err, io.EOF) {
-			return out
-		} else if err != nil {
-			out.Err = err
-			return out
-		}
-		out.Messages = append(out.Messages, res.GetValue())
+	if errors.Is(out.Err, io.EOF) {
+		out.Err = nil
 	}
+	return out
+}
+
+func open(ctx context.Context, client *connect.Client, kind string) (connect.ClientStream, error) {
+	if kind == "server" {
+		return client.CallServerStream(ctx, specs[kind], wrapperspb.String("ab"))
+	}
+	return client.CallClientStream(ctx, specs[kind])
 }
 
 // rig is a host with a provider of each version, and a caller.

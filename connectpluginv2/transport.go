@@ -57,6 +57,7 @@ func (b translatingBody) Read(p []byte) (int, error) {
 // serves other plugins through [NewService] or the router. Messages are copied, and nothing
 // is encoded. Of the caller's context its end passes, and the headers of the call, as over a
 // wire: no value, so that a handler that calls on does not lend the callee its own caller.
+// Streams have no room: a message waits until the other side takes it.
 func NewInProcess(server *connect.Server, options ...connectinprocess.Option) connect.Transport {
 	return inProcess{connectinprocess.New(server, options...)}
 }
