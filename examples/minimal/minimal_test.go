@@ -47,10 +47,10 @@ func start(t *testing.T, dir, program, says string, args ...string) (*process.Pr
 	return p, line
 }
 
-func call(t *testing.T, dir, url, name string) (string, error) {
+func call(t *testing.T, dir, program, url, name string) (string, error) {
 	t.Helper()
 
-	cmd := exec.CommandContext(t.Context(), filepath.Join(dir, "bin", "caller"), "-host", url, name)
+	cmd := exec.CommandContext(t.Context(), filepath.Join(dir, "bin", program), "-host", url, name)
 	cmd.Dir = dir
 	out, err := cmd.CombinedOutput()
 
@@ -61,7 +61,8 @@ func TestMinimal(t *testing.T) {
 	t.Parallel()
 
 	dir := t.TempDir()
-	if err := process.Build(t.Context(), filepath.Join(dir, "bin"), programs+"host", programs+"plugin", programs+"caller"); err != nil {
+	if err := process.Build(t.Context(), filepath.Join(dir, "bin"), 
+		programs+"host", programs+"plugin", programs+"caller", programs+"pluginv2", programs+"callerv2"); err != nil {
 		t.Fatal(err)
 	}
 
@@ -69,14 +70,18 @@ func TestMinimal(t *testing.T) {
 	_, addr, _ := strings.Cut(line, serving)
 	url := "https://" + addr
 
-	if out, err := call(t, dir, url, "nobody"); err == nil || !strings.Contains(out, "no provider of the service is available") {
+	if out, err := call(t, dir, "caller", url, "nobody"); err == nil || !strings.Contains(out, "no provider of the service is available") {
 		t.Errorf("call without a plugin: %q, %v", out, err)
 	}
 
 	plugin, _ := start(t, dir, "plugin", "service registered", "-host", url)
 
-	if out, err := call(t, dir, url, "World"); err != nil || out != "Hello, World!" {
+	if out, err := call(t, dir, "caller", url, "World"); err != nil || out != "Hello, World!" {
 		t.Errorf("call: %q, %v", out, err)
+	}
+
+	if out, err := call(t, dir, "callerv2", url, "World"); err != nil || out != "Hello, World!" {
+		t.Errorf("call with v2: %q, %v", out, err)
 	}
 
 	// The plugin finds its host again.
@@ -87,7 +92,7 @@ func TestMinimal(t *testing.T) {
 	start(t, dir, "host", serving, "-addr", addr)
 
 	for deadline := time.Now().Add(wait); ; {
-		out, err := call(t, dir, url, "again")
+		out, err := call(t, dir, "caller", url, "again")
 		if err == nil && out == "Hello, again!" {
 			break
 		}
@@ -97,5 +102,17 @@ func TestMinimal(t *testing.T) {
 		}
 
 		time.Sleep(100 * time.Millisecond)
+	}
+
+	if err := plugin.Stop(); err != nil {
+		t.Error(err)
+	}
+
+	start(t, dir, "pluginv2", "service registered", "-host", url)
+
+	for _, program := range []string{"caller", "callerv2"} {
+		if out, err := call(t, dir, program, url, "World"); err != nil || out != "Hello, World!" {
+			t.Errorf("call of a plugin with v2: %s says %q, %v", program, out, err)
+		}
 	}
 }
