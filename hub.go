@@ -195,7 +195,11 @@ func (h *hub) spend(b budget) bool {
 // auditCall records a decision about a request that is being served. Of a peer or
 // a caller that is refused again and again only the first refusals are recorded.
 func (h *hub) auditCall(ctx context.Context, kind AuditKind, procedure, subject, reason string) {
-	e := AuditEvent{Kind: kind, Procedure: procedure, Subject: subject, Reason: reason}
+	h.auditEvent(ctx, AuditEvent{Kind: kind, Procedure: procedure, Subject: subject, Reason: reason})
+}
+
+// auditEvent does what auditCall does with an event that says more.
+func (h *hub) auditEvent(ctx context.Context, e AuditEvent) {
 	p, remote := peerFrom(ctx)
 	if remote {
 		e.Peer = p.addr
@@ -204,7 +208,7 @@ func (h *hub) auditCall(ctx context.Context, kind AuditKind, procedure, subject,
 	if known {
 		e.RuntimeID, e.SelfID = c.id.RuntimeID(), c.id.SelfID()
 	}
-	if remote && kind.isRefusal() {
+	if remote && e.Kind.isRefusal() {
 		h.recordRefusal(p, c, e)
 		return
 	}
@@ -341,18 +345,19 @@ func (m *member) unbound(ctx context.Context, procedure string) {
 
 // note records a decision where the service is bound; unbound it is the host's
 // own doing.
-func (m *member) note(ctx context.Context, kind AuditKind, procedure, subject, reason string) {
+func (m *member) note(ctx context.Context, e AuditEvent) {
 	if h := m.bound.Load(); h != nil {
-		h.auditCall(ctx, kind, procedure, subject, reason)
+		h.auditEvent(ctx, e)
 	}
 }
 
-// spendChange takes one change of the caller's budget.
-func (m *member) spendChange(ctx context.Context, c *caller, procedure, subject string) error {
+// spendChange takes one change of the caller's budget; about says of what.
+func (m *member) spendChange(ctx context.Context, c *caller, about AuditEvent) error {
 	if c == nil || c.hub.spend(callerBudget("change:", c.id, c.hub.settings().limits.changeRate())) {
 		return nil
 	}
-	m.note(ctx, AuditLimited, procedure, subject, "rate of changes")
+	about.Kind, about.Reason = AuditLimited, "rate of changes"
+	m.note(ctx, about)
 	return busy(c.hub.settings().limits.changeRate().wait())
 }
 
