@@ -16,6 +16,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/gen/admin/v1/adminv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/recent"
+	"github.com/masegraye/connect-plugin-go/internal/tally"
 )
 
 // ServeConfig configures a [Host]. It is copied when the host is made; later
@@ -140,6 +141,10 @@ type ServeConfig struct {
 	// HandshakeBurst say. It is called synchronously and must not block. Nil means
 	// that Logger gets them.
 	Audit func(AuditEvent)
+	// Observer is told of every call, handshake, watch, launch, exit and refusal, for metrics
+	// and traces; see [Observer] for when and at what cost. Module connectpluginotel has one for
+	// OpenTelemetry and Prometheus. Nil tells nobody, and costs nothing.
+	Observer Observer
 
 	// Admin lets operators look at the host and change it over connectplugin.admin.v1, as
 	// connectpluginctl does. Nil means that nobody can. See [AdminConfig] for who may.
@@ -306,11 +311,12 @@ func (c *ServeConfig) settings() *settings {
 		serverMetadata:  announced(c.ServerMetadata),
 		passed:          c.PassMetadata,
 		handshake:       c.HandshakeAuth, authority: c.Authority, serverTLS: c.TLS, pluginTLS: c.PluginTLS, allowInsecure: c.AllowInsecure,
-		rules: compilePolicy(c.Policy, c.Authority != nil),
+		rules: compilePolicy(c.Policy, c.Authority != nil), observer: c.Observer,
 		audit: &auditor{sink: c.Audit, log: c.Logger}, log: c.Logger, configured: c.configured, vigil: certs.NewVigil(c.Logger),
 	}
 	if c.Admin != nil {
-		s.audit.recent = recent.New[AuditEvent](c.Admin.Events)
+		s.audit.recent, s.traffic = recent.New[AuditEvent](c.Admin.Events), &tally.Table{}
+		s.observer = &tallying{Observer: cmp.Or[Observer](c.Observer, NopObserver{}), table: s.traffic}
 	}
 	if len(c.AuthProviders) > 0 {
 		s.chain = newAuthChain(c.AuthProviders)

@@ -126,7 +126,13 @@ func (s *HandshakeServer) ValidateToken(runtimeID string, token string) bool {
 // whose current token the request presents. Whatever is wrong with a claim of
 // identity, the peer gets the same error; the log says what it was.
 func (s *HandshakeServer) Handshake(ctx context.Context, req *connect.Request[connectpluginv1.HandshakeRequest]) (*connect.Response[connectpluginv1.HandshakeResponse], error) {
-	hs := &handshake{server: s, hub: s.hub, cfg: s.hub.settings(), req: req.Msg}
+	hs, begun := &handshake{server: s, hub: s.hub, cfg: s.hub.settings(), req: req.Msg}, time.Now()
+	resp, err := s.shake(ctx, hs, req)
+	hs.tell(begun, err)
+	return resp, err
+}
+
+func (s *HandshakeServer) shake(ctx context.Context, hs *handshake, req *connect.Request[connectpluginv1.HandshakeRequest]) (*connect.Response[connectpluginv1.HandshakeResponse], error) {
 	if req.Spec().Procedure != "" {
 		var err error
 		if ctx, hs.peer, err = s.peerOf(ctx, req); err != nil {
@@ -144,6 +150,21 @@ func (s *HandshakeServer) Handshake(ctx context.Context, req *connect.Request[co
 		resp.Header().Set(headerLease, lease.String())
 	}
 	return resp, nil
+}
+
+// tell tells the observer of a handshake that was answered, and not of what a peer claimed.
+func (hs *handshake) tell(begun time.Time, err error) {
+	o := hs.hub.observer()
+	if o == nil {
+		return
+	}
+	e := HandshakeEvent{Renewed: hs.renewed, Duration: time.Since(begun)}
+	if err != nil {
+		e.Code = connect.CodeOf(err)
+	} else if id, ok := hs.hub.store.Lookup(hs.resp.GetRuntimeId()); ok {
+		e.SelfID, e.RuntimeID = id.SelfID(), id.RuntimeID()
+	}
+	o.Handshake(e)
 }
 
 // mount ties the services that the configuration names to this one, for a host that its
@@ -249,6 +270,7 @@ type handshake struct {
 	secret   Secret // nil where nothing is proven by a secret
 	binding  []byte // the channel binding that the proof was made with
 	resp     *connectpluginv1.HandshakeResponse
+	renewed  bool // the peer had an identity, and keeps it
 }
 
 // refused is a claim of identity that is not accepted; the text is for the log.
@@ -391,6 +413,7 @@ func (hs *handshake) anonymous(ctx context.Context) error {
 }
 
 func (hs *handshake) renew(c *caller, d *declaration) (*tokenstore.Identity, string, error) {
+	hs.renewed = true
 	was := declared(c.id)
 	switch {
 	case was.selfID != hs.req.GetSelfId():

@@ -5,11 +5,14 @@ import (
 	"maps"
 	"slices"
 
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	adminv1 "github.com/masegraye/connect-plugin-go/gen/admin/v1"
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
+	"github.com/masegraye/connect-plugin-go/internal/tally"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
@@ -45,6 +48,7 @@ func (h *Host) snapshot(entries uint32) *adminv1.Snapshot {
 	c.takeServices()
 	c.takePlugins()
 	c.takeWatches()
+	c.takeTraffic()
 	c.takeLimits()
 	return c.snapshot
 }
@@ -211,6 +215,31 @@ func (c *census) takeWatches() {
 	})
 	c.snapshot.Watches = keep(c, all)
 }
+
+// takeTraffic says who calls whom.
+func (c *census) takeTraffic() {
+	rows := c.host.hub.settings().traffic.Rows()
+	for _, r := range keep(c, rows) {
+		e := &adminv1.EdgeInfo{
+			Caller: valid(r.Caller), Provider: valid(r.Provider), Type: valid(r.Type), Calls: r.Calls,
+			CallerFaults: r.Ended[tally.Caller], ProviderFaults: r.Ended[tally.Provider], Canceled: r.Ended[tally.Canceled],
+			Median: durationpb.New(r.Quantile(median)), Slow: durationpb.New(r.Quantile(slow)),
+			RequestBytes: wireBytes(r.Request), ResponseBytes: wireBytes(r.Response), LastCallAt: timestamppb.New(r.LastCall),
+		}
+		if r.LastCode != 0 {
+			e.LastCode, e.LastErrorAt = connect.Code(r.LastCode).String(), timestamppb.New(r.LastError)
+		}
+		c.snapshot.Edges = append(c.snapshot.GetEdges(), e)
+	}
+}
+
+// Which part of the calls took no longer than Median and Slow say.
+const (
+	median = 0.5
+	slow   = 0.99
+)
+
+func wireBytes(n int64) uint64 { return uint64(max(n, 0)) } //nolint:gosec // it is not negative
 
 // takeLimits says how full the bounds are, of those that each plugin or type has the fullest one.
 func (c *census) takeLimits() {

@@ -185,9 +185,11 @@ func (h *Host) edge(l net.Listener) *edge.Listener {
 		CutOff: func(addr net.Addr, reason string) {
 			// Each costs the peer a connection and thousands of frames, so all are recorded.
 			h.hub.audit(AuditEvent{Kind: AuditLimited, Peer: addrOnly(addr.String()), Reason: "connection cut off: " + reason})
+			h.hub.tellRefusal(nil, AuditLimited, RefusedConnection)
 		},
 		Refused: func(addr net.Addr, err error) {
 			h.serverLog.failed(addr, err)
+			h.hub.tellRefusal(nil, AuditAuthFailed, RefusedConnection)
 		},
 	})
 }

@@ -21,7 +21,9 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/launches"
 	"github.com/masegraye/connect-plugin-go/internal/limiter"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
+	"github.com/masegraye/connect-plugin-go/internal/procedures"
 	"github.com/masegraye/connect-plugin-go/internal/recount"
+	"github.com/masegraye/connect-plugin-go/internal/tally"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
@@ -54,6 +56,8 @@ type hub struct {
 	lease   atomic.Int64
 	address atomic.Pointer[string] // the host's base URL for programs on this machine, nil before it serves
 
+	answered procedures.Set // what somebody answered, which has a name for the observer
+
 	permitted inflight.Permits[*policy.Book] // that a change of policy may end
 	streams   inflight.Set                   // of the host's own services, which end before it shuts down
 }
@@ -83,6 +87,9 @@ func (h *hub) configure(s *settings) {
 func (h *hub) settings() *settings    { return h.current.Load() }
 func (h *hub) log() *slog.Logger      { return h.settings().log }
 func (h *hub) audit(event AuditEvent) { h.settings().audit.record(event) }
+
+// observer is whom to tell what happens, nil for nobody.
+func (h *hub) observer() Observer { return h.settings().observer }
 
 // permit lets a change of policy end a call: allowed is asked now and after each
 // change, until the call is released. It reports false where policy does not
@@ -232,6 +239,7 @@ const (
 // long as its budget lasts, and counted beyond that. An identity that is merely unknown is
 // counted from the second time on, and costs no budget.
 func (h *hub) recordRefusal(p *peer, c *caller, e AuditEvent) {
+	h.tellRefusal(c, e.Kind, RefusedRequest)
 	switch {
 	case e.Kind == AuditUnknownIdentity:
 	case h.mayRecord(p, c):
@@ -241,6 +249,19 @@ func (h *hub) recordRefusal(p *peer, c *caller, e AuditEvent) {
 		e = AuditEvent{Kind: AuditLimited, Peer: p.addr, Procedure: e.Procedure, Reason: reasonCounted}
 	}
 	h.auditOnce(p, c, e)
+}
+
+// tellRefusal tells the observer that a caller, or somebody unknown, was refused.
+func (h *hub) tellRefusal(c *caller, kind AuditKind, where RefusalPlace) {
+	o := h.observer()
+	if o == nil {
+		return
+	}
+	e := RefusalEvent{Kind: kind, Where: where}
+	if c != nil {
+		e.RuntimeID, e.SelfID = c.id.RuntimeID(), c.id.SelfID()
+	}
+	o.Refusal(e)
 }
 
 const reasonCounted = "refused so often that refusals are counted from now on"
@@ -401,6 +422,8 @@ type settings struct {
 	rules                  *policy.Book // to begin with
 
 	audit      *auditor
+	observer   Observer     // nil for nobody
+	traffic    *tally.Table // calls between plugins, for the admin service; nil without it
 	log        *slog.Logger
 	configured *slog.Logger // as configured, nil for none: see danger
 	vigil      *certs.Vigil // over certificates that are about to end

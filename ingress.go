@@ -48,6 +48,7 @@ func (in *ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	handler, ok := in.table.lookup(r.URL.Path)
 	if !ok {
 		refusedOn(r.Context())
+		in.hub.tellRefusal(nil, AuditDenied, RefusedRequest)
 		refuse(w, r, connect.CodeNotFound, errNotAvailable)
 		return
 	}

@@ -22,6 +22,7 @@ type route struct {
 	identify identify
 	unary    func(path string) bool // whether a call has the unary deadline; nil: none has, and shutdown ends none early
 	reads    bool                   // the handler may wait for more of the request
+	tells    bool                   // the handler tells the observer itself
 	next     http.Handler
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"connectrpc.com/connect"
 	"golang.org/x/time/rate"
@@ -43,6 +44,8 @@ func (s *ServiceRegistry) WatchService(ctx context.Context, req *connect.Request
 		return s.watchError(ctx, err, m.GetServiceType(), req.Spec().Procedure)
 	}
 	defer w.Close()
+	sent, ended := 0, s.observeWatch(c, m.GetServiceType())
+	defer func() { ended(sent) }()
 	// The answer begins now: a watch that resumes and missed nothing may have
 	// nothing to say for long, and its client waits for the headers.
 	if err := stream.Send(nil); err != nil {
@@ -63,6 +66,24 @@ func (s *ServiceRegistry) WatchService(ctx context.Context, req *connect.Request
 		if err := stream.Send(wireEvent(event)); err != nil {
 			return err
 		}
+		sent++
+	}
+}
+
+// observeWatch tells the observer of the begin of a watch, and returns what tells of its end.
+func (s *ServiceRegistry) observeWatch(c *caller, serviceType string) (ended func(sent int)) {
+	h := s.bound.Load()
+	if h == nil || h.observer() == nil {
+		return func(int) {}
+	}
+	e, begun := WatchEvent{Type: serviceType}, time.Now()
+	if c != nil {
+		e.SelfID, e.RuntimeID = c.id.SelfID(), c.id.RuntimeID()
+	}
+	h.observer().Watch(e)
+	return func(sent int) {
+		e.Ended, e.Events, e.Duration = true, sent, time.Since(begun)
+		h.observer().Watch(e)
 	}
 }
 

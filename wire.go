@@ -30,6 +30,7 @@ const (
 	headerChallenge     = "Www-Authenticate"
 	bearerChallenge     = "Bearer"
 	headerRetryAfter    = "Retry-After"
+	headerGRPCStatus    = "Grpc-Status"
 	// headerConstraint says which versions of a service will do, where the router chooses.
 	headerConstraint = "X-Plugin-Constraint"
 	// anyProvider, in the place of a provider, leaves the choice to the router.

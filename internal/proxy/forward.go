@@ -36,6 +36,7 @@ const (
 // deadline in the past, which resets an HTTP/2 stream; if w has no deadlines it
 // panics with [http.ErrAbortHandler].
 func (p *Provider) Forward(w http.ResponseWriter, r *http.Request, how Call) Result {
+	how.Outcome.Reset()
 	if err := checkRequest(r, how.Path); err != nil {
 		return Result{Class: ClassRefused, Err: err}
 	}
@@ -43,6 +44,7 @@ func (p *Provider) Forward(w http.ResponseWriter, r *http.Request, how Call) Res
 		Call: how, p: p, w: w, r: r, ctrl: *http.NewResponseController(w), start: time.Now(),
 		unary: isUnary(r), length: r.ContentLength,
 	}
+	defer c.noteEnd()
 	if err := p.enter(c); err != nil {
 		return Result{Class: ClassUnavailable, Err: err, Retryable: true}
 	}

@@ -14,6 +14,8 @@ import (
 	connectplugin "github.com/masegraye/connect-plugin-go"
 	adminv1 "github.com/masegraye/connect-plugin-go/gen/admin/v1"
 	"github.com/masegraye/connect-plugin-go/gen/admin/v1/adminv1connect"
+	loggerv1 "github.com/masegraye/connect-plugin-go/gen/capability/logger/v1"
+	"github.com/masegraye/connect-plugin-go/gen/capability/logger/v1/loggerv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
 )
 
@@ -28,6 +30,7 @@ func operators() *connectplugin.Policy {
 			"viewer":   naming(connectplugin.AdminRead),
 			"all":      naming("*"),
 			"none":     hosttest.Allow(nil),
+			"api":      hosttest.Allow(func(p *connectplugin.PluginPolicy) { p.Requires = []string{"logger"} }),
 			"logger":   hosttest.Allow(func(p *connectplugin.PluginPolicy) { p.Provides = []string{"logger"} }),
 		},
 		Public: []string{"*"},
@@ -170,6 +173,42 @@ func TestAdmin_Snapshot(t *testing.T) {
 	if err != nil || len(cut.Msg.GetSnapshot().GetPlugins()) != 1 || cut.Msg.GetSnapshot().GetOmitted() != 1 {
 		t.Errorf("bounded: %v, %v", cut, err)
 	}
+}
+
+// The snapshot adds up who calls whom, and how that ends.
+func TestAdmin_SnapshotHasTheCalls(t *testing.T) {
+	t.Parallel()
+	host := administered(t, nil)
+	operator := host.Enrol(t, "operator", nil)
+	logger := host.StartPlugin(t, "logger", func(c *connectplugin.PluginServerConfig) {
+		c.Services = []connectplugin.PluginService{hosttest.LoggerService(&hosttest.RecordingLogger{})}
+	})
+	api := host.Enrol(t, "api", hosttest.Requiring("logger"))
+	conn, err := api.Service(t.Context(), "logger", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	calls := loggerv1connect.NewLoggerClient(conn.HTTPClient(), conn.BaseURL())
+	for range 3 {
+		if _, err := calls.Log(t.Context(), connect.NewRequest(&loggerv1.LogRequest{Message: "m"})); err != nil {
+			t.Fatal(err)
+		}
+	}
+	read := reader(host, operator.HTTPClient())
+	hosttest.Eventually(t, "three calls are added up", func() bool {
+		edges := snapshot(t, read).GetEdges()
+		return len(edges) == 1 && edges[0].GetCaller() == "api" && edges[0].GetProvider() == "logger" && edges[0].GetType() == "logger" &&
+			edges[0].GetCalls() == 3 && edges[0].GetProviderFaults() == 0 && edges[0].GetSlow().AsDuration() > 0
+	})
+	host.Revoke(logger.Client.RuntimeID())
+	_, err = calls.Log(t.Context(), connect.NewRequest(&loggerv1.LogRequest{Message: "m"}))
+	wantCode(t, "a call of nobody", err, connect.CodeUnavailable)
+	hosttest.Eventually(t, "the failed one, too", func() bool {
+		return slices.ContainsFunc(snapshot(t, read).GetEdges(), func(e *adminv1.EdgeInfo) bool {
+			return e.GetCaller() == "api" && e.GetProviderFaults() == 1 && e.GetLastCode() == "unavailable"
+		})
+	})
 }
 
 // Each change happens, and the audit says who made it and to whom.

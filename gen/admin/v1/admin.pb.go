@@ -207,7 +207,7 @@ func (x PolicyChange_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PolicyChange_Kind.Descriptor instead.
 func (PolicyChange_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{20, 0}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{21, 0}
 }
 
 // Snapshot is what a host holds at one moment. What happens meanwhile may be in one part and not yet
@@ -231,7 +231,9 @@ type Snapshot struct {
 	// Self ids that were revoked and not readmitted.
 	Revoked []string `protobuf:"bytes,8,rep,name=revoked,proto3" json:"revoked,omitempty"`
 	// How many entries were left out of all the lists, because they had more than max_entries.
-	Omitted       uint32 `protobuf:"varint,9,opt,name=omitted,proto3" json:"omitted,omitempty"`
+	Omitted uint32 `protobuf:"varint,9,opt,name=omitted,proto3" json:"omitted,omitempty"`
+	// Who called whom since the host began, by caller, provider and type.
+	Edges         []*EdgeInfo `protobuf:"bytes,10,rep,name=edges,proto3" json:"edges,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -327,6 +329,13 @@ func (x *Snapshot) GetOmitted() uint32 {
 		return x.Omitted
 	}
 	return 0
+}
+
+func (x *Snapshot) GetEdges() []*EdgeInfo {
+	if x != nil {
+		return x.Edges
+	}
+	return nil
 }
 
 // HostInfo is what a host says of itself.
@@ -984,6 +993,170 @@ func (x *GrantInfo) GetExpiresAt() *timestamppb.Timestamp {
 	return nil
 }
 
+// EdgeInfo adds up the calls of one plugin to another that the host passed on. Instances count
+// together. Beyond 1,024 edges the rest is added up on one that is named "(other)".
+type EdgeInfo struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The self id of who called.
+	Caller string `protobuf:"bytes,1,opt,name=caller,proto3" json:"caller,omitempty"`
+	// The self id of whom it called, empty where nobody was there.
+	Provider string `protobuf:"bytes,2,opt,name=provider,proto3" json:"provider,omitempty"`
+	// The service type.
+	Type string `protobuf:"bytes,3,opt,name=type,proto3" json:"type,omitempty"`
+	// How many calls are over.
+	Calls uint64 `protobuf:"varint,4,opt,name=calls,proto3" json:"calls,omitempty"`
+	// How many of them failed by what the caller asked.
+	CallerFaults uint64 `protobuf:"varint,5,opt,name=caller_faults,json=callerFaults,proto3" json:"caller_faults,omitempty"`
+	// How many of them failed by the provider, or because it was not there.
+	ProviderFaults uint64 `protobuf:"varint,6,opt,name=provider_faults,json=providerFaults,proto3" json:"provider_faults,omitempty"`
+	// How many the caller gave up.
+	Canceled uint64 `protobuf:"varint,7,opt,name=canceled,proto3" json:"canceled,omitempty"`
+	// Half of the calls took no longer than this bound, streams included.
+	Median *durationpb.Duration `protobuf:"bytes,8,opt,name=median,proto3" json:"median,omitempty"`
+	// 99 of 100 took no longer than this bound.
+	Slow *durationpb.Duration `protobuf:"bytes,9,opt,name=slow,proto3" json:"slow,omitempty"`
+	// Bytes of bodies to the provider.
+	RequestBytes uint64 `protobuf:"varint,10,opt,name=request_bytes,json=requestBytes,proto3" json:"request_bytes,omitempty"`
+	// Bytes of bodies from the provider.
+	ResponseBytes uint64 `protobuf:"varint,11,opt,name=response_bytes,json=responseBytes,proto3" json:"response_bytes,omitempty"`
+	// When the last call ended.
+	LastCallAt *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=last_call_at,json=lastCallAt,proto3" json:"last_call_at,omitempty"`
+	// The code of the last call that did not succeed, empty for none.
+	LastCode string `protobuf:"bytes,13,opt,name=last_code,json=lastCode,proto3" json:"last_code,omitempty"`
+	// When that was.
+	LastErrorAt   *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=last_error_at,json=lastErrorAt,proto3" json:"last_error_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EdgeInfo) Reset() {
+	*x = EdgeInfo{}
+	mi := &file_admin_v1_admin_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EdgeInfo) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EdgeInfo) ProtoMessage() {}
+
+func (x *EdgeInfo) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EdgeInfo.ProtoReflect.Descriptor instead.
+func (*EdgeInfo) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *EdgeInfo) GetCaller() string {
+	if x != nil {
+		return x.Caller
+	}
+	return ""
+}
+
+func (x *EdgeInfo) GetProvider() string {
+	if x != nil {
+		return x.Provider
+	}
+	return ""
+}
+
+func (x *EdgeInfo) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *EdgeInfo) GetCalls() uint64 {
+	if x != nil {
+		return x.Calls
+	}
+	return 0
+}
+
+func (x *EdgeInfo) GetCallerFaults() uint64 {
+	if x != nil {
+		return x.CallerFaults
+	}
+	return 0
+}
+
+func (x *EdgeInfo) GetProviderFaults() uint64 {
+	if x != nil {
+		return x.ProviderFaults
+	}
+	return 0
+}
+
+func (x *EdgeInfo) GetCanceled() uint64 {
+	if x != nil {
+		return x.Canceled
+	}
+	return 0
+}
+
+func (x *EdgeInfo) GetMedian() *durationpb.Duration {
+	if x != nil {
+		return x.Median
+	}
+	return nil
+}
+
+func (x *EdgeInfo) GetSlow() *durationpb.Duration {
+	if x != nil {
+		return x.Slow
+	}
+	return nil
+}
+
+func (x *EdgeInfo) GetRequestBytes() uint64 {
+	if x != nil {
+		return x.RequestBytes
+	}
+	return 0
+}
+
+func (x *EdgeInfo) GetResponseBytes() uint64 {
+	if x != nil {
+		return x.ResponseBytes
+	}
+	return 0
+}
+
+func (x *EdgeInfo) GetLastCallAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastCallAt
+	}
+	return nil
+}
+
+func (x *EdgeInfo) GetLastCode() string {
+	if x != nil {
+		return x.LastCode
+	}
+	return ""
+}
+
+func (x *EdgeInfo) GetLastErrorAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastErrorAt
+	}
+	return nil
+}
+
 // LimitInfo is a bound of the host and how full it is.
 type LimitInfo struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1001,7 +1174,7 @@ type LimitInfo struct {
 
 func (x *LimitInfo) Reset() {
 	*x = LimitInfo{}
-	mi := &file_admin_v1_admin_proto_msgTypes[8]
+	mi := &file_admin_v1_admin_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1013,7 +1186,7 @@ func (x *LimitInfo) String() string {
 func (*LimitInfo) ProtoMessage() {}
 
 func (x *LimitInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[8]
+	mi := &file_admin_v1_admin_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1026,7 +1199,7 @@ func (x *LimitInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitInfo.ProtoReflect.Descriptor instead.
 func (*LimitInfo) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{8}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *LimitInfo) GetName() string {
@@ -1100,7 +1273,7 @@ type AuditEvent struct {
 
 func (x *AuditEvent) Reset() {
 	*x = AuditEvent{}
-	mi := &file_admin_v1_admin_proto_msgTypes[9]
+	mi := &file_admin_v1_admin_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1112,7 +1285,7 @@ func (x *AuditEvent) String() string {
 func (*AuditEvent) ProtoMessage() {}
 
 func (x *AuditEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[9]
+	mi := &file_admin_v1_admin_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1125,7 +1298,7 @@ func (x *AuditEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditEvent.ProtoReflect.Descriptor instead.
 func (*AuditEvent) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{9}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *AuditEvent) GetSequence() uint64 {
@@ -1251,7 +1424,7 @@ type GetSnapshotRequest struct {
 
 func (x *GetSnapshotRequest) Reset() {
 	*x = GetSnapshotRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[10]
+	mi := &file_admin_v1_admin_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1263,7 +1436,7 @@ func (x *GetSnapshotRequest) String() string {
 func (*GetSnapshotRequest) ProtoMessage() {}
 
 func (x *GetSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[10]
+	mi := &file_admin_v1_admin_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1276,7 +1449,7 @@ func (x *GetSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*GetSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{10}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GetSnapshotRequest) GetMaxEntries() uint32 {
@@ -1297,7 +1470,7 @@ type GetSnapshotResponse struct {
 
 func (x *GetSnapshotResponse) Reset() {
 	*x = GetSnapshotResponse{}
-	mi := &file_admin_v1_admin_proto_msgTypes[11]
+	mi := &file_admin_v1_admin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1309,7 +1482,7 @@ func (x *GetSnapshotResponse) String() string {
 func (*GetSnapshotResponse) ProtoMessage() {}
 
 func (x *GetSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[11]
+	mi := &file_admin_v1_admin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1322,7 +1495,7 @@ func (x *GetSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*GetSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{11}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GetSnapshotResponse) GetSnapshot() *Snapshot {
@@ -1343,7 +1516,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[12]
+	mi := &file_admin_v1_admin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1355,7 +1528,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[12]
+	mi := &file_admin_v1_admin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1368,7 +1541,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{12}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListEventsRequest) GetAfter() uint64 {
@@ -1391,7 +1564,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_admin_v1_admin_proto_msgTypes[13]
+	mi := &file_admin_v1_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1403,7 +1576,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[13]
+	mi := &file_admin_v1_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1416,7 +1589,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{13}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListEventsResponse) GetEvents() []*AuditEvent {
@@ -1448,7 +1621,7 @@ type FollowRequest struct {
 
 func (x *FollowRequest) Reset() {
 	*x = FollowRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[14]
+	mi := &file_admin_v1_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1460,7 +1633,7 @@ func (x *FollowRequest) String() string {
 func (*FollowRequest) ProtoMessage() {}
 
 func (x *FollowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[14]
+	mi := &file_admin_v1_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1473,7 +1646,7 @@ func (x *FollowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowRequest.ProtoReflect.Descriptor instead.
 func (*FollowRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{14}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *FollowRequest) GetInterval() *durationpb.Duration {
@@ -1512,7 +1685,7 @@ type FollowResponse struct {
 
 func (x *FollowResponse) Reset() {
 	*x = FollowResponse{}
-	mi := &file_admin_v1_admin_proto_msgTypes[15]
+	mi := &file_admin_v1_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1524,7 +1697,7 @@ func (x *FollowResponse) String() string {
 func (*FollowResponse) ProtoMessage() {}
 
 func (x *FollowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[15]
+	mi := &file_admin_v1_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1537,7 +1710,7 @@ func (x *FollowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowResponse.ProtoReflect.Descriptor instead.
 func (*FollowResponse) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{15}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *FollowResponse) GetSnapshot() *Snapshot {
@@ -1581,7 +1754,7 @@ type PolicyDocument struct {
 
 func (x *PolicyDocument) Reset() {
 	*x = PolicyDocument{}
-	mi := &file_admin_v1_admin_proto_msgTypes[16]
+	mi := &file_admin_v1_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1593,7 +1766,7 @@ func (x *PolicyDocument) String() string {
 func (*PolicyDocument) ProtoMessage() {}
 
 func (x *PolicyDocument) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[16]
+	mi := &file_admin_v1_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1606,7 +1779,7 @@ func (x *PolicyDocument) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyDocument.ProtoReflect.Descriptor instead.
 func (*PolicyDocument) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{16}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *PolicyDocument) GetPlugins() map[string]*PluginRules {
@@ -1679,7 +1852,7 @@ type PluginRules struct {
 
 func (x *PluginRules) Reset() {
 	*x = PluginRules{}
-	mi := &file_admin_v1_admin_proto_msgTypes[17]
+	mi := &file_admin_v1_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1691,7 +1864,7 @@ func (x *PluginRules) String() string {
 func (*PluginRules) ProtoMessage() {}
 
 func (x *PluginRules) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[17]
+	mi := &file_admin_v1_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1704,7 +1877,7 @@ func (x *PluginRules) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PluginRules.ProtoReflect.Descriptor instead.
 func (*PluginRules) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{17}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *PluginRules) GetProvides() []string {
@@ -1809,7 +1982,7 @@ type CheckPolicyRequest struct {
 
 func (x *CheckPolicyRequest) Reset() {
 	*x = CheckPolicyRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_admin_v1_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1821,7 +1994,7 @@ func (x *CheckPolicyRequest) String() string {
 func (*CheckPolicyRequest) ProtoMessage() {}
 
 func (x *CheckPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_admin_v1_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1834,7 +2007,7 @@ func (x *CheckPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckPolicyRequest.ProtoReflect.Descriptor instead.
 func (*CheckPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{18}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CheckPolicyRequest) GetPolicy() *PolicyDocument {
@@ -1857,7 +2030,7 @@ type CheckPolicyResponse struct {
 
 func (x *CheckPolicyResponse) Reset() {
 	*x = CheckPolicyResponse{}
-	mi := &file_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_admin_v1_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1869,7 +2042,7 @@ func (x *CheckPolicyResponse) String() string {
 func (*CheckPolicyResponse) ProtoMessage() {}
 
 func (x *CheckPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_admin_v1_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1882,7 +2055,7 @@ func (x *CheckPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckPolicyResponse.ProtoReflect.Descriptor instead.
 func (*CheckPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{19}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CheckPolicyResponse) GetChanges() []*PolicyChange {
@@ -1918,7 +2091,7 @@ type PolicyChange struct {
 
 func (x *PolicyChange) Reset() {
 	*x = PolicyChange{}
-	mi := &file_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_admin_v1_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1930,7 +2103,7 @@ func (x *PolicyChange) String() string {
 func (*PolicyChange) ProtoMessage() {}
 
 func (x *PolicyChange) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_admin_v1_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1943,7 +2116,7 @@ func (x *PolicyChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyChange.ProtoReflect.Descriptor instead.
 func (*PolicyChange) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{20}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *PolicyChange) GetKind() PolicyChange_Kind {
@@ -1997,7 +2170,7 @@ type RevokeRequest struct {
 
 func (x *RevokeRequest) Reset() {
 	*x = RevokeRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_admin_v1_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2009,7 +2182,7 @@ func (x *RevokeRequest) String() string {
 func (*RevokeRequest) ProtoMessage() {}
 
 func (x *RevokeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_admin_v1_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2022,7 +2195,7 @@ func (x *RevokeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeRequest.ProtoReflect.Descriptor instead.
 func (*RevokeRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{21}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RevokeRequest) GetWho() isRevokeRequest_Who {
@@ -2079,7 +2252,7 @@ type RevokeResponse struct {
 
 func (x *RevokeResponse) Reset() {
 	*x = RevokeResponse{}
-	mi := &file_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_admin_v1_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2091,7 +2264,7 @@ func (x *RevokeResponse) String() string {
 func (*RevokeResponse) ProtoMessage() {}
 
 func (x *RevokeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_admin_v1_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2104,7 +2277,7 @@ func (x *RevokeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeResponse.ProtoReflect.Descriptor instead.
 func (*RevokeResponse) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{22}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RevokeResponse) GetEnded() uint32 {
@@ -2125,7 +2298,7 @@ type ReadmitRequest struct {
 
 func (x *ReadmitRequest) Reset() {
 	*x = ReadmitRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_admin_v1_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2137,7 +2310,7 @@ func (x *ReadmitRequest) String() string {
 func (*ReadmitRequest) ProtoMessage() {}
 
 func (x *ReadmitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_admin_v1_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2150,7 +2323,7 @@ func (x *ReadmitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadmitRequest.ProtoReflect.Descriptor instead.
 func (*ReadmitRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{23}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ReadmitRequest) GetSelfId() string {
@@ -2171,7 +2344,7 @@ type ReadmitResponse struct {
 
 func (x *ReadmitResponse) Reset() {
 	*x = ReadmitResponse{}
-	mi := &file_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_admin_v1_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2183,7 +2356,7 @@ func (x *ReadmitResponse) String() string {
 func (*ReadmitResponse) ProtoMessage() {}
 
 func (x *ReadmitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_admin_v1_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2196,7 +2369,7 @@ func (x *ReadmitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadmitResponse.ProtoReflect.Descriptor instead.
 func (*ReadmitResponse) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{24}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ReadmitResponse) GetWasRevoked() bool {
@@ -2217,7 +2390,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_admin_v1_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2229,7 +2402,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_admin_v1_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2242,7 +2415,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{25}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *DrainRequest) GetRuntimeId() string {
@@ -2261,7 +2434,7 @@ type DrainResponse struct {
 
 func (x *DrainResponse) Reset() {
 	*x = DrainResponse{}
-	mi := &file_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_admin_v1_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2273,7 +2446,7 @@ func (x *DrainResponse) String() string {
 func (*DrainResponse) ProtoMessage() {}
 
 func (x *DrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_admin_v1_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2286,7 +2459,7 @@ func (x *DrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
 func (*DrainResponse) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{26}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{27}
 }
 
 // ReplaceRequest names which launched plugin to replace.
@@ -2300,7 +2473,7 @@ type ReplaceRequest struct {
 
 func (x *ReplaceRequest) Reset() {
 	*x = ReplaceRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_admin_v1_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2312,7 +2485,7 @@ func (x *ReplaceRequest) String() string {
 func (*ReplaceRequest) ProtoMessage() {}
 
 func (x *ReplaceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_admin_v1_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2325,7 +2498,7 @@ func (x *ReplaceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplaceRequest.ProtoReflect.Descriptor instead.
 func (*ReplaceRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{27}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ReplaceRequest) GetName() string {
@@ -2344,7 +2517,7 @@ type ReplaceResponse struct {
 
 func (x *ReplaceResponse) Reset() {
 	*x = ReplaceResponse{}
-	mi := &file_admin_v1_admin_proto_msgTypes[28]
+	mi := &file_admin_v1_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2356,7 +2529,7 @@ func (x *ReplaceResponse) String() string {
 func (*ReplaceResponse) ProtoMessage() {}
 
 func (x *ReplaceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[28]
+	mi := &file_admin_v1_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2369,7 +2542,7 @@ func (x *ReplaceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplaceResponse.ProtoReflect.Descriptor instead.
 func (*ReplaceResponse) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{28}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{29}
 }
 
 // ReloadPolicyRequest asks to read the policy again.
@@ -2381,7 +2554,7 @@ type ReloadPolicyRequest struct {
 
 func (x *ReloadPolicyRequest) Reset() {
 	*x = ReloadPolicyRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[29]
+	mi := &file_admin_v1_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2393,7 +2566,7 @@ func (x *ReloadPolicyRequest) String() string {
 func (*ReloadPolicyRequest) ProtoMessage() {}
 
 func (x *ReloadPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[29]
+	mi := &file_admin_v1_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2406,7 +2579,7 @@ func (x *ReloadPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadPolicyRequest.ProtoReflect.Descriptor instead.
 func (*ReloadPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{29}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{30}
 }
 
 // ReloadPolicyResponse says that the policy is in force.
@@ -2418,7 +2591,7 @@ type ReloadPolicyResponse struct {
 
 func (x *ReloadPolicyResponse) Reset() {
 	*x = ReloadPolicyResponse{}
-	mi := &file_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_admin_v1_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2430,7 +2603,7 @@ func (x *ReloadPolicyResponse) String() string {
 func (*ReloadPolicyResponse) ProtoMessage() {}
 
 func (x *ReloadPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_admin_v1_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2443,14 +2616,14 @@ func (x *ReloadPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadPolicyResponse.ProtoReflect.Descriptor instead.
 func (*ReloadPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{30}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{31}
 }
 
 var File_admin_v1_admin_proto protoreflect.FileDescriptor
 
 const file_admin_v1_admin_proto_rawDesc = "" +
 	"\n" +
-	"\x14admin/v1/admin.proto\x12\x16connectplugin.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdd\x03\n" +
+	"\x14admin/v1/admin.proto\x12\x16connectplugin.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x95\x04\n" +
 	"\bSnapshot\x125\n" +
 	"\btaken_at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\atakenAt\x124\n" +
 	"\x04host\x18\x02 \x01(\v2 .connectplugin.admin.v1.HostInfoR\x04host\x12<\n" +
@@ -2460,7 +2633,9 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"\x06grants\x18\x06 \x03(\v2!.connectplugin.admin.v1.GrantInfoR\x06grants\x129\n" +
 	"\x06limits\x18\a \x03(\v2!.connectplugin.admin.v1.LimitInfoR\x06limits\x12\x18\n" +
 	"\arevoked\x18\b \x03(\tR\arevoked\x12\x18\n" +
-	"\aomitted\x18\t \x01(\rR\aomitted\"\xa0\x01\n" +
+	"\aomitted\x18\t \x01(\rR\aomitted\x126\n" +
+	"\x05edges\x18\n" +
+	" \x03(\v2 .connectplugin.admin.v1.EdgeInfoR\x05edges\"\xa0\x01\n" +
 	"\bHostInfo\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x129\n" +
 	"\n" +
@@ -2527,7 +2702,24 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"\n" +
 	"runtime_id\x18\x03 \x01(\tR\truntimeId\x129\n" +
 	"\n" +
-	"expires_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"U\n" +
+	"expires_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"\x9b\x04\n" +
+	"\bEdgeInfo\x12\x16\n" +
+	"\x06caller\x18\x01 \x01(\tR\x06caller\x12\x1a\n" +
+	"\bprovider\x18\x02 \x01(\tR\bprovider\x12\x12\n" +
+	"\x04type\x18\x03 \x01(\tR\x04type\x12\x14\n" +
+	"\x05calls\x18\x04 \x01(\x04R\x05calls\x12#\n" +
+	"\rcaller_faults\x18\x05 \x01(\x04R\fcallerFaults\x12'\n" +
+	"\x0fprovider_faults\x18\x06 \x01(\x04R\x0eproviderFaults\x12\x1a\n" +
+	"\bcanceled\x18\a \x01(\x04R\bcanceled\x121\n" +
+	"\x06median\x18\b \x01(\v2\x19.google.protobuf.DurationR\x06median\x12-\n" +
+	"\x04slow\x18\t \x01(\v2\x19.google.protobuf.DurationR\x04slow\x12#\n" +
+	"\rrequest_bytes\x18\n" +
+	" \x01(\x04R\frequestBytes\x12%\n" +
+	"\x0eresponse_bytes\x18\v \x01(\x04R\rresponseBytes\x12<\n" +
+	"\flast_call_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"lastCallAt\x12\x1b\n" +
+	"\tlast_code\x18\r \x01(\tR\blastCode\x12>\n" +
+	"\rlast_error_at\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\vlastErrorAt\"U\n" +
 	"\tLimitInfo\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04used\x18\x02 \x01(\x04R\x04used\x12\x10\n" +
@@ -2682,7 +2874,7 @@ func file_admin_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_admin_v1_admin_proto_goTypes = []any{
 	(Proof)(0),                    // 0: connectplugin.admin.v1.Proof
 	(Health)(0),                   // 1: connectplugin.admin.v1.Health
@@ -2695,89 +2887,95 @@ var file_admin_v1_admin_proto_goTypes = []any{
 	(*ProviderInfo)(nil),          // 8: connectplugin.admin.v1.ProviderInfo
 	(*WatchInfo)(nil),             // 9: connectplugin.admin.v1.WatchInfo
 	(*GrantInfo)(nil),             // 10: connectplugin.admin.v1.GrantInfo
-	(*LimitInfo)(nil),             // 11: connectplugin.admin.v1.LimitInfo
-	(*AuditEvent)(nil),            // 12: connectplugin.admin.v1.AuditEvent
-	(*GetSnapshotRequest)(nil),    // 13: connectplugin.admin.v1.GetSnapshotRequest
-	(*GetSnapshotResponse)(nil),   // 14: connectplugin.admin.v1.GetSnapshotResponse
-	(*ListEventsRequest)(nil),     // 15: connectplugin.admin.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),    // 16: connectplugin.admin.v1.ListEventsResponse
-	(*FollowRequest)(nil),         // 17: connectplugin.admin.v1.FollowRequest
-	(*FollowResponse)(nil),        // 18: connectplugin.admin.v1.FollowResponse
-	(*PolicyDocument)(nil),        // 19: connectplugin.admin.v1.PolicyDocument
-	(*PluginRules)(nil),           // 20: connectplugin.admin.v1.PluginRules
-	(*CheckPolicyRequest)(nil),    // 21: connectplugin.admin.v1.CheckPolicyRequest
-	(*CheckPolicyResponse)(nil),   // 22: connectplugin.admin.v1.CheckPolicyResponse
-	(*PolicyChange)(nil),          // 23: connectplugin.admin.v1.PolicyChange
-	(*RevokeRequest)(nil),         // 24: connectplugin.admin.v1.RevokeRequest
-	(*RevokeResponse)(nil),        // 25: connectplugin.admin.v1.RevokeResponse
-	(*ReadmitRequest)(nil),        // 26: connectplugin.admin.v1.ReadmitRequest
-	(*ReadmitResponse)(nil),       // 27: connectplugin.admin.v1.ReadmitResponse
-	(*DrainRequest)(nil),          // 28: connectplugin.admin.v1.DrainRequest
-	(*DrainResponse)(nil),         // 29: connectplugin.admin.v1.DrainResponse
-	(*ReplaceRequest)(nil),        // 30: connectplugin.admin.v1.ReplaceRequest
-	(*ReplaceResponse)(nil),       // 31: connectplugin.admin.v1.ReplaceResponse
-	(*ReloadPolicyRequest)(nil),   // 32: connectplugin.admin.v1.ReloadPolicyRequest
-	(*ReloadPolicyResponse)(nil),  // 33: connectplugin.admin.v1.ReloadPolicyResponse
-	nil,                           // 34: connectplugin.admin.v1.PolicyDocument.PluginsEntry
-	(*timestamppb.Timestamp)(nil), // 35: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 36: google.protobuf.Duration
+	(*EdgeInfo)(nil),              // 11: connectplugin.admin.v1.EdgeInfo
+	(*LimitInfo)(nil),             // 12: connectplugin.admin.v1.LimitInfo
+	(*AuditEvent)(nil),            // 13: connectplugin.admin.v1.AuditEvent
+	(*GetSnapshotRequest)(nil),    // 14: connectplugin.admin.v1.GetSnapshotRequest
+	(*GetSnapshotResponse)(nil),   // 15: connectplugin.admin.v1.GetSnapshotResponse
+	(*ListEventsRequest)(nil),     // 16: connectplugin.admin.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),    // 17: connectplugin.admin.v1.ListEventsResponse
+	(*FollowRequest)(nil),         // 18: connectplugin.admin.v1.FollowRequest
+	(*FollowResponse)(nil),        // 19: connectplugin.admin.v1.FollowResponse
+	(*PolicyDocument)(nil),        // 20: connectplugin.admin.v1.PolicyDocument
+	(*PluginRules)(nil),           // 21: connectplugin.admin.v1.PluginRules
+	(*CheckPolicyRequest)(nil),    // 22: connectplugin.admin.v1.CheckPolicyRequest
+	(*CheckPolicyResponse)(nil),   // 23: connectplugin.admin.v1.CheckPolicyResponse
+	(*PolicyChange)(nil),          // 24: connectplugin.admin.v1.PolicyChange
+	(*RevokeRequest)(nil),         // 25: connectplugin.admin.v1.RevokeRequest
+	(*RevokeResponse)(nil),        // 26: connectplugin.admin.v1.RevokeResponse
+	(*ReadmitRequest)(nil),        // 27: connectplugin.admin.v1.ReadmitRequest
+	(*ReadmitResponse)(nil),       // 28: connectplugin.admin.v1.ReadmitResponse
+	(*DrainRequest)(nil),          // 29: connectplugin.admin.v1.DrainRequest
+	(*DrainResponse)(nil),         // 30: connectplugin.admin.v1.DrainResponse
+	(*ReplaceRequest)(nil),        // 31: connectplugin.admin.v1.ReplaceRequest
+	(*ReplaceResponse)(nil),       // 32: connectplugin.admin.v1.ReplaceResponse
+	(*ReloadPolicyRequest)(nil),   // 33: connectplugin.admin.v1.ReloadPolicyRequest
+	(*ReloadPolicyResponse)(nil),  // 34: connectplugin.admin.v1.ReloadPolicyResponse
+	nil,                           // 35: connectplugin.admin.v1.PolicyDocument.PluginsEntry
+	(*timestamppb.Timestamp)(nil), // 36: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 37: google.protobuf.Duration
 }
 var file_admin_v1_admin_proto_depIdxs = []int32{
-	35, // 0: connectplugin.admin.v1.Snapshot.taken_at:type_name -> google.protobuf.Timestamp
+	36, // 0: connectplugin.admin.v1.Snapshot.taken_at:type_name -> google.protobuf.Timestamp
 	4,  // 1: connectplugin.admin.v1.Snapshot.host:type_name -> connectplugin.admin.v1.HostInfo
 	5,  // 2: connectplugin.admin.v1.Snapshot.plugins:type_name -> connectplugin.admin.v1.PluginInfo
 	7,  // 3: connectplugin.admin.v1.Snapshot.services:type_name -> connectplugin.admin.v1.ServiceInfo
 	9,  // 4: connectplugin.admin.v1.Snapshot.watches:type_name -> connectplugin.admin.v1.WatchInfo
 	10, // 5: connectplugin.admin.v1.Snapshot.grants:type_name -> connectplugin.admin.v1.GrantInfo
-	11, // 6: connectplugin.admin.v1.Snapshot.limits:type_name -> connectplugin.admin.v1.LimitInfo
-	35, // 7: connectplugin.admin.v1.HostInfo.started_at:type_name -> google.protobuf.Timestamp
-	35, // 8: connectplugin.admin.v1.PluginInfo.enrolled_at:type_name -> google.protobuf.Timestamp
-	35, // 9: connectplugin.admin.v1.PluginInfo.token_issued_at:type_name -> google.protobuf.Timestamp
-	35, // 10: connectplugin.admin.v1.PluginInfo.token_expires_at:type_name -> google.protobuf.Timestamp
-	0,  // 11: connectplugin.admin.v1.PluginInfo.proof:type_name -> connectplugin.admin.v1.Proof
-	35, // 12: connectplugin.admin.v1.PluginInfo.certificate_expires_at:type_name -> google.protobuf.Timestamp
-	1,  // 13: connectplugin.admin.v1.PluginInfo.health:type_name -> connectplugin.admin.v1.Health
-	35, // 14: connectplugin.admin.v1.PluginInfo.last_error_at:type_name -> google.protobuf.Timestamp
-	6,  // 15: connectplugin.admin.v1.PluginInfo.launch:type_name -> connectplugin.admin.v1.LaunchInfo
-	35, // 16: connectplugin.admin.v1.LaunchInfo.next_start:type_name -> google.protobuf.Timestamp
-	8,  // 17: connectplugin.admin.v1.ServiceInfo.providers:type_name -> connectplugin.admin.v1.ProviderInfo
-	1,  // 18: connectplugin.admin.v1.ProviderInfo.health:type_name -> connectplugin.admin.v1.Health
-	35, // 19: connectplugin.admin.v1.GrantInfo.expires_at:type_name -> google.protobuf.Timestamp
-	35, // 20: connectplugin.admin.v1.AuditEvent.time:type_name -> google.protobuf.Timestamp
-	3,  // 21: connectplugin.admin.v1.GetSnapshotResponse.snapshot:type_name -> connectplugin.admin.v1.Snapshot
-	12, // 22: connectplugin.admin.v1.ListEventsResponse.events:type_name -> connectplugin.admin.v1.AuditEvent
-	36, // 23: connectplugin.admin.v1.FollowRequest.interval:type_name -> google.protobuf.Duration
-	3,  // 24: connectplugin.admin.v1.FollowResponse.snapshot:type_name -> connectplugin.admin.v1.Snapshot
-	12, // 25: connectplugin.admin.v1.FollowResponse.events:type_name -> connectplugin.admin.v1.AuditEvent
-	34, // 26: connectplugin.admin.v1.PolicyDocument.plugins:type_name -> connectplugin.admin.v1.PolicyDocument.PluginsEntry
-	20, // 27: connectplugin.admin.v1.PolicyDocument.default:type_name -> connectplugin.admin.v1.PluginRules
-	19, // 28: connectplugin.admin.v1.CheckPolicyRequest.policy:type_name -> connectplugin.admin.v1.PolicyDocument
-	23, // 29: connectplugin.admin.v1.CheckPolicyResponse.changes:type_name -> connectplugin.admin.v1.PolicyChange
-	2,  // 30: connectplugin.admin.v1.PolicyChange.kind:type_name -> connectplugin.admin.v1.PolicyChange.Kind
-	20, // 31: connectplugin.admin.v1.PolicyDocument.PluginsEntry.value:type_name -> connectplugin.admin.v1.PluginRules
-	13, // 32: connectplugin.admin.v1.AdminReadService.GetSnapshot:input_type -> connectplugin.admin.v1.GetSnapshotRequest
-	15, // 33: connectplugin.admin.v1.AdminReadService.ListEvents:input_type -> connectplugin.admin.v1.ListEventsRequest
-	17, // 34: connectplugin.admin.v1.AdminReadService.Follow:input_type -> connectplugin.admin.v1.FollowRequest
-	21, // 35: connectplugin.admin.v1.AdminReadService.CheckPolicy:input_type -> connectplugin.admin.v1.CheckPolicyRequest
-	24, // 36: connectplugin.admin.v1.AdminChangeService.Revoke:input_type -> connectplugin.admin.v1.RevokeRequest
-	26, // 37: connectplugin.admin.v1.AdminChangeService.Readmit:input_type -> connectplugin.admin.v1.ReadmitRequest
-	28, // 38: connectplugin.admin.v1.AdminChangeService.Drain:input_type -> connectplugin.admin.v1.DrainRequest
-	30, // 39: connectplugin.admin.v1.AdminChangeService.Replace:input_type -> connectplugin.admin.v1.ReplaceRequest
-	32, // 40: connectplugin.admin.v1.AdminChangeService.ReloadPolicy:input_type -> connectplugin.admin.v1.ReloadPolicyRequest
-	14, // 41: connectplugin.admin.v1.AdminReadService.GetSnapshot:output_type -> connectplugin.admin.v1.GetSnapshotResponse
-	16, // 42: connectplugin.admin.v1.AdminReadService.ListEvents:output_type -> connectplugin.admin.v1.ListEventsResponse
-	18, // 43: connectplugin.admin.v1.AdminReadService.Follow:output_type -> connectplugin.admin.v1.FollowResponse
-	22, // 44: connectplugin.admin.v1.AdminReadService.CheckPolicy:output_type -> connectplugin.admin.v1.CheckPolicyResponse
-	25, // 45: connectplugin.admin.v1.AdminChangeService.Revoke:output_type -> connectplugin.admin.v1.RevokeResponse
-	27, // 46: connectplugin.admin.v1.AdminChangeService.Readmit:output_type -> connectplugin.admin.v1.ReadmitResponse
-	29, // 47: connectplugin.admin.v1.AdminChangeService.Drain:output_type -> connectplugin.admin.v1.DrainResponse
-	31, // 48: connectplugin.admin.v1.AdminChangeService.Replace:output_type -> connectplugin.admin.v1.ReplaceResponse
-	33, // 49: connectplugin.admin.v1.AdminChangeService.ReloadPolicy:output_type -> connectplugin.admin.v1.ReloadPolicyResponse
-	41, // [41:50] is the sub-list for method output_type
-	32, // [32:41] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	12, // 6: connectplugin.admin.v1.Snapshot.limits:type_name -> connectplugin.admin.v1.LimitInfo
+	11, // 7: connectplugin.admin.v1.Snapshot.edges:type_name -> connectplugin.admin.v1.EdgeInfo
+	36, // 8: connectplugin.admin.v1.HostInfo.started_at:type_name -> google.protobuf.Timestamp
+	36, // 9: connectplugin.admin.v1.PluginInfo.enrolled_at:type_name -> google.protobuf.Timestamp
+	36, // 10: connectplugin.admin.v1.PluginInfo.token_issued_at:type_name -> google.protobuf.Timestamp
+	36, // 11: connectplugin.admin.v1.PluginInfo.token_expires_at:type_name -> google.protobuf.Timestamp
+	0,  // 12: connectplugin.admin.v1.PluginInfo.proof:type_name -> connectplugin.admin.v1.Proof
+	36, // 13: connectplugin.admin.v1.PluginInfo.certificate_expires_at:type_name -> google.protobuf.Timestamp
+	1,  // 14: connectplugin.admin.v1.PluginInfo.health:type_name -> connectplugin.admin.v1.Health
+	36, // 15: connectplugin.admin.v1.PluginInfo.last_error_at:type_name -> google.protobuf.Timestamp
+	6,  // 16: connectplugin.admin.v1.PluginInfo.launch:type_name -> connectplugin.admin.v1.LaunchInfo
+	36, // 17: connectplugin.admin.v1.LaunchInfo.next_start:type_name -> google.protobuf.Timestamp
+	8,  // 18: connectplugin.admin.v1.ServiceInfo.providers:type_name -> connectplugin.admin.v1.ProviderInfo
+	1,  // 19: connectplugin.admin.v1.ProviderInfo.health:type_name -> connectplugin.admin.v1.Health
+	36, // 20: connectplugin.admin.v1.GrantInfo.expires_at:type_name -> google.protobuf.Timestamp
+	37, // 21: connectplugin.admin.v1.EdgeInfo.median:type_name -> google.protobuf.Duration
+	37, // 22: connectplugin.admin.v1.EdgeInfo.slow:type_name -> google.protobuf.Duration
+	36, // 23: connectplugin.admin.v1.EdgeInfo.last_call_at:type_name -> google.protobuf.Timestamp
+	36, // 24: connectplugin.admin.v1.EdgeInfo.last_error_at:type_name -> google.protobuf.Timestamp
+	36, // 25: connectplugin.admin.v1.AuditEvent.time:type_name -> google.protobuf.Timestamp
+	3,  // 26: connectplugin.admin.v1.GetSnapshotResponse.snapshot:type_name -> connectplugin.admin.v1.Snapshot
+	13, // 27: connectplugin.admin.v1.ListEventsResponse.events:type_name -> connectplugin.admin.v1.AuditEvent
+	37, // 28: connectplugin.admin.v1.FollowRequest.interval:type_name -> google.protobuf.Duration
+	3,  // 29: connectplugin.admin.v1.FollowResponse.snapshot:type_name -> connectplugin.admin.v1.Snapshot
+	13, // 30: connectplugin.admin.v1.FollowResponse.events:type_name -> connectplugin.admin.v1.AuditEvent
+	35, // 31: connectplugin.admin.v1.PolicyDocument.plugins:type_name -> connectplugin.admin.v1.PolicyDocument.PluginsEntry
+	21, // 32: connectplugin.admin.v1.PolicyDocument.default:type_name -> connectplugin.admin.v1.PluginRules
+	20, // 33: connectplugin.admin.v1.CheckPolicyRequest.policy:type_name -> connectplugin.admin.v1.PolicyDocument
+	24, // 34: connectplugin.admin.v1.CheckPolicyResponse.changes:type_name -> connectplugin.admin.v1.PolicyChange
+	2,  // 35: connectplugin.admin.v1.PolicyChange.kind:type_name -> connectplugin.admin.v1.PolicyChange.Kind
+	21, // 36: connectplugin.admin.v1.PolicyDocument.PluginsEntry.value:type_name -> connectplugin.admin.v1.PluginRules
+	14, // 37: connectplugin.admin.v1.AdminReadService.GetSnapshot:input_type -> connectplugin.admin.v1.GetSnapshotRequest
+	16, // 38: connectplugin.admin.v1.AdminReadService.ListEvents:input_type -> connectplugin.admin.v1.ListEventsRequest
+	18, // 39: connectplugin.admin.v1.AdminReadService.Follow:input_type -> connectplugin.admin.v1.FollowRequest
+	22, // 40: connectplugin.admin.v1.AdminReadService.CheckPolicy:input_type -> connectplugin.admin.v1.CheckPolicyRequest
+	25, // 41: connectplugin.admin.v1.AdminChangeService.Revoke:input_type -> connectplugin.admin.v1.RevokeRequest
+	27, // 42: connectplugin.admin.v1.AdminChangeService.Readmit:input_type -> connectplugin.admin.v1.ReadmitRequest
+	29, // 43: connectplugin.admin.v1.AdminChangeService.Drain:input_type -> connectplugin.admin.v1.DrainRequest
+	31, // 44: connectplugin.admin.v1.AdminChangeService.Replace:input_type -> connectplugin.admin.v1.ReplaceRequest
+	33, // 45: connectplugin.admin.v1.AdminChangeService.ReloadPolicy:input_type -> connectplugin.admin.v1.ReloadPolicyRequest
+	15, // 46: connectplugin.admin.v1.AdminReadService.GetSnapshot:output_type -> connectplugin.admin.v1.GetSnapshotResponse
+	17, // 47: connectplugin.admin.v1.AdminReadService.ListEvents:output_type -> connectplugin.admin.v1.ListEventsResponse
+	19, // 48: connectplugin.admin.v1.AdminReadService.Follow:output_type -> connectplugin.admin.v1.FollowResponse
+	23, // 49: connectplugin.admin.v1.AdminReadService.CheckPolicy:output_type -> connectplugin.admin.v1.CheckPolicyResponse
+	26, // 50: connectplugin.admin.v1.AdminChangeService.Revoke:output_type -> connectplugin.admin.v1.RevokeResponse
+	28, // 51: connectplugin.admin.v1.AdminChangeService.Readmit:output_type -> connectplugin.admin.v1.ReadmitResponse
+	30, // 52: connectplugin.admin.v1.AdminChangeService.Drain:output_type -> connectplugin.admin.v1.DrainResponse
+	32, // 53: connectplugin.admin.v1.AdminChangeService.Replace:output_type -> connectplugin.admin.v1.ReplaceResponse
+	34, // 54: connectplugin.admin.v1.AdminChangeService.ReloadPolicy:output_type -> connectplugin.admin.v1.ReloadPolicyResponse
+	46, // [46:55] is the sub-list for method output_type
+	37, // [37:46] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_admin_v1_admin_proto_init() }
@@ -2785,7 +2983,7 @@ func file_admin_v1_admin_proto_init() {
 	if File_admin_v1_admin_proto != nil {
 		return
 	}
-	file_admin_v1_admin_proto_msgTypes[21].OneofWrappers = []any{
+	file_admin_v1_admin_proto_msgTypes[22].OneofWrappers = []any{
 		(*RevokeRequest_RuntimeId)(nil),
 		(*RevokeRequest_SelfId)(nil),
 	}
@@ -2795,7 +2993,7 @@ func file_admin_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_admin_v1_admin_proto_rawDesc), len(file_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   32,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   2,
 		},
