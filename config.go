@@ -13,7 +13,10 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/masegraye/connect-plugin-go/gen/admin/v1/adminv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
+	"github.com/masegraye/connect-plugin-go/internal/recent"
+	"github.com/masegraye/connect-plugin-go/internal/tally"
 )
 
 // ServeConfig configures a [Host]. It is copied when the host is made; later
@@ -143,8 +146,65 @@ type ServeConfig struct {
 	// OpenTelemetry and Prometheus. Nil tells nobody, and costs nothing.
 	Observer Observer
 
+	// Admin lets operators look at the host and change it over connectplugin.admin.v1, as
+	// connectpluginctl does. Nil means that nobody can. See [AdminConfig] for who may.
+	Admin *AdminConfig
+
 	configured *slog.Logger // Logger as it was given
 	complete   bool         // the copy holds the defaults
+}
+
+// AdminConfig offers the admin services of a host as two of its own plugins, [AdminRead]
+// and [AdminChange]. A plugin may call those that the HostPlugins of its [PluginPolicy] name: "*"
+// is not enough, nor is Policy.Public or an auth provider. The zero value offers both.
+type AdminConfig struct {
+	// ReadOnly leaves AdminChange out.
+	ReadOnly bool
+	// Events is how many audit events are kept for whoever asks, in memory. Zero means
+	// 1,024.
+	Events int
+	// Followers bounds the streams that follow the host at the same time. Zero means 16.
+	Followers int
+	// LoadPolicy reads the policy from where the operator keeps it, for an operator who
+	// asks the host to reload it; see [Host.SetPolicy]. It may block. Nil means that nobody
+	// can have it reloaded.
+	LoadPolicy func(context.Context) (*Policy, error)
+}
+
+// The names of the admin services among the host's own plugins.
+const (
+	// AdminRead tells what the host holds and what it decided.
+	AdminRead = adminv1connect.AdminReadServiceName
+	// AdminChange revokes, readmits, drains, replaces and reloads.
+	AdminChange = adminv1connect.AdminChangeServiceName
+)
+
+// withDefaults returns a copy; nil stays nil.
+func (c *AdminConfig) withDefaults() *AdminConfig {
+	if c == nil {
+		return nil
+	}
+	out := *c
+	out.Events = cmp.Or(c.Events, defaultAdminEvents)
+	out.Followers = cmp.Or(c.Followers, defaultAdminFollowers)
+	return &out
+}
+
+const (
+	defaultAdminEvents    = 1024
+	maxAdminEvents        = 1 << 20
+	defaultAdminFollowers = 16
+)
+
+func (c *AdminConfig) validate() error {
+	switch {
+	case c == nil:
+	case c.Events < 0 || c.Events > maxAdminEvents:
+		return fieldError("Admin.Events", "must lie between 0, for the default, and %d", maxAdminEvents)
+	case c.Followers < 0:
+		return fieldError("Admin.Followers", "is negative; write 0 for the default or a positive bound")
+	}
+	return nil
 }
 
 // withDefaults returns a copy that shares no mutable memory with c and holds the
@@ -169,6 +229,7 @@ func (c *ServeConfig) withDefaults() *ServeConfig {
 	out.HandshakeAuth.MaxClockSkew = cmp.Or(c.HandshakeAuth.MaxClockSkew, defaultMaxClockSkew)
 	out.HandshakeAuth.ReplayCacheSize = cmp.Or(c.HandshakeAuth.ReplayCacheSize, defaultReplayCacheSize)
 	out.Limits = c.Limits.withDefaults()
+	out.Admin = c.Admin.withDefaults()
 	if !c.complete {
 		out.configured, out.complete = c.Logger, true
 	}
@@ -252,6 +313,10 @@ func (c *ServeConfig) settings() *settings {
 		handshake:       c.HandshakeAuth, authority: c.Authority, serverTLS: c.TLS, pluginTLS: c.PluginTLS, allowInsecure: c.AllowInsecure,
 		rules: compilePolicy(c.Policy, c.Authority != nil), observer: c.Observer,
 		audit: &auditor{sink: c.Audit, log: c.Logger}, log: c.Logger, configured: c.configured, vigil: certs.NewVigil(c.Logger),
+	}
+	if c.Admin != nil {
+		s.audit.recent, s.traffic = recent.New[AuditEvent](c.Admin.Events), &tally.Table{}
+		s.observer = &tallying{Observer: cmp.Or[Observer](c.Observer, NopObserver{}), table: s.traffic}
 	}
 	if len(c.AuthProviders) > 0 {
 		s.chain = newAuthChain(c.AuthProviders)

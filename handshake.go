@@ -184,7 +184,7 @@ func (s *HandshakeServer) peerOf(ctx context.Context, req connect.AnyRequest) (c
 	ctx, a, no := identifyEnrolling(ctx, s.hub, p, &http.Request{Header: req.Header()})
 	switch {
 	case no != nil:
-		s.hub.auditCall(ctx, no.kind, req.Spec().Procedure, no.runtimeID, no.reason)
+		s.hub.auditEvent(ctx, AuditEvent{Kind: no.kind, Procedure: req.Spec().Procedure, RuntimeID: no.runtimeID, Reason: no.reason})
 		return ctx, nil, connect.NewError(no.code, no.err)
 	case !s.hub.spend(a.budget):
 		s.hub.auditCall(ctx, AuditLimited, req.Spec().Procedure, "", "request rate")
@@ -428,7 +428,7 @@ func (hs *handshake) renew(c *caller, d *declaration) (*tokenstore.Identity, str
 	case err != nil:
 		return nil, "", refused("renewal: " + err.Error())
 	}
-	d.endpoint, d.within, d.launch = was.endpoint, was.within, was.launch
+	d.endpoint, d.within, d.launch, d.enrolled, d.failure = was.endpoint, was.within, was.launch, was.enrolled, was.failure
 	id.SetAttributes(d)
 	if err := hs.recheck(id); err != nil {
 		return nil, "", err
@@ -490,7 +490,7 @@ func (hs *handshake) refusal(ctx context.Context, err error, procedure string) e
 	}
 	event := AuditEvent{Kind: AuditAuthFailed, SelfID: cmp.Or(hs.known.Name, hs.req.GetSelfId()), Procedure: procedure, Reason: err.Error()}
 	if limited, ok := errors.AsType[tooManyError](err); ok {
-		hs.hub.auditCall(ctx, AuditLimited, procedure, hs.req.GetSelfId(), limited.reason)
+		hs.hub.auditEvent(ctx, AuditEvent{Kind: AuditLimited, SelfID: hs.req.GetSelfId(), Procedure: procedure, Reason: limited.reason})
 		return busy(limited.wait)
 	}
 	if hs.peer != nil && hs.peer.certificate != nil {

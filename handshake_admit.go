@@ -198,12 +198,15 @@ func (hs *handshake) authoritySays(cert *certificate) (selfID string, ok bool, e
 // accepts reports whether policy would accept an identity again with what it
 // proved when it enrolled or last renewed. One that was issued in the host's own
 // process proved nothing and is always accepted.
-func (h *hub) accepts(id *tokenstore.Identity) bool {
+func (h *hub) accepts(id *tokenstore.Identity) bool { return h.acceptsUnder(h.rules.Load(), id) }
+
+// acceptsUnder reports whether a policy would.
+func (h *hub) acceptsUnder(book *policy.Book, id *tokenstore.Identity) bool {
 	if id.Peer() == "" {
 		return true
 	}
 	d := declared(id)
-	known := h.rules.Load().Match(d.selfID, d.certIdentity)
+	known := book.Match(d.selfID, d.certIdentity)
 	rules := known.Rules
 	if rules == nil || known.Name != id.SelfID() || mayClaim(known, d.selfID) != nil {
 		return false
@@ -325,6 +328,9 @@ func (hs *handshake) declare(rules *policy.Rules, certIdentity string) *declarat
 	d := newDeclaration(hs.req.GetSelfId())
 	d.modern = len(hs.req.GetClientNonce()) > 0
 	d.certIdentity, d.secret = certIdentity, hs.secret
+	if hs.peer != nil && hs.peer.certificate != nil {
+		d.certEnds = hs.peer.certificate.leaf.NotAfter
+	}
 	if d.launch = hs.hub.launches.Find(certIdentity); d.launch != nil && d.launch.Current() != nil {
 		d.within = declared(d.launch.Current()).within // the operator narrowed the instance
 	}

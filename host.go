@@ -10,9 +10,11 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"connectrpc.com/connect"
 
+	adminv1 "github.com/masegraye/connect-plugin-go/gen/admin/v1"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/drain"
 	"github.com/masegraye/connect-plugin-go/internal/headers"
@@ -43,6 +45,8 @@ type Host struct {
 	probes    *probes.Server // for HealthAddr
 	stopTasks context.CancelFunc
 	tasks     sync.WaitGroup
+	made      time.Time
+	followers chan struct{} // a place for each stream that follows the host; nil without Admin
 	done      chan struct{} // closed when the shutdown is complete
 
 	draining atomic.Bool
@@ -87,6 +91,11 @@ type Usage struct {
 // identities do.
 type upperFloor interface {
 	close(ctx context.Context)
+	// launches are the plugins that it launched: by runtime id, and those that are not
+	// running by another key.
+	launches() map[string]*adminv1.PluginInfo
+	// replaceLaunched replaces a launched plugin, by the name of its launch.
+	replaceLaunched(ctx context.Context, name string) error
 }
 
 // NewHost makes a host of a configuration, which it validates and copies. The
@@ -96,7 +105,7 @@ func NewHost(cfg *ServeConfig) (*Host, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	h := &Host{cfg: cfg.withDefaults(), drain: drain.New(), done: make(chan struct{})}
+	h := &Host{cfg: cfg.withDefaults(), drain: drain.New(), made: time.Now(), done: make(chan struct{})}
 	if err := h.setTLS(); err != nil {
 		return nil, err
 	}
@@ -329,7 +338,7 @@ func (c *ServeConfig) Validate() error {
 	}
 	for _, check := range []func() error{
 		c.validateTransport, c.validatePlugins, c.validateVersions, c.validateDurations,
-		c.Limits.validate, c.HealthProbe.validate, c.HandshakeAuth.validate, c.Policy.validate, c.Policy.validateNames, c.validateServices,
+		c.Limits.validate, c.HealthProbe.validate, c.HandshakeAuth.validate, c.Admin.validate, c.Policy.validate, c.Policy.validateNames, c.validateServices,
 	} {
 		if err := check(); err != nil {
 			return err

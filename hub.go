@@ -24,6 +24,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/procedures"
 	"github.com/masegraye/connect-plugin-go/internal/recount"
 	"github.com/masegraye/connect-plugin-go/internal/seats"
+	"github.com/masegraye/connect-plugin-go/internal/tally"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
@@ -206,7 +207,11 @@ func (h *hub) spend(b budget) bool {
 // auditCall records a decision about a request that is being served. Of a peer or
 // a caller that is refused again and again only the first refusals are recorded.
 func (h *hub) auditCall(ctx context.Context, kind AuditKind, procedure, subject, reason string) {
-	e := AuditEvent{Kind: kind, Procedure: procedure, Subject: subject, Reason: reason}
+	h.auditEvent(ctx, AuditEvent{Kind: kind, Procedure: procedure, Subject: subject, Reason: reason})
+}
+
+// auditEvent does what auditCall does with an event that says more.
+func (h *hub) auditEvent(ctx context.Context, e AuditEvent) {
 	p, remote := peerFrom(ctx)
 	if remote {
 		e.Peer = p.addr
@@ -215,7 +220,7 @@ func (h *hub) auditCall(ctx context.Context, kind AuditKind, procedure, subject,
 	if known {
 		e.RuntimeID, e.SelfID = c.id.RuntimeID(), c.id.SelfID()
 	}
-	if remote && kind.isRefusal() {
+	if remote && e.Kind.isRefusal() {
 		h.recordRefusal(p, c, e)
 		return
 	}
@@ -366,18 +371,19 @@ func (m *member) unbound(ctx context.Context, procedure string) {
 
 // note records a decision where the service is bound; unbound it is the host's
 // own doing.
-func (m *member) note(ctx context.Context, kind AuditKind, procedure, subject, reason string) {
+func (m *member) note(ctx context.Context, e AuditEvent) {
 	if h := m.bound.Load(); h != nil {
-		h.auditCall(ctx, kind, procedure, subject, reason)
+		h.auditEvent(ctx, e)
 	}
 }
 
-// spendChange takes one change of the caller's budget.
-func (m *member) spendChange(ctx context.Context, c *caller, procedure, subject string) error {
+// spendChange takes one change of the caller's budget; about says of what.
+func (m *member) spendChange(ctx context.Context, c *caller, about AuditEvent) error {
 	if c == nil || c.hub.spend(callerBudget("change:", c.id, c.hub.settings().limits.changeRate())) {
 		return nil
 	}
-	m.note(ctx, AuditLimited, procedure, subject, "rate of changes")
+	about.Kind, about.Reason = AuditLimited, "rate of changes"
+	m.note(ctx, about)
 	return busy(c.hub.settings().limits.changeRate().wait())
 }
 
@@ -421,7 +427,8 @@ type settings struct {
 	rules                  *policy.Book // to begin with
 
 	audit      *auditor
-	observer   Observer // nil for nobody
+	observer   Observer     // nil for nobody
+	traffic    *tally.Table // calls between plugins, for the admin service; nil without it
 	log        *slog.Logger
 	configured *slog.Logger // as configured, nil for none: see danger
 	vigil      *certs.Vigil // over certificates that are about to end

@@ -133,6 +133,9 @@ func (m *middleware) deny(ctx context.Context, h *hub, p *peer, no *denial, w ht
 	event := AuditEvent{
 		Kind: no.kind, Peer: p.addr, RuntimeID: no.runtimeID, Procedure: r.URL.Path, Subject: m.route.subject, Reason: no.reason,
 	}
+	if event.Subject != "" {
+		event.Right = RightHostPlugins
+	}
 	c, known := callerFrom(ctx)
 	if known {
 		event.RuntimeID, event.SelfID = c.id.RuntimeID(), c.id.SelfID()

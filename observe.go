@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+
+	"github.com/masegraye/connect-plugin-go/internal/tally"
 )
 
 // Observer is told what happens in a host, for metrics, traces and tables
@@ -359,4 +361,21 @@ func protocolOf(r *http.Request) Protocol {
 		return ProtocolGRPCWeb
 	}
 	return ProtocolGRPC
+}
+
+// tallying is an observer that adds the calls between plugins up for operators, and tells
+// another one of everything.
+type tallying struct {
+	Observer
+
+	table *tally.Table
+}
+
+// CallRouted adds a call up.
+func (t *tallying) CallRouted(ctx context.Context, call RoutedCall) {
+	t.table.Add(tally.Edge{Caller: call.Caller, Provider: call.Provider, Type: call.Type}, tally.Call{
+		Code: uint32(call.Code), Duration: call.Duration, Request: call.RequestBytes, Response: call.ResponseBytes,
+		End: call.Start.Add(call.Duration),
+	})
+	t.Observer.CallRouted(ctx, call)
 }

@@ -45,7 +45,7 @@ func (s *ServiceRegistry) RegisterService(ctx context.Context, req *connect.Requ
 	if err != nil {
 		return nil, err
 	}
-	s.note(ctx, AuditRegistered, procedure, reg.Type, "")
+	s.note(ctx, AuditEvent{Kind: AuditRegistered, Procedure: procedure, Right: RightProvides, Subject: reg.Type})
 	return connect.NewResponse(&connectpluginv1.RegisterServiceResponse{RegistrationId: reg.ID}), nil
 }
 
@@ -87,7 +87,7 @@ func (s *ServiceRegistry) mayRegister(id *tokenstore.Identity, reg catalog.Regis
 
 // registerFor registers for a caller what its rights allow, before and after.
 func (s *ServiceRegistry) registerFor(ctx context.Context, c *caller, reg catalog.Registration, procedure string) error {
-	if err := s.spendChange(ctx, c, procedure, reg.Type); err != nil {
+	if err := s.spendChange(ctx, c, AuditEvent{Procedure: procedure, Right: RightProvides, Subject: reg.Type}); err != nil {
 		return err
 	}
 	reg.SelfID = c.id.SelfID()
@@ -187,12 +187,12 @@ func validateRegistration(runtimeID string, m *connectpluginv1.RegisterServiceRe
 func (s *ServiceRegistry) approve(ctx context.Context, c *caller, reg catalog.Registration, procedure string) error {
 	denied := connect.NewError(connect.CodePermissionDenied, errDenied)
 	if !c.hub.mayProvide(c.id, reg.Type) {
-		s.note(ctx, AuditDenied, procedure, reg.Type, "not declared or not allowed by policy")
+		s.note(ctx, AuditEvent{Kind: AuditDenied, Procedure: procedure, Right: RightProvides, Subject: reg.Type, Reason: "not declared or not allowed by policy"})
 		return denied
 	}
 	endpoint, own, err := c.hub.endpointFor(ctx, c.id, reg.Metadata[metadataBaseURL])
 	if err != nil {
-		s.note(ctx, AuditDenied, procedure, reg.Type, err.Error())
+		s.note(ctx, AuditEvent{Kind: AuditDenied, Procedure: procedure, Right: RightProvides, Subject: reg.Type, Reason: err.Error()})
 		return denied
 	}
 	if endpoint == "" {
@@ -200,7 +200,7 @@ func (s *ServiceRegistry) approve(ctx context.Context, c *caller, reg catalog.Re
 	}
 	byHost := !own && c.hub.launchOf(c.id) == nil
 	if err := s.claim(ctx, c, endpoint, byHost); err != nil {
-		s.note(ctx, AuditConflict, procedure, reg.Type, "base_url: "+err.Error())
+		s.note(ctx, AuditEvent{Kind: AuditConflict, Procedure: procedure, Right: RightProvides, Subject: reg.Type, Reason: "base_url: " + err.Error()})
 		return denied
 	}
 	if own {
@@ -338,7 +338,7 @@ func (s *ServiceRegistry) reapprove(ctx context.Context, c *caller, reg catalog.
 	if _, ok := s.catalog.Get(reg.ID); ok || s.catalog.StandsBy(reg.ID) {
 		return nil
 	}
-	s.note(ctx, AuditDenied, procedure, reg.Type, "what the plugin may provide changed during the registration")
+	s.note(ctx, AuditEvent{Kind: AuditDenied, Procedure: procedure, Right: RightProvides, Subject: reg.Type, Reason: "what the plugin may provide changed during the registration"})
 	return connect.NewError(connect.CodePermissionDenied, errDenied)
 }
 
@@ -390,13 +390,13 @@ var errPathOverlaps = errors.New("endpoint_path: overlaps the path of another ty
 func (s *ServiceRegistry) registerError(ctx context.Context, err error, serviceType, procedure string) error {
 	switch {
 	case errors.Is(err, catalog.ErrConflict):
-		s.note(ctx, AuditConflict, procedure, serviceType, "the type belongs to another plugin")
+		s.note(ctx, AuditEvent{Kind: AuditConflict, Procedure: procedure, Right: RightProvides, Subject: serviceType, Reason: "the type belongs to another plugin"})
 		return connect.NewError(connect.CodeAlreadyExists, errTypeTaken)
 	case errors.Is(err, catalog.ErrOverlap):
-		s.note(ctx, AuditConflict, procedure, serviceType, "the path overlaps that of another type of the plugin")
+		s.note(ctx, AuditEvent{Kind: AuditConflict, Procedure: procedure, Right: RightProvides, Subject: serviceType, Reason: "the path overlaps that of another type of the plugin"})
 		return connect.NewError(connect.CodeInvalidArgument, errPathOverlaps)
 	case errors.Is(err, catalog.ErrLimit):
-		s.note(ctx, AuditLimited, procedure, serviceType, err.Error())
+		s.note(ctx, AuditEvent{Kind: AuditLimited, Procedure: procedure, Right: RightProvides, Subject: serviceType, Reason: err.Error()})
 		return connect.NewError(connect.CodeResourceExhausted, errTooMany)
 	}
 	return connect.NewError(connect.CodeInternal, errNotAvailable)

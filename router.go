@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -161,7 +162,7 @@ func (s *ServiceRouter) serve(w http.ResponseWriter, r *http.Request, call *rout
 		reason = "policy changed"
 	}
 	call.record.ends(connect.CodeNotFound)
-	c.hub.auditCall(r.Context(), AuditDenied, r.URL.Path, to.route.Type, reason)
+	c.hub.auditEvent(r.Context(), AuditEvent{Kind: AuditDenied, Procedure: r.URL.Path, Right: RightRequires, Subject: to.route.Type, Reason: reason})
 	refuse(w, r, connect.CodeNotFound, errNotAvailable)
 }
 
@@ -349,13 +350,14 @@ func (s *ServiceRouter) report(r *http.Request, call *routedCall, result proxy.R
 	case proxy.ClassUnavailable, proxy.ClassReset, proxy.ClassResponse, proxy.ClassIdle:
 		if result.Fault { // what a caller brings about says nothing of the provider
 			s.catalog.Report(reg.Type, reg.RuntimeID, false, result.Latency)
+			s.failed(reg.RuntimeID, result)
 		}
 		if c.hub.spend(callerBudget("failed:", c.id, c.hub.settings().limits.handshakeRate())) { // who calls again and again fills no log
 			c.hub.log().Warn("a routed call failed", keyService, reg.Type, keyRuntimeID, reg.RuntimeID,
 				keyReason, result.Class.String(), keyError, result.Err)
 		}
 	case proxy.ClassRefused:
-		c.hub.auditCall(r.Context(), AuditDenied, r.URL.Path, reg.Type, result.Err.Error())
+		c.hub.auditEvent(r.Context(), AuditEvent{Kind: AuditDenied, Procedure: r.URL.Path, Right: RightRequires, Subject: reg.Type, Reason: result.Err.Error()})
 	case proxy.ClassCanceled:
 	}
 }
@@ -365,6 +367,14 @@ func (s *ServiceRouter) served(runtimeID string) {
 	if id, ok := s.handshake.hub.store.Lookup(runtimeID); ok {
 		id.Served()
 		s.handshake.hub.sign(id)
+	}
+}
+
+// failed notes how a call to a provider failed, for whoever looks at the plugin.
+func (s *ServiceRouter) failed(runtimeID string, result proxy.Result) {
+	if id, ok := s.handshake.hub.store.Lookup(runtimeID); ok {
+		what := printable(fmt.Sprintf("%s: %v", result.Class, result.Err))
+		declared(id).failure.Store(&failedCall{at: time.Now(), what: what})
 	}
 }
 

@@ -109,7 +109,7 @@ func (s *ServiceRegistry) permitWatch(ctx context.Context, c *caller, serviceTyp
 	if err := s.mayWatch(ctx, c, serviceType, procedure); err != nil {
 		return nil, err
 	}
-	if err := s.spendChange(ctx, c, procedure, serviceType); err != nil {
+	if err := s.spendChange(ctx, c, AuditEvent{Procedure: procedure, Right: RightRequires, Subject: serviceType}); err != nil {
 		return nil, err
 	}
 	if c == nil {
@@ -127,14 +127,14 @@ func (s *ServiceRegistry) mayWatch(ctx context.Context, c *caller, serviceType, 
 	if c == nil || c.hub.mayRequire(c.id, serviceType) {
 		return nil
 	}
-	s.note(ctx, AuditDenied, procedure, serviceType, "not declared or not allowed by policy")
+	s.note(ctx, AuditEvent{Kind: AuditDenied, Procedure: procedure, Right: RightRequires, Subject: serviceType, Reason: "not declared or not allowed by policy"})
 	return connect.NewError(connect.CodeNotFound, errNotAvailable)
 }
 
 func (s *ServiceRegistry) watchError(ctx context.Context, err error, serviceType, procedure string) error {
 	switch {
 	case errors.Is(err, catalog.ErrLimit):
-		s.note(ctx, AuditLimited, procedure, serviceType, "watches")
+		s.note(ctx, AuditEvent{Kind: AuditLimited, Procedure: procedure, Right: RightRequires, Subject: serviceType, Reason: "watches"})
 		return connect.NewError(connect.CodeResourceExhausted, errTooMany)
 	case ctx.Err() != nil:
 		return endOfStream(ctx)
@@ -153,12 +153,12 @@ func (s *ServiceRegistry) observe(c catalog.Change) {
 	if h == nil {
 		return
 	}
-	e := AuditEvent{RuntimeID: c.RuntimeID, Subject: c.Type}
+	e := AuditEvent{RuntimeID: c.RuntimeID, Right: RightRequires, Subject: c.Type}
 	switch c.Kind {
 	case catalog.ChangeWatcherBehind:
 		e.Kind, e.Reason = AuditWatcherDropped, fmt.Sprintf("watcher fell behind and missed %d events", c.Missed)
 	case catalog.ChangeTookOver:
-		e.Kind, e.Reason = AuditRegistered, "it stood by and takes over"
+		e.Kind, e.Right, e.Reason = AuditRegistered, RightProvides, "it stood by and takes over"
 	default:
 		return
 	}
