@@ -190,11 +190,16 @@ func TestRoundTrip_NoResponse(t *testing.T) {
 	if resp, result := g.ownCall(t, t.Context(), body, 2); resp != nil || result.Class != proxy.ClassUnavailable || !result.Retryable || body.closed.Load() {
 		t.Errorf("closed: %+v, %+v, closed %v", resp, result, body.closed.Load())
 	}
-	away := newRig(t, rigConfig{handler: func(http.ResponseWriter, *http.Request) {}, config: func(c *proxy.Config) {
+}
+
+// A request that nobody saw still has its body: it can be made again.
+func TestRoundTrip_NobodyThere(t *testing.T) {
+	t.Parallel()
+	g := newRig(t, rigConfig{handler: func(http.ResponseWriter, *http.Request) {}, config: func(c *proxy.Config) {
 		c.Dial = func(context.Context, string, string) (net.Conn, error) { return nil, syscall.ECONNREFUSED }
 	}})
-	body = &ownBody{Reader: strings.NewReader("{}")}
-	if resp, result := away.ownCall(t, t.Context(), body, -1); resp != nil || !result.Retryable || body.closed.Load() {
-		t.Errorf("nobody there: %+v, %+v, closed %v", resp, result, body.closed.Load())
+	body := &ownBody{Reader: strings.NewReader("{}")}
+	if resp, result := g.ownCall(t, t.Context(), body, -1); resp != nil || !result.Retryable || body.closed.Load() {
+		t.Errorf("%+v, %+v, closed %v", resp, result, body.closed.Load())
 	}
 }
