@@ -70,6 +70,7 @@ type call struct {
 	silent time.Duration // guarded by p.mu
 	result Result        // used by the forwarding goroutine only
 	fields *fieldList    // as above; nil once the request is not sent again
+	whole  *h2.Buffer    // the request's body, where it is sent complete
 
 	mu      sync.Mutex
 	reading time.Time     // since when the request's body is being read, zero while it is not
