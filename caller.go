@@ -80,6 +80,7 @@ type declaration struct {
 	certIdentity       string           // of the certificate that it showed
 	secret             Secret           // that it proved, nil for none
 	endpoint           *ownEndpoint     // survives renewals
+	share              *announcements   // survives renewals
 	launch             *launches.Launch // nil unless the host started it or was told of it; survives renewals
 	dependencies       []ServiceDependency
 	modern             bool // it speaks more than the first wire version
@@ -118,7 +119,7 @@ func rememberEndpoint(id *tokenstore.Identity, endpoint string) {
 func newDeclaration(selfID string) *declaration {
 	return &declaration{
 		selfID: selfID, provides: policy.Everything(), requires: policy.Everything(),
-		within: new(narrowing), endpoint: newOwnEndpoint(),
+		within: new(narrowing), endpoint: newOwnEndpoint(), share: new(announcements),
 	}
 }
 

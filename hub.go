@@ -20,6 +20,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/inflight"
 	"github.com/masegraye/connect-plugin-go/internal/launches"
 	"github.com/masegraye/connect-plugin-go/internal/limiter"
+	"github.com/masegraye/connect-plugin-go/internal/lookup"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
 	"github.com/masegraye/connect-plugin-go/internal/recount"
 	"github.com/masegraye/connect-plugin-go/internal/seats"
@@ -60,13 +61,15 @@ type hub struct {
 	// how many watches the registry has, of a runtime id and in all; nil before it has any
 	watches atomic.Pointer[func(runtimeID string) (mine, all int)]
 
+	lookups lookup.Resolver // of names that plugins state
+
 	permitted inflight.Permits[*policy.Book] // that a change of policy may end
 	streams   inflight.Set                   // of the host's own services, which end before it shuts down
 }
 
 func newHub(s *settings) *hub {
 	h := &hub{decoy: make(Secret, nonceBytes), callers: NewTokenBucketLimiter(), strangers: NewTokenBucketLimiter()}
-	h.enrolling = crowd.New(maxEnrolling, maxEnrollingPerPeer)
+	h.enrolling = crowd.New(0, 0)
 	h.recurring.MaxKeys = maxRecurring
 	_, _ = rand.Read(h.decoy)
 	h.store = tokenstore.New(s.storeConfig())
@@ -83,6 +86,10 @@ func newHub(s *settings) *hub {
 // configure replaces what the services read.
 func (h *hub) configure(s *settings) {
 	h.current.Store(s)
+	h.enrolling.Resize(s.limits.MaxPendingHandshakes, s.limits.MaxPendingHandshakesPerPeer)
+	h.lookups.Configure(lookup.Config{
+		Most: s.limits.MaxLookups, Each: s.limits.MaxLookupsPerPlugin, TTL: s.limits.LookupTTL, Timeout: s.limits.DialTimeout,
+	})
 	h.rules.Store(s.rules)
 }
 
@@ -145,14 +152,6 @@ func (h *hub) presentsToken(header http.Header) bool {
 func (h *hub) launchOf(id *tokenstore.Identity) *launches.Launch {
 	return declared(id).launch
 }
-
-// Bounds of handshakes of which nothing is proven yet, in all and of one address. One that
-// comes beyond them takes the place of the one that began first: what is honest is over
-// before it is that.
-const (
-	maxEnrolling        = 8192
-	maxEnrollingPerPeer = 1024
-)
 
 // budget is what a request is paid from; the zero value is nobody's, and pays for nothing.
 type budget struct {

@@ -91,21 +91,21 @@ func (h *hub) seat(ctx context.Context, a *admission, watch bool) (seated contex
 		runtimeID = a.caller.id.RuntimeID()
 		key = runtimeID
 	}
-	leave, ok := h.open.Take(key, seats.Bound{Most: l.MaxOpenCalls, Each: l.MaxOpenCallsPerIdentity})
+	rise, ok := h.open.Take(key, seats.Bound{Most: l.MaxOpenCalls, Each: l.MaxOpenCallsPerIdentity})
 	if !ok {
 		return ctx, nil, "open calls"
 	}
 	if !watch {
-		return ctx, leave, ""
+		return ctx, rise, ""
 	}
-	rise, ok := h.seatWatch(key, runtimeID)
+	yield, ok := h.seatWatch(key, runtimeID)
 	if !ok {
-		leave()
+		rise()
 		return ctx, nil, "watches"
 	}
-	return context.WithValue(ctx, watchSeatKey{}, rise), func() {
+	return context.WithValue(ctx, watchSeatKey{}, yield), func() {
+		yield()
 		rise()
-		leave()
 	}, ""
 }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
+	"time"
 
 	"connectrpc.com/connect"
 	"golang.org/x/time/rate"
@@ -64,6 +66,9 @@ func (s *ServiceRegistry) WatchService(ctx context.Context, req *connect.Request
 		if err := s.mayWatch(ctx, c, m.GetServiceType(), req.Spec().Procedure); err != nil {
 			return err
 		}
+		if late := toldLater(c, event); late > 0 && backoff.Wait(ctx, late) {
+			w.Latest() // of what happened meanwhile
+		}
 		if err := stream.Send(wireEvent(event)); err != nil {
 			return err
 		}
@@ -72,6 +77,32 @@ func (s *ServiceRegistry) WatchService(ctx context.Context, req *connect.Request
 
 // maxEpochLen is far more than an epoch has.
 const maxEpochLen = 128
+
+// toldLater takes what a watcher gets of a provider from the provider's share, and returns how
+// much later it gets it. What the host itself registered or watches is not counted.
+func toldLater(c *caller, e catalog.Event) time.Duration {
+	if c == nil || len(e.Provider.Metadata) == 0 {
+		return 0
+	}
+	id, ok := c.hub.store.Lookup(e.Provider.RuntimeID)
+	if !ok {
+		return 0
+	}
+	bytes := 0
+	for key, value := range e.Provider.Metadata {
+		bytes += len(key) + len(value)
+	}
+	l := c.hub.settings().limits
+	share := declared(id).share
+	share.once.Do(func() { share.of = rate.NewLimiter(rate.Limit(l.AnnouncedBytesPerSecond), l.AnnouncedBytesBurst) })
+	return share.of.ReserveN(time.Now(), min(bytes, l.AnnouncedBytesBurst)).Delay()
+}
+
+// announcements is what watchers may get of the registrations of one identity.
+type announcements struct {
+	once sync.Once
+	of   *rate.Limiter
+}
 
 // tempoOf is how fast a caller is told of changes. The host itself is told of all.
 func tempoOf(c *caller) *rate.Limiter {
