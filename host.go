@@ -255,8 +255,6 @@ func (h *Host) setServices() error {
 		h.health.offer(name)
 	}
 	h.registry.configure(c.Limits)
-	watches := h.registry.catalog.WatchesOf
-	h.hub.watches.Store(&watches)
 	h.handshake.list, h.health.concerns = h.listing, h.concerns
 	dialer, err := newPluginDialer(h.hub.settings(), h.serverTLS)
 	if err != nil {

@@ -58,8 +58,6 @@ type hub struct {
 
 	open     seats.Seats // requests with a caller that are being served
 	watching seats.Seats // watches, of the host's health or whose message is not there yet
-	// how many watches the registry has, of a runtime id and in all; nil before it has any
-	watches atomic.Pointer[func(runtimeID string) (mine, all int)]
 
 	lookups lookup.Resolver // of names that plugins state
 

@@ -151,10 +151,11 @@ type Limits struct {
 	MaxRegistrationsPerPlugin int
 	// MaxRegistrationsPerType bounds those of one service type. Default 10,000.
 	MaxRegistrationsPerType int
-	// MaxWatches bounds the open watches, of services and of the host's health, from their
-	// first byte. One more is resource_exhausted. Default 100,000.
+	// MaxWatches bounds the open watches of services, and apart from them those of the host's
+	// health together with those whose message is not there yet. One more is
+	// resource_exhausted. Default 100,000.
 	MaxWatches int
-	// MaxWatchesPerPlugin bounds those of one identity, or of one address that has none.
+	// MaxWatchesPerPlugin bounds both of one identity, or of one address that has none.
 	// Default 64.
 	MaxWatchesPerPlugin int
 	// WatchEventsPerSecond and WatchEventBurst limit the events that one watch costs. A

@@ -86,10 +86,9 @@ func (h *hub) seat(ctx context.Context, a *admission, watch bool) (seated contex
 	if a.budget.key == "" { // of a stranger who asks for an identity, of whom others take care
 		return ctx, func() {}, ""
 	}
-	key, l, runtimeID := a.budget.key, h.settings().limits, ""
+	key, l := a.budget.key, h.settings().limits
 	if a.caller != nil {
-		runtimeID = a.caller.id.RuntimeID()
-		key = runtimeID
+		key = a.caller.id.RuntimeID()
 	}
 	rise, ok := h.open.Take(key, seats.Bound{Most: l.MaxOpenCalls, Each: l.MaxOpenCallsPerIdentity})
 	if !ok {
@@ -98,7 +97,7 @@ func (h *hub) seat(ctx context.Context, a *admission, watch bool) (seated contex
 	if !watch {
 		return ctx, rise, ""
 	}
-	yield, ok := h.seatWatch(key, runtimeID)
+	yield, ok := h.seatWatch(key)
 	if !ok {
 		rise()
 		return ctx, nil, "watches"
@@ -109,14 +108,10 @@ func (h *hub) seat(ctx context.Context, a *admission, watch bool) (seated contex
 	}, ""
 }
 
-// seatWatch counts a watch from its first byte, beside those that the registry counts.
-func (h *hub) seatWatch(key, runtimeID string) (leave func(), ok bool) {
+// seatWatch counts a watch from its first byte, until the registry counts it.
+func (h *hub) seatWatch(key string) (leave func(), ok bool) {
 	l := h.settings().limits
-	b := seats.Bound{Most: l.MaxWatches, Each: l.MaxWatchesPerPlugin}
-	if watches := h.watches.Load(); watches != nil {
-		b.KeysOwn, b.Beside = (*watches)(runtimeID)
-	}
-	return h.watching.Take(key, b)
+	return h.watching.Take(key, seats.Bound{Most: l.MaxWatches, Each: l.MaxWatchesPerPlugin})
 }
 
 // handOver gives the seat of a watch back that the registry counts from now on.

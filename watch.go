@@ -34,7 +34,7 @@ func (s *ServiceRegistry) WatchService(ctx context.Context, req *connect.Request
 		return errorf(connect.CodeInvalidArgument, "service_type: %w", err)
 	}
 	if len(m.GetEpoch()) > maxEpochLen {
-		return errorf(connect.CodeInvalidArgument, "epoch: has more than %d bytes", maxEpochLen)
+		m.Epoch = unknownEpoch // and is not kept as long as the watch
 	}
 	release, err := s.permitWatch(ctx, c, m.GetServiceType(), req.Spec().Procedure)
 	if err != nil {
@@ -75,8 +75,12 @@ func (s *ServiceRegistry) WatchService(ctx context.Context, req *connect.Request
 	}
 }
 
-// maxEpochLen is far more than an epoch has.
-const maxEpochLen = 128
+const (
+	// maxEpochLen is far more than an epoch has.
+	maxEpochLen = 128
+	// unknownEpoch is none that there ever was.
+	unknownEpoch = "unknown"
+)
 
 // toldLater takes what a watcher gets of a provider from the provider's share, and returns how
 // much later it gets it. What the host itself registered or watches is not counted.
