@@ -108,13 +108,14 @@ func (h *hub) seat(ctx context.Context, a *admission, watch bool) (seated contex
 	}, ""
 }
 
-// seatWatch counts a watch from its first byte, until the registry counts it.
+// seatWatch counts a watch from its first byte, that of a service until its message is there:
+// from then on the registry counts it.
 func (h *hub) seatWatch(key string) (leave func(), ok bool) {
 	l := h.settings().limits
 	return h.watching.Take(key, seats.Bound{Most: l.MaxWatches, Each: l.MaxWatchesPerPlugin})
 }
 
-// handOver gives the seat of a watch back that the registry counts from now on.
+// handOver gives the seat of a watch back whose message is there.
 func handOver(ctx context.Context) {
 	if rise, ok := ctx.Value(watchSeatKey{}).(func()); ok {
 		rise()

@@ -27,6 +27,7 @@ func (s *ServiceRegistry) WatchService(ctx context.Context, req *connect.Request
 	if err != nil {
 		return err
 	}
+	handOver(ctx)
 	ctx, done := c.attend(ctx)
 	defer done()
 	m := req.Msg
@@ -48,7 +49,6 @@ func (s *ServiceRegistry) WatchService(ctx context.Context, req *connect.Request
 		return s.watchError(ctx, err, m.GetServiceType(), req.Spec().Procedure)
 	}
 	defer w.Close()
-	handOver(ctx)
 	// The answer begins now: a watch that resumes and missed nothing may have
 	// nothing to say for long, and its client waits for the headers.
 	if err := stream.Send(nil); err != nil {

@@ -244,7 +244,8 @@ func (frugalJSON) Unmarshal(data []byte, m any) error {
 func prescanned(next http.Handler, l Limits) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		encoding, enveloped := swell.Framing(r.Header)
-		if !strings.Contains(r.Header.Get("Content-Type"), "json") && (enveloped || r.Header.Get(encoding) == "") {
+		whole := enveloped || r.Header.Get(encoding) == "" || r.Header.Get(encoding) == "identity"
+		if whole && !strings.Contains(r.Header.Get("Content-Type"), "json") {
 			r = r.WithContext(r.Context())
 			r.Body = &scannedBody{
 				ReadCloser: r.Body, scanner: prescan.NewScanner(&handshakeFields), enveloped: enveloped,

@@ -35,6 +35,7 @@ func swellHost(t *testing.T, handler http.Handler, edit func(*connectplugin.Serv
 			"caller":   hosttest.Allow(func(p *connectplugin.PluginPolicy) { p.Requires, p.Capabilities, p.HostPlugins = all, all, all }),
 			"provider": hosttest.Allow(func(p *connectplugin.PluginPolicy) { p.Provides = all }),
 		}}
+		c.Logger = nil
 		c.Plugins, c.Impls = connectplugin.PluginSet{"echo": echo.HostPlugin{Handler: handler}}, map[string]any{"echo": true}
 		c.CapabilityBroker = connectplugin.NewCapabilityBroker("")
 		c.CapabilityBroker.RegisterCapability(hosttest.NewCapability(handler, echo.Type, "1.0.0"))
@@ -89,6 +90,9 @@ func post(t *testing.T, client connect.HTTPClient, address string, header http.H
 }
 
 func answerOf(client connect.HTTPClient, req *http.Request) string {
+	for _, name := range []string{"Accept-Encoding", "Connect-Accept-Encoding", "Grpc-Accept-Encoding"} {
+		req.Header.Set(name, "identity")
+	}
 	resp, err := client.Do(req)
 	if err != nil {
 		return hosttest.Cut(err)
