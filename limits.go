@@ -231,6 +231,11 @@ var defaultLimits = Limits{
 	MaxWatchesPerPlugin:         64,
 	WatchEventsPerSecond:        3,
 	WatchEventBurst:             16,
+	AnnouncedBytesPerSecond:     64 << 20,
+	AnnouncedBytesBurst:         256 << 20,
+	MaxLookups:                  32,
+	MaxLookupsPerPlugin:         4,
+	LookupTTL:                   30 * time.Second,
 	WatchBuffer:                 64,
 }
 

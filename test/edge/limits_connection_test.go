@@ -138,7 +138,7 @@ func timeBounds() map[string]bound {
 		}},
 		"StreamIdleTimeout": {func(l *connectplugin.Limits) { l.StreamIdleTimeout = time.Second }, func(t *testing.T, r *rig) {
 			t.Helper()
-			place := r.call(t)["route"]
+			place := r.call(t)["in process"]
 			stream := echo.NewClient(echo.At(place.URL, r.caller.HTTPClient()), echo.Bidi).CallBidiStream(t.Context())
 			for k, v := range place.Header {
 				stream.RequestHeader()[k] = v

@@ -120,12 +120,14 @@ func reachLookups(t *testing.T, r *rig) {
 	t.Helper()
 	c := r.Enrol(t, "registrar", hosttest.Providing(manyTypes()...))
 	name := fmt.Sprintf("slow-%p.edge.test", r)
+	release := dns.hold(name)
 	done := make(chan error, 1)
 	go func() { done <- registerAt(t, c, "type-0", name) }()
 	hosttest.Eventually(t, "the name is looked up", func() bool { return dns.times(name) > 0 })
 	if err := registerAt(t, c, "type-1", "another-"+name); connect.CodeOf(err) != connect.CodeResourceExhausted {
 		t.Errorf("another name: %v, want resource_exhausted", err)
 	}
+	release()
 	hosttest.Arrival(t, done)
 }
 

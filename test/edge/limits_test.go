@@ -5,7 +5,6 @@ import (
 	"reflect"
 	"strings"
 	"testing"
-	"time"
 
 	"connectrpc.com/connect"
 
@@ -23,7 +22,7 @@ type bound struct {
 // rig is a host on which bounds are reached: two callers have every right, "open" proves
 // nothing, and the handlers of the user's set no bounds of their own.
 type rig struct {
-	*echo.KindsHost
+	*swellHost
 
 	caller *connectplugin.Client
 	places map[string]echo.Place
@@ -33,13 +32,13 @@ func newRig(t *testing.T, limit func(*connectplugin.Limits), edit func(*connectp
 	t.Helper()
 	r := &rig{}
 	all := []string{"*"}
-	r.KindsHost = echo.StartKindsHost(t, func(c *connectplugin.ServeConfig) {
+	r.swellHost = startSwellHost(t, echo.Service{}.Handler(), func(c *connectplugin.ServeConfig) {
 		rules := *connectplugin.OpenPolicy().Default
 		c.Policy.Plugins["open"] = rules
 		for _, id := range []string{"registrar", "sibling"} {
 			c.Policy.Plugins[id] = hosttest.Allow(func(p *connectplugin.PluginPolicy) { p.Provides, p.Requires = all, all })
 		}
-		c.Policy.AllowMultiple, c.Limits.MaxIdentitiesPerSelfID = all, 0
+		c.Policy.AllowMultiple = []string{"some", echo.Type}
 		if edit != nil {
 			edit(c)
 		}
@@ -260,7 +259,7 @@ func registryBounds() map[string]bound {
 		return func(t *testing.T, r *rig) {
 			t.Helper()
 			meets(t, connect.CodeResourceExhausted, func(i int) error {
-				c := r.Enrol(t, selfIDs[i%len(selfIDs)], nil)
+				c := r.Enrol(t, selfIDs[i%len(selfIDs)], hosttest.Providing("some"))
 				return hosttest.ErrorOf(hosttest.Register(t, c, "some", "1.0.0"))
 			})
 		}
@@ -288,8 +287,8 @@ func registryBounds() map[string]bound {
 		"WatchBuffer":               {func(l *connectplugin.Limits) { l.WatchBuffer = 2 }, reachBuffer},
 		"AnnouncedBytesPerSecond":   {func(l *connectplugin.Limits) { l.AnnouncedBytesPerSecond, l.AnnouncedBytesBurst = 1, announcedOnce }, reachAnnounced},
 		"AnnouncedBytesBurst":       {func(l *connectplugin.Limits) { l.AnnouncedBytesBurst, l.AnnouncedBytesPerSecond = announcedOnce, 1 }, reachAnnounced},
-		"MaxLookups":                {func(l *connectplugin.Limits) { l.MaxLookups, l.DialTimeout = 1, time.Second }, reachLookups},
-		"MaxLookupsPerPlugin":       {func(l *connectplugin.Limits) { l.MaxLookupsPerPlugin, l.DialTimeout = 1, time.Second }, reachLookups},
+		"MaxLookups":                {func(l *connectplugin.Limits) { l.MaxLookups, l.DialTimeout = 1, hosttest.Wait }, reachLookups},
+		"MaxLookupsPerPlugin":       {func(l *connectplugin.Limits) { l.MaxLookupsPerPlugin, l.DialTimeout = 1, hosttest.Wait }, reachLookups},
 		"LookupTTL":                 {func(l *connectplugin.Limits) { l.LookupTTL = 1 }, reachLookupTTL},
 	}
 }

@@ -18,15 +18,24 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
 )
 
-// nameServer answers for names of edge.test in this process: "here" is loopback, what
-// begins with "slow" waits for its turn, and all others are missing.
+// nameServer answers for names in this process: what begins with "here" is loopback, and all
+// others are missing.
 type nameServer struct {
 	mu    sync.Mutex
 	asked map[string]int // for addresses of IPv4
-	turn  chan struct{}
+	held  map[string]chan struct{}
 }
 
-var dns = &nameServer{asked: map[string]int{}, turn: make(chan struct{})}
+var dns = &nameServer{asked: map[string]int{}, held: map[string]chan struct{}{}}
+
+// hold lets nobody have an answer about a name before it is released.
+func (d *nameServer) hold(name string) (release func()) {
+	turn := make(chan struct{})
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.held[name] = turn
+	return func() { close(turn) }
+}
 
 func init() { //nolint:gochecknoinits // before any test looks up a name
 	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
@@ -60,13 +69,14 @@ func (d *nameServer) serve(c net.Conn) {
 	}
 	q := m.Questions[0]
 	name := strings.TrimSuffix(q.Name.String(), ".")
+	d.mu.Lock()
+	turn := d.held[name]
 	if q.Type == dnsmessage.TypeA {
-		d.mu.Lock()
 		d.asked[name]++
-		d.mu.Unlock()
 	}
-	if strings.HasPrefix(name, "slow") {
-		<-d.turn
+	d.mu.Unlock()
+	if turn != nil {
+		<-turn
 	}
 	m.Response, m.RCode, m.Additionals = true, dnsmessage.RCodeNameError, nil
 	if strings.HasPrefix(name, "here") {
@@ -116,9 +126,13 @@ func TestAudit_ATK18_LookupsAreBoundedAndKept(t *testing.T) {
 	if n := dns.times("missing.edge.test"); n != 1 {
 		t.Errorf("a name that leads nowhere was looked up %d times, want 1", n)
 	}
-	var wg sync.WaitGroup
+	var (
+		wg       sync.WaitGroup
+		releases []func()
+	)
 	slow := func(c *connectplugin.Client, i int) {
 		name := fmt.Sprintf("slow-%d.edge.test", i)
+		releases = append(releases, dns.hold(name))
 		wg.Go(func() { _ = registerAt(t, c, types[i], name) })
 		hosttest.Eventually(t, "it is asked for "+name, func() bool { return dns.times(name) > 0 })
 	}
@@ -139,6 +153,8 @@ func TestAudit_ATK18_LookupsAreBoundedAndKept(t *testing.T) {
 	if n := dns.times("here.edge.test"); n != 1 {
 		t.Errorf("an honest plugin's name was looked up %d times, want 1", n)
 	}
-	close(dns.turn)
+	for _, release := range releases {
+		release()
+	}
 	wg.Wait()
 }

@@ -160,9 +160,7 @@ func TestAudit_ATK14_OpenCallsAreBounded(t *testing.T) {
 		}
 		t.Run(protocol, func(t *testing.T) {
 			t.Parallel()
-			host := echo.StartKindsHost(t, func(c *connectplugin.ServeConfig) {
-				c.Logger, c.Limits.MaxOpenCallsPerIdentity = nil, 6
-			})
+			host := startSwellHost(t, echo.Service{}.Handler(), func(c *connectplugin.ServeConfig) { c.Limits.MaxOpenCallsPerIdentity = 6 })
 			bad, places := host.Places(t)
 			good, own := host.Places(t)
 			open := map[string]context.CancelFunc{}
@@ -187,7 +185,7 @@ func TestAudit_ATK14_OpenCallsAreBounded(t *testing.T) {
 				cancel()
 			}
 			hosttest.Eventually(t, "calls that ended make room", func() bool {
-				_, err := openStream(t, bad.HTTPClient(), places["route"], opts...)
+				_, err := openStream(t, bad.HTTPClient(), places["in process"], opts...)
 				return err == nil
 			})
 		})
@@ -197,7 +195,7 @@ func TestAudit_ATK14_OpenCallsAreBounded(t *testing.T) {
 // There is a bound for all together, too.
 func TestAudit_ATK14_OpenCallsAreBoundedInAll(t *testing.T) {
 	t.Parallel()
-	host := echo.StartKindsHost(t, func(c *connectplugin.ServeConfig) { c.Limits.MaxOpenCalls = 8 })
+	host := startSwellHost(t, echo.Service{}.Handler(), func(c *connectplugin.ServeConfig) { c.Limits.MaxOpenCalls = 8 })
 	refused := 0
 	for range 3 {
 		c, places := host.Places(t)
