@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -136,6 +137,17 @@ func TestAddressKey(t *testing.T) {
 	for addr, want := range tests {
 		if got := addressKey(addr); got != want {
 			t.Errorf("%q: got %q, want %q", addr, got, want)
+		}
+	}
+}
+
+// A field without a default would allow nothing.
+func TestLimits_EveryFieldHasADefault(t *testing.T) {
+	t.Parallel()
+	v := reflect.ValueOf(Limits{}.withDefaults())
+	for i := range v.NumField() {
+		if v.Field(i).IsZero() {
+			t.Errorf("Limits.%s has none", v.Type().Field(i).Name)
 		}
 	}
 }

@@ -83,6 +83,7 @@ type declaration struct {
 	failure            *lastFailure     // of a call to it; survives renewals
 	secret             Secret           // that it proved, nil for none
 	endpoint           *ownEndpoint     // survives renewals
+	share              *announcements   // survives renewals
 	launch             *launches.Launch // nil unless the host started it or was told of it; survives renewals
 	dependencies       []ServiceDependency
 	modern             bool // it speaks more than the first wire version
@@ -121,7 +122,7 @@ func rememberEndpoint(id *tokenstore.Identity, endpoint string) {
 func newDeclaration(selfID string) *declaration {
 	return &declaration{
 		selfID: selfID, provides: policy.Everything(), requires: policy.Everything(),
-		within: new(narrowing), endpoint: newOwnEndpoint(), enrolled: time.Now(), failure: new(lastFailure),
+		within: new(narrowing), endpoint: newOwnEndpoint(), enrolled: time.Now(), failure: new(lastFailure), share: new(announcements),
 	}
 }
 

@@ -66,7 +66,7 @@ type nonces struct {
 func HandshakeServerHandler(server *HandshakeServer) (string, http.Handler) {
 	server.mount()
 	warnConfig(server.hub.settings())
-	rt := server.routes(boundedMessages(server.hub.settings().limits.MaxMessageBytes))[0]
+	rt := server.routes()[0]
 	return rt.prefix, &middleware{hub: func() *hub { return server.hub }, route: rt}
 }
 
@@ -194,8 +194,12 @@ func (s *HandshakeServer) peerOf(ctx context.Context, req connect.AnyRequest) (c
 }
 
 func (s *HandshakeServer) routes(opts ...connect.HandlerOption) []route {
+	opts = append(opts, s.hub.settings().limits.handshakes(), connect.WithCodec(frugalProto{}),
+		connect.WithCodec(frugalJSON{"json"}), connect.WithCodec(frugalJSON{"json; charset=utf-8"}))
 	path, h := connectpluginv1connect.NewHandshakeServiceHandler(s, opts...)
-	return []route{{prefix: path, identify: observed(identifyEnrolling), unary: unaryProcedure, reads: true, next: s.delivering(h)}}
+	return []route{{
+		prefix: path, identify: observed(identifyEnrolling), unary: unaryProcedure, reads: true, next: s.delivering(prescanned(h, s.hub.settings().limits)),
+	}}
 }
 
 // reasonUndelivered says that nobody got to know of an identity.
@@ -428,7 +432,8 @@ func (hs *handshake) renew(c *caller, d *declaration) (*tokenstore.Identity, str
 	case err != nil:
 		return nil, "", refused("renewal: " + err.Error())
 	}
-	d.endpoint, d.within, d.launch, d.enrolled, d.failure = was.endpoint, was.within, was.launch, was.enrolled, was.failure
+	d.endpoint, d.within, d.launch, d.share = was.endpoint, was.within, was.launch, was.share
+	d.enrolled, d.failure = was.enrolled, was.failure
 	id.SetAttributes(d)
 	if err := hs.recheck(id); err != nil {
 		return nil, "", err

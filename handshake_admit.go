@@ -73,21 +73,20 @@ func (hs *handshake) secretOf(selfID string, known policy.Match) Secret {
 	return nil
 }
 
-// proveSecret checks the client's proof where either side has a secret. It works
-// the same for a self id that nobody knows, with a secret that nobody has.
+// proveSecret checks the client's proof. It does the same for a self id without a secret or
+// that nobody knows, with a secret that nobody has.
 func (hs *handshake) proveSecret(secret Secret) (bool, error) {
 	hasProof := len(hs.req.GetClientProof()) > 0
-	if secret == nil && !hasProof {
-		return false, nil
-	}
 	checked := secret
 	if secret == nil {
 		checked = hs.hub.decoy
 	}
 	binding := hs.peer.binding()
-	bound := binding != nil && verifyHandshakeRequest(hs.req, checked, binding)
+	bound := verifyHandshakeRequest(hs.req, checked, binding) && binding != nil
 	unbound := verifyHandshakeRequest(hs.req, checked, nil)
 	switch {
+	case secret == nil && !hasProof:
+		return false, nil
 	case secret == nil:
 		return false, refused("the plugin proves a secret and the host has none for it: set PluginPolicy.Secret")
 	case !hasProof:

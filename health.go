@@ -123,8 +123,7 @@ func (s *HealthServer) Watch(ctx context.Context, req *connect.Request[connectpl
 		return err
 	}
 	if who.caller != nil && !isGuarded(ctx) {
-		id := who.caller.id.RuntimeID()
-		leave, ok := who.caller.hub.seatWatch(id, id)
+		leave, ok := who.caller.hub.seatWatch(who.caller.id.RuntimeID())
 		if !ok {
 			return busy(seatWait)
 		}

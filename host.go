@@ -264,8 +264,6 @@ func (h *Host) setServices() error {
 		h.health.offer(name)
 	}
 	h.registry.configure(c.Limits)
-	watches := h.registry.catalog.WatchesOf
-	h.hub.watches.Store(&watches)
 	h.handshake.offer = &offer{hub: h.hub, plugins: h.cfg.Plugins, broker: h.broker}
 	h.health.concerns = h.concerns
 	dialer, err := newPluginDialer(h.hub.settings(), h.serverTLS)

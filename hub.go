@@ -20,6 +20,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/inflight"
 	"github.com/masegraye/connect-plugin-go/internal/launches"
 	"github.com/masegraye/connect-plugin-go/internal/limiter"
+	"github.com/masegraye/connect-plugin-go/internal/lookup"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
 	"github.com/masegraye/connect-plugin-go/internal/procedures"
 	"github.com/masegraye/connect-plugin-go/internal/recount"
@@ -57,11 +58,11 @@ type hub struct {
 	lease   atomic.Int64
 	address atomic.Pointer[string] // the host's base URL for programs on this machine, nil before it serves
 
-	open     seats.Seats // requests with a caller that are being served
-	watching seats.Seats // watches, of the host's health or whose message is not there yet
-	// how many watches the registry has, of a runtime id and in all; nil before it has any
-	watches  atomic.Pointer[func(runtimeID string) (mine, all int)]
+	open     seats.Seats    // requests with a caller that are being served
+	watching seats.Seats    // watches, of the host's health or whose message is not there yet
 	answered procedures.Set // what somebody answered, which has a name for the observer
+
+	lookups lookup.Resolver // of names that plugins state
 
 	permitted inflight.Permits[*policy.Book] // that a change of policy may end
 	streams   inflight.Set                   // of the host's own services, which end before it shuts down
@@ -69,7 +70,7 @@ type hub struct {
 
 func newHub(s *settings) *hub {
 	h := &hub{decoy: make(Secret, nonceBytes), callers: NewTokenBucketLimiter(), strangers: NewTokenBucketLimiter()}
-	h.enrolling = crowd.New(maxEnrolling, maxEnrollingPerPeer)
+	h.enrolling = crowd.New(0, 0)
 	h.recurring.MaxKeys = maxRecurring
 	_, _ = rand.Read(h.decoy)
 	h.store = tokenstore.New(s.storeConfig())
@@ -86,6 +87,10 @@ func newHub(s *settings) *hub {
 // configure replaces what the services read.
 func (h *hub) configure(s *settings) {
 	h.current.Store(s)
+	h.enrolling.Resize(s.limits.MaxPendingHandshakes, s.limits.MaxPendingHandshakesPerPeer)
+	h.lookups.Configure(lookup.Config{
+		Most: s.limits.MaxLookups, Each: s.limits.MaxLookupsPerPlugin, TTL: s.limits.LookupTTL, Timeout: s.limits.DialTimeout,
+	})
 	h.rules.Store(s.rules)
 }
 
@@ -151,14 +156,6 @@ func (h *hub) presentsToken(header http.Header) bool {
 func (h *hub) launchOf(id *tokenstore.Identity) *launches.Launch {
 	return declared(id).launch
 }
-
-// Bounds of handshakes of which nothing is proven yet, in all and of one address. One that
-// comes beyond them takes the place of the one that began first: what is honest is over
-// before it is that.
-const (
-	maxEnrolling        = 8192
-	maxEnrollingPerPeer = 1024
-)
 
 // budget is what a request is paid from; the zero value is nobody's, and pays for nothing.
 type budget struct {

@@ -93,6 +93,15 @@ type Limits struct {
 	// DialTimeout bounds connecting to a plugin, TLS included. Default 5 s.
 	DialTimeout time.Duration
 
+	// MaxHandshakeBytes bounds the message of a handshake, in bytes, before it is decoded and
+	// while it is decompressed; one that is larger is resource_exhausted. Default 96 KiB.
+	MaxHandshakeBytes int
+	// MaxPendingHandshakes bounds the handshakes of which nothing is proven yet. One that comes
+	// beyond takes the place of the one that began first, which is resource_exhausted. Each
+	// holds MaxHandshakeBytes at most. Default 4,096.
+	MaxPendingHandshakes int
+	// MaxPendingHandshakesPerPeer bounds those of one peer address. Default 1,024.
+	MaxPendingHandshakesPerPeer int
 	// HandshakesPerSecond and HandshakeBurst limit the handshakes that prove nothing
 	// of one peer address (a /64 for IPv6), and apart from them the renewals of one
 	// identity, the proven handshakes of one self id, of which as many may come at once
@@ -142,10 +151,11 @@ type Limits struct {
 	MaxRegistrationsPerPlugin int
 	// MaxRegistrationsPerType bounds those of one service type. Default 10,000.
 	MaxRegistrationsPerType int
-	// MaxWatches bounds the open watches, of services and of the host's health, from their
-	// first byte. One more is resource_exhausted. Default 100,000.
+	// MaxWatches bounds the open watches of services, and apart from them those of the host's
+	// health together with those whose message is not there yet. One more is
+	// resource_exhausted. Default 100,000.
 	MaxWatches int
-	// MaxWatchesPerPlugin bounds those of one identity, or of one address that has none.
+	// MaxWatchesPerPlugin bounds both of one identity, or of one address that has none.
 	// Default 64.
 	MaxWatchesPerPlugin int
 	// WatchEventsPerSecond and WatchEventBurst limit the events that one watch costs. A
@@ -155,6 +165,20 @@ type Limits struct {
 	WatchEventsPerSecond float64
 	// WatchEventBurst is the burst to WatchEventsPerSecond. Default 16.
 	WatchEventBurst int
+	// AnnouncedBytesPerSecond and AnnouncedBytesBurst limit the bytes of metadata that watchers
+	// get of the registrations of one identity, all of them together. Beyond them they
+	// get it later, and of several states the last. Defaults 64 MiB and 256 MiB.
+	AnnouncedBytesPerSecond float64
+	// AnnouncedBytesBurst is the burst to AnnouncedBytesPerSecond. Default 256 MiB.
+	AnnouncedBytesBurst int
+	// MaxLookups bounds how many names in the base_url of plugins are looked up at a time; a
+	// registration beyond is resource_exhausted, and when to come again. Default 32.
+	MaxLookups int
+	// MaxLookupsPerPlugin bounds those of one plugin, by its name. Default 4.
+	MaxLookupsPerPlugin int
+	// LookupTTL is how long it is known where such a name leads; that it leads nowhere is
+	// known for 5 s at most. Default 30 s.
+	LookupTTL time.Duration
 	// WatchBuffer is how many events of a type are kept for watchers that are
 	// behind; one that fell further back is resynchronised. Default 64.
 	WatchBuffer int
@@ -162,49 +186,57 @@ type Limits struct {
 
 // defaultLimits are the documented defaults.
 var defaultLimits = Limits{
-	MaxHeaderBytes:            32 << 10,
-	MaxMessageBytes:           1 << 20,
-	MaxCallBytes:              64 << 20,
-	MaxDecompressedBytes:      64 << 20,
-	MaxDecompressionRatio:     100,
-	MaxOpenCalls:              65_536,
-	MaxOpenCallsPerIdentity:   2_048,
-	MaxConnections:            10_000,
-	MaxConnectionsPerPeer:     1_000,
-	ConnectionsPerSecond:      500,
-	ConnectionBurst:           2_000,
-	MaxStreamsPerConnection:   256,
-	ReadHeaderTimeout:         10 * time.Second,
-	BodyTimeout:               10 * time.Second,
-	IdleTimeout:               2 * time.Minute,
-	KeepAliveInterval:         pingAfter,
-	KeepAliveTimeout:          pingTimeout,
-	WriteTimeout:              writeByteTimeout,
-	CertificateOvertime:       time.Minute,
-	CallTimeout:               30 * time.Second,
-	StreamIdleTimeout:         15 * time.Minute,
-	DialTimeout:               5 * time.Second,
-	HandshakesPerSecond:       10,
-	HandshakeBurst:            50,
-	EnrolmentsPerSecond:       250,
-	EnrolmentBurst:            1_000,
-	RequestsPerSecond:         20_000,
-	RequestBurst:              40_000,
-	MaxIdentities:             100_000,
-	MaxIdentitiesPerSelfID:    100,
-	MaxIdentitiesPerPeer:      1_000,
-	MaxGrantsPerIdentity:      256,
-	TokenGrace:                30 * time.Second,
-	ChangesPerSecond:          100,
-	ChangeBurst:               1_000,
-	MaxRegistrations:          100_000,
-	MaxRegistrationsPerPlugin: 64,
-	MaxRegistrationsPerType:   10_000,
-	MaxWatches:                100_000,
-	MaxWatchesPerPlugin:       64,
-	WatchEventsPerSecond:      3,
-	WatchEventBurst:           16,
-	WatchBuffer:               64,
+	MaxHeaderBytes:              32 << 10,
+	MaxMessageBytes:             1 << 20,
+	MaxCallBytes:                64 << 20,
+	MaxDecompressedBytes:        64 << 20,
+	MaxDecompressionRatio:       100,
+	MaxOpenCalls:                65_536,
+	MaxOpenCallsPerIdentity:     2_048,
+	MaxConnections:              10_000,
+	MaxConnectionsPerPeer:       1_000,
+	ConnectionsPerSecond:        500,
+	ConnectionBurst:             2_000,
+	MaxStreamsPerConnection:     256,
+	ReadHeaderTimeout:           10 * time.Second,
+	BodyTimeout:                 10 * time.Second,
+	IdleTimeout:                 2 * time.Minute,
+	KeepAliveInterval:           pingAfter,
+	KeepAliveTimeout:            pingTimeout,
+	WriteTimeout:                writeByteTimeout,
+	CertificateOvertime:         time.Minute,
+	CallTimeout:                 30 * time.Second,
+	StreamIdleTimeout:           15 * time.Minute,
+	DialTimeout:                 5 * time.Second,
+	MaxHandshakeBytes:           96 << 10,
+	MaxPendingHandshakes:        4_096,
+	MaxPendingHandshakesPerPeer: 1_024,
+	HandshakesPerSecond:         10,
+	HandshakeBurst:              50,
+	EnrolmentsPerSecond:         250,
+	EnrolmentBurst:              1_000,
+	RequestsPerSecond:           20_000,
+	RequestBurst:                40_000,
+	MaxIdentities:               100_000,
+	MaxIdentitiesPerSelfID:      100,
+	MaxIdentitiesPerPeer:        1_000,
+	MaxGrantsPerIdentity:        256,
+	TokenGrace:                  30 * time.Second,
+	ChangesPerSecond:            100,
+	ChangeBurst:                 1_000,
+	MaxRegistrations:            100_000,
+	MaxRegistrationsPerPlugin:   64,
+	MaxRegistrationsPerType:     10_000,
+	MaxWatches:                  100_000,
+	MaxWatchesPerPlugin:         64,
+	WatchEventsPerSecond:        3,
+	WatchEventBurst:             16,
+	AnnouncedBytesPerSecond:     64 << 20,
+	AnnouncedBytesBurst:         256 << 20,
+	MaxLookups:                  32,
+	MaxLookupsPerPlugin:         4,
+	LookupTTL:                   30 * time.Second,
+	WatchBuffer:                 64,
 }
 
 // requestRate is that of one identity over every route.
@@ -244,6 +276,13 @@ func (l Limits) messages() connect.HandlerOption {
 	bounds := l.swelling()
 	bounds.Bytes = int64(l.MaxMessageBytes)
 	return swellingMessages(l.MaxMessageBytes, bounds)
+}
+
+// handshakes bounds the messages of handshakes.
+func (l Limits) handshakes() connect.HandlerOption {
+	bounds := l.swelling()
+	bounds.Bytes = int64(l.MaxHandshakeBytes)
+	return swellingMessages(l.MaxHandshakeBytes, bounds)
 }
 
 // withDefaults returns a copy in which zero fields hold their defaults.

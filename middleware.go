@@ -86,40 +86,36 @@ func (h *hub) seat(ctx context.Context, a *admission, watch bool) (seated contex
 	if a.budget.key == "" { // of a stranger who asks for an identity, of whom others take care
 		return ctx, func() {}, ""
 	}
-	key, l, runtimeID := a.budget.key, h.settings().limits, ""
+	key, l := a.budget.key, h.settings().limits
 	if a.caller != nil {
-		runtimeID = a.caller.id.RuntimeID()
-		key = runtimeID
+		key = a.caller.id.RuntimeID()
 	}
-	leave, ok := h.open.Take(key, seats.Bound{Most: l.MaxOpenCalls, Each: l.MaxOpenCallsPerIdentity})
+	rise, ok := h.open.Take(key, seats.Bound{Most: l.MaxOpenCalls, Each: l.MaxOpenCallsPerIdentity})
 	if !ok {
 		return ctx, nil, "open calls"
 	}
 	if !watch {
-		return ctx, leave, ""
+		return ctx, rise, ""
 	}
-	rise, ok := h.seatWatch(key, runtimeID)
+	yield, ok := h.seatWatch(key)
 	if !ok {
-		leave()
+		rise()
 		return ctx, nil, "watches"
 	}
-	return context.WithValue(ctx, watchSeatKey{}, rise), func() {
+	return context.WithValue(ctx, watchSeatKey{}, yield), func() {
+		yield()
 		rise()
-		leave()
 	}, ""
 }
 
-// seatWatch counts a watch from its first byte, beside those that the registry counts.
-func (h *hub) seatWatch(key, runtimeID string) (leave func(), ok bool) {
+// seatWatch counts a watch from its first byte, that of a service until its message is there:
+// from then on the registry counts it.
+func (h *hub) seatWatch(key string) (leave func(), ok bool) {
 	l := h.settings().limits
-	b := seats.Bound{Most: l.MaxWatches, Each: l.MaxWatchesPerPlugin}
-	if watches := h.watches.Load(); watches != nil {
-		b.KeysOwn, b.Beside = (*watches)(runtimeID)
-	}
-	return h.watching.Take(key, b)
+	return h.watching.Take(key, seats.Bound{Most: l.MaxWatches, Each: l.MaxWatchesPerPlugin})
 }
 
-// handOver gives the seat of a watch back that the registry counts from now on.
+// handOver gives the seat of a watch back whose message is there.
 func handOver(ctx context.Context) {
 	if rise, ok := ctx.Value(watchSeatKey{}).(func()); ok {
 		rise()

@@ -13,6 +13,7 @@ import (
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
+	"github.com/masegraye/connect-plugin-go/internal/lookup"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
@@ -182,6 +183,9 @@ func validateRegistration(runtimeID string, m *connectpluginv1.RegisterServiceRe
 	return nil
 }
 
+// lookupWait is when a plugin is asked to come again whose base_url could not be looked up.
+const lookupWait = time.Second
+
 // approve checks a plugin's right to register and settles where the plugin is
 // dialled.
 func (s *ServiceRegistry) approve(ctx context.Context, c *caller, reg catalog.Registration, procedure string) error {
@@ -191,6 +195,10 @@ func (s *ServiceRegistry) approve(ctx context.Context, c *caller, reg catalog.Re
 		return denied
 	}
 	endpoint, own, err := c.hub.endpointFor(ctx, c.id, reg.Metadata[metadataBaseURL])
+	if errors.Is(err, lookup.ErrBusy) {
+		s.note(ctx, AuditEvent{Kind: AuditLimited, Procedure: procedure, Right: RightProvides, Subject: reg.Type, Reason: err.Error()})
+		return busy(lookupWait)
+	}
 	if err != nil {
 		s.note(ctx, AuditEvent{Kind: AuditDenied, Procedure: procedure, Right: RightProvides, Subject: reg.Type, Reason: err.Error()})
 		return denied
@@ -214,7 +222,7 @@ func (s *ServiceRegistry) approve(ctx context.Context, c *caller, reg catalog.Re
 func (s *ServiceRegistry) claim(ctx context.Context, c *caller, endpoint string, byHost bool) error {
 	claim := c.hub.claimOf(c.id, endpoint)
 	if claim.ByHost = byHost; !byHost {
-		if owner, ok := c.hub.reserved(c.hub.rules.Load(), c.id, endpoint, namesAddress(ctx)); ok {
+		if owner, ok := c.hub.reserved(c.hub.rules.Load(), c.id, endpoint, c.hub.namesAddress(ctx)); ok {
 			return fmt.Errorf("the endpoint is that of %q, as policy says", owner)
 		}
 		var err error
@@ -417,7 +425,7 @@ func (h *hub) endpointFor(ctx context.Context, id *tokenstore.Identity, baseURL 
 		if baseURL == "" || h.launchOf(id).Identity == "" { // adopted: the operator says where it is
 			return "", false, nil
 		}
-		endpoint, err = h.pinToCaller(ctx, baseURL)
+		endpoint, err = h.pinToCaller(ctx, id, baseURL)
 		return endpoint, false, err
 	case rules.Endpoint != "":
 		return rules.Endpoint, false, nil
@@ -427,6 +435,6 @@ func (h *hub) endpointFor(ctx context.Context, id *tokenstore.Identity, baseURL 
 		return "", false, errors.New("the plugin names its own base_url and policy does not allow it: " +
 			"set PluginPolicy.Endpoint or AllowOwnAddress")
 	}
-	endpoint, err = h.pinToCaller(ctx, baseURL)
+	endpoint, err = h.pinToCaller(ctx, id, baseURL)
 	return endpoint, true, err
 }

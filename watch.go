@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"connectrpc.com/connect"
@@ -26,6 +27,7 @@ func (s *ServiceRegistry) WatchService(ctx context.Context, req *connect.Request
 	if err != nil {
 		return err
 	}
+	handOver(ctx)
 	ctx, done := c.attend(ctx)
 	defer done()
 	m := req.Msg
@@ -33,7 +35,7 @@ func (s *ServiceRegistry) WatchService(ctx context.Context, req *connect.Request
 		return errorf(connect.CodeInvalidArgument, "service_type: %w", err)
 	}
 	if len(m.GetEpoch()) > maxEpochLen {
-		return errorf(connect.CodeInvalidArgument, "epoch: has more than %d bytes", maxEpochLen)
+		m.Epoch = unknownEpoch // and is not kept as long as the watch
 	}
 	release, err := s.permitWatch(ctx, c, m.GetServiceType(), req.Spec().Procedure)
 	if err != nil {
@@ -47,7 +49,6 @@ func (s *ServiceRegistry) WatchService(ctx context.Context, req *connect.Request
 		return s.watchError(ctx, err, m.GetServiceType(), req.Spec().Procedure)
 	}
 	defer w.Close()
-	handOver(ctx)
 	sent, ended := 0, s.observeWatch(c, m.GetServiceType())
 	defer func() { ended(sent) }()
 	// The answer begins now: a watch that resumes and missed nothing may have
@@ -66,6 +67,9 @@ func (s *ServiceRegistry) WatchService(ctx context.Context, req *connect.Request
 		// Rights are checked at each delivery, too.
 		if err := s.mayWatch(ctx, c, m.GetServiceType(), req.Spec().Procedure); err != nil {
 			return err
+		}
+		if late := toldLater(c, event); late > 0 && backoff.Wait(ctx, late) {
+			w.Latest() // of what happened meanwhile
 		}
 		if err := stream.Send(wireEvent(event)); err != nil {
 			return err
@@ -91,8 +95,38 @@ func (s *ServiceRegistry) observeWatch(c *caller, serviceType string) (ended fun
 	}
 }
 
-// maxEpochLen is far more than an epoch has.
-const maxEpochLen = 128
+const (
+	// maxEpochLen is far more than an epoch has.
+	maxEpochLen = 128
+	// unknownEpoch is none that there ever was.
+	unknownEpoch = "unknown"
+)
+
+// toldLater takes what a watcher gets of a provider from the provider's share, and returns how
+// much later it gets it. What the host itself registered or watches is not counted.
+func toldLater(c *caller, e catalog.Event) time.Duration {
+	if c == nil || len(e.Provider.Metadata) == 0 {
+		return 0
+	}
+	id, ok := c.hub.store.Lookup(e.Provider.RuntimeID)
+	if !ok {
+		return 0
+	}
+	bytes := 0
+	for key, value := range e.Provider.Metadata {
+		bytes += len(key) + len(value)
+	}
+	l := c.hub.settings().limits
+	share := declared(id).share
+	share.once.Do(func() { share.of = rate.NewLimiter(rate.Limit(l.AnnouncedBytesPerSecond), l.AnnouncedBytesBurst) })
+	return share.of.ReserveN(time.Now(), min(bytes, l.AnnouncedBytesBurst)).Delay()
+}
+
+// announcements is what watchers may get of the registrations of one identity.
+type announcements struct {
+	once sync.Once
+	of   *rate.Limiter
+}
 
 // tempoOf is how fast a caller is told of changes. The host itself is told of all.
 func tempoOf(c *caller) *rate.Limiter {

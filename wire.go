@@ -7,12 +7,16 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
+	"github.com/masegraye/connect-plugin-go/internal/prescan"
 	"github.com/masegraye/connect-plugin-go/internal/swell"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
@@ -179,6 +183,149 @@ func swellError(err error) error {
 		code = connect.CodeInvalidArgument
 	}
 	return connect.NewError(code, err)
+}
+
+// errMalformed says that a message is none of its type.
+var errMalformed = errors.New("message is malformed")
+
+// frugalProto and frugalJSON decode handshakes, of which nothing is proven yet: what is in
+// a message is counted before it is decoded. They change nothing of the encoding.
+type (
+	frugalProto struct{}
+	frugalJSON  struct{ name string }
+)
+
+// Name implements connect.Codec.
+func (frugalProto) Name() string { return "proto" }
+
+// Marshal implements connect.Codec.
+func (frugalProto) Marshal(m any) ([]byte, error) {
+	if m, ok := m.(proto.Message); ok {
+		return proto.Marshal(m) //nolint:wrapcheck // Connect wraps it
+	}
+	return nil, errMalformed
+}
+
+// Unmarshal implements connect.Codec.
+func (frugalProto) Unmarshal(data []byte, m any) error {
+	if err := prescan.NewScanner(&handshakeFields).Scan(data); err != nil {
+		return err //nolint:wrapcheck // fit for the peer
+	}
+	if m, ok := m.(proto.Message); ok {
+		return proto.Unmarshal(data, m) //nolint:wrapcheck // Connect wraps it
+	}
+	return errMalformed
+}
+
+// Name implements connect.Codec.
+func (c frugalJSON) Name() string { return c.name }
+
+// Marshal implements connect.Codec.
+func (frugalJSON) Marshal(m any) ([]byte, error) {
+	if m, ok := m.(proto.Message); ok {
+		return protojson.Marshal(m) //nolint:wrapcheck // Connect wraps it
+	}
+	return nil, errMalformed
+}
+
+// Unmarshal implements connect.Codec.
+func (frugalJSON) Unmarshal(data []byte, m any) error {
+	if err := prescan.JSON(data, handshakeFields.Most); err != nil {
+		return err //nolint:wrapcheck // fit for the peer
+	}
+	if m, ok := m.(proto.Message); ok && len(data) > 0 {
+		return protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(data, m) //nolint:wrapcheck // Connect wraps it
+	}
+	return errMalformed
+}
+
+// prescanned has handshakes looked at while they arrive, so that one of which there is too
+// much is refused for that, and before it is there. What is compressed is looked at by its
+// codec.
+func prescanned(next http.Handler, l Limits) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		encoding, enveloped := swell.Framing(r.Header)
+		whole := enveloped || r.Header.Get(encoding) == "" || r.Header.Get(encoding) == "identity"
+		if whole && !strings.Contains(r.Header.Get("Content-Type"), "json") {
+			r = r.WithContext(r.Context())
+			r.Body = &scannedBody{
+				ReadCloser: r.Body, scanner: prescan.NewScanner(&handshakeFields), enveloped: enveloped,
+				most: int64(l.MaxHandshakeBytes), discard: int64(l.MaxMessageBytes),
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// envelopeLen is how long the beginning of an envelope is, of which the rest is the message.
+const envelopeLen = 5
+
+// scannedBody is the body of a handshake.
+type scannedBody struct {
+	io.ReadCloser
+
+	// Fixed at creation.
+	scanner       *prescan.Scanner // nil where the message is compressed
+	enveloped     bool
+	most, discard int64 // bytes of the message, and of a larger one that are looked at
+
+	begun bool
+	head  []byte // of the envelope, was read and not passed on
+}
+
+// Read implements io.Reader.
+func (b *scannedBody) Read(p []byte) (int, error) {
+	if b.enveloped && !b.begun {
+		b.begun = true
+		if err := b.open(); err != nil {
+			return 0, err
+		}
+	}
+	if len(b.head) > 0 {
+		n := copy(p, b.head)
+		b.head = b.head[n:]
+		return n, nil
+	}
+	n, err := b.ReadCloser.Read(p)
+	if too := b.scan(p[:n]); too != nil {
+		return 0, too
+	}
+	return n, err //nolint:wrapcheck // the body's own error
+}
+
+func (b *scannedBody) scan(p []byte) error {
+	if b.scanner == nil {
+		return nil
+	}
+	if err := b.scanner.Scan(p); err != nil {
+		return connect.NewError(connect.CodeInvalidArgument, err)
+	}
+	return nil
+}
+
+// open reads the beginning of the envelope. Of a message that is too large it says why.
+func (b *scannedBody) open() error {
+	head := make([]byte, envelopeLen)
+	n, err := io.ReadFull(b.ReadCloser, head)
+	b.head = head[:n]
+	if err != nil {
+		return nil //nolint:nilerr // it comes again
+	}
+	size := int64(binary.BigEndian.Uint32(head[1:]))
+	if head[0]&1 != 0 {
+		b.scanner = nil
+	}
+	if size <= b.most {
+		return nil
+	}
+	chunk := make([]byte, 4<<10) //nolint:mnd // of what is thrown away
+	for left := min(size, b.discard); left > 0 && err == nil; left -= int64(n) {
+		n, err = b.ReadCloser.Read(chunk[:min(left, int64(len(chunk)))])
+		if too := b.scan(chunk[:n]); too != nil {
+			return too
+		}
+	}
+	return errorf(connect.CodeResourceExhausted, "a handshake may have %d bytes", b.most)
 }
 
 // Times that both sides keep.

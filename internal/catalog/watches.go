@@ -56,18 +56,6 @@ func (c *Catalog) Watches() int {
 	return c.watches
 }
 
-// WatchesOf returns how many watches a runtime has open, and how many there are in all.
-func (c *Catalog) WatchesOf(runtimeID string) (mine, all int) {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-
-	if rt := c.runtimes[runtimeID]; rt != nil {
-		mine = len(rt.watchers)
-	}
-
-	return mine, c.watches
-}
-
 // Slow returns how many times a watcher fell behind so far that it had to be
 // brought up to date instead of being told each event.
 func (c *Catalog) Slow() uint64 { return c.slow.Load() }

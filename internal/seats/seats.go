@@ -10,19 +10,15 @@ type Seats struct {
 	of  map[string]int // by key
 }
 
-// Bound is how many seats there are in all and for each key, and how many of both are
-// taken by what is counted elsewhere.
-type Bound struct {
-	Most, Each      int
-	Beside, KeysOwn int
-}
+// Bound is how many seats there are in all and for each key.
+type Bound struct{ Most, Each int }
 
 // Take takes a seat for a key, unless as many are taken as there are. It is left once,
 // however often leave is called.
 func (s *Seats) Take(key string, b Bound) (leave func(), ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.all+b.Beside >= b.Most || s.of[key]+b.KeysOwn >= b.Each {
+	if s.all >= b.Most || s.of[key] >= b.Each {
 		return nil, false
 	}
 	if s.of == nil {

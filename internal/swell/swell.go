@@ -53,7 +53,7 @@ func Guard(r *http.Request, b Bounds, tell func(error) error) (*http.Request, er
 	if r.Method == http.MethodGet {
 		return r, checkQuery(r.URL, b)
 	}
-	kind, enveloped := framing(r.Header)
+	kind, enveloped := Framing(r.Header)
 	encoding, err := encodingOf(r.Header, kind)
 	if enveloped && err == nil { // nothing but messages is compressed
 		if whole, no := encodingOf(r.Header, contentEncoding); no != nil || whole != "" {
@@ -74,9 +74,9 @@ func Guard(r *http.Request, b Bounds, tell func(error) error) (*http.Request, er
 
 const contentEncoding = "Content-Encoding"
 
-// framing says which header names the compression of a request's messages, and whether
+// Framing says which header names the compression of a request's messages, and whether
 // each has an envelope that says if it is compressed. It follows from the content type.
-func framing(h http.Header) (name string, enveloped bool) {
+func Framing(h http.Header) (name string, enveloped bool) {
 	media, _, _ := strings.Cut(h.Get("Content-Type"), ";")
 	media = strings.ToLower(strings.TrimSpace(media))
 	switch {
