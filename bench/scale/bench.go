@@ -59,7 +59,7 @@ func (b *bench) measure(ctx context.Context) (r result, err error) {
 	begun := time.Now()
 	b.plugins, err = stage.Start(ctx, rolePlugins, "-dir", b.dir, "-addr", b.addr, "-plugins", strconv.Itoa(b.n))
 	if err != nil {
-		return r, err //nolint:wrapcheck // says what it was
+		return r, err
 	}
 	r.enrolled = time.Since(begun)
 	time.Sleep(settles)
@@ -69,7 +69,7 @@ func (b *bench) measure(ctx context.Context) (r result, err error) {
 	}
 	var done any
 	if err := b.plugins.Ask(wordWatch, &done); err != nil {
-		return r, err //nolint:wrapcheck // says what it was
+		return r, err
 	}
 	if err := b.idleFor(&r); err != nil {
 		return r, err
@@ -81,7 +81,8 @@ func (b *bench) measure(ctx context.Context) (r result, err error) {
 	n := int64(b.n)
 	r.plugin, r.live = (full.resident-empty.resident)/n, (full.live-empty.live)/n
 	r.watch = (full.live - bare.live) / n / watches
-	return r, b.change(ctx, &r)
+	err = b.change(ctx, &r)
+	return r, err
 }
 
 func (b *bench) open(ctx context.Context) (err error) {
@@ -93,7 +94,7 @@ func (b *bench) open(ctx context.Context) (err error) {
 		return fmt.Errorf("authority: %w", err)
 	}
 	if b.host, err = stage.Start(ctx, roleHost, "-dir", b.dir, "-profile", b.profile); err != nil {
-		return err //nolint:wrapcheck // says what it was
+		return err
 	}
 	b.addr = b.host.Said
 	certificate, err := authority.PluginTLS(changerName)
@@ -119,10 +120,10 @@ type memory struct{ resident, live int64 }
 func (b *bench) memory() (m memory, err error) {
 	var rest stage.Rest
 	if err := b.host.Ask(stage.WordRest, &rest); err != nil {
-		return m, err //nolint:wrapcheck // says what it was
+		return m, err
 	}
 	u, err := b.host.Usage()
-	return memory{u.Resident, int64(rest.Heap + rest.Stacks)}, err //nolint:gosec,wrapcheck // it is no exabyte; says what it was
+	return memory{u.Resident, int64(rest.Heap + rest.Stacks)}, err //nolint:gosec // it is no exabyte
 }
 
 // idleFor looks at the host while nothing happens.
@@ -130,20 +131,20 @@ func (b *bench) idleFor(r *result) error {
 	time.Sleep(settles)
 	var on bool
 	if err := b.host.Ask(stage.WordProfile, &on); err != nil {
-		return err //nolint:wrapcheck // says what it was
+		return err
 	}
 	before, err := b.host.Usage()
 	if err != nil {
-		return err //nolint:wrapcheck // says what it was
+		return err
 	}
 	begun := time.Now()
 	time.Sleep(b.idle)
 	after, err := b.host.Usage()
 	if err != nil {
-		return err //nolint:wrapcheck // says what it was
+		return err
 	}
 	r.cores = (after.CPU - before.CPU).Seconds() / time.Since(begun).Seconds()
-	return b.host.Ask(stage.WordProfile, &on) //nolint:wrapcheck // says what it was
+	return b.host.Ask(stage.WordProfile, &on)
 }
 
 // change makes changes of the type that everybody watches.
@@ -153,7 +154,7 @@ func (b *bench) change(ctx context.Context, r *result) error {
 	for range changes {
 		var before, last int64
 		if err := b.plugins.Ask(wordMark, &before); err != nil {
-			return err //nolint:wrapcheck // says what it was
+			return err
 		}
 		begun := time.Now()
 		var err error
@@ -162,7 +163,7 @@ func (b *bench) change(ctx context.Context, r *result) error {
 		}
 		callers = append(callers, time.Since(begun))
 		if err := b.plugins.Ask(wordAwait, &last); err != nil {
-			return err //nolint:wrapcheck // says what it was
+			return err
 		}
 		all = append(all, time.Unix(0, last).Sub(begun))
 		time.Sleep(settles)
@@ -176,13 +177,13 @@ func (b *bench) toggle(ctx context.Context, registration string) (string, error)
 	c := b.changer.RegistryClient()
 	if registration != "" {
 		_, err := c.UnregisterService(ctx, connect.NewRequest(&connectpluginv1.UnregisterServiceRequest{RegistrationId: registration}))
-		return "", err //nolint:wrapcheck // by the caller
+		return "", err
 	}
 	resp, err := c.RegisterService(ctx, connect.NewRequest(&connectpluginv1.RegisterServiceRequest{
 		ServiceType: watchedOf(0), Version: version, EndpointPath: path, Metadata: map[string]string{"base_url": "https://127.0.0.1:1"},
 	}))
 	if err != nil {
-		return "", err //nolint:wrapcheck // by the caller
+		return "", err
 	}
 	return resp.Msg.GetRegistrationId(), nil
 }
@@ -205,8 +206,8 @@ func begin(w io.Writer) {
 }
 
 func (r *result) print(w io.Writer) {
-	_, _ = fmt.Fprintf(w, "%8d %10s %14d KiB %10d KiB %6.1f KiB %14.3f %18s %12s\n", r.n, r.enrolled.Round(10*time.Millisecond),
-		r.plugin/kibi, r.live/kibi, float64(r.watch)/kibi, r.cores, r.change.Round(100*time.Microsecond), r.caller.Round(100*time.Microsecond))
+	_, _ = fmt.Fprintf(w, "%8d %10s %14d KiB %10d KiB %6.1f KiB %14.3f %18s %12s\n", r.n, r.enrolled.Round(time.Millisecond),
+		r.plugin/kibi, r.live/kibi, float64(r.watch)/kibi, r.cores, r.change.Round(time.Microsecond), r.caller.Round(time.Microsecond))
 }
 
 // reach prints what is to be reached with 5,000 plugins, host and plugins on two cores.

@@ -60,11 +60,11 @@ func run(ctx context.Context) error {
 	}
 	authority, err := stage.Authority(b.dir)
 	if err != nil {
-		return err //nolint:wrapcheck // says what it was
+		return err
 	}
 	switch *role {
 	case roleHost:
-		return stage.ServeHost(ctx, hostConfig(authority), b.profile) //nolint:wrapcheck // says what it was
+		return stage.ServeHost(ctx, hostConfig(authority), b.profile)
 	case rolePlugins:
 		return (&plugins{addr: b.addr, n: b.n, authority: authority}).serve(ctx)
 	}

@@ -96,12 +96,12 @@ func (p *plugins) serve(ctx context.Context) error {
 	select {
 	case <-p.full:
 	case <-ctx.Done():
-		return ctx.Err() //nolint:wrapcheck // the end
+		return ctx.Err()
 	}
 	if err := stage.Tell("enrolled"); err != nil {
-		return err //nolint:wrapcheck // says what it was
+		return err
 	}
-	return stage.Obey(map[string]func() (any, error){ //nolint:wrapcheck // says what it was
+	return stage.Obey(map[string]func() (any, error){
 		wordWatch: func() (any, error) { return p.watch(ctx) },
 		wordMark:  func() (any, error) { return p.seen.Swap(0), nil },
 		wordAwait: func() (any, error) { return p.await(ctx) },

@@ -63,25 +63,25 @@ func run(ctx context.Context) error {
 	}
 	authority, err := stage.Authority(s.dir)
 	if err != nil {
-		return err //nolint:wrapcheck // says what it was
+		return err
 	}
 	switch *role {
 	case roleHost:
 		cfg := stage.HostConfig(authority)
 		cfg.HealthProbe.Interval, cfg.HealthProbe.Lease = interval, lease
-		return stage.ServeHost(ctx, cfg, s.profile) //nolint:wrapcheck // says what it was
+		return stage.ServeHost(ctx, cfg, s.profile)
 	case roleProvider:
-		return stage.ServeProvider(ctx, authority, s.addr) //nolint:wrapcheck // says what it was
+		return stage.ServeProvider(ctx, authority, s.addr)
 	case roleAttacker:
 		if err := stage.Tell("ready"); err != nil {
-			return err //nolint:wrapcheck // says what it was
+			return err
 		}
 		all := kinds.All()
 		outcome, err := all[*kind%len(all)].Play(ctx, authority, s.addr, s.lasts)
 		if err != nil {
 			outcome.Reason = err.Error() // a host that is busy with others sends attackers away, too
 		}
-		return stage.Tell(outcome) //nolint:wrapcheck // says what it was
+		return stage.Tell(outcome)
 	}
 	return fmt.Errorf("%w: %q", errRole, *role)
 }

@@ -98,11 +98,11 @@ func (s *soak) open(ctx context.Context) (err error) {
 		return fmt.Errorf("authority: %w", err)
 	}
 	if s.host, err = stage.Start(ctx, roleHost, "-dir", s.dir, "-profile", s.profile); err != nil {
-		return err //nolint:wrapcheck // says what it was
+		return err
 	}
 	s.addr = s.host.Said
 	s.provider, err = stage.Start(ctx, roleProvider, "-dir", s.dir, "-addr", s.addr)
-	return err //nolint:wrapcheck // says what it was
+	return err
 }
 
 func (s *soak) close() {
@@ -118,11 +118,11 @@ func (s *soak) close() {
 func (s *soak) load(ctx context.Context, d time.Duration, hostile bool) error {
 	caller, err := stage.Connect(ctx, s.authority, s.addr, stage.Probe, stage.Echo)
 	if err != nil {
-		return err //nolint:wrapcheck // says what it was
+		return err
 	}
 	defer caller.Close(context.WithoutCancel(ctx))
 	if err := caller.Await(ctx); err != nil {
-		return err //nolint:wrapcheck // says what it was
+		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
@@ -168,26 +168,26 @@ func (s *soak) repeat(ctx context.Context, every time.Duration, does func(contex
 func (s *soak) churn(ctx context.Context) error {
 	c, err := stage.Connect(ctx, s.authority, s.addr, stage.Probe, stage.Echo)
 	if err != nil {
-		return err //nolint:wrapcheck // says what it was
+		return err
 	}
 	defer c.Close(ctx)
-	return c.Await(ctx) //nolint:wrapcheck // says what it was
+	return c.Await(ctx)
 }
 
 // attack plays one kind.
 func (s *soak) attack(ctx context.Context, n int) error {
 	p, err := stage.Start(ctx, roleAttacker, "-dir", s.dir, "-addr", s.addr, "-kind", strconv.Itoa(n), "-for", attack.String())
+	if ctx.Err() != nil {
+		return nil //nolint:nilerr // it was ended with the load
+	}
 	if err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
-		return err //nolint:wrapcheck // says what it was
+		return err
 	}
 	var outcome kinds.Outcome
 	heard := p.Hear(&outcome)
 	_, ended := p.End()
 	if ctx.Err() != nil {
-		return nil // it was ended with the load
+		return nil //nolint:nilerr // it was ended with the load
 	}
 	s.attacks++
 	if outcome.CutAfter > 0 {
@@ -207,11 +207,11 @@ func (s *soak) settled(ctx context.Context, before *state) (*state, error) {
 		}
 		var rest stage.Rest
 		if err := s.host.Ask(stage.WordRest, &rest); err != nil {
-			return nil, err //nolint:wrapcheck // says what it was
+			return nil, err
 		}
 		u, err := s.host.Usage()
 		if err != nil {
-			return nil, err //nolint:wrapcheck // says what it was
+			return nil, err
 		}
 		now := &state{rest.Goroutines, u.Descriptors, int64(rest.Heap + rest.Stacks), u.Resident} //nolint:gosec // it is no exabyte
 		if before == nil || now.like(before) || ctx.Err() != nil {
@@ -220,12 +220,12 @@ func (s *soak) settled(ctx context.Context, before *state) (*state, error) {
 	}
 }
 
-func (s *state) like(before *state) bool {
-	return s.goroutines <= before.goroutines+moreGoroutines && s.descriptors <= before.descriptors+moreDescriptors &&
-		s.live <= before.live+moreLive && s.resident <= before.resident+moreResident
-}
-
 func (s *state) String() string {
 	return fmt.Sprintf("%4d goroutines, %4d descriptors, %6.1f MiB live, %6.1f MiB resident", s.goroutines, s.descriptors,
 		float64(s.live)/mebi, float64(s.resident)/mebi)
+}
+
+func (s *state) like(before *state) bool {
+	return s.goroutines <= before.goroutines+moreGoroutines && s.descriptors <= before.descriptors+moreDescriptors &&
+		s.live <= before.live+moreLive && s.resident <= before.resident+moreResident
 }

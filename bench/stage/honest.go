@@ -212,9 +212,9 @@ func (c *Caller) Glance(ctx context.Context, serviceType string) error {
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
 	for _, err := range c.client.WatchService(ctx, serviceType) {
-		return err //nolint:wrapcheck // says what it was
+		return err
 	}
-	return ctx.Err() //nolint:wrapcheck // nothing came in time
+	return ctx.Err()
 }
 
 // GiveUp begins a call that takes for ever, and gives it up.
