@@ -69,7 +69,7 @@ func run(ctx context.Context) error {
 		return p.all(ctx, os.Stdout)
 	case roleBurner:
 		if err := stage.Tell("ready"); err != nil {
-			return err //nolint:wrapcheck // says what it was
+			return err
 		}
 		stage.Burn(ctx, *cores, p.lasts)
 		return nil
@@ -81,26 +81,26 @@ func run(ctx context.Context) error {
 func (p *play) role(ctx context.Context, role string) error {
 	authority, err := stage.Authority(p.dir)
 	if err != nil {
-		return err //nolint:wrapcheck // says what it was
+		return err
 	}
 	switch role {
 	case roleHost:
-		return stage.ServeHost(ctx, stage.HostConfig(authority), p.profile) //nolint:wrapcheck // says what it was
+		return stage.ServeHost(ctx, stage.HostConfig(authority), p.profile)
 	case roleProvider:
-		return stage.ServeProvider(ctx, authority, p.addr) //nolint:wrapcheck // says what it was
+		return stage.ServeProvider(ctx, authority, p.addr)
 	case roleAttacker:
 		for _, k := range kinds.All() {
 			if k.Who+": "+k.Name != p.only {
 				continue
 			}
 			if err := stage.Tell("ready"); err != nil {
-				return err //nolint:wrapcheck // says what it was
+				return err
 			}
 			outcome, err := k.Play(ctx, authority, p.addr, p.lasts)
 			if err != nil {
-				return err //nolint:wrapcheck // says what it was
+				return err
 			}
-			return stage.Tell(outcome) //nolint:wrapcheck // says what it was
+			return stage.Tell(outcome)
 		}
 		return errKind
 	}

@@ -76,17 +76,17 @@ func (p *play) open(ctx context.Context, authority *connectplugin.Authority) (s 
 		}
 	}()
 	if s.host, err = stage.Start(ctx, roleHost, "-dir", p.dir, "-profile", p.profile); err != nil {
-		return s, err //nolint:wrapcheck // says what it was
+		return s, err
 	}
 	p.addr = s.host.Said
 	if s.provider, err = stage.Start(ctx, roleProvider, "-dir", p.dir, "-addr", p.addr); err != nil {
-		return s, err //nolint:wrapcheck // says what it was
+		return s, err
 	}
 	s.probe, err = stage.Connect(ctx, authority, p.addr, stage.Probe, stage.Echo)
 	if err == nil {
 		err = s.probe.Await(ctx)
 	}
-	return s, err //nolint:wrapcheck // says what it was
+	return s, err
 }
 
 func (s *scene) close(ctx context.Context) {
@@ -111,7 +111,7 @@ func (p *play) play(ctx context.Context, authority *connectplugin.Authority, k k
 	r.quiet = s.measure(ctx, quiet)
 	var before stage.Rest
 	if err := s.host.Ask(stage.WordRest, &before); err != nil {
-		return r, err //nolint:wrapcheck // says what it was
+		return r, err
 	}
 	if err := p.attack(ctx, s, &r); err != nil {
 		return r, err
@@ -126,11 +126,11 @@ func (p *play) play(ctx context.Context, authority *connectplugin.Authority, k k
 	}
 	burner, err := stage.Start(ctx, roleBurner, "-cores", fmt.Sprint(r.used().Seconds()/active.Seconds()), "-for", active.String())
 	if err != nil {
-		return r, err //nolint:wrapcheck // says what it was
+		return r, err
 	}
 	r.control = s.measure(ctx, p.lasts)
 	_, err = burner.End()
-	return r, err //nolint:wrapcheck // says what it was
+	return r, err
 }
 
 // attack attacks, and notes what the host used and what the probe noticed.
@@ -140,10 +140,11 @@ func (p *play) attack(ctx context.Context, s *scene, r *row) error {
 		return err
 	}
 	watch := s.host.Watch(ctx)
-	attacker, err := stage.Start(ctx, roleAttacker, "-dir", p.dir, "-addr", p.addr, "-only", r.kind.Who+": "+r.kind.Name, "-for", p.lasts.String())
+	name := r.kind.Who + ": " + r.kind.Name
+	attacker, err := stage.Start(ctx, roleAttacker, "-dir", p.dir, "-addr", p.addr, "-only", name, "-for", p.lasts.String())
 	if err != nil {
 		watch()
-		return err //nolint:wrapcheck // says what it was
+		return err
 	}
 	if p.profile != "" {
 		var on bool
@@ -153,7 +154,7 @@ func (p *play) attack(ctx context.Context, s *scene, r *row) error {
 	r.loud = s.measure(ctx, p.lasts)
 	if err := attacker.Hear(&r.outcome); err != nil {
 		watch()
-		return err //nolint:wrapcheck // says what it was
+		return err
 	}
 	r.attacker, err = attacker.End()
 	end, errUsage := s.usage()
@@ -162,14 +163,14 @@ func (p *play) attack(ctx context.Context, s *scene, r *row) error {
 		err = errUsage
 	}
 	r.host, r.provider = end[0].CPU-start[0].CPU, end[1].CPU-start[1].CPU
-	return err //nolint:wrapcheck // says what it was
+	return err
 }
 
 // usage is what the host and the provider use.
 func (s *scene) usage() (u [2]stage.Usage, err error) {
 	for i, p := range []*stage.Process{s.host, s.provider} {
 		if u[i], err = p.Usage(); err != nil {
-			return u, err //nolint:wrapcheck // says what it was
+			return u, err
 		}
 	}
 	return u, nil

@@ -97,15 +97,16 @@ func (t *table) add(r row) {
 		t.worse = append(t.worse, r.worse())
 	}
 	const mebi = 1 << 20
-	_, _ = fmt.Fprintf(t.out, "%-50s %9d %7.2fs %4d MiB %5d %17s %17s %17s %s\n", r.kind.Who+": "+r.kind.Name, r.outcome.Sent,
+	_, _ = fmt.Fprintf(t.out, "%-50s %9d %7.2fs %4d MiB %5d %17s %17s %17s %s\n",
+		r.kind.Who+": "+r.kind.Name, r.outcome.Sent,
 		r.host.Seconds(), max(r.memory, 0)/mebi, r.loud.failed, latency(r.quiet), latency(r.loud), control, verdict)
 }
 
 func (t *table) end() error {
 	if len(t.worse) > 0 {
 		slices.Sort(t.worse)
-		_, _ = fmt.Fprintf(t.out, "Beside a bad plugin another one's 99th percentile is %.2f times (median of %d attacks) what it is beside a program\n"+
-			"outside that burns the same processor time as long; at most %.2f is to be reached, on an idle machine.\n",
+		_, _ = fmt.Fprintf(t.out, "Beside a bad plugin another one's 99th percentile is %.2f times (median of %d attacks) what it is\n"+
+			"beside a program outside that burns the same processor time as long; at most %.2f is to be reached, on an idle machine.\n",
 			t.worse[len(t.worse)/2], len(t.worse), tolerable)
 	}
 	if t.open > 0 {
@@ -115,8 +116,6 @@ func (t *table) end() error {
 }
 
 func latency(p probed) string {
-	at := func(q float64) float64 {
-		return float64(p.times.At(q).Microseconds()) / float64(time.Millisecond/time.Microsecond)
-	}
+	at := func(q float64) float64 { return p.times.At(q).Seconds() * float64(time.Second/time.Millisecond) }
 	return fmt.Sprintf("%.1f/%.1f ms", at(middle), at(stage.Percentile99))
 }

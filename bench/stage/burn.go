@@ -22,7 +22,8 @@ func Burn(ctx context.Context, cores float64, d time.Duration) {
 			tick := time.NewTicker(slice)
 			defer tick.Stop()
 			for ctx.Err() == nil {
-				for end := time.Now().Add(busy); time.Now().Before(end); {
+				for end, now := time.Now().Add(busy), time.Now(); now.Before(end); {
+					now = time.Now()
 				}
 				select {
 				case <-tick.C:

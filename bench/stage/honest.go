@@ -206,3 +206,29 @@ func (c *Caller) Await(ctx context.Context) error {
 		}
 	}
 }
+
+// Glance opens a watch of the type and gives it up after what it says first.
+func (c *Caller) Glance(ctx context.Context, serviceType string) error {
+	ctx, cancel := context.WithTimeout(ctx, callLimit)
+	defer cancel()
+	for _, err := range c.client.WatchService(ctx, serviceType) {
+		return err
+	}
+	return ctx.Err()
+}
+
+// GiveUp begins a call that takes for ever, and gives it up.
+func (c *Caller) GiveUp(ctx context.Context, after time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, after)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, c.conn.BaseURL()+Slow, http.NoBody)
+	if err != nil {
+		return fmt.Errorf("request: %w", err)
+	}
+	resp, err := c.conn.HTTPClient().Do(r)
+	if err == nil {
+		_ = resp.Body.Close()
+		return fmt.Errorf("%w: status %d of what takes for ever", errCall, resp.StatusCode)
+	}
+	return nil
+}

@@ -90,13 +90,13 @@ func (p *profiler) toggle() (any, error) {
 		if err == nil {
 			err = p.heap()
 		}
-		return false, err //nolint:wrapcheck // says what it was
+		return false, err
 	}
 	var err error
 	if p.file, err = os.Create(p.path + ".cpu"); err != nil {
 		return false, fmt.Errorf("profile: %w", err)
 	}
-	return true, pprof.StartCPUProfile(p.file)
+	return true, pprof.StartCPUProfile(p.file) //nolint:wrapcheck // says what it was
 }
 
 func (p *profiler) heap() error {

@@ -1,13 +1,14 @@
+//nolint:wrapcheck // errors of the framer end an attack, and nobody looks at them
 package kinds
 
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"strconv"
 	"sync"
@@ -48,9 +49,7 @@ func (a *attack) connect(ctx context.Context, read bool, settings ...http2.Setti
 	}
 	cfg := a.tls.Clone()
 	cfg.NextProtos = []string{"h2"}
-	if cfg.ServerName == "" {
-		cfg.ServerName = "127.0.0.1"
-	}
+	cfg.ServerName = cmp.Or(cfg.ServerName, "127.0.0.1")
 	c := &conn{attack: a, ctx: ctx, tls: tls.Client(raw, cfg), next: 1, gone: make(chan struct{})}
 	if err := c.tls.HandshakeContext(ctx); err != nil {
 		_ = raw.Close()
@@ -60,7 +59,7 @@ func (a *attack) connect(ctx context.Context, read bool, settings ...http2.Setti
 	c.Framer = http2.NewFramer(c.out, c.tls)
 	c.ReadMetaHeaders = hpack.NewDecoder(headerTable, nil)
 	c.fields = hpack.NewEncoder(&c.block)
-	_, err = io.WriteString(c.out, http2.ClientPreface)
+	_, err = c.out.WriteString(http2.ClientPreface)
 	if err := errors.Join(err, c.WriteSettings(settings...), c.flush()); err != nil {
 		_ = c.tls.Close()
 		return nil, err
@@ -123,7 +122,7 @@ func (c *conn) close() {
 // flush writes what was gathered.
 func (c *conn) flush() error {
 	_ = c.tls.SetWriteDeadline(time.Now().Add(MostTime))
-	return c.out.Flush() //nolint:wrapcheck // errGone stands for it
+	return c.out.Flush()
 }
 
 // more counts a frame and says whether another may be sent.
@@ -132,7 +131,7 @@ func (c *conn) more() error {
 	case <-c.gone:
 		return errGone
 	case <-c.ctx.Done():
-		return c.ctx.Err() //nolint:wrapcheck // the end of the attack
+		return c.ctx.Err()
 	default:
 	}
 	if c.attack.sent.Add(1) > mostFrames {

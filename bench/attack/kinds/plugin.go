@@ -1,6 +1,8 @@
+//nolint:wrapcheck // errors of the framer end an attack, and nobody looks at them
 package kinds
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/binary"
@@ -46,7 +48,7 @@ func plugins() []Kind {
 	list := []Kind{
 		{Name: "discovery", run: flood(request(discoverPath, message(&connectpluginv1.DiscoverServiceRequest{ServiceType: stage.Echo})))},
 		{Name: "registrations", run: flood(registrations)},
-		{Name: "grants", run: flood(request(grantPath, message(&connectpluginv1.RequestCapabilityRequest{CapabilityType: stage.Tool, Reason: "x"})))},
+		{Name: "grants", run: flood(request(grantPath, message(&connectpluginv1.RequestCapabilityRequest{CapabilityType: stage.Tool})))},
 		{Name: "health reports", run: flood(reports)},
 		{Name: "health questions", run: flood(request(healthPath, nil))},
 		{Name: "renewals", run: renewals},
@@ -65,7 +67,7 @@ func plugins() []Kind {
 		{Name: "large metadata", run: flood(func(c *conn, i uint32) error {
 			return request(routePath+stage.Say, []byte("x"), "x-large", strings.Repeat(string(rune('a'+i%26)), largeFields))(c, i)
 		})},
-		{Name: "PING flood", run: flood(func(c *conn, _ uint32) error { return c.WritePing(false, [8]byte{}) })},
+		{Name: pingFlood, run: flood(func(c *conn, _ uint32) error { return c.WritePing(false, [8]byte{}) })},
 		{Name: "connections", run: connections},
 	}
 	for i := range list {
@@ -183,16 +185,13 @@ func rest(ctx context.Context) {
 }
 
 // transport opens as many connections as calls need, up to a bound.
-func (a *attack) transport() *http2.Transport {
-	room := make(chan struct{}, connectionsMax)
-	return &http2.Transport{
-		TLSClientConfig: a.tls.Clone(),
-		DialTLSContext: func(ctx context.Context, _, _ string, cfg *tls.Config) (net.Conn, error) {
-			select {
-			case room <- struct{}{}:
-			default:
-				return nil, errEnough
-			}
+func (a *attack) transport() *http.Transport {
+	cfg := a.tls.Clone()
+	cfg.NextProtos = []string{"h2"}
+	cfg.ServerName = cmp.Or(cfg.ServerName, "127.0.0.1")
+	return &http.Transport{
+		MaxConnsPerHost: connectionsMax, ForceAttemptHTTP2: true,
+		DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			raw, err := a.dial(ctx)
 			if err != nil {
 				return nil, err

@@ -1,3 +1,4 @@
+//nolint:wrapcheck // errors of the framer end an attack, and nobody looks at them
 package kinds
 
 import (
@@ -42,7 +43,7 @@ func providers() []Kind {
 		{Name: "compressed bombs", run: serve(bombed)},
 		{Name: "answers without end", run: serve(pouring)},
 		{Name: "DATA beyond the window", run: serve(overflowing)},
-		{Name: "PING flood", run: serve(repeat(func(s *served, _ uint32) error { return s.WritePing(false, [8]byte{}) }))},
+		{Name: pingFlood, run: serve(repeat(func(s *served, _ uint32) error { return s.WritePing(false, [8]byte{}) }))},
 		{Name: "SETTINGS flood", run: serve(repeat(func(s *served, _ uint32) error { return s.WriteSettings() }))},
 		{Name: "empty DATA flood", run: serve(opened(repeat(func(s *served, id uint32) error { return s.WriteData(id, false, nil) })))},
 		{Name: "WINDOW_UPDATE flood", run: serve(repeat(func(s *served, _ uint32) error { return s.WriteWindowUpdate(0, 1) }))},
@@ -72,7 +73,7 @@ type served struct {
 // Flush writes the frames that were written.
 func (s *served) Flush() error {
 	_, err := s.out.WriteTo(s.conn)
-	return err //nolint:wrapcheck // the end of the connection
+	return err
 }
 
 // behaviour answers a request of the host. An error ends the connection.
@@ -94,7 +95,7 @@ func serve(b behaviour) func(context.Context, *attack) error {
 		}
 		callers, err := stage.Connect(ctx, a.authority, a.addr, stage.Bad, stage.Hostile)
 		if err != nil {
-			return err //nolint:wrapcheck // says what it was
+			return err
 		}
 		defer callers.Close(context.WithoutCancel(ctx))
 		var calling sync.WaitGroup

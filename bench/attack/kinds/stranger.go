@@ -1,3 +1,4 @@
+//nolint:wrapcheck // errors of the framer end an attack, and nobody looks at them
 package kinds
 
 import (
@@ -15,21 +16,22 @@ import (
 )
 
 const (
+	pingFlood     = "PING flood"
 	handshakePath = "/connectplugin.v1.HandshakeService/Handshake"
 	discoverPath  = "/connectplugin.v1.ServiceRegistry/DiscoverService"
 
-	flagEndHeaders = 4
-	drip           = 20 * time.Millisecond
-	trickling      = 100      // streams
-	manyIdle       = 2_000    // sockets
-	maxFrame       = 16_384   // bytes
-	bombSize       = 64 << 20 // bytes, before it is compressed
-	connecting     = 4        // at once
-	repeats        = 4_000    // of one entry of the table in a header block
-	entry          = 3_900    // bytes
-	idleStreams    = 10_000
-	literalLen     = 0x7e
-	settingsOf     = 64 // entries of one frame
+	unknownType = 0xee // of frames
+	drip        = 20 * time.Millisecond
+	trickling   = 100      // streams
+	manyIdle    = 2_000    // sockets
+	maxFrame    = 16_384   // bytes
+	bombSize    = 64 << 20 // bytes, before it is compressed
+	connecting  = 4        // at once
+	repeats     = 4_000    // of one entry of the table in a header block
+	entry       = 3_900    // bytes
+	idleStreams = 10_000
+	literalLen  = 0x7e
+	settingsOf  = 64 // entries of one frame
 )
 
 // strangers are attacks of somebody who holds nothing.
@@ -40,7 +42,7 @@ func strangers() []Kind {
 		{Name: "CONTINUATION flood", run: flood(continuation)},
 		{Name: "SETTINGS flood", run: flood(func(c *conn, _ uint32) error { return c.WriteSettings() })},
 		{Name: "SETTINGS of many entries", run: flood(manySettings)},
-		{Name: "PING flood", run: flood(func(c *conn, _ uint32) error { return c.WritePing(false, [8]byte{}) })},
+		{Name: pingFlood, run: flood(func(c *conn, _ uint32) error { return c.WritePing(false, [8]byte{}) })},
 		{Name: "empty DATA flood", run: flood(emptyData)},
 		{Name: "PRIORITY flood", run: flood(func(c *conn, i uint32) error {
 			return c.WritePriority(2*i+1, http2.PriorityParam{Weight: 1})
@@ -48,7 +50,7 @@ func strangers() []Kind {
 		{Name: "header flood", run: flood(bigHeaders)},
 		{Name: "HPACK: one entry, many times", run: flood(hpackBomb)},
 		{Name: "WINDOW_UPDATE flood", run: flood(func(c *conn, _ uint32) error { return c.WriteWindowUpdate(0, 1) })},
-		{Name: "frames of unknown types", run: flood(func(c *conn, _ uint32) error { return c.WriteRawFrame(0xee, 0, 0, nil) })},
+		{Name: "frames of unknown types", run: flood(func(c *conn, _ uint32) error { return c.WriteRawFrame(unknownType, 0, 0, nil) })},
 		{Name: "zero windows", run: flood(request("/healthz", nil), http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})},
 		{Name: "answers that are not read", run: notRead(discoverPath)},
 		{Name: "idle streams", run: idle(handshakePath)},

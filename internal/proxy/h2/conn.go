@@ -1,7 +1,6 @@
 package h2
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -25,7 +24,6 @@ const (
 	tableSize      = 4096      // of HPACK, both ways
 	maxFrame       = 16 << 10  // the smallest bound that the protocol allows, ours and at first the server's
 	largestFrame   = 64 << 10  // that is sent, whatever the server allows
-	readBuffer     = 32 << 10
 	highWater      = 256 << 10 // pending bytes at which senders of data wait
 	openWater      = 384 << 10 // and at which no further stream is opened
 	keepBatch      = 512 << 10 // memory of a batch that is kept for the next one while there are streams
@@ -70,7 +68,7 @@ type Conn struct {
 	batch   *Batch // below nc, or nil
 	cfg     Config
 	framer  *http2.Framer // for reading; used by the reader only
-	reader  *bufio.Reader
+	reader  *source
 	stop    chan struct{} // closed with the connection
 	stopped sync.WaitGroup
 
@@ -137,7 +135,7 @@ func Client(ctx context.Context, nc net.Conn, batch *Batch, cfg Config) (*Conn, 
 		nc:         nc,
 		batch:      batch,
 		cfg:        cfg,
-		reader:     bufio.NewReaderSize(nc, readBuffer),
+		reader:     &source{from: nc},
 		stop:       make(chan struct{}),
 		hold:       make(chan struct{}, 1),
 		due:        make(chan struct{}, 1),

@@ -102,10 +102,7 @@ func (c *Conn) nextBuffered() bool {
 	if c.reader.Buffered() < frameHead {
 		return false
 	}
-	head, err := c.reader.Peek(frameHead)
-	if err != nil {
-		return false
-	}
+	head := c.reader.Peek(frameHead)
 	length := int(head[0])<<16 | int(head[1])<<8 | int(head[2])
 	switch kind, flags := http2.FrameType(head[3]), http2.Flags(head[4]); {
 	case kind == http2.FrameHeaders && !flags.Has(http2.FlagHeadersEndHeaders):
