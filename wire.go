@@ -46,6 +46,7 @@ const (
 	pathCapabilities = "/capabilities/"
 	pathHealthz      = "/healthz"
 	pathReadyz       = "/readyz"
+	pathMetrics      = "/metrics"
 
 	// What the host alone calls at a plugin.
 	pathControl  = "/" + connectpluginv1connect.PluginControlName + "/"
@@ -66,6 +67,7 @@ const (
 var streamingProcedures = map[string]bool{
 	connectpluginv1connect.ServiceRegistryWatchServiceProcedure: true,
 	connectpluginv1connect.HealthServiceWatchProcedure:          true,
+	grpcHealthWatch: true,
 }
 
 func unaryProcedure(path string) bool { return !streamingProcedures[path] }
