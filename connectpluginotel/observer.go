@@ -114,11 +114,11 @@ func (o *Observer) CallRouted(ctx context.Context, call connectplugin.RoutedCall
 		caller: call.Caller, provider: call.Provider, serviceType: call.Type, procedure: call.Procedure,
 		protocol: call.Protocol, code: call.Code, routed: true,
 	})
-	o.server.RecordSet(ctx, call.Duration.Seconds(), a.server)
+	o.server.Inst().Record(ctx, call.Duration.Seconds(), a.server...)
 	o.io.Add(ctx, call.RequestBytes, a.request...)
 	o.io.Add(ctx, call.ResponseBytes, a.response...)
 	if call.Provider != "" {
-		o.client.RecordSet(ctx, call.Attempt.Seconds(), a.client)
+		o.client.Inst().Record(ctx, call.Attempt.Seconds(), a.client...)
 		o.wait.Record(ctx, call.Waited.Seconds(), a.wait...)
 	}
 }
@@ -126,7 +126,7 @@ func (o *Observer) CallRouted(ctx context.Context, call connectplugin.RoutedCall
 // CallServed measures a call that the host served itself.
 func (o *Observer) CallServed(ctx context.Context, call connectplugin.ServedCall) {
 	a := o.series.of(labels{caller: call.Caller, procedure: call.Procedure, protocol: call.Protocol, code: call.Code})
-	o.server.RecordSet(ctx, call.Duration.Seconds(), a.server)
+	o.server.Inst().Record(ctx, call.Duration.Seconds(), a.server...)
 }
 
 // carrier is a trace context as OpenTelemetry reads and writes it.

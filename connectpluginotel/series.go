@@ -38,7 +38,7 @@ type labels struct {
 
 // attributes are those of a series, made once.
 type attributes struct {
-	server, client    attribute.Set
+	server, client    []metric.RecordOption
 	wait              []metric.RecordOption
 	request, response []metric.AddOption
 }
@@ -96,14 +96,16 @@ func (l *labels) attributes() *attributes {
 		edge = append(edge, providerKey.String(l.provider), typeKey.String(l.serviceType))
 	}
 	failed := append(call[:len(call):len(call)], semconv.ErrorTypeKey.String(code))
-	a := &attributes{server: attribute.NewSet(call...), client: attribute.NewSet(call...)}
+	record := func(set ...attribute.KeyValue) []metric.RecordOption {
+		return []metric.RecordOption{metric.WithAttributeSet(attribute.NewSet(set...))}
+	}
+	a := &attributes{server: record(call...), client: record(call...), wait: record(edge...)}
 	if l.code != 0 {
-		a.client = attribute.NewSet(failed...)
+		a.client = record(failed...)
 	}
 	if isServerError(l.code) {
-		a.server = attribute.NewSet(failed...)
+		a.server = record(failed...)
 	}
-	a.wait = []metric.RecordOption{metric.WithAttributeSet(attribute.NewSet(edge...))}
 	for direction, options := range map[string]*[]metric.AddOption{"request": &a.request, "response": &a.response} {
 		*options = []metric.AddOption{metric.WithAttributeSet(attribute.NewSet(append(edge[:len(edge):len(edge)], directionKey.String(direction))...))}
 	}
