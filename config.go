@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"log/slog"
 	"maps"
+	"net/http"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -36,6 +37,14 @@ type ServeConfig struct {
 	// HealthService says so), and grpc.health.v1.Health over gRPC. It authenticates nobody
 	// and tells no more than that. Empty means nowhere; Addr answers the first two as well.
 	HealthAddr string
+	// MetricsAddr is an address on which [Host.Serve] answers GET /metrics with Metrics and
+	// nothing else, in plaintext over HTTP/1.1 and HTTP/2. It authenticates nobody, and metrics
+	// tell who calls whom: bind it to loopback, or to a network of the operator's. Empty means
+	// nowhere.
+	MetricsAddr string
+	// Metrics answers scrapes on MetricsAddr, such as the Handler of connectpluginotel's
+	// Prometheus. It is set where MetricsAddr is, and nowhere else.
+	Metrics http.Handler
 	// MagicCookieKey and MagicCookieValue must match the client's. Empty means
 	// the defaults. The cookie is no secret: it only tells a plugin from a
 	// program started by mistake.

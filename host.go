@@ -43,6 +43,7 @@ type Host struct {
 	abort     context.CancelCauseFunc
 	prober    *prober
 	probes    *probes.Server // for HealthAddr
+	metrics   *probes.Server // for MetricsAddr
 	stopTasks context.CancelFunc
 	tasks     sync.WaitGroup
 	made      time.Time
@@ -58,9 +59,10 @@ type Host struct {
 	upperMu sync.Mutex
 	upper   upperFloor // nil until it is asked for
 
-	mu         sync.Mutex
-	addr       string
-	healthAddr string // empty before probes are answered
+	mu          sync.Mutex
+	addr        string
+	healthAddr  string // empty before probes are answered
+	metricsAddr string // empty before scrapes are
 }
 
 // Usage counts what a host holds at one moment, for its operator's metrics. Most of
@@ -121,6 +123,7 @@ func NewHost(cfg *ServeConfig) (*Host, error) {
 	h.standing = newStanding(h.cfg.Limits, h.cfg.Authority)
 	h.setServer()
 	h.probes = probes.New(h.health.probes(), h.cfg.Logger)
+	h.metrics = probes.New(scrapes(h.cfg.Metrics), h.cfg.Logger)
 	h.setProber()
 	ctx, stop := context.WithCancel(context.Background())
 	h.stopTasks = stop
@@ -151,6 +154,14 @@ func (h *Host) HealthAddr() string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.healthAddr
+}
+
+// MetricsAddr returns the address on which the host answers scrapes, empty where it does
+// not.
+func (h *Host) MetricsAddr() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.metricsAddr
 }
 
 // Registry returns the host's service registry.
@@ -365,16 +376,27 @@ func (c *ServeConfig) validateTransport() error {
 }
 
 func (c *ServeConfig) validateAddrs() error {
-	for _, a := range []struct{ field, addr string }{{"Addr", c.Addr}, {"HealthAddr", c.HealthAddr}} {
+	addrs := []struct{ field, addr string }{{"Addr", cmp.Or(c.Addr, defaultAddr)}, {"HealthAddr", c.HealthAddr}, {"MetricsAddr", c.MetricsAddr}}
+	for i, a := range addrs {
 		if a.addr == "" {
 			continue
 		}
-		if _, _, err := net.SplitHostPort(a.addr); err != nil {
+		_, port, err := net.SplitHostPort(a.addr)
+		if err != nil {
 			return fieldError(a.field, "%q is no host:port: %v", a.addr, err)
 		}
+		for _, b := range addrs[:i] {
+			if a.addr == b.addr && port != "0" {
+				return fieldError(a.field, "is that of %s; write another port", b.field)
+			}
+		}
 	}
-	if _, port, _ := net.SplitHostPort(c.HealthAddr); c.HealthAddr == cmp.Or(c.Addr, defaultAddr) && port != "0" {
-		return fieldError("HealthAddr", "is that of Addr; write another port")
+	switch {
+	case c.MetricsAddr != "" && c.Metrics == nil:
+		return fieldError("Metrics", "is required where MetricsAddr is set: the handler that answers scrapes, such as Handler of "+
+			"connectpluginotel.NewPrometheus")
+	case c.Metrics != nil && c.MetricsAddr == "":
+		return fieldError("MetricsAddr", `is required where Metrics is set: the address for scrapes, such as "127.0.0.1:9464"`)
 	}
 	return nil
 }

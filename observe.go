@@ -13,8 +13,8 @@ import (
 
 // Observer is told what happens in a host, for metrics, traces and tables
 // ([ServeConfig].Observer). Every method is called after the fact, but for CallStarted, by the
-// goroutine of what happened and never under a lock of the host: what a method takes is added
-// to that call, handshake or launch. So it does little, never blocks and never panics. The
+// goroutine of what happened and never under a lock that guards what the host knows: what a
+// method takes is added to that call, handshake or launch. So it does little, never blocks and never panics. The
 // methods are called concurrently. Events carry names, sizes, times and codes, and no payload,
 // credential or text of a peer; which of their names a peer may choose, each field says.
 //
@@ -353,11 +353,15 @@ func replaceTrace(h http.Header, before, after TraceContext) {
 
 // protocolOf tells the protocol of a request. What has no content type of gRPC is Connect's.
 func protocolOf(r *http.Request) Protocol {
-	contentType, ok := strings.CutPrefix(r.Header.Get("Content-Type"), "application/grpc")
+	values := r.Header["Content-Type"]
+	if len(values) == 0 {
+		return ProtocolConnect
+	}
+	codec, ok := strings.CutPrefix(values[0], "application/grpc")
 	switch {
 	case !ok:
 		return ProtocolConnect
-	case strings.HasPrefix(contentType, "-web"):
+	case strings.HasPrefix(codec, "-web"):
 		return ProtocolGRPCWeb
 	}
 	return ProtocolGRPC

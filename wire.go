@@ -51,6 +51,7 @@ const (
 	pathCapabilities = "/capabilities/"
 	pathHealthz      = "/healthz"
 	pathReadyz       = "/readyz"
+	pathMetrics      = "/metrics"
 
 	// What the host alone calls at a plugin.
 	pathControl  = "/" + connectpluginv1connect.PluginControlName + "/"
@@ -71,6 +72,7 @@ const (
 var streamingProcedures = map[string]bool{
 	connectpluginv1connect.ServiceRegistryWatchServiceProcedure: true,
 	connectpluginv1connect.HealthServiceWatchProcedure:          true,
+	grpcHealthWatch: true,
 }
 
 func unaryProcedure(path string) bool { return !streamingProcedures[path] }

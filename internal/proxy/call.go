@@ -119,14 +119,14 @@ func (c *call) latency() time.Duration {
 
 // noteHead has the outcome take in the head of the response. As for all of these, a provider
 // in this process that goes on after its end changes nothing any more.
-func (c *call) noteHead(status int, header http.Header) {
+func (c *call) noteHead(status int, header http.Header, f framing) {
 	if c.Outcome == nil {
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.ended {
-		c.Outcome.Head(status, header)
+		c.Outcome.head(status, header, f)
 	}
 }
 

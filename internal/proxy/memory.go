@@ -128,7 +128,7 @@ func (w *memoryWriter) WriteHeader(status int) {
 	if w.framing = framingOf(dst.Get(fieldContentType)); w.framing != framingNone {
 		dst.Del(fieldContentLength) // nobody knows how long a stream will be
 	}
-	w.noteHead(status, dst)
+	w.noteHead(status, dst, w.framing)
 	w.result.Written = true
 	w.w.WriteHeader(status)
 }

@@ -63,19 +63,34 @@ func (o *Outcome) Reset() {
 
 // Head takes in the head of the response as the caller gets it.
 func (o *Outcome) Head(status int, header http.Header) {
-	o.status, o.framing = status, framingOf(header.Get(fieldContentType))
-	switch o.framing {
+	o.head(status, header, framingOf(header.Get(fieldContentType)))
+}
+
+// head does what Head does where the framing is known. The names are canonical, so they are
+// looked up as they are.
+func (o *Outcome) head(status int, header http.Header, f framing) {
+	o.status, o.framing = status, f
+	switch f {
 	case framingGRPC, framingGRPCWeb:
-		o.packed = header.Get(fieldGRPCEncoding) == codingGzip
+		o.packed = first(header[fieldGRPCEncoding]) == codingGzip
 		if values := header[fieldStatus]; len(values) > 0 { // a response that is all trailers
 			o.state(values[0])
 		}
 	case framingConnect:
-		o.packed = header.Get(fieldConnectEncoding) == codingGzip
+		o.packed = first(header[fieldConnectEncoding]) == codingGzip
 	case framingNone:
-		o.packed = header.Get(fieldContentEncoding) == codingGzip
-		o.failed = status >= http.StatusMultipleChoices && strings.HasPrefix(header.Get(fieldContentType), "application/json")
+		if status >= http.StatusMultipleChoices {
+			o.packed = first(header[fieldContentEncoding]) == codingGzip
+			o.failed = strings.HasPrefix(first(header[fieldContentType]), "application/json")
+		}
 	}
+}
+
+func first(values []string) string {
+	if len(values) == 0 {
+		return ""
+	}
+	return values[0]
 }
 
 // Body takes in the next part of the body.

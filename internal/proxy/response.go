@@ -36,7 +36,7 @@ func (c *call) respond(s *h2.Stream) {
 	if d.framing != framingNone {
 		header.Del(fieldContentLength) // nobody knows how long a stream will be
 	}
-	c.noteHead(status, header)
+	c.noteHead(status, header, d.framing)
 	c.result.Written = true
 	c.w.WriteHeader(status)
 	d.copy(s)

@@ -132,7 +132,9 @@ func (l launched) ConnectServer(impl any) (string, http.Handler, error) {
 	return echo.Base, handler, l.err
 }
 
-func (launched) ConnectClient(string, connect.HTTPClient) (any, error) { return nil, errors.ErrUnsupported }
+func (launched) ConnectClient(string, connect.HTTPClient) (any, error) {
+	return nil, errors.ErrUnsupported
+}
 
 func TestObserver_LaunchesAndExits(t *testing.T) {
 	t.Parallel()

@@ -43,7 +43,9 @@ func (o *recorder) CallRouted(ctx context.Context, call connectplugin.RoutedCall
 	keep(o, &o.routed, call)
 }
 
-func (o *recorder) CallServed(_ context.Context, call connectplugin.ServedCall) { keep(o, &o.served, call) }
+func (o *recorder) CallServed(_ context.Context, call connectplugin.ServedCall) {
+	keep(o, &o.served, call)
+}
 
 func (o *recorder) Handshake(e connectplugin.HandshakeEvent) { keep(o, &o.handshakes, e) }
 func (o *recorder) Watch(e connectplugin.WatchEvent)         { keep(o, &o.watches, e) }
