@@ -7,6 +7,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -17,7 +18,12 @@ func TestStart(t *testing.T) {
 	t.Parallel()
 
 	p := processtest.Build(t, "start/host", "start/logger", "start/app")
-	_, url := p.StartHost("start/host")
+	host, url := p.StartHost("start/host")
+
+	if out, ok := p.Run("start/app", "-host", url, "nobody"); ok || out != "" {
+		t.Errorf("without a logger app said %q", out)
+	}
+
 	logger, _ := p.Start("start/logger", "service registered", "-host", url)
 
 	if out, ok := p.Run("start/app", "-host", url, "hello", "there"); !ok || out != "logged" {
@@ -29,6 +35,24 @@ func TestStart(t *testing.T) {
 
 	if _, err := logger.Await(ctx, "app: hello there"); err != nil {
 		t.Error(err)
+	}
+
+	// The logger finds its host again.
+	if err := host.Stop(); err != nil {
+		t.Error(err)
+	}
+
+	p.Start("start/host", "host is serving addr=", "-addr", strings.TrimPrefix(url, "https://"))
+
+	for {
+		out, ok := p.Run("start/app", "-host", url, "hello", "again")
+		if ok {
+			break
+		}
+
+		if ctx.Err() != nil {
+			t.Fatalf("after the restart app said %q", out)
+		}
 	}
 
 	// Who has another plugin's credentials is not the app.
