@@ -45,6 +45,7 @@ type Client struct {
 	prefix    string   // the path below which a proxy serves the host
 	identity  identity
 	adopted   time.Time     // when the identity was obtained
+	accepted  uint64        // the serial of the last one with which a call was answered
 	brief     int           // identities in a row that the host forgot soon
 	refused   uint64        // the serial of the identity that the host does not know any more; zero for none
 	doubtful  bool          // the host was lost: it may not know the identity any more

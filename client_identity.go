@@ -204,11 +204,11 @@ func (c *Client) renewed(ctx context.Context, stale identity, patient bool) erro
 	}
 }
 
-// An identity is brief that its host forgets before it is so old. After some in a row the
-// next has to wait.
+// An identity is brief that its host forgets before it is so old, and before it answered
+// anything to it. After some in a row the next has to wait.
 const (
 	briefLife = time.Second
-	mostBrief = 3
+	mostBrief = 4
 )
 
 var errForgetful = errors.New("the host forgets this client as soon as it has enrolled; where several hosts answer under one URL, " +
@@ -217,7 +217,7 @@ var errForgetful = errors.New("the host forgets this client as soon as it has en
 // forgottenLocked takes account of an identity that the host does not know any more, and
 // reports whether it is one of so many brief ones that the next has to wait.
 func (c *Client) forgottenLocked(now time.Time) bool {
-	if c.brief++; now.Sub(c.adopted) >= briefLife {
+	if c.brief++; now.Sub(c.adopted) >= briefLife || c.accepted == c.identity.serial {
 		c.brief = 0
 	}
 	if c.brief < mostBrief {
