@@ -312,7 +312,7 @@ func (c *Client) answered(id identity) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.identity.serial == id.serial {
-		c.doubtful, c.signs.shown = false, time.Now()
+		c.doubtful, c.signs.shown, c.accepted = false, time.Now(), id.serial
 		c.reachableLocked()
 	}
 }

@@ -210,7 +210,7 @@ func (e *trustError) Unwrap() []error {
 // matter of trust. Another error stays as it is.
 func (c *Client) explainLink(err error) error {
 	var known *trustError
-	if err == nil || errors.As(err, &known) {
+	if err == nil || errors.As(err, &known) || undiscovered(err) {
 		return err
 	}
 	if errors.Is(err, link.ErrTLS) {
@@ -221,6 +221,13 @@ func (c *Client) explainLink(err error) error {
 		return &trustError{text: "the host refuses this side in TLS: " + explainAlert(op.Err.Error()), refused: true, err: err}
 	}
 	return err
+}
+
+// undiscovered reports that the host could not be found, whatever TLS or a service of others
+// say about that.
+func undiscovered(err error) bool {
+	_, ok := errors.AsType[*discoveryError](err)
+	return ok
 }
 
 // explainTLS says in words why this side could not agree on TLS with the host. That the

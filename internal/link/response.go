@@ -39,6 +39,10 @@ func (x *exchange) make(c *Conn) (*http.Response, error) {
 		return nil, err
 	}
 
+	if c.pool.barren.Load() > 0 {
+		c.pool.barren.Store(0)
+	}
+
 	resp := &http.Response{
 		StatusCode: status, Status: statusText(status), Proto: "HTTP/2.0", ProtoMajor: 2,
 		Header: headerOf(fields), ContentLength: -1, Body: b, Request: x.r, TLS: c.state,

@@ -8,7 +8,7 @@ import (
 	connect "connectrpc.com/connect"
 	context "context"
 	errors "errors"
-	v1 "github.com/masegraye/connect-plugin-go/examples/minimal/gen/greeter/v1"
+	v1 "github.com/masegraye/connect-plugin-go/examples/greeter/gen/greeter/v1"
 	http "net/http"
 	strings "strings"
 )

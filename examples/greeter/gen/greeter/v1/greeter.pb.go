@@ -124,7 +124,7 @@ const file_greeter_v1_greeter_proto_rawDesc = "" +
 	"\rGreetResponse\x12\x1a\n" +
 	"\bgreeting\x18\x01 \x01(\tR\bgreeting2N\n" +
 	"\x0eGreeterService\x12<\n" +
-	"\x05Greet\x12\x18.greeter.v1.GreetRequest\x1a\x19.greeter.v1.GreetResponseBRZPgithub.com/masegraye/connect-plugin-go/examples/minimal/gen/greeter/v1;greeterv1b\x06proto3"
+	"\x05Greet\x12\x18.greeter.v1.GreetRequest\x1a\x19.greeter.v1.GreetResponseBRZPgithub.com/masegraye/connect-plugin-go/examples/greeter/gen/greeter/v1;greeterv1b\x06proto3"
 
 var (
 	file_greeter_v1_greeter_proto_rawDescOnce sync.Once
