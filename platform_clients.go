@@ -69,7 +69,7 @@ func (c listeningClient) Do(r *http.Request) (*http.Response, error) {
 	if err == nil && proxy.SpeaksGRPCAlone(resp.StatusCode, resp.Header.Get("Content-Type")) {
 		c.alone.Store(true)
 	}
-	return resp, err //nolint:wrapcheck // stands for what it wraps
+	return resp, err
 }
 
 // PluginControlClient calls a plugin's PluginControl service, which serves its host alone, in
