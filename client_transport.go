@@ -311,7 +311,7 @@ func answered(r *http.Request, err error) (*http.Response, error) {
 	}
 	a := &unsent.Answer{}
 	if failed := errorWriter.Write(a, r, said); failed != nil {
-		return nil, failed
+		return nil, fmt.Errorf("answer: %w", failed)
 	}
 	return a.Response(r), nil
 }
@@ -338,7 +338,7 @@ func (e *plainError) Error() string { return e.text }
 // Is implements what [errors.Is] asks for. That a connection was closed is canceled, as in
 // gRPC: whoever tries again where something is unavailable would do so for ever.
 func (e *plainError) Is(target error) bool {
-	switch target { //nolint:errorlint // a switch on what is asked for
+	switch target {
 	case context.Canceled:
 		return !e.coded && (errors.Is(e.err, ErrClientClosed) || errors.Is(e.err, errConnClosed) || errors.Is(e.err, target))
 	case context.DeadlineExceeded, os.ErrDeadlineExceeded:

@@ -75,6 +75,12 @@ func (c *unaryCall) Receive(into any) error {
 	return FromV1(err)
 }
 
+// Close implements connect.ClientStream.
+func (c *unaryCall) Close() error {
+	c.end()
+	return nil
+}
+
 // attempt makes the call once.
 func (c *unaryCall) attempt(ctx context.Context, into any) error {
 	stream, err := c.next(ctx, c.spec)
@@ -91,12 +97,6 @@ func (c *unaryCall) attempt(ctx context.Context, into any) error {
 		err = closed
 	}
 	return err
-}
-
-// Close implements connect.ClientStream.
-func (c *unaryCall) Close() error {
-	c.end()
-	return nil
 }
 
 // chain puts interceptors around a call, the first outermost.

@@ -30,7 +30,7 @@ func FromV1(err error) error {
 	if connectv1.IsWireError(err) {
 		out = out.WithRemote()
 	}
-	return out
+	return out //nolint:wrapcheck // made here
 }
 
 // isSecond reports whether the outer one of the errors with a code is of the second version.
@@ -98,5 +98,5 @@ func forwarded(err error) error {
 	for _, detail := range coded.Details() {
 		out = out.WithDetail(detail)
 	}
-	return out
+	return out //nolint:wrapcheck // made here
 }

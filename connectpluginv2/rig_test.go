@@ -3,7 +3,6 @@ package connectpluginv2_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -173,7 +172,7 @@ func said(err error) string {
 	if err == nil {
 		return "nothing"
 	}
-	return fmt.Sprint(connect.CodeOf(connectpluginv2.FromV1(err))) + ": " + messageOf(connectpluginv2.FromV1(err))
+	return connect.CodeOf(connectpluginv2.FromV1(err)).String() + ": " + messageOf(connectpluginv2.FromV1(err))
 }
 
 func messageOf(err error) string {

@@ -24,7 +24,8 @@ func NewService(serviceType, version string, server *connect.Server, options ...
 // whoever serves by hand.
 func NewHandler(server *connect.Server, options ...connecthttp.Option) http.Handler {
 	mux := http.NewServeMux()
-	connecthttp.Mount(mux, server, append([]connecthttp.Option{connecthttp.WithCompressMinBytes(connectplugin.CompressMinBytes)}, options...)...)
+	short := connecthttp.WithCompressMinBytes(connectplugin.CompressMinBytes)
+	connecthttp.Mount(mux, server, append([]connecthttp.Option{short}, options...)...)
 	return mux
 }
 

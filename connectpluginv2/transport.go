@@ -50,7 +50,7 @@ func (b translatingBody) Read(p []byte) (int, error) {
 	if err != nil && !errors.Is(err, io.EOF) {
 		err = FromV1(err)
 	}
-	return n, err //nolint:wrapcheck // stands for what it wraps
+	return n, err
 }
 
 // NewInProcess returns a transport to a server in this process, such as one that also
