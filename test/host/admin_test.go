@@ -188,7 +188,7 @@ func TestAdmin_SnapshotHasTheCalls(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = conn.Close() }()
+	defer conn.Close()
 	calls := loggerv1connect.NewLoggerClient(conn.HTTPClient(), conn.BaseURL())
 	for range 3 {
 		if _, err := calls.Log(t.Context(), connect.NewRequest(&loggerv1.LogRequest{Message: "m"})); err != nil {
