@@ -17,7 +17,7 @@ INTEROPFLAGS ?=
 # Everything that is built but not committed lies here, outside the tree.
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/connectplugin
 # Modules of their own that users or tests see; those that do not exist yet are skipped.
-NESTED := $(patsubst %/go.mod,%,$(wildcard examples/go.mod bench/go.mod connectpluginfx/go.mod interop/go.mod))
+NESTED := $(patsubst %/go.mod,%,$(wildcard examples/go.mod bench/go.mod connectpluginfx/go.mod console/go.mod interop/go.mod))
 MODULES := . $(NESTED)
 # The directories from which code is generated.
 GENERATED := $(patsubst %/buf.gen.yaml,%,$(wildcard ./buf.gen.yaml examples/buf.gen.yaml examples/*/buf.gen.yaml))
