@@ -101,7 +101,7 @@ func (t *tool) root() *cobra.Command {
 	t.to.flags(flags)
 	root.AddCommand(
 		t.plugins(), t.services(), t.limits(), t.calls(), t.watch(), t.tail(),
-		t.revoke(), t.readmit(), t.drain(), t.replace(), t.policy(), t.audit(), t.authority(),
+		t.revoke(), t.readmit(), t.drain(), t.replace(), t.policy(), t.audit(), t.authority(), t.page(),
 	)
 	return root
 }
