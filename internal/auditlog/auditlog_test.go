@@ -3,6 +3,8 @@ package auditlog_test
 import (
 	"bytes"
 	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -166,6 +168,28 @@ func TestVerify_CutTail(t *testing.T) {
 	}
 }
 
+// Whoever has no key cannot go on for long without checkpoints, though each line follows the one before.
+func TestVerify_WithoutCheckpointsForLong(t *testing.T) {
+	t.Parallel()
+	lines, _ := written(t, 4)
+	text := strings.Join(lines, "")
+	var forged strings.Builder
+	forged.WriteString(text)
+	before := strings.TrimSuffix(lines[len(lines)-1], "\n")
+	for n := range auditlog.MaxEvery + 1 {
+		before = fmt.Sprintf(`{"seq":%d,"prev":"%x","time":"2026-01-01T00:00:00Z","line":"event","event":{}}`, len(lines)+n+1, sha256.Sum256([]byte(before)))
+		forged.WriteString(before + "\n")
+		if n == 100 {
+			if report, err := verify(t, nil, forged.String()); err != nil || report.Unsigned != 101 {
+				t.Errorf("what is not signed yet is not told: %+v, %v", report, err)
+			}
+		}
+	}
+	if _, err := verify(t, nil, forged.String()); err == nil || !strings.Contains(err.Error(), "without a checkpoint") {
+		t.Errorf("10,001 lines without a signature: %v", err)
+	}
+}
+
 // A log goes on after its writer ended, also after one that ended in the middle of a line, and over
 // files that were put aside.
 func TestWriter_GoesOn(t *testing.T) {
@@ -188,6 +212,10 @@ func TestWriter_GoesOn(t *testing.T) {
 			_ = f.Close()
 		}
 	}
+	putAside(t, path) // and the process ends before the next file has a line
+	if err := open(t, path, nil).Close(); err != nil {
+		t.Fatal(err)
+	}
 	aside, err := auditlog.Files(path)
 	if err != nil || len(aside) == 0 {
 		t.Fatalf("files put aside: %v, %v", aside, err)
@@ -206,6 +234,18 @@ func TestWriter_GoesOn(t *testing.T) {
 	}
 	if _, err := verify(t, nil, slices.Delete(texts, 0, 1)[0], texts[0]); err == nil {
 		t.Error("a file twice is not noticed")
+	}
+}
+
+// putAside does what the writer does with a full file.
+func putAside(t *testing.T, path string) {
+	t.Helper()
+	var first struct{ Seq int }
+	if err := json.Unmarshal([]byte(read(t, path)[0]), &first); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path, fmt.Sprintf("%s.%020d", path, first.Seq)); err != nil {
+		t.Fatal(err)
 	}
 }
 
