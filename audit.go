@@ -2,9 +2,15 @@ package connectplugin
 
 import (
 	"context"
+	"crypto/ed25519"
+	"encoding/json"
+	"errors"
 	"log/slog"
+	"os"
+	"strings"
 	"time"
 
+	"github.com/masegraye/connect-plugin-go/internal/auditlog"
 	"github.com/masegraye/connect-plugin-go/internal/recent"
 )
 
@@ -135,4 +141,122 @@ func (e *AuditEvent) attrs() []slog.Attr {
 		}
 	}
 	return append(attrs, slog.Int(keyCount, max(e.Count, 1)))
+}
+
+// AuditCheckpoint says how far an audit log had got, signed by its key. Kept where whoever may write
+// the log may not, it shows whether the end of the log was cut off.
+type AuditCheckpoint = auditlog.Checkpoint
+
+// AuditReport is what is known of an audit log that holds.
+type AuditReport = auditlog.Report
+
+// AuditProblem is returned by [VerifyAudit] where a log was changed: it names file and line.
+type AuditProblem = auditlog.Problem
+
+// AuditSinkConfig says where an [AuditSink] writes and how.
+type AuditSinkConfig struct {
+	// Path is the file. Where it is there the sink goes on with it. Required.
+	Path string
+	// Key signs the checkpoints. Whoever has it can write another log. Required.
+	Key ed25519.PrivateKey
+	// CheckpointEvery is after how many lines a checkpoint is written, at most 10,000, and
+	// CheckpointInterval after what time, where anything was. Zero means 1,000 and 1 min.
+	CheckpointEvery int
+	// CheckpointInterval is the time to CheckpointEvery.
+	CheckpointInterval time.Duration
+	// MaxBytes is how long a file gets before it is put aside, with the number of its first
+	// line behind its name. Nothing is ever deleted. Zero means 64 MiB.
+	MaxBytes int64
+	// Buffer is how many events wait to be written; more are dropped, and counted in the log.
+	// Zero means 4,096.
+	Buffer int
+	// OnCheckpoint gets each checkpoint when it is on disk, to be kept elsewhere. The sink
+	// waits for it, and its callers do not. May be nil.
+	OnCheckpoint func(AuditCheckpoint)
+	// Logger is told of what cannot be written. Nil means slog.Default().
+	Logger *slog.Logger
+}
+
+// AuditSink writes audit events to files: one JSON object a line, each with the SHA-256 of the line
+// before, and with checkpoints that are signed with Ed25519 (RFC 8032), so that [VerifyAudit] finds what
+// was changed afterwards. Give its Record to [ServeConfig].Audit, and close it after the host. It is
+// safe for concurrent use.
+type AuditSink struct{ w *auditlog.Writer }
+
+// NewAuditSink opens a sink. An error about the configuration wraps [ErrInvalidConfig] and names the
+// field.
+func NewAuditSink(cfg AuditSinkConfig) (*AuditSink, error) {
+	switch {
+	case cfg.Path == "":
+		return nil, fieldError("Path", "is empty; write the name of a file")
+	case len(cfg.Key) != ed25519.PrivateKeySize:
+		return nil, fieldError("Key", "is no Ed25519 private key; make one with ed25519.GenerateKey and keep it")
+	case cfg.CheckpointEvery < 0 || cfg.CheckpointEvery > auditlog.MaxEvery:
+		return nil, fieldError("CheckpointEvery", "must lie between 0, for the default, and %d", auditlog.MaxEvery)
+	case cfg.CheckpointInterval < 0, cfg.MaxBytes < 0, cfg.Buffer < 0:
+		return nil, fieldError("CheckpointInterval, MaxBytes, Buffer", "one is negative; write 0 for the default")
+	}
+	log := danger(cfg.Logger)
+	w, err := auditlog.Open(auditlog.Config{
+		Path: cfg.Path, Key: cfg.Key, Every: cfg.CheckpointEvery, Interval: cfg.CheckpointInterval,
+		MaxBytes: cfg.MaxBytes, Buffer: cfg.Buffer, OnCheckpoint: cfg.OnCheckpoint,
+		OnError: func(err error) { log.Error("the audit log cannot be written", keyError, err) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &AuditSink{w: w}, nil
+}
+
+// Record has an event written and never blocks.
+func (s *AuditSink) Record(e AuditEvent) {
+	if text, err := e.json(); err == nil {
+		s.w.Record(text)
+	}
+}
+
+// Dropped returns how many events were not written since the sink was opened.
+func (s *AuditSink) Dropped() uint64 { return s.w.Lost() }
+
+// Close writes what waits and a last checkpoint, and returns the first error of all writing. Events that
+// come later are dropped.
+func (s *AuditSink) Close() error { return s.w.Close() }
+
+// json is an event as a line has it, without the fields that say nothing.
+func (e *AuditEvent) json() ([]byte, error) {
+	fields := map[string]any{"time": e.Time.UTC(), keyKind: e.Kind, keyCount: max(e.Count, 1)}
+	for _, s := range e.texts() {
+		if *s.text != "" {
+			fields[s.key] = strings.ToValidUTF8(*s.text, "\ufffd")
+		}
+	}
+	return json.Marshal(fields)
+}
+
+// VerifyAudit checks the files of an audit log, oldest first, against the key of its checkpoints, and
+// against a checkpoint that was kept elsewhere, nil for none. With it a log that was cut off is found,
+// too; without it, everything after the last checkpoint of the files could be missing, and what follows
+// that is not signed (Unsigned in the report). The error is an [AuditProblem] where something was changed.
+// Without files it fails.
+func VerifyAudit(key ed25519.PublicKey, kept *AuditCheckpoint, files ...string) (AuditReport, error) {
+	v, err := auditlog.NewVerifier(key, kept)
+	if err != nil {
+		return AuditReport{}, err
+	}
+	for _, name := range files {
+		f, err := os.Open(name)
+		if err != nil {
+			return AuditReport{}, err
+		}
+		if err := errors.Join(v.File(name, f), f.Close()); err != nil {
+			return AuditReport{}, err
+		}
+	}
+	return v.Finish()
+}
+
+// AuditFiles returns the files of the audit log at a path, oldest first.
+func AuditFiles(path string) ([]string, error) {
+	files, err := auditlog.Files(path)
+	return append(files, path), err
 }

@@ -169,54 +169,72 @@ func ofRuntime(runtimeID string) func(catalog.Registration) bool {
 // maxPolicyChanges bounds what is told of the changes that a policy would make.
 const maxPolicyChanges = 1_000
 
-// foresee says what would end, and which rights change, if the host took over a policy.
-// Nothing changes.
+// foresight is what would end, and which rights change, if the host took over a policy.
+type foresight struct {
+	host      *Host
+	now, next *policy.Book
+	changes   []*adminv1.PolicyChange
+	omitted   int
+}
+
+// foresee looks at everybody who is there. Nothing changes.
 func (h *Host) foresee(next *policy.Book) (changes []*adminv1.PolicyChange, omitted int) {
-	now := h.hub.rules.Load()
-	add := func(id *tokenstore.Identity, kind adminv1.PolicyChange_Kind, right AuditRight, subject string) {
-		if len(changes) >= maxPolicyChanges {
-			omitted++
-			return
-		}
-		changes = append(changes, &adminv1.PolicyChange{
-			Kind: kind, RuntimeId: id.RuntimeID(), SelfId: valid(id.SelfID()), Right: string(right), Subject: valid(subject),
-		})
-	}
+	f := &foresight{host: h, now: h.hub.rules.Load(), next: next}
 	h.hub.store.Each(func(id *tokenstore.Identity) bool {
 		s := subjectOf(id)
-		if now.Of(s) != nil && next.Of(s) == nil || !h.hub.acceptsUnder(next, id) {
-			add(id, adminv1.PolicyChange_KIND_IDENTITY_ENDS, "", "")
+		if f.now.Of(s) != nil && next.Of(s) == nil || !h.hub.acceptsUnder(next, id) {
+			f.add(id, adminv1.PolicyChange_KIND_IDENTITY_ENDS, "", "")
 			return true
 		}
-		before, after := now.Rights(s), next.Rights(s)
-		for _, r := range []struct {
-			right         AuditRight
-			before, after []string
-		}{
-			{RightProvides, before.Provides, after.Provides}, {RightRequires, before.Requires, after.Requires},
-			{RightCapabilities, before.Capabilities, after.Capabilities},
-			{RightHostPlugins, hostPluginsOf(now, s), hostPluginsOf(next, s)},
-		} {
-			for _, name := range without(r.before, r.after) {
-				add(id, adminv1.PolicyChange_KIND_RIGHT_LOST, r.right, name)
-			}
-			for _, name := range without(r.after, r.before) {
-				add(id, adminv1.PolicyChange_KIND_RIGHT_GAINED, r.right, name)
-			}
-		}
-		for _, reg := range h.registry.catalog.ByRuntime(id.RuntimeID()) {
-			if now.MayProvide(s, reg.Type) && !next.MayProvide(s, reg.Type) {
-				add(id, adminv1.PolicyChange_KIND_REGISTRATION_ENDS, RightProvides, reg.Type)
-			}
-		}
-		for _, g := range h.hub.store.Grants(id.RuntimeID()) {
-			if !next.MayUse(s, g.Type) {
-				add(id, adminv1.PolicyChange_KIND_GRANT_ENDS, RightCapabilities, g.Type)
-			}
-		}
+		f.rights(id, s)
+		f.holdings(id, s)
 		return true
 	})
-	return changes, omitted
+	return f.changes, f.omitted
+}
+
+func (f *foresight) add(id *tokenstore.Identity, kind adminv1.PolicyChange_Kind, right AuditRight, subject string) {
+	if len(f.changes) >= maxPolicyChanges {
+		f.omitted++
+		return
+	}
+	f.changes = append(f.changes, &adminv1.PolicyChange{
+		Kind: kind, RuntimeId: id.RuntimeID(), SelfId: valid(id.SelfID()), Right: string(right), Subject: valid(subject),
+	})
+}
+
+// rights says which rights an identity would lose and gain.
+func (f *foresight) rights(id *tokenstore.Identity, s policy.Subject) {
+	before, after := f.now.Rights(s), f.next.Rights(s)
+	for _, r := range []struct {
+		right         AuditRight
+		before, after []string
+	}{
+		{RightProvides, before.Provides, after.Provides}, {RightRequires, before.Requires, after.Requires},
+		{RightCapabilities, before.Capabilities, after.Capabilities},
+		{RightHostPlugins, hostPluginsOf(f.now, s), hostPluginsOf(f.next, s)},
+	} {
+		for _, name := range without(r.before, r.after) {
+			f.add(id, adminv1.PolicyChange_KIND_RIGHT_LOST, r.right, name)
+		}
+		for _, name := range without(r.after, r.before) {
+			f.add(id, adminv1.PolicyChange_KIND_RIGHT_GAINED, r.right, name)
+		}
+	}
+}
+
+// holdings says what an identity would lose of what it has.
+func (f *foresight) holdings(id *tokenstore.Identity, s policy.Subject) {
+	for _, reg := range f.host.registry.catalog.ByRuntime(id.RuntimeID()) {
+		if f.now.MayProvide(s, reg.Type) && !f.next.MayProvide(s, reg.Type) {
+			f.add(id, adminv1.PolicyChange_KIND_REGISTRATION_ENDS, RightProvides, reg.Type)
+		}
+	}
+	for _, g := range f.host.hub.store.Grants(id.RuntimeID()) {
+		if !f.next.MayUse(s, g.Type) {
+			f.add(id, adminv1.PolicyChange_KIND_GRANT_ENDS, RightCapabilities, g.Type)
+		}
+	}
 }
 
 // without returns the names that are not among others.

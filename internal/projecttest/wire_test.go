@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/descriptorpb"
 
+	adminv1 "github.com/masegraye/connect-plugin-go/gen/admin/v1"
 	loggerv1 "github.com/masegraye/connect-plugin-go/gen/capability/logger/v1"
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 )
@@ -21,6 +22,7 @@ import (
 // generatedFiles are the files of the wire, as the generated code describes them.
 func generatedFiles() []protoreflect.FileDescriptor {
 	return []protoreflect.FileDescriptor{
+		adminv1.File_admin_v1_admin_proto,
 		loggerv1.File_capability_logger_v1_logger_proto,
 		connectpluginv1.File_plugin_v1_broker_proto,
 		connectpluginv1.File_plugin_v1_handshake_proto,

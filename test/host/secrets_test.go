@@ -301,7 +301,10 @@ func TestAudit_REGREC11_IdentityEventsSayWhoAndWhy(t *testing.T) {
 func wantEvent(t *testing.T, events []connectplugin.AuditEvent, want connectplugin.AuditEvent) {
 	t.Helper()
 	for _, e := range events {
-		e.Time, e.Peer, e.Reason = want.Time, want.Peer, want.Reason
+		if (e.Grant != "") != (e.Kind == connectplugin.AuditGranted || e.Kind == connectplugin.AuditRevoked) {
+			t.Errorf("event %s has the grant %q", e.Kind, e.Grant)
+		}
+		e.Time, e.Peer, e.Reason, e.Grant = want.Time, want.Peer, want.Reason, want.Grant
 		if e == want {
 			return
 		}

@@ -1,0 +1,153 @@
+package ctl
+
+import (
+	"crypto/ed25519"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	connectplugin "github.com/masegraye/connect-plugin-go"
+)
+
+func (t *tool) audit() *cobra.Command {
+	c := &cobra.Command{Use: "audit", Short: "make the key of an audit log, and check the log"}
+	c.AddCommand(t.auditKey(), t.auditVerify())
+	return c
+}
+
+// Names of the files of a key, and of what is in them.
+const (
+	keyFile       = "audit.key"
+	publicKeyFile = "audit.pub"
+	keyBlock      = "PRIVATE KEY"
+	publicBlock   = "PUBLIC KEY"
+)
+
+func (t *tool) auditKey() *cobra.Command {
+	return &cobra.Command{
+		Use: "key DIR", Short: "make an Ed25519 key: audit.key for the host, audit.pub for whoever checks", Args: exactly("DIR"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			public, private, err := ed25519.GenerateKey(nil)
+			if err != nil {
+				return err
+			}
+			secret, err := x509.MarshalPKCS8PrivateKey(private)
+			if err != nil {
+				return err
+			}
+			open, err := x509.MarshalPKIXPublicKey(public)
+			if err != nil {
+				return err
+			}
+			for _, f := range []struct {
+				name, block string
+				der         []byte
+				mode        os.FileMode
+			}{{keyFile, keyBlock, secret, 0o600}, {publicKeyFile, publicBlock, open, 0o644}} {
+				if err := create(filepath.Join(args[0], f.name), pem.EncodeToMemory(&pem.Block{Type: f.block, Bytes: f.der}), f.mode); err != nil {
+					return err
+				}
+			}
+			_, err = fmt.Fprintln(t.out, line("wrote "+filepath.Join(args[0], keyFile)+" and "+publicKeyFile))
+			return err
+		},
+	}
+}
+
+// create writes a file that is not there yet.
+func create(name string, text []byte, mode os.FileMode) error {
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	return errors.Join(err, f.Close())
+}
+
+func (t *tool) auditVerify() *cobra.Command {
+	var key, checkpoint string
+	c := &cobra.Command{Use: "verify LOG", Short: "check an audit log, with the files that were put aside", Args: exactly("LOG")}
+	c.Flags().StringVar(&key, "key", "", "file with the public key (PEM), as `audit key` makes it")
+	c.Flags().StringVar(&checkpoint, "checkpoint", "", "file with the last checkpoint (JSON) that was kept elsewhere: finds a cut tail")
+	c.RunE = func(_ *cobra.Command, args []string) error {
+		public, err := readPublicKey(key)
+		if err != nil {
+			return err
+		}
+		kept, err := readCheckpoint(checkpoint)
+		if err != nil {
+			return err
+		}
+		files, err := connectplugin.AuditFiles(args[0])
+		if err != nil {
+			return err
+		}
+		report, err := connectplugin.VerifyAudit(public, kept, files...)
+		var missing *os.PathError
+		switch {
+		case errors.As(err, &missing):
+			return err
+		case err != nil:
+			return &foundError{err}
+		case t.json:
+			return json.NewEncoder(t.out).Encode(report)
+		}
+		fmt.Fprintf(t.out, "the log holds: lines %d to %d, %d events, %d dropped, %d checkpoints\n",
+			report.First, report.Last, report.Events, report.Dropped, report.Checkpoints)
+		if report.First > 1 {
+			fmt.Fprintf(t.out, "lines 1 to %d are not in these files\n", report.First-1)
+		}
+		if report.Unsigned > 0 {
+			fmt.Fprintf(t.out, "%d lines after the last checkpoint are not signed yet\n", report.Unsigned)
+		}
+		if kept == nil {
+			fmt.Fprintln(t.out, "without --checkpoint nobody can tell whether the end was cut off")
+		}
+		return nil
+	}
+	return c
+}
+
+func readPublicKey(name string) (ed25519.PublicKey, error) {
+	if name == "" {
+		return nil, wrongUsage("--key is missing: name the file with the log's public key")
+	}
+	text, err := os.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	block, _ := pem.Decode(text)
+	if block == nil || block.Type != publicBlock {
+		return nil, fmt.Errorf("%s: is no public key in PEM", name)
+	}
+	parsed, err := x509.ParsePKIXPublicKey(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	public, ok := parsed.(ed25519.PublicKey)
+	if !ok {
+		return nil, fmt.Errorf("%s: is a %T, and audit logs are signed with Ed25519", name, parsed)
+	}
+	return public, nil
+}
+
+func readCheckpoint(name string) (*connectplugin.AuditCheckpoint, error) {
+	if name == "" {
+		return nil, nil //nolint:nilnil // none was kept
+	}
+	text, err := os.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	var p connectplugin.AuditCheckpoint
+	if err := json.Unmarshal(text, &p); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return &p, nil
+}

@@ -1,0 +1,170 @@
+package ctl
+
+import (
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	connectplugin "github.com/masegraye/connect-plugin-go"
+)
+
+// authority are the commands about a certificate authority. They need no host.
+func (t *tool) authority() *cobra.Command {
+	var dir, domain string
+	c := &cobra.Command{Use: "ca", Short: "make a certificate authority, and write, list and renew credentials"}
+	c.PersistentFlags().StringVar(&dir, "dir", "", "directory of the authority")
+	load := func() (*connectplugin.Authority, error) {
+		if dir == "" {
+			return nil, wrongUsage("--dir is missing: name the directory of the authority")
+		}
+		return connectplugin.LoadAuthority(connectplugin.AuthorityConfig{Dir: dir})
+	}
+	fresh := &cobra.Command{Use: "new", Short: "make an authority in --dir", Args: exactly(), RunE: func(*cobra.Command, []string) error {
+		if dir == "" {
+			return wrongUsage("--dir is missing: name a directory for the authority")
+		}
+		a, err := connectplugin.NewAuthority(connectplugin.AuthorityConfig{Dir: dir, TrustDomain: domain})
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(t.out, "made an authority of the trust domain %s in %s; whoever reads that directory can be any plugin\n", a.TrustDomain(), line(dir))
+		return err
+	}}
+	fresh.Flags().StringVar(&domain, "trust-domain", "", "trust domain; empty makes one that no other authority has")
+	c.AddCommand(fresh, t.caWrite(load), t.caRenew(load), t.caList())
+	return c
+}
+
+func (t *tool) caWrite(load func() (*connectplugin.Authority, error)) *cobra.Command {
+	var hosts []string
+	c := &cobra.Command{Use: "write SELF_ID DIR", Short: "write credentials of a self id", Args: exactly("SELF_ID", "DIR")}
+	c.Flags().StringSliceVar(&hosts, "name", nil, "host names and addresses under which the plugin serves (default localhost, 127.0.0.1, ::1)")
+	c.RunE = func(_ *cobra.Command, args []string) error {
+		a, err := load()
+		if err != nil {
+			return err
+		}
+		if err := a.WriteCredentials(args[1], args[0], hosts...); err != nil {
+			return err
+		}
+		return t.credentials(args[1])
+	}
+	return c
+}
+
+func (t *tool) caRenew(load func() (*connectplugin.Authority, error)) *cobra.Command {
+	return &cobra.Command{
+		Use: "renew DIR", Short: "renew the credentials in a directory, with the same key and names", Args: exactly("DIR"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			a, err := load()
+			if err != nil {
+				return err
+			}
+			leaf, err := leafIn(args[0])
+			if err != nil {
+				return err
+			}
+			identity := identityOf(leaf)
+			selfID := identity[strings.LastIndexByte(identity, '/')+1:]
+			if a.PluginIdentity(selfID) != identity {
+				return fmt.Errorf("%s: the certificate is that of %q, which this authority does not certify", args[0], identity)
+			}
+			names := leaf.DNSNames
+			for _, ip := range leaf.IPAddresses {
+				names = append(names, ip.String())
+			}
+			if err := a.WriteCredentials(args[0], selfID, names...); err != nil {
+				return err
+			}
+			return t.credentials(args[0])
+		},
+	}
+}
+
+func (t *tool) caList() *cobra.Command {
+	return &cobra.Command{
+		Use: "list DIR", Short: "list the credentials below a directory, and when they end", Args: exactly("DIR"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			var dirs []string
+			err := filepath.WalkDir(args[0], func(path string, d fs.DirEntry, err error) error {
+				if err == nil && !d.IsDir() && d.Name() == certFile {
+					dirs = append(dirs, filepath.Dir(path))
+				}
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			return t.credentials(dirs...)
+		},
+	}
+}
+
+// certFile is the name of the certificate among credentials.
+const certFile = "tls.crt"
+
+// credentials lists what is in directories.
+func (t *tool) credentials(dirs ...string) error {
+	if t.json {
+		return t.credentialsJSON(dirs)
+	}
+	b := t.table("DIRECTORY", "IDENTITY", "ENDS IN", "ENDS")
+	for _, dir := range dirs {
+		leaf, err := leafIn(dir)
+		if err != nil {
+			b.row(dir, err.Error())
+			continue
+		}
+		b.row(dir, identityOf(leaf), until(timestamppb.New(leaf.NotAfter)), leaf.NotAfter.Format(time.RFC3339))
+	}
+	return b.end("no credentials")
+}
+
+// credentialsJSON is the list for programs.
+func (t *tool) credentialsJSON(dirs []string) error {
+	type entry struct {
+		Directory string     `json:"directory"`
+		Identity  string     `json:"identity,omitempty"`
+		Ends      *time.Time `json:"ends,omitempty"`
+		Error     string     `json:"error,omitempty"`
+	}
+	list := []entry{}
+	for _, dir := range dirs {
+		leaf, err := leafIn(dir)
+		if err != nil {
+			list = append(list, entry{Directory: dir, Error: err.Error()})
+			continue
+		}
+		list = append(list, entry{Directory: dir, Identity: identityOf(leaf), Ends: &leaf.NotAfter})
+	}
+	return json.NewEncoder(t.out).Encode(list)
+}
+
+func identityOf(leaf *x509.Certificate) string {
+	if len(leaf.URIs) > 0 {
+		return leaf.URIs[0].String()
+	}
+	return leaf.Subject.CommonName
+}
+
+func leafIn(dir string) (*x509.Certificate, error) {
+	text, err := os.ReadFile(filepath.Join(dir, certFile))
+	if err != nil {
+		return nil, err
+	}
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return nil, errors.New("tls.crt is no certificate in PEM")
+	}
+	return x509.ParseCertificate(block.Bytes)
+}

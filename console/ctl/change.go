@@ -1,0 +1,87 @@
+package ctl
+
+import (
+	"context"
+	"fmt"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/proto"
+
+	adminv1 "github.com/masegraye/connect-plugin-go/gen/admin/v1"
+)
+
+// changing is a command that changes something by name and says what came of it.
+func (t *tool) changing(use, short string, names []string, change func(context.Context, *operator, []string) (proto.Message, string, error)) *cobra.Command {
+	return &cobra.Command{Use: use, Short: short, Args: exactly(names...), RunE: func(c *cobra.Command, args []string) error {
+		return t.with(c.Context(), func(ctx context.Context, o *operator) error {
+			m, text, err := change(ctx, o, args)
+			switch {
+			case err != nil:
+				return err
+			case t.json:
+				return t.message(m, false)
+			}
+			_, err = fmt.Fprintln(t.out, line(text))
+			return err
+		})
+	}}
+}
+
+func (t *tool) revoke() *cobra.Command {
+	var instance bool
+	c := t.changing("revoke SELF_ID", "end a plugin and keep it out until it is readmitted, or end one instance (--instance RUNTIME_ID)",
+		[]string{"SELF_ID"}, func(ctx context.Context, o *operator, args []string) (proto.Message, string, error) {
+			ask := &adminv1.RevokeRequest{Who: &adminv1.RevokeRequest_SelfId{SelfId: args[0]}}
+			if instance {
+				ask.Who = &adminv1.RevokeRequest_RuntimeId{RuntimeId: args[0]}
+			}
+			res, err := o.change.Revoke(ctx, connect.NewRequest(ask))
+			if err != nil {
+				return nil, "", err
+			}
+			text := fmt.Sprintf("%s: %d identities ended; it stays out until `connectpluginctl readmit %s`", args[0], res.Msg.GetEnded(), args[0])
+			if instance {
+				text = args[0] + " ended"
+			}
+			return res.Msg, text, nil
+		})
+	c.Flags().BoolVar(&instance, "instance", false, "the name is a runtime id: end that instance only")
+	return c
+}
+
+func (t *tool) readmit() *cobra.Command {
+	return t.changing("readmit SELF_ID", "let a plugin in again that was revoked", []string{"SELF_ID"},
+		func(ctx context.Context, o *operator, args []string) (proto.Message, string, error) {
+			res, err := o.change.Readmit(ctx, connect.NewRequest(&adminv1.ReadmitRequest{SelfId: args[0]}))
+			if err != nil {
+				return nil, "", err
+			}
+			if !res.Msg.GetWasRevoked() {
+				return res.Msg, args[0] + " was not revoked", nil
+			}
+			return res.Msg, args[0] + " may come again", nil
+		})
+}
+
+func (t *tool) drain() *cobra.Command {
+	return t.changing("drain RUNTIME_ID", "take out what an instance provides, and wait for its calls in flight", []string{"RUNTIME_ID"},
+		func(ctx context.Context, o *operator, args []string) (proto.Message, string, error) {
+			res, err := o.change.Drain(ctx, connect.NewRequest(&adminv1.DrainRequest{RuntimeId: args[0]}))
+			if err != nil {
+				return nil, "", err
+			}
+			return res.Msg, args[0] + " is drained", nil
+		})
+}
+
+func (t *tool) replace() *cobra.Command {
+	return t.changing("replace NAME", "start a new instance of a plugin that the host launched, then stop the old one", []string{"NAME"},
+		func(ctx context.Context, o *operator, args []string) (proto.Message, string, error) {
+			res, err := o.change.Replace(ctx, connect.NewRequest(&adminv1.ReplaceRequest{Name: args[0]}))
+			if err != nil {
+				return nil, "", err
+			}
+			return res.Msg, args[0] + " is replaced", nil
+		})
+}

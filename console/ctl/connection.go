@@ -1,0 +1,102 @@
+package ctl
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	connectplugin "github.com/masegraye/connect-plugin-go"
+	"github.com/masegraye/connect-plugin-go/gen/admin/v1/adminv1connect"
+)
+
+// connection says how to reach a host, and as whom.
+type connection struct {
+	host, selfID, credentials, secretFile string
+	insecure                              bool
+	timeout                               time.Duration
+}
+
+func (c *connection) flags(f *pflag.FlagSet) {
+	f.StringVar(&c.host, "host", cmp.Or(os.Getenv("CONNECTPLUGIN_HOST"), "https://127.0.0.1:8443"), "base URL of the host (CONNECTPLUGIN_HOST)")
+	f.StringVar(&c.selfID, "self-id", cmp.Or(os.Getenv("CONNECTPLUGIN_SELF_ID"), "operator"), "who you are to the host's policy (CONNECTPLUGIN_SELF_ID)")
+	f.StringVar(&c.credentials, "credentials", os.Getenv("CONNECTPLUGIN_CREDENTIALS"), "directory with tls.crt, tls.key and ca.crt, as `ca write` makes it (CONNECTPLUGIN_CREDENTIALS)")
+	f.StringVar(&c.secretFile, "secret-file", os.Getenv("CONNECTPLUGIN_SECRET_FILE"), "file with the enrolment secret of the self id, if it has one (CONNECTPLUGIN_SECRET_FILE)")
+	f.BoolVar(&c.insecure, "insecure", false, "speak plaintext to a host for development")
+	f.DurationVar(&c.timeout, "timeout", 10*time.Second, "how long to try to reach the host")
+}
+
+// operator is a connected client and what it calls.
+type operator struct {
+	client *connectplugin.Client
+	read   adminv1connect.AdminReadServiceClient
+	change adminv1connect.AdminChangeServiceClient
+}
+
+// open enrols with the host. Close the operator.
+func (c *connection) open(ctx context.Context) (*operator, error) {
+	cfg := connectplugin.ClientConfig{HostURL: c.host, SelfID: c.selfID, SelfVersion: "1.0.0", AllowInsecure: c.insecure, Timeout: c.timeout}
+	var err error
+	if !c.insecure {
+		if cfg.TLS, err = c.tls(); err != nil {
+			return nil, err
+		}
+	}
+	if c.secretFile != "" {
+		text, err := os.ReadFile(c.secretFile)
+		if err != nil {
+			return nil, fmt.Errorf("--secret-file: %w", err)
+		}
+		cfg.Secret = connectplugin.Secret(bytes.TrimSpace(text))
+	}
+	client, err := connectplugin.NewClient(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := client.Connect(ctx); err != nil {
+		return nil, errors.Join(err, client.Close())
+	}
+	by := client.HTTPClient()
+	return &operator{
+		client: client, read: adminv1connect.NewAdminReadServiceClient(by, c.host),
+		change: adminv1connect.NewAdminChangeServiceClient(by, c.host),
+	}, nil
+}
+
+func (c *connection) tls() (*tls.Config, error) {
+	if c.credentials == "" {
+		return nil, wrongUsage("--credentials is missing: name a directory that `connectpluginctl ca write` made, or --insecure for a host without TLS")
+	}
+	cfg, err := connectplugin.LoadCredentials(connectplugin.CredentialsConfig{Dir: c.credentials})
+	if err != nil {
+		return nil, fmt.Errorf("--credentials: %w", err)
+	}
+	return cfg, nil
+}
+
+// leaveTime bounds how long the host is told that an operator leaves.
+const leaveTime = 2 * time.Second
+
+// close gives the identity back.
+func (o *operator) close() {
+	ctx, cancel := context.WithTimeout(context.Background(), leaveTime)
+	defer cancel()
+	_ = o.client.Leave(ctx) // the host lets the identity run out otherwise
+	_ = o.client.Close()
+}
+
+// with opens a connection, calls f and closes it.
+func (t *tool) with(ctx context.Context, f func(context.Context, *operator) error) error {
+	o, err := t.to.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer o.close()
+	return f(ctx, o)
+}

@@ -1,0 +1,299 @@
+package ctl_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	connectplugin "github.com/masegraye/connect-plugin-go"
+	"github.com/masegraye/connect-plugin-go/console/ctl"
+	"github.com/masegraye/connect-plugin-go/internal/hosttest"
+)
+
+func TestMain(m *testing.M) { hosttest.Main(m) }
+
+// buffer is written and read at the same time.
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+// Write appends.
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// run runs the command and demands an exit code.
+func run(t *testing.T, code int, args ...string) (out, errs string) {
+	t.Helper()
+	var o, e buffer
+	if got := ctl.Run(t.Context(), args, ctl.Streams{Out: &o, Err: &e}); got != code {
+		t.Fatalf("connectpluginctl %q: exit %d, want %d\n%s%s", args, got, code, o.String(), e.String())
+	}
+	return o.String(), e.String()
+}
+
+// rig is a host with an operator who has what `ca` wrote.
+type rig struct {
+	*hosttest.Host
+
+	dir string
+}
+
+// as are the flags of an operator.
+func (r *rig) as(args ...string) []string {
+	return append(args, "--host", r.URL, "--credentials", filepath.Join(r.dir, "operator"), "--self-id", "operator")
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	r := &rig{dir: t.TempDir()}
+	ca := filepath.Join(r.dir, "ca")
+	run(t, 0, "ca", "new", "--dir", ca, "--trust-domain", "ctl.example")
+	out, _ := run(t, 0, "ca", "write", "operator", filepath.Join(r.dir, "operator"), "--dir", ca)
+	if !strings.Contains(out, "spiffe://ctl.example/plugin/operator") {
+		t.Fatalf("ca write: %s", out)
+	}
+	a, err := connectplugin.LoadAuthority(connectplugin.AuthorityConfig{Dir: ca})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Host = hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.Authority, c.Admin = a, &connectplugin.AdminConfig{}
+		c.Policy = &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{
+			"operator": {HostPlugins: []string{connectplugin.AdminRead, connectplugin.AdminChange}},
+			"logger":   hosttest.Allow(func(p *connectplugin.PluginPolicy) { p.Provides = []string{"logger"} }),
+		}}
+	})
+	r.Authority = a
+	return r
+}
+
+func (r *rig) startLogger(t *testing.T) *hosttest.Plugin {
+	t.Helper()
+	return r.StartPlugin(t, "logger", func(c *connectplugin.PluginServerConfig) {
+		c.Services = []connectplugin.PluginService{hosttest.LoggerService(&hosttest.RecordingLogger{})}
+	})
+}
+
+// What the host holds is a table for people and JSON for programs.
+func TestLook(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	logger := r.startLogger(t)
+	for command, want := range map[string][]string{
+		"plugins":  {"PLUGIN", "logger", logger.Client.RuntimeID(), "secret+certificate", "127.0.0.1"},
+		"services": {"TYPE", "logger", logger.Client.RuntimeID(), "1.0.0"},
+		"limits":   {"MaxIdentities", "100000", "Admin.Followers"},
+		"calls":    {"no calls yet"},
+	} {
+		out, _ := run(t, 0, r.as(command)...)
+		for _, w := range want {
+			if !strings.Contains(out, w) {
+				t.Errorf("%s has no %q:\n%s", command, w, out)
+			}
+		}
+		if strings.Contains(out, "\x1b") {
+			t.Errorf("%s is coloured though nobody looks: %q", command, out)
+		}
+		out, _ = run(t, 0, r.as(command, "-o", "json")...)
+		var snapshot struct {
+			Plugins []struct{ SelfID string } //nolint:tagliatelle // as protojson writes it
+		}
+		if err := json.Unmarshal([]byte(out), &snapshot); err != nil || len(snapshot.Plugins) != 2 {
+			t.Errorf("%s -o json: %v, %s", command, err, out)
+		}
+	}
+}
+
+// What is changed happens, and the identity of the operator does not stay.
+func TestChange(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	logger := r.startLogger(t)
+	out, _ := run(t, 0, r.as("drain", logger.Client.RuntimeID())...)
+	if !strings.Contains(out, "is drained") {
+		t.Errorf("drain: %s", out)
+	}
+	run(t, 0, r.as("revoke", "logger")...)
+	for _, p := range r.Plugins() {
+		t.Errorf("%s is there after it was revoked and the operator left", p.SelfID)
+	}
+	out, _ = run(t, 0, r.as("readmit", "logger")...)
+	if !strings.Contains(out, "may come again") {
+		t.Errorf("readmit: %s", out)
+	}
+	_, errs := run(t, 1, r.as("revoke", "--instance", "nobody")...)
+	if !strings.Contains(errs, "not_found") {
+		t.Errorf("revoke of nobody: %s", errs)
+	}
+	_, errs = run(t, 1, r.as("policy", "reload")...)
+	if !strings.Contains(errs, "LoadPolicy") {
+		t.Errorf("reload: %s", errs)
+	}
+}
+
+// What follows the host shows what happens, and ends without an error.
+func TestFollow(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	var watched, tailed, errs buffer
+	codes := make(chan int, 2)
+	go func() {
+		codes <- ctl.Run(ctx, r.as("watch", "--every", "200ms"), ctl.Streams{Out: &watched, Err: &errs})
+	}()
+	go func() { codes <- ctl.Run(ctx, r.as("tail", "-o", "json"), ctl.Streams{Out: &tailed, Err: &errs}) }()
+	hosttest.Eventually(t, "both follow", func() bool {
+		return strings.Contains(watched.String(), "+ operator-") && strings.Contains(tailed.String(), `"issued"`)
+	})
+	logger := r.startLogger(t)
+	id := logger.Client.RuntimeID()
+	hosttest.Eventually(t, "the plugin comes", func() bool {
+		return strings.Contains(watched.String(), id) && strings.Contains(tailed.String(), id)
+	})
+	logger.Stop(t)
+	hosttest.Eventually(t, "and goes", func() bool { return strings.Contains(watched.String(), "- "+id) })
+	cancel()
+	for range 2 {
+		if code := <-codes; code != 0 {
+			t.Errorf("exit %d: %s", code, errs.String())
+		}
+	}
+}
+
+// A policy is looked at before it is in force. Its secrets do not leave the machine.
+func TestPolicyCheck(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.startLogger(t)
+	file := filepath.Join(r.dir, "policy.json")
+	for _, test := range []struct {
+		name, text string
+		code       int
+		want       string
+	}{
+		{"the same", `{"Plugins":{"operator":{"HostPlugins":["` + connectplugin.AdminRead + `","` + connectplugin.AdminChange + `"]},
+			"logger":{"Provides":["logger"],"Secret":"MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=","AllowOwnAddress":true}}}`, 0, "nothing would change"},
+		{"less", `{"Plugins":{"logger":{"Secret":"MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="}}}`, 0, "loses its registration"},
+		{"a field that is none", `{"Plugin":{}}`, 3, "unknown field"},
+		{"invalid", `{"Idempotent":["x"]}`, 3, "no procedure"},
+		{"two", `{}{}`, 3, "follows"},
+	} {
+		if err := os.WriteFile(file, []byte(test.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		out, errs := run(t, test.code, r.as("policy", "check", file)...)
+		if !strings.Contains(out+errs, test.want) {
+			t.Errorf("%s: %s%s", test.name, out, errs)
+		}
+	}
+}
+
+// A log that holds is said to, and one that does not is named and has an exit code of its own.
+func TestAudit(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	run(t, 0, "audit", "key", dir)
+	run(t, 1, "audit", "key", dir) // never over another
+	log := filepath.Join(dir, "audit.log")
+	if _, errs := run(t, 2, "audit", "verify", log); !strings.Contains(errs, "--key is missing") {
+		t.Error(errs)
+	}
+	_, errs := run(t, 1, "audit", "verify", log, "--key", filepath.Join(dir, "audit.pub"))
+	if !strings.Contains(errs, "no such file") {
+		t.Error(errs)
+	}
+	writeLog(t, dir, log)
+	out, _ := run(t, 0, "audit", "verify", log, "--key", filepath.Join(dir, "audit.pub"))
+	if !strings.Contains(out, "the log holds: lines 1 to 5, 3 events") || !strings.Contains(out, "cut off") {
+		t.Error(out)
+	}
+	out, _ = run(t, 0, "audit", "verify", log, "--key", filepath.Join(dir, "audit.pub"), "--checkpoint", filepath.Join(dir, "kept.json"))
+	if strings.Contains(out, "cut off") {
+		t.Error(out)
+	}
+	text, err := os.ReadFile(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(log, bytes.Replace(text, []byte("denied"), []byte("issued"), 1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, errs = run(t, 3, "audit", "verify", log, "--key", filepath.Join(dir, "audit.pub"))
+	if !strings.Contains(errs, "audit.log:2: was changed") {
+		t.Error(errs)
+	}
+}
+
+// Credentials are listed and renewed under the same key and names.
+func TestCA(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	ca, own := filepath.Join(dir, "ca"), filepath.Join(dir, "own")
+	run(t, 0, "ca", "new", "--dir", ca)
+	run(t, 0, "ca", "write", "store", own, "--dir", ca, "--name", "store.example,192.0.2.1")
+	before, err := os.ReadFile(filepath.Join(own, "tls.crt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, _ := run(t, 0, "ca", "renew", own, "--dir", ca)
+	after, err := os.ReadFile(filepath.Join(own, "tls.crt"))
+	if err != nil || bytes.Equal(before, after) || !strings.Contains(out, "/plugin/store") {
+		t.Errorf("renew: %v, %s", err, out)
+	}
+	out, _ = run(t, 0, "ca", "list", dir, "-o", "json")
+	var list []struct{ Directory, Identity string }
+	if err := json.Unmarshal([]byte(out), &list); err != nil || len(list) != 1 || !strings.HasSuffix(list[0].Identity, "/plugin/store") {
+		t.Errorf("list: %v, %s", err, out)
+	}
+	run(t, 2, "ca", "new")
+	steering := filepath.Join(dir, "steering\x1b[31m")
+	run(t, 0, "ca", "write", "store", steering, "--dir", ca)
+	if out, _ := run(t, 0, "ca", "list", steering); strings.Contains(out, "\x1b") {
+		t.Errorf("a name steers the terminal: %q", out)
+	}
+	other := filepath.Join(dir, "other")
+	run(t, 0, "ca", "new", "--dir", other)
+	if _, errs := run(t, 1, "ca", "renew", own, "--dir", other); !strings.Contains(errs, "does not certify") {
+		t.Errorf("renew by another authority: %s", errs)
+	}
+}
+
+// What is typed wrongly is explained, with an exit code of its own.
+func TestUsage(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		args []string
+		code int
+		want string
+	}{
+		{[]string{"plugin"}, 2, "unknown command"},
+		{[]string{"plugins", "--color"}, 2, "unknown flag"},
+		{[]string{"plugins", "-o", "yaml"}, 2, "table or json"},
+		{[]string{"plugins", "extra"}, 2, "takes"},
+		{[]string{"revoke"}, 2, "SELF_ID"},
+		{[]string{"plugins", "--credentials", ""}, 2, "--credentials is missing"},
+		{[]string{"plugins", "--credentials", t.TempDir()}, 1, "--credentials"},
+		{[]string{"help"}, 0, ""},
+		{[]string{"completion", "bash"}, 0, ""},
+	} {
+		_, errs := run(t, test.code, test.args...)
+		if !strings.Contains(errs, test.want) {
+			t.Errorf("%q: %s", test.args, errs)
+		}
+	}
+}

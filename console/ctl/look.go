@@ -1,0 +1,220 @@
+package ctl
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	adminv1 "github.com/masegraye/connect-plugin-go/gen/admin/v1"
+)
+
+// looking is a command that takes a snapshot and shows a part of it.
+func (t *tool) looking(use, short string, show func(*adminv1.Snapshot) error) *cobra.Command {
+	return &cobra.Command{Use: use, Short: short, Args: exactly(), RunE: func(c *cobra.Command, _ []string) error {
+		return t.with(c.Context(), func(ctx context.Context, o *operator) error {
+			res, err := o.read.GetSnapshot(ctx, connect.NewRequest(&adminv1.GetSnapshotRequest{}))
+			if err != nil {
+				return err
+			}
+			if t.json {
+				return t.message(res.Msg.GetSnapshot(), false)
+			}
+			if err := show(res.Msg.GetSnapshot()); err != nil {
+				return err
+			}
+			if n := res.Msg.GetSnapshot().GetOmitted(); n > 0 {
+				fmt.Fprintf(t.out, "(%d entries more are not shown)\n", n)
+			}
+			return nil
+		})
+	}}
+}
+
+func (t *tool) plugins() *cobra.Command {
+	return t.looking("plugins", "list plugins: who, since when, from where, how proven, how they are", func(s *adminv1.Snapshot) error {
+		b := t.table("PLUGIN", "RUNTIME ID", "VERSION", "AGE", "FROM", "PROOF", "HEALTH", "SERVICES", "IN FLIGHT", "CERT ENDS", "LAST ERROR")
+		for _, p := range s.GetPlugins() {
+			health := word(p.GetHealth().String(), "HEALTH_")
+			if l := p.GetLaunch(); l != nil && p.GetRuntimeId() == "" {
+				health = l.GetState()
+			}
+			b.row(p.GetSelfId(), p.GetRuntimeId(), p.GetSelfVersion(), age(p.GetEnrolledAt()), p.GetPeer(), word(p.GetProof().String(), "PROOF_"),
+				health, strings.Join(p.GetServices(), ","), strconv.FormatUint(uint64(p.GetInFlight()), 10), until(p.GetCertificateExpiresAt()), p.GetLastError())
+		}
+		return b.end("no plugins")
+	})
+}
+
+func (t *tool) services() *cobra.Command {
+	return t.looking("services", "list service types and who provides them", func(s *adminv1.Snapshot) error {
+		b := t.table("TYPE", "PROVIDER", "RUNTIME ID", "VERSION", "HEALTH", "WATCHES")
+		watches := map[string]int{}
+		for _, w := range s.GetWatches() {
+			watches[w.GetType()]++
+		}
+		for _, v := range s.GetServices() {
+			for _, p := range v.GetProviders() {
+				b.row(v.GetType(), p.GetSelfId(), p.GetRuntimeId(), p.GetVersion(), word(p.GetHealth().String(), "HEALTH_"), strconv.Itoa(watches[v.GetType()]))
+			}
+		}
+		return b.end("no services")
+	})
+}
+
+func (t *tool) limits() *cobra.Command {
+	return t.looking("limits", "list the bounds of the host and how full they are", func(s *adminv1.Snapshot) error {
+		b := t.table("LIMIT", "USED", "OF", "FULL", "WHOSE")
+		for _, l := range s.GetLimits() {
+			b.row(l.GetName(), strconv.FormatUint(l.GetUsed(), 10), strconv.FormatUint(l.GetMax(), 10), percent(l.GetUsed(), l.GetMax()), l.GetOf())
+		}
+		return b.end("no limits")
+	})
+}
+
+func percent(part, of uint64) string {
+	if of == 0 {
+		return ""
+	}
+	const hundred = 100
+	return fmt.Sprintf("%.0f%%", hundred*float64(part)/float64(of))
+}
+
+func (t *tool) calls() *cobra.Command {
+	return t.looking("calls", "list who calls whom: how often, how it ends, how long it takes", func(s *adminv1.Snapshot) error {
+		b := t.table("CALLER", "PROVIDER", "TYPE", "CALLS", "FAILED", "CALLER'S FAULT", "GIVEN UP", "MEDIAN ≤", "99% ≤", "LAST ERROR")
+		for _, e := range s.GetEdges() {
+			last := e.GetLastCode()
+			if last != "" {
+				last += " " + age(e.GetLastErrorAt()) + " ago"
+			}
+			b.row(e.GetCaller(), e.GetProvider(), e.GetType(), strconv.FormatUint(e.GetCalls(), 10), strconv.FormatUint(e.GetProviderFaults(), 10),
+				strconv.FormatUint(e.GetCallerFaults(), 10), strconv.FormatUint(e.GetCanceled(), 10),
+				e.GetMedian().AsDuration().String(), e.GetSlow().AsDuration().String(), last)
+		}
+		return b.end("no calls yet")
+	})
+}
+
+// word is the name of an enum's value for people.
+func word(name, prefix string) string {
+	s := strings.ToLower(strings.TrimPrefix(name, prefix))
+	return strings.ReplaceAll(strings.ReplaceAll(s, "_and_", "+"), "unspecified", "")
+}
+
+// follow calls f for everything that the host sends, until ctx ends.
+func (t *tool) follow(ctx context.Context, o *operator, ask *adminv1.FollowRequest, f func(*adminv1.FollowResponse) error) error {
+	stream, err := o.read.Follow(ctx, connect.NewRequest(ask))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = stream.Close() }()
+	for stream.Receive() {
+		if err := f(stream.Msg()); err != nil {
+			return err
+		}
+	}
+	return stream.Err()
+}
+
+func (t *tool) watch() *cobra.Command {
+	every := defaultEvery
+	c := &cobra.Command{Use: "watch", Short: "follow plugins coming, going and changing", Args: exactly()}
+	c.Flags().DurationVar(&every, "every", every, "how often at most")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		return t.with(c.Context(), func(ctx context.Context, o *operator) error {
+			seen := state{}
+			return t.follow(ctx, o, &adminv1.FollowRequest{Interval: durationpb.New(every)}, func(m *adminv1.FollowResponse) error {
+				if m.GetSnapshot() == nil {
+					return nil
+				}
+				if t.json {
+					return t.message(m.GetSnapshot(), true)
+				}
+				next := stateOf(m.GetSnapshot())
+				for _, change := range next.since(seen) {
+					fmt.Fprintln(t.out, t.paint(change.colour, line(change.text)))
+				}
+				seen = next
+				return nil
+			})
+		})
+	}
+	return c
+}
+
+func (t *tool) tail() *cobra.Command {
+	var refusals bool
+	c := &cobra.Command{Use: "tail", Short: "follow what the host decides, and calls that fail", Args: exactly()}
+	c.Flags().BoolVar(&refusals, "refusals", false, "only what was refused")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		return t.with(c.Context(), func(ctx context.Context, o *operator) error {
+			failed := map[string]uint64{}
+			return t.follow(ctx, o, &adminv1.FollowRequest{}, func(m *adminv1.FollowResponse) error {
+				if n := m.GetMissed(); n > 0 && !t.json {
+					fmt.Fprintf(t.out, "(%d events are not kept any more)\n", n)
+				}
+				for _, e := range m.GetEvents() {
+					if refusals && !e.GetRefusal() {
+						continue
+					}
+					if err := t.event(e); err != nil {
+						return err
+					}
+				}
+				if !refusals && !t.json {
+					t.failures(m.GetSnapshot(), failed)
+				}
+				return nil
+			})
+		})
+	}
+	return c
+}
+
+// event writes one event.
+func (t *tool) event(e *adminv1.AuditEvent) error {
+	if t.json {
+		return t.message(e, true)
+	}
+	colour := ""
+	if e.GetRefusal() {
+		colour = red
+	}
+	text := []string{e.GetTime().AsTime().Local().Format("15:04:05"), e.GetKind()}
+	for _, f := range []struct{ name, value string }{
+		{"", e.GetSelfId()}, {"id", e.GetRuntimeId()}, {"from", e.GetPeer()}, {e.GetRight(), e.GetSubject()}, {"registration", e.GetRegistrationId()},
+		{"grant", e.GetGrantId()}, {"target", e.GetTarget()}, {"provider", e.GetAuthProvider()}, {"path", e.GetProcedure()}, {"because", e.GetReason()},
+	} {
+		switch {
+		case f.value == "":
+		case f.name == "":
+			text = append(text, f.value)
+		default:
+			text = append(text, f.name+"="+f.value)
+		}
+	}
+	if e.GetCount() > 1 {
+		text = append(text, fmt.Sprintf("(%d times)", e.GetCount()))
+	}
+	_, err := fmt.Fprintln(t.out, t.paint(colour, line(strings.Join(text, " "))))
+	return err
+}
+
+// failures says of which calls more failed than before.
+func (t *tool) failures(s *adminv1.Snapshot, before map[string]uint64) {
+	for _, e := range s.GetEdges() {
+		key := e.GetCaller() + "\x00" + e.GetProvider() + "\x00" + e.GetType()
+		n := e.GetProviderFaults() + e.GetCallerFaults()
+		if was := before[key]; n > was {
+			text := fmt.Sprintf("%s calls %s -> %s (%s): %d more failed, the last with %s", e.GetLastErrorAt().AsTime().Local().Format("15:04:05"),
+				e.GetCaller(), e.GetProvider(), e.GetType(), n-was, e.GetLastCode())
+			fmt.Fprintln(t.out, t.paint(yellow, line(text)))
+		}
+		before[key] = n
+	}
+}

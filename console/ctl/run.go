@@ -1,0 +1,127 @@
+// Package ctl is the command connectpluginctl: what operators type to look at a host and to change it.
+package ctl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+)
+
+// Streams are where the command writes.
+type Streams struct {
+	// Out gets what was asked for, Err what went wrong. Out is coloured where it is a terminal
+	// and NO_COLOR is not set.
+	Out, Err io.Writer
+}
+
+// Run runs the command with its arguments, without the name of the program, and returns the exit code:
+// 0, 1 where something failed, 2 where the command itself was wrong, and 3 where an audit log or a policy
+// does not hold.
+func Run(ctx context.Context, args []string, streams Streams) int {
+	t := &tool{out: streams.Out, colour: colours(streams.Out)}
+	root := t.root()
+	root.SetArgs(args)
+	root.SetOut(streams.Out)
+	root.SetErr(streams.Err)
+	err := root.ExecuteContext(ctx)
+	var wrong *usageError
+	var found *foundError
+	switch {
+	case err == nil, ctx.Err() != nil && errors.Is(err, context.Canceled), connect.CodeOf(err) == connect.CodeCanceled && ctx.Err() != nil:
+		return 0
+	case errors.As(err, &found):
+		fmt.Fprintln(streams.Err, "connectpluginctl: "+clean(found.Error()))
+		return 3
+	case errors.As(err, &wrong), !t.began:
+		fmt.Fprintf(streams.Err, "connectpluginctl: %s\n\nconnectpluginctl help says what there is.\n", clean(err.Error()))
+		return 2
+	}
+	fmt.Fprintln(streams.Err, "connectpluginctl: "+clean(explain(err)))
+	return 1
+}
+
+// usageError says that the command was typed wrongly.
+type usageError struct{ error }
+
+func wrongUsage(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
+
+// foundError says that what was checked does not hold.
+type foundError struct{ error }
+
+// explain says what to do about an error of a host.
+func explain(err error) string {
+	text := err.Error()
+	switch connect.CodeOf(err) {
+	case connect.CodePermissionDenied:
+		text += "\nThe policy of this self id has to name the service in HostPlugins: connectplugin.AdminRead to look, connectplugin.AdminChange to change."
+	case connect.CodeNotFound:
+		text += "\nEither there is none of that name, or the host offers no such service: ServeConfig.Admin has to be set, and not ReadOnly for changes."
+	case connect.CodeUnavailable:
+		text += "\nIs the host running, and is --host its address?"
+	default:
+	}
+	return text
+}
+
+// tool is one run of the command.
+type tool struct {
+	out    io.Writer
+	colour bool
+	json   bool
+	to     connection
+	began  bool // the arguments were understood
+}
+
+func (t *tool) root() *cobra.Command {
+	var output string
+	root := &cobra.Command{
+		Use: "connectpluginctl", Short: "look at a host of plugins, and change it",
+		SilenceErrors: true, SilenceUsage: true,
+		PersistentPreRunE: func(*cobra.Command, []string) error {
+			switch output {
+			case "table":
+			case "json":
+				t.json = true
+			default:
+				return wrongUsage("-o %s: write table or json", output)
+			}
+			t.began = true
+			return nil
+		},
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
+	flags := root.PersistentFlags()
+	flags.StringVarP(&output, "output", "o", "table", "table or json")
+	t.to.flags(flags)
+	root.AddCommand(
+		t.plugins(), t.services(), t.limits(), t.calls(), t.watch(), t.tail(),
+		t.revoke(), t.readmit(), t.drain(), t.replace(), t.policy(), t.audit(), t.authority(), t.page(),
+	)
+	return root
+}
+
+// exactly demands so many arguments, and says which.
+func exactly(names ...string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) != len(names) {
+			return wrongUsage("%s takes %s", c.CommandPath(), strings.Join(append(names, "")[:max(len(names), 1)], " "))
+		}
+		return nil
+	}
+}
+
+// colours reports whether a writer is a terminal that wants colours.
+func colours(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok || os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}

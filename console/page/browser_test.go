@@ -1,0 +1,125 @@
+package page_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/net/websocket"
+
+	"github.com/masegraye/connect-plugin-go/internal/hosttest"
+)
+
+// chrome is a headless browser that shows one page, spoken to over its DevTools protocol.
+type chrome struct {
+	ws *websocket.Conn
+	id int
+}
+
+// openBrowser starts a browser with a page, and ends it with the test.
+func openBrowser(t *testing.T, program, url string) *chrome {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "page")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cmd := exec.CommandContext(ctx, program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
+		"--disable-background-networking", "--window-size=1280,1500", "--user-data-dir="+dir, "--remote-debugging-port=0", "--remote-allow-origins=*", url)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cancel()
+		_ = cmd.Wait()
+		_ = os.RemoveAll(dir)
+	})
+	var port string
+	hosttest.Eventually(t, "the browser listens", func() bool {
+		text, _ := os.ReadFile(filepath.Join(dir, "DevToolsActivePort"))
+		first, _, ok := strings.Cut(string(text), "\n")
+		port = first
+		return ok
+	})
+	b := &chrome{}
+	hosttest.Eventually(t, "the browser has the page", func() bool {
+		res, err := http.Get("http://127.0.0.1:" + port + "/json/list") //nolint:noctx // the browser ends with the test
+		if err != nil {
+			return false
+		}
+		var pages []struct{ Type, URL, WebSocketDebuggerURL string }
+		err = json.NewDecoder(res.Body).Decode(&pages)
+		_ = res.Body.Close()
+		for _, p := range pages {
+			if err == nil && p.Type == "page" && strings.HasPrefix(p.URL, "http://127.0.0.1") {
+				b.ws, err = websocket.Dial(p.WebSocketDebuggerURL, "", "http://127.0.0.1")
+				return err == nil
+			}
+		}
+		return false
+	})
+	http.DefaultClient.CloseIdleConnections()
+	t.Cleanup(func() { _ = b.ws.Close() })
+	return b
+}
+
+// call calls a method of the browser and decodes its result.
+func (b *chrome) call(t *testing.T, method string, params, result any) {
+	t.Helper()
+	b.id++
+	if err := websocket.JSON.Send(b.ws, map[string]any{"id": b.id, "method": method, "params": params}); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		var m struct {
+			ID     int
+			Result json.RawMessage
+			Error  json.RawMessage
+		}
+		if err := websocket.JSON.Receive(b.ws, &m); err != nil {
+			t.Fatal(err)
+		}
+		switch {
+		case m.ID != b.id: // an event
+		case len(m.Error) > 0:
+			t.Fatalf("%s: %s", method, m.Error)
+		default:
+			if err := json.NewDecoder(bytes.NewReader(m.Result)).Decode(result); err != nil {
+				t.Fatal(err)
+			}
+			return
+		}
+	}
+}
+
+// evaluate evaluates an expression that is a string.
+func (b *chrome) evaluate(t *testing.T, expression string) string {
+	t.Helper()
+	var out struct{ Result struct{ Value string } }
+	b.call(t, "Runtime.evaluate", map[string]any{"expression": expression}, &out)
+	return out.Result.Value
+}
+
+// screenshot writes a picture of the page, where a file is named.
+func (b *chrome) screenshot(t *testing.T, path string) {
+	t.Helper()
+	if path == "" {
+		return
+	}
+	var out struct{ Data string }
+	b.call(t, "Page.captureScreenshot", map[string]any{"format": "png", "captureBeyondViewport": true}, &out)
+	png, err := base64.StdEncoding.DecodeString(out.Data)
+	if err == nil {
+		err = os.WriteFile(filepath.Clean(path), png, 0o600)
+	}
+	if err != nil {
+		t.Error(err)
+	}
+}

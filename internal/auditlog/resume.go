@@ -1,0 +1,103 @@
+package auditlog
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// resume opens the file and takes up the chain where it ends. A line that was not written to its end,
+// because the process or the machine ended, is taken away, and torn reported.
+func (w *Writer) resume() (torn bool, err error) {
+	if w.file, err = os.OpenFile(w.cfg.Path, os.O_RDWR|os.O_CREATE|os.O_APPEND, fileMode); err != nil {
+		return false, fmt.Errorf("audit log: %w", err)
+	}
+	first, last, size, torn, err := ends(w.file)
+	if err == nil && torn {
+		err = w.file.Truncate(size)
+	}
+	w.size = size
+	if err == nil && size == 0 {
+		last, err = w.lastAside()
+	} else if err == nil {
+		w.first, err = sequenceOf(first)
+	}
+	if err == nil && len(last) > 0 {
+		w.chain.previous = digest(last)
+		w.chain.sequence, err = sequenceOf(last)
+	}
+	if err != nil {
+		return false, errors.Join(fmt.Errorf("audit log %s: %w", w.cfg.Path, err), w.file.Close())
+	}
+	return torn, nil
+}
+
+// sequenceOf reads the sequence of a line.
+func sequenceOf(text []byte) (uint64, error) {
+	var l line
+	if err := json.Unmarshal(text, &l); err != nil || l.Sequence == 0 {
+		return 0, errors.New("is no audit log: move it away, or give another path")
+	}
+	return l.Sequence, nil
+}
+
+// ends returns the first and the last whole line of a file, how long the whole lines are together,
+// and whether something follows them.
+func ends(r io.Reader) (first, last []byte, size int64, torn bool, err error) {
+	b := bufio.NewReaderSize(r, maxLine)
+	for {
+		text, err := b.ReadSlice('\n')
+		switch {
+		case errors.Is(err, io.EOF):
+			return first, last, size, len(text) > 0, nil
+		case err != nil:
+			return nil, nil, 0, false, fmt.Errorf("is no audit log: %w", err)
+		}
+		size += int64(len(text))
+		last = append(last[:0], bytes.TrimSuffix(text, []byte{'\n'})...)
+		if first == nil {
+			first = bytes.Clone(last)
+		}
+	}
+}
+
+// lastAside returns the last line of the last file that was put aside, nil for none.
+func (w *Writer) lastAside() ([]byte, error) {
+	files, err := Files(w.cfg.Path)
+	if err != nil || len(files) == 0 {
+		return nil, err
+	}
+	f, err := os.Open(files[len(files)-1])
+	if err != nil {
+		return nil, err
+	}
+	_, last, _, _, err := ends(f)
+	return last, errors.Join(err, f.Close())
+}
+
+// Files returns the files that were put aside of the log at a path, oldest first. The log itself comes
+// after them.
+func Files(path string) ([]string, error) {
+	entries, err := os.ReadDir(filepath.Dir(path))
+	if err != nil {
+		return nil, fmt.Errorf("audit log: %w", err)
+	}
+	var files []string
+	for _, e := range entries {
+		if number, ok := strings.CutPrefix(e.Name(), filepath.Base(path)+"."); ok && len(number) == digits && strings.Trim(number, "0123456789") == "" {
+			files = append(files, filepath.Join(filepath.Dir(path), e.Name()))
+		}
+	}
+	slices.Sort(files)
+	return files, nil
+}
+
+// digits is how long the numbers of files are that were put aside.
+const digits = 20

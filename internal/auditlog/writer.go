@@ -1,0 +1,279 @@
+package auditlog
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/ed25519"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// MaxEvery is how many lines there are between two checkpoints at most.
+const MaxEvery = 10_000
+
+// Defaults of a [Config].
+const (
+	defaultEvery    = 1_000
+	defaultInterval = time.Minute
+	defaultMaxBytes = 64 << 20
+	defaultBuffer   = 4_096
+	maxBatch        = 256
+)
+
+// Config says where a log is written and how.
+type Config struct {
+	// Path is the file that is written. Those that were full stand beside it, with the
+	// sequence of their first line behind the name.
+	Path string
+	// Key signs checkpoints.
+	Key ed25519.PrivateKey
+	// Every is after how many lines a checkpoint is written, and Interval after what time
+	// where anything was. Zero means 1,000 and 1 min.
+	Every    int
+	Interval time.Duration
+	// MaxBytes is how long a file gets. Zero means 64 MiB.
+	MaxBytes int64
+	// Buffer is how many events wait to be written. Zero means 4,096.
+	Buffer int
+	// OnCheckpoint gets each checkpoint when it is on disk, to be kept elsewhere; OnError what
+	// could not be written. Both are called by the writer's goroutine, which waits for them.
+	// Both may be nil.
+	OnCheckpoint func(Checkpoint)
+	OnError      func(error)
+}
+
+// Writer writes a log with one goroutine. It is safe for concurrent use.
+type Writer struct {
+	// Fixed at creation.
+	cfg     Config
+	events  chan []byte
+	stop    chan struct{}
+	done    chan struct{}
+	once    sync.Once
+	dropped atomic.Uint64 // since the last line that told
+	lost    atomic.Uint64 // in all
+
+	// Of the goroutine.
+	file     *os.File
+	size     int64
+	first    uint64 // sequence of the first line of the file
+	chain    chain
+	unsigned int // lines since the last checkpoint
+	err      error
+}
+
+// Open opens a log, which it goes on with where there is one. Close the writer.
+func Open(cfg Config) (*Writer, error) {
+	cfg.Every = min(cmp.Or(cfg.Every, defaultEvery), MaxEvery)
+	cfg.Interval = cmp.Or(cfg.Interval, defaultInterval)
+	cfg.MaxBytes = cmp.Or(cfg.MaxBytes, defaultMaxBytes)
+	w := &Writer{
+		cfg: cfg, events: make(chan []byte, cmp.Or(cfg.Buffer, defaultBuffer)),
+		stop: make(chan struct{}), done: make(chan struct{}), chain: chain{key: cfg.Key},
+	}
+	torn, err := w.resume()
+	if err != nil {
+		return nil, err
+	}
+	public, _ := cfg.Key.Public().(ed25519.PublicKey)
+	begin := []line{{Kind: kindBegin, Key: base64.StdEncoding.EncodeToString(public)}}
+	if torn {
+		begin = append(begin, line{Kind: kindDropped, Dropped: 1})
+	}
+	if err := w.write(begin); err != nil {
+		return nil, errors.Join(err, w.file.Close())
+	}
+	go w.run()
+	return w, nil
+}
+
+// Record has an event written, which is JSON. It never blocks: an event for which there is no room is
+// dropped and counted.
+func (w *Writer) Record(event []byte) {
+	select {
+	case <-w.stop:
+	default:
+		select {
+		case w.events <- event:
+			return
+		default:
+		}
+	}
+	w.dropped.Add(1)
+	w.lost.Add(1)
+}
+
+// Lost returns how many events were dropped.
+func (w *Writer) Lost() uint64 { return w.lost.Load() }
+
+// Close writes what waits and a last checkpoint, and returns what could not be written. Events that
+// come later are dropped.
+func (w *Writer) Close() error {
+	w.once.Do(func() { close(w.stop) })
+	<-w.done
+	return w.err
+}
+
+func (w *Writer) run() {
+	defer close(w.done)
+	tick := time.NewTicker(w.cfg.Interval)
+	defer tick.Stop()
+	for {
+		select {
+		case event := <-w.events:
+			w.take(event)
+		case <-tick.C:
+			w.checkpoint()
+		case <-w.stop:
+			w.finish()
+			return
+		}
+	}
+}
+
+// finish writes what waits and ends.
+func (w *Writer) finish() {
+	for {
+		select {
+		case event := <-w.events:
+			w.take(event)
+			continue
+		default:
+		}
+		break
+	}
+	w.checkpoint()
+	w.note(w.file.Close())
+}
+
+// take writes an event and those that wait behind it.
+func (w *Writer) take(event []byte) {
+	batch := make([]line, 0, 1)
+	if n := w.dropped.Swap(0); n > 0 {
+		batch = append(batch, line{Kind: kindDropped, Dropped: n})
+	}
+	batch = append(batch, line{Kind: kindEvent, Event: event})
+	for len(batch) < min(maxBatch, w.cfg.Every) {
+		select {
+		case event = <-w.events:
+			batch = append(batch, line{Kind: kindEvent, Event: event})
+			continue
+		default:
+		}
+		break
+	}
+	if err := w.write(batch); err != nil {
+		w.failed(batch, err)
+		return
+	}
+	if w.unsigned >= w.cfg.Every {
+		w.checkpoint()
+	}
+	if w.size >= w.cfg.MaxBytes {
+		w.note(w.rotate())
+	}
+}
+
+// failed counts what could not be written among what was dropped.
+func (w *Writer) failed(batch []line, err error) {
+	for _, l := range batch {
+		if l.Kind == kindEvent {
+			w.dropped.Add(1)
+			w.lost.Add(1)
+			continue
+		}
+		w.dropped.Add(l.Dropped) // told once more
+	}
+	w.note(err)
+}
+
+// checkpoint signs what was written since the last one, and has it on disk.
+func (w *Writer) checkpoint() {
+	dropped := w.dropped.Swap(0)
+	if w.unsigned == 0 && dropped == 0 {
+		return
+	}
+	var lines []line
+	if dropped > 0 {
+		lines = append(lines, line{Kind: kindDropped, Dropped: dropped})
+	}
+	if err := w.write(append(lines, line{Kind: kindCheckpoint})); err != nil {
+		w.dropped.Add(dropped) // told once more
+		w.note(err)
+		return
+	}
+	w.unsigned = 0
+	if err := w.file.Sync(); err != nil {
+		w.note(fmt.Errorf("audit log: %w", err))
+		return
+	}
+	if w.cfg.OnCheckpoint != nil {
+		w.cfg.OnCheckpoint(*w.chain.signed)
+	}
+}
+
+// write appends lines, all or none of them.
+func (w *Writer) write(lines []line) error {
+	next, now := w.chain, time.Now()
+	var text bytes.Buffer
+	for _, l := range lines {
+		b, err := next.add(l, now)
+		if err != nil {
+			return err
+		}
+		text.Write(append(b, '\n'))
+	}
+	n, err := w.file.Write(text.Bytes())
+	if err != nil {
+		if n > 0 {
+			err = errors.Join(err, w.file.Truncate(w.size)) // half a line would look like tampering
+		}
+		return fmt.Errorf("audit log: %w", err)
+	}
+	w.size += int64(n)
+	if w.first == 0 {
+		w.first = w.chain.sequence + 1
+	}
+	w.chain = next
+	w.unsigned += len(lines)
+	return nil
+}
+
+// note keeps the first error for Close, and tells of each.
+func (w *Writer) note(err error) {
+	if err == nil {
+		return
+	}
+	if w.err == nil {
+		w.err = err
+	}
+	if w.cfg.OnError != nil {
+		w.cfg.OnError(err)
+	}
+}
+
+// rotate puts a full file aside and begins another.
+func (w *Writer) rotate() error {
+	w.checkpoint()
+	aside := fmt.Sprintf("%s.%0*d", w.cfg.Path, digits, w.first)
+	if err := os.Link(w.cfg.Path, aside); err != nil { // never over another
+		return fmt.Errorf("audit log: %w", err)
+	}
+	fresh, err := os.OpenFile(w.cfg.Path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, fileMode)
+	if err != nil {
+		return fmt.Errorf("audit log: %w", err)
+	}
+	if err := os.Rename(w.cfg.Path+".new", w.cfg.Path); err != nil {
+		return errors.Join(fmt.Errorf("audit log: %w", err), fresh.Close())
+	}
+	old := w.file
+	w.file, w.size, w.first = fresh, 0, 0
+	return old.Close()
+}
+
+const fileMode = 0o600
