@@ -160,6 +160,13 @@ func (l *load) settle(ctx context.Context, providers int) error {
 	}
 }
 
+// reached returns how long it took until a provider was called, zero if it was not.
+func (l *load) reached(provider int) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.good[provider]
+}
+
 // result prints what happened since the reset.
 func (l *load) result(providers int) string {
 	l.mu.Lock()
