@@ -81,7 +81,7 @@ func persist(ctx context.Context, c *connectplugin.Client) error {
 	for {
 		err := c.Connect(limited)
 		if err == nil || limited.Err() != nil {
-			return err
+			return err //nolint:wrapcheck // the caller does
 		}
 		time.Sleep(reconnect)
 	}
