@@ -81,7 +81,7 @@ func persist(ctx context.Context, c *connectplugin.Client) error {
 	for {
 		err := c.Connect(limited)
 		if err == nil || limited.Err() != nil {
-			return err
+			return err //nolint:wrapcheck // the caller does
 		}
 		time.Sleep(reconnect)
 	}
@@ -158,6 +158,13 @@ func (l *load) settle(ctx context.Context, providers int) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// reached returns how long it took until a provider was called, zero if it was not.
+func (l *load) reached(provider int) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.good[provider]
 }
 
 // result prints what happened since the reset.

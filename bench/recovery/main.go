@@ -8,7 +8,7 @@
 //
 // Usage:
 //
-//	recovery [-n 1,100,1000]
+//	recovery [-n 1,100,1000] [-restarts 20]
 package main
 
 import (
@@ -39,6 +39,7 @@ func run(ctx context.Context) error {
 	var s site
 	role := flag.String("role", "", "of a process that the command starts")
 	sizes := flag.String("n", "1,100,1000", "numbers of plugins")
+	restarts := flag.Int("restarts", defaultRestarts, "restarts of the host of one plugin, of which the median is told; 0 leaves them out")
 	flag.StringVar(&s.dir, "dir", "", "of the authority")
 	flag.StringVar(&s.addr, "addr", "", "of the host")
 	flag.IntVar(&s.first, "first", 0, "number of the first plugin")
@@ -46,7 +47,7 @@ func run(ctx context.Context) error {
 	flag.Parse()
 	switch *role {
 	case "":
-		return measureAll(ctx, *sizes)
+		return errors.Join(measureAll(ctx, *sizes), measureRestarts(ctx, *restarts, os.Stdout))
 	case roleHost:
 		return s.host(ctx)
 	case rolePlugins:
@@ -57,6 +58,9 @@ func run(ctx context.Context) error {
 
 func measureAll(ctx context.Context, sizes string) error {
 	for size := range strings.SplitSeq(sizes, ",") {
+		if size == "" {
+			continue // only restarts
+		}
 		n, err := strconv.Atoi(size)
 		if err != nil {
 			return fmt.Errorf("-n: %w", err)

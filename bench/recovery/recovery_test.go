@@ -39,3 +39,14 @@ func TestEverythingComesBack(t *testing.T) {
 		}
 	}
 }
+
+func TestRestartsAreTold(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	if err := measureRestarts(t.Context(), 2, &out); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasPrefix(out.String(), "2 restarts of the host of 1 plugin: median ") || strings.Contains(out.String(), " 0s") {
+		t.Errorf("%q", out.String())
+	}
+}

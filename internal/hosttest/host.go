@@ -151,13 +151,14 @@ func (h *Host) Stranger(t testing.TB) *http.Client {
 	return HTTPClient(t, h.StrangerTLS())
 }
 
-// HTTPClient is an HTTP/2 client with a TLS configuration; nil means plaintext.
+// HTTPClient is an HTTP/2 client with a TLS configuration, which others may use, too: net/http
+// writes in its own. Nil means plaintext.
 func HTTPClient(t testing.TB, cfg *tls.Config) *http.Client {
 	t.Helper()
 	var protocols http.Protocols
 	protocols.SetHTTP2(true)
 	protocols.SetUnencryptedHTTP2(cfg == nil)
-	transport := &http.Transport{TLSClientConfig: cfg, Protocols: &protocols}
+	transport := &http.Transport{TLSClientConfig: cfg.Clone(), Protocols: &protocols}
 	t.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{
 		Transport:     transport,

@@ -80,14 +80,14 @@ func (b *body) Read(p []byte) (int, error) {
 		err = http.ErrBodyReadAfterClose
 	}
 
-	return n, err //nolint:wrapcheck // what net/http's body gives
+	return n, err
 }
 
 // Close implements io.Closer: it breaks the call off if it is not over.
 func (b *body) Close() error {
 	b.finish()
 
-	return b.Body.Close() //nolint:wrapcheck // it has no error
+	return b.Body.Close()
 }
 
 // over takes in the end of the response.

@@ -67,6 +67,19 @@ type trip struct {
 	once sync.Once
 }
 
+// Read implements io.Reader.
+func (t *trip) Read(p []byte) (int, error) {
+	n, err := t.Body.Read(p)
+	t.active.Store(true)
+	return n, err
+}
+
+// Close ends the call if it is not over.
+func (t *trip) Close() error {
+	t.finish(true)
+	return t.Body.Close()
+}
+
 // begin sends the request and takes in the head of the response.
 func (t *trip) begin() {
 	if err := t.checkGet(); err != nil {
@@ -123,19 +136,6 @@ func (t *trip) respondTo(status int, fields []hpack.HeaderField) {
 		Header: make(http.Header, len(fields)), Trailer: make(http.Header), Body: t, Request: t.r,
 	}
 	addFields(t.resp.Header, "", headers.Response, t.p.cfg.Headers, fields)
-}
-
-// Read implements io.Reader.
-func (t *trip) Read(p []byte) (int, error) {
-	n, err := t.Body.Read(p)
-	t.active.Store(true)
-	return n, err //nolint:wrapcheck // its own
-}
-
-// Close ends the call if it is not over.
-func (t *trip) Close() error {
-	t.finish(true)
-	return t.Body.Close() //nolint:wrapcheck // it has no error
 }
 
 // over takes in the end of the response.

@@ -30,7 +30,7 @@ func (b *ownBody) Close() error {
 }
 
 // ownCall makes a call of the host's own.
-func (g *rig) ownCall(t *testing.T, ctx context.Context, body *ownBody, length int64) (*http.Response, proxy.Result) {
+func (g *rig) ownCall(ctx context.Context, t *testing.T, body *ownBody, length int64) (*http.Response, proxy.Result) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://plugin.invalid"+servicePth+"Call", body)
 	if err != nil {
@@ -52,7 +52,7 @@ func TestRoundTrip(t *testing.T) {
 	}})
 	for _, length := range []int64{5, -1} {
 		body := &ownBody{Reader: strings.NewReader("hello")}
-		resp, result := g.ownCall(t, t.Context(), body, length)
+		resp, result := g.ownCall(t.Context(), t, body, length)
 		if resp == nil || resp.StatusCode != http.StatusOK {
 			t.Fatalf("%+v, %+v", resp, result)
 		}
@@ -95,7 +95,7 @@ func TestRoundTrip_Streams(t *testing.T) {
 		_, err := io.WriteString(out, "one")
 		first <- err
 	}()
-	resp, result := g.ownCall(t, t.Context(), &ownBody{Reader: in}, -1)
+	resp, result := g.ownCall(t.Context(), t, &ownBody{Reader: in}, -1)
 	if resp == nil {
 		t.Fatalf("%+v", result)
 	}
@@ -151,7 +151,7 @@ func TestRoundTrip_Breaks(t *testing.T) {
 			}})
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
-			resp, result := g.ownCall(t, ctx, &ownBody{Reader: strings.NewReader("{}")}, 2)
+			resp, result := g.ownCall(ctx, t, &ownBody{Reader: strings.NewReader("{}")}, 2)
 			if resp == nil {
 				if tt.abort && result.Class == tt.class {
 					return // it broke before the head was handed over
@@ -182,12 +182,12 @@ func TestRoundTrip_NoResponse(t *testing.T) {
 		w.WriteHeader(http.StatusFound)
 	}})
 	body := &ownBody{Reader: strings.NewReader("{}")}
-	if resp, result := g.ownCall(t, t.Context(), body, 2); resp != nil || result.Class != proxy.ClassResponse || result.Retryable || !body.closed.Load() {
+	if resp, result := g.ownCall(t.Context(), t, body, 2); resp != nil || result.Class != proxy.ClassResponse || result.Retryable || !body.closed.Load() {
 		t.Errorf("a redirect: %+v, %+v, closed %v", resp, result, body.closed.Load())
 	}
 	g.provider.Close()
 	body = &ownBody{Reader: strings.NewReader("{}")}
-	if resp, result := g.ownCall(t, t.Context(), body, 2); resp != nil || result.Class != proxy.ClassUnavailable || !result.Retryable || body.closed.Load() {
+	if resp, result := g.ownCall(t.Context(), t, body, 2); resp != nil || result.Class != proxy.ClassUnavailable || !result.Retryable || body.closed.Load() {
 		t.Errorf("closed: %+v, %+v, closed %v", resp, result, body.closed.Load())
 	}
 }
@@ -199,7 +199,7 @@ func TestRoundTrip_NobodyThere(t *testing.T) {
 		c.Dial = func(context.Context, string, string) (net.Conn, error) { return nil, syscall.ECONNREFUSED }
 	}})
 	body := &ownBody{Reader: strings.NewReader("{}")}
-	if resp, result := g.ownCall(t, t.Context(), body, -1); resp != nil || !result.Retryable || body.closed.Load() {
+	if resp, result := g.ownCall(t.Context(), t, body, -1); resp != nil || !result.Retryable || body.closed.Load() {
 		t.Errorf("%+v, %+v, closed %v", resp, result, body.closed.Load())
 	}
 }
