@@ -30,6 +30,12 @@ func (s *source) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+// Buffered is how much was read ahead.
+func (s *source) Buffered() int { return len(s.rest) }
+
+// Peek returns the first n bytes of it, of which there have to be as many.
+func (s *source) Peek(n int) []byte { return s.rest[:n] }
+
 // fill reads once, into as much as the read before suggests.
 func (s *source) fill() {
 	size := readLeast
@@ -43,9 +49,3 @@ func (s *source) fill() {
 	s.last, s.err = s.from.Read(s.all.B[:size])
 	s.rest = s.all.B[:s.last]
 }
-
-// Buffered is how much was read ahead.
-func (s *source) Buffered() int { return len(s.rest) }
-
-// Peek returns the first n bytes of it, of which there have to be as many.
-func (s *source) Peek(n int) []byte { return s.rest[:n] }
