@@ -51,23 +51,28 @@ func (s *ServiceRegistry) WatchService(ctx context.Context, req *connect.Request
 	if err := stream.Send(nil); err != nil {
 		return err
 	}
-	for tempo := tempoOf(c); ; {
+	for tempo := tempoOf(c); ; sent++ {
 		if late := tempo.Reserve().Delay(); late > 0 && backoff.Wait(ctx, late) {
 			w.Latest()
 		}
-		event, err := w.Next(ctx)
-		if err != nil {
-			return s.watchError(ctx, err, m.GetServiceType(), req.Spec().Procedure)
-		}
-		// Rights are checked at each delivery, too.
-		if err := s.mayWatch(ctx, c, m.GetServiceType(), req.Spec().Procedure); err != nil {
+		if err := s.sendNext(ctx, c, req, w, stream); err != nil {
 			return err
 		}
-		if err := stream.Send(wireEvent(event)); err != nil {
-			return err
-		}
-		sent++
 	}
+}
+
+// sendNext waits for the next event of a watch and sends it.
+func (s *ServiceRegistry) sendNext(ctx context.Context, c *caller, req *connect.Request[connectpluginv1.WatchServiceRequest], w *catalog.Watcher, stream *connect.ServerStream[connectpluginv1.WatchServiceEvent]) error {
+	serviceType, procedure := req.Msg.GetServiceType(), req.Spec().Procedure
+	event, err := w.Next(ctx)
+	if err != nil {
+		return s.watchError(ctx, err, serviceType, procedure)
+	}
+	// Rights are checked at each delivery, too.
+	if err := s.mayWatch(ctx, c, serviceType, procedure); err != nil {
+		return err
+	}
+	return stream.Send(wireEvent(event))
 }
 
 // observeWatch tells the observer of the begin of a watch, and returns what tells of its end.
