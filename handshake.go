@@ -147,21 +147,6 @@ func (s *HandshakeServer) shake(ctx context.Context, hs *handshake, req *connect
 	return resp, nil
 }
 
-// tell tells the observer of a handshake that was answered, and not of what a peer claimed.
-func (hs *handshake) tell(begun time.Time, err error) {
-	o := hs.hub.observer()
-	if o == nil {
-		return
-	}
-	e := HandshakeEvent{Renewed: hs.renewed, Duration: time.Since(begun)}
-	if err != nil {
-		e.Code = connect.CodeOf(err)
-	} else if id, ok := hs.hub.store.Lookup(hs.resp.GetRuntimeId()); ok {
-		e.SelfID, e.RuntimeID = id.SelfID(), id.RuntimeID()
-	}
-	o.Handshake(e)
-}
-
 // mount ties the services that the configuration names to this one, for a host that its
 // user puts together. One that belongs to another host already stays there.
 func (s *HandshakeServer) mount() {
@@ -295,6 +280,21 @@ func (hs *handshake) run(ctx context.Context) error {
 		ctx = hs.asStranger(ctx)
 	}
 	return hs.answer(ctx, id, token)
+}
+
+// tell tells the observer of a handshake that was answered, and not of what a peer claimed.
+func (hs *handshake) tell(begun time.Time, err error) {
+	o := hs.hub.observer()
+	if o == nil {
+		return
+	}
+	e := HandshakeEvent{Renewed: hs.renewed, Duration: time.Since(begun)}
+	if err != nil {
+		e.Code = connect.CodeOf(err)
+	} else if id, ok := hs.hub.store.Lookup(hs.resp.GetRuntimeId()); ok {
+		e.SelfID, e.RuntimeID = id.SelfID(), id.RuntimeID()
+	}
+	o.Handshake(e)
 }
 
 // renews reports whether the caller of a handshake has an identity already.

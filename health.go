@@ -244,14 +244,8 @@ func (s *HealthServer) routes(opts ...connect.HandlerOption) []route {
 	}
 }
 
-// The health checking protocol of gRPC. Its messages are those of connectplugin.health.v1
-// byte by byte; in JSON the names of the statuses differ. Its descriptors are not linked: those
-// of grpc-go, in the same program, would register the same names again and panic.
-const (
-	grpcHealthCheck = "/grpc.health.v1.Health/Check"
-	grpcHealthWatch = "/grpc.health.v1.Health/Watch"
-	maxProbeMessage = 4 << 10
-)
+// maxProbeMessage bounds a question on HealthAddr.
+const maxProbeMessage = 4 << 10
 
 // probes answers probes and nothing else, whoever asks and whatever Host they name. A
 // question over gRPC is one of the host's own: it is about services alone.

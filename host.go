@@ -376,7 +376,9 @@ func (c *ServeConfig) validateTransport() error {
 }
 
 func (c *ServeConfig) validateAddrs() error {
-	addrs := []struct{ field, addr string }{{"Addr", cmp.Or(c.Addr, defaultAddr)}, {"HealthAddr", c.HealthAddr}, {"MetricsAddr", c.MetricsAddr}}
+	addrs := []struct{ field, addr string }{
+		{"Addr", cmp.Or(c.Addr, defaultAddr)}, {"HealthAddr", c.HealthAddr}, {"MetricsAddr", c.MetricsAddr},
+	}
 	for i, a := range addrs {
 		if a.addr == "" {
 			continue

@@ -117,23 +117,6 @@ func (m *middleware) see(h *hub, a *admission, w http.ResponseWriter, r *http.Re
 	return s
 }
 
-// writer returns what the handler writes to.
-func (s *servedCall) writer(w http.ResponseWriter) http.ResponseWriter {
-	if s == nil {
-		return w
-	}
-	return s
-}
-
-// request returns the request as the handler gets it.
-func (s *servedCall) request(r *http.Request) *http.Request {
-	if s != nil && r.Body != nil {
-		s.ReadCloser = r.Body
-		r.Body = s
-	}
-	return r
-}
-
 // Read reads the request's body.
 func (s *servedCall) Read(p []byte) (int, error) {
 	n, err := s.ReadCloser.Read(p)
@@ -165,6 +148,23 @@ func (s *servedCall) Flush() {
 
 // Unwrap is for http.ResponseController.
 func (s *servedCall) Unwrap() http.ResponseWriter { return s.ResponseWriter }
+
+// writer returns what the handler writes to.
+func (s *servedCall) writer(w http.ResponseWriter) http.ResponseWriter {
+	if s == nil {
+		return w
+	}
+	return s
+}
+
+// request returns the request as the handler gets it.
+func (s *servedCall) request(r *http.Request) *http.Request {
+	if s != nil && r.Body != nil {
+		s.ReadCloser = r.Body
+		r.Body = s
+	}
+	return r
+}
 
 func (s *servedCall) head(status int) {
 	if !s.wrote && status >= http.StatusOK {

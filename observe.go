@@ -262,7 +262,7 @@ func JoinObservers(all ...Observer) Observer {
 
 func (all observers) CallStarted(ctx context.Context, call CallStart) (context.Context, TraceContext) {
 	for _, o := range all {
-		ctx, call.Trace = o.CallStarted(ctx, call)
+		ctx, call.Trace = o.CallStarted(ctx, call) //nolint:fatcontext // each gets what the one before made
 	}
 	return ctx, call.Trace
 }

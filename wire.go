@@ -68,6 +68,14 @@ const (
 	coreProtocolVersion = 1
 )
 
+// The health checking protocol of gRPC. Its messages are those of connectplugin.health.v1
+// byte by byte; in JSON the names of the statuses differ. Its descriptors are not linked: those
+// of grpc-go, in the same program, would register the same names again and panic.
+const (
+	grpcHealthCheck = "/grpc.health.v1.Health/Check"
+	grpcHealthWatch = "/grpc.health.v1.Health/Watch"
+)
+
 // procedures that stream: they have no unary deadline.
 var streamingProcedures = map[string]bool{
 	connectpluginv1connect.ServiceRegistryWatchServiceProcedure: true,

@@ -24,12 +24,14 @@ func ExampleNewPrometheus() {
 		fmt.Println(err)
 		return
 	}
+	//docs:region host
 	host, err := connectplugin.NewHost(&connectplugin.ServeConfig{
 		Addr: "127.0.0.1:0", Authority: authority, Policy: &connectplugin.Policy{},
 		Observer:    observer,
 		MetricsAddr: "127.0.0.1:0", // 127.0.0.1:9464 is usual
 		Metrics:     observer.Handler(),
 	})
+	//docs:end
 	if err != nil {
 		fmt.Println(err)
 		return

@@ -66,6 +66,45 @@ func (o *Outcome) Head(status int, header http.Header) {
 	o.head(status, header, framingOf(header.Get(fieldContentType)))
 }
 
+// Body takes in the next part of the body.
+func (o *Outcome) Body(p []byte) {
+	o.ResponseBytes += int64(len(p))
+	switch {
+	case o.failed:
+		o.keep(p)
+	case o.framing == framingConnect, o.framing == framingGRPCWeb:
+		o.envelopes.follow(p, o)
+	}
+}
+
+// Trailer takes in a field of the trailer.
+func (o *Outcome) Trailer(name, value string) {
+	if o.framing == framingGRPC && http.CanonicalHeaderKey(name) == fieldStatus {
+		o.state(value)
+	}
+}
+
+// Code returns the code of gRPC and Connect with which the RPC ended, zero for success, once
+// the response is complete. What says none, or none that can be read, is unknown.
+func (o *Outcome) Code() uint32 {
+	switch {
+	case o.stated:
+		return o.code
+	case o.failed, o.framing == framingConnect:
+		if code, ok := o.readJSON(); ok {
+			return code
+		}
+	case o.framing == framingGRPCWeb:
+		if code, ok := o.readTrailers(); ok {
+			return code
+		}
+	}
+	if o.framing != framingNone && o.status == http.StatusOK {
+		return codeUnknown // the end is missing, or is not to be read
+	}
+	return codeOfStatus(o.status)
+}
+
 // head does what Head does where the framing is known. The names are canonical, so they are
 // looked up as they are.
 func (o *Outcome) head(status int, header http.Header, f framing) {
@@ -93,24 +132,6 @@ func first(values []string) string {
 	return values[0]
 }
 
-// Body takes in the next part of the body.
-func (o *Outcome) Body(p []byte) {
-	o.ResponseBytes += int64(len(p))
-	switch {
-	case o.failed:
-		o.keep(p)
-	case o.framing == framingConnect, o.framing == framingGRPCWeb:
-		o.envelopes.follow(p, o)
-	}
-}
-
-// Trailer takes in a field of the trailer.
-func (o *Outcome) Trailer(name, value string) {
-	if o.framing == framingGRPC && http.CanonicalHeaderKey(name) == fieldStatus {
-		o.state(value)
-	}
-}
-
 // keep adds to the tail what there is room for.
 func (o *Outcome) keep(p []byte) {
 	o.tail = append(o.tail, p[:min(len(p), maxTail-len(o.tail))]...)
@@ -123,27 +144,6 @@ func (o *Outcome) state(value string) {
 		n = codeUnknown
 	}
 	o.code, o.stated = uint32(n), true
-}
-
-// Code returns the code of gRPC and Connect with which the RPC ended, zero for success, once
-// the response is complete. What says none, or none that can be read, is unknown.
-func (o *Outcome) Code() uint32 {
-	switch {
-	case o.stated:
-		return o.code
-	case o.failed, o.framing == framingConnect:
-		if code, ok := o.readJSON(); ok {
-			return code
-		}
-	case o.framing == framingGRPCWeb:
-		if code, ok := o.readTrailers(); ok {
-			return code
-		}
-	}
-	if o.framing != framingNone && o.status == http.StatusOK {
-		return codeUnknown // the end is missing, or is not to be read
-	}
-	return codeOfStatus(o.status)
 }
 
 // unpacked returns the tail without its compression, and reports whether that was possible.
@@ -201,7 +201,7 @@ func (o *Outcome) readJSON() (uint32, bool) {
 	}
 	for code, known := range codeNames {
 		if name == known && code > 0 {
-			return uint32(code), true //nolint:gosec // there are 16 of them
+			return uint32(code), true
 		}
 	}
 	return 0, false

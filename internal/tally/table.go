@@ -4,6 +4,7 @@ package tally
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -40,18 +41,20 @@ const (
 	classes
 )
 
+// classOf are the classes of the codes of gRPC and Connect, by number.
+var classOf = [...]Class{
+	OK, Canceled, Provider, Caller, // invalid argument
+	Provider, Caller, Caller, Caller, // deadline exceeded; not found, already exists, permission denied
+	Provider, Caller, Caller, Caller, // resource exhausted; failed precondition, aborted, out of range
+	Caller, Provider, Provider, Provider, Caller, // unimplemented; internal, unavailable, data loss; unauthenticated
+}
+
 // ClassOf tells the class of a code of gRPC and Connect, zero for success.
 func ClassOf(code uint32) Class {
-	switch code {
-	case 0:
-		return OK
-	case 1:
-		return Canceled
-	case 3, 5, 6, 7, 9, 10, 11, 12, 16:
-		return Caller
-	default: // unknown, deadline, exhausted, internal, unavailable, data loss
+	if code >= uint32(len(classOf)) {
 		return Provider
 	}
+	return classOf[code]
 }
 
 // Call is one call to add.
@@ -92,7 +95,7 @@ func (r *Row) Mean() time.Duration {
 // the bucket which holds it, or of the last one where it is above all. It is zero before the
 // first call.
 func (r *Row) Quantile(q float64) time.Duration {
-	want := max(uint64(q*float64(r.Calls)+0.5), 1)
+	want := max(uint64(math.Round(q*float64(r.Calls))), 1)
 	if r.Calls == 0 {
 		return 0
 	}

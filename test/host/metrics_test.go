@@ -65,7 +65,7 @@ func TestMetricsAddr(t *testing.T) {
 
 	host.Stop(t)
 
-	if resp, err := http.Get(url + "/metrics"); err == nil { //nolint:noctx // nobody is there
+	if resp, err := http.Get(url + "/metrics"); err == nil {
 		_ = resp.Body.Close()
 		t.Error("scrapes are answered after the end")
 	}

@@ -9,7 +9,7 @@ import (
 
 // A call that an observer does nothing with takes no more allocations than one that nobody
 // observes.
-func TestObserver_NothingIsAllocated(t *testing.T) { //nolint:paralleltest // counts what the whole process allocates
+func TestObserver_NothingIsAllocated(t *testing.T) { // not parallel: it counts what the whole process allocates
 	const runs = 200
 	nobody, nothing := echo.NewMemoryCall(t, nil), echo.NewMemoryCall(t, connectplugin.NopObserver{})
 	nobody()

@@ -59,7 +59,7 @@ func TestObserver_HandshakesAndServedCalls(t *testing.T) {
 	}
 
 	for _, path := range []string{"/nowhere/Made.Up", "/connectplugin.v1.HandshakeService/MadeUp"} {
-		if _, err := host.Stranger(t).Post(host.URL+path, "application/proto", http.NoBody); err != nil { //nolint:noctx,bodyclose // the client ends with the test
+		if _, err := host.Stranger(t).Post(host.URL+path, "application/proto", http.NoBody); err != nil { //nolint:bodyclose // the client ends with the test
 			t.Fatal(err)
 		}
 	}
@@ -80,7 +80,7 @@ func TestObserver_ConnectionsThatAreRefused(t *testing.T) {
 	o := &recorder{}
 	host := hosttest.Start(t, observed(o))
 
-	if conn, err := tls.Dial("tcp", host.Addr(), &tls.Config{MaxVersion: tls.VersionTLS12}); err == nil { //nolint:gosec // it has to fail
+	if conn, err := tls.Dial("tcp", host.Addr(), &tls.Config{MaxVersion: tls.VersionTLS12}); err == nil {
 		_ = conn.Close()
 		t.Fatal("TLS 1.2 is spoken")
 	}

@@ -23,7 +23,7 @@ var protocols = map[string]connectplugin.Protocol{
 
 func protocolOf(t *testing.T) connectplugin.Protocol {
 	t.Helper()
-	for _, part := range strings.Split(t.Name(), "/") {
+	for part := range strings.SplitSeq(t.Name(), "/") {
 		if p, ok := protocols[strings.ToLower(part)]; ok {
 			return p
 		}
