@@ -78,8 +78,12 @@ type declaration struct {
 	provides, requires policy.Set
 	within             *narrowing       // survives renewals
 	certIdentity       string           // of the certificate that it showed
+	certEnds           time.Time        // when that ends, zero for none
+	enrolled           time.Time        // survives renewals
+	failure            *lastFailure     // of a call to it; survives renewals
 	secret             Secret           // that it proved, nil for none
 	endpoint           *ownEndpoint     // survives renewals
+	share              *announcements   // survives renewals
 	launch             *launches.Launch // nil unless the host started it or was told of it; survives renewals
 	dependencies       []ServiceDependency
 	modern             bool // it speaks more than the first wire version
@@ -118,8 +122,17 @@ func rememberEndpoint(id *tokenstore.Identity, endpoint string) {
 func newDeclaration(selfID string) *declaration {
 	return &declaration{
 		selfID: selfID, provides: policy.Everything(), requires: policy.Everything(),
-		within: new(narrowing), endpoint: newOwnEndpoint(),
+		within: new(narrowing), endpoint: newOwnEndpoint(), enrolled: time.Now(), failure: new(lastFailure), share: new(announcements),
 	}
+}
+
+// lastFailure is the last call to a plugin that failed, nil for none.
+type lastFailure struct{ atomic.Pointer[failedCall] }
+
+// failedCall says how a call to a plugin failed.
+type failedCall struct {
+	at   time.Time
+	what string
 }
 
 // declared returns what an identity declared. Whoever issues one attaches that.
@@ -328,7 +341,7 @@ func (h *hub) bareCaller(ctx context.Context, procedure string, header http.Head
 	_, c, no := h.authenticate(ctx, p, &http.Request{Header: header})
 	switch {
 	case no != nil:
-		h.auditCall(ctx, no.kind, procedure, no.runtimeID, no.reason)
+		h.auditEvent(ctx, AuditEvent{Kind: no.kind, Procedure: procedure, RuntimeID: no.runtimeID, Reason: no.reason})
 		return nil, connect.NewError(no.code, no.err)
 	case !h.spend(h.requestBudget(c)):
 		h.auditCall(ctx, AuditLimited, procedure, "", "request rate")

@@ -177,7 +177,7 @@ func (c *Client) Leave(ctx context.Context) error {
 	c.end()
 	c.tasks.Wait()
 	if c.currentIdentity().token != "" && err == nil {
-		client := connectpluginv1connect.NewPluginLifecycleClient(c.HTTPClient(), base, c.options()...)
+		client := connectpluginv1connect.NewPluginLifecycleClient((*hostTransport)(c), base, c.options()...)
 		_, err = client.ReportHealth(ctx, connect.NewRequest(&connectpluginv1.ReportHealthRequest{
 			State: connectpluginv1.HealthState_HEALTH_STATE_UNHEALTHY, Reason: "leaving", Leaving: true,
 		}))
@@ -245,7 +245,7 @@ func (c *Client) RegistryClient() connectpluginv1connect.ServiceRegistryClient {
 
 // HTTPClient returns an HTTP client that reaches the host and nobody else, with
 // the plugin's identity on every request.
-func (c *Client) HTTPClient() connect.HTTPClient { return (*hostTransport)(c) }
+func (c *Client) HTTPClient() connect.HTTPClient { return (*callerTransport)(c) }
 
 // Dispense makes a client of one of the host's plugin services. It connects a client
 // that nobody connected, within ClientConfig.Timeout. The error wraps
@@ -307,7 +307,7 @@ func (c *Client) sendReport(ctx context.Context, m *connectpluginv1.ReportHealth
 	if err != nil {
 		return err
 	}
-	client := connectpluginv1connect.NewPluginLifecycleClient(c.HTTPClient(), base, c.options()...)
+	client := connectpluginv1connect.NewPluginLifecycleClient((*hostTransport)(c), base, c.options()...)
 	_, err = client.ReportHealth(ctx, connect.NewRequest(m))
 	return err
 }

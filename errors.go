@@ -76,6 +76,7 @@ var (
 	errGrantRevoked    = errors.New("grant revoked")
 	errWithdrawn       = errors.New("not allowed any more")
 	errIdle            = errors.New("nothing moved for too long")
+	errSlowBody        = errors.New("the message did not come in time")
 	errShuttingDown    = errors.New("host is shutting down")
 	errHeadersTooLarge = errors.New("headers or trailers are too large")
 	errTypeTaken       = errors.New("another plugin provides the service type")

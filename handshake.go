@@ -66,7 +66,7 @@ type nonces struct {
 func HandshakeServerHandler(server *HandshakeServer) (string, http.Handler) {
 	server.mount()
 	warnConfig(server.hub.settings())
-	rt := server.routes(boundedMessages(server.hub.settings().limits.MaxMessageBytes))[0]
+	rt := server.routes()[0]
 	return rt.prefix, &middleware{hub: func() *hub { return server.hub }, route: rt}
 }
 
@@ -121,7 +121,13 @@ func (s *HandshakeServer) ValidateToken(runtimeID string, token string) bool {
 // whose current token the request presents. Whatever is wrong with a claim of
 // identity, the peer gets the same error; the log says what it was.
 func (s *HandshakeServer) Handshake(ctx context.Context, req *connect.Request[connectpluginv1.HandshakeRequest]) (*connect.Response[connectpluginv1.HandshakeResponse], error) {
-	hs := &handshake{server: s, hub: s.hub, cfg: s.hub.settings(), req: req.Msg}
+	hs, begun := &handshake{server: s, hub: s.hub, cfg: s.hub.settings(), req: req.Msg}, time.Now()
+	resp, err := s.shake(ctx, hs, req)
+	hs.tell(begun, err)
+	return resp, err
+}
+
+func (s *HandshakeServer) shake(ctx context.Context, hs *handshake, req *connect.Request[connectpluginv1.HandshakeRequest]) (*connect.Response[connectpluginv1.HandshakeResponse], error) {
 	if req.Spec().Procedure != "" {
 		var err error
 		if ctx, hs.peer, err = s.peerOf(ctx, req); err != nil {
@@ -139,6 +145,21 @@ func (s *HandshakeServer) Handshake(ctx context.Context, req *connect.Request[co
 		resp.Header().Set(headerLease, lease.String())
 	}
 	return resp, nil
+}
+
+// tell tells the observer of a handshake that was answered, and not of what a peer claimed.
+func (hs *handshake) tell(begun time.Time, err error) {
+	o := hs.hub.observer()
+	if o == nil {
+		return
+	}
+	e := HandshakeEvent{Renewed: hs.renewed, Duration: time.Since(begun)}
+	if err != nil {
+		e.Code = connect.CodeOf(err)
+	} else if id, ok := hs.hub.store.Lookup(hs.resp.GetRuntimeId()); ok {
+		e.SelfID, e.RuntimeID = id.SelfID(), id.RuntimeID()
+	}
+	o.Handshake(e)
 }
 
 // mount ties the services that the configuration names to this one, for a host that its
@@ -163,7 +184,7 @@ func (s *HandshakeServer) peerOf(ctx context.Context, req connect.AnyRequest) (c
 	ctx, a, no := identifyEnrolling(ctx, s.hub, p, &http.Request{Header: req.Header()})
 	switch {
 	case no != nil:
-		s.hub.auditCall(ctx, no.kind, req.Spec().Procedure, no.runtimeID, no.reason)
+		s.hub.auditEvent(ctx, AuditEvent{Kind: no.kind, Procedure: req.Spec().Procedure, RuntimeID: no.runtimeID, Reason: no.reason})
 		return ctx, nil, connect.NewError(no.code, no.err)
 	case !s.hub.spend(a.budget):
 		s.hub.auditCall(ctx, AuditLimited, req.Spec().Procedure, "", "request rate")
@@ -173,8 +194,12 @@ func (s *HandshakeServer) peerOf(ctx context.Context, req connect.AnyRequest) (c
 }
 
 func (s *HandshakeServer) routes(opts ...connect.HandlerOption) []route {
+	opts = append(opts, s.hub.settings().limits.handshakes(), connect.WithCodec(frugalProto{}),
+		connect.WithCodec(frugalJSON{"json"}), connect.WithCodec(frugalJSON{"json; charset=utf-8"}))
 	path, h := connectpluginv1connect.NewHandshakeServiceHandler(s, opts...)
-	return []route{{prefix: path, identify: observed(identifyEnrolling), unary: unaryProcedure, reads: true, next: s.delivering(h)}}
+	return []route{{
+		prefix: path, identify: observed(identifyEnrolling), unary: unaryProcedure, reads: true, next: s.delivering(prescanned(h, s.hub.settings().limits)),
+	}}
 }
 
 // reasonUndelivered says that nobody got to know of an identity.
@@ -244,6 +269,7 @@ type handshake struct {
 	secret   Secret // nil where nothing is proven by a secret
 	binding  []byte // the channel binding that the proof was made with
 	resp     *connectpluginv1.HandshakeResponse
+	renewed  bool // the peer had an identity, and keeps it
 }
 
 // refused is a claim of identity that is not accepted; the text is for the log.
@@ -391,6 +417,7 @@ func (hs *handshake) anonymous(ctx context.Context) error {
 }
 
 func (hs *handshake) renew(c *caller, d *declaration) (*tokenstore.Identity, string, error) {
+	hs.renewed = true
 	was := declared(c.id)
 	switch {
 	case was.selfID != hs.req.GetSelfId():
@@ -405,7 +432,8 @@ func (hs *handshake) renew(c *caller, d *declaration) (*tokenstore.Identity, str
 	case err != nil:
 		return nil, "", refused("renewal: " + err.Error())
 	}
-	d.endpoint, d.within, d.launch = was.endpoint, was.within, was.launch
+	d.endpoint, d.within, d.launch, d.share = was.endpoint, was.within, was.launch, was.share
+	d.enrolled, d.failure = was.enrolled, was.failure
 	id.SetAttributes(d)
 	if err := hs.recheck(id); err != nil {
 		return nil, "", err
@@ -467,7 +495,7 @@ func (hs *handshake) refusal(ctx context.Context, err error, procedure string) e
 	}
 	event := AuditEvent{Kind: AuditAuthFailed, SelfID: cmp.Or(hs.known.Name, hs.req.GetSelfId()), Procedure: procedure, Reason: err.Error()}
 	if limited, ok := errors.AsType[tooManyError](err); ok {
-		hs.hub.auditCall(ctx, AuditLimited, procedure, hs.req.GetSelfId(), limited.reason)
+		hs.hub.auditEvent(ctx, AuditEvent{Kind: AuditLimited, SelfID: hs.req.GetSelfId(), Procedure: procedure, Reason: limited.reason})
 		return busy(limited.wait)
 	}
 	if hs.peer != nil && hs.peer.certificate != nil {

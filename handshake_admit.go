@@ -73,21 +73,20 @@ func (hs *handshake) secretOf(selfID string, known policy.Match) Secret {
 	return nil
 }
 
-// proveSecret checks the client's proof where either side has a secret. It works
-// the same for a self id that nobody knows, with a secret that nobody has.
+// proveSecret checks the client's proof. It does the same for a self id without a secret or
+// that nobody knows, with a secret that nobody has.
 func (hs *handshake) proveSecret(secret Secret) (bool, error) {
 	hasProof := len(hs.req.GetClientProof()) > 0
-	if secret == nil && !hasProof {
-		return false, nil
-	}
 	checked := secret
 	if secret == nil {
 		checked = hs.hub.decoy
 	}
 	binding := hs.peer.binding()
-	bound := binding != nil && verifyHandshakeRequest(hs.req, checked, binding)
+	bound := verifyHandshakeRequest(hs.req, checked, binding) && binding != nil
 	unbound := verifyHandshakeRequest(hs.req, checked, nil)
 	switch {
+	case secret == nil && !hasProof:
+		return false, nil
 	case secret == nil:
 		return false, refused("the plugin proves a secret and the host has none for it: set PluginPolicy.Secret")
 	case !hasProof:
@@ -198,12 +197,15 @@ func (hs *handshake) authoritySays(cert *certificate) (selfID string, ok bool, e
 // accepts reports whether policy would accept an identity again with what it
 // proved when it enrolled or last renewed. One that was issued in the host's own
 // process proved nothing and is always accepted.
-func (h *hub) accepts(id *tokenstore.Identity) bool {
+func (h *hub) accepts(id *tokenstore.Identity) bool { return h.acceptsUnder(h.rules.Load(), id) }
+
+// acceptsUnder reports whether a policy would.
+func (h *hub) acceptsUnder(book *policy.Book, id *tokenstore.Identity) bool {
 	if id.Peer() == "" {
 		return true
 	}
 	d := declared(id)
-	known := h.rules.Load().Match(d.selfID, d.certIdentity)
+	known := book.Match(d.selfID, d.certIdentity)
 	rules := known.Rules
 	if rules == nil || known.Name != id.SelfID() || mayClaim(known, d.selfID) != nil {
 		return false
@@ -325,6 +327,9 @@ func (hs *handshake) declare(rules *policy.Rules, certIdentity string) *declarat
 	d := newDeclaration(hs.req.GetSelfId())
 	d.modern = len(hs.req.GetClientNonce()) > 0
 	d.certIdentity, d.secret = certIdentity, hs.secret
+	if hs.peer != nil && hs.peer.certificate != nil {
+		d.certEnds = hs.peer.certificate.leaf.NotAfter
+	}
 	if d.launch = hs.hub.launches.Find(certIdentity); d.launch != nil && d.launch.Current() != nil {
 		d.within = declared(d.launch.Current()).within // the operator narrowed the instance
 	}

@@ -69,6 +69,16 @@ func (s *HealthServer) SetServingStatus(service string, status connectpluginv1.S
 	s.notifyLocked()
 }
 
+// maxHealthServiceLen bounds the name of a service that somebody asks about, in bytes.
+const maxHealthServiceLen = 512
+
+func validateHealthService(name string) error {
+	if len(name) > maxHealthServiceLen {
+		return errorf(connect.CodeInvalidArgument, "service: has more than %d bytes", maxHealthServiceLen)
+	}
+	return nil
+}
+
 // Shutdown sets every status to NOT_SERVING for good and ends every watch.
 func (s *HealthServer) Shutdown() {
 	s.mu.Lock()
@@ -90,6 +100,9 @@ func (s *HealthServer) Check(ctx context.Context, req *connect.Request[connectpl
 	if err != nil {
 		return nil, err
 	}
+	if err := validateHealthService(req.Msg.GetService()); err != nil {
+		return nil, err
+	}
 	status, known, _, _ := s.status(req.Msg.GetService())
 	if !known || !s.mayAsk(who, req.Msg.GetService()) {
 		return nil, connect.NewError(connect.CodeNotFound, errNotAvailable)
@@ -105,6 +118,16 @@ func (s *HealthServer) Watch(ctx context.Context, req *connect.Request[connectpl
 	who, err := s.asker(ctx, req.Spec(), req.Header())
 	if err != nil {
 		return err
+	}
+	if err := validateHealthService(req.Msg.GetService()); err != nil {
+		return err
+	}
+	if who.caller != nil && !isGuarded(ctx) {
+		leave, ok := who.caller.hub.seatWatch(who.caller.id.RuntimeID())
+		if !ok {
+			return busy(seatWait)
+		}
+		defer leave()
 	}
 	ctx, done := who.caller.attend(ctx)
 	defer done()
@@ -211,16 +234,19 @@ func (s *HealthServer) isSomethingTo(c *caller, service string) func(*policy.Boo
 func (s *HealthServer) routes(opts ...connect.HandlerOption) []route {
 	live := http.HandlerFunc(answerLive)
 	rpc := callerRoute(connectpluginv1connect.NewHealthServiceHandler(s, opts...))
-	rpc.identify = observed(identifyAsker)
+	check := callerRoute(grpcHealthCheck, noJSON(connect.NewUnaryHandler(grpcHealthCheck, s.Check, opts...)))
+	watch := callerRoute(grpcHealthWatch, noJSON(connect.NewServerStreamHandler(grpcHealthWatch, s.Watch, opts...)))
+	rpc.identify, check.identify, watch.identify = observed(identifyAsker), observed(identifyAsker), observed(identifyAsker)
 	return []route{
-		rpc,
+		rpc, check, watch,
 		{prefix: pathHealthz, identify: identifyNobody, unary: unaryProcedure, next: live},
 		{prefix: pathReadyz, identify: identifyNobody, unary: unaryProcedure, next: HTTPHealthHandler(s)},
 	}
 }
 
 // The health checking protocol of gRPC. Its messages are those of connectplugin.health.v1
-// byte by byte; in JSON the names of the statuses differ.
+// byte by byte; in JSON the names of the statuses differ. Its descriptors are not linked: those
+// of grpc-go, in the same program, would register the same names again and panic.
 const (
 	grpcHealthCheck = "/grpc.health.v1.Health/Check"
 	grpcHealthWatch = "/grpc.health.v1.Health/Watch"
@@ -242,20 +268,28 @@ func (s *HealthServer) probes() http.Handler {
 	table := map[string]http.Handler{
 		pathHealthz:     http.HandlerFunc(answerLive),
 		pathReadyz:      HTTPHealthHandler(s),
-		grpcHealthCheck: connect.NewUnaryHandler(grpcHealthCheck, check, bounds),
-		grpcHealthWatch: connect.NewServerStreamHandler(grpcHealthWatch, watch, bounds),
+		grpcHealthCheck: noJSON(connect.NewUnaryHandler(grpcHealthCheck, check, bounds)),
+		grpcHealthWatch: noJSON(connect.NewServerStreamHandler(grpcHealthWatch, watch, bounds)),
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set(headerCacheControl, noStore)
 		handler, ok := table[r.URL.Path]
-		switch {
-		case !ok:
+		if !ok {
 			http.NotFound(w, r)
-		case strings.Contains(r.Header.Get("Content-Type"), "json"):
-			w.WriteHeader(http.StatusUnsupportedMediaType)
-		default:
-			handler.ServeHTTP(w, r)
+			return
 		}
+		handler.ServeHTTP(w, r)
+	})
+}
+
+// noJSON refuses JSON.
+func noJSON(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.Header.Get("Content-Type"), "json") {
+			w.WriteHeader(http.StatusUnsupportedMediaType)
+			return
+		}
+		next.ServeHTTP(w, r)
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"connectrpc.com/connect"
@@ -11,11 +12,38 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/policy"
 )
 
+// routes builds the host's route table of what each service brings.
+func (h *Host) routes() (routeTable, error) {
+	opts := h.handlerOptions()
+	routes := slices.Concat(
+		h.handshake.routes(opts...), h.lifecycle.routes(opts...), h.registry.routes(opts...), h.broker.routes(opts...),
+		h.health.routes(opts...), h.router.routes(), h.adminRoutes(opts...),
+	)
+	for _, name := range h.cfg.Plugins.Keys() {
+		rt, err := hostPluginRoute(name, h.cfg.Plugins[name], h.cfg.Impls[name], h.cfg.Limits)
+		if err != nil {
+			return nil, err
+		}
+		routes = append(routes, rt)
+	}
+	return newRouteTable(func() *hub { return h.hub }, routes)
+}
+
+// handlerOptions bound every message of the host's services and put the
+// configured interceptors around them.
+func (h *Host) handlerOptions() []connect.HandlerOption {
+	return []connect.HandlerOption{
+		h.cfg.Limits.messages(),
+		connect.WithInterceptors(h.cfg.Interceptors...),
+		connect.WithRecover(h.recovered),
+	}
+}
+
 // hostPlugin is the name of one of the host's own plugin services.
 type hostPlugin string
 
 // hostPluginRoute mounts an implementation of a plugin.
-func hostPluginRoute(name string, p Plugin, impl any, maxBody int64) (route, error) {
+func hostPluginRoute(name string, p Plugin, impl any, l Limits) (route, error) {
 	path, handler, err := p.ConnectServer(impl)
 	field := fmt.Sprintf("Plugins[%q]", name)
 	switch {
@@ -31,7 +59,7 @@ func hostPluginRoute(name string, p Plugin, impl any, maxBody int64) (route, err
 	}
 	return route{
 		prefix: path, subject: name, identify: observed(hostPlugin(name).identify), reads: true,
-		next: http.MaxBytesHandler(handler, maxBody),
+		next: http.MaxBytesHandler(swellBounded(handler, l.swelling()), l.MaxCallBytes),
 	}, nil
 }
 

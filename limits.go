@@ -8,7 +8,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"connectrpc.com/connect"
+
 	"github.com/masegraye/connect-plugin-go/internal/limiter"
+	"github.com/masegraye/connect-plugin-go/internal/swell"
 )
 
 // Limits holds every bound of a host. The zero value of each field is the
@@ -25,6 +28,22 @@ type Limits struct {
 	// host's own plugin services or to a plugin in the host's own process
 	// ([ServiceRouter.RegisterPluginHandler]), in bytes. Default 64 MiB.
 	MaxCallBytes int64
+	// MaxDecompressedBytes bounds what one message of such a request becomes when it is
+	// decompressed, in bytes; beyond it the call ends with resource_exhausted before its
+	// handler has the message. One that is compressed with anything but gzip is
+	// unimplemented: the host could not look into it. Default 64 MiB.
+	MaxDecompressedBytes int64
+	// MaxDecompressionRatio bounds how many times its compressed size a message to the host's
+	// process becomes, once it is more than 1 MiB; beyond it the call ends with
+	// resource_exhausted. Default 100.
+	MaxDecompressionRatio int
+	// MaxOpenCalls bounds the requests with a caller that are being served, from their first
+	// byte to their last; one more is resource_exhausted, and when to come again. Each holds
+	// some 24 KiB, and up to 512 KiB where somebody does not read. Default 65,536.
+	MaxOpenCalls int
+	// MaxOpenCallsPerIdentity bounds those of one identity, or of one address that has none.
+	// Default 2,048.
+	MaxOpenCallsPerIdentity int
 	// MaxConnections bounds the open connections; more wait in the listener's
 	// queue. Default 10,000.
 	MaxConnections int
@@ -34,14 +53,33 @@ type Limits struct {
 	// The holder of a certificate has as many that do not count against its address, and a
 	// runtime identity has 64, or fewer where this is fewer. Default 1,000.
 	MaxConnectionsPerPeer int
+	// ConnectionsPerSecond and ConnectionBurst limit the new connections of one peer
+	// address. One that comes faster is closed before TLS. Defaults 500 and 2,000, or
+	// MaxConnectionsPerPeer where that is more than the latter.
+	ConnectionsPerSecond float64
+	// ConnectionBurst is the burst to ConnectionsPerSecond. Default 2,000.
+	ConnectionBurst int
 	// MaxStreamsPerConnection bounds the concurrent HTTP/2 streams of one
 	// connection. Default 256.
 	MaxStreamsPerConnection int
 	// ReadHeaderTimeout bounds the TLS handshake and each request header.
 	// Default 10 s.
 	ReadHeaderTimeout time.Duration
+	// BodyTimeout bounds how long the message of a call to the host's own services may take
+	// to arrive, that of a watch among them; then the call ends with deadline_exceeded.
+	// Default 10 s.
+	BodyTimeout time.Duration
 	// IdleTimeout closes a connection without streams. Default 2 min.
 	IdleTimeout time.Duration
+	// KeepAliveInterval is how long nothing may come on a connection before the host asks
+	// with a PING whether the peer is still there. Default 30 s.
+	KeepAliveInterval time.Duration
+	// KeepAliveTimeout is how long the answer may take. Who does not answer is
+	// disconnected. Default 15 s.
+	KeepAliveTimeout time.Duration
+	// WriteTimeout is how long a peer may take none of what the host sends before it is
+	// disconnected. Default 30 s.
+	WriteTimeout time.Duration
 	// CertificateOvertime is how long a connection may outlive the certificate that its
 	// client showed, unless the client shows a later one of the same identity on another
 	// connection. Default 1 min.
@@ -55,6 +93,15 @@ type Limits struct {
 	// DialTimeout bounds connecting to a plugin, TLS included. Default 5 s.
 	DialTimeout time.Duration
 
+	// MaxHandshakeBytes bounds the message of a handshake, in bytes, before it is decoded and
+	// while it is decompressed; one that is larger is resource_exhausted. Default 96 KiB.
+	MaxHandshakeBytes int
+	// MaxPendingHandshakes bounds the handshakes of which nothing is proven yet. One that comes
+	// beyond takes the place of the one that began first, which is resource_exhausted. Each
+	// holds MaxHandshakeBytes at most. Default 4,096.
+	MaxPendingHandshakes int
+	// MaxPendingHandshakesPerPeer bounds those of one peer address. Default 1,024.
+	MaxPendingHandshakesPerPeer int
 	// HandshakesPerSecond and HandshakeBurst limit the handshakes that prove nothing
 	// of one peer address (a /64 for IPv6), and apart from them the renewals of one
 	// identity, the proven handshakes of one self id, of which as many may come at once
@@ -106,9 +153,12 @@ type Limits struct {
 	// MaxRegistrationsPerType bounds those of one service type, again apart from those that
 	// stand by. Default 10,000.
 	MaxRegistrationsPerType int
-	// MaxWatches bounds the open watches. Default 100,000.
+	// MaxWatches bounds the open watches of services, and apart from them those of the host's
+	// health together with those whose message is not there yet. One more is
+	// resource_exhausted. Default 100,000.
 	MaxWatches int
-	// MaxWatchesPerPlugin bounds those of one identity. Default 64.
+	// MaxWatchesPerPlugin bounds both of one identity, or of one address that has none.
+	// Default 64.
 	MaxWatchesPerPlugin int
 	// WatchEventsPerSecond and WatchEventBurst limit the events that one watch costs. A
 	// watch of a type that changes more often gets the state as it is then, with the
@@ -117,6 +167,20 @@ type Limits struct {
 	WatchEventsPerSecond float64
 	// WatchEventBurst is the burst to WatchEventsPerSecond. Default 16.
 	WatchEventBurst int
+	// AnnouncedBytesPerSecond and AnnouncedBytesBurst limit the bytes of metadata that watchers
+	// get of the registrations of one identity, all of them together. Beyond them they
+	// get it later, and of several states the last. Defaults 64 MiB and 256 MiB.
+	AnnouncedBytesPerSecond float64
+	// AnnouncedBytesBurst is the burst to AnnouncedBytesPerSecond. Default 256 MiB.
+	AnnouncedBytesBurst int
+	// MaxLookups bounds how many names in the base_url of plugins are looked up at a time; a
+	// registration beyond is resource_exhausted, and when to come again. Default 32.
+	MaxLookups int
+	// MaxLookupsPerPlugin bounds those of one plugin, by its name. Default 4.
+	MaxLookupsPerPlugin int
+	// LookupTTL is how long it is known where such a name leads; that it leads nowhere is
+	// known for 5 s at most. Default 30 s.
+	LookupTTL time.Duration
 	// WatchBuffer is how many events of a type are kept for watchers that are
 	// behind; one that fell further back is resynchronised. Default 64.
 	WatchBuffer int
@@ -124,39 +188,57 @@ type Limits struct {
 
 // defaultLimits are the documented defaults.
 var defaultLimits = Limits{
-	MaxHeaderBytes:            32 << 10,
-	MaxMessageBytes:           1 << 20,
-	MaxCallBytes:              64 << 20,
-	MaxConnections:            10_000,
-	MaxConnectionsPerPeer:     1_000,
-	MaxStreamsPerConnection:   256,
-	ReadHeaderTimeout:         10 * time.Second,
-	IdleTimeout:               2 * time.Minute,
-	CertificateOvertime:       time.Minute,
-	CallTimeout:               30 * time.Second,
-	StreamIdleTimeout:         15 * time.Minute,
-	DialTimeout:               5 * time.Second,
-	HandshakesPerSecond:       10,
-	HandshakeBurst:            50,
-	EnrolmentsPerSecond:       250,
-	EnrolmentBurst:            1_000,
-	RequestsPerSecond:         20_000,
-	RequestBurst:              40_000,
-	MaxIdentities:             100_000,
-	MaxIdentitiesPerSelfID:    100,
-	MaxIdentitiesPerPeer:      1_000,
-	MaxGrantsPerIdentity:      256,
-	TokenGrace:                30 * time.Second,
-	ChangesPerSecond:          100,
-	ChangeBurst:               1_000,
-	MaxRegistrations:          100_000,
-	MaxRegistrationsPerPlugin: 64,
-	MaxRegistrationsPerType:   10_000,
-	MaxWatches:                100_000,
-	MaxWatchesPerPlugin:       64,
-	WatchEventsPerSecond:      3,
-	WatchEventBurst:           16,
-	WatchBuffer:               64,
+	MaxHeaderBytes:              32 << 10,
+	MaxMessageBytes:             1 << 20,
+	MaxCallBytes:                64 << 20,
+	MaxDecompressedBytes:        64 << 20,
+	MaxDecompressionRatio:       100,
+	MaxOpenCalls:                65_536,
+	MaxOpenCallsPerIdentity:     2_048,
+	MaxConnections:              10_000,
+	MaxConnectionsPerPeer:       1_000,
+	ConnectionsPerSecond:        500,
+	ConnectionBurst:             2_000,
+	MaxStreamsPerConnection:     256,
+	ReadHeaderTimeout:           10 * time.Second,
+	BodyTimeout:                 10 * time.Second,
+	IdleTimeout:                 2 * time.Minute,
+	KeepAliveInterval:           pingAfter,
+	KeepAliveTimeout:            pingTimeout,
+	WriteTimeout:                writeByteTimeout,
+	CertificateOvertime:         time.Minute,
+	CallTimeout:                 30 * time.Second,
+	StreamIdleTimeout:           15 * time.Minute,
+	DialTimeout:                 5 * time.Second,
+	MaxHandshakeBytes:           96 << 10,
+	MaxPendingHandshakes:        4_096,
+	MaxPendingHandshakesPerPeer: 1_024,
+	HandshakesPerSecond:         10,
+	HandshakeBurst:              50,
+	EnrolmentsPerSecond:         250,
+	EnrolmentBurst:              1_000,
+	RequestsPerSecond:           20_000,
+	RequestBurst:                40_000,
+	MaxIdentities:               100_000,
+	MaxIdentitiesPerSelfID:      100,
+	MaxIdentitiesPerPeer:        1_000,
+	MaxGrantsPerIdentity:        256,
+	TokenGrace:                  30 * time.Second,
+	ChangesPerSecond:            100,
+	ChangeBurst:                 1_000,
+	MaxRegistrations:            100_000,
+	MaxRegistrationsPerPlugin:   64,
+	MaxRegistrationsPerType:     10_000,
+	MaxWatches:                  100_000,
+	MaxWatchesPerPlugin:         64,
+	WatchEventsPerSecond:        3,
+	WatchEventBurst:             16,
+	AnnouncedBytesPerSecond:     64 << 20,
+	AnnouncedBytesBurst:         256 << 20,
+	MaxLookups:                  32,
+	MaxLookupsPerPlugin:         4,
+	LookupTTL:                   30 * time.Second,
+	WatchBuffer:                 64,
 }
 
 // requestRate is that of one identity over every route.
@@ -186,6 +268,25 @@ func (l Limits) changeRate() Rate {
 	return Rate{RequestsPerSecond: l.ChangesPerSecond, Burst: l.ChangeBurst}
 }
 
+// swelling is how far a message of a call to the host's process may swell.
+func (l Limits) swelling() swell.Bounds {
+	return swell.Bounds{Bytes: l.MaxDecompressedBytes, Ratio: l.MaxDecompressionRatio, Free: freeSwelling}
+}
+
+// messages bounds those to the host's own services.
+func (l Limits) messages() connect.HandlerOption {
+	bounds := l.swelling()
+	bounds.Bytes = int64(l.MaxMessageBytes)
+	return swellingMessages(l.MaxMessageBytes, bounds)
+}
+
+// handshakes bounds the messages of handshakes.
+func (l Limits) handshakes() connect.HandlerOption {
+	bounds := l.swelling()
+	bounds.Bytes = int64(l.MaxHandshakeBytes)
+	return swellingMessages(l.MaxHandshakeBytes, bounds)
+}
+
 // withDefaults returns a copy in which zero fields hold their defaults.
 func (l Limits) withDefaults() Limits {
 	if l.EnrolmentsPerSecond == 0 {
@@ -193,6 +294,9 @@ func (l Limits) withDefaults() Limits {
 	}
 	if l.EnrolmentBurst == 0 {
 		l.EnrolmentBurst = max(defaultLimits.EnrolmentBurst, l.HandshakeBurst)
+	}
+	if l.ConnectionBurst == 0 {
+		l.ConnectionBurst = max(defaultLimits.ConnectionBurst, l.MaxConnectionsPerPeer)
 	}
 	out, def := reflect.ValueOf(&l).Elem(), reflect.ValueOf(defaultLimits)
 	for i := range out.NumField() {
@@ -245,6 +349,8 @@ const (
 )
 
 const (
+	// freeSwelling is up to which size a message may have any ratio.
+	freeSwelling = 1 << 20
 	// maxRateWait bounds what a peer is asked to wait.
 	maxRateWait = time.Minute
 	// maxRateLimitKeys bounds the buckets of a [TokenBucketLimiter].

@@ -2,12 +2,16 @@ package connectplugin
 
 import (
 	"context"
+	"errors"
+	"io"
 	"net/http"
+	"os"
 	"time"
 
 	"connectrpc.com/connect"
 
 	"github.com/masegraye/connect-plugin-go/internal/inflight"
+	"github.com/masegraye/connect-plugin-go/internal/seats"
 )
 
 // middleware stands in front of one route. It knows peers, budgets, the audit and
@@ -59,7 +63,63 @@ func (m *middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, r, connect.CodeResourceExhausted, busy(a.budget.rate.wait()))
 		return
 	}
+	ctx, leave, what := h.seat(ctx, &a, m.route.unary != nil && !m.route.unary(r.URL.Path))
+	if leave == nil {
+		refusedOn(ctx)
+		h.auditCall(ctx, AuditLimited, r.URL.Path, "", what)
+		refuse(w, r, connect.CodeResourceExhausted, busy(seatWait))
+		return
+	}
+	defer leave()
 	m.call(ctx, h, &a, w, r)
+}
+
+// seatWait is when whoever has too much open is asked to come again.
+const seatWait = time.Second
+
+type watchSeatKey struct{}
+
+// seat counts a request among those that are open, and a watch among the watches, before
+// anything of its message is read. Leave is nil where there are as many as there may be,
+// of what.
+func (h *hub) seat(ctx context.Context, a *admission, watch bool) (seated context.Context, leave func(), what string) {
+	if a.budget.key == "" { // of a stranger who asks for an identity, of whom others take care
+		return ctx, func() {}, ""
+	}
+	key, l := a.budget.key, h.settings().limits
+	if a.caller != nil {
+		key = a.caller.id.RuntimeID()
+	}
+	rise, ok := h.open.Take(key, seats.Bound{Most: l.MaxOpenCalls, Each: l.MaxOpenCallsPerIdentity})
+	if !ok {
+		return ctx, nil, "open calls"
+	}
+	if !watch {
+		return ctx, rise, ""
+	}
+	yield, ok := h.seatWatch(key)
+	if !ok {
+		rise()
+		return ctx, nil, "watches"
+	}
+	return context.WithValue(ctx, watchSeatKey{}, yield), func() {
+		yield()
+		rise()
+	}, ""
+}
+
+// seatWatch counts a watch from its first byte, that of a service until its message is there:
+// from then on the registry counts it.
+func (h *hub) seatWatch(key string) (leave func(), ok bool) {
+	l := h.settings().limits
+	return h.watching.Take(key, seats.Bound{Most: l.MaxWatches, Each: l.MaxWatchesPerPlugin})
+}
+
+// handOver gives the seat of a watch back whose message is there.
+func handOver(ctx context.Context) {
+	if rise, ok := ctx.Value(watchSeatKey{}).(func()); ok {
+		rise()
+	}
 }
 
 // deny refuses a request and records it. However often a peer is refused, it is told the
@@ -68,6 +128,9 @@ func (m *middleware) deny(ctx context.Context, h *hub, p *peer, no *denial, w ht
 	refusedOn(ctx)
 	event := AuditEvent{
 		Kind: no.kind, Peer: p.addr, RuntimeID: no.runtimeID, Procedure: r.URL.Path, Subject: m.route.subject, Reason: no.reason,
+	}
+	if event.Subject != "" {
+		event.Right = RightHostPlugins
 	}
 	c, known := callerFrom(ctx)
 	if known {
@@ -80,11 +143,16 @@ func (m *middleware) deny(ctx context.Context, h *hub, p *peer, no *denial, w ht
 // call runs the handler in a context that ends with the identity and, for unary
 // calls, with the deadline.
 func (m *middleware) call(ctx context.Context, h *hub, a *admission, w http.ResponseWriter, r *http.Request) {
+	seen := m.see(h, a, w, r)
+	defer seen.end(ctx)
 	bounded := m.route.unary != nil && m.route.unary(r.URL.Path)
 	if bounded {
 		var cancel context.CancelFunc
-		ctx, cancel = withDeadline(ctx, h.settings().limits.CallTimeout, w)
+		ctx, cancel = context.WithTimeout(ctx, h.settings().limits.CallTimeout)
 		defer cancel()
+	}
+	if m.route.unary != nil {
+		r = withPromptBody(r, h.settings().limits.BodyTimeout, w)
 	}
 	ctx, running := inflight.New(ctx, w)
 	defer running.Done()
@@ -101,21 +169,46 @@ func (m *middleware) call(ctx context.Context, h *hub, a *admission, w http.Resp
 	if a.allowed != nil {
 		release, ok := h.permit(running, a.allowed)
 		if !ok {
-			refuse(w, r, connect.CodePermissionDenied, errDenied)
+			refuse(seen.writer(w), r, connect.CodePermissionDenied, errDenied)
+			seen.returned()
 			return
 		}
 		defer release()
 	}
-	r = r.WithContext(ctx)
+	r = seen.request(r.WithContext(ctx))
 	if m.route.reads {
 		r = running.WithBody(r, endOfStream)
 	}
-	m.route.next.ServeHTTP(w, r)
+	m.route.next.ServeHTTP(seen.writer(w), r)
+	seen.returned()
 	servedOn(ctx)
 }
 
-// withDeadline cuts off a body that trickles in as well as a handler that hangs.
-func withDeadline(ctx context.Context, limit time.Duration, w http.ResponseWriter) (context.Context, context.CancelFunc) {
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(limit))
-	return context.WithTimeout(ctx, limit)
+// withPromptBody cuts off a body that trickles in.
+func withPromptBody(r *http.Request, limit time.Duration, w http.ResponseWriter) *http.Request {
+	ctrl := http.NewResponseController(w)
+	_ = ctrl.SetReadDeadline(time.Now().Add(limit)) // not every writer has deadlines
+	out := r.WithContext(r.Context())
+	out.Body = &promptBody{ReadCloser: r.Body, ctrl: ctrl, shared: r.ProtoMajor == 1}
+	return out
+}
+
+// promptBody is a body that has to be there by its deadline.
+type promptBody struct {
+	io.ReadCloser
+
+	ctrl   *http.ResponseController
+	shared bool // the deadline is the connection's, which ends with it
+}
+
+// Read implements io.Reader.
+func (b *promptBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		err = connect.NewError(connect.CodeDeadlineExceeded, errSlowBody)
+	case err != nil && b.shared:
+		_ = b.ctrl.SetReadDeadline(time.Time{})
+	}
+	return n, err //nolint:wrapcheck // the body's own error
 }

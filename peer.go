@@ -231,9 +231,9 @@ func proveHolder(ctx context.Context, h *hub, p *peer, by *caller) {
 }
 
 // servedOn says that a request was served, and refusedOn that it was not: who only asks for
-// what it does not get is cut off.
+// what it does not get is cut off. A request that its peer gave up explains nothing.
 func servedOn(ctx context.Context) {
-	if c := edgeOf(ctx); c != nil {
+	if c := edgeOf(ctx); c != nil && ctx.Err() == nil {
 		c.Served()
 	}
 }
@@ -320,18 +320,19 @@ func addrOnly(remote string) string {
 }
 
 // pinToCaller pins a base URL to the address that the caller calls from.
-func (h *hub) pinToCaller(ctx context.Context, baseURL string) (string, error) {
+func (h *hub) pinToCaller(ctx context.Context, id *tokenstore.Identity, baseURL string) (string, error) {
 	p, ok := peerFrom(ctx)
 	if !ok {
 		return "", errors.New("the plugin's address is not known")
 	}
-	return pinToPeer(ctx, baseURL, p.addr, h.settings().allowInsecure)
+	resolve := func(host string) ([]netip.Addr, error) { return h.lookups.Addresses(ctx, id.SelfID(), host) }
+	return pinToPeer(resolve, baseURL, p.addr, h.settings().allowInsecure)
 }
 
 // pinToPeer pins a plugin's base URL to the address that the plugin registers
 // from: that is what is dialled, whatever the name means later. A name stays behind it, as
 // the fragment, for the certificate with which the plugin answers there.
-func pinToPeer(ctx context.Context, baseURL, from string, allowInsecure bool) (string, error) {
+func pinToPeer(resolve func(host string) ([]netip.Addr, error), baseURL, from string, allowInsecure bool) (string, error) {
 	u, err := parseHostURL(baseURL, allowInsecure)
 	if err != nil {
 		return "", fmt.Errorf("base_url: %w", err)
@@ -343,7 +344,7 @@ func pinToPeer(ctx context.Context, baseURL, from string, allowInsecure bool) (s
 	if err := proxy.CheckAddress(addr); err != nil {
 		return "", fmt.Errorf("base_url: %w", err)
 	}
-	addrs, err := resolve(ctx, u.Hostname())
+	addrs, err := resolve(u.Hostname())
 	if err != nil {
 		return "", fmt.Errorf("base_url: %w", err)
 	}
@@ -381,15 +382,4 @@ func unpin(endpoint string) (baseURL string, resolver proxy.Resolver) {
 	}
 	u.Host = net.JoinHostPort(name, u.Port())
 	return u.String(), pinned(addr)
-}
-
-func resolve(ctx context.Context, host string) ([]netip.Addr, error) {
-	if addr, err := netip.ParseAddr(host); err == nil {
-		return []netip.Addr{addr}, nil
-	}
-	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
-	if err != nil {
-		return nil, fmt.Errorf("resolve %q: %w", host, err)
-	}
-	return addrs, nil
 }

@@ -113,42 +113,79 @@ type providerClient struct {
 	target func(path string) (runtimeID, there string, err error)
 }
 
-// Do sends a request to the plugin. Scheme and host of its URL are ignored.
+// Do sends a request to the plugin. Scheme and host of its URL are ignored. What the plugin
+// certainly did not see is sent once more, to the one that took its place.
 func (c *providerClient) Do(r *http.Request) (*http.Response, error) {
-	ctx, cancel := context.WithCancelCause(r.Context())
-	in := r.WithContext(ctx)
+	in := *r
 	if in.Body == nil {
 		in.Body = http.NoBody
 	} else if in.ContentLength == 0 && in.Body != http.NoBody {
 		in.ContentLength = -1
 	}
 	in.ProtoMajor = 2
-	w := newReply(cancel, r.Body)
-	go func() { w.end(c.forward(w, in)) }()
-	<-w.ready
-	return w.response(r)
-}
-
-// forward passes the call on; what the plugin certainly did not see is sent once more, to
-// the one that took its place.
-func (c *providerClient) forward(w http.ResponseWriter, r *http.Request) proxy.Result {
 	var result proxy.Result
 	const attempts = 2
 	for range attempts {
-		runtimeID, path, err := c.target(r.URL.Path)
+		p, path, err := c.provider(r.URL.Path)
 		if err != nil {
-			return proxy.Result{Class: proxy.ClassUnavailable, Err: err}
+			result = proxy.Result{Class: proxy.ClassUnavailable, Err: err}
+			break
 		}
-		p, err := c.router.providerAt(c.router.handshake.hub, runtimeID)
-		if err != nil {
-			return proxy.Result{Class: proxy.ClassUnavailable, Err: err}
+		if p.memory {
+			return c.inMemory(p, &in, path)
 		}
-		result = p.pool.Forward(w, r, proxy.Call{Path: path, Ending: ending})
+		var resp *http.Response
+		if resp, result = p.pool.RoundTrip(&in, proxy.Call{Path: path}); resp != nil {
+			resp.Body = &remoteBody{resp.Body}
+			return resp, nil
+		}
 		if !result.Retryable {
 			break
 		}
 	}
-	return result
+	_ = in.Body.Close()
+	return nil, notCalled(r.Context(), result.Err)
+}
+
+func (c *providerClient) provider(path string) (*routedProvider, string, error) {
+	runtimeID, there, err := c.target(path)
+	if err != nil {
+		return nil, "", err
+	}
+	p, err := c.router.providerAt(c.router.handshake.hub, runtimeID)
+	return p, there, err
+}
+
+// notCalled says why there is no response.
+func notCalled(ctx context.Context, err error) error {
+	if ended := ctx.Err(); ended != nil {
+		return ended
+	}
+	return connect.NewError(connect.CodeUnavailable, fmt.Errorf("call the plugin: %w", err))
+}
+
+// remoteBody is the body of a response that comes over the network.
+type remoteBody struct{ io.ReadCloser }
+
+// Read implements io.Reader. A call that broke ends with the code that a plugin which called
+// it would get.
+func (b *remoteBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if broken, ok := errors.AsType[*proxy.BrokenError](err); ok {
+		code, text := classify(broken.Class, broken.Err)
+		err = connect.NewError(code, fmt.Errorf("%w: %w", errBrokenOff, text))
+	}
+	return n, err
+}
+
+// inMemory calls a plugin in this process.
+func (c *providerClient) inMemory(p *routedProvider, r *http.Request, path string) (*http.Response, error) {
+	ctx, cancel := context.WithCancelCause(r.Context())
+	in := r.WithContext(ctx)
+	w := newReply(cancel, r.Body)
+	go func() { w.end(p.pool.Forward(w, in, proxy.Call{Path: path, Ending: ending})) }()
+	<-w.ready
+	return w.response(r)
 }
 
 var errBrokenOff = errors.New("the plugin broke the call off")
@@ -289,10 +326,7 @@ func (w *reply) end(result proxy.Result) {
 func (w *reply) response(r *http.Request) (*http.Response, error) {
 	if w.status == 0 {
 		w.cancel(nil)
-		if err := r.Context().Err(); err != nil {
-			return nil, err
-		}
-		return nil, connect.NewError(connect.CodeUnavailable, fmt.Errorf("call the plugin: %w", w.err))
+		return nil, notCalled(r.Context(), w.err)
 	}
 	return &http.Response{
 		Status: http.StatusText(w.status), StatusCode: w.status, Proto: "HTTP/2.0", ProtoMajor: 2,

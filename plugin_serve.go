@@ -26,7 +26,8 @@ func (s *pluginServer) newServer(ctx context.Context, serverTLS *tls.Config) *ht
 	protocols.SetHTTP2(true)
 	protocols.SetUnencryptedHTTP2(s.cfg.Client.AllowInsecure)
 	return &http.Server{
-		Handler:           s.drain.Count(withStopping(ctx.Done(), s.handler())),
+		Handler:           s.drain.Count(s.handler()),
+		BaseContext:       func(net.Listener) context.Context { return withStopping(ctx.Done()) },
 		TLSConfig:         serverTLS,
 		ConnState:         s.drain.ConnState,
 		ReadHeaderTimeout: defaultLimits.ReadHeaderTimeout,

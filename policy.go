@@ -380,13 +380,16 @@ func sameHost(named, host string) bool {
 	return named == host || named == "localhost" && err == nil && addr.IsLoopback()
 }
 
+// operatorAsks is for whom names of the operator's are looked up. No self id is like it.
+const operatorAsks = "the operator"
+
 // namesAddress compares hosts, of which the operator's may be a name.
-func namesAddress(ctx context.Context) func(named, host string) bool {
+func (h *hub) namesAddress(ctx context.Context) func(named, host string) bool {
 	return func(named, host string) bool {
 		if sameHost(named, host) {
 			return true
 		}
-		addrs, err := resolve(ctx, named)
+		addrs, err := h.lookups.Addresses(ctx, operatorAsks, named)
 		return err == nil && slices.ContainsFunc(addrs, func(a netip.Addr) bool { return a.Unmap().String() == host })
 	}
 }

@@ -109,6 +109,9 @@ func catalogConfig(l Limits) catalog.Config {
 	}
 }
 
+// maxRegistrationIDLen is far more than a registration's id has.
+const maxRegistrationIDLen = 128
+
 // UnregisterService withdraws a registration of the calling plugin. That of
 // another plugin and one that does not exist give the same NotFound.
 func (s *ServiceRegistry) UnregisterService(ctx context.Context, req *connect.Request[connectpluginv1.UnregisterServiceRequest]) (*connect.Response[connectpluginv1.UnregisterServiceResponse], error) {
@@ -116,14 +119,17 @@ func (s *ServiceRegistry) UnregisterService(ctx context.Context, req *connect.Re
 	if err != nil {
 		return nil, err
 	}
-	if err := s.spendChange(ctx, c, req.Spec().Procedure, req.Msg.GetRegistrationId()); err != nil {
+	if len(req.Msg.GetRegistrationId()) > maxRegistrationIDLen {
+		return nil, errorf(connect.CodeInvalidArgument, "registration_id: has more than %d bytes", maxRegistrationIDLen)
+	}
+	if err := s.spendChange(ctx, c, AuditEvent{Procedure: req.Spec().Procedure, Registration: req.Msg.GetRegistrationId()}); err != nil {
 		return nil, err
 	}
 	if err := s.catalog.Unregister(req.Msg.GetRegistrationId(), runtimeID); err != nil {
-		s.note(ctx, AuditDenied, req.Spec().Procedure, req.Msg.GetRegistrationId(), err.Error())
+		s.note(ctx, AuditEvent{Kind: AuditDenied, Procedure: req.Spec().Procedure, Registration: req.Msg.GetRegistrationId(), Reason: err.Error()})
 		return nil, connect.NewError(connect.CodeNotFound, errNotAvailable)
 	}
-	s.note(ctx, AuditUnregistered, req.Spec().Procedure, req.Msg.GetRegistrationId(), "")
+	s.note(ctx, AuditEvent{Kind: AuditUnregistered, Procedure: req.Spec().Procedure, Registration: req.Msg.GetRegistrationId()})
 	return connect.NewResponse(&connectpluginv1.UnregisterServiceResponse{}), nil
 }
 

@@ -13,6 +13,7 @@ import (
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
+	"github.com/masegraye/connect-plugin-go/internal/lookup"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
@@ -45,7 +46,7 @@ func (s *ServiceRegistry) RegisterService(ctx context.Context, req *connect.Requ
 	if err != nil {
 		return nil, err
 	}
-	s.note(ctx, AuditRegistered, procedure, reg.Type, "")
+	s.note(ctx, AuditEvent{Kind: AuditRegistered, Procedure: procedure, Right: RightProvides, Subject: reg.Type})
 	return connect.NewResponse(&connectpluginv1.RegisterServiceResponse{RegistrationId: reg.ID}), nil
 }
 
@@ -87,7 +88,7 @@ func (s *ServiceRegistry) mayRegister(id *tokenstore.Identity, reg catalog.Regis
 
 // registerFor registers for a caller what its rights allow, before and after.
 func (s *ServiceRegistry) registerFor(ctx context.Context, c *caller, reg catalog.Registration, procedure string) error {
-	if err := s.spendChange(ctx, c, procedure, reg.Type); err != nil {
+	if err := s.spendChange(ctx, c, AuditEvent{Procedure: procedure, Right: RightProvides, Subject: reg.Type}); err != nil {
 		return err
 	}
 	reg.SelfID = c.id.SelfID()
@@ -182,17 +183,24 @@ func validateRegistration(runtimeID string, m *connectpluginv1.RegisterServiceRe
 	return nil
 }
 
+// lookupWait is when a plugin is asked to come again whose base_url could not be looked up.
+const lookupWait = time.Second
+
 // approve checks a plugin's right to register and settles where the plugin is
 // dialled.
 func (s *ServiceRegistry) approve(ctx context.Context, c *caller, reg catalog.Registration, procedure string) error {
 	denied := connect.NewError(connect.CodePermissionDenied, errDenied)
 	if !c.hub.mayProvide(c.id, reg.Type) {
-		s.note(ctx, AuditDenied, procedure, reg.Type, "not declared or not allowed by policy")
+		s.note(ctx, AuditEvent{Kind: AuditDenied, Procedure: procedure, Right: RightProvides, Subject: reg.Type, Reason: "not declared or not allowed by policy"})
 		return denied
 	}
 	endpoint, own, err := c.hub.endpointFor(ctx, c.id, reg.Metadata[metadataBaseURL])
+	if errors.Is(err, lookup.ErrBusy) {
+		s.note(ctx, AuditEvent{Kind: AuditLimited, Procedure: procedure, Right: RightProvides, Subject: reg.Type, Reason: err.Error()})
+		return busy(lookupWait)
+	}
 	if err != nil {
-		s.note(ctx, AuditDenied, procedure, reg.Type, err.Error())
+		s.note(ctx, AuditEvent{Kind: AuditDenied, Procedure: procedure, Right: RightProvides, Subject: reg.Type, Reason: err.Error()})
 		return denied
 	}
 	if endpoint == "" {
@@ -200,7 +208,7 @@ func (s *ServiceRegistry) approve(ctx context.Context, c *caller, reg catalog.Re
 	}
 	byHost := !own && c.hub.launchOf(c.id) == nil
 	if err := s.claim(ctx, c, endpoint, byHost); err != nil {
-		s.note(ctx, AuditConflict, procedure, reg.Type, "base_url: "+err.Error())
+		s.note(ctx, AuditEvent{Kind: AuditConflict, Procedure: procedure, Right: RightProvides, Subject: reg.Type, Reason: "base_url: " + err.Error()})
 		return denied
 	}
 	if own {
@@ -214,7 +222,7 @@ func (s *ServiceRegistry) approve(ctx context.Context, c *caller, reg catalog.Re
 func (s *ServiceRegistry) claim(ctx context.Context, c *caller, endpoint string, byHost bool) error {
 	claim := c.hub.claimOf(c.id, endpoint)
 	if claim.ByHost = byHost; !byHost {
-		if owner, ok := c.hub.reserved(c.hub.rules.Load(), c.id, endpoint, namesAddress(ctx)); ok {
+		if owner, ok := c.hub.reserved(c.hub.rules.Load(), c.id, endpoint, c.hub.namesAddress(ctx)); ok {
 			return fmt.Errorf("the endpoint is that of %q, as policy says", owner)
 		}
 		var err error
@@ -338,7 +346,7 @@ func (s *ServiceRegistry) reapprove(ctx context.Context, c *caller, reg catalog.
 	if _, ok := s.catalog.Get(reg.ID); ok || s.catalog.StandsBy(reg.ID) {
 		return nil
 	}
-	s.note(ctx, AuditDenied, procedure, reg.Type, "what the plugin may provide changed during the registration")
+	s.note(ctx, AuditEvent{Kind: AuditDenied, Procedure: procedure, Right: RightProvides, Subject: reg.Type, Reason: "what the plugin may provide changed during the registration"})
 	return connect.NewError(connect.CodePermissionDenied, errDenied)
 }
 
@@ -390,13 +398,13 @@ var errPathOverlaps = errors.New("endpoint_path: overlaps the path of another ty
 func (s *ServiceRegistry) registerError(ctx context.Context, err error, serviceType, procedure string) error {
 	switch {
 	case errors.Is(err, catalog.ErrConflict):
-		s.note(ctx, AuditConflict, procedure, serviceType, "the type belongs to another plugin")
+		s.note(ctx, AuditEvent{Kind: AuditConflict, Procedure: procedure, Right: RightProvides, Subject: serviceType, Reason: "the type belongs to another plugin"})
 		return connect.NewError(connect.CodeAlreadyExists, errTypeTaken)
 	case errors.Is(err, catalog.ErrOverlap):
-		s.note(ctx, AuditConflict, procedure, serviceType, "the path overlaps that of another type of the plugin")
+		s.note(ctx, AuditEvent{Kind: AuditConflict, Procedure: procedure, Right: RightProvides, Subject: serviceType, Reason: "the path overlaps that of another type of the plugin"})
 		return connect.NewError(connect.CodeInvalidArgument, errPathOverlaps)
 	case errors.Is(err, catalog.ErrLimit):
-		s.note(ctx, AuditLimited, procedure, serviceType, err.Error())
+		s.note(ctx, AuditEvent{Kind: AuditLimited, Procedure: procedure, Right: RightProvides, Subject: serviceType, Reason: err.Error()})
 		return connect.NewError(connect.CodeResourceExhausted, errTooMany)
 	}
 	return connect.NewError(connect.CodeInternal, errNotAvailable)
@@ -417,7 +425,7 @@ func (h *hub) endpointFor(ctx context.Context, id *tokenstore.Identity, baseURL 
 		if baseURL == "" || h.launchOf(id).Identity == "" { // adopted: the operator says where it is
 			return "", false, nil
 		}
-		endpoint, err = h.pinToCaller(ctx, baseURL)
+		endpoint, err = h.pinToCaller(ctx, id, baseURL)
 		return endpoint, false, err
 	case rules.Endpoint != "":
 		return rules.Endpoint, false, nil
@@ -427,6 +435,6 @@ func (h *hub) endpointFor(ctx context.Context, id *tokenstore.Identity, baseURL 
 		return "", false, errors.New("the plugin names its own base_url and policy does not allow it: " +
 			"set PluginPolicy.Endpoint or AllowOwnAddress")
 	}
-	endpoint, err = h.pinToCaller(ctx, baseURL)
+	endpoint, err = h.pinToCaller(ctx, id, baseURL)
 	return endpoint, true, err
 }

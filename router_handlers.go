@@ -43,8 +43,9 @@ func memoryPlace(h *hub, handler http.Handler) *ownPlace {
 	return &ownPlace{name: memoryEndpoint, memory: true, open: func(d *pluginDialer) (*proxy.Provider, error) {
 		l := h.settings().limits
 		return proxy.New(proxy.Config{
-			Handler: http.MaxBytesHandler(withStatedCaller(handler), l.MaxCallBytes), CallIdle: l.StreamIdleTimeout,
-			Headers: d.headers,
+			Handler:  http.MaxBytesHandler(swellBounded(withStatedCaller(handler), l.swelling()), l.MaxCallBytes),
+			CallIdle: l.StreamIdleTimeout,
+			Headers:  d.headers,
 		})
 	}}
 }
@@ -303,6 +304,7 @@ func (s *ServiceRouter) forwardToAny(w http.ResponseWriter, r *http.Request, cal
 		if allowed {
 			last, sent = result, true
 			s.report(r, call, result)
+			call.record.done(r.Context(), call, result)
 		}
 		tried = append(tried, call.target.reg.RuntimeID)
 		if allowed && !result.Retryable || len(tried) == maxTries || r.Context().Err() != nil {

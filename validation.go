@@ -10,8 +10,10 @@ import (
 	"unicode/utf8"
 
 	"github.com/Masterminds/semver/v3"
+	"google.golang.org/protobuf/encoding/protowire"
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/internal/prescan"
 	"github.com/masegraye/connect-plugin-go/internal/semrange"
 )
 
@@ -323,6 +325,28 @@ func deprecationWarning(version, below int32) string {
 func wireVersion(v int) int32 {
 	return int32(max(math.MinInt32, min(v, math.MaxInt32)))
 }
+
+// handshakeFields bound the fields of a handshake before it is decoded; what is in them
+// is looked at afterwards.
+var handshakeFields = prescan.Fields{
+	Most: 4096,
+	Known: map[protowire.Number]prescan.Field{
+		3:  {Name: "magic_cookie_key", Bytes: maxCookieLen},
+		4:  {Name: "magic_cookie_value", Bytes: maxCookieLen},
+		5:  {Name: "requested_plugins", Count: maxRequestedPlugins, Bytes: maxPluginNameLen},
+		6:  {Name: "client_metadata", Count: MaxMetadataEntries, Bytes: MaxMetadataKeyLen + MaxMetadataValueLen + wireOverhead},
+		10: {Name: "self_id", Bytes: MaxSelfIDLen},
+		11: {Name: "self_version", Bytes: MaxVersionLen},
+		12: {Name: "client_nonce", Bytes: maxNonceLen},
+		15: {Name: "provides", Count: maxDeclarations, Bytes: MaxServiceTypeLen + MaxVersionLen + maxEndpointPathLen + wireOverhead},
+		16: {Name: "requires", Count: maxDeclarations, Bytes: MaxServiceTypeLen + semrange.MaxLength + wireOverhead},
+		17: {Name: "issued_at", Bytes: wireOverhead},
+		18: {Name: "client_proof", Bytes: maxProofLen},
+	},
+}
+
+// wireOverhead is more than what the fields of a nested message cost beside their texts.
+const wireOverhead = 64
 
 // Bounds of a handshake request, beyond those of its texts.
 const (

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
+	"time"
 
 	"connectrpc.com/connect"
 	"golang.org/x/time/rate"
@@ -25,11 +27,15 @@ func (s *ServiceRegistry) WatchService(ctx context.Context, req *connect.Request
 	if err != nil {
 		return err
 	}
+	handOver(ctx)
 	ctx, done := c.attend(ctx)
 	defer done()
 	m := req.Msg
 	if err := ValidateServiceType(m.GetServiceType()); err != nil {
 		return errorf(connect.CodeInvalidArgument, "service_type: %w", err)
+	}
+	if len(m.GetEpoch()) > maxEpochLen {
+		m.Epoch = unknownEpoch // and is not kept as long as the watch
 	}
 	release, err := s.permitWatch(ctx, c, m.GetServiceType(), req.Spec().Procedure)
 	if err != nil {
@@ -43,6 +49,8 @@ func (s *ServiceRegistry) WatchService(ctx context.Context, req *connect.Request
 		return s.watchError(ctx, err, m.GetServiceType(), req.Spec().Procedure)
 	}
 	defer w.Close()
+	sent, ended := 0, s.observeWatch(c, m.GetServiceType())
+	defer func() { ended(sent) }()
 	// The answer begins now: a watch that resumes and missed nothing may have
 	// nothing to say for long, and its client waits for the headers.
 	if err := stream.Send(nil); err != nil {
@@ -60,10 +68,64 @@ func (s *ServiceRegistry) WatchService(ctx context.Context, req *connect.Request
 		if err := s.mayWatch(ctx, c, m.GetServiceType(), req.Spec().Procedure); err != nil {
 			return err
 		}
+		if late := toldLater(c, event); late > 0 && backoff.Wait(ctx, late) {
+			w.Latest() // of what happened meanwhile
+		}
 		if err := stream.Send(wireEvent(event)); err != nil {
 			return err
 		}
+		sent++
 	}
+}
+
+// observeWatch tells the observer of the begin of a watch, and returns what tells of its end.
+func (s *ServiceRegistry) observeWatch(c *caller, serviceType string) (ended func(sent int)) {
+	h := s.bound.Load()
+	if h == nil || h.observer() == nil {
+		return func(int) {}
+	}
+	e, begun := WatchEvent{Type: serviceType}, time.Now()
+	if c != nil {
+		e.SelfID, e.RuntimeID = c.id.SelfID(), c.id.RuntimeID()
+	}
+	h.observer().Watch(e)
+	return func(sent int) {
+		e.Ended, e.Events, e.Duration = true, sent, time.Since(begun)
+		h.observer().Watch(e)
+	}
+}
+
+const (
+	// maxEpochLen is far more than an epoch has.
+	maxEpochLen = 128
+	// unknownEpoch is none that there ever was.
+	unknownEpoch = "unknown"
+)
+
+// toldLater takes what a watcher gets of a provider from the provider's share, and returns how
+// much later it gets it. What the host itself registered or watches is not counted.
+func toldLater(c *caller, e catalog.Event) time.Duration {
+	if c == nil || len(e.Provider.Metadata) == 0 {
+		return 0
+	}
+	id, ok := c.hub.store.Lookup(e.Provider.RuntimeID)
+	if !ok {
+		return 0
+	}
+	bytes := 0
+	for key, value := range e.Provider.Metadata {
+		bytes += len(key) + len(value)
+	}
+	l := c.hub.settings().limits
+	share := declared(id).share
+	share.once.Do(func() { share.of = rate.NewLimiter(rate.Limit(l.AnnouncedBytesPerSecond), l.AnnouncedBytesBurst) })
+	return share.of.ReserveN(time.Now(), min(bytes, l.AnnouncedBytesBurst)).Delay()
+}
+
+// announcements is what watchers may get of the registrations of one identity.
+type announcements struct {
+	once sync.Once
+	of   *rate.Limiter
 }
 
 // tempoOf is how fast a caller is told of changes. The host itself is told of all.
@@ -81,7 +143,7 @@ func (s *ServiceRegistry) permitWatch(ctx context.Context, c *caller, serviceTyp
 	if err := s.mayWatch(ctx, c, serviceType, procedure); err != nil {
 		return nil, err
 	}
-	if err := s.spendChange(ctx, c, procedure, serviceType); err != nil {
+	if err := s.spendChange(ctx, c, AuditEvent{Procedure: procedure, Right: RightRequires, Subject: serviceType}); err != nil {
 		return nil, err
 	}
 	if c == nil {
@@ -99,14 +161,14 @@ func (s *ServiceRegistry) mayWatch(ctx context.Context, c *caller, serviceType, 
 	if c == nil || c.hub.mayRequire(c.id, serviceType) {
 		return nil
 	}
-	s.note(ctx, AuditDenied, procedure, serviceType, "not declared or not allowed by policy")
+	s.note(ctx, AuditEvent{Kind: AuditDenied, Procedure: procedure, Right: RightRequires, Subject: serviceType, Reason: "not declared or not allowed by policy"})
 	return connect.NewError(connect.CodeNotFound, errNotAvailable)
 }
 
 func (s *ServiceRegistry) watchError(ctx context.Context, err error, serviceType, procedure string) error {
 	switch {
 	case errors.Is(err, catalog.ErrLimit):
-		s.note(ctx, AuditLimited, procedure, serviceType, "watches")
+		s.note(ctx, AuditEvent{Kind: AuditLimited, Procedure: procedure, Right: RightRequires, Subject: serviceType, Reason: "watches"})
 		return connect.NewError(connect.CodeResourceExhausted, errTooMany)
 	case ctx.Err() != nil:
 		return endOfStream(ctx)
@@ -125,12 +187,12 @@ func (s *ServiceRegistry) observe(c catalog.Change) {
 	if h == nil {
 		return
 	}
-	e := AuditEvent{RuntimeID: c.RuntimeID, Subject: c.Type}
+	e := AuditEvent{RuntimeID: c.RuntimeID, Right: RightRequires, Subject: c.Type}
 	switch c.Kind {
 	case catalog.ChangeWatcherBehind:
 		e.Kind, e.Reason = AuditWatcherDropped, fmt.Sprintf("watcher fell behind and missed %d events", c.Missed)
 	case catalog.ChangeTookOver:
-		e.Kind, e.Reason = AuditRegistered, "it stood by and takes over"
+		e.Kind, e.Right, e.Reason = AuditRegistered, RightProvides, "it stood by and takes over"
 	default:
 		return
 	}

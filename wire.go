@@ -7,12 +7,17 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
+	"github.com/masegraye/connect-plugin-go/internal/prescan"
+	"github.com/masegraye/connect-plugin-go/internal/swell"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
@@ -30,6 +35,7 @@ const (
 	headerChallenge     = "Www-Authenticate"
 	bearerChallenge     = "Bearer"
 	headerRetryAfter    = "Retry-After"
+	headerGRPCStatus    = "Grpc-Status"
 	// headerConstraint says which versions of a service will do, where the router chooses.
 	headerConstraint = "X-Plugin-Constraint"
 	// anyProvider, in the place of a provider, leaves the choice to the router.
@@ -45,6 +51,7 @@ const (
 	pathCapabilities = "/capabilities/"
 	pathHealthz      = "/healthz"
 	pathReadyz       = "/readyz"
+	pathMetrics      = "/metrics"
 
 	// What the host alone calls at a plugin.
 	pathControl  = "/" + connectpluginv1connect.PluginControlName + "/"
@@ -65,6 +72,7 @@ const (
 var streamingProcedures = map[string]bool{
 	connectpluginv1connect.ServiceRegistryWatchServiceProcedure: true,
 	connectpluginv1connect.HealthServiceWatchProcedure:          true,
+	grpcHealthWatch: true,
 }
 
 func unaryProcedure(path string) bool { return !streamingProcedures[path] }
@@ -107,40 +115,219 @@ const CompressMinBytes = 1 << 10
 // that is too large, to say how large it was: for a megabyte from a stranger it would
 // decompress a gigabyte.
 func boundedMessages(limit int) connect.HandlerOption {
+	bounds := defaultLimits.swelling()
+	bounds.Bytes = int64(limit)
+	return swellingMessages(limit, bounds)
+}
+
+// swellingMessages is boundedMessages with other bounds of decompression.
+func swellingMessages(limit int, bounds swell.Bounds) connect.HandlerOption {
 	return connect.WithHandlerOptions(
 		connect.WithReadMaxBytes(limit),
 		connect.WithCompressMinBytes(CompressMinBytes),
 		connect.WithCompression(compressionGzip,
-			func() connect.Decompressor { return &boundedGzip{limit: int64(limit) + 1} },
+			func() connect.Decompressor { return &boundedGzip{bounds: bounds} },
 			func() connect.Compressor { return gzip.NewWriter(io.Discard) },
 		),
 	)
 }
 
-var errSwollen = errors.New("it swells beyond the limit")
-
 // boundedGzip decompresses up to a limit and fails beyond it.
 type boundedGzip struct {
 	gzip.Reader
 
-	limit int64 // fixed at creation
-	left  int64
+	bounds swell.Bounds // fixed at creation
+	left   int64
 }
 
 // Reset begins a new message.
 func (r *boundedGzip) Reset(from io.Reader) error {
-	r.left = r.limit
+	r.left = r.bounds.Bytes + 1
+	if whole, ok := from.(interface{ Len() int }); ok { // as Connect's buffers are
+		r.left = r.bounds.Most(int64(whole.Len())) + 1
+	}
 	return r.Reader.Reset(from) //nolint:wrapcheck // Connect wraps it
 }
 
 // Read reads what is left up to the limit.
 func (r *boundedGzip) Read(p []byte) (int, error) {
 	if r.left <= 0 {
-		return 0, errSwollen
+		return 0, swellError(swell.ErrSwollen)
 	}
 	n, err := r.Reader.Read(p[:min(int64(len(p)), r.left)])
 	r.left -= int64(n)
 	return n, err //nolint:wrapcheck // io.EOF must stay what it is
+}
+
+// swellBounded keeps what a handler of the user's decompresses within bounds, which are not its
+// own to set: for who makes handlers with Connect has none without asking for them.
+func swellBounded(next http.Handler, bounds swell.Bounds) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		guarded, err := swell.Guard(r, bounds, swellError)
+		switch {
+		case err == nil:
+			next.ServeHTTP(w, guarded)
+		case errors.Is(err, swell.ErrEncoding) && !errorWriter.IsSupported(r):
+			http.Error(w, err.Error(), http.StatusUnsupportedMediaType)
+		default:
+			refuse(w, r, connect.CodeOf(swellError(err)), err)
+		}
+	})
+}
+
+// swellError is what reading such a message gives.
+func swellError(err error) error {
+	code := connect.CodeResourceExhausted
+	switch {
+	case errors.Is(err, swell.ErrEncoding):
+		code = connect.CodeUnimplemented
+	case errors.Is(err, swell.ErrCorrupt):
+		code = connect.CodeInvalidArgument
+	}
+	return connect.NewError(code, err)
+}
+
+// errMalformed says that a message is none of its type.
+var errMalformed = errors.New("message is malformed")
+
+// frugalProto and frugalJSON decode handshakes, of which nothing is proven yet: what is in
+// a message is counted before it is decoded. They change nothing of the encoding.
+type (
+	frugalProto struct{}
+	frugalJSON  struct{ name string }
+)
+
+// Name implements connect.Codec.
+func (frugalProto) Name() string { return "proto" }
+
+// Marshal implements connect.Codec.
+func (frugalProto) Marshal(m any) ([]byte, error) {
+	if m, ok := m.(proto.Message); ok {
+		return proto.Marshal(m) //nolint:wrapcheck // Connect wraps it
+	}
+	return nil, errMalformed
+}
+
+// Unmarshal implements connect.Codec.
+func (frugalProto) Unmarshal(data []byte, m any) error {
+	if err := prescan.NewScanner(&handshakeFields).Scan(data); err != nil {
+		return err //nolint:wrapcheck // fit for the peer
+	}
+	if m, ok := m.(proto.Message); ok {
+		return proto.Unmarshal(data, m) //nolint:wrapcheck // Connect wraps it
+	}
+	return errMalformed
+}
+
+// Name implements connect.Codec.
+func (c frugalJSON) Name() string { return c.name }
+
+// Marshal implements connect.Codec.
+func (frugalJSON) Marshal(m any) ([]byte, error) {
+	if m, ok := m.(proto.Message); ok {
+		return protojson.Marshal(m) //nolint:wrapcheck // Connect wraps it
+	}
+	return nil, errMalformed
+}
+
+// Unmarshal implements connect.Codec.
+func (frugalJSON) Unmarshal(data []byte, m any) error {
+	if err := prescan.JSON(data, handshakeFields.Most); err != nil {
+		return err //nolint:wrapcheck // fit for the peer
+	}
+	if m, ok := m.(proto.Message); ok && len(data) > 0 {
+		return protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(data, m) //nolint:wrapcheck // Connect wraps it
+	}
+	return errMalformed
+}
+
+// prescanned has handshakes looked at while they arrive, so that one of which there is too
+// much is refused for that, and before it is there. What is compressed is looked at by its
+// codec.
+func prescanned(next http.Handler, l Limits) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		encoding, enveloped := swell.Framing(r.Header)
+		whole := enveloped || r.Header.Get(encoding) == "" || r.Header.Get(encoding) == "identity"
+		if whole && !strings.Contains(r.Header.Get("Content-Type"), "json") {
+			r = r.WithContext(r.Context())
+			r.Body = &scannedBody{
+				ReadCloser: r.Body, scanner: prescan.NewScanner(&handshakeFields), enveloped: enveloped,
+				most: int64(l.MaxHandshakeBytes), discard: int64(l.MaxMessageBytes),
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// envelopeLen is how long the beginning of an envelope is, of which the rest is the message.
+const envelopeLen = 5
+
+// scannedBody is the body of a handshake.
+type scannedBody struct {
+	io.ReadCloser
+
+	// Fixed at creation.
+	scanner       *prescan.Scanner // nil where the message is compressed
+	enveloped     bool
+	most, discard int64 // bytes of the message, and of a larger one that are looked at
+
+	begun bool
+	head  []byte // of the envelope, was read and not passed on
+}
+
+// Read implements io.Reader.
+func (b *scannedBody) Read(p []byte) (int, error) {
+	if b.enveloped && !b.begun {
+		b.begun = true
+		if err := b.open(); err != nil {
+			return 0, err
+		}
+	}
+	if len(b.head) > 0 {
+		n := copy(p, b.head)
+		b.head = b.head[n:]
+		return n, nil
+	}
+	n, err := b.ReadCloser.Read(p)
+	if too := b.scan(p[:n]); too != nil {
+		return 0, too
+	}
+	return n, err //nolint:wrapcheck // the body's own error
+}
+
+func (b *scannedBody) scan(p []byte) error {
+	if b.scanner == nil {
+		return nil
+	}
+	if err := b.scanner.Scan(p); err != nil {
+		return connect.NewError(connect.CodeInvalidArgument, err)
+	}
+	return nil
+}
+
+// open reads the beginning of the envelope. Of a message that is too large it says why.
+func (b *scannedBody) open() error {
+	head := make([]byte, envelopeLen)
+	n, err := io.ReadFull(b.ReadCloser, head)
+	b.head = head[:n]
+	if err != nil {
+		return nil //nolint:nilerr // it comes again
+	}
+	size := int64(binary.BigEndian.Uint32(head[1:]))
+	if head[0]&1 != 0 {
+		b.scanner = nil
+	}
+	if size <= b.most {
+		return nil
+	}
+	chunk := make([]byte, 4<<10) //nolint:mnd // of what is thrown away
+	for left := min(size, b.discard); left > 0 && err == nil; left -= int64(n) {
+		n, err = b.ReadCloser.Read(chunk[:min(left, int64(len(chunk)))])
+		if too := b.scan(chunk[:n]); too != nil {
+			return too
+		}
+	}
+	return errorf(connect.CodeResourceExhausted, "a handshake may have %d bytes", b.most)
 }
 
 // Times that both sides keep.

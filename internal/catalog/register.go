@@ -255,6 +255,22 @@ func (c *Catalog) RemoveWhere(match func(Registration) bool) int {
 	return removed
 }
 
+// EachProviding calls f for every registration that is offered, in no order, until it returns false.
+// What f is given is shared and must not be changed. No lock is held meanwhile.
+func (c *Catalog) EachProviding(f func(*Registration) bool) {
+	c.mu.RLock()
+	all := make([]*Registration, 0, len(c.entries))
+	for _, e := range c.entries {
+		all = append(all, e.reg)
+	}
+	c.mu.RUnlock()
+	for _, reg := range all {
+		if !f(reg) {
+			return
+		}
+	}
+}
+
 func (c *Catalog) snapshot() []*Registration {
 	c.mu.RLock()
 	defer c.mu.RUnlock()

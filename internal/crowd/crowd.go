@@ -10,12 +10,10 @@ import (
 // Crowd is a bounded number of members, each of some key. Make it with [New]; it is safe for
 // concurrent use.
 type Crowd struct {
-	// Fixed at creation.
+	mu             sync.Mutex
 	most, mostEach int
-
-	mu  sync.Mutex
-	all list.List             // of *member, the oldest first
-	of  map[string]*list.List // the same by key
+	all            list.List             // of *member, the oldest first
+	of             map[string]*list.List // the same by key
 }
 
 type member struct {
@@ -29,6 +27,13 @@ type member struct {
 // New returns a crowd of at most so many members, and so many of one key.
 func New(most, mostEach int) *Crowd {
 	return &Crowd{most: most, mostEach: mostEach, of: make(map[string]*list.List)}
+}
+
+// Resize changes how many there may be. Those who are there stay.
+func (c *Crowd) Resize(most, mostEach int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.most, c.mostEach = most, mostEach
 }
 
 // Enter adds a member. Where there is no room for it, displace of the one that came first

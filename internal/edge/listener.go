@@ -9,6 +9,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/masegraye/connect-plugin-go/internal/limiter"
 )
 
 // Config says what a [Listener] takes.
@@ -25,6 +27,10 @@ type Config struct {
 	// takes the place of the one that was silent for longest, or is refused where none
 	// was for Silence.
 	MaxPerAddress int
+	// PerSecond and Burst limit the new connections of one address; one that comes faster
+	// is closed before TLS. Zero PerSecond sets no limit.
+	PerSecond float64
+	Burst     int
 	// Silence is how long a connection that proved nothing has to be silent before a
 	// newcomer may take its place.
 	Silence time.Duration
@@ -33,8 +39,8 @@ type Config struct {
 	// Context returns the context of a connection, made of the listener's, in which the
 	// TLS handshake is made; nil means the listener's.
 	Context func(context.Context) context.Context
-	// CutOff is told of each connection that was cut off, and Refused of each TLS
-	// handshake that failed; they must not block. Nil tells nobody.
+	// CutOff is told of each connection that was cut off, and Refused of each that came too
+	// fast and of each TLS handshake that failed; they must not block. Nil tells nobody.
 	CutOff  func(addr net.Addr, reason string)
 	Refused func(addr net.Addr, err error)
 }
@@ -51,6 +57,7 @@ type Listener struct {
 	shut  chan struct{} // closed with the listener
 	ready chan net.Conn
 	tasks sync.WaitGroup
+	rates *limiter.Limiter // of new connections, by key
 
 	mu     sync.Mutex
 	room   sync.Cond // tells the acceptor that a connection ended
@@ -87,6 +94,7 @@ func Listen(l net.Listener, cfg Config) *Listener {
 		all: map[*slot]struct{}{}, shares: map[string]*share{}, held: map[string]int{},
 	}
 	e.room.L = &e.mu
+	e.rates = limiter.New(maxRates)
 	e.life, e.end = context.WithCancel(context.Background())
 	e.tasks.Go(e.accept)
 	return e
@@ -119,6 +127,17 @@ func (l *Listener) End() {
 	_ = l.Close()
 	l.end()
 	l.tasks.Wait()
+}
+
+// maxRates bounds the addresses whose connections are limited one by one.
+const maxRates = 65_536
+
+// errTooFast says that an address opens connections faster than it may.
+var errTooFast = errors.New("the address opens connections too fast")
+
+// inTime reports whether an address may open one more connection by now.
+func (l *Listener) inTime(key string) bool {
+	return l.cfg.PerSecond == 0 || l.rates.Allow(key, l.cfg.PerSecond, l.cfg.Burst, time.Now())
 }
 
 // unplaced is the key of connections whose address is not known yet. No address has it.
@@ -198,6 +217,13 @@ func (l *Listener) admit(c net.Conn) *slot {
 // first bytes say, and nobody else waits for them.
 func (l *Listener) place(s *slot) bool {
 	key := l.cfg.Key(s.conn.RemoteAddr())
+	if !l.inTime(key) {
+		l.remove(s)
+		if f := l.cfg.Refused; f != nil {
+			f(s.conn.RemoteAddr(), errTooFast)
+		}
+		return false
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if _, ok := l.all[s]; !ok {

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"sync/atomic"
 )
 
 // Sizes in bytes.
@@ -57,6 +58,7 @@ func ServerKey(secret, clientNonce, serverNonce []byte) (Key, error) {
 
 // Proof returns the proof of t, [ProofSize] bytes.
 func (k Key) Proof(t *Transcript) []byte {
+	operations.Add(1)
 	mac := hmac.New(sha256.New, k.raw)
 	_, _ = mac.Write(t.buf)
 	return mac.Sum(nil)
@@ -71,6 +73,12 @@ func (k Key) Verify(t *Transcript, proof []byte) bool {
 // Format prints "[redacted]" for every verb.
 func (Key) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(redacted)) }
 
+var operations atomic.Uint64
+
+// Operations returns how many keys were derived and proofs computed since the process began.
+// Tests compare it: two handshakes that a stranger must not tell apart take the same.
+func Operations() uint64 { return operations.Load() }
+
 func derive(secret []byte, info string, nonces ...[]byte) (Key, error) {
 	if len(secret) < MinSecretSize {
 		return Key{}, ErrSecret
@@ -82,6 +90,7 @@ func derive(secret []byte, info string, nonces ...[]byte) (Key, error) {
 		}
 		salt = append(salt, n...)
 	}
+	operations.Add(1)
 	raw, err := hkdf.Key(sha256.New, secret, salt, info, sha256.Size)
 	if err != nil {
 		return Key{}, fmt.Errorf("derive key: %w", err)

@@ -1,0 +1,46 @@
+// Package seats counts what is open at a time, by whom and in all.
+package seats
+
+import "sync"
+
+// Seats are those that are taken. The zero value is empty. It is safe for concurrent use.
+type Seats struct {
+	mu  sync.Mutex
+	all int
+	of  map[string]int // by key
+}
+
+// Bound is how many seats there are in all and for each key.
+type Bound struct{ Most, Each int }
+
+// Take takes a seat for a key, unless as many are taken as there are. It is left once,
+// however often leave is called.
+func (s *Seats) Take(key string, b Bound) (leave func(), ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.all >= b.Most || s.of[key] >= b.Each {
+		return nil, false
+	}
+	if s.of == nil {
+		s.of = map[string]int{}
+	}
+	s.all++
+	s.of[key]++
+	return sync.OnceFunc(func() { s.leave(key) }), true
+}
+
+// Len returns how many seats are taken.
+func (s *Seats) Len() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.all
+}
+
+func (s *Seats) leave(key string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.all--
+	if s.of[key]--; s.of[key] == 0 {
+		delete(s.of, key)
+	}
+}

@@ -1,0 +1,212 @@
+package edge_test
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/encoding/protowire"
+
+	connectplugin "github.com/masegraye/connect-plugin-go"
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
+	"github.com/masegraye/connect-plugin-go/internal/hosttest"
+	"github.com/masegraye/connect-plugin-go/internal/hosttest/wire"
+	"github.com/masegraye/connect-plugin-go/internal/transcript"
+)
+
+const handshakeProc = connectpluginv1connect.HandshakeServiceHandshakeProcedure
+
+// handshakeWays are the ways to send a handshake in the binary encoding.
+var handshakeWays = []struct{ contentType, header string }{
+	{"application/proto", "Content-Encoding"}, {"application/grpc", "Grpc-Encoding"}, {"application/grpc-web+proto", "Grpc-Encoding"},
+}
+
+func unprovenHost(t *testing.T, edit func(*connectplugin.ServeConfig)) *hosttest.Host {
+	t.Helper()
+	return hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.Policy, c.Logger = hosttest.Unproven("plugin"), nil
+		c.Limits.MaxIdentitiesPerSelfID = 10_000
+		if edit != nil {
+			edit(c)
+		}
+	})
+}
+
+// A handshake is refused before it is decoded, for its size and for what is in it, however
+// it is sent, and costs little memory; an honest one passes in every way.
+func TestAudit_ATK03_HandshakesAreBoundedBeforeTheyAreDecoded(t *testing.T) {
+	host := unprovenHost(t, nil)
+	client := host.Stranger(t)
+	honest := hosttest.OldRequest("plugin")
+	honest.ClientMetadata = map[string]string{}
+	for _, key := range []string{"a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n"} {
+		honest.ClientMetadata[key] = strings.Repeat("x", connectplugin.MaxMetadataValueLen)
+	}
+	field := func(number protowire.Number, value string) []byte {
+		return protowire.AppendString(protowire.AppendTag(nil, number, protowire.BytesType), value)
+	}
+	const entries = 40_000
+	messages := map[string]struct {
+		body []byte
+		want connect.Code
+	}{
+		"honest":           {hosttest.MustMarshal(t, honest), 0},
+		"provides":         {bytes.Repeat(field(15, ""), entries), connect.CodeInvalidArgument},
+		"requires":         {bytes.Repeat(field(16, ""), entries), connect.CodeInvalidArgument},
+		"plugins":          {bytes.Repeat(field(5, ""), entries), connect.CodeInvalidArgument},
+		"metadata, one":    {bytes.Repeat(field(6, ""), entries), connect.CodeInvalidArgument},
+		"self ids":         {bytes.Repeat(field(10, ""), entries), connect.CodeInvalidArgument},
+		"unknown fields":   {bytes.Repeat(field(99, ""), entries), connect.CodeInvalidArgument},
+		"a long self id":   {field(10, strings.Repeat("a", 64<<10)), connect.CodeInvalidArgument},
+		"a megabyte of it": {bytes.Repeat(field(15, ""), 512<<10), connect.CodeInvalidArgument},
+		"as it may not be": {field(99, strings.Repeat("a", 97<<10)), connect.CodeResourceExhausted},
+	}
+	for name, m := range messages {
+		for _, way := range handshakeWays {
+			for _, encoding := range []string{"identity", "gzip"} {
+				body, flags, want := m.body, byte(0), m.want
+				if encoding == "gzip" {
+					body, flags = gzipOf(t, body), 1
+					if len(m.body) > 96<<10 {
+						want = connect.CodeResourceExhausted
+					}
+				}
+				before := hosttest.Allocated()
+				header := http.Header{"Content-Type": {way.contentType}, way.header: {encoding}}
+				answer := post(t, client, host.URL+handshakeProc, header, enveloped(way.contentType, flags, body))
+				if ok := strings.HasPrefix(answer, "200"); want == 0 && !ok || want != 0 && !says(answer, want) {
+					t.Errorf("%s, %s, %s: %s, want %v", name, way.contentType, encoding, answer, want)
+				}
+				if used := hosttest.Allocated() - before; used > uint64(3*len(body)+2<<20) {
+					t.Errorf("%s, %s, %s: %d KiB allocated", name, way.contentType, encoding, used>>10)
+				}
+			}
+		}
+	}
+	text, err := protojson.Marshal(honest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for body, want := range map[string]connect.Code{
+		string(text): 0,
+		`{"provides":[{}` + strings.Repeat(",{}", 20_000) + `]}`: connect.CodeInvalidArgument,
+		`{"selfId":"` + strings.Repeat("a", 100<<10) + `"}`:      connect.CodeResourceExhausted,
+	} {
+		answer := post(t, client, host.URL+handshakeProc, http.Header{"Content-Type": {"application/json"}}, []byte(body))
+		if ok := strings.HasPrefix(answer, "200"); want == 0 && !ok || want != 0 && !says(answer, want) {
+			t.Errorf("JSON, %.20s: %s, want %v", body, answer, want)
+		}
+	}
+}
+
+// stuck is a request whose body stops before its end.
+type stuck struct {
+	answer chan string
+	body   *io.PipeWriter
+}
+
+// stick sends the beginning of a body and no more.
+func stick(t *testing.T, client connect.HTTPClient, address string, header http.Header, begin []byte) *stuck {
+	t.Helper()
+	body, w := io.Pipe()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, address, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header = header
+	s := &stuck{answer: make(chan string, 1), body: w}
+	go func() { s.answer <- answerOf(client, req) }()
+	if _, err := w.Write(begin); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = w.Close() })
+	return s
+}
+
+// A handshake whose body does not come ends in its time, and makes room for others before that.
+func TestAudit_ATK03_BodiesThatStopHoldNothing(t *testing.T) {
+	t.Parallel()
+	whole := hosttest.MustMarshal(t, hosttest.OldRequest("plugin"))
+	honest := func(t *testing.T, host *hosttest.Host) {
+		t.Helper()
+		if _, err := hosttest.HandshakeClient(t, host).Handshake(t.Context(), connect.NewRequest(hosttest.OldRequest("plugin"))); err != nil {
+			t.Errorf("an honest handshake: %v", err)
+		}
+	}
+	send := func(t *testing.T, host *hosttest.Host) *stuck {
+		t.Helper()
+		return stick(t, host.Stranger(t), host.URL+handshakeProc, http.Header{"Content-Type": {"application/proto"}}, whole[:len(whole)-1])
+	}
+	t.Run("time", func(t *testing.T) {
+		t.Parallel()
+		host := unprovenHost(t, func(c *connectplugin.ServeConfig) { c.Limits.BodyTimeout = hosttest.Moment })
+		s := send(t, host)
+		if answer := hosttest.Arrival(t, s.answer); !says(answer, connect.CodeDeadlineExceeded) {
+			t.Errorf("%s, want deadline_exceeded", answer)
+		}
+		honest(t, host)
+	})
+	for name, limit := range map[string]func(*connectplugin.Limits){
+		"in all":     func(l *connectplugin.Limits) { l.MaxPendingHandshakes = 2 },
+		"an address": func(l *connectplugin.Limits) { l.MaxPendingHandshakesPerPeer = 2 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			host := unprovenHost(t, func(c *connectplugin.ServeConfig) { c.Limits.BodyTimeout = time.Hour; limit(&c.Limits) })
+			all := []*stuck{send(t, host), send(t, host), send(t, host), send(t, host)}
+			ended := 0
+			for ended < 2 { // whoever was there first
+				for _, s := range all {
+					select {
+					case answer := <-s.answer:
+						if ended++; !says(answer, connect.CodeResourceExhausted) {
+							t.Errorf("%s, want resource_exhausted", answer)
+						}
+					case <-time.After(hosttest.Moment / 10):
+					}
+				}
+			}
+			honest(t, host)
+		})
+	}
+}
+
+// A stranger that does not know the secret of a plugin costs the same operations whether
+// there is one or not. They are counted: nobody measures times.
+func TestAudit_ATK23_SecretsCostTheSameOperations(t *testing.T) {
+	host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.Logger = nil
+		c.Policy = &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{
+			"secret": hosttest.Allow(nil), "certificate": {Certificates: []string{"spiffe://x.example/certificate"}},
+		}}
+	})
+	client := hosttest.HandshakeClient(t, host)
+	for name, prepare := range map[string]func(*connectpluginv1.HandshakeRequest){
+		"no proof":    func(*connectpluginv1.HandshakeRequest) {},
+		"wrong proof": func(m *connectpluginv1.HandshakeRequest) { m.ClientProof = make([]byte, transcript.ProofSize) },
+		"no nonce":    func(m *connectpluginv1.HandshakeRequest) { m.ClientNonce = nil },
+	} {
+		counts := map[string]uint64{}
+		for _, selfID := range []string{"secret", "certificate", "nobody"} {
+			m := wire.FreshRequest(selfID)
+			prepare(m)
+			before := transcript.Operations()
+			_, err := client.Handshake(context.Background(), connect.NewRequest(m))
+			counts[selfID] = transcript.Operations() - before
+			if connect.CodeOf(err) != connect.CodeUnauthenticated {
+				t.Errorf("%s, %s: %v", name, selfID, err)
+			}
+		}
+		if counts["secret"] != counts["nobody"] || counts["secret"] != counts["certificate"] || name != "no nonce" && counts["secret"] == 0 {
+			t.Errorf("%s: operations %v", name, counts)
+		}
+	}
+	host.Enrol(t, "secret", nil)
+}

@@ -1,0 +1,302 @@
+package edge_test
+
+import (
+	"fmt"
+	"reflect"
+	"strings"
+	"testing"
+
+	"connectrpc.com/connect"
+
+	connectplugin "github.com/masegraye/connect-plugin-go"
+	"github.com/masegraye/connect-plugin-go/internal/hosttest"
+	"github.com/masegraye/connect-plugin-go/internal/hosttest/echo"
+)
+
+// bound sets a field of Limits low and reaches it on a real host.
+type bound struct {
+	set   func(*connectplugin.Limits)
+	reach func(t *testing.T, r *rig)
+}
+
+// rig is a host on which bounds are reached: two callers have every right, "open" proves
+// nothing, and the handlers of the user's set no bounds of their own.
+type rig struct {
+	*swellHost
+
+	caller *connectplugin.Client
+	places map[string]echo.Place
+}
+
+func newRig(t *testing.T, limit func(*connectplugin.Limits), edit func(*connectplugin.ServeConfig)) *rig {
+	t.Helper()
+	r := &rig{}
+	all := []string{"*"}
+	r.swellHost = startSwellHost(t, echo.Service{}.Handler(), func(c *connectplugin.ServeConfig) {
+		rules := *connectplugin.OpenPolicy().Default
+		c.Policy.Plugins["open"] = rules
+		for _, id := range []string{"registrar", "sibling"} {
+			c.Policy.Plugins[id] = hosttest.Allow(func(p *connectplugin.PluginPolicy) { p.Provides, p.Requires = all, all })
+		}
+		c.Policy.AllowMultiple = []string{"some", echo.Type}
+		if edit != nil {
+			edit(c)
+		}
+		limit(&c.Limits)
+	})
+	return r
+}
+
+// call enrols the caller and returns the ways to call.
+func (r *rig) call(t *testing.T) map[string]echo.Place {
+	t.Helper()
+	if r.caller == nil {
+		r.caller, r.places = r.Places(t)
+	}
+	return r.places
+}
+
+// meets repeats what a bound allows a few times and no more: it fails with the code.
+func meets(t *testing.T, code connect.Code, do func(i int) error) {
+	t.Helper()
+	const most = 12
+	for i := range most {
+		err := do(i)
+		switch {
+		case err == nil:
+			continue
+		case i == 0:
+			t.Errorf("nothing is allowed: %v", err)
+		case connect.CodeOf(err) != code:
+			t.Errorf("the bound is met with %v, want %v", err, code)
+		}
+		return
+	}
+	t.Errorf("there is no bound of %d", most)
+}
+
+// Every field of Limits has an entry in bounds, which reaches it; what has none is no bound.
+func TestAudit_ATK14_EveryFieldOfLimitsIsReached(t *testing.T) {
+	t.Parallel()
+	bounds := map[string]bound{}
+	for _, some := range []map[string]bound{messageBounds(), connectionBounds(), timeBounds(), identityBounds(), registryBounds()} {
+		for name, b := range some {
+			bounds[name] = b
+		}
+	}
+	fields := reflect.TypeFor[connectplugin.Limits]()
+	for i := range fields.NumField() {
+		name := fields.Field(i).Name
+		b, ok := bounds[name]
+		if !ok {
+			t.Errorf("Limits.%s: nothing reaches it", name)
+			continue
+		}
+		delete(bounds, name)
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b.reach(t, newRig(t, b.set, nil))
+		})
+	}
+	for name := range bounds {
+		t.Errorf("Limits.%s: there is no such field", name)
+	}
+}
+
+// A bound that is less than none is refused by its name, whichever it is.
+func TestAudit_ATK14_NegativeLimitsAreRefused(t *testing.T) {
+	t.Parallel()
+	fields := reflect.TypeFor[connectplugin.Limits]()
+	authority := hosttest.NewAuthority(t)
+	for i := range fields.NumField() {
+		cfg := &connectplugin.ServeConfig{Authority: authority}
+		switch f := reflect.ValueOf(&cfg.Limits).Elem().Field(i); {
+		case f.CanInt():
+			f.SetInt(-1)
+		case f.CanFloat():
+			f.SetFloat(-1)
+		}
+		if _, err := connectplugin.NewHost(cfg); err == nil || !strings.Contains(err.Error(), "Limits."+fields.Field(i).Name) {
+			t.Errorf("Limits.%s is negative: %v", fields.Field(i).Name, err)
+		}
+	}
+}
+
+// messageBounds are those of messages.
+func messageBounds() map[string]bound {
+	const low = 2 << 10
+	say := func(t *testing.T, r *rig, size int, opts ...connect.ClientOption) error {
+		t.Helper()
+		place := r.call(t)["host plugin"]
+		req := connect.NewRequest(&echo.Text{Value: string(make([]byte, size))})
+		for k, v := range place.Header {
+			req.Header()[k] = v
+		}
+		_, err := echo.NewClient(echo.At(place.URL, r.caller.HTTPClient()), echo.Unary, opts...).CallUnary(t.Context(), req)
+		return err
+	}
+	sizes := func(t *testing.T, r *rig, size int, opts ...connect.ClientOption) {
+		t.Helper()
+		meets(t, connect.CodeResourceExhausted, func(i int) error { return say(t, r, i*size, opts...) })
+	}
+	return map[string]bound{
+		"MaxHeaderBytes": {func(l *connectplugin.Limits) { l.MaxHeaderBytes = low }, func(t *testing.T, r *rig) {
+			t.Helper()
+			header := map[string][]string{"Content-Type": {"application/json"}, "X-Long": {strings.Repeat("x", 64<<10)}}
+			if answer := post(t, r.Stranger(t), r.URL+handshakeProc, header, nil); strings.HasPrefix(answer, "2") || strings.HasPrefix(answer, "400") {
+				t.Errorf("a header of 64 KiB: %s", answer)
+			}
+		}},
+		"MaxMessageBytes": {func(l *connectplugin.Limits) { l.MaxMessageBytes = low }, func(t *testing.T, r *rig) {
+			t.Helper()
+			r.call(t)
+			if _, err := hosttest.Discover(t, r.caller, strings.Repeat("x", 2*low), ""); connect.CodeOf(err) != connect.CodeResourceExhausted {
+				t.Error(err)
+			}
+		}},
+		"MaxCallBytes": {func(l *connectplugin.Limits) { l.MaxCallBytes = low }, func(t *testing.T, r *rig) {
+			t.Helper()
+			sizes(t, r, low)
+		}},
+		"MaxDecompressedBytes": {func(l *connectplugin.Limits) { l.MaxDecompressedBytes = low }, func(t *testing.T, r *rig) {
+			t.Helper()
+			sizes(t, r, low, connect.WithSendGzip())
+		}},
+		"MaxDecompressionRatio": {func(l *connectplugin.Limits) { l.MaxDecompressionRatio = 2 }, func(t *testing.T, r *rig) {
+			t.Helper()
+			sizes(t, r, 600<<10, connect.WithSendGzip())
+		}},
+		"MaxHandshakeBytes": {func(l *connectplugin.Limits) { l.MaxHandshakeBytes = low }, func(t *testing.T, r *rig) {
+			t.Helper()
+			meets(t, connect.CodeResourceExhausted, func(i int) error {
+				m := hosttest.OldRequest("open")
+				m.ClientMetadata = map[string]string{"k": strings.Repeat("x", i*low/2)}
+				return hosttest.ErrorOf(hosttest.HandshakeClient(t, r.Host).Handshake(t.Context(), connect.NewRequest(m)))
+			})
+		}},
+		"MaxOpenCalls":            {func(l *connectplugin.Limits) { l.MaxOpenCalls = 8 }, reachOpenCalls},
+		"MaxOpenCallsPerIdentity": {func(l *connectplugin.Limits) { l.MaxOpenCallsPerIdentity = 3 }, reachOpenCalls},
+	}
+}
+
+func reachOpenCalls(t *testing.T, r *rig) {
+	t.Helper()
+	meets(t, connect.CodeResourceExhausted, func(int) error {
+		_, err := openStream(t, r.caller1(t), r.places["host plugin"])
+		return err
+	})
+}
+
+func (r *rig) caller1(t *testing.T) connect.HTTPClient {
+	t.Helper()
+	r.call(t)
+	return r.caller.HTTPClient()
+}
+
+// identityBounds are those of handshakes, identities and their requests.
+func identityBounds() map[string]bound {
+	enrol := func(t *testing.T, r *rig) {
+		t.Helper()
+		meets(t, connect.CodeResourceExhausted, func(int) error {
+			return hosttest.ErrorOf(hosttest.HandshakeClient(t, r.Host).Handshake(t.Context(), connect.NewRequest(hosttest.OldRequest("open"))))
+		})
+	}
+	pending := func(t *testing.T, r *rig) {
+		t.Helper()
+		first := stick(t, r.Stranger(t), r.URL+handshakeProc, map[string][]string{"Content-Type": {"application/proto"}}, []byte{1})
+		for range 2 {
+			stick(t, r.Stranger(t), r.URL+handshakeProc, map[string][]string{"Content-Type": {"application/proto"}}, []byte{1})
+		}
+		if answer := hosttest.Arrival(t, first.answer); !says(answer, connect.CodeResourceExhausted) {
+			t.Error(answer)
+		}
+	}
+	requests := func(t *testing.T, r *rig) {
+		t.Helper()
+		c := r.Enrol(t, "registrar", nil)
+		meets(t, connect.CodeResourceExhausted, func(int) error { return hosttest.ErrorOf(healthCheck(t, r, c)) })
+	}
+	const never = 1e-6
+	return map[string]bound{
+		"MaxPendingHandshakes":        {func(l *connectplugin.Limits) { l.MaxPendingHandshakes = 2 }, pending},
+		"MaxPendingHandshakesPerPeer": {func(l *connectplugin.Limits) { l.MaxPendingHandshakesPerPeer = 2 }, pending},
+		"HandshakesPerSecond":         {func(l *connectplugin.Limits) { l.HandshakesPerSecond, l.HandshakeBurst = never, 3 }, enrol},
+		"HandshakeBurst":              {func(l *connectplugin.Limits) { l.HandshakeBurst, l.HandshakesPerSecond = 2, never }, enrol},
+		"EnrolmentsPerSecond":         {func(l *connectplugin.Limits) { l.EnrolmentsPerSecond, l.EnrolmentBurst = never, 3 }, enrol},
+		"EnrolmentBurst":              {func(l *connectplugin.Limits) { l.EnrolmentBurst, l.EnrolmentsPerSecond = 2, never }, enrol},
+		"MaxIdentities":               {func(l *connectplugin.Limits) { l.MaxIdentities = 3 }, enrol},
+		"MaxIdentitiesPerSelfID":      {func(l *connectplugin.Limits) { l.MaxIdentitiesPerSelfID = 3 }, enrol},
+		"MaxIdentitiesPerPeer":        {func(l *connectplugin.Limits) { l.MaxIdentitiesPerPeer = 3 }, enrol},
+		"RequestsPerSecond":           {func(l *connectplugin.Limits) { l.RequestsPerSecond, l.RequestBurst = never, 8 }, requests},
+		"RequestBurst":                {func(l *connectplugin.Limits) { l.RequestBurst, l.RequestsPerSecond = 6, never }, requests},
+		"MaxGrantsPerIdentity": {func(l *connectplugin.Limits) { l.MaxGrantsPerIdentity = 3 }, func(t *testing.T, r *rig) {
+			t.Helper()
+			c := r.Enrol(t, "caller", nil)
+			meets(t, connect.CodeResourceExhausted, func(int) error { return hosttest.ErrorOf(askGrant(t, r.Host, c)) })
+		}},
+		"TokenGrace": {func(l *connectplugin.Limits) { l.TokenGrace = 1 }, func(t *testing.T, r *rig) {
+			t.Helper()
+			handshake := hosttest.HandshakeClient(t, r.Host)
+			before, err := handshake.Handshake(t.Context(), connect.NewRequest(hosttest.OldRequest("open")))
+			if err != nil {
+				t.Fatal(err)
+			}
+			id, token := before.Msg.GetRuntimeId(), before.Msg.GetRuntimeToken()
+			after, err := handshake.Handshake(t.Context(), hosttest.WithCredentials(hosttest.OldRequest("open"), id, token))
+			if err != nil {
+				t.Fatal(err)
+			}
+			hosttest.WantCode(t, "the token before", hosttest.ReportAs(t, r.Host, id, token), connect.CodeUnauthenticated)
+			hosttest.WantCode(t, "the token of now", hosttest.ReportAs(t, r.Host, id, after.Msg.GetRuntimeToken()), 0)
+		}},
+	}
+}
+
+// registryBounds are those of registrations, watches and what is told of them.
+func registryBounds() map[string]bound {
+	const never = 1e-6
+	register := func(selfIDs ...string) func(t *testing.T, r *rig) {
+		return func(t *testing.T, r *rig) {
+			t.Helper()
+			meets(t, connect.CodeResourceExhausted, func(i int) error {
+				c := r.Enrol(t, selfIDs[i%len(selfIDs)], hosttest.Providing("some"))
+				return hosttest.ErrorOf(hosttest.Register(t, c, "some", "1.0.0"))
+			})
+		}
+	}
+	each := func(t *testing.T, r *rig) {
+		t.Helper()
+		c := r.Enrol(t, "registrar", hosttest.Providing(manyTypes()...))
+		meets(t, connect.CodeResourceExhausted, func(i int) error { return hosttest.ErrorOf(hosttest.Register(t, c, manyTypes()[i], "1.0.0")) })
+	}
+	watch := func(t *testing.T, r *rig) {
+		t.Helper()
+		c := r.Enrol(t, "registrar", hosttest.Requiring(manyTypes()...))
+		meets(t, connect.CodeResourceExhausted, func(i int) error { return watchOnce(t, r, c, manyTypes()[i]) })
+	}
+	return map[string]bound{
+		"ChangesPerSecond":          {func(l *connectplugin.Limits) { l.ChangesPerSecond, l.ChangeBurst = never, 4 }, each},
+		"ChangeBurst":               {func(l *connectplugin.Limits) { l.ChangeBurst, l.ChangesPerSecond = 3, never }, each},
+		"MaxRegistrations":          {func(l *connectplugin.Limits) { l.MaxRegistrations = 3 }, each},
+		"MaxRegistrationsPerPlugin": {func(l *connectplugin.Limits) { l.MaxRegistrationsPerPlugin = 3 }, each},
+		"MaxRegistrationsPerType":   {func(l *connectplugin.Limits) { l.MaxRegistrationsPerType = 2 }, register("registrar", "sibling")},
+		"MaxWatches":                {func(l *connectplugin.Limits) { l.MaxWatches = 3 }, watch},
+		"MaxWatchesPerPlugin":       {func(l *connectplugin.Limits) { l.MaxWatchesPerPlugin = 3 }, watch},
+		"WatchEventsPerSecond":      {func(l *connectplugin.Limits) { l.WatchEventsPerSecond, l.WatchEventBurst = never, 2 }, reachEvents(2)},
+		"WatchEventBurst":           {func(l *connectplugin.Limits) { l.WatchEventBurst, l.WatchEventsPerSecond = 3, never }, reachEvents(3)},
+		"WatchBuffer":               {func(l *connectplugin.Limits) { l.WatchBuffer = 2 }, reachBuffer},
+		"AnnouncedBytesPerSecond":   {func(l *connectplugin.Limits) { l.AnnouncedBytesPerSecond, l.AnnouncedBytesBurst = 1, announcedOnce }, reachAnnounced},
+		"AnnouncedBytesBurst":       {func(l *connectplugin.Limits) { l.AnnouncedBytesBurst, l.AnnouncedBytesPerSecond = announcedOnce, 1 }, reachAnnounced},
+		"MaxLookups":                {func(l *connectplugin.Limits) { l.MaxLookups, l.DialTimeout = 1, hosttest.Wait }, reachLookups},
+		"MaxLookupsPerPlugin":       {func(l *connectplugin.Limits) { l.MaxLookupsPerPlugin, l.DialTimeout = 1, hosttest.Wait }, reachLookups},
+		"LookupTTL":                 {func(l *connectplugin.Limits) { l.LookupTTL = 1 }, reachLookupTTL},
+	}
+}
+
+func manyTypes() []string {
+	types := make([]string, 12)
+	for i := range types {
+		types[i] = fmt.Sprintf("type-%d", i)
+	}
+	return types
+}

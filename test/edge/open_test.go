@@ -1,0 +1,216 @@
+package edge_test
+
+import (
+	"context"
+	"maps"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+
+	connectplugin "github.com/masegraye/connect-plugin-go"
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
+	"github.com/masegraye/connect-plugin-go/internal/hosttest"
+	"github.com/masegraye/connect-plugin-go/internal/hosttest/echo"
+)
+
+// healthWatch opens a watch of the host's health and returns its end, where it has one before
+// its first event.
+func healthWatch(t *testing.T, host *hosttest.Host, c *connectplugin.Client, opts ...connect.ClientOption) (cancel context.CancelFunc, err error) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	t.Cleanup(cancel)
+	stream, err := connectpluginv1connect.NewHealthServiceClient(c.HTTPClient(), host.URL, opts...).
+		Watch(ctx, connect.NewRequest(&connectpluginv1.HealthCheckRequest{}))
+	if err != nil {
+		return cancel, err
+	}
+	if stream.Receive() {
+		return cancel, nil
+	}
+	return cancel, stream.Err()
+}
+
+// A watch of the host's health counts as any other, and another plugin has its own.
+func TestAudit_ATK05_HealthWatchesCount(t *testing.T) {
+	t.Parallel()
+	for protocol, opts := range hosttest.Protocols {
+		for name, limit := range map[string]func(*connectplugin.Limits){
+			"each":   func(l *connectplugin.Limits) { l.MaxWatchesPerPlugin = 2 },
+			"in all": func(l *connectplugin.Limits) { l.MaxWatches = 2 },
+		} {
+			t.Run(protocol+", "+name, func(t *testing.T) {
+				t.Parallel()
+				host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+					c.Policy = hosttest.LoggerPolicy()
+					limit(&c.Limits)
+				})
+				bad, other := host.Enrol(t, "api", nil), host.Enrol(t, "other", nil)
+				first, err := healthWatch(t, host, bad, opts...)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := healthWatch(t, host, bad, opts...); err != nil {
+					t.Fatal(err)
+				}
+				_, err = healthWatch(t, host, bad, opts...)
+				if connect.CodeOf(err) != connect.CodeResourceExhausted || !retryHint(err) {
+					t.Errorf("one too many: %v, want resource_exhausted and when to come again", err)
+				}
+				if _, err := healthWatch(t, host, other, opts...); (err == nil) != (name == "each") {
+					t.Errorf("another plugin: %v", err)
+				}
+				first()
+				hosttest.Eventually(t, "a watch that ended makes room", func() bool {
+					_, err := healthWatch(t, host, bad, opts...)
+					return err == nil
+				})
+			})
+		}
+	}
+}
+
+// A watch counts before its message is there, and ends where that does not come.
+func TestAudit_ATK05_WatchesCountFromTheirFirstByte(t *testing.T) {
+	t.Parallel()
+	for _, procedure := range []string{
+		connectpluginv1connect.ServiceRegistryWatchServiceProcedure, connectpluginv1connect.HealthServiceWatchProcedure,
+	} {
+		t.Run(procedure, func(t *testing.T) {
+			t.Parallel()
+			host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+				c.Policy = hosttest.LoggerPolicy()
+				c.Limits.MaxWatchesPerPlugin, c.Limits.BodyTimeout = 2, time.Hour
+			})
+			c := host.Enrol(t, "api", hosttest.Requiring("logger"))
+			header := hosttest.IdentityHeader(c.RuntimeID(), c.RuntimeToken())
+			send := func() *stuck {
+				h := maps.Clone(header)
+				h.Set("Content-Type", "application/connect+proto")
+				return stick(t, host.Stranger(t), host.URL+procedure, h, []byte{0, 0, 0, 0, 9, 1})
+			}
+			all := []*stuck{send(), send(), send()}
+			refused := 0
+			for refused == 0 {
+				for _, s := range all {
+					select {
+					case answer := <-s.answer:
+						if refused++; !says(answer, connect.CodeResourceExhausted) {
+							t.Errorf("one too many: %s", answer)
+						}
+					case <-time.After(hosttest.Moment / 10):
+					}
+				}
+			}
+			if refused != 1 {
+				t.Errorf("%d were refused, want 1", refused)
+			}
+			for _, s := range all {
+				_ = s.body.Close()
+			}
+			hosttest.Eventually(t, "room for an honest watch", func() bool {
+				_, err := healthWatch(t, host, c)
+				return err == nil
+			})
+		})
+	}
+}
+
+// Where the message of a watch does not come, the watch ends.
+func TestAudit_ATK05_WatchesWithoutMessageEnd(t *testing.T) {
+	t.Parallel()
+	host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.Policy, c.Limits.BodyTimeout = hosttest.LoggerPolicy(), 4*hosttest.Moment
+	})
+	c := host.Enrol(t, "api", hosttest.Requiring("logger"))
+	header := hosttest.IdentityHeader(c.RuntimeID(), c.RuntimeToken())
+	header.Set("Content-Type", "application/grpc")
+	s := stick(t, host.Stranger(t), host.URL+connectpluginv1connect.ServiceRegistryWatchServiceProcedure, header, []byte{0, 0, 0, 0, 9, 1})
+	w := hosttest.Watch(t, c, host.URL, &connectpluginv1.WatchServiceRequest{ServiceType: "logger"})
+	w.Next(t)
+	if answer := hosttest.Arrival(t, s.answer); !says(answer, connect.CodeDeadlineExceeded) {
+		t.Errorf("%s, want deadline_exceeded", answer)
+	}
+	w.Quiet(t, "an honest watch goes on beyond the time for its message")
+}
+
+// openStream opens a call that stays open, to the echo service of a place.
+func openStream(t *testing.T, client connect.HTTPClient, place echo.Place, opts ...connect.ClientOption) (cancel context.CancelFunc, err error) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	t.Cleanup(cancel)
+	stream := echo.NewClient(echo.At(place.URL, client), echo.Bidi, opts...).CallBidiStream(ctx)
+	maps.Copy(stream.RequestHeader(), place.Header)
+	if err := stream.Send(&echo.Text{Value: "x"}); err != nil {
+		_, err = stream.Receive()
+		return cancel, err
+	}
+	_, err = stream.Receive()
+	return cancel, err
+}
+
+// Whatever an identity calls, what it has open is bounded, and what others may have is
+// theirs.
+func TestAudit_ATK14_OpenCallsAreBounded(t *testing.T) {
+	t.Parallel()
+	for protocol, opts := range hosttest.Protocols {
+		if protocol == "grpc-web" {
+			continue // has no streams in both directions over HTTP/1
+		}
+		t.Run(protocol, func(t *testing.T) {
+			t.Parallel()
+			host := startSwellHost(t, echo.Service{}.Handler(), func(c *connectplugin.ServeConfig) { c.Limits.MaxOpenCallsPerIdentity = 6 })
+			bad, places := host.Places(t)
+			good, own := host.Places(t)
+			open := map[string]context.CancelFunc{}
+			for name, place := range places {
+				for range 2 {
+					cancel, err := openStream(t, bad.HTTPClient(), place, opts...)
+					if err != nil {
+						t.Fatal(name, err)
+					}
+					open[name] = cancel
+				}
+			}
+			for name, place := range places {
+				if _, err := openStream(t, bad.HTTPClient(), place, opts...); connect.CodeOf(err) != connect.CodeResourceExhausted || !retryHint(err) {
+					t.Errorf("%s: one too many: %v, want resource_exhausted and when to come again", name, err)
+				}
+				if _, err := openStream(t, good.HTTPClient(), own[name], opts...); err != nil {
+					t.Errorf("%s: another plugin: %v", name, err)
+				}
+			}
+			for _, cancel := range open {
+				cancel()
+			}
+			hosttest.Eventually(t, "calls that ended make room", func() bool {
+				_, err := openStream(t, bad.HTTPClient(), places["in process"], opts...)
+				return err == nil
+			})
+		})
+	}
+}
+
+// There is a bound for all together, too.
+func TestAudit_ATK14_OpenCallsAreBoundedInAll(t *testing.T) {
+	t.Parallel()
+	host := startSwellHost(t, echo.Service{}.Handler(), func(c *connectplugin.ServeConfig) { c.Limits.MaxOpenCalls = 8 })
+	refused := 0
+	for range 3 {
+		c, places := host.Places(t)
+		for range 3 {
+			if _, err := openStream(t, c.HTTPClient(), places["host plugin"]); connect.CodeOf(err) == connect.CodeResourceExhausted && err != nil {
+				refused++
+			} else if err != nil {
+				t.Error(err)
+			}
+		}
+		if refused > 0 {
+			break
+		}
+	}
+	if refused == 0 {
+		t.Error("as many are open as callers like")
+	}
+}

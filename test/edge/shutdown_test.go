@@ -1,0 +1,48 @@
+package edge_test
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"testing"
+	"time"
+
+	connectplugin "github.com/masegraye/connect-plugin-go"
+	"github.com/masegraye/connect-plugin-go/internal/hosttest"
+	"github.com/masegraye/connect-plugin-go/internal/hosttest/echo"
+)
+
+// Shutdown ends whatever the peers do: those who do not read, who stop in the middle of a body,
+// who say no word, and streams that nobody ends.
+func TestAudit_ATK05_ShutdownEndsWhateverPeersDo(t *testing.T) {
+	t.Parallel()
+	f := flood{gone: make(chan struct{})}
+	r := newRig(t, func(l *connectplugin.Limits) { l.BodyTimeout, l.ReadHeaderTimeout = time.Hour, time.Hour }, func(c *connectplugin.ServeConfig) {
+		c.Plugins, c.GracefulShutdownTimeout, c.Logger = connectplugin.PluginSet{"echo": echo.HostPlugin{Handler: f}}, time.Second, nil
+	})
+	c := r.Enrol(t, "caller", hosttest.Requiring(echo.Type))
+	framer, _ := framesOf(t, r)
+	if err := framer.WriteWindowUpdate(0, 1<<30); err != nil {
+		t.Fatal(err)
+	}
+	ask(t, framer, r.Addr(), echo.Unary, c)
+	stuckBody := stick(t, r.Stranger(t), r.URL+handshakeProc, http.Header{"Content-Type": {"application/proto"}}, []byte{1})
+	if _, err := healthWatch(t, r.Host, c); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		conn, err := net.Dial("tcp", r.Addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = r.Shutdown(context.WithoutCancel(t.Context()))
+	}()
+	hosttest.Arrival(t, ended)
+	hosttest.Arrival(t, f.gone)
+	hosttest.Arrival(t, stuckBody.answer)
+}
