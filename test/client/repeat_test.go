@@ -117,7 +117,7 @@ func watch(t *testing.T, c *connectplugin.Client) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		for range c.WatchService(t.Context(), "store") { //nolint:revive // the host's doing is what counts
+		for range c.WatchService(t.Context(), "store") {
 		}
 	}()
 	t.Cleanup(func() {

@@ -89,7 +89,7 @@ func (oddVersion) Version() string { return "latest" }
 
 // A client that nobody connected connects to report; an assigned identity without a URL keeps
 // the host that is known, and what is ignored is told.
-func TestKept_Client(t *testing.T) { //nolint:paralleltest // it replaces the default logger
+func TestKept_Client(t *testing.T) {
 	m := newMounted(t, open())
 	server := httptest.NewServer(m.generated())
 	t.Cleanup(server.Close)
