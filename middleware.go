@@ -63,7 +63,12 @@ func (m *middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, r, connect.CodeResourceExhausted, busy(a.budget.rate.wait()))
 		return
 	}
-	ctx, leave, what := h.seat(ctx, &a, m.route.unary != nil && !m.route.unary(r.URL.Path))
+	m.admit(ctx, h, &a, w, r)
+}
+
+// admit serves a request unless its caller has as much open as it may.
+func (m *middleware) admit(ctx context.Context, h *hub, a *admission, w http.ResponseWriter, r *http.Request) {
+	ctx, leave, what := h.seat(ctx, a, m.route.unary != nil && !m.route.unary(r.URL.Path))
 	if leave == nil {
 		refusedOn(ctx)
 		h.auditCall(ctx, AuditLimited, r.URL.Path, "", what)
@@ -71,7 +76,7 @@ func (m *middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer leave()
-	m.call(ctx, h, &a, w, r)
+	m.call(ctx, h, a, w, r)
 }
 
 // seatWait is when whoever has too much open is asked to come again.

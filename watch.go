@@ -49,6 +49,12 @@ func (s *ServiceRegistry) WatchService(ctx context.Context, req *connect.Request
 		return s.watchError(ctx, err, m.GetServiceType(), req.Spec().Procedure)
 	}
 	defer w.Close()
+	return s.tell(ctx, c, w, req, stream)
+}
+
+// tell sends what happens to a type until its watch ends.
+func (s *ServiceRegistry) tell(ctx context.Context, c *caller, w *catalog.Watcher, req *connect.Request[connectpluginv1.WatchServiceRequest], stream *connect.ServerStream[connectpluginv1.WatchServiceEvent]) error {
+	serviceType := req.Msg.GetServiceType()
 	// The answer begins now: a watch that resumes and missed nothing may have
 	// nothing to say for long, and its client waits for the headers.
 	if err := stream.Send(nil); err != nil {
@@ -60,14 +66,14 @@ func (s *ServiceRegistry) WatchService(ctx context.Context, req *connect.Request
 		}
 		event, err := w.Next(ctx)
 		if err != nil {
-			return s.watchError(ctx, err, m.GetServiceType(), req.Spec().Procedure)
-		}
-		// Rights are checked at each delivery, too.
-		if err := s.mayWatch(ctx, c, m.GetServiceType(), req.Spec().Procedure); err != nil {
-			return err
+			return s.watchError(ctx, err, serviceType, req.Spec().Procedure)
 		}
 		if late := toldLater(c, event); late > 0 && backoff.Wait(ctx, late) {
 			w.Latest() // of what happened meanwhile
+		}
+		// Rights are checked at each delivery, too.
+		if err := s.mayWatch(ctx, c, serviceType, req.Spec().Procedure); err != nil {
+			return err
 		}
 		if err := stream.Send(wireEvent(event)); err != nil {
 			return err
