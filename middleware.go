@@ -151,7 +151,7 @@ func (m *middleware) call(ctx context.Context, h *hub, a *admission, w http.Resp
 		ctx, cancel = context.WithTimeout(ctx, h.settings().limits.CallTimeout)
 		defer cancel()
 	}
-	if m.route.unary != nil {
+	if m.route.unary != nil && (bounded || r.ProtoMajor > 1) { // in HTTP/1 the deadline is the connection's
 		r = withPromptBody(r, h.settings().limits.BodyTimeout, w)
 	}
 	ctx, running := inflight.New(ctx, w)
