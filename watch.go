@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"connectrpc.com/connect"
@@ -106,12 +105,6 @@ func toldLater(c *caller, e catalog.Event) time.Duration {
 	share := declared(id).share
 	share.once.Do(func() { share.of = rate.NewLimiter(rate.Limit(l.AnnouncedBytesPerSecond), l.AnnouncedBytesBurst) })
 	return share.of.ReserveN(time.Now(), min(bytes, l.AnnouncedBytesBurst)).Delay()
-}
-
-// announcements is what watchers may get of the registrations of one identity.
-type announcements struct {
-	once sync.Once
-	of   *rate.Limiter
 }
 
 // tempoOf is how fast a caller is told of changes. The host itself is told of all.

@@ -108,7 +108,7 @@ func TestAudit_ATK05_WatchesCountFromTheirFirstByte(t *testing.T) {
 func TestAudit_ATK05_WatchesWithoutMessageEnd(t *testing.T) {
 	t.Parallel()
 	host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
-		c.Policy, c.Limits.BodyTimeout = hosttest.LoggerPolicy(), 4*hosttest.Moment
+		c.Policy, c.Limits.BodyTimeout = hosttest.LoggerPolicy(), 3*time.Second
 	})
 	c := host.Enrol(t, "api", hosttest.Requiring("logger"))
 	header := hosttest.IdentityHeader(c.RuntimeID(), c.RuntimeToken())
