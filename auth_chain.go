@@ -31,6 +31,22 @@ type authFailure struct {
 	Err       error
 }
 
+// isOfCredential reports whether a credential was refused, and not merely missed. A
+// provider that does not tell these apart is believed where there is a field that carries
+// credentials.
+func (f authFailure) isOfCredential(header http.Header) bool {
+	_, vague := errors.AsType[unclearError](f.Err)
+	missed := errors.Is(f.Err, errNoCredential) || errors.Is(f.Err, errNoProviders)
+	return !missed && (!vague || header.Get(headerAuthorization) != "" || header.Get("Cookie") != "")
+}
+
+// unclearError is the refusal of a provider that does not say whether there was a
+// credential.
+type unclearError struct{ error }
+
+// Unwrap returns the provider's own error.
+func (e unclearError) Unwrap() error { return e.error }
+
 type authObserverKey struct{}
 
 // withAuthObserver returns a context in which observe is called, synchronously
@@ -143,6 +159,9 @@ func (f *foreignProvider) check(ctx context.Context, req connect.AnyRequest) (co
 	}
 	passed, err := f.drive.run(ctx, req)
 	if err != nil {
+		if f.checker == nil {
+			err = unclearError{err}
+		}
 		return nil, err
 	}
 	auth := storedAuthContext(passed)

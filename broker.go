@@ -152,7 +152,7 @@ func (b *CapabilityBroker) RequestCapability(ctx context.Context, req *connect.R
 	}
 	handler, ok := b.lookup(capType)
 	if c != nil && !c.hub.mayUse(c.id, capType) {
-		b.note(ctx, AuditDenied, req.Spec().Procedure, capType, "not allowed by policy")
+		b.note(ctx, AuditEvent{Kind: AuditDenied, Procedure: req.Spec().Procedure, Right: RightCapabilities, Subject: capType, Reason: "not allowed by policy"})
 		ok = false
 	}
 	if !ok || !constraint.Allows(handler.Version()) {
@@ -172,7 +172,7 @@ func (b *CapabilityBroker) RequestCapability(ctx context.Context, req *connect.R
 func (b *CapabilityBroker) RevokeGrant(grantID string) bool {
 	ok := b.store().RevokeGrant(grantID)
 	if ok {
-		b.note(context.Background(), AuditRevoked, "", grantID, "capability grant")
+		b.note(context.Background(), AuditEvent{Kind: AuditRevoked, Grant: grantID, Reason: "by the host"})
 	}
 	return ok
 }
@@ -240,7 +240,7 @@ func (b *CapabilityBroker) grant(ctx context.Context, owner *tokenstore.Identity
 		h.store.RevokeGrant(grant.ID)
 		return nil, connect.NewError(connect.CodeNotFound, errNotAvailable)
 	}
-	b.note(ctx, AuditGranted, req.Spec().Procedure, capType, "grant "+grant.ID+": "+req.Msg.GetReason())
+	b.note(ctx, AuditEvent{Kind: AuditGranted, Procedure: req.Spec().Procedure, Right: RightCapabilities, Subject: capType, Reason: req.Msg.GetReason(), Grant: grant.ID})
 	return connect.NewResponse(&connectpluginv1.RequestCapabilityResponse{Grant: &connectpluginv1.CapabilityGrant{
 		GrantId:        grant.ID,
 		EndpointUrl:    b.base(ctx) + pathCapabilities + capType + "/" + grant.ID,
@@ -254,7 +254,7 @@ func (b *CapabilityBroker) grant(ctx context.Context, owner *tokenstore.Identity
 func (b *CapabilityBroker) grantError(ctx context.Context, err error, capType, procedure string) error {
 	switch {
 	case errors.Is(err, tokenstore.ErrTooManyGrants):
-		b.note(ctx, AuditLimited, procedure, capType, err.Error())
+		b.note(ctx, AuditEvent{Kind: AuditLimited, Procedure: procedure, Right: RightCapabilities, Subject: capType, Reason: err.Error()})
 		return connect.NewError(connect.CodeResourceExhausted, errTooMany)
 	case errors.Is(err, tokenstore.ErrEnded):
 		return connect.NewError(connect.CodeUnauthenticated, errUnauthenticated)
@@ -357,14 +357,14 @@ func (b *CapabilityBroker) serveCapability(w http.ResponseWriter, r *http.Reques
 	}
 	handler, ok := b.lookup(grant.Type)
 	if !ok || handler.Version() != grant.Version {
-		b.note(ctx, AuditDenied, r.URL.Path, grant.Type, "the capability of the grant is not offered any more")
+		b.note(ctx, AuditEvent{Kind: AuditDenied, Procedure: r.URL.Path, Right: RightCapabilities, Subject: grant.Type, Reason: "the capability of the grant is not offered any more"})
 		refuse(w, r, connect.CodeNotFound, errNotAvailable)
 		return
 	}
 	if c, ok := callerFrom(ctx); ok {
 		release, ok := c.hub.permit(c.call, func(book *policy.Book) bool { return book.MayUse(subjectOf(c.id), grant.Type) })
 		if !ok {
-			b.note(ctx, AuditDenied, r.URL.Path, grant.Type, "not allowed by policy")
+			b.note(ctx, AuditEvent{Kind: AuditDenied, Procedure: r.URL.Path, Right: RightCapabilities, Subject: grant.Type, Reason: "not allowed by policy"})
 			refuse(w, r, connect.CodeNotFound, errNotAvailable)
 			return
 		}

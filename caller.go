@@ -80,6 +80,9 @@ type declaration struct {
 	provides, requires policy.Set
 	within             *narrowing       // survives renewals
 	certIdentity       string           // of the certificate that it showed
+	certEnds           time.Time        // when that ends, zero for none
+	enrolled           time.Time        // survives renewals
+	failure            *lastFailure     // of a call to it; survives renewals
 	secret             Secret           // that it proved, nil for none
 	endpoint           *ownEndpoint     // survives renewals
 	share              *announcements   // survives renewals
@@ -127,8 +130,17 @@ func rememberEndpoint(id *tokenstore.Identity, endpoint string) {
 func newDeclaration(selfID string) *declaration {
 	return &declaration{
 		selfID: selfID, provides: policy.Everything(), requires: policy.Everything(),
-		within: new(narrowing), endpoint: newOwnEndpoint(), share: new(announcements),
+		within: new(narrowing), endpoint: newOwnEndpoint(), enrolled: time.Now(), failure: new(lastFailure), share: new(announcements),
 	}
+}
+
+// lastFailure is the last call to a plugin that failed, nil for none.
+type lastFailure struct{ atomic.Pointer[failedCall] }
+
+// failedCall says how a call to a plugin failed.
+type failedCall struct {
+	at   time.Time
+	what string
 }
 
 // declared returns what an identity declared. Whoever issues one attaches that.
@@ -275,10 +287,13 @@ type denial struct {
 	err       error
 	runtimeID string // as claimed
 	reason    string
+	wrong     bool // there was a credential, and it is not good
 }
 
 func unauthenticated(runtimeID, reason string) *denial {
-	return &denial{AuditAuthFailed, connect.CodeUnauthenticated, errUnauthenticated, claimedID(runtimeID), reason}
+	return &denial{
+		kind: AuditAuthFailed, code: connect.CodeUnauthenticated, err: errUnauthenticated, runtimeID: claimedID(runtimeID), reason: reason,
+	}
 }
 
 // unverified is the denial of an identity that the store did not find right. One that it
@@ -334,7 +349,7 @@ func (h *hub) bareCaller(ctx context.Context, procedure string, header http.Head
 	_, c, no := h.authenticate(ctx, p, &http.Request{Header: header})
 	switch {
 	case no != nil:
-		h.auditCall(ctx, no.kind, procedure, no.runtimeID, no.reason)
+		h.auditEvent(ctx, AuditEvent{Kind: no.kind, Procedure: procedure, RuntimeID: no.runtimeID, Reason: no.reason})
 		return nil, connect.NewError(no.code, no.err)
 	case !h.spend(h.requestBudget(c)):
 		h.auditCall(ctx, AuditLimited, procedure, "", "request rate")
@@ -379,18 +394,22 @@ func (h *hub) barePeer(ctx context.Context) (*peer, error) {
 func askProviders(ctx context.Context, h *hub, p *peer, req *headerRequest) (context.Context, *denial) {
 	chain := h.settings().chain
 	switch {
+	case h.presentsToken(req.Header()):
+		no := unauthenticated("", "a plugin, by its token, without its runtime identity")
+		no.wrong = true
+		return ctx, no
 	case chain == nil:
 		return ctx, unauthenticated("", "no runtime identity")
 	case h.isPlugin(h.rules.Load(), p.certificate):
 		return ctx, unauthenticated("", "a plugin, by its certificate, without its runtime identity")
-	case h.presentsToken(req.Header()):
-		return ctx, unauthenticated("", "a plugin, by its token, without its runtime identity")
 	}
-	reason := "no auth provider knows the caller"
-	noted := withAuthObserver(ctx, func(_ context.Context, f authFailure) { reason = f.Provider + ": " + f.Err.Error() })
+	no := unauthenticated("", "no auth provider knows the caller")
+	noted := withAuthObserver(ctx, func(_ context.Context, f authFailure) {
+		no.reason, no.wrong = f.Provider+": "+f.Err.Error(), f.isOfCredential(req.Header())
+	})
 	out, err := chain.authenticate(noted, req)
 	if err != nil {
-		return ctx, unauthenticated("", reason)
+		return ctx, no
 	}
 	return out, nil
 }

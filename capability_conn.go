@@ -104,7 +104,7 @@ func (s *CapabilityConn) request(ctx context.Context) (capabilityGrant, error) {
 	if err != nil {
 		return capabilityGrant{}, err
 	}
-	broker := connectpluginv1connect.NewCapabilityBrokerClient(s.client.HTTPClient(), base, s.client.options()...)
+	broker := connectpluginv1connect.NewCapabilityBrokerClient((*hostTransport)(s.client), base, s.client.options()...)
 	resp, err := broker.RequestCapability(ctx, connect.NewRequest(&connectpluginv1.RequestCapabilityRequest{
 		CapabilityType: s.capType, MinVersion: s.constraint,
 	}))
@@ -157,7 +157,11 @@ func (t *capabilityTransport) Do(r *http.Request) (*http.Response, error) {
 	if !ok {
 		return nil, errNotForService
 	}
-	return s.client.do(r, &grantDestination{conn: s, rest: rest})
+	resp, err := s.client.do(r, &grantDestination{conn: s, rest: rest})
+	if err != nil {
+		return answered(r, err)
+	}
+	return resp, nil
 }
 
 // grantDestination is the capability, with the grant of one attempt.

@@ -44,6 +44,9 @@ type Client struct {
 	host      *url.URL // nil before the host is known
 	prefix    string   // the path below which a proxy serves the host
 	identity  identity
+	adopted   time.Time     // when the identity was obtained
+	accepted  uint64        // the serial of the last one with which a call was answered
+	brief     int           // identities in a row that the host forgot soon
 	refused   uint64        // the serial of the identity that the host does not know any more; zero for none
 	doubtful  bool          // the host was lost: it may not know the identity any more
 	probing   chan struct{} // closed when the first call after that is answered; nil if none
@@ -174,7 +177,7 @@ func (c *Client) Leave(ctx context.Context) error {
 	c.end()
 	c.tasks.Wait()
 	if c.currentIdentity().token != "" && err == nil {
-		client := connectpluginv1connect.NewPluginLifecycleClient(c.HTTPClient(), base, c.options()...)
+		client := connectpluginv1connect.NewPluginLifecycleClient((*hostTransport)(c), base, c.options()...)
 		_, err = client.ReportHealth(ctx, connect.NewRequest(&connectpluginv1.ReportHealthRequest{
 			State: connectpluginv1.HealthState_HEALTH_STATE_UNHEALTHY, Reason: "leaving", Leaving: true,
 		}))
@@ -242,7 +245,7 @@ func (c *Client) RegistryClient() connectpluginv1connect.ServiceRegistryClient {
 
 // HTTPClient returns an HTTP client that reaches the host and nobody else, with
 // the plugin's identity on every request.
-func (c *Client) HTTPClient() connect.HTTPClient { return (*hostTransport)(c) }
+func (c *Client) HTTPClient() connect.HTTPClient { return (*callerTransport)(c) }
 
 // Dispense makes a client of one of the host's plugin services. It connects a client
 // that nobody connected, within ClientConfig.Timeout. The error wraps
@@ -304,7 +307,7 @@ func (c *Client) sendReport(ctx context.Context, m *connectpluginv1.ReportHealth
 	if err != nil {
 		return err
 	}
-	client := connectpluginv1connect.NewPluginLifecycleClient(c.HTTPClient(), base, c.options()...)
+	client := connectpluginv1connect.NewPluginLifecycleClient((*hostTransport)(c), base, c.options()...)
 	_, err = client.ReportHealth(ctx, connect.NewRequest(m))
 	return err
 }
@@ -325,7 +328,7 @@ func (c *Client) findHost(ctx context.Context) error {
 	}
 	endpoints, err := c.cfg.Discovery.Discover(ctx, c.cfg.DiscoveryServiceName)
 	if err != nil {
-		return fmt.Errorf("discover %q: %w", c.cfg.DiscoveryServiceName, err)
+		return &discoveryError{c.cfg.DiscoveryServiceName, err}
 	}
 	if len(endpoints) == 0 {
 		return fmt.Errorf("discover %q: %w", c.cfg.DiscoveryServiceName, ErrNoEndpoints)
@@ -338,6 +341,15 @@ func (c *Client) findHost(ctx context.Context) error {
 	}
 	return fmt.Errorf("discover %q: %w: no endpoint is an https:// URL", c.cfg.DiscoveryServiceName, ErrNoReadyEndpoints)
 }
+
+// discoveryError is a failure to find the host, of which the host knows nothing.
+type discoveryError struct {
+	name string
+	err  error
+}
+
+func (e *discoveryError) Error() string { return fmt.Sprintf("discover %q: %v", e.name, e.err) }
+func (e *discoveryError) Unwrap() error { return e.err }
 
 // moveTo has later calls go to another place.
 func (c *Client) moveTo(host *url.URL, prefix string) {

@@ -40,6 +40,18 @@ func (t *hostTransport) Do(r *http.Request) (*http.Response, error) {
 	return (*Client)(t).do(r, t)
 }
 
+// callerTransport is hostTransport for callers of other versions of Connect, too.
+type callerTransport Client
+
+// Do sends a request to the host.
+func (t *callerTransport) Do(r *http.Request) (*http.Response, error) {
+	resp, err := (*hostTransport)(t).Do(r)
+	if err != nil {
+		return answered(r, err)
+	}
+	return resp, nil
+}
+
 // connectingTransport is hostTransport that connects a client which nobody connected.
 type connectingTransport Client
 
@@ -225,7 +237,8 @@ func (e *lostError) Is(target error) bool { return target == errHostLost }
 // not a deadline of somebody else's or a refusal of an identity that is being renewed.
 func (c *Client) failure(ctx context.Context, err error) error {
 	switch {
-	case err == nil, ctx.Err() != nil, errors.Is(err, ErrClientClosed), errors.Is(err, ErrHandshakeRefused):
+	case err == nil, ctx.Err() != nil, errors.Is(err, ErrClientClosed), errors.Is(err, ErrHandshakeRefused),
+		connect.CodeOf(err) == connect.CodeUnavailable:
 		return err
 	case errors.Is(err, link.ErrClosed):
 		return ErrClientClosed
@@ -299,7 +312,7 @@ func (c *Client) answered(id identity) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.identity.serial == id.serial {
-		c.doubtful, c.signs.shown = false, time.Now()
+		c.doubtful, c.signs.shown, c.accepted = false, time.Now(), id.serial
 		c.reachableLocked()
 	}
 }

@@ -177,9 +177,13 @@ func (c *Client) renewed(ctx context.Context, stale identity, patient bool) erro
 		}
 		first := c.refused != stale.serial
 		c.refused = stale.serial
+		forgetful := first && c.forgottenLocked(time.Now())
 		wait, last := c.pace.wait(time.Now()), c.pace.err
-		if c.enrolling == nil && wait > 0 && !first {
+		if c.enrolling == nil && wait > 0 && (!first || forgetful) {
 			c.mu.Unlock()
+			if forgetful {
+				c.cfg.Logger.Warn("enrolling again", keyWait, wait, keyError, errForgetful)
+			}
 			if !patient {
 				return last
 			}
@@ -198,6 +202,29 @@ func (c *Client) renewed(ctx context.Context, stale identity, patient bool) erro
 		}
 		return e.wait(ctx)
 	}
+}
+
+// An identity is brief that its host forgets before it is so old, and before it answered
+// anything to it. After some in a row the next has to wait.
+const (
+	briefLife = time.Second
+	mostBrief = 4
+)
+
+var errForgetful = errors.New("the host forgets this client as soon as it has enrolled; where several hosts answer under one URL, " +
+	"give each its own")
+
+// forgottenLocked takes account of an identity that the host does not know any more, and
+// reports whether it is one of so many brief ones that the next has to wait.
+func (c *Client) forgottenLocked(now time.Time) bool {
+	if c.brief++; now.Sub(c.adopted) >= briefLife || c.accepted == c.identity.serial {
+		c.brief = 0
+	}
+	if c.brief < mostBrief {
+		return false
+	}
+	c.pace.hold(now, backoff.Reconnect.After(c.brief-mostBrief+1), errForgetful)
+	return true
 }
 
 // pause waits until the next attempt to reach the host is due, or somebody has reached it.
@@ -252,6 +279,7 @@ func (c *Client) adopt(x *exchange) error {
 
 func (c *Client) adoptLocked(x *exchange) {
 	x.identity.serial = c.identity.serial + 1
+	c.adopted = time.Now()
 	c.identity, c.ready, c.doubtful = x.identity, true, false
 	c.version, c.warnings = x.resp.GetAppProtocolVersion(), boundedWarnings(x.resp.GetWarnings())
 	c.choosing = x.resp.GetServerMetadata()[metadataAnyProvider] == metadataTrue

@@ -62,6 +62,14 @@ func (p *pace) failed(now time.Time, err error) {
 	p.next = now.Add(asked + rand.N(most)) //nolint:gosec // jitter is no secret
 }
 
+// hold puts the next attempt off where attempts succeed and are of no use.
+func (p *pace) hold(now time.Time, wait time.Duration, err error) {
+	if p.since.IsZero() {
+		p.since = now
+	}
+	p.err, p.next = err, now.Add(wait)
+}
+
 // over ends an interruption and reports whether there was one.
 func (p *pace) over() bool {
 	was := !p.since.IsZero()
@@ -185,8 +193,9 @@ func (c *Client) stayAlive() {
 		if s.lease == 0 {
 			return
 		}
-		if wait := s.lease/signsPerLease - time.Since(s.shown); wait > 0 {
-			if !backoff.Wait(c.life, max(wait, renewFloor)) {
+		// However short a lease the host states.
+		if wait := max(s.lease/signsPerLease, renewFloor) - time.Since(s.shown); wait > 0 {
+			if !backoff.Wait(c.life, wait) {
 				return
 			}
 			continue

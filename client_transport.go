@@ -7,13 +7,20 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"net"
 	"net/http"
+	"os"
+	"strings"
+	"syscall"
 	"time"
+
+	"connectrpc.com/connect"
 
 	"github.com/masegraye/connect-plugin-go/internal/bridge"
 	"github.com/masegraye/connect-plugin-go/internal/link"
+	"github.com/masegraye/connect-plugin-go/internal/unsent"
 )
 
 // Bounds of a client's connections.
@@ -203,7 +210,7 @@ func (e *trustError) Unwrap() []error {
 // matter of trust. Another error stays as it is.
 func (c *Client) explainLink(err error) error {
 	var known *trustError
-	if err == nil || errors.As(err, &known) {
+	if err == nil || errors.As(err, &known) || undiscovered(err) {
 		return err
 	}
 	if errors.Is(err, link.ErrTLS) {
@@ -214,6 +221,13 @@ func (c *Client) explainLink(err error) error {
 		return &trustError{text: "the host refuses this side in TLS: " + explainAlert(op.Err.Error()), refused: true, err: err}
 	}
 	return err
+}
+
+// undiscovered reports that the host could not be found, whatever TLS or a service of others
+// say about that.
+func undiscovered(err error) bool {
+	_, ok := errors.AsType[*discoveryError](err)
+	return ok
 }
 
 // explainTLS says in words why this side could not agree on TLS with the host. That the
@@ -277,4 +291,68 @@ func (c *Client) trustFailed(err error) {
 	if due {
 		c.cfg.Logger.Warn("no trust between this side and the host", keyHost, host.String(), keyError, err)
 	}
+}
+
+// answered makes of what a transport refuses something that says the same to callers of
+// every version of Connect, which know no errors of each other. An error stays an error
+// where they make the same of it: unavailable, or the end of a context. Any other code is
+// an answer in the protocol of the request.
+func answered(r *http.Request, err error) (*http.Response, error) {
+	coded, ok := errors.AsType[*connect.Error](err)
+	if !ok || coded.Code() == connect.CodeUnavailable || r.Context().Err() != nil || !errorWriter.IsSupported(r) {
+		return nil, &plainError{text: messageOf(err, coded), coded: ok && r.Context().Err() == nil, err: err}
+	}
+	said := connect.NewError(coded.Code(), errors.New(messageOf(err, coded))) //nolint:err113 // the text of err
+	for _, detail := range coded.Details() {
+		said.AddDetail(detail)
+	}
+	if after := coded.Meta().Get(headerRetryAfter); after != "" {
+		said.Meta().Set(headerRetryAfter, after)
+	}
+	a := &unsent.Answer{}
+	if failed := errorWriter.Write(a, r, said); failed != nil {
+		return nil, fmt.Errorf("answer: %w", failed)
+	}
+	return a.Response(r), nil
+}
+
+// messageOf returns the text of err without the code in it, which its reader puts before it.
+func messageOf(err error, coded *connect.Error) string {
+	if coded == nil {
+		return err.Error()
+	}
+	return strings.Replace(err.Error(), coded.Error(), coded.Message(), 1)
+}
+
+// plainError is err for whoever asks with [errors.Is] and [errors.As], but for what would
+// have one version of Connect make something else of it than another.
+type plainError struct {
+	text  string
+	coded bool // as unavailable: not the end of a context or of a stream, whatever is below
+	err   error
+}
+
+// Error implements error.
+func (e *plainError) Error() string { return e.text }
+
+// Is implements what [errors.Is] asks for. That a connection was closed is canceled, as in
+// gRPC: whoever tries again where something is unavailable would do so for ever.
+func (e *plainError) Is(target error) bool {
+	switch target {
+	case context.Canceled:
+		return !e.coded && (errors.Is(e.err, ErrClientClosed) || errors.Is(e.err, errConnClosed) || errors.Is(e.err, target))
+	case context.DeadlineExceeded, os.ErrDeadlineExceeded:
+		return !e.coded && errors.Is(e.err, target)
+	case io.EOF, syscall.EPIPE, syscall.ECONNRESET:
+		return false // Connect's clients take them for an end of the caller's doing
+	}
+	return errors.Is(e.err, target)
+}
+
+// As implements what [errors.As] asks for.
+func (e *plainError) As(target any) bool {
+	if _, ok := target.(**connect.Error); ok {
+		return false
+	}
+	return errors.As(e.err, target)
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"log/slog"
 	"maps"
+	"net/http"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -13,7 +14,10 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/masegraye/connect-plugin-go/gen/admin/v1/adminv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
+	"github.com/masegraye/connect-plugin-go/internal/recent"
+	"github.com/masegraye/connect-plugin-go/internal/tally"
 )
 
 // ServeConfig configures a [Host]. It is copied when the host is made; later
@@ -33,6 +37,14 @@ type ServeConfig struct {
 	// HealthService says so), and grpc.health.v1.Health over gRPC. It authenticates nobody
 	// and tells no more than that. Empty means nowhere; Addr answers the first two as well.
 	HealthAddr string
+	// MetricsAddr is an address on which [Host.Serve] answers GET /metrics with Metrics and
+	// nothing else, in plaintext over HTTP/1.1 and HTTP/2. It authenticates nobody, and metrics
+	// tell who calls whom: bind it to loopback, or to a network of the operator's. Empty means
+	// nowhere.
+	MetricsAddr string
+	// Metrics answers scrapes on MetricsAddr, such as the Handler of connectpluginotel's
+	// Prometheus. It is set where MetricsAddr is, and nowhere else.
+	Metrics http.Handler
 	// MagicCookieKey and MagicCookieValue must match the client's. Empty means
 	// the defaults. The cookie is no secret: it only tells a plugin from a
 	// program started by mistake.
@@ -138,9 +150,70 @@ type ServeConfig struct {
 	// HandshakeBurst say. It is called synchronously and must not block. Nil means
 	// that Logger gets them.
 	Audit func(AuditEvent)
+	// Observer is told of every call, handshake, watch, launch, exit and refusal, for metrics
+	// and traces; see [Observer] for when and at what cost. Module connectpluginotel has one for
+	// OpenTelemetry and Prometheus. Nil tells nobody, and costs nothing.
+	Observer Observer
+
+	// Admin lets operators look at the host and change it over connectplugin.admin.v1, as
+	// connectpluginctl does. Nil means that nobody can. See [AdminConfig] for who may.
+	Admin *AdminConfig
 
 	configured *slog.Logger // Logger as it was given
 	complete   bool         // the copy holds the defaults
+}
+
+// AdminConfig offers the admin services of a host as two of its own plugins, [AdminRead]
+// and [AdminChange]. A plugin may call those that the HostPlugins of its [PluginPolicy] name: "*"
+// is not enough, nor is Policy.Public or an auth provider. The zero value offers both.
+type AdminConfig struct {
+	// ReadOnly leaves AdminChange out.
+	ReadOnly bool
+	// Events is how many audit events are kept for whoever asks, in memory. Zero means
+	// 1,024.
+	Events int
+	// Followers bounds the streams that follow the host at the same time. Zero means 16.
+	Followers int
+	// LoadPolicy reads the policy from where the operator keeps it, for an operator who
+	// asks the host to reload it; see [Host.SetPolicy]. It may block. Nil means that nobody
+	// can have it reloaded.
+	LoadPolicy func(context.Context) (*Policy, error)
+}
+
+// The names of the admin services among the host's own plugins.
+const (
+	// AdminRead tells what the host holds and what it decided.
+	AdminRead = adminv1connect.AdminReadServiceName
+	// AdminChange revokes, readmits, drains, replaces and reloads.
+	AdminChange = adminv1connect.AdminChangeServiceName
+)
+
+// withDefaults returns a copy; nil stays nil.
+func (c *AdminConfig) withDefaults() *AdminConfig {
+	if c == nil {
+		return nil
+	}
+	out := *c
+	out.Events = cmp.Or(c.Events, defaultAdminEvents)
+	out.Followers = cmp.Or(c.Followers, defaultAdminFollowers)
+	return &out
+}
+
+const (
+	defaultAdminEvents    = 1024
+	maxAdminEvents        = 1 << 20
+	defaultAdminFollowers = 16
+)
+
+func (c *AdminConfig) validate() error {
+	switch {
+	case c == nil:
+	case c.Events < 0 || c.Events > maxAdminEvents:
+		return fieldError("Admin.Events", "must lie between 0, for the default, and %d", maxAdminEvents)
+	case c.Followers < 0:
+		return fieldError("Admin.Followers", "is negative; write 0 for the default or a positive bound")
+	}
+	return nil
 }
 
 // withDefaults returns a copy that shares no mutable memory with c and holds the
@@ -165,6 +238,7 @@ func (c *ServeConfig) withDefaults() *ServeConfig {
 	out.HandshakeAuth.MaxClockSkew = cmp.Or(c.HandshakeAuth.MaxClockSkew, defaultMaxClockSkew)
 	out.HandshakeAuth.ReplayCacheSize = cmp.Or(c.HandshakeAuth.ReplayCacheSize, defaultReplayCacheSize)
 	out.Limits = c.Limits.withDefaults()
+	out.Admin = c.Admin.withDefaults()
 	if !c.complete {
 		out.configured, out.complete = c.Logger, true
 	}
@@ -246,8 +320,12 @@ func (c *ServeConfig) settings() *settings {
 		serverMetadata:  announced(c.ServerMetadata),
 		passed:          c.PassMetadata,
 		handshake:       c.HandshakeAuth, authority: c.Authority, serverTLS: c.TLS, pluginTLS: c.PluginTLS, allowInsecure: c.AllowInsecure,
-		rules: compilePolicy(c.Policy, c.Authority != nil),
+		rules: compilePolicy(c.Policy, c.Authority != nil), observer: c.Observer,
 		audit: &auditor{sink: c.Audit, log: c.Logger}, log: c.Logger, configured: c.configured, vigil: certs.NewVigil(c.Logger),
+	}
+	if c.Admin != nil {
+		s.audit.recent, s.traffic = recent.New[AuditEvent](c.Admin.Events), &tally.Table{}
+		s.observer = &tallying{Observer: cmp.Or[Observer](c.Observer, NopObserver{}), table: s.traffic}
 	}
 	if len(c.AuthProviders) > 0 {
 		s.chain = newAuthChain(c.AuthProviders)

@@ -30,23 +30,18 @@ type HandshakeServer struct {
 	hub    *hub // fixed at creation
 	nonces atomic.Pointer[nonces]
 	others []service
-	list   func(ctx context.Context, id *tokenstore.Identity, requested []string) listing // set before serving; may be nil
-}
-
-// listing is what a handshake tells a plugin about the host.
-type listing struct {
-	known        bool // it is a plugin, or an auth provider knows it
-	plugins      []*connectpluginv1.PluginInfo
-	capabilities []*connectpluginv1.Capability
+	offer  *offer // set before serving
 }
 
 // NewHandshakeServer makes a handshake server of a host's configuration. Nil
-// means the zero configuration, whose nil policy accepts no plugin.
+// means the zero configuration, whose nil policy accepts no plugin. It tells plugins of the
+// configuration's Plugins, as far as policy lets them call these; to serve them is the mux's.
 func NewHandshakeServer(cfg *ServeConfig) *HandshakeServer {
 	if cfg == nil {
 		cfg = &ServeConfig{}
 	}
 	s := &HandshakeServer{hub: newHub(cfg.withDefaults().settings()), others: cfg.services()}
+	s.offer = &offer{hub: s.hub, plugins: maps.Clone(cfg.Plugins), broker: cfg.CapabilityBroker}
 	s.remember(s.hub.settings())
 	return s
 }
@@ -126,7 +121,13 @@ func (s *HandshakeServer) ValidateToken(runtimeID string, token string) bool {
 // whose current token the request presents. Whatever is wrong with a claim of
 // identity, the peer gets the same error; the log says what it was.
 func (s *HandshakeServer) Handshake(ctx context.Context, req *connect.Request[connectpluginv1.HandshakeRequest]) (*connect.Response[connectpluginv1.HandshakeResponse], error) {
-	hs := &handshake{server: s, hub: s.hub, cfg: s.hub.settings(), req: req.Msg}
+	hs, begun := &handshake{server: s, hub: s.hub, cfg: s.hub.settings(), req: req.Msg}, time.Now()
+	resp, err := s.shake(ctx, hs, req)
+	hs.tell(begun, err)
+	return resp, err
+}
+
+func (s *HandshakeServer) shake(ctx context.Context, hs *handshake, req *connect.Request[connectpluginv1.HandshakeRequest]) (*connect.Response[connectpluginv1.HandshakeResponse], error) {
 	if req.Spec().Procedure != "" {
 		var err error
 		if ctx, hs.peer, err = s.peerOf(ctx, req); err != nil {
@@ -144,6 +145,21 @@ func (s *HandshakeServer) Handshake(ctx context.Context, req *connect.Request[co
 		resp.Header().Set(headerLease, lease.String())
 	}
 	return resp, nil
+}
+
+// tell tells the observer of a handshake that was answered, and not of what a peer claimed.
+func (hs *handshake) tell(begun time.Time, err error) {
+	o := hs.hub.observer()
+	if o == nil {
+		return
+	}
+	e := HandshakeEvent{Renewed: hs.renewed, Duration: time.Since(begun)}
+	if err != nil {
+		e.Code = connect.CodeOf(err)
+	} else if id, ok := hs.hub.store.Lookup(hs.resp.GetRuntimeId()); ok {
+		e.SelfID, e.RuntimeID = id.SelfID(), id.RuntimeID()
+	}
+	o.Handshake(e)
 }
 
 // mount ties the services that the configuration names to this one, for a host that its
@@ -168,7 +184,7 @@ func (s *HandshakeServer) peerOf(ctx context.Context, req connect.AnyRequest) (c
 	ctx, a, no := identifyEnrolling(ctx, s.hub, p, &http.Request{Header: req.Header()})
 	switch {
 	case no != nil:
-		s.hub.auditCall(ctx, no.kind, req.Spec().Procedure, no.runtimeID, no.reason)
+		s.hub.auditEvent(ctx, AuditEvent{Kind: no.kind, Procedure: req.Spec().Procedure, RuntimeID: no.runtimeID, Reason: no.reason})
 		return ctx, nil, connect.NewError(no.code, no.err)
 	case !s.hub.spend(a.budget):
 		s.hub.auditCall(ctx, AuditLimited, req.Spec().Procedure, "", "request rate")
@@ -253,6 +269,7 @@ type handshake struct {
 	secret   Secret // nil where nothing is proven by a secret
 	binding  []byte // the channel binding that the proof was made with
 	resp     *connectpluginv1.HandshakeResponse
+	renewed  bool // the peer had an identity, and keeps it
 }
 
 // refused is a claim of identity that is not accepted; the text is for the log.
@@ -373,16 +390,21 @@ func (hs *handshake) issue(ctx context.Context, d *declaration) (*tokenstore.Ide
 }
 
 // asStranger has the auth providers say who asks for no identity. Whom they do not know
-// learns what is public.
+// learns what is public; that a credential was wrong is in the audit, by address.
 func (hs *handshake) asStranger(ctx context.Context) context.Context {
 	if _, plugin := callerFrom(ctx); plugin {
 		return ctx
 	}
 	known, no := askProviders(ctx, hs.hub, hs.peer, hs.stranger)
-	if no != nil {
-		return ctx
+	if no == nil {
+		return known
 	}
-	return known
+	if no.wrong {
+		hs.hub.auditOnce(hs.peer, nil, AuditEvent{
+			Kind: no.kind, Peer: hs.peer.addr, Procedure: hs.stranger.Spec().Procedure, Reason: "a handshake without self id: " + no.reason,
+		})
+	}
+	return ctx
 }
 
 // anonymous admits a client that asks for no identity: it learns what the host
@@ -395,6 +417,7 @@ func (hs *handshake) anonymous(ctx context.Context) error {
 }
 
 func (hs *handshake) renew(c *caller, d *declaration) (*tokenstore.Identity, string, error) {
+	hs.renewed = true
 	was := declared(c.id)
 	switch {
 	case was.selfID != hs.req.GetSelfId():
@@ -410,6 +433,7 @@ func (hs *handshake) renew(c *caller, d *declaration) (*tokenstore.Identity, str
 		return nil, "", refused("renewal: " + err.Error())
 	}
 	d.endpoint, d.within, d.launch, d.share = was.endpoint, was.within, was.launch, was.share
+	d.enrolled, d.failure = was.enrolled, was.failure
 	id.SetAttributes(d)
 	if err := hs.recheck(id); err != nil {
 		return nil, "", err
@@ -446,10 +470,7 @@ func (hs *handshake) answer(ctx context.Context, id *tokenstore.Identity, token 
 			hs.cfg.vigil.Saw("plugin "+id.SelfID()+", when it calls this host", hs.peer.certificate.leaf)
 		}
 	}
-	l := listing{known: id != nil}
-	if hs.server.list != nil {
-		l = hs.server.list(ctx, id, hs.req.GetRequestedPlugins())
-	}
+	l := hs.server.offer.list(ctx, id, hs.req.GetRequestedPlugins())
 	hs.resp.Plugins, hs.resp.HostCapabilities = l.plugins, l.capabilities
 	if l.known {
 		hs.resp.ServerMetadata = maps.Clone(hs.cfg.serverMetadata)
@@ -474,7 +495,7 @@ func (hs *handshake) refusal(ctx context.Context, err error, procedure string) e
 	}
 	event := AuditEvent{Kind: AuditAuthFailed, SelfID: cmp.Or(hs.known.Name, hs.req.GetSelfId()), Procedure: procedure, Reason: err.Error()}
 	if limited, ok := errors.AsType[tooManyError](err); ok {
-		hs.hub.auditCall(ctx, AuditLimited, procedure, hs.req.GetSelfId(), limited.reason)
+		hs.hub.auditEvent(ctx, AuditEvent{Kind: AuditLimited, SelfID: hs.req.GetSelfId(), Procedure: procedure, Reason: limited.reason})
 		return busy(limited.wait)
 	}
 	if hs.peer != nil && hs.peer.certificate != nil {

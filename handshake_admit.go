@@ -11,7 +11,6 @@ import (
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
-	"github.com/masegraye/connect-plugin-go/internal/semrange"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
@@ -198,12 +197,15 @@ func (hs *handshake) authoritySays(cert *certificate) (selfID string, ok bool, e
 // accepts reports whether policy would accept an identity again with what it
 // proved when it enrolled or last renewed. One that was issued in the host's own
 // process proved nothing and is always accepted.
-func (h *hub) accepts(id *tokenstore.Identity) bool {
+func (h *hub) accepts(id *tokenstore.Identity) bool { return h.acceptsUnder(h.rules.Load(), id) }
+
+// acceptsUnder reports whether a policy would.
+func (h *hub) acceptsUnder(book *policy.Book, id *tokenstore.Identity) bool {
 	if id.Peer() == "" {
 		return true
 	}
 	d := declared(id)
-	known := h.rules.Load().Match(d.selfID, d.certIdentity)
+	known := book.Match(d.selfID, d.certIdentity)
 	rules := known.Rules
 	if rules == nil || known.Name != id.SelfID() || mayClaim(known, d.selfID) != nil {
 		return false
@@ -246,79 +248,6 @@ func (hs *handshake) certificateStands(id *tokenstore.Identity, rules *policy.Ru
 	}
 	named, byAuthority, err := hs.authoritySays(&certificate{identity: identity})
 	return proven || byAuthority, err == nil && (!byAuthority || named == declared(id).selfID)
-}
-
-// validateHandshake bounds every field before anything is decided. The text
-// names the field: it is the sender's own message.
-func validateHandshake(m *connectpluginv1.HandshakeRequest) error {
-	if m.GetSelfId() != "" {
-		if err := ValidateSelfID(m.GetSelfId()); err != nil {
-			return fmt.Errorf("self_id: %w", err)
-		}
-	}
-	if m.GetSelfVersion() != "" {
-		if err := ValidateVersion(m.GetSelfVersion()); err != nil {
-			return fmt.Errorf("self_version: %w", err)
-		}
-	}
-	if err := ValidateMetadata(m.GetClientMetadata()); err != nil {
-		return fmt.Errorf("client_metadata: %w", err)
-	}
-	for _, f := range []struct {
-		name     string
-		len, max int
-	}{
-		{"magic_cookie_key", len(m.GetMagicCookieKey()), maxCookieLen},
-		{"magic_cookie_value", len(m.GetMagicCookieValue()), maxCookieLen},
-		{"client_nonce", len(m.GetClientNonce()), maxNonceLen},
-		{"client_proof", len(m.GetClientProof()), maxProofLen},
-	} {
-		if f.len > f.max {
-			return fmt.Errorf("%s: has more than %d bytes", f.name, f.max)
-		}
-	}
-	if n := len(m.GetClientNonce()); n != 0 && n != nonceBytes {
-		return fmt.Errorf("client_nonce: has %d bytes, must have %d", n, nonceBytes)
-	}
-	return validateHandshakeLists(m)
-}
-
-func validateHandshakeLists(m *connectpluginv1.HandshakeRequest) error {
-	if len(m.GetRequestedPlugins()) > maxRequestedPlugins {
-		return fmt.Errorf("requested_plugins: has more than %d entries", maxRequestedPlugins)
-	}
-	for _, name := range m.GetRequestedPlugins() {
-		if len(name) > maxPluginNameLen {
-			return fmt.Errorf("requested_plugins: a name has more than %d bytes", maxPluginNameLen)
-		}
-	}
-	if len(m.GetProvides()) > maxDeclarations || len(m.GetRequires()) > maxDeclarations {
-		return fmt.Errorf("provides, requires: have more than %d entries", maxDeclarations)
-	}
-	seen := map[string]bool{}
-	for i, d := range m.GetProvides() {
-		if err := declarationOf(d).validate(); err != nil {
-			return fmt.Errorf("provides[%d]: %w", i, err)
-		}
-		if seen[d.GetType()] {
-			return fmt.Errorf("provides[%d]: type %q is declared twice", i, d.GetType())
-		}
-		seen[d.GetType()] = true
-	}
-	clear(seen)
-	for i, d := range m.GetRequires() {
-		if err := ValidateServiceType(d.GetType()); err != nil {
-			return fmt.Errorf("requires[%d]: %w", i, err)
-		}
-		if _, err := semrange.ParseConstraint(d.GetMinVersion()); err != nil {
-			return fmt.Errorf("requires[%d]: min_version: %w", i, err)
-		}
-		if seen[d.GetType()] {
-			return fmt.Errorf("requires[%d]: type %q is declared twice", i, d.GetType())
-		}
-		seen[d.GetType()] = true
-	}
-	return nil
 }
 
 // pay takes the handshake from the budget of who proved who it is, and otherwise from that
@@ -398,6 +327,9 @@ func (hs *handshake) declare(rules *policy.Rules, certIdentity string) *declarat
 	d := newDeclaration(hs.req.GetSelfId())
 	d.modern = len(hs.req.GetClientNonce()) > 0
 	d.certIdentity, d.secret = certIdentity, hs.secret
+	if hs.peer != nil && hs.peer.certificate != nil {
+		d.certEnds = hs.peer.certificate.leaf.NotAfter
+	}
 	if d.launch = hs.hub.launches.Find(certIdentity); d.launch != nil && d.launch.Current() != nil {
 		d.within = declared(d.launch.Current()).within // the operator narrowed the instance
 	}
@@ -439,4 +371,61 @@ func (hs *handshake) recheck(id *tokenstore.Identity) error {
 	}
 	hs.hub.store.Revoke(id.RuntimeID(), tokenstore.ReasonPolicy)
 	return refused("policy changed during the handshake")
+}
+
+// offer is what a host has for those who enrol.
+type offer struct {
+	// Fixed at creation.
+	hub     *hub
+	plugins PluginSet
+	broker  *CapabilityBroker // may be nil
+}
+
+// listing is what a handshake tells a plugin about the host.
+type listing struct {
+	known        bool // it is a plugin, or an auth provider knows it
+	plugins      []*connectpluginv1.PluginInfo
+	capabilities []*connectpluginv1.Capability
+}
+
+// list tells a plugin which of the host's plugins and capabilities are there
+// for it: those that it asked for (all where it asked for none) and policy lets
+// it use. Whoever is no plugin learns of what is public and, where an auth provider
+// knows him, of what he may call.
+func (o *offer) list(ctx context.Context, id *tokenstore.Identity, requested []string) listing {
+	l := listing{known: id != nil || GetAuthContext(ctx) != nil}
+	for _, name := range o.plugins.Keys() {
+		if len(requested) > 0 && !slices.Contains(requested, name) {
+			continue
+		}
+		if o.lists(id, l.known, name) {
+			l.plugins = append(l.plugins, pluginInfo(name, o.plugins[name].Metadata()))
+		}
+	}
+	if id == nil || o.broker == nil {
+		return l
+	}
+	for _, c := range o.broker.ListCapabilities() {
+		if o.hub.mayUse(id, c.GetType()) {
+			c.Endpoint = o.broker.base(ctx)
+			l.capabilities = append(l.capabilities, c)
+		}
+	}
+	return l
+}
+
+func (o *offer) lists(id *tokenstore.Identity, known bool, name string) bool {
+	switch {
+	case o.hub.rules.Load().Public.Has(name):
+		return true
+	case id != nil:
+		return o.hub.mayCallHostPlugin(id, name)
+	}
+	return known
+}
+
+func pluginInfo(name string, m PluginMetadata) *connectpluginv1.PluginInfo {
+	info := &connectpluginv1.PluginInfo{Name: name, Version: m.Version, ServicePath: m.Path}
+	info.Provides, info.Requires = wireDeclarations(m.Provides), wireDependencies(m.Requires)
+	return info
 }

@@ -245,16 +245,19 @@ func (s *HealthServer) isSomethingTo(c *caller, service string) func(*policy.Boo
 func (s *HealthServer) routes(opts ...connect.HandlerOption) []route {
 	live := http.HandlerFunc(answerLive)
 	rpc := callerRoute(connectpluginv1connect.NewHealthServiceHandler(s, opts...))
-	rpc.identify = observed(identifyAsker)
+	check := callerRoute(grpcHealthCheck, noJSON(connect.NewUnaryHandler(grpcHealthCheck, s.Check, opts...)))
+	watch := callerRoute(grpcHealthWatch, noJSON(connect.NewServerStreamHandler(grpcHealthWatch, s.Watch, opts...)))
+	rpc.identify, check.identify, watch.identify = observed(identifyAsker), observed(identifyAsker), observed(identifyAsker)
 	return []route{
-		rpc,
+		rpc, check, watch,
 		{prefix: pathHealthz, identify: identifyNobody, unary: unaryProcedure, next: live},
 		{prefix: pathReadyz, identify: identifyNobody, unary: unaryProcedure, next: HTTPHealthHandler(s)},
 	}
 }
 
 // The health checking protocol of gRPC. Its messages are those of connectplugin.health.v1
-// byte by byte; in JSON the names of the statuses differ.
+// byte by byte; in JSON the names of the statuses differ. Its descriptors are not linked: those
+// of grpc-go, in the same program, would register the same names again and panic.
 const (
 	grpcHealthCheck = "/grpc.health.v1.Health/Check"
 	grpcHealthWatch = "/grpc.health.v1.Health/Watch"
@@ -276,20 +279,28 @@ func (s *HealthServer) probes() http.Handler {
 	table := map[string]http.Handler{
 		pathHealthz:     http.HandlerFunc(answerLive),
 		pathReadyz:      HTTPHealthHandler(s),
-		grpcHealthCheck: connect.NewUnaryHandler(grpcHealthCheck, check, bounds),
-		grpcHealthWatch: connect.NewServerStreamHandler(grpcHealthWatch, watch, bounds),
+		grpcHealthCheck: noJSON(connect.NewUnaryHandler(grpcHealthCheck, check, bounds)),
+		grpcHealthWatch: noJSON(connect.NewServerStreamHandler(grpcHealthWatch, watch, bounds)),
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set(headerCacheControl, noStore)
 		handler, ok := table[r.URL.Path]
-		switch {
-		case !ok:
+		if !ok {
 			http.NotFound(w, r)
-		case strings.Contains(r.Header.Get("Content-Type"), "json"):
-			w.WriteHeader(http.StatusUnsupportedMediaType)
-		default:
-			handler.ServeHTTP(w, r)
+			return
 		}
+		handler.ServeHTTP(w, r)
+	})
+}
+
+// noJSON refuses JSON.
+func noJSON(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.Header.Get("Content-Type"), "json") {
+			w.WriteHeader(http.StatusUnsupportedMediaType)
+			return
+		}
+		next.ServeHTTP(w, r)
 	})
 }
 

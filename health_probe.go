@@ -22,7 +22,9 @@ import (
 
 // HealthProbeConfig says how a host watches over its plugins. It asks each provider that
 // it can dial how it is (PluginControl), once in every interval at a random moment, but
-// not one that reports its health itself and answered a routed call within the interval.
+// not one that reports its health itself and answered a routed call within the interval; and
+// one that reports in every interval, and was healthy when it was asked, only in every sixth
+// or so.
 // Any answer is a sign of life, also that of a plugin that knows no such question. One
 // that does not answer is unhealthy after a while, whatever it reports itself, until it
 // answers again. How long one takes to answer delays no other.
@@ -54,6 +56,8 @@ const (
 	defaultProbeTimeout  = 3 * time.Second
 	defaultProbeFailures = 3
 	defaultLease         = 10 * time.Minute
+
+	leastRest, moreRest = 4, 4 // rounds in which a plugin that reports and is well is not asked
 )
 
 func (c HealthProbeConfig) withDefaults() HealthProbeConfig {
@@ -132,6 +136,8 @@ type probed struct {
 	endpoint string
 	failures int // in a row
 	reports  bool
+	reported time.Time // when it last did, as it was known at the beginning of the round
+	rests    time.Time // until when it need not be asked while it reports
 	asking   bool
 	again    bool // its turn came while it was being asked
 	suspect  bool // it is asked at once, because another life of it may have taken its place
@@ -210,14 +216,27 @@ func (p *prober) advance(ctx context.Context, now time.Time) time.Time {
 // room reports whether one more question may be asked.
 func (p *prober) room() bool { return p.cfg.MaxConcurrent == 0 || p.inFlight < p.cfg.MaxConcurrent }
 
-// evident reports whether a plugin showed within the interval that it answers calls, and
-// says itself how it is.
+// evident reports whether a plugin that says itself how it is need not be asked: it showed
+// within the interval that it answers calls, or goes on reporting and answered lately.
 func (p *prober) evident(plugin *probed, now time.Time) bool {
-	if !plugin.reports || plugin.told && plugin.last == catalog.HealthUnhealthy || now.Sub(plugin.id.LastServed()) > p.cfg.Interval {
+	if !plugin.reports || plugin.told && plugin.last == catalog.HealthUnhealthy {
 		return false
 	}
-	plugin.failures = 0
-	return true
+	if now.Sub(plugin.id.LastServed()) <= p.cfg.Interval {
+		plugin.failures = 0
+		return true
+	}
+	return now.Before(plugin.rests) && p.began.Sub(plugin.reported) < p.cfg.Interval*3/2
+}
+
+// rest has a plugin that answered well not asked for some rounds while it reports, so that
+// what most questions would tell is not asked for. How many differs, so that plugins that
+// came together are not asked together.
+func (p *prober) rest(plugin *probed, health catalog.Health, now time.Time) {
+	plugin.rests = time.Time{}
+	if health == catalog.HealthHealthy {
+		plugin.rests = now.Add(p.cfg.Interval * time.Duration(leastRest+mathrand.IntN(moreRest))) //nolint:gosec // jitter is no secret
+	}
 }
 
 // hurry has a plugin asked at once. It does not block.
@@ -261,7 +280,7 @@ func (p *prober) begin(now time.Time) {
 		}
 		if target.endpoint != "" && !p.cfg.Disabled {
 			known := p.at(target)
-			known.listed, known.reports = true, !target.reported.IsZero()
+			known.listed, known.reports, known.reported = true, !target.reported.IsZero(), target.reported
 			p.queue = append(p.queue, known)
 		}
 	}
@@ -321,6 +340,7 @@ func (p *prober) settle(a probeAnswer) {
 	p.inFlight--
 	report := a.report
 	if a.err != nil {
+		plugin.rests = time.Time{}
 		if suspect {
 			p.doubt(plugin.id)
 		}
@@ -332,6 +352,7 @@ func (p *prober) settle(a probeAnswer) {
 		plugin.failures = 0
 		p.sign(plugin.id)
 	}
+	p.rest(plugin, report.Health, time.Now())
 	if plugin.told && plugin.last == report.Health {
 		return
 	}

@@ -352,3 +352,105 @@ func TestAudit_USE43_AskedAtOnce(t *testing.T) {
 		}
 	})
 }
+
+// Who reports in every interval and was well when it was asked is asked now and then, and as
+// before once it stops, answers otherwise, or not at all.
+func TestProber_ReportsSpareQuestions(t *testing.T) {
+	t.Parallel()
+	const rounds, sick = 60, 30
+	for name, c := range map[string]struct {
+		silent, ill bool // from the thirtieth round on
+		least, most int  // questions
+	}{
+		"reports and is well":      {false, false, rounds / 8, rounds/4 + 2},
+		"stops reporting":          {true, false, rounds - sick, rounds - sick + sick/4 + 4},
+		"reports and answers none": {false, true, rounds - sick - 8, rounds - sick + sick/4 + 4},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWard(t, 1, HealthProbeConfig{})
+				list := w.prober.list
+				w.prober.list = func() []probeTarget {
+					all := list()
+					if since := time.Since(w.began); !c.silent || since < sick*defaultProbeInterval {
+						all[0].reported = time.Now().Add(-defaultProbeInterval)
+					} else {
+						all[0].reported = w.began.Add(sick * defaultProbeInterval)
+					}
+					return all
+				}
+				w.answer = func(context.Context, string) error {
+					if c.ill && time.Since(w.began) > sick*defaultProbeInterval {
+						return errors.New("refused")
+					}
+					return nil
+				}
+				w.run(t, rounds*defaultProbeInterval)
+				if asked := len(w.asked["p0"]); asked < c.least || asked > c.most {
+					t.Errorf("asked %d times in %d rounds, want %d to %d", asked, rounds, c.least, c.most)
+				}
+				if told := w.told["p0"]; c.ill != slices.Contains(told, catalog.HealthUnhealthy.String()) {
+					t.Errorf("told %v", told)
+				}
+			})
+		})
+	}
+}
+
+// One that answers that it is not quite well is asked again in the next round, whatever it reports.
+func TestProber_AsksWhoIsDegraded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const rounds = 20
+		w := newWard(t, 1, HealthProbeConfig{})
+		list, ask := w.prober.list, w.prober.ask
+		w.prober.list = func() []probeTarget {
+			all := list()
+			all[0].reported = time.Now()
+			return all
+		}
+		w.prober.ask = func(ctx context.Context, id *tokenstore.Identity) (catalog.HealthReport, error) {
+			_, err := ask(ctx, id)
+			return catalog.HealthReport{Health: catalog.HealthDegraded}, err
+		}
+		w.run(t, rounds*defaultProbeInterval)
+		if asked := len(w.asked["p0"]); asked < rounds-1 {
+			t.Errorf("asked %d times in %d rounds", asked, rounds)
+		}
+	})
+}
+
+// One that did not answer when it was asked out of its turn rests no longer.
+func TestProber_ADoubtEndsTheRest(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const well = 10 * defaultProbeInterval
+		w := newWard(t, 1, HealthProbeConfig{})
+		list := w.prober.list
+		w.prober.list = func() []probeTarget {
+			all := list()
+			all[0].reported = time.Now()
+			return all
+		}
+		w.answer = func(context.Context, string) error {
+			if time.Since(w.began) < well {
+				return nil
+			}
+			return errors.New("refused")
+		}
+		hurried := make(chan struct{})
+		go func() {
+			defer close(hurried)
+			time.Sleep(well - time.Second) // in the bubble
+			w.prober.hurry(w.targets[0].id)
+			time.Sleep(time.Second)
+			w.prober.hurry(w.targets[0].id)
+		}()
+		w.run(t, well+defaultProbeFailures*defaultProbeInterval)
+		<-hurried
+		if !slices.Contains(w.told["p0"], catalog.HealthUnhealthy.String()) {
+			t.Errorf("asked at %v, told %v", w.asked["p0"], w.told["p0"])
+		}
+	})
+}

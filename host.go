@@ -10,9 +10,11 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"connectrpc.com/connect"
 
+	adminv1 "github.com/masegraye/connect-plugin-go/gen/admin/v1"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/drain"
 	"github.com/masegraye/connect-plugin-go/internal/headers"
@@ -41,8 +43,11 @@ type Host struct {
 	abort     context.CancelCauseFunc
 	prober    *prober
 	probes    *probes.Server // for HealthAddr
+	metrics   *probes.Server // for MetricsAddr
 	stopTasks context.CancelFunc
 	tasks     sync.WaitGroup
+	made      time.Time
+	followers chan struct{} // a place for each stream that follows the host; nil without Admin
 	done      chan struct{} // closed when the shutdown is complete
 
 	draining atomic.Bool
@@ -54,9 +59,10 @@ type Host struct {
 	upperMu sync.Mutex
 	upper   upperFloor // nil until it is asked for
 
-	mu         sync.Mutex
-	addr       string
-	healthAddr string // empty before probes are answered
+	mu          sync.Mutex
+	addr        string
+	healthAddr  string // empty before probes are answered
+	metricsAddr string // empty before scrapes are
 }
 
 // Usage counts what a host holds at one moment, for its operator's metrics. Most of
@@ -87,6 +93,11 @@ type Usage struct {
 // identities do.
 type upperFloor interface {
 	close(ctx context.Context)
+	// launches are the plugins that it launched: by runtime id, and those that are not
+	// running by another key.
+	launches() map[string]*adminv1.PluginInfo
+	// replaceLaunched replaces a launched plugin, by the name of its launch.
+	replaceLaunched(ctx context.Context, name string) error
 }
 
 // NewHost makes a host of a configuration, which it validates and copies. The
@@ -96,7 +107,7 @@ func NewHost(cfg *ServeConfig) (*Host, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	h := &Host{cfg: cfg.withDefaults(), drain: drain.New(), done: make(chan struct{})}
+	h := &Host{cfg: cfg.withDefaults(), drain: drain.New(), made: time.Now(), done: make(chan struct{})}
 	if err := h.setTLS(); err != nil {
 		return nil, err
 	}
@@ -112,6 +123,7 @@ func NewHost(cfg *ServeConfig) (*Host, error) {
 	h.standing = newStanding(h.cfg.Limits, h.cfg.Authority)
 	h.setServer()
 	h.probes = probes.New(h.health.probes(), h.cfg.Logger)
+	h.metrics = probes.New(scrapes(h.cfg.Metrics), h.cfg.Logger)
 	h.setProber()
 	ctx, stop := context.WithCancel(context.Background())
 	h.stopTasks = stop
@@ -142,6 +154,14 @@ func (h *Host) HealthAddr() string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.healthAddr
+}
+
+// MetricsAddr returns the address on which the host answers scrapes, empty where it does
+// not.
+func (h *Host) MetricsAddr() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.metricsAddr
 }
 
 // Registry returns the host's service registry.
@@ -255,7 +275,8 @@ func (h *Host) setServices() error {
 		h.health.offer(name)
 	}
 	h.registry.configure(c.Limits)
-	h.handshake.list, h.health.concerns = h.listing, h.concerns
+	h.handshake.offer = &offer{hub: h.hub, plugins: h.cfg.Plugins, broker: h.broker}
+	h.health.concerns = h.concerns
 	dialer, err := newPluginDialer(h.hub.settings(), h.serverTLS)
 	if err != nil {
 		return err
@@ -326,7 +347,7 @@ func (c *ServeConfig) Validate() error {
 	}
 	for _, check := range []func() error{
 		c.validateTransport, c.validatePlugins, c.validateVersions, c.validateDurations,
-		c.Limits.validate, c.HealthProbe.validate, c.HandshakeAuth.validate, c.Policy.validate, c.Policy.validateNames, c.validateServices,
+		c.Limits.validate, c.HealthProbe.validate, c.HandshakeAuth.validate, c.Admin.validate, c.Policy.validate, c.Policy.validateNames, c.validateServices,
 	} {
 		if err := check(); err != nil {
 			return err
@@ -355,16 +376,27 @@ func (c *ServeConfig) validateTransport() error {
 }
 
 func (c *ServeConfig) validateAddrs() error {
-	for _, a := range []struct{ field, addr string }{{"Addr", c.Addr}, {"HealthAddr", c.HealthAddr}} {
+	addrs := []struct{ field, addr string }{{"Addr", cmp.Or(c.Addr, defaultAddr)}, {"HealthAddr", c.HealthAddr}, {"MetricsAddr", c.MetricsAddr}}
+	for i, a := range addrs {
 		if a.addr == "" {
 			continue
 		}
-		if _, _, err := net.SplitHostPort(a.addr); err != nil {
+		_, port, err := net.SplitHostPort(a.addr)
+		if err != nil {
 			return fieldError(a.field, "%q is no host:port: %v", a.addr, err)
 		}
+		for _, b := range addrs[:i] {
+			if a.addr == b.addr && port != "0" {
+				return fieldError(a.field, "is that of %s; write another port", b.field)
+			}
+		}
 	}
-	if _, port, _ := net.SplitHostPort(c.HealthAddr); c.HealthAddr == cmp.Or(c.Addr, defaultAddr) && port != "0" {
-		return fieldError("HealthAddr", "is that of Addr; write another port")
+	switch {
+	case c.MetricsAddr != "" && c.Metrics == nil:
+		return fieldError("Metrics", "is required where MetricsAddr is set: the handler that answers scrapes, such as Handler of "+
+			"connectpluginotel.NewPrometheus")
+	case c.Metrics != nil && c.MetricsAddr == "":
+		return fieldError("MetricsAddr", `is required where Metrics is set: the address for scrapes, such as "127.0.0.1:9464"`)
 	}
 	return nil
 }

@@ -9,10 +9,35 @@ import (
 
 	"connectrpc.com/connect"
 
-	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
-	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
+
+// routes builds the host's route table of what each service brings.
+func (h *Host) routes() (routeTable, error) {
+	opts := h.handlerOptions()
+	routes := slices.Concat(
+		h.handshake.routes(opts...), h.lifecycle.routes(opts...), h.registry.routes(opts...), h.broker.routes(opts...),
+		h.health.routes(opts...), h.router.routes(), h.adminRoutes(opts...),
+	)
+	for _, name := range h.cfg.Plugins.Keys() {
+		rt, err := hostPluginRoute(name, h.cfg.Plugins[name], h.cfg.Impls[name], h.cfg.Limits)
+		if err != nil {
+			return nil, err
+		}
+		routes = append(routes, rt)
+	}
+	return newRouteTable(func() *hub { return h.hub }, routes)
+}
+
+// handlerOptions bound every message of the host's services and put the
+// configured interceptors around them.
+func (h *Host) handlerOptions() []connect.HandlerOption {
+	return []connect.HandlerOption{
+		h.cfg.Limits.messages(),
+		connect.WithInterceptors(h.cfg.Interceptors...),
+		connect.WithRecover(h.recovered),
+	}
+}
 
 // hostPlugin is the name of one of the host's own plugin services.
 type hostPlugin string
@@ -50,7 +75,9 @@ func (n hostPlugin) identify(ctx context.Context, h *hub, p *peer, r *http.Reque
 		return ctx, admission{}, no
 	}
 	if !h.mayCallHostPlugin(c.id, string(n)) {
-		return ctx, admission{}, &denial{AuditDenied, connect.CodePermissionDenied, errDenied, "", "host plugin not allowed by policy"}
+		return ctx, admission{}, &denial{
+			kind: AuditDenied, code: connect.CodePermissionDenied, err: errDenied, reason: "host plugin not allowed by policy",
+		}
 	}
 	setCallerHeader(r.Header, c.id)
 	ctx = WithAuthContext(ctx, &AuthContext{
@@ -76,42 +103,6 @@ func (n hostPlugin) identifyStranger(ctx context.Context, h *hub, p *peer, r *ht
 	return ctx, admission{budget: h.strangerBudget(ctx, p), allowed: allowed}, nil
 }
 
-// listing tells a plugin which of the host's plugins and capabilities are there
-// for it: those that it asked for (all where it asked for none) and policy lets
-// it use. Whoever is no plugin learns of what is public and, where an auth provider
-// knows him, of what he may call.
-func (h *Host) listing(ctx context.Context, id *tokenstore.Identity, requested []string) listing {
-	l := listing{known: id != nil || GetAuthContext(ctx) != nil}
-	for _, name := range h.cfg.Plugins.Keys() {
-		if len(requested) > 0 && !slices.Contains(requested, name) {
-			continue
-		}
-		if h.listsPlugin(id, l.known, name) {
-			l.plugins = append(l.plugins, pluginInfo(name, h.cfg.Plugins[name].Metadata()))
-		}
-	}
-	if id == nil {
-		return l
-	}
-	for _, c := range h.broker.ListCapabilities() {
-		if h.hub.mayUse(id, c.GetType()) {
-			c.Endpoint = h.broker.base(ctx)
-			l.capabilities = append(l.capabilities, c)
-		}
-	}
-	return l
-}
-
-func (h *Host) listsPlugin(id *tokenstore.Identity, known bool, name string) bool {
-	switch {
-	case h.hub.rules.Load().Public.Has(name):
-		return true
-	case id != nil:
-		return h.hub.mayCallHostPlugin(id, name)
-	}
-	return known
-}
-
 // concerns reports whether the name of a service is that of one of the host's plugins that
 // a plugin may call, or of a capability that it may be granted. A plugin goes by its name
 // or by that of the service that it serves.
@@ -126,10 +117,4 @@ func (h *Host) concerns(b *policy.Book, s policy.Subject, service string) bool {
 		}
 	}
 	return false
-}
-
-func pluginInfo(name string, m PluginMetadata) *connectpluginv1.PluginInfo {
-	info := &connectpluginv1.PluginInfo{Name: name, Version: m.Version, ServicePath: m.Path}
-	info.Provides, info.Requires = wireDeclarations(m.Provides), wireDependencies(m.Requires)
-	return info
 }

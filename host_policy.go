@@ -1,9 +1,12 @@
 package connectplugin
 
 import (
+	"context"
+	"crypto/rand"
 	"fmt"
 	"slices"
 
+	adminv1 "github.com/masegraye/connect-plugin-go/gen/admin/v1"
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
@@ -121,4 +124,149 @@ func (c *policyChange) withdrawGrants(id *tokenstore.Identity) {
 			c.grants++
 		}
 	}
+}
+
+// RevokeSelf ends every identity of a plugin at once, as [Host.Revoke] does, and refuses new
+// ones with permission denied, which tells the plugin to stop trying, until [Host.Readmit] or
+// [Host.SetPolicy]. selfID is the plugin's name, which is the identity of its certificate where
+// policy is written for that; then a self id means those that claim it, and keeps nobody out who
+// may claim another. It returns how many identities ended.
+func (h *Host) RevokeSelf(selfID string) int {
+	h.hub.launches.Bar(selfID)
+	n := 0
+	h.hub.store.Each(func(id *tokenstore.Identity) bool {
+		if (id.SelfID() == selfID || declared(id).selfID == selfID) && h.Revoke(id.RuntimeID()) {
+			n++
+		}
+		return true
+	})
+	return n
+}
+
+// Readmit admits a self id again that [Host.RevokeSelf] refused, and reports whether it was
+// refused. Policy decides as ever.
+func (h *Host) Readmit(selfID string) bool { return h.hub.launches.Unbar(selfID) }
+
+// Drain takes a plugin's services out, so that it gets no new calls, and returns when its
+// calls in flight are done. The plugin goes on living and may register again. The error says
+// that no plugin has the runtime id, or is that of ctx where it ended before the calls.
+func (h *Host) Drain(ctx context.Context, runtimeID string) error {
+	if _, ok := h.hub.store.Lookup(runtimeID); !ok {
+		return fmt.Errorf("drain %q: %w", runtimeID, errNotAlive)
+	}
+	h.registry.catalog.RemoveWhere(ofRuntime(runtimeID))
+	if err := h.router.awaitQuiet(ctx, runtimeID); err != nil {
+		return fmt.Errorf("drain %q: %w", runtimeID, err)
+	}
+	return nil
+}
+
+// ofRuntime matches the registrations of one plugin.
+func ofRuntime(runtimeID string) func(catalog.Registration) bool {
+	return func(reg catalog.Registration) bool { return reg.RuntimeID == runtimeID }
+}
+
+// maxPolicyChanges bounds what is told of the changes that a policy would make.
+const maxPolicyChanges = 1_000
+
+// foresee says what would end, and which rights change, if the host took over a policy.
+// Nothing changes.
+func (h *Host) foresee(next *policy.Book) (changes []*adminv1.PolicyChange, omitted int) {
+	now := h.hub.rules.Load()
+	add := func(id *tokenstore.Identity, kind adminv1.PolicyChange_Kind, right AuditRight, subject string) {
+		if len(changes) >= maxPolicyChanges {
+			omitted++
+			return
+		}
+		changes = append(changes, &adminv1.PolicyChange{
+			Kind: kind, RuntimeId: id.RuntimeID(), SelfId: valid(id.SelfID()), Right: string(right), Subject: valid(subject),
+		})
+	}
+	h.hub.store.Each(func(id *tokenstore.Identity) bool {
+		s := subjectOf(id)
+		if now.Of(s) != nil && next.Of(s) == nil || !h.hub.acceptsUnder(next, id) {
+			add(id, adminv1.PolicyChange_KIND_IDENTITY_ENDS, "", "")
+			return true
+		}
+		before, after := now.Rights(s), next.Rights(s)
+		for _, r := range []struct {
+			right         AuditRight
+			before, after []string
+		}{
+			{RightProvides, before.Provides, after.Provides}, {RightRequires, before.Requires, after.Requires},
+			{RightCapabilities, before.Capabilities, after.Capabilities},
+			{RightHostPlugins, hostPluginsOf(now, s), hostPluginsOf(next, s)},
+		} {
+			for _, name := range without(r.before, r.after) {
+				add(id, adminv1.PolicyChange_KIND_RIGHT_LOST, r.right, name)
+			}
+			for _, name := range without(r.after, r.before) {
+				add(id, adminv1.PolicyChange_KIND_RIGHT_GAINED, r.right, name)
+			}
+		}
+		for _, reg := range h.registry.catalog.ByRuntime(id.RuntimeID()) {
+			if now.MayProvide(s, reg.Type) && !next.MayProvide(s, reg.Type) {
+				add(id, adminv1.PolicyChange_KIND_REGISTRATION_ENDS, RightProvides, reg.Type)
+			}
+		}
+		for _, g := range h.hub.store.Grants(id.RuntimeID()) {
+			if !next.MayUse(s, g.Type) {
+				add(id, adminv1.PolicyChange_KIND_GRANT_ENDS, RightCapabilities, g.Type)
+			}
+		}
+		return true
+	})
+	return changes, omitted
+}
+
+// without returns the names that are not among others.
+func without(names, others []string) []string {
+	return slices.DeleteFunc(slices.Clone(names), func(n string) bool { return slices.Contains(others, n) })
+}
+
+func hostPluginsOf(b *policy.Book, s policy.Subject) []string {
+	if r := b.Of(s); r != nil {
+		return r.HostPlugins.List()
+	}
+	return nil
+}
+
+// policyOf reads a policy that an operator wants looked at. Where it says that a plugin has a
+// secret, that is the one of today.
+func (h *Host) policyOf(d *adminv1.PolicyDocument) *Policy {
+	now := h.hub.rules.Load()
+	p := &Policy{
+		Plugins: make(map[string]PluginPolicy, len(d.GetPlugins())), AllowMultiple: d.GetAllowMultiple(),
+		Idempotent: d.GetIdempotent(), Public: d.GetPublic(),
+	}
+	for name, rules := range d.GetPlugins() {
+		today := now.Plugins[name]
+		if today == nil {
+			today = now.Holders[name]
+		}
+		p.Plugins[name] = pluginPolicyOf(rules, today)
+	}
+	if d.GetDefault() != nil {
+		rules := pluginPolicyOf(d.GetDefault(), now.Default)
+		p.Default = &rules
+	}
+	return p
+}
+
+func pluginPolicyOf(r *adminv1.PluginRules, today *policy.Rules) PluginPolicy {
+	p := PluginPolicy{
+		Provides: r.GetProvides(), Requires: r.GetRequires(), Capabilities: r.GetCapabilities(), HostPlugins: r.GetHostPlugins(),
+		Procedures: r.GetProcedures(), Endpoint: r.GetEndpoint(), AllowOwnAddress: r.GetAllowOwnAddress(),
+		Certificates: r.GetCertificates(), PinnedKeys: r.GetPinnedKeys(), AllowUnproven: r.GetAllowUnproven(),
+		MaxInstances: int(r.GetMaxInstances()), SelfIDs: r.GetSelfIds(),
+	}
+	switch {
+	case !r.GetHasSecret():
+	case today != nil && len(today.Secret) > 0:
+		p.Secret = Secret(today.Secret)
+	default: // one that nobody has proved
+		p.Secret = make(Secret, nonceBytes)
+		_, _ = rand.Read(p.Secret)
+	}
+	return p
 }

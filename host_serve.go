@@ -22,6 +22,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/edge"
 	"github.com/masegraye/connect-plugin-go/internal/gather"
 	"github.com/masegraye/connect-plugin-go/internal/opening"
+	"github.com/masegraye/connect-plugin-go/internal/probes"
 	"github.com/masegraye/connect-plugin-go/internal/target"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
@@ -54,32 +55,61 @@ func listenOn(ctx context.Context, field, addr string) (net.Listener, error) {
 	return l, nil
 }
 
-// serveProbes begins to answer probes on HealthAddr, if there is one and nobody does yet.
-func (h *Host) serveProbes(ctx context.Context) error {
-	if h.cfg.HealthAddr == "" || h.HealthAddr() != "" {
-		return nil
+// serveAside begins to answer probes on HealthAddr and scrapes on MetricsAddr, where there are
+// such and nobody does yet.
+func (h *Host) serveAside(ctx context.Context) error {
+	for _, aside := range []struct {
+		field, addr, what string
+		at                *string
+		server            *probes.Server
+	}{
+		{"HealthAddr", h.cfg.HealthAddr, "probes", &h.healthAddr, h.probes},
+		{"MetricsAddr", h.cfg.MetricsAddr, "scrapes", &h.metricsAddr, h.metrics},
+	} {
+		h.mu.Lock()
+		served := *aside.at != ""
+		h.mu.Unlock()
+		if aside.addr == "" || served {
+			continue
+		}
+		l, err := listenOn(ctx, aside.field, aside.addr)
+		if err != nil {
+			return err
+		}
+		h.mu.Lock()
+		*aside.at = l.Addr().String()
+		h.mu.Unlock()
+		h.cfg.Logger.Info(aside.what+" are answered in plaintext", keyAddr, l.Addr().String())
+		h.tasks.Go(func() {
+			if err := aside.server.Serve(l); err != nil {
+				h.cfg.Logger.Error(aside.what+" are not answered any more", keyError, err)
+			}
+		})
 	}
-	l, err := listenOn(ctx, "HealthAddr", h.cfg.HealthAddr)
-	if err != nil {
-		return err
-	}
-	h.mu.Lock()
-	h.healthAddr = l.Addr().String()
-	h.mu.Unlock()
-	h.cfg.Logger.Info("probes are answered in plaintext", keyAddr, l.Addr().String())
-	h.tasks.Go(func() {
-		if err := h.probes.Serve(l); err != nil {
-			h.cfg.Logger.Error("probes are not answered any more", keyError, err)
+	return nil
+}
+
+// scrapes answers what asks for metrics, and nothing else.
+func scrapes(metrics http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set(headerCacheControl, noStore)
+		switch {
+		case r.URL.Path != pathMetrics || metrics == nil:
+			http.NotFound(w, r)
+		case r.Method != http.MethodGet || r.ContentLength != 0:
+			w.Header().Set("Allow", "GET")
+			w.WriteHeader(http.StatusMethodNotAllowed)
+		default:
+			metrics.ServeHTTP(w, r)
 		}
 	})
-	return nil
 }
 
 // Serve serves on a listener, which it closes, until ctx ends or
 // [Host.Shutdown] is called; then it shuts down within
 // [ServeConfig.GracefulShutdownTimeout] and returns nil when nothing was cut
 // off. It returns [ErrHostClosed] where the host was shut down before, and an error where
-// [ServeConfig.HealthAddr] cannot be listened on.
+// [ServeConfig.HealthAddr] or [ServeConfig.MetricsAddr] cannot be listened on.
 //
 // The listener may be one of the user's own, such as one that reads a balancer's PROXY
 // header: what its connections say of their RemoteAddr is the address of the peer, in
@@ -89,7 +119,7 @@ func (h *Host) Serve(ctx context.Context, l net.Listener) error {
 		_ = l.Close()
 		return ErrHostClosed
 	}
-	if err := h.serveProbes(ctx); err != nil {
+	if err := h.serveAside(ctx); err != nil {
 		_ = l.Close()
 		return err
 	}
@@ -186,9 +216,11 @@ func (h *Host) edge(l net.Listener) *edge.Listener {
 		CutOff: func(addr net.Addr, reason string) {
 			// Each costs the peer a connection and thousands of frames, so all are recorded.
 			h.hub.audit(AuditEvent{Kind: AuditLimited, Peer: addrOnly(addr.String()), Reason: "connection cut off: " + reason})
+			h.hub.tellRefusal(nil, AuditLimited, RefusedConnection)
 		},
 		Refused: func(addr net.Addr, err error) {
 			h.serverLog.failed(addr, err)
+			h.hub.tellRefusal(nil, AuditAuthFailed, RefusedConnection)
 		},
 	})
 }
@@ -240,6 +272,7 @@ func (h *Host) shut(ctx context.Context) error {
 	h.hub.store.RevokeAll(tokenstore.ReasonShutdown)
 	h.router.Close()
 	h.probes.Shutdown(ctx)
+	h.metrics.Shutdown(ctx)
 	h.stopTasks()
 	h.tasks.Wait()
 	h.hub.callers.Close()

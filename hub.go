@@ -22,8 +22,10 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/limiter"
 	"github.com/masegraye/connect-plugin-go/internal/lookup"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
+	"github.com/masegraye/connect-plugin-go/internal/procedures"
 	"github.com/masegraye/connect-plugin-go/internal/recount"
 	"github.com/masegraye/connect-plugin-go/internal/seats"
+	"github.com/masegraye/connect-plugin-go/internal/tally"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
@@ -56,8 +58,9 @@ type hub struct {
 	lease   atomic.Int64
 	address atomic.Pointer[string] // the host's base URL for programs on this machine, nil before it serves
 
-	open     seats.Seats // requests with a caller that are being served
-	watching seats.Seats // watches, of the host's health or whose message is not there yet
+	open     seats.Seats    // requests with a caller that are being served
+	watching seats.Seats    // watches, of the host's health or whose message is not there yet
+	answered procedures.Set // what somebody answered, which has a name for the observer
 
 	lookups lookup.Resolver // of names that plugins state
 
@@ -94,6 +97,9 @@ func (h *hub) configure(s *settings) {
 func (h *hub) settings() *settings    { return h.current.Load() }
 func (h *hub) log() *slog.Logger      { return h.settings().log }
 func (h *hub) audit(event AuditEvent) { h.settings().audit.record(event) }
+
+// observer is whom to tell what happens, nil for nobody.
+func (h *hub) observer() Observer { return h.settings().observer }
 
 // permit lets a change of policy end a call: allowed is asked now and after each
 // change, until the call is released. It reports false where policy does not
@@ -198,7 +204,11 @@ func (h *hub) spend(b budget) bool {
 // auditCall records a decision about a request that is being served. Of a peer or
 // a caller that is refused again and again only the first refusals are recorded.
 func (h *hub) auditCall(ctx context.Context, kind AuditKind, procedure, subject, reason string) {
-	e := AuditEvent{Kind: kind, Procedure: procedure, Subject: subject, Reason: reason}
+	h.auditEvent(ctx, AuditEvent{Kind: kind, Procedure: procedure, Subject: subject, Reason: reason})
+}
+
+// auditEvent does what auditCall does with an event that says more.
+func (h *hub) auditEvent(ctx context.Context, e AuditEvent) {
 	p, remote := peerFrom(ctx)
 	if remote {
 		e.Peer = p.addr
@@ -207,7 +217,7 @@ func (h *hub) auditCall(ctx context.Context, kind AuditKind, procedure, subject,
 	if known {
 		e.RuntimeID, e.SelfID = c.id.RuntimeID(), c.id.SelfID()
 	}
-	if remote && kind.isRefusal() {
+	if remote && e.Kind.isRefusal() {
 		h.recordRefusal(p, c, e)
 		return
 	}
@@ -231,6 +241,7 @@ const (
 // long as its budget lasts, and counted beyond that. An identity that is merely unknown is
 // counted from the second time on, and costs no budget.
 func (h *hub) recordRefusal(p *peer, c *caller, e AuditEvent) {
+	h.tellRefusal(c, e.Kind, RefusedRequest)
 	switch {
 	case e.Kind == AuditUnknownIdentity:
 	case h.mayRecord(p, c):
@@ -240,6 +251,19 @@ func (h *hub) recordRefusal(p *peer, c *caller, e AuditEvent) {
 		e = AuditEvent{Kind: AuditLimited, Peer: p.addr, Procedure: e.Procedure, Reason: reasonCounted}
 	}
 	h.auditOnce(p, c, e)
+}
+
+// tellRefusal tells the observer that a caller, or somebody unknown, was refused.
+func (h *hub) tellRefusal(c *caller, kind AuditKind, where RefusalPlace) {
+	o := h.observer()
+	if o == nil {
+		return
+	}
+	e := RefusalEvent{Kind: kind, Where: where}
+	if c != nil {
+		e.RuntimeID, e.SelfID = c.id.RuntimeID(), c.id.SelfID()
+	}
+	o.Refusal(e)
 }
 
 const reasonCounted = "refused so often that refusals are counted from now on"
@@ -344,18 +368,19 @@ func (m *member) unbound(ctx context.Context, procedure string) {
 
 // note records a decision where the service is bound; unbound it is the host's
 // own doing.
-func (m *member) note(ctx context.Context, kind AuditKind, procedure, subject, reason string) {
+func (m *member) note(ctx context.Context, e AuditEvent) {
 	if h := m.bound.Load(); h != nil {
-		h.auditCall(ctx, kind, procedure, subject, reason)
+		h.auditEvent(ctx, e)
 	}
 }
 
-// spendChange takes one change of the caller's budget.
-func (m *member) spendChange(ctx context.Context, c *caller, procedure, subject string) error {
+// spendChange takes one change of the caller's budget; about says of what.
+func (m *member) spendChange(ctx context.Context, c *caller, about AuditEvent) error {
 	if c == nil || c.hub.spend(callerBudget("change:", c.id, c.hub.settings().limits.changeRate())) {
 		return nil
 	}
-	m.note(ctx, AuditLimited, procedure, subject, "rate of changes")
+	about.Kind, about.Reason = AuditLimited, "rate of changes"
+	m.note(ctx, about)
 	return busy(c.hub.settings().limits.changeRate().wait())
 }
 
@@ -399,6 +424,8 @@ type settings struct {
 	rules                  *policy.Book // to begin with
 
 	audit      *auditor
+	observer   Observer     // nil for nobody
+	traffic    *tally.Table // calls between plugins, for the admin service; nil without it
 	log        *slog.Logger
 	configured *slog.Logger // as configured, nil for none: see danger
 	vigil      *certs.Vigil // over certificates that are about to end

@@ -1,13 +1,19 @@
 package connectplugin
 
 import (
+	"context"
 	"crypto/tls"
+	"io"
 	"net/http"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"connectrpc.com/connect"
 
 	"github.com/masegraye/connect-plugin-go/internal/certs"
+	"github.com/masegraye/connect-plugin-go/internal/procedures"
+	"github.com/masegraye/connect-plugin-go/internal/proxy"
 	"github.com/masegraye/connect-plugin-go/internal/stack"
 	"github.com/masegraye/connect-plugin-go/internal/target"
 )
@@ -48,6 +54,7 @@ func (in *ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	handler, ok := in.table.lookup(r.URL.Path)
 	if !ok {
 		refusedOn(r.Context())
+		in.hub.tellRefusal(nil, AuditDenied, RefusedRequest)
 		refuse(w, r, connect.CodeNotFound, errNotAvailable)
 		return
 	}
@@ -75,4 +82,136 @@ func isProbe(path string) bool { return path == pathHealthz || path == pathReady
 
 func (in *ingress) note(r *http.Request, reason string) {
 	in.hub.auditCall(withPeer(r.Context(), in.hub.newPeer(r)), AuditDenied, r.URL.Path, "", reason)
+}
+
+// servedCall sees what an observer is told of a call that the host serves. A nil one sees
+// nothing. It is the response writer and the request's body of the handler, and so is never
+// used for another call.
+type servedCall struct {
+	http.ResponseWriter
+	io.ReadCloser
+
+	observer Observer
+	names    *procedures.Set
+	group    string // of the procedure
+	path     string
+	call     ServedCall
+	outcome  proxy.Outcome
+	wrote    bool
+
+	mu   sync.Mutex
+	read int64 // bytes; handlers may read in a goroutine of their own
+}
+
+// see begins to look at a call, where anybody wants to know.
+func (m *middleware) see(h *hub, a *admission, w http.ResponseWriter, r *http.Request) *servedCall {
+	o := h.observer()
+	if o == nil || m.route.tells {
+		return nil
+	}
+	s := &servedCall{ResponseWriter: w, observer: o, names: &h.answered, group: m.route.prefix, path: r.URL.Path}
+	s.call = ServedCall{Start: time.Now(), Protocol: protocolOf(r), Trace: traceOf(r.Header)}
+	if a.caller != nil {
+		s.call.Caller, s.call.CallerRuntimeID = a.caller.id.SelfID(), a.caller.id.RuntimeID()
+	}
+	return s
+}
+
+// writer returns what the handler writes to.
+func (s *servedCall) writer(w http.ResponseWriter) http.ResponseWriter {
+	if s == nil {
+		return w
+	}
+	return s
+}
+
+// request returns the request as the handler gets it.
+func (s *servedCall) request(r *http.Request) *http.Request {
+	if s != nil && r.Body != nil {
+		s.ReadCloser = r.Body
+		r.Body = s
+	}
+	return r
+}
+
+// Read reads the request's body.
+func (s *servedCall) Read(p []byte) (int, error) {
+	n, err := s.ReadCloser.Read(p)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.read += int64(n)
+	return n, err //nolint:wrapcheck // the body's own error
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (s *servedCall) WriteHeader(status int) {
+	s.head(status)
+	s.ResponseWriter.WriteHeader(status)
+}
+
+// Write implements http.ResponseWriter.
+func (s *servedCall) Write(p []byte) (int, error) {
+	s.head(http.StatusOK)
+	n, err := s.ResponseWriter.Write(p)
+	s.outcome.Body(p[:n])
+	return n, err //nolint:wrapcheck // the writer's own error
+}
+
+// Flush implements http.Flusher.
+func (s *servedCall) Flush() {
+	s.head(http.StatusOK)
+	_ = http.NewResponseController(s.ResponseWriter).Flush()
+}
+
+// Unwrap is for http.ResponseController.
+func (s *servedCall) Unwrap() http.ResponseWriter { return s.ResponseWriter }
+
+func (s *servedCall) head(status int) {
+	if !s.wrote && status >= http.StatusOK {
+		s.wrote = true
+		s.outcome.Head(status, s.Header())
+	}
+}
+
+// returned takes note that the handler returned, and did not panic: what it wrote is whole.
+func (s *servedCall) returned() {
+	if s == nil {
+		return
+	}
+	s.head(http.StatusOK)
+	for _, name := range [...]string{http.TrailerPrefix + headerGRPCStatus, headerGRPCStatus} {
+		if values := s.Header()[name]; len(values) > 0 {
+			s.outcome.Trailer(headerGRPCStatus, values[0])
+		}
+	}
+}
+
+// end tells the observer.
+func (s *servedCall) end(ctx context.Context) {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	s.call.RequestBytes = s.read
+	s.mu.Unlock()
+	s.call.ResponseBytes, s.call.Code = s.outcome.ResponseBytes, connect.Code(s.outcome.Code())
+	s.call.Procedure = s.names.Name(s.group, s.path)
+	if s.call.Procedure == "" && answersProcedure(s.call.Code) {
+		s.call.Procedure = s.names.Learn(s.group, s.path)
+	}
+	s.call.Duration = time.Since(s.call.Start)
+	s.observer.CallServed(ctx, s.call)
+}
+
+// answersProcedure reports whether an answer shows that there is such a procedure: it is none
+// that servers give before they look at the path.
+func answersProcedure(code connect.Code) bool {
+	switch code {
+	case connect.CodeUnimplemented, connect.CodeUnauthenticated, connect.CodePermissionDenied, connect.CodeResourceExhausted,
+		connect.CodeUnavailable, connect.CodeCanceled, connect.CodeDeadlineExceeded, connect.CodeUnknown:
+		return false
+	case connect.CodeInvalidArgument, connect.CodeNotFound, connect.CodeAlreadyExists, connect.CodeFailedPrecondition,
+		connect.CodeAborted, connect.CodeOutOfRange, connect.CodeInternal, connect.CodeDataLoss:
+	}
+	return true
 }

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"connectrpc.com/connect"
 )
@@ -215,8 +216,21 @@ func (l *PluginLauncher) forgetPlugin(p *launchedPlugin) {
 	}
 }
 
-// start starts one instance with the strategy of a spec.
+// start starts one instance with the strategy of a spec, and tells the observer.
 func (l *PluginLauncher) start(ctx context.Context, spec PluginSpec, hold bool) (*instance, error) {
+	begun := time.Now()
+	i, err := l.startInstance(ctx, spec, hold)
+	if o := l.platform.hub().observer(); o != nil {
+		e := LaunchEvent{Name: spec.Name, Failed: err != nil, Duration: time.Since(begun)}
+		if err == nil {
+			e.RuntimeID, e.Pid = i.runtimeID(), i.pid
+		}
+		o.Launch(e)
+	}
+	return i, err
+}
+
+func (l *PluginLauncher) startInstance(ctx context.Context, spec PluginSpec, hold bool) (*instance, error) {
 	l.mu.Lock()
 	strategy := l.strategies[spec.Strategy]
 	l.mu.Unlock()

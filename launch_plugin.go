@@ -98,11 +98,11 @@ func (p *launchedPlugin) run() {
 		if p.specNow().Restart.Never {
 			p.launcher.forgetPlugin(p)
 			p.set(LaunchStopped, nil, exitError(exit))
-			p.note(exit, supervise.Next{})
+			p.note(exit, supervise.Next{}, ran)
 			return
 		}
 		p.down(next, exitError(exit))
-		p.note(exit, next)
+		p.note(exit, next, ran)
 		if !p.rest(p.specNow(), next, exitError(exit)) {
 			return
 		}
@@ -126,7 +126,7 @@ func (p *launchedPlugin) watch(i *instance) (exit PluginExit, ran time.Duration,
 			p.tellLocked()
 			p.mu.Unlock()
 			i.stop(p.grace, reason)
-			p.note(i.exit(), supervise.Next{})
+			p.note(i.exit(), supervise.Next{}, time.Since(i.begun))
 			p.set(LaunchStopped, nil, ErrPluginNotRunning)
 			return PluginExit{}, 0, false
 		}
@@ -170,7 +170,7 @@ func (p *launchedPlugin) replace(ctx context.Context, spec PluginSpec) error {
 		return err
 	}
 	old.stop(end, "replaced")
-	p.note(old.exit(), supervise.Next{})
+	p.note(old.exit(), supervise.Next{}, time.Since(old.begun))
 	return nil
 }
 
@@ -227,14 +227,19 @@ func (p *launchedPlugin) down(next supervise.Next, why error) {
 	p.set(state, nil, why)
 }
 
-// note tells of an exit.
-func (p *launchedPlugin) note(exit PluginExit, next supervise.Next) {
+// note tells of an exit of an instance that ran for some time.
+func (p *launchedPlugin) note(exit PluginExit, next supervise.Next, ran time.Duration) {
 	exit.Name, exit.RestartAt, exit.CrashLoop = p.name, next.At, next.Broken
 	p.mu.Lock()
 	p.lastExit = &exit
 	onExit := p.spec.OnExit
 	p.mu.Unlock()
 	p.launcher.platform.log().Info("plugin ended", keyPlugin, p.name, keyPid, exit.Pid, keyRuntimeID, exit.RuntimeID, keyReason, exit.Reason)
+	if o := p.launcher.platform.hub().observer(); o != nil {
+		o.Exit(ExitEvent{
+			Name: p.name, RuntimeID: exit.RuntimeID, Pid: exit.Pid, Unasked: !exit.Requested, CrashLoop: exit.CrashLoop, Ran: ran,
+		})
+	}
 	if onExit != nil {
 		onExit(exit)
 	}

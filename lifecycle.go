@@ -69,7 +69,7 @@ func (s *LifecycleServer) ReportHealth(ctx context.Context, req *connect.Request
 	if err != nil {
 		return nil, err
 	}
-	if err := s.spendChange(ctx, c, req.Spec().Procedure, ""); err != nil {
+	if err := s.spendChange(ctx, c, AuditEvent{Procedure: req.Spec().Procedure}); err != nil {
 		return nil, err
 	}
 	if runtimeID == "" {

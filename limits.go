@@ -145,11 +145,13 @@ type Limits struct {
 	ChangesPerSecond float64
 	// ChangeBurst is the burst to ChangesPerSecond. Default 1,000.
 	ChangeBurst int
-	// MaxRegistrations bounds the registrations. Default 100,000.
+	// MaxRegistrations bounds the registrations that provide something, and apart from them
+	// those that stand by. Default 100,000.
 	MaxRegistrations int
 	// MaxRegistrationsPerPlugin bounds those of one identity. Default 64.
 	MaxRegistrationsPerPlugin int
-	// MaxRegistrationsPerType bounds those of one service type. Default 10,000.
+	// MaxRegistrationsPerType bounds those of one service type, again apart from those that
+	// stand by. Default 10,000.
 	MaxRegistrationsPerType int
 	// MaxWatches bounds the open watches of services, and apart from them those of the host's
 	// health together with those whose message is not there yet. One more is

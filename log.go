@@ -26,6 +26,9 @@ const (
 	keySelfID    = "self_id"
 	keyProcedure = "procedure"
 	keySubject   = "subject"
+	keyRight     = "right"
+	keyGrant     = "grant_id"
+	keyTarget    = "target"
 	keyReason    = "reason"
 	keyCount     = "count"
 	keyError     = "error"
@@ -41,7 +44,11 @@ const (
 	keyKey       = "key_sha256"
 	keyName      = "name"
 	keyDirection = "direction"
-	keyMore      = "not_logged" // of the same kind since the last line
+
+	keyRegistration = "registration_id"
+	keyAuthProvider = "auth_provider"
+
+	keyMore = "not_logged" // of the same kind since the last line
 )
 
 // maxLoggedText bounds every text of an audit event and every text of strangers in

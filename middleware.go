@@ -134,6 +134,9 @@ func (m *middleware) deny(ctx context.Context, h *hub, p *peer, no *denial, w ht
 	event := AuditEvent{
 		Kind: no.kind, Peer: p.addr, RuntimeID: no.runtimeID, Procedure: r.URL.Path, Subject: m.route.subject, Reason: no.reason,
 	}
+	if event.Subject != "" {
+		event.Right = RightHostPlugins
+	}
 	c, known := callerFrom(ctx)
 	if known {
 		event.RuntimeID, event.SelfID = c.id.RuntimeID(), c.id.SelfID()
@@ -145,6 +148,8 @@ func (m *middleware) deny(ctx context.Context, h *hub, p *peer, no *denial, w ht
 // call runs the handler in a context that ends with the identity and, for unary
 // calls, with the deadline.
 func (m *middleware) call(ctx context.Context, h *hub, a *admission, w http.ResponseWriter, r *http.Request) {
+	seen := m.see(h, a, w, r)
+	defer seen.end(ctx)
 	bounded := m.route.unary != nil && m.route.unary(r.URL.Path)
 	if bounded {
 		var cancel context.CancelFunc
@@ -169,16 +174,18 @@ func (m *middleware) call(ctx context.Context, h *hub, a *admission, w http.Resp
 	if a.allowed != nil {
 		release, ok := h.permit(running, a.allowed)
 		if !ok {
-			refuse(w, r, connect.CodePermissionDenied, errDenied)
+			refuse(seen.writer(w), r, connect.CodePermissionDenied, errDenied)
+			seen.returned()
 			return
 		}
 		defer release()
 	}
-	r = r.WithContext(ctx)
+	r = seen.request(r.WithContext(ctx))
 	if m.route.reads {
 		r = running.WithBody(r, endOfStream)
 	}
-	m.route.next.ServeHTTP(w, r)
+	m.route.next.ServeHTTP(seen.writer(w), r)
+	seen.returned()
 	servedOn(ctx)
 }
 

@@ -231,9 +231,9 @@ func proveHolder(ctx context.Context, h *hub, p *peer, by *caller) {
 }
 
 // servedOn says that a request was served, and refusedOn that it was not: who only asks for
-// what it does not get is cut off.
+// what it does not get is cut off. A request that its peer gave up explains nothing.
 func servedOn(ctx context.Context) {
-	if c := edgeOf(ctx); c != nil {
+	if c := edgeOf(ctx); c != nil && ctx.Err() == nil {
 		c.Served()
 	}
 }

@@ -405,7 +405,7 @@ func (p *Platform) registerFor(ctx context.Context, id *tokenstore.Identity, pro
 		if err := p.registry.registerFor(ctx, c, reg, ""); err != nil {
 			return fmt.Errorf("register %q: policy does not allow it, or another plugin provides it: %w", d.Type, err)
 		}
-		p.registry.note(ctx, AuditRegistered, "", d.Type, "")
+		p.registry.note(ctx, AuditEvent{Kind: AuditRegistered, Right: RightProvides, Subject: d.Type})
 	}
 	return nil
 }
@@ -436,11 +436,6 @@ func (p *Platform) keepAlive(id *tokenstore.Identity, token string) error {
 // renewIn is when the token of an identity is renewed.
 func renewIn(id *tokenstore.Identity) time.Duration {
 	return time.Duration(float64(time.Until(id.ExpiresAt())) * renewAfter)
-}
-
-// ofRuntime matches the registrations of one plugin.
-func ofRuntime(runtimeID string) func(catalog.Registration) bool {
-	return func(reg catalog.Registration) bool { return reg.RuntimeID == runtimeID }
 }
 
 // below reports whether a path is one that a registration covers.

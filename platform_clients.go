@@ -18,69 +18,102 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/proxy"
 )
 
-// controlTimeout bounds a call to a plugin's control services whose context has no end.
+// controlTimeout bounds a call to a plugin's control services.
 const controlTimeout = 10 * time.Second
 
-// controlOptions bound messages and time of the host's own calls to plugins.
-func controlOptions() []connect.ClientOption {
-	return []connect.ClientOption{
-		connect.WithReadMaxBytes(maxHealthAnswer), connect.WithInterceptors(deadlineInterceptor(controlTimeout)),
+// pluginService reaches a plugin's service in the protocol that the plugin understands. It begins in
+// Connect, which a server of gRPC alone refuses before it looks at the call.
+type pluginService[C any] struct {
+	inConnect, inGRPC C
+	alone             *atomic.Bool // the plugin understands gRPC alone
+}
+
+func newPluginService[C any](made func(connect.HTTPClient, string, ...connect.ClientOption) C, url string, client connect.HTTPClient) pluginService[C] {
+	alone := new(atomic.Bool)
+	most := connect.WithReadMaxBytes(maxHealthAnswer)
+	return pluginService[C]{
+		inConnect: made(listeningClient{client, alone}, url, most), inGRPC: made(client, url, connect.WithGRPC(), most), alone: alone,
 	}
 }
 
-// PluginControlClient calls a plugin's PluginControl service, which serves its host alone.
-// It is safe for concurrent use.
-type PluginControlClient struct {
-	client connectpluginv1connect.PluginControlClient
-}
-
-// NewPluginControlClient makes a client for the plugin at a base URL. The HTTP client has to
-// show the host's certificate. Each call takes at most 10 s.
-func NewPluginControlClient(endpoint string, httpClient connect.HTTPClient) *PluginControlClient {
-	return &PluginControlClient{client: connectpluginv1connect.NewPluginControlClient(httpClient, endpoint, controlOptions()...)}
-}
-
-// GetHealth asks the plugin how it is.
-func (c *PluginControlClient) GetHealth(ctx context.Context) (*connectpluginv1.GetHealthResponse, error) {
-	resp, err := c.client.GetHealth(ctx, connect.NewRequest(&connectpluginv1.GetHealthRequest{}))
+// askPlugin makes a call, which has controlTimeout.
+func askPlugin[C, Req, Res any](
+	ctx context.Context, p pluginService[C], m *Req, call func(C, context.Context, *connect.Request[Req]) (*connect.Response[Res], error),
+) (*Res, error) {
+	ctx, cancel := context.WithTimeout(ctx, controlTimeout)
+	defer cancel()
+	if !p.alone.Load() {
+		if resp, err := call(p.inConnect, ctx, connect.NewRequest(m)); err == nil {
+			return resp.Msg, nil
+		} else if !p.alone.Load() {
+			return nil, err
+		}
+	}
+	resp, err := call(p.inGRPC, ctx, connect.NewRequest(m))
 	if err != nil {
 		return nil, err
 	}
 	return resp.Msg, nil
 }
 
+// listeningClient notes that a call in Connect was answered as a server of gRPC alone does.
+type listeningClient struct {
+	connect.HTTPClient
+
+	alone *atomic.Bool
+}
+
+// Do sends a request.
+func (c listeningClient) Do(r *http.Request) (*http.Response, error) {
+	resp, err := c.HTTPClient.Do(r)
+	if err == nil && proxy.SpeaksGRPCAlone(resp.StatusCode, resp.Header.Get("Content-Type")) {
+		c.alone.Store(true)
+	}
+	return resp, err
+}
+
+// PluginControlClient calls a plugin's PluginControl service, which serves its host alone, in
+// Connect or, where the plugin understands that alone, in gRPC. It is safe for concurrent use.
+type PluginControlClient struct {
+	plugin pluginService[connectpluginv1connect.PluginControlClient]
+}
+
+// NewPluginControlClient makes a client for the plugin at a base URL. The HTTP client has to
+// show the host's certificate. Each call takes at most 10 s.
+func NewPluginControlClient(endpoint string, httpClient connect.HTTPClient) *PluginControlClient {
+	return &PluginControlClient{newPluginService(connectpluginv1connect.NewPluginControlClient, endpoint, httpClient)}
+}
+
+// GetHealth asks the plugin how it is.
+func (c *PluginControlClient) GetHealth(ctx context.Context) (*connectpluginv1.GetHealthResponse, error) {
+	return askPlugin(ctx, c.plugin, &connectpluginv1.GetHealthRequest{}, connectpluginv1connect.PluginControlClient.GetHealth)
+}
+
 // Shutdown asks the plugin to end within a grace period, zero for its own, and reports
 // whether it will. It returns before the plugin has ended.
 func (c *PluginControlClient) Shutdown(ctx context.Context, gracePeriodSeconds int32, reason string) (bool, error) {
-	resp, err := c.client.Shutdown(ctx, connect.NewRequest(&connectpluginv1.ShutdownRequest{
+	resp, err := askPlugin(ctx, c.plugin, &connectpluginv1.ShutdownRequest{
 		GracePeriodSeconds: gracePeriodSeconds, Reason: reason,
-	}))
-	if err != nil {
-		return false, err
-	}
-	return resp.Msg.GetAcknowledged(), nil
+	}, connectpluginv1connect.PluginControlClient.Shutdown)
+	return resp.GetAcknowledged(), err
 }
 
-// PluginIdentityClient calls a plugin's PluginIdentity service, which serves its host alone.
-// It is safe for concurrent use.
+// PluginIdentityClient calls a plugin's PluginIdentity service, which serves its host alone, in
+// Connect or, where the plugin understands that alone, in gRPC. It is safe for concurrent use.
 type PluginIdentityClient struct {
-	client connectpluginv1connect.PluginIdentityClient
+	plugin pluginService[connectpluginv1connect.PluginIdentityClient]
 }
 
 // NewPluginIdentityClient makes a client for the plugin at a base URL. The HTTP client has to
 // show the host's certificate, and must not be one in plaintext: the identity is a secret.
 // Each call takes at most 10 s.
 func NewPluginIdentityClient(baseURL string, httpClient connect.HTTPClient) *PluginIdentityClient {
-	return &PluginIdentityClient{client: connectpluginv1connect.NewPluginIdentityClient(httpClient, baseURL, controlOptions()...)}
+	return &PluginIdentityClient{newPluginService(connectpluginv1connect.NewPluginIdentityClient, baseURL, httpClient)}
 }
 
 // GetPluginInfo asks the plugin what it is. The answer is a claim and no proof.
 func (c *PluginIdentityClient) GetPluginInfo(ctx context.Context) (*connectpluginv1.GetPluginInfoResponse, error) {
-	resp, err := c.client.GetPluginInfo(ctx, connect.NewRequest(&connectpluginv1.GetPluginInfoRequest{}))
-	if err != nil {
-		return nil, err
-	}
-	return resp.Msg, nil
+	return askPlugin(ctx, c.plugin, &connectpluginv1.GetPluginInfoRequest{}, connectpluginv1connect.PluginIdentityClient.GetPluginInfo)
 }
 
 // SetRuntimeIdentity gives the plugin an identity at the host with that URL. A plugin that
@@ -94,11 +127,11 @@ func (c *PluginIdentityClient) set(ctx context.Context, runtimeID, runtimeToken,
 	if !expires.IsZero() {
 		m.TokenExpiresAt = timestamppb.New(expires)
 	}
-	resp, err := c.client.SetRuntimeIdentity(ctx, connect.NewRequest(m))
+	resp, err := askPlugin(ctx, c.plugin, m, connectpluginv1connect.PluginIdentityClient.SetRuntimeIdentity)
 	if err != nil {
 		return err
 	}
-	if !resp.Msg.GetAcknowledged() {
+	if !resp.GetAcknowledged() {
 		return errorf(connect.CodeFailedPrecondition, "the plugin did not take the identity")
 	}
 	return nil
@@ -113,42 +146,79 @@ type providerClient struct {
 	target func(path string) (runtimeID, there string, err error)
 }
 
-// Do sends a request to the plugin. Scheme and host of its URL are ignored.
+// Do sends a request to the plugin. Scheme and host of its URL are ignored. What the plugin
+// certainly did not see is sent once more, to the one that took its place.
 func (c *providerClient) Do(r *http.Request) (*http.Response, error) {
-	ctx, cancel := context.WithCancelCause(r.Context())
-	in := r.WithContext(ctx)
+	in := *r
 	if in.Body == nil {
 		in.Body = http.NoBody
 	} else if in.ContentLength == 0 && in.Body != http.NoBody {
 		in.ContentLength = -1
 	}
 	in.ProtoMajor = 2
-	w := newReply(cancel, r.Body)
-	go func() { w.end(c.forward(w, in)) }()
-	<-w.ready
-	return w.response(r)
-}
-
-// forward passes the call on; what the plugin certainly did not see is sent once more, to
-// the one that took its place.
-func (c *providerClient) forward(w http.ResponseWriter, r *http.Request) proxy.Result {
 	var result proxy.Result
 	const attempts = 2
 	for range attempts {
-		runtimeID, path, err := c.target(r.URL.Path)
+		p, path, err := c.provider(r.URL.Path)
 		if err != nil {
-			return proxy.Result{Class: proxy.ClassUnavailable, Err: err}
+			result = proxy.Result{Class: proxy.ClassUnavailable, Err: err}
+			break
 		}
-		p, err := c.router.providerAt(c.router.handshake.hub, runtimeID)
-		if err != nil {
-			return proxy.Result{Class: proxy.ClassUnavailable, Err: err}
+		if p.memory {
+			return c.inMemory(p, &in, path)
 		}
-		result = p.pool.Forward(w, r, proxy.Call{Path: path, Ending: ending})
+		var resp *http.Response
+		if resp, result = p.pool.RoundTrip(&in, proxy.Call{Path: path}); resp != nil {
+			resp.Body = &remoteBody{resp.Body}
+			return resp, nil
+		}
 		if !result.Retryable {
 			break
 		}
 	}
-	return result
+	_ = in.Body.Close()
+	return nil, notCalled(r.Context(), result.Err)
+}
+
+func (c *providerClient) provider(path string) (*routedProvider, string, error) {
+	runtimeID, there, err := c.target(path)
+	if err != nil {
+		return nil, "", err
+	}
+	p, err := c.router.providerAt(c.router.handshake.hub, runtimeID)
+	return p, there, err
+}
+
+// notCalled says why there is no response.
+func notCalled(ctx context.Context, err error) error {
+	if ended := ctx.Err(); ended != nil {
+		return ended
+	}
+	return connect.NewError(connect.CodeUnavailable, fmt.Errorf("call the plugin: %w", err))
+}
+
+// remoteBody is the body of a response that comes over the network.
+type remoteBody struct{ io.ReadCloser }
+
+// Read implements io.Reader. A call that broke ends with the code that a plugin which called
+// it would get.
+func (b *remoteBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if broken, ok := errors.AsType[*proxy.BrokenError](err); ok {
+		code, text := classify(broken.Class, broken.Err)
+		err = connect.NewError(code, fmt.Errorf("%w: %w", errBrokenOff, text))
+	}
+	return n, err
+}
+
+// inMemory calls a plugin in this process.
+func (c *providerClient) inMemory(p *routedProvider, r *http.Request, path string) (*http.Response, error) {
+	ctx, cancel := context.WithCancelCause(r.Context())
+	in := r.WithContext(ctx)
+	w := newReply(cancel, r.Body)
+	go func() { w.end(p.pool.Forward(w, in, proxy.Call{Path: path, Ending: ending})) }()
+	<-w.ready
+	return w.response(r)
 }
 
 var errBrokenOff = errors.New("the plugin broke the call off")
@@ -289,10 +359,7 @@ func (w *reply) end(result proxy.Result) {
 func (w *reply) response(r *http.Request) (*http.Response, error) {
 	if w.status == 0 {
 		w.cancel(nil)
-		if err := r.Context().Err(); err != nil {
-			return nil, err
-		}
-		return nil, connect.NewError(connect.CodeUnavailable, fmt.Errorf("call the plugin: %w", w.err))
+		return nil, notCalled(r.Context(), w.err)
 	}
 	return &http.Response{
 		Status: http.StatusText(w.status), StatusCode: w.status, Proto: "HTTP/2.0", ProtoMajor: 2,

@@ -8,6 +8,9 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	adminv1 "github.com/masegraye/connect-plugin-go/gen/admin/v1"
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
@@ -115,6 +118,38 @@ func (h *Host) status(id *tokenstore.Identity) PluginStatus {
 	return s
 }
 
+// launches returns the launched plugins as the admin service shows them.
+func (p *Platform) launches() map[string]*adminv1.PluginInfo {
+	out := map[string]*adminv1.PluginInfo{}
+	for key, s := range p.launchedStatus() {
+		l := &adminv1.LaunchInfo{
+			Name: s.Launch.Name, State: string(s.Launch.State), Pid: int64(s.Launch.Pid),
+			Restarts: uint32(max(s.Launch.Restarts, 0)), Error: printable(s.Launch.Err), //nolint:gosec // it is small
+		}
+		if !s.Launch.NextStart.IsZero() {
+			l.NextStart = timestamppb.New(s.Launch.NextStart)
+		}
+		out[key] = &adminv1.PluginInfo{SelfId: s.SelfID, Launch: l}
+	}
+	return out
+}
+
+// replaceLaunched replaces a plugin of whichever launcher has one of the name.
+func (p *Platform) replaceLaunched(ctx context.Context, name string) error {
+	p.mu.Lock()
+	owners := slices.Clone(p.owners)
+	p.mu.Unlock()
+	for _, l := range owners {
+		l.mu.Lock()
+		_, ok := l.plugins[name]
+		l.mu.Unlock()
+		if ok {
+			return l.Replace(ctx, name)
+		}
+	}
+	return fmt.Errorf("replace %q: %w", name, ErrPluginNotRunning)
+}
+
 // launchedStatus returns the launched plugins by runtime id, or by name where they are not
 // running.
 func (p *Platform) launchedStatus() map[string]PluginStatus {
@@ -157,39 +192,4 @@ func (p *launchedPlugin) status() (runtimeID string, s PluginStatus) {
 		l.Err = p.err.Error()
 	}
 	return runtimeID, PluginStatus{SelfID: p.spec.Name, Launch: l}
-}
-
-// RevokeSelf ends every identity of a plugin at once, as [Host.Revoke] does, and refuses new
-// ones with permission denied, which tells the plugin to stop trying, until [Host.Readmit] or
-// [Host.SetPolicy]. selfID is the plugin's name, which is the identity of its certificate where
-// policy is written for that; then a self id means those that claim it, and keeps nobody out who
-// may claim another. It returns how many identities ended.
-func (h *Host) RevokeSelf(selfID string) int {
-	h.hub.launches.Bar(selfID)
-	n := 0
-	h.hub.store.Each(func(id *tokenstore.Identity) bool {
-		if (id.SelfID() == selfID || declared(id).selfID == selfID) && h.Revoke(id.RuntimeID()) {
-			n++
-		}
-		return true
-	})
-	return n
-}
-
-// Readmit admits a self id again that [Host.RevokeSelf] refused, and reports whether it was
-// refused. Policy decides as ever.
-func (h *Host) Readmit(selfID string) bool { return h.hub.launches.Unbar(selfID) }
-
-// Drain takes a plugin's services out, so that it gets no new calls, and returns when its
-// calls in flight are done. The plugin goes on living and may register again. The error says
-// that no plugin has the runtime id, or is that of ctx where it ended before the calls.
-func (h *Host) Drain(ctx context.Context, runtimeID string) error {
-	if _, ok := h.hub.store.Lookup(runtimeID); !ok {
-		return fmt.Errorf("drain %q: %w", runtimeID, errNotAlive)
-	}
-	h.registry.catalog.RemoveWhere(ofRuntime(runtimeID))
-	if err := h.router.awaitQuiet(ctx, runtimeID); err != nil {
-		return fmt.Errorf("drain %q: %w", runtimeID, err)
-	}
-	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"net/http"
 	"sync"
 	"time"
 
@@ -98,9 +97,8 @@ func Stopping(ctx context.Context) <-chan struct{} {
 	return stopping
 }
 
-// withStopping tells the handlers of a plugin when it is stopping.
-func withStopping(stopping <-chan struct{}, next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), stoppingKey{}, stopping)))
-	})
+// withStopping is the context of all that a plugin serves: it tells handlers when the plugin
+// is stopping.
+func withStopping(stopping <-chan struct{}) context.Context {
+	return context.WithValue(context.Background(), stoppingKey{}, stopping)
 }

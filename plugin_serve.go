@@ -26,7 +26,8 @@ func (s *pluginServer) newServer(ctx context.Context, serverTLS *tls.Config) *ht
 	protocols.SetHTTP2(true)
 	protocols.SetUnencryptedHTTP2(s.cfg.Client.AllowInsecure)
 	return &http.Server{
-		Handler:           s.drain.Count(withStopping(ctx.Done(), s.handler())),
+		Handler:           s.drain.Count(s.handler()),
+		BaseContext:       func(net.Listener) context.Context { return withStopping(ctx.Done()) },
 		TLSConfig:         serverTLS,
 		ConnState:         s.drain.ConnState,
 		ReadHeaderTimeout: defaultLimits.ReadHeaderTimeout,
@@ -295,7 +296,7 @@ func listenAddr(local netip.Addr, plaintext bool) string {
 }
 
 // unreachableListener says what is missing where a plugin listens on every address.
-const unreachableListener = "is empty and the plugin listens on every address, so the host cannot know where to call it; " +
+const unreachableListener = "is empty and the plugin listens on every address, so the host cannot know where to call it " +
 	"unless its policy says so; write the URL at which the host reaches the plugin, " +
 	"for example \"https://10.0.0.7:8443\", or listen on that address"
 

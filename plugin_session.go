@@ -143,14 +143,18 @@ func (s *pluginSession) enrol(ctx context.Context) error {
 	}
 }
 
-// unreached tells the operator of a host that does not answer: at the first failure, and
+// unreached tells the operator of a host that does not answer, or has no room for the plugin: at the first failure, and
 // then less and less often (at the second, the fourth, the eighth …).
 func (s *pluginSession) unreached(failures int, err error) {
 	if failures&(failures-1) != 0 {
 		return
 	}
 	wait, _ := s.client.interrupted()
-	s.cfg.Client.Logger.Warn("the host is not there yet; trying again",
+	what := "the host is not there yet; trying again"
+	if connect.CodeOf(err) == connect.CodeResourceExhausted {
+		what = "the host does not take this plugin yet; trying again"
+	}
+	s.cfg.Client.Logger.Warn(what,
 		keyHost, s.cfg.Client.HostURL, keyWait, max(wait, 0).Round(time.Millisecond), keyError, err)
 }
 
@@ -188,7 +192,7 @@ func (s *pluginSession) again(failures int, err error) time.Duration {
 	}
 	if failures&(failures-1) == 0 {
 		s.cfg.Client.Logger.Warn("the host is not reachable; trying again",
-			keyWait, max(wait, 0).Round(time.Millisecond), keyError, err)
+			keyHost, s.cfg.Client.HostURL, keyWait, max(wait, 0).Round(time.Millisecond), keyError, err)
 	}
 	return wait
 }

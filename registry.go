@@ -122,14 +122,14 @@ func (s *ServiceRegistry) UnregisterService(ctx context.Context, req *connect.Re
 	if len(req.Msg.GetRegistrationId()) > maxRegistrationIDLen {
 		return nil, errorf(connect.CodeInvalidArgument, "registration_id: has more than %d bytes", maxRegistrationIDLen)
 	}
-	if err := s.spendChange(ctx, c, req.Spec().Procedure, req.Msg.GetRegistrationId()); err != nil {
+	if err := s.spendChange(ctx, c, AuditEvent{Procedure: req.Spec().Procedure, Registration: req.Msg.GetRegistrationId()}); err != nil {
 		return nil, err
 	}
 	if err := s.catalog.Unregister(req.Msg.GetRegistrationId(), runtimeID); err != nil {
-		s.note(ctx, AuditDenied, req.Spec().Procedure, req.Msg.GetRegistrationId(), err.Error())
+		s.note(ctx, AuditEvent{Kind: AuditDenied, Procedure: req.Spec().Procedure, Registration: req.Msg.GetRegistrationId(), Reason: err.Error()})
 		return nil, connect.NewError(connect.CodeNotFound, errNotAvailable)
 	}
-	s.note(ctx, AuditUnregistered, req.Spec().Procedure, req.Msg.GetRegistrationId(), "")
+	s.note(ctx, AuditEvent{Kind: AuditUnregistered, Procedure: req.Spec().Procedure, Registration: req.Msg.GetRegistrationId()})
 	return connect.NewResponse(&connectpluginv1.UnregisterServiceResponse{}), nil
 }
 

@@ -46,7 +46,7 @@ func (s *ServiceRegistry) RegisterService(ctx context.Context, req *connect.Requ
 	if err != nil {
 		return nil, err
 	}
-	s.note(ctx, AuditRegistered, procedure, reg.Type, "")
+	s.note(ctx, AuditEvent{Kind: AuditRegistered, Procedure: procedure, Right: RightProvides, Subject: reg.Type})
 	return connect.NewResponse(&connectpluginv1.RegisterServiceResponse{RegistrationId: reg.ID}), nil
 }
 
@@ -88,7 +88,7 @@ func (s *ServiceRegistry) mayRegister(id *tokenstore.Identity, reg catalog.Regis
 
 // registerFor registers for a caller what its rights allow, before and after.
 func (s *ServiceRegistry) registerFor(ctx context.Context, c *caller, reg catalog.Registration, procedure string) error {
-	if err := s.spendChange(ctx, c, procedure, reg.Type); err != nil {
+	if err := s.spendChange(ctx, c, AuditEvent{Procedure: procedure, Right: RightProvides, Subject: reg.Type}); err != nil {
 		return err
 	}
 	reg.SelfID = c.id.SelfID()
@@ -191,16 +191,16 @@ const lookupWait = time.Second
 func (s *ServiceRegistry) approve(ctx context.Context, c *caller, reg catalog.Registration, procedure string) error {
 	denied := connect.NewError(connect.CodePermissionDenied, errDenied)
 	if !c.hub.mayProvide(c.id, reg.Type) {
-		s.note(ctx, AuditDenied, procedure, reg.Type, "not declared or not allowed by policy")
+		s.note(ctx, AuditEvent{Kind: AuditDenied, Procedure: procedure, Right: RightProvides, Subject: reg.Type, Reason: "not declared or not allowed by policy"})
 		return denied
 	}
 	endpoint, own, err := c.hub.endpointFor(ctx, c.id, reg.Metadata[metadataBaseURL])
 	if errors.Is(err, lookup.ErrBusy) {
-		s.note(ctx, AuditLimited, procedure, reg.Type, err.Error())
+		s.note(ctx, AuditEvent{Kind: AuditLimited, Procedure: procedure, Right: RightProvides, Subject: reg.Type, Reason: err.Error()})
 		return busy(lookupWait)
 	}
 	if err != nil {
-		s.note(ctx, AuditDenied, procedure, reg.Type, err.Error())
+		s.note(ctx, AuditEvent{Kind: AuditDenied, Procedure: procedure, Right: RightProvides, Subject: reg.Type, Reason: err.Error()})
 		return denied
 	}
 	if endpoint == "" {
@@ -208,7 +208,7 @@ func (s *ServiceRegistry) approve(ctx context.Context, c *caller, reg catalog.Re
 	}
 	byHost := !own && c.hub.launchOf(c.id) == nil
 	if err := s.claim(ctx, c, endpoint, byHost); err != nil {
-		s.note(ctx, AuditConflict, procedure, reg.Type, "base_url: "+err.Error())
+		s.note(ctx, AuditEvent{Kind: AuditConflict, Procedure: procedure, Right: RightProvides, Subject: reg.Type, Reason: "base_url: " + err.Error()})
 		return denied
 	}
 	if own {
@@ -330,9 +330,11 @@ func (s *ServiceRegistry) oust(h *hub, runtimeID, owner string) {
 	h.audit(e)
 }
 
-// reapprove takes back what policy stopped allowing while it was being done.
+// reapprove takes back what policy stopped allowing while it was being done. Where a plugin
+// is that the host launched or adopted is no matter of policy.
 func (s *ServiceRegistry) reapprove(ctx context.Context, c *caller, reg catalog.Registration, book, now *policy.Book, procedure string) error {
-	if before, after := book.Of(subjectOf(c.id)), now.Of(subjectOf(c.id)); before != nil && after != nil {
+	before, after := book.Of(subjectOf(c.id)), now.Of(subjectOf(c.id))
+	if c.hub.launchOf(c.id) == nil && before != nil && after != nil {
 		s.settleEndpoint(c.hub, c.id, before, after)
 	}
 	if !now.MayProvide(subjectOf(c.id), reg.Type) {
@@ -344,7 +346,7 @@ func (s *ServiceRegistry) reapprove(ctx context.Context, c *caller, reg catalog.
 	if _, ok := s.catalog.Get(reg.ID); ok || s.catalog.StandsBy(reg.ID) {
 		return nil
 	}
-	s.note(ctx, AuditDenied, procedure, reg.Type, "what the plugin may provide changed during the registration")
+	s.note(ctx, AuditEvent{Kind: AuditDenied, Procedure: procedure, Right: RightProvides, Subject: reg.Type, Reason: "what the plugin may provide changed during the registration"})
 	return connect.NewError(connect.CodePermissionDenied, errDenied)
 }
 
@@ -396,13 +398,13 @@ var errPathOverlaps = errors.New("endpoint_path: overlaps the path of another ty
 func (s *ServiceRegistry) registerError(ctx context.Context, err error, serviceType, procedure string) error {
 	switch {
 	case errors.Is(err, catalog.ErrConflict):
-		s.note(ctx, AuditConflict, procedure, serviceType, "the type belongs to another plugin")
+		s.note(ctx, AuditEvent{Kind: AuditConflict, Procedure: procedure, Right: RightProvides, Subject: serviceType, Reason: "the type belongs to another plugin"})
 		return connect.NewError(connect.CodeAlreadyExists, errTypeTaken)
 	case errors.Is(err, catalog.ErrOverlap):
-		s.note(ctx, AuditConflict, procedure, serviceType, "the path overlaps that of another type of the plugin")
+		s.note(ctx, AuditEvent{Kind: AuditConflict, Procedure: procedure, Right: RightProvides, Subject: serviceType, Reason: "the path overlaps that of another type of the plugin"})
 		return connect.NewError(connect.CodeInvalidArgument, errPathOverlaps)
 	case errors.Is(err, catalog.ErrLimit):
-		s.note(ctx, AuditLimited, procedure, serviceType, err.Error())
+		s.note(ctx, AuditEvent{Kind: AuditLimited, Procedure: procedure, Right: RightProvides, Subject: serviceType, Reason: err.Error()})
 		return connect.NewError(connect.CodeResourceExhausted, errTooMany)
 	}
 	return connect.NewError(connect.CodeInternal, errNotAvailable)

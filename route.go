@@ -18,10 +18,11 @@ import (
 // know of it.
 type route struct {
 	prefix   string
-	subject  string // for the audit, of a route whose path does not say it
+	subject  string // for the audit: the host plugin that the route serves, empty for none
 	identify identify
 	unary    func(path string) bool // whether a call has the unary deadline; nil: none has, and shutdown ends none early
 	reads    bool                   // the handler may wait for more of the request
+	tells    bool                   // the handler tells the observer itself
 	next     http.Handler
 }
 
@@ -137,5 +138,5 @@ func observed(who identify) identify {
 }
 
 func (h *hub) observeAuth(ctx context.Context, f authFailure) {
-	h.auditCall(ctx, AuditAuthFailed, f.Procedure, f.Provider, f.Err.Error())
+	h.auditEvent(ctx, AuditEvent{Kind: AuditAuthFailed, Procedure: f.Procedure, AuthProvider: f.Provider, Reason: f.Err.Error()})
 }

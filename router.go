@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -101,7 +102,7 @@ func (s *ServiceRouter) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 // routes is the one of all routed calls. Streams end when the connection that they
 // go through does, and have no deadline but that nothing moves.
 func (s *ServiceRouter) routes() []route {
-	return []route{{prefix: pathServices, identify: identifyCaller, next: http.HandlerFunc(s.route)}}
+	return []route{{prefix: pathServices, identify: identifyCaller, tells: true, next: http.HandlerFunc(s.route)}}
 }
 
 // configure settles how plugins are dialled.
@@ -128,26 +129,41 @@ func (s *ServiceRouter) route(w http.ResponseWriter, r *http.Request) {
 		refuse(w, r, connect.CodeUnauthenticated, errUnauthenticated)
 		return
 	}
-	book := c.hub.rules.Load()
+	call := &routedCall{caller: c, book: c.hub.rules.Load()}
+	if o := c.hub.observer(); o != nil {
+		call.record = newCallRecord(o, c.hub)
+		defer call.record.end()
+	}
+	s.serve(w, r, call)
+}
+
+// serve answers a call: its provider does, or the host where it goes nowhere.
+func (s *ServiceRouter) serve(w http.ResponseWriter, r *http.Request, call *routedCall) {
+	c := call.caller
 	to, reason := s.find(c, r)
-	allowed := false
+	call.target = to
 	switch {
 	case to.malformed != nil:
+		call.record.begin(r, call)
+		call.record.ends(connect.CodeInvalidArgument)
 		refuse(w, r, connect.CodeInvalidArgument, to.malformed)
 		return
 	case to.absent:
+		call.record.begin(r, call)
+		call.record.ends(connect.CodeUnavailable)
 		c.hub.log().Debug("a routed call finds no provider", keyService, to.route.Type, keyRuntimeID, c.id.RuntimeID(), keyReason, reason)
 		refuse(w, r, connect.CodeUnavailable, errNotAvailable)
 		return
-	}
-	if reason == "" {
+	case reason == "":
+		call.record.begin(r, call)
+		if s.forward(w, r, call) {
+			return
+		}
 		reason = "policy changed"
-		allowed = s.forward(w, r, &routedCall{caller: c, book: book, target: to})
 	}
-	if !allowed {
-		c.hub.auditCall(r.Context(), AuditDenied, r.URL.Path, to.route.Type, reason)
-		refuse(w, r, connect.CodeNotFound, errNotAvailable)
-	}
+	call.record.ends(connect.CodeNotFound)
+	c.hub.auditEvent(r.Context(), AuditEvent{Kind: AuditDenied, Procedure: r.URL.Path, Right: RightRequires, Subject: to.route.Type, Reason: reason})
+	refuse(w, r, connect.CodeNotFound, errNotAvailable)
 }
 
 // routedCall is a call on its way to a provider.
@@ -155,6 +171,7 @@ type routedCall struct {
 	caller *caller
 	book   *policy.Book // under which it began
 	target routeTarget
+	record *callRecord // nil where nobody observes
 }
 
 // forward passes a call on and answers it. It reports false, and does neither,
@@ -181,6 +198,7 @@ func (s *ServiceRouter) forward(w http.ResponseWriter, r *http.Request, call *ro
 		result = s.failOver(w, r, call, result)
 	}
 	s.report(r, call, result)
+	call.record.done(r.Context(), call, result)
 	answer(w, r, result)
 	return true
 }
@@ -224,9 +242,10 @@ func (s *ServiceRouter) attempt(w http.ResponseWriter, r *http.Request, call *ro
 			Fault: !errors.Is(err, errUnhealthy), // which the catalogue knows
 		}, true
 	}
+	outcome := call.record.attempt()
 	w.Header().Del(headerCacheControl) // the provider says what may be kept
 	result := provider.pool.Forward(w, r, proxy.Call{
-		Path: call.target.path, Ending: ending,
+		Path: call.target.path, Ending: ending, Outcome: outcome,
 		CallerID: c.id.RuntimeID(), CallerSelfID: c.id.SelfID(), CallerVersion: c.id.SelfVersion(),
 	})
 	if result.Fault && result.Class == proxy.ClassUnavailable && result.Retryable && !errors.Is(result.Err, proxy.ErrClosed) {
@@ -331,13 +350,14 @@ func (s *ServiceRouter) report(r *http.Request, call *routedCall, result proxy.R
 	case proxy.ClassUnavailable, proxy.ClassReset, proxy.ClassResponse, proxy.ClassIdle:
 		if result.Fault { // what a caller brings about says nothing of the provider
 			s.catalog.Report(reg.Type, reg.RuntimeID, false, result.Latency)
+			s.failed(reg.RuntimeID, result)
 		}
 		if c.hub.spend(callerBudget("failed:", c.id, c.hub.settings().limits.handshakeRate())) { // who calls again and again fills no log
 			c.hub.log().Warn("a routed call failed", keyService, reg.Type, keyRuntimeID, reg.RuntimeID,
 				keyReason, result.Class.String(), keyError, result.Err)
 		}
 	case proxy.ClassRefused:
-		c.hub.auditCall(r.Context(), AuditDenied, r.URL.Path, reg.Type, result.Err.Error())
+		c.hub.auditEvent(r.Context(), AuditEvent{Kind: AuditDenied, Procedure: r.URL.Path, Right: RightRequires, Subject: reg.Type, Reason: result.Err.Error()})
 	case proxy.ClassCanceled:
 	}
 }
@@ -347,6 +367,14 @@ func (s *ServiceRouter) served(runtimeID string) {
 	if id, ok := s.handshake.hub.store.Lookup(runtimeID); ok {
 		id.Served()
 		s.handshake.hub.sign(id)
+	}
+}
+
+// failed notes how a call to a provider failed, for whoever looks at the plugin.
+func (s *ServiceRouter) failed(runtimeID string, result proxy.Result) {
+	if id, ok := s.handshake.hub.store.Lookup(runtimeID); ok {
+		what := printable(fmt.Sprintf("%s: %v", result.Class, result.Err))
+		declared(id).failure.Store(&failedCall{at: time.Now(), what: what})
 	}
 }
 

@@ -304,6 +304,7 @@ func (s *ServiceRouter) forwardToAny(w http.ResponseWriter, r *http.Request, cal
 		if allowed {
 			last, sent = result, true
 			s.report(r, call, result)
+			call.record.done(r.Context(), call, result)
 		}
 		tried = append(tried, call.target.reg.RuntimeID)
 		if allowed && !result.Retryable || len(tried) == maxTries || r.Context().Err() != nil {

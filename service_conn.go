@@ -155,6 +155,9 @@ func (s *ServiceConn) follow(ctx context.Context, known func()) {
 	}
 	w.run(ctx, func(event *ServiceEvent, err error) bool {
 		if err != nil {
+			if ctx.Err() != nil && !errors.Is(err, ErrClientClosed) {
+				err = errConnClosed
+			}
 			s.set("", owner, &ServiceEvent{State: connectpluginv1.ServiceState_SERVICE_STATE_UNAVAILABLE}, err)
 			return false
 		}
@@ -276,6 +279,7 @@ func routePath(endpoint, serviceType string) string {
 var (
 	errNoProvider    = errors.New("no provider of the service is available")
 	errNotForService = errors.New("request is not below the connection's BaseURL")
+	errConnClosed    = errors.New("the connection to the service is closed")
 	errStale         = errors.New("the host was lost; where the service is now is not known yet")
 )
 
@@ -289,7 +293,11 @@ func (t *serviceTransport) Do(r *http.Request) (*http.Response, error) {
 	if !ok {
 		return nil, errNotForService
 	}
-	return s.client.do(r, &serviceDestination{conn: s, rest: rest})
+	resp, err := s.client.do(r, &serviceDestination{conn: s, rest: rest})
+	if err != nil {
+		return answered(r, err)
+	}
+	return resp, nil
 }
 
 // serviceDestination is the provider of the moment.
@@ -359,7 +367,7 @@ func (s *ServiceConn) routeNow(id identity) (provider string, changed <-chan str
 	defer s.mu.Unlock()
 	switch {
 	case s.err != nil:
-		err = s.err
+		return "", nil, s.err
 	case s.named != "":
 		return s.named, nil, nil
 	case s.owner != id.runtimeID:

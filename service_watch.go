@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"time"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
@@ -59,7 +60,7 @@ func (c *Client) endError(ctx context.Context) error {
 
 // permanent reports that trying a handshake again is of no use.
 func permanent(err error) bool {
-	return err != nil && !errors.Is(err, errRenewing) && !errors.Is(err, errHostLost) && permanentCause(err)
+	return err != nil && !errors.Is(err, errRenewing) && !errors.Is(err, errHostLost) && !undiscovered(err) && permanentCause(err)
 }
 
 func permanentCause(err error) bool {
@@ -70,6 +71,10 @@ func permanentCause(err error) bool {
 
 // errStopped says that the consumer of a watch wants no more.
 var errStopped = errors.New("stopped")
+
+// steadyWatch is how long a stream lasts that is worth being opened again at once. One that
+// ends sooner, whatever it said, is asked for with growing delays.
+const steadyWatch = time.Second
 
 // serviceWatch is where a watcher stands.
 type serviceWatch struct {
@@ -92,11 +97,14 @@ func (w *serviceWatch) run(ctx context.Context, yield func(*ServiceEvent, error)
 	defer context.AfterFunc(c.life, cancel)()
 	for {
 		ctx, mine := withBackground(ctx)
+		began := time.Now()
 		err := w.stream(ctx, mine, yield)
 		if errors.Is(err, errStopped) {
 			return
 		}
-		w.failures++
+		if w.failures++; time.Since(began) >= steadyWatch {
+			w.failures = 1
+		}
 		c.cfg.Logger.Debug("watch lost; reconnecting", keyService, w.serviceType, keyError, err)
 		if err = w.recover(ctx, err, mine.id); err != nil {
 			yield(nil, err)
@@ -189,7 +197,6 @@ func (w *serviceWatch) stream(ctx context.Context, mine *background, yield func(
 		w.opened(mine.id.runtimeID)
 	}
 	for stream.Receive() {
-		w.failures = 0
 		if m := stream.Msg(); (w.isNew(m) || !w.resumes) && !yield(serviceEvent(m), nil) {
 			return errStopped
 		}

@@ -54,6 +54,8 @@ func (s *ServiceRegistry) WatchService(ctx context.Context, req *connect.Request
 // tell sends what happens to a type until its watch ends.
 func (s *ServiceRegistry) tell(ctx context.Context, c *caller, w *catalog.Watcher, req *connect.Request[connectpluginv1.WatchServiceRequest], stream *connect.ServerStream[connectpluginv1.WatchServiceEvent]) error {
 	serviceType := req.Msg.GetServiceType()
+	sent, ended := 0, s.observeWatch(c, serviceType)
+	defer func() { ended(sent) }()
 	// The answer begins now: a watch that resumes and missed nothing may have
 	// nothing to say for long, and its client waits for the headers.
 	if err := stream.Send(nil); err != nil {
@@ -77,6 +79,24 @@ func (s *ServiceRegistry) tell(ctx context.Context, c *caller, w *catalog.Watche
 		if err := stream.Send(wireEvent(event)); err != nil {
 			return err
 		}
+		sent++
+	}
+}
+
+// observeWatch tells the observer of the begin of a watch, and returns what tells of its end.
+func (s *ServiceRegistry) observeWatch(c *caller, serviceType string) (ended func(sent int)) {
+	h := s.bound.Load()
+	if h == nil || h.observer() == nil {
+		return func(int) {}
+	}
+	e, begun := WatchEvent{Type: serviceType}, time.Now()
+	if c != nil {
+		e.SelfID, e.RuntimeID = c.id.SelfID(), c.id.RuntimeID()
+	}
+	h.observer().Watch(e)
+	return func(sent int) {
+		e.Ended, e.Events, e.Duration = true, sent, time.Since(begun)
+		h.observer().Watch(e)
 	}
 }
 
@@ -122,7 +142,7 @@ func (s *ServiceRegistry) permitWatch(ctx context.Context, c *caller, serviceTyp
 	if err := s.mayWatch(ctx, c, serviceType, procedure); err != nil {
 		return nil, err
 	}
-	if err := s.spendChange(ctx, c, procedure, serviceType); err != nil {
+	if err := s.spendChange(ctx, c, AuditEvent{Procedure: procedure, Right: RightRequires, Subject: serviceType}); err != nil {
 		return nil, err
 	}
 	if c == nil {
@@ -140,14 +160,14 @@ func (s *ServiceRegistry) mayWatch(ctx context.Context, c *caller, serviceType, 
 	if c == nil || c.hub.mayRequire(c.id, serviceType) {
 		return nil
 	}
-	s.note(ctx, AuditDenied, procedure, serviceType, "not declared or not allowed by policy")
+	s.note(ctx, AuditEvent{Kind: AuditDenied, Procedure: procedure, Right: RightRequires, Subject: serviceType, Reason: "not declared or not allowed by policy"})
 	return connect.NewError(connect.CodeNotFound, errNotAvailable)
 }
 
 func (s *ServiceRegistry) watchError(ctx context.Context, err error, serviceType, procedure string) error {
 	switch {
 	case errors.Is(err, catalog.ErrLimit):
-		s.note(ctx, AuditLimited, procedure, serviceType, "watches")
+		s.note(ctx, AuditEvent{Kind: AuditLimited, Procedure: procedure, Right: RightRequires, Subject: serviceType, Reason: "watches"})
 		return connect.NewError(connect.CodeResourceExhausted, errTooMany)
 	case ctx.Err() != nil:
 		return endOfStream(ctx)
@@ -166,12 +186,12 @@ func (s *ServiceRegistry) observe(c catalog.Change) {
 	if h == nil {
 		return
 	}
-	e := AuditEvent{RuntimeID: c.RuntimeID, Subject: c.Type}
+	e := AuditEvent{RuntimeID: c.RuntimeID, Right: RightRequires, Subject: c.Type}
 	switch c.Kind {
 	case catalog.ChangeWatcherBehind:
 		e.Kind, e.Reason = AuditWatcherDropped, fmt.Sprintf("watcher fell behind and missed %d events", c.Missed)
 	case catalog.ChangeTookOver:
-		e.Kind, e.Reason = AuditRegistered, "it stood by and takes over"
+		e.Kind, e.Right, e.Reason = AuditRegistered, RightProvides, "it stood by and takes over"
 	default:
 		return
 	}

@@ -35,6 +35,7 @@ const (
 	headerChallenge     = "Www-Authenticate"
 	bearerChallenge     = "Bearer"
 	headerRetryAfter    = "Retry-After"
+	headerGRPCStatus    = "Grpc-Status"
 	// headerConstraint says which versions of a service will do, where the router chooses.
 	headerConstraint = "X-Plugin-Constraint"
 	// anyProvider, in the place of a provider, leaves the choice to the router.
@@ -50,6 +51,7 @@ const (
 	pathCapabilities = "/capabilities/"
 	pathHealthz      = "/healthz"
 	pathReadyz       = "/readyz"
+	pathMetrics      = "/metrics"
 
 	// What the host alone calls at a plugin.
 	pathControl  = "/" + connectpluginv1connect.PluginControlName + "/"
@@ -70,6 +72,7 @@ const (
 var streamingProcedures = map[string]bool{
 	connectpluginv1connect.ServiceRegistryWatchServiceProcedure: true,
 	connectpluginv1connect.HealthServiceWatchProcedure:          true,
+	grpcHealthWatch: true,
 }
 
 func unaryProcedure(path string) bool { return !streamingProcedures[path] }

@@ -6,6 +6,7 @@ replace github.com/masegraye/connect-plugin-go => ../
 
 require (
 	connectrpc.com/connect v1.21.1
+	connectrpc.com/connect/v2 v2.0.2
 	github.com/masegraye/connect-plugin-go v0.0.0-00010101000000-000000000000
 	go.etcd.io/bbolt v1.5.0
 	go.yaml.in/yaml/v3 v3.0.4
@@ -29,3 +30,9 @@ require (
 )
 
 replace github.com/masegraye/connect-plugin-go/connectpluginfx => ../connectpluginfx
+
+require github.com/masegraye/connect-plugin-go/connectpluginv2 v0.0.0-00010101000000-000000000000
+
+replace github.com/masegraye/connect-plugin-go/connectpluginv2 => ../connectpluginv2
+
+tool connectrpc.com/connect/v2/cmd/protoc-gen-connect-go

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"testing"
@@ -20,23 +21,16 @@ var conformanceImage = flag.String("conformance.image", "", "an image of the .pr
 const testModule = "example.com/gentest"
 
 // TestGeneratedCodeRuns compiles what the three generators make of the test's .proto
-// files, and runs programs that use it.
+// files, and with the options that change the generated Connect code, and runs programs
+// that use it.
 func TestGeneratedCodeRuns(t *testing.T) {
 	t.Parallel()
 	m := newModule(t)
 	m.generate(testImage(t), "", "")
-	m.runs("kinds", "names", "streams")
-}
-
-// TestSimpleCodeRuns does the same with the options that change the generated Connect
-// code.
-func TestSimpleCodeRuns(t *testing.T) {
-	t.Parallel()
 	const file = "streams/v1/streams.proto"
-	m := newModule(t)
 	moved := ",M" + file + "=" + testModule + "/simple/streams/v1;streamsv1"
 	m.generate(testImage(t), moved, ",simple,package_suffix=rpc", file)
-	m.runs("simple")
+	m.runs("kinds", "names", "streams", "simple")
 }
 
 // TestConformanceProtos does the same with the service of Connect's conformance suite,
@@ -59,10 +53,11 @@ func TestConformanceProtos(t *testing.T) {
 }
 
 // module is a Go module in a temporary directory that requires what the library does,
-// and the library itself.
+// and the library itself, with the generators beside it.
 type module struct {
-	t   *testing.T
-	dir string
+	t          *testing.T
+	dir        string
+	generators string // where they are
 }
 
 func newModule(t *testing.T) *module {
@@ -84,6 +79,8 @@ func newModule(t *testing.T) *module {
 		"\nrequire " + modulePath + " v0.0.0\n\nreplace " + modulePath + " => " + root + "\n"
 	m.write("go.mod", text)
 	m.write("go.sum", string(sum))
+	m.generators = t.TempDir()
+	m.build(".", m.generators, ".", "google.golang.org/protobuf/cmd/protoc-gen-go", "connectrpc.com/connect/cmd/protoc-gen-connect-go")
 	return m
 }
 
@@ -112,13 +109,27 @@ func (m *module) command(dir string, stdin []byte, name string, args ...string) 
 	return out
 }
 
+// build builds programs into bin, without what debuggers want, which takes long to link.
+func (m *module) build(dir, bin string, programs ...string) {
+	m.t.Helper()
+	m.tool(dir, "build", append([]string{"-ldflags=-s -w", "-o", bin + string(filepath.Separator)}, programs...)...)
+}
+
+// tool runs the go command, which looks for races where this program does: it finds the
+// library compiled already.
+func (m *module) tool(dir, verb string, args ...string) {
+	m.t.Helper()
+	info, _ := debug.ReadBuildInfo()
+	if info != nil && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
+		args = append([]string{"-race"}, args...)
+	}
+	m.command(dir, nil, "go", append([]string{verb}, args...)...)
+}
+
 // generate writes what the generators make. moved is for all of them, options for the
 // two that make services.
 func (m *module) generate(set *descriptorpb.FileDescriptorSet, moved, options string, names ...string) {
 	m.t.Helper()
-	bin := m.t.TempDir()
-	m.command(".", nil, "go", "build", "-o", bin+string(filepath.Separator), ".",
-		"google.golang.org/protobuf/cmd/protoc-gen-go", "connectrpc.com/connect/cmd/protoc-gen-connect-go")
 	for generator, extra := range map[string]string{
 		"protoc-gen-go": moved, "protoc-gen-connect-go": moved + options, program: moved + options,
 	} {
@@ -126,7 +137,7 @@ func (m *module) generate(set *descriptorpb.FileDescriptorSet, moved, options st
 		if err != nil {
 			m.t.Fatal(err)
 		}
-		made := files(m.t, response(m.t, m.command(m.dir, in, filepath.Join(bin, generator))))
+		made := files(m.t, response(m.t, m.command(m.dir, in, filepath.Join(m.generators, generator))))
 		if len(made) == 0 {
 			m.t.Fatalf("%s made nothing", generator)
 		}
@@ -146,9 +157,11 @@ func (m *module) runs(programs ...string) {
 		}
 		m.write("cmd/"+p+"/main.go", string(source))
 	}
-	m.command(m.dir, nil, "go", "vet", "./...")
+	m.tool(m.dir, "vet", "./...")
+	bin := m.t.TempDir()
+	m.build(m.dir, bin, "./cmd/...")
 	for _, p := range programs {
-		out := m.command(m.dir, nil, "go", "run", "./cmd/"+p)
+		out := m.command(m.dir, nil, filepath.Join(bin, p))
 		if string(out) != "ok\n" {
 			m.t.Errorf("%s: %s", p, out)
 		}

@@ -53,7 +53,9 @@ func fill(tb testing.TB, n int, layout func(int) catalog.Registration) *catalog.
 }
 
 func TestSelectAllocatesNothing(t *testing.T) {
-	c := fill(t, many, layouts[0].register)
+	const some = 1000 // what is chosen from is as large as it matters
+
+	c := fill(t, some, layouts[0].register)
 
 	for strategy := range catalog.StrategyWeighted + 1 {
 		c.SetStrategy("log", strategy)
@@ -61,7 +63,7 @@ func TestSelectAllocatesNothing(t *testing.T) {
 		for _, text := range []string{"", "1.0.0", ">=1, <2"} {
 			allowed := constraint(t, text)
 
-			if n := testing.AllocsPerRun(200, func() {
+			if n := testing.AllocsPerRun(50, func() {
 				if _, _, err := c.Select("log", allowed); err != nil || !c.Has("log", allowed) {
 					t.Error(err)
 				}

@@ -14,7 +14,8 @@ import (
 //
 // A registration with Standby waits instead while another runtime provides the type,
 // whosever that is. When the last provider has gone, the first that waits takes over in
-// the same step, as if it registered then; until then nobody learns of it.
+// the same step, as if it registered then; until then nobody learns of it. Those that wait
+// have the bounds of those that provide, and count apart from them.
 //
 // A type opens the paths below its own and no others, so the paths of a runtime's
 // types do not overlap.
@@ -70,11 +71,12 @@ func (t *transition) admit(reg *Registration, old *entry, multiple bool) error {
 		return ErrConflict
 	}
 
-	return t.fits(reg, old)
+	return t.fits(reg, old, false)
 }
 
-// fits says whether there is room for a registration, whoever owns its type.
-func (t *transition) fits(reg *Registration, old *entry) error {
+// fits says whether there is room for a registration, whoever owns its type, among those
+// that provide or among those that wait.
+func (t *transition) fits(reg *Registration, old *entry, waits bool) error {
 	c := t.c
 	rt, named := c.runtimes[reg.RuntimeID], reg.RuntimeID != ""
 
@@ -85,32 +87,46 @@ func (t *transition) fits(reg *Registration, old *entry) error {
 		return ErrDuplicate
 	case named && (rt != nil && rt.overlaps(reg) || c.standbys.overlaps(reg)):
 		return ErrOverlap
-	case old != nil, c.standbys.find(reg.Type, reg.RuntimeID) != nil:
+	case old != nil, waits && c.standbys.find(reg.Type, reg.RuntimeID) != nil:
 		return nil
-	case c.full(c.services[reg.Type], rt, reg):
+	case c.crowded(reg, waits), c.overdrawn(rt, reg):
 		return ErrLimit
 	default:
 		return nil
 	}
 }
 
-// full reports whether one registration more of a type and a runtime, both perhaps
-// nil, would exceed a bound. Those that stand by count.
-func (c *Catalog) full(s *service, rt *runtime, reg *Registration) bool {
-	cfg, waiting := c.cfg.Load(), &c.standbys
-	ofType, ofRuntime := len(waiting.byType[reg.Type]), len(waiting.byRuntime[reg.RuntimeID])
+// crowded reports whether one registration more would be too many, of its type or in all.
+// Those that wait are bounded as those that provide are, and apart from them: whoever
+// waits keeps nobody from providing.
+func (c *Catalog) crowded(reg *Registration, waits bool) bool {
+	cfg := c.cfg.Load()
+	all, ofType := len(c.entries), 0
 
-	if s != nil {
-		ofType += s.roster.live
+	if s := c.services[reg.Type]; s != nil {
+		ofType = s.roster.live
+	}
+
+	if waits {
+		all, ofType = len(c.standbys.byID), len(c.standbys.byType[reg.Type])
+	}
+
+	return exceeds(all+1, cfg.MaxRegistrations) || ofType > 0 && exceeds(ofType+1, cfg.MaxPerType)
+}
+
+// overdrawn reports whether one registration more would be too many of a runtime, rt,
+// which may be nil. What it has waiting counts, unless that is for the same type.
+func (c *Catalog) overdrawn(rt *runtime, reg *Registration) bool {
+	has := len(c.standbys.byRuntime[reg.RuntimeID])
+	if c.standbys.find(reg.Type, reg.RuntimeID) != nil {
+		has--
 	}
 
 	if rt != nil {
-		ofRuntime += len(rt.entries)
+		has += len(rt.entries)
 	}
 
-	return exceeds(len(c.entries)+len(waiting.byID)+1, cfg.MaxRegistrations) ||
-		s != nil && exceeds(ofType+1, cfg.MaxPerType) ||
-		ofRuntime > 0 && exceeds(ofRuntime+1, cfg.MaxPerRuntime)
+	return has > 0 && exceeds(has+1, c.cfg.Load().MaxPerRuntime)
 }
 
 func (t *transition) register(reg *Registration, old *entry) {
@@ -237,6 +253,22 @@ func (c *Catalog) RemoveWhere(match func(Registration) bool) int {
 	})
 
 	return removed
+}
+
+// EachProviding calls f for every registration that is offered, in no order, until it returns false.
+// What f is given is shared and must not be changed. No lock is held meanwhile.
+func (c *Catalog) EachProviding(f func(*Registration) bool) {
+	c.mu.RLock()
+	all := make([]*Registration, 0, len(c.entries))
+	for _, e := range c.entries {
+		all = append(all, e.reg)
+	}
+	c.mu.RUnlock()
+	for _, reg := range all {
+		if !f(reg) {
+			return
+		}
+	}
 }
 
 func (c *Catalog) snapshot() []*Registration {

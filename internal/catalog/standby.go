@@ -91,7 +91,7 @@ func (t *transition) standBy(reg *Registration, old *entry) (waits bool, err err
 		return false, nil
 	}
 
-	if err := t.fits(reg, old); err != nil {
+	if err := t.fits(reg, old, true); err != nil {
 		return false, err
 	}
 

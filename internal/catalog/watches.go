@@ -80,3 +80,15 @@ func (t *transition) end(w *Watcher) {
 		t.touchRuntime(rt)
 	}
 }
+
+// Watching is an open watch: of what, and by whom.
+type Watching struct{ Type, RuntimeID string }
+
+// EachWatch calls f for every open watch until it returns false. It holds no lock meanwhile.
+func (c *Catalog) EachWatch(f func(Watching) bool) {
+	for _, w := range c.openWatches() {
+		if !f(Watching{Type: w.service.name, RuntimeID: w.runtimeID()}) {
+			return
+		}
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -246,13 +247,17 @@ func TestConn_LeavesHonestPeersAlone(t *testing.T) {
 			c := s.http(t)
 			parallel(t, 10, 200, func() error { return s.get(t.Context(), c, "/", "x") })
 		},
-		"five hundred cancelled calls": func(t *testing.T, s *server) {
+		"a thousand cancelled calls": func(t *testing.T, s *server) {
 			c := s.http(t)
-			parallel(t, 10, 50, func() error {
+			if err := s.get(t.Context(), c, "/", "before"); err != nil { // one connection for all
+				t.Fatal(err)
+			}
+			parallel(t, 10, 100, func() error {
 				ctx, cancel := context.WithCancel(t.Context())
-				time.AfterFunc(time.Millisecond, cancel)
-				if err := s.get(ctx, c, "/wait", ""); err == nil {
-					return errors.New("not cancelled")
+				defer cancel()
+				sent := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteRequest: func(httptrace.WroteRequestInfo) { cancel() }})
+				if err := s.get(sent, c, "/wait", ""); !errors.Is(err, context.Canceled) {
+					return fmt.Errorf("not cancelled: %w", err)
 				}
 				return nil
 			})

@@ -344,13 +344,27 @@ func (l *Listener) welcome(s *slot) {
 // plaintextRecords are how requests of HTTP/1 begin, as long as the header of a record.
 var plaintextRecords = []string{"GET /", "HEAD ", "POST ", "PUT /", "OPTIO"}
 
-// answerPlaintext tells who speaks HTTP in plaintext so, in words.
+// Who begins HTTP/2 in plaintext (RFC 9113, section 3.4) is told that this is TLS by an alert:
+// protocol_version (RFC 8446, section 6).
+const (
+	plaintextHTTP2 = "PRI *"
+	alertVersion   = "\x15\x03\x03\x00\x02\x02\x46"
+)
+
+// answerPlaintext tells who speaks HTTP in plaintext so, in words that it understands.
 func answerPlaintext(err error) {
 	record, ok := errors.AsType[tls.RecordHeaderError](err)
-	if !ok || record.Conn == nil || !slices.Contains(plaintextRecords, string(record.RecordHeader[:])) {
+	if !ok || record.Conn == nil {
 		return
 	}
 	_ = record.Conn.SetWriteDeadline(time.Now().Add(parting))
+	switch begins := string(record.RecordHeader[:]); {
+	case begins == plaintextHTTP2:
+		_, _ = io.WriteString(record.Conn, alertVersion)
+		return
+	case !slices.Contains(plaintextRecords, begins):
+		return
+	}
 	_, _ = io.WriteString(record.Conn, "HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n"+
 		"This server speaks HTTP/2 over TLS: write https:// instead of http://.\n")
 }

@@ -54,7 +54,7 @@ type allowance struct {
 	burst     float64
 	perSecond float64
 
-	perCall float64 // for each request that was served, and not refused
+	perCall float64 // for each request that was served, and neither refused nor given up
 	perSent float64 // for each DATA frame that the server sent
 	perGot  float64 // for each DATA frame with bytes that the peer sent
 }
@@ -65,7 +65,7 @@ type allowance struct {
 //
 //nolint:mnd // a table of numbers
 var allowances = [kinds]allowance{
-	resets:      {burst: 2000, perSecond: 100, perCall: 1},
+	resets:      {burst: 2000, perSecond: 100, perCall: 1, perSent: 0.1},
 	settings:    {burst: 50, perSecond: 1},
 	pings:       {burst: 200, perSecond: 5, perCall: 1, perSent: 1, perGot: 1},
 	priorities:  {burst: 500, perSecond: 10, perCall: 2},

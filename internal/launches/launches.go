@@ -74,6 +74,13 @@ func (b *Book) UnbarAll() {
 	b.barred = nil
 }
 
+// AllBarred returns the self ids that are refused, sorted.
+func (b *Book) AllBarred() []string {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return slices.Sorted(maps.Keys(b.barred))
+}
+
 // Barred reports whether a self id is refused.
 func (b *Book) Barred(selfID string) bool {
 	b.mu.RLock()

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/masegraye/connect-plugin-go/internal/backoff"
 	"github.com/masegraye/connect-plugin-go/internal/proxy/h2"
 )
 
@@ -186,8 +187,16 @@ func (p *Pool) wakeAllLocked() {
 	}
 }
 
+// mostBarren is how many connections in a row may be of no use before there is a pause
+// between them.
+const mostBarren = 3
+
 // connect opens a connection and tells those who wait.
 func (p *Pool) connect(d *dial) {
+	if n := int(p.barren.Load()) - mostBarren; n >= 0 {
+		backoff.Wait(p.life, backoff.Reconnect.After(n+1))
+	}
+
 	ctx, cancel := context.WithTimeout(p.life, p.cfg.DialTimeout)
 	defer cancel()
 

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/masegraye/connect-plugin-go/internal/proxy/h2"
@@ -53,7 +54,8 @@ type Pool struct {
 	life context.Context //nolint:containedctx // ends with Close, which owns the goroutines
 	end  context.CancelFunc
 
-	tasks sync.WaitGroup
+	tasks  sync.WaitGroup
+	barren atomic.Int32 // connections in a row that the server ended before it answered anything
 
 	mu     sync.Mutex
 	conns  []*Conn
@@ -171,6 +173,10 @@ func (p *Pool) look() {
 			kept = append(kept, c)
 
 			continue
+		}
+
+		if c.h2.Failed() {
+			p.barren.Add(1)
 		}
 
 		lost = append(lost, c)

@@ -1,6 +1,7 @@
 package link_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -10,8 +11,13 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+
+	"github.com/masegraye/connect-plugin-go/internal/backoff"
 	"github.com/masegraye/connect-plugin-go/internal/link"
 )
 
@@ -333,5 +339,88 @@ func TestPool_Closed(t *testing.T) {
 
 	if _, err := p.Get(t.Context()); !errors.Is(err, link.ErrClosed) {
 		t.Errorf("error %v, want ErrClosed", err)
+	}
+}
+
+// A server that takes connections and parts with each at once is not connected to without
+// a pause; when it stays, requests come through as ever.
+func TestPool_PausesWhereConnectionsAreOfNoUse(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var dials, stays atomic.Int64
+
+		dial := func(ctx context.Context, below func(net.Conn) net.Conn) (net.Conn, error) {
+			dials.Add(1)
+
+			if !backoff.Wait(ctx, time.Millisecond) {
+				return nil, ctx.Err()
+			}
+
+			near, far := net.Pipe()
+			go part(far, stays.Load() > 0)
+
+			return below(near), nil
+		}
+
+		p := newPool(t, dial, 16, nil)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+
+		for ctx.Err() == nil {
+			if _, err := get(ctx, p, "http://host.example/"); err == nil {
+				t.Error("a connection that ended carried a request")
+			}
+		}
+
+		cancel()
+
+		if n := dials.Load(); n < 5 || n > 20 {
+			t.Errorf("%d connections in 10 s", n)
+		}
+
+		stays.Store(1)
+
+		resp, err := get(t.Context(), p, "http://host.example/")
+		if err != nil || resp.StatusCode != http.StatusNoContent {
+			t.Errorf("when the server stays: %v, %v", resp, err)
+		}
+
+		_ = resp.Body.Close()
+		p.Close()
+	})
+}
+
+// part begins HTTP/2 on a connection, and ends it at once or answers what is asked.
+func part(c net.Conn, stays bool) {
+	defer func() { _ = c.Close() }()
+
+	if _, err := io.ReadFull(c, make([]byte, len(http2.ClientPreface))); err != nil {
+		return
+	}
+
+	framer := http2.NewFramer(c, c)
+	go func() { _ = framer.WriteSettings() }()
+
+	for {
+		frame, err := framer.ReadFrame()
+		if err != nil {
+			return
+		}
+
+		switch f := frame.(type) {
+		case *http2.SettingsFrame:
+			if f.IsAck() && !stays {
+				_ = framer.WriteGoAway(0, http2.ErrCodeNo, nil)
+
+				return
+			}
+		case *http2.HeadersFrame:
+			status := hpack.HeaderField{Name: ":status", Value: "204"}
+
+			var block bytes.Buffer
+			_ = hpack.NewEncoder(&block).WriteField(status)
+			_ = framer.WriteHeaders(http2.HeadersFrameParam{
+				StreamID: f.StreamID, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: true,
+			})
+		}
 	}
 }

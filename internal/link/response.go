@@ -2,6 +2,7 @@ package link
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"strconv"
@@ -23,6 +24,7 @@ func (x *exchange) make(c *Conn) (*http.Response, error) {
 
 	ctx := x.r.Context()
 	b := &body{stream: stream, pool: c.pool}
+	b.Body = h2.NewBody(stream, b.over)
 
 	if ctx.Done() != nil {
 		b.stop = context.AfterFunc(ctx, func() { stream.Cancel(ctx.Err()) })
@@ -35,6 +37,10 @@ func (x *exchange) make(c *Conn) (*http.Response, error) {
 		b.finish()
 
 		return nil, err
+	}
+
+	if c.pool.barren.Load() > 0 {
+		c.pool.barren.Store(0)
 	}
 
 	resp := &http.Response{
@@ -55,6 +61,8 @@ func (x *exchange) make(c *Conn) (*http.Response, error) {
 
 // body is the body of a response.
 type body struct {
+	h2.Body
+
 	// Fixed before the response is handed over.
 	stream *h2.Stream
 	pool   *Pool
@@ -63,85 +71,28 @@ type body struct {
 	upload io.ReadCloser // what is being sent, nil if nothing is
 
 	once sync.Once
-
-	mu     sync.Mutex
-	part   *h2.Buffer // being read
-	at     int
-	end    bool // part is the last
-	closed bool
 }
 
 // Read implements io.Reader.
 func (b *body) Read(p []byte) (int, error) {
-	if n, err := b.have(p); n > 0 || err != nil || len(p) == 0 {
-		return n, err
+	n, err := b.Body.Read(p)
+	if errors.Is(err, io.ErrClosedPipe) {
+		err = http.ErrBodyReadAfterClose
 	}
 
-	for {
-		part, end, err := b.stream.Next()
-		if err != nil {
-			b.finish()
-
-			return 0, err
-		}
-
-		b.take(part, end)
-
-		if n, err := b.have(p); n > 0 || err != nil {
-			return n, err
-		}
-	}
+	return n, err //nolint:wrapcheck // what net/http's body gives
 }
 
 // Close implements io.Closer: it breaks the call off if it is not over.
 func (b *body) Close() error {
 	b.finish()
 
-	b.mu.Lock()
-	defer b.mu.Unlock()
-
-	b.closed = true
-	b.part.Release()
-	b.part = nil
-
-	return nil
+	return b.Body.Close() //nolint:wrapcheck // it has no error
 }
 
-// have reads of what is there.
-func (b *body) have(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-
-	if b.closed {
-		return 0, http.ErrBodyReadAfterClose
-	}
-
-	if b.part == nil {
-		if b.end {
-			return 0, io.EOF
-		}
-
-		return 0, nil
-	}
-
-	n := copy(p, b.part.B[b.at:])
-	if b.at += n; b.at < len(b.part.B) {
-		return n, nil
-	}
-
-	b.part.Release()
-	b.part, b.at = nil, 0
-
-	if b.end {
-		return n, io.EOF
-	}
-
-	return n, nil
-}
-
-// take takes over the next part.
-func (b *body) take(part *h2.Buffer, end bool) {
-	if end {
+// over takes in the end of the response.
+func (b *body) over(err error) error {
+	if err == nil {
 		for name, values := range headerOf(b.stream.Trailer()) {
 			if b.resp.Trailer == nil {
 				b.resp.Trailer = make(http.Header)
@@ -149,20 +100,11 @@ func (b *body) take(part *h2.Buffer, end bool) {
 
 			b.resp.Trailer[name] = values
 		}
-
-		b.finish()
 	}
 
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	b.finish()
 
-	if b.closed {
-		part.Release()
-
-		return
-	}
-
-	b.part, b.end = part, end
+	return err
 }
 
 // finish ends the call.

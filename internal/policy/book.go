@@ -99,6 +99,13 @@ func (b *Book) MayCallHostPlugin(s Subject, name string) bool {
 	return r != nil && r.HostPlugins.Has(name)
 }
 
+// MayAdminister reports whether a subject may call one of the host's own plugins that changes
+// or shows the host, which [Any] does not stand for.
+func (b *Book) MayAdminister(s Subject, name string) bool {
+	r := b.Of(s)
+	return r != nil && r.HostPlugins.Names(name)
+}
+
 // Rights are what a subject may do, as sorted names; [Any] alone is everything.
 type Rights struct {
 	Provides, Requires, Capabilities []string

@@ -40,6 +40,13 @@ func (s Set) Has(name string) bool {
 	return ok
 }
 
+// Names reports whether the set was made of a list that has the name itself, and not only
+// [Any].
+func (s Set) Names(name string) bool {
+	_, ok := s.names[name]
+	return ok
+}
+
 // NamesAny reports whether the set was made of a list that names anything but
 // [Any].
 func (s Set) NamesAny() bool { return len(s.names) > 0 }

@@ -97,7 +97,7 @@ func arrowProblems(packages []listedPackage) []string {
 
 // forbidden tells whether a package must not depend on another, however indirectly.
 func forbidden(pkg, dep string) bool {
-	for _, module := range []string{"/examples", "/bench", "/interop", "/tools", "/connectpluginfx"} {
+	for _, module := range []string{"/examples", "/bench", "/interop", "/tools", "/connectpluginfx", "/connectpluginotel", "/connectpluginv2", "/console"} {
 		if within(dep, modulePath+module) {
 			return true
 		}

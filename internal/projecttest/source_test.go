@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"testing"
@@ -73,10 +74,16 @@ func goCommand(t *testing.T, dir string, args ...string) string {
 	return stdout.String()
 }
 
-// goList returns the packages that go list prints for the arguments.
+// goList returns the packages that go list prints for the arguments. What it compiles is what is
+// compiled already: with the race detector where this program has it.
 func goList(t *testing.T, dir string, args ...string) []listedPackage {
 	t.Helper()
-	out := goCommand(t, dir, append([]string{"list", "-json=ImportPath,Dir,Export,Standard,DepOnly,GoFiles,Imports,Deps"}, args...)...)
+	list := []string{"list", "-json=ImportPath,Dir,Export,Standard,DepOnly,GoFiles,Imports,Deps"}
+	info, _ := debug.ReadBuildInfo()
+	if info != nil && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
+		list = append(list, "-race")
+	}
+	out := goCommand(t, dir, append(list, args...)...)
 	var packages []listedPackage
 	for dec := json.NewDecoder(strings.NewReader(out)); ; {
 		var p listedPackage

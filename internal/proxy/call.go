@@ -36,6 +36,9 @@ type Call struct {
 	// protocol can say so at that point. If it is nil or reports false, the
 	// stream is aborted: the caller sees a reset.
 	Ending func(Class, error) (Status, bool)
+	// Outcome, where it is not nil, takes in what the call is like. It is the call's until
+	// Forward returns.
+	Outcome *Outcome
 }
 
 // stated yields what the host says of the caller.
@@ -67,11 +70,13 @@ type call struct {
 	silent time.Duration // guarded by p.mu
 	result Result        // used by the forwarding goroutine only
 	fields *fieldList    // as above; nil once the request is not sent again
+	whole  *h2.Buffer    // the request's body, where it is sent complete
 
 	mu      sync.Mutex
 	reading time.Time     // since when the request's body is being read, zero while it is not
 	waited  time.Duration // for the caller to send what it did so far
-	ended   bool          // w and r must not be used any more
+	taken   int64         // bytes of the request's body
+	ended   bool          // w, r and Outcome must not be used any more
 	cause   error
 	stopped chan struct{} // closed with cause set; made when somebody waits
 	stream  *h2.Stream
@@ -88,6 +93,7 @@ func (c *call) read(p []byte) (int, error) {
 	c.mu.Lock()
 	c.reading = time.Time{}
 	c.waited += time.Since(begun)
+	c.taken += int64(n)
 	c.mu.Unlock()
 	return n, err //nolint:wrapcheck // the body's own error
 }
@@ -109,6 +115,53 @@ func (c *call) latency() time.Duration {
 		waited += now.Sub(c.reading)
 	}
 	return max(now.Sub(c.start)-waited, 1)
+}
+
+// noteHead has the outcome take in the head of the response. As for all of these, a provider
+// in this process that goes on after its end changes nothing any more.
+func (c *call) noteHead(status int, header http.Header, f framing) {
+	if c.Outcome == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.ended {
+		c.Outcome.head(status, header, f)
+	}
+}
+
+// noteBody has it take in a part of the body.
+func (c *call) noteBody(p []byte) {
+	if c.Outcome == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.ended {
+		c.Outcome.Body(p)
+	}
+}
+
+// noteTrailer has it take in a field of the trailer.
+func (c *call) noteTrailer(name, value string) {
+	if c.Outcome == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.ended {
+		c.Outcome.Trailer(name, value)
+	}
+}
+
+// noteEnd has it take in what is known at the end.
+func (c *call) noteEnd() {
+	if c.Outcome == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.Outcome.Took, c.Outcome.RequestBytes = time.Since(c.start), c.taken
 }
 
 // interrupt breaks the call off for the given reason: whoever waits for the

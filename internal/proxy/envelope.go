@@ -12,10 +12,16 @@ type envelopes struct {
 }
 
 // advance takes in the next part of the stream.
-func (e *envelopes) advance(p []byte) {
+func (e *envelopes) advance(p []byte) { e.follow(p, nil) }
+
+// follow does what advance does, and has the last envelope kept where somebody wants it.
+func (e *envelopes) follow(p []byte, last *Outcome) {
 	for len(p) > 0 {
 		if e.left > 0 {
 			n := min(e.left, uint64(len(p)))
+			if last != nil && e.ended {
+				last.keep(p[:n])
+			}
 			e.left -= n
 			p = p[n:]
 			continue

@@ -36,6 +36,7 @@ const (
 // deadline in the past, which resets an HTTP/2 stream; if w has no deadlines it
 // panics with [http.ErrAbortHandler].
 func (p *Provider) Forward(w http.ResponseWriter, r *http.Request, how Call) Result {
+	how.Outcome.Reset()
 	if err := checkRequest(r, how.Path); err != nil {
 		return Result{Class: ClassRefused, Err: err}
 	}
@@ -43,6 +44,7 @@ func (p *Provider) Forward(w http.ResponseWriter, r *http.Request, how Call) Res
 		Call: how, p: p, w: w, r: r, ctrl: *http.NewResponseController(w), start: time.Now(),
 		unary: isUnary(r), length: r.ContentLength,
 	}
+	defer c.noteEnd()
 	if err := p.enter(c); err != nil {
 		return Result{Class: ClassUnavailable, Err: err, Retryable: true}
 	}
@@ -112,14 +114,23 @@ func isUnary(r *http.Request) bool {
 
 // forward exchanges the request and the response with a provider on the network.
 func (c *call) forward() {
-	body, err := c.readWhole()
+	request, err := c.prepare()
 	if err != nil {
 		c.fail(ClassCanceled, err)
 		return
 	}
-	defer body.Release()
-	c.fields = newFieldList()
+	defer c.whole.Release()
 	defer c.releaseFields()
+	c.attempt(func() { c.exchange(request) })
+}
+
+// prepare reads what of the request is sent at once.
+func (c *call) prepare() (h2.Request, error) {
+	body, err := c.readWhole()
+	if err != nil {
+		return h2.Request{}, err
+	}
+	c.whole, c.fields = body, newFieldList()
 	c.requestFields(c.fields)
 	request := h2.Request{
 		Fields: c.fields.fields,
@@ -130,8 +141,14 @@ func (c *call) forward() {
 	if body != nil {
 		request.Body = body.B
 	}
+	return request, nil
+}
+
+// attempt sends the request, and once more where the provider did not look at it. A body
+// that was read can be read again where nobody else did.
+func (c *call) attempt(once func()) {
 	for range attempts {
-		c.exchange(request)
+		once()
 		if !c.result.Retryable {
 			return
 		}
@@ -139,8 +156,8 @@ func (c *call) forward() {
 			break
 		}
 	}
-	if body != nil {
-		c.r.Body = io.NopCloser(bytes.NewReader(bytes.Clone(body.B)))
+	if c.whole != nil {
+		c.r.Body = io.NopCloser(bytes.NewReader(bytes.Clone(c.whole.B)))
 	}
 }
 
@@ -165,9 +182,7 @@ func (c *call) exchange(request h2.Request) {
 	c.result = Result{}
 	stream, rest, err := c.p.open(c, request)
 	if err != nil {
-		c.fail(ClassUnavailable, err)
-		c.result.Latency = c.latency()
-		c.result.Retryable = c.result.Class == ClassUnavailable && !errors.Is(err, h2.ErrTooLarge)
+		c.unopened(err)
 		return
 	}
 	if !request.End {
@@ -179,6 +194,18 @@ func (c *call) exchange(request h2.Request) {
 	defer c.attach(nil)
 	defer stream.Close()
 	c.respond(stream)
+	c.settle(request)
+}
+
+// unopened sets the result of a call for which there was no stream.
+func (c *call) unopened(err error) {
+	c.fail(ClassUnavailable, err)
+	c.result.Latency = c.latency()
+	c.result.Retryable = c.result.Class == ClassUnavailable && !errors.Is(err, h2.ErrTooLarge)
+}
+
+// settle says what else is known of a call that was sent.
+func (c *call) settle(request h2.Request) {
 	c.result.Sent = !errors.Is(c.result.Err, h2.ErrUnprocessed)
 	if c.result.Class == ClassUnavailable && !c.result.Written {
 		c.result.Retryable = request.End

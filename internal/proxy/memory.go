@@ -128,6 +128,7 @@ func (w *memoryWriter) WriteHeader(status int) {
 	if w.framing = framingOf(dst.Get(fieldContentType)); w.framing != framingNone {
 		dst.Del(fieldContentLength) // nobody knows how long a stream will be
 	}
+	w.noteHead(status, dst, w.framing)
 	w.result.Written = true
 	w.w.WriteHeader(status)
 }
@@ -145,9 +146,7 @@ func (w *memoryWriter) Write(p []byte) (int, error) {
 	n, err := w.w.Write(p)
 	w.body = w.body || n > 0
 	w.active.Store(true)
-	if w.framing != framingNone {
-		w.envelopes.advance(p[:n])
-	}
+	w.passed(p[:n])
 	return n, err //nolint:wrapcheck // the writer's own error
 }
 
@@ -212,6 +211,7 @@ func (w *memoryWriter) trailers() {
 	}
 	w.p.cfg.Headers.Each(headers.Trailer, trailer, func(name, value string) {
 		w.w.Header().Add(http.TrailerPrefix+name, value)
+		w.noteTrailer(name, value)
 	})
 }
 

@@ -3,6 +3,8 @@ package proxy
 import (
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -299,5 +301,5 @@ func (p *Provider) logAway(away *h2.GoAwayError) {
 	if away.Code != http2.ErrCodeNo {
 		log = p.cfg.Logger.Warn
 	}
-	log("a provider ends a connection", "endpoint", p.authority, "code", away.Code.String(), "text", fmt.Sprintf("%q", away.Text))
+	log("a provider ends a connection", "endpoint", p.authority, "code", away.Code.String(), "text", strings.Trim(strconv.QuoteToASCII(away.Text), `"`)) // escaped: it is the provider's
 }

@@ -90,11 +90,17 @@ func (p *Provider) ask(ctx context.Context, path string, message []byte, inGRPC 
 
 // understandsGRPCAlone takes account of the answer to a question in Connect and reports whether to ask again in gRPC.
 func (p *Provider) understandsGRPCAlone(status int, contentType string) bool {
-	if status != http.StatusUnsupportedMediaType && !strings.HasPrefix(contentType, kindOfGRPC) {
+	if !SpeaksGRPCAlone(status, contentType) {
 		return false
 	}
 	p.grpcAlone.Store(true)
 	return true
+}
+
+// SpeaksGRPCAlone reports whether a call in Connect was answered as by a server that understands gRPC alone, which did
+// nothing with it.
+func SpeaksGRPCAlone(status int, contentType string) bool {
+	return status == http.StatusUnsupportedMediaType || strings.HasPrefix(contentType, kindOfGRPC)
 }
 
 // intoEnvelope is a message as gRPC sends it.

@@ -36,6 +36,7 @@ func (c *call) respond(s *h2.Stream) {
 	if d.framing != framingNone {
 		header.Del(fieldContentLength) // nobody knows how long a stream will be
 	}
+	c.noteHead(status, header, d.framing)
 	c.result.Written = true
 	c.w.WriteHeader(status)
 	d.copy(s)
@@ -108,6 +109,9 @@ func (d *download) trailer(fields []hpack.HeaderField) {
 		headBeforeTrailer(&d.ctrl)
 	}
 	addFields(d.w.Header(), http.TrailerPrefix, headers.Trailer, d.p.cfg.Headers, fields)
+	for _, f := range fields {
+		d.noteTrailer(f.Name, f.Value)
+	}
 }
 
 // headBeforeTrailer lets the head of a response without a body leave before its
@@ -126,10 +130,16 @@ func (d *download) write(part *h2.Buffer) error {
 	n, err := d.w.Write(part.B)
 	d.body = d.body || n > 0
 	d.active.Store(true)
-	if d.framing != framingNone {
-		d.envelopes.advance(part.B[:n])
-	}
+	d.passed(part.B[:n])
 	return err //nolint:wrapcheck // wrapped by the caller
+}
+
+// passed takes in what was written to the caller.
+func (d *download) passed(p []byte) {
+	if d.framing != framingNone {
+		d.envelopes.advance(p)
+	}
+	d.noteBody(p)
 }
 
 // broken ends a response that stopped in the middle.

@@ -106,7 +106,7 @@ func TestTableReadersBesideAWriter(t *testing.T) {
 			}
 		})
 	}
-	for range 1000 {
+	for range 60 {
 		for _, w := range comes {
 			table.put(w)
 		}

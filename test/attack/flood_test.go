@@ -1,6 +1,7 @@
 package attack_test
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -25,7 +26,7 @@ type flooder struct {
 	head []byte
 }
 
-func newFlooder(t *testing.T, host *hosttest.Host) *flooder {
+func newFlooder(t *testing.T, host *hosttest.Host, more ...string) *flooder {
 	t.Helper()
 	cfg := host.StrangerTLS()
 	cfg.NextProtos = []string{"h2"}
@@ -49,6 +50,9 @@ func newFlooder(t *testing.T, host *hosttest.Host) *flooder {
 		{"content-type", "application/proto"},
 	} {
 		_ = enc.WriteField(hpack.HeaderField{Name: field[0], Value: field[1]})
+	}
+	for i := 0; i < len(more); i += 2 {
+		_ = enc.WriteField(hpack.HeaderField{Name: more[i], Value: more[i+1], Sensitive: true})
 	}
 	f.head = []byte(b.String())
 	return f
@@ -132,6 +136,39 @@ func TestAudit_H48_FloodsAreCutOff(t *testing.T) {
 				t.Errorf("the honest plugin, afterwards: %v", err)
 			}
 		})
+	}
+}
+
+// Nor does an identity pay for calls that it gives up as soon as they have begun, while one
+// that gives some up keeps its connection.
+func TestAudit_H48_ResetsOfAPluginAreCutOff(t *testing.T) {
+	t.Parallel()
+	host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.Policy = hosttest.Rights(map[string][2][]string{"bad": {}, "honest": {}})
+	})
+	bad, honest := host.Enrol(t, "bad", nil), host.Enrol(t, "honest", nil)
+	f := newFlooder(t, host, "x-plugin-runtime-id", bad.RuntimeID(), "authorization", "Bearer "+bad.RuntimeToken())
+	why := make(chan string, 1)
+	go func() { why <- f.reason() }()
+	const most = 20_000
+	sent := uint32(0)
+	for ; sent < most; sent++ {
+		if errors.Join(f.open(sent, false), f.WriteRSTStream(2*sent+1, http2.ErrCodeCancel)) != nil {
+			break
+		}
+	}
+	if sent == most {
+		t.Errorf("%d calls were opened and reset", sent)
+	}
+	_ = f.conn.Close()
+	<-why
+	for range 500 {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		_ = honest.ReportHealth(ctx, connectpluginv1.HealthState_HEALTH_STATE_HEALTHY, "", nil)
+	}
+	if err := honest.ReportHealth(t.Context(), connectpluginv1.HealthState_HEALTH_STATE_HEALTHY, "", nil); err != nil {
+		t.Errorf("the honest plugin: %v", err)
 	}
 }
 

@@ -123,7 +123,7 @@ func policyFor(plugins map[string]func(*connectplugin.PluginPolicy)) *connectplu
 // enrol tries one handshake.
 func enrol(t *testing.T, cfg connectplugin.ClientConfig) (*connectplugin.Client, error) {
 	t.Helper()
-	cfg.Logger = hosttest.Logger(t)
+	cfg.Logger, cfg.Timeout = hosttest.Logger(t), hosttest.Wait
 	c, err := connectplugin.NewClient(cfg)
 	if err != nil {
 		return nil, err

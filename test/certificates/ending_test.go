@@ -161,12 +161,13 @@ func TestAudit_USE34_EndingCertificatesAreWarnedOfOnBothSides(t *testing.T) {
 	}
 	fresh := func(c *x509.Certificate) { c.NotAfter = time.Now().Add(40 * 24 * time.Hour) }
 	for name, c := range map[string]struct {
-		host, plugin     func(*x509.Certificate)
-		onHost, onPlugin []string
+		host, calls, plugin func(*x509.Certificate)
+		onHost, onPlugin    []string
 	}{
-		"fresh":  {fresh, fresh, nil, nil},
-		"host":   {aging, fresh, []string{"this host"}, []string{"the host"}},
-		"plugin": {fresh, aging, []string{"plugin greeter"}, []string{"this side", "this plugin"}},
+		"fresh":           {fresh, fresh, fresh, nil, nil},
+		"host":            {aging, fresh, fresh, []string{"this host"}, []string{"the host, where this side calls it"}},
+		"host, as caller": {fresh, aging, fresh, nil, []string{"the host, when it calls this plugin"}},
+		"plugin":          {fresh, fresh, aging, []string{"plugin greeter"}, []string{"this side", "this plugin"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -176,6 +177,8 @@ func TestAudit_USE34_EndingCertificatesAreWarnedOfOnBothSides(t *testing.T) {
 			h := ca.Start(t, nil, func(s *connectplugin.ServeConfig) {
 				s.TLS, s.Logger = hostTLS, slog.New(slog.NewTextHandler(&host, nil))
 				s.TLS.ClientAuth = tls.VerifyClientCertIfGiven
+				s.PluginTLS = dynamic(ca, ca.Certify(t, hosttest.Loopback, hosttest.URI("spiffe://test.example/host"), c.calls))
+				s.HealthProbe = connectplugin.HealthProbeConfig{Interval: 50 * time.Millisecond, Timeout: hosttest.Wait}
 				s.Policy = &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{
 					"greeter": hosttest.Allow(func(p *connectplugin.PluginPolicy) { p.Provides = []string{"greeter"} }),
 				}}

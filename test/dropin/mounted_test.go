@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 
@@ -396,6 +397,68 @@ func TestAudit_OWN11_StreamsOfBareServicesEndWithTheirCaller(t *testing.T) {
 			}
 			if code := connect.CodeOf(stream.Err()); code != connect.CodeUnauthenticated {
 				t.Errorf("ended with %v: %v", code, stream.Err())
+			}
+		})
+	}
+}
+
+// A handshake that is mounted by hand tells of the plugins in its configuration, those that
+// were asked for and policy gives, and clients dispense them.
+func TestHandMounted_ListsItsPlugins(t *testing.T) {
+	t.Parallel()
+	for name, mux := range map[string]func(*mounted) *http.ServeMux{"generated": (*mounted).generated, "handlers": (*mounted).handlers} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cfg := open()
+			rules := *cfg.Policy.Default
+			rules.HostPlugins = []string{"logger"}
+			cfg.Policy = &connectplugin.Policy{Default: &rules, Public: []string{"open"}}
+			cfg.Plugins = connectplugin.PluginSet{
+				"logger": hosttest.LoggerPlugin{}, "hidden": hosttest.LoggerPlugin{}, "open": hosttest.LoggerPlugin{},
+			}
+			m := newMounted(t, cfg)
+			m.broker.RegisterCapability(hosttest.LoggerCapability(&hosttest.RecordingLogger{}))
+			on, lines := mux(m), &hosttest.RecordingLogger{}
+			on.Handle(loggerv1connect.NewLoggerHandler(lines))
+			server := httptest.NewServer(on)
+			t.Cleanup(server.Close)
+			for _, c := range []struct {
+				selfID          string
+				requested, want []string
+				capabilities    int
+			}{
+				{"api", nil, []string{"logger", "open"}, 1},
+				{"api", []string{"logger", "hidden"}, []string{"logger"}, 1},
+				{"", nil, []string{"open"}, 0},
+			} {
+				client := connectpluginv1connect.NewHandshakeServiceClient(http.DefaultClient, server.URL)
+				req := hosttest.OldRequest(c.selfID)
+				req.RequestedPlugins = c.requested
+				resp, err := client.Handshake(t.Context(), connect.NewRequest(req))
+				if err != nil {
+					t.Fatal(err)
+				}
+				var got []string
+				for _, p := range resp.Msg.GetPlugins() {
+					got = append(got, p.GetName())
+				}
+				if !slices.Equal(got, c.want) || len(resp.Msg.GetHostCapabilities()) != c.capabilities {
+					t.Errorf("%q asks for %v: %v and %d capabilities", c.selfID, c.requested, got, len(resp.Msg.GetHostCapabilities()))
+				}
+			}
+			app, err := connectplugin.NewClient(connectplugin.ClientConfig{
+				HostURL: server.URL, SelfID: "app", AllowInsecure: true, Plugins: connectplugin.PluginSet{"logger": hosttest.LoggerPlugin{}},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = app.Close() })
+			logger, err := connectplugin.DispenseTyped[loggerv1connect.LoggerClient](app, "logger")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := logger.Log(t.Context(), connect.NewRequest(&loggerv1.LogRequest{Message: "x"})); err != nil {
+				t.Error(err)
 			}
 		})
 	}

@@ -192,6 +192,57 @@ func TestAudit_USE30_ConnectionsThatStayKeepNobodyOut(t *testing.T) {
 	}
 }
 
+// occupy opens connections from an address and leaves them.
+func occupy(t *testing.T, from, to string, n int) {
+	t.Helper()
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+	for range n {
+		c, err := d.DialContext(t.Context(), "tcp", to)
+		if err != nil {
+			t.Skipf("this machine has no address %s: %v", from, err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+	}
+}
+
+// Whoever takes more connections than others makes room for them, and a connection on which
+// nothing is asked makes room for one on which something is: nobody ends a probe that goes on.
+func TestAudit_OWN20_NobodyDisplacesAnHonestProbe(t *testing.T) {
+	t.Parallel()
+	for name, crowd := range map[string]map[string]int{
+		"from another address":   {"127.0.0.2": 300},
+		"from many addresses":    {"127.0.0.2": 60, "127.0.0.3": 60, "127.0.0.4": 60, "127.0.0.5": 60, "127.0.0.6": 60, "127.0.0.7": 60},
+		"from the probe's own":   {"127.0.0.1": 300},
+		"from that and another":  {"127.0.0.1": 60, "127.0.0.2": 300},
+		"a few that are no harm": {"127.0.0.1": 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			health := connectplugin.NewHealthServer()
+			_, url := withProbes(t, func(c *connectplugin.ServeConfig) { c.HealthService = health })
+			watch := connect.NewClient[healthQuestion, healthAnswer](hosttest.HTTPClient(t, nil), url+"/grpc.health.v1.Health/Watch", connect.WithGRPC())
+			stream, err := watch.CallServerStream(t.Context(), connect.NewRequest(&healthQuestion{}))
+			if err != nil || !stream.Receive() {
+				t.Fatalf("watch: %v", err)
+			}
+			for from, n := range crowd {
+				occupy(t, from, strings.TrimPrefix(url, "http://"), n)
+			}
+			for name, client := range clients(t) {
+				client.Timeout = hosttest.Wait
+				if got, _ := get(t, client, url+"/healthz", "x"); got != http.StatusOK {
+					t.Errorf("%s: %d", name, got)
+				}
+			}
+			health.SetServingStatus("", connectpluginv1.ServingStatus_SERVING_STATUS_NOT_SERVING)
+			if !stream.Receive() || stream.Msg().GetStatus() != connectpluginv1.ServingStatus_SERVING_STATUS_NOT_SERVING {
+				t.Errorf("the probe that goes on was ended: %v", stream.Err())
+			}
+			_ = stream.Close()
+		})
+	}
+}
+
 // A client that speaks HTTP/1.1 alone learns from TLS what is missing, in the handshake and
 // not by an empty reply after it.
 func TestAudit_USE30_WhoSpeaksNoHTTP2IsToldInTLS(t *testing.T) {

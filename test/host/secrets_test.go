@@ -267,11 +267,11 @@ func TestAudit_REGREC11_IdentityEventsSayWhoAndWhy(t *testing.T) {
 	for _, want := range []connectplugin.AuditEvent{
 		{Kind: connectplugin.AuditIssued, RuntimeID: all.RuntimeID(), SelfID: "all"},
 		{Kind: connectplugin.AuditRenewed, RuntimeID: all.RuntimeID(), SelfID: "all"},
-		{Kind: connectplugin.AuditRegistered, RuntimeID: all.RuntimeID(), SelfID: "all", Procedure: procedures + "ServiceRegistry/RegisterService", Subject: "logger"},
-		{Kind: connectplugin.AuditConflict, RuntimeID: rival.RuntimeID(), SelfID: "rival", Procedure: procedures + "ServiceRegistry/RegisterService", Subject: "logger"},
-		{Kind: connectplugin.AuditGranted, RuntimeID: all.RuntimeID(), SelfID: "all", Procedure: procedures + "CapabilityBroker/RequestCapability", Subject: "logger"},
-		{Kind: connectplugin.AuditLimited, RuntimeID: all.RuntimeID(), SelfID: "all", Procedure: procedures + "CapabilityBroker/RequestCapability", Subject: "logger"},
-		{Kind: connectplugin.AuditDenied, RuntimeID: rival.RuntimeID(), SelfID: "rival", Procedure: procedures + "CapabilityBroker/RequestCapability", Subject: "logger"},
+		{Kind: connectplugin.AuditRegistered, RuntimeID: all.RuntimeID(), SelfID: "all", Procedure: procedures + "ServiceRegistry/RegisterService", Right: connectplugin.RightProvides, Subject: "logger"},
+		{Kind: connectplugin.AuditConflict, RuntimeID: rival.RuntimeID(), SelfID: "rival", Procedure: procedures + "ServiceRegistry/RegisterService", Right: connectplugin.RightProvides, Subject: "logger"},
+		{Kind: connectplugin.AuditGranted, RuntimeID: all.RuntimeID(), SelfID: "all", Procedure: procedures + "CapabilityBroker/RequestCapability", Right: connectplugin.RightCapabilities, Subject: "logger"},
+		{Kind: connectplugin.AuditLimited, RuntimeID: all.RuntimeID(), SelfID: "all", Procedure: procedures + "CapabilityBroker/RequestCapability", Right: connectplugin.RightCapabilities, Subject: "logger"},
+		{Kind: connectplugin.AuditDenied, RuntimeID: rival.RuntimeID(), SelfID: "rival", Procedure: procedures + "CapabilityBroker/RequestCapability", Right: connectplugin.RightCapabilities, Subject: "logger"},
 		{Kind: connectplugin.AuditAuthFailed, RuntimeID: "nobody", Procedure: procedures + "PluginLifecycle/ReportHealth"},
 		{Kind: connectplugin.AuditAuthFailed, RuntimeID: "[redacted]", Procedure: procedures + "PluginLifecycle/ReportHealth"},
 		{Kind: connectplugin.AuditAuthFailed, SelfID: "all", Procedure: procedures + "HandshakeService/Handshake"},
@@ -281,7 +281,7 @@ func TestAudit_REGREC11_IdentityEventsSayWhoAndWhy(t *testing.T) {
 		wantEvent(t, host.Audit.Events(), want)
 	}
 	for _, e := range host.Audit.Events() {
-		for _, text := range []string{e.Peer, e.RuntimeID, e.SelfID, e.Procedure, e.Subject, e.Reason} {
+		for _, text := range []string{e.Peer, e.RuntimeID, e.SelfID, e.Procedure, e.Subject, e.Registration, e.Grant, e.Target, e.AuthProvider, e.Reason} {
 			if len(text) > 600 || strings.IndexFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) >= 0 {
 				t.Errorf("event %s has the text %q", e.Kind, text)
 			}

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
 )
 
@@ -245,5 +246,53 @@ func TestAdoptInPlaintext(t *testing.T) {
 		if left := h.Plugins(); len(left) != 0 {
 			t.Errorf("left: %+v", left)
 		}
+	}
+}
+
+// Where an adopted plugin is, its operator said: a policy that changes while it registers
+// does not send its calls elsewhere.
+func TestAudit_OWN23_APolicyThatChangesMovesNoAdoptedPlugin(t *testing.T) {
+	t.Parallel()
+	h := startForAdoption(t)
+	connected := make(chan *connectplugin.Client, 1)
+	url := sidecar(t, h, "echo", func(c *connectplugin.PluginServerConfig) {
+		c.OnConnected = func(_ context.Context, c *connectplugin.Client) error { connected <- c; return nil }
+	})
+	if err := h.Platform().AddPlugin(t.Context(), adoption(url)); err != nil {
+		t.Fatal(err)
+	}
+	plugin, call := hosttest.Arrival(t, connected), userCall(t, h)
+	policy := func(edit func(*connectplugin.PluginPolicy)) *connectplugin.Policy {
+		echo := connectplugin.PluginPolicy{Provides: []string{"echo"}}
+		edit(&echo)
+		user := hosttest.Allow(func(p *connectplugin.PluginPolicy) { p.Requires = []string{"echo"} })
+		return &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{"echo": echo, "user": user}}
+	}
+	there := policy(func(p *connectplugin.PluginPolicy) { p.Endpoint = "https://127.0.0.1:1" })
+	own := policy(func(p *connectplugin.PluginPolicy) { p.AllowOwnAddress = true })
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+				if err := h.SetPolicy([]*connectplugin.Policy{there, own}[i%2]); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	}()
+	for range 300 {
+		err := hosttest.RegisterWith(t, plugin, &connectpluginv1.RegisterServiceRequest{ServiceType: "echo", Version: "1.0.0", EndpointPath: echoPath})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(stop)
+	<-stopped
+	if err := call(); err != nil {
+		t.Errorf("a call: %v", err)
 	}
 }

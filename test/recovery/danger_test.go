@@ -23,7 +23,7 @@ func TestAudit_USE40_DangerIsWarnedOfWithoutALogger(t *testing.T) {
 		"open policy": {func(l *slog.Logger) error {
 			_, err := newHost(t, &connectplugin.ServeConfig{AllowInsecure: true, Policy: connectplugin.OpenPolicy(), Logger: l})
 			return err
-		}, "open policy"},
+		}, "open policy: whoever reaches the host"},
 		"client in plaintext": {func(l *slog.Logger) error {
 			c, err := connectplugin.NewClient(connectplugin.ClientConfig{HostURL: "http://127.0.0.1:1", AllowInsecure: true, Logger: l})
 			if err == nil {

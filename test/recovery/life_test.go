@@ -143,6 +143,30 @@ func TestAudit_USE25_TheLivingKeepTheirPlace(t *testing.T) {
 	}
 }
 
+// A connection alone keeps its place, too, where nothing is provided and nothing asked.
+func TestAudit_USE25_AnOpenConnectionIsASignOfLife(t *testing.T) {
+	t.Parallel()
+	host := start(t, instances(1, connectplugin.HealthProbeConfig{Disabled: true}))
+	first, err := born(t, host, "api", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := first.client.RuntimeID()
+	if err := first.client.ReportHealth(t.Context(), healthy, "", nil); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if _, err := born(t, host, "api", false); connect.CodeOf(err) != connect.CodeResourceExhausted {
+			t.Errorf("a second: %v, want the limit", err)
+		}
+	}
+	if err := first.client.ReportHealth(t.Context(), healthy, "", nil); err != nil || first.client.RuntimeID() != id {
+		t.Errorf("the first lost its place: %v", err)
+	}
+	first.crash()
+	hosttest.Eventually(t, "the next life", func() bool { _, err := born(t, host, "api", false); return err == nil })
+}
+
 // Another proof of the same self id is no other life of the plugin.
 func TestAudit_USE25_OnlyTheSameProofSucceeds(t *testing.T) {
 	t.Parallel()

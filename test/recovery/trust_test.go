@@ -187,4 +187,16 @@ func TestAudit_USE24_PlaintextAgainstTLS(t *testing.T) {
 	if err := c.Connect(t.Context()); !errors.Is(err, connectplugin.ErrHostNotTrusted) || !strings.Contains(err.Error(), "does not speak TLS") {
 		t.Errorf("%v", err)
 	}
+
+	secure := start(t, nil)
+	plain, err := connectplugin.NewClient(connectplugin.ClientConfig{
+		HostURL: "http://" + strings.TrimPrefix(secure.URL, "https://"), AllowInsecure: true, SelfID: "provider", Logger: hosttest.Logger(t),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = plain.Close() })
+	if err := plain.Connect(t.Context()); !errors.Is(err, connectplugin.ErrHostNotTrusted) || !strings.Contains(err.Error(), "write https://") {
+		t.Errorf("%v", err)
+	}
 }

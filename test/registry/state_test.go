@@ -176,7 +176,7 @@ func TestAudit_REGREC11_SecurityEventsReachTheSink(t *testing.T) {
 		{connectplugin.AuditPolicyChanged, "", ""},
 	} {
 		if !slices.ContainsFunc(events, func(e connectplugin.AuditEvent) bool {
-			return e.Kind == want.kind && e.SelfID == want.selfID && e.Subject == want.subject
+			return e.Kind == want.kind && e.SelfID == want.selfID && e.Subject+e.Registration == want.subject
 		}) {
 			t.Errorf("no event %+v", want)
 		}

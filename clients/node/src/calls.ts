@@ -12,7 +12,11 @@ export type Protocol = "grpc" | "connect" | "grpc-web";
 
 const transports = { grpc: createGrpcTransport, connect: createConnectTransport, "grpc-web": createGrpcWebTransport };
 
-/** Follows the registry, so that each call goes to the provider of the moment. */
+const any = "-"; // in the place of a provider: the host chooses
+const constraintHeader = "x-plugin-constraint";
+
+/** Leads to the providers of a type. The host chooses one for each call; where it does not know how, all go to the provider
+ * of the moment, which the route learns from the registry. */
 export class ServiceRoute {
   #route = "";
   #owner = ""; // the runtime id under which the route is known
@@ -45,6 +49,8 @@ export class ServiceRoute {
       const path = req.url.slice(base.length);
       const send = async () => {
         const { route, identity } = await this.#aim(req.signal);
+        req.header.delete(constraintHeader);
+        if (this.constraint && route.endsWith("/" + any)) req.header.set(constraintHeader, this.constraint);
         for (const [name, value] of Object.entries(identity.headers())) req.header.set(name, value);
         return { identity, answer: next({ ...req, url: base + route + path }) };
       };
@@ -85,6 +91,7 @@ export class ServiceRoute {
 
   async #routeOf(state: ServiceState): Promise<string> {
     if (state.state === "unavailable") return "";
+    if (this.session.hostChooses()) return `/services/${this.serviceType}/${any}`;
     let url = state.endpointUrl;
     if (this.constraint) {
       try {

@@ -14,6 +14,7 @@ import { type RegisterServiceRequestSchema, ServiceRegistry } from "./wire/plugi
 
 const renewAfter = 2 / 3; // of the lifetime
 const renewFloor = 100;
+const anyProvider = "connectplugin.any_provider";
 const longest = 2 ** 31 - 1; // that a timer can wait
 
 const final: ReadonlySet<Code> = new Set([
@@ -72,6 +73,7 @@ export class Session {
   #registeredAs = "";
   #reportAt = 0;
   #trusted = false;
+  #chooses = false;
   #running: Promise<void> | undefined;
 
   constructor(private readonly link: HostLink, private readonly settings: Settings) {
@@ -108,6 +110,11 @@ export class Session {
   /** The identity of the moment; undefined while there is none. */
   current(): Identity | undefined {
     return this.#identity;
+  }
+
+  /** Whether the host chooses among the providers of a type, call by call. */
+  hostChooses(): boolean {
+    return this.#chooses;
   }
 
   /** Takes account of an answer that says that the identity is not valid any more. */
@@ -202,6 +209,7 @@ export class Session {
         delay = this.#pace.failed(e);
       }
       await pause(Math.min(delay, longest), AbortSignal.any([this.#wake.signal, this.#ended.signal]));
+      await pause(this.#pace.notBefore - performance.now(), this.#ended.signal); // whatever has become due
     }
   }
 
@@ -268,6 +276,7 @@ export class Session {
     this.#check(request, answer, current, binding);
     this.#trusted = true;
     for (const warning of answer.warnings.slice(0, 16)) this.settings.log(`the host warns: ${JSON.stringify(warning.slice(0, 1024))}`);
+    this.#chooses = answer.serverMetadata[anyProvider] === "true";
     this.#identity = new Identity(answer.runtimeId, answer.runtimeToken, renewAt(request, answer));
     this.settings.log(`${current ? "renewed" : "enrolled"} as ${answer.runtimeId}`);
     return this.#identity;

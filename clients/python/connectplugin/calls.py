@@ -14,6 +14,8 @@ from .session import Identity, Session
 from .watching import UNAVAILABLE, ServiceState, Watch
 from .wire import registry_pb2 as reg
 
+_ANY = "-"  # in the place of a provider: the host chooses
+_OWN = ("authorization", "x-plugin-runtime-id", "x-plugin-constraint")  # metadata that is not the caller's to set
 _ROUTE_WAIT = 1.0  # how long a call waits for news of its service
 
 
@@ -28,8 +30,8 @@ class NoProvider(PluginError, grpc.RpcError):  # type: ignore[misc]
 
 
 class ServiceChannel(grpc.Channel):  # type: ignore[misc]
-    """A channel that leads to the provider of a service type, for generated stubs. It follows the registry: when the
-    provider changes, the next call goes to the new one. A unary call that the host refused because it did not know the
+    """A channel that leads to the providers of a service type, for generated stubs. The host chooses one for each call; where it
+    does not know how, all go to the provider of the moment, which the channel learns from the registry. A unary call that the host refused because it did not know the
     plugin's identity any more is made once more with a new one; the provider saw nothing of the first."""
 
     def __init__(self, session: Session, link: HostLink, service_type: str, constraint: str) -> None:
@@ -103,6 +105,8 @@ class ServiceChannel(grpc.Channel):  # type: ignore[misc]
     def _route_of(self, state: ServiceState) -> str:
         if state.state == UNAVAILABLE:
             return ""
+        if self._session.host_chooses():
+            return f"/services/{self._type}/{_ANY}"
         url = state.endpoint_url
         if self._constraint:
             identity = self._session.identity(_ROUTE_WAIT)
@@ -139,6 +143,10 @@ class ServiceChannel(grpc.Channel):  # type: ignore[misc]
                 raise NoProvider(f"no provider of {self._type!r} is available")
             return self._route, identity
 
+    def wanted(self, route: str) -> tuple[tuple[str, str], ...]:
+        """What the host is told of the provider that it chooses."""
+        return (("x-plugin-constraint", self._constraint),) if self._constraint and route.endswith("/" + _ANY) else ()
+
     def refused(self, identity: Identity) -> None:
         self._session.refused(identity)
 
@@ -157,8 +165,8 @@ class _Multi:
         route, identity = self._channel.aim(timeout)
         call = getattr(self._channel.below(), self._kind)(
             route + self._method, request_serializer=self._serializer, response_deserializer=self._deserializer)
-        own = [m for m in metadata or () if m[0].lower() not in ("authorization", "x-plugin-runtime-id")]
-        return call, {"timeout": timeout, "metadata": (*own, *identity.metadata())}, identity
+        own = [m for m in metadata or () if m[0].lower() not in _OWN]
+        return call, {"timeout": timeout, "metadata": (*own, *self._channel.wanted(route), *identity.metadata())}, identity
 
 
 def _begin(call: Callable[..., Any], *args: Any, **options: Any) -> Any:

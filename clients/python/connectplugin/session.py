@@ -18,6 +18,7 @@ from .wire import registry_pb2 as reg
 
 _RENEW_AFTER = 2 / 3  # of the lifetime
 _RENEW_FLOOR = 0.1
+_ANY_PROVIDER = "connectplugin.any_provider"
 _FINAL = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION,
           grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND)
 
@@ -72,6 +73,7 @@ class Session:
         self._error: Optional[Exception] = None
         self._ended = False
         self._closed = False
+        self._chooses = False
         # Of the thread alone.
         self._registered: list[str] = []
         self._registered_as = ""
@@ -107,6 +109,11 @@ class Session:
         """The identity of the moment, None while there is none."""
         with self._mu:
             return self._identity
+
+    def host_chooses(self) -> bool:
+        """Reports whether the host chooses among the providers of a type, call by call."""
+        with self._mu:
+            return self._chooses
 
     def refused(self, identity: Identity) -> None:
         """Takes account of an answer that says that the identity is not valid any more."""
@@ -189,7 +196,14 @@ class Session:
             except Exception as e:  # a defect ends the plugin and not its thread alone
                 self._fail(e)
                 return
-            self._wake.wait(delay)
+            self._rest(delay)
+
+    def _rest(self, delay: float) -> None:
+        """Waits until something is due, and in any case for as long as the host asked to be left alone."""
+        self._wake.wait(delay)
+        self._wake.clear()
+        while not self._ended and (left := self._pace.not_before - time.monotonic()) > 0:
+            self._wake.wait(left)
             self._wake.clear()
 
     def _fail(self, error: Exception) -> None:
@@ -264,6 +278,7 @@ class Session:
         identity = Identity(answer.runtime_id, answer.runtime_token, _renew_at(request, answer))
         with self._mu:
             self._identity = identity
+            self._chooses = answer.server_metadata.get(_ANY_PROVIDER) == "true"
         self._log.info("%s as %s", "renewed" if current else "enrolled", identity.runtime_id)
         return identity
 

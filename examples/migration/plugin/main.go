@@ -16,8 +16,8 @@ import (
 	"connectrpc.com/connect"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
-	greeterv1 "github.com/masegraye/connect-plugin-go/examples/minimal/gen/greeter/v1"
-	"github.com/masegraye/connect-plugin-go/examples/minimal/gen/greeter/v1/greeterv1connect"
+	greeterv1 "github.com/masegraye/connect-plugin-go/examples/greeter/gen/greeter/v1"
+	"github.com/masegraye/connect-plugin-go/examples/greeter/gen/greeter/v1/greeterv1connect"
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 )
 

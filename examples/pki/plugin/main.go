@@ -11,8 +11,8 @@ import (
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
 	"github.com/masegraye/connect-plugin-go/examples/internal/devhost"
-	greeterv1 "github.com/masegraye/connect-plugin-go/examples/minimal/gen/greeter/v1"
-	"github.com/masegraye/connect-plugin-go/examples/minimal/gen/greeter/v1/greeterv1connect"
+	greeterv1 "github.com/masegraye/connect-plugin-go/examples/greeter/gen/greeter/v1"
+	"github.com/masegraye/connect-plugin-go/examples/greeter/gen/greeter/v1/greeterv1connect"
 )
 
 type greeter struct{}

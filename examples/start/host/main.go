@@ -24,6 +24,7 @@ func main() {
 	}
 }
 
+//docs:region serve
 func serve(addr, name string) error {
 	config := connectplugin.AuthorityConfig{Dir: "run/authority"}
 
@@ -36,6 +37,7 @@ func serve(addr, name string) error {
 		return err
 	}
 
+	// The host renews them as long as it runs. Another machine gets its directory by hand, or as a mounted secret.
 	for _, plugin := range []string{"logger", "app"} {
 		if err := authority.WriteCredentials("run/"+plugin, plugin); err != nil {
 			return err
@@ -47,9 +49,12 @@ func serve(addr, name string) error {
 		Hosts:     []string{name, "localhost", "127.0.0.1", "::1"},
 		Authority: authority,
 		Policy: &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{
+			// It says where it is called, on its own address; Endpoint would say it here.
 			"logger": {Provides: []string{"logger"}, AllowOwnAddress: true},
 			"app":    {Requires: []string{"logger"}},
 		}},
 		Logger: slog.Default(),
 	})
 }
+
+//docs:end

@@ -37,10 +37,12 @@ func main() {
 	}
 }
 
+//docs:region serve
 func serve(host string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 
+	// The host writes them; a plugin that is started first waits.
 	tls, err := connectplugin.AwaitCredentials(ctx, connectplugin.CredentialsConfig{Dir: "run/logger", Logger: slog.Default()})
 	if err != nil {
 		return err
@@ -51,3 +53,5 @@ func serve(host string) error {
 		Services: []connectplugin.PluginService{loggerv1plugin.ProvideLogger(logger{})},
 	})
 }
+
+//docs:end

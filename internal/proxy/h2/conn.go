@@ -1,7 +1,6 @@
 package h2
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -25,7 +24,6 @@ const (
 	tableSize      = 4096      // of HPACK, both ways
 	maxFrame       = 16 << 10  // the smallest bound that the protocol allows, ours and at first the server's
 	largestFrame   = 64 << 10  // that is sent, whatever the server allows
-	readBuffer     = 32 << 10
 	highWater      = 256 << 10 // pending bytes at which senders of data wait
 	openWater      = 384 << 10 // and at which no further stream is opened
 	keepBatch      = 512 << 10 // memory of a batch that is kept for the next one while there are streams
@@ -70,7 +68,7 @@ type Conn struct {
 	batch   *Batch // below nc, or nil
 	cfg     Config
 	framer  *http2.Framer // for reading; used by the reader only
-	reader  *bufio.Reader
+	reader  *source
 	stop    chan struct{} // closed with the connection
 	stopped sync.WaitGroup
 
@@ -118,6 +116,7 @@ type Conn struct {
 	raised     bool  // the window of every stream grew since they were looked at
 	received   int64 // bytes of data not yet acknowledged on the connection
 	control    int   // bytes in out that the server made us send
+	worth      worth
 }
 
 // peerSettings is what the server stated about itself.
@@ -136,7 +135,7 @@ func Client(ctx context.Context, nc net.Conn, batch *Batch, cfg Config) (*Conn, 
 		nc:         nc,
 		batch:      batch,
 		cfg:        cfg,
-		reader:     bufio.NewReaderSize(nc, readBuffer),
+		reader:     &source{from: nc},
 		stop:       make(chan struct{}),
 		hold:       make(chan struct{}, 1),
 		due:        make(chan struct{}, 1),
@@ -147,6 +146,7 @@ func Client(ctx context.Context, nc net.Conn, batch *Batch, cfg Config) (*Conn, 
 		sendWindow: initialWindow,
 		capacity:   initialWindow,
 		peer:       peerSettings{maxFrame: maxFrame, maxHeader: math.MaxInt64, window: initialWindow},
+		worth:      worth{late: streamWindow, since: time.Now()},
 	}
 	c.limit.Store(noLimit)
 	c.encoder = hpack.NewEncoder(&c.block)

@@ -30,7 +30,7 @@ var (
 	// ErrPing says that the server left a ping unanswered.
 	ErrPing = errors.New("http2: no answer to a ping")
 
-	errFlood        = errors.New("http2: server sends faster than it reads")
+	errFlood        = errors.New("http2: server sends what nothing explains, or faster than it reads")
 	errStuck        = errors.New("http2: server does not read")
 	errPseudo       = fmt.Errorf("%w: pseudo-header field", ErrMalformed)
 	errField        = fmt.Errorf("%w: header field", ErrMalformed)

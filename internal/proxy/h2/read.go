@@ -3,6 +3,7 @@ package h2
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"golang.org/x/net/http2"
 )
@@ -65,12 +66,13 @@ func (c *Conn) step(frame http2.Frame, err error) (event, error) {
 	defer c.mu.Unlock()
 	limit, said, full := c.limit.Load(), c.goAway, c.Full()
 	if err == nil {
+		c.worth.got(frame)
 		err = c.handleLocked(frame)
 	}
 	if streamErr, ok := errors.AsType[http2.StreamError](err); ok {
 		err = c.streamErrorLocked(streamErr)
 	}
-	if err == nil && c.control > floodLimit {
+	if err == nil && (c.control > floodLimit || c.worth.spent(time.Now)) {
 		err = errFlood
 	}
 	if err != nil {
@@ -100,10 +102,7 @@ func (c *Conn) nextBuffered() bool {
 	if c.reader.Buffered() < frameHead {
 		return false
 	}
-	head, err := c.reader.Peek(frameHead)
-	if err != nil {
-		return false
-	}
+	head := c.reader.Peek(frameHead)
 	length := int(head[0])<<16 | int(head[1])<<8 | int(head[2])
 	switch kind, flags := http2.FrameType(head[3]), http2.Flags(head[4]); {
 	case kind == http2.FrameHeaders && !flags.Has(http2.FlagHeadersEndHeaders):
@@ -205,6 +204,7 @@ func (c *Conn) handleLocked(frame http2.Frame) error {
 	case *http2.RSTStreamFrame:
 		s, err := c.streamLocked(f.StreamID)
 		if s != nil {
+			c.worth.earn()
 			c.failStreamLocked(s, &ResetError{Code: f.ErrCode})
 		}
 		return err

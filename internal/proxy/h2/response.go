@@ -29,6 +29,9 @@ func (c *Conn) dataLocked(f *http2.DataFrame) error {
 	}
 	s, err := c.streamLocked(f.StreamID)
 	if s == nil {
+		if err == nil && !c.worth.lateData(length) {
+			err = http2.ConnectionError(http2.ErrCodeFlowControl)
+		}
 		return err
 	}
 	data := f.Data()
@@ -59,6 +62,7 @@ func (c *Conn) receiveLocked(s *Stream, data []byte, length int64) {
 		s.stated -= int64(len(data))
 	}
 	if len(data) > 0 {
+		c.worth.earn()
 		if s.body == nil && s.gather && s.stated > 0 {
 			s.body = GetBuffer(int(min(s.stated+int64(len(data)), gatherBody)))
 		}
@@ -74,6 +78,7 @@ func (c *Conn) endLocked(s *Stream) {
 		return
 	}
 	s.eof = true
+	c.worth.earn()
 	notify(s.sendWake) // the rest of the request is not wanted
 	s.overLocked()
 	c.markLocked(s)
@@ -126,6 +131,7 @@ func (c *Conn) headLocked(s *Stream, b *headerBlock) {
 		stated = -1
 	}
 	s.status, s.fields, s.stated = status, b.regular(), stated
+	c.worth.earn()
 	if !c.answered.Load() {
 		c.answered.Store(true)
 	}

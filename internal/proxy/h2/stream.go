@@ -330,6 +330,9 @@ func (c *Conn) removeLocked(s *Stream) {
 		return
 	}
 	s.closed = true
+	if !s.eof {
+		c.worth.leave(s.recvWindow)
+	}
 	delete(c.streams, s.id)
 	c.load.Add(-1)
 	c.unqueueLocked(s)

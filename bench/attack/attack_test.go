@@ -1,0 +1,81 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	connectplugin "github.com/masegraye/connect-plugin-go"
+	"github.com/masegraye/connect-plugin-go/bench/attack/kinds"
+)
+
+// TestMain is one of the processes where a test has started it.
+func TestMain(m *testing.M) {
+	if len(os.Args) < 2 || os.Args[1] != "-role" {
+		os.Exit(m.Run())
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func TestAttacks(t *testing.T) {
+	t.Parallel()
+	for only, want := range map[string]string{
+		"a stranger: PING flood":             "too many PINGs",
+		"a bad plugin: calls to a slow":      "bounded",
+		"a hostile provider: empty DATA flo": "cut off",
+	} {
+		t.Run(only, func(t *testing.T) {
+			t.Parallel()
+			var out bytes.Buffer
+			p := play{only: only, lasts: time.Second}
+			if err := p.all(t.Context(), &out); err != nil || !strings.Contains(out.String(), want) {
+				t.Errorf("%v\n%s", err, out.String())
+			}
+		})
+	}
+}
+
+func TestOnlyLoopbackIsAttacked(t *testing.T) {
+	t.Parallel()
+	authority, err := connectplugin.NewAuthority(connectplugin.AuthorityConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, addr := range []string{"192.0.2.1:443", "example.com:443", "localhost:443", "[2001:db8::1]:443", ""} {
+		for _, k := range kinds.All() {
+			if _, err := k.Play(t.Context(), authority, addr, time.Second); err == nil || !strings.Contains(err.Error(), "loopback") {
+				t.Errorf("%q, %s: %v", addr, k.Name, err)
+			}
+		}
+	}
+}
+
+func TestVerdict(t *testing.T) {
+	t.Parallel()
+	for want, r := range map[string]row{
+		"cut off":             {outcome: kinds.Outcome{CutAfter: time.Second}},
+		"bounded":             {host: time.Second / 2},
+		"bounded: 3 refused":  {host: 2 * time.Second, outcome: kinds.Outcome{Refused: 3}},
+		"OPEN: memory":        {memory: mostMemory + 1, outcome: kinds.Outcome{CutAfter: time.Second}},
+		"OPEN: processor":     {host: 2 * time.Second},
+		"HONEST CALLS FAILED": {outcome: kinds.Outcome{CutAfter: time.Second}, loud: probed{failed: 1}},
+	} {
+		r.lasts = 2 * time.Second
+		words, good := r.verdict()
+		if !strings.HasPrefix(words, want) || good == (strings.ToUpper(want[:2]) == want[:2]) {
+			t.Errorf("%s: %q, %v", want, words, good)
+		}
+	}
+}

@@ -1,0 +1,235 @@
+//nolint:wrapcheck // errors of the framer end an attack, and nobody looks at them
+package kinds
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+)
+
+const (
+	headerTable = 4096
+	gathered    = 16 << 10 // bytes of frames that are written at once
+	patient     = 2 * time.Second
+)
+
+// conn is a connection on which the attacker writes frames as it likes. One goroutine
+// writes.
+type conn struct {
+	*http2.Framer
+
+	attack *attack
+	ctx    context.Context //nolint:containedctx // of the attack
+	tls    *tls.Conn
+	out    *bufio.Writer
+	block  bytes.Buffer
+	fields *hpack.Encoder
+	next   uint32 // stream
+
+	reading sync.WaitGroup
+	gone    chan struct{} // closed when the host ended the connection
+}
+
+// connect opens a connection and says hello. Where read is false nothing is ever read.
+func (a *attack) connect(ctx context.Context, read bool, settings ...http2.Setting) (*conn, error) {
+	raw, err := a.dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	cfg := a.tls.Clone()
+	cfg.NextProtos = []string{"h2"}
+	cfg.ServerName = cmp.Or(cfg.ServerName, "127.0.0.1")
+	c := &conn{attack: a, ctx: ctx, tls: tls.Client(raw, cfg), next: 1, gone: make(chan struct{})}
+	if err := c.tls.HandshakeContext(ctx); err != nil {
+		_ = raw.Close()
+		return nil, fmt.Errorf("TLS: %w", err)
+	}
+	c.out = bufio.NewWriterSize(c.tls, gathered)
+	c.Framer = http2.NewFramer(c.out, c.tls)
+	c.ReadMetaHeaders = hpack.NewDecoder(headerTable, nil)
+	c.fields = hpack.NewEncoder(&c.block)
+	_, err = c.out.WriteString(http2.ClientPreface)
+	if err := errors.Join(err, c.WriteSettings(settings...), c.flush()); err != nil {
+		_ = c.tls.Close()
+		return nil, err
+	}
+	if read {
+		c.reading.Go(c.read)
+	}
+	return c, nil
+}
+
+// read takes what the host sends until the connection ends.
+func (c *conn) read() {
+	defer close(c.gone)
+	reason := ""
+	for {
+		f, err := c.ReadFrame()
+		if _, ok := errors.AsType[http2.StreamError](err); ok {
+			continue
+		}
+		if err != nil {
+			if c.ctx.Err() == nil {
+				c.attack.ended(reason)
+			}
+			return
+		}
+		switch f := f.(type) {
+		case *http2.GoAwayFrame:
+			reason = string(f.DebugData())
+			if reason == "" {
+				reason = f.ErrCode.String()
+			}
+		case *http2.RSTStreamFrame:
+			if f.ErrCode != http2.ErrCodeNo {
+				c.attack.refused.Add(1)
+			}
+		case *http2.MetaHeadersFrame:
+			c.take(f)
+		}
+	}
+}
+
+func (c *conn) take(f *http2.MetaHeadersFrame) {
+	if f.PseudoValue("status") != strconv.Itoa(http.StatusTooManyRequests) {
+		return
+	}
+	c.attack.refused.Add(1)
+	for _, field := range f.RegularFields() {
+		if field.Name == "retry-after" {
+			c.attack.told.Store(true)
+		}
+	}
+}
+
+// close ends the connection and waits for its reader.
+func (c *conn) close() {
+	_ = c.tls.Close()
+	c.reading.Wait()
+}
+
+// flush writes what was gathered.
+func (c *conn) flush() error {
+	_ = c.tls.SetWriteDeadline(time.Now().Add(MostTime))
+	return c.out.Flush()
+}
+
+// more counts a frame and says whether another may be sent.
+func (c *conn) more() error {
+	select {
+	case <-c.gone:
+		return errGone
+	case <-c.ctx.Done():
+		return c.ctx.Err()
+	default:
+	}
+	if c.attack.sent.Add(1) > mostFrames {
+		return errEnough
+	}
+	return nil
+}
+
+// head is a header block for a request to a path, with credentials where the attacker has
+// some. More fields come in pairs.
+func (c *conn) head(path string, more ...string) []byte {
+	c.block.Reset()
+	list := []string{
+		":method", http.MethodPost, ":scheme", "https", ":authority", c.attack.addr, ":path", path,
+		"content-type", "application/proto", "connect-protocol-version", "1",
+	}
+	if id := c.attack.client; id != nil {
+		list = append(list, "x-plugin-runtime-id", id.RuntimeID(), "authorization", "Bearer "+id.RuntimeToken())
+	}
+	list = append(list, more...)
+	for i := 0; i < len(list); i += 2 {
+		_ = c.fields.WriteField(hpack.HeaderField{Name: list[i], Value: list[i+1]})
+	}
+	return bytes.Clone(c.block.Bytes())
+}
+
+// open sends a request's header block on a stream of its own, which it returns.
+func (c *conn) open(block []byte, end bool) (uint32, error) {
+	id := c.next
+	c.next += 2
+	return id, c.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block, EndHeaders: true, EndStream: end})
+}
+
+// linger waits until the host ends the connection, or the attack is over.
+func (c *conn) linger() error {
+	if err := c.flush(); err != nil {
+		return errGone
+	}
+	select {
+	case <-c.gone:
+		return errGone
+	case <-c.ctx.Done():
+		return nil
+	}
+}
+
+// flood writes frames as fast as they go, until it is over. The first call of a step has 0.
+func flood(step func(c *conn, i uint32) error, settings ...http2.Setting) func(context.Context, *attack) error {
+	return func(ctx context.Context, a *attack) error {
+		c, err := a.connect(ctx, true, settings...)
+		if err != nil {
+			return err
+		}
+		defer c.close()
+		stop := context.AfterFunc(ctx, func() { _ = c.tls.SetWriteDeadline(time.Now()) })
+		defer stop()
+		for i := uint32(0); ; i++ {
+			if err := c.more(); err != nil {
+				return err
+			}
+			if err := step(c, i); err != nil {
+				return c.lost(err)
+			}
+		}
+	}
+}
+
+// lost turns an error of writing into the end of the connection, where that is what it is.
+func (c *conn) lost(err error) error {
+	if c.ctx.Err() != nil {
+		return nil
+	}
+	wait := time.NewTimer(patient) // for the reader to see the reason
+	defer wait.Stop()
+	select {
+	case <-c.gone:
+		return errGone
+	case <-wait.C:
+		return err
+	}
+}
+
+// slowly is flood with a pause after each step.
+func slowly(pause time.Duration, step func(c *conn, i uint32) error) func(context.Context, *attack) error {
+	return flood(func(c *conn, i uint32) error {
+		if err := step(c, i); err != nil {
+			return err
+		}
+		if err := c.flush(); err != nil {
+			return err
+		}
+		t := time.NewTimer(pause)
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-c.gone:
+		case <-c.ctx.Done():
+		}
+		return nil
+	})
+}

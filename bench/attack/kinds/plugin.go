@@ -1,0 +1,237 @@
+//nolint:wrapcheck // errors of the framer end an attack, and nobody looks at them
+package kinds
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect"
+	"golang.org/x/net/http2"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/masegraye/connect-plugin-go/bench/stage"
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+)
+
+const (
+	registerPath   = "/connectplugin.v1.ServiceRegistry/RegisterService"
+	watchPath      = "/connectplugin.v1.ServiceRegistry/WatchService"
+	grantPath      = "/connectplugin.v1.CapabilityBroker/RequestCapability"
+	reportPath     = "/connectplugin.v1.PluginLifecycle/ReportHealth"
+	healthPath     = "/connectplugin.health.v1.HealthService/Check"
+	healthWatch    = "/connectplugin.health.v1.HealthService/Watch"
+	routePath      = "/services/" + stage.Echo + "/-" // whoever provides it
+	flooded        = "flooded"                        // the type that the bad plugin provides
+	streamType     = "application/connect+proto"
+	manyStreams    = 10_000
+	uploads        = 64
+	uploaded       = 256 << 10 // bytes that one write of an upload has
+	envelopeHead   = 5
+	largeFields    = 25 << 10 // bytes
+	retries        = 20 * time.Millisecond
+	callsAtOnce    = 256
+	connectionsMax = 64
+)
+
+// plugins are attacks of a plugin that holds an identity and everything that its policy
+// gives to it.
+func plugins() []Kind {
+	list := []Kind{
+		{Name: "discovery", run: flood(request(discoverPath, message(&connectpluginv1.DiscoverServiceRequest{ServiceType: stage.Echo})))},
+		{Name: "registrations", run: flood(registrations)},
+		{Name: "grants", run: flood(request(grantPath, message(&connectpluginv1.RequestCapabilityRequest{CapabilityType: stage.Tool})))},
+		{Name: "health reports", run: flood(reports)},
+		{Name: "health questions", run: flood(request(healthPath, nil))},
+		{Name: "renewals", run: renewals},
+		{Name: "routed calls", run: flood(request(routePath+stage.Say, []byte("x")))},
+		{Name: "routed calls, reset", run: flood(rapidReset(routePath + stage.Slow))},
+		{Name: "streams opened and closed", run: flood(openedAndClosed)},
+		{Name: "watches opened and kept", run: flood(watches(false))},
+		{Name: "watches opened and given up", run: flood(watches(true))},
+		{Name: "health watches", run: flood(request(healthWatch, envelope(nil), "content-type", streamType))},
+		{Name: "watches whose request stays incomplete", run: idle(watchPath)},
+		{Name: "calls to a slow provider", run: many(stage.Slow, callsAtOnce, nil)},
+		{Name: "10,000 streams", run: many(stage.Slow, manyStreams, nil)},
+		{Name: "uploads that nobody reads", run: many(stage.Sink, uploads, func() io.Reader { return endless{} })},
+		{Name: "downloads that it does not read", run: many(stage.Pour, manyStreams, nil)},
+		{Name: "downloads, nothing is read", run: notRead(routePath + stage.Pour)},
+		{Name: "large metadata", run: flood(func(c *conn, i uint32) error {
+			return request(routePath+stage.Say, []byte("x"), "x-large", strings.Repeat(string(rune('a'+i%26)), largeFields))(c, i)
+		})},
+		{Name: pingFlood, run: flood(func(c *conn, _ uint32) error { return c.WritePing(false, [8]byte{}) })},
+		{Name: "connections", run: connections},
+	}
+	for i := range list {
+		list[i].Who = Plugin
+	}
+	return list
+}
+
+func message(m proto.Message) []byte {
+	b, err := proto.Marshal(m)
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+// envelope is a message of a stream.
+func envelope(m []byte) []byte {
+	return append(binary.BigEndian.AppendUint32(make([]byte, 1, envelopeHead+len(m)), uint32(len(m))), m...) //nolint:gosec // short
+}
+
+func registrations(c *conn, i uint32) error {
+	m := &connectpluginv1.RegisterServiceRequest{
+		ServiceType: flooded, Version: fmt.Sprintf("1.0.%d", i), EndpointPath: stage.Path,
+		Metadata: map[string]string{"base_url": "https://" + from + ":1"},
+	}
+	return request(registerPath, message(m))(c, i)
+}
+
+func reports(c *conn, i uint32) error {
+	state := connectpluginv1.HealthState_HEALTH_STATE_HEALTHY
+	if i%2 == 0 {
+		state = connectpluginv1.HealthState_HEALTH_STATE_DEGRADED
+	}
+	return request(reportPath, message(&connectpluginv1.ReportHealthRequest{State: state}))(c, i)
+}
+
+func openedAndClosed(c *conn, _ uint32) error {
+	id, err := c.open(c.cached(routePath+stage.Slow, "content-type", streamType), false)
+	if err == nil {
+		err = c.WriteData(id, true, envelope([]byte("x")))
+	}
+	if err == nil {
+		err = c.WriteRSTStream(id, http2.ErrCodeCancel)
+	}
+	return err
+}
+
+func watches(givenUp bool) func(c *conn, i uint32) error {
+	body := envelope(message(&connectpluginv1.WatchServiceRequest{ServiceType: stage.Echo}))
+	open := request(watchPath, body, "content-type", streamType)
+	return func(c *conn, i uint32) error {
+		id := c.next
+		if err := open(c, i); err != nil || !givenUp {
+			return err
+		}
+		return c.WriteRSTStream(id, http2.ErrCodeCancel)
+	}
+}
+
+// renewals asks for a new identity again and again, as nothing but the library can.
+func renewals(ctx context.Context, a *attack) error {
+	var working sync.WaitGroup
+	for range connecting {
+		working.Go(func() {
+			for ctx.Err() == nil && a.sent.Add(1) < mostFrames {
+				if err := a.client.Connect(ctx); connect.CodeOf(err) == connect.CodeResourceExhausted {
+					a.refused.Add(1)
+					rest(ctx)
+				}
+			}
+		})
+	}
+	working.Wait()
+	return nil
+}
+
+// endless is a body without end.
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) { return min(len(p), uploaded), nil }
+
+// many holds so many calls at once, over as many connections as they need, and begins
+// another where one ends. What is answered is not read.
+func many(path string, n int, body func() io.Reader) func(context.Context, *attack) error {
+	return func(ctx context.Context, a *attack) error {
+		transport := a.transport()
+		defer transport.CloseIdleConnections()
+		var working sync.WaitGroup
+		for range n {
+			working.Go(func() {
+				for ctx.Err() == nil && a.sent.Add(1) < mostFrames {
+					var b io.Reader = http.NoBody
+					if body != nil {
+						b = body()
+					}
+					if !a.call(ctx, transport, routePath+path, b) {
+						rest(ctx)
+					}
+				}
+			})
+		}
+		working.Wait()
+		return nil
+	}
+}
+
+func rest(ctx context.Context) {
+	t := time.NewTimer(retries)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// transport opens as many connections as calls need, up to a bound.
+func (a *attack) transport() *http.Transport {
+	cfg := a.tls.Clone()
+	cfg.NextProtos = []string{"h2"}
+	cfg.ServerName = cmp.Or(cfg.ServerName, "127.0.0.1")
+	return &http.Transport{
+		MaxConnsPerHost: connectionsMax, ForceAttemptHTTP2: true,
+		DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			raw, err := a.dial(ctx)
+			if err != nil {
+				return nil, err
+			}
+			c := tls.Client(raw, cfg)
+			if err := c.HandshakeContext(ctx); err != nil {
+				_ = raw.Close()
+				return nil, fmt.Errorf("TLS: %w", err)
+			}
+			return c, nil
+		},
+	}
+}
+
+// call makes a call, holds it until the attack ends, and says whether it was held.
+func (a *attack) call(ctx context.Context, transport http.RoundTripper, path string, body io.Reader) bool {
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+a.addr+path, body)
+	if err != nil {
+		return false
+	}
+	r.Header.Set("Content-Type", "application/proto")
+	r.Header.Set("X-Plugin-Runtime-Id", a.client.RuntimeID())
+	r.Header.Set("Authorization", "Bearer "+a.client.RuntimeToken())
+	resp, err := transport.RoundTrip(r)
+	if err != nil {
+		if ctx.Err() == nil {
+			a.refused.Add(1)
+		}
+		return false
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode == http.StatusTooManyRequests {
+		a.refused.Add(1)
+		if resp.Header.Get("Retry-After") != "" {
+			a.told.Store(true)
+		}
+		return false
+	}
+	if resp.StatusCode == http.StatusOK {
+		<-ctx.Done()
+	}
+	return true
+}

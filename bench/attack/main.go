@@ -1,0 +1,108 @@
+// Command attack attacks a host of its own in every way that package kinds knows, a few
+// seconds each, with an honest client beside it. It prints per attack when the attacker was
+// cut off, or that what it costs is bounded; what the host used; and what the honest client
+// noticed. It fails where an attacker was neither cut off nor bounded, and where an honest
+// call failed.
+//
+// The host, the honest provider and the attacker are processes of their own, on loopback.
+//
+// Usage:
+//
+//	attack [-only TEXT] [-for 2s] [-list]
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/masegraye/connect-plugin-go/bench/attack/kinds"
+	"github.com/masegraye/connect-plugin-go/bench/stage"
+)
+
+// Roles of the processes that the command starts.
+const (
+	roleHost     = "host"
+	roleProvider = "provider"
+	roleAttacker = "attacker"
+	roleBurner   = "burner"
+)
+
+const lasts = 2 * time.Second
+
+var (
+	errRole = errors.New("no such role")
+	errKind = errors.New("no attack has such a name; -list lists them")
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context) error {
+	var p play
+	role := flag.String("role", "", "of a process that the command starts")
+	list := flag.Bool("list", false, "list the attacks")
+	flag.StringVar(&p.only, "only", "", "play attacks whose names contain this")
+	flag.DurationVar(&p.lasts, "for", lasts, "how long each attack lasts, a minute at most")
+	flag.StringVar(&p.dir, "dir", "", "of the authority")
+	flag.StringVar(&p.addr, "addr", "", "of the host, on loopback")
+	flag.StringVar(&p.profile, "profile", "", "write profiles of the host during the last attack to this file, with .cpu and .heap after it")
+	cores := flag.Float64("cores", 0, "that a burner burns")
+	flag.Parse()
+	switch *role {
+	case "":
+		if *list {
+			return p.list(os.Stdout)
+		}
+		return p.all(ctx, os.Stdout)
+	case roleBurner:
+		if err := stage.Tell("ready"); err != nil {
+			return err
+		}
+		stage.Burn(ctx, *cores, p.lasts)
+		return nil
+	}
+	return p.role(ctx, *role)
+}
+
+// role is a process that has the authority.
+func (p *play) role(ctx context.Context, role string) error {
+	authority, err := stage.Authority(p.dir)
+	if err != nil {
+		return err
+	}
+	switch role {
+	case roleHost:
+		return stage.ServeHost(ctx, stage.HostConfig(authority), p.profile)
+	case roleProvider:
+		return stage.ServeProvider(ctx, authority, p.addr)
+	case roleAttacker:
+		for _, k := range kinds.All() {
+			if k.Who+": "+k.Name != p.only {
+				continue
+			}
+			if err := stage.Tell("ready"); err != nil {
+				return err
+			}
+			outcome, err := k.Play(ctx, authority, p.addr, p.lasts)
+			if err != nil {
+				return err
+			}
+			return stage.Tell(outcome)
+		}
+		return errKind
+	}
+	return fmt.Errorf("%w: %q", errRole, role)
+}

@@ -1,0 +1,121 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/masegraye/connect-plugin-go/bench/attack/kinds"
+	"github.com/masegraye/connect-plugin-go/bench/stage"
+)
+
+// What an attacker that is not cut off may cost the host; docs/operator.md states the same.
+const (
+	mostMemory = 96 << 20 // bytes above what the host had
+	mostCores  = 0.5      // of the host's, where the attacker is not told to come back later
+	tolerable  = 1.2      // times the 99th percentile of the control
+
+	middle = 0.5
+)
+
+var errOpen = errors.New("attackers were neither cut off nor bounded, or honest calls failed")
+
+// probed is what the honest client noticed.
+type probed struct {
+	times  stage.Times
+	failed int
+	last   error
+}
+
+// row is one attack.
+type row struct {
+	kind    kinds.Kind
+	lasts   time.Duration
+	outcome kinds.Outcome
+
+	host, provider, attacker time.Duration // of processors
+	memory                   int64         // the most that the host had more than before
+
+	quiet, loud, control probed
+}
+
+// used is the processor time of the attack in all.
+func (r *row) used() time.Duration { return r.host + r.provider + r.attacker }
+
+// worse is the 99th percentile of the probe beside the attack against that of the control.
+func (r *row) worse() float64 {
+	control := r.control.times.At(stage.Percentile99)
+	if control == 0 {
+		return 0
+	}
+	return float64(r.loud.times.At(stage.Percentile99)) / float64(control)
+}
+
+// bounded reports that what the attacker costs has a bound, by whichever means.
+func (r *row) bounded() bool {
+	return r.memory <= mostMemory && (r.outcome.Told || r.outcome.Refused > 0 || r.host.Seconds() <= mostCores*r.lasts.Seconds())
+}
+
+func (r *row) verdict() (words string, good bool) {
+	switch {
+	case r.loud.failed > 0:
+		return fmt.Sprintf("HONEST CALLS FAILED: %d, %v", r.loud.failed, r.loud.last), false
+	case r.memory > mostMemory:
+		return "OPEN: memory", false
+	case r.outcome.CutAfter > 0:
+		return "cut off after " + r.outcome.CutAfter.Round(time.Millisecond).String() + ": " + r.outcome.Reason, true
+	case r.bounded() && r.outcome.Refused > 0:
+		return fmt.Sprintf("bounded: %d refused", r.outcome.Refused), true
+	case r.bounded():
+		return "bounded", true
+	}
+	return "OPEN: processor", false
+}
+
+// table prints rows as they come.
+type table struct {
+	out   io.Writer
+	open  int
+	worse []float64 // of each attack by a plugin
+}
+
+func (t *table) begin() {
+	_, _ = fmt.Fprintf(t.out, "%-50s %9s %8s %8s %5s %17s %17s %17s %s\n", "attack", "sent", "host CPU", "memory", "fails",
+		"quiet p50/p99", "attack p50/p99", "control p50/p99", "verdict")
+}
+
+func (t *table) add(r row) {
+	verdict, good := r.verdict()
+	if !good {
+		t.open++
+	}
+	control := ""
+	if len(r.control.times) > 0 {
+		control = latency(r.control)
+		t.worse = append(t.worse, r.worse())
+	}
+	const mebi = 1 << 20
+	_, _ = fmt.Fprintf(t.out, "%-50s %9d %7.2fs %4d MiB %5d %17s %17s %17s %s\n",
+		r.kind.Who+": "+r.kind.Name, r.outcome.Sent,
+		r.host.Seconds(), max(r.memory, 0)/mebi, r.loud.failed, latency(r.quiet), latency(r.loud), control, verdict)
+}
+
+func (t *table) end() error {
+	if len(t.worse) > 0 {
+		slices.Sort(t.worse)
+		_, _ = fmt.Fprintf(t.out, "Beside a bad plugin another one's 99th percentile is %.2f times (median of %d attacks) what it is\n"+
+			"beside a program outside that burns the same processor time as long; at most %.2f is to be reached, on an idle machine.\n",
+			t.worse[len(t.worse)/2], len(t.worse), tolerable)
+	}
+	if t.open > 0 {
+		return fmt.Errorf("%w: %d", errOpen, t.open)
+	}
+	return nil
+}
+
+func latency(p probed) string {
+	at := func(q float64) float64 { return p.times.At(q).Seconds() * float64(time.Second/time.Millisecond) }
+	return fmt.Sprintf("%.1f/%.1f ms", at(middle), at(stage.Percentile99))
+}

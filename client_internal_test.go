@@ -1,0 +1,188 @@
+package connectplugin
+
+import (
+	"errors"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/encoding/protowire"
+
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+)
+
+type negotiation struct {
+	hostMin, hostMax    int
+	exact, lowest, most int32
+}
+
+func (n negotiation) run() (int32, error) {
+	return negotiateVersion(
+		&connectpluginv1.HandshakeRequest{AppProtocolVersion: n.exact, MinProtocolVersion: n.lowest, MaxProtocolVersion: n.most},
+		versionsBetween(n.hostMin, n.hostMax),
+	)
+}
+
+var negotiations = map[string]struct {
+	give negotiation
+	want int32
+	err  error
+}{
+	"both the same":                      {negotiation{1, 1, 1, 1, 1}, 1, nil},
+	"highest of both":                    {negotiation{1, 4, 3, 2, 3}, 3, nil},
+	"highest of the host":                {negotiation{1, 4, 9, 2, 9}, 4, nil},
+	"one in common, at the bottom":       {negotiation{3, 5, 3, 1, 3}, 3, nil},
+	"one in common, at the top":          {negotiation{3, 5, 9, 5, 9}, 5, nil},
+	"peer below the host's minimum":      {negotiation{3, 5, 2, 1, 2}, 0, errNoCommonVersion},
+	"peer's minimum above the host":      {negotiation{3, 5, 9, 6, 9}, 0, errNoCommonVersion},
+	"exact, in the range":                {negotiation{1, 3, 2, 0, 0}, 2, nil},
+	"exact, the lowest":                  {negotiation{2, 3, 2, 0, 0}, 2, nil},
+	"exact, the highest":                 {negotiation{2, 3, 3, 0, 0}, 3, nil},
+	"exact, below the minimum":           {negotiation{2, 3, 1, 0, 0}, 0, errNoCommonVersion},
+	"exact, too new":                     {negotiation{2, 3, 4, 0, 0}, 0, errNoCommonVersion},
+	"nothing named":                      {negotiation{1, 3, 0, 0, 0}, 0, errNoCommonVersion},
+	"only a minimum beside the exact":    {negotiation{1, 3, 3, 2, 0}, 3, nil},
+	"only a maximum beside the exact":    {negotiation{1, 3, 2, 0, 9}, 3, nil},
+	"the range wins over the exact":      {negotiation{1, 3, 3, 1, 2}, 2, nil},
+	"upside down":                        {negotiation{1, 3, 1, 3, 1}, 0, errVersionRange},
+	"minimum above the exact":            {negotiation{1, 3, 1, 2, 0}, 0, errVersionRange},
+	"maximum below the exact":            {negotiation{1, 3, 3, 0, 2}, 0, errVersionRange},
+	"negative exact":                     {negotiation{1, 3, -1, 0, 0}, 0, errVersionRange},
+	"negative minimum":                   {negotiation{1, 3, 1, -1, 3}, 0, errVersionRange},
+	"negative maximum":                   {negotiation{1, 3, 1, 1, -1}, 0, errVersionRange},
+	"negative both":                      {negotiation{1, 3, 1, -3, -1}, 0, errVersionRange},
+	"extremes":                           {negotiation{1, math.MaxInt, 1, 1, math.MaxInt32}, math.MaxInt32, nil},
+	"smallest possible":                  {negotiation{1, 3, math.MinInt32, math.MinInt32, math.MinInt32}, 0, errVersionRange},
+	"a host with a range that is no one": {negotiation{3, 1, 2, 1, 3}, 0, errVersionRange},
+}
+
+func TestAudit_PROTO12_HighestCommonVersion(t *testing.T) {
+	t.Parallel()
+	for name, tt := range negotiations {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got, err := tt.give.run()
+			if got != tt.want || !errors.Is(err, tt.err) {
+				t.Errorf("got %d, %v; want %d, %v", got, err, tt.want, tt.err)
+			}
+		})
+	}
+}
+
+func TestAudit_PROTO13_DeprecatedVersionsAreWarnedOf(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		version int32
+		below   int
+		want    bool
+	}{
+		"none deprecated": {1, 0, false},
+		"below":           {2, 3, true},
+		"at":              {3, 3, false},
+		"above":           {4, 3, false},
+		"below a maximum": {4, math.MaxInt, true},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got := deprecationWarning(tt.version, wireVersion(tt.below))
+			if (got != "") != tt.want || tt.want && !strings.Contains(got, "is deprecated") {
+				t.Errorf("got %q, want a warning: %v", got, tt.want)
+			}
+		})
+	}
+}
+
+// FuzzNegotiateVersion compares with an oracle that tries every version in turn.
+func FuzzNegotiateVersion(f *testing.F) {
+	for _, tt := range negotiations {
+		n := tt.give
+		f.Add(int8(n.hostMin), int8(n.hostMax), int8(n.exact), int8(n.lowest), int8(n.most))
+	}
+	f.Fuzz(func(t *testing.T, hostMin, hostMax, exact, lowest, most int8) {
+		n := negotiation{int(hostMin), int(hostMax), int32(exact), int32(lowest), int32(most)}
+		got, err := n.run()
+		want, ok := tryEveryVersion(n)
+		if ok != (err == nil) || got != want {
+			t.Errorf("%+v: got %d, %v; want %d, %v", n, got, err, want, ok)
+		}
+	})
+}
+
+// tryEveryVersion asks both sides about each version from the highest down.
+func tryEveryVersion(n negotiation) (int32, bool) {
+	peerSpeaks := func(v int32) bool {
+		switch {
+		case n.lowest != 0 && n.most != 0:
+			return n.lowest <= v && v <= n.most
+		case n.lowest != 0:
+			return n.lowest <= v && v <= n.exact
+		case n.most != 0:
+			return n.exact <= v && v <= n.most
+		default:
+			return v == n.exact
+		}
+	}
+	hostSpeaks := func(v int32) bool { return n.hostMin <= int(v) && int(v) <= n.hostMax }
+	for v := int32(math.MaxInt8); v >= math.MinInt8; v-- {
+		if v < 0 && (peerSpeaks(v) || hostSpeaks(v)) {
+			return 0, false // negative versions do not exist: who offers them is refused
+		}
+	}
+	for v := int32(math.MaxInt8); v >= 0; v-- {
+		if peerSpeaks(v) && hostSpeaks(v) {
+			return v, true
+		}
+	}
+	return 0, false
+}
+
+// Waits grow with the time that an interruption has lasted, between bounds, and end with it.
+func TestPace_GrowsAndEnds(t *testing.T) {
+	t.Parallel()
+	var p pace
+	start := time.Unix(1e9, 0)
+	p.lost(start, errHostLost)
+	if w := p.wait(start); w < 0 || w >= paceLost {
+		t.Errorf("after a loss: %s", w)
+	}
+	for _, lasted := range []time.Duration{0, time.Second, 10 * time.Second, time.Hour} {
+		most := min(max(lasted/paceShare, paceLeast), paceMost)
+		for range 100 {
+			now := start.Add(lasted)
+			p.failed(now, errHostLost)
+			if w := p.wait(now); w < 0 || w >= most {
+				t.Errorf("after %s: %s, want less than %s", lasted, w, most)
+			}
+		}
+	}
+	if !p.over() || p.over() || p.wait(start) > 0 {
+		t.Error("the interruption did not end once")
+	}
+}
+
+// What the host asks for is waited for, in either form; what is malformed is not.
+func TestPace_WaitsAsLongAsTheHostAsks(t *testing.T) {
+	t.Parallel()
+	header := connect.NewError(connect.CodeResourceExhausted, errors.New("busy"))
+	header.Meta().Set(headerRetryAfter, "7")
+	now := time.Unix(1e9, 0)
+	var p pace
+	p.failed(now, header)
+	if w := p.wait(now); w < 7*time.Second || w >= 7*time.Second+paceBusy {
+		t.Errorf("Retry-After: %s", w)
+	}
+	duration := protowire.AppendVarint(protowire.AppendTag(nil, fieldSeconds, protowire.VarintType), 3)
+	duration = protowire.AppendVarint(protowire.AppendTag(duration, fieldNanos, protowire.VarintType), 5)
+	info := protowire.AppendBytes(protowire.AppendTag(nil, fieldRetryDelay, protowire.BytesType), duration)
+	if d := retryDelay(info); d != 3*time.Second+5 {
+		t.Errorf("RetryInfo: %s", d)
+	}
+	for n := range info {
+		if d := retryDelay(info[:n]); d != 0 {
+			t.Errorf("%d of %d bytes: %s", n, len(info), d)
+		}
+	}
+}

@@ -1,0 +1,113 @@
+package connectpluginotel
+
+import (
+	"sync"
+
+	"connectrpc.com/connect"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/semconv/v1.43.0"
+
+	connectplugin "github.com/masegraye/connect-plugin-go"
+)
+
+// Attributes that the conventions have no name for.
+const (
+	callerKey        = attribute.Key("connectplugin.caller")
+	providerKey      = attribute.Key("connectplugin.provider")
+	typeKey          = attribute.Key("connectplugin.type")
+	directionKey     = attribute.Key("connectplugin.direction")
+	requestBytesKey  = attribute.Key("connectplugin.request.bytes")
+	responseBytesKey = attribute.Key("connectplugin.response.bytes")
+	renewedKey       = attribute.Key("connectplugin.renewed")
+	pluginKey        = attribute.Key("connectplugin.plugin")
+	failedKey        = attribute.Key("connectplugin.failed")
+	unaskedKey       = attribute.Key("connectplugin.unasked")
+	reasonKey        = attribute.Key("connectplugin.reason")
+	placeKey         = attribute.Key("connectplugin.place")
+	resourceKey      = attribute.Key("connectplugin.resource")
+)
+
+// labels tell the series of a call from others.
+type labels struct {
+	caller, provider, serviceType, procedure string
+	protocol                                 connectplugin.Protocol
+	code                                     connect.Code
+	routed                                   bool
+}
+
+// attributes are those of a series, made once.
+type attributes struct {
+	server, client    []metric.RecordOption
+	wait              []metric.RecordOption
+	request, response []metric.AddOption
+}
+
+// series keeps so many apart; beyond that names are "_OTHER".
+type series struct {
+	max int
+
+	mu   sync.RWMutex
+	kept map[labels]*attributes
+	rest map[labels]*attributes // without names, so there are few
+}
+
+// of returns the attributes of a call.
+func (s *series) of(l labels) *attributes {
+	s.mu.RLock()
+	a := s.kept[l]
+	s.mu.RUnlock()
+	if a != nil {
+		return a
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if a := s.kept[l]; a != nil {
+		return a
+	}
+	if len(s.kept) < s.max {
+		a := l.attributes()
+		s.kept[l] = a
+		return a
+	}
+	if l.caller = other; l.routed {
+		l.provider, l.serviceType = other, other
+	}
+	l.procedure = ""
+	a = s.rest[l]
+	if a == nil {
+		if s.rest == nil {
+			s.rest = map[labels]*attributes{}
+		}
+		a = l.attributes()
+		s.rest[l] = a
+	}
+	return a
+}
+
+func (l *labels) attributes() *attributes {
+	code := status(l.protocol, l.code)
+	call := []attribute.KeyValue{
+		systemName(l.protocol), semconv.RPCMethod(method(l.procedure)), semconv.RPCResponseStatusCode(code), callerKey.String(l.caller),
+	}
+	edge := []attribute.KeyValue{callerKey.String(l.caller)}
+	if l.routed {
+		call = append(call, providerKey.String(l.provider), typeKey.String(l.serviceType))
+		edge = append(edge, providerKey.String(l.provider), typeKey.String(l.serviceType))
+	}
+	failed := append(call[:len(call):len(call)], semconv.ErrorTypeKey.String(code))
+	record := func(set ...attribute.KeyValue) []metric.RecordOption {
+		return []metric.RecordOption{metric.WithAttributeSet(attribute.NewSet(set...))}
+	}
+	a := &attributes{server: record(call...), client: record(call...), wait: record(edge...)}
+	if l.code != 0 {
+		a.client = record(failed...)
+	}
+	if isServerError(l.code) {
+		a.server = record(failed...)
+	}
+	for direction, options := range map[string]*[]metric.AddOption{"request": &a.request, "response": &a.response} {
+		*options = []metric.AddOption{metric.WithAttributeSet(attribute.NewSet(append(edge[:len(edge):len(edge)], directionKey.String(direction))...))}
+	}
+	return a
+}

@@ -1,0 +1,294 @@
+package connectplugin
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	adminv1 "github.com/masegraye/connect-plugin-go/gen/admin/v1"
+	"github.com/masegraye/connect-plugin-go/gen/admin/v1/adminv1connect"
+	"github.com/masegraye/connect-plugin-go/internal/policy"
+)
+
+// Bounds of what the admin services tell at once.
+const (
+	defaultAdminEntries = 1_000
+	maxAdminEntries     = 10_000
+	maxAdminBatch       = 512 // events in one message
+	defaultFollow       = time.Second
+	minFollow           = 200 * time.Millisecond
+)
+
+// adminPlugin is the name of an admin service. Only plugins call it whose policy names it.
+type adminPlugin string
+
+// adminRoutes are those of the admin services, none where the operator wants none.
+func (h *Host) adminRoutes(opts ...connect.HandlerOption) []route {
+	if h.cfg.Admin == nil {
+		return nil
+	}
+	h.followers = make(chan struct{}, h.cfg.Admin.Followers)
+	path, handler := adminv1connect.NewAdminReadServiceHandler((*adminReader)(h), opts...)
+	routes := []route{adminPlugin(AdminRead).route(path, handler)}
+	if !h.cfg.Admin.ReadOnly {
+		path, handler = adminv1connect.NewAdminChangeServiceHandler((*adminChanger)(h), opts...)
+		routes = append(routes, adminPlugin(AdminChange).route(path, handler))
+	}
+	return routes
+}
+
+func (n adminPlugin) route(path string, service http.Handler) route {
+	return route{prefix: path, subject: string(n), identify: observed(n.identify), unary: quickProcedure, next: service}
+}
+
+// quickProcedure reports whether a call of an admin service has the deadline of unary calls. The
+// others wait for something.
+func quickProcedure(path string) bool {
+	switch path {
+	case adminv1connect.AdminReadServiceFollowProcedure, adminv1connect.AdminChangeServiceDrainProcedure,
+		adminv1connect.AdminChangeServiceReplaceProcedure, adminv1connect.AdminChangeServiceReloadPolicyProcedure:
+		return false
+	}
+	return true
+}
+
+// identify admits a plugin whose policy names the service, and nobody else: no wildcard, no
+// public service and no auth provider lets anybody in.
+func (n adminPlugin) identify(ctx context.Context, h *hub, p *peer, r *http.Request) (context.Context, admission, *denial) {
+	ctx, c, no := h.authenticate(ctx, p, r)
+	if no != nil {
+		return ctx, admission{}, no
+	}
+	allowed := func(b *policy.Book) bool { return b.MayAdminister(subjectOf(c.id), string(n)) }
+	if !allowed(h.rules.Load()) {
+		return ctx, admission{}, &denial{
+			kind: AuditDenied, code: connect.CodePermissionDenied, err: errDenied, reason: "HostPlugins of its policy does not name the admin service",
+		}
+	}
+	return ctx, admission{caller: c, budget: h.requestBudget(c), allowed: allowed}, nil
+}
+
+// adminReader tells what a host holds.
+type adminReader Host
+
+// GetSnapshot returns what the host holds now.
+func (a *adminReader) GetSnapshot(_ context.Context, req *connect.Request[adminv1.GetSnapshotRequest]) (*connect.Response[adminv1.GetSnapshotResponse], error) {
+	s := (*Host)(a).snapshot(req.Msg.GetMaxEntries())
+	return connect.NewResponse(&adminv1.GetSnapshotResponse{Snapshot: s}), nil
+}
+
+// ListEvents returns audit events that the host still has.
+func (a *adminReader) ListEvents(_ context.Context, req *connect.Request[adminv1.ListEventsRequest]) (*connect.Response[adminv1.ListEventsResponse], error) {
+	events, missed := (*Host)(a).eventsAfter(req.Msg.GetAfter())
+	return connect.NewResponse(&adminv1.ListEventsResponse{Events: events, Missed: missed}), nil
+}
+
+// Follow sends what changes, at most once per interval.
+func (a *adminReader) Follow(ctx context.Context, req *connect.Request[adminv1.FollowRequest], stream *connect.ServerStream[adminv1.FollowResponse]) error {
+	h := (*Host)(a)
+	select {
+	case h.followers <- struct{}{}:
+		defer func() { <-h.followers }()
+	default:
+		h.hub.auditCall(ctx, AuditLimited, req.Spec().Procedure, "", "Admin.Followers")
+		return connect.NewError(connect.CodeResourceExhausted, errTooMany)
+	}
+	interval := defaultFollow
+	if d := req.Msg.GetInterval(); d != nil {
+		interval = max(d.AsDuration(), minFollow)
+	}
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	f := follower{host: h, entries: req.Msg.GetMaxEntries(), after: req.Msg.GetAfter()}
+	for {
+		if err := f.send(stream); err != nil {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return endOfStream(ctx)
+		}
+	}
+}
+
+// CheckPolicy says what a policy would change.
+func (a *adminReader) CheckPolicy(_ context.Context, req *connect.Request[adminv1.CheckPolicyRequest]) (*connect.Response[adminv1.CheckPolicyResponse], error) {
+	h := (*Host)(a)
+	p := h.policyOf(req.Msg.GetPolicy())
+	if err := cmp.Or(p.validate(), p.validateNames()); err != nil {
+		return nil, connect.NewError(connect.CodeInvalidArgument, errors.New(printable(valid(err.Error()))))
+	}
+	changes, omitted := h.foresee(compilePolicy(p, h.cfg.Authority != nil))
+	return connect.NewResponse(&adminv1.CheckPolicyResponse{Changes: changes, Omitted: wireCount(omitted)}), nil
+}
+
+// follower is how far somebody who follows a host has got.
+type follower struct {
+	host    *Host
+	entries uint32
+	after   uint64
+	last    *adminv1.Snapshot
+}
+
+// send sends what changed since it was called last, if anything did.
+func (f *follower) send(stream *connect.ServerStream[adminv1.FollowResponse]) error {
+	s := f.host.snapshot(f.entries)
+	taken := s.GetTakenAt()
+	s.TakenAt = nil // no change
+	m := &adminv1.FollowResponse{}
+	changed := f.last == nil || !proto.Equal(s, f.last)
+	if changed {
+		f.last = proto.CloneOf(s)
+		s.TakenAt = taken
+		m.Snapshot = s
+	}
+	m.Events, m.Missed = f.host.eventsAfter(f.after)
+	if n := len(m.GetEvents()); n > 0 {
+		f.after = m.GetEvents()[n-1].GetSequence()
+	}
+	if !changed && len(m.GetEvents()) == 0 {
+		return nil
+	}
+	return stream.Send(m)
+}
+
+// eventsAfter returns the next events after a sequence, and how many are lost.
+func (h *Host) eventsAfter(sequence uint64) ([]*adminv1.AuditEvent, uint64) {
+	events, first, missed := h.hub.settings().audit.recent.After(sequence, maxAdminBatch)
+	out := make([]*adminv1.AuditEvent, 0, len(events))
+	for i := range events {
+		out = append(out, wireAudit(&events[i], first+uint64(i))) //nolint:gosec // it is an index
+	}
+	return out, missed
+}
+
+func wireAudit(e *AuditEvent, sequence uint64) *adminv1.AuditEvent {
+	return &adminv1.AuditEvent{
+		Sequence: sequence, Time: timestamppb.New(e.Time), Kind: string(e.Kind), Peer: valid(e.Peer),
+		RuntimeId: valid(e.RuntimeID), SelfId: valid(e.SelfID), Procedure: valid(e.Procedure),
+		Subject: valid(e.Subject), Right: string(e.Right), RegistrationId: valid(e.Registration), GrantId: valid(e.Grant),
+		Target: valid(e.Target), AuthProvider: valid(e.AuthProvider), Reason: valid(e.Reason),
+		Count: wireCount(max(e.Count, 1)), Refusal: e.Kind.isRefusal(),
+	}
+}
+
+// valid is a text as a message can hold it.
+func valid(s string) string { return strings.ToValidUTF8(s, "\ufffd") }
+
+// wireCount is a count as messages have them.
+func wireCount(n int) uint32 { return uint32(min(max(n, 0), 1<<31)) } //nolint:gosec // it is within
+
+// adminChanger changes what a host holds.
+type adminChanger Host
+
+// Revoke ends an identity, or those of a plugin.
+func (a *adminChanger) Revoke(ctx context.Context, req *connect.Request[adminv1.RevokeRequest]) (*connect.Response[adminv1.RevokeResponse], error) {
+	h, ended, target := (*Host)(a), 0, ""
+	// It is told first: an operator may revoke itself, and with that this call.
+	switch who := req.Msg.GetWho().(type) {
+	case *adminv1.RevokeRequest_RuntimeId:
+		target = who.RuntimeId
+		if _, ok := h.hub.store.Lookup(target); !ok {
+			return nil, connect.NewError(connect.CodeNotFound, errNotAlive)
+		}
+		h.administered(ctx, req.Spec(), target)
+		if h.Revoke(target) {
+			ended = 1
+		}
+	case *adminv1.RevokeRequest_SelfId:
+		if target = who.SelfId; target == "" {
+			return nil, connect.NewError(connect.CodeInvalidArgument, errNobodyNamed)
+		}
+		h.administered(ctx, req.Spec(), target)
+		ended = h.RevokeSelf(target)
+	default:
+		return nil, connect.NewError(connect.CodeInvalidArgument, errNobodyNamed)
+	}
+	return connect.NewResponse(&adminv1.RevokeResponse{Ended: wireCount(ended)}), nil
+}
+
+// Readmit lets a plugin in again.
+func (a *adminChanger) Readmit(ctx context.Context, req *connect.Request[adminv1.ReadmitRequest]) (*connect.Response[adminv1.ReadmitResponse], error) {
+	h := (*Host)(a)
+	h.administered(ctx, req.Spec(), req.Msg.GetSelfId())
+	return connect.NewResponse(&adminv1.ReadmitResponse{WasRevoked: h.Readmit(req.Msg.GetSelfId())}), nil
+}
+
+// Drain takes a plugin's services out and waits for its calls.
+func (a *adminChanger) Drain(ctx context.Context, req *connect.Request[adminv1.DrainRequest]) (*connect.Response[adminv1.DrainResponse], error) {
+	h, runtimeID := (*Host)(a), req.Msg.GetRuntimeId()
+	if _, ok := h.hub.store.Lookup(runtimeID); !ok {
+		return nil, connect.NewError(connect.CodeNotFound, errNotAlive)
+	}
+	h.administered(ctx, req.Spec(), runtimeID)
+	if err := h.Drain(ctx, runtimeID); err != nil {
+		if ctx.Err() != nil {
+			return nil, endOfStream(ctx)
+		}
+		return nil, connect.NewError(connect.CodeNotFound, errNotAlive)
+	}
+	return connect.NewResponse(&adminv1.DrainResponse{}), nil
+}
+
+// Replace replaces a plugin that the host launched.
+func (a *adminChanger) Replace(ctx context.Context, req *connect.Request[adminv1.ReplaceRequest]) (*connect.Response[adminv1.ReplaceResponse], error) {
+	h := (*Host)(a)
+	h.upperMu.Lock()
+	upper := h.upper
+	h.upperMu.Unlock()
+	if upper == nil {
+		return nil, connect.NewError(connect.CodeFailedPrecondition, errLaunchesNone)
+	}
+	h.administered(ctx, req.Spec(), req.Msg.GetName())
+	if err := upper.replaceLaunched(ctx, req.Msg.GetName()); err != nil {
+		if ctx.Err() != nil {
+			return nil, endOfStream(ctx)
+		}
+		return nil, connect.NewError(connect.CodeFailedPrecondition, errors.New(printable(valid(err.Error()))))
+	}
+	return connect.NewResponse(&adminv1.ReplaceResponse{}), nil
+}
+
+// ReloadPolicy has the operator's function read the policy, and sets it.
+func (a *adminChanger) ReloadPolicy(ctx context.Context, req *connect.Request[adminv1.ReloadPolicyRequest]) (*connect.Response[adminv1.ReloadPolicyResponse], error) {
+	h := (*Host)(a)
+	load := h.cfg.Admin.LoadPolicy
+	if load == nil {
+		return nil, connect.NewError(connect.CodeFailedPrecondition, errReloadsNothing)
+	}
+	next, err := load(ctx)
+	if err == nil && next == nil {
+		err = errNothingLoaded // else a file that is away would end every plugin
+	}
+	if err == nil {
+		h.administered(ctx, req.Spec(), "")
+		err = h.SetPolicy(next)
+	}
+	if err != nil {
+		h.cfg.Logger.Warn("the policy was not reloaded, and stays as it is", keyError, err)
+		return nil, connect.NewError(connect.CodeFailedPrecondition, errNotReloaded)
+	}
+	return connect.NewResponse(&adminv1.ReloadPolicyResponse{}), nil
+}
+
+// Errors to operators.
+var (
+	errNobodyNamed    = errors.New("name a runtime id or a self id")
+	errLaunchesNone   = errors.New("the host launches no plugins")
+	errReloadsNothing = errors.New("the host has no AdminConfig.LoadPolicy")
+	errNothingLoaded  = errors.New("AdminConfig.LoadPolicy returned no policy")
+	errNotReloaded    = errors.New("the policy was not reloaded, and stays as it is; the log of the host says why")
+)
+
+// administered records a change before it is made, with who makes it.
+func (h *Host) administered(ctx context.Context, spec connect.Spec, target string) {
+	h.hub.auditEvent(ctx, AuditEvent{Kind: AuditAdministered, Procedure: spec.Procedure, Target: target})
+}

@@ -1,0 +1,285 @@
+package connectplugin
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	adminv1 "github.com/masegraye/connect-plugin-go/gen/admin/v1"
+	"github.com/masegraye/connect-plugin-go/internal/catalog"
+	"github.com/masegraye/connect-plugin-go/internal/policy"
+	"github.com/masegraye/connect-plugin-go/internal/tally"
+	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
+)
+
+// census is a snapshot that is being taken.
+type census struct {
+	host     *Host
+	max      int
+	snapshot *adminv1.Snapshot
+	book     *policy.Book
+
+	identities             int
+	perSelf                map[string]int
+	services               map[string]*adminv1.ServiceInfo
+	perPlugin, watchesEach map[string]int
+	grants, watches        int
+	mostGrants             int
+	grantsOf               string
+}
+
+// snapshot returns what the host holds, at most so many entries of each kind.
+func (h *Host) snapshot(entries uint32) *adminv1.Snapshot {
+	c := &census{
+		host: h, max: int(min(cmp.Or(entries, defaultAdminEntries), maxAdminEntries)), book: h.hub.rules.Load(),
+		snapshot: &adminv1.Snapshot{
+			TakenAt: timestamppb.Now(), Revoked: h.hub.launches.AllBarred(),
+			Host: &adminv1.HostInfo{
+				Version: moduleVersion(), StartedAt: timestamppb.New(h.made), Address: h.Addr(), ReloadsPolicy: h.cfg.Admin.LoadPolicy != nil,
+			},
+		},
+		perSelf: map[string]int{}, services: map[string]*adminv1.ServiceInfo{},
+		perPlugin: map[string]int{}, watchesEach: map[string]int{},
+	}
+	c.takeServices()
+	c.takePlugins()
+	c.takeWatches()
+	c.takeTraffic()
+	c.takeLimits()
+	return c.snapshot
+}
+
+// keep returns as many of a sorted list as are told, and counts the others.
+func keep[T any](c *census, all []T) []T {
+	if len(all) > c.max {
+		c.snapshot.Omitted += wireCount(len(all) - c.max)
+		all = all[:c.max]
+	}
+	return all
+}
+
+func (c *census) takePlugins() {
+	launched := map[string]*adminv1.PluginInfo{}
+	c.host.upperMu.Lock()
+	upper := c.host.upper
+	c.host.upperMu.Unlock()
+	if upper != nil {
+		launched = upper.launches()
+	}
+	var all []*tokenstore.Identity
+	c.host.hub.store.Each(func(id *tokenstore.Identity) bool {
+		c.identities++
+		c.perSelf[id.SelfID()]++
+		all = append(all, id)
+		return true
+	})
+	slices.SortFunc(all, func(a, b *tokenstore.Identity) int {
+		return cmp.Or(cmp.Compare(a.SelfID(), b.SelfID()), cmp.Compare(a.RuntimeID(), b.RuntimeID()))
+	})
+	for i, id := range all {
+		l := launched[id.RuntimeID()]
+		delete(launched, id.RuntimeID())
+		c.takeGrants(id)
+		if i >= c.max {
+			c.snapshot.Omitted++
+			continue
+		}
+		info := c.plugin(id)
+		info.Launch = l.GetLaunch()
+		c.snapshot.Plugins = append(c.snapshot.GetPlugins(), info)
+	}
+	for _, key := range slices.Sorted(maps.Keys(launched)) {
+		c.snapshot.Plugins = append(c.snapshot.GetPlugins(), launched[key])
+	}
+}
+
+// plugin describes one identity.
+func (c *census) plugin(id *tokenstore.Identity) *adminv1.PluginInfo {
+	h, d := c.host, declared(id)
+	rights := c.book.Rights(subjectOf(id))
+	report, _ := h.registry.catalog.Health(id.RuntimeID())
+	endpoint, _ := h.registry.catalog.Endpoint(id.RuntimeID())
+	info := &adminv1.PluginInfo{
+		RuntimeId: id.RuntimeID(), SelfId: valid(id.SelfID()), SelfVersion: valid(id.SelfVersion()),
+		EnrolledAt: timestamppb.New(d.enrolled), TokenIssuedAt: timestamppb.New(id.IssuedAt()), TokenExpiresAt: timestamppb.New(id.ExpiresAt()),
+		Peer: valid(id.Peer()), Proof: h.hub.proofShown(id), Certificate: valid(d.certIdentity), Endpoint: valid(endpoint),
+		MayProvide: validAll(rights.Provides), MayRequire: validAll(rights.Requires), MayUse: validAll(rights.Capabilities),
+		Health: adminHealth(report.Health), HealthReason: printable(valid(report.Reason)), InFlight: wireCount(h.router.inFlight(id.RuntimeID())),
+	}
+	if !d.certEnds.IsZero() {
+		info.CertificateExpiresAt = timestamppb.New(d.certEnds)
+	}
+	for _, reg := range h.registry.catalog.ByRuntime(id.RuntimeID()) {
+		info.Services = append(info.GetServices(), valid(reg.Type))
+	}
+	slices.Sort(info.GetServices())
+	if f := d.failure.Load(); f != nil {
+		info.LastError, info.LastErrorAt = valid(f.what), timestamppb.New(f.at)
+	}
+	return info
+}
+
+func validAll(texts []string) []string {
+	out := make([]string, 0, len(texts))
+	for _, s := range texts {
+		out = append(out, valid(s))
+	}
+	return out
+}
+
+// adminHealth is a health as the admin service says it; the numbers are the same.
+func adminHealth(health catalog.Health) adminv1.Health { return adminv1.Health(wireHealth(health)) }
+
+// proofShown says how a plugin proved its name at its last handshake.
+func (h *hub) proofShown(id *tokenstore.Identity) adminv1.Proof {
+	d := declared(id)
+	if id.Peer() == "" {
+		return adminv1.Proof_PROOF_HOST
+	}
+	known := h.rules.Load().Match(d.selfID, d.certIdentity)
+	certified := known.ByCertificate || h.launchOf(id) != nil
+	if !certified && known.Rules != nil {
+		certified, _ = (&handshake{hub: h, cfg: h.settings()}).certificateStands(id, known.Rules)
+	}
+	switch secret := len(d.secret) > 0; {
+	case secret && certified:
+		return adminv1.Proof_PROOF_SECRET_AND_CERTIFICATE
+	case secret:
+		return adminv1.Proof_PROOF_SECRET
+	case certified:
+		return adminv1.Proof_PROOF_CERTIFICATE
+	}
+	return adminv1.Proof_PROOF_NONE
+}
+
+func (c *census) takeGrants(id *tokenstore.Identity) {
+	n := 0
+	for _, g := range c.host.hub.store.Grants(id.RuntimeID()) {
+		n++
+		if len(c.snapshot.GetGrants()) >= c.max {
+			c.snapshot.Omitted++
+			continue
+		}
+		c.snapshot.Grants = append(c.snapshot.GetGrants(), &adminv1.GrantInfo{
+			GrantId: g.ID, Capability: g.Type, RuntimeId: id.RuntimeID(), ExpiresAt: timestamppb.New(g.ExpiresAt),
+		})
+	}
+	if n > c.mostGrants {
+		c.mostGrants, c.grantsOf = n, id.RuntimeID()
+	}
+}
+
+func (c *census) takeServices() {
+	cat := c.host.registry.catalog
+	cat.EachProviding(func(reg *catalog.Registration) bool {
+		s := c.services[reg.Type]
+		if s == nil {
+			s = &adminv1.ServiceInfo{Type: valid(reg.Type)}
+			c.services[reg.Type] = s
+		}
+		report, _ := cat.Health(reg.RuntimeID)
+		s.Providers = append(s.GetProviders(), &adminv1.ProviderInfo{
+			RuntimeId: reg.RuntimeID, SelfId: valid(reg.SelfID), Version: valid(reg.Version), Health: adminHealth(report.Health), Path: valid(reg.Path),
+		})
+		c.perPlugin[reg.RuntimeID]++
+		return true
+	})
+	left := c.max
+	for _, name := range keep(c, slices.Sorted(maps.Keys(c.services))) {
+		s := c.services[name]
+		slices.SortFunc(s.GetProviders(), func(a, b *adminv1.ProviderInfo) int { return cmp.Compare(a.GetRuntimeId(), b.GetRuntimeId()) })
+		told := &adminv1.ServiceInfo{Type: s.GetType(), Providers: s.GetProviders()}
+		if n := len(told.GetProviders()); n > left {
+			c.snapshot.Omitted += wireCount(n - left)
+			told.Providers = told.GetProviders()[:left]
+		}
+		left -= len(told.GetProviders())
+		c.snapshot.Services = append(c.snapshot.GetServices(), told)
+	}
+}
+
+func (c *census) takeWatches() {
+	var all []*adminv1.WatchInfo
+	c.host.registry.catalog.EachWatch(func(w catalog.Watching) bool {
+		c.watches++
+		c.watchesEach[w.RuntimeID]++
+		all = append(all, &adminv1.WatchInfo{Type: valid(w.Type), RuntimeId: w.RuntimeID})
+		return true
+	})
+	slices.SortFunc(all, func(a, b *adminv1.WatchInfo) int {
+		return cmp.Or(cmp.Compare(a.GetType(), b.GetType()), cmp.Compare(a.GetRuntimeId(), b.GetRuntimeId()))
+	})
+	c.snapshot.Watches = keep(c, all)
+}
+
+// takeTraffic says who calls whom.
+func (c *census) takeTraffic() {
+	rows := c.host.hub.settings().traffic.Rows()
+	for _, r := range keep(c, rows) {
+		e := &adminv1.EdgeInfo{
+			Caller: valid(r.Caller), Provider: valid(r.Provider), Type: valid(r.Type), Calls: r.Calls,
+			CallerFaults: r.Ended[tally.Caller], ProviderFaults: r.Ended[tally.Provider], Canceled: r.Ended[tally.Canceled],
+			Median: durationpb.New(r.Quantile(median)), Slow: durationpb.New(r.Quantile(slow)),
+			RequestBytes: wireBytes(r.Request), ResponseBytes: wireBytes(r.Response), LastCallAt: timestamppb.New(r.LastCall),
+		}
+		if r.LastCode != 0 {
+			e.LastCode, e.LastErrorAt = connect.Code(r.LastCode).String(), timestamppb.New(r.LastError)
+		}
+		c.snapshot.Edges = append(c.snapshot.GetEdges(), e)
+	}
+}
+
+// Which part of the calls took no longer than Median and Slow say.
+const (
+	median = 0.5
+	slow   = 0.99
+)
+
+func wireBytes(n int64) uint64 { return uint64(max(n, 0)) } //nolint:gosec // it is not negative
+
+// takeLimits says how full the bounds are, of those that each plugin or type has the fullest one.
+func (c *census) takeLimits() {
+	l := c.host.cfg.Limits
+	add := func(name string, used, most int, of string) {
+		c.snapshot.Limits = append(c.snapshot.GetLimits(), &adminv1.LimitInfo{
+			Name: name, Used: uint64(max(used, 0)), Max: uint64(max(most, 0)), Of: valid(of), //nolint:gosec // neither is negative
+		})
+	}
+	registrations, perType := 0, map[string]int{}
+	for name, s := range c.services {
+		registrations += len(s.GetProviders())
+		perType[name] = len(s.GetProviders())
+	}
+	delete(c.watchesEach, "") // the host's own have no bound
+	add("MaxIdentities", c.identities, l.MaxIdentities, "")
+	self, n := fullest(c.perSelf)
+	most := l.MaxIdentitiesPerSelfID
+	if rules := c.book.Match(self, "").Rules; rules != nil && rules.MaxInstances > 0 {
+		most = rules.MaxInstances
+	}
+	add("MaxIdentitiesPerSelfID", n, most, self)
+	add("MaxGrantsPerIdentity", c.mostGrants, l.MaxGrantsPerIdentity, c.grantsOf)
+	add("MaxRegistrations", registrations, l.MaxRegistrations, "")
+	plugin, n := fullest(c.perPlugin)
+	add("MaxRegistrationsPerPlugin", n, l.MaxRegistrationsPerPlugin, plugin)
+	serviceType, n := fullest(perType)
+	add("MaxRegistrationsPerType", n, l.MaxRegistrationsPerType, serviceType)
+	add("MaxWatches", c.watches, l.MaxWatches, "")
+	watcher, n := fullest(c.watchesEach)
+	add("MaxWatchesPerPlugin", n, l.MaxWatchesPerPlugin, watcher)
+	add("Admin.Followers", len(c.host.followers), cap(c.host.followers), "")
+}
+
+// fullest returns the first key, in order, that has most.
+func fullest(counts map[string]int) (key string, n int) {
+	for k, v := range counts {
+		if v > n || v == n && k < key {
+			key, n = k, v
+		}
+	}
+	return key, n
+}

@@ -1,0 +1,167 @@
+package edge
+
+import (
+	"bytes"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+)
+
+// session is a connection on a clock of its own.
+type session struct {
+	t   *testing.T
+	m   *meter
+	now time.Time
+
+	next uint32
+	raw  bytes.Buffer
+	fr   *http2.Framer
+}
+
+func newSession(t *testing.T) *session {
+	t.Helper()
+	s := &session{t: t, now: time.Unix(1, 0), next: 1}
+	s.m = newMeter(s.now)
+	s.fr = http2.NewFramer(&s.raw, nil)
+	s.m.received([]byte(http2.ClientPreface), s.now)
+	return s
+}
+
+// flush has the meter count what was written.
+func (s *session) flush() (kind, bool) {
+	defer s.raw.Reset()
+	return s.m.received(s.raw.Bytes(), s.now)
+}
+
+// pass flushes, and fails the test where the peer would be cut off. Then time passes.
+func (s *session) pass(d time.Duration) {
+	s.t.Helper()
+	if k, tooMany := s.flush(); tooMany {
+		s.t.Fatalf("cut off after %s: %v", s.now.Sub(time.Unix(1, 0)), k)
+	}
+	s.now = s.now.Add(d)
+}
+
+func (s *session) open(end bool) uint32 {
+	id := s.next
+	s.next += 2
+	_ = s.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: make([]byte, 60), EndHeaders: true, EndStream: end})
+	return id
+}
+
+// answer has the server send so many frames with bytes in them.
+func (s *session) answer(frames int) {
+	var out bytes.Buffer
+	fr := http2.NewFramer(&out, nil)
+	for range frames {
+		_ = fr.WriteData(1, false, []byte("x"))
+	}
+	s.m.sent(out.Bytes())
+}
+
+func (s *session) served() { s.m.earn(func(a allowance) float64 { return a.perCall }) }
+
+// Honest peers, for as long as they like: what the allowances are measured by.
+func TestMeter_LeavesHonestPeersAlone(t *testing.T) {
+	t.Parallel()
+	for name, use := range map[string]func(s *session){
+		"ten thousand short calls a second": func(s *session) {
+			for range 6_000 {
+				_ = s.fr.WriteData(s.open(false), true, []byte("x"))
+				_ = s.fr.WriteWindowUpdate(0, 1)
+				s.answer(1)
+				s.served()
+				s.pass(100 * time.Microsecond)
+			}
+		},
+		"a thousand calls cancelled at once, every ten seconds": func(s *session) {
+			for range 5 {
+				for range 1000 {
+					_ = s.fr.WriteRSTStream(s.open(true), http2.ErrCodeCancel)
+				}
+				s.pass(10 * time.Second)
+			}
+		},
+		"every other call is cancelled": func(s *session) {
+			for range 2_500 {
+				_ = s.fr.WriteRSTStream(s.open(true), http2.ErrCodeCancel)
+				s.open(true)
+				s.answer(1)
+				s.served()
+				s.pass(100 * time.Microsecond)
+			}
+		},
+		"watches opened and given up": func(s *session) {
+			for range 2_500 {
+				id := s.open(false)
+				_ = s.fr.WriteData(id, true, []byte("watch"))
+				s.answer(1)
+				_ = s.fr.WriteRSTStream(id, http2.ErrCodeCancel)
+				s.pass(10 * time.Millisecond)
+			}
+		},
+		"a keep-alive every ten seconds, for a day": func(s *session) {
+			for range 8640 {
+				_ = s.fr.WritePing(false, [8]byte{})
+				s.pass(10 * time.Second)
+			}
+		},
+		"gRPC-Go measures the connection during an upload": func(s *session) {
+			id := s.open(false)
+			for range 3_000 {
+				_ = s.fr.WriteData(id, false, make([]byte, 1024))
+				_ = s.fr.WritePing(false, [8]byte{2, 4, 16, 16, 9, 14, 7, 7})
+				s.pass(50 * time.Microsecond)
+			}
+		},
+		"gRPC-Go measures the connection during a download": func(s *session) {
+			id := s.open(true)
+			for range 3_000 {
+				s.answer(1)
+				_ = s.fr.WritePing(false, [8]byte{2, 4, 16, 16, 9, 14, 7, 7})
+				_ = s.fr.WriteWindowUpdate(0, 1024)
+				_ = s.fr.WriteWindowUpdate(id, 1024)
+				s.pass(50 * time.Microsecond)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			use(newSession(t))
+		})
+	}
+}
+
+// The same without what explains it is a flood.
+func TestMeter_CutsOffWhatNothingExplains(t *testing.T) {
+	t.Parallel()
+	for want, write := range map[kind]func(s *session){
+		resets:     func(s *session) { _ = s.fr.WriteRSTStream(s.open(true), http2.ErrCodeCancel) },
+		pings:      func(s *session) { _ = s.fr.WritePing(false, [8]byte{}) },
+		windows:    func(s *session) { _ = s.fr.WriteWindowUpdate(0, 1) },
+		settings:   func(s *session) { _ = s.fr.WriteSettings() },
+		priorities: func(s *session) { _ = s.fr.WritePriority(1, http2.PriorityParam{}) },
+		empties:    func(s *session) { _ = s.fr.WriteData(1, false, nil) },
+		others:     func(s *session) { _ = s.fr.WriteRawFrame(0xee, 0, 0, nil) },
+		headerBytes: func(s *session) {
+			_ = s.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: make([]byte, 16<<10), EndHeaders: true})
+		},
+	} {
+		t.Run(want.String(), func(t *testing.T) {
+			t.Parallel()
+			s := newSession(t)
+			for range 20_000 {
+				write(s)
+				if k, tooMany := s.flush(); tooMany {
+					if k != want {
+						t.Errorf("cut off for %v", k)
+					}
+					return
+				}
+				s.now = s.now.Add(time.Millisecond)
+			}
+			t.Error("never cut off")
+		})
+	}
+}

@@ -1,0 +1,49 @@
+// Package procedures keeps the names of procedures that somebody answered, so that metrics
+// have a name for those and for nothing else that callers ask for.
+package procedures
+
+import "sync"
+
+// Bounds of a set: names of one group, and in all.
+const (
+	MaxPerGroup = 64
+	MaxTotal    = 4096
+)
+
+type name struct{ group, path string }
+
+// Set is a bounded set of names. The zero value is empty. It is safe for concurrent use.
+type Set struct {
+	mu     sync.RWMutex
+	known  map[name]struct{}
+	groups map[string]int // how many there are of each
+}
+
+// Name returns the path where it is known in the group, and empty text where it is not.
+func (s *Set) Name(group, path string) string {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if _, ok := s.known[name{group, path}]; !ok {
+		return ""
+	}
+	return path
+}
+
+// Learn adds a path to a group, if there is room, and returns what Name says from then on.
+func (s *Set) Learn(group, path string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := name{group, path}
+	if _, ok := s.known[n]; ok {
+		return path
+	}
+	if len(s.known) >= MaxTotal || s.groups[group] >= MaxPerGroup {
+		return ""
+	}
+	if s.known == nil {
+		s.known, s.groups = map[name]struct{}{}, map[string]int{}
+	}
+	s.known[n] = struct{}{}
+	s.groups[group]++
+	return path
+}

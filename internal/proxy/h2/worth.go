@@ -1,0 +1,60 @@
+package h2
+
+import (
+	"time"
+
+	"golang.org/x/net/http2"
+)
+
+// How much a server may send that brings nothing. Honest ones are far below: a PING now and
+// then, a WINDOW_UPDATE or two for each frame of data, what was under way when a stream ended.
+const (
+	mostIdle      = 20_000 // frames at once
+	idlePerSecond = 500
+	explained     = 8    // frames that one with something in it, or one of ours, explains
+	idleBytes     = 1024 // of a frame that count as another one
+)
+
+// worth counts the frames of a server that brought nothing against those that did. Its
+// connection guards it.
+type worth struct {
+	idle  int       // frames that nothing explains
+	late  int64     // bytes that may still come on streams that ended before their answers
+	since time.Time // when frames were forgiven last
+}
+
+// got counts a frame that was read.
+func (w *worth) got(f http2.Frame) {
+	w.idle++
+	switch h := f.Header(); h.Type {
+	case http2.FrameData, http2.FrameHeaders, http2.FrameContinuation: // bounded by windows, and the bound of a block
+	default:
+		w.idle += int(h.Length) / idleBytes
+	}
+}
+
+// earn takes account of a frame that was of use.
+func (w *worth) earn() { w.idle = max(0, w.idle-explained-1) }
+
+// spent reports whether there were more frames than anything explains. The clock is looked
+// at only where that seems so.
+func (w *worth) spent(now func() time.Time) bool {
+	if w.idle <= mostIdle {
+		return false
+	}
+	at := now()
+	forgiven := at.Sub(w.since).Seconds() * idlePerSecond
+	w.since = at
+	w.idle = max(0, w.idle-int(min(forgiven, mostIdle)))
+	return w.idle > mostIdle
+}
+
+// leave notes that a stream ended whose server may not know, and may have sent so much more.
+func (w *worth) leave(window int64) { w.late = min(w.late+window, connWindow) }
+
+// lateData counts data of a stream that has ended, and reports whether it may have been on
+// its way.
+func (w *worth) lateData(length int64) bool {
+	w.late -= length
+	return w.late >= 0
+}

@@ -1,0 +1,126 @@
+package h2_test
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+	"testing"
+
+	"golang.org/x/net/http2"
+
+	"github.com/masegraye/connect-plugin-go/internal/proxy/h2"
+)
+
+// many is more frames than a server may send that bring nothing.
+const many = 25_000
+
+// TestAudit_H48_AServerThatFloodsIsCutOff has a server send what no request explains, in one
+// answer that has begun.
+func TestAudit_H48_AServerThatFloodsIsCutOff(t *testing.T) {
+	t.Parallel()
+	for name, flood := range map[string]func(fr *http2.Framer, i int) error{
+		"WINDOW_UPDATEs": func(fr *http2.Framer, _ int) error { return fr.WriteWindowUpdate(0, 1) },
+		"PRIORITY":       func(fr *http2.Framer, _ int) error { return fr.WritePriority(1, http2.PriorityParam{Weight: 1}) },
+		"unknown frames": func(fr *http2.Framer, _ int) error { return fr.WriteRawFrame(0xee, 0, 0, nil) },
+		"empty DATA":     func(fr *http2.Framer, _ int) error { return fr.WriteData(1, false, nil) },
+		"padding alone": func(fr *http2.Framer, i int) error {
+			if i > 0 {
+				return fr.WriteData(1, false, nil)
+			}
+			return fr.WriteDataPadded(1, false, nil, []byte{0, 0})
+		},
+		"large unknown frames": func(fr *http2.Framer, i int) error {
+			if i > many/10 {
+				return nil
+			}
+			return fr.WriteRawFrame(0xee, 0, 0, make([]byte, 16<<10))
+		},
+		"resets of what has ended": func(fr *http2.Framer, _ int) error { return fr.WriteRSTStream(3, http2.ErrCodeCancel) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, p := connect(t, config())
+			s, _ := open(t, c, get)
+			second, _ := open(t, c, get)
+			second.Close()
+			p.headers(1, false, ":status", "200")
+			go func() { _, _ = p.nc.Write(frames(flood)) }()
+			if err := within(t, func() error { return failure(s) }); !errors.Is(err, h2.ErrLost) {
+				t.Errorf("the answer: %v", err)
+			}
+			within(t, func() struct{} { return <-c.Done() })
+		})
+	}
+}
+
+// frames writes many frames.
+func frames(write func(fr *http2.Framer, i int) error) []byte {
+	var raw bytes.Buffer
+	fr := http2.NewFramer(&raw, nil)
+	for i := range many {
+		_ = write(fr, i)
+	}
+	return raw.Bytes()
+}
+
+// TestAudit_H48_AnHonestServerIsNotCutOff has one send as many frames that bring nothing by
+// themselves, and a byte of the answer with every eighth.
+func TestAudit_H48_AnHonestServerIsNotCutOff(t *testing.T) {
+	t.Parallel()
+	c, p := connect(t, config())
+	s, _ := open(t, c, get)
+	p.headers(1, false, ":status", "200")
+	go func() {
+		_, _ = p.nc.Write(frames(func(fr *http2.Framer, i int) error {
+			if i%8 == 0 {
+				return fr.WriteData(1, false, []byte{'x'})
+			}
+			return fr.WriteWindowUpdate(0, 1)
+		}))
+		p.data(1, true, "")
+	}()
+	var got string
+	err := within(t, func() (err error) {
+		got, err = body(s)
+		return err
+	})
+	if err != nil || got != strings.Repeat("x", many/8) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+}
+
+// TestAudit_H48_DataOfEndedStreams lets what was under way arrive after a stream was given
+// up, and no more than its window allowed.
+func TestAudit_H48_DataOfEndedStreams(t *testing.T) {
+	t.Parallel()
+	const piece, window = 16 << 10, 256 << 10
+	c, p := connect(t, config())
+	kept, _ := open(t, c, get)
+	const given = 20
+	for i := range given {
+		s, _ := open(t, c, get)
+		p.headers(uint32(3+2*i), false, ":status", "200")
+		if _, _, err := s.Head(); err != nil {
+			t.Fatal(err)
+		}
+		s.Close()
+		for range window / piece {
+			p.data(uint32(3+2*i), false, strings.Repeat("x", piece))
+		}
+	}
+	p.headers(1, true, ":status", "200")
+	if err := within(t, func() error { return failure(kept) }); err != nil {
+		t.Fatalf("what was under way: %v", err)
+	}
+	last, _ := open(t, c, get)
+	go func() {
+		for range 2 * window / piece { // twice: as much as a connection may be mistaken by
+			if p.fr.WriteData(3, false, make([]byte, piece)) != nil {
+				return
+			}
+		}
+	}()
+	if err := within(t, func() error { return failure(last) }); !errors.Is(err, h2.ErrLost) {
+		t.Errorf("more than the windows: %v", err)
+	}
+}

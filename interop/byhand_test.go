@@ -1,0 +1,135 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/reflection"
+
+	connectplugin "github.com/masegraye/connect-plugin-go"
+)
+
+// tool finds a program on the PATH or among the tools that make built.
+func tool(t *testing.T, name string) string {
+	t.Helper()
+	if path, err := exec.LookPath(name); err == nil {
+		return path
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		t.Skip(err)
+	}
+	found, _ := filepath.Glob(filepath.Join(cache, "connectplugin", "tools", "*", name))
+	if len(found) == 0 {
+		t.Skipf("%s is not installed", name)
+	}
+	return found[0]
+}
+
+// provideReflection starts a plugin on gRPC-Go that serves health and reflection, below one
+// type with an empty path.
+func provideReflection(t *testing.T, s *stage) {
+	t.Helper()
+	server := grpc.NewServer()
+	reflection.Register(server)
+	grpc_health_v1.RegisterHealthServer(server, health.NewServer())
+	dir, err := s.credentials("provider")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tls, err := connectplugin.LoadCredentials(connectplugin.CredentialsConfig{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		done <- connectplugin.ServePlugin(ctx, &connectplugin.PluginServerConfig{
+			Client:   connectplugin.ClientConfig{HostURL: "https://" + s.addr, SelfID: "provider", Secret: []byte(secret), TLS: tls},
+			Services: []connectplugin.PluginService{{Type: "tried", Version: "1.0.0", Path: "/", Handler: server}},
+		})
+	}()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	conn, err := s.caller.Service(ctx, "tried", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	for deadline := time.Now().Add(time.Minute); conn.State() != 1; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the provider did not come")
+		}
+	}
+}
+
+// TestByHand calls a provider through the host as docs/troubleshooting.md says, with reflection
+// that the provider serves, and the host's own services.
+func TestByHand(t *testing.T) {
+	s, err := newStage(t.Context(), slog.New(slog.DiscardHandler), []string{"tried"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.close)
+	provideReflection(t, s)
+	dir, err := s.credentials(callerID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	identity := []string{
+		"X-Plugin-Runtime-Id: " + s.caller.RuntimeID(), "Authorization: Bearer " + s.caller.RuntimeToken(), "X-Plugin-Constraint: >=1.0",
+	}
+	at := func(name string) string { return filepath.Join(dir, name) }
+	headers := func(flag string) (args []string) {
+		for _, h := range identity {
+			args = append(args, flag, h)
+		}
+		return args
+	}
+	mutual := []string{"--cacert", at("ca.crt"), "--cert", at("tls.crt"), "--key", at("tls.key")}
+	buf := slices.Concat([]string{"curl"}, mutual, headers("-H"))
+	registry := "https://" + s.addr + "/connectplugin.v1.ServiceRegistry/DiscoverService"
+	route := "https://" + s.addr + "/services/tried/-"
+	reflecting := slices.Concat(buf, headers("--reflect-header"), []string{"--protocol", "grpc", "--reflect"})
+	for name, c := range map[string]struct {
+		tool string
+		args []string
+		want string
+	}{
+		"buf, with reflection": {"buf", slices.Concat(reflecting, []string{"-d", "{}", route + "/grpc.health.v1.Health/Check"}), `"status":"SERVING"`},
+		"buf, the methods":     {"buf", slices.Concat(reflecting, []string{"--list-methods", route}), "grpc.health.v1.Health/Check"},
+		"buf, the host": {"buf", slices.Concat(buf, []string{
+			"--schema", "../proto", "-d", `{"serviceType":"tried"}`, registry,
+		}), "/services/tried/provider-"},
+		"grpcurl, the host": {"grpcurl", slices.Concat(headers("-H"), []string{
+			"-cacert", at("ca.crt"), "-cert", at("tls.crt"), "-key", at("tls.key"), "-import-path", "../proto", "-proto", "plugin/v1/registry.proto",
+			"-d", `{"service_type":"tried"}`, s.addr, "connectplugin.v1.ServiceRegistry/DiscoverService",
+		}), "/services/tried/provider-"},
+		"curl, the host": {"curl", slices.Concat(mutual, headers("-H"), []string{
+			"-sS", "-H", "Content-Type: application/json", "-d", `{"serviceType":"tried"}`, registry,
+		}), "/services/tried/provider-"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			out, err := exec.CommandContext(ctx, tool(t, c.tool), c.args...).CombinedOutput()
+			if err != nil || !strings.Contains(strings.ReplaceAll(string(out), " ", ""), strings.ReplaceAll(c.want, " ", "")) {
+				t.Errorf("%v: %s", err, out)
+			}
+		})
+	}
+}

@@ -1,0 +1,98 @@
+package connectplugin
+
+import (
+	"context"
+	"net/http"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/masegraye/connect-plugin-go/internal/procedures"
+	"github.com/masegraye/connect-plugin-go/internal/proxy"
+)
+
+// callRecord is what an observer is told of one call. A nil one takes note of nothing.
+type callRecord struct {
+	observer Observer
+	names    *procedures.Set
+	ctx      context.Context //nolint:containedctx // what the observer made of the call's
+	begun    bool            // the observer was told
+	path     string          // on the provider
+	call     RoutedCall
+	outcome  proxy.Outcome // of the last attempt
+}
+
+var callRecords = sync.Pool{New: func() any { return new(callRecord) }}
+
+func newCallRecord(o Observer, h *hub) *callRecord {
+	rec, _ := callRecords.Get().(*callRecord)
+	rec.observer, rec.names = o, &h.answered
+	rec.call = RoutedCall{Start: time.Now(), Code: connect.CodeUnknown} // where a handler of the user's panics
+	return rec
+}
+
+// begin tells the observer of a call that policy allows, and passes on the trace context that
+// it wants.
+func (rec *callRecord) begin(r *http.Request, call *routedCall) {
+	if rec == nil {
+		return
+	}
+	start := CallStart{
+		Start: rec.call.Start, Caller: call.caller.id.SelfID(), CallerRuntimeID: call.caller.id.RuntimeID(),
+		Type: call.target.route.Type, Procedure: rec.names.Name(call.target.route.Type, call.target.path),
+		Protocol: protocolOf(r), Trace: traceOf(r.Header),
+	}
+	rec.call.Caller, rec.call.CallerRuntimeID, rec.call.Type = start.Caller, start.CallerRuntimeID, start.Type
+	rec.call.Procedure, rec.call.Protocol = start.Procedure, start.Protocol
+	var next TraceContext
+	rec.ctx, next = rec.observer.CallStarted(r.Context(), start)
+	rec.begun = true
+	replaceTrace(r.Header, start.Trace, next)
+}
+
+// attempt returns what takes in the next attempt to make the call.
+func (rec *callRecord) attempt() *proxy.Outcome {
+	if rec == nil {
+		return nil
+	}
+	rec.outcome.Reset()
+	return &rec.outcome
+}
+
+// ends takes note of what the caller learns.
+func (rec *callRecord) ends(code connect.Code) {
+	if rec != nil {
+		rec.call.Code = code
+	}
+}
+
+// done takes note of how the last attempt went.
+func (rec *callRecord) done(ctx context.Context, call *routedCall, result proxy.Result) {
+	if rec == nil {
+		return
+	}
+	to, o := &call.target, &rec.outcome
+	rec.path = to.path
+	rec.call.Provider, rec.call.ProviderRuntimeID = to.reg.SelfID, to.reg.RuntimeID
+	rec.call.Waited, rec.call.Attempt = result.Latency, o.Took
+	rec.call.RequestBytes, rec.call.ResponseBytes = o.RequestBytes, o.ResponseBytes
+	if result.Class != proxy.ClassOK {
+		rec.call.Code, _ = outcomeOf(ctx, result)
+		return
+	}
+	if rec.call.Code = connect.Code(o.Code()); answersProcedure(rec.call.Code) && rec.call.Procedure == "" {
+		rec.call.Procedure = rec.names.Learn(rec.call.Type, rec.path)
+	}
+}
+
+// end tells the observer of the end, and gives the record back.
+func (rec *callRecord) end() {
+	if rec.begun {
+		rec.call.Duration = time.Since(rec.call.Start)
+		rec.observer.CallRouted(rec.ctx, rec.call)
+	}
+	rec.outcome.Reset()
+	*rec = callRecord{outcome: rec.outcome}
+	callRecords.Put(rec)
+}

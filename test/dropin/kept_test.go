@@ -1,0 +1,156 @@
+package dropin_test
+
+import (
+	"bytes"
+	"crypto/x509"
+	"errors"
+	"log/slog"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"connectrpc.com/connect"
+
+	connectplugin "github.com/masegraye/connect-plugin-go"
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
+	"github.com/masegraye/connect-plugin-go/internal/hosttest"
+)
+
+// Hooks that had a default have one.
+func TestKept_HooksHaveDefaults(t *testing.T) {
+	t.Parallel()
+	retry, breaker := connectplugin.DefaultRetryPolicy(), connectplugin.DefaultCircuitBreakerConfig()
+	extract := connectplugin.NewMTLSAuth(nil, nil, nil).ExtractIdentity
+	if retry.IsRetryable == nil || breaker.IsFailure == nil || extract == nil {
+		t.Fatalf("a hook is nil: %t %t %t", retry.IsRetryable == nil, breaker.IsFailure == nil, extract == nil)
+	}
+	away, denied := connect.NewError(connect.CodeUnavailable, nil), connect.NewError(connect.CodePermissionDenied, nil)
+	if !retry.IsRetryable(away) || retry.IsRetryable(denied) || !breaker.IsFailure(away) || breaker.IsFailure(denied) {
+		t.Error("a hook decides otherwise")
+	}
+	ca := hosttest.NewCA(t)
+	leaf, err := x509.ParseCertificate(ca.Certify(t, hosttest.URI("spiffe://test.example/app")).Certificate[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if identity, _ := extract(leaf); identity == "" {
+		t.Error("a certificate names nobody")
+	}
+}
+
+// A raised rate holds at once, also for a key that has spent what it had.
+func TestKept_ARaisedRateHoldsAtOnce(t *testing.T) {
+	t.Parallel()
+	l := connectplugin.NewTokenBucketLimiter()
+	defer l.Close()
+	slow, fast := connectplugin.Rate{RequestsPerSecond: 0.001, Burst: 1}, connectplugin.Rate{RequestsPerSecond: 1e6, Burst: 1000}
+	if !l.Allow("k", slow) || l.Allow("k", slow) {
+		t.Fatal("the slow rate does not hold")
+	}
+	hosttest.Eventually(t, "the raised rate", func() bool { return l.Allow("k", fast) })
+}
+
+// A set of plugins on one path, or under another name than its metadata's, is found out; a
+// client connects and reports though nobody told it to; what has no version is not offered.
+func TestKept_Validation(t *testing.T) {
+	t.Parallel()
+	for name, set := range map[string]connectplugin.PluginSet{
+		"two on one path": {"logger": hosttest.LoggerPlugin{}, "other": hosttest.LoggerPlugin{}},
+		"another name":    {"other": hosttest.LoggerPlugin{}},
+		"a nil plugin":    {"logger": nil},
+		"an empty name":   {"": hosttest.LoggerPlugin{}},
+	} {
+		if err := set.Validate(); !errors.Is(err, connectplugin.ErrInvalidConfig) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := (connectplugin.PluginSet{"logger": hosttest.LoggerPlugin{}}).Validate(); err != nil {
+		t.Error(err)
+	}
+	broker := connectplugin.NewCapabilityBroker("http://127.0.0.1:1")
+	broker.RegisterCapability(oddVersion{hosttest.LoggerCapability(&hosttest.RecordingLogger{})})
+	if offered := broker.ListCapabilities(); len(offered) != 0 {
+		t.Errorf("offered is %v", offered)
+	}
+	cfg := open()
+	cfg.CapabilityBroker = broker
+	if _, err := connectplugin.NewHost(cfg); !errors.Is(err, connectplugin.ErrInvalidConfig) || !strings.Contains(err.Error(), "latest") {
+		t.Errorf("NewHost: %v", err)
+	}
+}
+
+type oddVersion struct {
+	connectplugin.CapabilityHandler
+}
+
+// Version returns no semantic version.
+func (oddVersion) Version() string { return "latest" }
+
+// A client that nobody connected connects to report; an assigned identity without a URL keeps
+// the host that is known, and what is ignored is told.
+func TestKept_Client(t *testing.T) { //nolint:paralleltest // it replaces the default logger
+	m := newMounted(t, open())
+	server := httptest.NewServer(m.generated())
+	t.Cleanup(server.Close)
+	c, err := connectplugin.NewClient(connectplugin.ClientConfig{HostURL: server.URL + "/", SelfID: "app", AllowInsecure: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	report := func() error {
+		return c.ReportHealth(t.Context(), connectpluginv1.HealthState_HEALTH_STATE_HEALTHY, "", nil)
+	}
+	if err := report(); err != nil {
+		t.Errorf("nobody connected: %v", err)
+	}
+	other := mustEnrol(t, server.URL, "other")
+	c.SetRuntimeIdentity(other.runtimeID, other.token, "")
+	if err := report(); err != nil || c.RuntimeID() != other.runtimeID {
+		t.Errorf("an identity without a URL: %v", err)
+	}
+	var logged bytes.Buffer
+	before := slog.Default()
+	slog.SetDefault(slog.New(slog.NewTextHandler(&logged, nil)))
+	c.SetRuntimeIdentity("a b", "token", "")
+	slog.SetDefault(before)
+	if c.RuntimeID() != other.runtimeID || !strings.Contains(logged.String(), "assigned identity ignored") {
+		t.Errorf("what is malformed: %q, logged %q", c.RuntimeID(), logged.String())
+	}
+}
+
+// A discovery of a table says all that it knows of a service at once, and closes.
+func TestKept_StaticDiscovery(t *testing.T) {
+	t.Parallel()
+	d := &connectplugin.StaticDiscovery{}
+	for _, known := range []bool{false, true} {
+		if known {
+			d.AddEndpoint("kv", connectplugin.Endpoint{URL: "https://127.0.0.1:1"})
+		}
+		events, err := d.Watch(t.Context(), "kv")
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		for e := range events {
+			if n++; (e.Error == nil) != known || len(e.Endpoints) > 1 {
+				t.Errorf("known %t: %+v", known, e)
+			}
+		}
+		if n != 1 {
+			t.Errorf("known %t: %d events, then closed", known, n)
+		}
+	}
+}
+
+// The version of the host is in the metadata.
+func TestKept_ServerMetadata(t *testing.T) {
+	t.Parallel()
+	m := newMounted(t, open())
+	server := httptest.NewServer(m.generated())
+	t.Cleanup(server.Close)
+	resp, err := connectpluginv1connect.NewHandshakeServiceClient(server.Client(), server.URL).Handshake(t.Context(), connect.NewRequest(hosttest.OldRequest("api")))
+	if err != nil || resp.Msg.GetServerMetadata()["server_version"] == "" {
+		t.Errorf("%v, %v", resp, err)
+	}
+}
