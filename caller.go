@@ -11,10 +11,12 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
+	"golang.org/x/time/rate"
 
 	"github.com/masegraye/connect-plugin-go/internal/inflight"
 	"github.com/masegraye/connect-plugin-go/internal/launches"
@@ -100,6 +102,12 @@ type ownEndpoint struct {
 
 	turn   chan struct{} // capacity one: held while the host finds out whether the plugin answers there
 	proves atomic.Bool   // the plugin proved once that it answers, and so can
+}
+
+// announcements is what watchers may get of the registrations of one identity.
+type announcements struct {
+	once sync.Once
+	of   *rate.Limiter
 }
 
 func newOwnEndpoint() *ownEndpoint { return &ownEndpoint{turn: make(chan struct{}, 1)} }

@@ -122,13 +122,11 @@ func (s *HealthServer) Watch(ctx context.Context, req *connect.Request[connectpl
 	if err := validateHealthService(req.Msg.GetService()); err != nil {
 		return err
 	}
-	if who.caller != nil && !isGuarded(ctx) {
-		leave, ok := who.caller.hub.seatWatch(who.caller.id.RuntimeID())
-		if !ok {
-			return busy(seatWait)
-		}
-		defer leave()
+	leave, ok := who.seat(ctx)
+	if !ok {
+		return busy(seatWait)
 	}
+	defer leave()
 	ctx, done := who.caller.attend(ctx)
 	defer done()
 	release, ok := s.permitWatch(who, req.Msg.GetService())
@@ -136,10 +134,15 @@ func (s *HealthServer) Watch(ctx context.Context, req *connect.Request[connectpl
 		return connect.NewError(connect.CodeNotFound, errNotAvailable)
 	}
 	defer release()
+	return s.tell(ctx, who, req.Msg.GetService(), stream)
+}
+
+// tell sends the status of a service until the watch ends.
+func (s *HealthServer) tell(ctx context.Context, who asker, service string, stream *connect.ServerStream[connectpluginv1.HealthCheckResponse]) error {
 	last := connectpluginv1.ServingStatus_SERVING_STATUS_UNSPECIFIED
 	for {
-		status, known, changed, closed := s.status(req.Msg.GetService())
-		if !known || !s.mayAsk(who, req.Msg.GetService()) {
+		status, known, changed, closed := s.status(service)
+		if !known || !s.mayAsk(who, service) {
 			status = connectpluginv1.ServingStatus_SERVING_STATUS_SERVICE_UNKNOWN
 		}
 		if status != last {
@@ -187,6 +190,14 @@ func identifyAsker(ctx context.Context, h *hub, p *peer, r *http.Request) (conte
 type asker struct {
 	caller *caller
 	anyone *hub
+}
+
+// seat counts a watch where no middleware does.
+func (a asker) seat(ctx context.Context) (leave func(), ok bool) {
+	if a.caller == nil || isGuarded(ctx) {
+		return func() {}, true
+	}
+	return a.caller.hub.seatWatch(a.caller.id.RuntimeID())
 }
 
 func (s *HealthServer) asker(ctx context.Context, spec connect.Spec, header http.Header) (asker, error) {

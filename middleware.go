@@ -63,7 +63,12 @@ func (m *middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, r, connect.CodeResourceExhausted, busy(a.budget.rate.wait()))
 		return
 	}
-	ctx, leave, what := h.seat(ctx, &a, m.route.unary != nil && !m.route.unary(r.URL.Path))
+	m.admit(ctx, h, &a, w, r)
+}
+
+// admit serves a request unless its caller has as much open as it may.
+func (m *middleware) admit(ctx context.Context, h *hub, a *admission, w http.ResponseWriter, r *http.Request) {
+	ctx, leave, what := h.seat(ctx, a, m.route.unary != nil && !m.route.unary(r.URL.Path))
 	if leave == nil {
 		refusedOn(ctx)
 		h.auditCall(ctx, AuditLimited, r.URL.Path, "", what)
@@ -71,7 +76,7 @@ func (m *middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer leave()
-	m.call(ctx, h, &a, w, r)
+	m.call(ctx, h, a, w, r)
 }
 
 // seatWait is when whoever has too much open is asked to come again.
@@ -151,7 +156,7 @@ func (m *middleware) call(ctx context.Context, h *hub, a *admission, w http.Resp
 		ctx, cancel = context.WithTimeout(ctx, h.settings().limits.CallTimeout)
 		defer cancel()
 	}
-	if m.route.unary != nil {
+	if m.route.unary != nil && (bounded || r.ProtoMajor > 1) { // in HTTP/1 the deadline is the connection's
 		r = withPromptBody(r, h.settings().limits.BodyTimeout, w)
 	}
 	ctx, running := inflight.New(ctx, w)

@@ -328,6 +328,8 @@ func wireVersion(v int) int32 {
 
 // handshakeFields bound the fields of a handshake before it is decoded; what is in them
 // is looked at afterwards.
+//
+//nolint:mnd // the numbers of the fields
 var handshakeFields = prescan.Fields{
 	Most: 4096,
 	Known: map[protowire.Number]prescan.Field{

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"connectrpc.com/connect"
@@ -49,7 +48,13 @@ func (s *ServiceRegistry) WatchService(ctx context.Context, req *connect.Request
 		return s.watchError(ctx, err, m.GetServiceType(), req.Spec().Procedure)
 	}
 	defer w.Close()
-	sent, ended := 0, s.observeWatch(c, m.GetServiceType())
+	return s.tell(ctx, c, w, req, stream)
+}
+
+// tell sends what happens to a type until its watch ends.
+func (s *ServiceRegistry) tell(ctx context.Context, c *caller, w *catalog.Watcher, req *connect.Request[connectpluginv1.WatchServiceRequest], stream *connect.ServerStream[connectpluginv1.WatchServiceEvent]) error {
+	serviceType := req.Msg.GetServiceType()
+	sent, ended := 0, s.observeWatch(c, serviceType)
 	defer func() { ended(sent) }()
 	// The answer begins now: a watch that resumes and missed nothing may have
 	// nothing to say for long, and its client waits for the headers.
@@ -62,14 +67,14 @@ func (s *ServiceRegistry) WatchService(ctx context.Context, req *connect.Request
 		}
 		event, err := w.Next(ctx)
 		if err != nil {
-			return s.watchError(ctx, err, m.GetServiceType(), req.Spec().Procedure)
-		}
-		// Rights are checked at each delivery, too.
-		if err := s.mayWatch(ctx, c, m.GetServiceType(), req.Spec().Procedure); err != nil {
-			return err
+			return s.watchError(ctx, err, serviceType, req.Spec().Procedure)
 		}
 		if late := toldLater(c, event); late > 0 && backoff.Wait(ctx, late) {
 			w.Latest() // of what happened meanwhile
+		}
+		// Rights are checked at each delivery, too.
+		if err := s.mayWatch(ctx, c, serviceType, req.Spec().Procedure); err != nil {
+			return err
 		}
 		if err := stream.Send(wireEvent(event)); err != nil {
 			return err
@@ -120,12 +125,6 @@ func toldLater(c *caller, e catalog.Event) time.Duration {
 	share := declared(id).share
 	share.once.Do(func() { share.of = rate.NewLimiter(rate.Limit(l.AnnouncedBytesPerSecond), l.AnnouncedBytesBurst) })
 	return share.of.ReserveN(time.Now(), min(bytes, l.AnnouncedBytesBurst)).Delay()
-}
-
-// announcements is what watchers may get of the registrations of one identity.
-type announcements struct {
-	once sync.Once
-	of   *rate.Limiter
 }
 
 // tempoOf is how fast a caller is told of changes. The host itself is told of all.

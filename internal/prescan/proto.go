@@ -37,6 +37,15 @@ type Scanner struct {
 	skip   uint64 // bytes of a value that are still to come
 }
 
+// Of the wire (https://protobuf.dev/programming-guides/encoding).
+const (
+	varintBits = 64
+	groupBits  = 7    // of a varint in one byte
+	more       = 0x80 // says that another byte of it follows
+	fixed32Len = 4
+	fixed64Len = 8
+)
+
 type state int
 
 const (
@@ -66,13 +75,13 @@ func (s *Scanner) Scan(p []byte) error {
 		}
 		c := p[0]
 		p = p[1:]
-		if s.shift >= 64 {
+		if s.shift >= varintBits {
 			s.state = lost
 			break
 		}
-		s.value |= uint64(c&0x7f) << s.shift
-		s.shift += 7
-		if c&0x80 != 0 {
+		s.value |= uint64(c&^more) << s.shift
+		s.shift += groupBits
+		if c&more != 0 {
 			continue
 		}
 		v := s.value
@@ -111,9 +120,9 @@ func (s *Scanner) tag(v uint64) error {
 	case protowire.BytesType:
 		s.state = inLength
 	case protowire.Fixed32Type:
-		s.state, s.skip = inValue, 4
+		s.state, s.skip = inValue, fixed32Len
 	case protowire.Fixed64Type:
-		s.state, s.skip = inValue, 8
+		s.state, s.skip = inValue, fixed64Len
 	case protowire.StartGroupType, protowire.EndGroupType: // what is in it counts as fields
 	default:
 		s.state = lost
@@ -133,7 +142,7 @@ func (s *Scanner) tag(v uint64) error {
 }
 
 func (s *Scanner) length(v uint64) error {
-	if f := s.fields.Known[s.number]; f.Bytes > 0 && v > uint64(f.Bytes) {
+	if f := s.fields.Known[s.number]; f.Bytes > 0 && v > uint64(f.Bytes) { //nolint:gosec // it is positive
 		return fmt.Errorf("%s: has more than %d bytes", f.Name, f.Bytes)
 	}
 	if s.state, s.skip = inValue, v; v == 0 {

@@ -37,6 +37,9 @@ type Bounds struct {
 
 // Most is how large a message of so many compressed bytes may become.
 func (b Bounds) Most(compressed int64) int64 {
+	if compressed >= b.Bytes/int64(max(b.Ratio, 1)) {
+		return b.Bytes
+	}
 	return min(b.Bytes, max(b.Free, compressed*int64(b.Ratio)))
 }
 

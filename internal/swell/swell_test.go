@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -158,6 +159,25 @@ func TestGuard_Encodings(t *testing.T) {
 		got, err := swell.Guard(r, bounds, tell)
 		if !errors.Is(err, c.want) || (got != r) != c.touched {
 			t.Errorf("%s: %v, touched: %t", name, err, got != r)
+		}
+	}
+}
+
+// A ratio without bounds leaves those of bytes.
+func TestBounds_Most(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		bounds           swell.Bounds
+		compressed, want int64
+	}{
+		{swell.Bounds{Bytes: 1000, Ratio: 10, Free: 50}, 1, 50},
+		{swell.Bounds{Bytes: 1000, Ratio: 10, Free: 50}, 20, 200},
+		{swell.Bounds{Bytes: 1000, Ratio: 10, Free: 50}, 500, 1000},
+		{swell.Bounds{Bytes: 1000, Ratio: 10, Free: 5000}, 1, 1000},
+		{swell.Bounds{Bytes: 1000, Ratio: math.MaxInt, Free: 50}, 500, 1000},
+	} {
+		if got := c.bounds.Most(c.compressed); got != c.want {
+			t.Errorf("%+v of %d: %d, want %d", c.bounds, c.compressed, got, c.want)
 		}
 	}
 }

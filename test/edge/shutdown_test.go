@@ -14,7 +14,7 @@ import (
 
 // Shutdown ends whatever the peers do: those who do not read, who stop in the middle of a body,
 // who say no word, and streams that nobody ends.
-func TestAudit_ATK05_ShutdownEndsWhateverPeersDo(t *testing.T) {
+func TestAudit_H46_ShutdownEndsWhateverPeersDo(t *testing.T) {
 	t.Parallel()
 	f := flood{gone: make(chan struct{})}
 	r := newRig(t, func(l *connectplugin.Limits) { l.BodyTimeout, l.ReadHeaderTimeout = time.Hour, time.Hour }, func(c *connectplugin.ServeConfig) {
