@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"strings"
@@ -49,6 +50,14 @@ const (
 	RightCapabilities AuditRight = "Capabilities" // Subject is a capability
 	RightHostPlugins  AuditRight = "HostPlugins"  // Subject is one of the host's own plugins
 )
+
+// event is one about a name in the list.
+func (r AuditRight) event(kind AuditKind, procedure, subject, reason string) AuditEvent {
+	return AuditEvent{Kind: kind, Procedure: procedure, Right: r, Subject: subject, Reason: reason}
+}
+
+// reasonNotAllowed says that a plugin may not provide or require a type.
+const reasonNotAllowed = "not declared or not allowed by policy"
 
 // isRefusal reports whether somebody did not get what it asked for.
 func (k AuditKind) isRefusal() bool {
@@ -150,8 +159,8 @@ type AuditCheckpoint = auditlog.Checkpoint
 // AuditReport is what is known of an audit log that holds.
 type AuditReport = auditlog.Report
 
-// AuditProblem is returned by [VerifyAudit] where a log was changed: it names file and line.
-type AuditProblem = auditlog.Problem
+// AuditLogError is returned by [VerifyAudit] where a log was changed: it names file and line.
+type AuditLogError = auditlog.ChangedError
 
 // AuditSinkConfig says where an [AuditSink] writes and how.
 type AuditSinkConfig struct {
@@ -230,13 +239,17 @@ func (e *AuditEvent) json() ([]byte, error) {
 			fields[s.key] = strings.ToValidUTF8(*s.text, "\ufffd")
 		}
 	}
-	return json.Marshal(fields)
+	text, err := json.Marshal(fields)
+	if err != nil {
+		return nil, fmt.Errorf("audit event: %w", err)
+	}
+	return text, nil
 }
 
 // VerifyAudit checks the files of an audit log, oldest first, against the key of its checkpoints, and
 // against a checkpoint that was kept elsewhere, nil for none. With it a log that was cut off is found,
 // too; without it, everything after the last checkpoint of the files could be missing, and what follows
-// that is not signed (Unsigned in the report). The error is an [AuditProblem] where something was changed.
+// that is not signed (Unsigned in the report). The error is an [AuditLogError] where something was changed.
 // Without files it fails.
 func VerifyAudit(key ed25519.PublicKey, kept *AuditCheckpoint, files ...string) (AuditReport, error) {
 	v, err := auditlog.NewVerifier(key, kept)
@@ -244,9 +257,9 @@ func VerifyAudit(key ed25519.PublicKey, kept *AuditCheckpoint, files ...string) 
 		return AuditReport{}, err
 	}
 	for _, name := range files {
-		f, err := os.Open(name)
+		f, err := os.Open(name) //nolint:gosec // the operator names it
 		if err != nil {
-			return AuditReport{}, err
+			return AuditReport{}, fmt.Errorf("audit log: %w", err)
 		}
 		if err := errors.Join(v.File(name, f), f.Close()); err != nil {
 			return AuditReport{}, err

@@ -152,7 +152,7 @@ func (b *CapabilityBroker) RequestCapability(ctx context.Context, req *connect.R
 	}
 	handler, ok := b.lookup(capType)
 	if c != nil && !c.hub.mayUse(c.id, capType) {
-		b.note(ctx, AuditEvent{Kind: AuditDenied, Procedure: req.Spec().Procedure, Right: RightCapabilities, Subject: capType, Reason: "not allowed by policy"})
+		b.note(ctx, RightCapabilities.event(AuditDenied, req.Spec().Procedure, capType, "not allowed by policy"))
 		ok = false
 	}
 	if !ok || !constraint.Allows(handler.Version()) {
@@ -240,7 +240,9 @@ func (b *CapabilityBroker) grant(ctx context.Context, owner *tokenstore.Identity
 		h.store.RevokeGrant(grant.ID)
 		return nil, connect.NewError(connect.CodeNotFound, errNotAvailable)
 	}
-	b.note(ctx, AuditEvent{Kind: AuditGranted, Procedure: req.Spec().Procedure, Right: RightCapabilities, Subject: capType, Reason: req.Msg.GetReason(), Grant: grant.ID})
+	granted := RightCapabilities.event(AuditGranted, req.Spec().Procedure, capType, req.Msg.GetReason())
+	granted.Grant = grant.ID
+	b.note(ctx, granted)
 	return connect.NewResponse(&connectpluginv1.RequestCapabilityResponse{Grant: &connectpluginv1.CapabilityGrant{
 		GrantId:        grant.ID,
 		EndpointUrl:    b.base(ctx) + pathCapabilities + capType + "/" + grant.ID,
@@ -254,7 +256,7 @@ func (b *CapabilityBroker) grant(ctx context.Context, owner *tokenstore.Identity
 func (b *CapabilityBroker) grantError(ctx context.Context, err error, capType, procedure string) error {
 	switch {
 	case errors.Is(err, tokenstore.ErrTooManyGrants):
-		b.note(ctx, AuditEvent{Kind: AuditLimited, Procedure: procedure, Right: RightCapabilities, Subject: capType, Reason: err.Error()})
+		b.note(ctx, RightCapabilities.event(AuditLimited, procedure, capType, err.Error()))
 		return connect.NewError(connect.CodeResourceExhausted, errTooMany)
 	case errors.Is(err, tokenstore.ErrEnded):
 		return connect.NewError(connect.CodeUnauthenticated, errUnauthenticated)
@@ -357,14 +359,14 @@ func (b *CapabilityBroker) serveCapability(w http.ResponseWriter, r *http.Reques
 	}
 	handler, ok := b.lookup(grant.Type)
 	if !ok || handler.Version() != grant.Version {
-		b.note(ctx, AuditEvent{Kind: AuditDenied, Procedure: r.URL.Path, Right: RightCapabilities, Subject: grant.Type, Reason: "the capability of the grant is not offered any more"})
+		b.note(ctx, RightCapabilities.event(AuditDenied, r.URL.Path, grant.Type, "the capability of the grant is not offered any more"))
 		refuse(w, r, connect.CodeNotFound, errNotAvailable)
 		return
 	}
 	if c, ok := callerFrom(ctx); ok {
 		release, ok := c.hub.permit(c.call, func(book *policy.Book) bool { return book.MayUse(subjectOf(c.id), grant.Type) })
 		if !ok {
-			b.note(ctx, AuditEvent{Kind: AuditDenied, Procedure: r.URL.Path, Right: RightCapabilities, Subject: grant.Type, Reason: "not allowed by policy"})
+			b.note(ctx, RightCapabilities.event(AuditDenied, r.URL.Path, grant.Type, "not allowed by policy"))
 			refuse(w, r, connect.CodeNotFound, errNotAvailable)
 			return
 		}

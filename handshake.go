@@ -172,7 +172,7 @@ func (s *HandshakeServer) peerOf(ctx context.Context, req connect.AnyRequest) (c
 		s.hub.auditEvent(ctx, AuditEvent{Kind: no.kind, Procedure: req.Spec().Procedure, RuntimeID: no.runtimeID, Reason: no.reason})
 		return ctx, nil, connect.NewError(no.code, no.err)
 	case !s.hub.spend(a.budget):
-		s.hub.auditCall(ctx, AuditLimited, req.Spec().Procedure, "", "request rate")
+		s.hub.auditCall(ctx, AuditLimited, req.Spec().Procedure, "request rate")
 		return ctx, nil, connect.NewError(connect.CodeResourceExhausted, errTooMany)
 	}
 	return ctx, p, nil

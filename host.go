@@ -347,7 +347,8 @@ func (c *ServeConfig) Validate() error {
 	}
 	for _, check := range []func() error{
 		c.validateTransport, c.validatePlugins, c.validateVersions, c.validateDurations,
-		c.Limits.validate, c.HealthProbe.validate, c.HandshakeAuth.validate, c.Admin.validate, c.Policy.validate, c.Policy.validateNames, c.validateServices,
+		c.Limits.validate, c.HealthProbe.validate, c.HandshakeAuth.validate, c.Admin.validate, c.Policy.validate, c.Policy.validateNames,
+		c.validateServices,
 	} {
 		if err := check(); err != nil {
 			return err

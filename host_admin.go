@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"math"
 	"net/http"
 	"strings"
 	"time"
@@ -97,7 +98,7 @@ func (a *adminReader) Follow(ctx context.Context, req *connect.Request[adminv1.F
 	case h.followers <- struct{}{}:
 		defer func() { <-h.followers }()
 	default:
-		h.hub.auditCall(ctx, AuditLimited, req.Spec().Procedure, "", "Admin.Followers")
+		h.hub.auditCall(ctx, AuditLimited, req.Spec().Procedure, "Admin.Followers")
 		return connect.NewError(connect.CodeResourceExhausted, errTooMany)
 	}
 	interval := defaultFollow
@@ -165,7 +166,7 @@ func (h *Host) eventsAfter(sequence uint64) ([]*adminv1.AuditEvent, uint64) {
 	events, first, missed := h.hub.settings().audit.recent.After(sequence, maxAdminBatch)
 	out := make([]*adminv1.AuditEvent, 0, len(events))
 	for i := range events {
-		out = append(out, wireAudit(&events[i], first+uint64(i))) //nolint:gosec // it is an index
+		out = append(out, wireAudit(&events[i], first+uint64(i)))
 	}
 	return out, missed
 }
@@ -184,18 +185,18 @@ func wireAudit(e *AuditEvent, sequence uint64) *adminv1.AuditEvent {
 func valid(s string) string { return strings.ToValidUTF8(s, "\ufffd") }
 
 // wireCount is a count as messages have them.
-func wireCount(n int) uint32 { return uint32(min(max(n, 0), 1<<31)) } //nolint:gosec // it is within
+func wireCount(n int) uint32 { return uint32(min(max(n, 0), math.MaxInt32)) }
 
 // adminChanger changes what a host holds.
 type adminChanger Host
 
 // Revoke ends an identity, or those of a plugin.
 func (a *adminChanger) Revoke(ctx context.Context, req *connect.Request[adminv1.RevokeRequest]) (*connect.Response[adminv1.RevokeResponse], error) {
-	h, ended, target := (*Host)(a), 0, ""
+	h, ended := (*Host)(a), 0
 	// It is told first: an operator may revoke itself, and with that this call.
 	switch who := req.Msg.GetWho().(type) {
 	case *adminv1.RevokeRequest_RuntimeId:
-		target = who.RuntimeId
+		target := who.RuntimeId
 		if _, ok := h.hub.store.Lookup(target); !ok {
 			return nil, connect.NewError(connect.CodeNotFound, errNotAlive)
 		}
@@ -204,7 +205,8 @@ func (a *adminChanger) Revoke(ctx context.Context, req *connect.Request[adminv1.
 			ended = 1
 		}
 	case *adminv1.RevokeRequest_SelfId:
-		if target = who.SelfId; target == "" {
+		target := who.SelfId
+		if target == "" {
 			return nil, connect.NewError(connect.CodeInvalidArgument, errNobodyNamed)
 		}
 		h.administered(ctx, req.Spec(), target)

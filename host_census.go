@@ -27,7 +27,7 @@ type census struct {
 	perSelf                map[string]int
 	services               map[string]*adminv1.ServiceInfo
 	perPlugin, watchesEach map[string]int
-	grants, watches        int
+	watches                int
 	mostGrants             int
 	grantsOf               string
 }
@@ -183,7 +183,8 @@ func (c *census) takeServices() {
 		}
 		report, _ := cat.Health(reg.RuntimeID)
 		s.Providers = append(s.GetProviders(), &adminv1.ProviderInfo{
-			RuntimeId: reg.RuntimeID, SelfId: valid(reg.SelfID), Version: valid(reg.Version), Health: adminHealth(report.Health), Path: valid(reg.Path),
+			RuntimeId: reg.RuntimeID, SelfId: valid(reg.SelfID), Version: valid(reg.Version), Path: valid(reg.Path),
+			Health: adminHealth(report.Health),
 		})
 		c.perPlugin[reg.RuntimeID]++
 		return true
@@ -239,14 +240,14 @@ const (
 	slow   = 0.99
 )
 
-func wireBytes(n int64) uint64 { return uint64(max(n, 0)) } //nolint:gosec // it is not negative
+func wireBytes(n int64) uint64 { return uint64(max(n, 0)) }
 
 // takeLimits says how full the bounds are, of those that each plugin or type has the fullest one.
 func (c *census) takeLimits() {
 	l := c.host.cfg.Limits
 	add := func(name string, used, most int, of string) {
 		c.snapshot.Limits = append(c.snapshot.GetLimits(), &adminv1.LimitInfo{
-			Name: name, Used: uint64(max(used, 0)), Max: uint64(max(most, 0)), Of: valid(of), //nolint:gosec // neither is negative
+			Name: name, Used: uint64(max(used, 0)), Max: uint64(max(most, 0)), Of: valid(of),
 		})
 	}
 	registrations, perType := 0, map[string]int{}

@@ -203,8 +203,8 @@ func (h *hub) spend(b budget) bool {
 
 // auditCall records a decision about a request that is being served. Of a peer or
 // a caller that is refused again and again only the first refusals are recorded.
-func (h *hub) auditCall(ctx context.Context, kind AuditKind, procedure, subject, reason string) {
-	h.auditEvent(ctx, AuditEvent{Kind: kind, Procedure: procedure, Subject: subject, Reason: reason})
+func (h *hub) auditCall(ctx context.Context, kind AuditKind, procedure, reason string) {
+	h.auditEvent(ctx, AuditEvent{Kind: kind, Procedure: procedure, Reason: reason})
 }
 
 // auditEvent does what auditCall does with an event that says more.

@@ -81,7 +81,7 @@ func (in *ingress) named(r *http.Request) bool {
 func isProbe(path string) bool { return path == pathHealthz || path == pathReadyz }
 
 func (in *ingress) note(r *http.Request, reason string) {
-	in.hub.auditCall(withPeer(r.Context(), in.hub.newPeer(r)), AuditDenied, r.URL.Path, "", reason)
+	in.hub.auditCall(withPeer(r.Context(), in.hub.newPeer(r)), AuditDenied, r.URL.Path, reason)
 }
 
 // servedCall sees what an observer is told of a call that the host serves. A nil one sees

@@ -59,7 +59,7 @@ func (m *middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	proveHolder(ctx, h, p, a.caller)
 	if !h.spend(a.budget) {
 		refusedOn(ctx)
-		h.auditCall(ctx, AuditLimited, r.URL.Path, "", "request rate")
+		h.auditCall(ctx, AuditLimited, r.URL.Path, "request rate")
 		refuse(w, r, connect.CodeResourceExhausted, busy(a.budget.rate.wait()))
 		return
 	}

@@ -126,7 +126,9 @@ func (s *ServiceRegistry) UnregisterService(ctx context.Context, req *connect.Re
 		return nil, err
 	}
 	if err := s.catalog.Unregister(req.Msg.GetRegistrationId(), runtimeID); err != nil {
-		s.note(ctx, AuditEvent{Kind: AuditDenied, Procedure: req.Spec().Procedure, Registration: req.Msg.GetRegistrationId(), Reason: err.Error()})
+		denied := AuditEvent{Kind: AuditDenied, Procedure: req.Spec().Procedure, Reason: err.Error()}
+		denied.Registration = req.Msg.GetRegistrationId()
+		s.note(ctx, denied)
 		return nil, connect.NewError(connect.CodeNotFound, errNotAvailable)
 	}
 	s.note(ctx, AuditEvent{Kind: AuditUnregistered, Procedure: req.Spec().Procedure, Registration: req.Msg.GetRegistrationId()})

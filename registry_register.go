@@ -191,7 +191,7 @@ const lookupWait = time.Second
 func (s *ServiceRegistry) approve(ctx context.Context, c *caller, reg catalog.Registration, procedure string) error {
 	denied := connect.NewError(connect.CodePermissionDenied, errDenied)
 	if !c.hub.mayProvide(c.id, reg.Type) {
-		s.note(ctx, AuditEvent{Kind: AuditDenied, Procedure: procedure, Right: RightProvides, Subject: reg.Type, Reason: "not declared or not allowed by policy"})
+		s.note(ctx, RightProvides.event(AuditDenied, procedure, reg.Type, reasonNotAllowed))
 		return denied
 	}
 	endpoint, own, err := c.hub.endpointFor(ctx, c.id, reg.Metadata[metadataBaseURL])
@@ -200,7 +200,7 @@ func (s *ServiceRegistry) approve(ctx context.Context, c *caller, reg catalog.Re
 		return busy(lookupWait)
 	}
 	if err != nil {
-		s.note(ctx, AuditEvent{Kind: AuditDenied, Procedure: procedure, Right: RightProvides, Subject: reg.Type, Reason: err.Error()})
+		s.note(ctx, RightProvides.event(AuditDenied, procedure, reg.Type, err.Error()))
 		return denied
 	}
 	if endpoint == "" {
@@ -208,7 +208,7 @@ func (s *ServiceRegistry) approve(ctx context.Context, c *caller, reg catalog.Re
 	}
 	byHost := !own && c.hub.launchOf(c.id) == nil
 	if err := s.claim(ctx, c, endpoint, byHost); err != nil {
-		s.note(ctx, AuditEvent{Kind: AuditConflict, Procedure: procedure, Right: RightProvides, Subject: reg.Type, Reason: "base_url: " + err.Error()})
+		s.note(ctx, RightProvides.event(AuditConflict, procedure, reg.Type, "base_url: "+err.Error()))
 		return denied
 	}
 	if own {
@@ -346,7 +346,7 @@ func (s *ServiceRegistry) reapprove(ctx context.Context, c *caller, reg catalog.
 	if _, ok := s.catalog.Get(reg.ID); ok || s.catalog.StandsBy(reg.ID) {
 		return nil
 	}
-	s.note(ctx, AuditEvent{Kind: AuditDenied, Procedure: procedure, Right: RightProvides, Subject: reg.Type, Reason: "what the plugin may provide changed during the registration"})
+	s.note(ctx, RightProvides.event(AuditDenied, procedure, reg.Type, "what the plugin may provide changed during the registration"))
 	return connect.NewError(connect.CodePermissionDenied, errDenied)
 }
 
@@ -398,13 +398,13 @@ var errPathOverlaps = errors.New("endpoint_path: overlaps the path of another ty
 func (s *ServiceRegistry) registerError(ctx context.Context, err error, serviceType, procedure string) error {
 	switch {
 	case errors.Is(err, catalog.ErrConflict):
-		s.note(ctx, AuditEvent{Kind: AuditConflict, Procedure: procedure, Right: RightProvides, Subject: serviceType, Reason: "the type belongs to another plugin"})
+		s.note(ctx, RightProvides.event(AuditConflict, procedure, serviceType, "the type belongs to another plugin"))
 		return connect.NewError(connect.CodeAlreadyExists, errTypeTaken)
 	case errors.Is(err, catalog.ErrOverlap):
-		s.note(ctx, AuditEvent{Kind: AuditConflict, Procedure: procedure, Right: RightProvides, Subject: serviceType, Reason: "the path overlaps that of another type of the plugin"})
+		s.note(ctx, RightProvides.event(AuditConflict, procedure, serviceType, "the path overlaps that of another type of the plugin"))
 		return connect.NewError(connect.CodeInvalidArgument, errPathOverlaps)
 	case errors.Is(err, catalog.ErrLimit):
-		s.note(ctx, AuditEvent{Kind: AuditLimited, Procedure: procedure, Right: RightProvides, Subject: serviceType, Reason: err.Error()})
+		s.note(ctx, RightProvides.event(AuditLimited, procedure, serviceType, err.Error()))
 		return connect.NewError(connect.CodeResourceExhausted, errTooMany)
 	}
 	return connect.NewError(connect.CodeInternal, errNotAvailable)

@@ -162,7 +162,7 @@ func (s *ServiceRouter) serve(w http.ResponseWriter, r *http.Request, call *rout
 		reason = "policy changed"
 	}
 	call.record.ends(connect.CodeNotFound)
-	c.hub.auditEvent(r.Context(), AuditEvent{Kind: AuditDenied, Procedure: r.URL.Path, Right: RightRequires, Subject: to.route.Type, Reason: reason})
+	c.hub.auditEvent(r.Context(), RightRequires.event(AuditDenied, r.URL.Path, to.route.Type, reason))
 	refuse(w, r, connect.CodeNotFound, errNotAvailable)
 }
 
@@ -306,7 +306,7 @@ func (s *ServiceRouter) find(c *caller, r *http.Request) (routeTarget, string) {
 	}
 	t := routeTarget{route: route}
 	if !c.hub.mayRequire(c.id, route.Type) {
-		return t, "not declared or not allowed by policy"
+		return t, reasonNotAllowed
 	}
 	if route.Provider == anyProvider {
 		return s.findAny(t, r)
@@ -357,7 +357,7 @@ func (s *ServiceRouter) report(r *http.Request, call *routedCall, result proxy.R
 				keyReason, result.Class.String(), keyError, result.Err)
 		}
 	case proxy.ClassRefused:
-		c.hub.auditEvent(r.Context(), AuditEvent{Kind: AuditDenied, Procedure: r.URL.Path, Right: RightRequires, Subject: reg.Type, Reason: result.Err.Error()})
+		c.hub.auditEvent(r.Context(), RightRequires.event(AuditDenied, r.URL.Path, reg.Type, result.Err.Error()))
 	case proxy.ClassCanceled:
 	}
 }

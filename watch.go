@@ -160,14 +160,14 @@ func (s *ServiceRegistry) mayWatch(ctx context.Context, c *caller, serviceType, 
 	if c == nil || c.hub.mayRequire(c.id, serviceType) {
 		return nil
 	}
-	s.note(ctx, AuditEvent{Kind: AuditDenied, Procedure: procedure, Right: RightRequires, Subject: serviceType, Reason: "not declared or not allowed by policy"})
+	s.note(ctx, RightRequires.event(AuditDenied, procedure, serviceType, reasonNotAllowed))
 	return connect.NewError(connect.CodeNotFound, errNotAvailable)
 }
 
 func (s *ServiceRegistry) watchError(ctx context.Context, err error, serviceType, procedure string) error {
 	switch {
 	case errors.Is(err, catalog.ErrLimit):
-		s.note(ctx, AuditEvent{Kind: AuditLimited, Procedure: procedure, Right: RightRequires, Subject: serviceType, Reason: "watches"})
+		s.note(ctx, RightRequires.event(AuditLimited, procedure, serviceType, "watches"))
 		return connect.NewError(connect.CodeResourceExhausted, errTooMany)
 	case ctx.Err() != nil:
 		return endOfStream(ctx)

@@ -98,20 +98,25 @@ func (t *tool) auditVerify() *cobra.Command {
 		case t.json:
 			return json.NewEncoder(t.out).Encode(report)
 		}
-		fmt.Fprintf(t.out, "the log holds: lines %d to %d, %d events, %d dropped, %d checkpoints\n",
-			report.First, report.Last, report.Events, report.Dropped, report.Checkpoints)
-		if report.First > 1 {
-			fmt.Fprintf(t.out, "lines 1 to %d are not in these files\n", report.First-1)
-		}
-		if report.Unsigned > 0 {
-			fmt.Fprintf(t.out, "%d lines after the last checkpoint are not signed yet\n", report.Unsigned)
-		}
+		t.holds(report)
 		if kept == nil {
 			fmt.Fprintln(t.out, "without --checkpoint nobody can tell whether the end was cut off")
 		}
 		return nil
 	}
 	return c
+}
+
+// holds says what is known of a log that holds.
+func (t *tool) holds(report connectplugin.AuditReport) {
+	fmt.Fprintf(t.out, "the log holds: lines %d to %d, %d events, %d dropped, %d checkpoints\n",
+		report.First, report.Last, report.Events, report.Dropped, report.Checkpoints)
+	if report.First > 1 {
+		fmt.Fprintf(t.out, "lines 1 to %d are not in these files\n", report.First-1)
+	}
+	if report.Unsigned > 0 {
+		fmt.Fprintf(t.out, "%d lines after the last checkpoint are not signed yet\n", report.Unsigned)
+	}
 }
 
 func readPublicKey(name string) (ed25519.PublicKey, error) {

@@ -37,7 +37,8 @@ func (t *tool) authority() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(t.out, "made an authority of the trust domain %s in %s; whoever reads that directory can be any plugin\n", a.TrustDomain(), line(dir))
+		_, err = fmt.Fprintf(t.out, "made an authority of the trust domain %s in %s; whoever reads that directory can be any plugin\n",
+			a.TrustDomain(), line(dir))
 		return err
 	}}
 	fresh.Flags().StringVar(&domain, "trust-domain", "", "trust domain; empty makes one that no other authority has")

@@ -24,13 +24,20 @@ type connection struct {
 }
 
 func (c *connection) flags(f *pflag.FlagSet) {
-	f.StringVar(&c.host, "host", cmp.Or(os.Getenv("CONNECTPLUGIN_HOST"), "https://127.0.0.1:8443"), "base URL of the host (CONNECTPLUGIN_HOST)")
-	f.StringVar(&c.selfID, "self-id", cmp.Or(os.Getenv("CONNECTPLUGIN_SELF_ID"), "operator"), "who you are to the host's policy (CONNECTPLUGIN_SELF_ID)")
-	f.StringVar(&c.credentials, "credentials", os.Getenv("CONNECTPLUGIN_CREDENTIALS"), "directory with tls.crt, tls.key and ca.crt, as `ca write` makes it (CONNECTPLUGIN_CREDENTIALS)")
-	f.StringVar(&c.secretFile, "secret-file", os.Getenv("CONNECTPLUGIN_SECRET_FILE"), "file with the enrolment secret of the self id, if it has one (CONNECTPLUGIN_SECRET_FILE)")
+	f.StringVar(&c.host, "host", cmp.Or(os.Getenv("CONNECTPLUGIN_HOST"), "https://127.0.0.1:8443"),
+		"base URL of the host (CONNECTPLUGIN_HOST)")
+	f.StringVar(&c.selfID, "self-id", cmp.Or(os.Getenv("CONNECTPLUGIN_SELF_ID"), "operator"),
+		"who you are to the host's policy (CONNECTPLUGIN_SELF_ID)")
+	f.StringVar(&c.credentials, "credentials", os.Getenv("CONNECTPLUGIN_CREDENTIALS"),
+		"directory with tls.crt, tls.key and ca.crt, as `ca write` makes it (CONNECTPLUGIN_CREDENTIALS)")
+	f.StringVar(&c.secretFile, "secret-file", os.Getenv("CONNECTPLUGIN_SECRET_FILE"),
+		"file with the enrolment secret of the self id, if it has one (CONNECTPLUGIN_SECRET_FILE)")
 	f.BoolVar(&c.insecure, "insecure", false, "speak plaintext to a host for development")
-	f.DurationVar(&c.timeout, "timeout", 10*time.Second, "how long to try to reach the host")
+	f.DurationVar(&c.timeout, "timeout", dialTime, "how long to try to reach the host")
 }
+
+// dialTime is how long reaching the host takes at most, where nobody says.
+const dialTime = 10 * time.Second
 
 // operator is a connected client and what it calls.
 type operator struct {
@@ -71,7 +78,8 @@ func (c *connection) open(ctx context.Context) (*operator, error) {
 
 func (c *connection) tls() (*tls.Config, error) {
 	if c.credentials == "" {
-		return nil, wrongUsage("--credentials is missing: name a directory that `connectpluginctl ca write` made, or --insecure for a host without TLS")
+		return nil, wrongUsage("--credentials is missing: name a directory that `connectpluginctl ca write` made, " +
+			"or --insecure for a host without TLS")
 	}
 	cfg, err := connectplugin.LoadCredentials(connectplugin.CredentialsConfig{Dir: c.credentials})
 	if err != nil {

@@ -111,7 +111,7 @@ func TestLook(t *testing.T) {
 		}
 		out, _ = run(t, 0, r.as(command, "-o", "json")...)
 		var snapshot struct {
-			Plugins []struct{ SelfID string } //nolint:tagliatelle // as protojson writes it
+			Plugins []struct{ SelfID string }
 		}
 		if err := json.Unmarshal([]byte(out), &snapshot); err != nil || len(snapshot.Plugins) != 2 {
 			t.Errorf("%s -o json: %v, %s", command, err, out)

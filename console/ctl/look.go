@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
@@ -43,8 +44,9 @@ func (t *tool) plugins() *cobra.Command {
 			if l := p.GetLaunch(); l != nil && p.GetRuntimeId() == "" {
 				health = l.GetState()
 			}
-			b.row(p.GetSelfId(), p.GetRuntimeId(), p.GetSelfVersion(), age(p.GetEnrolledAt()), p.GetPeer(), word(p.GetProof().String(), "PROOF_"),
-				health, strings.Join(p.GetServices(), ","), strconv.FormatUint(uint64(p.GetInFlight()), 10), until(p.GetCertificateExpiresAt()), p.GetLastError())
+			b.row(p.GetSelfId(), p.GetRuntimeId(), p.GetSelfVersion(), age(p.GetEnrolledAt()), p.GetPeer(),
+				word(p.GetProof().String(), "PROOF_"), health, strings.Join(p.GetServices(), ","), strconv.FormatUint(uint64(p.GetInFlight()), 10),
+				until(p.GetCertificateExpiresAt()), p.GetLastError())
 		}
 		return b.end("no plugins")
 	})
@@ -59,7 +61,8 @@ func (t *tool) services() *cobra.Command {
 		}
 		for _, v := range s.GetServices() {
 			for _, p := range v.GetProviders() {
-				b.row(v.GetType(), p.GetSelfId(), p.GetRuntimeId(), p.GetVersion(), word(p.GetHealth().String(), "HEALTH_"), strconv.Itoa(watches[v.GetType()]))
+				b.row(v.GetType(), p.GetSelfId(), p.GetRuntimeId(), p.GetVersion(), word(p.GetHealth().String(), "HEALTH_"),
+					strconv.Itoa(watches[v.GetType()]))
 			}
 		}
 		return b.end("no services")
@@ -176,6 +179,9 @@ func (t *tool) tail() *cobra.Command {
 	return c
 }
 
+// here is where people read times.
+var here = time.Local //nolint:gosmopolitan,gochecknoglobals // people compare them with their own clocks
+
 // event writes one event.
 func (t *tool) event(e *adminv1.AuditEvent) error {
 	if t.json {
@@ -185,10 +191,18 @@ func (t *tool) event(e *adminv1.AuditEvent) error {
 	if e.GetRefusal() {
 		colour = red
 	}
-	text := []string{e.GetTime().AsTime().Local().Format("15:04:05"), e.GetKind()}
+	text := []string{e.GetTime().AsTime().In(here).Format(time.TimeOnly), e.GetKind()}
 	for _, f := range []struct{ name, value string }{
-		{"", e.GetSelfId()}, {"id", e.GetRuntimeId()}, {"from", e.GetPeer()}, {e.GetRight(), e.GetSubject()}, {"registration", e.GetRegistrationId()},
-		{"grant", e.GetGrantId()}, {"target", e.GetTarget()}, {"provider", e.GetAuthProvider()}, {"path", e.GetProcedure()}, {"because", e.GetReason()},
+		{"", e.GetSelfId()},
+		{"id", e.GetRuntimeId()},
+		{"from", e.GetPeer()},
+		{e.GetRight(), e.GetSubject()},
+		{"registration", e.GetRegistrationId()},
+		{"grant", e.GetGrantId()},
+		{"target", e.GetTarget()},
+		{"provider", e.GetAuthProvider()},
+		{"path", e.GetProcedure()},
+		{"because", e.GetReason()},
 	} {
 		switch {
 		case f.value == "":
@@ -211,7 +225,7 @@ func (t *tool) failures(s *adminv1.Snapshot, before map[string]uint64) {
 		key := e.GetCaller() + "\x00" + e.GetProvider() + "\x00" + e.GetType()
 		n := e.GetProviderFaults() + e.GetCallerFaults()
 		if was := before[key]; n > was {
-			text := fmt.Sprintf("%s calls %s -> %s (%s): %d more failed, the last with %s", e.GetLastErrorAt().AsTime().Local().Format("15:04:05"),
+			text := fmt.Sprintf("%s calls %s -> %s (%s): %d more failed, the last with %s", e.GetLastErrorAt().AsTime().In(here).Format(time.TimeOnly),
 				e.GetCaller(), e.GetProvider(), e.GetType(), n-was, e.GetLastCode())
 			fmt.Fprintln(t.out, t.paint(yellow, line(text)))
 		}

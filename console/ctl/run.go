@@ -37,7 +37,7 @@ func Run(ctx context.Context, args []string, streams Streams) int {
 		return 0
 	case errors.As(err, &found):
 		fmt.Fprintln(streams.Err, "connectpluginctl: "+clean(found.Error()))
-		return 3
+		return exitFound
 	case errors.As(err, &wrong), !t.began:
 		fmt.Fprintf(streams.Err, "connectpluginctl: %s\n\nconnectpluginctl help says what there is.\n", clean(err.Error()))
 		return 2
@@ -45,6 +45,9 @@ func Run(ctx context.Context, args []string, streams Streams) int {
 	fmt.Fprintln(streams.Err, "connectpluginctl: "+clean(explain(err)))
 	return 1
 }
+
+// exitFound says that what was checked does not hold.
+const exitFound = 3
 
 // usageError says that the command was typed wrongly.
 type usageError struct{ error }
@@ -59,9 +62,11 @@ func explain(err error) string {
 	text := err.Error()
 	switch connect.CodeOf(err) {
 	case connect.CodePermissionDenied:
-		text += "\nThe policy of this self id has to name the service in HostPlugins: connectplugin.AdminRead to look, connectplugin.AdminChange to change."
+		text += "\nThe policy of this self id has to name the service in HostPlugins: " +
+			"connectplugin.AdminRead to look, connectplugin.AdminChange to change."
 	case connect.CodeNotFound:
-		text += "\nEither there is none of that name, or the host offers no such service: ServeConfig.Admin has to be set, and not ReadOnly for changes."
+		text += "\nEither there is none of that name, or the host offers no such service: " +
+			"ServeConfig.Admin has to be set, and not ReadOnly for changes."
 	case connect.CodeUnavailable:
 		text += "\nIs the host running, and is --host its address?"
 	default:

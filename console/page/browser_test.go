@@ -26,7 +26,7 @@ type chrome struct {
 // openBrowser starts a browser with a page, and ends it with the test.
 func openBrowser(t *testing.T, program, url string) *chrome {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "page")
+	dir, err := os.MkdirTemp("", "page") //nolint:usetesting // the browser may still write into it when the test ends
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +50,7 @@ func openBrowser(t *testing.T, program, url string) *chrome {
 	})
 	b := &chrome{}
 	hosttest.Eventually(t, "the browser has the page", func() bool {
-		res, err := http.Get("http://127.0.0.1:" + port + "/json/list") //nolint:noctx // the browser ends with the test
+		res, err := http.Get("http://127.0.0.1:" + port + "/json/list")
 		if err != nil {
 			return false
 		}

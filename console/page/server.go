@@ -115,10 +115,10 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	if !stop() {
 		<-ended
 	}
-	if errors.Is(err, http.ErrServerClosed) && ctx.Err() != nil {
-		return nil
+	if ctx.Err() == nil || !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("page: %w", err)
 	}
-	return err
+	return nil
 }
 
 // Handler is the page behind its guards.
@@ -308,7 +308,9 @@ func (s *Server) change(w http.ResponseWriter, r *http.Request) {
 	var err error
 	switch ask.Action {
 	case "revoke":
-		_, err = s.cfg.Change.Revoke(r.Context(), connect.NewRequest(&adminv1.RevokeRequest{Who: &adminv1.RevokeRequest_SelfId{SelfId: ask.Name}}))
+		_, err = s.cfg.Change.Revoke(r.Context(), connect.NewRequest(&adminv1.RevokeRequest{
+			Who: &adminv1.RevokeRequest_SelfId{SelfId: ask.Name},
+		}))
 	case "readmit":
 		_, err = s.cfg.Change.Readmit(r.Context(), connect.NewRequest(&adminv1.ReadmitRequest{SelfId: ask.Name}))
 	case "drain":

@@ -111,7 +111,7 @@ func TestVerify(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			_, err := verify(t, nil, strings.Join(test.edit(slices.Clone(lines)), ""))
-			var problem *auditlog.Problem
+			var problem *auditlog.ChangedError
 			switch {
 			case test.line == 0: // older files are kept elsewhere, which a checkpoint of theirs would show
 				if err != nil {
@@ -150,7 +150,7 @@ func TestVerify_CutTail(t *testing.T) {
 	if report, err := verify(t, &checkpoints[0], cut); err != nil || report.Unsigned != 1 {
 		t.Errorf("up to the checkpoint that was kept: %+v, %v", report, err)
 	}
-	var problem *auditlog.Problem
+	var problem *auditlog.ChangedError
 	if _, err := verify(t, &checkpoints[1], cut); !errors.As(err, &problem) || !strings.Contains(problem.What, "cut off") || problem.Line != first+1 {
 		t.Errorf("a log that was cut off: %v", err)
 	}

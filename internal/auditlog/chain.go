@@ -46,15 +46,15 @@ type Checkpoint struct {
 	Signature string `json:"signature"`
 }
 
-// signed is what a checkpoint's signature is over.
-func (c *Checkpoint) signed() []byte {
-	return fmt.Appendf(nil, "connectplugin audit checkpoint v1\n%d\n%s\n%s\n", c.Sequence, c.Previous, c.Time.UTC().Format(time.RFC3339Nano))
-}
-
 // Verify reports whether a key signed the checkpoint.
 func (c *Checkpoint) Verify(key ed25519.PublicKey) bool {
 	signature, err := base64.StdEncoding.DecodeString(c.Signature)
 	return err == nil && len(key) == ed25519.PublicKeySize && ed25519.Verify(key, c.signed(), signature)
+}
+
+// signed is what a checkpoint's signature is over.
+func (c *Checkpoint) signed() []byte {
+	return fmt.Appendf(nil, "connectplugin audit checkpoint v1\n%d\n%s\n%s\n", c.Sequence, c.Previous, c.Time.UTC().Format(time.RFC3339Nano))
 }
 
 // chain makes lines. It is for one goroutine.

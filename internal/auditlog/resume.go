@@ -76,7 +76,7 @@ func (w *Writer) lastAside() ([]byte, error) {
 	}
 	f, err := os.Open(files[len(files)-1])
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("the file before: %w", err)
 	}
 	_, last, _, _, err := ends(f)
 	return last, errors.Join(err, f.Close())
@@ -91,7 +91,8 @@ func Files(path string) ([]string, error) {
 	}
 	var files []string
 	for _, e := range entries {
-		if number, ok := strings.CutPrefix(e.Name(), filepath.Base(path)+"."); ok && len(number) == digits && strings.Trim(number, "0123456789") == "" {
+		if number, ok := strings.CutPrefix(e.Name(), filepath.Base(path)+"."); ok && len(number) == digits &&
+			strings.Trim(number, "0123456789") == "" {
 			files = append(files, filepath.Join(filepath.Dir(path), e.Name()))
 		}
 	}

@@ -14,8 +14,8 @@ import (
 // maxLine bounds a line that is read, in bytes.
 const maxLine = 1 << 20
 
-// Problem is where and how a log was tampered with.
-type Problem struct {
+// ChangedError is where and how a log was tampered with.
+type ChangedError struct {
 	// File and Line say where, from 1 on.
 	File string
 	Line int
@@ -24,7 +24,7 @@ type Problem struct {
 }
 
 // Error says where and what.
-func (p *Problem) Error() string { return fmt.Sprintf("%s:%d: %s", p.File, p.Line, p.What) }
+func (p *ChangedError) Error() string { return fmt.Sprintf("%s:%d: %s", p.File, p.Line, p.What) }
 
 // Report is what is known of a log that holds.
 type Report struct {
@@ -39,18 +39,18 @@ type Report struct {
 	Unsigned uint64
 }
 
-// Verifier checks files of a log, oldest first. What it returns is a [Problem] where the log was
+// Verifier checks files of a log, oldest first. What it returns is a [ChangedError] where the log was
 // changed, and another error where it could not be read. The zero value is of no use.
 type Verifier struct {
 	key     ed25519.PublicKey
-	kept    *Checkpoint // nil for none
-	found   bool        // the kept one
-	before  *line       // the last line that was read
-	digest  string      // of it
-	at      Problem     // where it stands
-	last    Problem     // where the line before stands
-	suspect Problem     // where the line stands that doubt is about
-	doubt   bool        // the last line does not follow the one before it
+	kept    *Checkpoint  // nil for none
+	found   bool         // the kept one
+	before  *line        // the last line that was read
+	digest  string       // of it
+	at      ChangedError // where it stands
+	last    ChangedError // where the line before stands
+	suspect ChangedError // where the line stands that doubt is about
+	doubt   bool         // the last line does not follow the one before it
 	report  Report
 }
 
@@ -74,7 +74,7 @@ func (v *Verifier) File(name string, r io.Reader) error {
 		if errors.Is(err, io.EOF) && len(text) == 0 {
 			return nil
 		}
-		v.at = Problem{File: name, Line: n}
+		v.at = ChangedError{File: name, Line: n}
 		switch {
 		case errors.Is(err, io.EOF):
 			return v.problem("is cut off in the middle of the line")
@@ -168,7 +168,8 @@ func (v *Verifier) count(l *line) error {
 	v.report.Lines++
 	v.report.Last = l.Sequence
 	if v.report.Unsigned++; v.report.Unsigned > MaxEvery {
-		return v.problem("is the %dth line without a checkpoint, and there is one at least every %d: they were removed", v.report.Unsigned, MaxEvery)
+		return v.problem("is the %dth line without a checkpoint, and there is one at least every %d: they were removed",
+			v.report.Unsigned, MaxEvery)
 	}
 	switch l.Kind {
 	case kindEvent:

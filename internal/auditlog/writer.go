@@ -273,7 +273,10 @@ func (w *Writer) rotate() error {
 	}
 	old := w.file
 	w.file, w.size, w.first = fresh, 0, 0
-	return old.Close()
+	if err := old.Close(); err != nil {
+		return fmt.Errorf("audit log: %w", err)
+	}
+	return nil
 }
 
 const fileMode = 0o600

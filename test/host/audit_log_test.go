@@ -63,7 +63,7 @@ func TestAuditSink_OfAHost(t *testing.T) {
 	if err := os.WriteFile(path, bytes.Replace(text, []byte(`"self_id":"operator"`), []byte(`"self_id":"somebody"`), 1), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	var problem *connectplugin.AuditProblem
+	var problem *connectplugin.AuditLogError
 	if _, err := connectplugin.VerifyAudit(public, nil, path); !errors.As(err, &problem) || problem.File != path || problem.Line != 2 {
 		t.Errorf("a changed name: %v", err)
 	}
