@@ -71,7 +71,7 @@ func (m *middleware) admit(ctx context.Context, h *hub, a *admission, w http.Res
 	ctx, leave, what := h.seat(ctx, a, m.route.unary != nil && !m.route.unary(r.URL.Path))
 	if leave == nil {
 		refusedOn(ctx)
-		h.auditCall(ctx, AuditLimited, r.URL.Path, "", what)
+		h.auditCall(ctx, AuditLimited, r.URL.Path, what)
 		refuse(w, r, connect.CodeResourceExhausted, busy(seatWait))
 		return
 	}
