@@ -57,11 +57,18 @@ type allowance struct {
 	perCall float64 // for each request that was served, and neither refused nor given up
 	perSent float64 // for each DATA frame that the server sent
 	perGot  float64 // for each DATA frame with bytes that the peer sent
+	perByte float64 // for each byte of DATA that the server sent
+
+	most float64 // how many of what was earned are kept, the burst where it is zero
 }
+
+// keep is how many may be left at most.
+func (a allowance) keep() float64 { return max(a.most, a.burst) }
 
 // allowances are far above what honest peers send: ten thousand short calls a second, a
 // thousand cancelled calls at once, a keep-alive every few seconds, the PINGs with which
-// gRPC measures the connection while data flows, a WINDOW_UPDATE or two for each frame.
+// gRPC measures the connection while data flows, a WINDOW_UPDATE or two
+// for each frame and for each 4 KiB.
 //
 //nolint:mnd // a table of numbers
 var allowances = [kinds]allowance{
@@ -69,7 +76,7 @@ var allowances = [kinds]allowance{
 	settings:    {burst: 50, perSecond: 1},
 	pings:       {burst: 200, perSecond: 5, perCall: 1, perSent: 1, perGot: 1},
 	priorities:  {burst: 500, perSecond: 10, perCall: 2},
-	windows:     {burst: 5000, perSecond: 100, perCall: 4, perSent: 4},
+	windows:     {burst: 5000, perSecond: 100, perCall: 4, perSent: 4, perByte: 1.0 / 512, most: 20_000},
 	empties:     {burst: 200, perSecond: 10, perCall: 2},
 	headerBytes: {burst: 4 << 20, perSecond: 64 << 10, perCall: 64 << 10},
 	others:      {burst: 50, perSecond: 1, perCall: 1},
@@ -154,7 +161,7 @@ func (m *meter) sent(p []byte) {
 			return
 		}
 		if f.kind == frameData {
-			m.earn(func(a allowance) float64 { return a.perSent })
+			m.earn(func(a allowance) float64 { return a.perSent + a.perByte*float64(f.length) })
 		}
 		if f.kind == frameReset { // a stream that found no room, or was not worth its end
 			m.left[refusals]--
@@ -167,7 +174,7 @@ func (m *meter) between() bool { return m.out.skip == 0 && m.out.have == 0 }
 
 func (m *meter) earn(of func(allowance) float64) {
 	for k, a := range allowances {
-		m.left[k] = min(m.left[k]+of(a), a.burst)
+		m.left[k] = min(m.left[k]+of(a), a.keep())
 	}
 }
 
@@ -178,7 +185,7 @@ func (m *meter) fill(now time.Time) {
 	}
 	m.filled = now
 	for k, a := range allowances {
-		m.left[k] = min(m.left[k]+a.perSecond*passed, a.burst)
+		m.left[k] = max(m.left[k], min(m.left[k]+a.perSecond*passed, a.burst))
 	}
 }
 

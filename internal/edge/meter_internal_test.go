@@ -50,13 +50,17 @@ func (s *session) open(end bool) uint32 {
 	return id
 }
 
-// answer has the server send so many frames with bytes in them.
+// answer has the server send so many frames with a byte in each.
 func (s *session) answer(frames int) {
-	var out bytes.Buffer
-	fr := http2.NewFramer(&out, nil)
 	for range frames {
-		_ = fr.WriteData(1, false, []byte("x"))
+		s.data(1)
 	}
+}
+
+// data has the server send a frame of so many bytes.
+func (s *session) data(n int) {
+	var out bytes.Buffer
+	_ = http2.NewFramer(&out, nil).WriteData(1, false, make([]byte, n))
 	s.m.sent(out.Bytes())
 }
 
@@ -123,6 +127,29 @@ func TestMeter_LeavesHonestPeersAlone(t *testing.T) {
 				_ = s.fr.WriteWindowUpdate(0, 1024)
 				_ = s.fr.WriteWindowUpdate(id, 1024)
 				s.pass(50 * time.Microsecond)
+			}
+		},
+		"a download that is read in steps of 4 KiB, as net/http does": func(s *session) {
+			id := s.open(true)
+			for range 4_000 {
+				s.data(16 << 10)
+				for range 4 {
+					_ = s.fr.WriteWindowUpdate(0, 4<<10)
+					_ = s.fr.WriteWindowUpdate(id, 4<<10)
+				}
+				s.pass(50 * time.Microsecond)
+			}
+		},
+		"a download that waits in the client for its reader": func(s *session) {
+			for range 20 {
+				for range 512 {
+					s.data(16 << 10)
+				}
+				for range 8 << 20 / (4 << 10) {
+					_ = s.fr.WriteWindowUpdate(0, 4<<10)
+					_ = s.fr.WriteWindowUpdate(1, 4<<10)
+				}
+				s.pass(10 * time.Millisecond)
 			}
 		},
 	} {

@@ -234,7 +234,7 @@ func TestCapabilityConn_RenewsItsGrant(t *testing.T) {
 	grants := func() (ids []string) {
 		for _, e := range rig.Audit.Events() {
 			if e.Kind == connectplugin.AuditGranted {
-				ids = append(ids, e.Reason[len("grant "):len(e.Reason)-len(": ")])
+				ids = append(ids, e.Grant)
 			}
 		}
 		return ids

@@ -12,6 +12,7 @@ const (
 	mostIdle      = 20_000 // frames at once
 	idlePerSecond = 500
 	explained     = 8    // frames that one with something in it, or one of ours, explains
+	windowStep    = 256  // bytes of ours for which a server may send one more: some return windows by little
 	idleBytes     = 1024 // of a frame that count as another one
 )
 
@@ -35,6 +36,10 @@ func (w *worth) got(f http2.Frame) {
 
 // earn takes account of a frame that was of use.
 func (w *worth) earn() { w.idle = max(0, w.idle-explained-1) }
+
+// sent takes account of a frame of ours with data: whoever reads it returns its window, of the
+// stream and of the connection, in as many steps as it likes.
+func (w *worth) sent(length int) { w.idle = max(0, w.idle-explained-length/windowStep) }
 
 // spent reports whether there were more frames than anything explains. The clock is looked
 // at only where that seems so.

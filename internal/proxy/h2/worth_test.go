@@ -89,6 +89,41 @@ func TestAudit_H48_AnHonestServerIsNotCutOff(t *testing.T) {
 	}
 }
 
+// TestAudit_H48_AnUploadPaysForItsWindows has a server read an upload in small steps, as
+// net/http does, and return each to the stream and to the connection.
+func TestAudit_H48_AnUploadPaysForItsWindows(t *testing.T) {
+	t.Parallel()
+	const step, most = 1 << 10, 64 << 20
+	c, p := connect(t, config(), http2.Setting{ID: http2.SettingMaxFrameSize, Val: 1 << 20}, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 20})
+	s, _ := open(t, c, post(""))
+	go func() {
+		piece := make([]byte, 1<<20)
+		for range most / len(piece) {
+			if s.Write(piece, false) != nil {
+				return
+			}
+		}
+		_ = s.Write(nil, true)
+	}()
+	got := 0
+	for f := range p.frames {
+		if f.Type != http2.FrameData {
+			continue
+		}
+		got += int(f.Length)
+		for range (f.Length + step - 1) / step {
+			_ = p.fr.WriteWindowUpdate(0, step)
+			_ = p.fr.WriteWindowUpdate(1, step)
+		}
+		if got >= most {
+			break
+		}
+	}
+	if got < most {
+		t.Errorf("cut off after %d MiB", got>>20)
+	}
+}
+
 // TestAudit_H48_DataOfEndedStreams lets what was under way arrive after a stream was given
 // up, and no more than its window allowed.
 func TestAudit_H48_DataOfEndedStreams(t *testing.T) {

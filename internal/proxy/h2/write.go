@@ -155,7 +155,7 @@ func (c *Conn) sendLocked(s *Stream, p []byte, end bool) []byte {
 	}
 	end = end && n == len(p)
 	c.out = appendData(c.out, s.id, p[:n], end)
-	c.worth.earn()
+	c.worth.sent(n)
 	s.windowMoved -= int64(n)
 	c.spendLocked(s, int64(n))
 	s.sentEnd = end
