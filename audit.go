@@ -135,9 +135,17 @@ type auditText struct {
 // texts are those of an event but for its kind, in the order in which they are written.
 func (e *AuditEvent) texts() []auditText {
 	return []auditText{
-		{keyPeer, &e.Peer}, {keyRuntimeID, &e.RuntimeID}, {keySelfID, &e.SelfID}, {keyProcedure, &e.Procedure},
-		{keySubject, &e.Subject}, {keyRight, (*string)(&e.Right)}, {keyRegistration, &e.Registration}, {keyGrant, &e.Grant},
-		{keyAuthProvider, &e.AuthProvider}, {keyTarget, &e.Target}, {keyReason, &e.Reason},
+		{keyPeer, &e.Peer},
+		{keyRuntimeID, &e.RuntimeID},
+		{keySelfID, &e.SelfID},
+		{keyProcedure, &e.Procedure},
+		{keySubject, &e.Subject},
+		{keyRight, (*string)(&e.Right)},
+		{keyRegistration, &e.Registration},
+		{keyGrant, &e.Grant},
+		{keyAuthProvider, &e.AuthProvider},
+		{keyTarget, &e.Target},
+		{keyReason, &e.Reason},
 	}
 }
 

@@ -70,7 +70,8 @@ func (n adminPlugin) identify(ctx context.Context, h *hub, p *peer, r *http.Requ
 	allowed := func(b *policy.Book) bool { return b.MayAdminister(subjectOf(c.id), string(n)) }
 	if !allowed(h.rules.Load()) {
 		return ctx, admission{}, &denial{
-			kind: AuditDenied, code: connect.CodePermissionDenied, err: errDenied, reason: "HostPlugins of its policy does not name the admin service",
+			kind: AuditDenied, code: connect.CodePermissionDenied, err: errDenied,
+			reason: "HostPlugins of its policy does not name the admin service",
 		}
 	}
 	return ctx, admission{caller: c, budget: h.requestBudget(c), allowed: allowed}, nil

@@ -210,7 +210,8 @@ func (f *foresight) rights(id *tokenstore.Identity, s policy.Subject) {
 		right         AuditRight
 		before, after []string
 	}{
-		{RightProvides, before.Provides, after.Provides}, {RightRequires, before.Requires, after.Requires},
+		{RightProvides, before.Provides, after.Provides},
+		{RightRequires, before.Requires, after.Requires},
 		{RightCapabilities, before.Capabilities, after.Capabilities},
 		{RightHostPlugins, hostPluginsOf(f.now, s), hostPluginsOf(f.next, s)},
 	} {

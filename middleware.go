@@ -215,5 +215,5 @@ func (b *promptBody) Read(p []byte) (int, error) {
 	case err != nil && b.shared:
 		_ = b.ctrl.SetReadDeadline(time.Time{})
 	}
-	return n, err //nolint:wrapcheck // the body's own error
+	return n, err
 }

@@ -219,7 +219,7 @@ func (frugalProto) Marshal(m any) ([]byte, error) {
 // Unmarshal implements connect.Codec.
 func (frugalProto) Unmarshal(data []byte, m any) error {
 	if err := prescan.NewScanner(&handshakeFields).Scan(data); err != nil {
-		return err //nolint:wrapcheck // fit for the peer
+		return err
 	}
 	if m, ok := m.(proto.Message); ok {
 		return proto.Unmarshal(data, m) //nolint:wrapcheck // Connect wraps it
@@ -241,7 +241,7 @@ func (frugalJSON) Marshal(m any) ([]byte, error) {
 // Unmarshal implements connect.Codec.
 func (frugalJSON) Unmarshal(data []byte, m any) error {
 	if err := prescan.JSON(data, handshakeFields.Most); err != nil {
-		return err //nolint:wrapcheck // fit for the peer
+		return err
 	}
 	if m, ok := m.(proto.Message); ok && len(data) > 0 {
 		return protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(data, m) //nolint:wrapcheck // Connect wraps it

@@ -135,11 +135,6 @@ const maxRates = 65_536
 // errTooFast says that an address opens connections faster than it may.
 var errTooFast = errors.New("the address opens connections too fast")
 
-// inTime reports whether an address may open one more connection by now.
-func (l *Listener) inTime(key string) bool {
-	return l.cfg.PerSecond == 0 || l.rates.Allow(key, l.cfg.PerSecond, l.cfg.Burst, time.Now())
-}
-
 // unplaced is the key of connections whose address is not known yet. No address has it.
 const unplaced = ""
 
@@ -148,6 +143,11 @@ func (l *Listener) Len() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return len(l.all)
+}
+
+// inTime reports whether an address may open one more connection by now.
+func (l *Listener) inTime(key string) bool {
+	return l.cfg.PerSecond == 0 || l.rates.Allow(key, l.cfg.PerSecond, l.cfg.Burst, time.Now())
 }
 
 func (l *Listener) close(err error) {

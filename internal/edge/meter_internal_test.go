@@ -69,95 +69,98 @@ func (s *session) served() { s.m.earn(func(a allowance) float64 { return a.perCa
 // Honest peers, for as long as they like: what the allowances are measured by.
 func TestMeter_LeavesHonestPeersAlone(t *testing.T) {
 	t.Parallel()
-	for name, use := range map[string]func(s *session){
-		"ten thousand short calls a second": func(s *session) {
-			for range 6_000 {
-				_ = s.fr.WriteData(s.open(false), true, []byte("x"))
-				_ = s.fr.WriteWindowUpdate(0, 1)
-				s.answer(1)
-				s.served()
-				s.pass(100 * time.Microsecond)
-			}
-		},
-		"a thousand calls cancelled at once, every ten seconds": func(s *session) {
-			for range 5 {
-				for range 1000 {
-					_ = s.fr.WriteRSTStream(s.open(true), http2.ErrCodeCancel)
-				}
-				s.pass(10 * time.Second)
-			}
-		},
-		"every other call is cancelled": func(s *session) {
-			for range 2_500 {
-				_ = s.fr.WriteRSTStream(s.open(true), http2.ErrCodeCancel)
-				s.open(true)
-				s.answer(1)
-				s.served()
-				s.pass(100 * time.Microsecond)
-			}
-		},
-		"watches opened and given up": func(s *session) {
-			for range 2_500 {
-				id := s.open(false)
-				_ = s.fr.WriteData(id, true, []byte("watch"))
-				s.answer(1)
-				_ = s.fr.WriteRSTStream(id, http2.ErrCodeCancel)
-				s.pass(10 * time.Millisecond)
-			}
-		},
-		"a keep-alive every ten seconds, for a day": func(s *session) {
-			for range 8640 {
-				_ = s.fr.WritePing(false, [8]byte{})
-				s.pass(10 * time.Second)
-			}
-		},
-		"gRPC-Go measures the connection during an upload": func(s *session) {
-			id := s.open(false)
-			for range 3_000 {
-				_ = s.fr.WriteData(id, false, make([]byte, 1024))
-				_ = s.fr.WritePing(false, [8]byte{2, 4, 16, 16, 9, 14, 7, 7})
-				s.pass(50 * time.Microsecond)
-			}
-		},
-		"gRPC-Go measures the connection during a download": func(s *session) {
-			id := s.open(true)
-			for range 3_000 {
-				s.answer(1)
-				_ = s.fr.WritePing(false, [8]byte{2, 4, 16, 16, 9, 14, 7, 7})
-				_ = s.fr.WriteWindowUpdate(0, 1024)
-				_ = s.fr.WriteWindowUpdate(id, 1024)
-				s.pass(50 * time.Microsecond)
-			}
-		},
-		"a download that is read in steps of 4 KiB, as net/http does": func(s *session) {
-			id := s.open(true)
-			for range 4_000 {
-				s.data(16 << 10)
-				for range 4 {
-					_ = s.fr.WriteWindowUpdate(0, 4<<10)
-					_ = s.fr.WriteWindowUpdate(id, 4<<10)
-				}
-				s.pass(50 * time.Microsecond)
-			}
-		},
-		"a download that waits in the client for its reader": func(s *session) {
-			for range 20 {
-				for range 512 {
-					s.data(16 << 10)
-				}
-				for range 8 << 20 / (4 << 10) {
-					_ = s.fr.WriteWindowUpdate(0, 4<<10)
-					_ = s.fr.WriteWindowUpdate(1, 4<<10)
-				}
-				s.pass(10 * time.Millisecond)
-			}
-		},
-	} {
+	for name, use := range honest {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			use(newSession(t))
 		})
 	}
+}
+
+// honest is how peers use a connection.
+var honest = map[string]func(s *session){
+	"ten thousand short calls a second": func(s *session) {
+		for range 6_000 {
+			_ = s.fr.WriteData(s.open(false), true, []byte("x"))
+			_ = s.fr.WriteWindowUpdate(0, 1)
+			s.answer(1)
+			s.served()
+			s.pass(100 * time.Microsecond)
+		}
+	},
+	"a thousand calls cancelled at once, every ten seconds": func(s *session) {
+		for range 5 {
+			for range 1000 {
+				_ = s.fr.WriteRSTStream(s.open(true), http2.ErrCodeCancel)
+			}
+			s.pass(10 * time.Second)
+		}
+	},
+	"every other call is cancelled": func(s *session) {
+		for range 2_500 {
+			_ = s.fr.WriteRSTStream(s.open(true), http2.ErrCodeCancel)
+			s.open(true)
+			s.answer(1)
+			s.served()
+			s.pass(100 * time.Microsecond)
+		}
+	},
+	"watches opened and given up": func(s *session) {
+		for range 2_500 {
+			id := s.open(false)
+			_ = s.fr.WriteData(id, true, []byte("watch"))
+			s.answer(1)
+			_ = s.fr.WriteRSTStream(id, http2.ErrCodeCancel)
+			s.pass(10 * time.Millisecond)
+		}
+	},
+	"a keep-alive every ten seconds, for a day": func(s *session) {
+		for range 8640 {
+			_ = s.fr.WritePing(false, [8]byte{})
+			s.pass(10 * time.Second)
+		}
+	},
+	"gRPC-Go measures the connection during an upload": func(s *session) {
+		id := s.open(false)
+		for range 3_000 {
+			_ = s.fr.WriteData(id, false, make([]byte, 1024))
+			_ = s.fr.WritePing(false, [8]byte{2, 4, 16, 16, 9, 14, 7, 7})
+			s.pass(50 * time.Microsecond)
+		}
+	},
+	"gRPC-Go measures the connection during a download": func(s *session) {
+		id := s.open(true)
+		for range 3_000 {
+			s.answer(1)
+			_ = s.fr.WritePing(false, [8]byte{2, 4, 16, 16, 9, 14, 7, 7})
+			_ = s.fr.WriteWindowUpdate(0, 1024)
+			_ = s.fr.WriteWindowUpdate(id, 1024)
+			s.pass(50 * time.Microsecond)
+		}
+	},
+	"a download that is read in steps of 4 KiB, as net/http does": func(s *session) {
+		id := s.open(true)
+		for range 4_000 {
+			s.data(16 << 10)
+			for range 4 {
+				_ = s.fr.WriteWindowUpdate(0, 4<<10)
+				_ = s.fr.WriteWindowUpdate(id, 4<<10)
+			}
+			s.pass(50 * time.Microsecond)
+		}
+	},
+	"a download that waits in the client for its reader": func(s *session) {
+		for range 20 {
+			for range 512 {
+				s.data(16 << 10)
+			}
+			for range 8 << 20 / (4 << 10) {
+				_ = s.fr.WriteWindowUpdate(0, 4<<10)
+				_ = s.fr.WriteWindowUpdate(1, 4<<10)
+			}
+			s.pass(10 * time.Millisecond)
+		}
+	},
 }
 
 // The same without what explains it is a flood.

@@ -142,7 +142,7 @@ func (s *Scanner) tag(v uint64) error {
 }
 
 func (s *Scanner) length(v uint64) error {
-	if f := s.fields.Known[s.number]; f.Bytes > 0 && v > uint64(f.Bytes) { //nolint:gosec // it is positive
+	if f := s.fields.Known[s.number]; f.Bytes > 0 && v > uint64(f.Bytes) {
 		return fmt.Errorf("%s: has more than %d bytes", f.Name, f.Bytes)
 	}
 	if s.state, s.skip = inValue, v; v == 0 {

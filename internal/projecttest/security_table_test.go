@@ -82,7 +82,7 @@ func TestSecurityTable_SaysWhereTestsAre(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
 	for file, tests := range map[string]string{
-		"internals_test.go":     "func TestAudit_AB1_C(t *testing.T) {}\nfunc TestAudit_AB2_D(t *testing.T) {}\n",
+		"internals_test.go":         "func TestAudit_AB1_C(t *testing.T) {}\nfunc TestAudit_AB2_D(t *testing.T) {}\n",
 		"test/router/paths_test.go": "func TestAudit_AB1_B(t *testing.T) {}\nfunc TestOther(t *testing.T) {}\n",
 		"test/router/ends_test.go":  "func TestAudit_AB1_A(t *testing.T) {}\n",
 	} {

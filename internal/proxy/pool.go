@@ -301,5 +301,6 @@ func (p *Provider) logAway(away *h2.GoAwayError) {
 	if away.Code != http2.ErrCodeNo {
 		log = p.cfg.Logger.Warn
 	}
-	log("a provider ends a connection", "endpoint", p.authority, "code", away.Code.String(), "text", strings.Trim(strconv.QuoteToASCII(away.Text), `"`)) // escaped: it is the provider's
+	text := strings.Trim(strconv.QuoteToASCII(away.Text), `"`) // escaped: it is the provider's
+	log("a provider ends a connection", "endpoint", p.authority, "code", away.Code.String(), "text", text)
 }

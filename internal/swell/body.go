@@ -12,7 +12,8 @@ const (
 	envelopeLen    = 5
 	flagCompressed = 1
 
-	chunkBytes = 4 << 10
+	chunkBytes   = 4 << 10
+	scratchBytes = 4 * chunkBytes
 	// maxHeld is how much of a message may come of which nothing comes out. No honest
 	// compressor needs more than a window and its tables.
 	maxHeld = 256 << 10
@@ -114,7 +115,7 @@ func (b *body) inflate() {
 }
 
 var readers = sync.Pool{New: func() any {
-	return &reader{tap: tap{buf: make([]byte, chunkBytes)}, scratch: make([]byte, 4*chunkBytes)}
+	return &reader{tap: tap{buf: make([]byte, chunkBytes)}, scratch: make([]byte, scratchBytes)}
 }}
 
 // reader inflates one message and forgets what comes out.
@@ -150,6 +151,28 @@ type tap struct {
 	err   error  // of src
 }
 
+// Read implements io.Reader.
+func (t *tap) Read(p []byte) (int, error) {
+	if err := t.fill(); err != nil {
+		return 0, err
+	}
+	n := copy(p, t.buf[t.used:t.end])
+	t.used += n
+	t.taken += int64(n)
+	return n, nil
+}
+
+// ReadByte implements io.ByteReader, so that nothing is used in advance.
+func (t *tap) ReadByte() (byte, error) {
+	if err := t.fill(); err != nil {
+		return 0, err
+	}
+	c := t.buf[t.used]
+	t.used++
+	t.taken++
+	return c, nil
+}
+
 // take appends what was used since the last time.
 func (t *tap) take(to []byte) []byte {
 	to = append(append(to, t.held...), t.buf[t.given:t.used]...)
@@ -174,26 +197,4 @@ func (t *tap) fill() error {
 		t.end, t.err = t.src.Read(t.buf)
 	}
 	return nil
-}
-
-// Read implements io.Reader.
-func (t *tap) Read(p []byte) (int, error) {
-	if err := t.fill(); err != nil {
-		return 0, err
-	}
-	n := copy(p, t.buf[t.used:t.end])
-	t.used += n
-	t.taken += int64(n)
-	return n, nil
-}
-
-// ReadByte implements io.ByteReader, so that nothing is used in advance.
-func (t *tap) ReadByte() (byte, error) {
-	if err := t.fill(); err != nil {
-		return 0, err
-	}
-	c := t.buf[t.used]
-	t.used++
-	t.taken++
-	return c, nil
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"net/http"
@@ -153,9 +154,7 @@ func TestGuard_Encodings(t *testing.T) {
 		"no content type, gzip": {"", http.Header{"Content-Encoding": {"gzip"}}, nil, true},
 	} {
 		r := request(strings.NewReader("x"), c.contentType, "", "")
-		for k, v := range c.header {
-			r.Header[k] = v
-		}
+		maps.Copy(r.Header, c.header)
 		got, err := swell.Guard(r, bounds, tell)
 		if !errors.Is(err, c.want) || (got != r) != c.touched {
 			t.Errorf("%s: %v, touched: %t", name, err, got != r)

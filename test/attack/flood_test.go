@@ -1,6 +1,7 @@
 package attack_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -152,9 +153,14 @@ func TestAudit_H48_ResetsOfAPluginAreCutOff(t *testing.T) {
 	go func() { why <- f.reason() }()
 	const most = 20_000
 	sent := uint32(0)
+	var batch bytes.Buffer // that both frames arrive together, before the call can be answered
+	w := &flooder{Framer: http2.NewFramer(&batch, nil), head: f.head}
 	for ; sent < most; sent++ {
-		if errors.Join(f.open(sent, false), f.WriteRSTStream(2*sent+1, http2.ErrCodeCancel)) != nil {
-			break
+		_ = errors.Join(w.open(sent, false), w.WriteRSTStream(2*sent+1, http2.ErrCodeCancel))
+		if sent%10 == 0 {
+			if _, err := batch.WriteTo(f.conn); err != nil {
+				break
+			}
 		}
 	}
 	if sent == most {

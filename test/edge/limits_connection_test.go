@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"maps"
 	"net"
 	"net/http"
 	"testing"
@@ -140,9 +141,7 @@ func timeBounds() map[string]bound {
 			t.Helper()
 			place := r.call(t)["in process"]
 			stream := echo.NewClient(echo.At(place.URL, r.caller.HTTPClient()), echo.Bidi).CallBidiStream(t.Context())
-			for k, v := range place.Header {
-				stream.RequestHeader()[k] = v
-			}
+			maps.Copy(stream.RequestHeader(), place.Header)
 			_ = stream.Send(&echo.Text{Value: "x"})
 			_, err := stream.Receive()
 			if err == nil {

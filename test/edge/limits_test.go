@@ -2,6 +2,7 @@ package edge_test
 
 import (
 	"fmt"
+	"maps"
 	"reflect"
 	"strings"
 	"testing"
@@ -80,13 +81,11 @@ func TestAudit_ATK14_EveryFieldOfLimitsIsReached(t *testing.T) {
 	t.Parallel()
 	bounds := map[string]bound{}
 	for _, some := range []map[string]bound{messageBounds(), connectionBounds(), timeBounds(), identityBounds(), registryBounds()} {
-		for name, b := range some {
-			bounds[name] = b
-		}
+		maps.Copy(bounds, some)
 	}
 	fields := reflect.TypeFor[connectplugin.Limits]()
-	for i := range fields.NumField() {
-		name := fields.Field(i).Name
+	for field := range fields.Fields() {
+		name := field.Name
 		b, ok := bounds[name]
 		if !ok {
 			t.Errorf("Limits.%s: nothing reaches it", name)
@@ -129,9 +128,7 @@ func messageBounds() map[string]bound {
 		t.Helper()
 		place := r.call(t)["host plugin"]
 		req := connect.NewRequest(&echo.Text{Value: string(make([]byte, size))})
-		for k, v := range place.Header {
-			req.Header()[k] = v
-		}
+		maps.Copy(req.Header(), place.Header)
 		_, err := echo.NewClient(echo.At(place.URL, r.caller.HTTPClient()), echo.Unary, opts...).CallUnary(t.Context(), req)
 		return err
 	}

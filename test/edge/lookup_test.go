@@ -118,7 +118,6 @@ func TestAudit_ATK18_LookupsAreBoundedAndKept(t *testing.T) {
 	}
 	bad, worse, good := host.Enrol(t, "bad", hosttest.Providing(types...)), host.Enrol(t, "worse", hosttest.Providing(types...)), host.Enrol(t, "good", hosttest.Providing("own"))
 	for i := range 3 {
-
 		if err := registerAt(t, bad, types[i], "missing.edge.test"); connect.CodeOf(err) != connect.CodePermissionDenied {
 			t.Errorf("a name that leads nowhere: %v", err)
 		}

@@ -107,7 +107,7 @@ func TestGRPCHealthWatch(t *testing.T) {
 	if code := connect.CodeOf(stream.Err()); code != connect.CodeNotFound {
 		t.Errorf("it ends with %v", stream.Err())
 	}
-	if _, err := host.Stranger(t).Post(host.URL+grpcHealth+"List", "application/grpc", http.NoBody); err != nil { //nolint:bodyclose // the client ends with the test
+	if _, err := host.Stranger(t).Post(host.URL+grpcHealth+"List", "application/grpc", http.NoBody); err != nil {
 		t.Error(err)
 	}
 }

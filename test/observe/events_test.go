@@ -59,7 +59,7 @@ func TestObserver_HandshakesAndServedCalls(t *testing.T) {
 	}
 
 	for _, path := range []string{"/nowhere/Made.Up", "/connectplugin.v1.HandshakeService/MadeUp"} {
-		if _, err := host.Stranger(t).Post(host.URL+path, "application/proto", http.NoBody); err != nil { //nolint:bodyclose // the client ends with the test
+		if _, err := host.Stranger(t).Post(host.URL+path, "application/proto", http.NoBody); err != nil {
 			t.Fatal(err)
 		}
 	}

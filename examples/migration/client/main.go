@@ -13,11 +13,11 @@ import (
 	"connectrpc.com/connect"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
+	greeterv1 "github.com/masegraye/connect-plugin-go/examples/greeter/gen/greeter/v1"
+	"github.com/masegraye/connect-plugin-go/examples/greeter/gen/greeter/v1/greeterv1connect"
 	kvv1 "github.com/masegraye/connect-plugin-go/examples/kv/gen/kv/v1"
 	"github.com/masegraye/connect-plugin-go/examples/kv/gen/kv/v1/kvv1connect"
 	"github.com/masegraye/connect-plugin-go/examples/kv/gen/kv/v1/kvv1plugin"
-	greeterv1 "github.com/masegraye/connect-plugin-go/examples/greeter/gen/greeter/v1"
-	"github.com/masegraye/connect-plugin-go/examples/greeter/gen/greeter/v1/greeterv1connect"
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 )
 

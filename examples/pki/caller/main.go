@@ -8,9 +8,9 @@ import (
 	"fmt"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
-	"github.com/masegraye/connect-plugin-go/examples/internal/devhost"
 	greeterv1 "github.com/masegraye/connect-plugin-go/examples/greeter/gen/greeter/v1"
 	"github.com/masegraye/connect-plugin-go/examples/greeter/gen/greeter/v1/greeterv1connect"
+	"github.com/masegraye/connect-plugin-go/examples/internal/devhost"
 )
 
 func main() { devhost.Main(run) }

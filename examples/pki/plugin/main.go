@@ -10,9 +10,9 @@ import (
 	"connectrpc.com/connect"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
-	"github.com/masegraye/connect-plugin-go/examples/internal/devhost"
 	greeterv1 "github.com/masegraye/connect-plugin-go/examples/greeter/gen/greeter/v1"
 	"github.com/masegraye/connect-plugin-go/examples/greeter/gen/greeter/v1/greeterv1connect"
+	"github.com/masegraye/connect-plugin-go/examples/internal/devhost"
 )
 
 type greeter struct{}

@@ -14,8 +14,8 @@ import (
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
 	"github.com/masegraye/connect-plugin-go/connectpluginv2"
-	loggerv1 "github.com/masegraye/connect-plugin-go/gen/capability/logger/v1"
 	"github.com/masegraye/connect-plugin-go/examples/start/genv2/capability/logger/v1/loggerv1connect"
+	loggerv1 "github.com/masegraye/connect-plugin-go/gen/capability/logger/v1"
 )
 
 type logger struct{}
