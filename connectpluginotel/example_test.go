@@ -48,7 +48,7 @@ func ExampleNewPrometheus() {
 		runtime.Gosched() // until it serves; a program of yours has no need to wait
 	}
 
-	resp, err := http.Get("http://" + host.MetricsAddr() + "/metrics") //nolint:noctx // an example
+	resp, err := http.Get("http://" + host.MetricsAddr() + "/metrics")
 	if err != nil {
 		fmt.Println(err)
 		return

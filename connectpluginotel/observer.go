@@ -12,7 +12,7 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/propagation"
-	"go.opentelemetry.io/otel/semconv/v1.43.0"
+	semconv "go.opentelemetry.io/otel/semconv/v1.39.0"
 	"go.opentelemetry.io/otel/trace"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
@@ -42,11 +42,11 @@ const DefaultMaxSeries = 1000
 // also by several hosts.
 type Observer struct {
 	connectplugin.NopObserver
+	instruments
 
 	// Fixed at creation.
 	tracer trace.Tracer
 	meter  metric.Meter
-	instruments
 	series series
 }
 
@@ -132,6 +132,15 @@ func (o *Observer) CallServed(ctx context.Context, call connectplugin.ServedCall
 // carrier is a trace context as OpenTelemetry reads and writes it.
 type carrier connectplugin.TraceContext
 
+// Get implements propagation.TextMapCarrier.
+func (c *carrier) Get(name string) string { return *c.field(name) }
+
+// Set implements propagation.TextMapCarrier.
+func (c *carrier) Set(name, value string) { *c.field(name) = value }
+
+// Keys implements propagation.TextMapCarrier.
+func (c *carrier) Keys() []string { return []string{"traceparent", "tracestate"} }
+
 func (c *carrier) field(name string) *string {
 	switch name {
 	case "traceparent":
@@ -141,15 +150,6 @@ func (c *carrier) field(name string) *string {
 	}
 	return new(string)
 }
-
-// Get implements propagation.TextMapCarrier.
-func (c *carrier) Get(name string) string { return *c.field(name) }
-
-// Set implements propagation.TextMapCarrier.
-func (c *carrier) Set(name, value string) { *c.field(name) = value }
-
-// Keys implements propagation.TextMapCarrier.
-func (c *carrier) Keys() []string { return []string{"traceparent", "tracestate"} }
 
 // other stands for what has no name.
 const other = "_OTHER"

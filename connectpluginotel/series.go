@@ -1,12 +1,13 @@
 package connectpluginotel
 
 import (
+	"slices"
 	"sync"
 
 	"connectrpc.com/connect"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
-	"go.opentelemetry.io/otel/semconv/v1.43.0"
+	semconv "go.opentelemetry.io/otel/semconv/v1.39.0"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
 )
@@ -95,7 +96,7 @@ func (l *labels) attributes() *attributes {
 		call = append(call, providerKey.String(l.provider), typeKey.String(l.serviceType))
 		edge = append(edge, providerKey.String(l.provider), typeKey.String(l.serviceType))
 	}
-	failed := append(call[:len(call):len(call)], semconv.ErrorTypeKey.String(code))
+	failed := slices.Concat(call, []attribute.KeyValue{semconv.ErrorTypeKey.String(code)})
 	record := func(set ...attribute.KeyValue) []metric.RecordOption {
 		return []metric.RecordOption{metric.WithAttributeSet(attribute.NewSet(set...))}
 	}
@@ -107,7 +108,8 @@ func (l *labels) attributes() *attributes {
 		a.server = record(failed...)
 	}
 	for direction, options := range map[string]*[]metric.AddOption{"request": &a.request, "response": &a.response} {
-		*options = []metric.AddOption{metric.WithAttributeSet(attribute.NewSet(append(edge[:len(edge):len(edge)], directionKey.String(direction))...))}
+		set := attribute.NewSet(slices.Concat(edge, []attribute.KeyValue{directionKey.String(direction)})...)
+		*options = []metric.AddOption{metric.WithAttributeSet(set)}
 	}
 	return a
 }

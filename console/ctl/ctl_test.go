@@ -261,7 +261,7 @@ func TestCA(t *testing.T) {
 		t.Errorf("list: %v, %s", err, out)
 	}
 	run(t, 2, "ca", "new")
-	steering := filepath.Join(dir, "steering\x1b[31m")
+	steering := filepath.Join(dir, "steering"+"\x1b[31m")
 	run(t, 0, "ca", "write", "store", steering, "--dir", ca)
 	if out, _ := run(t, 0, "ca", "list", steering); strings.Contains(out, "\x1b") {
 		t.Errorf("a name steers the terminal: %q", out)

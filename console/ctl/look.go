@@ -225,8 +225,9 @@ func (t *tool) failures(s *adminv1.Snapshot, before map[string]uint64) {
 		key := e.GetCaller() + "\x00" + e.GetProvider() + "\x00" + e.GetType()
 		n := e.GetProviderFaults() + e.GetCallerFaults()
 		if was := before[key]; n > was {
-			text := fmt.Sprintf("%s calls %s -> %s (%s): %d more failed, the last with %s", e.GetLastErrorAt().AsTime().In(here).Format(time.TimeOnly),
-				e.GetCaller(), e.GetProvider(), e.GetType(), n-was, e.GetLastCode())
+			at := e.GetLastErrorAt().AsTime().In(here).Format(time.TimeOnly)
+			text := fmt.Sprintf("%s calls %s -> %s (%s): %d more failed, the last with %s",
+				at, e.GetCaller(), e.GetProvider(), e.GetType(), n-was, e.GetLastCode())
 			fmt.Fprintln(t.out, t.paint(yellow, line(text)))
 		}
 		before[key] = n
