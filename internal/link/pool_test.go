@@ -398,7 +398,13 @@ func part(c net.Conn, stays bool) {
 	}
 
 	framer := http2.NewFramer(c, c)
-	go func() { _ = framer.WriteSettings() }()
+	written := make(chan struct{})
+
+	go func() {
+		defer close(written)
+
+		_ = framer.WriteSettings()
+	}()
 
 	for {
 		frame, err := framer.ReadFrame()
@@ -409,6 +415,8 @@ func part(c net.Conn, stays bool) {
 		switch f := frame.(type) {
 		case *http2.SettingsFrame:
 			if f.IsAck() && !stays {
+				<-written
+
 				_ = framer.WriteGoAway(0, http2.ErrCodeNo, nil)
 
 				return
@@ -418,6 +426,9 @@ func part(c net.Conn, stays bool) {
 
 			var block bytes.Buffer
 			_ = hpack.NewEncoder(&block).WriteField(status)
+
+			<-written
+
 			_ = framer.WriteHeaders(http2.HeadersFrameParam{
 				StreamID: f.StreamID, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: true,
 			})
