@@ -157,7 +157,7 @@ func TestAudit_ATK04_BombsAreRefusedOnEveryPath(t *testing.T) {
 					if !says(answer, connect.CodeResourceExhausted) {
 						t.Errorf("%s, %s, %s, %s: %s, want resource_exhausted", name, way.protocol, procedure, bomb, answer)
 					}
-					if used := hosttest.Allocated() - before; used > uint64(6*len(body)+8<<20) {
+					if used := hosttest.Allocated() - before; used > uint64(10*len(body)+8<<20) {
 						t.Errorf("%s, %s, %s, %s: %d KiB allocated for %d", name, way.protocol, procedure, bomb, used>>10, len(body)>>10)
 					}
 				}

@@ -77,6 +77,7 @@ func (c *Conn) Handshake(t testing.TB, m *connectpluginv1.HandshakeRequest, opts
 	copied, _ := proto.Clone(m).(*connectpluginv1.HandshakeRequest)
 	resp, err := client.Handshake(t.Context(), connect.NewRequest(copied))
 	if err != nil {
+		t.Logf("handshake of %q: %v", m.GetSelfId(), err)
 		return connect.CodeOf(err)
 	}
 	if m.GetSelfId() != "" && resp.Msg.GetRuntimeToken() == "" {
