@@ -218,6 +218,9 @@ func TestAudit_ATK12_UnfinishedHandshakesMakeRoom(t *testing.T) {
 	done := make(chan error, connections*each)
 	for range connections {
 		client := host.Stranger(t)
+		if resp, err := client.Get(host.URL + "/healthz"); err != nil || resp.Body.Close() != nil {
+			t.Fatal(err) // the connection on which they all are
+		}
 		for range each {
 			body, unfinished := io.Pipe()
 			t.Cleanup(func() { _ = unfinished.Close() })

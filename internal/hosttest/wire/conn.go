@@ -3,15 +3,12 @@
 package wire
 
 import (
-	"context"
 	"crypto/tls"
-	"errors"
-	"net"
 	"net/http"
-	"sync"
 	"testing"
 
 	"connectrpc.com/connect"
+	"golang.org/x/net/http2"
 	"google.golang.org/protobuf/proto"
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
@@ -35,19 +32,12 @@ func NewConn(t testing.TB, conn *tls.Conn, url string) *Conn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var once sync.Once
-	transport := &http.Transport{
-		ForceAttemptHTTP2: true,
-		DialTLSContext: func(context.Context, string, string) (net.Conn, error) {
-			err := errors.New("one connection only")
-			once.Do(func() { err = nil })
-			return conn, err
-		},
+	// It begins HTTP/2 at once: a host does not wait for long until a connection says something.
+	transport, err := new(http2.Transport).NewClientConn(conn)
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		transport.CloseIdleConnections()
-		_ = conn.Close()
-	})
+	t.Cleanup(func() { _ = transport.Close() })
 	return &Conn{Binding: binding, Client: &http.Client{Transport: transport}, url: url}
 }
 
