@@ -11,13 +11,13 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-	"golang.org/x/net/http2"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest/echo"
+	"github.com/masegraye/connect-plugin-go/internal/proxy/h2"
 )
 
 // contender is a plugin that is served at two places, as its own self id.
@@ -135,7 +135,7 @@ func (c *contender) churn(ctx context.Context, t *testing.T, host *hosttest.Host
 func checkRefusal(ctx context.Context, t *testing.T, err error) {
 	code := connect.CodeOf(err)
 	known := []connect.Code{connect.CodeNotFound, connect.CodeUnavailable, connect.CodeUnauthenticated}
-	if _, reset := errors.AsType[http2.StreamError](err); reset {
+	if _, reset := errors.AsType[*h2.ResetError](err); reset {
 		return
 	}
 	if ctx.Err() == nil && !slices.Contains(known, code) {

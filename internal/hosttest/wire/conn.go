@@ -3,12 +3,13 @@
 package wire
 
 import (
+	"context"
 	"crypto/tls"
+	"net"
 	"net/http"
 	"testing"
 
 	"connectrpc.com/connect"
-	"golang.org/x/net/http2"
 	"google.golang.org/protobuf/proto"
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
@@ -32,13 +33,17 @@ func NewConn(t testing.TB, conn *tls.Conn, url string) *Conn {
 	if err != nil {
 		t.Fatal(err)
 	}
+	transport := &http.Transport{
+		ForceAttemptHTTP2: true,
+		DialTLSContext:    func(context.Context, string, string) (net.Conn, error) { return conn, nil },
+	}
 	// It begins HTTP/2 at once: a host does not wait for long until a connection says something.
-	transport, err := new(http2.Transport).NewClientConn(conn)
+	only, err := transport.NewClientConn(t.Context(), "https", "host:443")
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = transport.Close() })
-	return &Conn{Binding: binding, Client: &http.Client{Transport: transport}, url: url}
+	t.Cleanup(func() { _ = only.Close() })
+	return &Conn{Binding: binding, Client: &http.Client{Transport: only}, url: url}
 }
 
 // Dial opens one connection to a host, without a client certificate.
