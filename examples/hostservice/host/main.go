@@ -22,7 +22,7 @@ import (
 )
 
 const (
-	settings     = "settings"
+	settings     = kvv1plugin.KVServiceType // the key is the name that the plugin has
 	ownerOnly    = 0o600
 	ownerOnlyDir = 0o700
 )

@@ -14,7 +14,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/examples/kv/gen/kv/v1/kvv1plugin"
 )
 
-const settings = "settings"
+const settings = kvv1plugin.KVServiceType // the key is the name that the plugin has
 
 func main() { devhost.Main(run) }
 
