@@ -41,6 +41,7 @@ type soak struct {
 	dir     string
 	addr    string
 	profile string
+	shadow  int64 // resident memory that a race detector may keep, beyond what else may be more
 
 	authority      *connectplugin.Authority
 	host, provider *stage.Process
@@ -84,8 +85,8 @@ func (s *soak) measure(ctx context.Context, out io.Writer) (err error) {
 		var on bool
 		_, _ = s.host.Ask(stage.WordProfile, &on), s.host.Ask(stage.WordProfile, &on)
 	}
-	if s.failed.Load() > 0 || !after.like(before) {
-		return fmt.Errorf("%w: %w", errLeft, s.last)
+	if s.failed.Load() > 0 || !after.like(before, s.shadow) {
+		return errors.Join(errLeft, s.last)
 	}
 	return nil
 }
@@ -214,7 +215,7 @@ func (s *soak) settled(ctx context.Context, before *state) (*state, error) {
 			return nil, err
 		}
 		now := &state{rest.Goroutines, u.Descriptors, int64(rest.Heap + rest.Stacks), u.Resident} //nolint:gosec // it is no exabyte
-		if before == nil || now.like(before) || ctx.Err() != nil {
+		if before == nil || now.like(before, s.shadow) || ctx.Err() != nil {
 			return now, nil
 		}
 	}
@@ -225,7 +226,7 @@ func (s *state) String() string {
 		float64(s.live)/mebi, float64(s.resident)/mebi)
 }
 
-func (s *state) like(before *state) bool {
+func (s *state) like(before *state, shadow int64) bool {
 	return s.goroutines <= before.goroutines+moreGoroutines && s.descriptors <= before.descriptors+moreDescriptors &&
-		s.live <= before.live+moreLive && s.resident <= before.resident+moreResident
+		s.live <= before.live+moreLive && s.resident <= before.resident+moreResident+shadow
 }

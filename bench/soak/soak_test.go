@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 func TestNothingIsLeft(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
-	if err := (&soak{lasts: 5 * time.Second}).measure(t.Context(), &out); err != nil {
+	if err := (&soak{lasts: 5 * time.Second, shadow: 1 << 30}).measure(t.Context(), &out); err != nil {
 		t.Errorf("%v\n%s", err, out.String())
 	}
 	if !strings.Contains(out.String(), " attacks, of which ") {
@@ -40,7 +40,7 @@ func TestNothingIsLeft(t *testing.T) {
 func TestLike(t *testing.T) {
 	t.Parallel()
 	before := state{goroutines: 50, descriptors: 20, live: 10 << 20, resident: 30 << 20}
-	if same := before; !same.like(&before) {
+	if same := before; !same.like(&before, 0) {
 		t.Error("the same is not like it")
 	}
 	for name, leak := range map[string]func(*state){
@@ -51,7 +51,7 @@ func TestLike(t *testing.T) {
 	} {
 		after := before
 		leak(&after)
-		if after.like(&before) {
+		if after.like(&before, 0) {
 			t.Errorf("%s: a leak is like nothing", name)
 		}
 	}
