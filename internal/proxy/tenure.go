@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"maps"
 	"net"
 	"time"
@@ -58,5 +59,47 @@ func (p *Provider) endTenures(now time.Time) {
 		case p.ctx.Err() == nil:
 			p.background.Go(conn.Close)
 		}
+	}
+}
+
+// noting returns the configuration for one connection, with which it is noted what
+// certificate this side shows. Of one that never changes nothing is noted.
+func (p *Provider) noting(cfg *tls.Config) *tls.Config {
+	source := cfg.GetClientCertificate
+	if source == nil {
+		return cfg
+	}
+	out := cfg.Clone()
+	out.GetClientCertificate = func(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		cert, err := source(request)
+		if err != nil || cert == nil || len(cert.Certificate) == 0 {
+			return cert, err
+		}
+		if leaf, err := x509.ParseCertificate(cert.Certificate[0]); err == nil {
+			p.mu.Lock()
+			p.shown.Note(leaf)
+			p.mu.Unlock()
+		}
+		return cert, nil
+	}
+	return out
+}
+
+// showRenewed has calls go over another connection where it is time to show the provider a
+// later certificate, and opens one for the sake of those under way, which end otherwise where
+// the provider ends what outlives its certificate.
+func (p *Provider) showRenewed(now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l := &p.lines
+	if p.ctx.Err() != nil || len(l.conns) == 0 || l.dialing != nil || l.hope.left(now) > 0 || !p.shown.Redial(now) {
+		return
+	}
+	for _, conn := range l.conns {
+		p.retireLocked(conn)
+	}
+	l.conns = nil
+	if len(p.calls) > 0 {
+		l.dialing = p.dialLocked(p.settleLocked)
 	}
 }
