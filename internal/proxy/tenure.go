@@ -37,6 +37,13 @@ func (p *Provider) noteTenure(conn *h2.Conn, nc net.Conn) {
 // provider showed on it, so that the next call looks at the one of today. Overtime later
 // the calls on it end too, unless the provider showed a good one meanwhile.
 func (p *Provider) endTenures(now time.Time) {
+	for _, conn := range p.ended(now) {
+		conn.Retire() // not under mu: one without calls ends, and tells those who wait for room
+	}
+}
+
+// ended returns the connections whose certificate has ended, and closes those that are over.
+func (p *Provider) ended(now time.Time) (out []*h2.Conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	maps.DeleteFunc(p.tenures, func(conn *h2.Conn, _ time.Time) bool {
@@ -55,11 +62,12 @@ func (p *Provider) endTenures(now time.Time) {
 		switch {
 		case now.Before(until):
 		case good || now.Before(until.Add(p.cfg.Overtime)):
-			conn.Retire()
+			out = append(out, conn)
 		case p.ctx.Err() == nil:
 			p.background.Go(conn.Close)
 		}
 	}
+	return out
 }
 
 // noting returns the configuration for one connection, with which it is noted what

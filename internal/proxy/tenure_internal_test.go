@@ -79,6 +79,43 @@ func TestAudit_ATK08_ConnectionsToProvidersEndWithTheirCertificates(t *testing.T
 	}
 }
 
+// A connection without calls ends with the provider's certificate, and the next call goes over
+// another one.
+func TestAudit_ATK08_AConnectionWithoutCallsEndsToo(t *testing.T) {
+	t.Parallel()
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	srv.EnableHTTP2 = true
+	srv.StartTLS()
+	defer srv.Close()
+	e, err := ParseEndpoint(srv.URL, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AddCert(srv.Certificate())
+	p, err := New(Config{Endpoint: e, TLS: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS13}, Overtime: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := forwardTo(t.Context(), p, "/"); r.Class != ClassOK {
+		t.Fatalf("%+v", r)
+	}
+	first, done := onlyTenure(t, p), make(chan Result, 1)
+	go func() {
+		p.endTenures(srv.Certificate().NotAfter.Add(time.Second))
+		done <- forwardTo(t.Context(), p, "/")
+	}()
+	select {
+	case r := <-done:
+		if r.Class != ClassOK || first.Usable() {
+			t.Errorf("the next call: %+v; the first connection takes calls: %t", r, first.Usable())
+		}
+		p.Close()
+	case <-time.After(time.Minute):
+		t.Error("nothing goes on")
+	}
+}
+
 func forwardTo(ctx context.Context, p *Provider, path string) Result {
 	r := httptest.NewRequestWithContext(ctx, http.MethodPost, path, http.NoBody)
 	return p.Forward(httptest.NewRecorder(), r, Call{Path: path})
