@@ -304,6 +304,7 @@ func (s *ServiceRegistry) bind(h *hub) error {
 	if err := s.member.bind(h); err != nil || !first {
 		return err
 	}
+	s.configure(h.settings().limits) // again by a Host, whose limits are the same
 	h.store.Subscribe(func(e tokenstore.End) { s.catalog.RemoveRuntime(e.Identity.RuntimeID()) })
 	trust := s.catalog.Trust
 	h.trust.Store(&trust)

@@ -184,7 +184,11 @@ func TestKept_TheVariableThatSilencesPlaintext(t *testing.T) {
 		var host, client bytes.Buffer
 		cfg := open()
 		cfg.Logger = slog.New(slog.NewTextHandler(&host, nil))
-		if _, err := connectplugin.NewHost(cfg); err != nil {
+		h, err := connectplugin.NewHost(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := h.Shutdown(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		c, err := connectplugin.NewClient(connectplugin.ClientConfig{
@@ -195,7 +199,7 @@ func TestKept_TheVariableThatSilencesPlaintext(t *testing.T) {
 		}
 		_ = c.Close()
 		for side, said := range map[string]string{"host": host.String(), "client": client.String()} {
-			if strings.Contains(said, "plaintext") == silent {
+			if strings.Contains(said, "AllowInsecure is set") == silent {
 				t.Errorf("%q: the %s says %q", value, side, said)
 			}
 		}
