@@ -48,24 +48,37 @@ func TestKept_ARaisedRateHoldsAtOnce(t *testing.T) {
 	t.Parallel()
 	l := connectplugin.NewTokenBucketLimiter()
 	defer l.Close()
-	slow, fast := connectplugin.Rate{RequestsPerSecond: 0.001, Burst: 1}, connectplugin.Rate{RequestsPerSecond: 1e6, Burst: 1000}
-	if !l.Allow("k", slow) || l.Allow("k", slow) {
-		t.Fatal("the slow rate does not hold")
+	slow := connectplugin.Rate{RequestsPerSecond: 0.001, Burst: 1}
+	for name, fast := range map[string]connectplugin.Rate{
+		"the rate alone": {RequestsPerSecond: 1e6, Burst: 1}, "the burst, too": {RequestsPerSecond: 1e6, Burst: 1000},
+	} {
+		if !l.Allow(name, slow) || l.Allow(name, slow) {
+			t.Fatalf("%s: the slow rate does not hold", name)
+		}
+		n := 0
+		hosttest.Eventually(t, "raised is "+name, func() bool {
+			for n < 2*fast.Burst && l.Allow(name, fast) { // what it has, and what it regains
+				n++
+			}
+			return n == 2*fast.Burst
+		})
 	}
-	hosttest.Eventually(t, "the raised rate", func() bool { return l.Allow("k", fast) })
 }
 
 // A set of plugins on one path, or under another name than its metadata's, is found out; a
 // client connects and reports though nobody told it to; what has no version is not offered.
 func TestKept_Validation(t *testing.T) {
 	t.Parallel()
-	for name, set := range map[string]connectplugin.PluginSet{
-		"two on one path": {"logger": hosttest.LoggerPlugin{}, "other": hosttest.LoggerPlugin{}},
-		"another name":    {"other": hosttest.LoggerPlugin{}},
-		"a nil plugin":    {"logger": nil},
-		"an empty name":   {"": hosttest.LoggerPlugin{}},
+	for name, tt := range map[string]struct {
+		set  connectplugin.PluginSet
+		says string
+	}{
+		"two on one path": {connectplugin.PluginSet{"logger": hosttest.LoggerPlugin{}, "other": renamedLogger{}}, "Path"},
+		"another name":    {connectplugin.PluginSet{"other": hosttest.LoggerPlugin{}}, "names it"},
+		"a nil plugin":    {connectplugin.PluginSet{"logger": nil}, "nil"},
+		"an empty name":   {connectplugin.PluginSet{"": hosttest.LoggerPlugin{}}, "name"},
 	} {
-		if err := set.Validate(); !errors.Is(err, connectplugin.ErrInvalidConfig) {
+		if err := tt.set.Validate(); !errors.Is(err, connectplugin.ErrInvalidConfig) || !strings.Contains(err.Error(), tt.says) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -82,6 +95,16 @@ func TestKept_Validation(t *testing.T) {
 	if _, err := connectplugin.NewHost(cfg); !errors.Is(err, connectplugin.ErrInvalidConfig) || !strings.Contains(err.Error(), "latest") {
 		t.Errorf("NewHost: %v", err)
 	}
+}
+
+// renamedLogger is a plugin of another name on the same path.
+type renamedLogger struct{ hosttest.LoggerPlugin }
+
+// Metadata returns the other name.
+func (renamedLogger) Metadata() connectplugin.PluginMetadata {
+	m := hosttest.LoggerPlugin{}.Metadata()
+	m.Name = "other"
+	return m
 }
 
 type oddVersion struct {
