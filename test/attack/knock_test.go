@@ -213,7 +213,7 @@ func TestAudit_ATK08_AConnectionToAPluginEndsWithTheHostsCertificate(t *testing.
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			streamer := &hosttest.Streamer{}
-			c := startCompany(t, hosttest.URI(hostID), nil, func(c *company, p *connectplugin.PluginServerConfig) {
+			c := startCompany(t, hosttest.URI(hostID), nil, func(_ *company, p *connectplugin.PluginServerConfig) {
 				p.Limits.CertificateOvertime = time.Second
 				p.Services = append(p.Services, streamer.Service("streams"))
 			})
