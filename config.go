@@ -61,9 +61,8 @@ type ServeConfig struct {
 	// version. Zero warns nobody.
 	DeprecatedBelow int
 	// ServerMetadata is told in the handshake to every plugin, and to whom an auth
-	// provider knows. Where it has no
-	// "server_version", that of this module in the program is told.
-	// Keys that begin with "connectplugin." are the host's own.
+	// provider knows. Where it has no "server_version", that of this module in the
+	// program is told. Keys that begin with "connectplugin." are the host's own.
 	ServerMetadata map[string]string
 	// GracefulShutdownTimeout bounds [Host.Shutdown] and the end of [Serve].
 	// Zero means 30 s.

@@ -81,8 +81,8 @@ type Limits struct {
 	// disconnected. Default 30 s.
 	WriteTimeout time.Duration
 	// CertificateOvertime is how long a connection may outlive the certificate that its
-	// client showed, unless the client shows a later one of the same identity on another
-	// connection. Default 1 min.
+	// client showed, or the plugin that the host calls over it, unless a later one of the same
+	// identity is shown on another connection. Default 1 min.
 	CertificateOvertime time.Duration
 	// CallTimeout bounds one unary call to the host's own services.
 	// Default 30 s.

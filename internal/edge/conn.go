@@ -34,7 +34,7 @@ type Conn struct {
 	writing sync.Mutex // held during a write, and taken before mu
 
 	mu    sync.Mutex
-	meter *meter // nil in plaintext
+	meter *meter // nil in plaintext, and where the peer is trusted
 	cut   bool
 }
 

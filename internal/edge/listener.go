@@ -20,6 +20,9 @@ type Config struct {
 	TLS *tls.Config
 	// HandshakeTimeout bounds the TLS handshake.
 	HandshakeTimeout time.Duration
+	// Trusted says that TLS admits only those who may send what they like: nothing that they
+	// send is metered.
+	Trusted bool
 	// MaxConnections bounds the connections, those in their TLS handshake among them;
 	// more wait in the queue of the system.
 	MaxConnections int
@@ -332,7 +335,10 @@ func (l *Listener) welcome(s *slot) {
 			return
 		}
 		state := conn.ConnectionState()
-		c.Conn, c.state, c.meter = conn, &state, newMeter(time.Now())
+		c.Conn, c.state = conn, &state
+		if !l.cfg.Trusted {
+			c.meter = newMeter(time.Now())
+		}
 	}
 	select {
 	case l.ready <- c:
