@@ -43,6 +43,7 @@ func run(ctx context.Context) error {
 	role := flag.String("role", "", "of a process that the command starts")
 	sizes := flag.String("n", "1,100,1000", "numbers of plugins")
 	restarts := flag.Int("restarts", defaultRestarts, "restarts of the host of one plugin, of which the median is told; 0 leaves them out")
+	flag.IntVar(&s.perAddress, "per-address", unlimited, "Limits.MaxConnectionsPerPeer of the host: all plugins have one address; 0 is the default")
 	flag.StringVar(&s.only, "only", "", "play the cases alone whose name contains this")
 	flag.StringVar(&s.profiles, "profile", "", "write profiles of the processor of each process and case to this directory")
 	flag.StringVar(&s.dir, "dir", "", "of the authority")

@@ -27,6 +27,9 @@ const (
 	say          = path + "Say"
 
 	unlimited = 1e6 // requests, handshakes and instances, more than there are
+
+	enrolments, enrolmentBurst = 250, 1000 // of a host, as by default
+
 	tellEvery = 50 * time.Millisecond
 )
 
@@ -36,6 +39,7 @@ type text = wrapperspb.StringValue
 type site struct {
 	dir, addr      string
 	profiles       string // a directory for profiles of the processor, empty for none
+	perAddress     int    // connections that prove nothing
 	only           string // part of the names of the cases to play
 	first, plugins int
 }
@@ -77,9 +81,13 @@ func (s *site) host(ctx context.Context) error {
 		Policy: &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{
 			providerName: {Provides: all, AllowOwnAddress: true, MaxInstances: unlimited}, callerName: {Requires: all, MaxInstances: unlimited},
 		}},
+		// All plugins are one here, and on one address: what holds for an address or a self id is
+		// lifted, and what holds for the host stays as it is.
 		Limits: connectplugin.Limits{
 			RequestsPerSecond: unlimited, RequestBurst: unlimited, HandshakesPerSecond: unlimited, HandshakeBurst: unlimited,
 			MaxIdentitiesPerPeer: unlimited, MaxWatchesPerPlugin: unlimited, ChangesPerSecond: unlimited, ChangeBurst: unlimited,
+			MaxConnectionsPerPeer: s.perAddress, MaxPendingHandshakesPerPeer: unlimited,
+			EnrolmentsPerSecond: enrolments, EnrolmentBurst: enrolmentBurst,
 		},
 		Audit: func(e connectplugin.AuditEvent) {
 			switch e.Kind { //nolint:exhaustive // all else is no handshake
