@@ -14,6 +14,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
+	"github.com/masegraye/connect-plugin-go/internal/inflight"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
 	"github.com/masegraye/connect-plugin-go/internal/proxy"
 	"github.com/masegraye/connect-plugin-go/internal/target"
@@ -172,6 +173,43 @@ type routedCall struct {
 	book   *policy.Book // under which it began
 	target routeTarget
 	record *callRecord // nil where nobody observes
+	first  onward
+	tried  bool // first is, or was, in use
+}
+
+// onward is the way of a call to one provider, as policy sees it. It goes on while its
+// caller may make the call, its provider may provide the type, and the type opens the
+// procedure. A provider that the host registered itself, against the policy, may.
+type onward struct {
+	permit inflight.Permit[*policy.Book]
+
+	// Fixed before the permit is held.
+	router           *ServiceRouter
+	caller, provider *tokenstore.Identity // the provider is nil where the host knows none
+	bound            bool                 // by what policy lets the provider provide
+	reg              catalog.Registration
+	path             string
+}
+
+// onward returns the next way of the call. Somebody may still look at those before.
+func (c *routedCall) onward(s *ServiceRouter) *onward {
+	p := &c.first
+	if c.tried {
+		p = new(onward)
+	}
+	c.tried = true
+	reg := &c.target.reg
+	p.router, p.caller, p.reg, p.path = s, c.caller.id, *reg, c.target.path
+	if provider, ok := c.caller.hub.store.Lookup(reg.RuntimeID); ok {
+		p.provider, p.bound = provider, c.book.MayProvide(subjectOf(provider), reg.Type)
+	}
+	return p
+}
+
+// AllowedBy implements inflight.Subject.
+func (p *onward) AllowedBy(b *policy.Book) bool {
+	return b.MayRequire(subjectOf(p.caller), p.reg.Type) && (!p.bound || b.MayProvide(subjectOf(p.provider), p.reg.Type)) &&
+		p.router.opens(b, p.provider, p.reg, p.path)
 }
 
 // forward passes a call on and answers it. It reports false, and does neither,
@@ -230,11 +268,11 @@ func idempotent(book *policy.Book, r *http.Request, t routeTarget) bool {
 // allow that.
 func (s *ServiceRouter) attempt(w http.ResponseWriter, r *http.Request, call *routedCall) (proxy.Result, bool) {
 	c := call.caller
-	release, allowed := c.hub.permit(c.call, s.permission(call.book, c, &call.target))
-	if !allowed {
+	way := call.onward(s)
+	if !c.hub.hold(&way.permit, c.call, way) {
 		return proxy.Result{}, false
 	}
-	defer release()
+	defer c.hub.permitted.Drop(&way.permit)
 	provider, err := s.provider(c.hub, call.target.reg)
 	if err != nil {
 		return proxy.Result{
@@ -256,19 +294,6 @@ func (s *ServiceRouter) attempt(w http.ResponseWriter, r *http.Request, call *ro
 
 // now is the age of the router.
 func (s *ServiceRouter) now() time.Duration { return time.Since(s.begun) }
-
-// permission says until when policy lets a call go on that began under book: while
-// its caller may make it, its provider may provide the type, and the type opens the
-// procedure. A provider that the host registered itself, against the policy, may.
-func (s *ServiceRouter) permission(book *policy.Book, c *caller, t *routeTarget) func(*policy.Book) bool {
-	reg, path := t.reg, t.path
-	provider, ok := c.hub.store.Lookup(reg.RuntimeID)
-	bound := ok && book.MayProvide(subjectOf(provider), reg.Type)
-	return func(b *policy.Book) bool {
-		return b.MayRequire(subjectOf(c.id), reg.Type) && (!bound || b.MayProvide(subjectOf(provider), reg.Type)) &&
-			s.opens(b, provider, reg, path)
-	}
-}
 
 // opens reports whether a registration opens a procedure: one below its path or, where it
 // has none, one that policy names for the plugin, and where it names nothing one that no
