@@ -182,7 +182,8 @@ func peerBudget(kind string, p *peer, rate Rate) budget {
 
 // requestBudget is that of an identity over every route.
 func (h *hub) requestBudget(c *caller) budget {
-	return budget{key: c.id.LimiterKey(), rate: h.settings().limits.requestRate()}
+	l := &h.settings().limits
+	return budget{key: c.id.LimiterKey(), rate: Rate{RequestsPerSecond: l.RequestsPerSecond, Burst: l.RequestBurst}}
 }
 
 // strangerBudget is that of a request without a runtime identity: of whom an auth

@@ -58,9 +58,7 @@ func (m *middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	proveHolder(ctx, h, p, a.caller)
 	if !h.spend(a.budget) {
-		refusedOn(ctx)
-		h.auditCall(ctx, AuditLimited, r.URL.Path, "request rate")
-		refuse(w, r, connect.CodeResourceExhausted, busy(a.budget.rate.wait()))
+		tooMuch(ctx, h, limited{"request rate", a.budget.rate.wait()}, w, r)
 		return
 	}
 	m.admit(ctx, h, &a, w, r)
@@ -74,9 +72,9 @@ func (m *middleware) admit(ctx context.Context, h *hub, a *admission, w http.Res
 		m.call(ctx, h, a, w, r)
 		return
 	}
-	l := h.settings().limits
+	l := &h.settings().limits
 	if !h.open.Enter(key, seats.Bound{Most: l.MaxOpenCalls, Each: l.MaxOpenCallsPerIdentity}) {
-		fullHouse(ctx, h, "open calls", w, r)
+		tooMuch(ctx, h, limited{"open calls", seatWait}, w, r)
 		return
 	}
 	defer h.open.Leave(key)
@@ -91,18 +89,26 @@ func (m *middleware) admit(ctx context.Context, h *hub, a *admission, w http.Res
 func (m *middleware) admitWatch(ctx context.Context, h *hub, a *admission, w http.ResponseWriter, r *http.Request) {
 	yield, ok := h.seatWatch(a.seatKey())
 	if !ok {
-		fullHouse(ctx, h, "watches", w, r)
+		tooMuch(ctx, h, limited{"watches", seatWait}, w, r)
 		return
 	}
 	defer yield()
 	m.call(context.WithValue(ctx, watchSeatKey{}, yield), h, a, w, r)
 }
 
-// fullHouse refuses a request of whom there are as many as there may be, of what.
-func fullHouse(ctx context.Context, h *hub, what string, w http.ResponseWriter, r *http.Request) {
+// limited is what there is too much of, and when whoever asks may come again.
+type limited struct {
+	what string
+	wait time.Duration
+}
+
+// tooMuch refuses a request. What that takes on the stack is apart from those that are served.
+//
+//go:noinline
+func tooMuch(ctx context.Context, h *hub, of limited, w http.ResponseWriter, r *http.Request) {
 	refusedOn(ctx)
-	h.auditCall(ctx, AuditLimited, r.URL.Path, what)
-	refuse(w, r, connect.CodeResourceExhausted, busy(seatWait))
+	h.auditCall(ctx, AuditLimited, r.URL.Path, of.what)
+	refuse(w, r, connect.CodeResourceExhausted, busy(of.wait))
 }
 
 // seatWait is when whoever has too much open is asked to come again.
@@ -121,7 +127,7 @@ func (a *admission) seatKey() string {
 // seatWatch counts a watch from its first byte, that of a service until its message is there:
 // from then on the registry counts it.
 func (h *hub) seatWatch(key string) (leave func(), ok bool) {
-	l := h.settings().limits
+	l := &h.settings().limits
 	return h.watching.Take(key, seats.Bound{Most: l.MaxWatches, Each: l.MaxWatchesPerPlugin})
 }
 
