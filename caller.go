@@ -44,17 +44,27 @@ func CallerFromContext(ctx context.Context) (Caller, bool) {
 
 // caller is the authenticated caller as the services see it.
 type caller struct {
+	context.Context //nolint:containedctx // of the request: a caller is the context in which it is known
+
 	id    *tokenstore.Identity
 	hub   *hub
-	token string         // as presented, for renewal
-	call  *inflight.Call // the request
+	token string          // as presented, for renewal
+	call  *inflight.Call  // the request
+	end   tokenstore.Hook // of the identity
 }
+
+// Value implements context.Context.
+func (c *caller) Value(key any) any {
+	if key == (callerKey{}) {
+		return c
+	}
+	return c.Context.Value(key)
+}
+
+// Happen ends the request when the identity has ended.
+func (c *caller) Happen() { c.call.End(errIdentityEnded) }
 
 type callerKey struct{}
-
-func withCaller(ctx context.Context, c *caller) context.Context {
-	return context.WithValue(ctx, callerKey{}, c)
-}
 
 func callerFrom(ctx context.Context) (*caller, bool) {
 	c, ok := ctx.Value(callerKey{}).(*caller)
@@ -65,7 +75,7 @@ func callerFrom(ctx context.Context) (*caller, bool) {
 // limited.
 func rateKeyFromContext(ctx context.Context) (string, bool) {
 	if c, ok := callerFrom(ctx); ok {
-		return "runtime:" + c.id.RuntimeID(), true
+		return c.id.LimiterKey(), true
 	}
 	if a := GetAuthContext(ctx); a != nil && a.Identity != "" {
 		return "identity:" + a.Provider + ":" + a.Identity, true
@@ -333,8 +343,8 @@ func (h *hub) authenticate(ctx context.Context, p *peer, r *http.Request) (conte
 	r.Header.Del(headerAuthorization)
 	p.conn.carry(id)
 	h.sign(id)
-	c := &caller{id: id, hub: h, token: token}
-	return withCaller(ctx, c), c, nil
+	c := &caller{Context: ctx, id: id, hub: h, token: token}
+	return c, c, nil
 }
 
 // bareCaller proves the caller of a service that was mounted with its generated
@@ -366,11 +376,11 @@ func (c *caller) attend(ctx context.Context) (bounded context.Context, done func
 	}
 	bounded, call := inflight.New(ctx, nil)
 	c.call = call
-	untie := c.id.OnEnd(func() { call.End(errIdentityEnded) })
+	c.id.Hang(&c.end, c)
 	c.id.Enter()
 	return bounded, func() {
 		c.id.Leave()
-		untie()
+		c.id.Unhang(&c.end)
 		call.Done()
 	}
 }

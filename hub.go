@@ -111,6 +111,12 @@ func (h *hub) permit(c *inflight.Call, allowed func(*policy.Book) bool) (release
 	return h.permitted.Admit(c, h.rules.Load, allowed)
 }
 
+// hold does what permit does, with a permit of the caller's, which is to be dropped from
+// h.permitted where it returns true.
+func (h *hub) hold(p *inflight.Permit[*policy.Book], c *inflight.Call, what inflight.Subject[*policy.Book]) bool {
+	return c == nil || h.permitted.Hold(p, c, h.rules.Load, what)
+}
+
 // remember takes note of a certificate, nil for none, as that of a plugin. It stays one:
 // when the plugin's identity has ended, and when policy forgets it.
 func (h *hub) remember(cert *certificate) {
@@ -176,7 +182,8 @@ func peerBudget(kind string, p *peer, rate Rate) budget {
 
 // requestBudget is that of an identity over every route.
 func (h *hub) requestBudget(c *caller) budget {
-	return callerBudget("runtime:", c.id, h.settings().limits.requestRate())
+	l := &h.settings().limits
+	return budget{key: c.id.LimiterKey(), rate: Rate{RequestsPerSecond: l.RequestsPerSecond, Burst: l.RequestBurst}}
 }
 
 // strangerBudget is that of a request without a runtime identity: of whom an auth

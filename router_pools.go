@@ -65,11 +65,11 @@ var (
 )
 
 // provider returns the pool of a plugin that takes calls.
-func (s *ServiceRouter) provider(h *hub, reg catalog.Registration) (*routedProvider, error) {
-	if !s.lifecycle.ShouldRouteTraffic(reg.RuntimeID) {
+func (s *ServiceRouter) provider(h *hub, runtimeID string) (*routedProvider, error) {
+	if !s.lifecycle.ShouldRouteTraffic(runtimeID) {
 		return nil, errUnhealthy
 	}
-	p, err := s.providerAt(h, reg.RuntimeID)
+	p, err := s.providerAt(h, runtimeID)
 	if err == nil && int64(s.now()) < p.down.Load() {
 		return nil, errDown
 	}

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"context"
 	"errors"
 	"net/http"
 	"sync"
@@ -9,6 +8,7 @@ import (
 	"time"
 
 	"github.com/masegraye/connect-plugin-go/internal/headers"
+	"github.com/masegraye/connect-plugin-go/internal/late"
 	"github.com/masegraye/connect-plugin-go/internal/proxy/h2"
 )
 
@@ -58,6 +58,7 @@ type call struct {
 	Call
 
 	p    *Provider
+	own  *memoryCall // nil where the provider is on the network
 	w    http.ResponseWriter
 	r    *http.Request
 	ctrl http.ResponseController
@@ -80,8 +81,11 @@ type call struct {
 	cause   error
 	stopped chan struct{} // closed with cause set; made when somebody waits
 	stream  *h2.Stream
-	cancel  context.CancelCauseFunc // of a provider in this process
+	handler *late.Context // of the request to a provider in this process
 }
+
+// Ended interrupts the call because its context ended.
+func (c *call) Ended(cause error) { c.interrupt(cause) }
 
 // read reads the request's body, and notes how long the caller took to send it.
 func (c *call) read(p []byte) (int, error) {
@@ -176,8 +180,8 @@ func (c *call) interrupt(err error) {
 	if c.stopped != nil {
 		close(c.stopped)
 	}
-	if c.cancel != nil {
-		c.cancel(err)
+	if c.handler != nil {
+		c.handler.End(err)
 	}
 	if c.stream != nil {
 		c.stream.Cancel(err)
@@ -203,13 +207,13 @@ func (c *call) attach(s *h2.Stream) {
 	}
 }
 
-// attachCancel makes an interruption reach a provider in this process.
-func (c *call) attachCancel(cancel context.CancelCauseFunc) {
+// attachHandler makes an interruption reach a provider in this process.
+func (c *call) attachHandler(ctx *late.Context) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.cancel = cancel
+	c.handler = ctx
 	if c.cause != nil {
-		cancel(c.cause)
+		ctx.End(c.cause)
 	}
 }
 

@@ -79,7 +79,7 @@ func (c *Conn) endLocked(s *Stream) {
 	}
 	s.eof = true
 	c.worth.earn()
-	notify(s.sendWake) // the rest of the request is not wanted
+	s.sendWake.Broadcast() // the rest of the request is not wanted
 	s.overLocked()
 	c.markLocked(s)
 	if s.sentEnd {

@@ -1,6 +1,8 @@
 package h2
 
 import (
+	"sync"
+
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 )
@@ -10,11 +12,13 @@ import (
 // still waits on it, and has to be called.
 type Stream struct {
 	// Fixed at creation.
-	c        *Conn
-	id       uint32
-	at       int64         // where its first frame is in all that is sent
-	wake     chan struct{} // there is something to read
-	sendWake chan struct{} // there may be room to send
+	c  *Conn
+	id uint32
+	at int64 // where its first frame is in all that is sent
+
+	// Told of changes while c.mu is held, which is theirs.
+	wake     sync.Cond // there is something to read
+	sendWake sync.Cond // there may be room to send
 
 	// Guarded by c.mu.
 	err         error // why it broke
@@ -80,14 +84,13 @@ func (r *Request) size() int64 {
 func (c *Conn) Open(r Request) (*Stream, []byte, error) {
 	s := &Stream{
 		c:          c,
-		wake:       make(chan struct{}, 1),
-		sendWake:   make(chan struct{}, 1),
 		gather:     r.Gather,
 		head:       r.Head,
 		over:       r.Over,
 		stated:     -1,
 		recvWindow: streamWindow,
 	}
+	s.wake.L, s.sendWake.L = &c.mu, &c.mu
 	size := r.size()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -165,9 +168,7 @@ func (s *Stream) Write(p []byte, end bool) error {
 		}
 		c.queueLocked(s)
 		c.wakeWaiterLocked() // what s may not take another may
-		c.mu.Unlock()
-		<-s.sendWake
-		c.mu.Lock()
+		s.sendWake.Wait()
 		c.unqueueLocked(s)
 	}
 }
@@ -186,9 +187,7 @@ func (s *Stream) Head() (int, []hpack.HeaderField, error) {
 		case s.err != nil:
 			return 0, nil, s.err
 		}
-		c.mu.Unlock()
-		<-s.wake
-		c.mu.Lock()
+		s.wake.Wait()
 	}
 }
 
@@ -224,9 +223,7 @@ func (s *Stream) Next() (*Buffer, bool, error) {
 			s.lifted = false
 			return nil, false, nil
 		}
-		c.mu.Unlock()
-		<-s.wake
-		c.mu.Lock()
+		s.wake.Wait()
 	}
 }
 
@@ -312,7 +309,7 @@ func (c *Conn) failStreamLocked(s *Stream, err error) {
 		s.err = err
 	}
 	c.removeLocked(s)
-	notify(s.wake)
+	s.wake.Broadcast()
 	s.overLocked()
 }
 
@@ -337,5 +334,5 @@ func (c *Conn) removeLocked(s *Stream) {
 	c.load.Add(-1)
 	c.unqueueLocked(s)
 	c.leaveShareLocked(s)
-	notify(s.sendWake)
+	s.sendWake.Broadcast()
 }
