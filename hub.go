@@ -118,9 +118,10 @@ func (h *hub) hold(p *inflight.Permit[*policy.Book], c *inflight.Call, what infl
 }
 
 // remember takes note of a certificate, nil for none, as that of a plugin. It stays one:
-// when the plugin's identity has ended, and when policy forgets it.
+// when the plugin's identity has ended, and when policy forgets it. What the host's Authority
+// certified says so itself: each launch has another one, which would fill the set in time.
 func (h *hub) remember(cert *certificate) {
-	if cert != nil {
+	if cert != nil && !h.certifiesPlugin(cert) {
 		h.shown.Add(cert.identity, certs.Pin(cert.fingerprint))
 	}
 }
@@ -133,9 +134,12 @@ func (h *hub) isPlugin(book *policy.Book, cert *certificate) bool {
 		return false
 	}
 	key := certs.Pin(cert.fingerprint)
-	if book.Names(cert.identity, key) || h.shown.Has(cert.identity, key) {
-		return true
-	}
+	return h.certifiesPlugin(cert) || book.Names(cert.identity, key) || h.shown.Has(cert.identity, key)
+}
+
+// certifiesPlugin reports whether the host's Authority, where it has one, certifies plugins
+// alone by such a name.
+func (h *hub) certifiesPlugin(cert *certificate) bool {
 	a := h.settings().authority
 	if a == nil {
 		return false

@@ -13,6 +13,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
+	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/proxy"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
@@ -159,6 +160,30 @@ func TestLimits_EveryFieldHasADefault(t *testing.T) {
 }
 
 // BenchmarkCallRecord is what the host does for an observer on a routed call, and no more.
+// Each launch has a certificate of its own: the set of those that were plugins', which would hold
+// everybody for one once it is full, has none of the host's own authority.
+func TestAudit_ATK17_LaunchesDoNotFillTheSetOfPlugins(t *testing.T) {
+	t.Parallel()
+	authority, err := NewAuthority(AuthorityConfig{TrustDomain: "test.example"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := NewHandshakeServer(&ServeConfig{Authority: authority}).hub
+	for identity, kept := range map[string]bool{
+		"spiffe://test.example/launch/a": false, "spiffe://test.example/plugin/a": false,
+		"spiffe://company.example/a": true, "spiffe://test.example/host": true, "name": true,
+	} {
+		cert := &certificate{identity: identity}
+		h.remember(cert)
+		if got := h.shown.Has(identity, certs.Pin{}); got != kept {
+			t.Errorf("%s is kept: %v", identity, got)
+		}
+		if !h.isPlugin(h.rules.Load(), cert) {
+			t.Errorf("%s is no plugin's", identity)
+		}
+	}
+}
+
 func BenchmarkCallRecord(b *testing.B) {
 	h := newHub((&ServeConfig{}).withDefaults().settings())
 	b.Cleanup(func() { h.callers.Close(); h.strangers.Close() })
