@@ -57,13 +57,28 @@ func (m *middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	proveHolder(ctx, h, p, a.caller)
-	if !h.spend(a.budget) {
+	if wait, what := m.pay(h, &a); what != "" {
 		refusedOn(ctx)
-		h.auditCall(ctx, AuditLimited, r.URL.Path, "request rate")
-		refuse(w, r, connect.CodeResourceExhausted, busy(a.budget.rate.wait()))
+		h.auditCall(ctx, AuditLimited, r.URL.Path, what)
+		refuse(w, r, connect.CodeResourceExhausted, busy(wait))
 		return
 	}
 	m.admit(ctx, h, &a, w, r)
+}
+
+// pay takes a request from its budget, and looks whether the bytes of its caller are paid.
+// What is returned says of what there is not enough, empty for nothing, and until when.
+func (m *middleware) pay(h *hub, a *admission) (wait time.Duration, what string) {
+	if !h.spend(a.budget) {
+		return a.budget.rate.wait(), "request rate"
+	}
+	if a.caller == nil || m.route.vital {
+		return 0, ""
+	}
+	if debt := h.shareOf(a.caller.id).carried.Debt(time.Now()); debt > 0 {
+		return debt, "bytes"
+	}
+	return 0, ""
 }
 
 // admit serves a request unless its caller has as much open as it may.

@@ -245,7 +245,7 @@ func (s *ServiceRouter) attempt(w http.ResponseWriter, r *http.Request, call *ro
 	outcome := call.record.attempt()
 	w.Header().Del(headerCacheControl) // the provider says what may be kept
 	result := provider.pool.Forward(w, r, proxy.Call{
-		Path: call.target.path, Ending: ending, Outcome: outcome,
+		Path: call.target.path, Ending: ending, Outcome: outcome, Ahead: c.hub.shareOf(c.id).ahead,
 		CallerID: c.id.RuntimeID(), CallerSelfID: c.id.SelfID(), CallerVersion: c.id.SelfVersion(),
 	})
 	if result.Fault && result.Class == proxy.ClassUnavailable && result.Retryable && !errors.Is(result.Err, proxy.ErrClosed) {

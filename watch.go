@@ -121,10 +121,8 @@ func toldLater(c *caller, e catalog.Event) time.Duration {
 	for key, value := range e.Provider.Metadata {
 		bytes += len(key) + len(value)
 	}
-	l := c.hub.settings().limits
-	share := declared(id).share
-	share.once.Do(func() { share.of = rate.NewLimiter(rate.Limit(l.AnnouncedBytesPerSecond), l.AnnouncedBytesBurst) })
-	return share.of.ReserveN(time.Now(), min(bytes, l.AnnouncedBytesBurst)).Delay()
+	of := c.hub.shareOf(id).announced
+	return of.ReserveN(time.Now(), min(bytes, of.Burst())).Delay()
 }
 
 // tempoOf is how fast a caller is told of changes. The host itself is told of all.

@@ -35,13 +35,14 @@ const (
 	version   = "1.0.0"
 
 	// What the host of an attack grants one identity: little enough for one to reach it.
-	requests, burst = 2_000, 4_000
+	requests, burst     = 2_000, 4_000
+	byteRate, byteBurst = 4 << 20, 16 << 20
 )
 
 var errCall = errors.New("call failed")
 
-// HostConfig is the host of an attack: what a user writes, and a budget of requests that
-// one plugin on a small machine can use up.
+// HostConfig is the host of an attack: what a user writes, and budgets of requests and
+// bytes that one plugin on a small machine can use up.
 func HostConfig(a *connectplugin.Authority) *connectplugin.ServeConfig {
 	all := []string{"*"}
 	broker := connectplugin.NewCapabilityBroker("")
@@ -54,8 +55,10 @@ func HostConfig(a *connectplugin.Authority) *connectplugin.ServeConfig {
 			Bad:      {Provides: all, Requires: all, Capabilities: all, AllowOwnAddress: true},
 			Hostile:  {Provides: []string{Hostile}, AllowOwnAddress: true},
 		}},
-		Limits: connectplugin.Limits{RequestsPerSecond: requests, RequestBurst: burst},
-		Audit:  func(connectplugin.AuditEvent) {},
+		Limits: connectplugin.Limits{
+			RequestsPerSecond: requests, RequestBurst: burst, BytesPerSecond: byteRate, BytesBurst: byteBurst,
+		},
+		Audit: func(connectplugin.AuditEvent) {},
 	}
 }
 
