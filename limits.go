@@ -274,46 +274,46 @@ var defaultLimits = Limits{
 }
 
 // requestRate is that of one identity over every route.
-func (l Limits) requestRate() Rate {
+func (l *Limits) requestRate() Rate {
 	return Rate{RequestsPerSecond: l.RequestsPerSecond, Burst: l.RequestBurst}
 }
 
 // handshakeRate is that of the unproven handshakes of one peer, of the renewals of one
 // identity, and of the refusals that are recorded.
-func (l Limits) handshakeRate() Rate {
+func (l *Limits) handshakeRate() Rate {
 	return Rate{RequestsPerSecond: l.HandshakesPerSecond, Burst: l.HandshakeBurst}
 }
 
 // provenRate is that of the proven handshakes of one self id that may have so many
 // instances, all of which may have to enrol at once.
-func (l Limits) provenRate(instances int) Rate {
+func (l *Limits) provenRate(instances int) Rate {
 	return Rate{RequestsPerSecond: l.HandshakesPerSecond, Burst: max(l.HandshakeBurst, instances)}
 }
 
 // enrolmentRate is that of new identities in all.
-func (l Limits) enrolmentRate() Rate {
+func (l *Limits) enrolmentRate() Rate {
 	return Rate{RequestsPerSecond: l.EnrolmentsPerSecond, Burst: l.EnrolmentBurst}
 }
 
 // changeRate is that of what one identity changes.
-func (l Limits) changeRate() Rate {
+func (l *Limits) changeRate() Rate {
 	return Rate{RequestsPerSecond: l.ChangesPerSecond, Burst: l.ChangeBurst}
 }
 
 // swelling is how far a message of a call to the host's process may swell.
-func (l Limits) swelling() swell.Bounds {
+func (l *Limits) swelling() swell.Bounds {
 	return swell.Bounds{Bytes: l.MaxDecompressedBytes, Ratio: l.MaxDecompressionRatio, Free: freeSwelling}
 }
 
 // messages bounds those to the host's own services.
-func (l Limits) messages() connect.HandlerOption {
+func (l *Limits) messages() connect.HandlerOption {
 	bounds := l.swelling()
 	bounds.Bytes = int64(l.MaxMessageBytes)
 	return swellingMessages(l.MaxMessageBytes, bounds)
 }
 
 // handshakes bounds the messages of handshakes.
-func (l Limits) handshakes() connect.HandlerOption {
+func (l *Limits) handshakes() connect.HandlerOption {
 	bounds := l.swelling()
 	bounds.Bytes = int64(l.MaxHandshakeBytes)
 	return swellingMessages(l.MaxHandshakeBytes, bounds)

@@ -28,7 +28,8 @@ func (m *member) serve(rt route) http.Handler {
 	return &middleware{hub: m.bound.Load, unbound: tell, route: rt}
 }
 
-// ServeHTTP identifies the caller before anything of the message is read.
+// ServeHTTP identifies the caller before anything of the message is read. While a request is
+// served its goroutine holds as little as can be: a host has one for each watch.
 func (m *middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := m.hub()
 	if h == nil {
@@ -36,17 +37,25 @@ func (m *middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, r, connect.CodeUnauthenticated, errUnbound)
 		return
 	}
+	if ctx, a := m.receive(h, w, r); a != nil {
+		m.admit(ctx, h, a, w, r)
+	}
+}
+
+// receive finds out who makes a request and has it paid for. What is returned is nil where
+// the request was refused.
+func (m *middleware) receive(h *hub, w http.ResponseWriter, r *http.Request) (context.Context, *admission) {
 	p := h.newPeer(r)
 	ctx := withPeer(r.Context(), p)
 	if !p.secure && !h.settings().allowInsecure {
 		no := unauthenticated("", "plaintext request")
 		no.err = errPlaintext
 		m.deny(ctx, h, p, no, w, r)
-		return
+		return nil, nil
 	}
 	if p.disowned != nil {
 		m.deny(ctx, h, p, unauthenticated("", p.disowned.Error()), w, r)
-		return
+		return nil, nil
 	}
 	if p.certificate != nil {
 		ctx = withPeerCertificates(ctx, p.certificate.chains)
@@ -54,16 +63,14 @@ func (m *middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, a, no := m.route.identify(ctx, h, p, r)
 	if no != nil {
 		m.deny(ctx, h, p, no, w, r)
-		return
+		return nil, nil
 	}
 	proveHolder(ctx, h, p, a.caller)
 	if wait, what := m.pay(h, &a); what != "" {
-		refusedOn(ctx)
-		h.auditCall(ctx, AuditLimited, r.URL.Path, what)
-		refuse(w, r, connect.CodeResourceExhausted, busy(wait))
-		return
+		limited(ctx, h, w, r, what, wait)
+		return nil, nil
 	}
-	m.admit(ctx, h, &a, w, r)
+	return ctx, &a
 }
 
 // pay takes a request from its budget, and looks whether the bytes of its caller are paid.
@@ -85,13 +92,18 @@ func (m *middleware) pay(h *hub, a *admission) (wait time.Duration, what string)
 func (m *middleware) admit(ctx context.Context, h *hub, a *admission, w http.ResponseWriter, r *http.Request) {
 	ctx, leave, what := h.seat(ctx, a, m.route.unary != nil && !m.route.unary(r.URL.Path))
 	if leave == nil {
-		refusedOn(ctx)
-		h.auditCall(ctx, AuditLimited, r.URL.Path, what)
-		refuse(w, r, connect.CodeResourceExhausted, busy(seatWait))
+		limited(ctx, h, w, r, what, seatWait)
 		return
 	}
 	defer leave()
 	m.call(ctx, h, a, w, r)
+}
+
+// limited refuses a request of which there were too many, of what and until when.
+func limited(ctx context.Context, h *hub, w http.ResponseWriter, r *http.Request, what string, wait time.Duration) {
+	refusedOn(ctx)
+	h.auditCall(ctx, AuditLimited, r.URL.Path, what)
+	refuse(w, r, connect.CodeResourceExhausted, busy(wait))
 }
 
 // seatWait is when whoever has too much open is asked to come again.
@@ -106,7 +118,7 @@ func (h *hub) seat(ctx context.Context, a *admission, watch bool) (seated contex
 	if a.budget.key == "" { // of a stranger who asks for an identity, of whom others take care
 		return ctx, func() {}, ""
 	}
-	key, l := a.budget.key, h.settings().limits
+	key, l := a.budget.key, &h.settings().limits
 	if a.caller != nil {
 		key = a.caller.id.RuntimeID()
 	}
@@ -131,7 +143,7 @@ func (h *hub) seat(ctx context.Context, a *admission, watch bool) (seated contex
 // seatWatch counts a watch from its first byte, that of a service until its message is there:
 // from then on the registry counts it.
 func (h *hub) seatWatch(key string) (leave func(), ok bool) {
-	l := h.settings().limits
+	l := &h.settings().limits
 	return h.watching.Take(key, seats.Bound{Most: l.MaxWatches, Each: l.MaxWatchesPerPlugin})
 }
 

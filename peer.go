@@ -214,7 +214,7 @@ func proveHolder(ctx context.Context, h *hub, p *peer, by *caller) {
 	if c == nil {
 		return
 	}
-	l := h.settings().limits
+	l := &h.settings().limits
 	switch cert := p.certificate; {
 	case by != nil && p.conn.held.Load() == by.id:
 	case by != nil:

@@ -171,6 +171,14 @@ func (f *feed) take(w *Watcher) (Event, bool, error) {
 	return f.event(f.sequence, true, missed), true, nil
 }
 
+// hasNews reports whether there is something for a watcher to take.
+func (f *feed) hasNews(w *Watcher) bool {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+
+	return w.ended || w.fresh || w.cursor != f.sequence
+}
+
 func (f *feed) event(sequence uint64, resync bool, missed uint64) Event {
 	at := f.at(sequence)
 	event := Event{
