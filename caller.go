@@ -18,9 +18,11 @@ import (
 	"connectrpc.com/connect"
 	"golang.org/x/time/rate"
 
+	"github.com/masegraye/connect-plugin-go/internal/edge"
 	"github.com/masegraye/connect-plugin-go/internal/inflight"
 	"github.com/masegraye/connect-plugin-go/internal/launches"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
+	"github.com/masegraye/connect-plugin-go/internal/proxy"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
@@ -95,7 +97,7 @@ type declaration struct {
 	failure            *lastFailure     // of a call to it; survives renewals
 	secret             Secret           // that it proved, nil for none
 	endpoint           *ownEndpoint     // survives renewals
-	share              *announcements   // survives renewals
+	share              *share           // survives renewals
 	launch             *launches.Launch // nil unless the host started it or was told of it; survives renewals
 	dependencies       []ServiceDependency
 	modern             bool // it speaks more than the first wire version
@@ -114,10 +116,24 @@ type ownEndpoint struct {
 	proves atomic.Bool   // the plugin proved once that it answers, and so can
 }
 
-// announcements is what watchers may get of the registrations of one identity.
-type announcements struct {
-	once sync.Once
-	of   *rate.Limiter
+// share is what one identity may have of what others want as well.
+type share struct {
+	once      sync.Once
+	announced *rate.Limiter // bytes that watchers get of its registrations
+	carried   *edge.Account // bytes of its connections
+	ahead     *proxy.Ahead  // bytes of answers that it did not read
+}
+
+// shareOf returns the share of an identity.
+func (h *hub) shareOf(id *tokenstore.Identity) *share {
+	s := declared(id).share
+	s.once.Do(func() {
+		l := &h.settings().limits
+		s.announced = rate.NewLimiter(rate.Limit(l.AnnouncedBytesPerSecond), l.AnnouncedBytesBurst)
+		s.carried = edge.NewAccount(l.BytesPerSecond, l.BytesBurst)
+		s.ahead = proxy.NewAhead(l.MaxUnreadBytesPerIdentity)
+	})
+	return s
 }
 
 func newOwnEndpoint() *ownEndpoint { return &ownEndpoint{turn: make(chan struct{}, 1)} }
@@ -140,7 +156,7 @@ func rememberEndpoint(id *tokenstore.Identity, endpoint string) {
 func newDeclaration(selfID string) *declaration {
 	return &declaration{
 		selfID: selfID, provides: policy.Everything(), requires: policy.Everything(),
-		within: new(narrowing), endpoint: newOwnEndpoint(), enrolled: time.Now(), failure: new(lastFailure), share: new(announcements),
+		within: new(narrowing), endpoint: newOwnEndpoint(), enrolled: time.Now(), failure: new(lastFailure), share: new(share),
 	}
 }
 

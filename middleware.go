@@ -28,7 +28,8 @@ func (m *member) serve(rt route) http.Handler {
 	return &middleware{hub: m.bound.Load, unbound: tell, route: rt}
 }
 
-// ServeHTTP identifies the caller before anything of the message is read.
+// ServeHTTP identifies the caller before anything of the message is read. While a request is
+// served its goroutine holds as little as can be: a host has one for each watch.
 func (m *middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := m.hub()
 	if h == nil {
@@ -36,32 +37,57 @@ func (m *middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, r, connect.CodeUnauthenticated, errUnbound)
 		return
 	}
+	var a admission
+	if ctx := m.receive(h, &a, w, r); ctx != nil {
+		m.admit(ctx, h, &a, w, r)
+	}
+}
+
+// receive finds out who makes a request and has it paid for. What is returned is nil where
+// the request was refused.
+func (m *middleware) receive(h *hub, a *admission, w http.ResponseWriter, r *http.Request) context.Context {
 	p := h.newPeer(r)
 	var ctx context.Context = p
 	if !p.secure && !h.settings().allowInsecure {
 		no := unauthenticated("", "plaintext request")
 		no.err = errPlaintext
 		m.deny(ctx, h, p, no, w, r)
-		return
+		return nil
 	}
 	if p.disowned != nil {
 		m.deny(ctx, h, p, unauthenticated("", p.disowned.Error()), w, r)
-		return
+		return nil
 	}
 	if p.certificate != nil {
 		ctx = withPeerCertificates(ctx, p.certificate.chains)
 	}
-	ctx, a, no := m.route.identify(ctx, h, p, r)
+	ctx, admitted, no := m.route.identify(ctx, h, p, r)
 	if no != nil {
 		m.deny(ctx, h, p, no, w, r)
-		return
+		return nil
 	}
+	*a = admitted
 	proveHolder(ctx, h, p, a.caller)
-	if !h.spend(a.budget) {
-		tooMuch(ctx, h, limited{"request rate", a.budget.rate.wait()}, w, r)
-		return
+	if wait, what := m.pay(h, a); what != "" {
+		tooMuch(ctx, h, limited{what, wait}, w, r)
+		return nil
 	}
-	m.admit(ctx, h, &a, w, r)
+	return ctx
+}
+
+// pay takes a request from its budget, and looks whether the bytes of its caller are paid.
+// What is returned says of what there is not enough, empty for nothing, and until when.
+func (m *middleware) pay(h *hub, a *admission) (wait time.Duration, what string) {
+	if !h.spend(a.budget) {
+		return a.budget.rate.wait(), "request rate"
+	}
+	if a.caller == nil || m.route.vital {
+		return 0, ""
+	}
+	if debt := h.shareOf(a.caller.id).carried.Debt(time.Now()); debt > 0 {
+		return debt, "bytes"
+	}
+	return 0, ""
 }
 
 // admit serves a request unless its caller has as much open as it may, and counts it among

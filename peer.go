@@ -220,6 +220,7 @@ func proveHolder(ctx context.Context, h *hub, p *peer, by *caller) {
 	switch cert := p.certificate; {
 	case by != nil && p.conn.held.Load() == by.id:
 	case by != nil:
+		c.Bill(h.shareOf(by.id).carried)
 		most := min(maxHeld, l.MaxConnectionsPerPeer)
 		if c.Prove(edge.Holder{Name: "identity " + by.id.RuntimeID(), Most: most, Ended: by.id.Ended}) {
 			p.conn.held.Store(by.id)

@@ -23,6 +23,7 @@ type route struct {
 	unary    func(path string) bool // whether a call has the unary deadline; nil: none has, and shutdown ends none early
 	reads    bool                   // the handler may wait for more of the request
 	tells    bool                   // the handler tells the observer itself
+	vital    bool                   // what keeps an identity alive: not refused for the bytes that it carried
 	next     http.Handler
 }
 

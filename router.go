@@ -305,7 +305,7 @@ func (s *ServiceRouter) attempt(w http.ResponseWriter, r *http.Request, call *ro
 func (c *routedCall) onto(pool *proxy.Provider, w http.ResponseWriter, r *http.Request) {
 	id := c.caller.id
 	c.result = pool.Forward(w, r, proxy.Call{
-		Path: c.target.path, Ending: ending, Outcome: c.record.attempt(),
+		Path: c.target.path, Ending: ending, Outcome: c.record.attempt(), Ahead: c.caller.hub.shareOf(id).ahead,
 		CallerID: id.RuntimeID(), CallerSelfID: id.SelfID(), CallerVersion: id.SelfVersion(),
 	})
 }

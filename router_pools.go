@@ -416,7 +416,7 @@ func (d *pluginDialer) pool(h *hub, id *tokenstore.Identity, endpoint string, pr
 
 // config is what the pool of a plugin has, wherever it is, but for its TLS.
 func (d *pluginDialer) config(h *hub, id *tokenstore.Identity, e proxy.Endpoint) proxy.Config {
-	l := d.limits
+	l := &d.limits
 	return proxy.Config{
 		Endpoint: e, DialTimeout: l.DialTimeout, IdleTimeout: l.IdleTimeout, CallIdle: l.StreamIdleTimeout, Overtime: l.CertificateOvertime,
 		MaxHeaderBytes: max(l.MaxHeaderBytes, proxy.DefaultMaxHeaderBytes), Logger: h.log().With(keyRuntimeID, id.RuntimeID()),

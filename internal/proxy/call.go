@@ -31,6 +31,8 @@ type Call struct {
 	// gets as X-Plugin-Caller-Self-Id and X-Plugin-Caller-Self-Version; empty leaves
 	// the field out.
 	CallerSelfID, CallerVersion string
+	// Ahead pays for what the provider may send ahead; nil does not bound that.
+	Ahead *Ahead
 	// Ending states the outcome with which a stream ends for the caller that
 	// broke after a part of it was written. It is asked only where the
 	// protocol can say so at that point. If it is nil or reports false, the
@@ -40,6 +42,13 @@ type Call struct {
 	// Forward returns.
 	Outcome *Outcome
 }
+
+// Ahead is how much providers may send ahead on the calls of one caller, beyond the little
+// that they may on each. It is safe for concurrent use.
+type Ahead = h2.Ahead
+
+// NewAhead returns one of so many bytes.
+func NewAhead(most int64) *Ahead { return h2.NewAhead(most) }
 
 // stated yields what the host says of the caller.
 func (c *Call) stated(yield func(name, value string)) {

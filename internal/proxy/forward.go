@@ -149,6 +149,7 @@ func (c *call) prepare() (h2.Request, error) {
 		End:    body != nil || c.length == 0,
 		Gather: c.unary,
 		Owner:  c.CallerID,
+		Ahead:  c.Ahead,
 	}
 	if body != nil {
 		request.Body = body.B
