@@ -19,7 +19,7 @@ from connectplugin.wire.handshake_pb2 import HandshakeRequest, HandshakeResponse
 SERVICE = "connectplugin.conformance.v1.Subject"
 KIT = "conformance.kit"
 CODES = {c.value[0]: c for c in grpc.StatusCode}
-STATES = {cp.SERVICE_AVAILABLE: "available", cp.SERVICE_UNAVAILABLE: "unavailable", cp.SERVICE_DEGRADED: "degraded"}
+STATES: dict[int, str] = {cp.SERVICE_AVAILABLE: "available", cp.SERVICE_UNAVAILABLE: "unavailable", cp.SERVICE_DEGRADED: "degraded"}
 HEALTH = {"healthy": cp.HEALTHY, "degraded": cp.DEGRADED, "unhealthy": cp.UNHEALTHY}
 
 
