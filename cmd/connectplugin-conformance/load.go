@@ -154,7 +154,7 @@ func (h *hostTable) busy(ctx context.Context, p *pair) {
 		h.row(ctx, v1, l.name, func(ctx context.Context) error { return l.play(ctx, p.stub()) })
 	}
 	h.row(ctx, v1, strconv.Itoa(manyHandshakes)+" handshakes at once, each with its own identity", func(ctx context.Context) error {
-		return h.as(ctx, selfCaller, func(w *wire) error {
+		return h.enrolled(ctx, func(w *wire, _ http.Header) error { // the connection is there by now, and is the only one
 			ids := make([]string, manyHandshakes)
 			err := atOnce(len(ids), func(i int) error {
 				m, err := h.enrol(ctx, w)
