@@ -201,6 +201,11 @@ func undiscovered(err error) bool {
 	return ok
 }
 
+// errTurnedAway says that somebody took a connection and ended it before anything was agreed
+// on, as a host also does with those for which it has no room.
+var errTurnedAway = errors.New("the connection ended during the TLS handshake: what answers there speaks no TLS, has nobody behind it, " +
+	"has no room for it, or puts something before it that the host does not read, such as a PROXY header")
+
 // explainTLS says in words why this side could not agree on TLS with the host. That the
 // connection broke is no matter of trust.
 func explainTLS(err error) error {
@@ -219,8 +224,7 @@ func explainTLS(err error) error {
 	case errors.As(err, &op) && op.Op == remoteError:
 		return &trustError{text: "the host refuses this side in TLS: " + explainAlert(op.Err.Error()), refused: true, err: err}
 	case broken(err), errors.As(err, &op), errors.As(err, &timeout) && timeout.Timeout():
-		return fmt.Errorf("the connection ended during the TLS handshake: what answers there speaks no TLS, has nobody behind it, "+
-			"or puts something before it that the host does not read, such as a PROXY header: %w", err)
+		return fmt.Errorf("%w: %w", errTurnedAway, err)
 	case errors.As(err, &invalid):
 		return &trustError{text: "this side refuses the host's certificate: " + explainCertificate(invalid.Err), err: err}
 	}

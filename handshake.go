@@ -183,7 +183,7 @@ func (s *HandshakeServer) routes(opts ...connect.HandlerOption) []route {
 		connect.WithCodec(frugalJSON{"json"}), connect.WithCodec(frugalJSON{"json; charset=utf-8"}))
 	path, h := connectpluginv1connect.NewHandshakeServiceHandler(s, opts...)
 	return []route{{
-		prefix: path, identify: observed(identifyEnrolling), unary: unaryProcedure, reads: true,
+		prefix: path, identify: observed(identifyEnrolling), unary: unaryProcedure, reads: true, vital: true,
 		next: s.delivering(prescanned(h, s.hub.settings().limits)),
 	}}
 }

@@ -259,7 +259,7 @@ func (hs *handshake) pay(ctx context.Context) error {
 	if hs.peer == nil {
 		return nil
 	}
-	l := hs.cfg.limits
+	l := &hs.cfg.limits
 	own, pace := peerBudget("handshake:", hs.peer, l.handshakeRate()), &hs.hub.unproven
 	if hs.proven {
 		instances := l.MaxIdentitiesPerSelfID

@@ -13,6 +13,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
+	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/proxy"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
@@ -159,6 +160,30 @@ func TestLimits_EveryFieldHasADefault(t *testing.T) {
 }
 
 // BenchmarkCallRecord is what the host does for an observer on a routed call, and no more.
+// Each launch has a certificate of its own: the set of those that were plugins', which would hold
+// everybody for one once it is full, has none of the host's own authority.
+func TestAudit_ATK17_LaunchesDoNotFillTheSetOfPlugins(t *testing.T) {
+	t.Parallel()
+	authority, err := NewAuthority(AuthorityConfig{TrustDomain: "test.example"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := NewHandshakeServer(&ServeConfig{Authority: authority}).hub
+	for identity, kept := range map[string]bool{
+		"spiffe://test.example/launch/a": false, "spiffe://test.example/plugin/a": false,
+		"spiffe://company.example/a": true, "spiffe://test.example/host": true, "name": true,
+	} {
+		cert := &certificate{identity: identity}
+		h.remember(cert)
+		if got := h.shown.Has(identity, certs.Pin{}); got != kept {
+			t.Errorf("%s is kept: %v", identity, got)
+		}
+		if !h.isPlugin(h.rules.Load(), cert) {
+			t.Errorf("%s is no plugin's", identity)
+		}
+	}
+}
+
 func BenchmarkCallRecord(b *testing.B) {
 	h := newHub((&ServeConfig{}).withDefaults().settings())
 	b.Cleanup(func() { h.callers.Close(); h.strangers.Close() })
@@ -171,7 +196,7 @@ func BenchmarkCallRecord(b *testing.B) {
 	r.Header.Set("Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
 	call := &routedCall{caller: &caller{id: id, hub: h}}
 	call.target.route.Type, call.target.path = "kv", "/kv.v1.KV/Get"
-	call.target.reg = catalog.Registration{Type: "kv", SelfID: "provider", RuntimeID: "provider-1"}
+	call.target.reg = &catalog.Registration{Type: "kv", SelfID: "provider", RuntimeID: "provider-1"}
 	header, body := http.Header{"Content-Type": {"application/proto"}}, make([]byte, 256)
 	b.ReportAllocs()
 	for b.Loop() {

@@ -102,7 +102,7 @@ func (l *processLaunch) run(ctx context.Context, hold bool) (*instance, error) {
 	if err := l.open(hold); err != nil {
 		return nil, err
 	}
-	if err := l.startProcess(binary, hostURL); err != nil {
+	if err := l.startProcess(ctx, binary, hostURL); err != nil {
 		return nil, err
 	}
 	i := l.instance()
@@ -195,7 +195,7 @@ func (l *processLaunch) cleanUp() {
 }
 
 // startProcess starts the process and tells it over the lifeline who it is.
-func (l *processLaunch) startProcess(binary *verify.Binary, hostURL string) error {
+func (l *processLaunch) startProcess(ctx context.Context, binary *verify.Binary, hostURL string) error {
 	cfg, err := l.config(binary, l.environment(hostURL), l.platform.logOutput(l.spec.Name))
 	if err != nil {
 		return err
@@ -220,7 +220,7 @@ func (l *processLaunch) startProcess(binary *verify.Binary, hostURL string) erro
 		m.Listen = bootstrap.UnixPrefix + filepath.Join(l.dir, socketName)
 	}
 	m.GraceMillis = l.spec.StopGrace.Milliseconds()
-	return l.tls.tell(l.pipe, m)
+	return l.tls.tell(ctx, l.pipe, m)
 }
 
 // environment is all that the process inherits: where its lifeline is, and what programs of
@@ -250,7 +250,6 @@ func (l *processLaunch) instance() *instance {
 	go func() {
 		<-l.proc.Done()
 		stopRenewing()
-		_ = l.pipe.SetWriteDeadline(time.Unix(1, 0)) // nobody reads any more
 		<-renewed
 		l.cleanUp()
 		close(exited)
@@ -261,8 +260,7 @@ func (l *processLaunch) instance() *instance {
 		stop: func(ctx context.Context, reason string) {
 			l.noteAsked()
 			l.stop(ctx, func(ctx context.Context) error {
-				l.platform.registry.catalog.RemoveWhere(ofRuntime(l.runtimeID()))
-				_ = l.tls.tell(l.pipe, &bootstrap.Message{Withdrawn: true}) // one that does not hear it only takes longer
+				l.withdraw(ctx)
 				return l.platform.askToStop(ctx, l.runtimeID(), l.spec.StopGrace, reason)
 			})
 			<-exited
@@ -271,6 +269,15 @@ func (l *processLaunch) instance() *instance {
 	}
 	i.result = l.platform.result(l.runtimeID, func() { i.stop(context.Background(), "cleanup") })
 	return i
+}
+
+// withdraw takes the plugin out of service and tells it so. One that does not hear it only takes
+// longer to end.
+func (l *processLaunch) withdraw(ctx context.Context) {
+	l.platform.registry.catalog.RemoveWhere(ofRuntime(l.runtimeID()))
+	ctx, cancel := context.WithTimeout(ctx, withdrawWait)
+	defer cancel()
+	_ = l.tls.tell(ctx, l.pipe, &bootstrap.Message{Withdrawn: true})
 }
 
 // message returns the first message of a launch, with its certificate.
@@ -295,12 +302,17 @@ func (l *LaunchTLS) renewal() (*bootstrap.Message, error) {
 	return &bootstrap.Message{Certificate: certs.EncodeCertificates(cert.Certificate...)}, nil
 }
 
-// tellWait is how long a message to a plugin may wait for room in the pipe.
-const tellWait = 10 * time.Second
+// How long a message to a plugin may wait for room in the pipe: one that does not read what the
+// host says has to be known before its certificate ends, and holds up no end.
+const (
+	renewWait    = 10 * time.Second
+	withdrawWait = 100 * time.Millisecond
+)
 
-// tell writes one message to the plugin.
-func (l *LaunchTLS) tell(pipe *os.File, m *bootstrap.Message) error {
-	_ = pipe.SetWriteDeadline(time.Now().Add(tellWait))
+// tell writes one message to the plugin, which may not read it, until ctx ends.
+func (l *LaunchTLS) tell(ctx context.Context, pipe *os.File, m *bootstrap.Message) error {
+	_ = pipe.SetWriteDeadline(time.Time{})
+	defer context.AfterFunc(ctx, func() { _ = pipe.SetWriteDeadline(time.Unix(1, 0)) })()
 	if err := bootstrap.Write(io.Writer(pipe), m); err != nil {
 		return fmt.Errorf("certificate of %s: %w", l.id, err)
 	}
@@ -310,10 +322,7 @@ func (l *LaunchTLS) tell(pipe *os.File, m *bootstrap.Message) error {
 // renewOver sends the plugin a new certificate whenever one is due, until ctx ends.
 func (l *LaunchTLS) renewOver(ctx context.Context, pipe *os.File) {
 	for wait := time.Until(l.source.RenewAt()); backoff.Wait(ctx, wait); {
-		m, err := l.renewal()
-		if err == nil {
-			err = l.tell(pipe, m)
-		}
+		err := l.renewNow(ctx, pipe)
 		wait = launchRetry
 		switch {
 		case err != nil:
@@ -324,4 +333,14 @@ func (l *LaunchTLS) renewOver(ctx context.Context, pipe *os.File) {
 			}
 		}
 	}
+}
+
+func (l *LaunchTLS) renewNow(ctx context.Context, pipe *os.File) error {
+	ctx, cancel := context.WithTimeout(ctx, renewWait)
+	defer cancel()
+	m, err := l.renewal()
+	if err != nil {
+		return err
+	}
+	return l.tell(ctx, pipe, m)
 }

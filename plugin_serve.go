@@ -19,6 +19,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/entry"
+	"github.com/masegraye/connect-plugin-go/internal/h2serve"
 	"github.com/masegraye/connect-plugin-go/internal/proxy"
 	"github.com/masegraye/connect-plugin-go/internal/stack"
 )
@@ -42,6 +43,17 @@ func (s *pluginServer) newServer(ctx context.Context) *http.Server {
 			MaxReceiveBufferPerStream: pluginStreamBuffer, MaxReceiveBufferPerConnection: pluginConnBuffer,
 		},
 	}
+}
+
+// newDirect makes the server of a plugin that was launched, with the bounds of the other.
+func (s *pluginServer) newDirect(ctx context.Context) *h2serve.Server {
+	return h2serve.New(h2serve.Config{
+		Handler: s.handler(), Context: withStopping(ctx.Done()), TLS: s.tls, Log: s.server.ErrorLog,
+		HandshakeTimeout: s.cfg.Limits.ReadHeaderTimeout, IdleTimeout: defaultLimits.IdleTimeout,
+		PingAfter: pingAfter, PingTimeout: pingTimeout, WriteTimeout: writeByteTimeout,
+		MaxStreams: pluginStreams, MaxHeaderBytes: uint32(defaultLimits.MaxHeaderBytes), //nolint:gosec // a constant
+		StreamWindow: pluginStreamBuffer, ConnWindow: pluginConnBuffer,
+	})
 }
 
 // Bounds of one of the host's connections.
@@ -97,10 +109,15 @@ func (s *pluginServer) open() *entry.Entry {
 }
 
 func (s *pluginServer) serve() error {
-	door := s.open()
-	defer door.End()
-	door.Attach(s.server)
-	err := s.server.Serve(door)
+	var err error
+	if s.direct != nil {
+		err = s.direct.Serve(s.opened)
+	} else {
+		door := s.open()
+		defer door.End()
+		door.Attach(s.server)
+		err = s.server.Serve(door)
+	}
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
@@ -112,10 +129,7 @@ func (s *pluginServer) serve() error {
 func (s *pluginServer) shutdown(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(s.grace.Load()))
 	defer cancel()
-	err := s.drain.Shutdown(ctx, s.server)
-	if err != nil {
-		err = errors.Join(fmt.Errorf("shutdown: calls in flight were cut off: %w", err), s.server.Close())
-	}
+	err := s.drainCalls(ctx)
 	if s.cfg.withdrawn() {
 		return errors.Join(err, s.client.Close())
 	}
@@ -123,6 +137,19 @@ func (s *pluginServer) shutdown(ctx context.Context) error {
 	defer cancelLast()
 	if gone := s.client.Leave(last); gone != nil {
 		s.cfg.Client.Logger.Debug("leave", keyError, gone) // the host is gone, or dropped the plugin already
+	}
+	return err
+}
+
+// drainCalls ends the server when the calls in flight are done, or ctx is.
+func (s *pluginServer) drainCalls(ctx context.Context) error {
+	end, cut := func(ctx context.Context) error { return s.drain.Shutdown(ctx, s.server) }, s.server.Close
+	if s.direct != nil {
+		end, cut = s.direct.Shutdown, s.direct.Close
+	}
+	err := end(ctx)
+	if err != nil {
+		err = errors.Join(fmt.Errorf("shutdown: calls in flight were cut off: %w", err), cut())
 	}
 	return err
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/drain"
 	"github.com/masegraye/connect-plugin-go/internal/gather"
+	"github.com/masegraye/connect-plugin-go/internal/h2serve"
 	"github.com/masegraye/connect-plugin-go/internal/opening"
 )
 
@@ -148,6 +149,8 @@ type PluginServerConfig struct {
 	// withdrawn reports whether the host that launched the plugin has taken it out itself, so
 	// that only the end of the process is missing. Nil where no host launched it.
 	withdrawn func() bool
+	// launched says that a host launched the plugin, and so is the only one that calls it.
+	launched bool
 }
 
 // Validate returns an error that wraps [ErrInvalidConfig] and names the first
@@ -331,8 +334,10 @@ type pluginServer struct {
 	trust    *hostTrust
 	tls      *tls.Config // nil in plaintext
 	listener net.Listener
-	gathered *gather.Listener // of the listener
+	opened   net.Listener     // of the listener
+	gathered *gather.Listener // of opened
 	server   *http.Server
+	direct   *h2serve.Server // in place of server, where the plugin was launched
 	log      *serverLog
 	drain    *drain.Drain
 	session  *pluginSession
@@ -362,11 +367,13 @@ func newPluginServer(ctx context.Context, cfg *PluginServerConfig) (*pluginServe
 		return nil, errors.Join(err, client.Close())
 	}
 	s.log = newServerLog(cfg.Client.Logger)
-	opened := opening.NewListener(s.listener, s.log.opened(s.tls != nil))
-	s.gathered = gather.NewListener(opened, gather.Config{WriteTimeout: writeByteTimeout})
+	s.opened = opening.NewListener(s.listener, s.log.opened(s.tls != nil))
+	s.gathered = gather.NewListener(s.opened, gather.Config{WriteTimeout: writeByteTimeout})
 	s.session = newPluginSession(cfg, client, s.baseURL())
 	s.session.enrolled = s.connected
-	s.server = s.newServer(ctx)
+	if s.server = s.newServer(ctx); cfg.launched && s.tls != nil {
+		s.direct = s.newDirect(ctx)
+	}
 	return s, nil
 }
 

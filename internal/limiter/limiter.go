@@ -20,14 +20,17 @@ const (
 	// digest is kept.
 	maxKeyBytes  = 128
 	digestPrefix = "sha256\x00"
+	// dropAtOnce is how many buckets are dropped at most for a new one: more than
+	// one, so that those that were never used again become fewer.
+	dropAtOnce = 2
 )
 
 // Limiter limits calls by key, each key with a token bucket of its own. The
-// number of buckets is bounded. A new key that finds no place takes that of a
-// bucket that is full again, which forgets nothing, as a new bucket is full. If
-// there is none, all new keys share one bucket besides. So a flood of keys costs
-// bounded memory, and neither resets nor uses up the budget of a key that has a
-// bucket.
+// number of buckets is bounded. With each new key two buckets that are full again
+// are dropped, which forgets nothing, as a new bucket is full: keys that are not
+// used any more are soon gone. A new key that finds no place after that shares one
+// bucket with all others of its kind. So a flood of keys costs bounded memory, and
+// neither resets nor uses up the budget of a key that has a bucket.
 //
 // It is safe for concurrent use; make it with [New].
 type Limiter struct {
@@ -132,7 +135,8 @@ func (s *shard) allow(key string, limit rate.Limit, burst int, now time.Time) (o
 
 	b := s.buckets[key]
 	if b == nil {
-		if !s.placeLocked(now) {
+		s.dropLocked(now)
+		if len(s.buckets) >= s.maxKeys {
 			return false, false
 		}
 		b = newBucket(strings.Clone(key), limit, burst)
@@ -150,26 +154,22 @@ func (s *shard) allow(key string, limit rate.Limit, burst int, now time.Time) (o
 	return b.allow(now), true
 }
 
-// placeLocked makes sure that there is a place for one more bucket, by forgetting
-// one that is full, and reports false if there is none.
+// dropLocked drops buckets that are full.
 //
 // A recorded time is never later than the true one, so where the first of the
-// heap is not due, none is. Each round of the loop puts a bucket back that was
-// used since its time was recorded: that use pays for the round.
-func (s *shard) placeLocked(now time.Time) bool {
-	if len(s.buckets) < s.maxKeys {
-		return true
-	}
-	for len(s.order) > 0 && !s.order[0].fullAt.After(now) {
+// heap is not due, none is. Each round of the loop drops a bucket or puts one back
+// that was used since its time was recorded: that use pays for the round.
+func (s *shard) dropLocked(now time.Time) {
+	for dropped := 0; dropped < dropAtOnce && len(s.order) > 0 && !s.order[0].fullAt.After(now); {
 		b := s.order[0]
-		if b.fullAt = b.nextFull(now); !b.fullAt.After(now) {
-			delete(s.buckets, b.key)
-			s.order.remove(b)
-			return true
+		if b.fullAt = b.nextFull(now); b.fullAt.After(now) {
+			s.order.fix(b)
+			continue
 		}
-		s.order.fix(b)
+		delete(s.buckets, b.key)
+		s.order.remove(b)
+		dropped++
 	}
-	return false
 }
 
 func (o *overflow) allow(limit rate.Limit, burst int, now time.Time) bool {

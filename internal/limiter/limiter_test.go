@@ -352,3 +352,22 @@ func BenchmarkAllow_NewKeyWhenFull(b *testing.B) {
 		}
 	}
 }
+
+// Keys that come once and never again, as identities do, are not kept until room is needed.
+func TestAllow_KeysThatAreNotUsedAnyMoreAreDropped(t *testing.T) {
+	t.Parallel()
+	for _, maxKeys := range []int{100, 5000} {
+		l, now := limiter.New(maxKeys), noon
+		wantTaken(t, l, "exhausted", 0.001, 3, now, 3)
+		for i := range 4000 {
+			now = now.Add(10 * time.Millisecond)
+			if !l.Allow("once-"+strconv.Itoa(i), 100, 4, now) { // full again with the next one
+				t.Fatalf("key %d is refused", i)
+			}
+			if n := l.Len(); n > 1+3*16 { // of each shard
+				t.Fatalf("room for %d: %d buckets after %d keys", maxKeys, n, i+1)
+			}
+		}
+		wantTaken(t, l, "exhausted", 0.001, 3, now, 0)
+	}
+}

@@ -36,7 +36,18 @@ func awaitExit(proc *os.Process) (state *os.ProcessState, unreaped bool) {
 	}
 }
 
-// terminateGroup and killGroup signal a group whose leader was not reaped yet.
-func terminateGroup(proc *os.Process) error { return syscall.Kill(-proc.Pid, syscall.SIGTERM) } //nolint:wrapcheck // says it all
+// terminateGroup asks a group whose leader was not reaped yet to end, and the leader itself
+// where that has joined another group, which any process may.
+func terminateGroup(proc *os.Process) error {
+	err := syscall.Kill(-proc.Pid, syscall.SIGTERM)
+	if group, unknown := syscall.Getpgid(proc.Pid); unknown == nil && group != proc.Pid {
+		err = proc.Signal(syscall.SIGTERM)
+	}
+	return err //nolint:wrapcheck // says it all
+}
 
-func killGroup(proc *os.Process) error { return syscall.Kill(-proc.Pid, syscall.SIGKILL) } //nolint:wrapcheck // says it all
+// killGroup kills such a group and its leader, wherever that is.
+func killGroup(proc *os.Process) error {
+	_ = syscall.Kill(-proc.Pid, syscall.SIGKILL) // an error says that nobody is left in it
+	return proc.Kill()                           //nolint:wrapcheck // says it all
+}

@@ -62,6 +62,11 @@ func process(word string) {
 		fmt.Println(string(data[:n]))
 	case "deaf":
 		signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	case "leave": // the group that was made for it, for that of whoever started it
+		group, _ := syscall.Getpgid(os.Getppid())
+		if err := syscall.Setpgid(0, group); err != nil {
+			fmt.Println(err)
+		}
 	case "polite": // ends when its third descriptor does
 		go func() {
 			_, _ = os.NewFile(3, "ask").Read(make([]byte, 1))

@@ -93,6 +93,8 @@ func TestStop(t *testing.T) {
 		{"a deaf one is killed", []string{"deaf", "sleep"}, true, false, signalled(syscall.SIGKILL)},
 		{"nobody is asked without a way", []string{"sleep"}, false, false, signalled(syscall.SIGTERM)},
 		{"the end of the context cuts short", []string{"deaf", "sleep"}, true, true, signalled(syscall.SIGKILL)},
+		{"one that left its group gets a signal", []string{"leave", "sleep"}, true, false, signalled(syscall.SIGTERM)},
+		{"a deaf one that left its group is killed", []string{"deaf", "leave", "sleep"}, true, false, signalled(syscall.SIGKILL)},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -33,4 +33,4 @@ func awaitExit(proc *os.Process) (state *os.ProcessState, unreaped bool) {
 
 func terminateGroup(proc *os.Process) error { return proc.Kill() } //nolint:wrapcheck // there is no gentler way
 
-func killGroup(*os.Process) error { return nil }
+func killGroup(proc *os.Process) error { return proc.Kill() } //nolint:wrapcheck // says it all

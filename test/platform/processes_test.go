@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/masegraye/connect-plugin-go/internal/hosttest"
 )
 
 // running returns the processes that have a word among their arguments and are no zombies.
@@ -44,4 +46,25 @@ func allGone(t testing.TB, word string) {
 		}
 		time.Sleep(2 * time.Millisecond) // polls the system's table of processes
 	}
+}
+
+// playing returns those of the processes that play a role of this test.
+func playing(t testing.TB, role, word string) []int {
+	t.Helper()
+	return slices.DeleteFunc(running(t, word), func(pid int) bool {
+		args, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
+		words := bytes.Split(args, []byte{0})
+		return len(words) < 2 || string(words[1]) != role
+	})
+}
+
+// awaitProcess waits for a process that plays a role.
+func awaitProcess(t testing.TB, role, word string) int {
+	t.Helper()
+	var pids []int
+	hosttest.Eventually(t, "a "+role+" runs", func() bool {
+		pids = playing(t, role, word)
+		return len(pids) > 0
+	})
+	return pids[0]
 }

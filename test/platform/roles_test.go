@@ -1,6 +1,7 @@
 package platform_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -75,6 +76,7 @@ func misbehave(cfg *connectplugin.PluginServerConfig, name, value string) error 
 			fmt.Println(strings.Repeat("x", 1023))
 		}
 	case "hang":
+		touch(value)
 		<-make(chan struct{})
 	case "deaf":
 		signal.Ignore(syscall.SIGTERM, os.Interrupt)
@@ -87,6 +89,24 @@ func misbehave(cfg *connectplugin.PluginServerConfig, name, value string) error 
 		cfg.Health = func() (connectpluginv1.HealthState, string) {
 			return connectpluginv1.HealthState_HEALTH_STATE_UNHEALTHY, value
 		}
+	case "sick":
+		cfg.Health = func() (connectpluginv1.HealthState, string) {
+			touch(value)
+			return connectpluginv1.HealthState_HEALTH_STATE_UNHEALTHY, ""
+		}
+	case "says":
+		cfg.Services[0].Metadata = map[string]string{"base_url": value}
+	case "leave": // its process group, for that of its host
+		group, err := syscall.Getpgid(os.Getppid())
+		return errors.Join(err, syscall.Setpgid(0, group))
+	case "close": // all that it inherited
+		cfg.OnConnected = func(context.Context, *connectplugin.Client) error {
+			return errors.Join(syscall.Close(0), syscall.Close(1), syscall.Close(2))
+		}
+	case "freeze":
+		cfg.OnConnected = func(context.Context, *connectplugin.Client) error { return syscall.Kill(os.Getpid(), syscall.SIGSTOP) }
+	case "clog":
+		cfg.OnConnected = func(context.Context, *connectplugin.Client) error { return clog() }
 	case "":
 	default:
 		return fmt.Errorf("unknown word %q", name)
@@ -94,11 +114,41 @@ func misbehave(cfg *connectplugin.PluginServerConfig, name, value string) error 
 	return nil
 }
 
+// touch makes a file, where it has a name.
+func touch(path string) {
+	if path != "" {
+		_ = os.WriteFile(path, nil, 0o600)
+	}
+}
+
+// clog fills the pipe over which the host speaks with what the library does not understand, and
+// so does not read.
+func clog() error {
+	const lifeline = "/proc/self/fd/3"
+	pipe, err := os.OpenFile(lifeline, os.O_WRONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = pipe.Close() }()
+	if _, err := pipe.Write(bytes.Repeat([]byte{0xff}, 64)); err != nil {
+		return err
+	}
+	_ = pipe.SetWriteDeadline(time.Now().Add(100 * time.Millisecond)) // by then it is full
+	_, _ = pipe.Write(make([]byte, 1<<20))
+	return nil
+}
+
 // echoHandler serves the service: Say answers with what it got, and what it runs as where it
 // was asked for that.
 func echoHandler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle(echoSay, connect.NewUnaryHandler(echoSay, func(_ context.Context, req *connect.Request[text]) (*connect.Response[text], error) {
+	mux.Handle(echoSay, connect.NewUnaryHandler(echoSay, func(ctx context.Context, req *connect.Request[text]) (*connect.Response[text], error) {
+		if mark, ok := strings.CutPrefix(req.Msg.GetValue(), "stopping "); ok {
+			touch(mark + ".called")
+			<-connectplugin.Stopping(ctx)
+			touch(mark)
+			<-make(chan struct{}) // though it was told
+		}
 		answer, err := say(req.Msg.GetValue())
 		if err != nil {
 			return nil, err

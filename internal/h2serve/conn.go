@@ -1,0 +1,267 @@
+package h2serve
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+)
+
+const (
+	initialWindow = 65535     // of both directions, until settings say otherwise
+	tableSize     = 4096      // of HPACK, both ways
+	leastFrame    = 16 << 10  // the smallest bound that the protocol allows, ours and at first the peer's
+	largestFrame  = 64 << 10  // that is sent, whatever the peer takes
+	largestWindow = 1<<31 - 1 // of both directions
+	lastStreamID  = 1<<31 - 1
+	readAhead     = 16 << 10 // what one record of TLS holds
+	highWater     = 256 << 10
+	floodLimit    = 1 << 20 // pending bytes at which the peer is taken for hostile
+	keepBatch     = 512 << 10
+	flushRounds   = 4  // batches that one handler writes for others before the writer takes over
+	mostResting   = 32 // goroutines that wait for work
+	mostNames     = 128
+	handlersFor   = 2 // handlers that may run for each stream that may be open: some were reset
+	closeGrace    = time.Second
+	quietGrace    = 500 * time.Millisecond // for which a peer that was told to go may stay
+)
+
+var (
+	errClosed  = errors.New("the server has ended")
+	errGone    = errors.New("the peer has closed the connection")
+	errIdle    = errors.New("nothing happened on the connection")
+	errSilent  = errors.New("the peer does not answer")
+	errStuck   = errors.New("the peer takes nothing")
+	errPreface = errors.New("the connection does not begin as HTTP/2")
+)
+
+// conn is one connection. One goroutine at a time reads it; those that serve its requests write.
+type conn struct {
+	// Fixed at creation, or before anything is read.
+	s      *Server
+	nc     *tls.Conn
+	state  *tls.ConnectionState
+	remote string
+	life   context.Context //nolint:containedctx // of its requests
+	end    context.CancelFunc
+	stop   chan struct{} // closed with the connection
+	jobs   chan *stream  // for whoever rests: a request, or nil for reading
+	due    chan struct{} // capacity one: the writer has something to write
+
+	// Of whoever reads.
+	reader *bufio.Reader
+	framer *http2.Framer
+	names  map[string]string // canonical ones of header fields
+	fresh  *stream           // whose handler was not begun yet
+
+	resting atomic.Int32
+	frames  atomic.Uint64 // read so far
+	writes  atomic.Uint64 // begun and ended so far: odd while one is under way
+
+	mu         sync.Mutex
+	err        error // why it ended
+	retiring   bool
+	started    bool
+	streams    map[uint32]*stream
+	running    int // handlers
+	lastID     uint32
+	out, spare []byte // frames that wait to be written; the other buffer, while neither is being written
+	flushing   bool
+	encoder    *hpack.Encoder
+	block      bytes.Buffer // what encoder writes to
+	lower      map[string]string
+	window     int64     // that the peer takes
+	blocked    []*stream // that wait for window, or for room in out
+	recvWindow int64     // that the peer may send
+	credit     int64     // of it that was read and is not given back yet
+	peer       peerSettings
+	tick       *time.Timer
+	tended     tended
+}
+
+// peerSettings is what the peer stated about itself.
+type peerSettings struct {
+	maxFrame int
+	window   int64 // initial, of each stream
+}
+
+func newConn(s *Server, nc net.Conn) *conn {
+	c := &conn{
+		s: s, nc: tls.Server(nc, s.cfg.TLS), remote: nc.RemoteAddr().String(),
+		stop: make(chan struct{}), jobs: make(chan *stream), due: make(chan struct{}, 1),
+		names: map[string]string{}, lower: map[string]string{}, streams: map[uint32]*stream{},
+		window: initialWindow, recvWindow: int64(s.cfg.ConnWindow),
+		peer: peerSettings{maxFrame: leastFrame, window: initialWindow},
+	}
+	c.life, c.end = context.WithCancel(context.WithValue(s.life, http.LocalAddrContextKey, nc.LocalAddr()))
+	c.encoder = hpack.NewEncoder(&c.block)
+	c.reader = bufio.NewReaderSize(c.nc, readAhead)
+	c.framer = http2.NewFramer(io.Discard, c.reader)
+	c.framer.SetReuseFrames()
+	c.framer.SetMaxReadFrameSize(leastFrame)
+	c.framer.ReadMetaHeaders = hpack.NewDecoder(tableSize, nil)
+	c.framer.MaxHeaderListSize = s.cfg.MaxHeaderBytes
+	return c
+}
+
+// run begins the connection and serves it. The goroutine becomes the first that reads.
+func (c *conn) run() {
+	if err := c.handshake(); err != nil {
+		c.fail(err)
+		return
+	}
+	go c.write()
+	c.hand(nil)
+}
+
+// handshake begins TLS and HTTP/2.
+func (c *conn) handshake() error {
+	_ = c.nc.SetDeadline(time.Now().Add(c.s.cfg.HandshakeTimeout))
+	if err := c.nc.HandshakeContext(c.life); err != nil {
+		if !c.s.ended() {
+			c.s.cfg.Log.Printf("http: TLS handshake error from %s: %v", c.remote, err)
+		}
+		return err //nolint:wrapcheck // it ends the connection
+	}
+	state := c.nc.ConnectionState()
+	if state.NegotiatedProtocol != protocol {
+		return errPreface
+	}
+	c.state = &state
+	preface := make([]byte, len(http2.ClientPreface))
+	if _, err := io.ReadFull(c.reader, preface); err != nil || string(preface) != http2.ClientPreface {
+		return errPreface
+	}
+	cfg := &c.s.cfg
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.out = appendSettings(c.out,
+		http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: cfg.MaxStreams},
+		http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: cfg.MaxHeaderBytes},
+		http2.Setting{ID: http2.SettingInitialWindowSize, Val: cfg.StreamWindow})
+	if cfg.ConnWindow > initialWindow {
+		c.out = appendWindowUpdate(c.out, 0, cfg.ConnWindow-initialWindow)
+	}
+	c.flushLocked()
+	_ = c.nc.SetDeadline(time.Time{})
+	c.started = true
+	c.tendLocked()
+	if c.retiring {
+		c.goodbyeLocked()
+	}
+	return c.err
+}
+
+// hand does a job, and others after it: nil is to read until there is a request whose handler is
+// to be begun, which it begins itself when somebody else reads.
+func (c *conn) hand(job *stream) {
+	for more := true; more; job, more = c.nextJob() {
+		if job == nil {
+			if job = c.read(); job == nil {
+				return
+			}
+			c.give(nil)
+		}
+		job.serve()
+	}
+}
+
+// give gives a job to a goroutine that rests, or to a new one.
+func (c *conn) give(job *stream) {
+	select {
+	case c.jobs <- job:
+	default:
+		go c.hand(job)
+	}
+}
+
+func (c *conn) nextJob() (*stream, bool) {
+	defer c.resting.Add(-1)
+	if c.resting.Add(1) > mostResting {
+		return nil, false
+	}
+	select {
+	case job := <-c.jobs:
+		return job, true
+	case <-c.stop:
+		return nil, false
+	}
+}
+
+// fail ends the connection and every stream of it.
+func (c *conn) fail(err error) {
+	c.mu.Lock()
+	if c.err != nil {
+		c.mu.Unlock()
+		return
+	}
+	c.err = err
+	if c.tick != nil {
+		c.tick.Stop()
+	}
+	for _, st := range c.streams {
+		st.breakLocked(fmt.Errorf("connection: %w", err))
+	}
+	close(c.stop)
+	c.mu.Unlock()
+	c.end()
+	_ = c.nc.NetConn().Close() // TLS would wait to say goodbye
+	c.s.forget(c)
+}
+
+// retire has the peer send no more requests, and ends the connection when those that are there are
+// done.
+func (c *conn) retire() {
+	c.mu.Lock()
+	began := c.started
+	if !c.retiring && began && c.err == nil {
+		c.retiring = true
+		c.goodbyeLocked()
+	}
+	c.retiring = true
+	c.mu.Unlock()
+	if !began {
+		c.fail(errClosed)
+	}
+}
+
+// goodbyeLocked tells the peer to go: what it sent before it hears of that is still served.
+func (c *conn) goodbyeLocked() {
+	c.out = appendGoAway(c.out, lastStreamID, http2.ErrCodeNo)
+	c.flushElsewhereLocked()
+	c.quietLocked()
+}
+
+// quietLocked looks whether nothing is left to do on a connection that is to end. The peer closes
+// it; if it does not, that is done here.
+func (c *conn) quietLocked() {
+	if c.retiring && c.started && c.running == 0 && len(c.streams) == 0 && c.err == nil {
+		time.AfterFunc(quietGrace, c.leave)
+	}
+}
+
+func (c *conn) leave() {
+	c.mu.Lock()
+	quiet := c.running == 0 && len(c.streams) == 0 && c.err == nil
+	if quiet {
+		c.out = appendGoAway(c.out, c.lastID, http2.ErrCodeNo)
+		c.flushLocked()
+	}
+	c.mu.Unlock()
+	if quiet {
+		_ = c.nc.SetDeadline(time.Now().Add(closeGrace))
+		_ = c.nc.Close()
+		c.fail(errClosed)
+	}
+}

@@ -1,0 +1,268 @@
+package h2serve
+
+import (
+	"errors"
+	"io"
+
+	"golang.org/x/net/http2"
+)
+
+// read reads until there is a request whose handler is to be begun and nothing more to read
+// without waiting, and returns it, nil at the end of the connection. Handlers of those that came
+// with it are begun by others.
+func (c *conn) read() *stream {
+	for {
+		if c.fresh != nil && !c.buffered() {
+			st := c.fresh
+			c.fresh = nil
+			return st
+		}
+		frame, err := c.framer.ReadFrame()
+		c.frames.Add(1)
+		if err = c.step(frame, err); err != nil {
+			c.fail(err)
+			return nil
+		}
+	}
+}
+
+// buffered reports whether the next frame can be read without waiting for the peer.
+func (c *conn) buffered() bool {
+	if c.reader.Buffered() < frameHead {
+		return false
+	}
+	head, err := c.reader.Peek(frameHead)
+	if err != nil {
+		return false
+	}
+	length := int(head[0])<<16 | int(head[1])<<8 | int(head[2])
+	whole := http2.FrameType(head[3]) != http2.FrameHeaders || http2.Flags(head[4]).Has(http2.FlagHeadersEndHeaders)
+	return whole && c.reader.Buffered() >= frameHead+length
+}
+
+// step handles one frame, or what came of reading it. An error is the end of the connection.
+func (c *conn) step(frame http2.Frame, err error) error {
+	if err == nil {
+		if head, ok := frame.(*http2.MetaHeadersFrame); ok {
+			err = c.headers(head)
+		} else {
+			err = c.other(frame)
+		}
+	}
+	if broken, ok := errors.AsType[http2.StreamError](err); ok {
+		c.mu.Lock()
+		c.lastID = max(c.lastID, broken.StreamID)
+		c.resetLocked(broken.StreamID, broken.Code, broken)
+		c.mu.Unlock()
+		err = nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err == nil && len(c.out) > floodLimit {
+		err = http2.ConnectionError(http2.ErrCodeEnhanceYourCalm)
+	}
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return errGone
+	case errors.Is(err, http2.ErrFrameTooLarge):
+		err = http2.ConnectionError(http2.ErrCodeFrameSize)
+	}
+	if code, ok := errors.AsType[http2.ConnectionError](err); ok {
+		c.out = appendGoAway(c.out, c.lastID, http2.ErrCode(code))
+		c.flushLocked()
+	}
+	return err
+}
+
+// other handles every frame but those of header blocks.
+func (c *conn) other(frame http2.Frame) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch f := frame.(type) {
+	case *http2.DataFrame:
+		return c.dataLocked(f)
+	case *http2.RSTStreamFrame:
+		if c.isIdleLocked(f.StreamID) {
+			return http2.ConnectionError(http2.ErrCodeProtocol)
+		}
+		if st := c.streams[f.StreamID]; st != nil {
+			st.breakLocked(resetError(f.ErrCode))
+		}
+	case *http2.SettingsFrame:
+		return c.settingsLocked(f)
+	case *http2.PingFrame:
+		if !f.IsAck() {
+			c.out = appendPing(c.out, f.Data, true)
+			c.flushElsewhereLocked()
+		}
+	case *http2.WindowUpdateFrame:
+		return c.windowLocked(f)
+	case *http2.PushPromiseFrame:
+		return http2.ConnectionError(http2.ErrCodeProtocol)
+	default: // what the peer says of itself changes nothing here
+	}
+	return nil
+}
+
+// headers begins a stream, or takes in the trailer of a request.
+func (c *conn) headers(f *http2.MetaHeadersFrame) error {
+	c.mu.Lock()
+	st := c.streams[f.StreamID]
+	seen := f.StreamID <= c.lastID
+	c.mu.Unlock()
+	switch {
+	case st != nil:
+		return c.trailer(st, f)
+	case f.StreamID%2 == 0:
+		return http2.ConnectionError(http2.ErrCodeProtocol)
+	case seen:
+		return nil // was under way when the stream ended
+	}
+	st, err := c.newStream(f)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lastID = f.StreamID
+	if err != nil {
+		return err
+	}
+	if limit := int(c.s.cfg.MaxStreams); len(c.streams) >= limit || c.running >= handlersFor*limit {
+		st.cancel()
+		return http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeRefusedStream}
+	}
+	st.window = c.peer.window
+	c.streams[st.id] = st
+	c.running++
+	if c.fresh != nil {
+		c.give(c.fresh)
+	}
+	c.fresh = st
+	return nil
+}
+
+func (c *conn) trailer(st *stream, f *http2.MetaHeadersFrame) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case st.remote:
+		return http2.StreamError{StreamID: st.id, Code: http2.ErrCodeStreamClosed}
+	case !f.StreamEnded(), len(f.PseudoFields()) > 0:
+		return http2.StreamError{StreamID: st.id, Code: http2.ErrCodeProtocol}
+	}
+	for _, field := range f.RegularFields() {
+		name := c.canonical(field.Name)
+		if _, declared := st.trailer[name]; declared {
+			st.trailer[name] = append(st.trailer[name], field.Value)
+		}
+	}
+	return st.uploadedLocked()
+}
+
+func (c *conn) dataLocked(f *http2.DataFrame) error {
+	length := int64(f.Length)
+	if c.recvWindow -= length; c.recvWindow < 0 {
+		return http2.ConnectionError(http2.ErrCodeFlowControl)
+	}
+	if c.isIdleLocked(f.StreamID) {
+		return http2.ConnectionError(http2.ErrCodeProtocol)
+	}
+	st := c.streams[f.StreamID]
+	if st == nil {
+		c.creditLocked(length)
+		return nil // was under way when the stream ended
+	}
+	data := f.Data()
+	c.creditLocked(length - int64(len(data)))
+	st.recvWindow -= length
+	switch {
+	case st.remote:
+		c.creditLocked(int64(len(data)))
+		return http2.StreamError{StreamID: st.id, Code: http2.ErrCodeStreamClosed}
+	case st.recvWindow < 0:
+		c.creditLocked(int64(len(data)))
+		return http2.StreamError{StreamID: st.id, Code: http2.ErrCodeFlowControl}
+	case st.declared >= 0 && int64(len(data)) > st.declared:
+		c.creditLocked(int64(len(data)))
+		return http2.StreamError{StreamID: st.id, Code: http2.ErrCodeProtocol}
+	}
+	st.takeLocked(data, length)
+	if f.StreamEnded() {
+		return st.uploadedLocked()
+	}
+	return nil
+}
+
+// isIdleLocked reports whether a stream has not been begun, and so cannot have frames.
+func (c *conn) isIdleLocked(id uint32) bool { return id%2 == 0 || id > c.lastID }
+
+// creditLocked gives n bytes back to the window of the connection, in large steps.
+func (c *conn) creditLocked(n int64) {
+	if c.credit += n; c.credit < int64(c.s.cfg.ConnWindow)/2 {
+		return
+	}
+	c.out = appendWindowUpdate(c.out, 0, uint32(c.credit)) //nolint:gosec // at most the window
+	c.recvWindow += c.credit
+	c.credit = 0
+	c.flushElsewhereLocked()
+}
+
+func (c *conn) settingsLocked(f *http2.SettingsFrame) error {
+	if f.IsAck() {
+		return nil
+	}
+	err := f.ForeachSetting(func(s http2.Setting) error {
+		if err := s.Valid(); err != nil {
+			return err //nolint:wrapcheck // a connection error, looked at by its type
+		}
+		switch s.ID {
+		case http2.SettingInitialWindowSize:
+			return c.initialWindowLocked(int64(s.Val))
+		case http2.SettingMaxFrameSize:
+			c.peer.maxFrame = min(int(s.Val), largestFrame)
+		case http2.SettingHeaderTableSize:
+			c.encoder.SetMaxDynamicTableSize(min(s.Val, tableSize))
+		default:
+		}
+		return nil
+	})
+	c.out = appendSettingsAck(c.out)
+	c.flushElsewhereLocked()
+	return err //nolint:wrapcheck // as above
+}
+
+// initialWindowLocked moves the window of every stream (RFC 9113, section 6.9.2).
+func (c *conn) initialWindowLocked(window int64) error {
+	by := window - c.peer.window
+	c.peer.window = window
+	for _, st := range c.streams {
+		if st.window += by; st.window > largestWindow {
+			return http2.ConnectionError(http2.ErrCodeFlowControl)
+		}
+		st.can.Broadcast()
+	}
+	return nil
+}
+
+func (c *conn) windowLocked(f *http2.WindowUpdateFrame) error {
+	n := int64(f.Increment)
+	if f.StreamID == 0 {
+		if c.window += n; c.window > largestWindow {
+			return http2.ConnectionError(http2.ErrCodeFlowControl)
+		}
+		c.wakeBlockedLocked()
+		return nil
+	}
+	if c.isIdleLocked(f.StreamID) {
+		return http2.ConnectionError(http2.ErrCodeProtocol)
+	}
+	st := c.streams[f.StreamID]
+	if st == nil {
+		return nil
+	}
+	if st.window += n; st.window > largestWindow {
+		return http2.StreamError{StreamID: st.id, Code: http2.ErrCodeFlowControl}
+	}
+	st.can.Broadcast()
+	return nil
+}

@@ -1,0 +1,137 @@
+package h2serve
+
+import (
+	"context"
+	"net/http"
+	"net/textproto"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/net/http/httpguts"
+	"golang.org/x/net/http2"
+)
+
+// newStream makes the stream of a request. An error says that it is malformed.
+func (c *conn) newStream(f *http2.MetaHeadersFrame) (*stream, error) {
+	st := &stream{
+		c: c, id: f.StreamID, recvWindow: int64(c.s.cfg.StreamWindow), declared: -1, remote: f.StreamEnded(),
+	}
+	st.can.L = &c.mu
+	r, err := c.newRequest(st, f)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(c.life)
+	st.req, st.cancel = r.WithContext(ctx), cancel
+	return st, nil
+}
+
+func (c *conn) newRequest(st *stream, f *http2.MetaHeadersFrame) (*http.Request, error) {
+	malformed := http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeProtocol}
+	method, path, scheme, authority := f.PseudoValue("method"), f.PseudoValue("path"), f.PseudoValue("scheme"), f.PseudoValue("authority")
+	if f.Truncated {
+		return nil, http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeEnhanceYourCalm}
+	}
+	if method == "" || method == http.MethodConnect || path == "" || scheme != "https" && scheme != "http" {
+		return nil, malformed
+	}
+	header, err := c.header(f)
+	if err != nil {
+		return nil, malformed
+	}
+	u, err := url.ParseRequestURI(path)
+	if err != nil {
+		return nil, malformed
+	}
+	if host := header["Host"]; authority == "" && len(host) > 0 {
+		authority = host[0]
+	}
+	delete(header, "Host")
+	r := &http.Request{
+		Method: method, URL: u, RequestURI: path, Proto: "HTTP/2.0", ProtoMajor: 2, Header: header, Host: authority,
+		RemoteAddr: c.remote, TLS: c.state, Body: http.NoBody,
+	}
+	if st.remote {
+		return r, nil
+	}
+	if r.ContentLength, err = statedLength(header); err != nil {
+		return nil, malformed
+	}
+	st.declared = r.ContentLength
+	if st.expects = httpguts.HeaderValuesContainsToken(header["Expect"], "100-continue"); st.expects {
+		delete(header, "Expect")
+	}
+	st.trailer = declaredTrailer(header)
+	r.Trailer, r.Body = st.trailer, st
+	return r, nil
+}
+
+// header returns the fields of a request.
+func (c *conn) header(f *http2.MetaHeadersFrame) (http.Header, error) {
+	fields := f.RegularFields()
+	header := make(http.Header, len(fields))
+	values := make([]string, len(fields)) // all of them, of which each has one
+	for i, field := range fields {
+		if ofConnection(field.Name) || field.Name == "te" && field.Value != "trailers" {
+			return nil, errPreface
+		}
+		name := c.canonical(field.Name)
+		if more, ok := header[name]; ok {
+			header[name] = append(more, field.Value)
+			continue
+		}
+		values[i] = field.Value
+		header[name] = values[i : i+1 : i+1]
+	}
+	if cookies := header["Cookie"]; len(cookies) > 1 {
+		header["Cookie"] = []string{strings.Join(cookies, "; ")}
+	}
+	return header, nil
+}
+
+// canonical returns the name of a field as handlers look for it. It is for whoever reads.
+func (c *conn) canonical(name string) string {
+	if known, ok := c.names[name]; ok {
+		return known
+	}
+	canonical := textproto.CanonicalMIMEHeaderKey(name)
+	if len(c.names) < mostNames {
+		c.names[name] = canonical
+	}
+	return canonical
+}
+
+// statedLength returns the length of a request's body, -1 if it is not stated.
+func statedLength(header http.Header) (int64, error) {
+	stated := header["Content-Length"]
+	if len(stated) == 0 {
+		return -1, nil
+	}
+	if slices.ContainsFunc(stated, func(s string) bool { return s != stated[0] }) {
+		return 0, errLength
+	}
+	n, err := strconv.ParseUint(stated[0], 10, 63)
+	return int64(n), err //nolint:wrapcheck,gosec // only whether there is one matters; has 63 bits
+}
+
+// declaredTrailer returns a header with the names of the fields that a request has in its trailer,
+// nil for none.
+func declaredTrailer(header http.Header) http.Header {
+	var trailer http.Header
+	for _, list := range header["Trailer"] {
+		for name := range strings.SplitSeq(list, ",") {
+			name = textproto.CanonicalMIMEHeaderKey(textproto.TrimString(name))
+			if name == "" || !httpguts.ValidTrailerHeader(name) {
+				continue
+			}
+			if trailer == nil {
+				trailer = http.Header{}
+			}
+			trailer[name] = nil
+		}
+	}
+	delete(header, "Trailer")
+	return trailer
+}

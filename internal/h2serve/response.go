@@ -1,0 +1,286 @@
+package h2serve
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/textproto"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/net/http/httpguts"
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+)
+
+// keptBody is how much of a response waits for its end, or for being flushed.
+const keptBody = 4 << 10
+
+var bodies = sync.Pool{New: func() any { return new([keptBody]byte) }}
+
+var errTooMuch = errors.New("the handler wrote more than the Content-Length that it stated")
+
+// response is what a handler writes to. It belongs to the handler's goroutine.
+type response struct {
+	// Fixed at creation.
+	st       *stream
+	header   http.Header
+	bodiless bool // to HEAD
+
+	status   int         // 0 before there is a head
+	head     http.Header // as it was then
+	declared int64       // length of the body, -1 if the handler states none
+	wrote    int64
+	waiting  *[keptBody]byte // the beginning of the body, nil for none
+	length   int             // of what waits
+	sent     bool            // the head is
+	over     bool
+}
+
+// Header implements http.ResponseWriter.
+func (w *response) Header() http.Header { return w.header }
+
+// WriteHeader implements http.ResponseWriter.
+func (w *response) WriteHeader(status int) {
+	const lowest, final, highest = 100, 200, 999
+	switch {
+	case status < lowest || status > highest:
+		panic(fmt.Sprintf("invalid WriteHeader code %d", status))
+	case w.status != 0 || w.over:
+		return
+	case status < final && status != http.StatusSwitchingProtocols:
+		w.inform(status)
+		return
+	}
+	w.status, w.head = status, w.header.Clone()
+	if w.head == nil {
+		w.head = http.Header{}
+	}
+	if stated := w.head["Content-Length"]; len(stated) > 0 {
+		if n, err := strconv.ParseUint(stated[0], 10, 63); err == nil {
+			w.declared = int64(n) //nolint:gosec // has 63 bits
+		} else {
+			delete(w.head, "Content-Length")
+		}
+	}
+}
+
+// inform sends a response before the response.
+func (w *response) inform(status int) {
+	c := w.st.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if w.st.closed {
+		return
+	}
+	w.st.expects = w.st.expects && status != http.StatusContinue
+	c.headLocked(w.st, strconv.Itoa(status), w.header, false)
+	c.flushLocked()
+}
+
+// Write implements http.ResponseWriter.
+func (w *response) Write(p []byte) (int, error) {
+	w.WriteHeader(http.StatusOK)
+	switch w.wrote += int64(len(p)); {
+	case w.over:
+		return 0, http.ErrHandlerTimeout
+	case !bodyAllowed(w.status):
+		return 0, http.ErrBodyNotAllowed
+	case w.declared >= 0 && w.wrote > w.declared:
+		return 0, errTooMuch
+	}
+	if w.length+len(p) <= keptBody {
+		if w.waiting == nil {
+			w.waiting, _ = bodies.Get().(*[keptBody]byte)
+		}
+		w.length += copy(w.waiting[w.length:], p)
+		return len(p), nil
+	}
+	if err := w.send(p, false); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// WriteString implements io.StringWriter.
+func (w *response) WriteString(s string) (int, error) { return w.Write([]byte(s)) }
+
+// Flush implements http.Flusher.
+func (w *response) Flush() { _ = w.FlushError() }
+
+// FlushError is what http.ResponseController flushes with.
+func (w *response) FlushError() error {
+	w.WriteHeader(http.StatusOK)
+	return w.send(nil, true)
+}
+
+// SetReadDeadline is what http.ResponseController sets.
+func (w *response) SetReadDeadline(t time.Time) error {
+	w.st.deadline(reading, t)
+	return nil
+}
+
+// SetWriteDeadline is what http.ResponseController sets.
+func (w *response) SetWriteDeadline(t time.Time) error {
+	w.st.deadline(writing, t)
+	return nil
+}
+
+// EnableFullDuplex says that reading and writing at the same time is possible.
+func (w *response) EnableFullDuplex() error { return nil }
+
+// send sends what waits, and then p. Only what is to be flushed is written at once: the rest goes
+// along with more.
+func (w *response) send(p []byte, flush bool) error {
+	st, c := w.st, w.st.c
+	first := w.kept()
+	if !w.sent {
+		w.complete(first, p)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if st.err != nil {
+		return st.err
+	}
+	if !w.sent {
+		w.sent = true
+		c.headLocked(st, strconv.Itoa(w.status), w.head, false)
+	}
+	for _, part := range [][]byte{first, p} {
+		if len(part) > 0 && !w.bodiless {
+			if err := c.sendLocked(st, part, false); err != nil {
+				return err
+			}
+		}
+	}
+	w.length = 0
+	if flush || len(c.out) >= leastFrame {
+		c.flushLocked()
+	}
+	return nil
+}
+
+// kept is what waits.
+func (w *response) kept() []byte {
+	if w.waiting == nil {
+		return nil
+	}
+	return w.waiting[:w.length]
+}
+
+// complete adds the fields that a handler leaves to the server.
+func (w *response) complete(first, p []byte) {
+	if _, ok := w.head["Date"]; !ok {
+		w.head["Date"] = date()
+	}
+	if len(first) == 0 {
+		first = p
+	}
+	_, typed := w.head["Content-Type"]
+	_, encoded := w.head["Content-Encoding"]
+	if !typed && !encoded && len(first) > 0 && bodyAllowed(w.status) {
+		w.head["Content-Type"] = []string{http.DetectContentType(first)}
+	}
+}
+
+// finish sends the rest of the response, and its end.
+func (w *response) finish() {
+	w.WriteHeader(http.StatusOK)
+	w.over = true
+	defer w.release()
+	st, c := w.st, w.st.c
+	body := w.kept()
+	var more []hpack.HeaderField
+	if !w.sent {
+		w.complete(body, nil)
+		if _, stated := w.head["Content-Length"]; !stated && bodyAllowed(w.status) && (len(body) > 0 || !w.bodiless) {
+			more = append(more, hpack.HeaderField{Name: "content-length", Value: strconv.Itoa(len(body))})
+		}
+	}
+	if w.bodiless {
+		body = nil
+	}
+	trailer := w.trailer()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if st.err != nil {
+		return
+	}
+	if !w.sent {
+		c.headLocked(st, strconv.Itoa(w.status), w.head, len(body) == 0 && trailer == nil, more...)
+	}
+	if (len(body) > 0 || w.sent && trailer == nil) && c.sendLocked(st, body, trailer == nil) != nil {
+		return
+	}
+	if trailer != nil {
+		c.headLocked(st, "", trailer, true)
+	}
+	if !st.remote { // nobody wants the rest of the request
+		c.out = appendReset(c.out, st.id, http2.ErrCodeNo)
+	}
+	st.breakLocked(http.ErrBodyReadAfterClose)
+	c.flushLocked()
+}
+
+// release gives back what waits.
+func (w *response) release() {
+	if w.over = true; w.waiting != nil {
+		bodies.Put(w.waiting)
+		w.waiting, w.length = nil, 0
+	}
+}
+
+// trailer returns the fields that follow the body: those that the handler declared, and those with
+// the prefix. Nil is none.
+func (w *response) trailer() http.Header {
+	var out http.Header
+	add := func(name string, values []string) {
+		if len(values) == 0 || !httpguts.ValidTrailerHeader(name) {
+			return
+		}
+		if out == nil {
+			out = http.Header{}
+		}
+		out[name] = values
+	}
+	for _, list := range w.head["Trailer"] {
+		for name := range strings.SplitSeq(list, ",") {
+			name = textproto.CanonicalMIMEHeaderKey(textproto.TrimString(name))
+			add(name, w.header[name])
+		}
+	}
+	for name, values := range w.header {
+		if inner, ok := strings.CutPrefix(name, http.TrailerPrefix); ok {
+			add(textproto.CanonicalMIMEHeaderKey(inner), values)
+		}
+	}
+	return out
+}
+
+// bodyAllowed reports whether a response of a status has a body.
+func bodyAllowed(status int) bool {
+	const final = 200
+	return status >= final && status != http.StatusNoContent && status != http.StatusNotModified
+}
+
+// stamp is a date as it is written, for a second.
+type stamp struct {
+	second int64
+	text   []string
+}
+
+var lastStamp atomic.Pointer[stamp]
+
+// date returns the field of now. It is shared, and must not be changed.
+func date() []string {
+	now := time.Now()
+	if s := lastStamp.Load(); s != nil && s.second == now.Unix() {
+		return s.text
+	}
+	s := &stamp{second: now.Unix(), text: []string{now.UTC().Format(http.TimeFormat)}}
+	lastStamp.Store(s)
+	return s.text
+}

@@ -1,0 +1,208 @@
+package h2serve
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// Config says how connections are served. Every field but Log is required.
+type Config struct {
+	// Handler serves the requests. Its panics end their streams.
+	Handler http.Handler
+	// Context is that of every request.
+	Context context.Context //nolint:containedctx // of a server, as http.Server.BaseContext
+	// TLS is the server's side. Its NextProtos are not read: every peer has to speak h2.
+	TLS *tls.Config
+	// Log takes what goes wrong with connections and handlers. Nil drops it.
+	Log *log.Logger
+
+	HandshakeTimeout time.Duration // of TLS and the beginning of HTTP/2
+	IdleTimeout      time.Duration // a connection without streams closes
+	PingAfter        time.Duration // of silence, before the peer is asked whether it lives
+	PingTimeout      time.Duration // for its answer
+	WriteTimeout     time.Duration // for the peer to take something
+	MaxStreams       uint32        // that a connection may have at a time
+	MaxHeaderBytes   uint32        // of a request's head, as HTTP/2 counts it
+	StreamWindow     uint32        // bytes of an upload that wait to be read
+	ConnWindow       uint32        // the same of all uploads of a connection together
+}
+
+// Server serves connections. Make it with [New]; it is safe for concurrent use.
+type Server struct {
+	// Fixed at creation.
+	cfg  Config
+	life context.Context //nolint:containedctx // ends with the server, and every request with it
+	end  context.CancelFunc
+
+	mu        sync.Mutex
+	listeners map[net.Listener]struct{}
+	conns     map[*conn]struct{}
+	going     bool          // no connection comes any more
+	empty     chan struct{} // closed once going and no connection is left; made by whoever waits
+}
+
+// New makes a server. End it with Shutdown or Close.
+func New(cfg Config) *Server {
+	cfg.TLS = cfg.TLS.Clone()
+	cfg.TLS.NextProtos = []string{protocol}
+	cfg.TLS.DynamicRecordSizingDisabled = true // an answer is one record
+	if cfg.Log == nil {
+		cfg.Log = log.New(discard{}, "", 0)
+	}
+	s := &Server{cfg: cfg, listeners: map[net.Listener]struct{}{}, conns: map[*conn]struct{}{}}
+	s.life, s.end = context.WithCancel(cfg.Context)
+	return s
+}
+
+// protocol is HTTP/2 as TLS calls it.
+const protocol = "h2"
+
+// Serve accepts connections until the server ends, when it returns [http.ErrServerClosed]. It
+// closes l.
+func (s *Server) Serve(l net.Listener) error {
+	defer func() { _ = l.Close() }()
+	if !s.listening(l) {
+		return http.ErrServerClosed
+	}
+	defer s.unlisten(l)
+	const most = time.Second
+	for wait := time.Duration(0); ; {
+		nc, err := l.Accept()
+		switch {
+		case err == nil:
+			wait = 0
+			s.begin(nc)
+		case s.ended():
+			return http.ErrServerClosed
+		default:
+			var passing net.Error
+			if !errors.As(err, &passing) || !passing.Timeout() {
+				return fmt.Errorf("accept: %w", err)
+			}
+			wait = min(most, max(2*wait, time.Millisecond))
+			s.rest(wait)
+		}
+	}
+}
+
+// rest waits, unless the server ends.
+func (s *Server) rest(d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-s.life.Done():
+	}
+}
+
+// Shutdown has no more requests come, and returns when those that are being served are done and
+// their answers have left. The error is that of ctx where it ended before; the connections are
+// still there then.
+func (s *Server) Shutdown(ctx context.Context) error {
+	empty, conns := s.leave()
+	for _, c := range conns {
+		c.retire()
+	}
+	select {
+	case <-empty:
+		s.end()
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Close ends every connection at once, and the contexts of the requests. It does not wait for
+// handlers, and returns nil.
+func (s *Server) Close() error {
+	_, conns := s.leave()
+	s.end()
+	for _, c := range conns {
+		c.fail(errClosed)
+	}
+	return nil
+}
+
+// leave closes the listeners and returns the connections that are left, and what is closed when
+// none is.
+func (s *Server) leave() (empty <-chan struct{}, conns []*conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.going = true
+	for l := range s.listeners {
+		_ = l.Close()
+	}
+	for c := range s.conns {
+		conns = append(conns, c)
+	}
+	if s.empty == nil {
+		s.empty = make(chan struct{})
+		if len(conns) == 0 {
+			close(s.empty)
+		}
+	}
+	return s.empty, conns
+}
+
+func (s *Server) listening(l net.Listener) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.going {
+		s.listeners[l] = struct{}{}
+	}
+	return !s.going
+}
+
+func (s *Server) unlisten(l net.Listener) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.listeners, l)
+}
+
+func (s *Server) ended() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.going
+}
+
+// begin serves a connection.
+func (s *Server) begin(nc net.Conn) {
+	c := newConn(s, nc)
+	s.mu.Lock()
+	going := s.going
+	if !going {
+		s.conns[c] = struct{}{}
+	}
+	s.mu.Unlock()
+	if going {
+		_ = nc.Close()
+		return
+	}
+	go c.run()
+}
+
+// forget forgets a connection that has ended.
+func (s *Server) forget(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.conns[c]; !ok {
+		return
+	}
+	delete(s.conns, c)
+	if s.going && len(s.conns) == 0 && s.empty != nil {
+		close(s.empty)
+	}
+}
+
+// discard is where logs go that nobody wants.
+type discard struct{}
+
+// Write implements io.Writer.
+func (discard) Write(p []byte) (int, error) { return len(p), nil }

@@ -1,0 +1,248 @@
+package h2serve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"golang.org/x/net/http2"
+)
+
+// Errors of the body of a request.
+var (
+	errLength = errors.New("the request has another length than it states")
+	errReset  = errors.New("the peer has reset the stream")
+)
+
+func resetError(code http2.ErrCode) error { return fmt.Errorf("%w: %s", errReset, code) }
+
+// stream is one request and its response. It is the request's body, too.
+type stream struct {
+	// Fixed at creation.
+	c       *conn
+	id      uint32
+	req     *http.Request
+	cancel  context.CancelFunc
+	trailer http.Header // of the request; nil for none. Written before the end of its body is told
+
+	// Guarded by c.mu.
+	can        sync.Cond // something below changed
+	unread     []byte    // of the request's body
+	readErr    error     // after unread; io.EOF at its end
+	recvWindow int64
+	credit     int64 // of it that was read and is not given back yet
+	declared   int64 // bytes of the body still to come, -1 if not stated
+	expects    bool  // the peer waits for 100 before it sends the body
+	remote     bool  // the request is complete
+	closed     bool  // off the wire
+	window     int64 // that the peer takes
+	err        error // why no more can be sent
+	timers     [2]*time.Timer
+}
+
+// serve runs the handler.
+func (st *stream) serve() {
+	w := &response{st: st, header: http.Header{}, declared: -1, bodiless: st.req.Method == http.MethodHead}
+	defer st.done()
+	defer st.cancel()
+	defer func() {
+		p := recover()
+		if p == nil {
+			return
+		}
+		if err, ok := p.(error); !ok || !errors.Is(err, http.ErrAbortHandler) {
+			st.c.s.cfg.Log.Printf("http2: panic serving %s: %v\n%s", st.c.remote, p, debug.Stack())
+		}
+		w.release()
+		st.c.mu.Lock()
+		defer st.c.mu.Unlock()
+		st.c.resetLocked(st.id, http2.ErrCodeInternal, http.ErrAbortHandler)
+	}()
+	st.c.s.cfg.Handler.ServeHTTP(w, st.req)
+	w.finish()
+}
+
+// done takes in that the handler has ended.
+func (st *stream) done() {
+	c := st.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, t := range st.timers {
+		if t != nil {
+			t.Stop()
+		}
+	}
+	c.running--
+	c.quietLocked()
+}
+
+// breakLocked ends a stream for its handler and takes it off the wire.
+func (st *stream) breakLocked(err error) {
+	if st.readErr == nil {
+		st.readErr = err
+	}
+	if st.err == nil {
+		st.err = err
+	}
+	st.closeLocked()
+	st.cancel()
+}
+
+// closeLocked takes a stream off the wire.
+func (st *stream) closeLocked() {
+	if st.closed {
+		return
+	}
+	st.closed = true
+	c := st.c
+	c.creditLocked(int64(len(st.unread)))
+	delete(c.streams, st.id)
+	st.can.Broadcast()
+	c.quietLocked()
+}
+
+// resetLocked resets a stream, with what its handler is told.
+func (c *conn) resetLocked(id uint32, code http2.ErrCode, err error) {
+	st := c.streams[id]
+	if st == nil && code == http2.ErrCodeInternal {
+		return // it has ended
+	}
+	c.out = appendReset(c.out, id, code)
+	c.flushElsewhereLocked()
+	if st != nil {
+		st.breakLocked(err)
+	}
+}
+
+// takeLocked takes in data of a frame of a length, which counts its padding.
+func (st *stream) takeLocked(data []byte, length int64) {
+	if st.declared >= 0 {
+		st.declared -= int64(len(data))
+	}
+	if st.readErr != nil { // nobody reads it
+		st.c.creditLocked(int64(len(data)))
+		return
+	}
+	st.credit += length - int64(len(data))
+	st.unread = append(st.unread, data...)
+	st.can.Broadcast()
+}
+
+// uploadedLocked notes that the request is complete.
+func (st *stream) uploadedLocked() error {
+	if st.declared > 0 {
+		return http2.StreamError{StreamID: st.id, Code: http2.ErrCodeProtocol, Cause: errLength}
+	}
+	st.remote = true
+	if st.readErr == nil {
+		st.readErr = io.EOF
+	}
+	st.can.Broadcast()
+	return nil
+}
+
+// Read implements io.Reader.
+func (st *stream) Read(p []byte) (int, error) {
+	c := st.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for {
+		if n := copy(p, st.unread); n > 0 {
+			st.unread = st.unread[n:]
+			st.readLocked(int64(n))
+			if len(st.unread) > 0 || !errors.Is(st.readErr, io.EOF) {
+				return n, nil
+			}
+			return n, io.EOF
+		}
+		if st.readErr != nil {
+			return 0, st.readErr
+		}
+		if len(p) == 0 {
+			return 0, nil
+		}
+		st.invite()
+		st.can.Wait()
+	}
+}
+
+// invite tells a peer that waits for it to send the body.
+func (st *stream) invite() {
+	if st.expects && !st.closed {
+		st.expects = false
+		st.c.headLocked(st, "100", nil, false)
+		st.c.flushElsewhereLocked()
+	}
+}
+
+// readLocked gives n bytes that were read back to the windows, in large steps.
+func (st *stream) readLocked(n int64) {
+	c := st.c
+	if st.closed {
+		return // given back when it was closed
+	}
+	c.creditLocked(n)
+	if st.credit += n; st.remote || st.credit < int64(c.s.cfg.StreamWindow)/2 {
+		return
+	}
+	c.out = appendWindowUpdate(c.out, st.id, uint32(st.credit)) //nolint:gosec // at most the window
+	st.recvWindow += st.credit
+	st.credit = 0
+	c.flushElsewhereLocked()
+}
+
+// Close implements io.Closer: nobody reads the rest.
+func (st *stream) Close() error {
+	st.stopReading(http.ErrBodyReadAfterClose)
+	return nil
+}
+
+func (st *stream) stopReading(err error) {
+	c := st.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := int64(len(st.unread))
+	if st.unread = nil; !st.closed {
+		c.creditLocked(n)
+	}
+	if st.readErr == nil || errors.Is(st.readErr, io.EOF) {
+		st.readErr = err
+	}
+	st.can.Broadcast()
+}
+
+// Which of the two deadlines of a stream.
+const (
+	reading = iota
+	writing
+)
+
+// deadline has a direction of the stream end at a time; zero takes that back.
+func (st *stream) deadline(which int, t time.Time) {
+	st.c.mu.Lock()
+	defer st.c.mu.Unlock()
+	if st.timers[which] != nil {
+		st.timers[which].Stop()
+		st.timers[which] = nil
+	}
+	if t.IsZero() || st.closed {
+		return
+	}
+	st.timers[which] = time.AfterFunc(time.Until(t), func() { st.overdue(which) })
+}
+
+func (st *stream) overdue(which int) {
+	if which == reading {
+		st.stopReading(os.ErrDeadlineExceeded)
+		return
+	}
+	st.c.mu.Lock()
+	defer st.c.mu.Unlock()
+	st.c.resetLocked(st.id, http2.ErrCodeInternal, os.ErrDeadlineExceeded)
+}

@@ -1,0 +1,67 @@
+package h2serve
+
+import "time"
+
+const (
+	looks     = 4 // in the shortest of the times
+	shortLook = 10 * time.Millisecond
+)
+
+// tended is what was seen of a connection so far.
+type tended struct {
+	frames, writes uint64
+	lastID         uint32
+	silent         time.Duration // since a frame came
+	idle           time.Duration // since there was a stream
+	stuck          time.Duration // since a write began
+	asked          bool
+}
+
+// tendLocked looks at the connection again later.
+func (c *conn) tendLocked() {
+	cfg := &c.s.cfg
+	period := max(shortLook, min(cfg.IdleTimeout, cfg.PingAfter, cfg.PingTimeout, cfg.WriteTimeout)/looks)
+	c.tick = time.AfterFunc(period, func() { c.tend(period) })
+}
+
+// tend ends a connection on which nothing happens, whose peer does not answer, or takes nothing.
+func (c *conn) tend(period time.Duration) {
+	c.mu.Lock()
+	err := c.lookLocked(period)
+	if err == nil && c.err == nil {
+		c.tendLocked()
+	}
+	c.mu.Unlock()
+	if err != nil {
+		c.fail(err)
+	}
+}
+
+func (c *conn) lookLocked(period time.Duration) error {
+	t, cfg := &c.tended, &c.s.cfg
+	count := func(since *time.Duration, still bool) time.Duration {
+		if *since += period; !still {
+			*since = 0
+		}
+		return *since
+	}
+	frames, writes := c.frames.Load(), c.writes.Load()
+	silent := count(&t.silent, frames == t.frames)
+	stuck := count(&t.stuck, writes == t.writes && writes%2 == 1)
+	idle := count(&t.idle, c.lastID == t.lastID && len(c.streams) == 0 && c.running == 0)
+	t.frames, t.writes, t.lastID = frames, writes, c.lastID
+	switch {
+	case stuck >= cfg.WriteTimeout:
+		return errStuck
+	case idle >= cfg.IdleTimeout && !c.retiring:
+		c.retiring = true
+		c.goodbyeLocked()
+	case silent >= cfg.PingAfter+cfg.PingTimeout:
+		return errSilent
+	case silent >= cfg.PingAfter && !t.asked:
+		c.out = appendPing(c.out, [8]byte{}, false)
+		c.flushElsewhereLocked()
+	}
+	t.asked = silent >= cfg.PingAfter
+	return nil
+}

@@ -1,0 +1,329 @@
+package h2serve_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+)
+
+// What a peer must not do ends the connection or its stream, with the code for it, and no handler
+// sees it; a request beside it is served.
+func TestRefusals(t *testing.T) {
+	t.Parallel()
+	const stream = 1
+	for name, tt := range map[string]struct {
+		do   func(w *wire)
+		code http2.ErrCode
+		all  bool // the connection ends
+	}{
+		"data on no stream": {func(w *wire) { w.ok(w.WriteData(9, false, []byte("x"))) }, http2.ErrCodeProtocol, true},
+		"a reset of none":   {func(w *wire) { w.ok(w.WriteRSTStream(9, http2.ErrCodeCancel)) }, http2.ErrCodeProtocol, true},
+		"a window of none":  {func(w *wire) { w.ok(w.WriteWindowUpdate(9, 1)) }, http2.ErrCodeProtocol, true},
+		"a stream of ours":  {func(w *wire) { w.request(2, true, nil) }, http2.ErrCodeProtocol, true},
+		"a promise": {func(w *wire) {
+			w.ok(w.WritePushPromise(http2.PushPromiseParam{StreamID: 1, PromiseID: 2, BlockFragment: []byte{0x82}, EndHeaders: true}))
+		}, http2.ErrCodeProtocol, true},
+		"a frame too long":    {func(w *wire) { _ = w.WriteRawFrame(0x77, 0, 0, make([]byte, 1<<15)) }, http2.ErrCodeFrameSize, true},
+		"a window beyond all": {func(w *wire) { w.ok(w.WriteWindowUpdate(0, 1<<31-1)) }, http2.ErrCodeFlowControl, true},
+		"bad settings":        {func(w *wire) { w.ok(w.WriteSettings(http2.Setting{ID: http2.SettingMaxFrameSize, Val: 1})) }, http2.ErrCodeProtocol, true},
+		"pings without reading": {func(w *wire) {
+			pings := bytes.Repeat([]byte{0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8}, 10_000)
+			for range 1000 {
+				if _, err := w.nc.Write(pings); err != nil {
+					return
+				}
+			}
+		}, http2.ErrCodeEnhanceYourCalm, true},
+		"no path":            {func(w *wire) { w.request(stream, true, map[string]string{":path": ""}) }, http2.ErrCodeProtocol, false},
+		"no method":          {func(w *wire) { w.request(stream, true, map[string]string{":method": ""}) }, http2.ErrCodeProtocol, false},
+		"CONNECT":            {func(w *wire) { w.request(stream, true, map[string]string{":method": "CONNECT"}) }, http2.ErrCodeProtocol, false},
+		"another scheme":     {func(w *wire) { w.request(stream, true, map[string]string{":scheme": "ftp"}) }, http2.ErrCodeProtocol, false},
+		"a name in capitals": {func(w *wire) { w.request(stream, true, map[string]string{"X-A": "1"}) }, http2.ErrCodeProtocol, false},
+		"a connection's":     {func(w *wire) { w.request(stream, true, map[string]string{"connection": "close"}) }, http2.ErrCodeProtocol, false},
+		"another te":         {func(w *wire) { w.request(stream, true, map[string]string{"te": "gzip"}) }, http2.ErrCodeProtocol, false},
+		"two pseudo fields":  {func(w *wire) { w.request(stream, true, map[string]string{":other": "1"}) }, http2.ErrCodeProtocol, false},
+		"more than stated": {func(w *wire) {
+			w.request(stream, false, map[string]string{"content-length": "1", ":path": "/wait"})
+			w.ok(w.WriteData(stream, true, []byte("xx")))
+		}, http2.ErrCodeProtocol, false},
+		"less than stated": {func(w *wire) {
+			w.request(stream, false, map[string]string{"content-length": "3", ":path": "/wait"})
+			w.ok(w.WriteData(stream, true, []byte("xx")))
+		}, http2.ErrCodeProtocol, false},
+		"a window of its own beyond all": {func(w *wire) {
+			w.request(stream, true, map[string]string{":path": "/wait"})
+			w.ok(w.WriteWindowUpdate(stream, 1<<31-1))
+		}, http2.ErrCodeFlowControl, false},
+		"more than the window": {func(w *wire) {
+			w.request(stream, false, map[string]string{":path": "/wait"})
+			for range 5 {
+				w.ok(w.WriteData(stream, false, make([]byte, 16<<10)))
+			}
+		}, http2.ErrCodeFlowControl, false},
+		"data after the end": {func(w *wire) {
+			w.request(stream, true, map[string]string{":path": "/wait"})
+			w.ok(w.WriteData(stream, false, []byte("x")))
+		}, http2.ErrCodeStreamClosed, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var served atomic.Int32
+			r := start(t, config(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				if served.Add(1); r.URL.Path == "/wait" {
+					<-r.Context().Done()
+				}
+			})))
+			w := dial(t, r.addr)
+			tt.do(w)
+			got, ended := http2.ErrCode(0), false
+			f := w.until(func(f http2.Frame) bool {
+				switch f := f.(type) {
+				case *http2.RSTStreamFrame:
+					got = f.ErrCode
+				case *http2.GoAwayFrame:
+					got, ended = f.ErrCode, true
+				default:
+					return false
+				}
+				return true
+			})
+			if f != nil && (got != tt.code || ended != tt.all) || f == nil && !tt.all {
+				t.Fatalf("it ended with %v (the connection: %v), want %v", got, ended, tt.code)
+			}
+			if !tt.all {
+				w.request(3, true, nil)
+				if w.until(isA[*http2.MetaHeadersFrame]) == nil {
+					t.Error("another request is not served")
+				}
+			}
+		})
+	}
+}
+
+func TestMaxStreams(t *testing.T) {
+	t.Parallel()
+	release := make(chan struct{})
+	cfg := config(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
+	cfg.MaxStreams = 2
+	w := dial(t, start(t, cfg).addr)
+	for id := range uint32(3) {
+		w.request(2*id+1, true, nil)
+	}
+	f, _ := w.until(isA[*http2.RSTStreamFrame]).(*http2.RSTStreamFrame)
+	if f == nil || f.StreamID != 5 || f.ErrCode != http2.ErrCodeRefusedStream {
+		t.Errorf("the third is answered %v", f)
+	}
+	close(release)
+	for range 2 {
+		if w.until(isA[*http2.MetaHeadersFrame]) == nil {
+			t.Error("the first two are not served")
+		}
+	}
+}
+
+// Streams that are reset at once hold no more handlers than a few for each that may be open.
+func TestResetStreamsHoldFewHandlers(t *testing.T) {
+	t.Parallel()
+	var running, most atomic.Int32
+	release := make(chan struct{})
+	cfg := config(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		n := running.Add(1)
+		defer running.Add(-1)
+		for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+		}
+		<-release
+	}))
+	cfg.MaxStreams = 2
+	w := dial(t, start(t, cfg).addr)
+	for id := range uint32(200) {
+		w.request(2*id+1, true, nil)
+		w.ok(w.WriteRSTStream(2*id+1, http2.ErrCodeCancel))
+	}
+	w.ok(w.WritePing(false, [8]byte{1}))
+	w.until(isA[*http2.PingFrame])
+	if n := most.Load(); n > 4 {
+		t.Errorf("%d handlers ran", n)
+	}
+	close(release)
+}
+
+// The end of the stream, of the connection and of the server end the context of a request, and
+// whatever its handler waits for.
+func TestContextEnds(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(r *rig, w *wire){
+		"reset":      func(_ *rig, w *wire) { w.ok(w.WriteRSTStream(1, http2.ErrCodeCancel)) },
+		"connection": func(_ *rig, w *wire) { _ = w.nc.Close() },
+		"server":     func(r *rig, _ *wire) { _ = r.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			began, ended := make(chan struct{}), make(chan error, 1)
+			r := start(t, config(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				close(began)
+				_, err := io.ReadAll(r.Body)
+				<-r.Context().Done()
+				_, writeErr := w.Write(make([]byte, 1<<20))
+				ended <- errors.Join(err, writeErr)
+			})))
+			w := dial(t, r.addr)
+			w.request(1, false, nil)
+			<-began
+			end(r, w)
+			select {
+			case err := <-ended:
+				if err == nil {
+					t.Error("the handler noticed nothing")
+				}
+			case <-time.After(wait):
+				t.Error("the handler still waits")
+			}
+		})
+	}
+}
+
+func TestShutdownWaitsForWhatIsServed(t *testing.T) {
+	t.Parallel()
+	began, release := make(chan struct{}), make(chan struct{})
+	r := start(t, config(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		close(began)
+		<-release
+		_, _ = io.WriteString(w, strings.Repeat("x", 100_000))
+	})))
+	got := make(chan error, 1)
+	go func() {
+		resp, err := client(t).Get("https://" + r.addr) //nolint:noctx // ends with the server
+		if err == nil {
+			var b []byte
+			if b, err = io.ReadAll(resp.Body); len(b) != 100_000 {
+				err = errors.Join(err, errors.New("the answer is not whole"))
+			}
+			_ = resp.Body.Close()
+		}
+		got <- err
+	}()
+	<-began
+	idle := dial(t, r.addr) // holds nothing up
+	if idle.until(isA[*http2.SettingsFrame]) == nil {
+		t.Fatal("no settings")
+	}
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := r.Shutdown(over); !errors.Is(err, context.Canceled) {
+		t.Errorf("with a call in flight, and no time: %v", err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- r.Shutdown(t.Context()) }()
+	if f, _ := idle.until(isA[*http2.GoAwayFrame]).(*http2.GoAwayFrame); f == nil || f.ErrCode != http2.ErrCodeNo {
+		t.Errorf("an idle peer is told %v", f)
+	}
+	close(release)
+	for _, c := range []chan error{got, ended} {
+		select {
+		case err := <-c:
+			if err != nil {
+				t.Error(err)
+			}
+		case <-time.After(wait):
+			t.Fatal("it does not end")
+		}
+	}
+}
+
+// A connection that nobody uses, on which nobody answers, or that does not begin as HTTP/2 ends.
+func TestConnectionsEnd(t *testing.T) {
+	t.Parallel()
+	const soon = 50 * time.Millisecond
+	for name, tt := range map[string]struct {
+		edit func(*h2serveConfig)
+		do   func(*wire)
+	}{
+		"idle":   {func(c *h2serveConfig) { c.IdleTimeout = soon }, func(*wire) {}},
+		"silent": {func(c *h2serveConfig) { c.PingAfter, c.PingTimeout = soon, soon }, func(w *wire) { w.request(1, true, nil) }},
+		"stuck": {func(c *h2serveConfig) { c.WriteTimeout = soon }, func(w *wire) {
+			w.ok(w.WriteWindowUpdate(0, 1<<30))
+			w.ok(w.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 30}))
+			w.request(1, true, map[string]string{":path": "/long"})
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ended := make(chan struct{})
+			cfg := config(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				defer close(ended)
+				for r.URL.Path == "/long" {
+					if _, err := w.Write(make([]byte, 1<<20)); err != nil {
+						return
+					}
+				}
+				<-r.Context().Done()
+			}))
+			tt.edit(&cfg)
+			w := dial(t, start(t, cfg).addr)
+			tt.do(w)
+			if name == "idle" {
+				close(ended)
+				if w.until(func(http2.Frame) bool { return false }) != nil {
+					t.Error("it goes on")
+				}
+				return
+			}
+			select {
+			case <-ended:
+			case <-time.After(wait):
+				t.Error("it goes on")
+			}
+		})
+	}
+	l := dial(t, start(t, config(http.NotFoundHandler())).addr)
+	if _, err := l.nc.Write([]byte("nonsense of some length, which is no frame")); err == nil && l.until(isA[*http2.MetaHeadersFrame]) != nil {
+		t.Error("nonsense is answered")
+	}
+}
+
+// Many calls at a time over one connection all get their own answers, and uploads and downloads
+// keep nobody else waiting.
+func TestManyAtATime(t *testing.T) {
+	t.Parallel()
+	r := start(t, config(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		b, err := io.ReadAll(r.Body)
+		if err != nil {
+			return
+		}
+		_, _ = w.Write(b)
+	})))
+	c := client(t)
+	results := make(chan error)
+	const callers, rounds = 16, 20
+	for i := range callers {
+		go func() {
+			for round := range rounds {
+				text := strings.Repeat(string(rune('a'+i)), 1+(i*round*1777)%150_000)
+				resp, err := c.Post("https://"+r.addr, "text/plain", strings.NewReader(text)) //nolint:noctx // ends with the server
+				if err != nil {
+					results <- err
+					continue
+				}
+				b, err := io.ReadAll(resp.Body)
+				_ = resp.Body.Close()
+				if string(b) != text {
+					err = errors.Join(err, errors.New("somebody else's answer"))
+				}
+				results <- err
+			}
+		}()
+	}
+	for range callers * rounds {
+		if err := <-results; err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -1,0 +1,189 @@
+package h2serve
+
+import (
+	"net/http"
+	"runtime"
+	"strings"
+
+	"golang.org/x/net/http/httpguts"
+	"golang.org/x/net/http2/hpack"
+)
+
+// flushLocked writes what is pending, unless somebody else is at it who takes it along. It lets go
+// of mu while it writes. So the caller must be one that may wait for the peer; others use
+// flushElsewhereLocked.
+func (c *conn) flushLocked() {
+	if c.flushing || len(c.out) == 0 || c.err != nil {
+		return
+	}
+	c.flushing = true
+	c.gatherLocked()
+	for range flushRounds {
+		if !c.writeBatchLocked() {
+			c.flushing = false
+			return
+		}
+	}
+	notify(c.due)
+}
+
+// flushElsewhereLocked has the connection's own writer write what is pending.
+func (c *conn) flushElsewhereLocked() {
+	if c.flushing || len(c.out) == 0 || c.err != nil {
+		return
+	}
+	c.flushing = true
+	notify(c.due)
+}
+
+// write writes what others leave to it, until the connection ends.
+func (c *conn) write() {
+	for {
+		select {
+		case <-c.due:
+			c.mu.Lock()
+			c.gatherLocked()
+			for c.writeBatchLocked() {
+			}
+			c.flushing = false
+			c.mu.Unlock()
+		case <-c.stop:
+			return
+		}
+	}
+}
+
+// gatherLocked lets whoever is ready to run add frames of its own to what is written next.
+func (c *conn) gatherLocked() {
+	if c.running > 1 {
+		c.mu.Unlock()
+		runtime.Gosched()
+		c.mu.Lock()
+	}
+}
+
+// writeBatchLocked writes what is pending at this moment and reports whether to go on. It lets go
+// of mu while it writes.
+func (c *conn) writeBatchLocked() bool {
+	if len(c.out) == 0 || c.err != nil {
+		return false
+	}
+	batch := c.out
+	c.out, c.spare = c.spare[:0], nil
+	c.mu.Unlock()
+	c.writes.Add(1)
+	_, err := c.nc.Write(batch)
+	c.writes.Add(1)
+	if err != nil {
+		c.fail(err)
+	}
+	c.mu.Lock()
+	if cap(batch) <= keepBatch {
+		c.spare = batch[:0]
+	}
+	c.wakeBlockedLocked()
+	return true
+}
+
+// wakeBlockedLocked has streams look again which waited for something that all of them share.
+func (c *conn) wakeBlockedLocked() {
+	for i, st := range c.blocked {
+		c.blocked[i] = nil
+		st.can.Broadcast()
+	}
+	c.blocked = c.blocked[:0]
+}
+
+// sendLocked sends data of a stream, and its end if end is set. It waits for the peer's flow
+// control. An error is the one that ended the stream.
+func (c *conn) sendLocked(st *stream, p []byte, end bool) error {
+	for flushed := false; ; {
+		if st.err != nil {
+			return st.err
+		}
+		n := int(min(int64(len(p)), int64(c.peer.maxFrame), max(0, st.window), max(0, c.window)))
+		if len(c.out) >= highWater {
+			n = 0
+		}
+		switch {
+		case n > 0 || len(p) == 0:
+			c.out = appendData(c.out, st.id, p[:n], end && n == len(p))
+			st.window -= int64(n)
+			c.window -= int64(n)
+			if p = p[n:]; len(p) == 0 {
+				return nil
+			}
+			flushed = false
+		case !flushed:
+			c.flushLocked()
+			flushed = true
+		default:
+			if st.window > 0 {
+				c.blocked = append(c.blocked, st)
+			}
+			st.can.Wait()
+			flushed = false
+		}
+	}
+}
+
+// headLocked sends a header block of fields. The status is that of a response, 0 for a trailer.
+func (c *conn) headLocked(st *stream, status string, fields http.Header, end bool, more ...hpack.HeaderField) {
+	c.block.Reset()
+	if status != "" {
+		c.fieldLocked(":status", status)
+	}
+	for name, values := range fields {
+		lower, ok := c.lowerLocked(name)
+		if !ok {
+			continue
+		}
+		for _, v := range values {
+			if httpguts.ValidHeaderFieldValue(v) {
+				c.fieldLocked(lower, v)
+			}
+		}
+	}
+	for _, f := range more {
+		c.fieldLocked(f.Name, f.Value)
+	}
+	c.out = appendHeaders(c.out, st.id, c.block.Bytes(), end, c.peer.maxFrame)
+}
+
+func (c *conn) fieldLocked(name, value string) {
+	_ = c.encoder.WriteField(hpack.HeaderField{Name: name, Value: value}) // writes to memory
+}
+
+// lowerLocked returns a field name as it is sent; it reports false for one that is not sent in
+// HTTP/2, or is none.
+func (c *conn) lowerLocked(name string) (string, bool) {
+	if lower, ok := c.lower[name]; ok {
+		return lower, lower != ""
+	}
+	lower := strings.ToLower(name)
+	if !httpguts.ValidHeaderFieldName(lower) || ofConnection(lower) {
+		lower = ""
+	}
+	if len(c.lower) < mostNames {
+		c.lower[name] = lower
+	}
+	return lower, lower != ""
+}
+
+// ofConnection reports whether a field is one of HTTP/1's connections (RFC 9113, section 8.2.2).
+func ofConnection(lower string) bool {
+	switch lower {
+	case "connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade":
+		return true
+	default:
+		return false
+	}
+}
+
+// notify wakes whoever waits on a channel of capacity one.
+func notify(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}
