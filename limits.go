@@ -17,7 +17,7 @@ import (
 // Limits holds every bound of a host. The zero value of each field is the
 // default that its comment gives; a negative value is refused. Limits are read
 // when the host is made and do not change afterwards.
-type Limits struct {
+type Limits struct { //nolint:recvcheck // rates are computed on each call, where a copy would take a frame of half a KiB
 	// MaxHeaderBytes bounds the header block of one request, in bytes, as HTTP/2 counts it:
 	// each field costs 32 more, so that there are some 1,000 fields at most. Beyond it the
 	// answer is status 431. Default 32 KiB.

@@ -40,7 +40,8 @@ const (
 	refusals, refusalBurst       = 50, 100
 	connections, connectionBurst = 20, 40
 	changes, changeBurst         = 150, 100
-	byteRate, byteBurst          = 4 << 20, 4 << 20
+	byteRate, byteBurst          = 1 << 20, 1 << 20
+	openCalls, unread            = 128, 8 << 20
 )
 
 var errCall = errors.New("call failed")
@@ -63,6 +64,7 @@ func HostConfig(a *connectplugin.Authority) *connectplugin.ServeConfig {
 			RequestsPerSecond: requests, RequestBurst: requestBurst, RefusalsPerSecond: refusals, RefusalBurst: refusalBurst,
 			ConnectionsPerSecond: connections, ConnectionBurst: connectionBurst,
 			ChangesPerSecond: changes, ChangeBurst: changeBurst, BytesPerSecond: byteRate, BytesBurst: byteBurst,
+			MaxOpenCallsPerIdentity: openCalls, MaxUnreadBytesPerIdentity: unread,
 		},
 		Audit: func(connectplugin.AuditEvent) {},
 	}

@@ -63,20 +63,6 @@ func (c *Conn) Proven() bool { return c.slot.holder.Load() != nil }
 // waits for each piece of it, a second at most.
 func (c *Conn) Bill(a *Account) { c.account.Store(a) }
 
-// pause waits until the account is out of debt.
-func (c *Conn) pause() {
-	debt := c.account.Load().Debt(time.Now())
-	if debt == 0 {
-		return
-	}
-	t := time.NewTimer(min(debt, longestPause))
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-c.gone:
-	}
-}
-
 // Served says that a request of the peer was served. It pays for frames to come.
 func (c *Conn) Served() {
 	if c.meter == nil {
@@ -155,6 +141,20 @@ func (c *Conn) Close() error {
 		c.slot.free()
 	})
 	return err //nolint:wrapcheck // stands for what it wraps
+}
+
+// pause waits until the account is out of debt.
+func (c *Conn) pause() {
+	debt := c.account.Load().Debt(time.Now())
+	if debt == 0 {
+		return
+	}
+	t := time.NewTimer(min(debt, longestPause))
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-c.gone:
+	}
 }
 
 // allows meters what the peer sent, and cuts it off where that is too much.

@@ -393,7 +393,7 @@ func TestListener_RefusesWhatIsNoHTTP2(t *testing.T) {
 // Who proved to be somebody has no more than his share, and none that outlives him.
 func TestAudit_OWN10_AHolderTakesNoMoreThanItsShare(t *testing.T) {
 	t.Parallel()
-	s := start(t, func(c *edge.Config) { c.MaxConnections, c.MaxPerAddress = 4, 4 })
+	s := start(t, func(c *edge.Config) { c.MaxConnections, c.MaxPerAddress, c.Silence = 4, 4, time.Second })
 	kept := s.http(t)
 	for i := range 4 { // the holder of "one" may have two
 		c := kept

@@ -63,7 +63,7 @@ type allowance struct {
 }
 
 // keep is how many may be left at most.
-func (a allowance) keep() float64 { return max(a.most, a.burst) }
+func (a *allowance) keep() float64 { return max(a.most, a.burst) }
 
 // limit sets what is free. A zero rate leaves it as it is.
 func (a *allowance) limit(r Rate) {

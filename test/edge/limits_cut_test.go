@@ -55,6 +55,30 @@ func await(t *testing.T, f *http2.Framer, want http2.FrameType) http2.Frame {
 	}
 }
 
+// tooManyFields sends fields of which each is next to nothing.
+func tooManyFields(t *testing.T, r *rig) {
+	t.Helper()
+	const many = 100
+	f := frames(t, r)
+	var block bytes.Buffer
+	enc := hpack.NewEncoder(&block)
+	list := [][2]string{{":method", "POST"}, {":scheme", "https"}, {":authority", r.Addr()}, {":path", handshakeProc}}
+	for range many {
+		list = append(list, [2]string{"x", ""})
+	}
+	for _, field := range list {
+		_ = enc.WriteField(hpack.HeaderField{Name: field[0], Value: field[1]})
+	}
+	if err := f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: true}); err != nil {
+		t.Fatal(err)
+	}
+	head, _ := await(t, f, http2.FrameHeaders).(*http2.HeadersFrame)
+	fields, err := hpack.NewDecoder(4096, nil).DecodeFull(head.HeaderBlockFragment())
+	if err != nil || len(fields) == 0 || fields[0].Value != "431" {
+		t.Errorf("%d fields in a block of %d bytes: %v, %v", many, block.Len(), fields, err)
+	}
+}
+
 // reachPings sends more PINGs than anything explains.
 func reachPings(t *testing.T, r *rig) {
 	t.Helper()

@@ -143,6 +143,7 @@ func messageBounds() map[string]bound {
 			if answer := post(t, r.Stranger(t), r.URL+handshakeProc, header, nil); strings.HasPrefix(answer, "2") || strings.HasPrefix(answer, "400") {
 				t.Errorf("a header of 64 KiB: %s", answer)
 			}
+			tooManyFields(t, r)
 		}},
 		"MaxMessageBytes": {func(l *connectplugin.Limits) { l.MaxMessageBytes = low }, func(t *testing.T, r *rig) {
 			t.Helper()

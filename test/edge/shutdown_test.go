@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -17,7 +18,7 @@ import (
 func TestAudit_H46_ShutdownEndsWhateverPeersDo(t *testing.T) {
 	t.Parallel()
 	f := flood{gone: make(chan struct{})}
-	r := newRig(t, func(l *connectplugin.Limits) { l.BodyTimeout, l.ReadHeaderTimeout = time.Hour, time.Hour }, func(c *connectplugin.ServeConfig) {
+	r := newRig(t, neverEnds, func(c *connectplugin.ServeConfig) {
 		c.Plugins, c.GracefulShutdownTimeout, c.Logger = connectplugin.PluginSet{"echo": echo.HostPlugin{Handler: f}}, time.Second, nil
 	})
 	c := r.Enrol(t, "caller", hosttest.Requiring(echo.Type))
@@ -37,12 +38,21 @@ func TestAudit_H46_ShutdownEndsWhateverPeersDo(t *testing.T) {
 		}
 		t.Cleanup(func() { _ = conn.Close() })
 	}
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		_ = r.Shutdown(context.WithoutCancel(t.Context()))
-	}()
-	hosttest.Arrival(t, ended)
+	ended := make(chan error, 1)
+	go func() { ended <- r.Shutdown(context.WithoutCancel(t.Context())) }()
+	if err := hosttest.Arrival(t, ended); err == nil || !strings.Contains(err.Error(), "cut off") {
+		t.Errorf("Shutdown: %v, want that calls were cut off", err)
+	}
 	hosttest.Arrival(t, f.gone)
 	hosttest.Arrival(t, stuckBody.answer)
+}
+
+// neverEnds has nothing end for want of time, so that only the shutdown does.
+func neverEnds(l *connectplugin.Limits) {
+	for _, d := range []*time.Duration{
+		&l.BodyTimeout, &l.ReadHeaderTimeout, &l.WriteTimeout, &l.IdleTimeout, &l.KeepAliveInterval, &l.KeepAliveTimeout,
+		&l.CallTimeout, &l.StreamIdleTimeout,
+	} {
+		*d = time.Hour
+	}
 }
