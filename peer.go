@@ -37,6 +37,7 @@ type peer struct {
 	certificate *certificate         // nil where none was verified
 	disowned    error                // the certificate is none that the host's Authority issued, and says so
 	conn        *connection
+	caller      caller // the place of who calls
 }
 
 // certificate is what the host knows of a verified client certificate. It is a
