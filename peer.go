@@ -67,6 +67,14 @@ func newCertificate(state *tls.ConnectionState, byCallback bool) *certificate {
 	}
 }
 
+// Value implements context.Context.
+func (p *peer) Value(key any) any {
+	if key == (peerKey{}) {
+		return p
+	}
+	return p.Context.Value(key)
+}
+
 // fingerprint returns the digest of the public key in the peer's certificate,
 // zero for none.
 func (p *peer) fingerprint() tokenstore.Fingerprint {
@@ -295,14 +303,6 @@ func (h *hub) newPeer(r *http.Request) *peer {
 	p.Context, p.addr, p.authority, p.secure, p.state = r.Context(), conn.addr, r.Host, r.TLS != nil, r.TLS
 	p.certificate, p.disowned, p.conn = conn.cert, conn.disowned, conn
 	return p
-}
-
-// Value implements context.Context.
-func (p *peer) Value(key any) any {
-	if key == (peerKey{}) {
-		return p
-	}
-	return p.Context.Value(key)
 }
 
 func withPeer(ctx context.Context, p *peer) context.Context {

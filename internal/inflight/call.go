@@ -34,7 +34,8 @@ type Call struct {
 // makes it calls [Call.Done] when the request is served.
 func New(ctx context.Context, w http.ResponseWriter) (context.Context, *Call) {
 	c := new(Call)
-	return c.Begin(ctx, w), c
+	ctx = c.Begin(ctx, w)
+	return ctx, c
 }
 
 // Begin does what New does with a zero Call.
