@@ -51,7 +51,8 @@ type caller struct {
 	id    *tokenstore.Identity
 	hub   *hub
 	token string          // as presented, for renewal
-	call  *inflight.Call  // the request
+	call  *inflight.Call  // the request, nil where no middleware serves it
+	own   inflight.Call   // where one does
 	end   tokenstore.Hook // of the identity
 }
 
@@ -359,7 +360,11 @@ func (h *hub) authenticate(ctx context.Context, p *peer, r *http.Request) (conte
 	r.Header.Del(headerAuthorization)
 	p.conn.carry(id)
 	h.sign(id)
-	c := &caller{Context: ctx, id: id, hub: h, token: token}
+	c := &p.caller
+	if c.id != nil { // there was another one before
+		c = new(caller)
+	}
+	c.Context, c.id, c.hub, c.token = ctx, id, h, token
 	return c, c, nil
 }
 

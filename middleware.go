@@ -10,7 +10,6 @@ import (
 
 	"connectrpc.com/connect"
 
-	"github.com/masegraye/connect-plugin-go/internal/inflight"
 	"github.com/masegraye/connect-plugin-go/internal/seats"
 )
 
@@ -196,7 +195,8 @@ func (m *middleware) call(ctx context.Context, h *hub, a *admission, w http.Resp
 	if m.route.unary != nil && (bounded || r.ProtoMajor > 1) { // in HTTP/1 the deadline is the connection's
 		r = withPromptBody(r, h.settings().limits.BodyTimeout, w)
 	}
-	ctx, running := inflight.New(ctx, w)
+	running := a.call()
+	ctx = running.Begin(ctx, w)
 	defer running.Done()
 	defer a.endWith(running).untie()
 	if a.caller != nil {

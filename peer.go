@@ -37,6 +37,7 @@ type peer struct {
 	certificate *certificate         // nil where none was verified
 	disowned    error                // the certificate is none that the host's Authority issued, and says so
 	conn        *connection
+	caller      caller // the place of who calls
 }
 
 // certificate is what the host knows of a verified client certificate. It is a
@@ -64,6 +65,14 @@ func newCertificate(state *tls.ConnectionState, byCallback bool) *certificate {
 		identity:    identity,
 		fingerprint: tokenstore.Fingerprint(certs.PinOf(leaf)),
 	}
+}
+
+// Value implements context.Context.
+func (p *peer) Value(key any) any {
+	if key == (peerKey{}) {
+		return p
+	}
+	return p.Context.Value(key)
 }
 
 // fingerprint returns the digest of the public key in the peer's certificate,
@@ -295,14 +304,6 @@ func (h *hub) newPeer(r *http.Request) *peer {
 	p.Context, p.addr, p.authority, p.secure, p.state = r.Context(), conn.addr, r.Host, r.TLS != nil, r.TLS
 	p.certificate, p.disowned, p.conn = conn.cert, conn.disowned, conn
 	return p
-}
-
-// Value implements context.Context.
-func (p *peer) Value(key any) any {
-	if key == (peerKey{}) {
-		return p
-	}
-	return p.Context.Value(key)
 }
 
 func withPeer(ctx context.Context, p *peer) context.Context {

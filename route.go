@@ -92,12 +92,20 @@ type lease struct {
 	cause error
 }
 
+// call returns the call that is about to begin: where the caller has its place.
+func (a *admission) call() *inflight.Call {
+	if a.caller == nil {
+		return new(inflight.Call)
+	}
+	a.caller.call = &a.caller.own
+	return a.caller.call
+}
+
 // endWith ends a call with the identity of its caller and with its lease, until it
 // is untied.
 func (a *admission) endWith(c *inflight.Call) ends {
 	e := ends{caller: a.caller}
 	if a.caller != nil {
-		a.caller.call = c
 		a.caller.id.Hang(&a.caller.end, a.caller)
 	}
 	if a.lease.onEnd != nil {

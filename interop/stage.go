@@ -20,7 +20,8 @@ const (
 	secret       = "a secret of the interop table only"
 	callerID     = "caller"
 	plentyRate   = 1_000_000
-	hostStreams  = 2_000 // of one connection: the table opens 1,000 of one caller
+	hostStreams  = 2_000  // of one connection: the table opens 1,000 of one caller
+	plentyCalls  = 20_000 // of one identity: that of all foreign programs, whose rows run side by side
 	shutdownTime = 2 * time.Second
 )
 
@@ -65,6 +66,7 @@ func (s *stage) start(ctx context.Context, logger *slog.Logger, types []string) 
 		}},
 		Limits: connectplugin.Limits{
 			MaxStreamsPerConnection: hostStreams, HandshakesPerSecond: plentyRate, HandshakeBurst: plentyRate,
+			MaxOpenCallsPerIdentity: plentyCalls,
 		},
 		Logger: logger, Audit: func(connectplugin.AuditEvent) {},
 	})

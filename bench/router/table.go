@@ -149,7 +149,7 @@ func (t *table) print(w io.Writer) {
 	bare, router := t.memory[wayBare], t.memory[wayRouter]
 	_, _ = fmt.Fprintf(w, "Memory of an open bidirectional stream, of %d: bare %d B, router %d B, router/bare %.2f\n",
 		t.held, bare, router, float64(router)/float64(bare))
-	_, _ = fmt.Fprintln(w, "Without sockets, to a provider in the host's process: go test -run '^$' -bench RouterMemory . in the root.")
+	_, _ = fmt.Fprintln(w, "Without sockets, to a provider in the host's process: go test -run '^$' -bench RouterMemory ./test/router")
 }
 
 func (t *table) tabulate(w io.Writer, columns []string, cells func(*row) string) {

@@ -48,6 +48,11 @@ func (c *Catalog) SetEndpoint(runtimeID, endpoint string) {
 // how long it took, of which failures and latencies make weights and outliers.
 // Results of a provider that is gone are ignored.
 func (c *Catalog) Report(serviceType, runtimeID string, ok bool, latency time.Duration) {
+	if ok {
+		c.succeeded(providerKey{serviceType, runtimeID}, latency)
+		return
+	}
+
 	_ = c.transition(func(t *transition) error {
 		e := c.providers[providerKey{serviceType, runtimeID}]
 		if e == nil {
@@ -56,10 +61,6 @@ func (c *Catalog) Report(serviceType, runtimeID string, ok bool, latency time.Du
 
 		s := e.service
 		e.record.note(ok, latency)
-
-		if ok {
-			s.latency = follow(s.latency, latency)
-		}
 
 		if e.record.failures >= maxFailures && e.tier < tierAside && s.mayEject(e.tier) {
 			s.eject(e, t.now)
@@ -71,6 +72,21 @@ func (c *Catalog) Report(serviceType, runtimeID string, ok bool, latency time.Du
 
 		return nil
 	})
+}
+
+// succeeded records a call that did not fail, as nearly all do. Nobody who watches sees it.
+func (c *Catalog) succeeded(key providerKey, latency time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+
+	e := c.providers[key]
+	if e == nil {
+		return
+	}
+
+	e.record.note(true, latency)
+	e.service.latency = follow(e.service.latency, latency)
+	e.service.set(e, e.tier)
 }
 
 // Health returns a runtime's last report.

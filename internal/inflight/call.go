@@ -20,7 +20,7 @@ const endGrace = 2 * time.Second
 
 // Call is a request while it is served. It is safe for concurrent use.
 type Call struct {
-	// Fixed at creation.
+	// Fixed by Begin.
 	ctrl http.ResponseController
 
 	ctx late.Context
@@ -33,9 +33,16 @@ type Call struct {
 // New returns the call of a request and the context that ends with it. Whoever
 // makes it calls [Call.Done] when the request is served.
 func New(ctx context.Context, w http.ResponseWriter) (context.Context, *Call) {
-	c := &Call{ctrl: *http.NewResponseController(w)}
+	c := new(Call)
+	ctx = c.Begin(ctx, w)
+	return ctx, c
+}
+
+// Begin does what New does with a zero Call.
+func (c *Call) Begin(ctx context.Context, w http.ResponseWriter) context.Context {
+	c.ctrl = *http.NewResponseController(w)
 	c.ctx.Init(ctx)
-	return &c.ctx, c
+	return &c.ctx
 }
 
 // End ends the call: its context and its request at once, its response soon.

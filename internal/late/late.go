@@ -85,7 +85,7 @@ func (c *Context) Done() <-chan struct{} { return c.whole().Done() }
 // Err implements context.Context.
 func (c *Context) Err() error {
 	if f := c.full.Load(); f != nil {
-		return f.Err() //nolint:wrapcheck // that of a context
+		return f.Err()
 	}
 	if c.over.Load() != nil {
 		return context.Canceled
@@ -111,7 +111,7 @@ func (c *Context) parentErr() error {
 	if c.alone {
 		return nil
 	}
-	return c.parent.Err() //nolint:wrapcheck // that of a context
+	return c.parent.Err()
 }
 
 // whole returns what others can wait for.

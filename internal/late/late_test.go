@@ -83,24 +83,33 @@ func sequences(length int) []string {
 	return out
 }
 
-// Whatever happens in whatever order, nobody can tell it from a context of the package context.
+// Whatever happens in whatever order, nobody can tell it from a context of the package
+// context: neither who asks at each step nor who asks at the end alone.
 func TestContext_IsLikeAnyOther(t *testing.T) {
 	t.Parallel()
 	for _, alone := range []bool{false, true} {
 		for _, sequence := range sequences(4) {
-			p := newPair(t, alone)
-			for i := range len(sequence) {
-				steps[sequence[i]](p)
-				if sequence[i] == 'w' || i == len(sequence)-1 {
-					if got, want := wait(p.late), wait(p.like); got != want {
-						t.Errorf("%s, alone %t: who waits sees %q, want %q", sequence[:i+1], alone, got, want)
+			for _, always := range []bool{false, true} {
+				p := newPair(t, alone)
+				for i := range len(sequence) {
+					steps[sequence[i]](p)
+					last := i == len(sequence)-1
+					if sequence[i] == 'w' || last {
+						compare(t, fmt.Sprintf("%s, alone %t: who waits", sequence[:i+1], alone), wait(p.late), wait(p.like))
 					}
-				}
-				if got, want := ask(p.late), ask(p.like); got != want {
-					t.Errorf("%s, alone %t: %q, want %q", sequence[:i+1], alone, got, want)
+					if always || last {
+						compare(t, fmt.Sprintf("%s, alone %t: who asks", sequence[:i+1], alone), ask(p.late), ask(p.like))
+					}
 				}
 			}
 		}
+	}
+}
+
+func compare(t *testing.T, who, got, want string) {
+	t.Helper()
+	if got != want {
+		t.Errorf("%s sees %q, want %q", who, got, want)
 	}
 }
 
