@@ -102,6 +102,7 @@ type declaration struct {
 	launch             *launches.Launch // nil unless the host started it or was told of it; survives renewals
 	dependencies       []ServiceDependency
 	modern             bool // it speaks more than the first wire version
+	inGRPC             bool // it made its handshake in gRPC
 }
 
 // narrowing is what the operator left a plugin of what it may provide, nil for all of

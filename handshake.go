@@ -121,7 +121,7 @@ func (s *HandshakeServer) ValidateToken(runtimeID string, token string) bool {
 // whose current token the request presents. Whatever is wrong with a claim of
 // identity, the peer gets the same error; the log says what it was.
 func (s *HandshakeServer) Handshake(ctx context.Context, req *connect.Request[connectpluginv1.HandshakeRequest]) (*connect.Response[connectpluginv1.HandshakeResponse], error) {
-	hs, begun := &handshake{server: s, hub: s.hub, cfg: s.hub.settings(), req: req.Msg}, time.Now()
+	hs, begun := &handshake{server: s, hub: s.hub, cfg: s.hub.settings(), req: req.Msg, protocol: req.Peer().Protocol}, time.Now()
 	resp, err := s.shake(ctx, hs, req)
 	hs.tell(begun, err)
 	return resp, err
@@ -214,6 +214,8 @@ type handshake struct {
 	cfg    *settings
 	req    *connectpluginv1.HandshakeRequest
 	peer   *peer // nil in the host's own process
+
+	protocol string // that req came in, empty in the host's own process
 
 	stranger *headerRequest // as auth providers see it; nil for who asks for an identity
 

@@ -327,7 +327,7 @@ func (hs *handshake) asLaunched(d *declaration) error {
 // what policy will cut. Policy is asked again at every use.
 func (hs *handshake) declare(rules *policy.Rules, certIdentity string) *declaration {
 	d := newDeclaration(hs.req.GetSelfId())
-	d.modern = len(hs.req.GetClientNonce()) > 0
+	d.modern, d.inGRPC = len(hs.req.GetClientNonce()) > 0, hs.protocol == connect.ProtocolGRPC
 	d.certIdentity, d.secret = certIdentity, hs.secret
 	if hs.peer != nil && hs.peer.certificate != nil {
 		d.certEnds = hs.peer.certificate.leaf.NotAfter

@@ -22,7 +22,7 @@ func NewInProcess(server *connect.Server, options ...connectinprocess.Option) co
 		if ok && info.Spec.StreamType != connect.StreamTypeUnary {
 			stream = copyingServer{stream}
 		}
-		return server.Call(ctx, spec.Procedure, info, stream) //nolint:wrapcheck // the handler's own
+		return server.Call(ctx, spec.Procedure, info, stream)
 	})
 	return inProcess{connectinprocess.New(front, options...)}
 }
@@ -44,7 +44,7 @@ type copyingClient struct{ connect.ClientStream }
 
 // Send implements connect.ClientStream.
 func (s copyingClient) Send(message any) error {
-	return s.ClientStream.Send(copyOf(message)) //nolint:wrapcheck // stands for what it wraps
+	return s.ClientStream.Send(copyOf(message))
 }
 
 // copyingServer is copyingClient for the other direction.
@@ -52,7 +52,7 @@ type copyingServer struct{ connect.ServerStream }
 
 // Send implements connect.ServerStream.
 func (s copyingServer) Send(message any) error {
-	return s.ServerStream.Send(copyOf(message)) //nolint:wrapcheck // stands for what it wraps
+	return s.ServerStream.Send(copyOf(message))
 }
 
 // copyOf copies a message of protobuf. Others are the business of whoever set how they are

@@ -148,7 +148,8 @@ func TestNewInProcess_AMessageMayBeUsedAgain(t *testing.T) {
 	const messages = 100
 	count := func(send func(any) error) {
 		m := &wrapperspb.Int64Value{}
-		for m.Value = range int64(messages) {
+		for i := range int64(messages) {
+			m.Value = i
 			if err := send(m); err != nil {
 				t.Error(err)
 			}

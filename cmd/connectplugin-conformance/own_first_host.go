@@ -110,5 +110,5 @@ func (c firstConn) Send(m any) error {
 		m = proto.Clone(message)
 	}
 	forget(m)
-	return c.StreamingHandlerConn.Send(m) //nolint:wrapcheck // as above
+	return c.StreamingHandlerConn.Send(m)
 }

@@ -76,7 +76,9 @@ func fullResponse() *connectpluginv1.HandshakeResponse {
 	m := fullRequest()
 	return &connectpluginv1.HandshakeResponse{
 		CoreProtocolVersion: 1, AppProtocolVersion: highestApp, MinProtocolVersion: lowestApp,
-		Plugins:          []*connectpluginv1.PluginInfo{{Name: "p", Version: version, ServicePath: base, Provides: m.GetProvides(), Requires: m.GetRequires()}, {}},
+		Plugins: []*connectpluginv1.PluginInfo{
+			{Name: "p", Version: version, ServicePath: base, Provides: m.GetProvides(), Requires: m.GetRequires()}, {},
+		},
 		ServerMetadata:   m.GetClientMetadata(),
 		HostCapabilities: []*connectpluginv1.Capability{{Type: "logger", Version: version, Endpoint: "/"}},
 		RuntimeId:        lyingRuntime, RuntimeToken: "token", ServerNonce: newSecret(), TokenExpiresAt: &timestamppb.Timestamp{},
@@ -190,7 +192,9 @@ func proveVector(_ context.Context, value string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	line, err := json.Marshal(proven{Proof: hex.EncodeToString(request.GetClientProof()), Proven: bytes.Equal(want, response.GetChallengeResponse())})
+	line, err := json.Marshal(proven{
+		Proof: hex.EncodeToString(request.GetClientProof()), Proven: bytes.Equal(want, response.GetChallengeResponse()),
+	})
 	if err != nil {
 		return "", fmt.Errorf("proof: %w", err)
 	}

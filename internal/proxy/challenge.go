@@ -39,6 +39,10 @@ func (p *Provider) challenge(ctx context.Context, conn *h2.Conn) error {
 	}
 	inGRPC := p.grpcAlone.Load()
 	got, contentType, err := p.put(ctx, conn, &ask, inGRPC)
+	if err == nil && inGRPC && p.guessedWrong(got.Status, contentType) {
+		inGRPC = false
+		got, contentType, err = p.put(ctx, conn, &ask, inGRPC)
+	}
 	if err == nil && !inGRPC && p.understandsGRPCAlone(got.Status, contentType) {
 		inGRPC = true
 		got, _, err = p.put(ctx, conn, &ask, inGRPC)

@@ -46,6 +46,10 @@ type Config struct {
 	// Headers are the rules for header fields. Nil means the built-in ones.
 	Headers *headers.Rules
 
+	// GRPC says that the provider is likely to understand gRPC: the host's own questions
+	// begin in that, and not in Connect. Which it understands, the first of them finds out.
+	GRPC bool
+
 	// Challenge makes what the provider has to answer on each new connection, before
 	// any call goes over it. Nil asks nothing.
 	Challenge func() (Challenge, error)

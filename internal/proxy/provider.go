@@ -27,7 +27,8 @@ type Provider struct {
 	drained    chan struct{} // closed when it is closed and no call is left
 
 	troubled  atomic.Bool // there may be a wait before the next dial
-	grpcAlone atomic.Bool // it answered a question in Connect as a server of gRPC does
+	grpcAlone atomic.Bool // questions are written in gRPC: it answered one in Connect as a server of gRPC does, or is likely to
+	grpcGuess atomic.Bool // that is a guess: no question in gRPC was answered yet
 
 	mu     sync.Mutex
 	closed bool
@@ -51,6 +52,8 @@ func New(cfg Config) (*Provider, error) {
 		calls:     make(map[*call]struct{}),
 	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
+	p.grpcAlone.Store(p.cfg.GRPC)
+	p.grpcGuess.Store(p.cfg.GRPC)
 	if p.cfg.CallIdle > 0 {
 		p.background.Go(p.watchIdle)
 	}

@@ -43,11 +43,16 @@ type Answer struct {
 }
 
 // Ask makes a unary call of the host's own. It is written in Connect, or in gRPC where the provider understands that
-// alone, which the first question finds out: such a server answers a request in Connect as one that is no gRPC. The result
-// says what became of the call; an answer that is too long is one.
+// alone, which the first question finds out: such a server answers a request in Connect as one that is no gRPC. Where it is
+// likely to be one (Config.GRPC) the first is written in gRPC, and once again in Connect where the answer is none in gRPC.
+// The result says what became of the call; an answer that is too long is one.
 func (p *Provider) Ask(ctx context.Context, path string, message []byte) (Answer, Result) {
 	inGRPC := p.grpcAlone.Load()
 	w, result := p.ask(ctx, path, message, inGRPC)
+	if inGRPC && p.guessedWrong(result.Status, w.header.Get(fieldContentType)) {
+		inGRPC = false
+		w, result = p.ask(ctx, path, message, inGRPC)
+	}
 	if !inGRPC && p.understandsGRPCAlone(result.Status, w.header.Get(fieldContentType)) {
 		inGRPC = true
 		w, result = p.ask(ctx, path, message, inGRPC)
@@ -94,6 +99,19 @@ func (p *Provider) understandsGRPCAlone(status int, contentType string) bool {
 		return false
 	}
 	p.grpcAlone.Store(true)
+	return true
+}
+
+// guessedWrong takes account of the answer to a question in gRPC, and reports whether to ask again in Connect: once, where gRPC
+// was a guess and the answer is none in it.
+func (p *Provider) guessedWrong(status int, contentType string) bool {
+	if status == 0 || !p.grpcGuess.Load() {
+		return false
+	}
+	if wrong := !strings.HasPrefix(contentType, kindOfGRPC); !p.grpcGuess.CompareAndSwap(true, false) || !wrong {
+		return false
+	}
+	p.grpcAlone.Store(false)
 	return true
 }
 

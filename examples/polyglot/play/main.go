@@ -48,10 +48,8 @@ func main() {
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	ctx, cancel := context.WithTimeout(ctx, 2*wait)
 	err := play(ctx, &o)
 
-	cancel()
 	stop()
 
 	if err != nil {
@@ -71,6 +69,9 @@ func play(ctx context.Context, o *options) (err error) {
 	if err := process.Build(ctx, bin, programs+"host", programs+"goplugin"); err != nil {
 		return err
 	}
+
+	ctx, cancel := context.WithTimeout(ctx, 4*wait) // building is not among it
+	defer cancel()
 
 	host, err := process.Start(dir, filepath.Join(bin, "host"), "-addr", "127.0.0.1:0", "-run", dir)
 	if err != nil {
