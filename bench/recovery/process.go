@@ -70,7 +70,7 @@ func (s *site) start(ctx context.Context, role string, first, plugins int) (*pro
 	p := &process{ended: make(chan struct{})}
 	p.cmd = exec.CommandContext(ctx, self, "-role", role, "-dir", s.dir, "-addr", s.addr, //nolint:gosec // this program
 		"-first", strconv.Itoa(first), "-plugins", strconv.Itoa(plugins), "-profile", s.profiles,
-		"-per-address", strconv.Itoa(s.perAddress))
+		"-per-address", strconv.Itoa(s.perAddress), "-watches", strconv.Itoa(s.watches))
 	p.cmd.Stderr = os.Stderr
 	out, err := p.cmd.StdoutPipe()
 	if err != nil {
