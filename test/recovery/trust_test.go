@@ -113,7 +113,31 @@ func TestAudit_USE24_BothSidesSayWhyTLSFailed(t *testing.T) {
 				t.Errorf("the plugin logged %s", plugin.buf.String())
 			}
 			hosttest.Eventually(t, "the host says why", func() bool { return host.warnings(c.server) == 1 })
+			saysSoOnce(t, cfg.Client, c.client)
+			if n := host.warnings(c.server); n != 1 {
+				t.Errorf("the host says %d times why", n)
+			}
 		})
+	}
+}
+
+// saysSoOnce has a client fail again and again; one line in its log says why.
+func saysSoOnce(t *testing.T, cfg connectplugin.ClientConfig, why string) {
+	t.Helper()
+	var log journal
+	cfg.Logger = log.logger()
+	c, err := connectplugin.NewClient(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	for range 3 {
+		if err := c.Connect(t.Context()); !errors.Is(err, connectplugin.ErrHostNotTrusted) {
+			t.Errorf("%v", err)
+		}
+	}
+	if n := log.warnings(why); n != 1 {
+		t.Errorf("a client says %d times why: %s", n, log.buf.String())
 	}
 }
 
