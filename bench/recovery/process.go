@@ -21,8 +21,10 @@ type process struct {
 
 // tally is what a process tells of itself.
 type tally struct {
-	Issued, Renewed, Connections int64 // identities, and connections that were accepted; of a host
-	Processor                    time.Duration
+	Issued      int64         `json:"issued"` // identities of a host
+	Renewed     int64         `json:"renewed"`
+	Connections int64         `json:"connections"` // that it accepted
+	Processor   time.Duration `json:"processor"`
 }
 
 // since returns what was added since an earlier one of the same process.
@@ -44,13 +46,16 @@ func processor() time.Duration {
 
 // tell tells what a process did, again and again until ctx ends.
 func tell(ctx context.Context, now func() tally) {
-	out := json.NewEncoder(os.Stdout)
 	tick := time.NewTicker(tellEvery)
 	defer tick.Stop()
 	for {
 		t := now()
 		t.Processor = processor()
-		if out.Encode(t) != nil {
+		said, err := json.Marshal(t)
+		if err == nil {
+			_, err = fmt.Fprintln(os.Stdout, string(said))
+		}
+		if err != nil {
 			return
 		}
 		select {

@@ -80,29 +80,14 @@ func (s *site) host(ctx context.Context) error {
 		return err
 	}
 	var issued, renewed, connections atomic.Int64
-	all := []string{"*"}
-	host, err := connectplugin.NewHost(&connectplugin.ServeConfig{
-		Authority: authority,
-		Policy: &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{
-			providerName: {Provides: all, Requires: all, AllowOwnAddress: true, MaxInstances: unlimited}, callerName: {Requires: all, MaxInstances: unlimited},
-		}},
-		// All plugins are one here, and on one address: what holds for an address or a self id is
-		// lifted, and what holds for the host stays as it is.
-		Limits: connectplugin.Limits{
-			RequestsPerSecond: unlimited, RequestBurst: unlimited, HandshakesPerSecond: unlimited, HandshakeBurst: unlimited,
-			MaxIdentitiesPerPeer: unlimited, MaxWatchesPerPlugin: unlimited, ChangesPerSecond: unlimited, ChangeBurst: unlimited,
-			MaxConnectionsPerPeer: s.perAddress, MaxPendingHandshakesPerPeer: unlimited,
-			EnrolmentsPerSecond: enrolments, EnrolmentBurst: enrolmentBurst,
-		},
-		Audit: func(e connectplugin.AuditEvent) {
-			switch e.Kind { //nolint:exhaustive // all else is no handshake
-			case connectplugin.AuditIssued:
-				issued.Add(1)
-			case connectplugin.AuditRenewed:
-				renewed.Add(1)
-			}
-		},
-	})
+	host, err := connectplugin.NewHost(s.hostConfig(authority, func(e connectplugin.AuditEvent) {
+		switch e.Kind { //nolint:exhaustive // all else is no handshake
+		case connectplugin.AuditIssued:
+			issued.Add(1)
+		case connectplugin.AuditRenewed:
+			renewed.Add(1)
+		}
+	}))
 	if err != nil {
 		return fmt.Errorf("host: %w", err)
 	}
@@ -121,6 +106,26 @@ func (s *site) host(ctx context.Context) error {
 	end()
 	telling.Wait()
 	return err //nolint:wrapcheck // says what it was
+}
+
+// hostConfig is that of the host. All plugins are one here, and on one address: what holds
+// for an address or a self id is lifted, and what holds for the host stays as it is.
+func (s *site) hostConfig(authority *connectplugin.Authority, audit func(connectplugin.AuditEvent)) *connectplugin.ServeConfig {
+	all := []string{"*"}
+	return &connectplugin.ServeConfig{
+		Authority: authority,
+		Policy: &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{
+			providerName: {Provides: all, Requires: all, AllowOwnAddress: true, MaxInstances: unlimited},
+			callerName:   {Requires: all, MaxInstances: unlimited},
+		}},
+		Limits: connectplugin.Limits{
+			RequestsPerSecond: unlimited, RequestBurst: unlimited, HandshakesPerSecond: unlimited, HandshakeBurst: unlimited,
+			MaxIdentitiesPerPeer: unlimited, MaxWatchesPerPlugin: unlimited, ChangesPerSecond: unlimited, ChangeBurst: unlimited,
+			MaxConnectionsPerPeer: s.perAddress, MaxPendingHandshakesPerPeer: unlimited,
+			EnrolmentsPerSecond: enrolments, EnrolmentBurst: enrolmentBurst,
+		},
+		Audit: audit,
+	}
 }
 
 // provide runs plugins, each of which provides a type of its own and watches some that nobody
@@ -165,7 +170,7 @@ func (s *site) plugin(n int, certificate *tls.Config, handler http.Handler) *con
 		Services: []connectplugin.PluginService{{Type: typeOf(n), Version: "1.0.0", Path: path, Handler: handler}},
 		OnConnected: func(_ context.Context, c *connectplugin.Client) error {
 			for _, r := range requires {
-				go follow(c, r.Type)
+				go follow(c, r.Type) //nolint:gosec // it ends with the client, and OnConnected is over before
 			}
 			return nil
 		},
