@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"reflect"
 	"strings"
 	"testing"
@@ -207,5 +208,25 @@ func BenchmarkCallRecord(b *testing.B) {
 		o.Body(body)
 		call.record.done(r.Context(), call, proxy.Result{Latency: time.Millisecond})
 		call.record.end()
+	}
+}
+
+// What is plaintext does not leave loopback; over TLS a plugin listens where it reaches its host from.
+func TestAudit_USE33_PlaintextDoesNotLeaveLoopback(t *testing.T) {
+	t.Parallel()
+	for from, want := range map[string][2]string{ // over TLS, in plaintext
+		"10.0.0.7":        {"10.0.0.7:0", defaultPluginAddr},
+		"::ffff:10.0.0.7": {"10.0.0.7:0", defaultPluginAddr},
+		"2001:db8::7":     {"[2001:db8::7]:0", defaultPluginAddr},
+		"127.0.0.3":       {"127.0.0.3:0", "127.0.0.3:0"},
+		"::1":             {"[::1]:0", "[::1]:0"},
+	} {
+		at := netip.MustParseAddr(from)
+		if got := [2]string{listenAddr(at, false), listenAddr(at, true)}; got != want {
+			t.Errorf("%s: %q, want %q", from, got, want)
+		}
+	}
+	if got := listenAddr(netip.Addr{}, false); got != defaultPluginAddr {
+		t.Errorf("from nowhere: %q", got)
 	}
 }

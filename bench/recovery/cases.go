@@ -36,7 +36,8 @@ func measure(ctx context.Context, s site, n int, out io.Writer) error {
 	}
 	_, _ = fmt.Fprintf(out, "%d plugins\n%-34s %10s %10s %10s  %s\n", n, "", "first", "95 %", "all",
 		"failed calls; identities, renewed, connections; processor time of host, plugins, callers")
-	_, _ = fmt.Fprintf(out, "%-34s %10s %10s %10s  ; %s\n", "enrolled, and reached", "", "", b.began.Round(time.Millisecond), b.tallies().since(tallies{}))
+	_, _ = fmt.Fprintf(out, "%-34s %10s %10s %10s  ; %s\n", "enrolled, and reached", "", "",
+		b.began.Round(time.Millisecond), b.tallies().since(tallies{}))
 	for _, c := range []struct {
 		name string
 		does func(context.Context) error

@@ -10,7 +10,7 @@
 //
 // Usage:
 //
-//	recovery [-n 1,100,1000] [-only "host killed"] [-restarts 20] [-profile DIR]
+//	recovery [-n 1,100,1000] [-watches 5] [-only "host killed"] [-restarts 20] [-profile DIR]
 package main
 
 import (
@@ -43,7 +43,8 @@ func run(ctx context.Context) error {
 	role := flag.String("role", "", "of a process that the command starts")
 	sizes := flag.String("n", "1,100,1000", "numbers of plugins")
 	restarts := flag.Int("restarts", defaultRestarts, "restarts of the host of one plugin, of which the median is told; 0 leaves them out")
-	flag.IntVar(&s.perAddress, "per-address", unlimited, "Limits.MaxConnectionsPerPeer of the host: all plugins have one address; 0 is the default")
+	flag.IntVar(&s.perAddress, "per-address", unlimited, "Limits.MaxConnectionsPerPeer of the host; 0 is the default")
+	flag.IntVar(&s.watches, "watches", defaultWatches, "of each plugin")
 	flag.StringVar(&s.only, "only", "", "play the cases alone whose name contains this")
 	flag.StringVar(&s.profiles, "profile", "", "write profiles of the processor of each process and case to this directory")
 	flag.StringVar(&s.dir, "dir", "", "of the authority")
@@ -51,9 +52,8 @@ func run(ctx context.Context) error {
 	flag.IntVar(&s.first, "first", 0, "number of the first plugin")
 	flag.IntVar(&s.plugins, "plugins", 0, "how many plugins")
 	flag.Parse()
-	switch *role {
-	case "":
-		return errors.Join(measureAll(ctx, *sizes, s), measureRestarts(ctx, *restarts, os.Stdout))
+	if *role == "" {
+		return errors.Join(measureAll(ctx, *sizes, s), measureRestarts(ctx, s, *restarts, os.Stdout))
 	}
 	if s.profiles != "" {
 		profiling := profile(filepath.Join(s.profiles, *role+strconv.Itoa(os.Getpid())))

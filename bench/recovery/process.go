@@ -21,8 +21,10 @@ type process struct {
 
 // tally is what a process tells of itself.
 type tally struct {
-	Issued, Renewed, Connections int64 // identities, and connections that were accepted; of a host
-	Processor                    time.Duration
+	Issued      int64         `json:"issued"` // identities of a host
+	Renewed     int64         `json:"renewed"`
+	Connections int64         `json:"connections"` // that it accepted
+	Processor   time.Duration `json:"processor"`
 }
 
 // since returns what was added since an earlier one of the same process.
@@ -44,13 +46,16 @@ func processor() time.Duration {
 
 // tell tells what a process did, again and again until ctx ends.
 func tell(ctx context.Context, now func() tally) {
-	out := json.NewEncoder(os.Stdout)
 	tick := time.NewTicker(tellEvery)
 	defer tick.Stop()
 	for {
 		t := now()
 		t.Processor = processor()
-		if out.Encode(t) != nil {
+		said, err := json.Marshal(t)
+		if err == nil {
+			_, err = fmt.Fprintln(os.Stdout, string(said))
+		}
+		if err != nil {
 			return
 		}
 		select {
@@ -70,7 +75,7 @@ func (s *site) start(ctx context.Context, role string, first, plugins int) (*pro
 	p := &process{ended: make(chan struct{})}
 	p.cmd = exec.CommandContext(ctx, self, "-role", role, "-dir", s.dir, "-addr", s.addr, //nolint:gosec // this program
 		"-first", strconv.Itoa(first), "-plugins", strconv.Itoa(plugins), "-profile", s.profiles,
-		"-per-address", strconv.Itoa(s.perAddress))
+		"-per-address", strconv.Itoa(s.perAddress), "-watches", strconv.Itoa(s.watches))
 	p.cmd.Stderr = os.Stderr
 	out, err := p.cmd.StdoutPipe()
 	if err != nil {

@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 func TestEverythingComesBack(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
-	if err := measure(t.Context(), site{}, 3, &out); err != nil {
+	if err := measure(t.Context(), site{watches: defaultWatches}, 3, &out); err != nil {
 		t.Fatalf("%v\n%s", err, out.String())
 	}
 	for _, row := range strings.Split(strings.TrimSpace(out.String()), "\n")[2:] {
@@ -43,7 +43,7 @@ func TestEverythingComesBack(t *testing.T) {
 func TestRestartsAreTold(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
-	if err := measureRestarts(t.Context(), 2, &out); err != nil {
+	if err := measureRestarts(t.Context(), site{}, 2, &out); err != nil {
 		t.Fatal(err)
 	}
 	if !strings.HasPrefix(out.String(), "2 restarts of the host of 1 plugin: median ") || strings.Contains(out.String(), " 0s") {

@@ -12,11 +12,11 @@ const defaultRestarts = 20
 
 // measureRestarts kills the host of one plugin again and again, and prints how long it took
 // until the plugin was reached after each new host listened.
-func measureRestarts(ctx context.Context, times int, out io.Writer) error {
+func measureRestarts(ctx context.Context, s site, times int, out io.Writer) error {
 	if times <= 0 {
 		return nil
 	}
-	b := &bench{n: 1}
+	b := &bench{site: s, n: 1}
 	defer b.close()
 	if err := b.open(ctx); err != nil {
 		return err

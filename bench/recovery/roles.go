@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -30,6 +32,8 @@ const (
 
 	enrolments, enrolmentBurst = 250, 1000 // of a host, as by default
 
+	defaultWatches = 5
+
 	tellEvery = 50 * time.Millisecond
 )
 
@@ -40,6 +44,7 @@ type site struct {
 	dir, addr      string
 	profiles       string // a directory for profiles of the processor, empty for none
 	perAddress     int    // connections that prove nothing
+	watches        int    // of each plugin
 	only           string // part of the names of the cases to play
 	first, plugins int
 }
@@ -75,29 +80,14 @@ func (s *site) host(ctx context.Context) error {
 		return err
 	}
 	var issued, renewed, connections atomic.Int64
-	all := []string{"*"}
-	host, err := connectplugin.NewHost(&connectplugin.ServeConfig{
-		Authority: authority,
-		Policy: &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{
-			providerName: {Provides: all, AllowOwnAddress: true, MaxInstances: unlimited}, callerName: {Requires: all, MaxInstances: unlimited},
-		}},
-		// All plugins are one here, and on one address: what holds for an address or a self id is
-		// lifted, and what holds for the host stays as it is.
-		Limits: connectplugin.Limits{
-			RequestsPerSecond: unlimited, RequestBurst: unlimited, HandshakesPerSecond: unlimited, HandshakeBurst: unlimited,
-			MaxIdentitiesPerPeer: unlimited, MaxWatchesPerPlugin: unlimited, ChangesPerSecond: unlimited, ChangeBurst: unlimited,
-			MaxConnectionsPerPeer: s.perAddress, MaxPendingHandshakesPerPeer: unlimited,
-			EnrolmentsPerSecond: enrolments, EnrolmentBurst: enrolmentBurst,
-		},
-		Audit: func(e connectplugin.AuditEvent) {
-			switch e.Kind { //nolint:exhaustive // all else is no handshake
-			case connectplugin.AuditIssued:
-				issued.Add(1)
-			case connectplugin.AuditRenewed:
-				renewed.Add(1)
-			}
-		},
-	})
+	host, err := connectplugin.NewHost(s.hostConfig(authority, func(e connectplugin.AuditEvent) {
+		switch e.Kind { //nolint:exhaustive // all else is no handshake
+		case connectplugin.AuditIssued:
+			issued.Add(1)
+		case connectplugin.AuditRenewed:
+			renewed.Add(1)
+		}
+	}))
 	if err != nil {
 		return fmt.Errorf("host: %w", err)
 	}
@@ -118,7 +108,28 @@ func (s *site) host(ctx context.Context) error {
 	return err //nolint:wrapcheck // says what it was
 }
 
-// provide runs plugins, each of which provides a type of its own.
+// hostConfig is that of the host. All plugins are one here, and on one address: what holds
+// for an address or a self id is lifted, and what holds for the host stays as it is.
+func (s *site) hostConfig(authority *connectplugin.Authority, audit func(connectplugin.AuditEvent)) *connectplugin.ServeConfig {
+	all := []string{"*"}
+	return &connectplugin.ServeConfig{
+		Authority: authority,
+		Policy: &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{
+			providerName: {Provides: all, Requires: all, AllowOwnAddress: true, MaxInstances: unlimited},
+			callerName:   {Requires: all, MaxInstances: unlimited},
+		}},
+		Limits: connectplugin.Limits{
+			RequestsPerSecond: unlimited, RequestBurst: unlimited, HandshakesPerSecond: unlimited, HandshakeBurst: unlimited,
+			MaxIdentitiesPerPeer: unlimited, MaxWatchesPerPlugin: unlimited, ChangesPerSecond: unlimited, ChangeBurst: unlimited,
+			MaxConnectionsPerPeer: s.perAddress, MaxPendingHandshakesPerPeer: unlimited,
+			EnrolmentsPerSecond: enrolments, EnrolmentBurst: enrolmentBurst,
+		},
+		Audit: audit,
+	}
+}
+
+// provide runs plugins, each of which provides a type of its own and watches some that nobody
+// provides.
 func (s *site) provide(ctx context.Context) error {
 	authority, err := s.authority()
 	if err != nil {
@@ -136,17 +147,43 @@ func (s *site) provide(ctx context.Context) error {
 	serving.Go(func() { tell(ctx, func() tally { return tally{} }) })
 	for n := s.first; n < s.first+s.plugins; n++ {
 		serving.Go(func() {
-			err := connectplugin.ServePlugin(ctx, &connectplugin.PluginServerConfig{
-				Client:   connectplugin.ClientConfig{HostURL: "https://" + s.addr, SelfID: providerName, TLS: certificate.Clone()},
-				Services: []connectplugin.PluginService{{Type: typeOf(n), Version: "1.0.0", Path: path, Handler: mux}},
-			})
-			if err != nil {
+			if err := connectplugin.ServePlugin(ctx, s.plugin(n, certificate.Clone(), mux)); err != nil {
 				fmt.Fprintln(os.Stderr, err)
 			}
 		})
 	}
 	serving.Wait()
 	return nil
+}
+
+// plugin is one plugin. Its watches end with it.
+func (s *site) plugin(n int, certificate *tls.Config, handler http.Handler) *connectplugin.PluginServerConfig {
+	requires := make([]connectplugin.ServiceDependency, s.watches)
+	for i := range requires {
+		requires[i].Type = "watched" + strconv.Itoa(i)
+	}
+	return &connectplugin.PluginServerConfig{
+		Client: connectplugin.ClientConfig{
+			HostURL: "https://" + s.addr, SelfID: providerName, TLS: certificate,
+			Metadata: connectplugin.PluginMetadata{Requires: requires},
+		},
+		Services: []connectplugin.PluginService{{Type: typeOf(n), Version: "1.0.0", Path: path, Handler: handler}},
+		OnConnected: func(_ context.Context, c *connectplugin.Client) error {
+			for _, r := range requires {
+				go follow(c, r.Type) //nolint:gosec // it ends with the client, and OnConnected is over before
+			}
+			return nil
+		},
+	}
+}
+
+// follow watches a type until the client closes.
+func follow(c *connectplugin.Client, serviceType string) {
+	for _, err := range c.WatchService(context.Background(), serviceType) {
+		if err != nil && !errors.Is(err, connectplugin.ErrClientClosed) {
+			fmt.Fprintln(os.Stderr, err)
+		}
+	}
 }
 
 func typeOf(n int) string { return "type" + strconv.Itoa(n) }

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
@@ -44,6 +45,10 @@ func cut(host *hosttest.HostileHost, how hosttest.Death, begin http.HandlerFunc)
 		w.Header().Set("Content-Type", r.Header.Get("Content-Type"))
 		begin(w, r)
 		_ = http.NewResponseController(w).Flush()
+		select { // in which its peer most likely sees what there is: one that does not has no answer
+		case <-time.After(hosttest.Moment):
+		case <-r.Context().Done():
+		}
 		host.Cut(how)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -127,7 +128,7 @@ func TestAudit_USE25_TheLivingKeepTheirPlace(t *testing.T) {
 			edit(t, first)
 			for range 3 {
 				_, err := born(t, host, "provider", true)
-				if connect.CodeOf(err) != connect.CodeResourceExhausted || !strings.Contains(err.Error(), "live identities as it may, 1;") {
+				if connect.CodeOf(err) != connect.CodeResourceExhausted || !strings.Contains(err.Error(), "this self id has as many live identities as it may, 1;") {
 					t.Errorf("a second: %v, want the limit", err)
 				}
 			}
@@ -185,6 +186,55 @@ func TestAudit_USE25_OnlyTheSameProofSucceeds(t *testing.T) {
 			t.Errorf("who proves nothing took a place: %v", err)
 		}
 	}
+}
+
+// Neither is one that proves the self id by a secret the next life of one that did by its
+// certificate; whoever has that certificate is.
+func TestAudit_USE25_AnotherGoodProofDoesNotSucceed(t *testing.T) {
+	t.Parallel()
+	var demands atomic.Bool // a secret
+	host := start(t, func(c *connectplugin.ServeConfig) {
+		instances(1, connectplugin.HealthProbeConfig{Disabled: true})(c)
+		api := c.Policy.Plugins["api"]
+		api.Secret = nil
+		c.Policy.Plugins["api"] = api
+		c.HandshakeAuth.Secret = func(string) connectplugin.Secret {
+			if demands.Load() {
+				return hosttest.Secret
+			}
+			return nil
+		}
+	})
+	byCertificate, bySecret := host.ClientConfig(t, "api"), host.ClientConfig(t, "api")
+	var err error
+	if byCertificate.TLS, err = host.Authority.PluginTLS("api"); err != nil {
+		t.Fatal(err)
+	}
+	byCertificate.Secret = nil
+	dies := func(cfg connectplugin.ClientConfig) error {
+		hosttest.Eventually(t, "nobody is connected", func() bool { open, _ := host.Connections(); return open == 0 })
+		c, err := connectplugin.NewClient(cfg)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = c.Close() }()
+		if err := c.Connect(t.Context()); err != nil {
+			return err
+		}
+		return c.ReportHealth(t.Context(), healthy, "", nil)
+	}
+	if err := dies(byCertificate); err != nil {
+		t.Fatal(err)
+	}
+	hosttest.Eventually(t, "the same proof takes the place", func() bool { return dies(byCertificate) == nil })
+	demands.Store(true)
+	for range 3 {
+		if err := dies(bySecret); connect.CodeOf(err) != connect.CodeResourceExhausted {
+			t.Errorf("another proof took the place: %v", err)
+		}
+	}
+	demands.Store(false)
+	hosttest.Eventually(t, "the place is there", func() bool { return dies(byCertificate) == nil })
 }
 
 // An identity that shows no life ends with its lease, a caller's too; a call now and then,

@@ -76,18 +76,18 @@ func TestAudit_USE24_BothSidesSayWhyTLSFailed(t *testing.T) {
 			trusting(ca, good), trusting(other, other.Certify(t, as()...)), false, "authority that is not in TLS.RootCAs", "the peer refuses this side",
 		},
 		"another authority's certificate": {
-			trusting(ca, good), trusting(ca, other.Certify(t, as()...)), true, "the host refuses this side", "this side refuses the peer's certificate",
+			trusting(ca, good), trusting(ca, other.Certify(t, as()...)), true, "the host refuses this side in TLS: it does not know the authority of our certificate", "this side refuses the peer's certificate",
 		},
 		"a server-only certificate": {
-			trusting(ca, good), trusting(ca, ca.Certify(t, as(usage(x509.ExtKeyUsageServerAuth))...)), true, "the host refuses this side", "this side refuses the peer's certificate",
+			trusting(ca, good), trusting(ca, ca.Certify(t, as(usage(x509.ExtKeyUsageServerAuth))...)), true, "the host refuses this side in TLS: it does not accept our certificate", "this side refuses the peer's certificate",
 		},
 		"an expired certificate": {
 			trusting(ca, good), trusting(ca, ca.Certify(t, as(func(c *x509.Certificate) { c.NotBefore = time.Now().Add(-time.Hour) }, expired)...)),
-			true, "the host refuses this side", "this side refuses the peer's certificate",
+			true, "the host refuses this side in TLS: our certificate has expired", "this side refuses the peer's certificate",
 		},
 		"an expired host": {
 			trusting(ca, ca.Certify(t, as(func(c *x509.Certificate) { c.NotBefore = time.Now().Add(-time.Hour) }, expired)...)), trusting(ca, good),
-			false, "has expired", "the peer refuses this side",
+			false, "it has expired or is not valid yet; renew it, or compare the clocks", "the peer refuses this side",
 		},
 		"a host for clients only": {
 			trusting(ca, ca.Certify(t, as(usage(x509.ExtKeyUsageClientAuth))...)), trusting(ca, good), false, "not made for servers", "the peer refuses this side",
@@ -113,7 +113,31 @@ func TestAudit_USE24_BothSidesSayWhyTLSFailed(t *testing.T) {
 				t.Errorf("the plugin logged %s", plugin.buf.String())
 			}
 			hosttest.Eventually(t, "the host says why", func() bool { return host.warnings(c.server) == 1 })
+			saysSoOnce(t, cfg.Client, c.client)
+			if n := host.warnings(c.server); n != 1 {
+				t.Errorf("the host says %d times why", n)
+			}
 		})
+	}
+}
+
+// saysSoOnce has a client fail again and again; one line in its log says why.
+func saysSoOnce(t *testing.T, cfg connectplugin.ClientConfig, why string) {
+	t.Helper()
+	var log journal
+	cfg.Logger = log.logger()
+	c, err := connectplugin.NewClient(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	for range 3 {
+		if err := c.Connect(t.Context()); !errors.Is(err, connectplugin.ErrHostNotTrusted) {
+			t.Errorf("%v", err)
+		}
+	}
+	if n := log.warnings(why); n != 1 {
+		t.Errorf("a client says %d times why: %s", n, log.buf.String())
 	}
 }
 
