@@ -48,7 +48,7 @@ func (s *pluginServer) newServer(ctx context.Context, serverTLS *tls.Config) *ht
 // newDirect makes the server of a plugin that was launched, with the bounds of the other.
 func (s *pluginServer) newDirect(ctx context.Context) *h2serve.Server {
 	return h2serve.New(h2serve.Config{
-		Handler: s.handler(), Context: withStopping(ctx.Done()), TLS: s.server.TLSConfig, Log: s.server.ErrorLog,
+		Handler: s.handler(), Context: withStopping(ctx.Done()), TLS: s.server.TLSConfig, Log: slog.New(s.log),
 		HandshakeTimeout: defaultLimits.ReadHeaderTimeout, IdleTimeout: defaultLimits.IdleTimeout,
 		PingAfter: pingAfter, PingTimeout: pingTimeout, WriteTimeout: writeByteTimeout,
 		MaxStreams: pluginStreams, MaxHeaderBytes: uint32(defaultLimits.MaxHeaderBytes), //nolint:gosec // a constant
@@ -93,11 +93,12 @@ func (s *pluginServer) handler() http.Handler {
 
 func (s *pluginServer) serve() error {
 	var err error
-	if s.direct != nil {
+	switch {
+	case s.direct != nil:
 		err = s.direct.Serve(s.opened)
-	} else if s.server.TLSConfig == nil {
+	case s.server.TLSConfig == nil:
 		err = s.server.Serve(s.gathered)
-	} else {
+	default:
 		err = s.server.ServeTLS(s.gathered, "", "")
 	}
 	if errors.Is(err, http.ErrServerClosed) {
