@@ -159,6 +159,52 @@ func TestPanicsAreLogged(t *testing.T) {
 	}
 }
 
+// A peer that sends more than anybody wants is told to stop, and not before it has the answer.
+func TestUnwantedRestOfARequest(t *testing.T) {
+	t.Parallel()
+	w := dial(t, start(t, config(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))).addr)
+	w.request(1, false, nil)
+	if f, _ := w.until(isA[*http2.MetaHeadersFrame]).(*http2.MetaHeadersFrame); f == nil || !f.StreamEnded() {
+		t.Errorf("the answer is %v", f)
+	}
+	if f, _ := w.until(isA[*http2.RSTStreamFrame]).(*http2.RSTStreamFrame); f == nil || f.ErrCode != http2.ErrCodeNo {
+		t.Errorf("then comes %v", f)
+	}
+	w.ok(w.WriteData(1, true, []byte("was under way")))
+	w.request(3, true, nil)
+	if f := w.until(isA[*http2.MetaHeadersFrame]); f == nil {
+		t.Error("another request is not served")
+	}
+}
+
+// What the peer's window for the whole connection holds back goes on when that grows.
+func TestWindowOfTheConnection(t *testing.T) {
+	t.Parallel()
+	const all, first = 200_000, 65535
+	w := dial(t, start(t, config(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write(make([]byte, all))
+	}))).addr)
+	w.ok(w.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 20}))
+	w.request(1, true, nil)
+	got := 0
+	upTo := func(want int) {
+		for got < want {
+			f, _ := w.until(isA[*http2.DataFrame]).(*http2.DataFrame)
+			if f == nil {
+				t.Fatalf("%d bytes came", got)
+			}
+			got += len(f.Data())
+		}
+	}
+	if upTo(first); got != first {
+		t.Errorf("%d bytes came at first", got)
+	}
+	w.ok(w.WriteWindowUpdate(0, all))
+	if upTo(all); got != all {
+		t.Errorf("%d bytes came", got)
+	}
+}
+
 func TestMaxStreams(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
@@ -273,7 +319,7 @@ func TestShutdownWaitsForWhatIsServed(t *testing.T) {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- r.Shutdown(t.Context()) }()
-	if f, _ := idle.until(isA[*http2.GoAwayFrame]).(*http2.GoAwayFrame); f == nil || f.ErrCode != http2.ErrCodeNo {
+	if f, _ := idle.until(isA[*http2.GoAwayFrame]).(*http2.GoAwayFrame); f == nil || f.ErrCode != http2.ErrCodeNo || f.LastStreamID != 1<<31-1 {
 		t.Errorf("an idle peer is told %v", f)
 	}
 	close(release)
