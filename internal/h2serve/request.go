@@ -112,7 +112,7 @@ func statedLength(header http.Header) (int64, error) {
 		return 0, errLength
 	}
 	n, err := strconv.ParseUint(stated[0], 10, 63)
-	return int64(n), err //nolint:gosec // has 63 bits
+	return int64(n), err
 }
 
 // declaredTrailer returns a header with the names of the fields that a request has in its trailer,
