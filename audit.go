@@ -73,8 +73,8 @@ type AuditEvent struct {
 	Kind AuditKind
 	// Peer is the remote address, without port.
 	Peer string
-	// RuntimeID is the identity of the caller, of whom the event is about where there is no
-	// call, or the one that was claimed in vain.
+	// RuntimeID is the identity of the caller; where there is no call, the one that the event
+	// is about; or one that was claimed in vain.
 	RuntimeID string
 	// SelfID is the name of the plugin to RuntimeID (see [Caller]), or of the one that was
 	// claimed.

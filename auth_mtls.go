@@ -50,9 +50,8 @@ type MTLSAuth struct {
 	//
 	// Nil means the SPIFFE id (a certificate with several, or one that the standard does
 	// not allow, is refused), else the first DNS SAN, else the common name, with the
-	// claims common_name, organization,
-	// organizational_unit, issuer, serial (hexadecimal) and not_after (RFC 3339)
-	// as far as the certificate has them.
+	// claims common_name, organization, organizational_unit, issuer, serial (hexadecimal)
+	// and not_after (RFC 3339) as far as the certificate has them.
 	ExtractIdentity func(*x509.Certificate) (identity string, claims map[string]string)
 }
 

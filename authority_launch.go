@@ -127,8 +127,8 @@ func (l *LaunchTLS) PluginTLS() *tls.Config {
 }
 
 // Close ends the launch: from now on no host of this Authority takes its certificate.
-// Connections that stand are cut within [Limits.CertificateOvertime] and a minute. Close may be called again, and waits until
-// the files are left alone.
+// Connections that stand are cut within [Limits.CertificateOvertime] and a minute. Close may
+// be called again, and waits until the files are left alone.
 func (l *LaunchTLS) Close() {
 	l.stop()
 	l.authority.removeLaunch(l.id.String(), l.pin)

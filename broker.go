@@ -302,9 +302,9 @@ func identifyGrant(ctx context.Context, h *hub, p *peer, r *http.Request) (conte
 	setCallerHeader(r.Header, grant.Owner)
 	a := admission{lease: lease{onEnd: grant.OnRevoke, cause: errGrantRevoked}}
 	if grant.Owner != nil {
-		a.caller = &caller{id: grant.Owner, hub: h}
+		a.caller = &caller{Context: ctx, id: grant.Owner, hub: h}
 		a.budget = h.requestBudget(a.caller)
-		ctx = withCaller(ctx, a.caller)
+		ctx = a.caller
 	} else {
 		a.budget = h.strangerBudget(ctx, p)
 	}

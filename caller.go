@@ -18,9 +18,11 @@ import (
 	"connectrpc.com/connect"
 	"golang.org/x/time/rate"
 
+	"github.com/masegraye/connect-plugin-go/internal/edge"
 	"github.com/masegraye/connect-plugin-go/internal/inflight"
 	"github.com/masegraye/connect-plugin-go/internal/launches"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
+	"github.com/masegraye/connect-plugin-go/internal/proxy"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
@@ -44,17 +46,27 @@ func CallerFromContext(ctx context.Context) (Caller, bool) {
 
 // caller is the authenticated caller as the services see it.
 type caller struct {
+	context.Context //nolint:containedctx // of the request: a caller is the context in which it is known
+
 	id    *tokenstore.Identity
 	hub   *hub
-	token string         // as presented, for renewal
-	call  *inflight.Call // the request
+	token string          // as presented, for renewal
+	call  *inflight.Call  // the request
+	end   tokenstore.Hook // of the identity
 }
+
+// Value implements context.Context.
+func (c *caller) Value(key any) any {
+	if key == (callerKey{}) {
+		return c
+	}
+	return c.Context.Value(key)
+}
+
+// Happen ends the request when the identity has ended.
+func (c *caller) Happen() { c.call.End(errIdentityEnded) }
 
 type callerKey struct{}
-
-func withCaller(ctx context.Context, c *caller) context.Context {
-	return context.WithValue(ctx, callerKey{}, c)
-}
 
 func callerFrom(ctx context.Context) (*caller, bool) {
 	c, ok := ctx.Value(callerKey{}).(*caller)
@@ -65,7 +77,7 @@ func callerFrom(ctx context.Context) (*caller, bool) {
 // limited.
 func rateKeyFromContext(ctx context.Context) (string, bool) {
 	if c, ok := callerFrom(ctx); ok {
-		return "runtime:" + c.id.RuntimeID(), true
+		return c.id.LimiterKey(), true
 	}
 	if a := GetAuthContext(ctx); a != nil && a.Identity != "" {
 		return "identity:" + a.Provider + ":" + a.Identity, true
@@ -85,7 +97,7 @@ type declaration struct {
 	failure            *lastFailure     // of a call to it; survives renewals
 	secret             Secret           // that it proved, nil for none
 	endpoint           *ownEndpoint     // survives renewals
-	share              *announcements   // survives renewals
+	share              *share           // survives renewals
 	launch             *launches.Launch // nil unless the host started it or was told of it; survives renewals
 	dependencies       []ServiceDependency
 	modern             bool // it speaks more than the first wire version
@@ -104,10 +116,24 @@ type ownEndpoint struct {
 	proves atomic.Bool   // the plugin proved once that it answers, and so can
 }
 
-// announcements is what watchers may get of the registrations of one identity.
-type announcements struct {
-	once sync.Once
-	of   *rate.Limiter
+// share is what one identity may have of what others want as well.
+type share struct {
+	once      sync.Once
+	announced *rate.Limiter // bytes that watchers get of its registrations
+	carried   *edge.Account // bytes of its connections
+	ahead     *proxy.Ahead  // bytes of answers that it did not read
+}
+
+// shareOf returns the share of an identity.
+func (h *hub) shareOf(id *tokenstore.Identity) *share {
+	s := declared(id).share
+	s.once.Do(func() {
+		l := &h.settings().limits
+		s.announced = rate.NewLimiter(rate.Limit(l.AnnouncedBytesPerSecond), l.AnnouncedBytesBurst)
+		s.carried = edge.NewAccount(l.BytesPerSecond, l.BytesBurst)
+		s.ahead = proxy.NewAhead(l.MaxUnreadBytesPerIdentity)
+	})
+	return s
 }
 
 func newOwnEndpoint() *ownEndpoint { return &ownEndpoint{turn: make(chan struct{}, 1)} }
@@ -130,7 +156,7 @@ func rememberEndpoint(id *tokenstore.Identity, endpoint string) {
 func newDeclaration(selfID string) *declaration {
 	return &declaration{
 		selfID: selfID, provides: policy.Everything(), requires: policy.Everything(),
-		within: new(narrowing), endpoint: newOwnEndpoint(), enrolled: time.Now(), failure: new(lastFailure), share: new(announcements),
+		within: new(narrowing), endpoint: newOwnEndpoint(), enrolled: time.Now(), failure: new(lastFailure), share: new(share),
 	}
 }
 
@@ -333,8 +359,8 @@ func (h *hub) authenticate(ctx context.Context, p *peer, r *http.Request) (conte
 	r.Header.Del(headerAuthorization)
 	p.conn.carry(id)
 	h.sign(id)
-	c := &caller{id: id, hub: h, token: token}
-	return withCaller(ctx, c), c, nil
+	c := &caller{Context: ctx, id: id, hub: h, token: token}
+	return c, c, nil
 }
 
 // bareCaller proves the caller of a service that was mounted with its generated
@@ -366,11 +392,11 @@ func (c *caller) attend(ctx context.Context) (bounded context.Context, done func
 	}
 	bounded, call := inflight.New(ctx, nil)
 	c.call = call
-	untie := c.id.OnEnd(func() { call.End(errIdentityEnded) })
+	c.id.Hang(&c.end, c)
 	c.id.Enter()
 	return bounded, func() {
 		c.id.Leave()
-		untie()
+		c.id.Unhang(&c.end)
 		call.Done()
 	}
 }

@@ -56,7 +56,7 @@ type Client struct {
 	warned    time.Time         // when the last failure of TLS was logged
 	hostCert  *x509.Certificate // that the host showed in the handshake; nil in plaintext and with a foreign HTTP client
 	local     netip.Addr        // from which the host was reached in the handshake; the zero Addr with a foreign HTTP client
-	shown     shownCertificate
+	shown     certs.Shown       // to the host
 	plugins   map[string]*connectpluginv1.PluginInfo
 	warnings  []string
 	version   int32

@@ -188,10 +188,18 @@ func (c *Client) send(r *http.Request) (*http.Response, error) {
 		return c.sendForeign(r)
 	}
 	resp, err := c.link.RoundTrip(r)
-	if err != nil {
-		return nil, c.linkError(r.Context(), err)
+	return c.heard(r.Context(), resp, err)
+}
+
+// heard returns what a request over one of the client's connections got.
+func (c *Client) heard(ctx context.Context, resp *http.Response, err error) (*http.Response, error) {
+	if err == nil {
+		err = link.Refusal(resp)
 	}
-	resp.Body = &linkBody{ReadCloser: resp.Body, client: c, ctx: r.Context()}
+	if err != nil {
+		return nil, c.linkError(ctx, err)
+	}
+	resp.Body = &linkBody{ReadCloser: resp.Body, client: c, ctx: ctx}
 	return resp, nil
 }
 
@@ -199,11 +207,14 @@ func (c *Client) send(r *http.Request) (*http.Response, error) {
 func (c *Client) sendForeign(r *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancel(r.Context())
 	resp, err := c.transport.Do(r.WithContext(ctx))
+	if err == nil {
+		err = link.Refusal(resp)
+	}
 	if err != nil {
 		cancel()
 		return nil, err
 	}
-	resp.Body = &foreignBody{ReadCloser: resp.Body, end: cancel}
+	resp.Body = &foreignBody{ReadCloser: resp.Body, ctx: ctx, end: cancel}
 	return resp, nil
 }
 
@@ -361,7 +372,20 @@ func (c *Client) probeLocked(ctx context.Context) (done func(), wait <-chan stru
 type foreignBody struct {
 	io.ReadCloser
 
+	ctx context.Context //nolint:containedctx // the request's, which ends with it
 	end context.CancelFunc
+}
+
+// Read implements io.Reader. What the server says with a reset Connect itself knows to read.
+func (b *foreignBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if ended(err) || b.ctx.Err() != nil {
+		return n, err //nolint:wrapcheck // stands for what it wraps
+	}
+	if _, reset := errors.AsType[http2.StreamError](err); reset {
+		return n, err //nolint:wrapcheck // as above
+	}
+	return n, brokenOff(err)
 }
 
 // Close implements io.Closer. The request ends first: it may wait for its caller to send.
@@ -381,12 +405,26 @@ type linkBody struct {
 // Read implements io.Reader.
 func (b *linkBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	if err == nil || errors.Is(err, io.EOF) {
+	if ended(err) {
 		return n, err //nolint:wrapcheck // stands for what it wraps
 	}
 	err = b.client.linkError(b.ctx, err)
 	if errors.Is(err, errHostLost) {
-		err = connect.NewError(connect.CodeUnavailable, fmt.Errorf("%w: %w", errHostLost, err))
+		err = brokenOff(err)
 	}
 	return n, err
+}
+
+// ended reports that a body was read to its end, or goes on. The end of a connection is
+// none, though it wraps io.EOF.
+func ended(err error) bool {
+	return err == nil || err == io.EOF //nolint:errorlint // as the comment says
+}
+
+// brokenOff is the error of a response that the loss of the host broke off. Nothing of it is
+// io.EOF, which Connect's clients take for the end of a stream, or for a response without
+// any message: then they say that nobody serves the procedure.
+func brokenOff(err error) error {
+	err = fmt.Errorf("%w: %w", errHostLost, err)
+	return connect.NewError(connect.CodeUnavailable, &plainError{text: err.Error(), coded: true, err: err})
 }

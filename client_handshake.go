@@ -74,8 +74,8 @@ type oneConn struct {
 // Do sends a request.
 func (o oneConn) Do(r *http.Request) (*http.Response, error) {
 	resp, err := o.conn.RoundTrip(r)
-	if err != nil {
-		return nil, o.client.failure(r.Context(), o.client.linkError(r.Context(), err))
+	if resp, err = o.client.heard(r.Context(), resp, err); err != nil {
+		return nil, o.client.failure(r.Context(), err)
 	}
 	return resp, nil
 }

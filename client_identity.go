@@ -390,7 +390,7 @@ func (c *Client) renew() {
 func (c *Client) redialDue() time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.shown.due(time.Now())
+	return c.shown.Due(time.Now())
 }
 
 // validateIdentity refuses what no host of this library issues and what could

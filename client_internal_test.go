@@ -2,6 +2,7 @@ package connectplugin
 
 import (
 	"errors"
+	"io"
 	"math"
 	"strings"
 	"testing"
@@ -160,6 +161,29 @@ func TestPace_GrowsAndEnds(t *testing.T) {
 	}
 	if !p.over() || p.over() || p.wait(start) > 0 {
 		t.Error("the interruption did not end once")
+	}
+}
+
+// Who is turned away at the door comes back later than who finds nobody: of a crowd that the
+// host has no room for, each attempt costs both sides some of a TLS handshake.
+func TestAudit_USE42_WhoIsTurnedAwayComesBackLater(t *testing.T) {
+	t.Parallel()
+	away := explainTLS(io.EOF)
+	if _, ok := errors.AsType[*trustError](away); ok {
+		t.Fatalf("%v is said to be a matter of trust", away)
+	}
+	for lasted, most := range map[time.Duration]time.Duration{0: paceBusy, 4 * time.Second: 2 * time.Second, time.Hour: paceMost} {
+		var p pace
+		start := time.Unix(1e9, 0)
+		p.lost(start, errHostLost)
+		longest, now := time.Duration(0), start.Add(lasted)
+		for range 200 {
+			p.failed(now, &lostError{err: away})
+			longest = max(longest, p.wait(now))
+		}
+		if longest >= most || longest < most/2 {
+			t.Errorf("after %s: up to %s, want up to %s", lasted, longest, most)
+		}
 	}
 }
 

@@ -16,13 +16,14 @@ import (
 
 // How long a client that cannot reach its host waits at most before it tries again: a
 // part of the time that this has lasted, so that a short interruption is over soon and a
-// long one costs little, between bounds.
+// long one costs little, between bounds. To be turned away costs both sides more than to
+// find nobody.
 const (
 	paceLost   = 100 * time.Millisecond // after the loss of a connection
 	paceLeast  = 250 * time.Millisecond
 	paceMost   = 5 * time.Second
 	paceShare  = 4 // a quarter of the time that it has lasted
-	paceRefuge = 2 // the same where the host says that it has too much to do: a half
+	paceRefuge = 2 // the same where the host says, or shows, that it has too much to do: a half
 	paceBusy   = time.Second
 	paceIdle   = 30 * time.Second
 	// paceAsked bounds what a host may ask for.
@@ -56,8 +57,11 @@ func (p *pace) failed(now time.Time, err error) {
 	p.err = err
 	lasted := now.Sub(p.since)
 	most, asked := min(max(lasted/paceShare, paceLeast), paceMost), time.Duration(0)
-	if connect.CodeOf(err) == connect.CodeResourceExhausted {
+	switch {
+	case connect.CodeOf(err) == connect.CodeResourceExhausted:
 		most, asked = min(max(lasted/paceRefuge, paceBusy), paceIdle), askedDelay(err)
+	case errors.Is(err, errTurnedAway):
+		most = min(max(lasted/paceRefuge, paceBusy), paceMost)
 	}
 	p.next = now.Add(asked + rand.N(most)) //nolint:gosec // jitter is no secret
 }

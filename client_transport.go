@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"net"
 	"net/http"
 	"os"
@@ -106,29 +105,6 @@ func (c *Client) dial(ctx context.Context, below func(net.Conn) net.Conn) (net.C
 	return conn, nil
 }
 
-// When and how often a client opens another connection to show a renewed certificate: in
-// the last sixth of that which it showed, when whoever renews it has long done so.
-const (
-	lastPart   = 6
-	redialTurn = 4 // of that
-)
-
-// shownCertificate is the one that a client showed its host last, where it may have another
-// one next time. The zero value is none.
-type shownCertificate struct {
-	until  time.Time
-	last   time.Duration // part of its time
-	redial time.Time     // when another connection was opened for the sake of it
-}
-
-// due returns how long it is until the client should show a later one.
-func (s shownCertificate) due(now time.Time) time.Duration {
-	if s.until.IsZero() {
-		return math.MaxInt64
-	}
-	return max(s.until.Add(-s.last).Sub(now), s.redial.Add(s.last/redialTurn).Sub(now))
-}
-
 type clientCertificates func(*tls.CertificateRequestInfo) (*tls.Certificate, error)
 
 // noting notes which certificate a source gave. Of one that never changes, nil, nothing is
@@ -144,9 +120,7 @@ func (c *Client) noting(source clientCertificates) clientCertificates {
 		}
 		if leaf, err := x509.ParseCertificate(cert.Certificate[0]); err == nil {
 			c.mu.Lock()
-			if !c.shown.until.Equal(leaf.NotAfter) {
-				c.shown = shownCertificate{until: leaf.NotAfter, last: leaf.NotAfter.Sub(leaf.NotBefore) / lastPart}
-			}
+			c.shown.Note(leaf)
 			c.mu.Unlock()
 		}
 		return cert, nil
@@ -157,10 +131,7 @@ func (c *Client) noting(source clientCertificates) clientCertificates {
 // later certificate; what is under way goes on.
 func (c *Client) refresh(now time.Time) {
 	c.mu.Lock()
-	due := c.shown.due(now) <= 0
-	if due {
-		c.shown.redial = now
-	}
+	due := c.shown.Redial(now)
 	c.mu.Unlock()
 	if due && c.link != nil {
 		c.link.Retire()
@@ -230,6 +201,11 @@ func undiscovered(err error) bool {
 	return ok
 }
 
+// errTurnedAway says that somebody took a connection and ended it before anything was agreed
+// on, as a host also does with those for which it has no room.
+var errTurnedAway = errors.New("the connection ended during the TLS handshake: what answers there speaks no TLS, has nobody behind it, " +
+	"has no room for it, or puts something before it that the host does not read, such as a PROXY header")
+
 // explainTLS says in words why this side could not agree on TLS with the host. That the
 // connection broke is no matter of trust.
 func explainTLS(err error) error {
@@ -248,8 +224,7 @@ func explainTLS(err error) error {
 	case errors.As(err, &op) && op.Op == remoteError:
 		return &trustError{text: "the host refuses this side in TLS: " + explainAlert(op.Err.Error()), refused: true, err: err}
 	case broken(err), errors.As(err, &op), errors.As(err, &timeout) && timeout.Timeout():
-		return fmt.Errorf("the connection ended during the TLS handshake: what answers there speaks no TLS, has nobody behind it, "+
-			"or puts something before it that the host does not read, such as a PROXY header: %w", err)
+		return fmt.Errorf("%w: %w", errTurnedAway, err)
 	case errors.As(err, &invalid):
 		return &trustError{text: "this side refuses the host's certificate: " + explainCertificate(invalid.Err), err: err}
 	}

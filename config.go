@@ -61,9 +61,8 @@ type ServeConfig struct {
 	// version. Zero warns nobody.
 	DeprecatedBelow int
 	// ServerMetadata is told in the handshake to every plugin, and to whom an auth
-	// provider knows. Where it has no
-	// "server_version", that of this module in the program is told.
-	// Keys that begin with "connectplugin." are the host's own.
+	// provider knows. Where it has no "server_version", that of this module in the
+	// program is told. Keys that begin with "connectplugin." are the host's own.
 	ServerMetadata map[string]string
 	// GracefulShutdownTimeout bounds [Host.Shutdown] and the end of [Serve].
 	// Zero means 30 s.
@@ -324,8 +323,8 @@ func (c *ServeConfig) settings() *settings {
 		audit: &auditor{sink: c.Audit, log: c.Logger}, log: c.Logger, configured: c.configured, vigil: certs.NewVigil(c.Logger),
 	}
 	if c.Admin != nil {
-		s.audit.recent, s.traffic = recent.New[AuditEvent](c.Admin.Events), &tally.Table{}
-		s.observer = &tallying{Observer: cmp.Or[Observer](c.Observer, NopObserver{}), table: s.traffic}
+		s.audit.recent, s.traffic, s.calls = recent.New[AuditEvent](c.Admin.Events), &tally.Table{}, &tally.Feed[RoutedCall]{}
+		s.observer = &tallying{Observer: cmp.Or[Observer](c.Observer, NopObserver{}), table: s.traffic, calls: s.calls}
 	}
 	if len(c.AuthProviders) > 0 {
 		s.chain = newAuthChain(c.AuthProviders)

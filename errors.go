@@ -115,6 +115,7 @@ var errorWriter = connect.NewErrorWriter()
 // refuse answers in the protocol of the request. The error's text is one of the
 // constants in errors.go.
 func refuse(w http.ResponseWriter, r *http.Request, code connect.Code, err error) {
+	w.Header().Set(headerCacheControl, noStore)
 	// RFC 6750, section 3. It says that nothing was done with the request, so that a client
 	// may send it again with another credential: not where a call ended with its identity.
 	if code == connect.CodeUnauthenticated && errors.Is(err, errUnauthenticated) {

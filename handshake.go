@@ -183,39 +183,9 @@ func (s *HandshakeServer) routes(opts ...connect.HandlerOption) []route {
 		connect.WithCodec(frugalJSON{"json"}), connect.WithCodec(frugalJSON{"json; charset=utf-8"}))
 	path, h := connectpluginv1connect.NewHandshakeServiceHandler(s, opts...)
 	return []route{{
-		prefix: path, identify: observed(identifyEnrolling), unary: unaryProcedure, reads: true,
+		prefix: path, identify: observed(identifyEnrolling), unary: unaryProcedure, reads: true, vital: true,
 		next: s.delivering(prescanned(h, s.hub.settings().limits)),
 	}}
-}
-
-// reasonUndelivered says that nobody got to know of an identity.
-const reasonUndelivered tokenstore.Reason = "its plugin did not wait for the answer"
-
-type deliveryKey struct{}
-
-// delivery is the answer of a handshake on its way.
-type delivery struct {
-	issued *tokenstore.Identity // nil where it issues none
-}
-
-// delivering ends an identity whose plugin was gone before it could learn of it, and gives
-// one that does not read no longer than a call may take.
-func (s *HandshakeServer) delivering(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		d, ctrl := &delivery{}, http.NewResponseController(w)
-		_ = ctrl.SetWriteDeadline(time.Now().Add(s.hub.settings().limits.CallTimeout)) // not every writer has deadlines
-		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), deliveryKey{}, d)))
-		if d.issued == nil {
-			return
-		}
-		err := ctrl.Flush()
-		if errors.Is(err, http.ErrNotSupported) {
-			err = nil
-		}
-		if err != nil || r.Context().Err() != nil {
-			s.hub.store.Revoke(d.issued.RuntimeID(), reasonUndelivered)
-		}
-	})
 }
 
 // configure takes over the configuration of the host.

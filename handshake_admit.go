@@ -2,7 +2,9 @@ package connectplugin
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"time"
 
@@ -257,7 +259,7 @@ func (hs *handshake) pay(ctx context.Context) error {
 	if hs.peer == nil {
 		return nil
 	}
-	l := hs.cfg.limits
+	l := &hs.cfg.limits
 	own, pace := peerBudget("handshake:", hs.peer, l.handshakeRate()), &hs.hub.unproven
 	if hs.proven {
 		instances := l.MaxIdentitiesPerSelfID
@@ -371,6 +373,36 @@ func (hs *handshake) recheck(id *tokenstore.Identity) error {
 	}
 	hs.hub.store.Revoke(id.RuntimeID(), tokenstore.ReasonPolicy)
 	return refused("policy changed during the handshake")
+}
+
+// reasonUndelivered says that nobody got to know of an identity.
+const reasonUndelivered tokenstore.Reason = "its plugin did not wait for the answer"
+
+type deliveryKey struct{}
+
+// delivery is the answer of a handshake on its way.
+type delivery struct {
+	issued *tokenstore.Identity // nil where it issues none
+}
+
+// delivering ends an identity whose plugin was gone before it could learn of it, and gives
+// one that does not read no longer than a call may take.
+func (s *HandshakeServer) delivering(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		d, ctrl := &delivery{}, http.NewResponseController(w)
+		_ = ctrl.SetWriteDeadline(time.Now().Add(s.hub.settings().limits.CallTimeout)) // not every writer has deadlines
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), deliveryKey{}, d)))
+		if d.issued == nil {
+			return
+		}
+		err := ctrl.Flush()
+		if errors.Is(err, http.ErrNotSupported) {
+			err = nil
+		}
+		if err != nil || r.Context().Err() != nil {
+			s.hub.store.Revoke(d.issued.RuntimeID(), reasonUndelivered)
+		}
+	})
 }
 
 // offer is what a host has for those who enrol.

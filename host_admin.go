@@ -11,11 +11,13 @@ import (
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	adminv1 "github.com/masegraye/connect-plugin-go/gen/admin/v1"
 	"github.com/masegraye/connect-plugin-go/gen/admin/v1/adminv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
+	"github.com/masegraye/connect-plugin-go/internal/tally"
 )
 
 // Bounds of what the admin services tell at once.
@@ -109,6 +111,12 @@ func (a *adminReader) Follow(ctx context.Context, req *connect.Request[adminv1.F
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	f := follower{host: h, entries: req.Msg.GetMaxEntries(), after: req.Msg.GetAfter()}
+	if req.Msg.GetCalls() {
+		if f.calls = h.hub.settings().calls.Follow(); f.calls == nil {
+			return connect.NewError(connect.CodeResourceExhausted, errTooMany)
+		}
+		defer f.calls.Close()
+	}
 	for {
 		if err := f.send(stream); err != nil {
 			return err
@@ -138,6 +146,7 @@ type follower struct {
 	entries uint32
 	after   uint64
 	last    *adminv1.Snapshot
+	calls   *tally.Follower[RoutedCall] // nil for who does not want single ones
 }
 
 // send sends what changed since it was called last, if anything did.
@@ -156,10 +165,41 @@ func (f *follower) send(stream *connect.ServerStream[adminv1.FollowResponse]) er
 	if n := len(m.GetEvents()); n > 0 {
 		f.after = m.GetEvents()[n-1].GetSequence()
 	}
-	if !changed && len(m.GetEvents()) == 0 {
+	f.takeCalls(m)
+	if !changed && len(m.GetEvents()) == 0 && len(m.GetCalls()) == 0 {
 		return nil
 	}
 	return stream.Send(m)
+}
+
+// takeCalls adds the calls that ended meanwhile.
+func (f *follower) takeCalls(m *adminv1.FollowResponse) {
+	if f.calls == nil {
+		return
+	}
+	for len(m.GetCalls()) < maxAdminBatch {
+		select {
+		case call := <-f.calls.C:
+			m.Calls = append(m.GetCalls(), wireCall(&call))
+			continue
+		default:
+		}
+		break
+	}
+	m.CallsMissed = f.calls.Missed()
+}
+
+func wireCall(c *RoutedCall) *adminv1.CallInfo {
+	out := &adminv1.CallInfo{
+		EndedAt: timestamppb.New(c.Start.Add(c.Duration)), Caller: valid(c.Caller), CallerRuntimeId: valid(c.CallerRuntimeID),
+		Provider: valid(c.Provider), ProviderRuntimeId: valid(c.ProviderRuntimeID), Type: valid(c.Type), Procedure: valid(c.Procedure),
+		Protocol: string(c.Protocol), Duration: durationpb.New(c.Duration),
+		RequestBytes: wireBytes(c.RequestBytes), ResponseBytes: wireBytes(c.ResponseBytes),
+	}
+	if c.Code != 0 {
+		out.Code = c.Code.String()
+	}
+	return out
 }
 
 // eventsAfter returns the next events after a sequence, and how many are lost.

@@ -113,6 +113,9 @@ func (c *census) plugin(id *tokenstore.Identity) *adminv1.PluginInfo {
 	if !d.certEnds.IsZero() {
 		info.CertificateExpiresAt = timestamppb.New(d.certEnds)
 	}
+	if rules := c.book.Of(subjectOf(id)); rules != nil {
+		info.MayCall = validAll(rules.HostPlugins.List())
+	}
 	for _, reg := range h.registry.catalog.ByRuntime(id.RuntimeID()) {
 		info.Services = append(info.GetServices(), valid(reg.Type))
 	}

@@ -207,12 +207,15 @@ const silenceAtTheEdge = 5 * time.Second
 
 // edge takes connections from a listener and ends TLS on them.
 func (h *Host) edge(l net.Listener) *edge.Listener {
+	limits := &h.cfg.Limits
 	return edge.Listen(l, edge.Config{
-		TLS: h.witnessed(), HandshakeTimeout: h.cfg.Limits.ReadHeaderTimeout,
-		MaxConnections: h.cfg.Limits.MaxConnections, MaxPerAddress: h.cfg.Limits.MaxConnectionsPerPeer, Silence: silenceAtTheEdge,
-		PerSecond: h.cfg.Limits.ConnectionsPerSecond, Burst: h.cfg.Limits.ConnectionBurst,
-		Key:     func(a net.Addr) string { return addressKey(a.String()) },
-		Context: newConnection(h.standing, verifiesItself(h.serverTLS)),
+		TLS: h.witnessed(), HandshakeTimeout: limits.ReadHeaderTimeout,
+		MaxConnections: limits.MaxConnections, MaxPerAddress: limits.MaxConnectionsPerPeer, Silence: silenceAtTheEdge,
+		PerSecond: limits.ConnectionsPerSecond, Burst: limits.ConnectionBurst,
+		Pings:    edge.Rate{PerSecond: limits.PingsPerSecond, Burst: limits.PingBurst},
+		Refusals: edge.Rate{PerSecond: limits.RefusalsPerSecond, Burst: limits.RefusalBurst},
+		Key:      func(a net.Addr) string { return addressKey(a.String()) },
+		Context:  newConnection(h.standing, verifiesItself(h.serverTLS)),
 		CutOff: func(addr net.Addr, reason string) {
 			// Each costs the peer a connection and thousands of frames, so all are recorded.
 			h.hub.audit(AuditEvent{Kind: AuditLimited, Peer: addrOnly(addr.String()), Reason: "connection cut off: " + reason})

@@ -27,6 +27,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/seats"
 	"github.com/masegraye/connect-plugin-go/internal/tally"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
+	"github.com/masegraye/connect-plugin-go/internal/wallclock"
 )
 
 // hub is what the services of one host share: who is who, what policy allows,
@@ -58,9 +59,10 @@ type hub struct {
 	lease   atomic.Int64
 	address atomic.Pointer[string] // the host's base URL for programs on this machine, nil before it serves
 
-	open     seats.Seats    // requests with a caller that are being served
-	watching seats.Seats    // watches, of the host's health or whose message is not there yet
-	answered procedures.Set // what somebody answered, which has a name for the observer
+	open     seats.Seats     // requests with a caller that are being served
+	watching seats.Seats     // watches, of the host's health or whose message is not there yet
+	answered procedures.Set  // what somebody answered, which has a name for the observer
+	clock    wallclock.Clock // for the observer
 
 	lookups lookup.Resolver // of names that plugins state
 
@@ -109,6 +111,12 @@ func (h *hub) permit(c *inflight.Call, allowed func(*policy.Book) bool) (release
 		return func() {}, true
 	}
 	return h.permitted.Admit(c, h.rules.Load, allowed)
+}
+
+// hold does what permit does, with a permit of the caller's, which is to be dropped from
+// h.permitted where it returns true.
+func (h *hub) hold(p *inflight.Permit[*policy.Book], c *inflight.Call, what inflight.Subject[*policy.Book]) bool {
+	return c == nil || h.permitted.Hold(p, c, h.rules.Load, what)
 }
 
 // remember takes note of a certificate, nil for none, as that of a plugin. It stays one:
@@ -180,7 +188,8 @@ func peerBudget(kind string, p *peer, rate Rate) budget {
 
 // requestBudget is that of an identity over every route.
 func (h *hub) requestBudget(c *caller) budget {
-	return callerBudget("runtime:", c.id, h.settings().limits.requestRate())
+	l := &h.settings().limits
+	return budget{key: c.id.LimiterKey(), rate: Rate{RequestsPerSecond: l.RequestsPerSecond, Burst: l.RequestBurst}}
 }
 
 // strangerBudget is that of a request without a runtime identity: of whom an auth
@@ -428,8 +437,9 @@ type settings struct {
 	rules                  *policy.Book // to begin with
 
 	audit      *auditor
-	observer   Observer     // nil for nobody
-	traffic    *tally.Table // calls between plugins, for the admin service; nil without it
+	observer   Observer                // nil for nobody
+	traffic    *tally.Table            // calls between plugins, for the admin service; nil without it
+	calls      *tally.Feed[RoutedCall] // the same, one by one
 	log        *slog.Logger
 	configured *slog.Logger // as configured, nil for none: see danger
 	vigil      *certs.Vigil // over certificates that are about to end

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"io"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,7 +36,9 @@ func (in *ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if c := edgeOf(r.Context()); c != nil {
 		r.TLS = c.TLS()
 	}
-	w.Header().Set(headerCacheControl, noStore)
+	if !strings.HasPrefix(r.URL.Path, pathServices) { // of routed calls providers say what may be kept
+		w.Header().Set(headerCacheControl, noStore)
+	}
 	switch {
 	case !in.named(r) && !isProbe(r.URL.Path) || !target.SameOrigin(r, in.hub.settings().allowInsecure):
 		refusedOn(r.Context())
@@ -81,7 +84,7 @@ func (in *ingress) named(r *http.Request) bool {
 func isProbe(path string) bool { return path == pathHealthz || path == pathReadyz }
 
 func (in *ingress) note(r *http.Request, reason string) {
-	in.hub.auditCall(withPeer(r.Context(), in.hub.newPeer(r)), AuditDenied, r.URL.Path, reason)
+	in.hub.auditCall(in.hub.newPeer(r), AuditDenied, r.URL.Path, reason)
 }
 
 // servedCall sees what an observer is told of a call that the host serves. A nil one sees

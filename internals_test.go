@@ -196,7 +196,7 @@ func BenchmarkCallRecord(b *testing.B) {
 	r.Header.Set("Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
 	call := &routedCall{caller: &caller{id: id, hub: h}}
 	call.target.route.Type, call.target.path = "kv", "/kv.v1.KV/Get"
-	call.target.reg = catalog.Registration{Type: "kv", SelfID: "provider", RuntimeID: "provider-1"}
+	call.target.reg = &catalog.Registration{Type: "kv", SelfID: "provider", RuntimeID: "provider-1"}
 	header, body := http.Header{"Content-Type": {"application/proto"}}, make([]byte, 256)
 	b.ReportAllocs()
 	for b.Loop() {

@@ -119,7 +119,9 @@ func (s *LifecycleServer) ShouldRouteTraffic(runtimeID string) bool {
 }
 
 func (s *LifecycleServer) routes(opts ...connect.HandlerOption) []route {
-	return []route{callerRoute(connectpluginv1connect.NewPluginLifecycleHandler(s, opts...))}
+	rt := callerRoute(connectpluginv1connect.NewPluginLifecycleHandler(s, opts...))
+	rt.vital = true
+	return []route{rt}
 }
 
 // bind ties the server to a hub: what is known of an identity ends with it.

@@ -18,8 +18,9 @@ import (
 // default that its comment gives; a negative value is refused. Limits are read
 // when the host is made and do not change afterwards.
 type Limits struct {
-	// MaxHeaderBytes bounds the header block of one request, in bytes.
-	// Default 32 KiB.
+	// MaxHeaderBytes bounds the header block of one request, in bytes, as HTTP/2 counts it:
+	// each field costs 32 more, so that there are some 1,000 fields at most. Beyond it the
+	// answer is status 431. Default 32 KiB.
 	MaxHeaderBytes int
 	// MaxMessageBytes bounds one message to the host's services, in bytes,
 	// before it is decoded and again while it is decompressed. Default 1 MiB.
@@ -42,8 +43,12 @@ type Limits struct {
 	// some 24 KiB, and up to 512 KiB where somebody does not read. Default 65,536.
 	MaxOpenCalls int
 	// MaxOpenCallsPerIdentity bounds those of one identity, or of one address that has none.
-	// Default 2,048.
+	// Default 1,024.
 	MaxOpenCallsPerIdentity int
+	// MaxUnreadBytesPerIdentity bounds, in bytes, what providers may send ahead on the routed
+	// calls of one identity, beyond 32 KiB a call. A call that finds no room here is slower
+	// than others where its answer is long. Default 32 MiB.
+	MaxUnreadBytesPerIdentity int64
 	// MaxConnections bounds the open connections; more wait in the listener's
 	// queue. Default 10,000.
 	MaxConnections int
@@ -59,6 +64,18 @@ type Limits struct {
 	ConnectionsPerSecond float64
 	// ConnectionBurst is the burst to ConnectionsPerSecond. Default 2,000.
 	ConnectionBurst int
+	// PingsPerSecond and PingBurst limit the PINGs of one connection, beside those that its
+	// calls and its data explain. Whoever sends more is cut off, with the reason in a GOAWAY.
+	// Defaults 5 and 200.
+	PingsPerSecond float64
+	// PingBurst is the burst to PingsPerSecond. Default 200.
+	PingBurst int
+	// RefusalsPerSecond and RefusalBurst limit the requests of one connection that the host
+	// refuses, beside one for each that it serves. Whoever goes on is cut off, with the reason
+	// in a GOAWAY. Defaults 100 and 2,000.
+	RefusalsPerSecond float64
+	// RefusalBurst is the burst to RefusalsPerSecond. Default 2,000.
+	RefusalBurst int
 	// MaxStreamsPerConnection bounds the concurrent HTTP/2 streams of one
 	// connection. Default 256.
 	MaxStreamsPerConnection int
@@ -81,8 +98,8 @@ type Limits struct {
 	// disconnected. Default 30 s.
 	WriteTimeout time.Duration
 	// CertificateOvertime is how long a connection may outlive the certificate that its
-	// client showed, unless the client shows a later one of the same identity on another
-	// connection. Default 1 min.
+	// client showed, or the plugin that the host calls over it, unless a later one of the same
+	// identity is shown on another connection. Default 1 min.
 	CertificateOvertime time.Duration
 	// CallTimeout bounds one unary call to the host's own services.
 	// Default 30 s.
@@ -123,6 +140,14 @@ type Limits struct {
 	RequestsPerSecond float64
 	// RequestBurst is the burst to RequestsPerSecond. Default 40,000.
 	RequestBurst int
+
+	// BytesPerSecond and BytesBurst limit the bytes that all connections of one identity to the
+	// host's own listener carry, both ways. Beyond them new requests are resource_exhausted,
+	// and when to come again, but for renewals and reports of health; what is under way
+	// waits. Defaults 1 GiB and 1 GiB.
+	BytesPerSecond float64
+	// BytesBurst is the burst to BytesPerSecond. Default 1 GiB.
+	BytesBurst int
 
 	// MaxIdentities bounds the live identities. Default 100,000.
 	MaxIdentities int
@@ -194,11 +219,16 @@ var defaultLimits = Limits{
 	MaxDecompressedBytes:        64 << 20,
 	MaxDecompressionRatio:       100,
 	MaxOpenCalls:                65_536,
-	MaxOpenCallsPerIdentity:     2_048,
+	MaxOpenCallsPerIdentity:     1_024,
+	MaxUnreadBytesPerIdentity:   32 << 20,
 	MaxConnections:              10_000,
 	MaxConnectionsPerPeer:       1_000,
 	ConnectionsPerSecond:        500,
 	ConnectionBurst:             2_000,
+	PingsPerSecond:              5,
+	PingBurst:                   200,
+	RefusalsPerSecond:           100,
+	RefusalBurst:                2_000,
 	MaxStreamsPerConnection:     256,
 	ReadHeaderTimeout:           10 * time.Second,
 	BodyTimeout:                 10 * time.Second,
@@ -219,6 +249,8 @@ var defaultLimits = Limits{
 	EnrolmentBurst:              1_000,
 	RequestsPerSecond:           20_000,
 	RequestBurst:                40_000,
+	BytesPerSecond:              1 << 30,
+	BytesBurst:                  1 << 30,
 	MaxIdentities:               100_000,
 	MaxIdentitiesPerSelfID:      100,
 	MaxIdentitiesPerPeer:        1_000,
@@ -242,46 +274,46 @@ var defaultLimits = Limits{
 }
 
 // requestRate is that of one identity over every route.
-func (l Limits) requestRate() Rate {
+func (l *Limits) requestRate() Rate {
 	return Rate{RequestsPerSecond: l.RequestsPerSecond, Burst: l.RequestBurst}
 }
 
 // handshakeRate is that of the unproven handshakes of one peer, of the renewals of one
 // identity, and of the refusals that are recorded.
-func (l Limits) handshakeRate() Rate {
+func (l *Limits) handshakeRate() Rate {
 	return Rate{RequestsPerSecond: l.HandshakesPerSecond, Burst: l.HandshakeBurst}
 }
 
 // provenRate is that of the proven handshakes of one self id that may have so many
 // instances, all of which may have to enrol at once.
-func (l Limits) provenRate(instances int) Rate {
+func (l *Limits) provenRate(instances int) Rate {
 	return Rate{RequestsPerSecond: l.HandshakesPerSecond, Burst: max(l.HandshakeBurst, instances)}
 }
 
 // enrolmentRate is that of new identities in all.
-func (l Limits) enrolmentRate() Rate {
+func (l *Limits) enrolmentRate() Rate {
 	return Rate{RequestsPerSecond: l.EnrolmentsPerSecond, Burst: l.EnrolmentBurst}
 }
 
 // changeRate is that of what one identity changes.
-func (l Limits) changeRate() Rate {
+func (l *Limits) changeRate() Rate {
 	return Rate{RequestsPerSecond: l.ChangesPerSecond, Burst: l.ChangeBurst}
 }
 
 // swelling is how far a message of a call to the host's process may swell.
-func (l Limits) swelling() swell.Bounds {
+func (l *Limits) swelling() swell.Bounds {
 	return swell.Bounds{Bytes: l.MaxDecompressedBytes, Ratio: l.MaxDecompressionRatio, Free: freeSwelling}
 }
 
 // messages bounds those to the host's own services.
-func (l Limits) messages() connect.HandlerOption {
+func (l *Limits) messages() connect.HandlerOption {
 	bounds := l.swelling()
 	bounds.Bytes = int64(l.MaxMessageBytes)
 	return swellingMessages(l.MaxMessageBytes, bounds)
 }
 
 // handshakes bounds the messages of handshakes.
-func (l Limits) handshakes() connect.HandlerOption {
+func (l *Limits) handshakes() connect.HandlerOption {
 	bounds := l.swelling()
 	bounds.Bytes = int64(l.MaxHandshakeBytes)
 	return swellingMessages(l.MaxHandshakeBytes, bounds)

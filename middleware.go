@@ -28,7 +28,8 @@ func (m *member) serve(rt route) http.Handler {
 	return &middleware{hub: m.bound.Load, unbound: tell, route: rt}
 }
 
-// ServeHTTP identifies the caller before anything of the message is read.
+// ServeHTTP identifies the caller before anything of the message is read. While a request is
+// served its goroutine holds as little as can be: a host has one for each watch.
 func (m *middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := m.hub()
 	if h == nil {
@@ -36,47 +37,104 @@ func (m *middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, r, connect.CodeUnauthenticated, errUnbound)
 		return
 	}
+	var a admission
+	if ctx := m.receive(h, &a, w, r); ctx != nil {
+		m.admit(ctx, h, &a, w, r)
+	}
+}
+
+// receive finds out who makes a request and has it paid for. What is returned is nil where
+// the request was refused.
+func (m *middleware) receive(h *hub, a *admission, w http.ResponseWriter, r *http.Request) context.Context {
 	p := h.newPeer(r)
-	ctx := withPeer(r.Context(), p)
+	var ctx context.Context = p
 	if !p.secure && !h.settings().allowInsecure {
 		no := unauthenticated("", "plaintext request")
 		no.err = errPlaintext
 		m.deny(ctx, h, p, no, w, r)
-		return
+		return nil
 	}
 	if p.disowned != nil {
 		m.deny(ctx, h, p, unauthenticated("", p.disowned.Error()), w, r)
-		return
+		return nil
 	}
 	if p.certificate != nil {
 		ctx = withPeerCertificates(ctx, p.certificate.chains)
 	}
-	ctx, a, no := m.route.identify(ctx, h, p, r)
+	ctx, admitted, no := m.route.identify(ctx, h, p, r)
 	if no != nil {
 		m.deny(ctx, h, p, no, w, r)
-		return
+		return nil
 	}
+	*a = admitted
 	proveHolder(ctx, h, p, a.caller)
-	if !h.spend(a.budget) {
-		refusedOn(ctx)
-		h.auditCall(ctx, AuditLimited, r.URL.Path, "request rate")
-		refuse(w, r, connect.CodeResourceExhausted, busy(a.budget.rate.wait()))
-		return
+	if wait, what := m.pay(h, a); what != "" {
+		tooMuch(ctx, h, limited{what, wait}, w, r)
+		return nil
 	}
-	m.admit(ctx, h, &a, w, r)
+	return ctx
 }
 
-// admit serves a request unless its caller has as much open as it may.
+// pay takes a request from its budget, and looks whether the bytes of its caller are paid.
+// What is returned says of what there is not enough, empty for nothing, and until when.
+func (m *middleware) pay(h *hub, a *admission) (wait time.Duration, what string) {
+	if !h.spend(a.budget) {
+		return a.budget.rate.wait(), "request rate"
+	}
+	if a.caller == nil || m.route.vital {
+		return 0, ""
+	}
+	if debt := h.shareOf(a.caller.id).carried.Debt(time.Now()); debt > 0 {
+		return debt, "bytes"
+	}
+	return 0, ""
+}
+
+// admit serves a request unless its caller has as much open as it may, and counts it among
+// those that are open before anything of its message is read.
 func (m *middleware) admit(ctx context.Context, h *hub, a *admission, w http.ResponseWriter, r *http.Request) {
-	ctx, leave, what := h.seat(ctx, a, m.route.unary != nil && !m.route.unary(r.URL.Path))
-	if leave == nil {
-		refusedOn(ctx)
-		h.auditCall(ctx, AuditLimited, r.URL.Path, what)
-		refuse(w, r, connect.CodeResourceExhausted, busy(seatWait))
+	key := a.seatKey()
+	if key == "" { // of a stranger who asks for an identity, of whom others take care
+		m.call(ctx, h, a, w, r)
 		return
 	}
-	defer leave()
+	l := &h.settings().limits
+	if !h.open.Enter(key, seats.Bound{Most: l.MaxOpenCalls, Each: l.MaxOpenCallsPerIdentity}) {
+		tooMuch(ctx, h, limited{"open calls", seatWait}, w, r)
+		return
+	}
+	defer h.open.Leave(key)
+	if m.route.unary != nil && !m.route.unary(r.URL.Path) {
+		m.admitWatch(ctx, h, a, w, r)
+		return
+	}
 	m.call(ctx, h, a, w, r)
+}
+
+// admitWatch counts a request among the watches as well.
+func (m *middleware) admitWatch(ctx context.Context, h *hub, a *admission, w http.ResponseWriter, r *http.Request) {
+	yield, ok := h.seatWatch(a.seatKey())
+	if !ok {
+		tooMuch(ctx, h, limited{"watches", seatWait}, w, r)
+		return
+	}
+	defer yield()
+	m.call(context.WithValue(ctx, watchSeatKey{}, yield), h, a, w, r)
+}
+
+// limited is what there is too much of, and when whoever asks may come again.
+type limited struct {
+	what string
+	wait time.Duration
+}
+
+// tooMuch refuses a request. What that takes on the stack is apart from those that are served.
+//
+//go:noinline
+func tooMuch(ctx context.Context, h *hub, of limited, w http.ResponseWriter, r *http.Request) {
+	refusedOn(ctx)
+	h.auditCall(ctx, AuditLimited, r.URL.Path, of.what)
+	refuse(w, r, connect.CodeResourceExhausted, busy(of.wait))
 }
 
 // seatWait is when whoever has too much open is asked to come again.
@@ -84,39 +142,18 @@ const seatWait = time.Second
 
 type watchSeatKey struct{}
 
-// seat counts a request among those that are open, and a watch among the watches, before
-// anything of its message is read. Leave is nil where there are as many as there may be,
-// of what.
-func (h *hub) seat(ctx context.Context, a *admission, watch bool) (seated context.Context, leave func(), what string) {
-	if a.budget.key == "" { // of a stranger who asks for an identity, of whom others take care
-		return ctx, func() {}, ""
+// seatKey is for whom a request takes a seat, empty for nobody.
+func (a *admission) seatKey() string {
+	if a.budget.key != "" && a.caller != nil {
+		return a.caller.id.RuntimeID()
 	}
-	key, l := a.budget.key, h.settings().limits
-	if a.caller != nil {
-		key = a.caller.id.RuntimeID()
-	}
-	rise, ok := h.open.Take(key, seats.Bound{Most: l.MaxOpenCalls, Each: l.MaxOpenCallsPerIdentity})
-	if !ok {
-		return ctx, nil, "open calls"
-	}
-	if !watch {
-		return ctx, rise, ""
-	}
-	yield, ok := h.seatWatch(key)
-	if !ok {
-		rise()
-		return ctx, nil, "watches"
-	}
-	return context.WithValue(ctx, watchSeatKey{}, yield), func() {
-		yield()
-		rise()
-	}, ""
+	return a.budget.key
 }
 
 // seatWatch counts a watch from its first byte, that of a service until its message is there:
 // from then on the registry counts it.
 func (h *hub) seatWatch(key string) (leave func(), ok bool) {
-	l := h.settings().limits
+	l := &h.settings().limits
 	return h.watching.Take(key, seats.Bound{Most: l.MaxWatches, Each: l.MaxWatchesPerPlugin})
 }
 
@@ -161,9 +198,8 @@ func (m *middleware) call(ctx context.Context, h *hub, a *admission, w http.Resp
 	}
 	ctx, running := inflight.New(ctx, w)
 	defer running.Done()
-	defer a.endWith(running)()
+	defer a.endWith(running).untie()
 	if a.caller != nil {
-		a.caller.call = running
 		a.caller.id.Enter()
 		defer a.caller.id.Leave()
 	}

@@ -336,6 +336,9 @@ func joinedField(values []string) string {
 
 // replaceTrace writes what changed of a trace context into a request.
 func replaceTrace(h http.Header, before, after TraceContext) {
+	if before == after {
+		return
+	}
 	for _, f := range [...]struct{ name, before, after string }{
 		{fieldTraceparent, before.Traceparent, after.Traceparent},
 		{fieldTracestate, before.Tracestate, after.Tracestate},
@@ -367,12 +370,13 @@ func protocolOf(r *http.Request) Protocol {
 	return ProtocolGRPC
 }
 
-// tallying is an observer that adds the calls between plugins up for operators, and tells
-// another one of everything.
+// tallying is an observer that adds the calls between plugins up for operators, shows them to
+// those who follow, and tells another one of everything.
 type tallying struct {
 	Observer
 
 	table *tally.Table
+	calls *tally.Feed[RoutedCall]
 }
 
 // CallRouted adds a call up.
@@ -381,5 +385,6 @@ func (t *tallying) CallRouted(ctx context.Context, call RoutedCall) {
 		Code: uint32(call.Code), Duration: call.Duration, Request: call.RequestBytes, Response: call.ResponseBytes,
 		End: call.Start.Add(call.Duration),
 	})
+	t.calls.Publish(call)
 	t.Observer.CallRouted(ctx, call)
 }

@@ -28,6 +28,8 @@ import (
 
 // peer is the other end of a request's connection.
 type peer struct {
+	context.Context //nolint:containedctx // of the request, where the peer is the context in which it is known
+
 	addr        string // IP address without port
 	authority   string // the host name that the request was for
 	secure      bool
@@ -214,10 +216,11 @@ func proveHolder(ctx context.Context, h *hub, p *peer, by *caller) {
 	if c == nil {
 		return
 	}
-	l := h.settings().limits
+	l := &h.settings().limits
 	switch cert := p.certificate; {
 	case by != nil && p.conn.held.Load() == by.id:
 	case by != nil:
+		c.Bill(h.shareOf(by.id).carried)
 		most := min(maxHeld, l.MaxConnectionsPerPeer)
 		if c.Prove(edge.Holder{Name: "identity " + by.id.RuntimeID(), Most: most, Ended: by.id.Ended}) {
 			p.conn.held.Store(by.id)
@@ -277,15 +280,29 @@ func noteServed(ctx context.Context, leaf *x509.Certificate) {
 // newPeer returns who makes a request. A server of the user's own need not have checked
 // whose certificates are believed, so it is done here.
 func (h *hub) newPeer(r *http.Request) *peer {
+	var p *peer
 	conn, ok := connectionOf(r.Context())
-	if !ok {
-		conn = &connection{foreign: true}
+	if ok {
+		p = new(peer)
+	} else {
+		own := &struct {
+			peer peer
+			conn connection
+		}{conn: connection{foreign: true}}
+		p, conn = &own.peer, &own.conn
 	}
 	conn.once.Do(func() { conn.read(r, h.settings().authority) })
-	return &peer{
-		addr: conn.addr, authority: r.Host, secure: r.TLS != nil,
-		state: r.TLS, certificate: conn.cert, disowned: conn.disowned, conn: conn,
+	p.Context, p.addr, p.authority, p.secure, p.state = r.Context(), conn.addr, r.Host, r.TLS != nil, r.TLS
+	p.certificate, p.disowned, p.conn = conn.cert, conn.disowned, conn
+	return p
+}
+
+// Value implements context.Context.
+func (p *peer) Value(key any) any {
+	if key == (peerKey{}) {
+		return p
 	}
+	return p.Context.Value(key)
 }
 
 func withPeer(ctx context.Context, p *peer) context.Context {
@@ -313,10 +330,16 @@ func isGuarded(ctx context.Context) bool {
 
 // addrOnly strips the port and the zone of a remote address.
 func addrOnly(remote string) string {
-	if ap, err := netip.ParseAddrPort(remote); err == nil {
-		return ap.Addr().Unmap().WithZone("").String()
+	ap, err := netip.ParseAddrPort(remote)
+	if err != nil {
+		return remote
 	}
-	return remote
+	var room [64]byte // on the stack
+	text := ap.Addr().Unmap().WithZone("").AppendTo(room[:0])
+	if strings.HasPrefix(remote, string(text)) { // as usual
+		return remote[:len(text)]
+	}
+	return string(text)
 }
 
 // pinToCaller pins a base URL to the address that the caller calls from.

@@ -21,11 +21,19 @@ type PluginStatus struct {
 	RuntimeID string
 	// SelfID and SelfVersion are its name and version.
 	SelfID, SelfVersion string
+	// Enrolled is when it enrolled, which renewals leave as it is.
+	Enrolled time.Time
 	// Since is when its token was issued or last renewed, ExpiresAt when it ends.
 	Since, ExpiresAt time.Time
 	// Peer is the address that it enrolled from, without port; empty for one that the host
 	// adopted or that is in the host's own process.
 	Peer string
+	// Proof is how it proved its name at its last handshake, empty where it never came.
+	Proof PluginProof
+	// Certificate is the identity in the certificate that it showed then, and CertificateEnds
+	// when that ends. Both are zero without one.
+	Certificate     string
+	CertificateEnds time.Time
 	// Endpoint is where the host calls it, empty for nowhere.
 	Endpoint string
 	// Rights are what it may do now.
@@ -38,8 +46,29 @@ type PluginStatus struct {
 	Reason string
 	// InFlight is how many calls to it are being passed on.
 	InFlight int
+	// LastError says, in the host's words, how the last call to it that failed did, and
+	// LastErrorAt when. Both are zero where none failed by the plugin's fault.
+	LastError   string
+	LastErrorAt time.Time
 	// Launch is set for a plugin that a launcher of this host started.
 	Launch *LaunchStatus
+}
+
+// PluginProof is how a plugin proved its name.
+type PluginProof string
+
+// The proofs of plugins.
+const (
+	ProofNone                 PluginProof = "none"                   // policy accepts it without
+	ProofSecret               PluginProof = "secret"                 // an enrolment secret
+	ProofCertificate          PluginProof = "certificate"            // a client certificate
+	ProofSecretAndCertificate PluginProof = "secret and certificate" // both
+	ProofHost                 PluginProof = "host"                   // the host itself issued the identity
+)
+
+var proofs = map[adminv1.Proof]PluginProof{
+	adminv1.Proof_PROOF_NONE: ProofNone, adminv1.Proof_PROOF_SECRET: ProofSecret, adminv1.Proof_PROOF_CERTIFICATE: ProofCertificate,
+	adminv1.Proof_PROOF_SECRET_AND_CERTIFICATE: ProofSecretAndCertificate, adminv1.Proof_PROOF_HOST: ProofHost,
 }
 
 // LaunchStatus is what a launcher knows of one of its plugins.
@@ -103,9 +132,11 @@ func (h *Host) Plugins() []PluginStatus {
 }
 
 func (h *Host) status(id *tokenstore.Identity) PluginStatus {
+	d := declared(id)
 	s := PluginStatus{
 		RuntimeID: id.RuntimeID(), SelfID: id.SelfID(), SelfVersion: id.SelfVersion(),
-		Since: id.IssuedAt(), ExpiresAt: id.ExpiresAt(), Peer: id.Peer(),
+		Enrolled: d.enrolled, Since: id.IssuedAt(), ExpiresAt: id.ExpiresAt(), Peer: id.Peer(),
+		Proof: proofs[h.hub.proofShown(id)], Certificate: d.certIdentity, CertificateEnds: d.certEnds,
 		Rights: Rights(h.hub.rules.Load().Rights(subjectOf(id))), InFlight: h.router.inFlight(id.RuntimeID()),
 	}
 	s.Endpoint, _ = h.registry.catalog.Endpoint(id.RuntimeID())
@@ -115,6 +146,9 @@ func (h *Host) status(id *tokenstore.Identity) PluginStatus {
 	slices.Sort(s.Services)
 	report, _ := h.registry.catalog.Health(id.RuntimeID())
 	s.Health, s.Reason = wireHealth(report.Health), report.Reason
+	if f := d.failure.Load(); f != nil {
+		s.LastError, s.LastErrorAt = f.what, f.at
+	}
 	return s
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -17,21 +18,20 @@ import (
 
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
+	"github.com/masegraye/connect-plugin-go/internal/entry"
 	"github.com/masegraye/connect-plugin-go/internal/h2serve"
 	"github.com/masegraye/connect-plugin-go/internal/proxy"
 	"github.com/masegraye/connect-plugin-go/internal/stack"
 )
 
-func (s *pluginServer) newServer(ctx context.Context, serverTLS *tls.Config) *http.Server {
+func (s *pluginServer) newServer(ctx context.Context) *http.Server {
 	var protocols http.Protocols
-	protocols.SetHTTP2(true)
-	protocols.SetUnencryptedHTTP2(s.cfg.Client.AllowInsecure)
+	protocols.SetUnencryptedHTTP2(true) // TLS ends at the entry
 	return &http.Server{
 		Handler:           s.drain.Count(s.handler()),
 		BaseContext:       func(net.Listener) context.Context { return withStopping(ctx.Done()) },
-		TLSConfig:         serverTLS,
 		ConnState:         s.drain.ConnState,
-		ReadHeaderTimeout: defaultLimits.ReadHeaderTimeout,
+		ReadHeaderTimeout: s.cfg.Limits.ReadHeaderTimeout,
 		IdleTimeout:       defaultLimits.IdleTimeout,
 		MaxHeaderBytes:    defaultLimits.MaxHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(s.log, slog.LevelDebug),
@@ -48,8 +48,8 @@ func (s *pluginServer) newServer(ctx context.Context, serverTLS *tls.Config) *ht
 // newDirect makes the server of a plugin that was launched, with the bounds of the other.
 func (s *pluginServer) newDirect(ctx context.Context) *h2serve.Server {
 	return h2serve.New(h2serve.Config{
-		Handler: s.handler(), Context: withStopping(ctx.Done()), TLS: s.server.TLSConfig, Log: slog.New(s.log),
-		HandshakeTimeout: defaultLimits.ReadHeaderTimeout, IdleTimeout: defaultLimits.IdleTimeout,
+		Handler: s.handler(), Context: withStopping(ctx.Done()), TLS: s.tls, Log: slog.New(s.log),
+		HandshakeTimeout: s.cfg.Limits.ReadHeaderTimeout, IdleTimeout: defaultLimits.IdleTimeout,
 		PingAfter: pingAfter, PingTimeout: pingTimeout, WriteTimeout: writeByteTimeout,
 		MaxStreams: pluginStreams, MaxHeaderBytes: uint32(defaultLimits.MaxHeaderBytes), //nolint:gosec // a constant
 		StreamWindow: pluginStreamBuffer, ConnWindow: pluginConnBuffer,
@@ -91,15 +91,32 @@ func (s *pluginServer) handler() http.Handler {
 	})
 }
 
+// open has the plugin accept connections: those of its host, and of others who knock until it
+// is known that they are not.
+func (s *pluginServer) open() *entry.Entry {
+	l := s.cfg.Limits
+	return entry.Open(s.gathered, entry.Config{
+		TLS: s.tls, HandshakeTimeout: l.ReadHeaderTimeout, Overtime: l.CertificateOvertime,
+		MaxConnections: l.MaxConnections, MaxPerAddress: l.MaxConnectionsPerPeer,
+		PerSecond: l.ConnectionsPerSecond, Burst: l.ConnectionBurst,
+		Key:     func(a net.Addr) string { return addressKey(a.String()) },
+		Refused: s.log.failed,
+		Ended: func(addr net.Addr, leaf *x509.Certificate) {
+			s.cfg.Client.Logger.Warn("a connection of the host ended, because its certificate did and no later one was shown",
+				keyPeer, addr.String(), keyIdentity, certs.CertificateIdentity(leaf), certs.ClaimNotAfter, leaf.NotAfter)
+		},
+	})
+}
+
 func (s *pluginServer) serve() error {
 	var err error
-	switch {
-	case s.direct != nil:
+	if s.direct != nil {
 		err = s.direct.Serve(s.opened)
-	case s.server.TLSConfig == nil:
-		err = s.server.Serve(s.gathered)
-	default:
-		err = s.server.ServeTLS(s.gathered, "", "")
+	} else {
+		door := s.open()
+		defer door.End()
+		door.Attach(s.server)
+		err = s.server.Serve(door)
 	}
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil

@@ -45,12 +45,59 @@ type PluginService struct {
 	Metadata map[string]string
 }
 
+// PluginLimits holds the bounds of a plugin's listener, on which the host alone is let in and
+// anybody may knock. The zero value of each field is the default that its comment gives; a
+// negative value is refused.
+type PluginLimits struct {
+	// MaxConnections bounds the open connections; more wait in the listener's queue.
+	// Default 10,000.
+	MaxConnections int
+	// MaxConnectionsPerPeer bounds those of one peer address (a /64 for IPv6) on which TLS is
+	// not agreed on yet, and in plaintext all of them. A newcomer takes the place of the one
+	// that was silent for longest, if that was for half a second (5 s in plaintext), and is
+	// refused otherwise. Connections of the host, which TLS tells, do not count. Default 1,000.
+	MaxConnectionsPerPeer int
+	// ConnectionsPerSecond and ConnectionBurst limit the new connections of one peer
+	// address. One that comes faster is closed before TLS. Defaults 500 and 2,000, or
+	// MaxConnectionsPerPeer where that is more than the latter.
+	ConnectionsPerSecond float64
+	// ConnectionBurst is the burst to ConnectionsPerSecond. Default 2,000.
+	ConnectionBurst int
+	// ReadHeaderTimeout bounds the TLS handshake and each request header. Default 10 s.
+	ReadHeaderTimeout time.Duration
+	// CertificateOvertime is how long a connection may outlive the certificate that the host
+	// showed on it, unless the host shows a later one of the same identity on another
+	// connection; a host of this library whose certificates renew does. Default 1 min.
+	CertificateOvertime time.Duration
+}
+
+// common are the bounds as those of a host with the same names.
+func (l PluginLimits) common() Limits {
+	return Limits{
+		MaxConnections: l.MaxConnections, MaxConnectionsPerPeer: l.MaxConnectionsPerPeer,
+		ConnectionsPerSecond: l.ConnectionsPerSecond, ConnectionBurst: l.ConnectionBurst,
+		ReadHeaderTimeout: l.ReadHeaderTimeout, CertificateOvertime: l.CertificateOvertime,
+	}
+}
+
+func (l PluginLimits) validate() error { return l.common().validate() }
+
+// withDefaults returns a copy in which zero fields hold their defaults.
+func (l PluginLimits) withDefaults() PluginLimits {
+	all := l.common().withDefaults()
+	return PluginLimits{
+		MaxConnections: all.MaxConnections, MaxConnectionsPerPeer: all.MaxConnectionsPerPeer,
+		ConnectionsPerSecond: all.ConnectionsPerSecond, ConnectionBurst: all.ConnectionBurst,
+		ReadHeaderTimeout: all.ReadHeaderTimeout, CertificateOvertime: all.CertificateOvertime,
+	}
+}
+
 // PluginServerConfig configures [ServePlugin].
 type PluginServerConfig struct {
 	// Client says how the host is reached and who the plugin is. An empty
 	// HostURL means that the host calls first and assigns the identity; then
-	// HostIdentity is required. Metadata.Provides may stay empty: Services says
-	// it.
+	// HostIdentity or Client.PinnedKeys is required. Metadata.Provides may stay
+	// empty: Services says it.
 	Client ClientConfig
 	// Services are what the plugin serves. Empty is a plugin that only calls.
 	Services []PluginService
@@ -92,6 +139,9 @@ type PluginServerConfig struct {
 	// GracefulShutdownTimeout bounds the end: calls in flight may finish for
 	// that long. Zero means 10 s.
 	GracefulShutdownTimeout time.Duration
+	// Limits bounds what strangers can take of the plugin's listener, and how long a
+	// connection of the host stands. The zero value is the defaults.
+	Limits PluginLimits
 	// OnConnected runs once, after the first handshake and before the services
 	// are registered; an error ends the plugin. May be nil.
 	OnConnected func(ctx context.Context, client *Client) error
@@ -142,6 +192,9 @@ func (c *PluginServerConfig) validateServing() error {
 	case !c.Client.AllowInsecure && len(c.Services) > 0 && certs.ServerLeaf(c.serverBase()) == nil:
 		return fieldError("TLS", "has no certificate, nor has Client.TLS; the plugin serves over TLS and needs one "+
 			"(with go-spiffe write tlsconfig.MTLSServerConfig(...))")
+	}
+	if err := c.Limits.validate(); err != nil {
+		return err
 	}
 	return c.validateBaseURL()
 }
@@ -224,6 +277,7 @@ func (c *PluginServerConfig) withDefaults() *PluginServerConfig {
 	if out.withdrawn == nil {
 		out.withdrawn = func() bool { return false }
 	}
+	out.Limits = c.Limits.withDefaults()
 	out.HealthInterval = cmp.Or(c.HealthInterval, defaultHealthInterval)
 	out.GracefulShutdownTimeout = cmp.Or(c.GracefulShutdownTimeout, defaultShutdownTimeout)
 	return &out
@@ -278,6 +332,7 @@ type pluginServer struct {
 	cfg      *PluginServerConfig
 	client   *Client
 	trust    *hostTrust
+	tls      *tls.Config // nil in plaintext
 	listener net.Listener
 	opened   net.Listener     // of the listener
 	gathered *gather.Listener // of opened
@@ -302,22 +357,21 @@ func newPluginServer(ctx context.Context, cfg *PluginServerConfig) (*pluginServe
 		return nil, err
 	}
 	s.client, s.trust = client, newHostTrust(cfg, client)
-	var serverTLS *tls.Config
 	if !cfg.Client.AllowInsecure {
-		if serverTLS, err = s.serverTLS(); err != nil {
+		if s.tls, err = s.serverTLS(); err != nil {
 			return nil, errors.Join(err, client.Close())
 		}
-		client.own = append(client.own, certs.ServerSource("this plugin, where its host calls it", serverTLS))
+		client.own = append(client.own, certs.ServerSource("this plugin, where its host calls it", s.tls))
 	}
 	if err := s.listen(ctx); err != nil {
 		return nil, errors.Join(err, client.Close())
 	}
 	s.log = newServerLog(cfg.Client.Logger)
-	s.opened = opening.NewListener(s.listener, s.log.opened(serverTLS != nil))
+	s.opened = opening.NewListener(s.listener, s.log.opened(s.tls != nil))
 	s.gathered = gather.NewListener(s.opened, gather.Config{WriteTimeout: writeByteTimeout})
 	s.session = newPluginSession(cfg, client, s.baseURL())
 	s.session.enrolled = s.connected
-	if s.server = s.newServer(ctx, serverTLS); cfg.launched && serverTLS != nil {
+	if s.server = s.newServer(ctx); cfg.launched && s.tls != nil {
 		s.direct = s.newDirect(ctx)
 	}
 	return s, nil

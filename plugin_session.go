@@ -123,7 +123,10 @@ func (s *pluginSession) enrol(ctx context.Context) error {
 		}
 	}
 	for failures := 1; ; failures++ {
-		err := s.client.connect(ctx)
+		var err error
+		if s.client.RuntimeID() == "" { // a handshake may have ended after nobody waited for it any more
+			err = s.client.connect(ctx)
+		}
 		switch {
 		case err == nil:
 			log.Info("connected to the host", keyHost, s.cfg.Client.HostURL, keyRuntimeID, s.client.RuntimeID())

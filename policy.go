@@ -113,8 +113,8 @@ type HandshakeAuth struct {
 	// RequireCertificate refuses handshakes without a verified client
 	// certificate.
 	RequireCertificate bool
-	// RequireChannelBinding refuses proofs that are not bound to the TLS
-	// connection (RFC 9266), as those of a client behind a TLS-terminating proxy.
+	// RequireChannelBinding refuses proofs that are not bound to the TLS connection by
+	// its exporter value (RFC 5705), as those of a client behind a proxy that ends TLS.
 	RequireChannelBinding bool
 	// MaxClockSkew is how far a client's clock may be off, and how long a nonce
 	// is remembered. Zero means 2 min.

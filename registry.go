@@ -239,8 +239,9 @@ func (s *ServiceRegistry) SelectProvider(serviceType string, minVersion string) 
 	return provider(reg), nil
 }
 
-// SetSelectionStrategy sets the strategy of a type. The default is
-// SelectionFirst.
+// SetSelectionStrategy sets the strategy of a type, by which discovery selects, and the host
+// where a call names no provider. Without one discovery names the first, as SelectionFirst
+// does, and the host chooses by load.
 func (s *ServiceRegistry) SetSelectionStrategy(serviceType string, strategy SelectionStrategy) {
 	switch strategy {
 	case SelectionFirst:

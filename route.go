@@ -23,6 +23,7 @@ type route struct {
 	unary    func(path string) bool // whether a call has the unary deadline; nil: none has, and shutdown ends none early
 	reads    bool                   // the handler may wait for more of the request
 	tells    bool                   // the handler tells the observer itself
+	vital    bool                   // what keeps an identity alive: not refused for the bytes that it carried
 	next     http.Handler
 }
 
@@ -93,21 +94,35 @@ type lease struct {
 
 // endWith ends a call with the identity of its caller and with its lease, until it
 // is untied.
-func (a *admission) endWith(c *inflight.Call) (untie func()) {
-	var identity, lease func() bool
+func (a *admission) endWith(c *inflight.Call) ends {
+	e := ends{caller: a.caller}
 	if a.caller != nil {
-		identity = a.caller.id.OnEnd(func() { c.End(errIdentityEnded) })
+		a.caller.call = c
+		a.caller.id.Hang(&a.caller.end, a.caller)
 	}
 	if a.lease.onEnd != nil {
-		lease = a.lease.onEnd(func() { c.End(a.lease.cause) })
+		e.lease = a.lease.begin(c)
 	}
-	return func() {
-		if identity != nil {
-			identity()
-		}
-		if lease != nil {
-			lease()
-		}
+	return e
+}
+
+// begin ends a call with the lease, until it is stopped.
+func (l lease) begin(c *inflight.Call) (stop func() bool) {
+	return l.onEnd(func() { c.End(l.cause) })
+}
+
+// ends are those of a caller's identity and of a lease that end a call.
+type ends struct {
+	caller *caller
+	lease  func() bool
+}
+
+func (e ends) untie() {
+	if e.caller != nil {
+		e.caller.id.Unhang(&e.caller.end)
+	}
+	if e.lease != nil {
+		e.lease()
 	}
 }
 

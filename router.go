@@ -14,6 +14,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
+	"github.com/masegraye/connect-plugin-go/internal/inflight"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
 	"github.com/masegraye/connect-plugin-go/internal/proxy"
 	"github.com/masegraye/connect-plugin-go/internal/target"
@@ -139,9 +140,8 @@ func (s *ServiceRouter) route(w http.ResponseWriter, r *http.Request) {
 
 // serve answers a call: its provider does, or the host where it goes nowhere.
 func (s *ServiceRouter) serve(w http.ResponseWriter, r *http.Request, call *routedCall) {
-	c := call.caller
-	to, reason := s.find(c, r)
-	call.target = to
+	c, to := call.caller, &call.target
+	reason := s.find(to, c, r)
 	switch {
 	case to.malformed != nil:
 		call.record.begin(r, call)
@@ -162,8 +162,16 @@ func (s *ServiceRouter) serve(w http.ResponseWriter, r *http.Request, call *rout
 		reason = "policy changed"
 	}
 	call.record.ends(connect.CodeNotFound)
-	c.hub.auditEvent(r.Context(), RightRequires.event(AuditDenied, r.URL.Path, to.route.Type, reason))
+	noteDenied(c, r, to.route.Type, reason)
 	refuse(w, r, connect.CodeNotFound, errNotAvailable)
+}
+
+// noteDenied records that a call was refused. It is apart from the way of those that are not:
+// what an event takes on the stack would stay there as long as they last.
+//
+//go:noinline
+func noteDenied(c *caller, r *http.Request, serviceType, reason string) {
+	c.hub.auditEvent(r.Context(), RightRequires.event(AuditDenied, r.URL.Path, serviceType, reason))
 }
 
 // routedCall is a call on its way to a provider.
@@ -171,7 +179,45 @@ type routedCall struct {
 	caller *caller
 	book   *policy.Book // under which it began
 	target routeTarget
-	record *callRecord // nil where nobody observes
+	result proxy.Result // of the last attempt that policy allowed
+	record *callRecord  // nil where nobody observes
+	first  onward
+	tried  bool // first is, or was, in use
+}
+
+// onward is the way of a call to one provider, as policy sees it. It goes on while its
+// caller may make the call, its provider may provide the type, and the type opens the
+// procedure. A provider that the host registered itself, against the policy, may.
+type onward struct {
+	permit inflight.Permit[*policy.Book]
+
+	// Fixed before the permit is held.
+	router           *ServiceRouter
+	caller, provider *tokenstore.Identity // the provider is nil where the host knows none
+	bound            bool                 // by what policy lets the provider provide
+	reg              *catalog.Registration
+	path             string
+}
+
+// onward returns the next way of the call. Somebody may still look at those before.
+func (c *routedCall) onward(s *ServiceRouter) *onward {
+	p := &c.first
+	if c.tried {
+		p = new(onward)
+	}
+	c.tried = true
+	reg := c.target.reg
+	p.router, p.caller, p.reg, p.path = s, c.caller.id, reg, c.target.path
+	if provider, ok := c.caller.hub.store.Lookup(reg.RuntimeID); ok {
+		p.provider, p.bound = provider, c.book.MayProvide(subjectOf(provider), reg.Type)
+	}
+	return p
+}
+
+// AllowedBy implements inflight.Subject.
+func (p *onward) AllowedBy(b *policy.Book) bool {
+	return b.MayRequire(subjectOf(p.caller), p.reg.Type) && (!p.bound || b.MayProvide(subjectOf(p.provider), p.reg.Type)) &&
+		p.router.opens(b, p.provider, p.reg, p.path)
 }
 
 // forward passes a call on and answers it. It reports false, and does neither,
@@ -182,98 +228,95 @@ func (s *ServiceRouter) forward(w http.ResponseWriter, r *http.Request, call *ro
 	if call.target.chosen {
 		return s.forwardToAny(w, r, call)
 	}
-	result, allowed := s.attempt(w, r, call)
-	switch {
-	case !allowed:
+	if !s.attempt(w, r, call) {
 		return false
-	case !result.Retryable:
-	case errors.Is(result.Err, proxy.ErrClosed), s.replaced(call.target.reg.RuntimeID):
-		if target, reason := s.find(call.caller, r); reason == "" {
-			call.target = target // its place may have been taken meanwhile
-		}
-		if again, ok := s.attempt(w, r, call); ok {
-			result = again
-		}
-	case idempotent(call.book, r, call.target):
-		result = s.failOver(w, r, call, result)
 	}
-	s.report(r, call, result)
-	call.record.done(r.Context(), call, result)
-	answer(w, r, result)
+	if call.result.Retryable {
+		s.again(w, r, call)
+	}
+	s.report(r, call.caller, call.target.reg, &call.result)
+	call.record.done(r.Context(), call, call.result)
+	answer(w, r, &call.result)
 	return true
 }
 
+// again makes another attempt where there may be one.
+func (s *ServiceRouter) again(w http.ResponseWriter, r *http.Request, call *routedCall) {
+	switch {
+	case errors.Is(call.result.Err, proxy.ErrClosed), s.replaced(call.target.reg.RuntimeID):
+		var target routeTarget
+		if s.find(&target, call.caller, r) == "" {
+			call.target = target // its place may have been taken meanwhile
+		}
+		s.attempt(w, r, call)
+	case idempotent(call.book, r, call.target.path):
+		s.failOver(w, r, call)
+	}
+}
+
 // failOver sends a call that failed to another provider that will do.
-func (s *ServiceRouter) failOver(w http.ResponseWriter, r *http.Request, call *routedCall, failed proxy.Result) proxy.Result {
-	other, ok := s.catalog.Substitute(call.target.reg.Type, call.target.reg.RuntimeID)
+func (s *ServiceRouter) failOver(w http.ResponseWriter, r *http.Request, call *routedCall) {
+	failed, before := call.result, call.target.reg
+	other, ok := s.catalog.Substitute(before.Type, before.RuntimeID)
 	if !ok {
-		return failed
+		return
 	}
-	next := *call
-	next.target.reg = other
-	result, allowed := s.attempt(w, r, &next)
-	if !allowed {
-		return failed
+	call.target.reg = &other
+	if !s.attempt(w, r, call) {
+		call.target.reg = before
+		return
 	}
-	s.report(r, call, failed)
-	*call = next
-	return result
+	s.report(r, call.caller, before, &failed)
 }
 
 // idempotent reports whether a call may be sent to another provider: a
 // side-effect-free GET of Connect, or a procedure that policy marks.
-func idempotent(book *policy.Book, r *http.Request, t routeTarget) bool {
-	return r.Method == http.MethodGet || book.Idempotent.Has(t.path)
+func idempotent(book *policy.Book, r *http.Request, path string) bool {
+	return r.Method == http.MethodGet || book.Idempotent.Has(path)
 }
 
-// attempt sends a call to its target. It reports false where policy does not
-// allow that.
-func (s *ServiceRouter) attempt(w http.ResponseWriter, r *http.Request, call *routedCall) (proxy.Result, bool) {
+// attempt sends a call to its target. It reports false, and leaves the result as it is, where
+// policy does not allow that.
+func (s *ServiceRouter) attempt(w http.ResponseWriter, r *http.Request, call *routedCall) bool {
 	c := call.caller
-	release, allowed := c.hub.permit(c.call, s.permission(call.book, c, &call.target))
-	if !allowed {
-		return proxy.Result{}, false
+	way := call.onward(s)
+	if !c.hub.hold(&way.permit, c.call, way) {
+		return false
 	}
-	defer release()
-	provider, err := s.provider(c.hub, call.target.reg)
+	defer c.hub.permitted.Drop(&way.permit)
+	provider, err := s.provider(c.hub, call.target.reg.RuntimeID)
 	if err != nil {
-		return proxy.Result{
+		call.result = proxy.Result{
 			Class: proxy.ClassUnavailable, Err: err, Retryable: true,
 			Fault: !errors.Is(err, errUnhealthy), // which the catalogue knows
-		}, true
+		}
+		return true
 	}
-	outcome := call.record.attempt()
 	w.Header().Del(headerCacheControl) // the provider says what may be kept
-	result := provider.pool.Forward(w, r, proxy.Call{
-		Path: call.target.path, Ending: ending, Outcome: outcome,
-		CallerID: c.id.RuntimeID(), CallerSelfID: c.id.SelfID(), CallerVersion: c.id.SelfVersion(),
-	})
+	call.onto(provider.pool, w, r)
+	result := &call.result
 	if result.Fault && result.Class == proxy.ClassUnavailable && result.Retryable && !errors.Is(result.Err, proxy.ErrClosed) {
 		provider.failed(s.now(), result.Latency)
 	}
-	return result, true
+	return true
+}
+
+// onto forwards the call.
+func (c *routedCall) onto(pool *proxy.Provider, w http.ResponseWriter, r *http.Request) {
+	id := c.caller.id
+	c.result = pool.Forward(w, r, proxy.Call{
+		Path: c.target.path, Ending: ending, Outcome: c.record.attempt(), Ahead: c.caller.hub.shareOf(id).ahead,
+		CallerID: id.RuntimeID(), CallerSelfID: id.SelfID(), CallerVersion: id.SelfVersion(),
+	})
 }
 
 // now is the age of the router.
 func (s *ServiceRouter) now() time.Duration { return time.Since(s.begun) }
 
-// permission says until when policy lets a call go on that began under book: while
-// its caller may make it, its provider may provide the type, and the type opens the
-// procedure. A provider that the host registered itself, against the policy, may.
-func (s *ServiceRouter) permission(book *policy.Book, c *caller, t *routeTarget) func(*policy.Book) bool {
-	reg, path := t.reg, t.path
-	provider, ok := c.hub.store.Lookup(reg.RuntimeID)
-	bound := ok && book.MayProvide(subjectOf(provider), reg.Type)
-	return func(b *policy.Book) bool {
-		return b.MayRequire(subjectOf(c.id), reg.Type) && (!bound || b.MayProvide(subjectOf(provider), reg.Type)) &&
-			s.opens(b, provider, reg, path)
-	}
-}
-
 // opens reports whether a registration opens a procedure: one below its path or, where it
 // has none, one that policy names for the plugin, and where it names nothing one that no
 // other type of the plugin opens. The provider is nil where the host knows none.
-func (s *ServiceRouter) opens(book *policy.Book, provider *tokenstore.Identity, reg catalog.Registration, path string) bool {
+func (s *ServiceRouter) opens(book *policy.Book, provider *tokenstore.Identity, reg *catalog.Registration, path string) bool {
 	if strings.Trim(reg.Path, "/") != "" {
 		return true // it was joined with the path
 	}
@@ -288,7 +331,7 @@ func (s *ServiceRouter) opens(book *policy.Book, provider *tokenstore.Identity, 
 // routeTarget is where a call goes.
 type routeTarget struct {
 	route proxy.Route
-	reg   catalog.Registration
+	reg   *catalog.Registration // not to be changed
 	path  string
 
 	absent     bool               // there is none at the moment, of a type that the caller may call
@@ -297,51 +340,52 @@ type routeTarget struct {
 	malformed  error              // what is wrong with the constraint
 }
 
-// find finds the target of a call. Unknown and forbidden targets look alike to
-// the caller; the reason is for the log.
-func (s *ServiceRouter) find(c *caller, r *http.Request) (routeTarget, string) {
-	route, err := proxy.ParseRoute(r.URL)
-	if err != nil {
-		return routeTarget{}, err.Error()
+// find finds the target of a call, or says why there is none. Unknown and forbidden targets
+// look alike to the caller; the reason is for the log.
+func (s *ServiceRouter) find(t *routeTarget, c *caller, r *http.Request) (reason string) {
+	var err error
+	if t.route, err = proxy.ParseRoute(r.URL); err != nil {
+		return err.Error()
 	}
-	t := routeTarget{route: route}
+	route := &t.route
 	if !c.hub.mayRequire(c.id, route.Type) {
-		return t, reasonNotAllowed
+		return reasonNotAllowed
 	}
 	if route.Provider == anyProvider {
 		return s.findAny(t, r)
 	}
-	reg, ok := s.catalog.Provider(route.Type, route.Provider)
-	if !ok {
-		reg, ok = s.successor(route.Type, route.Provider)
+	reg := s.catalog.Registered(route.Type, route.Provider)
+	if reg == nil {
+		if next, ok := s.successor(route.Type, route.Provider); ok {
+			reg = &next
+		}
 	}
-	if !ok {
+	if reg == nil {
 		t.absent = s.catalog.WhyNot(route.Type, route.Provider) == catalog.AbsentForNow
-		return t, "no such provider of the type"
+		return "no such provider of the type"
 	}
 	return s.at(t, reg)
 }
 
-// at returns the target at a provider, or why it is none.
-func (s *ServiceRouter) at(t routeTarget, reg catalog.Registration) (routeTarget, string) {
+// at sets the target at a provider, or says why it is none.
+func (s *ServiceRouter) at(t *routeTarget, reg *catalog.Registration) (reason string) {
 	var err error
 	t.reg = reg
 	if t.path, err = proxy.JoinPath(reg.Path, t.route.Rest); err != nil {
-		return t, err.Error()
+		return err.Error()
 	}
 	if strings.HasPrefix(t.path, pathControl) || strings.HasPrefix(t.path, pathIdentity) {
-		return t, "only the host calls a plugin's control services"
+		return "only the host calls a plugin's control services"
 	}
 	h := s.handshake.hub
 	if provider, _ := h.store.Lookup(reg.RuntimeID); !s.opens(h.rules.Load(), provider, reg, t.path) {
-		return t, "the type registered no path, and the procedure is another type's or not among PluginPolicy.Procedures"
+		return "the type registered no path, and the procedure is another type's or not among PluginPolicy.Procedures"
 	}
-	return t, ""
+	return ""
 }
 
 // report records how a provider did.
-func (s *ServiceRouter) report(r *http.Request, call *routedCall, result proxy.Result) {
-	c, reg := call.caller, call.target.reg
+func (s *ServiceRouter) report(r *http.Request, c *caller, reg *catalog.Registration, result *proxy.Result) {
 	logCall(r, c, reg, result)
 	switch result.Class {
 	case proxy.ClassOK:
@@ -371,7 +415,7 @@ func (s *ServiceRouter) served(runtimeID string) {
 }
 
 // failed notes how a call to a provider failed, for whoever looks at the plugin.
-func (s *ServiceRouter) failed(runtimeID string, result proxy.Result) {
+func (s *ServiceRouter) failed(runtimeID string, result *proxy.Result) {
 	if id, ok := s.handshake.hub.store.Lookup(runtimeID); ok {
 		what := printable(fmt.Sprintf("%s: %v", result.Class, result.Err))
 		declared(id).failure.Store(&failedCall{at: time.Now(), what: what})
@@ -379,7 +423,7 @@ func (s *ServiceRouter) failed(runtimeID string, result proxy.Result) {
 }
 
 // answer answers a call that was not answered.
-func answer(w http.ResponseWriter, r *http.Request, result proxy.Result) {
+func answer(w http.ResponseWriter, r *http.Request, result *proxy.Result) {
 	if result.Written {
 		return
 	}
@@ -390,12 +434,12 @@ func answer(w http.ResponseWriter, r *http.Request, result proxy.Result) {
 		w.WriteHeader(http.StatusMethodNotAllowed)
 		return
 	}
-	code, err := outcomeOf(r.Context(), result)
+	code, err := outcomeOf(r.Context(), *result)
 	refuse(w, r, code, err)
 }
 
 // logCall records a call that was passed on, for whoever looks at single calls.
-func logCall(r *http.Request, c *caller, reg catalog.Registration, result proxy.Result) {
+func logCall(r *http.Request, c *caller, reg *catalog.Registration, result *proxy.Result) {
 	log := c.hub.log()
 	if !log.Enabled(r.Context(), slog.LevelDebug) {
 		return

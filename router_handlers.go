@@ -42,8 +42,13 @@ type ownPlace struct {
 func memoryPlace(h *hub, handler http.Handler) *ownPlace {
 	return &ownPlace{name: memoryEndpoint, memory: true, open: func(d *pluginDialer) (*proxy.Provider, error) {
 		l := h.settings().limits
+		bounded := swellBounded(handler, l.swelling())
 		return proxy.New(proxy.Config{
-			Handler:  http.MaxBytesHandler(swellBounded(withStatedCaller(handler), l.swelling()), l.MaxCallBytes),
+			Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				r.Body = http.MaxBytesReader(w, r.Body, l.MaxCallBytes) // the request is the handler's alone
+				bounded.ServeHTTP(w, r)
+			}),
+			Context:  withStated,
 			CallIdle: l.StreamIdleTimeout,
 			Headers:  d.headers,
 		})
@@ -224,17 +229,17 @@ func (s *ServiceRouter) handlerCount() int {
 }
 
 // findAny chooses the target of a call that leaves that to the router.
-func (s *ServiceRouter) findAny(t routeTarget, r *http.Request) (routeTarget, string) {
+func (s *ServiceRouter) findAny(t *routeTarget, r *http.Request) (reason string) {
 	t.chosen = true
 	demands := r.Header[headerConstraint]
 	if len(demands) > 1 {
 		t.malformed = errTwoConstraints
-		return t, t.malformed.Error()
+		return t.malformed.Error()
 	}
 	if len(demands) == 1 {
 		if t.constraint, t.malformed = semrange.ParseConstraint(demands[0]); t.malformed != nil {
 			t.malformed = fmt.Errorf("%s: %w", headerConstraint, t.malformed)
-			return t, "malformed constraint"
+			return "malformed constraint"
 		}
 	}
 	return s.choose(t, nil)
@@ -243,33 +248,30 @@ func (s *ServiceRouter) findAny(t routeTarget, r *http.Request) (routeTarget, st
 var errTwoConstraints = errors.New(headerConstraint + ": is there more than once")
 
 // choose finds a provider for a call, other than those that were tried: by the strategy of
-// the type at first, where there is one, and by load otherwise.
-func (s *ServiceRouter) choose(t routeTarget, tried []string) (routeTarget, string) {
-	reason := ""
+// the type at first, where there is one, and by load otherwise. It says why there is none.
+func (s *ServiceRouter) choose(t *routeTarget, tried []string) (reason string) {
 	if len(tried) == 0 && s.catalog.HasStrategy(t.route.Type) {
 		if reg, _, err := s.catalog.Select(t.route.Type, t.constraint); err == nil {
-			next, no := s.at(t, reg)
-			if no == "" {
-				return next, ""
+			if reason = s.at(t, &reg); reason == "" {
+				return ""
 			}
-			reason, tried = no, []string{reg.RuntimeID}
+			tried = []string{reg.RuntimeID}
 		}
 	}
 	var room [catalog.MaxCandidates]catalog.Candidate
 	candidates := s.catalog.Candidates(t.route.Type, t.constraint, tried, room[:0])
 	for len(candidates) > 0 { // one that the path leads nowhere at keeps no call from the others
 		i := spread.Least(s.loads(candidates), rand.Float64)
-		next, no := s.at(t, candidates[i].Registration)
-		if no == "" {
-			return next, ""
+		if reason = s.at(t, candidates[i].Registration); reason == "" {
+			return ""
 		}
-		reason, candidates = no, slices.Delete(candidates, i, i+1)
+		candidates = slices.Delete(candidates, i, i+1)
 	}
 	if reason != "" {
-		return t, reason
+		return reason
 	}
 	t.absent = true
-	return t, "nobody provides the type, or none that satisfies the constraint"
+	return "nobody provides the type, or none that satisfies the constraint"
 }
 
 // loads returns what is known of the work of providers.
@@ -295,30 +297,27 @@ const maxTries = 8
 // none of them.
 func (s *ServiceRouter) forwardToAny(w http.ResponseWriter, r *http.Request, call *routedCall) bool {
 	var (
-		last  proxy.Result
 		tried []string
 		sent  bool // an attempt was made
 	)
 	for {
-		result, allowed := s.attempt(w, r, call)
+		reg := call.target.reg
+		allowed := s.attempt(w, r, call)
 		if allowed {
-			last, sent = result, true
-			s.report(r, call, result)
-			call.record.done(r.Context(), call, result)
+			sent = true
+			s.report(r, call.caller, reg, &call.result)
+			call.record.done(r.Context(), call, call.result)
 		}
-		tried = append(tried, call.target.reg.RuntimeID)
-		if allowed && !result.Retryable || len(tried) == maxTries || r.Context().Err() != nil {
+		if allowed && !call.result.Retryable || r.Context().Err() != nil {
 			break
 		}
-		next, reason := s.choose(call.target, tried)
-		if reason != "" {
+		if tried = append(tried, reg.RuntimeID); len(tried) == maxTries || s.choose(&call.target, tried) != "" {
 			break
 		}
-		call.target = next
 	}
 	if !sent {
 		return false
 	}
-	answer(w, r, last)
+	answer(w, r, &call.result)
 	return true
 }

@@ -65,11 +65,11 @@ var (
 )
 
 // provider returns the pool of a plugin that takes calls.
-func (s *ServiceRouter) provider(h *hub, reg catalog.Registration) (*routedProvider, error) {
-	if !s.lifecycle.ShouldRouteTraffic(reg.RuntimeID) {
+func (s *ServiceRouter) provider(h *hub, runtimeID string) (*routedProvider, error) {
+	if !s.lifecycle.ShouldRouteTraffic(runtimeID) {
 		return nil, errUnhealthy
 	}
-	p, err := s.providerAt(h, reg.RuntimeID)
+	p, err := s.providerAt(h, runtimeID)
 	if err == nil && int64(s.now()) < p.down.Load() {
 		return nil, errDown
 	}
@@ -416,7 +416,7 @@ func (d *pluginDialer) pool(h *hub, id *tokenstore.Identity, endpoint string, pr
 
 // config is what the pool of a plugin has, wherever it is, but for its TLS.
 func (d *pluginDialer) config(h *hub, id *tokenstore.Identity, e proxy.Endpoint) proxy.Config {
-	l := d.limits
+	l := &d.limits
 	return proxy.Config{
 		Endpoint: e, DialTimeout: l.DialTimeout, IdleTimeout: l.IdleTimeout, CallIdle: l.StreamIdleTimeout, Overtime: l.CertificateOvertime,
 		MaxHeaderBytes: max(l.MaxHeaderBytes, proxy.DefaultMaxHeaderBytes), Logger: h.log().With(keyRuntimeID, id.RuntimeID()),

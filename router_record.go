@@ -18,9 +18,11 @@ type callRecord struct {
 	names    *procedures.Set
 	ctx      context.Context //nolint:containedctx // what the observer made of the call's
 	begun    bool            // the observer was told
-	path     string          // on the provider
-	call     RoutedCall
-	outcome  proxy.Outcome // of the last attempt
+	// attempted reports that outcome is in use.
+	attempted bool
+	path      string // on the provider
+	call      RoutedCall
+	outcome   proxy.Outcome // of the last attempt
 }
 
 var callRecords = sync.Pool{New: func() any { return new(callRecord) }}
@@ -28,7 +30,7 @@ var callRecords = sync.Pool{New: func() any { return new(callRecord) }}
 func newCallRecord(o Observer, h *hub) *callRecord {
 	rec, _ := callRecords.Get().(*callRecord)
 	rec.observer, rec.names = o, &h.answered
-	rec.call = RoutedCall{Start: time.Now(), Code: connect.CodeUnknown} // where a handler of the user's panics
+	rec.call = RoutedCall{Start: h.clock.Now(), Code: connect.CodeUnknown} // where a handler of the user's panics
 	return rec
 }
 
@@ -56,7 +58,10 @@ func (rec *callRecord) attempt() *proxy.Outcome {
 	if rec == nil {
 		return nil
 	}
-	rec.outcome.Reset()
+	if rec.attempted {
+		rec.outcome.Reset()
+	}
+	rec.attempted = true
 	return &rec.outcome
 }
 
@@ -92,7 +97,10 @@ func (rec *callRecord) end() {
 		rec.call.Duration = time.Since(rec.call.Start)
 		rec.observer.CallRouted(rec.ctx, rec.call)
 	}
-	rec.outcome.Reset()
-	*rec = callRecord{outcome: rec.outcome}
+	if rec.attempted {
+		rec.outcome.Reset()
+	}
+	// What newCallRecord and begin set anew may stay: names, and no more of a peer's.
+	rec.observer, rec.names, rec.ctx, rec.begun, rec.attempted = nil, nil, nil, false, false
 	callRecords.Put(rec)
 }

@@ -29,32 +29,41 @@ func (s *ServiceRegistry) WatchService(ctx context.Context, req *connect.Request
 	handOver(ctx)
 	ctx, done := c.attend(ctx)
 	defer done()
-	m := req.Msg
-	if err := ValidateServiceType(m.GetServiceType()); err != nil {
-		return errorf(connect.CodeInvalidArgument, "service_type: %w", err)
-	}
-	if len(m.GetEpoch()) > maxEpochLen {
-		m.Epoch = unknownEpoch // and is not kept as long as the watch
-	}
-	release, err := s.permitWatch(ctx, c, m.GetServiceType(), req.Spec().Procedure)
+	w, release, err := s.openWatch(ctx, c, runtimeID, req)
 	if err != nil {
 		return err
 	}
 	defer release()
-	w, err := s.catalog.Watch(catalog.WatchRequest{
-		Type: m.GetServiceType(), RuntimeID: runtimeID, ResumeAfter: m.GetResumeAfter(), Epoch: m.GetEpoch(),
-	})
-	if err != nil {
-		return s.watchError(ctx, err, m.GetServiceType(), req.Spec().Procedure)
-	}
 	defer w.Close()
 	return s.tell(ctx, c, w, req, stream)
 }
 
+// openWatch begins to watch, where the caller may, until policy says otherwise.
+func (s *ServiceRegistry) openWatch(ctx context.Context, c *caller, runtimeID string, req *connect.Request[connectpluginv1.WatchServiceRequest]) (w *catalog.Watcher, release func(), err error) {
+	m := req.Msg
+	if err := ValidateServiceType(m.GetServiceType()); err != nil {
+		return nil, nil, errorf(connect.CodeInvalidArgument, "service_type: %w", err)
+	}
+	if len(m.GetEpoch()) > maxEpochLen {
+		m.Epoch = unknownEpoch // and is not kept as long as the watch
+	}
+	release, err = s.permitWatch(ctx, c, m.GetServiceType(), req.Spec().Procedure)
+	if err != nil {
+		return nil, nil, err
+	}
+	w, err = s.catalog.Watch(catalog.WatchRequest{
+		Type: m.GetServiceType(), RuntimeID: runtimeID, ResumeAfter: m.GetResumeAfter(), Epoch: m.GetEpoch(),
+	})
+	if err != nil {
+		release()
+		return nil, nil, s.watchError(ctx, err, m.GetServiceType(), req.Spec().Procedure)
+	}
+	return w, release, nil
+}
+
 // tell sends what happens to a type until its watch ends.
 func (s *ServiceRegistry) tell(ctx context.Context, c *caller, w *catalog.Watcher, req *connect.Request[connectpluginv1.WatchServiceRequest], stream *connect.ServerStream[connectpluginv1.WatchServiceEvent]) error {
-	serviceType := req.Msg.GetServiceType()
-	sent, ended := 0, s.observeWatch(c, serviceType)
+	sent, ended := 0, s.observeWatch(c, req.Msg.GetServiceType())
 	defer func() { ended(sent) }()
 	// The answer begins now: a watch that resumes and missed nothing may have
 	// nothing to say for long, and its client waits for the headers.
@@ -65,22 +74,29 @@ func (s *ServiceRegistry) tell(ctx context.Context, c *caller, w *catalog.Watche
 		if late := tempo.Reserve().Delay(); late > 0 && backoff.Wait(ctx, late) {
 			w.Latest()
 		}
-		event, err := w.Next(ctx)
-		if err != nil {
-			return s.watchError(ctx, err, serviceType, req.Spec().Procedure)
-		}
-		if late := toldLater(c, event); late > 0 && backoff.Wait(ctx, late) {
-			w.Latest() // of what happened meanwhile
-		}
-		// Rights are checked at each delivery, too.
-		if err := s.mayWatch(ctx, c, serviceType, req.Spec().Procedure); err != nil {
-			return err
-		}
-		if err := stream.Send(wireEvent(event)); err != nil {
+		w.Await(ctx) // here, where little of the goroutine's stack is used
+		if err := s.tellOnce(ctx, c, w, req, stream); err != nil {
 			return err
 		}
 		sent++
 	}
+}
+
+// tellOnce sends the next event.
+func (s *ServiceRegistry) tellOnce(ctx context.Context, c *caller, w *catalog.Watcher, req *connect.Request[connectpluginv1.WatchServiceRequest], stream *connect.ServerStream[connectpluginv1.WatchServiceEvent]) error {
+	serviceType, procedure := req.Msg.GetServiceType(), req.Spec().Procedure
+	event, err := w.Next(ctx)
+	if err != nil {
+		return s.watchError(ctx, err, serviceType, procedure)
+	}
+	if late := toldLater(c, event); late > 0 && backoff.Wait(ctx, late) {
+		w.Latest() // of what happened meanwhile
+	}
+	// Rights are checked at each delivery, too.
+	if err := s.mayWatch(ctx, c, serviceType, procedure); err != nil {
+		return err
+	}
+	return stream.Send(wireEvent(event))
 }
 
 // observeWatch tells the observer of the begin of a watch, and returns what tells of its end.
@@ -121,10 +137,8 @@ func toldLater(c *caller, e catalog.Event) time.Duration {
 	for key, value := range e.Provider.Metadata {
 		bytes += len(key) + len(value)
 	}
-	l := c.hub.settings().limits
-	share := declared(id).share
-	share.once.Do(func() { share.of = rate.NewLimiter(rate.Limit(l.AnnouncedBytesPerSecond), l.AnnouncedBytesBurst) })
-	return share.of.ReserveN(time.Now(), min(bytes, l.AnnouncedBytesBurst)).Delay()
+	of := c.hub.shareOf(id).announced
+	return of.ReserveN(time.Now(), min(bytes, of.Burst())).Delay()
 }
 
 // tempoOf is how fast a caller is told of changes. The host itself is told of all.
@@ -132,7 +146,7 @@ func tempoOf(c *caller) *rate.Limiter {
 	if c == nil {
 		return rate.NewLimiter(rate.Inf, 0)
 	}
-	l := c.hub.settings().limits
+	l := &c.hub.settings().limits
 	return rate.NewLimiter(rate.Limit(l.WatchEventsPerSecond), l.WatchEventBurst)
 }
 

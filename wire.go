@@ -387,19 +387,52 @@ type Caller struct {
 
 type statedCallerKey struct{}
 
+// statedContext is a context in which the caller is known that the host stated.
+type statedContext struct {
+	context.Context //nolint:containedctx // it is a context itself
+
+	caller Caller
+}
+
+// Value implements context.Context.
+func (c *statedContext) Value(key any) any {
+	if key == (statedCallerKey{}) {
+		return &c.caller
+	}
+	return c.Context.Value(key)
+}
+
 // statedCaller returns the caller that the host stated.
 func statedCaller(ctx context.Context) (Caller, bool) {
-	c, ok := ctx.Value(statedCallerKey{}).(Caller)
-	return c, ok
+	c, ok := ctx.Value(statedCallerKey{}).(*Caller)
+	if !ok {
+		return Caller{}, false
+	}
+	return *c, true
+}
+
+// withStated returns the context of a request in which the caller is known that the host states
+// in header fields.
+func withStated(ctx context.Context, header http.Header) context.Context {
+	if !statesCaller(header) {
+		return ctx
+	}
+	return &statedContext{ctx, Caller{
+		RuntimeID: header.Get(headerCallerID), SelfID: header.Get(headerCallerSelfID), SelfVersion: header.Get(headerCallerVersion),
+	}}
+}
+
+func statesCaller(header http.Header) bool {
+	id := header[headerCallerID]
+	return len(id) == 1 && id[0] != ""
 }
 
 // withStatedCaller gives a plugin's handler the caller that the host states in header
 // fields. Nobody but the host can have sent the request.
 func withStatedCaller(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if id := r.Header[headerCallerID]; len(id) == 1 && id[0] != "" {
-			c := Caller{RuntimeID: id[0], SelfID: r.Header.Get(headerCallerSelfID), SelfVersion: r.Header.Get(headerCallerVersion)}
-			r = r.WithContext(context.WithValue(r.Context(), statedCallerKey{}, c))
+		if statesCaller(r.Header) {
+			r = r.WithContext(withStated(r.Context(), r.Header))
 		}
 		next.ServeHTTP(w, r)
 	})

@@ -23,6 +23,9 @@
 // them than Config.MaxSeries, the names of further ones are "_OTHER": peers cannot grow what a
 // monitoring system has to keep.
 //
+// A call that the host serves itself, such as one of its own plugins or of a capability, is a
+// span below its caller's, where the caller traces.
+//
 // A routed call is one span between its caller's and its provider's, in one trace: the W3C
 // trace context that the caller sent is its parent, and the provider gets its own. Baggage
 // passes as it is. Whether a trace is kept is decided by the sampler of the TracerProvider; a

@@ -12,10 +12,10 @@ import (
 	connectplugin "github.com/masegraye/connect-plugin-go"
 )
 
-// buckets are the bounds that the conventions advise for durations of calls, in seconds.
+// advised are the bounds that the conventions advise for durations of calls, in seconds.
 //
 //nolint:mnd // a table of numbers
-var buckets = metric.WithExplicitBucketBoundaries(0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
+var advised = []float64{0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10}
 
 // instruments are what is measured with.
 type instruments struct {
@@ -26,12 +26,20 @@ type instruments struct {
 	watches                                 metric.Int64UpDownCounter
 }
 
-func (i *instruments) make(m metric.Meter) error {
+func (i *instruments) make(m metric.Meter, bounds []float64) error {
+	if len(bounds) == 0 {
+		bounds = advised
+	}
+	buckets := metric.WithExplicitBucketBoundaries(bounds...)
 	var err error
-	if i.server, err = rpcconv.NewServerCallDuration(m, buckets); err != nil {
+	// The constructors of rpcconv put bounds of their own above those that they are given.
+	s, c := &i.server, &i.client
+	s.Float64Histogram, err = m.Float64Histogram(s.Name(), buckets, metric.WithUnit(s.Unit()), metric.WithDescription(s.Description()))
+	if err != nil {
 		return fmt.Errorf("connectpluginotel: %w", err)
 	}
-	if i.client, err = rpcconv.NewClientCallDuration(m, buckets); err != nil {
+	c.Float64Histogram, err = m.Float64Histogram(c.Name(), buckets, metric.WithUnit(c.Unit()), metric.WithDescription(c.Description()))
+	if err != nil {
 		return fmt.Errorf("connectpluginotel: %w", err)
 	}
 	i.wait, err = m.Float64Histogram("connectplugin.provider.wait", buckets, metric.WithUnit("s"),

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 
 	"connectrpc.com/connect"
@@ -33,6 +34,10 @@ type Config struct {
 	// MaxSeries is how many combinations of names and codes of calls are kept apart. Zero means
 	// [DefaultMaxSeries]. OpenTelemetry's SDK has a limit of its own, of 2000 by default.
 	MaxSeries int
+	// Buckets are the bounds of the histograms of durations, in seconds, rising. Nil means those
+	// that the conventions advise, which begin at 5 ms: more than most calls between plugins of
+	// one machine take.
+	Buckets []float64
 }
 
 // DefaultMaxSeries is the default of [Config].MaxSeries.
@@ -56,6 +61,9 @@ func New(cfg Config) (*Observer, error) {
 	if cfg.MaxSeries < 0 {
 		return nil, fmt.Errorf("%w: MaxSeries: is negative", ErrConfig)
 	}
+	if err := rising(cfg.Buckets); err != nil {
+		return nil, err
+	}
 	if cfg.MaxSeries == 0 {
 		cfg.MaxSeries = DefaultMaxSeries
 	}
@@ -70,10 +78,22 @@ func New(cfg Config) (*Observer, error) {
 		meter:  cfg.MeterProvider.Meter(scope, metric.WithSchemaURL(semconv.SchemaURL)),
 		series: series{max: cfg.MaxSeries, kept: map[labels]*attributes{}},
 	}
-	if err := o.make(o.meter); err != nil {
+	if err := o.make(o.meter, cfg.Buckets); err != nil {
 		return nil, err
 	}
 	return o, nil
+}
+
+// rising demands that bounds are numbers and each is above the one before.
+func rising(bounds []float64) error {
+	last := 0.0
+	for i, b := range bounds {
+		if !(b > last) || math.IsInf(b, 0) { // false for what is no number
+			return fmt.Errorf("%w: Buckets[%d]: %v is not above %v, or no number", ErrConfig, i, b, last)
+		}
+		last = b
+	}
+	return nil
 }
 
 // propagator reads and writes the W3C's trace context. Baggage is none of its business.
@@ -104,10 +124,7 @@ func (o *Observer) CallRouted(ctx context.Context, call connectplugin.RoutedCall
 			semconv.RPCMethod(method(call.Procedure)), semconv.RPCResponseStatusCode(status(call.Protocol, call.Code)),
 			providerKey.String(call.Provider), requestBytesKey.Int64(call.RequestBytes), responseBytesKey.Int64(call.ResponseBytes),
 		)
-		if isServerError(call.Code) {
-			span.SetStatus(codes.Error, "")
-			span.SetAttributes(semconv.ErrorTypeKey.String(status(call.Protocol, call.Code)))
-		}
+		failed(span, call.Protocol, call.Code)
 		span.End(trace.WithTimestamp(call.Start.Add(call.Duration)))
 	}
 	a := o.series.of(labels{
@@ -126,7 +143,34 @@ func (o *Observer) CallRouted(ctx context.Context, call connectplugin.RoutedCall
 // CallServed measures a call that the host served itself.
 func (o *Observer) CallServed(ctx context.Context, call connectplugin.ServedCall) {
 	a := o.series.of(labels{caller: call.Caller, procedure: call.Procedure, protocol: call.Protocol, code: call.Code})
-	o.server.Inst().Record(ctx, call.Duration.Seconds(), a.server...)
+	o.server.Inst().Record(o.spanServed(ctx, call), call.Duration.Seconds(), a.server...)
+}
+
+// spanServed makes the span of a call that the host served itself, below that of its caller,
+// once it is over; none where the caller traces nothing. It returns ctx with it.
+func (o *Observer) spanServed(ctx context.Context, call connectplugin.ServedCall) context.Context {
+	carrier := carrier(call.Trace)
+	parent := propagator.Extract(trace.ContextWithSpanContext(ctx, trace.SpanContext{}), &carrier)
+	if !trace.SpanContextFromContext(parent).IsValid() {
+		return ctx
+	}
+	ctx, span := o.tracer.Start(parent, method(call.Procedure), trace.WithSpanKind(trace.SpanKindServer), trace.WithTimestamp(call.Start),
+		trace.WithAttributes(
+			systemName(call.Protocol), semconv.RPCMethod(method(call.Procedure)), callerKey.String(call.Caller),
+			semconv.RPCResponseStatusCode(status(call.Protocol, call.Code)),
+			requestBytesKey.Int64(call.RequestBytes), responseBytesKey.Int64(call.ResponseBytes),
+		))
+	failed(span, call.Protocol, call.Code)
+	span.End(trace.WithTimestamp(call.Start.Add(call.Duration)))
+	return ctx
+}
+
+// failed marks the span of a call that failed by the fault of who served it.
+func failed(span trace.Span, p connectplugin.Protocol, code connect.Code) {
+	if isServerError(code) {
+		span.SetStatus(codes.Error, "")
+		span.SetAttributes(semconv.ErrorTypeKey.String(status(p, code)))
+	}
 }
 
 // carrier is a trace context as OpenTelemetry reads and writes it.

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 	"go.opentelemetry.io/otel/attribute"
@@ -313,6 +315,78 @@ func TestPeersCannotGrowLabels(t *testing.T) {
 		return strings.Contains(l, `connectplugin_caller="_OTHER"`) && strings.Contains(l, `rpc_method="_OTHER"`)
 	}) {
 		t.Error("nothing was added up under _OTHER")
+	}
+}
+
+// What the host serves itself is a span below its caller's, and none where the caller traces nothing.
+func TestServedCalls(t *testing.T) {
+	t.Parallel()
+
+	r := newRig(t, 0, echo.Service{}.Handler())
+	ctx, span := r.tracer.Start(t.Context(), "caller", trace.WithSpanKind(trace.SpanKindClient))
+	header := http.Header{}
+	propagation.TraceContext{}.Inject(ctx, propagation.HeaderCarrier(header))
+	span.End()
+
+	health := func(caller string, h http.Header) {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, r.URL+grpchealthCheck, strings.NewReader("\x00\x00\x00\x00\x00"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header = h.Clone()
+		req.Header.Set("Content-Type", "application/grpc-web")
+		resp, err := r.Caller.HTTPClient().Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _ = resp.Body.Close(); resp.StatusCode != http.StatusOK {
+			t.Fatalf("%s: %s", caller, resp.Status)
+		}
+	}
+	health("who traces nothing", http.Header{})
+	health("who does", header)
+
+	spans := r.traced(t, span.SpanContext().TraceID(), "caller", strings.TrimPrefix(grpchealthCheck, "/"))
+
+	served := spans[strings.TrimPrefix(grpchealthCheck, "/")]
+	if served.Parent.SpanID() != span.SpanContext().SpanID() || served.SpanKind != trace.SpanKindServer || served.EndTime.Before(served.StartTime) {
+		t.Errorf("the host's span: %+v", served)
+	}
+
+	if n := len(r.spans.GetSpans()); n != 2 {
+		t.Errorf("%d spans, of which nobody asked for %d", n, n-2)
+	}
+}
+
+const grpchealthCheck = "/grpc.health.v1.Health/Check"
+
+// The bounds of histograms are the operator's, if it says some.
+func TestBuckets(t *testing.T) {
+	t.Parallel()
+
+	for _, bad := range [][]float64{{0}, {-1}, {1, 1}, {2, 1}, {math.NaN()}, {1, math.Inf(1)}} {
+		if _, err := connectpluginotel.New(connectpluginotel.Config{Buckets: bad}); !errors.Is(err, connectpluginotel.ErrConfig) {
+			t.Errorf("%v: %v", bad, err)
+		}
+	}
+
+	prom, err := connectpluginotel.NewPrometheus(connectpluginotel.Config{Buckets: []float64{0.001, 0.5}})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	prom.CallServed(t.Context(), connectplugin.ServedCall{Duration: 2 * time.Millisecond})
+
+	r := &rig{prom: prom}
+	for bound, want := range map[string]string{"0.001": "0", "0.5": "1", "+Inf": "1"} {
+		if lines := r.scrape(t); !has(lines, "rpc_server_call_duration_seconds_bucket", want, `le="`+bound+`"`) {
+			t.Errorf("no bucket %s of %s in %s", bound, want, strings.Join(lines, "\n"))
+		}
+	}
+
+	if lines := r.scrape(t); has(lines, "rpc_server_call_duration_seconds_bucket", "1", `le="0.005"`) {
+		t.Error("there are the bounds of the conventions, too")
 	}
 }
 

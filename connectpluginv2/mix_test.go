@@ -7,6 +7,7 @@ import (
 
 	connectv1 "connectrpc.com/connect"
 	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connecthttp"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
@@ -15,14 +16,17 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/hosttest/echo"
 )
 
-// eachCall calls r as both versions do, in all protocols and kinds.
+// eachCall calls r as both versions do, in all protocols and kinds, and as the second does
+// over the connection's own HTTP client.
 func eachCall(t *testing.T, r connectpluginv2.Conn, want func(t *testing.T, what, kind string, out echo.Outcome)) {
 	t.Helper()
 	for protocol, opts := range protocols {
 		second := connect.NewClient(connectpluginv2.NewTransport(r, opts...))
+		bare := connect.NewClient(connecthttp.NewTransport(r.HTTPClient(), r.BaseURL(), opts...))
 		for kind, first := range echo.Kinds {
 			want(t, "v1 "+protocol+" "+kind, kind, first(t.Context(), r, hosttest.Protocols[protocol], nil))
 			want(t, "v2 "+protocol+" "+kind, kind, call(t.Context(), second, kind))
+			want(t, "v2 without NewTransport "+protocol+" "+kind, kind, call(t.Context(), bare, kind))
 		}
 	}
 }
@@ -108,6 +112,18 @@ func TestMix_RefusalsAreTheSame(t *testing.T) {
 	if !errors.Is(err, connectplugin.ErrClientClosed) {
 		t.Errorf("%v is not ErrClientClosed", err)
 	}
+}
+
+// A call that is not below the connection's base URL is refused in the same words, too, and
+// goes nowhere.
+func TestMix_ForeignURLsAreRefusedTheSame(t *testing.T) {
+	t.Parallel()
+	rig := newRig(t, v1Service(echo.Service{}), connectpluginv2.NewService("second", "1.0.0", newServer(never)))
+	conn := rig.service(t, "second")
+	for _, base := range []string{"https://elsewhere.invalid", rig.URL, rig.URL + "/services/first"} {
+		same(t, echo.At(base, conn.HTTPClient()), "unavailable: request is not below the connection's BaseURL")
+	}
+	echo.Want(t, "unary", echo.CallUnary(t.Context(), conn, nil, nil))
 }
 
 func same(t *testing.T, r connectpluginv2.Conn, want string) {

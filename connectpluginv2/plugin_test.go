@@ -10,6 +10,7 @@ import (
 
 	connectv1 "connectrpc.com/connect"
 	"connectrpc.com/connect/v2"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
 	"github.com/masegraye/connect-plugin-go/connectpluginv2"
@@ -138,6 +139,52 @@ func TestNewInProcess(t *testing.T) {
 		if err := call(ended, c, kind).Err; connect.CodeOf(err) != connect.CodeCanceled && !errors.Is(err, context.Canceled) {
 			t.Errorf("%s whose context ended: %v", kind, err)
 		}
+	}
+}
+
+// A message may be used again once it was sent, in either direction, as over HTTP.
+func TestNewInProcess_AMessageMayBeUsedAgain(t *testing.T) {
+	t.Parallel()
+	const messages = 100
+	count := func(send func(any) error) {
+		m := &wrapperspb.Int64Value{}
+		for m.Value = range int64(messages) {
+			if err := send(m); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	wrong := func(receive func(any) error) (n int) {
+		for i := int64(0); ; i++ {
+			var m wrapperspb.Int64Value
+			if err := receive(&m); err != nil {
+				return n + int(messages-i)
+			}
+			if m.GetValue() != i {
+				n++
+			}
+		}
+	}
+	spec := connect.Spec{Procedure: "/count.v1.Count/Both", StreamType: connect.StreamTypeBidi}
+	server := connect.NewServer()
+	server.Register(connect.Method{Spec: spec, Handler: func(_ context.Context, _ connect.Spec, stream connect.ServerStream) error {
+		if n := wrong(stream.Receive); n > 0 {
+			t.Errorf("%d wrong at the handler", n)
+		}
+		count(stream.Send)
+		return nil
+	}})
+	stream, err := connect.NewClient(connectpluginv2.NewInProcess(server)).CallClientStream(t.Context(), spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = stream.Close() }()
+	count(stream.Send)
+	if err := stream.CloseSend(); err != nil {
+		t.Fatal(err)
+	}
+	if n := wrong(stream.Receive); n > 0 {
+		t.Errorf("%d wrong at the caller", n)
 	}
 }
 

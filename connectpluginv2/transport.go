@@ -1,7 +1,6 @@
 package connectpluginv2
 
 import (
-	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -9,7 +8,6 @@ import (
 	connectv1 "connectrpc.com/connect"
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
-	"connectrpc.com/connect/v2/connectinprocess"
 )
 
 // Conn is what a transport goes over: a [connectplugin.ServiceConn], a
@@ -51,32 +49,4 @@ func (b translatingBody) Read(p []byte) (int, error) {
 		err = FromV1(err)
 	}
 	return n, err
-}
-
-// NewInProcess returns a transport to a server in this process, such as one that also
-// serves other plugins through [NewService] or the router. Messages are copied, and nothing
-// is encoded. Of the caller's context its end passes, and the headers of the call, as over a
-// wire: no value, so that a handler that calls on does not lend the callee its own caller.
-// Streams have no room: a message waits until the other side takes it.
-func NewInProcess(server *connect.Server, options ...connectinprocess.Option) connect.Transport {
-	return inProcess{connectinprocess.New(server, options...)}
-}
-
-type inProcess struct{ connect.Transport }
-
-// NewClientStream implements connect.Transport.
-func (t inProcess) NewClientStream(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
-	return t.Transport.NewClientStream(bareContext{ctx}, spec) //nolint:wrapcheck // stands for what it wraps
-}
-
-// bareContext is a context with no value but the record of the call.
-type bareContext struct{ context.Context } //nolint:containedctx // it is one
-
-// Value implements context.Context.
-func (c bareContext) Value(key any) any {
-	value := c.Context.Value(key)
-	if _, ok := value.(*connect.CallInfo); ok {
-		return value
-	}
-	return nil
 }

@@ -25,10 +25,17 @@ kit="$cache/kit"
 play "kit: our own host" "$kit" host -- "$kit" serve host
 play "kit: our own plugin" "$kit" plugin -- "$kit" serve plugin
 play "kit: a plugin of the first version of the wire" "$kit" plugin -first-version -- "$kit" serve first
+play "kit: a host of the first version of the wire" "$kit" host -first-version -- "$kit" serve first host
 
 if "$python" -c 'import grpc, google.protobuf' 2> /dev/null; then
   play "kit: clients/python on $("$python" --version)" "$kit" plugin -protocols grpc -- "$python" clients/python/conformance/subject.py
   play "tests of clients/python" env PYTHONPATH=clients/python "$python" -m unittest discover -q -s clients/python/tests
+  if "$python" -c 'import mypy' 2> /dev/null; then
+    play "types of clients/python" "$python" -m mypy --config-file clients/python/pyproject.toml --cache-dir "$cache/mypy" \
+      clients/python/connectplugin clients/python/conformance
+  else
+    printf '\nthe types of clients/python are not checked: install mypy\n'
+  fi
 else
   printf '\nno table for Python: install python3-grpcio and python3-protobuf\n'
 fi
@@ -37,6 +44,9 @@ fi
 node_client="$cache/node"
 nodes=()
 versions=" "
+for version in 20 22; do
+  [ -x "$cache/node$version/bin/node" ] || printf '\nNode %s as setup.sh pins it is not installed: run interop/setup.sh\n' "$version"
+done
 for node in "$cache"/node20/bin/node "$cache"/node22/bin/node node; do
   version="$("$node" --version 2> /dev/null | grep -oE '[0-9]+' | head -n 1)"
   if [ "${version:-0}" -ge 20 ] && [ -d "$node_client/node_modules" ] && [[ "$versions" != *" $version "* ]]; then
@@ -50,7 +60,7 @@ if [ "${#nodes[@]}" -gt 0 ]; then
   mkdir "$node_client/polyglot" && cp examples/polyglot/node/*.js "$node_client/polyglot" # finds the package by its own name
   play "compile clients/node" "${nodes[0]}" "$node_client/node_modules/typescript/bin/tsc" -p "$node_client"
 else
-  printf '\nno table for Node: install Node 20 or later and run interop/setup.sh\n'
+  printf '\nno table for Node, which examples/polyglot goes without, too: run interop/setup.sh\n'
 fi
 for node in "${nodes[@]}"; do
   play "kit: clients/node on Node $("$node" --version)" "$kit" plugin -- "$node" "$node_client/dist/conformance/subject.js"

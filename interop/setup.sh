@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the interop tables need beside Go: Debian's python3-grpcio, nghttp2, curl, haproxy and nginx, and from
+# Installs what the interop tables need beside Go: Debian's python3-grpcio, mypy, nghttp2, curl, haproxy and nginx, and from
 # npm the packages of peers/node/package-lock.json and of clients/node/package-lock.json, and Node 20 and 22, all into the
 # cache directory. npm has to be there; Debian's will do.
 # `make interop` never calls it; a machine without these packages gets smaller tables.
@@ -10,7 +10,7 @@ cache="${XDG_CACHE_HOME:-$HOME/.cache}/connectplugin/interop"
 
 if command -v apt-get > /dev/null; then
   apt-get update
-  apt-get install -y python3-grpcio python3-protobuf nghttp2-client nghttp2-server curl haproxy nginx libnginx-mod-stream
+  apt-get install -y python3-grpcio python3-protobuf mypy nghttp2-client nghttp2-server curl haproxy nginx libnginx-mod-stream
 else
   echo "no apt-get here: install python3-grpcio, nghttp2 (nghttpd, h2load), curl, haproxy and nginx by hand" >&2
 fi

@@ -6,6 +6,8 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
+	"syscall"
 	"time"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
@@ -20,18 +22,21 @@ type bench struct {
 	site
 
 	n         int
+	began     time.Duration // how long it took until all had enrolled and were reached
 	host      *process
 	one, many *process
 	load      *load
 }
 
-func measure(ctx context.Context, n int, out io.Writer) error {
-	b := &bench{n: n}
+func measure(ctx context.Context, s site, n int, out io.Writer) error {
+	b := &bench{site: s, n: n}
 	defer b.close()
 	if err := b.open(ctx); err != nil {
 		return err
 	}
-	_, _ = fmt.Fprintf(out, "%d plugins\n%-34s %10s %10s %10s  %s\n", n, "", "first", "95 %", "all", "failed calls; handshakes")
+	_, _ = fmt.Fprintf(out, "%d plugins\n%-34s %10s %10s %10s  %s\n", n, "", "first", "95 %", "all",
+		"failed calls; identities, renewed, connections; processor time of host, plugins, callers")
+	_, _ = fmt.Fprintf(out, "%-34s %10s %10s %10s  ; %s\n", "enrolled, and reached", "", "", b.began.Round(time.Millisecond), b.tallies().since(tallies{}))
 	for _, c := range []struct {
 		name string
 		does func(context.Context) error
@@ -43,6 +48,9 @@ func measure(ctx context.Context, n int, out io.Writer) error {
 		{"provider replaced by SIGTERM", b.replaceOne, 1},
 		{"all providers killed and back", b.restartAll, n},
 	} {
+		if !strings.Contains(c.name, b.only) {
+			continue
+		}
 		if err := b.run(ctx, out, c.name, c.does, c.of); err != nil {
 			return fmt.Errorf("%s: %w", c.name, err)
 		}
@@ -54,7 +62,8 @@ func (b *bench) run(ctx context.Context, out io.Writer, name string, does func(c
 	limited, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	b.load.reset()
-	before := b.host.told.Load()
+	before := b.tallies()
+	b.mark()
 	if err := does(ctx); err != nil {
 		return err
 	}
@@ -62,14 +71,50 @@ func (b *bench) run(ctx context.Context, out io.Writer, name string, does func(c
 		return fmt.Errorf("%w; so far %s", err, b.load.result(of))
 	}
 	row := b.load.result(of)
-	time.Sleep(2 * tellEvery) // until the host has said how many handshakes it made
-	handshakes := b.host.told.Load()
-	if handshakes >= before && name != "host killed and back" {
-		handshakes -= before
-	}
-	_, _ = fmt.Fprintf(out, "%-34s %s; %d\n", name, row, handshakes)
+	b.mark()
+	time.Sleep(2 * tellEvery) // until all have told what they did
+	_, _ = fmt.Fprintf(out, "%-34s %s; %s\n", name, row, b.tallies().since(before))
 	b.load.reset()
 	return b.load.settle(limited, b.n) // before the next case
+}
+
+// tallies are those of all processes.
+type tallies struct {
+	of      map[*process]tally // but this one
+	host    *process
+	callers time.Duration
+}
+
+func (b *bench) tallies() tallies {
+	all := tallies{of: map[*process]tally{}, host: b.host, callers: processor()}
+	for _, p := range []*process{b.host, b.one, b.many} {
+		all.of[p] = *p.told.Load()
+	}
+	return all
+}
+
+// since says what was done since an earlier time. A process that was not there did all that it tells of.
+func (t tallies) since(before tallies) string {
+	host := t.of[t.host].since(before.of[t.host])
+	var plugins time.Duration
+	for p, now := range t.of {
+		if p != t.host {
+			plugins += now.since(before.of[p]).Processor
+		}
+	}
+	const unit = 10 * time.Millisecond
+	return fmt.Sprintf("%d, %d, %d; %s, %s, %s", host.Issued, host.Renewed, host.Connections,
+		host.Processor.Round(unit), plugins.Round(unit), (t.callers - before.callers).Round(unit))
+}
+
+// mark has all processes begin another profile.
+func (b *bench) mark() {
+	if b.profiles == "" {
+		return
+	}
+	for _, p := range []*process{b.host, b.one, b.many} {
+		_ = p.cmd.Process.Signal(syscall.SIGUSR1)
+	}
 }
 
 // open starts everything.
@@ -93,6 +138,7 @@ func (b *bench) open(ctx context.Context) error {
 	if b.host, err = b.start(ctx, roleHost, 0, 0); err != nil {
 		return err
 	}
+	begun := time.Now()
 	if b.one, err = b.start(ctx, rolePlugins, 0, 1); err != nil {
 		return err
 	}
@@ -105,7 +151,10 @@ func (b *bench) open(ctx context.Context) error {
 	limited, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	b.load.reset()
-	return b.load.settle(limited, b.n)
+	err = b.load.settle(limited, b.n)
+	b.began = time.Since(begun)
+	time.Sleep(2 * tellEvery) // until all have told what they did
+	return err
 }
 
 // restartHost counts from the moment in which the new host listens: until then nobody can

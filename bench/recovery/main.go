@@ -1,14 +1,16 @@
 // Command recovery measures how plugins come back: it kills a host, a provider and all
 // providers, and replaces a provider, while every provider is called through the host, and
 // prints per case the calls that failed by code, the time until the first and 95 % and all
-// of the providers were reached again, and the handshakes that the host made.
+// of the providers were reached again, the identities that the host gave and renewed, the
+// connections that it accepted, and the processor time of the host, of the plugins and of
+// the callers.
 //
 // The host and the providers are processes of their own. Many plugins share a process, each
 // with an identity, a connection and a server of its own.
 //
 // Usage:
 //
-//	recovery [-n 1,100,1000] [-restarts 20]
+//	recovery [-n 1,100,1000] [-only "host killed"] [-restarts 20] [-profile DIR]
 package main
 
 import (
@@ -18,6 +20,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -40,6 +43,9 @@ func run(ctx context.Context) error {
 	role := flag.String("role", "", "of a process that the command starts")
 	sizes := flag.String("n", "1,100,1000", "numbers of plugins")
 	restarts := flag.Int("restarts", defaultRestarts, "restarts of the host of one plugin, of which the median is told; 0 leaves them out")
+	flag.IntVar(&s.perAddress, "per-address", unlimited, "Limits.MaxConnectionsPerPeer of the host: all plugins have one address; 0 is the default")
+	flag.StringVar(&s.only, "only", "", "play the cases alone whose name contains this")
+	flag.StringVar(&s.profiles, "profile", "", "write profiles of the processor of each process and case to this directory")
 	flag.StringVar(&s.dir, "dir", "", "of the authority")
 	flag.StringVar(&s.addr, "addr", "", "of the host")
 	flag.IntVar(&s.first, "first", 0, "number of the first plugin")
@@ -47,7 +53,13 @@ func run(ctx context.Context) error {
 	flag.Parse()
 	switch *role {
 	case "":
-		return errors.Join(measureAll(ctx, *sizes), measureRestarts(ctx, *restarts, os.Stdout))
+		return errors.Join(measureAll(ctx, *sizes, s), measureRestarts(ctx, *restarts, os.Stdout))
+	}
+	if s.profiles != "" {
+		profiling := profile(filepath.Join(s.profiles, *role+strconv.Itoa(os.Getpid())))
+		defer profiling()
+	}
+	switch *role {
 	case roleHost:
 		return s.host(ctx)
 	case rolePlugins:
@@ -56,7 +68,7 @@ func run(ctx context.Context) error {
 	return fmt.Errorf("%w: %q", errRole, *role)
 }
 
-func measureAll(ctx context.Context, sizes string) error {
+func measureAll(ctx context.Context, sizes string, s site) error {
 	for size := range strings.SplitSeq(sizes, ",") {
 		if size == "" {
 			continue // only restarts
@@ -65,7 +77,7 @@ func measureAll(ctx context.Context, sizes string) error {
 		if err != nil {
 			return fmt.Errorf("-n: %w", err)
 		}
-		if err := measure(ctx, n, os.Stdout); err != nil {
+		if err := measure(ctx, s, n, os.Stdout); err != nil {
 			return fmt.Errorf("%d plugins: %w", n, err)
 		}
 	}

@@ -1,21 +1,64 @@
 package main
 
 import (
-	"bufio"
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
 	"strconv"
 	"sync/atomic"
 	"syscall"
+	"time"
 )
 
 // process is one that the command started.
 type process struct {
 	cmd   *exec.Cmd
-	told  atomic.Int64 // the last number that it printed
+	told  atomic.Pointer[tally] // the last that it told
 	ended chan struct{}
+}
+
+// tally is what a process tells of itself.
+type tally struct {
+	Issued, Renewed, Connections int64 // identities, and connections that were accepted; of a host
+	Processor                    time.Duration
+}
+
+// since returns what was added since an earlier one of the same process.
+func (t tally) since(before tally) tally {
+	return tally{
+		Issued: t.Issued - before.Issued, Renewed: t.Renewed - before.Renewed, Connections: t.Connections - before.Connections,
+		Processor: t.Processor - before.Processor,
+	}
+}
+
+// processor is the processor time that this process has used.
+func processor() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// tell tells what a process did, again and again until ctx ends.
+func tell(ctx context.Context, now func() tally) {
+	out := json.NewEncoder(os.Stdout)
+	tick := time.NewTicker(tellEvery)
+	defer tick.Stop()
+	for {
+		t := now()
+		t.Processor = processor()
+		if out.Encode(t) != nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // start starts this program in a role and waits until it says that it is there.
@@ -26,7 +69,8 @@ func (s *site) start(ctx context.Context, role string, first, plugins int) (*pro
 	}
 	p := &process{ended: make(chan struct{})}
 	p.cmd = exec.CommandContext(ctx, self, "-role", role, "-dir", s.dir, "-addr", s.addr, //nolint:gosec // this program
-		"-first", strconv.Itoa(first), "-plugins", strconv.Itoa(plugins))
+		"-first", strconv.Itoa(first), "-plugins", strconv.Itoa(plugins), "-profile", s.profiles,
+		"-per-address", strconv.Itoa(s.perAddress))
 	p.cmd.Stderr = os.Stderr
 	out, err := p.cmd.StdoutPipe()
 	if err != nil {
@@ -35,14 +79,11 @@ func (s *site) start(ctx context.Context, role string, first, plugins int) (*pro
 	if err := p.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("%s: %w", role, err)
 	}
-	lines := bufio.NewScanner(out)
-	there := lines.Scan()
+	in := json.NewDecoder(out)
+	there := p.hear(in)
 	go func() {
 		defer close(p.ended)
-		for lines.Scan() {
-			if n, err := strconv.ParseInt(lines.Text(), 10, 64); err == nil {
-				p.told.Store(n)
-			}
+		for p.hear(in) {
 		}
 		_ = p.cmd.Wait()
 	}()
@@ -51,6 +92,16 @@ func (s *site) start(ctx context.Context, role string, first, plugins int) (*pro
 		return nil, fmt.Errorf("%w: %s did not start", errRole, role)
 	}
 	return p, nil
+}
+
+// hear takes in what the process tells next, and reports whether there was something.
+func (p *process) hear(in *json.Decoder) bool {
+	var t tally
+	if in.Decode(&t) != nil {
+		return false
+	}
+	p.told.Store(&t)
+	return true
 }
 
 // kill ends the process at once.

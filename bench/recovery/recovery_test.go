@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 func TestEverythingComesBack(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
-	if err := measure(t.Context(), 3, &out); err != nil {
+	if err := measure(t.Context(), site{}, 3, &out); err != nil {
 		t.Fatalf("%v\n%s", err, out.String())
 	}
 	for _, row := range strings.Split(strings.TrimSpace(out.String()), "\n")[2:] {

@@ -27,7 +27,10 @@ const (
 	say          = path + "Say"
 
 	unlimited = 1e6 // requests, handshakes and instances, more than there are
-	tellEvery = 20 * time.Millisecond
+
+	enrolments, enrolmentBurst = 250, 1000 // of a host, as by default
+
+	tellEvery = 50 * time.Millisecond
 )
 
 type text = wrapperspb.StringValue
@@ -35,6 +38,9 @@ type text = wrapperspb.StringValue
 // site is where a process stands.
 type site struct {
 	dir, addr      string
+	profiles       string // a directory for profiles of the processor, empty for none
+	perAddress     int    // connections that prove nothing
+	only           string // part of the names of the cases to play
 	first, plugins int
 }
 
@@ -46,26 +52,49 @@ func (s *site) authority() (*connectplugin.Authority, error) {
 	return a, nil
 }
 
-// host is a host that prints how many handshakes it made, whenever that has changed.
+// counted is a listener that counts what it accepts.
+type counted struct {
+	net.Listener
+
+	connections *atomic.Int64
+}
+
+// Accept implements net.Listener.
+func (l counted) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err == nil {
+		l.connections.Add(1)
+	}
+	return c, err //nolint:wrapcheck // stands for what it wraps
+}
+
+// host is a host that tells how many identities it gave, and connections it had.
 func (s *site) host(ctx context.Context) error {
 	authority, err := s.authority()
 	if err != nil {
 		return err
 	}
-	var handshakes atomic.Int64
+	var issued, renewed, connections atomic.Int64
 	all := []string{"*"}
 	host, err := connectplugin.NewHost(&connectplugin.ServeConfig{
 		Authority: authority,
 		Policy: &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{
 			providerName: {Provides: all, AllowOwnAddress: true, MaxInstances: unlimited}, callerName: {Requires: all, MaxInstances: unlimited},
 		}},
+		// All plugins are one here, and on one address: what holds for an address or a self id is
+		// lifted, and what holds for the host stays as it is.
 		Limits: connectplugin.Limits{
 			RequestsPerSecond: unlimited, RequestBurst: unlimited, HandshakesPerSecond: unlimited, HandshakeBurst: unlimited,
 			MaxIdentitiesPerPeer: unlimited, MaxWatchesPerPlugin: unlimited, ChangesPerSecond: unlimited, ChangeBurst: unlimited,
+			MaxConnectionsPerPeer: s.perAddress, MaxPendingHandshakesPerPeer: unlimited,
+			EnrolmentsPerSecond: enrolments, EnrolmentBurst: enrolmentBurst,
 		},
 		Audit: func(e connectplugin.AuditEvent) {
-			if e.Kind == connectplugin.AuditIssued || e.Kind == connectplugin.AuditRenewed {
-				handshakes.Add(1)
+			switch e.Kind { //nolint:exhaustive // all else is no handshake
+			case connectplugin.AuditIssued:
+				issued.Add(1)
+			case connectplugin.AuditRenewed:
+				renewed.Add(1)
 			}
 		},
 	})
@@ -78,29 +107,15 @@ func (s *site) host(ctx context.Context) error {
 	}
 	ctx, end := context.WithCancel(ctx)
 	var telling sync.WaitGroup
-	telling.Go(func() { tellCount(ctx, &handshakes) })
-	err = host.Serve(ctx, l)
+	telling.Go(func() {
+		tell(ctx, func() tally {
+			return tally{Issued: issued.Load(), Renewed: renewed.Load(), Connections: connections.Load()}
+		})
+	})
+	err = host.Serve(ctx, counted{l, &connections})
 	end()
 	telling.Wait()
 	return err //nolint:wrapcheck // says what it was
-}
-
-// tellCount prints a count, now and whenever it has changed.
-func tellCount(ctx context.Context, count *atomic.Int64) {
-	_, _ = fmt.Fprintln(os.Stdout, 0)
-	look := time.NewTicker(tellEvery)
-	defer look.Stop()
-	for before := int64(0); ; {
-		select {
-		case <-look.C:
-		case <-ctx.Done():
-			return
-		}
-		if now := count.Load(); now != before {
-			before = now
-			_, _ = fmt.Fprintln(os.Stdout, now)
-		}
-	}
 }
 
 // provide runs plugins, each of which provides a type of its own.
@@ -117,8 +132,8 @@ func (s *site) provide(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("certificate: %w", err)
 	}
-	_, _ = fmt.Fprintln(os.Stdout, 0)
 	var serving sync.WaitGroup
+	serving.Go(func() { tell(ctx, func() tally { return tally{} }) })
 	for n := s.first; n < s.first+s.plugins; n++ {
 		serving.Go(func() {
 			err := connectplugin.ServePlugin(ctx, &connectplugin.PluginServerConfig{

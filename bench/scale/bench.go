@@ -126,9 +126,10 @@ func (b *bench) memory() (m memory, err error) {
 	return memory{u.Resident, int64(rest.Heap + rest.Stacks)}, err //nolint:gosec // it is no exabyte
 }
 
-// idleFor looks at the host while nothing happens.
+// idleFor looks at the host while nothing happens: once it has asked each plugin for the first
+// time, for which it connects to all of them.
 func (b *bench) idleFor(r *result) error {
-	time.Sleep(settles)
+	time.Sleep(settles + b.idle)
 	var on bool
 	if err := b.host.Ask(stage.WordProfile, &on); err != nil {
 		return err

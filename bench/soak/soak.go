@@ -25,9 +25,9 @@ const (
 	looks  = 5 * time.Second
 
 	// What may be more in the end: tables that grow once, and keep their size.
-	moreGoroutines  = 20
-	moreDescriptors = 10
-	moreLive        = 12 << 20
+	moreGoroutines  = 5
+	moreDescriptors = 3
+	moreLive        = 3 << 20
 	moreResident    = 48 << 20
 
 	mebi = 1 << 20

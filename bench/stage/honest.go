@@ -34,14 +34,19 @@ const (
 	poured    = 32 << 10
 	version   = "1.0.0"
 
-	// What the host of an attack grants one identity: little enough for one to reach it.
-	requests, burst = 2_000, 4_000
+	// What the host of an attack grants one identity, connection or address: little enough for
+	// one to reach it, at once too, for all others wait while a burst is worked off.
+	requests, requestBurst       = 1_000, 100
+	refusals, refusalBurst       = 50, 100
+	connections, connectionBurst = 20, 40
+	changes, changeBurst         = 150, 100
+	byteRate, byteBurst          = 4 << 20, 4 << 20
 )
 
 var errCall = errors.New("call failed")
 
-// HostConfig is the host of an attack: what a user writes, and a budget of requests that
-// one plugin on a small machine can use up.
+// HostConfig is the host of an attack: what a user writes, and budgets that fit a
+// small machine.
 func HostConfig(a *connectplugin.Authority) *connectplugin.ServeConfig {
 	all := []string{"*"}
 	broker := connectplugin.NewCapabilityBroker("")
@@ -54,8 +59,12 @@ func HostConfig(a *connectplugin.Authority) *connectplugin.ServeConfig {
 			Bad:      {Provides: all, Requires: all, Capabilities: all, AllowOwnAddress: true},
 			Hostile:  {Provides: []string{Hostile}, AllowOwnAddress: true},
 		}},
-		Limits: connectplugin.Limits{RequestsPerSecond: requests, RequestBurst: burst},
-		Audit:  func(connectplugin.AuditEvent) {},
+		Limits: connectplugin.Limits{
+			RequestsPerSecond: requests, RequestBurst: requestBurst, RefusalsPerSecond: refusals, RefusalBurst: refusalBurst,
+			ConnectionsPerSecond: connections, ConnectionBurst: connectionBurst,
+			ChangesPerSecond: changes, ChangeBurst: changeBurst, BytesPerSecond: byteRate, BytesBurst: byteBurst,
+		},
+		Audit: func(connectplugin.AuditEvent) {},
 	}
 }
 

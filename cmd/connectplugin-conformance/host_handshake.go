@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net/http"
 	"strconv"
 	"time"
 
@@ -42,6 +43,11 @@ func (h *hostTable) transport(ctx context.Context) {
 
 // handshakes plays those that succeed, and versions.
 func (h *hostTable) handshakes(ctx context.Context) {
+	h.row(ctx, v1, "enrols who is allowed to", func(ctx context.Context) error {
+		return h.enrolled(ctx, func(w *wire, one http.Header) error {
+			return errors.Join(h.good(ctx, w, one), expectSome(one.Get(headerRuntimeID)))
+		})
+	})
 	for _, protocol := range protocols {
 		h.row(ctx, v2, "enrols who proves the secret, and proves it, over "+protocol.name, func(ctx context.Context) error {
 			return h.as(ctx, selfCaller, func(w *wire) error {
@@ -79,6 +85,13 @@ func (h *hostTable) handshakes(ctx context.Context) {
 			})
 		})
 	}
+}
+
+func expectSome(id string) error {
+	if id == "" {
+		return fmt.Errorf("%w: no runtime id", errWrongAnswer)
+	}
+	return nil
 }
 
 func versions(low, high, app int32) func(*connectpluginv1.HandshakeRequest) {

@@ -173,6 +173,14 @@ func (h *hostTable) as(ctx context.Context, self string, f func(*wire) error) er
 	return f(w)
 }
 
+// proven is the secret that the kit's plugins prove: none to a host of the first version.
+func (h *hostTable) proven() []byte {
+	if h.first {
+		return nil
+	}
+	return h.secret
+}
+
 // client is the configuration of one of the kit's plugins.
 func (h *hostTable) client(self string) (connectplugin.ClientConfig, error) {
 	config, err := h.authority.PluginTLS(self)
@@ -180,7 +188,7 @@ func (h *hostTable) client(self string) (connectplugin.ClientConfig, error) {
 		return connectplugin.ClientConfig{}, fmt.Errorf("certificate: %w", err)
 	}
 	return connectplugin.ClientConfig{
-		HostURL: "https://" + h.addr, SelfID: self, SelfVersion: version, Secret: h.secret, TLS: config, ProtocolVersion: highestApp,
+		HostURL: "https://" + h.addr, SelfID: self, SelfVersion: version, Secret: h.proven(), TLS: config, ProtocolVersion: highestApp,
 		Logger: h.options.logger(),
 	}, nil
 }

@@ -78,8 +78,10 @@ func TestOwnPeersHold(t *testing.T) {
 		left    int // rows that it cannot have
 	}{
 		"plugin": {options{protocols: allProtocols}, playHost, 0},
-		"first":  {options{protocols: allProtocols, first: true}, playHost, 18},
+		"first":  {options{protocols: allProtocols, first: true}, playHost, 19},
 		"host":   {options{}, playPlugins, 0},
+
+		"first host": {options{first: true}, playPlugins, 26},
 	} {
 		t.Run(role, func(t *testing.T) {
 			t.Parallel()
@@ -104,6 +106,7 @@ func TestTheKitTellsOfACarelessPlugin(t *testing.T) {
 	}
 	tells(t, out,
 		"declares what it provides and requires",
+		"makes the proofs of test vectors, and takes no answer with another",
 		"proves the secret: a nonce of 32 bytes, a time, a proof",
 		"serves nobody who has the certificate of another plugin",
 		"serves nobody without a certificate",

@@ -28,7 +28,8 @@ type (
 const usage = `usage:
   connectplugin-conformance plugin [flags] -- COMMAND…   plays host to the plugin that COMMAND starts
   connectplugin-conformance host [flags] -- COMMAND…     plays plugins to the host that COMMAND starts
-  connectplugin-conformance serve plugin|host|first      is such a program itself, on this library
+  connectplugin-conformance serve plugin|host            is such a program itself, on this library
+  connectplugin-conformance serve first|first host       is a plugin, or a host, of the first version of the wire
 flags:
   -first-version    the peer speaks the first version of the wire; rows that it cannot have are left out
   -protocols LIST   that a plugin's services are served in, of connect,grpc,grpcweb (which is the default)

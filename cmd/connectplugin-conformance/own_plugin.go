@@ -28,6 +28,8 @@ func serveRole(ctx context.Context, role string) error {
 		return serveFirst(ctx)
 	case "host":
 		return serveHost(ctx)
+	case "first host":
+		return serveFirstHost(ctx)
 	default:
 		return errUsage
 	}
@@ -94,6 +96,7 @@ func (o *ownPlugin) handler() http.Handler {
 		return value, o.client.Load().ReportHealth(ctx, healthNames[state], why, nil)
 	})
 	handle(mux, "Call", o.call)
+	handle(mux, "Prove", proveVector)
 	mux.Handle(base+"Watch", connect.NewServerStreamHandler(base+"Watch", o.watch))
 	return mux
 }

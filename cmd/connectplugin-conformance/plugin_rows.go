@@ -43,10 +43,13 @@ func playHost(ctx context.Context, o *options, t *table) {
 		t.note("everything else", fmt.Errorf("the plugin never came; it said: %s", p.process.said))
 		return
 	}
+	p.row(ctx, v2, "makes the proofs of test vectors, and takes no answer with another", p.provesVectors)
 	t.head("Calls to it")
 	p.callsTo(ctx)
 	t.head("Calls from it")
 	p.callsFrom(ctx)
+	t.head("A busy day")
+	p.busy(ctx)
 	t.head("Watches")
 	p.watches(ctx)
 	t.head("Its identity")

@@ -76,6 +76,7 @@ func newRig(t *testing.T) *rig {
 		c.Policy = &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{
 			"operator": {HostPlugins: []string{connectplugin.AdminRead, connectplugin.AdminChange}},
 			"logger":   hosttest.Allow(func(p *connectplugin.PluginPolicy) { p.Provides = []string{"logger"} }),
+			"api":      hosttest.Allow(func(p *connectplugin.PluginPolicy) { p.Requires = []string{"logger"} }),
 		}}
 	})
 	r.Authority = a
@@ -99,8 +100,12 @@ func TestLook(t *testing.T) {
 		"services": {"TYPE", "logger", logger.Client.RuntimeID(), "1.0.0"},
 		"limits":   {"MaxIdentities", "100000", "Admin.Followers"},
 		"calls":    {"no calls yet"},
+		"plugins -o wide": {
+			"MAY PROVIDE", "spiffe://ctl.example/plugin/logger", connectplugin.AdminChange + "," + connectplugin.AdminRead, "https://127.0.0.1:",
+		},
 	} {
-		out, _ := run(t, 0, r.as(command)...)
+		command := strings.Fields(command)
+		out, _ := run(t, 0, r.as(command...)...)
 		for _, w := range want {
 			if !strings.Contains(out, w) {
 				t.Errorf("%s has no %q:\n%s", command, w, out)
@@ -109,7 +114,7 @@ func TestLook(t *testing.T) {
 		if strings.Contains(out, "\x1b") {
 			t.Errorf("%s is coloured though nobody looks: %q", command, out)
 		}
-		out, _ = run(t, 0, r.as(command, "-o", "json")...)
+		out, _ = run(t, 0, r.as(command[0], "-o", "json")...)
 		var snapshot struct {
 			Plugins []struct{ SelfID string }
 		}
@@ -283,7 +288,9 @@ func TestUsage(t *testing.T) {
 	}{
 		{[]string{"plugin"}, 2, "unknown command"},
 		{[]string{"plugins", "--color"}, 2, "unknown flag"},
-		{[]string{"plugins", "-o", "yaml"}, 2, "table or json"},
+		{[]string{"plugins", "-o", "yaml"}, 2, "wide or json"},
+		{[]string{"page", "--tls", "--credentials", ""}, 2, "--credentials is missing"},
+		{[]string{"tail", "--all"}, 2, "unknown flag"},
 		{[]string{"plugins", "extra"}, 2, "takes"},
 		{[]string{"revoke"}, 2, "SELF_ID"},
 		{[]string{"plugins", "--credentials", ""}, 2, "--credentials is missing"},

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"time"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
@@ -38,15 +37,27 @@ func (t *tool) looking(use, short string, show func(*adminv1.Snapshot) error) *c
 
 func (t *tool) plugins() *cobra.Command {
 	return t.looking("plugins", "list plugins: who, since when, from where, how proven, how they are", func(s *adminv1.Snapshot) error {
-		b := t.table("PLUGIN", "RUNTIME ID", "VERSION", "AGE", "FROM", "PROOF", "HEALTH", "SERVICES", "IN FLIGHT", "CERT ENDS", "LAST ERROR")
+		titles := []string{"PLUGIN", "RUNTIME ID", "VERSION", "AGE", "FROM", "PROOF", "HEALTH", "SERVICES", "IN FLIGHT", "CERT ENDS", "LAST ERROR"}
+		if t.wide {
+			titles = append(titles, "CERTIFICATE", "MAY PROVIDE", "MAY CALL", "MAY USE", "MAY ASK THE HOST'S", "ENDPOINT")
+		}
+		b := t.table(titles...)
 		for _, p := range s.GetPlugins() {
 			health := word(p.GetHealth().String(), "HEALTH_")
 			if l := p.GetLaunch(); l != nil && p.GetRuntimeId() == "" {
 				health = l.GetState()
 			}
-			b.row(p.GetSelfId(), p.GetRuntimeId(), p.GetSelfVersion(), age(p.GetEnrolledAt()), p.GetPeer(),
+			cells := []string{
+				p.GetSelfId(), p.GetRuntimeId(), p.GetSelfVersion(), age(p.GetEnrolledAt()), p.GetPeer(),
 				word(p.GetProof().String(), "PROOF_"), health, strings.Join(p.GetServices(), ","), strconv.FormatUint(uint64(p.GetInFlight()), 10),
-				until(p.GetCertificateExpiresAt()), p.GetLastError())
+				until(p.GetCertificateExpiresAt()), p.GetLastError(),
+			}
+			if t.wide {
+				for _, names := range [][]string{{p.GetCertificate()}, p.GetMayProvide(), p.GetMayRequire(), p.GetMayUse(), p.GetMayCall(), {p.GetEndpoint()}} {
+					cells = append(cells, strings.Join(names, ","))
+				}
+			}
+			b.row(cells...)
 		}
 		return b.end("no plugins")
 	})
@@ -148,88 +159,4 @@ func (t *tool) watch() *cobra.Command {
 		})
 	}
 	return c
-}
-
-func (t *tool) tail() *cobra.Command {
-	var refusals bool
-	c := &cobra.Command{Use: "tail", Short: "follow what the host decides, and calls that fail", Args: exactly()}
-	c.Flags().BoolVar(&refusals, "refusals", false, "only what was refused")
-	c.RunE = func(c *cobra.Command, _ []string) error {
-		return t.with(c.Context(), func(ctx context.Context, o *operator) error {
-			failed := map[string]uint64{}
-			return t.follow(ctx, o, &adminv1.FollowRequest{}, func(m *adminv1.FollowResponse) error {
-				if n := m.GetMissed(); n > 0 && !t.json {
-					fmt.Fprintf(t.out, "(%d events are not kept any more)\n", n)
-				}
-				for _, e := range m.GetEvents() {
-					if refusals && !e.GetRefusal() {
-						continue
-					}
-					if err := t.event(e); err != nil {
-						return err
-					}
-				}
-				if !refusals && !t.json {
-					t.failures(m.GetSnapshot(), failed)
-				}
-				return nil
-			})
-		})
-	}
-	return c
-}
-
-// here is where people read times.
-var here = time.Local //nolint:gosmopolitan,gochecknoglobals // people compare them with their own clocks
-
-// event writes one event.
-func (t *tool) event(e *adminv1.AuditEvent) error {
-	if t.json {
-		return t.message(e, true)
-	}
-	colour := ""
-	if e.GetRefusal() {
-		colour = red
-	}
-	text := []string{e.GetTime().AsTime().In(here).Format(time.TimeOnly), e.GetKind()}
-	for _, f := range []struct{ name, value string }{
-		{"", e.GetSelfId()},
-		{"id", e.GetRuntimeId()},
-		{"from", e.GetPeer()},
-		{e.GetRight(), e.GetSubject()},
-		{"registration", e.GetRegistrationId()},
-		{"grant", e.GetGrantId()},
-		{"target", e.GetTarget()},
-		{"provider", e.GetAuthProvider()},
-		{"path", e.GetProcedure()},
-		{"because", e.GetReason()},
-	} {
-		switch {
-		case f.value == "":
-		case f.name == "":
-			text = append(text, f.value)
-		default:
-			text = append(text, f.name+"="+f.value)
-		}
-	}
-	if e.GetCount() > 1 {
-		text = append(text, fmt.Sprintf("(%d times)", e.GetCount()))
-	}
-	_, err := fmt.Fprintln(t.out, t.paint(colour, line(strings.Join(text, " "))))
-	return err
-}
-
-// failures says of which calls more failed than before.
-func (t *tool) failures(s *adminv1.Snapshot, before map[string]uint64) {
-	for _, e := range s.GetEdges() {
-		key := e.GetCaller() + "\x00" + e.GetProvider() + "\x00" + e.GetType()
-		n := e.GetProviderFaults() + e.GetCallerFaults()
-		if was := before[key]; n > was {
-			at := e.GetLastErrorAt().AsTime().In(here).Format(time.TimeOnly)
-			text := fmt.Sprintf("%s calls %s -> %s (%s): %d more failed, the last with %s",
-				at, e.GetCaller(), e.GetProvider(), e.GetType(), n-was, e.GetLastCode())
-			fmt.Fprintln(t.out, t.paint(yellow, line(text)))
-		}
-		before[key] = n
-	}
 }

@@ -2,6 +2,7 @@ package ctl
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
 
@@ -10,30 +11,65 @@ import (
 	"github.com/masegraye/connect-plugin-go/console/page"
 )
 
+// pageFlags are those of the page.
+type pageFlags struct {
+	listen            string
+	changes, tls      bool
+	identities, names []string
+}
+
 func (t *tool) page() *cobra.Command {
-	var listen string
-	var changes bool
+	var f pageFlags
 	c := &cobra.Command{Use: "page", Short: "serve a page that shows the host, and print a link to it that works once", Args: exactly()}
-	c.Flags().StringVar(&listen, "listen", "127.0.0.1:0", "address on loopback")
-	c.Flags().BoolVar(&changes, "changes", false, "let the page revoke, readmit and drain")
+	c.Flags().StringVar(&f.listen, "listen", "127.0.0.1:0", "address, on loopback unless there is --tls")
+	c.Flags().BoolVar(&f.changes, "changes", false, "let the page revoke, readmit and drain")
+	c.Flags().BoolVar(&f.tls, "tls", false, "serve over TLS with the certificate in --credentials; who shows that certificate needs no link")
+	c.Flags().StringSliceVar(&f.identities, "allow", nil, "identities of other certificates that need no link, such as spiffe://shop.example/plugin/auditor")
+	c.Flags().StringSliceVar(&f.names, "name", nil, "host names by which the page is reached, beside its address")
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		return t.with(c.Context(), func(ctx context.Context, o *operator) error {
-			l, err := new(net.ListenConfig).Listen(ctx, "tcp", listen)
-			if err != nil {
-				return err
-			}
-			cfg := page.Config{Read: o.read}
-			if changes {
-				cfg.Change = o.change
-			}
-			s, err := page.New(cfg, l.Addr())
-			if err != nil {
-				_ = l.Close()
-				return wrongUsage("--listen: %w", err)
-			}
-			fmt.Fprintf(t.out, "open %s\n(the link works once, for ten minutes; end with Ctrl-C)\n", s.Link())
-			return s.Serve(ctx, l)
-		})
+		return t.with(c.Context(), func(ctx context.Context, o *operator) error { return t.servePage(ctx, o, f) })
 	}
 	return c
+}
+
+func (t *tool) servePage(ctx context.Context, o *operator, f pageFlags) error {
+	cfg := page.Config{Read: o.read, Names: f.names, Identities: f.identities}
+	if f.changes {
+		cfg.Change = o.change
+	}
+	if f.tls {
+		own, err := t.to.pageTLS()
+		if err != nil {
+			return err
+		}
+		leaf, err := leafIn(t.to.credentials)
+		if err != nil {
+			return fmt.Errorf("--credentials: %w", err)
+		}
+		cfg.TLS, cfg.Identities = own, append(cfg.Identities, identityOf(leaf))
+	}
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", f.listen)
+	if err != nil {
+		return err
+	}
+	s, err := page.New(cfg, l.Addr())
+	if err != nil {
+		_ = l.Close()
+		return wrongUsage("page: %w", err)
+	}
+	fmt.Fprintf(t.out, "open %s\n(the link works once, for ten minutes; end with Ctrl-C)\n", s.Link())
+	return s.Serve(ctx, l)
+}
+
+// pageTLS is what the page serves with: the operator's certificate, for clients of the same authority.
+// Unlike a plugin, the page is not reached by the host, but by whom it knows.
+func (c *connection) pageTLS() (*tls.Config, error) {
+	if c.insecure || c.credentials == "" {
+		return nil, wrongUsage("--tls needs --credentials, for the certificate in it")
+	}
+	own, err := c.tls()
+	if err != nil {
+		return nil, err
+	}
+	return &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: own.GetCertificate, ClientCAs: own.ClientCAs}, nil
 }

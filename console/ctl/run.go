@@ -79,6 +79,7 @@ type tool struct {
 	out    io.Writer
 	colour bool
 	json   bool
+	wide   bool
 	to     connection
 	began  bool // the arguments were understood
 }
@@ -91,10 +92,12 @@ func (t *tool) root() *cobra.Command {
 		PersistentPreRunE: func(*cobra.Command, []string) error {
 			switch output {
 			case "table":
+			case "wide":
+				t.wide = true
 			case "json":
 				t.json = true
 			default:
-				return wrongUsage("-o %s: write table or json", output)
+				return wrongUsage("-o %s: write table, wide or json", output)
 			}
 			t.began = true
 			return nil
@@ -102,7 +105,7 @@ func (t *tool) root() *cobra.Command {
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	flags := root.PersistentFlags()
-	flags.StringVarP(&output, "output", "o", "table", "table or json")
+	flags.StringVarP(&output, "output", "o", "table", "table, wide (plugins with rights and certificates) or json")
 	t.to.flags(flags)
 	root.AddCommand(
 		t.plugins(), t.services(), t.limits(), t.calls(), t.watch(), t.tail(),

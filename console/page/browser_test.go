@@ -32,7 +32,7 @@ func openBrowser(t *testing.T, program, url string) *chrome {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cmd := exec.CommandContext(ctx, program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-		"--disable-background-networking", "--window-size=1280,1500", "--user-data-dir="+dir, "--remote-debugging-port=0", "--remote-allow-origins=*", url)
+		"--disable-background-networking", "--force-device-scale-factor=1", "--window-size=1400,1700", "--user-data-dir="+dir, "--remote-debugging-port=0", "--remote-allow-origins=*", url)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -67,6 +67,7 @@ func openBrowser(t *testing.T, program, url string) *chrome {
 	})
 	http.DefaultClient.CloseIdleConnections()
 	t.Cleanup(func() { _ = b.ws.Close() })
+	b.call(t, "Page.enable", map[string]any{}, &struct{}{})
 	return b
 }
 
@@ -80,6 +81,7 @@ func (b *chrome) call(t *testing.T, method string, params, result any) {
 	for {
 		var m struct {
 			ID     int
+			Method string
 			Result json.RawMessage
 			Error  json.RawMessage
 		}
@@ -87,6 +89,11 @@ func (b *chrome) call(t *testing.T, method string, params, result any) {
 			t.Fatal(err)
 		}
 		switch {
+		case m.Method == "Page.javascriptDialogOpening": // nothing goes on before somebody says yes
+			accept := map[string]any{"id": -1, "method": "Page.handleJavaScriptDialog", "params": map[string]any{"accept": true}}
+			if err := websocket.JSON.Send(b.ws, accept); err != nil {
+				t.Fatal(err)
+			}
 		case m.ID != b.id: // an event
 		case bytes.Contains(m.Error, []byte("Cannot find default execution context")):
 			return // between two pages there is nothing to look at
@@ -109,12 +116,67 @@ func (b *chrome) evaluate(t *testing.T, expression string) string {
 	return out.Result.Value
 }
 
-// screenshot writes a picture of the page, where a file is named.
+// press presses a key.
+func (b *chrome) press(t *testing.T, key string, code int, text string) {
+	t.Helper()
+	for _, what := range []string{"keyDown", "keyUp"} {
+		event := map[string]any{"type": what, "key": key, "code": key, "windowsVirtualKeyCode": code}
+		if what == "keyDown" && text != "" {
+			event["text"] = text
+		}
+		b.call(t, "Input.dispatchKeyEvent", event, &struct{}{})
+	}
+}
+
+func (b *chrome) tab(t *testing.T)   { t.Helper(); b.press(t, "Tab", 9, "") }
+func (b *chrome) enter(t *testing.T) { t.Helper(); b.press(t, "Enter", 13, "\r") }
+
+// scheme has the browser prefer light or dark.
+func (b *chrome) scheme(t *testing.T, scheme string) {
+	t.Helper()
+	b.call(t, "Emulation.setEmulatedMedia", map[string]any{
+		"features": []map[string]any{{"name": "prefers-color-scheme", "value": scheme}},
+	}, &struct{}{})
+}
+
+// named is an element as a screen reader has it.
+type named struct{ role, name string }
+
+// accessible is what a screen reader has of the page.
+func (b *chrome) accessible(t *testing.T) []named {
+	t.Helper()
+	var tree struct {
+		Nodes []struct {
+			Ignored    bool
+			Role, Name struct{ Value any }
+		}
+	}
+	b.call(t, "Accessibility.getFullAXTree", map[string]any{}, &tree)
+	var out []named
+	for _, n := range tree.Nodes {
+		if !n.Ignored {
+			role, _ := n.Role.Value.(string)
+			name, _ := n.Name.Value.(string)
+			out = append(out, named{role, name})
+		}
+	}
+	return out
+}
+
+// screenshots writes pictures of the page, light and dark, where CONSOLE_SCREENSHOTS names a directory.
+func (b *chrome) screenshots(t *testing.T, name string) {
+	t.Helper()
+	dir := os.Getenv("CONSOLE_SCREENSHOTS")
+	for _, scheme := range []string{"light", "dark"} {
+		if dir != "" {
+			b.scheme(t, scheme)
+			b.screenshot(t, filepath.Join(dir, name+"-"+scheme+".png"))
+		}
+	}
+}
+
 func (b *chrome) screenshot(t *testing.T, path string) {
 	t.Helper()
-	if path == "" {
-		return
-	}
 	var out struct{ Data string }
 	b.call(t, "Page.captureScreenshot", map[string]any{"format": "png", "captureBeyondViewport": true}, &out)
 	png, err := base64.StdEncoding.DecodeString(out.Data)

@@ -14,8 +14,8 @@ const (
 
 // Candidate is a provider that a call could go to, with what routing measured.
 type Candidate struct {
-	// Registration is that of the provider; its Metadata is shared and must not be changed.
-	Registration
+	// Registration is that of the provider, which is shared and must not be changed.
+	*Registration
 
 	// Latency is the mean of its successes, zero without one.
 	Latency time.Duration
@@ -75,7 +75,7 @@ func (s *service) candidates(t tier, c Constraint, turn uint64, without []string
 		}
 
 		found = append(found, Candidate{
-			Registration: *e.reg, Failing: e.record.failing,
+			Registration: e.reg, Failing: e.record.failing,
 			Latency: time.Duration(e.record.latency * float64(time.Second)),
 		})
 		if len(found)-begun == MaxCandidates {

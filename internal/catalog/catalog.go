@@ -150,6 +150,8 @@ type Catalog struct {
 	cfg  atomic.Pointer[Config]
 	slow atomic.Uint64
 
+	summoning sync.WaitGroup // of crowds of watchers; nothing is added once closed
+
 	mu         sync.RWMutex
 	services   map[string]*service
 	releases   map[releaseKey]*release

@@ -1,10 +1,14 @@
 package catalog
 
-import "sync"
+import (
+	scheduler "runtime" // a runtime is something else here
+	"sync"
+)
 
-// wakeBatch is how many watchers are woken before the feed's lock is given up
-// for a moment.
-const wakeBatch = 256
+// wakeBatch is how many watchers are woken at a time: before the feed's lock is given up
+// for a moment and, of a crowd, before everybody else who is ready to run has a turn. More
+// of them are a crowd.
+const wakeBatch = 16
 
 // feed is the numbered events of a type and those who watch them.
 type feed struct {
@@ -18,6 +22,8 @@ type feed struct {
 	sequence uint64
 	ring     []happening // number n is at (n-1) % limit
 	watchers []*Watcher
+
+	summoning, again bool // somebody wakes the watchers, and has to once more
 }
 
 // happening is an event as the ring keeps it.
@@ -82,10 +88,10 @@ func (f *feed) forget(reg *Registration) {
 	}
 }
 
-// wakeAll wakes every watcher. It goes from the last to the first and gives up
-// the lock between batches; a watcher that leaves meanwhile is replaced by the
-// last one, so that nobody is left out.
-func (f *feed) wakeAll() {
+// wakeAll wakes every watcher, and calls between after each batch. It goes from the last to
+// the first and gives up the lock between batches; a watcher that leaves meanwhile is
+// replaced by the last one, so that nobody is left out.
+func (f *feed) wakeAll(between func()) {
 	for next := -1; next != 0; {
 		f.mu.RLock()
 
@@ -99,6 +105,39 @@ func (f *feed) wakeAll() {
 		}
 
 		f.mu.RUnlock()
+
+		if next > 0 {
+			between()
+		}
+	}
+}
+
+// crowd reports whether the watchers are a crowd, and whether somebody is to be found who
+// summons it: whoever does so already does it once more.
+func (f *feed) crowd() (crowd, summons bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+
+	if len(f.watchers) <= wakeBatch {
+		return false, false
+	}
+
+	f.again = f.summoning
+	summons = !f.summoning
+	f.summoning = true
+
+	return true, summons
+}
+
+// summon wakes a crowd, as long as there is news for it.
+func (f *feed) summon() {
+	for summoning := true; summoning; {
+		f.wakeAll(scheduler.Gosched)
+
+		f.mu.Lock()
+		f.summoning, f.again = f.again, false
+		summoning = f.summoning
+		f.mu.Unlock()
 	}
 }
 
@@ -130,6 +169,14 @@ func (f *feed) take(w *Watcher) (Event, bool, error) {
 	w.cursor = f.sequence
 
 	return f.event(f.sequence, true, missed), true, nil
+}
+
+// hasNews reports whether there is something for a watcher to take.
+func (f *feed) hasNews(w *Watcher) bool {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+
+	return w.ended || w.fresh || w.cursor != f.sequence
 }
 
 func (f *feed) event(sequence uint64, resync bool, missed uint64) Event {

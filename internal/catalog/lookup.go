@@ -21,6 +21,19 @@ func (c *Catalog) Provider(serviceType, runtimeID string) (Registration, bool) {
 	return c.unlockCopy(e)
 }
 
+// Registered does what Provider does without a copy, and returns nil where there is none. What
+// it returns is shared and must not be changed.
+func (c *Catalog) Registered(serviceType, runtimeID string) *Registration {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+
+	if e := c.providers[providerKey{serviceType, runtimeID}]; e != nil {
+		return e.reg
+	}
+
+	return nil
+}
+
 // unlockCopy ends a read and copies what it found outside the lock.
 func (c *Catalog) unlockCopy(e *entry) (Registration, bool) {
 	var reg *Registration

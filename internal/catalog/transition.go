@@ -9,7 +9,8 @@ type transition struct {
 
 	services []*service
 	runtimes []*runtime
-	feeds    []*feed
+	feeds    []*feed // whose watchers are woken by whoever made the change
+	crowds   []*feed // whose watchers are woken by a goroutine of their own
 	changes  []Change
 }
 
@@ -17,7 +18,7 @@ type transition struct {
 // and runtimes it touches. Then each of these types takes back providers whose
 // time aside is over, gets its new state, and an event if watchers must see it;
 // what has become empty goes; and outside the lock the watchers of those types
-// wake up and the observer is told. If apply fails it has changed nothing.
+// wake up and the observer is told. Nobody waits for a crowd of watchers to wake up. If apply fails it has changed nothing.
 func (c *Catalog) transition(apply func(t *transition) error) error {
 	cfg := c.cfg.Load()
 	t := transition{c: c, now: cfg.Now()}
@@ -27,8 +28,15 @@ func (c *Catalog) transition(apply func(t *transition) error) error {
 	t.finishLocked()
 	c.mu.Unlock()
 
+	for _, f := range t.crowds {
+		go func() {
+			defer c.summoning.Done()
+			f.summon()
+		}()
+	}
+
 	for _, f := range t.feeds {
-		f.wakeAll()
+		f.wakeAll(func() {})
 	}
 
 	for _, change := range t.changes {
@@ -48,7 +56,7 @@ func (t *transition) finishLocked() {
 
 		state, provider := s.chosen()
 		if s.feed.publish(state, provider, s.changed) {
-			t.feeds = append(t.feeds, s.feed)
+			t.wakeLocked(s.feed)
 		}
 
 		s.touched, s.changed = false, false
@@ -58,6 +66,18 @@ func (t *transition) finishLocked() {
 	for _, rt := range t.runtimes {
 		rt.touched = false
 		t.c.releaseRuntimeLocked(rt)
+	}
+}
+
+// wakeLocked has the watchers of a type woken. When the host shuts down nobody starts to do so
+// who would have to be waited for.
+func (t *transition) wakeLocked(f *feed) {
+	switch crowd, summons := f.crowd(); {
+	case summons && !t.c.closed:
+		t.c.summoning.Add(1)
+		t.crowds = append(t.crowds, f)
+	case !crowd || t.c.closed:
+		t.feeds = append(t.feeds, f)
 	}
 }
 

@@ -129,6 +129,14 @@ func (w *Watcher) Next(ctx context.Context) (Event, error) {
 			return event, nil
 		}
 
+		w.Await(ctx)
+	}
+}
+
+// Await returns when Next would not wait any more. It is called by the goroutine that calls
+// Next, and uses less of its stack.
+func (w *Watcher) Await(ctx context.Context) {
+	for !w.service.feed.hasNews(w) && ctx.Err() == nil {
 		select {
 		case <-w.wake:
 		case <-ctx.Done():

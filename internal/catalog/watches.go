@@ -10,6 +10,7 @@ func (c *Catalog) CloseWatches() {
 	c.mu.Unlock()
 
 	c.EndWatches(func(string, string) bool { return true })
+	c.summoning.Wait()
 }
 
 // EndWatches ends the watches that match says, and returns how many; it is how a

@@ -3,15 +3,18 @@ package certs
 import (
 	"crypto"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/big"
 	"net"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -41,7 +44,13 @@ type CA struct {
 	cert        *x509.Certificate
 	key         crypto.Signer
 	trustDomain string
+
+	mu     sync.RWMutex
+	issued map[[sha256.Size]byte]struct{} // digests of certificates that it signed, as far as somebody asked
 }
+
+// maxIssued bounds what an authority remembers of the certificates that it signed.
+const maxIssued = 16_384
 
 // NewCA makes an authority with a new key, valid for ttl from now. An empty trust
 // domain means one that is derived from the key, which no other authority has.
@@ -144,8 +153,44 @@ func (c *CA) TrustDomain() string { return c.trustDomain }
 func (c *CA) Certificate() *x509.Certificate { return c.cert }
 
 // Issued reports whether this authority signed a certificate. It looks neither at the
-// time nor at what the certificate may be used for.
-func (c *CA) Issued(cert *x509.Certificate) bool { return cert.CheckSignatureFrom(c.cert) == nil }
+// time nor at what the certificate may be used for. That it did is found out once: the same
+// certificate comes with each connection of its owner, and several ask for each.
+func (c *CA) Issued(cert *x509.Certificate) bool {
+	digest := signedDigest(cert)
+
+	c.mu.RLock()
+	_, known := c.issued[digest]
+	c.mu.RUnlock()
+
+	if known || cert.CheckSignatureFrom(c.cert) != nil {
+		return known
+	}
+
+	c.mu.Lock()
+	defer c.mu.Unlock()
+
+	if c.issued == nil || len(c.issued) >= maxIssued {
+		c.issued = make(map[[sha256.Size]byte]struct{})
+	}
+
+	c.issued[digest] = struct{}{}
+
+	return true
+}
+
+// signedDigest is the digest of all that a check of a certificate's signature looks at.
+func signedDigest(cert *x509.Certificate) (digest [sha256.Size]byte) {
+	h := sha256.New()
+
+	for _, part := range [][]byte{[]byte(cert.SignatureAlgorithm.String()), cert.RawTBSCertificate, cert.Signature} {
+		_, _ = h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(part))))
+		_, _ = h.Write(part)
+	}
+
+	h.Sum(digest[:0])
+
+	return digest
+}
 
 // Pool returns a new pool that holds the authority's certificate alone.
 func (c *CA) Pool() *x509.CertPool {

@@ -1,6 +1,7 @@
 package certs_test
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/tls"
@@ -207,6 +208,35 @@ func TestAudit_ATK10_IssuedByAnotherAuthority(t *testing.T) {
 
 	if own.Issued(issue(t, other, request, now).Leaf) {
 		t.Error("that of another with the same name is believed")
+	}
+}
+
+// What an authority found out once holds for that certificate alone, to the last bit.
+func TestAudit_ATK10_WhatIsRememberedIsOneCertificate(t *testing.T) {
+	t.Parallel()
+
+	now := time.Now()
+	ca := newCA(t, certs.ECDSA, time.Hour, now)
+	leaf := issue(t, ca, newRequest(t, pluginID("a"), time.Minute), now).Leaf
+
+	for name, change := range map[string]func(*x509.Certificate){
+		"what is signed": func(c *x509.Certificate) { c.RawTBSCertificate[len(c.RawTBSCertificate)-1] ^= 1 },
+		"signature":      func(c *x509.Certificate) { c.Signature[len(c.Signature)-1] ^= 1 },
+		"algorithm":      func(c *x509.Certificate) { c.SignatureAlgorithm = x509.ECDSAWithSHA384 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+
+			altered := *leaf
+			altered.RawTBSCertificate, altered.Signature = bytes.Clone(leaf.RawTBSCertificate), bytes.Clone(leaf.Signature)
+			change(&altered)
+
+			for range 2 {
+				if !ca.Issued(leaf) || ca.Issued(&altered) {
+					t.Fatalf("its own: %t, altered: %t", ca.Issued(leaf), ca.Issued(&altered))
+				}
+			}
+		})
 	}
 }
 

@@ -28,13 +28,15 @@ type Conn struct {
 	ctx   context.Context      //nolint:containedctx // of the whole connection
 	state *tls.ConnectionState // nil in plaintext
 	slot  *slot
+	gone  chan struct{} // closed with the connection
 
-	once sync.Once
+	once    sync.Once
+	account atomic.Pointer[Account] // nil where nobody pays
 
 	writing sync.Mutex // held during a write, and taken before mu
 
 	mu    sync.Mutex
-	meter *meter // nil in plaintext
+	meter *meter // nil in plaintext, and where the peer is trusted
 	cut   bool
 }
 
@@ -56,6 +58,24 @@ func (c *Conn) Prove(by Holder) bool { return c.slot.prove(by) }
 
 // Proven reports whether somebody proved to have the connection.
 func (c *Conn) Proven() bool { return c.slot.holder.Load() != nil }
+
+// Bill has an account pay for what the connection carries from now on. In debt the connection
+// waits for each piece of it, a second at most.
+func (c *Conn) Bill(a *Account) { c.account.Store(a) }
+
+// pause waits until the account is out of debt.
+func (c *Conn) pause() {
+	debt := c.account.Load().Debt(time.Now())
+	if debt == 0 {
+		return
+	}
+	t := time.NewTimer(min(debt, longestPause))
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-c.gone:
+	}
+}
 
 // Served says that a request of the peer was served. It pays for frames to come.
 func (c *Conn) Served() {
@@ -86,11 +106,14 @@ func (c *Conn) Refused() {
 
 // Read reads what the peer sent, as long as that costs what useful work explains.
 func (c *Conn) Read(p []byte) (int, error) {
+	c.pause()
 	n, err := c.Conn.Read(p)
-	if n == 0 || c.meter == nil {
+	if n == 0 {
 		return n, err //nolint:wrapcheck // stands for what it wraps
 	}
-	if !c.allows(p[:n], time.Now()) {
+	now := time.Now()
+	c.account.Load().spend(n, now)
+	if c.meter != nil && !c.allows(p[:n], now) {
 		return 0, ErrCutOff
 	}
 	return n, err //nolint:wrapcheck // stands for what it wraps
@@ -98,6 +121,8 @@ func (c *Conn) Read(p []byte) (int, error) {
 
 // Write writes what the server answers.
 func (c *Conn) Write(p []byte) (int, error) {
+	c.pause()
+	c.account.Load().spend(len(p), time.Now())
 	if c.meter == nil {
 		return c.Conn.Write(p) //nolint:wrapcheck // stands for what it wraps
 	}
@@ -125,6 +150,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 func (c *Conn) Close() error {
 	err := net.ErrClosed
 	c.once.Do(func() {
+		close(c.gone)
 		err = c.Conn.Close()
 		c.slot.free()
 	})

@@ -20,6 +20,9 @@ type Config struct {
 	TLS *tls.Config
 	// HandshakeTimeout bounds the TLS handshake.
 	HandshakeTimeout time.Duration
+	// Trusted says that TLS admits only those who may send what they like: nothing that they
+	// send is metered.
+	Trusted bool
 	// MaxConnections bounds the connections, those in their TLS handshake among them;
 	// more wait in the queue of the system.
 	MaxConnections int
@@ -31,6 +34,10 @@ type Config struct {
 	// is closed before TLS. Zero PerSecond sets no limit.
 	PerSecond float64
 	Burst     int
+	// Pings and Refusals limit the PINGs of a connection, beside those that its calls and its
+	// data explain, and its requests that were refused. Who goes on is cut off. Zero means 5
+	// and 200, and 100 and 2,000.
+	Pings, Refusals Rate
 	// Silence is how long a connection that proved nothing has to be silent before a
 	// newcomer may take its place.
 	Silence time.Duration
@@ -43,6 +50,12 @@ type Config struct {
 	// fast and of each TLS handshake that failed; they must not block. Nil tells nobody.
 	CutOff  func(addr net.Addr, reason string)
 	Refused func(addr net.Addr, err error)
+}
+
+// Rate is how many of something there may be: Burst at once, and PerSecond in the long run.
+type Rate struct {
+	PerSecond float64
+	Burst     int
 }
 
 // Listener is a [net.Listener] whose connections are ready for HTTP/2.
@@ -58,6 +71,7 @@ type Listener struct {
 	ready chan net.Conn
 	tasks sync.WaitGroup
 	rates *limiter.Limiter // of new connections, by key
+	rules [kinds]allowance
 
 	mu     sync.Mutex
 	room   sync.Cond // tells the acceptor that a connection ended
@@ -91,8 +105,10 @@ type share struct {
 func Listen(l net.Listener, cfg Config) *Listener {
 	e := &Listener{
 		Listener: l, cfg: cfg, begun: time.Now(), shut: make(chan struct{}), ready: make(chan net.Conn),
-		all: map[*slot]struct{}{}, shares: map[string]*share{}, held: map[string]int{},
+		all: map[*slot]struct{}{}, shares: map[string]*share{}, held: map[string]int{}, rules: allowances,
 	}
+	e.rules[pings].limit(cfg.Pings)
+	e.rules[refusals].limit(cfg.Refusals)
 	e.room.L = &e.mu
 	e.rates = limiter.New(maxRates)
 	e.life, e.end = context.WithCancel(context.Background())
@@ -316,7 +332,7 @@ var errNoHTTP2 = errors.New("the peer does not ask for h2 (ALPN)")
 
 // welcome agrees on TLS with a peer and hands its connection on.
 func (l *Listener) welcome(s *slot) {
-	c := &Conn{Conn: s.conn, slot: s, ctx: l.life}
+	c := &Conn{Conn: s.conn, slot: s, ctx: l.life, gone: make(chan struct{})}
 	if f := l.cfg.Context; f != nil {
 		c.ctx = f(l.life)
 	}
@@ -332,7 +348,10 @@ func (l *Listener) welcome(s *slot) {
 			return
 		}
 		state := conn.ConnectionState()
-		c.Conn, c.state, c.meter = conn, &state, newMeter(time.Now())
+		c.Conn, c.state = conn, &state
+		if !l.cfg.Trusted {
+			c.meter = newMeter(time.Now(), &l.rules)
+		}
 	}
 	select {
 	case l.ready <- c:

@@ -65,6 +65,13 @@ type allowance struct {
 // keep is how many may be left at most.
 func (a allowance) keep() float64 { return max(a.most, a.burst) }
 
+// limit sets what is free. A zero rate leaves it as it is.
+func (a *allowance) limit(r Rate) {
+	if r != (Rate{}) {
+		a.perSecond, a.burst = r.PerSecond, float64(r.Burst)
+	}
+}
+
 // allowances are far above what honest peers send: ten thousand short calls a second, a
 // thousand cancelled calls at once, a keep-alive every few seconds, the PINGs with which
 // gRPC measures the connection while data flows, a WINDOW_UPDATE or two
@@ -85,6 +92,7 @@ var allowances = [kinds]allowance{
 
 // meter counts the frames of a connection. Its owner guards it.
 type meter struct {
+	rules  *[kinds]allowance
 	left   [kinds]float64
 	filled time.Time
 	in     frames
@@ -92,10 +100,10 @@ type meter struct {
 	last   uint32 // the highest stream that the peer opened
 }
 
-func newMeter(now time.Time) *meter {
-	m := &meter{filled: now}
+func newMeter(now time.Time, rules *[kinds]allowance) *meter {
+	m := &meter{filled: now, rules: rules}
 	m.in.skip = prefaceLen
-	for k, a := range allowances {
+	for k, a := range rules {
 		m.left[k] = a.burst
 	}
 	return m
@@ -173,7 +181,7 @@ func (m *meter) sent(p []byte) {
 func (m *meter) between() bool { return m.out.skip == 0 && m.out.have == 0 }
 
 func (m *meter) earn(of func(allowance) float64) {
-	for k, a := range allowances {
+	for k, a := range m.rules {
 		m.left[k] = min(m.left[k]+of(a), a.keep())
 	}
 }
@@ -184,7 +192,7 @@ func (m *meter) fill(now time.Time) {
 		return
 	}
 	m.filled = now
-	for k, a := range allowances {
+	for k, a := range m.rules {
 		m.left[k] = max(m.left[k], min(m.left[k]+a.perSecond*passed, a.burst))
 	}
 }

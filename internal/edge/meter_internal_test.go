@@ -22,7 +22,7 @@ type session struct {
 func newSession(t *testing.T) *session {
 	t.Helper()
 	s := &session{t: t, now: time.Unix(1, 0), next: 1}
-	s.m = newMeter(s.now)
+	s.m = newMeter(s.now, &allowances)
 	s.fr = http2.NewFramer(&s.raw, nil)
 	s.m.received([]byte(http2.ClientPreface), s.now)
 	return s

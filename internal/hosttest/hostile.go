@@ -23,6 +23,8 @@ type HostileHost struct {
 	URL       string
 	Authority *connectplugin.Authority
 
+	line *cutListener
+
 	mu      sync.Mutex
 	answers map[string]http.HandlerFunc // by path; the rest is 404
 	paths   []string                    // that were asked for
@@ -39,9 +41,14 @@ func StartHostileHost(t *testing.T, edit func(*tls.Config)) *HostileHost {
 	if edit != nil {
 		edit(cfg)
 	}
-	h.URL = ServeTLS(t, cfg, h)
+	h.line = newCutListener(Listen(t))
+	ServeOn(t, h.line, cfg, h)
+	h.URL = "https://" + h.line.Addr().String()
 	return h
 }
+
+// Cut ends every connection as the death of a host does.
+func (h *HostileHost) Cut(how Death) { h.line.end(how) }
 
 // ServeHTTP answers as the test says.
 func (h *HostileHost) ServeHTTP(w http.ResponseWriter, r *http.Request) {

@@ -40,7 +40,7 @@ func (r *Restartable) Restart(t testing.TB) {
 		l, err = net.Listen("tcp", r.addr)
 		return err == nil
 	})
-	r.line = &cutListener{Listener: l, open: map[net.Conn]struct{}{}, ended: make(chan struct{})}
+	r.line = newCutListener(l)
 	h := &Host{Audit: &Audit{}, Authority: r.authority, served: make(chan error, 1), URL: "https://" + l.Addr().String()}
 	cfg := &connectplugin.ServeConfig{
 		Authority: r.authority, Logger: Logger(t), Audit: h.Audit.add,
@@ -64,11 +64,17 @@ func (r *Restartable) Restart(t testing.TB) {
 	r.Host = h
 }
 
-// Kill ends the host as SIGKILL does: nobody is told, and every connection is reset. It
-// returns when nothing listens any more.
+// Kill ends the host as SIGKILL does where something was on its way to it: nobody is told, and
+// every connection is reset. It returns when nothing listens any more.
 func (r *Restartable) Kill(t testing.TB) {
 	t.Helper()
-	r.line.cut()
+	r.KillBy(t, Reset)
+}
+
+// KillBy ends the host as Kill does, and its connections as how says.
+func (r *Restartable) KillBy(t testing.TB, how Death) {
+	t.Helper()
+	r.line.cut(how)
 	cancel := r.cancel
 	if cancel == nil {
 		return
@@ -83,7 +89,20 @@ func (r *Restartable) Kill(t testing.TB) {
 }
 
 // Cut resets every connection; the host goes on.
-func (r *Restartable) Cut() { r.line.reset() }
+func (r *Restartable) Cut() { r.line.end(Reset) }
+
+// Death is how the connections of a process end that is killed.
+type Death string
+
+const (
+	// Reset is what the system does where something was not read yet.
+	Reset Death = "reset"
+	// End is what it does otherwise: the end of the stream of TCP, and none of TLS.
+	End Death = "end"
+)
+
+// Deaths are all.
+var Deaths = []Death{Reset, End}
 
 // Connections returns how many connections the host has, and how many it ever had.
 func (r *Restartable) Connections() (open, ever int) {
@@ -103,6 +122,10 @@ type cutListener struct {
 
 	once  sync.Once
 	ended chan struct{} // closed when the host closes the listener
+}
+
+func newCutListener(l net.Listener) *cutListener {
+	return &cutListener{Listener: l, open: map[net.Conn]struct{}{}, ended: make(chan struct{})}
 }
 
 // Close implements net.Listener.
@@ -129,15 +152,15 @@ func (l *cutListener) Accept() (net.Conn, error) {
 	return c, nil
 }
 
-func (l *cutListener) cut() {
+func (l *cutListener) cut(how Death) {
 	l.mu.Lock()
 	l.dead = true
 	l.mu.Unlock()
 	_ = l.Listener.Close()
-	l.reset()
+	l.end(how)
 }
 
-func (l *cutListener) reset() {
+func (l *cutListener) end(how Death) {
 	l.mu.Lock()
 	conns := make([]net.Conn, 0, len(l.open))
 	for c := range l.open {
@@ -146,7 +169,9 @@ func (l *cutListener) reset() {
 	l.mu.Unlock()
 	for _, c := range conns {
 		if tcp, ok := c.(*cutConn).Conn.(*net.TCPConn); ok {
-			_ = tcp.SetLinger(0) // a reset, and no orderly end
+			if how == Reset {
+				_ = tcp.SetLinger(0)
+			}
 			_ = tcp.Close()
 		}
 	}

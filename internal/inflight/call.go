@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/masegraye/connect-plugin-go/internal/late"
 )
 
 // endGrace is how long a call that is ended may take to tell its peer so. A peer
@@ -19,8 +21,9 @@ const endGrace = 2 * time.Second
 // Call is a request while it is served. It is safe for concurrent use.
 type Call struct {
 	// Fixed at creation.
-	cancel context.CancelCauseFunc
-	ctrl   http.ResponseController
+	ctrl http.ResponseController
+
+	ctx late.Context
 
 	mu    sync.Mutex
 	over  bool // the response must not be touched any more
@@ -31,13 +34,13 @@ type Call struct {
 // makes it calls [Call.Done] when the request is served.
 func New(ctx context.Context, w http.ResponseWriter) (context.Context, *Call) {
 	c := &Call{ctrl: *http.NewResponseController(w)}
-	ctx, c.cancel = context.WithCancelCause(ctx)
-	return ctx, c
+	c.ctx.Init(ctx)
+	return &c.ctx, c
 }
 
 // End ends the call: its context and its request at once, its response soon.
 func (c *Call) End(cause error) {
-	c.cancel(cause)
+	c.ctx.End(cause)
 	c.CutOffSoon()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -60,7 +63,7 @@ func (c *Call) Done() {
 	c.mu.Lock()
 	c.over = true
 	c.mu.Unlock()
-	c.cancel(nil)
+	c.ctx.End(nil)
 }
 
 // WithBody returns the request with a body on which its handler may wait: the end

@@ -11,27 +11,52 @@ import (
 // is asked under its lock.
 type Permits[R any] struct {
 	mu  sync.Mutex
-	all map[*permit[R]]struct{}
+	all map[*Permit[R]]struct{}
 }
 
-// permit is immutable.
-type permit[R any] struct {
-	call    *Call
-	allowed func(R) bool
+// Subject is what a rule allows or not. It may be asked when its call is over.
+type Subject[R any] interface{ AllowedBy(rule R) bool }
+
+// Permit is the place of one call among them, for once. The zero value is ready.
+type Permit[R any] struct {
+	call *Call
+	what Subject[R]
 }
 
-// Admit lets a call go on while allowed says so: it is asked now, of the rule that
-// current returns, and at every [Permits.Enforce] until the call is released. It
-// reports false where the rule does not allow the call. The call is noted before
-// the rule is read, so whoever replaces the rule and then enforces it misses none.
+// question is a subject that is a function.
+type question[R any] func(R) bool
+
+// AllowedBy implements Subject.
+func (q question[R]) AllowedBy(rule R) bool { return q(rule) }
+
+// Admit lets a call go on while allowed says so, as [Permits.Hold] does, until it is released.
 func (p *Permits[R]) Admit(c *Call, current func() R, allowed func(R) bool) (release func(), ok bool) {
-	held := &permit[R]{c, allowed}
-	p.add(held)
-	if !allowed(current()) {
-		p.remove(held)
+	held := new(Permit[R])
+	if !p.Hold(held, c, current, question[R](allowed)) {
 		return nil, false
 	}
-	return func() { p.remove(held) }, true
+	return func() { p.Drop(held) }, true
+}
+
+// Hold lets a call go on while the rule allows what it is about: that is asked now, of the rule
+// that current returns, and at every [Permits.Enforce] until the permit is dropped. It
+// reports false where the rule does not allow it, and nothing is to be dropped. The call is
+// noted before the rule is read, so whoever replaces the rule and then enforces it misses none.
+func (p *Permits[R]) Hold(held *Permit[R], c *Call, current func() R, what Subject[R]) bool {
+	held.call, held.what = c, what
+	p.add(held)
+	if !what.AllowedBy(current()) {
+		p.Drop(held)
+		return false
+	}
+	return true
+}
+
+// Drop ends what Hold began.
+func (p *Permits[R]) Drop(held *Permit[R]) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.all, held)
 }
 
 // Enforce ends the calls that a rule does not allow and returns how many.
@@ -41,7 +66,7 @@ func (p *Permits[R]) Enforce(rule R, cause error) int {
 	p.mu.Unlock()
 	ended := 0
 	for _, held := range all {
-		if !held.allowed(rule) {
+		if !held.what.AllowedBy(rule) {
 			held.call.End(cause)
 			ended++
 		}
@@ -56,17 +81,11 @@ func (p *Permits[R]) Len() int {
 	return len(p.all)
 }
 
-func (p *Permits[R]) add(held *permit[R]) {
+func (p *Permits[R]) add(held *Permit[R]) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.all == nil {
-		p.all = map[*permit[R]]struct{}{}
+		p.all = map[*Permit[R]]struct{}{}
 	}
 	p.all[held] = struct{}{}
-}
-
-func (p *Permits[R]) remove(held *permit[R]) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.all, held)
 }

@@ -14,18 +14,25 @@ type name struct{ group, path string }
 
 // Set is a bounded set of names. The zero value is empty. It is safe for concurrent use.
 type Set struct {
+	recent recent
+
 	mu     sync.RWMutex
-	known  map[name]struct{}
+	known  map[name]*name
 	groups map[string]int // how many there are of each
 }
 
 // Name returns the path where it is known in the group, and empty text where it is not.
 func (s *Set) Name(group, path string) string {
+	if s.recent.has(group, path) {
+		return path
+	}
 	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if _, ok := s.known[name{group, path}]; !ok {
+	n := s.known[name{group, path}]
+	s.mu.RUnlock()
+	if n == nil {
 		return ""
 	}
+	s.recent.slot(path).Store(n)
 	return path
 }
 
@@ -41,9 +48,9 @@ func (s *Set) Learn(group, path string) string {
 		return ""
 	}
 	if s.known == nil {
-		s.known, s.groups = map[name]struct{}{}, map[string]int{}
+		s.known, s.groups = map[name]*name{}, map[string]int{}
 	}
-	s.known[n] = struct{}{}
+	s.known[n] = &n
 	s.groups[group]++
 	return path
 }

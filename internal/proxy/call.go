@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"context"
 	"errors"
 	"net/http"
 	"sync"
@@ -9,6 +8,7 @@ import (
 	"time"
 
 	"github.com/masegraye/connect-plugin-go/internal/headers"
+	"github.com/masegraye/connect-plugin-go/internal/late"
 	"github.com/masegraye/connect-plugin-go/internal/proxy/h2"
 )
 
@@ -31,6 +31,8 @@ type Call struct {
 	// gets as X-Plugin-Caller-Self-Id and X-Plugin-Caller-Self-Version; empty leaves
 	// the field out.
 	CallerSelfID, CallerVersion string
+	// Ahead pays for what the provider may send ahead; nil does not bound that.
+	Ahead *Ahead
 	// Ending states the outcome with which a stream ends for the caller that
 	// broke after a part of it was written. It is asked only where the
 	// protocol can say so at that point. If it is nil or reports false, the
@@ -40,6 +42,13 @@ type Call struct {
 	// Forward returns.
 	Outcome *Outcome
 }
+
+// Ahead is how much providers may send ahead on the calls of one caller, beyond the little
+// that they may on each. It is safe for concurrent use.
+type Ahead = h2.Ahead
+
+// NewAhead returns one of so many bytes.
+func NewAhead(most int64) *Ahead { return h2.NewAhead(most) }
 
 // stated yields what the host says of the caller.
 func (c *Call) stated(yield func(name, value string)) {
@@ -58,6 +67,7 @@ type call struct {
 	Call
 
 	p    *Provider
+	own  *memoryCall // nil where the provider is on the network
 	w    http.ResponseWriter
 	r    *http.Request
 	ctrl http.ResponseController
@@ -80,8 +90,11 @@ type call struct {
 	cause   error
 	stopped chan struct{} // closed with cause set; made when somebody waits
 	stream  *h2.Stream
-	cancel  context.CancelCauseFunc // of a provider in this process
+	handler *late.Context // of the request to a provider in this process
 }
+
+// Ended interrupts the call because its context ended.
+func (c *call) Ended(cause error) { c.interrupt(cause) }
 
 // read reads the request's body, and notes how long the caller took to send it.
 func (c *call) read(p []byte) (int, error) {
@@ -176,8 +189,8 @@ func (c *call) interrupt(err error) {
 	if c.stopped != nil {
 		close(c.stopped)
 	}
-	if c.cancel != nil {
-		c.cancel(err)
+	if c.handler != nil {
+		c.handler.End(err)
 	}
 	if c.stream != nil {
 		c.stream.Cancel(err)
@@ -203,13 +216,13 @@ func (c *call) attach(s *h2.Stream) {
 	}
 }
 
-// attachCancel makes an interruption reach a provider in this process.
-func (c *call) attachCancel(cancel context.CancelCauseFunc) {
+// attachHandler makes an interruption reach a provider in this process.
+func (c *call) attachHandler(ctx *late.Context) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.cancel = cancel
+	c.handler = ctx
 	if c.cause != nil {
-		cancel(c.cause)
+		ctx.End(c.cause)
 	}
 }
 

@@ -153,7 +153,7 @@ func (p *Provider) secure(ctx context.Context, raw net.Conn) (net.Conn, error) {
 	if p.cfg.Endpoint.Plaintext() {
 		return raw, nil
 	}
-	conn := tls.Client(raw, p.cfg.TLS)
+	conn := tls.Client(raw, p.noting(p.cfg.TLS))
 	if err := conn.HandshakeContext(ctx); err != nil {
 		return nil, fmt.Errorf("tls: %w", err)
 	}

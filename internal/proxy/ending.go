@@ -41,6 +41,12 @@ const (
 
 // framingOf tells the framing from the content type of a response.
 func framingOf(contentType string) framing {
+	switch contentType { // what almost all say, as they say it
+	case "application/proto", "application/json":
+		return framingNone
+	case "application/grpc", "application/grpc+proto":
+		return framingGRPC
+	}
 	mediaType, _, _ := strings.Cut(contentType, ";")
 	mediaType = strings.ToLower(strings.TrimSpace(mediaType))
 	switch {

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +14,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 
 	"github.com/masegraye/connect-plugin-go/internal/headers"
+	"github.com/masegraye/connect-plugin-go/internal/late"
 	"github.com/masegraye/connect-plugin-go/internal/proxy/h2"
 )
 
@@ -40,10 +40,8 @@ func (p *Provider) Forward(w http.ResponseWriter, r *http.Request, how Call) Res
 	if err := checkRequest(r, how.Path); err != nil {
 		return Result{Class: ClassRefused, Err: err}
 	}
-	c := &call{
-		Call: how, p: p, w: w, r: r, ctrl: *http.NewResponseController(w), start: time.Now(),
-		unary: isUnary(r), length: r.ContentLength,
-	}
+	c := p.newCall(&how, r)
+	c.w, c.ctrl = w, *http.NewResponseController(w)
 	defer c.noteEnd()
 	if err := p.enter(c); err != nil {
 		return Result{Class: ClassUnavailable, Err: err, Retryable: true}
@@ -53,9 +51,9 @@ func (p *Provider) Forward(w http.ResponseWriter, r *http.Request, how Call) Res
 	}
 	c.active.Store(true)
 	ctx := r.Context()
-	stop := context.AfterFunc(ctx, func() { c.interrupt(context.Cause(ctx)) })
+	tie := late.OnEnd(ctx, c)
 	defer func() {
-		stop()
+		tie.Loose()
 		c.end()
 		p.leave(c)
 	}()
@@ -73,6 +71,20 @@ func (p *Provider) Forward(w http.ResponseWriter, r *http.Request, how Call) Res
 		c.result.Retryable = false
 	}
 	return c.result
+}
+
+// newCall returns the call of a request.
+func (p *Provider) newCall(how *Call, r *http.Request) *call {
+	var c *call
+	if p.cfg.Handler != nil {
+		own := new(memoryCall)
+		c = &own.call
+		c.own = own
+	} else {
+		c = new(call)
+	}
+	c.Call, c.p, c.r, c.start, c.unary, c.length = *how, p, r, time.Now(), isUnary(r), r.ContentLength
+	return c
 }
 
 // checkRequest refuses what no RPC asks for.
@@ -137,6 +149,7 @@ func (c *call) prepare() (h2.Request, error) {
 		End:    body != nil || c.length == 0,
 		Gather: c.unary,
 		Owner:  c.CallerID,
+		Ahead:  c.Ahead,
 	}
 	if body != nil {
 		request.Body = body.B

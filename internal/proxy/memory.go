@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/masegraye/connect-plugin-go/internal/headers"
+	"github.com/masegraye/connect-plugin-go/internal/late"
 )
 
 // maxPanicText bounds what the log says of a panic, in characters.
@@ -18,15 +19,53 @@ const maxPanicText = 200
 
 var errPanic = errors.New("provider panicked")
 
+// usualValues is how many values of header fields a call has in one place.
+const usualValues = 16
+
+// memoryCall is a call to a provider in this process, in one place with what the provider gets
+// of it.
+type memoryCall struct {
+	call
+
+	ctx    late.Context
+	target url.URL
+	body   memoryBody
+	writer memoryWriter
+	values [usualValues]string
+	used   int // of them
+}
+
+// one returns the values of a field that has one.
+func (m *memoryCall) one(value string) []string {
+	at := m.used
+	if at == len(m.values) {
+		return []string{value}
+	}
+	m.used++
+	m.values[at] = value
+	return m.values[at : at+1 : at+1]
+}
+
+// add adds a field to a header.
+func (m *memoryCall) add(header http.Header, name, value string) {
+	if have := header[name]; len(have) > 0 {
+		header[name] = append(have, value)
+		return
+	}
+	header[name] = m.one(value)
+}
+
 // dispatch hands the request to a provider in this process.
 func (c *call) dispatch(parent context.Context) {
 	// The provider's context ends by interruption, which notes its reason first.
-	ctx, cancel := context.WithCancelCause(context.WithoutCancel(parent))
-	defer cancel(nil)
-	c.attachCancel(cancel)
+	own := c.own
+	own.ctx.InitAlone(parent)
+	defer own.ctx.End(nil)
+	c.attachHandler(&own.ctx)
 	c.result.Sent = true
-	w := &memoryWriter{download: download{call: c}, header: make(http.Header)}
-	err := w.serve(c.memoryRequest(ctx))
+	w := &own.writer
+	w.call, w.header = c, make(http.Header)
+	err := w.serve(own.request())
 	if c.result.Latency == 0 {
 		c.result.Latency = c.latency()
 	}
@@ -43,44 +82,34 @@ func (c *call) dispatch(parent context.Context) {
 	}
 }
 
-// memoryRequest is the request as the provider sees it: what a request over the
+// request is the request as the provider sees it: what a request over the
 // network would carry, and nothing of the host's.
-func (c *call) memoryRequest(ctx context.Context) *http.Request {
-	own := &struct {
-		target url.URL
-		body   memoryBody
-	}{url.URL{Path: c.Path, RawQuery: c.r.URL.RawQuery}, memoryBody{c.r.Body, c}}
+func (m *memoryCall) request() *http.Request {
+	m.target = url.URL{Path: m.Path, RawQuery: m.r.URL.RawQuery}
+	m.body = memoryBody{m.r.Body, &m.call}
 	r := http.Request{
-		Method:        c.r.Method,
-		URL:           &own.target,
+		Method:        m.r.Method,
+		URL:           &m.target,
 		Proto:         "HTTP/2.0",
 		ProtoMajor:    2,
-		Header:        c.memoryHeader(),
-		Body:          &own.body,
-		ContentLength: c.length,
-		RequestURI:    own.target.RequestURI(),
+		Header:        m.requestHeader(),
+		Body:          &m.body,
+		ContentLength: m.length,
+		RequestURI:    m.target.RequestURI(),
+	}
+	var ctx context.Context = &m.ctx
+	if m.p.cfg.Context != nil {
+		ctx = m.p.cfg.Context(ctx, r.Header)
 	}
 	return r.WithContext(ctx)
 }
 
-// memoryHeader is the header of that request. The values, of which most fields have
-// one, lie in one place.
-func (c *call) memoryHeader() http.Header {
+// requestHeader is the header of that request.
+func (m *memoryCall) requestHeader() http.Header {
 	const stated = 3 // by the host
-	header := make(http.Header, len(c.r.Header)+stated)
-	values := make([]string, 0, len(c.r.Header)+stated)
-	c.p.cfg.Headers.Each(headers.Request, c.r.Header, func(name, value string) {
-		if have := header[name]; len(have) > 0 {
-			header[name] = append(have, value)
-			return
-		}
-		values = append(values, value)
-		header[name] = values[len(values)-1 : len(values) : len(values)]
-	})
-	c.stated(func(name, value string) {
-		values = append(values, value)
-		header[name] = values[len(values)-1 : len(values) : len(values)]
-	})
+	header := make(http.Header, len(m.r.Header)+stated)
+	m.p.cfg.Headers.Each(headers.Request, m.r.Header, func(name, value string) { m.add(header, name, value) })
+	m.stated(func(name, value string) { header[name] = m.one(value) })
 	return header
 }
 
@@ -124,7 +153,7 @@ func (w *memoryWriter) WriteHeader(status int) {
 		return
 	}
 	dst := w.w.Header()
-	w.p.cfg.Headers.Each(headers.Response, w.header, dst.Add)
+	w.p.cfg.Headers.Each(headers.Response, w.header, func(name, value string) { w.own.add(dst, name, value) })
 	if w.framing = framingOf(dst.Get(fieldContentType)); w.framing != framingNone {
 		dst.Del(fieldContentLength) // nobody knows how long a stream will be
 	}
@@ -210,7 +239,7 @@ func (w *memoryWriter) trailers() {
 		headBeforeTrailer(&w.ctrl)
 	}
 	w.p.cfg.Headers.Each(headers.Trailer, trailer, func(name, value string) {
-		w.w.Header().Add(http.TrailerPrefix+name, value)
+		w.own.add(w.w.Header(), http.TrailerPrefix+name, value)
 		w.noteTrailer(name, value)
 	})
 }

@@ -61,9 +61,9 @@ func (o *Outcome) Reset() {
 	}
 }
 
-// Head takes in the head of the response as the caller gets it.
+// Head takes in the head of the response as the caller gets it. Names are canonical.
 func (o *Outcome) Head(status int, header http.Header) {
-	o.head(status, header, framingOf(header.Get(fieldContentType)))
+	o.head(status, header, framingOf(first(header[fieldContentType])))
 }
 
 // Body takes in the next part of the body.

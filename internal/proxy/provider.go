@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/masegraye/connect-plugin-go/internal/certs"
 )
 
 const (
@@ -33,6 +35,7 @@ type Provider struct {
 	lines  lines
 
 	tenures tenures
+	shown   certs.Shown // by this side, where it may have another one next time
 }
 
 // New returns a provider. It dials when the first call needs a connection. An
@@ -151,6 +154,7 @@ func (p *Provider) watchIdle() {
 			c.interrupt(ErrIdle)
 		}
 		p.endTenures(time.Now())
+		p.showRenewed(time.Now())
 	}
 }
 

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"context"
 	"fmt"
 	"net/http"
 	"sync"
@@ -10,6 +9,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 
 	"github.com/masegraye/connect-plugin-go/internal/headers"
+	"github.com/masegraye/connect-plugin-go/internal/late"
 	"github.com/masegraye/connect-plugin-go/internal/proxy/h2"
 )
 
@@ -30,8 +30,7 @@ func (p *Provider) RoundTrip(r *http.Request, how Call) (*http.Response, Result)
 		return nil, Result{Class: ClassUnavailable, Err: err, Retryable: true}
 	}
 	t.active.Store(true)
-	ctx := r.Context()
-	t.forget = context.AfterFunc(ctx, func() { t.interrupt(context.Cause(ctx)) })
+	t.forget = late.OnEnd(r.Context(), &t.call)
 	t.begin()
 	if t.resp == nil {
 		t.result.Retryable = t.result.Retryable && t.why() == nil
@@ -59,7 +58,7 @@ type trip struct {
 	h2.Body
 
 	// Fixed when RoundTrip returns.
-	forget  func() bool // has the end of the context do nothing
+	forget  late.Tie // to the end of the context
 	at      *h2.Stream
 	sending *upload
 	resp    *http.Response
@@ -164,7 +163,7 @@ func (t *trip) hangUp() {
 // of it.
 func (t *trip) finish(last bool) {
 	t.once.Do(func() {
-		t.forget()
+		t.forget.Loose()
 		t.hangUp()
 		t.end()
 		t.releaseFields()

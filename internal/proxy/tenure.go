@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"maps"
 	"net"
 	"time"
@@ -36,6 +37,13 @@ func (p *Provider) noteTenure(conn *h2.Conn, nc net.Conn) {
 // provider showed on it, so that the next call looks at the one of today. Overtime later
 // the calls on it end too, unless the provider showed a good one meanwhile.
 func (p *Provider) endTenures(now time.Time) {
+	for _, conn := range p.ended(now) {
+		conn.Retire() // not under mu: one without calls ends, and tells those who wait for room
+	}
+}
+
+// ended returns the connections whose certificate has ended, and closes those that are over.
+func (p *Provider) ended(now time.Time) (out []*h2.Conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	maps.DeleteFunc(p.tenures, func(conn *h2.Conn, _ time.Time) bool {
@@ -54,9 +62,52 @@ func (p *Provider) endTenures(now time.Time) {
 		switch {
 		case now.Before(until):
 		case good || now.Before(until.Add(p.cfg.Overtime)):
-			conn.Retire()
+			out = append(out, conn)
 		case p.ctx.Err() == nil:
 			p.background.Go(conn.Close)
 		}
+	}
+	return out
+}
+
+// noting returns the configuration for one connection, with which it is noted what
+// certificate this side shows. Of one that never changes nothing is noted.
+func (p *Provider) noting(cfg *tls.Config) *tls.Config {
+	source := cfg.GetClientCertificate
+	if source == nil {
+		return cfg
+	}
+	out := cfg.Clone()
+	out.GetClientCertificate = func(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		cert, err := source(request)
+		if err != nil || cert == nil || len(cert.Certificate) == 0 {
+			return cert, err
+		}
+		if leaf, err := x509.ParseCertificate(cert.Certificate[0]); err == nil {
+			p.mu.Lock()
+			p.shown.Note(leaf)
+			p.mu.Unlock()
+		}
+		return cert, nil
+	}
+	return out
+}
+
+// showRenewed has calls go over another connection where it is time to show the provider a
+// later certificate, and opens one for the sake of those under way, which end otherwise where
+// the provider ends what outlives its certificate.
+func (p *Provider) showRenewed(now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l := &p.lines
+	if p.ctx.Err() != nil || len(l.conns) == 0 || l.dialing != nil || l.hope.left(now) > 0 || !p.shown.Redial(now) {
+		return
+	}
+	for _, conn := range l.conns {
+		p.retireLocked(conn)
+	}
+	l.conns = nil
+	if len(p.calls) > 0 {
+		l.dialing = p.dialLocked(p.settleLocked)
 	}
 }

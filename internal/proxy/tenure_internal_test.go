@@ -79,6 +79,43 @@ func TestAudit_ATK08_ConnectionsToProvidersEndWithTheirCertificates(t *testing.T
 	}
 }
 
+// A connection without calls ends with the provider's certificate, and the next call goes over
+// another one.
+func TestAudit_ATK08_AConnectionWithoutCallsEndsToo(t *testing.T) {
+	t.Parallel()
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	srv.EnableHTTP2 = true
+	srv.StartTLS()
+	defer srv.Close()
+	e, err := ParseEndpoint(srv.URL, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AddCert(srv.Certificate())
+	p, err := New(Config{Endpoint: e, TLS: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS13}, Overtime: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := forwardTo(t.Context(), p, "/"); r.Class != ClassOK {
+		t.Fatalf("%+v", r)
+	}
+	first, done := onlyTenure(t, p), make(chan Result, 1)
+	go func() {
+		p.endTenures(srv.Certificate().NotAfter.Add(time.Second))
+		done <- forwardTo(t.Context(), p, "/")
+	}()
+	select {
+	case r := <-done:
+		if r.Class != ClassOK || first.Usable() {
+			t.Errorf("the next call: %+v; the first connection takes calls: %t", r, first.Usable())
+		}
+		p.Close()
+	case <-time.After(time.Minute):
+		t.Error("nothing goes on")
+	}
+}
+
 func forwardTo(ctx context.Context, p *Provider, path string) Result {
 	r := httptest.NewRequestWithContext(ctx, http.MethodPost, path, http.NoBody)
 	return p.Forward(httptest.NewRecorder(), r, Call{Path: path})
@@ -95,4 +132,90 @@ func onlyTenure(t *testing.T, p *Provider) *h2.Conn {
 		return conn
 	}
 	return nil
+}
+
+// Where this side's certificate is renewed, the provider is shown the later one on another
+// connection as soon as calls are under way that would not outlive the first, and no call goes
+// over the first any more.
+func TestAudit_ATK08_ARenewedCertificateIsShown(t *testing.T) {
+	t.Parallel()
+	begun := make(chan struct{}, 3)
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		begun <- struct{}{}
+		if r.URL.Path == "/wait" {
+			<-r.Context().Done()
+		}
+	}))
+	srv.EnableHTTP2, srv.TLS = true, &tls.Config{ClientAuth: tls.RequestClientCert, MinVersion: tls.VersionTLS13}
+	srv.StartTLS()
+	defer srv.Close()
+	e, err := ParseEndpoint(srv.URL, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool, own := x509.NewCertPool(), srv.TLS.Certificates[0] // any will do
+	pool.AddCert(srv.Certificate())
+	p, err := New(Config{Endpoint: e, TLS: &tls.Config{
+		RootCAs: pool, MinVersion: tls.VersionTLS13,
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &own, nil },
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	waiting := make(chan Result, 1)
+	go func() { waiting <- forwardTo(ctx, p, "/wait") }()
+	<-begun
+	last := srv.Certificate().NotAfter.Sub(srv.Certificate().NotBefore) / 6
+	due := srv.Certificate().NotAfter.Add(-last)
+	p.showRenewed(due.Add(-time.Second))
+	first := onlyLine(t, p)
+	if !first.Usable() {
+		t.Fatal("it is too early for another connection")
+	}
+	p.showRenewed(due)
+	p.awaitDial()
+	second := onlyLine(t, p)
+	if second == first || first.Usable() {
+		t.Error("calls go over the first connection")
+	}
+	p.showRenewed(due.Add(last/4 - time.Second))
+	if onlyLine(t, p) != second {
+		t.Error("it is too early for a third")
+	}
+	if r := forwardTo(t.Context(), p, "/"); r.Class != ClassOK {
+		t.Errorf("the next call: %+v", r)
+	}
+	cancel()
+	if r := <-waiting; r.Class != ClassCanceled {
+		t.Errorf("the call in flight ended: %+v", r)
+	}
+	p.showRenewed(due.Add(last))
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.lines.conns) != 0 || p.lines.dialing != nil {
+		t.Error("another connection is opened though there is no call")
+	}
+}
+
+// awaitDial waits for a connection that is being opened.
+func (p *Provider) awaitDial() {
+	p.mu.Lock()
+	d := p.lines.dialing
+	p.mu.Unlock()
+	if d != nil {
+		<-d.done
+	}
+}
+
+func onlyLine(t *testing.T, p *Provider) *h2.Conn {
+	t.Helper()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.lines.conns) != 1 {
+		t.Fatalf("%d connections take calls", len(p.lines.conns))
+	}
+	return p.lines.conns[0]
 }

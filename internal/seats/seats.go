@@ -16,17 +16,35 @@ type Bound struct{ Most, Each int }
 // Take takes a seat for a key, unless as many are taken as there are. It is left once,
 // however often leave is called.
 func (s *Seats) Take(key string, b Bound) (leave func(), ok bool) {
+	if !s.Enter(key, b) {
+		return nil, false
+	}
+	return sync.OnceFunc(func() { s.Leave(key) }), true
+}
+
+// Enter takes a seat as Take does. Whoever took it calls Leave, and just once.
+func (s *Seats) Enter(key string, b Bound) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.all >= b.Most || s.of[key] >= b.Each {
-		return nil, false
+		return false
 	}
 	if s.of == nil {
 		s.of = map[string]int{}
 	}
 	s.all++
 	s.of[key]++
-	return sync.OnceFunc(func() { s.leave(key) }), true
+	return true
+}
+
+// Leave leaves a seat that Enter took.
+func (s *Seats) Leave(key string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.all--
+	if s.of[key]--; s.of[key] == 0 {
+		delete(s.of, key)
+	}
 }
 
 // Len returns how many seats are taken.
@@ -34,13 +52,4 @@ func (s *Seats) Len() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.all
-}
-
-func (s *Seats) leave(key string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.all--
-	if s.of[key]--; s.of[key] == 0 {
-		delete(s.of, key)
-	}
 }

@@ -14,17 +14,27 @@ type occasion struct {
 // on arranges for f to be called, or calls it at once if the occasion is past. The functions of an
 // occasion that is past have been, or will be, taken by happen.
 func (o *occasion) on(f func(), past func() bool) (stop func() bool) {
+	h := &Hook{do: function(f)}
+	o.hang(h, past)
+	return func() bool { return o.takeBack(h) }
+}
+
+// hang does what on does for what a hook is about.
+func (o *occasion) hang(one *Hook, past func() bool) {
 	h := o.hooks.Load()
 	for h == nil {
 		o.hooks.CompareAndSwap(nil, new(hooks))
 		h = o.hooks.Load()
 	}
-	added := h.add(f, past)
-	if added == nil {
-		f()
-		return func() bool { return false }
+	if !h.add(one, past) {
+		one.do.Happen()
 	}
-	return func() bool { return h.remove(added) }
+}
+
+// takeBack removes a hook and tells whether it was still there.
+func (o *occasion) takeBack(one *Hook) bool {
+	h := o.hooks.Load()
+	return h != nil && h.remove(one)
 }
 
 // happen calls what was arranged. The occasion is past by then.
@@ -34,36 +44,45 @@ func (o *occasion) happen() {
 		return
 	}
 	for one := range h.take() {
-		one.f()
+		one.do.Happen()
 	}
 }
 
-// hooks are the functions to call at an occasion.
+// Happening is what happens at an occasion.
+type Happening interface{ Happen() }
+
+// Hook is the place of a [Happening], for once: see [Identity.Hang]. It must not be copied.
+type Hook struct{ do Happening }
+
+// function is a happening that is a function.
+type function func()
+
+// Happen implements Happening.
+func (f function) Happen() { f() }
+
+// hooks are what is to happen at an occasion.
 type hooks struct {
 	mu      sync.Mutex
-	pending map[*hook]struct{}
+	pending map[*Hook]struct{}
 }
 
-type hook struct{ f func() }
-
-// add adds a function unless past says that it is too late: then take has run, or will find nothing
-// of it. It returns nil in that case.
-func (h *hooks) add(f func(), past func() bool) *hook {
+// add adds a hook unless past says that it is too late: then take has run, or will find nothing
+// of it. It returns false in that case.
+func (h *hooks) add(one *Hook, past func() bool) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if past() {
-		return nil
+		return false
 	}
 	if h.pending == nil {
-		h.pending = make(map[*hook]struct{})
+		h.pending = make(map[*Hook]struct{})
 	}
-	added := &hook{f: f}
-	h.pending[added] = struct{}{}
-	return added
+	h.pending[one] = struct{}{}
+	return true
 }
 
-// remove takes back a function and tells whether it was still there.
-func (h *hooks) remove(one *hook) bool {
+// remove takes back a hook and tells whether it was still there.
+func (h *hooks) remove(one *Hook) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	_, found := h.pending[one]
@@ -71,8 +90,8 @@ func (h *hooks) remove(one *hook) bool {
 	return found
 }
 
-// take returns the functions and forgets them.
-func (h *hooks) take() map[*hook]struct{} {
+// take returns the hooks and forgets them.
+func (h *hooks) take() map[*Hook]struct{} {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	taken := h.pending

@@ -11,6 +11,7 @@ import (
 type Identity struct {
 	// Fixed at creation.
 	runtimeID   string
+	limiterKey  string
 	selfVersion unique.Handle[string] // few versions, many instances
 	self, peer  *tally                // peer is nil where there is none
 	proven      bool                  // peer is one of the proven, which nothing bounds
@@ -44,6 +45,9 @@ type graced struct {
 
 // RuntimeID returns the id of this instance: the self id, sanitised, and 128 random bits.
 func (i *Identity) RuntimeID() string { return i.runtimeID }
+
+// LimiterKey returns the runtime id as the key of a limiter that has other keys, too.
+func (i *Identity) LimiterKey() string { return i.limiterKey }
 
 // String returns the runtime id.
 func (i *Identity) String() string { return i.runtimeID }
@@ -95,6 +99,15 @@ func (i *Identity) Reason() Reason {
 // Calling stop takes f back. It returns false if f was called, or is about to be, without waiting for
 // it, or was taken back before.
 func (i *Identity) OnEnd(f func()) (stop func() bool) { return i.onEnd.on(f, i.Ended) }
+
+// Hang does what OnEnd does, with a hook of the caller's, who calls Unhang or lets the identity end.
+func (i *Identity) Hang(h *Hook, do Happening) {
+	h.do = do
+	i.onEnd.hang(h, i.Ended)
+}
+
+// Unhang takes back what Hang arranged, as the stop of OnEnd does.
+func (i *Identity) Unhang(h *Hook) bool { return i.onEnd.takeBack(h) }
 
 // expired tells whether the identity is past its time, whether or not the store has noticed.
 func (s *state) expired(now instant) bool { return now >= s.expires }

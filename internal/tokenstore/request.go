@@ -75,8 +75,11 @@ func (s *Store) sweepingFor(f func() error) error {
 
 func (s *Store) newIdentity(id string, token digest, r *Request) *Identity {
 	now := s.clock.now()
+	const prefix = "runtime:"
+	key := prefix + id
 	identity := &Identity{
-		runtimeID:   id,
+		runtimeID:   key[len(prefix):], // in one place with it
+		limiterKey:  key,
 		selfVersion: unique.Make(r.SelfVersion),
 		clock:       &s.clock,
 		fingerprint: r.Fingerprint,

@@ -55,15 +55,17 @@ func refusals(t *testing.T, host *hosttest.Host) map[string]func() (*http.Respon
 	}
 	wrong := hosttest.IdentityHeader("nobody", "nothing")
 	return map[string]func() (*http.Response, error){
-		"a stale token, unary":     post(connectpluginv1connect.PluginLifecycleReportHealthProcedure, "application/proto", stale()),
-		"a stale token, streaming": post(connectpluginv1connect.ServiceRegistryWatchServiceProcedure, "application/connect+proto", stale()),
-		"a stale token, gRPC":      post(connectpluginv1connect.ServiceRegistryWatchServiceProcedure, "application/grpc", stale()),
-		"a stale token, gRPC-Web":  post(connectpluginv1connect.ServiceRegistryWatchServiceProcedure, "application/grpc-web+proto", stale()),
-		"a stale token, routed":    post("/services/echo/x/Say", "application/proto", stale()),
-		"a stale renewal":          post(hosttest.HandshakePath, "application/proto", stale()),
-		"a wrong token":            post(connectpluginv1connect.PluginLifecycleReportHealthProcedure, "application/proto", wrong),
-		"a wrong grant":            post("/capabilities/echo/x/Say", "application/proto", http.Header{"Authorization": {"Bearer x"}}),
-		"nothing":                  post("/services/echo/x/Say", "application/proto", http.Header{}),
+		"a stale token, unary":      post(connectpluginv1connect.PluginLifecycleReportHealthProcedure, "application/proto", stale()),
+		"a stale token, unary gRPC": post(connectpluginv1connect.PluginLifecycleReportHealthProcedure, "application/grpc", stale()),
+		"a stale token, unary Web":  post(connectpluginv1connect.PluginLifecycleReportHealthProcedure, "application/grpc-web+proto", stale()),
+		"a stale token, streaming":  post(connectpluginv1connect.ServiceRegistryWatchServiceProcedure, "application/connect+proto", stale()),
+		"a stale token, gRPC":       post(connectpluginv1connect.ServiceRegistryWatchServiceProcedure, "application/grpc", stale()),
+		"a stale token, gRPC-Web":   post(connectpluginv1connect.ServiceRegistryWatchServiceProcedure, "application/grpc-web+proto", stale()),
+		"a stale token, routed":     post("/services/echo/x/Say", "application/proto", stale()),
+		"a stale renewal":           post(hosttest.HandshakePath, "application/proto", stale()),
+		"a wrong token":             post(connectpluginv1connect.PluginLifecycleReportHealthProcedure, "application/proto", wrong),
+		"a wrong grant":             post("/capabilities/echo/x/Say", "application/proto", http.Header{"Authorization": {"Bearer x"}}),
+		"nothing":                   post("/services/echo/x/Say", "application/proto", http.Header{}),
 	}
 }
 

@@ -68,6 +68,8 @@ func (m *member) act(ctx context.Context) {
 		func() error { return m.say(ctx, m.authorized, base) },
 		func() error { return m.say(ctx, m.client, base) },
 		func() error { return m.say(ctx, m.authorized, base+"/services/echo/"+m.someone()) },
+		func() error { return m.watch(ctx, m.authorized, base) },
+		func() error { return m.watch(ctx, m.authorized, base+"/services/echo/"+m.someone()) },
 	}
 	if err := acts[rand.IntN(len(acts))](); err == nil {
 		m.served.Add(1)
@@ -88,6 +90,10 @@ func first[T any](stream *connect.ServerStreamForClient[T], err error) error {
 func (m *member) say(ctx context.Context, client connect.HTTPClient, base string) error {
 	_, err := connect.NewClient[text, text](client, base+sayProc, m.options...).CallUnary(ctx, connect.NewRequest(wrapperspb.String("x")))
 	return err
+}
+
+func (m *member) watch(ctx context.Context, client connect.HTTPClient, base string) error {
+	return first(connect.NewClient[text, text](client, base+watchProc, m.options...).CallServerStream(ctx, connect.NewRequest(wrapperspb.String("x"))))
 }
 
 // enrol renews the identity, or obtains another.

@@ -90,49 +90,66 @@ func TestAudit_ATK08_AnEndedLaunchObtainsNoIdentity(t *testing.T) {
 // brief is a certificate of an identity that ends soon.
 func brief(t *testing.T, ca *hosttest.CA, identity string) *tls.Certificate {
 	t.Helper()
-	return ca.Certify(t, hosttest.URI(identity), func(c *x509.Certificate) { c.NotAfter = time.Now().Add(3 * time.Second) })
+	return ca.Certify(t, hosttest.URI(identity), func(c *x509.Certificate) { c.NotAfter = time.Now().Add(5 * time.Second) })
 }
 
-// standing is a connection with a stream that stays open, by an identity of its own.
+// standing is a connection with streams that stay open, one in each protocol, by an identity of
+// its own.
 type standing struct {
 	client *http.Client
 	header http.Header
-	end    chan error
+	end    chan error // gets that of each stream
 }
 
-// stand enrols over one connection and opens a watch over it.
+// stand enrols over one connection and opens the watches over it.
 func stand(t *testing.T, host *hosttest.Host, cfg *tls.Config) *standing {
 	t.Helper()
-	s := &standing{client: oneConnection(t, cfg), end: make(chan error, 1)}
+	s := &standing{client: oneConnection(t, cfg), end: make(chan error, len(protocols))}
 	resp, err := connectpluginv1connect.NewHandshakeServiceClient(s.client, host.URL).Handshake(t.Context(), connect.NewRequest(hosttest.OldRequest("storage")))
 	if err != nil {
 		t.Fatal(err)
 	}
 	s.header = hosttest.IdentityHeader(resp.Msg.GetRuntimeId(), resp.Msg.GetRuntimeToken())
-	registry := connectpluginv1connect.NewServiceRegistryClient(withHeader{s.client, s.header}, host.URL)
-	stream, err := registry.WatchService(t.Context(), connect.NewRequest(&connectpluginv1.WatchServiceRequest{ServiceType: "echo"}))
-	if err != nil || !stream.Receive() {
-		t.Fatalf("watch: %v, %v", err, stream.Err())
-	}
-	go func() {
-		for stream.Receive() { // to the end
+	for name, options := range protocols {
+		registry := connectpluginv1connect.NewServiceRegistryClient(withHeader{s.client, s.header}, host.URL, options...)
+		stream, err := registry.WatchService(t.Context(), connect.NewRequest(&connectpluginv1.WatchServiceRequest{ServiceType: "echo"}))
+		if err != nil || !stream.Receive() {
+			t.Fatalf("watch in %s: %v, %v", name, err, stream.Err())
 		}
-		err := stream.Err()
-		_ = stream.Close()
-		s.end <- err
-	}()
+		go func() {
+			for stream.Receive() { // to the end
+			}
+			err := stream.Err()
+			_ = stream.Close()
+			s.end <- err
+		}()
+	}
 	return s
+}
+
+// wantEnded waits for the end of every stream.
+func (s *standing) wantEnded(t *testing.T) {
+	t.Helper()
+	for range protocols {
+		if err := hosttest.Arrival(t, s.end); err == nil {
+			t.Error("a stream ended well")
+		}
+	}
 }
 
 // wantStanding checks that a connection goes on.
 func (s *standing) wantStanding(t *testing.T, host *hosttest.Host, why string) {
 	t.Helper()
-	if code := hosttest.ReportWith(t, s.client, host.URL, s.header.Get("X-Plugin-Runtime-Id"), s.header.Get("Authorization")[len("Bearer "):]); code != 0 {
-		t.Errorf("%s: a call: %v", why, code)
+	for name, options := range protocols {
+		_, err := connectpluginv1connect.NewPluginLifecycleClient(withHeader{s.client, s.header}, host.URL, options...).ReportHealth(t.Context(),
+			connect.NewRequest(&connectpluginv1.ReportHealthRequest{State: connectpluginv1.HealthState_HEALTH_STATE_HEALTHY}))
+		if err != nil {
+			t.Errorf("%s: a call in %s: %v", why, name, err)
+		}
 	}
 	select {
 	case err := <-s.end:
-		t.Errorf("%s: the stream ended: %v", why, err)
+		t.Errorf("%s: a stream ended: %v", why, err)
 	default:
 	}
 }
@@ -151,9 +168,7 @@ func TestAudit_ATK08_AConnectionEndsWithItsCertificate(t *testing.T) {
 	nameless := stand(t, host, ca.TLS(nil))
 	later := stand(t, host, ca.TLS(ca.Certify(t, hosttest.URI(otherID))))
 	ending.wantStanding(t, host, "before")
-	if err := hosttest.Arrival(t, ending.end); err == nil {
-		t.Error("the stream ended well")
-	}
+	ending.wantEnded(t)
 	if early := time.Until(first.Leaf.NotAfter); early > 0 {
 		t.Errorf("it ended %s before its certificate", early)
 	}
@@ -181,9 +196,7 @@ func TestAudit_ATK08_AConnectionEndsWithItsLaunch(t *testing.T) {
 	ending, l := launch("one")
 	other, _ := launch("two")
 	l.Close()
-	if err := hosttest.Arrival(t, ending.end); err == nil {
-		t.Error("the stream ended well")
-	}
+	ending.wantEnded(t)
 	other.wantStanding(t, host, "another launch")
 }
 
@@ -218,10 +231,17 @@ func TestAudit_ATK08_AnHonestPluginKeepsItsStreams(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	watch := hosttest.Watch(t, client, host.URL, &connectpluginv1.WatchServiceRequest{ServiceType: "echo"})
+	var watches []*hosttest.Watching
+	for _, options := range protocols {
+		w := hosttest.Watch(t, client, host.URL, &connectpluginv1.WatchServiceRequest{ServiceType: "echo"}, options...)
+		w.Next(t)
+		watches = append(watches, w)
+	}
 	first, id := shown.Load(), client.RuntimeID()
 	hosttest.Eventually(t, "the first certificate is long over", func() bool { return time.Now().Unix() > first+9 })
-	if code := watch.Code(hosttest.Moment); code != 0 || client.RuntimeID() != id {
-		t.Errorf("the watch ended: %v; %s, then %s", code, id, client.RuntimeID())
+	for _, w := range watches {
+		if code := w.Code(hosttest.Moment); code != 0 || client.RuntimeID() != id {
+			t.Errorf("the watch ended: %v; %s, then %s", code, id, client.RuntimeID())
+		}
 	}
 }

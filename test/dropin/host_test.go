@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"testing"
 
 	"connectrpc.com/connect"
@@ -164,5 +165,29 @@ func TestRegistry_DirectCalls(t *testing.T) {
 			ServiceType: "kv", Version: "1.0.0",
 		}))
 		hosttest.WantCode(t, "registered by the host: "+runtimeID, hosttest.CodeOrZero(err), 0)
+	}
+}
+
+// Under an open policy several self ids provide a type, over the wire and in the same host.
+func TestOpenHost_SeveralProvideAType(t *testing.T) {
+	t.Parallel()
+	_, port, _ := serveOpen(t, nil)
+	mounted := newMounted(t, open())
+	server := httptest.NewServer(mounted.generated())
+	t.Cleanup(server.Close)
+	for name, base := range map[string]string{"NewHost": "http://127.0.0.1:" + port, "a mux of one's own": server.URL} {
+		var providers []*oldPlugin
+		for _, selfID := range []string{"one", "two"} {
+			p := mustEnrol(t, base, selfID)
+			providers = append(providers, p)
+			_, err := connectpluginv1connect.NewServiceRegistryClient(p.client(), base).RegisterService(t.Context(),
+				connect.NewRequest(&connectpluginv1.RegisterServiceRequest{ServiceType: "kv", Version: "1.0.0"}))
+			hosttest.WantCode(t, name+": "+selfID, hosttest.CodeOrZero(err), 0)
+		}
+		caller := connectpluginv1connect.NewServiceRegistryClient(mustEnrol(t, base, "caller").client(), base)
+		found, err := caller.DiscoverService(t.Context(), connect.NewRequest(&connectpluginv1.DiscoverServiceRequest{ServiceType: "kv"}))
+		if err != nil || found.Msg.GetEndpoint().GetProviderId() != providers[0].runtimeID || found.Msg.GetSingleProvider() {
+			t.Errorf("%s: discovered is %v, %v", name, found, err)
+		}
 	}
 }

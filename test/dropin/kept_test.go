@@ -8,13 +8,17 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
+	loggerv1 "github.com/masegraye/connect-plugin-go/gen/capability/logger/v1"
+	"github.com/masegraye/connect-plugin-go/gen/capability/logger/v1/loggerv1connect"
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
+	"github.com/masegraye/connect-plugin-go/internal/hosttest/wire"
 )
 
 // Hooks that had a default have one.
@@ -139,6 +143,64 @@ func TestKept_StaticDiscovery(t *testing.T) {
 		}
 		if n != 1 {
 			t.Errorf("known %t: %d events, then closed", known, n)
+		}
+	}
+}
+
+// A host that nobody told gives calls in flight 30 seconds at its end, and no more.
+func TestKept_GracefulShutdownTimeout(t *testing.T) {
+	t.Parallel()
+	var slow *hosttest.SlowLogger
+	wire.InBubble(t, func(c *connectplugin.ServeConfig) {
+		slow = hosttest.NewSlowLogger()
+		c.Policy, c.Limits.CallTimeout = connectplugin.OpenPolicy(), time.Hour
+		c.Plugins = connectplugin.PluginSet{"logger": hosttest.LoggerPlugin{}}
+		c.Impls = map[string]any{"logger": slow}
+	}, func(t *testing.T, h *wire.BubbleHost) {
+		t.Helper()
+		client := h.HTTPClient(t)
+		called := make(chan error, 1)
+		go func() {
+			_, err := loggerv1connect.NewLoggerClient(client, wire.BubbleURL).Log(t.Context(), connect.NewRequest(&loggerv1.LogRequest{}))
+			called <- err
+		}()
+		<-slow.Arrived
+		begun := time.Now()
+		err := h.Shutdown(t.Context())
+		if took := time.Since(begun); err == nil || took < 30*time.Second || took > 32*time.Second {
+			t.Errorf("the host ended after %s: %v", took, err)
+		}
+		if err := <-called; err == nil {
+			t.Error("the call was not cut off")
+		}
+	})
+}
+
+// What warns of plaintext is silenced by the variable of the environment, and by nothing else;
+// that policy is open is warned of all the same.
+func TestKept_TheVariableThatSilencesPlaintext(t *testing.T) {
+	for value, silent := range map[string]bool{"": false, "0": false, "false": false, "1": true, "true": true} {
+		t.Setenv("CONNECTPLUGIN_DISABLE_TLS_WARNING", value)
+		var host, client bytes.Buffer
+		cfg := open()
+		cfg.Logger = slog.New(slog.NewTextHandler(&host, nil))
+		if _, err := connectplugin.NewHost(cfg); err != nil {
+			t.Fatal(err)
+		}
+		c, err := connectplugin.NewClient(connectplugin.ClientConfig{
+			Endpoint: "http://127.0.0.1:1", AllowInsecure: true, Logger: slog.New(slog.NewTextHandler(&client, nil)),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = c.Close()
+		for side, said := range map[string]string{"host": host.String(), "client": client.String()} {
+			if strings.Contains(said, "plaintext") == silent {
+				t.Errorf("%q: the %s says %q", value, side, said)
+			}
+		}
+		if !strings.Contains(host.String(), "policy") {
+			t.Errorf("%q: nothing is said of the policy: %q", value, host.String())
 		}
 	}
 }

@@ -70,6 +70,10 @@ func connectionBounds() map[string]bound {
 		"MaxConnectionsPerPeer": {func(l *connectplugin.Limits) { l.MaxConnectionsPerPeer = 4 }, crowd},
 		"ConnectionsPerSecond":  {func(l *connectplugin.Limits) { l.ConnectionsPerSecond, l.ConnectionBurst = never, 4 }, crowd},
 		"ConnectionBurst":       {func(l *connectplugin.Limits) { l.ConnectionBurst, l.ConnectionsPerSecond = 3, never }, crowd},
+		"PingsPerSecond":        {func(l *connectplugin.Limits) { l.PingsPerSecond, l.PingBurst = never, 4 }, reachPings},
+		"PingBurst":             {func(l *connectplugin.Limits) { l.PingBurst, l.PingsPerSecond = 3, never }, reachPings},
+		"RefusalsPerSecond":     {func(l *connectplugin.Limits) { l.RefusalsPerSecond, l.RefusalBurst = never, 4 }, reachRefusals},
+		"RefusalBurst":          {func(l *connectplugin.Limits) { l.RefusalBurst, l.RefusalsPerSecond = 3, never }, reachRefusals},
 		"MaxStreamsPerConnection": {func(l *connectplugin.Limits) { l.MaxStreamsPerConnection = 7 }, func(t *testing.T, r *rig) {
 			t.Helper()
 			for f := frames(t, r); ; {

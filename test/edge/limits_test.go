@@ -171,8 +171,9 @@ func messageBounds() map[string]bound {
 				return hosttest.ErrorOf(hosttest.HandshakeClient(t, r.Host).Handshake(t.Context(), connect.NewRequest(m)))
 			})
 		}},
-		"MaxOpenCalls":            {func(l *connectplugin.Limits) { l.MaxOpenCalls = 8 }, reachOpenCalls},
-		"MaxOpenCallsPerIdentity": {func(l *connectplugin.Limits) { l.MaxOpenCallsPerIdentity = 3 }, reachOpenCalls},
+		"MaxOpenCalls":              {func(l *connectplugin.Limits) { l.MaxOpenCalls = 8 }, reachOpenCalls},
+		"MaxOpenCallsPerIdentity":   {func(l *connectplugin.Limits) { l.MaxOpenCallsPerIdentity = 3 }, reachOpenCalls},
+		"MaxUnreadBytesPerIdentity": {func(l *connectplugin.Limits) { l.MaxUnreadBytesPerIdentity = 1 }, reachUnread},
 	}
 }
 
@@ -226,6 +227,8 @@ func identityBounds() map[string]bound {
 		"MaxIdentitiesPerPeer":        {func(l *connectplugin.Limits) { l.MaxIdentitiesPerPeer = 3 }, enrol},
 		"RequestsPerSecond":           {func(l *connectplugin.Limits) { l.RequestsPerSecond, l.RequestBurst = never, 8 }, requests},
 		"RequestBurst":                {func(l *connectplugin.Limits) { l.RequestBurst, l.RequestsPerSecond = 6, never }, requests},
+		"BytesPerSecond":              {func(l *connectplugin.Limits) { l.BytesPerSecond, l.BytesBurst = 1<<10, 16<<10 }, reachBytes},
+		"BytesBurst":                  {func(l *connectplugin.Limits) { l.BytesBurst, l.BytesPerSecond = 12<<10, 1<<10 }, reachBytes},
 		"MaxGrantsPerIdentity": {func(l *connectplugin.Limits) { l.MaxGrantsPerIdentity = 3 }, func(t *testing.T, r *rig) {
 			t.Helper()
 			c := r.Enrol(t, "caller", nil)

@@ -88,37 +88,44 @@ func TestAudit_USE23_NothingButUnavailable(t *testing.T) {
 	calling.Wait()
 }
 
-// A stream that the host's death cuts ends with unavailable.
+// A stream that the host's death cuts ends with unavailable, however its connections end.
 func TestAudit_USE23_ACutStreamIsUnavailable(t *testing.T) {
 	t.Parallel()
 	for protocol, opt := range protocols() {
-		t.Run(protocol, func(t *testing.T) {
-			t.Parallel()
-			host := start(t, nil)
-			provide(t, host)
-			conn := service(t, caller(t, host))
-			down, err := echo(conn, sayOn, opt).CallServerStream(t.Context(), connect.NewRequest(wrapperspb.String("x")))
-			if err != nil || !down.Receive() {
-				t.Fatalf("server stream: %v, %v", err, down.Err())
-			}
-			both := echo(conn, sayBack, opt).CallBidiStream(t.Context())
-			if err := both.Send(wrapperspb.String("x")); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := both.Receive(); err != nil {
-				t.Fatal(err)
-			}
-			host.Kill(t)
-			if down.Receive() || connect.CodeOf(down.Err()) != connect.CodeUnavailable {
-				t.Errorf("server stream: %v", down.Err())
-			}
-			if _, err := both.Receive(); connect.CodeOf(err) != connect.CodeUnavailable {
-				t.Errorf("bidi stream: %v", err)
-			}
-			_ = both.CloseRequest()
-			if err := errors.Join(down.Close(), both.CloseResponse()); err != nil {
-				t.Logf("close: %v", err)
-			}
-		})
+		for _, how := range hosttest.Deaths {
+			t.Run(protocol+", "+string(how), func(t *testing.T) {
+				t.Parallel()
+				cutStreams(t, how, opt)
+			})
+		}
+	}
+}
+
+func cutStreams(t *testing.T, how hosttest.Death, opt connect.ClientOption) {
+	t.Helper()
+	host := start(t, nil)
+	provide(t, host)
+	conn := service(t, caller(t, host))
+	down, err := echo(conn, sayOn, opt).CallServerStream(t.Context(), connect.NewRequest(wrapperspb.String("x")))
+	if err != nil || !down.Receive() {
+		t.Fatalf("server stream: %v, %v", err, down.Err())
+	}
+	both := echo(conn, sayBack, opt).CallBidiStream(t.Context())
+	if err := both.Send(wrapperspb.String("x")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := both.Receive(); err != nil {
+		t.Fatal(err)
+	}
+	host.KillBy(t, how)
+	if down.Receive() || connect.CodeOf(down.Err()) != connect.CodeUnavailable {
+		t.Errorf("server stream: %v", down.Err())
+	}
+	if _, err := both.Receive(); connect.CodeOf(err) != connect.CodeUnavailable {
+		t.Errorf("bidi stream: %v", err)
+	}
+	_ = both.CloseRequest()
+	if err := errors.Join(down.Close(), both.CloseResponse()); err != nil {
+		t.Logf("close: %v", err)
 	}
 }

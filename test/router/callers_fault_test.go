@@ -76,6 +76,18 @@ func TestAudit_ATK09_WhatACallerDoesSetsNoProviderAside(t *testing.T) {
 			_, err := stream.Receive()
 			return err
 		},
+		"streams that run out of time": func(ctx context.Context, t *testing.T, rig *echo.Rig, opts ...connect.ClientOption) error {
+			t.Helper()
+			ctx, cancel := context.WithTimeout(ctx, time.Millisecond)
+			defer cancel()
+			stream := echo.NewClient(rig.ToProvider(), echo.Bidi, opts...).CallBidiStream(ctx)
+			_ = stream.Send(wrapperspb.String("x"))
+			var err error
+			for err == nil { // the answer may come, the end does not
+				_, err = stream.Receive()
+			}
+			return err
+		},
 		"nonsense": func(ctx context.Context, _ *testing.T, rig *echo.Rig, _ ...connect.ClientOption) error {
 			to := rig.ToProvider()
 			r, err := http.NewRequestWithContext(ctx, http.MethodPost, to.BaseURL()+echo.Unary, bytes.NewReader([]byte{0xff, 0xff}))

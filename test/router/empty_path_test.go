@@ -3,6 +3,7 @@ package router_test
 import (
 	"context"
 	"net/http"
+	"strings"
 	"testing"
 
 	"connectrpc.com/connect"
@@ -44,10 +45,7 @@ func newEmptyRig(t *testing.T, procedures ...string) *emptyRig {
 	r := &emptyRig{Host: hosttest.Start(t, hosttest.WithPolicy(emptyPolicy(procedures...)))}
 	mux := http.NewServeMux()
 	for _, procedure := range []string{storeGet, otherGet, echo.Unary} {
-		mux.Handle(procedure, connect.NewUnaryHandler(procedure,
-			func(_ context.Context, r *connect.Request[wrapperspb.StringValue]) (*connect.Response[wrapperspb.StringValue], error) {
-				return connect.NewResponse(r.Msg), nil
-			}))
+		mux.Handle(procedure, unaryAndStream(procedure))
 	}
 	seen := &echo.Recorder{Next: mux}
 	r.served = func() int { return len(seen.Take()) }
@@ -58,6 +56,26 @@ func newEmptyRig(t *testing.T, procedures ...string) *emptyRig {
 	r.tls = func() string { return hosttest.ServeTLS(t, cfg, seen) }
 	r.caller = r.Enrol(t, "caller", hosttest.Requiring("open"))
 	return r
+}
+
+// unaryAndStream serves a procedure to those who call it once, and to those who call it as a
+// stream, which Connect alone tells apart.
+func unaryAndStream(procedure string) http.Handler {
+	unary := connect.NewUnaryHandler(procedure,
+		func(_ context.Context, r *connect.Request[wrapperspb.StringValue]) (*connect.Response[wrapperspb.StringValue], error) {
+			return connect.NewResponse(r.Msg), nil
+		})
+	stream := connect.NewServerStreamHandler(procedure,
+		func(_ context.Context, r *connect.Request[wrapperspb.StringValue], s *connect.ServerStream[wrapperspb.StringValue]) error {
+			return s.Send(r.Msg)
+		})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.Header.Get("Content-Type"), "application/connect+") {
+			stream.ServeHTTP(w, r)
+			return
+		}
+		unary.ServeHTTP(w, r)
+	})
 }
 
 // instance is one of the plugin's.
@@ -81,7 +99,7 @@ func (i instance) register(t *testing.T, serviceType, path string) {
 	}
 }
 
-// want calls procedures through "open", in every protocol.
+// want calls procedures through "open", in every protocol, once and as a stream.
 func (r *emptyRig) want(t *testing.T, provider instance, codes map[string]connect.Code) {
 	t.Helper()
 	for procedure, want := range codes {
@@ -89,10 +107,17 @@ func (r *emptyRig) want(t *testing.T, provider instance, codes map[string]connec
 			client := connect.NewClient[wrapperspb.StringValue, wrapperspb.StringValue](r.caller.HTTPClient(),
 				r.URL+"/services/open/"+provider.RuntimeID()+procedure, opts...)
 			_, err := client.CallUnary(t.Context(), connect.NewRequest(wrapperspb.String("x")))
-			if hosttest.CodeOrZero(err) != want {
-				t.Errorf("%s, %s: %v, want %v", procedure, protocol, err, want)
+			stream, streamErr := client.CallServerStream(t.Context(), connect.NewRequest(wrapperspb.String("x")))
+			if streamErr == nil {
+				for stream.Receive() { // to the end
+				}
+				streamErr = stream.Err()
+				_ = stream.Close()
 			}
-			if n := r.served(); (n > 0) != (want == 0) {
+			if hosttest.CodeOrZero(err) != want || hosttest.CodeOrZero(streamErr) != want {
+				t.Errorf("%s, %s: %v, and as a stream %v, want %v", procedure, protocol, err, streamErr, want)
+			}
+			if n := r.served(); n != 2 && want == 0 || n != 0 && want != 0 {
 				t.Errorf("%s, %s: reached the plugin %d times", procedure, protocol, n)
 			}
 		}

@@ -1,10 +1,12 @@
 // What connectplugin-conformance drives to find out whether this package behaves as docs/protocol.md says. README.md beside
 // the kit describes the service.
 import { env, stderr } from "node:process";
-import { create, type MessageInitShape } from "@bufbuild/protobuf";
+import { create, fromBinary, type MessageInitShape } from "@bufbuild/protobuf";
 import { type StringValue, StringValueSchema } from "@bufbuild/protobuf/wkt";
 import { type Client, Code, ConnectError, createClient } from "@connectrpc/connect";
 import { caller, Credentials, HealthState, Plugin } from "../src/index.js";
+import { proveRequest, responseIsProven } from "../src/transcript.js";
+import { HandshakeRequestSchema, HandshakeResponseSchema } from "../src/wire/plugin/v1/handshake_pb.js";
 import { Subject } from "./wire/subject_pb.js";
 
 const kit = "conformance.kit";
@@ -93,6 +95,16 @@ plugin.provide("conformance.subject", "1.0.0", Subject, {
         state: s.state, provider: s.providerId, sequence: Number(s.sequence), resync: s.resync, missed: Number(s.missed),
       }));
     }
+  },
+  prove(m) {
+    const said = JSON.parse(m.value) as Record<"secret" | "binding" | "request" | "response", string>;
+    const [secret, binding] = [Buffer.from(said.secret, "hex"), said.binding ? Buffer.from(said.binding, "hex") : undefined];
+    const request = fromBinary(HandshakeRequestSchema, Buffer.from(said.request, "hex"));
+    const response = fromBinary(HandshakeResponseSchema, Buffer.from(said.response, "hex"));
+    proveRequest(request, secret, binding);
+    return text(JSON.stringify({
+      proof: Buffer.from(request.clientProof).toString("hex"), proven: responseIsProven(request, response, secret, binding),
+    }));
   },
   health(m) {
     const [state, reason] = split(m.value);

@@ -13,11 +13,13 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 import connectplugin as cp  # noqa: E402
+from connectplugin import transcript  # noqa: E402
+from connectplugin.wire.handshake_pb2 import HandshakeRequest, HandshakeResponse  # noqa: E402
 
 SERVICE = "connectplugin.conformance.v1.Subject"
 KIT = "conformance.kit"
 CODES = {c.value[0]: c for c in grpc.StatusCode}
-STATES = {cp.SERVICE_AVAILABLE: "available", cp.SERVICE_UNAVAILABLE: "unavailable", cp.SERVICE_DEGRADED: "degraded"}
+STATES: dict[int, str] = {cp.SERVICE_AVAILABLE: "available", cp.SERVICE_UNAVAILABLE: "unavailable", cp.SERVICE_DEGRADED: "degraded"}
 HEALTH = {"healthy": cp.HEALTHY, "degraded": cp.DEGRADED, "unhealthy": cp.UNHEALTHY}
 
 
@@ -82,6 +84,14 @@ class Subject:
                 "state": STATES[s.state], "provider": s.provider_id, "sequence": s.sequence,
                 "resync": s.resync, "missed": s.missed}))
 
+    def prove(self, request: StringValue, _: Any) -> StringValue:
+        said = {k: bytes.fromhex(v) for k, v in json.loads(request.value).items()}
+        asked, answered = HandshakeRequest.FromString(said["request"]), HandshakeResponse.FromString(said["response"])
+        secret, binding = said["secret"], said["binding"] or None
+        transcript.prove_request(asked, secret, binding)
+        return StringValue(value=json.dumps({
+            "proof": asked.client_proof.hex(), "proven": transcript.response_is_proven(asked, answered, secret, binding)}))
+
     def health(self, request: StringValue, _: Any) -> StringValue:
         state, _, reason = request.value.partition(" ")
         self.plugin.set_health(HEALTH[state], reason)
@@ -89,7 +99,7 @@ class Subject:
 
     def add_to(self, server: grpc.Server) -> None:
         kinds = {
-            "unary_unary": ("Echo", "Who", "Fail", "Call", "Health"), "stream_unary": ("Collect",),
+            "unary_unary": ("Echo", "Who", "Fail", "Call", "Prove", "Health"), "stream_unary": ("Collect",),
             "unary_stream": ("Repeat", "Watch"), "stream_stream": ("Converse",),
         }
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {

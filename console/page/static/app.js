@@ -1,10 +1,10 @@
 "use strict";
 // Everything that a host sends is text, wherever it came from: it gets into the page with textContent
 // and setAttribute only. The policy of the page lets no string become markup or code.
+// What is still there stays the same element, so that nobody loses the place, the focus or a selection.
 
-const svgNS = "http://www.w3.org/2000/svg";
 const byId = (id) => document.getElementById(id);
-const state = { writable: false, before: new Map(), at: 0, denials: [] };
+const state = { writable: false, before: new Map(), at: 0 };
 const maxDenials = 50;
 
 function make(name, text, className) {
@@ -14,24 +14,64 @@ function make(name, text, className) {
   return e;
 }
 
-function draw(name, attributes, text) {
-  const e = document.createElementNS(svgNS, name);
-  for (const [k, v] of Object.entries(attributes)) e.setAttribute(k, String(v));
-  if (text !== undefined) e.textContent = text;
-  return e;
+// fill makes a table show rows: a key each, and cells of { text, className, full, buttons }.
+function fill(id, list) {
+  const body = byId(id).tBodies[0];
+  const gone = new Map([...body.rows].map((tr) => [tr.dataset.key, tr]));
+  const kept = new Map();
+  for (const { key } of list) {
+    if (!gone.has(key)) continue;
+    kept.set(key, gone.get(key));
+    gone.delete(key);
+  }
+  for (const tr of gone.values()) {
+    if (tr.contains(document.activeElement)) body.closest("[tabindex]").focus();
+    tr.remove();
+  }
+  let at = body.firstElementChild;
+  for (const { key, cells } of list) {
+    let tr = kept.get(key);
+    if (!tr) {
+      tr = make("tr");
+      tr.dataset.key = key;
+      cells.forEach((_, i) => tr.append(make(i === 0 ? "th" : "td")));
+      tr.cells[0].scope = "row";
+    }
+    if (tr === at) at = at.nextElementSibling;
+    else body.insertBefore(tr, at);
+    cells.forEach((c, i) => fillCell(tr.cells[i], c));
+  }
 }
 
-function rows(id, list) {
-  byId(id).tBodies[0].replaceChildren(...list.map((cells) => {
-    const tr = make("tr");
-    tr.append(...cells.map((c) => c instanceof Node ? c : make("td", c === undefined ? "" : String(c))));
-    return tr;
-  }));
+function fillCell(td, c) {
+  if (td.className !== (c.className || "")) td.className = c.className || "";
+  if (c.buttons) {
+    if (td.childElementCount !== c.buttons.length) td.replaceChildren(...c.buttons.map((b) => button(...b)));
+  } else if (c.full) {
+    const bar = td.firstElementChild || td.appendChild(make("progress"));
+    bar.max = c.full.of || 1;
+    bar.value = c.full.used;
+    bar.setAttribute("aria-label", c.full.label);
+  } else if (td.textContent !== c.text) td.textContent = c.text;
 }
 
-const word = (s, prefix) => (s || "").replace(prefix, "").toLowerCase().replaceAll("_and_", " + ").replaceAll("_", " ");
+const text = (s, className) => ({ text: String(s ?? ""), className });
+const number = (s, className) => text(s, `number ${className || ""}`.trim());
+const word = (s, prefix) => (s || "").replace(prefix, "").toLowerCase().replaceAll("_and_", " + ").replaceAll("_", " ").replace("unspecified", "");
 const millis = (d) => d === undefined ? "" : `${Math.round(parseFloat(d) * 1000)} ms`;
 const count = (n) => Number(n || 0);
+const share = (n, of) => n ? `${n} (${(100 * n / of).toFixed(1)}%)` : "0";
+
+// span says how long it is between two moments, short.
+function span(from, to) {
+  const s = (Date.parse(to) - Date.parse(from)) / 1000;
+  if (Number.isNaN(s)) return "";
+  if (s < 0) return "over";
+  if (s >= 172800) return `${Math.floor(s / 86400)} d`;
+  if (s >= 7200) return `${Math.floor(s / 3600)} h`;
+  if (s >= 60) return `${Math.floor(s / 60)} min`;
+  return `${Math.floor(s)} s`;
+}
 
 // rated adds to each edge how many calls a second it had since the snapshot before.
 function rated(edges, taken) {
@@ -39,12 +79,10 @@ function rated(edges, taken) {
   const now = new Map();
   const out = edges.map((e) => {
     const key = JSON.stringify([e.caller, e.provider, e.type]);
-    const calls = count(e.calls);
-    const failed = count(e.callerFaults) + count(e.providerFaults);
-    const was = state.before.get(key) || { calls: state.at ? 0 : calls, failed: state.at ? 0 : failed };
-    now.set(key, { calls, failed });
-    const seconds = Math.max(at - state.at, 0.2);
-    return { ...e, count: calls, failed, rate: (calls - was.calls) / seconds, failing: failed > was.failed };
+    const calls = count(e.calls), broken = count(e.providerFaults), wrong = count(e.callerFaults);
+    const was = state.before.get(key) || { calls: state.at ? 0 : calls, broken: state.at ? 0 : broken };
+    now.set(key, { calls, broken });
+    return { ...e, key, count: calls, broken, wrong, rate: (calls - was.calls) / Math.max(at - state.at, 0.2), failing: broken > was.broken };
   });
   state.before = now;
   state.at = at;
@@ -52,56 +90,39 @@ function rated(edges, taken) {
 }
 
 function showEdges(edges) {
-  rows("edges", edges.map((e) => {
-    const failed = make("td", e.failed ? `${e.failed} (${(100 * e.failed / e.count).toFixed(1)}%)` : "0", e.failed ? "bad" : "");
-    return [e.caller, e.provider || "nobody", e.type, e.rate.toFixed(1), e.count, failed, millis(e.median), millis(e.slow), e.lastCode || ""];
-  }));
+  fill("edges", edges.map((e) => ({ key: e.key, cells: [
+    text(e.caller), text(e.provider || "nobody"), text(e.type), number(e.rate.toFixed(1)), number(e.count),
+    number(share(e.broken, e.count), e.broken ? "bad" : ""), number(share(e.wrong, e.count), e.wrong ? "warn" : ""),
+    number(millis(e.median)), number(millis(e.slow)), text(e.lastCode),
+  ] })));
+}
+
+// healthOf says how an instance is, and in which colour.
+function healthOf(p) {
+  const unknown = p.services?.length ? "unknown" : ""; // who provides nothing is not asked
+  const h = p.runtimeId ? word(p.health, "HEALTH_") || unknown : p.launch?.state || "";
+  return { text: h, className: h === "healthy" ? "good" : h === "degraded" || h === "unknown" ? "warn" : h ? "bad" : "" };
 }
 
 function showGraph(edges, plugins) {
-  const svg = byId("graph");
-  const names = [...new Set(edges.flatMap((e) => [e.caller, e.provider || "nobody"]))].sort().slice(0, 24);
-  const health = new Map(plugins.map((p) => [p.selfId, p.health]));
-  const place = new Map(names.map((n, i) => {
-    const a = 2 * Math.PI * i / Math.max(names.length, 1) - Math.PI / 2;
-    return [n, { x: 450 + 320 * Math.cos(a), y: 210 + 160 * Math.sin(a) }];
-  }));
-  const parts = [];
-  const defs = draw("defs", {});
-  const marker = draw("marker", { id: "arrow", viewBox: "0 0 8 8", refX: 8, refY: 4, markerWidth: 8, markerHeight: 8, orient: "auto" });
-  marker.append(draw("path", { d: "M0 0 L8 4 L0 8 z" }));
-  defs.append(marker);
-  parts.push(defs);
-  const beside = new Map();
-  for (const e of edges) {
-    const from = place.get(e.caller), to = place.get(e.provider || "nobody");
-    if (!from || !to) continue;
-    const dx = to.x - from.x, dy = to.y - from.y, len = Math.hypot(dx, dy) || 1;
-    const gap = Math.min(46, len / 3);
-    const bad = e.failing ? "bad" : "";
-    parts.push(draw("line", { x1: from.x + dx / len * gap, y1: from.y + dy / len * gap, x2: to.x - dx / len * gap, y2: to.y - dy / len * gap, "marker-end": "url(#arrow)", class: bad }));
-    const pair = `${e.caller}\n${e.provider}`;
-    const n = beside.get(pair) || 0;
-    beside.set(pair, n + 1);
-    const label = `${e.type}: ${e.rate.toFixed(1)}/s, ${e.failed} failed, 99% ≤ ${millis(e.slow)}`;
-    parts.push(draw("text", { x: from.x + dx * 0.45, y: from.y + dy * 0.45 - 6 + 14 * n, class: `label ${bad}`, "text-anchor": "middle" }, label));
+  const health = new Map();
+  const rank = ["good", "warn", "bad", ""];
+  for (const p of plugins) { // of several instances, the best
+    const h = healthOf(p), had = health.get(p.selfId);
+    if (!had || rank.indexOf(h.className) < rank.indexOf(had.className)) health.set(p.selfId, h);
   }
-  for (const n of names) {
-    const p = place.get(n);
-    parts.push(draw("circle", { cx: p.x, cy: p.y, r: 9 }));
-    const h = word(health.get(n), "HEALTH_");
-    parts.push(draw("text", { x: p.x, y: p.y + (p.y < 210 ? -14 : 26), "text-anchor": "middle" }, h ? `${n} (${h})` : n));
-  }
-  if (!names.length) parts.push(draw("text", { x: 450, y: 210, "text-anchor": "middle" }, "no calls yet"));
-  svg.replaceChildren(...parts);
+  drawGraph(byId("graph"), edges.map((e) => ({
+    from: e.caller, to: e.provider || "nobody", bad: e.failing,
+    text: `${shorten(e.type)}: ${e.rate.toFixed(1)}/s, ${e.broken + e.wrong} failed, 99% ≤ ${millis(e.slow)}`,
+  })), health);
 }
 
-function button(text, action, name) {
-  const b = make("button", text);
+function button(label, action, name) {
+  const b = make("button", label);
   b.type = "button";
-  b.setAttribute("aria-label", `${text} ${name}`);
+  b.setAttribute("aria-label", `${label} ${name}`);
   b.addEventListener("click", () => {
-    if (confirm(`${text} ${name}?`)) change(action, name);
+    if (confirm(`${label} ${name}?`)) change(action, name);
   });
   return b;
 }
@@ -111,22 +132,31 @@ async function change(action, name) {
   say(r.ok ? `${action} ${name}: done` : `${action} ${name}: ${(await r.text()).trim()}`);
 }
 
-function showPlugins(plugins) {
-  rows("plugins", plugins.map((p) => {
-    const h = p.runtimeId ? word(p.health, "HEALTH_") || "unknown" : p.launch?.state || "";
-    const health = make("td", h, h === "healthy" ? "good" : h === "degraded" || h === "unknown" ? "warn" : "bad");
-    const write = make("td", undefined, "write");
-    if (state.writable && p.runtimeId) write.append(button("Drain", "drain", p.runtimeId), button("Revoke", "revoke", p.selfId));
-    return [p.selfId, p.runtimeId || p.launch?.name, p.selfVersion, health, p.healthReason || p.launch?.error || "", p.peer, word(p.proof, "PROOF_"),
-      (p.services || []).join(", "), count(p.inFlight), p.lastError || "", write];
+// rightsOf says what policy lets a plugin do.
+function rightsOf(p) {
+  return [["provide", p.mayProvide], ["call", p.mayRequire], ["use", p.mayUse], ["ask the host's", p.mayCall]]
+    .filter(([, names]) => names?.length).map(([what, names]) => `${what} ${names.join(", ")}`).join("; ");
+}
+
+function showPlugins(plugins, taken) {
+  fill("plugins", plugins.map((p) => {
+    const h = healthOf(p), why = p.healthReason || p.launch?.error || "";
+    const ends = p.certificateExpiresAt ? `, certificate ends in ${span(taken, p.certificateExpiresAt)}` : "";
+    return { key: p.runtimeId || `launch ${p.launch?.name}`, cells: [
+      text(p.selfVersion ? `${p.selfId} ${p.selfVersion}` : p.selfId), text(p.runtimeId || p.launch?.name, "long"),
+      text(why ? `${h.text}: ${why}` : h.text, `${h.className} ${why ? "long" : ""}`.trim()), text(span(p.enrolledAt, taken)), text(p.peer),
+      text(word(p.proof, "PROOF_") + ends), text((p.services || []).join(", ")), text(rightsOf(p), "long"), number(count(p.inFlight)),
+      text(p.lastError ? `${p.lastError} (${span(p.lastErrorAt, taken)} ago)` : "", p.lastError ? "long" : ""),
+      { className: "write", buttons: state.writable && p.runtimeId ? [["Drain", "drain", p.runtimeId], ["Revoke", "revoke", p.selfId]] : [] },
+    ] };
   }));
 }
 
 function showRevoked(names) {
-  const p = byId("revoked");
-  p.replaceChildren();
-  if (!names.length) return;
-  p.append("Revoked: ");
+  const p = byId("revoked"), key = JSON.stringify([names, state.writable]);
+  if (p.dataset.key === key) return;
+  p.dataset.key = key;
+  p.replaceChildren(...(names.length ? ["Revoked: "] : []));
   for (const n of names) {
     p.append(make("code", n), " ");
     if (state.writable) p.append(button("Readmit", "readmit", n));
@@ -134,15 +164,11 @@ function showRevoked(names) {
 }
 
 function showLimits(limits) {
-  rows("limits", limits.map((l) => {
-    const used = count(l.used), max = count(l.max);
-    const bar = make("progress");
-    bar.max = max || 1;
-    bar.value = used;
-    bar.setAttribute("aria-label", `${l.name}: ${used} of ${max}`);
-    const td = make("td");
-    td.append(bar);
-    return [l.name, used, max, td, l.of || ""];
+  fill("limits", limits.map((l) => {
+    const used = count(l.used), of = count(l.max);
+    return { key: l.name, cells: [
+      text(l.name), number(used), number(of), { full: { used, of, label: `${l.name}: ${used} of ${of}` } }, text(l.of),
+    ] };
   }));
 }
 
@@ -152,21 +178,26 @@ function allowing(e) {
   return `Policy.Plugins[${JSON.stringify(e.selfId)}].${e.right} = append(…, ${JSON.stringify(e.subject)})`;
 }
 
-function showEvents(events) {
-  state.denials = [...events.filter((e) => e.refusal).reverse(), ...state.denials].slice(0, maxDenials);
-  const list = state.denials.map((e) => {
-    const li = make("li");
-    const n = count(e.count) > 1 ? ` (${e.count} times)` : "";
-    li.append(make("strong", e.kind, "bad"), ` ${new Date(e.time).toLocaleTimeString()} ${e.selfId || e.runtimeId || e.peer || "somebody"}: ${e.reason || ""}${n} `);
-    if (e.procedure) li.append(make("code", e.procedure), " ");
-    const line = allowing(e);
-    if (line) li.append(make("br"), "would be allowed by ", make("code", line));
-    return li;
-  });
-  byId("denials").replaceChildren(...(list.length ? list : [make("li", "nothing was refused")]));
+function refusal(e) {
+  const li = make("li");
+  const n = count(e.count) > 1 ? ` (${e.count} times)` : "";
+  li.append(make("strong", e.kind, "bad"), ` ${new Date(e.time).toLocaleTimeString()} ${e.selfId || e.runtimeId || e.peer || "somebody"}: ${e.reason || ""}${n} `);
+  if (e.procedure) li.append(make("code", e.procedure), " ");
+  const line = allowing(e);
+  if (line) li.append(make("br"), "would be allowed by ", make("code", line));
+  return li;
 }
 
-const say = (text) => { byId("status").textContent = text; };
+function showEvents(events) {
+  const list = byId("denials");
+  list.prepend(...events.filter((e) => e.refusal).slice(-maxDenials).reverse().map(refusal));
+  while (list.childElementCount > maxDenials) list.lastElementChild.remove();
+  byId("none").hidden = list.childElementCount > 0;
+}
+
+function say(what) {
+  if (byId("status").textContent !== what) byId("status").textContent = what;
+}
 
 function show(m) {
   if (m.snapshot) {
@@ -175,11 +206,11 @@ function show(m) {
     byId("host").textContent = `${s.host?.address || ""} version ${s.host?.version || ""}, ${plugins.length} plugins` + (s.omitted ? `, ${s.omitted} entries not shown` : "");
     showEdges(edges);
     showGraph(edges, plugins);
-    showPlugins(plugins);
+    showPlugins(plugins, s.takenAt);
     showRevoked(s.revoked || []);
     showLimits(s.limits || []);
   }
-  if (m.events?.length || m.snapshot) showEvents(m.events || []);
+  showEvents(m.events || []);
 }
 
 async function enter() {
@@ -197,7 +228,7 @@ async function begin() {
   source.addEventListener("page", (e) => {
     state.writable = JSON.parse(e.data).writable;
     document.body.classList.toggle("writable", state.writable);
-    state.denials = [];
+    byId("denials").replaceChildren(); // the host tells all of them again
   });
   source.addEventListener("message", (e) => show(JSON.parse(e.data)));
   source.addEventListener("error", () => say(source.readyState === EventSource.CLOSED

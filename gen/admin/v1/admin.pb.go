@@ -207,7 +207,7 @@ func (x PolicyChange_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PolicyChange_Kind.Descriptor instead.
 func (PolicyChange_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{21, 0}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{22, 0}
 }
 
 // Snapshot is what a host holds at one moment. What happens meanwhile may be in one part and not yet
@@ -455,7 +455,9 @@ type PluginInfo struct {
 	// When that was.
 	LastErrorAt *timestamppb.Timestamp `protobuf:"bytes,20,opt,name=last_error_at,json=lastErrorAt,proto3" json:"last_error_at,omitempty"`
 	// Set for a plugin that the host launched.
-	Launch        *LaunchInfo `protobuf:"bytes,21,opt,name=launch,proto3" json:"launch,omitempty"`
+	Launch *LaunchInfo `protobuf:"bytes,21,opt,name=launch,proto3" json:"launch,omitempty"`
+	// The host's own plugin services that its policy names; "*" is every one but the admin services.
+	MayCall       []string `protobuf:"bytes,22,rep,name=may_call,json=mayCall,proto3" json:"may_call,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -633,6 +635,13 @@ func (x *PluginInfo) GetLastErrorAt() *timestamppb.Timestamp {
 func (x *PluginInfo) GetLaunch() *LaunchInfo {
 	if x != nil {
 		return x.Launch
+	}
+	return nil
+}
+
+func (x *PluginInfo) GetMayCall() []string {
+	if x != nil {
+		return x.MayCall
 	}
 	return nil
 }
@@ -1614,7 +1623,9 @@ type FollowRequest struct {
 	// Bounds each list, as in GetSnapshotRequest.
 	MaxEntries uint32 `protobuf:"varint,2,opt,name=max_entries,json=maxEntries,proto3" json:"max_entries,omitempty"`
 	// Audit events after this sequence come first; zero means those that there are.
-	After         uint64 `protobuf:"varint,3,opt,name=after,proto3" json:"after,omitempty"`
+	After uint64 `protobuf:"varint,3,opt,name=after,proto3" json:"after,omitempty"`
+	// Single calls between plugins are told, too, as they end.
+	Calls         bool `protobuf:"varint,4,opt,name=calls,proto3" json:"calls,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1670,6 +1681,13 @@ func (x *FollowRequest) GetAfter() uint64 {
 	return 0
 }
 
+func (x *FollowRequest) GetCalls() bool {
+	if x != nil {
+		return x.Calls
+	}
+	return false
+}
+
 // FollowResponse is what changed.
 type FollowResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1678,7 +1696,11 @@ type FollowResponse struct {
 	// What it decided meanwhile, oldest first.
 	Events []*AuditEvent `protobuf:"bytes,2,rep,name=events,proto3" json:"events,omitempty"`
 	// How many events meanwhile were not kept.
-	Missed        uint64 `protobuf:"varint,3,opt,name=missed,proto3" json:"missed,omitempty"`
+	Missed uint64 `protobuf:"varint,3,opt,name=missed,proto3" json:"missed,omitempty"`
+	// Calls that ended meanwhile, where they were asked for. Of many, the first ones of the interval.
+	Calls []*CallInfo `protobuf:"bytes,4,rep,name=calls,proto3" json:"calls,omitempty"`
+	// How many calls that ended meanwhile are not among them.
+	CallsMissed   uint64 `protobuf:"varint,5,opt,name=calls_missed,json=callsMissed,proto3" json:"calls_missed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1734,6 +1756,165 @@ func (x *FollowResponse) GetMissed() uint64 {
 	return 0
 }
 
+func (x *FollowResponse) GetCalls() []*CallInfo {
+	if x != nil {
+		return x.Calls
+	}
+	return nil
+}
+
+func (x *FollowResponse) GetCallsMissed() uint64 {
+	if x != nil {
+		return x.CallsMissed
+	}
+	return 0
+}
+
+// CallInfo is one call between plugins that is over.
+type CallInfo struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When it ended.
+	EndedAt *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=ended_at,json=endedAt,proto3" json:"ended_at,omitempty"`
+	// The self id of who called.
+	Caller string `protobuf:"bytes,2,opt,name=caller,proto3" json:"caller,omitempty"`
+	// The runtime id of who called.
+	CallerRuntimeId string `protobuf:"bytes,3,opt,name=caller_runtime_id,json=callerRuntimeId,proto3" json:"caller_runtime_id,omitempty"`
+	// The self id of whom it called, empty where nobody was there.
+	Provider string `protobuf:"bytes,4,opt,name=provider,proto3" json:"provider,omitempty"`
+	// The runtime id of whom it called.
+	ProviderRuntimeId string `protobuf:"bytes,5,opt,name=provider_runtime_id,json=providerRuntimeId,proto3" json:"provider_runtime_id,omitempty"`
+	// The service type.
+	Type string `protobuf:"bytes,6,opt,name=type,proto3" json:"type,omitempty"`
+	// The path on the provider, empty for one that nobody answered before.
+	Procedure string `protobuf:"bytes,7,opt,name=procedure,proto3" json:"procedure,omitempty"`
+	// connect, grpc or grpc-web.
+	Protocol string `protobuf:"bytes,8,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	// How it ended, empty for success.
+	Code string `protobuf:"bytes,9,opt,name=code,proto3" json:"code,omitempty"`
+	// How long it took.
+	Duration *durationpb.Duration `protobuf:"bytes,10,opt,name=duration,proto3" json:"duration,omitempty"`
+	// Bytes of its body to the provider.
+	RequestBytes uint64 `protobuf:"varint,11,opt,name=request_bytes,json=requestBytes,proto3" json:"request_bytes,omitempty"`
+	// Bytes of its body from the provider.
+	ResponseBytes uint64 `protobuf:"varint,12,opt,name=response_bytes,json=responseBytes,proto3" json:"response_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CallInfo) Reset() {
+	*x = CallInfo{}
+	mi := &file_admin_v1_admin_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CallInfo) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CallInfo) ProtoMessage() {}
+
+func (x *CallInfo) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CallInfo.ProtoReflect.Descriptor instead.
+func (*CallInfo) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *CallInfo) GetEndedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndedAt
+	}
+	return nil
+}
+
+func (x *CallInfo) GetCaller() string {
+	if x != nil {
+		return x.Caller
+	}
+	return ""
+}
+
+func (x *CallInfo) GetCallerRuntimeId() string {
+	if x != nil {
+		return x.CallerRuntimeId
+	}
+	return ""
+}
+
+func (x *CallInfo) GetProvider() string {
+	if x != nil {
+		return x.Provider
+	}
+	return ""
+}
+
+func (x *CallInfo) GetProviderRuntimeId() string {
+	if x != nil {
+		return x.ProviderRuntimeId
+	}
+	return ""
+}
+
+func (x *CallInfo) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *CallInfo) GetProcedure() string {
+	if x != nil {
+		return x.Procedure
+	}
+	return ""
+}
+
+func (x *CallInfo) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
+}
+
+func (x *CallInfo) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *CallInfo) GetDuration() *durationpb.Duration {
+	if x != nil {
+		return x.Duration
+	}
+	return nil
+}
+
+func (x *CallInfo) GetRequestBytes() uint64 {
+	if x != nil {
+		return x.RequestBytes
+	}
+	return 0
+}
+
+func (x *CallInfo) GetResponseBytes() uint64 {
+	if x != nil {
+		return x.ResponseBytes
+	}
+	return 0
+}
+
 // PolicyDocument is a policy. Its fields are those of connectplugin.Policy. Secrets are not among
 // them: whoever has one says so, and policy that is checked takes the plugin's present one for it.
 type PolicyDocument struct {
@@ -1754,7 +1935,7 @@ type PolicyDocument struct {
 
 func (x *PolicyDocument) Reset() {
 	*x = PolicyDocument{}
-	mi := &file_admin_v1_admin_proto_msgTypes[17]
+	mi := &file_admin_v1_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1766,7 +1947,7 @@ func (x *PolicyDocument) String() string {
 func (*PolicyDocument) ProtoMessage() {}
 
 func (x *PolicyDocument) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[17]
+	mi := &file_admin_v1_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1779,7 +1960,7 @@ func (x *PolicyDocument) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyDocument.ProtoReflect.Descriptor instead.
 func (*PolicyDocument) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{17}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *PolicyDocument) GetPlugins() map[string]*PluginRules {
@@ -1852,7 +2033,7 @@ type PluginRules struct {
 
 func (x *PluginRules) Reset() {
 	*x = PluginRules{}
-	mi := &file_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_admin_v1_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1864,7 +2045,7 @@ func (x *PluginRules) String() string {
 func (*PluginRules) ProtoMessage() {}
 
 func (x *PluginRules) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_admin_v1_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1877,7 +2058,7 @@ func (x *PluginRules) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PluginRules.ProtoReflect.Descriptor instead.
 func (*PluginRules) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{18}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *PluginRules) GetProvides() []string {
@@ -1982,7 +2163,7 @@ type CheckPolicyRequest struct {
 
 func (x *CheckPolicyRequest) Reset() {
 	*x = CheckPolicyRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_admin_v1_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1994,7 +2175,7 @@ func (x *CheckPolicyRequest) String() string {
 func (*CheckPolicyRequest) ProtoMessage() {}
 
 func (x *CheckPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_admin_v1_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2007,7 +2188,7 @@ func (x *CheckPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckPolicyRequest.ProtoReflect.Descriptor instead.
 func (*CheckPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{19}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CheckPolicyRequest) GetPolicy() *PolicyDocument {
@@ -2030,7 +2211,7 @@ type CheckPolicyResponse struct {
 
 func (x *CheckPolicyResponse) Reset() {
 	*x = CheckPolicyResponse{}
-	mi := &file_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_admin_v1_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2042,7 +2223,7 @@ func (x *CheckPolicyResponse) String() string {
 func (*CheckPolicyResponse) ProtoMessage() {}
 
 func (x *CheckPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_admin_v1_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2055,7 +2236,7 @@ func (x *CheckPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckPolicyResponse.ProtoReflect.Descriptor instead.
 func (*CheckPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{20}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CheckPolicyResponse) GetChanges() []*PolicyChange {
@@ -2091,7 +2272,7 @@ type PolicyChange struct {
 
 func (x *PolicyChange) Reset() {
 	*x = PolicyChange{}
-	mi := &file_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_admin_v1_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2103,7 +2284,7 @@ func (x *PolicyChange) String() string {
 func (*PolicyChange) ProtoMessage() {}
 
 func (x *PolicyChange) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_admin_v1_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2116,7 +2297,7 @@ func (x *PolicyChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyChange.ProtoReflect.Descriptor instead.
 func (*PolicyChange) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{21}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *PolicyChange) GetKind() PolicyChange_Kind {
@@ -2170,7 +2351,7 @@ type RevokeRequest struct {
 
 func (x *RevokeRequest) Reset() {
 	*x = RevokeRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_admin_v1_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2182,7 +2363,7 @@ func (x *RevokeRequest) String() string {
 func (*RevokeRequest) ProtoMessage() {}
 
 func (x *RevokeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_admin_v1_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2195,7 +2376,7 @@ func (x *RevokeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeRequest.ProtoReflect.Descriptor instead.
 func (*RevokeRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{22}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RevokeRequest) GetWho() isRevokeRequest_Who {
@@ -2252,7 +2433,7 @@ type RevokeResponse struct {
 
 func (x *RevokeResponse) Reset() {
 	*x = RevokeResponse{}
-	mi := &file_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_admin_v1_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2264,7 +2445,7 @@ func (x *RevokeResponse) String() string {
 func (*RevokeResponse) ProtoMessage() {}
 
 func (x *RevokeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_admin_v1_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2277,7 +2458,7 @@ func (x *RevokeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeResponse.ProtoReflect.Descriptor instead.
 func (*RevokeResponse) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{23}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RevokeResponse) GetEnded() uint32 {
@@ -2298,7 +2479,7 @@ type ReadmitRequest struct {
 
 func (x *ReadmitRequest) Reset() {
 	*x = ReadmitRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_admin_v1_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2310,7 +2491,7 @@ func (x *ReadmitRequest) String() string {
 func (*ReadmitRequest) ProtoMessage() {}
 
 func (x *ReadmitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_admin_v1_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2323,7 +2504,7 @@ func (x *ReadmitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadmitRequest.ProtoReflect.Descriptor instead.
 func (*ReadmitRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{24}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ReadmitRequest) GetSelfId() string {
@@ -2344,7 +2525,7 @@ type ReadmitResponse struct {
 
 func (x *ReadmitResponse) Reset() {
 	*x = ReadmitResponse{}
-	mi := &file_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_admin_v1_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2356,7 +2537,7 @@ func (x *ReadmitResponse) String() string {
 func (*ReadmitResponse) ProtoMessage() {}
 
 func (x *ReadmitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_admin_v1_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2369,7 +2550,7 @@ func (x *ReadmitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadmitResponse.ProtoReflect.Descriptor instead.
 func (*ReadmitResponse) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{25}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ReadmitResponse) GetWasRevoked() bool {
@@ -2390,7 +2571,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_admin_v1_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2402,7 +2583,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_admin_v1_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2415,7 +2596,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{26}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *DrainRequest) GetRuntimeId() string {
@@ -2434,7 +2615,7 @@ type DrainResponse struct {
 
 func (x *DrainResponse) Reset() {
 	*x = DrainResponse{}
-	mi := &file_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_admin_v1_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2446,7 +2627,7 @@ func (x *DrainResponse) String() string {
 func (*DrainResponse) ProtoMessage() {}
 
 func (x *DrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_admin_v1_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2459,7 +2640,7 @@ func (x *DrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
 func (*DrainResponse) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{27}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{28}
 }
 
 // ReplaceRequest names which launched plugin to replace.
@@ -2473,7 +2654,7 @@ type ReplaceRequest struct {
 
 func (x *ReplaceRequest) Reset() {
 	*x = ReplaceRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[28]
+	mi := &file_admin_v1_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2485,7 +2666,7 @@ func (x *ReplaceRequest) String() string {
 func (*ReplaceRequest) ProtoMessage() {}
 
 func (x *ReplaceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[28]
+	mi := &file_admin_v1_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2498,7 +2679,7 @@ func (x *ReplaceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplaceRequest.ProtoReflect.Descriptor instead.
 func (*ReplaceRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{28}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ReplaceRequest) GetName() string {
@@ -2517,7 +2698,7 @@ type ReplaceResponse struct {
 
 func (x *ReplaceResponse) Reset() {
 	*x = ReplaceResponse{}
-	mi := &file_admin_v1_admin_proto_msgTypes[29]
+	mi := &file_admin_v1_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2529,7 +2710,7 @@ func (x *ReplaceResponse) String() string {
 func (*ReplaceResponse) ProtoMessage() {}
 
 func (x *ReplaceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[29]
+	mi := &file_admin_v1_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2542,7 +2723,7 @@ func (x *ReplaceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplaceResponse.ProtoReflect.Descriptor instead.
 func (*ReplaceResponse) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{29}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{30}
 }
 
 // ReloadPolicyRequest asks to read the policy again.
@@ -2554,7 +2735,7 @@ type ReloadPolicyRequest struct {
 
 func (x *ReloadPolicyRequest) Reset() {
 	*x = ReloadPolicyRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_admin_v1_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2566,7 +2747,7 @@ func (x *ReloadPolicyRequest) String() string {
 func (*ReloadPolicyRequest) ProtoMessage() {}
 
 func (x *ReloadPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_admin_v1_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2579,7 +2760,7 @@ func (x *ReloadPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadPolicyRequest.ProtoReflect.Descriptor instead.
 func (*ReloadPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{30}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{31}
 }
 
 // ReloadPolicyResponse says that the policy is in force.
@@ -2591,7 +2772,7 @@ type ReloadPolicyResponse struct {
 
 func (x *ReloadPolicyResponse) Reset() {
 	*x = ReloadPolicyResponse{}
-	mi := &file_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_admin_v1_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2603,7 +2784,7 @@ func (x *ReloadPolicyResponse) String() string {
 func (*ReloadPolicyResponse) ProtoMessage() {}
 
 func (x *ReloadPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_admin_v1_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2616,7 +2797,7 @@ func (x *ReloadPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadPolicyResponse.ProtoReflect.Descriptor instead.
 func (*ReloadPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{31}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{32}
 }
 
 var File_admin_v1_admin_proto protoreflect.FileDescriptor
@@ -2641,7 +2822,7 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"\n" +
 	"started_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x12\x18\n" +
 	"\aaddress\x18\x03 \x01(\tR\aaddress\x12%\n" +
-	"\x0ereloads_policy\x18\x04 \x01(\bR\rreloadsPolicy\"\x93\a\n" +
+	"\x0ereloads_policy\x18\x04 \x01(\bR\rreloadsPolicy\"\xae\a\n" +
 	"\n" +
 	"PluginInfo\x12\x1d\n" +
 	"\n" +
@@ -2670,7 +2851,8 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"\n" +
 	"last_error\x18\x13 \x01(\tR\tlastError\x12>\n" +
 	"\rlast_error_at\x18\x14 \x01(\v2\x1a.google.protobuf.TimestampR\vlastErrorAt\x12:\n" +
-	"\x06launch\x18\x15 \x01(\v2\".connectplugin.admin.v1.LaunchInfoR\x06launch\"\xb5\x01\n" +
+	"\x06launch\x18\x15 \x01(\v2\".connectplugin.admin.v1.LaunchInfoR\x06launch\x12\x19\n" +
+	"\bmay_call\x18\x16 \x03(\tR\amayCall\"\xb5\x01\n" +
 	"\n" +
 	"LaunchInfo\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
@@ -2754,16 +2936,33 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"\x05after\x18\x01 \x01(\x04R\x05after\"h\n" +
 	"\x12ListEventsResponse\x12:\n" +
 	"\x06events\x18\x01 \x03(\v2\".connectplugin.admin.v1.AuditEventR\x06events\x12\x16\n" +
-	"\x06missed\x18\x02 \x01(\x04R\x06missed\"}\n" +
+	"\x06missed\x18\x02 \x01(\x04R\x06missed\"\x93\x01\n" +
 	"\rFollowRequest\x125\n" +
 	"\binterval\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\binterval\x12\x1f\n" +
 	"\vmax_entries\x18\x02 \x01(\rR\n" +
 	"maxEntries\x12\x14\n" +
-	"\x05after\x18\x03 \x01(\x04R\x05after\"\xa2\x01\n" +
+	"\x05after\x18\x03 \x01(\x04R\x05after\x12\x14\n" +
+	"\x05calls\x18\x04 \x01(\bR\x05calls\"\xfd\x01\n" +
 	"\x0eFollowResponse\x12<\n" +
 	"\bsnapshot\x18\x01 \x01(\v2 .connectplugin.admin.v1.SnapshotR\bsnapshot\x12:\n" +
 	"\x06events\x18\x02 \x03(\v2\".connectplugin.admin.v1.AuditEventR\x06events\x12\x16\n" +
-	"\x06missed\x18\x03 \x01(\x04R\x06missed\"\xde\x02\n" +
+	"\x06missed\x18\x03 \x01(\x04R\x06missed\x126\n" +
+	"\x05calls\x18\x04 \x03(\v2 .connectplugin.admin.v1.CallInfoR\x05calls\x12!\n" +
+	"\fcalls_missed\x18\x05 \x01(\x04R\vcallsMissed\"\xb6\x03\n" +
+	"\bCallInfo\x125\n" +
+	"\bended_at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\aendedAt\x12\x16\n" +
+	"\x06caller\x18\x02 \x01(\tR\x06caller\x12*\n" +
+	"\x11caller_runtime_id\x18\x03 \x01(\tR\x0fcallerRuntimeId\x12\x1a\n" +
+	"\bprovider\x18\x04 \x01(\tR\bprovider\x12.\n" +
+	"\x13provider_runtime_id\x18\x05 \x01(\tR\x11providerRuntimeId\x12\x12\n" +
+	"\x04type\x18\x06 \x01(\tR\x04type\x12\x1c\n" +
+	"\tprocedure\x18\a \x01(\tR\tprocedure\x12\x1a\n" +
+	"\bprotocol\x18\b \x01(\tR\bprotocol\x12\x12\n" +
+	"\x04code\x18\t \x01(\tR\x04code\x125\n" +
+	"\bduration\x18\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\bduration\x12#\n" +
+	"\rrequest_bytes\x18\v \x01(\x04R\frequestBytes\x12%\n" +
+	"\x0eresponse_bytes\x18\f \x01(\x04R\rresponseBytes\"\xde\x02\n" +
 	"\x0ePolicyDocument\x12M\n" +
 	"\aplugins\x18\x01 \x03(\v23.connectplugin.admin.v1.PolicyDocument.PluginsEntryR\aplugins\x12=\n" +
 	"\adefault\x18\x02 \x01(\v2#.connectplugin.admin.v1.PluginRulesR\adefault\x12%\n" +
@@ -2874,7 +3073,7 @@ func file_admin_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_admin_v1_admin_proto_goTypes = []any{
 	(Proof)(0),                    // 0: connectplugin.admin.v1.Proof
 	(Health)(0),                   // 1: connectplugin.admin.v1.Health
@@ -2896,27 +3095,28 @@ var file_admin_v1_admin_proto_goTypes = []any{
 	(*ListEventsResponse)(nil),    // 17: connectplugin.admin.v1.ListEventsResponse
 	(*FollowRequest)(nil),         // 18: connectplugin.admin.v1.FollowRequest
 	(*FollowResponse)(nil),        // 19: connectplugin.admin.v1.FollowResponse
-	(*PolicyDocument)(nil),        // 20: connectplugin.admin.v1.PolicyDocument
-	(*PluginRules)(nil),           // 21: connectplugin.admin.v1.PluginRules
-	(*CheckPolicyRequest)(nil),    // 22: connectplugin.admin.v1.CheckPolicyRequest
-	(*CheckPolicyResponse)(nil),   // 23: connectplugin.admin.v1.CheckPolicyResponse
-	(*PolicyChange)(nil),          // 24: connectplugin.admin.v1.PolicyChange
-	(*RevokeRequest)(nil),         // 25: connectplugin.admin.v1.RevokeRequest
-	(*RevokeResponse)(nil),        // 26: connectplugin.admin.v1.RevokeResponse
-	(*ReadmitRequest)(nil),        // 27: connectplugin.admin.v1.ReadmitRequest
-	(*ReadmitResponse)(nil),       // 28: connectplugin.admin.v1.ReadmitResponse
-	(*DrainRequest)(nil),          // 29: connectplugin.admin.v1.DrainRequest
-	(*DrainResponse)(nil),         // 30: connectplugin.admin.v1.DrainResponse
-	(*ReplaceRequest)(nil),        // 31: connectplugin.admin.v1.ReplaceRequest
-	(*ReplaceResponse)(nil),       // 32: connectplugin.admin.v1.ReplaceResponse
-	(*ReloadPolicyRequest)(nil),   // 33: connectplugin.admin.v1.ReloadPolicyRequest
-	(*ReloadPolicyResponse)(nil),  // 34: connectplugin.admin.v1.ReloadPolicyResponse
-	nil,                           // 35: connectplugin.admin.v1.PolicyDocument.PluginsEntry
-	(*timestamppb.Timestamp)(nil), // 36: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 37: google.protobuf.Duration
+	(*CallInfo)(nil),              // 20: connectplugin.admin.v1.CallInfo
+	(*PolicyDocument)(nil),        // 21: connectplugin.admin.v1.PolicyDocument
+	(*PluginRules)(nil),           // 22: connectplugin.admin.v1.PluginRules
+	(*CheckPolicyRequest)(nil),    // 23: connectplugin.admin.v1.CheckPolicyRequest
+	(*CheckPolicyResponse)(nil),   // 24: connectplugin.admin.v1.CheckPolicyResponse
+	(*PolicyChange)(nil),          // 25: connectplugin.admin.v1.PolicyChange
+	(*RevokeRequest)(nil),         // 26: connectplugin.admin.v1.RevokeRequest
+	(*RevokeResponse)(nil),        // 27: connectplugin.admin.v1.RevokeResponse
+	(*ReadmitRequest)(nil),        // 28: connectplugin.admin.v1.ReadmitRequest
+	(*ReadmitResponse)(nil),       // 29: connectplugin.admin.v1.ReadmitResponse
+	(*DrainRequest)(nil),          // 30: connectplugin.admin.v1.DrainRequest
+	(*DrainResponse)(nil),         // 31: connectplugin.admin.v1.DrainResponse
+	(*ReplaceRequest)(nil),        // 32: connectplugin.admin.v1.ReplaceRequest
+	(*ReplaceResponse)(nil),       // 33: connectplugin.admin.v1.ReplaceResponse
+	(*ReloadPolicyRequest)(nil),   // 34: connectplugin.admin.v1.ReloadPolicyRequest
+	(*ReloadPolicyResponse)(nil),  // 35: connectplugin.admin.v1.ReloadPolicyResponse
+	nil,                           // 36: connectplugin.admin.v1.PolicyDocument.PluginsEntry
+	(*timestamppb.Timestamp)(nil), // 37: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 38: google.protobuf.Duration
 }
 var file_admin_v1_admin_proto_depIdxs = []int32{
-	36, // 0: connectplugin.admin.v1.Snapshot.taken_at:type_name -> google.protobuf.Timestamp
+	37, // 0: connectplugin.admin.v1.Snapshot.taken_at:type_name -> google.protobuf.Timestamp
 	4,  // 1: connectplugin.admin.v1.Snapshot.host:type_name -> connectplugin.admin.v1.HostInfo
 	5,  // 2: connectplugin.admin.v1.Snapshot.plugins:type_name -> connectplugin.admin.v1.PluginInfo
 	7,  // 3: connectplugin.admin.v1.Snapshot.services:type_name -> connectplugin.admin.v1.ServiceInfo
@@ -2924,58 +3124,61 @@ var file_admin_v1_admin_proto_depIdxs = []int32{
 	10, // 5: connectplugin.admin.v1.Snapshot.grants:type_name -> connectplugin.admin.v1.GrantInfo
 	12, // 6: connectplugin.admin.v1.Snapshot.limits:type_name -> connectplugin.admin.v1.LimitInfo
 	11, // 7: connectplugin.admin.v1.Snapshot.edges:type_name -> connectplugin.admin.v1.EdgeInfo
-	36, // 8: connectplugin.admin.v1.HostInfo.started_at:type_name -> google.protobuf.Timestamp
-	36, // 9: connectplugin.admin.v1.PluginInfo.enrolled_at:type_name -> google.protobuf.Timestamp
-	36, // 10: connectplugin.admin.v1.PluginInfo.token_issued_at:type_name -> google.protobuf.Timestamp
-	36, // 11: connectplugin.admin.v1.PluginInfo.token_expires_at:type_name -> google.protobuf.Timestamp
+	37, // 8: connectplugin.admin.v1.HostInfo.started_at:type_name -> google.protobuf.Timestamp
+	37, // 9: connectplugin.admin.v1.PluginInfo.enrolled_at:type_name -> google.protobuf.Timestamp
+	37, // 10: connectplugin.admin.v1.PluginInfo.token_issued_at:type_name -> google.protobuf.Timestamp
+	37, // 11: connectplugin.admin.v1.PluginInfo.token_expires_at:type_name -> google.protobuf.Timestamp
 	0,  // 12: connectplugin.admin.v1.PluginInfo.proof:type_name -> connectplugin.admin.v1.Proof
-	36, // 13: connectplugin.admin.v1.PluginInfo.certificate_expires_at:type_name -> google.protobuf.Timestamp
+	37, // 13: connectplugin.admin.v1.PluginInfo.certificate_expires_at:type_name -> google.protobuf.Timestamp
 	1,  // 14: connectplugin.admin.v1.PluginInfo.health:type_name -> connectplugin.admin.v1.Health
-	36, // 15: connectplugin.admin.v1.PluginInfo.last_error_at:type_name -> google.protobuf.Timestamp
+	37, // 15: connectplugin.admin.v1.PluginInfo.last_error_at:type_name -> google.protobuf.Timestamp
 	6,  // 16: connectplugin.admin.v1.PluginInfo.launch:type_name -> connectplugin.admin.v1.LaunchInfo
-	36, // 17: connectplugin.admin.v1.LaunchInfo.next_start:type_name -> google.protobuf.Timestamp
+	37, // 17: connectplugin.admin.v1.LaunchInfo.next_start:type_name -> google.protobuf.Timestamp
 	8,  // 18: connectplugin.admin.v1.ServiceInfo.providers:type_name -> connectplugin.admin.v1.ProviderInfo
 	1,  // 19: connectplugin.admin.v1.ProviderInfo.health:type_name -> connectplugin.admin.v1.Health
-	36, // 20: connectplugin.admin.v1.GrantInfo.expires_at:type_name -> google.protobuf.Timestamp
-	37, // 21: connectplugin.admin.v1.EdgeInfo.median:type_name -> google.protobuf.Duration
-	37, // 22: connectplugin.admin.v1.EdgeInfo.slow:type_name -> google.protobuf.Duration
-	36, // 23: connectplugin.admin.v1.EdgeInfo.last_call_at:type_name -> google.protobuf.Timestamp
-	36, // 24: connectplugin.admin.v1.EdgeInfo.last_error_at:type_name -> google.protobuf.Timestamp
-	36, // 25: connectplugin.admin.v1.AuditEvent.time:type_name -> google.protobuf.Timestamp
+	37, // 20: connectplugin.admin.v1.GrantInfo.expires_at:type_name -> google.protobuf.Timestamp
+	38, // 21: connectplugin.admin.v1.EdgeInfo.median:type_name -> google.protobuf.Duration
+	38, // 22: connectplugin.admin.v1.EdgeInfo.slow:type_name -> google.protobuf.Duration
+	37, // 23: connectplugin.admin.v1.EdgeInfo.last_call_at:type_name -> google.protobuf.Timestamp
+	37, // 24: connectplugin.admin.v1.EdgeInfo.last_error_at:type_name -> google.protobuf.Timestamp
+	37, // 25: connectplugin.admin.v1.AuditEvent.time:type_name -> google.protobuf.Timestamp
 	3,  // 26: connectplugin.admin.v1.GetSnapshotResponse.snapshot:type_name -> connectplugin.admin.v1.Snapshot
 	13, // 27: connectplugin.admin.v1.ListEventsResponse.events:type_name -> connectplugin.admin.v1.AuditEvent
-	37, // 28: connectplugin.admin.v1.FollowRequest.interval:type_name -> google.protobuf.Duration
+	38, // 28: connectplugin.admin.v1.FollowRequest.interval:type_name -> google.protobuf.Duration
 	3,  // 29: connectplugin.admin.v1.FollowResponse.snapshot:type_name -> connectplugin.admin.v1.Snapshot
 	13, // 30: connectplugin.admin.v1.FollowResponse.events:type_name -> connectplugin.admin.v1.AuditEvent
-	35, // 31: connectplugin.admin.v1.PolicyDocument.plugins:type_name -> connectplugin.admin.v1.PolicyDocument.PluginsEntry
-	21, // 32: connectplugin.admin.v1.PolicyDocument.default:type_name -> connectplugin.admin.v1.PluginRules
-	20, // 33: connectplugin.admin.v1.CheckPolicyRequest.policy:type_name -> connectplugin.admin.v1.PolicyDocument
-	24, // 34: connectplugin.admin.v1.CheckPolicyResponse.changes:type_name -> connectplugin.admin.v1.PolicyChange
-	2,  // 35: connectplugin.admin.v1.PolicyChange.kind:type_name -> connectplugin.admin.v1.PolicyChange.Kind
-	21, // 36: connectplugin.admin.v1.PolicyDocument.PluginsEntry.value:type_name -> connectplugin.admin.v1.PluginRules
-	14, // 37: connectplugin.admin.v1.AdminReadService.GetSnapshot:input_type -> connectplugin.admin.v1.GetSnapshotRequest
-	16, // 38: connectplugin.admin.v1.AdminReadService.ListEvents:input_type -> connectplugin.admin.v1.ListEventsRequest
-	18, // 39: connectplugin.admin.v1.AdminReadService.Follow:input_type -> connectplugin.admin.v1.FollowRequest
-	22, // 40: connectplugin.admin.v1.AdminReadService.CheckPolicy:input_type -> connectplugin.admin.v1.CheckPolicyRequest
-	25, // 41: connectplugin.admin.v1.AdminChangeService.Revoke:input_type -> connectplugin.admin.v1.RevokeRequest
-	27, // 42: connectplugin.admin.v1.AdminChangeService.Readmit:input_type -> connectplugin.admin.v1.ReadmitRequest
-	29, // 43: connectplugin.admin.v1.AdminChangeService.Drain:input_type -> connectplugin.admin.v1.DrainRequest
-	31, // 44: connectplugin.admin.v1.AdminChangeService.Replace:input_type -> connectplugin.admin.v1.ReplaceRequest
-	33, // 45: connectplugin.admin.v1.AdminChangeService.ReloadPolicy:input_type -> connectplugin.admin.v1.ReloadPolicyRequest
-	15, // 46: connectplugin.admin.v1.AdminReadService.GetSnapshot:output_type -> connectplugin.admin.v1.GetSnapshotResponse
-	17, // 47: connectplugin.admin.v1.AdminReadService.ListEvents:output_type -> connectplugin.admin.v1.ListEventsResponse
-	19, // 48: connectplugin.admin.v1.AdminReadService.Follow:output_type -> connectplugin.admin.v1.FollowResponse
-	23, // 49: connectplugin.admin.v1.AdminReadService.CheckPolicy:output_type -> connectplugin.admin.v1.CheckPolicyResponse
-	26, // 50: connectplugin.admin.v1.AdminChangeService.Revoke:output_type -> connectplugin.admin.v1.RevokeResponse
-	28, // 51: connectplugin.admin.v1.AdminChangeService.Readmit:output_type -> connectplugin.admin.v1.ReadmitResponse
-	30, // 52: connectplugin.admin.v1.AdminChangeService.Drain:output_type -> connectplugin.admin.v1.DrainResponse
-	32, // 53: connectplugin.admin.v1.AdminChangeService.Replace:output_type -> connectplugin.admin.v1.ReplaceResponse
-	34, // 54: connectplugin.admin.v1.AdminChangeService.ReloadPolicy:output_type -> connectplugin.admin.v1.ReloadPolicyResponse
-	46, // [46:55] is the sub-list for method output_type
-	37, // [37:46] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	20, // 31: connectplugin.admin.v1.FollowResponse.calls:type_name -> connectplugin.admin.v1.CallInfo
+	37, // 32: connectplugin.admin.v1.CallInfo.ended_at:type_name -> google.protobuf.Timestamp
+	38, // 33: connectplugin.admin.v1.CallInfo.duration:type_name -> google.protobuf.Duration
+	36, // 34: connectplugin.admin.v1.PolicyDocument.plugins:type_name -> connectplugin.admin.v1.PolicyDocument.PluginsEntry
+	22, // 35: connectplugin.admin.v1.PolicyDocument.default:type_name -> connectplugin.admin.v1.PluginRules
+	21, // 36: connectplugin.admin.v1.CheckPolicyRequest.policy:type_name -> connectplugin.admin.v1.PolicyDocument
+	25, // 37: connectplugin.admin.v1.CheckPolicyResponse.changes:type_name -> connectplugin.admin.v1.PolicyChange
+	2,  // 38: connectplugin.admin.v1.PolicyChange.kind:type_name -> connectplugin.admin.v1.PolicyChange.Kind
+	22, // 39: connectplugin.admin.v1.PolicyDocument.PluginsEntry.value:type_name -> connectplugin.admin.v1.PluginRules
+	14, // 40: connectplugin.admin.v1.AdminReadService.GetSnapshot:input_type -> connectplugin.admin.v1.GetSnapshotRequest
+	16, // 41: connectplugin.admin.v1.AdminReadService.ListEvents:input_type -> connectplugin.admin.v1.ListEventsRequest
+	18, // 42: connectplugin.admin.v1.AdminReadService.Follow:input_type -> connectplugin.admin.v1.FollowRequest
+	23, // 43: connectplugin.admin.v1.AdminReadService.CheckPolicy:input_type -> connectplugin.admin.v1.CheckPolicyRequest
+	26, // 44: connectplugin.admin.v1.AdminChangeService.Revoke:input_type -> connectplugin.admin.v1.RevokeRequest
+	28, // 45: connectplugin.admin.v1.AdminChangeService.Readmit:input_type -> connectplugin.admin.v1.ReadmitRequest
+	30, // 46: connectplugin.admin.v1.AdminChangeService.Drain:input_type -> connectplugin.admin.v1.DrainRequest
+	32, // 47: connectplugin.admin.v1.AdminChangeService.Replace:input_type -> connectplugin.admin.v1.ReplaceRequest
+	34, // 48: connectplugin.admin.v1.AdminChangeService.ReloadPolicy:input_type -> connectplugin.admin.v1.ReloadPolicyRequest
+	15, // 49: connectplugin.admin.v1.AdminReadService.GetSnapshot:output_type -> connectplugin.admin.v1.GetSnapshotResponse
+	17, // 50: connectplugin.admin.v1.AdminReadService.ListEvents:output_type -> connectplugin.admin.v1.ListEventsResponse
+	19, // 51: connectplugin.admin.v1.AdminReadService.Follow:output_type -> connectplugin.admin.v1.FollowResponse
+	24, // 52: connectplugin.admin.v1.AdminReadService.CheckPolicy:output_type -> connectplugin.admin.v1.CheckPolicyResponse
+	27, // 53: connectplugin.admin.v1.AdminChangeService.Revoke:output_type -> connectplugin.admin.v1.RevokeResponse
+	29, // 54: connectplugin.admin.v1.AdminChangeService.Readmit:output_type -> connectplugin.admin.v1.ReadmitResponse
+	31, // 55: connectplugin.admin.v1.AdminChangeService.Drain:output_type -> connectplugin.admin.v1.DrainResponse
+	33, // 56: connectplugin.admin.v1.AdminChangeService.Replace:output_type -> connectplugin.admin.v1.ReplaceResponse
+	35, // 57: connectplugin.admin.v1.AdminChangeService.ReloadPolicy:output_type -> connectplugin.admin.v1.ReloadPolicyResponse
+	49, // [49:58] is the sub-list for method output_type
+	40, // [40:49] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_admin_v1_admin_proto_init() }
@@ -2983,7 +3186,7 @@ func file_admin_v1_admin_proto_init() {
 	if File_admin_v1_admin_proto != nil {
 		return
 	}
-	file_admin_v1_admin_proto_msgTypes[22].OneofWrappers = []any{
+	file_admin_v1_admin_proto_msgTypes[23].OneofWrappers = []any{
 		(*RevokeRequest_RuntimeId)(nil),
 		(*RevokeRequest_SelfId)(nil),
 	}
@@ -2993,7 +3196,7 @@ func file_admin_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_admin_v1_admin_proto_rawDesc), len(file_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   33,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -3,6 +3,7 @@ package wire
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"maps"
 	"net"
 	"net/http"
@@ -181,7 +182,7 @@ func InBubble(t *testing.T, edit func(*connectplugin.ServeConfig), test func(t *
 		go func() { served <- host.Serve(ctx, h.listener) }()
 		t.Cleanup(func() {
 			cancel()
-			if err := <-served; err != nil {
+			if err := <-served; err != nil && !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("host: %v", err)
 			}
 		})

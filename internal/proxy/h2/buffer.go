@@ -4,7 +4,7 @@ import "sync"
 
 // bufferSizes are the capacities in which buffers are kept for reuse. The
 // largest is what one stream may have received without anybody reading it.
-var bufferSizes = [...]int{intakeLeast, 1 << 10, 4 << 10, 16 << 10, 64 << 10, gatherBody, streamWindow}
+var bufferSizes = [...]int{intakeLeast, 1 << 10, 4 << 10, 16 << 10, leastAhead, 64 << 10, gatherBody, streamWindow}
 
 // pools has one pool for each size.
 var pools [len(bufferSizes)]sync.Pool

@@ -19,6 +19,7 @@ import (
 // What a connection offers the server, and how much it keeps.
 const (
 	streamWindow   = 256 << 10 // bytes that the server may send ahead on one stream
+	leastAhead     = 32 << 10  // and at first, or where its owner has too much ahead
 	connWindow     = 64 << 20  // and on the connection: no stream waits for another
 	initialWindow  = 65535     // of both, until settings say otherwise
 	tableSize      = 4096      // of HPACK, both ways
@@ -187,7 +188,7 @@ func (c *Conn) handshake(ctx context.Context) error {
 	preface := []byte(http2.ClientPreface)
 	preface = appendSettings(preface,
 		http2.Setting{ID: http2.SettingEnablePush, Val: 0},
-		http2.Setting{ID: http2.SettingInitialWindowSize, Val: streamWindow},
+		http2.Setting{ID: http2.SettingInitialWindowSize, Val: leastAhead},
 		http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: c.maxHeaderBytes()})
 	preface = appendWindowUpdate(preface, 0, connWindow-initialWindow)
 	if _, err := c.nc.Write(preface); err != nil {

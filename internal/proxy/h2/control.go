@@ -98,7 +98,7 @@ func (c *Conn) windowLocked(f *http2.WindowUpdateFrame) error {
 	}
 	c.peer.largest = max(c.peer.largest, s.windowMoved)
 	c.moved = true
-	notify(s.sendWake)
+	s.sendWake.Broadcast()
 	return nil
 }
 

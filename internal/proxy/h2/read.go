@@ -118,7 +118,7 @@ func (c *Conn) wakeReadyLocked() {
 		c.woken[i] = nil
 		s.dirty = false
 		if s.readyLocked() {
-			notify(s.wake)
+			s.wake.Broadcast()
 		} else {
 			c.gatherLocked(s)
 		}
@@ -147,7 +147,7 @@ func (c *Conn) releaseHeld() {
 		c.held[i] = nil
 		if !s.readyLocked() {
 			s.gather, s.lifted = false, true
-			notify(s.wake)
+			s.wake.Broadcast()
 		}
 	}
 	c.held, c.holdArmed = c.held[:0], false

@@ -45,7 +45,7 @@ func (c *Conn) dataLocked(f *http2.DataFrame) error {
 	case s.stated >= 0 && int64(len(data)) > s.stated:
 		c.resetLocked(s, errLength, http2.ErrCodeProtocol)
 	default:
-		c.receiveLocked(s, data, length)
+		c.receiveLocked(s, data, length, f.StreamEnded())
 		if f.StreamEnded() {
 			c.endLocked(s)
 		}
@@ -54,8 +54,8 @@ func (c *Conn) dataLocked(f *http2.DataFrame) error {
 }
 
 // receiveLocked takes in data of a frame of the given length, which counts its
-// padding.
-func (c *Conn) receiveLocked(s *Stream, data []byte, length int64) {
+// padding, and may be the last of the response.
+func (c *Conn) receiveLocked(s *Stream, data []byte, length int64, last bool) {
 	s.recvWindow -= length
 	s.credit += length - int64(len(data))
 	if s.stated >= 0 {
@@ -63,8 +63,11 @@ func (c *Conn) receiveLocked(s *Stream, data []byte, length int64) {
 	}
 	if len(data) > 0 {
 		c.worth.earn()
+		if !last && s.crampedLocked() {
+			s.widenLocked()
+		}
 		if s.body == nil && s.gather && s.stated > 0 {
-			s.body = GetBuffer(int(min(s.stated+int64(len(data)), gatherBody)))
+			s.body = GetBuffer(int(min(s.stated+int64(len(data)), gatherBody, s.aheadLocked())))
 		}
 		s.body = appendBuffer(s.body, data)
 	}
@@ -79,7 +82,7 @@ func (c *Conn) endLocked(s *Stream) {
 	}
 	s.eof = true
 	c.worth.earn()
-	notify(s.sendWake) // the rest of the request is not wanted
+	s.sendWake.Broadcast() // the rest of the request is not wanted
 	s.overLocked()
 	c.markLocked(s)
 	if s.sentEnd {

@@ -1,6 +1,8 @@
 package h2
 
 import (
+	"sync"
+
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 )
@@ -10,11 +12,15 @@ import (
 // still waits on it, and has to be called.
 type Stream struct {
 	// Fixed at creation.
-	c        *Conn
-	id       uint32
-	at       int64         // where its first frame is in all that is sent
-	wake     chan struct{} // there is something to read
-	sendWake chan struct{} // there may be room to send
+	c  *Conn
+	id uint32
+	at int64 // where its first frame is in all that is sent
+
+	ahead *Ahead
+
+	// Told of changes while c.mu is held, which is theirs.
+	wake     sync.Cond // there is something to read
+	sendWake sync.Cond // there may be room to send
 
 	// Guarded by c.mu.
 	err         error // why it broke
@@ -38,6 +44,8 @@ type Stream struct {
 	share       *share // nil once the request is off the wire
 	recvWindow  int64
 	credit      int64 // bytes that were read and not yet given back to the window
+	lent        int64 // bytes that are being read, of a stream that is not wide
+	wide        bool  // the server may send far ahead, which ahead pays for
 }
 
 // Request is what [Conn.Open] sends.
@@ -60,6 +68,9 @@ type Request struct {
 	// stream has broken while the request is not complete: nobody wants the rest of it.
 	// Nil calls nobody.
 	Over func()
+	// Ahead pays for what the server may send ahead where the response is long. Nil does not
+	// bound that.
+	Ahead *Ahead
 	// Owner is who shares what the stream takes of the connection's send
 	// window with other streams of the same name.
 	Owner string
@@ -80,14 +91,14 @@ func (r *Request) size() int64 {
 func (c *Conn) Open(r Request) (*Stream, []byte, error) {
 	s := &Stream{
 		c:          c,
-		wake:       make(chan struct{}, 1),
-		sendWake:   make(chan struct{}, 1),
 		gather:     r.Gather,
 		head:       r.Head,
 		over:       r.Over,
 		stated:     -1,
-		recvWindow: streamWindow,
+		recvWindow: leastAhead,
+		ahead:      r.Ahead,
 	}
+	s.wake.L, s.sendWake.L = &c.mu, &c.mu
 	size := r.size()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -165,9 +176,7 @@ func (s *Stream) Write(p []byte, end bool) error {
 		}
 		c.queueLocked(s)
 		c.wakeWaiterLocked() // what s may not take another may
-		c.mu.Unlock()
-		<-s.sendWake
-		c.mu.Lock()
+		s.sendWake.Wait()
 		c.unqueueLocked(s)
 	}
 }
@@ -186,9 +195,7 @@ func (s *Stream) Head() (int, []hpack.HeaderField, error) {
 		case s.err != nil:
 			return 0, nil, s.err
 		}
-		c.mu.Unlock()
-		<-s.wake
-		c.mu.Lock()
+		s.wake.Wait()
 	}
 }
 
@@ -209,12 +216,18 @@ func (s *Stream) Next() (*Buffer, bool, error) {
 	c := s.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	s.creditLocked(s.lent) // who asks for more is done with it
+	s.lent = 0
 	for {
 		switch {
 		case s.body != nil && s.readyLocked():
 			b := s.body
 			s.body = nil
-			s.creditLocked(int64(len(b.B)))
+			if s.wide {
+				s.creditLocked(int64(len(b.B)))
+			} else {
+				s.lent = int64(len(b.B))
+			}
 			return b, s.eof, nil
 		case s.eof:
 			return nil, true, nil
@@ -224,9 +237,7 @@ func (s *Stream) Next() (*Buffer, bool, error) {
 			s.lifted = false
 			return nil, false, nil
 		}
-		c.mu.Unlock()
-		<-s.wake
-		c.mu.Lock()
+		s.wake.Wait()
 	}
 }
 
@@ -253,6 +264,7 @@ func (s *Stream) Close() {
 	c.resetLocked(s, ErrClosed, http2.ErrCodeCancel)
 	s.body.Release()
 	s.body = nil
+	s.narrowLocked()
 	last := c.draining && len(c.streams) == 0
 	c.mu.Unlock()
 	if last {
@@ -277,19 +289,25 @@ func (s *Stream) readyLocked() bool {
 	if !s.gather || s.eof || s.err != nil {
 		return true
 	}
-	return s.body != nil && len(s.body.B) >= gatherBody
+	return s.body != nil && (len(s.body.B) >= gatherBody || s.crampedLocked())
+}
+
+// aheadLocked is how much the server may send before somebody reads.
+func (s *Stream) aheadLocked() int64 {
+	if s.wide {
+		return streamWindow
+	}
+	return leastAhead
 }
 
 // creditLocked gives n bytes back to the stream's window, in large steps.
 func (s *Stream) creditLocked(n int64) {
 	s.credit += n
-	if s.eof || s.closed || s.credit < streamWindow/2 {
+	if s.eof || s.closed || s.credit < s.aheadLocked()/2 {
 		return
 	}
-	s.c.out = appendWindowUpdate(s.c.out, s.id, uint32(s.credit)) //nolint:gosec // at most the window
-	s.recvWindow += s.credit
+	s.grantLocked(s.credit)
 	s.credit = 0
-	s.c.flushElsewhereLocked()
 }
 
 // resetLocked breaks a stream off that is still on the wire.
@@ -312,7 +330,7 @@ func (c *Conn) failStreamLocked(s *Stream, err error) {
 		s.err = err
 	}
 	c.removeLocked(s)
-	notify(s.wake)
+	s.wake.Broadcast()
 	s.overLocked()
 }
 
@@ -337,5 +355,5 @@ func (c *Conn) removeLocked(s *Stream) {
 	c.load.Add(-1)
 	c.unqueueLocked(s)
 	c.leaveShareLocked(s)
-	notify(s.sendWake)
+	s.sendWake.Broadcast()
 }

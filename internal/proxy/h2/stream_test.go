@@ -331,7 +331,7 @@ func TestWindowIsGivenBack(t *testing.T) {
 		got, _ := body(s)
 		total <- len(got)
 	}()
-	window, sent := 256<<10, 0
+	window, sent := 32<<10, 0
 	for sent < rounds*16<<10 {
 		if window < 16<<10 {
 			f := p.want(http2.FrameWindowUpdate)
@@ -359,6 +359,7 @@ func TestWindowOverrun(t *testing.T) {
 	for range 17 { // nobody reads
 		p.data(1, false, strings.Repeat("x", 16<<10))
 	}
+	p.want(http2.FrameWindowUpdate) // once the response proved to be long
 	if f := p.want(http2.FrameRSTStream); http2.ErrCode(binary.BigEndian.Uint32(f.payload)) != http2.ErrCodeFlowControl {
 		t.Errorf("reset with %v", f.payload)
 	}

@@ -128,7 +128,7 @@ func TestAudit_H48_AnUploadPaysForItsWindows(t *testing.T) {
 // up, and no more than its window allowed.
 func TestAudit_H48_DataOfEndedStreams(t *testing.T) {
 	t.Parallel()
-	const piece, window = 16 << 10, 256 << 10
+	const piece, window, mistaken = 16 << 10, 32 << 10, 256 << 10
 	c, p := connect(t, config())
 	kept, _ := open(t, c, get)
 	const given = 20
@@ -149,7 +149,7 @@ func TestAudit_H48_DataOfEndedStreams(t *testing.T) {
 	}
 	last, _ := open(t, c, get)
 	go func() {
-		for range 2 * window / piece { // twice: as much as a connection may be mistaken by
+		for range 2 * mistaken / piece { // twice: as much as a connection may be mistaken by
 			if p.fr.WriteData(3, false, make([]byte, piece)) != nil {
 				return
 			}

@@ -177,7 +177,7 @@ func (c *Conn) wakeMovedLocked() {
 	if c.raised {
 		for _, s := range c.streams {
 			if s.windowLocked() > 0 {
-				notify(s.sendWake)
+				s.sendWake.Broadcast()
 			}
 		}
 	}
@@ -196,7 +196,7 @@ func (c *Conn) wakeWaiterLocked() {
 	for _, s := range c.waiters {
 		if c.budgetLocked(s, 1) > 0 {
 			c.unqueueLocked(s)
-			notify(s.sendWake)
+			s.sendWake.Broadcast()
 			return
 		}
 	}

@@ -11,7 +11,7 @@ import { file_google_protobuf_wrappers } from "@bufbuild/protobuf/wkt";
  * Describes the file subject.proto.
  */
 export const file_subject: GenFile = /*@__PURE__*/
-  fileDesc("Cg1zdWJqZWN0LnByb3RvEhxjb25uZWN0cGx1Z2luLmNvbmZvcm1hbmNlLnYxMoIFCgdTdWJqZWN0EkIKBEVjaG8SHC5nb29nbGUucHJvdG9idWYuU3RyaW5nVmFsdWUaHC5nb29nbGUucHJvdG9idWYuU3RyaW5nVmFsdWUSQQoDV2hvEhwuZ29vZ2xlLnByb3RvYnVmLlN0cmluZ1ZhbHVlGhwuZ29vZ2xlLnByb3RvYnVmLlN0cmluZ1ZhbHVlEkIKBEZhaWwSHC5nb29nbGUucHJvdG9idWYuU3RyaW5nVmFsdWUaHC5nb29nbGUucHJvdG9idWYuU3RyaW5nVmFsdWUSRwoHQ29sbGVjdBIcLmdvb2dsZS5wcm90b2J1Zi5TdHJpbmdWYWx1ZRocLmdvb2dsZS5wcm90b2J1Zi5TdHJpbmdWYWx1ZSgBEkYKBlJlcGVhdBIcLmdvb2dsZS5wcm90b2J1Zi5TdHJpbmdWYWx1ZRocLmdvb2dsZS5wcm90b2J1Zi5TdHJpbmdWYWx1ZTABEkoKCENvbnZlcnNlEhwuZ29vZ2xlLnByb3RvYnVmLlN0cmluZ1ZhbHVlGhwuZ29vZ2xlLnByb3RvYnVmLlN0cmluZ1ZhbHVlKAEwARJCCgRDYWxsEhwuZ29vZ2xlLnByb3RvYnVmLlN0cmluZ1ZhbHVlGhwuZ29vZ2xlLnByb3RvYnVmLlN0cmluZ1ZhbHVlEkUKBVdhdGNoEhwuZ29vZ2xlLnByb3RvYnVmLlN0cmluZ1ZhbHVlGhwuZ29vZ2xlLnByb3RvYnVmLlN0cmluZ1ZhbHVlMAESRAoGSGVhbHRoEhwuZ29vZ2xlLnByb3RvYnVmLlN0cmluZ1ZhbHVlGhwuZ29vZ2xlLnByb3RvYnVmLlN0cmluZ1ZhbHVlYgZwcm90bzM", [file_google_protobuf_wrappers]);
+  fileDesc("Cg1zdWJqZWN0LnByb3RvEhxjb25uZWN0cGx1Z2luLmNvbmZvcm1hbmNlLnYxMscFCgdTdWJqZWN0EkIKBEVjaG8SHC5nb29nbGUucHJvdG9idWYuU3RyaW5nVmFsdWUaHC5nb29nbGUucHJvdG9idWYuU3RyaW5nVmFsdWUSQQoDV2hvEhwuZ29vZ2xlLnByb3RvYnVmLlN0cmluZ1ZhbHVlGhwuZ29vZ2xlLnByb3RvYnVmLlN0cmluZ1ZhbHVlEkIKBEZhaWwSHC5nb29nbGUucHJvdG9idWYuU3RyaW5nVmFsdWUaHC5nb29nbGUucHJvdG9idWYuU3RyaW5nVmFsdWUSRwoHQ29sbGVjdBIcLmdvb2dsZS5wcm90b2J1Zi5TdHJpbmdWYWx1ZRocLmdvb2dsZS5wcm90b2J1Zi5TdHJpbmdWYWx1ZSgBEkYKBlJlcGVhdBIcLmdvb2dsZS5wcm90b2J1Zi5TdHJpbmdWYWx1ZRocLmdvb2dsZS5wcm90b2J1Zi5TdHJpbmdWYWx1ZTABEkoKCENvbnZlcnNlEhwuZ29vZ2xlLnByb3RvYnVmLlN0cmluZ1ZhbHVlGhwuZ29vZ2xlLnByb3RvYnVmLlN0cmluZ1ZhbHVlKAEwARJCCgRDYWxsEhwuZ29vZ2xlLnByb3RvYnVmLlN0cmluZ1ZhbHVlGhwuZ29vZ2xlLnByb3RvYnVmLlN0cmluZ1ZhbHVlEkUKBVdhdGNoEhwuZ29vZ2xlLnByb3RvYnVmLlN0cmluZ1ZhbHVlGhwuZ29vZ2xlLnByb3RvYnVmLlN0cmluZ1ZhbHVlMAESQwoFUHJvdmUSHC5nb29nbGUucHJvdG9idWYuU3RyaW5nVmFsdWUaHC5nb29nbGUucHJvdG9idWYuU3RyaW5nVmFsdWUSRAoGSGVhbHRoEhwuZ29vZ2xlLnByb3RvYnVmLlN0cmluZ1ZhbHVlGhwuZ29vZ2xlLnByb3RvYnVmLlN0cmluZ1ZhbHVlYgZwcm90bzM", [file_google_protobuf_wrappers]);
 
 /**
  * Subject is served by the program under test, and by the kit to that program. README.md says what each method does.
@@ -96,6 +96,17 @@ export const Subject: GenService<{
    */
   watch: {
     methodKind: "server_streaming";
+    input: typeof StringValueSchema;
+    output: typeof StringValueSchema;
+  },
+  /**
+   * Prove has the program prove the request of a handshake and judge the answer to it, both in JSON. It is for test vectors: the
+   * caller gives the secret.
+   *
+   * @generated from rpc connectplugin.conformance.v1.Subject.Prove
+   */
+  prove: {
+    methodKind: "unary";
     input: typeof StringValueSchema;
     output: typeof StringValueSchema;
   },

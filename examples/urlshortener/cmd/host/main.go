@@ -30,13 +30,14 @@ func main() {
 	dir := flag.String("dir", ".", "`directory` of the authority and of the plugins' credentials")
 	hosts := flag.String("hosts", "", "`names` by which plugins reach the host, with commas between; the first is its own; empty is loopback")
 	health := flag.String("health", "", "`address` on which probes are answered in plaintext; empty is nowhere")
+	metrics := flag.String("metrics", "", "`address` on which scrapes of Prometheus are answered in plaintext; empty is nowhere")
 	policy := flag.String("policy", "", "JSON `file` that says what plugins may do; without it none is accepted")
 	flag.Parse()
 
 	cli.Main(func(ctx context.Context) error {
 		switch {
 		case flag.NArg() == 0:
-			return serve(ctx, &connectplugin.ServeConfig{Addr: *addr, HealthAddr: *health, Hosts: names(*hosts)}, *dir, *policy)
+			return serve(ctx, &connectplugin.ServeConfig{Addr: *addr, HealthAddr: *health, MetricsAddr: *metrics, Hosts: names(*hosts)}, *dir, *policy)
 		case flag.Arg(0) == "check" && flag.NArg() == 1:
 			return check(ctx, *health, *addr, *dir)
 		case flag.Arg(0) == "enrol" && flag.NArg() > 1:
@@ -76,11 +77,16 @@ func serve(ctx context.Context, config *connectplugin.ServeConfig, dir, policyFi
 
 	config.Authority, config.Policy, config.CapabilityBroker, config.Logger = authority, policy, brokerOf(entries), log
 	config.HealthProbe, config.RuntimeTokenTTL = connectplugin.HealthProbeConfig{Interval: probeInterval}, tokenTTL
+	// Operators are plugins that policy lets look at the host, and change it.
+	config.Admin = &connectplugin.AdminConfig{LoadPolicy: func(context.Context) (*connectplugin.Policy, error) {
+		return loadPolicy(policyFile, dir)
+	}}
 
-	host, err := connectplugin.NewHost(config)
+	host, end, err := newHost(config)
 	if err != nil {
 		return err
 	}
+	defer end()
 
 	fmt.Println("listening on", url)
 

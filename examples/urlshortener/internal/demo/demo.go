@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/masegraye/connect-plugin-go/examples/urlshortener/internal/batch"
+	"github.com/masegraye/connect-plugin-go/examples/urlshortener/internal/metrics"
 	"github.com/masegraye/connect-plugin-go/examples/urlshortener/internal/stack"
 )
 
@@ -28,6 +29,8 @@ type Config struct {
 	Out io.Writer
 	// Bin is where stack.Build has built the programs. Empty builds them.
 	Bin string
+	// Stay is how long everything goes on at the end, for whoever looks. Zero is not at all.
+	Stay time.Duration
 }
 
 // heldBack is the part of the URLs that is shortened only when the logger is
@@ -46,12 +49,12 @@ func Run(ctx context.Context, cfg Config) error {
 		return fmt.Errorf("demo: %w", err)
 	}
 
-	d := &demo{out: cfg.Out, start: time.Now(), stack: &stack.Stack{Dir: dir, Bin: cfg.Bin}}
+	d := &demo{out: cfg.Out, start: time.Now(), stays: cfg.Stay, stack: &stack.Stack{Dir: dir, Bin: cfg.Bin}}
 	early := len(cfg.URLs) - len(cfg.URLs)/heldBack
 	d.early, d.late = links{urls: cfg.URLs[:early]}, links{urls: cfg.URLs[early:]}
 
 	err = d.run(ctx)
-	if ctx.Err() != nil { // whatever else failed, failed because of it
+	if ctx.Err() != nil && !d.done { // whatever else failed, failed because of it
 		err = fmt.Errorf("interrupted: %w", ctx.Err())
 
 		d.sayf("interrupted: cleaning up")
@@ -67,13 +70,21 @@ type links struct{ urls, codes []string }
 type demo struct {
 	// Fixed at creation.
 	start  time.Time
+	stays  time.Duration
 	stack  *stack.Stack
 	caller *caller // nil before the stack is up
 
 	launched launched // of the second act
 
+	host        measured // of the first act
+	link        string   // to the page
 	early, late links
-	phases      []*batch.Phase
+	done        bool // and only stays up
+
+	phases     []*batch.Phase // what the demo saw of its calls
+	rows       []batch.Row    // what the metrics of the hosts say of them
+	seen       metrics.Calls  // and of all together
+	unmeasured error          // where the two differ
 
 	mu  sync.Mutex
 	out io.Writer
@@ -82,7 +93,7 @@ type demo struct {
 // run goes through the demo. Calls that fail are counted, and the demo goes on.
 func (d *demo) run(ctx context.Context) error {
 	for _, step := range []func(context.Context) error{
-		d.prepare, d.launch, d.shell, d.feed, d.loseLogger, d.regainLogger, d.restartStorage, d.platform,
+		d.prepare, d.launch, d.offer, d.shell, d.feed, d.loseLogger, d.regainLogger, d.restartStorage, d.look, d.platform, d.stay,
 	} {
 		if err := step(ctx); err != nil {
 			return err
@@ -112,6 +123,7 @@ func (d *demo) launch(ctx context.Context) error {
 		return err
 	}
 
+	d.host.url = d.stack.Metrics
 	d.sayf("host: %s, TLS 1.3", d.stack.URL)
 
 	for _, name := range []string{"logger", "storage", "api"} {
@@ -175,23 +187,26 @@ func (d *demo) loseLogger(ctx context.Context) error {
 		noticed <- err
 	}()
 
-	meanwhile := &batch.Phase{Name: "resolve, logger killed"}
+	var lost error
 
-	for waiting := true; waiting; {
-		meanwhile = meanwhile.Add(batch.Resolve(ctx, d.caller.shortener, d.early.codes, d.early.urls, func(int) {}))
-		select {
-		case err := <-noticed:
-			if err != nil {
-				return err
+	d.measure(ctx, &d.host, "resolve, logger killed", func() *batch.Phase {
+		meanwhile := &batch.Phase{}
+
+		for {
+			meanwhile = meanwhile.Add(batch.Resolve(ctx, d.caller.shortener, d.early.codes, d.early.urls, func(int) {}))
+			select {
+			case lost = <-noticed:
+				return meanwhile
+			default:
+				d.sayf("  resolve: %d calls since the logger was killed", meanwhile.Calls())
 			}
-
-			waiting = false
-		default:
-			d.sayf("  resolve: %d calls since the logger was killed", meanwhile.Calls())
 		}
+	})
+
+	if lost != nil {
+		return lost
 	}
 
-	d.phases = append(d.phases, meanwhile)
 	d.sayf("  the host noticed after %.1f s; the api goes on without its logger", after.Seconds())
 	d.shorten(ctx, "shorten, api degraded", &d.late)
 	d.resolve(ctx, "resolve, api degraded", d.late)
@@ -262,10 +277,10 @@ func (d *demo) finish() error {
 	errs := []error{d.stack.Stop(), os.RemoveAll(d.stack.Dir)}
 	processes, files := d.stack.Left()+d.launched.left(), filesBelow(d.stack.Dir)
 
-	if len(d.phases) > 0 {
-		_, _ = fmt.Fprintln(d.out)
+	if len(d.rows) > 0 {
+		_, _ = fmt.Fprintln(d.out, "\nas the metrics of the hosts say:")
 
-		errs = append(errs, batch.Print(d.out, d.phases...))
+		errs = append(errs, batch.PrintRows(d.out, "median ≤\tp99 ≤", append(d.rows, rowOf("total", d.seen))...), d.unmeasured)
 	}
 
 	for _, p := range d.phases {
@@ -296,17 +311,17 @@ func filesBelow(dir string) int {
 }
 
 func (d *demo) shorten(ctx context.Context, name string, l *links) {
-	var phase *batch.Phase
+	d.measure(ctx, &d.host, name, func() (phase *batch.Phase) {
+		l.codes, phase = batch.Shorten(ctx, d.caller.shortener, l.urls, d.progress(name, len(l.urls)))
 
-	l.codes, phase = batch.Shorten(ctx, d.caller.shortener, l.urls, d.progress(name, len(l.urls)))
-	phase.Name = name
-	d.phases = append(d.phases, phase)
+		return phase
+	})
 }
 
 func (d *demo) resolve(ctx context.Context, name string, l links) {
-	phase := batch.Resolve(ctx, d.caller.shortener, l.codes, l.urls, d.progress(name, len(l.urls)))
-	phase.Name = name
-	d.phases = append(d.phases, phase)
+	d.measure(ctx, &d.host, name, func() *batch.Phase {
+		return batch.Resolve(ctx, d.caller.shortener, l.codes, l.urls, d.progress(name, len(l.urls)))
+	})
 }
 
 // progress tells at every quarter how far a phase is.

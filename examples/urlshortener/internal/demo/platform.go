@@ -17,6 +17,7 @@ import (
 	connectplugin "github.com/masegraye/connect-plugin-go"
 	"github.com/masegraye/connect-plugin-go/examples/urlshortener/gen/shortener/v1/shortenerv1connect"
 	"github.com/masegraye/connect-plugin-go/examples/urlshortener/internal/batch"
+	"github.com/masegraye/connect-plugin-go/examples/urlshortener/internal/metrics"
 )
 
 // The second act: the demo is a host itself, and launches the same programs.
@@ -29,6 +30,8 @@ const (
 // launched is the host of the second act, and what is known of its plugins.
 type launched struct {
 	host      *connectplugin.Host // nil before it serves
+	measured  measured
+	client    *connectplugin.Client
 	shortener shortenerv1connect.ShortenerServiceClient
 	specs     map[string]connectplugin.PluginSpec
 	pids      map[int]bool // of every process that was seen
@@ -41,14 +44,16 @@ func (d *demo) platform(ctx context.Context) error {
 	d.sayf("the second act: the demo is the host, and launches the plugins itself")
 
 	stop, err := d.launched.serve(ctx)
-	if err != nil {
+	if stop == nil {
 		return err
 	}
 
 	for _, step := range []func(context.Context) error{d.launchAll, d.crash, d.replace, d.tamper} {
-		if err = step(ctx); err != nil {
+		if err != nil {
 			break
 		}
+
+		err = step(ctx)
 	}
 
 	return errors.Join(err, stop())
@@ -64,12 +69,18 @@ func (l *launched) serve(ctx context.Context) (stop func() error, err error) {
 	broker := connectplugin.NewCapabilityBroker("")
 	broker.RegisterCapability(newEntries())
 
+	observer, err := metrics.New()
+	if err != nil {
+		return nil, err
+	}
+
 	host, err := connectplugin.NewHost(&connectplugin.ServeConfig{
-		Authority: authority, CapabilityBroker: broker,
+		Authority: authority, CapabilityBroker: broker, Observer: observer, MetricsAddr: "127.0.0.1:0", Metrics: observer.Handler(),
 		Policy: &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{
 			"logger":  {Provides: []string{"logger"}},
 			"storage": {Provides: []string{"storage"}, Capabilities: []string{"logger"}},
 			"api":     {Provides: []string{"shortener"}, Requires: []string{"storage", "logger"}},
+			"demo":    {Requires: []string{"shortener"}},
 		}},
 	})
 	if err != nil {
@@ -86,12 +97,41 @@ func (l *launched) serve(ctx context.Context) (stop func() error, err error) {
 	go func() { served <- host.Serve(life, listener) }()
 
 	l.host, l.pids = host, map[int]bool{}
+	stop = func() error {
+		if l.client != nil {
+			_ = l.client.Close()
+		}
 
-	return func() error {
 		end()
 
-		return <-served
-	}, until(ctx, "the host serves", func() bool { return host.Addr() != "" })
+		return errors.Join(<-served, observer.Shutdown(context.WithoutCancel(ctx)))
+	}
+
+	err = until(ctx, "the host serves", func() bool { return host.Addr() != "" && host.MetricsAddr() != "" })
+	if err == nil {
+		l.measured.url = "http://" + host.MetricsAddr() + "/metrics"
+		err = l.connect(ctx, authority)
+	}
+
+	return stop, err
+}
+
+// connect makes the demo a plugin of the host.
+func (l *launched) connect(ctx context.Context, authority *connectplugin.Authority) error {
+	own, err := authority.PluginTLS("demo")
+	if err != nil {
+		return err
+	}
+
+	l.client, err = connectplugin.NewClient(connectplugin.ClientConfig{
+		HostURL: "https://" + l.host.Addr(), SelfID: "demo", TLS: own,
+		Metadata: connectplugin.PluginMetadata{Requires: []connectplugin.ServiceDependency{{Type: "shortener"}}},
+	})
+	if err != nil {
+		return err
+	}
+
+	return l.client.Connect(ctx)
 }
 
 // launchAll launches the plugins, each after those that it needs.
@@ -117,18 +157,19 @@ func (d *demo) launchAll(ctx context.Context) error {
 	d.sayf("  logger, storage and api launched, verified and healthy after %.2f s", time.Since(begun).Seconds())
 	l.note()
 
-	url, client, err := l.host.Launcher().GetServiceClient("api", "shortener")
+	conn, err := l.client.Service(ctx, "shortener", "")
 	if err != nil {
 		return err
 	}
 
-	l.shortener = shortenerv1connect.NewShortenerServiceClient(client, url)
+	l.shortener = shortenerv1connect.NewShortenerServiceClient(conn.HTTPClient(), conn.BaseURL())
 	l.links = links{urls: d.late.urls}
 
-	var phase *batch.Phase
+	d.measure(ctx, &l.measured, "shorten, launched api", func() (phase *batch.Phase) {
+		l.links.codes, phase = batch.Shorten(ctx, l.shortener, l.links.urls, func(int) {})
 
-	l.links.codes, phase = batch.Shorten(ctx, l.shortener, l.links.urls, func(int) {})
-	d.note(phase, "shorten, launched api")
+		return phase
+	})
 
 	return ctx.Err()
 }
@@ -179,8 +220,12 @@ func (d *demo) crash(ctx context.Context) error {
 	l.note()
 
 	first := links{urls: l.links.urls[:1], codes: l.links.codes[:1]}
-	err = until(ctx, "the api finds the storage again", func() bool { return l.resolve(ctx, first).Err() == nil })
-	d.note(l.resolve(ctx, l.links), "resolve, storage crashed")
+	err = until(ctx, "the api finds the storage again", func() bool {
+		l.measured.made++
+
+		return l.resolve(ctx, first).Err() == nil
+	})
+	d.measure(ctx, &l.measured, "resolve, storage crashed", func() *batch.Phase { return l.resolve(ctx, l.links) })
 
 	return err
 }
@@ -188,33 +233,45 @@ func (d *demo) crash(ctx context.Context) error {
 // replace replaces the api again and again while it is called.
 func (d *demo) replace(ctx context.Context) error {
 	l := &d.launched
-	load, end := context.WithCancel(ctx)
-	calls := make(chan *batch.Phase)
-
-	go func() {
-		sum := &batch.Phase{}
-		for load.Err() == nil {
-			sum = sum.Add(l.resolve(ctx, l.links)) // to its end: each of its calls counts
-		}
-		calls <- sum
-	}()
 
 	var err error
 
+	d.measure(ctx, &l.measured, fmt.Sprintf("resolve, api replaced %d times", replacements), func() *batch.Phase {
+		load, end := context.WithCancel(ctx)
+		calls := make(chan *batch.Phase)
+
+		go func() {
+			sum := &batch.Phase{}
+			for load.Err() == nil {
+				sum = sum.Add(l.resolve(ctx, l.links)) // to its end: each of its calls counts
+			}
+			calls <- sum
+		}()
+
+		err = d.replaceAll(ctx)
+
+		end()
+
+		return <-calls
+	})
+
+	return err
+}
+
+func (d *demo) replaceAll(ctx context.Context) error {
+	l := &d.launched
+
 	for range replacements {
 		before := l.status("api").Pid
-		if err = l.host.Launcher().Replace(ctx, "api"); err != nil {
-			break
+		if err := l.host.Launcher().Replace(ctx, "api"); err != nil {
+			return err
 		}
 
 		l.note()
 		d.sayf("  api replaced: pid %d, then %d", before, l.status("api").Pid)
 	}
 
-	end()
-	d.note(<-calls, fmt.Sprintf("resolve, api replaced %d times", replacements))
-
-	return err
+	return nil
 }
 
 // tamper offers the launcher an api with one byte more than it was released with.
@@ -241,7 +298,7 @@ func (d *demo) tamper(ctx context.Context) error {
 	}
 
 	d.sayf("  a tampered api is refused, and pid %d goes on: %v", before, connectplugin.ErrBinaryRefused)
-	d.note(l.resolve(ctx, l.links), "resolve, tampered api refused")
+	d.measure(ctx, &l.measured, "resolve, tampered api refused", func() *batch.Phase { return l.resolve(ctx, l.links) })
 
 	return ctx.Err()
 }
@@ -281,12 +338,6 @@ func (l *launched) left() int {
 	}
 
 	return n
-}
-
-// note adds a phase to the table.
-func (d *demo) note(phase *batch.Phase, name string) {
-	phase.Name = name
-	d.phases = append(d.phases, phase)
 }
 
 // until waits for a condition.

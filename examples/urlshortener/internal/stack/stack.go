@@ -21,16 +21,18 @@ import (
 
 const (
 	commands     = "github.com/masegraye/connect-plugin-go/examples/urlshortener/cmd/"
+	console      = "github.com/masegraye/connect-plugin-go/console/cmd/connectpluginctl"
+	operator     = "operator"
 	startTimeout = 30 * time.Second
 	ownerOnly    = 0o600
 )
 
 // Plugins are the self ids in the policy.
-func Plugins() []string { return []string{"logger", "storage", "api", "shortener", "demo"} }
+func Plugins() []string { return []string{"logger", "storage", "api", "shortener", "demo", operator} }
 
 // Build builds the programs into a directory.
 func Build(ctx context.Context, bin string) error {
-	return process.Build(ctx, bin, commands+"host", commands+"logger", commands+"storage", commands+"api", commands+"shortener")
+	return process.Build(ctx, bin, commands+"host", commands+"logger", commands+"storage", commands+"api", commands+"shortener", console)
 }
 
 // Stack is a host and its plugins, each a process. Everything that they write
@@ -40,8 +42,8 @@ type Stack struct {
 	Dir, Bin string
 	// Addr is where the host listens. Empty means a free port.
 	Addr string
-	// URL is the host's, once it was started.
-	URL string
+	// URL is the host's, and Metrics where it is scraped, once it was started.
+	URL, Metrics string
 	// Processes are those that were started, by name: of several, the last one.
 	Processes map[string]*process.Process
 
@@ -96,15 +98,52 @@ func (s *Stack) StartHost(ctx context.Context) error {
 	const says = "listening on "
 
 	p, err := s.Start(ctx, "host", "the host passes on what plugins log",
-		"-addr", cmp.Or(s.Addr, "127.0.0.1:0"), "-dir", s.Dir, "-policy", s.PolicyFile())
+		"-addr", cmp.Or(s.Addr, "127.0.0.1:0"), "-metrics", "127.0.0.1:0", "-dir", s.Dir, "-policy", s.PolicyFile())
 	if err != nil {
 		return err
 	}
 
 	line, err := p.Await(ctx, says)
+	if err != nil {
+		return err
+	}
+
 	s.URL = strings.TrimPrefix(line, says)
 
+	line, err = p.Await(ctx, "scrapes are answered in plaintext")
+	_, addr, _ := strings.Cut(line, "addr=")
+	s.Metrics = "http://" + addr + "/metrics"
+
 	return err
+}
+
+// ConsoleCommand is what an operator types to look at the host.
+func (s *Stack) ConsoleCommand(args ...string) []string {
+	dir := s.PluginDir(operator)
+
+	return slices.Concat([]string{filepath.Join(s.Bin, "connectpluginctl")}, args,
+		[]string{"--host", s.URL, "--credentials", dir, "--secret-file", filepath.Join(dir, "secret")})
+}
+
+// Console runs the command connectpluginctl to its end and returns what it printed.
+func (s *Stack) Console(ctx context.Context, args ...string) (string, error) {
+	command := s.ConsoleCommand(args...)
+
+	return process.Run(ctx, command[0], command[1:]...)
+}
+
+// StartPage starts the page that shows the host, and returns a link to it, which works once.
+func (s *Stack) StartPage(ctx context.Context) (string, error) {
+	const says = "open "
+
+	p, err := s.Start(ctx, "connectpluginctl", says, s.ConsoleCommand("page")[1:]...)
+	if err != nil {
+		return "", err
+	}
+
+	line, err := p.Await(ctx, says)
+
+	return strings.TrimPrefix(line, says), err
 }
 
 // StartPlugin starts a plugin and waits until its service is registered.

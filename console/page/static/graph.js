@@ -1,0 +1,84 @@
+"use strict";
+// The picture of who calls whom. What it shows is in a table, too.
+
+const svgNS = "http://www.w3.org/2000/svg";
+const maxNodes = 24;
+const middle = { x: 450, y: 215 }, radius = { x: 290, y: 165 };
+
+function draw(name, attributes, text) {
+  const e = document.createElementNS(svgNS, name);
+  for (const [k, v] of Object.entries(attributes)) e.setAttribute(k, String(v));
+  if (text !== undefined) e.textContent = text;
+  return e;
+}
+
+// places puts names on a ring, in their order.
+function places(names) {
+  return new Map(names.map((n, i) => {
+    const a = 2 * Math.PI * i / Math.max(names.length, 1) - Math.PI / 2;
+    return [n, { x: middle.x + radius.x * Math.cos(a), y: middle.y + radius.y * Math.sin(a) }];
+  }));
+}
+
+// arrow draws an edge as a curve, so that calls there and back lie side by side.
+function arrow(from, to, bad, lines) {
+  const dx = to.x - from.x, dy = to.y - from.y, length = Math.hypot(dx, dy) || 1;
+  const across = { x: -dy / length, y: dx / length }; // to the right of who goes along
+  const bend = 26;
+  const top = { x: (from.x + to.x) / 2 + across.x * 2 * bend, y: (from.y + to.y) / 2 + across.y * 2 * bend };
+  const gap = 16, end = Math.hypot(to.x - top.x, to.y - top.y) || 1, begin = Math.hypot(from.x - top.x, from.y - top.y) || 1;
+  const a = { x: from.x + (top.x - from.x) / begin * gap, y: from.y + (top.y - from.y) / begin * gap };
+  const b = { x: to.x + (top.x - to.x) / end * gap, y: to.y + (top.y - to.y) / end * gap };
+  const parts = [draw("path", { d: `M${a.x} ${a.y} Q${top.x} ${top.y} ${b.x} ${b.y}`, class: bad ? "bad" : "", "marker-end": "url(#arrow)" })];
+  const at = { x: (from.x + to.x) / 2 + across.x * bend, y: (from.y + to.y) / 2 + across.y * bend };
+  lines.forEach((l, i) => parts.push(draw("text", {
+    x: at.x, y: at.y + 13 * (i - (lines.length - 1) / 2) + 4, class: `label${l.bad ? " bad" : ""}`, "text-anchor": "middle",
+  }, l.text)));
+  return parts;
+}
+
+// shorten makes a name fit into the picture.
+const shorten = (s) => s.length > 24 ? s.slice(0, 11) + "…" + s.slice(-11) : s;
+
+// nameplate writes a name outside the ring, where no edge is.
+function nameplate(p, name) {
+  const aside = Math.abs(p.x - middle.x) > 60;
+  const x = aside ? p.x + 15 * Math.sign(p.x - middle.x) : p.x;
+  const y = aside ? p.y + 4 : p.y + (p.y < middle.y ? -15 : 25);
+  return draw("text", { x, y, "text-anchor": aside ? (p.x > middle.x ? "start" : "end") : "middle" }, name);
+}
+
+// drawGraph draws edges (from, to, bad, lines of text) between plugins of which health says how they are.
+function drawGraph(svg, edges, health) {
+  const all = [...new Set(edges.flatMap((e) => [e.from, e.to]))].sort();
+  const names = all.slice(0, maxNodes);
+  const place = places(names);
+  const marker = draw("marker", { id: "arrow", viewBox: "0 0 8 8", refX: 8, refY: 4, markerWidth: 9, markerHeight: 9, markerUnits: "userSpaceOnUse", orient: "auto" });
+  marker.append(draw("path", { d: "M0 0 L8 4 L0 8 z" }));
+  const defs = draw("defs", {});
+  defs.append(marker);
+  const curves = [], labels = [], nodes = [];
+  const between = new Map();
+  for (const e of edges) {
+    const key = JSON.stringify([e.from, e.to]);
+    const b = between.get(key) || { from: e.from, to: e.to, bad: false, lines: [] };
+    b.bad ||= e.bad;
+    b.lines.push({ text: e.text, bad: e.bad });
+    between.set(key, b);
+  }
+  for (const b of between.values()) {
+    const from = place.get(b.from), to = place.get(b.to);
+    if (!from || !to || from === to) continue;
+    const [curve, ...texts] = arrow(from, to, b.bad, b.lines);
+    curves.push(curve);
+    labels.push(...texts);
+  }
+  for (const n of names) {
+    const p = place.get(n), h = health.get(n);
+    nodes.push(draw("circle", { cx: p.x, cy: p.y, r: 9, class: h ? h.className : "" }));
+    nodes.push(nameplate(p, h?.text ? `${shorten(n)} (${h.text})` : shorten(n)));
+  }
+  if (!names.length) nodes.push(draw("text", { x: middle.x, y: middle.y, "text-anchor": "middle" }, "no calls yet"));
+  if (all.length > names.length) nodes.push(draw("text", { x: 10, y: 420 }, `${all.length - names.length} more in the table`));
+  svg.replaceChildren(defs, ...curves, ...labels, ...nodes);
+}

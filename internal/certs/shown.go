@@ -1,0 +1,48 @@
+package certs
+
+import (
+	"crypto/x509"
+	"math"
+	"time"
+)
+
+// When and how often another connection is opened to show a renewed certificate: in the
+// last sixth of the one that was shown, when whoever renews it has long done so.
+const (
+	lastPart   = 6
+	redialTurn = 4 // of that
+)
+
+// Shown is the certificate that one side showed the other last, where it may have another
+// one next time. The zero value is none.
+type Shown struct {
+	until  time.Time
+	last   time.Duration // part of its time
+	redial time.Time     // when another connection was opened for the sake of it
+}
+
+// Note takes note of the certificate that was shown on a new connection.
+func (s *Shown) Note(leaf *x509.Certificate) {
+	if !s.until.Equal(leaf.NotAfter) {
+		*s = Shown{until: leaf.NotAfter, last: leaf.NotAfter.Sub(leaf.NotBefore) / lastPart}
+	}
+}
+
+// Due returns how long it is until a later one should be shown.
+func (s *Shown) Due(now time.Time) time.Duration {
+	if s.until.IsZero() {
+		return math.MaxInt64
+	}
+
+	return max(s.until.Add(-s.last).Sub(now), s.redial.Add(s.last/redialTurn).Sub(now))
+}
+
+// Redial reports whether another connection is to be opened by now, and takes note of it.
+func (s *Shown) Redial(now time.Time) bool {
+	due := s.Due(now) <= 0
+	if due {
+		s.redial = now
+	}
+
+	return due
+}

@@ -1,0 +1,188 @@
+package h2_test
+
+import (
+	"encoding/binary"
+	"errors"
+	"strings"
+	"testing"
+
+	"golang.org/x/net/http2"
+
+	"github.com/masegraye/connect-plugin-go/internal/proxy/h2"
+)
+
+const (
+	narrow = 32 << 10 // what a server may send at first
+	wide   = 256 << 10
+	piece  = 16 << 10
+	cost   = 2*wide - narrow // of a stream whose window was enlarged
+)
+
+// granted is by how much a stream's window was enlarged.
+func granted(t *testing.T, p *peer, stream uint32) int {
+	t.Helper()
+	f := p.want(http2.FrameWindowUpdate)
+	if f.StreamID != stream {
+		t.Fatalf("the window of %d was enlarged, not that of %d", f.StreamID, stream)
+	}
+	return int(binary.BigEndian.Uint32(f.payload))
+}
+
+// answering is a stream whose response has begun.
+func answering(t *testing.T, c *h2.Conn, p *peer, r h2.Request, more ...string) (s *h2.Stream, id uint32) {
+	t.Helper()
+	s, _ = open(t, c, r)
+	id = p.want(http2.FrameHeaders).StreamID
+	p.headers(id, false, append([]string{":status", "200"}, more...)...)
+	return s, id
+}
+
+// A server may send far ahead on so many streams of an owner as the owner has room for, and
+// as soon as one of them has ended on another one.
+func TestAhead_IsBoundedByOwner(t *testing.T) {
+	t.Parallel()
+	c, p := connect(t, config())
+	mine, theirs := get, get
+	mine.Ahead, theirs.Ahead = h2.NewAhead(cost), h2.NewAhead(cost)
+	first, one := answering(t, c, p, mine)
+	p.data(one, false, strings.Repeat("x", piece))
+	if n := granted(t, p, one); n != wide-narrow {
+		t.Errorf("the first gets %d", n)
+	}
+	second, two := answering(t, c, p, mine)
+	p.data(two, false, strings.Repeat("x", piece))
+	p.silent()
+	_, other := answering(t, c, p, theirs)
+	p.data(other, false, strings.Repeat("x", piece))
+	if n := granted(t, p, other); n != wide-narrow {
+		t.Errorf("another owner's gets %d", n)
+	}
+	first.Close()
+	p.want(http2.FrameRSTStream)
+	p.data(two, false, "x")
+	if n := granted(t, p, two); n != wide-narrow {
+		t.Errorf("the second gets %d once the first has ended", n)
+	}
+	second.Close()
+	first.Close() // gives back once
+	p.want(http2.FrameRSTStream)
+	for range 2 {
+		_, id := answering(t, c, p, mine)
+		p.data(id, false, strings.Repeat("x", piece))
+		if id == other+2 {
+			granted(t, p, id)
+		}
+	}
+	p.silent()
+}
+
+// Without room a response comes as its reader reads, with and without gathering, and never is
+// more of it under way than the least.
+func TestAhead_WithoutRoomAReaderGetsEverything(t *testing.T) {
+	t.Parallel()
+	const pieces = 20
+	for _, gather := range []bool{false, true} {
+		c, p := connect(t, config())
+		r := get
+		r.Ahead, r.Gather = h2.NewAhead(0), gather
+		s, id := answering(t, c, p, r)
+		read := make(chan string, 1)
+		go func() {
+			got, err := body(s)
+			if err != nil {
+				t.Error(err)
+			}
+			read <- got
+		}()
+		window := narrow
+		for range pieces {
+			for window < piece {
+				if window += granted(t, p, id); window > narrow {
+					t.Fatalf("gather %t: the window is %d", gather, window)
+				}
+			}
+			p.data(id, false, strings.Repeat("x", piece))
+			window -= piece
+		}
+		p.data(id, true, "")
+		if got := within(t, func() string { return <-read }); len(got) != pieces*piece {
+			t.Errorf("gather %t: %d bytes", gather, len(got))
+		}
+	}
+}
+
+// What is being passed on is not sent ahead of, where there is no room.
+func TestAhead_WhatIsPassedOnCounts(t *testing.T) {
+	t.Parallel()
+	c, p := connect(t, config())
+	r := get
+	r.Ahead = h2.NewAhead(0)
+	s, id := answering(t, c, p, r)
+	for range narrow / piece {
+		p.data(id, false, strings.Repeat("x", piece))
+	}
+	for got := 0; got < narrow; {
+		b, _, err := s.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got += len(b.B)
+		if len(b.B) == narrow {
+			p.silent()
+		}
+		b.Release()
+	}
+	read := make(chan error, 1)
+	go func() {
+		_, err := body(s)
+		read <- err
+	}()
+	granted(t, p, id) // once its reader asks for more
+	p.data(id, true, "")
+	if err := within(t, func() error { return <-read }); err != nil {
+		t.Error(err)
+	}
+}
+
+// A server that sends more than it may is told so, whatever its stream's window is.
+func TestAhead_MoreThanTheWindowIsRefused(t *testing.T) {
+	t.Parallel()
+	for room, most := range map[int64]int{0: narrow, cost: wide} {
+		c, p := connect(t, config())
+		r := get
+		r.Ahead = h2.NewAhead(room)
+		s, id := answering(t, c, p, r)
+		for range most/piece + 1 {
+			p.data(id, false, strings.Repeat("x", piece))
+		}
+		if most == wide {
+			granted(t, p, id)
+		}
+		if f := p.want(http2.FrameRSTStream); http2.ErrCode(binary.BigEndian.Uint32(f.payload)) != http2.ErrCodeFlowControl {
+			t.Errorf("%d: %v", room, f.payload)
+		}
+		if err := failure(s); !errors.Is(err, h2.ErrMalformed) {
+			t.Errorf("%d: %v", room, err)
+		}
+	}
+}
+
+// A response that fits, or is about to end, enlarges no window.
+func TestAhead_ShortResponsesCostNothing(t *testing.T) {
+	t.Parallel()
+	c, p := connect(t, config())
+	r := get
+	r.Gather = true
+	s, id := answering(t, c, p, r, "content-length", "24576")
+	p.data(id, false, strings.Repeat("x", piece))
+	p.data(id, true, strings.Repeat("x", piece/2))
+	if got, err := body(s); err != nil || len(got) != piece+piece/2 {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	s, id = answering(t, c, p, r)
+	p.data(id, true, strings.Repeat("x", piece))
+	if got, err := body(s); err != nil || len(got) != piece {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	p.silent()
+}

@@ -1,0 +1,159 @@
+package edge_test
+
+import (
+	"bytes"
+	"maps"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+
+	connectplugin "github.com/masegraye/connect-plugin-go"
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
+	"github.com/masegraye/connect-plugin-go/internal/hosttest"
+	"github.com/masegraye/connect-plugin-go/internal/hosttest/echo"
+)
+
+// cutOff does something on a connection of frames until the host cuts it off for a reason. The
+// first time is allowed: it is answered.
+func cutOff(t *testing.T, r *rig, reason string, answer http2.FrameType, send func(f *http2.Framer, i uint32) error) {
+	t.Helper()
+	const most = 12
+	f := frames(t, r)
+	if err := send(f, 0); err != nil {
+		t.Fatal(err)
+	}
+	await(t, f, answer)
+	for i := range uint32(most) {
+		if send(f, i+1) != nil {
+			break // it is cut off by now
+		}
+	}
+	away, _ := await(t, f, http2.FrameGoAway).(*http2.GoAwayFrame)
+	if got := string(away.DebugData()); !strings.Contains(got, reason) {
+		t.Errorf("cut off for %q, want %q", got, reason)
+	}
+}
+
+// await reads frames until one of a type comes.
+func await(t *testing.T, f *http2.Framer, want http2.FrameType) http2.Frame {
+	t.Helper()
+	for {
+		frame, err := f.ReadFrame()
+		if err != nil {
+			t.Fatalf("before %v: %v", want, err)
+		}
+		if frame.Header().Type == want {
+			return frame
+		}
+	}
+}
+
+// reachPings sends more PINGs than anything explains.
+func reachPings(t *testing.T, r *rig) {
+	t.Helper()
+	cutOff(t, r, "too many PINGs", http2.FramePing, func(f *http2.Framer, _ uint32) error { return f.WritePing(false, [8]byte{}) })
+}
+
+// reachRefusals asks again and again for what there is not.
+func reachRefusals(t *testing.T, r *rig) {
+	t.Helper()
+	cutOff(t, r, "too many requests that were refused", http2.FrameHeaders, func(f *http2.Framer, i uint32) error {
+		var block bytes.Buffer
+		enc := hpack.NewEncoder(&block)
+		for _, field := range [][2]string{{":method", "POST"}, {":scheme", "https"}, {":authority", r.Addr()}, {":path", "/nothing.v1.Here/Is"}} {
+			_ = enc.WriteField(hpack.HeaderField{Name: field[0], Value: field[1]})
+		}
+		return f.WriteHeaders(http2.HeadersFrameParam{StreamID: 2*i + 1, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: true})
+	})
+}
+
+// reachBytes makes calls with large headers, which are paid for like any other bytes. What
+// keeps the identity alive is not refused, and another one has an account of its own.
+func reachBytes(t *testing.T, r *rig) {
+	t.Helper()
+	bad, good := r.Enrol(t, "registrar", nil), r.Enrol(t, "sibling", nil)
+	check := func(c *connectplugin.Client) error {
+		req := connect.NewRequest(&connectpluginv1.HealthCheckRequest{})
+		req.Header().Set("X-Large", strings.Repeat("~", 4<<10))
+		return hosttest.ErrorOf(connectpluginv1connect.NewHealthServiceClient(c.HTTPClient(), r.URL).Check(t.Context(), req))
+	}
+	meets(t, connect.CodeResourceExhausted, func(int) error {
+		err := check(bad)
+		if err != nil && !retryHint(err) {
+			t.Errorf("%v does not say when to come again", err)
+		}
+		return err
+	})
+	if err := bad.ReportHealth(t.Context(), connectpluginv1.HealthState_HEALTH_STATE_HEALTHY, "", nil); err != nil {
+		t.Errorf("a report of health: %v", err)
+	}
+	if err := check(good); err != nil {
+		t.Errorf("another plugin: %v", err)
+	}
+}
+
+// counted counts what could be written of an answer that never ends.
+type counted struct{ written atomic.Int64 }
+
+// ServeHTTP implements http.Handler.
+func (c *counted) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "application/octet-stream")
+	for some := make([]byte, 4<<10); r.Context().Err() == nil; {
+		n, err := w.Write(some)
+		c.written.Add(int64(n))
+		if err != nil {
+			return
+		}
+	}
+}
+
+// reachUnread calls a provider and does not read what it answers.
+func reachUnread(t *testing.T, r *rig) {
+	t.Helper()
+	const (
+		inFlight = 64 << 10 // what the connection to the caller takes
+		held     = 64 << 10 // by the host, for the call
+		beside   = 32 << 10 // in the provider
+	)
+	pours := &counted{}
+	provider := r.StartPlugin(t, "sibling", func(c *connectplugin.PluginServerConfig) {
+		c.Client.Metadata.Provides = hosttest.Provides("type-0")
+		c.Services = []connectplugin.PluginService{{Type: "type-0", Version: "1.0.0", Path: echo.Base, Handler: pours}}
+	})
+	caller := r.Enrol(t, "registrar", hosttest.Requiring("type-0"))
+	ask(t, frames(t, r), r.Addr(), "/services/type-0/"+provider.Client.RuntimeID()+echo.Unary, caller)
+	before, since := int64(0), time.Now()
+	hosttest.Eventually(t, "the provider waits", func() bool {
+		if now := pours.written.Load(); now != before || now == 0 {
+			before, since = now, time.Now()
+		}
+		return time.Since(since) > hosttest.Moment
+	})
+	if before > inFlight+held+beside {
+		t.Errorf("the provider could send %d KiB ahead", before>>10)
+	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, r.URL+"/services/type-0/"+provider.Client.RuntimeID()+echo.Unary, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	maps.Copy(req.Header, http.Header{"Content-Type": {"application/octet-stream"}})
+	resp, err := caller.HTTPClient().Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	some := make([]byte, 2<<20)
+	for got := 0; got < len(some); {
+		n, err := resp.Body.Read(some[got:])
+		if got += n; err != nil {
+			t.Fatalf("a call that reads gets %d KiB: %v", got>>10, err)
+		}
+	}
+}
