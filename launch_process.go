@@ -122,18 +122,23 @@ func (l *processLaunch) open(hold bool) error {
 	if hold {
 		l.launch.Hold()
 	}
-	if l.spec.Port == 0 {
+	if l.spec.Port != 0 {
+		l.launch.At = l.listenAddr()
+	} else {
 		dir, err := l.socketDir()
 		if err != nil && !errors.Is(err, privdir.ErrUnsupported) {
 			return err
 		}
 		if l.dir = dir; dir != "" {
-			l.launch.OnEnrolled = l.settle
+			l.launch.At, l.launch.OnEnrolled = launches.AtSocket, l.settle
 		}
 	}
 	l.platform.hub().launches.Open(l.launch)
 	return nil
 }
+
+// listenAddr is where the plugin listens that has no socket.
+func (l *processLaunch) listenAddr() string { return "127.0.0.1:" + strconv.Itoa(l.spec.Port) }
 
 // settle says that whoever enrolled with the certificate of the launch is at its socket.
 func (l *processLaunch) settle(id *tokenstore.Identity) {
@@ -215,7 +220,7 @@ func (l *processLaunch) startProcess(ctx context.Context, binary *verify.Binary,
 		return err
 	}
 	m.HostURL, m.HostIdentity, m.SelfID = hostURL, l.tls.authority.HostIdentity(), l.spec.Name
-	m.Listen, m.Metadata = "127.0.0.1:"+strconv.Itoa(l.spec.Port), l.spec.Metadata
+	m.Listen, m.Metadata = l.listenAddr(), l.spec.Metadata
 	if l.dir != "" {
 		m.Listen = bootstrap.UnixPrefix + filepath.Join(l.dir, socketName)
 	}

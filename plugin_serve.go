@@ -48,7 +48,7 @@ func (s *pluginServer) newServer(ctx context.Context) *http.Server {
 // newDirect makes the server of a plugin that was launched, with the bounds of the other.
 func (s *pluginServer) newDirect(ctx context.Context) *h2serve.Server {
 	return h2serve.New(h2serve.Config{
-		Handler: s.handler(), Context: withStopping(ctx.Done()), TLS: s.tls, Log: s.server.ErrorLog,
+		Handler: s.handler(), Context: withStopping(ctx.Done()), TLS: s.tls, Log: slog.New(s.log),
 		HandshakeTimeout: s.cfg.Limits.ReadHeaderTimeout, IdleTimeout: defaultLimits.IdleTimeout,
 		PingAfter: pingAfter, PingTimeout: pingTimeout, WriteTimeout: writeByteTimeout,
 		MaxStreams: pluginStreams, MaxHeaderBytes: uint32(defaultLimits.MaxHeaderBytes), //nolint:gosec // a constant

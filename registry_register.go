@@ -425,6 +425,10 @@ func (h *hub) endpointFor(ctx context.Context, id *tokenstore.Identity, baseURL 
 		if baseURL == "" || h.launchOf(id).Identity == "" { // adopted: the operator says where it is
 			return "", false, nil
 		}
+		if err := h.launchOf(id).Elsewhere(baseURL); err != nil {
+			h.launchOf(id).Refuse(err.Error())
+			return "", false, err
+		}
 		endpoint, err = h.pinToCaller(ctx, id, baseURL)
 		return endpoint, false, err
 	case rules.Endpoint != "":

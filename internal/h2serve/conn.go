@@ -40,7 +40,6 @@ const (
 var (
 	errClosed  = errors.New("the server has ended")
 	errGone    = errors.New("the peer has closed the connection")
-	errIdle    = errors.New("nothing happened on the connection")
 	errSilent  = errors.New("the peer does not answer")
 	errStuck   = errors.New("the peer takes nothing")
 	errPreface = errors.New("the connection does not begin as HTTP/2")
@@ -86,7 +85,8 @@ type conn struct {
 	recvWindow int64     // that the peer may send
 	credit     int64     // of it that was read and is not given back yet
 	peer       peerSettings
-	tick       *time.Timer
+	tick       *time.Timer // of tend
+	parting    *time.Timer // nil until nothing is left to do
 	tended     tended
 }
 
@@ -121,7 +121,7 @@ func (c *conn) run() {
 		c.fail(err)
 		return
 	}
-	go c.write()
+	c.s.tasks.Go(c.write)
 	c.hand(nil)
 }
 
@@ -130,7 +130,7 @@ func (c *conn) handshake() error {
 	_ = c.nc.SetDeadline(time.Now().Add(c.s.cfg.HandshakeTimeout))
 	if err := c.nc.HandshakeContext(c.life); err != nil {
 		if !c.s.ended() {
-			c.s.cfg.Log.Printf("http: TLS handshake error from %s: %v", c.remote, err)
+			c.s.cfg.Log.Debug(fmt.Sprintf("http: TLS handshake error from %s: %v", c.remote, err))
 		}
 		return err //nolint:wrapcheck // it ends the connection
 	}
@@ -182,7 +182,7 @@ func (c *conn) give(job *stream) {
 	select {
 	case c.jobs <- job:
 	default:
-		go c.hand(job)
+		c.s.tasks.Go(func() { c.hand(job) })
 	}
 }
 
@@ -207,8 +207,10 @@ func (c *conn) fail(err error) {
 		return
 	}
 	c.err = err
-	if c.tick != nil {
-		c.tick.Stop()
+	for _, t := range []*time.Timer{c.tick, c.parting} {
+		if t != nil {
+			t.Stop()
+		}
 	}
 	for _, st := range c.streams {
 		st.breakLocked(fmt.Errorf("connection: %w", err))
@@ -246,8 +248,13 @@ func (c *conn) goodbyeLocked() {
 // quietLocked looks whether nothing is left to do on a connection that is to end. The peer closes
 // it; if it does not, that is done here.
 func (c *conn) quietLocked() {
-	if c.retiring && c.started && c.running == 0 && len(c.streams) == 0 && c.err == nil {
-		time.AfterFunc(quietGrace, c.leave)
+	if !c.retiring || !c.started || c.running > 0 || len(c.streams) > 0 || c.err != nil {
+		return
+	}
+	if c.parting == nil {
+		c.parting = time.AfterFunc(quietGrace, c.leave)
+	} else {
+		c.parting.Reset(quietGrace)
 	}
 }
 

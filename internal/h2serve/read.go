@@ -3,6 +3,8 @@ package h2serve
 import (
 	"errors"
 	"io"
+	"net/http"
+	"strconv"
 
 	"golang.org/x/net/http2"
 )
@@ -123,7 +125,10 @@ func (c *conn) headers(f *http2.MetaHeadersFrame) error {
 	st, err := c.newStream(f)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.lastID = f.StreamID
+	if c.lastID = f.StreamID; f.Truncated {
+		c.tooLargeLocked(f)
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -139,6 +144,17 @@ func (c *conn) headers(f *http2.MetaHeadersFrame) error {
 	}
 	c.fresh = st
 	return nil
+}
+
+// tooLargeLocked answers a request whose head is larger than is taken.
+func (c *conn) tooLargeLocked(f *http2.MetaHeadersFrame) {
+	c.block.Reset()
+	c.fieldLocked(":status", strconv.Itoa(http.StatusRequestHeaderFieldsTooLarge))
+	c.out = appendHeaders(c.out, f.StreamID, c.block.Bytes(), true, c.peer.maxFrame)
+	if !f.StreamEnded() {
+		c.out = appendReset(c.out, f.StreamID, http2.ErrCodeNo)
+	}
+	c.flushElsewhereLocked()
 }
 
 func (c *conn) trailer(st *stream, f *http2.MetaHeadersFrame) error {

@@ -18,7 +18,9 @@ func (c *conn) newStream(f *http2.MetaHeadersFrame) (*stream, error) {
 	st := &stream{
 		c: c, id: f.StreamID, recvWindow: int64(c.s.cfg.StreamWindow), declared: -1, remote: f.StreamEnded(),
 	}
-	st.can.L = &c.mu
+	if st.can.L = &c.mu; f.Truncated {
+		return nil, nil //nolint:nilnil // it is answered without a handler
+	}
 	r, err := c.newRequest(st, f)
 	if err != nil {
 		return nil, err
@@ -31,9 +33,6 @@ func (c *conn) newStream(f *http2.MetaHeadersFrame) (*stream, error) {
 func (c *conn) newRequest(st *stream, f *http2.MetaHeadersFrame) (*http.Request, error) {
 	malformed := http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeProtocol}
 	method, path, scheme, authority := f.PseudoValue("method"), f.PseudoValue("path"), f.PseudoValue("scheme"), f.PseudoValue("authority")
-	if f.Truncated {
-		return nil, http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeEnhanceYourCalm}
-	}
 	if method == "" || method == http.MethodConnect || path == "" || scheme != "https" && scheme != "http" {
 		return nil, malformed
 	}
@@ -113,7 +112,7 @@ func statedLength(header http.Header) (int64, error) {
 		return 0, errLength
 	}
 	n, err := strconv.ParseUint(stated[0], 10, 63)
-	return int64(n), err //nolint:wrapcheck,gosec // only whether there is one matters; has 63 bits
+	return int64(n), err
 }
 
 // declaredTrailer returns a header with the names of the fields that a request has in its trailer,

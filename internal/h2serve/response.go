@@ -61,24 +61,11 @@ func (w *response) WriteHeader(status int) {
 	}
 	if stated := w.head["Content-Length"]; len(stated) > 0 {
 		if n, err := strconv.ParseUint(stated[0], 10, 63); err == nil {
-			w.declared = int64(n) //nolint:gosec // has 63 bits
+			w.declared = int64(n)
 		} else {
 			delete(w.head, "Content-Length")
 		}
 	}
-}
-
-// inform sends a response before the response.
-func (w *response) inform(status int) {
-	c := w.st.c
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if w.st.closed {
-		return
-	}
-	w.st.expects = w.st.expects && status != http.StatusContinue
-	c.headLocked(w.st, strconv.Itoa(status), w.header, false)
-	c.flushLocked()
 }
 
 // Write implements http.ResponseWriter.
@@ -105,9 +92,6 @@ func (w *response) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// WriteString implements io.StringWriter.
-func (w *response) WriteString(s string) (int, error) { return w.Write([]byte(s)) }
-
 // Flush implements http.Flusher.
 func (w *response) Flush() { _ = w.FlushError() }
 
@@ -131,6 +115,19 @@ func (w *response) SetWriteDeadline(t time.Time) error {
 
 // EnableFullDuplex says that reading and writing at the same time is possible.
 func (w *response) EnableFullDuplex() error { return nil }
+
+// inform sends a response before the response.
+func (w *response) inform(status int) {
+	c := w.st.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if w.st.closed {
+		return
+	}
+	w.st.expects = w.st.expects && status != http.StatusContinue
+	c.headLocked(w.st, strconv.Itoa(status), w.header, false)
+	c.flushLocked()
+}
 
 // send sends what waits, and then p. Only what is to be flushed is written at once: the rest goes
 // along with more.
@@ -192,17 +189,7 @@ func (w *response) finish() {
 	w.over = true
 	defer w.release()
 	st, c := w.st, w.st.c
-	body := w.kept()
-	var more []hpack.HeaderField
-	if !w.sent {
-		w.complete(body, nil)
-		if _, stated := w.head["Content-Length"]; !stated && bodyAllowed(w.status) && (len(body) > 0 || !w.bodiless) {
-			more = append(more, hpack.HeaderField{Name: "content-length", Value: strconv.Itoa(len(body))})
-		}
-	}
-	if w.bodiless {
-		body = nil
-	}
+	body, more := w.whole()
 	trailer := w.trailer()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -223,6 +210,21 @@ func (w *response) finish() {
 	}
 	st.breakLocked(http.ErrBodyReadAfterClose)
 	c.flushLocked()
+}
+
+// whole returns what is left of the body, and the length of a response that is sent in one piece.
+func (w *response) whole() (body []byte, length []hpack.HeaderField) {
+	body = w.kept()
+	if !w.sent {
+		w.complete(body, nil)
+		if _, stated := w.head["Content-Length"]; !stated && bodyAllowed(w.status) && (len(body) > 0 || !w.bodiless) {
+			length = []hpack.HeaderField{{Name: "content-length", Value: strconv.Itoa(len(body))}}
+		}
+	}
+	if w.bodiless {
+		body = nil
+	}
+	return body, length
 }
 
 // release gives back what waits.

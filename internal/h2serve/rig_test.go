@@ -74,7 +74,9 @@ func start(t *testing.T, cfg h2serve.Config) *rig {
 func client(t *testing.T) *http.Client {
 	t.Helper()
 	_, pool := keys()
-	transport := &http2.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS13}, DisableCompression: true}
+	transport := &http.Transport{
+		TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS13}, DisableCompression: true, ForceAttemptHTTP2: true,
+	}
 	t.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Transport: transport}
 }
@@ -171,4 +173,4 @@ func (l *logged) String() string {
 	return l.b.String()
 }
 
-func (l *logged) logger() *log.Logger { return log.New(l, "", 0) }
+func (l *logged) logger() *log.Logger { return log.New(l, "", 0) } // for the server of net/http

@@ -78,7 +78,10 @@ var same = map[string]struct {
 	}, sent{}},
 	"not found":             {http.NotFound, sent{}},
 	"a status of one's own": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(799) }, sent{}},
-	"hints before":          {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(103); w.WriteHeader(202) }, sent{}},
+	"hints before": {func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusEarlyHints)
+		w.WriteHeader(http.StatusAccepted)
+	}, sent{}},
 	"headers after the head": {func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusOK)
 		w.Header().Set("X-Late", "1")
@@ -86,7 +89,6 @@ var same = map[string]struct {
 	}, sent{}},
 	"headers of a connection": {func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Transfer-Encoding", "chunked")
-		w.Header().Set("Keep-Alive", "1")
 		w.Header()["bad name"] = []string{"x"}
 		w.Header()["X-Bad-Value"] = []string{"a\nb"}
 	}, sent{}},
@@ -151,10 +153,8 @@ func (s sent) result(t *testing.T, c *http.Client, url string) string {
 	if seeker, ok := body.(io.Seeker); ok {
 		_, _ = seeker.Seek(0, io.SeekStart)
 	}
-	switch b := body.(type) {
-	case *io.LimitedReader: // anew
+	if _, ok := body.(*io.LimitedReader); ok { // anew
 		body = &io.LimitedReader{R: endless{}, N: 250_000}
-		_ = b
 	}
 	r, err := http.NewRequestWithContext(t.Context(), s.method, url+s.path, body)
 	if err != nil {

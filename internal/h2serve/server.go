@@ -5,7 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"log"
+	"log/slog"
 	"net"
 	"net/http"
 	"sync"
@@ -20,8 +20,9 @@ type Config struct {
 	Context context.Context //nolint:containedctx // of a server, as http.Server.BaseContext
 	// TLS is the server's side. Its NextProtos are not read: every peer has to speak h2.
 	TLS *tls.Config
-	// Log takes what goes wrong with connections and handlers. Nil drops it.
-	Log *log.Logger
+	// Log takes what goes wrong with connections and handlers, in the words of net/http, all at
+	// debug. Nil drops it.
+	Log *slog.Logger
 
 	HandshakeTimeout time.Duration // of TLS and the beginning of HTTP/2
 	IdleTimeout      time.Duration // a connection without streams closes
@@ -41,6 +42,8 @@ type Server struct {
 	life context.Context //nolint:containedctx // ends with the server, and every request with it
 	end  context.CancelFunc
 
+	tasks sync.WaitGroup // every goroutine
+
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{}
 	conns     map[*conn]struct{}
@@ -54,7 +57,7 @@ func New(cfg Config) *Server {
 	cfg.TLS.NextProtos = []string{protocol}
 	cfg.TLS.DynamicRecordSizingDisabled = true // an answer is one record
 	if cfg.Log == nil {
-		cfg.Log = log.New(discard{}, "", 0)
+		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Server{cfg: cfg, listeners: map[net.Listener]struct{}{}, conns: map[*conn]struct{}{}}
 	s.life, s.end = context.WithCancel(cfg.Context)
@@ -92,19 +95,9 @@ func (s *Server) Serve(l net.Listener) error {
 	}
 }
 
-// rest waits, unless the server ends.
-func (s *Server) rest(d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-s.life.Done():
-	}
-}
-
 // Shutdown has no more requests come, and returns when those that are being served are done and
-// their answers have left. The error is that of ctx where it ended before; the connections are
-// still there then.
+// their answers have left; no goroutine is left then. The error is that of ctx where it ended
+// before; the connections are still there then.
 func (s *Server) Shutdown(ctx context.Context) error {
 	empty, conns := s.leave()
 	for _, c := range conns {
@@ -113,6 +106,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	select {
 	case <-empty:
 		s.end()
+		s.tasks.Wait()
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
@@ -120,7 +114,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 }
 
 // Close ends every connection at once, and the contexts of the requests. It does not wait for
-// handlers, and returns nil.
+// handlers, which may not listen, and returns nil.
 func (s *Server) Close() error {
 	_, conns := s.leave()
 	s.end()
@@ -128,6 +122,16 @@ func (s *Server) Close() error {
 		c.fail(errClosed)
 	}
 	return nil
+}
+
+// rest waits, unless the server ends.
+func (s *Server) rest(d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-s.life.Done():
+	}
 }
 
 // leave closes the listeners and returns the connections that are left, and what is closed when
@@ -185,7 +189,7 @@ func (s *Server) begin(nc net.Conn) {
 		_ = nc.Close()
 		return
 	}
-	go c.run()
+	s.tasks.Go(c.run)
 }
 
 // forget forgets a connection that has ended.
@@ -200,9 +204,3 @@ func (s *Server) forget(c *conn) {
 		close(s.empty)
 	}
 }
-
-// discard is where logs go that nobody wants.
-type discard struct{}
-
-// Write implements io.Writer.
-func (discard) Write(p []byte) (int, error) { return len(p), nil }

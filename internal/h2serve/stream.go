@@ -46,6 +46,37 @@ type stream struct {
 	timers     [2]*time.Timer
 }
 
+// Read implements io.Reader.
+func (st *stream) Read(p []byte) (int, error) {
+	c := st.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for {
+		if n := copy(p, st.unread); n > 0 {
+			st.unread = st.unread[n:]
+			st.readLocked(int64(n))
+			if len(st.unread) > 0 || !errors.Is(st.readErr, io.EOF) {
+				return n, nil
+			}
+			return n, io.EOF
+		}
+		if st.readErr != nil {
+			return 0, st.readErr
+		}
+		if len(p) == 0 {
+			return 0, nil
+		}
+		st.invite()
+		st.can.Wait()
+	}
+}
+
+// Close implements io.Closer: nobody reads the rest.
+func (st *stream) Close() error {
+	st.stopReading(http.ErrBodyReadAfterClose)
+	return nil
+}
+
 // serve runs the handler.
 func (st *stream) serve() {
 	w := &response{st: st, header: http.Header{}, declared: -1, bodiless: st.req.Method == http.MethodHead}
@@ -57,7 +88,7 @@ func (st *stream) serve() {
 			return
 		}
 		if err, ok := p.(error); !ok || !errors.Is(err, http.ErrAbortHandler) {
-			st.c.s.cfg.Log.Printf("http2: panic serving %s: %v\n%s", st.c.remote, p, debug.Stack())
+			st.c.s.cfg.Log.Debug(fmt.Sprintf("http: panic serving %s: %v\n%s", st.c.remote, p, debug.Stack()))
 		}
 		w.release()
 		st.c.mu.Lock()
@@ -147,31 +178,6 @@ func (st *stream) uploadedLocked() error {
 	return nil
 }
 
-// Read implements io.Reader.
-func (st *stream) Read(p []byte) (int, error) {
-	c := st.c
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for {
-		if n := copy(p, st.unread); n > 0 {
-			st.unread = st.unread[n:]
-			st.readLocked(int64(n))
-			if len(st.unread) > 0 || !errors.Is(st.readErr, io.EOF) {
-				return n, nil
-			}
-			return n, io.EOF
-		}
-		if st.readErr != nil {
-			return 0, st.readErr
-		}
-		if len(p) == 0 {
-			return 0, nil
-		}
-		st.invite()
-		st.can.Wait()
-	}
-}
-
 // invite tells a peer that waits for it to send the body.
 func (st *stream) invite() {
 	if st.expects && !st.closed {
@@ -195,12 +201,6 @@ func (st *stream) readLocked(n int64) {
 	st.recvWindow += st.credit
 	st.credit = 0
 	c.flushElsewhereLocked()
-}
-
-// Close implements io.Closer: nobody reads the rest.
-func (st *stream) Close() error {
-	st.stopReading(http.ErrBodyReadAfterClose)
-	return nil
 }
 
 func (st *stream) stopReading(err error) {

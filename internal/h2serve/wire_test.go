@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -14,65 +16,72 @@ import (
 	"golang.org/x/net/http2"
 )
 
+// stream is the first one of a connection.
+const stream = 1
+
+// refusal is something that a peer must not do, and how that ends.
+type refusal struct {
+	do   func(w *wire)
+	code http2.ErrCode
+	all  bool // the connection ends
+}
+
+var refusals = map[string]refusal{
+	"data on no stream": {func(w *wire) { w.ok(w.WriteData(9, false, []byte("x"))) }, http2.ErrCodeProtocol, true},
+	"a reset of none":   {func(w *wire) { w.ok(w.WriteRSTStream(9, http2.ErrCodeCancel)) }, http2.ErrCodeProtocol, true},
+	"a window of none":  {func(w *wire) { w.ok(w.WriteWindowUpdate(9, 1)) }, http2.ErrCodeProtocol, true},
+	"a stream of ours":  {func(w *wire) { w.request(2, true, nil) }, http2.ErrCodeProtocol, true},
+	"a promise": {func(w *wire) {
+		w.ok(w.WritePushPromise(http2.PushPromiseParam{StreamID: 1, PromiseID: 2, BlockFragment: []byte{0x82}, EndHeaders: true}))
+	}, http2.ErrCodeProtocol, true},
+	"a frame too long":    {func(w *wire) { _ = w.WriteRawFrame(0x77, 0, 0, make([]byte, 1<<15)) }, http2.ErrCodeFrameSize, true},
+	"a window beyond all": {func(w *wire) { w.ok(w.WriteWindowUpdate(0, 1<<31-1)) }, http2.ErrCodeFlowControl, true},
+	"bad settings":        {func(w *wire) { w.ok(w.WriteSettings(http2.Setting{ID: http2.SettingMaxFrameSize, Val: 1})) }, http2.ErrCodeProtocol, true},
+	"pings without reading": {func(w *wire) {
+		pings := bytes.Repeat([]byte{0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8}, 10_000)
+		for range 1000 {
+			if _, err := w.nc.Write(pings); err != nil {
+				return
+			}
+		}
+	}, http2.ErrCodeEnhanceYourCalm, true},
+	"no path":            {func(w *wire) { w.request(stream, true, map[string]string{":path": ""}) }, http2.ErrCodeProtocol, false},
+	"no method":          {func(w *wire) { w.request(stream, true, map[string]string{":method": ""}) }, http2.ErrCodeProtocol, false},
+	"CONNECT":            {func(w *wire) { w.request(stream, true, map[string]string{":method": "CONNECT"}) }, http2.ErrCodeProtocol, false},
+	"another scheme":     {func(w *wire) { w.request(stream, true, map[string]string{":scheme": "ftp"}) }, http2.ErrCodeProtocol, false},
+	"a name in capitals": {func(w *wire) { w.request(stream, true, map[string]string{"X-A": "1"}) }, http2.ErrCodeProtocol, false},
+	"a connection's":     {func(w *wire) { w.request(stream, true, map[string]string{"connection": "close"}) }, http2.ErrCodeProtocol, false},
+	"another te":         {func(w *wire) { w.request(stream, true, map[string]string{"te": "gzip"}) }, http2.ErrCodeProtocol, false},
+	"two pseudo fields":  {func(w *wire) { w.request(stream, true, map[string]string{":other": "1"}) }, http2.ErrCodeProtocol, false},
+	"more than stated": {func(w *wire) {
+		w.request(stream, false, map[string]string{"content-length": "1", ":path": "/wait"})
+		w.ok(w.WriteData(stream, true, []byte("xx")))
+	}, http2.ErrCodeProtocol, false},
+	"less than stated": {func(w *wire) {
+		w.request(stream, false, map[string]string{"content-length": "3", ":path": "/wait"})
+		w.ok(w.WriteData(stream, true, []byte("xx")))
+	}, http2.ErrCodeProtocol, false},
+	"a window of its own beyond all": {func(w *wire) {
+		w.request(stream, true, map[string]string{":path": "/wait"})
+		w.ok(w.WriteWindowUpdate(stream, 1<<31-1))
+	}, http2.ErrCodeFlowControl, false},
+	"more than the window": {func(w *wire) {
+		w.request(stream, false, map[string]string{":path": "/wait"})
+		for range 5 {
+			w.ok(w.WriteData(stream, false, make([]byte, 16<<10)))
+		}
+	}, http2.ErrCodeFlowControl, false},
+	"data after the end": {func(w *wire) {
+		w.request(stream, true, map[string]string{":path": "/wait"})
+		w.ok(w.WriteData(stream, false, []byte("x")))
+	}, http2.ErrCodeStreamClosed, false},
+}
+
 // What a peer must not do ends the connection or its stream, with the code for it, and no handler
 // sees it; a request beside it is served.
 func TestRefusals(t *testing.T) {
 	t.Parallel()
-	const stream = 1
-	for name, tt := range map[string]struct {
-		do   func(w *wire)
-		code http2.ErrCode
-		all  bool // the connection ends
-	}{
-		"data on no stream": {func(w *wire) { w.ok(w.WriteData(9, false, []byte("x"))) }, http2.ErrCodeProtocol, true},
-		"a reset of none":   {func(w *wire) { w.ok(w.WriteRSTStream(9, http2.ErrCodeCancel)) }, http2.ErrCodeProtocol, true},
-		"a window of none":  {func(w *wire) { w.ok(w.WriteWindowUpdate(9, 1)) }, http2.ErrCodeProtocol, true},
-		"a stream of ours":  {func(w *wire) { w.request(2, true, nil) }, http2.ErrCodeProtocol, true},
-		"a promise": {func(w *wire) {
-			w.ok(w.WritePushPromise(http2.PushPromiseParam{StreamID: 1, PromiseID: 2, BlockFragment: []byte{0x82}, EndHeaders: true}))
-		}, http2.ErrCodeProtocol, true},
-		"a frame too long":    {func(w *wire) { _ = w.WriteRawFrame(0x77, 0, 0, make([]byte, 1<<15)) }, http2.ErrCodeFrameSize, true},
-		"a window beyond all": {func(w *wire) { w.ok(w.WriteWindowUpdate(0, 1<<31-1)) }, http2.ErrCodeFlowControl, true},
-		"bad settings":        {func(w *wire) { w.ok(w.WriteSettings(http2.Setting{ID: http2.SettingMaxFrameSize, Val: 1})) }, http2.ErrCodeProtocol, true},
-		"pings without reading": {func(w *wire) {
-			pings := bytes.Repeat([]byte{0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8}, 10_000)
-			for range 1000 {
-				if _, err := w.nc.Write(pings); err != nil {
-					return
-				}
-			}
-		}, http2.ErrCodeEnhanceYourCalm, true},
-		"no path":            {func(w *wire) { w.request(stream, true, map[string]string{":path": ""}) }, http2.ErrCodeProtocol, false},
-		"no method":          {func(w *wire) { w.request(stream, true, map[string]string{":method": ""}) }, http2.ErrCodeProtocol, false},
-		"CONNECT":            {func(w *wire) { w.request(stream, true, map[string]string{":method": "CONNECT"}) }, http2.ErrCodeProtocol, false},
-		"another scheme":     {func(w *wire) { w.request(stream, true, map[string]string{":scheme": "ftp"}) }, http2.ErrCodeProtocol, false},
-		"a name in capitals": {func(w *wire) { w.request(stream, true, map[string]string{"X-A": "1"}) }, http2.ErrCodeProtocol, false},
-		"a connection's":     {func(w *wire) { w.request(stream, true, map[string]string{"connection": "close"}) }, http2.ErrCodeProtocol, false},
-		"another te":         {func(w *wire) { w.request(stream, true, map[string]string{"te": "gzip"}) }, http2.ErrCodeProtocol, false},
-		"two pseudo fields":  {func(w *wire) { w.request(stream, true, map[string]string{":other": "1"}) }, http2.ErrCodeProtocol, false},
-		"more than stated": {func(w *wire) {
-			w.request(stream, false, map[string]string{"content-length": "1", ":path": "/wait"})
-			w.ok(w.WriteData(stream, true, []byte("xx")))
-		}, http2.ErrCodeProtocol, false},
-		"less than stated": {func(w *wire) {
-			w.request(stream, false, map[string]string{"content-length": "3", ":path": "/wait"})
-			w.ok(w.WriteData(stream, true, []byte("xx")))
-		}, http2.ErrCodeProtocol, false},
-		"a window of its own beyond all": {func(w *wire) {
-			w.request(stream, true, map[string]string{":path": "/wait"})
-			w.ok(w.WriteWindowUpdate(stream, 1<<31-1))
-		}, http2.ErrCodeFlowControl, false},
-		"more than the window": {func(w *wire) {
-			w.request(stream, false, map[string]string{":path": "/wait"})
-			for range 5 {
-				w.ok(w.WriteData(stream, false, make([]byte, 16<<10)))
-			}
-		}, http2.ErrCodeFlowControl, false},
-		"data after the end": {func(w *wire) {
-			w.request(stream, true, map[string]string{":path": "/wait"})
-			w.ok(w.WriteData(stream, false, []byte("x")))
-		}, http2.ErrCodeStreamClosed, false},
-	} {
+	for name, tt := range refusals {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var served atomic.Int32
@@ -108,6 +117,94 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// A head that is larger than is taken is answered, and so is the next one.
+func TestLargeHead(t *testing.T) {
+	t.Parallel()
+	cfg := config(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	cfg.MaxHeaderBytes = 8 << 10
+	w := dial(t, start(t, cfg).addr)
+	for i, want := range []string{"431", "200"} {
+		fields := map[string]string{}
+		for n := range 4 - 3*i {
+			fields["x-"+strconv.Itoa(n)] = strings.Repeat("a", 3000)
+		}
+		w.request(uint32(2*i+1), i == 1, fields)
+		f, _ := w.until(isA[*http2.MetaHeadersFrame]).(*http2.MetaHeadersFrame)
+		if f == nil || f.PseudoValue("status") != want {
+			t.Errorf("request %d is answered %v", i+1, f)
+		}
+	}
+}
+
+// The log has a handler's panic, and none that only ends the response.
+func TestPanicsAreLogged(t *testing.T) {
+	t.Parallel()
+	var out logged
+	cfg := config(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/abort" {
+			panic(http.ErrAbortHandler)
+		}
+		panic("what went wrong")
+	}))
+	cfg.Log = slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	w := dial(t, start(t, cfg).addr)
+	for i, path := range []string{"/abort", "/"} {
+		w.request(uint32(2*i+1), true, map[string]string{":path": path})
+		if f, _ := w.until(isA[*http2.RSTStreamFrame]).(*http2.RSTStreamFrame); f == nil || f.ErrCode != http2.ErrCodeInternal {
+			t.Errorf("%s: %v", path, f)
+		}
+		if logged := strings.Contains(out.String(), "panic serving"); logged != (path == "/") {
+			t.Errorf("%s: the log has %q", path, out.String())
+		}
+	}
+}
+
+// A peer that sends more than anybody wants is told to stop, and not before it has the answer.
+func TestUnwantedRestOfARequest(t *testing.T) {
+	t.Parallel()
+	w := dial(t, start(t, config(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))).addr)
+	w.request(1, false, nil)
+	if f, _ := w.until(isA[*http2.MetaHeadersFrame]).(*http2.MetaHeadersFrame); f == nil || !f.StreamEnded() {
+		t.Errorf("the answer is %v", f)
+	}
+	if f, _ := w.until(isA[*http2.RSTStreamFrame]).(*http2.RSTStreamFrame); f == nil || f.ErrCode != http2.ErrCodeNo {
+		t.Errorf("then comes %v", f)
+	}
+	w.ok(w.WriteData(1, true, []byte("was under way")))
+	w.request(3, true, nil)
+	if f := w.until(isA[*http2.MetaHeadersFrame]); f == nil {
+		t.Error("another request is not served")
+	}
+}
+
+// What the peer's window for the whole connection holds back goes on when that grows.
+func TestWindowOfTheConnection(t *testing.T) {
+	t.Parallel()
+	const all, first = 200_000, 65535
+	w := dial(t, start(t, config(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write(make([]byte, all))
+	}))).addr)
+	w.ok(w.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 20}))
+	w.request(1, true, nil)
+	got := 0
+	upTo := func(want int) {
+		for got < want {
+			f, _ := w.until(isA[*http2.DataFrame]).(*http2.DataFrame)
+			if f == nil {
+				t.Fatalf("%d bytes came", got)
+			}
+			got += len(f.Data())
+		}
+	}
+	if upTo(first); got != first {
+		t.Errorf("%d bytes came at first", got)
+	}
+	w.ok(w.WriteWindowUpdate(0, all))
+	if upTo(all); got != all {
+		t.Errorf("%d bytes came", got)
+	}
+}
+
 func TestMaxStreams(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
@@ -135,9 +232,9 @@ func TestResetStreamsHoldFewHandlers(t *testing.T) {
 	var running, most atomic.Int32
 	release := make(chan struct{})
 	cfg := config(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
-		n := running.Add(1)
 		defer running.Add(-1)
-		for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+		if n := running.Add(1); n > most.Load() {
+			most.Store(n) // more or less: they begin one after the other
 		}
 		<-release
 	}))
@@ -200,7 +297,7 @@ func TestShutdownWaitsForWhatIsServed(t *testing.T) {
 	})))
 	got := make(chan error, 1)
 	go func() {
-		resp, err := client(t).Get("https://" + r.addr) //nolint:noctx // ends with the server
+		resp, err := client(t).Get("https://" + r.addr)
 		if err == nil {
 			var b []byte
 			if b, err = io.ReadAll(resp.Body); len(b) != 100_000 {
@@ -222,7 +319,7 @@ func TestShutdownWaitsForWhatIsServed(t *testing.T) {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- r.Shutdown(t.Context()) }()
-	if f, _ := idle.until(isA[*http2.GoAwayFrame]).(*http2.GoAwayFrame); f == nil || f.ErrCode != http2.ErrCodeNo {
+	if f, _ := idle.until(isA[*http2.GoAwayFrame]).(*http2.GoAwayFrame); f == nil || f.ErrCode != http2.ErrCodeNo || f.LastStreamID != 1<<31-1 {
 		t.Errorf("an idle peer is told %v", f)
 	}
 	close(release)
@@ -307,7 +404,7 @@ func TestManyAtATime(t *testing.T) {
 		go func() {
 			for round := range rounds {
 				text := strings.Repeat(string(rune('a'+i)), 1+(i*round*1777)%150_000)
-				resp, err := c.Post("https://"+r.addr, "text/plain", strings.NewReader(text)) //nolint:noctx // ends with the server
+				resp, err := c.Post("https://"+r.addr, "text/plain", strings.NewReader(text))
 				if err != nil {
 					results <- err
 					continue

@@ -3,7 +3,9 @@
 package launches
 
 import (
+	"fmt"
 	"maps"
+	"net/url"
 	"slices"
 	"sync"
 
@@ -101,6 +103,9 @@ type Launch struct {
 	Identity string   // in its certificate
 	SelfID   string   // whom it was launched as
 	Provides []string // the service types that it was launched for; empty for whatever it declares
+	// At is where the host has the plugin listen: a host and a port, or AtSocket. Empty leaves
+	// that to the plugin. Set it before the launch is known to anybody.
+	At string
 	// OnEnrolled is told of each identity that the launch gets, before that does anything. It
 	// is called without a lock. Set it before the launch is known to anybody; nil for nothing.
 	OnEnrolled func(*tokenstore.Identity)
@@ -112,6 +117,18 @@ type Launch struct {
 	refused string
 	holding bool
 	held    map[string]catalog.Registration // by type
+}
+
+// AtSocket says that a plugin listens on a Unix socket, which no URL names.
+const AtSocket = "a Unix socket"
+
+// Elsewhere is an error where a plugin says that it is reached at a URL, and the host had it
+// listen elsewhere.
+func (l *Launch) Elsewhere(baseURL string) error {
+	if u, err := url.Parse(baseURL); l.At == "" || err == nil && u.Host == l.At {
+		return nil
+	}
+	return fmt.Errorf("it says that it is at %q, and the host launched it to listen on %s", baseURL, l.At)
 }
 
 // Wake returns a channel that gets a value when something is new: what it was is read with

@@ -2,8 +2,10 @@ package platform_test
 
 import (
 	"context"
+	"net"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -17,9 +19,9 @@ import (
 func TestAudit_GAPTERMINATION_HostilePluginEndsWithTheContext(t *testing.T) {
 	t.Parallel()
 	for name, words := range map[string][]string{
-		"does not read what the host says":  {"clog", "deaf"},
-		"has joined the group of its host":  {"leave", "deaf"},
-		"has closed what it inherited":      {"close", "deaf"},
+		"does not read what the host says":      {"clog", "deaf"},
+		"has joined the group of its host":      {"leave", "deaf"},
+		"has closed what it inherited":          {"close", "deaf"},
 		"has a child in the group that it left": {"child=TOKEN", "leave", "deaf"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -77,33 +79,53 @@ func TestAudit_H53_HostileLaunchEndsInTime(t *testing.T) {
 	}
 }
 
-// A plugin at a socket is nowhere else, whatever it says.
+// A launched plugin is where the host has it listen: one that says something else is refused, so
+// that the host calls nobody for it.
 func TestAudit_H58_PluginThatNamesAnAddressOfOthers(t *testing.T) {
 	t.Parallel()
-	h := start(t, "echo", "other")
-	victim := spec("type=other")
-	victim.Provides = []string{"other"}
-	h.Launcher().Configure(map[string]connectplugin.PluginSpec{"other": victim})
-	if _, err := h.Launcher().GetService("other", "other"); err != nil {
-		t.Fatal(err)
-	}
+	h := start(t, "echo")
+	called := make(chan struct{}, 1)
 	somewhere := hosttest.Listen(t)
-	defer func() { _ = somewhere.Close() }()
-	for name, address := range map[string]string{
-		"of nobody": "https://" + somewhere.Addr().String(), "of the host": h.URL, "of another plugin": h.Plugins()[0].Endpoint,
+	accepting := make(chan struct{})
+	go func() {
+		defer close(accepting)
+		for c, err := somewhere.Accept(); err == nil; c, err = somewhere.Accept() {
+			_ = c.Close()
+			called <- struct{}{}
+		}
+	}()
+	_, port, _ := net.SplitHostPort(freeAddr(t))
+	elsewhere := "https://" + somewhere.Addr().String()
+	for name, tt := range map[string]struct {
+		word, port string
+		refused    bool
+	}{
+		"at a socket":                 {"", "0", false},
+		"at a socket, says elsewhere": {"says=" + elsewhere, "0", true},
+		"at a socket, says the host":  {"says=" + h.URL, "0", true},
+		"at a port":                   {"", port, false},
+		"at a port, the library says": {"says=" + elsewhere, port, false},
+		"at a port, says it itself":   {"says=https://127.0.0.1:" + port, port, false},
 	} {
-		sp := spec("says=" + address)
+		sp := spec(tt.word)
+		sp.Port, _ = strconv.Atoi(tt.port)
 		h.Launcher().Configure(map[string]connectplugin.PluginSpec{"echo": sp})
-		if got, err := caller(t, h, "echo")("x"); got != "x" || err != nil {
-			t.Errorf("%s: %q, %v", name, got, err)
+		_, err := h.Launcher().GetService("echo", "echo")
+		if refused := err != nil && strings.Contains(err.Error(), "launched it to listen"); refused != tt.refused || err != nil && !refused {
+			t.Errorf("%s: %v", name, err)
 		}
-		for _, p := range h.Plugins() {
-			if p.SelfID == "echo" && (!strings.HasPrefix(p.Endpoint, "unix:") || p.Endpoint == address) {
-				t.Errorf("%s: the host calls it at %s", name, p.Endpoint)
-			}
+		if err == nil {
+			err = h.Launcher().Stop(t.Context(), "echo")
+		} else {
+			err = nil
 		}
-		if err := h.Launcher().Stop(t.Context(), "echo"); err != nil {
-			t.Error(err)
+		if left := h.Plugins(); err != nil || len(left) != 0 {
+			t.Errorf("%s: %v, left: %+v", name, err, left)
 		}
+	}
+	_ = somewhere.Close()
+	<-accepting
+	if len(called) != 0 {
+		t.Error("the host called somebody else")
 	}
 }
