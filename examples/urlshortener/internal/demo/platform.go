@@ -15,6 +15,7 @@ import (
 	"time"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
+	"github.com/masegraye/connect-plugin-go/connectpluginotel"
 	"github.com/masegraye/connect-plugin-go/examples/urlshortener/gen/shortener/v1/shortenerv1connect"
 	"github.com/masegraye/connect-plugin-go/examples/urlshortener/internal/batch"
 	"github.com/masegraye/connect-plugin-go/examples/urlshortener/internal/metrics"
@@ -66,23 +67,12 @@ func (l *launched) serve(ctx context.Context) (stop func() error, err error) {
 		return nil, err
 	}
 
-	broker := connectplugin.NewCapabilityBroker("")
-	broker.RegisterCapability(newEntries())
-
 	observer, err := metrics.New()
 	if err != nil {
 		return nil, err
 	}
 
-	host, err := connectplugin.NewHost(&connectplugin.ServeConfig{
-		Authority: authority, CapabilityBroker: broker, Observer: observer, MetricsAddr: "127.0.0.1:0", Metrics: observer.Handler(),
-		Policy: &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{
-			"logger":  {Provides: []string{"logger"}},
-			"storage": {Provides: []string{"storage"}, Capabilities: []string{"logger"}},
-			"api":     {Provides: []string{"shortener"}, Requires: []string{"storage", "logger"}},
-			"demo":    {Requires: []string{"shortener"}},
-		}},
-	})
+	host, err := newHost(authority, observer)
 	if err != nil {
 		return nil, err
 	}
@@ -114,6 +104,22 @@ func (l *launched) serve(ctx context.Context) (stop func() error, err error) {
 	}
 
 	return stop, err
+}
+
+// newHost makes the host of the second act.
+func newHost(authority *connectplugin.Authority, observer *connectpluginotel.Prometheus) (*connectplugin.Host, error) {
+	broker := connectplugin.NewCapabilityBroker("")
+	broker.RegisterCapability(newEntries())
+
+	return connectplugin.NewHost(&connectplugin.ServeConfig{
+		Authority: authority, CapabilityBroker: broker, Observer: observer, MetricsAddr: "127.0.0.1:0", Metrics: observer.Handler(),
+		Policy: &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{
+			"logger":  {Provides: []string{"logger"}},
+			"storage": {Provides: []string{"storage"}, Capabilities: []string{"logger"}},
+			"api":     {Provides: []string{"shortener"}, Requires: []string{"storage", "logger"}},
+			"demo":    {Requires: []string{"shortener"}},
+		}},
+	})
 }
 
 // connect makes the demo a plugin of the host.
