@@ -38,6 +38,8 @@ func main() {
 		switch {
 		case flag.NArg() == 0:
 			config := &connectplugin.ServeConfig{Addr: *addr, HealthAddr: *health, MetricsAddr: *metrics, Hosts: names(*hosts)}
+			config.HealthProbe, config.RuntimeTokenTTL = connectplugin.HealthProbeConfig{Interval: probeInterval}, tokenTTL
+			config.Admin = operators(*dir, *policy)
 
 			return serve(ctx, config, *dir, *policy)
 		case flag.Arg(0) == "check" && flag.NArg() == 1:
@@ -78,15 +80,12 @@ func serve(ctx context.Context, config *connectplugin.ServeConfig, dir, policyFi
 	defer entries.Close()
 
 	config.Authority, config.Policy, config.CapabilityBroker, config.Logger = authority, policy, brokerOf(entries), log
-	config.HealthProbe, config.RuntimeTokenTTL = connectplugin.HealthProbeConfig{Interval: probeInterval}, tokenTTL
-	config.Admin = operators(dir, policyFile)
 
 	host, end, err := newHost(config)
 	if err != nil {
 		return err
 	}
 	defer end()
-
 	fmt.Println("listening on", url)
 
 	if policy != nil {

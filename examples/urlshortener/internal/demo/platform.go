@@ -97,13 +97,7 @@ func (l *launched) serve(ctx context.Context) (stop func() error, err error) {
 		return errors.Join(<-served, observer.Shutdown(context.WithoutCancel(ctx)))
 	}
 
-	err = until(ctx, "the host serves", func() bool { return host.Addr() != "" && host.MetricsAddr() != "" })
-	if err == nil {
-		l.measured.url = "http://" + host.MetricsAddr() + "/metrics"
-		err = l.connect(ctx, authority)
-	}
-
-	return stop, err
+	return stop, l.connect(ctx, authority)
 }
 
 // newHost makes the host of the second act.
@@ -122,8 +116,15 @@ func newHost(authority *connectplugin.Authority, observer *connectpluginotel.Pro
 	})
 }
 
-// connect makes the demo a plugin of the host.
+// connect waits until the host serves, and makes the demo a plugin of it.
 func (l *launched) connect(ctx context.Context, authority *connectplugin.Authority) error {
+	err := until(ctx, "the host serves", func() bool { return l.host.Addr() != "" && l.host.MetricsAddr() != "" })
+	if err != nil {
+		return err
+	}
+
+	l.measured.url = "http://" + l.host.MetricsAddr() + "/metrics"
+
 	own, err := authority.PluginTLS("demo")
 	if err != nil {
 		return err
