@@ -13,8 +13,6 @@ import (
 )
 
 // advised are the bounds that the conventions advise for durations of calls, in seconds.
-//
-//nolint:mnd // a table of numbers
 var advised = []float64{0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10}
 
 // instruments are what is measured with.

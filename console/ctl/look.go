@@ -37,7 +37,9 @@ func (t *tool) looking(use, short string, show func(*adminv1.Snapshot) error) *c
 
 func (t *tool) plugins() *cobra.Command {
 	return t.looking("plugins", "list plugins: who, since when, from where, how proven, how they are", func(s *adminv1.Snapshot) error {
-		titles := []string{"PLUGIN", "RUNTIME ID", "VERSION", "AGE", "FROM", "PROOF", "HEALTH", "SERVICES", "IN FLIGHT", "CERT ENDS", "LAST ERROR"}
+		titles := []string{
+			"PLUGIN", "RUNTIME ID", "VERSION", "AGE", "FROM", "PROOF", "HEALTH", "SERVICES", "IN FLIGHT", "CERT ENDS", "LAST ERROR",
+		}
 		if t.wide {
 			titles = append(titles, "CERTIFICATE", "MAY PROVIDE", "MAY CALL", "MAY USE", "MAY ASK THE HOST'S", "ENDPOINT")
 		}
@@ -53,7 +55,9 @@ func (t *tool) plugins() *cobra.Command {
 				until(p.GetCertificateExpiresAt()), p.GetLastError(),
 			}
 			if t.wide {
-				for _, names := range [][]string{{p.GetCertificate()}, p.GetMayProvide(), p.GetMayRequire(), p.GetMayUse(), p.GetMayCall(), {p.GetEndpoint()}} {
+				for _, names := range [][]string{
+					{p.GetCertificate()}, p.GetMayProvide(), p.GetMayRequire(), p.GetMayUse(), p.GetMayCall(), {p.GetEndpoint()},
+				} {
 					cells = append(cells, strings.Join(names, ","))
 				}
 			}

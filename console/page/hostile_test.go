@@ -9,10 +9,9 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"github.com/masegraye/connect-plugin-go/console/page"
 	adminv1 "github.com/masegraye/connect-plugin-go/gen/admin/v1"
 	"github.com/masegraye/connect-plugin-go/gen/admin/v1/adminv1connect"
-
-	"github.com/masegraye/connect-plugin-go/console/page"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
 )
 

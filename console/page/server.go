@@ -77,7 +77,7 @@ func New(cfg Config, addr net.Addr) (*Server, error) {
 	case cfg.TLS == nil && !tcp.IP.IsLoopback():
 		return nil, fmt.Errorf("%s is not on loopback, where alone the page is served without TLS", addr)
 	case cfg.TLS == nil && len(cfg.Identities) > 0:
-		return nil, errors.New("Identities need TLS, for only there somebody shows a certificate")
+		return nil, errors.New("certificates in Identities are shown over TLS alone: set TLS, too")
 	}
 	s := &Server{
 		cfg: cfg, scheme: "http://", cookie: cookiePrefix + strconv.Itoa(tcp.Port), // browsers do not tell ports apart

@@ -107,7 +107,8 @@ func (s *Server) certified(c *tls.ConnectionState, now time.Time) time.Time {
 		return time.Time{}
 	}
 	leaf := c.VerifiedChains[0][0]
-	if identity := certs.CertificateIdentity(leaf); identity == "" || !slices.Contains(s.cfg.Identities, identity) || !now.Before(leaf.NotAfter) {
+	identity := certs.CertificateIdentity(leaf)
+	if identity == "" || !slices.Contains(s.cfg.Identities, identity) || !now.Before(leaf.NotAfter) {
 		return time.Time{}
 	}
 	return leaf.NotAfter

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/masegraye/connect-plugin-go/examples/urlshortener/data"
 	"github.com/masegraye/connect-plugin-go/examples/urlshortener/internal/demo"
@@ -65,7 +66,7 @@ func runDemo(ctx context.Context, t *testing.T, out *screen) error {
 	tmp := t.TempDir()
 	t.Setenv("TMPDIR", tmp)
 
-	err := demo.Run(ctx, demo.Config{URLs: sample(), Out: out, Bin: bin})
+	err := demo.Run(ctx, demo.Config{URLs: sample(), Out: out, Bin: bin, Stay: time.Second / 2})
 
 	left, readErr := os.ReadDir(tmp)
 	if readErr != nil || len(left) > 0 {
@@ -87,6 +88,9 @@ func TestDemo(t *testing.T) {
 
 	for _, want := range []string{
 		`(?s)api is AVAILABLE.*kill -KILL logger.*api is DEGRADED.*goes on.*api is AVAILABLE.*storage.*api is DEGRADED.*api is AVAILABLE`,
+		`in a browser +http://127\.0\.0\.1:\d+/#\S{40}`, `as a scrape +curl -s http://127\.0\.0\.1:\d+/metrics`,
+		`(?s)\$ connectpluginctl plugins.*storage-.*\$ connectpluginctl calls.*demo +api +shortener +\d+ `,
+		`everything goes on for 500ms`, `as the metrics of the hosts say:`,
 		`dropped meanwhile: [1-9]`,
 		`arrived at the new logger: [1-9]`,
 		`resolve, storage restarted +150 +0 `,

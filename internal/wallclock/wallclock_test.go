@@ -39,7 +39,7 @@ func TestClock_LooksAgain(t *testing.T) {
 			t.Error("it looks too often")
 		}
 
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		c.Now()
 
 		if c.at.Load() == seen {

@@ -261,3 +261,26 @@ func TestObserver_ProceduresAreBounded(t *testing.T) {
 		t.Errorf("an honest call is %q afterwards", name)
 	}
 }
+
+// What one call was leaves nothing in what is said of the next.
+func TestObserver_EachCallIsItsOwn(t *testing.T) {
+	t.Parallel()
+
+	o := &recorder{}
+	r := echo.NewRig(t, echo.Service{}.Handler(), observed(o))
+
+	var first connectplugin.RoutedCall
+
+	for i := range 8 {
+		echo.Want(t, "unary", echo.CallUnary(t.Context(), r.ToProvider(), nil, nil))
+
+		call := one(t, o, &o.routed)
+		if i == 0 {
+			first = call
+		}
+
+		if call.RequestBytes != first.RequestBytes || call.ResponseBytes != first.ResponseBytes || call.ResponseBytes == 0 {
+			t.Errorf("call %d: %+v, the first %+v", i, call, first)
+		}
+	}
+}

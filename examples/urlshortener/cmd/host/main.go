@@ -37,7 +37,11 @@ func main() {
 	cli.Main(func(ctx context.Context) error {
 		switch {
 		case flag.NArg() == 0:
-			return serve(ctx, &connectplugin.ServeConfig{Addr: *addr, HealthAddr: *health, MetricsAddr: *metrics, Hosts: names(*hosts)}, *dir, *policy)
+			config := &connectplugin.ServeConfig{Addr: *addr, HealthAddr: *health, MetricsAddr: *metrics, Hosts: names(*hosts)}
+			config.HealthProbe, config.RuntimeTokenTTL = connectplugin.HealthProbeConfig{Interval: probeInterval}, tokenTTL
+			config.Admin = operators(*dir, *policy)
+
+			return serve(ctx, config, *dir, *policy)
 		case flag.Arg(0) == "check" && flag.NArg() == 1:
 			return check(ctx, *health, *addr, *dir)
 		case flag.Arg(0) == "enrol" && flag.NArg() > 1:
@@ -76,18 +80,12 @@ func serve(ctx context.Context, config *connectplugin.ServeConfig, dir, policyFi
 	defer entries.Close()
 
 	config.Authority, config.Policy, config.CapabilityBroker, config.Logger = authority, policy, brokerOf(entries), log
-	config.HealthProbe, config.RuntimeTokenTTL = connectplugin.HealthProbeConfig{Interval: probeInterval}, tokenTTL
-	// Operators are plugins that policy lets look at the host, and change it.
-	config.Admin = &connectplugin.AdminConfig{LoadPolicy: func(context.Context) (*connectplugin.Policy, error) {
-		return loadPolicy(policyFile, dir)
-	}}
 
 	host, end, err := newHost(config)
 	if err != nil {
 		return err
 	}
 	defer end()
-
 	fmt.Println("listening on", url)
 
 	if policy != nil {

@@ -29,3 +29,10 @@ func newHost(config *connectplugin.ServeConfig) (host *connectplugin.Host, end f
 
 	return host, func() { _ = observer.Shutdown(context.Background()) }, err
 }
+
+// operators are plugins that policy lets look at the host, and change it.
+func operators(dir, policyFile string) *connectplugin.AdminConfig {
+	return &connectplugin.AdminConfig{LoadPolicy: func(context.Context) (*connectplugin.Policy, error) {
+		return loadPolicy(policyFile, dir)
+	}}
+}

@@ -74,5 +74,7 @@ func (d *demo) measure(ctx context.Context, host *measured, name string, calls f
 }
 
 func rowOf(name string, c metrics.Calls) batch.Row {
-	return batch.Row{Name: name, Calls: int(c.Count), Failures: int(c.Failed), Median: c.Quantile(median), P99: c.Quantile(p99)} //nolint:gosec // they are not so many
+	calls, failures := int(c.Count), int(c.Failed) //nolint:gosec // they are not so many
+
+	return batch.Row{Name: name, Calls: calls, Failures: failures, Median: c.Quantile(median), P99: c.Quantile(p99)}
 }

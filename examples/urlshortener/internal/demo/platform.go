@@ -15,6 +15,7 @@ import (
 	"time"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
+	"github.com/masegraye/connect-plugin-go/connectpluginotel"
 	"github.com/masegraye/connect-plugin-go/examples/urlshortener/gen/shortener/v1/shortenerv1connect"
 	"github.com/masegraye/connect-plugin-go/examples/urlshortener/internal/batch"
 	"github.com/masegraye/connect-plugin-go/examples/urlshortener/internal/metrics"
@@ -66,23 +67,12 @@ func (l *launched) serve(ctx context.Context) (stop func() error, err error) {
 		return nil, err
 	}
 
-	broker := connectplugin.NewCapabilityBroker("")
-	broker.RegisterCapability(newEntries())
-
 	observer, err := metrics.New()
 	if err != nil {
 		return nil, err
 	}
 
-	host, err := connectplugin.NewHost(&connectplugin.ServeConfig{
-		Authority: authority, CapabilityBroker: broker, Observer: observer, MetricsAddr: "127.0.0.1:0", Metrics: observer.Handler(),
-		Policy: &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{
-			"logger":  {Provides: []string{"logger"}},
-			"storage": {Provides: []string{"storage"}, Capabilities: []string{"logger"}},
-			"api":     {Provides: []string{"shortener"}, Requires: []string{"storage", "logger"}},
-			"demo":    {Requires: []string{"shortener"}},
-		}},
-	})
+	host, err := newHost(authority, observer)
 	if err != nil {
 		return nil, err
 	}
@@ -107,17 +97,34 @@ func (l *launched) serve(ctx context.Context) (stop func() error, err error) {
 		return errors.Join(<-served, observer.Shutdown(context.WithoutCancel(ctx)))
 	}
 
-	err = until(ctx, "the host serves", func() bool { return host.Addr() != "" && host.MetricsAddr() != "" })
-	if err == nil {
-		l.measured.url = "http://" + host.MetricsAddr() + "/metrics"
-		err = l.connect(ctx, authority)
-	}
-
-	return stop, err
+	return stop, l.connect(ctx, authority)
 }
 
-// connect makes the demo a plugin of the host.
+// newHost makes the host of the second act.
+func newHost(authority *connectplugin.Authority, observer *connectpluginotel.Prometheus) (*connectplugin.Host, error) {
+	broker := connectplugin.NewCapabilityBroker("")
+	broker.RegisterCapability(newEntries())
+
+	return connectplugin.NewHost(&connectplugin.ServeConfig{
+		Authority: authority, CapabilityBroker: broker, Observer: observer, MetricsAddr: "127.0.0.1:0", Metrics: observer.Handler(),
+		Policy: &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{
+			"logger":  {Provides: []string{"logger"}},
+			"storage": {Provides: []string{"storage"}, Capabilities: []string{"logger"}},
+			"api":     {Provides: []string{"shortener"}, Requires: []string{"storage", "logger"}},
+			"demo":    {Requires: []string{"shortener"}},
+		}},
+	})
+}
+
+// connect waits until the host serves, and makes the demo a plugin of it.
 func (l *launched) connect(ctx context.Context, authority *connectplugin.Authority) error {
+	err := until(ctx, "the host serves", func() bool { return l.host.Addr() != "" && l.host.MetricsAddr() != "" })
+	if err != nil {
+		return err
+	}
+
+	l.measured.url = "http://" + l.host.MetricsAddr() + "/metrics"
+
 	own, err := authority.PluginTLS("demo")
 	if err != nil {
 		return err

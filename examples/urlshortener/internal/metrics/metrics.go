@@ -8,8 +8,6 @@ import (
 )
 
 // bounds of latencies, in seconds: calls between processes of one machine take about a millisecond.
-//
-//nolint:mnd // a table of numbers
 var bounds = []float64{0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10}
 
 // New makes an observer whose metrics Prometheus scrapes.

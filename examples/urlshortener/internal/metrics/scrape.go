@@ -49,7 +49,7 @@ func Scrape(ctx context.Context, url string, match func(Labels) bool) (Calls, er
 
 	lines := bufio.NewScanner(io.LimitReader(res.Body, maxBody))
 	for lines.Scan() {
-		if err := sum.add(lines.Text(), match); err != nil {
+		if err := add(&sum, lines.Text(), match); err != nil {
 			return sum, fmt.Errorf("scrape: %q: %w", lines.Text(), err)
 		}
 	}
@@ -61,8 +61,51 @@ func Scrape(ctx context.Context, url string, match func(Labels) bool) (Calls, er
 	return sum, nil
 }
 
-// add adds a line such as name_count{label="value",…} 3.
-func (c *Calls) add(line string, match func(Labels) bool) error {
+// Minus returns the calls since an earlier scrape.
+func (c Calls) Minus(before Calls) Calls {
+	since := Calls{Count: c.Count - before.Count, Failed: c.Failed - before.Failed, upTo: maps.Clone(c.upTo)}
+	for bound := range since.upTo {
+		since.upTo[bound] -= before.upTo[bound]
+	}
+
+	return since
+}
+
+// Plus returns both.
+func (c Calls) Plus(other Calls) Calls {
+	sum := Calls{Count: c.Count + other.Count, Failed: c.Failed + other.Failed, upTo: maps.Clone(other.upTo)}
+	for bound, n := range c.upTo {
+		if sum.upTo == nil {
+			sum.upTo = map[float64]uint64{}
+		}
+
+		sum.upTo[bound] += n
+	}
+
+	return sum
+}
+
+// Quantile returns a time that the share q of the calls did not exceed: one of the bounds that are
+// counted, and the last one where some took longer.
+func (c Calls) Quantile(q float64) time.Duration {
+	last := 0.0
+
+	for _, bound := range slices.Sorted(maps.Keys(c.upTo)) {
+		if math.IsInf(bound, 0) {
+			break
+		}
+
+		last = bound
+		if float64(c.upTo[bound]) >= q*float64(c.Count) {
+			break
+		}
+	}
+
+	return time.Duration(last * float64(time.Second))
+}
+
+// add adds to calls those of a line such as name_count{label="value",…} 3.
+func add(c *Calls, line string, match func(Labels) bool) error {
 	name, rest, ok := strings.Cut(line, "{")
 	what, ours := strings.CutPrefix(name, duration)
 
@@ -111,47 +154,4 @@ func labelsOf(text string) map[string]string {
 	}
 
 	return out
-}
-
-// Minus returns the calls since an earlier scrape.
-func (c Calls) Minus(before Calls) Calls {
-	since := Calls{Count: c.Count - before.Count, Failed: c.Failed - before.Failed, upTo: maps.Clone(c.upTo)}
-	for bound := range since.upTo {
-		since.upTo[bound] -= before.upTo[bound]
-	}
-
-	return since
-}
-
-// Plus returns both.
-func (c Calls) Plus(other Calls) Calls {
-	sum := Calls{Count: c.Count + other.Count, Failed: c.Failed + other.Failed, upTo: maps.Clone(other.upTo)}
-	for bound, n := range c.upTo {
-		if sum.upTo == nil {
-			sum.upTo = map[float64]uint64{}
-		}
-
-		sum.upTo[bound] += n
-	}
-
-	return sum
-}
-
-// Quantile returns a time that the share q of the calls did not exceed: one of the bounds that are
-// counted, and the last one where some took longer.
-func (c Calls) Quantile(q float64) time.Duration {
-	last := 0.0
-
-	for _, bound := range slices.Sorted(maps.Keys(c.upTo)) {
-		if math.IsInf(bound, 0) {
-			break
-		}
-
-		last = bound
-		if float64(c.upTo[bound]) >= q*float64(c.Count) {
-			break
-		}
-	}
-
-	return time.Duration(last * float64(time.Second))
 }
