@@ -48,6 +48,7 @@ type Client struct {
 	accepted  uint64        // the serial of the last one with which a call was answered
 	brief     int           // identities in a row that the host forgot soon
 	refused   uint64        // the serial of the identity that the host does not know any more; zero for none
+	noticed   uint64        // the same, of the last that a renewal began for
 	doubtful  bool          // the host was lost: it may not know the identity any more
 	probing   chan struct{} // closed when the first call after that is answered; nil if none
 	enrolling *enrolment    // the handshake that is on its way, nil if none

@@ -175,8 +175,8 @@ func (c *Client) renewed(ctx context.Context, stale identity, patient bool) erro
 			c.mu.Unlock()
 			return connect.NewError(connect.CodeUnauthenticated, errIdentityEnded)
 		}
-		first := c.refused != stale.serial
-		c.refused = stale.serial
+		first := c.noticed != stale.serial
+		c.refused, c.noticed = stale.serial, stale.serial
 		forgetful := first && c.forgottenLocked(time.Now())
 		wait, last := c.pace.wait(time.Now()), c.pace.err
 		if c.enrolling == nil && wait > 0 && (!first || forgetful) {
@@ -213,6 +213,16 @@ const (
 
 var errForgetful = errors.New("the host forgets this client as soon as it has enrolled; where several hosts answer under one URL, " +
 	"give each its own")
+
+// forsake has calls wait for another identity than stale, which the host refused, before
+// anybody is told of that.
+func (c *Client) forsake(stale identity) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.identity.serial == stale.serial && stale.token != "" {
+		c.refused = stale.serial
+	}
+}
 
 // forgottenLocked takes account of an identity that the host does not know any more, and
 // reports whether it is one of so many brief ones that the next has to wait.

@@ -127,6 +127,7 @@ func (w *serviceWatch) recover(ctx context.Context, err error, id identity) erro
 		return fmt.Errorf("watch: %w", c.undeclared(err, w.serviceType))
 	}
 	if connect.CodeOf(err) == connect.CodeUnauthenticated {
+		c.forsake(id)
 		w.tell(err)
 		again := c.renewed(ctx, id, true)
 		if permanent(again) {
