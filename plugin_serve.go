@@ -48,7 +48,7 @@ func (s *pluginServer) newServer(ctx context.Context) *http.Server {
 // newDirect makes the server of a plugin that was launched, with the bounds of the other.
 func (s *pluginServer) newDirect(ctx context.Context) *h2serve.Server {
 	return h2serve.New(h2serve.Config{
-		Handler: s.handler(), Context: withStopping(ctx.Done()), TLS: s.tls, Log: slog.New(s.log),
+		Handler: s.handler(), Context: withStopping(ctx.Done()), Log: slog.New(s.log), State: s.note,
 		HandshakeTimeout: s.cfg.Limits.ReadHeaderTimeout, IdleTimeout: defaultLimits.IdleTimeout,
 		PingAfter: pingAfter, PingTimeout: pingTimeout, WriteTimeout: writeByteTimeout,
 		MaxStreams: pluginStreams, MaxHeaderBytes: uint32(defaultLimits.MaxHeaderBytes), //nolint:gosec // a constant
@@ -94,9 +94,13 @@ func (s *pluginServer) handler() http.Handler {
 // open has the plugin accept connections: those of its host, and of others who knock until it
 // is known that they are not.
 func (s *pluginServer) open() *entry.Entry {
-	l := s.cfg.Limits
-	return entry.Open(s.gathered, entry.Config{
-		TLS: s.tls, HandshakeTimeout: l.ReadHeaderTimeout, Overtime: l.CertificateOvertime,
+	l, from, secured := s.cfg.Limits, net.Listener(s.gathered), s.tls
+	if s.direct != nil { // which gathers by itself
+		from, secured = s.opened, s.tls.Clone()
+		secured.DynamicRecordSizingDisabled = true // an answer is one record
+	}
+	return entry.Open(from, entry.Config{
+		TLS: secured, HandshakeTimeout: l.ReadHeaderTimeout, Overtime: l.CertificateOvertime,
 		MaxConnections: l.MaxConnections, MaxPerAddress: l.MaxConnectionsPerPeer,
 		PerSecond: l.ConnectionsPerSecond, Burst: l.ConnectionBurst,
 		Key:     func(a net.Addr) string { return addressKey(a.String()) },
@@ -108,13 +112,17 @@ func (s *pluginServer) open() *entry.Entry {
 	})
 }
 
+// note has the way in know of a connection.
+func (s *pluginServer) note(c net.Conn, state http.ConnState) { s.door.Load().Note(c, state) }
+
 func (s *pluginServer) serve() error {
+	door := s.open()
+	defer door.End()
 	var err error
 	if s.direct != nil {
-		err = s.direct.Serve(s.opened)
+		s.door.Store(door)
+		err = s.direct.Serve(door)
 	} else {
-		door := s.open()
-		defer door.End()
 		door.Attach(s.server)
 		err = s.server.Serve(door)
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/drain"
+	"github.com/masegraye/connect-plugin-go/internal/entry"
 	"github.com/masegraye/connect-plugin-go/internal/gather"
 	"github.com/masegraye/connect-plugin-go/internal/h2serve"
 	"github.com/masegraye/connect-plugin-go/internal/opening"
@@ -338,6 +339,7 @@ type pluginServer struct {
 	gathered *gather.Listener // of opened
 	server   *http.Server
 	direct   *h2serve.Server // in place of server, where the plugin was launched
+	door     atomic.Pointer[entry.Entry]
 	log      *serverLog
 	drain    *drain.Drain
 	session  *pluginSession

@@ -134,12 +134,15 @@ func (w *serviceWatch) recover(ctx context.Context, err error, id identity) erro
 			return fmt.Errorf("watch: %w", again)
 		}
 		if again == nil {
-			return nil
+			return w.rest(ctx)
 		}
 	}
-	if _, away := c.interrupted(); away || errors.Is(err, errHostLost) {
+	if wait, away := c.interrupted(); away || errors.Is(err, errHostLost) {
 		w.tell(err)
-		return c.pause(ctx)
+		if wait > 0 {
+			return c.pause(ctx)
+		}
+		return w.rest(ctx)
 	}
 	if w.failures == 1 {
 		return nil // the stream was cut, the host is there
@@ -226,4 +229,12 @@ func serviceEvent(m *connectpluginv1.WatchServiceEvent) *ServiceEvent {
 		ProviderID: e.GetProviderId(), Version: e.GetVersion(), EndpointURL: e.GetEndpointUrl(), Metadata: e.GetMetadata(),
 		Sequence: m.GetSequence(), Resync: m.GetResync(), Missed: m.GetMissed(),
 	}
+}
+
+// rest waits before a watch that failed more than once in a row is asked for again.
+func (w *serviceWatch) rest(ctx context.Context) error {
+	if w.failures > 1 && !backoff.Wait(ctx, backoff.Reconnect.After(w.failures-1)) {
+		return w.client.endError(ctx)
+	}
+	return nil
 }

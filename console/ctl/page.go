@@ -3,6 +3,7 @@ package ctl
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"net"
 
@@ -71,5 +72,31 @@ func (c *connection) pageTLS() (*tls.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: own.GetCertificate, ClientCAs: own.ClientCAs}, nil
+	clients, err := issuersOf(own)
+	if err != nil {
+		return nil, err
+	}
+	return &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: own.GetCertificate, ClientCAs: clients}, nil
+}
+
+// issuersOf returns the authorities that issued the operator's own certificate. Others among the roots
+// speak for the plugins of other hosts, and none of them may name an operator of this one.
+func issuersOf(own *tls.Config) (*x509.CertPool, error) {
+	shown, err := own.GetCertificate(&tls.ClientHelloInfo{})
+	if err != nil {
+		return nil, wrongUsage("--credentials: %w", err)
+	}
+	leaf, err := x509.ParseCertificate(shown.Certificate[0])
+	if err != nil {
+		return nil, wrongUsage("--credentials: %w", err)
+	}
+	chains, err := leaf.Verify(x509.VerifyOptions{Roots: own.ClientCAs, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+	if err != nil {
+		return nil, wrongUsage("--credentials: its own certificate is of none of its authorities: %w", err)
+	}
+	pool := x509.NewCertPool()
+	for _, chain := range chains {
+		pool.AddCert(chain[len(chain)-1])
+	}
+	return pool, nil
 }

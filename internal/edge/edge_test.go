@@ -10,9 +10,11 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/http/httptrace"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -432,4 +434,42 @@ func (s *server) getSoon(t *testing.T, c *http.Client, path string) error {
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	return s.get(ctx, c, path, "x")
+}
+
+// scarce is a listener that once has no descriptors.
+type scarce struct {
+	net.Listener
+
+	times atomic.Int32
+}
+
+// Accept implements net.Listener.
+func (s *scarce) Accept() (net.Conn, error) {
+	if s.times.Add(1) == 1 {
+		return nil, &net.OpError{Op: "accept", Err: os.NewSyscallError("accept4", syscall.EMFILE)}
+	}
+	return s.Listener.Accept() //nolint:wrapcheck // stands for what it wraps
+}
+
+func TestListener_AMomentWithoutDescriptorsPasses(t *testing.T) {
+	t.Parallel()
+	inner, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := edge.Listen(&scarce{Listener: inner}, edge.Config{
+		MaxConnections: 1, MaxPerAddress: 1, PerSecond: 10, Burst: 10, HandshakeTimeout: time.Minute, Silence: time.Minute,
+		Key: func(a net.Addr) string { return a.String() },
+	})
+	t.Cleanup(l.End)
+	c, err := net.Dial("tcp", inner.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	if served, err := l.Accept(); err != nil {
+		t.Errorf("accept: %v", err)
+	} else {
+		_ = served.Close()
+	}
 }

@@ -146,6 +146,9 @@ func (l *Listener) End() {
 }
 
 // maxRates bounds the addresses whose connections are limited one by one.
+// acceptPause is how long nothing is accepted where nothing can be.
+const acceptPause = 50 * time.Millisecond
+
 const maxRates = 65_536
 
 // errTooFast says that an address opens connections faster than it may.
@@ -181,12 +184,12 @@ func (l *Listener) accept() {
 	for l.awaitRoom() {
 		c, err := l.Listener.Accept()
 		if err != nil {
-			var temporary net.Error
-			if errors.As(err, &temporary) && temporary.Timeout() {
-				continue
+			if !passes(err) {
+				l.close(err)
+				return
 			}
-			l.close(err)
-			return
+			l.rest()
+			continue
 		}
 		s := l.admit(c)
 		l.tasks.Go(func() {
@@ -196,6 +199,23 @@ func (l *Listener) accept() {
 			}
 			l.welcome(s)
 		})
+	}
+}
+
+// passes reports whether no connection could be accepted at the moment, as when there are no
+// descriptors left. It goes by what net/http goes by, which would ask a closed listener again.
+func passes(err error) bool {
+	passing, ok := errors.AsType[net.Error](err)
+	return ok && (passing.Timeout() || passing.Temporary()) //nolint:staticcheck // nothing else says it
+}
+
+// rest waits before the next attempt to accept, unless the listener ends.
+func (l *Listener) rest() {
+	t := time.NewTimer(acceptPause)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-l.life.Done():
 	}
 }
 

@@ -87,7 +87,7 @@ func (e *Entry) Attach(server *http.Server) {
 	next, noted := server.Handler, server.ConnState
 	server.ConnContext = func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) }
 	server.ConnState = func(c net.Conn, state http.ConnState) {
-		e.note(c, state)
+		e.Note(c, state)
 		if noted != nil {
 			noted(c, state)
 		}
@@ -109,8 +109,9 @@ func (e *Entry) End() {
 
 type connKey struct{}
 
-// note follows a connection on which TLS was agreed on: it is the host's.
-func (e *Entry) note(c net.Conn, state http.ConnState) {
+// Note follows a connection on which TLS was agreed on: it is the host's. A server that Attach
+// does not know tells of each that is new and that is closed.
+func (e *Entry) Note(c net.Conn, state http.ConnState) {
 	conn, ok := c.(*edge.Conn)
 	if !ok || conn.TLS() == nil {
 		return

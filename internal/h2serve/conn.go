@@ -48,15 +48,16 @@ var (
 // conn is one connection. One goroutine at a time reads it; those that serve its requests write.
 type conn struct {
 	// Fixed at creation, or before anything is read.
-	s      *Server
-	nc     *tls.Conn
-	state  *tls.ConnectionState
-	remote string
-	life   context.Context //nolint:containedctx // of its requests
-	end    context.CancelFunc
-	stop   chan struct{} // closed with the connection
-	jobs   chan *stream  // for whoever rests: a request, or nil for reading
-	due    chan struct{} // capacity one: the writer has something to write
+	s        *Server
+	accepted net.Conn
+	nc       net.Conn // TLS
+	state    *tls.ConnectionState
+	remote   string
+	life     context.Context //nolint:containedctx // of its requests
+	end      context.CancelFunc
+	stop     chan struct{} // closed with the connection
+	jobs     chan *stream  // for whoever rests: a request, or nil for reading
+	due      chan struct{} // capacity one: the writer has something to write
 
 	// Of whoever reads.
 	reader *bufio.Reader
@@ -71,6 +72,7 @@ type conn struct {
 	mu         sync.Mutex
 	err        error // why it ended
 	retiring   bool
+	left       bool // the peer is told which request is the last
 	started    bool
 	streams    map[uint32]*stream
 	running    int // handlers
@@ -98,13 +100,16 @@ type peerSettings struct {
 
 func newConn(s *Server, nc net.Conn) *conn {
 	c := &conn{
-		s: s, nc: tls.Server(nc, s.cfg.TLS), remote: nc.RemoteAddr().String(),
+		s: s, accepted: nc, nc: nc, remote: nc.RemoteAddr().String(),
 		stop: make(chan struct{}), jobs: make(chan *stream), due: make(chan struct{}, 1),
 		names: map[string]string{}, lower: map[string]string{}, streams: map[uint32]*stream{},
 		window: initialWindow, recvWindow: int64(s.cfg.ConnWindow),
 		peer: peerSettings{maxFrame: leastFrame, window: initialWindow},
 	}
 	c.life, c.end = context.WithCancel(context.WithValue(s.life, http.LocalAddrContextKey, nc.LocalAddr()))
+	if s.cfg.TLS != nil {
+		c.nc = tls.Server(nc, s.cfg.TLS)
+	}
 	c.encoder = hpack.NewEncoder(&c.block)
 	c.reader = bufio.NewReaderSize(c.nc, readAhead)
 	c.framer = http2.NewFramer(io.Discard, c.reader)
@@ -125,20 +130,46 @@ func (c *conn) run() {
 	c.hand(nil)
 }
 
+// agree begins TLS, unless the listener did.
+func (c *conn) agree() error {
+	switch nc := c.nc.(type) {
+	case Agreed:
+		c.state = nc.TLS()
+	case *tls.Conn:
+		if err := nc.HandshakeContext(c.life); err != nil {
+			if !c.s.ended() {
+				c.s.cfg.Log.Debug(fmt.Sprintf("http: TLS handshake error from %s: %v", c.remote, err))
+			}
+			return err //nolint:wrapcheck // it ends the connection
+		}
+		state := nc.ConnectionState()
+		c.state = &state
+	}
+	if c.state == nil || c.state.NegotiatedProtocol != protocol {
+		return errPreface
+	}
+	return nil
+}
+
+// abort closes the connection at once: TLS would wait to say goodbye.
+func (c *conn) abort() {
+	switch nc := c.nc.(type) {
+	case Agreed:
+		nc.Abort()
+		_ = nc.Close() // of what is gone
+	case *tls.Conn:
+		_ = nc.NetConn().Close()
+	default:
+		_ = nc.Close()
+	}
+}
+
 // handshake begins TLS and HTTP/2.
 func (c *conn) handshake() error {
 	_ = c.nc.SetDeadline(time.Now().Add(c.s.cfg.HandshakeTimeout))
-	if err := c.nc.HandshakeContext(c.life); err != nil {
-		if !c.s.ended() {
-			c.s.cfg.Log.Debug(fmt.Sprintf("http: TLS handshake error from %s: %v", c.remote, err))
-		}
-		return err //nolint:wrapcheck // it ends the connection
+	if err := c.agree(); err != nil {
+		return err
 	}
-	state := c.nc.ConnectionState()
-	if state.NegotiatedProtocol != protocol {
-		return errPreface
-	}
-	c.state = &state
 	preface := make([]byte, len(http2.ClientPreface))
 	if _, err := io.ReadFull(c.reader, preface); err != nil || string(preface) != http2.ClientPreface {
 		return errPreface
@@ -218,7 +249,7 @@ func (c *conn) fail(err error) {
 	close(c.stop)
 	c.mu.Unlock()
 	c.end()
-	_ = c.nc.NetConn().Close() // TLS would wait to say goodbye
+	c.abort()
 	c.s.forget(c)
 }
 
@@ -262,6 +293,7 @@ func (c *conn) leave() {
 	c.mu.Lock()
 	quiet := c.running == 0 && len(c.streams) == 0 && c.err == nil
 	if quiet {
+		c.left = true
 		c.out = appendGoAway(c.out, c.lastID, http2.ErrCodeNo)
 		c.flushLocked()
 	}

@@ -132,6 +132,14 @@ func (c *conn) headers(f *http2.MetaHeadersFrame) error {
 	if err != nil {
 		return err
 	}
+	if c.err != nil { // whoever ended the connection has not seen this stream
+		st.cancel()
+		return c.err
+	}
+	if c.left { // the peer is told that nothing becomes of it
+		st.cancel()
+		return nil
+	}
 	if limit := int(c.s.cfg.MaxStreams); len(c.streams) >= limit || c.running >= handlersFor*limit {
 		st.cancel()
 		return http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeRefusedStream}
@@ -169,7 +177,10 @@ func (c *conn) trailer(st *stream, f *http2.MetaHeadersFrame) error {
 	for _, field := range f.RegularFields() {
 		name := c.canonical(field.Name)
 		if _, declared := st.trailer[name]; declared {
-			st.trailer[name] = append(st.trailer[name], field.Value)
+			if st.arrived == nil {
+				st.arrived = http.Header{}
+			}
+			st.arrived[name] = append(st.arrived[name], field.Value)
 		}
 	}
 	return st.uploadedLocked()

@@ -12,14 +12,19 @@ import (
 	"time"
 )
 
-// Config says how connections are served. Every field but Log is required.
+// Config says how connections are served. Every field but TLS, State and Log is
+// required.
 type Config struct {
 	// Handler serves the requests. Its panics end their streams.
 	Handler http.Handler
 	// Context is that of every request.
 	Context context.Context //nolint:containedctx // of a server, as http.Server.BaseContext
-	// TLS is the server's side. Its NextProtos are not read: every peer has to speak h2.
+	// TLS is the server's side. Its NextProtos are not read: every peer has to speak h2. It is nil
+	// where the listener agrees on TLS, and its connections are [Agreed].
 	TLS *tls.Config
+	// State is told of each connection when it is new and when it is closed, and must not block;
+	// nil is for nobody.
+	State func(net.Conn, http.ConnState)
 	// Log takes what goes wrong with connections and handlers, in the words of net/http, all at
 	// debug. Nil drops it.
 	Log *slog.Logger
@@ -33,6 +38,15 @@ type Config struct {
 	MaxHeaderBytes   uint32        // of a request's head, as HTTP/2 counts it
 	StreamWindow     uint32        // bytes of an upload that wait to be read
 	ConnWindow       uint32        // the same of all uploads of a connection together
+}
+
+// Agreed is a connection on which TLS was agreed on.
+type Agreed interface {
+	net.Conn
+	// TLS returns what was agreed on.
+	TLS() *tls.ConnectionState
+	// Abort closes the connection without a word, which takes no time.
+	Abort()
 }
 
 // Server serves connections. Make it with [New]; it is safe for concurrent use.
@@ -53,9 +67,14 @@ type Server struct {
 
 // New makes a server. End it with Shutdown or Close.
 func New(cfg Config) *Server {
-	cfg.TLS = cfg.TLS.Clone()
-	cfg.TLS.NextProtos = []string{protocol}
-	cfg.TLS.DynamicRecordSizingDisabled = true // an answer is one record
+	if cfg.TLS != nil {
+		cfg.TLS = cfg.TLS.Clone()
+		cfg.TLS.NextProtos = []string{protocol}
+		cfg.TLS.DynamicRecordSizingDisabled = true // an answer is one record
+	}
+	if cfg.State == nil {
+		cfg.State = func(net.Conn, http.ConnState) {}
+	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
@@ -86,7 +105,7 @@ func (s *Server) Serve(l net.Listener) error {
 			return http.ErrServerClosed
 		default:
 			var passing net.Error
-			if !errors.As(err, &passing) || !passing.Timeout() {
+			if !errors.As(err, &passing) || !passing.Timeout() && !passing.Temporary() {
 				return fmt.Errorf("accept: %w", err)
 			}
 			wait = min(most, max(2*wait, time.Millisecond))
@@ -106,8 +125,17 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	select {
 	case <-empty:
 		s.end()
-		s.tasks.Wait()
-		return nil
+		quiet := make(chan struct{})
+		go func() {
+			s.tasks.Wait()
+			close(quiet)
+		}()
+		select {
+		case <-quiet:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -179,17 +207,18 @@ func (s *Server) ended() bool {
 // begin serves a connection.
 func (s *Server) begin(nc net.Conn) {
 	c := newConn(s, nc)
+	s.cfg.State(nc, http.StateNew)
 	s.mu.Lock()
 	going := s.going
 	if !going {
 		s.conns[c] = struct{}{}
+		s.tasks.Go(c.run) // before anybody can wait for it
 	}
 	s.mu.Unlock()
 	if going {
+		s.cfg.State(nc, http.StateClosed)
 		_ = nc.Close()
-		return
 	}
-	s.tasks.Go(c.run)
 }
 
 // forget forgets a connection that has ended.
@@ -199,6 +228,7 @@ func (s *Server) forget(c *conn) {
 	if _, ok := s.conns[c]; !ok {
 		return
 	}
+	s.cfg.State(c.accepted, http.StateClosed)
 	delete(s.conns, c)
 	if s.going && len(s.conns) == 0 && s.empty != nil {
 		close(s.empty)

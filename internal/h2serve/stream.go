@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"runtime/debug"
@@ -29,20 +30,21 @@ type stream struct {
 	id      uint32
 	req     *http.Request
 	cancel  context.CancelFunc
-	trailer http.Header // of the request; nil for none. Written before the end of its body is told
+	trailer http.Header // of the request, nil for none: the handler's, filled when it reads the end of the body
 
 	// Guarded by c.mu.
 	can        sync.Cond // something below changed
 	unread     []byte    // of the request's body
 	readErr    error     // after unread; io.EOF at its end
 	recvWindow int64
-	credit     int64 // of it that was read and is not given back yet
-	declared   int64 // bytes of the body still to come, -1 if not stated
-	expects    bool  // the peer waits for 100 before it sends the body
-	remote     bool  // the request is complete
-	closed     bool  // off the wire
-	window     int64 // that the peer takes
-	err        error // why no more can be sent
+	credit     int64       // of it that was read and is not given back yet
+	arrived    http.Header // of trailer, before the handler has read so far
+	declared   int64       // bytes of the body still to come, -1 if not stated
+	expects    bool        // the peer waits for 100 before it sends the body
+	remote     bool        // the request is complete
+	closed     bool        // off the wire
+	window     int64       // that the peer takes
+	err        error       // why no more can be sent
 	timers     [2]*time.Timer
 }
 
@@ -58,10 +60,10 @@ func (st *stream) Read(p []byte) (int, error) {
 			if len(st.unread) > 0 || !errors.Is(st.readErr, io.EOF) {
 				return n, nil
 			}
-			return n, io.EOF
+			return n, st.endLocked()
 		}
 		if st.readErr != nil {
-			return 0, st.readErr
+			return 0, st.endLocked()
 		}
 		if len(p) == 0 {
 			return 0, nil
@@ -69,6 +71,15 @@ func (st *stream) Read(p []byte) (int, error) {
 		st.invite()
 		st.can.Wait()
 	}
+}
+
+// endLocked returns what whoever read everything is told, after the trailer is there for it.
+func (st *stream) endLocked() error {
+	if errors.Is(st.readErr, io.EOF) {
+		maps.Copy(st.trailer, st.arrived)
+		st.arrived = nil
+	}
+	return st.readErr
 }
 
 // Close implements io.Closer: nobody reads the rest.
@@ -82,12 +93,14 @@ func (st *stream) serve() {
 	w := &response{st: st, header: http.Header{}, declared: -1, bodiless: st.req.Method == http.MethodHead}
 	defer st.done()
 	defer st.cancel()
+	finished := false
 	defer func() {
 		p := recover()
-		if p == nil {
+		if finished {
 			return
 		}
-		if err, ok := p.(error); !ok || !errors.Is(err, http.ErrAbortHandler) {
+		// Without a panic the handler has ended its goroutine.
+		if err, ok := p.(error); p != nil && (!ok || !errors.Is(err, http.ErrAbortHandler)) {
 			st.c.s.cfg.Log.Debug(fmt.Sprintf("http: panic serving %s: %v\n%s", st.c.remote, p, debug.Stack()))
 		}
 		w.release()
@@ -97,6 +110,7 @@ func (st *stream) serve() {
 	}()
 	st.c.s.cfg.Handler.ServeHTTP(w, st.req)
 	w.finish()
+	finished = true
 }
 
 // done takes in that the handler has ended.

@@ -1,0 +1,105 @@
+package client_test
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	connectplugin "github.com/masegraye/connect-plugin-go"
+	"github.com/masegraye/connect-plugin-go/internal/hosttest"
+)
+
+var (
+	errNoRoute     = errors.New("no route to host")
+	errStreamReset = errors.New("stream error: stream ID 5; INTERNAL_ERROR; received from peer")
+)
+
+// ends passes for a host that gives identities, begins each watch, and ends it with a code.
+type ends struct {
+	odd
+	code    string
+	broken  bool // watches have no answer at all
+	failing atomic.Bool
+	watches atomic.Int64
+}
+
+// Do implements connect.HTTPClient.
+func (h *ends) Do(r *http.Request) (*http.Response, error) {
+	if strings.HasSuffix(r.URL.Path, "/Handshake") && h.failing.Load() {
+		time.Sleep(time.Millisecond)
+		return nil, errNoRoute
+	}
+	if !strings.HasSuffix(r.URL.Path, "/WatchService") {
+		return h.odd.Do(r)
+	}
+	time.Sleep(time.Millisecond)
+	h.watches.Add(1)
+	if h.broken {
+		return nil, errStreamReset
+	}
+	resp := &http.Response{StatusCode: http.StatusOK, Proto: "HTTP/2.0", ProtoMajor: 2, Header: http.Header{}, Request: r}
+	resp.Header.Set("Content-Type", "application/connect+proto")
+	resp.Body = io.NopCloser(bytes.NewReader(envelope(2, []byte(`{"error":{"code":"`+h.code+`"}}`))))
+	return resp, nil
+}
+
+func (h *ends) client(t *testing.T) *connectplugin.Client {
+	t.Helper()
+	h.asked = map[string]int64{}
+	c, err := connectplugin.NewClient(connectplugin.ClientConfig{
+		HostURL: "https://host.example", SelfID: "api", HTTPClient: h, Logger: hosttest.Logger(t),
+		ProtocolVersion: 2, Metadata: connectplugin.PluginMetadata{Requires: hosttest.Requires("store")},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	if err := c.Connect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// However a host ends each watch, its client begins the next and enrols at its own pace.
+func TestAudit_OWN24_WatchesThatEndAtOnceArePaced(t *testing.T) {
+	t.Parallel()
+	for _, code := range []string{"unauthenticated", "unavailable", "resource_exhausted", "aborted"} {
+		t.Run(code, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				h := &ends{code: code}
+				watch(t, h.client(t))
+				time.Sleep(10 * time.Second)
+				if n := h.count("Handshake"); n > 60 {
+					t.Errorf("%d handshakes in 10 s", n)
+				}
+				if n := h.watches.Load(); n > 60 {
+					t.Errorf("%d watches in 10 s", n)
+				}
+			})
+		})
+	}
+}
+
+// After a handshake that failed, too.
+func TestAudit_OWN24_WatchesWithoutAnswerArePaced(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := &ends{broken: true}
+		c := h.client(t)
+		h.failing.Store(true)
+		_ = c.Connect(t.Context()) // a renewal that fails once
+		h.failing.Store(false)
+		watch(t, c)
+		time.Sleep(10 * time.Second)
+		if n := h.watches.Load(); n > 60 {
+			t.Errorf("%d watches in 10 s", n)
+		}
+	})
+}
