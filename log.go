@@ -245,7 +245,7 @@ func panicked(text string) (value, stack string, ok bool) {
 	}
 	said, stack, _ = strings.Cut(said, "\ngoroutine ")
 	_, value, _ = strings.Cut(said, ": ")
-	return printable(value), stack[:min(len(stack), maxLoggedStack)], true
+	return printable(strings.TrimSpace(value)), stack[:min(len(stack), maxLoggedStack)], true
 }
 
 // crashed logs that a handler panicked.
