@@ -434,7 +434,8 @@ func (h *Host) reportHealth(id *tokenstore.Identity, endpoint string, report cat
 		reason = "reported by the plugin, without a reason"
 	}
 	says := []any{
-		keySelfID, id.SelfID(), keyRuntimeID, id.RuntimeID(), keyEndpoint, endpoint, keyStatus, report.Health.String(), keyReason, printable(reason),
+		keySelfID, id.SelfID(), keyRuntimeID, id.RuntimeID(), keyEndpoint, endpoint,
+		keyStatus, report.Health.String(), keyReason, printable(reason),
 	}
 	if err != nil {
 		says = append(says, keyError, printable(err.Error()))

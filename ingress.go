@@ -49,7 +49,8 @@ func (in *ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	case !target.SameOrigin(r, in.hub.settings().allowInsecure):
 		refusedOn(r.Context())
-		in.note(r, fmt.Sprintf("foreign Host or Origin: the request for %q comes from a page of %q", clipped(r.Host), clipped(r.Header.Get("Origin"))))
+		in.note(r, fmt.Sprintf("foreign Host or Origin: the request for %q comes from a page of %q",
+			clipped(r.Host), clipped(r.Header.Get("Origin"))))
 		refuse(w, r, connect.CodePermissionDenied, errDenied)
 		return
 	case !target.CleanPath(r):
