@@ -13,6 +13,7 @@ import (
 
 	"github.com/masegraye/connect-plugin-go/internal/auditlog"
 	"github.com/masegraye/connect-plugin-go/internal/recent"
+	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
 // AuditKind names a kind of security decision.
@@ -56,8 +57,28 @@ func (r AuditRight) event(kind AuditKind, procedure, subject, reason string) Aud
 	return AuditEvent{Kind: kind, Procedure: procedure, Right: r, Subject: subject, Reason: reason}
 }
 
-// reasonNotAllowed says that a plugin may not provide or require a type.
-const reasonNotAllowed = "not declared or not allowed by policy"
+// notAllowed says why a plugin may not provide or require a type, and what lets it.
+func (h *hub) notAllowed(id *tokenstore.Identity, right AuditRight, serviceType string) string {
+	subject, rules := subjectOf(id), h.rulesOf(id)
+	if rules == nil {
+		return "policy does not know this plugin"
+	}
+	declares, allows := subject.Requires.Has(serviceType), rules.Requires.Has(serviceType)
+	if right == RightProvides {
+		declares, allows = subject.Provides.Has(serviceType), rules.Provides.Has(serviceType)
+	}
+	policyLacks := fmt.Sprintf("not allowed by policy: add %q to Policy.Plugins[%q].%s", clipped(serviceType), clipped(id.SelfID()), right)
+	notDeclared := fmt.Sprintf("not declared by the plugin: it has to name %q in %s of its Metadata", clipped(serviceType), right)
+	switch {
+	case !declares && !allows:
+		return notDeclared + "; " + policyLacks
+	case !allows:
+		return policyLacks
+	case !declares:
+		return notDeclared
+	}
+	return "not among what SetAllowedServices leaves to the plugin"
+}
 
 // isRefusal reports whether somebody did not get what it asked for.
 func (k AuditKind) isRefusal() bool {

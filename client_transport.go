@@ -168,7 +168,22 @@ type trustError struct {
 	err     error
 }
 
-func (e *trustError) Error() string { return e.text + ": " + e.err.Error() }
+func (e *trustError) Error() string {
+	var op *net.OpError
+	if e.refused && errors.As(e.err, &op) { // what the refusal broke off says nothing of its cause
+		return e.text + ": " + op.Error()
+	}
+	return e.text + ": " + e.err.Error()
+}
+
+// refusedInTLS is the error of a host that does not take this side's certificate.
+func refusedInTLS(op *net.OpError, err error) error {
+	return &trustError{
+		text: "the host refuses this side in TLS: " + explainAlert(op.Err.Error()) +
+			"; if it is the certificate, have the host's Authority write the credentials again (WriteCredentials)",
+		refused: true, err: err,
+	}
+}
 
 func (e *trustError) Unwrap() []error {
 	if e.refused {
@@ -189,7 +204,7 @@ func (c *Client) explainLink(err error) error {
 	}
 	var op *net.OpError
 	if errors.As(err, &op) && op.Op == remoteError {
-		return &trustError{text: "the host refuses this side in TLS: " + explainAlert(op.Err.Error()), refused: true, err: err}
+		return refusedInTLS(op, err)
 	}
 	return err
 }
@@ -222,7 +237,7 @@ func explainTLS(err error) error {
 			err:  err,
 		}
 	case errors.As(err, &op) && op.Op == remoteError:
-		return &trustError{text: "the host refuses this side in TLS: " + explainAlert(op.Err.Error()), refused: true, err: err}
+		return refusedInTLS(op, err)
 	case broken(err), errors.As(err, &op), errors.As(err, &timeout) && timeout.Timeout():
 		return fmt.Errorf("%w: %w", errTurnedAway, err)
 	case errors.As(err, &invalid):

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"maps"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -30,7 +31,8 @@ type HandshakeServer struct {
 	hub    *hub // fixed at creation
 	nonces atomic.Pointer[nonces]
 	others []service
-	offer  *offer // set before serving
+	offer  *offer    // set before serving
+	warned sync.Once // of what is dangerous about the configuration, where no Host warns
 }
 
 // NewHandshakeServer makes a handshake server of a host's configuration. Nil
@@ -65,7 +67,7 @@ type nonces struct {
 // then on.
 func HandshakeServerHandler(server *HandshakeServer) (string, http.Handler) {
 	server.mount()
-	warnConfig(server.hub.settings())
+	server.warn()
 	rt := server.routes()[0]
 	return rt.prefix, &middleware{hub: func() *hub { return server.hub }, route: rt}
 }
@@ -155,12 +157,16 @@ func (s *HandshakeServer) mount() {
 	}
 }
 
+// warn tells the operator once what is dangerous or useless about the configuration.
+func (s *HandshakeServer) warn() { s.warned.Do(func() { warnConfig(s.hub.settings()) }) }
+
 // peerOf returns who makes a handshake. Where no middleware stands before the service,
 // it also proves a caller that renews, and spends what the middleware would.
 func (s *HandshakeServer) peerOf(ctx context.Context, req connect.AnyRequest) (context.Context, *peer, error) {
 	if p, ok := peerFrom(ctx); ok && isGuarded(ctx) {
 		return ctx, p, nil
 	}
+	s.warn() // with a generated constructor nothing is told when it is mounted
 	p, err := s.hub.barePeer(ctx)
 	if err != nil {
 		return ctx, nil, err
@@ -216,6 +222,7 @@ type handshake struct {
 	peer   *peer // nil in the host's own process
 
 	protocol string // that req came in, empty in the host's own process
+	mismatch string // why it is no handshake with this host, for the audit
 
 	stranger *headerRequest // as auth providers see it; nil for who asks for an identity
 
@@ -280,6 +287,7 @@ func renews(ctx context.Context) bool {
 func (hs *handshake) agree() error {
 	if !equalStrings(hs.req.GetMagicCookieKey(), hs.cfg.cookieKey) ||
 		!equalStrings(hs.req.GetMagicCookieValue(), hs.cfg.cookieValue) {
+		hs.mismatch = "magic cookie: the plugin was made for another host, or MagicCookieKey or MagicCookieValue differs"
 		return errorf(connect.CodeInvalidArgument, "magic cookie does not match: this is not the host that the program was made for")
 	}
 	if hs.req.GetCoreProtocolVersion() != coreProtocolVersion {
@@ -288,6 +296,7 @@ func (hs *handshake) agree() error {
 	}
 	agreed, err := negotiateVersion(hs.req, hs.cfg.versions)
 	if err != nil {
+		hs.mismatch = "application version: " + err.Error()
 		return connect.NewError(connect.CodeFailedPrecondition, err)
 	}
 	hs.version = agreed
@@ -463,7 +472,11 @@ func (hs *handshake) answer(ctx context.Context, id *tokenstore.Identity, token 
 // operator the rest.
 func (hs *handshake) refusal(ctx context.Context, err error, procedure string) error {
 	if coded, ok := errors.AsType[*connect.Error](err); ok {
-		hs.countFaulty(coded, procedure)
+		if hs.mismatch != "" {
+			hs.record(AuditEvent{Kind: AuditAuthFailed, SelfID: hs.req.GetSelfId(), Procedure: procedure, Reason: hs.mismatch})
+		} else {
+			hs.countFaulty(coded, procedure)
+		}
 		return coded
 	}
 	event := AuditEvent{Kind: AuditAuthFailed, SelfID: cmp.Or(hs.known.Name, hs.req.GetSelfId()), Procedure: procedure, Reason: err.Error()}

@@ -43,11 +43,19 @@ func (hs *handshake) admit(selfID string) error {
 		return err
 	}
 	if !hs.known.ByCertificate && !bySecret && !byCertificate && !rules.AllowUnproven {
-		return refused("nothing proves this self id: give it a Secret or Certificates in its PluginPolicy, " +
-			"or set AllowUnproven to accept whoever names it")
+		return hs.unproven()
 	}
 	hs.proven = hs.known.ByCertificate || bySecret || byCertificate
 	return nil
+}
+
+// unproven refuses a self id that nothing proves.
+func (hs *handshake) unproven() error {
+	why := "nothing proves this self id: "
+	if hs.cfg.authority != nil {
+		why += "it showed no certificate of the Authority: set ClientConfig.TLS (WriteCredentials), or "
+	}
+	return refused(why + "give it a Secret or Certificates in its PluginPolicy, or set AllowUnproven to accept whoever names it")
 }
 
 // mayClaim refuses a self id that the holder of a certificate may not claim.

@@ -105,7 +105,7 @@ type prober struct {
 	// that was asked at once, and withdraw ends a plugin that was silent for too long.
 	list     func() []probeTarget
 	ask      func(context.Context, *tokenstore.Identity) (catalog.HealthReport, error)
-	tell     func(id *tokenstore.Identity, endpoint string, report catalog.HealthReport)
+	tell     func(id *tokenstore.Identity, endpoint string, report catalog.HealthReport, err error)
 	sign     func(*tokenstore.Identity)
 	doubt    func(*tokenstore.Identity)
 	withdraw func(*tokenstore.Identity)
@@ -347,6 +347,7 @@ func (p *prober) settle(a probeAnswer) {
 		if plugin.failures++; plugin.failures < p.cfg.FailureThreshold {
 			return
 		}
+		declared(plugin.id).failure.Store(&failedCall{at: time.Now(), what: printable(a.err.Error())})
 		report = catalog.HealthReport{Health: catalog.HealthUnhealthy, Reason: silentReason}
 	} else {
 		plugin.failures = 0
@@ -357,7 +358,7 @@ func (p *prober) settle(a probeAnswer) {
 		return
 	}
 	plugin.told, plugin.last = true, report.Health
-	p.tell(plugin.id, plugin.endpoint, report)
+	p.tell(plugin.id, plugin.endpoint, report, a.err)
 }
 
 // maxHealthAnswer bounds the answers of launched plugins, in bytes.

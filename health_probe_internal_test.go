@@ -67,7 +67,7 @@ func newWard(t *testing.T, n int, cfg HealthProbeConfig) *ward {
 	}
 	p.sign = func(id *tokenstore.Identity) { id.Seen() }
 	p.doubt = func(id *tokenstore.Identity) { locked(func() { w.doubted = append(w.doubted, id.SelfID()) }) }
-	p.tell = func(id *tokenstore.Identity, _ string, r catalog.HealthReport) {
+	p.tell = func(id *tokenstore.Identity, _ string, r catalog.HealthReport, _ error) {
 		locked(func() { w.told[id.SelfID()] = append(w.told[id.SelfID()], r.Health.String()) })
 	}
 	p.withdraw = func(id *tokenstore.Identity) {
@@ -261,11 +261,11 @@ func TestAudit_USE44_WhoHangsDelaysNobody(t *testing.T) {
 		w := newWard(t, plugins, HealthProbeConfig{Lease: time.Hour})
 		toldAt := map[string]time.Duration{}
 		tell := w.prober.tell
-		w.prober.tell = func(id *tokenstore.Identity, endpoint string, r catalog.HealthReport) {
+		w.prober.tell = func(id *tokenstore.Identity, endpoint string, r catalog.HealthReport, err error) {
 			if r.Health == catalog.HealthUnhealthy {
 				toldAt[id.SelfID()] = time.Since(w.began)
 			}
-			tell(id, endpoint, r)
+			tell(id, endpoint, r, err)
 		}
 		w.answer = func(ctx context.Context, id string) error {
 			var n int

@@ -256,7 +256,9 @@ func (h *Host) shut(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, h.cfg.GracefulShutdownTimeout)
 	defer cancel()
 	h.draining.Store(true)
-	h.cfg.Logger.Info("host is shutting down", keyAddr, h.Addr())
+	if addr := h.Addr(); addr != "" { // else it never served
+		h.cfg.Logger.Info("host is shutting down", keyAddr, addr)
+	}
 	h.registry.catalog.CloseWatches()
 	h.health.Shutdown()
 	h.hub.streams.CutOffSoon()
@@ -419,7 +421,7 @@ func (h *Host) answers(ctx context.Context, id *tokenstore.Identity) bool {
 }
 
 // reportHealth passes on what asking a plugin showed, if it is still there.
-func (h *Host) reportHealth(id *tokenstore.Identity, endpoint string, report catalog.HealthReport) {
+func (h *Host) reportHealth(id *tokenstore.Identity, endpoint string, report catalog.HealthReport, err error) {
 	if now, _ := h.registry.catalog.Endpoint(id.RuntimeID()); now != endpoint {
 		return
 	}
@@ -427,8 +429,18 @@ func (h *Host) reportHealth(id *tokenstore.Identity, endpoint string, report cat
 	if report.Health == catalog.HealthUnhealthy {
 		log = h.cfg.Logger.Warn
 	}
-	log("a plugin's health, as the host sees it", keyRuntimeID, id.RuntimeID(),
-		keyStatus, report.Health.String(), keyReason, printable(report.Reason))
+	reason := report.Reason
+	if reason == "" && report.Health > catalog.HealthHealthy {
+		reason = "reported by the plugin, without a reason"
+	}
+	says := []any{
+		keySelfID, id.SelfID(), keyRuntimeID, id.RuntimeID(), keyEndpoint, endpoint,
+		keyStatus, report.Health.String(), keyReason, printable(reason),
+	}
+	if err != nil {
+		says = append(says, keyError, printable(err.Error()))
+	}
+	log("a plugin's health, as the host sees it", says...)
 	// An error says that the identity ended, which says it all.
 	_ = h.lifecycle.take(id.RuntimeID(), id, func(v *healthView) { v.probed = report })
 }

@@ -3,6 +3,7 @@ package connectplugin
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -40,9 +41,16 @@ func (in *ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set(headerCacheControl, noStore)
 	}
 	switch {
-	case !in.named(r) && !isProbe(r.URL.Path) || !target.SameOrigin(r, in.hub.settings().allowInsecure):
+	case !in.named(r) && !isProbe(r.URL.Path):
 		refusedOn(r.Context())
-		in.note(r, "foreign Host or Origin")
+		in.note(r, fmt.Sprintf("foreign Host or Origin: the request is for %q: if that is this host, add it to ServeConfig.Hosts",
+			clipped(r.Host)))
+		refuse(w, r, connect.CodePermissionDenied, errDenied)
+		return
+	case !target.SameOrigin(r, in.hub.settings().allowInsecure):
+		refusedOn(r.Context())
+		in.note(r, fmt.Sprintf("foreign Host or Origin: the request for %q comes from a page of %q",
+			clipped(r.Host), clipped(r.Header.Get("Origin"))))
 		refuse(w, r, connect.CodePermissionDenied, errDenied)
 		return
 	case !target.CleanPath(r):

@@ -1,18 +1,22 @@
 package connectplugin
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"reflect"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"connectrpc.com/connect"
 
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/proxy"
@@ -229,4 +233,45 @@ func TestAudit_USE33_PlaintextDoesNotLeaveLoopback(t *testing.T) {
 	if got := listenAddr(netip.Addr{}, false); got != defaultPluginAddr {
 		t.Errorf("from nowhere: %q", got)
 	}
+}
+
+// A panic is told of at Error as each of the servers says it, bounded, in one line and once for many.
+func TestServerLog_Panics(t *testing.T) {
+	t.Parallel()
+	stack := "\ngoroutine 7 [running]:\nmain.handler()\n\t/src/main.go:7\x1b[2J" + strings.Repeat("deeper\n", maxLoggedStack)
+	for name, begins := range map[string]string{"HTTP/1.1": "http: panic serving 127.0.0.1:1: ", "HTTP/2": "http2: panic serving 127.0.0.1:1: "} {
+		var out bytes.Buffer
+		log := slog.NewLogLogger(newServerLog(slog.New(slog.NewTextHandler(&out, nil))), slog.LevelDebug)
+		for range 3 {
+			log.Print(begins + "wrong\nlevel=INFO" + stack)
+		}
+		log.Print(begins + "other" + stack)
+		log.Print("http: a line that holds : panic serving: no")
+		got := out.String()
+		if strings.Count(got, "\n") != 2 || strings.Count(got, "level=ERROR") != 2 || len(got) > 4*maxLoggedStack ||
+			!strings.Contains(got, "main.handler()") || !strings.Contains(got, "error=other") || strings.Contains(got, "x1b") {
+			t.Errorf("%s: the log has %q", name, got[:min(len(got), 600)])
+		}
+	}
+}
+
+// A Health that blocks is told of, and one that returns is not.
+func TestPluginSession_HealthThatBlocks(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		for _, takes := range []time.Duration{healthWait - 1, healthWait + time.Second} {
+			var out bytes.Buffer
+			cfg := &PluginServerConfig{Health: func() (connectpluginv1.HealthState, string) {
+				time.Sleep(takes)
+				return connectpluginv1.HealthState_HEALTH_STATE_HEALTHY, ""
+			}}
+			cfg.Client.Logger = slog.New(slog.NewTextHandler(&out, nil))
+			(&pluginSession{cfg: cfg}).health()
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			if told := strings.Contains(out.String(), "Health has not returned for 5s"); told != (takes > healthWait) {
+				t.Errorf("after %v the log has %q", takes, &out)
+			}
+		}
+	})
 }

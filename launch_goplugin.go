@@ -314,6 +314,7 @@ func (l *goPluginLaunch) place(id *tokenstore.Identity) *ownPlace {
 		open: func(d *pluginDialer) (*proxy.Provider, error) {
 			cfg := d.config(l.platform.hub(), id, onlyPlace)
 			cfg.Dial, cfg.TLS = dialSocket(l.hello.Socket), l.host.TLS(l.hello)
+			cfg.Name = "unix:" + l.hello.Socket
 			return proxy.New(cfg)
 		},
 		ask: func(ctx context.Context) (catalog.HealthReport, error) {

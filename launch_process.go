@@ -158,7 +158,7 @@ func (d *pluginDialer) socketPool(h *hub, id *tokenstore.Identity, path string) 
 		return nil, errors.New("a host in plaintext calls no plugin that it launched")
 	}
 	cfg := d.config(h, id, onlyPlace)
-	cfg.Dial = dialSocket(path)
+	cfg.Dial, cfg.Name = dialSocket(path), bootstrap.UnixPrefix+path
 	cfg.TLS = d.tlsFor(h, id)
 	return proxy.New(cfg)
 }

@@ -251,8 +251,9 @@ func (s *LifecycleServer) moved(id *tokenstore.Identity, before string) {
 
 // identity returns the live identity of a runtime id, nil where the host issued
 // none.
-func (s *LifecycleServer) identity(runtimeID string) *tokenstore.Identity {
-	h := s.bound.Load()
+// identity returns who has a runtime id, nil for nobody.
+func (m *member) identity(runtimeID string) *tokenstore.Identity {
+	h := m.bound.Load()
 	if h == nil {
 		return nil
 	}

@@ -33,6 +33,7 @@ const (
 	keyCount     = "count"
 	keyError     = "error"
 	keyAddr      = "addr"
+	keyEndpoint  = "endpoint"
 	keyHost      = "host"
 	keyWait      = "wait"
 	keyService   = "service"
@@ -72,6 +73,27 @@ func printable(s string) string {
 	}, s)
 }
 
+// printableStack is printable without the bound, for a text of several lines.
+func printableStack(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '\n' || r == '\t' || unicode.IsPrint(r) {
+			return r
+		}
+		return unicode.ReplacementChar
+	}, s)
+}
+
+// maxLoggedName bounds the names in the text of an event that says more than those.
+const maxLoggedName = 128
+
+// clipped bounds a name that is quoted in a text.
+func clipped(s string) string {
+	if len(s) > maxLoggedName {
+		s = s[:maxLoggedName] + "…"
+	}
+	return printable(s)
+}
+
 // danger returns where to warn of plaintext and of an open policy: the configured logger,
 // or the program's default one where none is. Who configured no log is told of these all
 // the same.
@@ -105,7 +127,8 @@ var alerts = []struct{ alert, means string }{
 	{"unknown certificate authority", "it does not know the authority of our certificate"},
 	{"expired certificate", "our certificate has expired, as its clock says"},
 	{"certificate required", "it demands a certificate, and none was shown"},
-	{"bad certificate", "it does not accept our certificate: its authority, its identity, what it is made for, or that there is none"},
+	{"bad certificate", "it does not accept our certificate: its authority, its identity, what it is made for, " +
+		"or its names (ServeConfig.Hosts), or there is none"},
 	{"unknown certificate", "it does not accept our certificate"},
 	{"unsupported certificate", "our certificate is not made for this: it needs the extended key usage of its side"},
 	{"no application protocol", "it does not speak h2 (ALPN)"},
@@ -165,7 +188,8 @@ const (
 )
 
 // serverLog takes what net/http says of a server. That TLS failed goes to the log at Warn,
-// in words and once in a while for each peer; everything else at Debug.
+// in words and once in a while for each peer; that a handler panicked at Error, with its
+// stack, once in a while for each panic; everything else at Debug.
 type serverLog struct {
 	slog.Handler // fixed at creation
 
@@ -190,6 +214,11 @@ func (l *serverLog) Enabled(ctx context.Context, _ slog.Level) bool {
 
 // Handle implements slog.Handler.
 func (l *serverLog) Handle(ctx context.Context, r slog.Record) error {
+	if value, stack, ok := panicked(r.Message); ok {
+		if more, due := l.dueFor("panic: "+value, r.Time); due {
+			return l.crashed(ctx, r.Time, value, stack, more)
+		}
+	}
 	text := printable(strings.TrimRight(r.Message, "\n"))
 	failure, ok := strings.CutPrefix(text, "http: TLS handshake error from ")
 	addr, reason, found := strings.Cut(failure, ": ")
@@ -202,6 +231,27 @@ func (l *serverLog) Handle(ctx context.Context, r slog.Record) error {
 		return nil
 	}
 	out := slog.NewRecord(r.Time, r.Level, text, r.PC)
+	return l.Handler.Handle(ctx, out) //nolint:wrapcheck // stands for what it wraps
+}
+
+// maxLoggedStack bounds the stack of a panic, in bytes.
+const maxLoggedStack = 8 << 10
+
+// panicked takes apart what net/http says of a handler that panicked.
+func panicked(text string) (value, stack string, ok bool) {
+	_, said, ok := strings.Cut(text, ": panic serving ")
+	if !ok || !strings.HasPrefix(text, "http") {
+		return "", "", false
+	}
+	said, stack, _ = strings.Cut(said, "\ngoroutine ")
+	_, value, _ = strings.Cut(said, ": ")
+	return printable(strings.TrimSpace(value)), stack[:min(len(stack), maxLoggedStack)], true
+}
+
+// crashed logs that a handler panicked.
+func (l *serverLog) crashed(ctx context.Context, at time.Time, value, stack string, more int) error {
+	out := slog.NewRecord(at, slog.LevelError, "a handler panicked", 0)
+	out.AddAttrs(slog.String(keyError, value), slog.String("stack", printableStack(stack)), slog.Int(keyMore, more))
 	return l.Handler.Handle(ctx, out) //nolint:wrapcheck // stands for what it wraps
 }
 
@@ -253,6 +303,11 @@ func (l *serverLog) due(addr string, now time.Time) (more int, due bool) {
 	if host, _, err := net.SplitHostPort(addr); err == nil {
 		addr = host
 	}
+	return l.dueFor(addr, now)
+}
+
+// dueFor does so for what has a name of its own.
+func (l *serverLog) dueFor(addr string, now time.Time) (more int, due bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if known := l.told[addr]; known != nil && now.Sub(known.at) < tlsLogEvery {

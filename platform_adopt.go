@@ -405,7 +405,9 @@ func (p *Platform) registerFor(ctx context.Context, id *tokenstore.Identity, pro
 		if err := p.registry.registerFor(ctx, c, reg, ""); err != nil {
 			return fmt.Errorf("register %q: policy does not allow it, or another plugin provides it: %w", d.Type, err)
 		}
-		p.registry.note(ctx, AuditEvent{Kind: AuditRegistered, Right: RightProvides, Subject: d.Type})
+		p.registry.note(ctx, AuditEvent{
+			Kind: AuditRegistered, RuntimeID: id.RuntimeID(), SelfID: id.SelfID(), Right: RightProvides, Subject: d.Type,
+		})
 	}
 	return nil
 }

@@ -195,7 +195,7 @@ func (s *pluginSession) again(failures int, err error) time.Duration {
 	}
 	if failures&(failures-1) == 0 {
 		s.cfg.Client.Logger.Warn("the host is not reachable; trying again",
-			keyHost, s.cfg.Client.HostURL, keyWait, max(wait, 0).Round(time.Millisecond), keyError, err)
+			keyHost, s.client.Config().Endpoint, keyWait, max(wait, 0).Round(time.Millisecond), keyError, err)
 	}
 	return wait
 }
@@ -270,8 +270,8 @@ func (s *pluginSession) metadata(svc *PluginService) map[string]string {
 func (s *pluginSession) unregistered(serviceType string, err error) error {
 	switch connect.CodeOf(err) {
 	case connect.CodePermissionDenied:
-		return fmt.Errorf("%w: service %q: the host's policy does not allow this plugin to provide it; the host's log says why: %w",
-			ErrHandshakeRefused, serviceType, err)
+		return &unregisteredError{fmt.Errorf("registration refused: service %q: the host's log says which right or endpoint is missing: %w",
+			serviceType, err)}
 	case connect.CodeAlreadyExists:
 		if !s.cfg.Standby {
 			return fmt.Errorf("%w: service %q: another plugin provides it; set PluginServerConfig.Standby to wait until that leaves, "+
@@ -281,6 +281,13 @@ func (s *pluginSession) unregistered(serviceType string, err error) error {
 	}
 	return fmt.Errorf("register %q: %w", serviceType, err)
 }
+
+// unregisteredError is a refusal of a registration. It matches [ErrHandshakeRefused], since trying again is of no use.
+type unregisteredError struct{ error }
+
+func (e *unregisteredError) Is(target error) bool { return target == ErrHandshakeRefused }
+
+func (e *unregisteredError) Unwrap() error { return e.error }
 
 // leave withdraws the registrations, so that no new calls come, unless the host did.
 func (s *pluginSession) leave(ctx context.Context) {
@@ -303,12 +310,17 @@ func (s *pluginSession) leave(ctx context.Context) {
 	}
 }
 
+// healthWait is how long Health may take before the log says so.
+const healthWait = 5 * time.Second
+
 // health is what the plugin says of itself, degraded where a watched service is
 // not there.
 func (s *pluginSession) health() pluginHealth {
 	h := pluginHealth{state: connectpluginv1.HealthState_HEALTH_STATE_HEALTHY}
 	if s.cfg.Health != nil {
+		late := time.AfterFunc(healthWait, func() { s.cfg.Client.Logger.Warn("Health has not returned for " + healthWait.String()) })
 		h.state, h.reason = s.cfg.Health()
+		late.Stop()
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

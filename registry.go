@@ -131,7 +131,12 @@ func (s *ServiceRegistry) UnregisterService(ctx context.Context, req *connect.Re
 		s.note(ctx, denied)
 		return nil, connect.NewError(connect.CodeNotFound, errNotAvailable)
 	}
-	s.note(ctx, AuditEvent{Kind: AuditUnregistered, Procedure: req.Spec().Procedure, Registration: req.Msg.GetRegistrationId()})
+	event := AuditEvent{Kind: AuditUnregistered, RuntimeID: runtimeID, Procedure: req.Spec().Procedure}
+	event.Registration = req.Msg.GetRegistrationId()
+	if id := s.identity(runtimeID); id != nil {
+		event.SelfID = id.SelfID()
+	}
+	s.note(ctx, event)
 	return connect.NewResponse(&connectpluginv1.UnregisterServiceResponse{}), nil
 }
 

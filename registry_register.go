@@ -46,7 +46,12 @@ func (s *ServiceRegistry) RegisterService(ctx context.Context, req *connect.Requ
 	if err != nil {
 		return nil, err
 	}
-	s.note(ctx, AuditEvent{Kind: AuditRegistered, Procedure: procedure, Right: RightProvides, Subject: reg.Type})
+	event := RightProvides.event(AuditRegistered, procedure, reg.Type, "")
+	event.RuntimeID, event.SelfID = runtimeID, reg.SelfID
+	if id := s.identity(runtimeID); id != nil {
+		event.SelfID = id.SelfID()
+	}
+	s.note(ctx, event)
 	return connect.NewResponse(&connectpluginv1.RegisterServiceResponse{RegistrationId: reg.ID}), nil
 }
 
@@ -119,8 +124,14 @@ func (s *ServiceRegistry) registerFor(ctx context.Context, c *caller, reg catalo
 // be those of its dead predecessors: one that has no connection to the host comes last until
 // it shows life, and the others are asked at once.
 func (s *ServiceRegistry) doubtSiblings(h *hub, reg catalog.Registration) {
+	told := false
 	for _, runtimeID := range s.catalog.Siblings(reg.Type, reg.RuntimeID, reg.SelfID) {
 		id, ok := h.store.Lookup(runtimeID)
+		if ok && !told && !h.seemsDead(id) {
+			told = true
+			h.log().Info("a further instance of a plugin provides a type and shares its calls; PluginPolicy.MaxInstances: 1 forbids that",
+				keySelfID, reg.SelfID, keyService, reg.Type, keyRuntimeID, reg.RuntimeID)
+		}
 		if !ok || id.Busy() || id.Peer() == "" {
 			continue
 		}
@@ -191,7 +202,7 @@ const lookupWait = time.Second
 func (s *ServiceRegistry) approve(ctx context.Context, c *caller, reg catalog.Registration, procedure string) error {
 	denied := connect.NewError(connect.CodePermissionDenied, errDenied)
 	if !c.hub.mayProvide(c.id, reg.Type) {
-		s.note(ctx, RightProvides.event(AuditDenied, procedure, reg.Type, reasonNotAllowed))
+		s.note(ctx, RightProvides.event(AuditDenied, procedure, reg.Type, c.hub.notAllowed(c.id, RightProvides, reg.Type)))
 		return denied
 	}
 	endpoint, own, err := c.hub.endpointFor(ctx, c.id, reg.Metadata[metadataBaseURL])

@@ -349,7 +349,7 @@ func (s *ServiceRouter) find(t *routeTarget, c *caller, r *http.Request) (reason
 	}
 	route := &t.route
 	if !c.hub.mayRequire(c.id, route.Type) {
-		return reasonNotAllowed
+		return c.hub.notAllowed(c.id, RightRequires, route.Type)
 	}
 	if route.Provider == anyProvider {
 		return s.findAny(t, r)

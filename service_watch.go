@@ -170,8 +170,11 @@ func refusedWatch(err error) bool {
 // it never said that it requires the type.
 func (c *Client) undeclared(err error, serviceType string) error {
 	declared := slices.ContainsFunc(c.cfg.Metadata.Requires, func(d ServiceDependency) bool { return d.Type == serviceType })
-	if declared || connect.CodeOf(err) != connect.CodeNotFound || c.currentIdentity().managed {
+	switch {
+	case connect.CodeOf(err) != connect.CodeNotFound || c.currentIdentity().managed:
 		return err
+	case declared:
+		return fmt.Errorf("%q is declared; the host's policy may lack it, its log says: %w", serviceType, err)
 	}
 	return fmt.Errorf("ClientConfig.Metadata.Requires does not name %q, and a host lets nobody use what was not declared; add it: %w",
 		serviceType, err)

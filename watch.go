@@ -174,7 +174,7 @@ func (s *ServiceRegistry) mayWatch(ctx context.Context, c *caller, serviceType, 
 	if c == nil || c.hub.mayRequire(c.id, serviceType) {
 		return nil
 	}
-	s.note(ctx, RightRequires.event(AuditDenied, procedure, serviceType, reasonNotAllowed))
+	s.note(ctx, RightRequires.event(AuditDenied, procedure, serviceType, c.hub.notAllowed(c.id, RightRequires, serviceType)))
 	return connect.NewError(connect.CodeNotFound, errNotAvailable)
 }
 

@@ -41,6 +41,9 @@ func (t *tool) revoke() *cobra.Command {
 				return nil, "", err
 			}
 			text := fmt.Sprintf("%s: %d identities ended; it stays out until `connectpluginctl readmit %s`", args[0], res.Msg.GetEnded(), args[0])
+			if res.Msg.GetEnded() == 0 {
+				text = fmt.Sprintf("%s: no plugin of that name is there; the name stays out until `connectpluginctl readmit %s`", args[0], args[0])
+			}
 			if instance {
 				text = args[0] + " ended"
 			}

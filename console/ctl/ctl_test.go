@@ -102,6 +102,7 @@ func TestLook(t *testing.T) {
 		"calls":    {"no calls yet"},
 		"plugins -o wide": {
 			"MAY PROVIDE", "spiffe://ctl.example/plugin/logger", connectplugin.AdminChange + "," + connectplugin.AdminRead, "https://127.0.0.1:",
+			"ENDPOINT", "REASON",
 		},
 	} {
 		command := strings.Fields(command)
@@ -140,6 +141,9 @@ func TestChange(t *testing.T) {
 	out, _ = run(t, 0, r.as("readmit", "logger")...)
 	if !strings.Contains(out, "may come again") {
 		t.Errorf("readmit: %s", out)
+	}
+	if out, _ := run(t, 0, r.as("revoke", "nobody")...); !strings.Contains(out, "no plugin of that name is there") {
+		t.Errorf("revoke of a name that nobody has: %s", out)
 	}
 	_, errs := run(t, 1, r.as("revoke", "--instance", "nobody")...)
 	if !strings.Contains(errs, "not_found") {

@@ -41,7 +41,7 @@ func (t *tool) plugins() *cobra.Command {
 			"PLUGIN", "RUNTIME ID", "VERSION", "AGE", "FROM", "PROOF", "HEALTH", "SERVICES", "IN FLIGHT", "CERT ENDS", "LAST ERROR",
 		}
 		if t.wide {
-			titles = append(titles, "CERTIFICATE", "MAY PROVIDE", "MAY CALL", "MAY USE", "MAY ASK THE HOST'S", "ENDPOINT")
+			titles = append(titles, "CERTIFICATE", "MAY PROVIDE", "MAY CALL", "MAY USE", "MAY ASK THE HOST'S", "ENDPOINT", "REASON")
 		}
 		b := t.table(titles...)
 		for _, p := range s.GetPlugins() {
@@ -56,7 +56,7 @@ func (t *tool) plugins() *cobra.Command {
 			}
 			if t.wide {
 				for _, names := range [][]string{
-					{p.GetCertificate()}, p.GetMayProvide(), p.GetMayRequire(), p.GetMayUse(), p.GetMayCall(), {p.GetEndpoint()},
+					{p.GetCertificate()}, p.GetMayProvide(), p.GetMayRequire(), p.GetMayUse(), p.GetMayCall(), {p.GetEndpoint()}, {p.GetHealthReason()},
 				} {
 					cells = append(cells, strings.Join(names, ","))
 				}

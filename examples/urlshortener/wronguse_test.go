@@ -251,8 +251,8 @@ func TestPlugin_Refused(t *testing.T) {
 				t.Helper()
 				editPolicy(t, s, "logger", map[string]any{"allowOwnAddress": true})
 			},
-			plugin: "logger", pluginSays: `service "logger": the host's policy does not allow this plugin to provide it`,
-			hostSays: "not declared or not allowed by policy",
+			plugin: "logger", pluginSays: `registration refused: service "logger": the host's log says which right or endpoint is missing`,
+			hostSays: `not allowed by policy: add \"logger\" to Policy.Plugins[\"logger\"].Provides`,
 		},
 		"may not be granted": {
 			prepare: func(t *testing.T, s *stack.Stack) {

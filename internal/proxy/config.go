@@ -100,6 +100,8 @@ type Config struct {
 	// Logger gets what the provider says when it ends a connection. Nil means
 	// [slog.DiscardHandler].
 	Logger *slog.Logger
+	// Name is what the log calls the endpoint. Empty means its host and port.
+	Name string
 }
 
 // ErrConfig says that a configuration is incomplete.

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strconv"
@@ -302,5 +303,5 @@ func (p *Provider) logAway(away *h2.GoAwayError) {
 		log = p.cfg.Logger.Warn
 	}
 	text := strings.Trim(strconv.QuoteToASCII(away.Text), `"`) // escaped: it is the provider's
-	log("a provider ends a connection", "endpoint", p.authority, "code", away.Code.String(), "text", text)
+	log("a provider ends a connection", "endpoint", cmp.Or(p.cfg.Name, p.authority), "code", away.Code.String(), "text", text)
 }

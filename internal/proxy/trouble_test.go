@@ -272,10 +272,13 @@ func TestAudit_USE02_GoAwayIsLogged(t *testing.T) {
 			}
 		}}
 		var log lockedBuffer
-		p := newPlayed(t, pd, func(c *proxy.Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+		p := newPlayed(t, pd, func(c *proxy.Config) {
+			c.Logger, c.Name = slog.New(slog.NewTextHandler(&log, nil)), "unix:/run/plugin"
+		})
 		ask(t.Context(), p, proxy.Call{})
 		synctest.Wait()
-		if got := log.String(); !strings.Contains(got, "ENHANCE_YOUR_CALM") || !strings.Contains(got, "too_many_pings") || strings.Contains(got, "\nlevel=INFO") {
+		if got := log.String(); !strings.Contains(got, "ENHANCE_YOUR_CALM") || !strings.Contains(got, "too_many_pings") || strings.Contains(got, "\nlevel=INFO") ||
+			!strings.Contains(got, "endpoint=unix:/run/plugin ") {
 			t.Errorf("log %q", got)
 		}
 	})

@@ -110,7 +110,10 @@ func TestHandMounted_WorksAsAHost(t *testing.T) {
 	for name, mux := range map[string]func(*mounted) *http.ServeMux{"generated": (*mounted).generated, "handlers": (*mounted).handlers} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			m := newMounted(t, open())
+			var log hosttest.Buffer
+			cfg := open()
+			cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
+			m := newMounted(t, cfg)
 			granted := &hosttest.RecordingLogger{}
 			m.broker.RegisterCapability(hosttest.LoggerCapability(granted))
 			server := httptest.NewServer(mux(m))
@@ -123,6 +126,11 @@ func TestHandMounted_WorksAsAHost(t *testing.T) {
 			t.Cleanup(pluginServer.Close)
 
 			provider, caller := mustEnrol(t, server.URL, "logger"), mustEnrol(t, server.URL, "api")
+			for _, danger := range []string{"serving plaintext", "plaintext and an open policy", "open policy: whoever reaches"} {
+				if n := strings.Count(log.String(), danger); n != 1 {
+					t.Errorf("the log warns %d times of %q: %s", n, danger, log.String())
+				}
+			}
 			registry := connectpluginv1connect.NewServiceRegistryClient(provider.client(), server.URL)
 			if _, err := registry.RegisterService(t.Context(), connect.NewRequest(&connectpluginv1.RegisterServiceRequest{
 				ServiceType: "logger", Version: "1.0.0", EndpointPath: loggerv1connect.LoggerName,

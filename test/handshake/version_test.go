@@ -2,6 +2,8 @@ package handshake_test
 
 import (
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -46,6 +48,9 @@ func TestAudit_PROTO12_HighestCommonVersion(t *testing.T) {
 			if err != nil && !errors.Is(err, connectplugin.ErrHandshakeRefused) {
 				t.Errorf("%v does not wrap ErrHandshakeRefused", err)
 			}
+			if said := saysWhy(host, "application version: ", fmt.Sprintf("%d to %d are spoken here", c.hostMin, c.hostMax)); said != (err != nil) {
+				t.Errorf("the audit tells of versions: %t; the handshake: %v", said, err)
+			}
 			// A peer of the first wire version knows the exact field only.
 			req := hosttest.OldRequest("")
 			req.AppProtocolVersion = int32(c.exact)
@@ -56,6 +61,29 @@ func TestAudit_PROTO12_HighestCommonVersion(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// saysWhy reports whether the audit has a refused handshake with a reason that begins and ends so.
+func saysWhy(host *hosttest.Host, begins, ends string) bool {
+	return slices.ContainsFunc(host.Audit.Events(), func(e connectplugin.AuditEvent) bool {
+		return e.Kind == connectplugin.AuditAuthFailed && e.SelfID == "api" &&
+			strings.HasPrefix(e.Reason, begins) && strings.HasSuffix(e.Reason, ends)
+	})
+}
+
+// A plugin that was made for another host is told so, and so is who looks into the audit.
+func TestAudit_PROTO12_AnotherHostsCookieIsInTheAudit(t *testing.T) {
+	t.Parallel()
+	host := hosttest.Start(t, hosttest.WithPolicy(hosttest.LoggerPolicy()))
+	host.Enrol(t, "api", nil)
+	if saysWhy(host, "magic cookie", "") {
+		t.Error("an honest handshake is in the audit")
+	}
+	cfg := host.ClientConfig(t, "api")
+	cfg.MagicCookieValue = "another"
+	if _, err := hosttest.EnrolOnce(t.Context(), cfg); !errors.Is(err, connectplugin.ErrHandshakeRefused) || !saysWhy(host, "magic cookie", "") {
+		t.Errorf("%v; the audit has %v", err, host.Audit.Events())
 	}
 }
 

@@ -287,12 +287,14 @@ func TestAudit_USE30_AddressesThatCannotBe(t *testing.T) {
 		"that of Addr unless set": {"", "127.0.0.1:8443"},
 	} {
 		cfg := &connectplugin.ServeConfig{Authority: hosttest.NewAuthority(t), Addr: c.addr, HealthAddr: c.health}
-		if err := cfg.Validate(); err == nil || !strings.Contains(err.Error(), "HealthAddr") {
+		if err := cfg.Validate(); err == nil || !strings.Contains(err.Error(), "HealthAddr") ||
+			strings.Contains(err.Error(), "host:port") != strings.Contains(err.Error(), "write for example") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	var log hosttest.Buffer
 	host, err := connectplugin.NewHost(&connectplugin.ServeConfig{
-		Authority: hosttest.NewAuthority(t), HealthAddr: taken.Addr().String(), Logger: slog.New(slog.DiscardHandler),
+		Authority: hosttest.NewAuthority(t), HealthAddr: taken.Addr().String(), Logger: slog.New(slog.NewTextHandler(&log, nil)),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -302,8 +304,8 @@ func TestAudit_USE30_AddressesThatCannotBe(t *testing.T) {
 	if err := host.Serve(ctx, hosttest.Listen(t)); err == nil || !strings.Contains(err.Error(), "HealthAddr") {
 		t.Errorf("Serve: %v", err)
 	}
-	if err := host.Shutdown(ctx); err != nil {
-		t.Error(err)
+	if err := host.Shutdown(ctx); err != nil || strings.Contains(log.String(), "shutting down") {
+		t.Errorf("%v; a host that never served says %s", err, log.String())
 	}
 }
 

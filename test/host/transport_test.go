@@ -2,6 +2,7 @@ package host_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -10,6 +11,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -256,6 +259,13 @@ func TestAudit_H11_ForeignHostAndOriginAreRefused(t *testing.T) {
 			_ = resp.Body.Close()
 			if got := resp.StatusCode != http.StatusForbidden; got != c.ok {
 				t.Errorf("status %d, want served: %t", resp.StatusCode, c.ok)
+			}
+			told := func(e connectplugin.AuditEvent) bool {
+				return strings.Contains(e.Reason, strconv.Quote(cmp.Or(c.origin, c.host))) &&
+					(c.origin != "" || strings.Contains(e.Reason, "ServeConfig.Hosts"))
+			}
+			if !c.ok && !slices.ContainsFunc(host.Audit.Events(), told) {
+				t.Errorf("the audit names neither host nor origin: %v", host.Audit.Events())
 			}
 		})
 	}

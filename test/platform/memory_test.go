@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -83,6 +84,11 @@ func TestAudit_H56_InMemoryPluginIsAPlugin(t *testing.T) {
 		}
 	}
 	_ = errors.Join(s.CloseRequest(), s.CloseResponse())
+	if !slices.ContainsFunc(h.Audit.Events(), func(e connectplugin.AuditEvent) bool {
+		return e.Kind == connectplugin.AuditRegistered && e.Subject == "echo" && e.SelfID == "echo" && e.RuntimeID == p[0].RuntimeID
+	}) {
+		t.Errorf("the audit does not say who registered: %v", h.Audit.Events())
+	}
 	if !h.Revoke(p[0].RuntimeID) {
 		t.Error("it cannot be revoked")
 	}

@@ -76,7 +76,7 @@ func TestAudit_USE24_BothSidesSayWhyTLSFailed(t *testing.T) {
 			trusting(ca, good), trusting(other, other.Certify(t, as()...)), false, "authority that is not in TLS.RootCAs", "the peer refuses this side",
 		},
 		"another authority's certificate": {
-			trusting(ca, good), trusting(ca, other.Certify(t, as()...)), true, "the host refuses this side in TLS: it does not know the authority of our certificate", "this side refuses the peer's certificate",
+			trusting(ca, good), trusting(ca, other.Certify(t, as()...)), true, "the host refuses this side in TLS: it does not know the authority of our certificate; if it is the certificate, have the host's Authority write the credentials again", "this side refuses the peer's certificate",
 		},
 		"a server-only certificate": {
 			trusting(ca, good), trusting(ca, ca.Certify(t, as(usage(x509.ExtKeyUsageServerAuth))...)), true, "the host refuses this side in TLS: it does not accept our certificate", "this side refuses the peer's certificate",
@@ -93,7 +93,7 @@ func TestAudit_USE24_BothSidesSayWhyTLSFailed(t *testing.T) {
 			trusting(ca, ca.Certify(t, as(usage(x509.ExtKeyUsageClientAuth))...)), trusting(ca, good), false, "not made for servers", "the peer refuses this side",
 		},
 		"a host of another name": {
-			trusting(ca, ca.Certify(t, hosttest.DNS("elsewhere.example"))), trusting(ca, good), false, "not valid for the name", "the peer refuses this side",
+			trusting(ca, ca.Certify(t, hosttest.DNS("elsewhere.example"))), trusting(ca, good), false, "not valid for the name", "or its names (ServeConfig.Hosts)",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -108,6 +108,9 @@ func TestAudit_USE24_BothSidesSayWhyTLSFailed(t *testing.T) {
 			err := connectplugin.ServePlugin(t.Context(), cfg)
 			if !errors.Is(err, connectplugin.ErrHostNotTrusted) || errors.Is(err, connectplugin.ErrHandshakeRefused) != c.refusedByHost {
 				t.Errorf("%v; want ErrHostNotTrusted, and refused by the host: %t", err, c.refusedByHost)
+			}
+			if strings.Contains(err.Error(), "did not begin HTTP/2") {
+				t.Errorf("%v tells what the refusal broke off", err)
 			}
 			if plugin.warnings(c.client) != 1 || plugin.has("not there yet") {
 				t.Errorf("the plugin logged %s", plugin.buf.String())

@@ -27,6 +27,10 @@ func TestAudit_USE39_AnUndeclaredTypeIsNamed(t *testing.T) {
 	if _, err := c.Service(t.Context(), "other", ""); err != nil {
 		t.Errorf("what was declared: %v", err)
 	}
+	_, err = c.Service(t.Context(), "other", "latest")
+	if err == nil || !strings.Contains(err.Error(), `write for example ">=1.2, <2"`) || strings.Contains(err.Error(), "constraint: constraint") {
+		t.Errorf("a constraint that is none: %v", err)
+	}
 }
 
 // A constraint that no provider meets is told with the version that there is.
