@@ -261,12 +261,12 @@ func LoadCredentials(config CredentialsConfig) (*tls.Config, error) {
 
 // noCredentials says what to do about files that are there and are no good.
 func noCredentials(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, certs.ErrPermissions) {
 		return fmt.Errorf("credentials: %w", err)
 	}
 
-	return fmt.Errorf("credentials: %w; write tls.crt, tls.key and ca.crt again, with WriteCredentials or as your own authority does, "+
-		"and copy all three where they are copied", err)
+	return fmt.Errorf("credentials: %w; remove what is damaged, write tls.crt, tls.key and ca.crt again, with WriteCredentials or "+
+		"as your own authority does, and copy all three where this is a copy", err)
 }
 
 // hostOfDomain returns the check of whoever has a certificate of an Authority: the
