@@ -106,7 +106,7 @@ func put(t *testing.T, app *connectplugin.Client) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close() //nolint:errcheck // it was called
+	defer conn.Close()
 
 	kv := kvv1connect.NewKVServiceClient(conn.HTTPClient(), conn.BaseURL())
 	if _, err := kv.Put(t.Context(), &kvv1.PutRequest{Key: "app"}); err != nil {

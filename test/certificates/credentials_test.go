@@ -192,8 +192,8 @@ func TestLoadCredentialsRefuses(t *testing.T) {
 	old := newAuthority(t, connectplugin.AuthorityConfig{CertificateTTL: time.Nanosecond})
 
 	for name, spoil := range map[string]func(dir string) error{
-		"expired, write it again": func(dir string) error { return errors.Join(os.RemoveAll(dir), old.WriteCredentials(dir, "a")) },
-		"authority missing":       func(dir string) error { return os.Remove(filepath.Join(dir, "ca.crt")) },
+		"expired, write it again":           func(dir string) error { return errors.Join(os.RemoveAll(dir), old.WriteCredentials(dir, "a")) },
+		"authority missing":                 func(dir string) error { return os.Remove(filepath.Join(dir, "ca.crt")) },
 		"authority damaged, write it again": func(dir string) error { return os.WriteFile(filepath.Join(dir, "ca.crt"), []byte("x"), 0o600) },
 		"foreign authority, write it again": func(dir string) error {
 			return os.WriteFile(filepath.Join(dir, "ca.crt"), readPEM(t, filepath.Join(foreign, "authority.crt")), 0o600)
