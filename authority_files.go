@@ -235,7 +235,7 @@ func LoadCredentials(config CredentialsConfig) (*tls.Config, error) {
 
 	trusted, err := readAuthorities(filepath.Join(config.Dir, credentialsCAFile))
 	if err != nil {
-		return nil, fmt.Errorf("credentials: %w", err)
+		return nil, noCredentials(err)
 	}
 
 	pool := x509.NewCertPool()
@@ -253,10 +253,20 @@ func LoadCredentials(config CredentialsConfig) (*tls.Config, error) {
 		Logger:   config.Logger,
 	}, now)
 	if err != nil {
-		return nil, fmt.Errorf("credentials: %w", err)
+		return nil, noCredentials(err)
 	}
 
 	return mutualTLS(source, pool, tls.RequireAndVerifyClientCert, hostOfDomain(source.Certificate(now).Leaf, trusted)), nil
+}
+
+// noCredentials says what to do about files that are there and are no good.
+func noCredentials(err error) error {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, certs.ErrPermissions) {
+		return fmt.Errorf("credentials: %w", err)
+	}
+
+	return fmt.Errorf("credentials: %w; remove what is damaged, write tls.crt, tls.key and ca.crt again, with WriteCredentials or "+
+		"as your own authority does, and copy all three where this is a copy", err)
 }
 
 // hostOfDomain returns the check of whoever has a certificate of an Authority: the

@@ -118,6 +118,13 @@ func patient(conn *connectplugin.ServiceConn) kvv1connect.KVServiceClient {
 	//docs:end
 }
 
+// foreign is what the guide shows of providers in other languages.
+func foreign(conn *connectplugin.ServiceConn) kvv1connect.KVServiceClient {
+	//docs:region grpc
+	return kvv1connect.NewKVServiceClient(conn.HTTPClient(), conn.BaseURL(), connect.WithGRPC())
+	//docs:end
+}
+
 func TestAuthor(t *testing.T) {
 	t.Parallel()
 
@@ -158,6 +165,10 @@ func TestAuthor(t *testing.T) {
 	conn, err := app.Service(t.Context(), "kv", "1")
 	if err != nil {
 		t.Fatal(err)
+	}
+
+	if _, err := foreign(conn).Put(t.Context(), &kvv1.PutRequest{Key: "app"}); err != nil {
+		t.Error("in gRPC:", err)
 	}
 
 	use(t, patient(conn), stop)

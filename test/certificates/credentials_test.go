@@ -189,10 +189,13 @@ func TestLoadCredentialsRefuses(t *testing.T) {
 	foreign := t.TempDir()
 	newAuthority(t, connectplugin.AuthorityConfig{Dir: foreign})
 
+	old := newAuthority(t, connectplugin.AuthorityConfig{CertificateTTL: time.Nanosecond})
+
 	for name, spoil := range map[string]func(dir string) error{
-		"authority missing": func(dir string) error { return os.Remove(filepath.Join(dir, "ca.crt")) },
-		"authority damaged": func(dir string) error { return os.WriteFile(filepath.Join(dir, "ca.crt"), []byte("x"), 0o600) },
-		"foreign authority": func(dir string) error {
+		"expired, write it again":           func(dir string) error { return errors.Join(os.RemoveAll(dir), old.WriteCredentials(dir, "a")) },
+		"authority missing":                 func(dir string) error { return os.Remove(filepath.Join(dir, "ca.crt")) },
+		"authority damaged, write it again": func(dir string) error { return os.WriteFile(filepath.Join(dir, "ca.crt"), []byte("x"), 0o600) },
+		"foreign authority, write it again": func(dir string) error {
 			return os.WriteFile(filepath.Join(dir, "ca.crt"), readPEM(t, filepath.Join(foreign, "authority.crt")), 0o600)
 		},
 		"key missing":            func(dir string) error { return os.Remove(filepath.Join(dir, "tls.key")) },
@@ -207,8 +210,17 @@ func TestLoadCredentialsRefuses(t *testing.T) {
 			t.Fatal(err)
 		}
 
-		if _, err := connectplugin.LoadCredentials(connectplugin.CredentialsConfig{Dir: dir}); err == nil {
+		_, err := connectplugin.LoadCredentials(connectplugin.CredentialsConfig{Dir: dir})
+		if err == nil {
 			t.Errorf("%s: accepted", name)
+
+			continue
+		}
+
+		t.Logf("%s: %v", name, err)
+
+		if strings.Contains(err.Error(), "WriteCredentials") != strings.Contains(name, "write it again") {
+			t.Errorf("%s: it says %q", name, err)
 		}
 	}
 }

@@ -51,7 +51,8 @@ export interface PluginOptions {
   readonly reportEveryMs?: number;
   /** For how long calls in flight may finish at the end, in milliseconds. 10,000 by default. */
   readonly graceMs?: number;
-  /** Hears what the operator should know. Nobody by default. */
+  /** Hears what happens, line by line. By default only what an operator has to know is printed to stderr: that the plugin
+   * waits for its host, that it lost it, and of what the host warns. */
   readonly log?: (line: string) => void;
 }
 
@@ -79,6 +80,7 @@ export class Plugin {
   readonly #routes = new Map<string, ServiceRoute>();
   readonly #watches = new AbortController();
   readonly #log: (line: string) => void;
+  readonly #warn: (line: string) => void;
   #server: Server | undefined;
   #baseUrl: string;
   #graceMs: number;
@@ -89,13 +91,14 @@ export class Plugin {
     validate(options);
     this.stopping = this.#stop.signal;
     this.#log = options.log ?? (() => { /* nobody listens */ });
+    this.#warn = options.log ?? ((line) => console.error(`connectplugin: ${line}`));
     this.#baseUrl = options.baseUrl ?? "";
     this.#graceMs = options.graceMs ?? 10_000;
     this.#trust = new HostTrust(options.credentials, options.hostIdentity, options.hostPins);
     this.#link = new HostLink(options.host, options.credentials, this.#trust, () => this.#session.lost());
     this.#session = new Session(this.#link, {
       selfId: options.selfId, secret: options.secret, magicCookie: options.magicCookie ?? cookie, versions: options.versions ?? [1, 1],
-      timeoutMs: options.timeoutMs ?? 10_000, reportEveryMs: options.reportEveryMs ?? 10_000, log: this.#log,
+      timeoutMs: options.timeoutMs ?? 10_000, reportEveryMs: options.reportEveryMs ?? 10_000, log: this.#log, warn: this.#warn,
       health: () => this.#health,
       declare: (request) => this.#declare(request),
       registrations: () => this.#provided.map((p) => ({
@@ -152,24 +155,26 @@ export class Plugin {
   }
 
   /** Serves, enrols and registers. It waits for the host however long that takes, and resolves when the plugin can be called. It
-   * rejects with HostNotTrusted or HandshakeRefused. */
+   * rejects with HostNotTrusted or HandshakeRefused, and with Closed where the plugin is stopped before that. */
   async start(): Promise<void> {
     const { host, port } = this.options.address ?? { host: await this.#addressTowardsHost(), port: 0 };
     this.#server = new Server(this.options.credentials, this.#trust, (router) => this.#serve(router), this.#log);
     const listening = await this.#server.listen(host, port);
     this.#baseUrl ||= `https://${host.includes(":") ? `[${host}]` : host}:${listening}`;
     this.#session.start();
-    await this.#session.ready();
+    await this.#session.ready(this.stopping);
   }
 
   /** Starts, unless it has started, and serves until SIGTERM, SIGINT or the host asks to stop. Then it withdraws what it offers,
-   * finishes the calls in flight, and leaves. */
+   * finishes the calls in flight, and leaves. It resolves then, also where the host was never there. */
   async run(): Promise<void> {
     const asked = () => this.#stop.abort();
     process.once("SIGTERM", asked).once("SIGINT", asked);
     try {
       if (!this.#server) await this.start();
       await this.#session.failed(this.stopping);
+    } catch (e) {
+      if (!(e instanceof Closed) || !this.stopping.aborted) throw e;
     } finally {
       process.removeListener("SIGTERM", asked).removeListener("SIGINT", asked);
       await this.stop();
@@ -193,13 +198,13 @@ export class Plugin {
   }
 
   async #addressTowardsHost(): Promise<string> {
-    for (const pace = new Pace(); ; ) {
+    for (let pace = new Pace(), told = false; ; told = true) {
       try {
         await this.#link.connect();
         return this.#link.local;
       } catch (e) {
         if (!(e instanceof Unreachable)) throw e;
-        this.#log(`waiting for the host: ${e.message}`);
+        (told ? this.#log : this.#warn)(`waiting for the host: ${e.message}`);
         await pause(pace.failed(e), this.stopping);
         if (this.stopping.aborted) throw new Closed("the plugin was stopped before its host was there");
       }

@@ -47,6 +47,8 @@ export interface Settings {
   readonly timeoutMs: number;
   readonly reportEveryMs: number;
   readonly log: (line: string) => void;
+  /** Hears what an operator has to know, too, where nobody listens to log. */
+  readonly warn: (line: string) => void;
   registrations(): MessageInitShape<typeof RegisterServiceRequestSchema>[];
   declare(request: HandshakeRequest): void;
   health(): MessageInitShape<typeof ReportHealthRequestSchema>;
@@ -74,6 +76,7 @@ export class Session {
   #reportAt = 0;
   #trusted = false;
   #chooses = false;
+  #away = false; // and it was said
   #running: Promise<void> | undefined;
 
   constructor(private readonly link: HostLink, private readonly settings: Settings) {
@@ -89,9 +92,10 @@ export class Session {
     this.#running ??= this.#run();
   }
 
-  /** Waits until the plugin is enrolled and registered. */
-  async ready(): Promise<void> {
-    await this.#until(() => this.#ready, new AbortController().signal);
+  /** Waits until the plugin is enrolled and registered. Throws Closed where the plugin is to stop before that. */
+  async ready(stopping: AbortSignal): Promise<void> {
+    await this.#until(() => this.#ready, stopping);
+    if (!this.#ready) throw new Closed("the plugin was stopped before its host had taken it");
   }
 
   /** Waits for what ends the session by itself. */
@@ -199,18 +203,27 @@ export class Session {
       try {
         delay = await this.#step();
         this.#pace.over();
+        this.#away = false;
       } catch (e) {
         if (e instanceof HandshakeRefused || (e instanceof HostNotTrusted && !this.#trusted) || isDefect(e)) {
           this.#error = e as Error;
           this.#tell();
           return;
         }
-        this.settings.log(String(e));
+        this.#tellAway(e);
         delay = this.#pace.failed(e);
       }
       await pause(Math.min(delay, longest), AbortSignal.any([this.#wake.signal, this.#ended.signal]));
       await pause(this.#pace.notBefore - performance.now(), this.#ended.signal); // whatever has become due
     }
+  }
+
+  #tellAway(e: unknown): void {
+    if (e instanceof Forgotten) return this.settings.log(e.message);
+    const message = e instanceof ConnectError ? e.rawMessage : (e as Error).message;
+    if (e instanceof HostNotTrusted) return this.settings.warn(message);
+    (this.#away ? this.settings.log : this.settings.warn)(`waiting for the host: ${message}`); // the first time is enough
+    this.#away = true;
   }
 
   /** Does what is due and returns the milliseconds until something else is. */
@@ -275,7 +288,7 @@ export class Session {
     }
     this.#check(request, answer, current, binding);
     this.#trusted = true;
-    for (const warning of answer.warnings.slice(0, 16)) this.settings.log(`the host warns: ${JSON.stringify(warning.slice(0, 1024))}`);
+    for (const warning of answer.warnings.slice(0, 16)) this.settings.warn(`the host warns: ${JSON.stringify(warning.slice(0, 1024))}`);
     this.#chooses = answer.serverMetadata[anyProvider] === "true";
     this.#identity = new Identity(answer.runtimeId, answer.runtimeToken, renewAt(request, answer));
     this.settings.log(`${current ? "renewed" : "enrolled"} as ${answer.runtimeId}`);

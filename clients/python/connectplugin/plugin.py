@@ -61,6 +61,9 @@ class Plugin:
     address is what the plugin listens on ("10.0.0.7:8443"); empty means a free port, on the address from which it
     reaches its host. base_url is where the host calls it, if that is another.
 
+    logger hears what happens; empty means the logger "connectplugin". What an operator has to know, that the plugin waits
+    for its host and that it lost it, comes at WARNING, once, and so it is printed where nobody has set up logging, too.
+
     It is safe for use by several threads.
     """
 
@@ -142,7 +145,7 @@ class Plugin:
 
     def start(self) -> None:
         """Serves, enrols and registers. It waits for the host however long that takes, and returns when the plugin can be
-        called. It raises HostNotTrusted or HandshakeRefused."""
+        called. It raises HostNotTrusted or HandshakeRefused, and Closed where the plugin is stopped before that."""
         address = self._address or self._address_towards_host()
         control = Control(self._answer_health, self._asked_to_stop, self._declare)
         self._server, port = new_server(self._credentials, self._trust, control, address, self._workers,
@@ -153,11 +156,11 @@ class Plugin:
             self._base_url = f"https://{address.rpartition(':')[0]}:{port}"
         self._server.start()
         self._session.start()
-        self._session.await_ready()
+        self._session.await_ready(self.stopping)
 
     def run(self) -> None:
         """Starts, unless it has started, and serves until SIGTERM, SIGINT or the host asks to stop. Then it withdraws what
-        it offers, finishes the calls in flight, and leaves."""
+        it offers, finishes the calls in flight, and leaves. It returns then, also where the host was never there."""
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda *_: self.stopping.set())
@@ -166,6 +169,9 @@ class Plugin:
                 self.start()
             while not self.stopping.wait(0.2):  # a wait without a limit would keep signals from Python's main thread
                 self._session.raise_error()
+        except Closed:
+            if not self.stopping.is_set():
+                raise
         finally:
             self.stop()
 
@@ -189,12 +195,13 @@ class Plugin:
 
     def _address_towards_host(self) -> str:
         """A free port on the address from which the plugin reaches its host, however long that takes."""
-        pace = Pace()
+        pace, log = Pace(), self._log.warning
         while not self._link.local:
             try:
                 self._link.reach(self._timeout)
             except Unreachable as e:
-                self._log.info("waiting for the host: %s", e)
+                log("waiting for the host: %s", e)
+                log = self._log.info  # the first time is enough
                 if self.stopping.wait(pace.failed(e)):
                     raise Closed("the plugin was stopped before its host was there") from e
         return f"[{self._link.local}]:0" if ":" in self._link.local else f"{self._link.local}:0"

@@ -79,15 +79,20 @@ class Session:
         self._registered_as = ""
         self._report_at = 0.0
         self._trusted = False
+        self._away = False  # and it was said
 
     def start(self) -> None:
         self._thread.start()
 
-    def await_ready(self) -> None:
-        """Waits until the plugin is enrolled and registered. Raises what ends the session before that."""
-        with self._mu:
-            self._mu.wait_for(lambda: self._ready or self._error is not None or self._closed)
-            self._raise_locked()
+    def await_ready(self, stopping: threading.Event) -> None:
+        """Waits until the plugin is enrolled and registered. Raises what ends the session before that, and Closed where
+        the plugin is to stop."""
+        while not stopping.is_set():
+            with self._mu:  # a wait without a limit would keep signals from Python's main thread
+                if self._mu.wait_for(lambda: self._ready or self._error is not None or self._closed, 0.2):
+                    self._raise_locked()
+                    return
+        raise Closed("the plugin was stopped before its host had taken it")
 
     def raise_error(self) -> None:
         """Raises what ended the session, if anything did."""
@@ -180,6 +185,7 @@ class Session:
             try:
                 delay = self._step()
                 self._pace.over()
+                self._away = False
             except (HandshakeRefused, HostNotTrusted) as e:
                 if not self._trusted or isinstance(e, HandshakeRefused):
                     self._fail(e)
@@ -192,7 +198,9 @@ class Session:
             except (grpc.RpcError, Unreachable) as e:
                 self._link.lose()
                 delay = self._pace.failed(e)
-                self._log.info("the host is away: %s", e.details() if isinstance(e, grpc.Call) else e)
+                log = self._log.info if self._away else self._log.warning  # the first time is enough
+                log("waiting for the host: %s", e.details() if isinstance(e, grpc.Call) else e)
+                self._away = True
             except Exception as e:  # a defect ends the plugin and not its thread alone
                 self._fail(e)
                 return

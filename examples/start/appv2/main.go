@@ -34,7 +34,7 @@ func run(ctx context.Context, host, message string) error {
 	}
 
 	client, err := connectplugin.NewClient(connectplugin.ClientConfig{
-		HostURL: host, SelfID: "app", TLS: tls,
+		HostURL: host, SelfID: "app", TLS: tls, Logger: slog.Default(),
 		Metadata: connectplugin.PluginMetadata{Requires: []connectplugin.ServiceDependency{{Type: "logger"}}},
 	})
 	if err != nil {

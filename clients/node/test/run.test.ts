@@ -1,0 +1,33 @@
+// What run does where the host is not there.
+import assert from "node:assert/strict";
+import { type AddressInfo, createServer } from "node:net";
+import { test } from "node:test";
+import { type Credentials, Plugin } from "../src/index.js";
+
+async function deadURL(): Promise<string> {
+  const server = createServer();
+  await new Promise<void>((listening) => server.listen(0, "127.0.0.1", listening));
+  const { port } = server.address() as AddressInfo;
+  await new Promise((closed) => server.close(closed));
+  return `https://127.0.0.1:${port}`;
+}
+
+for (const [where, address] of [["an address of its own", { host: "127.0.0.1", port: 0 }], ["the address towards its host", undefined]] as const) {
+  for (const listens of [true, false]) {
+    test(`with ${where} run ends at SIGTERM, and says once that it waits, ${listens ? "to log" : "to stderr"}`, async (t) => {
+      const logged: string[] = [];
+      const printed = t.mock.method(console, "error", () => undefined).mock;
+      const plugin = new Plugin({
+        host: await deadURL(), selfId: "greeter", hostIdentity: "spiffe://td.test/host",
+        credentials: { read: () => ({}) } as unknown as Credentials, // nobody asks for them
+        ...(address ? { address } : {}), ...(listens ? { log: (line: string) => logged.push(line) } : {}),
+      });
+      const heard = listens ? () => logged : () => printed.calls.map((call) => String(call.arguments[0]));
+      const look = setInterval(() => heard().length > 0 && process.kill(process.pid, "SIGTERM"), 5);
+      await plugin.run();
+      clearInterval(look);
+      assert.match(heard()[0] ?? "", /waiting for the host: https:/);
+      if (!listens) assert.equal(heard().length, 1);
+    });
+  }
+}
