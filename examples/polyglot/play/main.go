@@ -70,7 +70,9 @@ func play(ctx context.Context, o *options) (err error) {
 		return err
 	}
 
-	ctx, cancel := context.WithTimeout(ctx, 4*wait) // building is not among it
+	const stages = 4 // the time of each has a bound; building is not among them
+
+	ctx, cancel := context.WithTimeout(ctx, stages*wait)
 	defer cancel()
 
 	host, err := process.Start(dir, filepath.Join(bin, "host"), "-addr", "127.0.0.1:0", "-run", dir)
