@@ -47,7 +47,7 @@ type PluginService struct {
 }
 
 // PluginLimits holds the bounds of a plugin's listener, on which the host alone is let in and
-// anybody may knock. The zero value of each field is the default that its comment gives; a
+// anybody may knock. The zero value of each field is what its comment says; a
 // negative value is refused.
 type PluginLimits struct {
 	// MaxConnections bounds the open connections; more wait in the listener's queue.
@@ -55,12 +55,13 @@ type PluginLimits struct {
 	MaxConnections int
 	// MaxConnectionsPerPeer bounds those of one peer address (a /64 for IPv6) on which TLS is
 	// not agreed on yet, and in plaintext all of them. A newcomer takes the place of the one
-	// that was silent for longest, if that was for half a second (5 s in plaintext), and is
-	// refused otherwise. Connections of the host, which TLS tells, do not count. Default 1,000.
+	// that is there for longest, if that is half a second (in plaintext the one that was
+	// silent for longest, if that was for 5 s), and is refused otherwise. Connections of the
+	// host, which TLS tells, do not count. Default 1,000.
 	MaxConnectionsPerPeer int
 	// ConnectionsPerSecond and ConnectionBurst limit the new connections of one peer
-	// address. One that comes faster is closed before TLS. Defaults 500 and 2,000, or
-	// MaxConnectionsPerPeer where that is more than the latter.
+	// address. One that comes faster is closed before TLS, also one of the host where others
+	// share its address. Zero sets no limit.
 	ConnectionsPerSecond float64
 	// ConnectionBurst is the burst to ConnectionsPerSecond. Default 2,000.
 	ConnectionBurst int
@@ -88,7 +89,7 @@ func (l PluginLimits) withDefaults() PluginLimits {
 	all := l.common().withDefaults()
 	return PluginLimits{
 		MaxConnections: all.MaxConnections, MaxConnectionsPerPeer: all.MaxConnectionsPerPeer,
-		ConnectionsPerSecond: all.ConnectionsPerSecond, ConnectionBurst: all.ConnectionBurst,
+		ConnectionsPerSecond: l.ConnectionsPerSecond, ConnectionBurst: all.ConnectionBurst,
 		ReadHeaderTimeout: all.ReadHeaderTimeout, CertificateOvertime: all.CertificateOvertime,
 	}
 }

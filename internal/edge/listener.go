@@ -236,6 +236,10 @@ func (l *Listener) awaitRoom() bool {
 	return !l.closed
 }
 
+// knocks reports that whoever is let in is trusted, and who is, is known after TLS: until then a
+// connection is as old as it is, whatever it says.
+func (l *Listener) knocks() bool { return l.cfg.Trusted && l.cfg.TLS != nil }
+
 // admit takes a connection in.
 func (l *Listener) admit(c net.Conn) *slot {
 	s := &slot{listener: l, key: unplaced}
@@ -431,7 +435,7 @@ type audible struct {
 // Read reads what the peer sent.
 func (a *audible) Read(p []byte) (int, error) {
 	n, err := a.Conn.Read(p)
-	if n > 0 {
+	if n > 0 && !a.slot.listener.knocks() {
 		a.slot.heard()
 	}
 	return n, err //nolint:wrapcheck // stands for what it wraps

@@ -15,9 +15,9 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/edge"
 )
 
-// silence is how long a connection has to be silent before another of its address takes its
-// place. Nobody is silent for so long in a TLS handshake, which is all that a stranger has;
-// in plaintext nobody is known, and connections without calls are silent.
+// silence is how long a connection has to be there, whatever it says, before another of its
+// address takes its place: a TLS handshake, which is all that a stranger has, is over by then.
+// In plaintext nobody is known, and it is how long it has to be silent.
 const (
 	silence          = 500 * time.Millisecond
 	silencePlaintext = 5 * time.Second
