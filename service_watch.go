@@ -234,9 +234,13 @@ func serviceEvent(m *connectpluginv1.WatchServiceEvent) *ServiceEvent {
 	}
 }
 
-// rest waits before a watch that failed more than once in a row is asked for again.
+// hasty is how many watches in a row may end at once before the next has to wait: identities end,
+// and connections break, several times in a row where people are at work.
+const hasty = 8
+
+// rest waits before a watch that failed again and again is asked for once more.
 func (w *serviceWatch) rest(ctx context.Context) error {
-	if w.failures > 1 && !backoff.Wait(ctx, backoff.Reconnect.After(w.failures-1)) {
+	if w.failures > hasty && !backoff.Wait(ctx, backoff.Reconnect.After(w.failures-hasty)) {
 		return w.client.endError(ctx)
 	}
 	return nil

@@ -448,7 +448,7 @@ func (s *scarce) Accept() (net.Conn, error) {
 	if s.times.Add(1) == 1 {
 		return nil, &net.OpError{Op: "accept", Err: os.NewSyscallError("accept4", syscall.EMFILE)}
 	}
-	return s.Listener.Accept() //nolint:wrapcheck // stands for what it wraps
+	return s.Listener.Accept()
 }
 
 func TestListener_AMomentWithoutDescriptorsPasses(t *testing.T) {

@@ -105,7 +105,7 @@ func (s *Server) Serve(l net.Listener) error {
 			return http.ErrServerClosed
 		default:
 			var passing net.Error
-			if !errors.As(err, &passing) || !passing.Timeout() && !passing.Temporary() {
+			if !errors.As(err, &passing) || !passing.Timeout() && !passing.Temporary() { //nolint:staticcheck // nothing else says that it passes
 				return fmt.Errorf("accept: %w", err)
 			}
 			wait = min(most, max(2*wait, time.Millisecond))

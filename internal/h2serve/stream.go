@@ -73,6 +73,12 @@ func (st *stream) Read(p []byte) (int, error) {
 	}
 }
 
+// Close implements io.Closer: nobody reads the rest.
+func (st *stream) Close() error {
+	st.stopReading(http.ErrBodyReadAfterClose)
+	return nil
+}
+
 // endLocked returns what whoever read everything is told, after the trailer is there for it.
 func (st *stream) endLocked() error {
 	if errors.Is(st.readErr, io.EOF) {
@@ -80,12 +86,6 @@ func (st *stream) endLocked() error {
 		st.arrived = nil
 	}
 	return st.readErr
-}
-
-// Close implements io.Closer: nobody reads the rest.
-func (st *stream) Close() error {
-	st.stopReading(http.ErrBodyReadAfterClose)
-	return nil
 }
 
 // serve runs the handler.

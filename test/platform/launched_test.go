@@ -60,7 +60,7 @@ func TestLaunchHasNoRightsThatPolicyDoesNotGive(t *testing.T) {
 	if _, err := h.Launcher().GetService("stranger", "echo"); err == nil || !strings.Contains(err.Error(), "policy does not know") {
 		t.Errorf("unknown to policy: %v", err)
 	}
-	if _, err := h.Launcher().GetService("echo", "echo"); err == nil || !strings.Contains(err.Error(), "policy does not allow") {
+	if _, err := h.Launcher().GetService("echo", "echo"); err == nil || !strings.Contains(err.Error(), "registration refused: service \"echo\"") {
 		t.Errorf("not allowed to provide: %v", err)
 	}
 	if got, err := caller(t, h, "honest")("x"); got != "x" || err != nil {

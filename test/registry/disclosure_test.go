@@ -241,7 +241,7 @@ func TestAudit_REG9_ErrorsTellNothing(t *testing.T) {
 	for _, e := range host.Audit.Events() {
 		reasons = append(reasons, string(e.Kind)+" "+e.SelfID+" "+e.Subject+" "+e.Reason)
 	}
-	for _, want := range []string{"conflict rival a", "denied owner c not declared", "denied owner b base_url names another address"} {
+	for _, want := range []string{"conflict rival a", "denied owner c not allowed by policy", "denied owner b base_url names another address"} {
 		if !slices.ContainsFunc(reasons, func(r string) bool { return strings.HasPrefix(r, want) }) {
 			t.Errorf("audit misses %q in %q", want, reasons)
 		}

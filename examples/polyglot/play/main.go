@@ -58,6 +58,9 @@ func main() {
 	}
 }
 
+// stages are what takes time once everything is built.
+const stages = 4
+
 func play(ctx context.Context, o *options) (err error) {
 	dir, err := os.MkdirTemp("", "polyglot")
 	if err != nil {
@@ -69,8 +72,6 @@ func play(ctx context.Context, o *options) (err error) {
 	if err := process.Build(ctx, bin, programs+"host", programs+"goplugin"); err != nil {
 		return err
 	}
-
-	const stages = 4 // the time of each has a bound; building is not among them
 
 	ctx, cancel := context.WithTimeout(ctx, stages*wait)
 	defer cancel()
