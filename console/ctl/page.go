@@ -25,7 +25,8 @@ func (t *tool) page() *cobra.Command {
 	c.Flags().StringVar(&f.listen, "listen", "127.0.0.1:0", "address, on loopback unless there is --tls")
 	c.Flags().BoolVar(&f.changes, "changes", false, "let the page revoke, readmit and drain")
 	c.Flags().BoolVar(&f.tls, "tls", false, "serve over TLS with the certificate in --credentials; who shows that certificate needs no link")
-	c.Flags().StringSliceVar(&f.identities, "allow", nil, "identities of other certificates that need no link: spiffe://shop.example/plugin/auditor")
+	c.Flags().StringSliceVar(&f.identities, "allow", nil,
+		"identities of other certificates that need no link: spiffe://shop.example/plugin/auditor")
 	c.Flags().StringSliceVar(&f.names, "name", nil, "host names by which the page is reached, beside its address")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		return t.with(c.Context(), func(ctx context.Context, o *operator) error { return t.servePage(ctx, o, f) })

@@ -79,7 +79,7 @@ func TestKeyboard(t *testing.T) {
 			const seen = (it) => it ? "seen" : "hidden";
 			return [`+controls+`.indexOf(e), seen(s.outlineStyle !== "none" && parseFloat(s.outlineWidth) >= 2),
 				seen(r.width > 0 && r.right > 0 && r.bottom > 0 && r.top < innerHeight)].join(" "); })()`)
-		if want := strconv.Itoa(i) + " seen seen"; got != want {
+		if want := strconv.Itoa(i) + strings.Repeat(" seen", 2); got != want {
 			t.Errorf("Tab %d: control, visible focus, in sight: %s, want %s", i+1, got, want)
 		}
 	}
