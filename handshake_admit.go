@@ -469,3 +469,28 @@ func pluginInfo(name string, m PluginMetadata) *connectpluginv1.PluginInfo {
 	info.Provides, info.Requires = wireDeclarations(m.Provides), wireDependencies(m.Requires)
 	return info
 }
+
+type enrollingKey struct{}
+
+// enrolling is a handshake of a stranger until it has proved something.
+type enrolling struct {
+	// Fixed at creation.
+	hub  *hub
+	peer *peer
+
+	leave func() bool // nil before it entered; used by the request's goroutine alone
+}
+
+// enter counts the handshake among those of which nothing is proven. Displaced is called
+// where it has to make room for another.
+func (e *enrolling) enter(displaced func()) (leave func() bool) {
+	e.leave = e.hub.enrolling.Enter(addressKey(e.peer.addr), displaced)
+	return e.leave
+}
+
+// settled ends that: nobody displaces the handshake any more.
+func settled(ctx context.Context) {
+	if e, ok := ctx.Value(enrollingKey{}).(*enrolling); ok && e.leave != nil {
+		e.leave()
+	}
+}

@@ -49,6 +49,7 @@ const (
 	linkLife     = 10 * time.Minute
 	maxBody      = 4 << 10
 	headerWait   = 5 * time.Second
+	idleWait     = time.Minute // of a connection without requests
 	tokenBytes   = 32
 	cookiePrefix = "connectplugin_"
 )
@@ -120,7 +121,10 @@ func namesOf(names []string, ip net.IP) []string {
 
 // Serve serves on a listener until ctx ends.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
-	server := &http.Server{Handler: s.Handler(), ReadHeaderTimeout: headerWait, BaseContext: func(net.Listener) context.Context { return ctx }}
+	server := &http.Server{
+		Handler: s.Handler(), ReadHeaderTimeout: headerWait, IdleTimeout: idleWait,
+		BaseContext: func(net.Listener) context.Context { return ctx },
+	}
 	ended := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		_ = server.Close()

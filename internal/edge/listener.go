@@ -145,10 +145,10 @@ func (l *Listener) End() {
 	l.tasks.Wait()
 }
 
-// maxRates bounds the addresses whose connections are limited one by one.
 // acceptPause is how long nothing is accepted where nothing can be.
 const acceptPause = 50 * time.Millisecond
 
+// maxRates bounds the addresses whose connections are limited one by one.
 const maxRates = 65_536
 
 // errTooFast says that an address opens connections faster than it may.

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -16,6 +15,8 @@ import (
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"github.com/masegraye/connect-plugin-go/internal/h2frame"
 )
 
 const (
@@ -48,16 +49,15 @@ var (
 // conn is one connection. One goroutine at a time reads it; those that serve its requests write.
 type conn struct {
 	// Fixed at creation, or before anything is read.
-	s        *Server
-	accepted net.Conn
-	nc       net.Conn // TLS
-	state    *tls.ConnectionState
-	remote   string
-	life     context.Context //nolint:containedctx // of its requests
-	end      context.CancelFunc
-	stop     chan struct{} // closed with the connection
-	jobs     chan *stream  // for whoever rests: a request, or nil for reading
-	due      chan struct{} // capacity one: the writer has something to write
+	s      *Server
+	nc     Agreed
+	state  *tls.ConnectionState
+	remote string
+	life   context.Context //nolint:containedctx // of its requests
+	end    context.CancelFunc
+	stop   chan struct{} // closed with the connection
+	jobs   chan *stream  // for whoever rests: a request, or nil for reading
+	due    chan struct{} // capacity one: the writer has something to write
 
 	// Of whoever reads.
 	reader *bufio.Reader
@@ -98,18 +98,15 @@ type peerSettings struct {
 	window   int64 // initial, of each stream
 }
 
-func newConn(s *Server, nc net.Conn) *conn {
+func newConn(s *Server, nc Agreed) *conn {
 	c := &conn{
-		s: s, accepted: nc, nc: nc, remote: nc.RemoteAddr().String(),
+		s: s, nc: nc, remote: nc.RemoteAddr().String(),
 		stop: make(chan struct{}), jobs: make(chan *stream), due: make(chan struct{}, 1),
 		names: map[string]string{}, lower: map[string]string{}, streams: map[uint32]*stream{},
 		window: initialWindow, recvWindow: int64(s.cfg.ConnWindow),
 		peer: peerSettings{maxFrame: leastFrame, window: initialWindow},
 	}
 	c.life, c.end = context.WithCancel(context.WithValue(s.life, http.LocalAddrContextKey, nc.LocalAddr()))
-	if s.cfg.TLS != nil {
-		c.nc = tls.Server(nc, s.cfg.TLS)
-	}
 	c.encoder = hpack.NewEncoder(&c.block)
 	c.reader = bufio.NewReaderSize(c.nc, readAhead)
 	c.framer = http2.NewFramer(io.Discard, c.reader)
@@ -130,45 +127,17 @@ func (c *conn) run() {
 	c.hand(nil)
 }
 
-// agree begins TLS, unless the listener did.
-func (c *conn) agree() error {
-	switch nc := c.nc.(type) {
-	case Agreed:
-		c.state = nc.TLS()
-	case *tls.Conn:
-		if err := nc.HandshakeContext(c.life); err != nil {
-			if !c.s.ended() {
-				c.s.cfg.Log.Debug(fmt.Sprintf("http: TLS handshake error from %s: %v", c.remote, err))
-			}
-			return err //nolint:wrapcheck // it ends the connection
-		}
-		state := nc.ConnectionState()
-		c.state = &state
-	}
-	if c.state == nil || c.state.NegotiatedProtocol != protocol {
-		return errPreface
-	}
-	return nil
-}
-
 // abort closes the connection at once: TLS would wait to say goodbye.
 func (c *conn) abort() {
-	switch nc := c.nc.(type) {
-	case Agreed:
-		nc.Abort()
-		_ = nc.Close() // of what is gone
-	case *tls.Conn:
-		_ = nc.NetConn().Close()
-	default:
-		_ = nc.Close()
-	}
+	c.nc.Abort()
+	_ = c.nc.Close() // of what is gone
 }
 
-// handshake begins TLS and HTTP/2.
+// handshake begins HTTP/2.
 func (c *conn) handshake() error {
 	_ = c.nc.SetDeadline(time.Now().Add(c.s.cfg.HandshakeTimeout))
-	if err := c.agree(); err != nil {
-		return err
+	if c.state = c.nc.TLS(); c.state == nil || c.state.NegotiatedProtocol != protocol {
+		return errPreface
 	}
 	preface := make([]byte, len(http2.ClientPreface))
 	if _, err := io.ReadFull(c.reader, preface); err != nil || string(preface) != http2.ClientPreface {
@@ -177,20 +146,17 @@ func (c *conn) handshake() error {
 	cfg := &c.s.cfg
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.out = appendSettings(c.out,
+	c.out = h2frame.AppendSettings(c.out,
 		http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: cfg.MaxStreams},
 		http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: cfg.MaxHeaderBytes},
 		http2.Setting{ID: http2.SettingInitialWindowSize, Val: cfg.StreamWindow})
 	if cfg.ConnWindow > initialWindow {
-		c.out = appendWindowUpdate(c.out, 0, cfg.ConnWindow-initialWindow)
+		c.out = h2frame.AppendWindowUpdate(c.out, 0, cfg.ConnWindow-initialWindow)
 	}
 	c.flushLocked()
 	_ = c.nc.SetDeadline(time.Time{})
 	c.started = true
 	c.tendLocked()
-	if c.retiring {
-		c.goodbyeLocked()
-	}
 	return c.err
 }
 
@@ -271,7 +237,7 @@ func (c *conn) retire() {
 
 // goodbyeLocked tells the peer to go: what it sent before it hears of that is still served.
 func (c *conn) goodbyeLocked() {
-	c.out = appendGoAway(c.out, lastStreamID, http2.ErrCodeNo)
+	c.out = h2frame.AppendGoAway(c.out, lastStreamID, http2.ErrCodeNo)
 	c.flushElsewhereLocked()
 	c.quietLocked()
 }
@@ -279,7 +245,7 @@ func (c *conn) goodbyeLocked() {
 // quietLocked looks whether nothing is left to do on a connection that is to end. The peer closes
 // it; if it does not, that is done here.
 func (c *conn) quietLocked() {
-	if !c.retiring || !c.started || c.running > 0 || len(c.streams) > 0 || c.err != nil {
+	if !c.retiring || c.running > 0 || len(c.streams) > 0 || c.err != nil {
 		return
 	}
 	if c.parting == nil {
@@ -292,9 +258,13 @@ func (c *conn) quietLocked() {
 func (c *conn) leave() {
 	c.mu.Lock()
 	quiet := c.running == 0 && len(c.streams) == 0 && c.err == nil
+	if quiet && (c.flushing || len(c.out) > 0) { // the last answer has not left
+		quiet = false
+		c.parting.Reset(quietGrace)
+	}
 	if quiet {
 		c.left = true
-		c.out = appendGoAway(c.out, c.lastID, http2.ErrCodeNo)
+		c.out = h2frame.AppendGoAway(c.out, c.lastID, http2.ErrCodeNo)
 		c.flushLocked()
 	}
 	c.mu.Unlock()

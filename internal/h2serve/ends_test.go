@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -33,10 +32,7 @@ func TestServer_NoHandlerOutlivesItsConnection(t *testing.T) {
 		_, _ = io.ReadAll(r.Body)
 	}))
 	cfg.MaxStreams = 1000
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := listen(t)
 	server = h2serve.New(cfg)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(l) }()

@@ -7,6 +7,8 @@ import (
 	"strconv"
 
 	"golang.org/x/net/http2"
+
+	"github.com/masegraye/connect-plugin-go/internal/h2frame"
 )
 
 // read reads until there is a request whose handler is to be begun and nothing more to read
@@ -30,16 +32,16 @@ func (c *conn) read() *stream {
 
 // buffered reports whether the next frame can be read without waiting for the peer.
 func (c *conn) buffered() bool {
-	if c.reader.Buffered() < frameHead {
+	if c.reader.Buffered() < h2frame.HeadLen {
 		return false
 	}
-	head, err := c.reader.Peek(frameHead)
+	head, err := c.reader.Peek(h2frame.HeadLen)
 	if err != nil {
 		return false
 	}
 	length := int(head[0])<<16 | int(head[1])<<8 | int(head[2])
 	whole := http2.FrameType(head[3]) != http2.FrameHeaders || http2.Flags(head[4]).Has(http2.FlagHeadersEndHeaders)
-	return whole && c.reader.Buffered() >= frameHead+length
+	return whole && c.reader.Buffered() >= h2frame.HeadLen+length
 }
 
 // step handles one frame, or what came of reading it. An error is the end of the connection.
@@ -72,7 +74,7 @@ func (c *conn) step(frame http2.Frame, err error) error {
 		err = http2.ConnectionError(http2.ErrCodeFrameSize)
 	}
 	if code, ok := errors.AsType[http2.ConnectionError](err); ok {
-		c.out = appendGoAway(c.out, c.lastID, http2.ErrCode(code))
+		c.out = h2frame.AppendGoAway(c.out, c.lastID, http2.ErrCode(code))
 		c.flushLocked()
 	}
 	return err
@@ -96,7 +98,7 @@ func (c *conn) other(frame http2.Frame) error {
 		return c.settingsLocked(f)
 	case *http2.PingFrame:
 		if !f.IsAck() {
-			c.out = appendPing(c.out, f.Data, true)
+			c.out = h2frame.AppendPing(c.out, f.Data, true)
 			c.flushElsewhereLocked()
 		}
 	case *http2.WindowUpdateFrame:
@@ -158,9 +160,9 @@ func (c *conn) headers(f *http2.MetaHeadersFrame) error {
 func (c *conn) tooLargeLocked(f *http2.MetaHeadersFrame) {
 	c.block.Reset()
 	c.fieldLocked(":status", strconv.Itoa(http.StatusRequestHeaderFieldsTooLarge))
-	c.out = appendHeaders(c.out, f.StreamID, c.block.Bytes(), true, c.peer.maxFrame)
+	c.out = h2frame.AppendHeaders(c.out, f.StreamID, c.block.Bytes(), true, c.peer.maxFrame)
 	if !f.StreamEnded() {
-		c.out = appendReset(c.out, f.StreamID, http2.ErrCodeNo)
+		c.out = h2frame.AppendReset(c.out, f.StreamID, http2.ErrCodeNo)
 	}
 	c.flushElsewhereLocked()
 }
@@ -228,7 +230,7 @@ func (c *conn) creditLocked(n int64) {
 	if c.credit += n; c.credit < int64(c.s.cfg.ConnWindow)/2 {
 		return
 	}
-	c.out = appendWindowUpdate(c.out, 0, uint32(c.credit)) //nolint:gosec // at most the window
+	c.out = h2frame.AppendWindowUpdate(c.out, 0, uint32(c.credit)) //nolint:gosec // at most the window
 	c.recvWindow += c.credit
 	c.credit = 0
 	c.flushElsewhereLocked()
@@ -238,13 +240,14 @@ func (c *conn) settingsLocked(f *http2.SettingsFrame) error {
 	if f.IsAck() {
 		return nil
 	}
+	window := c.peer.window // the last one, however many the frame has
 	err := f.ForeachSetting(func(s http2.Setting) error {
 		if err := s.Valid(); err != nil {
 			return err //nolint:wrapcheck // a connection error, looked at by its type
 		}
 		switch s.ID {
 		case http2.SettingInitialWindowSize:
-			return c.initialWindowLocked(int64(s.Val))
+			window = int64(s.Val)
 		case http2.SettingMaxFrameSize:
 			c.peer.maxFrame = min(int(s.Val), largestFrame)
 		case http2.SettingHeaderTableSize:
@@ -253,7 +256,10 @@ func (c *conn) settingsLocked(f *http2.SettingsFrame) error {
 		}
 		return nil
 	})
-	c.out = appendSettingsAck(c.out)
+	if err == nil && window != c.peer.window {
+		err = c.initialWindowLocked(window)
+	}
+	c.out = h2frame.AppendSettingsAck(c.out)
 	c.flushElsewhereLocked()
 	return err //nolint:wrapcheck // as above
 }

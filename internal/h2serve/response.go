@@ -14,6 +14,8 @@ import (
 	"golang.org/x/net/http/httpguts"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"github.com/masegraye/connect-plugin-go/internal/h2frame"
 )
 
 // keptBody is how much of a response waits for its end, or for being flushed.
@@ -206,7 +208,7 @@ func (w *response) finish() {
 		c.headLocked(st, "", trailer, true)
 	}
 	if !st.remote { // nobody wants the rest of the request
-		c.out = appendReset(c.out, st.id, http2.ErrCodeNo)
+		c.out = h2frame.AppendReset(c.out, st.id, http2.ErrCodeNo)
 	}
 	st.breakLocked(http.ErrBodyReadAfterClose)
 	c.flushLocked()

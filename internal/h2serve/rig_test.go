@@ -18,6 +18,7 @@ import (
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
+	"github.com/masegraye/connect-plugin-go/internal/edge"
 	"github.com/masegraye/connect-plugin-go/internal/h2serve"
 )
 
@@ -37,9 +38,8 @@ var keys = sync.OnceValues(func() (tls.Certificate, *x509.CertPool) {
 
 // config is that of a server with a handler.
 func config(handler http.Handler) h2serve.Config {
-	cert, _ := keys()
 	return h2serve.Config{
-		Handler: handler, Context: context.Background(), TLS: &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert}},
+		Handler: handler, Context: context.Background(),
 		HandshakeTimeout: wait, IdleTimeout: wait, PingAfter: wait, PingTimeout: wait, WriteTimeout: wait,
 		MaxStreams: 100, MaxHeaderBytes: 64 << 10, StreamWindow: 64 << 10, ConnWindow: 256 << 10,
 	}
@@ -53,12 +53,26 @@ type rig struct {
 	served chan error
 }
 
-func start(t *testing.T, cfg h2serve.Config) *rig {
+// listen agrees on TLS, as the way into a plugin does.
+func listen(t *testing.T) *edge.Listener {
 	t.Helper()
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
+	cert, _ := keys()
+	door := edge.Listen(l, edge.Config{
+		TLS:              &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2"}},
+		HandshakeTimeout: wait, Trusted: true, Silence: wait, MaxConnections: 1000, MaxPerAddress: 1000,
+		Key: func(a net.Addr) string { return a.String() },
+	})
+	t.Cleanup(door.End)
+	return door
+}
+
+func start(t *testing.T, cfg h2serve.Config) *rig {
+	t.Helper()
+	l := listen(t)
 	r := &rig{Server: h2serve.New(cfg), addr: l.Addr().String(), served: make(chan error, 1)}
 	go func() { r.served <- r.Serve(l) }()
 	t.Cleanup(func() {
@@ -93,6 +107,18 @@ type wire struct {
 
 func dial(t *testing.T, addr string) *wire {
 	t.Helper()
+	nc := dialTLS(t, addr)
+	w := &wire{Framer: http2.NewFramer(nc, nc), t: t, nc: nc}
+	w.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+	w.enc = hpack.NewEncoder(&w.block)
+	w.must(io.WriteString(nc, http2.ClientPreface))
+	w.ok(w.WriteSettings())
+	return w
+}
+
+// dialTLS opens a connection on which nothing was said yet.
+func dialTLS(t *testing.T, addr string) *tls.Conn {
+	t.Helper()
 	_, pool := keys()
 	nc, err := (&tls.Dialer{Config: &tls.Config{
 		RootCAs: pool, MinVersion: tls.VersionTLS13, NextProtos: []string{"h2"},
@@ -102,13 +128,8 @@ func dial(t *testing.T, addr string) *wire {
 	}
 	t.Cleanup(func() { _ = nc.Close() })
 	_ = nc.SetDeadline(time.Now().Add(wait))
-	w := &wire{Framer: http2.NewFramer(nc, nc), t: t}
-	w.nc, _ = nc.(*tls.Conn)
-	w.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
-	w.enc = hpack.NewEncoder(&w.block)
-	w.must(io.WriteString(nc, http2.ClientPreface))
-	w.ok(w.WriteSettings())
-	return w
+	conn, _ := nc.(*tls.Conn)
+	return conn
 }
 
 func (w *wire) must(_ int, err error) { w.t.Helper(); w.ok(err) }

@@ -3,7 +3,6 @@ package h2serve
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -12,16 +11,12 @@ import (
 	"time"
 )
 
-// Config says how connections are served. Every field but TLS, State and Log is
-// required.
+// Config says how connections are served. Every field but State and Log is required.
 type Config struct {
 	// Handler serves the requests. Its panics end their streams.
 	Handler http.Handler
 	// Context is that of every request.
 	Context context.Context //nolint:containedctx // of a server, as http.Server.BaseContext
-	// TLS is the server's side. Its NextProtos are not read: every peer has to speak h2. It is nil
-	// where the listener agrees on TLS, and its connections are [Agreed].
-	TLS *tls.Config
 	// State is told of each connection when it is new and when it is closed, and must not block;
 	// nil is for nobody.
 	State func(net.Conn, http.ConnState)
@@ -29,11 +24,11 @@ type Config struct {
 	// debug. Nil drops it.
 	Log *slog.Logger
 
-	HandshakeTimeout time.Duration // of TLS and the beginning of HTTP/2
+	HandshakeTimeout time.Duration // of the beginning of HTTP/2
 	IdleTimeout      time.Duration // a connection without streams closes
 	PingAfter        time.Duration // of silence, before the peer is asked whether it lives
 	PingTimeout      time.Duration // for its answer
-	WriteTimeout     time.Duration // for the peer to take something
+	WriteTimeout     time.Duration // for the peer to take what is written at a time
 	MaxStreams       uint32        // that a connection may have at a time
 	MaxHeaderBytes   uint32        // of a request's head, as HTTP/2 counts it
 	StreamWindow     uint32        // bytes of an upload that wait to be read
@@ -67,11 +62,6 @@ type Server struct {
 
 // New makes a server. End it with Shutdown or Close.
 func New(cfg Config) *Server {
-	if cfg.TLS != nil {
-		cfg.TLS = cfg.TLS.Clone()
-		cfg.TLS.NextProtos = []string{protocol}
-		cfg.TLS.DynamicRecordSizingDisabled = true // an answer is one record
-	}
 	if cfg.State == nil {
 		cfg.State = func(net.Conn, http.ConnState) {}
 	}
@@ -86,30 +76,23 @@ func New(cfg Config) *Server {
 // protocol is HTTP/2 as TLS calls it.
 const protocol = "h2"
 
-// Serve accepts connections until the server ends, when it returns [http.ErrServerClosed]. It
-// closes l.
+// Serve accepts connections, which are [Agreed], until the server ends, when it returns
+// [http.ErrServerClosed]. It closes l.
 func (s *Server) Serve(l net.Listener) error {
 	defer func() { _ = l.Close() }()
 	if !s.listening(l) {
 		return http.ErrServerClosed
 	}
 	defer s.unlisten(l)
-	const most = time.Second
-	for wait := time.Duration(0); ; {
+	for {
 		nc, err := l.Accept()
 		switch {
 		case err == nil:
-			wait = 0
 			s.begin(nc)
 		case s.ended():
 			return http.ErrServerClosed
 		default:
-			var passing net.Error
-			if !errors.As(err, &passing) || !passing.Timeout() && !passing.Temporary() { //nolint:staticcheck // nothing else says that it passes
-				return fmt.Errorf("accept: %w", err)
-			}
-			wait = min(most, max(2*wait, time.Millisecond))
-			s.rest(wait)
+			return fmt.Errorf("accept: %w", err)
 		}
 	}
 }
@@ -150,16 +133,6 @@ func (s *Server) Close() error {
 		c.fail(errClosed)
 	}
 	return nil
-}
-
-// rest waits, unless the server ends.
-func (s *Server) rest(d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-s.life.Done():
-	}
 }
 
 // leave closes the listeners and returns the connections that are left, and what is closed when
@@ -205,7 +178,12 @@ func (s *Server) ended() bool {
 }
 
 // begin serves a connection.
-func (s *Server) begin(nc net.Conn) {
+func (s *Server) begin(accepted net.Conn) {
+	nc, ok := accepted.(Agreed)
+	if !ok {
+		_ = accepted.Close()
+		return
+	}
 	c := newConn(s, nc)
 	s.cfg.State(nc, http.StateNew)
 	s.mu.Lock()
@@ -223,12 +201,9 @@ func (s *Server) begin(nc net.Conn) {
 
 // forget forgets a connection that has ended.
 func (s *Server) forget(c *conn) {
+	s.cfg.State(c.nc, http.StateClosed)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, ok := s.conns[c]; !ok {
-		return
-	}
-	s.cfg.State(c.accepted, http.StateClosed)
 	delete(s.conns, c)
 	if s.going && len(s.conns) == 0 && s.empty != nil {
 		close(s.empty)

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+
+	"github.com/masegraye/connect-plugin-go/internal/h2frame"
 )
 
 // Errors of the body of a request.
@@ -158,7 +160,7 @@ func (c *conn) resetLocked(id uint32, code http2.ErrCode, err error) {
 	if st == nil && code == http2.ErrCodeInternal {
 		return // it has ended
 	}
-	c.out = appendReset(c.out, id, code)
+	c.out = h2frame.AppendReset(c.out, id, code)
 	c.flushElsewhereLocked()
 	if st != nil {
 		st.breakLocked(err)
@@ -211,7 +213,7 @@ func (st *stream) readLocked(n int64) {
 	if st.credit += n; st.remote || st.credit < int64(c.s.cfg.StreamWindow)/2 {
 		return
 	}
-	c.out = appendWindowUpdate(c.out, st.id, uint32(st.credit)) //nolint:gosec // at most the window
+	c.out = h2frame.AppendWindowUpdate(c.out, st.id, uint32(st.credit)) //nolint:gosec // at most the window
 	st.recvWindow += st.credit
 	st.credit = 0
 	c.flushElsewhereLocked()

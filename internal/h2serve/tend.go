@@ -1,6 +1,10 @@
 package h2serve
 
-import "time"
+import (
+	"time"
+
+	"github.com/masegraye/connect-plugin-go/internal/h2frame"
+)
 
 const (
 	looks     = 4 // in the shortest of the times
@@ -59,7 +63,7 @@ func (c *conn) lookLocked(period time.Duration) error {
 	case silent >= cfg.PingAfter+cfg.PingTimeout:
 		return errSilent
 	case silent >= cfg.PingAfter && !t.asked:
-		c.out = appendPing(c.out, [8]byte{}, false)
+		c.out = h2frame.AppendPing(c.out, [8]byte{}, false)
 		c.flushElsewhereLocked()
 	}
 	t.asked = silent >= cfg.PingAfter

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -380,9 +381,13 @@ func TestConnectionsEnd(t *testing.T) {
 			}
 		})
 	}
-	l := dial(t, start(t, config(http.NotFoundHandler())).addr)
-	if _, err := l.nc.Write([]byte("nonsense of some length, which is no frame")); err == nil && l.until(isA[*http2.MetaHeadersFrame]) != nil {
-		t.Error("nonsense is answered")
+	nc := dialTLS(t, start(t, config(http.NotFoundHandler())).addr)
+	if _, err := io.WriteString(nc, strings.Repeat("x", len(http2.ClientPreface))); err != nil {
+		t.Fatal(err)
+	}
+	var late net.Error
+	if b, err := io.ReadAll(nc); len(b) > 0 || errors.As(err, &late) && late.Timeout() {
+		t.Errorf("nonsense is answered with %d bytes: %v", len(b), err)
 	}
 }
 

@@ -3,10 +3,13 @@ package h2serve
 import (
 	"net/http"
 	"runtime"
+	"slices"
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
 	"golang.org/x/net/http2/hpack"
+
+	"github.com/masegraye/connect-plugin-go/internal/h2frame"
 )
 
 // flushLocked writes what is pending, unless somebody else is at it who takes it along. It lets go
@@ -107,7 +110,7 @@ func (c *conn) sendLocked(st *stream, p []byte, end bool) error {
 		}
 		switch {
 		case n > 0 || len(p) == 0:
-			c.out = appendData(c.out, st.id, p[:n], end && n == len(p))
+			c.out = h2frame.AppendData(c.out, st.id, p[:n], end && n == len(p))
 			st.window -= int64(n)
 			c.window -= int64(n)
 			if p = p[n:]; len(p) == 0 {
@@ -118,7 +121,7 @@ func (c *conn) sendLocked(st *stream, p []byte, end bool) error {
 			c.flushLocked()
 			flushed = true
 		default:
-			if st.window > 0 {
+			if st.window > 0 && !slices.Contains(c.blocked, st) {
 				c.blocked = append(c.blocked, st)
 			}
 			st.can.Wait()
@@ -127,7 +130,7 @@ func (c *conn) sendLocked(st *stream, p []byte, end bool) error {
 	}
 }
 
-// headLocked sends a header block of fields. The status is that of a response, 0 for a trailer.
+// headLocked sends a header block of fields. The status is that of a response, empty for a trailer.
 func (c *conn) headLocked(st *stream, status string, fields http.Header, end bool, more ...hpack.HeaderField) {
 	c.block.Reset()
 	if status != "" {
@@ -147,7 +150,7 @@ func (c *conn) headLocked(st *stream, status string, fields http.Header, end boo
 	for _, f := range more {
 		c.fieldLocked(f.Name, f.Value)
 	}
-	c.out = appendHeaders(c.out, st.id, c.block.Bytes(), end, c.peer.maxFrame)
+	c.out = h2frame.AppendHeaders(c.out, st.id, c.block.Bytes(), end, c.peer.maxFrame)
 }
 
 func (c *conn) fieldLocked(name, value string) {

@@ -1,7 +1,11 @@
+//go:build linux
+
 package procgroup_test
 
 import (
 	"os"
+	"os/exec"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -72,5 +76,28 @@ func TestProcessesLeaveNoDescriptors(t *testing.T) {
 	s.Guard.Close()
 	if after := count(); after > before {
 		t.Errorf("%d descriptors before, %d after", before, after)
+	}
+}
+
+// Others in this program may have started processes with a death signal, which comes when the
+// thread ends that forked. None of those ends with what a Starter does.
+func TestStarterEndsNoProcessesOfOthers(t *testing.T) {
+	t.Parallel()
+	for range 20 {
+		other := exec.Command(os.Args[0], "process", "sleep") //nolint:noctx // t.Context would kill it
+		other.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+		ended := make(chan error, 1)
+		if err := other.Start(); err != nil {
+			t.Fatal(err)
+		}
+		go func() { ended <- other.Wait() }()
+		t.Cleanup(func() {
+			_ = other.Process.Signal(syscall.SIGTERM)
+			if err := <-ended; err == nil || !strings.Contains(err.Error(), "terminated") {
+				t.Errorf("a process of another: %v", err)
+			}
+		})
+		p, _ := begin(t, &procgroup.Starter{}, procgroup.Config{}, "exit=0")
+		<-p.Done()
 	}
 }

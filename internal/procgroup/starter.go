@@ -118,9 +118,12 @@ func (s *Starter) release() {
 	}
 }
 
-// serveStarts forks on a thread of its own, which ends when requests is closed.
+// serveStarts forks on a thread of its own until requests is closed. The thread goes back to
+// the runtime then: if it ended, so would whatever else was started on it before, by others,
+// with a death signal.
 func serveStarts(requests <-chan startRequest) {
-	runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	for r := range requests {
 		proc, err := start(r.cfg, r.files, r.cgroup)
 		r.answer <- startAnswer{proc: proc, err: err}

@@ -20,25 +20,12 @@ func TestAudit_ATK08_ConnectionsToProvidersEndWithTheirCertificates(t *testing.T
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			begun := make(chan struct{}, 2)
-			srv := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			srv, p := tenant(t, func(_ http.ResponseWriter, r *http.Request) {
 				begun <- struct{}{}
 				if r.URL.Path == "/wait" {
 					<-r.Context().Done()
 				}
-			}))
-			srv.EnableHTTP2 = true
-			srv.StartTLS()
-			defer srv.Close()
-			e, err := ParseEndpoint(srv.URL, false)
-			if err != nil {
-				t.Fatal(err)
-			}
-			pool := x509.NewCertPool()
-			pool.AddCert(srv.Certificate())
-			p, err := New(Config{Endpoint: e, TLS: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS13}, Overtime: time.Minute})
-			if err != nil {
-				t.Fatal(err)
-			}
+			})
 			defer p.Close()
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
@@ -83,20 +70,7 @@ func TestAudit_ATK08_ConnectionsToProvidersEndWithTheirCertificates(t *testing.T
 // another one.
 func TestAudit_ATK08_AConnectionWithoutCallsEndsToo(t *testing.T) {
 	t.Parallel()
-	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
-	srv.EnableHTTP2 = true
-	srv.StartTLS()
-	defer srv.Close()
-	e, err := ParseEndpoint(srv.URL, false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pool := x509.NewCertPool()
-	pool.AddCert(srv.Certificate())
-	p, err := New(Config{Endpoint: e, TLS: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS13}, Overtime: time.Minute})
-	if err != nil {
-		t.Fatal(err)
-	}
+	srv, p := tenant(t, func(http.ResponseWriter, *http.Request) {})
 	if r := forwardTo(t.Context(), p, "/"); r.Class != ClassOK {
 		t.Fatalf("%+v", r)
 	}
@@ -114,6 +88,26 @@ func TestAudit_ATK08_AConnectionWithoutCallsEndsToo(t *testing.T) {
 	case <-time.After(time.Minute):
 		t.Error("nothing goes on")
 	}
+}
+
+// tenant is a provider over TLS, with a minute of overtime.
+func tenant(t *testing.T, handler http.HandlerFunc) (*httptest.Server, *Provider) {
+	t.Helper()
+	srv := httptest.NewUnstartedServer(handler)
+	srv.EnableHTTP2 = true
+	srv.StartTLS()
+	t.Cleanup(srv.Close)
+	e, err := ParseEndpoint(srv.URL, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AddCert(srv.Certificate())
+	p, err := New(Config{Endpoint: e, TLS: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS13}, Overtime: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return srv, p
 }
 
 func forwardTo(ctx context.Context, p *Provider, path string) Result {

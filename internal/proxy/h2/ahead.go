@@ -1,6 +1,10 @@
 package h2
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+
+	"github.com/masegraye/connect-plugin-go/internal/h2frame"
+)
 
 // Ahead is how much servers may send ahead on the streams of one owner, beyond the little
 // that they may on each. It is safe for concurrent use; make it with [NewAhead]. A nil one
@@ -62,7 +66,7 @@ func (s *Stream) narrowLocked() {
 
 // grantLocked enlarges the stream's window.
 func (s *Stream) grantLocked(n int64) {
-	s.c.out = appendWindowUpdate(s.c.out, s.id, uint32(n)) //nolint:gosec // at most the window
+	s.c.out = h2frame.AppendWindowUpdate(s.c.out, s.id, uint32(n)) //nolint:gosec // at most the window
 	s.recvWindow += n
 	s.c.flushElsewhereLocked()
 }

@@ -6,6 +6,8 @@ import (
 	"golang.org/x/net/http/httpguts"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"github.com/masegraye/connect-plugin-go/internal/h2frame"
 )
 
 const usualFields = 8 // header fields for which there is room at first
@@ -48,12 +50,12 @@ func (b *headerBlock) take(frame http2.Frame) (bool, error) {
 
 func (b *headerBlock) begin(stream uint32, end bool) {
 	b.stream, b.end = stream, end
-	b.fields, b.pseudo, b.size, b.encoded, b.err = make([]hpack.HeaderField, 0, usualFields), 0, 0, frameHead, nil
+	b.fields, b.pseudo, b.size, b.encoded, b.err = make([]hpack.HeaderField, 0, usualFields), 0, 0, h2frame.HeadLen, nil
 	b.decoder.SetEmitEnabled(true)
 }
 
 func (b *headerBlock) add(fragment []byte, last bool) (bool, error) {
-	if b.encoded += frameHead + len(fragment); b.encoded > largestBlock {
+	if b.encoded += h2frame.HeadLen + len(fragment); b.encoded > largestBlock {
 		return false, http2.ConnectionError(http2.ErrCodeEnhanceYourCalm)
 	}
 	if _, err := b.decoder.Write(fragment); err != nil {

@@ -14,6 +14,8 @@ import (
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"github.com/masegraye/connect-plugin-go/internal/h2frame"
 )
 
 // What a connection offers the server, and how much it keeps.
@@ -174,7 +176,7 @@ func (c *Conn) Close() {
 	c.retired.Store(true)
 	c.mu.Lock()
 	if c.err == nil {
-		c.out = appendGoAway(c.out, http2.ErrCodeNo)
+		c.out = h2frame.AppendGoAway(c.out, 0, http2.ErrCodeNo)
 		c.flushLocked()
 	}
 	c.mu.Unlock()
@@ -186,11 +188,11 @@ func (c *Conn) Close() {
 func (c *Conn) handshake(ctx context.Context) error {
 	release := context.AfterFunc(ctx, func() { _ = c.nc.SetDeadline(time.Unix(1, 0)) })
 	preface := []byte(http2.ClientPreface)
-	preface = appendSettings(preface,
+	preface = h2frame.AppendSettings(preface,
 		http2.Setting{ID: http2.SettingEnablePush, Val: 0},
 		http2.Setting{ID: http2.SettingInitialWindowSize, Val: leastAhead},
 		http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: c.maxHeaderBytes()})
-	preface = appendWindowUpdate(preface, 0, connWindow-initialWindow)
+	preface = h2frame.AppendWindowUpdate(preface, 0, connWindow-initialWindow)
 	if _, err := c.nc.Write(preface); err != nil {
 		release()
 		return fmt.Errorf("send preface: %w", err)

@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"golang.org/x/net/http2"
+
+	"github.com/masegraye/connect-plugin-go/internal/h2frame"
 )
 
 const maxWindow = 1<<31 - 1
@@ -43,8 +45,8 @@ func (c *Conn) applySettingsLocked(f *http2.SettingsFrame) error {
 	if err != nil {
 		return err //nolint:wrapcheck // a connection error, looked at by its type
 	}
-	c.out = appendSettingsAck(c.out)
-	c.control += frameHead
+	c.out = h2frame.AppendSettingsAck(c.out)
+	c.control += h2frame.HeadLen
 	return nil
 }
 
@@ -73,8 +75,8 @@ func (c *Conn) pingLocked(f *http2.PingFrame) {
 	if f.IsAck() {
 		return
 	}
-	c.out = appendPing(c.out, f.Data, true)
-	c.control += frameHead + len(f.Data)
+	c.out = h2frame.AppendPing(c.out, f.Data, true)
+	c.control += h2frame.HeadLen + len(f.Data)
 	c.flushElsewhereLocked()
 }
 

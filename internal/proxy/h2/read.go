@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+
+	"github.com/masegraye/connect-plugin-go/internal/h2frame"
 )
 
 // read handles frames until the connection ends.
@@ -99,16 +101,16 @@ func (c *Conn) step(frame http2.Frame, err error) (event, error) {
 // nextBuffered reports whether the next frame can be read without waiting for
 // the server.
 func (c *Conn) nextBuffered() bool {
-	if c.reader.Buffered() < frameHead {
+	if c.reader.Buffered() < h2frame.HeadLen {
 		return false
 	}
-	head := c.reader.Peek(frameHead)
+	head := c.reader.Peek(h2frame.HeadLen)
 	length := int(head[0])<<16 | int(head[1])<<8 | int(head[2])
 	switch kind, flags := http2.FrameType(head[3]), http2.Flags(head[4]); {
 	case kind == http2.FrameHeaders && !flags.Has(http2.FlagHeadersEndHeaders):
 		return false
 	default:
-		return c.reader.Buffered() >= frameHead+length
+		return c.reader.Buffered() >= h2frame.HeadLen+length
 	}
 }
 
@@ -168,7 +170,7 @@ func (c *Conn) goAwayLocked(err error) {
 	} else if !errors.Is(err, errFlood) {
 		return
 	}
-	c.out = appendGoAway(c.out, code)
+	c.out = h2frame.AppendGoAway(c.out, 0, code)
 	c.flushElsewhereLocked()
 }
 

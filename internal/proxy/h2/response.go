@@ -5,6 +5,8 @@ import (
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"github.com/masegraye/connect-plugin-go/internal/h2frame"
 )
 
 const (
@@ -23,7 +25,7 @@ func (c *Conn) dataLocked(f *http2.DataFrame) error {
 		return http2.ConnectionError(http2.ErrCodeFlowControl)
 	}
 	if c.received >= connWindow/2 {
-		c.out = appendWindowUpdate(c.out, 0, uint32(c.received))
+		c.out = h2frame.AppendWindowUpdate(c.out, 0, uint32(c.received))
 		c.received = 0
 		c.flushElsewhereLocked()
 	}

@@ -5,6 +5,8 @@ import (
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"github.com/masegraye/connect-plugin-go/internal/h2frame"
 )
 
 // Stream is one request and its response. One goroutine may read the response
@@ -114,7 +116,7 @@ func (c *Conn) Open(r Request) (*Stream, []byte, error) {
 		c.joinShareLocked(s, r.Owner)
 	}
 	s.at = c.taken + int64(len(c.out))
-	c.out = appendHeaders(c.out, s.id, c.encodeLocked(r.Fields), s.sentEnd, c.peer.maxFrame)
+	c.out = h2frame.AppendHeaders(c.out, s.id, c.encodeLocked(r.Fields), s.sentEnd, c.peer.maxFrame)
 	for len(body) > 0 {
 		rest := c.sendLocked(s, body, r.End)
 		if len(rest) == len(body) {
@@ -315,8 +317,8 @@ func (c *Conn) resetLocked(s *Stream, err error, code http2.ErrCode) {
 	if s.closed {
 		return
 	}
-	c.out = appendReset(c.out, s.id, code)
-	c.control += frameHead
+	c.out = h2frame.AppendReset(c.out, s.id, code)
+	c.control += h2frame.HeadLen
 	if !s.eof {
 		c.abandoned.Add(1)
 	}

@@ -2,6 +2,8 @@ package h2
 
 import (
 	"time"
+
+	"github.com/masegraye/connect-plugin-go/internal/h2frame"
 )
 
 // vigil watches for silence. What it knows is counted in ticks, so that it needs
@@ -111,7 +113,7 @@ func (c *Conn) tick() time.Duration {
 func (c *Conn) probe() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.out = appendPing(c.out, [8]byte{}, false)
+	c.out = h2frame.AppendPing(c.out, [8]byte{}, false)
 	c.flushElsewhereLocked()
 }
 

@@ -5,6 +5,8 @@ import (
 	"runtime"
 
 	"golang.org/x/net/http2/hpack"
+
+	"github.com/masegraye/connect-plugin-go/internal/h2frame"
 )
 
 // flushLocked writes what is pending, unless somebody else is at it who takes it
@@ -154,7 +156,7 @@ func (c *Conn) sendLocked(s *Stream, p []byte, end bool) []byte {
 		return p
 	}
 	end = end && n == len(p)
-	c.out = appendData(c.out, s.id, p[:n], end)
+	c.out = h2frame.AppendData(c.out, s.id, p[:n], end)
 	c.worth.sent(n)
 	s.windowMoved -= int64(n)
 	c.spendLocked(s, int64(n))

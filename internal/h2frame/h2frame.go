@@ -1,4 +1,6 @@
-package h2serve
+// Package h2frame appends frames of HTTP/2 (RFC 9113, section 6) to what is to be written. It knows no
+// connection: lengths and windows are the caller's care.
+package h2frame
 
 import (
 	"encoding/binary"
@@ -6,10 +8,10 @@ import (
 	"golang.org/x/net/http2"
 )
 
-const (
-	frameHead = 9 // the length of a frame's header (RFC 9113, section 4.1)
-	wordSize  = 4 // the length of a reset code or a window increment
-)
+// HeadLen is the length of a frame's header (RFC 9113, section 4.1).
+const HeadLen = 9
+
+const wordSize = 4 // the length of a reset code or a window increment
 
 func appendHead(b []byte, length int, kind http2.FrameType, flags http2.Flags, stream uint32) []byte {
 	b = binary.BigEndian.AppendUint32(b, uint32(length)<<8|uint32(kind)) //nolint:gosec // below 2^24
@@ -17,9 +19,9 @@ func appendHead(b []byte, length int, kind http2.FrameType, flags http2.Flags, s
 	return binary.BigEndian.AppendUint32(b, stream)
 }
 
-// appendHeaders appends a header block as one HEADERS frame and as many CONTINUATION frames as
+// AppendHeaders appends a header block as one HEADERS frame and as many CONTINUATION frames as
 // it takes.
-func appendHeaders(b []byte, stream uint32, block []byte, end bool, limit int) []byte {
+func AppendHeaders(b []byte, stream uint32, block []byte, end bool, limit int) []byte {
 	kind, flags := http2.FrameHeaders, http2.Flags(0)
 	if end {
 		flags = http2.FlagHeadersEndStream
@@ -37,7 +39,8 @@ func appendHeaders(b []byte, stream uint32, block []byte, end bool, limit int) [
 	}
 }
 
-func appendData(b []byte, stream uint32, data []byte, end bool) []byte {
+// AppendData appends a DATA frame.
+func AppendData(b []byte, stream uint32, data []byte, end bool) []byte {
 	var flags http2.Flags
 	if end {
 		flags = http2.FlagDataEndStream
@@ -45,15 +48,18 @@ func appendData(b []byte, stream uint32, data []byte, end bool) []byte {
 	return append(appendHead(b, len(data), http2.FrameData, flags, stream), data...)
 }
 
-func appendReset(b []byte, stream uint32, code http2.ErrCode) []byte {
+// AppendReset appends RST_STREAM.
+func AppendReset(b []byte, stream uint32, code http2.ErrCode) []byte {
 	return binary.BigEndian.AppendUint32(appendHead(b, wordSize, http2.FrameRSTStream, 0, stream), uint32(code))
 }
 
-func appendWindowUpdate(b []byte, stream, increment uint32) []byte {
+// AppendWindowUpdate appends WINDOW_UPDATE; stream 0 is the connection.
+func AppendWindowUpdate(b []byte, stream, increment uint32) []byte {
 	return binary.BigEndian.AppendUint32(appendHead(b, wordSize, http2.FrameWindowUpdate, 0, stream), increment)
 }
 
-func appendPing(b []byte, data [8]byte, ack bool) []byte {
+// AppendPing appends PING, or the answer to one.
+func AppendPing(b []byte, data [8]byte, ack bool) []byte {
 	var flags http2.Flags
 	if ack {
 		flags = http2.FlagPingAck
@@ -61,7 +67,8 @@ func appendPing(b []byte, data [8]byte, ack bool) []byte {
 	return append(appendHead(b, len(data), http2.FramePing, flags, 0), data[:]...)
 }
 
-func appendSettings(b []byte, settings ...http2.Setting) []byte {
+// AppendSettings appends SETTINGS.
+func AppendSettings(b []byte, settings ...http2.Setting) []byte {
 	const size = 6
 	b = appendHead(b, size*len(settings), http2.FrameSettings, 0, 0)
 	for _, s := range settings {
@@ -71,11 +78,13 @@ func appendSettings(b []byte, settings ...http2.Setting) []byte {
 	return b
 }
 
-func appendSettingsAck(b []byte) []byte {
+// AppendSettingsAck appends the answer to SETTINGS.
+func AppendSettingsAck(b []byte) []byte {
 	return appendHead(b, 0, http2.FrameSettings, http2.FlagSettingsAck, 0)
 }
 
-func appendGoAway(b []byte, last uint32, code http2.ErrCode) []byte {
+// AppendGoAway appends GOAWAY, with the last stream of the peer that was or may be served.
+func AppendGoAway(b []byte, last uint32, code http2.ErrCode) []byte {
 	b = binary.BigEndian.AppendUint32(appendHead(b, 2*wordSize, http2.FrameGoAway, 0, 0), last)
 	return binary.BigEndian.AppendUint32(b, uint32(code))
 }
