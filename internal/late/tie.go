@@ -31,12 +31,12 @@ func (t Tie) Loose() {
 	}
 }
 
-// tie has e told of the end, and reports false where another is, or where c is whole: then it
-// is as cheap to ask that.
+// tie has e told of the end, and reports false where another is, where c is whole, as then it
+// is as cheap to ask that, and where c has ended.
 func (c *Context) tie(e Ender) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.alone || c.told != nil || c.over.Load() != nil || c.full.Load() != nil {
+	if c.alone || c.told != nil || c.over.Load() != nil || c.full.Load() != nil || c.parent.Err() != nil {
 		return false
 	}
 	c.told, c.stop = e, context.AfterFunc(c.parent, c.parentEnded)

@@ -225,3 +225,26 @@ func (c *failingConn) Write(b []byte) (int, error) {
 	}
 	return c.Conn.Write(b)
 }
+
+// A stream may end while its upload writes to a peer that takes nothing; when that goes on, the
+// upload notices, whatever is left of its window.
+func TestUploadThatWritesNoticesItsEnd(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		client, server := net.Pipe()
+		stuck := &stuckConn{Conn: client, stop: make(chan struct{})}
+		c, p := handshake(t, config(), stuck, server, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 10})
+		s, _ := open(t, c, post(""))
+		p.want(http2.FrameHeaders)
+		stuck.block.Store(true)
+		done := make(chan error, 1)
+		go func() { done <- s.Write(make([]byte, 100), true) }()
+		synctest.Wait()
+		enough := errors.New("enough")
+		s.Cancel(enough)
+		stuck.release()
+		if err := within(t, func() error { return <-done }); !errors.Is(err, enough) {
+			t.Errorf("the upload ended with %v", err)
+		}
+	})
+}

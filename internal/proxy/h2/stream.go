@@ -173,7 +173,7 @@ func (s *Stream) Write(p []byte, end bool) error {
 			continue
 		}
 		c.flushLocked()
-		if c.budgetLocked(s, len(p)) > 0 {
+		if s.closed || s.eof || c.budgetLocked(s, len(p)) > 0 { // while it wrote
 			continue
 		}
 		c.queueLocked(s)
