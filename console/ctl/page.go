@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net"
 
+	"github.com/masegraye/connect-plugin-go/internal/certs"
+
 	"github.com/spf13/cobra"
 
 	"github.com/masegraye/connect-plugin-go/console/page"
@@ -48,7 +50,11 @@ func (t *tool) servePage(ctx context.Context, o *operator, f pageFlags) error {
 		if err != nil {
 			return fmt.Errorf("--credentials: %w", err)
 		}
-		cfg.TLS, cfg.Identities = own, append(cfg.Identities, identityOf(leaf))
+		identity := certs.CertificateIdentity(leaf)
+		if identity == "" {
+			return wrongUsage("--credentials: its certificate names nobody: it needs a SPIFFE id, a DNS name or a common name")
+		}
+		cfg.TLS, cfg.Identities = own, append(cfg.Identities, identity)
 	}
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", f.listen)
 	if err != nil {
@@ -91,7 +97,15 @@ func issuersOf(own *tls.Config) (*x509.CertPool, error) {
 	if err != nil {
 		return nil, wrongUsage("--credentials: %w", err)
 	}
-	chains, err := leaf.Verify(x509.VerifyOptions{Roots: own.ClientCAs, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+	between := x509.NewCertPool()
+	for _, der := range shown.Certificate[1:] {
+		if c, err := x509.ParseCertificate(der); err == nil {
+			between.AddCert(c)
+		}
+	}
+	chains, err := leaf.Verify(x509.VerifyOptions{
+		Roots: own.ClientCAs, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+	})
 	if err != nil {
 		return nil, wrongUsage("--credentials: its own certificate is of none of its authorities: %w", err)
 	}

@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -34,7 +35,7 @@ type Config struct {
 	// which is served on loopback alone.
 	TLS *tls.Config
 	// Identities are those of certificates that let somebody in: the SPIFFE id in one, or else its
-	// common name. Empty means that a link is needed.
+	// first DNS name, or else its common name. Empty means that a link is needed.
 	Identities []string
 	// Names are host names and addresses, without a port, by which the page is reached beside the
 	// address that it listens on.
@@ -90,9 +91,11 @@ func New(cfg Config, addr net.Addr) (*Server, error) {
 		s.scheme, usual, s.cookie = "https://", usualTLSPort, "__Host-"+s.cookie
 	}
 	for _, name := range namesOf(cfg.Names, tcp.IP) {
-		s.hosts = append(s.hosts, net.JoinHostPort(name, strconv.Itoa(tcp.Port)))
+		port := strconv.Itoa(tcp.Port)
+		full := net.JoinHostPort(strings.ToLower(name), port) // as browsers write it
+		s.hosts = append(s.hosts, full)
 		if tcp.Port == usual {
-			s.hosts = append(s.hosts, name) // browsers leave it out
+			s.hosts = append(s.hosts, strings.TrimSuffix(full, ":"+port)) // browsers leave it out
 		}
 	}
 	if len(s.hosts) == 0 {

@@ -23,7 +23,11 @@ for (const [where, address] of [["an address of its own", { host: "127.0.0.1", p
         ...(address ? { address } : {}), ...(listens ? { log: (line: string) => logged.push(line) } : {}),
       });
       const heard = listens ? () => logged : () => printed.calls.map((call) => String(call.arguments[0]));
-      const look = setInterval(() => heard().length > 0 && process.kill(process.pid, "SIGTERM"), 5);
+      const look = setInterval(() => {
+        if (heard().length === 0) return;
+        clearInterval(look); // run listens once
+        process.kill(process.pid, "SIGTERM");
+      }, 5);
       await plugin.run();
       clearInterval(look);
       assert.match(heard()[0] ?? "", /waiting for the host: https:/);
