@@ -345,6 +345,16 @@ func (m *member) bind(h *hub) error {
 	return errBoundElsewhere
 }
 
+// identity returns who has a runtime id, nil for nobody.
+func (m *member) identity(runtimeID string) *tokenstore.Identity {
+	h := m.bound.Load()
+	if h == nil {
+		return nil
+	}
+	id, _ := h.store.Lookup(runtimeID)
+	return id
+}
+
 // caller returns who makes a call. Over the wire that is the authenticated
 // caller or an error. In the host's own process (no procedure) it is the host
 // itself: a nil caller, and the runtime id that the call was made for.

@@ -164,7 +164,6 @@ func TestLimits_EveryFieldHasADefault(t *testing.T) {
 	}
 }
 
-// BenchmarkCallRecord is what the host does for an observer on a routed call, and no more.
 // Each launch has a certificate of its own: the set of those that were plugins', which would hold
 // everybody for one once it is full, has none of the host's own authority.
 func TestAudit_ATK17_LaunchesDoNotFillTheSetOfPlugins(t *testing.T) {
@@ -189,6 +188,7 @@ func TestAudit_ATK17_LaunchesDoNotFillTheSetOfPlugins(t *testing.T) {
 	}
 }
 
+// BenchmarkCallRecord is what the host does for an observer on a routed call, and no more.
 func BenchmarkCallRecord(b *testing.B) {
 	h := newHub((&ServeConfig{}).withDefaults().settings())
 	b.Cleanup(func() { h.callers.Close(); h.strangers.Close() })

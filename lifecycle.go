@@ -249,18 +249,6 @@ func (s *LifecycleServer) moved(id *tokenstore.Identity, before string) {
 	}
 }
 
-// identity returns the live identity of a runtime id, nil where the host issued
-// none.
-// identity returns who has a runtime id, nil for nobody.
-func (m *member) identity(runtimeID string) *tokenstore.Identity {
-	h := m.bound.Load()
-	if h == nil {
-		return nil
-	}
-	id, _ := h.store.Lookup(runtimeID)
-	return id
-}
-
 func (s *LifecycleServer) reported(runtimeID string) (catalog.HealthReport, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -328,4 +329,26 @@ func (l *serverLog) dueFor(addr string, now time.Time) (more int, due bool) {
 	}
 	l.told[addr] = &toldPeer{at: now}
 	return more, true
+}
+
+// addressKey returns the key of an address with or without a port: an IPv4
+// address, the /64 of an IPv6 address, or one key for everything else.
+func addressKey(addr string) string {
+	ip, err := netip.ParseAddr(addr)
+	if err != nil {
+		withPort, err := netip.ParseAddrPort(addr)
+		if err != nil {
+			return localRateLimitKey
+		}
+		ip = withPort.Addr()
+	}
+	ip = ip.Unmap()
+	if ip.Is4() {
+		return ip.String()
+	}
+	site, err := ip.Prefix(ipv6SiteBits)
+	if err != nil {
+		return localRateLimitKey
+	}
+	return site.String()
 }

@@ -407,25 +407,3 @@ func unpin(endpoint string) (baseURL string, resolver proxy.Resolver) {
 	u.Host = net.JoinHostPort(name, u.Port())
 	return u.String(), pinned(addr)
 }
-
-// addressKey returns the key of an address with or without a port: an IPv4
-// address, the /64 of an IPv6 address, or one key for everything else.
-func addressKey(addr string) string {
-	ip, err := netip.ParseAddr(addr)
-	if err != nil {
-		withPort, err := netip.ParseAddrPort(addr)
-		if err != nil {
-			return localRateLimitKey
-		}
-		ip = withPort.Addr()
-	}
-	ip = ip.Unmap()
-	if ip.Is4() {
-		return ip.String()
-	}
-	site, err := ip.Prefix(ipv6SiteBits)
-	if err != nil {
-		return localRateLimitKey
-	}
-	return site.String()
-}

@@ -76,12 +76,20 @@ func (w *Watching) Until(t testing.TB, cond func(*connectpluginv1.WatchServiceEv
 // Code returns the code with which the watch ends, and zero while it does not
 // within the time.
 func (w *Watching) Code(within time.Duration) connect.Code {
-	select {
-	case err := <-w.End:
-		w.End <- err
-		return connect.CodeOf(err)
-	case <-time.After(within):
-		return 0
+	late := time.After(within)
+	for {
+		select {
+		case err := <-w.End:
+			w.End <- err
+			return connect.CodeOf(err)
+		default: // the end counts where both are there
+		}
+		select {
+		case err := <-w.End:
+			w.End <- err
+		case <-late:
+			return 0
+		}
 	}
 }
 

@@ -63,9 +63,13 @@ func process(word string) {
 	case "deaf":
 		signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	case "leave": // the group that was made for it, for that of whoever started it
-		group, _ := syscall.Getpgid(os.Getppid())
-		if err := syscall.Setpgid(0, group); err != nil {
+		group, err := syscall.Getpgid(os.Getppid())
+		if err == nil {
+			err = syscall.Setpgid(0, group)
+		}
+		if err != nil {
 			fmt.Println(err)
+			os.Exit(1)
 		}
 	case "polite": // ends when its third descriptor does
 		go func() {

@@ -51,8 +51,11 @@ func takeClock(t *testing.T) processClock {
 	}
 	page, _, errno := syscall.Syscall6(syscall.SYS_MMAP, start-nearTheVDSO, pageSize,
 		syscall.PROT_READ|syscall.PROT_WRITE|syscall.PROT_EXEC, syscall.MAP_PRIVATE|syscall.MAP_ANON, ^uintptr(0), 0)
-	if errno != 0 || entry == 0 || entry%8 != 0 {
-		t.Fatalf("a page near %#x for %#x: %v", start, entry, errno)
+	if errno != 0 {
+		t.Skipf("this system has no page that can be written and run: %v", errno)
+	}
+	if entry == 0 || entry%8 != 0 {
+		t.Fatalf("the function is at %#x", entry)
 	}
 	copy(unsafe.Slice((*byte)(pointer(page)), pageSize), askAndAdd())
 	if _, _, errno := syscall.Syscall(syscall.SYS_MPROTECT, start, end-start, syscall.PROT_READ|syscall.PROT_WRITE|syscall.PROT_EXEC); errno != 0 {

@@ -1,13 +1,9 @@
 package attack_test
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
-	"os"
-	"os/exec"
-	"strings"
 	"testing"
 	"time"
 
@@ -19,31 +15,6 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest/wire"
 )
-
-// childVariable marks the process in which a test runs that changes its process.
-const childVariable = "CONNECTPLUGIN_TEST_CHILD"
-
-// inChild runs the calling test again in a process of its own, and reports whether this is
-// that process.
-func inChild(t *testing.T) bool {
-	t.Helper()
-	if os.Getenv(childVariable) != "" {
-		return true
-	}
-	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*hosttest.Wait)
-	defer cancel()
-	child := exec.CommandContext(ctx, os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
-	child.Env = append(os.Environ(), childVariable+"=1")
-	out, err := child.CombinedOutput()
-	switch {
-	case strings.Contains(string(out), "--- SKIP: "+t.Name()):
-		t.Skipf("%s", out)
-	case err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()):
-		t.Errorf("in a process of its own: %v\n%s", err, out)
-	}
-	return false
-}
 
 // byHand is a plugin's one connection, over which it proves itself by hand.
 type byHand struct{ *wire.Conn }
@@ -78,7 +49,7 @@ func aged(c *x509.Certificate) { c.NotBefore = time.Now().Add(-time.Hour) }
 // connection of those whose clock was set with it and of those whose clock is right; takes
 // none twice, of whatever time; and serves and keeps those who are there.
 func TestAudit_USE28_AHostWhoseClockIsSet(t *testing.T) {
-	if !inChild(t) {
+	if !hosttest.InChild(t) {
 		return
 	}
 	clock := takeClock(t)

@@ -157,6 +157,7 @@ func TestAudit_ATK11_APluginHasSoManyConnections(t *testing.T) {
 			conn, err := tls.Dial("tcp", listener.Addr().String(), cfg)
 			if err != nil {
 				t.Error(err)
+				return
 			}
 			opened <- conn
 		}()

@@ -181,6 +181,7 @@ func TestKept_GracefulShutdownTimeout(t *testing.T) {
 		c.Impls = map[string]any{"logger": slow}
 	}, func(t *testing.T, h *wire.BubbleHost) {
 		t.Helper()
+		h.CutsOff = true
 		client := h.HTTPClient(t)
 		called := make(chan error, 1)
 		go func() {

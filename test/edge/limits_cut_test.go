@@ -1,9 +1,9 @@
 package edge_test
 
 import (
-	"bytes"
 	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -60,22 +60,14 @@ func tooManyFields(t *testing.T, r *rig) {
 	t.Helper()
 	const many = 100
 	f := frames(t, r)
-	var block bytes.Buffer
-	enc := hpack.NewEncoder(&block)
-	list := [][2]string{{":method", "POST"}, {":scheme", "https"}, {":authority", r.Addr()}, {":path", handshakeProc}}
-	for range many {
-		list = append(list, [2]string{"x", ""})
-	}
-	for _, field := range list {
-		_ = enc.WriteField(hpack.HeaderField{Name: field[0], Value: field[1]})
-	}
-	if err := f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: true}); err != nil {
+	block := headBlock(r.Addr(), handshakeProc, slices.Repeat([][2]string{{"x", ""}}, many)...)
+	if err := f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block, EndHeaders: true, EndStream: true}); err != nil {
 		t.Fatal(err)
 	}
 	head, _ := await(t, f, http2.FrameHeaders).(*http2.HeadersFrame)
 	fields, err := hpack.NewDecoder(4096, nil).DecodeFull(head.HeaderBlockFragment())
 	if err != nil || len(fields) == 0 || fields[0].Value != "431" {
-		t.Errorf("%d fields in a block of %d bytes: %v, %v", many, block.Len(), fields, err)
+		t.Errorf("%d fields in a block of %d bytes: %v, %v", many, len(block), fields, err)
 	}
 }
 
@@ -89,12 +81,8 @@ func reachPings(t *testing.T, r *rig) {
 func reachRefusals(t *testing.T, r *rig) {
 	t.Helper()
 	cutOff(t, r, "too many requests that were refused", http2.FrameHeaders, func(f *http2.Framer, i uint32) error {
-		var block bytes.Buffer
-		enc := hpack.NewEncoder(&block)
-		for _, field := range [][2]string{{":method", "POST"}, {":scheme", "https"}, {":authority", r.Addr()}, {":path", "/nothing.v1.Here/Is"}} {
-			_ = enc.WriteField(hpack.HeaderField{Name: field[0], Value: field[1]})
-		}
-		return f.WriteHeaders(http2.HeadersFrameParam{StreamID: 2*i + 1, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: true})
+		block := headBlock(r.Addr(), "/nothing.v1.Here/Is")
+		return f.WriteHeaders(http2.HeadersFrameParam{StreamID: 2*i + 1, BlockFragment: block, EndHeaders: true, EndStream: true})
 	})
 }
 

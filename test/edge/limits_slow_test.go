@@ -32,23 +32,25 @@ func reachWrite(t *testing.T, _ *rig) {
 	hosttest.Arrival(t, f.gone)
 }
 
+// headBlock is the head of a request, with more fields.
+func headBlock(authority, path string, more ...[2]string) []byte {
+	var block bytes.Buffer
+	enc := hpack.NewEncoder(&block)
+	usual := [][2]string{{":method", "POST"}, {":scheme", "https"}, {":authority", authority}, {":path", path}}
+	for _, field := range append(usual, more...) {
+		_ = enc.WriteField(hpack.HeaderField{Name: field[0], Value: field[1]})
+	}
+	return block.Bytes()
+}
+
 // ask sends a request of a client on a connection of frames.
 func ask(t *testing.T, framer *http2.Framer, authority, path string, c *connectplugin.Client) {
 	t.Helper()
-	var block bytes.Buffer
-	enc := hpack.NewEncoder(&block)
-	for _, field := range [][2]string{
-		{":method", "POST"},
-		{":scheme", "https"},
-		{":authority", authority},
-		{":path", path},
-		{"content-type", "application/octet-stream"},
-		{"x-plugin-runtime-id", c.RuntimeID()},
-		{"authorization", "Bearer " + c.RuntimeToken()},
-	} {
-		_ = enc.WriteField(hpack.HeaderField{Name: field[0], Value: field[1]})
-	}
-	err := framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block.Bytes(), EndHeaders: true})
+	block := headBlock(authority, path,
+		[2]string{"content-type", "application/octet-stream"},
+		[2]string{"x-plugin-runtime-id", c.RuntimeID()},
+		[2]string{"authorization", "Bearer " + c.RuntimeToken()})
+	err := framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block, EndHeaders: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package platform_test
 import (
 	"context"
 	"errors"
+	"os"
 	"path/filepath"
 	"strconv"
 	"sync"
@@ -22,7 +23,7 @@ func TestAudit_H52_TheContextEndsAtEachStep(t *testing.T) {
 		}
 		t.Run(m.name, func(t *testing.T) {
 			t.Parallel()
-			h, token, mark := start(t, "echo"), "context-"+strconv.Itoa(i)+"-", filepath.Join(t.TempDir(), "mark")
+			h, token, mark := start(t, "echo"), "context-"+strconv.Itoa(os.Getpid())+"-"+strconv.Itoa(i)+"-", filepath.Join(t.TempDir(), "mark")
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			lived := make(chan error, 1)
@@ -83,8 +84,8 @@ func TestTwoPlatformsInOneProcess(t *testing.T) {
 	}
 }
 
-// A host that ends while plugins are adopted and launched has none of them afterwards.
-func TestShutdownDuringAddPluginAndLaunch(t *testing.T) {
+// A host that ends while a plugin is adopted has none of it afterwards.
+func TestShutdownDuringAddPlugin(t *testing.T) {
 	t.Parallel()
 	h := startForAdoption(t)
 	asked := make(chan struct{})

@@ -6,11 +6,9 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
-	"os/exec"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"connectrpc.com/connect"
 	"golang.org/x/net/dns/dnsmessage"
@@ -92,31 +90,10 @@ func (s *nameServer) answer(query dnsmessage.Message) *dnsmessage.Message {
 	return out
 }
 
-const childVariable = "CONNECTPLUGIN_TEST_CHILD"
-
-// inChild runs the calling test again in a process of its own, with an
-// environment, and reports whether this is that process.
-func inChild(t *testing.T, environment ...string) bool {
-	t.Helper()
-	if os.Getenv(childVariable) != "" {
-		return true
-	}
-	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	child := exec.CommandContext(ctx, os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
-	child.Env = append(append(os.Environ(), childVariable+"=1"), environment...)
-	out, err := child.CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
-		t.Errorf("in a process of its own: %v\n%s", err, out)
-	}
-	return false
-}
-
 // The proxies that the environment names see nothing of what goes between
 // plugins and hosts, in either direction.
 func TestAudit_H39_ProxyEnvironmentAppliesToNoHop(t *testing.T) {
-	if !inChild(t, "NO_PROXY=", "no_proxy=") {
+	if !hosttest.InChild(t, "NO_PROXY=", "no_proxy=") {
 		return
 	}
 	proxy := echo.NewTrap(t, "127.0.0.1", nil)
@@ -176,7 +153,7 @@ func newNamedRig(t *testing.T, pluginName string) *echo.Rig {
 // A name is looked up once and leads to the address that it had then; a name that
 // leads to a forbidden address, or to another than the plugin's own, to none.
 func TestAudit_PROTO52_NamesThatResolveElsewhere(t *testing.T) {
-	if !inChild(t) {
+	if !hosttest.InChild(t) {
 		return
 	}
 	const own, other, metadata = "127.0.0.1", "127.0.0.2", "169.254.169.254"
@@ -224,7 +201,7 @@ func TestAudit_PROTO52_NamesThatResolveElsewhere(t *testing.T) {
 
 // The same holds for names that policy approves: they are looked up at each dial.
 func TestAudit_PROTO52_NamesOfPolicyThatResolveElsewhere(t *testing.T) {
-	if !inChild(t) {
+	if !hosttest.InChild(t) {
 		return
 	}
 	startNames(t, map[string][][]string{
