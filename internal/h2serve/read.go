@@ -261,7 +261,7 @@ func (c *conn) settingsLocked(f *http2.SettingsFrame) error {
 	}
 	c.out = h2frame.AppendSettingsAck(c.out)
 	c.flushElsewhereLocked()
-	return err //nolint:wrapcheck // as above
+	return err
 }
 
 // initialWindowLocked moves the window of every stream (RFC 9113, section 6.9.2).

@@ -21,7 +21,7 @@ func InChild(t *testing.T, environment ...string) bool {
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*Wait)
 	defer cancel()
-	child := exec.CommandContext(ctx, os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v") //nolint:gosec // this very program
+	child := exec.CommandContext(ctx, os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
 	child.Env = append(append(os.Environ(), childVariable+"=1"), environment...)
 	out, err := child.CombinedOutput()
 	switch {

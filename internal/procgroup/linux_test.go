@@ -84,7 +84,7 @@ func TestProcessesLeaveNoDescriptors(t *testing.T) {
 func TestStarterEndsNoProcessesOfOthers(t *testing.T) {
 	t.Parallel()
 	for range 20 {
-		other := exec.Command(os.Args[0], "process", "sleep") //nolint:noctx // t.Context would kill it
+		other := exec.Command(os.Args[0], "process", "sleep")
 		other.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 		ended := make(chan error, 1)
 		if err := other.Start(); err != nil {
