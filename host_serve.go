@@ -21,6 +21,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/edge"
 	"github.com/masegraye/connect-plugin-go/internal/gather"
+	"github.com/masegraye/connect-plugin-go/internal/h2serve"
 	"github.com/masegraye/connect-plugin-go/internal/opening"
 	"github.com/masegraye/connect-plugin-go/internal/probes"
 	"github.com/masegraye/connect-plugin-go/internal/target"
@@ -128,15 +129,18 @@ func (h *Host) Serve(ctx context.Context, l net.Listener) error {
 	h.addr = l.Addr().String()
 	h.mu.Unlock()
 	h.nameFor(l.Addr())
-	looked := opening.NewListener(l, h.serverLog.opened(h.serverTLS != nil))
-	gathered := gather.NewListener(looked, gather.Config{WriteTimeout: h.cfg.Limits.WriteTimeout})
-	defer gathered.Wait()
-	outer := h.edge(gathered)
+	var looked net.Listener = opening.NewListener(l, h.serverLog.opened(h.serverTLS != nil))
+	if h.server == nil { // which gathers by itself
+		gathered := gather.NewListener(looked, gather.Config{WriteTimeout: h.cfg.Limits.WriteTimeout})
+		defer gathered.Wait()
+		looked = gathered
+	}
+	outer := h.edge(looked)
 	defer outer.End()
 	l = outer
 	h.cfg.Logger.Info("host is serving", keyAddr, l.Addr().String())
 	served := make(chan error, 1)
-	go func() { served <- h.server.Serve(l) }()
+	go func() { served <- h.serveOn(l) }()
 	select {
 	case <-ctx.Done():
 	case err := <-served:
@@ -176,13 +180,28 @@ func (h *Host) nameFor(listener net.Addr) {
 
 func (h *Host) setServer() {
 	base, abort := context.WithCancelCause(context.Background())
-	h.abort = abort
+	h.abort, h.serverLog = abort, newServerLog(h.cfg.Logger)
+	l := h.cfg.Limits
+	if h.serverTLS == nil {
+		h.plain = h.newPlain(base)
+		return
+	}
+	h.server = h2serve.New(h2serve.Config{
+		Handler: h.ingress, Context: base, ConnContext: withConnection, State: h.noteConnection, Log: slog.New(h.serverLog),
+		HandshakeTimeout: l.ReadHeaderTimeout, IdleTimeout: l.IdleTimeout,
+		PingAfter: l.KeepAliveInterval, PingTimeout: l.KeepAliveTimeout, WriteTimeout: l.WriteTimeout,
+		MaxStreams: uint32(l.MaxStreamsPerConnection), MaxHeaderBytes: uint32(l.MaxHeaderBytes),
+		StreamWindow: 1 << 20, ConnWindow: 1 << 20,
+	})
+}
+
+// newPlain makes the server of a host without TLS.
+func (h *Host) newPlain(base context.Context) *http.Server {
 	l := h.cfg.Limits
 	var protocols http.Protocols
-	protocols.SetHTTP1(h.cfg.AllowInsecure)
-	protocols.SetUnencryptedHTTP2(true) // TLS ends at the edge
-	h.serverLog = newServerLog(h.cfg.Logger)
-	h.server = &http.Server{
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
+	return &http.Server{
 		Handler:           h.drain.Count(h.ingress),
 		ReadHeaderTimeout: l.ReadHeaderTimeout,
 		IdleTimeout:       l.IdleTimeout,
@@ -198,6 +217,31 @@ func (h *Host) setServer() {
 			PingTimeout:          l.KeepAliveTimeout,
 			WriteByteTimeout:     l.WriteTimeout,
 		},
+	}
+}
+
+// serveOn serves until the host shuts down.
+func (h *Host) serveOn(l net.Listener) error {
+	if h.server != nil {
+		return h.server.Serve(l)
+	}
+	return h.plain.Serve(l)
+}
+
+// drainCalls ends the server when the calls in flight are done, or ctx is.
+func (h *Host) drainCalls(ctx context.Context) error {
+	if h.server != nil {
+		return h.server.Shutdown(ctx)
+	}
+	return h.drain.Shutdown(ctx, h.plain)
+}
+
+// cutCalls ends the server at once.
+func (h *Host) cutCalls() {
+	if h.server != nil {
+		_ = h.server.Close()
+	} else {
+		_ = h.plain.Close()
 	}
 }
 
@@ -262,12 +306,12 @@ func (h *Host) shut(ctx context.Context) error {
 	h.registry.catalog.CloseWatches()
 	h.health.Shutdown()
 	h.hub.streams.CutOffSoon()
-	err := h.drain.Shutdown(ctx, h.server)
+	err := h.drainCalls(ctx)
 	if err != nil {
 		h.abort(errShuttingDown)
 		last, cancelLast := context.WithTimeout(context.WithoutCancel(ctx), abortWait)
-		if h.drain.Shutdown(last, h.server) != nil {
-			_ = h.server.Close()
+		if h.drainCalls(last) != nil {
+			h.cutCalls()
 		}
 		cancelLast()
 		err = fmt.Errorf("shutdown: calls in flight were cut off: %w", err)

@@ -106,7 +106,7 @@ func newConn(s *Server, nc Agreed) *conn {
 		window: initialWindow, recvWindow: int64(s.cfg.ConnWindow),
 		peer: peerSettings{maxFrame: leastFrame, window: initialWindow},
 	}
-	c.life, c.end = context.WithCancel(context.WithValue(s.life, http.LocalAddrContextKey, nc.LocalAddr()))
+	c.life, c.end = context.WithCancel(s.cfg.ConnContext(context.WithValue(s.life, http.LocalAddrContextKey, nc.LocalAddr()), nc))
 	c.encoder = hpack.NewEncoder(&c.block)
 	c.reader = bufio.NewReaderSize(c.nc, readAhead)
 	c.framer = http2.NewFramer(io.Discard, c.reader)

@@ -11,12 +11,14 @@ import (
 	"time"
 )
 
-// Config says how connections are served. Every field but State and Log is required.
+// Config says how connections are served. Every field but ConnContext, State and Log is required.
 type Config struct {
 	// Handler serves the requests. Its panics end their streams.
 	Handler http.Handler
 	// Context is that of every request.
 	Context context.Context //nolint:containedctx // of a server, as http.Server.BaseContext
+	// ConnContext makes of it that of the requests of one connection; nil leaves it as it is.
+	ConnContext func(context.Context, net.Conn) context.Context
 	// State is told of each connection when it is new and when it is closed, and must not block;
 	// nil is for nobody.
 	State func(net.Conn, http.ConnState)
@@ -64,6 +66,9 @@ type Server struct {
 func New(cfg Config) *Server {
 	if cfg.State == nil {
 		cfg.State = func(net.Conn, http.ConnState) {}
+	}
+	if cfg.ConnContext == nil {
+		cfg.ConnContext = func(ctx context.Context, _ net.Conn) context.Context { return ctx }
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
