@@ -195,6 +195,12 @@ func (h *Host) setServer() {
 	})
 }
 
+// Bounds of one connection to the host, in bytes of uploads that wait to be read: of each, and of all.
+const (
+	hostStreamBuffer = 512 << 10
+	hostConnBuffer   = 1 << 20
+)
+
 // newPlain makes the server of a host without TLS.
 func (h *Host) newPlain(base context.Context) *http.Server {
 	l := h.cfg.Limits
@@ -290,10 +296,12 @@ func (h *Host) witnessed() *tls.Config {
 	if h.serverTLS == nil {
 		return nil
 	}
-	return alertNoHTTP2(certs.Witness(h.serverTLS, func(ctx context.Context, leaf *x509.Certificate) {
+	witnessed := certs.Witness(h.serverTLS, func(ctx context.Context, leaf *x509.Certificate) {
 		noteServed(ctx, leaf)
 		h.hub.settings().vigil.Saw("this host, where plugins call it", leaf)
-	}))
+	})
+	witnessed.DynamicRecordSizingDisabled = true // an answer is one record
+	return alertNoHTTP2(witnessed)
 }
 
 func (h *Host) shut(ctx context.Context) error {

@@ -150,7 +150,7 @@ func (c *conn) headers(f *http2.MetaHeadersFrame) error {
 	c.streams[st.id] = st
 	c.running++
 	if c.fresh != nil {
-		c.give(c.fresh)
+		c.s.give(job{c: c, st: c.fresh})
 	}
 	c.fresh = st
 	return nil

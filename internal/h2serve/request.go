@@ -90,18 +90,6 @@ func (c *conn) header(f *http2.MetaHeadersFrame) (http.Header, error) {
 	return header, nil
 }
 
-// canonical returns the name of a field as handlers look for it. It is for whoever reads.
-func (c *conn) canonical(name string) string {
-	if known, ok := c.names[name]; ok {
-		return known
-	}
-	canonical := textproto.CanonicalMIMEHeaderKey(name)
-	if len(c.names) < mostNames {
-		c.names[name] = canonical
-	}
-	return canonical
-}
-
 // statedLength returns the length of a request's body, -1 if it is not stated.
 func statedLength(header http.Header) (int64, error) {
 	stated := header["Content-Length"]

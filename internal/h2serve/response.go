@@ -155,7 +155,10 @@ func (w *response) send(p []byte, flush bool) error {
 			}
 		}
 	}
-	w.length = 0
+	if w.length = 0; flush && w.waiting != nil { // the next message of a stream may be long in coming
+		bodies.Put(w.waiting)
+		w.waiting = nil
+	}
 	if flush || len(c.out) >= leastFrame {
 		c.flushLocked()
 	}

@@ -4,7 +4,6 @@ import (
 	"net/http"
 	"runtime"
 	"slices"
-	"strings"
 
 	"golang.org/x/net/http/httpguts"
 	"golang.org/x/net/http2/hpack"
@@ -27,33 +26,26 @@ func (c *conn) flushLocked() {
 			return
 		}
 	}
-	notify(c.due)
+	c.s.give(job{c: c, write: true})
 }
 
-// flushElsewhereLocked has the connection's own writer write what is pending.
+// flushElsewhereLocked has another goroutine write what is pending.
 func (c *conn) flushElsewhereLocked() {
 	if c.flushing || len(c.out) == 0 || c.err != nil {
 		return
 	}
 	c.flushing = true
-	notify(c.due)
+	c.s.give(job{c: c, write: true})
 }
 
-// write writes what others leave to it, until the connection ends.
+// write writes what others left to be written.
 func (c *conn) write() {
-	for {
-		select {
-		case <-c.due:
-			c.mu.Lock()
-			c.gatherLocked()
-			for c.writeBatchLocked() {
-			}
-			c.flushing = false
-			c.mu.Unlock()
-		case <-c.stop:
-			return
-		}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gatherLocked()
+	for c.writeBatchLocked() {
 	}
+	c.flushing = false
 }
 
 // gatherLocked lets whoever is ready to run add frames of its own to what is written next.
@@ -72,20 +64,31 @@ func (c *conn) writeBatchLocked() bool {
 		return false
 	}
 	batch := c.out
-	c.out, c.spare = c.spare[:0], nil
+	c.out = nil
 	c.mu.Unlock()
-	c.writes.Add(1)
-	_, err := c.nc.Write(batch)
-	c.writes.Add(1)
-	if err != nil {
-		c.fail(err)
+	for rest := batch; len(rest) > 0; {
+		// The peer may be slow: what it takes of each record is a sign of life.
+		piece := rest[:min(len(rest), record)]
+		rest = rest[len(piece):]
+		c.writes.Add(1)
+		_, err := c.nc.Write(piece)
+		c.writes.Add(1)
+		if err != nil {
+			c.fail(err)
+			break
+		}
 	}
+	putBatch(batch)
 	c.mu.Lock()
-	if cap(batch) <= keepBatch {
-		c.spare = batch[:0]
-	}
 	c.wakeBlockedLocked()
 	return true
+}
+
+// roomLocked has room for frames of calls. Those of the connection are few.
+func (c *conn) roomLocked() {
+	if c.out == nil {
+		c.out = getBatch()
+	}
 }
 
 // wakeBlockedLocked has streams look again which waited for something that all of them share.
@@ -110,6 +113,7 @@ func (c *conn) sendLocked(st *stream, p []byte, end bool) error {
 		}
 		switch {
 		case n > 0 || len(p) == 0:
+			c.roomLocked()
 			c.out = h2frame.AppendData(c.out, st.id, p[:n], end && n == len(p))
 			st.window -= int64(n)
 			c.window -= int64(n)
@@ -150,27 +154,12 @@ func (c *conn) headLocked(st *stream, status string, fields http.Header, end boo
 	for _, f := range more {
 		c.fieldLocked(f.Name, f.Value)
 	}
+	c.roomLocked()
 	c.out = h2frame.AppendHeaders(c.out, st.id, c.block.Bytes(), end, c.peer.maxFrame)
 }
 
 func (c *conn) fieldLocked(name, value string) {
 	_ = c.encoder.WriteField(hpack.HeaderField{Name: name, Value: value}) // writes to memory
-}
-
-// lowerLocked returns a field name as it is sent; it reports false for one that is not sent in
-// HTTP/2, or is none.
-func (c *conn) lowerLocked(name string) (string, bool) {
-	if lower, ok := c.lower[name]; ok {
-		return lower, lower != ""
-	}
-	lower := strings.ToLower(name)
-	if !httpguts.ValidHeaderFieldName(lower) || ofConnection(lower) {
-		lower = ""
-	}
-	if len(c.lower) < mostNames {
-		c.lower[name] = lower
-	}
-	return lower, lower != ""
 }
 
 // ofConnection reports whether a field is one of HTTP/1's connections (RFC 9113, section 8.2.2).
@@ -180,13 +169,5 @@ func ofConnection(lower string) bool {
 		return true
 	default:
 		return false
-	}
-}
-
-// notify wakes whoever waits on a channel of capacity one.
-func notify(ch chan struct{}) {
-	select {
-	case ch <- struct{}{}:
-	default:
 	}
 }
