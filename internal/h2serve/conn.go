@@ -31,7 +31,6 @@ const (
 	highWater     = 256 << 10
 	floodLimit    = 1 << 20 // pending bytes at which the peer is taken for hostile
 	flushRounds   = 4       // batches that one handler writes for others before the writer takes over
-	mostResting   = 64     // goroutines of a server that wait for work
 	mostNames     = 128
 	handlersFor   = 2 // handlers that may run for each stream that may be open: some were reset
 	closeGrace    = time.Second

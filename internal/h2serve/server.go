@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -54,9 +53,7 @@ type Server struct {
 	life context.Context //nolint:containedctx // ends with the server, and every request with it
 	end  context.CancelFunc
 
-	tasks   sync.WaitGroup // every goroutine
-	jobs    chan job       // for whoever rests
-	resting atomic.Int32   // of them
+	crew
 
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{}
@@ -76,7 +73,7 @@ func New(cfg Config) *Server {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{cfg: cfg, jobs: make(chan job), listeners: map[net.Listener]struct{}{}, conns: map[*conn]struct{}{}}
+	s := &Server{cfg: cfg, crew: crew{jobs: make(chan job)}, listeners: map[net.Listener]struct{}{}, conns: map[*conn]struct{}{}}
 	s.life, s.end = context.WithCancel(cfg.Context)
 	return s
 }

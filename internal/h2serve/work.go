@@ -1,7 +1,26 @@
 package h2serve
 
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	mostResting = 64                     // goroutines that wait for work
+	dismissal   = 200 * time.Millisecond // how often half of them are sent home
+)
+
+// crew is the goroutines of a server that wait for work.
+type crew struct {
+	tasks   sync.WaitGroup // every goroutine of the server
+	jobs    chan job       // for whoever rests
+	resting atomic.Int32
+	timed   atomic.Bool // dismiss is due
+}
+
 // job is what there is to do on a connection: to serve a request, to write what is pending, or,
-// where it is neither, to read.
+// where it is neither, to read. Without a connection it is to go home.
 type job struct {
 	c     *conn
 	st    *stream
@@ -20,7 +39,7 @@ func (s *Server) give(j job) {
 // work does a job, and others after it. Whoever reads a request serves it, when somebody else
 // reads on.
 func (s *Server) work(j job) {
-	for more := true; more; j, more = s.next() {
+	for more := true; more && j.c != nil; j, more = s.next() {
 		switch {
 		case j.write:
 			j.c.write()
@@ -41,10 +60,32 @@ func (s *Server) next() (job, bool) {
 	if s.resting.Add(1) > mostResting {
 		return job{}, false
 	}
+	s.dismissLater()
 	select {
 	case j := <-s.jobs:
 		return j, true
 	case <-s.life.Done():
 		return job{}, false
+	}
+}
+
+// dismissLater has half of those that rest go home in a while.
+func (s *Server) dismissLater() {
+	if s.timed.CompareAndSwap(false, true) {
+		time.AfterFunc(dismissal, s.dismiss)
+	}
+}
+
+// dismiss sends half of those that rest home: a busy server misses few, a quiet one keeps none.
+func (s *Server) dismiss() {
+	for range (s.resting.Load() + 1) / 2 {
+		select {
+		case s.jobs <- job{}:
+		default:
+		}
+	}
+	s.timed.Store(false)
+	if s.resting.Load() > 0 && s.life.Err() == nil {
+		s.dismissLater()
 	}
 }
