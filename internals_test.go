@@ -275,3 +275,38 @@ func TestPluginSession_HealthThatBlocks(t *testing.T) {
 		}
 	})
 }
+
+// A name that a plugin stated is looked up when it registers, and not again when it is dialled,
+// whatever the name means then.
+func TestAudit_USE37_ANameIsLookedUpOnce(t *testing.T) {
+	t.Parallel()
+	own := netip.MustParseAddr("192.0.2.7")
+	lookups := 0
+	resolve := func(string) ([]netip.Addr, error) {
+		lookups++
+		return []netip.Addr{netip.MustParseAddr("192.0.2.1"), own, netip.MustParseAddr("2001:db8::1")}, nil
+	}
+	for baseURL, want := range map[string]string{
+		"https://storage.example:8443": "https://storage.example:8443", "https://storage.example": "https://storage.example:443",
+		"https://Storage.example.:1": "https://Storage.example:1",
+	} {
+		at, err := pinToPeer(resolve, baseURL, own.String(), false)
+		if err != nil {
+			t.Fatalf("%s: %v", baseURL, err)
+		}
+		named, resolver := unpin(at)
+		if named != want || resolver == nil {
+			t.Errorf("%s is dialled as %q, looked up by %v", baseURL, named, resolver)
+			continue
+		}
+		if addrs, err := resolver.LookupNetIP(t.Context(), "ip", "storage.example"); err != nil || len(addrs) != 1 || addrs[0] != own {
+			t.Errorf("%s is dialled at %v, %v", baseURL, addrs, err)
+		}
+	}
+	if lookups != 3 {
+		t.Errorf("%d look-ups", lookups)
+	}
+	if at, err := pinToPeer(resolve, "https://storage.example", "192.0.2.9", false); err == nil {
+		t.Errorf("another address: %s", at)
+	}
+}

@@ -87,6 +87,51 @@ func TestAudit_USE46_RoomGoesToWhoWaits(t *testing.T) {
 	})
 }
 
+// TestAudit_USE46_SoManyWait has as many calls wait as may, of one caller and of all; one more is
+// told so at once, and one of them that goes makes room.
+func TestAudit_USE46_SoManyWait(t *testing.T) {
+	t.Parallel()
+	const each = 1024 // and four times as many of all
+	synctest.Test(t, func(t *testing.T) {
+		pd := &played{settings: []http2.Setting{{ID: http2.SettingMaxConcurrentStreams, Val: 1}}}
+		p := newPlayed(t, pd, func(c *proxy.Config) { c.MaxConns, c.RoomTimeout = 1, time.Hour })
+		ctx, cancel := context.WithCancelCause(t.Context())
+		var wg sync.WaitGroup
+		wait := func(ctx context.Context, caller string, n int) {
+			for range n {
+				wg.Go(func() { ask(ctx, p, proxy.Call{CallerID: caller}) })
+			}
+			synctest.Wait()
+		}
+		refused := func(caller string) {
+			t.Helper()
+			begun := time.Now()
+			if r := ask(t.Context(), p, proxy.Call{CallerID: caller}); !errors.Is(r.Err, proxy.ErrBusy) || !r.Retryable || r.Sent || r.Fault || time.Since(begun) > 0 {
+				t.Errorf("one more of %s: %+v after %v", caller, r, time.Since(begun))
+			}
+		}
+		wait(ctx, "whose turn it is", 1)
+		first, give := context.WithCancelCause(ctx)
+		wait(first, "a", 1)
+		wait(ctx, "a", each-1)
+		refused("a")
+		for _, caller := range []string{"b", "c", "d"} {
+			wait(ctx, caller, each)
+		}
+		refused("e")
+		give(errEnough)
+		synctest.Wait()
+		refusedLater, end := context.WithTimeout(t.Context(), time.Minute)
+		defer end()
+		begun := time.Now()
+		if r := ask(refusedLater, p, proxy.Call{CallerID: "e"}); errors.Is(r.Err, proxy.ErrBusy) || time.Since(begun) != time.Minute {
+			t.Errorf("where there is room to wait: %+v after %v", r, time.Since(begun))
+		}
+		cancel(errEnough)
+		wg.Wait()
+	})
+}
+
 // TestAudit_USE03_HealthNeverQueuesBehindCalls asks urgently while the provider is
 // full of calls.
 func TestAudit_USE03_HealthNeverQueuesBehindCalls(t *testing.T) {
