@@ -106,7 +106,8 @@ type Limits struct { //nolint:recvcheck // rates are computed on each call, wher
 	// StreamIdleTimeout ends a routed call in which nothing moved in either
 	// direction. Default 15 min.
 	StreamIdleTimeout time.Duration
-	// DialTimeout bounds connecting to a plugin, TLS included. Default 5 s.
+	// DialTimeout bounds how long a call waits for a connection to a plugin, TLS included. An
+	// attempt that somebody answered goes on for three times as long, for later calls. Default 5 s.
 	DialTimeout time.Duration
 
 	// MaxHandshakeBytes bounds the message of a handshake, in bytes, before it is decoded and

@@ -230,8 +230,41 @@ func (p *Pool) connect(d *dial) {
 	p.look() // it may have ended already
 }
 
+// Spare returns a connection of the pool that takes a request now, nil where there is none. It
+// opens none.
+func (p *Pool) Spare() *Conn {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+
+	for _, c := range p.conns {
+		if c.h2.Usable() && !c.h2.Full() {
+			return c
+		}
+	}
+
+	return nil
+}
+
+// Keep gives a connection of [Pool.Open] to the pool, and reports whether the pool has it: one
+// that has another, or gets one, needs none.
+func (p *Pool) Keep(c *Conn) bool {
+	p.mu.Lock()
+
+	kept := slices.Contains(p.conns, c)
+	if !kept && !p.closed && len(p.conns) == 0 && p.dial == nil {
+		p.conns, kept = append(p.conns, c), true
+	}
+	p.mu.Unlock()
+
+	if kept {
+		p.look() // it may have ended already
+	}
+
+	return kept
+}
+
 // Open connects and waits until the server has begun HTTP/2. The connection is the
-// caller's to use and to close.
+// caller's to use and to close, or to [Pool.Keep].
 func (p *Pool) Open(ctx context.Context) (*Conn, error) {
 	var batch *h2.Batch
 

@@ -63,8 +63,8 @@ type Config struct {
 	// Dial connects to an address, never to a name; nil means a [net.Dialer].
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
-	// DialTimeout bounds a dial with its look-up and handshakes. Zero means
-	// DefaultDialTimeout.
+	// DialTimeout bounds how long calls wait for a dial with its look-up and handshakes;
+	// handshakes that have begun may take three times as long. Zero means DefaultDialTimeout.
 	DialTimeout time.Duration
 	// IdleTimeout closes a connection without calls. Zero means
 	// DefaultIdleTimeout.

@@ -23,12 +23,17 @@ var (
 	errUseless     = errors.New("connection could not be used")
 )
 
+// lateness is how many times the timeout of a dial the handshakes may take with a peer that is
+// there. Where a thousand plugins come back both sides are slow, and what is given up has cost
+// both what it cost: it goes on for later calls.
+const lateness = 3
+
 // connect looks the endpoint up, once, and connects to the first of its addresses
 // that answers.
 func (p *Provider) connect() (*h2.Conn, error) {
-	ctx, cancel := context.WithTimeoutCause(p.ctx, p.cfg.DialTimeout, context.DeadlineExceeded)
+	ctx, cancel := context.WithTimeoutCause(p.ctx, lateness*p.cfg.DialTimeout, context.DeadlineExceeded)
 	defer cancel()
-	addrs, err := p.cfg.Endpoint.Addresses(ctx, p.cfg.Resolver)
+	addrs, err := p.addresses(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errUnavailable, err)
 	}
@@ -37,6 +42,19 @@ func (p *Provider) connect() (*h2.Conn, error) {
 		return nil, fmt.Errorf("%w: %w", errUnavailable, err)
 	}
 	return conn, nil
+}
+
+func (p *Provider) addresses(ctx context.Context) ([]netip.AddrPort, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, p.cfg.DialTimeout, context.DeadlineExceeded)
+	defer cancel()
+	return p.cfg.Endpoint.Addresses(ctx, p.cfg.Resolver)
+}
+
+// reach connects to an address: what is above TCP has more time.
+func (p *Provider) reach(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, p.cfg.DialTimeout, context.DeadlineExceeded)
+	defer cancel()
+	return p.cfg.Dial(ctx, "tcp", addr.String())
 }
 
 // alternate orders addresses so that the families take turns, in their order
@@ -118,7 +136,7 @@ func (p *Provider) connectTo(ctx context.Context, addr netip.AddrPort) (*h2.Conn
 	if err := p.cfg.Permit(addr); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrAddress, err)
 	}
-	raw, err := p.cfg.Dial(ctx, "tcp", addr.String())
+	raw, err := p.reach(ctx, addr)
 	if err != nil {
 		return nil, fmt.Errorf("dial: %w", err)
 	}

@@ -26,7 +26,17 @@ const (
 // dial is an attempt to connect that any number of calls wait for.
 type dial struct {
 	done chan struct{}
-	err  error // set before done is closed
+	late chan struct{} // closed when the calls have waited for long enough, though it goes on
+	err  error         // set before done is closed
+}
+
+func (d *dial) isLate() bool {
+	select {
+	case <-d.late:
+		return true
+	default:
+		return false
+	}
 }
 
 // lines are a provider's connections. They are guarded by the provider's mu.
@@ -126,6 +136,8 @@ func (p *Provider) growLocked(best *h2.Conn, strained bool) choice {
 func (p *Provider) waitLocked() choice {
 	l := &p.lines
 	switch {
+	case l.dialing != nil && len(l.conns) > 0 && l.dialing.isLate():
+		return choice{} // for room on the others
 	case l.dialing != nil:
 		return choice{dial: l.dialing}
 	case len(l.conns) >= p.cfg.MaxConns && l.resting:
@@ -155,6 +167,9 @@ func (p *Provider) reserveLocked(other *h2.Conn) choice {
 		p.retireLocked(l.reserve)
 		l.reserve = nil
 	case l.reserve != nil:
+		return choice{conn: other}
+	}
+	if l.opening != nil && l.opening.isLate() {
 		return choice{conn: other}
 	}
 	if l.opening == nil {
@@ -239,9 +254,11 @@ func (p *Provider) wasteLocked(err error) {
 // dialLocked starts to connect. The connection is handed to settle, and nil if
 // there is none, while mu is held.
 func (p *Provider) dialLocked(settle func(*h2.Conn)) *dial {
-	d := &dial{done: make(chan struct{})}
+	d := &dial{done: make(chan struct{}), late: make(chan struct{})}
+	late := time.AfterFunc(p.cfg.DialTimeout, func() { close(d.late) })
 	p.background.Go(func() {
 		conn, err := p.connect()
+		late.Stop()
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		switch {
