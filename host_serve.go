@@ -197,9 +197,17 @@ func (h *Host) setServer() {
 			SendPingTimeout:      l.KeepAliveInterval,
 			PingTimeout:          l.KeepAliveTimeout,
 			WriteByteTimeout:     l.WriteTimeout,
+			// Uploads that nobody reads leave room for others on their connection.
+			MaxReceiveBufferPerStream: hostStreamBuffer, MaxReceiveBufferPerConnection: hostConnBuffer,
 		},
 	}
 }
+
+// Bounds of one connection to the host, in bytes of uploads that wait to be read: of each, and of all.
+const (
+	hostStreamBuffer = 256 << 10
+	hostConnBuffer   = 1 << 20
+)
 
 // silenceAtTheEdge is how long a connection that proved nothing has to be silent before a
 // newcomer takes its place, where there is none left.
