@@ -197,7 +197,7 @@ func (h *Host) setServer() {
 
 // Bounds of one connection to the host, in bytes of uploads that wait to be read: of each, and of all.
 const (
-	hostStreamBuffer = 512 << 10
+	hostStreamBuffer = 256 << 10
 	hostConnBuffer   = 1 << 20
 )
 
@@ -222,6 +222,8 @@ func (h *Host) newPlain(base context.Context) *http.Server {
 			SendPingTimeout:      l.KeepAliveInterval,
 			PingTimeout:          l.KeepAliveTimeout,
 			WriteByteTimeout:     l.WriteTimeout,
+			// Uploads that nobody reads leave room for others on their connection.
+			MaxReceiveBufferPerStream: hostStreamBuffer, MaxReceiveBufferPerConnection: hostConnBuffer,
 		},
 	}
 }

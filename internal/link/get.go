@@ -266,13 +266,10 @@ func (p *Pool) Keep(c *Conn) bool {
 // Open connects and waits until the server has begun HTTP/2. The connection is the
 // caller's to use and to close, or to [Pool.Keep].
 func (p *Pool) Open(ctx context.Context) (*Conn, error) {
-	var batch *h2.Batch
-
 	nc, err := p.cfg.Dial(ctx, func(raw net.Conn) net.Conn {
 		h2.WatchPeer(raw, p.cfg.PingAfter, p.cfg.PingTimeout)
-		batch = h2.NewBatch(raw)
 
-		return batch
+		return h2.NewBatch(raw)
 	})
 	if err != nil {
 		return nil, err
@@ -280,7 +277,10 @@ func (p *Pool) Open(ctx context.Context) (*Conn, error) {
 
 	c := &Conn{pool: p, local: localAddr(nc)}
 
+	batch, _ := nc.(*h2.Batch)
+
 	if secure, ok := nc.(*tls.Conn); ok {
+		batch, _ = secure.NetConn().(*h2.Batch)
 		state := secure.ConnectionState()
 		c.state = &state
 	} else {
