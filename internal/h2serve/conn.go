@@ -64,6 +64,7 @@ type conn struct {
 	framer *http2.Framer
 	names  map[string]string // canonical ones of header fields
 	fresh  *stream           // whose handler was not begun yet
+	met    bool              // the peer has sent its settings, which come first
 
 	resting atomic.Int32
 	frames  atomic.Uint64 // read so far
@@ -212,6 +213,7 @@ func (c *conn) fail(err error) {
 	for _, st := range c.streams {
 		st.breakLocked(fmt.Errorf("connection: %w", err))
 	}
+	c.wakeBlockedLocked()
 	close(c.stop)
 	c.mu.Unlock()
 	c.end()

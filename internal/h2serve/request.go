@@ -2,6 +2,7 @@ package h2serve
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/textproto"
 	"net/url"
@@ -12,6 +13,8 @@ import (
 	"golang.org/x/net/http/httpguts"
 	"golang.org/x/net/http2"
 )
+
+var errHost = errors.New("the request says twice whom it is for, or is for nobody")
 
 // newStream makes the stream of a request. An error says that it is malformed.
 func (c *conn) newStream(f *http2.MetaHeadersFrame) (*stream, error) {
@@ -44,10 +47,9 @@ func (c *conn) newRequest(st *stream, f *http2.MetaHeadersFrame) (*http.Request,
 	if err != nil {
 		return nil, malformed
 	}
-	if host := header["Host"]; authority == "" && len(host) > 0 {
-		authority = host[0]
+	if authority, err = hostOf(authority, header); err != nil {
+		return nil, malformed
 	}
-	delete(header, "Host")
 	r := &http.Request{
 		Method: method, URL: u, RequestURI: path, Proto: "HTTP/2.0", ProtoMajor: 2, Header: header, Host: authority,
 		RemoteAddr: c.remote, TLS: c.state, Body: http.NoBody,
@@ -65,6 +67,23 @@ func (c *conn) newRequest(st *stream, f *http2.MetaHeadersFrame) (*http.Request,
 	st.trailer = declaredTrailer(header)
 	r.Trailer, r.Body = st.trailer, st
 	return r, nil
+}
+
+// hostOf returns whom a request is for, and takes the field that may say it, too, out of the header
+// (RFC 9113, section 8.3.1).
+func hostOf(authority string, header http.Header) (string, error) {
+	stated := header["Host"]
+	delete(header, "Host")
+	switch {
+	case len(stated) > 1, len(stated) == 1 && authority != "" && stated[0] != authority:
+		return "", errHost
+	case len(stated) == 1:
+		authority = stated[0]
+	}
+	if strings.Contains(authority, "@") || !httpguts.ValidHostHeader(authority) {
+		return "", errHost
+	}
+	return authority, nil
 }
 
 // header returns the fields of a request.
