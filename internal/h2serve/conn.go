@@ -154,9 +154,9 @@ func (c *conn) handshake() error {
 	if cfg.ConnWindow > initialWindow {
 		c.out = h2frame.AppendWindowUpdate(c.out, 0, cfg.ConnWindow-initialWindow)
 	}
+	c.started = true // whoever ends it from now on says so
 	c.flushLocked()
 	_ = c.nc.SetDeadline(time.Time{})
-	c.started = true
 	c.tendLocked()
 	return c.err
 }

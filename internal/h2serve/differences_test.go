@@ -57,9 +57,15 @@ var differences = []difference{
 		},
 	},
 	{
-		why: "what follows the end of a request breaks its stream, unless the answer was faster",
-		here: func(f *facts, id uint32, ours, _ *answered) bool {
-			return f.cut && f.after[id] && ours.broken && ours.code == http2.ErrCodeStreamClosed
+		why: "what breaks a stream comes before its answer or after it, where frames come together",
+		here: func(f *facts, _ uint32, ours, theirs *answered) bool {
+			return f.cut && (ours.broken || theirs.broken)
+		},
+	},
+	{
+		why: "a window moves before an answer or after it, where frames come together",
+		here: func(f *facts, _ uint32, ours, theirs *answered) bool {
+			return f.cut && f.moved && ours.ended != theirs.ended
 		},
 	},
 	{
@@ -107,10 +113,8 @@ var ends = []struct {
 	here func(f *facts, ours, theirs *seen) bool
 }{
 	{
-		why: "a client that says that it goes closes the connection itself; x/net closes it as well",
-		here: func(f *facts, ours, theirs *seen) bool {
-			return f.goAway != 0 && !ours.failed() && theirs.code == http2.ErrCodeNo
-		},
+		why:  "a client that says that it goes closes the connection itself; x/net closes it as well",
+		here: func(f *facts, _, theirs *seen) bool { return f.goAway != 0 && theirs.code == http2.ErrCodeNo },
 	},
 	{
 		why: "more than the window of a connection ends that here (section 6.9); x/net breaks the stream",
@@ -149,27 +153,28 @@ func explainedEnd(f *facts, ours, theirs *seen) bool {
 
 // facts are what a schedule has in it.
 type facts struct {
-	opened, reset                                  map[uint32]bool
-	hop, badLength, length, connect, selfish       map[uint32]bool
-	trailer, expects, bodiless, huge, ended, after map[uint32]bool
-	cut                                            bool             // frames came together
-	given                                          map[uint32]int64 // of windows
-	window                                         int64            // the largest initial one
-	frame                                          uint32           // the longest that the client takes
-	beyond                                         bool             // more streams than may be open
-	malformed                                      bool             // a head is
-	late                                           bool             // headers of a stream that had all
-	twice                                          bool             // a setting in one frame
-	acknowledged                                   int
-	goAway                                         uint32 // one more than the last stream that was open then
-	text                                           string
-	last                                           uint32
+	opened, reset                            map[uint32]bool
+	hop, badLength, length, connect, selfish map[uint32]bool
+	trailer, expects, bodiless, huge         map[uint32]bool
+	cut                                      bool             // frames came together
+	given                                    map[uint32]int64 // of windows
+	window                                   int64            // the largest initial one
+	frame                                    uint32           // the longest that the client takes
+	beyond                                   bool             // more streams than may be open
+	moved                                    bool             // initial windows
+	malformed                                bool             // a head is
+	late                                     bool             // headers of a stream that had all
+	twice                                    bool             // a setting in one frame
+	acknowledged                             int
+	goAway                                   uint32 // one more than the last stream that was open then
+	text                                     string
+	last                                     uint32
 }
 
 func factsOf(s *schedule) *facts {
 	f := &facts{
 		opened: map[uint32]bool{}, reset: map[uint32]bool{}, hop: map[uint32]bool{}, badLength: map[uint32]bool{}, length: map[uint32]bool{},
-		connect: map[uint32]bool{}, selfish: map[uint32]bool{}, trailer: map[uint32]bool{}, expects: map[uint32]bool{}, bodiless: map[uint32]bool{}, ended: map[uint32]bool{}, after: map[uint32]bool{}, huge: map[uint32]bool{}, given: map[uint32]int64{}, window: initialWindow, frame: 16 << 10,
+		connect: map[uint32]bool{}, selfish: map[uint32]bool{}, trailer: map[uint32]bool{}, expects: map[uint32]bool{}, bodiless: map[uint32]bool{}, huge: map[uint32]bool{}, given: map[uint32]int64{}, window: initialWindow, frame: 16 << 10,
 	}
 	fr := http2.NewFramer(nil, bytes.NewReader(slices.Concat(s.writes...)))
 	fr.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
@@ -193,7 +198,6 @@ func factsOf(s *schedule) *facts {
 func (f *facts) take(frame http2.Frame) {
 	id := frame.Header().StreamID
 	f.text += frame.Header().String()
-	f.note(frame.Header())
 	switch frame := frame.(type) {
 	case *http2.MetaHeadersFrame:
 		f.head(frame)
@@ -212,15 +216,6 @@ func (f *facts) take(frame http2.Frame) {
 	f.text += "\n"
 }
 
-// note notes the end of a request, and what comes after it.
-func (f *facts) note(h http2.FrameHeader) {
-	if h.Type != http2.FrameData && h.Type != http2.FrameHeaders {
-		return
-	}
-	f.after[h.StreamID] = f.after[h.StreamID] || f.ended[h.StreamID]
-	f.ended[h.StreamID] = f.ended[h.StreamID] || h.Flags.Has(http2.FlagDataEndStream)
-}
-
 func (f *facts) head(frame *http2.MetaHeadersFrame) {
 	id := frame.StreamID
 	f.text += fmt.Sprintf(" %.300v", frame.Fields)
@@ -235,12 +230,14 @@ func (f *facts) head(frame *http2.MetaHeadersFrame) {
 	f.connect[id] = frame.PseudoValue("method") == "CONNECT"
 	f.selfish[id] = frame.HasPriority() && frame.Priority.StreamDep == id
 	var lengths []string
+	tes := 0
 	for _, field := range frame.RegularFields() {
 		switch field.Name {
 		case "connection", "transfer-encoding":
 			f.hop[id] = true
 		case "te":
-			f.hop[id] = f.hop[id] || field.Value != "trailers"
+			f.hop[id] = f.hop[id] || tes > 0 || field.Value != "trailers" && field.Value != ""
+			tes++
 		case "expect":
 			f.expects[id] = true
 		case "content-length":
@@ -261,7 +258,7 @@ func (f *facts) settings(frame *http2.SettingsFrame) {
 		f.text += fmt.Sprint(" ", s)
 		switch s.ID {
 		case http2.SettingInitialWindowSize:
-			f.window = max(f.window, int64(s.Val))
+			f.window, f.moved = max(f.window, int64(s.Val)), true
 		case http2.SettingMaxFrameSize:
 			f.frame = max(f.frame, s.Val)
 		}

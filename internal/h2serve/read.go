@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"time"
 
 	"golang.org/x/net/http2"
 
@@ -77,10 +78,19 @@ func (c *conn) step(frame http2.Frame, err error) error {
 	return err
 }
 
-// flushedLocked waits until what is pending has left, if another one is at writing it.
+// flushedLocked waits until what is pending has left, if another one is at writing it and the peer
+// takes it.
 func (c *conn) flushedLocked() {
-	me := &stream{}
-	for me.can.L = &c.mu; c.flushing && c.err == nil; {
+	late, me := len(c.out) > floodLimit, &stream{}
+	me.can.L = &c.mu
+	t := time.AfterFunc(closeGrace, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		late = true
+		me.can.Broadcast()
+	})
+	defer t.Stop()
+	for c.flushing && c.err == nil && !late {
 		c.blocked = append(c.blocked, me)
 		me.can.Wait()
 	}

@@ -14,7 +14,11 @@ import (
 	"golang.org/x/net/http2"
 )
 
-var errHost = errors.New("the request says twice whom it is for, or is for nobody")
+// Errors of a request that is malformed.
+var (
+	errHost       = errors.New("the request says twice whom it is for, or is for nobody")
+	errConnection = errors.New("the request has fields of a connection")
+)
 
 // newStream makes the stream of a request. An error says that it is malformed.
 func (c *conn) newStream(f *http2.MetaHeadersFrame) (*stream, error) {
@@ -54,18 +58,18 @@ func (c *conn) newRequest(st *stream, f *http2.MetaHeadersFrame) (*http.Request,
 		Method: method, URL: u, RequestURI: path, Proto: "HTTP/2.0", ProtoMajor: 2, Header: header, Host: authority,
 		RemoteAddr: c.remote, TLS: c.state, Body: http.NoBody,
 	}
-	if st.remote {
+	expects := httpguts.HeaderValuesContainsToken(header["Expect"], "100-continue")
+	if expects {
+		delete(header, "Expect")
+	}
+	st.trailer = declaredTrailer(header)
+	if r.Trailer = st.trailer; st.remote {
 		return r, nil
 	}
 	if r.ContentLength, err = statedLength(header); err != nil {
 		return nil, malformed
 	}
-	st.declared = r.ContentLength
-	if st.expects = httpguts.HeaderValuesContainsToken(header["Expect"], "100-continue"); st.expects {
-		delete(header, "Expect")
-	}
-	st.trailer = declaredTrailer(header)
-	r.Trailer, r.Body = st.trailer, st
+	st.declared, st.expects, r.Body = r.ContentLength, expects, st
 	return r, nil
 }
 
@@ -92,8 +96,8 @@ func (c *conn) header(f *http2.MetaHeadersFrame) (http.Header, error) {
 	header := make(http.Header, len(fields))
 	values := make([]string, len(fields)) // all of them, of which each has one
 	for i, field := range fields {
-		if ofConnection(field.Name) || field.Name == "te" && field.Value != "trailers" {
-			return nil, errPreface
+		if ofConnection(field.Name) || field.Name == "te" && field.Value != "trailers" && field.Value != "" {
+			return nil, errConnection
 		}
 		name := c.canonical(field.Name)
 		if more, ok := header[name]; ok {
@@ -102,6 +106,9 @@ func (c *conn) header(f *http2.MetaHeadersFrame) (http.Header, error) {
 		}
 		values[i] = field.Value
 		header[name] = values[i : i+1 : i+1]
+	}
+	if len(header["Te"]) > 1 {
+		return nil, errConnection
 	}
 	if cookies := header["Cookie"]; len(cookies) > 1 {
 		header["Cookie"] = []string{strings.Join(cookies, "; ")}

@@ -183,11 +183,13 @@ func (v *seen) against(other *seen, f *facts) []string {
 	if v.pongs != other.pongs && !v.failed() {
 		out = append(out, fmt.Sprintf("%d and %d answers to pings", v.pongs, other.pongs))
 	}
+	// Which of several answers gets what is left of the connection's window is nobody's business.
+	exhausted := max(v.sent, other.sent) >= initialWindow+f.given[0]
 	ids := maps.Clone(v.streams)
 	maps.Copy(ids, other.streams)
 	for _, id := range slices.Sorted(maps.Keys(ids)) {
 		a, b := v.of(id), other.of(id)
-		late := v.failed() && (!a.ended || !b.ended) // was on its way when the connection ended
+		late := (v.failed() || exhausted) && (!a.ended || !b.ended) // was on its way when the connection ended, or waits
 		if late || f.reset[id] || !f.opened[id] || a.agree(b) || explained(f, id, a, b) {
 			continue
 		}
