@@ -199,6 +199,11 @@ func say(what string) (string, error) {
 		return strings.Join(os.Environ(), "\n"), nil
 	case "args":
 		return strings.Join(os.Args, "\n"), nil
+	case "dir":
+		return os.Getwd()
+	case "limits":
+		limits, err := os.ReadFile("/proc/self/limits")
+		return string(limits), err
 	case "files":
 		return openFiles(), nil
 	case "crash":
