@@ -98,6 +98,7 @@ type meter struct {
 	in     frames
 	out    frames
 	last   uint32 // the highest stream that the peer opened
+	opened int    // streams of the peer so far
 }
 
 func newMeter(now time.Time, rules *[kinds]allowance) *meter {
@@ -142,7 +143,10 @@ func (m *meter) count(f frame) (kind, float64) {
 		}
 		return 0, 0
 	case frameHeaders:
-		m.last = max(m.last, f.stream)
+		if f.stream > m.last { // else they are trailers
+			m.last = f.stream
+			m.opened++
+		}
 		return headerBytes, float64(f.length) + headerLen
 	case frameContinuation:
 		return headerBytes, float64(f.length) + headerLen
