@@ -79,7 +79,7 @@ func (w *waiting) leave(p *Provider) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.lines.waiting.remove(w.waiter)
-	p.lines.waiting.wake()
+	p.lines.waiting.wake(p.mayLocked)
 }
 
 // connected reports whether there is any connection.
