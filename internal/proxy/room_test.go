@@ -264,7 +264,7 @@ func giveUp(ctx context.Context, t *testing.T, g *rig, name string) {
 	}
 }
 
-// TestAudit_ATK14_TheNextConnectionIsThere has A open calls and give calls up, and a provider to
+// TestAudit_ATK14_TheNextConnectionIsThere has others open calls and give calls up, and a provider to
 // which a dial takes a second: B never waits for one.
 func TestAudit_ATK14_TheNextConnectionIsThere(t *testing.T) {
 	t.Parallel()
@@ -291,7 +291,7 @@ func TestAudit_ATK14_TheNextConnectionIsThere(t *testing.T) {
 				for i := range 40 {
 					own, stop := context.WithCancelCause(ctx)
 					pd.stays.Store(true)
-					wg.Go(func() { ask(own, p, proxy.Call{CallerID: "a"}) })
+					wg.Go(func() { ask(own, p, proxy.Call{CallerID: "a" + string(rune('0'+i%3))}) }) // none has too many
 					synctest.Wait()
 					pd.stays.Store(false)
 					if givenUp {
@@ -301,7 +301,7 @@ func TestAudit_ATK14_TheNextConnectionIsThere(t *testing.T) {
 					time.Sleep(300 * time.Millisecond)
 					begun := time.Now()
 					if r := ask(t.Context(), p, proxy.Call{CallerID: "b"}); r.Class != proxy.ClassOK || time.Since(begun) > 0 {
-						t.Errorf("after %d of A's calls: %v, after %v", i+1, r.Class, time.Since(begun))
+						t.Errorf("after %d of their calls: %v, after %v", i+1, r.Class, time.Since(begun))
 					}
 					defer stop(nil)
 				}
