@@ -40,14 +40,18 @@ func TestCrowd(t *testing.T) {
 				}
 				t.Cleanup(func() { _ = c.Close() })
 				if secure {
-					c = tls.Client(c, &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: r.Authority.CertPool(), ServerName: "127.0.0.1", NextProtos: []string{"h2"}})
+					c = tls.Client(c, &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: r.Authority.CertPool(), ServerName: "127.0.0.1"})
 				}
 				go func() {
-					_, _ = io.Copy(io.Discard, c) // shakes hands, and says no more
+					_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: "+l.Addr().String()+"\r\n\r\n")
+					_, _ = io.Copy(io.Discard, c) // stays, and says no more
 					gone.Add(1)
 				}()
 			}
 			hosttest.Eventually(t, "those who came first make room", func() bool { return gone.Load() >= crowd-most })
+			if n := gone.Load(); n > crowd-most+2 { // they would be, had they been idle for long
+				t.Errorf("%d of %d are gone, want %d", n, crowd, crowd-most)
+			}
 			honest := client(t, r.Authority, nil, "")
 			for range 3 {
 				if code, text := r.ask(t, honest, http.MethodGet, "/", "", nil); code != http.StatusOK {
