@@ -34,7 +34,7 @@ type Conn struct {
 	account atomic.Pointer[Account] // nil where nobody pays
 	intake  atomic.Pointer[intake]  // of who pays, or else its own
 	own     intake
-	waits   bool // the next frame has to; of who reads
+	held    held // of who reads
 
 	writing sync.Mutex // held during a write, and taken before mu
 
@@ -108,9 +108,12 @@ func (c *Conn) Refused() {
 // than its requests are taken on.
 func (c *Conn) Read(p []byte) (int, error) {
 	c.pause()
-	if c.waits {
-		c.waits = false
+	if c.held.waits {
+		c.held.waits = false
 		c.intake.Load().wait(c.gone)
+	}
+	if len(c.held.bytes) > 0 {
+		return c.release(p)
 	}
 	n, err := c.Conn.Read(p)
 	if n == 0 {
@@ -118,8 +121,14 @@ func (c *Conn) Read(p []byte) (int, error) {
 	}
 	now := time.Now()
 	c.account.Load().spend(n, now)
-	if c.meter != nil && !c.allows(p[:n], now) {
+	if c.meter == nil {
+		return n, err //nolint:wrapcheck // stands for what it wraps
+	}
+	if !c.allows(p[:n], now) {
 		return 0, ErrCutOff
+	}
+	if most := c.takeOn(c.meter.opens, n, now); most < n {
+		return c.hold(p[:n], most), nil // the error comes again
 	}
 	return n, err //nolint:wrapcheck // stands for what it wraps
 }
@@ -183,14 +192,9 @@ func (c *Conn) allows(p []byte, now time.Time) bool {
 		c.mu.Unlock()
 		return false
 	}
-	before := c.meter.opened
 	k, tooMany := c.meter.received(p, now)
-	opened := c.meter.opened - before
 	c.cut = tooMany
 	c.mu.Unlock()
-	if opened > 0 {
-		c.waits = c.intake.Load().take(opened, now)
-	}
 	if tooMany {
 		c.cutOff("too many " + k.String())
 	}

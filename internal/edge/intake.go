@@ -23,21 +23,22 @@ var atOnce = sync.OnceValue(func() float64 { return float64(takenPerProcessor * 
 // nobody waiting. The zero value takes on. It is safe for concurrent use.
 type intake struct {
 	mu    sync.Mutex
-	taken float64       // at once; no more than twice of what may be
+	taken float64       // at once; more than may be by one for each connection
 	at    time.Time     // when it was looked at
 	room  chan struct{} // tells that one ended, to whoever waits; nil where nobody did yet
 }
 
-// take takes on n requests, and reports whether the next ones have to wait.
-func (in *intake) take(n int, now time.Time) bool {
+// take takes on some of n requests, one at least, and reports whether the next ones have to wait.
+func (in *intake) take(n int, now time.Time) (took int, wait bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if passed := now.Sub(in.at); passed > 0 {
 		in.taken = max(in.taken-atOnce()*float64(passed)/float64(breath), 0)
 		in.at = now
 	}
-	in.taken = min(in.taken+float64(n), 2*atOnce())
-	return in.taken > atOnce()
+	took = min(n, 1+int(max(atOnce()-in.taken, 0)))
+	in.taken += float64(took)
+	return took, in.taken > atOnce()
 }
 
 // ended says that a request ended.

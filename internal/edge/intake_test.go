@@ -1,6 +1,7 @@
 package edge_test
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -55,6 +56,7 @@ type bubble struct {
 	client *tls.Config
 
 	account *edge.Account // of every connection, nil for none
+	ahead   int           // how much the server reads at once, zero for what it needs
 	begun   atomic.Int64
 	release chan struct{} // ends the requests
 }
@@ -82,10 +84,11 @@ func (b *bubble) serve(t *testing.T, server *tls.Config) {
 	srv := &http.Server{
 		Protocols: protocols, HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 1000},
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			if c, ok := c.(*edge.Conn); ok && b.account != nil {
-				c.Bill(b.account)
+			own := edgeOf(c)
+			if b.account != nil {
+				own.Bill(b.account)
 			}
-			return context.WithValue(ctx, connKey{}, c)
+			return context.WithValue(ctx, connKey{}, own)
 		},
 		Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 			if c, ok := r.Context().Value(connKey{}).(*edge.Conn); ok {
@@ -99,12 +102,44 @@ func (b *bubble) serve(t *testing.T, server *tls.Config) {
 		}),
 	}
 	done := make(chan error, 1)
-	go func() { done <- srv.Serve(l) }()
+	go func() { done <- srv.Serve(reading{l, b.ahead}) }()
 	t.Cleanup(func() {
 		_ = srv.Close()
 		<-done
 		l.End()
 	})
+}
+
+// reading is a listener whose connections are read in pieces of a size.
+type reading struct {
+	net.Listener
+
+	size int
+}
+
+func (l reading) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil || l.size == 0 {
+		return c, err
+	}
+	return &readAhead{c, bufio.NewReaderSize(c, l.size)}, nil
+}
+
+type readAhead struct {
+	net.Conn
+
+	ahead *bufio.Reader
+}
+
+func (c *readAhead) Read(p []byte) (int, error) { return c.ahead.Read(p) }
+
+// edgeOf is the connection below.
+func edgeOf(c net.Conn) *edge.Conn {
+	if ahead, ok := c.(*readAhead); ok {
+		c = ahead.Conn
+	}
+	own, _ := c.(*edge.Conn)
+	return own
 }
 
 // dial opens a connection from an address. It is closed with the test.
@@ -148,11 +183,17 @@ func TestAudit_ATK14_RequestsAreTakenOnByAndBy(t *testing.T) {
 	t.Parallel()
 	most := 16 * int64(runtime.GOMAXPROCS(0))
 	server, client := certificate(t)
-	for name, conns := range map[string]int{"one connection": 1, "an identity with three": 3} {
+	for name, c := range map[string]struct {
+		conns, ahead int
+	}{
+		"one connection": {1, 0}, "an identity with three": {3, 0},
+		"a server that reads ahead": {1, 4 << 10}, "three, much ahead": {3, 64 << 10},
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				b := &bubble{client: client}
+				conns := c.conns
+				b := &bubble{client: client, ahead: c.ahead}
 				if conns > 1 {
 					b.account = edge.NewAccount(1e9, 1e9)
 				}
