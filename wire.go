@@ -122,18 +122,6 @@ const CompressMinBytes = 1 << 10
 // fieldBounds refuses messages whose fields have more than that.
 type fieldBounds extent.Bounds
 
-// check returns the refusal of a message, nil for none.
-func (b fieldBounds) check(message any) error {
-	m, ok := message.(proto.Message)
-	if !ok {
-		return nil
-	}
-	if err := extent.Bounds(b).Check(m.ProtoReflect()); err != nil {
-		return connect.NewError(connect.CodeInvalidArgument, err)
-	}
-	return nil
-}
-
 // WrapUnary implements connect.Interceptor.
 func (b fieldBounds) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
@@ -154,6 +142,18 @@ func (b fieldBounds) WrapStreamingHandler(next connect.StreamingHandlerFunc) con
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
 		return next(ctx, boundedConn{conn, b})
 	}
+}
+
+// check returns the refusal of a message, nil for none.
+func (b fieldBounds) check(message any) error {
+	m, ok := message.(proto.Message)
+	if !ok {
+		return nil
+	}
+	if err := extent.Bounds(b).Check(m.ProtoReflect()); err != nil {
+		return connect.NewError(connect.CodeInvalidArgument, err)
+	}
+	return nil
 }
 
 // boundedConn is a stream whose messages are bounded.

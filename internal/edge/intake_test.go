@@ -200,7 +200,7 @@ func TestAudit_ATK14_RequestsAreTakenOnByAndBy(t *testing.T) {
 				b.serve(t, server)
 				all := int64(conns) * 8 * most
 				for range conns {
-					b.pour(t, uint32(8*most)) //nolint:gosec // some hundreds
+					b.pour(t, uint32(8*most))
 				}
 				synctest.Wait()
 				if n := b.begun.Load(); n < most/2 || n > most+int64(conns) {

@@ -14,7 +14,7 @@ const longestTurn = 50 * time.Millisecond
 // processors, so that a burst of them leaves the rest to others.
 type turns chan struct{}
 
-func newTurns() turns { return make(turns, max(1, runtime.GOMAXPROCS(0)/2)) } //nolint:mnd // a half
+func newTurns() turns { return make(turns, max(1, runtime.GOMAXPROCS(0)/2)) }
 
 // audible is a connection as it was accepted. It notes when its peer was heard, and during the
 // TLS handshake it waits for its turn with what it read: what follows costs processor time.

@@ -26,10 +26,11 @@ func (b Bounds) Check(m protoreflect.Message) (err error) {
 	return err
 }
 
-func (b Bounds) field(f protoreflect.FieldDescriptor, v protoreflect.Value) (err error) {
+func (b Bounds) field(f protoreflect.FieldDescriptor, v protoreflect.Value) error {
 	switch {
 	case f.IsMap():
-		if err = b.entries(v.Map().Len()); err != nil {
+		err := b.entries(v.Map().Len())
+		if err != nil {
 			return err
 		}
 		v.Map().Range(func(key protoreflect.MapKey, value protoreflect.Value) bool {
@@ -41,11 +42,11 @@ func (b Bounds) field(f protoreflect.FieldDescriptor, v protoreflect.Value) (err
 		return err
 	case f.IsList():
 		list := v.List()
-		if err = b.entries(list.Len()); err != nil {
+		if err := b.entries(list.Len()); err != nil {
 			return err
 		}
 		for i := range list.Len() {
-			if err = b.value(f, list.Get(i)); err != nil {
+			if err := b.value(f, list.Get(i)); err != nil {
 				return err
 			}
 		}

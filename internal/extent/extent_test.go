@@ -38,7 +38,7 @@ func TestBounds(t *testing.T) {
 		"a list":                 {file(&descriptorpb.FileDescriptorProto{Dependency: []string{"a", "b"}}), ""},
 		"a list too long":        {file(&descriptorpb.FileDescriptorProto{Dependency: []string{"a", "b", "c"}}), "dependency: has 3 entries, at most 2 are allowed"},
 		"a text in a list":       {file(&descriptorpb.FileDescriptorProto{Dependency: []string{"a", "123456"}}), "file: dependency: has 6 bytes"},
-		"a text in a message":    {file(&descriptorpb.FileDescriptorProto{Options: &descriptorpb.FileOptions{GoPackage: proto.String("123456")}}), "go_package: has 6"},
+		"a text in a message":    {file(&descriptorpb.FileDescriptorProto{Options: &descriptorpb.FileOptions{GoPackage: new("123456")}}), "go_package: has 6"},
 		"a map":                  {structure("a", "12345"), ""},
 		"a map too long":         {structure("a", "b", "c"), "fields: has 3 entries"},
 		"a key too long":         {structure("123456"), "fields: has 6 bytes"},

@@ -288,6 +288,7 @@ func TestAudit_ATK14_TheNextConnectionIsThere(t *testing.T) {
 				ask(t.Context(), p, proxy.Call{CallerID: "b"}) // dials
 				ctx, cancel := context.WithCancelCause(t.Context())
 				var wg sync.WaitGroup
+				var ended []context.CancelCauseFunc
 				for i := range 40 {
 					own, stop := context.WithCancelCause(ctx)
 					pd.stays.Store(true)
@@ -303,9 +304,12 @@ func TestAudit_ATK14_TheNextConnectionIsThere(t *testing.T) {
 					if r := ask(t.Context(), p, proxy.Call{CallerID: "b"}); r.Class != proxy.ClassOK || time.Since(begun) > 0 {
 						t.Errorf("after %d of their calls: %v, after %v", i+1, r.Class, time.Since(begun))
 					}
-					defer stop(nil)
+					ended = append(ended, stop)
 				}
 				cancel(errEnough)
+				for _, stop := range ended {
+					stop(nil)
+				}
 				wg.Wait()
 			})
 		})

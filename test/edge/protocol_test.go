@@ -1,6 +1,7 @@
 package edge_test
 
 import (
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -30,9 +31,7 @@ func TestAudit_H47_RefusalsAreInThePeersProtocol(t *testing.T) {
 	}
 	header := func(way http.Header) http.Header {
 		h := hosttest.IdentityHeader(c.RuntimeID(), c.RuntimeToken())
-		for name, values := range way {
-			h[name] = values
-		}
+		maps.Copy(h, way)
 		return h
 	}
 	trickle := func(t *testing.T, way http.Header, path string) string {

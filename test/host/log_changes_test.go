@@ -23,7 +23,7 @@ func TestAudit_H32_RepeatedEventsAreCounted(t *testing.T) {
 	t.Parallel()
 	const times, burst, most = 60, 20, 30
 	all := []string{"*"}
-	register := func(t *testing.T, host *hosttest.Host, c *connectplugin.Client) {
+	register := func(t *testing.T, _ *hosttest.Host, c *connectplugin.Client) {
 		t.Helper()
 		id, err := hosttest.Register(t, c, "logger", "1.0.0")
 		if err = errors.Join(err, hosttest.Unregister(t, c, id)); err != nil {

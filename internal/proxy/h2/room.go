@@ -27,7 +27,7 @@ func (c *Conn) Filling() bool {
 }
 
 // MostOf is three quarters of so many streams, and all of them where there are few.
-func MostOf(streams int64) int64 { return streams - streams/4 } //nolint:mnd // a quarter is left
+func MostOf(streams int64) int64 { return streams - streams/4 }
 
 // Dry reports whether others than the given owner hold more of what the server
 // takes ahead on the connection than is left.
