@@ -268,11 +268,7 @@ func (h *Host) edge(l net.Listener) *edge.Listener {
 		Refusals: edge.Rate{PerSecond: limits.RefusalsPerSecond, Burst: limits.RefusalBurst},
 		Key:      func(a net.Addr) string { return addressKey(a.String()) },
 		Context:  newConnection(h.standing, verifiesItself(h.serverTLS)),
-		CutOff: func(addr net.Addr, reason string) {
-			// Each costs the peer a connection and thousands of frames, so all are recorded.
-			h.hub.audit(AuditEvent{Kind: AuditLimited, Peer: addrOnly(addr.String()), Reason: "connection cut off: " + reason})
-			h.hub.tellRefusal(nil, AuditLimited, RefusedConnection)
-		},
+		CutOff:   h.hub.recordCutOff,
 		Refused: func(addr net.Addr, err error) {
 			h.serverLog.failed(addr, err)
 			h.hub.tellRefusal(nil, AuditAuthFailed, RefusedConnection)

@@ -1,14 +1,9 @@
 package proxy
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
-	"strconv"
-	"strings"
 	"time"
-
-	"golang.org/x/net/http2"
 
 	"github.com/masegraye/connect-plugin-go/internal/proxy/h2"
 )
@@ -50,6 +45,8 @@ type lines struct {
 	resting bool       // one has to be, and it is too early for that
 	hope    patience
 	waiting queue
+	said    time.Time // when the log was told last that the provider leaves
+	unsaid  int       // how often it was not told since
 }
 
 // choice is what a call is to do: use conn, fail with err, or wait for dial or
@@ -84,7 +81,10 @@ func (p *Provider) conn(c *call) (*h2.Conn, error) {
 	for {
 		p.mu.Lock()
 		ch := p.chooseLocked(c, w == nil)
-		if ch.conn == nil && ch.err == nil {
+		switch {
+		case ch.conn != nil:
+			p.holdLocked(c)
+		case ch.err == nil:
 			w, ch.err = w.enterLocked(c, ch)
 		}
 		p.mu.Unlock()
@@ -98,17 +98,20 @@ func (p *Provider) conn(c *call) (*h2.Conn, error) {
 }
 
 // chooseLocked says what a call is to do. One that is new waits behind those that
-// wait already, unless it is urgent.
+// wait already, unless it is urgent, or they wait for calls of their own callers to end.
 func (p *Provider) chooseLocked(c *call, isNew bool) choice {
 	if p.ctx.Err() != nil {
 		return choice{err: ErrClosed}
 	}
-	if isNew && p.lines.waiting.size > 0 && !c.Urgent {
+	if isNew && !c.Urgent && p.lines.waiting.has(p.mayLocked) {
 		return p.waitLocked()
 	}
 	best, strained := p.bestLocked(c.CallerID)
+	if !c.Urgent && !p.mayLocked(c.CallerID) {
+		best = nil
+	}
 	switch {
-	case best != nil && !strained && (c.Urgent || best.Load() < p.cfg.CallsPerConn):
+	case best != nil && !strained && (c.Urgent || best.Load() < p.cfg.CallsPerConn && !best.Filling()):
 		return choice{conn: best}
 	case c.Urgent && len(p.lines.conns) >= p.cfg.MaxConns:
 		return p.reserveLocked(best)
@@ -309,16 +312,6 @@ func (p *Provider) roomChanged() {
 }
 
 func (p *Provider) wakeAllLocked() {
-	for p.lines.waiting.wake() {
+	for p.lines.waiting.wake(anybody) {
 	}
-}
-
-// logAway puts what a provider says when it leaves into the log.
-func (p *Provider) logAway(away *h2.GoAwayError) {
-	log := p.cfg.Logger.Info
-	if away.Code != http2.ErrCodeNo {
-		log = p.cfg.Logger.Warn
-	}
-	text := strings.Trim(strconv.QuoteToASCII(away.Text), `"`) // escaped: it is the provider's
-	log("a provider ends a connection", "endpoint", cmp.Or(p.cfg.Name, p.authority), "code", away.Code.String(), "text", text)
 }

@@ -89,7 +89,7 @@ func (w *waiting) leave(p *Provider) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.lines.waiting.remove(w.waiter)
-	p.lines.waiting.wake()
+	p.lines.waiting.wake(p.mayLocked)
 }
 
 // Connected reports whether there is any connection.
