@@ -199,17 +199,19 @@ func BenchmarkCallRecord(b *testing.B) {
 	r := httptest.NewRequestWithContext(context.Background(), http.MethodPost, "/services/kv/-/kv.v1.KV/Get", nil)
 	r.Header.Set("Content-Type", "application/proto")
 	r.Header.Set("Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
-	call := &routedCall{caller: &caller{id: id, hub: h}}
+	began := time.Now() // which a call reads anyway, as it does when the provider's part begins
+	call := &routedCall{caller: &caller{id: id, hub: h, came: began}}
 	call.target.route.Type, call.target.path = "kv", "/kv.v1.KV/Get"
 	call.target.reg = &catalog.Registration{Type: "kv", SelfID: "provider", RuntimeID: "provider-1"}
 	header, body := http.Header{"Content-Type": {"application/proto"}}, make([]byte, 256)
 	b.ReportAllocs()
 	for b.Loop() {
-		call.record = newCallRecord(NopObserver{}, h)
+		call.record = newCallRecord(NopObserver{}, call.caller)
 		call.record.begin(r, call)
 		o := call.record.attempt()
 		o.Head(http.StatusOK, header) // with framingOf, which a call does anyway
 		o.Body(body)
+		o.End(began, int64(len(body)))
 		call.record.done(r.Context(), call, proxy.Result{Latency: time.Millisecond})
 		call.record.end()
 	}
