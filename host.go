@@ -17,7 +17,6 @@ import (
 	adminv1 "github.com/masegraye/connect-plugin-go/gen/admin/v1"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/drain"
-	"github.com/masegraye/connect-plugin-go/internal/edge"
 	"github.com/masegraye/connect-plugin-go/internal/headers"
 	"github.com/masegraye/connect-plugin-go/internal/probes"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
@@ -64,7 +63,7 @@ type Host struct {
 	addr        string
 	healthAddr  string // empty before probes are answered
 	metricsAddr string // empty before scrapes are
-	edges       map[*edge.Listener]struct{}
+	edges       listeners
 }
 
 // Usage counts what a host holds at one moment, for its operator's metrics. Most of

@@ -288,13 +288,13 @@ func (c *census) takeLimits() {
 // host that is served by a server of the user's own has none.
 func (c *census) takeConnections(l *Limits) {
 	c.host.mu.Lock()
-	listeners := slices.Collect(maps.Keys(c.host.edges))
+	open := slices.Collect(maps.Keys(c.host.edges))
 	c.host.mu.Unlock()
-	if len(listeners) == 0 {
+	if len(open) == 0 {
 		return
 	}
 	all, address, each := 0, "", 0
-	for _, e := range listeners {
+	for _, e := range open {
 		all = max(all, e.Len())
 		if key, n := e.Fullest(); n > each {
 			address, each = key, n
@@ -316,12 +316,15 @@ func (c *census) each(name string, most int) func(of string, used int) {
 	return func(of string, used int) { c.limit(name, used, most, of) }
 }
 
+// listeners are those on which a host is served.
+type listeners map[*edge.Listener]struct{}
+
 // listens notes a listener until ended is called, so that its connections are counted.
 func (h *Host) listens(l *edge.Listener) (ended func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.edges == nil {
-		h.edges = map[*edge.Listener]struct{}{}
+		h.edges = listeners{}
 	}
 	h.edges[l] = struct{}{}
 	return func() {
