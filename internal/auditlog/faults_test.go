@@ -55,11 +55,17 @@ func TestOpen_OneWriterAtATime(t *testing.T) {
 		}
 		w.Record(event(n))
 	}
+	for files := []string(nil); len(files) < 2; time.Sleep(time.Millisecond) { // until it writes another file
+		var err error
+		if files, err = auditlog.Files(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if second, err := auditlog.Open(auditlog.Config{Path: path, Key: key}); err == nil || !strings.Contains(err.Error(), "is being written") {
+		t.Fatalf("a second writer of another file: %v, %v", second, err)
+	}
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
-	}
-	if files, err := auditlog.Files(path); err != nil || len(files) < 2 {
-		t.Fatalf("files put aside: %v, %v", files, err)
 	}
 	if err := open(t, path, nil).Close(); err != nil {
 		t.Fatal(err)

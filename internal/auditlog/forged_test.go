@@ -1,6 +1,8 @@
 package auditlog_test
 
 import (
+	"bytes"
+	"crypto/ed25519"
 	"errors"
 	"os"
 	"path/filepath"
@@ -42,6 +44,28 @@ func TestVerify_OneWayToWriteALine(t *testing.T) {
 		var problem *auditlog.ChangedError
 		if !errors.As(err, &problem) || problem.Line != last+1 || !strings.Contains(problem.What, "changed") {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A log is believed to nobody but the owner of its key.
+func TestVerify_AnotherKey(t *testing.T) {
+	t.Parallel()
+	lines, checkpoints := written(t, 4)
+	other := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{9}, ed25519.SeedSize))
+	public, _ := other.Public().(ed25519.PublicKey)
+	if _, err := auditlog.NewVerifier(public, &checkpoints[0]); err == nil {
+		t.Error("a checkpoint of another key is believed")
+	}
+	for first, want := range []string{"another key", "did not sign"} { // without the line that names the key, too
+		v, err := auditlog.NewVerifier(public, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = v.File("log", strings.NewReader(strings.Join(lines[first:], "")))
+		var problem *auditlog.ChangedError
+		if !errors.As(err, &problem) || !strings.Contains(problem.What, want) {
+			t.Errorf("from line %d on: %v", first+1, err)
 		}
 	}
 }
