@@ -9,13 +9,17 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
+	adminv1 "github.com/masegraye/connect-plugin-go/gen/admin/v1"
+	"github.com/masegraye/connect-plugin-go/gen/admin/v1/adminv1connect"
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
@@ -184,6 +188,24 @@ func TestAudit_ATK17_LaunchesDoNotFillTheSetOfPlugins(t *testing.T) {
 		}
 		if !h.isPlugin(h.rules.Load(), cert) {
 			t.Errorf("%s is no plugin's", identity)
+		}
+	}
+}
+
+// What waits for something has no deadline, all else of the admin services has.
+func TestQuickProcedure(t *testing.T) {
+	t.Parallel()
+	waits := []string{
+		adminv1connect.AdminReadServiceFollowProcedure, adminv1connect.AdminChangeServiceDrainProcedure,
+		adminv1connect.AdminChangeServiceReplaceProcedure, adminv1connect.AdminChangeServiceReloadPolicyProcedure,
+	}
+	for _, service := range []string{AdminRead, AdminChange} {
+		methods := adminv1.File_admin_v1_admin_proto.Services().ByName(protoreflect.FullName(service).Name()).Methods()
+		for i := range methods.Len() {
+			path := "/" + service + "/" + string(methods.Get(i).Name())
+			if quickProcedure(path) == slices.Contains(waits, path) {
+				t.Errorf("%s is quick: %v", path, quickProcedure(path))
+			}
 		}
 	}
 }
