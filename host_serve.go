@@ -137,6 +137,7 @@ func (h *Host) Serve(ctx context.Context, l net.Listener) error {
 	}
 	outer := h.edge(looked)
 	defer outer.End()
+	defer h.listens(outer)()
 	l = outer
 	h.cfg.Logger.Info("host is serving", keyAddr, l.Addr().String())
 	served := make(chan error, 1)

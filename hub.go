@@ -63,7 +63,7 @@ type hub struct {
 	open     seats.Seats     // requests with a caller that are being served
 	watching seats.Seats     // watches, of the host's health or whose message is not there yet
 	answered procedures.Set  // what somebody answered, which has a name for the observer
-	clock    wallclock.Clock // for the observer
+	clock    wallclock.Clock // of requests
 
 	lookups lookup.Resolver // of names that plugins state
 

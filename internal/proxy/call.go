@@ -175,7 +175,7 @@ func (c *call) noteEnd() {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.Outcome.Took, c.Outcome.RequestBytes = time.Since(c.start), c.taken
+	c.Outcome.End(c.start, c.taken)
 }
 
 // interrupt breaks the call off for the given reason: whoever waits for the
