@@ -17,6 +17,7 @@ import (
 	adminv1 "github.com/masegraye/connect-plugin-go/gen/admin/v1"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/drain"
+	"github.com/masegraye/connect-plugin-go/internal/h2serve"
 	"github.com/masegraye/connect-plugin-go/internal/headers"
 	"github.com/masegraye/connect-plugin-go/internal/probes"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
@@ -34,9 +35,10 @@ type Host struct {
 	router    *ServiceRouter
 	broker    *CapabilityBroker
 	health    *HealthServer
-	serverTLS *tls.Config // nil in plaintext
-	server    *http.Server
-	serverLog *serverLog // of what net/http says, and of what connections begin with
+	serverTLS *tls.Config     // nil in plaintext
+	server    *http.Server    // in plaintext
+	direct    *h2serve.Server // over TLS, in place of server
+	serverLog *serverLog      // of what net/http says, and of what connections begin with
 	ingress   *ingress
 	standing  *certs.Standing[net.Conn]
 	drain     *drain.Drain

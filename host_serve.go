@@ -21,6 +21,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/edge"
 	"github.com/masegraye/connect-plugin-go/internal/gather"
+	"github.com/masegraye/connect-plugin-go/internal/h2serve"
 	"github.com/masegraye/connect-plugin-go/internal/opening"
 	"github.com/masegraye/connect-plugin-go/internal/probes"
 	"github.com/masegraye/connect-plugin-go/internal/target"
@@ -128,15 +129,21 @@ func (h *Host) Serve(ctx context.Context, l net.Listener) error {
 	h.addr = l.Addr().String()
 	h.mu.Unlock()
 	h.nameFor(l.Addr())
-	looked := opening.NewListener(l, h.serverLog.opened(h.serverTLS != nil))
-	gathered := gather.NewListener(looked, gather.Config{WriteTimeout: h.cfg.Limits.WriteTimeout})
-	defer gathered.Wait()
-	outer := h.edge(gathered)
+	l = opening.NewListener(l, h.serverLog.opened(h.serverTLS != nil))
+	var serve func(net.Listener) error
+	if h.direct != nil {
+		serve = h.direct.Serve // which gathers by itself
+	} else {
+		serve = h.server.Serve
+		gathered := gather.NewListener(l, gather.Config{WriteTimeout: h.cfg.Limits.WriteTimeout})
+		defer gathered.Wait()
+		l = gathered
+	}
+	outer := h.edge(l)
 	defer outer.End()
-	l = outer
-	h.cfg.Logger.Info("host is serving", keyAddr, l.Addr().String())
+	h.cfg.Logger.Info("host is serving", keyAddr, outer.Addr().String())
 	served := make(chan error, 1)
-	go func() { served <- h.server.Serve(l) }()
+	go func() { served <- serve(outer) }()
 	select {
 	case <-ctx.Done():
 	case err := <-served:
@@ -174,15 +181,41 @@ func (h *Host) nameFor(listener net.Addr) {
 	h.ingress.names.Store(names)
 }
 
+// Bounds of one connection of a peer's.
+const (
+	hostStreamBuffer = 1 << 20 // bytes of an upload that wait to be read
+	hostConnBuffer   = 1 << 20 // the same of all uploads together
+)
+
+// setServer makes the server: one of our own over TLS, where a connection that is idle and a watch
+// that waits cost less, and that of net/http in plaintext, where HTTP/1.1 may be spoken, too.
 func (h *Host) setServer() {
 	base, abort := context.WithCancelCause(context.Background())
-	h.abort = abort
-	l := h.cfg.Limits
+	h.abort, h.serverLog = abort, newServerLog(h.cfg.Logger)
+	if h.serverTLS != nil {
+		h.direct = h.newDirect(base)
+	} else {
+		h.server = h.newPlaintext(base)
+	}
+}
+
+func (h *Host) newDirect(base context.Context) *h2serve.Server {
+	l := &h.cfg.Limits
+	return h2serve.New(h2serve.Config{
+		Handler: h.ingress, Context: base, ConnContext: withConnection, State: h.noteConnection, Log: slog.New(h.serverLog),
+		HandshakeTimeout: l.ReadHeaderTimeout, IdleTimeout: l.IdleTimeout, WriteTimeout: l.WriteTimeout,
+		PingAfter: l.KeepAliveInterval, PingTimeout: l.KeepAliveTimeout,
+		MaxStreams: wireCount(l.MaxStreamsPerConnection), MaxHeaderBytes: wireCount(l.MaxHeaderBytes),
+		StreamWindow: hostStreamBuffer, ConnWindow: hostConnBuffer,
+	})
+}
+
+func (h *Host) newPlaintext(base context.Context) *http.Server {
+	l := &h.cfg.Limits
 	var protocols http.Protocols
-	protocols.SetHTTP1(h.cfg.AllowInsecure)
-	protocols.SetUnencryptedHTTP2(true) // TLS ends at the edge
-	h.serverLog = newServerLog(h.cfg.Logger)
-	h.server = &http.Server{
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
+	return &http.Server{
 		Handler:           h.drain.Count(h.ingress),
 		ReadHeaderTimeout: l.ReadHeaderTimeout,
 		IdleTimeout:       l.IdleTimeout,
@@ -199,6 +232,21 @@ func (h *Host) setServer() {
 			WriteByteTimeout:     l.WriteTimeout,
 		},
 	}
+}
+
+// end has the server serve what it has, and cut ends it at once.
+func (h *Host) end(ctx context.Context) error {
+	if h.direct != nil {
+		return h.direct.Shutdown(ctx) //nolint:wrapcheck // the caller says what it means
+	}
+	return h.drain.Shutdown(ctx, h.server) //nolint:wrapcheck // as above
+}
+
+func (h *Host) cut() error {
+	if h.direct != nil {
+		return h.direct.Close() //nolint:wrapcheck // as above
+	}
+	return h.server.Close() //nolint:wrapcheck // as above
 }
 
 // silenceAtTheEdge is how long a connection that proved nothing has to be silent before a
@@ -246,10 +294,12 @@ func (h *Host) witnessed() *tls.Config {
 	if h.serverTLS == nil {
 		return nil
 	}
-	return alertNoHTTP2(certs.Witness(h.serverTLS, func(ctx context.Context, leaf *x509.Certificate) {
+	out := certs.Witness(h.serverTLS, func(ctx context.Context, leaf *x509.Certificate) {
 		noteServed(ctx, leaf)
 		h.hub.settings().vigil.Saw("this host, where plugins call it", leaf)
-	}))
+	})
+	out.DynamicRecordSizingDisabled = true // an answer is one record
+	return alertNoHTTP2(out)
 }
 
 func (h *Host) shut(ctx context.Context) error {
@@ -262,12 +312,12 @@ func (h *Host) shut(ctx context.Context) error {
 	h.registry.catalog.CloseWatches()
 	h.health.Shutdown()
 	h.hub.streams.CutOffSoon()
-	err := h.drain.Shutdown(ctx, h.server)
+	err := h.end(ctx)
 	if err != nil {
 		h.abort(errShuttingDown)
 		last, cancelLast := context.WithTimeout(context.WithoutCancel(ctx), abortWait)
-		if h.drain.Shutdown(last, h.server) != nil {
-			_ = h.server.Close()
+		if h.end(last) != nil {
+			_ = h.cut()
 		}
 		cancelLast()
 		err = fmt.Errorf("shutdown: calls in flight were cut off: %w", err)

@@ -1,7 +1,6 @@
 package h2serve
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"crypto/tls"
@@ -26,14 +25,13 @@ const (
 	largestFrame  = 64 << 10  // that is sent, whatever the peer takes
 	largestWindow = 1<<31 - 1 // of both directions
 	lastStreamID  = 1<<31 - 1
-	readAhead     = 16 << 10 // what one record of TLS holds
 	highWater     = 256 << 10
 	floodLimit    = 1 << 20 // pending bytes at which the peer is taken for hostile
 	keepBatch     = 512 << 10
-	flushRounds   = 4  // batches that one handler writes for others before the writer takes over
-	mostResting   = 32 // goroutines that wait for work
-	mostNames     = 128
-	handlersFor   = 2 // handlers that may run for each stream that may be open: some were reset
+	flushRounds   = 4   // batches that one handler writes for others before the writer takes over
+	mostResting   = 32  // goroutines of a connection that wait for work
+	allResting    = 512 // and of all of a server
+	handlersFor   = 2   // handlers that may run for each stream that may be open: some were reset
 	closeGrace    = time.Second
 	quietGrace    = 500 * time.Millisecond // for which a peer that was told to go may stay
 )
@@ -57,17 +55,18 @@ type conn struct {
 	end    context.CancelFunc
 	stop   chan struct{} // closed with the connection
 	jobs   chan *stream  // for whoever rests: a request, or nil for reading
-	due    chan struct{} // capacity one: the writer has something to write
+	rise   chan struct{} // sends home who rests
 
 	// Of whoever reads.
-	reader *bufio.Reader
+	reader *ahead
 	framer *http2.Framer
-	names  map[string]string // canonical ones of header fields
-	fresh  *stream           // whose handler was not begun yet
+	fresh  *stream // whose handler was not begun yet
 
 	resting atomic.Int32
 	frames  atomic.Uint64 // read so far
 	writes  atomic.Uint64 // begun and ended so far: odd while one is under way
+
+	names names // what is canonical is of whoever reads, what is lower guarded by mu
 
 	mu         sync.Mutex
 	err        error // why it ended
@@ -81,11 +80,10 @@ type conn struct {
 	flushing   bool
 	encoder    *hpack.Encoder
 	block      bytes.Buffer // what encoder writes to
-	lower      map[string]string
-	window     int64     // that the peer takes
-	blocked    []*stream // that wait for window, or for room in out
-	recvWindow int64     // that the peer may send
-	credit     int64     // of it that was read and is not given back yet
+	window     int64        // that the peer takes
+	blocked    []*stream    // that wait for window, or for room in out
+	recvWindow int64        // that the peer may send
+	credit     int64        // of it that was read and is not given back yet
 	peer       peerSettings
 	tick       *time.Timer // of tend
 	parting    *time.Timer // nil until nothing is left to do
@@ -101,14 +99,18 @@ type peerSettings struct {
 func newConn(s *Server, nc Agreed) *conn {
 	c := &conn{
 		s: s, nc: nc, remote: nc.RemoteAddr().String(),
-		stop: make(chan struct{}), jobs: make(chan *stream), due: make(chan struct{}, 1),
-		names: map[string]string{}, lower: map[string]string{}, streams: map[uint32]*stream{},
-		window: initialWindow, recvWindow: int64(s.cfg.ConnWindow),
+		stop: make(chan struct{}), jobs: make(chan *stream), rise: make(chan struct{}),
+		streams: map[uint32]*stream{},
+		window:  initialWindow, recvWindow: int64(s.cfg.ConnWindow),
 		peer: peerSettings{maxFrame: leastFrame, window: initialWindow},
 	}
-	c.life, c.end = context.WithCancel(context.WithValue(s.life, http.LocalAddrContextKey, nc.LocalAddr()))
+	life := context.WithValue(s.life, http.LocalAddrContextKey, nc.LocalAddr())
+	if s.cfg.ConnContext != nil {
+		life = s.cfg.ConnContext(life, nc)
+	}
+	c.life, c.end = context.WithCancel(life)
 	c.encoder = hpack.NewEncoder(&c.block)
-	c.reader = bufio.NewReaderSize(c.nc, readAhead)
+	c.reader = &ahead{from: c.nc}
 	c.framer = http2.NewFramer(io.Discard, c.reader)
 	c.framer.SetReuseFrames()
 	c.framer.SetMaxReadFrameSize(leastFrame)
@@ -123,7 +125,6 @@ func (c *conn) run() {
 		c.fail(err)
 		return
 	}
-	c.s.tasks.Go(c.write)
 	c.hand(nil)
 }
 
@@ -184,13 +185,17 @@ func (c *conn) give(job *stream) {
 }
 
 func (c *conn) nextJob() (*stream, bool) {
+	mine, all := c.resting.Add(1), c.s.resting.Add(1)
 	defer c.resting.Add(-1)
-	if c.resting.Add(1) > mostResting {
+	defer c.s.resting.Add(-1)
+	if mine > mostResting || all > allResting {
 		return nil, false
 	}
 	select {
 	case job := <-c.jobs:
 		return job, true
+	case <-c.rise:
+		return nil, false
 	case <-c.stop:
 		return nil, false
 	}

@@ -35,10 +35,7 @@ func (c *conn) buffered() bool {
 	if c.reader.Buffered() < h2frame.HeadLen {
 		return false
 	}
-	head, err := c.reader.Peek(h2frame.HeadLen)
-	if err != nil {
-		return false
-	}
+	head := c.reader.Peek(h2frame.HeadLen)
 	length := int(head[0])<<16 | int(head[1])<<8 | int(head[2])
 	whole := http2.FrameType(head[3]) != http2.FrameHeaders || http2.Flags(head[4]).Has(http2.FlagHeadersEndHeaders)
 	return whole && c.reader.Buffered() >= h2frame.HeadLen+length
@@ -177,7 +174,7 @@ func (c *conn) trailer(st *stream, f *http2.MetaHeadersFrame) error {
 		return http2.StreamError{StreamID: st.id, Code: http2.ErrCodeProtocol}
 	}
 	for _, field := range f.RegularFields() {
-		name := c.canonical(field.Name)
+		name := c.names.canonicalName(field.Name)
 		if _, declared := st.trailer[name]; declared {
 			if st.arrived == nil {
 				st.arrived = http.Header{}

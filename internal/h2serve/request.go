@@ -76,7 +76,7 @@ func (c *conn) header(f *http2.MetaHeadersFrame) (http.Header, error) {
 		if ofConnection(field.Name) || field.Name == "te" && field.Value != "trailers" {
 			return nil, errPreface
 		}
-		name := c.canonical(field.Name)
+		name := c.names.canonicalName(field.Name)
 		if more, ok := header[name]; ok {
 			header[name] = append(more, field.Value)
 			continue
@@ -88,18 +88,6 @@ func (c *conn) header(f *http2.MetaHeadersFrame) (http.Header, error) {
 		header["Cookie"] = []string{strings.Join(cookies, "; ")}
 	}
 	return header, nil
-}
-
-// canonical returns the name of a field as handlers look for it. It is for whoever reads.
-func (c *conn) canonical(name string) string {
-	if known, ok := c.names[name]; ok {
-		return known
-	}
-	canonical := textproto.CanonicalMIMEHeaderKey(name)
-	if len(c.names) < mostNames {
-		c.names[name] = canonical
-	}
-	return canonical
 }
 
 // statedLength returns the length of a request's body, -1 if it is not stated.

@@ -155,7 +155,7 @@ func (w *response) send(p []byte, flush bool) error {
 			}
 		}
 	}
-	w.length = 0
+	w.free() // a response that is flushed may have nothing to say for long
 	if flush || len(c.out) >= leastFrame {
 		c.flushLocked()
 	}
@@ -231,7 +231,12 @@ func (w *response) whole() (body []byte, length []hpack.HeaderField) {
 
 // release gives back what waits.
 func (w *response) release() {
-	if w.over = true; w.waiting != nil {
+	w.over = true
+	w.free()
+}
+
+func (w *response) free() {
+	if w.waiting != nil {
 		bodies.Put(w.waiting)
 		w.waiting, w.length = nil, 0
 	}

@@ -8,15 +8,19 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
-// Config says how connections are served. Every field but State and Log is required.
+// Config says how connections are served. Every field but ConnContext, State and Log is required.
 type Config struct {
 	// Handler serves the requests. Its panics end their streams.
 	Handler http.Handler
 	// Context is that of every request.
 	Context context.Context //nolint:containedctx // of a server, as http.Server.BaseContext
+	// ConnContext returns the context of a connection, made of Context, which that of its requests
+	// is made of; nil leaves it as it is.
+	ConnContext func(context.Context, net.Conn) context.Context
 	// State is told of each connection when it is new and when it is closed, and must not block;
 	// nil is for nobody.
 	State func(net.Conn, http.ConnState)
@@ -51,7 +55,8 @@ type Server struct {
 	life context.Context //nolint:containedctx // ends with the server, and every request with it
 	end  context.CancelFunc
 
-	tasks sync.WaitGroup // every goroutine
+	tasks   sync.WaitGroup // every goroutine
+	resting atomic.Int32   // those that wait for work, of all connections
 
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{}

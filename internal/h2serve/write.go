@@ -4,7 +4,6 @@ import (
 	"net/http"
 	"runtime"
 	"slices"
-	"strings"
 
 	"golang.org/x/net/http/httpguts"
 	"golang.org/x/net/http2/hpack"
@@ -27,33 +26,26 @@ func (c *conn) flushLocked() {
 			return
 		}
 	}
-	notify(c.due)
+	c.s.tasks.Go(c.write)
 }
 
-// flushElsewhereLocked has the connection's own writer write what is pending.
+// flushElsewhereLocked has a goroutine of its own write what is pending.
 func (c *conn) flushElsewhereLocked() {
 	if c.flushing || len(c.out) == 0 || c.err != nil {
 		return
 	}
 	c.flushing = true
-	notify(c.due)
+	c.s.tasks.Go(c.write) // while the connection goes on, whoever reads it is among the tasks
 }
 
-// write writes what others leave to it, until the connection ends.
+// write writes what others leave to it.
 func (c *conn) write() {
-	for {
-		select {
-		case <-c.due:
-			c.mu.Lock()
-			c.gatherLocked()
-			for c.writeBatchLocked() {
-			}
-			c.flushing = false
-			c.mu.Unlock()
-		case <-c.stop:
-			return
-		}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gatherLocked()
+	for c.writeBatchLocked() {
 	}
+	c.flushing = false
 }
 
 // gatherLocked lets whoever is ready to run add frames of its own to what is written next.
@@ -137,7 +129,7 @@ func (c *conn) headLocked(st *stream, status string, fields http.Header, end boo
 		c.fieldLocked(":status", status)
 	}
 	for name, values := range fields {
-		lower, ok := c.lowerLocked(name)
+		lower, ok := c.names.lowerName(name)
 		if !ok {
 			continue
 		}
@@ -155,38 +147,4 @@ func (c *conn) headLocked(st *stream, status string, fields http.Header, end boo
 
 func (c *conn) fieldLocked(name, value string) {
 	_ = c.encoder.WriteField(hpack.HeaderField{Name: name, Value: value}) // writes to memory
-}
-
-// lowerLocked returns a field name as it is sent; it reports false for one that is not sent in
-// HTTP/2, or is none.
-func (c *conn) lowerLocked(name string) (string, bool) {
-	if lower, ok := c.lower[name]; ok {
-		return lower, lower != ""
-	}
-	lower := strings.ToLower(name)
-	if !httpguts.ValidHeaderFieldName(lower) || ofConnection(lower) {
-		lower = ""
-	}
-	if len(c.lower) < mostNames {
-		c.lower[name] = lower
-	}
-	return lower, lower != ""
-}
-
-// ofConnection reports whether a field is one of HTTP/1's connections (RFC 9113, section 8.2.2).
-func ofConnection(lower string) bool {
-	switch lower {
-	case "connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade":
-		return true
-	default:
-		return false
-	}
-}
-
-// notify wakes whoever waits on a channel of capacity one.
-func notify(ch chan struct{}) {
-	select {
-	case ch <- struct{}{}:
-	default:
-	}
 }
