@@ -36,8 +36,8 @@ type Host struct {
 	broker    *CapabilityBroker
 	health    *HealthServer
 	serverTLS *tls.Config     // nil in plaintext
-	server    *http.Server    // in plaintext
-	direct    *h2serve.Server // over TLS, in place of server
+	server    *h2serve.Server // nil in plaintext
+	plain     *http.Server    // nil but in plaintext
 	serverLog *serverLog      // of what net/http says, and of what connections begin with
 	ingress   *ingress
 	standing  *certs.Standing[net.Conn]

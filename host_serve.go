@@ -129,21 +129,18 @@ func (h *Host) Serve(ctx context.Context, l net.Listener) error {
 	h.addr = l.Addr().String()
 	h.mu.Unlock()
 	h.nameFor(l.Addr())
-	l = opening.NewListener(l, h.serverLog.opened(h.serverTLS != nil))
-	var serve func(net.Listener) error
-	if h.direct != nil {
-		serve = h.direct.Serve // which gathers by itself
-	} else {
-		serve = h.server.Serve
-		gathered := gather.NewListener(l, gather.Config{WriteTimeout: h.cfg.Limits.WriteTimeout})
+	var looked net.Listener = opening.NewListener(l, h.serverLog.opened(h.serverTLS != nil))
+	if h.server == nil { // which gathers by itself
+		gathered := gather.NewListener(looked, gather.Config{WriteTimeout: h.cfg.Limits.WriteTimeout})
 		defer gathered.Wait()
-		l = gathered
+		looked = gathered
 	}
-	outer := h.edge(l)
+	outer := h.edge(looked)
 	defer outer.End()
-	h.cfg.Logger.Info("host is serving", keyAddr, outer.Addr().String())
+	l = outer
+	h.cfg.Logger.Info("host is serving", keyAddr, l.Addr().String())
 	served := make(chan error, 1)
-	go func() { served <- serve(outer) }()
+	go func() { served <- h.serveOn(l) }()
 	select {
 	case <-ctx.Done():
 	case err := <-served:
@@ -181,37 +178,32 @@ func (h *Host) nameFor(listener net.Addr) {
 	h.ingress.names.Store(names)
 }
 
-// Bounds of one connection of a peer's.
-const (
-	hostStreamBuffer = 1 << 20 // bytes of an upload that wait to be read
-	hostConnBuffer   = 1 << 20 // the same of all uploads together
-)
-
-// setServer makes the server: one of our own over TLS, where a connection that is idle and a watch
-// that waits cost less, and that of net/http in plaintext, where HTTP/1.1 may be spoken, too.
 func (h *Host) setServer() {
 	base, abort := context.WithCancelCause(context.Background())
 	h.abort, h.serverLog = abort, newServerLog(h.cfg.Logger)
-	if h.serverTLS != nil {
-		h.direct = h.newDirect(base)
-	} else {
-		h.server = h.newPlaintext(base)
+	l := h.cfg.Limits
+	if h.serverTLS == nil {
+		h.plain = h.newPlain(base)
+		return
 	}
-}
-
-func (h *Host) newDirect(base context.Context) *h2serve.Server {
-	l := &h.cfg.Limits
-	return h2serve.New(h2serve.Config{
+	h.server = h2serve.New(h2serve.Config{
 		Handler: h.ingress, Context: base, ConnContext: withConnection, State: h.noteConnection, Log: slog.New(h.serverLog),
-		HandshakeTimeout: l.ReadHeaderTimeout, IdleTimeout: l.IdleTimeout, WriteTimeout: l.WriteTimeout,
-		PingAfter: l.KeepAliveInterval, PingTimeout: l.KeepAliveTimeout,
-		MaxStreams: wireCount(l.MaxStreamsPerConnection), MaxHeaderBytes: wireCount(l.MaxHeaderBytes),
-		StreamWindow: hostStreamBuffer, ConnWindow: hostConnBuffer,
+		HandshakeTimeout: l.ReadHeaderTimeout, IdleTimeout: l.IdleTimeout,
+		PingAfter: l.KeepAliveInterval, PingTimeout: l.KeepAliveTimeout, WriteTimeout: l.WriteTimeout,
+		MaxStreams: uint32(l.MaxStreamsPerConnection), MaxHeaderBytes: uint32(l.MaxHeaderBytes),
+		StreamWindow: 1 << 20, ConnWindow: 1 << 20,
 	})
 }
 
-func (h *Host) newPlaintext(base context.Context) *http.Server {
-	l := &h.cfg.Limits
+// Bounds of one connection to the host, in bytes of uploads that wait to be read: of each, and of all.
+const (
+	hostStreamBuffer = 512 << 10
+	hostConnBuffer   = 1 << 20
+)
+
+// newPlain makes the server of a host without TLS.
+func (h *Host) newPlain(base context.Context) *http.Server {
+	l := h.cfg.Limits
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
@@ -234,19 +226,29 @@ func (h *Host) newPlaintext(base context.Context) *http.Server {
 	}
 }
 
-// end has the server serve what it has, and cut ends it at once.
-func (h *Host) end(ctx context.Context) error {
-	if h.direct != nil {
-		return h.direct.Shutdown(ctx) //nolint:wrapcheck // the caller says what it means
+// serveOn serves until the host shuts down.
+func (h *Host) serveOn(l net.Listener) error {
+	if h.server != nil {
+		return h.server.Serve(l)
 	}
-	return h.drain.Shutdown(ctx, h.server) //nolint:wrapcheck // as above
+	return h.plain.Serve(l)
 }
 
-func (h *Host) cut() error {
-	if h.direct != nil {
-		return h.direct.Close() //nolint:wrapcheck // as above
+// drainCalls ends the server when the calls in flight are done, or ctx is.
+func (h *Host) drainCalls(ctx context.Context) error {
+	if h.server != nil {
+		return h.server.Shutdown(ctx)
 	}
-	return h.server.Close() //nolint:wrapcheck // as above
+	return h.drain.Shutdown(ctx, h.plain)
+}
+
+// cutCalls ends the server at once.
+func (h *Host) cutCalls() {
+	if h.server != nil {
+		_ = h.server.Close()
+	} else {
+		_ = h.plain.Close()
+	}
 }
 
 // silenceAtTheEdge is how long a connection that proved nothing has to be silent before a
@@ -294,12 +296,12 @@ func (h *Host) witnessed() *tls.Config {
 	if h.serverTLS == nil {
 		return nil
 	}
-	out := certs.Witness(h.serverTLS, func(ctx context.Context, leaf *x509.Certificate) {
+	witnessed := certs.Witness(h.serverTLS, func(ctx context.Context, leaf *x509.Certificate) {
 		noteServed(ctx, leaf)
 		h.hub.settings().vigil.Saw("this host, where plugins call it", leaf)
 	})
-	out.DynamicRecordSizingDisabled = true // an answer is one record
-	return alertNoHTTP2(out)
+	witnessed.DynamicRecordSizingDisabled = true // an answer is one record
+	return alertNoHTTP2(witnessed)
 }
 
 func (h *Host) shut(ctx context.Context) error {
@@ -312,12 +314,12 @@ func (h *Host) shut(ctx context.Context) error {
 	h.registry.catalog.CloseWatches()
 	h.health.Shutdown()
 	h.hub.streams.CutOffSoon()
-	err := h.end(ctx)
+	err := h.drainCalls(ctx)
 	if err != nil {
 		h.abort(errShuttingDown)
 		last, cancelLast := context.WithTimeout(context.WithoutCancel(ctx), abortWait)
-		if h.end(last) != nil {
-			_ = h.cut()
+		if h.drainCalls(last) != nil {
+			h.cutCalls()
 		}
 		cancelLast()
 		err = fmt.Errorf("shutdown: calls in flight were cut off: %w", err)

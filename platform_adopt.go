@@ -67,6 +67,8 @@ type adoption struct {
 	id     *tokenstore.Identity
 	config PluginConfig
 	stop   context.CancelFunc
+	// introduced is closed once the plugin has its first token.
+	introduced chan struct{}
 
 	mu     sync.Mutex
 	token  string
@@ -234,7 +236,7 @@ func (p *Platform) issue(config PluginConfig, hold bool) (*adoption, error) {
 		return nil, err
 	}
 	life, stop := context.WithCancel(context.Background())
-	a := &adoption{launch: declared(id).launch, id: id, config: config, stop: stop, token: token}
+	a := &adoption{launch: declared(id).launch, id: id, config: config, stop: stop, token: token, introduced: make(chan struct{})}
 	if hold {
 		a.launch.Hold()
 	}
@@ -275,6 +277,7 @@ func (p *Platform) introduce(ctx context.Context, a *adoption, hostURL string) e
 	if err := client.set(ctx, a.id.RuntimeID(), a.token, hostURL, a.id.ExpiresAt()); err != nil {
 		return fmt.Errorf("give it its identity: %w", err)
 	}
+	close(a.introduced)
 	ended := make(chan struct{})
 	defer a.id.OnEnd(func() { close(ended) })()
 	if err := p.awaitReady(ctx, a.launch, ended); err != nil {
@@ -448,6 +451,11 @@ func below(registered, path string) bool {
 
 // renewAdopted gives an adopted plugin a new token before the current one ends.
 func (p *Platform) renewAdopted(ctx context.Context, a *adoption) {
+	select {
+	case <-a.introduced: // one token after the other
+	case <-ctx.Done():
+		return
+	}
 	for failures := 0; ; {
 		wait := renewIn(a.id)
 		if failures > 0 {

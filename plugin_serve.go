@@ -24,9 +24,10 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/stack"
 )
 
-func (s *pluginServer) newServer(ctx context.Context) *http.Server {
+// newPlain makes the server of a plugin without TLS, where everybody is the host.
+func (s *pluginServer) newPlain(ctx context.Context) *http.Server {
 	var protocols http.Protocols
-	protocols.SetUnencryptedHTTP2(true) // TLS ends at the entry
+	protocols.SetUnencryptedHTTP2(true)
 	return &http.Server{
 		Handler:           s.drain.Count(s.handler()),
 		BaseContext:       func(net.Listener) context.Context { return withStopping(ctx.Done()) },
@@ -45,8 +46,8 @@ func (s *pluginServer) newServer(ctx context.Context) *http.Server {
 	}
 }
 
-// newDirect makes the server of a plugin that was launched, with the bounds of the other.
-func (s *pluginServer) newDirect(ctx context.Context) *h2serve.Server {
+// newServer makes the server of a plugin, whose one caller is its host.
+func (s *pluginServer) newServer(ctx context.Context) *h2serve.Server {
 	return h2serve.New(h2serve.Config{
 		Handler: s.handler(), Context: withStopping(ctx.Done()), Log: slog.New(s.log), State: s.note,
 		HandshakeTimeout: s.cfg.Limits.ReadHeaderTimeout, IdleTimeout: defaultLimits.IdleTimeout,
@@ -95,7 +96,7 @@ func (s *pluginServer) handler() http.Handler {
 // is known that they are not.
 func (s *pluginServer) open() *entry.Entry {
 	l, from, secured := s.cfg.Limits, net.Listener(s.gathered), s.tls
-	if s.direct != nil { // which gathers by itself
+	if s.server != nil { // which gathers by itself
 		from, secured = s.opened, s.tls.Clone()
 		secured.DynamicRecordSizingDisabled = true // an answer is one record
 	}
@@ -119,12 +120,12 @@ func (s *pluginServer) serve() error {
 	door := s.open()
 	defer door.End()
 	var err error
-	if s.direct != nil {
+	if s.server != nil {
 		s.door.Store(door)
-		err = s.direct.Serve(door)
-	} else {
-		door.Attach(s.server)
 		err = s.server.Serve(door)
+	} else {
+		door.Attach(s.plain)
+		err = s.plain.Serve(door)
 	}
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
@@ -151,11 +152,13 @@ func (s *pluginServer) shutdown(ctx context.Context) error {
 
 // drainCalls ends the server when the calls in flight are done, or ctx is.
 func (s *pluginServer) drainCalls(ctx context.Context) error {
-	end, cut := func(ctx context.Context) error { return s.drain.Shutdown(ctx, s.server) }, s.server.Close
-	if s.direct != nil {
-		end, cut = s.direct.Shutdown, s.direct.Close
+	var err error
+	var cut func() error
+	if s.server != nil {
+		err, cut = s.server.Shutdown(ctx), s.server.Close
+	} else {
+		err, cut = s.drain.Shutdown(ctx, s.plain), s.plain.Close
 	}
-	err := end(ctx)
 	if err != nil {
 		err = errors.Join(fmt.Errorf("shutdown: calls in flight were cut off: %w", err), cut())
 	}

@@ -338,8 +338,8 @@ type pluginServer struct {
 	listener net.Listener
 	opened   net.Listener     // of the listener
 	gathered *gather.Listener // of opened
-	server   *http.Server
-	direct   *h2serve.Server // in place of server, where the plugin was launched
+	server   *h2serve.Server  // nil in plaintext
+	plain    *http.Server     // nil but in plaintext
 	door     atomic.Pointer[entry.Entry]
 	log      *serverLog
 	drain    *drain.Drain
@@ -374,8 +374,10 @@ func newPluginServer(ctx context.Context, cfg *PluginServerConfig) (*pluginServe
 	s.gathered = gather.NewListener(s.opened, gather.Config{WriteTimeout: writeByteTimeout})
 	s.session = newPluginSession(cfg, client, s.baseURL())
 	s.session.enrolled = s.connected
-	if s.server = s.newServer(ctx); cfg.launched && s.tls != nil {
-		s.direct = s.newDirect(ctx)
+	if s.tls != nil {
+		s.server = s.newServer(ctx)
+	} else {
+		s.plain = s.newPlain(ctx)
 	}
 	return s, nil
 }

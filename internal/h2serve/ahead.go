@@ -6,8 +6,8 @@ import (
 )
 
 const (
-	readLeast = 1 << 10  // read ahead while little comes
-	readMost  = 16 << 10 // and while more does: what one record of TLS holds
+	readLeast = 1 << 10 // read ahead while little comes
+	readMost  = record  // and where more does: what one record of TLS holds
 )
 
 // readers are buffers of readMost that no connection needs now.

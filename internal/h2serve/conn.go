@@ -25,13 +25,13 @@ const (
 	largestFrame  = 64 << 10  // that is sent, whatever the peer takes
 	largestWindow = 1<<31 - 1 // of both directions
 	lastStreamID  = 1<<31 - 1
+	record        = 16 << 10 // what one of TLS holds
 	highWater     = 256 << 10
 	floodLimit    = 1 << 20 // pending bytes at which the peer is taken for hostile
-	keepBatch     = 512 << 10
-	flushRounds   = 4   // batches that one handler writes for others before the writer takes over
-	mostResting   = 32  // goroutines of a connection that wait for work
-	allResting    = 512 // and of all of a server
-	handlersFor   = 2   // handlers that may run for each stream that may be open: some were reset
+	flushRounds   = 4       // batches that one handler writes for others before the writer takes over
+	mostNames     = 128     // that are not usual and a connection remembers
+	longestName   = 64      // of them
+	handlersFor   = 2       // handlers that may run for each stream that may be open: some were reset
 	closeGrace    = time.Second
 	quietGrace    = 500 * time.Millisecond // for which a peer that was told to go may stay
 )
@@ -53,20 +53,15 @@ type conn struct {
 	remote string
 	life   context.Context //nolint:containedctx // of its requests
 	end    context.CancelFunc
-	stop   chan struct{} // closed with the connection
-	jobs   chan *stream  // for whoever rests: a request, or nil for reading
-	rise   chan struct{} // sends home who rests
 
 	// Of whoever reads.
 	reader *ahead
 	framer *http2.Framer
-	fresh  *stream // whose handler was not begun yet
+	names  map[string]string // canonical ones of header fields that are not known; nil for none
+	fresh  *stream           // whose handler was not begun yet
 
-	resting atomic.Int32
-	frames  atomic.Uint64 // read so far
-	writes  atomic.Uint64 // begun and ended so far: odd while one is under way
-
-	names names // what is canonical is of whoever reads, what is lower guarded by mu
+	frames atomic.Uint64 // read so far
+	writes atomic.Uint64 // begun and ended so far: odd while one is under way
 
 	mu         sync.Mutex
 	err        error // why it ended
@@ -76,14 +71,15 @@ type conn struct {
 	streams    map[uint32]*stream
 	running    int // handlers
 	lastID     uint32
-	out, spare []byte // frames that wait to be written; the other buffer, while neither is being written
+	out        []byte // frames that wait to be written
 	flushing   bool
 	encoder    *hpack.Encoder
-	block      bytes.Buffer // what encoder writes to
-	window     int64        // that the peer takes
-	blocked    []*stream    // that wait for window, or for room in out
-	recvWindow int64        // that the peer may send
-	credit     int64        // of it that was read and is not given back yet
+	block      bytes.Buffer      // what encoder writes to
+	lower      map[string]string // as names, the other way
+	window     int64             // that the peer takes
+	blocked    []*stream         // that wait for window, or for room in out
+	recvWindow int64             // that the peer may send
+	credit     int64             // of it that was read and is not given back yet
 	peer       peerSettings
 	tick       *time.Timer // of tend
 	parting    *time.Timer // nil until nothing is left to do
@@ -99,16 +95,11 @@ type peerSettings struct {
 func newConn(s *Server, nc Agreed) *conn {
 	c := &conn{
 		s: s, nc: nc, remote: nc.RemoteAddr().String(),
-		stop: make(chan struct{}), jobs: make(chan *stream), rise: make(chan struct{}),
 		streams: map[uint32]*stream{},
 		window:  initialWindow, recvWindow: int64(s.cfg.ConnWindow),
 		peer: peerSettings{maxFrame: leastFrame, window: initialWindow},
 	}
-	life := context.WithValue(s.life, http.LocalAddrContextKey, nc.LocalAddr())
-	if s.cfg.ConnContext != nil {
-		life = s.cfg.ConnContext(life, nc)
-	}
-	c.life, c.end = context.WithCancel(life)
+	c.life, c.end = context.WithCancel(s.cfg.ConnContext(context.WithValue(s.life, http.LocalAddrContextKey, nc.LocalAddr()), nc))
 	c.encoder = hpack.NewEncoder(&c.block)
 	c.reader = &ahead{from: c.nc}
 	c.framer = http2.NewFramer(io.Discard, c.reader)
@@ -119,13 +110,13 @@ func newConn(s *Server, nc Agreed) *conn {
 	return c
 }
 
-// run begins the connection and serves it. The goroutine becomes the first that reads.
+// run begins the connection and serves it.
 func (c *conn) run() {
 	if err := c.handshake(); err != nil {
 		c.fail(err)
 		return
 	}
-	c.hand(nil)
+	c.s.work(job{c: c})
 }
 
 // abort closes the connection at once: TLS would wait to say goodbye.
@@ -161,46 +152,6 @@ func (c *conn) handshake() error {
 	return c.err
 }
 
-// hand does a job, and others after it: nil is to read until there is a request whose handler is
-// to be begun, which it begins itself when somebody else reads.
-func (c *conn) hand(job *stream) {
-	for more := true; more; job, more = c.nextJob() {
-		if job == nil {
-			if job = c.read(); job == nil {
-				return
-			}
-			c.give(nil)
-		}
-		job.serve()
-	}
-}
-
-// give gives a job to a goroutine that rests, or to a new one.
-func (c *conn) give(job *stream) {
-	select {
-	case c.jobs <- job:
-	default:
-		c.s.tasks.Go(func() { c.hand(job) })
-	}
-}
-
-func (c *conn) nextJob() (*stream, bool) {
-	mine, all := c.resting.Add(1), c.s.resting.Add(1)
-	defer c.resting.Add(-1)
-	defer c.s.resting.Add(-1)
-	if mine > mostResting || all > allResting {
-		return nil, false
-	}
-	select {
-	case job := <-c.jobs:
-		return job, true
-	case <-c.rise:
-		return nil, false
-	case <-c.stop:
-		return nil, false
-	}
-}
-
 // fail ends the connection and every stream of it.
 func (c *conn) fail(err error) {
 	c.mu.Lock()
@@ -217,7 +168,6 @@ func (c *conn) fail(err error) {
 	for _, st := range c.streams {
 		st.breakLocked(fmt.Errorf("connection: %w", err))
 	}
-	close(c.stop)
 	c.mu.Unlock()
 	c.end()
 	c.abort()

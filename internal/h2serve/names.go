@@ -3,95 +3,71 @@ package h2serve
 import (
 	"net/textproto"
 	"strings"
-	"sync"
 
 	"golang.org/x/net/http/httpguts"
 )
 
-// Bounds of the names of fields that a connection remembers: a peer that has ever new ones, or
-// long ones, does not fill the memory with them.
-const (
-	mostNames   = 128
-	longestName = 64
+// known are the names of fields that calls have, as handlers see them and as they are sent.
+// Others are kept by the connection on which they come.
+var known = newNames(
+	"Accept", "Accept-Encoding", "Accept-Language", "Authorization", "Baggage", "Cache-Control", "Connect-Accept-Encoding",
+	"Connect-Content-Encoding", "Connect-Protocol-Version", "Connect-Timeout-Ms", "Content-Encoding", "Content-Length",
+	"Content-Type", "Cookie", "Date", "Expect", "Grpc-Accept-Encoding", "Grpc-Encoding", "Grpc-Message", "Grpc-Status",
+	"Grpc-Status-Details-Bin", "Grpc-Timeout", "Host", "Origin", "Referer", "Retry-After", "Te", "Traceparent", "Tracestate",
+	"Trailer", "User-Agent", "Vary", "Www-Authenticate", "X-Content-Type-Options", "X-Forwarded-For", "X-Grpc-Web",
+	"X-User-Agent",
 )
 
-// usual are the names that most requests and responses have. All connections share them.
-var usual = sync.OnceValue(func() *names {
-	n := &names{}
-	for _, name := range []string{
-		"accept", "accept-encoding", "accept-post", "allow", "authorization", "cache-control", "connect-accept-encoding",
-		"connect-content-encoding", "connect-protocol-version", "connect-timeout-ms", "content-encoding", "content-length",
-		"content-type", "date", "grpc-accept-encoding", "grpc-encoding", "grpc-message", "grpc-status",
-		"grpc-status-details-bin", "grpc-timeout", "retry-after", "te", "traceparent", "tracestate", "trailer", "user-agent", "vary",
-		"x-plugin-lease", "x-plugin-runtime-id",
-	} {
-		n.lowerOf(n.canonicalOf(name))
+type names struct {
+	canonical map[string]string // by the lower-case name
+	lower     map[string]string // by the canonical name
+}
+
+func newNames(canonical ...string) names {
+	n := names{canonical: make(map[string]string, len(canonical)), lower: make(map[string]string, len(canonical))}
+	for _, name := range canonical {
+		n.canonical[strings.ToLower(name)] = name
+		n.lower[name] = strings.ToLower(name)
 	}
 	return n
-})
-
-// names remembers how the names of fields are written in HTTP/2, in lower case, and how handlers
-// look for them. The zero value knows none. Each of its maps is guarded by itself.
-type names struct {
-	canonical map[string]string // by lower
-	lower     map[string]string // by canonical; empty for a name that is not sent
 }
 
-// canonicalName returns the name of a field as handlers look for it.
-func (n *names) canonicalName(lower string) string {
-	if known, ok := usual().canonical[lower]; ok {
-		return known
+// canonical returns the name of a field as handlers look for it. It is for whoever reads.
+func (c *conn) canonical(name string) string {
+	if canonical, ok := known.canonical[name]; ok {
+		return canonical
 	}
-	return n.canonicalOf(lower)
-}
-
-func (n *names) canonicalOf(lower string) string {
-	if known, ok := n.canonical[lower]; ok {
-		return known
+	if canonical, ok := c.names[name]; ok {
+		return canonical
 	}
-	canonical := textproto.CanonicalMIMEHeaderKey(lower)
-	remember(&n.canonical, lower, canonical)
+	canonical := textproto.CanonicalMIMEHeaderKey(name)
+	if c.names == nil {
+		c.names = map[string]string{}
+	}
+	if len(c.names) < mostNames && len(name) <= longestName {
+		c.names[name] = canonical
+	}
 	return canonical
 }
 
-// lowerName returns a field name as it is sent; it reports false for one that is not sent in
+// lowerLocked returns a field name as it is sent; it reports false for one that is not sent in
 // HTTP/2, or is none.
-func (n *names) lowerName(canonical string) (string, bool) {
-	lower, ok := usual().lower[canonical]
-	if !ok {
-		lower = n.lowerOf(canonical)
+func (c *conn) lowerLocked(name string) (string, bool) {
+	if lower, ok := known.lower[name]; ok {
+		return lower, true
 	}
-	return lower, lower != ""
-}
-
-func (n *names) lowerOf(canonical string) string {
-	if known, ok := n.lower[canonical]; ok {
-		return known
+	if lower, ok := c.lower[name]; ok {
+		return lower, lower != ""
 	}
-	lower := strings.ToLower(canonical)
+	lower := strings.ToLower(name)
 	if !httpguts.ValidHeaderFieldName(lower) || ofConnection(lower) {
 		lower = ""
 	}
-	remember(&n.lower, canonical, lower)
-	return lower
-}
-
-func remember(in *map[string]string, name, other string) {
-	if len(*in) >= mostNames || len(name) > longestName {
-		return
+	if c.lower == nil {
+		c.lower = map[string]string{}
 	}
-	if *in == nil {
-		*in = map[string]string{}
+	if len(c.lower) < mostNames && len(name) <= longestName {
+		c.lower[name] = lower
 	}
-	(*in)[strings.Clone(name)] = other
-}
-
-// ofConnection reports whether a field is one of HTTP/1's connections (RFC 9113, section 8.2.2).
-func ofConnection(lower string) bool {
-	switch lower {
-	case "connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade":
-		return true
-	default:
-		return false
-	}
+	return lower, lower != ""
 }

@@ -147,7 +147,7 @@ func (c *conn) headers(f *http2.MetaHeadersFrame) error {
 	c.streams[st.id] = st
 	c.running++
 	if c.fresh != nil {
-		c.give(c.fresh)
+		c.s.give(job{c: c, st: c.fresh})
 	}
 	c.fresh = st
 	return nil
@@ -174,7 +174,7 @@ func (c *conn) trailer(st *stream, f *http2.MetaHeadersFrame) error {
 		return http2.StreamError{StreamID: st.id, Code: http2.ErrCodeProtocol}
 	}
 	for _, field := range f.RegularFields() {
-		name := c.names.canonicalName(field.Name)
+		name := c.canonical(field.Name)
 		if _, declared := st.trailer[name]; declared {
 			if st.arrived == nil {
 				st.arrived = http.Header{}

@@ -76,7 +76,7 @@ func (c *conn) header(f *http2.MetaHeadersFrame) (http.Header, error) {
 		if ofConnection(field.Name) || field.Name == "te" && field.Value != "trailers" {
 			return nil, errPreface
 		}
-		name := c.names.canonicalName(field.Name)
+		name := c.canonical(field.Name)
 		if more, ok := header[name]; ok {
 			header[name] = append(more, field.Value)
 			continue

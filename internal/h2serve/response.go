@@ -155,7 +155,10 @@ func (w *response) send(p []byte, flush bool) error {
 			}
 		}
 	}
-	w.free() // a response that is flushed may have nothing to say for long
+	if w.length = 0; flush && w.waiting != nil { // the next message of a stream may be long in coming
+		bodies.Put(w.waiting)
+		w.waiting = nil
+	}
 	if flush || len(c.out) >= leastFrame {
 		c.flushLocked()
 	}
@@ -231,12 +234,7 @@ func (w *response) whole() (body []byte, length []hpack.HeaderField) {
 
 // release gives back what waits.
 func (w *response) release() {
-	w.over = true
-	w.free()
-}
-
-func (w *response) free() {
-	if w.waiting != nil {
+	if w.over = true; w.waiting != nil {
 		bodies.Put(w.waiting)
 		w.waiting, w.length = nil, 0
 	}

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -18,8 +17,7 @@ type Config struct {
 	Handler http.Handler
 	// Context is that of every request.
 	Context context.Context //nolint:containedctx // of a server, as http.Server.BaseContext
-	// ConnContext returns the context of a connection, made of Context, which that of its requests
-	// is made of; nil leaves it as it is.
+	// ConnContext makes of it that of the requests of one connection; nil leaves it as it is.
 	ConnContext func(context.Context, net.Conn) context.Context
 	// State is told of each connection when it is new and when it is closed, and must not block;
 	// nil is for nobody.
@@ -55,8 +53,7 @@ type Server struct {
 	life context.Context //nolint:containedctx // ends with the server, and every request with it
 	end  context.CancelFunc
 
-	tasks   sync.WaitGroup // every goroutine
-	resting atomic.Int32   // those that wait for work, of all connections
+	crew
 
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{}
@@ -70,10 +67,13 @@ func New(cfg Config) *Server {
 	if cfg.State == nil {
 		cfg.State = func(net.Conn, http.ConnState) {}
 	}
+	if cfg.ConnContext == nil {
+		cfg.ConnContext = func(ctx context.Context, _ net.Conn) context.Context { return ctx }
+	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{cfg: cfg, listeners: map[net.Listener]struct{}{}, conns: map[*conn]struct{}{}}
+	s := &Server{cfg: cfg, crew: crew{jobs: make(chan job)}, listeners: map[net.Listener]struct{}{}, conns: map[*conn]struct{}{}}
 	s.life, s.end = context.WithCancel(cfg.Context)
 	return s
 }

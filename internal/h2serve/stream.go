@@ -36,7 +36,7 @@ type stream struct {
 
 	// Guarded by c.mu.
 	can        sync.Cond // something below changed
-	unread     unread    // of the request's body
+	unread     queue     // of the request's body
 	readErr    error     // after unread; io.EOF at its end
 	recvWindow int64
 	credit     int64       // of it that was read and is not given back yet
@@ -56,9 +56,9 @@ func (st *stream) Read(p []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for {
-		if n := st.unread.read(p); n > 0 {
+		if n := st.unread.take(p); n > 0 {
 			st.readLocked(int64(n))
-			if st.unread.n > 0 || !errors.Is(st.readErr, io.EOF) {
+			if st.unread.length > 0 || !errors.Is(st.readErr, io.EOF) {
 				return n, nil
 			}
 			return n, st.endLocked()
@@ -124,7 +124,7 @@ func (st *stream) done() {
 			t.Stop()
 		}
 	}
-	st.stopReadingLocked(http.ErrBodyReadAfterClose)
+	st.unread.clear() // nobody reads it any more
 	c.running--
 	c.quietLocked()
 }
@@ -148,7 +148,7 @@ func (st *stream) closeLocked() {
 	}
 	st.closed = true
 	c := st.c
-	c.creditLocked(int64(st.unread.n))
+	c.creditLocked(int64(st.unread.length))
 	delete(c.streams, st.id)
 	st.can.Broadcast()
 	c.quietLocked()
@@ -177,7 +177,7 @@ func (st *stream) takeLocked(data []byte, length int64) {
 		return
 	}
 	st.credit += length - int64(len(data))
-	st.unread.add(data)
+	st.unread.put(data)
 	st.can.Broadcast()
 }
 
@@ -220,15 +220,11 @@ func (st *stream) readLocked(n int64) {
 }
 
 func (st *stream) stopReading(err error) {
-	st.c.mu.Lock()
-	defer st.c.mu.Unlock()
-	st.stopReadingLocked(err)
-}
-
-func (st *stream) stopReadingLocked(err error) {
 	c := st.c
-	n := int64(st.unread.n)
-	if st.unread.drop(); !st.closed {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := int64(st.unread.clear())
+	if !st.closed {
 		c.creditLocked(n)
 	}
 	if st.readErr == nil || errors.Is(st.readErr, io.EOF) {

@@ -25,11 +25,7 @@ type tended struct {
 func (c *conn) tendLocked() {
 	cfg := &c.s.cfg
 	period := max(shortLook, min(cfg.IdleTimeout, cfg.PingAfter, cfg.PingTimeout, cfg.WriteTimeout)/looks)
-	if c.tick == nil {
-		c.tick = time.AfterFunc(period, func() { c.tend(period) })
-		return
-	}
-	c.tick.Reset(period)
+	c.tick = time.AfterFunc(period, func() { c.tend(period) })
 }
 
 // tend ends a connection on which nothing happens, whose peer does not answer, or takes nothing.
@@ -57,9 +53,6 @@ func (c *conn) lookLocked(period time.Duration) error {
 	silent := count(&t.silent, frames == t.frames)
 	stuck := count(&t.stuck, writes == t.writes && writes%2 == 1)
 	idle := count(&t.idle, c.lastID == t.lastID && len(c.streams) == 0 && c.running == 0)
-	if frames == t.frames && writes == t.writes {
-		c.restLocked()
-	}
 	t.frames, t.writes, t.lastID = frames, writes, c.lastID
 	switch {
 	case stuck >= cfg.WriteTimeout:
@@ -75,18 +68,4 @@ func (c *conn) lookLocked(period time.Duration) error {
 	}
 	t.asked = silent >= cfg.PingAfter
 	return nil
-}
-
-// restLocked gives back what a connection does not need on which nothing happens.
-func (c *conn) restLocked() {
-	if c.spare = nil; len(c.out) == 0 && !c.flushing {
-		c.out = nil
-	}
-	for range c.resting.Load() {
-		select {
-		case c.rise <- struct{}{}:
-		default:
-			return
-		}
-	}
 }

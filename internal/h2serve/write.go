@@ -26,19 +26,19 @@ func (c *conn) flushLocked() {
 			return
 		}
 	}
-	c.s.tasks.Go(c.write)
+	c.s.give(job{c: c, write: true})
 }
 
-// flushElsewhereLocked has a goroutine of its own write what is pending.
+// flushElsewhereLocked has another goroutine write what is pending.
 func (c *conn) flushElsewhereLocked() {
 	if c.flushing || len(c.out) == 0 || c.err != nil {
 		return
 	}
 	c.flushing = true
-	c.s.tasks.Go(c.write) // while the connection goes on, whoever reads it is among the tasks
+	c.s.give(job{c: c, write: true})
 }
 
-// write writes what others leave to it.
+// write writes what others left to be written.
 func (c *conn) write() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -64,20 +64,31 @@ func (c *conn) writeBatchLocked() bool {
 		return false
 	}
 	batch := c.out
-	c.out, c.spare = c.spare[:0], nil
+	c.out = nil
 	c.mu.Unlock()
-	c.writes.Add(1)
-	_, err := c.nc.Write(batch)
-	c.writes.Add(1)
-	if err != nil {
-		c.fail(err)
+	for rest := batch; len(rest) > 0; {
+		// The peer may be slow: what it takes of each record is a sign of life.
+		piece := rest[:min(len(rest), record)]
+		rest = rest[len(piece):]
+		c.writes.Add(1)
+		_, err := c.nc.Write(piece)
+		c.writes.Add(1)
+		if err != nil {
+			c.fail(err)
+			break
+		}
 	}
+	putBatch(batch)
 	c.mu.Lock()
-	if cap(batch) <= keepBatch {
-		c.spare = batch[:0]
-	}
 	c.wakeBlockedLocked()
 	return true
+}
+
+// roomLocked has room for frames of calls. Those of the connection are few.
+func (c *conn) roomLocked() {
+	if c.out == nil {
+		c.out = getBatch()
+	}
 }
 
 // wakeBlockedLocked has streams look again which waited for something that all of them share.
@@ -102,6 +113,7 @@ func (c *conn) sendLocked(st *stream, p []byte, end bool) error {
 		}
 		switch {
 		case n > 0 || len(p) == 0:
+			c.roomLocked()
 			c.out = h2frame.AppendData(c.out, st.id, p[:n], end && n == len(p))
 			st.window -= int64(n)
 			c.window -= int64(n)
@@ -129,7 +141,7 @@ func (c *conn) headLocked(st *stream, status string, fields http.Header, end boo
 		c.fieldLocked(":status", status)
 	}
 	for name, values := range fields {
-		lower, ok := c.names.lowerName(name)
+		lower, ok := c.lowerLocked(name)
 		if !ok {
 			continue
 		}
@@ -142,9 +154,20 @@ func (c *conn) headLocked(st *stream, status string, fields http.Header, end boo
 	for _, f := range more {
 		c.fieldLocked(f.Name, f.Value)
 	}
+	c.roomLocked()
 	c.out = h2frame.AppendHeaders(c.out, st.id, c.block.Bytes(), end, c.peer.maxFrame)
 }
 
 func (c *conn) fieldLocked(name, value string) {
 	_ = c.encoder.WriteField(hpack.HeaderField{Name: name, Value: value}) // writes to memory
+}
+
+// ofConnection reports whether a field is one of HTTP/1's connections (RFC 9113, section 8.2.2).
+func ofConnection(lower string) bool {
+	switch lower {
+	case "connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade":
+		return true
+	default:
+		return false
+	}
 }

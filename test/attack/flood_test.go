@@ -105,7 +105,10 @@ func TestAudit_H48_FloodsAreCutOff(t *testing.T) {
 	for name, flood := range floods {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			host := hosttest.Start(t, func(c *connectplugin.ServeConfig) { c.Policy = hosttest.Rights(map[string][2][]string{"honest": {}}) })
+			host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+				c.Policy = hosttest.Rights(map[string][2][]string{"honest": {}})
+				c.Limits.RefusalsPerSecond, c.Limits.RefusalBurst = 1, 1000 // a slow machine refuses slowly
+			})
 			honest := host.Enrol(t, "honest", nil)
 			f := newFlooder(t, host)
 			why := make(chan string, 1)
