@@ -231,7 +231,7 @@ func withPromptBody(r *http.Request, limit time.Duration, w http.ResponseWriter)
 	ctrl := http.NewResponseController(w)
 	_ = ctrl.SetReadDeadline(time.Now().Add(limit)) // not every writer has deadlines
 	out := r.WithContext(r.Context())
-	out.Body = &promptBody{ReadCloser: r.Body, ctrl: ctrl, shared: r.ProtoMajor == 1}
+	out.Body = &promptBody{ReadCloser: r.Body, ctrl: ctrl}
 	return out
 }
 
@@ -239,8 +239,8 @@ func withPromptBody(r *http.Request, limit time.Duration, w http.ResponseWriter)
 type promptBody struct {
 	io.ReadCloser
 
-	ctrl   *http.ResponseController
-	shared bool // the deadline is the connection's, which ends with it
+	ctrl *http.ResponseController
+	over bool // nothing more comes
 }
 
 // Read implements io.Reader.
@@ -249,8 +249,9 @@ func (b *promptBody) Read(p []byte) (int, error) {
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		err = connect.NewError(connect.CodeDeadlineExceeded, errSlowBody)
-	case err != nil && b.shared:
-		_ = b.ctrl.SetReadDeadline(time.Time{})
+	case err != nil && !b.over:
+		b.over = true
+		_ = b.ctrl.SetReadDeadline(time.Time{}) // a watch goes on for long
 	}
 	return n, err
 }

@@ -39,8 +39,8 @@ type Conn struct {
 	writing sync.Mutex // held during a write, and taken before mu
 
 	mu    sync.Mutex
-	meter *meter // nil in plaintext, and where the peer is trusted
-	cut   bool
+	meter *meter        // nil in plaintext, and where the peer is trusted
+	cut   chan struct{} // closed when the peer, who is cut off, was told so; nil where it is not
 }
 
 // Context returns the context of the connection, see [Config].
@@ -96,12 +96,20 @@ func (c *Conn) Refused() {
 	c.mu.Lock()
 	c.meter.fill(now)
 	c.meter.left[refusals]--
-	tooMany := !c.cut && c.meter.left[refusals] < 0
-	c.cut = c.cut || tooMany
+	tooMany := c.refusedTooMuchLocked()
 	c.mu.Unlock()
 	if tooMany {
 		c.cutOff("too many " + refusals.String())
 	}
+}
+
+// refusedTooMuchLocked reports whether the peer is to be cut off now for what it was refused.
+func (c *Conn) refusedTooMuchLocked() bool {
+	if c.cut != nil || c.meter.left[refusals] >= 0 {
+		return false
+	}
+	c.cut = make(chan struct{})
+	return true
 }
 
 // Read reads what the peer sent, as long as that costs what useful work explains, and no faster
@@ -141,18 +149,19 @@ func (c *Conn) Write(p []byte) (int, error) {
 		return c.Conn.Write(p) //nolint:wrapcheck // stands for what it wraps
 	}
 	c.writing.Lock()
-	defer c.writing.Unlock()
 	c.mu.Lock()
-	cut := c.cut
+	told := c.cut
 	c.mu.Unlock()
-	if cut {
+	if told != nil {
+		c.writing.Unlock()
+		<-told // as in allows
 		return 0, ErrCutOff
 	}
+	defer c.writing.Unlock()
 	n, err := c.Conn.Write(p)
 	c.mu.Lock()
 	c.meter.sent(p[:n])
-	tooMany := !c.cut && c.meter.left[refusals] < 0
-	c.cut = c.cut || tooMany
+	tooMany := c.refusedTooMuchLocked()
 	c.mu.Unlock()
 	if tooMany {
 		c.partLocked("too many " + refusals.String())
@@ -185,15 +194,19 @@ func (c *Conn) pause() {
 	}
 }
 
-// allows meters what the peer sent, and cuts it off where that is too much.
+// allows meters what the peer sent, and cuts it off where that is too much. Of who is cut off it says
+// so when that was told: whoever reads closes the connection then.
 func (c *Conn) allows(p []byte, now time.Time) bool {
 	c.mu.Lock()
-	if c.cut {
+	if told := c.cut; told != nil {
 		c.mu.Unlock()
+		<-told // within the time that the parting has
 		return false
 	}
 	k, tooMany := c.meter.received(p, now)
-	c.cut = tooMany
+	if tooMany {
+		c.cut = make(chan struct{})
+	}
 	c.mu.Unlock()
 	if tooMany {
 		c.cutOff("too many " + k.String())
@@ -201,14 +214,11 @@ func (c *Conn) allows(p []byte, now time.Time) bool {
 	return !tooMany
 }
 
-// cutOff tells the peer why, where nothing is being written and the last frame is whole.
-// That nothing can be read any more ends the connection.
+// cutOff tells the peer why, where the last frame is whole. That nothing can be read any more ends
+// the connection.
 func (c *Conn) cutOff(reason string) {
-	if !c.writing.TryLock() {
-		_ = c.SetDeadline(time.Now().Add(parting))
-		c.slot.cutOff(c.RemoteAddr(), reason)
-		return
-	}
+	_ = c.SetDeadline(time.Now().Add(parting)) // also of what is being written
+	c.writing.Lock()
 	defer c.writing.Unlock()
 	c.partLocked(reason)
 }
@@ -218,6 +228,7 @@ func (c *Conn) partLocked(reason string) {
 	_ = c.SetDeadline(time.Now().Add(parting))
 	c.mu.Lock()
 	between, last := c.meter.between(), c.meter.last
+	defer close(c.cut)
 	c.mu.Unlock()
 	if between {
 		_, _ = c.Conn.Write(goAway(last, reason))

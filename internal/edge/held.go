@@ -46,9 +46,10 @@ func (h *held) drop(n int) {
 // release reads what was held.
 func (c *Conn) release(p []byte) (int, error) {
 	c.mu.Lock()
-	cut := c.cut
+	told := c.cut
 	c.mu.Unlock()
-	if cut {
+	if told != nil {
+		<-told // as in allows
 		return 0, ErrCutOff
 	}
 	n := min(len(p), len(c.held.bytes))

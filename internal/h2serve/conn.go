@@ -1,7 +1,6 @@
 package h2serve
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"crypto/tls"
@@ -26,13 +25,13 @@ const (
 	largestFrame  = 64 << 10  // that is sent, whatever the peer takes
 	largestWindow = 1<<31 - 1 // of both directions
 	lastStreamID  = 1<<31 - 1
-	readAhead     = 4 << 10  // more is read past it
 	record        = 16 << 10 // what one of TLS holds
 	highWater     = 256 << 10
 	floodLimit    = 1 << 20 // pending bytes at which the peer is taken for hostile
 	flushRounds   = 4       // batches that one handler writes for others before the writer takes over
-	mostNames     = 128
-	handlersFor   = 2 // handlers that may run for each stream that may be open: some were reset
+	mostNames     = 128     // that are not usual and a connection remembers
+	longestName   = 64      // of them
+	handlersFor   = 2       // handlers that may run for each stream that may be open: some were reset
 	closeGrace    = time.Second
 	quietGrace    = 500 * time.Millisecond // for which a peer that was told to go may stay
 )
@@ -56,7 +55,7 @@ type conn struct {
 	end    context.CancelFunc
 
 	// Of whoever reads.
-	reader *bufio.Reader
+	reader *ahead
 	framer *http2.Framer
 	names  map[string]string // canonical ones of header fields that are not known; nil for none
 	fresh  *stream           // whose handler was not begun yet
@@ -103,7 +102,7 @@ func newConn(s *Server, nc Agreed) *conn {
 	}
 	c.life, c.end = context.WithCancel(s.cfg.ConnContext(context.WithValue(s.life, http.LocalAddrContextKey, nc.LocalAddr()), nc))
 	c.encoder = hpack.NewEncoder(&c.block)
-	c.reader = bufio.NewReaderSize(c.nc, readAhead)
+	c.reader = &ahead{from: c.nc}
 	c.framer = http2.NewFramer(io.Discard, c.reader)
 	c.framer.SetReuseFrames()
 	c.framer.SetMaxReadFrameSize(leastFrame)

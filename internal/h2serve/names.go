@@ -44,7 +44,7 @@ func (c *conn) canonical(name string) string {
 	if c.names == nil {
 		c.names = map[string]string{}
 	}
-	if len(c.names) < mostNames {
+	if len(c.names) < mostNames && len(name) <= longestName {
 		c.names[name] = canonical
 	}
 	return canonical
@@ -66,7 +66,7 @@ func (c *conn) lowerLocked(name string) (string, bool) {
 	if c.lower == nil {
 		c.lower = map[string]string{}
 	}
-	if len(c.lower) < mostNames {
+	if len(c.lower) < mostNames && len(name) <= longestName {
 		c.lower[name] = lower
 	}
 	return lower, lower != ""

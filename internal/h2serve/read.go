@@ -36,10 +36,7 @@ func (c *conn) buffered() bool {
 	if c.reader.Buffered() < h2frame.HeadLen {
 		return false
 	}
-	head, err := c.reader.Peek(h2frame.HeadLen)
-	if err != nil {
-		return false
-	}
+	head := c.reader.Peek(h2frame.HeadLen)
 	length := int(head[0])<<16 | int(head[1])<<8 | int(head[2])
 	whole := http2.FrameType(head[3]) != http2.FrameHeaders || http2.Flags(head[4]).Has(http2.FlagHeadersEndHeaders)
 	return whole && c.reader.Buffered() >= h2frame.HeadLen+length

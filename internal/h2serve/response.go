@@ -147,6 +147,7 @@ func (w *response) send(p []byte, flush bool) error {
 	if !w.sent {
 		w.sent = true
 		c.headLocked(st, strconv.Itoa(w.status), w.head, false)
+		w.head = trailerOf(w.head)
 	}
 	for _, part := range [][]byte{first, p} {
 		if len(part) > 0 && !w.bodiless {
@@ -161,6 +162,14 @@ func (w *response) send(p []byte, flush bool) error {
 	}
 	if flush || len(c.out) >= leastFrame {
 		c.flushLocked()
+	}
+	return nil
+}
+
+// trailerOf is what is still of use of a head that was sent.
+func trailerOf(head http.Header) http.Header {
+	if announced, ok := head["Trailer"]; ok {
+		return http.Header{"Trailer": announced}
 	}
 	return nil
 }

@@ -51,6 +51,12 @@ var same = map[string]struct {
 		_, _ = io.WriteString(w, "hello")
 		w.Header().Set("X-End", "1")
 	}, sent{}},
+	"a trailer that is declared, and flushed before": {func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Trailer", "X-End")
+		_, _ = io.WriteString(w, "hello")
+		_ = http.NewResponseController(w).Flush()
+		w.Header().Set("X-End", "1")
+	}, sent{}},
 	"a trailer that is not": {func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusOK)
 		_ = http.NewResponseController(w).Flush()

@@ -79,6 +79,9 @@ func (c *Call) Done() {
 func (c *Call) WithBody(r *http.Request, why func(context.Context) error) *http.Request {
 	c.mu.Lock()
 	c.reads = true
+	if c.ctx.Err() != nil && !c.over { // whoever ended it did not know
+		_ = c.ctrl.SetReadDeadline(time.Unix(1, 0))
+	}
 	c.mu.Unlock()
 	ctx := r.Context()
 	out := r.WithContext(ctx)

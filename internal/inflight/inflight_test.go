@@ -88,6 +88,18 @@ func TestCall_WakesItsReaderAndSaysWhy(t *testing.T) {
 	}
 }
 
+// A call may have ended by the time that its body is asked for.
+func TestCall_WakesItsReaderThatComesLate(t *testing.T) {
+	t.Parallel()
+	ctx, c, w := newCall(t)
+	r := httptest.NewRequestWithContext(ctx, http.MethodPost, "/", iotest.ErrReader(io.ErrClosedPipe))
+	c.End(errCause)
+	r = c.WithBody(r, context.Cause)
+	if _, err := r.Body.Read(make([]byte, 1)); !errors.Is(err, errCause) || w.read.IsZero() {
+		t.Errorf("read: %v; deadline %v", err, w.read)
+	}
+}
+
 func TestSet_CutsOffWhatIsInIt(t *testing.T) {
 	t.Parallel()
 	var s inflight.Set

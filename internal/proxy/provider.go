@@ -35,6 +35,7 @@ type Provider struct {
 	calls  map[*call]struct{}
 	held   map[string]int // calls with a stream, by caller
 	lines  lines
+	looks  *time.Timer // nil where nothing is to be seen
 
 	tenures tenures
 	shown   certs.Shown // by this side, where it may have another one next time
@@ -57,7 +58,10 @@ func New(cfg Config) (*Provider, error) {
 	p.grpcAlone.Store(p.cfg.GRPC)
 	p.grpcGuess.Store(p.cfg.GRPC)
 	if p.cfg.CallIdle > 0 {
-		p.background.Go(p.watchIdle)
+		p.mu.Lock()
+		p.background.Add(1)
+		p.looks = time.AfterFunc(p.idleTick(), p.look)
+		p.mu.Unlock()
 	}
 	return p, nil
 }
@@ -89,6 +93,9 @@ func (p *Provider) Close() {
 	p.refuse()
 	p.mu.Lock()
 	p.cancel() // under mu: nothing starts in the background any more
+	if p.looks != nil && p.looks.Stop() {
+		p.background.Done()
+	}
 	conns := p.lines.conns
 	if p.lines.reserve != nil {
 		conns = append(conns, p.lines.reserve)
@@ -144,24 +151,27 @@ func (p *Provider) leave(c *call) {
 	}
 }
 
-// watchIdle interrupts calls on which nothing moves, until the provider is
-// closed.
-func (p *Provider) watchIdle() {
-	tick := max(time.Millisecond, min(maxIdleTick, p.cfg.CallIdle/ticksPerPeriod))
-	ticker := time.NewTicker(tick)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-p.ctx.Done():
-			return
-		case <-ticker.C:
-		}
-		for _, c := range p.idleCalls(tick) {
-			c.interrupt(ErrIdle)
-		}
-		p.endTenures(time.Now())
-		p.showRenewed(time.Now())
+// idleTick is how often the provider looks.
+func (p *Provider) idleTick() time.Duration {
+	return max(time.Millisecond, min(maxIdleTick, p.cfg.CallIdle/ticksPerPeriod))
+}
+
+// look interrupts calls on which nothing moves, and ends connections whose time is over. It
+// looks again after a tick, until the provider is closed; between two looks nobody waits.
+func (p *Provider) look() {
+	tick := p.idleTick()
+	for _, c := range p.idleCalls(tick) {
+		c.interrupt(ErrIdle)
 	}
+	p.endTenures(time.Now())
+	p.showRenewed(time.Now())
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ctx.Err() != nil {
+		p.background.Done()
+		return
+	}
+	p.looks.Reset(tick)
 }
 
 // idleCalls returns the calls on which nothing moved for too long.

@@ -44,7 +44,6 @@ const (
 	closeGrace     = time.Second
 	maxTick        = 10 * time.Second
 	ticksPerPeriod = 4
-	goroutines     = 3 // of a connection
 )
 
 // Config sets the bounds of a connection. Every bound is required.
@@ -76,8 +75,10 @@ type Conn struct {
 	stopped sync.WaitGroup
 
 	in   headerBlock   // used by the reader only
-	hold chan struct{} // a stream waits for the end of its gathering
 	due  chan struct{} // the writer has something to write
+	home chan struct{} // the writer is to go home
+
+	vigil vigil // used by look alone
 
 	load      atomic.Int64  // streams on the wire
 	limit     atomic.Int64  // of load, as the server stated it
@@ -116,10 +117,13 @@ type Conn struct {
 	woken      []*Stream // streams to wake when the read buffer is empty
 	held       []*Stream // streams whose response is being gathered
 	holdArmed  bool
-	moved      bool  // windows changed since waiters were looked at
-	raised     bool  // the window of every stream grew since they were looked at
-	received   int64 // bytes of data not yet acknowledged on the connection
-	control    int   // bytes in out that the server made us send
+	holding    *time.Timer // until it ends; nil before the first one
+	looks      *time.Timer // of the vigil
+	writer     bool        // a goroutine waits for due
+	moved      bool        // windows changed since waiters were looked at
+	raised     bool        // the window of every stream grew since they were looked at
+	received   int64       // bytes of data not yet acknowledged on the connection
+	control    int         // bytes in out that the server made us send
 	worth      worth
 }
 
@@ -141,8 +145,8 @@ func Client(ctx context.Context, nc net.Conn, batch *Batch, cfg Config) (*Conn, 
 		cfg:        cfg,
 		reader:     &source{from: nc},
 		stop:       make(chan struct{}),
-		hold:       make(chan struct{}, 1),
 		due:        make(chan struct{}, 1),
+		home:       make(chan struct{}),
 		streams:    make(map[uint32]*Stream),
 		shares:     make(map[string]*share),
 		nextID:     1,
@@ -163,10 +167,8 @@ func Client(ctx context.Context, nc net.Conn, batch *Batch, cfg Config) (*Conn, 
 		return nil, err
 	}
 	c.usable.Store(true)
-	c.stopped.Add(goroutines)
-	go c.read()
-	go c.write()
-	go c.tend()
+	c.stopped.Go(c.read)
+	c.tend()
 	return c, nil
 }
 
@@ -241,6 +243,7 @@ func (c *Conn) fail(err error) {
 		c.failStreamLocked(s, c.lossLocked(s))
 	}
 	close(c.stop)
+	c.untendLocked()
 	c.mu.Unlock()
 	if c.batch != nil {
 		_ = c.batch.Close() // TLS would wait to say goodbye

@@ -10,7 +10,8 @@
 // refused, and so are frames that would make the connection keep unbounded
 // state.
 //
-// A connection has three goroutines, which end with it: one reads, one writes what
-// nobody else may wait for, one looks after silence. Everything that changes is guarded by one
-// mutex, which is never held while reading, writing or calling back.
+// A connection has a goroutine that reads, and while there is something to do another one that
+// writes what nobody else may wait for. Timers look after silence. All of that ends with the
+// connection. Everything that changes is guarded by one mutex, which is never held while
+// reading, writing or calling back.
 package h2

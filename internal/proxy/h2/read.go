@@ -12,7 +12,6 @@ import (
 
 // read handles frames until the connection ends.
 func (c *Conn) read() {
-	defer c.stopped.Done()
 	for {
 		frame, err := c.readFrame()
 		whole := true
@@ -135,14 +134,12 @@ func (c *Conn) gatherLocked(s *Stream) {
 	}
 	s.holding = true
 	c.held = append(c.held, s)
-	if !c.holdArmed {
-		c.holdArmed = true
-		notify(c.hold)
-	}
+	c.holdLocked()
 }
 
 // releaseHeld ends the gathering of responses that are still growing.
 func (c *Conn) releaseHeld() {
+	defer c.stopped.Done()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for i, s := range c.held {

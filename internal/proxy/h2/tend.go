@@ -62,28 +62,52 @@ func (v *vigil) look(cfg *Config, frames, writes uint64, load int) verdict {
 	}
 }
 
-// tend looks after silence, and after responses that are gathered, until the
-// connection ends.
+// tend begins to look after silence, until the connection ends. Between two looks nobody waits.
 func (c *Conn) tend() {
-	defer c.stopped.Done()
-	v := vigil{tick: c.tick(), since: pingSpacing}
-	ticker := time.NewTicker(v.tick)
-	defer ticker.Stop()
-	hold := time.NewTimer(holdTime)
-	defer hold.Stop()
-	for {
-		select {
-		case <-c.stop:
-			return
-		case <-c.hold:
-			hold.Reset(holdTime)
-		case <-hold.C:
-			c.releaseHeld()
-		case <-ticker.C:
-			c.follow(v.look(&c.cfg, c.frames.Load(), c.writes.Load(), c.Load()))
-			if v.unused > 0 {
-				c.shrink()
-			}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.vigil = vigil{tick: c.tick(), since: pingSpacing}
+	if c.err == nil {
+		c.stopped.Add(1)
+		c.looks = time.AfterFunc(c.vigil.tick, c.look)
+	}
+}
+
+// look looks once, and again after a tick.
+func (c *Conn) look() {
+	v := &c.vigil
+	c.follow(v.look(&c.cfg, c.frames.Load(), c.writes.Load(), c.Load()))
+	if v.unused > 0 {
+		c.shrink()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		c.stopped.Done()
+		return
+	}
+	c.looks.Reset(v.tick)
+}
+
+// holdLocked has responses that are gathered released soon.
+func (c *Conn) holdLocked() {
+	if c.holdArmed || c.err != nil {
+		return
+	}
+	c.holdArmed = true
+	c.stopped.Add(1)
+	if c.holding == nil {
+		c.holding = time.AfterFunc(holdTime, c.releaseHeld)
+		return
+	}
+	c.holding.Reset(holdTime)
+}
+
+// untendLocked stops what waits for its time. What is running ends by itself.
+func (c *Conn) untendLocked() {
+	for _, t := range []*time.Timer{c.looks, c.holding} {
+		if t != nil && t.Stop() {
+			c.stopped.Done()
 		}
 	}
 }
@@ -123,6 +147,13 @@ func (c *Conn) shrink() {
 	c.spare = nil
 	if len(c.out) == 0 {
 		c.out = nil
+	}
+	if c.writer && !c.flushing {
+		select {
+		case c.home <- struct{}{}:
+			c.writer = false
+		default:
+		}
 	}
 	c.mu.Unlock()
 	if c.batch != nil {

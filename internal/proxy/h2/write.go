@@ -24,7 +24,7 @@ func (c *Conn) flushLocked() {
 			return
 		}
 	}
-	notify(c.due)
+	c.summonLocked()
 }
 
 // flushElsewhereLocked has the connection's own writer write what is pending.
@@ -33,17 +33,27 @@ func (c *Conn) flushElsewhereLocked() {
 		return
 	}
 	c.flushing = true
+	c.summonLocked()
+}
+
+// summonLocked has the writer write, who is there while there is something to write now and then:
+// its stack has grown to what TLS needs.
+func (c *Conn) summonLocked() {
+	if !c.writer {
+		c.writer = true
+		c.stopped.Go(c.write) // whoever reads is among them while the connection goes on
+	}
 	notify(c.due)
 }
 
-// write writes what others leave to it, until the connection ends. Its stack has
-// grown to what TLS needs once and for all.
+// write writes what others leave to it, until nothing is left to it for long or the connection ends.
 func (c *Conn) write() {
-	defer c.stopped.Done()
 	for {
 		select {
 		case <-c.due:
 			c.writeAll()
+		case <-c.home:
+			return
 		case <-c.stop:
 			return
 		}
