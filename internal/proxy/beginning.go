@@ -46,5 +46,5 @@ func (b *beginning) open() int {
 	if size > mostHeld {
 		return 0
 	}
-	return int(size - b.at.left) //nolint:gosec // at most mostHeld
+	return int(size - b.at.left)
 }

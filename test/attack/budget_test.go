@@ -201,6 +201,9 @@ func TestAudit_USE20_ManyPluginsBehindOneAddress(t *testing.T) {
 			t.Errorf("unproven handshake %d: %v, want %v", n, code, want)
 		}
 	}
+	if code := conn.Handshake(t, conn.Prove(t, wire.FreshRequest("storage"), true)); code != 0 {
+		t.Errorf("proven, where those that are not have used their share up: %v", code)
+	}
 }
 
 func names(n int) []string {

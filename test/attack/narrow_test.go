@@ -227,6 +227,9 @@ func TestAudit_ATK17_WhatPolicyTakesAwayStaysAway(t *testing.T) {
 				}
 			}
 			wantShut(t, "taken away", g.api, use)
+			if n := g.Usage().Grants; n != 0 {
+				t.Errorf("%d grants are left", n) // which would be good again with the right
+			}
 			subject := map[string]*connectplugin.Client{"api": g.api, "storage": g.storage}[n.from]
 			for when, next := range map[string]func(){
 				"renewed":               func() {},
