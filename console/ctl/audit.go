@@ -112,8 +112,7 @@ func verifyLog(key ed25519.PublicKey, kept *connectplugin.AuditCheckpoint, path 
 			return report, err
 		}
 		report, err = connectplugin.VerifyAudit(key, kept, files...)
-		var changed *connectplugin.AuditLogError
-		if !errors.As(err, &changed) {
+		if _, changed := errors.AsType[*connectplugin.AuditLogError](err); !changed {
 			break
 		}
 	}

@@ -181,6 +181,7 @@ func TestOtherPagesAreRefused(t *testing.T) {
 		{"a sandboxed page changes", "POST", "/change", revoke, header("Origin", "null"), http.StatusForbidden},
 		{"nobody says who", "POST", "/change", revoke, header("Origin", ""), http.StatusForbidden},
 		{"another page reads", "GET", "/events", "", header("Sec-Fetch-Site", "cross-site"), http.StatusForbidden},
+		{"a page of the same site reads", "GET", "/events", "", header("Sec-Fetch-Site", "same-site"), http.StatusForbidden},
 		{"another origin reads", "GET", "/events", "", header("Origin", "https://evil.example"), http.StatusForbidden},
 		{"a form", "POST", "/change", revoke, header("Content-Type", "text/plain"), http.StatusUnsupportedMediaType},
 		{"a GET changes", "GET", "/change", "", nil, http.StatusMethodNotAllowed},

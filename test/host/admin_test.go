@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
@@ -307,14 +308,18 @@ func TestAdmin_Follow(t *testing.T) {
 	if err == nil && second.Receive() {
 		t.Error("more follow than the operator allows")
 	}
+	<-time.After(300 * time.Millisecond) // in which nothing is sent, as nothing changes
 	none := host.Enrol(t, "none", nil)
-	var last *adminv1.Snapshot
+	last := first.GetSnapshot()
 	issued, sequence := false, first.GetEvents()[len(first.GetEvents())-1].GetSequence()
 	for !issued || len(last.GetPlugins()) != 2 {
 		if !stream.Receive() {
 			t.Fatalf("the stream ended: %v", stream.Err())
 		}
 		if s := stream.Msg().GetSnapshot(); s != nil {
+			if s.TakenAt, last.TakenAt = nil, nil; proto.Equal(s, last) {
+				t.Errorf("nothing changed, and it is sent again: %v", s)
+			}
 			last = s
 		}
 		for _, e := range stream.Msg().GetEvents() {

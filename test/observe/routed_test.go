@@ -156,6 +156,21 @@ func TestObserver_CallsThatReachNobody(t *testing.T) {
 	}
 }
 
+// A provider that breaks off is named, with the code that its caller learned.
+func TestObserver_ProviderThatBreaksOff(t *testing.T) {
+	t.Parallel()
+
+	o := &recorder{}
+	r := echo.NewRig(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }), observed(o))
+
+	out := echo.CallUnary(t.Context(), r.ToProvider(), nil, nil)
+
+	code := hosttest.CodeOrZero(out.Err)
+	if call := one(t, o, &o.routed); call.Code != code || code == connect.CodeUnknown || code == 0 || call.Provider != "provider" {
+		t.Errorf("the caller got %v, the observer %+v", out.Err, call)
+	}
+}
+
 // The observer's trace context goes to the provider in place of the caller's; one that it
 // leaves alone, and none, stay what they are.
 func TestObserver_TraceContext(t *testing.T) {
@@ -213,7 +228,7 @@ func TestObserver_TraceContextOfSeveral(t *testing.T) {
 
 	first, second := &recorder{}, &recorder{}
 	first.trace = func(c connectplugin.CallStart) connectplugin.TraceContext {
-		c.Trace.Baggage += "first"
+		c.Trace.Baggage += ",first"
 		return c.Trace
 	}
 	second.trace = func(c connectplugin.CallStart) connectplugin.TraceContext {
@@ -223,13 +238,15 @@ func TestObserver_TraceContextOfSeveral(t *testing.T) {
 	seen := &echo.Recorder{Next: echo.Service{}.Handler()}
 	r := echo.NewRig(t, seen, observed(connectplugin.JoinObservers(first, nil, second)))
 
-	echo.Want(t, "unary", echo.CallUnary(t.Context(), r.ToProvider(), nil, http.Header{"Traceparent": {"00-1-2-01", "00-3-4-01"}}))
+	echo.Want(t, "unary", echo.CallUnary(t.Context(), r.ToProvider(), nil, http.Header{
+		"Traceparent": {"00-1-2-01", "00-3-4-01"}, "Baggage": {"k=v", "l=w"},
+	}))
 
-	if got := one(t, first, &first.started).Trace; got != (connectplugin.TraceContext{Baggage: "first"}) {
+	if got := one(t, first, &first.started).Trace; got != (connectplugin.TraceContext{Baggage: "k=v,l=w,first"}) {
 		t.Errorf("the first observer is told %+v", got)
 	}
 
-	if got := one(t, second, &second.started).Trace; got != (connectplugin.TraceContext{Baggage: "first,second"}) {
+	if got := one(t, second, &second.started).Trace; got != (connectplugin.TraceContext{Baggage: "k=v,l=w,first,second"}) {
 		t.Errorf("the second observer is told %+v", got)
 	}
 
@@ -240,7 +257,7 @@ func TestObserver_TraceContextOfSeveral(t *testing.T) {
 	}
 
 	for _, got := range seen.Take() {
-		if got.URL.Path == echo.Unary && got.Header.Get("Baggage") != "first,second" {
+		if got.URL.Path == echo.Unary && got.Header.Get("Baggage") != "k=v,l=w,first,second" {
 			t.Errorf("the provider gets %q", got.Header.Get("Baggage"))
 		}
 	}
