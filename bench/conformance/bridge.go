@@ -110,7 +110,7 @@ func (b *bridge) start(ctx context.Context, upstream server) error {
 		return err
 	}
 	if b.launched {
-		err = b.launch(upstream)
+		err = b.launch(upstream, "https://"+addr)
 	} else {
 		err = b.enrol(ctx, "https://"+addr, authority.ClientTLS())
 	}

@@ -19,7 +19,7 @@ import (
 var errNotLaunched = errors.New("the host does not know the plugin that it launched")
 
 // launch has the host launch this program as a plugin that forwards to upstream.
-func (b *bridge) launch(upstream server) error {
+func (b *bridge) launch(upstream server, hostURL string) error {
 	self, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("executable: %w", err)
@@ -31,7 +31,7 @@ func (b *bridge) launch(upstream server) error {
 	}
 	l := b.host.Launcher()
 	l.Configure(map[string]connectplugin.PluginSpec{
-		providerID: {BinaryPath: self, Provides: []string{serviceType}, Args: []string{upstream.url(), trusted}},
+		providerID: {BinaryPath: self, HostURL: hostURL, Provides: []string{serviceType}, Args: []string{upstream.url(), trusted}},
 	})
 	if _, err := l.GetService(providerID, serviceType); err != nil {
 		return fmt.Errorf("launch: %w", err)

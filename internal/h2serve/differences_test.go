@@ -85,6 +85,12 @@ var differences = []difference{
 		},
 	},
 	{
+		why: "what comes for a stream after the malformed head of a later one is nothing here (section 5.1.1); x/net has not seen that one",
+		here: func(f *facts, id uint32, ours, _ *answered) bool {
+			return f.malformed && id < f.last && ours.status == "" && !ours.closed()
+		},
+	},
+	{
 		why:  "a stream that depends on itself is served here, where priorities are not known (section 5.3.2); x/net breaks it",
 		here: func(f *facts, id uint32, _, theirs *answered) bool { return f.selfish[id] && theirs.malformed() },
 	},
@@ -115,6 +121,12 @@ var ends = []struct {
 	{
 		why:  "a client that says that it goes closes the connection itself; x/net closes it as well",
 		here: func(f *facts, _, theirs *seen) bool { return f.goAway != 0 && theirs.code == http2.ErrCodeNo },
+	},
+	{
+		why: "whether the largest update fits a window depends on how much of that an answer has used up before",
+		here: func(f *facts, ours, theirs *seen) bool {
+			return f.huge[0] && (ours.code == http2.ErrCodeFlowControl || theirs.code == http2.ErrCodeFlowControl)
+		},
 	},
 	{
 		why: "more than the window of a connection ends that here (section 6.9); x/net breaks the stream",
