@@ -130,13 +130,13 @@ var ends = []struct {
 	},
 	{
 		why: "more than the window of a connection ends that here (section 6.9); x/net breaks the stream",
-		here: func(f *facts, ours, theirs *seen) bool {
+		here: func(_ *facts, ours, theirs *seen) bool {
 			return ours.code == http2.ErrCodeFlowControl && !theirs.failed()
 		},
 	},
 	{
 		why:  "headers of a stream that is over may have been under way, and are nothing here; x/net ends the connection",
-		here: func(f *facts, ours, theirs *seen) bool { return f.late && theirs.code == http2.ErrCodeProtocol },
+		here: func(f *facts, _, theirs *seen) bool { return f.late && theirs.code == http2.ErrCodeProtocol },
 	},
 	{
 		why:  "a head that is malformed opens its stream (section 5.1.1); for x/net what follows on it is a stream that nobody opened",
@@ -144,11 +144,11 @@ var ends = []struct {
 	},
 	{
 		why:  "a setting that is there twice counts as it was there last (section 6.5.3); x/net ends the connection",
-		here: func(f *facts, ours, theirs *seen) bool { return f.twice && theirs.code == http2.ErrCodeProtocol },
+		here: func(f *facts, _, theirs *seen) bool { return f.twice && theirs.code == http2.ErrCodeProtocol },
 	},
 	{
 		why: "an acknowledgement of settings that were acknowledged is nothing here; x/net ends the connection",
-		here: func(f *facts, ours, theirs *seen) bool {
+		here: func(f *facts, _, theirs *seen) bool {
 			return f.acknowledged > 1 && theirs.code == http2.ErrCodeProtocol
 		},
 	},
