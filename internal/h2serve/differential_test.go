@@ -51,7 +51,7 @@ func serveOurs(nc net.Conn, handler http.Handler) {
 func serveTheirs(nc net.Conn, handler http.Handler) {
 	s := &http2.Server{ //nolint:staticcheck // the code that net/http has, in a form that takes a connection
 		MaxConcurrentStreams: mostStreams, MaxReadFrameSize: 16 << 10, //nolint:staticcheck // as above
-		MaxUploadBufferPerStream: 64 << 10, MaxUploadBufferPerConnection: 256 << 10,
+		MaxUploadBufferPerStream: 64 << 10, MaxUploadBufferPerConnection: 256 << 10, //nolint:staticcheck // as above
 	}
 	const headroom = 320 // that it adds
 	base := &http.Server{MaxHeaderBytes: listLimit - headroom, ErrorLog: log.New(io.Discard, "", 0)}
