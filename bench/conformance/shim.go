@@ -86,7 +86,7 @@ func (b *bridges) close() {
 
 // serveServer is the server under test: the suite's reference server behind a
 // bridge. It ends with ctx.
-func serveServer(ctx context.Context, programs, tallies string, bridgeTo func(context.Context, server, *tally) (*bridge, error)) error {
+func serveServer(ctx context.Context, programs, tallies string) error {
 	request, err := readMessage(os.Stdin)
 	if err != nil {
 		return err
@@ -107,7 +107,7 @@ func serveServer(ctx context.Context, programs, tallies string, bridgeTo func(co
 		return err
 	}
 	t := &tally{}
-	b, err := bridgeTo(ctx, upstream, t)
+	b, err := newBridge(ctx, upstream, t)
 	if err != nil {
 		return err
 	}

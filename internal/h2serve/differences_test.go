@@ -85,6 +85,12 @@ var differences = []difference{
 		},
 	},
 	{
+		why: "what comes for a stream after the malformed head of a later one is nothing here (section 5.1.1); x/net has not seen that one",
+		here: func(f *facts, id uint32, ours, _ *answered) bool {
+			return f.malformed && id < f.last && ours.status == "" && !ours.closed()
+		},
+	},
+	{
 		why:  "a stream that depends on itself is served here, where priorities are not known (section 5.3.2); x/net breaks it",
 		here: func(f *facts, id uint32, _, theirs *answered) bool { return f.selfish[id] && theirs.malformed() },
 	},
@@ -117,14 +123,20 @@ var ends = []struct {
 		here: func(f *facts, _, theirs *seen) bool { return f.goAway != 0 && theirs.code == http2.ErrCodeNo },
 	},
 	{
-		why: "more than the window of a connection ends that here (section 6.9); x/net breaks the stream",
+		why: "whether the largest update fits a window depends on how much of that an answer has used up before",
 		here: func(f *facts, ours, theirs *seen) bool {
+			return f.huge[0] && (ours.code == http2.ErrCodeFlowControl || theirs.code == http2.ErrCodeFlowControl)
+		},
+	},
+	{
+		why: "more than the window of a connection ends that here (section 6.9); x/net breaks the stream",
+		here: func(_ *facts, ours, theirs *seen) bool {
 			return ours.code == http2.ErrCodeFlowControl && !theirs.failed()
 		},
 	},
 	{
 		why:  "headers of a stream that is over may have been under way, and are nothing here; x/net ends the connection",
-		here: func(f *facts, ours, theirs *seen) bool { return f.late && theirs.code == http2.ErrCodeProtocol },
+		here: func(f *facts, _, theirs *seen) bool { return f.late && theirs.code == http2.ErrCodeProtocol },
 	},
 	{
 		why:  "a head that is malformed opens its stream (section 5.1.1); for x/net what follows on it is a stream that nobody opened",
@@ -132,11 +144,11 @@ var ends = []struct {
 	},
 	{
 		why:  "a setting that is there twice counts as it was there last (section 6.5.3); x/net ends the connection",
-		here: func(f *facts, ours, theirs *seen) bool { return f.twice && theirs.code == http2.ErrCodeProtocol },
+		here: func(f *facts, _, theirs *seen) bool { return f.twice && theirs.code == http2.ErrCodeProtocol },
 	},
 	{
 		why: "an acknowledgement of settings that were acknowledged is nothing here; x/net ends the connection",
-		here: func(f *facts, ours, theirs *seen) bool {
+		here: func(f *facts, _, theirs *seen) bool {
 			return f.acknowledged > 1 && theirs.code == http2.ErrCodeProtocol
 		},
 	},

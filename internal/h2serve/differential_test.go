@@ -44,18 +44,19 @@ func serveOurs(nc net.Conn, handler http.Handler) {
 	go func() { served <- s.Serve(l) }()
 	time.Sleep(hour) // what happens has happened
 	_ = s.Shutdown(nowhere)
-	<-served //nolint:errcheck // it was ended
+	<-served // it was ended
 }
 
 // serveTheirs is the server of x/net.
 func serveTheirs(nc net.Conn, handler http.Handler) {
 	s := &http2.Server{ //nolint:staticcheck // the code that net/http has, in a form that takes a connection
-		MaxConcurrentStreams: mostStreams, MaxReadFrameSize: 16 << 10, MaxUploadBufferPerStream: 64 << 10, MaxUploadBufferPerConnection: 256 << 10,
+		MaxConcurrentStreams: mostStreams, MaxReadFrameSize: 16 << 10, //nolint:staticcheck // as above
+		MaxUploadBufferPerStream: 64 << 10, MaxUploadBufferPerConnection: 256 << 10, //nolint:staticcheck // as above
 	}
-	const headroom = 320                                                                             // that it adds
-	base := &http.Server{MaxHeaderBytes: listLimit - headroom, ErrorLog: log.New(io.Discard, "", 0)} //nolint:gosec // for one connection
-	_ = http2.ConfigureServer(base, s)                                                               // so that it shares nothing with others
-	s.ServeConn(nc, &http2.ServeConnOpts{Context: nowhere, Handler: handler, BaseConfig: base})      //nolint:staticcheck // as above
+	const headroom = 320 // that it adds
+	base := &http.Server{MaxHeaderBytes: listLimit - headroom, ErrorLog: log.New(io.Discard, "", 0)}
+	_ = http2.ConfigureServer(base, s)                                                          //nolint:staticcheck // so that it shares nothing with others
+	s.ServeConn(nc, &http2.ServeConnOpts{Context: nowhere, Handler: handler, BaseConfig: base}) //nolint:staticcheck // as above
 }
 
 const hour = time.Hour

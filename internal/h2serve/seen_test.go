@@ -175,7 +175,7 @@ const initialWindow = 65535
 func (v *seen) against(other *seen, f *facts) []string {
 	var out []string
 	if (v.code != other.code || v.over != other.over) && !explainedEnd(f, v, other) {
-		out = append(out, fmt.Sprintf("the connection: %v over=%v, and %v over=%v", v.code, v.over, other.code, other.over))
+		out = append(out, fmt.Sprintf("the connection: %v over=%v after %d bytes, and %v over=%v after %d", v.code, v.over, v.sent, other.code, other.over, other.sent))
 	}
 	if v.failed() != other.failed() {
 		return out // one of them served what the other did not
