@@ -122,7 +122,7 @@ func dialTLS(ctx context.Context, addr string, below func(net.Conn) net.Conn, cf
 // to it costs a fraction of a second (RFC 8305), also where it takes connections.
 func dialEach(ctx context.Context, addr string, dial func(ctx context.Context, addr string) (*tls.Conn, error)) (*tls.Conn, error) {
 	addrs := addressesOf(ctx, addr)
-	if len(addrs) < 2 { //nolint:mnd // of one there is nothing to choose
+	if len(addrs) <= 1 {
 		return dial(ctx, addr) // which knows best what to say of a name
 	}
 	conn, err := eyeballs.Race(ctx, eyeballs.Alternate(addrs), func(ctx context.Context, at netip.AddrPort) (*tls.Conn, error) {

@@ -78,10 +78,11 @@ func ends(o outcome, text string) bool {
 	return o.err != nil && strings.HasSuffix(o.err.Error(), text)
 }
 
-// refusedBy reports whether the client ended the connection for a protocol error.
+// refusedBy reports whether the client ended the connection for a protocol error. To whoever was
+// sending x/net says only that it did.
 func refusedBy(o outcome) bool {
 	var code http2.ConnectionError
-	return errors.As(o.err, &code) && errors.Is(o.err, code)
+	return errors.As(o.err, &code) && errors.Is(o.err, code) || o.early && ends(o, "client conn is closed")
 }
 
 // facts are what a schedule has in it.

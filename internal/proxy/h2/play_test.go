@@ -52,9 +52,12 @@ func (s *stage) deaf() {
 	s.heard = nil
 }
 
-// end hangs up.
+// end hangs up, and lets nobody wait.
 func (s *stage) end() {
 	_ = s.nc.Close()
+	for _, cancel := range s.cancel {
+		cancel(nil)
+	}
 	if s.heard != nil {
 		<-s.heard
 	}
@@ -110,7 +113,6 @@ func play(s *schedule, writes [][]byte, start func(net.Conn) (player, error)) ([
 	hungUp := false
 	for i, kind := range s.requests {
 		ctx, cancel := context.WithCancelCause(nowhere)
-		defer cancel(nil)
 		at.cancel = append(at.cancel, cancel)
 		wg.Go(func() {
 			o := p.call(ctx, kind)
