@@ -73,3 +73,31 @@ func TestServer_ShutdownKeepsItsTime(t *testing.T) {
 		t.Errorf("shutdown: %v", err)
 	}
 }
+
+// A handler that sets a deadline which has passed breaks its response, however soon it returns:
+// whoever reads it does not take it for complete.
+func TestServer_ADeadlineThatHasPassedBreaksTheResponse(t *testing.T) {
+	t.Parallel()
+	r := start(t, config(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		ctrl := http.NewResponseController(w)
+		_, _ = io.WriteString(w, "half of")
+		_ = ctrl.Flush()
+		_ = ctrl.SetWriteDeadline(time.Unix(1, 0))
+	})))
+	c := client(t)
+	for range 50 {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+r.addr+"/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := c.Do(req)
+		if err != nil {
+			continue
+		}
+		body, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if err == nil {
+			t.Fatalf("the response was complete: %q", body)
+		}
+	}
+}

@@ -220,9 +220,13 @@ func (st *stream) readLocked(n int64) {
 }
 
 func (st *stream) stopReading(err error) {
+	st.c.mu.Lock()
+	defer st.c.mu.Unlock()
+	st.stopReadingLocked(err)
+}
+
+func (st *stream) stopReadingLocked(err error) {
 	c := st.c
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	n := int64(st.unread.clear())
 	if !st.closed {
 		c.creditLocked(n)
@@ -250,15 +254,22 @@ func (st *stream) deadline(which int, t time.Time) {
 	if t.IsZero() || st.closed {
 		return
 	}
-	st.timers[which] = time.AfterFunc(time.Until(t), func() { st.overdue(which) })
-}
-
-func (st *stream) overdue(which int) {
-	if which == reading {
-		st.stopReading(os.ErrDeadlineExceeded)
+	left := time.Until(t)
+	if left <= 0 {
+		st.overdueLocked(which) // now, and not after the handler has gone on
 		return
 	}
-	st.c.mu.Lock()
-	defer st.c.mu.Unlock()
+	st.timers[which] = time.AfterFunc(left, func() {
+		st.c.mu.Lock()
+		defer st.c.mu.Unlock()
+		st.overdueLocked(which)
+	})
+}
+
+func (st *stream) overdueLocked(which int) {
+	if which == reading {
+		st.stopReadingLocked(os.ErrDeadlineExceeded)
+		return
+	}
 	st.c.resetLocked(st.id, http2.ErrCodeInternal, os.ErrDeadlineExceeded)
 }
