@@ -193,7 +193,8 @@ type AuditLogError = auditlog.ChangedError
 
 // AuditSinkConfig says where an [AuditSink] writes and how.
 type AuditSinkConfig struct {
-	// Path is the file. Where it is there the sink goes on with it. Required.
+	// Path is the file. Where it is there the sink goes on with it; a sink that is open
+	// elsewhere on the same file is an error, as far as the system knows locks. Required.
 	Path string
 	// Key signs the checkpoints. Whoever has it can write another log. Required.
 	Key ed25519.PrivateKey
@@ -299,6 +300,5 @@ func VerifyAudit(key ed25519.PublicKey, kept *AuditCheckpoint, files ...string) 
 
 // AuditFiles returns the files of the audit log at a path, oldest first.
 func AuditFiles(path string) ([]string, error) {
-	files, err := auditlog.Files(path)
-	return append(files, path), err
+	return auditlog.All(path)
 }

@@ -54,6 +54,7 @@ type caller struct {
 	call  *inflight.Call  // the request, nil where no middleware serves it
 	own   inflight.Call   // where one does
 	end   tokenstore.Hook // of the identity
+	came  time.Time       // when the request was looked at, zero where nobody took note
 }
 
 // Value implements context.Context.

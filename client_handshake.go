@@ -22,9 +22,10 @@ import (
 
 // exchange performs one handshake: a renewal where current holds a token, and a new
 // enrolment otherwise. The first one, and each that [Client.Connect] asks for, verifies
-// the host on a connection of its own. A client that lost its identity asks for another
-// over the connection on which it learnt that: it costs its host one TLS handshake.
-func (c *Client) exchange(ctx context.Context, current identity, apart bool) error {
+// the host on a connection of its own; that of the first goes on to carry the calls. A client
+// that lost its identity asks for another over the connection on which it learnt that: it
+// costs its host one TLS handshake.
+func (c *Client) exchange(ctx context.Context, current identity, apart bool) (outcome error) {
 	c.mu.Lock()
 	host, prefix := c.host, c.prefix
 	c.mu.Unlock()
@@ -35,7 +36,7 @@ func (c *Client) exchange(ctx context.Context, current identity, apart bool) err
 			return err
 		}
 		if apart {
-			defer conn.Close()
+			defer func() { c.part(conn, outcome) }()
 		}
 		x.client, x.state, x.local = oneConn{c, conn}, conn.TLS(), conn.LocalAddr()
 	}
@@ -47,11 +48,28 @@ func (c *Client) exchange(ctx context.Context, current identity, apart bool) err
 	return c.adopt(x)
 }
 
-// reach returns a connection for a handshake, of its own or one of those for calls.
+// part has calls go over the connection of a handshake where there is no other, and the next
+// attempt where the host has no room for this client yet: another one would cost both sides
+// more than all that is done there. Otherwise the connection ends.
+func (c *Client) part(conn *link.Conn, outcome error) {
+	wanted := outcome == nil || connect.CodeOf(outcome) == connect.CodeResourceExhausted
+	if !wanted || !c.link.Keep(conn) {
+		conn.Close()
+	}
+}
+
+// reach returns a connection for a handshake, of its own or one of those for calls. A client
+// that was never let in has one at most, that of its last attempt.
 func (c *Client) reach(ctx context.Context, host *url.URL, apart bool) (*link.Conn, error) {
 	get := c.link.Get
 	if apart {
 		get = c.link.Open
+		c.mu.Lock()
+		known := c.ready
+		c.mu.Unlock()
+		if conn := c.link.Spare(); conn != nil && !known {
+			return conn, nil
+		}
 	}
 	conn, err := get(ctx)
 	if err == nil {
@@ -165,12 +183,28 @@ func (x *exchange) prepare() error {
 	return signHandshakeRequest(x.req, c.Secret, x.binding)
 }
 
+// legible returns an error of a stranger's with what fits a log line of its words, and when to
+// come again where it says so.
+func legible(coded *connect.Error) error {
+	out := connect.NewError(coded.Code(), errors.New(printable(coded.Message())))
+	for _, d := range coded.Details() {
+		if d.Type() == retryInfo {
+			out.AddDetail(d)
+			break
+		}
+	}
+	if after := coded.Meta().Get(headerRetryAfter); after != "" {
+		out.Meta().Set(headerRetryAfter, after)
+	}
+	return out
+}
+
 // explain says in words what a refusal means. Of the host's own words it keeps
 // what fits a log line.
 func (x *exchange) explain(err error) error {
 	var coded *connect.Error
 	if errors.As(err, &coded) && connect.IsWireError(err) {
-		err = connect.NewError(coded.Code(), errors.New(printable(coded.Message())))
+		err = legible(coded)
 	}
 	switch connect.CodeOf(err) {
 	case connect.CodeUnauthenticated:

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"strings"
 	"syscall"
@@ -18,6 +19,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/masegraye/connect-plugin-go/internal/bridge"
+	"github.com/masegraye/connect-plugin-go/internal/eyeballs"
 	"github.com/masegraye/connect-plugin-go/internal/link"
 	"github.com/masegraye/connect-plugin-go/internal/unsent"
 )
@@ -82,27 +84,78 @@ func (c *Client) dial(ctx context.Context, below func(net.Conn) net.Conn) (net.C
 		}
 		return below(conn), nil
 	}
-	raw, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
-	if err != nil {
-		return nil, fmt.Errorf("dial: %w", err)
-	}
-	raw = below(raw)
 	cfg, err := c.cfg.clientTLS()
 	if err != nil {
-		return nil, errors.Join(err, raw.Close())
+		return nil, err
 	}
 	cfg.DynamicRecordSizingDisabled = true
 	cfg.ServerName = cmp.Or(cfg.ServerName, host.Hostname())
 	cfg.GetClientCertificate = c.noting(cfg.GetClientCertificate)
-	conn := tls.Client(raw, cfg)
-	if err := conn.HandshakeContext(ctx); err != nil {
-		_ = raw.Close()
-		return nil, explainTLS(err)
+	conn, err := dialEach(ctx, addr, func(ctx context.Context, addr string) (*tls.Conn, error) {
+		return dialTLS(ctx, addr, below, cfg)
+	})
+	if err != nil {
+		return nil, err
 	}
 	if shown := conn.ConnectionState().PeerCertificates; len(shown) > 0 {
 		c.vigil.Saw("the host, where this side calls it", shown[0])
 	}
 	return conn, nil
+}
+
+// dialTLS connects to one address, and agrees on TLS there.
+func dialTLS(ctx context.Context, addr string, below func(net.Conn) net.Conn, cfg *tls.Config) (*tls.Conn, error) {
+	raw, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("dial: %w", err)
+	}
+	raw = below(raw)
+	conn := tls.Client(raw, cfg)
+	if err := conn.HandshakeContext(ctx); err != nil {
+		_ = raw.Close()
+		return nil, explainTLS(err)
+	}
+	return conn, nil
+}
+
+// dialEach connects to the first address of a name that answers. One that swallows what is said
+// to it costs a fraction of a second (RFC 8305), also where it takes connections.
+func dialEach(ctx context.Context, addr string, dial func(ctx context.Context, addr string) (*tls.Conn, error)) (*tls.Conn, error) {
+	addrs := addressesOf(ctx, addr)
+	if len(addrs) < 2 { //nolint:mnd // of one there is nothing to choose
+		return dial(ctx, addr) // which knows best what to say of a name
+	}
+	conn, err := eyeballs.Race(ctx, eyeballs.Alternate(addrs), func(ctx context.Context, at netip.AddrPort) (*tls.Conn, error) {
+		return dial(ctx, at.String())
+	}, func(c *tls.Conn) { _ = c.Close() })
+	if err == nil {
+		return conn, nil
+	}
+	if trust, ok := errors.AsType[*trustError](err); ok { // somebody was there
+		return nil, trust
+	}
+	return nil, err
+}
+
+// addressesOf returns what a name stands for; nothing where it is none, or is not known.
+func addressesOf(ctx context.Context, addr string) []netip.AddrPort {
+	name, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil
+	}
+	number, err := net.DefaultResolver.LookupPort(ctx, "tcp", port)
+	if _, literal := netip.ParseAddr(name); err != nil || literal == nil {
+		return nil
+	}
+	found, err := net.DefaultResolver.LookupNetIP(ctx, "ip", name)
+	if err != nil {
+		return nil
+	}
+	out := make([]netip.AddrPort, len(found))
+	for i, a := range found {
+		out[i] = netip.AddrPortFrom(a.Unmap(), uint16(number)) //nolint:gosec // a port
+	}
+	return out
 }
 
 type clientCertificates func(*tls.CertificateRequestInfo) (*tls.Certificate, error)

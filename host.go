@@ -65,6 +65,7 @@ type Host struct {
 	addr        string
 	healthAddr  string // empty before probes are answered
 	metricsAddr string // empty before scrapes are
+	edges       listeners
 }
 
 // Usage counts what a host holds at one moment, for its operator's metrics. Most of

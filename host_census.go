@@ -11,6 +11,8 @@ import (
 
 	adminv1 "github.com/masegraye/connect-plugin-go/gen/admin/v1"
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
+	"github.com/masegraye/connect-plugin-go/internal/edge"
+	"github.com/masegraye/connect-plugin-go/internal/fullest"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
 	"github.com/masegraye/connect-plugin-go/internal/tally"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
@@ -24,7 +26,7 @@ type census struct {
 	book     *policy.Book
 
 	identities             int
-	perSelf                map[string]int
+	perSelf, perPeer       map[string]int
 	services               map[string]*adminv1.ServiceInfo
 	perPlugin, watchesEach map[string]int
 	watches                int
@@ -42,7 +44,7 @@ func (h *Host) snapshot(entries uint32) *adminv1.Snapshot {
 				Version: moduleVersion(), StartedAt: timestamppb.New(h.made), Address: h.Addr(), ReloadsPolicy: h.cfg.Admin.LoadPolicy != nil,
 			},
 		},
-		perSelf: map[string]int{}, services: map[string]*adminv1.ServiceInfo{},
+		perSelf: map[string]int{}, perPeer: map[string]int{}, services: map[string]*adminv1.ServiceInfo{},
 		perPlugin: map[string]int{}, watchesEach: map[string]int{},
 	}
 	c.takeServices()
@@ -74,6 +76,9 @@ func (c *census) takePlugins() {
 	c.host.hub.store.Each(func(id *tokenstore.Identity) bool {
 		c.identities++
 		c.perSelf[id.SelfID()]++
+		if id.Peer() != "" && !id.Proven() {
+			c.perPeer[id.Peer()]++
+		}
 		all = append(all, id)
 		return true
 	})
@@ -245,45 +250,86 @@ const (
 
 func wireBytes(n int64) uint64 { return uint64(max(n, 0)) }
 
-// takeLimits says how full the bounds are, of those that each plugin or type has the fullest one.
+// takeLimits says how full the bounds are, of those that each plugin, type or address has the fullest one.
 func (c *census) takeLimits() {
-	l := c.host.cfg.Limits
-	add := func(name string, used, most int, of string) {
-		c.snapshot.Limits = append(c.snapshot.GetLimits(), &adminv1.LimitInfo{
-			Name: name, Used: uint64(max(used, 0)), Max: uint64(max(most, 0)), Of: valid(of),
-		})
-	}
+	l, host := c.host.cfg.Limits, c.host
 	registrations, perType := 0, map[string]int{}
 	for name, s := range c.services {
 		registrations += len(s.GetProviders())
 		perType[name] = len(s.GetProviders())
 	}
 	delete(c.watchesEach, "") // the host's own have no bound
-	add("MaxIdentities", c.identities, l.MaxIdentities, "")
-	self, n := fullest(c.perSelf)
-	most := l.MaxIdentitiesPerSelfID
+	self, instances := fullest.Count(c.perSelf)
+	mostInstances := l.MaxIdentitiesPerSelfID
 	if rules := c.book.Match(self, "").Rules; rules != nil && rules.MaxInstances > 0 {
-		most = rules.MaxInstances
+		mostInstances = rules.MaxInstances
 	}
-	add("MaxIdentitiesPerSelfID", n, most, self)
-	add("MaxGrantsPerIdentity", c.mostGrants, l.MaxGrantsPerIdentity, c.grantsOf)
-	add("MaxRegistrations", registrations, l.MaxRegistrations, "")
-	plugin, n := fullest(c.perPlugin)
-	add("MaxRegistrationsPerPlugin", n, l.MaxRegistrationsPerPlugin, plugin)
-	serviceType, n := fullest(perType)
-	add("MaxRegistrationsPerType", n, l.MaxRegistrationsPerType, serviceType)
-	add("MaxWatches", c.watches, l.MaxWatches, "")
-	watcher, n := fullest(c.watchesEach)
-	add("MaxWatchesPerPlugin", n, l.MaxWatchesPerPlugin, watcher)
-	add("Admin.Followers", len(c.host.followers), cap(c.host.followers), "")
+	c.limit("MaxIdentities", c.identities, l.MaxIdentities, "")
+	c.limit("MaxIdentitiesPerSelfID", instances, mostInstances, self)
+	c.each("MaxIdentitiesPerPeer", l.MaxIdentitiesPerPeer)(fullest.Count(c.perPeer))
+	c.limit("MaxGrantsPerIdentity", c.mostGrants, l.MaxGrantsPerIdentity, c.grantsOf)
+	c.limit("MaxRegistrations", registrations, l.MaxRegistrations, "")
+	c.each("MaxRegistrationsPerPlugin", l.MaxRegistrationsPerPlugin)(fullest.Count(c.perPlugin))
+	c.each("MaxRegistrationsPerType", l.MaxRegistrationsPerType)(fullest.Count(perType))
+	c.limit("MaxWatches", c.watches, l.MaxWatches, "")
+	c.each("MaxWatchesPerPlugin", l.MaxWatchesPerPlugin)(fullest.Count(c.watchesEach))
+	c.limit("MaxOpenCalls", host.hub.open.Len(), l.MaxOpenCalls, "")
+	c.each("MaxOpenCallsPerIdentity", l.MaxOpenCallsPerIdentity)(host.hub.open.Fullest())
+	c.limit("MaxPendingHandshakes", host.hub.enrolling.Len(), l.MaxPendingHandshakes, "")
+	c.each("MaxPendingHandshakesPerPeer", l.MaxPendingHandshakesPerPeer)(host.hub.enrolling.Fullest())
+	lookups, asker, each := host.hub.lookups.Running()
+	c.limit("MaxLookups", lookups, l.MaxLookups, "")
+	c.limit("MaxLookupsPerPlugin", each, l.MaxLookupsPerPlugin, asker)
+	c.takeConnections(&l)
+	c.limit("Admin.Followers", len(host.followers), cap(host.followers), "")
 }
 
-// fullest returns the first key, in order, that has most.
-func fullest(counts map[string]int) (key string, n int) {
-	for k, v := range counts {
-		if v > n || v == n && k < key {
-			key, n = k, v
+// takeConnections says how full the host's listener is; of several, which no host needs, the fullest one. A
+// host that is served by a server of the user's own has none.
+func (c *census) takeConnections(l *Limits) {
+	c.host.mu.Lock()
+	open := slices.Collect(maps.Keys(c.host.edges))
+	c.host.mu.Unlock()
+	if len(open) == 0 {
+		return
+	}
+	all, address, each := 0, "", 0
+	for _, e := range open {
+		all = max(all, e.Len())
+		if key, n := e.Fullest(); n > each {
+			address, each = key, n
 		}
 	}
-	return key, n
+	c.limit("MaxConnections", all, l.MaxConnections, "")
+	c.limit("MaxConnectionsPerPeer", each, l.MaxConnectionsPerPeer, address)
+}
+
+// limit adds a bound of so many.
+func (c *census) limit(name string, used, most int, of string) {
+	c.snapshot.Limits = append(c.snapshot.GetLimits(), &adminv1.LimitInfo{
+		Name: name, Used: uint64(max(used, 0)), Max: uint64(max(most, 0)), Of: valid(of),
+	})
+}
+
+// each returns what adds a bound of somebody's.
+func (c *census) each(name string, most int) func(of string, used int) {
+	return func(of string, used int) { c.limit(name, used, most, of) }
+}
+
+// listeners are those on which a host is served.
+type listeners map[*edge.Listener]struct{}
+
+// listens notes a listener until ended is called, so that its connections are counted.
+func (h *Host) listens(l *edge.Listener) (ended func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.edges == nil {
+		h.edges = listeners{}
+	}
+	h.edges[l] = struct{}{}
+	return func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		delete(h.edges, l)
+	}
 }

@@ -14,10 +14,11 @@ import (
 
 // routes builds the host's route table of what each service brings.
 func (h *Host) routes() (routeTable, error) {
-	opts := h.handlerOptions()
+	operators := h.handlerOptions()
+	opts := append(slices.Clip(operators), h.cfg.Limits.fields())
 	routes := slices.Concat(
 		h.handshake.routes(opts...), h.lifecycle.routes(opts...), h.registry.routes(opts...), h.broker.routes(opts...),
-		h.health.routes(opts...), h.router.routes(), h.adminRoutes(opts...),
+		h.health.routes(opts...), h.router.routes(), h.adminRoutes(operators...),
 	)
 	for _, name := range h.cfg.Plugins.Keys() {
 		rt, err := hostPluginRoute(name, h.cfg.Plugins[name], h.cfg.Impls[name], h.cfg.Limits)

@@ -137,6 +137,7 @@ func (h *Host) Serve(ctx context.Context, l net.Listener) error {
 	}
 	outer := h.edge(looked)
 	defer outer.End()
+	defer h.listens(outer)()
 	l = outer
 	h.cfg.Logger.Info("host is serving", keyAddr, l.Addr().String())
 	served := make(chan error, 1)
@@ -197,7 +198,7 @@ func (h *Host) setServer() {
 
 // Bounds of one connection to the host, in bytes of uploads that wait to be read: of each, and of all.
 const (
-	hostStreamBuffer = 512 << 10
+	hostStreamBuffer = 256 << 10
 	hostConnBuffer   = 1 << 20
 )
 
@@ -222,6 +223,8 @@ func (h *Host) newPlain(base context.Context) *http.Server {
 			SendPingTimeout:      l.KeepAliveInterval,
 			PingTimeout:          l.KeepAliveTimeout,
 			WriteByteTimeout:     l.WriteTimeout,
+			// Uploads that nobody reads leave room for others on their connection.
+			MaxReceiveBufferPerStream: hostStreamBuffer, MaxReceiveBufferPerConnection: hostConnBuffer,
 		},
 	}
 }
@@ -266,11 +269,7 @@ func (h *Host) edge(l net.Listener) *edge.Listener {
 		Refusals: edge.Rate{PerSecond: limits.RefusalsPerSecond, Burst: limits.RefusalBurst},
 		Key:      func(a net.Addr) string { return addressKey(a.String()) },
 		Context:  newConnection(h.standing, verifiesItself(h.serverTLS)),
-		CutOff: func(addr net.Addr, reason string) {
-			// Each costs the peer a connection and thousands of frames, so all are recorded.
-			h.hub.audit(AuditEvent{Kind: AuditLimited, Peer: addrOnly(addr.String()), Reason: "connection cut off: " + reason})
-			h.hub.tellRefusal(nil, AuditLimited, RefusedConnection)
-		},
+		CutOff:   h.hub.recordCutOff,
 		Refused: func(addr net.Addr, err error) {
 			h.serverLog.failed(addr, err)
 			h.hub.tellRefusal(nil, AuditAuthFailed, RefusedConnection)

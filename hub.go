@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"log/slog"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -62,7 +63,7 @@ type hub struct {
 	open     seats.Seats     // requests with a caller that are being served
 	watching seats.Seats     // watches, of the host's health or whose message is not there yet
 	answered procedures.Set  // what somebody answered, which has a name for the observer
-	clock    wallclock.Clock // for the observer
+	clock    wallclock.Clock // of requests
 
 	lookups lookup.Resolver // of names that plugins state
 
@@ -99,6 +100,15 @@ func (h *hub) configure(s *settings) {
 func (h *hub) settings() *settings    { return h.current.Load() }
 func (h *hub) log() *slog.Logger      { return h.settings().log }
 func (h *hub) audit(event AuditEvent) { h.settings().audit.record(event) }
+
+// logOnce is the log for what a plugin can bring about as often as it likes: that of a kind is
+// written once a minute.
+func (h *hub) logOnce(kind string) *slog.Logger {
+	if !h.spend(budget{key: kind, rate: Rate{RequestsPerSecond: 1 / time.Minute.Seconds(), Burst: 1}}) {
+		return slog.New(slog.DiscardHandler)
+	}
+	return h.log()
+}
 
 // observer is whom to tell what happens, nil for nobody.
 func (h *hub) observer() Observer { return h.settings().observer }
@@ -234,7 +244,21 @@ func (h *hub) auditEvent(ctx context.Context, e AuditEvent) {
 		h.recordRefusal(p, c, e)
 		return
 	}
+	if remote && known && e.Kind != AuditAdministered {
+		h.auditChange(c.id, e)
+		return
+	}
 	h.audit(e)
+}
+
+// auditChange records what a plugin changed or brought about: one by one as long as its budget
+// lasts, which is what it may change at once, and counted beyond that.
+func (h *hub) auditChange(id *tokenstore.Identity, e AuditEvent) {
+	l := &h.settings().limits
+	rate := Rate{RequestsPerSecond: l.HandshakesPerSecond, Burst: max(l.HandshakeBurst, l.ChangeBurst)}
+	if h.spend(callerBudget("changed:", id, rate)) || h.recurring.Note(recurrence{e.Kind, e.Peer, e.RuntimeID, e.SelfID}) {
+		h.audit(e)
+	}
 }
 
 // recurrence is what the audit only counts after the first time.
@@ -264,6 +288,19 @@ func (h *hub) recordRefusal(p *peer, c *caller, e AuditEvent) {
 		e = AuditEvent{Kind: AuditLimited, Peer: p.addr, Procedure: e.Procedure, Reason: reasonCounted}
 	}
 	h.auditOnce(p, c, e)
+}
+
+// recordCutOff records that a connection of a peer was cut off: one by one as long as the budget
+// for that lasts, and counted beyond that.
+func (h *hub) recordCutOff(addr net.Addr, reason string) {
+	h.tellRefusal(nil, AuditLimited, RefusedConnection)
+	p := &peer{addr: addrOnly(addr.String())}
+	e := AuditEvent{Kind: AuditLimited, Peer: p.addr, Reason: "connection cut off: " + reason}
+	if h.spend(peerBudget("cut off:", p, h.settings().limits.handshakeRate())) {
+		h.audit(e)
+		return
+	}
+	h.auditOnce(p, nil, e)
 }
 
 // tellRefusal tells the observer that a caller, or somebody unknown, was refused.

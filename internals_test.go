@@ -9,13 +9,17 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
+	adminv1 "github.com/masegraye/connect-plugin-go/gen/admin/v1"
+	"github.com/masegraye/connect-plugin-go/gen/admin/v1/adminv1connect"
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
@@ -188,6 +192,24 @@ func TestAudit_ATK17_LaunchesDoNotFillTheSetOfPlugins(t *testing.T) {
 	}
 }
 
+// What waits for something has no deadline, all else of the admin services has.
+func TestQuickProcedure(t *testing.T) {
+	t.Parallel()
+	waits := []string{
+		adminv1connect.AdminReadServiceFollowProcedure, adminv1connect.AdminChangeServiceDrainProcedure,
+		adminv1connect.AdminChangeServiceReplaceProcedure, adminv1connect.AdminChangeServiceReloadPolicyProcedure,
+	}
+	for _, service := range []string{AdminRead, AdminChange} {
+		methods := adminv1.File_admin_v1_admin_proto.Services().ByName(protoreflect.FullName(service).Name()).Methods()
+		for i := range methods.Len() {
+			path := "/" + service + "/" + string(methods.Get(i).Name())
+			if quickProcedure(path) == slices.Contains(waits, path) {
+				t.Errorf("%s is quick: %v", path, quickProcedure(path))
+			}
+		}
+	}
+}
+
 // BenchmarkCallRecord is what the host does for an observer on a routed call, and no more.
 func BenchmarkCallRecord(b *testing.B) {
 	h := newHub((&ServeConfig{}).withDefaults().settings())
@@ -199,17 +221,19 @@ func BenchmarkCallRecord(b *testing.B) {
 	r := httptest.NewRequestWithContext(context.Background(), http.MethodPost, "/services/kv/-/kv.v1.KV/Get", nil)
 	r.Header.Set("Content-Type", "application/proto")
 	r.Header.Set("Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
-	call := &routedCall{caller: &caller{id: id, hub: h}}
+	began := time.Now() // which a call reads anyway, as it does when the provider's part begins
+	call := &routedCall{caller: &caller{id: id, hub: h, came: began}}
 	call.target.route.Type, call.target.path = "kv", "/kv.v1.KV/Get"
 	call.target.reg = &catalog.Registration{Type: "kv", SelfID: "provider", RuntimeID: "provider-1"}
 	header, body := http.Header{"Content-Type": {"application/proto"}}, make([]byte, 256)
 	b.ReportAllocs()
 	for b.Loop() {
-		call.record = newCallRecord(NopObserver{}, h)
+		call.record = newCallRecord(NopObserver{}, call.caller)
 		call.record.begin(r, call)
 		o := call.record.attempt()
 		o.Head(http.StatusOK, header) // with framingOf, which a call does anyway
 		o.Body(body)
+		o.End(began, int64(len(body)))
 		call.record.done(r.Context(), call, proxy.Result{Latency: time.Millisecond})
 		call.record.end()
 	}
@@ -274,4 +298,39 @@ func TestPluginSession_HealthThatBlocks(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A name that a plugin stated is looked up when it registers, and not again when it is dialled,
+// whatever the name means then.
+func TestAudit_USE37_ANameIsLookedUpOnce(t *testing.T) {
+	t.Parallel()
+	own := netip.MustParseAddr("192.0.2.7")
+	lookups := 0
+	resolve := func(string) ([]netip.Addr, error) {
+		lookups++
+		return []netip.Addr{netip.MustParseAddr("192.0.2.1"), own, netip.MustParseAddr("2001:db8::1")}, nil
+	}
+	for baseURL, want := range map[string]string{
+		"https://storage.example:8443": "https://storage.example:8443", "https://storage.example": "https://storage.example:443",
+		"https://Storage.example.:1": "https://Storage.example:1",
+	} {
+		at, err := pinToPeer(resolve, baseURL, own.String(), false)
+		if err != nil {
+			t.Fatalf("%s: %v", baseURL, err)
+		}
+		named, resolver := unpin(at)
+		if named != want || resolver == nil {
+			t.Errorf("%s is dialled as %q, looked up by %v", baseURL, named, resolver)
+			continue
+		}
+		if addrs, err := resolver.LookupNetIP(t.Context(), "ip", "storage.example"); err != nil || len(addrs) != 1 || addrs[0] != own {
+			t.Errorf("%s is dialled at %v, %v", baseURL, addrs, err)
+		}
+	}
+	if lookups != 3 {
+		t.Errorf("%d look-ups", lookups)
+	}
+	if at, err := pinToPeer(resolve, "https://storage.example", "192.0.2.9", false); err == nil {
+		t.Errorf("another address: %s", at)
+	}
 }

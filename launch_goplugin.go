@@ -366,6 +366,7 @@ func (l *goPluginLaunch) askToStop(ctx context.Context) error {
 	ctx, cancelCall := context.WithTimeout(ctx, controlTimeout)
 	defer cancelCall()
 	l.control.Shutdown(ctx)
+	l.vacate() // while the process ends
 	return ctx.Err()
 }
 
@@ -377,6 +378,11 @@ func (l *goPluginLaunch) cleanUp() {
 		l.reading.Wait()
 		l.control.Close()
 	}
+	l.vacate()
+}
+
+// vacate removes the directory of the plugin's socket, to which nobody connects any more.
+func (l *goPluginLaunch) vacate() {
 	if l.dir != "" {
 		_ = os.RemoveAll(l.dir)
 	}

@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/masegraye/connect-plugin-go/internal/backoff"
 	"github.com/masegraye/connect-plugin-go/internal/proxy"
 	"github.com/masegraye/connect-plugin-go/internal/supervise"
 )
@@ -55,7 +54,13 @@ type launchedPlugin struct {
 type swapping struct {
 	spec  PluginSpec
 	fresh *instance
-	taken chan error
+	taken chan succession
+}
+
+// succession is what came of it: whose place it took, nil for nobody's, or why it did not.
+type succession struct {
+	old *instance
+	err error
 }
 
 func newLaunchedPlugin(l *PluginLauncher, name string, spec PluginSpec) *launchedPlugin {
@@ -73,23 +78,14 @@ func (p *launchedPlugin) run() {
 	defer close(p.done)
 	defer p.launcher.forgetPlugin(p)
 	supervisor := p.specNow().Restart.supervisor()
-	for first := true; p.life.Err() == nil; first = false {
-		spec := p.specNow()
-		i, err := p.launcher.start(p.life, spec, false)
-		if err != nil {
-			if first { // rolled back whole: whoever wants the plugin tries again
-				p.launcher.forgetPlugin(p)
-				p.set(LaunchStopped, nil, err)
-				return
-			}
-			next := supervisor.Failed(time.Now(), 0)
-			p.down(next, err)
-			if !p.rest(spec, next, err) {
-				return
-			}
-			continue
-		}
-		p.set(LaunchRunning, i, nil)
+	i, err := p.launcher.start(p.life, p.specNow(), false)
+	if err != nil { // rolled back whole: whoever wants the plugin tries again
+		p.launcher.forgetPlugin(p)
+		p.set(LaunchStopped, nil, err)
+		return
+	}
+	p.set(LaunchRunning, i, nil)
+	for i != nil {
 		exit, ran, unasked := p.watch(i)
 		if !unasked {
 			return
@@ -103,11 +99,27 @@ func (p *launchedPlugin) run() {
 		}
 		p.down(next, exitError(exit))
 		p.note(exit, next, ran)
-		if !p.rest(p.specNow(), next, exitError(exit)) {
-			return
-		}
+		i = p.again(supervisor, next, exitError(exit))
 	}
 	p.set(LaunchStopped, nil, ErrPluginNotRunning)
+}
+
+// again returns an instance that runs in the place of one that failed: one that was started when
+// it was due, or another that took its place before. Nil is the end of the plugin.
+func (p *launchedPlugin) again(supervisor *supervise.Supervisor, next supervise.Next, why error) *instance {
+	for {
+		i, alive := p.rest(next, why)
+		if i != nil || !alive {
+			return i
+		}
+		i, err := p.launcher.start(p.life, p.specNow(), false)
+		if err == nil {
+			p.set(LaunchRunning, i, nil)
+			return i
+		}
+		next, why = supervisor.Failed(time.Now(), 0), err
+		p.down(next, why)
+	}
 }
 
 // watch returns when the current instance, or one that took its place, ended by itself, or
@@ -133,28 +145,33 @@ func (p *launchedPlugin) watch(i *instance) (exit PluginExit, ran time.Duration,
 	}
 }
 
-// takeOver puts a fresh instance into service and stops the old one beside it.
+// takeOver puts a fresh instance into service, in the place of another or of none, and returns
+// the one that is in service then.
 func (p *launchedPlugin) takeOver(old *instance, s *swapping) *instance {
-	if err := s.fresh.release(old.runtimeID()); err != nil {
-		s.taken <- err
+	former := ""
+	if old != nil {
+		former = old.runtimeID()
+	}
+	if err := s.fresh.release(former); err != nil {
+		s.taken <- succession{err: err}
 		return old
 	}
 	p.mu.Lock()
 	p.spec = s.spec
 	p.mu.Unlock()
 	p.set(LaunchRunning, s.fresh, nil)
-	s.taken <- nil
+	s.taken <- succession{old: old}
 	return s.fresh
 }
 
-// replace starts an instance beside the current one and lets it take over.
+// replace starts an instance beside the current one, if there is one, and lets it take over.
 func (p *launchedPlugin) replace(ctx context.Context, spec PluginSpec) error {
 	if err := spec.validate(); err != nil {
 		return err
 	}
 	p.replacing.Lock()
 	defer p.replacing.Unlock()
-	old, err := p.await(ctx)
+	current, err := p.standing(ctx)
 	if err != nil {
 		return err
 	}
@@ -165,13 +182,27 @@ func (p *launchedPlugin) replace(ctx context.Context, spec PluginSpec) error {
 	end, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(p.grace, cancel)()
-	if err := p.handOver(ctx, old, &swapping{spec: spec, fresh: fresh, taken: make(chan error, 1)}); err != nil {
+	old, err := p.handOver(ctx, current, &swapping{spec: spec, fresh: fresh, taken: make(chan succession, 1)})
+	if err != nil {
 		fresh.stop(end, "it could not take over")
 		return err
 	}
-	old.stop(end, "replaced")
-	p.note(old.exit(), supervise.Next{}, time.Since(old.begun))
+	if old != nil {
+		old.stop(end, "replaced")
+		p.note(old.exit(), supervise.Next{}, time.Since(old.begun))
+	}
 	return nil
+}
+
+// standing returns the instance in service, and nil where the plugin is down until its next start.
+func (p *launchedPlugin) standing(ctx context.Context) (*instance, error) {
+	p.mu.Lock()
+	down := p.state == LaunchBackoff || p.state == LaunchBroken
+	p.mu.Unlock()
+	if down {
+		return nil, nil //nolint:nilnil // documented
+	}
+	return p.await(ctx)
 }
 
 // startBeside starts an instance whose registrations are held back.
@@ -182,37 +213,54 @@ func (p *launchedPlugin) startBeside(ctx context.Context, spec PluginSpec) (*ins
 	return p.launcher.start(ctx, spec, true)
 }
 
-// handOver gives the watcher the instance that takes over from the old one.
-func (p *launchedPlugin) handOver(ctx context.Context, old *instance, s *swapping) error {
+// handOver gives the watcher the instance that takes over, and returns the one whose place it
+// took. An end of the current one meanwhile is the end of that.
+func (p *launchedPlugin) handOver(ctx context.Context, current *instance, s *swapping) (*instance, error) {
+	var exited <-chan struct{}
+	if current != nil {
+		exited = current.exited
+	}
 	select {
 	case p.swap <- s:
-		return <-s.taken
-	case <-old.exited:
-		return fmt.Errorf("the old instance ended meanwhile: %w", ErrPluginNotRunning)
+		came := <-s.taken
+		return came.old, came.err
+	case <-exited:
+		return nil, fmt.Errorf("the old instance ended meanwhile: %w", ErrPluginNotRunning)
 	case <-p.life.Done():
-		return ErrPluginNotRunning
+		return nil, ErrPluginNotRunning
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return nil, context.Cause(ctx)
 	}
 }
 
-// rest waits until the next start is due; it reports false where there is none.
-func (p *launchedPlugin) rest(spec PluginSpec, next supervise.Next, why error) bool {
+// rest waits until the next start is due, or another instance takes the plugin's place, which it
+// returns. It reports false at the end of the plugin.
+func (p *launchedPlugin) rest(next supervise.Next, why error) (taken *instance, alive bool) {
 	text := "starting it again"
 	if next.Broken {
 		text = "it fails again and again; the next start is put off"
 	}
 	wait := time.Until(next.At)
-	p.launcher.platform.log().Warn("a plugin is down: "+text, keyPlugin, spec.Name, keyWait, wait.Round(time.Millisecond), keyError, why)
-	if !backoff.Wait(p.life, wait) {
-		p.set(LaunchStopped, nil, ErrPluginNotRunning)
-		return false
+	p.launcher.platform.log().Warn("a plugin is down: "+text,
+		keyPlugin, p.specNow().Name, keyWait, wait.Round(time.Millisecond), keyError, why)
+	due := time.NewTimer(wait)
+	defer due.Stop()
+	for taken == nil {
+		select {
+		case s := <-p.swap:
+			taken = p.takeOver(nil, s)
+			continue
+		case <-due.C:
+		case <-p.life.Done():
+			return nil, false
+		}
+		p.mu.Lock()
+		p.restarts++
+		p.mu.Unlock()
+		p.set(LaunchStarting, nil, why)
+		return nil, true
 	}
-	p.mu.Lock()
-	p.restarts++
-	p.mu.Unlock()
-	p.set(LaunchStarting, nil, why)
-	return true
+	return taken, true
 }
 
 // down says that the plugin is not running and when it is started again.

@@ -194,6 +194,11 @@ func (l *processLaunch) cleanUp() {
 	if l.pipe != nil {
 		_ = l.pipe.Close()
 	}
+	l.vacate()
+}
+
+// vacate removes the directory of the plugin's socket, to which nobody connects any more.
+func (l *processLaunch) vacate() {
 	if l.dir != "" {
 		_ = os.RemoveAll(l.dir)
 	}
@@ -266,7 +271,11 @@ func (l *processLaunch) instance() *instance {
 			l.noteAsked()
 			l.stop(ctx, func(ctx context.Context) error {
 				l.withdraw(ctx)
-				return l.platform.askToStop(ctx, l.runtimeID(), l.spec.StopGrace, reason)
+				err := l.platform.askToStop(ctx, l.runtimeID(), l.spec.StopGrace, reason)
+				if err == nil {
+					l.vacate() // while the process ends
+				}
+				return err
 			})
 			<-exited
 		},

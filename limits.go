@@ -9,6 +9,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/masegraye/connect-plugin-go/internal/extent"
 	"github.com/masegraye/connect-plugin-go/internal/limiter"
 	"github.com/masegraye/connect-plugin-go/internal/swell"
 )
@@ -24,6 +25,13 @@ type Limits struct { //nolint:recvcheck // rates are computed on each call, wher
 	// MaxMessageBytes bounds one message to the host's services, in bytes,
 	// before it is decoded and again while it is decompressed. Default 1 MiB.
 	MaxMessageBytes int
+	// MaxFieldEntries bounds the entries of each list and map in such a message, and MaxFieldBytes
+	// the length of each text, below what both sides agree on for each of them ([MaxSelfIDLen],
+	// [MaxMetadataEntries] and so on); one that has more is invalid_argument. Defaults 256 and
+	// 4,096, the most that any field may have, and more than that is refused.
+	MaxFieldEntries int
+	// MaxFieldBytes is the length to MaxFieldEntries, in bytes. Default 4,096.
+	MaxFieldBytes int
 	// MaxCallBytes bounds the body of one request to a capability, to one of the
 	// host's own plugin services or to a plugin in the host's own process
 	// ([ServiceRouter.RegisterPluginHandler]), in bytes. Default 64 MiB.
@@ -106,7 +114,8 @@ type Limits struct { //nolint:recvcheck // rates are computed on each call, wher
 	// StreamIdleTimeout ends a routed call in which nothing moved in either
 	// direction. Default 15 min.
 	StreamIdleTimeout time.Duration
-	// DialTimeout bounds connecting to a plugin, TLS included. Default 5 s.
+	// DialTimeout bounds how long a call waits for a connection to a plugin, TLS included. An
+	// attempt that somebody answered goes on for three times as long, for later calls. Default 5 s.
 	DialTimeout time.Duration
 
 	// MaxHandshakeBytes bounds the message of a handshake, in bytes, before it is decoded and
@@ -214,6 +223,8 @@ type Limits struct { //nolint:recvcheck // rates are computed on each call, wher
 var defaultLimits = Limits{
 	MaxHeaderBytes:              32 << 10,
 	MaxMessageBytes:             1 << 20,
+	MaxFieldEntries:             maxDeclarations,
+	MaxFieldBytes:               MaxMetadataValueLen,
 	MaxCallBytes:                64 << 20,
 	MaxDecompressedBytes:        64 << 20,
 	MaxDecompressionRatio:       100,
@@ -318,6 +329,16 @@ func (l *Limits) handshakes() connect.HandlerOption {
 	return swellingMessages(l.MaxHandshakeBytes, bounds)
 }
 
+// fields bounds what is in the messages to the host's own services, where the operator wants less
+// than both sides agreed on.
+func (l *Limits) fields() connect.HandlerOption {
+	b := extent.Bounds{Entries: l.MaxFieldEntries, Bytes: l.MaxFieldBytes}
+	if b.Entries >= defaultLimits.MaxFieldEntries && b.Bytes >= defaultLimits.MaxFieldBytes {
+		return connect.WithInterceptors() // each field has its own bound
+	}
+	return connect.WithInterceptors(fieldBounds(b))
+}
+
 // withDefaults returns a copy in which zero fields hold their defaults.
 func (l Limits) withDefaults() Limits {
 	if l.EnrolmentsPerSecond == 0 {
@@ -346,6 +367,12 @@ func (l Limits) validate() error {
 		if (f.CanInt() && f.Int() < 0) || (f.CanFloat() && !(f.Float() >= 0)) {
 			return fieldError("Limits."+v.Type().Field(i).Name, "is negative; write 0 for the default or a positive bound")
 		}
+	}
+	switch {
+	case l.MaxFieldEntries > defaultLimits.MaxFieldEntries:
+		return fieldError("Limits.MaxFieldEntries", "is more than %d, the most that any field may have", defaultLimits.MaxFieldEntries)
+	case l.MaxFieldBytes > defaultLimits.MaxFieldBytes:
+		return fieldError("Limits.MaxFieldBytes", "is more than %d, the most that any field may have", defaultLimits.MaxFieldBytes)
 	}
 	return nil
 }

@@ -83,7 +83,8 @@ func (m *middleware) pay(h *hub, a *admission) (wait time.Duration, what string)
 	if a.caller == nil || m.route.vital {
 		return 0, ""
 	}
-	if debt := h.shareOf(a.caller.id).carried.Debt(time.Now()); debt > 0 {
+	a.caller.came = h.clock.Now()
+	if debt := h.shareOf(a.caller.id).carried.Debt(a.caller.came); debt > 0 {
 		return debt, "bytes"
 	}
 	return 0, ""

@@ -93,7 +93,8 @@ type RoutedCall struct {
 	// Type is the service type, one that policy lets the caller call.
 	Type string
 	// Procedure is the path on the provider, such as "/acme.v1.Users/Get". Callers choose paths,
-	// so it is said only of those that a provider of the type once answered, and of so many a
+	// so it is said only of those that a provider of the type once answered, that are made of
+	// what names of procedures are (letters, digits and "/._-", 256 bytes at most), and of 64 a
 	// type at most; otherwise it is empty.
 	Procedure string
 	// Protocol is that of the call.

@@ -39,11 +39,12 @@ type Platform struct {
 
 	tasks sync.WaitGroup
 
-	mu      sync.Mutex
-	closed  bool
-	nodes   map[string]depgraph.Node // what AddToDependencyGraph said, by runtime id
-	adopted map[string]*adoption     // by runtime id
-	owners  []*PluginLauncher
+	mu        sync.Mutex
+	closed    bool
+	nodes     map[string]depgraph.Node // what AddToDependencyGraph said, by runtime id
+	adopted   map[string]*adoption     // by runtime id
+	replacing map[string]struct{}      // runtime ids of those that others are taking the place of
+	owners    []*PluginLauncher
 }
 
 // NewPlatform makes a platform of the services of one host. Nil services are made. A host
@@ -57,7 +58,7 @@ func NewPlatform(registry *ServiceRegistry, lifecycle *LifecycleServer, router *
 	}
 	p := &Platform{
 		registry: cmp.Or(registry, router.registry), lifecycle: cmp.Or(lifecycle, router.lifecycle), router: router,
-		nodes: map[string]depgraph.Node{}, adopted: map[string]*adoption{},
+		nodes: map[string]depgraph.Node{}, adopted: map[string]*adoption{}, replacing: map[string]struct{}{},
 	}
 	p.life, p.end = context.WithCancel(context.Background())
 	p.hub().store.Subscribe(func(e tokenstore.End) { p.forget(e.Identity.RuntimeID()) })
@@ -185,6 +186,24 @@ func (p *Platform) task(f func()) bool {
 	}
 	p.tasks.Go(f)
 	return true
+}
+
+var errBeingReplaced = errors.New("another plugin is taking its place already")
+
+// claim has one caller at a time replace a plugin: two would each put one in its place. Whoever
+// has it gives it back.
+func (p *Platform) claim(runtimeID string) (release func(), err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, taken := p.replacing[runtimeID]; taken {
+		return nil, errBeingReplaced
+	}
+	p.replacing[runtimeID] = struct{}{}
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		delete(p.replacing, runtimeID)
+	}, nil
 }
 
 // forget drops what the platform knows of a plugin whose identity ended.

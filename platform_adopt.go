@@ -142,8 +142,14 @@ func (p *Platform) RemovePlugin(ctx context.Context, runtimeID string) error {
 
 // ReplacePlugin adopts a plugin in the place of another: the new one is asked and gets its
 // identity while the old one serves, then the services pass over in one step, and the old one
-// drains as in [Platform.RemovePlugin]. If the new one fails, nothing has changed.
+// drains as in [Platform.RemovePlugin]. If the new one fails, nothing has changed. Of several
+// at the same time one replaces the plugin, and the others return an error.
 func (p *Platform) ReplacePlugin(ctx context.Context, runtimeID string, newConfig PluginConfig) error {
+	release, err := p.claim(runtimeID)
+	if err != nil {
+		return fmt.Errorf("replace %q: %w", runtimeID, err)
+	}
+	defer release()
 	old, ok := p.hub().store.Lookup(runtimeID)
 	if !ok {
 		return fmt.Errorf("replace %q: %w", runtimeID, errNotAlive)
@@ -197,11 +203,13 @@ func (p *Platform) adopt(ctx context.Context, config PluginConfig, hold bool) (*
 		return nil, err
 	}
 	a, err := p.issue(config, hold)
-	if err != nil {
-		return nil, fmt.Errorf("adopt %q: %w", config.SelfID, err)
+	if err == nil {
+		if err = p.introduce(ctx, a, hostURL); err != nil {
+			p.hub().store.Revoke(a.id.RuntimeID(), reasonRemoved)
+		}
 	}
-	if err = p.introduce(ctx, a, hostURL); err != nil {
-		p.hub().store.Revoke(a.id.RuntimeID(), reasonRemoved)
+	if err != nil {
+		p.log().Warn("plugin not adopted", keySelfID, config.SelfID, keyAddr, config.Endpoint, keyError, err)
 		return nil, fmt.Errorf("adopt %q at %s: %w", config.SelfID, config.Endpoint, err)
 	}
 	p.log().Info("plugin adopted", keySelfID, config.SelfID, keyRuntimeID, a.id.RuntimeID(), keyAddr, config.Endpoint)
@@ -311,46 +319,6 @@ func typesOf(provides []ServiceDeclaration) []string {
 		out = append(out, d.Type)
 	}
 	return out
-}
-
-// errOtherThanConfigured says that a plugin says of itself what the host was not told.
-var errOtherThanConfigured = errors.New("the plugin is other than configured")
-
-// compare holds what a plugin says of itself against the configuration.
-func (c PluginConfig) compare(info *connectpluginv1.GetPluginInfoResponse) error {
-	differs := func(what, is, want any) error {
-		return fmt.Errorf("%w: %s is %q, configured is %q", errOtherThanConfigured, what, is, want)
-	}
-	provides, requires := make([]string, 0, len(info.GetProvides())), make([]string, 0, len(info.GetRequires()))
-	for _, d := range info.GetProvides() {
-		provides = append(provides, printable(d.GetType()+" "+d.GetVersion()))
-	}
-	for _, d := range info.GetRequires() {
-		requires = append(requires, printable(d.GetType()))
-	}
-	slices.Sort(provides)
-	slices.Sort(requires)
-	wantProvides := make([]string, 0, len(c.Metadata.Provides))
-	for _, d := range c.Metadata.Provides {
-		wantProvides = append(wantProvides, d.Type+" "+d.Version)
-	}
-	slices.Sort(wantProvides)
-	wantRequires := make([]string, 0, len(c.Metadata.Requires))
-	for _, d := range c.Metadata.Requires {
-		wantRequires = append(wantRequires, d.Type)
-	}
-	slices.Sort(wantRequires)
-	switch {
-	case info.GetSelfId() != c.SelfID:
-		return differs("its self id", printable(info.GetSelfId()), c.SelfID)
-	case c.SelfVersion != "" && info.GetSelfVersion() != c.SelfVersion:
-		return differs("its version", printable(info.GetSelfVersion()), c.SelfVersion)
-	case len(wantProvides) > 0 && !slices.Equal(provides, wantProvides):
-		return differs("what it provides", provides, wantProvides)
-	case len(wantRequires) > 0 && !slices.Equal(requires, wantRequires):
-		return differs("what it requires", requires, wantRequires)
-	}
-	return nil
 }
 
 var (

@@ -15,6 +15,7 @@ import (
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
+	"github.com/masegraye/connect-plugin-go/internal/link"
 	"github.com/masegraye/connect-plugin-go/internal/proxy"
 )
 
@@ -165,12 +166,12 @@ func (c *providerClient) Do(r *http.Request) (*http.Response, error) {
 			break
 		}
 		if p.memory {
-			return c.inMemory(p, &in, path)
+			return heardWhole(c.inMemory(p, &in, path))
 		}
 		var resp *http.Response
 		if resp, result = p.pool.RoundTrip(&in, proxy.Call{Path: path}); resp != nil {
 			resp.Body = &remoteBody{resp.Body}
-			return resp, nil
+			return heardWhole(resp, nil)
 		}
 		if !result.Retryable {
 			break
@@ -178,6 +179,17 @@ func (c *providerClient) Do(r *http.Request) (*http.Response, error) {
 	}
 	_ = in.Body.Close()
 	return nil, notCalled(r.Context(), result.Err)
+}
+
+// heardWhole returns a response, unless it is a refusal that breaks in the middle.
+func heardWhole(resp *http.Response, err error) (*http.Response, error) {
+	if err != nil {
+		return nil, err
+	}
+	if err := link.Refusal(resp); err != nil {
+		return nil, err //nolint:wrapcheck // the body's own, with its code
+	}
+	return resp, nil
 }
 
 func (c *providerClient) provider(path string) (*routedProvider, string, error) {
@@ -337,10 +349,10 @@ func (w *reply) end(result proxy.Result) {
 	err := io.EOF
 	switch {
 	case result.Class != proxy.ClassOK:
-		_, text := classify(result.Class, result.Err)
-		err = fmt.Errorf("%w: %w", errBrokenOff, text)
+		code, text := classify(result.Class, result.Err)
+		err = connect.NewError(code, fmt.Errorf("%w: %w", errBrokenOff, text))
 	case w.broken.Load():
-		err = errBrokenOff
+		err = connect.NewError(connect.CodeUnavailable, errBrokenOff)
 	}
 	if w.pipe != nil {
 		_ = w.pipe.CloseWithError(err)

@@ -56,6 +56,9 @@ func (c *pluginControl) Shutdown(_ context.Context, req *connect.Request[connect
 		}
 		c.server.cfg.Client.Logger.Info("the host asks the plugin to stop", keyReason, printable(req.Msg.GetReason()))
 		c.server.stop()
+		if c.server.server != nil {
+			c.server.server.Retire()
+		}
 	})
 	return connect.NewResponse(&connectpluginv1.ShutdownResponse{Acknowledged: true}), nil
 }

@@ -351,24 +351,39 @@ func (s *pluginSession) watch(ctx context.Context) {
 	}
 }
 
+// follow keeps the state of a type that the plugin depends on, also where the host takes the
+// right to it away and gives it back.
 func (s *pluginSession) follow(ctx context.Context, serviceType string) {
-	for event, err := range s.client.WatchService(ctx, serviceType) {
-		state := connectpluginv1.ServiceState_SERVICE_STATE_UNAVAILABLE
+	warn := func(err error) {
+		s.cfg.Client.Logger.Warn("a required service cannot be watched", keyService, serviceType, keyError, err)
+	}
+	w := &serviceWatch{client: s.client, serviceType: serviceType, resumes: true}
+	w.withdrawn = func(err error) {
+		warn(err)
+		s.depend(serviceType, connectpluginv1.ServiceState_SERVICE_STATE_UNAVAILABLE)
+	}
+	w.run(ctx, func(event *ServiceEvent, err error) bool {
 		switch {
 		case err == nil:
 			s.client.catchUp(ctx, event)
-			state = event.State
+			s.depend(serviceType, event.State)
 		case ctx.Err() == nil && !errors.Is(err, ErrClientClosed):
-			s.cfg.Client.Logger.Warn("a required service cannot be watched", keyService, serviceType, keyError, err)
+			warn(err)
+			s.depend(serviceType, connectpluginv1.ServiceState_SERVICE_STATE_UNAVAILABLE)
 		}
-		s.mu.Lock()
-		before := s.dependencies[serviceType]
-		s.dependencies[serviceType] = state
-		s.mu.Unlock()
-		if before != state {
-			s.cfg.Client.Logger.Info("a required service changed", keyService, serviceType, keyReason, state.String())
-			s.poke()
-		}
+		return true
+	})
+}
+
+// depend takes in the state of a type that the plugin depends on.
+func (s *pluginSession) depend(serviceType string, state connectpluginv1.ServiceState) {
+	s.mu.Lock()
+	before := s.dependencies[serviceType]
+	s.dependencies[serviceType] = state
+	s.mu.Unlock()
+	if before != state {
+		s.cfg.Client.Logger.Info("a required service changed", keyService, serviceType, keyReason, state.String())
+		s.poke()
 	}
 }
 

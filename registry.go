@@ -262,7 +262,8 @@ func (s *ServiceRegistry) SetSelectionStrategy(serviceType string, strategy Sele
 
 // SetAllowedServices narrows what a live plugin may register to the given types,
 // until it is called again or the identity ends, whatever the plugin declares when it
-// renews; policy still has to allow them. What shall hold for the plugin's next
+// renews; policy still has to allow them. Registrations of other types, and calls in flight
+// that go through them, end. What shall hold for the plugin's next
 // identity, too, belongs into policy; only a launched plugin keeps it when it enrols
 // again. A list that names types also bounds what the host itself registers for the
 // runtime id, with an identity or without.
@@ -274,6 +275,9 @@ func (s *ServiceRegistry) SetAllowedServices(runtimeID string, serviceTypes []st
 	s.catalog.RemoveWhere(func(reg catalog.Registration) bool {
 		return reg.RuntimeID == runtimeID && !left.Has(reg.Type)
 	})
+	if h := s.bound.Load(); h != nil {
+		h.permitted.Enforce(h.rules.Load(), errWithdrawn)
+	}
 }
 
 // narrow bounds what a live identity may register.

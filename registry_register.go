@@ -129,7 +129,8 @@ func (s *ServiceRegistry) doubtSiblings(h *hub, reg catalog.Registration) {
 		id, ok := h.store.Lookup(runtimeID)
 		if ok && !told && !h.seemsDead(id) {
 			told = true
-			h.log().Info("a further instance of a plugin provides a type and shares its calls; PluginPolicy.MaxInstances: 1 forbids that",
+			h.logOnce("sibling:"+reg.SelfID).Info("a further instance of a plugin provides a type and shares its calls; "+
+				"PluginPolicy.MaxInstances: 1 forbids that",
 				keySelfID, reg.SelfID, keyService, reg.Type, keyRuntimeID, reg.RuntimeID)
 		}
 		if !ok || id.Busy() || id.Peer() == "" {
@@ -276,7 +277,8 @@ func (s *ServiceRegistry) prove(ctx context.Context, id *tokenstore.Identity, cl
 			"in its PluginPolicy, or name its Endpoint there: %w", err)
 	}
 	// Whoever comes there later has to show it before any call goes there.
-	s.bound.Load().log().Warn("a plugin does not answer yet where it says that it is", keyRuntimeID, claim.RuntimeID, keyError, err)
+	s.bound.Load().logOnce("silent:"+claim.SelfID).Warn("a plugin does not answer yet where it says that it is",
+		keyRuntimeID, claim.RuntimeID, keyError, err)
 	return false, nil
 }
 
@@ -310,19 +312,17 @@ func (s *ServiceRegistry) vacate(h *hub, owner string, vacated catalog.Vacated) 
 	}
 }
 
-// How often a plugin may replace its earlier life until it looks like several instances
-// that replace each other, and how often that is warned of.
-var (
-	replaceRate    = Rate{RequestsPerSecond: 1 / (10 * time.Second).Seconds(), Burst: 3} //nolint:mnd // explained
-	warnSharedRate = Rate{RequestsPerSecond: 1 / time.Minute.Seconds(), Burst: 1}
-)
+// replaceRate is how often a plugin may replace its earlier life until it looks like several
+// instances that replace each other.
+var replaceRate = Rate{RequestsPerSecond: 1 / (10 * time.Second).Seconds(), Burst: 3} //nolint:mnd // explained
 
 // warnShared takes notice that a plugin replaced its earlier life at an endpoint.
 func warnShared(h *hub, selfID string) {
-	if h.spend(budget{key: "replaced:" + selfID, rate: replaceRate}) || !h.spend(budget{key: "shared:" + selfID, rate: warnSharedRate}) {
+	if h.spend(budget{key: "replaced:" + selfID, rate: replaceRate}) {
 		return
 	}
-	h.log().Warn("a plugin replaces its earlier life at its endpoint again and again: where several instances run, give each an endpoint "+
+	h.logOnce("shared:"+selfID).Warn("a plugin replaces its earlier life at its endpoint again and again: "+
+		"where several instances run, give each an endpoint "+
 		"of its own, also behind a balancer, which has one answer for another", keySelfID, selfID)
 }
 

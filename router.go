@@ -132,7 +132,7 @@ func (s *ServiceRouter) route(w http.ResponseWriter, r *http.Request) {
 	}
 	call := &routedCall{caller: c, book: c.hub.rules.Load()}
 	if o := c.hub.observer(); o != nil {
-		call.record = newCallRecord(o, c.hub)
+		call.record = newCallRecord(o, c)
 		defer call.record.end()
 	}
 	s.serve(w, r, call)

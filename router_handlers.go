@@ -42,15 +42,8 @@ type ownPlace struct {
 func memoryPlace(h *hub, handler http.Handler) *ownPlace {
 	return &ownPlace{name: memoryEndpoint, memory: true, open: func(d *pluginDialer) (*proxy.Provider, error) {
 		l := h.settings().limits
-		bounded := swellBounded(handler, l.swelling())
 		return proxy.New(proxy.Config{
-			Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				r.Body = http.MaxBytesReader(w, r.Body, l.MaxCallBytes) // the request is the handler's alone
-				bounded.ServeHTTP(w, r)
-			}),
-			Context:  withStated,
-			CallIdle: l.StreamIdleTimeout,
-			Headers:  d.headers,
+			Handler: swellBounded(handler, l.swelling()), MaxBody: l.MaxCallBytes, CallIdle: l.StreamIdleTimeout, Headers: d.headers,
 		})
 	}}
 }

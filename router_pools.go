@@ -70,7 +70,7 @@ func (s *ServiceRouter) provider(h *hub, runtimeID string) (*routedProvider, err
 		return nil, errUnhealthy
 	}
 	p, err := s.providerAt(h, runtimeID)
-	if err == nil && int64(s.now()) < p.down.Load() {
+	if err == nil && int64(s.now()) < p.down.Load() && !p.pool.Connected() {
 		return nil, errDown
 	}
 	return p, err

@@ -27,10 +27,13 @@ type callRecord struct {
 
 var callRecords = sync.Pool{New: func() any { return new(callRecord) }}
 
-func newCallRecord(o Observer, h *hub) *callRecord {
+func newCallRecord(o Observer, c *caller) *callRecord {
 	rec, _ := callRecords.Get().(*callRecord)
-	rec.observer, rec.names = o, &h.answered
-	rec.call = RoutedCall{Start: h.clock.Now(), Code: connect.CodeUnknown} // where a handler of the user's panics
+	rec.observer, rec.names = o, &c.hub.answered
+	rec.call = RoutedCall{Start: c.came, Code: connect.CodeUnknown} // where a handler of the user's panics
+	if c.came.IsZero() {
+		rec.call.Start = c.hub.clock.Now()
+	}
 	return rec
 }
 
@@ -86,6 +89,7 @@ func (rec *callRecord) done(ctx context.Context, call *routedCall, result proxy.
 		rec.call.Code, _ = outcomeOf(ctx, result)
 		return
 	}
+	rec.call.Duration = o.Began.Sub(rec.call.Start) + o.Took // the answer was written by then
 	if rec.call.Code = connect.Code(o.Code()); answersProcedure(rec.call.Code) && rec.call.Procedure == "" {
 		rec.call.Procedure = rec.names.Learn(rec.call.Type, rec.path)
 	}
@@ -94,7 +98,9 @@ func (rec *callRecord) done(ctx context.Context, call *routedCall, result proxy.
 // end tells the observer of the end, and gives the record back.
 func (rec *callRecord) end() {
 	if rec.begun {
-		rec.call.Duration = time.Since(rec.call.Start)
+		if rec.call.Duration == 0 {
+			rec.call.Duration = time.Since(rec.call.Start)
+		}
 		rec.observer.CallRouted(rec.ctx, rec.call)
 	}
 	if rec.attempted {

@@ -42,7 +42,7 @@ type ServiceConn struct {
 	state    connectpluginv1.ServiceState
 	sequence uint64        // of the state
 	changed  chan struct{} // closed and replaced when the state changes
-	err      error         // why the watch ended
+	err      error         // why the watch ended, or why the host refuses it now
 }
 
 // Service returns a connection to the providers of a type that satisfy constraint: a least
@@ -51,7 +51,8 @@ type ServiceConn struct {
 // or else by load, and sends what one of them certainly did not get to another; a host of
 // before sends all calls to the one that it selected, and follows the registry. It waits for
 // the type's first state, which may be that nobody provides it; calls fail with Unavailable
-// until somebody does. The connection lives until its Close or the client's. Who needs one
+// until somebody does. Where the host takes the right away later, calls fail as refused until
+// it gives it back. The connection lives until its Close or the client's. Who needs one
 // provider for several calls takes [Client.Provider].
 func (c *Client) Service(ctx context.Context, serviceType, constraint string) (*ServiceConn, error) {
 	return c.connectTo(ctx, serviceType, constraint, "")
@@ -152,6 +153,10 @@ func (s *ServiceConn) follow(ctx context.Context, known func()) {
 	w := &serviceWatch{
 		client: s.client, serviceType: s.serviceType, broken: s.unknown,
 		opened: func(runtimeID string) { owner = runtimeID },
+	}
+	w.withdrawn = func(err error) {
+		s.client.cfg.Logger.Warn("the host took a service away; asking again", keyService, s.serviceType, keyError, err)
+		s.set("", owner, &ServiceEvent{State: connectpluginv1.ServiceState_SERVICE_STATE_UNAVAILABLE}, err)
 	}
 	w.run(ctx, func(event *ServiceEvent, err error) bool {
 		if err != nil {

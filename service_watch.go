@@ -83,6 +83,8 @@ type serviceWatch struct {
 	resumes     bool               // continues where it was, and yields each state once
 	opened      func(owner string) // a stream began, under this runtime id; may be nil
 	broken      func(error)        // the state is not known any more; may be nil
+	withdrawn   func(error)        // the host took back what it granted, and may grant it again; nil ends the watch then
+	granted     bool               // the host did once
 	failures    int                // in a row
 	sequence    uint64
 	epoch       string
@@ -106,11 +108,26 @@ func (w *serviceWatch) run(ctx context.Context, yield func(*ServiceEvent, error)
 			w.failures = 1
 		}
 		c.cfg.Logger.Debug("watch lost; reconnecting", keyService, w.serviceType, keyError, err)
-		if err = w.recover(ctx, err, mine.id); err != nil {
+		if err = w.recover(ctx, err, mine.id); err != nil && !w.awaitGrant(ctx, err) {
 			yield(nil, err)
 			return
 		}
 	}
+}
+
+// regrant are the waits before a host is asked again for what it took back: an operator has to
+// act before.
+var regrant = backoff.Waits{Initial: 500 * time.Millisecond, Max: 30 * time.Second, Factor: 2, Jitter: true}
+
+// awaitGrant waits until it is time to ask again for a watch that the host granted once and
+// refuses now. It reports false for any other.
+func (w *serviceWatch) awaitGrant(ctx context.Context, err error) bool {
+	if w.withdrawn == nil || !w.granted || ctx.Err() != nil || !refusedWatch(err) {
+		return false
+	}
+	w.sequence, w.epoch, w.last = 0, "", nil // what was said before is not known to hold
+	w.withdrawn(err)
+	return backoff.Wait(ctx, regrant.After(w.failures))
 }
 
 // recover decides whether a watch may go on after err, mends what was lost, and waits
@@ -204,6 +221,7 @@ func (w *serviceWatch) stream(ctx context.Context, mine *background, yield func(
 		w.opened(mine.id.runtimeID)
 	}
 	for stream.Receive() {
+		w.granted = true
 		if m := stream.Msg(); (w.isNew(m) || !w.resumes) && !yield(serviceEvent(m), nil) {
 			return errStopped
 		}

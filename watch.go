@@ -209,10 +209,13 @@ func (s *ServiceRegistry) observe(c catalog.Change) {
 	default:
 		return
 	}
-	if id, ok := h.store.Lookup(c.RuntimeID); ok {
-		e.SelfID, e.Peer = id.SelfID(), id.Peer()
+	id, ok := h.store.Lookup(c.RuntimeID)
+	if !ok {
+		h.audit(e)
+		return
 	}
-	h.audit(e)
+	e.SelfID, e.Peer = id.SelfID(), id.Peer()
+	h.auditChange(id, e)
 }
 
 func wireEvent(e catalog.Event) *connectpluginv1.WatchServiceEvent {

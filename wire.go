@@ -16,6 +16,7 @@ import (
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
+	"github.com/masegraye/connect-plugin-go/internal/extent"
 	"github.com/masegraye/connect-plugin-go/internal/prescan"
 	"github.com/masegraye/connect-plugin-go/internal/swell"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
@@ -117,6 +118,58 @@ const compressionGzip = "gzip"
 // takes that, which a plugin pays with a third of its processor time: give it to them
 // with connect.WithCompressMinBytes.
 const CompressMinBytes = 1 << 10
+
+// fieldBounds refuses messages whose fields have more than that.
+type fieldBounds extent.Bounds
+
+// WrapUnary implements connect.Interceptor.
+func (b fieldBounds) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
+	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+		if err := b.check(req.Any()); err != nil {
+			return nil, err
+		}
+		return next(ctx, req)
+	}
+}
+
+// WrapStreamingClient implements connect.Interceptor.
+func (fieldBounds) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
+	return next
+}
+
+// WrapStreamingHandler implements connect.Interceptor.
+func (b fieldBounds) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
+	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
+		return next(ctx, boundedConn{conn, b})
+	}
+}
+
+// check returns the refusal of a message, nil for none.
+func (b fieldBounds) check(message any) error {
+	m, ok := message.(proto.Message)
+	if !ok {
+		return nil
+	}
+	if err := extent.Bounds(b).Check(m.ProtoReflect()); err != nil {
+		return connect.NewError(connect.CodeInvalidArgument, err)
+	}
+	return nil
+}
+
+// boundedConn is a stream whose messages are bounded.
+type boundedConn struct {
+	connect.StreamingHandlerConn
+
+	bounds fieldBounds
+}
+
+// Receive implements connect.StreamingHandlerConn.
+func (c boundedConn) Receive(message any) error {
+	if err := c.StreamingHandlerConn.Receive(message); err != nil {
+		return err //nolint:wrapcheck // the stream's own
+	}
+	return c.bounds.check(message)
+}
 
 // boundedMessages bounds each message to a handler, in bytes, before it is decoded
 // and while it is decompressed. Connect alone decompresses the rest of a message

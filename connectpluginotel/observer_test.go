@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -120,6 +121,10 @@ func TestOneTrace(t *testing.T) {
 				t.Errorf("parents: router %v, provider %v", router.Parent.SpanID(), spans["provider"].Parent.SpanID())
 			}
 
+			if scope := router.InstrumentationScope; scope.SchemaURL != "https://opentelemetry.io/schemas/1.43.0" { // README and doc.go say so
+				t.Errorf("scope %+v", scope)
+			}
+
 			if router.SpanKind != trace.SpanKindServer || !router.Parent.IsRemote() || router.EndTime.Before(router.StartTime) || router.Status.Code != codes.Unset {
 				t.Errorf("router's span: %+v", router)
 			}
@@ -167,6 +172,14 @@ func TestErrorsAndRoots(t *testing.T) {
 
 		if got := r.traced(t, id, "caller", "test.v1.Echo/Unary", "provider")["test.v1.Echo/Unary"]; got.Status.Code != c.status {
 			t.Errorf("%v: status %v", c.code, got.Status)
+		}
+
+		// To the provider's caller, which is the host, both are errors.
+		server, client := "rpc_server_call_duration_seconds_count", "rpc_client_call_duration_seconds_count"
+		label := `error_type="` + c.code.String() + `"`
+
+		if lines := r.scrape(t); has(lines, server, "1", label) != (c.status == codes.Error) || !has(lines, client, "1", label) {
+			t.Errorf("%v: errors in\n%s", c.code, strings.Join(lines, "\n"))
 		}
 	}
 
@@ -269,7 +282,7 @@ func TestScrape(t *testing.T) {
 	}
 }
 
-// Whatever callers ask for and their accomplices answer, the series stay few, and no text of a
+// Whatever callers ask for and their accomplices answer, the series stay few, and no free text of a
 // peer's is a label.
 func TestPeersCannotGrowLabels(t *testing.T) {
 	t.Parallel()
@@ -282,7 +295,10 @@ func TestPeersCannotGrowLabels(t *testing.T) {
 	}))
 	for i := range 200 {
 		path := fmt.Sprintf("%s%sMadeUp%d", r.ToProvider().BaseURL(), echo.Base, i)
-		if i%2 == 0 {
+		switch i % 4 {
+		case 0:
+			path = fmt.Sprintf("%s%sfree%%20text%%20%d", r.ToProvider().BaseURL(), echo.Base, i)
+		case 2:
 			path = fmt.Sprintf("%s/services/made-up-%d/-/x", r.URL, i)
 		}
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, path, http.NoBody)
@@ -302,7 +318,7 @@ func TestPeersCannotGrowLabels(t *testing.T) {
 		if strings.HasPrefix(line, "rpc_server_call_duration_seconds_count{") {
 			counts++
 		}
-		if regexp.MustCompile(`(?i)made-up`).MatchString(line) {
+		if regexp.MustCompile(`made-up|free`).MatchString(line) {
 			t.Errorf("a peer's text is a label: %s", line)
 		}
 	}
@@ -315,6 +331,47 @@ func TestPeersCannotGrowLabels(t *testing.T) {
 		return strings.Contains(l, `connectplugin_caller="_OTHER"`) && strings.Contains(l, `rpc_method="_OTHER"`)
 	}) {
 		t.Error("nothing was added up under _OTHER")
+	}
+}
+
+// However many plugins, types, procedures and codes there are, so many series are kept, and no call is lost.
+func TestSeriesAreBounded(t *testing.T) {
+	t.Parallel()
+
+	const series, calls = 10, 2000
+
+	prom, err := connectpluginotel.NewPrometheus(connectpluginotel.Config{MaxSeries: series})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	protocols := []connectplugin.Protocol{connectplugin.ProtocolConnect, connectplugin.ProtocolGRPC, connectplugin.ProtocolGRPCWeb}
+
+	for i := range calls {
+		name, code, protocol := fmt.Sprint("name-", i), connect.Code(i%17), protocols[i%3]
+		prom.CallRouted(t.Context(), connectplugin.RoutedCall{Caller: name, Provider: name, Type: name, Procedure: "/" + name, Code: code, Protocol: protocol})
+		prom.CallServed(t.Context(), connectplugin.ServedCall{Caller: name, Procedure: "/" + name, Code: code, Protocol: protocol})
+	}
+
+	r := &rig{prom: prom}
+	for metric, want := range map[string]int{
+		"rpc_server_call_duration_seconds_count": 2 * calls, "rpc_client_call_duration_seconds_count": calls, "connectplugin_provider_wait_seconds_count": calls,
+	} {
+		lines, sum := 0, 0
+
+		for _, line := range r.scrape(t) {
+			if strings.HasPrefix(line, metric+"{") {
+				n, err := strconv.Atoi(line[strings.LastIndexByte(line, ' ')+1:])
+				if err != nil {
+					t.Fatal(err)
+				}
+				lines, sum = lines+1, sum+n
+			}
+		}
+
+		if most := series + 2*2*17; lines > most || sum != want { // two systems and 17 codes, of routed and of served calls
+			t.Errorf("%s: %d series of %d calls, want %d of %d at most", metric, lines, sum, most, want)
+		}
 	}
 }
 
@@ -387,6 +444,44 @@ func TestBuckets(t *testing.T) {
 
 	if lines := r.scrape(t); has(lines, "rpc_server_call_duration_seconds_bucket", "1", `le="0.005"`) {
 		t.Error("there are the bounds of the conventions, too")
+	}
+}
+
+// What is no call is counted, with few labels.
+func TestCounts(t *testing.T) {
+	t.Parallel()
+
+	prom, err := connectpluginotel.NewPrometheus(connectpluginotel.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	for _, ended := range []bool{false, false, true} {
+		prom.Watch(connectplugin.WatchEvent{SelfID: "a-plugin", Type: "a-type", Ended: ended})
+	}
+
+	prom.Handshake(connectplugin.HandshakeEvent{SelfID: "a-plugin", Renewed: true, Code: connect.CodeResourceExhausted})
+	prom.Launch(connectplugin.LaunchEvent{Name: "store", RuntimeID: "a-plugin", Failed: true})
+	prom.Exit(connectplugin.ExitEvent{Name: "store", RuntimeID: "a-plugin", Unasked: true})
+	prom.Refusal(connectplugin.RefusalEvent{Kind: connectplugin.AuditLimited, Where: connectplugin.RefusedConnection, SelfID: "a-plugin"})
+
+	r := &rig{prom: prom}
+
+	lines := r.scrape(t)
+	for metric, labels := range map[string][]string{
+		"connectplugin_watches":          nil,
+		"connectplugin_handshakes_total": {`connectplugin_renewed="true"`, `rpc_response_status_code="resource_exhausted"`},
+		"connectplugin_launches_total":   {`connectplugin_plugin="store"`, `connectplugin_failed="true"`},
+		"connectplugin_exits_total":      {`connectplugin_plugin="store"`, `connectplugin_unasked="true"`},
+		"connectplugin_refusals_total":   {`connectplugin_reason="limited"`, `connectplugin_place="connection"`},
+	} {
+		if !has(lines, metric, "1", labels...) {
+			t.Errorf("no %s%v in\n%s", metric, labels, strings.Join(lines, "\n"))
+		}
+	}
+
+	if strings.Contains(strings.Join(lines, "\n"), "a-plugin") {
+		t.Error("a plugin's name is a label of what it brings about at will")
 	}
 }
 

@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strconv"
 	"time"
 
 	"connectrpc.com/connect"
@@ -39,10 +38,12 @@ var errCertificate = errors.New("server shows no usable certificate")
 // request.
 type bridge struct {
 	tally    *tally
+	launched bool // the provider is a plugin that the host launches
 	dir      string
 	host     *connectplugin.Host
-	served   chan struct{} // closed when the host's end is complete
-	provider *connectplugin.Client
+	served   chan struct{}         // closed when the host's end is complete
+	provider string                // its runtime id
+	enrolled *connectplugin.Client // the provider, unless it is launched
 	caller   *connectplugin.Client
 	front    *http.Server
 	listener net.Listener
@@ -51,7 +52,15 @@ type bridge struct {
 
 // newBridge starts a host whose router forwards to upstream.
 func newBridge(ctx context.Context, upstream server, t *tally) (*bridge, error) {
-	b := &bridge{tally: t, served: make(chan struct{})}
+	return (&bridge{tally: t, served: make(chan struct{})}).started(ctx, upstream)
+}
+
+// newLaunchedBridge starts a host that launches a plugin, which forwards to upstream.
+func newLaunchedBridge(ctx context.Context, upstream server, t *tally) (*bridge, error) {
+	return (&bridge{tally: t, launched: true, served: make(chan struct{})}).started(ctx, upstream)
+}
+
+func (b *bridge) started(ctx context.Context, upstream server) (*bridge, error) {
 	if err := b.start(ctx, upstream); err != nil {
 		b.close()
 		return nil, fmt.Errorf("bridge: %w", err)
@@ -70,7 +79,7 @@ func (b *bridge) close() {
 	if b.front != nil {
 		_ = b.front.Close()
 	}
-	for _, c := range []*connectplugin.Client{b.caller, b.provider} {
+	for _, c := range []*connectplugin.Client{b.caller, b.enrolled} {
 		if c != nil {
 			_ = c.Close()
 		}
@@ -100,7 +109,17 @@ func (b *bridge) start(ctx context.Context, upstream server) error {
 	if err != nil {
 		return err
 	}
-	if err := b.enrol(ctx, "https://"+addr, authority.ClientTLS()); err != nil {
+	if b.launched {
+		err = b.launch(upstream)
+	} else {
+		err = b.enrol(ctx, "https://"+addr, authority.ClientTLS())
+	}
+	if err != nil {
+		return err
+	}
+	config := clientConfig("https://"+addr, callerID, authority.ClientTLS())
+	config.Metadata.Requires = []connectplugin.ServiceDependency{{Type: serviceType}}
+	if b.caller, err = connected(ctx, config); err != nil {
 		return err
 	}
 	return b.serveFront(ctx, authority)
@@ -112,18 +131,20 @@ func (b *bridge) serveHost(ctx context.Context, upstream server, authority *conn
 	if !roots.AppendCertsFromPEM(upstream.cert) {
 		return "", errCertificate
 	}
-	host, err := connectplugin.NewHost(&connectplugin.ServeConfig{
+	config := &connectplugin.ServeConfig{
 		Authority: authority,
-		PluginTLS: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS13},
 		Policy: &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{
-			providerID: {
-				Secret: []byte(secret), Provides: []string{serviceType},
-				Endpoint: "https://" + net.JoinHostPort(upstream.host, strconv.FormatUint(upstream.port, 10)),
-			},
-			callerID: {Secret: []byte(secret), Requires: []string{serviceType}},
+			providerID: {Provides: []string{serviceType}}, callerID: {Secret: []byte(secret), Requires: []string{serviceType}},
 		}},
 		Logger: slog.New(b.tally), Audit: b.tally.audit,
-	})
+	}
+	if !b.launched {
+		config.PluginTLS = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS13}
+		config.Policy.Plugins[providerID] = connectplugin.PluginPolicy{
+			Secret: []byte(secret), Provides: []string{serviceType}, Endpoint: upstream.url(),
+		}
+	}
+	host, err := connectplugin.NewHost(config)
 	if err != nil {
 		return "", fmt.Errorf("host: %w", err)
 	}
@@ -139,26 +160,27 @@ func (b *bridge) serveHost(ctx context.Context, upstream server, authority *conn
 	return listener.Addr().String(), nil
 }
 
-// enrol registers the server of the suite as a provider, and obtains the identity
-// that its client calls with.
+// clientConfig is that of a plugin which enrols.
+func clientConfig(hostURL, selfID string, trust *tls.Config) connectplugin.ClientConfig {
+	return connectplugin.ClientConfig{HostURL: hostURL, SelfID: selfID, SelfVersion: version, Secret: []byte(secret), TLS: trust}
+}
+
+// enrol registers the server of the suite as a provider.
 func (b *bridge) enrol(ctx context.Context, hostURL string, trust *tls.Config) error {
-	config := connectplugin.ClientConfig{HostURL: hostURL, SelfVersion: version, Secret: []byte(secret), TLS: trust}
-	config.SelfID = providerID
+	config := clientConfig(hostURL, providerID, trust)
 	config.Metadata.Provides = []connectplugin.ServiceDeclaration{{Type: serviceType, Version: version}}
 	var err error
-	if b.provider, err = connected(ctx, config); err != nil {
+	if b.enrolled, err = connected(ctx, config); err != nil {
 		return err
 	}
-	_, err = b.provider.RegistryClient().RegisterService(ctx, connect.NewRequest(&connectpluginv1.RegisterServiceRequest{
+	b.provider = b.enrolled.RuntimeID()
+	_, err = b.enrolled.RegistryClient().RegisterService(ctx, connect.NewRequest(&connectpluginv1.RegisterServiceRequest{
 		ServiceType: serviceType, Version: version, // no path: the suite also calls services that there are not
 	}))
 	if err != nil {
 		return fmt.Errorf("register: %w", err)
 	}
-	config.SelfID = callerID
-	config.Metadata.Provides, config.Metadata.Requires = nil, []connectplugin.ServiceDependency{{Type: serviceType}}
-	b.caller, err = connected(ctx, config)
-	return err
+	return nil
 }
 
 func connected(ctx context.Context, config connectplugin.ClientConfig) (*connectplugin.Client, error) {
@@ -193,7 +215,7 @@ func (b *bridge) serveFront(ctx context.Context, authority *connectplugin.Author
 
 // rewrite addresses a request of the suite to the provider, as the caller.
 func (b *bridge) rewrite(next http.Handler) http.Handler {
-	prefix := "/services/" + serviceType + "/" + b.provider.RuntimeID()
+	prefix := "/services/" + serviceType + "/" + b.provider
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		b.tally.receive()
 		out := *r

@@ -4,10 +4,12 @@
 //
 //	conformance run -programs DIR -config FILE
 //
-// starts the suite's runner twice, with this program as the client under test and
+// starts the suite's runner three times, with this program as the client under test and
 // as the server under test. As either it starts the suite's reference client or
 // server and puts a host between it and the runner's other side, so that the
-// reference implementations at both ends judge the router alone.
+// reference implementations at both ends judge the router alone. The third time the host
+// launches a plugin that passes on to the reference server what it is asked, so that its own
+// server is judged, too.
 package main
 
 import (
@@ -18,9 +20,11 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	connectplugin "github.com/masegraye/connect-plugin-go"
 )
 
-var errUsage = errors.New("usage: conformance run|client|server [flags]")
+var errUsage = errors.New("usage: conformance run|client|server|launched [flags]")
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -33,6 +37,9 @@ func main() {
 }
 
 func command(ctx context.Context, args []string) error {
+	if connectplugin.Launched() {
+		return servePlugin(ctx, args)
+	}
 	if len(args) == 0 {
 		return errUsage
 	}
@@ -49,7 +56,9 @@ func command(ctx context.Context, args []string) error {
 	case "client":
 		return serveClient(ctx, *programs, *tallies)
 	case "server":
-		return serveServer(ctx, *programs, *tallies)
+		return serveServer(ctx, *programs, *tallies, newBridge)
+	case "launched":
+		return serveServer(ctx, *programs, *tallies, newLaunchedBridge)
 	default:
 		return errUsage
 	}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"strconv"
 
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -63,6 +65,11 @@ type server struct {
 	host string
 	port uint64
 	cert []byte // PEM
+}
+
+// url is its base URL.
+func (s server) url() string {
+	return "https://" + net.JoinHostPort(s.host, strconv.FormatUint(s.port, 10))
 }
 
 // readServer reads a server from a message that names one in three fields.

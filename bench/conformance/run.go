@@ -47,7 +47,7 @@ var (
 	passedPattern = regexp.MustCompile(`(?m)^(\d+) passed, (\d+) failed$`)
 )
 
-// run runs the suite in both modes.
+// run runs the suite in all modes.
 func run(ctx context.Context, programs, config string, args []string) error {
 	self, err := os.Executable()
 	if err != nil {
@@ -55,8 +55,9 @@ func run(ctx context.Context, programs, config string, args []string) error {
 	}
 	var errs []error
 	for _, m := range []mode{
-		{name: "client", cases: clientCases},
-		{name: "server", cases: serverCases, refusals: foreignVerbs},
+		{name: "client", suiteMode: "client", cases: clientCases},
+		{name: "server", suiteMode: "server", cases: serverCases, refusals: foreignVerbs},
+		{name: "launched", suiteMode: "server", cases: serverCases, refusals: foreignVerbs},
 	} {
 		m.self, m.programs, m.config, m.args = self, programs, config, args
 		if err := m.run(ctx); err != nil {
@@ -68,13 +69,14 @@ func run(ctx context.Context, programs, config string, args []string) error {
 
 // mode is one run of the suite: with a client or a server under test.
 type mode struct {
-	name     string
-	cases    int
-	refusals int // calls that the router answers itself
-	self     string
-	programs string
-	config   string
-	args     []string // further ones for the runner
+	name      string
+	suiteMode string // what the runner calls it
+	cases     int
+	refusals  int // calls that the router answers itself
+	self      string
+	programs  string
+	config    string
+	args      []string // further ones for the runner
 }
 
 func (m *mode) run(ctx context.Context) error {
@@ -101,7 +103,7 @@ func (m *mode) run(ctx context.Context) error {
 
 // suite runs the suite's runner and returns what it printed.
 func (m *mode) suite(ctx context.Context, tallies string) ([]byte, error) {
-	args := slices.Concat([]string{"--conf", m.config, "--mode", m.name}, m.args,
+	args := slices.Concat([]string{"--conf", m.config, "--mode", m.suiteMode}, m.args,
 		[]string{"--", m.self, m.name, "-programs", m.programs, "-tallies", tallies})
 	var output bytes.Buffer
 	runner := filepath.Join(m.programs, "connectconformance")

@@ -86,7 +86,7 @@ func (b *bridges) close() {
 
 // serveServer is the server under test: the suite's reference server behind a
 // bridge. It ends with ctx.
-func serveServer(ctx context.Context, programs, tallies string) error {
+func serveServer(ctx context.Context, programs, tallies string, bridgeTo func(context.Context, server, *tally) (*bridge, error)) error {
 	request, err := readMessage(os.Stdin)
 	if err != nil {
 		return err
@@ -107,7 +107,7 @@ func serveServer(ctx context.Context, programs, tallies string) error {
 		return err
 	}
 	t := &tally{}
-	b, err := newBridge(ctx, upstream, t)
+	b, err := bridgeTo(ctx, upstream, t)
 	if err != nil {
 		return err
 	}

@@ -237,6 +237,62 @@ func containsAll(names, want []string) bool {
 	return !slices.ContainsFunc(want, func(w string) bool { return !slices.Contains(names, w) })
 }
 
+// The plugin refuses what is above its own limit, and goes on.
+func TestGoPluginTakesNoMoreThanItsLimit(t *testing.T) {
+	t.Parallel()
+	const limit = 4 << 20
+	h := start(t, nil)
+	own := launch(t, h, spec(t, "1.8"))
+	client, url := user(t, h)
+	for who, call := range map[string]func(string) (string, error){"the host": own, "a plugin": saying(t, client, url)} {
+		if _, err := call(strings.Repeat("x", limit+1)); connect.CodeOf(err) != connect.CodeResourceExhausted {
+			t.Errorf("%s: more than its limit: %v", who, err)
+		}
+		if got, err := call(strings.Repeat("x", limit-100)); len(got) != limit-100 || err != nil {
+			t.Errorf("%s: within its limit: %d bytes, %v", who, len(got), err)
+		}
+	}
+}
+
+// Shutdown alone would cut off the calls in flight: they finish first, and no new ones come.
+func TestGoPluginStopsAfterItsCalls(t *testing.T) {
+	t.Parallel()
+	h := start(t, nil)
+	sp := spec(t, "1.8")
+	sp.StopGrace = launchWait
+	exits := make(chan connectplugin.PluginExit, 1)
+	sp.OnExit = func(e connectplugin.PluginExit) { exits <- e }
+	call := launch(t, h, sp)
+	gate := filepath.Join(t.TempDir(), "gate")
+	type result struct {
+		got string
+		err error
+	}
+	inFlight, stopped := make(chan result, 1), make(chan error, 1)
+	go func() {
+		got, err := call("until " + gate)
+		inFlight <- result{got, err}
+	}()
+	hosttest.Eventually(t, "a call is in flight", func() bool { return h.Plugins()[0].InFlight == 1 })
+	go func() { stopped <- h.Launcher().Stop(t.Context(), "echo") }()
+	hosttest.Eventually(t, "no new call comes through", func() bool { _, err := call("hello"); return err != nil })
+	if len(stopped) != 0 || len(inFlight) != 0 {
+		t.Error("it did not wait for the call")
+	}
+	if err := os.WriteFile(gate, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if r := hosttest.Arrival(t, inFlight); r.err != nil || r.got != "until "+gate {
+		t.Errorf("the call in flight: %q, %v", r.got, r.err)
+	}
+	if err := hosttest.Arrival(t, stopped); err != nil {
+		t.Error(err)
+	}
+	if e := hosttest.Arrival(t, exits); !e.Requested || e.ExitCode != 0 {
+		t.Errorf("exit %+v", e)
+	}
+}
+
 // A plugin that prints stands still if nobody reads it.
 func TestGoPluginMayPrint(t *testing.T) {
 	t.Parallel()

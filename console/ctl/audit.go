@@ -84,11 +84,7 @@ func (t *tool) auditVerify() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		files, err := connectplugin.AuditFiles(args[0])
-		if err != nil {
-			return err
-		}
-		report, err := connectplugin.VerifyAudit(public, kept, files...)
+		report, err := verifyLog(public, kept, args[0])
 		var missing *os.PathError
 		switch {
 		case errors.As(err, &missing):
@@ -106,6 +102,26 @@ func (t *tool) auditVerify() *cobra.Command {
 	}
 	return c
 }
+
+// verifyLog checks a log that may be being written: what looks like a change because a line was half
+// there, or because a file was put aside meanwhile, is gone when it is looked at again.
+func verifyLog(key ed25519.PublicKey, kept *connectplugin.AuditCheckpoint, path string) (report connectplugin.AuditReport, err error) {
+	for range looks {
+		var files []string
+		if files, err = connectplugin.AuditFiles(path); err != nil {
+			return report, err
+		}
+		report, err = connectplugin.VerifyAudit(key, kept, files...)
+		var changed *connectplugin.AuditLogError
+		if !errors.As(err, &changed) {
+			break
+		}
+	}
+	return report, err
+}
+
+// looks is how often a log is looked at that was changed.
+const looks = 3
 
 // holds says what is known of a log that holds.
 func (t *tool) holds(report connectplugin.AuditReport) {

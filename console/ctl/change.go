@@ -3,6 +3,7 @@ package ctl
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
@@ -35,6 +36,9 @@ func (t *tool) revoke() *cobra.Command {
 			ask := &adminv1.RevokeRequest{Who: &adminv1.RevokeRequest_SelfId{SelfId: args[0]}}
 			if instance {
 				ask.Who = &adminv1.RevokeRequest_RuntimeId{RuntimeId: args[0]}
+			} else if selfID, _ := o.lookUp(ctx, args[0]); selfID != "" {
+				return nil, "", fmt.Errorf("%s is the runtime id of one instance: write `revoke --instance %s` to end that one, or `revoke %s` for all",
+					args[0], args[0], selfID)
 			}
 			res, err := o.change.Revoke(ctx, connect.NewRequest(ask))
 			if err != nil {
@@ -72,11 +76,36 @@ func (t *tool) drain() *cobra.Command {
 		func(ctx context.Context, o *operator, args []string) (proto.Message, string, error) {
 			res, err := o.change.Drain(ctx, connect.NewRequest(&adminv1.DrainRequest{RuntimeId: args[0]}))
 			if err != nil {
+				if _, instances := o.lookUp(ctx, args[0]); len(instances) > 0 {
+					err = fmt.Errorf("%s is a self id: name the runtime id of one instance: %s", args[0], strings.Join(instances, ", "))
+				}
 				return nil, "", err
 			}
 			return res.Msg, args[0] + " is drained", nil
 		})
 }
+
+// lookUp says whose runtime id a name is, and which instances have it for a self id. Who may not look
+// learns neither.
+func (o *operator) lookUp(ctx context.Context, name string) (selfID string, instances []string) {
+	res, err := o.read.GetSnapshot(ctx, connect.NewRequest(&adminv1.GetSnapshotRequest{MaxEntries: mostEntries}))
+	if err != nil {
+		return "", nil
+	}
+	for _, p := range res.Msg.GetSnapshot().GetPlugins() {
+		switch {
+		case p.GetRuntimeId() == "":
+		case p.GetRuntimeId() == name:
+			selfID = p.GetSelfId()
+		case p.GetSelfId() == name:
+			instances = append(instances, p.GetRuntimeId())
+		}
+	}
+	return selfID, instances
+}
+
+// mostEntries is as much as a host tells at once.
+const mostEntries = 10_000
 
 func (t *tool) replace() *cobra.Command {
 	return t.changing("replace NAME", "start a new instance of a plugin that the host launched, then stop the old one", []string{"NAME"},

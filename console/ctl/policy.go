@@ -2,12 +2,14 @@ package ctl
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
@@ -65,6 +67,9 @@ func (t *tool) policyChanges(m *adminv1.CheckPolicyResponse) error {
 		adminv1.PolicyChange_KIND_GRANT_ENDS:        "loses its grant",
 	}
 	b := t.table("PLUGIN", "RUNTIME ID", "CHANGE", "RIGHT", "OF")
+	slices.SortStableFunc(m.GetChanges(), func(a, b *adminv1.PolicyChange) int {
+		return cmp.Or(cmp.Compare(a.GetSelfId(), b.GetSelfId()), cmp.Compare(a.GetRuntimeId(), b.GetRuntimeId()))
+	})
 	for _, c := range m.GetChanges() {
 		b.row(c.GetSelfId(), c.GetRuntimeId(), words[c.GetKind()], c.GetRight(), c.GetSubject())
 	}

@@ -1,6 +1,7 @@
 package ctl
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -25,7 +26,7 @@ func stateOf(s *adminv1.Snapshot) state {
 		if key == "" {
 			key, what = "launch "+p.GetLaunch().GetName(), p.GetLaunch().GetState()
 		}
-		out[key] = fmt.Sprintf("%s is %s and provides [%s]", p.GetSelfId(), what, strings.Join(p.GetServices(), " "))
+		out[key] = fmt.Sprintf("%s is %s and provides [%s]", p.GetSelfId(), cmp.Or(what, "here"), strings.Join(p.GetServices(), " "))
 	}
 	return out
 }

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/masegraye/connect-plugin-go/gen/admin/v1/adminv1connect"
+	"github.com/masegraye/connect-plugin-go/internal/probes"
 )
 
 //go:embed static
@@ -51,6 +52,10 @@ const (
 	maxBody      = 4 << 10
 	headerWait   = 5 * time.Second
 	idleWait     = time.Minute // of a connection without requests
+	maxConns     = 256         // in all
+	maxPerPeer   = 64          // of one address (a /64 for IPv6)
+	maxRequests  = 32          // at once on a connection
+	maxHeader    = 16 << 10
 	tokenBytes   = 32
 	cookiePrefix = "connectplugin_"
 )
@@ -124,9 +129,11 @@ func namesOf(names []string, ip net.IP) []string {
 
 // Serve serves on a listener until ctx ends.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	visitors := probes.Visitors{Most: maxConns, Each: maxPerPeer}
 	server := &http.Server{
-		Handler: s.Handler(), ReadHeaderTimeout: headerWait, IdleTimeout: idleWait,
-		BaseContext: func(net.Listener) context.Context { return ctx },
+		Handler: s.Handler(), ReadHeaderTimeout: headerWait, IdleTimeout: idleWait, MaxHeaderBytes: maxHeader,
+		BaseContext: func(net.Listener) context.Context { return ctx }, ConnState: visitors.Keep,
+		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: maxRequests, SendPingTimeout: idleWait, PingTimeout: headerWait, WriteByteTimeout: idleWait},
 	}
 	ended := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {

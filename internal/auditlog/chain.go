@@ -82,6 +82,34 @@ func (c *chain) add(l line, now time.Time) ([]byte, error) {
 	return text, nil
 }
 
+// normal is the line as a writer would have it: with the fields of its kind and no others, its time in
+// UTC, and texts of base64 in the one way to write them. What is not covered by the next line, or by a
+// signature, could else be written differently and mean the same.
+func (l line) normal() line {
+	n := line{Sequence: l.Sequence, Previous: l.Previous, Time: l.Time.UTC(), Kind: l.Kind}
+	switch l.Kind {
+	case kindEvent:
+		n.Event = l.Event
+	case kindDropped:
+		n.Dropped = l.Dropped
+	case kindBegin:
+		n.Key = normalBase64(l.Key)
+	case kindCheckpoint:
+		n.Signed = normalBase64(l.Signed)
+	}
+	return n
+}
+
+// normalBase64 writes anew what a text of base64 says, which may say it with other idle bits and with
+// line feeds. It is empty for what is none.
+func normalBase64(text string) string {
+	b, err := base64.StdEncoding.DecodeString(text)
+	if err != nil {
+		return ""
+	}
+	return base64.StdEncoding.EncodeToString(b)
+}
+
 // encode writes a line in its one form.
 func encode(l line) ([]byte, error) {
 	var b bytes.Buffer

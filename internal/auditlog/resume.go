@@ -13,18 +13,62 @@ import (
 	"strings"
 )
 
+// errTaken says that somebody writes the file already. Two chains in one file would look like tampering.
+var errTaken = errors.New("is being written by another process, or by another sink of this one: give each a path of its own")
+
+// errNoLog says that something else is in a file.
+var errNoLog = errors.New("is no audit log: move it away, or give another path")
+
 // resume opens the file and takes up the chain where it ends. A line that was not written to its end,
 // because the process or the machine ended, is taken away, and torn reported.
 func (w *Writer) resume() (torn bool, err error) {
-	if w.file, err = os.OpenFile(w.cfg.Path, os.O_RDWR|os.O_CREATE|os.O_APPEND, fileMode); err != nil {
-		return false, fmt.Errorf("audit log: %w", err)
+	if w.file, err = claim(w.cfg.Path); err != nil {
+		return false, fmt.Errorf("audit log %s: %w", w.cfg.Path, err)
 	}
+	if torn, err = w.takeUp(); err != nil {
+		return false, errors.Join(fmt.Errorf("audit log %s: %w", w.cfg.Path, err), w.file.Close())
+	}
+	return torn, nil
+}
+
+// claim opens a file for whoever locks it first. It may have been put aside before that.
+func claim(path string) (*os.File, error) {
+	for range claims {
+		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_APPEND, fileMode) //nolint:gosec // the operator names it
+		if err != nil {
+			return nil, err //nolint:wrapcheck // resume does
+		}
+		if err := lock(f); err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+		if isAt(f, path) {
+			return f, nil
+		}
+		_ = f.Close()
+	}
+	return nil, errTaken
+}
+
+// claims is how often a file is opened that is put aside meanwhile.
+const claims = 3
+
+// isAt reports whether an open file is the one of that name.
+func isAt(f *os.File, name string) bool {
+	there, err := os.Stat(name)
+	if err != nil {
+		return false
+	}
+	mine, err := f.Stat()
+	return err == nil && os.SameFile(there, mine)
+}
+
+// takeUp reads how far the chain has got.
+func (w *Writer) takeUp() (torn bool, err error) {
 	first, last, size, torn, err := ends(w.file)
 	if err == nil && torn {
 		err = w.file.Truncate(size)
 	}
-	w.size = size
-	if err == nil && size == 0 {
+	if w.size = size; err == nil && size == 0 {
 		last, err = w.lastAside()
 	} else if err == nil {
 		w.first, err = sequenceOf(first)
@@ -33,17 +77,17 @@ func (w *Writer) resume() (torn bool, err error) {
 		w.chain.previous = digest(last)
 		w.chain.sequence, err = sequenceOf(last)
 	}
-	if err != nil {
-		return false, errors.Join(fmt.Errorf("audit log %s: %w", w.cfg.Path, err), w.file.Close())
+	if err == nil && w.first > 0 && isAt(w.file, w.aside()) {
+		err = w.renew() // who put it aside ended before there was another
 	}
-	return torn, nil
+	return torn, err
 }
 
 // sequenceOf reads the sequence of a line.
 func sequenceOf(text []byte) (uint64, error) {
 	var l line
 	if err := json.Unmarshal(text, &l); err != nil || l.Sequence == 0 {
-		return 0, errors.New("is no audit log: move it away, or give another path")
+		return 0, errNoLog
 	}
 	return l.Sequence, nil
 }
@@ -79,6 +123,9 @@ func (w *Writer) lastAside() ([]byte, error) {
 		return nil, fmt.Errorf("the file before: %w", err)
 	}
 	_, last, _, _, err := ends(f)
+	if err == nil && last == nil {
+		err = errNoLog
+	}
 	return last, errors.Join(err, f.Close())
 }
 
@@ -98,6 +145,25 @@ func Files(path string) ([]string, error) {
 	}
 	slices.Sort(files)
 	return files, nil
+}
+
+// All returns the files of the log at a path, oldest first.
+func All(path string) ([]string, error) {
+	files, err := Files(path)
+	if err == nil && len(files) > 0 && same(files[len(files)-1], path) {
+		return files, nil // it is being put aside
+	}
+	return append(files, path), err
+}
+
+// same reports whether two names are those of one file.
+func same(a, b string) bool {
+	one, err := os.Stat(a)
+	if err != nil {
+		return false
+	}
+	other, err := os.Stat(b)
+	return err == nil && os.SameFile(one, other)
 }
 
 // digits is how long the numbers of files are that were put aside.

@@ -121,7 +121,7 @@ func (v *Verifier) line(text []byte) error {
 	if err := d.Decode(&l); err != nil {
 		return v.problem("was changed: it is no line of an audit log")
 	}
-	if again, err := encode(l); err != nil || !bytes.Equal(again, text) {
+	if again, err := encode(l.normal()); err != nil || !bytes.Equal(again, text) {
 		return v.problem("was changed: nobody writes it like that")
 	}
 	if err := v.follows(&l); err != nil {
@@ -184,6 +184,9 @@ func (v *Verifier) count(l *line) error {
 		return v.checkpoint(l)
 	default:
 		return v.problem("was changed: no line is of the kind %q", l.Kind)
+	}
+	if v.kept != nil && l.Sequence == v.kept.Sequence && !v.doubt {
+		return v.problem("stands where the checkpoint was that was kept: what came before it was cut off, and the log went on anew")
 	}
 	return nil
 }

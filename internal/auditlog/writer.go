@@ -60,7 +60,8 @@ type Writer struct {
 
 	// Of the goroutine.
 	file     *os.File
-	size     int64
+	size     int64  // of whole lines
+	torn     bool   // something follows them
 	first    uint64 // sequence of the first line of the file
 	chain    chain
 	unsigned int // lines since the last checkpoint
@@ -228,12 +229,13 @@ func (w *Writer) write(lines []line) error {
 		}
 		text.Write(append(b, '\n'))
 	}
+	if err := w.mend(); err != nil {
+		return err
+	}
 	n, err := w.file.Write(text.Bytes())
 	if err != nil {
-		if n > 0 {
-			err = errors.Join(err, w.file.Truncate(w.size)) // half a line would look like tampering
-		}
-		return fmt.Errorf("audit log: %w", err)
+		w.torn = n > 0
+		return errors.Join(fmt.Errorf("audit log: %w", err), w.mend())
 	}
 	w.size += int64(n)
 	if w.first == 0 {
@@ -241,6 +243,18 @@ func (w *Writer) write(lines []line) error {
 	}
 	w.chain = next
 	w.unsigned += len(lines)
+	return nil
+}
+
+// mend takes away what was written in part: half a line would look like tampering.
+func (w *Writer) mend() error {
+	if !w.torn {
+		return nil
+	}
+	if err := w.file.Truncate(w.size); err != nil {
+		return fmt.Errorf("audit log: %w", err)
+	}
+	w.torn = false
 	return nil
 }
 
@@ -260,15 +274,28 @@ func (w *Writer) note(err error) {
 // rotate puts a full file aside and begins another.
 func (w *Writer) rotate() error {
 	w.checkpoint()
-	aside := fmt.Sprintf("%s.%0*d", w.cfg.Path, digits, w.first)
-	if err := os.Link(w.cfg.Path, aside); err != nil { // never over another
+	aside := w.aside()
+	if err := os.Link(w.cfg.Path, aside); err != nil && !isAt(w.file, aside) { // never over another
 		return fmt.Errorf("audit log: %w", err)
 	}
-	fresh, err := os.OpenFile(w.cfg.Path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, fileMode)
+	return w.renew()
+}
+
+// aside is the name under which the file is put aside.
+func (w *Writer) aside() string { return fmt.Sprintf("%s.%0*d", w.cfg.Path, digits, w.first) }
+
+// renew begins another file in place of the one that was put aside.
+func (w *Writer) renew() error {
+	name := w.cfg.Path + ".new"
+	fresh, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_TRUNC|os.O_APPEND, fileMode)
 	if err != nil {
 		return fmt.Errorf("audit log: %w", err)
 	}
-	if err := os.Rename(w.cfg.Path+".new", w.cfg.Path); err != nil {
+	err = lock(fresh)
+	if err == nil {
+		err = os.Rename(name, w.cfg.Path)
+	}
+	if err != nil {
 		return errors.Join(fmt.Errorf("audit log: %w", err), fresh.Close())
 	}
 	old := w.file

@@ -5,6 +5,8 @@ package crowd
 import (
 	"container/list"
 	"sync"
+
+	"github.com/masegraye/connect-plugin-go/internal/fullest"
 )
 
 // Crowd is a bounded number of members, each of some key. Make it with [New]; it is safe for
@@ -68,6 +70,13 @@ func (c *Crowd) Len() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.all.Len()
+}
+
+// Fullest returns which key has most members, and how many.
+func (c *Crowd) Fullest() (key string, n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return fullest.Of(c.of, (*list.List).Len)
 }
 
 // firstLocked takes out the first of a list, which is not empty.

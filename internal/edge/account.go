@@ -20,6 +20,8 @@ type Account struct {
 	// Fixed at creation.
 	perSecond, burst float64
 
+	intake intake
+
 	mu   sync.Mutex
 	left float64 // less than zero is debt
 	at   time.Time

@@ -32,6 +32,9 @@ type Conn struct {
 
 	once    sync.Once
 	account atomic.Pointer[Account] // nil where nobody pays
+	intake  atomic.Pointer[intake]  // of who pays, or else its own
+	own     intake
+	held    held // of who reads
 
 	writing sync.Mutex // held during a write, and taken before mu
 
@@ -60,8 +63,19 @@ func (c *Conn) Prove(by Holder) bool { return c.slot.prove(by) }
 func (c *Conn) Proven() bool { return c.slot.holder.Load() != nil }
 
 // Bill has an account pay for what the connection carries from now on. In debt the connection
-// waits for each piece of it, a second at most.
-func (c *Conn) Bill(a *Account) { c.account.Store(a) }
+// waits for each piece of it, a second at most. Requests on all connections of an account are
+// taken on as those of one peer.
+func (c *Conn) Bill(a *Account) {
+	c.account.Store(a)
+	c.intake.Store(&a.intake)
+}
+
+// Ended says that a request of the peer has ended, whatever came of it: another is taken on.
+func (c *Conn) Ended() {
+	if c.meter != nil {
+		c.intake.Load().ended()
+	}
+}
 
 // Served says that a request of the peer was served. It pays for frames to come.
 func (c *Conn) Served() {
@@ -98,17 +112,31 @@ func (c *Conn) refusedTooMuchLocked() bool {
 	return true
 }
 
-// Read reads what the peer sent, as long as that costs what useful work explains.
+// Read reads what the peer sent, as long as that costs what useful work explains, and no faster
+// than its requests are taken on.
 func (c *Conn) Read(p []byte) (int, error) {
 	c.pause()
+	if c.held.waits {
+		c.held.waits = false
+		c.intake.Load().wait(c.gone)
+	}
+	if len(c.held.bytes) > 0 {
+		return c.release(p)
+	}
 	n, err := c.Conn.Read(p)
 	if n == 0 {
 		return n, err //nolint:wrapcheck // stands for what it wraps
 	}
 	now := time.Now()
 	c.account.Load().spend(n, now)
-	if c.meter != nil && !c.allows(p[:n], now) {
+	if c.meter == nil {
+		return n, err //nolint:wrapcheck // stands for what it wraps
+	}
+	if !c.allows(p[:n], now) {
 		return 0, ErrCutOff
+	}
+	if most := c.takeOn(c.meter.opens, n, now); most < n {
+		return c.hold(p[:n], most), nil // the error comes again
 	}
 	return n, err //nolint:wrapcheck // stands for what it wraps
 }
@@ -223,7 +251,7 @@ func goAway(last uint32, reason string) []byte {
 type slot struct {
 	listener *Listener
 	key      string
-	conn     net.Conn               // as accepted
+	conn     *audible               // as accepted
 	holder   atomic.Pointer[Holder] // who proved to have it, nil for nobody; set under the listener's lock
 	last     atomic.Int64           // when the peer was heard last, as the listener's age
 }

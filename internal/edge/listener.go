@@ -99,6 +99,7 @@ func (h *Holder) ended() bool { return h.Ended != nil && h.Ended() }
 type share struct {
 	slots    map[*slot]struct{}
 	unproven int
+	turns    turns
 }
 
 // Listen begins to accept from l, which it closes.
@@ -280,13 +281,14 @@ func (l *Listener) place(s *slot) bool {
 	l.partLocked(s)
 	s.key = key
 	l.joinLocked(s)
+	s.conn.turns = l.shares[key].turns
 	return true
 }
 
 // joinLocked counts a connection among those with its key, partLocked takes it out.
 func (l *Listener) joinLocked(s *slot) {
 	if l.shares[s.key] == nil {
-		l.shares[s.key] = &share{slots: map[*slot]struct{}{}}
+		l.shares[s.key] = &share{slots: map[*slot]struct{}{}, turns: newTurns()}
 	}
 	l.shares[s.key].slots[s] = struct{}{}
 	l.shares[s.key].unproven++
@@ -357,6 +359,7 @@ var errNoHTTP2 = errors.New("the peer does not ask for h2 (ALPN)")
 // welcome agrees on TLS with a peer and hands its connection on.
 func (l *Listener) welcome(s *slot) {
 	c := &Conn{Conn: s.conn, slot: s, ctx: l.life, gone: make(chan struct{})}
+	c.intake.Store(&c.own)
 	if f := l.cfg.Context; f != nil {
 		c.ctx = f(l.life)
 	}
@@ -412,31 +415,18 @@ func answerPlaintext(err error) {
 		"This server speaks HTTP/2 over TLS: write https:// instead of http://.\n")
 }
 
-func (l *Listener) secure(ctx context.Context, raw net.Conn) (*tls.Conn, error) {
+func (l *Listener) secure(ctx context.Context, raw *audible) (*tls.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.HandshakeTimeout)
 	defer cancel()
 	conn := tls.Server(raw, l.cfg.TLS)
-	if err := conn.HandshakeContext(ctx); err != nil {
+	err := conn.HandshakeContext(ctx)
+	raw.rest()
+	raw.turns = nil
+	if err != nil {
 		return nil, err //nolint:wrapcheck // the listener's owner says what it means
 	}
 	if conn.ConnectionState().NegotiatedProtocol != "h2" {
 		return nil, errNoHTTP2
 	}
 	return conn, nil
-}
-
-// audible notes when its peer was heard, during the TLS handshake too.
-type audible struct {
-	net.Conn
-
-	slot *slot
-}
-
-// Read reads what the peer sent.
-func (a *audible) Read(p []byte) (int, error) {
-	n, err := a.Conn.Read(p)
-	if n > 0 && !a.slot.listener.knocks() {
-		a.slot.heard()
-	}
-	return n, err //nolint:wrapcheck // stands for what it wraps
 }

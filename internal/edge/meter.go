@@ -98,6 +98,7 @@ type meter struct {
 	in     frames
 	out    frames
 	last   uint32 // the highest stream that the peer opened
+	opens  []int  // where in what came last a stream begins: the ends of the heads of the frames that open them
 }
 
 func newMeter(now time.Time, rules *[kinds]allowance) *meter {
@@ -112,13 +113,19 @@ func newMeter(now time.Time, rules *[kinds]allowance) *meter {
 // received counts what the peer sent and returns the kind of which it was too much.
 func (m *meter) received(p []byte, now time.Time) (kind, bool) {
 	m.fill(now)
+	m.opens = m.opens[:0]
+	all := len(p)
 	for len(p) > 0 {
 		var f frame
 		var whole bool
 		if p, f, whole = m.in.next(p, true); !whole {
 			break
 		}
+		before := m.last
 		k, n := m.count(f)
+		if m.last > before { // else they are trailers
+			m.opens = append(m.opens, all-len(p))
+		}
 		if n == 0 {
 			continue
 		}

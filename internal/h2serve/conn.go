@@ -59,6 +59,7 @@ type conn struct {
 	framer *http2.Framer
 	names  map[string]string // canonical ones of header fields that are not known; nil for none
 	fresh  *stream           // whose handler was not begun yet
+	met    bool              // the peer has sent its settings, which come first
 
 	frames atomic.Uint64 // read so far
 	writes atomic.Uint64 // begun and ended so far: odd while one is under way
@@ -145,9 +146,9 @@ func (c *conn) handshake() error {
 	if cfg.ConnWindow > initialWindow {
 		c.out = h2frame.AppendWindowUpdate(c.out, 0, cfg.ConnWindow-initialWindow)
 	}
+	c.started = true // whoever ends it from now on says so
 	c.flushLocked()
 	_ = c.nc.SetDeadline(time.Time{})
-	c.started = true
 	c.tendLocked()
 	return c.err
 }
@@ -168,6 +169,7 @@ func (c *conn) fail(err error) {
 	for _, st := range c.streams {
 		st.breakLocked(fmt.Errorf("connection: %w", err))
 	}
+	c.wakeBlockedLocked()
 	c.mu.Unlock()
 	c.end()
 	c.abort()

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"time"
 
 	"golang.org/x/net/http2"
 
@@ -44,11 +45,7 @@ func (c *conn) buffered() bool {
 // step handles one frame, or what came of reading it. An error is the end of the connection.
 func (c *conn) step(frame http2.Frame, err error) error {
 	if err == nil {
-		if head, ok := frame.(*http2.MetaHeadersFrame); ok {
-			err = c.headers(head)
-		} else {
-			err = c.other(frame)
-		}
+		err = c.take(frame)
 	}
 	if broken, ok := errors.AsType[http2.StreamError](err); ok {
 		c.mu.Lock()
@@ -73,8 +70,39 @@ func (c *conn) step(frame http2.Frame, err error) error {
 	if code, ok := errors.AsType[http2.ConnectionError](err); ok {
 		c.out = h2frame.AppendGoAway(c.out, c.lastID, http2.ErrCode(code))
 		c.flushLocked()
+		c.flushedLocked()
 	}
 	return err
+}
+
+// flushedLocked waits until what is pending has left, if another one is at writing it and the peer
+// takes it.
+func (c *conn) flushedLocked() {
+	late, me := len(c.out) > floodLimit, &stream{}
+	me.can.L = &c.mu
+	t := time.AfterFunc(closeGrace, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		late = true
+		me.can.Broadcast()
+	})
+	defer t.Stop()
+	for c.flushing && c.err == nil && !late {
+		c.blocked = append(c.blocked, me)
+		me.can.Wait()
+	}
+}
+
+// take handles a frame. The first one has to be the peer's settings (RFC 9113, section 3.4).
+func (c *conn) take(frame http2.Frame) error {
+	_, settings := frame.(*http2.SettingsFrame)
+	if c.met = c.met || settings; !c.met {
+		return http2.ConnectionError(http2.ErrCodeProtocol)
+	}
+	if head, ok := frame.(*http2.MetaHeadersFrame); ok {
+		return c.headers(head)
+	}
+	return c.other(frame)
 }
 
 // other handles every frame but those of header blocks.

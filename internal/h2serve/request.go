@@ -2,6 +2,7 @@ package h2serve
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/textproto"
 	"net/url"
@@ -11,6 +12,12 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 	"golang.org/x/net/http2"
+)
+
+// Errors of a request that is malformed.
+var (
+	errHost       = errors.New("the request says twice whom it is for, or is for nobody")
+	errConnection = errors.New("the request has fields of a connection")
 )
 
 // newStream makes the stream of a request. An error says that it is malformed.
@@ -44,27 +51,43 @@ func (c *conn) newRequest(st *stream, f *http2.MetaHeadersFrame) (*http.Request,
 	if err != nil {
 		return nil, malformed
 	}
-	if host := header["Host"]; authority == "" && len(host) > 0 {
-		authority = host[0]
+	if authority, err = hostOf(authority, header); err != nil {
+		return nil, malformed
 	}
-	delete(header, "Host")
 	r := &http.Request{
 		Method: method, URL: u, RequestURI: path, Proto: "HTTP/2.0", ProtoMajor: 2, Header: header, Host: authority,
 		RemoteAddr: c.remote, TLS: c.state, Body: http.NoBody,
 	}
-	if st.remote {
+	expects := httpguts.HeaderValuesContainsToken(header["Expect"], "100-continue")
+	if expects {
+		delete(header, "Expect")
+	}
+	st.trailer = declaredTrailer(header)
+	if r.Trailer = st.trailer; st.remote {
 		return r, nil
 	}
 	if r.ContentLength, err = statedLength(header); err != nil {
 		return nil, malformed
 	}
-	st.declared = r.ContentLength
-	if st.expects = httpguts.HeaderValuesContainsToken(header["Expect"], "100-continue"); st.expects {
-		delete(header, "Expect")
-	}
-	st.trailer = declaredTrailer(header)
-	r.Trailer, r.Body = st.trailer, st
+	st.declared, st.expects, r.Body = r.ContentLength, expects, st
 	return r, nil
+}
+
+// hostOf returns whom a request is for, and takes the field that may say it, too, out of the header
+// (RFC 9113, section 8.3.1).
+func hostOf(authority string, header http.Header) (string, error) {
+	stated := header["Host"]
+	delete(header, "Host")
+	switch {
+	case len(stated) > 1, len(stated) == 1 && authority != "" && stated[0] != authority:
+		return "", errHost
+	case len(stated) == 1:
+		authority = stated[0]
+	}
+	if strings.Contains(authority, "@") || !httpguts.ValidHostHeader(authority) {
+		return "", errHost
+	}
+	return authority, nil
 }
 
 // header returns the fields of a request.
@@ -73,8 +96,8 @@ func (c *conn) header(f *http2.MetaHeadersFrame) (http.Header, error) {
 	header := make(http.Header, len(fields))
 	values := make([]string, len(fields)) // all of them, of which each has one
 	for i, field := range fields {
-		if ofConnection(field.Name) || field.Name == "te" && field.Value != "trailers" {
-			return nil, errPreface
+		if ofConnection(field.Name) || field.Name == "te" && field.Value != "trailers" && field.Value != "" {
+			return nil, errConnection
 		}
 		name := c.canonical(field.Name)
 		if more, ok := header[name]; ok {
@@ -83,6 +106,9 @@ func (c *conn) header(f *http2.MetaHeadersFrame) (http.Header, error) {
 		}
 		values[i] = field.Value
 		header[name] = values[i : i+1 : i+1]
+	}
+	if len(header["Te"]) > 1 {
+		return nil, errConnection
 	}
 	if cookies := header["Cookie"]; len(cookies) > 1 {
 		header["Cookie"] = []string{strings.Join(cookies, "; ")}

@@ -102,6 +102,15 @@ func (s *Server) Serve(l net.Listener) error {
 	}
 }
 
+// Retire has no more requests come, and does not wait for those that are being served: that is
+// for Shutdown, which has to follow. A handler may call it, so that its peer hears of both at once.
+func (s *Server) Retire() {
+	_, conns := s.leave()
+	for _, c := range conns {
+		c.retire()
+	}
+}
+
 // Shutdown has no more requests come, and returns when those that are being served are done and
 // their answers have left; no goroutine is left then. The error is that of ctx where it ended
 // before; the connections are still there then.

@@ -139,6 +139,7 @@ func (c *conn) headLocked(st *stream, status string, fields http.Header, end boo
 	c.block.Reset()
 	if status != "" {
 		c.fieldLocked(":status", status)
+		st.expects = st.expects && status[0] == '1' // after the final head nothing invites any more
 	}
 	for name, values := range fields {
 		lower, ok := c.lowerLocked(name)

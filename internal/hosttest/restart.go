@@ -111,6 +111,13 @@ func (r *Restartable) Connections() (open, ever int) {
 	return len(r.line.open), r.line.ever
 }
 
+// Mortal returns a listener in the place of another, and what ends its connections as the death
+// of its process does.
+func Mortal(l net.Listener) (net.Listener, func(Death)) {
+	line := newCutListener(l)
+	return line, line.end
+}
+
 // cutListener knows its connections.
 type cutListener struct {
 	net.Listener

@@ -230,16 +230,46 @@ func (p *Pool) connect(d *dial) {
 	p.look() // it may have ended already
 }
 
-// Open connects and waits until the server has begun HTTP/2. The connection is the
-// caller's to use and to close.
-func (p *Pool) Open(ctx context.Context) (*Conn, error) {
-	var batch *h2.Batch
+// Spare returns a connection of the pool that takes a request now, nil where there is none. It
+// opens none.
+func (p *Pool) Spare() *Conn {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 
+	for _, c := range p.conns {
+		if c.h2.Usable() && !c.h2.Full() {
+			return c
+		}
+	}
+
+	return nil
+}
+
+// Keep gives a connection of [Pool.Open] to the pool, and reports whether the pool has it: one
+// that has another, or gets one, needs none.
+func (p *Pool) Keep(c *Conn) bool {
+	p.mu.Lock()
+
+	kept := slices.Contains(p.conns, c)
+	if !kept && !p.closed && len(p.conns) == 0 && p.dial == nil {
+		p.conns, kept = append(p.conns, c), true
+	}
+	p.mu.Unlock()
+
+	if kept {
+		p.look() // it may have ended already
+	}
+
+	return kept
+}
+
+// Open connects and waits until the server has begun HTTP/2. The connection is the
+// caller's to use and to close, or to [Pool.Keep].
+func (p *Pool) Open(ctx context.Context) (*Conn, error) {
 	nc, err := p.cfg.Dial(ctx, func(raw net.Conn) net.Conn {
 		h2.WatchPeer(raw, p.cfg.PingAfter, p.cfg.PingTimeout)
-		batch = h2.NewBatch(raw)
 
-		return batch
+		return h2.NewBatch(raw)
 	})
 	if err != nil {
 		return nil, err
@@ -247,7 +277,10 @@ func (p *Pool) Open(ctx context.Context) (*Conn, error) {
 
 	c := &Conn{pool: p, local: localAddr(nc)}
 
+	batch, _ := nc.(*h2.Batch)
+
 	if secure, ok := nc.(*tls.Conn); ok {
+		batch, _ = secure.NetConn().(*h2.Batch)
 		state := secure.ConnectionState()
 		c.state = &state
 	} else {

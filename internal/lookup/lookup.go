@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/masegraye/connect-plugin-go/internal/fullest"
 )
 
 var (
@@ -114,6 +116,14 @@ func (r *Resolver) Len() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.known)
+}
+
+// Running returns how many names are being looked up, and for whom most of them.
+func (r *Resolver) Running() (all int, asker string, most int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	asker, most = fullest.Count(r.of)
+	return r.running, asker, most
 }
 
 // begin returns what is known of a name, or what will be; mine reports that the caller has to

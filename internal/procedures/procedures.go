@@ -2,12 +2,16 @@
 // have a name for those and for nothing else that callers ask for.
 package procedures
 
-import "sync"
+import (
+	"strings"
+	"sync"
+)
 
-// Bounds of a set: names of one group, and in all.
+// Bounds of a set: names of one group, and in all, and bytes of a name.
 const (
 	MaxPerGroup = 64
 	MaxTotal    = 4096
+	MaxLength   = 256
 )
 
 type name struct{ group, path string }
@@ -36,8 +40,12 @@ func (s *Set) Name(group, path string) string {
 	return path
 }
 
-// Learn adds a path to a group, if there is room, and returns what Name says from then on.
+// Learn adds a path to a group, if there is room, and returns what Name says from then on. A path that
+// could be no procedure's stays without a name: who answers everything would else name what callers make up.
 func (s *Set) Learn(group, path string) string {
+	if !plain(path) {
+		return ""
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := name{group, path}
@@ -54,3 +62,11 @@ func (s *Set) Learn(group, path string) string {
 	s.groups[group]++
 	return path
 }
+
+// plain reports whether a path is as those of procedures are: names of packages, services and methods.
+func plain(path string) bool {
+	return len(path) > 1 && len(path) <= MaxLength && path[0] == '/' &&
+		!strings.ContainsFunc(path, func(r rune) bool { return !strings.ContainsRune(letters, r) })
+}
+
+const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789/._-"

@@ -2,6 +2,7 @@ package procedures_test
 
 import (
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 
@@ -68,7 +69,7 @@ func TestSetIsBounded(t *testing.T) {
 	total := 0
 	for g := range procedures.MaxTotal {
 		for i := range 3 {
-			if s.Learn(fmt.Sprint(g), fmt.Sprint(i)) != "" {
+			if s.Learn(fmt.Sprint(g), fmt.Sprint("/", i)) != "" {
 				total++
 			}
 		}
@@ -76,5 +77,27 @@ func TestSetIsBounded(t *testing.T) {
 
 	if total+known+2 != procedures.MaxTotal {
 		t.Errorf("%d in all, want %d", total+known+2, procedures.MaxTotal)
+	}
+}
+
+// What somebody answers has no name where it could be no procedure.
+func TestSetTakesNoFreeText(t *testing.T) {
+	t.Parallel()
+
+	var s procedures.Set
+
+	for _, path := range []string{
+		"", "/", "kv/Get", "/kv/Get me", "/kv/Get%20me", "/kv/Get?x=1", "/kv/G\u00e4t", "/kv/\x1b[2J", "/kv/\xff", "/kv/a=b",
+		"/" + strings.Repeat("a", procedures.MaxLength),
+	} {
+		if got := s.Learn("kv", path); got != "" {
+			t.Errorf("learned %q", got)
+		}
+	}
+
+	for _, path := range []string{"/acme.v1.Store_2/Get-All", "/Get", "/a/b/c", "/" + strings.Repeat("a", procedures.MaxLength-1)} {
+		if got := s.Learn("kv", path); got != path {
+			t.Errorf("%q is learned as %q", path, got)
+		}
 	}
 }

@@ -78,6 +78,7 @@ type call struct {
 
 	active atomic.Bool   // something moved since the provider last looked
 	silent time.Duration // guarded by p.mu
+	holds  bool          // a stream; guarded by p.mu
 	result Result        // used by the forwarding goroutine only
 	fields *fieldList    // as above; nil once the request is not sent again
 	whole  *h2.Buffer    // the request's body, where it is sent complete
@@ -174,7 +175,7 @@ func (c *call) noteEnd() {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.Outcome.Took, c.Outcome.RequestBytes = time.Since(c.start), c.taken
+	c.Outcome.End(c.start, c.taken)
 }
 
 // interrupt breaks the call off for the given reason: whoever waits for the

@@ -33,12 +33,12 @@ type Config struct {
 	// Endpoint is where the provider answers. It is required unless Handler is set.
 	Endpoint Endpoint
 	// Handler makes the provider one in the host's own process, which is called
-	// without any socket; everything else but Context, Headers and CallIdle is ignored
+	// without any socket; everything else but MaxBody, Headers and CallIdle is ignored
 	// then. Nobody else has the request that it gets.
 	Handler http.Handler
-	// Context makes the context of a request to Handler of the one that it would have and of the
-	// request's header. Nil leaves it as it is.
-	Context func(context.Context, http.Header) context.Context
+	// MaxBody bounds the body of a request to Handler, in bytes; reading beyond it gives
+	// [*http.MaxBytesError]. Zero is no bound.
+	MaxBody int64
 	// TLS is how the host presents itself and verifies the provider. It is
 	// required unless the endpoint is plaintext. The protocol (h2) is set, and
 	// the server name where it is empty.
@@ -63,8 +63,8 @@ type Config struct {
 	// Dial connects to an address, never to a name; nil means a [net.Dialer].
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
-	// DialTimeout bounds a dial with its look-up and handshakes. Zero means
-	// DefaultDialTimeout.
+	// DialTimeout bounds how long calls wait for a dial with its look-up and handshakes;
+	// handshakes that have begun may take three times as long. Zero means DefaultDialTimeout.
 	DialTimeout time.Duration
 	// IdleTimeout closes a connection without calls. Zero means
 	// DefaultIdleTimeout.

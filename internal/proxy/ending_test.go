@@ -167,38 +167,6 @@ func TestAudit_PROTO31_StreamInFlightEndsWithClearCode(t *testing.T) {
 	})
 }
 
-func TestEndingInTheMiddleOfAMessageAborts(t *testing.T) {
-	t.Parallel()
-	everyWay(t, func(t *testing.T, memory bool) {
-		t.Helper()
-		whole := envelope(0, "hello")
-		held := map[string]string{
-			"in the head":       whole[:3],
-			"in the payload":    whole[:7],
-			"in the second one": whole + whole[:9],
-			"after the end":     envelope(0x82, "end"),
-		}
-		for name, first := range held {
-			for _, contentType := range append([]string{unaryType}, streamTypes...) {
-				if contentType == grpcType && name == "after the end" || contentType == unaryType {
-					continue // the end of a gRPC stream is in its trailer; a message is one
-				}
-				t.Run(name+"/"+contentType, func(t *testing.T) {
-					t.Parallel()
-					g, end := endingRig(t, memory, holdAfter(first))
-					res := g.open(t, contentType, strings.NewReader("x"))
-					readHeld(t, res, first)
-					end(errIdentityEnded)
-					if rest, err := io.ReadAll(res.Body); err == nil {
-						t.Errorf("clean end after %q, trailer %v", rest, res.Trailer)
-					}
-					g.wantClass(t, proxy.ClassCanceled)
-				})
-			}
-		}
-	})
-}
-
 func TestEndedBeforeTheResponseLeavesTheAnswerToTheHost(t *testing.T) {
 	t.Parallel()
 	everyWay(t, func(t *testing.T, memory bool) {
@@ -247,29 +215,6 @@ func TestAudit_H36_CallerThatDoesNotReadIsInterrupted(t *testing.T) {
 			t.Error("clean end")
 		}
 	})
-}
-
-// TestProviderDies shows that a dead provider is an error with a code where the
-// host has one to give.
-func TestProviderDies(t *testing.T) {
-	t.Parallel()
-	message := envelope(0, "hello")
-	g := newRig(t, rigConfig{
-		handler: holdAfter(message),
-		call: func(r *http.Request, c *proxy.Call) *http.Request {
-			c.Ending = func(class proxy.Class, _ error) (proxy.Status, bool) {
-				return proxy.Status{Code: 14, Name: "unavailable"}, class == proxy.ClassReset
-			}
-			return r
-		},
-	})
-	res := g.open(t, grpcType, strings.NewReader("x"))
-	readHeld(t, res, message)
-	g.target.CloseClientConnections()
-	if rest, err := io.ReadAll(res.Body); err != nil || len(rest) != 0 || res.Trailer.Get("Grpc-Status") != "14" {
-		t.Errorf("rest %q, %v, trailer %v", rest, err, res.Trailer)
-	}
-	g.wantClass(t, proxy.ClassReset)
 }
 
 func TestClose(t *testing.T) {

@@ -124,6 +124,20 @@ func isUnary(r *http.Request) bool {
 	return ok && !strings.HasPrefix(codec, "grpc") && !strings.HasPrefix(codec, "connect+")
 }
 
+// statesConnect reports whether the caller says that it speaks Connect. A unary response is
+// then a single message, of which nobody can use a part.
+func statesConnect(r *http.Request) bool {
+	if r.Method == http.MethodGet {
+		for parameter := range strings.SplitSeq(r.URL.RawQuery, "&") {
+			if parameter == "connect=v1" {
+				return true
+			}
+		}
+		return false
+	}
+	return first(r.Header["Connect-Protocol-Version"]) == "1"
+}
+
 // forward exchanges the request and the response with a provider on the network.
 func (c *call) forward() {
 	request, err := c.prepare()
@@ -148,6 +162,7 @@ func (c *call) prepare() (h2.Request, error) {
 		Fields: c.fields.fields,
 		End:    body != nil || c.length == 0,
 		Gather: c.unary,
+		Whole:  c.unary && statesConnect(c.r),
 		Owner:  c.CallerID,
 		Ahead:  c.Ahead,
 	}

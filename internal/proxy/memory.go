@@ -86,7 +86,7 @@ func (c *call) dispatch(parent context.Context) {
 // network would carry, and nothing of the host's.
 func (m *memoryCall) request() *http.Request {
 	m.target = url.URL{Path: m.Path, RawQuery: m.r.URL.RawQuery}
-	m.body = memoryBody{m.r.Body, &m.call}
+	m.body = memoryBody{ReadCloser: m.r.Body, call: &m.call, left: m.p.cfg.MaxBody}
 	r := http.Request{
 		Method:        m.r.Method,
 		URL:           &m.target,
@@ -97,11 +97,7 @@ func (m *memoryCall) request() *http.Request {
 		ContentLength: m.length,
 		RequestURI:    m.target.RequestURI(),
 	}
-	var ctx context.Context = &m.ctx
-	if m.p.cfg.Context != nil {
-		ctx = m.p.cfg.Context(ctx, r.Header)
-	}
-	return r.WithContext(ctx)
+	return r.WithContext(&m.ctx)
 }
 
 // requestHeader is the header of that request.
@@ -113,17 +109,30 @@ func (m *memoryCall) requestHeader() http.Header {
 	return header
 }
 
-// memoryBody notes that something moves.
+// memoryBody notes that something moves, and ends with an error where it is too large.
 type memoryBody struct {
 	io.ReadCloser
 
 	call *call
+	left int64 // that may come; of no use where there is no bound
+	err  error // that it is too large
 }
 
 // Read implements io.Reader.
 func (b *memoryBody) Read(p []byte) (int, error) {
+	most := b.call.p.cfg.MaxBody
+	if b.err != nil {
+		return 0, b.err
+	}
+	if most > 0 && int64(len(p)) > b.left {
+		p = p[:b.left+1] // one more shows that there is more
+	}
 	n, err := b.call.read(p)
 	b.call.active.Store(true)
+	if b.left -= int64(n); most > 0 && b.left < 0 {
+		b.err = &http.MaxBytesError{Limit: most}
+		return n - 1, b.err
+	}
 	return n, err
 }
 
@@ -224,24 +233,39 @@ func (w *memoryWriter) trailers() {
 	if !w.result.Written {
 		return
 	}
-	trailer := make(http.Header)
-	for name, values := range w.header {
-		if inner, ok := cutTrailerPrefix(name); ok {
-			trailer[inner] = values
-		}
+	trailer := w.trailer()
+	if len(trailer) == 0 {
+		return
 	}
-	for _, name := range announced(w.header) {
-		if values := w.header.Values(name); len(values) > 0 {
-			trailer[http.CanonicalHeaderKey(name)] = values
-		}
-	}
-	if len(trailer) > 0 && !w.body {
+	if !w.body {
 		headBeforeTrailer(&w.ctrl)
 	}
 	w.p.cfg.Headers.Each(headers.Trailer, trailer, func(name, value string) {
 		w.own.add(w.w.Header(), http.TrailerPrefix+name, value)
 		w.noteTrailer(name, value)
 	})
+}
+
+// trailer returns the trailer, nil for none.
+func (w *memoryWriter) trailer() http.Header {
+	var trailer http.Header
+	set := func(name string, values []string) {
+		if trailer == nil {
+			trailer = make(http.Header)
+		}
+		trailer[name] = values
+	}
+	for name, values := range w.header {
+		if inner, ok := cutTrailerPrefix(name); ok {
+			set(inner, values)
+		}
+	}
+	for _, name := range announced(w.header) {
+		if values := w.header.Values(name); len(values) > 0 {
+			set(http.CanonicalHeaderKey(name), values)
+		}
+	}
+	return trailer
 }
 
 // finish ends a call that broke.

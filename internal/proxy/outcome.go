@@ -41,8 +41,9 @@ var codeNames = [...]string{
 type Outcome struct {
 	// RequestBytes and ResponseBytes are the sizes of the bodies as far as they went.
 	RequestBytes, ResponseBytes int64
-	// Took is how long the call took, up to the end of the response.
-	Took time.Duration
+	// Began is when the call began, and Took how long it took, up to the end of the response.
+	Began time.Time
+	Took  time.Duration
 
 	framing   framing
 	status    int    // zero before there is a response
@@ -82,6 +83,11 @@ func (o *Outcome) Trailer(name, value string) {
 	if o.framing == framingGRPC && http.CanonicalHeaderKey(name) == fieldStatus {
 		o.state(value)
 	}
+}
+
+// End takes in when the call began, whose end is now, and how much went to the provider.
+func (o *Outcome) End(begun time.Time, sent int64) {
+	o.Began, o.Took, o.RequestBytes = begun, time.Since(begun), sent
 }
 
 // Code returns the code of gRPC and Connect with which the RPC ended, zero for success, once

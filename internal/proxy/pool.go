@@ -1,14 +1,9 @@
 package proxy
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
-	"strconv"
-	"strings"
 	"time"
-
-	"golang.org/x/net/http2"
 
 	"github.com/masegraye/connect-plugin-go/internal/proxy/h2"
 )
@@ -26,7 +21,17 @@ const (
 // dial is an attempt to connect that any number of calls wait for.
 type dial struct {
 	done chan struct{}
-	err  error // set before done is closed
+	late chan struct{} // closed when the calls have waited for long enough, though it goes on
+	err  error         // set before done is closed
+}
+
+func (d *dial) isLate() bool {
+	select {
+	case <-d.late:
+		return true
+	default:
+		return false
+	}
 }
 
 // lines are a provider's connections. They are guarded by the provider's mu.
@@ -40,6 +45,8 @@ type lines struct {
 	resting bool       // one has to be, and it is too early for that
 	hope    patience
 	waiting queue
+	said    time.Time // when the log was told last that the provider leaves
+	unsaid  int       // how often it was not told since
 }
 
 // choice is what a call is to do: use conn, fail with err, or wait for dial or
@@ -74,7 +81,10 @@ func (p *Provider) conn(c *call) (*h2.Conn, error) {
 	for {
 		p.mu.Lock()
 		ch := p.chooseLocked(c, w == nil)
-		if ch.conn == nil && ch.err == nil {
+		switch {
+		case ch.conn != nil:
+			p.holdLocked(c)
+		case ch.err == nil:
 			w, ch.err = w.enterLocked(c, ch)
 		}
 		p.mu.Unlock()
@@ -88,17 +98,20 @@ func (p *Provider) conn(c *call) (*h2.Conn, error) {
 }
 
 // chooseLocked says what a call is to do. One that is new waits behind those that
-// wait already, unless it is urgent.
+// wait already, unless it is urgent, or they wait for calls of their own callers to end.
 func (p *Provider) chooseLocked(c *call, isNew bool) choice {
 	if p.ctx.Err() != nil {
 		return choice{err: ErrClosed}
 	}
-	if isNew && p.lines.waiting.size > 0 && !c.Urgent {
+	if isNew && !c.Urgent && p.lines.waiting.has(p.mayLocked) {
 		return p.waitLocked()
 	}
 	best, strained := p.bestLocked(c.CallerID)
+	if !c.Urgent && !p.mayLocked(c.CallerID) {
+		best = nil
+	}
 	switch {
-	case best != nil && !strained && (c.Urgent || best.Load() < p.cfg.CallsPerConn):
+	case best != nil && !strained && (c.Urgent || best.Load() < p.cfg.CallsPerConn && !best.Filling()):
 		return choice{conn: best}
 	case c.Urgent && len(p.lines.conns) >= p.cfg.MaxConns:
 		return p.reserveLocked(best)
@@ -126,6 +139,8 @@ func (p *Provider) growLocked(best *h2.Conn, strained bool) choice {
 func (p *Provider) waitLocked() choice {
 	l := &p.lines
 	switch {
+	case l.dialing != nil && len(l.conns) > 0 && l.dialing.isLate():
+		return choice{} // for room on the others
 	case l.dialing != nil:
 		return choice{dial: l.dialing}
 	case len(l.conns) >= p.cfg.MaxConns && l.resting:
@@ -155,6 +170,9 @@ func (p *Provider) reserveLocked(other *h2.Conn) choice {
 		p.retireLocked(l.reserve)
 		l.reserve = nil
 	case l.reserve != nil:
+		return choice{conn: other}
+	}
+	if l.opening != nil && l.opening.isLate() {
 		return choice{conn: other}
 	}
 	if l.opening == nil {
@@ -239,9 +257,11 @@ func (p *Provider) wasteLocked(err error) {
 // dialLocked starts to connect. The connection is handed to settle, and nil if
 // there is none, while mu is held.
 func (p *Provider) dialLocked(settle func(*h2.Conn)) *dial {
-	d := &dial{done: make(chan struct{})}
+	d := &dial{done: make(chan struct{}), late: make(chan struct{})}
+	late := time.AfterFunc(p.cfg.DialTimeout, func() { close(d.late) })
 	p.background.Go(func() {
 		conn, err := p.connect()
+		late.Stop()
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		switch {
@@ -292,16 +312,6 @@ func (p *Provider) roomChanged() {
 }
 
 func (p *Provider) wakeAllLocked() {
-	for p.lines.waiting.wake() {
+	for p.lines.waiting.wake(anybody) {
 	}
-}
-
-// logAway puts what a provider says when it leaves into the log.
-func (p *Provider) logAway(away *h2.GoAwayError) {
-	log := p.cfg.Logger.Info
-	if away.Code != http2.ErrCodeNo {
-		log = p.cfg.Logger.Warn
-	}
-	text := strings.Trim(strconv.QuoteToASCII(away.Text), `"`) // escaped: it is the provider's
-	log("a provider ends a connection", "endpoint", cmp.Or(p.cfg.Name, p.authority), "code", away.Code.String(), "text", text)
 }

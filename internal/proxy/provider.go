@@ -33,6 +33,7 @@ type Provider struct {
 	mu     sync.Mutex
 	closed bool
 	calls  map[*call]struct{}
+	held   map[string]int // calls with a stream, by caller
 	lines  lines
 	looks  *time.Timer // nil where nothing is to be seen
 
@@ -51,6 +52,7 @@ func New(cfg Config) (*Provider, error) {
 		authority: cfg.Endpoint.authority(),
 		drained:   make(chan struct{}),
 		calls:     make(map[*call]struct{}),
+		held:      make(map[string]int),
 	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.grpcAlone.Store(p.cfg.GRPC)
@@ -142,7 +144,8 @@ func (p *Provider) leave(c *call) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.calls, c)
-	p.lines.waiting.wake()
+	p.yieldLocked(c)
+	p.lines.waiting.wake(p.mayLocked)
 	if p.closed && len(p.calls) == 0 {
 		close(p.drained)
 	}

@@ -26,6 +26,7 @@ type played struct {
 	// on handles the frames that are not for the connection.
 	on    func(c *playedConn, f http2.Frame)
 	dials atomic.Int64
+	stays atomic.Bool // of a test: calls are not answered for now
 	wg    sync.WaitGroup
 }
 

@@ -95,12 +95,27 @@ func (q *queue) remove(w *waiter) {
 	}
 }
 
-// wake wakes the call whose turn it is, and reports whether there was one.
-func (q *queue) wake() bool {
-	if len(q.turns) == 0 {
+// has reports whether a call of a caller waits, woken or not, who may have room.
+func (q *queue) has(may func(caller string) bool) bool {
+	for _, l := range q.lines {
+		if may(l.caller) {
+			return true
+		}
+	}
+	return false
+}
+
+// anybody may have room.
+func anybody(string) bool { return true }
+
+// wake wakes the call whose turn it is among those of callers who may have room, and reports
+// whether there was one.
+func (q *queue) wake(may func(caller string) bool) bool {
+	at := slices.IndexFunc(q.turns, func(l *line) bool { return may(l.caller) })
+	if at < 0 {
 		return false
 	}
-	l := q.turns[0]
+	l := q.turns[at]
 	w := l.asleep[0]
 	l.asleep = slices.Delete(l.asleep, 0, 1)
 	q.clock++

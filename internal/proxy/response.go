@@ -73,8 +73,9 @@ type download struct {
 	*call
 
 	framing   framing
-	envelopes envelopes
-	body      bool // some of it was written
+	envelopes envelopes // as far as they were passed on
+	held      beginning // of a message, that was not
+	body      bool      // some of it was written
 }
 
 // copy passes the body and the trailer on. What there is of them is flushed as
@@ -97,10 +98,19 @@ func (d *download) copy(s *h2.Stream) {
 			return
 		}
 		if end {
-			d.trailer(s.Trailer())
+			d.end(s)
 			return
 		}
 	}
+}
+
+// end passes on what is left of a response that ended well.
+func (d *download) end(s *h2.Stream) {
+	if err := d.pass(d.held.rest()); err != nil {
+		d.broken(ClassCanceled, fmt.Errorf("write response: %w", err))
+		return
+	}
+	d.trailer(s.Trailer())
 }
 
 // trailer passes the trailer on.
@@ -122,15 +132,35 @@ func headBeforeTrailer(ctrl *http.ResponseController) {
 	_ = ctrl.Flush() // a caller that is gone needs none
 }
 
+// write passes on what came, but for a small message that is not complete.
 func (d *download) write(part *h2.Buffer) error {
 	if part == nil {
 		return nil
 	}
 	defer part.Release()
-	n, err := d.w.Write(part.B)
+	d.active.Store(true)
+	if d.framing == framingNone {
+		return d.pass(part.B)
+	}
+	before, whole := d.held.next(part.B)
+	if err := d.pass(before); err != nil {
+		return err
+	}
+	if err := d.pass(whole); err != nil {
+		return err
+	}
+	d.held.keep(part.B[len(whole):])
+	return nil
+}
+
+func (d *download) pass(p []byte) error {
+	if len(p) == 0 {
+		return nil
+	}
+	n, err := d.w.Write(p)
 	d.body = d.body || n > 0
 	d.active.Store(true)
-	d.passed(part.B[:n])
+	d.passed(p[:n])
 	return err //nolint:wrapcheck // wrapped by the caller
 }
 
@@ -142,10 +172,10 @@ func (d *download) passed(p []byte) {
 	d.noteBody(p)
 }
 
-// broken ends a response that stopped in the middle.
+// broken ends a response that stopped in the middle. What is held of a message is dropped.
 func (d *download) broken(class Class, err error) {
 	d.fail(class, err)
-	if d.Ending == nil || d.framing == framingNone || !d.envelopes.between() {
+	if d.Ending == nil || !d.canEnd() {
 		d.abort()
 		return
 	}
@@ -153,4 +183,10 @@ func (d *download) broken(class Class, err error) {
 	if !ok || writeEnding(d.w, d.framing, status) != nil {
 		d.abort()
 	}
+}
+
+// canEnd reports whether the protocol can say here why a response ends: between two messages,
+// and in gRPC anywhere, as its trailer is no part of the body.
+func (d *download) canEnd() bool {
+	return d.framing == framingGRPC || d.framing != framingNone && d.envelopes.between()
 }

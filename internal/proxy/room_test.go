@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -87,6 +88,51 @@ func TestAudit_USE46_RoomGoesToWhoWaits(t *testing.T) {
 	})
 }
 
+// TestAudit_USE46_SoManyWait has as many calls wait as may, of one caller and of all; one more is
+// told so at once, and one of them that goes makes room.
+func TestAudit_USE46_SoManyWait(t *testing.T) {
+	t.Parallel()
+	const each = 1024 // and four times as many of all
+	synctest.Test(t, func(t *testing.T) {
+		pd := &played{settings: []http2.Setting{{ID: http2.SettingMaxConcurrentStreams, Val: 1}}}
+		p := newPlayed(t, pd, func(c *proxy.Config) { c.MaxConns, c.RoomTimeout = 1, time.Hour })
+		ctx, cancel := context.WithCancelCause(t.Context())
+		var wg sync.WaitGroup
+		wait := func(ctx context.Context, caller string, n int) {
+			for range n {
+				wg.Go(func() { ask(ctx, p, proxy.Call{CallerID: caller}) })
+			}
+			synctest.Wait()
+		}
+		refused := func(caller string) {
+			t.Helper()
+			begun := time.Now()
+			if r := ask(t.Context(), p, proxy.Call{CallerID: caller}); !errors.Is(r.Err, proxy.ErrBusy) || !r.Retryable || r.Sent || r.Fault || time.Since(begun) > 0 {
+				t.Errorf("one more of %s: %+v after %v", caller, r, time.Since(begun))
+			}
+		}
+		wait(ctx, "whose turn it is", 1)
+		first, give := context.WithCancelCause(ctx)
+		wait(first, "a", 1)
+		wait(ctx, "a", each-1)
+		refused("a")
+		for _, caller := range []string{"b", "c", "d"} {
+			wait(ctx, caller, each)
+		}
+		refused("e")
+		give(errEnough)
+		synctest.Wait()
+		refusedLater, end := context.WithTimeout(t.Context(), time.Minute)
+		defer end()
+		begun := time.Now()
+		if r := ask(refusedLater, p, proxy.Call{CallerID: "e"}); errors.Is(r.Err, proxy.ErrBusy) || time.Since(begun) != time.Minute {
+			t.Errorf("where there is room to wait: %+v after %v", r, time.Since(begun))
+		}
+		cancel(errEnough)
+		wg.Wait()
+	})
+}
+
 // TestAudit_USE03_HealthNeverQueuesBehindCalls asks urgently while the provider is
 // full of calls.
 func TestAudit_USE03_HealthNeverQueuesBehindCalls(t *testing.T) {
@@ -101,8 +147,8 @@ func TestAudit_USE03_HealthNeverQueuesBehindCalls(t *testing.T) {
 		p := newPlayed(t, pd, func(c *proxy.Config) { c.MaxConns = 2 })
 		ctx, cancel := context.WithCancelCause(t.Context())
 		var wg sync.WaitGroup
-		for range 50 {
-			wg.Go(func() { ask(ctx, p, proxy.Call{CallerID: "a"}) })
+		for i := range 50 {
+			wg.Go(func() { ask(ctx, p, proxy.Call{CallerID: string(rune('a' + i%2))}) })
 		}
 		synctest.Wait()
 		begun := time.Now()
@@ -113,6 +159,57 @@ func TestAudit_USE03_HealthNeverQueuesBehindCalls(t *testing.T) {
 		}
 		if time.Since(begun) > 0 || pd.dials.Load() != 3 {
 			t.Errorf("took %v, %d dials", time.Since(begun), pd.dials.Load())
+		}
+		cancel(errEnough)
+		wg.Wait()
+	})
+}
+
+// TestAudit_ATK14_OneCallerLeavesRoom has a provider that ends no call of A's, who makes
+// more than it takes. B's calls are answered at once, and A's go on where others end.
+func TestAudit_ATK14_OneCallerLeavesRoom(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const streams, conns, most = 8, 2, 12
+		pd := &played{settings: []http2.Setting{{ID: http2.SettingMaxConcurrentStreams, Val: streams}}}
+		p := newPlayed(t, pd, func(c *proxy.Config) { c.MaxConns, c.RoomTimeout = conns, time.Hour })
+		type stream struct {
+			conn *playedConn
+			id   uint32
+		}
+		asked := make(chan stream, 100)
+		pd.on = func(c *playedConn, f http2.Frame) {
+			if _, ok := f.(*http2.HeadersFrame); ok {
+				asked <- stream{c, f.Header().StreamID}
+			}
+		}
+		ctx, cancel := context.WithCancelCause(t.Context())
+		var wg sync.WaitGroup
+		for range 50 {
+			wg.Go(func() { ask(ctx, p, proxy.Call{CallerID: "a"}) })
+		}
+		synctest.Wait()
+		if n := len(asked); n != most {
+			t.Errorf("A has %d of %d streams, want %d", n, streams*conns, most)
+		}
+		first := <-asked
+		for len(asked) > 0 {
+			<-asked
+		}
+		begun := time.Now()
+		for range 3 * streams {
+			wg.Go(func() {
+				s := <-asked
+				s.conn.answer(s.id, "200")
+			})
+			if r := ask(t.Context(), p, proxy.Call{CallerID: "b"}); r.Class != proxy.ClassOK || time.Since(begun) > 0 {
+				t.Errorf("B: %+v, after %v", r, time.Since(begun))
+			}
+		}
+		first.conn.answer(first.id, "200")
+		synctest.Wait()
+		if n := len(asked); n != 1 {
+			t.Errorf("%d of A's calls go on where one ended", n)
 		}
 		cancel(errEnough)
 		wg.Wait()
@@ -209,6 +306,58 @@ func giveUp(ctx context.Context, t *testing.T, g *rig, name string) {
 	r.Header.Set("Content-Type", unaryType)
 	if res, err := g.client.Do(r); err == nil {
 		res.Body.Close()
+	}
+}
+
+// TestAudit_ATK14_TheNextConnectionIsThere has others open calls and give calls up, and a provider to
+// which a dial takes a second: B never waits for one.
+func TestAudit_ATK14_TheNextConnectionIsThere(t *testing.T) {
+	t.Parallel()
+	for name, givenUp := range map[string]bool{"calls that stay": false, "calls that are given up": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				pd := &played{settings: []http2.Setting{{ID: http2.SettingMaxConcurrentStreams, Val: 16}}}
+				pd.on = func(c *playedConn, f http2.Frame) {
+					if h, ok := f.(*http2.HeadersFrame); ok && h.StreamEnded() && !pd.stays.Load() {
+						c.answer(f.Header().StreamID, "200")
+					}
+				}
+				p := newPlayed(t, pd, func(c *proxy.Config) {
+					dial := c.Dial
+					c.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+						time.Sleep(time.Second)
+						return dial(ctx, network, address)
+					}
+				})
+				ask(t.Context(), p, proxy.Call{CallerID: "b"}) // dials
+				ctx, cancel := context.WithCancelCause(t.Context())
+				var wg sync.WaitGroup
+				var ended []context.CancelCauseFunc
+				for i := range 40 {
+					own, stop := context.WithCancelCause(ctx)
+					pd.stays.Store(true)
+					wg.Go(func() { ask(own, p, proxy.Call{CallerID: "a" + string(rune('0'+i%3))}) }) // none has too many
+					synctest.Wait()
+					pd.stays.Store(false)
+					if givenUp {
+						stop(errEnough)
+						synctest.Wait()
+					}
+					time.Sleep(300 * time.Millisecond)
+					begun := time.Now()
+					if r := ask(t.Context(), p, proxy.Call{CallerID: "b"}); r.Class != proxy.ClassOK || time.Since(begun) > 0 {
+						t.Errorf("after %d of their calls: %v, after %v", i+1, r.Class, time.Since(begun))
+					}
+					ended = append(ended, stop)
+				}
+				cancel(errEnough)
+				for _, stop := range ended {
+					stop(nil)
+				}
+				wg.Wait()
+			})
+		})
 	}
 }
 

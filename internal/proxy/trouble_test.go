@@ -284,6 +284,36 @@ func TestAudit_USE02_GoAwayIsLogged(t *testing.T) {
 	})
 }
 
+// TestAudit_H32_GoAwaysFillNoLog has a provider that answers and leaves, again and again.
+func TestAudit_H32_GoAwaysFillNoLog(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		pd := &played{on: func(c *playedConn, f http2.Frame) {
+			if _, ok := f.(*http2.HeadersFrame); ok {
+				c.answer(f.Header().StreamID, "200")
+				c.locked(func() { _ = c.WriteGoAway(f.Header().StreamID, http2.ErrCodeInternal, []byte("again")) })
+			}
+		}}
+		var log lockedBuffer
+		p := newPlayed(t, pd, func(c *proxy.Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+		leave := func(times int) {
+			for range times {
+				ask(t.Context(), p, proxy.Call{})
+				synctest.Wait()
+			}
+		}
+		leave(30)
+		if n := strings.Count(log.String(), "text=again"); n != 1 {
+			t.Errorf("%d lines of 30 departures", n)
+		}
+		time.Sleep(time.Minute)
+		leave(1)
+		if got := log.String(); strings.Count(got, "text=again") != 2 || !strings.Contains(got, "not_logged=29") {
+			t.Errorf("a minute later: %q", got)
+		}
+	})
+}
+
 // lockedBuffer is a buffer for several writers.
 type lockedBuffer struct {
 	mu sync.Mutex

@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"context"
+	"fmt"
 	"time"
 )
 
@@ -32,9 +34,9 @@ func (w *waiting) enterLocked(c *call, ch choice) (*waiting, error) {
 // wait returns when the call should look again. An error is that of the call, or
 // of the only way there would have been.
 func (w *waiting) wait(c *call, ch choice) error {
-	var dialled <-chan struct{}
+	var dialled, late <-chan struct{}
 	if ch.dial != nil {
-		dialled = ch.dial.done
+		dialled, late = ch.dial.done, ch.dial.late
 	}
 	var pause <-chan time.Time
 	if ch.wait > 0 {
@@ -46,18 +48,23 @@ func (w *waiting) wait(c *call, ch choice) error {
 	case <-w.turn:
 	case <-pause:
 	case <-dialled:
+	case <-late:
 	case <-w.room.C:
 		w.expired = true
 	case <-c.interrupted():
 		return c.why()
 	}
-	if failed := ch.dial.failure(); failed != nil && !c.p.connected() {
+	if failed := ch.dial.failure(); failed != nil && !c.p.Connected() {
 		return failed
 	}
 	return nil
 }
 
-// failure returns why the attempt failed, nil if it did not or is under way.
+// errLate is what calls get that waited for a connection for as long as they may.
+var errLate = fmt.Errorf("%w: still not: %w", errUnavailable, context.DeadlineExceeded)
+
+// failure returns why the attempt failed, or is taken for failed, nil if it did not or is
+// under way.
 func (d *dial) failure() error {
 	if d == nil {
 		return nil
@@ -66,8 +73,11 @@ func (d *dial) failure() error {
 	case <-d.done:
 		return d.err
 	default:
-		return nil
 	}
+	if d.isLate() {
+		return errLate
+	}
+	return nil
 }
 
 // leave ends the waiting. Whoever is next looks whether there is room left.
@@ -79,11 +89,11 @@ func (w *waiting) leave(p *Provider) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.lines.waiting.remove(w.waiter)
-	p.lines.waiting.wake()
+	p.lines.waiting.wake(p.mayLocked)
 }
 
-// connected reports whether there is any connection.
-func (p *Provider) connected() bool {
+// Connected reports whether there is any connection.
+func (p *Provider) Connected() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return len(p.lines.conns) > 0

@@ -1,7 +1,11 @@
 // Package seats counts what is open at a time, by whom and in all.
 package seats
 
-import "sync"
+import (
+	"sync"
+
+	"github.com/masegraye/connect-plugin-go/internal/fullest"
+)
 
 // Seats are those that are taken. The zero value is empty. It is safe for concurrent use.
 type Seats struct {
@@ -52,4 +56,11 @@ func (s *Seats) Len() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.all
+}
+
+// Fullest returns which key has most seats, and how many.
+func (s *Seats) Fullest() (key string, n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return fullest.Count(s.of)
 }

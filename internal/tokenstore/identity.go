@@ -66,6 +66,9 @@ func (i *Identity) Peer() string {
 	return i.peer.name
 }
 
+// Proven reports whether the identity was issued for a proof.
+func (i *Identity) Proven() bool { return i.proven }
+
 // Fingerprint returns the certificate that the tokens are bound to, or zero.
 func (i *Identity) Fingerprint() Fingerprint { return i.fingerprint }
 

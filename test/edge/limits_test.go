@@ -10,6 +10,7 @@ import (
 	"connectrpc.com/connect"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest/echo"
 )
@@ -152,6 +153,16 @@ func messageBounds() map[string]bound {
 				t.Error(err)
 			}
 		}},
+		"MaxFieldEntries": {func(l *connectplugin.Limits) { l.MaxFieldEntries = 4 }, reachFields(func(i int) *connectpluginv1.RegisterServiceRequest {
+			m := &connectpluginv1.RegisterServiceRequest{Metadata: map[string]string{}}
+			for n := range 3 * i {
+				m.Metadata[fmt.Sprint("k", n)] = ""
+			}
+			return m
+		})},
+		"MaxFieldBytes": {func(l *connectplugin.Limits) { l.MaxFieldBytes = 64 }, reachFields(func(i int) *connectpluginv1.RegisterServiceRequest {
+			return &connectpluginv1.RegisterServiceRequest{Metadata: map[string]string{"k": strings.Repeat("x", 30*i)}}
+		})},
 		"MaxCallBytes": {func(l *connectplugin.Limits) { l.MaxCallBytes = low }, func(t *testing.T, r *rig) {
 			t.Helper()
 			sizes(t, r, low)
@@ -175,6 +186,28 @@ func messageBounds() map[string]bound {
 		"MaxOpenCalls":              {func(l *connectplugin.Limits) { l.MaxOpenCalls = 8 }, reachOpenCalls},
 		"MaxOpenCallsPerIdentity":   {func(l *connectplugin.Limits) { l.MaxOpenCallsPerIdentity = 3 }, reachOpenCalls},
 		"MaxUnreadBytesPerIdentity": {func(l *connectplugin.Limits) { l.MaxUnreadBytesPerIdentity = 1 }, reachUnread},
+	}
+}
+
+// longType has more bytes than the bound that is set here, and no more than a type may have.
+var longType = strings.Repeat("x", 100)
+
+// reachFields registers with messages whose fields have more and more, and watches with one of them.
+func reachFields(message func(i int) *connectpluginv1.RegisterServiceRequest) func(t *testing.T, r *rig) {
+	return func(t *testing.T, r *rig) {
+		t.Helper()
+		c := r.Enrol(t, "registrar", hosttest.Declaring(manyTypes()[:4], manyTypes()[:4]))
+		meets(t, connect.CodeInvalidArgument, func(i int) error {
+			m := message(i)
+			m.ServiceType, m.Version, m.EndpointPath = manyTypes()[i], "1.0.0", "/"+manyTypes()[i]+"/"
+			return hosttest.RegisterWith(t, c, m)
+		})
+		if err := watchOnce(t, r, c, manyTypes()[0]); err != nil {
+			t.Errorf("an honest watch: %v", err)
+		}
+		if err := watchOnce(t, r, c, longType); connect.CodeOf(err) == connect.CodeInvalidArgument != (message(1).GetMetadata()["k"] != "") {
+			t.Errorf("a watch of a type with %d bytes: %v", len(longType), err)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package host_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -93,8 +94,21 @@ func TestHost_PluginsSaysHowProven(t *testing.T) {
 	if err := call(); err == nil {
 		t.Fatal("nobody answers")
 	}
+	shown := map[string]*adminv1.PluginInfo{}
+	for _, p := range snapshot(t, reader(host, host.Enrol(t, "viewer", nil).HTTPClient())).GetPlugins() {
+		shown[p.GetRuntimeId()] = p
+	}
 	proofs := map[string]connectplugin.PluginProof{}
 	for _, p := range host.Plugins() {
+		if i := shown[p.RuntimeID]; i.GetSelfId() != p.SelfID || i.GetLastError() != p.LastError || i.GetCertificate() != p.Certificate ||
+			!i.GetEnrolledAt().AsTime().Equal(p.Enrolled) || i.GetEndpoint() != p.Endpoint || !slices.Equal(i.GetServices(), p.Services) ||
+			p.LastError != "" && !i.GetLastErrorAt().AsTime().Equal(p.LastErrorAt) || !slices.Equal(i.GetMayProvide(), p.Rights.Provides) ||
+			!slices.Equal(i.GetMayRequire(), p.Rights.Requires) {
+			t.Errorf("the admin service shows %v, Plugins %+v", i, p)
+		}
+		if p.SelfID == "viewer" {
+			continue
+		}
 		proofs[p.SelfID] = p.Proof
 		if p.Enrolled.IsZero() || time.Since(p.Enrolled) > time.Hour || p.Enrolled.After(p.Since) {
 			t.Errorf("%s enrolled at %v", p.SelfID, p.Enrolled)

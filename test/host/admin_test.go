@@ -299,8 +299,9 @@ func TestAdmin_Follow(t *testing.T) {
 		t.Fatalf("Follow: %v, %v", err, stream.Err())
 	}
 	defer func() { _ = stream.Close() }()
-	if first := stream.Msg(); len(first.GetSnapshot().GetPlugins()) != 1 || len(first.GetEvents()) == 0 {
-		t.Errorf("first: %v", first)
+	first := stream.Msg()
+	if len(first.GetSnapshot().GetPlugins()) != 1 || len(first.GetEvents()) == 0 {
+		t.Fatalf("first: %v", first)
 	}
 	second, err := reader(host, viewer.HTTPClient()).Follow(t.Context(), connect.NewRequest(&adminv1.FollowRequest{}))
 	if err == nil && second.Receive() {
@@ -308,7 +309,7 @@ func TestAdmin_Follow(t *testing.T) {
 	}
 	none := host.Enrol(t, "none", nil)
 	var last *adminv1.Snapshot
-	issued, sequence := false, uint64(0)
+	issued, sequence := false, first.GetEvents()[len(first.GetEvents())-1].GetSequence()
 	for !issued || len(last.GetPlugins()) != 2 {
 		if !stream.Receive() {
 			t.Fatalf("the stream ended: %v", stream.Err())

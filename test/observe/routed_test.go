@@ -207,6 +207,45 @@ func TestObserver_TraceContext(t *testing.T) {
 	}
 }
 
+// Of several traceparents there is none, and of several observers each gets what the one before made.
+func TestObserver_TraceContextOfSeveral(t *testing.T) {
+	t.Parallel()
+
+	first, second := &recorder{}, &recorder{}
+	first.trace = func(c connectplugin.CallStart) connectplugin.TraceContext {
+		c.Trace.Baggage += "first"
+		return c.Trace
+	}
+	second.trace = func(c connectplugin.CallStart) connectplugin.TraceContext {
+		c.Trace.Baggage += ",second"
+		return c.Trace
+	}
+	seen := &echo.Recorder{Next: echo.Service{}.Handler()}
+	r := echo.NewRig(t, seen, observed(connectplugin.JoinObservers(first, nil, second)))
+
+	echo.Want(t, "unary", echo.CallUnary(t.Context(), r.ToProvider(), nil, http.Header{"Traceparent": {"00-1-2-01", "00-3-4-01"}}))
+
+	if got := one(t, first, &first.started).Trace; got != (connectplugin.TraceContext{Baggage: "first"}) {
+		t.Errorf("the first observer is told %+v", got)
+	}
+
+	if got := one(t, second, &second.started).Trace; got != (connectplugin.TraceContext{Baggage: "first,second"}) {
+		t.Errorf("the second observer is told %+v", got)
+	}
+
+	for _, o := range []*recorder{first, second} {
+		if call := one(t, o, &o.routed); call.Procedure != echo.Unary || take(t, o, &o.contexts, 1)[0].Value(startedKey{}) != call.Start {
+			t.Errorf("routed %+v", call)
+		}
+	}
+
+	for _, got := range seen.Take() {
+		if got.URL.Path == echo.Unary && got.Header.Get("Baggage") != "first,second" {
+			t.Errorf("the provider gets %q", got.Header.Get("Baggage"))
+		}
+	}
+}
+
 // However many procedures a caller makes up, and however many its accomplice answers, few have
 // a name, and the honest ones keep theirs.
 func TestObserver_ProceduresAreBounded(t *testing.T) {

@@ -3,9 +3,12 @@ package platform_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -67,9 +70,12 @@ func userCall(t *testing.T, h *hosttest.Host) func() error {
 	}
 }
 
-func startForAdoption(t *testing.T) *hosttest.Host {
+func startForAdoption(t *testing.T, edits ...func(*connectplugin.ServeConfig)) *hosttest.Host {
 	t.Helper()
 	return hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		for _, edit := range edits {
+			edit(c)
+		}
 		c.Policy = &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{
 			"echo": {Provides: []string{"echo"}}, "user": hosttest.Allow(func(p *connectplugin.PluginPolicy) { p.Requires = []string{"echo"} }),
 		}}
@@ -122,7 +128,8 @@ func TestAdoptReplaceRemove(t *testing.T) {
 
 func TestAudit_PROTO51_H12_AdoptedPluginIsWhatIsConfigured(t *testing.T) {
 	t.Parallel()
-	h := startForAdoption(t)
+	var log hosttest.Buffer
+	h := startForAdoption(t, func(c *connectplugin.ServeConfig) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
 	honest := sidecar(t, h, "echo", nil)
 	silent := hosttest.Listen(t)
 	t.Cleanup(func() { _ = silent.Close() })
@@ -150,6 +157,9 @@ func TestAudit_PROTO51_H12_AdoptedPluginIsWhatIsConfigured(t *testing.T) {
 			defer cancel()
 			if err := h.Platform().AddPlugin(ctx, cfg); err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("error %v, want one about %q", err, tt.want)
+			}
+			if said := log.String(); name != "plaintext" && !strings.Contains(said, tt.want) { // which the caller wrote, and nobody said
+				t.Errorf("the log does not say it: %s", said)
 			}
 			if got := h.Plugins(); len(got) != 0 {
 				t.Errorf("left: %+v", got)
@@ -204,6 +214,35 @@ func TestAudit_USE26_AnAdoptedProcessIsOneProvider(t *testing.T) {
 			t.Errorf("%s: provided by %+v", name, got)
 		}
 		hosttest.Eventually(t, "it is called", func() bool { return call() == nil })
+	}
+}
+
+// Of several who replace a plugin at the same time one does, and nothing of the others is left.
+func TestAudit_H55_AnAdoptedPluginIsReplacedOnce(t *testing.T) {
+	t.Parallel()
+	h := startForAdoption(t)
+	p := h.Platform()
+	if err := p.AddPlugin(t.Context(), adoption(sidecar(t, h, "echo", nil))); err != nil {
+		t.Fatal(err)
+	}
+	call, first := userCall(t, h), p.Instances()[0].RuntimeID
+	var replacing sync.WaitGroup
+	var replaced atomic.Int32
+	for range 4 {
+		url := sidecar(t, h, "echo", nil)
+		replacing.Go(func() {
+			if err := p.ReplacePlugin(t.Context(), first, adoption(url)); err == nil {
+				replaced.Add(1)
+			}
+		})
+	}
+	replacing.Wait()
+	now, providers := p.Instances(), h.Registry().GetAllProviders("echo")
+	if replaced.Load() != 1 || len(now) != 1 || len(providers) != 1 || now[0].RuntimeID == first || providers[0].RuntimeID != now[0].RuntimeID {
+		t.Errorf("%d replaced it: instances %v, providers %+v", replaced.Load(), now, providers)
+	}
+	if err := call(); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -10,9 +10,11 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
+	"github.com/masegraye/connect-plugin-go/internal/hosttest"
 )
 
 // intruder is a program that leaves a mark if it ever runs.
@@ -72,31 +74,26 @@ func TestAudit_GAPBINARY_OnlyWhatIsConfiguredRuns(t *testing.T) {
 	}
 }
 
-// The program is renamed away, overwritten and put back, again and again, while it is
+// The program is renamed away, overwritten and put back, a thousand times and more, while it is
 // launched: what was not verified never runs.
 func TestAudit_GAPBINARY_WhatWasCheckedIsWhatRuns(t *testing.T) {
 	t.Parallel()
-	original, _ := program()
-	good, err := os.ReadFile(original)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	path, mark := filepath.Join(dir, "program"), filepath.Join(dir, "mark")
+	const least, each = 1000, 40
+	swap := newSwap(t)
 	h := start(t, "echo")
 	sp := spec()
-	sp.BinaryPath = path
+	sp.BinaryPath = swap.path
 	var swapping sync.WaitGroup
 	stop := make(chan struct{})
-	swaps := 0
+	var swaps atomic.Int64
 	swapping.Go(func() {
-		for ; ; swaps++ {
+		for ; ; swaps.Add(1) {
 			select {
 			case <-stop:
 				return
 			default:
 			}
-			if err := swapProgram(dir, path, good, mark, swaps); err != nil {
+			if err := swap.once(swaps.Load()); err != nil {
 				t.Error(err)
 				return
 			}
@@ -104,10 +101,10 @@ func TestAudit_GAPBINARY_WhatWasCheckedIsWhatRuns(t *testing.T) {
 		}
 	})
 	ran, refused := 0, 0
-	for swapped := 0; (swapped < 4 || ran == 0) && !t.Failed() && ran+refused < 400; swapped++ {
-		s := connectplugin.NewProcessStrategy() // which has seen nothing yet
-		l := connectplugin.NewPluginLauncher(h.Platform(), nil)
-		l.RegisterStrategy(s)
+	for (ran == 0 || refused == 0 || swaps.Load() < least) && !t.Failed() {
+		before := swaps.Load()
+		hosttest.Eventually(t, "it is swapped", func() bool { return swaps.Load() >= before+each || t.Failed() })
+		l := connectplugin.NewPluginLauncher(h.Platform(), nil) // which has seen nothing yet
 		l.Configure(map[string]connectplugin.PluginSpec{"echo": sp})
 		_, err := l.GetService("echo", "echo")
 		switch {
@@ -122,24 +119,54 @@ func TestAudit_GAPBINARY_WhatWasCheckedIsWhatRuns(t *testing.T) {
 	}
 	close(stop)
 	swapping.Wait()
-	if _, err := os.Stat(mark); err == nil {
+	if exists(swap.mark) {
 		t.Error("the intruder ran")
 	}
-	t.Logf("%d launches ran, %d were refused, in %d swaps", ran, refused, swaps)
+	t.Logf("%d launches ran, %d were refused, in %d swaps", ran, refused, swaps.Load())
 }
 
-// swapProgram does one of several things to the program.
-func swapProgram(dir, path string, good []byte, mark string, n int) error {
-	content := good
-	if n%3 != 0 {
-		content = []byte(intruder(mark))
+// swap is a program whose file changes all the time.
+type swap struct {
+	path, mark string
+	good, next string // the program, and what takes its name
+	begins     []byte // the program
+}
+
+func newSwap(t *testing.T) *swap {
+	t.Helper()
+	dir := t.TempDir()
+	s := &swap{
+		path: filepath.Join(dir, "program"), mark: filepath.Join(dir, "mark"), good: filepath.Join(dir, "good"), next: filepath.Join(dir, "next"),
 	}
-	if n%2 == 0 { // in place
-		return os.WriteFile(path, content, 0o700)
+	original, _ := program()
+	data, err := os.ReadFile(original)
+	if err != nil {
+		t.Fatal(err)
 	}
-	next := filepath.Join(dir, "next")
-	if err := os.WriteFile(next, content, 0o700); err != nil {
+	s.begins = data[:len(intruder(s.mark))]
+	if err := errors.Join(os.WriteFile(s.good, data, 0o700), os.Link(s.good, s.path)); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// once does one of several things to the program, which is what it was after all of them.
+func (s *swap) once(n int64) error {
+	switch n % 4 {
+	case 0, 1: // another file takes its name, and is overwritten in turn
+		if n%4 == 1 {
+			return os.WriteFile(s.path, []byte(intruder(s.mark)+"\n"), 0o700)
+		}
+		return errors.Join(os.WriteFile(s.next, []byte(intruder(s.mark)), 0o700), os.Rename(s.next, s.path))
+	case 2: // it is put back
+		return errors.Join(os.Link(s.good, s.next), os.Rename(s.next, s.path))
+	}
+	f, err := os.OpenFile(s.path, os.O_WRONLY, 0)
+	if err != nil {
 		return err
 	}
-	return os.Rename(next, path)
+	_, over := f.WriteAt([]byte(intruder(s.mark)), 0) // overwritten in place, and back
+	runtime.Gosched()
+	_, back := f.WriteAt(s.begins, 0)
+	return errors.Join(over, back, f.Close())
 }

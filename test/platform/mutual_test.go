@@ -3,7 +3,9 @@ package platform_test
 import (
 	"context"
 	"crypto/tls"
+	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -14,42 +16,70 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
 )
 
-// Nobody but the host calls a launched plugin, and nobody but the plugin answers for it.
+// Nobody but the host calls a launched plugin, wherever it listens.
 func TestAudit_GAPAUTOMTLS_LaunchedProcessKnowsItsHostAlone(t *testing.T) {
 	t.Parallel()
-	h := start(t, "echo")
-	h.Launcher().Configure(map[string]connectplugin.PluginSpec{"echo": spec()})
+	h := start(t, "echo", "other")
+	addr := freeAddr(t)
+	_, port, _ := net.SplitHostPort(addr)
+	atPort := spec("type=other")
+	atPort.Port, _ = strconv.Atoi(port)
+	atPort.Provides = []string{"other"}
+	h.Launcher().Configure(map[string]connectplugin.PluginSpec{"echo": spec(), "other": atPort})
 	if got, err := caller(t, h, "echo")("x"); got != "x" || err != nil {
 		t.Fatalf("the host: %q, %v", got, err)
 	}
-	endpoint := h.Plugins()[0].Endpoint
-	other, err := h.Authority.PluginTLS("other")
+	socket := socketOf(h)
+	if _, err := h.Launcher().GetService("other", "other"); err != nil {
+		t.Fatal(err)
+	}
+	sidecar, err := h.Authority.PluginTLS("other")
 	if err != nil {
 		t.Fatal(err)
 	}
-	other.VerifyConnection = nil // it would refuse whoever is not the host
+	host, err := h.Authority.HostTLS()
+	if err != nil {
+		t.Fatal(err)
+	}
 	foreign, err := hosttest.NewAuthority(t).HostTLS()
 	if err != nil {
 		t.Fatal(err)
 	}
-	foreign.RootCAs = h.Authority.CertPool()
-	for name, cfg := range map[string]*tls.Config{
-		"without a certificate": {RootCAs: h.Authority.CertPool(), MinVersion: tls.VersionTLS13},
-		"another plugin":        other,
-		"a host of another authority": {
-			RootCAs: h.Authority.CertPool(), GetClientCertificate: foreign.GetClientCertificate, MinVersion: tls.VersionTLS13,
-		},
+	for name, show := range map[string]func(*tls.CertificateRequestInfo) (*tls.Certificate, error){
+		"without a certificate":       nil,
+		"another plugin":              sidecar.GetClientCertificate,
+		"a host of another authority": foreign.GetClientCertificate,
+		theHost:                       host.GetClientCertificate,
 	} {
-		client := hosttest.HTTPClient(t, cfg)
-		c := connect.NewClient[text, text](client, endpoint+echoSay)
-		if _, err := c.CallUnary(t.Context(), connect.NewRequest(wrapperspb.String("x"))); err == nil {
-			t.Errorf("%s: it answers", name)
+		for _, at := range [][2]string{{"unix", socket}, {"tcp", addr}} {
+			if err := sayAt(t, at[0], at[1], h, show); (err == nil) != (name == theHost) {
+				t.Errorf("%s at %s: %v", name, at[0], err)
+			}
 		}
 	}
-	// A plain listener elsewhere does not pass for it.
-	if err := h.Launcher().Stop(t.Context(), "echo"); err != nil {
-		t.Fatal(err)
+}
+
+// theHost is the one who may call.
+const theHost = "the host"
+
+// sayAt calls a plugin at an address, with a certificate.
+func sayAt(
+	t *testing.T, network, addr string, h *hosttest.Host, show func(*tls.CertificateRequestInfo) (*tls.Certificate, error),
+) error {
+	t.Helper()
+	transport := &http.Transport{
+		ForceAttemptHTTP2: true,
+		TLSClientConfig: &tls.Config{ // its own name is for its host to verify
+			MinVersion: tls.VersionTLS13, InsecureSkipVerify: true, GetClientCertificate: show, RootCAs: h.Authority.CertPool(),
+		},
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, network, addr)
+		},
 	}
+	defer transport.CloseIdleConnections()
+	c := connect.NewClient[text, text](&http.Client{Transport: transport}, "https://plugin.invalid"+echoSay)
+	_, err := c.CallUnary(t.Context(), connect.NewRequest(wrapperspb.String("x")))
+	return err
 }
 
 // What a launch was given is worth nothing once it has ended.

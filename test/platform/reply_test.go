@@ -21,13 +21,7 @@ func TestHostCallsItsPlugin(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := start(t, "echo")
-			sp := spec()
-			if name == "in-memory" {
-				sp = connectplugin.PluginSpec{Provides: []string{"echo"}, ImplFactory: func() any { return echoHandler() }, Plugin: memoryPlugin{
-					metadata: connectplugin.PluginMetadata{Name: "echo", Path: echoPath, Version: "1.0.0"}, path: echoPath,
-				}}
-			}
-			h.Launcher().Configure(map[string]connectplugin.PluginSpec{"echo": sp})
+			h.Launcher().Configure(map[string]connectplugin.PluginSpec{"echo": echoSpec(name)})
 			call := caller(t, h, "echo")
 			for _, n := range []int{0, 1, 60 << 10, 64 << 10, 64<<10 + 1, 300 << 10} {
 				want := strings.Repeat("x", n)
@@ -106,4 +100,40 @@ func TestHostSeesThatItsPluginBreaksOff(t *testing.T) {
 	if got, err := caller(t, h, "echo")("hello"); got != "hello" || err != nil {
 		t.Errorf("afterwards: %q, %v", got, err)
 	}
+}
+
+// A refusal that breaks off is not what its status alone would mean.
+func TestAudit_USE23_ARefusalThatBreaksOffIsNone(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"process", "in-memory"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := start(t, "echo")
+			h.Launcher().Configure(map[string]connectplugin.PluginSpec{"echo": echoSpec(name)})
+			url, client, err := h.Launcher().GetServiceClient("echo", "echo")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for codec, option := range map[string]connect.ClientOption{"proto": connect.WithClientOptions(), "JSON": connect.WithProtoJSON()} {
+				_, err := connect.NewClient[text, text](client, url+echoPath+"CutRefusal", option).CallUnary(t.Context(), connect.NewRequest(&text{}))
+				if connect.CodeOf(err) != connect.CodeUnavailable {
+					t.Errorf("%s: %v", codec, err)
+				}
+			}
+			_, err = connect.NewClient[text, text](client, url+echoPath+"None").CallUnary(t.Context(), connect.NewRequest(&text{}))
+			if connect.CodeOf(err) != connect.CodeUnimplemented {
+				t.Errorf("what is not there: %v", err)
+			}
+		})
+	}
+}
+
+// echoSpec is the echo plugin as a process of its own, or in the host's.
+func echoSpec(way string) connectplugin.PluginSpec {
+	if way != "in-memory" {
+		return spec()
+	}
+	return connectplugin.PluginSpec{Provides: []string{"echo"}, ImplFactory: func() any { return echoHandler() }, Plugin: memoryPlugin{
+		metadata: connectplugin.PluginMetadata{Name: "echo", Path: echoPath, Version: "1.0.0"}, path: echoPath,
+	}}
 }

@@ -163,6 +163,13 @@ func echoHandler() http.Handler {
 			panic(http.ErrAbortHandler)
 		})
 	}
+	mux.HandleFunc(echoPath+"CutRefusal", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusNotFound)
+		_, _ = w.Write([]byte(`{"code":"not_fou`))
+		_ = http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	})
 	mux.Handle(echoStream, connect.NewBidiStreamHandler(echoStream, func(_ context.Context, s *connect.BidiStream[text, text]) error {
 		for {
 			m, err := s.Receive()
@@ -192,6 +199,11 @@ func say(what string) (string, error) {
 		return strings.Join(os.Environ(), "\n"), nil
 	case "args":
 		return strings.Join(os.Args, "\n"), nil
+	case "dir":
+		return os.Getwd()
+	case "limits":
+		limits, err := os.ReadFile("/proc/self/limits")
+		return string(limits), err
 	case "files":
 		return openFiles(), nil
 	case "crash":

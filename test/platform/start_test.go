@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
@@ -83,4 +84,30 @@ func TestStartIsAllOrNothing(t *testing.T) {
 		t.Errorf("a circle: %v", err)
 	}
 	hosttest.Eventually(t, "nothing runs", func() bool { return len(h.Plugins()) == 0 })
+}
+
+// Plugins that do not need each other start at the same time.
+func TestStartTogetherWhatTheGraphAllows(t *testing.T) {
+	t.Parallel()
+	h := start(t, "app", "cache", "log")
+	meeting := map[string]chan struct{}{"cache": make(chan struct{}), "log": make(chan struct{})}
+	other := map[string]string{"cache": "log", "log": "cache"}
+	begun := func(name string) any {
+		if mine := meeting[name]; mine != nil { // neither goes on before the other one is there
+			close(mine)
+			select {
+			case <-meeting[other[name]]:
+			case <-time.After(wait):
+				t.Errorf("%q waits for %q to be there", other[name], name)
+			}
+		}
+		return echoHandler()
+	}
+	h.Launcher().Configure(chain(begun, "app cache log", "cache", "log"))
+	if err := h.Launcher().Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := h.Plugins(); len(got) != 3 {
+		t.Errorf("%d plugins", len(got))
+	}
 }

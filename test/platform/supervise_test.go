@@ -78,6 +78,50 @@ func TestCrashLoopOpensTheBreaker(t *testing.T) {
 	caller(t, h, "echo") // starts anew
 }
 
+// A plugin that failed too often is replaced by one that does not, without waiting for its next
+// start, and one that is no better changes nothing.
+func TestReplacementEndsACrashLoop(t *testing.T) {
+	t.Parallel()
+	for state, restart := range map[connectplugin.LaunchState]connectplugin.RestartPolicy{
+		connectplugin.LaunchBroken:  {MinBackoff: time.Millisecond, MaxFailures: 1, Window: time.Hour, Cooldown: time.Hour},
+		connectplugin.LaunchBackoff: {MinBackoff: 1000 * time.Hour, MaxBackoff: 1000 * time.Hour},
+	} {
+		t.Run(string(state), func(t *testing.T) {
+			t.Parallel()
+			h := start(t, "echo")
+			sp := spec()
+			sp.Restart = restart
+			h.Launcher().Configure(map[string]connectplugin.PluginSpec{"echo": sp})
+			call := caller(t, h, "echo")
+			if _, err := call("crash"); err == nil {
+				t.Fatal("the call that crashed it succeeded")
+			}
+			hosttest.Eventually(t, "it is down", func() bool { return launched(t, h, "echo").State == state })
+			before := launched(t, h, "echo")
+			h.Launcher().Configure(map[string]connectplugin.PluginSpec{"echo": spec("crash=no better")})
+			if err := h.Launcher().Replace(t.Context(), "echo"); err == nil || !strings.Contains(err.Error(), "no better") {
+				t.Errorf("one that is no better: %v", err)
+			}
+			if s := launched(t, h, "echo"); s.State != state || !s.NextStart.Equal(before.NextStart) {
+				t.Errorf("status %+v, then %+v", before, s)
+			}
+			h.Launcher().Configure(map[string]connectplugin.PluginSpec{"echo": spec()})
+			if err := h.Launcher().Replace(t.Context(), "echo"); err != nil {
+				t.Fatal(err)
+			}
+			if got, err := call("x"); got != "x" || err != nil {
+				t.Errorf("%q, %v", got, err)
+			}
+			if s := launched(t, h, "echo"); s.State != connectplugin.LaunchRunning || s.Pid == 0 {
+				t.Errorf("status %+v", s)
+			}
+			if err := h.Launcher().Replace(t.Context(), "echo"); err != nil {
+				t.Errorf("once more: %v", err)
+			}
+		})
+	}
+}
+
 func TestRestartNever(t *testing.T) {
 	t.Parallel()
 	h := start(t, "echo")

@@ -40,7 +40,7 @@ func refusing(status int, part string) http.HandlerFunc {
 }
 
 // cut begins an answer, and dies.
-func cut(host *hosttest.HostileHost, how hosttest.Death, begin http.HandlerFunc) http.HandlerFunc {
+func cut(die func(hosttest.Death), how hosttest.Death, begin http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", r.Header.Get("Content-Type"))
 		begin(w, r)
@@ -49,7 +49,7 @@ func cut(host *hosttest.HostileHost, how hosttest.Death, begin http.HandlerFunc)
 		case <-time.After(hosttest.Moment):
 		case <-r.Context().Done():
 		}
-		host.Cut(how)
+		die(how)
 	}
 }
 
@@ -63,7 +63,7 @@ func TestAudit_USE23_ACutAnswerIsUnavailable(t *testing.T) {
 				t.Parallel()
 				host := hosttest.StartHostileHost(t, nil)
 				host.AnswerMessage(hosttest.HandshakePath, hosttest.Welcome(nil))
-				host.Answer("/echo.v1.Echo/Cut", cut(host, how, begin))
+				host.Answer("/echo.v1.Echo/Cut", cut(host.Cut, how, begin))
 				host.AnswerMessage(sayOnce, wrapperspb.String("x"))
 				for transport, c := range cutClients(t, host) {
 					calls := func(procedure string, opts ...connect.ClientOption) error {
@@ -113,7 +113,7 @@ func TestAudit_USE23_ACutHandshakeIsNoRefusal(t *testing.T) {
 				welcome, _ := proto.Marshal(hosttest.Welcome(nil))
 				host.Answer(hosttest.HandshakePath, func(w http.ResponseWriter, r *http.Request) {
 					if asked.Add(1) == 1 {
-						cut(host, how, begin)(w, r)
+						cut(host.Cut, how, begin)(w, r)
 						return
 					}
 					w.Header().Set("Content-Type", "application/proto")

@@ -59,6 +59,28 @@ func TestAudit_USE40_DangerIsWarnedOfWithoutALogger(t *testing.T) {
 	}
 }
 
+// The variable for development silences the warnings of plaintext, and those alone; what is no
+// word for "on" silences nothing.
+func TestAudit_USE40_WhatTheVariableSilences(t *testing.T) {
+	for value, silent := range map[string]bool{"1": true, "true": true, "0": false, "false": false, "perhaps": false, "": false} {
+		t.Setenv("CONNECTPLUGIN_DISABLE_TLS_WARNING", value)
+		var program bytes.Buffer
+		before := slog.Default()
+		slog.SetDefault(slog.New(slog.NewTextHandler(&program, nil)))
+		_, err := newHost(t, &connectplugin.ServeConfig{AllowInsecure: true, Policy: connectplugin.OpenPolicy()})
+		c, clientErr := connectplugin.NewClient(connectplugin.ClientConfig{HostURL: "http://127.0.0.1:1", AllowInsecure: true})
+		slog.SetDefault(before)
+		if err != nil || clientErr != nil || c.Close() != nil {
+			t.Fatal(err, clientErr)
+		}
+		for text, warned := range map[string]bool{"serving plaintext": !silent, "plaintext is allowed": !silent, "open policy": true} {
+			if strings.Contains(program.String(), text) != warned {
+				t.Errorf("%q: %s: want warned %t, logged %s", value, text, warned, program.String())
+			}
+		}
+	}
+}
+
 func newHost(t *testing.T, cfg *connectplugin.ServeConfig) (*connectplugin.Host, error) {
 	t.Helper()
 	h, err := connectplugin.NewHost(cfg)

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest/rawhttp"
@@ -186,4 +187,41 @@ func TestAudit_USE23_WhoOutlivedItsHostIsNoAttacker(t *testing.T) {
 		}
 	}
 	t.Errorf("nothing says how often it happened: %+v", events)
+}
+
+// A plugin enrols over the connection over which it calls, also where the host had it come back
+// later. Who connects again has its host verified anew.
+func TestAudit_USE42_AnEnrolmentCostsOneConnection(t *testing.T) {
+	t.Parallel()
+	host := hosttest.StartRestartable(t, paced(5, 1))
+	host.Enrol(t, "api", nil)
+	_, before := host.Connections()
+	cfg, err := host.ClientConfig(t, "api"), error(nil)
+	if cfg.TLS, err = host.Authority.PluginTLS("api"); err != nil {
+		t.Fatal(err)
+	}
+	c, err := connectplugin.NewClient(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	_ = retryDelay(t, c.Connect(t.Context()))
+	hosttest.Eventually(t, "the host takes it on", func() bool { return c.Connect(t.Context()) == nil })
+	report := func() {
+		if err := c.ReportHealth(t.Context(), connectpluginv1.HealthState_HEALTH_STATE_HEALTHY, "", nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	report()
+	if _, ever := host.Connections(); ever != before+1 {
+		t.Errorf("%d connections for one enrolment and a call", ever-before)
+	}
+	if err := c.Connect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	report()
+	if _, ever := host.Connections(); ever != before+2 {
+		t.Errorf("%d connections after another handshake", ever-before)
+	}
+	hosttest.Eventually(t, "the other one ends", func() bool { open, _ := host.Connections(); return open == before+1 })
 }

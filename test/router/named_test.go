@@ -3,6 +3,7 @@ package router_test
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ import (
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest/echo"
 )
@@ -79,5 +81,38 @@ func TestAudit_USE37_ANameIsDialledAtTheAddressThatRegistered(t *testing.T) {
 				t.Error("it was dialled elsewhere")
 			}
 		})
+	}
+}
+
+// A name of this machine is that of the address that registered, and not of another that the name
+// may mean as well or the plugin may have.
+func TestAudit_USE37_ANameOfAnotherAddressIsRefused(t *testing.T) {
+	t.Parallel()
+	host := hosttest.Start(t, hosttest.WithPolicy(hosttest.Rights(map[string][2][]string{"provider": {{echo.Type}, nil}})))
+	provider := host.Enrol(t, "provider", hosttest.Providing(echo.Type))
+	registry := func(from string) func(baseURL string) error {
+		cfg := host.StrangerTLS()
+		dialer := &tls.Dialer{Config: cfg, NetDialer: &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}}
+		client := hosttest.HTTPClient(t, cfg)
+		transport, _ := client.Transport.(*http.Transport)
+		transport.DialTLSContext = dialer.DialContext
+		return func(baseURL string) error {
+			_, err := connectpluginv1connect.NewServiceRegistryClient(client, host.URL).RegisterService(t.Context(), hosttest.WithCredentials(
+				&connectpluginv1.RegisterServiceRequest{
+					ServiceType: echo.Type, Version: "1.0.0", EndpointPath: "/", Metadata: map[string]string{"base_url": baseURL},
+				}, provider.RuntimeID(), provider.RuntimeToken()))
+			return err
+		}
+	}
+	for from, urls := range map[string]map[string]bool{
+		"127.0.0.1": {"https://localhost:1": true, "https://127.0.0.1:1": true, "https://127.0.0.2:1": false},
+		"127.0.0.2": {"https://localhost:1": false, "https://LOCALHOST.:1": false, "https://127.0.0.1:1": false, "https://127.0.0.2:1": true},
+	} {
+		register := registry(from)
+		for url, allowed := range urls {
+			if err := register(url); allowed && err != nil || !allowed && connect.CodeOf(err) != connect.CodePermissionDenied {
+				t.Errorf("%s, registered from %s: %v", url, from, err)
+			}
+		}
 	}
 }

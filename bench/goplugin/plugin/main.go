@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	hclog "github.com/hashicorp/go-hclog"
 	plugin "github.com/hashicorp/go-plugin"
@@ -68,6 +69,10 @@ func answer(in *text) *text {
 		return wrapperspb.String(strconv.Itoa(os.Getpid()))
 	case "env":
 		return wrapperspb.String(strings.Join(os.Environ(), "\n"))
+	case "until": // a file is there
+		for _, err := os.Stat(rest); err != nil; _, err = os.Stat(rest) {
+			<-time.After(time.Millisecond) // polls the file system
+		}
 	case "print":
 		fmt.Println(rest)
 	case "flood":

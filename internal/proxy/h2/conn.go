@@ -108,6 +108,7 @@ type Conn struct {
 	block      bytes.Buffer // what encoder writes to
 	sendWindow int64
 	shares     map[string]*share // of sendWindow, by owner
+	holders    []*share          // those that hold anything
 	shared     int64             // the sum of what they hold
 	lastSender *share            // that sent last
 	capacity   int64             // the largest that sendWindow was

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 
@@ -92,6 +93,7 @@ type facts struct {
 	windows          int  // initial ones, in settings
 	unreadable       bool // headers that are no valid frame
 	strange          bool // a frame of a stream that nobody opened
+	whole            bool // it ends with a frame
 	text             string
 }
 
@@ -105,6 +107,7 @@ func factsOf(s *schedule) facts {
 		head, err := fr.ReadFrameHeader()
 		if err != nil {
 			f.text += err.Error()
+			f.whole = errors.Is(err, io.EOF)
 			return f
 		}
 		f.text += head.String()

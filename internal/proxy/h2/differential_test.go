@@ -12,9 +12,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
@@ -26,6 +26,7 @@ import (
 type outcome struct {
 	over    bool // the call ended
 	early   bool // before the server hung up
+	stuck   bool // its request was not sent when everything was allowed, nor given up
 	status  int
 	fields  string
 	body    string
@@ -51,75 +52,37 @@ func (o outcome) agree(other outcome) bool {
 
 // player is a client to which a schedule is played.
 type player interface {
-	call(kind int) outcome // returns when the call is over
+	call(ctx context.Context, kind int) outcome // returns when the call is over
+	unsent() int                                // uploads on their way
+	readsOn() bool                              // whatever its own writes wait for
 	close()
-}
-
-// play returns what the callers of a client see of a schedule. It has to run in a
-// bubble.
-func play(s *schedule, writes [][]byte, start func(net.Conn) (player, error)) ([]outcome, error) {
-	client, server := net.Pipe()
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	wg.Go(func() { _, _ = io.Copy(io.Discard, server) })
-	defer server.Close()
-	wg.Go(func() { _ = http2.NewFramer(server, nil).WriteSettings(s.settings...) })
-	p, err := start(client)
-	if err != nil {
-		return nil, err
-	}
-	defer p.close()
-	synctest.Wait()
-	var mu sync.Mutex
-	outcomes := make([]outcome, len(s.requests))
-	hungUp := false
-	for i, kind := range s.requests {
-		wg.Go(func() {
-			o := p.call(kind)
-			mu.Lock()
-			defer mu.Unlock()
-			o.over, o.early = true, !hungUp
-			outcomes[i] = o
-		})
-		synctest.Wait()
-	}
-	for _, part := range writes {
-		if _, err := server.Write(part); err != nil {
-			break
-		}
-		synctest.Wait()
-	}
-	time.Sleep(time.Second)
-	mu.Lock()
-	hungUp = true
-	mu.Unlock()
-	_ = server.Close()
-	time.Sleep(time.Minute)
-	mu.Lock()
-	defer mu.Unlock()
-	return slices.Clone(outcomes), nil
 }
 
 // ours is our client.
 type ours struct {
-	conn *h2.Conn
+	conn    *h2.Conn
+	sending atomic.Int64 // uploads on their way
 }
 
 func startOurs(nc net.Conn) (player, error) {
 	cfg := config()
 	cfg.MaxHeaderBytes = listLimit
 	conn, err := h2.Client(nowhere, nc, nil, cfg)
-	return &ours{conn}, err
+	return &ours{conn: conn}, err
 }
 
 func (p *ours) close() { p.conn.Close() }
 
-func (p *ours) call(kind int) outcome {
+func (p *ours) unsent() int { return int(p.sending.Load()) }
+
+func (p *ours) readsOn() bool { return true }
+
+func (p *ours) call(ctx context.Context, kind int) outcome {
 	request := get
 	switch kind {
 	case kindPost:
 		request = post("hello")
-	case kindEndless:
+	case kindEndless, kindUpload:
 		request = post("")
 	}
 	request.Gather = kind == kindGet
@@ -127,7 +90,17 @@ func (p *ours) call(kind int) outcome {
 	if err != nil {
 		return outcome{err: err}
 	}
+	var upload sync.WaitGroup
+	defer upload.Wait()
 	defer s.Close()
+	defer context.AfterFunc(ctx, func() { s.Cancel(context.Cause(ctx)) })()
+	if kind == kindUpload {
+		p.sending.Add(1)
+		upload.Go(func() {
+			_ = s.Write(uploaded, true)
+			p.sending.Add(-1)
+		})
+	}
 	var o outcome
 	var fields []hpack.HeaderField
 	if o.status, fields, o.err = s.Head(); o.err != nil {
@@ -161,7 +134,11 @@ func (p *theirs) close() {
 	_ = p.conn.Close()
 }
 
-func (p *theirs) call(kind int) outcome {
+func (p *theirs) unsent() int { return 0 } // its own affair
+
+func (p *theirs) readsOn() bool { return false }
+
+func (p *theirs) call(ctx context.Context, kind int) outcome {
 	method, content := http.MethodGet, io.Reader(nil)
 	switch kind {
 	case kindPost:
@@ -170,8 +147,10 @@ func (p *theirs) call(kind int) outcome {
 		r, w := io.Pipe()
 		p.bodies = append(p.bodies, w)
 		method, content = http.MethodPost, r
+	case kindUpload:
+		method, content = http.MethodPost, bytes.NewReader(uploaded)
 	}
-	req, err := http.NewRequestWithContext(nowhere, method, "https://example.com/", content)
+	req, err := http.NewRequestWithContext(ctx, method, "https://example.com/", content)
 	if err != nil {
 		return outcome{err: err}
 	}
@@ -227,6 +206,9 @@ func compare(t *testing.T, seed []byte) {
 	}
 	facts := factsOf(s)
 	for i := range mine {
+		if mine[i].stuck && facts.whole {
+			t.Errorf("call %d: an upload is stuck\n%s", i, facts.text)
+		}
 		if !mine[i].over {
 			t.Errorf("call %d waits though its connection is gone", i)
 		}
@@ -257,6 +239,11 @@ func FuzzDifferential(f *testing.F) {
 	log.SetOutput(io.Discard) // x/net's
 	for _, seed := range seeds(300) {
 		f.Add(seed)
+	}
+	for how := range byte(7) { // one upload, a server that takes nothing in, and what happens then
+		for after := range byte(4) {
+			f.Add([]byte{0, kindUpload, 0, 0, 0, 19, 0, 0, 1, 2, 1, after, 0, how, 8, 1, 0, 0})
+		}
 	}
 	f.Fuzz(compare)
 }

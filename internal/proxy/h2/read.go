@@ -127,9 +127,9 @@ func (c *Conn) wakeReadyLocked() {
 	c.woken = c.woken[:0]
 }
 
-// gatherLocked has the gathering of s end soon.
+// gatherLocked has the gathering of s end soon, unless it is to be whole.
 func (c *Conn) gatherLocked(s *Stream) {
-	if s.holding {
+	if s.holding || s.whole {
 		return
 	}
 	s.holding = true

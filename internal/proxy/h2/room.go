@@ -8,6 +8,9 @@ func (c *Conn) Usable() bool { return c.usable.Load() }
 // the server has read what waits for it.
 func (c *Conn) Full() bool { return c.choked.Load() || c.load.Load() >= c.limit.Load() }
 
+// Limit returns how many streams it carries at once, as the server stated it.
+func (c *Conn) Limit() int64 { return c.limit.Load() }
+
 // Worn reports whether the handlers of streams that were given up may keep the
 // server from starting another: nobody tells when they end, and servers run no
 // more at once than they take streams.
@@ -15,6 +18,16 @@ func (c *Conn) Worn() bool {
 	abandoned := c.abandoned.Load()
 	return abandoned > 0 && abandoned+c.load.Load() >= min(c.limit.Load(), mostAbandoned)
 }
+
+// Filling reports whether it will be full or worn soon: three quarters of its streams are in use, or
+// of those that may be given up on it. Whoever opens another one by then waits for none.
+func (c *Conn) Filling() bool {
+	load, abandoned, limit := c.load.Load(), c.abandoned.Load(), c.limit.Load()
+	return load >= MostOf(limit) || abandoned > 0 && abandoned+load >= MostOf(min(limit, mostAbandoned))
+}
+
+// MostOf is three quarters of so many streams, and all of them where there are few.
+func MostOf(streams int64) int64 { return streams - streams/4 }
 
 // Dry reports whether others than the given owner hold more of what the server
 // takes ahead on the connection than is left.

@@ -33,6 +33,8 @@ type schedule struct {
 	requests []int // the kinds of the requests
 	settings []http2.Setting
 	writes   [][]byte
+	written  int // bytes of them
+	acts     []act
 	fr       *http2.Framer
 	raw      bytes.Buffer
 	block    bytes.Buffer
@@ -44,7 +46,21 @@ const (
 	kindGet = iota
 	kindPost
 	kindEndless // the request never ends
+	kindUpload  // it is larger than any window at first
 	kinds
+)
+
+// act is what happens beside the frames, once so many bytes were written.
+type act struct {
+	at   int
+	what int
+	call int // which, where it is about one
+}
+
+const (
+	actDeaf   = iota // the server takes nothing in from now on
+	actHear          // it does again
+	actCancel        // a caller gives up
 )
 
 const mostFrames = 60
@@ -83,18 +99,42 @@ func (s *schedule) cut() {
 	if len(raw) > 0 {
 		s.writes = append(s.writes, raw)
 	}
+	s.written = len(slices.Concat(s.writes...))
 }
 
-// single returns what is written, one frame in each write.
+// act has something happen after the frames so far.
+func (s *schedule) act(what, call int) {
+	s.cut()
+	s.acts = append(s.acts, act{s.written, what, call})
+}
+
+// single returns what is written, one frame in each write, or less where something happens.
 func (s *schedule) single() [][]byte {
 	const head = 9
 	raw := slices.Concat(s.writes...)
 	var all [][]byte
-	for len(raw) >= head {
-		n := min(len(raw), head+int(raw[0])<<16+int(raw[1])<<8+int(raw[2]))
-		all, raw = append(all, raw[:n]), raw[n:]
+	at, acts := 0, s.acts
+	for len(raw) > 0 {
+		n := len(raw)
+		if n >= head {
+			n = min(n, head+int(raw[0])<<16+int(raw[1])<<8+int(raw[2]))
+		}
+		for len(acts) > 0 && acts[0].at <= at {
+			acts = acts[1:]
+		}
+		for next := 0; next < n; { // the bytes of one frame, in pieces
+			end := n
+			if len(acts) > 0 && acts[0].at < at+n {
+				end, acts = max(next, acts[0].at-at), acts[1:]
+			}
+			if end > next {
+				all = append(all, raw[next:end])
+			}
+			next = end
+		}
+		at, raw = at+n, raw[n:]
 	}
-	return append(all, raw)
+	return all
 }
 
 // mutate changes a byte of what is not written yet, rarely.
@@ -114,7 +154,7 @@ func (s *schedule) stream() uint32 {
 
 func (s *schedule) frame() {
 	id := s.stream()
-	switch s.roll(20) {
+	switch s.roll(24) {
 	case 0, 1, 2, 3, 4:
 		s.response(id)
 	case 5, 6, 7, 8:
@@ -130,15 +170,65 @@ func (s *schedule) frame() {
 	case 14:
 		_ = s.fr.WritePing(s.roll(2) == 1, [8]byte{})
 	case 15:
-		_ = s.fr.WriteWindowUpdate(s.one2(0, id), uint32([]int{1, 100, 1 << 16, 1<<31 - 1}[s.roll(4)]))
+		_ = s.fr.WriteWindowUpdate(s.one2(0, id), s.increment())
 	case 16:
 		_ = s.fr.WriteRawFrame(http2.FrameType(0x20), http2.Flags(s.roll(256)), id, []byte("unknown"))
 	case 17:
 		_ = s.fr.WritePriority(id, http2.PriorityParam{StreamDep: uint32(s.roll(8)), Weight: 1})
 	case 18:
 		s.odd(id)
+	case 19, 20:
+		s.stall()
+	case 21:
+		s.act(s.roll(3), s.roll(len(s.requests)))
 	default:
 		_ = s.fr.WriteSettingsAck()
+	}
+}
+
+// increment is one of a window. How much of an upload was sent is the client's own affair; so
+// where there is one, none is as large as to depend on that.
+func (s *schedule) increment() uint32 {
+	all := []uint32{1, 100, 1 << 16, 1<<31 - 1}
+	if slices.Contains(s.requests, kindUpload) {
+		all[3] = 1 << 20
+	}
+	return all[s.roll(len(all))]
+}
+
+// stall lets a request go on to a server that takes nothing in, and something happen to it
+// meanwhile.
+func (s *schedule) stall() {
+	call := max(0, slices.Index(s.requests, kindUpload))
+	if s.roll(4) == 1 {
+		call = s.roll(len(s.requests))
+	}
+	id := uint32(2*call + 1)
+	s.act(actDeaf, call)
+	if s.roll(3) > 0 {
+		_ = s.fr.WriteWindowUpdate(0, s.increment())
+	}
+	if s.roll(3) > 0 {
+		_ = s.fr.WriteWindowUpdate(id, s.increment())
+	} else {
+		s.setting()
+	}
+	s.cut()
+	switch s.roll(7) {
+	case 0, 1:
+		_ = s.fr.WriteRSTStream(id, http2.ErrCode(s.roll(15)))
+	case 2:
+		s.trailer(id)
+	case 3:
+		_ = s.fr.WriteData(id, true, nil)
+	case 4:
+		_ = s.fr.WriteGoAway(uint32(s.roll(9)), http2.ErrCodeNo, nil)
+	case 5:
+		s.act(actCancel, call)
+	default:
+	}
+	if s.roll(4) > 0 {
+		s.act(actHear, call)
 	}
 }
 

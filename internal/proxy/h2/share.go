@@ -7,6 +7,7 @@ type share struct {
 	owner   string
 	held    int64
 	streams int
+	at      int // among the holders, while it holds anything
 }
 
 // The part of a window that one owner may hold, and what has to be left of it.
@@ -39,8 +40,7 @@ func (c *Conn) leaveShareLocked(s *Stream) {
 	}
 	s.share = nil
 	if own.streams--; own.streams == 0 {
-		c.shared -= own.held
-		own.held = 0
+		c.releaseLocked(own, own.held)
 		delete(c.shares, own.owner)
 		c.measureLocked()
 	}
@@ -50,27 +50,30 @@ func (c *Conn) leaveShareLocked(s *Stream) {
 // spendLocked takes n bytes of the connection's window for s.
 func (c *Conn) spendLocked(s *Stream, n int64) {
 	c.sendWindow -= n
-	if s.share != nil {
-		s.share.held += n
+	if own := s.share; own != nil && n > 0 {
+		if own.held == 0 {
+			own.at = len(c.holders)
+			c.holders = append(c.holders, own)
+		}
+		own.held += n
 		c.shared += n
-		c.lastSender = s.share
+		c.lastSender = own
 	}
 	c.measureLocked()
 }
 
 // regainLocked gives n bytes back to the connection's window. The server does not
 // say whose they were: most likely those of whoever sent last, for a request that
-// nobody reads stops being sent. More than is out nobody can hold.
+// nobody reads stops being sent. More than is out nobody can hold. Whoever holds nothing is
+// not looked at: servers may give back byte by byte.
 func (c *Conn) regainLocked(n int64) {
 	c.sendWindow += n
 	c.capacity = max(c.capacity, c.sendWindow)
 	if c.lastSender != nil {
 		c.releaseLocked(c.lastSender, n)
 	}
-	if c.shared > c.capacity-c.sendWindow {
-		for _, own := range c.shares {
-			c.releaseLocked(own, c.shared-(c.capacity-c.sendWindow))
-		}
+	for out := c.capacity - c.sendWindow; c.shared > out && len(c.holders) > 0; {
+		c.releaseLocked(c.holders[len(c.holders)-1], c.shared-out)
 	}
 	c.measureLocked()
 }
@@ -78,8 +81,17 @@ func (c *Conn) regainLocked(n int64) {
 // releaseLocked notes that an owner holds up to n bytes less.
 func (c *Conn) releaseLocked(own *share, n int64) {
 	n = max(0, min(n, own.held))
+	if n == 0 {
+		return
+	}
 	own.held -= n
 	c.shared -= n
+	if own.held == 0 {
+		last := c.holders[len(c.holders)-1]
+		c.holders[own.at], last.at = last, own.at
+		c.holders[len(c.holders)-1] = nil
+		c.holders = c.holders[:len(c.holders)-1]
+	}
 }
 
 // measureLocked notes whether there is more held of the send window than left.

@@ -40,6 +40,7 @@ type Stream struct {
 	over        func() // told that nobody wants the rest of the request; nil once it was, or where nobody is
 	head        bool   // the response states the length of a body that it lacks
 	gather      bool   // the reader waits for the whole body, or much of it
+	whole       bool   // however long that takes
 	holding     bool   // in c.held, or was
 	lifted      bool   // gathering was ended, which the reader does not know yet
 	windowMoved int64  // what its send window differs from the initial one
@@ -61,6 +62,9 @@ type Request struct {
 	// Gather has the response handed over when it is complete, or in large
 	// parts, as long as that takes a few milliseconds at most.
 	Gather bool
+	// Whole has it gathered however long that takes: a part of it is of no use to anybody.
+	// One that breaks before it is complete, and before it is large, has no head either.
+	Whole bool
 	// Aside has the request written by a goroutine of the connection's, so that Open
 	// does not wait for a server that reads slowly.
 	Aside bool
@@ -93,7 +97,8 @@ func (r *Request) size() int64 {
 func (c *Conn) Open(r Request) (*Stream, []byte, error) {
 	s := &Stream{
 		c:          c,
-		gather:     r.Gather,
+		gather:     r.Gather || r.Whole,
+		whole:      r.Whole,
 		head:       r.Head,
 		over:       r.Over,
 		stated:     -1,

@@ -184,11 +184,12 @@ func (c *Conn) queueLocked(s *Stream) {
 }
 
 // wakeMovedLocked wakes who may go on since windows changed. It looks at the
-// streams once for all that came in one read.
+// streams once for all that came in one read. Those that wait for more than their
+// own window stay asleep: settings that go back and forth would wake all of them in vain.
 func (c *Conn) wakeMovedLocked() {
 	if c.raised {
 		for _, s := range c.streams {
-			if s.windowLocked() > 0 {
+			if s.windowLocked() > 0 && !s.queued {
 				s.sendWake.Broadcast()
 			}
 		}

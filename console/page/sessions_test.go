@@ -1,0 +1,95 @@
+package page_test
+
+import (
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/masegraye/connect-plugin-go/console/page"
+)
+
+// post sends what the page sends, with a cookie, and returns the status and the cookie that is set.
+func post(s *page.Server, path, body, cookie string) (status int, set string) {
+	q := httptest.NewRequest(http.MethodPost, "http://127.0.0.1:8080"+path, strings.NewReader(body))
+	q.Header.Set("Origin", "http://127.0.0.1:8080")
+	q.Header.Set("Content-Type", "application/json")
+	if cookie != "" {
+		q.Header.Set("Cookie", cookie)
+	}
+	w := httptest.NewRecorder()
+	s.Handler().ServeHTTP(w, q)
+	set, _, _ = strings.Cut(w.Header().Get("Set-Cookie"), ";")
+	return w.Code, set
+}
+
+func use(s *page.Server, link string) (status int, cookie string) {
+	_, token, _ := strings.Cut(link, "#")
+	return post(s, "/enter", `{"token":"`+token+`"}`, "")
+}
+
+// A link ends after ten minutes and a session after twelve hours, and there are no more than sixteen.
+func TestLinksAndSessionsEnd(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, err := page.New(page.Config{}, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 8080})
+		if err != nil {
+			t.Fatal(err)
+		}
+		first, later := s.Link(), s.Link()
+		time.Sleep(9 * time.Minute)
+		status, cookie := use(s, first)
+		if status != http.StatusNoContent || cookie == "" {
+			t.Fatalf("in time: %d, %q", status, cookie)
+		}
+		time.Sleep(2 * time.Minute)
+		if status, _ := use(s, later); status != http.StatusForbidden {
+			t.Errorf("after 11 minutes: %d", status)
+		}
+		in := func() bool {
+			status, _ := post(s, "/change", `{"action":"drain","name":"x"}`, cookie)
+			return status == http.StatusForbidden // it is read-only, and says so to nobody else
+		}
+		if time.Sleep(11 * time.Hour); !in() {
+			t.Error("the session is over after 11 hours")
+		}
+		for range 15 {
+			if status, _ := use(s, s.Link()); status != http.StatusNoContent {
+				t.Errorf("one of sixteen: %d", status)
+			}
+		}
+		if status, _ := use(s, s.Link()); status != http.StatusForbidden {
+			t.Errorf("the seventeenth: %d", status)
+		}
+		if time.Sleep(2 * time.Hour); in() {
+			t.Error("the session goes on after 13 hours")
+		}
+		if status, _ := use(s, s.Link()); status != http.StatusNoContent {
+			t.Errorf("when one has ended: %d", status)
+		}
+	})
+}
+
+// Requests that the page would not make are refused, and change nothing.
+func TestMalformedRequests(t *testing.T) {
+	t.Parallel()
+	s, err := page.New(page.Config{}, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 8080})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, token, _ := strings.Cut(s.Link(), "#")
+	for name, body := range map[string]string{
+		"a field more": `{"token":"` + token + `","admin":true}`, "no JSON": token, "nothing": "",
+		"too long": `{"token":"` + token + `","x":"` + strings.Repeat("x", 8<<10) + `"}`, "too long a token": `{"token":"` + strings.Repeat("x", 8<<10) + `"}`,
+	} {
+		if status, _ := post(s, "/enter", body, ""); status != http.StatusBadRequest {
+			t.Errorf("%s: %d", name, status)
+		}
+	}
+	if status, _ := post(s, "/enter", `{"token":"`+token+`"}`, ""); status != http.StatusNoContent {
+		t.Errorf("the link itself afterwards: %d", status)
+	}
+}

@@ -1,0 +1,67 @@
+package edge
+
+import (
+	"slices"
+	"time"
+)
+
+// held is what was read of a peer and goes on later: whoever serves the connection may read as
+// much at once as it likes, and gets no more requests than are taken on.
+type held struct {
+	bytes []byte
+	opens []int // where in it requests begin
+	waits bool  // before anything else is read
+}
+
+// takeOn takes requests on that begin in n bytes, and returns how many of these go on now: up to
+// the request that has to wait.
+func (c *Conn) takeOn(opens []int, n int, now time.Time) int {
+	if len(opens) == 0 {
+		return n
+	}
+	took, wait := c.intake.Load().take(len(opens), now)
+	c.held.waits = wait
+	if !wait {
+		return n
+	}
+	return opens[took-1] // the head of its frame, without which the rest is nothing
+}
+
+// hold keeps what comes after the first n bytes of p.
+func (c *Conn) hold(p []byte, n int) int {
+	c.held.bytes = slices.Clone(p[n:])
+	c.held.opens = slices.Clone(c.meter.opens)
+	c.held.drop(n)
+	return n
+}
+
+// drop forgets where requests begin in n bytes that went on.
+func (h *held) drop(n int) {
+	h.opens = slices.DeleteFunc(h.opens, func(at int) bool { return at <= n })
+	for i := range h.opens {
+		h.opens[i] -= n
+	}
+}
+
+// release reads what was held.
+func (c *Conn) release(p []byte) (int, error) {
+	c.mu.Lock()
+	told := c.cut
+	c.mu.Unlock()
+	if told != nil {
+		<-told // as in allows
+		return 0, ErrCutOff
+	}
+	n := min(len(p), len(c.held.bytes))
+	within := 0
+	for within < len(c.held.opens) && c.held.opens[within] <= n {
+		within++
+	}
+	n = copy(p, c.held.bytes[:c.takeOn(c.held.opens[:within], n, time.Now())])
+	c.held.bytes = c.held.bytes[n:]
+	c.held.drop(n)
+	if len(c.held.bytes) == 0 {
+		c.held.bytes, c.held.opens = nil, nil
+	}
+	return n, nil
+}

@@ -1,0 +1,271 @@
+package edge_test
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+
+	"github.com/masegraye/connect-plugin-go/internal/edge"
+)
+
+// pipes is a listener of connections in memory.
+type pipes struct {
+	conns chan net.Conn
+	shut  chan struct{}
+	once  sync.Once
+}
+
+func (l *pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.shut:
+		return nil, net.ErrClosed
+	}
+}
+func (l *pipes) Close() error   { l.once.Do(func() { close(l.shut) }); return nil }
+func (l *pipes) Addr() net.Addr { return &net.TCPAddr{} }
+
+// placed is a connection from an address.
+type placed struct {
+	net.Conn
+
+	from string
+}
+
+func (p placed) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.ParseIP(p.from)} }
+
+// bubble is a server behind an edge, in memory.
+type bubble struct {
+	below  *pipes
+	client *tls.Config
+
+	account *edge.Account // of every connection, nil for none
+	ahead   int           // how much the server reads at once, zero for what it needs
+	begun   atomic.Int64
+	release chan struct{} // ends the requests
+}
+
+// certificate is one of a test server, and who believes it.
+func certificate(t *testing.T) (server, client *tls.Config) {
+	t.Helper()
+	s := httptest.NewTLSServer(http.NotFoundHandler())
+	s.Close()
+	client = s.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
+	client.NextProtos, client.ServerName = []string{"h2"}, "example.com"
+	return &tls.Config{Certificates: s.TLS.Certificates, NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS13}, client
+}
+
+func (b *bubble) serve(t *testing.T, server *tls.Config) {
+	t.Helper()
+	b.below = &pipes{conns: make(chan net.Conn), shut: make(chan struct{})}
+	b.release = make(chan struct{})
+	l := edge.Listen(b.below, edge.Config{
+		TLS: server, HandshakeTimeout: time.Hour, MaxConnections: 100, MaxPerAddress: 100, Silence: time.Hour,
+		Key: func(a net.Addr) string { return a.(*net.TCPAddr).IP.String() },
+	})
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+	srv := &http.Server{
+		Protocols: protocols, HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 1000},
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			own := edgeOf(c)
+			if b.account != nil {
+				own.Bill(b.account)
+			}
+			return context.WithValue(ctx, connKey{}, own)
+		},
+		Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			if c, ok := r.Context().Value(connKey{}).(*edge.Conn); ok {
+				defer c.Ended()
+			}
+			b.begun.Add(1)
+			select {
+			case <-b.release:
+			case <-r.Context().Done():
+			}
+		}),
+	}
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(reading{l, b.ahead}) }()
+	t.Cleanup(func() {
+		_ = srv.Close()
+		<-done
+		l.End()
+	})
+}
+
+// reading is a listener whose connections are read in pieces of a size.
+type reading struct {
+	net.Listener
+
+	size int
+}
+
+func (l reading) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil || l.size == 0 {
+		return c, err
+	}
+	return &readAhead{c, bufio.NewReaderSize(c, l.size)}, nil
+}
+
+type readAhead struct {
+	net.Conn
+
+	ahead *bufio.Reader
+}
+
+func (c *readAhead) Read(p []byte) (int, error) { return c.ahead.Read(p) }
+
+// edgeOf is the connection below.
+func edgeOf(c net.Conn) *edge.Conn {
+	if ahead, ok := c.(*readAhead); ok {
+		c = ahead.Conn
+	}
+	own, _ := c.(*edge.Conn)
+	return own
+}
+
+// dial opens a connection from an address. It is closed with the test.
+func (b *bubble) dial(t *testing.T, from string) *tls.Conn {
+	t.Helper()
+	near, far := net.Pipe()
+	b.below.conns <- placed{near, from}
+	t.Cleanup(func() { _ = far.Close() })
+	return tls.Client(far, b.client)
+}
+
+// pour sends so many requests in one piece, and reads whatever comes.
+func (b *bubble) pour(t *testing.T, n uint32) {
+	t.Helper()
+	c := b.dial(t, "127.0.0.1")
+	var block, out strings.Builder
+	enc := hpack.NewEncoder(&block)
+	for _, f := range [][2]string{{":method", "POST"}, {":scheme", "https"}, {":authority", "x"}, {":path", "/"}} {
+		_ = enc.WriteField(hpack.HeaderField{Name: f[0], Value: f[1], Sensitive: true})
+	}
+	out.WriteString(http2.ClientPreface)
+	f := http2.NewFramer(&out, nil)
+	err := f.WriteSettings()
+	for i := range n {
+		err = errors.Join(err, f.WriteHeaders(http2.HeadersFrameParam{
+			StreamID: 2*i + 1, BlockFragment: []byte(block.String()), EndHeaders: true, EndStream: true,
+		}))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_, _ = io.WriteString(c, out.String())
+		_, _ = io.Copy(io.Discard, c)
+	}()
+}
+
+// Requests that come in one piece are taken on so many at once, whichever connections of a peer
+// they come on: more when some ended, or a moment later, whatever became of the others.
+func TestAudit_ATK14_RequestsAreTakenOnByAndBy(t *testing.T) {
+	t.Parallel()
+	most := 16 * int64(runtime.GOMAXPROCS(0))
+	server, client := certificate(t)
+	for name, c := range map[string]struct {
+		conns, ahead int
+	}{
+		"one connection": {1, 0}, "an identity with three": {3, 0},
+		"a server that reads ahead": {1, 4 << 10}, "three, much ahead": {3, 64 << 10},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				conns := c.conns
+				b := &bubble{client: client, ahead: c.ahead}
+				if conns > 1 {
+					b.account = edge.NewAccount(1e9, 1e9)
+				}
+				b.serve(t, server)
+				all := int64(conns) * 8 * most
+				for range conns {
+					b.pour(t, uint32(8*most))
+				}
+				synctest.Wait()
+				if n := b.begun.Load(); n < most/2 || n > most+int64(conns) {
+					t.Errorf("%d requests begin at once, want %d", n, most)
+				}
+				before := b.begun.Load()
+				time.Sleep(time.Millisecond)
+				synctest.Wait()
+				if n := b.begun.Load() - before; n < most/2 || n > most+2*int64(conns) {
+					t.Errorf("%d more begin a moment later, want %d", n, most)
+				}
+				begun := time.Now()
+				close(b.release)
+				synctest.Wait()
+				for b.begun.Load() < all && time.Since(begun) < time.Second {
+					time.Sleep(time.Millisecond)
+				}
+				if took := time.Since(begun); took > time.Duration(conns)*time.Millisecond {
+					t.Errorf("requests that end at once take %v to begin, all %d of them", took, b.begun.Load())
+				}
+			})
+		})
+	}
+}
+
+// The TLS handshakes of one address compute one after the other, and nobody else waits for them.
+func TestAudit_ATK14_HandshakesOfAnAddressTakeTurns(t *testing.T) {
+	t.Parallel()
+	most := max(1, int64(runtime.GOMAXPROCS(0)/2))
+	server, client := certificate(t)
+	synctest.Test(t, func(t *testing.T) {
+		var computing atomic.Int64
+		release := make(chan struct{})
+		server.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			if hello.Conn.RemoteAddr().String() == "127.0.0.2:0" {
+				computing.Add(1)
+				<-release
+			}
+			return nil, nil //nolint:nilnil // as it is
+		}
+		b := &bubble{client: client}
+		b.serve(t, server)
+		all := 10 * most
+		done := make(chan error, all)
+		for range all {
+			c := b.dial(t, "127.0.0.2")
+			go func() { done <- c.HandshakeContext(t.Context()) }()
+		}
+		synctest.Wait()
+		if n := computing.Load(); n != most {
+			t.Errorf("%d of an address compute at once, want %d", n, most)
+		}
+		begun := time.Now()
+		if err := b.dial(t, "127.0.0.1").HandshakeContext(t.Context()); err != nil || time.Since(begun) > 0 {
+			t.Errorf("another address: %v, after %v", err, time.Since(begun))
+		}
+		time.Sleep(time.Second)
+		if n := computing.Load(); n != all {
+			t.Errorf("%d compute after a second, want all %d", n, all)
+		}
+		close(release)
+		for range all {
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}

@@ -1,0 +1,35 @@
+package proxy
+
+import "github.com/masegraye/connect-plugin-go/internal/proxy/h2"
+
+// mayLocked reports whether a caller may have one more stream: nobody has more than three quarters
+// of those that there are. The host, which has no name, may always.
+func (p *Provider) mayLocked(caller string) bool {
+	held := int64(p.held[caller])
+	if caller == "" || held == 0 {
+		return true
+	}
+	streams := int64(0)
+	for _, conn := range p.lines.conns {
+		streams += conn.Limit()
+	}
+	return streams == 0 || held < h2.MostOf(streams)
+}
+
+// holdLocked notes that a call has a stream, or is about to.
+func (p *Provider) holdLocked(c *call) {
+	if !c.holds && c.CallerID != "" {
+		c.holds = true
+		p.held[c.CallerID]++
+	}
+}
+
+// yieldLocked notes that a call that is over has none any more.
+func (p *Provider) yieldLocked(c *call) {
+	if !c.holds {
+		return
+	}
+	if p.held[c.CallerID]--; p.held[c.CallerID] == 0 {
+		delete(p.held, c.CallerID)
+	}
+}
