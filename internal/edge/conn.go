@@ -103,15 +103,6 @@ func (c *Conn) Refused() {
 	}
 }
 
-// refusedTooMuchLocked reports whether the peer is to be cut off now for what it was refused.
-func (c *Conn) refusedTooMuchLocked() bool {
-	if c.cut != nil || c.meter.left[refusals] >= 0 {
-		return false
-	}
-	c.cut = make(chan struct{})
-	return true
-}
-
 // Read reads what the peer sent, as long as that costs what useful work explains, and no faster
 // than its requests are taken on.
 func (c *Conn) Read(p []byte) (int, error) {
@@ -178,6 +169,15 @@ func (c *Conn) Close() error {
 		c.slot.free()
 	})
 	return err //nolint:wrapcheck // stands for what it wraps
+}
+
+// refusedTooMuchLocked reports whether the peer is to be cut off now for what it was refused.
+func (c *Conn) refusedTooMuchLocked() bool {
+	if c.cut != nil || c.meter.left[refusals] >= 0 {
+		return false
+	}
+	c.cut = make(chan struct{})
+	return true
 }
 
 // pause waits until the account is out of debt.
