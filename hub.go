@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
-	"crypto/tls"
 	"errors"
 	"log/slog"
 	"net"
@@ -26,7 +25,6 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/procedures"
 	"github.com/masegraye/connect-plugin-go/internal/recount"
 	"github.com/masegraye/connect-plugin-go/internal/seats"
-	"github.com/masegraye/connect-plugin-go/internal/tally"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 	"github.com/masegraye/connect-plugin-go/internal/wallclock"
 )
@@ -461,61 +459,4 @@ func endOfStream(ctx context.Context) error {
 		return connect.NewError(connect.CodeDeadlineExceeded, cause)
 	}
 	return connect.NewError(connect.CodeCanceled, ctx.Err())
-}
-
-// settings is what the host's configuration says to every service, with the
-// defaults. It is derived once and immutable.
-type settings struct {
-	tokenTTL, grantTTL time.Duration
-	limits             Limits
-	rateLimiter        RateLimiter // nil for the hub's own
-
-	cookieKey, cookieValue string
-	versions               versionRange
-	deprecatedBelow        int32
-	serverMetadata         map[string]string
-	passed                 []string // names of metadata that the operator lets pass
-	handshake              HandshakeAuth
-	authority              *Authority  // may be nil
-	serverTLS              *tls.Config // as configured; nil in plaintext and where the authority makes it
-	pluginTLS              *tls.Config // may be nil
-	allowInsecure          bool
-	chain                  *authChain   // nil without auth providers
-	rules                  *policy.Book // to begin with
-
-	audit      *auditor
-	observer   Observer                // nil for nobody
-	traffic    *tally.Table            // calls between plugins, for the admin service; nil without it
-	calls      *tally.Feed[RoutedCall] // the same, one by one
-	log        *slog.Logger
-	configured *slog.Logger // as configured, nil for none: see danger
-	vigil      *certs.Vigil // over certificates that are about to end
-}
-
-// warnConfig tells the operator what is dangerous or useless about the configuration.
-func warnConfig(s *settings) {
-	log := danger(s.configured)
-	if s.allowInsecure {
-		warnPlaintext(log, "serving plaintext: AllowInsecure is set; use it for development only")
-	}
-	if d := s.rules.Default; d != nil && s.allowInsecure && d.Open() {
-		log.Warn("plaintext and an open policy: any service on a plugin's address can pass for the plugin; " +
-			"use TLS, or name the Endpoint of each plugin in its PluginPolicy")
-	}
-	if d := s.rules.Default; d != nil && d.AllowUnproven {
-		log.Warn("open policy: whoever reaches the host is accepted as any plugin that Policy.Plugins does not name")
-	} else if d == nil && len(s.rules.Plugins) == 0 {
-		log.Warn("no policy: no plugin is accepted until ServeConfig.Policy allows it; OpenPolicy() allows all, for development")
-	}
-}
-
-func (s *settings) storeConfig() tokenstore.Config {
-	return tokenstore.Config{
-		TTL:                  s.tokenTTL,
-		Grace:                s.limits.TokenGrace,
-		MaxTotal:             s.limits.MaxIdentities,
-		MaxPerSelf:           s.limits.MaxIdentitiesPerSelfID,
-		MaxPerPeer:           s.limits.MaxIdentitiesPerPeer,
-		MaxGrantsPerIdentity: s.limits.MaxGrantsPerIdentity,
-	}
 }

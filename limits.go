@@ -7,11 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"connectrpc.com/connect"
-
-	"github.com/masegraye/connect-plugin-go/internal/extent"
 	"github.com/masegraye/connect-plugin-go/internal/limiter"
-	"github.com/masegraye/connect-plugin-go/internal/swell"
 )
 
 // Limits holds every bound of a host. The zero value of each field is the
@@ -308,35 +304,6 @@ func (l *Limits) enrolmentRate() Rate {
 // changeRate is that of what one identity changes.
 func (l *Limits) changeRate() Rate {
 	return Rate{RequestsPerSecond: l.ChangesPerSecond, Burst: l.ChangeBurst}
-}
-
-// swelling is how far a message of a call to the host's process may swell.
-func (l *Limits) swelling() swell.Bounds {
-	return swell.Bounds{Bytes: l.MaxDecompressedBytes, Ratio: l.MaxDecompressionRatio, Free: freeSwelling}
-}
-
-// messages bounds those to the host's own services.
-func (l *Limits) messages() connect.HandlerOption {
-	bounds := l.swelling()
-	bounds.Bytes = int64(l.MaxMessageBytes)
-	return swellingMessages(l.MaxMessageBytes, bounds)
-}
-
-// handshakes bounds the messages of handshakes.
-func (l *Limits) handshakes() connect.HandlerOption {
-	bounds := l.swelling()
-	bounds.Bytes = int64(l.MaxHandshakeBytes)
-	return swellingMessages(l.MaxHandshakeBytes, bounds)
-}
-
-// fields bounds what is in the messages to the host's own services, where the operator wants less
-// than both sides agreed on.
-func (l *Limits) fields() connect.HandlerOption {
-	b := extent.Bounds{Entries: l.MaxFieldEntries, Bytes: l.MaxFieldBytes}
-	if b.Entries >= defaultLimits.MaxFieldEntries && b.Bytes >= defaultLimits.MaxFieldBytes {
-		return connect.WithInterceptors() // each field has its own bound
-	}
-	return connect.WithInterceptors(fieldBounds(b))
 }
 
 // withDefaults returns a copy in which zero fields hold their defaults.

@@ -3,10 +3,12 @@ package connectplugin
 import (
 	"crypto/hmac"
 	"crypto/subtle"
+	"encoding/binary"
 	"fmt"
 	"log/slog"
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 	"github.com/masegraye/connect-plugin-go/internal/transcript"
 )
 
@@ -119,4 +121,23 @@ func handshakeResponseTranscript(req *connectpluginv1.HandshakeRequest, resp *co
 // equalStrings compares in a time that depends on the lengths alone.
 func equalStrings(a, b string) bool {
 	return subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1
+}
+
+// maxChallenge bounds the challenge of a health question.
+const maxChallenge = 64
+
+// healthProof is the proof that who holds a token answers for a runtime id. It is made of the
+// token, which it does not give away.
+func healthProof(token, runtimeID string, challenge []byte) []byte {
+	return tokenstore.Possession(token, healthProofMessage(runtimeID, challenge))
+}
+
+// healthProofMessage is what such a proof is about (docs/protocol.md, "Health questions").
+func healthProofMessage(runtimeID string, challenge []byte) []byte {
+	var m []byte
+	for _, part := range [][]byte{[]byte("connectplugin health v1"), []byte(runtimeID), challenge} {
+		m = binary.BigEndian.AppendUint64(m, uint64(len(part)))
+		m = append(m, part...)
+	}
+	return m
 }

@@ -9,12 +9,15 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"connectrpc.com/connect"
 	"github.com/Masterminds/semver/v3"
 	"google.golang.org/protobuf/encoding/protowire"
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/internal/extent"
 	"github.com/masegraye/connect-plugin-go/internal/prescan"
 	"github.com/masegraye/connect-plugin-go/internal/semrange"
+	"github.com/masegraye/connect-plugin-go/internal/swell"
 )
 
 // Bounds of what a plugin says about itself. Lengths are in bytes.
@@ -431,4 +434,33 @@ func validateHandshakeLists(m *connectpluginv1.HandshakeRequest) error {
 		seen[d.GetType()] = true
 	}
 	return nil
+}
+
+// swelling is how far a message of a call to the host's process may swell.
+func (l *Limits) swelling() swell.Bounds {
+	return swell.Bounds{Bytes: l.MaxDecompressedBytes, Ratio: l.MaxDecompressionRatio, Free: freeSwelling}
+}
+
+// messages bounds those to the host's own services.
+func (l *Limits) messages() connect.HandlerOption {
+	bounds := l.swelling()
+	bounds.Bytes = int64(l.MaxMessageBytes)
+	return swellingMessages(l.MaxMessageBytes, bounds)
+}
+
+// handshakes bounds the messages of handshakes.
+func (l *Limits) handshakes() connect.HandlerOption {
+	bounds := l.swelling()
+	bounds.Bytes = int64(l.MaxHandshakeBytes)
+	return swellingMessages(l.MaxHandshakeBytes, bounds)
+}
+
+// fields bounds what is in the messages to the host's own services, where the operator wants less
+// than both sides agreed on.
+func (l *Limits) fields() connect.HandlerOption {
+	b := extent.Bounds{Entries: l.MaxFieldEntries, Bytes: l.MaxFieldBytes}
+	if b.Entries >= defaultLimits.MaxFieldEntries && b.Bytes >= defaultLimits.MaxFieldBytes {
+		return connect.WithInterceptors() // each field has its own bound
+	}
+	return connect.WithInterceptors(fieldBounds(b))
 }

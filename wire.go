@@ -19,7 +19,6 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/extent"
 	"github.com/masegraye/connect-plugin-go/internal/prescan"
 	"github.com/masegraye/connect-plugin-go/internal/swell"
-	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
 // Names of the wire: headers, paths and metadata keys.
@@ -489,23 +488,4 @@ func withStatedCaller(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(w, r)
 	})
-}
-
-// maxChallenge bounds the challenge of a health question.
-const maxChallenge = 64
-
-// healthProof is the proof that who holds a token answers for a runtime id. It is made of the
-// token, which it does not give away.
-func healthProof(token, runtimeID string, challenge []byte) []byte {
-	return tokenstore.Possession(token, healthProofMessage(runtimeID, challenge))
-}
-
-// healthProofMessage is what such a proof is about (docs/protocol.md, "Health questions").
-func healthProofMessage(runtimeID string, challenge []byte) []byte {
-	var m []byte
-	for _, part := range [][]byte{[]byte("connectplugin health v1"), []byte(runtimeID), challenge} {
-		m = binary.BigEndian.AppendUint64(m, uint64(len(part)))
-		m = append(m, part...)
-	}
-	return m
 }
