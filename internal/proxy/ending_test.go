@@ -211,8 +211,10 @@ func TestAudit_H36_CallerThatDoesNotReadIsInterrupted(t *testing.T) {
 		}
 		end(errIdentityEnded)
 		g.wantClass(t, proxy.ClassCanceled)
-		if _, err := io.Copy(io.Discard, res.Body); err == nil {
-			t.Error("clean end")
+		// Where the windows have room for it, the status comes behind the part of a message.
+		_, err := io.Copy(io.Discard, res.Body)
+		if status := res.Trailer.Get("Grpc-Status"); err == nil && (status == "" || status == "0") {
+			t.Errorf("clean end with status %q", status)
 		}
 	})
 }
