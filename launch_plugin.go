@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/masegraye/connect-plugin-go/internal/backoff"
 	"github.com/masegraye/connect-plugin-go/internal/proxy"
 	"github.com/masegraye/connect-plugin-go/internal/supervise"
 )
@@ -36,6 +35,7 @@ type launchedPlugin struct {
 	hurry    context.CancelFunc
 	done     chan struct{}  // closed when nothing is left of it
 	swap     chan *swapping // instances that take over
+	again    chan chan error // who does not want to wait for the next start, and is told how it went
 
 	replacing sync.Mutex // held during a replacement; guards nothing
 
@@ -61,7 +61,7 @@ type swapping struct {
 func newLaunchedPlugin(l *PluginLauncher, name string, spec PluginSpec) *launchedPlugin {
 	p := &launchedPlugin{
 		launcher: l, name: name, spec: spec, state: LaunchStarting,
-		done: make(chan struct{}), swap: make(chan *swapping), changed: make(chan struct{}),
+		done: make(chan struct{}), swap: make(chan *swapping), again: make(chan chan error), changed: make(chan struct{}),
 	}
 	p.life, p.end = context.WithCancelCause(context.Background())
 	p.grace, p.hurry = context.WithCancel(context.Background()) //nolint:gosec // whoever stops the plugin may call it
@@ -72,42 +72,85 @@ func newLaunchedPlugin(l *PluginLauncher, name string, spec PluginSpec) *launche
 func (p *launchedPlugin) run() {
 	defer close(p.done)
 	defer p.launcher.forgetPlugin(p)
-	supervisor := p.specNow().Restart.supervisor()
+	spec := p.specNow()
+	supervisor, asked := spec.Restart.supervisor(), chan error(nil)
 	for first := true; p.life.Err() == nil; first = false {
-		spec := p.specNow()
-		i, err := p.launcher.start(p.life, spec, false)
-		if err != nil {
-			if first { // rolled back whole: whoever wants the plugin tries again
-				p.launcher.forgetPlugin(p)
-				p.set(LaunchStopped, nil, err)
-				return
-			}
-			next := supervisor.Failed(time.Now(), 0)
-			p.down(next, err)
-			if !p.rest(spec, next, err) {
-				return
-			}
-			continue
-		}
-		p.set(LaunchRunning, i, nil)
-		exit, ran, unasked := p.watch(i)
-		if !unasked {
-			return
-		}
-		next := supervisor.Failed(time.Now(), ran)
-		if p.specNow().Restart.Never {
+		i, why := p.begin(spec)
+		if why != nil && first { // rolled back whole: whoever wants the plugin tries again
 			p.launcher.forgetPlugin(p)
-			p.set(LaunchStopped, nil, exitError(exit))
-			p.note(exit, supervise.Next{}, ran)
+			p.set(LaunchStopped, nil, why)
 			return
 		}
-		p.down(next, exitError(exit))
-		p.note(exit, next, ran)
-		if !p.rest(p.specNow(), next, exitError(exit)) {
+		var next supervise.Next
+		if why != nil {
+			next = supervisor.Failed(time.Now(), 0)
+			p.down(next, why)
+			tellAsked(asked, why)
+		} else {
+			p.set(LaunchRunning, i, nil)
+			tellAsked(asked, nil)
+			var over bool
+			if next, why, over = p.serve(i, supervisor); over {
+				return
+			}
+		}
+		var goesOn bool
+		if asked, goesOn = p.rest(next, why); !goesOn {
 			return
+		}
+		before := spec.Restart
+		if spec = p.renewSpec(); asked != nil || spec.Restart != before {
+			supervisor = spec.Restart.supervisor()
 		}
 	}
 	p.set(LaunchStopped, nil, ErrPluginNotRunning)
+}
+
+// begin starts an instance; the spec may have come after the plugin.
+func (p *launchedPlugin) begin(spec PluginSpec) (*instance, error) {
+	if err := spec.validate(); err != nil {
+		return nil, err
+	}
+	return p.launcher.start(p.life, spec, false)
+}
+
+// serve watches over the instances until one ends by itself, and says why and when the next start
+// is; over says that there is none.
+func (p *launchedPlugin) serve(i *instance, supervisor *supervise.Supervisor) (next supervise.Next, why error, over bool) {
+	exit, ran, unasked := p.watch(i)
+	if !unasked {
+		return supervise.Next{}, nil, true
+	}
+	why = exitError(exit)
+	if p.specNow().Restart.Never {
+		p.launcher.forgetPlugin(p)
+		p.set(LaunchStopped, nil, why)
+		p.note(exit, supervise.Next{}, ran)
+		return supervise.Next{}, why, true
+	}
+	next = supervisor.Failed(time.Now(), ran)
+	p.down(next, why)
+	p.note(exit, next, ran)
+	return next, why, false
+}
+
+// tellAsked tells whoever asked for a start how it went.
+func tellAsked(asked chan<- error, err error) {
+	if asked != nil {
+		asked <- err // it has room
+	}
+}
+
+// renewSpec takes the spec that is configured now for the next start. Without one the plugin
+// keeps the one that it has.
+func (p *launchedPlugin) renewSpec() PluginSpec {
+	spec, ok := p.launcher.configured(p.name)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if ok {
+		p.spec = spec
+	}
+	return p.spec
 }
 
 // watch returns when the current instance, or one that took its place, ended by itself, or
@@ -147,15 +190,16 @@ func (p *launchedPlugin) takeOver(old *instance, s *swapping) *instance {
 	return s.fresh
 }
 
-// replace starts an instance beside the current one and lets it take over.
+// replace starts an instance beside the current one and lets it take over, or starts one at
+// once where there is none.
 func (p *launchedPlugin) replace(ctx context.Context, spec PluginSpec) error {
 	if err := spec.validate(); err != nil {
 		return err
 	}
 	p.replacing.Lock()
 	defer p.replacing.Unlock()
-	old, err := p.await(ctx)
-	if err != nil {
+	old, err := p.currentOrAgain(ctx)
+	if old == nil {
 		return err
 	}
 	fresh, err := p.startBeside(ctx, spec)
@@ -172,6 +216,49 @@ func (p *launchedPlugin) replace(ctx context.Context, spec PluginSpec) error {
 	old.stop(end, "replaced")
 	p.note(old.exit(), supervise.Next{}, time.Since(old.begun))
 	return nil
+}
+
+// currentOrAgain returns the instance in service. Where there is none, it has one started now,
+// whatever wait was left, and returns how that went.
+func (p *launchedPlugin) currentOrAgain(ctx context.Context) (*instance, error) {
+	asked := make(chan error, 1)
+	for {
+		p.mu.Lock()
+		current, state, err, changed := p.current, p.state, p.err, p.changed
+		p.mu.Unlock()
+		again := p.again
+		switch state {
+		case LaunchRunning:
+			return current, nil
+		case LaunchStopped, LaunchStopping:
+			if err == nil {
+				err = ErrPluginNotRunning
+			}
+			return nil, err
+		case LaunchStarting:
+			again = nil // its own time bounds the start
+		case LaunchBackoff, LaunchBroken:
+		}
+		select {
+		case again <- asked:
+			return nil, p.outcome(ctx, asked)
+		case <-changed:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// outcome waits for how a start went.
+func (p *launchedPlugin) outcome(ctx context.Context, asked <-chan error) error {
+	select {
+	case err := <-asked:
+		return err
+	case <-p.done:
+		return ErrPluginNotRunning
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // startBeside starts an instance whose registrations are held back.
@@ -196,23 +283,29 @@ func (p *launchedPlugin) handOver(ctx context.Context, old *instance, s *swappin
 	}
 }
 
-// rest waits until the next start is due; it reports false where there is none.
-func (p *launchedPlugin) rest(spec PluginSpec, next supervise.Next, why error) bool {
+// rest waits until the next start is due, or somebody asks for it; it reports false where there
+// is none.
+func (p *launchedPlugin) rest(next supervise.Next, why error) (asked chan error, ok bool) {
 	text := "starting it again"
 	if next.Broken {
 		text = "it fails again and again; the next start is put off"
 	}
 	wait := time.Until(next.At)
-	p.launcher.platform.log().Warn("a plugin is down: "+text, keyPlugin, spec.Name, keyWait, wait.Round(time.Millisecond), keyError, why)
-	if !backoff.Wait(p.life, wait) {
+	p.launcher.platform.log().Warn("a plugin is down: "+text, keyPlugin, p.specNow().Name, keyWait, wait.Round(time.Millisecond), keyError, why)
+	due := time.NewTimer(wait)
+	defer due.Stop()
+	select {
+	case <-due.C:
+	case asked = <-p.again:
+	case <-p.life.Done():
 		p.set(LaunchStopped, nil, ErrPluginNotRunning)
-		return false
+		return nil, false
 	}
 	p.mu.Lock()
 	p.restarts++
 	p.mu.Unlock()
 	p.set(LaunchStarting, nil, why)
-	return true
+	return asked, true
 }
 
 // down says that the plugin is not running and when it is started again.

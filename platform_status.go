@@ -175,13 +175,22 @@ func (p *Platform) replaceLaunched(ctx context.Context, name string) error {
 	p.mu.Unlock()
 	for _, l := range owners {
 		l.mu.Lock()
-		_, ok := l.plugins[name]
+		_, known := l.specs[name]
+		_, there := l.plugins[name]
 		l.mu.Unlock()
-		if ok {
+		if known || there {
 			return l.Replace(ctx, name)
 		}
 	}
-	return fmt.Errorf("replace %q: %w", name, ErrPluginNotRunning)
+	adopted := false
+	p.hub().store.Each(func(id *tokenstore.Identity) bool {
+		adopted = id.SelfID() == name
+		return !adopted
+	})
+	if adopted {
+		return fmt.Errorf("replace %q: the host did not launch it: start a new instance where it runs, then end the old one", name)
+	}
+	return fmt.Errorf("replace %q: %w: name a spec of PluginLauncher.Configure", name, ErrPluginNotFound)
 }
 
 // launchedStatus returns the launched plugins by runtime id, or by name where they are not
