@@ -96,6 +96,8 @@ type declaration struct {
 	certEnds           time.Time        // when that ends, zero for none
 	enrolled           time.Time        // survives renewals
 	failure            *lastFailure     // of a call to it; survives renewals
+	drained            *atomic.Bool     // an operator took its services out; survives renewals
+	version            string           // of an adopted plugin, as it says; empty for others
 	secret             Secret           // that it proved, nil for none
 	endpoint           *ownEndpoint     // survives renewals
 	share              *share           // survives renewals
@@ -158,7 +160,7 @@ func rememberEndpoint(id *tokenstore.Identity, endpoint string) {
 func newDeclaration(selfID string) *declaration {
 	return &declaration{
 		selfID: selfID, provides: policy.Everything(), requires: policy.Everything(),
-		within: new(narrowing), endpoint: newOwnEndpoint(), enrolled: time.Now(), failure: new(lastFailure), share: new(share),
+		within: new(narrowing), endpoint: newOwnEndpoint(), enrolled: time.Now(), failure: new(lastFailure), drained: new(atomic.Bool), share: new(share),
 	}
 }
 
@@ -413,7 +415,7 @@ func (h *hub) barePeer(ctx context.Context) (*peer, error) {
 	if !ok || !h.settings().allowInsecure {
 		h.bare.Do(func() {
 			danger(h.settings().configured).ErrorContext(ctx, "a service is mounted with its generated constructor, which shows it nothing of TLS: "+
-				"mount what HandshakeServerHandler, ServiceRegistryHandler, LifecycleServerHandler, HealthServerHandler or "+
+				"for plaintext, in development only, set ServeConfig.AllowInsecure; for TLS set ServeConfig.TLS or Authority and mount what HandshakeServerHandler, ServiceRegistryHandler, LifecycleServerHandler, HealthServerHandler or "+
 				"CapabilityBroker.Handler return, or serve NewHost")
 		})
 		return nil, connect.NewError(connect.CodeUnauthenticated, errBare)

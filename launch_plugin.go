@@ -33,8 +33,8 @@ type launchedPlugin struct {
 	end      context.CancelCauseFunc
 	grace    context.Context //nolint:containedctx // ends when the end may take no longer
 	hurry    context.CancelFunc
-	done     chan struct{}  // closed when nothing is left of it
-	swap     chan *swapping // instances that take over
+	done     chan struct{}   // closed when nothing is left of it
+	swap     chan *swapping  // instances that take over
 	again    chan chan error // who does not want to wait for the next start, and is told how it went
 
 	replacing sync.Mutex // held during a replacement; guards nothing

@@ -1,6 +1,7 @@
 package connectplugin
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -302,8 +303,14 @@ func (a *adoption) narrow(info *connectpluginv1.GetPluginInfoResponse) {
 		})
 	}
 	d.provides, d.requires = policy.NewSet(provides), policy.NewSet(requires)
+	if ValidateVersion(info.GetSelfVersion()) == nil {
+		d.version = info.GetSelfVersion()
+	}
 	a.id.SetAttributes(&d)
 }
+
+// versionOf is the version of a plugin: what it enrolled with, or said when it was adopted.
+func versionOf(id *tokenstore.Identity) string { return cmp.Or(id.SelfVersion(), declared(id).version) }
 
 func typesOf(provides []ServiceDeclaration) []string {
 	out := make([]string, 0, len(provides))

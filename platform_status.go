@@ -134,7 +134,7 @@ func (h *Host) Plugins() []PluginStatus {
 func (h *Host) status(id *tokenstore.Identity) PluginStatus {
 	d := declared(id)
 	s := PluginStatus{
-		RuntimeID: id.RuntimeID(), SelfID: id.SelfID(), SelfVersion: id.SelfVersion(),
+		RuntimeID: id.RuntimeID(), SelfID: id.SelfID(), SelfVersion: versionOf(id),
 		Enrolled: d.enrolled, Since: id.IssuedAt(), ExpiresAt: id.ExpiresAt(), Peer: id.Peer(),
 		Proof: proofs[h.hub.proofShown(id)], Certificate: d.certIdentity, CertificateEnds: d.certEnds,
 		Rights: Rights(h.hub.rules.Load().Rights(subjectOf(id))), InFlight: h.router.inFlight(id.RuntimeID()),
@@ -145,7 +145,7 @@ func (h *Host) status(id *tokenstore.Identity) PluginStatus {
 	}
 	slices.Sort(s.Services)
 	report, _ := h.registry.catalog.Health(id.RuntimeID())
-	s.Health, s.Reason = wireHealth(report.Health), report.Reason
+	s.Health, s.Reason = wireHealth(report.Health), healthReason(id, report.Reason, len(s.Services))
 	if f := d.failure.Load(); f != nil {
 		s.LastError, s.LastErrorAt = f.what, f.at
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -358,7 +359,9 @@ func (s *pluginSession) follow(ctx context.Context, serviceType string) {
 		case err == nil:
 			s.client.catchUp(ctx, event)
 			state = event.State
-		case ctx.Err() == nil && !errors.Is(err, ErrClientClosed):
+		case ctx.Err() != nil || errors.Is(err, ErrClientClosed):
+			return // the plugin ends, whatever becomes of the service
+		default:
 			s.cfg.Client.Logger.Warn("a required service cannot be watched", keyService, serviceType, keyError, err)
 		}
 		s.mu.Lock()
@@ -366,7 +369,8 @@ func (s *pluginSession) follow(ctx context.Context, serviceType string) {
 		s.dependencies[serviceType] = state
 		s.mu.Unlock()
 		if before != state {
-			s.cfg.Client.Logger.Info("a required service changed", keyService, serviceType, keyReason, state.String())
+			s.cfg.Client.Logger.Info("a required service changed", keyService, serviceType,
+				keyReason, strings.ToLower(strings.TrimPrefix(state.String(), "SERVICE_STATE_")))
 			s.poke()
 		}
 	}

@@ -3,6 +3,8 @@ package connectplugin
 import (
 	"crypto/hmac"
 	"crypto/subtle"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 
@@ -38,6 +40,16 @@ func (Secret) LogValue() slog.Value { return slog.StringValue(redacted) }
 
 // MarshalText returns "[redacted]", for every text encoding.
 func (Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+
+// UnmarshalJSON reads a secret in base64, as JSON has bytes; null holds none.
+func (s *Secret) UnmarshalJSON(text []byte) error { //nolint:recvcheck // what prints takes a copy
+	var b []byte
+	if err := json.Unmarshal(text, &b); err != nil {
+		return errors.New("a Secret has to be base64, as base64 -w0 makes it of the bytes of the secret") // never the text
+	}
+	*s = b
+	return nil
+}
 
 // nonceBytes is how long the nonces of both sides are.
 const nonceBytes = 32
