@@ -379,7 +379,7 @@ func (c *Client) renew() {
 		id := c.currentIdentity()
 		wait := min(time.Duration(float64(time.Until(id.expires))*renewAfter), c.redialDue())
 		if until, _ := c.interrupted(); failures > 0 {
-			wait = max(until, backoff.Reconnect.After(failures)) // a host that answers may refuse as well
+			wait = retryIn(until, failures)
 		}
 		if !backoff.Wait(c.life, max(wait, renewFloor)) {
 			return
@@ -398,6 +398,12 @@ func (c *Client) renew() {
 			c.cfg.Logger.Warn("renewing the runtime token failed; trying again", keyError, err)
 		}
 	}
+}
+
+// retryIn is how long a renewal waits that failed so often. Until is when the host is tried again that
+// cannot be reached; one that answers may refuse as well.
+func retryIn(until time.Duration, failures int) time.Duration {
+	return max(until, backoff.Reconnect.After(failures))
 }
 
 // redialDue returns how long it is until the client should show a later certificate.
