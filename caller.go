@@ -164,6 +164,9 @@ func newDeclaration(selfID string) *declaration {
 	}
 }
 
+// versionOf is the version of a plugin: what it enrolled with, or said when it was adopted.
+func versionOf(id *tokenstore.Identity) string { return cmp.Or(id.SelfVersion(), declared(id).version) }
+
 // lastFailure is the last call to a plugin that failed, nil for none.
 type lastFailure struct{ atomic.Pointer[failedCall] }
 

@@ -1,7 +1,6 @@
 package connectplugin
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -308,9 +307,6 @@ func (a *adoption) narrow(info *connectpluginv1.GetPluginInfoResponse) {
 	}
 	a.id.SetAttributes(&d)
 }
-
-// versionOf is the version of a plugin: what it enrolled with, or said when it was adopted.
-func versionOf(id *tokenstore.Identity) string { return cmp.Or(id.SelfVersion(), declared(id).version) }
 
 func typesOf(provides []ServiceDeclaration) []string {
 	out := make([]string, 0, len(provides))

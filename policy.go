@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/masegraye/connect-plugin-go/gen/admin/v1/adminv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/headers"
@@ -104,6 +105,14 @@ type PluginPolicy struct {
 	// plugin's name. Empty means every one, too. Only in Policy.Plugins.
 	SelfIDs []string
 }
+
+// The names of the admin services among the host's own plugins.
+const (
+	// AdminRead tells what the host holds and what it decided.
+	AdminRead = adminv1connect.AdminReadServiceName
+	// AdminChange revokes, readmits, drains, replaces and reloads.
+	AdminChange = adminv1connect.AdminChangeServiceName
+)
 
 // HandshakeAuth says how plugins prove themselves in the handshake beyond what
 // their policy says. The zero value takes secrets from [PluginPolicy] alone.
