@@ -160,7 +160,8 @@ func rememberEndpoint(id *tokenstore.Identity, endpoint string) {
 func newDeclaration(selfID string) *declaration {
 	return &declaration{
 		selfID: selfID, provides: policy.Everything(), requires: policy.Everything(),
-		within: new(narrowing), endpoint: newOwnEndpoint(), enrolled: time.Now(), failure: new(lastFailure), drained: new(atomic.Bool), share: new(share),
+		within: new(narrowing), endpoint: newOwnEndpoint(), enrolled: time.Now(), failure: new(lastFailure),
+		drained: new(atomic.Bool), share: new(share),
 	}
 }
 
@@ -418,8 +419,8 @@ func (h *hub) barePeer(ctx context.Context) (*peer, error) {
 	if !ok || !h.settings().allowInsecure {
 		h.bare.Do(func() {
 			danger(h.settings().configured).ErrorContext(ctx, "a service is mounted with its generated constructor, which shows it nothing of TLS: "+
-				"for plaintext, in development only, set ServeConfig.AllowInsecure; for TLS set ServeConfig.TLS or Authority and mount what HandshakeServerHandler, ServiceRegistryHandler, LifecycleServerHandler, HealthServerHandler or "+
-				"CapabilityBroker.Handler return, or serve NewHost")
+				"for plaintext, in development only, set ServeConfig.AllowInsecure; for TLS set ServeConfig.TLS or Authority and mount what "+
+				"HandshakeServerHandler, ServiceRegistryHandler, LifecycleServerHandler, HealthServerHandler or CapabilityBroker.Handler return, or serve NewHost")
 		})
 		return nil, connect.NewError(connect.CodeUnauthenticated, errBare)
 	}

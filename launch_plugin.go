@@ -90,7 +90,7 @@ func (p *launchedPlugin) run() {
 			p.set(LaunchRunning, i, nil)
 			tellAsked(asked, nil)
 			var over bool
-			if next, why, over = p.serve(i, supervisor); over {
+			if next, over, why = p.serve(i, supervisor); over {
 				return
 			}
 		}
@@ -116,22 +116,22 @@ func (p *launchedPlugin) begin(spec PluginSpec) (*instance, error) {
 
 // serve watches over the instances until one ends by itself, and says why and when the next start
 // is; over says that there is none.
-func (p *launchedPlugin) serve(i *instance, supervisor *supervise.Supervisor) (next supervise.Next, why error, over bool) {
+func (p *launchedPlugin) serve(i *instance, supervisor *supervise.Supervisor) (next supervise.Next, over bool, why error) {
 	exit, ran, unasked := p.watch(i)
 	if !unasked {
-		return supervise.Next{}, nil, true
+		return supervise.Next{}, true, nil
 	}
 	why = exitError(exit)
 	if p.specNow().Restart.Never {
 		p.launcher.forgetPlugin(p)
 		p.set(LaunchStopped, nil, why)
 		p.note(exit, supervise.Next{}, ran)
-		return supervise.Next{}, why, true
+		return supervise.Next{}, true, why
 	}
 	next = supervisor.Failed(time.Now(), ran)
 	p.down(next, why)
 	p.note(exit, next, ran)
-	return next, why, false
+	return next, false, why
 }
 
 // tellAsked tells whoever asked for a start how it went.
@@ -291,7 +291,8 @@ func (p *launchedPlugin) rest(next supervise.Next, why error) (asked chan error,
 		text = "it fails again and again; the next start is put off"
 	}
 	wait := time.Until(next.At)
-	p.launcher.platform.log().Warn("a plugin is down: "+text, keyPlugin, p.specNow().Name, keyWait, wait.Round(time.Millisecond), keyError, why)
+	p.launcher.platform.log().Warn("a plugin is down: "+text,
+		keyPlugin, p.specNow().Name, keyWait, wait.Round(time.Millisecond), keyError, why)
 	due := time.NewTimer(wait)
 	defer due.Stop()
 	select {

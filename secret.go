@@ -42,7 +42,7 @@ func (Secret) LogValue() slog.Value { return slog.StringValue(redacted) }
 func (Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
 // UnmarshalJSON reads a secret in base64, as JSON has bytes; null holds none.
-func (s *Secret) UnmarshalJSON(text []byte) error { //nolint:recvcheck // what prints takes a copy
+func (s *Secret) UnmarshalJSON(text []byte) error {
 	var b []byte
 	if err := json.Unmarshal(text, &b); err != nil {
 		return errors.New("a Secret has to be base64, as base64 -w0 makes it of the bytes of the secret") // never the text
