@@ -162,6 +162,14 @@ func TestChange(t *testing.T) {
 	if !strings.Contains(errs, "not_found") {
 		t.Errorf("revoke of nobody: %s", errs)
 	}
+	if _, errs = run(t, 1, append(r.as("plugins"), "--host", r.URL+"/elsewhere")...); !strings.Contains(errs, "No host answers there") {
+		t.Errorf("another path: %s", errs)
+	}
+	for flag, value := range map[string]string{"--allow": "spiffe://a/plugin/b", "--listen": "0.0.0.0:0"} {
+		if _, errs = run(t, 2, append(r.as("page"), flag, value)...); !strings.Contains(errs, "--tls") {
+			t.Errorf("page %s: %s", flag, errs)
+		}
+	}
 	r.RevokeSelf("operator")
 	if _, errs = run(t, 1, r.as("plugins")...); !strings.Contains(errs, "it was revoked") || strings.Contains(errs, "HostPlugins") {
 		t.Errorf("a revoked operator is told: %s", errs)
@@ -351,7 +359,7 @@ func TestUsage(t *testing.T) {
 		{[]string{"plugins", "--host", "http://127.0.0.1:1", "--insecure", "--secret-file", os.DevNull}, 2, "is empty"},
 		{[]string{"revoke"}, 2, "SELF_ID"},
 		{[]string{"plugins", "--credentials", ""}, 2, "--credentials is missing"},
-		{[]string{"plugins", "--credentials", t.TempDir()}, 1, "--credentials"},
+		{[]string{"plugins", "--credentials", t.TempDir()}, 1, "ca renew"},
 		{[]string{"help"}, 0, ""},
 		{[]string{"completion", "bash"}, 0, ""},
 	} {

@@ -7,11 +7,10 @@ import (
 	"fmt"
 	"net"
 
-	"github.com/masegraye/connect-plugin-go/internal/certs"
-
 	"github.com/spf13/cobra"
 
 	"github.com/masegraye/connect-plugin-go/console/page"
+	"github.com/masegraye/connect-plugin-go/internal/certs"
 )
 
 // pageFlags are those of the page.

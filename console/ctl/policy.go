@@ -20,14 +20,15 @@ import (
 )
 
 func (t *tool) policy() *cobra.Command {
-	return group("policy", "look at what a policy would change, and have the host reload its own", t.policyCheck(), t.changing("reload", "have the host read its policy again", nil,
+	reload := t.changing("reload", "have the host read its policy again", nil,
 		func(ctx context.Context, o *operator, _ []string) (proto.Message, string, error) {
 			res, err := o.change.ReloadPolicy(ctx, connect.NewRequest(&adminv1.ReloadPolicyRequest{}))
 			if err != nil {
 				return nil, "", err
 			}
 			return res.Msg, "the policy is in force", nil
-		}))
+		})
+	return group("policy", "look at what a policy would change, and have the host reload its own", t.policyCheck(), reload)
 }
 
 func (t *tool) policyCheck() *cobra.Command {
@@ -125,10 +126,12 @@ func readPolicy(name string) (*adminv1.PolicyDocument, error) {
 
 // badSecret names the first plugin in a policy whose secret is not in base64, empty for none.
 func badSecret(text []byte) string {
-	type rules struct{ Secret json.RawMessage }
+	type rules struct {
+		Secret json.RawMessage `json:"Secret"`
+	}
 	var p struct {
-		Plugins map[string]rules
-		Default rules
+		Plugins map[string]rules `json:"Plugins"`
+		Default rules            `json:"Default"`
 	}
 	if json.Unmarshal(text, &p) != nil {
 		return ""

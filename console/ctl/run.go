@@ -63,8 +63,7 @@ type foundError struct{ error }
 // explain says what to do about an error of a host.
 func explain(err error) string {
 	text := err.Error()
-	var enrolling *enrolError
-	if errors.As(err, &enrolling) {
+	if enrolling, ok := errors.AsType[*enrolError](err); ok {
 		return text + enrolling.advice()
 	}
 	switch connect.CodeOf(err) {
