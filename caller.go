@@ -420,7 +420,8 @@ func (h *hub) barePeer(ctx context.Context) (*peer, error) {
 		h.bare.Do(func() {
 			danger(h.settings().configured).ErrorContext(ctx, "a service is mounted with its generated constructor, which shows it nothing of TLS: "+
 				"for plaintext, in development only, set ServeConfig.AllowInsecure; for TLS set ServeConfig.TLS or Authority and mount what "+
-				"HandshakeServerHandler, ServiceRegistryHandler, LifecycleServerHandler, HealthServerHandler or CapabilityBroker.Handler return, or serve NewHost")
+				"HandshakeServerHandler, ServiceRegistryHandler, LifecycleServerHandler, HealthServerHandler "+
+				"or CapabilityBroker.Handler return, or serve NewHost")
 		})
 		return nil, connect.NewError(connect.CodeUnauthenticated, errBare)
 	}

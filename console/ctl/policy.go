@@ -127,11 +127,11 @@ func readPolicy(name string) (*adminv1.PolicyDocument, error) {
 // badSecret names the first plugin in a policy whose secret is not in base64, empty for none.
 func badSecret(text []byte) string {
 	type rules struct {
-		Secret json.RawMessage `json:"Secret"`
+		Secret json.RawMessage `json:"secret"`
 	}
 	var p struct {
-		Plugins map[string]rules `json:"Plugins"`
-		Default rules            `json:"Default"`
+		Plugins map[string]rules `json:"plugins"`
+		Default rules            `json:"default"`
 	}
 	if json.Unmarshal(text, &p) != nil {
 		return ""
