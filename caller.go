@@ -97,6 +97,8 @@ type declaration struct {
 	certEnds           time.Time        // when that ends, zero for none
 	enrolled           time.Time        // survives renewals
 	failure            *lastFailure     // of a call to it; survives renewals
+	drained            *atomic.Bool     // an operator took its services out; survives renewals
+	version            string           // of an adopted plugin, as it says; empty for others
 	secret             Secret           // that it proved, nil for none
 	endpoint           *ownEndpoint     // survives renewals
 	share              *share           // survives renewals
@@ -159,9 +161,13 @@ func rememberEndpoint(id *tokenstore.Identity, endpoint string) {
 func newDeclaration(selfID string) *declaration {
 	return &declaration{
 		selfID: selfID, provides: policy.Everything(), requires: policy.Everything(),
-		within: new(narrowing), endpoint: newOwnEndpoint(), enrolled: time.Now(), failure: new(lastFailure), share: new(share),
+		within: new(narrowing), endpoint: newOwnEndpoint(), enrolled: time.Now(), failure: new(lastFailure),
+		drained: new(atomic.Bool), share: new(share),
 	}
 }
+
+// versionOf is the version of a plugin: what it enrolled with, or said when it was adopted.
+func versionOf(id *tokenstore.Identity) string { return cmp.Or(id.SelfVersion(), declared(id).version) }
 
 // lastFailure is the last call to a plugin that failed, nil for none.
 type lastFailure struct{ atomic.Pointer[failedCall] }
@@ -414,8 +420,9 @@ func (h *hub) barePeer(ctx context.Context) (*peer, error) {
 	if !ok || !h.settings().allowInsecure {
 		h.bare.Do(func() {
 			danger(h.settings().configured).ErrorContext(ctx, "a service is mounted with its generated constructor, which shows it nothing of TLS: "+
-				"mount what HandshakeServerHandler, ServiceRegistryHandler, LifecycleServerHandler, HealthServerHandler or "+
-				"CapabilityBroker.Handler return, or serve NewHost")
+				"for plaintext, in development only, set ServeConfig.AllowInsecure; for TLS set ServeConfig.TLS or Authority and mount what "+
+				"HandshakeServerHandler, ServiceRegistryHandler, LifecycleServerHandler, HealthServerHandler "+
+				"or CapabilityBroker.Handler return, or serve NewHost")
 		})
 		return nil, connect.NewError(connect.CodeUnauthenticated, errBare)
 	}

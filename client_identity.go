@@ -374,26 +374,36 @@ func (c *Client) assign(runtimeID, token, hostURL string, expires time.Time) err
 
 // renew keeps the identity alive until the client closes, and its connection good.
 func (c *Client) renew() {
-	failed := false
+	failures := 0
 	for {
 		id := c.currentIdentity()
 		wait := min(time.Duration(float64(time.Until(id.expires))*renewAfter), c.redialDue())
-		if until, _ := c.interrupted(); failed {
-			wait = until
+		if until, _ := c.interrupted(); failures > 0 {
+			wait = retryIn(until, failures)
 		}
 		if !backoff.Wait(c.life, max(wait, renewFloor)) {
 			return
 		}
 		c.refresh(time.Now())
 		if now := c.currentIdentity(); now.serial != id.serial || now.managed {
-			failed = false
+			failures = 0
 			continue
 		}
 		err := c.enrol(c.life, false)
-		if failed = err != nil; failed && !errors.Is(err, ErrClientClosed) {
+		if err == nil {
+			failures = 0
+			continue
+		}
+		if failures++; !errors.Is(err, ErrClientClosed) {
 			c.cfg.Logger.Warn("renewing the runtime token failed; trying again", keyError, err)
 		}
 	}
+}
+
+// retryIn is how long a renewal waits that failed so often. Until is when the host is tried again that
+// cannot be reached; one that answers may refuse as well.
+func retryIn(until time.Duration, failures int) time.Duration {
+	return max(until, backoff.Reconnect.After(failures))
 }
 
 // redialDue returns how long it is until the client should show a later certificate.

@@ -187,6 +187,21 @@ func TestAudit_USE42_WhoIsTurnedAwayComesBackLater(t *testing.T) {
 	}
 }
 
+// A host that refuses each renewal, as for a certificate that ended, is asked less and less often.
+func TestRenewal_IsPacedWhereTheHostRefuses(t *testing.T) {
+	t.Parallel()
+	asked := 0
+	for waited := time.Duration(0); waited < 4*time.Second; waited += max(retryIn(0, asked), renewFloor) {
+		asked++
+	}
+	if asked > 8 {
+		t.Errorf("asked %d times in 4 s", asked)
+	}
+	if got := retryIn(time.Hour, 1); got != time.Hour {
+		t.Errorf("a host out of reach is asked after %s", got)
+	}
+}
+
 // What the host asks for is waited for, in either form; what is malformed is not.
 func TestPace_WaitsAsLongAsTheHostAsks(t *testing.T) {
 	t.Parallel()

@@ -14,7 +14,6 @@ import (
 
 	"connectrpc.com/connect"
 
-	"github.com/masegraye/connect-plugin-go/gen/admin/v1/adminv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/recent"
 	"github.com/masegraye/connect-plugin-go/internal/tally"
@@ -178,14 +177,6 @@ type AdminConfig struct {
 	// can have it reloaded.
 	LoadPolicy func(context.Context) (*Policy, error)
 }
-
-// The names of the admin services among the host's own plugins.
-const (
-	// AdminRead tells what the host holds and what it decided.
-	AdminRead = adminv1connect.AdminReadServiceName
-	// AdminChange revokes, readmits, drains, replaces and reloads.
-	AdminChange = adminv1connect.AdminChangeServiceName
-)
 
 // withDefaults returns a copy; nil stays nil.
 func (c *AdminConfig) withDefaults() *AdminConfig {

@@ -390,7 +390,7 @@ func (hs *handshake) renew(c *caller, d *declaration) (*tokenstore.Identity, str
 		return nil, "", refused("renewal: " + err.Error())
 	}
 	d.endpoint, d.within, d.launch, d.share = was.endpoint, was.within, was.launch, was.share
-	d.enrolled, d.failure = was.enrolled, was.failure
+	d.enrolled, d.failure, d.drained, d.version = was.enrolled, was.failure, was.drained, was.version
 	id.SetAttributes(d)
 	if err := hs.recheck(id); err != nil {
 		return nil, "", err

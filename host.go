@@ -312,6 +312,7 @@ func (h *Host) setRouter() {
 // warn tells the operator what is dangerous or useless about the configuration.
 func (h *Host) warn() {
 	warnConfig(h.hub.settings())
+	h.warnHostPlugins(h.cfg.Policy)
 	if missing := h.namesMissing(); missing != "" {
 		h.cfg.Logger.Warn("the names of this host are not known: " + missing +
 			"; set ServeConfig.Hosts to the names and addresses under which plugins reach it")
@@ -350,7 +351,7 @@ func (c *ServeConfig) Validate() error {
 	}
 	for _, check := range []func() error{
 		c.validateTransport, c.validatePlugins, c.validateVersions, c.validateDurations,
-		c.Limits.validate, c.HealthProbe.validate, c.HandshakeAuth.validate, c.Admin.validate, c.Policy.validate, c.Policy.validateNames,
+		c.Limits.validate, c.HealthProbe.validate, c.HandshakeAuth.validate, c.Admin.validate, c.validatePolicy,
 		c.validateServices,
 	} {
 		if err := check(); err != nil {
@@ -359,6 +360,8 @@ func (c *ServeConfig) Validate() error {
 	}
 	return nil
 }
+
+func (c *ServeConfig) validatePolicy() error { return c.Policy.validateFor(c.AllowInsecure) }
 
 func (c *ServeConfig) validateTransport() error {
 	secure := c.TLS != nil || c.Authority != nil

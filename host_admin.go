@@ -1,7 +1,6 @@
 package connectplugin
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"math"
@@ -129,15 +128,39 @@ func (a *adminReader) Follow(ctx context.Context, req *connect.Request[adminv1.F
 	}
 }
 
-// CheckPolicy says what a policy would change.
-func (a *adminReader) CheckPolicy(_ context.Context, req *connect.Request[adminv1.CheckPolicyRequest]) (*connect.Response[adminv1.CheckPolicyResponse], error) {
+// CheckPolicy says what a policy would change, or without one what ReloadPolicy would.
+func (a *adminReader) CheckPolicy(ctx context.Context, req *connect.Request[adminv1.CheckPolicyRequest]) (*connect.Response[adminv1.CheckPolicyResponse], error) {
 	h := (*Host)(a)
-	p := h.policyOf(req.Msg.GetPolicy())
-	if err := cmp.Or(p.validate(), p.validateNames()); err != nil {
+	p, err := h.policyToCheck(ctx, req.Msg.GetPolicy())
+	if err != nil {
+		return nil, err
+	}
+	if err := p.validateFor(h.cfg.AllowInsecure); err != nil {
 		return nil, connect.NewError(connect.CodeInvalidArgument, errors.New(printable(valid(err.Error()))))
 	}
 	changes, omitted := h.foresee(compilePolicy(p, h.cfg.Authority != nil))
 	return connect.NewResponse(&adminv1.CheckPolicyResponse{Changes: changes, Omitted: wireCount(omitted)}), nil
+}
+
+// policyToCheck returns the policy that somebody asks about: one that is told, or else what
+// AdminConfig.LoadPolicy would load now.
+func (h *Host) policyToCheck(ctx context.Context, told *adminv1.PolicyDocument) (*Policy, error) {
+	switch load := h.cfg.Admin.LoadPolicy; {
+	case told != nil:
+		return h.policyOf(told), nil
+	case load == nil:
+		return nil, connect.NewError(connect.CodeFailedPrecondition, errReloadsNothing)
+	default:
+		p, err := load(ctx)
+		if err == nil && p == nil {
+			err = errNothingLoaded
+		}
+		if err != nil {
+			h.cfg.Logger.Warn("the policy that an operator asks about was not loaded", keyError, err)
+			return nil, connect.NewError(connect.CodeFailedPrecondition, errNotLoaded)
+		}
+		return p, nil
+	}
 }
 
 // follower is how far somebody who follows a host has got.
@@ -234,7 +257,7 @@ type adminChanger Host
 // Revoke ends an identity, or those of a plugin.
 func (a *adminChanger) Revoke(ctx context.Context, req *connect.Request[adminv1.RevokeRequest]) (*connect.Response[adminv1.RevokeResponse], error) {
 	h, ended := (*Host)(a), 0
-	// It is told first: an operator may revoke itself, and with that this call.
+	// It is told first: an operator may end its own instance, and with that this call.
 	switch who := req.Msg.GetWho().(type) {
 	case *adminv1.RevokeRequest_RuntimeId:
 		target := who.RuntimeId
@@ -249,6 +272,9 @@ func (a *adminChanger) Revoke(ctx context.Context, req *connect.Request[adminv1.
 		target := who.SelfId
 		if target == "" {
 			return nil, connect.NewError(connect.CodeInvalidArgument, errNobodyNamed)
+		}
+		if c, ok := callerFrom(ctx); ok && (c.id.SelfID() == target || declared(c.id).selfID == target) {
+			return nil, connect.NewError(connect.CodeFailedPrecondition, errRevokesItself)
 		}
 		h.administered(ctx, req.Spec(), target)
 		ended = h.RevokeSelf(target)
@@ -326,6 +352,8 @@ func (a *adminChanger) ReloadPolicy(ctx context.Context, req *connect.Request[ad
 var (
 	errNobodyNamed    = errors.New("name a runtime id or a self id")
 	errLaunchesNone   = errors.New("the host launches no plugins")
+	errRevokesItself  = errors.New("that is your own self id, which you could not readmit: have another operator revoke it")
+	errNotLoaded      = errors.New("the policy was not loaded; the log of the host says why")
 	errReloadsNothing = errors.New("the host has no AdminConfig.LoadPolicy")
 	errNothingLoaded  = errors.New("AdminConfig.LoadPolicy returned no policy")
 	errNotReloaded    = errors.New("the policy was not reloaded, and stays as it is; the log of the host says why")

@@ -109,11 +109,11 @@ func (c *census) plugin(id *tokenstore.Identity) *adminv1.PluginInfo {
 	report, _ := h.registry.catalog.Health(id.RuntimeID())
 	endpoint, _ := h.registry.catalog.Endpoint(id.RuntimeID())
 	info := &adminv1.PluginInfo{
-		RuntimeId: id.RuntimeID(), SelfId: valid(id.SelfID()), SelfVersion: valid(id.SelfVersion()),
+		RuntimeId: id.RuntimeID(), SelfId: valid(id.SelfID()), SelfVersion: valid(versionOf(id)),
 		EnrolledAt: timestamppb.New(d.enrolled), TokenIssuedAt: timestamppb.New(id.IssuedAt()), TokenExpiresAt: timestamppb.New(id.ExpiresAt()),
 		Peer: valid(id.Peer()), Proof: h.hub.proofShown(id), Certificate: valid(d.certIdentity), Endpoint: valid(endpoint),
 		MayProvide: validAll(rights.Provides), MayRequire: validAll(rights.Requires), MayUse: validAll(rights.Capabilities),
-		Health: adminHealth(report.Health), HealthReason: printable(valid(report.Reason)), InFlight: wireCount(h.router.inFlight(id.RuntimeID())),
+		Health: adminHealth(report.Health), InFlight: wireCount(h.router.inFlight(id.RuntimeID())),
 	}
 	if !d.certEnds.IsZero() {
 		info.CertificateExpiresAt = timestamppb.New(d.certEnds)
@@ -125,6 +125,7 @@ func (c *census) plugin(id *tokenstore.Identity) *adminv1.PluginInfo {
 		info.Services = append(info.GetServices(), valid(reg.Type))
 	}
 	slices.Sort(info.GetServices())
+	info.HealthReason = printable(valid(healthReason(id, report.Reason, len(info.GetServices()))))
 	if f := d.failure.Load(); f != nil {
 		info.LastError, info.LastErrorAt = valid(f.what), timestamppb.New(f.at)
 	}

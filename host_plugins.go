@@ -104,6 +104,23 @@ func (n hostPlugin) identifyStranger(ctx context.Context, h *hub, p *peer, r *ht
 	return ctx, admission{budget: h.strangerBudget(ctx, p), allowed: allowed}, nil
 }
 
+// warnHostPlugins warns of names in a policy that no plugin of this host has.
+func (h *Host) warnHostPlugins(p *Policy) {
+	unknown := p.unknownHostPlugins(func(name string) bool {
+		switch name {
+		case AdminRead:
+			return h.cfg.Admin != nil
+		case AdminChange:
+			return h.cfg.Admin != nil && !h.cfg.Admin.ReadOnly
+		}
+		return slices.Contains(h.cfg.Plugins.Keys(), name)
+	})
+	if len(unknown) > 0 {
+		h.cfg.Logger.Warn("policy names plugins of the host that it does not have: write keys of ServeConfig.Plugins, "+
+			"or set ServeConfig.Admin for its services", keySubject, unknown)
+	}
+}
+
 // concerns reports whether the name of a service is that of one of the host's plugins that
 // a plugin may call, or of a capability that it may be granted. A plugin goes by its name
 // or by that of the service that it serves.

@@ -25,12 +25,10 @@ import (
 // [ErrInvalidConfig] and names the field; nothing has changed then. SetPolicy may
 // be called concurrently, also with everything that plugins do.
 func (h *Host) SetPolicy(p *Policy) error {
-	if err := p.validate(); err != nil {
+	if err := p.validateFor(h.cfg.AllowInsecure); err != nil {
 		return err
 	}
-	if err := p.validateNames(); err != nil {
-		return err
-	}
+	h.warnHostPlugins(p)
 	next := compilePolicy(p, h.cfg.Authority != nil)
 	h.policyMu.Lock()
 	defer h.policyMu.Unlock()
@@ -148,17 +146,31 @@ func (h *Host) RevokeSelf(selfID string) int {
 func (h *Host) Readmit(selfID string) bool { return h.hub.launches.Unbar(selfID) }
 
 // Drain takes a plugin's services out, so that it gets no new calls, and returns when its
-// calls in flight are done. The plugin goes on living and may register again. The error says
+// calls in flight are done. The plugin goes on living and may register again; one that
+// [ServePlugin] serves does when it enrols anew, as after [Host.Revoke]. The error says
 // that no plugin has the runtime id, or is that of ctx where it ended before the calls.
 func (h *Host) Drain(ctx context.Context, runtimeID string) error {
-	if _, ok := h.hub.store.Lookup(runtimeID); !ok {
+	id, ok := h.hub.store.Lookup(runtimeID)
+	if !ok {
 		return fmt.Errorf("drain %q: %w", runtimeID, errNotAlive)
 	}
+	declared(id).drained.Store(true)
 	h.registry.catalog.RemoveWhere(ofRuntime(runtimeID))
 	if err := h.router.awaitQuiet(ctx, runtimeID); err != nil {
 		return fmt.Errorf("drain %q: %w", runtimeID, err)
 	}
 	return nil
+}
+
+// drainedReason stands where a plugin was drained and registered nothing since.
+const drainedReason = "drained: it provides nothing until it enrols again"
+
+// healthReason is the reason to the health of a plugin that provides so many services.
+func healthReason(id *tokenstore.Identity, said string, services int) string {
+	if services == 0 && declared(id).drained.Load() {
+		return drainedReason
+	}
+	return said
 }
 
 // ofRuntime matches the registrations of one plugin.

@@ -247,7 +247,7 @@ func (c *childProcess) describe(ctx context.Context, err error) error {
 		err = fmt.Errorf("it ended before it was healthy: %s", c.proc.Exit())
 	default:
 		if ctx.Err() != nil {
-			err = fmt.Errorf("it was not healthy in time: %w", err)
+			err = fmt.Errorf("it was not healthy in time, see PluginSpec.ReadyTimeout: %w", err)
 		}
 	}
 	if reason := c.launch.Refused(); reason != "" {

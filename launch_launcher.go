@@ -63,7 +63,8 @@ func (l *PluginLauncher) RegisterStrategy(strategy LaunchStrategy) {
 
 // Configure says how plugins are launched, by name, in the place of what was said before. It
 // starts nothing and stops nothing: a running plugin keeps the spec that it was started with
-// until it is replaced. A spec that is wrong is an error of whoever wants the plugin.
+// until it is replaced, or ended by itself and is started again. A plugin without a spec any more
+// keeps its last one. A spec that is wrong is an error of whoever wants the plugin.
 func (l *PluginLauncher) Configure(specs map[string]PluginSpec) {
 	next := make(map[string]PluginSpec, len(specs))
 	for name, spec := range specs {
@@ -138,7 +139,7 @@ func (l *PluginLauncher) Stop(ctx context.Context, pluginName string) error {
 // configured now, lets the services pass over to it in one step when it is healthy, and then
 // stops the old one, whose calls in flight may finish within its StopGrace. If the new
 // instance fails, nothing has changed, and the error says why. A plugin that is not running is
-// launched.
+// launched now, also one that was to be started again later: what it failed before is forgotten.
 func (l *PluginLauncher) Replace(ctx context.Context, pluginName string) error {
 	l.mu.Lock()
 	spec, ok := l.specs[pluginName]
@@ -178,6 +179,14 @@ func (l *PluginLauncher) shutdown(ctx context.Context) {
 			c.close()
 		}
 	}
+}
+
+// configured returns the spec of a name as it is now.
+func (l *PluginLauncher) configured(name string) (PluginSpec, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	spec, ok := l.specs[name]
+	return spec, ok
 }
 
 func (l *PluginLauncher) unknown(name string) error {

@@ -112,7 +112,7 @@ func (p *launchedPlugin) again(supervisor *supervise.Supervisor, next supervise.
 		if i != nil || !alive {
 			return i
 		}
-		i, err := p.launcher.start(p.life, p.specNow(), false)
+		i, err := p.startAgain()
 		if err == nil {
 			p.set(LaunchRunning, i, nil)
 			return i
@@ -120,6 +120,21 @@ func (p *launchedPlugin) again(supervisor *supervise.Supervisor, next supervise.
 		next, why = supervisor.Failed(time.Now(), 0), err
 		p.down(next, why)
 	}
+}
+
+// startAgain starts an instance with the spec that is configured now. Without one the plugin keeps
+// the one that it has.
+func (p *launchedPlugin) startAgain() (*instance, error) {
+	if spec, ok := p.launcher.configured(p.name); ok {
+		p.mu.Lock()
+		p.spec = spec
+		p.mu.Unlock()
+	}
+	spec := p.specNow()
+	if err := spec.validate(); err != nil { // it may have come after the plugin
+		return nil, err
+	}
+	return p.launcher.start(p.life, spec, false)
 }
 
 // watch returns when the current instance, or one that took its place, ended by itself, or

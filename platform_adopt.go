@@ -310,6 +310,9 @@ func (a *adoption) narrow(info *connectpluginv1.GetPluginInfoResponse) {
 		})
 	}
 	d.provides, d.requires = policy.NewSet(provides), policy.NewSet(requires)
+	if ValidateVersion(info.GetSelfVersion()) == nil {
+		d.version = info.GetSelfVersion()
+	}
 	a.id.SetAttributes(&d)
 }
 

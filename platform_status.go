@@ -134,7 +134,7 @@ func (h *Host) Plugins() []PluginStatus {
 func (h *Host) status(id *tokenstore.Identity) PluginStatus {
 	d := declared(id)
 	s := PluginStatus{
-		RuntimeID: id.RuntimeID(), SelfID: id.SelfID(), SelfVersion: id.SelfVersion(),
+		RuntimeID: id.RuntimeID(), SelfID: id.SelfID(), SelfVersion: versionOf(id),
 		Enrolled: d.enrolled, Since: id.IssuedAt(), ExpiresAt: id.ExpiresAt(), Peer: id.Peer(),
 		Proof: proofs[h.hub.proofShown(id)], Certificate: d.certIdentity, CertificateEnds: d.certEnds,
 		Rights: Rights(h.hub.rules.Load().Rights(subjectOf(id))), InFlight: h.router.inFlight(id.RuntimeID()),
@@ -145,7 +145,7 @@ func (h *Host) status(id *tokenstore.Identity) PluginStatus {
 	}
 	slices.Sort(s.Services)
 	report, _ := h.registry.catalog.Health(id.RuntimeID())
-	s.Health, s.Reason = wireHealth(report.Health), report.Reason
+	s.Health, s.Reason = wireHealth(report.Health), healthReason(id, report.Reason, len(s.Services))
 	if f := d.failure.Load(); f != nil {
 		s.LastError, s.LastErrorAt = f.what, f.at
 	}
@@ -175,13 +175,22 @@ func (p *Platform) replaceLaunched(ctx context.Context, name string) error {
 	p.mu.Unlock()
 	for _, l := range owners {
 		l.mu.Lock()
-		_, ok := l.plugins[name]
+		_, known := l.specs[name]
+		_, there := l.plugins[name]
 		l.mu.Unlock()
-		if ok {
+		if known || there {
 			return l.Replace(ctx, name)
 		}
 	}
-	return fmt.Errorf("replace %q: %w", name, ErrPluginNotRunning)
+	adopted := false
+	p.hub().store.Each(func(id *tokenstore.Identity) bool {
+		adopted = id.SelfID() == name
+		return !adopted
+	})
+	if adopted {
+		return fmt.Errorf("replace %q: the host did not launch it: start a new instance where it runs, then end the old one", name)
+	}
+	return fmt.Errorf("replace %q: %w: name a spec of PluginLauncher.Configure", name, ErrPluginNotFound)
 }
 
 // launchedStatus returns the launched plugins by runtime id, or by name where they are not

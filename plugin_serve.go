@@ -314,7 +314,7 @@ func (s *pluginServer) listen(ctx context.Context) error {
 		}
 		l, err := lc.Listen(ctx, "tcp", addr)
 		if err != nil {
-			return fmt.Errorf("listen on %s: set PluginServerConfig.Addr to a free address: %w", addr, err)
+			return fmt.Errorf("listen on %s: set PluginServerConfig.Addr, or PluginSpec.Port where a host launches it, to a free one: %w", addr, err)
 		}
 		s.listener = l
 	}
@@ -369,7 +369,7 @@ func (l *lateListener) open(ctx context.Context, addr string) error {
 	var lc net.ListenConfig
 	listener, err := lc.Listen(ctx, "tcp", addr)
 	if err != nil {
-		return fmt.Errorf("listen on %s: set PluginServerConfig.Addr to a free address: %w", addr, err)
+		return fmt.Errorf("listen on %s: set PluginServerConfig.Addr, or PluginSpec.Port where a host launches it, to a free one: %w", addr, err)
 	}
 	l.mu.Lock()
 	closed := l.closed

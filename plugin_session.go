@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -382,7 +383,8 @@ func (s *pluginSession) depend(serviceType string, state connectpluginv1.Service
 	s.dependencies[serviceType] = state
 	s.mu.Unlock()
 	if before != state {
-		s.cfg.Client.Logger.Info("a required service changed", keyService, serviceType, keyReason, state.String())
+		s.cfg.Client.Logger.Info("a required service changed", keyService, serviceType,
+			keyReason, strings.ToLower(strings.TrimPrefix(state.String(), "SERVICE_STATE_")))
 		s.poke()
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/masegraye/connect-plugin-go/gen/admin/v1/adminv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/headers"
@@ -67,7 +68,8 @@ type PluginPolicy struct {
 	// every one.
 	Capabilities []string
 	// HostPlugins lists the host's own plugin services that it may call; "*" is
-	// every one.
+	// every one but the admin services, which are named by the values of [AdminRead] and
+	// [AdminChange]. The host warns of names that it does not have.
 	HostPlugins []string
 	// Procedures lists what the plugin's service types open that register no path of their
 	// own: procedures, for example "/acme.v1.Store/Get", and whole services,
@@ -75,7 +77,8 @@ type PluginPolicy struct {
 	// registered. Types that register a path open what is below that, and nothing else.
 	Procedures []string
 	// Endpoint is the base URL at which the host dials the plugin, for example
-	// "https://10.0.0.7:9443". Empty means none, or see AllowOwnAddress.
+	// "https://10.0.0.7:9443". Plaintext takes [ServeConfig.AllowInsecure]. Empty means none, or
+	// see AllowOwnAddress.
 	Endpoint string
 	// AllowOwnAddress lets the plugin name its own endpoint when it registers
 	// (metadata key "base_url"), on the address that it registers from and no
@@ -105,6 +108,14 @@ type PluginPolicy struct {
 	// plugin's name. Empty means every one, too. Only in Policy.Plugins.
 	SelfIDs []string
 }
+
+// The names of the admin services among the host's own plugins.
+const (
+	// AdminRead tells what the host holds and what it decided.
+	AdminRead = adminv1connect.AdminReadServiceName
+	// AdminChange revokes, readmits, drains, replaces and reloads.
+	AdminChange = adminv1connect.AdminChangeServiceName
+)
 
 // HandshakeAuth says how plugins prove themselves in the handshake beyond what
 // their policy says. The zero value takes secrets from [PluginPolicy] alone.
@@ -157,6 +168,71 @@ func (p *Policy) validate() error {
 	return p.validateRest()
 }
 
+// validateFor refuses what a host of a configuration cannot do.
+func (p *Policy) validateFor(allowInsecure bool) error {
+	for _, check := range []func() error{p.validate, p.validateNames} {
+		if err := check(); err != nil {
+			return err
+		}
+	}
+	if p == nil {
+		return nil
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.Plugins)) {
+		if err := p.Plugins[name].validateEndpoint(fmt.Sprintf("Policy.Plugins[%q]", name), allowInsecure); err != nil {
+			return err
+		}
+	}
+	if p.Default == nil {
+		return nil
+	}
+	return p.Default.validateEndpoint("Policy.Default", allowInsecure)
+}
+
+func (p PluginPolicy) validateEndpoint(field string, allowInsecure bool) error {
+	if p.Endpoint == "" {
+		return nil
+	}
+	if _, err := parseHostURL(p.Endpoint, allowInsecure); err != nil {
+		return fieldError(field+".Endpoint", "%v", err)
+	}
+	return nil
+}
+
+// validateHostPlugins refuses the names that the constants of the admin services have in Go,
+// which name nothing in a policy.
+func validateHostPlugins(plugin string, names []string) error {
+	constants := map[string]string{"connectplugin.AdminRead": AdminRead, "connectplugin.AdminChange": AdminChange}
+	for i, name := range names {
+		if value, ok := constants[name]; ok {
+			return fieldError(fmt.Sprintf("%s.HostPlugins[%d]", plugin, i), "%q is the name of a constant; write its value, %q", name, value)
+		}
+	}
+	return nil
+}
+
+// unknownHostPlugins returns the fields whose entries name no plugin of the host, with the entries.
+func (p *Policy) unknownHostPlugins(known func(string) bool) (fields []string) {
+	if p == nil {
+		return nil
+	}
+	look := func(field string, rules *PluginPolicy) {
+		for i, name := range rules.HostPlugins {
+			if name != policy.Any && !known(name) {
+				fields = append(fields, fmt.Sprintf("%s.HostPlugins[%d]: %q", field, i, name))
+			}
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.Plugins)) {
+		rules := p.Plugins[name]
+		look(fmt.Sprintf("Policy.Plugins[%q]", name), &rules)
+	}
+	if p.Default != nil {
+		look("Policy.Default", p.Default)
+	}
+	return fields
+}
+
 func (p *Policy) validateRest() error {
 	for i, procedure := range p.Idempotent {
 		clean := proxy.CheckPath(procedure) == nil && strings.Count(procedure, "/") == 2 && !strings.HasSuffix(procedure, "/")
@@ -184,12 +260,13 @@ func (p PluginPolicy) validate(field string) error {
 	if _, err := certs.ParsePins(p.PinnedKeys); err != nil {
 		return fieldError(field+".PinnedKeys", "%v", err)
 	}
-	if p.Endpoint != "" {
-		if _, err := parseHostURL(p.Endpoint, true); err != nil {
-			return fieldError(field+".Endpoint", "%v", err)
-		}
+	if err := p.validateEndpoint(field, true); err != nil {
+		return err
 	}
 	if err := validateProcedures(field, p.Procedures); err != nil {
+		return err
+	}
+	if err := validateHostPlugins(field, p.HostPlugins); err != nil {
 		return err
 	}
 	for _, list := range []struct {

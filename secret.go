@@ -4,6 +4,8 @@ import (
 	"crypto/hmac"
 	"crypto/subtle"
 	"encoding/binary"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 
@@ -40,6 +42,16 @@ func (Secret) LogValue() slog.Value { return slog.StringValue(redacted) }
 
 // MarshalText returns "[redacted]", for every text encoding.
 func (Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+
+// UnmarshalJSON reads a secret in base64, as JSON has bytes; null holds none.
+func (s *Secret) UnmarshalJSON(text []byte) error {
+	var b []byte
+	if err := json.Unmarshal(text, &b); err != nil {
+		return errors.New("a Secret has to be base64, as base64 -w0 makes it of the bytes of the secret") // never the text
+	}
+	*s = b
+	return nil
+}
 
 // nonceBytes is how long the nonces of both sides are.
 const nonceBytes = 32

@@ -16,9 +16,7 @@ import (
 )
 
 func (t *tool) audit() *cobra.Command {
-	c := &cobra.Command{Use: "audit", Short: "make the key of an audit log, and check the log"}
-	c.AddCommand(t.auditKey(), t.auditVerify())
-	return c
+	return group("audit", "make the key of an audit log, and check the log", t.auditKey(), t.auditVerify())
 }
 
 // Names of the files of a key, and of what is in them.
@@ -33,6 +31,11 @@ func (t *tool) auditKey() *cobra.Command {
 	return &cobra.Command{
 		Use: "key DIR", Short: "make an Ed25519 key: audit.key for the host, audit.pub for whoever checks", Args: exactly("DIR"),
 		RunE: func(_ *cobra.Command, args []string) error {
+			for _, name := range []string{keyFile, publicKeyFile} {
+				if path := filepath.Join(args[0], name); exists(path) {
+					return fmt.Errorf("%s is there already: move it and its other half away, or name another directory", path)
+				}
+			}
 			public, private, err := ed25519.GenerateKey(nil)
 			if err != nil {
 				return err
@@ -60,6 +63,11 @@ func (t *tool) auditKey() *cobra.Command {
 	}
 }
 
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
 // create writes a file that is not there yet.
 func create(name string, text []byte, mode os.FileMode) error {
 	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
@@ -73,7 +81,7 @@ func create(name string, text []byte, mode os.FileMode) error {
 func (t *tool) auditVerify() *cobra.Command {
 	var key, checkpoint string
 	c := &cobra.Command{Use: "verify LOG", Short: "check an audit log, with the files that were put aside", Args: exactly("LOG")}
-	c.Flags().StringVar(&key, "key", "", "file with the public key (PEM), as `audit key` makes it")
+	c.Flags().StringVar(&key, "key", "", "file with the public key (PEM), as audit key makes it")
 	c.Flags().StringVar(&checkpoint, "checkpoint", "", "file with the last checkpoint (JSON) that was kept elsewhere: finds a cut tail")
 	c.RunE = func(_ *cobra.Command, args []string) error {
 		public, err := readPublicKey(key)

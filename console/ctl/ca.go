@@ -21,19 +21,24 @@ import (
 // authority are the commands about a certificate authority. They need no host.
 func (t *tool) authority() *cobra.Command {
 	var dir, domain string
-	c := &cobra.Command{Use: "ca", Short: "make a certificate authority, and write, list and renew credentials"}
+	var ttl time.Duration
+	c := group("ca", "make a certificate authority, and write, list and renew credentials")
+	c.PersistentFlags().DurationVar(&ttl, "ttl", 0, "how long written credentials are valid, such as 720h (default 24h)")
 	c.PersistentFlags().StringVar(&dir, "dir", "", "directory of the authority")
 	load := func() (*connectplugin.Authority, error) {
 		if dir == "" {
 			return nil, wrongUsage("--dir is missing: name the directory of the authority")
 		}
-		return connectplugin.LoadAuthority(connectplugin.AuthorityConfig{Dir: dir})
+		return connectplugin.LoadAuthority(connectplugin.AuthorityConfig{Dir: dir, CertificateTTL: ttl})
 	}
 	fresh := &cobra.Command{Use: "new", Short: "make an authority in --dir", Args: exactly(), RunE: func(*cobra.Command, []string) error {
 		if dir == "" {
 			return wrongUsage("--dir is missing: name a directory for the authority")
 		}
 		a, err := connectplugin.NewAuthority(connectplugin.AuthorityConfig{Dir: dir, TrustDomain: domain})
+		if errors.Is(err, fs.ErrExist) {
+			return fmt.Errorf("%s holds an authority already: use it with ca write, or name another --dir", dir)
+		}
 		if err != nil {
 			return err
 		}
@@ -159,13 +164,18 @@ func identityOf(leaf *x509.Certificate) string {
 }
 
 func leafIn(dir string) (*x509.Certificate, error) {
-	text, err := os.ReadFile(filepath.Join(dir, certFile))
+	path := filepath.Join(dir, certFile)
+	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
 	block, _ := pem.Decode(text)
 	if block == nil {
-		return nil, errors.New("tls.crt is no certificate in PEM")
+		return nil, fmt.Errorf("%s is no certificate in PEM: write the credentials again with ca write", path)
 	}
-	return x509.ParseCertificate(block.Bytes)
+	leaf, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return leaf, nil
 }

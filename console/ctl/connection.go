@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -29,7 +30,7 @@ func (c *connection) flags(f *pflag.FlagSet) {
 	f.StringVar(&c.selfID, "self-id", cmp.Or(os.Getenv("CONNECTPLUGIN_SELF_ID"), "operator"),
 		"who you are to the host's policy (CONNECTPLUGIN_SELF_ID)")
 	f.StringVar(&c.credentials, "credentials", os.Getenv("CONNECTPLUGIN_CREDENTIALS"),
-		"directory with tls.crt, tls.key and ca.crt, as `ca write` makes it (CONNECTPLUGIN_CREDENTIALS)")
+		"directory with tls.crt, tls.key and ca.crt, as ca write makes it (CONNECTPLUGIN_CREDENTIALS)")
 	f.StringVar(&c.secretFile, "secret-file", os.Getenv("CONNECTPLUGIN_SECRET_FILE"),
 		"file with the enrolment secret of the self id, if it has one (CONNECTPLUGIN_SECRET_FILE)")
 	f.BoolVar(&c.insecure, "insecure", false, "speak plaintext to a host for development")
@@ -48,6 +49,9 @@ type operator struct {
 
 // open enrols with the host. Close the operator.
 func (c *connection) open(ctx context.Context) (*operator, error) {
+	if err := c.check(); err != nil {
+		return nil, err
+	}
 	cfg := connectplugin.ClientConfig{HostURL: c.host, SelfID: c.selfID, SelfVersion: "1.0.0", AllowInsecure: c.insecure, Timeout: c.timeout}
 	var err error
 	if !c.insecure {
@@ -60,20 +64,34 @@ func (c *connection) open(ctx context.Context) (*operator, error) {
 		if err != nil {
 			return nil, fmt.Errorf("--secret-file: %w", err)
 		}
-		cfg.Secret = connectplugin.Secret(bytes.TrimSpace(text))
+		if cfg.Secret = connectplugin.Secret(bytes.TrimSpace(text)); len(cfg.Secret) == 0 {
+			return nil, wrongUsage("--secret-file %s is empty: write the secret into it, or leave the flag out", c.secretFile)
+		}
 	}
 	client, err := connectplugin.NewClient(cfg)
 	if err != nil {
 		return nil, err
 	}
 	if err := client.Connect(ctx); err != nil {
-		return nil, errors.Join(err, client.Close())
+		return nil, &enrolError{errors.Join(err, client.Close())}
 	}
 	by := client.HTTPClient()
 	return &operator{
 		client: client, read: adminv1connect.NewAdminReadServiceClient(by, c.host),
 		change: adminv1connect.NewAdminChangeServiceClient(by, c.host),
 	}, nil
+}
+
+// check refuses flags that contradict one another.
+func (c *connection) check() error {
+	plaintext := strings.HasPrefix(c.host, "http://")
+	switch {
+	case plaintext && !c.insecure:
+		return wrongUsage("--host %s is plaintext: write https://, or add --insecure for a host for development", c.host)
+	case !plaintext && c.insecure:
+		return wrongUsage("--insecure speaks plaintext: write --host http://ADDRESS:PORT, or leave it out for %s", c.host)
+	}
+	return nil
 }
 
 func (c *connection) tls() (*tls.Config, error) {
@@ -83,7 +101,8 @@ func (c *connection) tls() (*tls.Config, error) {
 	}
 	cfg, err := connectplugin.LoadCredentials(connectplugin.CredentialsConfig{Dir: c.credentials})
 	if err != nil {
-		return nil, fmt.Errorf("--credentials: %w", err)
+		return nil, fmt.Errorf("--credentials: %w\nconnectpluginctl ca renew %s --dir CA writes them again, for another day or --ttl; "+
+			"ca write does where they are damaged", err, c.credentials)
 	}
 	return cfg, nil
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -134,6 +135,18 @@ func TestChange(t *testing.T) {
 	if !strings.Contains(out, "is drained") {
 		t.Errorf("drain: %s", out)
 	}
+	if out, _ = run(t, 0, r.as("plugins", "-o", "wide")...); !strings.Contains(out, "drained: it provides nothing") {
+		t.Errorf("plugins after drain: %s", out)
+	}
+	run(t, 0, r.as("revoke", "--instance", logger.Client.RuntimeID())...) // which brings it back
+	hosttest.Eventually(t, "it provides again", func() bool {
+		return slices.ContainsFunc(r.Plugins(), func(p connectplugin.PluginStatus) bool {
+			return p.SelfID == "logger" && len(p.Services) == 1 && p.Reason == ""
+		})
+	})
+	if _, errs := run(t, 1, r.as("revoke", "operator")...); !strings.Contains(errs, "your own self id") {
+		t.Errorf("an operator revokes itself: %s", errs)
+	}
 	run(t, 0, r.as("revoke", "logger")...)
 	for _, p := range r.Plugins() {
 		t.Errorf("%s is there after it was revoked and the operator left", p.SelfID)
@@ -149,9 +162,29 @@ func TestChange(t *testing.T) {
 	if !strings.Contains(errs, "not_found") {
 		t.Errorf("revoke of nobody: %s", errs)
 	}
-	_, errs = run(t, 1, r.as("policy", "reload")...)
-	if !strings.Contains(errs, "LoadPolicy") {
-		t.Errorf("reload: %s", errs)
+	if _, errs = run(t, 1, append(r.as("plugins"), "--host", r.URL+"/elsewhere")...); !strings.Contains(errs, "No host answers there") {
+		t.Errorf("another path: %s", errs)
+	}
+	for flag, value := range map[string]string{"--allow": "spiffe://a/plugin/b", "--listen": "0.0.0.0:0"} {
+		if _, errs = run(t, 2, append(r.as("page"), flag, value)...); !strings.Contains(errs, "--tls") {
+			t.Errorf("page %s: %s", flag, errs)
+		}
+	}
+	r.RevokeSelf("operator")
+	if _, errs = run(t, 1, r.as("plugins")...); !strings.Contains(errs, "it was revoked") || strings.Contains(errs, "HostPlugins") {
+		t.Errorf("a revoked operator is told: %s", errs)
+	}
+	r.Readmit("operator")
+	for _, command := range []string{"reload", "check"} {
+		if _, errs = run(t, 1, r.as("policy", command)...); !strings.Contains(errs, "LoadPolicy") {
+			t.Errorf("policy %s: %s", command, errs)
+		}
+	}
+	r.Launcher()
+	for name, want := range map[string]string{"nosuch": "PluginLauncher.Configure", "operator": "did not launch it"} {
+		if _, errs = run(t, 1, r.as("replace", name)...); !strings.Contains(errs, want) {
+			t.Errorf("replace %s: %s", name, errs)
+		}
 	}
 }
 
@@ -201,6 +234,12 @@ func TestPolicyCheck(t *testing.T) {
 		{"a field that is none", `{"Plugin":{}}`, 3, "unknown field"},
 		{"invalid", `{"Idempotent":["x"]}`, 3, "no procedure"},
 		{"two", `{}{}`, 3, "follows"},
+		{"none", " null\n", 3, "write {}"},
+		{"a short secret", `{"Plugins":{"logger":{"Secret":"YWJj"}}}`, 3, `Plugins["logger"].Secret has 3 bytes`},
+		{"a secret of nobody", `{"Default":{"Secret":""}}`, 3, "Default.Secret has 0 bytes"},
+		{"a secret as it is", `{"Plugins":{"logger":{"Secret":"a secret as it is"}}}`, 3, `Plugins["logger"].Secret`},
+		{"the name of a constant", `{"Plugins":{"operator":{"HostPlugins":["connectplugin.AdminRead"]}}}`, 3, connectplugin.AdminRead},
+		{"plaintext", `{"Plugins":{"logger":{"Endpoint":"http://127.0.0.1:1"}}}`, 3, "Endpoint"},
 	} {
 		if err := os.WriteFile(file, []byte(test.text), 0o600); err != nil {
 			t.Fatal(err)
@@ -217,7 +256,20 @@ func TestAudit(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	run(t, 0, "audit", "key", dir)
+	if err := os.Remove(filepath.Join(dir, "audit.pub")); err != nil {
+		t.Fatal(err)
+	}
 	run(t, 1, "audit", "key", dir) // never over another
+	dir = t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "audit.pub"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run(t, 1, "audit", "key", dir) // nor beside the half of another
+	if _, err := os.Stat(filepath.Join(dir, "audit.key")); err == nil {
+		t.Error("a key that fits no audit.pub was left")
+	}
+	dir = t.TempDir()
+	run(t, 0, "audit", "key", dir)
 	log := filepath.Join(dir, "audit.log")
 	if _, errs := run(t, 2, "audit", "verify", log); !strings.Contains(errs, "--key is missing") {
 		t.Error(errs)
@@ -295,10 +347,19 @@ func TestUsage(t *testing.T) {
 		{[]string{"plugins", "-o", "yaml"}, 2, "wide or json"},
 		{[]string{"page", "--tls", "--credentials", ""}, 2, "--credentials is missing"},
 		{[]string{"tail", "--all"}, 2, "unknown flag"},
-		{[]string{"plugins", "extra"}, 2, "takes"},
+		{[]string{"plugins", "extra"}, 2, "takes no arguments"},
+		{[]string{"policy", "chek"}, 2, `no command "chek"`},
+		{[]string{"ca", "lst", "."}, 2, `no command "lst"`},
+		{[]string{"audit", "kye"}, 2, `no command "kye"`},
+		{[]string{"policy", "--help"}, 0, ""},
+		{[]string{"plugns"}, 2, "Did you mean this?\n plugins"},
+		{[]string{"--version"}, 0, ""},
+		{[]string{"plugins", "--host", "http://127.0.0.1:1"}, 2, "--insecure"},
+		{[]string{"plugins", "--host", "https://127.0.0.1:1", "--insecure"}, 2, "--insecure speaks plaintext"},
+		{[]string{"plugins", "--host", "http://127.0.0.1:1", "--insecure", "--secret-file", os.DevNull}, 2, "is empty"},
 		{[]string{"revoke"}, 2, "SELF_ID"},
 		{[]string{"plugins", "--credentials", ""}, 2, "--credentials is missing"},
-		{[]string{"plugins", "--credentials", t.TempDir()}, 1, "--credentials"},
+		{[]string{"plugins", "--credentials", t.TempDir()}, 1, "ca renew"},
 		{[]string{"help"}, 0, ""},
 		{[]string{"completion", "bash"}, 0, ""},
 	} {

@@ -1,10 +1,12 @@
 package ctl
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
@@ -36,35 +38,46 @@ func (t *tool) looking(use, short string, show func(*adminv1.Snapshot) error) *c
 }
 
 func (t *tool) plugins() *cobra.Command {
-	return t.looking("plugins", "list plugins: who, since when, from where, how proven, how they are", func(s *adminv1.Snapshot) error {
-		titles := []string{
-			"PLUGIN", "RUNTIME ID", "VERSION", "AGE", "FROM", "PROOF", "HEALTH", "SERVICES", "IN FLIGHT", "CERT ENDS", "LAST ERROR",
+	return t.looking("plugins", "list plugins: who, since when, from where, how proven, how they are", t.showPlugins)
+}
+
+// showPlugins writes the plugins of a snapshot.
+func (t *tool) showPlugins(s *adminv1.Snapshot) error {
+	titles := []string{
+		"PLUGIN", "RUNTIME ID", "VERSION", "AGE", "FROM", "PROOF", "HEALTH", "SERVICES", "IN FLIGHT", "CERT ENDS", "LAST ERROR",
+	}
+	if t.wide {
+		titles = append(titles, "CERTIFICATE", "MAY PROVIDE", "MAY CALL", "MAY USE", "MAY ASK THE HOST'S", "ENDPOINT", "REASON")
+	}
+	b := t.table(titles...)
+	for _, p := range s.GetPlugins() {
+		health := word(p.GetHealth().String(), "HEALTH_")
+		if l := p.GetLaunch(); l != nil && p.GetRuntimeId() == "" {
+			health = launchState(l)
+		}
+		cells := []string{
+			p.GetSelfId(), p.GetRuntimeId(), p.GetSelfVersion(), age(p.GetEnrolledAt()), p.GetPeer(),
+			word(p.GetProof().String(), "PROOF_"), health, strings.Join(p.GetServices(), ","), strconv.FormatUint(uint64(p.GetInFlight()), 10),
+			until(p.GetCertificateExpiresAt()), cmp.Or(p.GetLaunch().GetError(), p.GetLastError()),
 		}
 		if t.wide {
-			titles = append(titles, "CERTIFICATE", "MAY PROVIDE", "MAY CALL", "MAY USE", "MAY ASK THE HOST'S", "ENDPOINT", "REASON")
+			for _, names := range [][]string{
+				{p.GetCertificate()}, p.GetMayProvide(), p.GetMayRequire(), p.GetMayUse(), p.GetMayCall(), {p.GetEndpoint()}, {p.GetHealthReason()},
+			} {
+				cells = append(cells, strings.Join(names, ","))
+			}
 		}
-		b := t.table(titles...)
-		for _, p := range s.GetPlugins() {
-			health := word(p.GetHealth().String(), "HEALTH_")
-			if l := p.GetLaunch(); l != nil && p.GetRuntimeId() == "" {
-				health = l.GetState()
-			}
-			cells := []string{
-				p.GetSelfId(), p.GetRuntimeId(), p.GetSelfVersion(), age(p.GetEnrolledAt()), p.GetPeer(),
-				word(p.GetProof().String(), "PROOF_"), health, strings.Join(p.GetServices(), ","), strconv.FormatUint(uint64(p.GetInFlight()), 10),
-				until(p.GetCertificateExpiresAt()), p.GetLastError(),
-			}
-			if t.wide {
-				for _, names := range [][]string{
-					{p.GetCertificate()}, p.GetMayProvide(), p.GetMayRequire(), p.GetMayUse(), p.GetMayCall(), {p.GetEndpoint()}, {p.GetHealthReason()},
-				} {
-					cells = append(cells, strings.Join(names, ","))
-				}
-			}
-			b.row(cells...)
-		}
-		return b.end("no plugins")
-	})
+		b.row(cells...)
+	}
+	return b.end("no plugins")
+}
+
+// launchState says where a launched plugin stands that is not running.
+func launchState(l *adminv1.LaunchInfo) string {
+	if l.GetNextStart() == nil {
+		return l.GetState()
+	}
+	return l.GetState() + ", starts in " + until(l.GetNextStart())
 }
 
 func (t *tool) services() *cobra.Command {
@@ -154,8 +167,9 @@ func (t *tool) watch() *cobra.Command {
 					return t.message(m.GetSnapshot(), true)
 				}
 				next := stateOf(m.GetSnapshot())
+				at := m.GetSnapshot().GetTakenAt().AsTime().In(here).Format(time.TimeOnly)
 				for _, change := range next.since(seen) {
-					fmt.Fprintln(t.out, t.paint(change.colour, line(change.text)))
+					fmt.Fprintln(t.out, t.paint(change.colour, at+" "+line(change.text)))
 				}
 				seen = next
 				return nil

@@ -36,6 +36,9 @@ func (t *tool) page() *cobra.Command {
 }
 
 func (t *tool) servePage(ctx context.Context, o *operator, f pageFlags) error {
+	if len(f.identities) > 0 && !f.tls {
+		return wrongUsage("--allow names certificates, which are shown over TLS alone: add --tls")
+	}
 	cfg := page.Config{Read: o.read, Names: f.names, Identities: f.identities}
 	if f.changes {
 		cfg.Change = o.change
@@ -53,11 +56,17 @@ func (t *tool) servePage(ctx context.Context, o *operator, f pageFlags) error {
 		if identity == "" {
 			return wrongUsage("--credentials: its certificate names nobody: it needs a SPIFFE id, a DNS name or a common name")
 		}
+		t.warnOfNames(f.names, leaf)
 		cfg.TLS, cfg.Identities = own, append(cfg.Identities, identity)
 	}
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", f.listen)
 	if err != nil {
 		return err
+	}
+	tcp, _ := l.Addr().(*net.TCPAddr)
+	if tcp != nil && (!f.tls && !tcp.IP.IsLoopback() || tcp.IP.IsUnspecified() && len(f.names) == 0) {
+		_ = l.Close()
+		return wrongUsage("--listen %s is not on loopback: add --tls, and --name for each name by which the page is reached", f.listen)
 	}
 	s, err := page.New(cfg, l.Addr())
 	if err != nil {
@@ -66,6 +75,16 @@ func (t *tool) servePage(ctx context.Context, o *operator, f pageFlags) error {
 	}
 	fmt.Fprintf(t.out, "open %s\n(the link works once, for ten minutes; end with Ctrl-C)\n", s.Link())
 	return s.Serve(ctx, l)
+}
+
+// warnOfNames warns of names that a browser would miss in the certificate.
+func (t *tool) warnOfNames(names []string, leaf *x509.Certificate) {
+	for _, name := range names {
+		if leaf.VerifyHostname(name) != nil {
+			fmt.Fprintln(t.out, line("warning: the certificate in --credentials is not for "+name+
+				": write it again with ca write SELF_ID DIR --name "+name))
+		}
+	}
 }
 
 // pageTLS is what the page serves with: the operator's certificate, for clients of the same authority.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 
@@ -20,26 +21,28 @@ import (
 )
 
 func (t *tool) policy() *cobra.Command {
-	c := &cobra.Command{Use: "policy", Short: "look at what a policy would change, and have the host reload its own"}
-	c.AddCommand(t.policyCheck(), t.changing("reload", "have the host read its policy again", nil,
+	reload := t.changing("reload", "have the host read its policy again", nil,
 		func(ctx context.Context, o *operator, _ []string) (proto.Message, string, error) {
 			res, err := o.change.ReloadPolicy(ctx, connect.NewRequest(&adminv1.ReloadPolicyRequest{}))
 			if err != nil {
 				return nil, "", err
 			}
 			return res.Msg, "the policy is in force", nil
-		}))
-	return c
+		})
+	return group("policy", "look at what a policy would change, and have the host reload its own", t.policyCheck(), reload)
 }
 
 func (t *tool) policyCheck() *cobra.Command {
 	return &cobra.Command{
-		Use: "check FILE", Args: exactly("FILE"),
-		Short: "say what would change if the host took over a policy; FILE is connectplugin.Policy as JSON",
+		Use: "check [FILE]", Args: cobra.MaximumNArgs(1),
+		Short: "say what would change if the host reloaded its policy, or took over FILE, which is connectplugin.Policy as JSON",
 		RunE: func(c *cobra.Command, args []string) error {
-			document, err := readPolicy(args[0])
-			if err != nil {
-				return err
+			var document *adminv1.PolicyDocument // nil asks for what a reload would take over
+			if len(args) > 0 {
+				var err error
+				if document, err = readPolicy(args[0]); err != nil {
+					return err
+				}
 			}
 			return t.with(c.Context(), func(ctx context.Context, o *operator) error {
 				res, err := o.read.CheckPolicy(ctx, connect.NewRequest(&adminv1.CheckPolicyRequest{Policy: document}))
@@ -52,13 +55,13 @@ func (t *tool) policyCheck() *cobra.Command {
 				case t.json:
 					return t.message(res.Msg, false)
 				}
-				return t.policyChanges(res.Msg)
+				return t.policyChanges(res.Msg, document != nil)
 			})
 		},
 	}
 }
 
-func (t *tool) policyChanges(m *adminv1.CheckPolicyResponse) error {
+func (t *tool) policyChanges(m *adminv1.CheckPolicyResponse, alone bool) error {
 	words := map[adminv1.PolicyChange_Kind]string{
 		adminv1.PolicyChange_KIND_IDENTITY_ENDS:     "ends",
 		adminv1.PolicyChange_KIND_RIGHT_LOST:        "may no longer",
@@ -73,11 +76,16 @@ func (t *tool) policyChanges(m *adminv1.CheckPolicyResponse) error {
 	for _, c := range m.GetChanges() {
 		b.row(c.GetSelfId(), c.GetRuntimeId(), words[c.GetKind()], c.GetRight(), c.GetSubject())
 	}
-	if err := b.end("nothing would change for those who are there now"); err != nil || m.GetOmitted() == 0 {
+	if err := b.end("nothing would change for those who are there now"); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(t.out, "(%d changes more are not shown)\n", m.GetOmitted())
-	return err
+	if m.GetOmitted() > 0 {
+		fmt.Fprintf(t.out, "(%d changes more are not shown)\n", m.GetOmitted())
+	}
+	if alone && len(m.GetChanges()) > 0 {
+		fmt.Fprintln(t.out, "(the file alone was looked at; policy check without a file looks at what the host would load)")
+	}
+	return nil
 }
 
 // readPolicy reads a policy. Its secrets stay here: the host is told only that there are some.
@@ -90,7 +98,20 @@ func readPolicy(name string) (*adminv1.PolicyDocument, error) {
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&p); err != nil {
-		return nil, &foundError{fmt.Errorf("%s: %w (the fields are those of connectplugin.Policy)", name, err)}
+		return nil, &foundError{fmt.Errorf("%s: %w (the fields are those of connectplugin.Policy)", name+badSecret(text), err)}
+	}
+	if bytes.Equal(bytes.TrimSpace(text), []byte("null")) {
+		return nil, &foundError{fmt.Errorf("%s: is null; write {} for a policy that allows nothing", name)}
+	}
+	for plugin, rules := range p.Plugins {
+		if err := checkSecret(rules.Secret); err != nil {
+			return nil, &foundError{fmt.Errorf("%s: Plugins[%q].Secret %w", name, plugin, err)}
+		}
+	}
+	if p.Default != nil {
+		if err := checkSecret(p.Default.Secret); err != nil {
+			return nil, &foundError{fmt.Errorf("%s: Default.Secret %w", name, err)}
+		}
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return nil, &foundError{fmt.Errorf("%s: something follows the policy", name)}
@@ -105,6 +126,42 @@ func readPolicy(name string) (*adminv1.PolicyDocument, error) {
 		out.Default = wireRules(p.Default)
 	}
 	return out, nil
+}
+
+// badSecret names the first plugin in a policy whose secret is not in base64, empty for none.
+func badSecret(text []byte) string {
+	type rules struct {
+		Secret json.RawMessage `json:"secret"`
+	}
+	var p struct {
+		Plugins map[string]rules `json:"plugins"`
+		Default rules            `json:"default"`
+	}
+	if json.Unmarshal(text, &p) != nil {
+		return ""
+	}
+	bad := func(r rules) bool {
+		return len(r.Secret) > 0 && new(connectplugin.Secret).UnmarshalJSON(r.Secret) != nil
+	}
+	for _, plugin := range slices.Sorted(maps.Keys(p.Plugins)) {
+		if bad(p.Plugins[plugin]) {
+			return fmt.Sprintf(": Plugins[%q].Secret", plugin)
+		}
+	}
+	if bad(p.Default) {
+		return ": Default.Secret"
+	}
+	return ""
+}
+
+// minSecret is how many bytes a secret has at least. The host is not told how many there are.
+const minSecret = 16
+
+func checkSecret(s connectplugin.Secret) error {
+	if s != nil && len(s) < minSecret {
+		return fmt.Errorf("has %d bytes; write at least %d random ones, in base64", len(s), minSecret)
+	}
+	return nil
 }
 
 func wireRules(p *connectplugin.PluginPolicy) *adminv1.PluginRules {

@@ -7,10 +7,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
 	"strings"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
+
+	connectplugin "github.com/masegraye/connect-plugin-go"
 )
 
 // Streams are where the command writes.
@@ -60,18 +63,43 @@ type foundError struct{ error }
 // explain says what to do about an error of a host.
 func explain(err error) string {
 	text := err.Error()
+	if enrolling, ok := errors.AsType[*enrolError](err); ok {
+		return text + enrolling.advice()
+	}
 	switch connect.CodeOf(err) {
 	case connect.CodePermissionDenied:
-		text += "\nThe policy of this self id has to name the service in HostPlugins: " +
-			"connectplugin.AdminRead to look, connectplugin.AdminChange to change."
+		text += "\nThe policy of this self id has to name the service in HostPlugins: \"" +
+			connectplugin.AdminRead + "\" to look, \"" + connectplugin.AdminChange + "\" to change."
 	case connect.CodeNotFound:
-		text += "\nEither there is none of that name, or the host offers no such service: " +
-			"ServeConfig.Admin has to be set, and not ReadOnly for changes."
+		text += "\nEither there is none of that name (drain and revoke --instance take a runtime id, as plugins lists them), " +
+			"or the host offers no such service: ServeConfig.Admin has to be set, and not ReadOnly for changes."
 	case connect.CodeUnavailable:
 		text += "\nIs the host running, and is --host its address?"
 	default:
 	}
 	return text
+}
+
+// enrolError says that the host did not let the operator in.
+type enrolError struct{ error }
+
+func (e *enrolError) Unwrap() error { return e.error }
+
+// advice says what to do about it.
+func (e *enrolError) advice() string {
+	switch connect.CodeOf(e.error) {
+	case connect.CodePermissionDenied:
+		return "\nThe host refuses this self id: its policy does not name it, or it was revoked, and another operator has to readmit it."
+	case connect.CodeUnauthenticated:
+		return "\nIs --self-id the one in the certificate of --credentials? --secret-file holds the secret itself; " +
+			"policy.json holds it in base64 (base64 -w0 FILE), without a line feed at the end."
+	case connect.CodeNotFound, connect.CodeUnimplemented:
+		return "\nNo host answers there: write --host https://ADDRESS:PORT, with a path only where a proxy has the host below one."
+	case connect.CodeUnavailable:
+		return "\nIs the host running, and is --host its address?"
+	default:
+		return ""
+	}
 }
 
 // tool is one run of the command.
@@ -88,7 +116,7 @@ func (t *tool) root() *cobra.Command {
 	var output string
 	root := &cobra.Command{
 		Use: "connectpluginctl", Short: "look at a host of plugins, and change it",
-		SilenceErrors: true, SilenceUsage: true,
+		SilenceErrors: true, SilenceUsage: true, Version: version(),
 		PersistentPreRunE: func(*cobra.Command, []string) error {
 			switch output {
 			case "table":
@@ -114,11 +142,34 @@ func (t *tool) root() *cobra.Command {
 	return root
 }
 
+// version is that of the module, as it was built.
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "unknown"
+}
+
+// group is a command that only holds others.
+func group(use, short string, of ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{Use: use, Short: short, RunE: func(c *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return wrongUsage("%s has no command %q: see %s --help", c.CommandPath(), args[0], c.CommandPath())
+		}
+		return c.Help()
+	}}
+	c.AddCommand(of...)
+	return c
+}
+
 // exactly demands so many arguments, and says which.
 func exactly(names ...string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		if len(args) != len(names) {
-			return wrongUsage("%s takes %s", c.CommandPath(), strings.Join(append(names, "")[:max(len(names), 1)], " "))
+			if len(names) == 0 {
+				return wrongUsage("%s takes no arguments, and got %q", c.CommandPath(), args)
+			}
+			return wrongUsage("%s takes %s", c.CommandPath(), strings.Join(names, " "))
 		}
 		return nil
 	}

@@ -26,7 +26,11 @@ func stateOf(s *adminv1.Snapshot) state {
 		if key == "" {
 			key, what = "launch "+p.GetLaunch().GetName(), p.GetLaunch().GetState()
 		}
-		out[key] = fmt.Sprintf("%s is %s and provides [%s]", p.GetSelfId(), cmp.Or(what, "here"), strings.Join(p.GetServices(), " "))
+		provides := "nothing"
+		if services := p.GetServices(); len(services) > 0 {
+			provides = "[" + strings.Join(services, " ") + "]"
+		}
+		out[key] = fmt.Sprintf("%s is %s and provides %s", p.GetSelfId(), cmp.Or(what, "of unknown health"), provides)
 	}
 	return out
 }
@@ -36,7 +40,7 @@ func (s state) since(before state) []change {
 	var out []change
 	for _, key := range slices.Sorted(maps.Keys(before)) {
 		if _, ok := s[key]; !ok {
-			out = append(out, change{red, "- " + key + "  " + before[key]})
+			out = append(out, change{red, "- " + key + "  gone: " + before[key]})
 		}
 	}
 	for _, key := range slices.Sorted(maps.Keys(s)) {

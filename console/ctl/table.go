@@ -51,6 +51,9 @@ func (b *table) end(nothing string) error {
 // clean replaces what is no printable character.
 func clean(s string) string {
 	return strings.Map(func(r rune) rune {
+		if r == '\t' {
+			return ' '
+		}
 		if unicode.IsPrint(r) || r == '\n' {
 			return r
 		}

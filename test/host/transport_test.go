@@ -298,8 +298,8 @@ func TestAudit_H11_DefaultAddressIsLoopback(t *testing.T) {
 }
 
 // A host that serves TLS sends nothing to a plugin in plaintext: not the call, not
-// the caller's id, no token. Even policy that names such an endpoint does not make
-// it.
+// the caller's id, no token. Policy that names such an endpoint is refused, and a plugin that
+// names it itself does not make the host.
 func TestAudit_AUTHOBS73_NothingGoesToAPluginInPlaintext(t *testing.T) {
 	t.Parallel()
 	authority := hosttest.NewAuthority(t)
@@ -310,15 +310,20 @@ func TestAudit_AUTHOBS73_NothingGoesToAPluginInPlaintext(t *testing.T) {
 	for scheme, server := range map[string]*echo.Trap{
 		"http": echo.NewTrap(t, "127.0.0.1", nil), "https": echo.NewTrap(t, "127.0.0.1", providerTLS),
 	} {
-		host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
-			c.Authority, c.Policy = authority, echo.Policy()
-			rules := c.Policy.Plugins["provider"]
-			rules.Endpoint = scheme + "://" + server.Addr
-			c.Policy.Plugins["provider"] = rules
-		})
+		host := hosttest.Start(t, func(c *connectplugin.ServeConfig) { c.Authority, c.Policy = authority, echo.Policy() })
 		host.Authority = authority
+		policy, metadata := echo.Policy(), map[string]string(nil)
+		rules := policy.Plugins["provider"]
+		rules.Endpoint = scheme + "://" + server.Addr
+		policy.Plugins["provider"] = rules
+		if err := host.SetPolicy(policy); (err == nil) != (scheme == "https") {
+			t.Errorf("policy that names an endpoint over %s: %v", scheme, err)
+		}
+		if scheme == "http" {
+			metadata = map[string]string{"base_url": rules.Endpoint}
+		}
 		provider, caller := echo.EnrolProvider(t, host, "provider"), host.Enrol(t, "caller", hosttest.Requiring(echo.Type))
-		registered := echo.Register(t, provider, nil)
+		registered := echo.Register(t, provider, metadata)
 		to := echo.At(host.URL+"/services/echo/"+provider.RuntimeID(), caller.HTTPClient())
 		for protocol, opts := range hosttest.Protocols {
 			for kind, call := range echo.Kinds {

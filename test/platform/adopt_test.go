@@ -70,6 +70,20 @@ func userCall(t *testing.T, h *hosttest.Host) func() error {
 	}
 }
 
+// A version that nobody configured is what the plugin says.
+func TestAdoptedPluginHasItsVersion(t *testing.T) {
+	t.Parallel()
+	h := startForAdoption(t)
+	config := adoption(sidecar(t, h, "echo", nil))
+	config.SelfVersion = ""
+	if err := h.Platform().AddPlugin(t.Context(), config); err != nil {
+		t.Fatal(err)
+	}
+	if all := h.Plugins(); len(all) != 1 || all[0].SelfVersion != "1.0.0" {
+		t.Errorf("plugins %+v", all)
+	}
+}
+
 func startForAdoption(t *testing.T, edits ...func(*connectplugin.ServeConfig)) *hosttest.Host {
 	t.Helper()
 	return hosttest.Start(t, func(c *connectplugin.ServeConfig) {

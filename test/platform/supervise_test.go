@@ -285,3 +285,62 @@ func TestCgroupEndsWhatThePluginStarted(t *testing.T) {
 		t.Errorf("a path that is not absolute: %v", err)
 	}
 }
+
+// An operator mends a plugin that crashes in a loop: the spec as it is now is started at once, and
+// counts afresh; one that fails, too, is told.
+func TestReplaceMendsACrashLoop(t *testing.T) {
+	t.Parallel()
+	h := start(t, "echo")
+	sp := spec()
+	sp.Restart = connectplugin.RestartPolicy{MinBackoff: time.Hour, MaxFailures: 1, Window: time.Hour, Cooldown: time.Hour}
+	configure := func(words ...string) {
+		next := spec(words...)
+		next.Restart, next.Env = sp.Restart, []string{"MENDED=1"}
+		h.Launcher().Configure(map[string]connectplugin.PluginSpec{"echo": next})
+	}
+	h.Launcher().Configure(map[string]connectplugin.PluginSpec{"echo": sp})
+	call := caller(t, h, "echo")
+	if _, err := call("crash"); err == nil {
+		t.Fatal("the call that crashed it succeeded")
+	}
+	broken := func() bool { return launched(t, h, "echo").State == connectplugin.LaunchBroken }
+	hosttest.Eventually(t, "the breaker is open", broken)
+	configure("crash=no database")
+	if err := h.Launcher().Replace(t.Context(), "echo"); err == nil || !strings.Contains(err.Error(), "no database") {
+		t.Errorf("replaced by one that fails: %v", err)
+	}
+	hosttest.Eventually(t, "the breaker is open", broken)
+	configure()
+	if err := h.Launcher().Replace(t.Context(), "echo"); err != nil {
+		t.Fatalf("replaced by a good one: %v", err)
+	}
+	if env, err := call("env"); err != nil || !strings.Contains(env, "MENDED=1") {
+		t.Errorf("it runs with %q, %v", env, err)
+	}
+	if s := launched(t, h, "echo"); s.State != connectplugin.LaunchRunning || s.Failures != 1 {
+		t.Errorf("status %+v", s)
+	}
+}
+
+func TestRestartTakesTheSpecOfNow(t *testing.T) {
+	t.Parallel()
+	h := start(t, "echo")
+	sp := spec()
+	sp.Restart = connectplugin.RestartPolicy{MinBackoff: time.Millisecond}
+	h.Launcher().Configure(map[string]connectplugin.PluginSpec{"echo": sp})
+	call := caller(t, h, "echo")
+	before := launched(t, h, "echo").Restarts
+	sp.Env = []string{"MENDED=1"}
+	h.Launcher().Configure(map[string]connectplugin.PluginSpec{"echo": sp})
+	if env, err := call("env"); err != nil || strings.Contains(env, "MENDED") {
+		t.Errorf("it runs with %q, %v, before it is started again", env, err)
+	}
+	_, _ = call("crash")
+	hosttest.Eventually(t, "it runs again", func() bool {
+		s := launched(t, h, "echo")
+		return s.State == connectplugin.LaunchRunning && s.Restarts > before
+	})
+	if env, err := call("env"); err != nil || !strings.Contains(env, "MENDED=1") {
+		t.Errorf("it was started again with %q, %v", env, err)
+	}
+}

@@ -2155,7 +2155,7 @@ func (x *PluginRules) GetSelfIds() []string {
 // CheckPolicyRequest asks what a policy would change.
 type CheckPolicyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// That policy.
+	// That policy. Without one it is what ReloadPolicy would load now.
 	Policy        *PolicyDocument `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -1,0 +1,60 @@
+package ctl_test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	connectplugin "github.com/masegraye/connect-plugin-go"
+	"github.com/masegraye/connect-plugin-go/internal/hosttest"
+)
+
+// What the host would load is looked at where no file is named: it may have what the file has not.
+func TestPolicyCheck_AsTheHostLoadsIt(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.startLogger(t)
+	rules := hosttest.Allow(func(p *connectplugin.PluginPolicy) { p.Provides = []string{"logger"} })
+	loaded := &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{
+		"operator": {HostPlugins: []string{connectplugin.AdminRead, connectplugin.AdminChange}}, "logger": rules,
+	}}
+	h := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.Authority, c.Policy = r.Authority, loaded
+		c.Admin = &connectplugin.AdminConfig{LoadPolicy: func(context.Context) (*connectplugin.Policy, error) { return loaded, nil }}
+	})
+	there := &rig{Host: h, dir: r.dir}
+	there.Authority = r.Authority
+	there.startLogger(t)
+	file := filepath.Join(r.dir, "without.json")
+	if err := os.WriteFile(file, []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, _ := run(t, 0, there.as("policy", "check", file)...); !strings.Contains(out, "ends") || !strings.Contains(out, "the file alone") {
+		t.Errorf("of the file: %s", out)
+	}
+	if out, _ := run(t, 0, there.as("policy", "check")...); !strings.Contains(out, "nothing would change") {
+		t.Errorf("of what the host loads: %s", out)
+	}
+}
+
+// Credentials last as long as somebody says.
+func TestCA_TTL(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	ca, cred := filepath.Join(dir, "ca"), filepath.Join(dir, "api")
+	run(t, 0, "ca", "new", "--dir", ca)
+	if _, errs := run(t, 1, "ca", "new", "--dir", ca); !strings.Contains(errs, "holds an authority already") {
+		t.Errorf("again: %s", errs)
+	}
+	if out, _ := run(t, 0, "ca", "write", "api", cred, "--dir", ca, "--ttl", "720h"); !strings.Contains(out, "29d") {
+		t.Errorf("for 30 days: %s", out)
+	}
+	if err := os.WriteFile(filepath.Join(cred, "tls.crt"), []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, errs := run(t, 1, "ca", "renew", cred, "--dir", ca); !strings.Contains(errs, cred) || !strings.Contains(errs, "ca write") {
+		t.Errorf("renewal of a damaged one: %s", errs)
+	}
+}

@@ -1,0 +1,139 @@
+package book_test
+
+import (
+	"crypto/ed25519"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	connectplugin "github.com/masegraye/connect-plugin-go"
+)
+
+// readPolicy reads policy.json.
+//
+//docs:region readpolicy
+func readPolicy(name string) (*connectplugin.Policy, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+
+	d := json.NewDecoder(f)
+	d.DisallowUnknownFields() // a field that is misspelt would allow less, or more, than it says
+
+	var p connectplugin.Policy
+	if err := d.Decode(&p); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+
+	return &p, nil
+}
+
+//docs:end
+
+// openAudit opens the audit log with the key that connectpluginctl made.
+//
+//docs:region openaudit
+func openAudit(dir string, log *slog.Logger) (*connectplugin.AuditSink, error) {
+	text, err := os.ReadFile(filepath.Join(dir, "audit.key"))
+	if err != nil {
+		return nil, err
+	}
+
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return nil, fmt.Errorf("audit.key in %s is no PEM", dir)
+	}
+
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		return nil, err
+	}
+
+	private, _ := key.(ed25519.PrivateKey) // the sink refuses another key
+
+	return connectplugin.NewAuditSink(connectplugin.AuditSinkConfig{
+		Path: filepath.Join(dir, "audit.log"), Key: private, Logger: log,
+		OnCheckpoint: func(c connectplugin.AuditCheckpoint) { // to where whoever writes the log does not write
+			if text, err := json.Marshal(c); err == nil {
+				if err := os.WriteFile(filepath.Join(dir, "kept.json"), text, 0o600); err != nil {
+					log.Error("the checkpoint is not kept", "error", err)
+				}
+			}
+		},
+	})
+}
+
+//docs:end
+
+func TestReadPolicy(t *testing.T) {
+	t.Parallel()
+
+	name := filepath.Join(t.TempDir(), "policy.json")
+
+	for text, want := range map[string]string{
+		`{"Plugins":{"api":{"Requires":["storage"],"Secret":"MDEyMzQ1Njc4OWFiY2RlZg=="}}}`: "",
+		`{"Plugin":{}}`: "unknown field",
+		`{"Plugins":{"api":{"Secret":"as it is"}}}`: "base64",
+	} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+
+		p, err := readPolicy(name)
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", text, err, want)
+		}
+
+		if err == nil && !p.Plugins["api"].Secret.Equal(connectplugin.Secret("0123456789abcdef")) {
+			t.Error("the secret differs")
+		}
+	}
+}
+
+func TestOpenAudit(t *testing.T) {
+	t.Parallel()
+
+	dir := t.TempDir()
+	public, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	der, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	if err := os.WriteFile(filepath.Join(dir, "audit.key"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+
+	sink, err := openAudit(dir, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	sink.Record(connectplugin.AuditEvent{Kind: connectplugin.AuditDenied})
+
+	if err := sink.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	text, err := os.ReadFile(filepath.Join(dir, "kept.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	var kept connectplugin.AuditCheckpoint
+	if err := json.Unmarshal(text, &kept); err != nil || !kept.Verify(public) {
+		t.Errorf("kept %s, %v", text, err)
+	}
+}
