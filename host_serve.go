@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"net/netip"
@@ -191,8 +192,8 @@ func (h *Host) setServer() {
 		Handler: h.ingress, Context: base, ConnContext: withConnection, State: h.noteConnection, Log: slog.New(h.serverLog),
 		HandshakeTimeout: l.ReadHeaderTimeout, IdleTimeout: l.IdleTimeout,
 		PingAfter: l.KeepAliveInterval, PingTimeout: l.KeepAliveTimeout, WriteTimeout: l.WriteTimeout,
-		MaxStreams: uint32(l.MaxStreamsPerConnection), MaxHeaderBytes: uint32(l.MaxHeaderBytes),
-		StreamWindow: 1 << 20, ConnWindow: 1 << 20,
+		MaxStreams: uint32(min(l.MaxStreamsPerConnection, math.MaxInt32)), MaxHeaderBytes: uint32(min(l.MaxHeaderBytes, math.MaxInt32)),
+		StreamWindow: hostStreamBuffer, ConnWindow: hostConnBuffer,
 	})
 }
 

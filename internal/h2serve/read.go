@@ -250,9 +250,12 @@ func (c *conn) dataLocked(f *http2.DataFrame) error {
 // isIdleLocked reports whether a stream has not been begun, and so cannot have frames.
 func (c *conn) isIdleLocked(id uint32) bool { return id%2 == 0 || id > c.lastID }
 
-// creditLocked gives n bytes back to the window of the connection, in large steps.
+// creditLocked gives n bytes back to the window of the connection, in large steps, and at once
+// where uploads that nobody reads have most of it.
 func (c *conn) creditLocked(n int64) {
-	if c.credit += n; c.credit < int64(c.s.cfg.ConnWindow)/2 {
+	const half, quarter = 2, 4
+	whole := int64(c.s.cfg.ConnWindow)
+	if c.credit += n; c.credit == 0 || c.credit < whole/half && c.recvWindow >= whole/quarter {
 		return
 	}
 	c.out = h2frame.AppendWindowUpdate(c.out, 0, uint32(c.credit)) //nolint:gosec // at most the window

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"io"
 	"net"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -56,6 +57,20 @@ func TestAudit_GAPPINNING_HostPinsThePlugin(t *testing.T) {
 type switchboard struct {
 	addr   string
 	target atomic.Pointer[string]
+
+	mu   sync.Mutex
+	open []net.Conn
+}
+
+// turn leads to another target from now on, and ends the connections that there are.
+func (s *switchboard) turn(target string) {
+	s.target.Store(&target)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.open {
+		_ = c.Close()
+	}
+	s.open = nil
 }
 
 func startSwitchboard(t *testing.T, target string) *switchboard {
@@ -72,6 +87,9 @@ func startSwitchboard(t *testing.T, target string) *switchboard {
 			if err != nil {
 				return
 			}
+			s.mu.Lock()
+			s.open = append(s.open, conn)
+			s.mu.Unlock()
 			go s.pass(ctx, conn)
 		}
 	}()
@@ -149,16 +167,14 @@ func TestAudit_GAPPINNING_ClientPinsTheHost(t *testing.T) {
 		t.Fatal(err)
 	}
 	healthy := connectpluginv1.HealthState_HEALTH_STATE_HEALTHY
-	addr := impostorURL[len("https://"):]
-	board.target.Store(&addr)
+	board.turn(impostorURL[len("https://"):])
 	if err := client.ReportHealth(t.Context(), healthy, "", nil); err == nil || impostor.Requests.Load() != 0 {
 		t.Errorf("a call to the impostor: %v, %d requests arrived", err, impostor.Requests.Load())
 	}
 	if err := client.Connect(t.Context()); err == nil || impostor.Requests.Load() != 0 {
 		t.Errorf("a renewal at the impostor: %v, %d requests arrived", err, impostor.Requests.Load())
 	}
-	back := host.Addr()
-	board.target.Store(&back)
+	board.turn(host.Addr())
 	if err := client.ReportHealth(t.Context(), healthy, "", nil); err != nil {
 		t.Errorf("at the host: %v", err)
 	}

@@ -193,7 +193,7 @@ func TestAudit_USE23_WhoOutlivedItsHostIsNoAttacker(t *testing.T) {
 // later. Who connects again has its host verified anew.
 func TestAudit_USE42_AnEnrolmentCostsOneConnection(t *testing.T) {
 	t.Parallel()
-	host := hosttest.StartRestartable(t, paced(5, 1))
+	host := hosttest.StartRestartable(t, paced(0.5, 1))
 	host.Enrol(t, "api", nil)
 	_, before := host.Connections()
 	cfg, err := host.ClientConfig(t, "api"), error(nil)
