@@ -192,8 +192,9 @@ func (h *Host) setServer() {
 		Handler: h.ingress, Context: base, ConnContext: withConnection, State: h.noteConnection, Log: slog.New(h.serverLog),
 		HandshakeTimeout: l.ReadHeaderTimeout, IdleTimeout: l.IdleTimeout,
 		PingAfter: l.KeepAliveInterval, PingTimeout: l.KeepAliveTimeout, WriteTimeout: l.WriteTimeout,
-		MaxStreams: uint32(min(l.MaxStreamsPerConnection, math.MaxInt32)), MaxHeaderBytes: uint32(min(l.MaxHeaderBytes, math.MaxInt32)),
-		StreamWindow: hostStreamBuffer, ConnWindow: hostConnBuffer,
+		MaxStreams:     uint32(min(l.MaxStreamsPerConnection, math.MaxInt32)), //nolint:gosec // validated, and bounded here
+		MaxHeaderBytes: uint32(min(l.MaxHeaderBytes, math.MaxInt32)),          //nolint:gosec // as above
+		StreamWindow:   hostStreamBuffer, ConnWindow: hostConnBuffer,
 	})
 }
 
@@ -235,7 +236,7 @@ func (h *Host) serveOn(l net.Listener) error {
 	if h.server != nil {
 		return h.server.Serve(l)
 	}
-	return h.plain.Serve(l)
+	return h.plain.Serve(l) //nolint:wrapcheck // looked at by its identity
 }
 
 // drainCalls ends the server when the calls in flight are done, or ctx is.

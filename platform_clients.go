@@ -187,7 +187,7 @@ func heardWhole(resp *http.Response, err error) (*http.Response, error) {
 		return nil, err
 	}
 	if err := link.Refusal(resp); err != nil {
-		return nil, err //nolint:wrapcheck // the body's own, with its code
+		return nil, err
 	}
 	return resp, nil
 }

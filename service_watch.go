@@ -117,7 +117,7 @@ func (w *serviceWatch) run(ctx context.Context, yield func(*ServiceEvent, error)
 
 // regrant are the waits before a host is asked again for what it took back: an operator has to
 // act before.
-var regrant = backoff.Waits{Initial: 500 * time.Millisecond, Max: 30 * time.Second, Factor: 2, Jitter: true}
+var regrant = backoff.Waits{Initial: time.Second, Max: time.Minute, Factor: 2, Jitter: true}
 
 // awaitGrant waits until it is time to ask again for a watch that the host granted once and
 // refuses now. It reports false for any other.

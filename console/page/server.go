@@ -133,7 +133,9 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	server := &http.Server{
 		Handler: s.Handler(), ReadHeaderTimeout: headerWait, IdleTimeout: idleWait, MaxHeaderBytes: maxHeader,
 		BaseContext: func(net.Listener) context.Context { return ctx }, ConnState: visitors.Keep,
-		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: maxRequests, SendPingTimeout: idleWait, PingTimeout: headerWait, WriteByteTimeout: idleWait},
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: maxRequests, SendPingTimeout: idleWait, PingTimeout: headerWait, WriteByteTimeout: idleWait,
+		},
 	}
 	ended := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {

@@ -287,7 +287,7 @@ func (w *Writer) aside() string { return fmt.Sprintf("%s.%0*d", w.cfg.Path, digi
 // renew begins another file in place of the one that was put aside.
 func (w *Writer) renew() error {
 	name := w.cfg.Path + ".new"
-	fresh, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_TRUNC|os.O_APPEND, fileMode) //nolint:gosec // beside the name that the operator gives
+	fresh, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_TRUNC|os.O_APPEND, fileMode) //nolint:gosec // the operator named it
 	if err != nil {
 		return fmt.Errorf("audit log: %w", err)
 	}

@@ -48,12 +48,12 @@ type Agreed interface {
 
 // Server serves connections. Make it with [New]; it is safe for concurrent use.
 type Server struct {
+	crew
+
 	// Fixed at creation.
 	cfg  Config
 	life context.Context //nolint:containedctx // ends with the server, and every request with it
 	end  context.CancelFunc
-
-	crew
 
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{}

@@ -20,7 +20,9 @@ func TestRightsThatAreGivenBackComeBack(t *testing.T) {
 		p.Plugins["api"] = hosttest.Allow(func(*connectplugin.PluginPolicy) {})
 		return p
 	}
-	for name, tt := range map[string]struct{ take, give func(t *testing.T, h *hosttest.Restartable) }{
+	for name, tt := range map[string]struct {
+		take, give func(t *testing.T, h *hosttest.Restartable)
+	}{
 		"policy": {
 			func(t *testing.T, h *hosttest.Restartable) { t.Helper(); hosttest.SetPolicy(t, h.Host, narrow()) },
 			func(t *testing.T, h *hosttest.Restartable) { t.Helper(); hosttest.SetPolicy(t, h.Host, policy()) },

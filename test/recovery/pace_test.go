@@ -196,10 +196,12 @@ func TestAudit_USE42_AnEnrolmentCostsOneConnection(t *testing.T) {
 	host := hosttest.StartRestartable(t, paced(0.5, 1))
 	host.Enrol(t, "api", nil)
 	_, before := host.Connections()
-	cfg, err := host.ClientConfig(t, "api"), error(nil)
-	if cfg.TLS, err = host.Authority.PluginTLS("api"); err != nil {
+	credentials, err := host.Authority.PluginTLS("api")
+	if err != nil {
 		t.Fatal(err)
 	}
+	cfg := host.ClientConfig(t, "api")
+	cfg.TLS = credentials
 	c, err := connectplugin.NewClient(cfg)
 	if err != nil {
 		t.Fatal(err)
