@@ -76,16 +76,20 @@ func launchKilled(ctx context.Context, s Side) {
 	killing.Wait()
 }
 
-// usage counts what this process has, after what ends by itself has ended, and collections find
-// nothing more: what pools and caches hold takes several.
+// usage counts what this process has, after what ends by itself has ended, such as goroutines that
+// wait for work for a while, and collections find nothing more: what pools and caches hold takes
+// several.
 func usage() (Usage, error) {
-	const rounds, pause = 50, 20 * time.Millisecond
+	const rounds, quiet, pause = 200, 40, 20 * time.Millisecond
 	var u Usage
-	for range rounds {
+	for same, round := 0, 0; same < quiet && round < rounds; round++ {
 		runtime.GC()
 		next, err := count()
-		if err != nil || next.same(u) && next.Heap >= u.Heap {
+		if err != nil {
 			return next, err
+		}
+		if same++; !next.same(u) {
+			same = 0
 		}
 		u = next
 		t := time.NewTimer(pause)
