@@ -24,7 +24,7 @@ const (
 	DefaultPingTimeout    = 10 * time.Second
 	DefaultMaxHeaderBytes = 256 << 10
 	DefaultRoomTimeout    = 5 * time.Second
-	DefaultMaxConns       = 4
+	DefaultMaxConns       = 6
 	DefaultCallsPerConn   = 512
 )
 
