@@ -1,6 +1,7 @@
 package connectplugin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -109,7 +110,7 @@ func (w *serviceWatch) run(ctx context.Context, yield func(*ServiceEvent, error)
 		}
 		c.cfg.Logger.Debug("watch lost; reconnecting", keyService, w.serviceType, keyError, err)
 		if err = w.recover(ctx, err, mine.id); err != nil && !w.awaitGrant(ctx, err) {
-			yield(nil, err)
+			yield(nil, cmp.Or(c.endError(ctx), err))
 			return
 		}
 	}
