@@ -465,29 +465,6 @@ func (h *hub) sign(id *tokenstore.Identity) {
 	}
 }
 
-// claimsIdentity reports whether a request claims a runtime identity at all.
-func claimsIdentity(header http.Header) bool { return len(header[headerRuntimeID]) > 0 }
-
-// credentials reads the runtime id and the bearer token; each must be there
-// exactly once.
-func credentials(header http.Header) (runtimeID, token string, ok bool) {
-	ids, auth := header[headerRuntimeID], header[headerAuthorization]
-	if len(ids) != 1 || len(auth) != 1 {
-		return "", "", false
-	}
-	token, ok = bearer(auth[0])
-	return ids[0], token, ok && ids[0] != ""
-}
-
-// bearer returns the token of a bearer credential (RFC 6750; the scheme is
-// case-insensitive, RFC 9110).
-func bearer(value string) (string, bool) {
-	if len(value) <= len(bearerPrefix) || !strings.EqualFold(value[:len(bearerPrefix)], bearerPrefix) {
-		return "", false
-	}
-	return value[len(bearerPrefix):], true
-}
-
 // setCallerHeader states the caller to the host's own plugins and capabilities, as the
 // router does to other plugins. Nobody else does.
 func setCallerHeader(header http.Header, id *tokenstore.Identity) {

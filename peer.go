@@ -19,8 +19,10 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/masegraye/connect-plugin-go/internal/catalog"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/edge"
+	"github.com/masegraye/connect-plugin-go/internal/policy"
 	"github.com/masegraye/connect-plugin-go/internal/proxy"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 	"github.com/masegraye/connect-plugin-go/internal/transcript"
@@ -406,4 +408,60 @@ func unpin(endpoint string) (baseURL string, resolver proxy.Resolver) {
 	}
 	u.Host = net.JoinHostPort(name, u.Port())
 	return u.String(), pinned(addr)
+}
+
+// reserveEndpoints keeps the endpoints that policy names for those whom it names.
+func reserveEndpoints(b *policy.Book) {
+	reserve := func(name string, r *policy.Rules) {
+		if site, err := catalog.ParseSite(r.Endpoint); err == nil { // else none is named
+			b.Reserve(policy.Named{Plugin: name, Rules: r, Host: site.Host(), Port: site.Port()})
+		}
+	}
+	for name, r := range b.Plugins {
+		reserve(name, r)
+	}
+	for name, r := range b.Holders {
+		if b.Plugins[name] == nil {
+			reserve(name, r)
+		}
+	}
+	if b.Default != nil {
+		reserve("Default", b.Default)
+	}
+}
+
+// reserved returns whom policy names for an endpoint, other than the plugin itself.
+func (h *hub) reserved(book *policy.Book, id *tokenstore.Identity, endpoint string, names func(named, host string) bool) (owner string, ok bool) {
+	site, err := catalog.ParseSite(endpoint)
+	if err != nil {
+		return "", false
+	}
+	return book.Reserved(subjectOf(id), site.Port(), func(named string) bool { return names(named, site.Host()) })
+}
+
+// outbid reports whether policy names the endpoint that a plugin named for another.
+func (h *hub) outbid(id *tokenstore.Identity) bool {
+	own := declared(id).endpoint.text()
+	_, ok := h.reserved(h.rules.Load(), id, own, sameHost)
+	return own != "" && ok
+}
+
+// sameHost compares hosts without asking anybody.
+func sameHost(named, host string) bool {
+	addr, err := netip.ParseAddr(host)
+	return named == host || named == "localhost" && err == nil && addr.IsLoopback()
+}
+
+// operatorAsks is for whom names of the operator's are looked up. No self id is like it.
+const operatorAsks = "the operator"
+
+// namesAddress compares hosts, of which the operator's may be a name.
+func (h *hub) namesAddress(ctx context.Context) func(named, host string) bool {
+	return func(named, host string) bool {
+		if sameHost(named, host) {
+			return true
+		}
+		addrs, err := h.lookups.Addresses(ctx, operatorAsks, named)
+		return err == nil && slices.ContainsFunc(addrs, func(a netip.Addr) bool { return a.Unmap().String() == host })
+	}
 }
