@@ -8,7 +8,6 @@ import (
 	"io"
 	"log"
 	"maps"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"slices"
@@ -21,6 +20,7 @@ import (
 
 	"golang.org/x/net/http2"
 
+	"github.com/masegraye/connect-plugin-go/internal/h2frame/frametest"
 	"github.com/masegraye/connect-plugin-go/internal/h2serve"
 )
 
@@ -221,24 +221,10 @@ func compare(t *testing.T, seed []byte) {
 	}
 }
 
-// seeds are schedules of every length.
-func seeds(n int) [][]byte {
-	r := rand.New(rand.NewPCG(3, 4))
-	all := make([][]byte, 0, n)
-	for i := range n {
-		seed := make([]byte, 10+i%200)
-		for j := range seed {
-			seed[j] = byte(r.Uint32())
-		}
-		all = append(all, seed)
-	}
-	return all
-}
-
 // FuzzDifferential plays schedules of a client to our server and to x/net's: the client sees the
 // same of both, but for the differences that are listed, and nothing is left of either.
 func FuzzDifferential(f *testing.F) {
-	for _, seed := range seeds(200) {
+	for _, seed := range frametest.Seeds(200, 200) {
 		f.Add(seed)
 	}
 	f.Fuzz(compare)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"slices"
@@ -19,6 +18,7 @@ import (
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
+	"github.com/masegraye/connect-plugin-go/internal/h2frame/frametest"
 	"github.com/masegraye/connect-plugin-go/internal/proxy/h2"
 )
 
@@ -219,25 +219,11 @@ func compare(t *testing.T, seed []byte) {
 	}
 }
 
-// seeds are schedules of every length.
-func seeds(n int) [][]byte {
-	r := rand.New(rand.NewPCG(1, 2))
-	all := make([][]byte, 0, n)
-	for i := range n {
-		seed := make([]byte, 10+i%150)
-		for j := range seed {
-			seed[j] = byte(r.Uint32())
-		}
-		all = append(all, seed)
-	}
-	return all
-}
-
 // FuzzDifferential plays schedules of a server to our client and to x/net's: callers
 // see the same of both, but for the differences that are listed.
 func FuzzDifferential(f *testing.F) {
 	log.SetOutput(io.Discard) // x/net's
-	for _, seed := range seeds(300) {
+	for _, seed := range frametest.Seeds(300, 150) {
 		f.Add(seed)
 	}
 	for how := range byte(7) { // one upload, a server that takes nothing in, and what happens then

@@ -1,44 +1,24 @@
 package h2_test
 
 import (
-	"bytes"
 	"slices"
 	"strings"
 
 	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
+
+	"github.com/masegraye/connect-plugin-go/internal/h2frame/frametest"
 )
-
-// dice reads decisions from bytes; when they are used up every decision is 0.
-type dice struct{ left []byte }
-
-func (d *dice) roll(n int) int {
-	if len(d.left) == 0 {
-		return 0
-	}
-	b := d.left[0]
-	d.left = d.left[1:]
-	return int(b) % n
-}
-
-func (d *dice) one(of ...string) string { return of[d.roll(len(of))] }
-
-func (d *dice) done() bool { return len(d.left) == 0 }
 
 // schedule is what a server does with a few requests: frames, and how they are cut
 // into writes.
 type schedule struct {
-	dice
+	*frametest.Sheet
 
 	requests []int // the kinds of the requests
 	settings []http2.Setting
 	writes   [][]byte
 	written  int // bytes of them
 	acts     []act
-	fr       *http2.Framer
-	raw      bytes.Buffer
-	block    bytes.Buffer
-	enc      *hpack.Encoder
 	heads    map[uint32]bool // of streams that have their head
 }
 
@@ -66,39 +46,28 @@ const (
 const mostFrames = 60
 
 func newSchedule(seed []byte) *schedule {
-	s := &schedule{dice: dice{seed}, heads: map[uint32]bool{}}
-	s.fr = http2.NewFramer(&s.raw, nil)
-	s.fr.AllowIllegalWrites = true
-	s.enc = hpack.NewEncoder(&s.block)
-	for range 1 + s.roll(4) {
-		s.requests = append(s.requests, s.roll(kinds))
+	s := &schedule{Sheet: frametest.NewSheet(seed), heads: map[uint32]bool{}}
+	for range 1 + s.Roll(4) {
+		s.requests = append(s.requests, s.Roll(kinds))
 	}
-	if s.roll(3) > 0 {
+	if s.Roll(3) > 0 {
 		s.settings = append(s.settings, http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: 100})
 	}
 	frames := 0
-	for ; !s.done() && frames < mostFrames; frames++ {
+	for ; !s.Done() && frames < mostFrames; frames++ {
 		s.frame()
-		if s.roll(3) == 0 {
+		if s.Roll(3) == 0 {
 			s.cut()
 		}
 	}
-	s.mutate()
+	s.Mutate()
 	s.cut()
 	return s
 }
 
 // cut ends a write, now and then within a frame.
 func (s *schedule) cut() {
-	raw := bytes.Clone(s.raw.Bytes())
-	s.raw.Reset()
-	if n := s.roll(40); n > 0 && n < len(raw) {
-		s.writes = append(s.writes, raw[:n])
-		raw = raw[n:]
-	}
-	if len(raw) > 0 {
-		s.writes = append(s.writes, raw)
-	}
+	s.writes = append(s.writes, s.Cut(40)...)
 	s.written = len(slices.Concat(s.writes...))
 }
 
@@ -137,24 +106,17 @@ func (s *schedule) single() [][]byte {
 	return all
 }
 
-// mutate changes a byte of what is not written yet, rarely.
-func (s *schedule) mutate() {
-	if raw := s.raw.Bytes(); len(raw) > 0 && s.roll(4) == 1 {
-		raw[s.roll(len(raw))] ^= byte(1 << s.roll(8))
-	}
-}
-
 // stream is a stream of a request, mostly.
 func (s *schedule) stream() uint32 {
-	if n := s.roll(40); n > 37 {
+	if n := s.Roll(40); n > 37 {
 		return uint32(n - 38) // 0 or 1
 	}
-	return uint32(2*s.roll(len(s.requests)) + 1)
+	return uint32(2*s.Roll(len(s.requests)) + 1)
 }
 
 func (s *schedule) frame() {
 	id := s.stream()
-	switch s.roll(24) {
+	switch s.Roll(24) {
 	case 0, 1, 2, 3, 4:
 		s.response(id)
 	case 5, 6, 7, 8:
@@ -162,27 +124,27 @@ func (s *schedule) frame() {
 	case 9, 10:
 		s.trailer(id)
 	case 11:
-		_ = s.fr.WriteRSTStream(id, http2.ErrCode(s.roll(15)))
+		_ = s.Frames.WriteRSTStream(id, http2.ErrCode(s.Roll(15)))
 	case 12:
-		_ = s.fr.WriteGoAway(uint32(s.roll(9)), http2.ErrCode(s.roll(14)), []byte(s.one("", "text")))
+		_ = s.Frames.WriteGoAway(uint32(s.Roll(9)), http2.ErrCode(s.Roll(14)), []byte(s.One("", "text")))
 	case 13:
-		s.setting()
+		s.Settings()
 	case 14:
-		_ = s.fr.WritePing(s.roll(2) == 1, [8]byte{})
+		_ = s.Frames.WritePing(s.Roll(2) == 1, [8]byte{})
 	case 15:
-		_ = s.fr.WriteWindowUpdate(s.one2(0, id), s.increment())
+		_ = s.Frames.WriteWindowUpdate(s.one2(0, id), s.increment())
 	case 16:
-		_ = s.fr.WriteRawFrame(http2.FrameType(0x20), http2.Flags(s.roll(256)), id, []byte("unknown"))
+		_ = s.Frames.WriteRawFrame(http2.FrameType(0x20), http2.Flags(s.Roll(256)), id, []byte("unknown"))
 	case 17:
-		_ = s.fr.WritePriority(id, http2.PriorityParam{StreamDep: uint32(s.roll(8)), Weight: 1})
+		_ = s.Frames.WritePriority(id, http2.PriorityParam{StreamDep: uint32(s.Roll(8)), Weight: 1})
 	case 18:
 		s.odd(id)
 	case 19, 20:
 		s.stall()
 	case 21:
-		s.act(s.roll(3), s.roll(len(s.requests)))
+		s.act(s.Roll(3), s.Roll(len(s.requests)))
 	default:
-		_ = s.fr.WriteSettingsAck()
+		_ = s.Frames.WriteSettingsAck()
 	}
 }
 
@@ -193,149 +155,107 @@ func (s *schedule) increment() uint32 {
 	if slices.Contains(s.requests, kindUpload) {
 		all[3] = 1 << 20
 	}
-	return all[s.roll(len(all))]
+	return all[s.Roll(len(all))]
 }
 
 // stall lets a request go on to a server that takes nothing in, and something happen to it
 // meanwhile.
 func (s *schedule) stall() {
 	call := max(0, slices.Index(s.requests, kindUpload))
-	if s.roll(4) == 1 {
-		call = s.roll(len(s.requests))
+	if s.Roll(4) == 1 {
+		call = s.Roll(len(s.requests))
 	}
 	id := uint32(2*call + 1)
 	s.act(actDeaf, call)
-	if s.roll(3) > 0 {
-		_ = s.fr.WriteWindowUpdate(0, s.increment())
+	if s.Roll(3) > 0 {
+		_ = s.Frames.WriteWindowUpdate(0, s.increment())
 	}
-	if s.roll(3) > 0 {
-		_ = s.fr.WriteWindowUpdate(id, s.increment())
+	if s.Roll(3) > 0 {
+		_ = s.Frames.WriteWindowUpdate(id, s.increment())
 	} else {
-		s.setting()
+		s.Settings()
 	}
 	s.cut()
-	switch s.roll(7) {
+	switch s.Roll(7) {
 	case 0, 1:
-		_ = s.fr.WriteRSTStream(id, http2.ErrCode(s.roll(15)))
+		_ = s.Frames.WriteRSTStream(id, http2.ErrCode(s.Roll(15)))
 	case 2:
 		s.trailer(id)
 	case 3:
-		_ = s.fr.WriteData(id, true, nil)
+		_ = s.Frames.WriteData(id, true, nil)
 	case 4:
-		_ = s.fr.WriteGoAway(uint32(s.roll(9)), http2.ErrCodeNo, nil)
+		_ = s.Frames.WriteGoAway(uint32(s.Roll(9)), http2.ErrCodeNo, nil)
 	case 5:
 		s.act(actCancel, call)
 	default:
 	}
-	if s.roll(4) > 0 {
+	if s.Roll(4) > 0 {
 		s.act(actHear, call)
 	}
 }
 
 func (s *schedule) one2(a, b uint32) uint32 {
-	if s.roll(2) == 0 {
+	if s.Roll(2) == 0 {
 		return a
 	}
 	return b
 }
 
-func (s *schedule) setting() {
-	_ = s.fr.WriteSettings(
-		http2.Setting{ID: http2.SettingInitialWindowSize, Val: uint32(s.roll(256) * 512)},
-		http2.Setting{ID: http2.SettingID(s.roll(8)), Val: uint32(s.roll(256) << s.roll(16))})
-}
-
 // odd is what servers do not send.
 func (s *schedule) odd(id uint32) {
-	switch s.roll(6) {
+	switch s.Roll(6) {
 	case 0:
-		_ = s.fr.WritePushPromise(http2.PushPromiseParam{StreamID: id, PromiseID: 2, BlockFragment: s.fields(":method", "GET"), EndHeaders: true})
+		_ = s.Frames.WritePushPromise(http2.PushPromiseParam{StreamID: id, PromiseID: 2, BlockFragment: s.Fields(":method", "GET"), EndHeaders: true})
 	case 1:
-		_ = s.fr.WriteContinuation(id, true, s.fields("a", "b"))
+		_ = s.Frames.WriteContinuation(id, true, s.Fields("a", "b"))
 	case 2:
-		_ = s.fr.WriteData(uint32(s.roll(100)), s.roll(2) == 1, []byte("x"))
+		_ = s.Frames.WriteData(uint32(s.Roll(100)), s.Roll(2) == 1, []byte("x"))
 	case 3:
-		_ = s.fr.WriteRawFrame(http2.FrameType(s.roll(10)), http2.Flags(s.roll(64)), id, make([]byte, s.roll(12)))
+		_ = s.Frames.WriteRawFrame(http2.FrameType(s.Roll(10)), http2.Flags(s.Roll(64)), id, make([]byte, s.Roll(12)))
 	case 4:
-		_ = s.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: []byte{0x40, 0x01}, EndHeaders: true})
+		_ = s.Frames.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: []byte{0x40, 0x01}, EndHeaders: true})
 	default:
-		_ = s.fr.WriteRawFrame(http2.FrameData, http2.FlagDataPadded, id, []byte{byte(s.roll(8)), 1, 2, 3})
+		_ = s.Frames.WriteRawFrame(http2.FrameData, http2.FlagDataPadded, id, []byte{byte(s.Roll(8)), 1, 2, 3})
 	}
 }
 
 func (s *schedule) response(id uint32) {
-	if s.heads[id] && s.roll(8) > 0 {
+	if s.heads[id] && s.Roll(8) > 0 {
 		s.data(id)
 		return
 	}
-	status := s.one("200", "200", "200", "200", "404", "204", "304", "100", "103", "103", "101", "999", "abc", "20", "")
+	status := s.One("200", "200", "200", "200", "404", "204", "304", "100", "103", "103", "101", "999", "abc", "20", "")
 	s.heads[id] = s.heads[id] || status >= "2"
 	list := []string{":status", status}
-	for range s.roll(4) {
+	for range s.Roll(4) {
 		list = append(list, s.field()...)
 	}
-	if n := s.roll(6); n < 2 {
-		list = append(list, "content-length", s.one("0", "5", "10", "300", "x", "-1"))
+	if n := s.Roll(6); n < 2 {
+		list = append(list, "content-length", s.One("0", "5", "10", "300", "x", "-1"))
 	}
 	s.headers(id, list)
 }
 
 func (s *schedule) field() []string {
 	return []string{
-		s.one("a", "b", "content-type", "set-cookie", "date", "grpc-status", "x-y", "Upper", "sp ace", ":path", ""),
-		s.one("", "x", "hello", "a, b", "0", "\x01", strings.Repeat("z", 200), strings.Repeat("~", 5<<10)),
+		s.One("a", "b", "content-type", "set-cookie", "date", "grpc-status", "x-y", "Upper", "sp ace", ":path", ""),
+		s.One("", "x", "hello", "a, b", "0", "\x01", strings.Repeat("z", 200), strings.Repeat("~", 5<<10)),
 	}
 }
 
 func (s *schedule) trailer(id uint32) {
-	list := []string{"grpc-status", s.one("0", "5")}
-	for range s.roll(3) {
+	list := []string{"grpc-status", s.One("0", "5")}
+	for range s.Roll(3) {
 		list = append(list, s.field()...)
 	}
-	if s.roll(20) == 1 {
+	if s.Roll(20) == 1 {
 		list = append([]string{":status", "200"}, list...)
 	}
 	s.headers(id, list)
 }
 
-// headers writes a block in one frame or several.
 func (s *schedule) headers(id uint32, list []string) {
-	block := bytes.Clone(s.fields(list...))
-	cut := len(block)
-	if s.roll(4) == 1 {
-		cut = s.roll(len(block) + 1)
-	}
-	param := http2.HeadersFrameParam{StreamID: id, BlockFragment: block[:cut], EndHeaders: cut == len(block), EndStream: s.roll(3) == 1}
-	if s.roll(6) == 1 {
-		param.PadLength = uint8(s.roll(20))
-	}
-	if s.roll(6) == 1 {
-		param.Priority = http2.PriorityParam{StreamDep: uint32(s.roll(4)), Weight: 3}
-	}
-	_ = s.fr.WriteHeaders(param)
-	if cut < len(block) {
-		middle := cut + s.roll(len(block)-cut+1)
-		if middle > cut {
-			_ = s.fr.WriteContinuation(id, false, block[cut:middle])
-		}
-		_ = s.fr.WriteContinuation(id, true, block[middle:])
-	}
+	s.Headers(id, func() bool { return s.Roll(3) == 1 }, list)
 }
 
-func (s *schedule) data(id uint32) {
-	data := bytes.Repeat([]byte{'d'}, []int{0, 0, 5, 5, 10, 300, 1000}[s.roll(7)])
-	end := s.roll(3) == 1
-	if s.roll(5) == 1 {
-		_ = s.fr.WriteDataPadded(id, end, data, make([]byte, s.roll(20)))
-		return
-	}
-	_ = s.fr.WriteData(id, end, data)
-}
-
-func (s *schedule) fields(list ...string) []byte {
-	s.block.Reset()
-	for i := 0; i < len(list); i += 2 {
-		_ = s.enc.WriteField(hpack.HeaderField{Name: list[i], Value: list[i+1]})
-	}
-	return s.block.Bytes()
-}
+func (s *schedule) data(id uint32) { s.Data(id, 0, 0, 5, 5, 10, 300, 1000) }
