@@ -70,7 +70,17 @@ func (p *Provider) open(c *call, request h2.Request) (*h2.Stream, []byte, error)
 		if err == nil || errors.Is(err, h2.ErrTooLarge) {
 			return stream, rest, err
 		}
+		p.yield(c)
 	}
+}
+
+// yield gives back what a call holds that got no stream, and has the next look: a caller whose
+// calls wait on for what they count as theirs themselves would get no further.
+func (p *Provider) yield(c *call) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.yieldLocked(c)
+	p.lines.waiting.wake(p.mayLocked)
 }
 
 // conn returns a connection that takes a stream, and waits for one where

@@ -24,11 +24,13 @@ func (p *Provider) holdLocked(c *call) {
 	}
 }
 
-// yieldLocked notes that a call that is over has none any more.
+// yieldLocked notes that a call has none: it is over, or the connection that it chose was full by
+// the time that it came.
 func (p *Provider) yieldLocked(c *call) {
 	if !c.holds {
 		return
 	}
+	c.holds = false
 	if p.held[c.CallerID]--; p.held[c.CallerID] == 0 {
 		delete(p.held, c.CallerID)
 	}
