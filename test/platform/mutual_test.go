@@ -3,6 +3,7 @@ package platform_test
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"net"
 	"net/http"
 	"strconv"
@@ -82,25 +83,33 @@ func sayAt(
 	return err
 }
 
-// What a launch was given is worth nothing once it has ended.
+// What a launch was given is worth nothing once it has ended, not even what strangers may.
 func TestAudit_GAPAUTOMTLS_EndedLaunchEnrolsNobody(t *testing.T) {
 	t.Parallel()
-	h := start(t, "echo")
+	h := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.Policy = &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{"echo": {}, "guest": {AllowUnproven: true}}}
+	})
 	launch, err := h.Authority.LaunchTLS(connectplugin.LaunchTLSConfig{ID: "mine"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := connectplugin.NewClient(connectplugin.ClientConfig{HostURL: h.URL, SelfID: "echo", TLS: launch.PluginTLS(), Timeout: wait})
-	if err != nil {
-		t.Fatal(err)
+	enrol := func(selfID string) error {
+		c, err := connectplugin.NewClient(connectplugin.ClientConfig{HostURL: h.URL, SelfID: selfID, TLS: launch.PluginTLS(), Timeout: wait})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = c.Close() }()
+		return c.Connect(t.Context())
 	}
-	defer func() { _ = c.Close() }()
 	// A launch that no launcher began proves no self id.
-	if err := c.Connect(t.Context()); err == nil || !strings.Contains(err.Error(), "refused") {
+	if err := enrol("echo"); !errors.Is(err, connectplugin.ErrHandshakeRefused) {
 		t.Errorf("a launch of nobody: %v", err)
 	}
+	if err := enrol("guest"); err != nil {
+		t.Errorf("as anybody: %v", err)
+	}
 	launch.Close()
-	if err := c.Connect(t.Context()); err == nil {
+	if err := enrol("guest"); err == nil {
 		t.Error("an ended launch enrols")
 	}
 }
