@@ -1,33 +1,37 @@
 package catalog
 
-// maxDeparted bounds how many providers are remembered that left.
+import "hash/maphash"
+
+// maxDeparted is how many providers are remembered at least that left, once so many did.
 const maxDeparted = 4096
 
 // departed remembers the providers that left last, so that a call to one whose caller
-// does not know yet is told from a call to one that never was. It is guarded by the
+// does not know yet is told from a call to one that never was. It keeps a hash of each, in
+// two generations: the names of what is gone take no memory. It is guarded by the
 // catalogue's lock.
 type departed struct {
-	known map[providerKey]struct{}
-	ring  []providerKey
-	next  int
+	seed         maphash.Seed
+	last, before map[uint64]struct{}
 }
 
-func newDeparted() departed { return departed{known: make(map[providerKey]struct{})} }
+func newDeparted() departed {
+	return departed{seed: maphash.MakeSeed(), last: make(map[uint64]struct{})}
+}
 
 func (d *departed) add(key providerKey) {
-	if _, known := d.known[key]; known {
-		return
+	if len(d.last) >= maxDeparted {
+		d.before, d.last = d.last, make(map[uint64]struct{})
 	}
 
-	if len(d.ring) < maxDeparted {
-		d.ring = append(d.ring, key)
-	} else {
-		delete(d.known, d.ring[d.next])
-		d.ring[d.next] = key
-		d.next = (d.next + 1) % maxDeparted
-	}
+	d.last[maphash.Comparable(d.seed, key)] = struct{}{}
+}
 
-	d.known[key] = struct{}{}
+func (d *departed) has(key providerKey) bool {
+	hash := maphash.Comparable(d.seed, key)
+	_, last := d.last[hash]
+	_, before := d.before[hash]
+
+	return last || before
 }
 
 // Absence says why a type cannot be had from a provider, or at all.
@@ -73,7 +77,7 @@ func (c *Catalog) WhyNot(serviceType, runtimeID string) Absence {
 		return AbsentForNow
 	}
 
-	if _, left := c.departed.known[providerKey{serviceType, runtimeID}]; left {
+	if c.departed.has(providerKey{serviceType, runtimeID}) {
 		return AbsentForNow
 	}
 
