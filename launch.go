@@ -50,8 +50,8 @@ type PluginSpec struct {
 	// that the host listens on.
 	HostURL string
 	// Port is the port that the plugin listens on, on loopback. Zero means a Unix socket in a
-	// directory of its own, which nobody else may enter, where the system has such sockets,
-	// and elsewhere any free port, which the plugin reports itself.
+	// directory that no other user may enter, where the system has such sockets, and
+	// elsewhere any free port, which the plugin reports itself.
 	Port int
 	// Metadata is told to plugins that discover the plugin's services, where the plugin does
 	// not say something else itself.

@@ -27,7 +27,7 @@ import (
 // ProcessStrategy runs a plugin as a process of its own on this machine. The program is
 // verified and exactly what was verified is executed; it gets a certificate and the way to
 // the host over a pipe, a process group, and, unless [PluginSpec.Port] is set, a Unix socket
-// in a directory that nobody else may enter; it ends with the host. Its main function is the
+// in a directory that no other user may enter; it ends with the host. Its main function is the
 // one that enrols by itself elsewhere: [ServePlugin]. It needs [ServeConfig.Authority].
 //
 // On Linux the bytes that were hashed are executed from a sealed memory file, so that
@@ -75,7 +75,9 @@ type processLaunch struct {
 	// Set on the way.
 	tls  *LaunchTLS
 	pipe *os.File // the host's end of the lifeline
-	dir  string   // of its socket, empty where it listens on a port
+	// socket is where it listens, empty where that is a port. What is removed with it is the
+	// socket itself, or the directory that it has of its own.
+	socket, litter string
 }
 
 // run takes the steps of a launch: verify, certify, start, await.
@@ -113,7 +115,7 @@ func (l *processLaunch) run(ctx context.Context, hold bool) (*instance, error) {
 	return i, nil
 }
 
-// socketName is the name of a plugin's socket in the directory of its launch.
+// socketName is the name of a plugin's socket in a directory of its own.
 const socketName = "plugin"
 
 // open enters the launch into the hub's book, with the place where the plugin will be.
@@ -124,17 +126,27 @@ func (l *processLaunch) open(hold bool) error {
 	}
 	if l.spec.Port != 0 {
 		l.launch.At = l.listenAddr()
-	} else {
-		dir, err := l.socketDir()
-		if err != nil && !errors.Is(err, privdir.ErrUnsupported) {
-			return err
-		}
-		if l.dir = dir; dir != "" {
-			l.launch.At, l.launch.OnEnrolled = launches.AtSocket, l.settle
-		}
+	} else if err := l.nameSocket(); err != nil && !errors.Is(err, privdir.ErrUnsupported) {
+		return err
+	}
+	if l.socket != "" {
+		l.launch.At, l.launch.OnEnrolled = launches.AtSocket, l.settle
 	}
 	l.platform.hub().launches.Open(l.launch)
 	return nil
+}
+
+// nameSocket says where the plugin listens: where no other user comes, and the plugin does.
+func (l *processLaunch) nameSocket() (err error) {
+	if l.spec.User == "" {
+		l.socket, err = l.processes.sockets.File()
+		l.litter = l.socket
+		return err
+	}
+	if l.litter, err = l.socketDir(); err == nil {
+		l.socket = filepath.Join(l.litter, socketName)
+	}
+	return err
 }
 
 // listenAddr is where the plugin listens that has no socket.
@@ -142,10 +154,9 @@ func (l *processLaunch) listenAddr() string { return "127.0.0.1:" + strconv.Itoa
 
 // settle says that whoever enrolled with the certificate of the launch is at its socket.
 func (l *processLaunch) settle(id *tokenstore.Identity) {
-	path := filepath.Join(l.dir, socketName)
 	err := l.platform.router.settle(id.RuntimeID(), place{own: &ownPlace{
-		name: bootstrap.UnixPrefix + path + "#",
-		open: func(d *pluginDialer) (*proxy.Provider, error) { return d.socketPool(l.platform.hub(), id, path) },
+		name: bootstrap.UnixPrefix + l.socket + "#",
+		open: func(d *pluginDialer) (*proxy.Provider, error) { return d.socketPool(l.platform.hub(), id, l.socket) },
 	}})
 	if err != nil {
 		l.launch.Refuse(err.Error())
@@ -197,10 +208,10 @@ func (l *processLaunch) cleanUp() {
 	l.vacate()
 }
 
-// vacate removes the directory of the plugin's socket, to which nobody connects any more.
+// vacate removes the plugin's socket, to which nobody connects any more.
 func (l *processLaunch) vacate() {
-	if l.dir != "" {
-		_ = os.RemoveAll(l.dir)
+	if l.litter != "" {
+		_ = os.RemoveAll(l.litter)
 	}
 }
 
@@ -226,8 +237,8 @@ func (l *processLaunch) startProcess(ctx context.Context, binary *verify.Binary,
 	}
 	m.HostURL, m.HostIdentity, m.SelfID = hostURL, l.tls.authority.HostIdentity(), l.spec.Name
 	m.Listen, m.Metadata = l.listenAddr(), l.spec.Metadata
-	if l.dir != "" {
-		m.Listen = bootstrap.UnixPrefix + filepath.Join(l.dir, socketName)
+	if l.socket != "" {
+		m.Listen = bootstrap.UnixPrefix + l.socket
 	}
 	m.GraceMillis = l.spec.StopGrace.Milliseconds()
 	return l.tls.tell(ctx, l.pipe, m)

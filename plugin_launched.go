@@ -136,6 +136,9 @@ func (l *lifeline) listen(ctx context.Context) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen where the host says: %w", err)
 	}
+	if l, ok := listener.(*net.UnixListener); ok {
+		l.SetUnlinkOnClose(false) // the host removes it, while this process ends
+	}
 	return listener, nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/masegraye/connect-plugin-go/internal/privdir"
 )
@@ -24,7 +25,8 @@ func TestMain(m *testing.M) {
 	}
 	_, _ = os.Stdout.WriteString(dir)
 	_ = os.Stdout.Close()
-	select {}
+	<-time.After(time.Hour) // it is killed before; a select without cases would be a deadlock
+	r.Close()
 }
 
 func TestRoot(t *testing.T) {
@@ -52,6 +54,36 @@ func TestRoot(t *testing.T) {
 		t.Errorf("again: %s", again)
 	}
 	r.Close()
+}
+
+// Files of one user share a directory that no other may enter, and a name comes once.
+func TestFile(t *testing.T) {
+	var r privdir.Root
+	t.Setenv("TMPDIR", shortDir(t))
+	named := map[string]bool{}
+	for range 3 {
+		path, err := r.File()
+		if err != nil || named[path] {
+			t.Fatalf("%s after %v, %v", path, named, err)
+		}
+		named[path] = true
+		if info, err := os.Stat(filepath.Dir(path)); err != nil || info.Mode().Perm() != 0o700 {
+			t.Errorf("%s: %v, %v", path, info, err)
+		}
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Error(err)
+		}
+	}
+	dir := mustMake(t, &r)
+	for path := range named {
+		if strings.HasPrefix(path, dir) || filepath.Dir(filepath.Dir(path)) != filepath.Dir(dir) {
+			t.Errorf("%s beside %s", path, dir)
+		}
+	}
+	r.Close()
+	if _, err := os.Stat(filepath.Dir(dir)); !os.IsNotExist(err) {
+		t.Errorf("after Close: %v", err)
+	}
 }
 
 // What a process left behind that was killed goes with the next root; what belongs to one

@@ -66,16 +66,22 @@ func TestAudit_H58_LaunchedPluginListensOnAPrivateSocket(t *testing.T) {
 		t.Errorf("the new instance is at %s, too", now)
 	}
 	for _, step := range []string{"replaced", "stopped"} {
-		if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
-			t.Errorf("%s: %s is left: %v", step, dir, err)
+		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: %s is left: %v", step, path, err)
 		}
-		dir = filepath.Dir(socketOf(h))
+		path = socketOf(h)
 		if err := h.Launcher().Stop(t.Context(), "echo"); err != nil {
 			t.Fatal(err)
 		}
 		if step == "replaced" {
 			_, _, _ = h.Launcher().GetServiceClient("echo", "echo")
 		}
+	}
+	if err := h.Shutdown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%s is left: %v", dir, err)
 	}
 }
 
