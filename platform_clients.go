@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -25,15 +26,17 @@ const controlTimeout = 10 * time.Second
 // pluginService reaches a plugin's service in the protocol that the plugin understands. It begins in
 // Connect, which a server of gRPC alone refuses before it looks at the call.
 type pluginService[C any] struct {
-	inConnect, inGRPC C
-	alone             *atomic.Bool // the plugin understands gRPC alone
+	inConnect C
+	inGRPC    func() C     // made when it is needed
+	alone     *atomic.Bool // the plugin understands gRPC alone
 }
 
 func newPluginService[C any](made func(connect.HTTPClient, string, ...connect.ClientOption) C, url string, client connect.HTTPClient) pluginService[C] {
 	alone := new(atomic.Bool)
 	most := connect.WithReadMaxBytes(maxHealthAnswer)
 	return pluginService[C]{
-		inConnect: made(listeningClient{client, alone}, url, most), inGRPC: made(client, url, connect.WithGRPC(), most), alone: alone,
+		inConnect: made(listeningClient{client, alone}, url, most), alone: alone,
+		inGRPC: sync.OnceValue(func() C { return made(client, url, connect.WithGRPC(), most) }),
 	}
 }
 
@@ -50,7 +53,7 @@ func askPlugin[C, Req, Res any](
 			return nil, err
 		}
 	}
-	resp, err := call(p.inGRPC, ctx, connect.NewRequest(m))
+	resp, err := call(p.inGRPC(), ctx, connect.NewRequest(m))
 	if err != nil {
 		return nil, err
 	}

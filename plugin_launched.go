@@ -112,7 +112,7 @@ func (l *lifeline) apply(ctx context.Context, cfg *PluginServerConfig) (*PluginS
 	c.HTTPClient, c.AllowInsecure, c.PinnedKeys = nil, false, nil
 	c.TLS = mutualTLS(l.source, pool, tls.RequireAndVerifyClientCert, requirePeerIdentity(m.HostIdentity))
 	out.TLS, out.HostIdentity, out.BaseURL = nil, m.HostIdentity, ""
-	out.withdrawn, out.launched = l.withdrawn.Load, true
+	out.withdrawn, out.released, out.launched = l.withdrawn.Load, l.release, true
 	out.Addr = m.Listen
 	if out.Listener, err = l.listen(ctx); err != nil {
 		return nil, err
@@ -203,9 +203,12 @@ func (l *lifeline) follow(gone context.CancelCauseFunc) {
 	}
 }
 
+// release ends the lifeline.
+func (l *lifeline) release() { _ = l.pipe.Close() } // an error says that it was before
+
 // close ends the lifeline and waits for its goroutine.
 func (l *lifeline) close() {
-	_ = l.pipe.Close()
+	l.release()
 	<-l.done
 }
 

@@ -140,6 +140,7 @@ func (s *pluginServer) shutdown(ctx context.Context) error {
 	defer cancel()
 	err := s.drainCalls(ctx)
 	if s.cfg.withdrawn() {
+		s.cfg.released() // beside what Close waits for
 		return errors.Join(err, s.client.Close())
 	}
 	last, cancelLast := context.WithTimeout(context.WithoutCancel(ctx), leaveWait)

@@ -151,6 +151,9 @@ type PluginServerConfig struct {
 	// withdrawn reports whether the host that launched the plugin has taken it out itself, so
 	// that only the end of the process is missing. Nil where no host launched it.
 	withdrawn func() bool
+	// released says that a plugin which was taken out needs no more of that host. It returns
+	// at once; nil where no host launched it.
+	released func()
 	// launched says that a host launched the plugin, and so is the only one that calls it.
 	launched bool
 }
