@@ -150,6 +150,9 @@ func (st *stream) closeLocked() {
 	}
 	st.closed = true
 	c := st.c
+	if !st.remote {
+		c.underway += max(st.recvWindow, 0)
+	}
 	c.creditLocked(int64(st.unread.length))
 	delete(c.streams, st.id)
 	st.can.Broadcast()
