@@ -175,8 +175,7 @@ func (c *conn) headers(f *http2.MetaHeadersFrame) error {
 		st.cancel()
 		return http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeRefusedStream}
 	}
-	c.underway -= body
-	st.window = c.peer.window
+	st.window, c.underway = c.peer.window, c.underway-body
 	c.streams[st.id] = st
 	c.running++
 	if c.fresh != nil {
