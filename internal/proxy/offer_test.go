@@ -194,9 +194,12 @@ func (c *crowd) step() {
 func (c *crowd) call() {
 	ctx, cancel := context.WithCancelCause(c.t.Context())
 	c.ends = append(c.ends, cancel)
-	caller := string(rune('a' + c.rand.IntN(4)))
+	how := proxy.Call{CallerID: string(rune('a' + c.rand.IntN(4)))}
+	if c.rand.IntN(10) == 0 {
+		how = proxy.Call{Urgent: true}
+	}
 	c.wg.Go(func() {
-		if r := ask(ctx, c.p, proxy.Call{CallerID: caller}); r.Class == proxy.ClassOK {
+		if r := ask(ctx, c.p, how); r.Class == proxy.ClassOK {
 			c.mu.Lock()
 			defer c.mu.Unlock()
 			c.good++

@@ -122,10 +122,10 @@ func (p *Provider) chooseLocked(c *call, isNew bool) choice {
 	if p.ctx.Err() != nil {
 		return choice{err: ErrClosed}
 	}
+	best, strained := p.bestLocked(c.CallerID)
 	if isNew && !c.Urgent && p.lines.waiting.has(p.mayLocked) {
 		return p.waitLocked()
 	}
-	best, strained := p.bestLocked(c.CallerID)
 	barred := best != nil && !c.Urgent && !p.mayLocked(c.CallerID)
 	if barred {
 		best = nil
@@ -334,6 +334,7 @@ func (p *Provider) proved() {
 	defer p.mu.Unlock()
 	p.lines.hope = patience{}
 	p.troubled.Store(false)
+	p.wakeAllLocked() // they need not wait for the next dial
 }
 
 // roomChanged has the calls that wait look again.

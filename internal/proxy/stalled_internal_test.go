@@ -12,13 +12,16 @@ func (p *Provider) Stalled() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	l := &p.lines
-	free := int64(0)
+	free, worn := int64(0), false
 	for _, conn := range l.conns {
-		if conn.Usable() && !conn.Worn() {
+		switch {
+		case conn.Worn():
+			worn = worn || len(l.leaving) < p.cfg.MaxConns && p.restLocked() < -2*time.Millisecond // who waits for less looks a moment later
+		case conn.Usable():
 			free += conn.Room()
 		}
 	}
-	unused := len(l.conns) < p.cfg.MaxConns && l.dialing == nil && l.hope.left(time.Now()) == 0
+	unused := (worn || len(l.conns) < p.cfg.MaxConns) && l.dialing == nil && l.hope.left(time.Now()) == 0
 	for _, line := range l.waiting.turns {
 		if may := p.mayLocked(line.caller); may && free > 0 || unused {
 			return fmt.Sprintf("%s with %d streams waits: %d free, %d connections, may have one: %v", line.caller, p.held[line.caller], free, len(l.conns), may)

@@ -31,7 +31,6 @@ func (w *waiting) enterLocked(c *call, ch choice) (*waiting, error) {
 	if waiter == nil {
 		return nil, ErrBusy
 	}
-	c.p.offerLocked() // it may be the only one who may have what there is
 	return &waiting{waiter: waiter, room: time.NewTimer(c.p.cfg.RoomTimeout)}, nil
 }
 
