@@ -238,12 +238,18 @@ func (p *Provider) bestLocked(caller string) (*h2.Conn, bool) {
 			best, bestStrained = conn, strained
 		}
 	}
+	p.keepLocked(kept)
+	return best, bestStrained
+}
+
+// keepLocked forgets the connections but the given ones, which stand at the beginning of them.
+func (p *Provider) keepLocked(kept []*h2.Conn) {
+	l := &p.lines
 	if len(kept) < len(l.conns) {
 		p.wakeAllLocked() // there may be another one now
 	}
 	clear(l.conns[len(kept):])
 	l.conns = kept
-	return best, bestStrained
 }
 
 // replaceLocked reports whether a worn connection may end with its calls: that did
@@ -335,23 +341,4 @@ func (p *Provider) proved() {
 	p.lines.hope = patience{}
 	p.troubled.Store(false)
 	p.wakeAllLocked() // they need not wait for the next dial
-}
-
-// roomChanged has the calls that wait look again.
-func (p *Provider) roomChanged() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.wakeAllLocked()
-}
-
-// roomFreed has whoever may have it look at the room that there is.
-func (p *Provider) roomFreed() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.offerLocked()
-}
-
-func (p *Provider) wakeAllLocked() {
-	for p.lines.waiting.wake(anybody) {
-	}
 }

@@ -31,23 +31,6 @@ func (p *Provider) holdLocked(c *call) {
 	}
 }
 
-// offerLocked wakes as many of those who wait, and may have one, as there are streams: one too many
-// could come before whoever's turn it is.
-func (p *Provider) offerLocked() {
-	l := &p.lines
-	if len(l.waiting.turns) == 0 {
-		return
-	}
-	room := int64(0)
-	for _, conn := range l.conns {
-		if conn.Usable() {
-			room += conn.Room()
-		}
-	}
-	for int64(l.waiting.awake) < room && l.waiting.wake(p.mayLocked) {
-	}
-}
-
 // yieldLocked notes that a call has none: it is over, or the connection that it chose was full by
 // the time that it came.
 func (p *Provider) yieldLocked(c *call) {
