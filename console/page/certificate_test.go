@@ -137,6 +137,35 @@ func TestCertificateEnds(t *testing.T) {
 	}
 }
 
+// Nor does a stream go on that was begun before.
+func TestStreamEndsWithTheCertificate(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, false)
+	by := r.Enrol(t, "operator", nil).HTTPClient()
+	s, err := page.New(page.Config{
+		Read: adminv1connect.NewAdminReadServiceClient(by, r.URL), TLS: &tls.Config{MinVersion: tls.VersionTLS13}, Identities: []string{"auditor"},
+	}, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 8443})
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "https://127.0.0.1:8443/events", nil)
+	leaf := &x509.Certificate{DNSNames: []string{"auditor"}, NotAfter: time.Now().Add(time.Second)}
+	q.TLS = &tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{leaf}}}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		s.Handler().ServeHTTP(httptest.NewRecorder(), q)
+	}()
+	select {
+	case <-ended:
+		if time.Now().Before(leaf.NotAfter) {
+			t.Error("the stream ended before the certificate")
+		}
+	case <-time.After(hosttest.Wait):
+		t.Error("the stream goes on")
+	}
+}
+
 // What cannot be served safely is not.
 func TestNew_Refuses(t *testing.T) {
 	t.Parallel()
