@@ -49,7 +49,7 @@ func (r *rig) routed(t *testing.T, call connectplugin.RoutedCall) {
 func valued(s tracetest.SpanStub) map[attribute.Key]string {
 	out := map[attribute.Key]string{}
 	for _, a := range s.Attributes {
-		out[a.Key] = a.Value.Emit()
+		out[a.Key] = a.Value.String()
 	}
 	return out
 }
