@@ -52,7 +52,7 @@ func threadTime(tb testing.TB) time.Duration {
 	tb.Helper()
 	const thread = 3 // CLOCK_THREAD_CPUTIME_ID
 	var now syscall.Timespec
-	if _, _, err := syscall.RawSyscall(syscall.SYS_CLOCK_GETTIME, thread, uintptr(unsafe.Pointer(&now)), 0); err != 0 { //nolint:gosec // package syscall has no name for it
+	if _, _, err := syscall.RawSyscall(syscall.SYS_CLOCK_GETTIME, thread, uintptr(unsafe.Pointer(&now)), 0); err != 0 {
 		tb.Fatal(err)
 	}
 	return time.Duration(now.Nano())
