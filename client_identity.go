@@ -200,8 +200,38 @@ func (c *Client) renewed(ctx context.Context, stale identity, patient bool) erro
 		if first {
 			c.cfg.Logger.Warn("the host no longer knows this client; enrolling again", keyRuntimeID, stale.runtimeID)
 		}
+		if patient {
+			return e.wait(ctx)
+		}
+		return e.waitHalf(ctx)
+	}
+}
+
+var errEnrolling = errors.New("the handshake is not over yet, and half of the time that the call had left is")
+
+// waitHalf waits for half of the time that ctx has left: who calls is to learn why nothing
+// was done, and not that its time is over.
+func (e *enrolment) waitHalf(ctx context.Context) error {
+	half, cancel := halfway(ctx)
+	defer cancel()
+	select {
+	case <-e.done:
+		return e.err
+	case <-half.Done():
+	}
+	if ctx.Err() != nil {
 		return e.wait(ctx)
 	}
+	return errEnrolling
+}
+
+// halfway returns a context that ends when half of the time is over that ctx has left.
+func halfway(ctx context.Context) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, time.Until(deadline)/2) //nolint:mnd // a half
 }
 
 // An identity is brief that its host forgets before it is so old, and before it answered
