@@ -16,7 +16,7 @@ import (
 )
 
 // hasty is a context that states a deadline and does not end with it: what a call gets is
-// then no matter of who is faster, and a call that nobody ends ends with the test's patience.
+// then no matter of who is faster.
 type hasty struct {
 	context.Context //nolint:containedctx // it is one
 
@@ -26,10 +26,14 @@ type hasty struct {
 // Deadline implements context.Context.
 func (c hasty) Deadline() (time.Time, bool) { return c.deadline, true }
 
+// inTime is longer than a call takes that is told in time, and shorter than what a client gives
+// a connection.
+const inTime = 20 * time.Second
+
 // inHaste calls with a context that states that a moment is left.
 func inHaste(t *testing.T, call func(context.Context) error) error {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), hosttest.Wait)
+	ctx, cancel := context.WithTimeout(t.Context(), inTime)
 	defer cancel()
 	return call(hasty{ctx, time.Now().Add(100 * time.Millisecond)})
 }
