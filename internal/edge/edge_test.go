@@ -155,7 +155,7 @@ func (a *attacker) open(id uint32, end bool) error {
 
 // goodbye reads until the connection ends and returns the GOAWAY before that.
 func (a *attacker) goodbye() (last *http2.GoAwayFrame) {
-	_ = a.conn.SetReadDeadline(time.Now().Add(30 * time.Second))
+	_ = a.conn.SetReadDeadline(time.Now().Add(5 * time.Minute)) // what waits in the sockets is read first, and the machine may be busy
 	for {
 		f, err := a.ReadFrame()
 		if err != nil {

@@ -25,7 +25,7 @@ import (
 type h2serveConfig = h2serve.Config
 
 // wait bounds everything that a test waits for.
-const wait = 20 * time.Second
+const wait = time.Minute
 
 // keys are a certificate, and who trusts it.
 var keys = sync.OnceValues(func() (tls.Certificate, *x509.CertPool) {

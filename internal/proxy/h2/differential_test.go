@@ -24,6 +24,7 @@ import (
 
 // outcome is what a caller sees of a call.
 type outcome struct {
+	kind    int  // of its request
 	over    bool // the call ended
 	early   bool // before the server hung up
 	stuck   bool // its request was not sent when everything was allowed, nor given up

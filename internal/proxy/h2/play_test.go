@@ -118,7 +118,7 @@ func play(s *schedule, writes [][]byte, start func(net.Conn) (player, error)) ([
 			o := p.call(ctx, kind)
 			mu.Lock()
 			defer mu.Unlock()
-			o.over, o.early = true, !hungUp
+			o.kind, o.over, o.early = kind, true, !hungUp
 			outcomes[i] = o
 		})
 		synctest.Wait()
