@@ -200,18 +200,18 @@ func (c *Client) renewed(ctx context.Context, stale identity, patient bool) erro
 		if first {
 			c.cfg.Logger.Warn("the host no longer knows this client; enrolling again", keyRuntimeID, stale.runtimeID)
 		}
-		if patient {
-			return e.wait(ctx)
-		}
-		return e.waitHalf(ctx)
+		return e.waitAs(ctx, patient)
 	}
 }
 
 var errEnrolling = errors.New("the handshake is not over yet, and half of the time that the call had left is")
 
-// waitHalf waits for half of the time that ctx has left: who calls is to learn why nothing
-// was done, and not that its time is over.
-func (e *enrolment) waitHalf(ctx context.Context) error {
+// waitAs waits, who is not patient for half of the time that ctx has left: who calls is to
+// learn why nothing was done, and not that its time is over.
+func (e *enrolment) waitAs(ctx context.Context, patient bool) error {
+	if patient {
+		return e.wait(ctx)
+	}
 	half, cancel := halfway(ctx)
 	defer cancel()
 	select {
@@ -231,7 +231,12 @@ func halfway(ctx context.Context) (context.Context, context.CancelFunc) {
 	if !ok {
 		return context.WithCancel(ctx)
 	}
-	return context.WithTimeout(ctx, time.Until(deadline)/2) //nolint:mnd // a half
+	half, cancel := context.WithCancel(ctx)
+	late := time.AfterFunc(time.Until(deadline)/2, cancel)
+	return half, func() {
+		late.Stop()
+		cancel()
+	}
 }
 
 // An identity is brief that its host forgets before it is so old, and before it answered

@@ -32,7 +32,7 @@ type waiter struct {
 // hurry sets how long the request waits for any connection.
 func (w *waiter) hurry(ctx context.Context, soon bool) {
 	if deadline, ok := ctx.Deadline(); ok && soon && w.soon == nil {
-		w.soon = time.NewTimer(time.Until(deadline) / 2) //nolint:mnd // a half
+		w.soon = time.NewTimer(time.Until(deadline) / 2)
 	}
 }
 

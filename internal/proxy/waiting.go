@@ -82,7 +82,7 @@ func (c *call) half() *time.Timer {
 		return nil
 	}
 	began := cmp.Or(c.Began, c.start)
-	return time.NewTimer((limit - time.Since(began)) / 2) //nolint:mnd // as the name says
+	return time.NewTimer((limit - time.Since(began)) / 2)
 }
 
 // errLate is what calls get that waited for a connection for as long as they may.

@@ -18,7 +18,7 @@ import (
 // hasty is a context that states a deadline and does not end with it: what a call gets is
 // then no matter of who is faster.
 type hasty struct {
-	context.Context //nolint:containedctx // it is one
+	context.Context
 
 	deadline time.Time
 }
@@ -50,13 +50,17 @@ func mute(t *testing.T, addr string) (l net.Listener, taken *atomic.Int64) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
+		var conns []net.Conn
 		for {
 			conn, err := l.Accept()
 			if err != nil {
-				return
+				break
 			}
 			taken.Add(1)
-			defer func() { _ = conn.Close() }()
+			conns = append(conns, conn)
+		}
+		for _, conn := range conns {
+			_ = conn.Close()
 		}
 	}()
 	t.Cleanup(func() { _ = l.Close(); <-ended })
