@@ -333,6 +333,7 @@ func (hs *handshake) issue(ctx context.Context, d *declaration) (*tokenstore.Ide
 	}
 	if hs.peer != nil {
 		hs.peer.conn.carry(id)
+		heldBy(ctx, hs.hub, hs.peer, id) // it may say nothing for long
 	}
 	if err := hs.recheck(id); err != nil {
 		return nil, "", err

@@ -122,7 +122,7 @@ func (m *middleware) see(h *hub, a *admission, w http.ResponseWriter, r *http.Re
 		return nil
 	}
 	s := &servedCall{ResponseWriter: w, observer: o, names: &h.answered, group: m.route.prefix, path: r.URL.Path}
-	s.call = ServedCall{Start: time.Now(), Protocol: protocolOf(r), Trace: traceOf(r.Header)}
+	s.call = ServedCall{Start: time.Now(), Protocol: protocolOf(contentType(r)), Trace: traceOf(r.Header)}
 	if a.caller != nil {
 		s.call.Caller, s.call.CallerRuntimeID = a.caller.id.SelfID(), a.caller.id.RuntimeID()
 	}

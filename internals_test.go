@@ -222,7 +222,8 @@ func BenchmarkCallRecord(b *testing.B) {
 	r.Header.Set("Content-Type", "application/proto")
 	r.Header.Set("Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
 	began := time.Now() // which a call reads anyway, as it does when the provider's part begins
-	call := &routedCall{caller: &caller{id: id, hub: h, came: began}}
+	call := &routedCall{caller: &caller{id: id, hub: h, came: began}, contentType: contentType(r)}
+	call.result = proxy.Result{Latency: time.Millisecond}
 	call.target.route.Type, call.target.path = "kv", "/kv.v1.KV/Get"
 	call.target.reg = &catalog.Registration{Type: "kv", SelfID: "provider", RuntimeID: "provider-1"}
 	header, body := http.Header{"Content-Type": {"application/proto"}}, make([]byte, 256)
@@ -231,11 +232,43 @@ func BenchmarkCallRecord(b *testing.B) {
 		call.record = newCallRecord(NopObserver{}, call.caller)
 		call.record.begin(r, call)
 		o := call.record.attempt()
+		o.Reset()
 		o.Head(http.StatusOK, header) // with framingOf, which a call does anyway
 		o.Body(body)
 		o.End(began, int64(len(body)))
-		call.record.done(r.Context(), call, proxy.Result{Latency: time.Millisecond})
+		call.record.done(r.Context(), call, began.Add(time.Millisecond))
 		call.record.end()
+	}
+}
+
+// An observer learns of the last attempt what that one was like, and nothing of those before it.
+func TestCallRecord_IsOfTheLastAttempt(t *testing.T) {
+	t.Parallel()
+	h := newHub((&ServeConfig{}).withDefaults().settings())
+	t.Cleanup(func() { h.callers.Close(); h.strangers.Close() })
+	id, _, err := h.store.Issue(tokenstore.Request{SelfID: "caller"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	came := time.Now()
+	call := &routedCall{caller: &caller{id: id, hub: h, came: came}}
+	call.target.reg = &catalog.Registration{Type: "kv", SelfID: "provider", RuntimeID: "provider-1"}
+	rec := newCallRecord(NopObserver{}, call.caller)
+	rec.attempt().End(came.Add(time.Second), 7)
+	call.result = proxy.Result{Class: proxy.ClassUnavailable}
+	rec.done(t.Context(), call, came.Add(3*time.Second))
+	if c := rec.call; c.Attempt != 2*time.Second || c.RequestBytes != 7 || c.Duration != 0 {
+		t.Errorf("after one that failed: %+v", c)
+	}
+	rec.done(t.Context(), call, came.Add(4*time.Second)) // which nothing was sent of
+	if c := rec.call; c.Attempt != 0 || c.RequestBytes != 0 {
+		t.Errorf("after one that got nowhere: %+v", c)
+	}
+	rec.attempt().End(came.Add(5*time.Second), 8)
+	call.result = proxy.Result{}
+	rec.done(t.Context(), call, came.Add(6*time.Second))
+	if c := rec.call; c.Attempt != time.Second || c.RequestBytes != 8 || c.Duration != 6*time.Second {
+		t.Errorf("after one that was answered: %+v", c)
 	}
 }
 

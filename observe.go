@@ -355,13 +355,18 @@ func replaceTrace(h http.Header, before, after TraceContext) {
 	}
 }
 
-// protocolOf tells the protocol of a request. What has no content type of gRPC is Connect's.
-func protocolOf(r *http.Request) Protocol {
+// contentType is that of a request.
+func contentType(r *http.Request) string {
 	values := r.Header["Content-Type"]
 	if len(values) == 0 {
-		return ProtocolConnect
+		return ""
 	}
-	codec, ok := strings.CutPrefix(values[0], "application/grpc")
+	return values[0]
+}
+
+// protocolOf tells the protocol of a request of a content type. What has none of gRPC is Connect's.
+func protocolOf(contentType string) Protocol {
+	codec, ok := strings.CutPrefix(contentType, "application/grpc")
 	switch {
 	case !ok:
 		return ProtocolConnect

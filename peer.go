@@ -229,18 +229,26 @@ func proveHolder(ctx context.Context, h *hub, p *peer, by *caller) {
 	}
 	l := &h.settings().limits
 	switch cert := p.certificate; {
-	case by != nil && p.conn.held.Load() == by.id:
 	case by != nil:
-		c.Bill(h.shareOf(by.id).carried)
-		most := min(maxHeld, l.MaxConnectionsPerPeer)
-		if c.Prove(edge.Holder{Name: "identity " + by.id.RuntimeID(), Most: most, Ended: by.id.Ended}) {
-			p.conn.held.Store(by.id)
-		}
+		heldBy(ctx, h, p, by.id)
 	case cert == nil || c.Proven():
 	case cert.identity != "":
 		c.Prove(edge.Holder{Name: "certificate " + cert.identity, Most: l.MaxConnectionsPerPeer})
 	default:
 		c.Prove(edge.Holder{Name: "key " + string(cert.fingerprint[:]), Most: l.MaxConnectionsPerPeer})
+	}
+}
+
+// heldBy says that an identity has the connection of a request: its caller, or who has just enrolled.
+func heldBy(ctx context.Context, h *hub, p *peer, id *tokenstore.Identity) {
+	c := edgeOf(ctx)
+	if c == nil || p.conn.held.Load() == id {
+		return
+	}
+	c.Bill(h.shareOf(id).carried)
+	most := min(maxHeld, h.settings().limits.MaxConnectionsPerPeer)
+	if c.Prove(edge.Holder{Name: "identity " + id.RuntimeID(), Most: most, Ended: id.Ended}) {
+		p.conn.held.Store(id)
 	}
 }
 

@@ -130,7 +130,7 @@ func (s *ServiceRouter) route(w http.ResponseWriter, r *http.Request) {
 		refuse(w, r, connect.CodeUnauthenticated, errUnauthenticated)
 		return
 	}
-	call := &routedCall{caller: c, book: c.hub.rules.Load(), began: time.Now()}
+	call := &routedCall{caller: c, book: c.hub.rules.Load(), began: time.Now(), contentType: contentType(r)}
 	if o := c.hub.observer(); o != nil {
 		call.record = newCallRecord(o, c)
 		defer call.record.end()
@@ -184,6 +184,8 @@ type routedCall struct {
 	record *callRecord  // nil where nobody observes
 	first  onward
 	tried  bool // first is, or was, in use
+
+	contentType string // of the request, which several ask for
 }
 
 // onward is the way of a call to one provider, as policy sees it. It goes on while its
@@ -235,8 +237,8 @@ func (s *ServiceRouter) forward(w http.ResponseWriter, r *http.Request, call *ro
 	if call.result.Retryable {
 		s.again(w, r, call)
 	}
-	s.report(r, call.caller, call.target.reg, &call.result)
-	call.record.done(r.Context(), call, call.result)
+	over := s.report(r, call.caller, call.target.reg, &call.result)
+	call.record.done(r.Context(), call, over)
 	answer(w, r, &call.result)
 	return true
 }
@@ -307,7 +309,8 @@ func (c *routedCall) onto(pool *proxy.Provider, w http.ResponseWriter, r *http.R
 	id := c.caller.id
 	c.result = pool.Forward(w, r, proxy.Call{
 		Path: c.target.path, Ending: ending, Outcome: c.record.attempt(), Ahead: c.caller.hub.shareOf(id).ahead,
-		CallerID: id.RuntimeID(), CallerSelfID: id.SelfID(), CallerVersion: id.SelfVersion(), Began: c.began,
+		ContentType: c.contentType, Began: c.began,
+		CallerID: id.RuntimeID(), CallerSelfID: id.SelfID(), CallerVersion: id.SelfVersion(),
 	})
 }
 
@@ -385,13 +388,22 @@ func (s *ServiceRouter) at(t *routeTarget, reg *catalog.Registration) (reason st
 	return ""
 }
 
-// report records how a provider did.
-func (s *ServiceRouter) report(r *http.Request, c *caller, reg *catalog.Registration, result *proxy.Result) {
-	logCall(r, c, reg, result)
-	switch result.Class {
-	case proxy.ClassOK:
+// report records how a provider did on a call that was over at the moment that it returns.
+func (s *ServiceRouter) report(r *http.Request, c *caller, reg *catalog.Registration, result *proxy.Result) (over time.Time) {
+	if result.Class == proxy.ClassOK {
 		s.catalog.Report(reg.Type, reg.RuntimeID, true, result.Latency)
-		s.served(reg.RuntimeID)
+		over = s.served(reg.RuntimeID)
+	} else {
+		over = time.Now()
+		s.reportFailed(r, c, reg, result)
+	}
+	logCall(r, c, reg, result)
+	return over
+}
+
+// reportFailed does what report does, for a call that failed.
+func (s *ServiceRouter) reportFailed(r *http.Request, c *caller, reg *catalog.Registration, result *proxy.Result) {
+	switch result.Class {
 	case proxy.ClassUnavailable, proxy.ClassReset, proxy.ClassResponse, proxy.ClassIdle:
 		if result.Fault { // what a caller brings about says nothing of the provider
 			s.catalog.Report(reg.Type, reg.RuntimeID, false, result.Latency)
@@ -403,16 +415,19 @@ func (s *ServiceRouter) report(r *http.Request, c *caller, reg *catalog.Registra
 		}
 	case proxy.ClassRefused:
 		c.hub.auditEvent(r.Context(), RightRequires.event(AuditDenied, r.URL.Path, reg.Type, result.Err.Error()))
-	case proxy.ClassCanceled:
+	case proxy.ClassCanceled, proxy.ClassOK:
 	}
 }
 
-// served notes that a provider answered a call.
-func (s *ServiceRouter) served(runtimeID string) {
-	if id, ok := s.handshake.hub.store.Lookup(runtimeID); ok {
-		id.Served()
-		s.handshake.hub.sign(id)
+// served notes that a provider answered a call, and returns when.
+func (s *ServiceRouter) served(runtimeID string) time.Time {
+	id, ok := s.handshake.hub.store.Lookup(runtimeID)
+	if !ok {
+		return time.Now()
 	}
+	at := id.Served()
+	s.handshake.hub.sign(id)
+	return at
 }
 
 // failed notes how a call to a provider failed, for whoever looks at the plugin.

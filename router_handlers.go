@@ -298,8 +298,8 @@ func (s *ServiceRouter) forwardToAny(w http.ResponseWriter, r *http.Request, cal
 		allowed := s.attempt(w, r, call)
 		if allowed {
 			sent = true
-			s.report(r, call.caller, reg, &call.result)
-			call.record.done(r.Context(), call, call.result)
+			over := s.report(r, call.caller, reg, &call.result)
+			call.record.done(r.Context(), call, over)
 		}
 		if allowed && !call.result.Retryable || r.Context().Err() != nil {
 			break

@@ -18,9 +18,8 @@ type callRecord struct {
 	names    *procedures.Set
 	ctx      context.Context //nolint:containedctx // what the observer made of the call's
 	begun    bool            // the observer was told
-	// attempted reports that outcome is in use.
+	// attempted reports that the last attempt got as far as the proxy, whose outcome it has.
 	attempted bool
-	path      string // on the provider
 	call      RoutedCall
 	outcome   proxy.Outcome // of the last attempt
 }
@@ -46,7 +45,7 @@ func (rec *callRecord) begin(r *http.Request, call *routedCall) {
 	start := CallStart{
 		Start: rec.call.Start, Caller: call.caller.id.SelfID(), CallerRuntimeID: call.caller.id.RuntimeID(),
 		Type: call.target.route.Type, Procedure: rec.names.Name(call.target.route.Type, call.target.path),
-		Protocol: protocolOf(r), Trace: traceOf(r.Header),
+		Protocol: protocolOf(call.contentType), Trace: traceOf(r.Header),
 	}
 	rec.call.Caller, rec.call.CallerRuntimeID, rec.call.Type = start.Caller, start.CallerRuntimeID, start.Type
 	rec.call.Procedure, rec.call.Protocol = start.Procedure, start.Protocol
@@ -61,9 +60,6 @@ func (rec *callRecord) attempt() *proxy.Outcome {
 	if rec == nil {
 		return nil
 	}
-	if rec.attempted {
-		rec.outcome.Reset()
-	}
 	rec.attempted = true
 	return &rec.outcome
 }
@@ -75,23 +71,27 @@ func (rec *callRecord) ends(code connect.Code) {
 	}
 }
 
-// done takes note of how the last attempt went.
-func (rec *callRecord) done(ctx context.Context, call *routedCall, result proxy.Result) {
+// done takes note of how the last attempt went, which was over at a moment.
+func (rec *callRecord) done(ctx context.Context, call *routedCall, over time.Time) {
 	if rec == nil {
 		return
 	}
-	to, o := &call.target, &rec.outcome
-	rec.path = to.path
+	to, result, o := &call.target, &call.result, &rec.outcome
 	rec.call.Provider, rec.call.ProviderRuntimeID = to.reg.SelfID, to.reg.RuntimeID
-	rec.call.Waited, rec.call.Attempt = result.Latency, o.Took
-	rec.call.RequestBytes, rec.call.ResponseBytes = o.RequestBytes, o.ResponseBytes
+	rec.call.Waited = result.Latency
+	rec.call.Attempt, rec.call.RequestBytes, rec.call.ResponseBytes = 0, 0, 0
+	if rec.attempted && !o.Began.IsZero() {
+		rec.call.Attempt = over.Sub(o.Began)
+		rec.call.RequestBytes, rec.call.ResponseBytes = o.RequestBytes, o.ResponseBytes
+	}
 	if result.Class != proxy.ClassOK {
-		rec.call.Code, _ = outcomeOf(ctx, result)
+		rec.call.Code, _ = outcomeOf(ctx, *result)
+		rec.attempted = false // the next attempt may not get so far
 		return
 	}
-	rec.call.Duration = o.Began.Sub(rec.call.Start) + o.Took // the answer was written by then
+	rec.call.Duration = over.Sub(rec.call.Start) // the answer was written by then
 	if rec.call.Code = connect.Code(o.Code()); answersProcedure(rec.call.Code) && rec.call.Procedure == "" {
-		rec.call.Procedure = rec.names.Learn(rec.call.Type, rec.path)
+		rec.call.Procedure = rec.names.Learn(rec.call.Type, to.path)
 	}
 }
 
@@ -103,10 +103,7 @@ func (rec *callRecord) end() {
 		}
 		rec.observer.CallRouted(rec.ctx, rec.call)
 	}
-	if rec.attempted {
-		rec.outcome.Reset()
-	}
-	// What newCallRecord and begin set anew may stay: names, and no more of a peer's.
+	// What newCallRecord, begin and the proxy set anew may stay: names, and no more of a peer's.
 	rec.observer, rec.names, rec.ctx, rec.begun, rec.attempted = nil, nil, nil, false, false
 	callRecords.Put(rec)
 }

@@ -145,8 +145,12 @@ func TestOneTrace(t *testing.T) {
 			}
 
 			for _, got := range r.seen.Take() {
-				if got.URL.Path == "/"+procedure && got.Header.Get("Baggage") != "tenant=acme" {
-					t.Errorf("baggage %q", got.Header.Get("Baggage"))
+				if got.URL.Path != "/"+procedure {
+					continue
+				}
+
+				if baggage, state := got.Header.Get("Baggage"), got.Header.Get("Tracestate"); baggage != "tenant=acme" || state != "vendor=1" {
+					t.Errorf("baggage %q, tracestate %q", baggage, state)
 				}
 			}
 		}
@@ -184,12 +188,19 @@ func TestErrorsAndRoots(t *testing.T) {
 	}
 
 	r.spans.Reset()
-	echo.CallUnary(t.Context(), r.ToProvider(), nil, http.Header{"Traceparent": {"00-not-a-trace"}})
+	r.seen.Take()
+	echo.CallUnary(t.Context(), r.ToProvider(), nil, http.Header{"Traceparent": {"00-not-a-trace"}, "Tracestate": {"vendor=1"}})
 	hosttest.Eventually(t, "spans", func() bool { return len(r.spans.GetSpans()) == 2 })
 
 	for _, s := range r.spans.GetSpans() {
 		if s.Name != "provider" && s.Parent.IsValid() {
 			t.Errorf("%s has the parent %v", s.Name, s.Parent)
+		}
+	}
+
+	for _, got := range r.seen.Take() {
+		if state := got.Header.Get("Tracestate"); state != "" {
+			t.Errorf("the new trace has the state of another: %q", state)
 		}
 	}
 }

@@ -23,16 +23,30 @@ type chrome struct {
 	id int
 }
 
-// openBrowser starts a browser with a page, and ends it with the test.
-func openBrowser(t *testing.T, program, url string) *chrome {
+// profileDir is the directory of a new browser's profile.
+func profileDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "page") //nolint:usetesting // the browser may still write into it when the test ends
 	if err != nil {
 		t.Fatal(err)
 	}
+	return dir
+}
+
+// openBrowser starts a browser with a page, and ends it with the test.
+func openBrowser(t *testing.T, program, url string) *chrome {
+	t.Helper()
+	return openProfile(t, program, profileDir(t), url)
+}
+
+// openProfile does that with a profile, which it removes in the end, and with what else the
+// browser's environment has.
+func openProfile(t *testing.T, program, dir, url string, env ...string) *chrome {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	cmd := exec.CommandContext(ctx, program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
 		"--disable-background-networking", "--force-device-scale-factor=1", "--window-size=1400,1700", "--user-data-dir="+dir, "--remote-debugging-port=0", "--remote-allow-origins=*", url)
+	cmd.Env = append(os.Environ(), env...)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +72,7 @@ func openBrowser(t *testing.T, program, url string) *chrome {
 		err = json.NewDecoder(res.Body).Decode(&pages)
 		_ = res.Body.Close()
 		for _, p := range pages {
-			if err == nil && p.Type == "page" && strings.HasPrefix(p.URL, "http://127.0.0.1") {
+			if err == nil && p.Type == "page" && strings.Contains(p.URL, "://127.0.0.1") {
 				b.ws, err = websocket.Dial(p.WebSocketDebuggerURL, "", "http://127.0.0.1")
 				return err == nil
 			}

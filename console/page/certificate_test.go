@@ -2,12 +2,14 @@ package page_test
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
 	"github.com/masegraye/connect-plugin-go/console/page"
@@ -46,7 +48,7 @@ func TestCertificate(t *testing.T) {
 	l := hosttest.Listen(t)
 	s := servePage(t, page.Config{
 		Read: adminv1connect.NewAdminReadServiceClient(by, r.URL), Change: adminv1connect.NewAdminChangeServiceClient(by, r.URL),
-		TLS:        &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: own.GetCertificate, ClientCAs: r.Authority.CertPool()},
+		TLS:        &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: own.GetCertificate, ClientCAs: r.Authority.CertPool()},
 		Identities: []string{r.Authority.PluginIdentity("auditor")},
 	}, l)
 	r.page, r.base = s, "https://"+l.Addr().String()
@@ -68,6 +70,10 @@ func TestCertificate(t *testing.T) {
 	if res, err := client(t, r.Authority, other, "auditor").Get(r.base + "/events"); err == nil {
 		_ = res.Body.Close()
 		t.Errorf("a certificate of somebody else's authority: %s", res.Status)
+	}
+	if c, err := tls.Dial("tcp", l.Addr().String(), &tls.Config{RootCAs: r.Authority.CertPool(), MinVersion: tls.VersionTLS12, MaxVersion: tls.VersionTLS12}); err == nil {
+		_ = c.Close()
+		t.Error("the page speaks TLS 1.2")
 	}
 	const readmit = `{"action":"readmit","name":"victim"}`
 	for origin, want := range map[string]int{
@@ -110,6 +116,54 @@ func enter(t *testing.T, r *rig, c *http.Client) *http.Response {
 	_, _ = io.Copy(io.Discard, res.Body)
 	_ = res.Body.Close()
 	return res
+}
+
+// A certificate lets somebody in no longer than it lasts, also on a connection that was made before.
+func TestCertificateEnds(t *testing.T) {
+	t.Parallel()
+	s, err := page.New(page.Config{TLS: &tls.Config{MinVersion: tls.VersionTLS13}, Identities: []string{"auditor"}}, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 8443})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for life, want := range map[time.Duration]int{time.Hour: http.StatusForbidden, -time.Second: http.StatusUnauthorized} { // it is read-only
+		q := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "https://127.0.0.1:8443/change", strings.NewReader(`{}`))
+		q.Header.Set("Origin", "https://127.0.0.1:8443")
+		leaf := &x509.Certificate{DNSNames: []string{"auditor"}, NotAfter: time.Now().Add(life)}
+		q.TLS = &tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{leaf}}}
+		w := httptest.NewRecorder()
+		if s.Handler().ServeHTTP(w, q); w.Code != want {
+			t.Errorf("%v before its end: %d, want %d", life, w.Code, want)
+		}
+	}
+}
+
+// Nor does a stream go on that was begun before.
+func TestStreamEndsWithTheCertificate(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, false)
+	by := r.Enrol(t, "operator", nil).HTTPClient()
+	s, err := page.New(page.Config{
+		Read: adminv1connect.NewAdminReadServiceClient(by, r.URL), TLS: &tls.Config{MinVersion: tls.VersionTLS13}, Identities: []string{"auditor"},
+	}, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 8443})
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "https://127.0.0.1:8443/events", nil)
+	leaf := &x509.Certificate{DNSNames: []string{"auditor"}, NotAfter: time.Now().Add(time.Second)}
+	q.TLS = &tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{leaf}}}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		s.Handler().ServeHTTP(httptest.NewRecorder(), q)
+	}()
+	select {
+	case <-ended:
+		if time.Now().Before(leaf.NotAfter) {
+			t.Error("the stream ended before the certificate")
+		}
+	case <-time.After(hosttest.Wait):
+		t.Error("the stream goes on")
+	}
 }
 
 // What cannot be served safely is not.

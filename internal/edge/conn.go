@@ -96,10 +96,27 @@ func (c *Conn) Refused() {
 	c.mu.Lock()
 	c.meter.fill(now)
 	c.meter.left[refusals]--
-	tooMany := c.refusedTooMuchLocked()
+	tooMany := c.tooMuchLocked(refusals)
 	c.mu.Unlock()
 	if tooMany {
 		c.cutOff("too many " + refusals.String())
+	}
+}
+
+// Stray says how many bytes the peer sent for streams that had ended, and not only before it could
+// know. Who goes on is cut off.
+func (c *Conn) Stray(n int) {
+	if c.meter == nil {
+		return
+	}
+	now := time.Now()
+	c.mu.Lock()
+	c.meter.fill(now)
+	c.meter.left[strays] -= float64(n)
+	tooMany := c.tooMuchLocked(strays)
+	c.mu.Unlock()
+	if tooMany {
+		c.cutOff("too many " + strays.String())
 	}
 }
 
@@ -152,7 +169,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 	n, err := c.Conn.Write(p)
 	c.mu.Lock()
 	c.meter.sent(p[:n])
-	tooMany := c.refusedTooMuchLocked()
+	tooMany := c.tooMuchLocked(refusals)
 	c.mu.Unlock()
 	if tooMany {
 		c.partLocked("too many " + refusals.String())
@@ -171,9 +188,9 @@ func (c *Conn) Close() error {
 	return err //nolint:wrapcheck // stands for what it wraps
 }
 
-// refusedTooMuchLocked reports whether the peer is to be cut off now for what it was refused.
-func (c *Conn) refusedTooMuchLocked() bool {
-	if c.cut != nil || c.meter.left[refusals] >= 0 {
+// tooMuchLocked reports whether the peer is to be cut off now for one kind.
+func (c *Conn) tooMuchLocked(k kind) bool {
+	if c.cut != nil || c.meter.left[k] >= 0 {
 		return false
 	}
 	c.cut = make(chan struct{})

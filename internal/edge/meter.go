@@ -37,6 +37,7 @@ const (
 	headerBytes
 	others
 	refusals
+	strays
 	kinds
 )
 
@@ -44,7 +45,7 @@ const (
 func (k kind) String() string {
 	return [...]string{
 		"reset streams", "SETTINGS", "PINGs", "PRIORITY frames", "WINDOW_UPDATEs", "empty DATA frames", "bytes of header blocks",
-		"frames of other types", "requests that were refused",
+		"frames of other types", "requests that were refused", "bytes for streams that have ended",
 	}[k]
 }
 
@@ -88,6 +89,7 @@ var allowances = [kinds]allowance{
 	headerBytes: {burst: 4 << 20, perSecond: 64 << 10, perCall: 64 << 10},
 	others:      {burst: 50, perSecond: 1, perCall: 1},
 	refusals:    {burst: 2000, perSecond: 100, perCall: 1},
+	strays:      {burst: 1 << 20, perSecond: 1 << 20},
 }
 
 // meter counts the frames of a connection. Its owner guards it.

@@ -25,6 +25,7 @@ type audible struct {
 	slot    *slot
 	turns   turns // nil where nothing waits: before its address is known, and after the handshake
 	working bool  // it has a turn
+	answers int   // in the TLS handshake so far
 }
 
 // Read reads what the peer sent.
@@ -36,6 +37,20 @@ func (a *audible) Read(p []byte) (int, error) {
 			a.slot.heard()
 		}
 		a.work()
+	}
+	return n, err //nolint:wrapcheck // stands for what it wraps
+}
+
+// mostAnswers is how many answers a TLS handshake has at most: to a second ClientHello, too.
+const mostAnswers = 2
+
+// Write writes. An answer in the TLS handshake says that the peer has sent what it had to, however
+// slowly it came, and gives it time for the next: whoever is still silent makes room before it.
+func (a *audible) Write(p []byte) (int, error) {
+	n, err := a.Conn.Write(p)
+	if a.turns != nil && a.answers < mostAnswers {
+		a.answers++
+		a.slot.heard()
 	}
 	return n, err //nolint:wrapcheck // stands for what it wraps
 }

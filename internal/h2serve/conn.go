@@ -49,6 +49,7 @@ type conn struct {
 	// Fixed at creation, or before anything is read.
 	s      *Server
 	nc     Agreed
+	meter  Metered // nil where nobody counts
 	state  *tls.ConnectionState
 	remote string
 	life   context.Context //nolint:containedctx // of its requests
@@ -60,6 +61,7 @@ type conn struct {
 	names  map[string]string // canonical ones of header fields that are not known; nil for none
 	fresh  *stream           // whose handler was not begun yet
 	met    bool              // the peer has sent its settings, which come first
+	stray  int64             // that the meter was not told of yet
 
 	frames atomic.Uint64 // read so far
 	writes atomic.Uint64 // begun and ended so far: odd while one is under way
@@ -81,6 +83,7 @@ type conn struct {
 	blocked    []*stream         // that wait for window, or for room in out
 	recvWindow int64             // that the peer may send
 	credit     int64             // of it that was read and is not given back yet
+	underway   int64             // that may still come for streams that have ended
 	peer       peerSettings
 	tick       *time.Timer // of tend
 	parting    *time.Timer // nil until nothing is left to do
@@ -101,6 +104,7 @@ func newConn(s *Server, nc Agreed) *conn {
 		peer: peerSettings{maxFrame: leastFrame, window: initialWindow},
 	}
 	c.life, c.end = context.WithCancel(s.cfg.ConnContext(context.WithValue(s.life, http.LocalAddrContextKey, nc.LocalAddr()), nc))
+	c.meter, _ = nc.(Metered)
 	c.encoder = hpack.NewEncoder(&c.block)
 	c.reader = &ahead{from: c.nc}
 	c.framer = http2.NewFramer(io.Discard, c.reader)

@@ -102,7 +102,9 @@ func (c *conn) take(frame http2.Frame) error {
 	if head, ok := frame.(*http2.MetaHeadersFrame); ok {
 		return c.headers(head)
 	}
-	return c.other(frame)
+	err := c.other(frame)
+	c.tellStray()
+	return err
 }
 
 // other handles every frame but those of header blocks.
@@ -117,6 +119,7 @@ func (c *conn) other(frame http2.Frame) error {
 			return http2.ConnectionError(http2.ErrCodeProtocol)
 		}
 		if st := c.streams[f.StreamID]; st != nil {
+			st.recvWindow = 0 // nothing of it is under way
 			st.breakLocked(resetError(f.ErrCode))
 		}
 	case *http2.SettingsFrame:
@@ -152,6 +155,7 @@ func (c *conn) headers(f *http2.MetaHeadersFrame) error {
 	st, err := c.newStream(f)
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	body := c.bodyLocked(f)
 	if c.lastID = f.StreamID; f.Truncated {
 		c.tooLargeLocked(f)
 		return nil
@@ -171,7 +175,7 @@ func (c *conn) headers(f *http2.MetaHeadersFrame) error {
 		st.cancel()
 		return http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeRefusedStream}
 	}
-	st.window = c.peer.window
+	st.window, c.underway = c.peer.window, c.underway-body
 	c.streams[st.id] = st
 	c.running++
 	if c.fresh != nil {
@@ -224,7 +228,8 @@ func (c *conn) dataLocked(f *http2.DataFrame) error {
 	st := c.streams[f.StreamID]
 	if st == nil {
 		c.creditLocked(length)
-		return nil // was under way when the stream ended
+		c.strayLocked(length)
+		return nil
 	}
 	data := f.Data()
 	c.creditLocked(length - int64(len(data)))

@@ -46,6 +46,12 @@ type Agreed interface {
 	Abort()
 }
 
+// Metered is an [Agreed] that is told how many bytes its peer sends for streams that are none any
+// more, beyond those that it could send before it knew.
+type Metered interface {
+	Stray(n int)
+}
+
 // Server serves connections. Make it with [New]; it is safe for concurrent use.
 type Server struct {
 	crew

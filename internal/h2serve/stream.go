@@ -30,7 +30,7 @@ type stream struct {
 	// Fixed at creation.
 	c       *conn
 	id      uint32
-	req     *http.Request
+	req     *http.Request // until it is served
 	cancel  context.CancelFunc
 	trailer http.Header // of the request, nil for none: the handler's, filled when it reads the end of the body
 
@@ -91,7 +91,9 @@ func (st *stream) endLocked() error {
 
 // serve runs the handler.
 func (st *stream) serve() {
-	w := &response{st: st, header: http.Header{}, declared: -1, bodiless: st.req.Method == http.MethodHead}
+	r := st.req
+	st.req = nil // the handlers of streams that last have others, and let go of it
+	w := &response{st: st, header: http.Header{}, declared: -1, bodiless: r.Method == http.MethodHead}
 	defer st.done()
 	defer st.cancel()
 	finished := false
@@ -109,7 +111,7 @@ func (st *stream) serve() {
 		defer st.c.mu.Unlock()
 		st.c.resetLocked(st.id, http2.ErrCodeInternal, http.ErrAbortHandler)
 	}()
-	st.c.s.cfg.Handler.ServeHTTP(w, st.req)
+	st.c.s.cfg.Handler.ServeHTTP(w, r)
 	w.finish()
 	finished = true
 }
@@ -148,6 +150,9 @@ func (st *stream) closeLocked() {
 	}
 	st.closed = true
 	c := st.c
+	if !st.remote {
+		c.underway += max(st.recvWindow, 0)
+	}
 	c.creditLocked(int64(st.unread.length))
 	delete(c.streams, st.id)
 	st.can.Broadcast()

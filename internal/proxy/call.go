@@ -20,6 +20,8 @@ const endGrace = 2 * time.Second
 type Call struct {
 	// Path is the path on the provider, as [JoinPath] returns it.
 	Path string
+	// ContentType is that of the request, where it was read already.
+	ContentType string
 	// CallerID is the runtime id of the authenticated caller, which the
 	// provider gets as X-Plugin-Caller-Id; empty leaves the field out.
 	CallerID string
@@ -41,8 +43,8 @@ type Call struct {
 	// protocol can say so at that point. If it is nil or reports false, the
 	// stream is aborted: the caller sees a reset.
 	Ending func(Class, error) (Status, bool)
-	// Outcome, where it is not nil, takes in what the call is like. It is the call's until
-	// Forward returns.
+	// Outcome, where it is not nil, takes in what the call is like, and forgets what it knew. It
+	// is the call's until Forward returns.
 	Outcome *Outcome
 }
 
@@ -171,16 +173,6 @@ func (c *call) noteTrailer(name, value string) {
 	}
 }
 
-// noteEnd has it take in what is known at the end.
-func (c *call) noteEnd() {
-	if c.Outcome == nil {
-		return
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.Outcome.End(c.start, c.taken)
-}
-
 // interrupt breaks the call off for the given reason: whoever waits for the
 // provider wakes at once, whoever waits for the caller soon.
 func (c *call) interrupt(err error) {
@@ -250,10 +242,14 @@ func (c *call) why() error {
 	return c.cause
 }
 
-// end makes later interruptions leave the request and the response alone.
+// end makes later interruptions leave the request and the response alone, and has the outcome
+// take in what is known at the end.
 func (c *call) end() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if !c.ended && c.Outcome != nil {
+		c.Outcome.End(c.start, c.taken)
+	}
 	c.ended = true
 }
 

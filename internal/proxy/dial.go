@@ -77,6 +77,7 @@ func (p *Provider) connectTo(ctx context.Context, addr netip.AddrPort) (*h2.Conn
 		PingTimeout:    p.cfg.PingTimeout,
 		Away:           p.logAway,
 		Room:           p.roomChanged,
+		Freed:          p.roomFreed,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w: %w", errUseless, errProtocol, err)

@@ -42,8 +42,8 @@ func (p *Provider) Forward(w http.ResponseWriter, r *http.Request, how Call) Res
 	}
 	c := p.newCall(&how, r)
 	c.w, c.ctrl = w, *http.NewResponseController(w)
-	defer c.noteEnd()
 	if err := p.enter(c); err != nil {
+		c.end()
 		return Result{Class: ClassUnavailable, Err: err, Retryable: true}
 	}
 	if r.ProtoMajor == 1 {
@@ -83,7 +83,7 @@ func (p *Provider) newCall(how *Call, r *http.Request) *call {
 	} else {
 		c = new(call)
 	}
-	c.Call, c.p, c.r, c.start, c.unary, c.length = *how, p, r, time.Now(), isUnary(r), r.ContentLength
+	c.Call, c.p, c.r, c.start, c.unary, c.length = *how, p, r, time.Now(), isUnary(r, how.ContentType), r.ContentLength
 	return c
 }
 
@@ -115,12 +115,16 @@ func (c *call) checkGet() error {
 
 // isUnary reports whether a request looks like one whose response is a single
 // message: a unary call of Connect. Its parts are gathered for a moment, which
-// ends early where the response turns out to be something else.
-func isUnary(r *http.Request) bool {
+// ends early where the response turns out to be something else. The content type is
+// empty where nobody has read it.
+func isUnary(r *http.Request, contentType string) bool {
 	if r.Method == http.MethodGet {
 		return true
 	}
-	codec, ok := strings.CutPrefix(r.Header.Get(fieldContentType), "application/")
+	if contentType == "" {
+		contentType = first(r.Header[fieldContentType])
+	}
+	codec, ok := strings.CutPrefix(contentType, "application/")
 	return ok && !strings.HasPrefix(codec, "grpc") && !strings.HasPrefix(codec, "connect+")
 }
 

@@ -41,9 +41,8 @@ var codeNames = [...]string{
 type Outcome struct {
 	// RequestBytes and ResponseBytes are the sizes of the bodies as far as they went.
 	RequestBytes, ResponseBytes int64
-	// Began is when the call began, and Took how long it took, up to the end of the response.
+	// Began is when the call began.
 	Began time.Time
-	Took  time.Duration
 
 	framing   framing
 	status    int    // zero before there is a response
@@ -85,9 +84,9 @@ func (o *Outcome) Trailer(name, value string) {
 	}
 }
 
-// End takes in when the call began, whose end is now, and how much went to the provider.
+// End takes in when the call began that is over, and how much went to the provider.
 func (o *Outcome) End(begun time.Time, sent int64) {
-	o.Began, o.Took, o.RequestBytes = begun, time.Since(begun), sent
+	o.Began, o.RequestBytes = begun, sent
 }
 
 // Code returns the code of gRPC and Connect with which the RPC ended, zero for success, once

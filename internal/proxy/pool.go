@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/masegraye/connect-plugin-go/internal/proxy/h2"
@@ -38,7 +39,7 @@ func (d *dial) isLate() bool {
 type lines struct {
 	conns   []*h2.Conn // that take calls
 	reserve *h2.Conn   // for urgent calls that find no room on the others
-	leaving int        // connections that end with the calls that they have
+	leaving []*h2.Conn // that end with the calls that they have
 	dialing *dial      // one of conns that is under way
 	opening *dial      // the reserve that is under way
 	worn    time.Time  // when one was last set aside for its wear
@@ -52,15 +53,17 @@ type lines struct {
 // choice is what a call is to do: use conn, fail with err, or wait for dial or
 // for a while.
 type choice struct {
-	conn *h2.Conn
-	err  error
-	dial *dial
-	wait time.Duration
+	conn   *h2.Conn
+	err    error
+	dial   *dial
+	wait   time.Duration
+	barred bool // there is room, for others than the call's caller
 }
 
 // open opens a stream on a connection with room for one, and returns what it did
 // not send of the request's body yet. An error means that nothing was sent.
 func (p *Provider) open(c *call, request h2.Request) (*h2.Stream, []byte, error) {
+	request.Reserved = true
 	for {
 		conn, err := p.conn(c)
 		if err != nil {
@@ -70,31 +73,22 @@ func (p *Provider) open(c *call, request h2.Request) (*h2.Stream, []byte, error)
 		if err == nil || errors.Is(err, h2.ErrTooLarge) {
 			return stream, rest, err
 		}
-		p.yield(c)
 	}
 }
 
-// yield gives back what a call holds that got no stream, and has the next look: a caller whose
-// calls wait on for what they count as theirs themselves would get no further.
-func (p *Provider) yield(c *call) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.yieldLocked(c)
-	p.lines.waiting.wake(p.mayLocked)
-}
-
-// conn returns a connection that takes a stream, and waits for one where
+// conn returns a connection with a place for a stream, and waits for one where
 // necessary.
 func (p *Provider) conn(c *call) (*h2.Conn, error) {
 	var w *waiting
 	defer func() { w.leave(p) }()
 	for {
 		p.mu.Lock()
-		ch := p.chooseLocked(c, w == nil)
-		switch {
-		case ch.conn != nil:
-			p.holdLocked(c)
-		case ch.err == nil:
+		if c.holds { // it got no stream, or one that the provider did not look at
+			p.yieldLocked(c)
+			p.offerLocked()
+		}
+		ch := p.takeLocked(c, w == nil)
+		if ch.conn == nil && ch.err == nil {
 			w, ch.err = w.enterLocked(c, ch)
 		}
 		p.mu.Unlock()
@@ -107,19 +101,43 @@ func (p *Provider) conn(c *call) (*h2.Conn, error) {
 	}
 }
 
+// takeLocked says what a call is to do, and takes the place on a connection that it is to use. A
+// connection may be full by the time, and is none to use then.
+func (p *Provider) takeLocked(c *call, isNew bool) choice {
+	for {
+		ch := p.chooseLocked(c, isNew)
+		switch {
+		case ch.conn == nil:
+			return ch
+		case ch.conn.Reserve():
+			p.holdLocked(c)
+			return ch
+		}
+	}
+}
+
 // chooseLocked says what a call is to do. One that is new waits behind those that
 // wait already, unless it is urgent, or they wait for calls of their own callers to end.
 func (p *Provider) chooseLocked(c *call, isNew bool) choice {
 	if p.ctx.Err() != nil {
 		return choice{err: ErrClosed}
 	}
+	best, strained := p.bestLocked(c.CallerID)
 	if isNew && !c.Urgent && p.lines.waiting.has(p.mayLocked) {
 		return p.waitLocked()
 	}
-	best, strained := p.bestLocked(c.CallerID)
-	if !c.Urgent && !p.mayLocked(c.CallerID) {
+	barred := best != nil && !c.Urgent && !p.mayLocked(c.CallerID)
+	if barred {
 		best = nil
 	}
+	ch := p.useLocked(c, best, strained)
+	ch.barred = barred
+	return ch
+}
+
+// useLocked says what a call is to do that may have a stream on the given connection, which is
+// nil where there is none for it.
+func (p *Provider) useLocked(c *call, best *h2.Conn, strained bool) choice {
 	switch {
 	case best != nil && !strained && (c.Urgent || best.Load() < p.cfg.CallsPerConn && !best.Filling()):
 		return choice{conn: best}
@@ -211,7 +229,7 @@ func (p *Provider) bestLocked(caller string) (*h2.Conn, bool) {
 			continue
 		}
 		kept = append(kept, conn)
-		rests := worn && l.leaving < p.cfg.MaxConns
+		rests := worn && len(l.leaving) < p.cfg.MaxConns
 		if l.resting = l.resting || rests; rests || conn.Full() {
 			continue
 		}
@@ -220,15 +238,24 @@ func (p *Provider) bestLocked(caller string) (*h2.Conn, bool) {
 			best, bestStrained = conn, strained
 		}
 	}
+	p.keepLocked(kept)
+	return best, bestStrained
+}
+
+// keepLocked forgets the connections but the given ones, which stand at the beginning of them.
+func (p *Provider) keepLocked(kept []*h2.Conn) {
+	l := &p.lines
+	if len(kept) < len(l.conns) {
+		p.wakeAllLocked() // there may be another one now
+	}
 	clear(l.conns[len(kept):])
 	l.conns = kept
-	return best, bestStrained
 }
 
 // replaceLocked reports whether a worn connection may end with its calls: that did
 // not happen just now, and not too many are ending already.
 func (p *Provider) replaceLocked() bool {
-	if p.lines.leaving >= p.cfg.MaxConns || p.restLocked() > 0 {
+	if len(p.lines.leaving) >= p.cfg.MaxConns || p.restLocked() > 0 {
 		return false
 	}
 	p.lines.worn = time.Now()
@@ -244,7 +271,7 @@ func (p *Provider) retireLocked(conn *h2.Conn) {
 	if conn.Failed() {
 		p.wasteLocked(errUseless)
 	}
-	p.lines.leaving++
+	p.lines.leaving = append(p.lines.leaving, conn)
 	p.background.Go(func() {
 		conn.Retire()
 		select {
@@ -253,7 +280,8 @@ func (p *Provider) retireLocked(conn *h2.Conn) {
 		}
 		conn.Close()
 		p.mu.Lock()
-		p.lines.leaving--
+		p.lines.leaving = slices.DeleteFunc(p.lines.leaving, func(other *h2.Conn) bool { return other == conn })
+		p.wakeAllLocked()
 		p.mu.Unlock()
 	})
 }
@@ -312,16 +340,5 @@ func (p *Provider) proved() {
 	defer p.mu.Unlock()
 	p.lines.hope = patience{}
 	p.troubled.Store(false)
-}
-
-// roomChanged has the calls that wait look again.
-func (p *Provider) roomChanged() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.wakeAllLocked()
-}
-
-func (p *Provider) wakeAllLocked() {
-	for p.lines.waiting.wake(anybody) {
-	}
+	p.wakeAllLocked() // they need not wait for the next dial
 }

@@ -145,7 +145,7 @@ func (p *Provider) leave(c *call) {
 	defer p.mu.Unlock()
 	delete(p.calls, c)
 	p.yieldLocked(c)
-	p.lines.waiting.wake(p.mayLocked)
+	p.offerLocked()
 	if p.closed && len(p.calls) == 0 {
 		close(p.drained)
 	}

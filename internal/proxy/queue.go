@@ -12,6 +12,7 @@ type queue struct {
 	lines map[string]*line
 	turns []*line // with a call that was not woken, the one whose turn is next first
 	size  int
+	awake int // of them, woken
 	clock uint64
 }
 
@@ -78,6 +79,7 @@ func (q *queue) again(w *waiter) {
 		return
 	}
 	w.woken = false
+	q.awake--
 	w.line.turn = min(w.line.turn, w.gave)
 	q.sleep(w)
 }
@@ -88,6 +90,8 @@ func (q *queue) remove(w *waiter) {
 	if !w.woken {
 		l.asleep = slices.DeleteFunc(l.asleep, func(other *waiter) bool { return other == w })
 		q.enlist(l)
+	} else {
+		q.awake--
 	}
 	q.size--
 	if l.size--; l.size == 0 {
@@ -122,6 +126,7 @@ func (q *queue) wake(may func(caller string) bool) bool {
 	w.gave, l.turn = l.turn, q.clock
 	q.enlist(l)
 	w.woken = true
+	q.awake++
 	select {
 	case w.turn <- struct{}{}:
 	default:

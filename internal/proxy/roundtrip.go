@@ -24,7 +24,7 @@ func (p *Provider) RoundTrip(r *http.Request, how Call) (*http.Response, Result)
 	}
 	t := &trip{call: call{
 		Call: how, p: p, r: r, ctrl: *http.NewResponseController(ownWriter{r}), start: time.Now(),
-		unary: isUnary(r), length: r.ContentLength,
+		unary: isUnary(r, how.ContentType), length: r.ContentLength,
 	}}
 	if err := p.enter(&t.call); err != nil {
 		return nil, Result{Class: ClassUnavailable, Err: err, Retryable: true}

@@ -3,7 +3,8 @@ package proxy
 import "github.com/masegraye/connect-plugin-go/internal/proxy/h2"
 
 // mayLocked reports whether a caller may have one more stream: nobody has more than three quarters
-// of those that there are. The host, which has no name, may always.
+// of those that there are, and of those that still end elsewhere. The host, which has no name, may
+// always.
 func (p *Provider) mayLocked(caller string) bool {
 	held := int64(p.held[caller])
 	if caller == "" || held == 0 {
@@ -13,7 +14,13 @@ func (p *Provider) mayLocked(caller string) bool {
 	for _, conn := range p.lines.conns {
 		streams += conn.Limit()
 	}
-	return streams == 0 || held < h2.MostOf(streams)
+	if streams == 0 {
+		return true
+	}
+	for _, conn := range p.lines.leaving {
+		streams += int64(conn.Load())
+	}
+	return held < h2.MostOf(streams)
 }
 
 // holdLocked notes that a call has a stream, or is about to.

@@ -37,8 +37,12 @@ func (p *Provider) noteTenure(conn *h2.Conn, nc net.Conn) {
 // provider showed on it, so that the next call looks at the one of today. Overtime later
 // the calls on it end too, unless the provider showed a good one meanwhile.
 func (p *Provider) endTenures(now time.Time) {
-	for _, conn := range p.ended(now) {
+	over := p.ended(now)
+	for _, conn := range over {
 		conn.Retire() // not under mu: one without calls ends, and tells those who wait for room
+	}
+	if len(over) > 0 {
+		p.roomChanged() // another one may take the place of those that go on with their calls
 	}
 }
 

@@ -22,6 +22,9 @@ type waiting struct {
 func (w *waiting) enterLocked(c *call, ch choice) (*waiting, error) {
 	if w != nil {
 		c.p.lines.waiting.again(w.waiter)
+		if ch.barred {
+			c.p.offerLocked() // others may have what this one was woken for
+		}
 		if w.expired && ch.dial == nil {
 			return w, ErrBusy
 		}
@@ -105,7 +108,7 @@ func (d *dial) failure() error {
 	return nil
 }
 
-// leave ends the waiting. Whoever is next looks whether there is room left.
+// leave ends the waiting. Whoever is next looks where there is room left.
 func (w *waiting) leave(p *Provider) {
 	if w == nil {
 		return
@@ -117,7 +120,7 @@ func (w *waiting) leave(p *Provider) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.lines.waiting.remove(w.waiter)
-	p.lines.waiting.wake(p.mayLocked)
+	p.offerLocked()
 }
 
 // Connected reports whether there is any connection.

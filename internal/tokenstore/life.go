@@ -18,11 +18,12 @@ type life struct {
 func (i *Identity) Seen() { i.life.seen.Store(int64(i.clock.now())) }
 
 // Served notes that the instance answered a call: a sign of life, and of the side of it
-// that others call.
-func (i *Identity) Served() {
+// that others call. It returns when that was, which it looked up.
+func (i *Identity) Served() time.Time {
 	now := max(1, int64(i.clock.now()))
 	i.life.seen.Store(now)
 	i.life.served.Store(now)
+	return i.clock.time(instant(now))
 }
 
 // LastSeen returns the moment of the last sign of life. To obtain an identity or to renew

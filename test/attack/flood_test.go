@@ -100,6 +100,12 @@ func TestAudit_H48_FloodsAreCutOff(t *testing.T) {
 			}
 			return f.WriteData(1, false, nil)
 		},
+		"streams that have ended": func(f *flooder, i uint32) error {
+			if i == 0 {
+				return f.open(0, true)
+			}
+			return f.WriteData(1, false, make([]byte, 16<<10))
+		},
 	}
 	const most = 20_000
 	for name, flood := range floods {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"golang.org/x/net/http2"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
@@ -151,21 +152,27 @@ func TestAudit_ATK11_APluginHasSoManyConnections(t *testing.T) {
 	}()
 	cfg := ca.TLS(ca.Certify(t, hosttest.URI(hostID)))
 	cfg.ServerName = "storage.example"
-	opened := make(chan *tls.Conn, most+1)
-	for range most + 1 {
-		go func() {
-			conn, err := tls.Dial("tcp", listener.Addr().String(), cfg)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			opened <- conn
-		}()
+	opened := make(chan *tls.Conn, 1)
+	dial := func() {
+		conn, err := tls.Dial("tcp", listener.Addr().String(), cfg)
+		if err == nil { // the plugin knows its host once it answers in HTTP/2
+			_, err = conn.Write([]byte(http2.ClientPreface + "\x00\x00\x00\x04\x00\x00\x00\x00\x00"))
+		}
+		if err == nil {
+			_, err = conn.Read(make([]byte, 1))
+		}
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		opened <- conn
 	}
 	var conns []*tls.Conn
 	for range most {
+		go dial()
 		conns = append(conns, hosttest.Arrival(t, opened))
 	}
+	go dial()
 	select {
 	case <-opened:
 		t.Errorf("a connection beyond %d was taken", most)

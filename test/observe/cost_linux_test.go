@@ -6,6 +6,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest/echo"
@@ -13,22 +14,27 @@ import (
 
 // BenchmarkObserver is what it takes to tell an observer that does nothing of a routed call:
 // the processor time of a call without sockets, less that of one that nobody observes. The two
-// take turns, so that both suffer alike from what else the machine does; the medians count.
+// take turns, so that both suffer alike from what else the machine does; of either counts what the
+// quickest tenth took, which suffered least.
 func BenchmarkObserver(b *testing.B) {
 	const batch = 100
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	nobody, nothing := echo.NewMemoryCall(b, nil), echo.NewMemoryCall(b, connectplugin.NopObserver{})
-	var all, more []time.Duration
+	var without, with []time.Duration
 	for b.Loop() {
-		without := timeOf(b, nobody, batch)
-		with := timeOf(b, nothing, batch)
-		all, more = append(all, without), append(more, with-without)
+		without = append(without, timeOf(b, nobody, batch))
+		with = append(with, timeOf(b, nothing, batch))
 	}
-	for name, list := range map[string][]time.Duration{"ns/call": all, "ns/observed": more} {
-		slices.Sort(list)
-		b.ReportMetric(float64(list[len(list)/2].Nanoseconds())/batch, name)
-	}
+	call := quick(without)
+	b.ReportMetric(float64(call)/batch, "ns/call")
+	b.ReportMetric(float64(quick(with)-call)/batch, "ns/observed")
+}
+
+// quick is the longest of the quickest tenth.
+func quick(all []time.Duration) time.Duration {
+	slices.Sort(all)
+	return all[len(all)/10]
 }
 
 func timeOf(b *testing.B, call func(), times int) time.Duration {
@@ -40,13 +46,14 @@ func timeOf(b *testing.B, call func(), times int) time.Duration {
 	return threadTime(b) - begun
 }
 
-// threadTime is the processor time of the goroutine's thread.
+// threadTime is the processor time of the goroutine's thread, to the nanosecond: getrusage knows
+// it only as it was at the last tick.
 func threadTime(tb testing.TB) time.Duration {
 	tb.Helper()
-	const thread = 1 // RUSAGE_THREAD
-	var usage syscall.Rusage
-	if err := syscall.Getrusage(thread, &usage); err != nil {
+	const thread = 3 // CLOCK_THREAD_CPUTIME_ID
+	var now syscall.Timespec
+	if _, _, err := syscall.RawSyscall(syscall.SYS_CLOCK_GETTIME, thread, uintptr(unsafe.Pointer(&now)), 0); err != 0 {
 		tb.Fatal(err)
 	}
-	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+	return time.Duration(now.Nano())
 }

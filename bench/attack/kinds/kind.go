@@ -72,10 +72,10 @@ func (k Kind) Play(ctx context.Context, authority *connectplugin.Authority, addr
 		return Outcome{}, err
 	}
 	a := &attack{authority: authority, addr: addr}
+	defer a.close()
 	if err := a.arm(ctx, k.Who); err != nil {
 		return Outcome{}, err
 	}
-	defer a.close()
 	a.begun = time.Now()
 	ctx, cancel := context.WithTimeout(ctx, min(d, MostTime))
 	defer cancel()
@@ -102,6 +102,7 @@ type attack struct {
 	begun     time.Time
 	tls       *tls.Config
 	client    *connectplugin.Client // nil for a stranger
+	relay     *relay                // between a plugin's client and the host, nil for others
 
 	sent, refused atomic.Int64
 	told          atomic.Bool
@@ -126,8 +127,12 @@ func (a *attack) arm(ctx context.Context, who string) (err error) {
 		cfg.Metadata.Requires = append(cfg.Metadata.Requires, connectplugin.ServiceDependency{Type: t})
 	}
 	provides := stage.Hostile
-	if who == Plugin {
+	if who == Plugin { // a provider comes from where it is
 		provides = flooded
+		if a.relay, err = a.relayed(); err != nil {
+			return err
+		}
+		cfg.HostURL = "https://" + a.relay.addr()
 	}
 	cfg.Metadata.Provides = []connectplugin.ServiceDeclaration{{Type: provides, Version: "1.0.0", Path: stage.Path}}
 	if a.client, err = connectplugin.NewClient(cfg); err == nil {
@@ -142,6 +147,9 @@ func (a *attack) arm(ctx context.Context, who string) (err error) {
 func (a *attack) close() {
 	if a.client != nil {
 		_ = a.client.Close()
+	}
+	if a.relay != nil {
+		a.relay.close()
 	}
 }
 

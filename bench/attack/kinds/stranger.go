@@ -44,6 +44,8 @@ func strangers() []Kind {
 		{Name: "SETTINGS of many entries", run: flood(manySettings)},
 		{Name: pingFlood, run: flood(func(c *conn, _ uint32) error { return c.WritePing(false, [8]byte{}) })},
 		{Name: "empty DATA flood", run: flood(emptyData)},
+		{Name: "DATA of a stream that has ended", run: flood(stray(maxFrame))},
+		{Name: "DATA of a stream that has ended, small", run: flood(stray(1))},
 		{Name: "PRIORITY flood", run: flood(func(c *conn, i uint32) error {
 			return c.WritePriority(2*i+1, http2.PriorityParam{Weight: 1})
 		})},
@@ -121,6 +123,17 @@ func emptyData(c *conn, i uint32) error {
 		return err
 	}
 	return c.WriteData(1, false, nil)
+}
+
+// stray goes on with the body of a request that was complete.
+func stray(length int) func(c *conn, i uint32) error {
+	return func(c *conn, i uint32) error {
+		if i == 0 {
+			_, err := c.open(c.head(discoverPath), true)
+			return err
+		}
+		return c.WriteData(1, false, make([]byte, length))
+	}
 }
 
 func bigHeaders(c *conn, i uint32) error {

@@ -6,6 +6,7 @@
 const byId = (id) => document.getElementById(id);
 const state = { writable: false, before: new Map(), at: 0 };
 const maxDenials = 50;
+const quiet = 3000; // ms after which nothing happens: a host sends a snapshot each second while anything does
 
 function make(name, text, className) {
   const e = document.createElement(name);
@@ -80,7 +81,9 @@ function rated(edges, taken) {
   const out = edges.map((e) => {
     const key = JSON.stringify([e.caller, e.provider, e.type]);
     const calls = count(e.calls), broken = count(e.providerFaults), wrong = count(e.callerFaults);
-    const was = state.before.get(key) || { calls: state.at ? 0 : calls, broken: state.at ? 0 : broken };
+    const had = state.before.get(key);
+    const was = had && had.calls <= calls ? had // fewer than before has a host that began anew
+      : { calls: state.at ? 0 : calls, broken: state.at ? 0 : broken };
     now.set(key, { calls, broken });
     return { ...e, key, count: calls, broken, wrong, rate: (calls - was.calls) / Math.max(at - state.at, 0.2), failing: broken > was.broken };
   });
@@ -199,13 +202,19 @@ function say(what) {
   if (byId("status").textContent !== what) byId("status").textContent = what;
 }
 
+function showCalls(edges, plugins) {
+  showEdges(edges);
+  showGraph(edges, plugins);
+}
+
 function show(m) {
   if (m.snapshot) {
     const s = m.snapshot;
     const plugins = s.plugins || [], edges = rated(s.edges || [], s.takenAt);
     byId("host").textContent = `${s.host?.address || ""} version ${s.host?.version || ""}, ${plugins.length} plugins` + (s.omitted ? `, ${s.omitted} entries not shown` : "");
-    showEdges(edges);
-    showGraph(edges, plugins);
+    showCalls(edges, plugins);
+    clearTimeout(state.timer);
+    state.timer = setTimeout(() => showCalls(edges.map((e) => ({ ...e, rate: 0, failing: false })), plugins), quiet);
     showPlugins(plugins, s.takenAt);
     showRevoked(s.revoked || []);
     showLimits(s.limits || []);

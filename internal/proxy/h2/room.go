@@ -8,6 +8,28 @@ func (c *Conn) Usable() bool { return c.usable.Load() }
 // the server has read what waits for it.
 func (c *Conn) Full() bool { return c.choked.Load() || c.load.Load() >= c.limit.Load() }
 
+// Reserve takes a place for a stream that is about to be opened, and reports false where there
+// is none.
+func (c *Conn) Reserve() bool {
+	for {
+		load := c.load.Load()
+		if c.choked.Load() || load >= c.limit.Load() {
+			return false
+		}
+		if c.load.CompareAndSwap(load, load+1) {
+			return true
+		}
+	}
+}
+
+// Room returns how many streams it takes at this moment.
+func (c *Conn) Room() int64 {
+	if c.choked.Load() {
+		return 0
+	}
+	return max(0, c.limit.Load()-c.load.Load())
+}
+
 // Limit returns how many streams it carries at once, as the server stated it.
 func (c *Conn) Limit() int64 { return c.limit.Load() }
 

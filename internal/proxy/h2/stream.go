@@ -80,6 +80,9 @@ type Request struct {
 	// Owner is who shares what the stream takes of the connection's send
 	// window with other streams of the same name.
 	Owner string
+	// Reserved says that the place that [Conn.Reserve] took is for it. Open gives it back
+	// where it fails.
+	Reserved bool
 }
 
 // size is the size of the header list (RFC 9113, section 6.5.2).
@@ -109,10 +112,10 @@ func (c *Conn) Open(r Request) (*Stream, []byte, error) {
 	size := r.size()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if size > c.peer.maxHeader {
-		return nil, nil, ErrTooLarge
-	}
-	if err := c.admitLocked(s); err != nil {
+	if err := c.admitLocked(s, size, r.Reserved); err != nil {
+		if r.Reserved {
+			c.load.Add(-1)
+		}
 		return nil, nil, err
 	}
 	body := r.Body
@@ -137,9 +140,11 @@ func (c *Conn) Open(r Request) (*Stream, []byte, error) {
 	return s, body, nil
 }
 
-// admitLocked gives s a place on the wire.
-func (c *Conn) admitLocked(s *Stream) error {
+// admitLocked gives s, whose fields are of the given size, a place on the wire.
+func (c *Conn) admitLocked(s *Stream, size int64, reserved bool) error {
 	switch {
+	case size > c.peer.maxHeader:
+		return ErrTooLarge
 	case c.err != nil || c.draining:
 		return ErrClosed
 	case c.nextID > maxStreamID:
@@ -148,13 +153,15 @@ func (c *Conn) admitLocked(s *Stream) error {
 	case len(c.out) >= openWater:
 		c.choked.Store(true)
 		return ErrFull
-	case c.Full():
+	case !reserved && c.Full():
 		return ErrFull
 	}
 	s.id = c.nextID
 	c.nextID += 2
 	c.streams[s.id] = s
-	c.load.Add(1)
+	if !reserved {
+		c.load.Add(1)
+	}
 	return nil
 }
 

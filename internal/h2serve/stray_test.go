@@ -1,0 +1,96 @@
+package h2serve_test
+
+import (
+	"net"
+	"net/http"
+	"sync/atomic"
+	"testing"
+
+	"golang.org/x/net/http2"
+
+	"github.com/masegraye/connect-plugin-go/internal/edge"
+	"github.com/masegraye/connect-plugin-go/internal/h2serve"
+)
+
+// metered has its connections count what is told of them.
+type metered struct {
+	net.Listener
+
+	strays atomic.Int64
+}
+
+func (m *metered) Accept() (net.Conn, error) {
+	c, err := m.Listener.Accept()
+	if agreed, ok := c.(*edge.Conn); ok {
+		return &meteredConn{agreed, m}, err
+	}
+	return c, err
+}
+
+type meteredConn struct {
+	*edge.Conn
+
+	of *metered
+}
+
+func (c *meteredConn) Stray(n int) { c.of.strays.Add(int64(n)) }
+
+// What comes for a stream that has ended counts, but for what its peer could send before it knew.
+func TestServer_CountsWhatComesForEndedStreams(t *testing.T) {
+	t.Parallel()
+	const part, least = 16 << 10, 64 // four parts are a window
+	ended := func(w *wire) {
+		w.request(stream, false, nil)
+		w.until(isA[*http2.RSTStreamFrame])
+	}
+	data := func(w *wire, length int) { w.ok(w.WriteData(stream, false, make([]byte, length))) }
+	for name, play := range map[string]struct {
+		begin func(w *wire)
+		send  []int
+		want  int64
+	}{
+		"under way":         {ended, []int{part, part, part, part}, 0},
+		"small, under way":  {ended, []int{1, 1, part, part, part, part - 2*least}, 0},
+		"more than that":    {ended, []int{part, part, part, part, part, part}, 2 * part},
+		"after its own end": {func(w *wire) { w.request(stream, true, nil); w.until(isTheEnd) }, []int{1, part}, least + part},
+		"after its reset":   {func(w *wire) { w.request(stream, false, nil); w.ok(w.WriteRSTStream(stream, http2.ErrCodeCancel)) }, []int{part}, part},
+		"of no stream": {func(w *wire) {
+			w.request(stream, false, map[string]string{"te": "gzip"})
+			w.until(isA[*http2.RSTStreamFrame])
+		}, []int{part, part, part, part, part}, part},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := &metered{Listener: listen(t)}
+			waits := name == "after its reset"
+			server := h2serve.New(config(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				if waits {
+					<-r.Context().Done()
+				}
+			})))
+			go func() { _ = server.Serve(l) }()
+			t.Cleanup(func() { _ = server.Close() })
+			w := dial(t, l.Addr().String())
+			play.begin(w)
+			for _, length := range play.send {
+				data(w, length)
+			}
+			w.ok(w.WritePing(false, [8]byte{1}))
+			w.until(func(f http2.Frame) bool { ping, ok := f.(*http2.PingFrame); return ok && ping.IsAck() })
+			if got := l.strays.Load(); got != play.want {
+				t.Errorf("%d bytes were counted, want %d", got, play.want)
+			}
+		})
+	}
+}
+
+// isTheEnd reports the end of a response.
+func isTheEnd(f http2.Frame) bool {
+	switch f := f.(type) {
+	case *http2.MetaHeadersFrame:
+		return f.StreamEnded()
+	case *http2.DataFrame:
+		return f.StreamEnded()
+	}
+	return false
+}

@@ -1,0 +1,40 @@
+package proxy
+
+// roomChanged has the calls that wait look again.
+func (p *Provider) roomChanged() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.wakeAllLocked()
+}
+
+// roomFreed has whoever may have it look at the room that there is.
+func (p *Provider) roomFreed() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.offerLocked()
+}
+
+func (p *Provider) wakeAllLocked() {
+	for p.lines.waiting.wake(anybody) {
+	}
+}
+
+// offerLocked wakes as many of those who wait, and may have one, as there are streams: one too many
+// could come before whoever's turn it is.
+func (p *Provider) offerLocked() {
+	l := &p.lines
+	if len(l.waiting.turns) == 0 {
+		return
+	}
+	room := int64(0)
+	for _, conn := range l.conns {
+		if conn.Usable() {
+			room += conn.Room()
+		}
+	}
+	for int64(l.waiting.awake) < room {
+		if !l.waiting.wake(p.mayLocked) {
+			return
+		}
+	}
+}
