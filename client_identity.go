@@ -200,7 +200,42 @@ func (c *Client) renewed(ctx context.Context, stale identity, patient bool) erro
 		if first {
 			c.cfg.Logger.Warn("the host no longer knows this client; enrolling again", keyRuntimeID, stale.runtimeID)
 		}
+		return e.waitAs(ctx, patient)
+	}
+}
+
+var errEnrolling = errors.New("the handshake is not over yet, and half of the time that the call had left is")
+
+// waitAs waits, who is not patient for half of the time that ctx has left: who calls is to
+// learn why nothing was done, and not that its time is over.
+func (e *enrolment) waitAs(ctx context.Context, patient bool) error {
+	if patient {
 		return e.wait(ctx)
+	}
+	half, cancel := halfway(ctx)
+	defer cancel()
+	select {
+	case <-e.done:
+		return e.err
+	case <-half.Done():
+	}
+	if ctx.Err() != nil {
+		return e.wait(ctx)
+	}
+	return errEnrolling
+}
+
+// halfway returns a context that ends when half of the time is over that ctx has left.
+func halfway(ctx context.Context) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return context.WithCancel(ctx)
+	}
+	half, cancel := context.WithCancel(ctx)
+	late := time.AfterFunc(time.Until(deadline)/2, cancel)
+	return half, func() {
+		late.Stop()
+		cancel()
 	}
 }
 

@@ -349,7 +349,9 @@ func (s *ServiceConn) route(ctx context.Context, id identity) (string, error) {
 	if changed == nil {
 		return provider, err
 	}
-	late, cancel := context.WithTimeout(ctx, routeWait)
+	half, over := halfway(ctx)
+	defer over()
+	late, cancel := context.WithTimeout(half, routeWait)
 	defer cancel()
 	for changed != nil {
 		select {

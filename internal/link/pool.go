@@ -75,7 +75,9 @@ func New(cfg Config) *Pool {
 
 // RoundTrip makes a request over one of the connections. What it returns before the
 // response matches [Unprocessed] where the server did nothing. It asks for no compression
-// and follows no redirect; a request with a trailer is refused.
+// and follows no redirect; a request with a trailer is refused. Where there is no connection,
+// it waits for one until half of the time is over that the request has left, so that its
+// caller learns that the server is out of reach.
 func (p *Pool) RoundTrip(r *http.Request) (*http.Response, error) {
 	x, err := newExchange(r)
 	if err != nil {
@@ -84,7 +86,7 @@ func (p *Pool) RoundTrip(r *http.Request) (*http.Response, error) {
 	defer x.settle()
 
 	for {
-		c, err := p.Get(r.Context())
+		c, err := p.get(r.Context(), true)
 		if err != nil {
 			return nil, &unreached{err}
 		}

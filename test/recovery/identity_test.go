@@ -2,6 +2,8 @@ package recovery_test
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -198,4 +200,88 @@ func unknown(host *hosttest.Restartable) (n int) {
 		}
 	}
 	return n
+}
+
+// A provider with many watches whose identity the host lost has all that it registers, at
+// whatever moment, under the one identity that it has then: to revoke that, or to leave, takes
+// everything out of service.
+func TestAudit_USE41_AllThatAProviderHasEndsWithItsIdentity(t *testing.T) {
+	t.Parallel()
+	const watches = 20
+	types := []string{"one", "two", "three", "four"}
+	host := start(t, func(c *connectplugin.ServeConfig) {
+		c.Policy.Plugins["provider"] = hosttest.Allow(func(p *connectplugin.PluginPolicy) {
+			p.Provides, p.Requires = types, []string{"other"}
+		})
+	})
+	c := host.Enrol(t, "provider", hosttest.Declaring(types, []string{"other"}))
+	ctx, cancel := context.WithCancel(t.Context())
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	defer cancel()
+	for range watches {
+		watching.Go(func() {
+			for range c.WatchService(ctx, "other") {
+			}
+		})
+	}
+	for _, lost := range []string{"not yet", "revoked", "host killed", "revoked", "host killed"} {
+		switch lost {
+		case "revoked":
+			host.Revoke(c.RuntimeID())
+		case "host killed":
+			host.Kill(t)
+			host.Restart(t)
+		}
+		registerAll(t, c, types)
+		provided(t, host, types, c.RuntimeID())
+		if !host.Revoke(c.RuntimeID()) {
+			t.Errorf("%s: there was nothing to revoke", lost)
+		}
+		provided(t, host, types, "")
+	}
+	registerAll(t, c, types)
+	if err := c.Leave(t.Context()); err != nil {
+		t.Errorf("Leave: %v", err)
+	}
+	provided(t, host, types, "")
+	if all := host.Plugins(); len(all) != 0 {
+		t.Errorf("after it left: %+v", all)
+	}
+}
+
+// registerAll registers all types at once, and those again that the loss of the host cut off.
+func registerAll(t *testing.T, c *connectplugin.Client, types []string) {
+	t.Helper()
+	errs := make([]error, len(types))
+	for i := range errs {
+		errs[i] = connect.NewError(connect.CodeUnavailable, nil)
+	}
+	hosttest.Eventually(t, "all are registered", func() bool {
+		var all sync.WaitGroup
+		for i, serviceType := range types {
+			if connect.CodeOf(errs[i]) == connect.CodeUnavailable {
+				all.Go(func() { _, errs[i] = hosttest.Register(t, c, serviceType, "1.0.0") })
+			}
+		}
+		all.Wait()
+		return !slices.ContainsFunc(errs, func(err error) bool { return connect.CodeOf(err) == connect.CodeUnavailable })
+	})
+	if err := errors.Join(errs...); err != nil {
+		t.Errorf("%v", err)
+	}
+}
+
+// provided demands that one plugin provides all the types, or that nobody does.
+func provided(t *testing.T, host *hosttest.Restartable, types []string, runtimeID string) {
+	t.Helper()
+	for _, serviceType := range types {
+		all := host.Registry().GetAllProviders(serviceType)
+		switch {
+		case runtimeID == "" && len(all) > 0:
+			t.Errorf("%q is still provided by %s", serviceType, all[0].RuntimeID)
+		case runtimeID != "" && (len(all) != 1 || all[0].RuntimeID != runtimeID):
+			t.Errorf("%q has %d providers, want one, %s", serviceType, len(all), runtimeID)
+		}
+	}
 }
