@@ -26,6 +26,7 @@ const (
 	DefaultRoomTimeout    = 5 * time.Second
 	DefaultMaxConns       = 6
 	DefaultCallsPerConn   = 512
+	DefaultMaxWaiting     = 1024
 )
 
 // Config describes one provider. It is copied; nothing in it is changed.
@@ -97,6 +98,9 @@ type Config struct {
 	// CallsPerConn is the number of calls in flight beyond which another
 	// connection is opened. Zero means DefaultCallsPerConn.
 	CallsPerConn int
+	// MaxWaiting bounds the calls of one caller that wait for room at once; of all callers
+	// together four times as many may. Zero means DefaultMaxWaiting.
+	MaxWaiting int
 	// Logger gets what the provider says when it ends a connection. Nil means
 	// [slog.DiscardHandler].
 	Logger *slog.Logger
@@ -144,6 +148,7 @@ func (cfg *Config) withDefaults() Config {
 	out.MaxHeaderBytes = cmp.Or(max(out.MaxHeaderBytes, 0), DefaultMaxHeaderBytes)
 	out.MaxConns = cmp.Or(max(out.MaxConns, 0), DefaultMaxConns)
 	out.CallsPerConn = cmp.Or(max(out.CallsPerConn, 0), DefaultCallsPerConn)
+	out.MaxWaiting = cmp.Or(max(out.MaxWaiting, 0), DefaultMaxWaiting)
 	if out.TLS != nil {
 		out.TLS = clientTLS(out.TLS, out.Endpoint.Host())
 	}

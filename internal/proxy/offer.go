@@ -20,18 +20,23 @@ func (p *Provider) wakeAllLocked() {
 }
 
 // offerLocked wakes as many of those who wait, and may have one, as there are streams: one too many
-// could come before whoever's turn it is.
+// could come before whoever's turn it is. One looks where there is only a worn connection, which
+// it may replace, or wait until it may.
 func (p *Provider) offerLocked() {
 	l := &p.lines
 	if len(l.waiting.turns) == 0 {
 		return
 	}
-	room := int64(0)
+	room, worn := int64(0), int64(0)
 	for _, conn := range l.conns {
 		if conn.Usable() {
 			room += conn.Room()
 		}
+		if conn.Worn() {
+			worn = 1
+		}
 	}
+	room = max(room, worn)
 	for int64(l.waiting.awake) < room {
 		if !l.waiting.wake(p.mayLocked) {
 			return

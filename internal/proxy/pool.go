@@ -9,15 +9,9 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/proxy/h2"
 )
 
-const (
-	// maxWaiting is how many calls may wait for room at a provider, and
-	// maxWaitingEach how many of one caller.
-	maxWaiting     = 4096
-	maxWaitingEach = 1024
-	// wearPause is the least time between two connections that are set aside
-	// because of streams that were given up.
-	wearPause = 200 * time.Millisecond
-)
+// wearPause is the least time between two connections that are set aside because of streams
+// that were given up.
+const wearPause = 200 * time.Millisecond
 
 // dial is an attempt to connect that any number of calls wait for.
 type dial struct {

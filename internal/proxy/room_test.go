@@ -92,10 +92,10 @@ func TestAudit_USE46_RoomGoesToWhoWaits(t *testing.T) {
 // told so at once, and one of them that goes makes room.
 func TestAudit_USE46_SoManyWait(t *testing.T) {
 	t.Parallel()
-	const each = 1024 // and four times as many of all
+	const each = 32 // and four times as many of all
 	synctest.Test(t, func(t *testing.T) {
 		pd := &played{settings: []http2.Setting{{ID: http2.SettingMaxConcurrentStreams, Val: 1}}}
-		p := newPlayed(t, pd, func(c *proxy.Config) { c.MaxConns, c.RoomTimeout = 1, time.Hour })
+		p := newPlayed(t, pd, func(c *proxy.Config) { c.MaxConns, c.MaxWaiting, c.RoomTimeout = 1, each, time.Hour })
 		ctx, cancel := context.WithCancelCause(t.Context())
 		var wg sync.WaitGroup
 		wait := func(ctx context.Context, caller string, n int) {

@@ -8,6 +8,9 @@ import (
 	"time"
 )
 
+// waitingCallers is how many callers may have as many calls wait as one may.
+const waitingCallers = 4
+
 // waiting is a call that waits for a connection. A nil one does not wait yet.
 type waiting struct {
 	*waiter
@@ -30,7 +33,7 @@ func (w *waiting) enterLocked(c *call, ch choice) (*waiting, error) {
 		}
 		return w, nil
 	}
-	waiter := c.p.lines.waiting.add(c.CallerID, maxWaiting, maxWaitingEach)
+	waiter := c.p.lines.waiting.add(c.CallerID, waitingCallers*c.p.cfg.MaxWaiting, c.p.cfg.MaxWaiting)
 	if waiter == nil {
 		return nil, ErrBusy
 	}
