@@ -47,28 +47,30 @@ func empty(t *testing.T, dir string) {
 // What leaves the group ends with the control group, however the process ends.
 func TestCgroupEndsWhatLeftTheGroup(t *testing.T) {
 	t.Parallel()
-	for name, end := range map[string]func(*procgroup.Process){
-		"it is killed":       func(p *procgroup.Process) { _ = p.Kill() },
-		"it ends by itself":  func(*procgroup.Process) {},
-		"it is asked to end": func(p *procgroup.Process) { _ = p.Terminate() },
+	for name, tt := range map[string]struct {
+		words []string // what it does when its daemon runs
+		end   func(p *procgroup.Process, ask *os.File)
+	}{
+		"it is killed":       {[]string{"sleep"}, func(p *procgroup.Process, _ *os.File) { _ = p.Kill() }},
+		"it ends by itself":  {[]string{"inherited", "exit=0"}, func(_ *procgroup.Process, ask *os.File) { _ = ask.Close() }},
+		"it is asked to end": {[]string{"sleep"}, func(p *procgroup.Process, _ *os.File) { _ = p.Terminate() }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir := delegated(t)
-			words := []string{"daemon", "sleep"}
-			if name == "it ends by itself" {
-				words[1] = "exit=0"
+			theirs, ours, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
 			}
+			defer func() { _, _ = theirs.Close(), ours.Close() }()
 			s := &procgroup.Starter{Guard: &procgroup.Guard{}}
 			t.Cleanup(s.Guard.Close)
-			p, out := begin(t, s, procgroup.Config{Cgroup: dir}, words...)
-			var pids []int
-			for range words {
-				if words[1] == "sleep" || len(pids) == 0 {
-					pids = append(pids, out.sleeper(t))
-				}
+			p, out := begin(t, s, procgroup.Config{Cgroup: dir, Files: []*os.File{theirs}}, append([]string{"daemon"}, tt.words...)...)
+			pids := []int{out.sleeper(t)}
+			if tt.words[0] == "sleep" {
+				pids = append(pids, out.sleeper(t))
 			}
-			end(p)
+			tt.end(p, ours)
 			ended(t, p)
 			for _, pid := range pids {
 				gone(t, "what it started", pid)
