@@ -3,12 +3,12 @@
 package privdir
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 	"sync"
 )
 
@@ -16,6 +16,7 @@ const (
 	prefix    = "connectplugin-" // of every root
 	lockName  = "lock"
 	shared    = "own" // of the files of this process's user
+	nameLen   = 16    // of a file, 80 bits
 	ownerOnly = 0o700
 	passable  = 0o711 // others may go through to what is theirs, and list nothing
 	maxBase   = 48    // so that the address of a socket below it has room for its name
@@ -34,10 +35,9 @@ var errTaken = errors.New("the new directory is gone")
 type Root struct {
 	opening sync.Mutex // held while a root is made or removed; guards nothing
 
-	mu    sync.Mutex
-	path  string // empty while there is none
-	lock  *os.File
-	files uint64 // named so far
+	mu   sync.Mutex
+	path string // empty while there is none
+	lock *os.File
 }
 
 // Owner is the user that a directory belongs to.
@@ -60,11 +60,11 @@ func (r *Root) Make(owner *Owner) (string, error) {
 	return dir, nil
 }
 
-// File returns a path that nobody had before, in a directory which belongs to this process's
-// user and is that of all such paths: a directory for each protects one process of a user from
-// another no better, and to remove it waits for the disk where a file system tells the disk what
-// it frees (ext4 with discard). Nothing is there yet; remove with os.Remove what is, or all of
-// them with Close.
+// File returns a path that nobody can guess, so that no process of the same user is there first,
+// in a directory which belongs to this process's user and is that of all such paths: a directory
+// for each protects one process of a user from another no better, and to remove it waits for the
+// disk where a file system tells the disk what it frees (ext4 with discard). Nothing is there
+// yet; remove with os.Remove what is, or all of them with Close.
 func (r *Root) File() (string, error) {
 	root, err := r.open()
 	dir := filepath.Join(root, shared)
@@ -74,10 +74,7 @@ func (r *Root) File() (string, error) {
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return "", fmt.Errorf("private directory: %w", err)
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.files++
-	return filepath.Join(dir, strconv.FormatUint(r.files, 10)), nil
+	return filepath.Join(dir, rand.Text()[:nameLen]), nil
 }
 
 // Close removes every directory. Another Make begins anew.
