@@ -40,7 +40,7 @@ var keys = sync.OnceValues(func() (tls.Certificate, *x509.CertPool) {
 func config(handler http.Handler) h2serve.Config {
 	return h2serve.Config{
 		Handler: handler, Context: context.Background(),
-		HandshakeTimeout: wait, IdleTimeout: wait, PingAfter: wait, PingTimeout: wait, WriteTimeout: wait,
+		HandshakeTimeout: wait, IdleTimeout: wait, PingAfter: wait, PingTimeout: wait, WriteTimeout: wait / 2,
 		MaxStreams: 100, MaxHeaderBytes: 64 << 10, StreamWindow: 64 << 10, ConnWindow: 256 << 10,
 	}
 }
@@ -127,7 +127,7 @@ func dialTLS(t *testing.T, addr string) *tls.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = nc.Close() })
-	_ = nc.SetDeadline(time.Now().Add(wait))
+	_ = nc.SetDeadline(time.Now().Add(2 * wait)) // longer than a server waits for its peer
 	conn, _ := nc.(*tls.Conn)
 	return conn
 }

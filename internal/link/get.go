@@ -29,9 +29,13 @@ type waiter struct {
 	soon *time.Timer   // until when it waits for any connection; nil is as long as it may
 }
 
+// leastHurry is what has to be left of a request's time for it to hurry: who asks again and again
+// with one deadline would else do so ever faster.
+const leastHurry = 10 * time.Millisecond
+
 // hurry sets how long the request waits for any connection.
 func (w *waiter) hurry(ctx context.Context, soon bool) {
-	if deadline, ok := ctx.Deadline(); ok && soon && w.soon == nil {
+	if deadline, ok := ctx.Deadline(); ok && soon && w.soon == nil && time.Until(deadline) >= leastHurry {
 		w.soon = time.NewTimer(time.Until(deadline) / 2)
 	}
 }
