@@ -80,9 +80,11 @@ func create(name string, text []byte, mode os.FileMode) error {
 
 func (t *tool) auditVerify() *cobra.Command {
 	var key, checkpoint string
+	var from uint64
 	c := &cobra.Command{Use: "verify LOG", Short: "check an audit log, with the files that were put aside", Args: exactly("LOG")}
 	c.Flags().StringVar(&key, "key", "", "file with the public key (PEM), as audit key makes it")
 	c.Flags().StringVar(&checkpoint, "checkpoint", "", "file with the last checkpoint (JSON) that was kept elsewhere: finds a cut tail")
+	c.Flags().Uint64Var(&from, "from", 0, "number of the line that the files have to begin with, or with an earlier one: 1 is the log's first. Finds old files that are missing")
 	c.RunE = func(_ *cobra.Command, args []string) error {
 		public, err := readPublicKey(key)
 		if err != nil {
@@ -99,6 +101,8 @@ func (t *tool) auditVerify() *cobra.Command {
 			return err
 		case err != nil:
 			return &foundError{err}
+		case from > 0 && report.First > from:
+			return &foundError{fmt.Errorf("lines %d to %d are missing: the files begin with number %d", from, report.First-1, report.First)}
 		case t.json:
 			return json.NewEncoder(t.out).Encode(report)
 		}

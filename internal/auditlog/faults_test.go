@@ -108,6 +108,39 @@ func TestOpen_AfterHalfOfPuttingAside(t *testing.T) {
 	}
 }
 
+// A file that was put aside begins with the number in its name: what is gone from its beginning, and
+// from that of the log with it, is found.
+func TestVerify_FilesBeginAsTheirNamesSay(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "audit.log")
+	w := open(t, path, func(c *auditlog.Config) { c.MaxBytes = 500 })
+	for n := range 12 {
+		w.Record(event(n))
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	files, err := auditlog.Files(path)
+	if err != nil || len(files) < 2 {
+		t.Fatalf("%v, %v", files, err)
+	}
+	text, err := os.ReadFile(files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, later, _ := strings.Cut(string(text), "\n")
+	for content, want := range map[string]string{string(text): "", later: "is number 2", "": "is missing", "\n": "was changed"} {
+		v, err := auditlog.NewVerifier(public(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = v.File(files[0], strings.NewReader(content))
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), files[0]+":1: "+want)) {
+			t.Errorf("%q: %v", want, err)
+		}
+	}
+}
+
 // A file that has the name already is not written over, and the log goes on where it is.
 func TestWriter_PutsNothingOverAnother(t *testing.T) {
 	t.Parallel()

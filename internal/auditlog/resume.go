@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -138,8 +139,7 @@ func Files(path string) ([]string, error) {
 	}
 	var files []string
 	for _, e := range entries {
-		if number, ok := strings.CutPrefix(e.Name(), filepath.Base(path)+"."); ok && len(number) == digits &&
-			strings.Trim(number, "0123456789") == "" {
+		if number, ok := strings.CutPrefix(e.Name(), filepath.Base(path)+"."); ok && isNumber(number) {
 			files = append(files, filepath.Join(filepath.Dir(path), e.Name()))
 		}
 	}
@@ -168,3 +168,17 @@ func same(a, b string) bool {
 
 // digits is how long the numbers of files are that were put aside.
 const digits = 20
+
+// isNumber reports whether text is the number in the name of a file that was put aside.
+func isNumber(text string) bool { return len(text) == digits && strings.Trim(text, "0123456789") == "" }
+
+// firstOf is the number of the first line of a file that was put aside, by its name, and 0 for a
+// file of another name.
+func firstOf(name string) uint64 {
+	dot := strings.LastIndexByte(name, '.')
+	if dot < 0 || !isNumber(name[dot+1:]) {
+		return 0
+	}
+	number, _ := strconv.ParseUint(name[dot+1:], 10, 64) // beyond 64 bits no line has it
+	return number
+}

@@ -66,16 +66,19 @@ func NewVerifier(key ed25519.PublicKey, kept *Checkpoint) (*Verifier, error) {
 	return &Verifier{key: key, kept: kept}, nil
 }
 
-// File checks the next file of the log.
+// File checks the next file of the log. One that was put aside begins with the number in its name.
 func (v *Verifier) File(name string, r io.Reader) error {
 	b := bufio.NewReaderSize(r, maxLine)
+	first := firstOf(name)
 	for n := 1; ; n++ {
 		text, err := b.ReadSlice('\n')
-		if errors.Is(err, io.EOF) && len(text) == 0 {
+		if over := errors.Is(err, io.EOF) && len(text) == 0; over && (n > 1 || first == 0) {
 			return nil
 		}
 		v.at = ChangedError{File: name, Line: n}
 		switch {
+		case errors.Is(err, io.EOF) && len(text) == 0:
+			return v.problem("is missing: the file began with number %d, as its name says", first)
 		case errors.Is(err, io.EOF):
 			return v.problem("is cut off in the middle of the line")
 		case errors.Is(err, bufio.ErrBufferFull):
@@ -85,6 +88,9 @@ func (v *Verifier) File(name string, r io.Reader) error {
 		}
 		if err := v.line(bytes.TrimSuffix(text, []byte{'\n'})); err != nil {
 			return err
+		}
+		if n == 1 && first != 0 && v.before.Sequence != first {
+			return v.problem("is number %d: the file began with number %d, as its name says", v.before.Sequence, first)
 		}
 	}
 }
