@@ -41,11 +41,12 @@ func (w *waiter) hurry(ctx context.Context, soon bool) {
 }
 
 // choice is what a request is to do: use conn, fail with err, or wait, for dial too if
-// there is one.
+// there is one, and no longer than pause if that is not zero.
 type choice struct {
-	conn *Conn
-	err  error
-	dial *dial
+	conn  *Conn
+	err   error
+	dial  *dial
+	pause time.Duration
 }
 
 // Get returns a connection that takes a request now, or waits for room where there are
@@ -75,7 +76,7 @@ func (p *Pool) get(ctx context.Context, soon bool) (*Conn, error) {
 			return ch.conn, ch.err
 		}
 
-		if err := w.wait(ctx, ch.dial); err != nil && (ctx.Err() != nil || !p.Connected()) {
+		if err := w.wait(ctx, ch); err != nil && (ctx.Err() != nil || !p.Connected()) {
 			return nil, err
 		}
 	}
@@ -106,8 +107,12 @@ func (p *Pool) chooseLocked(isNew bool) choice {
 	switch {
 	case best != nil && (!isNew || len(p.queue) == 0):
 		return choice{conn: best}
-	case best != nil, open >= p.cfg.MaxConns, open > 0 && time.Now().Before(p.pause):
+	case best != nil, open >= p.cfg.MaxConns:
 		return choice{}
+	}
+
+	if pause := time.Until(p.pause); open > 0 && pause > 0 {
+		return choice{pause: pause}
 	}
 
 	if p.dial == nil {
@@ -134,11 +139,19 @@ func (p *Pool) waitLocked(w *waiter) *waiter {
 
 // wait returns when the request should look again. An error is that of the context, or
 // of the connection on its way.
-func (w *waiter) wait(ctx context.Context, d *dial) error {
+func (w *waiter) wait(ctx context.Context, ch choice) error {
 	var (
-		dialled <-chan struct{}
-		soon    <-chan time.Time
+		d           = ch.dial
+		dialled     <-chan struct{}
+		soon, pause <-chan time.Time
 	)
+
+	if ch.pause > 0 {
+		timer := time.NewTimer(ch.pause)
+		defer timer.Stop()
+
+		pause = timer.C
+	}
 
 	if d != nil {
 		dialled = d.done
@@ -150,6 +163,7 @@ func (w *waiter) wait(ctx context.Context, d *dial) error {
 
 	select {
 	case <-w.turn:
+	case <-pause:
 	case <-dialled:
 		return d.err
 	case <-soon:

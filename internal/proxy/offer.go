@@ -19,6 +19,13 @@ func (p *Provider) wakeAllLocked() {
 	}
 }
 
+// offerReserveLocked wakes the host's own calls: there may be room on the connection that is kept
+// for the urgent ones.
+func (p *Provider) offerReserveLocked() {
+	for p.lines.waiting.wake(isHost) {
+	}
+}
+
 // offerLocked wakes as many of those who wait, and may have one, as there are streams: one too many
 // could come before whoever's turn it is. One looks where there is only a worn connection, which
 // it may replace, or wait until it may.

@@ -146,6 +146,9 @@ func (p *Provider) leave(c *call) {
 	delete(p.calls, c)
 	p.yieldLocked(c)
 	p.offerLocked()
+	if c.Urgent {
+		p.offerReserveLocked()
+	}
 	if p.closed && len(p.calls) == 0 {
 		close(p.drained)
 	}

@@ -112,6 +112,9 @@ func (q *queue) has(may func(caller string) bool) bool {
 // anybody may have room.
 func anybody(string) bool { return true }
 
+// isHost reports whether a caller is the host, which has no name.
+func isHost(caller string) bool { return caller == "" }
+
 // wake wakes the call whose turn it is among those of callers who may have room, and reports
 // whether there was one.
 func (q *queue) wake(may func(caller string) bool) bool {

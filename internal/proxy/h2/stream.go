@@ -153,7 +153,7 @@ func (c *Conn) admitLocked(s *Stream, size int64, reserved bool) error {
 	case len(c.out) >= openWater:
 		c.choked.Store(true)
 		return ErrFull
-	case !reserved && c.Full():
+	case !reserved && c.Full(), reserved && c.load.Load() > c.limit.Load(): // which the server lowered meanwhile
 		return ErrFull
 	}
 	s.id = c.nextID
