@@ -153,7 +153,9 @@ func (c *Conn) admitLocked(s *Stream, size int64, reserved bool) error {
 	case len(c.out) >= openWater:
 		c.choked.Store(true)
 		return ErrFull
-	case !reserved && c.Full(), reserved && c.load.Load() > c.limit.Load(): // which the server lowered meanwhile
+	case !reserved && c.Full():
+		return ErrFull
+	case reserved && c.load.Load() > c.limit.Load(): // the server lowered it meanwhile
 		return ErrFull
 	}
 	s.id = c.nextID

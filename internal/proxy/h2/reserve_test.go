@@ -10,7 +10,7 @@ import (
 )
 
 // A place that was reserved before the server lowered its limit is none any more.
-func TestBreaker9_ReservedPlaceIsNoLongerThere(t *testing.T) {
+func TestAudit_USE03_ReservedPlaceEndsWithTheLimit(t *testing.T) {
 	t.Parallel()
 	c, p := connect(t, config(), http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: 2})
 	if !c.Reserve() {
