@@ -121,12 +121,22 @@ func (m *middleware) see(h *hub, a *admission, w http.ResponseWriter, r *http.Re
 	if o == nil || m.route.tells {
 		return nil
 	}
-	s := &servedCall{ResponseWriter: w, observer: o, names: &h.answered, group: m.route.prefix, path: r.URL.Path}
+	s := &servedCall{ResponseWriter: w, observer: o, names: &h.answered, group: m.route.prefix, path: procedureOf(r.URL.Path)}
 	s.call = ServedCall{Start: time.Now(), Protocol: protocolOf(contentType(r)), Trace: traceOf(r.Header)}
 	if a.caller != nil {
 		s.call.Caller, s.call.CallerRuntimeID = a.caller.id.SelfID(), a.caller.id.RuntimeID()
 	}
 	return s
+}
+
+// procedureOf is a path as an observer is told of it: of a call with a grant it has the type and
+// the procedure, since there are any number of grants.
+func procedureOf(path string) string {
+	if !strings.HasPrefix(path, pathCapabilities) {
+		return path
+	}
+	capType, _, rest := splitCapabilityPath(path)
+	return pathCapabilities + capType + rest
 }
 
 // Read reads the request's body.

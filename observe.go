@@ -122,7 +122,8 @@ type ServedCall struct {
 	// Caller is the self id of who called, and CallerRuntimeID its runtime id. Both are empty
 	// where the call had no identity.
 	Caller, CallerRuntimeID string
-	// Procedure is the path, of one that was answered before (see RoutedCall), or empty.
+	// Procedure is the path, of one that was answered before (see RoutedCall), or empty. That of
+	// a capability is without the grant, "/capabilities/logger/acme.v1.Logger/Log".
 	Procedure string
 	// Protocol is that of the call.
 	Protocol Protocol
