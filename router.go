@@ -130,7 +130,7 @@ func (s *ServiceRouter) route(w http.ResponseWriter, r *http.Request) {
 		refuse(w, r, connect.CodeUnauthenticated, errUnauthenticated)
 		return
 	}
-	call := &routedCall{caller: c, book: c.hub.rules.Load(), began: time.Now(), contentType: contentType(r)}
+	call := &routedCall{caller: c, book: c.hub.rules.Load(), contentType: contentType(r)}
 	if o := c.hub.observer(); o != nil {
 		call.record = newCallRecord(o, c)
 		defer call.record.end()
@@ -178,7 +178,6 @@ func noteDenied(c *caller, r *http.Request, serviceType, reason string) {
 type routedCall struct {
 	caller *caller
 	book   *policy.Book // under which it began
-	began  time.Time
 	target routeTarget
 	result proxy.Result // of the last attempt that policy allowed
 	record *callRecord  // nil where nobody observes
@@ -309,8 +308,8 @@ func (c *routedCall) onto(pool *proxy.Provider, w http.ResponseWriter, r *http.R
 	id := c.caller.id
 	c.result = pool.Forward(w, r, proxy.Call{
 		Path: c.target.path, Ending: ending, Outcome: c.record.attempt(), Ahead: c.caller.hub.shareOf(id).ahead,
-		ContentType: c.contentType, Began: c.began,
-		CallerID: id.RuntimeID(), CallerSelfID: id.SelfID(), CallerVersion: id.SelfVersion(),
+		ContentType: c.contentType,
+		CallerID:    id.RuntimeID(), CallerSelfID: id.SelfID(), CallerVersion: id.SelfVersion(),
 	})
 }
 

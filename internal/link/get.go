@@ -26,18 +26,6 @@ type dial struct {
 // waiter is a request that waits for room on a connection.
 type waiter struct {
 	turn chan struct{} // has an element when it should look again
-	soon *time.Timer   // until when it waits for any connection; nil is as long as it may
-}
-
-// leastHurry is what has to be left of a request's time for it to hurry: who asks again and again
-// with one deadline would else do so ever faster.
-const leastHurry = 10 * time.Millisecond
-
-// hurry sets how long the request waits for any connection.
-func (w *waiter) hurry(ctx context.Context, soon bool) {
-	if deadline, ok := ctx.Deadline(); ok && soon && w.soon == nil && time.Until(deadline) >= leastHurry {
-		w.soon = time.NewTimer(time.Until(deadline) / 2)
-	}
 }
 
 // choice is what a request is to do: use conn, fail with err, or wait, for dial too if
@@ -51,13 +39,7 @@ type choice struct {
 
 // Get returns a connection that takes a request now, or waits for room where there are
 // as many as there may be. Others may be faster to use that room.
-func (p *Pool) Get(ctx context.Context) (*Conn, error) { return p.get(ctx, false) }
-
-// errNoneYet is what requests get that could wait longer only until nobody can be told.
-var errNoneYet = errors.New("there is no connection yet, and half of the time that the request had left is over")
-
-// get is Get that waits for any connection for half of the time that is left, if soon is set.
-func (p *Pool) get(ctx context.Context, soon bool) (*Conn, error) {
+func (p *Pool) Get(ctx context.Context) (*Conn, error) {
 	var w *waiter
 
 	defer func() { p.leave(w) }()
@@ -68,7 +50,6 @@ func (p *Pool) get(ctx context.Context, soon bool) (*Conn, error) {
 		ch := p.chooseLocked(w == nil)
 		if ch.conn == nil && ch.err == nil {
 			w = p.waitLocked(w)
-			w.hurry(ctx, soon)
 		}
 		p.mu.Unlock()
 
@@ -141,9 +122,9 @@ func (p *Pool) waitLocked(w *waiter) *waiter {
 // of the connection on its way.
 func (w *waiter) wait(ctx context.Context, ch choice) error {
 	var (
-		d           = ch.dial
-		dialled     <-chan struct{}
-		soon, pause <-chan time.Time
+		d       = ch.dial
+		dialled <-chan struct{}
+		pause   <-chan time.Time
 	)
 
 	if ch.pause > 0 {
@@ -157,17 +138,11 @@ func (w *waiter) wait(ctx context.Context, ch choice) error {
 		dialled = d.done
 	}
 
-	if w.soon != nil {
-		soon = w.soon.C
-	}
-
 	select {
 	case <-w.turn:
 	case <-pause:
 	case <-dialled:
 		return d.err
-	case <-soon:
-		return errNoneYet
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -189,10 +164,6 @@ func (w *waiter) wait(ctx context.Context, ch choice) error {
 func (p *Pool) leave(w *waiter) {
 	if w == nil {
 		return
-	}
-
-	if w.soon != nil {
-		w.soon.Stop()
 	}
 
 	p.mu.Lock()

@@ -75,9 +75,7 @@ func New(cfg Config) *Pool {
 
 // RoundTrip makes a request over one of the connections. What it returns before the
 // response matches [Unprocessed] where the server did nothing. It asks for no compression
-// and follows no redirect; a request with a trailer is refused. Where there is no connection,
-// it waits for one until half of the time is over that the request has left, so that its
-// caller learns that the server is out of reach.
+// and follows no redirect; a request with a trailer is refused.
 func (p *Pool) RoundTrip(r *http.Request) (*http.Response, error) {
 	x, err := newExchange(r)
 	if err != nil {
@@ -86,7 +84,7 @@ func (p *Pool) RoundTrip(r *http.Request) (*http.Response, error) {
 	defer x.settle()
 
 	for {
-		c, err := p.get(r.Context(), true)
+		c, err := p.Get(r.Context())
 		if err != nil {
 			return nil, &unreached{err}
 		}

@@ -1,9 +1,7 @@
 package proxy
 
 import (
-	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"time"
 )
@@ -16,7 +14,6 @@ type waiting struct {
 	*waiter
 
 	room    *time.Timer // how long it may wait for room
-	soon    *time.Timer // how long it may wait for any connection; nil is as long as the dial may
 	expired bool
 }
 
@@ -37,17 +34,13 @@ func (w *waiting) enterLocked(c *call, ch choice) (*waiting, error) {
 	if waiter == nil {
 		return nil, ErrBusy
 	}
-	return &waiting{waiter: waiter, room: time.NewTimer(c.p.cfg.RoomTimeout), soon: c.half()}, nil
+	return &waiting{waiter: waiter, room: time.NewTimer(c.p.cfg.RoomTimeout)}, nil
 }
 
 // wait returns when the call should look again. An error is that of the call, or
 // of the only way there would have been.
 func (w *waiting) wait(c *call, ch choice) error {
 	var dialled, late <-chan struct{}
-	var soon <-chan time.Time
-	if w.soon != nil {
-		soon = w.soon.C
-	}
 	if ch.dial != nil {
 		dialled, late = ch.dial.done, ch.dial.late
 	}
@@ -64,10 +57,6 @@ func (w *waiting) wait(c *call, ch choice) error {
 	case <-late:
 	case <-w.room.C:
 		w.expired = true
-	case <-soon:
-		if !c.p.Connected() {
-			return errSoon
-		}
 	case <-c.interrupted():
 		return c.why()
 	}
@@ -75,20 +64,6 @@ func (w *waiting) wait(c *call, ch choice) error {
 		return failed
 	}
 	return nil
-}
-
-// errSoon is what calls get that have to go on to another provider, or to be told, before
-// their time is over. It is no fault of the provider: their callers say how short that is.
-var errSoon = errors.New("provider is not connected yet, and half of the time that the call had left is over")
-
-// half is a timer for half of the time that the call has left, nil where it states none.
-func (c *call) half() *time.Timer {
-	limit, stated := timeoutOf(c.r.Header)
-	if !stated || c.Urgent {
-		return nil
-	}
-	began := cmp.Or(c.Began, c.start)
-	return time.NewTimer((limit - time.Since(began)) / 2)
 }
 
 // errLate is what calls get that waited for a connection for as long as they may.
@@ -117,9 +92,6 @@ func (w *waiting) leave(p *Provider) {
 		return
 	}
 	w.room.Stop()
-	if w.soon != nil {
-		w.soon.Stop()
-	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.lines.waiting.remove(w.waiter)

@@ -2,16 +2,13 @@ package recovery_test
 
 import (
 	"context"
-	"net"
 	"net/http"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
-	connectplugin "github.com/masegraye/connect-plugin-go"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
 )
 
@@ -38,64 +35,7 @@ func inHaste(t *testing.T, call func(context.Context) error) error {
 	return call(hasty{ctx, time.Now().Add(100 * time.Millisecond)})
 }
 
-// mute listens, takes connections and says nothing on them; it counts them.
-func mute(t *testing.T, addr string) (l net.Listener, taken *atomic.Int64) {
-	t.Helper()
-	hosttest.Eventually(t, "the address is free", func() (free bool) {
-		var err error
-		l, err = net.Listen("tcp", addr)
-		return err == nil
-	})
-	taken = new(atomic.Int64)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		var conns []net.Conn
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				break
-			}
-			taken.Add(1)
-			conns = append(conns, conn)
-		}
-		for _, conn := range conns {
-			_ = conn.Close()
-		}
-	}()
-	t.Cleanup(func() { _ = l.Close(); <-ended })
-	return l, taken
-}
-
-// A call whose time would pass while its client waits for a connection to the host, of which
-// it knows that it was lost, is told that nobody is there, in every protocol.
-func TestAudit_USE23_WhoWaitsForItsHostIsToldInTime(t *testing.T) {
-	t.Parallel()
-	host := start(t, nil)
-	provide(t, host)
-	c := caller(t, host)
-	conn := service(t, c)
-	host.Kill(t)
-	l, taken := mute(t, host.Addr())
-	for protocol, opt := range protocols() {
-		client := connect.NewClient[text, text](c.HTTPClient(), host.URL+"/services/"+echoType+"/-"+sayOnce, opt)
-		hosttest.Eventually(t, "the client waits for who says nothing", func() bool {
-			err := inHaste(t, func(ctx context.Context) error {
-				_, err := client.CallUnary(ctx, connect.NewRequest(wrapperspb.String("x")))
-				return err
-			})
-			if connect.CodeOf(err) != connect.CodeUnavailable {
-				t.Fatalf("%s: %v", protocol, err)
-			}
-			return taken.Load() > 0
-		})
-	}
-	_ = l.Close()
-	host.Restart(t)
-	hosttest.Eventually(t, "calls go through", func() bool { return once(t.Context(), conn) == nil })
-}
-
-// The same holds while the client's identity is being renewed.
+// A call whose time would pass while its client's identity is being renewed is told that nobody is there.
 func TestAudit_USE23_WhoWaitsForAnIdentityIsToldInTime(t *testing.T) {
 	t.Parallel()
 	const procedure = "/services/" + echoType + "/-" + sayOnce
@@ -123,46 +63,4 @@ func TestAudit_USE23_WhoWaitsForAnIdentityIsToldInTime(t *testing.T) {
 		}
 	}
 	hosttest.Arrival(t, renews)
-}
-
-// A call whose time would pass while the host waits for a connection to its provider goes to
-// another one in time, and is told that none is there where there is no other.
-func TestAudit_USE22_WhoWaitsForAProviderIsToldInTime(t *testing.T) {
-	t.Parallel()
-	l, taken := mute(t, "127.0.0.1:0")
-	host := start(t, func(c *connectplugin.ServeConfig) {
-		c.Policy.AllowMultiple = []string{echoType}
-		c.Policy.Plugins["mute"] = hosttest.Allow(func(p *connectplugin.PluginPolicy) {
-			p.Provides, p.Endpoint, p.AllowOwnAddress = []string{echoType}, "https://"+l.Addr().String(), false
-		})
-		c.Limits.DialTimeout = hosttest.Wait
-	})
-	if _, err := hosttest.Register(t, host.Enrol(t, "mute", hosttest.Providing(echoType)), echoType, "1.0.0"); err != nil {
-		t.Fatal(err)
-	}
-	c := caller(t, host)
-	conn := service(t, c)
-	for protocol, opt := range protocols() {
-		if err := inHaste(t, func(ctx context.Context) error { return once(ctx, conn, opt) }); connect.CodeOf(err) != connect.CodeUnavailable {
-			t.Errorf("%s: %v", protocol, err)
-		}
-	}
-	if taken.Load() == 0 {
-		t.Error("nobody was dialled")
-	}
-	host.Registry().SetSelectionStrategy(echoType, connectplugin.SelectionFirst)
-	plugin := provide(t, host)
-	hosttest.Eventually(t, "the other provides", func() bool { return host.Registered(echoType, plugin.Client.RuntimeID()) })
-	other, err := c.Provider(t.Context(), echoType, plugin.Client.RuntimeID())
-	if err == nil {
-		err = once(t.Context(), other) // the host has a connection to it
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	for protocol, opt := range protocols() {
-		if err := inHaste(t, func(ctx context.Context) error { return once(ctx, conn, opt) }); err != nil {
-			t.Errorf("%s, where another provides: %v", protocol, err)
-		}
-	}
 }
