@@ -134,9 +134,11 @@ func TestBreaker_SlowExporter(t *testing.T) {
 		echo.Want(t, "unary", echo.Kinds["unary"](t.Context(), rig.ToProvider(), nil, nil))
 	}
 	t.Logf("300 calls in %v", time.Since(begin))
+	plain := &http.Client{Transport: &http.Transport{}}
+	t.Cleanup(plain.CloseIdleConnections)
 	for _, ask := range []struct{ addr, method, path, host string }{
 		{rig.MetricsAddr(), "GET", "/metrics", ""}, {rig.MetricsAddr(), "GET", "/metrics", "evil.example"}, {rig.MetricsAddr(), "GET", "/metrics", "evil.example:80"},
-		{rig.MetricsAddr(), "POST", "/metrics", ""}, {rig.MetricsAddr(), "GET", "/", ""}, {rig.MetricsAddr(), "GET", "/healthz", ""}, {rig.MetricsAddr(), "GET", "/metrics/", ""},
+		{rig.MetricsAddr(), "GET", "/metrics", "localhost:9464"}, {rig.MetricsAddr(), "GET", "/metrics", "[::1]:9464"}, {rig.MetricsAddr(), "POST", "/metrics", ""}, {rig.MetricsAddr(), "GET", "/", ""}, {rig.MetricsAddr(), "GET", "/healthz", ""}, {rig.MetricsAddr(), "GET", "/metrics/", ""},
 		{rig.HealthAddr(), "GET", "/metrics", ""}, {rig.HealthAddr(), "GET", "//metrics", ""}, {rig.HealthAddr(), "GET", "/healthz/../metrics", ""}, {rig.HealthAddr(), "GET", "/healthz", ""}, {rig.HealthAddr(), "GET", "/debug/pprof/", ""},
 	} {
 		req, _ := http.NewRequest(ask.method, "http://"+ask.addr+ask.path, nil)
@@ -145,13 +147,16 @@ func TestBreaker_SlowExporter(t *testing.T) {
 			req.Header.Set("Origin", "http://evil.example")
 			req.Header.Set("Sec-Fetch-Site", "cross-site")
 		}
-		res, err := http.DefaultClient.Do(req)
+		res, err := plain.Do(req)
 		if err != nil {
 			t.Error(err)
 			continue
 		}
 		b, _ := io.ReadAll(res.Body)
 		_ = res.Body.Close()
+		if strings.HasPrefix(ask.host, "evil") && res.StatusCode != http.StatusMisdirectedRequest {
+			t.Errorf("%+v: %s", ask, res.Status)
+		}
 		t.Logf("%+v: %s, %d bytes, names plugins: %v", ask, res.Status, len(b), strings.Contains(string(b), `caller="caller"`) || strings.Contains(string(b), "connectplugin_caller"))
 	}
 	for _, path := range []string{"/metrics", "/debug/vars"} {

@@ -114,3 +114,43 @@ func TestWriter_DroppedAndNoEventFollows(t *testing.T) {
 		})
 	}
 }
+
+// Not a bit of a log can be another, nor can any line be away, twice or elsewhere, where the last checkpoint is kept.
+func TestVerify_EveryBitAndLine(t *testing.T) {
+	t.Parallel()
+	lines, kept := written(t, 9)
+	last := &kept[len(kept)-1]
+	text := strings.Join(lines, "")
+	if _, err := verify(t, last, text); err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(text); i += 29 {
+		for bit := range 8 {
+			b := []byte(text)
+			b[i] ^= 1 << bit
+			if _, err := verify(t, last, string(b)); err == nil {
+				t.Errorf("bit %d of byte %d", bit, i)
+			}
+		}
+	}
+	for i := range lines {
+		for j := range len(lines) + 1 {
+			moved := append(append([]string{}, lines[:i]...), lines[i+1:]...)
+			if j < len(lines) {
+				moved = append(moved[:j:j], append([]string{lines[i]}, moved[j:]...)...)
+			}
+			if _, err := verify(t, last, strings.Join(moved, "")); err == nil && i != j && i > 0 {
+				t.Errorf("line %d to %d", i, j)
+			}
+			twice := append(append(append([]string{}, lines[:min(j, len(lines))]...), lines[i]), lines[min(j, len(lines)):]...)
+			if _, err := verify(t, last, strings.Join(twice, "")); err == nil {
+				t.Errorf("line %d also at %d", i, j)
+			}
+		}
+	}
+	for n := range len(lines) {
+		if _, err := verify(t, last, strings.Join(lines[:n], "")); err == nil {
+			t.Errorf("cut off after %d lines", n)
+		}
+	}
+}
