@@ -303,8 +303,8 @@ func (h *hub) recordCutOff(addr net.Addr, reason string) {
 	h.auditOnce(p, nil, e)
 }
 
-// survives keeps a panic of the operator's own code from ending the host where no request is that it could end:
-// strangers make such moments. Defer it.
+// survives keeps a panic of the operator's own code from ending the host where no request is that it ends
+// instead, such as a connection that is refused. Defer it.
 func (h *hub) survives(what string) {
 	if v := recover(); v != nil {
 		h.logOnce("panicked:"+what).Error("the operator's code panicked", keySubject, what, keyError, printable(fmt.Sprint(v)))

@@ -70,7 +70,7 @@ func (s *series) of(l labels) *attributes {
 	if a := s.keepLocked(l); a != nil {
 		return a
 	}
-	if l.procedure != "" { // that is what a provider makes most of
+	if l.procedure != "" { // a provider makes as many as it likes
 		l.procedure = ""
 		if a := s.kept[l]; a != nil {
 			return a
@@ -95,8 +95,7 @@ func (s *series) of(l labels) *attributes {
 }
 
 // keepLocked keeps another series, nil where there is no room. A provider answers to whatever procedures and
-// with whatever codes it likes: those with a procedure have a quarter of the room, and all of a provider three
-// eighths, so that the names of others stay.
+// with whatever codes it likes, so it has a quarter of the room, and another eighth for series without a procedure.
 func (s *series) keepLocked(l labels) *attributes {
 	share := max(s.max/4, leastShare)
 	if l.procedure == "" {

@@ -165,8 +165,8 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 // connKey is under which a request's context has its connection.
 type connKey struct{}
 
-// comes takes note of a connection. That it asks, and so goes last, is for who is in: a stranger would else
-// ask on many and never end, and cut off the stream of an operator.
+// comes takes note of a connection. Only those of who is in count as asking, and go last: else strangers who
+// ask on many and never end would cut off an operator's stream.
 func (s *Server) comes(c net.Conn, state http.ConnState) {
 	if state != http.StateActive {
 		s.visitors.Keep(c, state)

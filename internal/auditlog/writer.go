@@ -25,8 +25,8 @@ const (
 	maxBatch        = 256
 )
 
-// mostEvery leaves room below MaxEvery for a batch, for the checkpoint itself and for the begins of
-// processes that end before they write it: the verifier counts them all.
+// mostEvery leaves room below MaxEvery for a batch, the checkpoint and the begins of processes that are
+// killed before it: the verifier counts them all.
 const mostEvery = MaxEvery - 2*maxBatch
 
 // Config says where a log is written and how.
