@@ -38,8 +38,8 @@ type ServeConfig struct {
 	HealthAddr string
 	// MetricsAddr is an address on which [Host.Serve] answers GET /metrics with Metrics and
 	// nothing else, in plaintext over HTTP/1.1 and HTTP/2. It authenticates nobody, and metrics
-	// tell who calls whom: bind it to loopback, or to a network of the operator's. Empty means
-	// nowhere.
+	// tell who calls whom: bind it to loopback, or to a network of the operator's. Over loopback
+	// it answers to localhost and IP addresses alone, others get 421. Empty means nowhere.
 	MetricsAddr string
 	// Metrics answers scrapes on MetricsAddr, such as the Handler of connectpluginotel's
 	// Prometheus. It is set where MetricsAddr is, and nowhere else.

@@ -15,6 +15,7 @@ import (
 	"os/signal"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -98,6 +99,8 @@ func scrapes(metrics http.Handler) http.Handler {
 		switch {
 		case r.URL.Path != pathMetrics || metrics == nil:
 			http.NotFound(w, r)
+		case rebound(r):
+			w.WriteHeader(http.StatusMisdirectedRequest)
 		case r.Method != http.MethodGet || r.ContentLength != 0:
 			w.Header().Set("Allow", "GET")
 			w.WriteHeader(http.StatusMethodNotAllowed)
@@ -105,6 +108,20 @@ func scrapes(metrics http.Handler) http.Handler {
 			metrics.ServeHTTP(w, r)
 		}
 	})
+}
+
+// rebound reports whether a request came over loopback under a name that could be anybody's: a web page in a
+// browser of this machine has its own name mean loopback (DNS rebinding), and then reads what it is answered.
+func rebound(r *http.Request) bool {
+	local, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
+	if !ok || !local.IP.IsLoopback() {
+		return false
+	}
+	name := r.Host
+	if host, _, err := net.SplitHostPort(name); err == nil {
+		name = host
+	}
+	return name != "" && !strings.EqualFold(name, "localhost") && net.ParseIP(strings.Trim(name, "[]")) == nil
 }
 
 // Serve serves on a listener, which it closes, until ctx ends or

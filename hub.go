@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -292,6 +293,7 @@ func (h *hub) recordRefusal(p *peer, c *caller, e AuditEvent) {
 // for that lasts, and counted beyond that.
 func (h *hub) recordCutOff(addr net.Addr, reason string) {
 	h.tellRefusal(nil, AuditLimited, RefusedConnection)
+	defer h.survives("Audit")
 	p := &peer{addr: addrOnly(addr.String())}
 	e := AuditEvent{Kind: AuditLimited, Peer: p.addr, Reason: "connection cut off: " + reason}
 	if h.spend(peerBudget("cut off:", p, h.settings().limits.handshakeRate())) {
@@ -301,8 +303,17 @@ func (h *hub) recordCutOff(addr net.Addr, reason string) {
 	h.auditOnce(p, nil, e)
 }
 
+// survives keeps a panic of the operator's own code from ending the host where no request is that it ends
+// instead, such as a connection that is refused. Defer it.
+func (h *hub) survives(what string) {
+	if v := recover(); v != nil {
+		h.logOnce("panicked:"+what).Error("the operator's code panicked", keySubject, what, keyError, printable(fmt.Sprint(v)))
+	}
+}
+
 // tellRefusal tells the observer that a caller, or somebody unknown, was refused.
 func (h *hub) tellRefusal(c *caller, kind AuditKind, where RefusalPlace) {
+	defer h.survives("Observer.Refusal")
 	o := h.observer()
 	if o == nil {
 		return

@@ -234,7 +234,10 @@ func (l *PluginLauncher) start(ctx context.Context, spec PluginSpec, hold bool) 
 		if err == nil {
 			e.RuntimeID, e.Pid = i.runtimeID(), i.pid
 		}
-		o.Launch(e)
+		func() {
+			defer l.platform.hub().survives("Observer.Launch")
+			o.Launch(e)
+		}()
 	}
 	return i, err
 }

@@ -299,9 +299,12 @@ func (p *launchedPlugin) note(exit PluginExit, next supervise.Next, ran time.Dur
 	p.mu.Unlock()
 	p.launcher.platform.log().Info("plugin ended", keyPlugin, p.name, keyPid, exit.Pid, keyRuntimeID, exit.RuntimeID, keyReason, exit.Reason)
 	if o := p.launcher.platform.hub().observer(); o != nil {
-		o.Exit(ExitEvent{
-			Name: p.name, RuntimeID: exit.RuntimeID, Pid: exit.Pid, Unasked: !exit.Requested, CrashLoop: exit.CrashLoop, Ran: ran,
-		})
+		func() {
+			defer p.launcher.platform.hub().survives("Observer.Exit")
+			o.Exit(ExitEvent{
+				Name: p.name, RuntimeID: exit.RuntimeID, Pid: exit.Pid, Unasked: !exit.Requested, CrashLoop: exit.CrashLoop, Ran: ran,
+			})
+		}()
 	}
 	if onExit != nil {
 		onExit(exit)

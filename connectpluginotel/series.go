@@ -50,6 +50,7 @@ type series struct {
 
 	mu   sync.RWMutex
 	kept map[labels]*attributes
+	each map[string]int         // how many of them a provider has, or the host where it is empty
 	rest map[labels]*attributes // without names, so there are few
 }
 
@@ -66,10 +67,17 @@ func (s *series) of(l labels) *attributes {
 	if a := s.kept[l]; a != nil {
 		return a
 	}
-	if len(s.kept) < s.max {
-		a := l.attributes()
-		s.kept[l] = a
+	if a := s.keepLocked(l); a != nil {
 		return a
+	}
+	if l.procedure != "" { // a provider makes as many as it likes
+		l.procedure = ""
+		if a := s.kept[l]; a != nil {
+			return a
+		}
+		if a := s.keepLocked(l); a != nil {
+			return a
+		}
 	}
 	if l.caller = other; l.routed {
 		l.provider, l.serviceType = other, other
@@ -85,6 +93,28 @@ func (s *series) of(l labels) *attributes {
 	}
 	return a
 }
+
+// keepLocked keeps another series, nil where there is no room. A provider answers to whatever procedures and
+// with whatever codes it likes, so it has a quarter of the room, and another eighth for series without a procedure.
+func (s *series) keepLocked(l labels) *attributes {
+	share := max(s.max/4, leastShare)
+	if l.procedure == "" {
+		share += share / 2
+	}
+	if len(s.kept) >= s.max || l.provider != "" && s.each[l.provider] >= share {
+		return nil
+	}
+	if s.each == nil {
+		s.each = map[string]int{}
+	}
+	s.each[l.provider]++
+	a := l.attributes()
+	s.kept[l] = a
+	return a
+}
+
+// leastShare is what a provider has in any case.
+const leastShare = 64
 
 func (l *labels) attributes() *attributes {
 	code := status(l.protocol, l.code)

@@ -3,6 +3,7 @@ package ctl
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -84,6 +85,15 @@ func (t *tool) call(c *adminv1.CallInfo) error {
 // here is where people read times.
 var here = time.Local //nolint:gosmopolitan,gochecknoglobals // people compare them with their own clocks
 
+// apart quotes a value that could pass for several fields. Peers choose paths and names; the reason is the
+// host's own, and the last.
+func apart(name, value string) string {
+	if name != "because" && strings.ContainsAny(value, " \t=\"") {
+		return strconv.Quote(value)
+	}
+	return value
+}
+
 // event writes one event.
 func (t *tool) event(e *adminv1.AuditEvent) error {
 	if t.json {
@@ -111,7 +121,7 @@ func (t *tool) event(e *adminv1.AuditEvent) error {
 		case f.name == "":
 			text = append(text, f.value)
 		default:
-			text = append(text, f.name+"="+f.value)
+			text = append(text, f.name+"="+apart(f.name, f.value))
 		}
 	}
 	if e.GetCount() > 1 {

@@ -5,6 +5,7 @@ import (
 	"mime"
 	"net/http"
 	"slices"
+	"time"
 )
 
 // guard refuses requests under another name, as a page that was rebound to loopback makes them, and
@@ -42,6 +43,9 @@ func read(w http.ResponseWriter, r *http.Request, v any) bool {
 		http.Error(w, "send application/json", http.StatusUnsupportedMediaType)
 		return false
 	}
+	out := http.NewResponseController(w)
+	_ = out.SetReadDeadline(time.Now().Add(headerWait)) // a recorder of tests has none
+	defer func() { _ = out.SetReadDeadline(time.Time{}) }()
 	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
 	d.DisallowUnknownFields()
 	if d.Decode(v) != nil {

@@ -14,6 +14,11 @@ import (
 
 // events passes on what the host sends, as server-sent events, as long as whoever looks is in.
 func (s *Server) events(w http.ResponseWriter, r *http.Request, until time.Time) {
+	if r.Method != http.MethodGet { // a HEAD would hold a stream that it cannot read
+		w.Header().Set("Allow", http.MethodGet)
+		w.WriteHeader(http.StatusMethodNotAllowed)
+		return
+	}
 	select {
 	case s.streams <- struct{}{}:
 		defer func() { <-s.streams }()

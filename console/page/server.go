@@ -69,6 +69,8 @@ type Server struct {
 	cookie  string
 	streams chan struct{}
 
+	visitors probes.Visitors
+
 	mu       sync.Mutex
 	links    map[[sha256.Size]byte]time.Time // digests of tokens that were not used yet, and when they end
 	sessions map[[sha256.Size]byte]time.Time
@@ -88,8 +90,9 @@ func New(cfg Config, addr net.Addr) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, scheme: "http://", cookie: cookiePrefix + strconv.Itoa(tcp.Port), // browsers do not tell ports apart
-		streams: make(chan struct{}, maxStreams),
-		links:   map[[sha256.Size]byte]time.Time{}, sessions: map[[sha256.Size]byte]time.Time{},
+		streams:  make(chan struct{}, maxStreams),
+		visitors: probes.Visitors{Most: maxConns, Each: maxPerPeer},
+		links:    map[[sha256.Size]byte]time.Time{}, sessions: map[[sha256.Size]byte]time.Time{},
 	}
 	usual := usualPort
 	if cfg.TLS != nil {
@@ -129,10 +132,10 @@ func namesOf(names []string, ip net.IP) []string {
 
 // Serve serves on a listener until ctx ends.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
-	visitors := probes.Visitors{Most: maxConns, Each: maxPerPeer}
 	server := &http.Server{
 		Handler: s.Handler(), ReadHeaderTimeout: headerWait, IdleTimeout: idleWait, MaxHeaderBytes: maxHeader,
-		BaseContext: func(net.Listener) context.Context { return ctx }, ConnState: visitors.Keep,
+		BaseContext: func(net.Listener) context.Context { return ctx }, ConnState: s.comes,
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams: maxRequests, SendPingTimeout: idleWait, PingTimeout: headerWait, WriteByteTimeout: idleWait,
 		},
@@ -157,6 +160,24 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		return fmt.Errorf("page: %w", err)
 	}
 	return nil
+}
+
+// connKey is under which a request's context has its connection.
+type connKey struct{}
+
+// comes takes note of a connection. Only those of who is in count as asking, and go last: else strangers who
+// ask on many and never end would cut off an operator's stream.
+func (s *Server) comes(c net.Conn, state http.ConnState) {
+	if state != http.StateActive {
+		s.visitors.Keep(c, state)
+	}
+}
+
+// stays keeps the connection of somebody who is in.
+func (s *Server) stays(r *http.Request) {
+	if c, ok := r.Context().Value(connKey{}).(net.Conn); ok {
+		s.visitors.Keep(c, http.StateActive)
+	}
 }
 
 // Handler is the page behind its guards.

@@ -97,6 +97,7 @@ func (s *Server) known(next entrant) http.Handler {
 			http.Error(w, "open the link that connectpluginctl page prints", http.StatusUnauthorized)
 			return
 		}
+		s.stays(r)
 		next(w, r, until)
 	})
 }

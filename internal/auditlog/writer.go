@@ -25,6 +25,10 @@ const (
 	maxBatch        = 256
 )
 
+// mostEvery leaves room below MaxEvery for a batch, the checkpoint and the begins of processes that are
+// killed before it: the verifier counts them all.
+const mostEvery = MaxEvery - 2*maxBatch
+
 // Config says where a log is written and how.
 type Config struct {
 	// Path is the file that is written. Those that were full stand beside it, with the
@@ -70,7 +74,7 @@ type Writer struct {
 
 // Open opens a log, which it goes on with where there is one. Close the writer.
 func Open(cfg Config) (*Writer, error) {
-	cfg.Every = min(cmp.Or(cfg.Every, defaultEvery), MaxEvery)
+	cfg.Every = min(cmp.Or(cfg.Every, defaultEvery), mostEvery)
 	cfg.Interval = cmp.Or(cfg.Interval, defaultInterval)
 	cfg.MaxBytes = cmp.Or(cfg.MaxBytes, defaultMaxBytes)
 	w := &Writer{
@@ -124,6 +128,9 @@ func (w *Writer) run() {
 	defer close(w.done)
 	tick := time.NewTicker(w.cfg.Interval)
 	defer tick.Stop()
+	if w.unsigned >= w.cfg.Every { // the process before ended without a checkpoint
+		w.checkpoint()
+	}
 	for {
 		select {
 		case event := <-w.events:

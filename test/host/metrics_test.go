@@ -20,14 +20,14 @@ func TestMetricsAddr(t *testing.T) {
 	url := "http://" + host.MetricsAddr()
 
 	for name, client := range clients(t) {
-		if got, text := get(t, client, url+"/metrics", "prometheus"); got != http.StatusOK || text != "up 1\n" {
+		if got, text := get(t, client, url+"/metrics", "localhost"); got != http.StatusOK || text != "up 1\n" {
 			t.Errorf("%s: %d %q", name, got, text)
 		}
 
 		for _, elsewhere := range []string{
 			url + "/", url + "/metrics/", url + "/healthz", url + "/connectplugin.v1.HandshakeService/Handshake", probes + "/metrics",
 		} {
-			if got, text := get(t, client, elsewhere, "prometheus"); got != http.StatusNotFound || strings.Contains(text, "up") {
+			if got, text := get(t, client, elsewhere, "localhost"); got != http.StatusNotFound || strings.Contains(text, "up") {
 				t.Errorf("%s %s: %d %q", name, elsewhere, got, text)
 			}
 		}
@@ -68,6 +68,25 @@ func TestMetricsAddr(t *testing.T) {
 	if resp, err := http.Get(url + "/metrics"); err == nil {
 		_ = resp.Body.Close()
 		t.Error("scrapes are answered after the end")
+	}
+}
+
+// On loopback a name that could be anybody's gets nothing: a web page may have its own mean this machine.
+func TestMetrics_NamesOnLoopback(t *testing.T) {
+	t.Parallel()
+
+	host, _ := withProbes(t, func(c *connectplugin.ServeConfig) { c.MetricsAddr, c.Metrics = "127.0.0.1:0", metrics })
+
+	for name, client := range clients(t) {
+		for as, want := range map[string]int{
+			"": http.StatusOK, "localhost": http.StatusOK, "LOCALHOST:9464": http.StatusOK, "127.0.0.1": http.StatusOK, "[::1]:9464": http.StatusOK,
+			"[::1]": http.StatusOK, "page.example": http.StatusMisdirectedRequest, "page.example:9464": http.StatusMisdirectedRequest,
+			"localhost.page.example": http.StatusMisdirectedRequest, "127.0.0.1.page.example": http.StatusMisdirectedRequest,
+		} {
+			if got, text := get(t, client, "http://"+host.MetricsAddr()+"/metrics", as); got != want || (want == http.StatusOK) != (text == "up 1\n") {
+				t.Errorf("%s as %q: %d %q, want %d", name, as, got, text, want)
+			}
+		}
 	}
 }
 
