@@ -391,3 +391,14 @@ func (b *CapabilityBroker) capabilityRequest(w http.ResponseWriter, r *http.Requ
 	out.Body = http.MaxBytesReader(w, r.Body, b.home().settings().limits.MaxCallBytes)
 	return out
 }
+
+// splitCapabilityPath splits /capabilities/{type}/{grant}/rest.
+func splitCapabilityPath(path string) (capType, grantID, rest string) {
+	path = strings.TrimPrefix(path, pathCapabilities)
+	capType, path, _ = strings.Cut(path, "/")
+	grantID, rest, ok := strings.Cut(path, "/")
+	if ok {
+		rest = "/" + rest
+	}
+	return capType, grantID, rest
+}

@@ -15,7 +15,6 @@ import (
 	"os/signal"
 	"slices"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -99,7 +98,7 @@ func scrapes(metrics http.Handler) http.Handler {
 		switch {
 		case r.URL.Path != pathMetrics || metrics == nil:
 			http.NotFound(w, r)
-		case rebound(r):
+		case probes.Rebound(r):
 			w.WriteHeader(http.StatusMisdirectedRequest)
 		case r.Method != http.MethodGet || r.ContentLength != 0:
 			w.Header().Set("Allow", "GET")
@@ -110,25 +109,11 @@ func scrapes(metrics http.Handler) http.Handler {
 	})
 }
 
-// rebound reports whether a request came over loopback under a name that could be anybody's: a web page in a
-// browser of this machine has its own name mean loopback (DNS rebinding), and then reads what it is answered.
-func rebound(r *http.Request) bool {
-	local, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
-	if !ok || !local.IP.IsLoopback() {
-		return false
-	}
-	name := r.Host
-	if host, _, err := net.SplitHostPort(name); err == nil {
-		name = host
-	}
-	return name != "" && !strings.EqualFold(name, "localhost") && net.ParseIP(strings.Trim(name, "[]")) == nil
-}
-
 // Serve serves on a listener, which it closes, until ctx ends or
 // [Host.Shutdown] is called; then it shuts down within
 // [ServeConfig.GracefulShutdownTimeout] and returns nil when nothing was cut
-// off. It returns [ErrHostClosed] where the host was shut down before, and an error where
-// [ServeConfig.HealthAddr] or [ServeConfig.MetricsAddr] cannot be listened on.
+// off. It returns [ErrHostClosed] where the host was shut down before, and an error where [ServeConfig.HealthAddr]
+// or [ServeConfig.MetricsAddr] cannot be listened on.
 //
 // The listener may be one of the user's own, such as one that reads a balancer's PROXY
 // header: what its connections say of their RemoteAddr is the address of the peer, in

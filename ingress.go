@@ -132,11 +132,13 @@ func (m *middleware) see(h *hub, a *admission, w http.ResponseWriter, r *http.Re
 // procedureOf is a path as an observer is told of it: of a call with a grant it has the type and
 // the procedure, since there are any number of grants.
 func procedureOf(path string) string {
-	if !strings.HasPrefix(path, pathCapabilities) {
+	granted, ok := strings.CutPrefix(path, pathCapabilities)
+	if !ok {
 		return path
 	}
-	capType, _, rest := splitCapabilityPath(path)
-	return pathCapabilities + capType + rest
+	capType, rest, _ := strings.Cut(granted, "/")
+	_, rest, _ = strings.Cut(rest, "/")
+	return pathCapabilities + capType + "/" + rest
 }
 
 // Read reads the request's body.

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"strings"
 	"sync"
@@ -451,19 +450,6 @@ func answer(w http.ResponseWriter, r *http.Request, result *proxy.Result) {
 	}
 	code, err := outcomeOf(r.Context(), *result)
 	refuse(w, r, code, err)
-}
-
-// logCall records a call that was passed on, for whoever looks at single calls.
-func logCall(r *http.Request, c *caller, reg *catalog.Registration, result *proxy.Result) {
-	log := c.hub.log()
-	if !log.Enabled(r.Context(), slog.LevelDebug) {
-		return
-	}
-	log.LogAttrs(r.Context(), slog.LevelDebug, "routed call",
-		slog.String(keyProcedure, r.URL.Path), slog.String(keyRuntimeID, c.id.RuntimeID()),
-		slog.String(keyService, reg.Type), slog.String(keyProvider, reg.RuntimeID),
-		slog.String(keyOutcome, result.Class.String()), slog.Int(keyStatus, result.Status),
-		slog.Duration(keyLatency, result.Latency))
 }
 
 // ending states how a broken stream ends for the caller.

@@ -2,12 +2,14 @@ package connectplugin
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
 	"sync"
 	"time"
 
 	"connectrpc.com/connect"
 
+	"github.com/masegraye/connect-plugin-go/internal/catalog"
 	"github.com/masegraye/connect-plugin-go/internal/procedures"
 	"github.com/masegraye/connect-plugin-go/internal/proxy"
 )
@@ -106,4 +108,17 @@ func (rec *callRecord) end() {
 	// What newCallRecord, begin and the proxy set anew may stay: names, and no more of a peer's.
 	rec.observer, rec.names, rec.ctx, rec.begun, rec.attempted = nil, nil, nil, false, false
 	callRecords.Put(rec)
+}
+
+// logCall records a call that was passed on, for whoever looks at single calls.
+func logCall(r *http.Request, c *caller, reg *catalog.Registration, result *proxy.Result) {
+	log := c.hub.log()
+	if !log.Enabled(r.Context(), slog.LevelDebug) {
+		return
+	}
+	log.LogAttrs(r.Context(), slog.LevelDebug, "routed call",
+		slog.String(keyProcedure, r.URL.Path), slog.String(keyRuntimeID, c.id.RuntimeID()),
+		slog.String(keyService, reg.Type), slog.String(keyProvider, reg.RuntimeID),
+		slog.String(keyOutcome, result.Class.String()), slog.Int(keyStatus, result.Status),
+		slog.Duration(keyLatency, result.Latency))
 }

@@ -489,14 +489,3 @@ func withStatedCaller(next http.Handler) http.Handler {
 		next.ServeHTTP(w, r)
 	})
 }
-
-// splitCapabilityPath splits /capabilities/{type}/{grant}/rest.
-func splitCapabilityPath(path string) (capType, grantID, rest string) {
-	path = strings.TrimPrefix(path, pathCapabilities)
-	capType, path, _ = strings.Cut(path, "/")
-	grantID, rest, ok := strings.Cut(path, "/")
-	if ok {
-		rest = "/" + rest
-	}
-	return capType, grantID, rest
-}

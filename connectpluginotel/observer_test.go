@@ -9,7 +9,6 @@ import (
 	"net/http/httptest"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -342,47 +341,6 @@ func TestPeersCannotGrowLabels(t *testing.T) {
 		return strings.Contains(l, `connectplugin_caller="_OTHER"`) && strings.Contains(l, `rpc_method="_OTHER"`)
 	}) {
 		t.Error("nothing was added up under _OTHER")
-	}
-}
-
-// However many plugins, types, procedures and codes there are, so many series are kept, and no call is lost.
-func TestSeriesAreBounded(t *testing.T) {
-	t.Parallel()
-
-	const series, calls = 10, 2000
-
-	prom, err := connectpluginotel.NewPrometheus(connectpluginotel.Config{MaxSeries: series})
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	protocols := []connectplugin.Protocol{connectplugin.ProtocolConnect, connectplugin.ProtocolGRPC, connectplugin.ProtocolGRPCWeb}
-
-	for i := range calls {
-		name, code, protocol := fmt.Sprint("name-", i), connect.Code(i%17), protocols[i%3]
-		prom.CallRouted(t.Context(), connectplugin.RoutedCall{Caller: name, Provider: name, Type: name, Procedure: "/" + name, Code: code, Protocol: protocol})
-		prom.CallServed(t.Context(), connectplugin.ServedCall{Caller: name, Procedure: "/" + name, Code: code, Protocol: protocol})
-	}
-
-	r := &rig{prom: prom}
-	for metric, want := range map[string]int{
-		"rpc_server_call_duration_seconds_count": 2 * calls, "rpc_client_call_duration_seconds_count": calls, "connectplugin_provider_wait_seconds_count": calls,
-	} {
-		lines, sum := 0, 0
-
-		for _, line := range r.scrape(t) {
-			if strings.HasPrefix(line, metric+"{") {
-				n, err := strconv.Atoi(line[strings.LastIndexByte(line, ' ')+1:])
-				if err != nil {
-					t.Fatal(err)
-				}
-				lines, sum = lines+1, sum+n
-			}
-		}
-
-		if most := series + 2*2*17; lines > most || sum != want { // two systems and 17 codes, of routed and of served calls
-			t.Errorf("%s: %d series of %d calls, want %d of %d at most", metric, lines, sum, most, want)
-		}
 	}
 }
 
