@@ -97,7 +97,7 @@ func (s *series) of(l labels) *attributes {
 // keepLocked keeps another series, nil where there is no room. A provider answers to whatever procedures and
 // with whatever codes it likes, so it has a quarter of the room, and another eighth for series without a procedure.
 func (s *series) keepLocked(l labels) *attributes {
-	share := max(s.max/4, leastShare)
+	share := max(s.max/shares, leastShare)
 	if l.procedure == "" {
 		share += share / 2
 	}
@@ -113,8 +113,10 @@ func (s *series) keepLocked(l labels) *attributes {
 	return a
 }
 
-// leastShare is what a provider has in any case.
-const leastShare = 64
+const (
+	shares     = 4  // such a part of the room a provider has
+	leastShare = 64 // what it has in any case
+)
 
 func (l *labels) attributes() *attributes {
 	code := status(l.protocol, l.code)

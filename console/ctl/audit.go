@@ -84,7 +84,8 @@ func (t *tool) auditVerify() *cobra.Command {
 	c := &cobra.Command{Use: "verify LOG", Short: "check an audit log, with the files that were put aside", Args: exactly("LOG")}
 	c.Flags().StringVar(&key, "key", "", "file with the public key (PEM), as audit key makes it")
 	c.Flags().StringVar(&checkpoint, "checkpoint", "", "file with the last checkpoint (JSON) that was kept elsewhere: finds a cut tail")
-	c.Flags().Uint64Var(&from, "from", 0, "number of the line that the files have to begin with, or with an earlier one: 1 is the log's first. Finds old files that are missing")
+	c.Flags().Uint64Var(&from, "from", 0,
+		"number of the line that the files have to begin with, or with an earlier one: 1 is the log's first. Finds old files that are missing")
 	c.RunE = func(_ *cobra.Command, args []string) error {
 		public, err := readPublicKey(key)
 		if err != nil {

@@ -162,6 +162,23 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	return nil
 }
 
+// Handler is the page behind its guards.
+func (s *Server) Handler() http.Handler {
+	files, err := fs.Sub(static, "static")
+	if err != nil {
+		panic(err) // it is in the program
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /{$}", file(files, "index.html"))
+	for _, name := range []string{"app.js", "graph.js", "app.css"} {
+		mux.Handle("GET /"+name, file(files, name))
+	}
+	mux.HandleFunc("POST /enter", s.enter)
+	mux.Handle("GET /events", s.known(s.events))
+	mux.Handle("POST /change", s.known(s.change))
+	return s.guard(mux)
+}
+
 // connKey is under which a request's context has its connection.
 type connKey struct{}
 
@@ -178,23 +195,6 @@ func (s *Server) stays(r *http.Request) {
 	if c, ok := r.Context().Value(connKey{}).(net.Conn); ok {
 		s.visitors.Keep(c, http.StateActive)
 	}
-}
-
-// Handler is the page behind its guards.
-func (s *Server) Handler() http.Handler {
-	files, err := fs.Sub(static, "static")
-	if err != nil {
-		panic(err) // it is in the program
-	}
-	mux := http.NewServeMux()
-	mux.Handle("GET /{$}", file(files, "index.html"))
-	for _, name := range []string{"app.js", "graph.js", "app.css"} {
-		mux.Handle("GET /"+name, file(files, name))
-	}
-	mux.HandleFunc("POST /enter", s.enter)
-	mux.Handle("GET /events", s.known(s.events))
-	mux.Handle("POST /change", s.known(s.change))
-	return s.guard(mux)
 }
 
 func file(files fs.FS, name string) http.Handler {

@@ -65,8 +65,7 @@ func isAt(f *os.File, name string) bool {
 
 // takeUp reads how far the chain has got.
 func (w *Writer) takeUp() (torn bool, err error) {
-	first, last, size, unsigned, torn, err := ends(w.file)
-	w.unsigned = unsigned
+	first, last, size, torn, err := w.ends(w.file)
 	if err == nil && torn {
 		err = w.file.Truncate(size)
 	}
@@ -94,21 +93,22 @@ func sequenceOf(text []byte) (uint64, error) {
 	return l.Sequence, nil
 }
 
-// ends returns the first and the last whole line of a file, how long the whole lines are together, how
-// many come after the last checkpoint, and whether something follows them.
-func ends(r io.Reader) (first, last []byte, size int64, unsigned int, torn bool, err error) {
+// ends returns the first and the last whole line of a file, how long the whole lines are together,
+// and whether something follows them. It counts those that come after the last checkpoint.
+func (w *Writer) ends(r io.Reader) (first, last []byte, size int64, torn bool, err error) {
+	w.unsigned = 0
 	b := bufio.NewReaderSize(r, maxLine)
 	for {
 		text, err := b.ReadSlice('\n')
 		switch {
 		case errors.Is(err, io.EOF):
-			return first, last, size, unsigned, len(text) > 0, nil
+			return first, last, size, len(text) > 0, nil
 		case err != nil:
-			return nil, nil, 0, 0, false, fmt.Errorf("is no audit log: %w", err)
+			return nil, nil, 0, false, fmt.Errorf("is no audit log: %w", err)
 		}
 		size += int64(len(text))
-		if unsigned++; bytes.Contains(text, []byte(`","line":"checkpoint","signature":"`)) {
-			unsigned = 0
+		if w.unsigned++; bytes.Contains(text, []byte(`","line":"checkpoint","signature":"`)) {
+			w.unsigned = 0
 		}
 		last = append(last[:0], bytes.TrimSuffix(text, []byte{'\n'})...)
 		if first == nil {
@@ -127,7 +127,7 @@ func (w *Writer) lastAside() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the file before: %w", err)
 	}
-	_, last, _, _, _, err := ends(f)
+	_, last, _, _, err := w.ends(f)
 	if err == nil && last == nil {
 		err = errNoLog
 	}
