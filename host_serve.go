@@ -57,8 +57,7 @@ func listenOn(ctx context.Context, field, addr string) (net.Listener, error) {
 	return l, nil
 }
 
-// serveAside begins to answer probes on HealthAddr and scrapes on MetricsAddr, where there are
-// such and nobody does yet.
+// serveAside begins to answer probes on HealthAddr and scrapes on MetricsAddr, if nobody does yet.
 func (h *Host) serveAside(ctx context.Context) error {
 	for _, aside := range []struct {
 		field, addr, what string

@@ -1,10 +1,8 @@
 package link_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"io"
 	"net"
 	"sync/atomic"
 	"testing"
@@ -12,7 +10,6 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
 )
 
 // One dial fails while the only connection is full of a stream that stays. The request that waits
@@ -26,7 +23,7 @@ func TestPool_DialsAgainAfterThePause(t *testing.T) {
 				return nil, errors.New("refused once")
 			}
 			near, far := net.Pipe()
-			go one(far, dials.Load() > 1)
+			go play(far, true, dials.Load() > 1, http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: 1})
 			return below(near), nil
 		}, 4, nil)
 		long, end := context.WithCancel(t.Context())
@@ -42,30 +39,4 @@ func TestPool_DialsAgainAfterThePause(t *testing.T) {
 		synctest.Wait()
 		p.Close()
 	})
-}
-
-// one takes one stream at a time, and answers it or not.
-func one(c net.Conn, answers bool) {
-	defer func() { _ = c.Close() }()
-	if _, err := io.ReadFull(c, make([]byte, len(http2.ClientPreface))); err != nil {
-		return
-	}
-	framer := http2.NewFramer(c, c)
-	told := make(chan struct{})
-	go func() {
-		defer close(told)
-		_ = framer.WriteSettings(http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: 1})
-	}()
-	for {
-		f, err := framer.ReadFrame()
-		if err != nil {
-			return
-		}
-		if h, ok := f.(*http2.HeadersFrame); ok && answers {
-			<-told
-			var b bytes.Buffer
-			_ = hpack.NewEncoder(&b).WriteField(hpack.HeaderField{Name: ":status", Value: "204"})
-			_ = framer.WriteHeaders(http2.HeadersFrameParam{StreamID: h.StreamID, BlockFragment: b.Bytes(), EndHeaders: true, EndStream: true})
-		}
-	}
 }

@@ -390,7 +390,11 @@ func TestPool_PausesWhereConnectionsAreOfNoUse(t *testing.T) {
 }
 
 // part begins HTTP/2 on a connection, and ends it at once or answers what is asked.
-func part(c net.Conn, stays bool) {
+func part(c net.Conn, stays bool) { play(c, stays, true) }
+
+// play begins HTTP/2 on a connection with some settings, and ends it at once or stays, and then
+// answers what is asked or does not.
+func play(c net.Conn, stays, answers bool, settings ...http2.Setting) {
 	defer func() { _ = c.Close() }()
 
 	if _, err := io.ReadFull(c, make([]byte, len(http2.ClientPreface))); err != nil {
@@ -403,7 +407,7 @@ func part(c net.Conn, stays bool) {
 	go func() {
 		defer close(written)
 
-		_ = framer.WriteSettings()
+		_ = framer.WriteSettings(settings...)
 	}()
 
 	for {
@@ -422,6 +426,10 @@ func part(c net.Conn, stays bool) {
 				return
 			}
 		case *http2.HeadersFrame:
+			if !answers {
+				continue
+			}
+
 			status := hpack.HeaderField{Name: ":status", Value: "204"}
 
 			var block bytes.Buffer
