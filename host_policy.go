@@ -36,6 +36,9 @@ func (h *Host) SetPolicy(p *Policy) error {
 	defer h.policyMu.Unlock()
 	h.hub.rules.Load().Certificates(func(identity string, key certs.Pin) { h.hub.shown.Add(identity, key) })
 	before := h.hub.rules.Swap(next)
+	if d := before.Default; d == nil || !d.AllowUnproven {
+		warnOpen(danger(h.hub.settings().configured), next, h.cfg.AllowInsecure)
+	}
 	h.hub.launches.UnbarAll()
 	c := &policyChange{host: h, before: before, now: next}
 	c.apply()

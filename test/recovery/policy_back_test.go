@@ -1,10 +1,7 @@
 package recovery_test
 
 import (
-	"bytes"
-	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 
 	"connectrpc.com/connect"
@@ -12,32 +9,6 @@ import (
 	connectplugin "github.com/masegraye/connect-plugin-go"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
 )
-
-// kept is a log that is read.
-type kept struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-// Write implements io.Writer.
-func (k *kept) Write(p []byte) (int, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.text.Write(p)
-}
-
-// warnings counts the lines of a plugin at Warn.
-func (k *kept) warnings(selfID string) int {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	n := 0
-	for line := range strings.Lines(k.text.String()) {
-		if strings.Contains(line, "level=WARN") && strings.Contains(line, "self_id="+selfID) {
-			n++
-		}
-	}
-	return n
-}
 
 // providerMay is the policy with other rules for the provider.
 func providerMay(edit func(*connectplugin.PluginPolicy)) *connectplugin.Policy {
@@ -74,14 +45,14 @@ func TestAudit_USE22_WhatPolicyTakesFromAProviderAndGivesBackIsThereAgain(t *tes
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			log := new(kept)
+			log := new(journal)
 			l := hosttest.Listen(t)
 			at := "https://" + l.Addr().String()
 			first := policy()
 			if tt.first != nil {
 				first = providerMay(func(r *rules) { tt.first(r, at) })
 			}
-			host := start(t, func(c *connectplugin.ServeConfig) { c.Policy, c.Logger = first, slog.New(slog.NewTextHandler(log, nil)) })
+			host := start(t, func(c *connectplugin.ServeConfig) { c.Policy, c.Logger = first, log.logger() })
 			plugin := host.StartPlugin(t, "provider", func(c *connectplugin.PluginServerConfig) {
 				c.Services, c.HealthInterval, c.Listener = echoServices(), never, l
 			})
@@ -111,13 +82,13 @@ func TestAudit_USE22_WhatPolicyTakesFromAProviderAndGivesBackIsThereAgain(t *tes
 }
 
 // wantTold looks whether an operator learns that a provider is not called, and why.
-func wantTold(t *testing.T, host *hosttest.Restartable, runtimeID string, log *kept) {
+func wantTold(t *testing.T, host *hosttest.Restartable, runtimeID string, log *journal) {
 	t.Helper()
 	told := status(t, host, runtimeID)
 	if told.Reason == "" || len(told.Services) > 0 && told.Health == healthy {
 		t.Errorf("nobody calls it, and it is %v: %q", told.Health, told.Reason)
 	}
-	if log.warnings("provider") == 0 {
+	if log.warnings("self_id=provider") == 0 {
 		t.Error("the log says nothing of it")
 	}
 }
