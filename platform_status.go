@@ -145,7 +145,7 @@ func (h *Host) status(id *tokenstore.Identity) PluginStatus {
 	}
 	slices.Sort(s.Services)
 	report, _ := h.registry.catalog.Health(id.RuntimeID())
-	s.Health, s.Reason = wireHealth(report.Health), healthReason(id, report.Reason, len(s.Services))
+	s.Health, s.Reason = wireHealth(report.Health), h.registry.healthReason(id, report.Reason, len(s.Services))
 	if f := d.failure.Load(); f != nil {
 		s.LastError, s.LastErrorAt = f.what, f.at
 	}

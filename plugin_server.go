@@ -317,6 +317,9 @@ func servePlugin(ctx context.Context, cfg *PluginServerConfig) error {
 	if err := cfg.Validate(); err != nil {
 		return err
 	}
+	if cfg.Client.AllowInsecure && cfg.Client.Logger == nil { // where there is one, the client warns
+		warnPlaintext(nil, plaintextAllowed)
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s, err := newPluginServer(ctx, cfg.withDefaults())

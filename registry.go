@@ -262,8 +262,8 @@ func (s *ServiceRegistry) SetSelectionStrategy(serviceType string, strategy Sele
 
 // SetAllowedServices narrows what a live plugin may register to the given types,
 // until it is called again or the identity ends, whatever the plugin declares when it
-// renews; policy still has to allow them. Registrations of other types, and calls in flight
-// that go through them, end. What shall hold for the plugin's next
+// renews; policy still has to allow them. Registrations of other types are withheld, and come
+// back when they are allowed again; calls in flight that go through them end. What shall hold for the plugin's next
 // identity, too, belongs into policy; only a launched plugin keeps it when it enrols
 // again. A list that names types also bounds what the host itself registers for the
 // runtime id, with an identity or without.
@@ -272,12 +272,51 @@ func (s *ServiceRegistry) SetAllowedServices(runtimeID string, serviceTypes []st
 	if h := s.bound.Load(); h == nil || !narrow(h, runtimeID, left) {
 		s.allow(runtimeID, left)
 	}
-	s.catalog.RemoveWhere(func(reg catalog.Registration) bool {
-		return reg.RuntimeID == runtimeID && !left.Has(reg.Type)
-	})
+	s.withhold(func(reg catalog.Registration) bool { return reg.RuntimeID == runtimeID && !left.Has(reg.Type) })
+	s.giveBack()
 	if h := s.bound.Load(); h != nil {
 		h.permitted.Enforce(h.rules.Load(), errWithdrawn)
 	}
+}
+
+// withhold takes out what a plugin registered and may not provide any more, until it may
+// again. It tells the operator, and returns how many registrations those were.
+func (s *ServiceRegistry) withhold(match func(catalog.Registration) bool) int {
+	out := s.catalog.Withhold(match)
+	if h := s.bound.Load(); h != nil {
+		for _, reg := range out {
+			h.logOnce("withheld:"+reg.SelfID).Warn("a service that a plugin registered is withheld until the plugin may provide it again",
+				keySelfID, reg.SelfID, keyRuntimeID, reg.RuntimeID, keyService, reg.Type)
+		}
+	}
+	return len(out)
+}
+
+// giveBack offers again what is withheld and its plugin may provide, and returns how many
+// registrations those are.
+func (s *ServiceRegistry) giveBack() int {
+	h := s.bound.Load()
+	if h == nil {
+		return 0
+	}
+	may := func(reg catalog.Registration) bool {
+		id, ok := h.store.Lookup(reg.RuntimeID)
+		return ok && h.mayProvide(id, reg.Type)
+	}
+	given := s.catalog.Restore(may)
+	back := len(given)
+	for _, reg := range given {
+		if !may(reg) { // since a moment
+			back -= len(s.catalog.Withhold(func(other catalog.Registration) bool { return other.ID == reg.ID }))
+			continue
+		}
+		h.log().Info("a service that was withheld is provided again", keySelfID, reg.SelfID, keyRuntimeID, reg.RuntimeID, keyService, reg.Type)
+		h.audit(AuditEvent{
+			Kind: AuditRegistered, RuntimeID: reg.RuntimeID, SelfID: reg.SelfID, Right: RightProvides, Subject: reg.Type,
+			Reason: "it was withheld, and is allowed again",
+		})
+	}
+	return back
 }
 
 // narrow bounds what a live identity may register.
