@@ -309,7 +309,10 @@ func (c *Client) sendReport(ctx context.Context, m *connectpluginv1.ReportHealth
 		return err
 	}
 	client := connectpluginv1connect.NewPluginLifecycleClient((*hostTransport)(c), base, c.options()...)
-	_, err = client.ReportHealth(ctx, connect.NewRequest(m))
+	resp, err := client.ReportHealth(ctx, connect.NewRequest(m))
+	if err == nil {
+		c.wantsNoReport(resp.Header())
+	}
 	return err
 }
 

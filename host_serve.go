@@ -422,7 +422,7 @@ func (h *Host) setProber() {
 	}
 	answers := h.answers
 	h.hub.answers.Store(&answers)
-	h.prober.tell = h.reportHealth
+	h.prober.tell, h.prober.slow = h.reportHealth, func(pace time.Duration) { h.lifecycle.pace.Store(int64(pace)) }
 	h.prober.withdraw = func(id *tokenstore.Identity) { h.hub.store.Revoke(id.RuntimeID(), reasonSilent) }
 }
 

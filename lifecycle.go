@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
@@ -39,6 +40,7 @@ type LifecycleServer struct {
 	member
 
 	catalog *catalog.Catalog // fixed at creation
+	pace    atomic.Int64     // nanoseconds after which plugins report again at the earliest, zero where they please
 
 	mu    sync.Mutex
 	views map[string]*healthView // by runtime id
@@ -94,7 +96,11 @@ func (s *LifecycleServer) ReportHealth(ctx context.Context, req *connect.Request
 	if err := s.take(runtimeID, id, func(v *healthView) { v.reported = report }); err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(&connectpluginv1.ReportHealthResponse{}), nil
+	resp := connect.NewResponse(&connectpluginv1.ReportHealthResponse{})
+	if after := time.Duration(s.pace.Load()); after > 0 {
+		resp.Header().Set(headerReportAfter, after.String())
+	}
+	return resp, nil
 }
 
 // GetHealthState returns what a plugin last reported, as a copy, and nil where
