@@ -174,7 +174,7 @@ func (s *pluginSession) unreached(failures int, err error) {
 // keep registers and reports until ctx ends or the host refuses the plugin.
 func (s *pluginSession) keep(ctx context.Context) error {
 	failures := 0
-	for {
+	for rehearsed := false; ; {
 		if err := s.client.pause(ctx); err != nil {
 			return err
 		}
@@ -190,6 +190,10 @@ func (s *pluginSession) keep(ctx context.Context) error {
 			wait = s.again(failures, err)
 		default:
 			failures = 0
+			if !rehearsed {
+				rehearsed = true
+				rehearseShutdown()
+			}
 		}
 		if !s.waitOrWake(ctx, wait) {
 			return ctx.Err()

@@ -47,6 +47,9 @@ func (c *conn) step(frame http2.Frame, err error) error {
 	if err == nil {
 		err = c.take(frame)
 	}
+	if errors.Is(err, io.EOF) {
+		return errGone // the usual end
+	}
 	if broken, ok := errors.AsType[http2.StreamError](err); ok {
 		c.mu.Lock()
 		c.lastID = max(c.lastID, broken.StreamID)
