@@ -93,11 +93,13 @@ func (c *conn) roomLocked() {
 
 // wakeBlockedLocked has streams look again which waited for something that all of them share.
 func (c *conn) wakeBlockedLocked() {
-	n := len(c.blocked)
-	for _, st := range c.blocked[:n] {
-		st.wakeLocked() // which may have it wait again
+	woken := c.blocked
+	c.blocked = c.spare // for who has to wait again
+	for _, st := range woken {
+		st.wakeLocked()
 	}
-	c.blocked = slices.Delete(c.blocked, 0, n)
+	clear(woken)
+	c.spare = woken[:0]
 }
 
 // sendLocked sends data of a stream, and its end if end is set. It waits for the peer's flow
