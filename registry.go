@@ -364,6 +364,7 @@ type saying struct {
 	form               wording.Form
 	serviceType, epoch string
 	sequence           uint64
+	bare               bool // without metadata, which a registration that is gone has no more
 }
 
 // rests has the watches of the registry rest, whose handler has these options and no interceptors
@@ -398,7 +399,7 @@ func (w *wordings) event(f wording.Form, e *catalog.Event) []byte {
 	if e.Resync {
 		return now()
 	}
-	return w.said.Recall(saying{f, e.Type, e.Epoch, e.Sequence}, now)
+	return w.said.Recall(saying{f, e.Type, e.Epoch, e.Sequence, len(e.Provider.Metadata) == 0}, now)
 }
 
 // end is what is sent of the end of a watch, and the header with the trailer.
