@@ -15,9 +15,11 @@ import (
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
+	"github.com/masegraye/connect-plugin-go/internal/herald"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
 	"github.com/masegraye/connect-plugin-go/internal/semrange"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
+	"github.com/masegraye/connect-plugin-go/internal/wording"
 )
 
 // SelectionStrategy says which of several providers of a service type is chosen.
@@ -69,6 +71,9 @@ type ServiceRegistry struct {
 
 	allowedMu sync.Mutex
 	allowed   map[string]policy.Set // what runtime ids without an identity may have registered
+
+	words  atomic.Pointer[wordings] // of watches that rest; nil where all of them wait
+	herald herald.Herald            // of those that rest
 
 	ways  atomic.Pointer[ways]                          // nil without a router, when nobody is dialled
 	hurry atomic.Pointer[func(id *tokenstore.Identity)] // asks a plugin at once how it is; nil where nobody is asked
@@ -383,4 +388,60 @@ func providers(regs []catalog.Registration) []*ServiceProvider {
 		out = append(out, provider(reg))
 	}
 	return out
+}
+
+// wordings are how watches say what they have to say: as Connect does, once for all who hear the
+// same.
+type wordings struct {
+	handler   http.Handler
+	recovered func(context.Context, connect.Spec, http.Header, any) error
+	said      wording.Memory[saying]
+}
+
+// saying is an event in one form.
+type saying struct {
+	form               wording.Form
+	serviceType, epoch string
+	sequence           uint64
+	bare               bool // without metadata, which a registration that is gone has no more
+}
+
+// rests has the watches of the registry rest, whose handler has these options and no interceptors
+// that would be around them.
+func (s *ServiceRegistry) rests(recovered func(context.Context, connect.Spec, http.Header, any) error, opts ...connect.HandlerOption) {
+	s.words.Store(&wordings{recovered: recovered, handler: connect.NewBidiStreamHandler(watchProcedure, say, opts...)})
+}
+
+// say says what is to be recorded, after the head of an answer.
+func say(ctx context.Context, stream *connect.BidiStream[connectpluginv1.WatchServiceRequest, connectpluginv1.WatchServiceEvent]) error {
+	rec := wording.RecordOf(ctx)
+	if err := stream.Send(nil); err != nil {
+		return err
+	}
+	rec.Begin()
+	switch what := rec.What.(type) {
+	case error:
+		return what
+	case *connectpluginv1.WatchServiceEvent:
+		defer rec.Stop()
+		return stream.Send(what)
+	}
+	return nil
+}
+
+// event is what is sent of an event. Those who fell behind are told so, each for itself.
+func (w *wordings) event(f wording.Form, e *catalog.Event) []byte {
+	now := func() []byte {
+		said, _ := f.Say(w.handler, watchProcedure, wireEvent(*e))
+		return said
+	}
+	if e.Resync {
+		return now()
+	}
+	return w.said.Recall(saying{f, e.Type, e.Epoch, e.Sequence, len(e.Provider.Metadata) == 0}, now)
+}
+
+// end is what is sent of the end of a watch, and the header with the trailer.
+func (w *wordings) end(f wording.Form, err error) (said []byte, header http.Header) {
+	return f.Say(w.handler, watchProcedure, err)
 }

@@ -308,7 +308,7 @@ func (c *conn) initialWindowLocked(window int64) error {
 		if st.window += by; st.window > largestWindow {
 			return http2.ConnectionError(http2.ErrCodeFlowControl)
 		}
-		st.can.Broadcast()
+		st.wakeLocked()
 	}
 	return nil
 }
@@ -332,6 +332,6 @@ func (c *conn) windowLocked(f *http2.WindowUpdateFrame) error {
 	if st.window += n; st.window > largestWindow {
 		return http2.StreamError{StreamID: st.id, Code: http2.ErrCodeFlowControl}
 	}
-	st.can.Broadcast()
+	st.wakeLocked()
 	return nil
 }
