@@ -12,7 +12,8 @@ import (
 	adminv1 "github.com/masegraye/connect-plugin-go/gen/admin/v1"
 )
 
-// events passes on what the host sends, as server-sent events, as long as whoever looks is in.
+// events passes on what the host sends, a line of JSON each, as long as whoever looks is in. They are not the
+// events of an EventSource, which sends no header and so no key.
 func (s *Server) events(w http.ResponseWriter, r *http.Request, until time.Time) {
 	if r.Method != http.MethodGet { // a HEAD would hold a stream that it cannot read
 		w.Header().Set("Allow", http.MethodGet)
@@ -34,9 +35,9 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request, until time.Time)
 		return
 	}
 	defer func() { _ = stream.Close() }()
-	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("Content-Type", "application/x-ndjson")
 	out := http.NewResponseController(w)
-	if _, err := fmt.Fprintf(w, "event: page\ndata: {\"writable\":%t}\n\n", s.cfg.Change != nil); err != nil {
+	if _, err := fmt.Fprintf(w, "{\"page\":{\"writable\":%t}}\n", s.cfg.Change != nil); err != nil {
 		return
 	}
 	for stream.Receive() {
@@ -44,7 +45,7 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request, until time.Time)
 		if err != nil {
 			return
 		}
-		if _, err := fmt.Fprintf(w, "data: %s\n\n", text); err != nil || out.Flush() != nil {
+		if _, err := fmt.Fprintf(w, "%s\n", text); err != nil || out.Flush() != nil {
 			return
 		}
 	}
