@@ -31,16 +31,21 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request, until time.Time)
 	defer cancel()
 	stream, err := s.cfg.Read.Follow(ctx, connect.NewRequest(&adminv1.FollowRequest{}))
 	if err != nil {
-		http.Error(w, "the host cannot be followed: "+connect.CodeOf(err).String(), http.StatusBadGateway)
+		unreachable(w, err)
 		return
 	}
 	defer func() { _ = stream.Close() }()
+	more := stream.Receive()
+	if !more {
+		unreachable(w, stream.Err())
+		return
+	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	out := http.NewResponseController(w)
 	if _, err := fmt.Fprintf(w, "{\"page\":{\"writable\":%t}}\n", s.cfg.Change != nil); err != nil {
 		return
 	}
-	for stream.Receive() {
+	for ; more; more = stream.Receive() {
 		text, err := protojson.Marshal(stream.Msg())
 		if err != nil {
 			return
@@ -49,6 +54,15 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request, until time.Time)
 			return
 		}
 	}
+}
+
+// unreachable says that the host tells nothing, and by which code.
+func unreachable(w http.ResponseWriter, err error) {
+	why := "it ended the call"
+	if err != nil {
+		why = connect.CodeOf(err).String()
+	}
+	http.Error(w, "the host cannot be followed: "+why, http.StatusBadGateway)
 }
 
 // change has the host change something.
