@@ -8,8 +8,8 @@ import (
 
 // Withhold takes out every registration that match says, as [Catalog.RemoveWhere] does, and
 // keeps it aside for [Catalog.Restore]: until its runtime is removed, registers the type
-// again or takes it back. The paths stay those of their types meanwhile. It returns what was
-// taken out.
+// again or takes it back. Meanwhile it claims nothing, neither its type nor its path nor room
+// among those that are offered. It returns what was taken out.
 func (c *Catalog) Withhold(match func(Registration) bool) []Registration {
 	return c.takeOut(match, true)
 }
