@@ -128,14 +128,6 @@ func TestAudit_USE22_AnEndpointThatPolicyGaveToAnotherComesBack(t *testing.T) {
 	}
 	hosttest.SetPolicy(t, host.Host, policy())
 	hosttest.Eventually(t, "it answers again", answers)
-	// The host may say so, too.
-	other := host.Enrol(t, "api", nil)
-	if err := host.Router().RegisterPluginEndpoint(other.RuntimeID(), "https://"+l.Addr().String()); err != nil {
-		t.Fatal(err)
-	}
-	if told := status(t, host, plugin.Client.RuntimeID()); told.Health == healthy || !strings.Contains(told.Reason, "of another plugin") || answers() {
-		t.Errorf("after the host gave the endpoint to another it is %v: %q", told.Health, told.Reason)
-	}
 }
 
 // Of two plugins that share a type the second comes back when policy opens the type again, and
