@@ -44,7 +44,7 @@ func (c *Catalog) Withheld(runtimeID string) []string {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 
-	var types []string
+	types := make([]string, 0, len(c.withheld.byRuntime[runtimeID]))
 	for _, reg := range c.withheld.byRuntime[runtimeID] {
 		types = append(types, reg.Type)
 	}
