@@ -100,13 +100,12 @@ func TestBrowserShowsACertificate(t *testing.T) {
 	}
 	dir := home(t, r.Authority, "auditor")
 	b := openProfile(t, program, profileWith(t, pages...), pages[0]+"/", "HOME="+dir, "XDG_DATA_HOME="+filepath.Join(dir, ".local", "share"))
-	const status = `String(document.getElementById("status")?.textContent)`
 	hosttest.Eventually(t, "the page shows the host", func() bool {
-		return b.evaluate(t, status) == "live" && strings.Contains(b.evaluate(t, "document.body.textContent"), r.Addr())
+		return b.status(t) == "live" && strings.Contains(b.evaluate(t, "document.body.textContent"), r.Addr())
 	})
-	b.call(t, "Page.navigate", map[string]any{"url": pages[1] + "/"}, &struct{}{})
+	b.visit(t, pages[1]+"/")
 	hosttest.Eventually(t, "the other page asks for a link", func() bool {
-		return strings.HasPrefix(b.evaluate(t, status), "not connected: open the link")
+		return strings.HasPrefix(b.status(t), "not connected: open the link")
 	})
 	if text := b.evaluate(t, "document.body.textContent"); strings.Contains(text, r.Addr()) {
 		t.Errorf("it shows the host all the same: %s", text)

@@ -19,8 +19,9 @@ import (
 
 // chrome is a headless browser that shows one page, spoken to over its DevTools protocol.
 type chrome struct {
-	ws *websocket.Conn
-	id int
+	ws   *websocket.Conn
+	id   int
+	port string // of the browser's DevTools
 }
 
 // profileDir is the directory of a new browser's profile.
@@ -55,24 +56,33 @@ func openProfile(t *testing.T, program, dir, url string, env ...string) *chrome 
 		_ = cmd.Wait()
 		_ = os.RemoveAll(dir)
 	})
-	var port string
+	b := &chrome{}
 	hosttest.Eventually(t, "the browser listens", func() bool {
 		text, _ := os.ReadFile(filepath.Join(dir, "DevToolsActivePort"))
 		first, _, ok := strings.Cut(string(text), "\n")
-		port = first
+		b.port = first
 		return ok
 	})
-	b := &chrome{}
+	b.attach(t, func(tab) bool { return true })
+	return b
+}
+
+// tab is what a browser says of one.
+type tab struct{ ID, Type, URL, WebSocketDebuggerURL string }
+
+// attach begins to speak to a tab that shows something of this machine.
+func (b *chrome) attach(t *testing.T, wanted func(tab) bool) {
+	t.Helper()
 	hosttest.Eventually(t, "the browser has the page", func() bool {
-		res, err := http.Get("http://127.0.0.1:" + port + "/json/list")
+		res, err := http.Get("http://127.0.0.1:" + b.port + "/json/list")
 		if err != nil {
 			return false
 		}
-		var pages []struct{ Type, URL, WebSocketDebuggerURL string }
+		var pages []tab
 		err = json.NewDecoder(res.Body).Decode(&pages)
 		_ = res.Body.Close()
 		for _, p := range pages {
-			if err == nil && p.Type == "page" && strings.Contains(p.URL, "://127.0.0.1") {
+			if err == nil && p.Type == "page" && strings.Contains(p.URL, "://127.0.0.1") && wanted(p) {
 				b.ws, err = websocket.Dial(p.WebSocketDebuggerURL, "", "http://127.0.0.1")
 				return err == nil
 			}
@@ -82,7 +92,28 @@ func openProfile(t *testing.T, program, dir, url string, env ...string) *chrome 
 	http.DefaultClient.CloseIdleConnections()
 	t.Cleanup(func() { _ = b.ws.Close() })
 	b.call(t, "Page.enable", map[string]any{}, &struct{}{})
-	return b
+}
+
+// another opens another tab of the same browser.
+func (b *chrome) another(t *testing.T, url string) *chrome {
+	t.Helper()
+	var made struct{ TargetID string }
+	b.call(t, "Target.createTarget", map[string]any{"url": url}, &made)
+	second := &chrome{port: b.port}
+	second.attach(t, func(p tab) bool { return p.ID == made.TargetID })
+	return second
+}
+
+// visit goes to an address.
+func (b *chrome) visit(t *testing.T, url string) {
+	t.Helper()
+	b.call(t, "Page.navigate", map[string]any{"url": url}, &struct{}{})
+}
+
+// status is what the page says of its connection.
+func (b *chrome) status(t *testing.T) string {
+	t.Helper()
+	return b.evaluate(t, `String(document.getElementById("status")?.textContent)`)
 }
 
 // call calls a method of the browser and decodes its result.

@@ -3,7 +3,7 @@ package page_test
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"io"
+	"encoding/json"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -54,6 +54,10 @@ func TestCertificate(t *testing.T) {
 	r.page, r.base = s, "https://"+l.Addr().String()
 	other := hosttest.NewAuthority(t)
 	auditor := client(t, r.Authority, r.Authority, "auditor")
+	if code, _ := r.ask(t, auditor, http.MethodGet, "/events", "", nil); code != http.StatusUnauthorized {
+		t.Errorf("a certificate without the key of the page: %d", code)
+	}
+	r.enterWith(t, auditor, "")
 	for _, test := range []struct {
 		name string
 		by   *http.Client
@@ -75,7 +79,7 @@ func TestCertificate(t *testing.T) {
 		_ = c.Close()
 		t.Error("the page speaks TLS 1.2")
 	}
-	const readmit = `{"action":"readmit","name":"victim"}`
+
 	for origin, want := range map[string]int{
 		r.base: http.StatusNoContent, "https://evil.example": http.StatusForbidden, "null": http.StatusForbidden,
 		"http://" + l.Addr().String(): http.StatusForbidden,
@@ -86,8 +90,10 @@ func TestCertificate(t *testing.T) {
 		}
 	}
 	stranger := client(t, r.Authority, nil, "")
-	res := enter(t, r, stranger)
-	if c := res.Header.Get("Set-Cookie"); !strings.HasPrefix(c, "__Host-") || !strings.Contains(c, "Secure") || !strings.Contains(c, "HttpOnly") || !strings.Contains(c, "SameSite=Strict") {
+	if code, text := r.ask(t, stranger, http.MethodPost, "/enter", `{"token":""}`, nil); code != http.StatusForbidden {
+		t.Errorf("neither a link nor a certificate: %d %s", code, text)
+	}
+	if c := enter(t, r, stranger).Get("Set-Cookie"); !strings.HasPrefix(c, "__Host-") || !strings.Contains(c, "Secure") || !strings.Contains(c, "HttpOnly") || !strings.Contains(c, "SameSite=Strict") {
 		t.Errorf("cookie %q", c)
 	}
 	if code, text := r.ask(t, stranger, http.MethodGet, "/events", "", nil); code != http.StatusOK {
@@ -95,8 +101,8 @@ func TestCertificate(t *testing.T) {
 	}
 }
 
-// enter uses a link and returns the answer.
-func enter(t *testing.T, r *rig, c *http.Client) *http.Response {
+// enter uses a link and returns the fields of the answer.
+func enter(t *testing.T, r *rig, c *http.Client) http.Header {
 	t.Helper()
 	link := r.page.Link()
 	base, token, _ := strings.Cut(link, "/#")
@@ -113,9 +119,33 @@ func enter(t *testing.T, r *rig, c *http.Client) *http.Response {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, _ = io.Copy(io.Discard, res.Body)
+	var answer struct{ Key string }
+	_ = json.NewDecoder(res.Body).Decode(&answer)
 	_ = res.Body.Close()
-	return res
+	c.Transport = &keyed{c.Transport, answer.Key}
+	return res.Header
+}
+
+// showing is a request with a certificate.
+func showing(t *testing.T, method, path, body string, leaf *x509.Certificate) *http.Request {
+	t.Helper()
+	q := httptest.NewRequestWithContext(t.Context(), method, "https://127.0.0.1:8443"+path, strings.NewReader(body))
+	q.Header.Set("Origin", "https://127.0.0.1:8443")
+	q.Header.Set("Content-Type", "application/json")
+	q.TLS = &tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{leaf}}}
+	return q
+}
+
+// keyWith gets the key that belongs to a certificate.
+func keyWith(t *testing.T, s *page.Server, name string) string {
+	t.Helper()
+	w := httptest.NewRecorder()
+	s.Handler().ServeHTTP(w, showing(t, http.MethodPost, "/enter", `{}`, &x509.Certificate{DNSNames: []string{name}, NotAfter: time.Now().Add(time.Hour)}))
+	var answer struct{ Key string }
+	if err := json.Unmarshal(w.Body.Bytes(), &answer); err != nil || w.Code != http.StatusOK {
+		t.Fatalf("enter: %d %s", w.Code, w.Body)
+	}
+	return answer.Key
 }
 
 // A certificate lets somebody in no longer than it lasts, also on a connection that was made before.
@@ -125,11 +155,10 @@ func TestCertificateEnds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	key := keyWith(t, s, "auditor")
 	for life, want := range map[time.Duration]int{time.Hour: http.StatusForbidden, -time.Second: http.StatusUnauthorized} { // it is read-only
-		q := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "https://127.0.0.1:8443/change", strings.NewReader(`{}`))
-		q.Header.Set("Origin", "https://127.0.0.1:8443")
-		leaf := &x509.Certificate{DNSNames: []string{"auditor"}, NotAfter: time.Now().Add(life)}
-		q.TLS = &tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{leaf}}}
+		q := showing(t, http.MethodPost, "/change", `{}`, &x509.Certificate{DNSNames: []string{"auditor"}, NotAfter: time.Now().Add(life)})
+		q.Header.Set(keyHeader, key)
 		w := httptest.NewRecorder()
 		if s.Handler().ServeHTTP(w, q); w.Code != want {
 			t.Errorf("%v before its end: %d, want %d", life, w.Code, want)
@@ -148,9 +177,9 @@ func TestStreamEndsWithTheCertificate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	q := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "https://127.0.0.1:8443/events", nil)
 	leaf := &x509.Certificate{DNSNames: []string{"auditor"}, NotAfter: time.Now().Add(time.Second)}
-	q.TLS = &tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{leaf}}}
+	q := showing(t, http.MethodGet, "/events", "", leaf)
+	q.Header.Set(keyHeader, keyWith(t, s, "auditor"))
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)

@@ -12,7 +12,8 @@ import (
 	adminv1 "github.com/masegraye/connect-plugin-go/gen/admin/v1"
 )
 
-// events passes on what the host sends, as server-sent events, as long as whoever looks is in.
+// events passes on what the host sends, a line of JSON each, as long as whoever looks is in. They are not the
+// events of an EventSource, which sends no header and so no key.
 func (s *Server) events(w http.ResponseWriter, r *http.Request, until time.Time) {
 	if r.Method != http.MethodGet { // a HEAD would hold a stream that it cannot read
 		w.Header().Set("Allow", http.MethodGet)
@@ -30,24 +31,38 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request, until time.Time)
 	defer cancel()
 	stream, err := s.cfg.Read.Follow(ctx, connect.NewRequest(&adminv1.FollowRequest{}))
 	if err != nil {
-		http.Error(w, "the host cannot be followed: "+connect.CodeOf(err).String(), http.StatusBadGateway)
+		unreachable(w, err)
 		return
 	}
 	defer func() { _ = stream.Close() }()
-	w.Header().Set("Content-Type", "text/event-stream")
-	out := http.NewResponseController(w)
-	if _, err := fmt.Fprintf(w, "event: page\ndata: {\"writable\":%t}\n\n", s.cfg.Change != nil); err != nil {
+	more := stream.Receive()
+	if !more {
+		unreachable(w, stream.Err())
 		return
 	}
-	for stream.Receive() {
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	out := http.NewResponseController(w)
+	if _, err := fmt.Fprintf(w, "{\"page\":{\"writable\":%t}}\n", s.cfg.Change != nil); err != nil {
+		return
+	}
+	for ; more; more = stream.Receive() {
 		text, err := protojson.Marshal(stream.Msg())
 		if err != nil {
 			return
 		}
-		if _, err := fmt.Fprintf(w, "data: %s\n\n", text); err != nil || out.Flush() != nil {
+		if _, err := fmt.Fprintf(w, "%s\n", text); err != nil || out.Flush() != nil {
 			return
 		}
 	}
+}
+
+// unreachable says that the host tells nothing, and by which code.
+func unreachable(w http.ResponseWriter, err error) {
+	why := "it ended the call"
+	if err != nil {
+		why = connect.CodeOf(err).String()
+	}
+	http.Error(w, "the host cannot be followed: "+why, http.StatusBadGateway)
 }
 
 // change has the host change something.

@@ -3,6 +3,7 @@ package page_test
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"io"
 	"net"
 	"net/http"
@@ -85,6 +86,21 @@ func browser(t *testing.T) *http.Client {
 	return &http.Client{Jar: jar, Transport: transport}
 }
 
+// keyed is what a browser sends with once the script of the page has the key.
+type keyed struct {
+	http.RoundTripper
+
+	key string
+}
+
+func (k *keyed) RoundTrip(q *http.Request) (*http.Response, error) {
+	q = q.Clone(q.Context())
+	q.Header.Set(keyHeader, k.key)
+	return k.RoundTripper.RoundTrip(q)
+}
+
+const keyHeader = "Connectplugin-Page-Key"
+
 // ask sends a request as the page would, edited, and returns the status and the body.
 func (r *rig) ask(t *testing.T, c *http.Client, method, path, body string, edit func(*http.Request)) (int, string) {
 	t.Helper()
@@ -104,7 +120,7 @@ func (r *rig) ask(t *testing.T, c *http.Client, method, path, body string, edit 
 		t.Fatal(err)
 	}
 	defer func() { _ = res.Body.Close() }()
-	if strings.HasPrefix(res.Header.Get("Content-Type"), "text/event-stream") {
+	if strings.HasPrefix(res.Header.Get("Content-Type"), "application/x-ndjson") {
 		line, _ := bufio.NewReader(res.Body).ReadString('\n')
 		return res.StatusCode, line
 	}
@@ -112,12 +128,21 @@ func (r *rig) ask(t *testing.T, c *http.Client, method, path, body string, edit 
 	return res.StatusCode, string(text)
 }
 
+// enter lets a browser in, with a link or else with the certificate that it has.
 func (r *rig) enter(t *testing.T, c *http.Client) {
 	t.Helper()
 	_, token, _ := strings.Cut(r.page.Link(), "#")
-	if code, text := r.ask(t, c, http.MethodPost, "/enter", `{"token":"`+token+`"}`, nil); code != http.StatusNoContent {
+	r.enterWith(t, c, token)
+}
+
+func (r *rig) enterWith(t *testing.T, c *http.Client, token string) {
+	t.Helper()
+	code, text := r.ask(t, c, http.MethodPost, "/enter", `{"token":"`+token+`"}`, nil)
+	var answer struct{ Key string }
+	if err := json.Unmarshal([]byte(text), &answer); code != http.StatusOK || err != nil || len(answer.Key) < 40 {
 		t.Fatalf("enter: %d %s", code, text)
 	}
+	c.Transport = &keyed{c.Transport, answer.Key}
 }
 
 // A link works once, and nothing of the host is told without it.
@@ -135,13 +160,11 @@ func TestLinkWorksOnce(t *testing.T) {
 	if code, _ := r.ask(t, thief, http.MethodPost, "/enter", `{"token":"`+token[:len(token)-1]+`"}`, nil); code != http.StatusForbidden {
 		t.Errorf("a guessed link: %d", code)
 	}
-	for i, want := range []int{http.StatusNoContent, http.StatusForbidden} {
-		c := []*http.Client{honest, thief}[i]
-		if code, text := r.ask(t, c, http.MethodPost, "/enter", `{"token":"`+token+`"}`, nil); code != want {
-			t.Errorf("use %d of a link: %d %s", i+1, code, text)
-		}
+	r.enterWith(t, honest, token)
+	if code, text := r.ask(t, thief, http.MethodPost, "/enter", `{"token":"`+token+`"}`, nil); code != http.StatusForbidden {
+		t.Errorf("the second use of a link: %d %s", code, text)
 	}
-	if code, line := r.ask(t, honest, http.MethodGet, "/events", "", nil); code != http.StatusOK || line != "event: page\n" {
+	if code, line := r.ask(t, honest, http.MethodGet, "/events", "", nil); code != http.StatusOK || line != "{\"page\":{\"writable\":true}}\n" {
 		t.Errorf("events: %d %q", code, line)
 	}
 	if code, _ := r.ask(t, thief, http.MethodGet, "/events", "", nil); code != http.StatusUnauthorized {
@@ -157,7 +180,7 @@ func TestOtherPagesAreRefused(t *testing.T) {
 	victim := r.Enrol(t, "victim", nil)
 	c := browser(t)
 	r.enter(t, c)
-	const revoke = `{"action":"revoke","name":"victim"}`
+
 	header := func(name, value string) func(*http.Request) {
 		return func(q *http.Request) {
 			q.Header.Del(name)

@@ -58,6 +58,7 @@ const (
 	maxHeader    = 16 << 10
 	tokenBytes   = 32
 	cookiePrefix = "connectplugin_"
+	keyHeader    = "Connectplugin-Page-Key"
 )
 
 // Server serves the page to whoever has a link of it. Make it with [New]. It is safe for concurrent use.
@@ -67,6 +68,7 @@ type Server struct {
 	scheme  string   // with "://"
 	hosts   []string // what a request may name as its host, the best first
 	cookie  string
+	secret  []byte // what keys are made with
 	streams chan struct{}
 
 	visitors probes.Visitors
@@ -89,7 +91,8 @@ func New(cfg Config, addr net.Addr) (*Server, error) {
 		return nil, errors.New("certificates in Identities are shown over TLS alone: set TLS, too")
 	}
 	s := &Server{
-		cfg: cfg, scheme: "http://", cookie: cookiePrefix + strconv.Itoa(tcp.Port), // browsers do not tell ports apart
+		cfg: cfg, scheme: "http://", secret: []byte(newToken()),
+		cookie:   cookiePrefix + strconv.Itoa(tcp.Port), // browsers keep the cookies of all ports together
 		streams:  make(chan struct{}, maxStreams),
 		visitors: probes.Visitors{Most: maxConns, Each: maxPerPeer},
 		links:    map[[sha256.Size]byte]time.Time{}, sessions: map[[sha256.Size]byte]time.Time{},

@@ -1,11 +1,13 @@
 package page
 
 import (
+	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
 	"crypto/tls"
 	"encoding/base64"
+	"encoding/json"
 	"net/http"
 	"slices"
 	"time"
@@ -38,7 +40,12 @@ func forget(tokens map[[sha256.Size]byte]time.Time, now time.Time) {
 	}
 }
 
-// enter turns the token of a link into a session.
+// A browser sends a cookie, and offers a certificate, to every port of a host name, so whoever serves another
+// port may get the one, and have the other asked for. What else somebody who is in has to show is a key. The
+// script of the page gets it once and stores it under its origin, of which the port is a part.
+
+// enter turns the token of a link into a session, and tells its key. Without a token it tells that of a
+// certificate which lets somebody in. Nothing tells the key of a session again.
 func (s *Server) enter(w http.ResponseWriter, r *http.Request) {
 	var ask struct {
 		Token string `json:"token"`
@@ -46,16 +53,39 @@ func (s *Server) enter(w http.ResponseWriter, r *http.Request) {
 	if !read(w, r, &ask) {
 		return
 	}
-	session, ok := s.open(ask.Token, time.Now())
-	if !ok {
-		http.Error(w, "the link was used, or is too old", http.StatusForbidden)
-		return
+	var answer struct {
+		Key string `json:"key"`
 	}
-	http.SetCookie(w, &http.Cookie{ //nolint:gosec // there may be no TLS on loopback
-		Name: s.cookie, Value: session, Path: "/", HttpOnly: true, Secure: s.cfg.TLS != nil,
-		SameSite: http.SameSiteStrictMode, MaxAge: int(sessionLife.Seconds()),
-	})
-	w.WriteHeader(http.StatusNoContent)
+	if identity, _ := s.certified(r.TLS, time.Now()); ask.Token == "" && identity != "" {
+		answer.Key = s.keyOf(byCertificate, identity)
+	} else {
+		session, ok := s.open(ask.Token, time.Now())
+		if !ok {
+			http.Error(w, "the link was used, or is too old", http.StatusForbidden)
+			return
+		}
+		http.SetCookie(w, &http.Cookie{ //nolint:gosec // there may be no TLS on loopback
+			Name: s.cookie, Value: session, Path: "/", HttpOnly: true, Secure: s.cfg.TLS != nil,
+			SameSite: http.SameSiteStrictMode, MaxAge: int(sessionLife.Seconds()),
+		})
+		answer.Key = s.keyOf(bySession, session)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(answer) // who is gone asks again
+}
+
+// What keys belong to.
+const (
+	bySession     = "session"
+	byCertificate = "certificate"
+)
+
+// keyOf is the key that belongs to a session, or to the identity in a certificate. Whoever knows those
+// cannot make it.
+func (s *Server) keyOf(kind, of string) string {
+	mac := hmac.New(sha256.New, s.secret)
+	_, _ = mac.Write([]byte(kind + " " + of))
+	return base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
 }
 
 func (s *Server) open(token string, now time.Time) (session string, ok bool) {
@@ -85,14 +115,10 @@ func holds(tokens map[[sha256.Size]byte]time.Time, given [sha256.Size]byte) bool
 // entrant serves a request of somebody who is in until then.
 type entrant func(w http.ResponseWriter, r *http.Request, until time.Time)
 
-// known serves those who have a session, or a certificate that lets them in.
+// known serves those who have a session, or a certificate that lets them in, and the key that belongs to it.
 func (s *Server) known(next entrant) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		now := time.Now()
-		until := s.certified(r.TLS, now)
-		if c, err := r.Cookie(s.cookie); until.IsZero() && err == nil {
-			until = s.sessionUntil(c.Value, now)
-		}
+		until := s.admitted(r, time.Now())
 		if until.IsZero() {
 			http.Error(w, "open the link that connectpluginctl page prints", http.StatusUnauthorized)
 			return
@@ -102,17 +128,30 @@ func (s *Server) known(next entrant) http.Handler {
 	})
 }
 
-// certified returns until when a certificate lets somebody in, zero where it does not.
-func (s *Server) certified(c *tls.ConnectionState, now time.Time) time.Time {
-	if c == nil || len(c.VerifiedChains) == 0 {
+// admitted returns until when who asks is in, zero where it is not.
+func (s *Server) admitted(r *http.Request, now time.Time) time.Time {
+	key := []byte(r.Header.Get(keyHeader))
+	if identity, until := s.certified(r.TLS, now); identity != "" && hmac.Equal(key, []byte(s.keyOf(byCertificate, identity))) {
+		return until
+	}
+	c, err := r.Cookie(s.cookie)
+	if err != nil || !hmac.Equal(key, []byte(s.keyOf(bySession, c.Value))) {
 		return time.Time{}
+	}
+	return s.sessionUntil(c.Value, now)
+}
+
+// certified returns who a certificate lets in and until when, and nobody where it does not.
+func (s *Server) certified(c *tls.ConnectionState, now time.Time) (identity string, until time.Time) {
+	if c == nil || len(c.VerifiedChains) == 0 {
+		return "", time.Time{}
 	}
 	leaf := c.VerifiedChains[0][0]
-	identity := certs.CertificateIdentity(leaf)
-	if identity == "" || !slices.Contains(s.cfg.Identities, identity) || !now.Before(leaf.NotAfter) {
-		return time.Time{}
+	identity = certs.CertificateIdentity(leaf)
+	if !slices.Contains(s.cfg.Identities, identity) || !now.Before(leaf.NotAfter) {
+		return "", time.Time{}
 	}
-	return leaf.NotAfter
+	return identity, leaf.NotAfter
 }
 
 // sessionUntil returns when a session ends, zero where there is none.

@@ -1,6 +1,7 @@
 package page_test
 
 import (
+	"encoding/json"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -12,23 +13,26 @@ import (
 	"github.com/masegraye/connect-plugin-go/console/page"
 )
 
-// post sends what the page sends, with a cookie, and returns the status and the cookie that is set.
-func post(s *page.Server, path, body, cookie string) (status int, set string) {
+// entry is what a browser that is in has.
+type entry struct{ cookie, key string }
+
+// post sends what the page sends, with what it has, and returns the status and what it has afterwards.
+func post(s *page.Server, path, body string, has entry) (status int, set entry) {
 	q := httptest.NewRequest(http.MethodPost, "http://127.0.0.1:8080"+path, strings.NewReader(body))
 	q.Header.Set("Origin", "http://127.0.0.1:8080")
 	q.Header.Set("Content-Type", "application/json")
-	if cookie != "" {
-		q.Header.Set("Cookie", cookie)
-	}
+	q.Header.Set("Cookie", has.cookie)
+	q.Header.Set(keyHeader, has.key)
 	w := httptest.NewRecorder()
 	s.Handler().ServeHTTP(w, q)
-	set, _, _ = strings.Cut(w.Header().Get("Set-Cookie"), ";")
+	set.cookie, _, _ = strings.Cut(w.Header().Get("Set-Cookie"), ";")
+	_ = json.Unmarshal(w.Body.Bytes(), &struct{ Key *string }{&set.key})
 	return w.Code, set
 }
 
-func use(s *page.Server, link string) (status int, cookie string) {
+func use(s *page.Server, link string) (status int, has entry) {
 	_, token, _ := strings.Cut(link, "#")
-	return post(s, "/enter", `{"token":"`+token+`"}`, "")
+	return post(s, "/enter", `{"token":"`+token+`"}`, entry{})
 }
 
 // A link ends after ten minutes and a session after twelve hours, and there are no more than sixteen.
@@ -41,23 +45,23 @@ func TestLinksAndSessionsEnd(t *testing.T) {
 		}
 		first, later := s.Link(), s.Link()
 		time.Sleep(9 * time.Minute)
-		status, cookie := use(s, first)
-		if status != http.StatusNoContent || cookie == "" {
-			t.Fatalf("in time: %d, %q", status, cookie)
+		status, has := use(s, first)
+		if status != http.StatusOK || has.cookie == "" || has.key == "" {
+			t.Fatalf("in time: %d, %q", status, has)
 		}
 		time.Sleep(2 * time.Minute)
 		if status, _ := use(s, later); status != http.StatusForbidden {
 			t.Errorf("after 11 minutes: %d", status)
 		}
 		in := func() bool {
-			status, _ := post(s, "/change", `{"action":"drain","name":"x"}`, cookie)
+			status, _ := post(s, "/change", `{"action":"drain","name":"x"}`, has)
 			return status == http.StatusForbidden // it is read-only, and says so to nobody else
 		}
 		if time.Sleep(11 * time.Hour); !in() {
 			t.Error("the session is over after 11 hours")
 		}
 		for range 15 {
-			if status, _ := use(s, s.Link()); status != http.StatusNoContent {
+			if status, _ := use(s, s.Link()); status != http.StatusOK {
 				t.Errorf("one of sixteen: %d", status)
 			}
 		}
@@ -67,7 +71,7 @@ func TestLinksAndSessionsEnd(t *testing.T) {
 		if time.Sleep(2 * time.Hour); in() {
 			t.Error("the session goes on after 13 hours")
 		}
-		if status, _ := use(s, s.Link()); status != http.StatusNoContent {
+		if status, _ := use(s, s.Link()); status != http.StatusOK {
 			t.Errorf("when one has ended: %d", status)
 		}
 	})
@@ -85,11 +89,11 @@ func TestMalformedRequests(t *testing.T) {
 		"a field more": `{"token":"` + token + `","admin":true}`, "no JSON": token, "nothing": "",
 		"too long": `{"token":"` + token + `","x":"` + strings.Repeat("x", 8<<10) + `"}`, "too long a token": `{"token":"` + strings.Repeat("x", 8<<10) + `"}`,
 	} {
-		if status, _ := post(s, "/enter", body, ""); status != http.StatusBadRequest {
+		if status, _ := post(s, "/enter", body, entry{}); status != http.StatusBadRequest {
 			t.Errorf("%s: %d", name, status)
 		}
 	}
-	if status, _ := post(s, "/enter", `{"token":"`+token+`"}`, ""); status != http.StatusNoContent {
+	if status, _ := post(s, "/enter", `{"token":"`+token+`"}`, entry{}); status != http.StatusOK {
 		t.Errorf("the link itself afterwards: %d", status)
 	}
 }

@@ -131,7 +131,7 @@ function button(label, action, name) {
 }
 
 async function change(action, name) {
-  const r = await fetch("change", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ action, name }) });
+  const r = await post("change", { action, name });
   say(r.ok ? `${action} ${name}: done` : `${action} ${name}: ${(await r.text()).trim()}`);
 }
 
@@ -222,26 +222,79 @@ function show(m) {
   showEvents(m.events || []);
 }
 
-async function enter() {
-  const token = location.hash.slice(1);
-  if (token.length < 20) return;
-  history.replaceState(null, "", location.pathname); // a link works once, and nobody sees it afterwards
-  const r = await fetch("enter", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ token }) });
-  if (!r.ok) say((await r.text()).trim());
+// The key belongs to this origin: what is stored here no other port gets, as it does the cookie. It is read
+// anew each time, because another tab may have entered since.
+const storedAs = "connectplugin page key";
+const storage = (f) => { try { return f(localStorage); } catch { return null; } }; // a browser may forbid it
+const key = () => storage((s) => s.getItem(storedAs)) || state.key || "";
+
+function keep(key) {
+  state.key = key;
+  storage((s) => s.setItem(storedAs, key));
 }
+
+function post(path, what) {
+  const headers = { "Content-Type": "application/json", "Connectplugin-Page-Key": key() };
+  return fetch(path, { method: "POST", headers, body: JSON.stringify(what) });
+}
+
+// enter gets the key, with the token of a link or with a certificate, and returns why not.
+async function enter(token) {
+  const r = await post("enter", { token });
+  if (!r.ok) return (await r.text()).trim();
+  keep((await r.json()).key);
+  return "";
+}
+
+// begun is called with the first line of a stream.
+function begun(page) {
+  state.writable = page.writable;
+  document.body.classList.toggle("writable", state.writable);
+  byId("denials").replaceChildren(); // the host tells all of them again
+  say("live");
+}
+
+// follow shows what the host sends until that ends. It returns whether that began with the key that there is.
+async function follow() {
+  const r = await fetch("events", { headers: { "Connectplugin-Page-Key": key() }, cache: "no-store" });
+  if (r.status === 401) return false;
+  if (!r.ok) throw new Error((await r.text()).trim());
+  const reader = r.body.pipeThrough(new TextDecoderStream()).getReader();
+  for (let rest = ""; ;) {
+    const { value, done } = await reader.read();
+    if (done) return true;
+    const lines = (rest + value).split("\n");
+    rest = lines.pop();
+    for (const m of lines.map((l) => JSON.parse(l))) m.page ? begun(m.page) : show(m);
+  }
+}
+
+// followed follows with the key that there is, or else with one for the certificate that the browser shows.
+const followed = async () => await follow() || await enter("") === "" && await follow();
+
+const pause = (ms) => new Promise((done) => setTimeout(done, ms));
+const again = 2000; // ms until another attempt
 
 async function begin() {
-  await enter();
-  const source = new EventSource("events");
-  source.addEventListener("open", () => say("live"));
-  source.addEventListener("page", (e) => {
-    state.writable = JSON.parse(e.data).writable;
-    document.body.classList.toggle("writable", state.writable);
-    byId("denials").replaceChildren(); // the host tells all of them again
-  });
-  source.addEventListener("message", (e) => show(JSON.parse(e.data)));
-  source.addEventListener("error", () => say(source.readyState === EventSource.CLOSED
-    ? "not connected: open the link that connectpluginctl page prints" : "the host cannot be reached; trying again"));
+  let why = "";
+  const token = location.hash.slice(1);
+  if (token.length >= shortest) {
+    history.replaceState(null, "", location.pathname); // a link works once, and nobody sees it afterwards
+    why = await enter(token).catch((e) => e.message);
+  }
+  for (; ; await pause(again)) {
+    try {
+      if (!await followed()) break;
+      say("the connection ended; trying again");
+    } catch (e) {
+      say(`not connected (${e.message}); trying again`);
+    }
+  }
+  say(`not connected: ${why && `${why}; `}open the link that connectpluginctl page prints`);
+  addEventListener("storage", () => location.reload()); // another tab has entered
 }
 
+const shortest = 20; // of the token of a link
+// A link that is opened in this very tab changes nothing but what is behind the #.
+addEventListener("hashchange", () => { if (location.hash.length > shortest) location.reload(); });
 begin();
