@@ -35,6 +35,7 @@ type Conn struct {
 	intake  atomic.Pointer[intake]  // of who pays, or else its own
 	own     intake
 	held    held // of who reads
+	head    heading
 
 	writing sync.Mutex // held during a write, and taken before mu
 
@@ -135,7 +136,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 	if len(c.held.bytes) > 0 {
 		return c.release(p)
 	}
-	n, err := c.Conn.Read(p)
+	n, err := c.readOn(p)
 	if n == 0 {
 		return n, err //nolint:wrapcheck // stands for what it wraps
 	}
