@@ -138,12 +138,12 @@ func (c *Conn) Read(p []byte) (int, error) {
 	}
 	n, err := c.readOn(p)
 	if n == 0 {
-		return n, err //nolint:wrapcheck // stands for what it wraps
+		return n, err
 	}
 	now := time.Now()
 	c.account.Load().spend(n, now)
 	if c.meter == nil {
-		return n, err //nolint:wrapcheck // stands for what it wraps
+		return n, err
 	}
 	if !c.allows(p[:n], now) {
 		return 0, ErrCutOff
@@ -151,7 +151,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 	if most := c.takeOn(c.meter.opens, n, now); most < n {
 		return c.hold(p[:n], most), nil // the error comes again
 	}
-	return n, err //nolint:wrapcheck // stands for what it wraps
+	return n, err
 }
 
 // Write writes what the server answers.
