@@ -141,7 +141,7 @@ bench-recovery: ## kill hosts and plugins under load, and measure how they come 
 	@mkdir -p $(CACHE) && cd bench && $(GO) build -o $(CACHE)/bench-recovery ./recovery && $(CACHE)/bench-recovery $(BENCHFLAGS)
 
 .PHONY: bench-scale
-bench-scale: ## measure what 100, 1,000 and 5,000 connected plugins cost a host (4 minutes, on an idle machine; -n 100,1000 for less)
+bench-scale: ## measure what 100, 1,000 and 5,000 connected plugins cost a host (9 minutes, on an idle machine; -n 100,1000 for less)
 	@mkdir -p $(CACHE) && cd bench && $(GO) build -o $(CACHE)/bench-scale ./scale && $(CACHE)/bench-scale $(BENCHFLAGS)
 
 .PHONY: attack

@@ -80,7 +80,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	}
 	c := &Client{cfg: cfg.withDefaults(), logger: cfg.Logger, conns: map[*ServiceConn]struct{}{}, reachable: make(chan struct{})}
 	if c.cfg.AllowInsecure {
-		warnPlaintext(cfg.Logger, "plaintext is allowed: AllowInsecure is set; use it for development only")
+		warnPlaintext(cfg.Logger, plaintextAllowed)
 	}
 	if c.cfg.HostURL != "" {
 		c.host, c.prefix, _ = parseClientURL(c.cfg.HostURL, c.cfg.AllowInsecure) // validated
@@ -309,7 +309,10 @@ func (c *Client) sendReport(ctx context.Context, m *connectpluginv1.ReportHealth
 		return err
 	}
 	client := connectpluginv1connect.NewPluginLifecycleClient((*hostTransport)(c), base, c.options()...)
-	_, err = client.ReportHealth(ctx, connect.NewRequest(m))
+	resp, err := client.ReportHealth(ctx, connect.NewRequest(m))
+	if err == nil {
+		c.wantsNoReport(resp.Header())
+	}
 	return err
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"net/http"
 	"time"
 
 	"connectrpc.com/connect"
@@ -170,6 +171,7 @@ type signs struct {
 	lease time.Duration                        // that the host states; zero for none
 	shown time.Time                            // when the host last answered
 	last  *connectpluginv1.ReportHealthRequest // nil where none was made
+	after time.Duration                        // in which the host wants no report that says nothing new
 	kept  bool                                 // stayAlive runs
 }
 
@@ -178,6 +180,27 @@ func (c *Client) reported(m *connectpluginv1.ReportHealthRequest) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.signs.last = m
+}
+
+// mostReportAfter bounds what a host may ask for.
+const mostReportAfter = 10 * time.Minute
+
+// wantsNoReport notes how long the host wants to hear nothing that is not new.
+func (c *Client) wantsNoReport(h http.Header) {
+	after, err := time.ParseDuration(h.Get(headerReportAfter))
+	if err != nil {
+		after = 0
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.signs.after = min(after, mostReportAfter)
+}
+
+// reportAfter is how long the host wants to hear nothing that is not new.
+func (c *Client) reportAfter() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.signs.after
 }
 
 // stayAlive shows the host that the client lives, where no call does, until the client

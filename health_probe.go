@@ -38,6 +38,12 @@ type HealthProbeConfig struct {
 	// FailureThreshold is how many questions in a row have to fail before the
 	// plugin is unhealthy. Zero means 3.
 	FailureThreshold int
+	// ReportsPerSecond is how many health reports a second all plugins together are to send.
+	// Where there are more than fit into an Interval, each is asked to repeat a report that
+	// says nothing new less often, up to every two minutes and four times in a Lease, and is
+	// asked itself as much less often. What has changed is reported at once. Zero means 100:
+	// up to 1,000 plugins that report every 10 s.
+	ReportsPerSecond int
 	// MaxConcurrent bounds the questions in flight, of which there is at most one for
 	// each plugin. With a bound, plugins that do not answer delay the questions to
 	// others. Zero means no bound.
@@ -56,6 +62,10 @@ const (
 	defaultProbeTimeout  = 3 * time.Second
 	defaultProbeFailures = 3
 	defaultLease         = 10 * time.Minute
+	defaultReports       = 100 // a second
+
+	mostPace      = 2 * time.Minute // between two reports
+	pacesPerLease = 4
 
 	leastRest, moreRest = 4, 4 // rounds in which a plugin that reports and is well is not asked
 )
@@ -64,6 +74,7 @@ func (c HealthProbeConfig) withDefaults() HealthProbeConfig {
 	c.Interval = cmp.Or(c.Interval, defaultProbeInterval)
 	c.Timeout = cmp.Or(c.Timeout, defaultProbeTimeout)
 	c.FailureThreshold = cmp.Or(c.FailureThreshold, defaultProbeFailures)
+	c.ReportsPerSecond = cmp.Or(c.ReportsPerSecond, defaultReports)
 	c.Lease = cmp.Or(c.Lease, max(defaultLease, 2*c.Interval))
 	return c
 }
@@ -76,6 +87,7 @@ func (c HealthProbeConfig) validate() error {
 		{"Interval", c.Interval < 0},
 		{"Timeout", c.Timeout < 0},
 		{"FailureThreshold", c.FailureThreshold < 0},
+		{"ReportsPerSecond", c.ReportsPerSecond < 0},
 		{"MaxConcurrent", c.MaxConcurrent < 0},
 		{"Lease", c.Lease < 0},
 	} {
@@ -109,6 +121,7 @@ type prober struct {
 	sign     func(*tokenstore.Identity)
 	doubt    func(*tokenstore.Identity)
 	withdraw func(*tokenstore.Identity)
+	slow     func(time.Duration) // how often plugins are to report at most, zero for as they please
 	answers  chan probeAnswer
 	urgent   chan *tokenstore.Identity // to ask at once
 	asking   sync.WaitGroup
@@ -118,6 +131,7 @@ type prober struct {
 	queue    []*probed          // to ask in this round, in this order
 	began    time.Time          // the round
 	step     time.Duration      // between two questions of the round
+	pace     time.Duration      // in which plugins report and are asked
 	asked    int                // questions of the round
 	inFlight int
 }
@@ -158,7 +172,7 @@ const maxUrgent = 256
 
 func newProber(cfg HealthProbeConfig) *prober {
 	return &prober{
-		cfg: cfg, plugins: map[string]*probed{}, answers: make(chan probeAnswer), urgent: make(chan *tokenstore.Identity, maxUrgent),
+		cfg: cfg, slow: func(time.Duration) {}, plugins: map[string]*probed{}, answers: make(chan probeAnswer), urgent: make(chan *tokenstore.Identity, maxUrgent),
 	}
 }
 
@@ -226,7 +240,7 @@ func (p *prober) evident(plugin *probed, now time.Time) bool {
 		plugin.failures = 0
 		return true
 	}
-	return now.Before(plugin.rests) && p.began.Sub(plugin.reported) < p.cfg.Interval*3/2
+	return now.Before(plugin.rests) && p.began.Sub(plugin.reported) < p.pace*3/2
 }
 
 // rest has a plugin that answered well not asked for some rounds while it reports, so that
@@ -235,7 +249,7 @@ func (p *prober) evident(plugin *probed, now time.Time) bool {
 func (p *prober) rest(plugin *probed, health catalog.Health, now time.Time) {
 	plugin.rests = time.Time{}
 	if health == catalog.HealthHealthy {
-		plugin.rests = now.Add(p.cfg.Interval * time.Duration(leastRest+mathrand.IntN(moreRest))) //nolint:gosec // jitter is no secret
+		plugin.rests = now.Add(p.pace * time.Duration(leastRest+mathrand.IntN(moreRest))) //nolint:gosec // jitter is no secret
 	}
 }
 
@@ -273,7 +287,11 @@ func (p *prober) due() time.Time { return p.began.Add(time.Duration(p.asked) * p
 // queues the others.
 func (p *prober) begin(now time.Time) {
 	p.began, p.asked, p.queue = now, 0, p.queue[:0]
+	reporting := 0
 	for _, target := range p.list() {
+		if !target.reported.IsZero() {
+			reporting++
+		}
 		if p.silent(target, now) {
 			p.withdraw(target.id)
 			continue
@@ -284,6 +302,7 @@ func (p *prober) begin(now time.Time) {
 			p.queue = append(p.queue, known)
 		}
 	}
+	p.paceFor(reporting)
 	for runtimeID, known := range p.plugins {
 		if !known.listed && !known.asking {
 			delete(p.plugins, runtimeID)
@@ -293,6 +312,18 @@ func (p *prober) begin(now time.Time) {
 	mathrand.Shuffle( //nolint:gosec // the order is no secret
 		len(p.queue), func(i, j int) { p.queue[i], p.queue[j] = p.queue[j], p.queue[i] })
 	p.step = p.cfg.Interval / time.Duration(max(len(p.queue), 1))
+}
+
+// paceFor says how often each of so many plugins reports.
+func (p *prober) paceFor(reporting int) {
+	interval := p.cfg.Interval
+	wanted := time.Second * time.Duration(reporting) / time.Duration(p.cfg.ReportsPerSecond)
+	p.pace = max(interval, min(wanted, mostPace, p.cfg.Lease/pacesPerLease))
+	if p.pace > interval {
+		p.slow(p.pace.Round(time.Second))
+	} else {
+		p.slow(0)
+	}
 }
 
 // at is what is known of a plugin where it is now: how it was elsewhere says nothing.

@@ -454,3 +454,54 @@ func TestProber_ADoubtEndsTheRest(t *testing.T) {
 		}
 	})
 }
+
+// More plugins than may report in an interval are told to report less often, and asked as much
+// less often; one that goes on in silence is asked as soon as it is late.
+func TestProber_PacesReports(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		plugins    int
+		cfg        HealthProbeConfig
+		want, pace time.Duration // stated, and kept to by the plugins
+	}{
+		"few":         {10, HealthProbeConfig{ReportsPerSecond: 1}, 0, 10 * time.Second},
+		"many":        {60, HealthProbeConfig{ReportsPerSecond: 1}, time.Minute, time.Minute},
+		"very many":   {200, HealthProbeConfig{ReportsPerSecond: 1}, mostPace, mostPace},
+		"short lease": {60, HealthProbeConfig{ReportsPerSecond: 1, Lease: 2 * time.Minute}, 30 * time.Second, 30 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				const during = 30 * time.Minute
+				w := newWard(t, tt.plugins, tt.cfg)
+				stated := time.Duration(-1)
+				w.prober.slow = func(pace time.Duration) { stated = pace }
+				list, silent := w.prober.list, w.targets[0].id
+				w.prober.list = func() []probeTarget {
+					all := list()
+					for i := range all {
+						if all[i].reported = time.Now().Truncate(tt.pace); all[i].id == silent {
+							all[i].reported = w.began
+						}
+					}
+					return all
+				}
+				w.run(t, during)
+				if stated != tt.want {
+					t.Errorf("plugins are to report every %v, want %v", stated, tt.want)
+				}
+				questions := 0
+				for _, times := range w.asked {
+					questions += len(times)
+				}
+				rounds := int(during / tt.pace)
+				if most := tt.plugins * (rounds/leastRest + 3); questions > most {
+					t.Errorf("%d questions, want at most %d", questions, most)
+				}
+				if least := int((during - 3*tt.pace) / defaultProbeInterval / 2); len(w.asked[silent.SelfID()]) < least {
+					t.Errorf("the silent one was asked %d times, want %d or more", len(w.asked[silent.SelfID()]), least)
+				}
+			})
+		})
+	}
+}

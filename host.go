@@ -338,6 +338,15 @@ func (h *Host) namesMissing() string {
 	return ""
 }
 
+// cutCalls ends the server at once.
+func (h *Host) cutCalls() {
+	if h.server != nil {
+		_ = h.server.Close()
+		return
+	}
+	_ = h.plain.Close()
+}
+
 // recovered turns a panic in a service into an error that tells the peer nothing.
 func (h *Host) recovered(_ context.Context, spec connect.Spec, _ http.Header, cause any) error {
 	h.cfg.Logger.Error("panic in a service", keyProcedure, spec.Procedure, keyError, fmt.Sprint(cause))

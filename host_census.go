@@ -126,7 +126,7 @@ func (c *census) plugin(id *tokenstore.Identity) *adminv1.PluginInfo {
 	}
 	slices.Sort(info.GetServices())
 	info.Drained = isDrained(id, len(info.GetServices()))
-	info.HealthReason = printable(valid(healthReason(id, report.Reason, len(info.GetServices()))))
+	info.HealthReason = printable(valid(h.registry.healthReason(id, report.Reason, len(info.GetServices()))))
 	if f := d.failure.Load(); f != nil {
 		info.LastError, info.LastErrorAt = valid(f.what), timestamppb.New(f.at)
 	}

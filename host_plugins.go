@@ -16,6 +16,9 @@ import (
 func (h *Host) routes() (routeTable, error) {
 	operators := h.handlerOptions()
 	opts := append(slices.Clip(operators), h.cfg.Limits.fields())
+	if len(h.cfg.Interceptors) == 0 {
+		h.registry.rests(h.recovered, h.cfg.Limits.messages())
+	}
 	routes := slices.Concat(
 		h.handshake.routes(opts...), h.lifecycle.routes(opts...), h.registry.routes(opts...), h.broker.routes(opts...),
 		h.health.routes(opts...), h.router.routes(), h.adminRoutes(operators...),

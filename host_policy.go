@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"slices"
+	"strings"
 
 	adminv1 "github.com/masegraye/connect-plugin-go/gen/admin/v1"
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
@@ -19,7 +20,8 @@ import (
 // does not allow, and endpoints that it does not approve. A service type that it
 // no longer opens to several plugins stays with the first of them. What goes on
 // being allowed goes on undisturbed. A lower MaxInstances holds for new instances
-// and ends none.
+// and ends none. Registrations and endpoints that a later policy gives back are
+// there again when SetPolicy returns, without the plugin's doing.
 //
 // Nil grants nothing and ends every plugin. The policy is copied. An error wraps
 // [ErrInvalidConfig] and names the field; nothing has changed then. SetPolicy may
@@ -34,6 +36,9 @@ func (h *Host) SetPolicy(p *Policy) error {
 	defer h.policyMu.Unlock()
 	h.hub.rules.Load().Certificates(func(identity string, key certs.Pin) { h.hub.shown.Add(identity, key) })
 	before := h.hub.rules.Swap(next)
+	if d := before.Default; d == nil || !d.AllowUnproven {
+		warnOpen(danger(h.hub.settings().configured), next, h.cfg.AllowInsecure)
+	}
 	h.hub.launches.UnbarAll()
 	c := &policyChange{host: h, before: before, now: next}
 	c.apply()
@@ -49,6 +54,7 @@ type policyChange struct {
 	before, now *policy.Book
 
 	identities, registrations, endpoints, grants, calls int
+	givenBack                                           int // registrations and endpoints
 }
 
 func (c *policyChange) apply() {
@@ -66,20 +72,47 @@ func (c *policyChange) apply() {
 		c.withdrawGrants(id)
 		return true
 	})
+	c.giveBack()
 	c.calls = hub.permitted.Enforce(c.now, errWithdrawn)
 }
 
-func (c *policyChange) summary() string {
-	return fmt.Sprintf("ended: %d identities, %d registrations, %d endpoints, %d grants, %d calls",
-		c.identities, c.registrations, c.endpoints, c.grants, c.calls)
+// giveBack lets plugins have again what an earlier policy took from them.
+func (c *policyChange) giveBack() {
+	c.host.hub.store.Each(func(id *tokenstore.Identity) bool {
+		rules := c.now.Of(subjectOf(id))
+		if at, _ := c.host.registry.catalog.Endpoint(id.RuntimeID()); at == "" && rules != nil && c.host.hub.launchOf(id) == nil {
+			c.settle(id, rules, rules)
+		}
+		return true
+	})
+	c.givenBack += c.host.registry.giveBack()
 }
 
-// withdrawRegistrations removes what was allowed and is not any more. What the
+// settle brings a plugin's endpoint in line with its rules.
+func (c *policyChange) settle(id *tokenstore.Identity, before, now *policy.Rules) {
+	cat := c.host.registry.catalog
+	had, _ := cat.Endpoint(id.RuntimeID())
+	if c.host.registry.settleEndpoint(c.host.hub, id, before, now) {
+		c.host.router.forget(id.RuntimeID())
+		c.endpoints++
+	}
+	if has, _ := cat.Endpoint(id.RuntimeID()); had == "" && has != "" {
+		c.givenBack++
+		c.host.hub.log().Info("a plugin is reached again", keySelfID, id.SelfID(), keyRuntimeID, id.RuntimeID())
+	}
+}
+
+func (c *policyChange) summary() string {
+	return fmt.Sprintf("ended: %d identities, %d registrations, %d endpoints, %d grants, %d calls; given back: %d",
+		c.identities, c.registrations, c.endpoints, c.grants, c.calls, c.givenBack)
+}
+
+// withdrawRegistrations withholds what was allowed and is not any more. What the
 // host registered in its own process, against the policy, stays.
 func (c *policyChange) withdrawRegistrations() {
-	store, cat := c.host.hub.store, c.host.registry.catalog
+	store := c.host.hub.store
 	types := map[string]struct{}{}
-	c.registrations = cat.RemoveWhere(func(reg catalog.Registration) bool {
+	c.registrations = c.host.registry.withhold(func(reg catalog.Registration) bool {
 		types[reg.Type] = struct{}{}
 		id, ok := store.Lookup(reg.RuntimeID)
 		return ok && c.before.MayProvide(subjectOf(id), reg.Type) && !c.now.MayProvide(subjectOf(id), reg.Type)
@@ -106,12 +139,8 @@ func (c *policyChange) withdrawEndpoint(id *tokenstore.Identity) {
 	if !slices.Equal(before.Pins, now.Pins) || d.mustProve(c.host.hub, c.before, id) != d.mustProve(c.host.hub, c.now, id) {
 		router.forget(id.RuntimeID()) // the next call dials and looks at the key
 	}
-	if before.SameAddress(now) && !c.host.hub.outbid(id) {
-		return
-	}
-	if c.host.registry.settleEndpoint(c.host.hub, id, before, now) {
-		router.forget(id.RuntimeID())
-		c.endpoints++
+	if !before.SameAddress(now) || outbid(c.now, id) {
+		c.settle(id, before, now)
 	}
 }
 
@@ -171,9 +200,12 @@ func isDrained(id *tokenstore.Identity, services int) bool {
 }
 
 // healthReason is the reason to the health of a plugin that provides so many services.
-func healthReason(id *tokenstore.Identity, said string, services int) string {
+func (s *ServiceRegistry) healthReason(id *tokenstore.Identity, said string, services int) string {
 	if isDrained(id, services) {
 		return drainedReason
+	}
+	if withheld := s.catalog.Withheld(id.RuntimeID()); len(withheld) > 0 && said == "" {
+		return "not provided, since it may not or another plugin does: " + strings.Join(withheld, ", ")
 	}
 	return said
 }
@@ -241,8 +273,14 @@ func (f *foresight) rights(id *tokenstore.Identity, s policy.Subject) {
 	}
 }
 
-// holdings says what an identity would lose of what it has.
+// holdings says what an identity would lose of what it has, and get back.
 func (f *foresight) holdings(id *tokenstore.Identity, s policy.Subject) {
+	f.endpoint(id, f.now.Of(s), f.next.Of(s))
+	for _, serviceType := range f.host.registry.catalog.Withheld(id.RuntimeID()) {
+		if !f.now.MayProvide(s, serviceType) && f.next.MayProvide(s, serviceType) {
+			f.add(id, adminv1.PolicyChange_KIND_REGISTRATION_RETURNS, RightProvides, serviceType)
+		}
+	}
 	for _, reg := range f.host.registry.catalog.ByRuntime(id.RuntimeID()) {
 		if f.now.MayProvide(s, reg.Type) && !f.next.MayProvide(s, reg.Type) {
 			f.add(id, adminv1.PolicyChange_KIND_REGISTRATION_ENDS, RightProvides, reg.Type)
@@ -252,6 +290,21 @@ func (f *foresight) holdings(id *tokenstore.Identity, s policy.Subject) {
 		if !f.next.MayUse(s, g.Type) {
 			f.add(id, adminv1.PolicyChange_KIND_GRANT_ENDS, RightCapabilities, g.Type)
 		}
+	}
+}
+
+// endpoint says whether an identity would be reached elsewhere, or nowhere.
+func (f *foresight) endpoint(id *tokenstore.Identity, before, after *policy.Rules) {
+	if before == nil || after == nil || f.host.hub.launchOf(id) != nil {
+		return
+	}
+	at, _ := f.host.registry.catalog.Endpoint(id.RuntimeID())
+	switch next, settles := f.host.registry.endpointUnder(f.next, id, before, after); {
+	case !settles || next == at:
+	case next == "":
+		f.add(id, adminv1.PolicyChange_KIND_ENDPOINT_ENDS, "", valid(at))
+	default:
+		f.add(id, adminv1.PolicyChange_KIND_ENDPOINT_SET, "", valid(next))
 	}
 }
 

@@ -248,15 +248,6 @@ func (h *Host) drainCalls(ctx context.Context) error {
 	return h.drain.Shutdown(ctx, h.plain)
 }
 
-// cutCalls ends the server at once.
-func (h *Host) cutCalls() {
-	if h.server != nil {
-		_ = h.server.Close()
-	} else {
-		_ = h.plain.Close()
-	}
-}
-
 // silenceAtTheEdge is how long a connection that proved nothing has to be silent before a
 // newcomer takes its place, where there is none left.
 const silenceAtTheEdge = 5 * time.Second
@@ -318,12 +309,13 @@ func (h *Host) shut(ctx context.Context) error {
 	if err != nil {
 		h.abort(errShuttingDown)
 		last, cancelLast := context.WithTimeout(context.WithoutCancel(ctx), abortWait)
+		defer cancelLast()
 		if h.drainCalls(last) != nil {
 			h.cutCalls()
 		}
-		cancelLast()
 		err = fmt.Errorf("shutdown: calls in flight were cut off: %w", err)
 	}
+	h.registry.herald.Wait()
 	h.closeUpper(ctx)
 	h.abort(errShuttingDown)
 	h.hub.store.RevokeAll(tokenstore.ReasonShutdown)
@@ -420,7 +412,7 @@ func (h *Host) setProber() {
 	}
 	answers := h.answers
 	h.hub.answers.Store(&answers)
-	h.prober.tell = h.reportHealth
+	h.prober.tell, h.prober.slow = h.reportHealth, func(pace time.Duration) { h.lifecycle.pace.Store(int64(pace)) }
 	h.prober.withdraw = func(id *tokenstore.Identity) { h.hub.store.Revoke(id.RuntimeID(), reasonSilent) }
 }
 

@@ -36,7 +36,7 @@ func (in *ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	stack.Grow()
 	if c := edgeOf(r.Context()); c != nil {
 		r.TLS = c.TLS()
-		defer c.Ended()
+		defer afterwards(w, c.Ended)
 	}
 	if !strings.HasPrefix(r.URL.Path, pathServices) { // of routed calls providers say what may be kept
 		w.Header().Set(headerCacheControl, noStore)

@@ -124,8 +124,9 @@ func (s PluginSpec) goPluginProvides() []ServiceDeclaration {
 // named services alone, never those of go-plugin itself. What the plugin cannot do: take a
 // request above its own limit, which is 4 MiB unless it says otherwise; tell its streams that
 // it stops; be heard in its very last moment, because what it prints passes through itself; call
-// back over go-plugin's broker, which is not offered; serve net/rpc, or without
-// AutoMTLS. Calls in flight at the end may finish within [PluginSpec.StopGrace]. Use one
+// back, or be called back, over go-plugin's broker, which is not offered: its Dial ends with an error
+// after 5 s, go-plugin's own time for it, and the log warns when its Accept is tried; serve net/rpc, or
+// without AutoMTLS. Calls in flight at the end may finish within [PluginSpec.StopGrace]. Use one
 // strategy for one launcher; it is safe for concurrent use.
 type GoPluginStrategy struct{ processes }
 
@@ -254,6 +255,7 @@ func (l *goPluginLaunch) understand(ctx context.Context, line <-chan string) err
 	var life context.Context
 	life, l.stopReading = context.WithCancel(context.Background())
 	l.reading.Go(func() { l.read(life) })
+	l.reading.Go(func() { l.refuseCallbacks(life) })
 	for {
 		err := l.control.Health(ctx)
 		if !errors.Is(err, goplugin.ErrNotServing) {
@@ -283,6 +285,18 @@ func (l *goPluginLaunch) read(ctx context.Context) {
 	default:
 		l.platform.log().Debug("what a plugin prints is not read any more", keyPlugin, l.spec.Name, keyError, err)
 	}
+}
+
+// refuseCallbacks says that what the plugin offers over its broker is not taken up.
+func (l *goPluginLaunch) refuseCallbacks(ctx context.Context) {
+	said := false
+	_ = l.control.Callbacks(ctx, func() { // it ends with the plugin, and has no other error of interest
+		if !said {
+			l.platform.log().Warn("a plugin offers to be called back over go-plugin's broker, which is not offered here: nobody will call",
+				keyPlugin, l.spec.Name)
+		}
+		said = true
+	})
 }
 
 // enrol gives the plugin an identity and registers what it provides.

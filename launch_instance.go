@@ -246,8 +246,11 @@ func (c *childProcess) describe(ctx context.Context, err error) error {
 	case <-c.proc.Done():
 		err = fmt.Errorf("it ended before it was healthy: %s", c.proc.Exit())
 	default:
-		if ctx.Err() != nil {
+		switch {
+		case errors.Is(ctx.Err(), context.DeadlineExceeded):
 			err = fmt.Errorf("it was not healthy in time, see PluginSpec.ReadyTimeout: %w", err)
+		case ctx.Err() != nil:
+			err = fmt.Errorf("it was called off before it was healthy: %w", err)
 		}
 	}
 	if reason := c.launch.Refused(); reason != "" {

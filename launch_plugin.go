@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -42,8 +43,9 @@ type launchedPlugin struct {
 	changed  chan struct{} // closed and replaced at each change
 	spec     PluginSpec
 	state    LaunchState
-	current  *instance // nil unless it is running
-	err      error     // why it is not
+	current  *instance   // nil unless it is running
+	leaving  []*instance // that are asked to end, and may have calls in flight
+	err      error       // why it is not
 	next     supervise.Next
 	restarts int
 	lastExit *PluginExit
@@ -148,11 +150,12 @@ func (p *launchedPlugin) watch(i *instance) (exit PluginExit, ran time.Duration,
 			i = p.takeOver(i, s)
 		case <-p.life.Done():
 			p.mu.Lock()
-			p.state, p.current = LaunchStopping, nil
+			p.state, p.current, p.leaving = LaunchStopping, nil, append(p.leaving, i)
 			reason := p.reason
 			p.tellLocked()
 			p.mu.Unlock()
 			i.stop(p.grace, reason)
+			p.left(i)
 			p.note(i.exit(), supervise.Next{}, time.Since(i.begun))
 			p.set(LaunchStopped, nil, ErrPluginNotRunning)
 			return PluginExit{}, 0, false
@@ -173,6 +176,9 @@ func (p *launchedPlugin) takeOver(old *instance, s *swapping) *instance {
 	}
 	p.mu.Lock()
 	p.spec = s.spec
+	if old != nil {
+		p.leaving = append(p.leaving, old) // whoever replaces it has it end
+	}
 	p.mu.Unlock()
 	p.set(LaunchRunning, s.fresh, nil)
 	s.taken <- succession{old: old}
@@ -204,6 +210,7 @@ func (p *launchedPlugin) replace(ctx context.Context, spec PluginSpec) error {
 	}
 	if old != nil {
 		old.stop(end, "replaced")
+		p.left(old)
 		p.note(old.exit(), supervise.Next{}, time.Since(old.begun))
 	}
 	return nil
@@ -373,6 +380,13 @@ func (p *launchedPlugin) set(state LaunchState, i *instance, err error) {
 	defer p.mu.Unlock()
 	p.state, p.current, p.err = state, i, err
 	p.tellLocked()
+}
+
+// left notes that nothing is left of an instance which was asked to end.
+func (p *launchedPlugin) left(i *instance) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.leaving = slices.DeleteFunc(p.leaving, func(l *instance) bool { return l == i })
 }
 
 func (p *launchedPlugin) tellLocked() {

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
@@ -39,6 +40,7 @@ type LifecycleServer struct {
 	member
 
 	catalog *catalog.Catalog // fixed at creation
+	pace    atomic.Int64     // nanoseconds after which plugins report again at the earliest, zero where they please
 
 	mu    sync.Mutex
 	views map[string]*healthView // by runtime id
@@ -94,7 +96,11 @@ func (s *LifecycleServer) ReportHealth(ctx context.Context, req *connect.Request
 	if err := s.take(runtimeID, id, func(v *healthView) { v.reported = report }); err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(&connectpluginv1.ReportHealthResponse{}), nil
+	resp := connect.NewResponse(&connectpluginv1.ReportHealthResponse{})
+	if after := time.Duration(s.pace.Load()); after > 0 {
+		resp.Header().Set(headerReportAfter, after.String())
+	}
+	return resp, nil
 }
 
 // GetHealthState returns what a plugin last reported, as a copy, and nil where
@@ -185,12 +191,16 @@ func wireHealth(h catalog.Health) connectpluginv1.HealthState {
 type healthView struct {
 	reported catalog.HealthReport // by the plugin
 	probed   catalog.HealthReport // by the host, which asked or got no answer
+	barred   catalog.HealthReport // by the host, which does not reach it anywhere
 	version  uint64
 }
 
 // worst is the view that counts. Where both are as bad, the plugin's own words
 // tell people more.
 func (v *healthView) worst() catalog.HealthReport {
+	if v.barred.Health != catalog.HealthUnknown {
+		return v.barred
+	}
 	if v.probed.Health > v.reported.Health {
 		return v.probed
 	}
@@ -238,15 +248,32 @@ func (s *LifecycleServer) take(runtimeID string, id *tokenstore.Identity, change
 // not: what asking it showed there says nothing of it here.
 func (s *LifecycleServer) moved(id *tokenstore.Identity, before string) {
 	runtimeID := id.RuntimeID()
-	if now, _ := s.catalog.Endpoint(runtimeID); before == "" || now == before {
+	now, _ := s.catalog.Endpoint(runtimeID)
+	s.mu.Lock()
+	v := s.views[runtimeID]
+	elsewhere, free := v != nil && before != "" && now != before, v != nil && v.barred.Health != catalog.HealthUnknown && now != ""
+	s.mu.Unlock()
+	if !elsewhere && !free {
 		return
 	}
-	s.mu.Lock()
-	asked := s.views[runtimeID] != nil
-	s.mu.Unlock()
-	if asked { // an error says that the identity ended, which says it all
-		_ = s.take(runtimeID, id, func(v *healthView) { v.probed = catalog.HealthReport{} })
-	}
+	// An error says that the identity ended, which says it all.
+	_ = s.take(runtimeID, id, func(v *healthView) {
+		if elsewhere {
+			v.probed = catalog.HealthReport{}
+		}
+		if free {
+			v.barred = catalog.HealthReport{}
+		}
+	})
+}
+
+// bar has a plugin that is reached nowhere count as unhealthy, for a reason, until it is
+// reached somewhere.
+func (s *LifecycleServer) bar(id *tokenstore.Identity, reason string) {
+	_ = s.take(id.RuntimeID(), id, func(v *healthView) {
+		v.barred = catalog.HealthReport{Health: catalog.HealthUnhealthy, Reason: reason, At: time.Now()}
+	})
+	s.moved(id, "") // it may have got an endpoint meanwhile
 }
 
 func (s *LifecycleServer) reported(runtimeID string) (catalog.HealthReport, bool) {

@@ -109,6 +109,9 @@ func danger(configured *slog.Logger) *slog.Logger {
 // plaintext where a program is known to run in development.
 const disablePlaintextWarning = "CONNECTPLUGIN_DISABLE_TLS_WARNING"
 
+// plaintextAllowed is what clients and plugins warn of.
+const plaintextAllowed = "plaintext is allowed: AllowInsecure is set; use it for development only"
+
 func warnPlaintext(configured *slog.Logger, text string) {
 	if off, err := strconv.ParseBool(os.Getenv(disablePlaintextWarning)); err != nil || !off {
 		danger(configured).Warn(text)
@@ -126,7 +129,7 @@ func broken(err error) bool {
 // by what crypto/tls calls them.
 var alerts = []struct{ alert, means string }{
 	{"unknown certificate authority", "it does not know the authority of our certificate"},
-	{"expired certificate", "our certificate has expired, as its clock says"},
+	{"expired certificate", "our certificate has expired, or is not valid yet, as its clock says"},
 	{"certificate required", "it demands a certificate, and none was shown"},
 	{"bad certificate", "it does not accept our certificate: its authority, its identity, what it is made for, " +
 		"or its names (ServeConfig.Hosts), or there is none"},

@@ -10,6 +10,8 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/masegraye/connect-plugin-go/internal/h2serve"
+	"github.com/masegraye/connect-plugin-go/internal/inflight"
 	"github.com/masegraye/connect-plugin-go/internal/seats"
 )
 
@@ -103,7 +105,7 @@ func (m *middleware) admit(ctx context.Context, h *hub, a *admission, w http.Res
 		tooMuch(ctx, h, limited{"open calls", seatWait}, w, r)
 		return
 	}
-	defer h.open.Leave(key)
+	defer func() { leaveSeat(w, h, key) }()
 	if m.route.unary != nil && !m.route.unary(r.URL.Path) {
 		m.admitWatch(ctx, h, a, w, r)
 		return
@@ -185,45 +187,140 @@ func (m *middleware) deny(ctx context.Context, h *hub, p *peer, no *denial, w ht
 // call runs the handler in a context that ends with the identity and, for unary
 // calls, with the deadline.
 func (m *middleware) call(ctx context.Context, h *hub, a *admission, w http.ResponseWriter, r *http.Request) {
-	seen := m.see(h, a, w, r)
-	defer seen.end(ctx)
+	u := undo{h: h, seen: m.see(h, a, w, r), around: ctx, caller: a.caller}
+	defer func() { u.after(w) }()
 	bounded := m.route.unary != nil && m.route.unary(r.URL.Path)
 	if bounded {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, h.settings().limits.CallTimeout)
-		defer cancel()
+		ctx, u.cancel = context.WithTimeout(ctx, h.settings().limits.CallTimeout)
 	}
 	if m.route.unary != nil && (bounded || r.ProtoMajor > 1) { // in HTTP/1 the deadline is the connection's
 		r = withPromptBody(r, h.settings().limits.BodyTimeout, w)
 	}
-	running := a.call()
-	ctx = running.Begin(ctx, w)
-	defer running.Done()
-	defer a.endWith(running).untie()
+	u.running = a.call()
+	ctx = u.running.Begin(ctx, w)
+	u.ctx = ctx
+	u.ends = a.endWith(u.running)
 	if a.caller != nil {
 		a.caller.id.Enter()
-		defer a.caller.id.Leave()
 	}
 	if m.route.unary != nil && !bounded {
-		h.streams.Add(running)
-		defer h.streams.Remove(running)
+		u.streams = true
+		h.streams.Add(u.running)
+		ctx = withStay(ctx, w, u.seen)
 	}
 	if a.allowed != nil {
-		release, ok := h.permit(running, a.allowed)
+		release, ok := h.permit(u.running, a.allowed)
 		if !ok {
-			refuse(seen.writer(w), r, connect.CodePermissionDenied, errDenied)
-			seen.returned()
+			refuse(u.seen.writer(w), r, connect.CodePermissionDenied, errDenied)
+			u.refused = true
 			return
 		}
-		defer release()
+		u.release = release
 	}
-	r = seen.request(r.WithContext(ctx))
+	r = u.seen.request(r.WithContext(ctx))
 	if m.route.reads {
-		r = running.WithBody(r, endOfStream)
+		r = u.running.WithBody(r, endOfStream)
 	}
-	m.route.next.ServeHTTP(seen.writer(w), r)
-	seen.returned()
-	servedOn(ctx)
+	m.route.next.ServeHTTP(u.seen.writer(w), r)
+	u.served = true
+}
+
+// undo is what is to be done when a call has ended.
+type undo struct {
+	h       *hub
+	around  context.Context //nolint:containedctx // the call is in it
+	ctx     context.Context //nolint:containedctx // of the call
+	seen    *servedCall
+	caller  *caller
+	running *inflight.Call
+	ends    ends
+	cancel  context.CancelFunc // nil for none
+	release func()             // nil for none
+	streams bool               // it is among those that end before the host does
+
+	served, refused bool // the handler returned; it was not asked
+}
+
+// after does it: now, or at the end of a response that outlasts the call.
+func (u *undo) after(w http.ResponseWriter) {
+	if l := h2serve.LastingOf(w); l != nil {
+		kept := *u
+		l.After(func() { kept.do() })
+		return
+	}
+	u.do()
+}
+
+func (u *undo) do() {
+	if u.served || u.refused {
+		u.seen.returned()
+	}
+	if u.served {
+		servedOn(u.ctx)
+	}
+	if u.release != nil {
+		u.release()
+	}
+	if u.streams {
+		u.h.streams.Remove(u.running)
+	}
+	if u.caller != nil {
+		u.caller.id.Leave()
+	}
+	u.ends.untie()
+	u.running.Done()
+	if u.cancel != nil {
+		u.cancel()
+	}
+	u.seen.end(u.around)
+}
+
+// leaveSeat gives the seat of a request back when it has ended.
+func leaveSeat(w http.ResponseWriter, h *hub, key string) {
+	if l := h2serve.LastingOf(w); l != nil {
+		l.After(func() { h.open.Leave(key) })
+		return
+	}
+	h.open.Leave(key)
+}
+
+// afterwards does something when a request has ended.
+func afterwards(w http.ResponseWriter, f func()) {
+	if l := h2serve.LastingOf(w); l != nil {
+		l.After(f)
+		return
+	}
+	f()
+}
+
+// stay is what a handler needs to know so that its response may outlast it.
+type stay struct {
+	w    http.ResponseWriter
+	seen *servedCall
+	ctx  context.Context //nolint:containedctx // of the call, which goes on
+}
+
+type stayKey struct{}
+
+// withStay notes that the response of a handler may outlast it, where that is so.
+func withStay(ctx context.Context, w http.ResponseWriter, seen *servedCall) context.Context {
+	if !h2serve.CanLast(w) {
+		return ctx
+	}
+	return context.WithValue(ctx, stayKey{}, &stay{w, seen, ctx})
+}
+
+// stayOf returns that of a handler, nil where its response ends with it.
+func stayOf(ctx context.Context) *stay {
+	st, _ := ctx.Value(stayKey{}).(*stay)
+	return st
+}
+
+// saw notes what is sent without the handler.
+func (s *stay) saw(p []byte) {
+	if s.seen != nil {
+		s.seen.outcome.Body(p)
+	}
 }
 
 // withPromptBody cuts off a body that trickles in.

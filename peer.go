@@ -363,6 +363,24 @@ func (h *hub) pinToCaller(ctx context.Context, id *tokenstore.Identity, baseURL 
 	return pinToPeer(resolve, baseURL, p.addr, h.settings().allowInsecure)
 }
 
+// mightName returns where its caller would be dialled by a base URL if policy let it say that,
+// empty where that is not known. Policy does not yet, so nobody is asked about names.
+func (h *hub) mightName(ctx context.Context, baseURL string) string {
+	p, ok := peerFrom(ctx)
+	if !ok || baseURL == "" {
+		return ""
+	}
+	literal := func(host string) ([]netip.Addr, error) {
+		addr, err := netip.ParseAddr(host)
+		return []netip.Addr{addr}, err
+	}
+	own, err := pinToPeer(literal, baseURL, p.addr, h.settings().allowInsecure)
+	if err != nil {
+		return ""
+	}
+	return own
+}
+
 // pinToPeer pins a plugin's base URL to the address that the plugin registers
 // from: that is what is dialled, whatever the name means later. A name stays behind it, as
 // the fragment, for the certificate with which the plugin answers there.
@@ -439,7 +457,7 @@ func reserveEndpoints(b *policy.Book) {
 }
 
 // reserved returns whom policy names for an endpoint, other than the plugin itself.
-func (h *hub) reserved(book *policy.Book, id *tokenstore.Identity, endpoint string, names func(named, host string) bool) (owner string, ok bool) {
+func reserved(book *policy.Book, id *tokenstore.Identity, endpoint string, names func(named, host string) bool) (owner string, ok bool) {
 	site, err := catalog.ParseSite(endpoint)
 	if err != nil {
 		return "", false
@@ -447,10 +465,10 @@ func (h *hub) reserved(book *policy.Book, id *tokenstore.Identity, endpoint stri
 	return book.Reserved(subjectOf(id), site.Port(), func(named string) bool { return names(named, site.Host()) })
 }
 
-// outbid reports whether policy names the endpoint that a plugin named for another.
-func (h *hub) outbid(id *tokenstore.Identity) bool {
+// outbid reports whether a policy names the endpoint that a plugin named for another.
+func outbid(book *policy.Book, id *tokenstore.Identity) bool {
 	own := declared(id).endpoint.text()
-	_, ok := h.reserved(h.rules.Load(), id, own, sameHost)
+	_, ok := reserved(book, id, own, sameHost)
 	return own != "" && ok
 }
 

@@ -28,7 +28,9 @@ type PluginConfig struct {
 	// Endpoint is the base URL at which the plugin is. Required.
 	Endpoint string
 	// Metadata says what the plugin provides and requires. Where it lists something, a plugin
-	// that says otherwise is refused. Name, Path and Version are not compared.
+	// that says otherwise is refused: other types or versions, and another path of a service or
+	// constraint of a requirement where the list has one. Its own Name, Path and Version are not
+	// compared.
 	Metadata PluginMetadata
 }
 

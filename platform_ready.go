@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
@@ -100,25 +101,8 @@ func (c PluginConfig) compare(info *connectpluginv1.GetPluginInfoResponse) error
 	differs := func(what, is, want any) error {
 		return fmt.Errorf("%w: %s is %q, configured is %q", errOtherThanConfigured, what, is, want)
 	}
-	provides, requires := make([]string, 0, len(info.GetProvides())), make([]string, 0, len(info.GetRequires()))
-	for _, d := range info.GetProvides() {
-		provides = append(provides, printable(d.GetType()+" "+d.GetVersion()))
-	}
-	for _, d := range info.GetRequires() {
-		requires = append(requires, printable(d.GetType()))
-	}
-	slices.Sort(provides)
-	slices.Sort(requires)
-	wantProvides := make([]string, 0, len(c.Metadata.Provides))
-	for _, d := range c.Metadata.Provides {
-		wantProvides = append(wantProvides, d.Type+" "+d.Version)
-	}
-	slices.Sort(wantProvides)
-	wantRequires := make([]string, 0, len(c.Metadata.Requires))
-	for _, d := range c.Metadata.Requires {
-		wantRequires = append(wantRequires, d.Type)
-	}
-	slices.Sort(wantRequires)
+	provides, wantProvides := c.compareProvides(info.GetProvides())
+	requires, wantRequires := c.compareRequires(info.GetRequires())
 	switch {
 	case info.GetSelfId() != c.SelfID:
 		return differs("its self id", printable(info.GetSelfId()), c.SelfID)
@@ -130,6 +114,50 @@ func (c PluginConfig) compare(info *connectpluginv1.GetPluginInfoResponse) error
 		return differs("what it requires", requires, wantRequires)
 	}
 	return nil
+}
+
+// compareProvides returns as text what a plugin says that it provides, and what is configured; the path
+// where the configuration has one.
+func (c PluginConfig) compareProvides(all []*connectpluginv1.ServiceDeclaration) (said, want []string) {
+	paths := map[string]bool{}
+	path := func(declared string) string { return " " + strings.TrimSuffix(servicePath(declared), "/") }
+	for _, d := range c.Metadata.Provides {
+		line := d.Type + " " + d.Version
+		if d.Path != "" {
+			paths[d.Type], line = true, line+path(d.Path)
+		}
+		want = append(want, line)
+	}
+	for _, d := range all {
+		line := d.GetType() + " " + d.GetVersion()
+		if paths[d.GetType()] {
+			line += path(d.GetPath())
+		}
+		said = append(said, printable(line))
+	}
+	return sorted(said), sorted(want)
+}
+
+// compareRequires does the same for what it requires, with the versions where the configuration has some.
+func (c PluginConfig) compareRequires(all []*connectpluginv1.ServiceDependency) (said, want []string) {
+	versions := map[string]bool{}
+	for _, d := range c.Metadata.Requires {
+		versions[d.Type] = d.MinVersion != ""
+		want = append(want, strings.TrimSpace(d.Type+" "+d.MinVersion))
+	}
+	for _, d := range all {
+		line := d.GetType()
+		if versions[d.GetType()] {
+			line = strings.TrimSpace(line + " " + d.GetMinVersion())
+		}
+		said = append(said, printable(line))
+	}
+	return sorted(said), sorted(want)
+}
+
+func sorted(lines []string) []string {
+	slices.Sort(lines)
+	return lines
 }
 
 // release puts a launch into service, in the place of an old instance, empty for none.

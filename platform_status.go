@@ -111,15 +111,18 @@ func (h *Host) Platform() *Platform {
 func (h *Host) Launcher() *PluginLauncher { return h.Platform().launcher }
 
 // Plugins returns every plugin that the host knows, however it came: each live identity, and
-// each launched plugin that is not running. They are sorted by self id and runtime id.
+// each launched plugin that is not running. One that is asked to end, or has made room for another
+// instance of it, is among them with LaunchStopping until nothing is left of it. They are sorted by self id and runtime id.
 func (h *Host) Plugins() []PluginStatus {
-	launched := h.Platform().launchedStatus()
+	launched, parting := h.Platform().launchedStatus()
 	var all []PluginStatus
 	h.hub.store.Each(func(id *tokenstore.Identity) bool {
 		s := h.status(id)
 		if l, ok := launched[id.RuntimeID()]; ok {
 			s.Launch = l.Launch
 			delete(launched, id.RuntimeID())
+		} else {
+			s.Launch = parting[id.RuntimeID()]
 		}
 		all = append(all, s)
 		return true
@@ -145,7 +148,7 @@ func (h *Host) status(id *tokenstore.Identity) PluginStatus {
 	}
 	slices.Sort(s.Services)
 	report, _ := h.registry.catalog.Health(id.RuntimeID())
-	s.Health, s.Reason = wireHealth(report.Health), healthReason(id, report.Reason, len(s.Services))
+	s.Health, s.Reason = wireHealth(report.Health), h.registry.healthReason(id, report.Reason, len(s.Services))
 	if f := d.failure.Load(); f != nil {
 		s.LastError, s.LastErrorAt = f.what, f.at
 	}
@@ -154,16 +157,26 @@ func (h *Host) status(id *tokenstore.Identity) PluginStatus {
 
 // launches returns the launched plugins as the admin service shows them.
 func (p *Platform) launches() map[string]*adminv1.PluginInfo {
-	out := map[string]*adminv1.PluginInfo{}
-	for key, s := range p.launchedStatus() {
-		l := &adminv1.LaunchInfo{
-			Name: s.Launch.Name, State: string(s.Launch.State), Pid: int64(s.Launch.Pid),
-			Restarts: uint32(max(s.Launch.Restarts, 0)), Error: printable(s.Launch.Err), //nolint:gosec // it is small
+	plugins, parting := p.launchedStatus()
+	out := make(map[string]*adminv1.PluginInfo, len(plugins)+len(parting))
+	for key, s := range plugins {
+		out[key] = &adminv1.PluginInfo{SelfId: s.SelfID, Launch: s.Launch.wire()}
+	}
+	for key, l := range parting {
+		if id, ok := p.hub().store.Lookup(key); ok {
+			out[key] = &adminv1.PluginInfo{SelfId: id.SelfID(), Launch: l.wire()}
 		}
-		if !s.Launch.NextStart.IsZero() {
-			l.NextStart = timestamppb.New(s.Launch.NextStart)
-		}
-		out[key] = &adminv1.PluginInfo{SelfId: s.SelfID, Launch: l}
+	}
+	return out
+}
+
+func (l *LaunchStatus) wire() *adminv1.LaunchInfo {
+	out := &adminv1.LaunchInfo{
+		Name: l.Name, State: string(l.State), Pid: int64(l.Pid),
+		Restarts: uint32(max(l.Restarts, 0)), Error: printable(l.Err), //nolint:gosec // it is small
+	}
+	if !l.NextStart.IsZero() {
+		out.NextStart = timestamppb.New(l.NextStart)
 	}
 	return out
 }
@@ -195,33 +208,43 @@ func (p *Platform) replaceLaunched(ctx context.Context, name string) error {
 
 // launchedStatus returns the launched plugins by runtime id, or by name where they are not
 // running.
-func (p *Platform) launchedStatus() map[string]PluginStatus {
+// launchedStatus returns what launchers know of their plugins, by runtime id, and of the instances
+// that have made room for another one and are about to end.
+func (p *Platform) launchedStatus() (plugins map[string]PluginStatus, parting map[string]*LaunchStatus) {
 	p.mu.Lock()
 	owners := slices.Clone(p.owners)
 	p.mu.Unlock()
-	out := map[string]PluginStatus{}
+	plugins, parting = map[string]PluginStatus{}, map[string]*LaunchStatus{}
 	for i, l := range owners {
 		l.mu.Lock()
-		plugins := slices.Collect(maps.Values(l.plugins))
+		all := slices.Collect(maps.Values(l.plugins))
 		l.mu.Unlock()
-		for _, lp := range plugins {
-			runtimeID, s := lp.status()
+		for _, lp := range all {
+			runtimeID, s := lp.status(parting)
 			key := runtimeID
 			if key == "" {
 				key = fmt.Sprintf("%d/%s", i, lp.name) // no runtime id has a slash
 			}
-			out[key] = s
+			plugins[key] = s
 		}
 	}
-	return out
+	return plugins, parting
 }
 
-func (p *launchedPlugin) status() (runtimeID string, s PluginStatus) {
+// status says where the plugin stands, and adds its instances that are about to end to parting.
+func (p *launchedPlugin) status(parting map[string]*LaunchStatus) (runtimeID string, s PluginStatus) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	l := &LaunchStatus{Name: p.name, State: p.state, Restarts: p.restarts, Failures: p.next.Failures}
 	if p.current != nil {
 		runtimeID, l.Pid = p.current.runtimeID(), p.current.pid
+	}
+	for i, old := range p.leaving {
+		if p.state == LaunchStopping && i == len(p.leaving)-1 { // the one that was in service
+			runtimeID, l.Pid = old.runtimeID(), old.pid
+			break
+		}
+		parting[old.runtimeID()] = &LaunchStatus{Name: p.name, State: LaunchStopping, Pid: old.pid}
 	}
 	if p.state == LaunchBackoff || p.state == LaunchBroken {
 		l.NextStart = p.next.At

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 )
@@ -61,6 +62,16 @@ func (c *pluginControl) Shutdown(_ context.Context, req *connect.Request[connect
 		}
 	})
 	return connect.NewResponse(&connectpluginv1.ShutdownResponse{Acknowledged: true}), nil
+}
+
+// rehearseShutdown prepares, while nobody waits, what the messages of Shutdown need the first time: the
+// end of a plugin is the only time that it is called.
+func rehearseShutdown() {
+	request, err := proto.Marshal(&connectpluginv1.ShutdownRequest{Reason: "rehearsal"})
+	if err == nil {
+		_ = proto.Unmarshal(request, new(connectpluginv1.ShutdownRequest)) // it was just marshalled
+		_, _ = proto.Marshal(&connectpluginv1.ShutdownResponse{Acknowledged: true})
+	}
 }
 
 // GetPluginInfo answers what the plugin is, provides and requires.

@@ -362,7 +362,7 @@ func unspecified(addr string) bool {
 		return false // of a Unix socket, too
 	}
 	ip, err := netip.ParseAddr(host)
-	return host == "" || err == nil && ip.Unmap().IsUnspecified()
+	return host == "" || err == nil && ip.WithZone("").Unmap().IsUnspecified()
 }
 
 // open begins to listen.

@@ -132,11 +132,12 @@ type PluginServerConfig struct {
 	// set it in both plugins of a pair. Without it ServePlugin returns an error that wraps
 	// [ErrServiceTaken] where a type belongs to another plugin.
 	Standby bool
-	// Health is asked for the plugin's health before each report; it must not
+	// Health is asked for the plugin's health once in a HealthInterval; it must not
 	// block. Nil means healthy. A service type in Client.Metadata.Requires that
 	// is watched and unavailable makes a healthy plugin degraded.
 	Health func() (state connectpluginv1.HealthState, reason string)
-	// HealthInterval is the time between reports. Zero means 10 s.
+	// HealthInterval is the time between reports. Zero means 10 s. A host with very many
+	// plugins may want to hear less often what has not changed (HealthProbeConfig.ReportsPerSecond).
 	HealthInterval time.Duration
 	// GracefulShutdownTimeout bounds the end: calls in flight may finish for
 	// that long. Zero means 10 s.
@@ -315,6 +316,9 @@ func ServePlugin(ctx context.Context, cfg *PluginServerConfig) error {
 func servePlugin(ctx context.Context, cfg *PluginServerConfig) error {
 	if err := cfg.Validate(); err != nil {
 		return err
+	}
+	if cfg.Client.AllowInsecure && cfg.Client.Logger == nil { // where there is one, the client warns
+		warnPlaintext(nil, plaintextAllowed)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -33,6 +33,8 @@ type pluginSession struct {
 	dependencies  map[string]connectpluginv1.ServiceState // of the watched types
 	registeredAs  string                                  // the runtime id that holds the registrations
 	registrations []string
+
+	sent sentReport // used by run alone
 }
 
 // pluginHealth is the plugin's health as it reports it.
@@ -40,6 +42,13 @@ type pluginHealth struct {
 	state   connectpluginv1.HealthState
 	reason  string
 	missing []string
+}
+
+// sentReport is the last report that the host took.
+type sentReport struct {
+	runtimeID string
+	health    pluginHealth
+	at        time.Time
 }
 
 func newPluginSession(cfg *PluginServerConfig, client *Client, baseURL string) *pluginSession {
@@ -165,7 +174,7 @@ func (s *pluginSession) unreached(failures int, err error) {
 // keep registers and reports until ctx ends or the host refuses the plugin.
 func (s *pluginSession) keep(ctx context.Context) error {
 	failures := 0
-	for {
+	for rehearsed := false; ; {
 		if err := s.client.pause(ctx); err != nil {
 			return err
 		}
@@ -181,6 +190,10 @@ func (s *pluginSession) keep(ctx context.Context) error {
 			wait = s.again(failures, err)
 		default:
 			failures = 0
+			if !rehearsed {
+				rehearsed = true
+				rehearseShutdown()
+			}
 		}
 		if !s.waitOrWake(ctx, wait) {
 			return ctx.Err()
@@ -219,11 +232,28 @@ func (s *pluginSession) waitOrWake(ctx context.Context, d time.Duration) bool {
 // health. The client replaces an identity that the host lost, and pokes the session.
 func (s *pluginSession) refresh(ctx context.Context) error {
 	ctx, _ = withBackground(ctx)
-	if err := s.register(ctx, s.client.RuntimeID()); err != nil {
+	runtimeID := s.client.RuntimeID()
+	if err := s.register(ctx, runtimeID); err != nil {
 		return err
 	}
 	h := s.health()
-	return s.client.ReportHealth(ctx, h.state, h.reason, h.missing)
+	if s.isKnown(runtimeID, &h) {
+		return nil
+	}
+	s.sent = sentReport{}
+	err := s.client.ReportHealth(ctx, h.state, h.reason, h.missing)
+	if err == nil {
+		s.sent = sentReport{runtimeID, h, time.Now()}
+	}
+	return err
+}
+
+// isKnown reports whether the host knows how the plugin is and wants it repeated later.
+func (s *pluginSession) isKnown(runtimeID string, h *pluginHealth) bool {
+	last := &s.sent
+	return last.runtimeID == runtimeID && last.health.state == h.state && last.health.reason == h.reason &&
+		slices.Equal(last.health.missing, h.missing) &&
+		time.Since(last.at)+s.cfg.HealthInterval/2 < s.client.reportAfter()
 }
 
 // register registers every service once for each identity.

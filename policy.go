@@ -450,15 +450,23 @@ func warnConfig(s *settings) {
 	if s.allowInsecure {
 		warnPlaintext(log, "serving plaintext: AllowInsecure is set; use it for development only")
 	}
-	if d := s.rules.Default; d != nil && s.allowInsecure && d.Open() {
+	warnOpen(log, s.rules, s.allowInsecure)
+	if s.rules.Default == nil && len(s.rules.Plugins) == 0 {
+		log.Warn("no policy: no plugin is accepted until ServeConfig.Policy allows it; OpenPolicy() allows all, for development")
+	}
+}
+
+// warnOpen tells the operator that a policy lets anybody in.
+func warnOpen(log *slog.Logger, rules *policy.Book, insecure bool) {
+	d := rules.Default
+	if d == nil || !d.AllowUnproven {
+		return
+	}
+	if insecure && d.Open() {
 		log.Warn("plaintext and an open policy: any service on a plugin's address can pass for the plugin; " +
 			"use TLS, or name the Endpoint of each plugin in its PluginPolicy")
 	}
-	if d := s.rules.Default; d != nil && d.AllowUnproven {
-		log.Warn("open policy: whoever reaches the host is accepted as any plugin that Policy.Plugins does not name")
-	} else if d == nil && len(s.rules.Plugins) == 0 {
-		log.Warn("no policy: no plugin is accepted until ServeConfig.Policy allows it; OpenPolicy() allows all, for development")
-	}
+	log.Warn("open policy: whoever reaches the host is accepted as any plugin that Policy.Plugins does not name")
 }
 
 func (s *settings) storeConfig() tokenstore.Config {

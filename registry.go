@@ -15,9 +15,11 @@ import (
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
+	"github.com/masegraye/connect-plugin-go/internal/herald"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
 	"github.com/masegraye/connect-plugin-go/internal/semrange"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
+	"github.com/masegraye/connect-plugin-go/internal/wording"
 )
 
 // SelectionStrategy says which of several providers of a service type is chosen.
@@ -69,6 +71,9 @@ type ServiceRegistry struct {
 
 	allowedMu sync.Mutex
 	allowed   map[string]policy.Set // what runtime ids without an identity may have registered
+
+	words  atomic.Pointer[wordings] // of watches that rest; nil where all of them wait
+	herald herald.Herald            // of those that rest
 
 	ways  atomic.Pointer[ways]                          // nil without a router, when nobody is dialled
 	hurry atomic.Pointer[func(id *tokenstore.Identity)] // asks a plugin at once how it is; nil where nobody is asked
@@ -262,8 +267,8 @@ func (s *ServiceRegistry) SetSelectionStrategy(serviceType string, strategy Sele
 
 // SetAllowedServices narrows what a live plugin may register to the given types,
 // until it is called again or the identity ends, whatever the plugin declares when it
-// renews; policy still has to allow them. Registrations of other types, and calls in flight
-// that go through them, end. What shall hold for the plugin's next
+// renews; policy still has to allow them. Registrations of other types are withheld, and come
+// back when they are allowed again; calls in flight that go through them end. What shall hold for the plugin's next
 // identity, too, belongs into policy; only a launched plugin keeps it when it enrols
 // again. A list that names types also bounds what the host itself registers for the
 // runtime id, with an identity or without.
@@ -272,12 +277,51 @@ func (s *ServiceRegistry) SetAllowedServices(runtimeID string, serviceTypes []st
 	if h := s.bound.Load(); h == nil || !narrow(h, runtimeID, left) {
 		s.allow(runtimeID, left)
 	}
-	s.catalog.RemoveWhere(func(reg catalog.Registration) bool {
-		return reg.RuntimeID == runtimeID && !left.Has(reg.Type)
-	})
+	s.withhold(func(reg catalog.Registration) bool { return reg.RuntimeID == runtimeID && !left.Has(reg.Type) })
+	s.giveBack()
 	if h := s.bound.Load(); h != nil {
 		h.permitted.Enforce(h.rules.Load(), errWithdrawn)
 	}
+}
+
+// withhold takes out what a plugin registered and may not provide any more, until it may
+// again. It tells the operator, and returns how many registrations those were.
+func (s *ServiceRegistry) withhold(match func(catalog.Registration) bool) int {
+	out := s.catalog.Withhold(match)
+	if h := s.bound.Load(); h != nil {
+		for _, reg := range out {
+			h.logOnce("withheld:"+reg.SelfID).Warn("a service that a plugin registered is withheld until the plugin may provide it again",
+				keySelfID, reg.SelfID, keyRuntimeID, reg.RuntimeID, keyService, reg.Type)
+		}
+	}
+	return len(out)
+}
+
+// giveBack offers again what is withheld and its plugin may provide, and returns how many
+// registrations those are.
+func (s *ServiceRegistry) giveBack() int {
+	h := s.bound.Load()
+	if h == nil {
+		return 0
+	}
+	may := func(reg catalog.Registration) bool {
+		id, ok := h.store.Lookup(reg.RuntimeID)
+		return ok && h.mayProvide(id, reg.Type)
+	}
+	given := s.catalog.Restore(may)
+	back := len(given)
+	for _, reg := range given {
+		if !may(reg) { // since a moment
+			back -= len(s.catalog.Withhold(func(other catalog.Registration) bool { return other.ID == reg.ID }))
+			continue
+		}
+		h.log().Info("a service that was withheld is provided again", keySelfID, reg.SelfID, keyRuntimeID, reg.RuntimeID, keyService, reg.Type)
+		h.audit(AuditEvent{
+			Kind: AuditRegistered, RuntimeID: reg.RuntimeID, SelfID: reg.SelfID, Right: RightProvides, Subject: reg.Type,
+			Reason: "it was withheld, and is allowed again",
+		})
+	}
+	return back
 }
 
 // narrow bounds what a live identity may register.
@@ -344,4 +388,60 @@ func providers(regs []catalog.Registration) []*ServiceProvider {
 		out = append(out, provider(reg))
 	}
 	return out
+}
+
+// wordings are how watches say what they have to say: as Connect does, once for all who hear the
+// same.
+type wordings struct {
+	handler   http.Handler
+	recovered func(context.Context, connect.Spec, http.Header, any) error
+	said      wording.Memory[saying]
+}
+
+// saying is an event in one form.
+type saying struct {
+	form               wording.Form
+	serviceType, epoch string
+	sequence           uint64
+	bare               bool // without metadata, which a registration that is gone has no more
+}
+
+// rests has the watches of the registry rest, whose handler has these options and no interceptors
+// that would be around them.
+func (s *ServiceRegistry) rests(recovered func(context.Context, connect.Spec, http.Header, any) error, opts ...connect.HandlerOption) {
+	s.words.Store(&wordings{recovered: recovered, handler: connect.NewBidiStreamHandler(watchProcedure, say, opts...)})
+}
+
+// say says what is to be recorded, after the head of an answer.
+func say(ctx context.Context, stream *connect.BidiStream[connectpluginv1.WatchServiceRequest, connectpluginv1.WatchServiceEvent]) error {
+	rec := wording.RecordOf(ctx)
+	if err := stream.Send(nil); err != nil {
+		return err
+	}
+	rec.Begin()
+	switch what := rec.What.(type) {
+	case error:
+		return what
+	case *connectpluginv1.WatchServiceEvent:
+		defer rec.Stop()
+		return stream.Send(what)
+	}
+	return nil
+}
+
+// event is what is sent of an event. Those who fell behind are told so, each for itself.
+func (w *wordings) event(f wording.Form, e *catalog.Event) []byte {
+	now := func() []byte {
+		said, _ := f.Say(w.handler, watchProcedure, wireEvent(*e))
+		return said
+	}
+	if e.Resync {
+		return now()
+	}
+	return w.said.Recall(saying{f, e.Type, e.Epoch, e.Sequence, len(e.Provider.Metadata) == 0}, now)
+}
+
+// end is what is sent of the end of a watch, and the header with the trailer.
+func (w *wordings) end(f wording.Form, err error) (said []byte, header http.Header) {
+	return f.Say(w.handler, watchProcedure, err)
 }

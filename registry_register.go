@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"time"
 
@@ -223,7 +222,10 @@ func (s *ServiceRegistry) approve(ctx context.Context, c *caller, reg catalog.Re
 		s.note(ctx, RightProvides.event(AuditConflict, procedure, reg.Type, "base_url: "+err.Error()))
 		return denied
 	}
-	if own {
+	if byHost {
+		endpoint = c.hub.mightName(ctx, reg.Metadata[metadataBaseURL])
+	}
+	if (own || byHost) && endpoint != "" {
 		rememberEndpoint(c.id, endpoint)
 	}
 	return nil
@@ -234,7 +236,7 @@ func (s *ServiceRegistry) approve(ctx context.Context, c *caller, reg catalog.Re
 func (s *ServiceRegistry) claim(ctx context.Context, c *caller, endpoint string, byHost bool) error {
 	claim := c.hub.claimOf(c.id, endpoint)
 	if claim.ByHost = byHost; !byHost {
-		if owner, ok := c.hub.reserved(c.hub.rules.Load(), c.id, endpoint, c.hub.namesAddress(ctx)); ok {
+		if owner, ok := reserved(c.hub.rules.Load(), c.id, endpoint, c.hub.namesAddress(ctx)); ok {
 			return fmt.Errorf("the endpoint is that of %q, as policy says", owner)
 		}
 		var err error
@@ -337,6 +339,7 @@ func (s *ServiceRegistry) oust(h *hub, runtimeID, owner string) {
 	}
 	if id, ok := h.store.Lookup(runtimeID); ok {
 		e.SelfID, e.Peer = id.SelfID(), id.Peer()
+		s.bar(h, id, reasonOusted)
 	}
 	h.audit(e)
 }
@@ -362,45 +365,80 @@ func (s *ServiceRegistry) reapprove(ctx context.Context, c *caller, reg catalog.
 }
 
 // keepOwner leaves a type to the self id that provided it first and returns how
-// many registrations of others it removed. It looks again until there are none:
+// many registrations of others it withheld. It looks again until there are none:
 // the others may renew their registrations meanwhile.
 func (s *ServiceRegistry) keepOwner(serviceType string) int {
-	removed := 0
+	withheld := 0
 	for {
 		regs := s.catalog.ByType(serviceType)
-		others := slices.DeleteFunc(regs[min(1, len(regs)):], func(reg catalog.Registration) bool { return reg.SelfID == regs[0].SelfID })
-		if len(others) == 0 {
-			return removed
-		}
-		for _, reg := range others {
-			if s.catalog.Unregister(reg.ID, "") == nil {
-				removed++
+		others := map[string]struct{}{}
+		for _, reg := range regs {
+			if reg.SelfID != regs[0].SelfID {
+				others[reg.ID] = struct{}{}
 			}
 		}
+		if len(others) == 0 {
+			return withheld
+		}
+		withheld += s.withhold(func(reg catalog.Registration) bool {
+			_, other := others[reg.ID]
+			return other
+		})
 	}
 }
 
-// settleEndpoint brings a plugin's endpoint in line with its changed rules and
-// reports whether it took away the one that the plugin had. An endpoint that the
-// host set itself stays unless policy names one.
+// settleEndpoint brings a plugin's endpoint in line with its rules and reports whether calls
+// that go through now may not. An endpoint that the host set itself stays unless policy
+// names one.
 func (s *ServiceRegistry) settleEndpoint(h *hub, id *tokenstore.Identity, before, now *policy.Rules) bool {
 	current, _ := s.catalog.Endpoint(id.RuntimeID())
-	next := now.Endpoint
-	if next == "" {
-		own := declared(id).endpoint.text()
-		byPolicy := current != "" && current == before.Endpoint
-		byPlugin := current != "" && current == own
-		if !byPolicy && (!byPlugin || now.AllowOwnAddress && !h.outbid(id)) {
-			return false
-		}
+	next, settles := s.endpointUnder(h.rules.Load(), id, before, now)
+	if !settles {
+		return false
 	}
 	claim := h.claimOf(id, next)
-	claim.ByHost = true
+	claim.ByHost = now.Endpoint != ""
 	if next == "" || s.occupy(h, claim) != nil {
+		if next = now.Endpoint; current == next {
+			return false // another has it, as before
+		}
 		s.catalog.SetEndpoint(id.RuntimeID(), next)
 		s.lifecycle.moved(id, current)
 	}
-	return current != "" && current != next
+	if next == "" {
+		s.bar(h, id, reasonUnplaced)
+	}
+	return current != "" && (current != next || !claim.ByHost)
+}
+
+// endpointUnder returns where a plugin is dialled if its rules change under a book, empty for
+// nowhere, and whether that takes anything to be done. Where policy names no endpoint, and
+// lets the plugin, that is what the plugin named when it registered.
+func (s *ServiceRegistry) endpointUnder(book *policy.Book, id *tokenstore.Identity, before, now *policy.Rules) (next string, settles bool) {
+	current, _ := s.catalog.Endpoint(id.RuntimeID())
+	if next = now.Endpoint; next != "" {
+		return next, next != current || s.catalog.NamedItself(id.RuntimeID())
+	}
+	own := declared(id).endpoint.text()
+	if current != "" && current != own && current != before.Endpoint {
+		return current, false
+	}
+	if now.AllowOwnAddress && !outbid(book, id) {
+		next = own
+	}
+	return next, next != current || current != "" && current == before.Endpoint
+}
+
+// Why nobody is to call a plugin.
+const (
+	reasonUnplaced = "not routable: policy gives it no endpoint; set PluginPolicy.Endpoint or AllowOwnAddress, or take the Endpoint from who else has it"
+	reasonOusted   = "not routable: its endpoint is that of another plugin, as the host says or that plugin showed"
+)
+
+// bar keeps a plugin from being called until it has an endpoint again, and tells the operator.
+func (s *ServiceRegistry) bar(h *hub, id *tokenstore.Identity, reason string) {
+	s.lifecycle.bar(id, reason)
+	h.logOnce("barred:"+id.SelfID()).Warn("a plugin gets no calls", keySelfID, id.SelfID(), keyRuntimeID, id.RuntimeID(), keyReason, reason)
 }
 
 // errPathOverlaps is about the caller's own registrations.

@@ -14,6 +14,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/bridge"
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
+	"github.com/masegraye/connect-plugin-go/internal/coarse"
 	"github.com/masegraye/connect-plugin-go/internal/headers"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
 	"github.com/masegraye/connect-plugin-go/internal/proxy"
@@ -291,6 +292,7 @@ type pluginDialer struct {
 	insecure  bool        // plaintext endpoints are accepted
 	limits    Limits
 	headers   *headers.Rules // which metadata passes
+	clock     coarse.Clock   // by which connections to plugins are looked after
 }
 
 // metadataRules says which metadata passes, and tells the log of what does not, once for
@@ -420,7 +422,7 @@ func (d *pluginDialer) config(h *hub, id *tokenstore.Identity, e proxy.Endpoint)
 	return proxy.Config{
 		Endpoint: e, DialTimeout: l.DialTimeout, IdleTimeout: l.IdleTimeout, CallIdle: l.StreamIdleTimeout, Overtime: l.CertificateOvertime,
 		MaxHeaderBytes: max(l.MaxHeaderBytes, proxy.DefaultMaxHeaderBytes), Logger: h.log().With(keyRuntimeID, id.RuntimeID()),
-		Headers: d.headers, GRPC: declared(id).inGRPC,
+		Headers: d.headers, GRPC: declared(id).inGRPC, Clock: &d.clock,
 	}
 }
 

@@ -4,15 +4,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
 	"golang.org/x/time/rate"
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/backoff"
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
+	"github.com/masegraye/connect-plugin-go/internal/h2serve"
+	"github.com/masegraye/connect-plugin-go/internal/herald"
+	"github.com/masegraye/connect-plugin-go/internal/late"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
+	"github.com/masegraye/connect-plugin-go/internal/wording"
 )
 
 // WatchService sends the state of a service type: first as it is, then at every
@@ -29,17 +35,22 @@ func (s *ServiceRegistry) WatchService(ctx context.Context, req *connect.Request
 	handOver(ctx)
 	ctx, done := c.attend(ctx)
 	defer done()
-	w, release, err := s.openWatch(ctx, c, runtimeID, req)
+	x := s.restingWatch(ctx, c, req.Msg.GetServiceType())
+	w, release, err := s.openWatch(ctx, c, runtimeID, req, x)
 	if err != nil {
 		return err
+	}
+	if x != nil {
+		return x.begin(ctx, w, release, stream)
 	}
 	defer release()
 	defer w.Close()
 	return s.tell(ctx, c, w, req, stream)
 }
 
-// openWatch begins to watch, where the caller may, until policy says otherwise.
-func (s *ServiceRegistry) openWatch(ctx context.Context, c *caller, runtimeID string, req *connect.Request[connectpluginv1.WatchServiceRequest]) (w *catalog.Watcher, release func(), err error) {
+// openWatch begins to watch, where the caller may, until policy says otherwise. A watch that rests
+// is told of news.
+func (s *ServiceRegistry) openWatch(ctx context.Context, c *caller, runtimeID string, req *connect.Request[connectpluginv1.WatchServiceRequest], x *restingWatch) (w *catalog.Watcher, release func(), err error) {
 	m := req.Msg
 	if err := ValidateServiceType(m.GetServiceType()); err != nil {
 		return nil, nil, errorf(connect.CodeInvalidArgument, "service_type: %w", err)
@@ -51,9 +62,13 @@ func (s *ServiceRegistry) openWatch(ctx context.Context, c *caller, runtimeID st
 	if err != nil {
 		return nil, nil, err
 	}
-	w, err = s.catalog.Watch(catalog.WatchRequest{
+	wants := catalog.WatchRequest{
 		Type: m.GetServiceType(), RuntimeID: runtimeID, ResumeAfter: m.GetResumeAfter(), Epoch: m.GetEpoch(),
-	})
+	}
+	if x != nil {
+		wants.Told = x
+	}
+	w, err = s.catalog.Watch(wants)
 	if err != nil {
 		release()
 		return nil, nil, s.watchError(ctx, err, m.GetServiceType(), req.Spec().Procedure)
@@ -61,7 +76,8 @@ func (s *ServiceRegistry) openWatch(ctx context.Context, c *caller, runtimeID st
 	return w, release, nil
 }
 
-// tell sends what happens to a type until its watch ends.
+// tell sends what happens to a type until its watch ends: of a server that is not the host's own,
+// and where interceptors of the operator's are around it.
 func (s *ServiceRegistry) tell(ctx context.Context, c *caller, w *catalog.Watcher, req *connect.Request[connectpluginv1.WatchServiceRequest], stream *connect.ServerStream[connectpluginv1.WatchServiceEvent]) error {
 	sent, ended := 0, s.observeWatch(c, req.Msg.GetServiceType())
 	defer func() { ended(sent) }()
@@ -98,6 +114,198 @@ func (s *ServiceRegistry) tellOnce(ctx context.Context, c *caller, w *catalog.Wa
 	}
 	return stream.Send(wireEvent(event))
 }
+
+// restingWatch is a watch that takes no goroutine while nothing happens. What there is to do for it
+// the registry's herald does.
+type restingWatch struct {
+	// Fixed before the herald knows it.
+	s           *ServiceRegistry
+	ctx         context.Context //nolint:containedctx // of the request, which goes on
+	caller      *caller
+	stay        *stay
+	words       *wordings
+	form        wording.Form
+	serviceType string
+	tempo       *rate.Limiter
+	watcher     *catalog.Watcher
+	release     func()
+	observed    func(sent int)
+	tie         late.Tie
+	deadline    *time.Timer // nil for none
+
+	errand herald.Errand
+	// What happened: the client's deadline has passed, the pause is over, what was sent was taken.
+	expired, rested, took atomic.Bool
+
+	// Of whoever does something for it.
+	response               *h2serve.Lasting
+	pausing                *time.Timer
+	held                   *catalog.Event // that is told after the pause
+	sent                   int
+	reserved, paused, full bool // the next event has its turn; it waits for that; the peer has to take more
+	over                   bool
+}
+
+// restingWatch returns a watch that is to rest, nil where it has to wait.
+func (s *ServiceRegistry) restingWatch(ctx context.Context, c *caller, serviceType string) *restingWatch {
+	words, st := s.words.Load(), stayOf(ctx)
+	if words == nil || st == nil || c == nil {
+		return nil
+	}
+	return &restingWatch{s: s, ctx: st.ctx, caller: c, stay: st, words: words, serviceType: serviceType, tempo: tempoOf(c)}
+}
+
+// begin begins the answer, and leaves the rest of it to the herald once the handler has returned.
+func (x *restingWatch) begin(ctx context.Context, w *catalog.Watcher, release func(), stream *connect.ServerStream[connectpluginv1.WatchServiceEvent]) error {
+	x.watcher, x.release, x.observed = w, release, x.s.observeWatch(x.caller, x.serviceType)
+	x.tie = late.OnEnd(x.ctx, x)
+	err := stream.Send(nil) // at once: as tell does
+	if err == nil && !h2serve.Last(x.stay.w, x) {
+		err = connect.NewError(connect.CodeInternal, errNotAvailable)
+	}
+	if err != nil {
+		x.close()
+		return err
+	}
+	x.form = wording.FormOf(x.stay.w.Header())
+	if at, ok := ctx.Deadline(); ok {
+		x.deadline = time.AfterFunc(time.Until(at), func() {
+			x.expired.Store(true)
+			x.News()
+		})
+	}
+	return nil
+}
+
+// Begin implements h2serve.Owner.
+func (x *restingWatch) Begin(l *h2serve.Lasting) {
+	x.response = l
+	x.s.herald.Begin(&x.errand, x)
+}
+
+// News implements catalog.Told.
+func (x *restingWatch) News() { x.s.herald.Wake(&x.errand) }
+
+// Ended implements late.Ender, of the request.
+func (x *restingWatch) Ended(error) { x.News() }
+
+// Taken implements h2serve.Owner.
+func (x *restingWatch) Taken() {
+	x.took.Store(true)
+	x.News()
+}
+
+// Do implements herald.Chore: it does what there is to do.
+func (x *restingWatch) Do() {
+	if x.over {
+		return
+	}
+	if err := x.goOn(); err != nil {
+		x.over = true
+		defer x.caller.hub.survives("Observer.Watch")
+		defer x.end(err)
+		x.close()
+	}
+}
+
+// close ends the watch itself.
+func (x *restingWatch) close() {
+	defer x.release()
+	defer x.watcher.Close()
+	x.tie.Loose()
+	x.observed(x.sent)
+}
+
+// end ends the answer.
+func (x *restingWatch) end(err error) {
+	for _, t := range []*time.Timer{x.deadline, x.pausing} {
+		if t != nil {
+			t.Stop()
+		}
+	}
+	said, header := x.words.end(x.form, err)
+	x.stay.saw(said)
+	x.response.End(said, header)
+}
+
+// goOn tells what there is to tell. An error is that with which the watch ends.
+func (x *restingWatch) goOn() (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = x.words.recovered(x.ctx, connect.Spec{Procedure: watchProcedure}, nil, v)
+		}
+	}()
+	for {
+		switch {
+		case x.expired.Load():
+			return connect.NewError(connect.CodeDeadlineExceeded, context.DeadlineExceeded)
+		case x.ctx.Err() != nil:
+			return endOfStream(x.ctx)
+		case x.full && !x.took.Swap(false), x.paused && !x.rested.Swap(false):
+			return nil
+		case x.paused:
+			x.watcher.Latest() // of what happened meanwhile
+		}
+		x.full, x.paused = false, false
+		if !x.reserved {
+			if x.reserved = true; x.pause(x.tempo.Reserve().Delay()) {
+				continue
+			}
+		}
+		if told, err := x.tell(); err != nil || !told && !x.paused {
+			return err
+		}
+	}
+}
+
+// pause has the watch rest for a time, even if something happens. It reports false where there is
+// no time.
+func (x *restingWatch) pause(d time.Duration) bool {
+	switch {
+	case d <= 0:
+		return false
+	case x.pausing == nil:
+		x.pausing = time.AfterFunc(d, func() {
+			x.rested.Store(true)
+			x.News()
+		})
+	default:
+		x.pausing.Reset(d)
+	}
+	x.paused = true
+	return true
+}
+
+// tell sends the next event, if there is one whose time has come.
+func (x *restingWatch) tell() (told bool, err error) {
+	event := x.held
+	if event == nil {
+		next, ok, err := x.watcher.Take()
+		if err != nil {
+			return false, x.s.watchError(x.ctx, err, x.serviceType, watchProcedure)
+		}
+		if !ok {
+			return false, nil
+		}
+		event = &next
+		if x.pause(toldLater(x.caller, next)) {
+			x.held = event
+			return false, nil
+		}
+	}
+	x.held = nil
+	// Rights are checked at each delivery, too.
+	if err := x.s.mayWatch(x.ctx, x.caller, x.serviceType, watchProcedure); err != nil {
+		return false, err
+	}
+	said := x.words.event(x.form, event)
+	x.stay.saw(said)
+	x.sent++
+	x.reserved, x.full = false, !x.response.Send(said)
+	return true, nil
+}
+
+const watchProcedure = connectpluginv1connect.ServiceRegistryWatchServiceProcedure
 
 // observeWatch tells the observer of the begin of a watch, and returns what tells of its end.
 func (s *ServiceRegistry) observeWatch(c *caller, serviceType string) (ended func(sent int)) {

@@ -45,7 +45,9 @@ const (
 	metadataAnyProvider = "connectplugin.any_provider"
 	// metadataTrue is the value of a key that says yes.
 	metadataTrue = "true"
-	headerLease  = "X-Plugin-Lease" // how long an identity may show no life, as Go writes durations
+	// headerReportAfter is how long an unchanged report need not be repeated, as Go writes durations.
+	headerReportAfter = "X-Plugin-Report-After"
+	headerLease       = "X-Plugin-Lease" // how long an identity may show no life, as Go writes durations
 
 	pathServices     = "/services/"
 	pathCapabilities = "/capabilities/"

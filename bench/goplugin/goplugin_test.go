@@ -38,6 +38,7 @@ type text = wrapperspb.StringValue
 // programs are the same plugin, built against several versions of go-plugin.
 var programs = map[string]func() (program, error){
 	"1.8": sync.OnceValues(func() (program, error) { return build("go.mod") }),
+	"1.7": sync.OnceValues(func() (program, error) { return build("goplugin17.mod") }),
 	"1.6": sync.OnceValues(func() (program, error) { return build("goplugin16.mod") }),
 }
 
@@ -308,6 +309,45 @@ func TestGoPluginMayPrint(t *testing.T) {
 				}
 			}
 			hosttest.Eventually(t, "it is in the log", func() bool { return strings.Contains(log.String(), "heard of it") })
+		})
+	}
+}
+
+// A plugin that calls its host back over go-plugin's broker, or wants to be called back, is told so
+// in go-plugin's own time, and goes on; whoever looks after the host reads of it.
+func TestGoPluginHasNoBroker(t *testing.T) {
+	t.Parallel()
+	for version := range programs {
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			var log hosttest.Buffer
+			h := start(t, func(c *connectplugin.ServeConfig) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+			own := launch(t, h, spec(t, version))
+			client, url := user(t, h)
+			for who, call := range map[string]func(string) (string, error){"the host": own, "a plugin": saying(t, client, url)} {
+				accepted := make(chan string, 1) // without a broker at all it would wait for ever
+				go func() {
+					got, err := call("broker accept")
+					accepted <- fmt.Sprintf("%s, %v", got, err)
+				}()
+				if got := hosttest.Arrival(t, accepted); got != "accepted, <nil>" {
+					t.Errorf("%s: a plugin that waits to be called back: %s", who, got)
+				}
+			}
+			if _, err := own("broker dial"); err == nil || !strings.Contains(err.Error(), "timeout waiting for connection info") {
+				t.Errorf("a plugin that calls back: %v", err)
+			}
+			if got, err := own("hello"); got != "hello" || err != nil {
+				t.Errorf("afterwards: %q, %v", got, err)
+			}
+			const warning = "which is not offered here"
+			hosttest.Eventually(t, "the log says so", func() bool { return strings.Contains(log.String(), warning) })
+			if err := h.Launcher().Stop(t.Context(), "echo"); err != nil {
+				t.Error(err)
+			}
+			if n := strings.Count(log.String(), warning); n != 1 {
+				t.Errorf("it says so %d times", n)
+			}
 		})
 	}
 }

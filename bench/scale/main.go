@@ -30,7 +30,7 @@ const (
 	roleHost    = "host"
 	rolePlugins = "plugins"
 
-	idleTime = 20 * time.Second // two rounds of reports and questions
+	idleTime = time.Minute // in which 5,000 plugins report once
 )
 
 var errRole = errors.New("no such role")

@@ -63,11 +63,14 @@ func (t *tool) policyCheck() *cobra.Command {
 
 func (t *tool) policyChanges(m *adminv1.CheckPolicyResponse, alone bool) error {
 	words := map[adminv1.PolicyChange_Kind]string{
-		adminv1.PolicyChange_KIND_IDENTITY_ENDS:     "ends",
-		adminv1.PolicyChange_KIND_RIGHT_LOST:        "may no longer",
-		adminv1.PolicyChange_KIND_RIGHT_GAINED:      "may now",
-		adminv1.PolicyChange_KIND_REGISTRATION_ENDS: "loses its registration",
-		adminv1.PolicyChange_KIND_GRANT_ENDS:        "loses its grant",
+		adminv1.PolicyChange_KIND_IDENTITY_ENDS:        "ends",
+		adminv1.PolicyChange_KIND_RIGHT_LOST:           "may no longer",
+		adminv1.PolicyChange_KIND_RIGHT_GAINED:         "may now",
+		adminv1.PolicyChange_KIND_REGISTRATION_ENDS:    "loses its registration",
+		adminv1.PolicyChange_KIND_REGISTRATION_RETURNS: "provides again",
+		adminv1.PolicyChange_KIND_GRANT_ENDS:           "loses its grant",
+		adminv1.PolicyChange_KIND_ENDPOINT_ENDS:        "is reached nowhere; was at",
+		adminv1.PolicyChange_KIND_ENDPOINT_SET:         "is reached at",
 	}
 	b := t.table("PLUGIN", "RUNTIME ID", "CHANGE", "RIGHT", "OF")
 	slices.SortStableFunc(m.GetChanges(), func(a, b *adminv1.PolicyChange) int {

@@ -161,6 +161,7 @@ type Catalog struct {
 	ledger     ledger
 	trails     trails
 	standbys   standbys
+	withheld   standbys // taken out for now, and offered to nobody
 	departed   departed
 	strategies map[string]Strategy
 	order      uint64
@@ -186,6 +187,7 @@ func New(cfg Config) *Catalog {
 		ledger:     newLedger(),
 		trails:     opened,
 		standbys:   newStandbys(opened),
+		withheld:   newStandbys(opened),
 		departed:   newDeparted(),
 		strategies: make(map[string]Strategy),
 		history:    newHistory(),

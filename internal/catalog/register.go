@@ -36,12 +36,18 @@ func (c *Catalog) Register(reg Registration) error {
 
 		old := c.providers[providerKey{reg.Type, reg.RuntimeID}]
 		if waits, err := t.standBy(&reg, old); waits || err != nil {
+			if waits {
+				t.unshelve(reg.Type, reg.RuntimeID)
+			}
+
 			return err
 		}
 
 		if err := t.admit(&reg, old, multiple); err != nil {
 			return err
 		}
+
+		t.unshelve(reg.Type, reg.RuntimeID)
 
 		if waiting := c.standbys.find(reg.Type, reg.RuntimeID); waiting != nil {
 			c.standbys.remove(waiting)
@@ -176,6 +182,12 @@ func (c *Catalog) Unregister(id, runtimeID string) error {
 			return nil
 		}
 
+		if kept := c.withheld.byID[id]; kept != nil && (runtimeID == "" || kept.RuntimeID == runtimeID) {
+			c.withheld.remove(kept)
+
+			return nil
+		}
+
 		e := c.entries[id]
 		if e == nil || runtimeID != "" && e.reg.RuntimeID != runtimeID {
 			return ErrNotFound
@@ -194,6 +206,9 @@ func (c *Catalog) RemoveRuntime(runtimeID string) int {
 
 	_ = c.transition(func(t *transition) error {
 		removed = t.withdraw(runtimeID)
+		for _, reg := range slices.Clone(c.withheld.byRuntime[runtimeID]) {
+			c.withheld.remove(reg)
+		}
 
 		rt := c.runtimes[runtimeID]
 		if rt == nil {
@@ -220,39 +235,54 @@ func (c *Catalog) RemoveRuntime(runtimeID string) int {
 	return removed
 }
 
-// RemoveWhere takes out every registration that match says, and returns how
-// many; it is how a change of policy withdraws what it no longer allows. match
-// runs outside the locks; a registration that is replaced meanwhile stays.
+// RemoveWhere takes out every registration that match says, also those that are withheld, and
+// returns how many were offered. match runs outside the locks; a registration that is
+// replaced meanwhile stays.
 func (c *Catalog) RemoveWhere(match func(Registration) bool) int {
+	return len(c.takeOut(match, false))
+}
+
+// takeOut takes registrations out, and keeps them aside or forgets them.
+func (c *Catalog) takeOut(match func(Registration) bool, keep bool) (out []Registration) {
 	var doomed []*Registration
 
-	for _, reg := range c.snapshot() {
+	for _, reg := range c.snapshot(!keep) {
 		if match(reg.clone()) {
 			doomed = append(doomed, reg)
 		}
 	}
 
 	if len(doomed) == 0 {
-		return 0
+		return nil
 	}
-
-	removed := 0
 
 	_ = c.transition(func(t *transition) error {
 		for _, reg := range doomed {
+			if c.withheld.byID[reg.ID] == reg {
+				c.withheld.remove(reg)
+
+				continue
+			}
+
 			if c.standbys.byID[reg.ID] == reg {
 				c.standbys.remove(reg)
-				removed++
 			} else if e := c.entries[reg.ID]; e != nil && e.reg == reg {
 				t.remove(e)
-				removed++
+			} else {
+				continue
+			}
+
+			out = append(out, reg.clone())
+
+			if keep {
+				t.shelve(reg)
 			}
 		}
 
 		return nil
 	})
 
-	return removed
+	return out
 }
 
 // EachProviding calls f for every registration that is offered, in no order, until it returns false.
@@ -271,11 +301,17 @@ func (c *Catalog) EachProviding(f func(*Registration) bool) {
 	}
 }
 
-func (c *Catalog) snapshot() []*Registration {
+// snapshot returns the registrations that are offered or stand by, and where asked those
+// that are withheld.
+func (c *Catalog) snapshot(withheld bool) []*Registration {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 
 	all := slices.AppendSeq(make([]*Registration, 0, len(c.entries)+len(c.standbys.byID)), maps.Values(c.standbys.byID))
+	if withheld {
+		all = slices.AppendSeq(all, maps.Values(c.withheld.byID))
+	}
+
 	for _, e := range c.entries {
 		all = append(all, e.reg)
 	}

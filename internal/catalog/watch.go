@@ -11,7 +11,14 @@ type WatchRequest struct {
 	// for a new consumer.
 	ResumeAfter uint64
 	Epoch       string
+	// Told is told whenever [Watcher.Take] may have something; nil is for a consumer that
+	// waits in [Watcher.Next].
+	Told Told
 }
+
+// Told is a consumer that does not wait. News is called with locks held, also before Watch
+// returns: it must wait for nothing, and call nothing of the catalogue.
+type Told interface{ News() }
 
 // Event is the state of a type after one change.
 type Event struct {
@@ -39,10 +46,11 @@ type Watcher struct {
 	// Fixed when it is made.
 	catalog *Catalog
 	service *service
-	runtime *runtime // nil for the host
-	wake    chan struct{}
+	runtime *runtime      // nil for the host
+	told    Told          // nil for who waits
+	wake    chan struct{} // nil for who is told
 
-	// Of the goroutine that calls Next.
+	// Of the goroutine that calls Next or Take.
 	cursor        uint64 // the last event that was taken
 	fresh, resync bool
 	latest        bool // the next event is the last that there is
@@ -62,7 +70,10 @@ type Watcher struct {
 // and Resync. The caller closes the watcher. Fails with [ErrLimit] or
 // [ErrClosed].
 func (c *Catalog) Watch(req WatchRequest) (*Watcher, error) {
-	w := &Watcher{catalog: c, wake: make(chan struct{}, 1)}
+	w := &Watcher{catalog: c, told: req.Told}
+	if w.told == nil {
+		w.wake = make(chan struct{}, 1)
+	}
 
 	err := c.transition(func(t *transition) error {
 		cfg := c.cfg.Load()
@@ -114,23 +125,29 @@ func (w *Watcher) Next(ctx context.Context) (Event, error) {
 			return Event{}, err
 		}
 
-		event, ok, err := w.service.feed.take(w)
-		if err != nil {
-			return Event{}, err
-		}
-
-		if ok {
-			if !w.latest {
-				w.observe(event)
-			}
-
-			w.latest = false
-
-			return event, nil
+		if event, ok, err := w.Take(); ok || err != nil {
+			return event, err
 		}
 
 		w.Await(ctx)
 	}
+}
+
+// Take is Next without waiting. It reports false where there is no event yet. It is called by
+// one goroutine at a time.
+func (w *Watcher) Take() (Event, bool, error) {
+	event, ok, err := w.service.feed.take(w)
+	if err != nil || !ok {
+		return Event{}, false, err
+	}
+
+	if !w.latest {
+		w.observe(event)
+	}
+
+	w.latest = false
+
+	return event, true, nil
 }
 
 // Await returns when Next would not wait any more. It is called by the goroutine that calls
@@ -161,6 +178,12 @@ func (w *Watcher) Close() {
 
 // signal wakes the watcher; one wake-up is enough for any number of events.
 func (w *Watcher) signal() {
+	if w.told != nil {
+		w.told.News()
+
+		return
+	}
+
 	select {
 	case w.wake <- struct{}{}:
 	default:

@@ -87,10 +87,14 @@ func (c *Conn) Served() {
 	c.mu.Unlock()
 }
 
-// Refused says that a request of the peer was refused. Who goes on asking is cut off.
+// Refused says that a request of the peer was refused. Who goes on asking is cut off,
+// and waits before where an account pays.
 func (c *Conn) Refused() {
 	if c.meter == nil {
 		return
+	}
+	if c.account.Load() != nil { // others have nothing to lose, and are cut off soon
+		c.intake.Load().refused()
 	}
 	now := time.Now()
 	c.mu.Lock()

@@ -10,8 +10,12 @@ const (
 	// takenPerProcessor is how many requests of one peer are taken on at once for each
 	// processor: enough to keep it busy, and done so soon that others hardly wait.
 	takenPerProcessor = 16
-	// breath is how long a peer waits at most that has sent more.
+	// breath is how long a peer waits at most that has sent more, and none of it was refused.
 	breath = time.Millisecond
+	// refusing is how much longer a peer waits for each request that was refused, longestBreath at
+	// most: whoever asks again and again for what there is not is served at that pace.
+	refusing      = 4 * time.Millisecond
+	longestBreath = 20 * time.Millisecond
 )
 
 // atOnce is how many requests of one peer are taken on at once.
@@ -33,7 +37,7 @@ func (in *intake) take(n int, now time.Time) (took int, wait bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if passed := now.Sub(in.at); passed > 0 {
-		in.taken = max(in.taken-atOnce()*float64(passed)/float64(breath), 0)
+		in.taken = max(in.taken-worth(passed), 0)
 		in.at = now
 	}
 	took = min(n, 1+int(max(atOnce()-in.taken, 0)))
@@ -55,6 +59,16 @@ func (in *intake) ended() {
 	}
 }
 
+// refused says that a request was refused.
+func (in *intake) refused() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.taken = min(in.taken+worth(refusing), max(in.taken, worth(longestBreath)))
+}
+
+// worth is how many requests are taken on in a time.
+func worth(d time.Duration) float64 { return atOnce() * float64(d) / float64(breath) }
+
 // wait returns when the next request may come, a breath later at most.
 func (in *intake) wait(gone <-chan struct{}) {
 	in.mu.Lock()
@@ -66,8 +80,9 @@ func (in *intake) wait(gone <-chan struct{}) {
 		in.room = make(chan struct{}, 1)
 	}
 	room := in.room
+	longest := max(breath, time.Duration((in.taken/atOnce()-1)*float64(breath)))
 	in.mu.Unlock()
-	t := time.NewTimer(breath)
+	t := time.NewTimer(longest)
 	defer t.Stop()
 	select {
 	case <-room:

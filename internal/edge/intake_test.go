@@ -58,6 +58,7 @@ type bubble struct {
 	account *edge.Account // of every connection, nil for none
 	ahead   int           // how much the server reads at once, zero for what it needs
 	begun   atomic.Int64
+	refuses atomic.Bool   // every request, at once
 	release chan struct{} // ends the requests
 }
 
@@ -95,6 +96,10 @@ func (b *bubble) serve(t *testing.T, server *tls.Config) {
 				defer c.Ended()
 			}
 			b.begun.Add(1)
+			if c, ok := r.Context().Value(connKey{}).(*edge.Conn); ok && b.refuses.Load() {
+				c.Refused()
+				return
+			}
 			select {
 			case <-b.release:
 			case <-r.Context().Done():
@@ -224,6 +229,33 @@ func TestAudit_ATK14_RequestsAreTakenOnByAndBy(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Who is refused and asks on is served at the pace of somebody who waits a little, as long as it is
+// refused: its requests are not taken on sooner because others of them ended.
+func TestAudit_ATK14_WhoIsRefusedComesLater(t *testing.T) {
+	t.Parallel()
+	server, client := certificate(t)
+	synctest.Test(t, func(t *testing.T) {
+		most := 16 * int64(runtime.GOMAXPROCS(0))
+		b := &bubble{client: client, account: edge.NewAccount(1e9, 1e9)}
+		b.refuses.Store(true)
+		b.serve(t, server)
+		all := most + 400
+		b.pour(t, uint32(all))
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if n := b.begun.Load(); n < most+200 || n > most+300 {
+			t.Errorf("%d requests begin within a second while each is refused, want one in 4 ms after the first %d", n, most)
+		}
+		b.refuses.Store(false)
+		close(b.release)
+		time.Sleep(30 * time.Millisecond)
+		synctest.Wait()
+		if n := b.begun.Load(); n != all {
+			t.Errorf("%d of %d have begun soon after they were refused no more", n, all)
+		}
+	})
 }
 
 // The TLS handshakes of one address compute one after the other, and nobody else waits for them.

@@ -99,7 +99,7 @@ func (h *Holder) ended() bool { return h.Ended != nil && h.Ended() }
 type share struct {
 	slots    map[*slot]struct{}
 	unproven int
-	turns    turns
+	turns    *turns
 }
 
 // Listen begins to accept from l, which it closes.

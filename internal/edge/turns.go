@@ -1,20 +1,47 @@
 package edge
 
 import (
+	"context"
 	"net"
 	"runtime"
+	"sync/atomic"
 	"time"
 )
 
-// longestTurn is how long a TLS handshake waits at most until those of its address let it
-// compute: they may be asking somebody else, as callbacks of the configuration do.
+// longestTurn is how long a TLS handshake waits at most while none of its address gets a turn: those
+// that have one may be asking somebody else, as callbacks of the configuration do.
 const longestTurn = 50 * time.Millisecond
 
 // turns lets the TLS handshakes of one address compute one after the other, on half of the
 // processors, so that a burst of them leaves the rest to others.
-type turns chan struct{}
+type turns struct {
+	taken chan struct{} // as many as there may be
+	given atomic.Uint64
+}
 
-func newTurns() turns { return make(turns, max(1, runtime.GOMAXPROCS(0)/2)) }
+func newTurns() *turns { return &turns{taken: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))} }
+
+// await waits for a turn, and reports whether it got one.
+func (t *turns) await(life context.Context) bool {
+	timer := time.NewTimer(longestTurn)
+	defer timer.Stop()
+	for given := t.given.Load(); ; {
+		select {
+		case t.taken <- struct{}{}:
+			t.given.Add(1)
+			return true
+		case <-timer.C:
+		case <-life.Done():
+			return false
+		}
+		now := t.given.Load()
+		if now == given {
+			return false
+		}
+		given = now
+		timer.Reset(longestTurn)
+	}
+}
 
 // audible is a connection as it was accepted. It notes when its peer was heard, and during the
 // TLS handshake it waits for its turn with what it read: what follows costs processor time.
@@ -23,9 +50,9 @@ type audible struct {
 
 	// Of who reads.
 	slot    *slot
-	turns   turns // nil where nothing waits: before its address is known, and after the handshake
-	working bool  // it has a turn
-	answers int   // in the TLS handshake so far
+	turns   *turns // nil where nothing waits: before its address is known, and after the handshake
+	working bool   // it has a turn
+	answers int    // in the TLS handshake so far
 }
 
 // Read reads what the peer sent.
@@ -60,26 +87,13 @@ func (a *audible) work() {
 	if a.turns == nil {
 		return
 	}
-	select {
-	case a.turns <- struct{}{}:
-		a.working = true
-		return
-	default:
-	}
-	t := time.NewTimer(longestTurn)
-	defer t.Stop()
-	select {
-	case a.turns <- struct{}{}:
-		a.working = true
-	case <-t.C:
-	case <-a.slot.listener.life.Done():
-	}
+	a.working = a.turns.await(a.slot.listener.life)
 }
 
 // rest lets others have a turn.
 func (a *audible) rest() {
 	if a.working {
 		a.working = false
-		<-a.turns
+		<-a.turns.taken
 	}
 }

@@ -16,6 +16,7 @@ import (
 const (
 	procedureHealth   = "/grpc.health.v1.Health/Check"
 	procedureStdio    = "/plugin.GRPCStdio/StreamStdio"
+	procedureBroker   = "/plugin.GRPCBroker/StartStream"
 	procedureShutdown = "/plugin.GRPCController/Shutdown"
 	healthName        = "plugin"
 	healthServing     = 1
@@ -59,7 +60,7 @@ func (c *Control) Health(ctx context.Context) error {
 	request := protowire.AppendTag(nil, 1, protowire.BytesType)
 	request = protowire.AppendString(request, healthName)
 	var answer []byte
-	err := c.call(ctx, procedureHealth, request, func(m []byte) { answer = m })
+	err := c.call(ctx, procedureHealth, frame(request), func(m []byte) { answer = m })
 	if err != nil {
 		return fmt.Errorf("health: %w", err)
 	}
@@ -76,14 +77,14 @@ func (c *Control) Health(ctx context.Context) error {
 // Shutdown has the plugin end at once, with its calls in flight. The plugin breaks this call
 // off, too, so that its error says nothing: what counts is the end of the process.
 func (c *Control) Shutdown(ctx context.Context) {
-	_ = c.call(ctx, procedureShutdown, nil, func([]byte) {})
+	_ = c.call(ctx, procedureShutdown, frame(nil), func([]byte) {})
 }
 
 // Output passes on what the plugin prints until it ends, or ctx does. take must not keep
 // what it is given. It has to run for as long as the plugin lives.
 func (c *Control) Output(ctx context.Context, take func(stderr bool, data []byte)) error {
 	const channelStderr = 2
-	err := c.call(ctx, procedureStdio, nil, func(m []byte) {
+	err := c.call(ctx, procedureStdio, frame(nil), func(m []byte) {
 		channel, errChannel := varintField(m, 1)
 		data, errData := bytesField(m, 2)
 		if errChannel == nil && errData == nil {
@@ -96,9 +97,21 @@ func (c *Control) Output(ctx context.Context, take func(stderr bool, data []byte
 	return nil
 }
 
-// call makes one call with one request, and hands over each message of the response.
-func (c *Control) call(ctx context.Context, procedure string, request []byte, take func([]byte)) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+serverName+procedure, frame(request))
+// Callbacks tells of each connection that the plugin offers over its broker, to be called back on
+// it, until the plugin ends or ctx does. Without it the plugin's offers would stand still. Nobody
+// takes them up.
+func (c *Control) Callbacks(ctx context.Context, offered func()) error {
+	open, end := io.Pipe() // the plugin closes its broker with the end of the request
+	defer func() { _ = end.Close() }()
+	if err := c.call(ctx, procedureBroker, open, func([]byte) { offered() }); err != nil {
+		return fmt.Errorf("broker: %w", err)
+	}
+	return nil
+}
+
+// call makes one call with a request, and hands over each message of the response.
+func (c *Control) call(ctx context.Context, procedure string, request io.Reader, take func([]byte)) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+serverName+procedure, request)
 	if err != nil {
 		return err //nolint:wrapcheck // it is our own URL
 	}

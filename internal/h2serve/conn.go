@@ -15,6 +15,7 @@ import (
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
+	"github.com/masegraye/connect-plugin-go/internal/coarse"
 	"github.com/masegraye/connect-plugin-go/internal/h2frame"
 )
 
@@ -81,12 +82,13 @@ type conn struct {
 	lower      map[string]string // as names, the other way
 	window     int64             // that the peer takes
 	blocked    []*stream         // that wait for window, or for room in out
+	spare      []*stream         // empty, in place of blocked while it is gone through
 	recvWindow int64             // that the peer may send
 	credit     int64             // of it that was read and is not given back yet
 	underway   int64             // that may still come for streams that have ended
 	peer       peerSettings
-	tick       *time.Timer // of tend
-	parting    *time.Timer // nil until nothing is left to do
+	tick       *coarse.Timer // of tend
+	parting    *time.Timer   // nil until nothing is left to do
 	tended     tended
 }
 
@@ -165,10 +167,11 @@ func (c *conn) fail(err error) {
 		return
 	}
 	c.err = err
-	for _, t := range []*time.Timer{c.tick, c.parting} {
-		if t != nil {
-			t.Stop()
-		}
+	if c.tick != nil {
+		c.tick.Stop()
+	}
+	if c.parting != nil {
+		c.parting.Stop()
 	}
 	for _, st := range c.streams {
 		st.breakLocked(fmt.Errorf("connection: %w", err))

@@ -47,6 +47,9 @@ func (c *conn) step(frame http2.Frame, err error) error {
 	if err == nil {
 		err = c.take(frame)
 	}
+	if errors.Is(err, io.EOF) {
+		return errGone // the usual end
+	}
 	if broken, ok := errors.AsType[http2.StreamError](err); ok {
 		c.mu.Lock()
 		c.lastID = max(c.lastID, broken.StreamID)
@@ -305,7 +308,7 @@ func (c *conn) initialWindowLocked(window int64) error {
 		if st.window += by; st.window > largestWindow {
 			return http2.ConnectionError(http2.ErrCodeFlowControl)
 		}
-		st.can.Broadcast()
+		st.wakeLocked()
 	}
 	return nil
 }
@@ -329,6 +332,6 @@ func (c *conn) windowLocked(f *http2.WindowUpdateFrame) error {
 	if st.window += n; st.window > largestWindow {
 		return http2.StreamError{StreamID: st.id, Code: http2.ErrCodeFlowControl}
 	}
-	st.can.Broadcast()
+	st.wakeLocked()
 	return nil
 }

@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/masegraye/connect-plugin-go/internal/coarse"
 )
 
 // Config says how connections are served. Every field but ConnContext, State and Log is required.
@@ -60,6 +62,8 @@ type Server struct {
 	cfg  Config
 	life context.Context //nolint:containedctx // ends with the server, and every request with it
 	end  context.CancelFunc
+
+	clock coarse.Clock // of looks at connections
 
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{}

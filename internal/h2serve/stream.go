@@ -48,6 +48,7 @@ type stream struct {
 	window     int64       // that the peer takes
 	err        error       // why no more can be sent
 	timers     [2]*time.Timer
+	lasting    *Lasting // nil unless the response outlasts its handler
 }
 
 // Read implements io.Reader.
@@ -74,6 +75,14 @@ func (st *stream) Read(p []byte) (int, error) {
 	}
 }
 
+// wakeLocked has whoever waits for the stream look again.
+func (st *stream) wakeLocked() {
+	st.can.Broadcast()
+	if st.lasting != nil {
+		st.lasting.goOnLocked()
+	}
+}
+
 // Close implements io.Closer: nobody reads the rest.
 func (st *stream) Close() error {
 	st.stopReading(http.ErrBodyReadAfterClose)
@@ -94,8 +103,7 @@ func (st *stream) serve() {
 	r := st.req
 	st.req = nil // the handlers of streams that last have others, and let go of it
 	w := &response{st: st, header: http.Header{}, declared: -1, bodiless: r.Method == http.MethodHead}
-	defer st.done()
-	defer st.cancel()
+	defer st.returned()
 	finished := false
 	defer func() {
 		p := recover()
@@ -112,11 +120,23 @@ func (st *stream) serve() {
 		st.c.resetLocked(st.id, http2.ErrCodeInternal, http.ErrAbortHandler)
 	}()
 	st.c.s.cfg.Handler.ServeHTTP(w, r)
-	w.finish()
+	if st.lasting == nil {
+		w.finish()
+	}
 	finished = true
 }
 
-// done takes in that the handler has ended.
+// returned takes in that the handler has returned.
+func (st *stream) returned() {
+	if st.lasting != nil {
+		st.lasting.owner.Begin(st.lasting)
+		return
+	}
+	st.cancel()
+	st.done()
+}
+
+// done takes in that the request was served.
 func (st *stream) done() {
 	c := st.c
 	c.mu.Lock()
@@ -155,7 +175,7 @@ func (st *stream) closeLocked() {
 	}
 	c.creditLocked(int64(st.unread.length))
 	delete(c.streams, st.id)
-	st.can.Broadcast()
+	st.wakeLocked()
 	c.quietLocked()
 }
 

@@ -21,11 +21,11 @@ type tended struct {
 	asked          bool
 }
 
-// tendLocked looks at the connection again later.
+// tendLocked begins to look at the connection.
 func (c *conn) tendLocked() {
 	cfg := &c.s.cfg
 	period := max(shortLook, min(cfg.IdleTimeout, cfg.PingAfter, cfg.PingTimeout, cfg.WriteTimeout)/looks)
-	c.tick = time.AfterFunc(period, func() { c.tend(period) })
+	c.tick = c.s.clock.AfterFunc(period, func() { c.tend(period) })
 }
 
 // tend ends a connection on which nothing happens, whose peer does not answer, or takes nothing.
@@ -33,7 +33,7 @@ func (c *conn) tend(period time.Duration) {
 	c.mu.Lock()
 	err := c.lookLocked(period)
 	if err == nil && c.err == nil {
-		c.tendLocked()
+		c.tick.Reset()
 	}
 	c.mu.Unlock()
 	if err != nil {

@@ -19,11 +19,13 @@ type crew struct {
 	timed   atomic.Bool // dismiss is due
 }
 
-// job is what there is to do on a connection: to serve a request, to write what is pending, or,
-// where it is neither, to read. Without a connection it is to go home.
+// job is what there is to do on a connection: to serve a request, to leave one that was served, to
+// write what is pending, or, where it is none of that, to read. Without a connection it is to go
+// home.
 type job struct {
 	c     *conn
 	st    *stream
+	leave bool
 	write bool
 }
 
@@ -43,6 +45,8 @@ func (s *Server) work(j job) {
 		switch {
 		case j.write:
 			j.c.write()
+		case j.leave:
+			j.st.lasting.leave()
 		case j.st != nil:
 			j.st.serve()
 		default:

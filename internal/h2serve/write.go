@@ -93,11 +93,13 @@ func (c *conn) roomLocked() {
 
 // wakeBlockedLocked has streams look again which waited for something that all of them share.
 func (c *conn) wakeBlockedLocked() {
-	for i, st := range c.blocked {
-		c.blocked[i] = nil
-		st.can.Broadcast()
+	woken := c.blocked
+	c.blocked = c.spare // for who has to wait again
+	for _, st := range woken {
+		st.wakeLocked()
 	}
-	c.blocked = c.blocked[:0]
+	clear(woken)
+	c.spare = woken[:0]
 }
 
 // sendLocked sends data of a stream, and its end if end is set. It waits for the peer's flow
@@ -107,30 +109,45 @@ func (c *conn) sendLocked(st *stream, p []byte, end bool) error {
 		if st.err != nil {
 			return st.err
 		}
-		n := int(min(int64(len(p)), int64(c.peer.maxFrame), max(0, st.window), max(0, c.window)))
-		if len(c.out) >= highWater {
-			n = 0
-		}
+		before := len(p)
+		p = c.pushLocked(st, p, end)
 		switch {
-		case n > 0 || len(p) == 0:
-			c.roomLocked()
-			c.out = h2frame.AppendData(c.out, st.id, p[:n], end && n == len(p))
-			st.window -= int64(n)
-			c.window -= int64(n)
-			if p = p[n:]; len(p) == 0 {
-				return nil
-			}
+		case len(p) == 0:
+			return nil
+		case len(p) < before:
 			flushed = false
 		case !flushed:
 			c.flushLocked()
 			flushed = true
 		default:
-			if st.window > 0 && !slices.Contains(c.blocked, st) {
-				c.blocked = append(c.blocked, st)
-			}
+			c.awaitLocked(st)
 			st.can.Wait()
 			flushed = false
 		}
+	}
+}
+
+// pushLocked sends as much data of a stream in one frame as the peer takes now, and its end with
+// the last of it if end is set. It returns what is left.
+func (c *conn) pushLocked(st *stream, p []byte, end bool) (rest []byte) {
+	n := int(min(int64(len(p)), int64(c.peer.maxFrame), max(0, st.window), max(0, c.window)))
+	if len(c.out) >= highWater {
+		n = 0
+	}
+	if n == 0 && len(p) > 0 {
+		return p
+	}
+	c.roomLocked()
+	c.out = h2frame.AppendData(c.out, st.id, p[:n], end && n == len(p))
+	st.window -= int64(n)
+	c.window -= int64(n)
+	return p[n:]
+}
+
+// awaitLocked has a stream woken when there is room for all of them, if that is what it lacks.
+func (c *conn) awaitLocked(st *stream) {
+	if st.window > 0 && !slices.Contains(c.blocked, st) {
+		c.blocked = append(c.blocked, st)
 	}
 }
 

@@ -236,6 +236,28 @@ func TestEverythingEndsWithAKilledParent(t *testing.T) {
 	}
 }
 
+// What is no program is refused with its own name, and with what to do instead.
+func TestNoProgramIsRefusedInWords(t *testing.T) {
+	t.Parallel()
+	for name, content := range map[string]string{"a text": "echo no interpreter is named\n", "nothing": ""} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			path := filepath.Join(t.TempDir(), "text")
+			if err := os.WriteFile(path, []byte(content), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			p, err := new(procgroup.Starter).Start(&procgroup.Config{Path: path})
+			if err == nil {
+				<-p.Done()
+				t.Fatal("it runs")
+			}
+			if said := err.Error(); !errors.Is(err, syscall.ENOEXEC) || !strings.Contains(said, "start the interpreter") || strings.Count(said, path) != 1 {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+}
+
 func TestConfigIsChecked(t *testing.T) {
 	t.Parallel()
 	for name, cfg := range map[string]procgroup.Config{

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"strconv"
 	"sync"
+	"syscall"
 )
 
 // Starter starts processes, all of them from one thread, which it keeps while one of them
@@ -59,7 +60,7 @@ func (s *Starter) Start(cfg *Config) (*Process, error) {
 		s.release()
 		ends.closeParent()
 		s.removeControlGroup(own)
-		return nil, fmt.Errorf("start %s: %w", cfg.Path, a.err)
+		return nil, fmt.Errorf("start %s: %w", cfg.Path, inWords(a.err))
 	}
 	p := &Process{proc: a.proc, io: ends, done: make(chan struct{}), guard: s.Guard}
 	if s.Guard != nil {
@@ -72,6 +73,18 @@ func (s *Starter) Start(cfg *Config) (*Process, error) {
 		close(p.done)
 	}()
 	return p, nil
+}
+
+// inWords leaves out the path that the system was given, which nobody knows, and says what it means by
+// a format.
+func inWords(err error) error {
+	if e, ok := errors.AsType[*os.PathError](err); ok {
+		err = e.Err
+	}
+	if errors.Is(err, syscall.ENOEXEC) {
+		err = fmt.Errorf("%w: it is no program for this system; of a text, start the interpreter as the program", err)
+	}
+	return err
 }
 
 // controlGroup makes the control group of a process, nil where it has none. Its guard knows it

@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/masegraye/connect-plugin-go/internal/coarse"
 	"github.com/masegraye/connect-plugin-go/internal/headers"
 )
 
@@ -104,6 +105,8 @@ type Config struct {
 	// Logger gets what the provider says when it ends a connection. Nil means
 	// [slog.DiscardHandler].
 	Logger *slog.Logger
+	// Clock is what many providers look after silence by; nil is for one alone.
+	Clock *coarse.Clock
 	// Name is what the log calls the endpoint. Empty means its host and port.
 	Name string
 }
@@ -135,6 +138,9 @@ func (cfg *Config) withDefaults() Config {
 	}
 	if out.Dial == nil {
 		out.Dial = new(net.Dialer).DialContext
+	}
+	if out.Clock == nil {
+		out.Clock = new(coarse.Clock)
 	}
 	if out.Logger == nil {
 		out.Logger = slog.New(slog.DiscardHandler)

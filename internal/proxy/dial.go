@@ -78,6 +78,7 @@ func (p *Provider) connectTo(ctx context.Context, addr netip.AddrPort) (*h2.Conn
 		Away:           p.logAway,
 		Room:           p.roomChanged,
 		Freed:          p.roomFreed,
+		Clock:          p.cfg.Clock,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w: %w", errUseless, errProtocol, err)

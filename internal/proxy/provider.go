@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/masegraye/connect-plugin-go/internal/certs"
+	"github.com/masegraye/connect-plugin-go/internal/coarse"
 )
 
 const (
@@ -35,7 +36,7 @@ type Provider struct {
 	calls  map[*call]struct{}
 	held   map[string]int // calls with a stream, by caller
 	lines  lines
-	looks  *time.Timer // nil where nothing is to be seen
+	looks  *coarse.Timer // nil where nothing is to be seen
 
 	tenures tenures
 	shown   certs.Shown // by this side, where it may have another one next time
@@ -60,7 +61,7 @@ func New(cfg Config) (*Provider, error) {
 	if p.cfg.CallIdle > 0 {
 		p.mu.Lock()
 		p.background.Add(1)
-		p.looks = time.AfterFunc(p.idleTick(), p.look)
+		p.looks = p.cfg.Clock.AfterFunc(p.idleTick(), p.look)
 		p.mu.Unlock()
 	}
 	return p, nil
@@ -174,7 +175,7 @@ func (p *Provider) look() {
 		p.background.Done()
 		return
 	}
-	p.looks.Reset(tick)
+	p.looks.Reset()
 }
 
 // idleCalls returns the calls on which nothing moved for too long.

@@ -42,7 +42,8 @@ func TestAudit_ATK07_UselessProviderIsDialledWithGrowingWaits(t *testing.T) {
 				t.Parallel()
 				synctest.Test(t, func(t *testing.T) {
 					pd := &played{settings: pd.settings, on: pd.on}
-					p := newPlayed(t, pd, nil)
+					// Many, so that it is the waits that keep the dials few.
+					p := newPlayed(t, pd, func(c *proxy.Config) { c.MaxConns = 64 })
 					begun := time.Now()
 					for time.Since(begun) < 4*time.Minute {
 						if r := ask(t.Context(), p, proxy.Call{Urgent: urgent}); r.Class != proxy.ClassUnavailable && r.Class != proxy.ClassReset {

@@ -261,3 +261,62 @@ func TestAdmin_Limits(t *testing.T) {
 		t.Errorf("and %v", got)
 	}
 }
+
+// A check foresees where plugins would be reached, and what they would provide again.
+func TestAdmin_CheckPolicyForeseesWhatComesBack(t *testing.T) {
+	t.Parallel()
+	may := func(provides bool, endpoint string) *connectplugin.Policy {
+		p := operators()
+		rules := hosttest.Allow(nil)
+		if rules.AllowOwnAddress, rules.Endpoint = endpoint == "own", ""; endpoint != "own" {
+			rules.Endpoint = endpoint
+		}
+		if provides {
+			rules.Provides = []string{"logger"}
+		}
+		p.Plugins["logger"] = rules
+		return p
+	}
+	next := may(true, "own")
+	host := administered(t, func(c *connectplugin.ServeConfig) {
+		c.Policy = next
+		c.Admin.LoadPolicy = func(context.Context) (*connectplugin.Policy, error) { return next, nil }
+	})
+	operator := host.Enrol(t, "operator", nil)
+	logger := host.StartPlugin(t, "logger", func(c *connectplugin.PluginServerConfig) {
+		c.Services = []connectplugin.PluginService{hosttest.LoggerService(&hosttest.RecordingLogger{})}
+	})
+	foresees := func(kinds ...adminv1.PolicyChange_Kind) {
+		t.Helper()
+		res, err := reader(host, operator.HTTPClient()).CheckPolicy(t.Context(), connect.NewRequest(&adminv1.CheckPolicyRequest{}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := map[adminv1.PolicyChange_Kind]int{}
+		for _, c := range res.Msg.GetChanges() {
+			if c.GetRuntimeId() == logger.Client.RuntimeID() {
+				got[c.GetKind()]++
+			}
+		}
+		for _, kind := range kinds {
+			if got[kind] != 1 {
+				t.Errorf("%v is not foreseen in %v", kind, res.Msg.GetChanges())
+			}
+		}
+		if len(got) != len(kinds) {
+			t.Errorf("foreseen: %v, want %v", res.Msg.GetChanges(), kinds)
+		}
+		hosttest.SetPolicy(t, host, next)
+	}
+	foresees()
+	next = may(true, "")
+	foresees(adminv1.PolicyChange_KIND_ENDPOINT_ENDS)
+	foresees()
+	next = may(true, "own")
+	foresees(adminv1.PolicyChange_KIND_ENDPOINT_SET)
+	next = may(false, "https://127.0.0.1:1")
+	foresees(adminv1.PolicyChange_KIND_ENDPOINT_SET, adminv1.PolicyChange_KIND_RIGHT_LOST, adminv1.PolicyChange_KIND_REGISTRATION_ENDS)
+	next = may(true, "own")
+	foresees(adminv1.PolicyChange_KIND_ENDPOINT_SET, adminv1.PolicyChange_KIND_RIGHT_GAINED, adminv1.PolicyChange_KIND_REGISTRATION_RETURNS)
+	foresees()
+}

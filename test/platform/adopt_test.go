@@ -151,11 +151,18 @@ func TestAudit_PROTO51_H12_AdoptedPluginIsWhatIsConfigured(t *testing.T) {
 		edit func(*connectplugin.PluginConfig)
 		want string
 	}{
-		"another self id":   {func(c *connectplugin.PluginConfig) { c.SelfID = "other" }, "policy does not know"},
-		"another version":   {func(c *connectplugin.PluginConfig) { c.SelfVersion = "2.0.0" }, "its version"},
-		"another service":   {func(c *connectplugin.PluginConfig) { c.Metadata.Provides = hosttest.Provides("other") }, "what it provides"},
-		"a service more":    {func(c *connectplugin.PluginConfig) { c.Metadata.Provides = hosttest.Provides("echo", "other") }, "what it provides"},
-		"a requirement":     {func(c *connectplugin.PluginConfig) { c.Metadata.Requires = hosttest.Requires("log") }, "what it requires"},
+		"another self id": {func(c *connectplugin.PluginConfig) { c.SelfID = "other" }, "policy does not know"},
+		"another version": {func(c *connectplugin.PluginConfig) { c.SelfVersion = "2.0.0" }, "its version"},
+		"another service": {func(c *connectplugin.PluginConfig) { c.Metadata.Provides = hosttest.Provides("other") }, "what it provides"},
+		"a service more":  {func(c *connectplugin.PluginConfig) { c.Metadata.Provides = hosttest.Provides("echo", "other") }, "what it provides"},
+		"a requirement":   {func(c *connectplugin.PluginConfig) { c.Metadata.Requires = hosttest.Requires("log") }, "what it requires"},
+		"another path":    {func(c *connectplugin.PluginConfig) { c.Metadata.Provides[0].Path = "/other.v1.Other/" }, "what it provides"},
+		"another constraint": {func(c *connectplugin.PluginConfig) {
+			c.Metadata.Requires = []connectplugin.ServiceDependency{{Type: "cache", MinVersion: "2"}}
+			c.Endpoint = sidecar(t, h, "echo", func(s *connectplugin.PluginServerConfig) {
+				s.Client.Metadata.Requires = []connectplugin.ServiceDependency{{Type: "cache", MinVersion: "1"}}
+			})
+		}, "what it requires"},
 		"plaintext":         {func(c *connectplugin.PluginConfig) { c.Endpoint = "http" + strings.TrimPrefix(honest, "https") }, "plaintext"},
 		"nobody there":      {func(c *connectplugin.PluginConfig) { c.Endpoint = "https://" + freeAddr(t) }, "ask what it is"},
 		"somebody's silent": {func(c *connectplugin.PluginConfig) { c.Endpoint = "https://" + silent.Addr().String() }, "ask what it is"},
@@ -180,7 +187,9 @@ func TestAudit_PROTO51_H12_AdoptedPluginIsWhatIsConfigured(t *testing.T) {
 			}
 		})
 	}
-	if err := h.Platform().AddPlugin(t.Context(), adoption(honest)); err != nil {
+	exact := adoption(honest)
+	exact.Metadata.Provides[0].Path = strings.TrimSuffix(echoPath, "/")
+	if err := h.Platform().AddPlugin(t.Context(), exact); err != nil {
 		t.Errorf("the honest one: %v", err)
 	}
 }

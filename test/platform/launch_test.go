@@ -1,9 +1,13 @@
 package platform_test
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"os"
+	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 
@@ -82,5 +86,55 @@ func TestLaunchProcess(t *testing.T) {
 	}
 	if got := h.Plugins(); len(got) != 0 {
 		t.Fatalf("left: %+v", got)
+	}
+}
+
+// Who is asked to end is seen with its process and its calls until it has ended, whether it is stopped
+// or makes room for another one, and is one plugin all the while.
+func TestPluginsShowWhoIsAboutToEnd(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(context.Context, *connectplugin.PluginLauncher) error{
+		"stop":    func(ctx context.Context, l *connectplugin.PluginLauncher) error { return l.Stop(ctx, "echo") },
+		"replace": func(ctx context.Context, l *connectplugin.PluginLauncher) error { return l.Replace(ctx, "echo") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h, gate := start(t, "echo"), filepath.Join(t.TempDir(), "gate")
+			sp := spec()
+			sp.StopGrace = wait
+			h.Launcher().Configure(map[string]connectplugin.PluginSpec{"echo": sp})
+			call := caller(t, h, "echo")
+			before := h.Plugins()[0]
+			called, ended := make(chan error, 1), make(chan error, 1)
+			go func() {
+				_, err := call("until " + gate)
+				called <- err
+			}()
+			hosttest.Eventually(t, "a call is in flight", func() bool { return h.Plugins()[0].InFlight == 1 })
+			go func() { ended <- end(t.Context(), h.Launcher()) }()
+			var all []connectplugin.PluginStatus
+			at := func(s connectplugin.PluginStatus) bool { return s.RuntimeID == before.RuntimeID }
+			hosttest.Eventually(t, "it is asked to end", func() bool {
+				all = h.Plugins()
+				i := slices.IndexFunc(all, at)
+				return i >= 0 && all[i].Launch != nil && all[i].Launch.State == connectplugin.LaunchStopping
+			})
+			old := all[slices.IndexFunc(all, at)]
+			if old.Launch.Name != "echo" || old.Launch.Pid != before.Launch.Pid || old.InFlight == 0 {
+				t.Errorf("it is %+v, %+v", old, old.Launch)
+			}
+			if want := map[string]int{"stop": 1, "replace": 2}[name]; len(all) != want {
+				t.Errorf("plugins %+v", all)
+			}
+			if err := os.WriteFile(gate, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(hosttest.Arrival(t, called), hosttest.Arrival(t, ended)); err != nil {
+				t.Error(err)
+			}
+			if slices.ContainsFunc(h.Plugins(), at) {
+				t.Errorf("left: %+v", h.Plugins())
+			}
+		})
 	}
 }

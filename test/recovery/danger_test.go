@@ -2,11 +2,13 @@ package recovery_test
 
 import (
 	"bytes"
+	"context"
 	"log/slog"
 	"strings"
 	"testing"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
+	"github.com/masegraye/connect-plugin-go/internal/hosttest"
 )
 
 // Plaintext and an open policy are warned of where no logger is configured; where one is,
@@ -24,6 +26,20 @@ func TestAudit_USE40_DangerIsWarnedOfWithoutALogger(t *testing.T) {
 			_, err := newHost(t, &connectplugin.ServeConfig{AllowInsecure: true, Policy: connectplugin.OpenPolicy(), Logger: l})
 			return err
 		}, "open policy: whoever reaches the host"},
+		"open policy at run time": {func(l *slog.Logger) error {
+			h, err := newHost(t, &connectplugin.ServeConfig{Authority: hosttest.NewAuthority(t), Policy: policy(), Logger: l})
+			if err == nil {
+				err = h.SetPolicy(connectplugin.OpenPolicy())
+			}
+			return err
+		}, "open policy: whoever reaches the host"},
+		"plugin in plaintext": {func(l *slog.Logger) error {
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			cfg := &connectplugin.PluginServerConfig{Services: echoServices()}
+			cfg.Client = connectplugin.ClientConfig{HostURL: "http://127.0.0.1:1", AllowInsecure: true, SelfID: "provider", Logger: l}
+			return connectplugin.ServePlugin(ctx, cfg)
+		}, "plaintext is allowed"},
 		"client in plaintext": {func(l *slog.Logger) error {
 			c, err := connectplugin.NewClient(connectplugin.ClientConfig{HostURL: "http://127.0.0.1:1", AllowInsecure: true, Logger: l})
 			if err == nil {

@@ -68,6 +68,7 @@ func TestAudit_USE32_AListenerOnEveryAddressNeedsABaseURL(t *testing.T) {
 		"IPv4":        func(c *connectplugin.PluginServerConfig) { c.Addr = "0.0.0.0:0" },
 		"IPv6":        func(c *connectplugin.PluginServerConfig) { c.Addr = "[::]:0" },
 		"mapped":      func(c *connectplugin.PluginServerConfig) { c.Addr = "[::ffff:0.0.0.0]:0" },
+		"a zone":      func(c *connectplugin.PluginServerConfig) { c.Addr = "[::%lo]:0" },
 		"no address":  func(c *connectplugin.PluginServerConfig) { c.Addr = ":0" },
 		"as the name": func(c *connectplugin.PluginServerConfig) { c.BaseURL = "https://0.0.0.0:8443" },
 		"IPv6 name":   func(c *connectplugin.PluginServerConfig) { c.BaseURL = "https://[::]:8443" },

@@ -85,6 +85,10 @@ func TestAudit_USE24_BothSidesSayWhyTLSFailed(t *testing.T) {
 			trusting(ca, good), trusting(ca, ca.Certify(t, as(func(c *x509.Certificate) { c.NotBefore = time.Now().Add(-time.Hour) }, expired)...)),
 			true, "the host refuses this side in TLS: our certificate has expired", "this side refuses the peer's certificate",
 		},
+		"a certificate of tomorrow": {
+			trusting(ca, good), trusting(ca, ca.Certify(t, as(func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Minute) })...)),
+			true, "our certificate has expired, or is not valid yet", "this side refuses the peer's certificate",
+		},
 		"an expired host": {
 			trusting(ca, ca.Certify(t, as(func(c *x509.Certificate) { c.NotBefore = time.Now().Add(-time.Hour) }, expired)...)), trusting(ca, good),
 			false, "it has expired or is not valid yet; renew it, or compare the clocks", "the peer refuses this side",

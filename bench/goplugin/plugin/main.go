@@ -35,13 +35,13 @@ type echoPlugin struct {
 }
 
 // GRPCServer implements plugin.GRPCPlugin.
-func (echoPlugin) GRPCServer(_ *plugin.GRPCBroker, s *grpc.Server) error { //nolint:unparam // the interface has it
+func (echoPlugin) GRPCServer(broker *plugin.GRPCBroker, s *grpc.Server) error { //nolint:unparam // the interface has it
 	s.RegisterService(&grpc.ServiceDesc{
 		ServiceName: "bench.v1.Echo",
 		HandlerType: (*any)(nil),
 		Methods:     []grpc.MethodDesc{{MethodName: "Say", Handler: say}},
 		Streams:     []grpc.StreamDesc{{StreamName: "Stream", Handler: stream, ServerStreams: true, ClientStreams: true}},
-	}, nil)
+	}, broker)
 	return nil
 }
 
@@ -50,16 +50,38 @@ func (echoPlugin) GRPCClient(_ context.Context, _ *plugin.GRPCBroker, conn *grpc
 	return conn, nil
 }
 
-func say(_ any, ctx context.Context, decode func(any) error, intercept grpc.UnaryServerInterceptor) (any, error) { //nolint:revive // gRPC's order
+func say(broker any, ctx context.Context, decode func(any) error, intercept grpc.UnaryServerInterceptor) (any, error) { //nolint:revive // gRPC's order
 	in := new(text)
 	if err := decode(in); err != nil {
 		return nil, err
 	}
-	if intercept == nil {
+	handle := func(context.Context, any) (any, error) {
+		if b, ok := broker.(*plugin.GRPCBroker); ok && strings.HasPrefix(in.GetValue(), "broker ") {
+			return callBack(b, in.GetValue())
+		}
 		return answer(in), nil
 	}
-	info := &grpc.UnaryServerInfo{FullMethod: "/bench.v1.Echo/Say"}
-	return intercept(ctx, in, info, func(context.Context, any) (any, error) { return answer(in), nil })
+	if intercept == nil {
+		return handle(ctx, in)
+	}
+	return intercept(ctx, in, &grpc.UnaryServerInfo{FullMethod: "/bench.v1.Echo/Say"}, handle)
+}
+
+// callBack uses the broker as a plugin does that calls its host back, or is called back by it.
+func callBack(broker *plugin.GRPCBroker, what string) (any, error) {
+	id := broker.NextId()
+	if what == "broker dial" {
+		conn, err := broker.Dial(id)
+		if err == nil {
+			err = conn.Close()
+		}
+		return wrapperspb.String("dialed"), err //nolint:wrapcheck // go-plugin's own words
+	}
+	l, err := broker.Accept(id)
+	if err == nil {
+		_ = l.Close() // it has removed its socket by then, and says that it is not there
+	}
+	return wrapperspb.String("accepted"), err //nolint:wrapcheck // go-plugin's own words
 }
 
 // answer returns what it is told, and does what some words ask for.

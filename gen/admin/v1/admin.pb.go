@@ -161,6 +161,12 @@ const (
 	PolicyChange_KIND_REGISTRATION_ENDS PolicyChange_Kind = 4
 	// A capability grant would end.
 	PolicyChange_KIND_GRANT_ENDS PolicyChange_Kind = 5
+	// A registration that is withheld would be offered again.
+	PolicyChange_KIND_REGISTRATION_RETURNS PolicyChange_Kind = 6
+	// The host would reach the plugin nowhere any more.
+	PolicyChange_KIND_ENDPOINT_ENDS PolicyChange_Kind = 7
+	// The host would reach the plugin here, and does not now.
+	PolicyChange_KIND_ENDPOINT_SET PolicyChange_Kind = 8
 )
 
 // Enum value maps for PolicyChange_Kind.
@@ -172,14 +178,20 @@ var (
 		3: "KIND_RIGHT_GAINED",
 		4: "KIND_REGISTRATION_ENDS",
 		5: "KIND_GRANT_ENDS",
+		6: "KIND_REGISTRATION_RETURNS",
+		7: "KIND_ENDPOINT_ENDS",
+		8: "KIND_ENDPOINT_SET",
 	}
 	PolicyChange_Kind_value = map[string]int32{
-		"KIND_UNSPECIFIED":       0,
-		"KIND_IDENTITY_ENDS":     1,
-		"KIND_RIGHT_LOST":        2,
-		"KIND_RIGHT_GAINED":      3,
-		"KIND_REGISTRATION_ENDS": 4,
-		"KIND_GRANT_ENDS":        5,
+		"KIND_UNSPECIFIED":          0,
+		"KIND_IDENTITY_ENDS":        1,
+		"KIND_RIGHT_LOST":           2,
+		"KIND_RIGHT_GAINED":         3,
+		"KIND_REGISTRATION_ENDS":    4,
+		"KIND_GRANT_ENDS":           5,
+		"KIND_REGISTRATION_RETURNS": 6,
+		"KIND_ENDPOINT_ENDS":        7,
+		"KIND_ENDPOINT_SET":         8,
 	}
 )
 
@@ -2273,7 +2285,7 @@ type PolicyChange struct {
 	SelfId string `protobuf:"bytes,3,opt,name=self_id,json=selfId,proto3" json:"self_id,omitempty"`
 	// The list of PluginPolicy, of a right.
 	Right string `protobuf:"bytes,4,opt,name=right,proto3" json:"right,omitempty"`
-	// The type or capability.
+	// The type, capability or endpoint.
 	Subject       string `protobuf:"bytes,5,opt,name=subject,proto3" json:"subject,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3007,21 +3019,24 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"\x06policy\x18\x01 \x01(\v2&.connectplugin.admin.v1.PolicyDocumentR\x06policy\"o\n" +
 	"\x13CheckPolicyResponse\x12>\n" +
 	"\achanges\x18\x01 \x03(\v2$.connectplugin.admin.v1.PolicyChangeR\achanges\x12\x18\n" +
-	"\aomitted\x18\x02 \x01(\rR\aomitted\"\xc9\x02\n" +
+	"\aomitted\x18\x02 \x01(\rR\aomitted\"\x97\x03\n" +
 	"\fPolicyChange\x12=\n" +
 	"\x04kind\x18\x01 \x01(\x0e2).connectplugin.admin.v1.PolicyChange.KindR\x04kind\x12\x1d\n" +
 	"\n" +
 	"runtime_id\x18\x02 \x01(\tR\truntimeId\x12\x17\n" +
 	"\aself_id\x18\x03 \x01(\tR\x06selfId\x12\x14\n" +
 	"\x05right\x18\x04 \x01(\tR\x05right\x12\x18\n" +
-	"\asubject\x18\x05 \x01(\tR\asubject\"\x91\x01\n" +
+	"\asubject\x18\x05 \x01(\tR\asubject\"\xdf\x01\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12KIND_IDENTITY_ENDS\x10\x01\x12\x13\n" +
 	"\x0fKIND_RIGHT_LOST\x10\x02\x12\x15\n" +
 	"\x11KIND_RIGHT_GAINED\x10\x03\x12\x1a\n" +
 	"\x16KIND_REGISTRATION_ENDS\x10\x04\x12\x13\n" +
-	"\x0fKIND_GRANT_ENDS\x10\x05\"R\n" +
+	"\x0fKIND_GRANT_ENDS\x10\x05\x12\x1d\n" +
+	"\x19KIND_REGISTRATION_RETURNS\x10\x06\x12\x16\n" +
+	"\x12KIND_ENDPOINT_ENDS\x10\a\x12\x15\n" +
+	"\x11KIND_ENDPOINT_SET\x10\b\"R\n" +
 	"\rRevokeRequest\x12\x1f\n" +
 	"\n" +
 	"runtime_id\x18\x01 \x01(\tH\x00R\truntimeId\x12\x19\n" +

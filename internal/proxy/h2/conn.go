@@ -15,6 +15,7 @@ import (
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
+	"github.com/masegraye/connect-plugin-go/internal/coarse"
 	"github.com/masegraye/connect-plugin-go/internal/h2frame"
 )
 
@@ -61,6 +62,8 @@ type Config struct {
 	// Freed is told that the server ended streams of a connection that was full.
 	// It must not block. Nil tells nobody.
 	Freed func()
+	// Clock is what tells many connections when to look after silence; nil is for one alone.
+	Clock *coarse.Clock
 }
 
 // Conn is one connection. Its methods are safe for concurrent use.
@@ -117,13 +120,13 @@ type Conn struct {
 	woken      []*Stream // streams to wake when the read buffer is empty
 	held       []*Stream // streams whose response is being gathered
 	holdArmed  bool
-	holding    *time.Timer // until it ends; nil before the first one
-	looks      *time.Timer // of the vigil
-	writer     bool        // a goroutine waits for due
-	moved      bool        // windows changed since waiters were looked at
-	raised     bool        // the window of every stream grew since they were looked at
-	received   int64       // bytes of data not yet acknowledged on the connection
-	control    int         // bytes in out that the server made us send
+	holding    *time.Timer   // until it ends; nil before the first one
+	looks      *coarse.Timer // of the vigil
+	writer     bool          // a goroutine waits for due
+	moved      bool          // windows changed since waiters were looked at
+	raised     bool          // the window of every stream grew since they were looked at
+	received   int64         // bytes of data not yet acknowledged on the connection
+	control    int           // bytes in out that the server made us send
 	worth      worth
 }
 
@@ -139,6 +142,9 @@ type peerSettings struct {
 // server's. It owns nc from then on; if it fails nc is closed. The batch is the one
 // below nc's TLS connection, or nil.
 func Client(ctx context.Context, nc net.Conn, batch *Batch, cfg Config) (*Conn, error) {
+	if cfg.Clock == nil {
+		cfg.Clock = new(coarse.Clock)
+	}
 	c := &Conn{
 		nc:         nc,
 		batch:      batch,

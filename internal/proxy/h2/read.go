@@ -65,6 +65,9 @@ type event struct {
 func (c *Conn) step(frame http2.Frame, err error) (event, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.err != nil { // it has ended, and that is all that the error says
+		return event{}, c.err
+	}
 	limit, said, full := c.limit.Load(), c.goAway, c.Full()
 	if err == nil {
 		c.worth.got(frame)

@@ -69,7 +69,7 @@ func (c *Conn) tend() {
 	c.vigil = vigil{tick: c.tick(), since: pingSpacing}
 	if c.err == nil {
 		c.stopped.Add(1)
-		c.looks = time.AfterFunc(c.vigil.tick, c.look)
+		c.looks = c.cfg.Clock.AfterFunc(c.vigil.tick, c.look)
 	}
 }
 
@@ -86,7 +86,7 @@ func (c *Conn) look() {
 		c.stopped.Done()
 		return
 	}
-	c.looks.Reset(v.tick)
+	c.looks.Reset()
 }
 
 // holdLocked has responses that are gathered released soon.
@@ -105,10 +105,11 @@ func (c *Conn) holdLocked() {
 
 // untendLocked stops what waits for its time. What is running ends by itself.
 func (c *Conn) untendLocked() {
-	for _, t := range []*time.Timer{c.looks, c.holding} {
-		if t != nil && t.Stop() {
-			c.stopped.Done()
-		}
+	if c.looks != nil && c.looks.Stop() {
+		c.stopped.Done()
+	}
+	if c.holding != nil && c.holding.Stop() {
+		c.stopped.Done()
 	}
 }
 

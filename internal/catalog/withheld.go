@@ -1,0 +1,109 @@
+package catalog
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+)
+
+// Withhold takes out every registration that match says, as [Catalog.RemoveWhere] does, and
+// keeps it aside for [Catalog.Restore]: until its runtime is removed, registers the type
+// again or takes it back. The paths stay those of their types meanwhile. It returns what was
+// taken out.
+func (c *Catalog) Withhold(match func(Registration) bool) []Registration {
+	return c.takeOut(match, true)
+}
+
+// Restore offers again what was withheld and is allowed now, in the order in which it was
+// registered, and returns that. What finds no room, or its type with another owner, stays
+// aside. allowed runs outside the locks; whoever restores looks afterwards whether it still is.
+func (c *Catalog) Restore(allowed func(Registration) bool) []Registration {
+	var restored []Registration
+
+	for _, reg := range c.shelved() {
+		if !allowed(reg.clone()) {
+			continue
+		}
+
+		multiple := c.cfg.Load().AllowMultiple(reg.Type)
+
+		_ = c.transition(func(t *transition) error {
+			if c.withheld.byID[reg.ID] == reg && t.readmit(reg, multiple) {
+				restored = append(restored, reg.clone())
+			}
+
+			return nil
+		})
+	}
+
+	return restored
+}
+
+// Withheld returns the types that are withheld of a runtime, sorted.
+func (c *Catalog) Withheld(runtimeID string) []string {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+
+	var types []string
+	for _, reg := range c.withheld.byRuntime[runtimeID] {
+		types = append(types, reg.Type)
+	}
+
+	slices.Sort(types)
+
+	return types
+}
+
+// shelved are the registrations that are withheld, the earliest first.
+func (c *Catalog) shelved() []*Registration {
+	c.mu.RLock()
+	all := slices.Collect(maps.Values(c.withheld.byID))
+	c.mu.RUnlock()
+
+	slices.SortFunc(all, func(a, b *Registration) int {
+		return cmp.Or(a.RegisteredAt.Compare(b.RegisteredAt), cmp.Compare(a.ID, b.ID))
+	})
+
+	return all
+}
+
+// shelve keeps a registration that was taken out, as many of a runtime as it may have.
+func (t *transition) shelve(reg *Registration) {
+	c := t.c
+	if c.withheld.find(reg.Type, reg.RuntimeID) == nil &&
+		exceeds(len(c.withheld.byRuntime[reg.RuntimeID])+1, c.cfg.Load().MaxPerRuntime) {
+		return
+	}
+
+	c.withheld.add(reg)
+}
+
+// unshelve forgets what is withheld of a runtime for a type, because there is something newer.
+func (t *transition) unshelve(serviceType, runtimeID string) {
+	if reg := t.c.withheld.find(serviceType, runtimeID); reg != nil {
+		t.c.withheld.remove(reg)
+	}
+}
+
+// readmit offers a registration again that is withheld, and reports whether that could be.
+func (t *transition) readmit(reg *Registration, multiple bool) bool {
+	c := t.c
+
+	if waits, err := t.standBy(reg, nil); waits || err != nil {
+		if waits {
+			c.withheld.remove(reg)
+		}
+
+		return waits
+	}
+
+	s := c.services[reg.Type]
+	if s != nil && s.owned > 0 && s.owner != reg.SelfID && !multiple && !reg.ByHost || t.fits(reg, nil, false) != nil {
+		return false
+	}
+
+	c.withheld.remove(reg)
+	t.register(reg, nil)
+
+	return true
+}

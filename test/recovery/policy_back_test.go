@@ -1,0 +1,183 @@
+package recovery_test
+
+import (
+	"strings"
+	"testing"
+
+	"connectrpc.com/connect"
+
+	connectplugin "github.com/masegraye/connect-plugin-go"
+	"github.com/masegraye/connect-plugin-go/internal/hosttest"
+)
+
+// providerMay is the policy with other rules for the provider.
+func providerMay(edit func(*connectplugin.PluginPolicy)) *connectplugin.Policy {
+	p := policy()
+	rules := p.Plugins["provider"]
+	edit(&rules)
+	p.Plugins["provider"] = rules
+	return p
+}
+
+// What policy takes from a provider and gives back is there again when SetPolicy returns, though
+// the plugin does nothing; status and log say what is the matter meanwhile.
+func TestAudit_USE22_WhatPolicyTakesFromAProviderAndGivesBackIsThereAgain(t *testing.T) {
+	t.Parallel()
+	type rules = connectplugin.PluginPolicy
+	own := func(*rules) {}
+	nowhere := func(r *rules) { r.AllowOwnAddress = false }
+	for name, tt := range map[string]struct {
+		first, take, give func(r *rules, at string) // the endpoint that the plugin has
+	}{
+		"its own address":    {nil, func(r *rules, _ string) { nowhere(r) }, func(r *rules, _ string) { own(r) }},
+		"the named endpoint": {func(r *rules, at string) { r.Endpoint = at }, func(r *rules, _ string) { nowhere(r) }, func(r *rules, at string) { r.Endpoint = at }},
+		"named, then its own": {
+			func(r *rules, at string) { r.AllowOwnAddress, r.Endpoint = false, at },
+			func(r *rules, _ string) { nowhere(r) }, func(r *rules, _ string) { own(r) },
+		},
+		"its own, then named": {nil, func(r *rules, _ string) { nowhere(r) }, func(r *rules, at string) { r.AllowOwnAddress, r.Endpoint = false, at }},
+		"elsewhere":           {nil, func(r *rules, _ string) { r.Endpoint = "https://127.0.0.1:1" }, func(r *rules, _ string) { own(r) }},
+		"the type":            {nil, func(r *rules, _ string) { r.Provides = nil }, func(r *rules, _ string) { own(r) }},
+		"the type for another": {
+			nil, func(r *rules, _ string) { r.Provides = []string{"other"} }, func(r *rules, _ string) { r.Provides = []string{"*"} },
+		},
+		"all": {nil, func(r *rules, _ string) { r.Provides, r.AllowOwnAddress = nil, false }, func(r *rules, _ string) { own(r) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			log := new(journal)
+			l := hosttest.Listen(t)
+			at := "https://" + l.Addr().String()
+			first := policy()
+			if tt.first != nil {
+				first = providerMay(func(r *rules) { tt.first(r, at) })
+			}
+			host := start(t, func(c *connectplugin.ServeConfig) { c.Policy, c.Logger = first, log.logger() })
+			plugin := host.StartPlugin(t, "provider", func(c *connectplugin.PluginServerConfig) {
+				c.Services, c.HealthInterval, c.Listener = echoServices(), never, l
+			})
+			s := service(t, caller(t, host))
+			answers := func() bool { return once(t.Context(), s) == nil }
+			hosttest.Eventually(t, "it answers", answers)
+			life := plugin.Client.RuntimeID()
+			for range 2 {
+				hosttest.SetPolicy(t, host.Host, providerMay(func(r *rules) { tt.take(r, at) }))
+				if code := connect.CodeOf(once(t.Context(), s)); code != connect.CodeUnavailable && code != connect.CodeNotFound {
+					t.Errorf("without the right: %v", code)
+				}
+				if status(t, host, life).Endpoint == "" || len(status(t, host, life).Services) == 0 {
+					wantTold(t, host, life, log)
+				}
+				hosttest.SetPolicy(t, host.Host, providerMay(func(r *rules) { tt.give(r, at) }))
+				hosttest.Eventually(t, "it answers again", answers)
+				if told := status(t, host, life); told.Health != healthy || told.Reason != "" || len(told.Services) != 1 {
+					t.Errorf("afterwards it is %v, %q, and provides %q", told.Health, told.Reason, told.Services)
+				}
+			}
+			if plugin.Client.RuntimeID() != life || count(host, connectplugin.AuditIssued, "provider") != 1 {
+				t.Error("the plugin enrolled again")
+			}
+		})
+	}
+}
+
+// wantTold looks whether an operator learns that a provider is not called, and why.
+func wantTold(t *testing.T, host *hosttest.Restartable, runtimeID string, log *journal) {
+	t.Helper()
+	told := status(t, host, runtimeID)
+	if told.Reason == "" || len(told.Services) > 0 && told.Health == healthy {
+		t.Errorf("nobody calls it, and it is %v: %q", told.Health, told.Reason)
+	}
+	if log.warnings("self_id=provider") == 0 {
+		t.Error("the log says nothing of it")
+	}
+}
+
+func status(t *testing.T, host *hosttest.Restartable, runtimeID string) connectplugin.PluginStatus {
+	t.Helper()
+	for _, p := range host.Plugins() {
+		if p.RuntimeID == runtimeID {
+			return p
+		}
+	}
+	t.Fatalf("%s is not there", runtimeID)
+	return connectplugin.PluginStatus{}
+}
+
+// A plugin whose own endpoint policy names for another has it again when policy does not any more.
+func TestAudit_USE22_AnEndpointThatPolicyGaveToAnotherComesBack(t *testing.T) {
+	t.Parallel()
+	l := hosttest.Listen(t)
+	taken := policy()
+	taken.Plugins["other"] = hosttest.Allow(func(p *connectplugin.PluginPolicy) {
+		p.Provides, p.Endpoint = []string{"other"}, "https://"+l.Addr().String()
+	})
+	host := start(t, nil)
+	plugin := host.StartPlugin(t, "provider", func(c *connectplugin.PluginServerConfig) {
+		c.Services, c.HealthInterval, c.Listener = echoServices(), never, l
+	})
+	s := service(t, caller(t, host))
+	answers := func() bool { return once(t.Context(), s) == nil }
+	hosttest.Eventually(t, "it answers", answers)
+	hosttest.SetPolicy(t, host.Host, taken)
+	if answers() {
+		t.Error("policy named the endpoint for another, and the plugin is called there")
+	}
+	if told := status(t, host, plugin.Client.RuntimeID()); told.Health == healthy || told.Endpoint != "" {
+		t.Errorf("it is %v at %q", told.Health, told.Endpoint)
+	}
+	hosttest.SetPolicy(t, host.Host, policy())
+	hosttest.Eventually(t, "it answers again", answers)
+}
+
+// Of two plugins that share a type the second comes back when policy opens the type again, and
+// what a plugin took back itself, or registered anew, stays as the plugin left it.
+func TestAudit_USE22_ASharedTypeComesBack(t *testing.T) {
+	t.Parallel()
+	shared := func(multiple ...string) *connectplugin.Policy {
+		p := policy()
+		p.Plugins["second"], p.AllowMultiple = p.Plugins["provider"], multiple
+		return p
+	}
+	host := start(t, func(c *connectplugin.ServeConfig) { c.Policy = shared(echoType) })
+	serve := func(c *connectplugin.PluginServerConfig) { c.Services, c.HealthInterval = echoServices(), never }
+	host.StartPlugin(t, "provider", serve)
+	second := host.StartPlugin(t, "second", serve)
+	third := host.StartPlugin(t, "second", serve)
+	providers := func() int { return len(host.Registry().GetAllProviders(echoType)) }
+	if providers() != 3 {
+		t.Fatalf("%d providers", providers())
+	}
+	hosttest.SetPolicy(t, host.Host, shared())
+	if providers() != 1 {
+		t.Errorf("the type is the first one's, and has %d providers", providers())
+	}
+	if told := status(t, host, second.Client.RuntimeID()); !strings.Contains(told.Reason, echoType) {
+		t.Errorf("the second is told to be %v: %q", told.Health, told.Reason)
+	}
+	third.Stop(t)
+	hosttest.SetPolicy(t, host.Host, shared(echoType))
+	if providers() != 2 || !host.Registered(echoType, second.Client.RuntimeID()) {
+		t.Errorf("%d providers, of three of which one has left", providers())
+	}
+}
+
+// What the operator leaves a live plugin comes back when that is more again.
+func TestAudit_USE22_AllowedServicesThatAreMoreAgain(t *testing.T) {
+	t.Parallel()
+	host := start(t, nil)
+	plugin := host.StartPlugin(t, "provider", func(c *connectplugin.PluginServerConfig) { c.Services, c.HealthInterval = echoServices(), never })
+	s := service(t, caller(t, host))
+	answers := func() bool { return once(t.Context(), s) == nil }
+	hosttest.Eventually(t, "it answers", answers)
+	host.Registry().SetAllowedServices(plugin.Client.RuntimeID(), []string{"other"})
+	if answers() || host.Registered(echoType, plugin.Client.RuntimeID()) {
+		t.Error("it is left what it may not provide")
+	}
+	hosttest.SetPolicy(t, host.Host, policy())
+	if host.Registered(echoType, plugin.Client.RuntimeID()) {
+		t.Error("policy gave back what the operator did not leave it")
+	}
+	host.Registry().SetAllowedServices(plugin.Client.RuntimeID(), []string{"other", echoType})
+	hosttest.Eventually(t, "it answers again", answers)
+}
