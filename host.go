@@ -50,6 +50,7 @@ type Host struct {
 	tasks     sync.WaitGroup
 	made      time.Time
 	followers chan struct{} // a place for each stream that follows the host; nil without Admin
+	leaving   chan struct{} // closed when the host begins to shut down; nil without Admin
 	done      chan struct{} // closed when the shutdown is complete
 
 	draining atomic.Bool

@@ -36,7 +36,7 @@ func (h *Host) adminRoutes(opts ...connect.HandlerOption) []route {
 	if h.cfg.Admin == nil {
 		return nil
 	}
-	h.followers = make(chan struct{}, h.cfg.Admin.Followers)
+	h.followers, h.leaving = make(chan struct{}, h.cfg.Admin.Followers), make(chan struct{})
 	path, handler := adminv1connect.NewAdminReadServiceHandler((*adminReader)(h), opts...)
 	routes := []route{adminPlugin(AdminRead).route(path, handler)}
 	if !h.cfg.Admin.ReadOnly {
@@ -122,10 +122,22 @@ func (a *adminReader) Follow(ctx context.Context, req *connect.Request[adminv1.F
 		}
 		select {
 		case <-tick.C:
+		case <-h.leaving:
+			return connect.NewError(connect.CodeUnavailable, errShuttingDown)
 		case <-ctx.Done():
 			return endOfStream(ctx)
 		}
 	}
+}
+
+// endStreams ends those of the host's own services, which would last longer than the host.
+func (h *Host) endStreams() {
+	h.registry.catalog.CloseWatches()
+	h.health.Shutdown()
+	if h.leaving != nil {
+		close(h.leaving)
+	}
+	h.hub.streams.CutOffSoon()
 }
 
 // CheckPolicy says what a policy would change, or without one what ReloadPolicy would.

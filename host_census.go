@@ -125,6 +125,7 @@ func (c *census) plugin(id *tokenstore.Identity) *adminv1.PluginInfo {
 		info.Services = append(info.GetServices(), valid(reg.Type))
 	}
 	slices.Sort(info.GetServices())
+	info.Drained = isDrained(id, len(info.GetServices()))
 	info.HealthReason = printable(valid(h.registry.healthReason(id, report.Reason, len(info.GetServices()))))
 	if f := d.failure.Load(); f != nil {
 		info.LastError, info.LastErrorAt = valid(f.what), timestamppb.New(f.at)

@@ -194,9 +194,14 @@ func (h *Host) Drain(ctx context.Context, runtimeID string) error {
 // drainedReason stands where a plugin was drained and registered nothing since.
 const drainedReason = "drained: it provides nothing until it enrols again"
 
+// isDrained reports whether a plugin that provides so many services was drained and registered nothing since.
+func isDrained(id *tokenstore.Identity, services int) bool {
+	return services == 0 && declared(id).drained.Load()
+}
+
 // healthReason is the reason to the health of a plugin that provides so many services.
 func (s *ServiceRegistry) healthReason(id *tokenstore.Identity, said string, services int) string {
-	if services == 0 && declared(id).drained.Load() {
+	if isDrained(id, services) {
 		return drainedReason
 	}
 	if withheld := s.catalog.Withheld(id.RuntimeID()); len(withheld) > 0 && said == "" {

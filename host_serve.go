@@ -304,9 +304,7 @@ func (h *Host) shut(ctx context.Context) error {
 	if addr := h.Addr(); addr != "" { // else it never served
 		h.cfg.Logger.Info("host is shutting down", keyAddr, addr)
 	}
-	h.registry.catalog.CloseWatches()
-	h.health.Shutdown()
-	h.hub.streams.CutOffSoon()
+	h.endStreams()
 	err := h.drainCalls(ctx)
 	if err != nil {
 		h.abort(errShuttingDown)

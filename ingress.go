@@ -220,7 +220,8 @@ func (s *servedCall) end(ctx context.Context) {
 	s.mu.Unlock()
 	s.call.ResponseBytes, s.call.Code = s.outcome.ResponseBytes, connect.Code(s.outcome.Code())
 	s.call.Procedure = s.names.Name(s.group, s.path)
-	if s.call.Procedure == "" && answersProcedure(s.call.Code) {
+	brokenOff := s.call.Code == connect.CodeCanceled && s.call.ResponseBytes > 0 // by its caller, as most streams end
+	if s.call.Procedure == "" && (brokenOff || answersProcedure(s.call.Code)) {
 		s.call.Procedure = s.names.Learn(s.group, s.path)
 	}
 	s.call.Duration = time.Since(s.call.Start)

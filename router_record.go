@@ -88,6 +88,9 @@ func (rec *callRecord) done(ctx context.Context, call *routedCall, over time.Tim
 	}
 	if result.Class != proxy.ClassOK {
 		rec.call.Code, _ = outcomeOf(ctx, *result)
+		if rec.attempted && o.Answers() && rec.call.Procedure == "" { // a stream may always be broken off
+			rec.call.Procedure = rec.names.Learn(rec.call.Type, to.path)
+		}
 		rec.attempted = false // the next attempt may not get so far
 		return
 	}

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 	"time"
@@ -100,6 +101,10 @@ func (c *connection) tls() (*tls.Config, error) {
 			"or --insecure for a host without TLS")
 	}
 	cfg, err := connectplugin.LoadCredentials(connectplugin.CredentialsConfig{Dir: c.credentials})
+	if _, missing := os.Stat(c.credentials); errors.Is(missing, fs.ErrNotExist) {
+		return nil, wrongUsage("--credentials: there is no directory %s: name one that `connectpluginctl ca write` made, "+
+			"or make it with `connectpluginctl ca write %s %s --dir CA`", c.credentials, c.selfID, c.credentials)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("--credentials: %w\nconnectpluginctl ca renew %s --dir CA writes them again, for another day or --ttl; "+
 			"ca write does where they are damaged", err, c.credentials)

@@ -62,6 +62,15 @@ func (r *rig) as(args ...string) []string {
 func newRig(t *testing.T) *rig {
 	t.Helper()
 	r := &rig{dir: t.TempDir()}
+	a := r.authority(t)
+	r.Host = hosttest.Start(t, func(c *connectplugin.ServeConfig) { admits(c, a) })
+	r.Authority = a
+	return r
+}
+
+// authority makes an authority and the credentials of an operator, as operators do.
+func (r *rig) authority(t *testing.T) *connectplugin.Authority {
+	t.Helper()
 	ca := filepath.Join(r.dir, "ca")
 	run(t, 0, "ca", "new", "--dir", ca, "--trust-domain", "ctl.example")
 	out, _ := run(t, 0, "ca", "write", "operator", filepath.Join(r.dir, "operator"), "--dir", ca)
@@ -72,16 +81,17 @@ func newRig(t *testing.T) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Host = hosttest.Start(t, func(c *connectplugin.ServeConfig) {
-		c.Authority, c.Admin = a, &connectplugin.AdminConfig{}
-		c.Policy = &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{
-			"operator": {HostPlugins: []string{connectplugin.AdminRead, connectplugin.AdminChange}},
-			"logger":   hosttest.Allow(func(p *connectplugin.PluginPolicy) { p.Provides = []string{"logger"} }),
-			"api":      hosttest.Allow(func(p *connectplugin.PluginPolicy) { p.Requires = []string{"logger"} }),
-		}}
-	})
-	r.Authority = a
-	return r
+	return a
+}
+
+// admits makes a host one that an operator of an authority looks at.
+func admits(c *connectplugin.ServeConfig, a *connectplugin.Authority) {
+	c.Authority, c.Admin = a, &connectplugin.AdminConfig{}
+	c.Policy = &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{
+		"operator": {HostPlugins: []string{connectplugin.AdminRead, connectplugin.AdminChange}},
+		"logger":   hosttest.Allow(func(p *connectplugin.PluginPolicy) { p.Provides = []string{"logger"} }),
+		"api":      hosttest.Allow(func(p *connectplugin.PluginPolicy) { p.Requires = []string{"logger"} }),
+	}}
 }
 
 func (r *rig) startLogger(t *testing.T) *hosttest.Plugin {

@@ -51,13 +51,9 @@ func (t *tool) showPlugins(s *adminv1.Snapshot) error {
 	}
 	b := t.table(titles...)
 	for _, p := range s.GetPlugins() {
-		health := word(p.GetHealth().String(), "HEALTH_")
-		if l := p.GetLaunch(); l != nil && p.GetRuntimeId() == "" {
-			health = launchState(l)
-		}
 		cells := []string{
 			p.GetSelfId(), p.GetRuntimeId(), p.GetSelfVersion(), age(p.GetEnrolledAt()), p.GetPeer(),
-			word(p.GetProof().String(), "PROOF_"), health, strings.Join(p.GetServices(), ","), strconv.FormatUint(uint64(p.GetInFlight()), 10),
+			word(p.GetProof().String(), "PROOF_"), healthOf(p), strings.Join(p.GetServices(), ","), strconv.FormatUint(uint64(p.GetInFlight()), 10),
 			until(p.GetCertificateExpiresAt()), cmp.Or(p.GetLaunch().GetError(), p.GetLastError()),
 		}
 		if t.wide {
@@ -70,6 +66,18 @@ func (t *tool) showPlugins(s *adminv1.Snapshot) error {
 		b.row(cells...)
 	}
 	return b.end("no plugins")
+}
+
+// healthOf says how an instance is, or where a launched plugin stands that is not running.
+func healthOf(p *adminv1.PluginInfo) string {
+	health := word(p.GetHealth().String(), "HEALTH_")
+	switch {
+	case p.GetRuntimeId() == "" && p.GetLaunch() != nil:
+		return launchState(p.GetLaunch())
+	case p.GetDrained():
+		return strings.TrimPrefix(health+", drained", ", ")
+	}
+	return health
 }
 
 // launchState says where a launched plugin stands that is not running.
@@ -135,21 +143,6 @@ func (t *tool) calls() *cobra.Command {
 func word(name, prefix string) string {
 	s := strings.ToLower(strings.TrimPrefix(name, prefix))
 	return strings.ReplaceAll(strings.ReplaceAll(s, "_and_", "+"), "unspecified", "")
-}
-
-// follow calls f for everything that the host sends, until ctx ends.
-func (t *tool) follow(ctx context.Context, o *operator, ask *adminv1.FollowRequest, f func(*adminv1.FollowResponse) error) error {
-	stream, err := o.read.Follow(ctx, connect.NewRequest(ask))
-	if err != nil {
-		return err
-	}
-	defer func() { _ = stream.Close() }()
-	for stream.Receive() {
-		if err := f(stream.Msg()); err != nil {
-			return err
-		}
-	}
-	return stream.Err()
 }
 
 func (t *tool) watch() *cobra.Command {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime/debug"
 	"strings"
+	"syscall"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
@@ -27,15 +28,23 @@ type Streams struct {
 // 0, 1 where something failed, 2 where the command itself was wrong, and 3 where an audit log or a policy
 // does not hold.
 func Run(ctx context.Context, args []string, streams Streams) int {
-	t := &tool{out: streams.Out, colour: colours(streams.Out)}
+	running, stop := context.WithCancel(ctx)
+	defer stop()
+	out := &output{to: streams.Out, failed: stop}
+	t := &tool{out: out, err: streams.Err, colour: colours(streams.Out)}
 	root := t.root()
 	root.SetArgs(args)
-	root.SetOut(streams.Out)
+	root.SetOut(out)
 	root.SetErr(streams.Err)
-	err := root.ExecuteContext(ctx)
+	err := root.ExecuteContext(running)
 	var wrong *usageError
 	var found *foundError
 	switch {
+	case errors.Is(out.err, syscall.EPIPE):
+		return 0 // who read has enough
+	case out.err != nil:
+		fmt.Fprintln(streams.Err, "connectpluginctl: "+clean("what was asked for cannot be written: "+out.err.Error()))
+		return 1
 	case err == nil, ctx.Err() != nil && errors.Is(err, context.Canceled), connect.CodeOf(err) == connect.CodeCanceled && ctx.Err() != nil:
 		return 0
 	case errors.As(err, &found):
@@ -47,6 +56,26 @@ func Run(ctx context.Context, args []string, streams Streams) int {
 	}
 	fmt.Fprintln(streams.Err, "connectpluginctl: "+clean(explain(err)))
 	return 1
+}
+
+// output is where a command writes. Where it cannot, the command ends, and gives its identity back.
+type output struct {
+	to     io.Writer
+	failed func()
+	err    error // the first one; only the goroutine of the command writes
+}
+
+// Write implements io.Writer.
+func (o *output) Write(p []byte) (int, error) {
+	if o.err != nil {
+		return 0, o.err
+	}
+	n, err := o.to.Write(p)
+	if err != nil {
+		o.err = err
+		o.failed()
+	}
+	return n, err
 }
 
 // exitFound says that what was checked does not hold.
@@ -66,8 +95,12 @@ func explain(err error) string {
 	if enrolling, ok := errors.AsType[*enrolError](err); ok {
 		return text + enrolling.advice()
 	}
+	_, ended := errors.AsType[*endedError](err)
 	switch connect.CodeOf(err) {
 	case connect.CodePermissionDenied:
+		if ended {
+			text += "\nThe host let this self id look before: either it was revoked, and another operator has to readmit it, or the policy changed."
+		}
 		text += "\nThe policy of this self id has to name the service in HostPlugins: \"" +
 			connectplugin.AdminRead + "\" to look, \"" + connectplugin.AdminChange + "\" to change."
 	case connect.CodeNotFound:
@@ -105,6 +138,7 @@ func (e *enrolError) advice() string {
 // tool is one run of the command.
 type tool struct {
 	out    io.Writer
+	err    io.Writer // of what is not asked for
 	colour bool
 	json   bool
 	wide   bool

@@ -22,7 +22,7 @@ type change struct{ colour, text string }
 func stateOf(s *adminv1.Snapshot) state {
 	out := state{}
 	for _, p := range s.GetPlugins() {
-		key, what := p.GetRuntimeId(), word(p.GetHealth().String(), "HEALTH_")
+		key, what := p.GetRuntimeId(), healthOf(p)
 		if key == "" {
 			key, what = "launch "+p.GetLaunch().GetName(), p.GetLaunch().GetState()
 		}

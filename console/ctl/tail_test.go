@@ -3,6 +3,7 @@ package ctl_test
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"net/http"
 	"path/filepath"
 	"strings"
@@ -106,14 +107,23 @@ func (r *rig) look(t *testing.T, base, selfID string) int {
 	}
 	transport := &http.Transport{TLSClientConfig: cfg}
 	defer transport.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, base+"/events", http.NoBody)
-	if err != nil {
-		t.Fatal(err)
+	ask := func(method, path, key string) *http.Response {
+		req, err := http.NewRequestWithContext(t.Context(), method, base+path, strings.NewReader("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header = http.Header{"Origin": {base}, "Content-Type": {"application/json"}, "Connectplugin-Page-Key": {key}}
+		res, err := transport.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return res
 	}
-	res, err := transport.RoundTrip(req)
-	if err != nil {
-		t.Fatal(err)
-	}
+	entered := ask(http.MethodPost, "/enter", "")
+	var answer struct{ Key string }
+	_ = json.NewDecoder(entered.Body).Decode(&answer)
+	_ = entered.Body.Close()
+	res := ask(http.MethodGet, "/events", answer.Key)
 	_ = res.Body.Close()
 	return res.StatusCode
 }

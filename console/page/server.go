@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"net/http"
 	"slices"
@@ -137,6 +138,7 @@ func namesOf(names []string, ip net.IP) []string {
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	server := &http.Server{
 		Handler: s.Handler(), ReadHeaderTimeout: headerWait, IdleTimeout: idleWait, MaxHeaderBytes: maxHeader,
+		ErrorLog:    slog.NewLogLogger(slog.DiscardHandler, slog.LevelError), // strangers fill no terminal
 		BaseContext: func(net.Listener) context.Context { return ctx }, ConnState: s.comes,
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
 		HTTP2: &http.HTTP2Config{

@@ -110,6 +110,11 @@ func (o *Outcome) Code() uint32 {
 	return codeOfStatus(o.status)
 }
 
+// Answers reports whether an answer began that says nothing of a failure so far: who began it knows the procedure.
+func (o *Outcome) Answers() bool {
+	return o.status >= http.StatusOK && o.status < http.StatusMultipleChoices && (!o.stated || o.code == 0)
+}
+
 // head does what Head does where the framing is known. The names are canonical, so they are
 // looked up as they are.
 func (o *Outcome) head(status int, header http.Header, f framing) {

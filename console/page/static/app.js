@@ -104,6 +104,7 @@ function showEdges(edges) {
 function healthOf(p) {
   const unknown = p.services?.length ? "unknown" : ""; // who provides nothing is not asked
   const h = p.runtimeId ? word(p.health, "HEALTH_") || unknown : p.launch?.state || "";
+  if (p.drained) return { text: h ? `${h}, drained` : "drained", className: h === "unhealthy" ? "bad" : "warn" };
   return { text: h, className: h === "healthy" ? "good" : h === "degraded" || h === "unknown" ? "warn" : h ? "bad" : "" };
 }
 

@@ -469,7 +469,9 @@ type PluginInfo struct {
 	// Set for a plugin that the host launched.
 	Launch *LaunchInfo `protobuf:"bytes,21,opt,name=launch,proto3" json:"launch,omitempty"`
 	// The host's own plugin services that its policy names; "*" is every one but the admin services.
-	MayCall       []string `protobuf:"bytes,22,rep,name=may_call,json=mayCall,proto3" json:"may_call,omitempty"`
+	MayCall []string `protobuf:"bytes,22,rep,name=may_call,json=mayCall,proto3" json:"may_call,omitempty"`
+	// An operator took out what it provides, and it registered nothing since.
+	Drained       bool `protobuf:"varint,23,opt,name=drained,proto3" json:"drained,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -656,6 +658,13 @@ func (x *PluginInfo) GetMayCall() []string {
 		return x.MayCall
 	}
 	return nil
+}
+
+func (x *PluginInfo) GetDrained() bool {
+	if x != nil {
+		return x.Drained
+	}
+	return false
 }
 
 // LaunchInfo is what a host knows of a plugin that it launched.
@@ -2834,7 +2843,7 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"\n" +
 	"started_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x12\x18\n" +
 	"\aaddress\x18\x03 \x01(\tR\aaddress\x12%\n" +
-	"\x0ereloads_policy\x18\x04 \x01(\bR\rreloadsPolicy\"\xae\a\n" +
+	"\x0ereloads_policy\x18\x04 \x01(\bR\rreloadsPolicy\"\xc8\a\n" +
 	"\n" +
 	"PluginInfo\x12\x1d\n" +
 	"\n" +
@@ -2864,7 +2873,8 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"last_error\x18\x13 \x01(\tR\tlastError\x12>\n" +
 	"\rlast_error_at\x18\x14 \x01(\v2\x1a.google.protobuf.TimestampR\vlastErrorAt\x12:\n" +
 	"\x06launch\x18\x15 \x01(\v2\".connectplugin.admin.v1.LaunchInfoR\x06launch\x12\x19\n" +
-	"\bmay_call\x18\x16 \x03(\tR\amayCall\"\xb5\x01\n" +
+	"\bmay_call\x18\x16 \x03(\tR\amayCall\x12\x18\n" +
+	"\adrained\x18\x17 \x01(\bR\adrained\"\xb5\x01\n" +
 	"\n" +
 	"LaunchInfo\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
