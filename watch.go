@@ -155,28 +155,6 @@ func (s *ServiceRegistry) restingWatch(ctx context.Context, c *caller, serviceTy
 	return &restingWatch{s: s, ctx: st.ctx, caller: c, stay: st, words: words, serviceType: serviceType, tempo: tempoOf(c)}
 }
 
-// begin begins the answer, and leaves the rest of it to the herald once the handler has returned.
-func (x *restingWatch) begin(ctx context.Context, w *catalog.Watcher, release func(), stream *connect.ServerStream[connectpluginv1.WatchServiceEvent]) error {
-	x.watcher, x.release, x.observed = w, release, x.s.observeWatch(x.caller, x.serviceType)
-	x.tie = late.OnEnd(x.ctx, x)
-	err := stream.Send(nil) // at once: as tell does
-	if err == nil && !h2serve.Last(x.stay.w, x) {
-		err = connect.NewError(connect.CodeInternal, errNotAvailable)
-	}
-	if err != nil {
-		x.close()
-		return err
-	}
-	x.form = wording.FormOf(x.stay.w.Header())
-	if at, ok := ctx.Deadline(); ok {
-		x.deadline = time.AfterFunc(time.Until(at), func() {
-			x.expired.Store(true)
-			x.News()
-		})
-	}
-	return nil
-}
-
 // Begin implements h2serve.Owner.
 func (x *restingWatch) Begin(l *h2serve.Lasting) {
 	x.response = l
@@ -206,6 +184,28 @@ func (x *restingWatch) Do() {
 		defer x.end(err)
 		x.close()
 	}
+}
+
+// begin begins the answer, and leaves the rest of it to the herald once the handler has returned.
+func (x *restingWatch) begin(ctx context.Context, w *catalog.Watcher, release func(), stream *connect.ServerStream[connectpluginv1.WatchServiceEvent]) error {
+	x.watcher, x.release, x.observed = w, release, x.s.observeWatch(x.caller, x.serviceType)
+	x.tie = late.OnEnd(x.ctx, x)
+	err := stream.Send(nil) // at once: as tell does
+	if err == nil && !h2serve.Last(x.stay.w, x) {
+		err = connect.NewError(connect.CodeInternal, errNotAvailable)
+	}
+	if err != nil {
+		x.close()
+		return err
+	}
+	x.form = wording.FormOf(x.stay.w.Header())
+	if at, ok := ctx.Deadline(); ok {
+		x.deadline = time.AfterFunc(time.Until(at), func() {
+			x.expired.Store(true)
+			x.News()
+		})
+	}
+	return nil
 }
 
 // close ends the watch itself.

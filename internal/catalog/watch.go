@@ -70,10 +70,7 @@ type Watcher struct {
 // and Resync. The caller closes the watcher. Fails with [ErrLimit] or
 // [ErrClosed].
 func (c *Catalog) Watch(req WatchRequest) (*Watcher, error) {
-	w := &Watcher{catalog: c, told: req.Told}
-	if w.told == nil {
-		w.wake = make(chan struct{}, 1)
-	}
+	w := c.newWatcher(req.Told)
 
 	err := c.transition(func(t *transition) error {
 		cfg := c.cfg.Load()
@@ -112,6 +109,16 @@ func (c *Catalog) Watch(req WatchRequest) (*Watcher, error) {
 	}
 
 	return w, nil
+}
+
+// newWatcher makes a watcher that waits, or whose consumer is told.
+func (c *Catalog) newWatcher(told Told) *Watcher {
+	w := &Watcher{catalog: c, told: told}
+	if told == nil {
+		w.wake = make(chan struct{}, 1)
+	}
+
+	return w
 }
 
 // Next waits for the next event. It is called by one goroutine at a time. A

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"runtime/debug"
+	"slices"
 
 	"golang.org/x/net/http2"
 
@@ -105,7 +106,7 @@ func (l *Lasting) End(p []byte, header http.Header) {
 	l.w.header = header
 	trailer := l.w.trailer()
 	c.mu.Lock()
-	l.rest = append(l.rest[:len(l.rest):len(l.rest)], p...) // what was sent is shared
+	l.rest = append(slices.Clip(l.rest), p...) // what was sent is shared
 	l.trailer, l.ending, l.owed = trailer, true, false
 	l.pushLocked()
 	l.left = true

@@ -36,7 +36,7 @@ type lasting struct {
 
 	mu    sync.Mutex
 	order []string
-	ctx   context.Context //nolint:containedctx // of the last request
+	ctx   context.Context // of the last request
 	done  chan struct{}   // closed when all was done after a response
 }
 

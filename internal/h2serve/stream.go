@@ -75,18 +75,18 @@ func (st *stream) Read(p []byte) (int, error) {
 	}
 }
 
+// Close implements io.Closer: nobody reads the rest.
+func (st *stream) Close() error {
+	st.stopReading(http.ErrBodyReadAfterClose)
+	return nil
+}
+
 // wakeLocked has whoever waits for the stream look again.
 func (st *stream) wakeLocked() {
 	st.can.Broadcast()
 	if st.lasting != nil {
 		st.lasting.goOnLocked()
 	}
-}
-
-// Close implements io.Closer: nobody reads the rest.
-func (st *stream) Close() error {
-	st.stopReading(http.ErrBodyReadAfterClose)
-	return nil
 }
 
 // endLocked returns what whoever read everything is told, after the trailer is there for it.

@@ -36,7 +36,8 @@ func TestForm_SaysWhatWasAskedFor(t *testing.T) {
 	}{
 		{"message", http.Header{"Content-Type": {"application/connect+proto"}}, "message|application/connect+proto||||/p"},
 		{
-			"message", http.Header{"Content-Type": {"application/connect+json"}, "Connect-Content-Encoding": {"gzip"}},
+			"message",
+			http.Header{"Content-Type": {"application/connect+json"}, "Connect-Content-Encoding": {"gzip"}},
 			"message|application/connect+json|gzip||/p",
 		},
 		{"end", http.Header{"Content-Type": {"application/grpc"}, "Grpc-Encoding": {"gzip"}}, "end|application/grpc||gzip|/p|end"},

@@ -138,7 +138,7 @@ func (a *asked) message(t *testing.T) bool {
 	t.Helper()
 	head := make([]byte, 5)
 	switch _, err := io.ReadFull(a.resp.Body, head); {
-	case err == io.EOF: //nolint:errorlint // exactly that
+	case err == io.EOF:
 		return false
 	case err != nil:
 		t.Errorf("the answer ends with %v", err)
