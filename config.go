@@ -138,7 +138,8 @@ type ServeConfig struct {
 	// credentials are refused. Credentials of your own that you name here reach every provider
 	// that a caller calls. Empty adds none.
 	PassMetadata []string
-	// Interceptors run around the host's RPC services, after authentication.
+	// Interceptors run around the host's RPC services, after authentication. With any, each open watch
+	// of a service takes a goroutine.
 	Interceptors []connect.Interceptor
 	// Logger receives what the operator should know. Nil means no log, but for the
 	// warnings of plaintext and of an open policy, which then go to slog.Default().

@@ -372,7 +372,7 @@ func (h *hub) mightName(ctx context.Context, baseURL string) string {
 	}
 	literal := func(host string) ([]netip.Addr, error) {
 		addr, err := netip.ParseAddr(host)
-		return []netip.Addr{addr}, err
+		return []netip.Addr{addr}, err //nolint:wrapcheck // nobody reads it
 	}
 	own, err := pinToPeer(literal, baseURL, p.addr, h.settings().allowInsecure)
 	if err != nil {

@@ -65,7 +65,8 @@ type PluginLimits struct {
 	ConnectionsPerSecond float64
 	// ConnectionBurst is the burst to ConnectionsPerSecond. Default 2,000.
 	ConnectionBurst int
-	// ReadHeaderTimeout bounds the TLS handshake and each request header. Default 10 s.
+	// ReadHeaderTimeout bounds the TLS handshake and, in plaintext, each request header: over TLS
+	// nobody calls but the host. Default 10 s.
 	ReadHeaderTimeout time.Duration
 	// CertificateOvertime is how long a connection may outlive the certificate that the host
 	// showed on it, unless the host shows a later one of the same identity on another

@@ -284,6 +284,20 @@ func (s *ServiceRegistry) SetAllowedServices(runtimeID string, serviceTypes []st
 	}
 }
 
+// narrow bounds what a live identity may register.
+func narrow(h *hub, runtimeID string, left policy.Set) bool {
+	id, ok := h.store.Lookup(runtimeID)
+	if ok {
+		declared(id).within.Store(&left)
+	}
+	return ok
+}
+
+// UnregisterPluginServices withdraws everything that a plugin registered.
+func (s *ServiceRegistry) UnregisterPluginServices(runtimeID string) {
+	s.catalog.RemoveWhere(func(reg catalog.Registration) bool { return reg.RuntimeID == runtimeID })
+}
+
 // withhold takes out what a plugin registered and may not provide any more, until it may
 // again. It tells the operator, and returns how many registrations those were.
 func (s *ServiceRegistry) withhold(match func(catalog.Registration) bool) int {
@@ -322,20 +336,6 @@ func (s *ServiceRegistry) giveBack() int {
 		})
 	}
 	return back
-}
-
-// narrow bounds what a live identity may register.
-func narrow(h *hub, runtimeID string, left policy.Set) bool {
-	id, ok := h.store.Lookup(runtimeID)
-	if ok {
-		declared(id).within.Store(&left)
-	}
-	return ok
-}
-
-// UnregisterPluginServices withdraws everything that a plugin registered.
-func (s *ServiceRegistry) UnregisterPluginServices(runtimeID string) {
-	s.catalog.RemoveWhere(func(reg catalog.Registration) bool { return reg.RuntimeID == runtimeID })
 }
 
 func (s *ServiceRegistry) allow(runtimeID string, left policy.Set) {

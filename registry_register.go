@@ -431,8 +431,9 @@ func (s *ServiceRegistry) endpointUnder(book *policy.Book, id *tokenstore.Identi
 
 // Why nobody is to call a plugin.
 const (
-	reasonUnplaced = "not routable: policy gives it no endpoint; set PluginPolicy.Endpoint or AllowOwnAddress, or take the Endpoint from who else has it"
-	reasonOusted   = "not routable: its endpoint is that of another plugin, as the host says or that plugin showed"
+	reasonUnplaced = "not routable: policy gives it no endpoint; set PluginPolicy.Endpoint or AllowOwnAddress, " +
+		"or take the Endpoint from who else has it"
+	reasonOusted = "not routable: its endpoint is that of another plugin, as the host says or that plugin showed"
 )
 
 // bar keeps a plugin from being called until it has an endpoint again, and tells the operator.

@@ -161,7 +161,7 @@ type Catalog struct {
 	ledger     ledger
 	trails     trails
 	standbys   standbys
-	withheld   standbys // taken out for now, and offered to nobody
+	withheld   standbys // taken out for now: offered to nobody, in nobody's way
 	departed   departed
 	strategies map[string]Strategy
 	order      uint64
@@ -187,7 +187,7 @@ func New(cfg Config) *Catalog {
 		ledger:     newLedger(),
 		trails:     opened,
 		standbys:   newStandbys(opened),
-		withheld:   newStandbys(opened),
+		withheld:   newStandbys(make(trails)), // of its own: nobody's path
 		departed:   newDeparted(),
 		strategies: make(map[string]Strategy),
 		history:    newHistory(),

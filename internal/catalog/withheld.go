@@ -8,8 +8,8 @@ import (
 
 // Withhold takes out every registration that match says, as [Catalog.RemoveWhere] does, and
 // keeps it aside for [Catalog.Restore]: until its runtime is removed, registers the type
-// again or takes it back. The paths stay those of their types meanwhile. It returns what was
-// taken out.
+// again or takes it back. Meanwhile it claims nothing, neither its type nor its path nor room
+// among those that are offered. It returns what was taken out.
 func (c *Catalog) Withhold(match func(Registration) bool) []Registration {
 	return c.takeOut(match, true)
 }
@@ -44,7 +44,7 @@ func (c *Catalog) Withheld(runtimeID string) []string {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 
-	var types []string
+	types := make([]string, 0, len(c.withheld.byRuntime[runtimeID]))
 	for _, reg := range c.withheld.byRuntime[runtimeID] {
 		types = append(types, reg.Type)
 	}

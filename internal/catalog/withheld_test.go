@@ -13,7 +13,7 @@ func ofType(serviceType string) func(catalog.Registration) bool {
 	return func(r catalog.Registration) bool { return r.Type == serviceType }
 }
 
-// What is withheld is offered to nobody, keeps its path, and is restored as it was.
+// What is withheld is offered to nobody, claims nothing, and is restored as it was.
 func TestWithheldIsRestoredAsItWas(t *testing.T) {
 	t.Parallel()
 
@@ -30,8 +30,8 @@ func TestWithheldIsRestoredAsItWas(t *testing.T) {
 		t.Errorf("offered: %v, withheld: %q", c.ByRuntime("a"), c.Withheld("a"))
 	}
 
-	if !c.OpenedByOther("self", "mail", "/log.v1.Log/Write") {
-		t.Error("its path is open to another type")
+	if c.OpenedByOther("self", "mail", "/log.v1.Log/Write") || c.Stats().Registrations != 1 {
+		t.Error("its path or its place is taken")
 	}
 
 	if back := c.Restore(ofType("mail")); len(back) != 0 || selected(t, c, "log", "") != "" {
@@ -42,7 +42,7 @@ func TestWithheldIsRestoredAsItWas(t *testing.T) {
 		t.Errorf("restored %v, withheld %q", back, c.Withheld("a"))
 	}
 
-	if got, ok := c.Get(logs.ID); !ok || got.Path != logs.Path {
+	if got, ok := c.Get(logs.ID); !ok || got.Path != logs.Path || !c.OpenedByOther("self", "mail", "/log.v1.Log/Write") {
 		t.Errorf("restored as %v", got)
 	}
 }
@@ -108,6 +108,28 @@ func TestWithheldTakesNothingFromOthers(t *testing.T) {
 	c.RemoveRuntime("b")
 
 	if back := c.Restore(everything); len(back) != 1 || selected(t, c, "log", "") != "a" {
+		t.Errorf("restored %v", back)
+	}
+}
+
+// Where another type has the path or the place by then, what is withheld waits.
+func TestWithheldIsInNobodysWay(t *testing.T) {
+	t.Parallel()
+
+	c := catalog.New(catalog.Config{MaxPerRuntime: 1, MaxRegistrations: 1})
+	logs, mail := reg("a", "log", "1.0.0"), reg("a", "mail", "1.0.0")
+	logs.Path, mail.Path = "/same/", "/same/"
+	register(t, c, logs)
+	c.Withhold(everything)
+	register(t, c, mail)
+
+	if back := c.Restore(everything); len(back) != 0 {
+		t.Errorf("restored %v", back)
+	}
+
+	unregister(t, c, mail.ID)
+
+	if back := c.Restore(everything); len(back) != 1 {
 		t.Errorf("restored %v", back)
 	}
 }

@@ -35,6 +35,7 @@ type Conn struct {
 	intake  atomic.Pointer[intake]  // of who pays, or else its own
 	own     intake
 	held    held // of who reads
+	head    heading
 
 	writing sync.Mutex // held during a write, and taken before mu
 
@@ -135,14 +136,14 @@ func (c *Conn) Read(p []byte) (int, error) {
 	if len(c.held.bytes) > 0 {
 		return c.release(p)
 	}
-	n, err := c.Conn.Read(p)
+	n, err := c.readOn(p)
 	if n == 0 {
-		return n, err //nolint:wrapcheck // stands for what it wraps
+		return n, err
 	}
 	now := time.Now()
 	c.account.Load().spend(n, now)
 	if c.meter == nil {
-		return n, err //nolint:wrapcheck // stands for what it wraps
+		return n, err
 	}
 	if !c.allows(p[:n], now) {
 		return 0, ErrCutOff
@@ -150,7 +151,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 	if most := c.takeOn(c.meter.opens, n, now); most < n {
 		return c.hold(p[:n], most), nil // the error comes again
 	}
-	return n, err //nolint:wrapcheck // stands for what it wraps
+	return n, err
 }
 
 // Write writes what the server answers.

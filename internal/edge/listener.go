@@ -18,7 +18,8 @@ type Config struct {
 	// TLS is the server side; nil serves plaintext, on which HTTP/1.1 may be spoken, so
 	// that nothing is metered.
 	TLS *tls.Config
-	// HandshakeTimeout bounds the TLS handshake.
+	// HandshakeTimeout bounds the TLS handshake, and the time that the head of a request takes
+	// from its first frame on.
 	HandshakeTimeout time.Duration
 	// Trusted says that TLS admits only those who may send what they like: nothing that they
 	// send is metered.

@@ -17,8 +17,9 @@ const (
 	frameWindow       = 0x8
 	frameContinuation = 0x9
 
-	flagEndStream = 0x1
-	flagPadded    = 0x8
+	flagEndStream  = 0x1
+	flagEndHeaders = 0x4
+	flagPadded     = 0x8
 
 	headerLen  = 9
 	prefaceLen = 24
@@ -100,6 +101,9 @@ type meter struct {
 	in     frames
 	out    frames
 	last   uint32 // the highest stream that the peer opened
+	heads  int    // header blocks that began
+	open   bool   // the last one goes on in another frame
+	block  bool   // the frame that came last is of one
 	opens  []int  // where in what came last a stream begins: the ends of the heads of the frames that open them
 }
 
@@ -140,6 +144,10 @@ func (m *meter) received(p []byte, now time.Time) (kind, bool) {
 
 // count returns as what a frame of the peer counts, and how much.
 func (m *meter) count(f frame) (kind, float64) {
+	m.block = f.kind == frameHeaders || f.kind == frameContinuation
+	if m.block {
+		m.open = f.flags&flagEndHeaders == 0
+	}
 	switch f.kind {
 	case frameData:
 		if f.length > f.padding {
@@ -151,6 +159,7 @@ func (m *meter) count(f frame) (kind, float64) {
 		}
 		return 0, 0
 	case frameHeaders:
+		m.heads++
 		m.last = max(m.last, f.stream)
 		return headerBytes, float64(f.length) + headerLen
 	case frameContinuation:
@@ -185,6 +194,9 @@ func (m *meter) sent(p []byte) {
 		}
 	}
 }
+
+// inHead reports that a header block has begun to come and is not whole.
+func (m *meter) inHead() bool { return m.open || m.block && m.in.skip > 0 }
 
 // between reports that what was sent ends with a whole frame.
 func (m *meter) between() bool { return m.out.skip == 0 && m.out.have == 0 }

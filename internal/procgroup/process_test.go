@@ -243,7 +243,10 @@ func TestNoProgramIsRefusedInWords(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			path := filepath.Join(t.TempDir(), "text")
-			if err := os.WriteFile(path, []byte(content), 0o700); err != nil {
+			syscall.ForkLock.RLock() // what another test starts would hold it open for writing
+			err := os.WriteFile(path, []byte(content), 0o700)
+			syscall.ForkLock.RUnlock()
+			if err != nil {
 				t.Fatal(err)
 			}
 			p, err := new(procgroup.Starter).Start(&procgroup.Config{Path: path})

@@ -5,6 +5,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -223,6 +224,9 @@ func TestAudit_H60_HungPluginHoldsNobodyUp(t *testing.T) {
 	sp.StopGrace = time.Hour // but the context ends before
 	h.Launcher().Configure(map[string]connectplugin.PluginSpec{"echo": sp})
 	caller(t, h, "echo")
+	if err := syscall.Kill(launched(t, h, "echo").Pid, syscall.SIGSTOP); err != nil { // it hears nothing, and no SIGTERM either
+		t.Fatal(err)
+	}
 	stopped, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := h.Launcher().Stop(stopped, "echo"); err != nil {

@@ -2,6 +2,7 @@ package platform_test
 
 import (
 	"context"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -115,6 +116,34 @@ func TestAudit_H53_FailedReplacementChangesNothing(t *testing.T) {
 	}
 	if got := h.Plugins(); len(got) != 1 {
 		t.Errorf("%d plugins", len(got))
+	}
+}
+
+// What is started to take over provides nothing before it is healthy.
+func TestAudit_H53_AReplacementWaitsUntilItIsHealthy(t *testing.T) {
+	t.Parallel()
+	h, mark := start(t, "echo"), filepath.Join(t.TempDir(), "mark")
+	h.Launcher().Configure(map[string]connectplugin.PluginSpec{"echo": spec()})
+	call := caller(t, h, "echo")
+	before, err := call("pid")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.Launcher().Configure(map[string]connectplugin.PluginSpec{"echo": spec("sick=" + mark)})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	replaced := make(chan error, 1)
+	go func() { replaced <- h.Launcher().Replace(ctx, "echo") }()
+	hosttest.Eventually(t, "it has registered, and says how it is", func() bool { return exists(mark) })
+	if now := h.Registry().GetAllProviders("echo"); len(now) != 1 {
+		t.Errorf("providers %+v", now)
+	}
+	cancel()
+	if err := hosttest.Arrival(t, replaced); err == nil || !strings.Contains(err.Error(), "called off before it was healthy") {
+		t.Errorf("a replacement that is called off: %v", err)
+	}
+	if after, err := call("pid"); after != before || err != nil {
+		t.Errorf("process %s, then %s, %v", before, after, err)
 	}
 }
 

@@ -75,13 +75,13 @@ func callBack(broker *plugin.GRPCBroker, what string) (any, error) {
 		if err == nil {
 			err = conn.Close()
 		}
-		return wrapperspb.String("dialed"), err //nolint:wrapcheck // go-plugin's own words
+		return wrapperspb.String("dialed"), err
 	}
 	l, err := broker.Accept(id)
 	if err == nil {
 		_ = l.Close() // it has removed its socket by then, and says that it is not there
 	}
-	return wrapperspb.String("accepted"), err //nolint:wrapcheck // go-plugin's own words
+	return wrapperspb.String("accepted"), err
 }
 
 // answer returns what it is told, and does what some words ask for.

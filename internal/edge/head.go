@@ -1,0 +1,45 @@
+package edge
+
+import "time"
+
+// heading is how long the head of a request may still take that has begun to come. It is of who
+// reads.
+type heading struct {
+	count int           // of heads that began
+	left  time.Duration // that the peer may take for the rest
+	timed bool          // the connection has a deadline for reading
+}
+
+// readOn reads what comes next, and no longer than the head under way may take. A deadline that
+// passed ends the connection.
+func (c *Conn) readOn(p []byte) (int, error) {
+	if c.meter == nil || !c.timeHead() {
+		return c.Conn.Read(p) //nolint:wrapcheck // stands for what it wraps
+	}
+	begun := time.Now()
+	n, err := c.Conn.Read(p)
+	c.head.left -= time.Since(begun)
+	return n, err //nolint:wrapcheck // stands for what it wraps
+}
+
+// timeHead sets the deadline of the head under way, or takes back that of one that is whole. It
+// reports whether there is one. What the peer waits for before it is read is no time of its own.
+func (c *Conn) timeHead() bool {
+	if !c.meter.inHead() && !c.head.timed {
+		return false
+	}
+	deadline := time.Time{}
+	c.head.timed = c.meter.inHead()
+	if c.head.timed {
+		if c.head.count != c.meter.heads {
+			c.head.count, c.head.left = c.meter.heads, c.slot.listener.cfg.HandshakeTimeout
+		}
+		deadline = time.Now().Add(c.head.left)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cut == nil { // else the connection has the deadline of its parting
+		_ = c.SetReadDeadline(deadline)
+	}
+	return c.head.timed
+}
