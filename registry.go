@@ -315,18 +315,22 @@ func (s *ServiceRegistry) withhold(match func(catalog.Registration) bool) int {
 // registrations those are.
 func (s *ServiceRegistry) giveBack() int {
 	h := s.bound.Load()
-	if h == nil {
-		return 0
-	}
 	may := func(reg catalog.Registration) bool {
-		id, ok := h.store.Lookup(reg.RuntimeID)
-		return ok && h.mayProvide(id, reg.Type)
+		if h != nil {
+			if id, ok := h.store.Lookup(reg.RuntimeID); ok {
+				return h.mayProvide(id, reg.Type)
+			}
+		}
+		return reg.ByHost && s.allows(reg)
 	}
 	given := s.catalog.Restore(may)
 	back := len(given)
 	for _, reg := range given {
 		if !may(reg) { // since a moment
 			back -= len(s.catalog.Withhold(func(other catalog.Registration) bool { return other.ID == reg.ID }))
+			continue
+		}
+		if h == nil {
 			continue
 		}
 		h.log().Info("a service that was withheld is provided again", keySelfID, reg.SelfID, keyRuntimeID, reg.RuntimeID, keyService, reg.Type)
@@ -336,6 +340,13 @@ func (s *ServiceRegistry) giveBack() int {
 		})
 	}
 	return back
+}
+
+// allows reports whether SetAllowedServices named a type for a runtime id that is no plugin's.
+func (s *ServiceRegistry) allows(reg catalog.Registration) bool {
+	s.allowedMu.Lock()
+	defer s.allowedMu.Unlock()
+	return s.allowed[reg.RuntimeID].Has(reg.Type)
 }
 
 func (s *ServiceRegistry) allow(runtimeID string, left policy.Set) {

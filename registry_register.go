@@ -417,6 +417,9 @@ func (s *ServiceRegistry) settleEndpoint(h *hub, id *tokenstore.Identity, before
 func (s *ServiceRegistry) endpointUnder(book *policy.Book, id *tokenstore.Identity, before, now *policy.Rules) (next string, settles bool) {
 	current, _ := s.catalog.Endpoint(id.RuntimeID())
 	if next = now.Endpoint; next != "" {
+		if current == "" && !s.catalog.Offers(id.RuntimeID()) {
+			return "", false // it gets it when it registers: another instance may be there
+		}
 		return next, next != current || s.catalog.NamedItself(id.RuntimeID())
 	}
 	own := declared(id).endpoint.text()

@@ -1,5 +1,7 @@
 package catalog
 
+import "slices"
+
 // Supersede puts the registrations of a new instance in the place of all that an old one
 // has, in one step: nobody selects, watches or looks up a state in between. The old
 // runtime's health and endpoint stay, for the calls that are on their way to it.
@@ -31,6 +33,12 @@ func (c *Catalog) Supersede(oldRuntimeID string, regs []Registration) error {
 		if rt := c.runtimes[oldRuntimeID]; rt != nil {
 			for len(rt.entries) > 0 {
 				t.remove(rt.entries[len(rt.entries)-1])
+			}
+		}
+		if oldRuntimeID != "" { // nor does it take over, or get back what was withheld of it
+			t.withdraw(oldRuntimeID)
+			for _, reg := range slices.Clone(c.withheld.byRuntime[oldRuntimeID]) {
+				c.withheld.remove(reg)
 			}
 		}
 		return nil

@@ -54,6 +54,17 @@ func (c *Catalog) Withheld(runtimeID string) []string {
 	return types
 }
 
+// Offers reports whether a runtime has a registration, be it that it provides something, stands
+// by, or is withheld.
+func (c *Catalog) Offers(runtimeID string) bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+
+	rt := c.runtimes[runtimeID]
+
+	return rt != nil && len(rt.entries) > 0 || len(c.standbys.byRuntime[runtimeID]) > 0 || len(c.withheld.byRuntime[runtimeID]) > 0
+}
+
 // shelved are the registrations that are withheld, the earliest first.
 func (c *Catalog) shelved() []*Registration {
 	c.mu.RLock()

@@ -48,6 +48,7 @@ type stream struct {
 	window     int64       // that the peer takes
 	err        error       // why no more can be sent
 	timers     [2]*time.Timer
+	blocked    bool     // among those of c
 	lasting    *Lasting // nil unless the response outlasts its handler
 }
 

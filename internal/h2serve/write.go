@@ -3,7 +3,6 @@ package h2serve
 import (
 	"net/http"
 	"runtime"
-	"slices"
 
 	"golang.org/x/net/http/httpguts"
 	"golang.org/x/net/http2/hpack"
@@ -96,6 +95,7 @@ func (c *conn) wakeBlockedLocked() {
 	woken := c.blocked
 	c.blocked = c.spare // for who has to wait again
 	for _, st := range woken {
+		st.blocked = false
 		st.wakeLocked()
 	}
 	clear(woken)
@@ -146,7 +146,8 @@ func (c *conn) pushLocked(st *stream, p []byte, end bool) (rest []byte) {
 
 // awaitLocked has a stream woken when there is room for all of them, if that is what it lacks.
 func (c *conn) awaitLocked(st *stream) {
-	if st.window > 0 && !slices.Contains(c.blocked, st) {
+	if st.window > 0 && !st.blocked {
+		st.blocked = true
 		c.blocked = append(c.blocked, st)
 	}
 }
