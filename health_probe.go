@@ -172,7 +172,8 @@ const maxUrgent = 256
 
 func newProber(cfg HealthProbeConfig) *prober {
 	return &prober{
-		cfg: cfg, slow: func(time.Duration) {}, plugins: map[string]*probed{}, answers: make(chan probeAnswer), urgent: make(chan *tokenstore.Identity, maxUrgent),
+		cfg: cfg, slow: func(time.Duration) {}, plugins: map[string]*probed{},
+		answers: make(chan probeAnswer), urgent: make(chan *tokenstore.Identity, maxUrgent),
 	}
 }
 
@@ -317,7 +318,7 @@ func (p *prober) begin(now time.Time) {
 // paceFor says how often each of so many plugins reports.
 func (p *prober) paceFor(reporting int) {
 	interval := p.cfg.Interval
-	wanted := time.Second * time.Duration(reporting) / time.Duration(p.cfg.ReportsPerSecond)
+	wanted := time.Duration(float64(time.Second) * float64(reporting) / float64(p.cfg.ReportsPerSecond))
 	p.pace = max(interval, min(wanted, mostPace, p.cfg.Lease/pacesPerLease))
 	if p.pace > interval {
 		p.slow(p.pace.Round(time.Second))

@@ -490,16 +490,13 @@ func TestProber_PacesReports(t *testing.T) {
 				if stated != tt.want {
 					t.Errorf("plugins are to report every %v, want %v", stated, tt.want)
 				}
-				questions := 0
-				for _, times := range w.asked {
-					questions += len(times)
-				}
-				rounds := int(during / tt.pace)
-				if most := tt.plugins * (rounds/leastRest + 3); questions > most {
+				questions := len(slices.Concat(slices.Collect(maps.Values(w.asked))...))
+				if most := tt.plugins * (int(during/tt.pace)/leastRest + 3); questions > most {
 					t.Errorf("%d questions, want at most %d", questions, most)
 				}
-				if least := int((during - 3*tt.pace) / defaultProbeInterval / 2); len(w.asked[silent.SelfID()]) < least {
-					t.Errorf("the silent one was asked %d times, want %d or more", len(w.asked[silent.SelfID()]), least)
+				least := int((during - 3*tt.pace) / defaultProbeInterval / 2)
+				if n := len(w.asked[silent.SelfID()]); n < least {
+					t.Errorf("the silent one was asked %d times, want %d or more", n, least)
 				}
 			})
 		})

@@ -43,7 +43,8 @@ func memoryPlace(h *hub, handler http.Handler) *ownPlace {
 	return &ownPlace{name: memoryEndpoint, memory: true, open: func(d *pluginDialer) (*proxy.Provider, error) {
 		l := h.settings().limits
 		return proxy.New(proxy.Config{
-			Handler: swellBounded(handler, l.swelling()), MaxBody: l.MaxCallBytes, CallIdle: l.StreamIdleTimeout, Headers: d.headers, Clock: &d.clock,
+			Handler: swellBounded(handler, l.swelling()), MaxBody: l.MaxCallBytes, CallIdle: l.StreamIdleTimeout,
+			Headers: d.headers, Clock: &d.clock,
 		})
 	}}
 }

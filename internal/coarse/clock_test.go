@@ -114,14 +114,10 @@ func TestClock_Crowd(t *testing.T) {
 		crowd.Go(func() {
 			for i := range 500 {
 				timer := clock.AfterFunc(time.Millisecond*time.Duration(1+i%3), func() { fired.Add(1) })
-				switch {
-				case i%5 == 0:
-					if !timer.Stop() {
-						wanted.Add(1)
-					}
-				default:
+				if i%5 != 0 || !timer.Stop() {
 					wanted.Add(1)
 				}
+
 				if i%50 == 0 {
 					runtime.Gosched()
 				}
