@@ -21,8 +21,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
-// maxDown is how long at most the calls to a provider that cannot be reached fail
-// without trying.
+// maxDown is how long at most the calls to a provider that cannot be reached fail without trying.
 const maxDown = 5 * time.Second
 
 // routedProvider passes calls on to one plugin at one endpoint.
@@ -292,11 +291,10 @@ type pluginDialer struct {
 	insecure  bool        // plaintext endpoints are accepted
 	limits    Limits
 	headers   *headers.Rules // which metadata passes
-	clock     coarse.Clock   // by which connections to plugins are looked after
+	clock     coarse.Clock   // of connections to plugins
 }
 
-// metadataRules says which metadata passes, and tells the log of what does not, once for
-// each name.
+// metadataRules says which metadata passes, and tells the log of what does not, once for each name.
 func metadataRules(cfg *settings) *headers.Rules {
 	return headers.NewRules().With(cfg.passed, func(d headers.Direction, name string) {
 		cfg.log.Debug("metadata of this name does not pass between plugins; ServeConfig.PassMetadata can let it",

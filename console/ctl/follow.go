@@ -104,8 +104,8 @@ func (f *following) another(m *adminv1.FollowResponse) bool {
 // A host that refuses says so in other words.
 func goesAway(err error) bool {
 	switch connect.CodeOf(err) {
-	case connect.CodePermissionDenied, connect.CodeNotFound, connect.CodeUnimplemented, connect.CodeInvalidArgument, connect.CodeResourceExhausted,
-		connect.CodeFailedPrecondition:
+	case connect.CodePermissionDenied, connect.CodeNotFound, connect.CodeUnimplemented, connect.CodeInvalidArgument,
+		connect.CodeResourceExhausted, connect.CodeFailedPrecondition:
 		return false
 	default:
 		return true

@@ -71,7 +71,9 @@ func (s *Server) enter(w http.ResponseWriter, r *http.Request) {
 		answer.Key = s.keyOf(bySession, session)
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(answer) // who is gone asks again
+	if err := json.NewEncoder(w).Encode(answer); err != nil {
+		return // who is gone asks again
+	}
 }
 
 // What keys belong to.

@@ -75,7 +75,7 @@ func (t *Timer) Stop() bool {
 
 func (q *queue) addLocked(t *Timer) {
 	grain := max(q.period/parts, 1)
-	t.due = (time.Since(q.clock.start) + q.period + grain - 1) / grain * grain
+	t.due = (time.Since(q.clock.start) + q.period + grain - 1).Truncate(grain)
 	t.prev, t.next, t.waits = q.last, nil, true
 	if q.last != nil {
 		q.last.next = t
