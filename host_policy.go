@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -117,7 +118,7 @@ func (c *policyChange) withdrawRegistrations() {
 		id, ok := store.Lookup(reg.RuntimeID)
 		return ok && c.before.MayProvide(subjectOf(id), reg.Type) && !c.now.MayProvide(subjectOf(id), reg.Type)
 	})
-	for t := range types {
+	for _, t := range slices.Sorted(maps.Keys(types)) {
 		if c.before.AllowMultiple.Has(t) && !c.now.AllowMultiple.Has(t) {
 			c.registrations += c.host.registry.keepOwner(t)
 		}

@@ -256,6 +256,8 @@ func (c *Catalog) takeOut(match func(Registration) bool, keep bool) (out []Regis
 		return nil
 	}
 
+	byAge(doomed) // so that the earliest are kept where not all can be
+
 	_ = c.transition(func(t *transition) error {
 		for _, reg := range doomed {
 			if c.withheld.byID[reg.ID] == reg {

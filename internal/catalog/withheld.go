@@ -71,11 +71,16 @@ func (c *Catalog) shelved() []*Registration {
 	all := slices.Collect(maps.Values(c.withheld.byID))
 	c.mu.RUnlock()
 
+	byAge(all)
+
+	return all
+}
+
+// byAge sorts registrations, the earliest first.
+func byAge(all []*Registration) {
 	slices.SortFunc(all, func(a, b *Registration) int {
 		return cmp.Or(a.RegisteredAt.Compare(b.RegisteredAt), cmp.Compare(a.ID, b.ID))
 	})
-
-	return all
 }
 
 // shelve keeps a registration that was taken out, as many of a runtime as it may have.

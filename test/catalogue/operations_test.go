@@ -102,8 +102,8 @@ func (d *modelDriver) unregister() {
 	}
 	id, want := "reg-made-up", connect.CodeNotFound
 	var mine []*modelOffer
-	if len(d.model.offers) > 0 && d.random.IntN(8) > 0 {
-		o := pick(d, d.model.offers)
+	if all := slices.Concat(d.model.offers, d.model.withheld); len(all) > 0 && d.random.IntN(8) > 0 {
+		o := pick(d, all)
 		if id = o.id; o.plugin == p || d.random.IntN(3) > 0 {
 			p, want, mine = o.plugin, 0, []*modelOffer{o}
 		}
@@ -112,8 +112,9 @@ func (d *modelDriver) unregister() {
 		want = connect.CodeUnauthenticated
 	}
 	_, err := d.calls.UnregisterService(d.t.Context(), hosttest.WithCredentials(&connectpluginv1.UnregisterServiceRequest{RegistrationId: id}, p.id, p.token))
-	if d.same("unregister", err, want) {
-		d.model.remove(mine)
+	if d.same("unregister", err, want) && len(mine) > 0 {
+		d.model.remove(d.model.where(func(o *modelOffer) bool { return o == mine[0] }))
+		d.model.forget(func(o *modelOffer) bool { return o == mine[0] })
 	}
 }
 

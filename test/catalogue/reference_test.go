@@ -1,6 +1,7 @@
 package catalogue_test
 
 import (
+	"maps"
 	"slices"
 
 	"connectrpc.com/connect"
@@ -29,6 +30,8 @@ type modelHost struct {
 	policy   map[string]*modelRights
 	multiple map[string]bool
 	offers   []*modelOffer // in the order of registration
+	withheld []*modelOffer // what policy took away, and gives back
+	accepted int           // registrations so far
 	strategy map[string]int
 	kinds    map[string]*modelKind
 	history  []*modelKind // types that are gone, the oldest first
@@ -49,6 +52,7 @@ type modelOffer struct {
 	plugin                *modelPlugin
 	id, serviceType, vers string
 	padded                bool
+	age                   int // how many registrations were accepted before
 }
 
 // modelKind is a type from when somebody offers or watches it until it is
@@ -187,8 +191,6 @@ func (h *modelHost) register(next *modelOffer) connect.Code {
 	p := next.plugin
 	old := slices.IndexFunc(h.offers, func(o *modelOffer) bool { return o.plugin == p && o.serviceType == next.serviceType })
 	foreign := slices.ContainsFunc(h.byType(next.serviceType), func(o *modelOffer) bool { return o.plugin.selfID != p.selfID })
-	full := len(h.offers) == modelMaxRegistrations || len(h.byType(next.serviceType)) == modelMaxPerType ||
-		len(h.where(func(o *modelOffer) bool { return o.plugin == p })) == modelMaxPerPlugin
 	switch {
 	case !h.lives(p):
 		return connect.CodeUnauthenticated
@@ -198,9 +200,12 @@ func (h *modelHost) register(next *modelOffer) connect.Code {
 		return connect.CodePermissionDenied
 	case foreign && !h.multiple[next.serviceType]:
 		return connect.CodeAlreadyExists
-	case old < 0 && full:
+	case old < 0 && h.isFull(next):
 		return connect.CodeResourceExhausted
 	}
+	h.accepted++
+	next.age = h.accepted
+	h.forget(func(o *modelOffer) bool { return o.plugin == p && o.serviceType == next.serviceType })
 	h.kind(next.serviceType)
 	switch {
 	case old < 0:
@@ -212,6 +217,51 @@ func (h *modelHost) register(next *modelOffer) connect.Code {
 	}
 	h.finish(next.serviceType, next.class() != hosttest.Unavailable)
 	return 0
+}
+
+// forget has what is withheld never come back.
+func (h *modelHost) forget(match func(*modelOffer) bool) {
+	h.withheld = slices.DeleteFunc(h.withheld, match)
+}
+
+// withhold takes offers out, and keeps of each plugin as many as it may have for later.
+func (h *modelHost) withhold(offers []*modelOffer) {
+	h.remove(offers)
+	for _, o := range byAge(offers) {
+		kept := 0
+		for _, other := range h.withheld {
+			if other.plugin == o.plugin {
+				kept++
+			}
+		}
+		if kept < modelMaxPerPlugin {
+			h.withheld = append(h.withheld, o)
+		}
+	}
+}
+
+// giveBack offers again what is withheld, may be provided, and finds room.
+func (h *modelHost) giveBack() {
+	for _, o := range byAge(h.withheld) {
+		foreign := slices.ContainsFunc(h.byType(o.serviceType), func(x *modelOffer) bool { return x.plugin.selfID != o.plugin.selfID })
+		if !h.mayProvide(o.plugin, o.serviceType) || foreign && !h.multiple[o.serviceType] || h.isFull(o) {
+			continue
+		}
+		h.forget(func(x *modelOffer) bool { return x == o })
+		h.kind(o.serviceType)
+		h.offers = append(h.offers, o)
+		h.finish(o.serviceType, o.class() != hosttest.Unavailable)
+	}
+}
+
+func byAge(offers []*modelOffer) []*modelOffer {
+	return slices.SortedFunc(slices.Values(offers), func(a, b *modelOffer) int { return a.age - b.age })
+}
+
+// isFull reports whether one more offer finds no room.
+func (h *modelHost) isFull(o *modelOffer) bool {
+	return len(h.offers) == modelMaxRegistrations || len(h.byType(o.serviceType)) == modelMaxPerType ||
+		len(h.where(func(x *modelOffer) bool { return x.plugin == o.plugin })) == modelMaxPerPlugin
 }
 
 // remove takes offers out, as one change.
@@ -250,6 +300,7 @@ func (h *modelHost) end(plugins ...*modelPlugin) {
 		h.plugins = slices.DeleteFunc(h.plugins, func(x *modelPlugin) bool { return x == p })
 		h.endWatches(func(w *modelWatch) bool { return w.plugin == p })
 		h.remove(h.where(func(o *modelOffer) bool { return o.plugin == p }))
+		h.forget(func(o *modelOffer) bool { return o.plugin == p })
 	}
 	for k, n := range from {
 		for i := n; i < len(k.log)-1; i++ {
@@ -273,7 +324,7 @@ func (h *modelHost) endWatches(match func(*modelWatch) bool) {
 	}
 }
 
-// SetPolicy replaces the policy and takes back what the new one does not allow.
+// SetPolicy replaces the policy, takes back what the new one does not allow, and gives back what it does.
 func (h *modelHost) setPolicy(policy map[string]*modelRights, multiple map[string]bool) {
 	before := h.multiple
 	h.policy, h.multiple = policy, multiple
@@ -282,16 +333,14 @@ func (h *modelHost) setPolicy(policy map[string]*modelRights, multiple map[strin
 	for _, o := range h.offers {
 		offered[o.serviceType] = true
 	}
-	h.remove(h.where(func(o *modelOffer) bool { return !h.mayProvide(o.plugin, o.serviceType) }))
-	for serviceType := range offered {
+	h.withhold(h.where(func(o *modelOffer) bool { return !h.mayProvide(o.plugin, o.serviceType) }))
+	for _, serviceType := range slices.Sorted(maps.Keys(offered)) {
 		if regs := h.byType(serviceType); len(regs) > 0 && before[serviceType] && !multiple[serviceType] {
-			for _, o := range regs {
-				if o.plugin.selfID != regs[0].plugin.selfID {
-					h.remove([]*modelOffer{o})
-				}
-			}
+			owner := regs[0].plugin.selfID
+			h.withhold(slices.DeleteFunc(regs, func(o *modelOffer) bool { return o.plugin.selfID == owner }))
 		}
 	}
+	h.giveBack()
 	h.endWatches(func(w *modelWatch) bool { return !h.mayRequire(w.plugin, w.serviceType) })
 }
 

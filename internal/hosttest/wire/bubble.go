@@ -79,7 +79,7 @@ func (h *BubbleHost) Client(t *testing.T, selfID string) *connectplugin.Client {
 	transport := &http.Transport{
 		ForceAttemptHTTP2: true, TLSClientConfig: h.authority.ClientTLS(),
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			here, there := net.Pipe()
+			here, there := pipe()
 			select {
 			case h.listener.conns <- there:
 				return here, nil
@@ -145,7 +145,7 @@ func (h *BubbleHost) audit(e connectplugin.AuditEvent) {
 }
 
 func (h *BubbleHost) dialTLS(ctx context.Context) (*tls.Conn, error) {
-	here, there := net.Pipe()
+	here, there := pipe()
 	select {
 	case h.listener.conns <- there:
 	case <-h.listener.done:

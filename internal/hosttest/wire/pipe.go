@@ -2,6 +2,7 @@ package wire
 
 import (
 	"net"
+	"slices"
 	"sync"
 )
 
@@ -31,6 +32,55 @@ func (*pipeListener) Addr() net.Addr { return pipeAddr{} }
 
 func newPipeListener() *pipeListener {
 	return &pipeListener{conns: make(chan net.Conn), done: make(chan struct{})}
+}
+
+// pipe connects a client to a host in memory. What the client writes waits, as in a socket's buffer:
+// a client that holds its locks until the host reads would keep the bubble's time from going on.
+func pipe() (client, host net.Conn) {
+	here, there := net.Pipe()
+	c := &bufferedConn{Conn: here, parts: make(chan []byte, bufferedParts), done: make(chan struct{})}
+	go c.pump()
+	return c, there
+}
+
+const bufferedParts = 1024
+
+// bufferedConn writes what it is given by and by.
+type bufferedConn struct {
+	net.Conn
+
+	parts chan []byte
+	done  chan struct{}
+	once  sync.Once
+}
+
+func (c *bufferedConn) Write(p []byte) (int, error) {
+	select {
+	case c.parts <- slices.Clone(p):
+		return len(p), nil
+	case <-c.done:
+		return 0, net.ErrClosed
+	}
+}
+
+func (c *bufferedConn) Close() error {
+	c.once.Do(func() { close(c.done) })
+	return c.Conn.Close() //nolint:wrapcheck // a connection's own
+}
+
+// pump ends with the connection.
+func (c *bufferedConn) pump() {
+	for {
+		select {
+		case p := <-c.parts:
+			if _, err := c.Conn.Write(p); err != nil {
+				c.once.Do(func() { close(c.done) })
+				return
+			}
+		case <-c.done:
+			return
+		}
+	}
 }
 
 type pipeAddr struct{}
