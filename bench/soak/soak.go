@@ -21,7 +21,7 @@ const (
 	churns = 300 * time.Millisecond
 	gives  = 20 * time.Millisecond // after which a call is given up
 	warm   = 3 * time.Second       // of honest load alone, before anything is measured
-	eases  = 2 * time.Minute       // within which everything has to be as before
+	eases  = 3 * time.Minute       // within which everything has to be as before; idle connections last for two
 	looks  = 5 * time.Second
 
 	// What may be more in the end: tables that grow once, and keep their size.

@@ -74,6 +74,17 @@ func (d *modelDriver) setPolicy() {
 	}
 	multiple := d.some()
 	rules.AllowMultiple = trueKeys(multiple)
+	if len(d.model.withheld) > 0 { // whether a watch ends before something is given back, or after, is open
+		ends := func(w *modelWatch) bool {
+			return policy[w.plugin.selfID] == nil || !policy[w.plugin.selfID].requires[w.serviceType]
+		}
+		for _, w := range d.model.watches {
+			if ends(w) {
+				w.cancel()
+			}
+		}
+		d.lose(ends)
+	}
 	for _, w := range d.model.watches {
 		w.stall(false) // the host would wait for a moment before it cuts one off
 	}
