@@ -65,7 +65,7 @@ func (c *bufferedConn) Write(p []byte) (int, error) {
 
 func (c *bufferedConn) Close() error {
 	c.once.Do(func() { close(c.done) })
-	return c.Conn.Close() //nolint:wrapcheck // a connection's own
+	return c.Conn.Close()
 }
 
 // pump ends with the connection.
