@@ -29,7 +29,11 @@ func (t *tool) authority() *cobra.Command {
 		if dir == "" {
 			return nil, wrongUsage("--dir is missing: name the directory of the authority")
 		}
-		return connectplugin.LoadAuthority(connectplugin.AuthorityConfig{Dir: dir, CertificateTTL: ttl})
+		a, err := connectplugin.LoadAuthority(connectplugin.AuthorityConfig{Dir: dir, CertificateTTL: ttl})
+		if errors.Is(err, fs.ErrNotExist) {
+			err = fmt.Errorf("--dir: there is no authority in %s: name another, or make one with `connectpluginctl ca new --dir %[1]s`", dir)
+		}
+		return a, err
 	}
 	fresh := &cobra.Command{Use: "new", Short: "make an authority in --dir", Args: exactly(), RunE: func(*cobra.Command, []string) error {
 		if dir == "" {
@@ -166,6 +170,9 @@ func identityOf(leaf *x509.Certificate) string {
 func leafIn(dir string) (*x509.Certificate, error) {
 	path := filepath.Join(dir, certFile)
 	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("there are no credentials in %s: write them with `connectpluginctl ca write SELF_ID %[1]s --dir CA`", dir)
+	}
 	if err != nil {
 		return nil, err
 	}

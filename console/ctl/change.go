@@ -67,7 +67,7 @@ func (t *tool) readmit() *cobra.Command {
 			if !res.Msg.GetWasRevoked() {
 				return res.Msg, args[0] + " was not revoked", nil
 			}
-			return res.Msg, args[0] + " may come again", nil
+			return res.Msg, args[0] + " may come again; a process that ended when it was refused has to be started again", nil
 		})
 }
 

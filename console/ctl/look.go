@@ -51,10 +51,14 @@ func (t *tool) showPlugins(s *adminv1.Snapshot) error {
 	}
 	b := t.table(titles...)
 	for _, p := range s.GetPlugins() {
+		reason := p.GetHealthReason()
+		if t.wide { // has a column of its own
+			reason = ""
+		}
 		cells := []string{
 			p.GetSelfId(), p.GetRuntimeId(), p.GetSelfVersion(), age(p.GetEnrolledAt()), p.GetPeer(),
 			word(p.GetProof().String(), "PROOF_"), healthOf(p), strings.Join(p.GetServices(), ","), strconv.FormatUint(uint64(p.GetInFlight()), 10),
-			until(p.GetCertificateExpiresAt()), cmp.Or(p.GetLaunch().GetError(), p.GetLastError()),
+			until(p.GetCertificateExpiresAt()), cmp.Or(p.GetLaunch().GetError(), p.GetLastError(), reason),
 		}
 		if t.wide {
 			for _, names := range [][]string{

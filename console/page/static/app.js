@@ -117,7 +117,7 @@ function showGraph(edges, plugins) {
   }
   drawGraph(byId("graph"), edges.map((e) => ({
     from: e.caller, to: e.provider || "nobody", bad: e.failing,
-    text: `${shorten(e.type)}: ${e.rate.toFixed(1)}/s, ${e.broken + e.wrong} failed, 99% ≤ ${millis(e.slow)}`,
+    text: `${shorten(e.type)}: ${e.rate.toFixed(1)}/s, ${e.broken} failed${e.wrong ? `, ${e.wrong} wrong` : ""}, 99% ≤ ${millis(e.slow)}`,
   })), health);
 }
 
