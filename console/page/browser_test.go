@@ -140,7 +140,8 @@ func (b *chrome) call(t *testing.T, method string, params, result any) {
 				t.Fatal(err)
 			}
 		case m.ID != b.id: // an event
-		case bytes.Contains(m.Error, []byte("Cannot find default execution context")):
+		case bytes.Contains(m.Error, []byte("Cannot find default execution context")),
+			bytes.Contains(m.Error, []byte("Inspected target navigated or closed")):
 			return // between two pages there is nothing to look at
 		case len(m.Error) > 0:
 			t.Fatalf("%s: %s", method, m.Error)
