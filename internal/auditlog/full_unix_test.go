@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/masegraye/connect-plugin-go/internal/auditlog"
 )
@@ -45,18 +44,6 @@ func TestWriter_FullDisk(t *testing.T) {
 	}
 }
 
-// awaitSize waits until a file has a size.
-func awaitSize(path string, want int64) error {
-	for range 1000 {
-		info, err := os.Stat(path)
-		if err != nil || info.Size() == want {
-			return err
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	return fmt.Errorf("half a line stays: %s is longer than %d bytes", path, want)
-}
-
 // writeUntilFull writes an event, two for which there is no room but for half a line, and two more.
 func writeUntilFull(path string) error {
 	signal.Ignore(syscall.SIGXFSZ)
@@ -68,6 +55,7 @@ func writeUntilFull(path string) error {
 	if err != nil {
 		return err
 	}
+	<-signed // that the writing began
 	w.Record(event(0))
 	<-signed
 	info, err := os.Stat(path)
@@ -86,8 +74,8 @@ func writeUntilFull(path string) error {
 	for n := range 2 {
 		w.Record(event(n + 1))
 		<-failed
-		if err := awaitSize(path, info.Size()); err != nil { // it may be trying again
-			return err
+		if info, err := os.Stat(path); err != nil || uint64(info.Size()) != full.Cur-20 {
+			return fmt.Errorf("half a line stays: %d bytes, %w", info.Size(), err)
 		}
 	}
 	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &limit); err != nil {
