@@ -315,7 +315,9 @@ func (h *Host) shut(ctx context.Context) error {
 		}
 		err = fmt.Errorf("shutdown: calls in flight were cut off: %w", err)
 	}
-	h.registry.herald.Wait()
+	quiet, cancelQuiet := context.WithTimeout(context.WithoutCancel(ctx), abortWait)
+	defer cancelQuiet()
+	h.registry.herald.Wait(quiet)
 	h.closeUpper(ctx)
 	h.abort(errShuttingDown)
 	h.hub.store.RevokeAll(tokenstore.ReasonShutdown)

@@ -3,6 +3,7 @@
 package herald
 
 import (
+	"context"
 	"runtime"
 	"sync"
 )
@@ -62,8 +63,8 @@ func (h *Herald) Wake(e *Errand) {
 	}
 }
 
-// Wait returns when nothing is left to do.
-func (h *Herald) Wait() {
+// Wait returns when nothing is left to do, or when ctx ends: a chore may call what is not ours.
+func (h *Herald) Wait(ctx context.Context) {
 	h.mu.Lock()
 	if h.workers == 0 {
 		h.mu.Unlock()
@@ -74,7 +75,10 @@ func (h *Herald) Wait() {
 	}
 	idle := h.idle
 	h.mu.Unlock()
-	<-idle
+	select {
+	case <-idle:
+	case <-ctx.Done():
+	}
 }
 
 func (h *Herald) queueLocked(e *Errand) {

@@ -1,6 +1,7 @@
 package herald_test
 
 import (
+	"context"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -40,7 +41,7 @@ func TestHerald_DoesWhatThereIsToDo(t *testing.T) {
 		<-goOn
 	}}
 	h.Wake(&c.errand)
-	h.Wait()
+	h.Wait(t.Context())
 	if n := c.times.Load(); n != 0 {
 		t.Fatalf("done %d times before it began", n)
 	}
@@ -52,14 +53,14 @@ func TestHerald_DoesWhatThereIsToDo(t *testing.T) {
 	goOn <- struct{}{}
 	<-begun
 	goOn <- struct{}{}
-	h.Wait()
+	h.Wait(t.Context())
 	if n := c.times.Load(); n != 2 {
 		t.Fatalf("done %d times, want 2", n)
 	}
 	h.Wake(&c.errand)
 	<-begun
 	goOn <- struct{}{}
-	h.Wait()
+	h.Wait(t.Context())
 }
 
 // Many chores, woken by many, are done by a few: none by two at a time, each after it was woken last.
@@ -94,7 +95,7 @@ func TestHerald_HasFewGoroutines(t *testing.T) {
 		})
 	}
 	group.Wait()
-	h.Wait()
+	h.Wait(t.Context())
 	for i := range all {
 		if all[i].beside.Load() || seen[i].Load() != wanted[i].Load() {
 			t.Errorf("chore %d: beside itself %t, saw %d of %d", i, all[i].beside.Load(), seen[i].Load(), wanted[i].Load())
@@ -102,5 +103,26 @@ func TestHerald_HasFewGoroutines(t *testing.T) {
 	}
 	if n := int(most.Load()); n > runtime.GOMAXPROCS(0) {
 		t.Errorf("%d at a time", n)
+	}
+}
+
+// A chore that does not end holds up nobody who waits for a time.
+func TestHerald_WaitsNoLongerThanAsked(t *testing.T) {
+	t.Parallel()
+	var h herald.Herald
+	begun, goOn := make(chan struct{}), make(chan struct{})
+	c := &chore{do: func() {
+		begun <- struct{}{}
+		<-goOn
+	}}
+	h.Begin(&c.errand, c)
+	<-begun
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	h.Wait(over)
+	close(goOn)
+	h.Wait(t.Context())
+	if c.busy.Load() != 0 {
+		t.Error("it is still being done")
 	}
 }
