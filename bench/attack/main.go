@@ -8,7 +8,7 @@
 //
 // Usage:
 //
-//	attack [-only TEXT] [-for 2s] [-rounds 1] [-list]
+//	attack [-only TEXT] [-for 2s] [-rounds 1] [-defaults] [-list]
 package main
 
 import (
@@ -21,6 +21,7 @@ import (
 	"syscall"
 	"time"
 
+	connectplugin "github.com/masegraye/connect-plugin-go"
 	"github.com/masegraye/connect-plugin-go/bench/attack/kinds"
 	"github.com/masegraye/connect-plugin-go/bench/stage"
 )
@@ -59,6 +60,7 @@ func run(ctx context.Context) error {
 	flag.StringVar(&p.addr, "addr", "", "of the host, on loopback")
 	flag.StringVar(&p.profile, "profile", "", "write profiles of the host during the last attack to this file, with .cpu and .heap after it")
 	flag.IntVar(&p.rounds, "rounds", 1, "how often each attack is played; what is measured is of all of them")
+	flag.BoolVar(&p.defaults, "defaults", false, "a host with the default limits, not those of a small machine")
 	flag.Parse()
 	switch *role {
 	case "":
@@ -78,7 +80,11 @@ func (p *play) role(ctx context.Context, role string) error {
 	}
 	switch role {
 	case roleHost:
-		return stage.ServeHost(ctx, stage.HostConfig(authority), p.profile)
+		cfg := stage.HostConfig(authority)
+		if p.defaults {
+			cfg.Limits = connectplugin.Limits{}
+		}
+		return stage.ServeHost(ctx, cfg, p.profile)
 	case roleProvider:
 		return stage.ServeProvider(ctx, authority, p.addr)
 	case roleAttacker:

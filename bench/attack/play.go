@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"time"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
@@ -25,6 +26,8 @@ type play struct {
 	dir     string
 	addr    string
 	profile string
+
+	defaults bool // of the limits
 }
 
 func (p *play) list(w io.Writer) error {
@@ -80,7 +83,7 @@ func (p *play) open(ctx context.Context, authority *connectplugin.Authority) (s 
 			s.close(ctx)
 		}
 	}()
-	if s.host, err = stage.Start(ctx, roleHost, "-dir", p.dir, "-profile", p.profile); err != nil {
+	if s.host, err = stage.Start(ctx, roleHost, "-dir", p.dir, "-profile", p.profile, "-defaults="+strconv.FormatBool(p.defaults)); err != nil {
 		return s, err
 	}
 	p.addr = s.host.Said
