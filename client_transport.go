@@ -89,7 +89,7 @@ func (c *Client) dial(ctx context.Context, below func(net.Conn) net.Conn) (net.C
 		return nil, err
 	}
 	cfg.DynamicRecordSizingDisabled = true
-	cfg.ServerName = cmp.Or(cfg.ServerName, host.Hostname())
+	cfg.ServerName = cmp.Or(cfg.ServerName, withoutZone(host.Hostname()))
 	cfg.GetClientCertificate = c.noting(cfg.GetClientCertificate)
 	conn, err := dialEach(ctx, addr, func(ctx context.Context, addr string) (*tls.Conn, error) {
 		return dialTLS(ctx, addr, below, cfg)
@@ -101,6 +101,16 @@ func (c *Client) dial(ctx context.Context, below func(net.Conn) net.Conn) (net.C
 		c.vigil.Saw("the host, where this side calls it", shown[0])
 	}
 	return conn, nil
+}
+
+// withoutZone strips the zone of an IPv6 address: it means something on this machine alone, and no
+// certificate has one (RFC 6874, section 4). crypto/x509 of Go 1.26 takes an address with a zone for a name.
+func withoutZone(host string) string {
+	ip, err := netip.ParseAddr(host)
+	if err != nil || ip.Zone() == "" {
+		return host
+	}
+	return ip.WithZone("").String()
 }
 
 // dialTLS connects to one address, and agrees on TLS there.

@@ -235,7 +235,7 @@ var defaultPorts = map[string]string{"https": "443", "http": "80"}
 func parseHostURL(raw string, allowInsecure bool) (*url.URL, error) {
 	u, err := url.Parse(raw)
 	if err != nil {
-		return nil, errors.New("is no URL; write for example \"https://127.0.0.1:8443\"")
+		return nil, errors.New("is no URL; write for example \"https://127.0.0.1:8443\", or \"https://[fe80::1%25eth0]:8443\" with a zone")
 	}
 	switch {
 	case u.Scheme == "http" && !allowInsecure:
