@@ -103,16 +103,6 @@ func (c *Client) dial(ctx context.Context, below func(net.Conn) net.Conn) (net.C
 	return conn, nil
 }
 
-// withoutZone strips the zone of an IPv6 address: it means something on this machine alone, and no
-// certificate has one (RFC 6874, section 4). crypto/x509 of Go 1.26 takes an address with a zone for a name.
-func withoutZone(host string) string {
-	ip, err := netip.ParseAddr(host)
-	if err != nil || ip.Zone() == "" {
-		return host
-	}
-	return ip.WithZone("").String()
-}
-
 // dialTLS connects to one address, and agrees on TLS there.
 func dialTLS(ctx context.Context, addr string, below func(net.Conn) net.Conn, cfg *tls.Config) (*tls.Conn, error) {
 	raw, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)

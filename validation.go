@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/netip"
 	"net/url"
 	"strings"
 	"unicode"
@@ -250,6 +251,16 @@ func parseHostURL(raw string, allowInsecure bool) (*url.URL, error) {
 		return nil, fmt.Errorf("has path %q; write https://host:port and nothing else", u.Path)
 	}
 	return &url.URL{Scheme: u.Scheme, Host: u.Host}, nil
+}
+
+// withoutZone strips the zone of an IPv6 address: it means something on this machine alone, and no
+// certificate has one (RFC 6874, section 4). crypto/x509 of Go 1.26 takes an address with a zone for a name.
+func withoutZone(host string) string {
+	ip, err := netip.ParseAddr(host)
+	if err != nil || ip.Zone() == "" {
+		return host
+	}
+	return ip.WithZone("").String()
 }
 
 // parseClientURL accepts the base URL of a host as its clients see it: below a path, where
