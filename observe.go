@@ -318,12 +318,17 @@ const (
 )
 
 // traceOf reads the trace context of a request.
-func traceOf(h http.Header) TraceContext {
-	t := TraceContext{Tracestate: joinedField(h[fieldTracestate]), Baggage: joinedField(h[fieldBaggage])}
+func traceOf(h http.Header) (t TraceContext) {
+	t.read(h)
+	return t
+}
+
+// read does what traceOf does, of one that is empty.
+func (t *TraceContext) read(h http.Header) {
+	t.Baggage, t.Tracestate = joinedField(h[fieldBaggage]), joinedField(h[fieldTracestate])
 	if parents := h[fieldTraceparent]; len(parents) == 1 {
 		t.Traceparent = parents[0]
 	}
-	return t
 }
 
 func joinedField(values []string) string {
