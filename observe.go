@@ -323,19 +323,22 @@ func traceOf(h http.Header) (t TraceContext) {
 	return t
 }
 
-// read does what traceOf does, of one that is empty.
+// read does what traceOf does, of one that is empty. What most have comes first, and what they have not
+// is not written: what was just written is slow to copy.
 func (t *TraceContext) read(h http.Header) {
-	t.Baggage, t.Tracestate = joinedField(h[fieldBaggage]), joinedField(h[fieldTracestate])
 	if parents := h[fieldTraceparent]; len(parents) == 1 {
 		t.Traceparent = parents[0]
+	}
+	if states := h[fieldTracestate]; len(states) > 0 {
+		t.Tracestate = joinedField(states)
+	}
+	if baggage := h[fieldBaggage]; len(baggage) > 0 {
+		t.Baggage = joinedField(baggage)
 	}
 }
 
 func joinedField(values []string) string {
-	switch len(values) {
-	case 0:
-		return ""
-	case 1:
+	if len(values) == 1 {
 		return values[0]
 	}
 	return strings.Join(values, ",")
