@@ -211,25 +211,7 @@ func (h *hub) accepts(id *tokenstore.Identity) bool { return h.acceptsUnder(h.ru
 
 // acceptsUnder reports whether a policy would.
 func (h *hub) acceptsUnder(book *policy.Book, id *tokenstore.Identity) bool {
-	if id.Peer() == "" {
-		return true
-	}
-	d := declared(id)
-	known := book.Match(d.selfID, d.certIdentity)
-	rules := known.Rules
-	if rules == nil || known.Name != id.SelfID() || mayClaim(known, d.selfID) != nil {
-		return false
-	}
-	hs := &handshake{hub: h, cfg: h.settings()}
-	secret := hs.secretOf(d.selfID, known)
-	if len(d.secret) == 0 && h.launchOf(id) != nil {
-		secret = nil
-	}
-	if (len(secret) > 0 || len(d.secret) > 0) && !secret.Equal(d.secret) {
-		return false
-	}
-	byKey, ok := hs.certificateStands(id, rules)
-	return ok && (known.ByCertificate || byKey || len(secret) > 0 || rules.AllowUnproven)
+	return h.refusedUnder(book, id) == ""
 }
 
 // checkCertificate checks a certificate against the rules. That of a launch is worth the

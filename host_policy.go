@@ -232,8 +232,12 @@ func (h *Host) foresee(next *policy.Book) (changes []*adminv1.PolicyChange, omit
 	f := &foresight{host: h, now: h.hub.rules.Load(), next: next}
 	h.hub.store.Each(func(id *tokenstore.Identity) bool {
 		s := subjectOf(id)
-		if f.now.Of(s) != nil && next.Of(s) == nil || !h.hub.acceptsUnder(next, id) {
-			f.add(id, adminv1.PolicyChange_KIND_IDENTITY_ENDS, "", "")
+		why := h.hub.refusedUnder(next, id)
+		if why == "" && f.now.Of(s) != nil && next.Of(s) == nil { // in the host's own process it proved nothing
+			why = "the policy does not name it"
+		}
+		if why != "" {
+			f.ends(id, why)
 			return true
 		}
 		f.rights(id, s)
@@ -243,14 +247,61 @@ func (h *Host) foresee(next *policy.Book) (changes []*adminv1.PolicyChange, omit
 	return f.changes, f.omitted
 }
 
+// refusedUnder is why a policy would not accept a plugin, for operators; empty where it would.
+func (h *hub) refusedUnder(book *policy.Book, id *tokenstore.Identity) string {
+	if id.Peer() == "" {
+		return ""
+	}
+	d := declared(id)
+	known := book.Match(d.selfID, d.certIdentity)
+	rules := known.Rules
+	switch {
+	case rules == nil:
+		return "the policy does not name it"
+	case known.Name != id.SelfID():
+		return "the policy has another self id for it"
+	case mayClaim(known, d.selfID) != nil:
+		return "its certificate may not have this self id"
+	}
+	hs := &handshake{hub: h, cfg: h.settings()}
+	secret := hs.secretOf(d.selfID, known)
+	if len(d.secret) == 0 && h.launchOf(id) != nil {
+		secret = nil
+	}
+	switch {
+	case len(secret) == 0 && len(d.secret) > 0:
+		return "it came with a secret, and the policy has none for it"
+	case len(secret) > 0 && len(d.secret) == 0:
+		return "it came without a secret, and the policy has one for it"
+	case len(secret) > 0 && !secret.Equal(d.secret):
+		return "the policy has another secret for it"
+	}
+	byKey, ok := hs.certificateStands(id, rules)
+	switch {
+	case !ok:
+		return "its certificate does not prove it any more"
+	case known.ByCertificate || byKey || len(secret) > 0 || rules.AllowUnproven:
+		return ""
+	}
+	return "nothing proves it, and the policy does not allow that"
+}
+
 func (f *foresight) add(id *tokenstore.Identity, kind adminv1.PolicyChange_Kind, right AuditRight, subject string) {
+	f.note(id, &adminv1.PolicyChange{Kind: kind, Right: string(right), Subject: valid(subject)})
+}
+
+// ends says that an identity would, and why.
+func (f *foresight) ends(id *tokenstore.Identity, why string) {
+	f.note(id, &adminv1.PolicyChange{Kind: adminv1.PolicyChange_KIND_IDENTITY_ENDS, Reason: why})
+}
+
+func (f *foresight) note(id *tokenstore.Identity, c *adminv1.PolicyChange) {
 	if len(f.changes) >= maxPolicyChanges {
 		f.omitted++
 		return
 	}
-	f.changes = append(f.changes, &adminv1.PolicyChange{
-		Kind: kind, RuntimeId: id.RuntimeID(), SelfId: valid(id.SelfID()), Right: string(right), Subject: valid(subject),
-	})
+	c.RuntimeId, c.SelfId = id.RuntimeID(), valid(id.SelfID())
+	f.changes = append(f.changes, c)
 }
 
 // rights says which rights an identity would lose and gain.
