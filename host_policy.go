@@ -247,45 +247,6 @@ func (h *Host) foresee(next *policy.Book) (changes []*adminv1.PolicyChange, omit
 	return f.changes, f.omitted
 }
 
-// refusedUnder is why a policy would not accept a plugin, for operators; empty where it would.
-func (h *hub) refusedUnder(book *policy.Book, id *tokenstore.Identity) string {
-	if id.Peer() == "" {
-		return ""
-	}
-	d := declared(id)
-	known := book.Match(d.selfID, d.certIdentity)
-	rules := known.Rules
-	switch {
-	case rules == nil:
-		return "the policy does not name it"
-	case known.Name != id.SelfID():
-		return "the policy has another self id for it"
-	case mayClaim(known, d.selfID) != nil:
-		return "its certificate may not have this self id"
-	}
-	hs := &handshake{hub: h, cfg: h.settings()}
-	secret := hs.secretOf(d.selfID, known)
-	if len(d.secret) == 0 && h.launchOf(id) != nil {
-		secret = nil
-	}
-	switch {
-	case len(secret) == 0 && len(d.secret) > 0:
-		return "it came with a secret, and the policy has none for it"
-	case len(secret) > 0 && len(d.secret) == 0:
-		return "it came without a secret, and the policy has one for it"
-	case len(secret) > 0 && !secret.Equal(d.secret):
-		return "the policy has another secret for it"
-	}
-	byKey, ok := hs.certificateStands(id, rules)
-	switch {
-	case !ok:
-		return "its certificate does not prove it any more"
-	case known.ByCertificate || byKey || len(secret) > 0 || rules.AllowUnproven:
-		return ""
-	}
-	return "nothing proves it, and the policy does not allow that"
-}
-
 func (f *foresight) add(id *tokenstore.Identity, kind adminv1.PolicyChange_Kind, right AuditRight, subject string) {
 	f.note(id, &adminv1.PolicyChange{Kind: kind, Right: string(right), Subject: valid(subject)})
 }
