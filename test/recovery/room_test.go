@@ -52,7 +52,7 @@ func TestAudit_USE46_BeyondWhatAProviderTakes(t *testing.T) {
 	})
 	narrow(t, host)
 	greedy, other := service(t, caller(t, host)), service(t, caller(t, host))
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithTimeout(t.Context(), hosttest.Wait)
 	defer cancel()
 	open := func() error {
 		stream, err := echo(greedy, sayOn).CallServerStream(ctx, connect.NewRequest(&text{Value: "x"}))
