@@ -27,7 +27,10 @@ func narrow(t *testing.T, host *hosttest.Restartable) {
 	mux := http.NewServeMux()
 	mux.Handle("/echo.v1.Echo/", echoHandler())
 	mux.Handle(connectpluginv1connect.NewPluginControlHandler(control{id: c.RuntimeID}))
-	server := &http.Server{Handler: mux, TLSConfig: cfg, HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 1}}
+	server := &http.Server{
+		Handler: mux, TLSConfig: cfg, HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 1},
+		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug),
+	}
 	l := hosttest.Listen(t)
 	served := make(chan error, 1)
 	go func() { served <- server.ServeTLS(l, "", "") }()
