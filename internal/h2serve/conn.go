@@ -77,6 +77,7 @@ type conn struct {
 	lastID     uint32
 	out        []byte // frames that wait to be written
 	flushing   bool
+	unsettled  bool // some of what was written is left
 	encoder    *hpack.Encoder
 	block      bytes.Buffer      // what encoder writes to
 	lower      map[string]string // as names, the other way
