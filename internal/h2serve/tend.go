@@ -57,7 +57,7 @@ func (c *conn) lookLocked(period time.Duration) error {
 	if cfg.PingInUse && !used {
 		t.silent, silent = 0, 0
 	}
-	t.frames, t.writes, t.lastID = frames, writes, c.lastID
+	t.frames, t.writes, t.lastID, c.heads = frames, writes, c.lastID, 0
 	switch {
 	case stuck >= cfg.WriteTimeout:
 		return errStuck
