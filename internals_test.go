@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -365,5 +366,32 @@ func TestAudit_USE37_ANameIsLookedUpOnce(t *testing.T) {
 	}
 	if at, err := pinToPeer(resolve, "https://storage.example", "192.0.2.9", false); err == nil {
 		t.Errorf("another address: %s", at)
+	}
+}
+
+// A program on this machine needs the zone of the address that its host listens on; certificates and
+// ServeConfig.Hosts have none.
+func TestLocalURL(t *testing.T) {
+	t.Parallel()
+	zoned := &net.TCPAddr{IP: net.ParseIP("fe80::2"), Port: 8443, Zone: "eth0"}
+	for _, tt := range []struct {
+		cfg  ServeConfig
+		addr net.Addr
+		want string
+	}{
+		{ServeConfig{}, zoned, "https://[fe80::2%25eth0]:8443"},
+		{ServeConfig{Hosts: []string{"host", "fe80::2"}}, zoned, "https://[fe80::2%25eth0]:8443"},
+		{ServeConfig{Hosts: []string{"host"}}, zoned, "https://host:8443"},
+		{ServeConfig{AllowInsecure: true}, &net.TCPAddr{IP: net.IPv4zero, Port: 1}, "http://127.0.0.1:1"},
+		{ServeConfig{}, &net.TCPAddr{IP: net.IPv6unspecified, Port: 1}, "https://[::1]:1"},
+	} {
+		got := localURL(&tt.cfg, tt.addr)
+		if got == nil || *got != tt.want {
+			t.Errorf("%v with Hosts %q: %v; want %s", tt.addr, tt.cfg.Hosts, got, tt.want)
+			continue
+		}
+		if _, err := parseHostURL(*got, tt.cfg.AllowInsecure); err != nil {
+			t.Errorf("%s: %v", *got, err)
+		}
 	}
 }
