@@ -134,6 +134,7 @@ func (st *stream) serve() {
 // returned takes in that the handler has returned.
 func (st *stream) returned() {
 	if st.lasting != nil {
+		st.lasting.w.header, st.lasting.w.head = nil, nil // the head was sent
 		st.lasting.owner.Begin(st.lasting)
 		return
 	}

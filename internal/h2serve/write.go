@@ -38,10 +38,60 @@ func (c *conn) flushElsewhereLocked() {
 	c.s.give(job{c: c, write: true})
 }
 
+// flushPromptlyLocked writes what is pending where that waits for nobody, and has another
+// goroutine do it where it may. It lets go of mu while it writes.
+func (c *conn) flushPromptlyLocked() {
+	nc, ok := c.nc.(Prompt)
+	if !ok || c.flushing || len(c.out) == 0 || len(c.out) > record || c.err != nil {
+		c.flushElsewhereLocked()
+		return
+	}
+	batch := c.out
+	c.out, c.flushing = nil, true
+	c.mu.Unlock()
+	c.writes.Add(1)
+	taken, settled, err := nc.Offer(batch)
+	c.writes.Add(1)
+	if err != nil {
+		c.fail(err)
+	}
+	c.mu.Lock()
+	if taken {
+		putBatch(batch)
+		c.wakeBlockedLocked()
+	} else {
+		c.out = append(batch, c.out...)
+	}
+	c.unsettled = taken && !settled
+	if c.unsettled || len(c.out) > 0 && c.err == nil {
+		c.s.give(job{c: c, write: true})
+		return
+	}
+	c.flushing = false
+}
+
+// settleLocked writes what was left when nobody could wait. It lets go of mu while it writes.
+func (c *conn) settleLocked() {
+	nc, ok := c.nc.(Prompt)
+	if !ok || !c.unsettled {
+		return
+	}
+	c.unsettled = false
+	c.mu.Unlock()
+	c.writes.Add(1)
+	err := nc.Settle()
+	c.writes.Add(1)
+	if err != nil {
+		c.fail(err)
+	}
+	c.mu.Lock()
+}
+
 // write writes what others left to be written.
 func (c *conn) write() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.settleLocked()
 	c.gatherLocked()
 	for c.writeBatchLocked() {
 	}
