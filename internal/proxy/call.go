@@ -134,39 +134,49 @@ func (c *call) latency() time.Duration {
 }
 
 // noteHead has the outcome take in the head of the response. As for all of these, a provider
-// in this process that goes on after its end changes nothing any more.
+// in this process that goes on after its end changes nothing any more; what comes from a stream is
+// noted by who forwards, and needs no lock.
 func (c *call) noteHead(status int, header http.Header, f framing) {
-	if c.Outcome == nil {
-		return
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.ended {
+	switch {
+	case c.Outcome == nil:
+	case c.own == nil:
 		c.Outcome.head(status, header, f)
+	default:
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if !c.ended {
+			c.Outcome.head(status, header, f)
+		}
 	}
 }
 
 // noteBody has it take in a part of the body.
 func (c *call) noteBody(p []byte) {
-	if c.Outcome == nil {
-		return
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.ended {
+	switch {
+	case c.Outcome == nil:
+	case c.own == nil:
 		c.Outcome.Body(p)
+	default:
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if !c.ended {
+			c.Outcome.Body(p)
+		}
 	}
 }
 
 // noteTrailer has it take in a field of the trailer.
 func (c *call) noteTrailer(name, value string) {
-	if c.Outcome == nil {
-		return
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.ended {
+	switch {
+	case c.Outcome == nil:
+	case c.own == nil:
 		c.Outcome.Trailer(name, value)
+	default:
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if !c.ended {
+			c.Outcome.Trailer(name, value)
+		}
 	}
 }
 
