@@ -26,7 +26,7 @@ func TestKeeper(t *testing.T) {
 	t.Parallel()
 
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "storage"), []byte(refused), 0o700); err != nil { //nolint:gosec // it is a program
+	if err := os.WriteFile(filepath.Join(dir, "storage"), []byte(refused), 0o700); err != nil {
 		t.Fatal(err)
 	}
 
