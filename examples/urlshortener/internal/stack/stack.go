@@ -151,7 +151,6 @@ func (s *Stack) StartPlugin(ctx context.Context, name string) error {
 
 // registered is what a plugin says when its service is.
 const registered = "service registered"
-}
 
 // Shortener runs the command shortener to its end and returns what it printed.
 func (s *Stack) Shortener(ctx context.Context, args ...string) (string, error) {
@@ -229,3 +228,4 @@ func (s *Stack) launch(name string, args ...string) (*process.Process, error) {
 // pluginArgs are the arguments of a plugin.
 func (s *Stack) pluginArgs(name string) []string {
 	return []string{"-host", s.URL, "-dir", s.PluginDir(name)}
+}
