@@ -84,7 +84,8 @@ type conn struct {
 	block      bytes.Buffer      // what encoder writes to
 	lower      map[string]string // as names, the other way
 	window     int64             // that the peer takes
-	blocked    []*stream         // that wait for window, or for room in out; who waits longest is first
+	brief      []*stream         // that wait for window, or for room in out, with the short end of an answer
+	blocked    []*stream         // and the others; who waits longest is first, and after all of brief
 	woken      int               // of them, whose turn it is
 	watching   []*stream         // that wait until what is pending has left
 	recvWindow int64             // that the peer may send
