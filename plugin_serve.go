@@ -52,6 +52,7 @@ func (s *pluginServer) newServer(ctx context.Context) *h2serve.Server {
 		Handler: s.handler(), Context: withStopping(ctx.Done()), Log: slog.New(s.log), State: s.note,
 		HandshakeTimeout: s.cfg.Limits.ReadHeaderTimeout, IdleTimeout: defaultLimits.IdleTimeout,
 		PingAfter: pingAfter, PingTimeout: pingTimeout, WriteTimeout: writeByteTimeout,
+		PingInUse:  true,                                                                // the host has one for each plugin, and no call on most of them
 		MaxStreams: pluginStreams, MaxHeaderBytes: uint32(defaultLimits.MaxHeaderBytes), //nolint:gosec // a constant
 		StreamWindow: pluginStreamBuffer, ConnWindow: pluginConnBuffer,
 	})

@@ -13,7 +13,8 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/coarse"
 )
 
-// Config says how connections are served. Every field but ConnContext, State and Log is required.
+// Config says how connections are served. Every field but ConnContext, State, Log and PingInUse is
+// required.
 type Config struct {
 	// Handler serves the requests. Its panics end their streams.
 	Handler http.Handler
@@ -33,6 +34,7 @@ type Config struct {
 	PingAfter        time.Duration // of silence, before the peer is asked whether it lives
 	PingTimeout      time.Duration // for its answer
 	WriteTimeout     time.Duration // for the peer to take what is written at a time
+	PingInUse        bool          // only while there is a stream: one without ends by IdleTimeout
 	MaxStreams       uint32        // that a connection may have at a time
 	MaxHeaderBytes   uint32        // of a request's head, as HTTP/2 counts it
 	StreamWindow     uint32        // bytes of an upload that wait to be read
