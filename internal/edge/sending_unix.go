@@ -24,7 +24,7 @@ type attempt struct {
 
 var attempts = sync.Pool{New: func() any {
 	a := new(attempt)
-	a.once = func(fd uintptr) { a.took, a.err = writeOnce(int(fd), a.p) } //nolint:gosec // a descriptor is an int
+	a.once = func(fd uintptr) { a.took, a.err = writeOnce(int(fd), a.p) }
 	return a
 }}
 
@@ -43,7 +43,7 @@ func writeNow(c syscall.Conn, p []byte) (int, error) {
 	n := a.took
 	a.p, a.took, a.err = nil, 0, nil
 	attempts.Put(a)
-	return n, err //nolint:wrapcheck // the caller does
+	return n, err
 }
 
 // writeOnce writes as much as a descriptor takes.
