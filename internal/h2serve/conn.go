@@ -78,14 +78,16 @@ type conn struct {
 	lastID     uint32
 	out        []byte // frames that wait to be written
 	flushing   bool
+	unsettled  bool // some of what was written is left
 	encoder    *hpack.Encoder
 	heads      int               // of requests since the last look
 	indexes    bool              // there are dynamic tables
 	block      bytes.Buffer      // what encoder writes to
 	lower      map[string]string // as names, the other way
 	window     int64             // that the peer takes
-	blocked    []*stream         // that wait for window, or for room in out
-	spare      []*stream         // empty, in place of blocked while it is gone through
+	blocked    []*stream         // that wait for window, or for room in out; who waits longest is first
+	woken      int               // of them, whose turn it is
+	watching   []*stream         // that wait until what is pending has left
 	recvWindow int64             // that the peer may send
 	credit     int64             // of it that was read and is not given back yet
 	underway   int64             // that may still come for streams that have ended

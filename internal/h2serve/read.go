@@ -91,7 +91,7 @@ func (c *conn) flushedLocked() {
 	})
 	defer t.Stop()
 	for c.flushing && c.err == nil && !late {
-		c.blocked = append(c.blocked, me)
+		c.watching = append(c.watching, me)
 		me.can.Wait()
 	}
 }

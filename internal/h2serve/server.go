@@ -56,6 +56,15 @@ type Metered interface {
 	Stray(n int)
 }
 
+// Prompt is an [Agreed] that can be written to by who may wait for nobody.
+type Prompt interface {
+	// Offer writes p where that waits for nobody, and reports whether. Of what it took something
+	// may be left, which settled denies: Settle is to be called then, before anything else.
+	Offer(p []byte) (taken, settled bool, err error)
+	// Settle writes what is left, and waits for the peer.
+	Settle() error
+}
+
 // Server serves connections. Make it with [New]; it is safe for concurrent use.
 type Server struct {
 	crew
