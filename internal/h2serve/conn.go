@@ -62,6 +62,7 @@ type conn struct {
 	names  map[string]string // canonical ones of header fields that are not known; nil for none
 	fresh  *stream           // whose handler was not begun yet
 	met    bool              // the peer has sent its settings, which come first
+	calm   bool              // few requests came lately
 	stray  int64             // that the meter was not told of yet
 
 	frames atomic.Uint64 // read so far
