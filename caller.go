@@ -274,14 +274,14 @@ func (h *hub) succeed(ctx context.Context, selfID, proof string) bool {
 	return false
 }
 
-// beginning is how long an instance may take between its handshake, which has a connection
-// of its own, and the first use of its identity.
+// beginning is how long an instance may take between its handshake and the first use of its
+// identity, where nobody said over which connection it came.
 const beginning = 3 * time.Second
 
 // seemsDead reports whether nothing shows that an instance lives. The host's own plugins
 // are its launcher's to judge.
 func (h *hub) seemsDead(id *tokenstore.Identity) bool {
-	if last := id.LastSeen(); last.Equal(id.IssuedAt()) && time.Since(last) < beginning {
+	if last := id.LastSeen(); !id.Met() && last.Equal(id.IssuedAt()) && time.Since(last) < beginning {
 		return false
 	}
 	return !id.Attached() && !id.Busy() && id.Peer() != "" && h.launchOf(id) == nil

@@ -108,6 +108,10 @@ func (s *CapabilityConn) request(ctx context.Context) (capabilityGrant, error) {
 	resp, err := broker.RequestCapability(ctx, connect.NewRequest(&connectpluginv1.RequestCapabilityRequest{
 		CapabilityType: s.capType, MinVersion: s.constraint,
 	}))
+	if connect.CodeOf(err) == connect.CodeNotFound {
+		err = fmt.Errorf("the host has none of this name and version, or its policy (PluginPolicy.Capabilities) does not give it "+
+			"to this plugin; its log says: %w", err)
+	}
 	if err != nil {
 		return capabilityGrant{}, err
 	}

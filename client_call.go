@@ -90,12 +90,15 @@ func (c *Client) do(r *http.Request, to destination) (*http.Response, error) {
 	for n := 1; ; n++ {
 		a := &attempt{client: c, request: r, body: body, to: to}
 		a.run()
-		again := n < maxAttempts && c.life.Err() == nil && a.again()
+		again := c.life.Err() == nil && a.again()
 		if a.done != nil {
 			a.done()
 		}
-		if again {
+		if again && n < maxAttempts {
 			continue
+		}
+		if again && a.err == nil { // the host lost each identity at once
+			a.err = errRenewing
 		}
 		if a.err != nil {
 			_ = body.Close()

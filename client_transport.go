@@ -89,7 +89,7 @@ func (c *Client) dial(ctx context.Context, below func(net.Conn) net.Conn) (net.C
 		return nil, err
 	}
 	cfg.DynamicRecordSizingDisabled = true
-	cfg.ServerName = cmp.Or(cfg.ServerName, host.Hostname())
+	cfg.ServerName = cmp.Or(cfg.ServerName, withoutZone(host.Hostname()))
 	cfg.GetClientCertificate = c.noting(cfg.GetClientCertificate)
 	conn, err := dialEach(ctx, addr, func(ctx context.Context, addr string) (*tls.Conn, error) {
 		return dialTLS(ctx, addr, below, cfg)

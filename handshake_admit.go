@@ -204,34 +204,6 @@ func (hs *handshake) authoritySays(cert *certificate) (selfID string, ok bool, e
 	return "", false, refused(fmt.Sprintf("certificate identity %q is not a plugin's", cert.identity))
 }
 
-// accepts reports whether policy would accept an identity again with what it
-// proved when it enrolled or last renewed. One that was issued in the host's own
-// process proved nothing and is always accepted.
-func (h *hub) accepts(id *tokenstore.Identity) bool { return h.acceptsUnder(h.rules.Load(), id) }
-
-// acceptsUnder reports whether a policy would.
-func (h *hub) acceptsUnder(book *policy.Book, id *tokenstore.Identity) bool {
-	if id.Peer() == "" {
-		return true
-	}
-	d := declared(id)
-	known := book.Match(d.selfID, d.certIdentity)
-	rules := known.Rules
-	if rules == nil || known.Name != id.SelfID() || mayClaim(known, d.selfID) != nil {
-		return false
-	}
-	hs := &handshake{hub: h, cfg: h.settings()}
-	secret := hs.secretOf(d.selfID, known)
-	if len(d.secret) == 0 && h.launchOf(id) != nil {
-		secret = nil
-	}
-	if (len(secret) > 0 || len(d.secret) > 0) && !secret.Equal(d.secret) {
-		return false
-	}
-	byKey, ok := hs.certificateStands(id, rules)
-	return ok && (known.ByCertificate || byKey || len(secret) > 0 || rules.AllowUnproven)
-}
-
 // checkCertificate checks a certificate against the rules. That of a launch is worth the
 // one that the authority gives the plugin itself.
 func (hs *handshake) checkCertificate(rules *policy.Rules, identity string, key certs.Pin) (proven bool, err error) {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	mathrand "math/rand/v2"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -241,7 +242,12 @@ func (p *prober) evident(plugin *probed, now time.Time) bool {
 		plugin.failures = 0
 		return true
 	}
-	return now.Before(plugin.rests) && p.began.Sub(plugin.reported) < p.pace*3/2
+	return p.resting(plugin, now)
+}
+
+// resting reports whether a plugin goes on reporting, and answered so well that it need not be asked yet.
+func (p *prober) resting(plugin *probed, now time.Time) bool {
+	return plugin.reports && now.Before(plugin.rests) && p.began.Sub(plugin.reported) < p.pace*3/2
 }
 
 // rest has a plugin that answered well not asked for some rounds while it reports, so that
@@ -304,6 +310,8 @@ func (p *prober) begin(now time.Time) {
 		}
 	}
 	p.paceFor(reporting)
+	// Those that rest all the round long have no turn in it, so that nobody wakes up for them.
+	p.queue = slices.DeleteFunc(p.queue, func(known *probed) bool { return p.resting(known, now.Add(p.cfg.Interval)) })
 	for runtimeID, known := range p.plugins {
 		if !known.listed && !known.asking {
 			delete(p.plugins, runtimeID)

@@ -232,8 +232,12 @@ func (h *Host) foresee(next *policy.Book) (changes []*adminv1.PolicyChange, omit
 	f := &foresight{host: h, now: h.hub.rules.Load(), next: next}
 	h.hub.store.Each(func(id *tokenstore.Identity) bool {
 		s := subjectOf(id)
-		if f.now.Of(s) != nil && next.Of(s) == nil || !h.hub.acceptsUnder(next, id) {
-			f.add(id, adminv1.PolicyChange_KIND_IDENTITY_ENDS, "", "")
+		why := h.hub.refusedUnder(next, id)
+		if why == "" && f.now.Of(s) != nil && next.Of(s) == nil { // in the host's own process it proved nothing
+			why = "the policy does not name it"
+		}
+		if why != "" {
+			f.ends(id, why)
 			return true
 		}
 		f.rights(id, s)
@@ -244,13 +248,21 @@ func (h *Host) foresee(next *policy.Book) (changes []*adminv1.PolicyChange, omit
 }
 
 func (f *foresight) add(id *tokenstore.Identity, kind adminv1.PolicyChange_Kind, right AuditRight, subject string) {
+	f.note(id, &adminv1.PolicyChange{Kind: kind, Right: string(right), Subject: valid(subject)})
+}
+
+// ends says that an identity would, and why.
+func (f *foresight) ends(id *tokenstore.Identity, why string) {
+	f.note(id, &adminv1.PolicyChange{Kind: adminv1.PolicyChange_KIND_IDENTITY_ENDS, Reason: why})
+}
+
+func (f *foresight) note(id *tokenstore.Identity, c *adminv1.PolicyChange) {
 	if len(f.changes) >= maxPolicyChanges {
 		f.omitted++
 		return
 	}
-	f.changes = append(f.changes, &adminv1.PolicyChange{
-		Kind: kind, RuntimeId: id.RuntimeID(), SelfId: valid(id.SelfID()), Right: string(right), Subject: valid(subject),
-	})
+	c.RuntimeId, c.SelfId = id.RuntimeID(), valid(id.SelfID())
+	f.changes = append(f.changes, c)
 }
 
 // rights says which rights an identity would lose and gain.

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"os"
 	"os/signal"
 	"slices"
@@ -384,16 +385,16 @@ func localURL(cfg *ServeConfig, addr net.Addr) *string {
 	case ip.IsUnspecified():
 		ip = netip.IPv6Loopback()
 	}
-	name := ip.WithZone("").String()
-	if len(cfg.Hosts) > 0 && !slices.Contains(cfg.Hosts, name) {
+	name := ip.String()
+	if len(cfg.Hosts) > 0 && !slices.Contains(cfg.Hosts, withoutZone(name)) {
 		name = cfg.Hosts[0] // the only names under which the host answers
 	}
-	scheme := "https://"
+	u := url.URL{Scheme: "https", Host: net.JoinHostPort(name, strconv.Itoa(int(at.Port())))}
 	if cfg.AllowInsecure {
-		scheme = "http://"
+		u.Scheme = "http"
 	}
-	url := scheme + net.JoinHostPort(name, strconv.Itoa(int(at.Port())))
-	return &url
+	text := u.String()
+	return &text
 }
 
 // setProber makes the host's prober.

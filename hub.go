@@ -51,6 +51,7 @@ type hub struct {
 
 	launches launches.Book // of plugins that the host started
 	shown    certs.Known   // certificates that were plugins'
+	clients  certs.Shared  // certificates of those who are connected
 	// told of who was doubted and shows life; nil for nobody
 	trust atomic.Pointer[func(runtimeID string)]
 	// whether an instance answers where it is reached; nil: not asked

@@ -14,6 +14,7 @@ import (
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
+	"github.com/masegraye/connect-plugin-go/internal/policy"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
@@ -290,4 +291,53 @@ func (s *LifecycleServer) forget(runtimeID string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.views, runtimeID)
+}
+
+// accepts reports whether policy would accept an identity again with what it
+// proved when it enrolled or last renewed. One that was issued in the host's own
+// process proved nothing and is always accepted.
+func (h *hub) accepts(id *tokenstore.Identity) bool { return h.acceptsUnder(h.rules.Load(), id) }
+
+// acceptsUnder reports whether a policy would.
+func (h *hub) acceptsUnder(book *policy.Book, id *tokenstore.Identity) bool {
+	return h.refusedUnder(book, id) == ""
+}
+
+// refusedUnder is why a policy would not accept a plugin, for operators; empty where it would.
+func (h *hub) refusedUnder(book *policy.Book, id *tokenstore.Identity) string {
+	if id.Peer() == "" {
+		return ""
+	}
+	d := declared(id)
+	known := book.Match(d.selfID, d.certIdentity)
+	rules := known.Rules
+	switch {
+	case rules == nil:
+		return "the policy does not name it"
+	case known.Name != id.SelfID():
+		return "the policy has another self id for it"
+	case mayClaim(known, d.selfID) != nil:
+		return "its certificate may not have this self id"
+	}
+	hs := &handshake{hub: h, cfg: h.settings()}
+	secret := hs.secretOf(d.selfID, known)
+	if len(d.secret) == 0 && h.launchOf(id) != nil {
+		secret = nil
+	}
+	switch {
+	case len(secret) == 0 && len(d.secret) > 0:
+		return "it came with a secret, and the policy has none for it"
+	case len(secret) > 0 && len(d.secret) == 0:
+		return "it came without a secret, and the policy has one for it"
+	case len(secret) > 0 && !secret.Equal(d.secret):
+		return "the policy has another secret for it"
+	}
+	byKey, ok := hs.certificateStands(id, rules)
+	switch {
+	case !ok:
+		return "its certificate does not prove it any more"
+	case known.ByCertificate || byKey || len(secret) > 0 || rules.AllowUnproven:
+		return ""
+	}
+	return "nothing proves it, and the policy does not allow that"
 }

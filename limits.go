@@ -111,7 +111,9 @@ type Limits struct { //nolint:recvcheck // rates are computed on each call, wher
 	// direction. Default 15 min.
 	StreamIdleTimeout time.Duration
 	// DialTimeout bounds how long a call waits for a connection to a plugin, TLS included. An
-	// attempt that somebody answered goes on for three times as long, for later calls. Default 5 s.
+	// attempt that somebody answered goes on for three times as long, for later calls. A call that
+	// states a timeout waits until that is all but over: then it goes to another provider, or ends
+	// as unavailable. Default 5 s.
 	DialTimeout time.Duration
 
 	// MaxHandshakeBytes bounds the message of a handshake, in bytes, before it is decoded and

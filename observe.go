@@ -318,19 +318,27 @@ const (
 )
 
 // traceOf reads the trace context of a request.
-func traceOf(h http.Header) TraceContext {
-	t := TraceContext{Tracestate: joinedField(h[fieldTracestate]), Baggage: joinedField(h[fieldBaggage])}
-	if parents := h[fieldTraceparent]; len(parents) == 1 {
-		t.Traceparent = parents[0]
-	}
+func traceOf(h http.Header) (t TraceContext) {
+	t.read(h)
 	return t
 }
 
+// read does what traceOf does, of one that is empty. What most have comes first, and what they have not
+// is not written: what was just written is slow to copy.
+func (t *TraceContext) read(h http.Header) {
+	if parents := h[fieldTraceparent]; len(parents) == 1 {
+		t.Traceparent = parents[0]
+	}
+	if states := h[fieldTracestate]; len(states) > 0 {
+		t.Tracestate = joinedField(states)
+	}
+	if baggage := h[fieldBaggage]; len(baggage) > 0 {
+		t.Baggage = joinedField(baggage)
+	}
+}
+
 func joinedField(values []string) string {
-	switch len(values) {
-	case 0:
-		return ""
-	case 1:
+	if len(values) == 1 {
 		return values[0]
 	}
 	return strings.Join(values, ",")

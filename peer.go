@@ -1,7 +1,6 @@
 package connectplugin
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/tls"
@@ -43,7 +42,8 @@ type peer struct {
 }
 
 // certificate is what the host knows of a verified client certificate. It is a
-// copy of its own: handlers see that of the connection, and may alter it.
+// copy of its own, or of those who show the same: handlers see that of the connection, and may
+// alter it.
 type certificate struct {
 	leaf        *x509.Certificate
 	chains      [][]*x509.Certificate // the leaf alone, as auth providers want it
@@ -52,12 +52,12 @@ type certificate struct {
 }
 
 // newCertificate returns the verified certificate of a connection, nil for none.
-func newCertificate(state *tls.ConnectionState, byCallback bool) *certificate {
+func newCertificate(state *tls.ConnectionState, byCallback bool, parsed *certs.Shared) *certificate {
 	shown, identity := verifiedPeer(state, byCallback)
 	if shown == nil {
 		return nil
 	}
-	leaf, err := x509.ParseCertificate(bytes.Clone(shown.Raw))
+	leaf, err := parsed.Parse(shown.Raw)
 	if err != nil {
 		return nil
 	}
@@ -166,9 +166,10 @@ func (c *connection) close() {
 }
 
 // read reads what is the same for every request.
-func (c *connection) read(r *http.Request, a *Authority) {
+func (c *connection) read(r *http.Request, h *hub) {
+	a := h.settings().authority
 	c.addr = addrOnly(r.RemoteAddr)
-	c.cert = newCertificate(r.TLS, c.byCallback)
+	c.cert = newCertificate(r.TLS, c.byCallback, &h.clients)
 	if c.cert != nil && a != nil {
 		c.disowned = a.vouchFor(c.cert.leaf)
 	}
@@ -310,7 +311,7 @@ func (h *hub) newPeer(r *http.Request) *peer {
 		}{conn: connection{foreign: true}}
 		p, conn = &own.peer, &own.conn
 	}
-	conn.once.Do(func() { conn.read(r, h.settings().authority) })
+	conn.once.Do(func() { conn.read(r, h) })
 	p.Context, p.addr, p.authority, p.secure, p.state = r.Context(), conn.addr, r.Host, r.TLS != nil, r.TLS
 	p.certificate, p.disowned, p.conn = conn.cert, conn.disowned, conn
 	return p

@@ -52,6 +52,7 @@ func (s *pluginServer) newServer(ctx context.Context) *h2serve.Server {
 		Handler: s.handler(), Context: withStopping(ctx.Done()), Log: slog.New(s.log), State: s.note,
 		HandshakeTimeout: s.cfg.Limits.ReadHeaderTimeout, IdleTimeout: defaultLimits.IdleTimeout,
 		PingAfter: pingAfter, PingTimeout: pingTimeout, WriteTimeout: writeByteTimeout,
+		PingInUse:  true,                                                                // the host has one for each plugin, and no call on most of them
 		MaxStreams: pluginStreams, MaxHeaderBytes: uint32(defaultLimits.MaxHeaderBytes), //nolint:gosec // a constant
 		StreamWindow: pluginStreamBuffer, ConnWindow: pluginConnBuffer,
 	})
@@ -319,11 +320,15 @@ func (s *pluginServer) listen(ctx context.Context) error {
 		}
 		s.listener = l
 	}
-	if s.cfg.BaseURL == "" && len(s.cfg.Services) > 0 && unspecified(s.listener.Addr().String()) {
-		// Policy may name the endpoint of a plugin that brings its own listener.
+	s.warnUnreachable()
+	return nil
+}
+
+// warnUnreachable warns of a listener that the host cannot call, unless its policy names an endpoint.
+func (s *pluginServer) warnUnreachable() {
+	if s.cfg.BaseURL == "" && len(s.cfg.Services) > 0 && addressless(s.listener.Addr().String()) {
 		s.cfg.Client.Logger.Warn("BaseURL " + unreachableListener)
 	}
-	return nil
 }
 
 // connected begins to listen where that waited for the first connection to the host.
@@ -336,6 +341,7 @@ func (s *pluginServer) connected(ctx context.Context) error {
 	if err := late.open(ctx, listenAddr(s.client.localAddr(), s.cfg.Client.AllowInsecure)); err != nil {
 		return err
 	}
+	s.warnUnreachable()
 	s.session.baseURL = s.baseURL()
 	return nil
 }
@@ -349,20 +355,20 @@ func listenAddr(local netip.Addr, plaintext bool) string {
 	return net.JoinHostPort(local.Unmap().String(), "0")
 }
 
-// unreachableListener says what is missing where a plugin listens on every address.
-const unreachableListener = "is empty and the plugin listens on every address, so the host cannot know where to call it " +
+// unreachableListener says what is missing where a plugin listens at no address that the host can call.
+const unreachableListener = "is empty and the plugin listens on every address or at one with a zone, so the host cannot know where to call it " +
 	"unless its policy says so; write the URL at which the host reaches the plugin, " +
 	"for example \"https://10.0.0.7:8443\", or listen on that address"
 
-// unspecified reports whether a listener at an address is reached at no address of its
-// own: "0.0.0.0:1", "[::]:1", ":1".
-func unspecified(addr string) bool {
+// addressless reports whether a listener at an address has none that another machine can call:
+// "0.0.0.0:1", "[::]:1", ":1", and with a zone, which means something on this machine alone.
+func addressless(addr string) bool {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
 		return false // of a Unix socket, too
 	}
 	ip, err := netip.ParseAddr(host)
-	return host == "" || err == nil && ip.WithZone("").Unmap().IsUnspecified()
+	return host == "" || err == nil && (ip.Zone() != "" || ip.Unmap().IsUnspecified())
 }
 
 // open begins to listen.

@@ -207,15 +207,15 @@ func (c *PluginServerConfig) validateServing() error {
 }
 
 func (c *PluginServerConfig) validateBaseURL() error {
-	if c.BaseURL == "" && c.Listener == nil && len(c.Services) > 0 && unspecified(c.Addr) {
+	if c.BaseURL == "" && c.Listener == nil && len(c.Services) > 0 && addressless(c.Addr) {
 		return fieldError("BaseURL", "%s", unreachableListener)
 	}
 	if c.BaseURL != "" {
 		if _, err := parseHostURL(c.BaseURL, c.Client.AllowInsecure); err != nil {
 			return fieldError("BaseURL", "%v", err)
 		}
-		if u, err := url.Parse(c.BaseURL); err == nil && unspecified(net.JoinHostPort(u.Hostname(), "0")) {
-			return fieldError("BaseURL", "names no address; write the one at which the host reaches the plugin")
+		if u, err := url.Parse(c.BaseURL); err == nil && addressless(net.JoinHostPort(u.Hostname(), "0")) {
+			return fieldError("BaseURL", "names no address, or one with a zone, which only this machine knows; write the one at which the host reaches the plugin")
 		}
 	}
 	return nil
@@ -405,7 +405,7 @@ func (s *pluginServer) baseURL() string {
 		return s.cfg.BaseURL
 	}
 	addr, err := netip.ParseAddrPort(s.listener.Addr().String())
-	if err != nil || addr.Addr().IsUnspecified() {
+	if err != nil || addressless(addr.String()) {
 		return ""
 	}
 	if s.cfg.Client.AllowInsecure {

@@ -307,8 +307,8 @@ func (c *routedCall) onto(pool *proxy.Provider, w http.ResponseWriter, r *http.R
 	id := c.caller.id
 	c.result = pool.Forward(w, r, proxy.Call{
 		Path: c.target.path, Ending: ending, Outcome: c.record.attempt(), Ahead: c.caller.hub.shareOf(id).ahead,
-		ContentType: c.contentType,
-		CallerID:    id.RuntimeID(), CallerSelfID: id.SelfID(), CallerVersion: id.SelfVersion(),
+		ContentType: c.contentType, Began: c.caller.came,
+		CallerID: id.RuntimeID(), CallerSelfID: id.SelfID(), CallerVersion: id.SelfVersion(),
 	})
 }
 

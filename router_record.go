@@ -44,17 +44,20 @@ func (rec *callRecord) begin(r *http.Request, call *routedCall) {
 	if rec == nil {
 		return
 	}
-	start := CallStart{
-		Start: rec.call.Start, Caller: call.caller.id.SelfID(), CallerRuntimeID: call.caller.id.RuntimeID(),
-		Type: call.target.route.Type, Procedure: rec.names.Name(call.target.route.Type, call.target.path),
-		Protocol: protocolOf(call.contentType), Trace: traceOf(r.Header),
-	}
+	id, to := call.caller.id, &call.target
+	var start CallStart // field by field, the trace last: what was just written is slow to copy
+	start.Start, start.Caller, start.CallerRuntimeID = rec.call.Start, id.SelfID(), id.RuntimeID()
+	start.Type, start.Protocol = to.route.Type, protocolOf(call.contentType)
+	start.Procedure = rec.names.Name(to.route.Type, to.path)
 	rec.call.Caller, rec.call.CallerRuntimeID, rec.call.Type = start.Caller, start.CallerRuntimeID, start.Type
 	rec.call.Procedure, rec.call.Protocol = start.Procedure, start.Protocol
-	var next TraceContext
-	rec.ctx, next = rec.observer.CallStarted(r.Context(), start)
 	rec.begun = true
-	replaceTrace(r.Header, start.Trace, next)
+	start.Trace.read(r.Header)
+	ctx, next := rec.observer.CallStarted(r.Context(), start)
+	rec.ctx = ctx
+	if next != start.Trace {
+		replaceTrace(r.Header, start.Trace, next)
+	}
 }
 
 // attempt returns what takes in the next attempt to make the call.

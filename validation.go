@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/netip"
 	"net/url"
 	"strings"
 	"unicode"
@@ -235,7 +236,7 @@ var defaultPorts = map[string]string{"https": "443", "http": "80"}
 func parseHostURL(raw string, allowInsecure bool) (*url.URL, error) {
 	u, err := url.Parse(raw)
 	if err != nil {
-		return nil, errors.New("is no URL; write for example \"https://127.0.0.1:8443\"")
+		return nil, errors.New("is no URL; write for example \"https://127.0.0.1:8443\", or \"https://[fe80::1%25eth0]:8443\" with a zone")
 	}
 	switch {
 	case u.Scheme == "http" && !allowInsecure:
@@ -250,6 +251,16 @@ func parseHostURL(raw string, allowInsecure bool) (*url.URL, error) {
 		return nil, fmt.Errorf("has path %q; write https://host:port and nothing else", u.Path)
 	}
 	return &url.URL{Scheme: u.Scheme, Host: u.Host}, nil
+}
+
+// withoutZone strips the zone of an IPv6 address: it means something on this machine alone, and no
+// certificate has one (RFC 6874, section 4). crypto/x509 of Go 1.26 takes an address with a zone for a name.
+func withoutZone(host string) string {
+	ip, err := netip.ParseAddr(host)
+	if err != nil || ip.Zone() == "" {
+		return host
+	}
+	return ip.WithZone("").String()
 }
 
 // parseClientURL accepts the base URL of a host as its clients see it: below a path, where

@@ -134,8 +134,8 @@ type restingWatch struct {
 	deadline    *time.Timer // nil for none
 
 	errand herald.Errand
-	// What happened: the client's deadline has passed, the pause is over, what was sent was taken.
-	expired, rested, took atomic.Bool
+	// What happened: the client's deadline has passed, the request has ended, the pause is over, what was sent was taken.
+	expired, ended, rested, took atomic.Bool
 
 	// Of whoever does something for it.
 	response               *h2serve.Lasting
@@ -144,6 +144,8 @@ type restingWatch struct {
 	sent                   int
 	reserved, paused, full bool // the next event has its turn; it waits for that; the peer has to take more
 	over                   bool
+	book                   *policy.Book // by which it may hear of the type
+	as                     any          // what is known of the caller, by which it may
 }
 
 // restingWatch returns a watch that is to rest, nil where it has to wait.
@@ -165,7 +167,10 @@ func (x *restingWatch) Begin(l *h2serve.Lasting) {
 func (x *restingWatch) News() { x.s.herald.Wake(&x.errand) }
 
 // Ended implements late.Ender, of the request.
-func (x *restingWatch) Ended(error) { x.News() }
+func (x *restingWatch) Ended(error) {
+	x.ended.Store(true)
+	x.News()
+}
 
 // Taken implements h2serve.Owner.
 func (x *restingWatch) Taken() {
@@ -239,7 +244,7 @@ func (x *restingWatch) goOn() (err error) {
 		switch {
 		case x.expired.Load():
 			return connect.NewError(connect.CodeDeadlineExceeded, context.DeadlineExceeded)
-		case x.ctx.Err() != nil:
+		case x.ended.Load():
 			return endOfStream(x.ctx)
 		case x.full && !x.took.Swap(false), x.paused && !x.rested.Swap(false):
 			return nil
@@ -294,8 +299,7 @@ func (x *restingWatch) tell() (told bool, err error) {
 		}
 	}
 	x.held = nil
-	// Rights are checked at each delivery, too.
-	if err := x.s.mayWatch(x.ctx, x.caller, x.serviceType, watchProcedure); err != nil {
+	if err := x.mayHear(); err != nil {
 		return false, err
 	}
 	said := x.words.event(x.form, event)
@@ -303,6 +307,20 @@ func (x *restingWatch) tell() (told bool, err error) {
 	x.sent++
 	x.reserved, x.full = false, !x.response.Send(said)
 	return true, nil
+}
+
+// mayHear checks rights at each delivery, as tell does: anew where policy or what is known of the
+// caller is not what it was.
+func (x *restingWatch) mayHear() error {
+	book, as := x.caller.hub.rules.Load(), x.caller.id.Attributes()
+	if x.book == book && x.as == as {
+		return nil
+	}
+	if err := x.s.mayWatch(x.ctx, x.caller, x.serviceType, watchProcedure); err != nil {
+		return err
+	}
+	x.book, x.as = book, as
+	return nil
 }
 
 const watchProcedure = connectpluginv1connect.ServiceRegistryWatchServiceProcedure

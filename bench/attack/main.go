@@ -8,7 +8,7 @@
 //
 // Usage:
 //
-//	attack [-only TEXT] [-for 2s] [-list]
+//	attack [-only TEXT] [-for 2s] [-rounds 1] [-defaults] [-list]
 package main
 
 import (
@@ -21,6 +21,7 @@ import (
 	"syscall"
 	"time"
 
+	connectplugin "github.com/masegraye/connect-plugin-go"
 	"github.com/masegraye/connect-plugin-go/bench/attack/kinds"
 	"github.com/masegraye/connect-plugin-go/bench/stage"
 )
@@ -30,7 +31,6 @@ const (
 	roleHost     = "host"
 	roleProvider = "provider"
 	roleAttacker = "attacker"
-	roleBurner   = "burner"
 )
 
 const lasts = 2 * time.Second
@@ -59,7 +59,8 @@ func run(ctx context.Context) error {
 	flag.StringVar(&p.dir, "dir", "", "of the authority")
 	flag.StringVar(&p.addr, "addr", "", "of the host, on loopback")
 	flag.StringVar(&p.profile, "profile", "", "write profiles of the host during the last attack to this file, with .cpu and .heap after it")
-	cores := flag.Float64("cores", 0, "that a burner burns")
+	flag.IntVar(&p.rounds, "rounds", 1, "how often each attack is played; what is measured is of all of them")
+	flag.BoolVar(&p.defaults, "defaults", false, "a host with the default limits, not those of a small machine")
 	flag.Parse()
 	switch *role {
 	case "":
@@ -67,12 +68,6 @@ func run(ctx context.Context) error {
 			return p.list(os.Stdout)
 		}
 		return p.all(ctx, os.Stdout)
-	case roleBurner:
-		if err := stage.Tell("ready"); err != nil {
-			return err
-		}
-		stage.Burn(ctx, *cores, p.lasts)
-		return nil
 	}
 	return p.role(ctx, *role)
 }
@@ -85,7 +80,11 @@ func (p *play) role(ctx context.Context, role string) error {
 	}
 	switch role {
 	case roleHost:
-		return stage.ServeHost(ctx, stage.HostConfig(authority), p.profile)
+		cfg := stage.HostConfig(authority)
+		if p.defaults {
+			cfg.Limits = connectplugin.Limits{}
+		}
+		return stage.ServeHost(ctx, cfg, p.profile)
 	case roleProvider:
 		return stage.ServeProvider(ctx, authority, p.addr)
 	case roleAttacker:

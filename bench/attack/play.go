@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"time"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
@@ -20,10 +21,13 @@ const (
 // play is a run of the command, or what one of its processes is told.
 type play struct {
 	only    string
+	rounds  int
 	lasts   time.Duration
 	dir     string
 	addr    string
 	profile string
+
+	defaults bool // of the limits
 }
 
 func (p *play) list(w io.Writer) error {
@@ -53,9 +57,13 @@ func (p *play) all(ctx context.Context, w io.Writer) error {
 	t := table{out: w}
 	t.begin()
 	for _, k := range chosen {
-		r, err := p.play(ctx, authority, k)
-		if err != nil {
-			return fmt.Errorf("%s: %s: %w", k.Who, k.Name, err)
+		r := row{kind: k}
+		for range p.rounds {
+			again, err := p.play(ctx, authority, k)
+			if err != nil {
+				return fmt.Errorf("%s: %s: %w", k.Who, k.Name, err)
+			}
+			r.join(again)
 		}
 		t.add(r)
 	}
@@ -75,7 +83,7 @@ func (p *play) open(ctx context.Context, authority *connectplugin.Authority) (s 
 			s.close(ctx)
 		}
 	}()
-	if s.host, err = stage.Start(ctx, roleHost, "-dir", p.dir, "-profile", p.profile); err != nil {
+	if s.host, err = stage.Start(ctx, roleHost, "-dir", p.dir, "-profile", p.profile, "-defaults="+strconv.FormatBool(p.defaults)); err != nil {
 		return s, err
 	}
 	p.addr = s.host.Said
@@ -109,61 +117,106 @@ func (p *play) play(ctx context.Context, authority *connectplugin.Authority, k k
 	}
 	defer s.close(ctx)
 	r.quiet = s.measure(ctx, quiet)
-	var before stage.Rest
-	if err := s.host.Ask(stage.WordRest, &before); err != nil {
+	if err := s.rest(); err != nil {
 		return r, err
 	}
-	if err := p.attack(ctx, s, &r); err != nil {
-		return r, err
-	}
-	if k.Who != kinds.Plugin {
-		return r, nil
-	}
-	// A program outside burns what the attacker, the host and the provider used, for as long.
-	active := p.lasts
-	if r.outcome.CutAfter > 0 {
-		active = min(active, r.outcome.CutAfter)
-	}
-	burner, err := stage.Start(ctx, roleBurner, "-cores", fmt.Sprint(r.used().Seconds()/active.Seconds()), "-for", active.String())
+	watch := s.host.Watch(ctx)
+	begun, err := s.usage()
 	if err != nil {
+		watch()
 		return r, err
 	}
-	r.control = s.measure(ctx, p.lasts)
-	_, err = burner.End()
+	played, err := p.attack(ctx, s, s, k)
+	r.memory = watch() - begun[0].Resident
+	r.loud, r.outcome, r.host, r.used = played.probed, played.outcome, played.host, played.used
+	if err != nil || k.Who != kinds.Plugin {
+		return r, err
+	}
+	r.control, r.elsewhere, err = p.control(ctx, authority, s, k)
 	return r, err
 }
 
-// attack attacks, and notes what the host used and what the probe noticed.
-func (p *play) attack(ctx context.Context, s *scene, r *row) error {
-	start, err := s.usage()
+// control has the probe call while programs outside use as much of the processors as the attack
+// did, at the same moments and with as many threads: a host of its own is attacked in the same way.
+func (p *play) control(ctx context.Context, authority *connectplugin.Authority, s *scene, k kinds.Kind) (probed, time.Duration, error) {
+	elsewhere := *p
+	elsewhere.profile = ""
+	other, err := elsewhere.open(ctx, authority)
 	if err != nil {
-		return err
+		return probed{}, 0, err
 	}
-	watch := s.host.Watch(ctx)
-	name := r.kind.Who + ": " + r.kind.Name
-	attacker, err := stage.Start(ctx, roleAttacker, "-dir", p.dir, "-addr", p.addr, "-only", name, "-for", p.lasts.String())
+	defer other.close(ctx)
+	for _, rests := range []*scene{s, other} {
+		if err := rests.rest(); err != nil {
+			return probed{}, 0, err
+		}
+	}
+	played, err := elsewhere.attack(ctx, s, other, k)
+	return played.probed, played.used, err
+}
+
+// played is what came of an attack.
+type played struct {
+	probed  probed
+	outcome kinds.Outcome
+	host    time.Duration // of processors, that the host used
+	used    time.Duration // and everybody who took part
+}
+
+// attack has a host attacked while the probe of a scene calls, which may be that of another one.
+func (p *play) attack(ctx context.Context, s, attacked *scene, k kinds.Kind) (r played, err error) {
+	scenes := []*scene{s}
+	if attacked != s {
+		scenes = append(scenes, attacked)
+	}
+	attacker, err := stage.Start(ctx, roleAttacker, "-dir", p.dir, "-addr", p.addr, "-only", k.Who+": "+k.Name, "-for", p.lasts.String())
 	if err != nil {
-		watch()
-		return err
+		return r, err //nolint:wrapcheck // says what it was
+	}
+	before, err := usages(scenes)
+	if err != nil {
+		attacker.Kill()
+		return r, err
 	}
 	if p.profile != "" {
 		var on bool
 		_ = s.host.Ask(stage.WordProfile, &on)
 		defer func() { _ = s.host.Ask(stage.WordProfile, &on) }()
 	}
-	r.loud = s.measure(ctx, p.lasts)
+	r.probed = s.measure(ctx, p.lasts)
 	if err := attacker.Hear(&r.outcome); err != nil {
-		watch()
-		return err
+		attacker.Kill()
+		return r, err //nolint:wrapcheck // says what it was
 	}
-	r.attacker, err = attacker.End()
-	end, errUsage := s.usage()
-	r.memory = watch() - start[0].Resident
+	if r.used, err = attacker.End(); err != nil {
+		return r, err //nolint:wrapcheck // says what it was
+	}
+	after, err := usages(scenes)
+	for i := range after {
+		r.used += after[i].CPU - before[i].CPU
+	}
 	if err == nil {
-		err = errUsage
+		r.host = after[0].CPU - before[0].CPU
 	}
-	r.host, r.provider = end[0].CPU-start[0].CPU, end[1].CPU-start[1].CPU
-	return err
+	return r, err
+}
+
+// usages is what the hosts and the providers of scenes use.
+func usages(scenes []*scene) (all []stage.Usage, err error) {
+	for _, s := range scenes {
+		u, err := s.usage()
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, u[:]...)
+	}
+	return all, nil
+}
+
+// rest lets the host rest.
+func (s *scene) rest() error {
+	var after stage.Rest
+	return s.host.Ask(stage.WordRest, &after) //nolint:wrapcheck // says what it was
 }
 
 // usage is what the host and the provider use.

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
+	"sort"
 	"time"
 
 	"github.com/masegraye/connect-plugin-go/bench/attack/kinds"
@@ -35,14 +37,37 @@ type row struct {
 	lasts   time.Duration
 	outcome kinds.Outcome
 
-	host, provider, attacker time.Duration // of processors
-	memory                   int64         // the most that the host had more than before
+	host      time.Duration // of processors, that the host used
+	memory    int64         // the most that the host had more than before
+	used      time.Duration // of processors, that everybody used who took part
+	elsewhere time.Duration // the same in the control
 
 	quiet, loud, control probed
 }
 
-// used is the processor time of the attack in all.
-func (r *row) used() time.Duration { return r.host + r.provider + r.attacker }
+// join adds another round of the same attack.
+func (r *row) join(o row) {
+	r.lasts += o.lasts
+	r.host += o.host
+	r.used += o.used
+	r.elsewhere += o.elsewhere
+	r.memory = max(r.memory, o.memory)
+	o.outcome.Sent += r.outcome.Sent
+	o.outcome.Refused += r.outcome.Refused
+	o.outcome.Told = o.outcome.Told || r.outcome.Told
+	r.outcome = o.outcome
+	r.quiet.join(o.quiet)
+	r.loud.join(o.loud)
+	r.control.join(o.control)
+}
+
+func (p *probed) join(o probed) {
+	p.times = append(p.times, o.times...)
+	p.failed += o.failed
+	if o.last != nil {
+		p.last = o.last
+	}
+}
 
 // worse is the 99th percentile of the probe beside the attack against that of the control.
 func (r *row) worse() float64 {
@@ -82,8 +107,8 @@ type table struct {
 }
 
 func (t *table) begin() {
-	_, _ = fmt.Fprintf(t.out, "%-50s %9s %8s %8s %5s %17s %17s %17s %s\n", "attack", "sent", "host CPU", "memory", "fails",
-		"quiet p50/p99", "attack p50/p99", "control p50/p99", "verdict")
+	_, _ = fmt.Fprintf(t.out, "%-50s %9s %8s %8s %5s %17s %17s %17s %5s %12s %s\n", "attack", "sent", "host CPU", "memory", "fails",
+		"quiet p50/p99", "attack p50/p99", "control p50/p99", "worse", "all CPU", "verdict")
 }
 
 func (t *table) add(r row) {
@@ -91,23 +116,26 @@ func (t *table) add(r row) {
 	if !good {
 		t.open++
 	}
-	control := ""
+	control, worse, used := "", "", ""
 	if len(r.control.times) > 0 {
-		control = latency(r.control)
+		control, worse = latency(r.control), fmt.Sprintf("%.2f", r.worse())
+		used = fmt.Sprintf("%.2f/%.2fs", r.used.Seconds(), r.elsewhere.Seconds())
 		t.worse = append(t.worse, r.worse())
 	}
 	const mebi = 1 << 20
-	_, _ = fmt.Fprintf(t.out, "%-50s %9d %7.2fs %4d MiB %5d %17s %17s %17s %s\n",
+	_, _ = fmt.Fprintf(t.out, "%-50s %9d %7.2fs %4d MiB %5d %17s %17s %17s %5s %12s %s\n",
 		r.kind.Who+": "+r.kind.Name, r.outcome.Sent,
-		r.host.Seconds(), max(r.memory, 0)/mebi, r.loud.failed, latency(r.quiet), latency(r.loud), control, verdict)
+		r.host.Seconds(), max(r.memory, 0)/mebi, r.loud.failed, latency(r.quiet), latency(r.loud), control, worse, used, verdict)
 }
 
 func (t *table) end() error {
 	if len(t.worse) > 0 {
 		slices.Sort(t.worse)
+		above := len(t.worse) - sort.SearchFloat64s(t.worse, math.Nextafter(tolerable, tolerable+1))
 		_, _ = fmt.Fprintf(t.out, "Beside a bad plugin another one's 99th percentile is %.2f times (median of %d attacks) what it is\n"+
-			"beside a program outside that burns the same processor time as long; at most %.2f is to be reached, on an idle machine.\n",
-			t.worse[len(t.worse)/2], len(t.worse), tolerable)
+			"beside another host that is attacked in the same way: the same processor time, at the same moments; at most %.2f\n"+
+			"is to be reached, on an idle machine: %d are above, the worst is %.2f.\n",
+			t.worse[len(t.worse)/2], len(t.worse), tolerable, above, t.worse[len(t.worse)-1])
 	}
 	if t.open > 0 {
 		return fmt.Errorf("%w: %d", errOpen, t.open)

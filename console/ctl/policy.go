@@ -72,12 +72,12 @@ func (t *tool) policyChanges(m *adminv1.CheckPolicyResponse, alone bool) error {
 		adminv1.PolicyChange_KIND_ENDPOINT_ENDS:        "is reached nowhere; was at",
 		adminv1.PolicyChange_KIND_ENDPOINT_SET:         "is reached at",
 	}
-	b := t.table("PLUGIN", "RUNTIME ID", "CHANGE", "RIGHT", "OF")
+	b := t.table("PLUGIN", "RUNTIME ID", "CHANGE", "RIGHT", "OF", "WHY")
 	slices.SortStableFunc(m.GetChanges(), func(a, b *adminv1.PolicyChange) int {
 		return cmp.Or(cmp.Compare(a.GetSelfId(), b.GetSelfId()), cmp.Compare(a.GetRuntimeId(), b.GetRuntimeId()))
 	})
 	for _, c := range m.GetChanges() {
-		b.row(c.GetSelfId(), c.GetRuntimeId(), words[c.GetKind()], c.GetRight(), c.GetSubject())
+		b.row(c.GetSelfId(), c.GetRuntimeId(), words[c.GetKind()], c.GetRight(), c.GetSubject(), c.GetReason())
 	}
 	if err := b.end("nothing would change for those who are there now"); err != nil {
 		return err

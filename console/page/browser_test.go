@@ -185,6 +185,14 @@ func (b *chrome) scheme(t *testing.T, scheme string) {
 	}, &struct{}{})
 }
 
+// width makes the window so wide, in pixels.
+func (b *chrome) width(t *testing.T, pixels int) {
+	t.Helper()
+	b.call(t, "Emulation.setDeviceMetricsOverride", map[string]any{
+		"width": pixels, "height": 900, "deviceScaleFactor": 1, "mobile": false,
+	}, &struct{}{})
+}
+
 // named is an element as a screen reader has it.
 type named struct{ role, name string }
 

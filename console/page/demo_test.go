@@ -82,6 +82,9 @@ func TestDemo(t *testing.T) {
 	if graph := b.evaluate(t, `document.getElementById("graph").textContent`); !strings.Contains(graph, "shortener: ") || !strings.Contains(graph, "99% ≤") {
 		t.Errorf("graph: %s", graph)
 	}
+	b.width(t, 1280)
+	b.screenshots(t, "demo-1280")
+	b.narrow(t, "demo-400")
 	command := exec.CommandContext(t.Context(), "sh", "-c", d.command)
 	if table, err := command.CombinedOutput(); err != nil || !strings.Contains(string(table), "storage") {
 		t.Errorf("%s: %v, %s", d.command, err, table)

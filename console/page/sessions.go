@@ -96,13 +96,27 @@ func (s *Server) open(token string, now time.Time) (session string, ok bool) {
 	defer s.mu.Unlock()
 	forget(s.links, now)
 	forget(s.sessions, now)
-	if !holds(s.links, given) || len(s.sessions) >= maxSessions {
+	if !holds(s.links, given) {
 		return "", false
 	}
 	delete(s.links, given)
+	if len(s.sessions) >= maxSessions {
+		delete(s.sessions, oldest(s.sessions)) // who has a link may come in
+	}
 	session = newToken()
 	s.sessions[sha256.Sum256([]byte(session))] = now.Add(sessionLife)
 	return session, true
+}
+
+// oldest returns the one that ends first.
+func oldest(tokens map[[sha256.Size]byte]time.Time) (first [sha256.Size]byte) {
+	var ends time.Time
+	for k, until := range tokens {
+		if ends.IsZero() || until.Before(ends) {
+			first, ends = k, until
+		}
+	}
+	return first
 }
 
 // holds compares in a time that tells nothing.

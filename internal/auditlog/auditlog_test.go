@@ -154,8 +154,14 @@ func TestVerify_CutTail(t *testing.T) {
 	if _, err := verify(t, &checkpoints[1], cut); !errors.As(err, &problem) || !strings.Contains(problem.What, "cut off") || problem.Line != first+1 {
 		t.Errorf("a log that was cut off: %v", err)
 	}
-	if _, err := verify(t, nil, strings.Join(lines[:first-1], "")); err == nil || !strings.Contains(err.Error(), "no checkpoint is signed") {
+	early := strings.Join(lines[:first-1], "") // without any checkpoint
+	if _, err := verify(t, nil, early); err == nil || !strings.Contains(err.Error(), "no checkpoint is signed") {
 		t.Errorf("a log without checkpoints: %v", err)
+	}
+	for name, text := range map[string]string{"before its first checkpoint": early, "completely": ""} {
+		if _, err := verify(t, &checkpoints[0], text); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("had got to line number %d", first)) {
+			t.Errorf("a log that was cut off %s: %v", name, err)
+		}
 	}
 	forged := checkpoints[0]
 	forged.Sequence++

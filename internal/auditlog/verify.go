@@ -98,15 +98,17 @@ func (v *Verifier) File(name string, r io.Reader) error {
 // Finish says what is known after the last file.
 func (v *Verifier) Finish() (Report, error) {
 	switch {
+	case v.before == nil && v.kept != nil:
+		return Report{}, fmt.Errorf("the log is empty, and had got to line number %d by %s: all of it is cut off", v.kept.Sequence, v.kept.Time)
 	case v.before == nil:
 		return Report{}, errors.New("the log is empty")
 	case v.doubt:
 		return v.report, v.problem("does not follow the line before it: one of the two was changed or inserted")
-	case v.report.Checkpoint == nil:
-		return v.report, v.problem("is the end, and no checkpoint is signed: nothing shows that the key's owner wrote any of it")
 	case v.kept != nil && v.report.Last < v.kept.Sequence:
 		return v.report, v.problem("is the end, and the log had got to line number %d by %s: what came after is cut off",
 			v.kept.Sequence, v.kept.Time)
+	case v.report.Checkpoint == nil:
+		return v.report, v.problem("is the end, and no checkpoint is signed: nothing shows that the key's owner wrote any of it")
 	case v.kept != nil && !v.found:
 		return v.report, v.problem("is beyond the checkpoint that was kept, which is not in the files: give older ones as well")
 	}

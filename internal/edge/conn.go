@@ -38,6 +38,7 @@ type Conn struct {
 	head    heading
 
 	writing sync.Mutex // held during a write, and taken before mu
+	parts   bool       // guarded by writing: the peer is to be told why it is cut off
 
 	mu    sync.Mutex
 	meter *meter        // nil in plaintext, and where the peer is trusted

@@ -53,6 +53,8 @@ type audible struct {
 	turns   *turns // nil where nothing waits: before its address is known, and after the handshake
 	working bool   // it has a turn
 	answers int    // in the TLS handshake so far
+
+	sending sending
 }
 
 // Read reads what the peer sent.
@@ -74,7 +76,7 @@ const mostAnswers = 2
 // Write writes. An answer in the TLS handshake says that the peer has sent what it had to, however
 // slowly it came, and gives it time for the next: whoever is still silent makes room before it.
 func (a *audible) Write(p []byte) (int, error) {
-	n, err := a.Conn.Write(p)
+	n, err := a.sending.write(a.Conn, p)
 	if a.turns != nil && a.answers < mostAnswers {
 		a.answers++
 		a.slot.heard()

@@ -6,7 +6,7 @@ import "testing"
 // of those that wait finds its place without a look at the others.
 func TestConn_AStreamWaitsOnce(t *testing.T) {
 	t.Parallel()
-	c := &conn{}
+	c := &conn{window: 1 << 20}
 	streams := make([]*stream, 3)
 	for i := range streams {
 		streams[i] = &stream{c: c, window: 1}
@@ -27,5 +27,75 @@ func TestConn_AStreamWaitsOnce(t *testing.T) {
 		if len(c.blocked) != 0 || streams[0].blocked {
 			t.Errorf("%d wait that were woken", len(c.blocked))
 		}
+	}
+}
+
+// Of those that wait so many are woken as there is room for, who waits longest first, and whoever had
+// a turn wakes the next.
+func TestConn_AsManyAreWokenAsThereIsRoomFor(t *testing.T) {
+	t.Parallel()
+	const waiting, atOnce = 40, highWater / leastFrame
+	c := &conn{window: 1 << 20}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	streams := make([]*stream, waiting)
+	for i := range streams {
+		streams[i] = &stream{c: c, window: 1}
+		streams[i].can.L = &c.mu
+		c.awaitLocked(streams[i])
+		streams[i].waits = true
+	}
+	check := func(when string, from, to int) {
+		t.Helper()
+		for i, st := range streams {
+			if has := i >= from && i < to; st.turn != has {
+				t.Errorf("%s: the turn of %d: %v", when, i, st.turn)
+			}
+		}
+	}
+	c.wakeBlockedLocked()
+	check("woken", 0, atOnce)
+	c.wakeBlockedLocked()
+	check("woken again", 0, atOnce)
+	for i := range streams {
+		streams[i].waits = false
+		c.yieldLocked(streams[i])
+		check("yielded", i+1, min(i+1+atOnce, waiting))
+	}
+	if c.woken != 0 || len(c.blocked) != 0 {
+		t.Errorf("%d have a turn and %d wait", c.woken, len(c.blocked))
+	}
+	c.window = 0
+	c.awaitLocked(streams[0])
+	streams[0].waits = true
+	if c.wakeBlockedLocked(); streams[0].turn {
+		t.Error("woken without room")
+	}
+}
+
+// What is left of an answer stands behind long ones that are being written, and not behind those
+// that wait; but there is a bound to that.
+func TestConn_TheEndOfAnAnswerDoesNotWait(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		pending, length int
+		last, takes     bool
+	}{
+		"room":                     {highWater - 1, leastBatch + 1, false, true},
+		"no room":                  {highWater, 1, false, false},
+		"the end of an answer":     {highWater, leastBatch, true, true},
+		"the end of a long answer": {highWater, leastBatch + 1, true, false},
+		"far too many of them":     {2 * highWater, 1, true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := &conn{window: 1 << 20, out: make([]byte, tt.pending), peer: peerSettings{maxFrame: leastFrame}}
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			st := &stream{c: c, window: 1 << 20, last: tt.last}
+			if rest := c.pushLocked(st, make([]byte, tt.length), true); len(rest) == 0 != tt.takes {
+				t.Errorf("%d of %d bytes wait", len(rest), tt.length)
+			}
+		})
 	}
 }

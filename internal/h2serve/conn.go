@@ -78,12 +78,16 @@ type conn struct {
 	lastID     uint32
 	out        []byte // frames that wait to be written
 	flushing   bool
+	unsettled  bool // some of what was written is left
 	encoder    *hpack.Encoder
+	heads      int               // of requests since the last look
+	indexes    bool              // there are dynamic tables
 	block      bytes.Buffer      // what encoder writes to
 	lower      map[string]string // as names, the other way
 	window     int64             // that the peer takes
-	blocked    []*stream         // that wait for window, or for room in out
-	spare      []*stream         // empty, in place of blocked while it is gone through
+	blocked    []*stream         // that wait for window, or for room in out; who waits longest is first
+	woken      int               // of them, whose turn it is
+	watching   []*stream         // that wait until what is pending has left
 	recvWindow int64             // that the peer may send
 	credit     int64             // of it that was read and is not given back yet
 	underway   int64             // that may still come for streams that have ended
@@ -96,7 +100,8 @@ type conn struct {
 // peerSettings is what the peer stated about itself.
 type peerSettings struct {
 	maxFrame int
-	window   int64 // initial, of each stream
+	window   int64  // initial, of each stream
+	table    uint32 // of header fields
 }
 
 func newConn(s *Server, nc Agreed) *conn {
@@ -104,7 +109,7 @@ func newConn(s *Server, nc Agreed) *conn {
 		s: s, nc: nc, remote: nc.RemoteAddr().String(),
 		streams: map[uint32]*stream{},
 		window:  initialWindow, recvWindow: int64(s.cfg.ConnWindow),
-		peer: peerSettings{maxFrame: leastFrame, window: initialWindow},
+		peer: peerSettings{maxFrame: leastFrame, window: initialWindow, table: tableSize},
 	}
 	c.life, c.end = context.WithCancel(s.cfg.ConnContext(context.WithValue(s.life, http.LocalAddrContextKey, nc.LocalAddr()), nc))
 	c.meter, _ = nc.(Metered)
@@ -146,7 +151,7 @@ func (c *conn) handshake() error {
 	cfg := &c.s.cfg
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.out = h2frame.AppendSettings(c.out,
+	c.out = h2frame.AppendSettings(c.out, c.noTableLocked(),
 		http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: cfg.MaxStreams},
 		http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: cfg.MaxHeaderBytes},
 		http2.Setting{ID: http2.SettingInitialWindowSize, Val: cfg.StreamWindow})

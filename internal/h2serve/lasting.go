@@ -95,7 +95,9 @@ func (l *Lasting) Send(p []byte) bool {
 	l.rest = p
 	l.pushLocked()
 	l.owed = len(l.rest) > 0
-	return !l.owed
+	took := !l.owed
+	c.flushPromptlyLocked()
+	return took
 }
 
 // End ends the response with p and the trailer that is among the fields of header, with
@@ -109,6 +111,7 @@ func (l *Lasting) End(p []byte, header http.Header) {
 	l.rest = append(slices.Clip(l.rest), p...) // what was sent is shared
 	l.trailer, l.ending, l.owed = trailer, true, false
 	l.pushLocked()
+	c.flushElsewhereLocked()
 	l.left = true
 	leaves := l.leavesLocked()
 	c.mu.Unlock()
@@ -117,7 +120,7 @@ func (l *Lasting) End(p []byte, header http.Header) {
 	}
 }
 
-// pushLocked sends what the peer takes of the rest, and the end after it.
+// pushLocked has what the peer takes of the rest be written next, and the end after it.
 func (l *Lasting) pushLocked() {
 	st, c := l.st, l.st.c
 	for st.err == nil {
@@ -129,11 +132,9 @@ func (l *Lasting) pushLocked() {
 		case len(l.rest) == 0:
 			l.rest = nil
 			l.endLocked()
-			c.flushElsewhereLocked()
 			return
 		case len(l.rest) == before:
 			c.awaitLocked(st)
-			c.flushElsewhereLocked()
 			return
 		}
 	}
@@ -168,7 +169,9 @@ func (l *Lasting) goOnLocked() {
 	if len(l.rest) == 0 {
 		return
 	}
-	if l.pushLocked(); l.owed && len(l.rest) == 0 {
+	l.pushLocked()
+	c.flushElsewhereLocked()
+	if l.owed && len(l.rest) == 0 {
 		l.owed = false
 		l.owner.Taken()
 	}

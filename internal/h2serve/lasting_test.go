@@ -217,6 +217,38 @@ func TestLasting_SharesTheConnection(t *testing.T) {
 	s.isOver(t)
 }
 
+// What the system has no room for is written when it has, in its order, and whoever sends waits for
+// that no more than for windows.
+func TestLasting_WaitsForNoSystem(t *testing.T) {
+	t.Parallel()
+	const piece, most, window = 8 << 10, 4096, 1 << 30
+	s := startLasting(t, nil)
+	w := dial(t, s.addr)
+	w.ok(w.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: window}))
+	w.ok(w.WriteWindowUpdate(0, window))
+	w.request(stream, true, nil)
+	l := <-s.begun
+	sent := 0
+	for took := true; took && sent < most; sent++ {
+		took = l.Send(bytes.Repeat([]byte{byte(sent)}, piece)) // nobody reads
+	}
+	if sent == most {
+		t.Fatal("the system has room for all of it")
+	}
+	l.End(nil, nil)
+	s.isGoingOn(t)
+	body, _ := w.rest(stream)
+	if len(body) != sent*piece {
+		t.Fatalf("%d bytes came, of %d", len(body), sent*piece)
+	}
+	for i := range sent {
+		if body[i*piece] != byte(i) || body[(i+1)*piece-1] != byte(i) {
+			t.Fatalf("piece %d is another one", i)
+		}
+	}
+	s.isOver(t)
+}
+
 // However nobody wants a response any more, its context says so, its owner ends it, and then it is
 // over; what is sent meanwhile is dropped.
 func TestLasting_IsEndedByItsOwner(t *testing.T) {

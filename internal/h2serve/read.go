@@ -91,7 +91,7 @@ func (c *conn) flushedLocked() {
 	})
 	defer t.Stop()
 	for c.flushing && c.err == nil && !late {
-		c.blocked = append(c.blocked, me)
+		c.watching = append(c.watching, me)
 		me.can.Wait()
 	}
 }
@@ -178,6 +178,7 @@ func (c *conn) headers(f *http2.MetaHeadersFrame) error {
 		st.cancel()
 		return http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeRefusedStream}
 	}
+	c.headSeenLocked()
 	st.window, c.underway = c.peer.window, c.underway-body
 	c.streams[st.id] = st
 	c.running++
@@ -287,7 +288,8 @@ func (c *conn) settingsLocked(f *http2.SettingsFrame) error {
 		case http2.SettingMaxFrameSize:
 			c.peer.maxFrame = min(int(s.Val), largestFrame)
 		case http2.SettingHeaderTableSize:
-			c.encoder.SetMaxDynamicTableSize(min(s.Val, tableSize))
+			c.peer.table = min(s.Val, tableSize)
+			c.encoder.SetMaxDynamicTableSize(c.peer.table)
 		default:
 		}
 		return nil

@@ -210,6 +210,7 @@ func (w *response) finish() {
 	if st.err != nil {
 		return
 	}
+	st.last = true
 	if !w.sent {
 		c.headLocked(st, strconv.Itoa(w.status), w.head, len(body) == 0 && trailer == nil, more...)
 	}

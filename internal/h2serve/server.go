@@ -13,7 +13,8 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/coarse"
 )
 
-// Config says how connections are served. Every field but ConnContext, State and Log is required.
+// Config says how connections are served. Every field but ConnContext, State, Log and PingInUse is
+// required.
 type Config struct {
 	// Handler serves the requests. Its panics end their streams.
 	Handler http.Handler
@@ -33,6 +34,7 @@ type Config struct {
 	PingAfter        time.Duration // of silence, before the peer is asked whether it lives
 	PingTimeout      time.Duration // for its answer
 	WriteTimeout     time.Duration // for the peer to take what is written at a time
+	PingInUse        bool          // only while there is a stream: one without ends by IdleTimeout
 	MaxStreams       uint32        // that a connection may have at a time
 	MaxHeaderBytes   uint32        // of a request's head, as HTTP/2 counts it
 	StreamWindow     uint32        // bytes of an upload that wait to be read
@@ -52,6 +54,15 @@ type Agreed interface {
 // more, beyond those that it could send before it knew.
 type Metered interface {
 	Stray(n int)
+}
+
+// Prompt is an [Agreed] that can be written to by who may wait for nobody.
+type Prompt interface {
+	// Offer writes p where that waits for nobody, and reports whether. Of what it took something
+	// may be left, which settled denies: Settle is to be called then, before anything else.
+	Offer(p []byte) (taken, settled bool, err error)
+	// Settle writes what is left, and waits for the peer.
+	Settle() error
 }
 
 // Server serves connections. Make it with [New]; it is safe for concurrent use.

@@ -48,7 +48,10 @@ type stream struct {
 	window     int64       // that the peer takes
 	err        error       // why no more can be sent
 	timers     [2]*time.Timer
+	last       bool     // what is being sent ends the response, but for its trailer
 	blocked    bool     // among those of c
+	waits      bool     // its handler does, to send
+	turn       bool     // it was woken to send, and counts among those
 	lasting    *Lasting // nil unless the response outlasts its handler
 }
 
@@ -130,6 +133,7 @@ func (st *stream) serve() {
 // returned takes in that the handler has returned.
 func (st *stream) returned() {
 	if st.lasting != nil {
+		st.lasting.w.header, st.lasting.w.head = nil, nil // the head was sent
 		st.lasting.owner.Begin(st.lasting)
 		return
 	}

@@ -52,8 +52,12 @@ func (c *conn) lookLocked(period time.Duration) error {
 	frames, writes := c.frames.Load(), c.writes.Load()
 	silent := count(&t.silent, frames == t.frames)
 	stuck := count(&t.stuck, writes == t.writes && writes%2 == 1)
-	idle := count(&t.idle, c.lastID == t.lastID && len(c.streams) == 0 && c.running == 0)
-	t.frames, t.writes, t.lastID = frames, writes, c.lastID
+	used := len(c.streams) > 0 || c.running > 0
+	idle := count(&t.idle, c.lastID == t.lastID && !used)
+	if cfg.PingInUse && !used {
+		t.silent, silent = 0, 0
+	}
+	t.frames, t.writes, t.lastID, c.heads = frames, writes, c.lastID, 0
 	switch {
 	case stuck >= cfg.WriteTimeout:
 		return errStuck

@@ -3,6 +3,7 @@ package h2serve
 import (
 	"net/http"
 	"runtime"
+	"slices"
 
 	"golang.org/x/net/http/httpguts"
 	"golang.org/x/net/http2/hpack"
@@ -38,10 +39,60 @@ func (c *conn) flushElsewhereLocked() {
 	c.s.give(job{c: c, write: true})
 }
 
+// flushPromptlyLocked writes what is pending where that waits for nobody, and has another
+// goroutine do it where it may. It lets go of mu while it writes.
+func (c *conn) flushPromptlyLocked() {
+	nc, ok := c.nc.(Prompt)
+	if !ok || c.flushing || len(c.out) == 0 || len(c.out) > record || c.err != nil {
+		c.flushElsewhereLocked()
+		return
+	}
+	batch := c.out
+	c.out, c.flushing = nil, true
+	c.mu.Unlock()
+	c.writes.Add(1)
+	taken, settled, err := nc.Offer(batch)
+	c.writes.Add(1)
+	if err != nil {
+		c.fail(err)
+	}
+	c.mu.Lock()
+	if taken {
+		putBatch(batch)
+		c.wakeBlockedLocked()
+	} else {
+		c.out = append(batch, c.out...)
+	}
+	c.unsettled = taken && !settled
+	if c.unsettled || len(c.out) > 0 && c.err == nil {
+		c.s.give(job{c: c, write: true})
+		return
+	}
+	c.flushing = false
+}
+
+// settleLocked writes what was left when nobody could wait. It lets go of mu while it writes.
+func (c *conn) settleLocked() {
+	nc, ok := c.nc.(Prompt)
+	if !ok || !c.unsettled {
+		return
+	}
+	c.unsettled = false
+	c.mu.Unlock()
+	c.writes.Add(1)
+	err := nc.Settle()
+	c.writes.Add(1)
+	if err != nil {
+		c.fail(err)
+	}
+	c.mu.Lock()
+}
+
 // write writes what others left to be written.
 func (c *conn) write() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.settleLocked()
 	c.gatherLocked()
 	for c.writeBatchLocked() {
 	}
@@ -92,21 +143,43 @@ func (c *conn) roomLocked() {
 	}
 }
 
-// wakeBlockedLocked has streams look again which waited for something that all of them share.
+// roomLeftLocked is how much more of data may be sent now by all streams together.
+func (c *conn) roomLeftLocked() int64 { return min(c.window, int64(highWater-len(c.out))) }
+
+// wakeBlockedLocked has streams look again which waited for something that all of them share, one
+// after the other and no more than there is room for: of hundreds that send long answers most would
+// wait again at once, and whoever has a short one stood behind all of them.
 func (c *conn) wakeBlockedLocked() {
-	woken := c.blocked
-	c.blocked = c.spare // for who has to wait again
-	for _, st := range woken {
-		st.blocked = false
+	for _, st := range c.watching {
+		st.can.Broadcast()
+	}
+	clear(c.watching)
+	c.watching = c.watching[:0]
+	n := 0
+	for ; n < len(c.blocked) && (c.err != nil || int64(c.woken)*leastFrame < c.roomLeftLocked()); n++ {
+		st := c.blocked[n]
+		if st.blocked = false; st.waits && !st.turn {
+			st.turn = true
+			c.woken++
+		}
 		st.wakeLocked()
 	}
-	clear(woken)
-	c.spare = woken[:0]
+	c.blocked = slices.Delete(c.blocked, 0, n)
+}
+
+// yieldLocked ends the turn of a stream. What room it left is for the next ones.
+func (c *conn) yieldLocked(st *stream) {
+	if st.turn {
+		st.turn = false
+		c.woken--
+		c.wakeBlockedLocked()
+	}
 }
 
 // sendLocked sends data of a stream, and its end if end is set. It waits for the peer's flow
 // control. An error is the one that ended the stream.
 func (c *conn) sendLocked(st *stream, p []byte, end bool) error {
+	defer c.yieldLocked(st)
 	for flushed := false; ; {
 		if st.err != nil {
 			return st.err
@@ -123,8 +196,10 @@ func (c *conn) sendLocked(st *stream, p []byte, end bool) error {
 			flushed = true
 		default:
 			c.awaitLocked(st)
+			c.yieldLocked(st)
+			st.waits = true
 			st.can.Wait()
-			flushed = false
+			flushed, st.waits = false, false
 		}
 	}
 }
@@ -133,7 +208,11 @@ func (c *conn) sendLocked(st *stream, p []byte, end bool) error {
 // the last of it if end is set. It returns what is left.
 func (c *conn) pushLocked(st *stream, p []byte, end bool) (rest []byte) {
 	n := int(min(int64(len(p)), int64(c.peer.maxFrame), max(0, st.window), max(0, c.window)))
-	if len(c.out) >= highWater {
+	most := highWater
+	if st.last && len(p) <= leastBatch { // what is left of an answer does not wait for long ones
+		most = 2 * highWater
+	}
+	if len(c.out) >= most {
 		n = 0
 	}
 	if n == 0 && len(p) > 0 {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/masegraye/connect-plugin-go/internal/backoff"
+	"github.com/masegraye/connect-plugin-go/internal/intime"
 	"github.com/masegraye/connect-plugin-go/internal/proxy/h2"
 )
 
@@ -26,6 +27,23 @@ type dial struct {
 // waiter is a request that waits for room on a connection.
 type waiter struct {
 	turn chan struct{} // has an element when it should look again
+	soon *time.Timer   // until when it waits for any connection; nil is as long as it may
+}
+
+// errNoneYet is what requests get that could wait longer only until nobody can be told.
+var errNoneYet = errors.New("there is no connection yet, and the time that the request had is all but over")
+
+// hurry sets how long a request waits for any connection, so that whoever makes it learns that the
+// server is out of reach, and not that its time is over.
+func (w *waiter) hurry(ctx context.Context) {
+	deadline, ok := ctx.Deadline()
+	if !ok || w.soon != nil {
+		return
+	}
+
+	if left, ok := intime.Wait(time.Until(deadline)); ok {
+		w.soon = time.NewTimer(left)
+	}
 }
 
 // choice is what a request is to do: use conn, fail with err, or wait, for dial too if
@@ -39,7 +57,10 @@ type choice struct {
 
 // Get returns a connection that takes a request now, or waits for room where there are
 // as many as there may be. Others may be faster to use that room.
-func (p *Pool) Get(ctx context.Context) (*Conn, error) {
+func (p *Pool) Get(ctx context.Context) (*Conn, error) { return p.get(ctx, false) }
+
+// get is Get for a request that hurries, or not.
+func (p *Pool) get(ctx context.Context, hurries bool) (*Conn, error) {
 	var w *waiter
 
 	defer func() { p.leave(w) }()
@@ -52,6 +73,10 @@ func (p *Pool) Get(ctx context.Context) (*Conn, error) {
 			w = p.waitLocked(w)
 		}
 		p.mu.Unlock()
+
+		if w != nil && hurries {
+			w.hurry(ctx)
+		}
 
 		if ch.conn != nil || ch.err != nil {
 			return ch.conn, ch.err
@@ -122,9 +147,9 @@ func (p *Pool) waitLocked(w *waiter) *waiter {
 // of the connection on its way.
 func (w *waiter) wait(ctx context.Context, ch choice) error {
 	var (
-		d       = ch.dial
-		dialled <-chan struct{}
-		pause   <-chan time.Time
+		d           = ch.dial
+		dialled     <-chan struct{}
+		soon, pause <-chan time.Time
 	)
 
 	if ch.pause > 0 {
@@ -138,9 +163,15 @@ func (w *waiter) wait(ctx context.Context, ch choice) error {
 		dialled = d.done
 	}
 
+	if w.soon != nil {
+		soon = w.soon.C
+	}
+
 	select {
 	case <-w.turn:
 	case <-pause:
+	case <-soon:
+		return errNoneYet
 	case <-dialled:
 		return d.err
 	case <-ctx.Done():
@@ -164,6 +195,10 @@ func (w *waiter) wait(ctx context.Context, ch choice) error {
 func (p *Pool) leave(w *waiter) {
 	if w == nil {
 		return
+	}
+
+	if w.soon != nil {
+		w.soon.Stop()
 	}
 
 	p.mu.Lock()

@@ -75,7 +75,8 @@ func New(cfg Config) *Pool {
 
 // RoundTrip makes a request over one of the connections. What it returns before the
 // response matches [Unprocessed] where the server did nothing. It asks for no compression
-// and follows no redirect; a request with a trailer is refused.
+// and follows no redirect; a request with a trailer is refused. Where there is no connection, it
+// stops waiting for one a moment before the request's deadline, so that its caller learns why.
 func (p *Pool) RoundTrip(r *http.Request) (*http.Response, error) {
 	x, err := newExchange(r)
 	if err != nil {
@@ -84,7 +85,7 @@ func (p *Pool) RoundTrip(r *http.Request) (*http.Response, error) {
 	defer x.settle()
 
 	for {
-		c, err := p.Get(r.Context())
+		c, err := p.get(r.Context(), true)
 		if err != nil {
 			return nil, &unreached{err}
 		}

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -197,12 +198,17 @@ func (x *exchange) readWhole() error {
 	return nil
 }
 
+// authority is the host that a request is for, without the zone of its address: that means something
+// on this machine alone (RFC 6874, section 4).
 func authority(r *http.Request) string {
-	if r.Host != "" {
-		return r.Host
+	host := cmp.Or(r.Host, r.URL.Host)
+
+	zone, end := strings.IndexByte(host, '%'), strings.LastIndexByte(host, ']')
+	if zone < 0 || end < zone || host[0] != '[' {
+		return host
 	}
 
-	return r.URL.Host
+	return host[:zone] + host[end:]
 }
 
 // bodyLength is the length of a request's body, -1 if it is not stated.

@@ -98,6 +98,28 @@ func readAgain(r *http.Request) (string, error) {
 	return string(all), err
 }
 
+// The zone of an address is for this machine alone.
+func TestRoundTrip_SaysNoZone(t *testing.T) {
+	t.Parallel()
+
+	s := serve(t, func(w http.ResponseWriter, r *http.Request) { w.Header().Set("X-Host", r.Host) }, 10)
+	p := newPool(t, dialer(s.Listener.Addr().String()), 1, nil)
+
+	for sent, want := range map[string]string{
+		"http://[fe80::2%25eth0]:1": "[fe80::2]:1", "http://[fe80::2%25eth0]": "[fe80::2]", "http://[::1]:1": "[::1]:1",
+		"http://a:1": "a:1",
+	} {
+		resp, err := p.RoundTrip(request(t.Context(), t, http.MethodGet, sent, http.NoBody))
+		if err != nil {
+			t.Fatal(err)
+		}
+
+		if err := resp.Body.Close(); err != nil || resp.Header.Get("X-Host") != want {
+			t.Errorf("for %s the server got %q, %v; want %q", sent, resp.Header.Get("X-Host"), err, want)
+		}
+	}
+}
+
 func TestRoundTrip_Head(t *testing.T) {
 	t.Parallel()
 

@@ -96,6 +96,9 @@ func (r *Resolver) Addresses(ctx context.Context, asker, host string) ([]netip.A
 	if name == "" || len(host) > maxNameLen {
 		return nil, ErrName
 	}
+	if name == "localhost" { // the system's table of hosts has it without the final dot
+		host = name
+	}
 	a, mine, err := r.begin(asker, name)
 	if err != nil {
 		return nil, err

@@ -118,6 +118,9 @@ type conn struct {
 	first []byte // until it is known
 }
 
+// Opened returns the connection that was accepted, for whoever writes to it: nothing looks at that.
+func (c *conn) Opened() net.Conn { return c.Conn }
+
 // Read implements [net.Conn].
 func (c *conn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)

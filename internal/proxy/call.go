@@ -36,6 +36,9 @@ type Call struct {
 	// gets as X-Plugin-Caller-Self-Id and X-Plugin-Caller-Self-Version; empty leaves
 	// the field out.
 	CallerSelfID, CallerVersion string
+	// Began is when the call came, of which a part of the time that it states is over; the
+	// zero Time is now.
+	Began time.Time
 	// Ahead pays for what the provider may send ahead; nil does not bound that.
 	Ahead *Ahead
 	// Ending states the outcome with which a stream ends for the caller that

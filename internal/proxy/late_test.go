@@ -5,8 +5,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/masegraye/connect-plugin-go/internal/proxy"
@@ -92,4 +94,54 @@ func get(t *testing.T, g *rig) (status int) {
 	}
 	_ = resp.Body.Close()
 	return resp.StatusCode
+}
+
+// A call waits for a provider that does not answer until the time that it has left is all but
+// over, which says nothing of the provider; what states no time, and the host's own questions,
+// wait for as long as a dial may take.
+func TestAudit_USE22_ACallLeavesTimeForAnotherProvider(t *testing.T) {
+	t.Parallel()
+	const dialTimeout = 5 * time.Second
+	for name, tt := range map[string]struct {
+		field, timeout string
+		spent          time.Duration // of the time that it states
+		how            proxy.Call
+		want           time.Duration
+		fault          bool
+	}{
+		"Connect":           {field: "Connect-Timeout-Ms", timeout: "1000", want: 875 * time.Millisecond},
+		"gRPC":              {field: "Grpc-Timeout", timeout: "2S", want: 1750 * time.Millisecond},
+		"a second provider": {field: "Connect-Timeout-Ms", timeout: "1000", spent: 600 * time.Millisecond, want: 350 * time.Millisecond},
+		"no time to tell":   {field: "Connect-Timeout-Ms", timeout: "1000", spent: 995 * time.Millisecond, want: dialTimeout, fault: true},
+		"a share at most":   {field: "Grpc-Timeout", timeout: "5S", want: 4500 * time.Millisecond},
+		"longer than that":  {field: "Grpc-Timeout", timeout: "1H", want: dialTimeout, fault: true},
+		"no time":           {field: "X-Other", timeout: "1", want: dialTimeout, fault: true},
+		"no number":         {field: "Connect-Timeout-Ms", timeout: "soon", want: dialTimeout, fault: true},
+		"urgent":            {field: "Connect-Timeout-Ms", timeout: "10", how: proxy.Call{Urgent: true}, want: dialTimeout, fault: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				p := newProvider(t, proxy.Config{
+					Endpoint: endpointOf(t, "http://127.0.0.1:1"), DialTimeout: dialTimeout,
+					Dial: func(ctx context.Context, _, _ string) (net.Conn, error) { <-ctx.Done(); return nil, ctx.Err() },
+				})
+				begun := time.Now()
+				if tt.spent > 0 {
+					tt.how.Began = begun.Add(-tt.spent)
+				}
+				tt.how.Path = "/a"
+				r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", http.NoBody)
+				r.Header.Set("Content-Type", "application/proto")
+				r.Header.Set(tt.field, tt.timeout)
+				got := p.Forward(httptest.NewRecorder(), r, tt.how)
+				if got.Class != proxy.ClassUnavailable || !got.Retryable || got.Sent || got.Fault != tt.fault {
+					t.Errorf("%+v", got)
+				}
+				if took := time.Since(begun); took != tt.want {
+					t.Errorf("it took %v, want %v", took, tt.want)
+				}
+			})
+		})
+	}
 }

@@ -2,8 +2,11 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
+
+	"github.com/masegraye/connect-plugin-go/internal/intime"
 )
 
 // waitingCallers is how many callers may have as many calls wait as one may.
@@ -14,6 +17,7 @@ type waiting struct {
 	*waiter
 
 	room    *time.Timer // how long it may wait for room
+	soon    *time.Timer // how long it may wait for any connection; nil is as long as the dial may
 	expired bool
 }
 
@@ -34,13 +38,17 @@ func (w *waiting) enterLocked(c *call, ch choice) (*waiting, error) {
 	if waiter == nil {
 		return nil, ErrBusy
 	}
-	return &waiting{waiter: waiter, room: time.NewTimer(c.p.cfg.RoomTimeout)}, nil
+	return &waiting{waiter: waiter, room: time.NewTimer(c.p.cfg.RoomTimeout), soon: c.hurry()}, nil
 }
 
 // wait returns when the call should look again. An error is that of the call, or
 // of the only way there would have been.
 func (w *waiting) wait(c *call, ch choice) error {
 	var dialled, late <-chan struct{}
+	var soon <-chan time.Time
+	if w.soon != nil {
+		soon = w.soon.C
+	}
 	if ch.dial != nil {
 		dialled, late = ch.dial.done, ch.dial.late
 	}
@@ -57,6 +65,10 @@ func (w *waiting) wait(c *call, ch choice) error {
 	case <-late:
 	case <-w.room.C:
 		w.expired = true
+	case <-soon:
+		if !c.p.Connected() {
+			return errSoon
+		}
 	case <-c.interrupted():
 		return c.why()
 	}
@@ -64,6 +76,27 @@ func (w *waiting) wait(c *call, ch choice) error {
 		return failed
 	}
 	return nil
+}
+
+// errSoon is what calls get that have to go on to another provider, or to be told, before
+// their time is over. It is no fault of the provider: their callers say how short that is.
+var errSoon = errors.New("provider is not connected yet, and the time that the call had is all but over")
+
+// hurry is a timer for how long the call may wait in vain, nil where it states no time.
+func (c *call) hurry() *time.Timer {
+	limit, stated := timeoutOf(c.r.Header)
+	if !stated || c.Urgent {
+		return nil
+	}
+	began := c.Began
+	if began.IsZero() {
+		began = c.start
+	}
+	wait, ok := intime.Wait(limit - time.Since(began))
+	if !ok {
+		return nil
+	}
+	return time.NewTimer(wait)
 }
 
 // errLate is what calls get that waited for a connection for as long as they may.
@@ -92,6 +125,9 @@ func (w *waiting) leave(p *Provider) {
 		return
 	}
 	w.room.Stop()
+	if w.soon != nil {
+		w.soon.Stop()
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.lines.waiting.remove(w.waiter)

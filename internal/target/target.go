@@ -59,8 +59,7 @@ func (n *Names) Known(authority string, shown *x509.Certificate) bool {
 	if h, _, err := net.SplitHostPort(authority); err == nil {
 		host = h
 	}
-	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
-	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	host = plain(strings.TrimSuffix(strings.TrimPrefix(host, "["), "]"))
 	if host == "" {
 		return false
 	}
@@ -75,7 +74,16 @@ func (n *Names) Known(authority string, shown *x509.Certificate) bool {
 }
 
 func (n *Names) add(name string) {
-	n.names[strings.ToLower(strings.TrimSuffix(name, "."))] = struct{}{}
+	n.names[plain(name)] = struct{}{}
+}
+
+// plain returns the one form of a name or address in which it is compared: the zone of an IPv6
+// address means something on the machine alone that writes it.
+func plain(name string) string {
+	if ip, err := netip.ParseAddr(name); err == nil {
+		return ip.WithZone("").String()
+	}
+	return strings.ToLower(strings.TrimSuffix(name, "."))
 }
 
 func (n *Names) addListener(listener net.Addr) {

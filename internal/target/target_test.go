@@ -49,6 +49,11 @@ func TestNames(t *testing.T) {
 			[]string{"[::1]:8443", "[::1]", "localhost"},
 			[]string{"127.0.0.1", "[::2]:8443"},
 		},
+		"IPv6 with a zone": {
+			target.NewNames(nil, &net.TCPAddr{IP: net.ParseIP("fe80::2"), Port: 8443, Zone: "lo"}), leaf,
+			[]string{"[fe80::2]:8443", "[fe80::2%lo]:8443", "[FE80::2%other]", "[fe80:0:0:0:0:0:0:2]:1"},
+			[]string{"localhost", "[fe80::3%lo]:8443", "fe80::2%", "[%lo]"},
+		},
 		"another address": {target.NewNames(nil, tcp("10.1.1.1:1")), nil, []string{"10.1.1.1"}, []string{"localhost"}},
 		"nothing":         {target.NewNames(nil, nil), nil, nil, []string{"", "localhost", "127.0.0.1"}},
 	} {

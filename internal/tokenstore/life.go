@@ -11,6 +11,7 @@ type life struct {
 	served  atomic.Int64 // instant of the last answer to a call; zero for never
 	calls   atomic.Int32 // that it is making
 	conns   atomic.Int32 // that it called over and that are open
+	met     atomic.Bool  // there was such a connection
 	doubted atomic.Bool
 }
 
@@ -55,7 +56,13 @@ func (i *Identity) Leave() {
 func (i *Identity) Busy() bool { return i.life.calls.Load() > 0 }
 
 // Attach and Detach tell that a connection of the instance opened and closed.
-func (i *Identity) Attach() { i.life.conns.Add(1) }
+func (i *Identity) Attach() {
+	i.life.conns.Add(1)
+	i.life.met.Store(true)
+}
+
+// Met tells whether there was ever a connection of the instance of which the end is told.
+func (i *Identity) Met() bool { return i.life.met.Load() }
 
 // Detach is told after Attach.
 func (i *Identity) Detach() { i.life.conns.Add(-1) }

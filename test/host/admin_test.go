@@ -339,6 +339,20 @@ func TestAdmin_Follow(t *testing.T) {
 	wantCode(t, "after the policy", stream.Err(), connect.CodeNotFound)
 }
 
+// wantReason demands that a check says why an identity would end.
+func wantReason(t *testing.T, m *adminv1.CheckPolicyResponse, runtimeID, want string) {
+	t.Helper()
+	for _, c := range m.GetChanges() {
+		if c.GetRuntimeId() == runtimeID && c.GetKind() == adminv1.PolicyChange_KIND_IDENTITY_ENDS {
+			if c.GetReason() != want {
+				t.Errorf("%s would end since %q, want %q", runtimeID, c.GetReason(), want)
+			}
+			return
+		}
+	}
+	t.Errorf("%s would not end: %v", runtimeID, m.GetChanges())
+}
+
 // What a check foresees is what the policy does.
 func TestAdmin_CheckPolicy(t *testing.T) {
 	t.Parallel()
@@ -370,12 +384,20 @@ func TestAdmin_CheckPolicy(t *testing.T) {
 			t.Errorf("%v is not foreseen in %v", want, res.Msg.GetChanges())
 		}
 	}
+	wantReason(t, res.Msg, none.RuntimeID(), "the policy does not name it")
 	if len(res.Msg.GetChanges()) != 4 {
 		t.Errorf("%d changes: %v", len(res.Msg.GetChanges()), res.Msg.GetChanges())
 	}
 	if len(snapshot(t, reader(host, operator.HTTPClient())).GetPlugins()) != 3 {
 		t.Error("the check changed something")
 	}
+	document.Plugins["none"], document.Plugins["operator"] = &adminv1.PluginRules{}, &adminv1.PluginRules{AllowUnproven: true}
+	res, err = reader(host, operator.HTTPClient()).CheckPolicy(t.Context(), connect.NewRequest(&adminv1.CheckPolicyRequest{Policy: document}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantReason(t, res.Msg, none.RuntimeID(), "it came with a secret, and the policy has none for it")
+	wantReason(t, res.Msg, operator.RuntimeID(), "it came with a secret, and the policy has none for it")
 	document.Idempotent = []string{"no procedure"}
 	_, err = reader(host, operator.HTTPClient()).CheckPolicy(t.Context(), connect.NewRequest(&adminv1.CheckPolicyRequest{Policy: document}))
 	wantCode(t, "an invalid policy", err, connect.CodeInvalidArgument)

@@ -3,15 +3,21 @@ package recovery_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
+	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
 )
 
@@ -148,6 +154,44 @@ func TestAudit_USE41_OneIdentityForAllThatNotice(t *testing.T) {
 	}
 	provider.Stop(t)
 	next(unavailable)
+}
+
+// A call whose identity the host loses again, each time before it does anything, fails as
+// unavailable: who called is not to learn of identities. The next call begins anew.
+func TestAudit_USE41_WhoLosesEachIdentityHearsOfNone(t *testing.T) {
+	t.Parallel()
+	host := hosttest.StartHostileHost(t, nil)
+	c := host.Client(t, nil)
+	var handshakes, asked atomic.Int32
+	host.Answer(hosttest.HandshakePath, func(w http.ResponseWriter, _ *http.Request) {
+		id := fmt.Sprintf("api-0123456789abcdefghijkl%04d", handshakes.Add(1))
+		body, _ := proto.Marshal(hosttest.Welcome(func(m *connectpluginv1.HandshakeResponse) { m.RuntimeId = id }))
+		w.Header().Set("Content-Type", "application/proto")
+		_, _ = w.Write(body)
+	})
+	const loses = 3 // as often as a call is made
+	host.Answer(connectpluginv1connect.PluginLifecycleReportHealthProcedure, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		if asked.Add(1) <= loses {
+			w.Header().Set("Www-Authenticate", "Bearer")
+			w.WriteHeader(http.StatusUnauthorized)
+			_, _ = io.WriteString(w, `{"code":"unauthenticated"}`)
+			return
+		}
+		w.Header().Set("Content-Type", "application/proto")
+	})
+	if err := c.Connect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.ReportHealth(t.Context(), healthy, "", nil); connect.CodeOf(err) != connect.CodeUnavailable {
+		t.Errorf("after %d losses: %v, want unavailable", asked.Load(), err)
+	}
+	if err := c.ReportHealth(t.Context(), healthy, "", nil); err != nil {
+		t.Errorf("the next call: %v", err)
+	}
+	if n, h := asked.Load(), handshakes.Load(); n != loses+1 || h != loses+1 {
+		t.Errorf("%d calls and %d handshakes, want %d each", n, h, loses+1)
+	}
 }
 
 // A host that comes back is asked by a client about an identity that it does not know

@@ -16,6 +16,30 @@ func echoServices() []connectplugin.PluginService {
 	return []connectplugin.PluginService{{Type: echoType, Version: "1.0.0", Path: "/echo.v1.Echo/", Handler: echoHandler()}}
 }
 
+// startAt starts a host that listens on an address of loopback.
+func startAt(t *testing.T, ip string) *hosttest.Host {
+	t.Helper()
+	l, err := net.Listen("tcp", net.JoinHostPort(ip, "0"))
+	if err != nil {
+		t.Skipf("this machine has no %s: %v", ip, err)
+	}
+	authority := hosttest.NewAuthority(t)
+	inner, err := connectplugin.NewHost(&connectplugin.ServeConfig{Authority: authority, Policy: policy(), Logger: hosttest.Logger(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- inner.Serve(ctx, l) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-served; err != nil {
+			t.Errorf("host: %v", err)
+		}
+	})
+	return &hosttest.Host{Host: inner, URL: "https://" + l.Addr().String(), Authority: authority, Audit: &hosttest.Audit{}}
+}
+
 // A plugin that was told nothing listens where it reaches its host from: on another
 // loopback address, and on IPv6.
 func TestAudit_USE33_APluginListensWhereItReachesItsHost(t *testing.T) {
@@ -23,25 +47,7 @@ func TestAudit_USE33_APluginListensWhereItReachesItsHost(t *testing.T) {
 	for _, ip := range []string{"127.0.0.1", "::1"} {
 		t.Run(ip, func(t *testing.T) {
 			t.Parallel()
-			l, err := net.Listen("tcp", net.JoinHostPort(ip, "0"))
-			if err != nil {
-				t.Skipf("this machine has no %s: %v", ip, err)
-			}
-			authority := hosttest.NewAuthority(t)
-			inner, err := connectplugin.NewHost(&connectplugin.ServeConfig{Authority: authority, Policy: policy(), Logger: hosttest.Logger(t)})
-			if err != nil {
-				t.Fatal(err)
-			}
-			ctx, cancel := context.WithCancel(context.Background())
-			served := make(chan error, 1)
-			go func() { served <- inner.Serve(ctx, l) }()
-			t.Cleanup(func() {
-				cancel()
-				if err := <-served; err != nil {
-					t.Errorf("host: %v", err)
-				}
-			})
-			host := &hosttest.Host{Host: inner, URL: "https://" + l.Addr().String(), Authority: authority, Audit: &hosttest.Audit{}}
+			host := startAt(t, ip)
 			host.StartPlugin(t, "provider", func(c *connectplugin.PluginServerConfig) { c.Services = echoServices() })
 			c := host.Enrol(t, "api", func(c *connectplugin.ClientConfig) { c.Metadata.Requires = hosttest.Requires(echoType) })
 			if err := once(t.Context(), service(t, c)); err != nil {

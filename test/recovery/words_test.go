@@ -33,6 +33,56 @@ func TestAudit_USE39_AnUndeclaredTypeIsNamed(t *testing.T) {
 	}
 }
 
+// So is one that asks for a capability which it does not get, whatever the reason; a constraint
+// that is none is refused before the host is asked.
+func TestAudit_USE39_ACapabilityThatIsNotGivenIsNamed(t *testing.T) {
+	t.Parallel()
+	host := start(t, func(c *connectplugin.ServeConfig) {
+		c.CapabilityBroker = connectplugin.NewCapabilityBroker("")
+		c.CapabilityBroker.RegisterCapability(hosttest.LoggerCapability(&hosttest.RecordingLogger{}))
+		api := c.Policy.Plugins["api"]
+		api.Capabilities = []string{"logger", "nothing"}
+		c.Policy.Plugins["api"] = api
+	})
+	c := caller(t, host)
+	for name, constraint := range map[string]string{"secrets": "", "nothing": "", "logger": ">=2"} {
+		_, err := c.Capability(t.Context(), name, constraint)
+		if err == nil || !strings.Contains(err.Error(), "PluginPolicy.Capabilities") || connect.CodeOf(err) != connect.CodeNotFound {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := c.Capability(t.Context(), "logger", ">=1, <2"); err != nil {
+		t.Errorf("what is given: %v", err)
+	}
+}
+
+// A constraint that means something else than it looks like is refused by the client, and by the
+// host whoever asks; one that says what it means finds its provider.
+func TestAudit_USE38_AConstraintThatMisleadsIsRefused(t *testing.T) {
+	t.Parallel()
+	host := start(t, nil)
+	provide(t, host)
+	c := caller(t, host)
+	for _, misread := range []string{"1.2-1.4", "0.1-9.0", "1.0.0-2.0.0", "v0.5-v1", "1.2 1.4", ">=1.0.x-2", "0.9-1.1 || 3.x"} {
+		if _, err := c.Service(t.Context(), echoType, misread); err == nil || !strings.Contains(err.Error(), "write for example") {
+			t.Errorf("%q: the client says: %v", misread, err)
+		}
+		if _, err := hosttest.Discover(t, c, echoType, misread); connect.CodeOf(err) != connect.CodeInvalidArgument {
+			t.Errorf("%q: the host says: %v", misread, err)
+		}
+		cfg := host.ClientConfig(t, "api")
+		cfg.Metadata.Requires = []connectplugin.ServiceDependency{{Type: echoType, MinVersion: misread}}
+		if _, err := connectplugin.NewClient(cfg); err == nil {
+			t.Errorf("%q: a client may declare it", misread)
+		}
+	}
+	for _, plain := range []string{"1.0 - 1.4", ">=0.9, <2", "1.x", "0.5 - 0.9 || 1.0"} {
+		if found, err := hosttest.Discover(t, c, echoType, plain); err != nil || found.GetEndpoint().GetVersion() != "1.0.0" {
+			t.Errorf("%q: %v, %v", plain, found, err)
+		}
+	}
+}
+
 // A constraint that no provider meets is told with the version that there is.
 func TestAudit_USE39_AnUnmetConstraintIsNamed(t *testing.T) {
 	t.Parallel()

@@ -49,6 +49,7 @@ func TestAudit_USE37_ANameIsDialledAtTheAddressThatRegistered(t *testing.T) {
 	}{
 		"its name":               {hosttest.DNS("localhost"), "localhost", true},
 		"its name, in capitals":  {hosttest.DNS("localhost"), "LocalHost", true},
+		"its name, with a dot":   {hosttest.DNS("localhost"), "localhost.", true},
 		"another name":           {hosttest.DNS("elsewhere.example"), "localhost", false},
 		"the address alone":      {hosttest.Loopback, "localhost", false},
 		"its address":            {hosttest.Loopback, "127.0.0.1", true},
@@ -105,7 +106,7 @@ func TestAudit_USE37_ANameOfAnotherAddressIsRefused(t *testing.T) {
 		}
 	}
 	for from, urls := range map[string]map[string]bool{
-		"127.0.0.1": {"https://localhost:1": true, "https://127.0.0.1:1": true, "https://127.0.0.2:1": false},
+		"127.0.0.1": {"https://localhost:1": true, "https://LOCALHOST.:1": true, "https://127.0.0.1:1": true, "https://127.0.0.2:1": false},
 		"127.0.0.2": {"https://localhost:1": false, "https://LOCALHOST.:1": false, "https://127.0.0.1:1": false, "https://127.0.0.2:1": true},
 	} {
 		register := registry(from)

@@ -100,12 +100,15 @@ function showEdges(edges) {
   ] })));
 }
 
+// What may turn out either way, and what somebody wanted.
+const uncertain = ["degraded", "unknown", "starting", "stopping", "stopped"];
+
 // healthOf says how an instance is, and in which colour.
 function healthOf(p) {
   const unknown = p.services?.length ? "unknown" : ""; // who provides nothing is not asked
   const h = p.runtimeId ? word(p.health, "HEALTH_") || unknown : p.launch?.state || "";
   if (p.drained) return { text: h ? `${h}, drained` : "drained", className: h === "unhealthy" ? "bad" : "warn" };
-  return { text: h, className: h === "healthy" ? "good" : h === "degraded" || h === "unknown" ? "warn" : h ? "bad" : "" };
+  return { text: h, className: h === "healthy" ? "good" : uncertain.includes(h) ? "warn" : h ? "bad" : "" };
 }
 
 function showGraph(edges, plugins) {

@@ -3,7 +3,11 @@
 
 const svgNS = "http://www.w3.org/2000/svg";
 const maxNodes = 24;
-const middle = { x: 450, y: 215 }, radius = { x: 290, y: 165 };
+// Shapes of the picture. A narrow one would shrink until nobody can read it: it has the names and how
+// they are, one below the other, and leaves the figures of the edges to the table.
+const wide = { width: 900, middle: { x: 450, y: 215 }, radius: { x: 290, y: 165 }, letters: 24, figures: true };
+const narrow = { width: 400, middle: { x: 200, y: 215 }, radius: { x: 80, y: 165 }, letters: 12, figures: false };
+let shape = wide;
 
 function draw(name, attributes, text) {
   const e = document.createElementNS(svgNS, name);
@@ -16,7 +20,7 @@ function draw(name, attributes, text) {
 function places(names) {
   return new Map(names.map((n, i) => {
     const a = 2 * Math.PI * i / Math.max(names.length, 1) - Math.PI / 2;
-    return [n, { x: middle.x + radius.x * Math.cos(a), y: middle.y + radius.y * Math.sin(a) }];
+    return [n, { x: shape.middle.x + shape.radius.x * Math.cos(a), y: shape.middle.y + shape.radius.y * Math.sin(a) }];
   }));
 }
 
@@ -38,18 +42,27 @@ function arrow(from, to, bad, lines) {
 }
 
 // shorten makes a name fit into the picture.
-const shorten = (s) => s.length > 24 ? s.slice(0, 11) + "…" + s.slice(-11) : s;
+function shorten(s) {
+  const half = shape.letters / 2 - 1;
+  return s.length > shape.letters ? s.slice(0, half) + "…" + s.slice(-half) : s;
+}
 
-// nameplate writes a name outside the ring, where no edge is.
-function nameplate(p, name) {
+// nameplate writes a name, and how it is, outside the ring, where no edge is.
+function nameplate(p, name, state) {
+  const { middle } = shape;
+  const lines = [name];
+  if (state) shape.figures ? lines[0] += ` (${state})` : lines.push(state);
   const aside = Math.abs(p.x - middle.x) > 60;
   const x = aside ? p.x + 15 * Math.sign(p.x - middle.x) : p.x;
-  const y = aside ? p.y + 4 : p.y + (p.y < middle.y ? -15 : 25);
-  return draw("text", { x, y, "text-anchor": aside ? (p.x > middle.x ? "start" : "end") : "middle" }, name);
+  const y = aside ? p.y + 4 : p.y + (p.y < middle.y ? -15 - 14 * (lines.length - 1) : 25);
+  const anchor = aside ? (p.x > middle.x ? "start" : "end") : "middle";
+  return lines.map((l, i) => draw("text", { x, y: y + 14 * i, "text-anchor": anchor, class: i ? "label" : "" }, l));
 }
 
 // drawGraph draws edges (from, to, bad, lines of text) between plugins of which health says how they are.
 function drawGraph(svg, edges, health) {
+  shape = matchMedia("(max-width: 600px)").matches ? narrow : wide;
+  svg.setAttribute("viewBox", `0 0 ${shape.width} 430`);
   const all = [...new Set(edges.flatMap((e) => [e.from, e.to]))].sort();
   const names = all.slice(0, maxNodes);
   const place = places(names);
@@ -71,14 +84,14 @@ function drawGraph(svg, edges, health) {
     if (!from || !to || from === to) continue;
     const [curve, ...texts] = arrow(from, to, b.bad, b.lines);
     curves.push(curve);
-    labels.push(...texts);
+    if (shape.figures) labels.push(...texts);
   }
   for (const n of names) {
     const p = place.get(n), h = health.get(n);
     nodes.push(draw("circle", { cx: p.x, cy: p.y, r: 9, class: h ? h.className : "" }));
-    nodes.push(nameplate(p, h?.text ? `${shorten(n)} (${h.text})` : shorten(n)));
+    nodes.push(...nameplate(p, shorten(n), h?.text));
   }
-  if (!names.length) nodes.push(draw("text", { x: middle.x, y: middle.y, "text-anchor": "middle" }, "no calls yet"));
+  if (!names.length) nodes.push(draw("text", { x: shape.middle.x, y: shape.middle.y, "text-anchor": "middle" }, "no calls yet"));
   if (all.length > names.length) nodes.push(draw("text", { x: 10, y: 420 }, `${all.length - names.length} more in the table`));
   svg.replaceChildren(defs, ...curves, ...labels, ...nodes);
 }

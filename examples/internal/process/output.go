@@ -5,6 +5,7 @@ package process
 import (
 	"context"
 	"errors"
+	"io"
 	"strings"
 	"sync"
 )
@@ -13,16 +14,22 @@ var errEnded = errors.New("the process ended")
 
 // output keeps what a process writes.
 type output struct {
+	log io.WriteCloser // gets it as well; nil for nobody
+
 	mu      sync.Mutex
 	text    strings.Builder
 	ended   bool
 	changed chan struct{} // closed and replaced at every change
 }
 
-func newOutput() *output { return &output{changed: make(chan struct{})} }
+func newOutput(log io.WriteCloser) *output { return &output{log: log, changed: make(chan struct{})} }
 
-// Write implements io.Writer.
+// Write implements io.Writer. One goroutine writes. A log that cannot be written lets the process go on.
 func (o *output) Write(p []byte) (int, error) {
+	if o.log != nil {
+		_, _ = o.log.Write(p)
+	}
+
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.text.Write(p)
@@ -41,6 +48,10 @@ func (o *output) String() string {
 
 // close says that nothing more will come.
 func (o *output) close() {
+	if o.log != nil {
+		_ = o.log.Close()
+	}
+
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.ended = true

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"syscall"
@@ -29,7 +30,13 @@ type Process struct {
 // Start starts a program in a directory. Its environment holds that directory, as
 // the place for temporary files, and GORACE.
 func Start(dir, path string, args ...string) (*Process, error) {
-	p := &Process{output: newOutput(), done: make(chan struct{})}
+	return StartLogged(nil, dir, path, args...)
+}
+
+// StartLogged does what Start does, and writes what the process writes to log as well, nil for nowhere.
+// It closes log when the process has ended, or could not be started.
+func StartLogged(log io.WriteCloser, dir, path string, args ...string) (*Process, error) {
+	p := &Process{output: newOutput(log), done: make(chan struct{})}
 	p.cmd = exec.Command(path, args...) //nolint:gosec,noctx // the programs are our own, and end with Stop or Kill
 	p.cmd.Dir = dir
 	p.cmd.Env = []string{"TMPDIR=" + dir, "GORACE=" + os.Getenv("GORACE")}
@@ -38,6 +45,8 @@ func Start(dir, path string, args ...string) (*Process, error) {
 	p.cmd.WaitDelay = time.Second
 
 	if err := p.cmd.Start(); err != nil {
+		p.output.close()
+
 		return nil, fmt.Errorf("start: %w", err)
 	}
 

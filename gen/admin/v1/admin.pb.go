@@ -2286,7 +2286,9 @@ type PolicyChange struct {
 	// The list of PluginPolicy, of a right.
 	Right string `protobuf:"bytes,4,opt,name=right,proto3" json:"right,omitempty"`
 	// The type, capability or endpoint.
-	Subject       string `protobuf:"bytes,5,opt,name=subject,proto3" json:"subject,omitempty"`
+	Subject string `protobuf:"bytes,5,opt,name=subject,proto3" json:"subject,omitempty"`
+	// Why the identity would end, in words.
+	Reason        string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2352,6 +2354,13 @@ func (x *PolicyChange) GetRight() string {
 func (x *PolicyChange) GetSubject() string {
 	if x != nil {
 		return x.Subject
+	}
+	return ""
+}
+
+func (x *PolicyChange) GetReason() string {
+	if x != nil {
+		return x.Reason
 	}
 	return ""
 }
@@ -3019,14 +3028,15 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"\x06policy\x18\x01 \x01(\v2&.connectplugin.admin.v1.PolicyDocumentR\x06policy\"o\n" +
 	"\x13CheckPolicyResponse\x12>\n" +
 	"\achanges\x18\x01 \x03(\v2$.connectplugin.admin.v1.PolicyChangeR\achanges\x12\x18\n" +
-	"\aomitted\x18\x02 \x01(\rR\aomitted\"\x97\x03\n" +
+	"\aomitted\x18\x02 \x01(\rR\aomitted\"\xaf\x03\n" +
 	"\fPolicyChange\x12=\n" +
 	"\x04kind\x18\x01 \x01(\x0e2).connectplugin.admin.v1.PolicyChange.KindR\x04kind\x12\x1d\n" +
 	"\n" +
 	"runtime_id\x18\x02 \x01(\tR\truntimeId\x12\x17\n" +
 	"\aself_id\x18\x03 \x01(\tR\x06selfId\x12\x14\n" +
 	"\x05right\x18\x04 \x01(\tR\x05right\x12\x18\n" +
-	"\asubject\x18\x05 \x01(\tR\asubject\"\xdf\x01\n" +
+	"\asubject\x18\x05 \x01(\tR\asubject\x12\x16\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason\"\xdf\x01\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12KIND_IDENTITY_ENDS\x10\x01\x12\x13\n" +

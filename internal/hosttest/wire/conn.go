@@ -5,6 +5,7 @@ package wire
 import (
 	"context"
 	"crypto/tls"
+	"io"
 	"net"
 	"net/http"
 	"testing"
@@ -54,6 +55,13 @@ func Dial(t testing.TB, host *hosttest.Host) *Conn {
 		t.Fatal(err)
 	}
 	return NewConn(t, conn, host.URL)
+}
+
+// Close ends the connection.
+func (c *Conn) Close() {
+	if only, ok := c.Client.Transport.(io.Closer); ok {
+		_ = only.Close()
+	}
 }
 
 // Prove proves a request, bound to the connection or not.

@@ -108,6 +108,8 @@ type Conn struct {
 	sent       int64  // bytes of them that may have reached the server
 	flushing   bool
 	encoder    *hpack.Encoder
+	heads      int          // of calls since the last look
+	indexes    bool         // there are dynamic tables
 	block      bytes.Buffer // what encoder writes to
 	sendWindow int64
 	shares     map[string]*share // of sendWindow, by owner
@@ -133,9 +135,10 @@ type Conn struct {
 // peerSettings is what the server stated about itself.
 type peerSettings struct {
 	maxFrame  int
-	maxHeader int64 // of one header list, as HTTP/2 counts it
-	window    int64 // initial, of each stream
-	largest   int64 // no stream's window differs by more from it
+	maxHeader int64  // of one header list, as HTTP/2 counts it
+	window    int64  // initial, of each stream
+	table     uint32 // of header fields
+	largest   int64  // no stream's window differs by more from it
 }
 
 // Client starts a connection on nc, sends the preface and waits for the
@@ -159,7 +162,7 @@ func Client(ctx context.Context, nc net.Conn, batch *Batch, cfg Config) (*Conn, 
 		lastStream: maxStreamID,
 		sendWindow: initialWindow,
 		capacity:   initialWindow,
-		peer:       peerSettings{maxFrame: maxFrame, maxHeader: math.MaxInt64, window: initialWindow},
+		peer:       peerSettings{maxFrame: maxFrame, maxHeader: math.MaxInt64, window: initialWindow, table: tableSize},
 		worth:      worth{late: streamWindow, since: time.Now()},
 	}
 	c.limit.Store(noLimit)
@@ -197,7 +200,7 @@ func (c *Conn) Close() {
 func (c *Conn) handshake(ctx context.Context) error {
 	release := context.AfterFunc(ctx, func() { _ = c.nc.SetDeadline(time.Unix(1, 0)) })
 	preface := []byte(http2.ClientPreface)
-	preface = h2frame.AppendSettings(preface,
+	preface = h2frame.AppendSettings(preface, c.noTable(),
 		http2.Setting{ID: http2.SettingEnablePush, Val: 0},
 		http2.Setting{ID: http2.SettingInitialWindowSize, Val: leastAhead},
 		http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: c.maxHeaderBytes()})

@@ -35,7 +35,8 @@ func (c *Conn) applySettingsLocked(f *http2.SettingsFrame) error {
 		case http2.SettingMaxConcurrentStreams:
 			c.limit.Store(int64(min(s.Val, noLimit)))
 		case http2.SettingHeaderTableSize:
-			c.encoder.SetMaxDynamicTableSize(min(s.Val, tableSize))
+			c.peer.table = min(s.Val, tableSize)
+			c.encoder.SetMaxDynamicTableSize(c.peer.table)
 		case http2.SettingMaxHeaderListSize:
 			c.peer.maxHeader = int64(s.Val)
 		default:

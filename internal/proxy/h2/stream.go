@@ -124,6 +124,7 @@ func (c *Conn) Open(r Request) (*Stream, []byte, error) {
 		c.joinShareLocked(s, r.Owner)
 	}
 	s.at = c.taken + int64(len(c.out))
+	c.headSentLocked()
 	c.out = h2frame.AppendHeaders(c.out, s.id, c.encodeLocked(r.Fields), s.sentEnd, c.peer.maxFrame)
 	for len(body) > 0 {
 		rest := c.sendLocked(s, body, r.End)

@@ -86,6 +86,7 @@ func (c *Conn) look() {
 		c.stopped.Done()
 		return
 	}
+	c.heads = 0
 	c.looks.Reset()
 }
 

@@ -5,6 +5,7 @@ package demo
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -39,8 +40,10 @@ func (d *demo) explain() {
 		"                       (the link works once, within ten minutes)\n"+
 		"         as a scrape   curl -s %s | grep rpc_server_call_duration\n"+
 		"         in a shell    %s\n"+
-		"                       (or services, calls, limits, tail, watch in place of plugins)",
-		d.link, d.stack.Metrics, strings.Join(d.stack.ConsoleCommand("plugins"), " "))
+		"                       (or services, calls, limits, tail, watch in place of plugins)\n"+
+		"         in the logs   tail -f %s\n"+
+		"                       (one lies beside it for each plugin, and %s)",
+		d.link, d.stack.Metrics, strings.Join(d.stack.ConsoleCommand("plugins"), " "), d.stack.LogFile("host"), filepath.Base(d.stack.PolicyFile()))
 }
 
 // look shows what an operator sees.
@@ -75,13 +78,20 @@ func (d *demo) stay(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, d.stays)
 	defer cancel()
 
-	tick := time.NewTicker(busyEvery)
+	tick, look := time.NewTicker(busyEvery), time.NewTicker(keepEvery)
 	defer tick.Stop()
+	defer look.Stop()
 
-	for i := 1; ; i++ {
+	kept := keeper{stack: d.stack, sayf: d.sayf, away: map[string]string{}}
+	defer kept.end()
+
+	for i := 0; ; {
 		select {
 		case <-tick.C:
+			i++
 			d.busy(ctx, i)
+		case <-look.C:
+			kept.look()
 		case <-ctx.Done():
 			return nil
 		}

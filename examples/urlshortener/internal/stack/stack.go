@@ -74,7 +74,26 @@ func (s *Stack) Start(ctx context.Context, name, says string, args ...string) (*
 		return nil, err
 	}
 
-	p, err := process.Start(s.Dir, filepath.Join(s.Bin, name), args...)
+	p, err := s.launch(name, args...)
+	if err != nil {
+		return nil, err
+	}
+
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	_, err = p.Await(ctx, says)
+
+	return p, err
+}
+
+// launch starts a program of the stack.
+func (s *Stack) launch(name string, args ...string) (*process.Process, error) {
+	log, err := os.OpenFile(s.LogFile(name), os.O_WRONLY|os.O_CREATE|os.O_APPEND, ownerOnly)
+	if err != nil {
+		return nil, fmt.Errorf("log: %w", err)
+	}
+
+	p, err := process.StartLogged(log, s.Dir, filepath.Join(s.Bin, name), args...)
 	if err != nil {
 		return nil, err
 	}
@@ -86,12 +105,11 @@ func (s *Stack) Start(ctx context.Context, name, says string, args ...string) (*
 	s.Processes[name] = p
 	s.all = append(s.all, p)
 
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
-	defer cancel()
-	_, err = p.Await(ctx, says)
-
-	return p, err
+	return p, nil
 }
+
+// LogFile returns where what a program writes is written to.
+func (s *Stack) LogFile(name string) string { return filepath.Join(s.Dir, name+".log") }
 
 // StartHost starts the host and waits until it is its own client.
 func (s *Stack) StartHost(ctx context.Context) error {
@@ -148,9 +166,16 @@ func (s *Stack) StartPage(ctx context.Context) (string, error) {
 
 // StartPlugin starts a plugin and waits until its service is registered.
 func (s *Stack) StartPlugin(ctx context.Context, name string) error {
-	_, err := s.Start(ctx, name, "service registered", "-host", s.URL, "-dir", s.PluginDir(name))
+	_, err := s.Start(ctx, name, registered, s.pluginArgs(name)...)
 
 	return err
+}
+
+// registered is what a plugin says when its service is.
+const registered = "service registered"
+
+func (s *Stack) pluginArgs(name string) []string {
+	return []string{"-host", s.URL, "-dir", s.PluginDir(name)}
 }
 
 // Shortener runs the command shortener to its end and returns what it printed.
