@@ -15,9 +15,9 @@ const (
 	own = iota
 	theirs
 	sides
-
-	orders = sides
 )
+
+const orders = sides // in which they can be measured
 
 // plan is what is measured.
 type plan struct {

@@ -21,6 +21,25 @@ func (r *results) print(out io.Writer, p *plan) error {
 		_, _ = fmt.Fprintln(w)
 	}
 	row("", "own", "go-plugin", "own/go-plugin", "reach")
+	r.printTimes(row)
+	for _, n := range callers {
+		a, b := quantile(r.rates[n][own], half), quantile(r.rates[n][theirs], half)
+		reach := map[int]string{1: "0.95", 32: "0.75"}[n]
+		row(fmt.Sprintf("unary %d B x %d, calls/s", side.PayloadSize, n), number(a), number(b), ratio(a, b), reach)
+	}
+	a, b := r.memory[own], r.memory[theirs]
+	row("memory of a plugin, MiB", mib(a.Plugin), mib(b.Plugin), ratio(float64(a.Plugin), float64(b.Plugin)), "")
+	row("memory of the host for it, MiB", mib(a.Host), mib(b.Host), ratio(float64(a.Host), float64(b.Host)), "")
+	row("both, MiB", mib(a.Plugin+a.Host), mib(b.Plugin+b.Host), ratio(float64(a.Plugin+a.Host), float64(b.Plugin+b.Host)), "1.00")
+	r.printLeft(row, p.launches)
+	if err := w.Flush(); err != nil {
+		return fmt.Errorf("table: %w", err)
+	}
+	return r.left()
+}
+
+// printTimes prints how long starts and stops take, also by the side that went first.
+func (r *results) printTimes(row func(...string)) {
 	for _, d := range []struct {
 		name, reach string
 		of          func(side.Report) []time.Duration
@@ -43,20 +62,6 @@ func (r *results) print(out io.Writer, p *plan) error {
 		in(", p50 where own went first", "", half, r.starts[own])
 		in(", p50 where go-plugin went first", "", half, r.starts[theirs])
 	}
-	for _, n := range callers {
-		a, b := quantile(r.rates[n][own], half), quantile(r.rates[n][theirs], half)
-		reach := map[int]string{1: "0.95", 32: "0.75"}[n]
-		row(fmt.Sprintf("unary %d B x %d, calls/s", side.PayloadSize, n), number(a), number(b), ratio(a, b), reach)
-	}
-	a, b := r.memory[own], r.memory[theirs]
-	row("memory of a plugin, MiB", mib(a.Plugin), mib(b.Plugin), ratio(float64(a.Plugin), float64(b.Plugin)), "")
-	row("memory of the host for it, MiB", mib(a.Host), mib(b.Host), ratio(float64(a.Host), float64(b.Host)), "")
-	row("both, MiB", mib(a.Plugin+a.Host), mib(b.Plugin+b.Host), ratio(float64(a.Plugin+a.Host), float64(b.Plugin+b.Host)), "1.00")
-	r.printLeft(row, p.launches)
-	if err := w.Flush(); err != nil {
-		return fmt.Errorf("table: %w", err)
-	}
-	return r.left()
 }
 
 // printLeft prints what each side had more after many launches than before.
