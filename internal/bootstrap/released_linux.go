@@ -2,6 +2,7 @@ package bootstrap
 
 import (
 	"context"
+	"errors"
 	"os"
 	"syscall"
 	"time"
@@ -36,12 +37,12 @@ func Released(ctx context.Context, pipe *os.File) bool {
 
 // unread reports whether nobody has the other end.
 func unread(fd uintptr) bool {
-	asked := pollFD{fd: int32(fd)} //nolint:gosec // a descriptor
+	asked := pollFD{fd: int32(fd)}
 	var now syscall.Timespec
 	for {
-		_, _, errno := syscall.Syscall6(syscall.SYS_PPOLL, uintptr(unsafe.Pointer(&asked)), 1,
-			uintptr(unsafe.Pointer(&now)), 0, 0, 0) //nolint:gosec // the kernel fills it
-		if errno != syscall.EINTR {
+		_, _, errno := syscall.Syscall6(syscall.SYS_PPOLL,
+			uintptr(unsafe.Pointer(&asked)), 1, uintptr(unsafe.Pointer(&now)), 0, 0, 0) //nolint:gosec // the kernel fills it
+		if !errors.Is(errno, syscall.EINTR) {
 			return errno == 0 && asked.revents&pollErr != 0
 		}
 	}

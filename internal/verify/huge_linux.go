@@ -3,6 +3,7 @@
 package verify
 
 import (
+	"fmt"
 	"os"
 	"syscall"
 	"unsafe"
@@ -21,14 +22,17 @@ const (
 // error says that the kernel cannot, or not now: the file is executed as well without.
 func gather(file *os.File) error {
 	info, err := file.Stat()
-	if err != nil || info.Size() < hugePage {
-		return err //nolint:wrapcheck // of interest to a test alone
+	if err != nil {
+		return fmt.Errorf("huge pages: %w", err)
+	}
+	if info.Size() < hugePage {
+		return nil
 	}
 	whole := int(info.Size()) / hugePage * hugePage
 	return mapHuge(file, whole, func(begin uintptr) error {
-		_, _, errno := syscall.Syscall(syscall.SYS_MADVISE, begin, uintptr(whole), madvCollapse) //nolint:gosec // a length
+		_, _, errno := syscall.Syscall(syscall.SYS_MADVISE, begin, uintptr(whole), madvCollapse)
 		if errno != 0 {
-			return errno
+			return fmt.Errorf("huge pages: %w", errno)
 		}
 		return nil
 	})
@@ -39,15 +43,15 @@ func gather(file *os.File) error {
 func mapHuge(file *os.File, length int, do func(begin uintptr) error) error {
 	room, err := syscall.Mmap(anonymousFile, 0, length+hugePage, syscall.PROT_NONE, syscall.MAP_PRIVATE|syscall.MAP_ANON)
 	if err != nil {
-		return err //nolint:wrapcheck // of interest to a test alone
+		return fmt.Errorf("huge pages: %w", err)
 	}
 	defer func() { _ = syscall.Munmap(room) }()
 	begin := uintptr(unsafe.Pointer(unsafe.SliceData(room))) //nolint:gosec // memory that the collector does not move
 	begin = (begin + hugePage - 1) / hugePage * hugePage
-	_, _, errno := syscall.Syscall6(syscall.SYS_MMAP, begin, uintptr(length), syscall.PROT_READ, //nolint:gosec // a length
+	_, _, errno := syscall.Syscall6(syscall.SYS_MMAP, begin, uintptr(length), syscall.PROT_READ,
 		syscall.MAP_PRIVATE|mapFixed, file.Fd(), 0)
 	if errno != 0 {
-		return errno
+		return fmt.Errorf("huge pages: map: %w", errno)
 	}
 	return do(begin)
 }
