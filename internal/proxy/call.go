@@ -29,6 +29,9 @@ type Call struct {
 	// takes a connection that is kept for that. It is for the host's own
 	// questions.
 	Urgent bool
+	// Last says that the provider is told that no other call follows: [Provider.Seal] reported
+	// so. It passes where others are refused already.
+	Last bool
 	// CallerSelfID and CallerVersion are its self id and version, which the provider
 	// gets as X-Plugin-Caller-Self-Id and X-Plugin-Caller-Self-Version; empty leaves
 	// the field out.
@@ -55,7 +58,7 @@ type Ahead = h2.Ahead
 // NewAhead returns one of so many bytes.
 func NewAhead(most int64) *Ahead { return h2.NewAhead(most) }
 
-// stated yields what the host says of the caller.
+// stated yields what the host says of the caller and of the call.
 func (c *Call) stated(yield func(name, value string)) {
 	for _, field := range [...]struct{ name, value string }{
 		{headers.CallerID, c.CallerID}, {headers.CallerSelfID, c.CallerSelfID}, {headers.CallerVersion, c.CallerVersion},
@@ -63,6 +66,9 @@ func (c *Call) stated(yield func(name, value string)) {
 		if field.value != "" {
 			yield(field.name, field.value)
 		}
+	}
+	if c.Last {
+		yield(headers.LastCall, headers.Yes)
 	}
 }
 
