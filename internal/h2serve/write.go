@@ -23,6 +23,7 @@ func (c *conn) flushLocked() {
 	for range flushRounds {
 		if !c.writeBatchLocked() {
 			c.flushing = false
+			c.quietLocked()
 			return
 		}
 	}
@@ -96,6 +97,7 @@ func (c *conn) write() {
 	for c.writeBatchLocked() {
 	}
 	c.flushing = false
+	c.quietLocked()
 }
 
 // gatherLocked lets whoever is ready to run add frames of its own to what is written next.
