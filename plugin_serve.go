@@ -55,7 +55,7 @@ func (s *pluginServer) newServer(ctx context.Context) *h2serve.Server {
 		// The host has a connection for each plugin, and no call on most of them.
 		PingInUse: true, MaxStreams: pluginStreams,
 		MaxHeaderBytes: uint32(defaultLimits.MaxHeaderBytes), //nolint:gosec // a constant
-		StreamWindow: pluginStreamBuffer, ConnWindow: pluginConnBuffer,
+		StreamWindow:   pluginStreamBuffer, ConnWindow: pluginConnBuffer,
 	})
 }
 
