@@ -155,6 +155,7 @@ func TestServer_WhatIsServedEndsWell(t *testing.T) {
 	w.request(1, true, nil)
 	<-began
 	r.Retire(true)
+	<-time.After(600 * time.Millisecond) // longer than a connection stays on which nothing is under way
 	close(release)
 	var got []byte
 	w.until(func(f http2.Frame) bool {
