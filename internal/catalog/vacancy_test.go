@@ -50,6 +50,51 @@ func TestVacatedConcernsWhatWasInTheWay(t *testing.T) {
 	}
 }
 
+// What stood by leaves room to what is withheld, whether it is taken back or ends.
+func TestVacatedByWhoStoodBy(t *testing.T) {
+	t.Parallel()
+
+	waiting := func(runtimeID, serviceType string) catalog.Registration {
+		r := of(runtimeID, serviceType)
+		r.Standby = true
+
+		return r
+	}
+
+	for name, tt := range map[string]struct {
+		cfg   catalog.Config
+		first catalog.Registration // that is withheld
+		then  catalog.Registration
+		free  func(c *catalog.Catalog)
+	}{
+		"of another": {catalog.Config{MaxPerType: 1}, waiting("a", "log"), waiting("b", "log"), func(c *catalog.Catalog) { c.RemoveRuntime("b") }},
+		"of its own": {catalog.Config{MaxPerRuntime: 1}, of("a", "mail"), waiting("a", "log"), func(c *catalog.Catalog) { _ = c.Unregister("a/log", "a") }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+
+			var c *catalog.Catalog
+
+			back := 0
+			tt.cfg.Vacated = func(concerns func(catalog.Registration) bool) { back += len(c.Restore(concerns)) }
+			c = catalog.New(tt.cfg)
+			register(t, c, of("x", "log"), tt.first)
+			c.Withhold(func(r catalog.Registration) bool { return r.RuntimeID == "a" })
+			register(t, c, tt.then)
+
+			if !c.StandsBy(tt.then.ID) || len(c.Restore(everything)) > 0 {
+				t.Fatal("nothing is in its way")
+			}
+
+			tt.free(c)
+
+			if back != 1 {
+				t.Errorf("%d came back", back)
+			}
+		})
+	}
+}
+
 func of(runtimeID, serviceType string) catalog.Registration {
 	r := reg(runtimeID, serviceType, "1.0.0")
 	r.SelfID = runtimeID

@@ -92,10 +92,14 @@ func TestConn_OffersWhatThereIsRoomFor(t *testing.T) {
 	if taken, settled, err := c.Offer([]byte("end")); !taken || !settled || err != nil {
 		t.Errorf("what is settled takes nothing more: %v, %v, %v", taken, settled, err)
 	}
+	more := bytes.Repeat([]byte("m"), 2*sent*piece) // than there is room for: who writes waits again
+	if n, err := c.Write(more); n != len(more) || err != nil {
+		t.Errorf("%d bytes of %d are written: %v", n, len(more), err)
+	}
 	_ = c.Close()
 	all := <-got
-	if len(all) != sent*piece+3 || string(all[sent*piece:]) != "end" {
-		t.Fatalf("%d bytes came, of %d", len(all), sent*piece+3)
+	if want := sent*piece + 3 + len(more); len(all) != want || string(all[sent*piece:sent*piece+3]) != "end" {
+		t.Fatalf("%d bytes came, of %d", len(all), want)
 	}
 	for i := range sent {
 		if all[i*piece] != byte(i) || all[(i+1)*piece-1] != byte(i) {
