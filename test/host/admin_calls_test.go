@@ -1,6 +1,7 @@
 package host_test
 
 import (
+	"context"
 	"slices"
 	"testing"
 	"time"
@@ -26,6 +27,26 @@ func calling(t *testing.T, host *hosttest.Host) (logger *hosttest.Plugin, caller
 	return logger, caller, func() error {
 		_, err := calls.Log(t.Context(), connect.NewRequest(&loggerv1.LogRequest{Message: "m"}))
 		return err
+	}
+}
+
+// Who follows a host that ends is told so.
+func TestAdmin_FollowEndsWithTheHost(t *testing.T) {
+	t.Parallel()
+	host := administered(t, nil)
+	stream, err := reader(host, host.Enrol(t, "viewer", nil).HTTPClient()).Follow(t.Context(), connect.NewRequest(&adminv1.FollowRequest{}))
+	if err != nil || !stream.Receive() {
+		t.Fatalf("Follow: %v, %v", err, stream.Err())
+	}
+	defer func() { _ = stream.Close() }()
+	ended := make(chan error, 1)
+	go func() { ended <- host.Shutdown(context.Background()) }()
+	for stream.Receive() {
+		continue
+	}
+	wantCode(t, "as the host ends", stream.Err(), connect.CodeUnavailable)
+	if err := hosttest.Arrival(t, ended); err != nil {
+		t.Error(err)
 	}
 }
 
