@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -87,6 +88,10 @@ func TestOutputThatNobodyReads(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.Enrol(t, "api", nil)
+	log := filepath.Join(r.dir, "audit.log")
+	run(t, 0, "audit", "key", r.dir)
+	writeLog(t, r.dir, log)
+	verify := "audit verify " + log + " --key " + filepath.Join(r.dir, "audit.pub")
 	for _, test := range []struct {
 		err  error
 		code int
@@ -95,7 +100,7 @@ func TestOutputThatNobodyReads(t *testing.T) {
 		{&os.PathError{Op: "write", Path: "|1", Err: syscall.EPIPE}, 0, ""},
 		{errors.New("no space left"), 1, "connectpluginctl: what was asked for cannot be written: no space left\n"},
 	} {
-		for _, command := range []string{"watch", "tail", "plugins", "plugins -o json", "completion bash"} {
+		for _, command := range []string{"watch", "tail", "plugins", "plugins -o json", "completion bash", verify} {
 			var errs buffer
 			if code := ctl.Run(t.Context(), r.as(strings.Fields(command)...), ctl.Streams{Out: unread{test.err}, Err: &errs}); code != test.code || errs.String() != test.says {
 				t.Errorf("%s: exit %d, want %d: %s", command, code, test.code, errs.String())
