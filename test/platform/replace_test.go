@@ -3,9 +3,11 @@ package platform_test
 import (
 	"context"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -177,6 +179,36 @@ func TestAudit_H55_ReplaceAndStopAtTheSameTime(t *testing.T) {
 	allGone(t, "race-h55")
 	if got, err := caller(t, h, "echo")("x"); got != "x" || err != nil {
 		t.Errorf("afterwards: %q, %v", got, err)
+	}
+}
+
+// Stop also waits for an instance that was replaced and is ending, and its context cuts the grace of that short.
+func TestAudit_H55_StopEndsWhatWasReplaced(t *testing.T) {
+	t.Parallel()
+	h := start(t, "echo")
+	exits := make(chan connectplugin.PluginExit, 2)
+	sp := spec()
+	sp.StopGrace, sp.OnExit = time.Hour, func(e connectplugin.PluginExit) { exits <- e }
+	h.Launcher().Configure(map[string]connectplugin.PluginSpec{"echo": sp})
+	caller(t, h, "echo")
+	old := launched(t, h, "echo").Pid
+	if err := syscall.Kill(old, syscall.SIGSTOP); err != nil { // it hears nothing, and has an hour to end
+		t.Fatal(err)
+	}
+	replaced := make(chan error, 1)
+	go func() { replaced <- h.Launcher().Replace(t.Context(), "echo") }()
+	hosttest.Eventually(t, "the new instance serves", func() bool {
+		return slices.ContainsFunc(h.Plugins(), func(p connectplugin.PluginStatus) bool { return p.Launch != nil && p.Launch.Pid != old })
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	stopped := make(chan error, 1)
+	go func() { stopped <- h.Launcher().Stop(ctx, "echo") }()
+	if err := hosttest.Arrival(t, stopped); err != nil || len(exits) != 2 {
+		t.Errorf("%d instances have ended, want both: %v", len(exits), err)
+	}
+	if err := hosttest.Arrival(t, replaced); err != nil {
+		t.Errorf("the replacement: %v", err)
 	}
 }
 
