@@ -112,6 +112,7 @@ function healthOf(p) {
 }
 
 function showGraph(edges, plugins) {
+  state.redraw = () => showGraph(edges, plugins);
   const health = new Map();
   const rank = ["good", "warn", "bad", ""];
   for (const p of plugins) { // of several instances, the best
@@ -123,6 +124,8 @@ function showGraph(edges, plugins) {
     text: `${shorten(e.type)}: ${e.rate.toFixed(1)}/s, ${e.broken} failed${e.wrong ? `, ${e.wrong} wrong` : ""}, 99% ≤ ${millis(e.slow)}`,
   })), health);
 }
+
+telephone.addEventListener("change", () => state.redraw?.()); // also of a host of which there is no news
 
 function button(label, action, name) {
   const b = make("button", label);

@@ -6,7 +6,7 @@ const maxNodes = 24;
 // Shapes of the picture. A narrow one would shrink until nobody can read it: it has the names and how
 // they are, one below the other, and leaves the figures of the edges to the table.
 const wide = { width: 900, middle: { x: 450, y: 215 }, radius: { x: 290, y: 165 }, letters: 24, figures: true };
-const narrow = { width: 400, middle: { x: 200, y: 215 }, radius: { x: 80, y: 165 }, letters: 12, figures: false };
+const narrow = { width: 400, middle: { x: 200, y: 215 }, radius: { x: 70, y: 165 }, letters: 12, figures: false };
 let shape = wide;
 
 function draw(name, attributes, text) {
@@ -59,9 +59,11 @@ function nameplate(p, name, state) {
   return lines.map((l, i) => draw("text", { x, y: y + 14 * i, "text-anchor": anchor, class: i ? "label" : "" }, l));
 }
 
+const telephone = matchMedia("(max-width: 600px)");
+
 // drawGraph draws edges (from, to, bad, lines of text) between plugins of which health says how they are.
 function drawGraph(svg, edges, health) {
-  shape = matchMedia("(max-width: 600px)").matches ? narrow : wide;
+  shape = telephone.matches ? narrow : wide;
   svg.setAttribute("viewBox", `0 0 ${shape.width} 430`);
   const all = [...new Set(edges.flatMap((e) => [e.from, e.to]))].sort();
   const names = all.slice(0, maxNodes);
