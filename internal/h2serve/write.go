@@ -231,6 +231,16 @@ func (c *conn) awaitLocked(st *stream) {
 	}
 }
 
+// unblockLocked has a stream that has ended wait no more: there may be no room for long, and many more
+// that end until then.
+func (c *conn) unblockLocked(st *stream) {
+	if st.blocked {
+		i := slices.Index(c.blocked, st)
+		st.blocked = false
+		c.blocked = slices.Delete(c.blocked, i, i+1)
+	}
+}
+
 // headLocked sends a header block of fields. The status is that of a response, empty for a trailer.
 func (c *conn) headLocked(st *stream, status string, fields http.Header, end bool, more ...hpack.HeaderField) {
 	c.block.Reset()
