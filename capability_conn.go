@@ -110,7 +110,7 @@ func (s *CapabilityConn) request(ctx context.Context) (capabilityGrant, error) {
 	}))
 	if connect.CodeOf(err) == connect.CodeNotFound {
 		err = fmt.Errorf("the host has none of this name and version, or its policy (PluginPolicy.Capabilities) does not give it "+
-			"to this plugin; its log says: %w", err)
+			"to this plugin: %w", err)
 	}
 	if err != nil {
 		return capabilityGrant{}, err

@@ -60,6 +60,7 @@ type policyChange struct {
 
 func (c *policyChange) apply() {
 	hub := c.host.hub
+	c.host.registry.settling.Store(true)
 	hub.store.Each(func(id *tokenstore.Identity) bool {
 		forgotten := c.before.Of(subjectOf(id)) != nil && c.now.Of(subjectOf(id)) == nil
 		if (forgotten || !hub.accepts(id)) && hub.store.Revoke(id.RuntimeID(), tokenstore.ReasonPolicy) {
@@ -86,7 +87,8 @@ func (c *policyChange) giveBack() {
 		}
 		return true
 	})
-	c.givenBack += c.host.registry.giveBack()
+	c.host.registry.settling.Store(false)
+	c.givenBack += c.host.registry.giveBack(everything)
 }
 
 // settle brings a plugin's endpoint in line with its rules.

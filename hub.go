@@ -129,6 +129,11 @@ func (h *hub) hold(p *inflight.Permit[*policy.Book], c *inflight.Call, what infl
 	return c == nil || h.permitted.Hold(p, c, h.rules.Load, what)
 }
 
+// observeAuth records what auth providers refuse.
+func (h *hub) observeAuth(ctx context.Context, f authFailure) {
+	h.auditEvent(ctx, AuditEvent{Kind: AuditAuthFailed, Procedure: f.Procedure, AuthProvider: f.Provider, Reason: f.Err.Error()})
+}
+
 // remember takes note of a certificate, nil for none, as that of a plugin. It stays one:
 // when the plugin's identity has ended, and when policy forgets it. What the host's Authority
 // certified says so itself: each launch has another one, which would fill the set in time.

@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/masegraye/connect-plugin-go/internal/backoff"
@@ -268,11 +269,14 @@ func (l *processLaunch) instance() *instance {
 		defer close(renewed)
 		l.tls.renewOver(renewing, l.pipe)
 	}()
-	go func() {
-		<-l.proc.Done()
+	end := sync.OnceFunc(func() {
 		stopRenewing()
 		<-renewed
 		l.cleanUp()
+	})
+	go func() {
+		<-l.proc.Done()
+		end()
 		close(exited)
 	}()
 	i := &instance{
@@ -280,14 +284,7 @@ func (l *processLaunch) instance() *instance {
 		runtimeID: l.runtimeID,
 		stop: func(ctx context.Context, reason string) {
 			l.noteAsked()
-			l.stop(ctx, func(ctx context.Context) error {
-				l.withdraw(ctx)
-				err := l.platform.askToStop(ctx, l.runtimeID(), l.spec.StopGrace, reason)
-				if err == nil {
-					l.vacate() // while the process ends
-				}
-				return err
-			})
+			l.stop(ctx, func(ctx context.Context) error { return l.ask(ctx, reason, end) })
 			<-exited
 		},
 		release: func(old string) error { return l.platform.release(l.launch, old) },
@@ -296,13 +293,32 @@ func (l *processLaunch) instance() *instance {
 	return i
 }
 
-// withdraw takes the plugin out of service and tells it so. One that does not hear it only takes
-// longer to end.
-func (l *processLaunch) withdraw(ctx context.Context) {
+// ask takes the plugin out of service and asks it to end. What the host knows of it ends when it
+// has left, while the system still takes its process apart, which is most of a stop.
+func (l *processLaunch) ask(ctx context.Context, reason string, end func()) error {
+	last := l.withdraw(ctx)
+	if err := l.platform.askToStop(ctx, l.runtimeID(), l.spec.StopGrace, reason, last); err != nil {
+		return err
+	}
+	l.vacate()
+	if bootstrap.Released(ctx, l.pipe) {
+		end()
+	}
+	return nil
+}
+
+// withdraw takes the plugin out of service, and reports whether no call to it is in flight and none
+// comes any more. Otherwise it tells the plugin that it was taken out. One that does not hear it only
+// takes longer to end.
+func (l *processLaunch) withdraw(ctx context.Context) (quiet bool) {
 	l.platform.registry.catalog.RemoveWhere(ofRuntime(l.runtimeID()))
+	if l.platform.router.seal(l.runtimeID()) {
+		return true
+	}
 	ctx, cancel := context.WithTimeout(ctx, withdrawWait)
 	defer cancel()
 	_ = l.tls.tell(ctx, l.pipe, &bootstrap.Message{Withdrawn: true})
+	return false
 }
 
 // message returns the first message of a launch, with its certificate.

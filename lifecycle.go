@@ -324,13 +324,8 @@ func (h *hub) refusedUnder(book *policy.Book, id *tokenstore.Identity) string {
 	if len(d.secret) == 0 && h.launchOf(id) != nil {
 		secret = nil
 	}
-	switch {
-	case len(secret) == 0 && len(d.secret) > 0:
-		return "it came with a secret, and the policy has none for it"
-	case len(secret) > 0 && len(d.secret) == 0:
-		return "it came without a secret, and the policy has one for it"
-	case len(secret) > 0 && !secret.Equal(d.secret):
-		return "the policy has another secret for it"
+	if why := secretDiffers(secret, d.secret); why != "" {
+		return why
 	}
 	byKey, ok := hs.certificateStands(id, rules)
 	switch {
@@ -340,4 +335,17 @@ func (h *hub) refusedUnder(book *policy.Book, id *tokenstore.Identity) string {
 		return ""
 	}
 	return "nothing proves it, and the policy does not allow that"
+}
+
+// secretDiffers says how the secret of a policy is not the one that a plugin came with, empty where it is.
+func secretDiffers(secret, came Secret) string {
+	switch {
+	case len(secret) == 0 && len(came) == 0 || secret.Equal(came):
+		return ""
+	case len(secret) == 0:
+		return "it came with a secret, and the policy has none for it"
+	case len(came) == 0:
+		return "it came without a secret, and the policy has one for it"
+	}
+	return "the policy has another secret for it"
 }

@@ -55,12 +55,9 @@ func (m *middleware) receive(h *hub, a *admission, w http.ResponseWriter, r *htt
 		m.deny(ctx, h, p, no, w, r)
 		return nil
 	}
-	if p.disowned != nil {
-		m.deny(ctx, h, p, unauthenticated("", p.disowned.Error()), w, r)
+	if no := p.conn.disowned; no != nil {
+		m.deny(ctx, h, p, unauthenticated("", no.Error()), w, r)
 		return nil
-	}
-	if p.certificate != nil {
-		ctx = withPeerCertificates(ctx, p.certificate.chains)
 	}
 	ctx, admitted, no := m.route.identify(ctx, h, p, r)
 	if no != nil {

@@ -36,8 +36,8 @@ type peer struct {
 	secure      bool
 	state       *tls.ConnectionState // nil in plaintext
 	certificate *certificate         // nil where none was verified
-	disowned    error                // the certificate is none that the host's Authority issued, and says so
 	conn        *connection
+	refusals    *hub   // that is told of what auth providers refuse; nil tells nobody
 	caller      caller // the place of who calls
 }
 
@@ -71,8 +71,17 @@ func newCertificate(state *tls.ConnectionState, byCallback bool, parsed *certs.S
 
 // Value implements context.Context.
 func (p *peer) Value(key any) any {
-	if key == (peerKey{}) {
+	switch key.(type) {
+	case peerKey:
 		return p
+	case peerCertificatesKey:
+		if p.certificate != nil {
+			return p.certificate.chains
+		}
+	case authObserverKey:
+		if p.refusals != nil {
+			return p.refusals.observeAuth
+		}
 	}
 	return p.Context.Value(key)
 }
@@ -313,7 +322,7 @@ func (h *hub) newPeer(r *http.Request) *peer {
 	}
 	conn.once.Do(func() { conn.read(r, h) })
 	p.Context, p.addr, p.authority, p.secure, p.state = r.Context(), conn.addr, r.Host, r.TLS != nil, r.TLS
-	p.certificate, p.disowned, p.conn = conn.cert, conn.disowned, conn
+	p.certificate, p.conn = conn.cert, conn
 	return p
 }
 

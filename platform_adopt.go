@@ -180,7 +180,7 @@ func (p *Platform) ReplacePlugin(ctx context.Context, runtimeID string, newConfi
 func (p *Platform) retire(ctx context.Context, runtimeID, reason string) error {
 	ctx, cancel := context.WithTimeout(ctx, removeGrace)
 	defer cancel()
-	_ = p.askToStop(ctx, runtimeID, removeGrace, reason) // one that cannot be asked is cut off in the end
+	_ = p.askToStop(ctx, runtimeID, removeGrace, reason, false) // one that cannot be asked is cut off in the end
 	err := p.router.drainProvider(ctx, runtimeID)
 	p.hub().store.Revoke(runtimeID, reasonRemoved)
 	if err != nil {

@@ -148,6 +148,7 @@ type providerClient struct {
 	router *ServiceRouter
 	// target returns the runtime id of the plugin that is called, and the path there.
 	target func(path string) (runtimeID, there string, err error)
+	last   bool // the plugin is told that no other call follows
 }
 
 // Do sends a request to the plugin. Scheme and host of its URL are ignored. What the plugin
@@ -172,7 +173,7 @@ func (c *providerClient) Do(r *http.Request) (*http.Response, error) {
 			return heardWhole(c.inMemory(p, &in, path))
 		}
 		var resp *http.Response
-		if resp, result = p.pool.RoundTrip(&in, proxy.Call{Path: path}); resp != nil {
+		if resp, result = p.pool.RoundTrip(&in, proxy.Call{Path: path, Last: c.last}); resp != nil {
 			resp.Body = &remoteBody{resp.Body}
 			return heardWhole(resp, nil)
 		}

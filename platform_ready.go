@@ -185,12 +185,15 @@ func (p *Platform) release(l *launches.Launch, old string) error {
 	return nil
 }
 
-// askToStop asks a plugin to end, where it can be asked.
-func (p *Platform) askToStop(ctx context.Context, runtimeID string, grace time.Duration, reason string) error {
+// askToStop asks a plugin to end, where it can be asked, and tells it where that is the last call
+// that it gets.
+func (p *Platform) askToStop(ctx context.Context, runtimeID string, grace time.Duration, reason string, last bool) error {
 	if runtimeID == "" {
 		return errNoEndpoint
 	}
-	client := NewPluginControlClient(pluginBase, p.callPlugin(runtimeID))
+	way := p.callPlugin(runtimeID)
+	way.last = last
+	client := NewPluginControlClient(pluginBase, way)
 	seconds := int32(max(grace/time.Second, 1)) //nolint:gosec // a grace is short
 	acknowledged, err := client.Shutdown(ctx, seconds, reason)
 	if err == nil && !acknowledged {

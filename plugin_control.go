@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/internal/headers"
 )
 
 // pluginControl answers the host's control calls to a plugin. TLS has made sure
@@ -56,9 +57,14 @@ func (c *pluginControl) Shutdown(_ context.Context, req *connect.Request[connect
 			c.server.grace.Store(int64(grace))
 		}
 		c.server.cfg.Client.Logger.Info("the host asks the plugin to stop", keyReason, printable(req.Msg.GetReason()))
+		// The host that launched the plugin has taken it out, and has nothing under way.
+		last := c.server.cfg.launched && req.Header().Get(headers.LastCall) == headers.Yes
+		if last {
+			c.server.cfg.withdrawn.Store(true)
+		}
 		c.server.stop()
 		if c.server.server != nil {
-			c.server.server.Retire()
+			c.server.server.Retire(last)
 		}
 	})
 	return connect.NewResponse(&connectpluginv1.ShutdownResponse{Acknowledged: true}), nil

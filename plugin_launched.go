@@ -112,7 +112,7 @@ func (l *lifeline) apply(ctx context.Context, cfg *PluginServerConfig) (*PluginS
 	c.HTTPClient, c.AllowInsecure, c.PinnedKeys = nil, false, nil
 	c.TLS = mutualTLS(l.source, pool, tls.RequireAndVerifyClientCert, requirePeerIdentity(m.HostIdentity))
 	out.TLS, out.HostIdentity, out.BaseURL = nil, m.HostIdentity, ""
-	out.withdrawn, out.released, out.launched = l.withdrawn.Load, l.release, true
+	out.withdrawn, out.released, out.launched = &l.withdrawn, l.release, true
 	out.Addr = m.Listen
 	if out.Listener, err = l.listen(ctx); err != nil {
 		return nil, err

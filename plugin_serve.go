@@ -140,7 +140,7 @@ func (s *pluginServer) shutdown(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(s.grace.Load()))
 	defer cancel()
 	err := s.drainCalls(ctx)
-	if s.cfg.withdrawn() {
+	if s.cfg.withdrawn.Load() {
 		s.cfg.released() // beside what Close waits for
 		return errors.Join(err, s.client.Close())
 	}

@@ -150,9 +150,9 @@ type PluginServerConfig struct {
 	// are registered; an error ends the plugin. May be nil.
 	OnConnected func(ctx context.Context, client *Client) error
 
-	// withdrawn reports whether the host that launched the plugin has taken it out itself, so
-	// that only the end of the process is missing. Nil where no host launched it.
-	withdrawn func() bool
+	// withdrawn says that the host which launched the plugin has taken it out itself, so that
+	// only the end of the process is missing.
+	withdrawn *atomic.Bool
 	// released says that a plugin which was taken out needs no more of that host. It returns
 	// at once; nil where no host launched it.
 	released func()
@@ -282,7 +282,7 @@ func (c *PluginServerConfig) withDefaults() *PluginServerConfig {
 		}
 	}
 	if out.withdrawn == nil {
-		out.withdrawn = func() bool { return false }
+		out.withdrawn = new(atomic.Bool)
 	}
 	out.Limits = c.Limits.withDefaults()
 	out.HealthInterval = cmp.Or(c.HealthInterval, defaultHealthInterval)

@@ -322,7 +322,7 @@ func (e *unregisteredError) Unwrap() error { return e.error }
 
 // leave withdraws the registrations, so that no new calls come, unless the host did.
 func (s *pluginSession) leave(ctx context.Context) {
-	if s.cfg.withdrawn() {
+	if s.cfg.withdrawn.Load() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Client.Timeout)

@@ -69,6 +69,8 @@ type ServiceRegistry struct {
 	lifecycle *LifecycleServer
 	catalog   *catalog.Catalog
 
+	settling atomic.Bool // a change of policy takes, and gives back at its end
+
 	allowedMu sync.Mutex
 	allowed   map[string]policy.Set // what runtime ids without an identity may have registered
 
@@ -278,7 +280,7 @@ func (s *ServiceRegistry) SetAllowedServices(runtimeID string, serviceTypes []st
 		s.allow(runtimeID, left)
 	}
 	s.withhold(func(reg catalog.Registration) bool { return reg.RuntimeID == runtimeID && !left.Has(reg.Type) })
-	s.giveBack()
+	s.giveBack(everything)
 	if h := s.bound.Load(); h != nil {
 		h.permitted.Enforce(h.rules.Load(), errWithdrawn)
 	}
@@ -311,11 +313,24 @@ func (s *ServiceRegistry) withhold(match func(catalog.Registration) bool) int {
 	return len(out)
 }
 
-// giveBack offers again what is withheld and its plugin may provide, and returns how many
-// registrations those are.
-func (s *ServiceRegistry) giveBack() int {
+func everything(catalog.Registration) bool { return true }
+
+// vacated gives back what another registration was in the way of. Who changes policy does so when all
+// is taken that has to be.
+func (s *ServiceRegistry) vacated(concerns func(catalog.Registration) bool) {
+	if !s.settling.Load() {
+		s.giveBack(concerns)
+	}
+}
+
+// giveBack offers again what is withheld of what it concerns and its plugin may provide, and
+// returns how many registrations those are.
+func (s *ServiceRegistry) giveBack(concerns func(catalog.Registration) bool) int {
 	h := s.bound.Load()
 	may := func(reg catalog.Registration) bool {
+		if !concerns(reg) {
+			return false
+		}
 		if h != nil {
 			if id, ok := h.store.Lookup(reg.RuntimeID); ok {
 				return h.mayProvide(id, reg.Type)
@@ -382,7 +397,7 @@ func (s *ServiceRegistry) configure(l Limits) {
 		h := s.bound.Load()
 		return h == nil || h.rules.Load().AllowMultiple.Has(serviceType)
 	}
-	cfg.Observe = s.observe
+	cfg.Observe, cfg.Vacated = s.observe, s.vacated
 	s.catalog.Configure(cfg)
 }
 

@@ -370,6 +370,9 @@ func (s *ServiceRegistry) reapprove(ctx context.Context, c *caller, reg catalog.
 func (s *ServiceRegistry) keepOwner(serviceType string) int {
 	withheld := 0
 	for {
+		if h := s.bound.Load(); h == nil || h.rules.Load().AllowMultiple.Has(serviceType) {
+			return withheld // by now: what is withheld would come back at once
+		}
 		regs := s.catalog.ByType(serviceType)
 		others := map[string]struct{}{}
 		for _, reg := range regs {

@@ -154,12 +154,8 @@ func observed(who identify) identify {
 	return func(ctx context.Context, h *hub, p *peer, r *http.Request) (context.Context, admission, *denial) {
 		ctx, a, no := who(ctx, h, p, r)
 		if no == nil {
-			ctx = withAuthObserver(ctx, h.observeAuth)
+			p.refusals = h
 		}
 		return ctx, a, no
 	}
-}
-
-func (h *hub) observeAuth(ctx context.Context, f authFailure) {
-	h.auditEvent(ctx, AuditEvent{Kind: AuditAuthFailed, Procedure: f.Procedure, AuthProvider: f.Provider, Reason: f.Err.Error()})
 }

@@ -123,6 +123,7 @@ type restingWatch struct {
 	ctx         context.Context //nolint:containedctx // of the request, which goes on
 	caller      *caller
 	stay        *stay
+	seen        *servedCall // nil where nobody observes calls
 	words       *wordings
 	form        wording.Form
 	serviceType string
@@ -154,7 +155,7 @@ func (s *ServiceRegistry) restingWatch(ctx context.Context, c *caller, serviceTy
 	if words == nil || st == nil || c == nil {
 		return nil
 	}
-	return &restingWatch{s: s, ctx: st.ctx, caller: c, stay: st, words: words, serviceType: serviceType, tempo: tempoOf(c)}
+	return &restingWatch{s: s, ctx: st.ctx, caller: c, stay: st, seen: st.seen, words: words, serviceType: serviceType, tempo: tempoOf(c)}
 }
 
 // Begin implements h2serve.Owner.
@@ -253,7 +254,7 @@ func (x *restingWatch) goOn() (err error) {
 		}
 		x.full, x.paused = false, false
 		if !x.reserved {
-			if x.reserved = true; x.pause(x.tempo.Reserve().Delay()) {
+			if x.reserved = true; x.pause(delay(x.tempo, time.Now(), 1)) {
 				continue
 			}
 		}
@@ -292,9 +293,9 @@ func (x *restingWatch) tell() (told bool, err error) {
 		if !ok {
 			return false, nil
 		}
-		event = &next
-		if x.pause(toldLater(x.caller, next)) {
-			x.held = event
+		if event = &next; x.pause(toldLater(x.caller, next)) {
+			kept := next // what is told at once needs no memory
+			x.held = &kept
 			return false, nil
 		}
 	}
@@ -303,7 +304,9 @@ func (x *restingWatch) tell() (told bool, err error) {
 		return false, err
 	}
 	said := x.words.event(x.form, event)
-	x.stay.saw(said)
+	if x.seen != nil {
+		x.stay.saw(said)
+	}
 	x.sent++
 	x.reserved, x.full = false, !x.response.Send(said)
 	return true, nil
@@ -364,7 +367,15 @@ func toldLater(c *caller, e catalog.Event) time.Duration {
 		bytes += len(key) + len(value)
 	}
 	of := c.hub.shareOf(id).announced
-	return of.ReserveN(time.Now(), min(bytes, of.Burst())).Delay()
+	return delay(of, time.Now(), min(bytes, of.Burst()))
+}
+
+// delay takes n of a limiter, and returns how long that is to be waited for.
+func delay(of *rate.Limiter, now time.Time, n int) time.Duration {
+	if of.AllowN(now, n) { // as most of the time, and without memory for a reservation
+		return 0
+	}
+	return of.ReserveN(now, n).DelayFrom(now)
 }
 
 // tempoOf is how fast a caller is told of changes. The host itself is told of all.

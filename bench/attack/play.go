@@ -171,7 +171,7 @@ func (p *play) attack(ctx context.Context, s, attacked *scene, k kinds.Kind) (r 
 	}
 	attacker, err := stage.Start(ctx, roleAttacker, "-dir", p.dir, "-addr", p.addr, "-only", k.Who+": "+k.Name, "-for", p.lasts.String())
 	if err != nil {
-		return r, err //nolint:wrapcheck // says what it was
+		return r, err
 	}
 	before, err := usages(scenes)
 	if err != nil {
@@ -186,10 +186,10 @@ func (p *play) attack(ctx context.Context, s, attacked *scene, k kinds.Kind) (r 
 	r.probed = s.measure(ctx, p.lasts)
 	if err := attacker.Hear(&r.outcome); err != nil {
 		attacker.Kill()
-		return r, err //nolint:wrapcheck // says what it was
+		return r, err
 	}
 	if r.used, err = attacker.End(); err != nil {
-		return r, err //nolint:wrapcheck // says what it was
+		return r, err
 	}
 	after, err := usages(scenes)
 	for i := range after {
@@ -216,7 +216,7 @@ func usages(scenes []*scene) (all []stage.Usage, err error) {
 // rest lets the host rest.
 func (s *scene) rest() error {
 	var after stage.Rest
-	return s.host.Ask(stage.WordRest, &after) //nolint:wrapcheck // says what it was
+	return s.host.Ask(stage.WordRest, &after)
 }
 
 // usage is what the host and the provider use.

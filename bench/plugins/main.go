@@ -4,7 +4,7 @@
 //
 // Usage:
 //
-//	plugins -programs DIR [-starts 40] [-launches 200] [-rounds 5] [-time 1s] [-many 10]
+//	plugins -programs DIR [-starts 200] [-launches 200] [-rounds 5] [-time 1s] [-many 10]
 package main
 
 import (
@@ -20,7 +20,7 @@ import (
 
 // Defaults of the flags.
 const (
-	defaultStarts   = 40
+	defaultStarts   = 200
 	defaultLaunches = 200
 	defaultRounds   = 5
 	defaultMany     = 10

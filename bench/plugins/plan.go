@@ -17,6 +17,8 @@ const (
 	sides
 )
 
+const orders = sides // in which they can be measured
+
 // plan is what is measured.
 type plan struct {
 	programs string
@@ -32,8 +34,9 @@ var callers = []int{1, 32}
 
 // results are the reports of each side.
 type results struct {
-	starts, churn, memory [sides]side.Report
-	rates                 map[int][sides][]float64 // calls per second of each round, by callers
+	starts        [orders][sides]side.Report // by the side that went first
+	churn, memory [sides]side.Report
+	rates         map[int][sides][]float64 // calls per second of each round, by callers
 }
 
 // measure measures both sides in turns and prints the table.
@@ -55,14 +58,17 @@ func (p *plan) measure(ctx context.Context, out io.Writer) error {
 
 func (p *plan) all(hosts [sides]*host) (*results, error) {
 	r := &results{rates: map[int][sides][]float64{}}
-	for range p.starts {
-		for i, h := range hosts { // one each, so that what else the machine does meets both
-			one, err := h.tell(side.Order{Do: "starts", N: 1})
+	for n := range p.starts {
+		first := n % orders
+		for k := range sides { // one each, so that what else the machine does meets both
+			i := (first + k) % sides
+			one, err := hosts[i].tell(side.Order{Do: "starts", N: 1})
 			if err != nil {
 				return nil, err
 			}
-			r.starts[i].Starts = append(r.starts[i].Starts, one.Starts...)
-			r.starts[i].Stops = append(r.starts[i].Stops, one.Stops...)
+			s := &r.starts[first][i]
+			s.Starts = append(s.Starts, one.Starts...)
+			s.Stops = append(s.Stops, one.Stops...)
 		}
 	}
 	for _, n := range callers {

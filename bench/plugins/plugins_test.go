@@ -18,17 +18,17 @@ func TestMeasure(t *testing.T) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
-	p := plan{programs: programs, starts: 1, launches: 10, rounds: 1, time: 20 * time.Millisecond, many: 1}
+	p := plan{programs: programs, starts: 2, launches: 10, rounds: 1, time: 20 * time.Millisecond, many: 1}
 	var out bytes.Buffer
 	if err := p.measure(t.Context(), &out); err != nil {
 		t.Fatalf("%v\n%s", err, out.String())
 	}
-	for _, row := range []string{"start to first call, p50", "unary 256 B x 32", "memory of a plugin", "10 launches, a tenth killed", "more processes"} {
+	for _, row := range []string{"start to first call, p50", "stop, p50 where go-plugin went first", "unary 256 B x 32", "memory of a plugin", "10 launches, a tenth killed", "more processes"} {
 		if !strings.Contains(out.String(), row) {
 			t.Errorf("no %q in\n%s", row, out.String())
 		}
 	}
-	if strings.Contains(out.String(), " 0 ") || strings.Contains(out.String(), " 0.0 ms") {
+	if strings.Contains(out.String(), " 0 ") || strings.Contains(out.String(), " 0.00 ms") {
 		t.Errorf("something was not measured:\n%s", out.String())
 	}
 }

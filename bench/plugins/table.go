@@ -21,18 +21,7 @@ func (r *results) print(out io.Writer, p *plan) error {
 		_, _ = fmt.Fprintln(w)
 	}
 	row("", "own", "go-plugin", "own/go-plugin", "reach")
-	for _, d := range []struct {
-		name, reach string
-		of          func(side.Report) []time.Duration
-	}{
-		{"start to first call", "0.50", func(s side.Report) []time.Duration { return s.Starts }},
-		{"stop", "1.00", func(s side.Report) []time.Duration { return s.Stops }},
-	} {
-		a, b := quantile(d.of(r.starts[own]), half), quantile(d.of(r.starts[theirs]), half)
-		row(d.name+", p50", ms(a), ms(b), ratio(float64(a), float64(b)), d.reach)
-		a, b = quantile(d.of(r.starts[own]), high), quantile(d.of(r.starts[theirs]), high)
-		row(d.name+", p95", ms(a), ms(b), ratio(float64(a), float64(b)), "")
-	}
+	r.printTimes(row)
 	for _, n := range callers {
 		a, b := quantile(r.rates[n][own], half), quantile(r.rates[n][theirs], half)
 		reach := map[int]string{1: "0.95", 32: "0.75"}[n]
@@ -47,6 +36,32 @@ func (r *results) print(out io.Writer, p *plan) error {
 		return fmt.Errorf("table: %w", err)
 	}
 	return r.left()
+}
+
+// printTimes prints how long starts and stops take, also by the side that went first.
+func (r *results) printTimes(row func(...string)) {
+	for _, d := range []struct {
+		name, reach string
+		of          func(side.Report) []time.Duration
+	}{
+		{"start to first call", "0.50", func(s side.Report) []time.Duration { return s.Starts }},
+		{"stop", "1.00", func(s side.Report) []time.Duration { return s.Stops }},
+	} {
+		in := func(name, reach string, q float64, order ...[sides]side.Report) {
+			var of [sides][]time.Duration
+			for _, reports := range order {
+				for i, s := range reports {
+					of[i] = append(of[i], d.of(s)...)
+				}
+			}
+			a, b := quantile(of[own], q), quantile(of[theirs], q)
+			row(d.name+name, ms(a), ms(b), ratio(float64(a), float64(b)), reach)
+		}
+		in(", p50", d.reach, half, r.starts[:]...)
+		in(", p95", "", high, r.starts[:]...)
+		in(", p50 where own went first", "", half, r.starts[own])
+		in(", p50 where go-plugin went first", "", half, r.starts[theirs])
+	}
 }
 
 // printLeft prints what each side had more after many launches than before.
@@ -96,7 +111,7 @@ func quantile[T time.Duration | float64](values []T, q float64) T {
 	return sorted[int(q*float64(len(sorted)-1))]
 }
 
-func ms(d time.Duration) string { return fmt.Sprintf("%.1f ms", d.Seconds()*1e3) } //nolint:mnd // milliseconds
+func ms(d time.Duration) string { return fmt.Sprintf("%.2f ms", d.Seconds()*1e3) } //nolint:mnd // milliseconds
 
 func mib(n int64) string { return fmt.Sprintf("%.2f", float64(n)/(1<<20)) } //nolint:mnd // mebibytes
 

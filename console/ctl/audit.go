@@ -57,6 +57,11 @@ func (t *tool) auditKey() *cobra.Command {
 					return err
 				}
 			}
+			if t.json {
+				return json.NewEncoder(t.out).Encode(map[string]string{
+					"key": filepath.Join(args[0], keyFile), "publicKey": filepath.Join(args[0], publicKeyFile),
+				})
+			}
 			_, err = fmt.Fprintln(t.out, line("wrote "+filepath.Join(args[0], keyFile)+" and "+publicKeyFile))
 			return err
 		},

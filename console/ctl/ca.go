@@ -46,6 +46,9 @@ func (t *tool) authority() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		if t.json {
+			return json.NewEncoder(t.out).Encode(map[string]string{"directory": dir, "trustDomain": a.TrustDomain()})
+		}
 		_, err = fmt.Fprintf(t.out, "made an authority of the trust domain %s in %s; whoever reads that directory can be any plugin\n",
 			a.TrustDomain(), line(dir))
 		return err

@@ -3,9 +3,11 @@ package ctl
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"runtime/debug"
 	"strings"
@@ -107,7 +109,7 @@ func explain(err error) string {
 		text += "\nEither there is none of that name (drain and revoke --instance take a runtime id, as plugins lists them), " +
 			"or the host offers no such service: ServeConfig.Admin has to be set, and not ReadOnly for changes."
 	case connect.CodeUnavailable:
-		text += "\nIs the host running, and is --host its address?"
+		text += adviceAway
 	default:
 	}
 	return text
@@ -118,8 +120,21 @@ type enrolError struct{ error }
 
 func (e *enrolError) Unwrap() error { return e.error }
 
+// Advice of what a host is that does not answer as a host of the operator's.
+const (
+	adviceAway = "\nIs the host running, and is --host its address?"
+	adviceCert = "\nThe host's certificate is not one of the authority in --credentials (ca.crt), or is for another name than --host has: " +
+		"another host answers there, or these credentials are those of another one."
+)
+
 // advice says what to do about it.
 func (e *enrolError) advice() string {
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](e.error); ok {
+		return adviceCert
+	}
+	if failed, ok := errors.AsType[*net.OpError](e.error); ok && failed.Op == "dial" {
+		return adviceAway
+	}
 	switch connect.CodeOf(e.error) {
 	case connect.CodePermissionDenied:
 		return "\nThe host refuses this self id: its policy does not name it, or it was revoked, and another operator has to readmit it."
@@ -129,7 +144,7 @@ func (e *enrolError) advice() string {
 	case connect.CodeNotFound, connect.CodeUnimplemented:
 		return "\nNo host answers there: write --host https://ADDRESS:PORT, with a path only where a proxy has the host below one."
 	case connect.CodeUnavailable:
-		return "\nIs the host running, and is --host its address?"
+		return adviceAway
 	default:
 		return ""
 	}

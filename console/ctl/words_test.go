@@ -59,3 +59,35 @@ func TestCA_TTL(t *testing.T) {
 		t.Errorf("renewal of a damaged one: %s", errs)
 	}
 }
+
+// Whoever asks a host that is away, that another authority certifies, that offers nothing to operators, or is none, learns
+// in words what it is, and programs by the exit code.
+func TestHostThatIsNotThere(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	stranger := hosttest.Start(t, nil) // of another authority
+	old := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		admits(c, r.Authority)
+		c.Admin = nil
+	})
+	silent := hosttest.Listen(t)
+	gone := silent.Addr().String()
+	if err := silent.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, command := range []string{"plugins", "plugins -o json", "watch", "revoke api", "policy check"} {
+		for name, test := range map[string]struct{ host, want string }{
+			"away":              {"https://" + gone, "Is the host running, and is --host its address?"},
+			"another authority": {stranger.URL, "another host answers there"},
+			"without operators": {old.URL, "ServeConfig.Admin has to be set"},
+		} {
+			if command == "watch" && name == "away" {
+				continue // it waits for the host, as one that follows does
+			}
+			out, errs := run(t, 1, append(r.as(strings.Fields(command)...), "--host", test.host)...)
+			if !strings.Contains(errs, test.want) || out != "" {
+				t.Errorf("%s, host %s: %q and %s", command, name, out, errs)
+			}
+		}
+	}
+}

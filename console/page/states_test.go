@@ -77,7 +77,7 @@ func states() (plugins []*adminv1.PluginInfo, want map[string]string) {
 	want = map[string]string{}
 	add := func(name, says string, p *adminv1.PluginInfo) {
 		p.SelfId = name
-		if p.Launch == nil {
+		if p.GetLaunch() == nil {
 			p.RuntimeId = name + "-1"
 		}
 		plugins, want[name] = append(plugins, p), says
@@ -91,7 +91,7 @@ func states() (plugins []*adminv1.PluginInfo, want map[string]string) {
 	add("half", "degraded/warn", &adminv1.PluginInfo{Health: adminv1.Health_HEALTH_DEGRADED, Services: services})
 	add("new", "unknown/warn", &adminv1.PluginInfo{Services: services})
 	add("caller", "/", &adminv1.PluginInfo{Services: none})
-	add("out", "healthy, drained: drained: it provides nothing/warn", &adminv1.PluginInfo{
+	add("out", "healthy, drained: it provides nothing/warn", &adminv1.PluginInfo{
 		Health: adminv1.Health_HEALTH_HEALTHY, Drained: true, HealthReason: "drained: it provides nothing",
 	})
 	add("outandill", "unhealthy, drained/bad", &adminv1.PluginInfo{Health: adminv1.Health_HEALTH_UNHEALTHY, Drained: true})

@@ -104,6 +104,9 @@ type Config struct {
 	// Observe is told of every change, after it happened and outside the locks, by the
 	// goroutine that made it; nil means nobody is.
 	Observe func(Change)
+	// Vacated is told, after a change that took registrations out, what of the registrations that are
+	// withheld may find room now, for [Catalog.Restore]. It is called as Observe is; nil means nobody is.
+	Vacated func(concerns func(Registration) bool)
 }
 
 func (c Config) withDefaults() Config {
@@ -128,6 +131,10 @@ func (c Config) withDefaults() Config {
 
 	if c.Observe == nil {
 		c.Observe = func(Change) {}
+	}
+
+	if c.Vacated == nil {
+		c.Vacated = func(func(Registration) bool) {}
 	}
 
 	return c
@@ -162,6 +169,7 @@ type Catalog struct {
 	trails     trails
 	standbys   standbys
 	withheld   standbys // taken out for now: offered to nobody, in nobody's way
+	cramped    bool     // something that is withheld found no room
 	departed   departed
 	strategies map[string]Strategy
 	order      uint64

@@ -178,6 +178,7 @@ func (c *Catalog) Unregister(id, runtimeID string) error {
 	return c.transition(func(t *transition) error {
 		if waiting := c.standbys.byID[id]; waiting != nil && (runtimeID == "" || waiting.RuntimeID == runtimeID) {
 			c.standbys.remove(waiting)
+			t.left(waiting)
 
 			return nil
 		}

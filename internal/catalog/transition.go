@@ -12,6 +12,7 @@ type transition struct {
 	feeds    []*feed // whose watchers are woken by whoever made the change
 	crowds   []*feed // whose watchers are woken by a goroutine of their own
 	changes  []Change
+	vacancy  vacancy
 }
 
 // transition makes one change: apply makes it under the lock and says which types
@@ -26,6 +27,7 @@ func (c *Catalog) transition(apply func(t *transition) error) error {
 	c.mu.Lock()
 	err := apply(&t)
 	t.finishLocked()
+	concerns := t.vacancy.concernsLocked(c)
 	c.mu.Unlock()
 
 	for _, f := range t.crowds {
@@ -41,6 +43,10 @@ func (c *Catalog) transition(apply func(t *transition) error) error {
 
 	for _, change := range t.changes {
 		cfg.Observe(change)
+	}
+
+	if concerns != nil {
+		cfg.Vacated(concerns)
 	}
 
 	return err
@@ -156,6 +162,7 @@ func (t *transition) remove(e *entry) {
 	t.detach(e)
 	e.service.discount(e.reg.SelfID)
 	t.c.departed.add(providerKey{e.reg.Type, e.reg.RuntimeID})
+	t.left(e.reg)
 	t.record(ChangeUnregistered, e)
 }
 

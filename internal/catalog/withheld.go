@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"cmp"
+	"errors"
 	"maps"
 	"slices"
 )
@@ -20,10 +21,7 @@ func (c *Catalog) Withhold(match func(Registration) bool) []Registration {
 func (c *Catalog) Restore(allowed func(Registration) bool) []Registration {
 	var restored []Registration
 
-	for _, reg := range c.shelved() {
-		if !allowed(reg.clone()) {
-			continue
-		}
+	for _, reg := range c.shelved(allowed) {
 
 		multiple := c.cfg.Load().AllowMultiple(reg.Type)
 
@@ -65,12 +63,13 @@ func (c *Catalog) Offers(runtimeID string) bool {
 	return rt != nil && len(rt.entries) > 0 || len(c.standbys.byRuntime[runtimeID]) > 0 || len(c.withheld.byRuntime[runtimeID]) > 0
 }
 
-// shelved are the registrations that are withheld, the earliest first.
-func (c *Catalog) shelved() []*Registration {
+// shelved are the registrations that are withheld and wanted, the earliest first.
+func (c *Catalog) shelved(wanted func(Registration) bool) []*Registration {
 	c.mu.RLock()
 	all := slices.Collect(maps.Values(c.withheld.byID))
 	c.mu.RUnlock()
 
+	all = slices.DeleteFunc(all, func(reg *Registration) bool { return !wanted(*reg) })
 	byAge(all)
 
 	return all
@@ -114,7 +113,13 @@ func (t *transition) readmit(reg *Registration, multiple bool) bool {
 	}
 
 	s := c.services[reg.Type]
-	if s != nil && s.owned > 0 && s.owner != reg.SelfID && !multiple && !reg.ByHost || t.fits(reg, nil, false) != nil {
+	if s != nil && s.owned > 0 && s.owner != reg.SelfID && !multiple && !reg.ByHost {
+		return false
+	}
+
+	if err := t.fits(reg, nil, false); err != nil {
+		c.cramped = c.cramped || errors.Is(err, ErrLimit)
+
 		return false
 	}
 

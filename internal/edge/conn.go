@@ -27,6 +27,7 @@ type Conn struct {
 	// Fixed at creation.
 	ctx   context.Context      //nolint:containedctx // of the whole connection
 	state *tls.ConnectionState // nil in plaintext
+	below *audible
 	slot  *slot
 	gone  chan struct{} // closed with the connection
 

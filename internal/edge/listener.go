@@ -245,7 +245,7 @@ func (l *Listener) knocks() bool { return l.cfg.Trusted && l.cfg.TLS != nil }
 // admit takes a connection in.
 func (l *Listener) admit(c net.Conn) *slot {
 	s := &slot{listener: l, key: unplaced}
-	s.conn = &audible{Conn: c, slot: s}
+	s.conn = &audible{Conn: c, slot: s, sending: sending{direct: direct(c)}}
 	s.heard()
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -359,7 +359,7 @@ var errNoHTTP2 = errors.New("the peer does not ask for h2 (ALPN)")
 
 // welcome agrees on TLS with a peer and hands its connection on.
 func (l *Listener) welcome(s *slot) {
-	c := &Conn{Conn: s.conn, slot: s, ctx: l.life, gone: make(chan struct{})}
+	c := &Conn{Conn: s.conn, below: s.conn, slot: s, ctx: l.life, gone: make(chan struct{})}
 	c.intake.Store(&c.own)
 	if f := l.cfg.Context; f != nil {
 		c.ctx = f(l.life)

@@ -6,16 +6,16 @@ import "time"
 // what it took something may be left, which settled denies: then somebody who may wait has to
 // call [Conn.Settle], before anything else is offered.
 func (c *Conn) Offer(p []byte) (taken, settled bool, err error) {
-	now, account, below := time.Now(), c.account.Load(), c.slot.conn
-	if account.Debt(now) > 0 || !writesNow(below.Conn) || !c.writing.TryLock() {
+	now, account := time.Now(), c.account.Load()
+	if account.Debt(now) > 0 || !c.writing.TryLock() {
 		return false, true, nil
 	}
 	defer c.writing.Unlock()
-	if c.isCut() || !below.sending.hurry() {
+	if c.isCut() || !c.below.sending.hurry() {
 		return false, true, nil
 	}
 	_, err = c.Conn.Write(p)
-	settled = below.sending.relax()
+	settled = c.below.sending.relax()
 	account.spend(len(p), now)
 	if c.meter != nil {
 		c.mu.Lock()
@@ -31,7 +31,7 @@ func (c *Conn) Offer(p []byte) (taken, settled bool, err error) {
 
 // Settle writes what is left of what [Conn.Offer] took.
 func (c *Conn) Settle() error {
-	err := c.slot.conn.sending.settle(c.slot.conn.Conn)
+	err := c.below.sending.settle(c.below.Conn)
 	c.writing.Lock()
 	defer c.writing.Unlock()
 	c.partIfLocked()

@@ -4,11 +4,14 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"syscall"
 )
 
 // sending is what is written to a connection below TLS. For a while writes may wait for nobody: then
 // the system gets what it has room for, and the rest is left for whoever may wait.
 type sending struct {
+	direct syscall.Conn // the system's connection; nil where something else wants to see what is written
+
 	mu      sync.Mutex // held during a write: what was left comes first
 	hurried bool       // no write waits
 	left    []byte
@@ -19,7 +22,7 @@ func (s *sending) write(to net.Conn, p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.hurried {
-		return s.hurryLocked(to, p)
+		return s.hurryLocked(p)
 	}
 	if err := s.settleLocked(to); err != nil {
 		return 0, err
@@ -28,12 +31,12 @@ func (s *sending) write(to net.Conn, p []byte) (int, error) {
 }
 
 // hurryLocked writes what the system takes at once, and leaves the rest.
-func (s *sending) hurryLocked(to net.Conn, p []byte) (int, error) {
+func (s *sending) hurryLocked(p []byte) (int, error) {
 	n := 0
 	if len(s.left) == 0 {
 		var err error
-		if n, err = writeNow(to, p); err != nil {
-			return n, err
+		if n, err = writeNow(s.direct, p); err != nil {
+			return n, fmt.Errorf("write: %w", err)
 		}
 	}
 	s.left = append(s.left, p[n:]...)
@@ -61,10 +64,10 @@ func (s *sending) settleLocked(to net.Conn) error {
 	return nil
 }
 
-// hurry has no write wait until relax. It reports false where one does at the moment, or something is
-// left.
+// hurry has no write wait until relax. It reports false where that cannot be: where one waits at the
+// moment, or something is left.
 func (s *sending) hurry() bool {
-	if !s.mu.TryLock() {
+	if s.direct == nil || !s.mu.TryLock() {
 		return false
 	}
 	defer s.mu.Unlock()
@@ -80,14 +83,16 @@ func (s *sending) relax() bool {
 	return len(s.left) == 0
 }
 
-// systems returns a connection of the system's for what was accepted, nil where something else
-// wants to see what is written.
-func systems(c net.Conn) net.Conn {
-	if o, ok := c.(interface{ Opened() net.Conn }); ok {
-		c = o.Opened()
+// directly returns the system's connection below what was accepted, nil where there is none, or
+// something else wants to see what is written to it.
+func directly(accepted net.Conn) syscall.Conn {
+	if o, ok := accepted.(interface{ Opened() net.Conn }); ok {
+		accepted = o.Opened()
 	}
-	switch c.(type) {
-	case *net.TCPConn, *net.UnixConn:
+	switch c := accepted.(type) {
+	case *net.TCPConn:
+		return c
+	case *net.UnixConn:
 		return c
 	}
 	return nil

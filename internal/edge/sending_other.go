@@ -2,10 +2,13 @@
 
 package edge
 
-import "net"
+import (
+	"net"
+	"syscall"
+)
 
-// writesNow reports that no connection can be written to without waiting.
-func writesNow(net.Conn) bool { return false }
+// direct returns no connection: nothing writes to one without waiting.
+func direct(net.Conn) syscall.Conn { return nil }
 
 // writeNow writes nothing.
-func writeNow(net.Conn, []byte) (int, error) { return 0, nil }
+func writeNow(syscall.Conn, []byte) (int, error) { return 0, nil }

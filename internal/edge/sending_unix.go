@@ -4,36 +4,46 @@ package edge
 
 import (
 	"errors"
-	"fmt"
 	"net"
+	"sync"
 	"syscall"
 )
 
-// writesNow reports whether a connection can be written to without waiting.
-func writesNow(c net.Conn) bool { return systems(c) != nil }
+// direct returns the system's connection below what was accepted, for writeNow.
+func direct(accepted net.Conn) syscall.Conn { return directly(accepted) }
 
-// writeNow writes as much as the system takes at once.
-func writeNow(c net.Conn, p []byte) (n int, err error) {
-	of, ok := systems(c).(syscall.Conn)
-	if !ok {
-		return 0, nil
-	}
-	raw, err := of.SyscallConn()
+// attempt is a write that takes no time. Those that nobody needs now are kept in one place: what a
+// quiet connection had of its own would be far away in memory.
+type attempt struct {
+	once func(fd uintptr)
+
+	p    []byte
+	took int
+	err  error
+}
+
+var attempts = sync.Pool{New: func() any {
+	a := new(attempt)
+	a.once = func(fd uintptr) { a.took, a.err = writeOnce(int(fd), a.p) }
+	return a
+}}
+
+// writeNow writes as much as the system takes, and returns how much.
+func writeNow(c syscall.Conn, p []byte) (int, error) {
+	raw, err := c.SyscallConn()
 	if err != nil {
-		return 0, fmt.Errorf("write: %w", err)
+		return 0, err //nolint:wrapcheck // the caller does
 	}
-	var failed error
-	err = raw.Write(func(fd uintptr) bool {
-		n, failed = writeOnce(int(fd), p) //nolint:gosec // a descriptor is an int
-		return true
-	})
+	a, _ := attempts.Get().(*attempt)
+	a.p = p
+	err = raw.Control(a.once) // not Write, which would ask first who waits
 	if err == nil {
-		err = failed
+		err = a.err
 	}
-	if err != nil {
-		return n, fmt.Errorf("write: %w", err)
-	}
-	return n, nil
+	n := a.took
+	a.p, a.took, a.err = nil, 0, nil
+	attempts.Put(a)
+	return n, err
 }
 
 // writeOnce writes as much as a descriptor takes.

@@ -81,7 +81,7 @@ func (a *audible) Write(p []byte) (int, error) {
 		a.answers++
 		a.slot.heard()
 	}
-	return n, err //nolint:wrapcheck // stands for what it wraps
+	return n, err
 }
 
 // work waits for a turn.

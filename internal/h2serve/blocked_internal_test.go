@@ -99,3 +99,32 @@ func TestConn_TheEndOfAnAnswerDoesNotWait(t *testing.T) {
 		})
 	}
 }
+
+// Who waits with the short end of an answer is woken before those with long ones, whoever came first.
+func TestConn_ShortAnswersComeFirst(t *testing.T) {
+	t.Parallel()
+	c := &conn{window: 1, peer: peerSettings{maxFrame: leastFrame}}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var long, short [2]*stream
+	for i := range long {
+		long[i], short[i] = &stream{c: c, window: leastFrame}, &stream{c: c, window: leastFrame, last: true}
+		for _, st := range []*stream{long[i], short[i]} {
+			st.can.L = &c.mu
+			c.window = 0
+			if rest := c.pushLocked(st, make([]byte, 1), true); len(rest) != 1 {
+				t.Fatal("sent without a window")
+			}
+			c.awaitLocked(st)
+			st.waits = true
+		}
+	}
+	for _, next := range []*stream{short[0], short[1], long[0], long[1]} {
+		c.window = 1
+		if c.wakeBlockedLocked(); !next.turn || c.woken != 1 {
+			t.Fatalf("%d have a turn, the next one: %v", c.woken, next.turn)
+		}
+		c.window, next.waits = 0, false
+		c.yieldLocked(next)
+	}
+}

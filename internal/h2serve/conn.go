@@ -62,6 +62,7 @@ type conn struct {
 	names  map[string]string // canonical ones of header fields that are not known; nil for none
 	fresh  *stream           // whose handler was not begun yet
 	met    bool              // the peer has sent its settings, which come first
+	calm   bool              // few requests came lately
 	stray  int64             // that the meter was not told of yet
 
 	frames atomic.Uint64 // read so far
@@ -70,6 +71,7 @@ type conn struct {
 	mu         sync.Mutex
 	err        error // why it ended
 	retiring   bool
+	heardAll   bool // the peer has said that nothing is under way
 	left       bool // the peer is told which request is the last
 	started    bool
 	streams    map[uint32]*stream
@@ -84,7 +86,8 @@ type conn struct {
 	block      bytes.Buffer      // what encoder writes to
 	lower      map[string]string // as names, the other way
 	window     int64             // that the peer takes
-	blocked    []*stream         // that wait for window, or for room in out; who waits longest is first
+	brief      []*stream         // that wait for window, or for room in out, with the short end of an answer
+	blocked    []*stream         // and the others; who waits longest is first, and after all of brief
 	woken      int               // of them, whose turn it is
 	watching   []*stream         // that wait until what is pending has left
 	recvWindow int64             // that the peer may send
@@ -190,8 +193,9 @@ func (c *conn) fail(err error) {
 
 // retire has the peer send no more requests, and ends the connection when those that are there are
 // done.
-func (c *conn) retire() {
+func (c *conn) retire(noneUnderWay bool) {
 	c.mu.Lock()
+	c.heardAll = c.heardAll || noneUnderWay
 	began := c.started
 	if !c.retiring && began && c.err == nil {
 		c.retiring = true
@@ -212,15 +216,19 @@ func (c *conn) goodbyeLocked() {
 }
 
 // quietLocked looks whether nothing is left to do on a connection that is to end. The peer closes
-// it; if it does not, that is done here.
+// it; if it does not, or has nothing under way, that is done here.
 func (c *conn) quietLocked() {
 	if !c.retiring || c.running > 0 || len(c.streams) > 0 || c.err != nil {
 		return
 	}
+	grace := quietGrace
+	if c.heardAll && !c.flushing && len(c.out) == 0 {
+		grace = 0
+	}
 	if c.parting == nil {
-		c.parting = time.AfterFunc(quietGrace, c.leave)
+		c.parting = time.AfterFunc(grace, c.leave)
 	} else {
-		c.parting.Reset(quietGrace)
+		c.parting.Reset(grace)
 	}
 }
 
@@ -231,7 +239,7 @@ func (c *conn) leave() {
 		quiet = false
 		c.parting.Reset(quietGrace)
 	}
-	if quiet {
+	if quiet && !c.heardAll {
 		c.left = true
 		c.out = h2frame.AppendGoAway(c.out, c.lastID, http2.ErrCodeNo)
 		c.flushLocked()

@@ -101,3 +101,69 @@ func TestServer_ADeadlineThatHasPassedBreaksTheResponse(t *testing.T) {
 		}
 	}
 }
+
+// A peer that has nothing under way need not close its connection: it ends with the answer. Any other
+// is told a second time, and given a while.
+func TestServer_ConnectionsEndAtOnceWhereNothingIsUnderWay(t *testing.T) {
+	t.Parallel()
+	for name, nothing := range map[string]bool{"nothing": true, "perhaps": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var server *h2serve.Server
+			made := make(chan struct{})
+			r := start(t, config(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				<-made
+				server.Retire(nothing)
+				_, _ = io.WriteString(w, "goes")
+			})))
+			server = r.Server
+			close(made)
+			w := dial(t, r.addr)
+			w.request(1, true, nil)
+			told, answered := 0, false
+			w.until(func(f http2.Frame) bool {
+				switch f := f.(type) {
+				case *http2.GoAwayFrame:
+					told++
+				case *http2.DataFrame:
+					answered = answered || f.StreamEnded()
+				case *http2.MetaHeadersFrame:
+					answered = answered || f.StreamEnded()
+				}
+				return false
+			})
+			if want := map[bool]int{true: 1, false: 2}[nothing]; told != want || !answered {
+				t.Errorf("told %d times to go, want %d; answered: %t", told, want, answered)
+			}
+			if err := r.Shutdown(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// Whoever is being served is served to the end, also where its peer has said that nothing is under way.
+func TestServer_WhatIsServedEndsWell(t *testing.T) {
+	t.Parallel()
+	began, release := make(chan struct{}), make(chan struct{})
+	r := start(t, config(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		close(began)
+		<-release
+		_, _ = io.WriteString(w, "whole")
+	})))
+	w := dial(t, r.addr)
+	w.request(1, true, nil)
+	<-began
+	r.Retire(true)
+	close(release)
+	var got []byte
+	w.until(func(f http2.Frame) bool {
+		if data, ok := f.(*http2.DataFrame); ok {
+			got = append(got, data.Data()...)
+		}
+		return false
+	})
+	if string(got) != "whole" {
+		t.Errorf("answer %q", got)
+	}
+}

@@ -3,7 +3,10 @@ package h2serve_test
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -247,6 +250,72 @@ func TestLasting_WaitsForNoSystem(t *testing.T) {
 		}
 	}
 	s.isOver(t)
+}
+
+// prompt is a connection that takes all that is offered, and leaves it.
+type prompt struct {
+	net.Conn
+
+	left []byte
+}
+
+func (*prompt) TLS() *tls.ConnectionState { return &tls.ConnectionState{NegotiatedProtocol: "h2"} }
+func (p *prompt) Abort()                  { _ = p.Close() }
+func (p *prompt) Settle() error           { _, err := p.Write(p.left); return err }
+
+func (p *prompt) Offer(b []byte) (taken, settled bool, err error) {
+	p.left = bytes.Clone(b)
+	return true, false, nil
+}
+
+// prompts is a listener with one of them.
+type prompts chan net.Conn
+
+func (p prompts) Addr() net.Addr { return &net.TCPAddr{} }
+func (p prompts) Close() error   { return nil }
+
+func (p prompts) Accept() (net.Conn, error) {
+	c, ok := <-p
+	if !ok {
+		return nil, net.ErrClosed
+	}
+	return c, nil
+}
+
+// What was left is written by who may wait, also where nothing follows.
+func TestLasting_SettlesWhatWasLeft(t *testing.T) {
+	t.Parallel()
+	o := newOwner()
+	s := h2serve.New(config(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_ = http.NewResponseController(w).Flush()
+		h2serve.Last(w, o)
+	})))
+	near, far := net.Pipe()
+	_ = far.SetDeadline(time.Now().Add(wait))
+	l, served := make(prompts, 1), make(chan error, 1)
+	l <- &prompt{Conn: near}
+	close(l)
+	go func() { served <- s.Serve(l) }()
+	frames := http2.NewFramer(far, far)
+	go func() {
+		_, _ = io.WriteString(far, http2.ClientPreface)
+		_ = frames.WriteSettings()
+		head := []byte("\x83\x87\x84\x01\x01t") // POST https / of t (RFC 7541, appendix A)
+		_ = frames.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: head, EndStream: true, EndHeaders: true})
+		l := <-o.begun
+		l.Send([]byte("left"))
+	}()
+	for {
+		f, err := frames.ReadFrame()
+		if err != nil {
+			t.Fatalf("what was left is not written: %v", err)
+		}
+		if data, ok := f.(*http2.DataFrame); ok && string(data.Data()) == "left" {
+			break
+		}
+	}
+	_ = s.Close()
+	<-served
 }
 
 // However nobody wants a response any more, its context says so, its owner ends it, and then it is

@@ -125,10 +125,11 @@ func (s *Server) Serve(l net.Listener) error {
 
 // Retire has no more requests come, and does not wait for those that are being served: that is
 // for Shutdown, which has to follow. A handler may call it, so that its peer hears of both at once.
-func (s *Server) Retire() {
+// Where the peer has said that none is under way, a connection ends with what is being served on it.
+func (s *Server) Retire(noneUnderWay bool) {
 	_, conns := s.leave()
 	for _, c := range conns {
-		c.retire()
+		c.retire(noneUnderWay)
 	}
 }
 
@@ -138,7 +139,7 @@ func (s *Server) Retire() {
 func (s *Server) Shutdown(ctx context.Context) error {
 	empty, conns := s.leave()
 	for _, c := range conns {
-		c.retire()
+		c.retire(false)
 	}
 	select {
 	case <-empty:

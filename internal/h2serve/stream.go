@@ -49,6 +49,7 @@ type stream struct {
 	err        error       // why no more can be sent
 	timers     [2]*time.Timer
 	last       bool     // what is being sent ends the response, but for its trailer
+	brief      bool     // and it is short
 	blocked    bool     // among those of c
 	waits      bool     // its handler does, to send
 	turn       bool     // it was woken to send, and counts among those

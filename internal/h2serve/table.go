@@ -19,7 +19,8 @@ func (c *conn) noTableLocked() http2.Setting {
 
 // headSeenLocked counts a request, and has a connection on which many come use tables from now on.
 func (c *conn) headSeenLocked() {
-	if c.heads++; c.heads < busyHeads || c.indexes {
+	c.heads++
+	if c.calm = c.heads < busyHeads; c.calm || c.indexes {
 		return
 	}
 	c.indexes = true

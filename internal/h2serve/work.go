@@ -51,11 +51,22 @@ func (s *Server) work(j job) {
 			j.st.serve()
 		default:
 			if st := j.c.read(); st != nil {
-				s.give(job{c: j.c})
+				s.readOn(j.c)
 				st.serve()
 			}
 		}
 	}
+}
+
+// readOn has somebody else read on. On a connection that may rest for long that is a goroutine which has served
+// nobody: a reader's stack is in use while it waits, so that one which has grown for a handler would stay so.
+func (s *Server) readOn(c *conn) {
+	j := job{c: c}
+	if c.calm {
+		s.tasks.Go(func() { s.work(j) })
+		return
+	}
+	s.give(j)
 }
 
 // next waits for a job. It reports false where enough others do, and when the server has ended.

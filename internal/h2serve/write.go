@@ -23,6 +23,7 @@ func (c *conn) flushLocked() {
 	for range flushRounds {
 		if !c.writeBatchLocked() {
 			c.flushing = false
+			c.quietLocked()
 			return
 		}
 	}
@@ -96,6 +97,7 @@ func (c *conn) write() {
 	for c.writeBatchLocked() {
 	}
 	c.flushing = false
+	c.quietLocked()
 }
 
 // gatherLocked lets whoever is ready to run add frames of its own to what is written next.
@@ -153,16 +155,18 @@ func (c *conn) wakeBlockedLocked() {
 	}
 	clear(c.watching)
 	c.watching = c.watching[:0]
-	n := 0
-	for ; n < len(c.blocked) && (c.err != nil || int64(c.woken)*leastFrame < c.roomLeftLocked()); n++ {
-		st := c.blocked[n]
-		if st.blocked = false; st.waits && !st.turn {
-			st.turn = true
-			c.woken++
+	for _, list := range []*[]*stream{&c.brief, &c.blocked} {
+		n := 0
+		for ; n < len(*list) && (c.err != nil || int64(c.woken)*leastFrame < c.roomLeftLocked()); n++ {
+			st := (*list)[n]
+			if st.blocked = false; st.waits && !st.turn {
+				st.turn = true
+				c.woken++
+			}
+			st.wakeLocked()
 		}
-		st.wakeLocked()
+		*list = slices.Delete(*list, 0, n)
 	}
-	c.blocked = slices.Delete(c.blocked, 0, n)
 }
 
 // yieldLocked ends the turn of a stream. What room it left is for the next ones.
@@ -207,7 +211,7 @@ func (c *conn) sendLocked(st *stream, p []byte, end bool) error {
 func (c *conn) pushLocked(st *stream, p []byte, end bool) (rest []byte) {
 	n := int(min(int64(len(p)), int64(c.peer.maxFrame), max(0, st.window), max(0, c.window)))
 	most := highWater
-	if st.last && len(p) <= leastBatch { // what is left of an answer does not wait for long ones
+	if st.brief = st.last && len(p) <= leastBatch; st.brief { // it does not wait for long answers
 		most = 2 * highWater
 	}
 	if len(c.out) >= most {
@@ -225,10 +229,15 @@ func (c *conn) pushLocked(st *stream, p []byte, end bool) (rest []byte) {
 
 // awaitLocked has a stream woken when there is room for all of them, if that is what it lacks.
 func (c *conn) awaitLocked(st *stream) {
-	if st.window > 0 && !st.blocked {
-		st.blocked = true
-		c.blocked = append(c.blocked, st)
+	if st.window <= 0 || st.blocked {
+		return
 	}
+	st.blocked = true
+	if st.brief {
+		c.brief = append(c.brief, st)
+		return
+	}
+	c.blocked = append(c.blocked, st)
 }
 
 // unblockLocked has a stream that has ended wait no more: there may be no room for long, and many more

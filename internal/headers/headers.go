@@ -32,7 +32,13 @@ const (
 	CallerVersion = "X-Plugin-Caller-Self-Version"
 	RuntimeID     = "X-Plugin-Runtime-Id"
 	Authorization = "Authorization"
+	// LastCall says, with Yes, to a plugin that its host launched: it has taken the plugin out, and
+	// no other call is under way.
+	LastCall = "X-Plugin-Last-Call"
 )
+
+// Yes is the value of a field that says yes.
+const Yes = "true"
 
 // Direction is the way that a field travels.
 type Direction uint8

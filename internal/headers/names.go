@@ -135,7 +135,7 @@ func buildLowered() map[string]string {
 			m[name] = strings.ToLower(name)
 		}
 	}
-	for _, name := range []string{CallerID, CallerSelfID, CallerVersion} {
+	for _, name := range []string{CallerID, CallerSelfID, CallerVersion, LastCall} {
 		m[name] = strings.ToLower(name)
 	}
 	return m

@@ -103,7 +103,7 @@ func (g *Guard) tellLocked(op byte, group string) {
 		return
 	}
 	_ = g.pipe.SetWriteDeadline(time.Now().Add(guardWait))
-	if _, err := fmt.Fprintf(g.pipe, "%c %s\n", op, group); err == nil {
+	if _, err := g.pipe.WriteString(string(op) + " " + group + "\n"); err == nil {
 		return
 	}
 	g.endLocked(true)

@@ -29,6 +29,9 @@ type Call struct {
 	// takes a connection that is kept for that. It is for the host's own
 	// questions.
 	Urgent bool
+	// Last says that the provider is told that no other call follows: [Provider.Seal] reported
+	// so. It passes where others are refused already.
+	Last bool
 	// CallerSelfID and CallerVersion are its self id and version, which the provider
 	// gets as X-Plugin-Caller-Self-Id and X-Plugin-Caller-Self-Version; empty leaves
 	// the field out.
@@ -55,7 +58,7 @@ type Ahead = h2.Ahead
 // NewAhead returns one of so many bytes.
 func NewAhead(most int64) *Ahead { return h2.NewAhead(most) }
 
-// stated yields what the host says of the caller.
+// stated yields what the host says of the caller and of the call.
 func (c *Call) stated(yield func(name, value string)) {
 	for _, field := range [...]struct{ name, value string }{
 		{headers.CallerID, c.CallerID}, {headers.CallerSelfID, c.CallerSelfID}, {headers.CallerVersion, c.CallerVersion},
@@ -63,6 +66,9 @@ func (c *Call) stated(yield func(name, value string)) {
 		if field.value != "" {
 			yield(field.name, field.value)
 		}
+	}
+	if c.Last {
+		yield(headers.LastCall, headers.Yes)
 	}
 }
 
@@ -137,39 +143,49 @@ func (c *call) latency() time.Duration {
 }
 
 // noteHead has the outcome take in the head of the response. As for all of these, a provider
-// in this process that goes on after its end changes nothing any more.
+// in this process that goes on after its end changes nothing any more; what comes from a stream is
+// noted by who forwards, and needs no lock.
 func (c *call) noteHead(status int, header http.Header, f framing) {
-	if c.Outcome == nil {
-		return
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.ended {
+	switch {
+	case c.Outcome == nil:
+	case c.own == nil:
 		c.Outcome.head(status, header, f)
+	default:
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if !c.ended {
+			c.Outcome.head(status, header, f)
+		}
 	}
 }
 
 // noteBody has it take in a part of the body.
 func (c *call) noteBody(p []byte) {
-	if c.Outcome == nil {
-		return
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.ended {
+	switch {
+	case c.Outcome == nil:
+	case c.own == nil:
 		c.Outcome.Body(p)
+	default:
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if !c.ended {
+			c.Outcome.Body(p)
+		}
 	}
 }
 
 // noteTrailer has it take in a field of the trailer.
 func (c *call) noteTrailer(name, value string) {
-	if c.Outcome == nil {
-		return
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.ended {
+	switch {
+	case c.Outcome == nil:
+	case c.own == nil:
 		c.Outcome.Trailer(name, value)
+	default:
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if !c.ended {
+			c.Outcome.Trailer(name, value)
+		}
 	}
 }
 

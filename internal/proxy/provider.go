@@ -74,6 +74,19 @@ func (p *Provider) InFlight() int {
 	return len(p.calls)
 }
 
+// Seal refuses further calls, unless some are in flight, and reports whether it did. A call that
+// is said to be the last one still passes.
+func (p *Provider) Seal() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.calls) > 0 {
+		return false
+	}
+	p.closed = true
+	p.drainedLocked()
+	return true
+}
+
 // Drain refuses further calls and waits until those in flight have ended, or
 // until ctx ends, whose cause it returns then. It leaves the connections open;
 // Close follows.
@@ -120,11 +133,18 @@ func (p *Provider) Close() {
 func (p *Provider) refuse() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed {
+	p.closed = true
+	p.drainedLocked()
+}
+
+// drainedLocked tells whoever waits for it that no call is left and none comes.
+func (p *Provider) drainedLocked() {
+	if !p.closed || len(p.calls) > 0 {
 		return
 	}
-	p.closed = true
-	if len(p.calls) == 0 {
+	select {
+	case <-p.drained: // before the last one, too
+	default:
 		close(p.drained)
 	}
 }
@@ -133,7 +153,7 @@ func (p *Provider) refuse() {
 func (p *Provider) enter(c *call) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed {
+	if p.closed && !c.Last {
 		return ErrClosed
 	}
 	p.calls[c] = struct{}{}
@@ -150,9 +170,7 @@ func (p *Provider) leave(c *call) {
 	if c.Urgent {
 		p.offerReserveLocked()
 	}
-	if p.closed && len(p.calls) == 0 {
-		close(p.drained)
-	}
+	p.drainedLocked()
 }
 
 // idleTick is how often the provider looks.

@@ -57,6 +57,7 @@ func newImage(r io.Reader) (image, error) {
 	if err != nil {
 		return image{}, fmt.Errorf("open again for reading: %w", err)
 	}
+	_ = gather(file) // makes it quicker, and nothing else
 	return image{file}, nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"sync"
+	"sync/atomic"
 )
 
 // The fields of a response that say how its messages are compressed, and those of a request that
@@ -101,31 +102,43 @@ const (
 // Memory keeps what was said last, for those who are to hear the same. The zero Memory is empty.
 // It is safe for concurrent use.
 type Memory[K comparable] struct {
+	last atomic.Pointer[saying[K]] // of those kept, that was asked for; nil at first
+
 	mu   sync.Mutex
-	kept map[K][]byte
+	kept map[K]*saying[K]
+}
+
+type saying[K comparable] struct {
+	key  K
+	said []byte
 }
 
 // Recall returns what was said of a key, or else what say says now, without a lock. Nobody may
 // change it.
 func (m *Memory[K]) Recall(key K, say func() []byte) []byte {
+	if last := m.last.Load(); last != nil && last.key == key {
+		return last.said // a crowd asks for one
+	}
 	m.mu.Lock()
-	said, ok := m.kept[key]
+	it, ok := m.kept[key]
 	m.mu.Unlock()
 	if ok {
-		return said
+		m.last.Store(it)
+		return it.said
 	}
-	said = say()
-	if len(said) > longestKept {
-		return said
+	it = &saying[K]{key, say()}
+	if len(it.said) > longestKept {
+		return it.said
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.kept == nil {
-		m.kept = map[K][]byte{}
+		m.kept = map[K]*saying[K]{}
 	}
 	if len(m.kept) >= mostKept {
 		clear(m.kept)
 	}
-	m.kept[key] = said
-	return said
+	m.kept[key] = it
+	m.last.Store(it)
+	return it.said
 }

@@ -48,7 +48,7 @@ func (d *modelDriver) revoke() {
 	if got := d.host.Revoke(p.id); got != d.model.lives(p) {
 		d.t.Errorf("revoke: %t", got)
 	}
-	d.over(connect.CodeUnauthenticated, func() { d.model.end(p) })
+	d.over(connect.CodeUnauthenticated, func() { d.model.end(p); d.model.giveBack() })
 }
 
 // expire lets the time of the oldest token come.
@@ -59,7 +59,7 @@ func (d *modelDriver) expire() {
 	if n := d.host.Expire(d.t, d.model.plugins[0].id); n != 1 {
 		d.t.Errorf("%d identities expired", n)
 	}
-	d.over(connect.CodeUnauthenticated, func() { d.model.end(d.model.plugins[0]) })
+	d.over(connect.CodeUnauthenticated, func() { d.model.end(d.model.plugins[0]); d.model.giveBack() })
 }
 
 func (d *modelDriver) setPolicy() {
@@ -126,6 +126,7 @@ func (d *modelDriver) unregister() {
 	if d.same("unregister", err, want) && len(mine) > 0 {
 		d.model.remove(d.model.where(func(o *modelOffer) bool { return o == mine[0] }))
 		d.model.forget(func(o *modelOffer) bool { return o == mine[0] })
+		d.model.giveBack()
 	}
 }
 

@@ -2,6 +2,7 @@ package recovery_test
 
 import (
 	"context"
+	"crypto/tls"
 	"net/http"
 	"sync/atomic"
 	"testing"
@@ -16,12 +17,11 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/hosttest/wire"
 )
 
-// hang registers a provider that takes connections and never says a word. It enrols over a
-// connection that it shares with others like it.
-func hang(t *testing.T, host *hosttest.Restartable, conn *wire.Conn) {
+// hang registers a provider that takes connections and questions, and answers none. It enrols
+// over a connection that it shares with others like it.
+func hang(t *testing.T, host *hosttest.Restartable, conn *wire.Conn, cfg *tls.Config) {
 	t.Helper()
-	l := hosttest.Listen(t) // the system takes the connections
-	t.Cleanup(func() { _ = l.Close() })
+	at := hosttest.ServeTLS(t, cfg, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
 	m := wire.FreshRequest("provider")
 	m.Provides = []*connectpluginv1.ServiceDeclaration{{Type: echoType, Version: "1.0.0"}}
 	enrolled, err := connectpluginv1connect.NewHandshakeServiceClient(conn.Client, host.URL).Handshake(t.Context(), connect.NewRequest(
@@ -31,7 +31,7 @@ func hang(t *testing.T, host *hosttest.Restartable, conn *wire.Conn) {
 	}
 	_, err = connectpluginv1connect.NewServiceRegistryClient(conn.Client, host.URL).RegisterService(t.Context(), hosttest.WithCredentials(
 		&connectpluginv1.RegisterServiceRequest{
-			ServiceType: echoType, Version: "1.0.0", EndpointPath: "/", Metadata: map[string]string{"base_url": "https://" + l.Addr().String()},
+			ServiceType: echoType, Version: "1.0.0", EndpointPath: "/", Metadata: map[string]string{"base_url": at},
 		}, enrolled.Msg.GetRuntimeId(), enrolled.Msg.GetRuntimeToken()))
 	if err != nil {
 		t.Fatal(err)
@@ -42,24 +42,24 @@ func hang(t *testing.T, host *hosttest.Restartable, conn *wire.Conn) {
 // round, and the end of one is noticed.
 func TestAudit_USE44_TheHungDelayNobody(t *testing.T) {
 	t.Parallel()
-	const hung = 80
+	const hung = 70
 	host := start(t, instances(2*hung, connectplugin.HealthProbeConfig{
 		Interval: 100 * time.Millisecond, Timeout: 2 * hosttest.Wait, FailureThreshold: 1, Lease: time.Hour,
 	}))
+	cfg, err := host.Authority.PluginTLS("provider")
+	if err != nil {
+		t.Fatal(err)
+	}
 	conn := wire.Dial(t, host.Host)
 	for range hung {
-		hang(t, host, conn)
+		hang(t, host, conn, cfg)
 	}
 	c := host.Enrol(t, "provider", hosttest.Declaring([]string{echoType}, nil))
 	var asked atomic.Int32
 	var ill atomic.Bool
 	mux := http.NewServeMux()
 	mux.Handle(connectpluginv1connect.NewPluginControlHandler(asking{control{id: c.RuntimeID}, &asked, &ill}))
-	tls, err := host.Authority.PluginTLS("provider")
-	if err != nil {
-		t.Fatal(err)
-	}
-	at, stop := hosttest.ServeTLSUntil(t, tls, mux)
+	at, stop := hosttest.ServeTLSUntil(t, cfg, mux)
 	err = hosttest.RegisterWith(t, c, &connectpluginv1.RegisterServiceRequest{
 		ServiceType: echoType, Version: "1.0.0", EndpointPath: "/", Metadata: map[string]string{"base_url": at},
 	})

@@ -181,3 +181,40 @@ func TestAudit_USE22_AllowedServicesThatAreMoreAgain(t *testing.T) {
 	host.Registry().SetAllowedServices(plugin.Client.RuntimeID(), []string{"other", echoType})
 	hosttest.Eventually(t, "it answers again", answers)
 }
+
+// What is withheld since another plugin has the type comes back when that leaves, however it does.
+func TestAudit_USE22_WhatAnotherHasComesBackWhenThatLeaves(t *testing.T) {
+	t.Parallel()
+	shared := func(multiple ...string) *connectplugin.Policy {
+		p := policy()
+		p.Plugins["second"], p.AllowMultiple = p.Plugins["provider"], multiple
+		return p
+	}
+	for name, leave := range map[string]func(*testing.T, *hosttest.Restartable, *hosttest.Plugin){
+		"stops":      func(t *testing.T, _ *hosttest.Restartable, p *hosttest.Plugin) { t.Helper(); p.Stop(t) },
+		"is revoked": func(_ *testing.T, h *hosttest.Restartable, p *hosttest.Plugin) { h.RevokeSelf(p.Client.Config().SelfID) },
+		"is drained": func(t *testing.T, h *hosttest.Restartable, p *hosttest.Plugin) {
+			t.Helper()
+			if err := h.Drain(t.Context(), p.Client.RuntimeID()); err != nil {
+				t.Error(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			host := start(t, func(c *connectplugin.ServeConfig) { c.Policy = shared(echoType) })
+			serve := func(c *connectplugin.PluginServerConfig) { c.Services, c.HealthInterval = echoServices(), never }
+			first := host.StartPlugin(t, "provider", serve)
+			second := host.StartPlugin(t, "second", serve)
+			s := service(t, caller(t, host))
+			hosttest.SetPolicy(t, host.Host, shared())
+			if host.Registered(echoType, second.Client.RuntimeID()) {
+				t.Fatal("the type is the first one's")
+			}
+			leave(t, host, first)
+			hosttest.Eventually(t, "the second provides", func() bool {
+				return host.Registered(echoType, second.Client.RuntimeID()) && once(t.Context(), s) == nil
+			})
+		})
+	}
+}

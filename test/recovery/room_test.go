@@ -59,8 +59,11 @@ func TestAudit_USE46_BeyondWhatAProviderTakes(t *testing.T) {
 	defer cancel()
 	open := func() error {
 		stream, err := echo(greedy, sayOn).CallServerStream(ctx, connect.NewRequest(&text{Value: "x"}))
-		if err == nil && stream.Receive() {
-			t.Cleanup(func() { _ = stream.Close() })
+		if err != nil {
+			return err
+		}
+		t.Cleanup(func() { _ = stream.Close() })
+		if stream.Receive() {
 			return nil
 		}
 		return stream.Err()

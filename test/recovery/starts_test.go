@@ -22,7 +22,8 @@ func TestAudit_USE25_ManyStartsInNoTime(t *testing.T) {
 	}, func(t *testing.T, h *wire.BubbleHost) {
 		start := func() (*wire.Conn, connect.Code) {
 			conn := h.Dial(t)
-			return conn, conn.Handshake(t, conn.Prove(t, wire.FreshRequest("api"), true))
+			code := conn.Handshake(t, conn.Prove(t, wire.FreshRequest("api"), true))
+			return conn, code
 		}
 		for n := range starts {
 			conn, code := start()

@@ -48,6 +48,9 @@ func TestWatch_AtRestTakesNoGoroutine(t *testing.T) {
 	for _, w := range watching {
 		w.Next(t)
 	}
+	if n := goroutinesOf("catalog.(*Watcher).Await("); n > 0 { // as no watch at rest ever does
+		t.Fatalf("%d goroutines wait for events", n)
+	}
 	handlers := 1
 	hosttest.Eventually(t, "no goroutine is left", func() bool {
 		handlers = goroutinesOf("ServiceRegistry).WatchService(") + goroutinesOf("h2serve.(*stream).serve(") + goroutinesOf("herald.(*Herald).work(")
@@ -112,7 +115,9 @@ func ask(t *testing.T, host *hosttest.Host, c *connectplugin.Client, f form, wat
 		message = fmt.Appendf(nil, `{"serviceType":%q}`, watched)
 	}
 	body := append([]byte{0, 0, 0, 0, byte(len(message))}, message...)
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, host.URL+connectpluginv1connect.ServiceRegistryWatchServiceProcedure, bytes.NewReader(body))
+	ctx, cancel := context.WithTimeout(t.Context(), hosttest.Wait)
+	t.Cleanup(cancel)
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, host.URL+connectpluginv1connect.ServiceRegistryWatchServiceProcedure, bytes.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}

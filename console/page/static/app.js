@@ -147,7 +147,7 @@ function rightsOf(p) {
 
 function showPlugins(plugins, taken) {
   fill("plugins", plugins.map((p) => {
-    const h = healthOf(p), why = p.healthReason || p.launch?.error || "";
+    const h = healthOf(p), why = (p.healthReason || p.launch?.error || "").replace(/^drained: /, p.drained ? "" : "$&");
     const ends = p.certificateExpiresAt ? `, certificate ends in ${span(taken, p.certificateExpiresAt)}` : "";
     return { key: p.runtimeId || `launch ${p.launch?.name}`, cells: [
       text(p.selfVersion ? `${p.selfId} ${p.selfVersion}` : p.selfId), text(p.runtimeId || p.launch?.name, "long"),

@@ -23,7 +23,7 @@ import (
 const (
 	streamWindow   = 256 << 10 // bytes that the server may send ahead on one stream
 	leastAhead     = 32 << 10  // and at first, or where its owner has too much ahead
-	connWindow     = 64 << 20  // and on the connection: no stream waits for another
+	connWindow     = 2 << 20   // and on the connection, until it was read: a short answer is not behind more
 	initialWindow  = 65535     // of both, until settings say otherwise
 	tableSize      = 4096      // of HPACK, both ways
 	maxFrame       = 16 << 10  // the smallest bound that the protocol allows, ours and at first the server's

@@ -23,6 +23,7 @@ func (c *Conn) read() {
 		}
 		c.frames.Add(1)
 		event, err := c.step(frame, err)
+		c.in.fields = nil // whoever wants them has them
 		if event.goAway != nil && c.cfg.Away != nil {
 			c.cfg.Away(event.goAway)
 		}

@@ -12,6 +12,7 @@ const (
 type source struct {
 	from io.Reader
 	all  *Buffer // what is read into, nil before the first read
+	into []byte  // all of it
 	rest []byte  // of it, which was not taken yet
 	last int     // how much the last read brought
 	err  error   // that came with it
@@ -42,10 +43,11 @@ func (s *source) fill() {
 	if s.last >= readLeast {
 		size = readMost
 	}
-	if s.all == nil || cap(s.all.B) != size {
+	if len(s.into) != size {
 		s.all.Release()
 		s.all = GetBuffer(size)
+		s.into = s.all.B[:size]
 	}
-	s.last, s.err = s.from.Read(s.all.B[:size])
-	s.rest = s.all.B[:s.last]
+	s.last, s.err = s.from.Read(s.into)
+	s.rest = s.into[:s.last]
 }

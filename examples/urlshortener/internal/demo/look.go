@@ -43,7 +43,8 @@ func (d *demo) explain() {
 		"                       (or services, calls, limits, tail, watch in place of plugins)\n"+
 		"         in the logs   tail -f %s\n"+
 		"                       (one lies beside it for each plugin, and %s)",
-		d.link, d.stack.Metrics, strings.Join(d.stack.ConsoleCommand("plugins"), " "), d.stack.LogFile("host"), filepath.Base(d.stack.PolicyFile()))
+		d.link, d.stack.Metrics, strings.Join(d.stack.ConsoleCommand("plugins"), " "),
+		d.stack.LogFile("host"), filepath.Base(d.stack.PolicyFile()))
 }
 
 // look shows what an operator sees.

@@ -86,28 +86,6 @@ func (s *Stack) Start(ctx context.Context, name, says string, args ...string) (*
 	return p, err
 }
 
-// launch starts a program of the stack.
-func (s *Stack) launch(name string, args ...string) (*process.Process, error) {
-	log, err := os.OpenFile(s.LogFile(name), os.O_WRONLY|os.O_CREATE|os.O_APPEND, ownerOnly)
-	if err != nil {
-		return nil, fmt.Errorf("log: %w", err)
-	}
-
-	p, err := process.StartLogged(log, s.Dir, filepath.Join(s.Bin, name), args...)
-	if err != nil {
-		return nil, err
-	}
-
-	if s.Processes == nil {
-		s.Processes = map[string]*process.Process{}
-	}
-
-	s.Processes[name] = p
-	s.all = append(s.all, p)
-
-	return p, nil
-}
-
 // LogFile returns where what a program writes is written to.
 func (s *Stack) LogFile(name string) string { return filepath.Join(s.Dir, name+".log") }
 
@@ -174,10 +152,6 @@ func (s *Stack) StartPlugin(ctx context.Context, name string) error {
 // registered is what a plugin says when its service is.
 const registered = "service registered"
 
-func (s *Stack) pluginArgs(name string) []string {
-	return []string{"-host", s.URL, "-dir", s.PluginDir(name)}
-}
-
 // Shortener runs the command shortener to its end and returns what it printed.
 func (s *Stack) Shortener(ctx context.Context, args ...string) (string, error) {
 	args = append([]string{"-host", s.URL, "-dir", s.PluginDir("shortener")}, args...)
@@ -227,4 +201,31 @@ func (s *Stack) Left() int {
 	}
 
 	return n
+}
+
+// launch starts a program of the stack.
+func (s *Stack) launch(name string, args ...string) (*process.Process, error) {
+	log, err := os.OpenFile(s.LogFile(name), os.O_WRONLY|os.O_CREATE|os.O_APPEND, ownerOnly)
+	if err != nil {
+		return nil, fmt.Errorf("log: %w", err)
+	}
+
+	p, err := process.StartLogged(log, s.Dir, filepath.Join(s.Bin, name), args...)
+	if err != nil {
+		return nil, err
+	}
+
+	if s.Processes == nil {
+		s.Processes = map[string]*process.Process{}
+	}
+
+	s.Processes[name] = p
+	s.all = append(s.all, p)
+
+	return p, nil
+}
+
+// pluginArgs are the arguments of a plugin.
+func (s *Stack) pluginArgs(name string) []string {
+	return []string{"-host", s.URL, "-dir", s.PluginDir(name)}
 }
