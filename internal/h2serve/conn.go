@@ -30,6 +30,7 @@ const (
 	highWater     = 256 << 10
 	floodLimit    = 1 << 20 // pending bytes at which the peer is taken for hostile
 	flushRounds   = 4       // batches that one handler writes for others before the writer takes over
+	mostPassed    = 32      // short ends of answers that come before one that is not
 	mostNames     = 128     // that are not usual and a connection remembers
 	longestName   = 64      // of them
 	handlersFor   = 2       // handlers that may run for each stream that may be open: some were reset
@@ -87,7 +88,8 @@ type conn struct {
 	lower      map[string]string // as names, the other way
 	window     int64             // that the peer takes
 	brief      []*stream         // that wait for window, or for room in out, with the short end of an answer
-	blocked    []*stream         // and the others; who waits longest is first, and after all of brief
+	blocked    []*stream         // and the others; who waits longest is first, and after those of brief
+	passed     int               // how many of brief came before the first of blocked
 	woken      int               // of them, whose turn it is
 	watching   []*stream         // that wait until what is pending has left
 	recvWindow int64             // that the peer may send
