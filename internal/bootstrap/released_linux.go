@@ -37,7 +37,7 @@ func Released(ctx context.Context, pipe *os.File) bool {
 
 // unread reports whether nobody has the other end.
 func unread(fd uintptr) bool {
-	asked := pollFD{fd: int32(fd)}
+	asked := pollFD{fd: int32(fd)} //nolint:gosec // a descriptor
 	var now syscall.Timespec
 	for {
 		_, _, errno := syscall.Syscall6(syscall.SYS_PPOLL,

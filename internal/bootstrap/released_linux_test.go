@@ -35,7 +35,7 @@ func TestReleased(t *testing.T) {
 	}
 	select {
 	case <-released:
-		t.Error("released, and somebody reads")
+		t.Fatal("released, and somebody reads")
 	default:
 	}
 	if err := theirs.Close(); err != nil {

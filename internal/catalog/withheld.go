@@ -22,7 +22,6 @@ func (c *Catalog) Restore(allowed func(Registration) bool) []Registration {
 	var restored []Registration
 
 	for _, reg := range c.shelved(allowed) {
-
 		multiple := c.cfg.Load().AllowMultiple(reg.Type)
 
 		_ = c.transition(func(t *transition) error {

@@ -147,9 +147,9 @@ func (p *Pool) waitLocked(w *waiter) *waiter {
 // of the connection on its way.
 func (w *waiter) wait(ctx context.Context, ch choice) error {
 	var (
-		d           = ch.dial
-		dialled     <-chan struct{}
-		soon, pause <-chan time.Time
+		d       = ch.dial
+		dialled <-chan struct{}
+		pause   <-chan time.Time
 	)
 
 	if ch.pause > 0 {
@@ -163,14 +163,10 @@ func (w *waiter) wait(ctx context.Context, ch choice) error {
 		dialled = d.done
 	}
 
-	if w.soon != nil {
-		soon = w.soon.C
-	}
-
 	select {
 	case <-w.turn:
 	case <-pause:
-	case <-soon:
+	case <-w.late():
 		return errNoneYet
 	case <-dialled:
 		return d.err
@@ -188,6 +184,15 @@ func (w *waiter) wait(ctx context.Context, ch choice) error {
 	default:
 		return nil
 	}
+}
+
+// late ends the waiting for any connection; nil never does.
+func (w *waiter) late() <-chan time.Time {
+	if w.soon == nil {
+		return nil
+	}
+
+	return w.soon.C
 }
 
 // leave takes a request out of the queue. Whoever is next looks whether there is room

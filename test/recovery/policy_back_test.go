@@ -191,8 +191,10 @@ func TestAudit_USE22_WhatAnotherHasComesBackWhenThatLeaves(t *testing.T) {
 		return p
 	}
 	for name, leave := range map[string]func(*testing.T, *hosttest.Restartable, *hosttest.Plugin){
-		"stops":      func(t *testing.T, _ *hosttest.Restartable, p *hosttest.Plugin) { t.Helper(); p.Stop(t) },
-		"is revoked": func(_ *testing.T, h *hosttest.Restartable, p *hosttest.Plugin) { h.RevokeSelf(p.Client.Config().SelfID) },
+		"stops": func(t *testing.T, _ *hosttest.Restartable, p *hosttest.Plugin) { t.Helper(); p.Stop(t) },
+		"is revoked": func(_ *testing.T, h *hosttest.Restartable, p *hosttest.Plugin) {
+			h.RevokeSelf(p.Client.Config().SelfID)
+		},
 		"is drained": func(t *testing.T, h *hosttest.Restartable, p *hosttest.Plugin) {
 			t.Helper()
 			if err := h.Drain(t.Context(), p.Client.RuntimeID()); err != nil {
