@@ -178,15 +178,21 @@ func (c *conn) headers(f *http2.MetaHeadersFrame) error {
 		st.cancel()
 		return http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeRefusedStream}
 	}
+	c.underway -= body
+	c.beginLocked(st)
+	return nil
+}
+
+// beginLocked takes a request on.
+func (c *conn) beginLocked(st *stream) {
 	c.headSeenLocked()
-	st.window, c.underway = c.peer.window, c.underway-body
+	st.window = c.peer.window
 	c.streams[st.id] = st
 	c.running++
 	if c.fresh != nil {
 		c.s.give(job{c: c, st: c.fresh})
 	}
 	c.fresh = st
-	return nil
 }
 
 // tooLargeLocked answers a request whose head is larger than is taken.

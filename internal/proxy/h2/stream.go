@@ -124,7 +124,6 @@ func (c *Conn) Open(r Request) (*Stream, []byte, error) {
 		c.joinShareLocked(s, r.Owner)
 	}
 	s.at = c.taken + int64(len(c.out))
-	c.headSentLocked()
 	c.out = h2frame.AppendHeaders(c.out, s.id, c.encodeLocked(r.Fields), s.sentEnd, c.peer.maxFrame)
 	for len(body) > 0 {
 		rest := c.sendLocked(s, body, r.End)
@@ -161,6 +160,7 @@ func (c *Conn) admitLocked(s *Stream, size int64, reserved bool) error {
 	}
 	s.id = c.nextID
 	c.nextID += 2
+	c.headSentLocked()
 	c.streams[s.id] = s
 	if !reserved {
 		c.load.Add(1)
