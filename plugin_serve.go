@@ -52,9 +52,10 @@ func (s *pluginServer) newServer(ctx context.Context) *h2serve.Server {
 		Handler: s.handler(), Context: withStopping(ctx.Done()), Log: slog.New(s.log), State: s.note,
 		HandshakeTimeout: s.cfg.Limits.ReadHeaderTimeout, IdleTimeout: defaultLimits.IdleTimeout,
 		PingAfter: pingAfter, PingTimeout: pingTimeout, WriteTimeout: writeByteTimeout,
-		PingInUse:  true,                                                                // the host has one for each plugin, and no call on most of them
-		MaxStreams: pluginStreams, MaxHeaderBytes: uint32(defaultLimits.MaxHeaderBytes), //nolint:gosec // a constant
-		StreamWindow: pluginStreamBuffer, ConnWindow: pluginConnBuffer,
+		// The host has a connection for each plugin, and no call on most of them.
+		PingInUse: true, MaxStreams: pluginStreams,
+		MaxHeaderBytes: uint32(defaultLimits.MaxHeaderBytes), //nolint:gosec // a constant
+		StreamWindow:   pluginStreamBuffer, ConnWindow: pluginConnBuffer,
 	})
 }
 
@@ -356,8 +357,8 @@ func listenAddr(local netip.Addr, plaintext bool) string {
 }
 
 // unreachableListener says what is missing where a plugin listens at no address that the host can call.
-const unreachableListener = "is empty and the plugin listens on every address or at one with a zone, so the host cannot know where to call it " +
-	"unless its policy says so; write the URL at which the host reaches the plugin, " +
+const unreachableListener = "is empty and the plugin listens on every address or at one with a zone, so the host cannot know " +
+	"where to call it unless its policy says so; write the URL at which the host reaches the plugin, " +
 	"for example \"https://10.0.0.7:8443\", or listen on that address"
 
 // addressless reports whether a listener at an address has none that another machine can call:

@@ -215,7 +215,8 @@ func (c *PluginServerConfig) validateBaseURL() error {
 			return fieldError("BaseURL", "%v", err)
 		}
 		if u, err := url.Parse(c.BaseURL); err == nil && addressless(net.JoinHostPort(u.Hostname(), "0")) {
-			return fieldError("BaseURL", "names no address, or one with a zone, which only this machine knows; write the one at which the host reaches the plugin")
+			return fieldError("BaseURL", "names no address, or one with a zone, which only this machine knows; "+
+				"write the one at which the host reaches the plugin")
 		}
 	}
 	return nil

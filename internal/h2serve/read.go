@@ -183,7 +183,8 @@ func (c *conn) headers(f *http2.MetaHeadersFrame) error {
 	return nil
 }
 
-// beginLocked takes a request on.
+// beginLocked has the handler of a stream be begun: when there is nothing more to read at once, or
+// with the next one.
 func (c *conn) beginLocked(st *stream) {
 	c.headSeenLocked()
 	st.window = c.peer.window

@@ -99,14 +99,8 @@ func (r *Request) size() int64 {
 // [ErrTooLarge], when nothing was sent; every other failure shows on the stream.
 func (c *Conn) Open(r Request) (*Stream, []byte, error) {
 	s := &Stream{
-		c:          c,
-		gather:     r.Gather || r.Whole,
-		whole:      r.Whole,
-		head:       r.Head,
-		over:       r.Over,
-		stated:     -1,
-		recvWindow: leastAhead,
-		ahead:      r.Ahead,
+		c: c, gather: r.Gather || r.Whole, whole: r.Whole, head: r.Head, over: r.Over, stated: -1,
+		recvWindow: leastAhead, ahead: r.Ahead,
 	}
 	s.wake.L, s.sendWake.L = &c.mu, &c.mu
 	size := r.size()
@@ -123,6 +117,7 @@ func (c *Conn) Open(r Request) (*Stream, []byte, error) {
 	if !s.sentEnd {
 		c.joinShareLocked(s, r.Owner)
 	}
+	c.headSentLocked()
 	s.at = c.taken + int64(len(c.out))
 	c.out = h2frame.AppendHeaders(c.out, s.id, c.encodeLocked(r.Fields), s.sentEnd, c.peer.maxFrame)
 	for len(body) > 0 {
@@ -160,7 +155,6 @@ func (c *Conn) admitLocked(s *Stream, size int64, reserved bool) error {
 	}
 	s.id = c.nextID
 	c.nextID += 2
-	c.headSentLocked()
 	c.streams[s.id] = s
 	if !reserved {
 		c.load.Add(1)
