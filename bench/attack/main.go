@@ -62,14 +62,13 @@ func run(ctx context.Context) error {
 	flag.IntVar(&p.rounds, "rounds", 1, "how often each attack is played; what is measured is of all of them")
 	flag.BoolVar(&p.defaults, "defaults", false, "a host with the default limits, not those of a small machine")
 	flag.Parse()
-	switch *role {
-	case "":
-		if *list {
-			return p.list(os.Stdout)
-		}
-		return p.all(ctx, os.Stdout)
+	switch {
+	case *role != "":
+		return p.role(ctx, *role)
+	case *list:
+		return p.list(os.Stdout)
 	}
-	return p.role(ctx, *role)
+	return p.all(ctx, os.Stdout)
 }
 
 // role is a process that has the authority.

@@ -83,7 +83,8 @@ func (p *play) open(ctx context.Context, authority *connectplugin.Authority) (s 
 			s.close(ctx)
 		}
 	}()
-	if s.host, err = stage.Start(ctx, roleHost, "-dir", p.dir, "-profile", p.profile, "-defaults="+strconv.FormatBool(p.defaults)); err != nil {
+	s.host, err = stage.Start(ctx, roleHost, "-dir", p.dir, "-profile", p.profile, "-defaults="+strconv.FormatBool(p.defaults))
+	if err != nil {
 		return s, err
 	}
 	p.addr = s.host.Said

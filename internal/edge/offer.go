@@ -23,6 +23,9 @@ func (c *Conn) Offer(p []byte) (taken, settled bool, err error) {
 		c.parts = c.tooMuchLocked(refusals)
 		c.mu.Unlock()
 	}
+	if c.parts {
+		_ = c.SetDeadline(now.Add(parting)) // also of what is left
+	}
 	if err != nil {
 		c.partIfLocked() // which waits for nobody any more
 	}

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"testing"
 	"time"
 
@@ -141,25 +143,32 @@ func TestConn_OffersNothingWhereItWouldWait(t *testing.T) {
 	}
 }
 
-// Whoever is to be cut off for what is offered is told so by who may wait.
-func TestConn_PartsWhenSettled(t *testing.T) {
-	t.Parallel()
+// refusing is a connection on which one request may be refused, its peer, and two refusals.
+func refusing(t *testing.T, cutOff func(net.Addr, string)) (c *edge.Conn, peer net.Conn, refusals []byte) {
+	t.Helper()
 	certs := httptest.NewTLSServer(http.NotFoundHandler()) // for its certificate
 	certs.Close()
 	client := certs.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
 	client.NextProtos, client.ServerName = []string{"h2"}, "example.com"
-	var cut string
-	c, peer := meet(t, client, plain, edge.Config{
+	c, peer = meet(t, client, plain, edge.Config{
 		TLS:      &tls.Config{Certificates: certs.TLS.Certificates, NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS13},
 		Refusals: edge.Rate{PerSecond: 1e-6, Burst: 1},
-		CutOff:   func(_ net.Addr, reason string) { cut = reason },
+		CutOff:   cutOff,
 	})
 	var resets bytes.Buffer
 	frames := http2.NewFramer(&resets, nil)
 	for id := range 2 {
 		_ = frames.WriteRSTStream(uint32(2*id+1), http2.ErrCodeRefusedStream)
 	}
-	if taken, settled, err := c.Offer(resets.Bytes()); !taken || settled || err != nil || cut != "" {
+	return c, peer, resets.Bytes()
+}
+
+// Whoever is to be cut off for what is offered is told so by who may wait.
+func TestConn_PartsWhenSettled(t *testing.T) {
+	t.Parallel()
+	var cut string
+	c, peer, refusals := refusing(t, func(_ net.Addr, reason string) { cut = reason })
+	if taken, settled, err := c.Offer(refusals); !taken || settled || err != nil || cut != "" {
 		t.Fatalf("taken %v, settled %v, cut off %q, %v", taken, settled, cut, err)
 	}
 	if taken, _, _ := c.Offer([]byte("x")); taken {
@@ -177,5 +186,31 @@ func TestConn_PartsWhenSettled(t *testing.T) {
 		if _, ok := f.(*http2.GoAwayFrame); ok {
 			return
 		}
+	}
+}
+
+// Who is cut off and takes nothing of what was left is not waited for.
+func TestConn_PartsFromWhoTakesNothing(t *testing.T) {
+	t.Parallel()
+	c, peer, refusals := refusing(t, func(net.Addr, string) {})
+	_ = peer.(*tls.Conn).NetConn().(*net.TCPConn).SetReadBuffer(4 << 10)
+	var more bytes.Buffer
+	frames := http2.NewFramer(&more, nil)
+	for range 512 {
+		_ = frames.WriteData(1, false, make([]byte, 16<<10))
+	}
+	if taken, settled, err := c.Offer(append(refusals, more.Bytes()...)); !taken || settled || err != nil {
+		t.Fatalf("taken %v, settled %v, %v", taken, settled, err)
+	}
+	defer c.Abort() // without a word to who does not read
+	done := make(chan error, 1)
+	go func() { done <- c.Settle() }()
+	select {
+	case err := <-done:
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("settled: %v", err)
+		}
+	case <-time.After(time.Minute):
+		t.Error("it waits for one who is cut off")
 	}
 }

@@ -30,6 +30,7 @@ const (
 	highWater     = 256 << 10
 	floodLimit    = 1 << 20 // pending bytes at which the peer is taken for hostile
 	flushRounds   = 4       // batches that one handler writes for others before the writer takes over
+	mostPassed    = 32      // short ends of answers that come before one that is not
 	mostNames     = 128     // that are not usual and a connection remembers
 	longestName   = 64      // of them
 	handlersFor   = 2       // handlers that may run for each stream that may be open: some were reset
@@ -82,12 +83,13 @@ type conn struct {
 	unsettled  bool // some of what was written is left
 	encoder    *hpack.Encoder
 	heads      int               // of requests since the last look
-	indexes    bool              // there are dynamic tables
+	indexes    bool              // encoder has a table
 	block      bytes.Buffer      // what encoder writes to
 	lower      map[string]string // as names, the other way
 	window     int64             // that the peer takes
 	brief      []*stream         // that wait for window, or for room in out, with the short end of an answer
-	blocked    []*stream         // and the others; who waits longest is first, and after all of brief
+	blocked    []*stream         // and the others; who waits longest is first, and after those of brief
+	passed     int               // how many of brief came before the first of blocked
 	woken      int               // of them, whose turn it is
 	watching   []*stream         // that wait until what is pending has left
 	recvWindow int64             // that the peer may send
@@ -153,7 +155,8 @@ func (c *conn) handshake() error {
 	cfg := &c.s.cfg
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.out = h2frame.AppendSettings(c.out, c.noTableLocked(),
+	c.encoder.SetMaxDynamicTableSizeLimit(0) // until many requests come
+	c.out = h2frame.AppendSettings(c.out,
 		http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: cfg.MaxStreams},
 		http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: cfg.MaxHeaderBytes},
 		http2.Setting{ID: http2.SettingInitialWindowSize, Val: cfg.StreamWindow})

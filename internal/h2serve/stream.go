@@ -181,6 +181,7 @@ func (st *stream) closeLocked() {
 	}
 	c.creditLocked(int64(st.unread.length))
 	delete(c.streams, st.id)
+	c.unblockLocked(st)
 	st.wakeLocked()
 	c.quietLocked()
 }

@@ -155,18 +155,38 @@ func (c *conn) wakeBlockedLocked() {
 	}
 	clear(c.watching)
 	c.watching = c.watching[:0]
-	for _, list := range []*[]*stream{&c.brief, &c.blocked} {
-		n := 0
-		for ; n < len(*list) && (c.err != nil || int64(c.woken)*leastFrame < c.roomLeftLocked()); n++ {
-			st := (*list)[n]
-			if st.blocked = false; st.waits && !st.turn {
-				st.turn = true
-				c.woken++
-			}
-			st.wakeLocked()
+	for c.err != nil || int64(c.woken)*leastFrame < c.roomLeftLocked() {
+		st := c.nextLocked()
+		if st == nil {
+			return
 		}
-		*list = slices.Delete(*list, 0, n)
+		if st.waits && !st.turn {
+			st.turn = true
+			c.woken++
+		}
+		st.wakeLocked()
 	}
+}
+
+// nextLocked takes whose turn it is out of those that wait, nil for none. Short ends of answers come
+// first, but who waits with more does not wait for ever.
+func (c *conn) nextLocked() *stream {
+	list := &c.brief
+	switch {
+	case len(c.blocked) == 0:
+		c.passed = 0
+	case len(c.brief) == 0 || c.passed == mostPassed:
+		list, c.passed = &c.blocked, 0
+	default:
+		c.passed++
+	}
+	if len(*list) == 0 {
+		return nil
+	}
+	st := (*list)[0]
+	*list = slices.Delete(*list, 0, 1)
+	st.blocked = false
+	return st
 }
 
 // yieldLocked ends the turn of a stream. What room it left is for the next ones.
@@ -238,6 +258,20 @@ func (c *conn) awaitLocked(st *stream) {
 		return
 	}
 	c.blocked = append(c.blocked, st)
+}
+
+// unblockLocked has a stream that has ended wait no more: there may be no room for long, and many more
+// that end until then.
+func (c *conn) unblockLocked(st *stream) {
+	if !st.blocked {
+		return
+	}
+	st.blocked = false
+	for _, list := range []*[]*stream{&c.brief, &c.blocked} {
+		if i := slices.Index(*list, st); i >= 0 {
+			*list = slices.Delete(*list, i, i+1)
+		}
+	}
 }
 
 // headLocked sends a header block of fields. The status is that of a response, empty for a trailer.

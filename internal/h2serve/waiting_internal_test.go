@@ -1,0 +1,62 @@
+package h2serve
+
+import "testing"
+
+// A stream that ended does not wait among others: nobody holds it, however long there is no room.
+func TestConn_WhoEndedDoesNotWait(t *testing.T) {
+	t.Parallel()
+	c := &conn{s: &Server{cfg: Config{ConnWindow: initialWindow}}, recvWindow: initialWindow, streams: map[uint32]*stream{}}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	streams := make([]*stream, 4)
+	for i := range streams {
+		st := &stream{c: c, id: uint32(2*i + 1), window: 1, remote: true, cancel: func() {}}
+		st.can.L = &c.mu
+		c.streams[st.id], streams[i] = st, st
+		st.brief = i == len(streams)-1 // it waits before the others
+		c.awaitLocked(st)
+	}
+	streams[len(streams)-1].breakLocked(errReset)
+	if len(c.brief) != 0 || len(c.blocked) != len(streams)-1 {
+		t.Errorf("%d and %d wait", len(c.brief), len(c.blocked))
+	}
+	streams[1].breakLocked(errReset)
+	if len(c.blocked) != 2 || c.blocked[0] != streams[0] || c.blocked[1] != streams[2] || streams[1].blocked {
+		t.Errorf("%d wait", len(c.blocked))
+	}
+	for left := 2; left > 0; left-- {
+		if c.blocked[0].breakLocked(errReset); len(c.blocked) != left-1 {
+			t.Errorf("%d wait after the end of others", len(c.blocked))
+		}
+	}
+}
+
+// Who waits with a long answer comes to its turn, however many short ones there are all the time.
+func TestConn_ShortAnswersDoNotKeepOthersForEver(t *testing.T) {
+	t.Parallel()
+	const rounds = 2 * mostPassed
+	c := &conn{window: 1 << 20}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	wait := func(brief bool) *stream {
+		st := &stream{c: c, window: 1, brief: brief, waits: true}
+		st.can.L = &c.mu
+		c.awaitLocked(st)
+		return st
+	}
+	c.woken = highWater / leastFrame // as many as there may be
+	long := wait(false)
+	for n := 0; !long.turn; n++ {
+		if n == rounds {
+			t.Fatal("the long answer waits for ever")
+		}
+		for len(c.brief) < 3 {
+			wait(true)
+		}
+		c.woken--
+		c.wakeBlockedLocked()
+		if n < mostPassed && long.turn {
+			t.Fatalf("the long answer comes after %d short ones", n)
+		}
+	}
+}
