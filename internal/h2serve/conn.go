@@ -83,7 +83,7 @@ type conn struct {
 	unsettled  bool // some of what was written is left
 	encoder    *hpack.Encoder
 	heads      int               // of requests since the last look
-	indexes    bool              // there are dynamic tables
+	indexes    bool              // encoder has a table
 	block      bytes.Buffer      // what encoder writes to
 	lower      map[string]string // as names, the other way
 	window     int64             // that the peer takes
@@ -155,7 +155,8 @@ func (c *conn) handshake() error {
 	cfg := &c.s.cfg
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.out = h2frame.AppendSettings(c.out, c.noTableLocked(),
+	c.encoder.SetMaxDynamicTableSizeLimit(0) // until many requests come
+	c.out = h2frame.AppendSettings(c.out,
 		http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: cfg.MaxStreams},
 		http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: cfg.MaxHeaderBytes},
 		http2.Setting{ID: http2.SettingInitialWindowSize, Val: cfg.StreamWindow})

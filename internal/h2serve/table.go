@@ -1,23 +1,12 @@
 package h2serve
 
-import (
-	"golang.org/x/net/http2"
-
-	"github.com/masegraye/connect-plugin-go/internal/h2frame"
-)
-
-// busyHeads is how many requests between two looks make a connection worth a dynamic table of header
-// fields each way (RFC 7541, section 2.3.2). Until then there is none: on a connection that rests they would
-// take several KiB for nothing.
+// busyHeads is how many requests between two looks make a connection worth a dynamic table of the header
+// fields of answers (RFC 7541, section 2.3.2). Until then there is none: on a connection that rests it would
+// take some KiB for nothing. The peer's table stays as it is at first: settings that change later are not
+// for every peer (net/http of Go 1.26.8 races with the answers that it is writing).
 const busyHeads = 32
 
-// noTableLocked begins without tables.
-func (c *conn) noTableLocked() http2.Setting {
-	c.encoder.SetMaxDynamicTableSizeLimit(0)
-	return http2.Setting{ID: http2.SettingHeaderTableSize, Val: 0}
-}
-
-// headSeenLocked counts a request, and has a connection on which many come use tables from now on.
+// headSeenLocked counts a request, and has a connection on which many come use a table from now on.
 func (c *conn) headSeenLocked() {
 	c.heads++
 	if c.calm = c.heads < busyHeads; c.calm || c.indexes {
@@ -26,6 +15,4 @@ func (c *conn) headSeenLocked() {
 	c.indexes = true
 	c.encoder.SetMaxDynamicTableSizeLimit(tableSize)
 	c.encoder.SetMaxDynamicTableSize(c.peer.table)
-	c.out = h2frame.AppendSettings(c.out, http2.Setting{ID: http2.SettingHeaderTableSize, Val: tableSize})
-	c.flushElsewhereLocked()
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
@@ -95,6 +96,8 @@ func answer(in *text) *text {
 		for _, err := os.Stat(rest); err != nil; _, err = os.Stat(rest) {
 			<-time.After(time.Millisecond) // polls the file system
 		}
+	case "collect": // garbage, and give back what is free
+		debug.FreeOSMemory()
 	case "print":
 		fmt.Println(rest)
 	case "flood":

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
 	"connectrpc.com/connect"
@@ -19,6 +20,9 @@ const say = "/bench.v1.Echo/Say"
 
 // leastSize is how long a message is that is worth compressing.
 const leastSize = 1 << 10
+
+// collect is what a message says that has the plugin collect garbage, and give back what is free.
+const collect = "collect"
 
 type text = wrapperspb.StringValue
 
@@ -38,5 +42,8 @@ func main() {
 }
 
 func answer(_ context.Context, req *connect.Request[text]) (*connect.Response[text], error) {
+	if req.Msg.GetValue() == collect {
+		debug.FreeOSMemory()
+	}
 	return connect.NewResponse(req.Msg), nil
 }

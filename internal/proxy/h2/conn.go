@@ -109,7 +109,7 @@ type Conn struct {
 	flushing   bool
 	encoder    *hpack.Encoder
 	heads      int          // of calls since the last look
-	indexes    bool         // there are dynamic tables
+	indexes    bool         // encoder has a table
 	block      bytes.Buffer // what encoder writes to
 	sendWindow int64
 	shares     map[string]*share // of sendWindow, by owner
@@ -200,7 +200,8 @@ func (c *Conn) Close() {
 func (c *Conn) handshake(ctx context.Context) error {
 	release := context.AfterFunc(ctx, func() { _ = c.nc.SetDeadline(time.Unix(1, 0)) })
 	preface := []byte(http2.ClientPreface)
-	preface = h2frame.AppendSettings(preface, c.noTable(),
+	c.encoder.SetMaxDynamicTableSizeLimit(0) // until many calls go
+	preface = h2frame.AppendSettings(preface,
 		http2.Setting{ID: http2.SettingEnablePush, Val: 0},
 		http2.Setting{ID: http2.SettingInitialWindowSize, Val: leastAhead},
 		http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: c.maxHeaderBytes()})

@@ -1,23 +1,12 @@
 package h2
 
-import (
-	"golang.org/x/net/http2"
-
-	"github.com/masegraye/connect-plugin-go/internal/h2frame"
-)
-
-// busyHeads is how many calls between two looks make a connection worth a dynamic table of header
-// fields each way (RFC 7541, section 2.3.2). Until then there is none: on a connection that rests they would
-// take several KiB for nothing.
+// busyHeads is how many calls between two looks make a connection worth a dynamic table of the header
+// fields of calls (RFC 7541, section 2.3.2). Until then there is none: on a connection that rests it would
+// take some KiB for nothing. The server's table stays as it is at first: settings that change later are not
+// for every server (net/http of Go 1.26.8 races with the answers that it is writing).
 const busyHeads = 32
 
-// noTable begins without tables.
-func (c *Conn) noTable() http2.Setting {
-	c.encoder.SetMaxDynamicTableSizeLimit(0)
-	return http2.Setting{ID: http2.SettingHeaderTableSize, Val: 0}
-}
-
-// headSentLocked counts a call that is about to go, and has a connection on which many do use tables from now on.
+// headSentLocked counts a call that is about to go, and has a connection on which many do use a table from now on.
 func (c *Conn) headSentLocked() {
 	if c.heads++; c.heads < busyHeads || c.indexes {
 		return
@@ -25,5 +14,4 @@ func (c *Conn) headSentLocked() {
 	c.indexes = true
 	c.encoder.SetMaxDynamicTableSizeLimit(tableSize)
 	c.encoder.SetMaxDynamicTableSize(c.peer.table)
-	c.out = h2frame.AppendSettings(c.out, http2.Setting{ID: http2.SettingHeaderTableSize, Val: tableSize})
 }
