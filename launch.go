@@ -273,11 +273,11 @@ func (p RestartPolicy) validate() string {
 	return ""
 }
 
-func (p RestartPolicy) supervisor() *supervise.Supervisor {
-	return supervise.New(supervise.Config{
+func (p RestartPolicy) supervision() supervise.Config {
+	return supervise.Config{
 		MinBackoff: p.MinBackoff, MaxBackoff: p.MaxBackoff, StableAfter: p.StableAfter,
 		MaxFailures: p.MaxFailures, Window: p.Window, Cooldown: p.Cooldown,
-	})
+	}
 }
 
 // Rlimit names a resource limit of a process, as ulimit and limits.conf do.

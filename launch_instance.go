@@ -253,7 +253,11 @@ func (c *childProcess) describe(ctx context.Context, err error) error {
 			err = fmt.Errorf("it was called off before it was healthy: %w", err)
 		}
 	}
-	if reason := c.launch.Refused(); reason != "" {
+	switch reason := c.launch.Refused(); {
+	case reason == "":
+	case errors.Is(err, errRefused):
+		err = fmt.Errorf("%w: %s", err, reason)
+	default:
 		err = fmt.Errorf("%w; the host refused it: %s", err, reason)
 	}
 	if tail := c.proc.Tail(); len(tail) > 0 {

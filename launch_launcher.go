@@ -139,7 +139,8 @@ func (l *PluginLauncher) Stop(ctx context.Context, pluginName string) error {
 // configured now, lets the services pass over to it in one step when it is healthy, and then
 // stops the old one, whose calls in flight may finish within its StopGrace. If the new
 // instance fails, nothing has changed, and the error says why. A plugin that is not running is
-// launched now, also one that was to be started again later: what it failed before is forgotten.
+// launched now, also one that was to be started again later. How often it failed before is
+// forgotten.
 func (l *PluginLauncher) Replace(ctx context.Context, pluginName string) error {
 	l.mu.Lock()
 	spec, ok := l.specs[pluginName]

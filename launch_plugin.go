@@ -37,6 +37,8 @@ type launchedPlugin struct {
 	done     chan struct{}  // closed when nothing is left of it
 	swap     chan *swapping // instances that take over
 
+	supervisor *supervise.Supervisor // of that goroutine alone
+
 	replacing sync.Mutex // held during a replacement; guards nothing
 
 	mu       sync.Mutex
@@ -69,6 +71,7 @@ func newLaunchedPlugin(l *PluginLauncher, name string, spec PluginSpec) *launche
 	p := &launchedPlugin{
 		launcher: l, name: name, spec: spec, state: LaunchStarting,
 		done: make(chan struct{}), swap: make(chan *swapping), changed: make(chan struct{}),
+		supervisor: supervise.New(spec.Restart.supervision()),
 	}
 	p.life, p.end = context.WithCancelCause(context.Background())
 	p.grace, p.hurry = context.WithCancel(context.Background()) //nolint:gosec // whoever stops the plugin may call it
@@ -79,7 +82,6 @@ func newLaunchedPlugin(l *PluginLauncher, name string, spec PluginSpec) *launche
 func (p *launchedPlugin) run() {
 	defer close(p.done)
 	defer p.launcher.forgetPlugin(p)
-	supervisor := p.specNow().Restart.supervisor()
 	i, err := p.launcher.start(p.life, p.specNow(), false)
 	if err != nil { // rolled back whole: whoever wants the plugin tries again
 		p.launcher.forgetPlugin(p)
@@ -92,7 +94,7 @@ func (p *launchedPlugin) run() {
 		if !unasked {
 			return
 		}
-		next := supervisor.Failed(time.Now(), ran)
+		next := p.supervisor.Failed(time.Now(), ran)
 		if p.specNow().Restart.Never {
 			p.launcher.forgetPlugin(p)
 			p.set(LaunchStopped, nil, exitError(exit))
@@ -101,14 +103,14 @@ func (p *launchedPlugin) run() {
 		}
 		p.down(next, exitError(exit))
 		p.note(exit, next, ran)
-		i = p.again(supervisor, next, exitError(exit))
+		i = p.again(next, exitError(exit))
 	}
 	p.set(LaunchStopped, nil, ErrPluginNotRunning)
 }
 
 // again returns an instance that runs in the place of one that failed: one that was started when
 // it was due, or another that took its place before. Nil is the end of the plugin.
-func (p *launchedPlugin) again(supervisor *supervise.Supervisor, next supervise.Next, why error) *instance {
+func (p *launchedPlugin) again(next supervise.Next, why error) *instance {
 	for {
 		i, alive := p.rest(next, why)
 		if i != nil || !alive {
@@ -119,7 +121,7 @@ func (p *launchedPlugin) again(supervisor *supervise.Supervisor, next supervise.
 			p.set(LaunchRunning, i, nil)
 			return i
 		}
-		next, why = supervisor.Failed(time.Now(), 0), err
+		next, why = p.supervisor.Failed(time.Now(), 0), err
 		p.down(next, why)
 	}
 }
@@ -136,6 +138,7 @@ func (p *launchedPlugin) startAgain() (*instance, error) {
 	if err := spec.validate(); err != nil { // it may have come after the plugin
 		return nil, err
 	}
+	p.supervisor.Configure(spec.Restart.supervision())
 	return p.launcher.start(p.life, spec, false)
 }
 
@@ -164,7 +167,7 @@ func (p *launchedPlugin) watch(i *instance) (exit PluginExit, ran time.Duration,
 }
 
 // takeOver puts a fresh instance into service, in the place of another or of none, and returns
-// the one that is in service then.
+// the one that is in service then. What failed before it is forgotten.
 func (p *launchedPlugin) takeOver(old *instance, s *swapping) *instance {
 	former := ""
 	if old != nil {
@@ -174,8 +177,10 @@ func (p *launchedPlugin) takeOver(old *instance, s *swapping) *instance {
 		s.taken <- succession{err: err}
 		return old
 	}
+	p.supervisor.Configure(s.spec.Restart.supervision())
+	p.supervisor.Reset()
 	p.mu.Lock()
-	p.spec = s.spec
+	p.spec, p.next = s.spec, supervise.Next{}
 	if old != nil {
 		p.leaving = append(p.leaving, old) // whoever replaces it has it end
 	}

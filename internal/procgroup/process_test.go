@@ -261,6 +261,26 @@ func TestNoProgramIsRefusedInWords(t *testing.T) {
 	}
 }
 
+// Where the working directory is what does not do, its name is said: the system names the program.
+func TestNoDirectoryIsRefusedInWords(t *testing.T) {
+	t.Parallel()
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(t.TempDir(), "nowhere")
+	for _, dir := range []string{dir, program} {
+		p, err := new(procgroup.Starter).Start(&procgroup.Config{Path: program, Dir: dir})
+		if err == nil {
+			<-p.Done()
+			t.Fatal("it runs")
+		}
+		if !strings.Contains(err.Error(), "working directory would be "+dir) {
+			t.Errorf("%v", err)
+		}
+	}
+}
+
 func TestConfigIsChecked(t *testing.T) {
 	t.Parallel()
 	for name, cfg := range map[string]procgroup.Config{

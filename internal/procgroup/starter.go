@@ -60,7 +60,7 @@ func (s *Starter) Start(cfg *Config) (*Process, error) {
 		s.release()
 		ends.closeParent()
 		s.removeControlGroup(own)
-		return nil, fmt.Errorf("start %s: %w", cfg.Path, inWords(a.err))
+		return nil, fmt.Errorf("start %s: %w", cfg.Path, inWords(a.err, cfg.Dir))
 	}
 	p := &Process{proc: a.proc, io: ends, done: make(chan struct{}), guard: s.Guard}
 	if s.Guard != nil {
@@ -76,13 +76,16 @@ func (s *Starter) Start(cfg *Config) (*Process, error) {
 }
 
 // inWords leaves out the path that the system was given, which nobody knows, and says what it means by
-// a format.
-func inWords(err error) error {
+// a format, and that the directory is what does not do, which the system says of the program.
+func inWords(err error, dir string) error {
 	if e, ok := errors.AsType[*os.PathError](err); ok {
 		err = e.Err
 	}
 	if errors.Is(err, syscall.ENOEXEC) {
 		err = fmt.Errorf("%w: it is no program for this system; of a text, start the interpreter as the program", err)
+	}
+	if info, statErr := os.Stat(dir); dir != "" && (statErr != nil || !info.IsDir()) {
+		err = fmt.Errorf("%w: its working directory would be %s", err, dir)
 	}
 	return err
 }

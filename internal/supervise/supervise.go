@@ -61,7 +61,7 @@ type Next struct {
 
 // Supervisor remembers the failures of one thing. It is not safe for concurrent use.
 type Supervisor struct {
-	cfg      Config // fixed at creation
+	cfg      Config
 	failures int
 	recent   []time.Time // at most MaxFailures, the oldest first
 	open     bool
@@ -92,6 +92,9 @@ func (s *Supervisor) Failed(now time.Time, ran time.Duration) Next {
 	next.At = now.Add(s.backoff())
 	return next
 }
+
+// Configure says anew when to start again. What failed before counts on.
+func (s *Supervisor) Configure(cfg Config) { s.cfg = cfg.withDefaults() }
 
 // Reset forgets the failures: somebody changed something.
 func (s *Supervisor) Reset() {

@@ -69,6 +69,17 @@ func TestBreaker(t *testing.T) {
 	}
 }
 
+// Another configuration counts what failed before it.
+func TestConfigureCountsOn(t *testing.T) {
+	t.Parallel()
+	s := supervise.New(supervise.Config{MaxFailures: 9})
+	s.Failed(begin, 0)
+	s.Configure(supervise.Config{MaxFailures: 2, Cooldown: time.Hour})
+	if next := s.Failed(begin, 0); !next.Broken || next.Failures != 2 || next.At != begin.Add(time.Hour) {
+		t.Errorf("%+v", next)
+	}
+}
+
 func TestDefaults(t *testing.T) {
 	t.Parallel()
 	s := supervise.New(supervise.Config{})

@@ -112,9 +112,17 @@ func TestReplacementEndsACrashLoop(t *testing.T) {
 			if got, err := call("x"); got != "x" || err != nil {
 				t.Errorf("%q, %v", got, err)
 			}
-			if s := launched(t, h, "echo"); s.State != connectplugin.LaunchRunning || s.Pid == 0 {
+			if s := launched(t, h, "echo"); s.State != connectplugin.LaunchRunning || s.Pid == 0 || s.Failures != 0 {
 				t.Errorf("status %+v", s)
 			}
+			// what failed before counts no more, and when to start again is as the new spec says
+			if _, err := call("crash"); err == nil {
+				t.Fatal("the call that crashed it succeeded")
+			}
+			hosttest.Eventually(t, "it is started again", func() bool {
+				s := launched(t, h, "echo")
+				return s.State == connectplugin.LaunchRunning && s.Failures == 1
+			})
 			if err := h.Launcher().Replace(t.Context(), "echo"); err != nil {
 				t.Errorf("once more: %v", err)
 			}
@@ -135,6 +143,17 @@ func TestRestartNever(t *testing.T) {
 		t.Errorf("exit %+v", exit)
 	}
 	hosttest.Eventually(t, "it is gone", func() bool { return len(h.Plugins()) == 0 })
+}
+
+// A plugin that policy does not know is refused, which is said once, and why.
+func TestUnknownPluginIsToldOnce(t *testing.T) {
+	t.Parallel()
+	h := start(t, "echo")
+	h.Launcher().Configure(map[string]connectplugin.PluginSpec{"stranger": spec()})
+	err := h.Launcher().Start(t.Context())
+	if err == nil || strings.Count(err.Error(), "the host refused it") != 1 || !strings.Contains(err.Error(), "policy does not know") {
+		t.Errorf("%v", err)
+	}
 }
 
 func TestFailedStartIsRolledBackWhole(t *testing.T) {
@@ -317,7 +336,7 @@ func TestReplaceMendsACrashLoop(t *testing.T) {
 	if env, err := call("env"); err != nil || !strings.Contains(env, "MENDED=1") {
 		t.Errorf("it runs with %q, %v", env, err)
 	}
-	if s := launched(t, h, "echo"); s.State != connectplugin.LaunchRunning || s.Failures != 1 {
+	if s := launched(t, h, "echo"); s.State != connectplugin.LaunchRunning || s.Failures != 0 {
 		t.Errorf("status %+v", s)
 	}
 }
@@ -331,6 +350,7 @@ func TestRestartTakesTheSpecOfNow(t *testing.T) {
 	call := caller(t, h, "echo")
 	before := launched(t, h, "echo").Restarts
 	sp.Env = []string{"MENDED=1"}
+	sp.Restart.MaxFailures, sp.Restart.Window, sp.Restart.Cooldown = 2, time.Hour, time.Hour
 	h.Launcher().Configure(map[string]connectplugin.PluginSpec{"echo": sp})
 	if env, err := call("env"); err != nil || strings.Contains(env, "MENDED") {
 		t.Errorf("it runs with %q, %v, before it is started again", env, err)
@@ -343,4 +363,8 @@ func TestRestartTakesTheSpecOfNow(t *testing.T) {
 	if env, err := call("env"); err != nil || !strings.Contains(env, "MENDED=1") {
 		t.Errorf("it was started again with %q, %v", env, err)
 	}
+	_, _ = call("crash")
+	hosttest.Eventually(t, "the second failure is too many, as the new spec says", func() bool {
+		return launched(t, h, "echo").State == connectplugin.LaunchBroken
+	})
 }
