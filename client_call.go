@@ -135,7 +135,7 @@ func (a *attempt) run() {
 // again mends what the host refused, if it did, and reports whether to try again.
 func (a *attempt) again() bool {
 	if a.err != nil {
-		return link.Unprocessed(a.err) && a.body.Replayable()
+		return (link.Unprocessed(a.err) || errors.Is(a.err, errMoved)) && a.body.Replayable()
 	}
 	if !refusedCredential(a.resp) || a.id.token == "" {
 		return false

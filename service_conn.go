@@ -285,6 +285,7 @@ var (
 	errNoProvider    = errors.New("no provider of the service is available")
 	errNotForService = errors.New("request is not below the connection's BaseURL")
 	errConnClosed    = errors.New("the connection to the service is closed")
+	errMoved         = fmt.Errorf("%w: the client has another one by now", errRenewing) // nothing was sent
 	errStale         = errors.New("the host was lost; where the service is now is not known yet")
 )
 
@@ -354,6 +355,9 @@ func (s *ServiceConn) route(ctx context.Context, id identity) (string, error) {
 	late, cancel := context.WithTimeout(half, routeWait)
 	defer cancel()
 	for changed != nil {
+		if now := s.client.currentIdentity(); now.serial != id.serial && !id.managed {
+			return "", errMoved
+		}
 		select {
 		case <-changed:
 		case <-late.Done():
@@ -379,6 +383,8 @@ func (s *ServiceConn) routeNow(id identity) (provider string, changed <-chan str
 		return s.named, nil, nil
 	case s.owner != id.runtimeID:
 		return "", s.changed, nil
+	case s.lost != nil && connect.CodeOf(s.lost) == connect.CodeUnauthenticated:
+		return "", s.changed, nil // the watch heard first that the identity has ended, and asks for another
 	case s.lost != nil:
 		err = fmt.Errorf("%w: %w", errStale, s.lost)
 	case s.provider != "":
