@@ -483,21 +483,3 @@ var (
 	errServerError = errors.New("plugin answers with an error of its own")
 	errElsewhere   = errors.New("another instance of the plugin answers here")
 )
-
-// healthAnswer reads an answer. What is no valid statement says at least that the
-// plugin is there.
-func healthAnswer(status int, body []byte) (catalog.HealthReport, error) {
-	unknown := catalog.HealthReport{}
-	if status >= http.StatusInternalServerError && status != http.StatusNotImplemented {
-		return unknown, fmt.Errorf("%w: status %d", errServerError, status)
-	}
-	var m connectpluginv1.GetHealthResponse
-	valid := status == http.StatusOK && proto.Unmarshal(body, &m) == nil &&
-		validateHealth(m.GetState(), m.GetReason(), m.GetUnavailableDependencies()) == nil
-	if !valid {
-		return unknown, nil
-	}
-	return catalog.HealthReport{
-		Health: healthOf(m.GetState()), Reason: m.GetReason(), Unavailable: m.GetUnavailableDependencies(),
-	}, nil
-}

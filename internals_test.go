@@ -426,3 +426,35 @@ func TestLocalURL(t *testing.T) {
 		}
 	}
 }
+
+// Nobody wakes up for plugins that rest all the round long, and who does not is asked beside them.
+func TestProber_ThoseThatRestHaveNoTurn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const plugins = 100
+		w := newWard(t, plugins, HealthProbeConfig{})
+		p := w.prober
+		list, now := p.list, time.Now()
+		p.list = func() []probeTarget {
+			all := list()
+			for i := range all[1:] {
+				all[i+1].reported = now
+			}
+			return all
+		}
+		p.begin(now)
+		if len(p.queue) != plugins {
+			t.Fatalf("%d of %d have a turn before anybody was asked", len(p.queue), plugins)
+		}
+		for _, known := range p.plugins {
+			p.rest(known, catalog.HealthHealthy, now)
+		}
+		for round := range leastRest - 2 { // in the next one some are asked again
+			now = now.Add(p.cfg.Interval)
+			p.begin(now)
+			if len(p.queue) != 1 || p.queue[0].id != w.targets[0].id || p.step != p.cfg.Interval {
+				t.Errorf("round %d: %d have a turn, every %v; want the one that does not report", round, len(p.queue), p.step)
+			}
+		}
+	})
+}

@@ -349,20 +349,6 @@ func isGuarded(ctx context.Context) bool {
 	return ok
 }
 
-// addrOnly strips the port and the zone of a remote address.
-func addrOnly(remote string) string {
-	ap, err := netip.ParseAddrPort(remote)
-	if err != nil {
-		return remote
-	}
-	var room [64]byte // on the stack
-	text := ap.Addr().Unmap().WithZone("").AppendTo(room[:0])
-	if strings.HasPrefix(remote, string(text)) { // as usual
-		return remote[:len(text)]
-	}
-	return string(text)
-}
-
 // pinToCaller pins a base URL to the address that the caller calls from.
 func (h *hub) pinToCaller(ctx context.Context, id *tokenstore.Identity, baseURL string) (string, error) {
 	p, ok := peerFrom(ctx)

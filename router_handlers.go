@@ -315,3 +315,12 @@ func (s *ServiceRouter) forwardToAny(w http.ResponseWriter, r *http.Request, cal
 	answer(w, r, &call.result)
 	return true
 }
+
+// seal refuses further calls to a plugin, unless some are in flight, and reports whether it did.
+func (s *ServiceRouter) seal(runtimeID string) bool {
+	s.mu.Lock()
+	p := s.providers[runtimeID]
+	ok := p != nil && p.pool != nil && !p.memory && p.previous == nil
+	s.mu.Unlock()
+	return ok && p.pool.Seal()
+}

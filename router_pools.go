@@ -256,15 +256,6 @@ func (s *ServiceRouter) drainProvider(ctx context.Context, runtimeID string) err
 	return errors.Join(errs...)
 }
 
-// seal refuses further calls to a plugin, unless some are in flight, and reports whether it did.
-func (s *ServiceRouter) seal(runtimeID string) bool {
-	s.mu.Lock()
-	p := s.providers[runtimeID]
-	ok := p != nil && p.pool != nil && !p.memory && p.previous == nil
-	s.mu.Unlock()
-	return ok && p.pool.Seal()
-}
-
 // inFlight returns how many calls to a plugin are being passed on.
 func (s *ServiceRouter) inFlight(runtimeID string) int {
 	s.mu.Lock()

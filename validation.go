@@ -253,6 +253,20 @@ func parseHostURL(raw string, allowInsecure bool) (*url.URL, error) {
 	return &url.URL{Scheme: u.Scheme, Host: u.Host}, nil
 }
 
+// addrOnly strips the port and the zone of a remote address.
+func addrOnly(remote string) string {
+	ap, err := netip.ParseAddrPort(remote)
+	if err != nil {
+		return remote
+	}
+	var room [64]byte // on the stack
+	text := ap.Addr().Unmap().WithZone("").AppendTo(room[:0])
+	if strings.HasPrefix(remote, string(text)) { // as usual
+		return remote[:len(text)]
+	}
+	return string(text)
+}
+
 // withoutZone strips the zone of an IPv6 address: it means something on this machine alone, and no
 // certificate has one (RFC 6874, section 4). crypto/x509 of Go 1.26 takes an address with a zone for a name.
 func withoutZone(host string) string {
