@@ -1,6 +1,7 @@
 package platform_test
 
 import (
+	"sync/atomic"
 	"testing"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
@@ -36,5 +37,48 @@ func TestAudit_ATK17_ALaunchStaysNarrowed(t *testing.T) {
 	}
 	if len(again.Rights.Provides) != 0 || h.Registered("echo", again.RuntimeID) {
 		t.Errorf("after: %+v", again)
+	}
+}
+
+// What policy takes from an instance that replaces another, while that still serves, is there again
+// when policy gives it back, as it is of one that is in service.
+func TestAudit_USE22_WhatPolicyTakesFromAReplacementComesBack(t *testing.T) {
+	t.Parallel()
+	may := func(types ...string) *connectplugin.Policy {
+		return &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{"echo": {Provides: types}}}
+	}
+	registered, on := make(chan string), make(chan struct{})
+	var replaces atomic.Bool
+	h := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.Policy = may("echo")
+		c.Audit = func(e connectplugin.AuditEvent) {
+			if e.Kind == connectplugin.AuditRegistered && replaces.CompareAndSwap(true, false) {
+				registered <- e.RuntimeID
+				<-on
+			}
+		}
+	})
+	h.Launcher().Configure(map[string]connectplugin.PluginSpec{"echo": spec()})
+	if got, err := caller(t, h, "echo")("hello"); got != "hello" || err != nil {
+		t.Fatalf("call: %q, %v", got, err)
+	}
+	replaces.Store(true)
+	replaced := make(chan error, 1)
+	go func() { replaced <- h.Launcher().Replace(t.Context(), "echo") }()
+	next := <-registered
+	hosttest.SetPolicy(t, h, may("other"))
+	close(on)
+	if err := <-replaced; err != nil {
+		t.Fatal(err)
+	}
+	if all := h.Registry().GetAllProviders("echo"); len(all) != 0 {
+		t.Errorf("it provides what it may not: %+v", all)
+	}
+	hosttest.SetPolicy(t, h, may("echo"))
+	if all := h.Registry().GetAllProviders("echo"); len(all) != 1 || all[0].RuntimeID != next {
+		t.Errorf("given back: %+v", all)
+	}
+	if got, err := caller(t, h, "echo")("again"); got != "again" || err != nil {
+		t.Errorf("call: %q, %v", got, err)
 	}
 }
