@@ -1,7 +1,9 @@
 package platform_test
 
 import (
+	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
@@ -80,5 +82,38 @@ func TestAudit_USE22_WhatPolicyTakesFromAReplacementComesBack(t *testing.T) {
 	}
 	if got, err := caller(t, h, "echo")("again"); got != "again" || err != nil {
 		t.Errorf("call: %q, %v", got, err)
+	}
+}
+
+// A launched plugin whose identity ended, and whose process has not heard of it yet, is shown as that.
+func TestPlugins_SayThatARunningPluginWasRevoked(t *testing.T) {
+	t.Parallel()
+	for want, end := range map[string]func(h *hosttest.Host, runtimeID string){
+		"it was revoked":     func(h *hosttest.Host, _ string) { h.RevokeSelf("echo") },
+		"its identity ended": func(h *hosttest.Host, runtimeID string) { h.Revoke(runtimeID) },
+	} {
+		t.Run(want, func(t *testing.T) {
+			t.Parallel()
+			h := start(t, "echo")
+			h.Launcher().Configure(map[string]connectplugin.PluginSpec{"echo": spec()})
+			if _, err := h.Launcher().GetService("echo", "echo"); err != nil {
+				t.Fatal(err)
+			}
+			p := h.Plugins()[0]
+			if p.Launch.Err != "" {
+				t.Errorf("before: %q", p.Launch.Err)
+			}
+			if err := syscall.Kill(p.Launch.Pid, syscall.SIGSTOP); err != nil {
+				t.Fatal(err)
+			}
+			end(h, p.RuntimeID)
+			after := h.Plugins()
+			if len(after) != 1 || after[0].RuntimeID != "" || after[0].Launch.Pid != p.Launch.Pid || !strings.HasPrefix(after[0].Launch.Err, want) {
+				t.Errorf("after: %+v", after)
+			}
+			if err := syscall.Kill(p.Launch.Pid, syscall.SIGCONT); err != nil {
+				t.Fatal(err)
+			}
+		})
 	}
 }
