@@ -169,15 +169,22 @@ func (p *Platform) release(l *launches.Launch, old string) error {
 	if old != "" { // before the old one is out of service, so that no call finds neither
 		p.router.succeed(old, id.RuntimeID())
 	}
-	denied := func(reg catalog.Registration) bool { return !p.hub().mayProvide(id, reg.Type) }
-	kept := slices.DeleteFunc(l.Release(), denied) // what it may provide may have changed since it registered
+	own, denied := ofRuntime(id.RuntimeID()), func(reg catalog.Registration) bool { return !p.hub().mayProvide(id, reg.Type) }
+	var kept, aside []catalog.Registration
+	for _, reg := range l.Release() {
+		if denied(reg) { // what it may provide may have changed since it registered
+			aside = append(aside, reg)
+		} else {
+			kept = append(kept, reg)
+		}
+	}
 	if err := p.registry.catalog.Supersede(old, kept); err != nil {
 		p.router.unsucceed(id.RuntimeID())
 		return fmt.Errorf("put into service: %w", err)
 	}
-	p.registry.catalog.RemoveWhere(func(reg catalog.Registration) bool { // and meanwhile
-		return reg.RuntimeID == id.RuntimeID() && denied(reg)
-	})
+	p.registry.setAside(aside)
+	p.registry.withhold(func(reg catalog.Registration) bool { return own(reg) && denied(reg) }) // and meanwhile
+	p.registry.giveBack(own)
 	if id.Ended() {
 		p.registry.catalog.RemoveRuntime(id.RuntimeID())
 		return errEndedEarly

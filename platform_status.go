@@ -86,7 +86,7 @@ type LaunchStatus struct {
 	NextStart time.Time
 	// LastExit is how it last ended, nil if it did not.
 	LastExit *PluginExit
-	// Err says why it is not running, empty where it is.
+	// Err says why it is not running, or has no identity though it is; empty where nothing is wrong.
 	Err string
 }
 
@@ -206,8 +206,6 @@ func (p *Platform) replaceLaunched(ctx context.Context, name string) error {
 	return fmt.Errorf("replace %q: %w: name a spec of PluginLauncher.Configure", name, ErrPluginNotFound)
 }
 
-// launchedStatus returns the launched plugins by runtime id, or by name where they are not
-// running.
 // launchedStatus returns what launchers know of their plugins, by runtime id, and of the instances
 // that have made room for another one and are about to end.
 func (p *Platform) launchedStatus() (plugins map[string]PluginStatus, parting map[string]*LaunchStatus) {
@@ -221,6 +219,9 @@ func (p *Platform) launchedStatus() (plugins map[string]PluginStatus, parting ma
 		l.mu.Unlock()
 		for _, lp := range all {
 			runtimeID, s := lp.status(parting)
+			if s.Launch.State == LaunchRunning {
+				s.Launch.Err = p.lacks(runtimeID, s.SelfID)
+			}
 			key := runtimeID
 			if key == "" {
 				key = fmt.Sprintf("%d/%s", i, lp.name) // no runtime id has a slash
@@ -229,6 +230,18 @@ func (p *Platform) launchedStatus() (plugins map[string]PluginStatus, parting ma
 		}
 	}
 	return plugins, parting
+}
+
+// lacks says that a process runs whose identity ended, which it does not know until it calls the host.
+func (p *Platform) lacks(runtimeID, selfID string) string {
+	h := p.hub()
+	if _, ok := h.store.Lookup(runtimeID); ok {
+		return ""
+	}
+	if h.launches.Barred(selfID) {
+		return "it was revoked: its process ends when it is told so"
+	}
+	return "its identity ended: it enrols again, or ends"
 }
 
 // status says where the plugin stands, and adds its instances that are about to end to parting.

@@ -304,13 +304,27 @@ func (s *ServiceRegistry) UnregisterPluginServices(runtimeID string) {
 // again. It tells the operator, and returns how many registrations those were.
 func (s *ServiceRegistry) withhold(match func(catalog.Registration) bool) int {
 	out := s.catalog.Withhold(match)
-	if h := s.bound.Load(); h != nil {
-		for _, reg := range out {
-			h.logOnce("withheld:"+reg.SelfID).Warn("a service that a plugin registered is withheld until the plugin may provide it again",
-				keySelfID, reg.SelfID, keyRuntimeID, reg.RuntimeID, keyService, reg.Type)
-		}
-	}
+	s.tellWithheld(out)
 	return len(out)
+}
+
+// setAside withholds what was not offered yet.
+func (s *ServiceRegistry) setAside(regs []catalog.Registration) {
+	for _, reg := range regs {
+		s.catalog.SetAside(reg)
+	}
+	s.tellWithheld(regs)
+}
+
+func (s *ServiceRegistry) tellWithheld(regs []catalog.Registration) {
+	h := s.bound.Load()
+	if h == nil {
+		return
+	}
+	for _, reg := range regs {
+		h.logOnce("withheld:"+reg.SelfID).Warn("a service that a plugin registered is withheld until the plugin may provide it again",
+			keySelfID, reg.SelfID, keyRuntimeID, reg.RuntimeID, keyService, reg.Type)
+	}
 }
 
 func everything(catalog.Registration) bool { return true }

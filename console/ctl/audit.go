@@ -7,6 +7,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -31,6 +32,9 @@ func (t *tool) auditKey() *cobra.Command {
 	return &cobra.Command{
 		Use: "key DIR", Short: "make an Ed25519 key: audit.key for the host, audit.pub for whoever checks", Args: exactly("DIR"),
 		RunE: func(_ *cobra.Command, args []string) error {
+			if err := isDirectory(args[0]); err != nil {
+				return err
+			}
 			for _, name := range []string{keyFile, publicKeyFile} {
 				if path := filepath.Join(args[0], name); exists(path) {
 					return fmt.Errorf("%s is there already: move it and its other half away, or name another directory", path)
@@ -66,6 +70,19 @@ func (t *tool) auditKey() *cobra.Command {
 			return err
 		},
 	}
+}
+
+// isDirectory refuses what is no directory in words.
+func isDirectory(path string) error {
+	switch info, err := os.Stat(path); {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("there is no directory %s", path)
+	case err != nil:
+		return err
+	case !info.IsDir():
+		return fmt.Errorf("%s is no directory", path)
+	}
+	return nil
 }
 
 func exists(path string) bool {

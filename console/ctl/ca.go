@@ -108,6 +108,9 @@ func (t *tool) caList() *cobra.Command {
 	return &cobra.Command{
 		Use: "list DIR", Short: "list the credentials below a directory, and when they end", Args: exactly("DIR"),
 		RunE: func(_ *cobra.Command, args []string) error {
+			if err := isDirectory(args[0]); err != nil {
+				return err
+			}
 			var dirs []string
 			err := filepath.WalkDir(args[0], func(path string, d fs.DirEntry, err error) error {
 				if err == nil && !d.IsDir() && d.Name() == certFile {

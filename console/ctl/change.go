@@ -3,6 +3,7 @@ package ctl
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"connectrpc.com/connect"
@@ -42,11 +43,15 @@ func (t *tool) revoke() *cobra.Command {
 			}
 			res, err := o.change.Revoke(ctx, connect.NewRequest(ask))
 			if err != nil {
+				if instance {
+					err = o.oneOf(ctx, args[0], err)
+				}
 				return nil, "", err
 			}
 			text := fmt.Sprintf("%s: %d identities ended; it stays out until `connectpluginctl readmit %s`", args[0], res.Msg.GetEnded(), args[0])
 			if res.Msg.GetEnded() == 0 {
-				text = fmt.Sprintf("%s: no plugin of that name is there; the name stays out until `connectpluginctl readmit %s`", args[0], args[0])
+				text = fmt.Sprintf("%s: no plugin of that name is there%s; the name stays out until `connectpluginctl readmit %s`",
+					args[0], o.others(ctx), args[0])
 			}
 			if instance {
 				text = args[0] + " ended"
@@ -67,7 +72,8 @@ func (t *tool) readmit() *cobra.Command {
 			if !res.Msg.GetWasRevoked() {
 				return res.Msg, args[0] + " was not revoked", nil
 			}
-			return res.Msg, args[0] + " may come again; a process that ended when it was refused has to be started again", nil
+			return res.Msg, args[0] + " may come again; a process that ended when it was refused has to be started again: " +
+				"one that the host launched with `connectpluginctl replace " + args[0] + "`", nil
 		})
 }
 
@@ -76,23 +82,42 @@ func (t *tool) drain() *cobra.Command {
 		func(ctx context.Context, o *operator, args []string) (proto.Message, string, error) {
 			res, err := o.change.Drain(ctx, connect.NewRequest(&adminv1.DrainRequest{RuntimeId: args[0]}))
 			if err != nil {
-				if _, instances := o.lookUp(ctx, args[0]); len(instances) > 0 {
-					err = fmt.Errorf("%s is a self id: name the runtime id of one instance: %s", args[0], strings.Join(instances, ", "))
-				}
-				return nil, "", err
+				return nil, "", o.oneOf(ctx, args[0], err)
 			}
 			return res.Msg, args[0] + " is drained", nil
 		})
 }
 
+// oneOf makes an error of a runtime id that there is not more plain where it is a self id.
+func (o *operator) oneOf(ctx context.Context, name string, err error) error {
+	if _, instances := o.lookUp(ctx, name); len(instances) > 0 {
+		return fmt.Errorf("%s is a self id: name the runtime id of one instance: %s", name, strings.Join(instances, ", "))
+	}
+	return err
+}
+
+// others names the self ids that are there, for who may have mistyped one.
+func (o *operator) others(ctx context.Context) string {
+	const most = 10
+	var names []string
+	for _, p := range o.plugins(ctx) {
+		if name := p.GetSelfId(); name != o.selfID && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	switch n := len(names); {
+	case n == 0:
+		return ""
+	case n > most:
+		return fmt.Sprintf(", only %s and %d more", strings.Join(names[:most], ", "), n-most)
+	}
+	return ", only " + strings.Join(names, ", ")
+}
+
 // lookUp says whose runtime id a name is, and which instances have it for a self id. Who may not look
 // learns neither.
 func (o *operator) lookUp(ctx context.Context, name string) (selfID string, instances []string) {
-	res, err := o.read.GetSnapshot(ctx, connect.NewRequest(&adminv1.GetSnapshotRequest{MaxEntries: mostEntries}))
-	if err != nil {
-		return "", nil
-	}
-	for _, p := range res.Msg.GetSnapshot().GetPlugins() {
+	for _, p := range o.plugins(ctx) {
 		switch {
 		case p.GetRuntimeId() == "":
 		case p.GetRuntimeId() == name:
@@ -102,6 +127,15 @@ func (o *operator) lookUp(ctx context.Context, name string) (selfID string, inst
 		}
 	}
 	return selfID, instances
+}
+
+// plugins returns those of the host, none to who may not look.
+func (o *operator) plugins(ctx context.Context) []*adminv1.PluginInfo {
+	res, err := o.read.GetSnapshot(ctx, connect.NewRequest(&adminv1.GetSnapshotRequest{MaxEntries: mostEntries}))
+	if err != nil {
+		return nil
+	}
+	return res.Msg.GetSnapshot().GetPlugins()
 }
 
 // mostEntries is as much as a host tells at once.

@@ -17,8 +17,11 @@ func TestChangeOneInstance(t *testing.T) {
 	if _, errs := run(t, 1, r.as("revoke", one.RuntimeID())...); !strings.Contains(errs, "revoke --instance "+one.RuntimeID()) || !strings.Contains(errs, "`revoke api`") {
 		t.Errorf("revoke of a runtime id as if it were a name: %s", errs)
 	}
-	if _, errs := run(t, 1, r.as("drain", "api")...); !strings.Contains(errs, one.RuntimeID()) || !strings.Contains(errs, other.RuntimeID()) {
-		t.Errorf("drain of a self id: %s", errs)
+	for _, command := range [][]string{{"drain"}, {"revoke", "--instance"}} {
+		_, errs := run(t, 1, r.as(append(command, "api")...)...)
+		if !strings.Contains(errs, "api is a self id") || !strings.Contains(errs, one.RuntimeID()) || !strings.Contains(errs, other.RuntimeID()) {
+			t.Errorf("%s of a self id: %s", command, errs)
+		}
 	}
 	if out, _ := run(t, 0, r.as("revoke", "--instance", one.RuntimeID())...); !strings.Contains(out, one.RuntimeID()+" ended") {
 		t.Errorf("revoke: %s", out)

@@ -43,6 +43,7 @@ const dialTime = 10 * time.Second
 
 // operator is a connected client and what it calls.
 type operator struct {
+	selfID string
 	client *connectplugin.Client
 	read   adminv1connect.AdminReadServiceClient
 	change adminv1connect.AdminChangeServiceClient
@@ -66,7 +67,7 @@ func (c *connection) open(ctx context.Context) (*operator, error) {
 			return nil, fmt.Errorf("--secret-file: %w", err)
 		}
 		if cfg.Secret = connectplugin.Secret(bytes.TrimSpace(text)); len(cfg.Secret) == 0 {
-			return nil, wrongUsage("--secret-file %s is empty: write the secret into it, or leave the flag out", c.secretFile)
+			return nil, fmt.Errorf("--secret-file %s is empty: write the secret into it, or leave the flag out", c.secretFile)
 		}
 	}
 	client, err := connectplugin.NewClient(cfg)
@@ -78,7 +79,7 @@ func (c *connection) open(ctx context.Context) (*operator, error) {
 	}
 	by := client.HTTPClient()
 	return &operator{
-		client: client, read: adminv1connect.NewAdminReadServiceClient(by, c.host),
+		selfID: c.selfID, client: client, read: adminv1connect.NewAdminReadServiceClient(by, c.host),
 		change: adminv1connect.NewAdminChangeServiceClient(by, c.host),
 	}, nil
 }
@@ -102,7 +103,7 @@ func (c *connection) tls() (*tls.Config, error) {
 	}
 	cfg, err := connectplugin.LoadCredentials(connectplugin.CredentialsConfig{Dir: c.credentials})
 	if _, missing := os.Stat(c.credentials); errors.Is(missing, fs.ErrNotExist) {
-		return nil, wrongUsage("--credentials: there is no directory %s: name one that `connectpluginctl ca write` made, "+
+		return nil, fmt.Errorf("--credentials: there is no directory %s: name one that `connectpluginctl ca write` made, "+
 			"or make it with `connectpluginctl ca write %s %s --dir CA`", c.credentials, c.selfID, c.credentials)
 	}
 	if err != nil {

@@ -162,10 +162,11 @@ func TestChange(t *testing.T) {
 		t.Errorf("%s is there after it was revoked and the operator left", p.SelfID)
 	}
 	out, _ = run(t, 0, r.as("readmit", "logger")...)
-	if !strings.Contains(out, "may come again") {
+	if !strings.Contains(out, "may come again") || !strings.Contains(out, "`connectpluginctl replace logger`") {
 		t.Errorf("readmit: %s", out)
 	}
-	if out, _ := run(t, 0, r.as("revoke", "nobody")...); !strings.Contains(out, "no plugin of that name is there") {
+	r.Enrol(t, "api", nil)
+	if out, _ := run(t, 0, r.as("revoke", "nobody")...); !strings.Contains(out, "no plugin of that name is there, only api; the name stays out") {
 		t.Errorf("revoke of a name that nobody has: %s", out)
 	}
 	_, errs := run(t, 1, r.as("revoke", "--instance", "nobody")...)
@@ -347,6 +348,7 @@ func TestCA(t *testing.T) {
 // What is typed wrongly is explained, with an exit code of its own.
 func TestUsage(t *testing.T) {
 	t.Parallel()
+	missing := filepath.Join(t.TempDir(), "missing")
 	for _, test := range []struct {
 		args []string
 		code int
@@ -366,10 +368,13 @@ func TestUsage(t *testing.T) {
 		{[]string{"--version"}, 0, ""},
 		{[]string{"plugins", "--host", "http://127.0.0.1:1"}, 2, "--insecure"},
 		{[]string{"plugins", "--host", "https://127.0.0.1:1", "--insecure"}, 2, "--insecure speaks plaintext"},
-		{[]string{"plugins", "--host", "http://127.0.0.1:1", "--insecure", "--secret-file", os.DevNull}, 2, "is empty"},
+		{[]string{"plugins", "--host", "http://127.0.0.1:1", "--insecure", "--secret-file", os.DevNull}, 1, "is empty"},
 		{[]string{"revoke"}, 2, "SELF_ID"},
 		{[]string{"plugins", "--credentials", ""}, 2, "--credentials is missing"},
 		{[]string{"plugins", "--credentials", t.TempDir()}, 1, "ca renew"},
+		{[]string{"audit", "key", missing}, 1, "there is no directory " + missing + "\n"},
+		{[]string{"ca", "list", missing}, 1, "there is no directory " + missing + "\n"},
+		{[]string{"ca", "list", os.DevNull}, 1, "is no directory"},
 		{[]string{"help"}, 0, ""},
 		{[]string{"completion", "bash"}, 0, ""},
 	} {
@@ -377,5 +382,8 @@ func TestUsage(t *testing.T) {
 		if !strings.Contains(errs, test.want) {
 			t.Errorf("%q: %s", test.args, errs)
 		}
+	}
+	if out, _ := run(t, 0, "--help"); !strings.Contains(out, "2  the command line was wrong") {
+		t.Errorf("the help has no exit codes:\n%s", out)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net"
 
@@ -54,7 +55,7 @@ func (t *tool) servePage(ctx context.Context, o *operator, f pageFlags) error {
 		}
 		identity := certs.CertificateIdentity(leaf)
 		if identity == "" {
-			return wrongUsage("--credentials: its certificate names nobody: it needs a SPIFFE id, a DNS name or a common name")
+			return errors.New("--credentials: its certificate names nobody: it needs a SPIFFE id, a DNS name or a common name")
 		}
 		t.warnOfNames(f.names, leaf)
 		cfg.TLS, cfg.Identities = own, append(cfg.Identities, identity)
@@ -109,11 +110,11 @@ func (c *connection) pageTLS() (*tls.Config, error) {
 func issuersOf(own *tls.Config) (*x509.CertPool, error) {
 	shown, err := own.GetCertificate(&tls.ClientHelloInfo{})
 	if err != nil {
-		return nil, wrongUsage("--credentials: %w", err)
+		return nil, fmt.Errorf("--credentials: %w", err)
 	}
 	leaf, err := x509.ParseCertificate(shown.Certificate[0])
 	if err != nil {
-		return nil, wrongUsage("--credentials: %w", err)
+		return nil, fmt.Errorf("--credentials: %w", err)
 	}
 	between := x509.NewCertPool()
 	for _, der := range shown.Certificate[1:] {
@@ -125,7 +126,7 @@ func issuersOf(own *tls.Config) (*x509.CertPool, error) {
 		Roots: own.ClientCAs, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
 	})
 	if err != nil {
-		return nil, wrongUsage("--credentials: its own certificate is of none of its authorities: %w", err)
+		return nil, fmt.Errorf("--credentials: its own certificate is of none of its authorities: %w", err)
 	}
 	pool := x509.NewCertPool()
 	for _, chain := range chains {

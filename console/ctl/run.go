@@ -27,7 +27,7 @@ type Streams struct {
 }
 
 // Run runs the command with its arguments, without the name of the program, and returns the exit code:
-// 0, 1 where something failed, 2 where the command itself was wrong, and 3 where an audit log or a policy
+// 0, 1 where something failed, 2 where the command line itself was wrong, and 3 where an audit log or a policy
 // does not hold.
 func Run(ctx context.Context, args []string, streams Streams) int {
 	running, stop := context.WithCancel(ctx)
@@ -79,6 +79,13 @@ func (o *output) Write(p []byte) (int, error) {
 	}
 	return n, err
 }
+
+// exitCodes are what Run returns, for who asks for help.
+const exitCodes = `Exit codes:
+  0  done
+  1  it failed: the host refuses, is away or has nothing of that name, or a file or directory is not there or does not fit
+  2  the command line was wrong: a command, flag or argument that is unknown, missing, or goes with no other
+  3  what was checked, an audit log or a policy, does not hold`
 
 // exitFound says that what was checked does not hold.
 const exitFound = 3
@@ -165,7 +172,7 @@ func (t *tool) root() *cobra.Command {
 	var output string
 	root := &cobra.Command{
 		Use: "connectpluginctl", Short: "look at a host of plugins, and change it",
-		SilenceErrors: true, SilenceUsage: true, Version: version(),
+		Long: "connectpluginctl looks at a host of plugins, and changes it.\n\n" + exitCodes, SilenceErrors: true, SilenceUsage: true, Version: version(),
 		PersistentPreRunE: func(*cobra.Command, []string) error {
 			switch output {
 			case "table":

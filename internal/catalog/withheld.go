@@ -15,6 +15,24 @@ func (c *Catalog) Withhold(match func(Registration) bool) []Registration {
 	return c.takeOut(match, true)
 }
 
+// SetAside keeps a registration that was not offered yet as Withhold keeps one that was, unless its
+// runtime offers the type by now.
+func (c *Catalog) SetAside(reg Registration) {
+	reg = reg.clone()
+
+	_ = c.transition(func(t *transition) error {
+		if reg.RegisteredAt.IsZero() {
+			reg.RegisteredAt = t.now
+		}
+
+		if c.providers[providerKey{reg.Type, reg.RuntimeID}] == nil && c.standbys.find(reg.Type, reg.RuntimeID) == nil {
+			t.shelve(&reg)
+		}
+
+		return nil
+	})
+}
+
 // Restore offers again what was withheld and is allowed now, in the order in which it was
 // registered, and returns that. What finds no room, or its type with another owner, stays
 // aside. allowed runs outside the locks; whoever restores looks afterwards whether it still is.

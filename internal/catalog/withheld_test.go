@@ -47,6 +47,29 @@ func TestWithheldIsRestoredAsItWas(t *testing.T) {
 	}
 }
 
+// What is set aside before it was offered is restored as what was withheld, and is in no way of what
+// its runtime offers by then.
+func TestSetAside(t *testing.T) {
+	t.Parallel()
+
+	c := offers(t, catalog.Config{})
+	c.SetAside(reg("a", "log", "1.0.0"))
+
+	if selected(t, c, "log", "") != "" || !slices.Equal(c.Withheld("a"), []string{"log"}) {
+		t.Errorf("offered: %v, withheld: %q", c.ByRuntime("a"), c.Withheld("a"))
+	}
+
+	if back := c.Restore(everything); len(back) != 1 || back[0].RegisteredAt.IsZero() || selected(t, c, "log", "") != "a" {
+		t.Errorf("restored %v", back)
+	}
+
+	c.SetAside(reg("a", "log", "0.9.0"))
+
+	if got := c.Withheld("a"); len(got) != 0 || len(c.ByRuntime("a")) != 1 {
+		t.Errorf("withheld beside what it offers: %q", got)
+	}
+}
+
 // What is withheld goes when its runtime does, takes it back or registers the type again.
 func TestWithheldEndsWithItsRuntime(t *testing.T) {
 	t.Parallel()

@@ -2,7 +2,9 @@ package edge_test
 
 import (
 	"crypto/tls"
+	"errors"
 	"net"
+	"os"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -62,6 +64,39 @@ func TestListener_AHandshakeThatMovesKeepsItsPlace(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A full listener makes room for who came, and for nobody before: who takes long over TLS is not cut off
+// where nobody waits for its place.
+func TestListener_MakesRoomForWhoCame(t *testing.T) {
+	t.Parallel()
+	server, _ := certificate(t)
+	const silence = 500 * time.Millisecond
+	synctest.Test(t, func(t *testing.T) {
+		below := &pipes{conns: make(chan net.Conn), shut: make(chan struct{})}
+		l := edge.Listen(below, edge.Config{
+			TLS: server, Trusted: true, HandshakeTimeout: time.Hour, MaxConnections: 1, MaxPerAddress: 1, Silence: silence,
+			Key: func(net.Addr) string { return "one" },
+		})
+		defer l.End()
+		first := knock(t, below)
+		isOpen := func() bool {
+			_ = first.SetReadDeadline(time.Now().Add(time.Millisecond))
+			_, err := first.Read(make([]byte, 1))
+			return errors.Is(err, os.ErrDeadlineExceeded)
+		}
+		time.Sleep(4 * silence)
+		if !isOpen() || l.Len() != 1 {
+			t.Error("the connection was cut off for nobody")
+		}
+		_ = knock(t, below)
+		synctest.Wait()
+		if isOpen() || l.Len() != 1 {
+			t.Error("a newcomer did not get the place of one that says nothing")
+		}
+		_ = knock(t, below) // waits, and ends with the listener
+		synctest.Wait()
+	})
 }
 
 // knock connects.

@@ -181,9 +181,10 @@ func (l *Listener) close(err error) {
 	l.room.Broadcast()
 }
 
-// accept takes connections as long as there is room.
+// accept takes connections as long as there is room. One at most waits for it here, so that room is
+// made for somebody who came, and not for nobody.
 func (l *Listener) accept() {
-	for l.awaitRoom() {
+	for {
 		c, err := l.Listener.Accept()
 		if err != nil {
 			if !passes(err) {
@@ -192,6 +193,10 @@ func (l *Listener) accept() {
 			}
 			l.rest()
 			continue
+		}
+		if !l.awaitRoom() {
+			_ = c.Close()
+			return
 		}
 		s := l.admit(c)
 		l.tasks.Go(func() {
@@ -222,7 +227,7 @@ func (l *Listener) rest() {
 }
 
 // awaitRoom waits until there is room for another connection, and makes some where a
-// connection that proved nothing was silent for long enough.
+// connection that proved nothing was silent for long enough. It reports false once the listener is closed.
 func (l *Listener) awaitRoom() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
