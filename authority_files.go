@@ -374,7 +374,8 @@ const keyDir = "dir"
 // AwaitCredentials is [LoadCredentials] for a program that may be started before
 // somebody has written its credentials: as long as a file is missing it waits, says so
 // once at Warn, and looks again every CheckInterval. It fails where LoadCredentials does
-// for another reason, and when ctx ends, with the error of that and of the file.
+// for another reason twice in a row, since a file that is being copied looks damaged for a
+// moment, and when ctx ends, with the error of that and of the file.
 func AwaitCredentials(ctx context.Context, config CredentialsConfig) (*tls.Config, error) {
 	log, every := config.Logger, config.CheckInterval
 	if log == nil {
@@ -383,11 +384,13 @@ func AwaitCredentials(ctx context.Context, config CredentialsConfig) (*tls.Confi
 	if every <= 0 {
 		every = time.Second
 	}
-	for told := false; ; told = true {
+	for told, damaged := false, false; ; told = true {
 		loaded, err := LoadCredentials(config)
-		if err == nil || !errors.Is(err, fs.ErrNotExist) {
+		missing := errors.Is(err, fs.ErrNotExist)
+		if err == nil || errors.Is(err, ErrInvalidConfig) || damaged && !missing {
 			return loaded, err
 		}
+		damaged = !missing
 		if !told {
 			log.Warn("waiting for credentials: the host, or who operates it, has to write them", keyDir, config.Dir, keyError, err)
 		}

@@ -329,6 +329,9 @@ func (s *pluginSession) leave(ctx context.Context) {
 	defer cancel()
 	s.mu.Lock()
 	ids := s.registrations
+	if s.registeredAs != s.client.RuntimeID() {
+		ids = nil // they ended with the identity that had them
+	}
 	s.registrations, s.registeredAs = nil, ""
 	s.mu.Unlock()
 	for _, id := range ids {

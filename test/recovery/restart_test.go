@@ -3,12 +3,14 @@ package recovery_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	connectplugin "github.com/masegraye/connect-plugin-go"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
 )
 
@@ -127,5 +129,27 @@ func cutStreams(t *testing.T, how hosttest.Death, opt connect.ClientOption) {
 	_ = both.CloseRequest()
 	if err := errors.Join(down.Close(), both.CloseResponse()); err != nil {
 		t.Logf("close: %v", err)
+	}
+}
+
+// A plugin that the policy of a host after a restart lets provide nothing ends, and withdraws
+// nothing there of what it had at the host before: it is denied one thing, not two.
+func TestAudit_USE23_WhoMayNotComeBackAsksForNothingElse(t *testing.T) {
+	t.Parallel()
+	p := policy()
+	host := start(t, func(c *connectplugin.ServeConfig) { c.Policy = p })
+	c, _, ended := serve(t, host, "provider", false)
+	hosttest.Eventually(t, "it knows that it is registered", func() bool {
+		state := host.Lifecycle().GetHealthState(c.RuntimeID())
+		return state != nil && state.State == healthy
+	})
+	host.Kill(t)
+	p = providerMay(func(p *connectplugin.PluginPolicy) { p.Provides = []string{"other"} })
+	host.Restart(t)
+	if err := hosttest.Arrival(t, ended); err == nil || !strings.Contains(err.Error(), "registration refused") {
+		t.Errorf("it ended with %v", err)
+	}
+	if n := count(host, connectplugin.AuditDenied, ""); n != 1 {
+		t.Errorf("%d denials: %+v", n, host.Audit.Events())
 	}
 }
