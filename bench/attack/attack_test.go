@@ -45,8 +45,9 @@ func TestAttacks(t *testing.T) {
 				t.Fatal(err)
 			}
 			r, err := p.play(t.Context(), authority, kinds.Named(only)[0])
-			if err != nil || r.outcome.Sent == 0 || len(r.loud.times) == 0 || r.loud.failed > 0 {
-				t.Fatalf("%d sent; %d calls beside them, %d failed (%v): %v", r.outcome.Sent, len(r.loud.times), r.loud.failed, r.loud.last, err)
+			loud := r.loud.all()
+			if err != nil || r.outcome.Sent == 0 || len(loud.times) == 0 || loud.failed > 0 {
+				t.Fatalf("%d sent; %d calls beside them, %d failed (%v): %v", r.outcome.Sent, len(loud.times), loud.failed, loud.last, err)
 			}
 			if cut && r.outcome.CutAfter == 0 {
 				t.Errorf("not cut off: %+v", r.outcome)
@@ -85,12 +86,30 @@ func TestVerdict(t *testing.T) {
 		"bounded: 3 refused":  {host: 2 * time.Second, outcome: kinds.Outcome{Refused: 3}},
 		"OPEN: memory":        {memory: mostMemory + 1, outcome: kinds.Outcome{CutAfter: time.Second}},
 		"OPEN: processor":     {host: 2 * time.Second},
-		"HONEST CALLS FAILED": {outcome: kinds.Outcome{CutAfter: time.Second}, loud: probed{failed: 1}},
+		"HONEST CALLS FAILED": {outcome: kinds.Outcome{CutAfter: time.Second}, loud: turns{{failed: 1}}},
 	} {
 		r.lasts = 2 * time.Second
 		words, good := r.verdict()
 		if !strings.HasPrefix(words, want) || good == (strings.ToUpper(want[:2]) == want[:2]) {
 			t.Errorf("%s: %q, %v", want, words, good)
 		}
+	}
+}
+
+// TestRounds looks at what rounds are compared as: all calls of each side with all of the other, a round
+// with its own control, and every other control with the rest.
+func TestRounds(t *testing.T) {
+	t.Parallel()
+	took := func(d time.Duration) turns { return turns{{times: []time.Duration{d, d}}} }
+	var r row
+	for _, ms := range [][2]time.Duration{{4, 2}, {6, 4}, {4, 2}, {4, 4}} {
+		r.join(row{loud: took(ms[0] * time.Millisecond), control: took(ms[1] * time.Millisecond)})
+	}
+	if n := len(r.loud.all().times); n != 8 {
+		t.Errorf("%d calls", n)
+	}
+	least, most := r.spread()
+	if r.worse() != 1.5 || least != 1 || most != 2 || r.floor() != 2 {
+		t.Errorf("worse %v, %v to %v, floor %v", r.worse(), least, most, r.floor())
 	}
 }

@@ -22,6 +22,7 @@ const (
 type play struct {
 	only    string
 	rounds  int
+	round   int // that is played
 	lasts   time.Duration
 	dir     string
 	addr    string
@@ -58,7 +59,7 @@ func (p *play) all(ctx context.Context, w io.Writer) error {
 	t.begin()
 	for _, k := range chosen {
 		r := row{kind: k}
-		for range p.rounds {
+		for p.round = range p.rounds {
 			again, err := p.play(ctx, authority, k)
 			if err != nil {
 				return fmt.Errorf("%s: %s: %w", k.Who, k.Name, err)
@@ -109,51 +110,67 @@ func (s *scene) close(ctx context.Context) {
 	}
 }
 
-// play plays one attack on a host that is new.
-func (p *play) play(ctx context.Context, authority *connectplugin.Authority, k kinds.Kind) (row, error) {
-	r := row{kind: k, lasts: p.lasts}
+// play plays one attack on a host that is new. Whether the control comes before it or after
+// alternates, so that rounds see what the machine does meanwhile alike.
+func (p *play) play(ctx context.Context, authority *connectplugin.Authority, k kinds.Kind) (r row, err error) {
+	r = row{kind: k, lasts: p.lasts}
 	s, err := p.open(ctx, authority)
 	if err != nil {
 		return r, err
 	}
 	defer s.close(ctx)
-	r.quiet = s.measure(ctx, quiet)
-	if err := s.rest(); err != nil {
+	if p.round == 0 {
+		r.quiet = s.measure(ctx, quiet)
+	}
+	controlled := k.Who == kinds.Plugin
+	if controlled && p.round%2 == 1 {
+		if err := p.control(ctx, authority, s, k, &r); err != nil {
+			return r, err
+		}
+	}
+	if err := p.loud(ctx, s, k, &r); err != nil {
 		return r, err
 	}
-	watch := s.host.Watch(ctx)
+	if controlled && p.round%2 == 0 {
+		err = p.control(ctx, authority, s, k, &r)
+	}
+	return r, err
+}
+
+// loud has the probe call while its own host is attacked.
+func (p *play) loud(ctx context.Context, s *scene, k kinds.Kind, r *row) error {
+	if err := s.rest(); err != nil {
+		return err
+	}
 	begun, err := s.usage()
 	if err != nil {
-		watch()
-		return r, err
+		return err
 	}
+	watch := s.host.Watch(ctx)
 	played, err := p.attack(ctx, s, s, k)
 	r.memory = watch() - begun[0].Resident
-	r.loud, r.outcome, r.host, r.used = played.probed, played.outcome, played.host, played.used
-	if err != nil || k.Who != kinds.Plugin {
-		return r, err
-	}
-	r.control, r.elsewhere, err = p.control(ctx, authority, s, k)
-	return r, err
+	r.loud, r.outcome, r.host, r.used = turns{played.probed}, played.outcome, played.host, played.used
+	return err
 }
 
 // control has the probe call while programs outside use as much of the processors as the attack
 // did, at the same moments and with as many threads: a host of its own is attacked in the same way.
-func (p *play) control(ctx context.Context, authority *connectplugin.Authority, s *scene, k kinds.Kind) (probed, time.Duration, error) {
+func (p *play) control(ctx context.Context, authority *connectplugin.Authority, s *scene, k kinds.Kind, r *row) error {
 	elsewhere := *p
 	elsewhere.profile = ""
 	other, err := elsewhere.open(ctx, authority)
 	if err != nil {
-		return probed{}, 0, err
+		return err
 	}
 	defer other.close(ctx)
 	for _, rests := range []*scene{s, other} {
 		if err := rests.rest(); err != nil {
-			return probed{}, 0, err
+			return err
 		}
 	}
 	played, err := elsewhere.attack(ctx, s, other, k)
-	return played.probed, played.used, err
+	r.control, r.elsewhere = turns{played.probed}, played.used
+	return err
 }
 
 // played is what came of an attack.

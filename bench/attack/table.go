@@ -42,7 +42,27 @@ type row struct {
 	used      time.Duration // of processors, that everybody used who took part
 	elsewhere time.Duration // the same in the control
 
-	quiet, loud, control probed
+	quiet         probed
+	loud, control turns
+}
+
+// turns are what the honest client noticed, round by round.
+type turns []probed
+
+// all is what it noticed in all rounds.
+func (t turns) all() (p probed) {
+	for _, one := range t {
+		p.join(one)
+	}
+	return p
+}
+
+// apart are the rounds with an even number and those with an odd one.
+func (t turns) apart() (halves [2]probed) {
+	for i, one := range t {
+		halves[i%len(halves)].join(one)
+	}
+	return halves
 }
 
 // join adds another round of the same attack.
@@ -57,8 +77,8 @@ func (r *row) join(o row) {
 	o.outcome.Told = o.outcome.Told || r.outcome.Told
 	r.outcome = o.outcome
 	r.quiet.join(o.quiet)
-	r.loud.join(o.loud)
-	r.control.join(o.control)
+	r.loud = append(r.loud, o.loud...)
+	r.control = append(r.control, o.control...)
 }
 
 func (p *probed) join(o probed) {
@@ -70,12 +90,36 @@ func (p *probed) join(o probed) {
 }
 
 // worse is the 99th percentile of the probe beside the attack against that of the control.
-func (r *row) worse() float64 {
-	control := r.control.times.At(stage.Percentile99)
-	if control == 0 {
+func (r *row) worse() float64 { return against(r.loud.all(), r.control.all()) }
+
+// spread is the least and the most that one round gives.
+func (r *row) spread() (least, most float64) {
+	least = math.Inf(1)
+	for i := range min(len(r.loud), len(r.control)) {
+		one := against(r.loud[i], r.control[i])
+		least, most = min(least, one), max(most, one)
+	}
+	return least, most
+}
+
+// floor is what the same comparison gives for the control against itself, every other round
+// against the rest: a smaller difference says nothing.
+func (r *row) floor() float64 {
+	halves := r.control.apart()
+	one := against(halves[0], halves[1])
+	if one == 0 {
 		return 0
 	}
-	return float64(r.loud.times.At(stage.Percentile99)) / float64(control)
+	return max(one, 1/one)
+}
+
+// against is a 99th percentile against another.
+func against(loud, control probed) float64 {
+	at := control.times.At(stage.Percentile99)
+	if at == 0 {
+		return 0
+	}
+	return float64(loud.times.At(stage.Percentile99)) / float64(at)
 }
 
 // bounded reports that what the attacker costs has a bound, by whichever means.
@@ -84,9 +128,9 @@ func (r *row) bounded() bool {
 }
 
 func (r *row) verdict() (words string, good bool) {
-	switch {
-	case r.loud.failed > 0:
-		return fmt.Sprintf("HONEST CALLS FAILED: %d, %v", r.loud.failed, r.loud.last), false
+	switch loud := r.loud.all(); {
+	case loud.failed > 0:
+		return fmt.Sprintf("HONEST CALLS FAILED: %d, %v", loud.failed, loud.last), false
 	case r.memory > mostMemory:
 		return "OPEN: memory", false
 	case r.outcome.CutAfter > 0:
@@ -107,8 +151,8 @@ type table struct {
 }
 
 func (t *table) begin() {
-	_, _ = fmt.Fprintf(t.out, "%-50s %9s %8s %8s %5s %17s %17s %17s %5s %12s %s\n", "attack", "sent", "host CPU", "memory", "fails",
-		"quiet p50/p99", "attack p50/p99", "control p50/p99", "worse", "all CPU", "verdict")
+	_, _ = fmt.Fprintf(t.out, "%-50s %9s %8s %8s %5s %17s %17s %17s %6s %5s %9s %5s %12s %s\n", "attack", "sent", "host CPU", "memory", "fails",
+		"quiet p50/p99", "attack p50/p99", "control p50/p99", "calls", "worse", "in rounds", "floor", "all CPU", "verdict")
 }
 
 func (t *table) add(r row) {
@@ -116,16 +160,21 @@ func (t *table) add(r row) {
 	if !good {
 		t.open++
 	}
-	control, worse, used := "", "", ""
-	if len(r.control.times) > 0 {
-		control, worse = latency(r.control), fmt.Sprintf("%.2f", r.worse())
+	loud := r.loud.all()
+	control, worse, rounds, floor, used := "", "", "", "", ""
+	if len(r.control) > 0 {
+		control, worse = latency(r.control.all()), fmt.Sprintf("%.2f", r.worse())
 		used = fmt.Sprintf("%.2f/%.2fs", r.used.Seconds(), r.elsewhere.Seconds())
 		t.worse = append(t.worse, r.worse())
 	}
+	if len(r.control) > 1 {
+		least, most := r.spread()
+		rounds, floor = fmt.Sprintf("%.2f-%.2f", least, most), fmt.Sprintf("%.2f", r.floor())
+	}
 	const mebi = 1 << 20
-	_, _ = fmt.Fprintf(t.out, "%-50s %9d %7.2fs %4d MiB %5d %17s %17s %17s %5s %12s %s\n",
-		r.kind.Who+": "+r.kind.Name, r.outcome.Sent,
-		r.host.Seconds(), max(r.memory, 0)/mebi, r.loud.failed, latency(r.quiet), latency(r.loud), control, worse, used, verdict)
+	_, _ = fmt.Fprintf(t.out, "%-50s %9d %7.2fs %4d MiB %5d %17s %17s %17s %6d %5s %9s %5s %12s %s\n",
+		r.kind.Who+": "+r.kind.Name, r.outcome.Sent, r.host.Seconds(), max(r.memory, 0)/mebi, loud.failed,
+		latency(r.quiet), latency(loud), control, len(loud.times), worse, rounds, floor, used, verdict)
 }
 
 func (t *table) end() error {

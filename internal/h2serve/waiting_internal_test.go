@@ -1,6 +1,9 @@
 package h2serve
 
-import "testing"
+import (
+	"testing"
+	"testing/synctest"
+)
 
 // A stream that ended does not wait among others: nobody holds it, however long there is no room.
 func TestConn_WhoEndedDoesNotWait(t *testing.T) {
@@ -59,4 +62,44 @@ func TestConn_ShortAnswersDoNotKeepOthersForEver(t *testing.T) {
 			t.Fatalf("the long answer comes after %d short ones", n)
 		}
 	}
+}
+
+// Who had a turn, found no room and waits again gives the turn back: else as many as there is room for
+// once would keep all others waiting for ever.
+func TestConn_WhoWaitsAgainHasNoTurn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := &conn{flushing: true, peer: peerSettings{maxFrame: leastFrame}}
+		st := &stream{c: c, window: leastFrame}
+		st.can.L = &c.mu
+		sent := make(chan error, 1)
+		go func() {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			sent <- c.sendLocked(st, []byte{0}, false)
+		}()
+		wake := func(left int64) {
+			synctest.Wait()
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			if !st.waits || st.turn || c.woken != 0 {
+				t.Errorf("it waits: %v, has a turn: %v; %d have", st.waits, st.turn, c.woken)
+			}
+			c.window = leastFrame
+			c.wakeBlockedLocked()
+			if !st.turn || c.woken != 1 {
+				t.Errorf("woken: %v, %d", st.turn, c.woken)
+			}
+			c.window = left
+		}
+		wake(0) // others take it meanwhile
+		wake(0)
+		wake(1)
+		synctest.Wait()
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if err := <-sent; err != nil || c.woken != 0 {
+			t.Errorf("sent: %v; %d have a turn", err, c.woken)
+		}
+	})
 }
