@@ -273,6 +273,40 @@ func newRecordedCall(tb testing.TB) func() {
 	}
 }
 
+// A call that comes to another provider waits there for what is left of the time that it states, and
+// not for as long again.
+func TestAudit_USE22_ARoutedCallHasItsTimeOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := newHub((&ServeConfig{}).withDefaults().settings())
+		defer func() { h.callers.Close(); h.strangers.Close() }()
+		id, _, err := h.store.Issue(tokenstore.Request{SelfID: "caller", Attributes: newDeclaration("caller")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		endpoint, _ := proxy.ParseEndpoint("http://127.0.0.1:1", true)
+		pool, err := proxy.New(proxy.Config{
+			Endpoint: endpoint, DialTimeout: time.Minute,
+			Dial: func(ctx context.Context, _, _ string) (net.Conn, error) { <-ctx.Done(); return nil, ctx.Err() },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer pool.Close()
+		call := &routedCall{caller: &caller{id: id, hub: h, came: time.Now()}}
+		call.target.path = "/a"
+		time.Sleep(600 * time.Millisecond) // in the bubble, at another one
+		begun := time.Now()
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", http.NoBody)
+		r.Header.Set("Content-Type", "application/proto")
+		r.Header.Set("Connect-Timeout-Ms", "1000")
+		call.onto(pool, httptest.NewRecorder(), r)
+		if took := time.Since(begun); call.result.Class != proxy.ClassUnavailable || took > 400*time.Millisecond {
+			t.Errorf("%v after %v", call.result.Class, took)
+		}
+	})
+}
+
 // An observer learns of the last attempt what that one was like, and nothing of those before it.
 func TestCallRecord_IsOfTheLastAttempt(t *testing.T) {
 	t.Parallel()

@@ -5,8 +5,12 @@ import (
 	"strings"
 	"testing"
 
+	"connectrpc.com/connect"
+
 	connectplugin "github.com/masegraye/connect-plugin-go"
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
+	"github.com/masegraye/connect-plugin-go/internal/hosttest/wire"
 )
 
 // A plugin that ends says nothing of services that go on; that one came it says in words.
@@ -27,5 +31,50 @@ func TestPlugin_EndsWithoutAWordOfServices(t *testing.T) {
 	api.Stop(t)
 	if strings.Contains(log.String(), "unavailable") || strings.Contains(log.String(), "SERVICE_STATE") {
 		t.Errorf("it logged: %s", log.String())
+	}
+}
+
+// Rights are checked at each delivery, and those are what the plugin declares now: one that renews its
+// identity and requires a type no more hears nothing more of it, though policy is the same.
+func TestAudit_REG3_ARenewalThatGivesUpATypeEndsItsWatch(t *testing.T) {
+	t.Parallel()
+	for name, waits := range map[string]bool{"at rest": false, "waiting": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			host, f := watchHost(t, func(c *connectplugin.ServeConfig) {
+				attended(waits)(c)
+				rules := c.Policy.Plugins["c"]
+				rules.Secret, rules.AllowUnproven = nil, true
+				c.Policy.Plugins["c"] = rules
+			})
+			c := host.Enrol(t, "c", func(c *connectplugin.ClientConfig) {
+				c.Secret, c.Metadata.Requires = nil, hosttest.Requires("a")
+			})
+			w := onA(t, host, c, nil)
+			w.Next(t)
+			token := c.RuntimeToken()
+			renew := func(types ...string) {
+				t.Helper()
+				m := wire.FreshRequest("c")
+				for _, serviceType := range types {
+					m.Requires = append(m.Requires, &connectpluginv1.ServiceDependency{Type: serviceType})
+				}
+				resp, err := hosttest.HandshakeClient(t, host).Handshake(t.Context(), hosttest.WithCredentials(m, c.RuntimeID(), token))
+				if err != nil || resp.Msg.GetRuntimeId() != c.RuntimeID() {
+					t.Fatalf("renewal: %v, %v", resp, err)
+				}
+				token = resp.Msg.GetRuntimeToken()
+			}
+			renew("a", "b")
+			f.flap(1)
+			if e := w.Next(t); e.GetState() != f.state() {
+				t.Errorf("who still requires it is told %v", e)
+			}
+			renew("b")
+			f.flap(1)
+			if code := w.Code(hosttest.Wait); code != connect.CodeNotFound || len(w.Events) > 0 {
+				t.Errorf("who requires it no more: %v, %d events", code, len(w.Events))
+			}
+		})
 	}
 }
