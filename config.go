@@ -4,11 +4,14 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net/http"
+	"net/netip"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -113,12 +116,12 @@ type ServeConfig struct {
 	// AllowInsecure serves plaintext HTTP, for development only. It is logged
 	// at Warn. It cannot be combined with TLS or Authority.
 	AllowInsecure bool
-	// Hosts are the names and addresses under which plugins reach the host; a
-	// request for another is refused, but for /healthz and /readyz. Empty means the names
-	// in the certificate that was shown on the request's connection, also where that is
-	// chosen for each client or renewed, and the address listened on; in plaintext on
-	// every address, any address and any name without a dot. A host whose names are not
-	// known at its start is warned of.
+	// Hosts are the names and addresses under which plugins reach the host, without ports,
+	// brackets and wildcards; a request for another is refused, but for /healthz and /readyz.
+	// Empty means the names in the certificate that was shown on the request's connection,
+	// also where that is chosen for each client or renewed, and the address listened on; in
+	// plaintext on every address, any address and any name without a dot. A host whose names
+	// are not known at its start is warned of.
 	Hosts []string
 	// Policy says what each plugin may do. Nil grants nothing.
 	Policy *Policy
@@ -207,6 +210,18 @@ func (c *AdminConfig) validate() error {
 	return nil
 }
 
+// validateHosts refuses what no request can name.
+func (c *ServeConfig) validateHosts() error {
+	for i, host := range c.Hosts {
+		_, err := netip.ParseAddr(host)
+		if host == "" || err != nil && strings.ContainsAny(host, "/:[]*@% \t") {
+			return fieldError(fmt.Sprintf("Hosts[%d]", i), "%q is neither an IP address nor a host name; write it without scheme, brackets, "+
+				"port and path, and each name by itself, since there are no wildcards", host)
+		}
+	}
+	return nil
+}
+
 // withDefaults returns a copy that shares no mutable memory with c and holds the
 // defaults.
 func (c *ServeConfig) withDefaults() *ServeConfig {
@@ -215,6 +230,9 @@ func (c *ServeConfig) withDefaults() *ServeConfig {
 	out.Impls = maps.Clone(c.Impls)
 	out.ServerMetadata = withServerVersion(c.ServerMetadata)
 	out.Hosts = slices.Clone(c.Hosts)
+	for i, host := range out.Hosts {
+		out.Hosts[i] = withoutZone(host)
+	}
 	out.AuthProviders = slices.Clone(c.AuthProviders)
 	out.Interceptors = slices.Clone(c.Interceptors)
 	out.PassMetadata = slices.Clone(c.PassMetadata)

@@ -214,7 +214,7 @@ func (h *Host) setTLS() error {
 	if h.cfg.TLS == nil {
 		cfg, err := h.cfg.Authority.HostTLS(h.cfg.Hosts...)
 		if err != nil {
-			return fmt.Errorf("%w: Authority: %w", ErrInvalidConfig, err)
+			return fmt.Errorf("%w: Authority, Hosts: %w", ErrInvalidConfig, err)
 		}
 		h.cfg.TLS = cfg
 	}
@@ -389,7 +389,7 @@ func (c *ServeConfig) validateTransport() error {
 			return err
 		}
 	}
-	return c.validateAddrs()
+	return errors.Join(c.validateHosts(), c.validateAddrs())
 }
 
 func (c *ServeConfig) validateAddrs() error {

@@ -78,10 +78,11 @@ func (n *Names) add(name string) {
 }
 
 // plain returns the one form of a name or address in which it is compared: the zone of an IPv6
-// address means something on the machine alone that writes it.
+// address means something on the machine alone that writes it, and an IPv4 address is the same
+// in IPv6 (::ffff:10.0.0.1).
 func plain(name string) string {
 	if ip, err := netip.ParseAddr(name); err == nil {
-		return ip.WithZone("").String()
+		return ip.Unmap().WithZone("").String()
 	}
 	return strings.ToLower(strings.TrimSuffix(name, "."))
 }

@@ -31,7 +31,7 @@ func TestNames(t *testing.T) {
 	}{
 		"configured": {
 			target.NewNames([]string{"Host.Example.", "10.0.0.1"}, tcp("127.0.0.1:1")), leaf,
-			[]string{"host.example", "HOST.example:8443", "host.example.", "10.0.0.1:443"},
+			[]string{"host.example", "HOST.example:8443", "host.example.", "10.0.0.1:443", "[::ffff:10.0.0.1]:443"},
 			[]string{"", ":8443", "cert.example", "127.0.0.1", "localhost", "x.host.example", "host.example.evil"},
 		},
 		"certificate": {
@@ -53,6 +53,10 @@ func TestNames(t *testing.T) {
 			target.NewNames(nil, &net.TCPAddr{IP: net.ParseIP("fe80::2"), Port: 8443, Zone: "lo"}), leaf,
 			[]string{"[fe80::2]:8443", "[fe80::2%lo]:8443", "[FE80::2%other]", "[fe80:0:0:0:0:0:0:2]:1"},
 			[]string{"localhost", "[fe80::3%lo]:8443", "fe80::2%", "[%lo]"},
+		},
+		"IPv4 in IPv6": {
+			target.NewNames([]string{"::ffff:10.0.0.1"}, nil), nil,
+			[]string{"10.0.0.1:8443", "[::ffff:10.0.0.1]:8443", "[::ffff:a00:1]"}, []string{"[::10.0.0.1]", "10.0.0.2"},
 		},
 		"another address": {target.NewNames(nil, tcp("10.1.1.1:1")), nil, []string{"10.1.1.1"}, []string{"localhost"}},
 		"nothing":         {target.NewNames(nil, nil), nil, nil, []string{"", "localhost", "127.0.0.1"}},

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"log/slog"
+	"net"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -200,5 +201,31 @@ func TestAudit_USE29_UnknownNamesAreWarnedOf(t *testing.T) {
 			}
 			host.Stop(t)
 		})
+	}
+}
+
+// What no request can name is no name of a host: an error names the entry of Hosts, also where
+// no Authority has to make a certificate of it. A zone is left out, for it means nothing to others.
+func TestAudit_USE29_HostsAreNamesAndAddresses(t *testing.T) {
+	t.Parallel()
+	bad := []string{"", "[::1]", "[::1]:8443", "host.example:8443", "127.0.0.1:8443", "https://host.example", "*.example", "host.example/path", "a b"}
+	for _, name := range bad {
+		for _, insecure := range []bool{false, true} {
+			cfg := &connectplugin.ServeConfig{Hosts: []string{"localhost", name}, AllowInsecure: insecure}
+			if !insecure {
+				cfg.TLS = hosttest.NewCA(t).TLS(nil)
+				cfg.TLS.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, errors.New("none") }
+			}
+			if err := cfg.Validate(); !errors.Is(err, connectplugin.ErrInvalidConfig) || !strings.Contains(err.Error(), "Hosts[1]") {
+				t.Errorf("%q: %v", name, err)
+			}
+		}
+	}
+	host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.Hosts, c.Policy = []string{"::ffff:127.0.0.1", "fe80::1%lo"}, hosttest.LoggerPolicy()
+	})
+	_, port, _ := net.SplitHostPort(host.Addr())
+	for _, name := range []string{"127.0.0.1", "::ffff:127.0.0.1"} {
+		host.Enrol(t, "api", func(c *connectplugin.ClientConfig) { c.HostURL = "https://" + net.JoinHostPort(name, port) })
 	}
 }
