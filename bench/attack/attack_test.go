@@ -88,7 +88,7 @@ func TestVerdict(t *testing.T) {
 		"OPEN: processor":     {host: 2 * time.Second},
 		"HONEST CALLS FAILED": {outcome: kinds.Outcome{CutAfter: time.Second}, loud: turns{{failed: 1}}},
 	} {
-		r.lasts = 2 * time.Second
+		r.lasts, r.most = 2*time.Second, mostMemory
 		words, good := r.verdict()
 		if !strings.HasPrefix(words, want) || good == (strings.ToUpper(want[:2]) == want[:2]) {
 			t.Errorf("%s: %q, %v", want, words, good)
@@ -102,8 +102,8 @@ func TestRounds(t *testing.T) {
 	t.Parallel()
 	took := func(d time.Duration) turns { return turns{{times: []time.Duration{d, d}}} }
 	var r row
-	for _, ms := range [][2]time.Duration{{4, 2}, {6, 4}, {4, 2}, {4, 4}} {
-		r.join(row{loud: took(ms[0] * time.Millisecond), control: took(ms[1] * time.Millisecond)})
+	for _, one := range [][2]time.Duration{{4, 2}, {6, 4}, {4, 2}, {4, 4}} {
+		r.join(row{loud: took(one[0]), control: took(one[1])})
 	}
 	if n := len(r.loud.all().times); n != 8 {
 		t.Errorf("%d calls", n)

@@ -58,7 +58,7 @@ func (p *play) all(ctx context.Context, w io.Writer) error {
 	t := table{out: w}
 	t.begin()
 	for _, k := range chosen {
-		r := row{kind: k}
+		var r row
 		for p.round = range p.rounds {
 			again, err := p.play(ctx, authority, k)
 			if err != nil {
@@ -113,7 +113,10 @@ func (s *scene) close(ctx context.Context) {
 // play plays one attack on a host that is new. Whether the control comes before it or after
 // alternates, so that rounds see what the machine does meanwhile alike.
 func (p *play) play(ctx context.Context, authority *connectplugin.Authority, k kinds.Kind) (r row, err error) {
-	r = row{kind: k, lasts: p.lasts}
+	r = row{kind: k, lasts: p.lasts, most: mostMemory}
+	if p.defaults {
+		r.most = mostByRule
+	}
 	s, err := p.open(ctx, authority)
 	if err != nil {
 		return r, err

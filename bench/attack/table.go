@@ -15,9 +15,11 @@ import (
 
 // What an attacker that is not cut off may cost the host; docs/operator.md states the same.
 const (
-	mostMemory = 96 << 20 // bytes above what the host had
-	mostCores  = 0.5      // of the host's, where the attacker is not told to come back later
-	tolerable  = 1.2      // times the 99th percentile of the control
+	mostMemory = 96 << 20  // bytes above what the host had
+	mostByRule = 128 << 20 // and with the default limits, not those of a small machine
+	mostLive   = 96 << 20  // of them, live objects and stacks
+	mostCores  = 0.5       // of the host's, where the attacker is not told to come back later
+	tolerable  = 1.2       // times the 99th percentile of the control
 
 	middle = 0.5
 )
@@ -34,6 +36,7 @@ type probed struct {
 // row is one attack.
 type row struct {
 	kind    kinds.Kind
+	most    int64 // bytes that the host may have more
 	lasts   time.Duration
 	outcome kinds.Outcome
 
@@ -67,6 +70,7 @@ func (t turns) apart() (halves [2]probed) {
 
 // join adds another round of the same attack.
 func (r *row) join(o row) {
+	r.kind, r.most = o.kind, o.most
 	r.lasts += o.lasts
 	r.host += o.host
 	r.used += o.used
@@ -124,14 +128,14 @@ func against(loud, control probed) float64 {
 
 // bounded reports that what the attacker costs has a bound, by whichever means.
 func (r *row) bounded() bool {
-	return r.memory <= mostMemory && (r.outcome.Told || r.outcome.Refused > 0 || r.host.Seconds() <= mostCores*r.lasts.Seconds())
+	return r.memory <= r.most && (r.outcome.Told || r.outcome.Refused > 0 || r.host.Seconds() <= mostCores*r.lasts.Seconds())
 }
 
 func (r *row) verdict() (words string, good bool) {
 	switch loud := r.loud.all(); {
 	case loud.failed > 0:
 		return fmt.Sprintf("HONEST CALLS FAILED: %d, %v", loud.failed, loud.last), false
-	case r.memory > mostMemory:
+	case r.memory > r.most:
 		return "OPEN: memory", false
 	case r.outcome.CutAfter > 0:
 		return "cut off after " + r.outcome.CutAfter.Round(time.Millisecond).String() + ": " + r.outcome.Reason, true
@@ -151,8 +155,8 @@ type table struct {
 }
 
 func (t *table) begin() {
-	_, _ = fmt.Fprintf(t.out, "%-50s %9s %8s %8s %5s %17s %17s %17s %6s %5s %9s %5s %12s %s\n", "attack", "sent", "host CPU", "memory", "fails",
-		"quiet p50/p99", "attack p50/p99", "control p50/p99", "calls", "worse", "in rounds", "floor", "all CPU", "verdict")
+	_, _ = fmt.Fprintf(t.out, "%-50s %9s %8s %8s %5s %17s %17s %17s %6s %5s %9s %5s %12s %s\n", "attack", "sent", "host CPU",
+		"memory", "fails", "quiet p50/p99", "attack p50/p99", "control p50/p99", "calls", "worse", "in rounds", "floor", "all CPU", "verdict")
 }
 
 func (t *table) add(r row) {

@@ -21,6 +21,7 @@ const (
 // Rest is what a host has after a collection.
 type Rest struct {
 	Goroutines int
+	Calls      int    // in flight, open watches among them
 	Heap       uint64 // bytes of live objects
 	Stacks     uint64
 	System     uint64 // obtained from the system and not given back
@@ -55,7 +56,7 @@ func ServeHost(ctx context.Context, cfg *connectplugin.ServeConfig, profile stri
 	}
 	profiling := profiler{path: profile}
 	err = Obey(map[string]func() (any, error){
-		WordRest:    func() (any, error) { return rest(), nil },
+		WordRest:    func() (any, error) { return rest(host), nil },
 		WordProfile: profiling.toggle,
 	})
 	end()
@@ -65,12 +66,15 @@ func ServeHost(ctx context.Context, cfg *connectplugin.ServeConfig, profile stri
 	return err
 }
 
-func rest() Rest {
+func rest(host *connectplugin.Host) Rest {
 	debug.FreeOSMemory()
 	debug.FreeOSMemory() // what a finalizer held
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	return Rest{Goroutines: runtime.NumGoroutine(), Heap: m.HeapAlloc, Stacks: m.StackInuse, System: m.Sys - m.HeapReleased}
+	return Rest{
+		Goroutines: runtime.NumGoroutine(), Calls: host.Usage().Calls,
+		Heap: m.HeapAlloc, Stacks: m.StackInuse, System: m.Sys - m.HeapReleased,
+	}
 }
 
 // profiler writes a profile of the processor, and one of the heap at its end.

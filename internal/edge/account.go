@@ -2,6 +2,7 @@ package edge
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -21,6 +22,7 @@ type Account struct {
 	perSecond, burst float64
 
 	intake intake
+	conns  atomic.Int64 // that it pays for
 
 	mu   sync.Mutex
 	left float64 // less than zero is debt
@@ -45,6 +47,13 @@ func (a *Account) Debt(now time.Time) time.Duration {
 		return 0
 	}
 	return time.Duration(min(-a.left/a.perSecond, longestDebt.Seconds()) * float64(time.Second))
+}
+
+// count says that it pays for n connections more.
+func (a *Account) count(n int64) {
+	if a != nil {
+		a.conns.Add(n)
+	}
 }
 
 // spend pays for n bytes.

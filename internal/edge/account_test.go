@@ -142,3 +142,29 @@ func TestAccount_NobodyPays(t *testing.T) {
 		}
 	}
 }
+
+// An account knows how many connections it pays for: each once, however often it is billed, until it is
+// closed or another one pays.
+func TestAudit_ATK14_AnAccountCountsItsConnections(t *testing.T) {
+	t.Parallel()
+	a, other := edge.NewAccount(1, 1), edge.NewAccount(1, 1)
+	first, _ := pair(t, a)
+	second, _ := pair(t, a)
+	expect := func(when string, c *edge.Conn, want int) {
+		t.Helper()
+		if n := c.Sharers(); n != want {
+			t.Errorf("%s: %d, want %d", when, n, want)
+		}
+	}
+	first.Bill(a)
+	expect("billed twice", first, 2)
+	second.Bill(other)
+	expect("one of another", first, 1)
+	expect("the other's", second, 1)
+	second.Bill(a)
+	_, _ = second.Close(), second.Close()
+	second.Bill(other)
+	expect("closed", first, 1)
+	second.Bill(a)
+	expect("billed when it was closed", first, 1)
+}

@@ -41,9 +41,10 @@ type Conn struct {
 	writing sync.Mutex // held during a write, and taken before mu
 	parts   bool       // guarded by writing: the peer is to be told why it is cut off
 
-	mu    sync.Mutex
-	meter *meter        // nil in plaintext, and where the peer is trusted
-	cut   chan struct{} // closed when the peer, who is cut off, was told so; nil where it is not
+	mu     sync.Mutex
+	meter  *meter        // nil in plaintext, and where the peer is trusted
+	cut    chan struct{} // closed when the peer, who is cut off, was told so; nil where it is not
+	closed bool          // no account counts it any more
 }
 
 // Context returns the context of the connection, see [Config].
@@ -69,8 +70,22 @@ func (c *Conn) Proven() bool { return c.slot.holder.Load() != nil }
 // waits for each piece of it, a second at most. Requests on all connections of an account are
 // taken on as those of one peer.
 func (c *Conn) Bill(a *Account) {
-	c.account.Store(a)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if former := c.account.Swap(a); former != a && !c.closed {
+		former.count(-1)
+		a.count(1)
+	}
 	c.intake.Store(&a.intake)
+}
+
+// Sharers returns how many connections there are of whoever pays for this one: what one of them may
+// make a server keep, all of them may.
+func (c *Conn) Sharers() int {
+	if a := c.account.Load(); a != nil {
+		return int(a.conns.Load())
+	}
+	return 1
 }
 
 // Ended says that a request of the peer has ended, whatever came of it: another is taken on.
@@ -191,6 +206,10 @@ func (c *Conn) Close() error {
 		close(c.gone)
 		err = c.Conn.Close()
 		c.slot.free()
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.closed = true
+		c.account.Load().count(-1)
 	})
 	return err //nolint:wrapcheck // stands for what it wraps
 }

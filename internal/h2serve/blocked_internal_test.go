@@ -100,6 +100,36 @@ func TestConn_TheEndOfAnAnswerDoesNotWait(t *testing.T) {
 	}
 }
 
+type shared int
+
+func (s shared) Sharers() int { return int(s) }
+
+// What waits to be written on all connections of a peer together has a bound, but for a frame on each.
+func TestAudit_ATK14_ManyConnectionsOfAPeerKeepNoMoreThanAFew(t *testing.T) {
+	t.Parallel()
+	for conns, most := range map[int]int{
+		0: highWater, 1: highWater, fullShares: highWater, 2 * fullShares: highWater / 2,
+		4 * fullShares: highWater / 4, 1_000: leastFrame,
+	} {
+		c := &conn{window: 1 << 20, shared: shared(conns), peer: peerSettings{maxFrame: leastFrame}}
+		c.mu.Lock()
+		if n := c.roomLeftLocked(); n != int64(most) {
+			t.Errorf("%d connections: room for %d on each, want %d", conns, n, most)
+		}
+		st := &stream{c: c, window: 1 << 20}
+		for p := make([]byte, 1<<20); ; {
+			before := len(p)
+			if p = c.pushLocked(st, p, false); len(p) == before {
+				break
+			}
+		}
+		if n := len(c.out); n < most || n > most+2*leastFrame {
+			t.Errorf("%d connections: %d bytes wait on each, want %d", conns, n, most)
+		}
+		c.mu.Unlock()
+	}
+}
+
 // Who waits with the short end of an answer is woken before those with long ones, whoever came first.
 func TestConn_ShortAnswersComeFirst(t *testing.T) {
 	t.Parallel()

@@ -26,14 +26,15 @@ const (
 	largestFrame  = 64 << 10  // that is sent, whatever the peer takes
 	largestWindow = 1<<31 - 1 // of both directions
 	lastStreamID  = 1<<31 - 1
-	record        = 16 << 10 // what one of TLS holds
-	highWater     = 256 << 10
-	floodLimit    = 1 << 20 // pending bytes at which the peer is taken for hostile
-	flushRounds   = 4       // batches that one handler writes for others before the writer takes over
-	mostPassed    = 32      // short ends of answers that come before one that is not
-	mostNames     = 128     // that are not usual and a connection remembers
-	longestName   = 64      // of them
-	handlersFor   = 2       // handlers that may run for each stream that may be open: some were reset
+	record        = 16 << 10  // what one of TLS holds
+	highWater     = 256 << 10 // pending bytes at which senders of data wait
+	fullShares    = 8         // connections of one peer that may have as much; of more each may have less
+	floodLimit    = 1 << 20   // pending bytes at which the peer is taken for hostile
+	flushRounds   = 4         // batches that one handler writes for others before the writer takes over
+	mostPassed    = 32        // short ends of answers that come before one that is not
+	mostNames     = 128       // that are not usual and a connection remembers
+	longestName   = 64        // of them
+	handlersFor   = 2         // handlers that may run for each stream that may be open: some were reset
 	closeGrace    = time.Second
 	quietGrace    = 500 * time.Millisecond // for which a peer that was told to go may stay
 )
@@ -52,6 +53,7 @@ type conn struct {
 	s      *Server
 	nc     Agreed
 	meter  Metered // nil where nobody counts
+	shared Shared  // nil where nobody knows of others
 	state  *tls.ConnectionState
 	remote string
 	life   context.Context //nolint:containedctx // of its requests
@@ -117,6 +119,7 @@ func newConn(s *Server, nc Agreed) *conn {
 	}
 	c.life, c.end = context.WithCancel(s.cfg.ConnContext(context.WithValue(s.life, http.LocalAddrContextKey, nc.LocalAddr()), nc))
 	c.meter, _ = nc.(Metered)
+	c.shared, _ = nc.(Shared)
 	c.encoder = hpack.NewEncoder(&c.block)
 	c.reader = &ahead{from: c.nc}
 	c.framer = http2.NewFramer(io.Discard, c.reader)

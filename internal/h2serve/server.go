@@ -56,6 +56,12 @@ type Metered interface {
 	Stray(n int)
 }
 
+// Shared is an [Agreed] of a peer that may have others.
+type Shared interface {
+	// Sharers returns how many it has, this one among them.
+	Sharers() int
+}
+
 // Prompt is an [Agreed] that can be written to by who may wait for nobody.
 type Prompt interface {
 	// Offer writes p where that waits for nobody, and reports whether. Of what it took something

@@ -144,7 +144,16 @@ func (c *conn) roomLocked() {
 }
 
 // roomLeftLocked is how much more of data may be sent now by all streams together.
-func (c *conn) roomLeftLocked() int64 { return min(c.window, int64(highWater-len(c.out))) }
+func (c *conn) roomLeftLocked() int64 { return min(c.window, int64(c.mostPending()-len(c.out))) }
+
+// mostPending is at how many pending bytes senders of data wait: so many that all connections of a peer
+// that takes nothing keep no more than a few do, but for a frame on each.
+func (c *conn) mostPending() int {
+	if c.shared == nil {
+		return highWater
+	}
+	return max(leastFrame, highWater*fullShares/max(fullShares, c.shared.Sharers()))
+}
 
 // wakeBlockedLocked has streams look again which waited for something that all of them share, one
 // after the other and no more than there is room for: of hundreds that send long answers most would
@@ -230,9 +239,9 @@ func (c *conn) sendLocked(st *stream, p []byte, end bool) error {
 // the last of it if end is set. It returns what is left.
 func (c *conn) pushLocked(st *stream, p []byte, end bool) (rest []byte) {
 	n := int(min(int64(len(p)), int64(c.peer.maxFrame), max(0, st.window), max(0, c.window)))
-	most := highWater
+	most := c.mostPending()
 	if st.brief = st.last && len(p) <= leastBatch; st.brief { // it does not wait for long answers
-		most = 2 * highWater
+		most *= 2
 	}
 	if len(c.out) >= most {
 		n = 0

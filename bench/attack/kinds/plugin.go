@@ -40,6 +40,9 @@ const (
 	retries        = 20 * time.Millisecond
 	callsAtOnce    = 256
 	connectionsMax = 64
+	downloads      = 1_024
+	initialWindow  = 1<<16 - 1
+	widestWindow   = 1<<31 - 1
 )
 
 // plugins are attacks of a plugin that holds an identity and everything that its policy
@@ -64,6 +67,7 @@ func plugins() []Kind {
 		{Name: "uploads that nobody reads", run: many(stage.Sink, uploads, func() io.Reader { return endless{} })},
 		{Name: "downloads that it does not read", run: many(stage.Pour, manyStreams, nil)},
 		{Name: "downloads, nothing is read", run: notRead(routePath + stage.Pour)},
+		{Name: "downloads on 64 connections, nothing is read", run: unreadDownloads},
 		{Name: "large metadata", run: flood(func(c *conn, i uint32) error {
 			return request(routePath+stage.Say, []byte("x"), "x-large", strings.Repeat(string(rune('a'+i%26)), largeFields))(c, i)
 		})},
@@ -173,6 +177,43 @@ func many(path string, n int, body func() io.Reader) func(context.Context, *atta
 		working.Wait()
 		return nil
 	}
+}
+
+// unreadDownloads holds as many downloads as one identity may have open, on as many connections as it
+// may have, with windows as wide as there are, and never reads: the most that it can make a host keep.
+func unreadDownloads(ctx context.Context, a *attack) error {
+	open := make([]*conn, 0, connectionsMax)
+	defer func() {
+		for _, c := range open {
+			c.close()
+		}
+	}()
+	for range connectionsMax {
+		c, err := a.connect(ctx, false, http2.Setting{ID: http2.SettingInitialWindowSize, Val: widestWindow})
+		if err != nil {
+			return err
+		}
+		open = append(open, c)
+		if err := c.downloads(downloads / connectionsMax); err != nil {
+			return err
+		}
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// downloads begins so many.
+func (c *conn) downloads(n int) error {
+	if err := c.WriteWindowUpdate(0, widestWindow-initialWindow); err != nil {
+		return err
+	}
+	for range n {
+		if _, err := c.open(c.cached(routePath+stage.Pour), true); err != nil {
+			return err
+		}
+		c.attack.sent.Add(1)
+	}
+	return c.flush()
 }
 
 func rest(ctx context.Context) {

@@ -1,0 +1,62 @@
+package main
+
+import (
+	"testing"
+	"time"
+
+	connectplugin "github.com/masegraye/connect-plugin-go"
+	"github.com/masegraye/connect-plugin-go/bench/attack/kinds"
+	"github.com/masegraye/connect-plugin-go/bench/stage"
+)
+
+// What one identity makes a host with the default limits keep has a bound: live objects and stacks,
+// however many downloads it has open that it does not read, on however many connections.
+func TestAudit_ATK14_WhatABadPluginMakesAHostKeep(t *testing.T) {
+	t.Parallel()
+	const (
+		open    = 1_024    // calls that it may have, by default
+		reached = 64 << 20 // bytes; fewer are no unread answers
+		steady  = 1 << 20
+		looks   = 30 // in a row that see no more
+	)
+	p := play{lasts: kinds.MostTime, dir: t.TempDir(), defaults: true}
+	authority, err := connectplugin.NewAuthority(connectplugin.AuthorityConfig{Dir: p.dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := p.open(t.Context(), authority)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close(t.Context())
+	live := func() (int, int64) {
+		var now stage.Rest
+		if err := s.host.Ask(stage.WordRest, &now); err != nil {
+			t.Fatal(err)
+		}
+		return now.Calls, int64(now.Heap + now.Stacks)
+	}
+	_, before := live()
+	k := kinds.Named("a bad plugin: downloads on 64")[0]
+	attacker, err := stage.Start(t.Context(), roleAttacker, "-dir", p.dir, "-addr", p.addr, "-only", k.Who+": "+k.Name, "-for", p.lasts.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer attacker.Kill()
+	var most int64
+	deadline := time.Now().Add(kinds.MostTime / 2)
+	for still := 0; still < looks; still++ {
+		calls, now := live()
+		kept := now - before
+		if kept > mostLive {
+			t.Fatalf("%d calls hold %d KiB, of at most %d", calls, kept>>10, mostLive>>10)
+		}
+		if kept > most+steady || calls < open || kept < reached {
+			most, still = kept, 0
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d calls hold %d KiB: too few, or still more and more", calls, kept>>10)
+		}
+	}
+	t.Logf("it holds %d KiB", most>>10)
+}
