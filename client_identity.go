@@ -294,6 +294,22 @@ func (c *Client) pause(ctx context.Context) error {
 	}
 }
 
+// awaitHost waits, no longer than until somebody has reached the host that was out of reach, or refused this
+// client, and reports whether ctx was alive then.
+func (c *Client) awaitHost(ctx context.Context, most time.Duration) bool {
+	c.mu.Lock()
+	reachable := c.reachable
+	c.mu.Unlock()
+	t := time.NewTimer(most)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-reachable:
+	case <-ctx.Done():
+	}
+	return ctx.Err() == nil
+}
+
 // interrupted returns how long it is until the next attempt to reach the host, and
 // whether it is known to be out of reach, or not to know this client.
 func (c *Client) interrupted() (time.Duration, bool) {

@@ -1,11 +1,13 @@
 package connectplugin
 
 import (
+	"context"
 	"errors"
 	"io"
 	"math"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"connectrpc.com/connect"
@@ -223,5 +225,38 @@ func TestPace_WaitsAsLongAsTheHostAsks(t *testing.T) {
 		if d := retryDelay(info[:n]); d != 0 {
 			t.Errorf("%d of %d bytes: %s", n, len(info), d)
 		}
+	}
+}
+
+// Whoever waits to ask the host again does so as soon as somebody else has reached it, and not before its time otherwise.
+func TestAwaitHost(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		reached, ends, want time.Duration
+		alive               bool
+	}{
+		"nobody reaches it": {time.Hour, time.Hour, time.Minute, true},
+		"somebody does":     {time.Second, time.Hour, time.Second, true},
+		"it is over":        {time.Hour, time.Second, time.Second, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				c := &Client{reachable: make(chan struct{})}
+				ctx, cancel := context.WithTimeout(t.Context(), tt.ends)
+				defer cancel()
+				begun := time.Now()
+				c.pace.lost(begun, errForgetful)
+				reaches := time.AfterFunc(tt.reached, func() {
+					c.mu.Lock()
+					defer c.mu.Unlock()
+					c.reachableLocked()
+				})
+				defer reaches.Stop()
+				if alive := c.awaitHost(ctx, time.Minute); alive != tt.alive || time.Since(begun) != tt.want {
+					t.Errorf("%v after %v", alive, time.Since(begun))
+				}
+			})
+		})
 	}
 }

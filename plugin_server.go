@@ -298,7 +298,9 @@ func (c *PluginServerConfig) withDefaults() *PluginServerConfig {
 // lost it, answers the host's control calls, and at the end unregisters, drains
 // and leaves. It returns nil when ctx ended or the host asked the plugin to stop, and
 // an error where the configuration is wrong ([ErrInvalidConfig]) or the host
-// refuses the plugin ([ErrHandshakeRefused], [ErrHostNotTrusted]).
+// refuses the plugin ([ErrHandshakeRefused], [ErrHostNotTrusted]). A host that refuses a plugin
+// which it took before, as a new policy does, is asked again, once a minute at last, unless an
+// operator revoked the plugin.
 //
 // Where a host launched the process (see [Launched]), ServePlugin takes its name, its
 // certificate, the host's URL and the address to listen on from the host, and ignores what

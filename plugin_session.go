@@ -34,7 +34,10 @@ type pluginSession struct {
 	registeredAs  string                                  // the runtime id that holds the registrations
 	registrations []string
 
-	sent sentReport // used by run alone
+	// Used by run alone.
+	sent     sentReport
+	served   bool // the host took the plugin into its service once
+	refusals int  // since then, in a row
 }
 
 // pluginHealth is the plugin's health as it reports it.
@@ -171,7 +174,7 @@ func (s *pluginSession) unreached(failures int, err error) {
 		keyHost, s.cfg.Client.HostURL, keyWait, max(wait, 0).Round(time.Millisecond), keyError, err)
 }
 
-// keep registers and reports until ctx ends or the host refuses the plugin.
+// keep registers and reports until ctx ends or the host refuses the plugin for good.
 func (s *pluginSession) keep(ctx context.Context) error {
 	failures := 0
 	for rehearsed := false; ; {
@@ -183,6 +186,8 @@ func (s *pluginSession) keep(ctx context.Context) error {
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
+		case s.refusedForNow(err):
+			wait = s.askAgain(err)
 		case permanent(err):
 			return err
 		case err != nil:
@@ -190,6 +195,7 @@ func (s *pluginSession) keep(ctx context.Context) error {
 			wait = s.again(failures, err)
 		default:
 			failures = 0
+			s.taken()
 			if !rehearsed {
 				rehearsed = true
 				rehearseShutdown()

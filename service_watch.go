@@ -70,6 +70,36 @@ func permanentCause(err error) bool {
 		connect.CodeOf(err) == connect.CodeUnauthenticated && err != nil
 }
 
+// refusedForNow reports that the host refuses a plugin that it took before. That is an operator's doing, as a
+// policy is that leaves the plugin or its right out, and passes when a later one has it. Whom the operator
+// revoked is told so, and stops, and so does whoever is refused at its first start.
+func (s *pluginSession) refusedForNow(err error) bool {
+	if err == nil || !s.served || !permanent(err) {
+		return false
+	}
+	_, right := errors.AsType[*unregisteredError](err)
+	return right || connect.CodeOf(err) == connect.CodeUnauthenticated
+}
+
+// askAgain says once that the host refuses the plugin, and returns how long to wait before it is asked again.
+func (s *pluginSession) askAgain(err error) time.Duration {
+	s.refusals++
+	wait := regrant.After(s.refusals)
+	if s.refusals == 1 {
+		s.cfg.Client.Logger.Warn("the host does not take this plugin any more; asking again, once a minute at last",
+			keyHost, s.client.Config().Endpoint, keyWait, wait.Round(time.Millisecond), keyError, err)
+	}
+	return wait
+}
+
+// taken takes account of a host that has the plugin in its service.
+func (s *pluginSession) taken() {
+	if s.refusals > 0 {
+		s.cfg.Client.Logger.Info("the host takes this plugin again", keyRuntimeID, s.client.RuntimeID())
+	}
+	s.served, s.refusals = true, 0
+}
+
 // errStopped says that the consumer of a watch wants no more.
 var errStopped = errors.New("stopped")
 
@@ -128,7 +158,7 @@ func (w *serviceWatch) awaitGrant(ctx context.Context, err error) bool {
 	}
 	w.sequence, w.epoch, w.last = 0, "", nil // what was said before is not known to hold
 	w.withdrawn(err)
-	return backoff.Wait(ctx, regrant.After(w.failures))
+	return w.client.awaitHost(ctx, regrant.After(w.failures))
 }
 
 // recover decides whether a watch may go on after err, mends what was lost, and waits

@@ -35,9 +35,9 @@ func measure(ctx context.Context, s site, n int, out io.Writer) error {
 		return err
 	}
 	_, _ = fmt.Fprintf(out, "%d plugins\n%-34s %10s %10s %10s  %s\n", n, "", "first", "95 %", "all",
-		"failed calls; identities, renewed, connections; processor time of host, plugins, callers")
-	_, _ = fmt.Fprintf(out, "%-34s %10s %10s %10s  ; %s\n", "enrolled, and reached", "", "",
-		b.began.Round(time.Millisecond), b.tallies().since(tallies{}))
+		"failed calls; identities, renewed, connections; processor time of host, plugins, callers; longest lag of each")
+	_, _ = fmt.Fprintf(out, "%-34s %10s %10s %10s  ; %s; %s\n", "enrolled, and reached", "", "",
+		b.began.Round(time.Millisecond), b.tallies().since(tallies{}), b.lags())
 	for _, c := range []struct {
 		name string
 		does func(context.Context) error
@@ -63,6 +63,7 @@ func (b *bench) run(ctx context.Context, out io.Writer, name string, does func(c
 	limited, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	b.load.reset()
+	_ = b.lags()
 	before := b.tallies()
 	b.mark()
 	if err := does(ctx); err != nil {
@@ -71,10 +72,9 @@ func (b *bench) run(ctx context.Context, out io.Writer, name string, does func(c
 	if err := b.load.settle(limited, of); err != nil {
 		return fmt.Errorf("%w; so far %s", err, b.load.result(of))
 	}
-	row := b.load.result(of)
 	b.mark()
-	time.Sleep(2 * tellEvery) // until all have told what they did
-	_, _ = fmt.Fprintf(out, "%-34s %s; %s\n", name, row, b.tallies().since(before))
+	time.Sleep(tellAtLast) // until all have told what they did
+	_, _ = fmt.Fprintf(out, "%-34s %s; %s; %s\n", name, b.load.result(of), b.tallies().since(before), b.lags())
 	b.load.reset()
 	return b.load.settle(limited, b.n) // before the next case
 }
@@ -108,6 +108,13 @@ func (t tallies) since(before tallies) string {
 		host.Processor.Round(unit), plugins.Round(unit), (t.callers - before.callers).Round(unit))
 }
 
+// lags are by how much the host, the plugins and the callers were late at most, since the last time.
+func (b *bench) lags() string {
+	const unit = time.Millisecond
+	plugins := max(b.one.late.take(), b.many.late.take())
+	return fmt.Sprintf("%s, %s, %s", b.host.late.take().Round(unit), plugins.Round(unit), b.load.lag.take().Round(unit))
+}
+
 // mark has all processes begin another profile.
 func (b *bench) mark() {
 	if b.profiles == "" {
@@ -121,6 +128,7 @@ func (b *bench) mark() {
 // open starts everything.
 func (b *bench) open(ctx context.Context) error {
 	var err error
+	b.arrived = new(arrivals)
 	if b.dir, err = os.MkdirTemp("", "recovery"); err != nil {
 		return fmt.Errorf("directory: %w", err)
 	}

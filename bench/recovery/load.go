@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
@@ -29,16 +31,20 @@ type load struct {
 	conns   []*connectplugin.ServiceConn
 	working sync.WaitGroup
 	end     context.CancelFunc
+	arrived *arrivals
+	lag     lag
+	numbers atomic.Uint64 // of calls so far
 
 	mu     sync.Mutex
 	since  time.Time
 	good   []time.Duration // by provider: the first call that succeeded and began since; zero for none
 	failed map[connect.Code]int
+	late   []uint64 // numbers of the calls whose time was over
 }
 
 // begin connects the callers and lets them call until stop.
 func (s *site) begin(ctx context.Context, authority *connectplugin.Authority, n int) (*load, error) {
-	l := &load{good: make([]time.Duration, n), failed: map[connect.Code]int{}}
+	l := &load{good: make([]time.Duration, n), failed: map[connect.Code]int{}, arrived: s.arrived}
 	ctx, l.end = context.WithCancel(ctx)
 	certificate, err := authority.PluginTLS(callerName)
 	if err != nil {
@@ -68,6 +74,7 @@ func (s *site) begin(ctx context.Context, authority *connectplugin.Authority, n 
 			l.conns = append(l.conns, conn)
 		}
 	}
+	l.working.Go(func() { l.lag.keep(ctx) })
 	for i, conn := range l.conns {
 		l.working.Go(func() { l.call(ctx, i, conn) })
 	}
@@ -92,12 +99,14 @@ func (l *load) call(ctx context.Context, i int, conn *connectplugin.ServiceConn)
 	for {
 		began := time.Now()
 		limited, cancel := context.WithTimeout(ctx, callLimit)
-		_, err := client.CallUnary(limited, connect.NewRequest(wrapperspb.String("x")))
+		request, number := connect.NewRequest(wrapperspb.String("x")), l.numbers.Add(1)
+		request.Header().Set(headerCall, strconv.FormatUint(number, 10))
+		_, err := client.CallUnary(limited, request)
 		cancel()
 		if ctx.Err() != nil {
 			return
 		}
-		l.note(i, began, err)
+		l.note(i, began, number, err)
 		pause := time.Duration(len(l.good)) * rest
 		if err != nil {
 			pause = time.Duration(len(l.good)) * unrest
@@ -112,13 +121,16 @@ func (l *load) call(ctx context.Context, i int, conn *connectplugin.ServiceConn)
 	}
 }
 
-func (l *load) note(i int, began time.Time, err error) {
+func (l *load) note(i int, began time.Time, number uint64, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
 	case began.Before(l.since) && err == nil:
 	case err != nil:
-		l.failed[connect.CodeOf(err)]++
+		code := connect.CodeOf(err)
+		if l.failed[code]++; code == connect.CodeDeadlineExceeded {
+			l.late = append(l.late, number)
+		}
 	case l.good[i] == 0:
 		l.good[i] = time.Since(l.since)
 	}
@@ -131,6 +143,8 @@ func (l *load) reset() {
 	l.since = time.Now()
 	clear(l.good)
 	clear(l.failed)
+	l.late = nil
+	l.arrived.take()
 }
 
 // restart forgets who was reached and keeps what failed: times count from now.
@@ -174,7 +188,11 @@ func (l *load) result(providers int) string {
 	good := slices.Sorted(slices.Values(l.good[:providers]))
 	codes := make([]string, 0, len(l.failed))
 	for code, n := range l.failed {
-		codes = append(codes, fmt.Sprintf("%s %d", code, n))
+		count := fmt.Sprintf("%s %d", code, n)
+		if code == connect.CodeDeadlineExceeded {
+			count += fmt.Sprintf(" (%d reached a provider)", l.arrived.of(l.late))
+		}
+		codes = append(codes, count)
 	}
 	slices.Sort(codes)
 	at := func(share float64) time.Duration {

@@ -2,8 +2,9 @@
 // providers, and replaces a provider, while every provider is called through the host, and
 // prints per case the calls that failed by code, the time until the first and 95 % and all
 // of the providers were reached again, the identities that the host gave and renewed, the
-// connections that it accepted, and the processor time of the host, of the plugins and of
-// the callers.
+// connections that it accepted, the processor time of the host, of the plugins and of
+// the callers, and by how much each of them was late at most where it wanted to go on after a
+// pause. Of the calls whose time was over it says how many had reached a provider.
 //
 // The host and the providers are processes of their own. Many plugins share a process, each
 // with an identity, a connection and a server of its own.

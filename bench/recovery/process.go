@@ -16,6 +16,8 @@ import (
 type process struct {
 	cmd   *exec.Cmd
 	told  atomic.Pointer[tally] // the last that it told
+	got   *arrivals             // of its calls, with those of other processes
+	late  lag
 	ended chan struct{}
 }
 
@@ -25,6 +27,8 @@ type tally struct {
 	Renewed     int64         `json:"renewed"`
 	Connections int64         `json:"connections"` // that it accepted
 	Processor   time.Duration `json:"processor"`
+	Arrived     []uint64      `json:"arrived,omitempty"` // numbers of calls that providers got since the last time
+	Late        time.Duration `json:"late"`              // by which it tells this too late
 }
 
 // since returns what was added since an earlier one of the same process.
@@ -46,10 +50,9 @@ func processor() time.Duration {
 
 // tell tells what a process did, again and again until ctx ends.
 func tell(ctx context.Context, now func() tally) {
-	tick := time.NewTicker(tellEvery)
-	defer tick.Stop()
-	for {
+	for due := time.Now(); ; {
 		t := now()
+		t.Late = time.Since(due)
 		t.Processor = processor()
 		said, err := json.Marshal(t)
 		if err == nil {
@@ -58,8 +61,9 @@ func tell(ctx context.Context, now func() tally) {
 		if err != nil {
 			return
 		}
+		due = time.Now().Add(tellEvery)
 		select {
-		case <-tick.C:
+		case <-time.After(tellEvery):
 		case <-ctx.Done():
 			return
 		}
@@ -72,7 +76,7 @@ func (s *site) start(ctx context.Context, role string, first, plugins int) (*pro
 	if err != nil {
 		return nil, fmt.Errorf("executable: %w", err)
 	}
-	p := &process{ended: make(chan struct{})}
+	p := &process{ended: make(chan struct{}), got: s.arrived}
 	p.cmd = exec.CommandContext(ctx, self, "-role", role, "-dir", s.dir, "-addr", s.addr, //nolint:gosec // this program
 		"-first", strconv.Itoa(first), "-plugins", strconv.Itoa(plugins), "-profile", s.profiles,
 		"-per-address", strconv.Itoa(s.perAddress), "-watches", strconv.Itoa(s.watches))
@@ -105,6 +109,8 @@ func (p *process) hear(in *json.Decoder) bool {
 	if in.Decode(&t) != nil {
 		return false
 	}
+	p.got.add(t.Arrived)
+	p.late.note(t.Late)
 	p.told.Store(&t)
 	return true
 }

@@ -34,7 +34,8 @@ const (
 
 	defaultWatches = 5
 
-	tellEvery = 50 * time.Millisecond
+	tellEvery  = 50 * time.Millisecond
+	tellAtLast = 500 * time.Millisecond // until what was done before has been told
 )
 
 type text = wrapperspb.StringValue
@@ -42,10 +43,11 @@ type text = wrapperspb.StringValue
 // site is where a process stands.
 type site struct {
 	dir, addr      string
-	profiles       string // a directory for profiles of the processor, empty for none
-	perAddress     int    // connections that prove nothing
-	watches        int    // of each plugin
-	only           string // part of the names of the cases to play
+	profiles       string    // a directory for profiles of the processor, empty for none
+	perAddress     int       // connections that prove nothing
+	watches        int       // of each plugin
+	arrived        *arrivals // of all calls, where they are made
+	only           string    // part of the names of the cases to play
 	first, plugins int
 }
 
@@ -124,7 +126,8 @@ func (s *site) hostConfig(authority *connectplugin.Authority, audit func(connect
 			MaxConnectionsPerPeer: s.perAddress, MaxPendingHandshakesPerPeer: unlimited,
 			EnrolmentsPerSecond: enrolments, EnrolmentBurst: enrolmentBurst,
 		},
-		Audit: audit,
+		PassMetadata: []string{headerCall},
+		Audit:        audit,
 	}
 }
 
@@ -135,8 +138,10 @@ func (s *site) provide(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var got arrivals
 	mux := http.NewServeMux()
 	mux.Handle(say, connect.NewUnaryHandler(say, func(_ context.Context, r *connect.Request[text]) (*connect.Response[text], error) {
+		got.note(r.Header())
 		return connect.NewResponse(r.Msg), nil
 	}))
 	certificate, err := authority.PluginTLS(providerName)
@@ -144,7 +149,7 @@ func (s *site) provide(ctx context.Context) error {
 		return fmt.Errorf("certificate: %w", err)
 	}
 	var serving sync.WaitGroup
-	serving.Go(func() { tell(ctx, func() tally { return tally{} }) })
+	serving.Go(func() { tell(ctx, func() tally { return tally{Arrived: got.take()} }) })
 	for n := s.first; n < s.first+s.plugins; n++ {
 		serving.Go(func() {
 			if err := connectplugin.ServePlugin(ctx, s.plugin(n, certificate.Clone(), mux)); err != nil {

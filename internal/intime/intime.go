@@ -21,3 +21,11 @@ func Wait(left time.Duration) (time.Duration, bool) {
 	}
 	return left - min(left/share, most), true
 }
+
+// Half is Wait for somebody who has to go on, or to ask another, with what is left then: half of the time.
+func Half(left time.Duration) (time.Duration, bool) {
+	if left < least {
+		return 0, false
+	}
+	return left / 2, true
+}

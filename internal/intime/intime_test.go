@@ -23,3 +23,18 @@ func TestWait(t *testing.T) {
 		}
 	}
 }
+
+func TestHalf(t *testing.T) {
+	t.Parallel()
+
+	for left, want := range map[time.Duration]time.Duration{
+		time.Hour:             30 * time.Minute,
+		10 * time.Millisecond: 5 * time.Millisecond,
+		9 * time.Millisecond:  0,
+		-time.Second:          0,
+	} {
+		if got, ok := intime.Half(left); got != want || ok != (want > 0) {
+			t.Errorf("%v: %v, %v; want %v", left, got, ok, want)
+		}
+	}
+}

@@ -96,7 +96,7 @@ func get(t *testing.T, g *rig) (status int) {
 	return resp.StatusCode
 }
 
-// A call waits for a provider that does not answer until the time that it has left is all but
+// A call waits for a provider that does not answer until half of the time that it has left is
 // over, which says nothing of the provider; what states no time, and the host's own questions,
 // wait for as long as a dial may take.
 func TestAudit_USE22_ACallLeavesTimeForAnotherProvider(t *testing.T) {
@@ -109,11 +109,11 @@ func TestAudit_USE22_ACallLeavesTimeForAnotherProvider(t *testing.T) {
 		want           time.Duration
 		fault          bool
 	}{
-		"Connect":           {field: "Connect-Timeout-Ms", timeout: "1000", want: 875 * time.Millisecond},
-		"gRPC":              {field: "Grpc-Timeout", timeout: "2S", want: 1750 * time.Millisecond},
-		"a second provider": {field: "Connect-Timeout-Ms", timeout: "1000", spent: 600 * time.Millisecond, want: 350 * time.Millisecond},
+		"Connect":           {field: "Connect-Timeout-Ms", timeout: "1000", want: 500 * time.Millisecond},
+		"gRPC":              {field: "Grpc-Timeout", timeout: "2S", want: time.Second},
+		"a second provider": {field: "Connect-Timeout-Ms", timeout: "1000", spent: 600 * time.Millisecond, want: 200 * time.Millisecond},
 		"no time to tell":   {field: "Connect-Timeout-Ms", timeout: "1000", spent: 995 * time.Millisecond, want: dialTimeout, fault: true},
-		"a share at most":   {field: "Grpc-Timeout", timeout: "5S", want: 4500 * time.Millisecond},
+		"seconds of it":     {field: "Grpc-Timeout", timeout: "5S", want: 2500 * time.Millisecond},
 		"longer than that":  {field: "Grpc-Timeout", timeout: "1H", want: dialTimeout, fault: true},
 		"no time":           {field: "X-Other", timeout: "1", want: dialTimeout, fault: true},
 		"no number":         {field: "Connect-Timeout-Ms", timeout: "soon", want: dialTimeout, fault: true},

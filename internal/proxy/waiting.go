@@ -17,7 +17,7 @@ type waiting struct {
 	*waiter
 
 	room    *time.Timer // how long it may wait for room
-	soon    *time.Timer // how long it may wait for any connection; nil is as long as the dial may
+	soon    *time.Timer // how long it may wait for any connection, as hurry has it; nil is as long as the dial may
 	expired bool
 }
 
@@ -80,9 +80,10 @@ func (w *waiting) wait(c *call, ch choice) error {
 
 // errSoon is what calls get that have to go on to another provider, or to be told, before
 // their time is over. It is no fault of the provider: their callers say how short that is.
-var errSoon = errors.New("provider is not connected yet, and the time that the call had is all but over")
+var errSoon = errors.New("provider is not connected yet, and half of the time that the call had is over")
 
-// hurry is a timer for how long the call may wait in vain, nil where it states no time.
+// hurry is a timer for how long the call may wait in vain, nil where it states no time. The other half of
+// its time is for another provider, or for the answer: where connections take so long, all else does too.
 func (c *call) hurry() *time.Timer {
 	limit, stated := timeoutOf(c.r.Header)
 	if !stated || c.Urgent {
@@ -92,7 +93,7 @@ func (c *call) hurry() *time.Timer {
 	if began.IsZero() {
 		began = c.start
 	}
-	wait, ok := intime.Wait(limit - time.Since(began))
+	wait, ok := intime.Half(limit - time.Since(began))
 	if !ok {
 		return nil
 	}
