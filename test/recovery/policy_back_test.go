@@ -85,11 +85,15 @@ func TestAudit_USE22_WhatPolicyTakesFromAProviderAndGivesBackIsThereAgain(t *tes
 func wantTold(t *testing.T, host *hosttest.Restartable, runtimeID string, log *journal) {
 	t.Helper()
 	told := status(t, host, runtimeID)
-	if told.Reason == "" || len(told.Services) > 0 && told.Health == healthy {
-		t.Errorf("nobody calls it, and it is %v: %q", told.Health, told.Reason)
+	reason, warns := "not routable: ", "a plugin gets no calls"
+	if told.Health == healthy { // it is, and what it registered is withheld
+		reason, warns = "not provided, since it may not or another plugin does: "+echoType, "a service that a plugin registered is withheld"
 	}
-	if log.warnings("self_id=provider") == 0 {
-		t.Error("the log says nothing of it")
+	if !strings.HasPrefix(told.Reason, reason) || len(told.Services) > 0 && told.Health == healthy {
+		t.Errorf("nobody calls it, and it is %v: %q, want %q", told.Health, told.Reason, reason)
+	}
+	if log.warnings(warns) == 0 || log.warnings("self_id=provider") == 0 {
+		t.Errorf("the log does not warn that %s", warns)
 	}
 }
 
