@@ -320,6 +320,14 @@ func (t *tuned) until(state connectpluginv1.HealthState, before *connectpluginv1
 	}
 }
 
+// change has the provider report a state, and waits until a watch tells of it.
+func (p *pair) change(ctx context.Context, t *tuned, state connectpluginv1.HealthState, before *connectpluginv1.WatchServiceEvent) (*connectpluginv1.WatchServiceEvent, error) {
+	if err := p.report(ctx, state); err != nil {
+		return nil, err
+	}
+	return t.until(state, before)
+}
+
 // tells has the provider change, and wants each change, with the next number where it is numbered.
 func (p *pair) tells(ctx context.Context, w *wire, header http.Header, numbered bool) error {
 	t, err := w.watch(ctx, &connectpluginv1.WatchServiceRequest{ServiceType: typeSubject}, header)
@@ -335,14 +343,11 @@ func (p *pair) tells(ctx context.Context, w *wire, header http.Header, numbered 
 		return err
 	}
 	for _, state := range []connectpluginv1.HealthState{degraded, connectpluginv1.HealthState_HEALTH_STATE_UNHEALTHY, healthy} {
-		if err := p.report(ctx, state); err != nil {
-			return err
-		}
 		var before *connectpluginv1.WatchServiceEvent
 		if numbered {
 			before = last
 		}
-		if last, err = t.until(state, before); err != nil {
+		if last, err = p.change(ctx, t, state, before); err != nil {
 			return err
 		}
 	}
@@ -365,16 +370,10 @@ func (p *pair) resumes(ctx context.Context, w *wire, header http.Header) error {
 	if err != nil {
 		return err
 	}
-	if err := p.report(ctx, degraded); err != nil {
+	if _, err := p.change(ctx, t, degraded, last); err != nil {
 		return err
 	}
-	if _, err := t.until(degraded, last); err != nil {
-		return err
-	}
-	if err := p.report(ctx, healthy); err != nil {
-		return err
-	}
-	latest, err := t.until(healthy, nil)
+	latest, err := p.change(ctx, t, healthy, nil)
 	if err != nil {
 		return err
 	}
