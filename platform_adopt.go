@@ -108,6 +108,9 @@ func (p *Platform) Instances() []PluginInstance {
 	defer p.mu.Unlock()
 	out := make([]PluginInstance, 0, len(p.adopted))
 	for id, a := range p.adopted {
+		if a.id.Ended() { // a moment ago, by the plugin itself
+			continue
+		}
 		a.mu.Lock()
 		out = append(out, PluginInstance{
 			RuntimeID: id, SelfID: a.config.SelfID, Endpoint: a.config.Endpoint, Token: a.token, Metadata: a.config.Metadata.clone(),

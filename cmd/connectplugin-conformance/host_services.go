@@ -300,34 +300,55 @@ func (p *pair) report(ctx context.Context, state connectpluginv1.HealthState) er
 	return nil
 }
 
+// until reads events up to one with a state. The host may have asked the provider itself at the moment of
+// a change, and tells then what it saw, too. Where before is not nil, each number follows the one before.
+func (t *tuned) until(state connectpluginv1.HealthState, before *connectpluginv1.WatchServiceEvent) (*connectpluginv1.WatchServiceEvent, error) {
+	for {
+		e, err := t.next()
+		if err != nil {
+			return nil, fmt.Errorf("%w: waiting for %s", err, statesOf[state])
+		}
+		if before != nil {
+			if want := before.GetSequence() + 1; e.GetSequence() != want {
+				return nil, fmt.Errorf("%w: number %d instead of %d", errWrongAnswer, e.GetSequence(), want)
+			}
+			before = e
+		}
+		if e.GetState() == statesOf[state] {
+			return e, nil
+		}
+	}
+}
+
+// change has the provider report a state, and waits until a watch tells of it.
+func (p *pair) change(ctx context.Context, t *tuned, state connectpluginv1.HealthState, before *connectpluginv1.WatchServiceEvent) (*connectpluginv1.WatchServiceEvent, error) {
+	if err := p.report(ctx, state); err != nil {
+		return nil, err
+	}
+	return t.until(state, before)
+}
+
 // tells has the provider change, and wants each change, with the next number where it is numbered.
 func (p *pair) tells(ctx context.Context, w *wire, header http.Header, numbered bool) error {
 	t, err := w.watch(ctx, &connectpluginv1.WatchServiceRequest{ServiceType: typeSubject}, header)
 	if err != nil {
 		return err
 	}
-	first, err := t.next()
+	last, err := t.until(healthy, nil)
 	if err != nil {
 		return err
 	}
-	route := "/services/" + typeSubject + "/" + first.GetEndpoint().GetProviderId()
-	if err := errors.Join(expect(first.GetState().String(), statesOf[healthy].String()),
-		expect(strings.TrimSuffix(first.GetEndpoint().GetEndpointUrl(), "/"), route)); err != nil {
+	route := "/services/" + typeSubject + "/" + last.GetEndpoint().GetProviderId()
+	if err := expect(strings.TrimSuffix(last.GetEndpoint().GetEndpointUrl(), "/"), route); err != nil {
 		return err
 	}
-	for i, state := range []connectpluginv1.HealthState{degraded, connectpluginv1.HealthState_HEALTH_STATE_UNHEALTHY, healthy} {
-		if err := p.report(ctx, state); err != nil {
-			return err
+	for _, state := range []connectpluginv1.HealthState{degraded, connectpluginv1.HealthState_HEALTH_STATE_UNHEALTHY, healthy} {
+		var before *connectpluginv1.WatchServiceEvent
+		if numbered {
+			before = last
 		}
-		e, err := t.next()
-		if err != nil {
+		if last, err = p.change(ctx, t, state, before); err != nil {
 			return err
-		}
-		if err := expect(e.GetState().String(), statesOf[state].String()); err != nil {
-			return err
-		}
-		if want := first.GetSequence() + uint64(i+1); numbered && e.GetSequence() != want {
-			return fmt.Errorf("%w: number %d instead of %d", errWrongAnswer, e.GetSequence(), want)
 		}
 	}
 	return nil
@@ -341,11 +362,19 @@ func (p *pair) resumes(ctx context.Context, w *wire, header http.Header) error {
 		}
 		return t.next()
 	}
-	last, err := open(0, "")
+	t, err := w.watch(ctx, &connectpluginv1.WatchServiceRequest{ServiceType: typeSubject}, header)
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(p.report(ctx, degraded), p.report(ctx, healthy)); err != nil {
+	last, err := t.until(healthy, nil)
+	if err != nil {
+		return err
+	}
+	if _, err := p.change(ctx, t, degraded, last); err != nil {
+		return err
+	}
+	latest, err := p.change(ctx, t, healthy, nil)
+	if err != nil {
 		return err
 	}
 	resumed, err := open(last.GetSequence(), last.GetEpoch())
@@ -361,5 +390,5 @@ func (p *pair) resumes(ctx context.Context, w *wire, header http.Header) error {
 	}
 	return errors.Join(
 		expect(said(resumed), fmt.Sprintf("%s %d, resync false", statesOf[degraded], last.GetSequence()+1)),
-		expect(said(foreign), fmt.Sprintf("%s %d, resync true", statesOf[healthy], last.GetSequence()+2)))
+		expect(said(foreign), fmt.Sprintf("%s %d, resync true", statesOf[healthy], latest.GetSequence())))
 }

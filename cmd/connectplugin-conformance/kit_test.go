@@ -3,12 +3,17 @@ package main
 import (
 	"bytes"
 	"context"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
 	"time"
 
+	"connectrpc.com/connect"
+
 	connectplugin "github.com/masegraye/connect-plugin-go"
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
 )
 
@@ -158,5 +163,58 @@ func TestCommandLine(t *testing.T) {
 	}
 	if o, err := parse("plugin", []string{"-first-version", "--", "a", "-b"}); err != nil || !o.first || len(o.command) != 2 {
 		t.Errorf("%+v, %v", o, err)
+	}
+}
+
+// scripted is a registry whose watch tells what a script says.
+type scripted struct {
+	connectpluginv1connect.UnimplementedServiceRegistryHandler
+
+	events []*connectpluginv1.WatchServiceEvent
+}
+
+func (s scripted) WatchService(_ context.Context, _ *connect.Request[connectpluginv1.WatchServiceRequest], stream *connect.ServerStream[connectpluginv1.WatchServiceEvent]) error {
+	for _, e := range s.events {
+		if err := stream.Send(e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// A host that asks the provider at the moment of a change tells what it saw, before or beside what was
+// reported: that is no mistake, and a number that is left out is one.
+func TestTuned_Until(t *testing.T) {
+	t.Parallel()
+	const unhealthy = connectpluginv1.HealthState_HEALTH_STATE_UNHEALTHY
+	for name, tt := range map[string]struct {
+		states  []connectpluginv1.HealthState
+		numbers []uint64
+		want    string // empty for none
+	}{
+		"what was reported":     {[]connectpluginv1.HealthState{healthy}, []uint64{5}, ""},
+		"what it saw, before":   {[]connectpluginv1.HealthState{degraded, unhealthy, healthy}, []uint64{5, 6, 7}, ""},
+		"a number is left out":  {[]connectpluginv1.HealthState{degraded, healthy}, []uint64{5, 7}, "number 7 instead of 6"},
+		"the first is left out": {[]connectpluginv1.HealthState{healthy}, []uint64{6}, "number 6 instead of 5"},
+		"it never comes":        {[]connectpluginv1.HealthState{degraded}, []uint64{5}, "SERVICE_STATE_AVAILABLE"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var s scripted
+			for i, state := range tt.states {
+				s.events = append(s.events, &connectpluginv1.WatchServiceEvent{State: statesOf[state], Sequence: tt.numbers[i]})
+			}
+			_, handler := connectpluginv1connect.NewServiceRegistryHandler(s)
+			server := httptest.NewServer(handler)
+			t.Cleanup(server.Close)
+			watch, err := (&wire{client: server.Client(), url: server.URL}).watch(t.Context(), &connectpluginv1.WatchServiceRequest{}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = watch.until(healthy, &connectpluginv1.WatchServiceEvent{Sequence: 4})
+			if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+				t.Errorf("%v, want %q", err, tt.want)
+			}
+		})
 	}
 }

@@ -90,7 +90,7 @@ func TestAudit_ATK08_AnEndedLaunchObtainsNoIdentity(t *testing.T) {
 // brief is a certificate of an identity that ends soon.
 func brief(t *testing.T, ca *hosttest.CA, identity string) *tls.Certificate {
 	t.Helper()
-	return ca.Certify(t, hosttest.URI(identity), func(c *x509.Certificate) { c.NotAfter = time.Now().Add(5 * time.Second) })
+	return ca.Certify(t, hosttest.URI(identity), func(c *x509.Certificate) { c.NotAfter = time.Now().Add(15 * time.Second) })
 }
 
 // standing is a connection with streams that stay open, one in each protocol, by an identity of

@@ -98,7 +98,16 @@ func startForAdoption(t *testing.T, edits ...func(*connectplugin.ServeConfig)) *
 
 func TestAdoptReplaceRemove(t *testing.T) {
 	t.Parallel()
-	h := startForAdoption(t)
+	var running atomic.Pointer[hosttest.Host]
+	h := startForAdoption(t, func(c *connectplugin.ServeConfig) {
+		c.Audit = func(e connectplugin.AuditEvent) {
+			ended := func(i connectplugin.PluginInstance) bool { return i.RuntimeID == e.RuntimeID }
+			if h := running.Load(); h != nil && e.Kind == connectplugin.AuditEnded && slices.ContainsFunc(h.Platform().Instances(), ended) {
+				t.Errorf("%s ended and is an instance", e.RuntimeID)
+			}
+		}
+	})
+	running.Store(h)
 	p := h.Platform()
 	if err := p.AddPlugin(t.Context(), adoption(sidecar(t, h, "echo", nil))); err != nil {
 		t.Fatal(err)

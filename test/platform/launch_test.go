@@ -40,6 +40,7 @@ func start(t testing.TB, names ...string) *hosttest.Host {
 		for _, name := range names {
 			c.Policy.Plugins[name] = connectplugin.PluginPolicy{Provides: []string{"*"}, Requires: []string{"*"}}
 		}
+		c.Limits.DialTimeout = wait // a plugin that a busy machine starts may take longer over TLS than the 5 s of a host
 	})
 }
 
