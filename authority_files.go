@@ -81,7 +81,7 @@ func (a *Authority) renewPlugin(dir string, id certs.ID, hosts []string, now tim
 	case errors.Is(err, fs.ErrNotExist):
 		log.Info("credentials were removed and are not renewed any more")
 		return time.Time{}
-	case err == nil && now.Before(certs.RenewAt(held)):
+	case err == nil && !certs.Due(held, now):
 		return certs.RenewAt(held) // somebody else has renewed them
 	}
 

@@ -137,7 +137,9 @@ func (l *LaunchTLS) Close() {
 
 // keepFresh writes the files again whenever the certificate is due, until ctx ends.
 func (l *LaunchTLS) keepFresh(ctx context.Context) {
-	timer := time.NewTimer(time.Until(l.source.RenewAt()))
+	written := l.source.Leaf()
+
+	timer := time.NewTimer(certs.Wait(written, time.Now()))
 	defer timer.Stop()
 
 	for {
@@ -147,12 +149,21 @@ func (l *LaunchTLS) keepFresh(ctx context.Context) {
 		case <-timer.C:
 		}
 
-		wait := launchRetry
+		wait := certs.Wait(written, time.Now())
+		if wait > 0 {
+			timer.Reset(wait)
+			continue
+		}
+
 		if err := l.write(); err != nil {
+			wait = launchRetry
 			l.authority.log().Warn("the certificate of a launch is not renewed",
 				keySubject, l.Identity(), keyError, err.Error())
-		} else if wait = time.Until(l.source.RenewAt()); wait <= 0 {
-			return // it ends with the authority, no later one can follow
+		} else {
+			written = l.source.Leaf()
+			if wait = certs.Wait(written, time.Now()); wait <= 0 {
+				return // it ends with the authority, no later one can follow
+			}
 		}
 
 		timer.Reset(wait)

@@ -362,14 +362,19 @@ func (l *LaunchTLS) tell(ctx context.Context, pipe *os.File, m *bootstrap.Messag
 
 // renewOver sends the plugin a new certificate whenever one is due, until ctx ends.
 func (l *LaunchTLS) renewOver(ctx context.Context, pipe *os.File) {
-	for wait := time.Until(l.source.RenewAt()); backoff.Wait(ctx, wait); {
+	sent := l.source.Leaf()
+	for wait := certs.Wait(sent, time.Now()); backoff.Wait(ctx, wait); {
+		if wait = certs.Wait(sent, time.Now()); wait > 0 {
+			continue
+		}
 		err := l.renewNow(ctx, pipe)
 		wait = launchRetry
 		switch {
 		case err != nil:
 			l.authority.log().Warn("the certificate of a launch is not renewed", keySubject, l.Identity(), keyError, err)
 		default:
-			if wait = time.Until(l.source.RenewAt()); wait <= 0 {
+			sent = l.source.Leaf()
+			if wait = certs.Wait(sent, time.Now()); wait <= 0 {
 				return // it ends with the authority, no later one can follow
 			}
 		}

@@ -77,9 +77,11 @@ func NewFileSource(config FileConfig, now time.Time) (*FileSource, error) {
 	return s, nil
 }
 
-// Certificate returns the last good certificate, after a look at the files if one is due.
+// Certificate returns the last good certificate, after a look at the files if one is due, as
+// it is where the clock was set back.
 func (s *FileSource) Certificate(now time.Time) *tls.Certificate {
-	if now.UnixNano() >= s.nextLook.Load() && s.looking.CompareAndSwap(false, true) {
+	wait := time.Duration(s.nextLook.Load() - now.UnixNano())
+	if (wait <= 0 || wait > s.config.Interval) && s.looking.CompareAndSwap(false, true) {
 		s.look(now)
 	}
 

@@ -17,6 +17,7 @@ type Keeper struct {
 // keeping is one thing that is kept.
 type keeping struct {
 	at    time.Time
+	since time.Time // when that was said, by the wall's clock
 	renew Renewal
 	busy  bool // somebody renews it
 }
@@ -33,7 +34,7 @@ func (k *Keeper) Add(name string, at time.Time, renew Renewal) {
 		k.jobs = map[string]*keeping{}
 	}
 
-	k.jobs[name] = &keeping{at: at, renew: renew}
+	k.jobs[name] = &keeping{at: at, since: time.Now().Round(0), renew: renew}
 
 	select {
 	case k.wakeLocked() <- struct{}{}:
@@ -77,7 +78,7 @@ func (k *Keeper) renewOne(now time.Time) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 
-	job.busy, job.at = false, next
+	job.busy, job.at, job.since = false, next, now.Round(0)
 	if next.IsZero() && k.jobs[name] == job {
 		delete(k.jobs, name)
 	}
@@ -85,13 +86,14 @@ func (k *Keeper) renewOne(now time.Time) bool {
 	return true
 }
 
-// take returns something that is due and that nobody renews.
+// take returns something that is due and that nobody renews. When it is due was said by the clock:
+// where that was set back since, it is asked again.
 func (k *Keeper) take(now time.Time) (string, *keeping) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 
 	for name, job := range k.jobs {
-		if !job.busy && !now.Before(job.at) {
+		if !job.busy && (!now.Before(job.at) || now.Before(job.since.Add(-ClockSkew))) {
 			job.busy = true
 
 			return name, job

@@ -65,7 +65,10 @@ func (r *Renewer) Certificate(now time.Time) (*tls.Certificate, error) {
 }
 
 // RenewAt returns when the current certificate will be due.
-func (r *Renewer) RenewAt() time.Time { return RenewAt(r.current.Load().Leaf) }
+func (r *Renewer) RenewAt() time.Time { return RenewAt(r.Leaf()) }
+
+// Leaf returns the current certificate, which may be due.
+func (r *Renewer) Leaf() *x509.Certificate { return r.current.Load().Leaf }
 
 // GetCertificate is for the field of tls.Config of that name.
 func (r *Renewer) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
@@ -79,8 +82,24 @@ func (r *Renewer) GetClientCertificate(*tls.CertificateRequestInfo) (*tls.Certif
 
 // due reports whether a new certificate would be later than this one and is wanted.
 func (r *Renewer) due(leaf *x509.Certificate, now time.Time) bool {
-	return !now.Before(RenewAt(leaf)) &&
-		(leaf.NotAfter.Before(r.ca.cert.NotAfter) || now.After(leaf.NotAfter))
+	return Due(leaf, now) &&
+		(leaf.NotAfter.Before(r.ca.cert.NotAfter) || now.After(leaf.NotAfter) || now.Before(leaf.NotBefore))
+}
+
+// Due reports whether a certificate of a [CA] is to be renewed: a third of its life is left, or
+// it begins later, since the clock was set back after it was made.
+func Due(leaf *x509.Certificate, now time.Time) bool {
+	return now.Before(leaf.NotBefore) || !now.Before(RenewAt(leaf))
+}
+
+// Wait returns how long a certificate of a [CA] is not due, at most an hour: within that a clock
+// that was set is noticed, and a machine that slept.
+func Wait(leaf *x509.Certificate, now time.Time) time.Duration {
+	if Due(leaf, now) {
+		return 0
+	}
+
+	return min(RenewAt(leaf).Sub(now), lookEvery)
 }
 
 // RenewAt returns when a certificate of a [CA] is due: when a third of its life is left.

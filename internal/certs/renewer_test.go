@@ -142,3 +142,40 @@ func TestRenewerRenewsOnce(t *testing.T) {
 		t.Errorf("%d certificates were issued for %v, want 2", n, serials)
 	}
 }
+
+// A certificate that was made while the clock was ahead begins later: who asks for it once the
+// clock is right gets another, once, also where none could end later.
+func TestRenewerWhereTheClockIsSetBack(t *testing.T) {
+	t.Parallel()
+
+	now := time.Now().Truncate(time.Second)
+	ca := newCA(t, certs.ECDSA, 80*time.Hour, now)
+
+	renewer, err := certs.NewRenewer(ca, newRequest(t, pluginID("a"), 24*time.Hour), now)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	for _, ahead := range []time.Duration{70 * time.Hour, certs.ClockSkew + time.Second} {
+		if _, err := renewer.Certificate(now.Add(ahead)); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	cert, err := renewer.Certificate(now)
+	if err != nil || cert.Leaf.NotBefore.After(now) || certs.Due(cert.Leaf, now) {
+		t.Fatalf("begins at %v, and it is %v: %v", cert.Leaf.NotBefore, now, err)
+	}
+
+	if again, err := renewer.Certificate(now); again != cert || err != nil {
+		t.Errorf("another one each time: %v", err)
+	}
+
+	if wait := certs.Wait(cert.Leaf, now); wait != time.Hour {
+		t.Errorf("nobody looks for %v", wait)
+	}
+
+	if wait := certs.Wait(cert.Leaf, now.Add(-time.Hour)); wait != 0 {
+		t.Errorf("it is due in %v where the clock is set back", wait)
+	}
+}

@@ -116,3 +116,43 @@ func TestAudit_USE28_AHostWhoseClockIsSet(t *testing.T) {
 		t.Errorf("%d streams are open", n)
 	}
 }
+
+// A host whose clock was ahead for a while has certificates that begin days later, its own and
+// those that it renewed for plugins: it makes others once the clock is right, and a plugin reads
+// what was written again. Nobody is kept out until those begin.
+func TestAudit_USE34_AHostWhoseClockWasAhead(t *testing.T) {
+	if !hosttest.InChild(t) {
+		return
+	}
+	clock := takeClock(t)
+	host := hosttest.Start(t, hosttest.WithPolicy(hosttest.LoggerPolicy()))
+	dirs := [2]string{t.TempDir(), t.TempDir()}
+	write := func(n int) {
+		if err := host.Authority.WriteCredentials(dirs[n], "api"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(0)
+	credentials, err := connectplugin.LoadCredentials(connectplugin.CredentialsConfig{Dir: dirs[0]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin := func(what string) {
+		t.Helper()
+		write(1) // wakes who renews, who looks once an hour otherwise
+		hosttest.Eventually(t, what, func() bool {
+			shown, err := credentials.GetClientCertificate(nil)
+			return err == nil && time.Until(shown.Leaf.NotBefore).Abs() < 10*time.Minute
+		})
+	}
+	begin("before")
+	clock.set(3 * 24 * time.Hour)
+	begin("ahead")
+	cfg := host.ClientConfig(t, "api")
+	cfg.TLS = credentials
+	_, err = hosttest.EnrolOnce(t.Context(), cfg) // the host's own certificate is made anew
+	t.Logf("ahead: %v", err)
+	clock.set(0)
+	begin("right again")
+	host.Enrol(t, "api", func(c *connectplugin.ClientConfig) { c.TLS = credentials })
+}
