@@ -56,7 +56,7 @@ func writeOnce(fd int, p []byte) (n int, err error) {
 		case errors.Is(err, syscall.EAGAIN):
 			return n, nil
 		case err != nil:
-			return n, err //nolint:wrapcheck // the caller does
+			return n, err
 		}
 		n += took
 	}

@@ -254,15 +254,6 @@ func (s *Stream) Await() {
 	s.awaitLocked()
 }
 
-// awaitLocked waits until Next has something to say.
-func (s *Stream) awaitLocked() {
-	s.creditLocked(s.lent) // who asks for more is done with it
-	s.lent = 0
-	for !s.eof && s.err == nil && !s.lifted && (s.body == nil || !s.readyLocked()) {
-		s.wake.Wait()
-	}
-}
-
 // Trailer returns the response's trailer, in lower case. It is complete when
 // Next reported the end.
 func (s *Stream) Trailer() []hpack.HeaderField {
@@ -291,6 +282,15 @@ func (s *Stream) Close() {
 	c.mu.Unlock()
 	if last {
 		c.fail(ErrClosed)
+	}
+}
+
+// awaitLocked waits until Next has something to say.
+func (s *Stream) awaitLocked() {
+	s.creditLocked(s.lent) // who asks for more is done with it
+	s.lent = 0
+	for !s.eof && s.err == nil && !s.lifted && (s.body == nil || !s.readyLocked()) {
+		s.wake.Wait()
 	}
 }
 
