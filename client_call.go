@@ -202,6 +202,7 @@ func (c *Client) heard(ctx context.Context, resp *http.Response, err error) (*ht
 	if err != nil {
 		return nil, c.linkError(ctx, err)
 	}
+	noteBody(ctx, resp.Body)
 	resp.Body = &linkBody{ReadCloser: resp.Body, client: c, ctx: ctx}
 	return resp, nil
 }
@@ -334,7 +335,8 @@ func (c *Client) answered(id identity) {
 // background marks the calls by which a client keeps itself in the host's service, and
 // says which identity they were made with.
 type background struct {
-	id identity
+	id   identity
+	body interface{ Await() } // of the answer; nil where nobody can wait for more of it
 }
 
 type backgroundKey struct{}
@@ -347,6 +349,20 @@ func withBackground(ctx context.Context) (context.Context, *background) {
 func noteIdentity(ctx context.Context, id identity) {
 	if b, ok := ctx.Value(backgroundKey{}).(*background); ok {
 		b.id = id
+	}
+}
+
+func noteBody(ctx context.Context, body io.Reader) {
+	if b, ok := ctx.Value(backgroundKey{}).(*background); ok {
+		b.body, _ = body.(interface{ Await() })
+	}
+}
+
+// await returns when there is more of the answer to read, or at once where that cannot be said. It
+// is for who has read of it, and would wait there with much more of its stack in use.
+func (b *background) await() {
+	if b.body != nil {
+		b.body.Await()
 	}
 }
 

@@ -256,6 +256,7 @@ func (w *serviceWatch) stream(ctx context.Context, mine *background, yield func(
 		if m := stream.Msg(); (w.isNew(m) || !w.resumes) && !yield(serviceEvent(m), nil) {
 			return errStopped
 		}
+		mine.await()
 	}
 	return stream.Err()
 }

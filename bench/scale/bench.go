@@ -18,11 +18,12 @@ import (
 const (
 	patience = 3 * time.Minute
 	settles  = 2 * time.Second // after what happened, before the host is idle
-	changes  = 6
+	changes  = 9
 
 	firstRound = 12 * time.Second // in which the host asks each plugin for its health
 
 	middle = 0.5
+	tenth  = time.Millisecond / 10
 	kibi   = 1 << 10
 )
 
@@ -45,7 +46,7 @@ type result struct {
 	plugin, live   int64 // bytes of the host for each, idle with its watches: resident, and heap with stacks
 	watch          int64 // bytes for each watch
 	cores          float64
-	caller, change time.Duration
+	caller, change stage.Times // of each change
 }
 
 func (b *bench) measure(ctx context.Context) (r result, err error) {
@@ -152,7 +153,6 @@ func (b *bench) idleFor(r *result) error {
 
 // change makes changes of the type that everybody watches.
 func (b *bench) change(ctx context.Context, r *result) error {
-	var callers, all stage.Times
 	registration := ""
 	for range changes {
 		var before, last int64
@@ -164,14 +164,13 @@ func (b *bench) change(ctx context.Context, r *result) error {
 		if registration, err = b.toggle(ctx, registration); err != nil {
 			return fmt.Errorf("change: %w", err)
 		}
-		callers = append(callers, time.Since(begun))
+		r.caller = append(r.caller, time.Since(begun))
 		if err := b.plugins.Ask(wordAwait, &last); err != nil {
 			return err
 		}
-		all = append(all, time.Unix(0, last).Sub(begun))
+		r.change = append(r.change, time.Unix(0, last).Sub(begun))
 		time.Sleep(settles)
 	}
-	r.caller, r.change = callers.At(middle), all.At(middle)
 	return nil
 }
 
@@ -204,16 +203,22 @@ func (b *bench) close() {
 }
 
 func begin(w io.Writer) {
-	_, _ = fmt.Fprintf(w, "%8s %10s %18s %14s %10s %14s %18s %12s\n", "plugins", "enrolled", "resident a plugin", "live a plugin",
+	_, _ = fmt.Fprintf(w, "%8s %10s %18s %14s %10s %14s %28s %14s\n", "plugins", "enrolled", "resident a plugin", "live a plugin",
 		"a watch", "cores, idle", "change to the last", "its caller")
 }
 
 func (r *result) print(w io.Writer) {
-	_, _ = fmt.Fprintf(w, "%8d %10s %14d KiB %10d KiB %6.1f KiB %14.3f %18s %12s\n", r.n, r.enrolled.Round(time.Millisecond),
-		r.plugin/kibi, r.live/kibi, float64(r.watch)/kibi, r.cores, r.change.Round(time.Microsecond), r.caller.Round(time.Microsecond))
+	_, _ = fmt.Fprintf(w, "%8d %10s %14d KiB %10d KiB %6.1f KiB %14.3f %28s %14s\n", r.n, r.enrolled.Round(time.Millisecond),
+		r.plugin/kibi, r.live/kibi, float64(r.watch)/kibi, r.cores, spread(r.change), r.caller.At(middle).Round(time.Microsecond))
+}
+
+// spread says the median of times, and between which they are: one of them is luck.
+func spread(t stage.Times) string {
+	at := func(quantile float64) time.Duration { return t.At(quantile).Round(tenth) }
+	return fmt.Sprintf("%s (%s to %s)", at(middle), at(0), at(1))
 }
 
 // reach prints what is to be reached with 5,000 plugins, host and plugins on two cores.
 func reach(w io.Writer) {
-	_, _ = fmt.Fprintf(w, "%8s %10s %18s %14s %10s %14s %18s %12s\n", "reach", "25s", "100 KiB", "", "14 KiB", "0.1", "150ms", "no wait")
+	_, _ = fmt.Fprintf(w, "%8s %10s %18s %14s %10s %14s %28s %14s\n", "reach", "25s", "100 KiB", "", "14 KiB", "0.1", "150ms", "no wait")
 }

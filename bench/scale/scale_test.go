@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/masegraye/connect-plugin-go/bench/stage"
 )
 
 // TestMain is one of the processes where a test has started it.
@@ -34,8 +36,11 @@ func TestPlugins(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.n != n || r.enrolled <= 0 || r.live <= 0 || r.change <= 0 || r.caller <= 0 {
+	if r.n != n || r.enrolled <= 0 || r.live <= 0 || len(r.change) != changes || r.change.At(0) <= 0 || r.caller.At(0) <= 0 {
 		t.Errorf("%+v", r)
+	}
+	if got := spread(stage.Times{3e6, 12345678, 1e6}); got != "3ms (1ms to 12.3ms)" {
+		t.Error(got)
 	}
 	var out bytes.Buffer
 	begin(&out)

@@ -49,14 +49,14 @@ func writeNow(c syscall.Conn, p []byte) (int, error) {
 // writeOnce writes as much as a descriptor takes.
 func writeOnce(fd int, p []byte) (n int, err error) {
 	for n < len(p) {
-		took, err := syscall.Write(fd, p[n:])
+		took, err := take(fd, p[n:])
 		switch {
 		case errors.Is(err, syscall.EINTR):
 			continue
 		case errors.Is(err, syscall.EAGAIN):
 			return n, nil
 		case err != nil:
-			return n, err //nolint:wrapcheck // the caller does
+			return n, err
 		}
 		n += took
 	}

@@ -186,3 +186,38 @@ func TestAhead_ShortResponsesCostNothing(t *testing.T) {
 	}
 	p.silent()
 }
+
+// Who waits for more before it asks for it has read what there was: the server may send as much again.
+func TestBody_AwaitGivesBackTheWindow(t *testing.T) {
+	t.Parallel()
+	c, p := connect(t, config())
+	r := get
+	r.Ahead = h2.NewAhead(0)
+	s, id := answering(t, c, p, r)
+	b := h2.NewBody(s, func(err error) error { return err })
+	for round := range 2 {
+		p.data(id, false, strings.Repeat("x", narrow/2))
+		b.Await()
+		for n, room := 0, make([]byte, narrow/2); n < narrow/2; {
+			more, err := b.Read(room)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n += more
+		}
+		waits := make(chan struct{})
+		go func() { b.Await(); close(waits) }()
+		if n := granted(t, p, id); n != narrow/2+round { // one more than the first time
+			t.Errorf("%d bytes are given back", n)
+		}
+		p.data(id, false, "x")
+		<-waits
+		if n, err := b.Read(make([]byte, 2)); n != 1 || err != nil {
+			t.Errorf("%d bytes, %v", n, err)
+		}
+	}
+	p.data(id, true, "")
+	b.Await()
+	_ = b.Close()
+	b.Await() // of what is closed
+}

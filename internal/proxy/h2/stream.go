@@ -227,29 +227,31 @@ func (s *Stream) Next() (*Buffer, bool, error) {
 	c := s.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s.creditLocked(s.lent) // who asks for more is done with it
-	s.lent = 0
-	for {
-		switch {
-		case s.body != nil && s.readyLocked():
-			b := s.body
-			s.body = nil
-			if s.wide {
-				s.creditLocked(int64(len(b.B)))
-			} else {
-				s.lent = int64(len(b.B))
-			}
-			return b, s.eof, nil
-		case s.eof:
-			return nil, true, nil
-		case s.err != nil:
-			return nil, false, s.err
-		case s.lifted:
-			s.lifted = false
-			return nil, false, nil
+	s.awaitLocked()
+	switch {
+	case s.body != nil && s.readyLocked():
+		b := s.body
+		s.body = nil
+		if s.wide {
+			s.creditLocked(int64(len(b.B)))
+		} else {
+			s.lent = int64(len(b.B))
 		}
-		s.wake.Wait()
+		return b, s.eof, nil
+	case s.eof:
+		return nil, true, nil
+	case s.err != nil:
+		return nil, false, s.err
 	}
+	s.lifted = false
+	return nil, false, nil
+}
+
+// Await returns when Next would not wait. It is for who calls Next, and uses less of its stack.
+func (s *Stream) Await() {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	s.awaitLocked()
 }
 
 // Trailer returns the response's trailer, in lower case. It is complete when
@@ -280,6 +282,15 @@ func (s *Stream) Close() {
 	c.mu.Unlock()
 	if last {
 		c.fail(ErrClosed)
+	}
+}
+
+// awaitLocked waits until Next has something to say.
+func (s *Stream) awaitLocked() {
+	s.creditLocked(s.lent) // who asks for more is done with it
+	s.lent = 0
+	for !s.eof && s.err == nil && !s.lifted && (s.body == nil || !s.readyLocked()) {
+		s.wake.Wait()
 	}
 }
 
