@@ -32,13 +32,8 @@ func (t *tool) auditKey() *cobra.Command {
 	return &cobra.Command{
 		Use: "key DIR", Short: "make an Ed25519 key: audit.key for the host, audit.pub for whoever checks", Args: exactly("DIR"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			if err := isDirectory(args[0]); err != nil {
+			if err := mayHoldKey(args[0]); err != nil {
 				return err
-			}
-			for _, name := range []string{keyFile, publicKeyFile} {
-				if path := filepath.Join(args[0], name); exists(path) {
-					return fmt.Errorf("%s is there already: move it and its other half away, or name another directory", path)
-				}
 			}
 			public, private, err := ed25519.GenerateKey(nil)
 			if err != nil {
@@ -70,6 +65,16 @@ func (t *tool) auditKey() *cobra.Command {
 			return err
 		},
 	}
+}
+
+// mayHoldKey refuses a directory that is not there or holds a key, or half of one.
+func mayHoldKey(dir string) error {
+	for _, name := range []string{keyFile, publicKeyFile} {
+		if path := filepath.Join(dir, name); exists(path) {
+			return fmt.Errorf("%s is there already: move it and its other half away, or name another directory", path)
+		}
+	}
+	return isDirectory(dir)
 }
 
 // isDirectory refuses what is no directory in words.
