@@ -56,7 +56,8 @@ func TestNames(t *testing.T) {
 		},
 		"IPv4 in IPv6": {
 			target.NewNames([]string{"::ffff:10.0.0.1"}, nil), nil,
-			[]string{"10.0.0.1:8443", "[::ffff:10.0.0.1]:8443", "[::ffff:a00:1]"}, []string{"[::10.0.0.1]", "10.0.0.2"},
+			[]string{"10.0.0.1:8443", "[::ffff:10.0.0.1]:8443", "[::ffff:a00:1]"},
+			[]string{"[::10.0.0.1]", "10.0.0.2"},
 		},
 		"another address": {target.NewNames(nil, tcp("10.1.1.1:1")), nil, []string{"10.1.1.1"}, []string{"localhost"}},
 		"nothing":         {target.NewNames(nil, nil), nil, nil, []string{"", "localhost", "127.0.0.1"}},

@@ -43,4 +43,19 @@ func (c *clock) now() instant {
 // at returns the instant of a time, by the monotonic clock if both that and the start know it.
 func (c *clock) at(t time.Time) instant { return instant(t.Sub(c.start)) }
 
-func (c *clock) time(i instant) time.Time { return c.start.Add(time.Duration(i)) }
+// set is by how much somebody must have set the wall's clock for it to count: less than that it drifts.
+const set = time.Second
+
+// time returns the time of an instant, by the wall's clock as it is now where that was set since the start.
+func (c *clock) time(i instant) time.Time {
+	now := time.Now()
+	if c.read != nil {
+		now = c.read()
+	}
+	then := c.start.Add(time.Duration(i))
+	left := time.Duration(i - c.at(now))
+	if moved := now.Add(left).Round(0).Sub(then.Round(0)); moved.Abs() < set {
+		return then
+	}
+	return now.Add(left)
+}
