@@ -247,16 +247,17 @@ const maxPredecessors = 4
 // reasonSucceeded says that another life of the same plugin took the place of an identity.
 const reasonSucceeded tokenstore.Reason = "its process enrolled anew"
 
-// succeed ends one identity of a self id that proved the same and seems to be dead: it has
-// no connection open, makes no call, and where it is reached it does not answer. It reports
-// whether there was one. Of several the one that was silent for longest ends.
-func (h *hub) succeed(ctx context.Context, selfID, proof string) bool {
+// succeed ends up to so many identities of a self id that proved the same and seem to be dead: they
+// have no connection open, make no call, and where they are reached they do not answer. It returns
+// how many ended. Of several those end first that were silent for longest. has says of which ones
+// there is anything to be had.
+func (h *hub) succeed(ctx context.Context, selfID, proof string, most int, has func(*tokenstore.Identity) bool) (ended int) {
 	if proof == "" {
-		return false
+		return 0
 	}
 	var silent []*tokenstore.Identity
 	h.store.Each(func(id *tokenstore.Identity) bool {
-		if id.SelfID() == selfID && h.seemsDead(id) && equalStrings(h.proofOf(id), proof) {
+		if id.SelfID() == selfID && h.seemsDead(id) && has(id) && equalStrings(h.proofOf(id), proof) {
 			silent = append(silent, id)
 		}
 		return true
@@ -268,11 +269,16 @@ func (h *hub) succeed(ctx context.Context, selfID, proof string) bool {
 			continue
 		}
 		if h.store.Revoke(id.RuntimeID(), reasonSucceeded) {
-			return true
+			ended++
+		}
+		if ended == most {
+			break
 		}
 	}
-	return false
+	return ended
 }
+
+func anyIdentity(*tokenstore.Identity) bool { return true }
 
 // beginning is how long an instance may take between its handshake and the first use of its
 // identity, where nobody said over which connection it came.

@@ -14,7 +14,35 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
+
+// However often those that stand by have it asked, a provider that seems to be dead is asked once a
+// second, and is dead when it did not answer three times.
+func TestAudit_USE39_WhoStandsByMakesNobodyDie(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWard(t, 1, HealthProbeConfig{Interval: time.Hour, Lease: 9 * time.Hour})
+		w.answer = func(context.Context, string) error { return errors.New("refused") }
+		var gone []time.Duration
+		w.prober.awaited = func(*tokenstore.Identity) bool { return true }
+		w.prober.gone = func(*tokenstore.Identity) { gone = append(gone, time.Since(w.began)) }
+		w.prober.list = func() []probeTarget { return nil } // no rounds
+		hurried := make(chan struct{})
+		go func() {
+			defer close(hurried)
+			for range 300 {
+				w.prober.hurry(w.targets[0].id)
+				time.Sleep(10 * time.Millisecond) // in the bubble
+			}
+		}()
+		w.run(t, 4*time.Second+pressInterval/2)
+		<-hurried
+		if asked := w.asked["p0"]; len(asked) != 5 || len(gone) != 3 || gone[0] < 2*pressInterval {
+			t.Errorf("asked at %v, dead at %v", asked, gone)
+		}
+	})
+}
 
 type negotiation struct {
 	hostMin, hostMax    int

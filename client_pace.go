@@ -6,6 +6,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/http"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -171,6 +172,7 @@ type signs struct {
 	lease time.Duration                        // that the host states; zero for none
 	shown time.Time                            // when the host last answered
 	last  *connectpluginv1.ReportHealthRequest // nil where none was made
+	waits string                               // the types for which it stands by, as the host says; empty where that says nothing
 	after time.Duration                        // in which the host wants no report that says nothing new
 	kept  bool                                 // stayAlive runs
 }
@@ -193,7 +195,17 @@ func (c *Client) wantsNoReport(h http.Header) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.signs.after = min(after, mostReportAfter)
+	c.signs.after, c.signs.waits = min(after, mostReportAfter), h.Get(headerStandby)
+}
+
+// standsBy returns the types for which the client stands by, and whether the host said so.
+func (c *Client) standsBy() (types []string, known bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.signs.waits == "" || c.signs.waits == noStandby {
+		return nil, c.signs.waits != ""
+	}
+	return strings.Split(c.signs.waits, ","), true
 }
 
 // reportAfter is how long the host wants to hear nothing that is not new.

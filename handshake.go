@@ -322,7 +322,7 @@ func (hs *handshake) issue(ctx context.Context, d *declaration) (*tokenstore.Ide
 		r.Peer, r.Proven, r.Fingerprint = addressKey(hs.peer.addr), hs.proven, hs.peer.fingerprint()
 	}
 	id, token, err := hs.hub.store.Issue(r)
-	if full(err) && hs.hub.succeed(ctx, r.SelfID, hs.hub.proofIn(d, r.Fingerprint)) {
+	if full(err) && hs.hub.succeed(ctx, r.SelfID, hs.hub.proofIn(d, r.Fingerprint), 1, anyIdentity) > 0 {
 		id, token, err = hs.hub.store.Issue(r)
 	}
 	if full(err) {

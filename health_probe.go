@@ -68,6 +68,8 @@ const (
 	mostPace      = 2 * time.Minute // between two reports
 	pacesPerLease = 4
 
+	pressInterval = time.Second // between two questions to one that others wait for to be dead
+
 	leastRest, moreRest = 4, 4 // rounds in which a plugin that reports and is well is not asked
 )
 
@@ -122,7 +124,10 @@ type prober struct {
 	sign     func(*tokenstore.Identity)
 	doubt    func(*tokenstore.Identity)
 	withdraw func(*tokenstore.Identity)
-	slow     func(time.Duration) // how often plugins are to report at most, zero for as they please
+	awaited  func(*tokenstore.Identity) bool   // seems to be dead, and others stand by for what it provides
+	gone     func(*tokenstore.Identity)        // did not answer as often as makes it unhealthy
+	reached  func(*tokenstore.Identity) string // where a plugin is dialled
+	slow     func(time.Duration)               // how often plugins are to report at most, zero for as they please
 	answers  chan probeAnswer
 	urgent   chan *tokenstore.Identity // to ask at once
 	asking   sync.WaitGroup
@@ -149,7 +154,8 @@ type probeTarget struct {
 type probed struct {
 	id       *tokenstore.Identity
 	endpoint string
-	failures int // in a row
+	failures int       // in a row
+	failed   time.Time // when it last did
 	reports  bool
 	reported time.Time // when it last did, as it was known at the beginning of the round
 	rests    time.Time // until when it need not be asked while it reports
@@ -159,6 +165,8 @@ type probed struct {
 	listed   bool // in the current round
 	told     bool
 	last     catalog.Health // that was told
+	silent   bool           // that it does not answer was told
+	pressed  bool           // it is asked again soon
 }
 
 type probeAnswer struct {
@@ -174,6 +182,8 @@ const maxUrgent = 256
 func newProber(cfg HealthProbeConfig) *prober {
 	return &prober{
 		cfg: cfg, slow: func(time.Duration) {}, plugins: map[string]*probed{},
+		awaited: func(*tokenstore.Identity) bool { return false }, gone: func(*tokenstore.Identity) {},
+		reached: func(*tokenstore.Identity) string { return "" },
 		answers: make(chan probeAnswer), urgent: make(chan *tokenstore.Identity, maxUrgent),
 	}
 }
@@ -271,8 +281,14 @@ func (p *prober) hurry(id *tokenstore.Identity) {
 // askNow asks a plugin out of its turn.
 func (p *prober) askNow(ctx context.Context, id *tokenstore.Identity) {
 	plugin := p.known(id)
-	plugin.suspect = true
-	if !plugin.asking && p.room() && !id.Ended() {
+	plugin.suspect, plugin.pressed = true, false
+	if plugin.endpoint == "" {
+		plugin.endpoint = p.reached(id)
+	}
+	switch {
+	case time.Since(plugin.failed) < pressInterval && p.awaited(id): // whoever wants it dead makes it no sooner so
+		p.press(plugin)
+	case !plugin.asking && p.room() && !id.Ended():
 		p.probe(ctx, plugin)
 	}
 }
@@ -380,11 +396,12 @@ func (p *prober) settle(a probeAnswer) {
 	p.inFlight--
 	report := a.report
 	if a.err != nil {
-		plugin.rests = time.Time{}
+		plugin.rests, plugin.failed = time.Time{}, time.Now()
 		if suspect {
 			p.doubt(plugin.id)
 		}
 		if plugin.failures++; plugin.failures < p.cfg.FailureThreshold {
+			p.press(plugin)
 			return
 		}
 		declared(plugin.id).failure.Store(&failedCall{at: time.Now(), what: printable(a.err.Error())})
@@ -394,11 +411,22 @@ func (p *prober) settle(a probeAnswer) {
 		p.sign(plugin.id)
 	}
 	p.rest(plugin, report.Health, time.Now())
-	if plugin.told && plugin.last == report.Health {
-		return
+	if silent := a.err != nil; !plugin.told || plugin.last != report.Health || plugin.silent != silent {
+		plugin.told, plugin.last, plugin.silent = true, report.Health, silent
+		p.tell(plugin.id, plugin.endpoint, report, a.err)
 	}
-	plugin.told, plugin.last = true, report.Health
-	p.tell(plugin.id, plugin.endpoint, report, a.err)
+	if a.err != nil {
+		p.gone(plugin.id)
+		p.press(plugin)
+	}
+}
+
+// press has a plugin that did not answer asked again soon, where others wait for it to be dead.
+func (p *prober) press(plugin *probed) {
+	if !plugin.pressed && p.awaited(plugin.id) {
+		plugin.pressed = true
+		time.AfterFunc(pressInterval, func() { p.hurry(plugin.id) })
+	}
 }
 
 // maxHealthAnswer bounds the answers of launched plugins, in bytes.
@@ -430,19 +458,6 @@ var errNotTheOne = errors.New("who answers does not prove that it is the plugin"
 // proven checks the proof of an answer.
 func (q *healthQuestion) proven(m *connectpluginv1.GetHealthResponse) bool {
 	return q.id.Possesses(healthProofMessage(q.id.RuntimeID(), q.challenge), m.GetProof())
-}
-
-// healthChallenge has whoever answers on a new connection prove that it is the plugin.
-func healthChallenge(id *tokenstore.Identity) (proxy.Challenge, error) {
-	q, err := newHealthQuestion(id)
-	check := func(status int, body []byte) error {
-		var m connectpluginv1.GetHealthResponse
-		if status != http.StatusOK || proto.Unmarshal(body, &m) != nil || !q.proven(&m) {
-			return fmt.Errorf("%w: status %d", errNotTheOne, status)
-		}
-		return nil
-	}
-	return proxy.Challenge{Path: connectpluginv1connect.PluginControlGetHealthProcedure, Message: q.message, Check: check}, err
 }
 
 // probeHealth asks a plugin how it is, the way that routed calls take. An

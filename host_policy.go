@@ -127,6 +127,32 @@ func (c *policyChange) withdrawRegistrations() {
 	}
 }
 
+// keepOwner leaves a type to the self id that provided it first and returns how
+// many registrations of others it withheld. It looks again until there are none:
+// the others may renew their registrations meanwhile.
+func (s *ServiceRegistry) keepOwner(serviceType string) int {
+	withheld := 0
+	for {
+		if h := s.bound.Load(); h == nil || h.rules.Load().AllowMultiple.Has(serviceType) {
+			return withheld // by now: what is withheld would come back at once
+		}
+		regs := s.catalog.ByType(serviceType)
+		others := map[string]struct{}{}
+		for _, reg := range regs {
+			if reg.SelfID != regs[0].SelfID {
+				others[reg.ID] = struct{}{}
+			}
+		}
+		if len(others) == 0 {
+			return withheld
+		}
+		withheld += s.withhold(func(reg catalog.Registration) bool {
+			_, other := others[reg.ID]
+			return other
+		})
+	}
+}
+
 // withdrawEndpoint settles where a plugin is dialled. Where nothing that was said
 // about it changed, it stays as it is.
 func (c *policyChange) withdrawEndpoint(id *tokenstore.Identity) {
@@ -209,6 +235,9 @@ func (s *ServiceRegistry) healthReason(id *tokenstore.Identity, said string, ser
 	}
 	if withheld := s.catalog.Withheld(id.RuntimeID()); len(withheld) > 0 && said == "" {
 		return "not provided, since it may not or another plugin does: " + strings.Join(withheld, ", ")
+	}
+	if waits, _ := s.catalog.Waiting(id.RuntimeID()); len(waits) > 0 && said == "" {
+		return "stands by: " + strings.Join(waits, ", ")
 	}
 	return said
 }

@@ -280,7 +280,9 @@ func (h *Host) noteConnection(c net.Conn, state http.ConnState) {
 	}
 	h.standing.Leave(c)
 	if conn, ok := connectionOf(ended.Context()); ok {
-		conn.close()
+		for _, id := range conn.close() {
+			h.registry.pressDead(h.hub, id)
+		}
 	}
 }
 
@@ -410,6 +412,8 @@ func (h *Host) setProber() {
 		return p.ask(ctx, id)
 	}
 	h.prober.sign, h.prober.doubt = h.hub.sign, h.registry.doubt
+	h.prober.awaited, h.prober.gone = h.registry.blocks, h.registry.giveWay
+	h.prober.reached = h.reached
 	if hurry := h.prober.hurry; !h.cfg.HealthProbe.Disabled {
 		h.registry.hurry.Store(&hurry)
 	}
@@ -431,7 +435,10 @@ func (h *Host) probeTargets() []probeTarget {
 			leased: id.Peer() != "" && h.hub.launchOf(id) == nil && (!provides || !id.Attached()) && h.isToldOfLeases(id),
 		}
 		if provides {
-			t.endpoint, t.reported = endpoint, report.At
+			t.reported = report.At
+		}
+		if provides || h.lifecycle.isSilent(id.RuntimeID()) { // to learn whether it lives after all
+			t.endpoint = endpoint
 		}
 		if t.leased || t.endpoint != "" || !t.reported.IsZero() {
 			targets = append(targets, t)
@@ -445,26 +452,6 @@ func (h *Host) probeTargets() []probeTarget {
 // first version do not: theirs ends for silence only where the operator set a lease.
 func (h *Host) isToldOfLeases(id *tokenstore.Identity) bool {
 	return declared(id).modern || h.cfg.HealthProbe.Lease > 0
-}
-
-// lifeWait bounds how long a newcomer waits for the answer of one whose place it could take.
-const lifeWait = time.Second
-
-// answers reports whether a plugin answers where it is reached. One that is reached nowhere
-// does not.
-func (h *Host) answers(ctx context.Context, id *tokenstore.Identity) bool {
-	endpoint, _ := h.registry.catalog.Endpoint(id.RuntimeID())
-	if endpoint == "" {
-		return false
-	}
-	p, err := h.router.providerAt(h.hub, id.RuntimeID())
-	if err != nil {
-		return false
-	}
-	ctx, cancel := context.WithTimeout(ctx, lifeWait)
-	defer cancel()
-	_, err = p.ask(ctx, id)
-	return err == nil
 }
 
 // reportHealth passes on what asking a plugin showed, if it is still there.
@@ -488,6 +475,10 @@ func (h *Host) reportHealth(id *tokenstore.Identity, endpoint string, report cat
 		says = append(says, keyError, printable(err.Error()))
 	}
 	log("a plugin's health, as the host sees it", says...)
+	was := false
 	// An error says that the identity ended, which says it all.
-	_ = h.lifecycle.take(id.RuntimeID(), id, func(v *healthView) { v.probed = report })
+	_ = h.lifecycle.take(id.RuntimeID(), id, func(v *healthView) { was, v.silent, v.probed = v.silent, err != nil, report })
+	if was && err == nil {
+		h.registry.giveBack(ofRuntime(id.RuntimeID()))
+	}
 }

@@ -1,10 +1,12 @@
 package connectplugin
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -102,6 +104,7 @@ func (s *LifecycleServer) ReportHealth(ctx context.Context, req *connect.Request
 	if after := time.Duration(s.pace.Load()); after > 0 {
 		resp.Header().Set(headerReportAfter, after.String())
 	}
+	sayStandby(resp.Header(), s.catalog, runtimeID)
 	return resp, nil
 }
 
@@ -194,6 +197,7 @@ type healthView struct {
 	reported catalog.HealthReport // by the plugin
 	probed   catalog.HealthReport // by the host, which asked or got no answer
 	barred   catalog.HealthReport // by the host, which does not reach it anywhere
+	silent   bool                 // the host got no answer
 	version  uint64
 }
 
@@ -261,7 +265,7 @@ func (s *LifecycleServer) moved(id *tokenstore.Identity, before string) {
 	// An error says that the identity ended, which says it all.
 	_ = s.take(runtimeID, id, func(v *healthView) {
 		if elsewhere {
-			v.probed = catalog.HealthReport{}
+			v.probed, v.silent = catalog.HealthReport{}, false
 		}
 		if free {
 			v.barred = catalog.HealthReport{}
@@ -286,6 +290,14 @@ func (s *LifecycleServer) reported(runtimeID string) (catalog.HealthReport, bool
 		return catalog.HealthReport{}, false
 	}
 	return v.reported, true
+}
+
+// isSilent reports whether the host asked a plugin, and got no answer as often as makes it unhealthy.
+func (s *LifecycleServer) isSilent(runtimeID string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v := s.views[runtimeID]
+	return v != nil && v.silent
 }
 
 func (s *LifecycleServer) forget(runtimeID string) {
@@ -367,4 +379,119 @@ func healthAnswer(status int, body []byte) (catalog.HealthReport, error) {
 	return catalog.HealthReport{
 		Health: healthOf(m.GetState()), Reason: m.GetReason(), Unavailable: m.GetUnavailableDependencies(),
 	}, nil
+}
+
+// deadAfter is for how long one who is dead showed no life.
+const deadAfter = 2 * time.Second
+
+// isDead reports whether a plugin is dead as the host sees it: it has no connection open and makes no
+// call, showed no life for a while, and did not answer as often as makes it unhealthy. That it says
+// of itself that it is unhealthy does not count.
+func (s *ServiceRegistry) isDead(h *hub, runtimeID string) bool {
+	id, ok := h.store.Lookup(runtimeID)
+	return ok && h.seemsDead(id) && s.lifecycle.isSilent(runtimeID) && time.Since(id.LastSeen()) >= deadAfter
+}
+
+// everyProvider reports whether all who provide a type are as is says. What the host itself
+// registered is not.
+func (s *ServiceRegistry) everyProvider(serviceType string, is func(runtimeID string) bool) bool {
+	return !slices.ContainsFunc(s.catalog.ByType(serviceType), func(reg catalog.Registration) bool { return reg.ByHost || !is(reg.RuntimeID) })
+}
+
+// blocked returns the types for which others stand by, and of whose providers, this one among
+// them, all seem to be dead.
+func (s *ServiceRegistry) blocked(h *hub, id *tokenstore.Identity) []string {
+	if !h.seemsDead(id) {
+		return nil
+	}
+	return slices.DeleteFunc(s.catalog.Awaited(id.RuntimeID()), func(t string) bool {
+		return !s.everyProvider(t, func(runtimeID string) bool {
+			other, ok := h.store.Lookup(runtimeID)
+			return ok && h.seemsDead(other)
+		})
+	})
+}
+
+// blocks reports whether a plugin that seems to be dead keeps a type from who stands by.
+func (s *ServiceRegistry) blocks(id *tokenstore.Identity) bool {
+	h := s.bound.Load()
+	return h != nil && len(s.blocked(h, id)) > 0
+}
+
+// pressDead has a plugin that seems to be dead asked at once, where others stand by.
+func (s *ServiceRegistry) pressDead(h *hub, id *tokenstore.Identity) {
+	if hurry := s.hurry.Load(); hurry != nil && len(s.blocked(h, id)) > 0 {
+		(*hurry)(id)
+	}
+}
+
+// giveWay has who stands by take the place of the dead. What those registered is withheld until
+// they answer and nobody else provides it. No provider that lives gives way.
+func (s *ServiceRegistry) giveWay(id *tokenstore.Identity) {
+	h := s.bound.Load()
+	if h == nil {
+		return
+	}
+	isDead := func(runtimeID string) bool { return s.isDead(h, runtimeID) }
+	for _, t := range s.blocked(h, id) {
+		if !s.everyProvider(t, isDead) {
+			continue
+		}
+		for _, reg := range s.catalog.GiveWay(func(reg catalog.Registration) bool { return reg.Type == t && !reg.ByHost && isDead(reg.RuntimeID) }) {
+			h.log().Warn("a plugin that is dead gives way to one that stands by",
+				keySelfID, reg.SelfID, keyRuntimeID, reg.RuntimeID, keyService, reg.Type)
+		}
+	}
+}
+
+// pressFor has the providers of a type asked at once where all seem to be dead.
+func (s *ServiceRegistry) pressFor(h *hub, serviceType string) {
+	regs := s.catalog.ByType(serviceType)
+	for _, reg := range regs[:min(len(regs), maxPredecessors)] {
+		if id, ok := h.store.Lookup(reg.RuntimeID); ok {
+			s.pressDead(h, id)
+		}
+	}
+}
+
+// pressTaker has one that took over asked at once where it seems to be dead itself.
+func (s *ServiceRegistry) pressTaker(h *hub, id *tokenstore.Identity) {
+	if hurry := s.hurry.Load(); hurry != nil && h.seemsDead(id) {
+		(*hurry)(id)
+	}
+}
+
+// lifeWait bounds how long a newcomer waits for the answer of one whose place it could take.
+const lifeWait = time.Second
+
+// answers reports whether a plugin answers where it is reached. One that is reached nowhere
+// does not.
+func (h *Host) answers(ctx context.Context, id *tokenstore.Identity) bool {
+	if h.reached(id) == "" {
+		return false
+	}
+	p, err := h.router.providerAt(h.hub, id.RuntimeID())
+	if err != nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, lifeWait)
+	defer cancel()
+	_, err = p.ask(ctx, id)
+	return err == nil
+}
+
+// reached returns where a plugin is dialled, empty for nowhere.
+func (h *Host) reached(id *tokenstore.Identity) string {
+	endpoint, _ := h.registry.catalog.Endpoint(id.RuntimeID())
+	return endpoint
+}
+
+// noStandby says that a plugin that may stand by does so for no type.
+const noStandby = "none"
+
+// sayStandby tells a plugin that may stand by for which types it does.
+func sayStandby(h http.Header, c *catalog.Catalog, runtimeID string) {
+	if types, may := c.Waiting(runtimeID); may {
+		h.Set(headerStandby, cmp.Or(strings.Join(types, ","), noStandby))
+	}
 }

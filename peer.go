@@ -163,15 +163,18 @@ func (c *connection) carry(id *tokenstore.Identity) {
 	id.Attach()
 }
 
-// close notes that the connection closed.
-func (c *connection) close() {
+// close notes that the connection closed, and returns who has none any more.
+func (c *connection) close() (lost []*tokenstore.Identity) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closed = true
 	for _, id := range c.who {
-		id.Detach()
+		if id.Detach(); !id.Attached() {
+			lost = append(lost, id)
+		}
 	}
 	c.who = nil
+	return lost
 }
 
 // read reads what is the same for every request.

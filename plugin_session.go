@@ -36,8 +36,9 @@ type pluginSession struct {
 
 	// Used by run alone.
 	sent     sentReport
-	served   bool // the host took the plugin into its service once
-	refusals int  // since then, in a row
+	waits    []string // the types for which it stands by
+	served   bool     // the host took the plugin into its service once
+	refusals int      // since then, in a row
 }
 
 // pluginHealth is the plugin's health as it reports it.
@@ -250,6 +251,9 @@ func (s *pluginSession) refresh(ctx context.Context) error {
 	err := s.client.ReportHealth(ctx, h.state, h.reason, h.missing)
 	if err == nil {
 		s.sent = sentReport{runtimeID, h, time.Now()}
+		if types, known := s.client.standsBy(); known {
+			s.tellStandby(types)
+		}
 	}
 	return err
 }
@@ -270,7 +274,7 @@ func (s *pluginSession) register(ctx context.Context, runtimeID string) error {
 	if done {
 		return nil
 	}
-	var ids []string
+	var ids, waits []string
 	for _, svc := range s.cfg.Services {
 		resp, err := s.client.RegistryClient().RegisterService(ctx, connect.NewRequest(&connectpluginv1.RegisterServiceRequest{
 			ServiceType: svc.Type, Version: svc.Version, EndpointPath: svc.Path, Metadata: s.metadata(&svc),
@@ -279,12 +283,29 @@ func (s *pluginSession) register(ctx context.Context, runtimeID string) error {
 			return s.unregistered(svc.Type, err)
 		}
 		ids = append(ids, resp.Msg.GetRegistrationId())
-		s.cfg.Client.Logger.Info("service registered", keyService, svc.Type)
+		if resp.Header().Get(headerStandby) != "" {
+			waits = append(waits, svc.Type)
+		} else {
+			s.cfg.Client.Logger.Info("service registered", keyService, svc.Type)
+		}
 	}
+	s.waits = nil
+	s.tellStandby(waits)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.registeredAs, s.registrations = runtimeID, ids
 	return nil
+}
+
+// tellStandby says for which types the plugin stands by from now on, and which it took over.
+func (s *pluginSession) tellStandby(waits []string) {
+	for _, t := range without(waits, s.waits) {
+		s.cfg.Client.Logger.Info("the plugin stands by: another provides the service", keyService, t)
+	}
+	for _, t := range without(s.waits, waits) {
+		s.cfg.Client.Logger.Info("the plugin stands by no more and takes over", keyService, t)
+	}
+	s.waits = waits
 }
 
 // metadata is what a service is registered with.

@@ -347,7 +347,7 @@ func (s *ServiceRegistry) giveBack(concerns func(catalog.Registration) bool) int
 		}
 		if h != nil {
 			if id, ok := h.store.Lookup(reg.RuntimeID); ok {
-				return h.mayProvide(id, reg.Type)
+				return h.mayProvide(id, reg.Type) && !s.isDead(h, reg.RuntimeID)
 			}
 		}
 		return reg.ByHost && s.allows(reg)

@@ -21,7 +21,7 @@ import (
 // registers a type again replaces its registration. A type that another plugin provides
 // is AlreadyExists, unless policy lets several provide it. With the metadata "standby" set
 // to "true" the registration is accepted and waits: it takes over when the last provider
-// of the type has left, and nobody discovers it or is routed to it before.
+// of the type has left or is dead, and nobody discovers it or is routed to it before.
 func (s *ServiceRegistry) RegisterService(ctx context.Context, req *connect.Request[connectpluginv1.RegisterServiceRequest]) (*connect.Response[connectpluginv1.RegisterServiceResponse], error) {
 	c, runtimeID, err := s.caller(ctx, req.Spec(), req.Header())
 	if err != nil {
@@ -47,11 +47,16 @@ func (s *ServiceRegistry) RegisterService(ctx context.Context, req *connect.Requ
 	}
 	event := RightProvides.event(AuditRegistered, procedure, reg.Type, "")
 	event.RuntimeID, event.SelfID = runtimeID, reg.SelfID
+	resp := connect.NewResponse(&connectpluginv1.RegisterServiceResponse{RegistrationId: reg.ID})
+	if s.catalog.StandsBy(reg.ID) {
+		event.Reason = "it stands by: another provides the type"
+		resp.Header().Set(headerStandby, reg.Type)
+	}
 	if id := s.identity(runtimeID); id != nil {
 		event.SelfID = id.SelfID()
 	}
 	s.note(ctx, event)
-	return connect.NewResponse(&connectpluginv1.RegisterServiceResponse{RegistrationId: reg.ID}), nil
+	return resp, nil
 }
 
 // hostsOwn begins the name of what the host itself provides under a runtime id that is no
@@ -106,10 +111,19 @@ func (s *ServiceRegistry) registerFor(ctx context.Context, c *caller, reg catalo
 			return s.unlessEnded(c.id) // until it takes the place of the instance before
 		}
 	}
+	if reg.Standby { // its own dead are in nobody's way
+		c.hub.succeed(ctx, reg.SelfID, c.hub.proofOf(c.id), maxPredecessors, func(id *tokenstore.Identity) bool {
+			return id != c.id && s.catalog.Claims(reg.Type, id.RuntimeID())
+		})
+	}
 	if err := s.catalog.Register(reg); err != nil {
 		return s.registerError(ctx, err, reg.Type, procedure)
 	}
-	s.doubtSiblings(c.hub, reg)
+	if s.catalog.StandsBy(reg.ID) {
+		s.pressFor(c.hub, reg.Type)
+	} else {
+		s.doubtSiblings(c.hub, reg)
+	}
 	if err := s.unlessEnded(c.id); err != nil {
 		return err
 	}
@@ -362,32 +376,6 @@ func (s *ServiceRegistry) reapprove(ctx context.Context, c *caller, reg catalog.
 	}
 	s.note(ctx, RightProvides.event(AuditDenied, procedure, reg.Type, "what the plugin may provide changed during the registration"))
 	return connect.NewError(connect.CodePermissionDenied, errDenied)
-}
-
-// keepOwner leaves a type to the self id that provided it first and returns how
-// many registrations of others it withheld. It looks again until there are none:
-// the others may renew their registrations meanwhile.
-func (s *ServiceRegistry) keepOwner(serviceType string) int {
-	withheld := 0
-	for {
-		if h := s.bound.Load(); h == nil || h.rules.Load().AllowMultiple.Has(serviceType) {
-			return withheld // by now: what is withheld would come back at once
-		}
-		regs := s.catalog.ByType(serviceType)
-		others := map[string]struct{}{}
-		for _, reg := range regs {
-			if reg.SelfID != regs[0].SelfID {
-				others[reg.ID] = struct{}{}
-			}
-		}
-		if len(others) == 0 {
-			return withheld
-		}
-		withheld += s.withhold(func(reg catalog.Registration) bool {
-			_, other := others[reg.ID]
-			return other
-		})
-	}
 }
 
 // settleEndpoint brings a plugin's endpoint in line with its rules and reports whether calls

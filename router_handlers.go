@@ -9,6 +9,10 @@ import (
 	"slices"
 	"strconv"
 
+	"google.golang.org/protobuf/proto"
+
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
 	"github.com/masegraye/connect-plugin-go/internal/proxy"
 	"github.com/masegraye/connect-plugin-go/internal/semrange"
@@ -323,4 +327,17 @@ func (s *ServiceRouter) seal(runtimeID string) bool {
 	ok := p != nil && p.pool != nil && !p.memory && p.previous == nil
 	s.mu.Unlock()
 	return ok && p.pool.Seal()
+}
+
+// healthChallenge has whoever answers on a new connection prove that it is the plugin.
+func healthChallenge(id *tokenstore.Identity) (proxy.Challenge, error) {
+	q, err := newHealthQuestion(id)
+	check := func(status int, body []byte) error {
+		var m connectpluginv1.GetHealthResponse
+		if status != http.StatusOK || proto.Unmarshal(body, &m) != nil || !q.proven(&m) {
+			return fmt.Errorf("%w: status %d", errNotTheOne, status)
+		}
+		return nil
+	}
+	return proxy.Challenge{Path: connectpluginv1connect.PluginControlGetHealthProcedure, Message: q.message, Check: check}, err
 }

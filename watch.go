@@ -443,6 +443,9 @@ func (s *ServiceRegistry) observe(c catalog.Change) {
 		e.Kind, e.Reason = AuditWatcherDropped, fmt.Sprintf("watcher fell behind and missed %d events", c.Missed)
 	case catalog.ChangeTookOver:
 		e.Kind, e.Right, e.Reason = AuditRegistered, RightProvides, "it stood by and takes over"
+		if c.Owner != "" {
+			e.Reason += fmt.Sprintf(" from %q, which is dead: it has no connection and does not answer", c.Owner)
+		}
 	default:
 		return
 	}
@@ -453,6 +456,9 @@ func (s *ServiceRegistry) observe(c catalog.Change) {
 	}
 	e.SelfID, e.Peer = id.SelfID(), id.Peer()
 	h.auditChange(id, e)
+	if c.Kind == catalog.ChangeTookOver {
+		s.pressTaker(h, id)
+	}
 }
 
 func wireEvent(e catalog.Event) *connectpluginv1.WatchServiceEvent {

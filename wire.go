@@ -47,7 +47,9 @@ const (
 	metadataTrue = "true"
 	// headerReportAfter is how long an unchanged report need not be repeated, as Go writes durations.
 	headerReportAfter = "X-Plugin-Report-After"
-	headerLease       = "X-Plugin-Lease" // how long an identity may show no life, as Go writes durations
+	// headerStandby names the types for which a plugin stands by, or says that there are none.
+	headerStandby = "X-Plugin-Standby"
+	headerLease   = "X-Plugin-Lease" // how long an identity may show no life, as Go writes durations
 
 	pathServices     = "/services/"
 	pathCapabilities = "/capabilities/"

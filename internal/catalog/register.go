@@ -240,11 +240,12 @@ func (c *Catalog) RemoveRuntime(runtimeID string) int {
 // returns how many were offered. match runs outside the locks; a registration that is
 // replaced meanwhile stays.
 func (c *Catalog) RemoveWhere(match func(Registration) bool) int {
-	return len(c.takeOut(match, false))
+	return len(c.takeOut(match, false, false))
 }
 
-// takeOut takes registrations out, and keeps them aside or forgets them.
-func (c *Catalog) takeOut(match func(Registration) bool, keep bool) (out []Registration) {
+// takeOut takes registrations out, and keeps them aside or forgets them. Those of the dead
+// give way to others.
+func (c *Catalog) takeOut(match func(Registration) bool, keep, dead bool) (out []Registration) {
 	var doomed []*Registration
 
 	for _, reg := range c.snapshot(!keep) {
@@ -271,6 +272,10 @@ func (c *Catalog) takeOut(match func(Registration) bool, keep bool) (out []Regis
 				c.standbys.remove(reg)
 			} else if e := c.entries[reg.ID]; e != nil && e.reg == reg {
 				t.remove(e)
+
+				if dead {
+					t.givesWay(reg)
+				}
 			} else {
 				continue
 			}

@@ -81,6 +81,65 @@ func (c *Catalog) StandsBy(id string) bool {
 	return c.standbys.byID[id] != nil
 }
 
+// Awaited returns the types that a runtime provides and for which others stand by.
+func (c *Catalog) Awaited(runtimeID string) []string {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+
+	rt := c.runtimes[runtimeID]
+	if rt == nil || len(c.standbys.byID) == 0 {
+		return nil
+	}
+
+	var types []string
+
+	for _, e := range rt.entries {
+		if len(c.standbys.byType[e.reg.Type]) > 0 {
+			types = append(types, e.reg.Type)
+		}
+	}
+
+	return types
+}
+
+// Waiting returns the types for which a runtime stands by, or would if they were not withheld,
+// sorted, and whether it registered anything that says that it may stand by.
+func (c *Catalog) Waiting(runtimeID string) (types []string, may bool) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+
+	for _, reg := range c.standbys.byRuntime[runtimeID] {
+		types = append(types, reg.Type)
+	}
+
+	for _, reg := range c.withheld.byRuntime[runtimeID] {
+		if reg.Standby {
+			types = append(types, reg.Type)
+		}
+	}
+
+	slices.Sort(types)
+
+	rt := c.runtimes[runtimeID]
+	may = len(types) > 0 || rt != nil && slices.ContainsFunc(rt.entries, func(e *entry) bool { return e.reg.Standby })
+
+	return types, may
+}
+
+// Claims reports whether a runtime provides a type or stands by for it.
+func (c *Catalog) Claims(serviceType, runtimeID string) bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+
+	return c.providers[providerKey{serviceType, runtimeID}] != nil || c.standbys.find(serviceType, runtimeID) != nil
+}
+
+// GiveWay takes out the registrations of the dead, so that who stands by takes over in the same
+// step, and keeps them aside as [Catalog.Withhold] does. It returns what was taken out.
+func (c *Catalog) GiveWay(dead func(Registration) bool) []Registration {
+	return c.takeOut(dead, true, true)
+}
+
 // standBy lets a registration wait, where it says that it may and somebody else provides
 // the type.
 func (t *transition) standBy(reg *Registration, old *entry) (waits bool, err error) {
@@ -112,6 +171,7 @@ func (t *transition) takeOver(s *service) {
 	t.c.standbys.remove(next)
 	t.register(next, nil)
 	t.record(ChangeTookOver, t.c.entries[next.ID])
+	t.changes[len(t.changes)-1].Owner = t.gaveWay[s.name]
 }
 
 // withdraw takes out what stands by of a runtime, and returns how many that was.
@@ -123,4 +183,13 @@ func (t *transition) withdraw(runtimeID string) int {
 	}
 
 	return len(waiting)
+}
+
+// givesWay notes whose place is taken, because it is dead.
+func (t *transition) givesWay(reg *Registration) {
+	if t.gaveWay == nil {
+		t.gaveWay = map[string]string{}
+	}
+
+	t.gaveWay[reg.Type] = reg.SelfID
 }

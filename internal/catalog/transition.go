@@ -13,6 +13,7 @@ type transition struct {
 	crowds   []*feed // whose watchers are woken by a goroutine of their own
 	changes  []Change
 	vacancy  vacancy
+	gaveWay  map[string]string // by type: the self id of the dead whose place is taken
 }
 
 // transition makes one change: apply makes it under the lock and says which types

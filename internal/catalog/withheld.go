@@ -12,7 +12,7 @@ import (
 // again or takes it back. Meanwhile it claims nothing, neither its type nor its path nor room
 // among those that are offered. It returns what was taken out.
 func (c *Catalog) Withhold(match func(Registration) bool) []Registration {
-	return c.takeOut(match, true)
+	return c.takeOut(match, true, false)
 }
 
 // SetAside keeps a registration that was not offered yet as Withhold keeps one that was, unless its
