@@ -179,11 +179,11 @@ func (c AuthorityConfig) withDefaults() (AuthorityConfig, error) {
 	}
 
 	if c.CATTL < 0 {
-		return c, fieldError("CATTL", "%s is negative", c.CATTL)
+		return c, fieldError("CATTL", "%s "+isNegative, c.CATTL)
 	}
 
 	if c.CertificateTTL < 0 {
-		return c, fieldError("CertificateTTL", "%s is negative", c.CertificateTTL)
+		return c, fieldError("CertificateTTL", "%s "+isNegative, c.CertificateTTL)
 	}
 
 	return c, nil

@@ -256,7 +256,7 @@ func (b *CapabilityBroker) grant(ctx context.Context, owner *tokenstore.Identity
 func (b *CapabilityBroker) grantError(ctx context.Context, err error, capType, procedure string) error {
 	switch {
 	case errors.Is(err, tokenstore.ErrTooManyGrants):
-		b.note(ctx, RightCapabilities.event(AuditLimited, procedure, capType, err.Error()))
+		b.note(ctx, RightCapabilities.event(AuditLimited, procedure, capType, tooManyGrants))
 		return connect.NewError(connect.CodeResourceExhausted, errTooMany)
 	case errors.Is(err, tokenstore.ErrEnded):
 		return connect.NewError(connect.CodeUnauthenticated, errUnauthenticated)

@@ -397,7 +397,7 @@ func (h *hub) bareCaller(ctx context.Context, procedure string, header http.Head
 		h.auditEvent(ctx, AuditEvent{Kind: no.kind, Procedure: procedure, RuntimeID: no.runtimeID, Reason: no.reason})
 		return nil, connect.NewError(no.code, no.err)
 	case !h.spend(h.requestBudget(c)):
-		h.auditCall(ctx, AuditLimited, procedure, "request rate")
+		h.auditCall(ctx, AuditLimited, procedure, tooManyRequests)
 		return nil, connect.NewError(connect.CodeResourceExhausted, errTooMany)
 	}
 	return c, nil

@@ -343,7 +343,8 @@ func (c *Client) findHost(ctx context.Context) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("discover %q: %w: no endpoint is an https:// URL", c.cfg.DiscoveryServiceName, ErrNoReadyEndpoints)
+	return fmt.Errorf("discover %q: %w: no endpoint is an https:// URL; http:// needs ClientConfig.AllowInsecure, for development",
+		c.cfg.DiscoveryServiceName, ErrNoReadyEndpoints)
 }
 
 // discoveryError is a failure to find the host, of which the host knows nothing.

@@ -235,6 +235,9 @@ func (c *Client) linkError(ctx context.Context, err error) error {
 		}
 		return connect.NewError(connect.Code(proxy.CodeOf(err)), err)
 	}
+	if link.TooLarge(err) {
+		return errorf(connect.CodeResourceExhausted, "the headers of the request are larger than Limits.MaxHeaderBytes of the host: %w", err)
+	}
 	if link.Lost(err) && !link.Unprocessed(err) {
 		return &lostError{err: c.explainLink(err)}
 	}

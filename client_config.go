@@ -135,7 +135,7 @@ func (c *ClientConfig) validateTrust() error {
 		return fieldError("Secret", "has %d bytes; write at least %d random ones", len(c.Secret), minSecretBytes)
 	}
 	if c.Timeout < 0 {
-		return fieldError("Timeout", "is negative")
+		return fieldError("Timeout", isNegative)
 	}
 	if c.HTTPClient != nil && (c.TLS != nil || len(c.PinnedKeys) > 0 || c.HostIdentity != "") {
 		return fieldError("HTTPClient", "brings its own TLS; remove TLS, PinnedKeys and HostIdentity, or HTTPClient")

@@ -62,6 +62,9 @@ func fieldError(field, format string, args ...any) error {
 	return fmt.Errorf("%w: %s: %s", ErrInvalidConfig, field, fmt.Sprintf(format, args...))
 }
 
+// isNegative says of a field that is, what to write: zero of each such field is its default.
+const isNegative = "is negative; write 0 for the default, or more"
+
 // Errors to peers. They are constant: what happened goes to the host's log and
 // audit sink, a stranger gets nothing to learn from.
 var (
@@ -72,6 +75,7 @@ var (
 	errDenied          = errors.New("permission denied")
 	errNotAvailable    = errors.New("not available")
 	errTooMany         = errors.New("too many requests")
+	errTooManyBytes    = errors.New("too many bytes")
 	errIdentityEnded   = errors.New("identity ended")
 	errGrantRevoked    = errors.New("grant revoked")
 	errWithdrawn       = errors.New("not allowed any more")
@@ -83,10 +87,26 @@ var (
 	errProviderBusy    = errors.New("the provider has no room for the call")
 )
 
+// What there is too much of, as the audit has it: with the fields that set how much there may be.
+const (
+	tooManyRequests = "request rate (Limits.RequestsPerSecond, Limits.RequestBurst)"
+	tooManyRenewals = "rate of renewals (Limits.HandshakesPerSecond, Limits.HandshakeBurst)"
+	tooManyChanges  = "rate of changes (Limits.ChangesPerSecond, Limits.ChangeBurst)"
+	tooManyBytes    = "bytes (Limits.BytesPerSecond, Limits.BytesBurst)"
+	tooManyCalls    = "open calls (Limits.MaxOpenCallsPerIdentity, or of all together Limits.MaxOpenCalls)"
+	tooManyWatches  = "watches (Limits.MaxWatchesPerPlugin, or of all together Limits.MaxWatches)"
+	tooManyGrants   = "grants (Limits.MaxGrantsPerIdentity)"
+	tooManyServices = "registrations (Limits.MaxRegistrationsPerPlugin, Limits.MaxRegistrationsPerType, or of all together " +
+		"Limits.MaxRegistrations)"
+)
+
 // busy says that the host has too much to do, and when to try again: in a
 // google.rpc.RetryInfo, as gRPC's clients expect it. Zero does not say when.
-func busy(after time.Duration) *connect.Error {
-	err := connect.NewError(connect.CodeResourceExhausted, errTooMany)
+func busy(after time.Duration) *connect.Error { return busyFor(errTooMany, after) }
+
+// busyFor is busy with what there is too much of.
+func busyFor(what error, after time.Duration) *connect.Error {
+	err := connect.NewError(connect.CodeResourceExhausted, what)
 	if after <= 0 {
 		return err
 	}

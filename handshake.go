@@ -83,7 +83,9 @@ func identifyEnrolling(ctx context.Context, h *hub, p *peer, r *http.Request) (c
 	if no != nil {
 		return ctx, admission{}, no
 	}
-	return ctx, admission{caller: c, budget: callerBudget("renewal:", c.id, h.settings().limits.handshakeRate())}, nil
+	pays := callerBudget("renewal:", c.id, h.settings().limits.handshakeRate())
+	pays.renewal = true
+	return ctx, admission{caller: c, budget: pays}, nil
 }
 
 // ValidateToken reports whether token is a live token of runtimeID. It does not
@@ -153,7 +155,7 @@ func (s *HandshakeServer) peerOf(ctx context.Context, req connect.AnyRequest) (c
 		s.hub.auditEvent(ctx, AuditEvent{Kind: no.kind, Procedure: req.Spec().Procedure, RuntimeID: no.runtimeID, Reason: no.reason})
 		return ctx, nil, connect.NewError(no.code, no.err)
 	case !s.hub.spend(a.budget):
-		s.hub.auditCall(ctx, AuditLimited, req.Spec().Procedure, "request rate")
+		s.hub.auditCall(ctx, AuditLimited, req.Spec().Procedure, a.budget.limit())
 		return ctx, nil, connect.NewError(connect.CodeResourceExhausted, errTooMany)
 	}
 	return ctx, p, nil

@@ -95,7 +95,7 @@ func (c HealthProbeConfig) validate() error {
 		{"Lease", c.Lease < 0},
 	} {
 		if f.negative {
-			return fieldError("HealthProbe."+f.name, "is negative")
+			return fieldError("HealthProbe."+f.name, isNegative)
 		}
 	}
 	if d := c.withDefaults(); d.Lease < 2*d.Interval {

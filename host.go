@@ -457,7 +457,7 @@ func (c *ServeConfig) validateVersions() error {
 	lowest := cmp.Or(c.MinProtocolVersion, highest)
 	switch {
 	case highest < 0:
-		return fieldError("ProtocolVersion", "is negative")
+		return fieldError("ProtocolVersion", isNegative)
 	case lowest < 0 || lowest > highest:
 		return fieldError("MinProtocolVersion", "must lie between 1 and ProtocolVersion (%d)", highest)
 	case c.DeprecatedBelow < 0 || c.DeprecatedBelow > highest:
@@ -469,11 +469,11 @@ func (c *ServeConfig) validateVersions() error {
 func (c *ServeConfig) validateDurations() error {
 	switch {
 	case c.GracefulShutdownTimeout < 0:
-		return fieldError("GracefulShutdownTimeout", "is negative")
+		return fieldError("GracefulShutdownTimeout", isNegative)
 	case c.RuntimeTokenTTL < 0:
-		return fieldError("RuntimeTokenTTL", "is negative")
+		return fieldError("RuntimeTokenTTL", isNegative)
 	case c.CapabilityGrantTTL < 0:
-		return fieldError("CapabilityGrantTTL", "is negative")
+		return fieldError("CapabilityGrantTTL", isNegative)
 	}
 	return nil
 }

@@ -189,6 +189,15 @@ type budget struct {
 	key      string
 	rate     Rate
 	stranger bool // it belongs to an address, not to an identity
+	renewal  bool // it is that of an identity's renewals
+}
+
+// limit says what there is not enough of.
+func (b budget) limit() string {
+	if b.renewal {
+		return tooManyRenewals
+	}
+	return tooManyRequests
 }
 
 // callerBudget is one that an identity has.
@@ -454,7 +463,7 @@ func (m *member) spendChange(ctx context.Context, c *caller, about AuditEvent) e
 	if c == nil || c.hub.spend(callerBudget("change:", c.id, c.hub.settings().limits.changeRate())) {
 		return nil
 	}
-	about.Kind, about.Reason = AuditLimited, "rate of changes"
+	about.Kind, about.Reason = AuditLimited, tooManyChanges
 	m.note(ctx, about)
 	return busy(c.hub.settings().limits.changeRate().wait())
 }

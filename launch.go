@@ -200,12 +200,12 @@ func (s PluginSpec) validate() error {
 	case s.Port < 0 || s.Port > maxPort:
 		return field("Port", "%d is no port; write 0 for any", s.Port)
 	case s.ReadyTimeout < 0:
-		return field("ReadyTimeout", "is negative")
+		return field("ReadyTimeout", isNegative)
 	case s.StopGrace < 0:
-		return field("StopGrace", "is negative")
+		return field("StopGrace", isNegative)
 	}
 	if err := s.Restart.validate(); err != "" {
-		return field("Restart."+err, "is negative")
+		return field("Restart."+err, isNegative)
 	}
 	if s.GoPlugin != nil {
 		if err := s.validateGoPlugin(field); err != nil {

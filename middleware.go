@@ -66,27 +66,41 @@ func (m *middleware) receive(h *hub, a *admission, w http.ResponseWriter, r *htt
 	}
 	*a = admitted
 	proveHolder(ctx, h, p, a.caller)
-	if wait, what := m.pay(h, a); what != "" {
-		tooMuch(ctx, h, limited{what, wait}, w, r)
+	if short := m.pay(h, a, r); short.what != "" {
+		tooMuch(ctx, h, short, w, r)
 		return nil
 	}
 	return ctx
 }
 
 // pay takes a request from its budget, and looks whether the bytes of its caller are paid.
-// What is returned says of what there is not enough, empty for nothing, and until when.
-func (m *middleware) pay(h *hub, a *admission) (wait time.Duration, what string) {
+// What is returned says of what there is not enough, the zero value for nothing, and until when.
+func (m *middleware) pay(h *hub, a *admission, r *http.Request) limited {
 	if !h.spend(a.budget) {
-		return a.budget.rate.wait(), "request rate"
+		return limited{a.budget.limit(), a.budget.rate.wait()}
 	}
 	if a.caller == nil || m.route.vital {
-		return 0, ""
+		return limited{}
 	}
 	a.caller.came = h.clock.Now()
-	if debt := h.shareOf(a.caller.id).carried.Debt(a.caller.came); debt > 0 {
-		return debt, "bytes"
+	carried := h.shareOf(a.caller.id).carried
+	if debt := carried.Debt(a.caller.came); debt > 0 {
+		return limited{tooManyBytes, carried.After(debt, bytesOf(r))}
 	}
-	return 0, ""
+	return limited{}
+}
+
+// bytesOf is what a request takes to carry, about: its head once more, which was paid for before
+// it was refused, and its message twice, of which the first is still on its way.
+func bytesOf(r *http.Request) int64 {
+	const overhead = 32 // of a field, as HTTP/2 counts it
+	n := int64(len(r.URL.Path)) + 2*max(r.ContentLength, 0)
+	for name, values := range r.Header {
+		for _, v := range values {
+			n += int64(len(name) + len(v) + overhead)
+		}
+	}
+	return n
 }
 
 // admit serves a request unless its caller has as much open as it may, and counts it among
@@ -99,7 +113,7 @@ func (m *middleware) admit(ctx context.Context, h *hub, a *admission, w http.Res
 	}
 	l := &h.settings().limits
 	if !h.open.Enter(key, seats.Bound{Most: l.MaxOpenCalls, Each: l.MaxOpenCallsPerIdentity}) {
-		tooMuch(ctx, h, limited{"open calls", seatWait}, w, r)
+		tooMuch(ctx, h, limited{tooManyCalls, seatWait}, w, r)
 		return
 	}
 	defer func() { leaveSeat(w, h, key) }()
@@ -114,7 +128,7 @@ func (m *middleware) admit(ctx context.Context, h *hub, a *admission, w http.Res
 func (m *middleware) admitWatch(ctx context.Context, h *hub, a *admission, w http.ResponseWriter, r *http.Request) {
 	yield, ok := h.seatWatch(a.seatKey())
 	if !ok {
-		tooMuch(ctx, h, limited{"watches", seatWait}, w, r)
+		tooMuch(ctx, h, limited{tooManyWatches, seatWait}, w, r)
 		return
 	}
 	defer yield()
@@ -133,7 +147,11 @@ type limited struct {
 func tooMuch(ctx context.Context, h *hub, of limited, w http.ResponseWriter, r *http.Request) {
 	refusedOn(ctx)
 	h.auditCall(ctx, AuditLimited, r.URL.Path, of.what)
-	refuse(w, r, connect.CodeResourceExhausted, busy(of.wait))
+	err := busy(of.wait)
+	if of.what == tooManyBytes {
+		err = busyFor(errTooManyBytes, of.wait)
+	}
+	refuse(w, r, connect.CodeResourceExhausted, err)
 }
 
 // seatWait is when whoever has too much open is asked to come again.

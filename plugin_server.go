@@ -191,9 +191,9 @@ func (c *PluginServerConfig) validateServing() error {
 	}
 	switch {
 	case c.HealthInterval < 0:
-		return fieldError("HealthInterval", "is negative")
+		return fieldError("HealthInterval", isNegative)
 	case c.GracefulShutdownTimeout < 0:
-		return fieldError("GracefulShutdownTimeout", "is negative")
+		return fieldError("GracefulShutdownTimeout", isNegative)
 	case c.Client.AllowInsecure && c.TLS != nil:
 		return fieldError("TLS", "cannot be combined with Client.AllowInsecure; remove one of them")
 	case !c.Client.AllowInsecure && len(c.Services) > 0 && certs.ServerLeaf(c.serverBase()) == nil:

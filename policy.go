@@ -252,7 +252,7 @@ func (p PluginPolicy) validate(field string) error {
 		return fieldError(field+".Secret", "has %d bytes; write at least %d random ones", len(p.Secret), minSecretBytes)
 	}
 	if p.MaxInstances < 0 {
-		return fieldError(field+".MaxInstances", "is negative")
+		return fieldError(field+".MaxInstances", isNegative)
 	}
 	if _, err := certs.ParsePins(p.PinnedKeys); err != nil {
 		return fieldError(field+".PinnedKeys", "%v", err)
@@ -304,9 +304,9 @@ func validateProcedures(plugin string, procedures []string) error {
 func (a HandshakeAuth) validate() error {
 	switch {
 	case a.MaxClockSkew < 0:
-		return fieldError("HandshakeAuth.MaxClockSkew", "is negative")
+		return fieldError("HandshakeAuth.MaxClockSkew", isNegative)
 	case a.ReplayCacheSize < 0:
-		return fieldError("HandshakeAuth.ReplayCacheSize", "is negative")
+		return fieldError("HandshakeAuth.ReplayCacheSize", isNegative)
 	}
 	return nil
 }

@@ -448,7 +448,7 @@ func (s *ServiceRegistry) registerError(ctx context.Context, err error, serviceT
 		s.note(ctx, RightProvides.event(AuditConflict, procedure, serviceType, "the path overlaps that of another type of the plugin"))
 		return connect.NewError(connect.CodeInvalidArgument, errPathOverlaps)
 	case errors.Is(err, catalog.ErrLimit):
-		s.note(ctx, RightProvides.event(AuditLimited, procedure, serviceType, err.Error()))
+		s.note(ctx, RightProvides.event(AuditLimited, procedure, serviceType, tooManyServices))
 		return connect.NewError(connect.CodeResourceExhausted, errTooMany)
 	}
 	return connect.NewError(connect.CodeInternal, errNotAvailable)

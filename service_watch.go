@@ -222,7 +222,7 @@ func (c *Client) undeclared(err error, serviceType string) error {
 	case connect.CodeOf(err) != connect.CodeNotFound || c.currentIdentity().managed:
 		return err
 	case declared:
-		return fmt.Errorf("%q is declared; the host's policy may lack it, its log says: %w", serviceType, err)
+		return fmt.Errorf("%w (%q is declared; the host's policy may lack it, which the host's log says)", err, serviceType)
 	}
 	return fmt.Errorf("ClientConfig.Metadata.Requires does not name %q, and a host lets nobody use what was not declared; add it: %w",
 		serviceType, err)

@@ -418,7 +418,7 @@ func (s *ServiceRegistry) mayWatch(ctx context.Context, c *caller, serviceType, 
 func (s *ServiceRegistry) watchError(ctx context.Context, err error, serviceType, procedure string) error {
 	switch {
 	case errors.Is(err, catalog.ErrLimit):
-		s.note(ctx, RightRequires.event(AuditLimited, procedure, serviceType, "watches"))
+		s.note(ctx, RightRequires.event(AuditLimited, procedure, serviceType, tooManyWatches))
 		return connect.NewError(connect.CodeResourceExhausted, errTooMany)
 	case ctx.Err() != nil:
 		return endOfStream(ctx)

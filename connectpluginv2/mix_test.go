@@ -100,7 +100,7 @@ func TestMix_RefusalsAreTheSame(t *testing.T) {
 	same(t, closed, "canceled: the connection to the service is closed")
 	policy := hosttest.Rights(map[string][2][]string{"first": {{"first"}, nil}, "second": {{"second"}, nil}, "caller": {}})
 	hosttest.SetPolicy(t, rig.Host, policy)
-	refused := `not_found: watch: "second" is declared; the host's policy may lack it, its log says: not available`
+	refused := `not_found: watch: not available ("second" is declared; the host's policy may lack it, which the host's log says)`
 	hosttest.Eventually(t, "the service is refused", func() bool {
 		return said(echo.CallUnary(t.Context(), conn, nil, nil).Err) == refused
 	})

@@ -207,7 +207,11 @@ func readCheckpoint(name string) (*connectplugin.AuditCheckpoint, error) {
 	}
 	var p connectplugin.AuditCheckpoint
 	if err := json.Unmarshal(text, &p); err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return nil, fmt.Errorf("--checkpoint %s is no checkpoint: %w", name, err)
+	}
+	if p.Sequence == 0 || p.Signature == "" {
+		return nil, fmt.Errorf("--checkpoint %s is no checkpoint, which has seq, prev, time and signature: name the file that the host's "+
+			"AuditSink kept elsewhere", name)
 	}
 	return &p, nil
 }

@@ -29,6 +29,9 @@ func (t *tool) authority() *cobra.Command {
 		if dir == "" {
 			return nil, wrongUsage("--dir is missing: name the directory of the authority")
 		}
+		if ttl < 0 {
+			return nil, wrongUsage("--ttl %s is negative: write how long the credentials are to be valid, such as 720h", ttl)
+		}
 		a, err := connectplugin.LoadAuthority(connectplugin.AuthorityConfig{Dir: dir, CertificateTTL: ttl})
 		if errors.Is(err, fs.ErrNotExist) {
 			err = fmt.Errorf("--dir: there is no authority in %s: name another, or make one with `connectpluginctl ca new --dir %[1]s`", dir)

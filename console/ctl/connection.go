@@ -28,8 +28,8 @@ type connection struct {
 func (c *connection) flags(f *pflag.FlagSet) {
 	f.StringVar(&c.host, "host", cmp.Or(os.Getenv("CONNECTPLUGIN_HOST"), "https://127.0.0.1:8443"),
 		"base URL of the host (CONNECTPLUGIN_HOST)")
-	f.StringVar(&c.selfID, "self-id", cmp.Or(os.Getenv("CONNECTPLUGIN_SELF_ID"), "operator"),
-		"who you are to the host's policy (CONNECTPLUGIN_SELF_ID)")
+	f.StringVar(&c.selfID, "self-id", os.Getenv("CONNECTPLUGIN_SELF_ID"),
+		"who you are to the host's policy (CONNECTPLUGIN_SELF_ID; else the self id that ca write put into --credentials, or operator)")
 	f.StringVar(&c.credentials, "credentials", os.Getenv("CONNECTPLUGIN_CREDENTIALS"),
 		"directory with tls.crt, tls.key and ca.crt, as ca write makes it (CONNECTPLUGIN_CREDENTIALS)")
 	f.StringVar(&c.secretFile, "secret-file", os.Getenv("CONNECTPLUGIN_SECRET_FILE"),
@@ -54,6 +54,7 @@ func (c *connection) open(ctx context.Context) (*operator, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
+	c.selfID = cmp.Or(c.selfID, c.certified(), defaultSelfID)
 	cfg := connectplugin.ClientConfig{HostURL: c.host, SelfID: c.selfID, SelfVersion: "1.0.0", AllowInsecure: c.insecure, Timeout: c.timeout}
 	var err error
 	if !c.insecure {
@@ -84,6 +85,26 @@ func (c *connection) open(ctx context.Context) (*operator, error) {
 	}, nil
 }
 
+// defaultSelfID is that of who says none.
+const defaultSelfID = "operator"
+
+// certified returns the self id for which an authority wrote the credentials, empty where they are
+// others, or none.
+func (c *connection) certified() string {
+	if c.insecure || c.credentials == "" {
+		return ""
+	}
+	leaf, err := leafIn(c.credentials)
+	if err != nil || len(leaf.URIs) == 0 {
+		return ""
+	}
+	selfID, ok := strings.CutPrefix(leaf.URIs[0].Path, "/plugin/")
+	if !ok || strings.Contains(selfID, "/") {
+		return ""
+	}
+	return selfID
+}
+
 // check refuses flags that contradict one another.
 func (c *connection) check() error {
 	plaintext := strings.HasPrefix(c.host, "http://")
@@ -92,6 +113,8 @@ func (c *connection) check() error {
 		return wrongUsage("--host %s is plaintext: write https://, or add --insecure for a host for development", c.host)
 	case !plaintext && c.insecure:
 		return wrongUsage("--insecure speaks plaintext: write --host http://ADDRESS:PORT, or leave it out for %s", c.host)
+	case !plaintext && !strings.HasPrefix(c.host, "https://"):
+		return wrongUsage("--host %s is no URL of a host: write --host https://ADDRESS:PORT", c.host)
 	}
 	return nil
 }
@@ -104,7 +127,7 @@ func (c *connection) tls() (*tls.Config, error) {
 	cfg, err := connectplugin.LoadCredentials(connectplugin.CredentialsConfig{Dir: c.credentials})
 	if _, missing := os.Stat(c.credentials); errors.Is(missing, fs.ErrNotExist) {
 		return nil, fmt.Errorf("--credentials: there is no directory %s: name one that `connectpluginctl ca write` made, "+
-			"or make it with `connectpluginctl ca write %s %s --dir CA`", c.credentials, c.selfID, c.credentials)
+			"or make it with `connectpluginctl ca write %s %s --dir CA`", c.credentials, cmp.Or(c.selfID, defaultSelfID), c.credentials)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("--credentials: %w\nconnectpluginctl ca renew %s --dir CA writes them again, for another day or --ttl; "+

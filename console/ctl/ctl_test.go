@@ -294,6 +294,16 @@ func TestAudit(t *testing.T) {
 	if !strings.Contains(out, "the log holds: lines 1 to 5, 3 events") || !strings.Contains(out, "cut off") {
 		t.Error(out)
 	}
+	for text, want := range map[string]string{`{"Plugins": {}}`: "which has seq, prev, time and signature", "kept": "is no checkpoint"} {
+		wrong := filepath.Join(dir, "wrong.json")
+		if err := os.WriteFile(wrong, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, errs = run(t, 1, "audit", "verify", log, "--key", filepath.Join(dir, "audit.pub"), "--checkpoint", wrong)
+		if !strings.Contains(errs, "--checkpoint "+wrong) || !strings.Contains(errs, want) {
+			t.Errorf("a file that is no checkpoint: %s", errs)
+		}
+	}
 	out, _ = run(t, 0, "audit", "verify", log, "--key", filepath.Join(dir, "audit.pub"), "--checkpoint", filepath.Join(dir, "kept.json"))
 	if strings.Contains(out, "cut off") {
 		t.Error(out)
@@ -369,6 +379,13 @@ func TestUsage(t *testing.T) {
 		{[]string{"plugins", "--host", "http://127.0.0.1:1"}, 2, "--insecure"},
 		{[]string{"plugins", "--host", "https://127.0.0.1:1", "--insecure"}, 2, "--insecure speaks plaintext"},
 		{[]string{"plugins", "--host", "http://127.0.0.1:1", "--insecure", "--secret-file", os.DevNull}, 1, "is empty"},
+		{[]string{"plugins", "--host", "127.0.0.1:18743"}, 2, "--host 127.0.0.1:18743 is no URL of a host: write --host https://"},
+		{[]string{"ca", "write", "api", missing, "--dir", missing, "--ttl", "-1h"}, 2, "--ttl -1h0m0s is negative"},
+		{[]string{"audit", "verify", "log", "--from", "-1"}, 2, "--from -1: write a whole number that is not negative"},
+		{[]string{"plugins", "--timeout", "5"}, 2, "--timeout 5: write a time such as 30s"},
+		{[]string{"policy"}, 2, "takes a command, check or reload"},
+		{[]string{"audit"}, 2, "takes a command, key or verify"},
+		{[]string{"ca"}, 2, "takes a command, list or new or renew or write"},
 		{[]string{"revoke"}, 2, "SELF_ID"},
 		{[]string{"plugins", "--credentials", ""}, 2, "--credentials is missing"},
 		{[]string{"plugins", "--credentials", t.TempDir()}, 1, "ca renew"},

@@ -46,7 +46,7 @@ func (t *tool) policyCheck() *cobra.Command {
 			}
 			return t.with(c.Context(), func(ctx context.Context, o *operator) error {
 				res, err := o.read.CheckPolicy(ctx, connect.NewRequest(&adminv1.CheckPolicyRequest{Policy: document}))
-				if connect.CodeOf(err) == connect.CodeInvalidArgument && err != nil {
+				if err != nil && (connect.CodeOf(err) == connect.CodeInvalidArgument || document == nil && o.unloadable(ctx, err)) {
 					return &foundError{err}
 				}
 				switch {
@@ -59,6 +59,15 @@ func (t *tool) policyCheck() *cobra.Command {
 			})
 		},
 	}
+}
+
+// unloadable reports that a host which loads a policy could not.
+func (o *operator) unloadable(ctx context.Context, err error) bool {
+	if connect.CodeOf(err) != connect.CodeFailedPrecondition {
+		return false
+	}
+	res, err := o.read.GetSnapshot(ctx, connect.NewRequest(&adminv1.GetSnapshotRequest{MaxEntries: 1}))
+	return err == nil && res.Msg.GetSnapshot().GetHost().GetReloadsPolicy()
 }
 
 func (t *tool) policyChanges(m *adminv1.CheckPolicyResponse, alone bool) error {

@@ -15,6 +15,7 @@ import (
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
 )
@@ -188,7 +189,7 @@ func (t *tool) root() *cobra.Command {
 			return nil
 		},
 	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{inWords(err)} })
 	flags := root.PersistentFlags()
 	flags.StringVarP(&output, "output", "o", "table", "table, wide (plugins with rights and certificates) or json")
 	t.to.flags(flags)
@@ -197,6 +198,21 @@ func (t *tool) root() *cobra.Command {
 		t.revoke(), t.readmit(), t.drain(), t.replace(), t.policy(), t.audit(), t.authority(), t.page(),
 	)
 	return root
+}
+
+// inWords says what a flag takes that got something else.
+func inWords(err error) error {
+	invalid, ok := errors.AsType[*pflag.InvalidValueError](err)
+	if !ok {
+		return err
+	}
+	takes := map[string]string{
+		"uint64": "a whole number that is not negative", "duration": "a time such as 30s or 720h",
+	}[invalid.GetFlag().Value.Type()]
+	if takes == "" {
+		return err
+	}
+	return fmt.Errorf("--%s %s: write %s", invalid.GetFlag().Name, invalid.GetValue(), takes)
 }
 
 // version is that of the module, as it was built.
@@ -213,7 +229,11 @@ func group(use, short string, of ...*cobra.Command) *cobra.Command {
 		if len(args) > 0 {
 			return wrongUsage("%s has no command %q: see %s --help", c.CommandPath(), args[0], c.CommandPath())
 		}
-		return c.Help()
+		var names []string
+		for _, sub := range c.Commands() {
+			names = append(names, sub.Name())
+		}
+		return wrongUsage("%s takes a command, %s: see %[1]s --help", c.CommandPath(), strings.Join(names, " or "))
 	}}
 	c.AddCommand(of...)
 	return c

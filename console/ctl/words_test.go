@@ -40,6 +40,25 @@ func TestPolicyCheck_AsTheHostLoadsIt(t *testing.T) {
 	}
 }
 
+// What the host cannot load does not hold either, and whoever has credentials need not say whose they are.
+func TestPolicyCheck_OfWhatTheHostCannotLoad(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	h := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		admits(c, r.Authority)
+		c.Policy.Plugins["eve"] = c.Policy.Plugins["operator"]
+		c.Admin = &connectplugin.AdminConfig{LoadPolicy: func(context.Context) (*connectplugin.Policy, error) { return nil, os.ErrNotExist }}
+	})
+	eve := filepath.Join(r.dir, "eve")
+	run(t, 0, "ca", "write", "eve", eve, "--dir", filepath.Join(r.dir, "ca"))
+	if _, errs := run(t, 3, "policy", "check", "--host", h.URL, "--credentials", eve); !strings.Contains(errs, "the policy was not loaded") {
+		t.Errorf("what does not load: %s", errs)
+	}
+	if out, _ := run(t, 0, "plugins", "--host", h.URL, "--credentials", eve); !strings.Contains(out, "eve") || strings.Contains(out, "operator") {
+		t.Errorf("who looks: %s", out)
+	}
+}
+
 // Credentials last as long as somebody says.
 func TestCA_TTL(t *testing.T) {
 	t.Parallel()

@@ -61,7 +61,7 @@ func decisions(log *slog.Logger, counts *expvar.Map) func(connectplugin.AuditEve
 	return func(e connectplugin.AuditEvent) {
 		counts.Add(string(e.Kind), 1)
 		log.Info("audit", "kind", e.Kind, "peer", e.Peer, "plugin", e.SelfID, "runtime_id", e.RuntimeID,
-			"procedure", e.Procedure, "subject", e.Subject, "right", e.Right, "reason", e.Reason)
+			"procedure", e.Procedure, "subject", e.Subject, "right", e.Right, "target", e.Target, "count", e.Count, "reason", e.Reason)
 	}
 }
 

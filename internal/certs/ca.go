@@ -274,7 +274,7 @@ func (c *CA) check(r Request, now time.Time) error {
 
 	for _, host := range r.Hosts {
 		if net.ParseIP(host) == nil && !isDNSName(host) {
-			return fmt.Errorf("%w: %q is neither an IP address nor a DNS name", ErrHost, host)
+			return fmt.Errorf("%w: %q is neither an IP address nor a DNS name; write it without scheme, brackets and port", ErrHost, host)
 		}
 	}
 

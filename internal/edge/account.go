@@ -49,6 +49,13 @@ func (a *Account) Debt(now time.Time) time.Duration {
 	return time.Duration(min(-a.left/a.perSecond, longestDebt.Seconds()) * float64(time.Second))
 }
 
+// After returns when the account can pay for n bytes more than a debt, a minute at most: whoever was
+// refused for that debt and comes again with n bytes before is refused again.
+func (a *Account) After(debt time.Duration, n int64) time.Duration {
+	seconds := min(debt.Seconds()+float64(n)/a.perSecond, longestDebt.Seconds())
+	return time.Duration(seconds * float64(time.Second))
+}
+
 // count says that it pays for n connections more.
 func (a *Account) count(n int64) {
 	if a != nil {

@@ -107,8 +107,11 @@ func TestAccount_PausesAreShort(t *testing.T) {
 		if err := pass(peer, c, 100); err != nil {
 			t.Fatal(err)
 		}
-		if debt := a.Debt(time.Now()); debt != time.Minute {
-			t.Errorf("the debtor is told %v", debt)
+		if debt := a.Debt(time.Now()); debt != time.Minute || a.After(debt, 1<<40) != time.Minute {
+			t.Errorf("the debtor is told %v, then %v", debt, a.After(debt, 1<<40))
+		}
+		if after := edge.NewAccount(100, 100).After(2*time.Second, 50); after != 2500*time.Millisecond {
+			t.Errorf("who comes again with 50 bytes is told %v", after)
 		}
 		begun := time.Now()
 		if err := pass(peer, c, 100); err != nil || time.Since(begun) != time.Second {

@@ -59,6 +59,10 @@ func Lost(err error) bool {
 	return ok || errors.Is(err, h2.ErrLost) || errors.Is(err, h2.ErrClosed)
 }
 
+// TooLarge reports that a request failed because the server takes no header list as large as
+// its own. Nothing was sent.
+func TooLarge(err error) bool { return errors.Is(err, h2.ErrTooLarge) }
+
 // unreached is why there was no connection for a request.
 type unreached struct{ err error }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -11,6 +12,7 @@ import (
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest/echo"
 )
@@ -95,11 +97,52 @@ func TestAudit_ATK14_EveryFieldOfLimitsIsReached(t *testing.T) {
 		delete(bounds, name)
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			b.reach(t, newRig(t, b.set, nil))
+			r := newRig(t, b.set, nil)
+			b.reach(t, r)
+			if slices.Contains(namedInAudit, name) {
+				auditNames(t, r, "Limits."+name)
+			}
 		})
 	}
 	for name := range bounds {
 		t.Errorf("Limits.%s: there is no such field", name)
+	}
+}
+
+// namedInAudit are the fields that the audit names when they are reached.
+var namedInAudit = []string{
+	"RequestsPerSecond", "RequestBurst", "BytesPerSecond", "BytesBurst", "ChangesPerSecond", "ChangeBurst", "MaxOpenCalls", "MaxOpenCallsPerIdentity",
+	"MaxGrantsPerIdentity", "MaxRegistrations", "MaxRegistrationsPerPlugin", "MaxRegistrationsPerType", "MaxWatches", "MaxWatchesPerPlugin",
+}
+
+// auditNames demands an event that says which field was reached.
+func auditNames(t *testing.T, r *rig, field string) {
+	t.Helper()
+	for _, e := range r.Audit.Events() {
+		if e.Kind == connectplugin.AuditLimited && strings.Contains(e.Reason, field) {
+			return
+		}
+	}
+	t.Errorf("no audit event names %s: %v", field, r.Audit.Events())
+}
+
+// What is negative elsewhere is named, too, with what to write.
+func TestAudit_ATK14_NegativeFieldsSayWhatToWrite(t *testing.T) {
+	t.Parallel()
+	authority := hosttest.NewAuthority(t)
+	for field, edit := range map[string]func(*connectplugin.ServeConfig){
+		"GracefulShutdownTimeout": func(c *connectplugin.ServeConfig) { c.GracefulShutdownTimeout = -1 },
+		"RuntimeTokenTTL":         func(c *connectplugin.ServeConfig) { c.RuntimeTokenTTL = -1 },
+		"HealthProbe.Lease":       func(c *connectplugin.ServeConfig) { c.HealthProbe.Lease = -1 },
+		`Policy.Plugins["a"].MaxInstances`: func(c *connectplugin.ServeConfig) {
+			c.Policy = hosttest.PolicyOf("a", func(p *connectplugin.PluginPolicy) { p.MaxInstances = -1 })
+		},
+	} {
+		cfg := &connectplugin.ServeConfig{Authority: authority}
+		edit(cfg)
+		if err := cfg.Validate(); err == nil || !strings.Contains(err.Error(), field+": is negative; write 0 for the default") {
+			t.Errorf("%s: %v", field, err)
+		}
 	}
 }
 
@@ -145,6 +188,13 @@ func messageBounds() map[string]bound {
 				t.Errorf("a header of 64 KiB: %s", answer)
 			}
 			tooManyFields(t, r)
+			r.call(t)
+			req := connect.NewRequest(&connectpluginv1.HealthCheckRequest{})
+			req.Header().Set("X-Long", strings.Repeat("x", 2*low))
+			_, err := connectpluginv1connect.NewHealthServiceClient(r.caller.HTTPClient(), r.URL).Check(t.Context(), req)
+			if connect.CodeOf(err) != connect.CodeResourceExhausted || !strings.Contains(err.Error(), "Limits.MaxHeaderBytes") {
+				t.Errorf("a large header of a client: %v", err)
+			}
 		}},
 		"MaxMessageBytes": {func(l *connectplugin.Limits) { l.MaxMessageBytes = low }, func(t *testing.T, r *rig) {
 			t.Helper()

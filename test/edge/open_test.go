@@ -55,7 +55,7 @@ func TestAudit_ATK05_HealthWatchesCount(t *testing.T) {
 					t.Fatal(err)
 				}
 				_, err = healthWatch(t, host, bad, opts...)
-				if connect.CodeOf(err) != connect.CodeResourceExhausted || !retryHint(err) {
+				if connect.CodeOf(err) != connect.CodeResourceExhausted || retryHint(err) <= 0 {
 					t.Errorf("one too many: %v, want resource_exhausted and when to come again", err)
 				}
 				if _, err := healthWatch(t, host, other, opts...); (err == nil) != (name == "each") {
@@ -161,7 +161,7 @@ func TestAudit_ATK14_OpenCallsAreBounded(t *testing.T) {
 				}
 			}
 			for name, place := range places {
-				if _, err := openStream(t, bad.HTTPClient(), place, opts...); connect.CodeOf(err) != connect.CodeResourceExhausted || !retryHint(err) {
+				if _, err := openStream(t, bad.HTTPClient(), place, opts...); connect.CodeOf(err) != connect.CodeResourceExhausted || retryHint(err) <= 0 {
 					t.Errorf("%s: one too many: %v, want resource_exhausted and when to come again", name, err)
 				}
 				if _, err := openStream(t, good.HTTPClient(), own[name], opts...); err != nil {

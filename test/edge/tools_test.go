@@ -6,8 +6,11 @@ import (
 	"errors"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
@@ -54,16 +57,21 @@ func grantOf(t *testing.T, host *hosttest.Host, c *connectplugin.Client) *connec
 	return resp.Msg.GetGrant()
 }
 
-// retryHint reports whether an error says when to come again.
-func retryHint(err error) bool {
+// retryHint returns when an error says to come again, zero where it does not.
+func retryHint(err error) time.Duration {
 	coded, ok := errors.AsType[*connect.Error](err)
 	if !ok {
-		return false
+		return 0
 	}
 	for _, d := range coded.Details() {
 		if d.Type() == "google.rpc.RetryInfo" {
-			return true
+			// Field 1 of a RetryInfo is a Duration: a tag, a length, the message.
+			var delay durationpb.Duration
+			if len(d.Bytes()) < 2 || proto.Unmarshal(d.Bytes()[2:], &delay) != nil {
+				return 0
+			}
+			return delay.AsDuration()
 		}
 	}
-	return false
+	return 0
 }

@@ -53,8 +53,8 @@ func TestAudit_PROTO41_ClientRefusesPlaintextURL(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.Close() })
-	if err := c.Connect(t.Context()); !errors.Is(err, connectplugin.ErrNoReadyEndpoints) {
-		t.Errorf("Connect through discovery of plaintext: %v, want ErrNoReadyEndpoints", err)
+	if err := c.Connect(t.Context()); !errors.Is(err, connectplugin.ErrNoReadyEndpoints) || !strings.Contains(err.Error(), "AllowInsecure") {
+		t.Errorf("Connect through discovery of plaintext: %v, want ErrNoReadyEndpoints, and the field", err)
 	}
 	c.SetRuntimeIdentity("api-1", "token", "http://127.0.0.1:1")
 	if got := c.RuntimeToken(); got != "" {

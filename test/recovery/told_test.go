@@ -98,7 +98,7 @@ func TestAudit_USE39_AMissingRightIsNamed(t *testing.T) {
 		t.Errorf("registration: %v", err)
 	}
 	_, err = host.Enrol(t, "api", hosttest.Requiring(echoType)).Service(t.Context(), echoType, "")
-	if err == nil || !strings.Contains(err.Error(), `"echo" is declared; the host's policy may lack it`) {
+	if err == nil || !strings.Contains(err.Error(), `not available ("echo" is declared; the host's policy may lack it`) {
 		t.Errorf("service: %v", err)
 	}
 	if _, err := host.Enrol(t, "modest", nil).Service(t.Context(), echoType, ""); err == nil {
