@@ -173,7 +173,8 @@ func (t *tool) root() *cobra.Command {
 	var output string
 	root := &cobra.Command{
 		Use: "connectpluginctl", Short: "look at a host of plugins, and change it",
-		Long: "connectpluginctl looks at a host of plugins, and changes it.\n\n" + exitCodes, SilenceErrors: true, SilenceUsage: true, Version: version(),
+		Long:          "connectpluginctl looks at a host of plugins, and changes it.\n\n" + exitCodes,
+		SilenceErrors: true, SilenceUsage: true, Version: version(),
 		PersistentPreRunE: func(*cobra.Command, []string) error {
 			switch output {
 			case "table":
