@@ -93,8 +93,11 @@ func (m *middleware) pay(h *hub, a *admission, r *http.Request) limited {
 // bytesOf is what a request takes to carry, about: its head once more, which was paid for before
 // it was refused, and its message twice, of which the first is still on its way.
 func bytesOf(r *http.Request) int64 {
-	const overhead = 32 // of a field, as HTTP/2 counts it
-	n := int64(len(r.URL.Path)) + 2*max(r.ContentLength, 0)
+	const (
+		overhead = 32      // of a field, as HTTP/2 counts it
+		most     = 1 << 40 // a peer states what it likes
+	)
+	n := int64(len(r.URL.Path)) + 2*min(max(r.ContentLength, 0), most)
 	for name, values := range r.Header {
 		for _, v := range values {
 			n += int64(len(name) + len(v) + overhead)

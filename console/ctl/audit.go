@@ -57,9 +57,8 @@ func (t *tool) auditKey() *cobra.Command {
 				}
 			}
 			if t.json {
-				return json.NewEncoder(t.out).Encode(map[string]string{
-					"key": filepath.Join(args[0], keyFile), "publicKey": filepath.Join(args[0], publicKeyFile),
-				})
+				names := map[string]string{"key": filepath.Join(args[0], keyFile), "publicKey": filepath.Join(args[0], publicKeyFile)}
+				return json.NewEncoder(t.out).Encode(names)
 			}
 			_, err = fmt.Fprintln(t.out, line("wrote "+filepath.Join(args[0], keyFile)+" and "+publicKeyFile))
 			return err
