@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	adminv1 "github.com/masegraye/connect-plugin-go/gen/admin/v1"
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
@@ -127,32 +128,6 @@ func (c *policyChange) withdrawRegistrations() {
 	}
 }
 
-// keepOwner leaves a type to the self id that provided it first and returns how
-// many registrations of others it withheld. It looks again until there are none:
-// the others may renew their registrations meanwhile.
-func (s *ServiceRegistry) keepOwner(serviceType string) int {
-	withheld := 0
-	for {
-		if h := s.bound.Load(); h == nil || h.rules.Load().AllowMultiple.Has(serviceType) {
-			return withheld // by now: what is withheld would come back at once
-		}
-		regs := s.catalog.ByType(serviceType)
-		others := map[string]struct{}{}
-		for _, reg := range regs {
-			if reg.SelfID != regs[0].SelfID {
-				others[reg.ID] = struct{}{}
-			}
-		}
-		if len(others) == 0 {
-			return withheld
-		}
-		withheld += s.withhold(func(reg catalog.Registration) bool {
-			_, other := others[reg.ID]
-			return other
-		})
-	}
-}
-
 // withdrawEndpoint settles where a plugin is dialled. Where nothing that was said
 // about it changed, it stays as it is.
 func (c *policyChange) withdrawEndpoint(id *tokenstore.Identity) {
@@ -226,6 +201,31 @@ const drainedReason = "drained: it provides nothing until it enrols again"
 // isDrained reports whether a plugin that provides so many services was drained and registered nothing since.
 func isDrained(id *tokenstore.Identity, services int) bool {
 	return services == 0 && declared(id).drained.Load()
+}
+
+// lifeWait bounds how long a newcomer waits for the answer of one whose place it could take.
+const lifeWait = time.Second
+
+// answers reports whether a plugin answers where it is reached. One that is reached nowhere
+// does not.
+func (h *Host) answers(ctx context.Context, id *tokenstore.Identity) bool {
+	if h.reached(id) == "" {
+		return false
+	}
+	p, err := h.router.providerAt(h.hub, id.RuntimeID())
+	if err != nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, lifeWait)
+	defer cancel()
+	_, err = p.ask(ctx, id)
+	return err == nil
+}
+
+// reached returns where a plugin is dialled, empty for nowhere.
+func (h *Host) reached(id *tokenstore.Identity) string {
+	endpoint, _ := h.registry.catalog.Endpoint(id.RuntimeID())
+	return endpoint
 }
 
 // healthReason is the reason to the health of a plugin that provides so many services.

@@ -437,7 +437,8 @@ func (s *ServiceRegistry) giveWay(id *tokenstore.Identity) {
 		if !s.everyProvider(t, isDead) {
 			continue
 		}
-		for _, reg := range s.catalog.GiveWay(func(reg catalog.Registration) bool { return reg.Type == t && !reg.ByHost && isDead(reg.RuntimeID) }) {
+		of := func(reg catalog.Registration) bool { return reg.Type == t && !reg.ByHost && isDead(reg.RuntimeID) }
+		for _, reg := range s.catalog.GiveWay(of) {
 			h.log().Warn("a plugin that is dead gives way to one that stands by",
 				keySelfID, reg.SelfID, keyRuntimeID, reg.RuntimeID, keyService, reg.Type)
 		}
@@ -461,33 +462,31 @@ func (s *ServiceRegistry) pressTaker(h *hub, id *tokenstore.Identity) {
 	}
 }
 
-// lifeWait bounds how long a newcomer waits for the answer of one whose place it could take.
-const lifeWait = time.Second
-
-// answers reports whether a plugin answers where it is reached. One that is reached nowhere
-// does not.
-func (h *Host) answers(ctx context.Context, id *tokenstore.Identity) bool {
-	if h.reached(id) == "" {
-		return false
+// keepOwner leaves a type to the self id that provided it first and returns how
+// many registrations of others it withheld. It looks again until there are none:
+// the others may renew their registrations meanwhile.
+func (s *ServiceRegistry) keepOwner(serviceType string) int {
+	withheld := 0
+	for {
+		if h := s.bound.Load(); h == nil || h.rules.Load().AllowMultiple.Has(serviceType) {
+			return withheld // by now: what is withheld would come back at once
+		}
+		regs := s.catalog.ByType(serviceType)
+		others := map[string]struct{}{}
+		for _, reg := range regs {
+			if reg.SelfID != regs[0].SelfID {
+				others[reg.ID] = struct{}{}
+			}
+		}
+		if len(others) == 0 {
+			return withheld
+		}
+		withheld += s.withhold(func(reg catalog.Registration) bool {
+			_, other := others[reg.ID]
+			return other
+		})
 	}
-	p, err := h.router.providerAt(h.hub, id.RuntimeID())
-	if err != nil {
-		return false
-	}
-	ctx, cancel := context.WithTimeout(ctx, lifeWait)
-	defer cancel()
-	_, err = p.ask(ctx, id)
-	return err == nil
 }
-
-// reached returns where a plugin is dialled, empty for nowhere.
-func (h *Host) reached(id *tokenstore.Identity) string {
-	endpoint, _ := h.registry.catalog.Endpoint(id.RuntimeID())
-	return endpoint
-}
-
-// noStandby says that a plugin that may stand by does so for no type.
-const noStandby = "none"
 
 // sayStandby tells a plugin that may stand by for which types it does.
 func sayStandby(h http.Header, c *catalog.Catalog, runtimeID string) {

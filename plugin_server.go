@@ -129,8 +129,9 @@ type PluginServerConfig struct {
 	// Standby says that the plugin waits where another one provides a type of its Services,
 	// or another instance of this one does: it is enrolled, registered and healthy, and
 	// neither discovered nor called until the last provider of the type has left, or is dead:
-	// it has no connection to the host and does not answer it. Then it takes over. After a restart of the host whoever registers first provides, so
-	// set it in both plugins of a pair. Without it ServePlugin returns an error that wraps
+	// it has no connection to the host and does not answer it. Then it takes over. After a
+	// restart of the host whoever registers first provides, so set it in both plugins of a
+	// pair. Without it ServePlugin returns an error that wraps
 	// [ErrServiceTaken] where a type belongs to another plugin.
 	Standby bool
 	// Health is asked for the plugin's health once in a HealthInterval; it must not

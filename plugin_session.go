@@ -299,11 +299,15 @@ func (s *pluginSession) register(ctx context.Context, runtimeID string) error {
 
 // tellStandby says for which types the plugin stands by from now on, and which it took over.
 func (s *pluginSession) tellStandby(waits []string) {
-	for _, t := range without(waits, s.waits) {
-		s.cfg.Client.Logger.Info("the plugin stands by: another provides the service", keyService, t)
+	for _, t := range waits {
+		if !slices.Contains(s.waits, t) {
+			s.cfg.Client.Logger.Info("the plugin stands by: another provides the service", keyService, t)
+		}
 	}
-	for _, t := range without(s.waits, waits) {
-		s.cfg.Client.Logger.Info("the plugin stands by no more and takes over", keyService, t)
+	for _, t := range s.waits {
+		if !slices.Contains(waits, t) {
+			s.cfg.Client.Logger.Info("the plugin stands by no more and takes over", keyService, t)
+		}
 	}
 	s.waits = waits
 }

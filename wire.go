@@ -47,8 +47,10 @@ const (
 	metadataTrue = "true"
 	// headerReportAfter is how long an unchanged report need not be repeated, as Go writes durations.
 	headerReportAfter = "X-Plugin-Report-After"
-	// headerStandby names the types for which a plugin stands by, or says that there are none.
+	// headerStandby names the types for which a plugin stands by, or says that there are none,
+	// with noStandby.
 	headerStandby = "X-Plugin-Standby"
+	noStandby     = "none"
 	headerLease   = "X-Plugin-Lease" // how long an identity may show no life, as Go writes durations
 
 	pathServices     = "/services/"

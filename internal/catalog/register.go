@@ -262,21 +262,7 @@ func (c *Catalog) takeOut(match func(Registration) bool, keep, dead bool) (out [
 
 	_ = c.transition(func(t *transition) error {
 		for _, reg := range doomed {
-			if c.withheld.byID[reg.ID] == reg {
-				c.withheld.remove(reg)
-
-				continue
-			}
-
-			if c.standbys.byID[reg.ID] == reg {
-				c.standbys.remove(reg)
-			} else if e := c.entries[reg.ID]; e != nil && e.reg == reg {
-				t.remove(e)
-
-				if dead {
-					t.givesWay(reg)
-				}
-			} else {
+			if !t.discard(reg, dead) {
 				continue
 			}
 
@@ -291,6 +277,30 @@ func (c *Catalog) takeOut(match func(Registration) bool, keep, dead bool) (out [
 	})
 
 	return out
+}
+
+// discard takes out what is still there, and reports whether that was offered or stood by.
+func (t *transition) discard(reg *Registration, dead bool) bool {
+	c := t.c
+
+	switch e := c.entries[reg.ID]; {
+	case c.withheld.byID[reg.ID] == reg:
+		c.withheld.remove(reg)
+
+		return false
+	case c.standbys.byID[reg.ID] == reg:
+		c.standbys.remove(reg)
+	case e != nil && e.reg == reg:
+		t.remove(e)
+
+		if dead {
+			t.givesWay(reg)
+		}
+	default:
+		return false
+	}
+
+	return true
 }
 
 // EachProviding calls f for every registration that is offered, in no order, until it returns false.
