@@ -243,9 +243,12 @@ func TestWriter_GoesOn(t *testing.T) {
 	}
 }
 
-// putAside does what the writer does with a full file.
+// putAside does what the writer does with a full file, and did already where the last line filled it.
 func putAside(t *testing.T, path string) {
 	t.Helper()
+	if info, err := os.Stat(path); err == nil && info.Size() == 0 {
+		return
+	}
 	var first struct{ Seq int }
 	if err := json.Unmarshal([]byte(read(t, path)[0]), &first); err != nil {
 		t.Fatal(err)
