@@ -89,11 +89,7 @@ func TestHostThatIsNotThere(t *testing.T) {
 		admits(c, r.Authority)
 		c.Admin = nil
 	})
-	silent := hosttest.Listen(t)
-	gone := silent.Addr().String()
-	if err := silent.Close(); err != nil {
-		t.Fatal(err)
-	}
+	gone := hosttest.FreeAddr(t)
 	for _, command := range []string{"plugins", "plugins -o json", "watch", "revoke api", "policy check"} {
 		for name, test := range map[string]struct{ host, want string }{
 			"away":              {"https://" + gone, "Is the host running, and is --host its address?"},

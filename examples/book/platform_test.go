@@ -10,6 +10,7 @@ import (
 	kvv1 "github.com/masegraye/connect-plugin-go/examples/kv/gen/kv/v1"
 	"github.com/masegraye/connect-plugin-go/examples/kv/gen/kv/v1/kvv1connect"
 	"github.com/masegraye/connect-plugin-go/examples/kv/gen/kv/v1/kvv1plugin"
+	"github.com/masegraye/connect-plugin-go/internal/hosttest"
 )
 
 // waitForHost is what the operator's guide shows of a plugin that its host calls first.
@@ -73,7 +74,7 @@ func TestPlatform(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	dir, addr := t.TempDir(), freeAddr(t)
+	dir, addr := t.TempDir(), hosttest.FreeAddr(t)
 	if err := h.authority.WriteCredentials(dir, "store"); err != nil {
 		t.Fatal(err)
 	}
@@ -112,24 +113,6 @@ func put(t *testing.T, app *connectplugin.Client) {
 	if _, err := kv.Put(t.Context(), &kvv1.PutRequest{Key: "app"}); err != nil {
 		t.Error(err)
 	}
-}
-
-// freeAddr returns an address on which nobody listens.
-func freeAddr(t *testing.T) string {
-	t.Helper()
-
-	var config net.ListenConfig
-
-	l, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-
-	return l.Addr().String()
 }
 
 // listens waits until somebody listens at an address.

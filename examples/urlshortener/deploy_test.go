@@ -19,6 +19,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/examples/urlshortener"
 	"github.com/masegraye/connect-plugin-go/examples/urlshortener/internal/manifest"
 	"github.com/masegraye/connect-plugin-go/examples/urlshortener/internal/stack"
+	"github.com/masegraye/connect-plugin-go/internal/hosttest"
 )
 
 // programs are those with an image of their own.
@@ -284,7 +285,7 @@ func TestProgramsTakeTheArgumentsOfTheManifests(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	addr, health := freeAddr(t), freeAddr(t)
+	addr, health := hosttest.FreeAddr(t), hosttest.FreeAddr(t)
 	_, port, _ := net.SplitHostPort(addr)
 	url := "https://localhost:" + port
 
@@ -342,17 +343,4 @@ func TestProgramsTakeTheArgumentsOfTheManifests(t *testing.T) {
 	if code, err := s.Shortener(ctx, "shorten", "https://example.com/"); err != nil || code == "" {
 		t.Errorf("shorten: %q, %v", code, err)
 	}
-}
-
-// freeAddr returns an address on loopback that nobody listens on.
-func freeAddr(t *testing.T) string {
-	t.Helper()
-
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-
-	return l.Addr().String()
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/masegraye/connect-plugin-go/examples/internal/process"
 	"github.com/masegraye/connect-plugin-go/examples/urlshortener/internal/stack"
+	"github.com/masegraye/connect-plugin-go/internal/hosttest"
 )
 
 const wait = 30 * time.Second
@@ -287,15 +288,7 @@ func TestPlugin_HostNotThereYet(t *testing.T) {
 
 	s := newStack(t)
 
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	addr := l.Addr().String()
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
+	addr := hosttest.FreeAddr(t)
 
 	logger, err := s.Start(t.Context(), "logger", "the host is not there yet; trying again", "-host", "https://"+addr, "-dir", s.PluginDir("logger"))
 	if err != nil {

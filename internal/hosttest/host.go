@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"net"
 	"net/http"
 	"slices"
 	"sync"
@@ -119,16 +118,6 @@ func NewAuthority(t testing.TB) *connectplugin.Authority {
 		t.Fatalf("NewAuthority: %v", err)
 	}
 	return a
-}
-
-// Listen listens on a free loopback port.
-func Listen(t testing.TB) net.Listener {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatalf("listen: %v", err)
-	}
-	return l
 }
 
 // Allow is the policy of a plugin that proves [Secret], is dialled at its own

@@ -25,9 +25,10 @@ type Restartable struct {
 // StartRestartable starts a host as [Start] does.
 func StartRestartable(t testing.TB, edit func(*connectplugin.ServeConfig)) *Restartable {
 	t.Helper()
-	r := &Restartable{addr: "127.0.0.1:0", authority: NewAuthority(t), edit: edit}
-	r.Restart(t)
-	r.addr = r.line.Addr().String()
+	r := &Restartable{authority: NewAuthority(t), edit: edit}
+	l := Listen(t)
+	r.addr = l.Addr().String()
+	r.serve(t, l)
 	return r
 }
 
@@ -40,6 +41,11 @@ func (r *Restartable) Restart(t testing.TB) {
 		l, err = net.Listen("tcp", r.addr)
 		return err == nil
 	})
+	r.serve(t, l)
+}
+
+func (r *Restartable) serve(t testing.TB, l net.Listener) {
+	t.Helper()
 	r.line = newCutListener(l)
 	h := &Host{Audit: &Audit{}, Authority: r.authority, served: make(chan error, 1), URL: "https://" + l.Addr().String()}
 	cfg := &connectplugin.ServeConfig{

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -173,7 +172,7 @@ func TestAudit_PROTO51_H12_AdoptedPluginIsWhatIsConfigured(t *testing.T) {
 			})
 		}, "what it requires"},
 		"plaintext":         {func(c *connectplugin.PluginConfig) { c.Endpoint = "http" + strings.TrimPrefix(honest, "https") }, "plaintext"},
-		"nobody there":      {func(c *connectplugin.PluginConfig) { c.Endpoint = "https://" + freeAddr(t) }, "ask what it is"},
+		"nobody there":      {func(c *connectplugin.PluginConfig) { c.Endpoint = "https://" + hosttest.FreeAddr(t) }, "ask what it is"},
 		"somebody's silent": {func(c *connectplugin.PluginConfig) { c.Endpoint = "https://" + silent.Addr().String() }, "ask what it is"},
 		"another plugin":    {func(c *connectplugin.PluginConfig) { c.Endpoint = sidecar(t, h, "user", nil) }, "answers as"},
 	} {
@@ -201,14 +200,6 @@ func TestAudit_PROTO51_H12_AdoptedPluginIsWhatIsConfigured(t *testing.T) {
 	if err := h.Platform().AddPlugin(t.Context(), exact); err != nil {
 		t.Errorf("the honest one: %v", err)
 	}
-}
-
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	l := hosttest.Listen(t)
-	defer func() { _ = l.Close() }()
-	addr, _ := l.Addr().(*net.TCPAddr)
-	return addr.String()
 }
 
 // A process that is adopted once more is one provider, and what it was before has ended

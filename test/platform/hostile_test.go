@@ -102,7 +102,7 @@ func TestAudit_H58_PluginThatNamesAnAddressOfOthers(t *testing.T) {
 			}
 		}
 	}()
-	_, port, _ := net.SplitHostPort(freeAddr(t))
+	_, port, _ := net.SplitHostPort(hosttest.FreeAddr(t))
 	elsewhere := "https://" + somewhere.Addr().String()
 	for name, tt := range map[string]struct {
 		word, port string

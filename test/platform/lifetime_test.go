@@ -24,7 +24,7 @@ func TestLaunchedPluginGetsNewCertificates(t *testing.T) {
 		c.Authority = authority
 		c.Policy = &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{"echo": {Provides: []string{"echo"}}}}
 	})
-	_, port, err := net.SplitHostPort(freeAddr(t))
+	_, port, err := net.SplitHostPort(hosttest.FreeAddr(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,7 +21,7 @@ import (
 func TestAudit_GAPAUTOMTLS_LaunchedProcessKnowsItsHostAlone(t *testing.T) {
 	t.Parallel()
 	h := start(t, "echo", "other")
-	addr := freeAddr(t)
+	addr := hosttest.FreeAddr(t)
 	_, port, _ := net.SplitHostPort(addr)
 	atPort := spec("type=other")
 	atPort.Port, _ = strconv.Atoi(port)

@@ -150,7 +150,7 @@ func squat(t *testing.T, h *hosttest.Host, l net.Listener) <-chan net.Conn {
 func TestLaunchedPluginListensOnItsPort(t *testing.T) {
 	t.Parallel()
 	h := start(t, "echo")
-	_, port, _ := net.SplitHostPort(freeAddr(t))
+	_, port, _ := net.SplitHostPort(hosttest.FreeAddr(t))
 	sp := spec()
 	sp.Port, _ = strconv.Atoi(port)
 	h.Launcher().Configure(map[string]connectplugin.PluginSpec{"echo": sp})

@@ -326,7 +326,7 @@ func TestRouter_MemoryProviderIsASubstitute(t *testing.T) {
 	seen := &echo.Recorder{Next: echo.Service{}.Handler()}
 	rig := newMemoryRig(t, seen, func(c *connectplugin.ServeConfig) { c.Policy.Idempotent = []string{echo.Look} })
 	dead := echo.EnrolProvider(t, rig.Host, "other")
-	if err := echo.Register(t, dead, map[string]string{"base_url": "https://" + deadAddress(t)}); err != nil {
+	if err := echo.Register(t, dead, map[string]string{"base_url": "https://" + hosttest.FreeAddr(t)}); err != nil {
 		t.Fatal(err)
 	}
 	to := rig.Route(dead.RuntimeID())

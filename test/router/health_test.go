@@ -20,7 +20,7 @@ func TestHealth_RoutedCallsSetAProviderAside(t *testing.T) {
 	t.Parallel()
 	host := hosttest.Start(t, hosttest.WithPolicy(echo.Policy()))
 	dead := echo.EnrolProvider(t, host, "provider")
-	if err := echo.Register(t, dead, map[string]string{"base_url": "https://" + deadAddress(t)}); err != nil {
+	if err := echo.Register(t, dead, map[string]string{"base_url": "https://" + hosttest.FreeAddr(t)}); err != nil {
 		t.Fatal(err)
 	}
 	rig := &echo.Rig{Host: host, Caller: host.Enrol(t, "caller", hosttest.Requiring(echo.Type))}

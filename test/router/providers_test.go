@@ -17,14 +17,6 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/hosttest/echo"
 )
 
-// deadAddress is an address on which nobody listens.
-func deadAddress(t *testing.T) string {
-	t.Helper()
-	l := hosttest.Listen(t)
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
-}
-
 // lookAt calls the procedure without side effects, as a GET if get is set.
 func lookAt(ctx context.Context, to echo.Reachable, get bool, opts ...connect.ClientOption) error {
 	opts = append(opts, connect.WithIdempotency(connect.IdempotencyNoSideEffects))
@@ -56,7 +48,7 @@ func TestRouter_IdempotentCallsGoToAnotherProvider(t *testing.T) {
 			t.Parallel()
 			rig := echo.NewRig(t, echo.Service{}.Handler(), func(cfg *connectplugin.ServeConfig) { cfg.Policy.Idempotent = c.policy })
 			dead := echo.EnrolProvider(t, rig.Host, "provider")
-			if err := echo.Register(t, dead, map[string]string{"base_url": "https://" + deadAddress(t)}); err != nil {
+			if err := echo.Register(t, dead, map[string]string{"base_url": "https://" + hosttest.FreeAddr(t)}); err != nil {
 				t.Fatal(err)
 			}
 			rig.Provider.Stop(t)
@@ -118,7 +110,7 @@ func TestRouter_DeadProviderFailsFast(t *testing.T) {
 	const dialTimeout = 2 * time.Second
 	rig := echo.NewRig(t, echo.Service{}.Handler(), func(c *connectplugin.ServeConfig) { c.Limits.DialTimeout = dialTimeout })
 	hole, swallowed := newHole(t)
-	for name, address := range map[string]string{"refuses": deadAddress(t), "swallows": hole} {
+	for name, address := range map[string]string{"refuses": hosttest.FreeAddr(t), "swallows": hole} {
 		dead := echo.EnrolProvider(t, rig.Host, "provider")
 		if err := echo.Register(t, dead, map[string]string{"base_url": "https://" + address}); err != nil {
 			t.Fatal(err)

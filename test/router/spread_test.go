@@ -282,7 +282,7 @@ func TestAudit_USE12_WhatWasNotWrittenMovesOn(t *testing.T) {
 	t.Parallel()
 	c := newCrowd(t, nil, "1.0.0")
 	dead := c.Enrol(t, "other", hosttest.Providing(echo.Type))
-	if err := echo.Register(t, dead, map[string]string{"base_url": "https://" + deadAddress(t)}); err != nil {
+	if err := echo.Register(t, dead, map[string]string{"base_url": "https://" + hosttest.FreeAddr(t)}); err != nil {
 		t.Fatal(err)
 	}
 	conn := c.service(t, "")
