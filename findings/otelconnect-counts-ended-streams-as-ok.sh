@@ -3,7 +3,7 @@
 # under the code that the caller got, as a unary call, and under the same word in Go's two instrumentations.
 # Seen: connectrpc.com/otelconnect v0.12.0 ends a client's stream as soon as its context ends, before Receive has said why: with
 # connectrpc.com/connect v1.21.1 and connectrpc.com/connect/v2 v2.0.2 alike server streams that the caller cancelled are counted with
-# rpc.response.status_code OK, nearly all of them, and of those whose deadline passed a part, without error.type. Unary calls are
+# rpc.response.status_code OK, nearly all of them, and so are many, up to all, of those whose deadline passed. Unary calls are
 # counted as they ended. otelgrpc v0.72.0 with gRPC-Go v1.85.0 counts both right; it writes CANCELLED, otelconnect CANCELED.
 # Exits with 0 as long as this holds.
 set -euo pipefail
