@@ -125,7 +125,7 @@ type ownEndpoint struct {
 type share struct {
 	once      sync.Once
 	announced *rate.Limiter // bytes that watchers get of its registrations
-	carried   *edge.Account // bytes of its connections
+	carried   *edge.Account // bytes of its connections, and refusals
 	ahead     *proxy.Ahead  // bytes of answers that it did not read
 }
 
@@ -135,7 +135,8 @@ func (h *hub) shareOf(id *tokenstore.Identity) *share {
 	s.once.Do(func() {
 		l := &h.settings().limits
 		s.announced = rate.NewLimiter(rate.Limit(l.AnnouncedBytesPerSecond), l.AnnouncedBytesBurst)
-		s.carried = edge.NewAccount(l.BytesPerSecond, l.BytesBurst)
+		s.carried = edge.NewAccount(edge.Rate{PerSecond: l.BytesPerSecond, Burst: l.BytesBurst},
+			edge.Rate{PerSecond: l.RefusalsPerSecond, Burst: l.RefusalBurst})
 		s.ahead = proxy.NewAhead(l.MaxUnreadBytesPerIdentity)
 	})
 	return s

@@ -73,9 +73,10 @@ type Limits struct { //nolint:recvcheck // rates are computed on each call, wher
 	PingsPerSecond float64
 	// PingBurst is the burst to PingsPerSecond. Default 200.
 	PingBurst int
-	// RefusalsPerSecond and RefusalBurst limit the requests of one connection that the host
-	// refuses, beside one for each that it serves. Whoever goes on is cut off, with the reason
-	// in a GOAWAY. Defaults 100 and 2,000.
+	// RefusalsPerSecond and RefusalBurst limit the requests that the host refuses, beside one
+	// for each that it serves. A connection of nobody that the host knows is cut off, with the
+	// reason in a GOAWAY. Of an identity the next request waits on all of its connections until
+	// the rate allows it, a second at most on each. Defaults 100 and 2,000.
 	RefusalsPerSecond float64
 	// RefusalBurst is the burst to RefusalsPerSecond. Default 2,000.
 	RefusalBurst int

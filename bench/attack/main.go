@@ -8,7 +8,7 @@
 //
 // Usage:
 //
-//	attack [-only TEXT] [-for 2s] [-rounds 1] [-defaults] [-list]
+//	attack [-only TEXT] [-for 5s] [-rounds 1] [-defaults] [-list]
 package main
 
 import (
@@ -33,7 +33,7 @@ const (
 	roleAttacker = "attacker"
 )
 
-const lasts = 2 * time.Second
+const lasts = 5 * time.Second
 
 var (
 	errRole = errors.New("no such role")

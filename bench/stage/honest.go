@@ -38,7 +38,7 @@ const (
 	// one to reach it, at once too, for all others wait while a burst is worked off.
 	requests, requestBurst       = 1_000, 100
 	refusals, refusalBurst       = 50, 100
-	connections, connectionBurst = 20, 40
+	connections, connectionBurst = 10, 10
 	changes, changeBurst         = 150, 100
 	byteRate, byteBurst          = 1 << 20, 1 << 20
 	openCalls, unread            = 128, 8 << 20

@@ -14,45 +14,57 @@ const (
 	longestDebt = time.Minute
 )
 
-// Account pays for the bytes that connections carry, both ways. They are paid when they were
-// carried, so that an account may be in debt. It is safe for concurrent use; make it with
-// [NewAccount].
+// Account pays for the bytes that connections carry, both ways, and for their requests that were
+// refused. They are paid afterwards, so that an account may be in debt. It is safe for concurrent
+// use; make it with [NewAccount].
 type Account struct {
-	// Fixed at creation.
-	perSecond, burst float64
-
 	intake intake
 	conns  atomic.Int64 // that it pays for
 
-	mu   sync.Mutex
-	left float64 // less than zero is debt
-	at   time.Time
+	mu       sync.Mutex
+	bytes    purse
+	refusals purse
 }
 
-// NewAccount returns an account that holds burst bytes, and gains perSecond of them.
-func NewAccount(perSecond float64, burst int) *Account {
-	return &Account{perSecond: perSecond, burst: float64(burst), left: float64(burst)}
+// NewAccount returns an account for bytes and for refusals.
+func NewAccount(bytes, refusals Rate) *Account {
+	return &Account{bytes: newPurse(bytes), refusals: newPurse(refusals)}
 }
 
-// Debt returns how long it takes until the account is out of debt, a minute at most, and zero
-// where it is in none. A nil account never is.
+// Debt returns how long it takes until the account has paid for its bytes, a minute at most, and
+// zero where it is in no debt. A nil account never is.
 func (a *Account) Debt(now time.Time) time.Duration {
 	if a == nil {
 		return 0
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.fillLocked(now)
-	if a.left >= 0 {
+	return a.bytes.debt(now)
+}
+
+// patience is Debt for refusals.
+func (a *Account) patience(now time.Time) time.Duration {
+	if a == nil {
 		return 0
 	}
-	return time.Duration(min(-a.left/a.perSecond, longestDebt.Seconds()) * float64(time.Second))
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.refusals.debt(now)
+}
+
+// refused pays for a refusal, and served gives one back.
+func (a *Account) refused(now time.Time) { a.pay(&a.refusals, 1, now) }
+
+func (a *Account) served(now time.Time) {
+	if a != nil {
+		a.pay(&a.refusals, -1, now)
+	}
 }
 
 // After returns when the account can pay for n bytes more than a debt, a minute at most: whoever was
 // refused for that debt and comes again with n bytes before is refused again.
 func (a *Account) After(debt time.Duration, n int64) time.Duration {
-	seconds := min(debt.Seconds()+float64(n)/a.perSecond, longestDebt.Seconds())
+	seconds := min(debt.Seconds()+float64(n)/a.bytes.perSecond, longestDebt.Seconds())
 	return time.Duration(seconds * float64(time.Second))
 }
 
@@ -65,18 +77,43 @@ func (a *Account) count(n int64) {
 
 // spend pays for n bytes.
 func (a *Account) spend(n int, now time.Time) {
-	if a == nil {
-		return
+	if a != nil {
+		a.pay(&a.bytes, float64(n), now)
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.fillLocked(now)
-	a.left -= float64(n)
 }
 
-func (a *Account) fillLocked(now time.Time) {
-	if passed := now.Sub(a.at).Seconds(); passed > 0 {
-		a.left = min(a.left+passed*a.perSecond, a.burst)
-		a.at = now
+func (a *Account) pay(from *purse, n float64, now time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	from.fill(now)
+	from.left = min(from.left-n, from.burst)
+}
+
+// purse holds what may be used up: so much at once, and as much again in time. What is in it may
+// be less than nothing.
+type purse struct {
+	perSecond, burst float64
+
+	left float64
+	at   time.Time
+}
+
+func newPurse(r Rate) purse {
+	return purse{perSecond: r.PerSecond, burst: float64(r.Burst), left: float64(r.Burst)}
+}
+
+func (p *purse) fill(now time.Time) {
+	if passed := now.Sub(p.at).Seconds(); passed > 0 {
+		p.left = min(p.left+passed*p.perSecond, p.burst)
+		p.at = now
 	}
+}
+
+// debt returns how long it takes until it is in none, a minute at most.
+func (p *purse) debt(now time.Time) time.Duration {
+	p.fill(now)
+	if p.left >= 0 {
+		return 0
+	}
+	return time.Duration(min(-p.left/p.perSecond, longestDebt.Seconds()) * float64(time.Second))
 }

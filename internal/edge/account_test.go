@@ -28,6 +28,11 @@ func (s *single) Accept() (net.Conn, error) {
 func (s *single) Close() error   { close(s.shut); return nil }
 func (s *single) Addr() net.Addr { return &net.TCPAddr{} }
 
+// account pays for bytes, and for as many refusals as there are.
+func account(perSecond float64, burst int) *edge.Account {
+	return edge.NewAccount(edge.Rate{PerSecond: perSecond, Burst: burst}, edge.Rate{PerSecond: 1e9, Burst: 1e9})
+}
+
 // pair is a connection that an account pays for, and its peer.
 func pair(t *testing.T, a *edge.Account) (paid *edge.Conn, peer net.Conn) {
 	t.Helper()
@@ -62,7 +67,7 @@ func TestAccount_WhatIsNotPaidWaits(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				a := edge.NewAccount(perSecond, burst)
+				a := account(perSecond, burst)
 				one, peer := pair(t, a)
 				two, other := pair(t, a)
 				begun := time.Now()
@@ -102,7 +107,7 @@ func pass(from, to net.Conn, n int) error {
 func TestAccount_PausesAreShort(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		a := edge.NewAccount(1e-6, 1)
+		a := account(1e-6, 1)
 		c, peer := pair(t, a)
 		if err := pass(peer, c, 100); err != nil {
 			t.Fatal(err)
@@ -110,7 +115,7 @@ func TestAccount_PausesAreShort(t *testing.T) {
 		if debt := a.Debt(time.Now()); debt != time.Minute || a.After(debt, 1<<40) != time.Minute {
 			t.Errorf("the debtor is told %v, then %v", debt, a.After(debt, 1<<40))
 		}
-		if after := edge.NewAccount(100, 100).After(2*time.Second, 50); after != 2500*time.Millisecond {
+		if after := account(100, 100).After(2*time.Second, 50); after != 2500*time.Millisecond {
 			t.Errorf("who comes again with 50 bytes is told %v", after)
 		}
 		begun := time.Now()
@@ -150,7 +155,7 @@ func TestAccount_NobodyPays(t *testing.T) {
 // closed or another one pays.
 func TestAudit_ATK14_AnAccountCountsItsConnections(t *testing.T) {
 	t.Parallel()
-	a, other := edge.NewAccount(1, 1), edge.NewAccount(1, 1)
+	a, other := account(1, 1), account(1, 1)
 	first, _ := pair(t, a)
 	second, _ := pair(t, a)
 	expect := func(when string, c *edge.Conn, want int) {

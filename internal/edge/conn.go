@@ -100,21 +100,24 @@ func (c *Conn) Served() {
 	if c.meter == nil {
 		return
 	}
+	c.account.Load().served(time.Now())
 	c.mu.Lock()
 	c.meter.earn(func(a allowance) float64 { return a.perCall })
 	c.mu.Unlock()
 }
 
-// Refused says that a request of the peer was refused. Who goes on asking is cut off,
-// and waits before where an account pays.
+// Refused says that a request of the peer was refused. Who goes on asking is cut off, or waits
+// where an account pays.
 func (c *Conn) Refused() {
 	if c.meter == nil {
 		return
 	}
-	if c.account.Load() != nil { // others have nothing to lose, and are cut off soon
-		c.intake.Load().refused()
-	}
 	now := time.Now()
+	if a := c.account.Load(); a != nil { // cut off it would come again, which costs more
+		a.refused(now)
+		a.intake.refused()
+		return
+	}
 	c.mu.Lock()
 	c.meter.fill(now)
 	c.meter.left[refusals]--
@@ -149,6 +152,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 	if c.held.waits {
 		c.held.waits = false
 		c.intake.Load().wait(c.gone)
+		c.waitFor(c.account.Load().patience(time.Now()))
 	}
 	if len(c.held.bytes) > 0 {
 		return c.release(p)
@@ -223,13 +227,15 @@ func (c *Conn) tooMuchLocked(k kind) bool {
 	return true
 }
 
-// pause waits until the account is out of debt.
-func (c *Conn) pause() {
-	debt := c.account.Load().Debt(time.Now())
-	if debt == 0 {
+// pause waits until the account has paid for its bytes.
+func (c *Conn) pause() { c.waitFor(c.account.Load().Debt(time.Now())) }
+
+// waitFor waits, a second at most.
+func (c *Conn) waitFor(d time.Duration) {
+	if d == 0 {
 		return
 	}
-	t := time.NewTimer(min(debt, longestPause))
+	t := time.NewTimer(min(d, longestPause))
 	defer t.Stop()
 	select {
 	case <-t.C:

@@ -19,7 +19,12 @@ func (c *Conn) takeOn(opens []int, n int, now time.Time) int {
 	if len(opens) == 0 {
 		return n
 	}
-	took, wait := c.intake.Load().take(len(opens), now)
+	most, indebted := len(opens), c.account.Load().patience(now) > 0
+	if indebted {
+		most = 1
+	}
+	took, wait := c.intake.Load().take(most, now)
+	wait = wait || indebted
 	c.held.waits = wait
 	if !wait {
 		return n

@@ -56,6 +56,7 @@ type bubble struct {
 	client *tls.Config
 
 	account *edge.Account // of every connection, nil for none
+	excused edge.Rate     // refusals for which a connection is not cut off, zero for many
 	ahead   int           // how much the server reads at once, zero for what it needs
 	begun   atomic.Int64
 	refuses atomic.Bool   // every request, at once
@@ -78,7 +79,8 @@ func (b *bubble) serve(t *testing.T, server *tls.Config) {
 	b.release = make(chan struct{})
 	l := edge.Listen(b.below, edge.Config{
 		TLS: server, HandshakeTimeout: time.Hour, MaxConnections: 100, MaxPerAddress: 100, Silence: time.Hour,
-		Key: func(a net.Addr) string { return a.(*net.TCPAddr).IP.String() },
+		Key:      func(a net.Addr) string { return a.(*net.TCPAddr).IP.String() },
+		Refusals: b.excused,
 	})
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
@@ -200,7 +202,7 @@ func TestAudit_ATK14_RequestsAreTakenOnByAndBy(t *testing.T) {
 				conns := c.conns
 				b := &bubble{client: client, ahead: c.ahead}
 				if conns > 1 {
-					b.account = edge.NewAccount(1e9, 1e9)
+					b.account = account(1e9, 1e9)
 				}
 				b.serve(t, server)
 				all := int64(conns) * 8 * most
@@ -238,7 +240,7 @@ func TestAudit_ATK14_WhoIsRefusedComesLater(t *testing.T) {
 	server, client := certificate(t)
 	synctest.Test(t, func(t *testing.T) {
 		most := 16 * int64(runtime.GOMAXPROCS(0))
-		b := &bubble{client: client, account: edge.NewAccount(1e9, 1e9)}
+		b := &bubble{client: client, account: account(1e9, 1e9)}
 		b.refuses.Store(true)
 		b.serve(t, server)
 		all := most + 400
@@ -256,6 +258,45 @@ func TestAudit_ATK14_WhoIsRefusedComesLater(t *testing.T) {
 			t.Errorf("%d of %d have begun soon after they were refused no more", n, all)
 		}
 	})
+}
+
+// Who is known and refused more often than its account pays for is not cut off, for it would come
+// again. It is served at the pace of its refusals, on all of its connections together, and each of
+// these a request a second at least.
+func TestAudit_ATK14_WhoIsKnownIsRefusedAtItsPace(t *testing.T) {
+	t.Parallel()
+	const burst, perSecond, seconds = 40, 10, 20
+	server, client := certificate(t)
+	for name, conns := range map[string]int64{"one connection": 1, "three": 3} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				b := &bubble{
+					client: client, excused: edge.Rate{PerSecond: 1, Burst: 1},
+					account: edge.NewAccount(edge.Rate{PerSecond: 1e9, Burst: 1e9}, edge.Rate{PerSecond: perSecond, Burst: burst}),
+				}
+				b.refuses.Store(true)
+				b.serve(t, server)
+				for range conns {
+					b.pour(t, 900)
+				}
+				time.Sleep(seconds * time.Second)
+				synctest.Wait()
+				at := 16 * int64(runtime.GOMAXPROCS(0)) // before the first of them was refused
+				least, most := int64(burst+perSecond*(seconds-5)), burst+perSecond*seconds+at+conns*seconds
+				if n := b.begun.Load(); n < least || n > most {
+					t.Errorf("%d requests begin while each is refused, want from %d to %d", n, least, most)
+				}
+				b.refuses.Store(false)
+				close(b.release)
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				if n := b.begun.Load(); n != 900*conns {
+					t.Errorf("%d of %d have begun once they were refused no more", n, 900*conns)
+				}
+			})
+		})
+	}
 }
 
 // The TLS handshakes of one address compute one after the other, and nobody else waits for them.

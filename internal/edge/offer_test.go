@@ -117,7 +117,7 @@ func TestConn_OffersNothingWhereItWouldWait(t *testing.T) {
 		"in debt": func(t *testing.T) *edge.Conn {
 			t.Helper()
 			c, _ := meet(t, nil, plain, edge.Config{})
-			c.Bill(edge.NewAccount(1, 1))
+			c.Bill(account(1, 1))
 			if taken, _, err := c.Offer([]byte("more than there is")); !taken || err != nil {
 				t.Errorf("not taken: %v", err)
 			}
@@ -130,7 +130,7 @@ func TestConn_OffersNothingWhereItWouldWait(t *testing.T) {
 		},
 		"not the system's": func(t *testing.T) *edge.Conn {
 			t.Helper()
-			c, _ := pair(t, edge.NewAccount(1e6, 1e6))
+			c, _ := pair(t, account(1e6, 1e6))
 			return c
 		},
 	} {

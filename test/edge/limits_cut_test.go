@@ -86,6 +86,41 @@ func reachRefusals(t *testing.T, r *rig) {
 	})
 }
 
+// A plugin that is refused again and again keeps its connection, on which it is told so and waits
+// longer and longer; nobody else waits with it.
+func TestAudit_ATK14_APluginIsRefusedAtItsPace(t *testing.T) {
+	t.Parallel()
+	const burst, perSecond, refused = 10, 20, 40
+	host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.Policy = hosttest.Rights(map[string][2][]string{"bad": {}, "good": {}})
+		c.Limits.RefusalBurst, c.Limits.RefusalsPerSecond = burst, perSecond
+		c.Limits.RequestBurst, c.Limits.RequestsPerSecond = 8, 1e-3
+	})
+	bad, good := host.Enrol(t, "bad", nil), host.Enrol(t, "good", nil)
+	check := func(c *connectplugin.Client) error {
+		req := connect.NewRequest(&connectpluginv1.HealthCheckRequest{})
+		return hosttest.ErrorOf(connectpluginv1connect.NewHealthServiceClient(c.HTTPClient(), host.URL).Check(t.Context(), req))
+	}
+	meets(t, connect.CodeResourceExhausted, func(int) error { return check(bad) })
+	begun := time.Now()
+	for range refused {
+		if err := check(bad); connect.CodeOf(err) != connect.CodeResourceExhausted {
+			t.Fatal(err)
+		}
+	}
+	if took := time.Since(begun); took < (refused-burst)*time.Second/perSecond {
+		t.Errorf("%d refusals within %v", refused, took)
+	}
+	for _, e := range host.Audit.Events() {
+		if strings.Contains(e.Reason, "cut off") {
+			t.Errorf("%s: %s", e.Kind, e.Reason)
+		}
+	}
+	if err := check(good); err != nil {
+		t.Errorf("another plugin: %v", err)
+	}
+}
+
 // reachBytes makes calls with large headers, which are paid for like any other bytes. What
 // keeps the identity alive is not refused, and another one has an account of its own.
 func reachBytes(t *testing.T, r *rig) {
