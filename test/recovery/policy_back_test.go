@@ -1,12 +1,16 @@
 package recovery_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
+	loggerv1 "github.com/masegraye/connect-plugin-go/gen/capability/logger/v1"
+	"github.com/masegraye/connect-plugin-go/gen/capability/logger/v1/loggerv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
 )
 
@@ -222,5 +226,49 @@ func TestAudit_USE22_WhatAnotherHasComesBackWhenThatLeaves(t *testing.T) {
 				return host.Registered(echoType, second.Client.RuntimeID()) && once(t.Context(), s) == nil
 			})
 		})
+	}
+}
+
+// A plugin of the host that policy gives to a client that is connected can be dispensed, without
+// another Connect; while it is not given, who asks again and again does not make a handshake each time.
+func TestAudit_USE22_WhatPolicyGivesLaterCanBeDispensed(t *testing.T) {
+	t.Parallel()
+	lines := new(hosttest.RecordingLogger)
+	host := start(t, func(c *connectplugin.ServeConfig) {
+		c.Plugins = connectplugin.PluginSet{"logger": hosttest.LoggerPlugin{}}
+		c.Impls = map[string]any{"logger": lines}
+	})
+	begin := time.Now()
+	api := host.Enrol(t, "api", func(c *connectplugin.ClientConfig) {
+		c.Plugins = connectplugin.PluginSet{"logger": hosttest.LoggerPlugin{}}
+	})
+	given := func() bool {
+		_, err := api.Dispense("logger")
+		if err != nil && !errors.Is(err, connectplugin.ErrPluginNotFound) {
+			t.Fatal(err)
+		}
+		return err == nil
+	}
+	if given() {
+		t.Fatal("policy does not give it")
+	}
+	hosttest.Eventually(t, "the host is asked again", func() bool { _ = given(); return count(host, connectplugin.AuditRenewed, "api") > 0 })
+	for range 100 {
+		_ = given()
+	}
+	if n := count(host, connectplugin.AuditRenewed, "api"); n > int(time.Since(begin)/time.Second) {
+		t.Errorf("asked %d times in %v", n, time.Since(begin))
+	}
+	id := api.RuntimeID()
+	p := policy()
+	p.Plugins["api"] = hosttest.Allow(func(p *connectplugin.PluginPolicy) { p.HostPlugins = []string{"logger"} })
+	hosttest.SetPolicy(t, host.Host, p)
+	hosttest.Eventually(t, "it can be dispensed", given)
+	logger, err := connectplugin.DispenseTyped[loggerv1connect.LoggerClient](api, "logger")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := logger.Log(t.Context(), connect.NewRequest(&loggerv1.LogRequest{Message: "x"})); err != nil || api.RuntimeID() != id {
+		t.Errorf("%v; %q became %q", err, id, api.RuntimeID())
 	}
 }
