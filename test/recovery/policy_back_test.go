@@ -152,21 +152,22 @@ func TestAudit_USE22_ASharedTypeComesBack(t *testing.T) {
 	host.StartPlugin(t, "provider", serve)
 	second := host.StartPlugin(t, "second", serve)
 	third := host.StartPlugin(t, "second", serve)
+	twin := host.StartPlugin(t, "provider", serve)
 	providers := func() int { return len(host.Registry().GetAllProviders(echoType)) }
-	if providers() != 3 {
+	if providers() != 4 {
 		t.Fatalf("%d providers", providers())
 	}
 	hosttest.SetPolicy(t, host.Host, shared())
-	if providers() != 1 {
-		t.Errorf("the type is the first one's, and has %d providers", providers())
+	if providers() != 2 || !host.Registered(echoType, twin.Client.RuntimeID()) {
+		t.Errorf("the type is the first one's, of which there are two, and has %d providers", providers())
 	}
 	if told := status(t, host, second.Client.RuntimeID()); !strings.Contains(told.Reason, echoType) {
 		t.Errorf("the second is told to be %v: %q", told.Health, told.Reason)
 	}
 	third.Stop(t)
 	hosttest.SetPolicy(t, host.Host, shared(echoType))
-	if providers() != 2 || !host.Registered(echoType, second.Client.RuntimeID()) {
-		t.Errorf("%d providers, of three of which one has left", providers())
+	if providers() != 3 || !host.Registered(echoType, second.Client.RuntimeID()) {
+		t.Errorf("%d providers, of four of which one has left", providers())
 	}
 }
 
