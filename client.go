@@ -251,7 +251,8 @@ func (c *Client) HTTPClient() connect.HTTPClient { return (*callerTransport)(c) 
 // Dispense makes a client of one of the host's plugin services. It connects a client
 // that nobody connected, within ClientConfig.Timeout. The error wraps
 // [ErrPluginNotFound] for a name that ClientConfig.Plugins or the host does not have,
-// and [ErrClientNotConnected] where the host is out of reach.
+// and [ErrClientNotConnected] where the host is out of reach. A host that did not offer the
+// plugin is asked again, at most once in a second: policy may offer it since.
 func (c *Client) Dispense(name string) (any, error) {
 	if _, err := c.base(); errors.Is(err, ErrClientClosed) {
 		return nil, err
@@ -264,7 +265,7 @@ func (c *Client) Dispense(name string) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := c.offered(name); err != nil {
+	if err := c.offeredByNow(name); err != nil {
 		return nil, err
 	}
 	client, err := p.ConnectClient(base, c.HTTPClient())
@@ -292,7 +293,31 @@ func (c *Client) connected(ctx context.Context) (string, error) {
 	return c.base()
 }
 
-// offered returns an error where the host does not offer a plugin to this client.
+// askAgain is how old the host's word has to be that it does not offer a plugin until it is asked again.
+const askAgain = time.Second
+
+// offeredByNow returns an error where the host does not offer a plugin to this client, and asks
+// it again where it said so a while ago.
+func (c *Client) offeredByNow(name string) error {
+	err := c.offered(name)
+	if err == nil {
+		return nil
+	}
+	c.mu.Lock()
+	final := c.identity.managed || time.Since(c.adopted) < askAgain
+	c.mu.Unlock()
+	if final {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(c.life, c.cfg.Timeout)
+	defer cancel()
+	if err := c.enrol(ctx, false); err != nil {
+		return notConnected(err)
+	}
+	return c.offered(name)
+}
+
+// offered returns an error where the host did not offer a plugin to this client.
 func (c *Client) offered(name string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -73,7 +73,9 @@ type ClientConfig struct {
 	HostIdentity string
 	// Timeout bounds each unary call to the host. Zero means 10 s.
 	Timeout time.Duration
-	// Interceptors run around the client's calls of the host's services.
+	// Interceptors run around the client's own calls of the host's services, the handshake among
+	// them, and not around those of a client that Dispense makes. One that is to add an API key or
+	// a token to calls of the host's plugins belongs to a generated client.
 	Interceptors []connect.Interceptor
 	// Logger receives what the operator should know. Nil means no log, but for the
 	// warning of plaintext, which then goes to slog.Default().

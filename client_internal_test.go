@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"math"
 	"strings"
 	"testing"
@@ -14,6 +15,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/internal/catalog"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
@@ -286,5 +288,28 @@ func TestAwaitHost(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// A type that several may provide by now is left to all of them by who settles it late, with a
+// policy in hand by which it belonged to one.
+func TestAudit_USE22_ATypeThatIsSharedAgainStaysShared(t *testing.T) {
+	t.Parallel()
+	h, err := NewHost(&ServeConfig{AllowInsecure: true, Policy: &Policy{AllowMultiple: []string{"echo"}}, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = h.Shutdown(t.Context()) }()
+	for _, name := range []string{"a", "b"} {
+		reg := catalog.Registration{ID: name, RuntimeID: name + "-1", SelfID: name, Type: "echo", Version: "1.0.0"}
+		if err := h.registry.catalog.Register(reg); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := h.registry.keepOwner("echo"); n != 0 || len(h.registry.catalog.ByType("echo")) != 2 {
+		t.Errorf("%d were withheld where both may provide it", n)
+	}
+	if err := h.SetPolicy(&Policy{}); err != nil || len(h.registry.catalog.ByType("echo")) != 1 {
+		t.Errorf("where one may provide it: %v, %v", h.registry.catalog.ByType("echo"), err)
 	}
 }

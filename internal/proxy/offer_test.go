@@ -25,7 +25,7 @@ type askedStream struct {
 // newAsked returns a provider that takes so many calls on a connection, over one connection, and
 // answers none by itself; its requests come from the channel.
 func newAsked(streams uint32) (*played, chan askedStream) {
-	asked := make(chan askedStream, 4096)
+	asked := make(chan askedStream, 8192)
 	pd := &played{settings: []http2.Setting{{ID: http2.SettingMaxConcurrentStreams, Val: streams}}}
 	pd.on = func(c *playedConn, f http2.Frame) {
 		if _, ok := f.(*http2.HeadersFrame); ok {

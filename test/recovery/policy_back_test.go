@@ -1,12 +1,16 @@
 package recovery_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
+	loggerv1 "github.com/masegraye/connect-plugin-go/gen/capability/logger/v1"
+	"github.com/masegraye/connect-plugin-go/gen/capability/logger/v1/loggerv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
 )
 
@@ -148,21 +152,22 @@ func TestAudit_USE22_ASharedTypeComesBack(t *testing.T) {
 	host.StartPlugin(t, "provider", serve)
 	second := host.StartPlugin(t, "second", serve)
 	third := host.StartPlugin(t, "second", serve)
+	twin := host.StartPlugin(t, "provider", serve)
 	providers := func() int { return len(host.Registry().GetAllProviders(echoType)) }
-	if providers() != 3 {
+	if providers() != 4 {
 		t.Fatalf("%d providers", providers())
 	}
 	hosttest.SetPolicy(t, host.Host, shared())
-	if providers() != 1 {
-		t.Errorf("the type is the first one's, and has %d providers", providers())
+	if providers() != 2 || !host.Registered(echoType, twin.Client.RuntimeID()) {
+		t.Errorf("the type is the first one's, of which there are two, and has %d providers", providers())
 	}
 	if told := status(t, host, second.Client.RuntimeID()); !strings.Contains(told.Reason, echoType) {
 		t.Errorf("the second is told to be %v: %q", told.Health, told.Reason)
 	}
 	third.Stop(t)
 	hosttest.SetPolicy(t, host.Host, shared(echoType))
-	if providers() != 2 || !host.Registered(echoType, second.Client.RuntimeID()) {
-		t.Errorf("%d providers, of three of which one has left", providers())
+	if providers() != 3 || !host.Registered(echoType, second.Client.RuntimeID()) {
+		t.Errorf("%d providers, of four of which one has left", providers())
 	}
 }
 
@@ -222,5 +227,49 @@ func TestAudit_USE22_WhatAnotherHasComesBackWhenThatLeaves(t *testing.T) {
 				return host.Registered(echoType, second.Client.RuntimeID()) && once(t.Context(), s) == nil
 			})
 		})
+	}
+}
+
+// A plugin of the host that policy gives to a client that is connected can be dispensed, without
+// another Connect; while it is not given, who asks again and again does not make a handshake each time.
+func TestAudit_USE22_WhatPolicyGivesLaterCanBeDispensed(t *testing.T) {
+	t.Parallel()
+	lines := new(hosttest.RecordingLogger)
+	host := start(t, func(c *connectplugin.ServeConfig) {
+		c.Plugins = connectplugin.PluginSet{"logger": hosttest.LoggerPlugin{}}
+		c.Impls = map[string]any{"logger": lines}
+	})
+	begin := time.Now()
+	api := host.Enrol(t, "api", func(c *connectplugin.ClientConfig) {
+		c.Plugins = connectplugin.PluginSet{"logger": hosttest.LoggerPlugin{}}
+	})
+	given := func() bool {
+		_, err := api.Dispense("logger")
+		if err != nil && !errors.Is(err, connectplugin.ErrPluginNotFound) {
+			t.Fatal(err)
+		}
+		return err == nil
+	}
+	if given() {
+		t.Fatal("policy does not give it")
+	}
+	hosttest.Eventually(t, "the host is asked again", func() bool { _ = given(); return count(host, connectplugin.AuditRenewed, "api") > 0 })
+	for range 100 {
+		_ = given()
+	}
+	if n := count(host, connectplugin.AuditRenewed, "api"); n > int(time.Since(begin)/time.Second) {
+		t.Errorf("asked %d times in %v", n, time.Since(begin))
+	}
+	id := api.RuntimeID()
+	p := policy()
+	p.Plugins["api"] = hosttest.Allow(func(p *connectplugin.PluginPolicy) { p.HostPlugins = []string{"logger"} })
+	hosttest.SetPolicy(t, host.Host, p)
+	hosttest.Eventually(t, "it can be dispensed", given)
+	logger, err := connectplugin.DispenseTyped[loggerv1connect.LoggerClient](api, "logger")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := logger.Log(t.Context(), connect.NewRequest(&loggerv1.LogRequest{Message: "x"})); err != nil || api.RuntimeID() != id {
+		t.Errorf("%v; %q became %q", err, id, api.RuntimeID())
 	}
 }

@@ -247,6 +247,23 @@ func TestAudit_USE39_NobodyTakesATypeFromTheLiving(t *testing.T) {
 	}
 }
 
+// One of two instances that died takes nothing from the other, which has no connection and answers.
+func TestAudit_USE39_ATwinThatDiedTakesNobodyAlong(t *testing.T) {
+	t.Parallel()
+	host := pairHost(t, connectplugin.HealthProbeConfig{Interval: 3 * time.Second, Lease: time.Hour})
+	dead := join(t, host, "blue", false)
+	twin := join(t, host, "blue", false)
+	green := join(t, host, "green", true)
+	_ = twin.client.Close()
+	dead.crash()
+	hosttest.Eventually(t, "the host finds one dead", func() bool { return dead.reason(host) == "does not answer the host" })
+	before := twin.asked.Load()
+	hosttest.Eventually(t, "the other is asked now and then", func() bool { return twin.asked.Load() > before+2 || green.provides(host) })
+	if !twin.provides(host) || green.provides(host) || len(takeovers(host, "green")) != 0 {
+		t.Error("the type was taken from one that lives")
+	}
+}
+
 // One that was thought dead and comes back takes nothing back from the one that provides: it waits
 // for that to leave, and says so.
 func TestAudit_USE39_WhoWasThoughtDeadComesBack(t *testing.T) {
