@@ -139,7 +139,7 @@ func (b *bench) open(ctx context.Context) error {
 		return fmt.Errorf("authority: %w", err)
 	}
 	if b.addr, err = freeAddr(ctx); err != nil {
-		return fmt.Errorf("listen: %w", err)
+		return err
 	}
 	if b.host, err = b.start(ctx, roleHost, 0, 0); err != nil {
 		return err
@@ -171,10 +171,12 @@ func freeAddr(ctx context.Context) (addr string, err error) {
 		addr = net.JoinHostPort("127.0.0.1", strconv.Itoa(first+rand.IntN(ports))) //nolint:gosec // any of them serves
 		var l net.Listener
 		if l, err = new(net.ListenConfig).Listen(ctx, "tcp", addr); err == nil {
-			return addr, l.Close()
+			if err = l.Close(); err == nil {
+				return addr, nil
+			}
 		}
 	}
-	return "", err
+	return "", fmt.Errorf("listen: %w", err)
 }
 
 // restartHost counts from the moment in which the new host listens: until then nobody can

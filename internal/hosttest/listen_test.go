@@ -24,7 +24,7 @@ func TestFreeAddr(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer func() { _ = other.Close() }()
+			t.Cleanup(func() { _ = other.Close() })
 			if other.Addr().String() == addr {
 				t.Error("the system gave the address to another")
 			}
