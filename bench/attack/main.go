@@ -55,7 +55,7 @@ func run(ctx context.Context) error {
 	role := flag.String("role", "", "of a process that the command starts")
 	list := flag.Bool("list", false, "list the attacks")
 	flag.StringVar(&p.only, "only", "", "play attacks whose names contain this")
-	flag.DurationVar(&p.lasts, "for", lasts, "how long each attack lasts, a minute at most")
+	flag.DurationVar(&p.lasts, "for", lasts, "how long each attack lasts, three minutes at most")
 	flag.StringVar(&p.dir, "dir", "", "of the authority")
 	flag.StringVar(&p.addr, "addr", "", "of the host, on loopback")
 	flag.StringVar(&p.profile, "profile", "", "write profiles of the host during the last attack to this file, with .cpu and .heap after it")
@@ -81,7 +81,8 @@ func (p *play) role(ctx context.Context, role string) error {
 	case roleHost:
 		cfg := stage.HostConfig(authority)
 		if p.defaults {
-			cfg.Limits = connectplugin.Limits{}
+			// Nobody is cut off for silence before the attack is over, however slow the machine is.
+			cfg.Limits = connectplugin.Limits{WriteTimeout: 2 * kinds.MostTime, KeepAliveInterval: 2 * kinds.MostTime}
 		}
 		return stage.ServeHost(ctx, cfg, p.profile)
 	case roleProvider:

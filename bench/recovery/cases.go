@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -136,13 +138,8 @@ func (b *bench) open(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("authority: %w", err)
 	}
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return fmt.Errorf("listen: %w", err)
-	}
-	b.addr = l.Addr().String()
-	if err := l.Close(); err != nil {
-		return fmt.Errorf("listen: %w", err)
+	if b.addr, err = freeAddr(ctx); err != nil {
+		return err
 	}
 	if b.host, err = b.start(ctx, roleHost, 0, 0); err != nil {
 		return err
@@ -164,6 +161,22 @@ func (b *bench) open(ctx context.Context) error {
 	b.began = time.Since(begun)
 	time.Sleep(2 * tellEvery) // until all have told what they did
 	return err
+}
+
+// freeAddr returns an address of loopback on which nobody listens, with a port that the system does not
+// give to those who ask for any: the host comes back there, whoever connects meanwhile.
+func freeAddr(ctx context.Context) (addr string, err error) {
+	const first, ports = 20_000, 12_000
+	for range 100 {
+		addr = net.JoinHostPort("127.0.0.1", strconv.Itoa(first+rand.IntN(ports))) //nolint:gosec // any of them serves
+		var l net.Listener
+		if l, err = new(net.ListenConfig).Listen(ctx, "tcp", addr); err == nil {
+			if err = l.Close(); err == nil {
+				return addr, nil
+			}
+		}
+	}
+	return "", fmt.Errorf("listen: %w", err)
 }
 
 // restartHost counts from the moment in which the new host listens: until then nobody can

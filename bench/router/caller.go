@@ -175,10 +175,10 @@ var operations = map[string]func(w *way, end time.Time) ([]time.Duration, error)
 	scenarioBidi:   (*way).roundTrips,
 }
 
-// timed repeats an operation until the end.
+// timed repeats an operation until the end, and does it once however late it begins.
 func timed(end time.Time, operation func() error) ([]time.Duration, error) {
 	var samples []time.Duration
-	for last := time.Now(); last.Before(end); {
+	for last := time.Now(); len(samples) == 0 || last.Before(end); {
 		if err := operation(); err != nil {
 			return samples, err
 		}

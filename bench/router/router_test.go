@@ -79,6 +79,16 @@ func TestVerdict(t *testing.T) {
 	}
 }
 
+// A caller that begins when its time is over already is one that was measured, too.
+func TestWhoBeginsLateIsMeasured(t *testing.T) {
+	t.Parallel()
+	n := 0
+	samples, err := timed(time.Now().Add(-time.Second), func() error { n++; return nil })
+	if len(samples) != 1 || n != 1 || err != nil {
+		t.Errorf("%d samples of %d operations: %v", len(samples), n, err)
+	}
+}
+
 func TestQuantile(t *testing.T) {
 	t.Parallel()
 	sorted := []int{1, 2, 3, 4}

@@ -24,6 +24,10 @@ type chrome struct {
 	port string // of the browser's DevTools
 }
 
+// mostTemp is how long the name of a directory for temporary files may be in which a browser begins: it
+// listens on a socket there.
+const mostTemp = 50
+
 // profileDir is the directory of a new browser's profile.
 func profileDir(t *testing.T) string {
 	t.Helper()
@@ -48,6 +52,9 @@ func openProfile(t *testing.T, program, dir, url string, env ...string) *chrome 
 	cmd := exec.CommandContext(ctx, program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
 		"--disable-background-networking", "--force-device-scale-factor=1", "--window-size=1400,1700", "--user-data-dir="+dir, "--remote-debugging-port=0", "--remote-allow-origins=*", url)
 	cmd.Env = append(os.Environ(), env...)
+	if len(os.TempDir()) > mostTemp {
+		cmd.Env = append(cmd.Env, "TMPDIR=/tmp")
+	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -178,3 +178,50 @@ func TestWithheldStandsByAgain(t *testing.T) {
 		t.Errorf("%q took over", got)
 	}
 }
+
+// What the host itself registered is restored beside another owner of its type, as it was registered.
+func TestWithheldOfTheHostIsRestoredBesideOthers(t *testing.T) {
+	t.Parallel()
+
+	c := catalog.New(catalog.Config{})
+	launched, other := reg("a", "log", "1.0.0"), reg("b", "log", "1.0.0")
+	launched.ByHost, other.SelfID = true, "other"
+	register(t, c, launched)
+	c.Withhold(everything)
+	register(t, c, other)
+
+	if back := c.Restore(everything); len(back) != 1 || len(c.ByType("log")) != 2 {
+		t.Errorf("restored %v beside %v", back, c.ByType("log"))
+	}
+}
+
+// What is replaced or taken back while somebody is asked whether it is allowed is not restored.
+func TestWithheldThatChangesMeanwhileIsNotRestored(t *testing.T) {
+	t.Parallel()
+
+	newer := reg("a", "log", "2.0.0")
+	newer.ID = "newer"
+
+	for name, change := range map[string]func(c *catalog.Catalog){
+		"registered again": func(c *catalog.Catalog) { _ = c.Register(newer) },
+		"taken back":       func(c *catalog.Catalog) { _ = c.Unregister("a/log", "a") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+
+			c := offers(t, catalog.Config{})
+			register(t, c, reg("a", "log", "1.0.0"))
+			c.Withhold(everything)
+
+			back := c.Restore(func(catalog.Registration) bool {
+				change(c)
+
+				return true
+			})
+
+			if _, ok := c.Get("a/log"); ok || len(back) != 0 {
+				t.Errorf("restored %v", back)
+			}
+		})
+	}
+}

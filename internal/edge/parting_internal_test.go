@@ -81,3 +81,37 @@ func TestConn_TellsBeforeItEnds(t *testing.T) {
 		}
 	}
 }
+
+// Who is cut off is told why behind a whole frame. Within one it would take that for the rest of it, and is
+// told nothing.
+func TestConn_TellsBetweenFrames(t *testing.T) {
+	t.Parallel()
+	ping := append([]byte{0, 0, 8, framePing, 1, 0, 0, 0, 0}, make([]byte, 8)...)
+	for name, c := range map[string]struct {
+		length int
+		want   string
+	}{
+		"within a header":  {headerLen - 1, string([]byte{framePing})},
+		"after a header":   {headerLen, string([]byte{framePing})},
+		"within a payload": {len(ping) - 1, string([]byte{framePing})},
+		"between frames":   {len(ping), string([]byte{framePing, frameGoAway})},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			raw := &slow{begun: make(chan struct{}, 2), takes: make(chan struct{})}
+			close(raw.takes)
+			rules := allowances
+			rules[refusals].limit(Rate{PerSecond: 1e-6, Burst: 1})
+			conn := &Conn{Conn: raw, slot: &slot{listener: &Listener{}}, meter: newMeter(time.Now(), &rules), gone: make(chan struct{})}
+			if _, err := conn.Write(ping[:c.length]); err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				conn.Refused()
+			}
+			if got := raw.written(); got != c.want {
+				t.Errorf("written %q, want %q", got, c.want)
+			}
+		})
+	}
+}

@@ -103,3 +103,101 @@ func TestConn_WhoWaitsAgainHasNoTurn(t *testing.T) {
 		}
 	})
 }
+
+// Who has sent all that it had and is still among those that wait, as its own window grew before it
+// was its turn, gets no turn any more: nobody would give it back.
+func TestConn_WhoHasSentAllHasNoTurn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := &conn{flushing: true, peer: peerSettings{maxFrame: leastFrame}}
+		st := &stream{c: c, window: leastFrame}
+		st.can.L = &c.mu
+		sent := make(chan error, 1)
+		go func() {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			sent <- c.sendLocked(st, []byte{0}, false)
+		}()
+		synctest.Wait()
+		c.mu.Lock()
+		c.window = leastFrame
+		st.wakeLocked()
+		c.mu.Unlock()
+		if err := <-sent; err != nil {
+			t.Fatal(err)
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if len(c.blocked) != 1 {
+			t.Fatalf("%d are among those that wait", len(c.blocked))
+		}
+		if c.wakeBlockedLocked(); st.waits || st.turn || c.woken != 0 {
+			t.Errorf("it waits: %v, has a turn: %v; %d have", st.waits, st.turn, c.woken)
+		}
+	})
+}
+
+// A long answer that had its turn does not come before short ones once more, and what came before
+// nobody counts for nobody.
+func TestConn_ALongAnswerComesOnceInAWhile(t *testing.T) {
+	t.Parallel()
+	c := &conn{window: 1 << 20}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	wait := func(brief bool) *stream {
+		st := &stream{c: c, window: 1, brief: brief}
+		st.can.L = &c.mu
+		c.awaitLocked(st)
+		return st
+	}
+	shortBeforeLong := func() (n int) {
+		for c.nextLocked().brief {
+			wait(true)
+			n++
+		}
+		return n
+	}
+	gone := wait(false)
+	wait(true)
+	for range mostPassed { // who was passed gives up, and then no other waits
+		c.nextLocked()
+		wait(true)
+	}
+	c.unblockLocked(gone)
+	c.nextLocked()
+	wait(true)
+	for range 3 {
+		wait(false)
+		if n := shortBeforeLong(); n != mostPassed {
+			t.Errorf("%d short answers come before a long one, want %d", n, mostPassed)
+		}
+	}
+	for range 2 {
+		wait(false)
+	}
+	for range 2 { // who waits longest has waited since before the other's turn
+		if n := shortBeforeLong(); n != mostPassed {
+			t.Errorf("%d short answers come between two long ones, want %d", n, mostPassed)
+		}
+	}
+}
+
+// When a connection has ended, nobody waits for room on it.
+func TestConn_AnErrorWakesWhoWaits(t *testing.T) {
+	t.Parallel()
+	c := &conn{}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i := range 4 {
+		st := &stream{c: c, window: 1, brief: i%2 == 0, waits: true}
+		st.can.L = &c.mu
+		c.awaitLocked(st)
+	}
+	if c.wakeBlockedLocked(); len(c.blocked)+len(c.brief) != 4 {
+		t.Errorf("%d wait without room, want 4", len(c.blocked)+len(c.brief))
+	}
+	c.err = errClosed
+	if c.wakeBlockedLocked(); len(c.blocked)+len(c.brief) != 0 {
+		t.Errorf("%d wait on a connection that has ended", len(c.blocked)+len(c.brief))
+	}
+}

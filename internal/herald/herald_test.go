@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 
 	"github.com/masegraye/connect-plugin-go/internal/herald"
 )
@@ -125,4 +126,36 @@ func TestHerald_WaitsNoLongerThanAsked(t *testing.T) {
 	if c.busy.Load() != 0 {
 		t.Error("it is still being done")
 	}
+}
+
+// Who waits until nothing is left to do waits for everything that is being done, not for the first of it.
+func TestHerald_WaitsForAll(t *testing.T) {
+	t.Parallel()
+	if runtime.GOMAXPROCS(0) < 2 {
+		t.Skip("one thing at a time is done here")
+	}
+	synctest.Test(t, func(t *testing.T) {
+		var h herald.Herald
+		var ends [2]chan struct{}
+		for i := range ends {
+			ends[i] = make(chan struct{})
+			c := &chore{do: func() { <-ends[i] }}
+			h.Begin(&c.errand, c)
+		}
+		waited := make(chan struct{})
+		go func() {
+			defer close(waited)
+			h.Wait(t.Context())
+		}()
+		synctest.Wait()
+		close(ends[0])
+		synctest.Wait()
+		select {
+		case <-waited:
+			t.Error("something is still being done")
+		default:
+		}
+		close(ends[1])
+		<-waited
+	})
 }

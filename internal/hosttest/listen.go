@@ -2,32 +2,26 @@ package hosttest
 
 import (
 	"net"
-	"os"
-	"strconv"
-	"sync/atomic"
 	"testing"
 )
 
-// Ports that systems do not give to those who ask for any: Linux gives those from 32768, others
-// those from 49152. A test that closes such a port finds it again as it left it, whatever runs beside it.
-const (
-	firstPort = 20_000
-	ports     = 12_000
-)
-
-// taken counts the ports that were tried. Processes of tests that run at once begin apart.
-var taken atomic.Uint32
-
-// Listen listens on a port of loopback that nobody else is given, not even after it was closed.
+// Listen listens on a port of loopback that nobody else is given until the test ends, not even
+// after it was closed.
 func Listen(t testing.TB) net.Listener {
 	t.Helper()
 	var err error
 	for range 1_000 {
-		port := firstPort + (uint32(os.Getpid())*127+taken.Add(1))%ports //nolint:gosec // any number serves
+		var addr string
+		var release func()
+		if addr, release, err = reserve(); err != nil {
+			continue
+		}
 		var l net.Listener
-		if l, err = net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port)))); err == nil {
+		if l, err = net.Listen("tcp", addr); err == nil {
+			t.Cleanup(release)
 			return l
 		}
+		release()
 	}
 	t.Fatalf("listen: %v", err)
 	return nil

@@ -32,7 +32,7 @@ func Main(m *testing.M) {
 // of those that do not.
 func leftover() string {
 	var left string
-	for range 100 {
+	for range 1_000 {
 		buf := make([]byte, 1<<20)
 		buf = buf[:runtime.Stack(buf, true)]
 		var stacks []string
@@ -67,7 +67,7 @@ func descriptors() map[string]string {
 // returns those that do not.
 func leftoverDescriptors(before map[string]string) string {
 	var left []string
-	for range 100 {
+	for range 1_000 {
 		left = nil
 		for number, target := range descriptors() {
 			if before[number] != target {

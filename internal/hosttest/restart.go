@@ -44,32 +44,6 @@ func (r *Restartable) Restart(t testing.TB) {
 	r.serve(t, l)
 }
 
-func (r *Restartable) serve(t testing.TB, l net.Listener) {
-	t.Helper()
-	r.line = newCutListener(l)
-	h := &Host{Audit: &Audit{}, Authority: r.authority, served: make(chan error, 1), URL: "https://" + l.Addr().String()}
-	cfg := &connectplugin.ServeConfig{
-		Authority: r.authority, Logger: Logger(t), Audit: h.Audit.add,
-		Limits:      connectplugin.Limits{HandshakesPerSecond: 1e6, HandshakeBurst: 1e6, WatchEventsPerSecond: 1e6, WatchEventBurst: 1e6},
-		HealthProbe: connectplugin.HealthProbeConfig{Disabled: true},
-	}
-	if r.edit != nil {
-		r.edit(cfg)
-	}
-	host, err := connectplugin.NewHost(cfg)
-	if err != nil {
-		t.Fatalf("NewHost: %v", err)
-	}
-	h.Host = host
-	var ctx context.Context
-	ctx, h.cancel = context.WithCancel(context.Background())
-	line := r.line
-	go func() { h.served <- host.Serve(ctx, line) }()
-	t.Cleanup(func() { h.Stop(t) })
-	Eventually(t, "host is serving", func() bool { return host.Addr() != "" })
-	r.Host = h
-}
-
 // Kill ends the host as SIGKILL does where something was on its way to it: nobody is told, and
 // every connection is reset. It returns when nothing listens any more.
 func (r *Restartable) Kill(t testing.TB) {
@@ -115,6 +89,33 @@ func (r *Restartable) Connections() (open, ever int) {
 	r.line.mu.Lock()
 	defer r.line.mu.Unlock()
 	return len(r.line.open), r.line.ever
+}
+
+// serve starts a host on a listener.
+func (r *Restartable) serve(t testing.TB, l net.Listener) {
+	t.Helper()
+	r.line = newCutListener(l)
+	h := &Host{Audit: &Audit{}, Authority: r.authority, served: make(chan error, 1), URL: "https://" + l.Addr().String()}
+	cfg := &connectplugin.ServeConfig{
+		Authority: r.authority, Logger: Logger(t), Audit: h.Audit.add,
+		Limits:      connectplugin.Limits{HandshakesPerSecond: 1e6, HandshakeBurst: 1e6, WatchEventsPerSecond: 1e6, WatchEventBurst: 1e6},
+		HealthProbe: connectplugin.HealthProbeConfig{Disabled: true},
+	}
+	if r.edit != nil {
+		r.edit(cfg)
+	}
+	host, err := connectplugin.NewHost(cfg)
+	if err != nil {
+		t.Fatalf("NewHost: %v", err)
+	}
+	h.Host = host
+	var ctx context.Context
+	ctx, h.cancel = context.WithCancel(context.Background())
+	line := r.line
+	go func() { h.served <- host.Serve(ctx, line) }()
+	t.Cleanup(func() { h.Stop(t) })
+	Eventually(t, "host is serving", func() bool { return host.Addr() != "" })
+	r.Host = h
 }
 
 // Mortal returns a listener in the place of another, and what ends its connections as the death

@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 // leftover waits for the goroutines of this module to end and returns those that do not.
 func leftover() string {
 	var left string
-	for range 100 {
+	for range 1_000 {
 		buf := make([]byte, 1<<20)
 		buf = buf[:runtime.Stack(buf, true)]
 		var stacks []string

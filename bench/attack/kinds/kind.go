@@ -22,7 +22,7 @@ import (
 
 const (
 	// MostTime is how long one attack may take.
-	MostTime = time.Minute
+	MostTime = 3 * time.Minute
 
 	mostFrames = 5_000_000
 	from       = "127.0.0.2" // another address than the honest ones have

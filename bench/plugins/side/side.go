@@ -126,7 +126,7 @@ func load(ctx context.Context, s Side, o Order, r *Report) error {
 	for range o.N {
 		calling.Go(func() {
 			made := int64(0)
-			for time.Since(begun) < o.For && failed.Load() == nil {
+			for (made == 0 || time.Since(begun) < o.For) && failed.Load() == nil {
 				if err := p.Call(ctx, payload); err != nil {
 					failed.Store(&err)
 				}

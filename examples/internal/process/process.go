@@ -42,7 +42,7 @@ func StartLogged(log io.WriteCloser, dir, path string, args ...string) (*Process
 	p.cmd.Env = []string{"TMPDIR=" + dir, "GORACE=" + os.Getenv("GORACE")}
 	p.cmd.Stdout, p.cmd.Stderr = p.output, p.output
 	p.cmd.SysProcAttr = attributes()
-	p.cmd.WaitDelay = time.Second
+	p.cmd.WaitDelay = runTimeout // a busy machine reads the rest late
 
 	if err := p.cmd.Start(); err != nil {
 		p.output.close()
