@@ -243,6 +243,7 @@ func (s *pluginSession) refresh(ctx context.Context) error {
 	if err := s.register(ctx, runtimeID); err != nil {
 		return err
 	}
+	s.served = true // the host has what it provides
 	h := s.health()
 	if s.isKnown(runtimeID, &h) {
 		return nil

@@ -3,10 +3,12 @@ package hosttest
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 )
 
 // ClientConfig is the configuration of an honest client that proves [Secret] as
@@ -83,8 +85,8 @@ type Plugin struct {
 }
 
 // StartPlugin runs a plugin that holds a certificate for selfID and proves
-// [Secret]. It returns when the plugin's services are registered, and stops it
-// at the end of the test.
+// [Secret]. It returns when the plugin's services are registered and the host knows how it is,
+// and stops it at the end of the test.
 func (h *Host) StartPlugin(t testing.TB, selfID string, edit func(*connectplugin.PluginServerConfig)) *Plugin {
 	t.Helper()
 	tlsConfig, err := h.Authority.PluginTLS(selfID)
@@ -121,7 +123,17 @@ func (h *Host) StartPlugin(t testing.TB, selfID string, edit func(*connectplugin
 			return h.Registered(s.Type, p.Client.RuntimeID())
 		})
 	}
+	if len(cfg.Services) > 0 {
+		Eventually(t, "its first report", func() bool { return h.reported(p.Client.RuntimeID()) })
+	}
 	return p
+}
+
+// reported reports whether a plugin said how it is.
+func (h *Host) reported(runtimeID string) bool {
+	return slices.ContainsFunc(h.Plugins(), func(p connectplugin.PluginStatus) bool {
+		return p.RuntimeID == runtimeID && p.Health != connectpluginv1.HealthState_HEALTH_STATE_UNSPECIFIED
+	})
 }
 
 // Registered reports whether a plugin holds a registration of a type.

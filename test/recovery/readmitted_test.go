@@ -3,8 +3,12 @@ package recovery_test
 import (
 	"context"
 	"errors"
+	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"connectrpc.com/connect"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
@@ -67,6 +71,39 @@ func TestAudit_USE22_AProviderWhoseIdentityPolicyEndedComesBack(t *testing.T) {
 				t.Error("it has no identity")
 			}
 		})
+	}
+}
+
+// Nor does it end where policy takes it out in the moment in which it began to serve, before it said how it is.
+func TestAudit_USE22_AProviderWhoseIdentityEndsAtOnceComesBack(t *testing.T) {
+	t.Parallel()
+	admits, log := policy(), new(journal)
+	host := start(t, func(c *connectplugin.ServeConfig) { c.Policy = admits })
+	cfg := &connectplugin.PluginServerConfig{Client: host.ClientConfig(t, "provider"), Services: echoServices(), HealthInterval: often}
+	tlsConfig, err := host.Authority.PluginTLS("provider")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var first sync.Once
+	cfg.Client.TLS, cfg.Client.Logger = tlsConfig, log.logger()
+	cfg.Client.Interceptors = []connect.Interceptor{connect.UnaryInterceptorFunc(func(next connect.UnaryFunc) connect.UnaryFunc {
+		return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+			if strings.HasSuffix(req.Spec().Procedure, "/ReportHealth") {
+				first.Do(func() { hosttest.SetPolicy(t, host.Host, without()) })
+			}
+			return next(ctx, req)
+		}
+	})}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- connectplugin.ServePlugin(ctx, cfg) }()
+	hosttest.Eventually(t, "it says that it is refused", func() bool { return log.warnings("the host does not take this plugin any more") == 1 })
+	hosttest.SetPolicy(t, host.Host, admits)
+	s := service(t, caller(t, host))
+	hosttest.Eventually(t, "it answers", func() bool { return once(t.Context(), s) == nil })
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }
 
