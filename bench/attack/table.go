@@ -17,7 +17,7 @@ import (
 const (
 	mostMemory = 96 << 20  // bytes above what the host had
 	mostByRule = 128 << 20 // and with the default limits, not those of a small machine
-	mostLive   = 96 << 20  // of them, live objects and stacks
+	mostLive   = 112 << 20 // of them, live objects and stacks, with the default limits
 	mostCores  = 0.5       // of the host's, where the attacker is not told to come back later
 	tolerable  = 1.2       // times the 99th percentile of the control
 
