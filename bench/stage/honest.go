@@ -36,7 +36,7 @@ const (
 
 	// What the host of an attack grants one identity, connection or address: little enough for
 	// one to reach it, at once too, for all others wait while a burst is worked off.
-	requests, requestBurst       = 1_000, 100
+	requests, requestBurst       = 500, 50
 	refusals, refusalBurst       = 50, 100
 	connections, connectionBurst = 10, 10
 	changes, changeBurst         = 150, 100
