@@ -292,6 +292,7 @@ const (
 // long as its budget lasts, and counted beyond that. An identity that is merely unknown is
 // counted from the second time on, and costs no budget.
 func (h *hub) recordRefusal(p *peer, c *caller, e AuditEvent) {
+	p.refused.Store(true)
 	h.tellRefusal(c, e.Kind, RefusedRequest)
 	switch {
 	case e.Kind == AuditUnknownIdentity:

@@ -187,6 +187,10 @@ func handOver(ctx context.Context) {
 // deny refuses a request and records it. However often a peer is refused, it is told the
 // same: what fills no log is no matter of the answer.
 func (m *middleware) deny(ctx context.Context, h *hub, p *peer, no *denial, w http.ResponseWriter, r *http.Request) {
+	c, known := callerFrom(ctx)
+	if known { // what it may not is refused on its account
+		heldBy(ctx, h, p, c.id)
+	}
 	refusedOn(ctx)
 	event := AuditEvent{
 		Kind: no.kind, Peer: p.addr, RuntimeID: no.runtimeID, Procedure: r.URL.Path, Subject: m.route.subject, Reason: no.reason,
@@ -194,7 +198,6 @@ func (m *middleware) deny(ctx context.Context, h *hub, p *peer, no *denial, w ht
 	if event.Subject != "" {
 		event.Right = RightHostPlugins
 	}
-	c, known := callerFrom(ctx)
 	if known {
 		event.RuntimeID, event.SelfID = c.id.RuntimeID(), c.id.SelfID()
 	}
@@ -273,7 +276,11 @@ func (u *undo) do() {
 	if u.served || u.refused {
 		u.seen.returned()
 	}
-	if u.served {
+	switch p, ok := peerFrom(u.around); {
+	case !u.served:
+	case ok && p.refused.Load():
+		refusedOn(u.ctx)
+	default:
 		servedOn(u.ctx)
 	}
 	if u.release != nil {

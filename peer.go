@@ -39,6 +39,8 @@ type peer struct {
 	conn        *connection
 	refusals    *hub   // that is told of what auth providers refuse; nil tells nobody
 	caller      caller // the place of who calls
+
+	refused atomic.Bool // it was recorded that the request is refused
 }
 
 // certificate is what the host knows of a verified client certificate. It is a

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"connectrpc.com/connect"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
@@ -87,37 +89,81 @@ func reachRefusals(t *testing.T, r *rig) {
 }
 
 // A plugin that is refused again and again keeps its connection, on which it is told so and waits
-// longer and longer; nobody else waits with it.
+// longer and longer, whatever it is refused for and whatever else it gets; nobody else waits with it.
 func TestAudit_ATK14_APluginIsRefusedAtItsPace(t *testing.T) {
 	t.Parallel()
 	const burst, perSecond, refused = 10, 20, 40
-	host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
-		c.Policy = hosttest.Rights(map[string][2][]string{"bad": {}, "good": {}})
-		c.Limits.RefusalBurst, c.Limits.RefusalsPerSecond = burst, perSecond
-		c.Limits.RequestBurst, c.Limits.RequestsPerSecond = 8, 1e-3
-	})
-	bad, good := host.Enrol(t, "bad", nil), host.Enrol(t, "good", nil)
-	check := func(c *connectplugin.Client) error {
+	check := func(t *testing.T, host *hosttest.Host, c *connectplugin.Client) error {
+		t.Helper()
 		req := connect.NewRequest(&connectpluginv1.HealthCheckRequest{})
 		return hosttest.ErrorOf(connectpluginv1connect.NewHealthServiceClient(c.HTTPClient(), host.URL).Check(t.Context(), req))
 	}
-	meets(t, connect.CodeResourceExhausted, func(int) error { return check(bad) })
-	begun := time.Now()
-	for range refused {
-		if err := check(bad); connect.CodeOf(err) != connect.CodeResourceExhausted {
-			t.Fatal(err)
+	get := func(path string) func(*testing.T, *hosttest.Host, *connectplugin.Client) error {
+		return func(t *testing.T, host *hosttest.Host, c *connectplugin.Client) error {
+			t.Helper()
+			to := connect.NewClient[echo.Text, echo.Text](c.HTTPClient(), host.URL+path)
+			return hosttest.ErrorOf(to.CallUnary(t.Context(), connect.NewRequest(wrapperspb.String("x"))))
 		}
 	}
-	if took := time.Since(begun); took < (refused-burst)/2*time.Second/perSecond { // the last one waits for those before it
-		t.Errorf("%d refusals within %v", refused, took)
-	}
-	for _, e := range host.Audit.Events() {
-		if strings.Contains(e.Reason, "cut off") {
-			t.Errorf("%s: %s", e.Kind, e.Reason)
+	var other sync.Map // connections on which nobody enrolled, by the host
+	afresh := func(path string) func(*testing.T, *hosttest.Host, *connectplugin.Client) error {
+		return func(t *testing.T, host *hosttest.Host, c *connectplugin.Client) error {
+			t.Helper()
+			to, ok := other.Load(host)
+			if !ok {
+				to = host.Stranger(t)
+				other.Store(host, to)
+			}
+			req := connect.NewRequest(wrapperspb.String("x"))
+			req.Header().Set("X-Plugin-Runtime-Id", c.RuntimeID())
+			req.Header().Set("Authorization", "Bearer "+c.RuntimeToken())
+			client, _ := to.(*http.Client)
+			return hosttest.ErrorOf(connect.NewClient[echo.Text, echo.Text](client, host.URL+path).CallUnary(t.Context(), req))
 		}
 	}
-	if err := check(good); err != nil {
-		t.Errorf("another plugin: %v", err)
+	for name, tt := range map[string]struct {
+		code connect.Code
+		rate float64 // of requests
+		ask  func(*testing.T, *hosttest.Host, *connectplugin.Client) error
+	}{
+		"too many requests":    {connect.CodeResourceExhausted, 1e-3, check},
+		"a plugin of the host": {connect.CodePermissionDenied, 1e6, get("/connectplugin.admin.v1.AdminReadService/GetSnapshot")},
+		"a type":               {connect.CodeNotFound, 1e6, get("/services/forbidden/-/a.B/C")},
+		"a plugin of the host, on a connection of its own": {connect.CodePermissionDenied, 1e6, afresh("/connectplugin.admin.v1.AdminReadService/GetSnapshot")},
+		"a capability": {connect.CodeNotFound, 1e6, func(t *testing.T, _ *hosttest.Host, c *connectplugin.Client) error {
+			t.Helper()
+			_, err := c.Capability(t.Context(), "forbidden", "")
+			return err
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+				c.Policy = hosttest.Rights(map[string][2][]string{"bad": {}, "good": {}})
+				c.Admin = new(connectplugin.AdminConfig)
+				c.Limits.RefusalBurst, c.Limits.RefusalsPerSecond = burst, perSecond
+				c.Limits.RequestBurst, c.Limits.RequestsPerSecond = 8, tt.rate
+			})
+			bad, good := host.Enrol(t, "bad", nil), host.Enrol(t, "good", nil)
+			hosttest.Eventually(t, "it is refused", func() bool { return connect.CodeOf(tt.ask(t, host, bad)) == tt.code })
+			begun := time.Now()
+			for range refused {
+				if err := tt.ask(t, host, bad); connect.CodeOf(err) != tt.code {
+					t.Fatal(err)
+				}
+			}
+			if took := time.Since(begun); took < (refused-burst)/2*time.Second/perSecond { // the last one waits for those before it
+				t.Errorf("%d refusals within %v", refused, took)
+			}
+			for _, e := range host.Audit.Events() {
+				if strings.Contains(e.Reason, "cut off") {
+					t.Errorf("%s: %s", e.Kind, e.Reason)
+				}
+			}
+			if err := check(t, host, good); err != nil {
+				t.Errorf("another plugin: %v", err)
+			}
+		})
 	}
 }
 
