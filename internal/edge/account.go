@@ -42,6 +42,13 @@ func (a *Account) Debt(now time.Time) time.Duration {
 	return a.bytes.debt(now)
 }
 
+// After returns when the account can pay for n bytes more than a debt, a minute at most: whoever was
+// refused for that debt and comes again with n bytes before is refused again.
+func (a *Account) After(debt time.Duration, n int64) time.Duration {
+	seconds := min(debt.Seconds()+float64(n)/a.bytes.perSecond, longestDebt.Seconds())
+	return time.Duration(seconds * float64(time.Second))
+}
+
 // patience is Debt for refusals.
 func (a *Account) patience(now time.Time) time.Duration {
 	if a == nil {
@@ -59,13 +66,6 @@ func (a *Account) served(now time.Time) {
 	if a != nil {
 		a.pay(&a.refusals, -1, now)
 	}
-}
-
-// After returns when the account can pay for n bytes more than a debt, a minute at most: whoever was
-// refused for that debt and comes again with n bytes before is refused again.
-func (a *Account) After(debt time.Duration, n int64) time.Duration {
-	seconds := min(debt.Seconds()+float64(n)/a.bytes.perSecond, longestDebt.Seconds())
-	return time.Duration(seconds * float64(time.Second))
 }
 
 // count says that it pays for n connections more.
