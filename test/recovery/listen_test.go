@@ -80,6 +80,7 @@ func TestAudit_USE32_AListenerOnEveryAddressNeedsABaseURL(t *testing.T) {
 		"IPv6 name":   func(c *connectplugin.PluginServerConfig) { c.BaseURL = "https://[::]:8443" },
 	} {
 		cfg := config()
+		cfg.OnConnected = func(context.Context, *connectplugin.Client) error { return errors.New("it serves") }
 		edit(cfg)
 		err := connectplugin.ServePlugin(t.Context(), cfg)
 		if !errors.Is(err, connectplugin.ErrInvalidConfig) || !strings.Contains(err.Error(), "BaseURL") {
