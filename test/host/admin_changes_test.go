@@ -309,6 +309,14 @@ func TestAdmin_CheckPolicyForeseesWhatComesBack(t *testing.T) {
 		hosttest.SetPolicy(t, host, next)
 	}
 	foresees()
+	for _, p := range host.Plugins() {
+		if p.SelfID == "logger" { // where it is already
+			next = may(true, p.Endpoint)
+		}
+	}
+	foresees()
+	next = may(true, "own")
+	foresees()
 	next = may(true, "")
 	foresees(adminv1.PolicyChange_KIND_ENDPOINT_ENDS)
 	foresees()
