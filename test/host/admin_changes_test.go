@@ -144,6 +144,11 @@ func TestAdmin_DrainWaits(t *testing.T) {
 	if err := <-drained; err != nil {
 		t.Errorf("Drain: %v", err)
 	}
+	for _, p := range snapshot(t, read).GetPlugins() {
+		if told := p.GetHealthReason(); p.GetRuntimeId() == runtimeID && told != "drained: it provides nothing until it enrols again" {
+			t.Errorf("an operator is told: %q", told)
+		}
+	}
 }
 
 // A launched plugin is replaced by the name of its launch, and the audit says by whom.
