@@ -99,10 +99,13 @@ func TestAudit_USE32_AListenerOnEveryAddressNeedsABaseURL(t *testing.T) {
 		if n := log.warnings("listens on every address"); n != 1 {
 			t.Errorf("%d warnings before it registers, want 1", n)
 		}
-		cancel()
 		return nil
 	}
-	if err := connectplugin.ServePlugin(ctx, cfg); err != nil {
+	ended := make(chan error, 1)
+	go func() { ended <- connectplugin.ServePlugin(ctx, cfg) }()
+	hosttest.Eventually(t, "it is registered, at no address", func() bool { return count(host, connectplugin.AuditRegistered, "provider") == 1 })
+	cancel()
+	if err := hosttest.Arrival(t, ended); err != nil {
 		t.Errorf("a listener: %v", err)
 	}
 	l := anywhere(t)
