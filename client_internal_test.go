@@ -46,6 +46,55 @@ func TestAudit_USE39_WhoStandsByMakesNobodyDie(t *testing.T) {
 	})
 }
 
+// Dead is one that showed no life for a while, and that the host asked in vain: none that is connected,
+// makes a call or lived a moment ago, and none that says of itself that it is ill.
+func TestAudit_USE39_WhoIsDead(t *testing.T) {
+	t.Parallel()
+	silent := func(v *healthView) { v.silent = true }
+	ill := func(v *healthView) { v.reported.Health = catalog.HealthUnhealthy }
+	for name, c := range map[string]struct {
+		view  func(*healthView)
+		lives func(*tokenstore.Identity)
+		since time.Duration
+		dead  bool
+	}{
+		"silent":                     {silent, nil, time.Minute, true},
+		"silent, and it is ill":      {func(v *healthView) { silent(v); ill(v) }, nil, time.Minute, true},
+		"ill":                        {ill, nil, time.Minute, false},
+		"nothing is known":           {func(*healthView) {}, nil, time.Minute, false},
+		"silent, lived a moment ago": {silent, (*tokenstore.Identity).Seen, deadAfter - 1, false},
+		"silent, lived long ago":     {silent, (*tokenstore.Identity).Seen, deadAfter, true},
+		"silent, and connected":      {silent, (*tokenstore.Identity).Attach, time.Minute, false},
+		"silent, and makes a call":   {silent, (*tokenstore.Identity).Enter, time.Minute, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				h, err := NewHost(&ServeConfig{AllowInsecure: true, Policy: OpenPolicy(), Logger: slog.New(slog.DiscardHandler)})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer func() { _ = h.Shutdown(t.Context()) }()
+				id, _, err := h.hub.store.Issue(tokenstore.Request{SelfID: "p", Peer: "192.0.2.1", Attributes: newDeclaration("p")})
+				if err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Minute) // in the bubble
+				if c.lives != nil {
+					c.lives(id)
+				}
+				if err := h.lifecycle.take(id.RuntimeID(), id, c.view); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(c.since) // in the bubble
+				if dead := h.registry.isDead(h.hub, id.RuntimeID()); dead != c.dead {
+					t.Errorf("dead: %v", dead)
+				}
+			})
+		})
+	}
+}
+
 type negotiation struct {
 	hostMin, hostMax    int
 	exact, lowest, most int32

@@ -179,6 +179,20 @@ func TestWithheldStandsByAgain(t *testing.T) {
 	}
 }
 
+// One that may stand by and provides a type goes on when it registers that again, also beside who waits.
+func TestAudit_USE39_WhoRegistersAgainWaitsForNobody(t *testing.T) {
+	t.Parallel()
+
+	c := offers(t, catalog.Config{})
+	first, again, waiting := reg("a", "log", "1.0.0"), reg("a", "log", "1.0.1"), reg("b", "log", "1.0.0")
+	first.Standby, again.Standby, waiting.Standby = true, true, true
+	register(t, c, first, waiting, again)
+
+	if got := selected(t, c, "log", ""); got != "a" || c.StandsBy(again.ID) || !c.StandsBy(waiting.ID) || len(c.ByRuntime("a")) != 1 {
+		t.Errorf("%q provides, and what was registered again stands by: %v", got, c.StandsBy(again.ID))
+	}
+}
+
 // What the host itself registered is restored beside another owner of its type, as it was registered.
 func TestWithheldOfTheHostIsRestoredBesideOthers(t *testing.T) {
 	t.Parallel()

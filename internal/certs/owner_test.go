@@ -6,7 +6,10 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/masegraye/connect-plugin-go/internal/certs"
@@ -62,5 +65,53 @@ func TestAudit_USE31_AMountedSecretIsAccepted(t *testing.T) {
 				t.Errorf("%v, want ErrPermissions", err)
 			}
 		})
+	}
+}
+
+// mountedVariable is the file that a child of the test reads.
+const mountedVariable = "CERTS_TEST_MOUNTED"
+
+// A container's process is in groups beside its first, and is given a secret by one of those.
+func TestAudit_USE31_AGroupBesideTheFirst(t *testing.T) {
+	t.Parallel()
+
+	if path := os.Getenv(mountedVariable); path != "" {
+		if _, err := certs.ReadPrivateFile(path); err != nil {
+			t.Fatal(err)
+		}
+
+		return
+	}
+
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give a file away")
+	}
+
+	const other, beside = 65534, 65533
+
+	path := filepath.Join(t.TempDir(), "tls.key")
+	if err := errors.Join(os.WriteFile(path, []byte("secret"), 0o600), os.Chown(path, other, beside), os.Chmod(path, 0o440)); err != nil {
+		t.Skipf("this system gives no file away: %v", err)
+	}
+
+	reads := func(groups ...uint32) (string, error) {
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$")
+		cmd.Env = append(os.Environ(), mountedVariable+"="+path)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Groups: groups}}
+		out, err := cmd.CombinedOutput()
+
+		if errors.Is(err, syscall.EPERM) {
+			t.Skipf("this system lets nobody choose groups: %v", err)
+		}
+
+		return string(out), err
+	}
+
+	if out, err := reads(beside-1, beside); err != nil {
+		t.Errorf("in the group: %v: %s", err, out)
+	}
+
+	if out, err := reads(beside - 1); err == nil || !strings.Contains(out, certs.ErrPermissions.Error()) {
+		t.Errorf("not in the group: %v: %s", err, out)
 	}
 }

@@ -271,6 +271,11 @@ func TestAudit_USE27_TheOperatorTakesAnEndpointBack(t *testing.T) {
 					t.Errorf("%s goes through", call)
 				}
 			}
+			for _, p := range s.host.Plugins() {
+				if told := p.Reason; p.RuntimeID == evil.RuntimeID() && !strings.HasPrefix(told, "not routable: ") {
+					t.Errorf("an operator is told of it: %q", told)
+				}
+			}
 			s.wantStillTaken(t, evil, at)
 		})
 	}

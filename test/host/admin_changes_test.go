@@ -144,6 +144,11 @@ func TestAdmin_DrainWaits(t *testing.T) {
 	if err := <-drained; err != nil {
 		t.Errorf("Drain: %v", err)
 	}
+	for _, p := range snapshot(t, read).GetPlugins() {
+		if told := p.GetHealthReason(); p.GetRuntimeId() == runtimeID && told != "drained: it provides nothing until it enrols again" {
+			t.Errorf("an operator is told: %q", told)
+		}
+	}
 }
 
 // A launched plugin is replaced by the name of its launch, and the audit says by whom.
@@ -308,6 +313,14 @@ func TestAdmin_CheckPolicyForeseesWhatComesBack(t *testing.T) {
 		}
 		hosttest.SetPolicy(t, host, next)
 	}
+	foresees()
+	for _, p := range host.Plugins() {
+		if p.SelfID == "logger" { // where it is already
+			next = may(true, p.Endpoint)
+		}
+	}
+	foresees()
+	next = may(true, "own")
 	foresees()
 	next = may(true, "")
 	foresees(adminv1.PolicyChange_KIND_ENDPOINT_ENDS)

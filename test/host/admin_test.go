@@ -3,6 +3,7 @@ package host_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"testing"
@@ -401,6 +402,14 @@ func TestAdmin_CheckPolicy(t *testing.T) {
 	}
 	wantReason(t, res.Msg, none.RuntimeID(), "it came with a secret, and the policy has none for it")
 	wantReason(t, res.Msg, operator.RuntimeID(), "it came with a secret, and the policy has none for it")
+	const most, more = 1_000, 7
+	for n := range most + more {
+		document.Plugins["logger"].HostPlugins = append(document.Plugins["logger"].HostPlugins, fmt.Sprint("more-", n))
+	}
+	res, err = reader(host, operator.HTTPClient()).CheckPolicy(t.Context(), connect.NewRequest(&adminv1.CheckPolicyRequest{Policy: document}))
+	if err != nil || len(res.Msg.GetChanges()) != most || res.Msg.GetOmitted() < more {
+		t.Errorf("%d changes and %d more: %v", len(res.Msg.GetChanges()), res.Msg.GetOmitted(), err)
+	}
 	document.Idempotent = []string{"no procedure"}
 	_, err = reader(host, operator.HTTPClient()).CheckPolicy(t.Context(), connect.NewRequest(&adminv1.CheckPolicyRequest{Policy: document}))
 	wantCode(t, "an invalid policy", err, connect.CodeInvalidArgument)

@@ -80,6 +80,7 @@ func TestAudit_USE32_AListenerOnEveryAddressNeedsABaseURL(t *testing.T) {
 		"IPv6 name":   func(c *connectplugin.PluginServerConfig) { c.BaseURL = "https://[::]:8443" },
 	} {
 		cfg := config()
+		cfg.OnConnected = func(context.Context, *connectplugin.Client) error { return errors.New("it serves") }
 		edit(cfg)
 		err := connectplugin.ServePlugin(t.Context(), cfg)
 		if !errors.Is(err, connectplugin.ErrInvalidConfig) || !strings.Contains(err.Error(), "BaseURL") {
@@ -98,10 +99,13 @@ func TestAudit_USE32_AListenerOnEveryAddressNeedsABaseURL(t *testing.T) {
 		if n := log.warnings("listens on every address"); n != 1 {
 			t.Errorf("%d warnings before it registers, want 1", n)
 		}
-		cancel()
 		return nil
 	}
-	if err := connectplugin.ServePlugin(ctx, cfg); err != nil {
+	ended := make(chan error, 1)
+	go func() { ended <- connectplugin.ServePlugin(ctx, cfg) }()
+	hosttest.Eventually(t, "it is registered, at no address", func() bool { return count(host, connectplugin.AuditRegistered, "provider") == 1 })
+	cancel()
+	if err := hosttest.Arrival(t, ended); err != nil {
 		t.Errorf("a listener: %v", err)
 	}
 	l := anywhere(t)

@@ -1,6 +1,7 @@
 package recovery_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -43,8 +44,14 @@ func (m *member) answer(w http.ResponseWriter, r *http.Request, next http.Handle
 // join starts a member and registers it.
 func join(t *testing.T, host *hosttest.Restartable, selfID string, standby bool) *member {
 	t.Helper()
+	return joinAs(t, host, selfID, standby, func(*connectplugin.ClientConfig) {})
+}
+
+// joinAs starts one that proves itself in another way.
+func joinAs(t *testing.T, host *hosttest.Restartable, selfID string, standby bool, prove func(*connectplugin.ClientConfig)) *member {
+	t.Helper()
 	m := &member{selfID: selfID}
-	c := host.Enrol(t, selfID, hosttest.Providing(echoType))
+	c := host.Enrol(t, selfID, func(c *connectplugin.ClientConfig) { hosttest.Providing(echoType)(c); prove(c) })
 	tls, err := host.Authority.PluginTLS(selfID)
 	if err != nil {
 		t.Fatal(err)
@@ -91,6 +98,15 @@ func (m *member) reason(host *hosttest.Restartable) string {
 		}
 	}
 	return "it is gone"
+}
+
+// wantAskedInVain waits until the host asked a plugin in vain for longer than one may be silent who lives.
+func wantAskedInVain(t *testing.T, host *hosttest.Restartable, runtimeID string) {
+	t.Helper()
+	began := time.Now()
+	hosttest.Eventually(t, "the host asked it in vain for long", func() bool {
+		return status(t, host, runtimeID).LastErrorAt.Sub(began) > 3*time.Second
+	})
 }
 
 func pairHost(t *testing.T, probe connectplugin.HealthProbeConfig) *hosttest.Restartable {
@@ -175,6 +191,56 @@ func TestAudit_USE43_NobodyStandsByForItsOwnDead(t *testing.T) {
 	}
 }
 
+// Who has the self id of a plugin and proves it otherwise is no other life of it: it ends nobody when
+// it registers to stand by, not even one of which the host sees no life.
+func TestAudit_USE43_AnotherProofEndsNobody(t *testing.T) {
+	t.Parallel()
+	another := connectplugin.Secret(bytes.Repeat([]byte("another"), 8))
+	for name, c := range map[string]struct {
+		first, then connectplugin.Secret // nil for the certificate
+		bare, takes bool                 // bare is without a certificate, too
+	}{
+		"the same secret":               {hosttest.Secret, hosttest.Secret, false, true},
+		"the same certificate":          {nil, nil, false, true},
+		"another secret":                {hosttest.Secret, another, false, false},
+		"a secret, after a certificate": {nil, hosttest.Secret, false, false},
+		"a certificate, after a secret": {hosttest.Secret, nil, false, false},
+		"nothing, as before":            {nil, nil, true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var demanded atomic.Pointer[connectplugin.Secret]
+			host := start(t, func(cfg *connectplugin.ServeConfig) {
+				cfg.Policy, cfg.HealthProbe = pair(echoType), connectplugin.HealthProbeConfig{Disabled: true}
+				blue := cfg.Policy.Plugins["blue"]
+				blue.Secret, blue.AllowUnproven = nil, c.bare
+				cfg.Policy.Plugins["blue"] = blue
+				cfg.HandshakeAuth.Secret = func(string) connectplugin.Secret { return *demanded.Load() }
+			})
+			lives := func(secret connectplugin.Secret) *member {
+				demanded.Store(&secret)
+				return joinAs(t, host, "blue", true, func(cfg *connectplugin.ClientConfig) {
+					tls, err := host.Authority.PluginTLS("blue")
+					if cfg.Secret = secret; err == nil && !c.bare {
+						cfg.TLS = tls
+					}
+				})
+			}
+			first := lives(c.first)
+			open, _ := host.Connections()
+			first.crash()
+			hosttest.Eventually(t, "it is not connected", func() bool { now, _ := host.Connections(); return now < open })
+			next := lives(c.then)
+			if first.provides(host) == c.takes || next.provides(host) != c.takes {
+				t.Errorf("the first provides: %v, the next: %v", first.provides(host), next.provides(host))
+			}
+			if ended := first.reason(host) == "it is gone"; ended != c.takes {
+				t.Errorf("the first ended: %v", ended)
+			}
+		})
+	}
+}
+
 // One that died while it stood by, and takes over, gives way to the next that waits.
 func TestAudit_USE43_ADeadStandbyGivesWay(t *testing.T) {
 	t.Parallel()
@@ -197,7 +263,7 @@ func TestAudit_USE39_NobodyTakesATypeFromTheLiving(t *testing.T) {
 	quick := connectplugin.HealthProbeConfig{Interval: 50 * time.Millisecond, Lease: time.Hour}
 	unhealthy := func(t *testing.T, host *hosttest.Restartable, m *member) {
 		t.Helper()
-		hosttest.Eventually(t, "it is unhealthy", func() bool { return m.reason(host) != "" })
+		wantAskedInVain(t, host, m.client.RuntimeID())
 	}
 	askedMore := func(t *testing.T, _ *hosttest.Restartable, m *member) {
 		t.Helper()
