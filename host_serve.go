@@ -282,6 +282,7 @@ func (h *Host) noteConnection(c net.Conn, state http.ConnState) {
 	if conn, ok := connectionOf(ended.Context()); ok {
 		for _, id := range conn.close() {
 			h.registry.pressDead(h.hub, id)
+			h.registry.doubtLost(h.hub, id)
 		}
 	}
 }

@@ -425,6 +425,24 @@ func (s *ServiceRegistry) pressDead(h *hub, id *tokenstore.Identity) {
 	}
 }
 
+// doubtLost has one whose last connection has ended come last until it shows life, where others of its self id
+// provide what it does: its successor may have registered before the host noticed that.
+func (s *ServiceRegistry) doubtLost(h *hub, id *tokenstore.Identity) {
+	if !h.seemsDead(id) {
+		return
+	}
+	for _, reg := range s.catalog.ByRuntime(id.RuntimeID()) {
+		if len(s.catalog.Siblings(reg.Type, reg.RuntimeID, reg.SelfID)) == 0 {
+			continue
+		}
+		s.doubt(id)
+		if hurry := s.hurry.Load(); hurry != nil {
+			(*hurry)(id)
+		}
+		return
+	}
+}
+
 // giveWay has who stands by take the place of the dead. What those registered is withheld until
 // they answer and nobody else provides it. No provider that lives gives way.
 func (s *ServiceRegistry) giveWay(id *tokenstore.Identity) {

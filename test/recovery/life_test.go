@@ -300,6 +300,20 @@ func TestAudit_USE43_TheLivingBeforeTheDead(t *testing.T) {
 				})
 				l.crash()
 			}
+			ghost, err := born(t, host, "provider", true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			next, err := born(t, host, "provider", true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ghost.crash() // which the host notices after the next life has registered
+			hosttest.Eventually(t, "the next life is called", func() bool {
+				found, err := hosttest.Discover(t, api, echoType, "")
+				return err == nil && found.GetEndpoint().GetProviderId() == next.client.RuntimeID()
+			})
+			next.crash()
 			first, err := born(t, host, "provider", true)
 			if err != nil {
 				t.Fatal(err)
