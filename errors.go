@@ -89,14 +89,17 @@ var (
 
 // What there is too much of, as the audit has it: with the fields that set how much there may be.
 const (
-	tooManyRequests = "request rate (Limits.RequestsPerSecond, Limits.RequestBurst)"
-	tooManyRenewals = "rate of renewals (Limits.HandshakesPerSecond, Limits.HandshakeBurst)"
-	tooManyChanges  = "rate of changes (Limits.ChangesPerSecond, Limits.ChangeBurst)"
-	tooManyBytes    = "bytes (Limits.BytesPerSecond, Limits.BytesBurst)"
-	tooManyCalls    = "open calls (Limits.MaxOpenCallsPerIdentity, or of all together Limits.MaxOpenCalls)"
-	tooManyWatches  = "watches (Limits.MaxWatchesPerPlugin, or of all together Limits.MaxWatches)"
-	tooManyGrants   = "grants (Limits.MaxGrantsPerIdentity)"
-	tooManyServices = "registrations (Limits.MaxRegistrationsPerPlugin, Limits.MaxRegistrationsPerType, or of all together " +
+	tooManyRequests   = "request rate (Limits.RequestsPerSecond, Limits.RequestBurst)"
+	tooManyRenewals   = "rate of renewals (Limits.HandshakesPerSecond, Limits.HandshakeBurst)"
+	tooManyHandshakes = "handshakes (Limits.HandshakesPerSecond, Limits.HandshakeBurst)"
+	tooManyEnrolments = "enrolments in all (Limits.EnrolmentsPerSecond, Limits.EnrolmentBurst)"
+	tooManyChanges    = "rate of changes (Limits.ChangesPerSecond, Limits.ChangeBurst)"
+	tooManyBytes      = "bytes (Limits.BytesPerSecond, Limits.BytesBurst)"
+	tooManyLookups    = "look-ups of names in base_url (Limits.MaxLookups, Limits.MaxLookupsPerPlugin)"
+	tooManyCalls      = "open calls (Limits.MaxOpenCallsPerIdentity, or of all together Limits.MaxOpenCalls)"
+	tooManyWatches    = "watches (Limits.MaxWatchesPerPlugin, or of all together Limits.MaxWatches)"
+	tooManyGrants     = "grants (Limits.MaxGrantsPerIdentity)"
+	tooManyServices   = "registrations (Limits.MaxRegistrationsPerPlugin, Limits.MaxRegistrationsPerType, or of all together " +
 		"Limits.MaxRegistrations)"
 )
 

@@ -221,7 +221,7 @@ func (s *ServiceRegistry) approve(ctx context.Context, c *caller, reg catalog.Re
 	}
 	endpoint, own, err := c.hub.endpointFor(ctx, c.id, reg.Metadata[metadataBaseURL])
 	if errors.Is(err, lookup.ErrBusy) {
-		s.note(ctx, AuditEvent{Kind: AuditLimited, Procedure: procedure, Right: RightProvides, Subject: reg.Type, Reason: err.Error()})
+		s.note(ctx, RightProvides.event(AuditLimited, procedure, reg.Type, tooManyLookups))
 		return busy(lookupWait)
 	}
 	if err != nil {
