@@ -82,6 +82,7 @@ var (
 	errIdle            = errors.New("nothing moved for too long")
 	errSlowBody        = errors.New("the message did not come in time")
 	errShuttingDown    = errors.New("host is shutting down")
+	errOtherAddress    = errors.New("base_url names another address")
 	errHeadersTooLarge = errors.New("headers or trailers are too large")
 	errTypeTaken       = errors.New("another plugin provides the service type")
 	errProviderBusy    = errors.New("the provider has no room for the call")

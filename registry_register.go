@@ -225,7 +225,7 @@ func (s *ServiceRegistry) approve(ctx context.Context, c *caller, reg catalog.Re
 		return busy(lookupWait)
 	}
 	if err != nil {
-		s.note(ctx, RightProvides.event(AuditDenied, procedure, reg.Type, err.Error()))
+		s.note(ctx, AuditEvent{Kind: AuditDenied, Procedure: procedure, Subject: reg.Type, Reason: err.Error()}) // no matter of Provides
 		return denied
 	}
 	if endpoint == "" {
