@@ -136,12 +136,25 @@ func refuseForeign(dir, identity string) error {
 		return err
 	}
 
-	if found := certs.CertificateIdentity(held); found != identity {
-		return fmt.Errorf("%w: %s is the certificate of %q: use another directory",
-			errForeignCredentials, filepath.Join(dir, credentialsCertFile), found)
+	path, found := filepath.Join(dir, credentialsCertFile), certs.CertificateIdentity(held)
+
+	switch {
+	case found == identity:
+		return nil
+	case isNamesake(found, identity):
+		return fmt.Errorf("%w: %s is of another authority (%q): if that was lost, remove the directory and write the credentials again",
+			errForeignCredentials, path, found)
 	}
 
-	return nil
+	return fmt.Errorf("%w: %s is the certificate of %q: use another directory", errForeignCredentials, path, found)
+}
+
+// isNamesake reports whether two identities differ in their trust domain alone.
+func isNamesake(one, other string) bool {
+	a, errA := certs.ParseID(one)
+	b, errB := certs.ParseID(other)
+
+	return errA == nil && errB == nil && a.Role == b.Role && a.Name == b.Name
 }
 
 // storedLeaf reads the certificate in a directory.

@@ -9,9 +9,11 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
@@ -219,11 +221,20 @@ func (x *exchange) explain(err error) error {
 		connect.CodeNotFound:
 		return fmt.Errorf("%w: %w", ErrHandshakeRefused, err)
 	case connect.CodeResourceExhausted:
+		if isTooLarge(err) {
+			return fmt.Errorf("%w: it has %d bytes, more than the host takes: raise Limits.MaxHandshakeBytes at the host, "+
+				"or write less into Metadata: %w", ErrHandshakeRefused, proto.Size(x.req), err)
+		}
 		return fmt.Errorf("the host takes no more handshakes from here for now: %w", err)
 	case connect.CodeCanceled, connect.CodeUnknown, connect.CodeDeadlineExceeded, connect.CodeAlreadyExists, connect.CodeAborted,
 		connect.CodeOutOfRange, connect.CodeInternal, connect.CodeUnavailable, connect.CodeDataLoss:
 	}
 	return fmt.Errorf("handshake: %w", err)
+}
+
+// isTooLarge reports whether the host refuses a message for its size, as Connect or the host itself says it.
+func isTooLarge(err error) bool {
+	return strings.Contains(err.Error(), "larger than configured max") || strings.Contains(err.Error(), "a handshake may have")
 }
 
 // check believes the answer only where it is proven, complete and within what

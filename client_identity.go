@@ -445,9 +445,15 @@ func (c *Client) renew() {
 			failures = 0
 			continue
 		}
-		if failures++; !errors.Is(err, ErrClientClosed) {
-			c.cfg.Logger.Warn("renewing the runtime token failed; trying again", keyError, err)
-		}
+		failures++
+		c.notRenewed(failures, err)
+	}
+}
+
+// notRenewed tells of a renewal that failed: of the first, and then less and less often, as of a host that is away.
+func (c *Client) notRenewed(failures int, err error) {
+	if failures&(failures-1) == 0 && !errors.Is(err, ErrClientClosed) {
+		c.cfg.Logger.Warn("renewing the runtime token failed; trying again", keyError, err)
 	}
 }
 

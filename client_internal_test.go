@@ -1,6 +1,7 @@
 package connectplugin
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -280,6 +281,40 @@ func TestRenewal_IsPacedWhereTheHostRefuses(t *testing.T) {
 	}
 	if got := retryIn(time.Hour, 1); got != time.Hour {
 		t.Errorf("a host out of reach is asked after %s", got)
+	}
+}
+
+// What goes on failing is told at the first failure and then less and less often.
+func TestAudit_USE39_ARenewalThatGoesOnFailingIsToldLessOften(t *testing.T) {
+	t.Parallel()
+	var log bytes.Buffer
+	c := &Client{}
+	c.cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	for failures := 1; failures <= 20; failures++ {
+		c.notRenewed(failures, errors.New("refused"))
+	}
+	if told := strings.Count(log.String(), "renewing the runtime token failed"); told != 5 { // 1, 2, 4, 8, 16
+		t.Errorf("told %d times of 20 failures", told)
+	}
+}
+
+// A plugin says of a host that answers that it is not taken yet, and not that the host is away.
+func TestAudit_USE39_AHostThatRefusesIsNotCalledAway(t *testing.T) {
+	t.Parallel()
+	for err, want := range map[error]string{
+		busy(0): notTakenYet,
+		connect.NewError(connect.CodeFailedPrecondition, errors.New("no")): notTakenYet,
+		connect.NewError(connect.CodeUnavailable, errors.New("no")):        "the host is not reachable",
+		&lostError{err: busy(0)}: "the host is not reachable",
+		errors.New("no"):         "the host is not reachable",
+	} {
+		var log bytes.Buffer
+		s := &pluginSession{client: &Client{}, cfg: &PluginServerConfig{}}
+		s.cfg.Client.Logger = slog.New(slog.NewTextHandler(&log, nil))
+		s.again(1, err)
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("%v: the log has %s", err, &log)
+		}
 	}
 }
 

@@ -82,6 +82,7 @@ var (
 	errIdle            = errors.New("nothing moved for too long")
 	errSlowBody        = errors.New("the message did not come in time")
 	errShuttingDown    = errors.New("host is shutting down")
+	errOtherAddress    = errors.New("base_url names another address")
 	errHeadersTooLarge = errors.New("headers or trailers are too large")
 	errTypeTaken       = errors.New("another plugin provides the service type")
 	errProviderBusy    = errors.New("the provider has no room for the call")
@@ -89,14 +90,17 @@ var (
 
 // What there is too much of, as the audit has it: with the fields that set how much there may be.
 const (
-	tooManyRequests = "request rate (Limits.RequestsPerSecond, Limits.RequestBurst)"
-	tooManyRenewals = "rate of renewals (Limits.HandshakesPerSecond, Limits.HandshakeBurst)"
-	tooManyChanges  = "rate of changes (Limits.ChangesPerSecond, Limits.ChangeBurst)"
-	tooManyBytes    = "bytes (Limits.BytesPerSecond, Limits.BytesBurst)"
-	tooManyCalls    = "open calls (Limits.MaxOpenCallsPerIdentity, or of all together Limits.MaxOpenCalls)"
-	tooManyWatches  = "watches (Limits.MaxWatchesPerPlugin, or of all together Limits.MaxWatches)"
-	tooManyGrants   = "grants (Limits.MaxGrantsPerIdentity)"
-	tooManyServices = "registrations (Limits.MaxRegistrationsPerPlugin, Limits.MaxRegistrationsPerType, or of all together " +
+	tooManyRequests   = "request rate (Limits.RequestsPerSecond, Limits.RequestBurst)"
+	tooManyRenewals   = "rate of renewals (Limits.HandshakesPerSecond, Limits.HandshakeBurst)"
+	tooManyHandshakes = "handshakes (Limits.HandshakesPerSecond, Limits.HandshakeBurst)"
+	tooManyEnrolments = "enrolments in all (Limits.EnrolmentsPerSecond, Limits.EnrolmentBurst)"
+	tooManyChanges    = "rate of changes (Limits.ChangesPerSecond, Limits.ChangeBurst)"
+	tooManyBytes      = "bytes (Limits.BytesPerSecond, Limits.BytesBurst)"
+	tooManyLookups    = "look-ups of names in base_url (Limits.MaxLookups, Limits.MaxLookupsPerPlugin)"
+	tooManyCalls      = "open calls (Limits.MaxOpenCallsPerIdentity, or of all together Limits.MaxOpenCalls)"
+	tooManyWatches    = "watches (Limits.MaxWatchesPerPlugin, or of all together Limits.MaxWatches)"
+	tooManyGrants     = "grants (Limits.MaxGrantsPerIdentity)"
+	tooManyServices   = "registrations (Limits.MaxRegistrationsPerPlugin, Limits.MaxRegistrationsPerType, or of all together " +
 		"Limits.MaxRegistrations)"
 )
 

@@ -250,11 +250,11 @@ func (hs *handshake) pay(ctx context.Context) error {
 	}
 	total := l.enrolmentRate()
 	if wait := pace.Admit(total.RequestsPerSecond, total.Burst, time.Now()); wait > 0 {
-		return tooManyError{"enrolments in all", wait}
+		return tooManyError{tooManyEnrolments, wait}
 	}
 	if !hs.hub.spend(own) {
 		pace.Return()
-		return tooManyError{"request rate", own.rate.wait()}
+		return tooManyError{tooManyHandshakes, own.rate.wait()}
 	}
 	settled(ctx)
 	if ctx.Err() != nil {

@@ -418,28 +418,17 @@ func (s *ServiceRegistry) blocks(id *tokenstore.Identity) bool {
 	return h != nil && len(s.blocked(h, id)) > 0
 }
 
-// pressDead has a plugin that seems to be dead asked at once, where others stand by.
-func (s *ServiceRegistry) pressDead(h *hub, id *tokenstore.Identity) {
-	if hurry := s.hurry.Load(); hurry != nil && len(s.blocked(h, id)) > 0 {
+// press has a plugin asked at once, where plugins are asked.
+func (s *ServiceRegistry) press(id *tokenstore.Identity) {
+	if hurry := s.hurry.Load(); hurry != nil {
 		(*hurry)(id)
 	}
 }
 
-// doubtLost has one whose last connection has ended come last until it shows life, where others of its self id
-// provide what it does: its successor may have registered before the host noticed that.
-func (s *ServiceRegistry) doubtLost(h *hub, id *tokenstore.Identity) {
-	if !h.seemsDead(id) {
-		return
-	}
-	for _, reg := range s.catalog.ByRuntime(id.RuntimeID()) {
-		if len(s.catalog.Siblings(reg.Type, reg.RuntimeID, reg.SelfID)) == 0 {
-			continue
-		}
-		s.doubt(id)
-		if hurry := s.hurry.Load(); hurry != nil {
-			(*hurry)(id)
-		}
-		return
+// pressDead has a plugin that seems to be dead asked at once, where others stand by.
+func (s *ServiceRegistry) pressDead(h *hub, id *tokenstore.Identity) {
+	if len(s.blocked(h, id)) > 0 {
+		s.press(id)
 	}
 }
 
@@ -475,8 +464,8 @@ func (s *ServiceRegistry) pressFor(h *hub, serviceType string) {
 
 // pressTaker has one that took over asked at once where it seems to be dead itself.
 func (s *ServiceRegistry) pressTaker(h *hub, id *tokenstore.Identity) {
-	if hurry := s.hurry.Load(); hurry != nil && h.seemsDead(id) {
-		(*hurry)(id)
+	if h.seemsDead(id) {
+		s.press(id)
 	}
 }
 

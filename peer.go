@@ -361,7 +361,12 @@ func (h *hub) pinToCaller(ctx context.Context, id *tokenstore.Identity, baseURL 
 		return "", errors.New("the plugin's address is not known")
 	}
 	resolve := func(host string) ([]netip.Addr, error) { return h.lookups.Addresses(ctx, id.SelfID(), host) }
-	return pinToPeer(resolve, baseURL, p.addr, h.settings().allowInsecure)
+	at, err := pinToPeer(resolve, baseURL, p.addr, h.settings().allowInsecure)
+	if errors.Is(err, errOtherAddress) {
+		return "", fmt.Errorf("%w: set BaseURL of the plugin to that address, or Policy.Plugins[%q].Endpoint, "+
+			"in the place of AllowOwnAddress, to where it is dialled", err, clipped(id.SelfID()))
+	}
+	return at, err
 }
 
 // mightName returns where its caller would be dialled by a base URL if policy let it say that,
@@ -410,7 +415,7 @@ func pinToPeer(resolve func(host string) ([]netip.Addr, error), baseURL, from st
 			return u.String(), nil
 		}
 	}
-	return "", fmt.Errorf("base_url names another address than %s, from which the plugin registers", from)
+	return "", fmt.Errorf("%w than %s, from which the plugin registers", errOtherAddress, from)
 }
 
 // pinned is where a plugin is dialled that named itself.

@@ -169,7 +169,7 @@ func (s *pluginSession) unreached(failures int, err error) {
 	wait, _ := s.client.interrupted()
 	what := "the host is not there yet; trying again"
 	if connect.CodeOf(err) == connect.CodeResourceExhausted {
-		what = "the host does not take this plugin yet; trying again"
+		what = notTakenYet
 	}
 	s.cfg.Client.Logger.Warn(what,
 		keyHost, s.cfg.Client.HostURL, keyWait, max(wait, 0).Round(time.Millisecond), keyError, err)
@@ -215,7 +215,11 @@ func (s *pluginSession) again(failures int, err error) time.Duration {
 		wait = backoff.Reconnect.After(failures)
 	}
 	if failures&(failures-1) == 0 {
-		s.cfg.Client.Logger.Warn("the host is not reachable; trying again",
+		what := "the host is not reachable; trying again"
+		if isAnswer(err) {
+			what = notTakenYet
+		}
+		s.cfg.Client.Logger.Warn(what,
 			keyHost, s.client.Config().Endpoint, keyWait, max(wait, 0).Round(time.Millisecond), keyError, err)
 	}
 	return wait

@@ -152,8 +152,16 @@ func (s *ServiceRegistry) doubtSiblings(h *hub, reg catalog.Registration) {
 		if h.seemsDead(id) {
 			s.doubt(id)
 		}
-		if hurry := s.hurry.Load(); hurry != nil {
-			(*hurry)(id)
+		s.press(id)
+	}
+}
+
+// doubtLost does the same for one whose last connection has ended: its successor may have registered before.
+func (s *ServiceRegistry) doubtLost(h *hub, id *tokenstore.Identity) {
+	for _, reg := range s.catalog.ByRuntime(id.RuntimeID()) {
+		if h.seemsDead(id) && len(s.catalog.Siblings(reg.Type, reg.RuntimeID, reg.SelfID)) > 0 {
+			s.doubt(id)
+			s.press(id)
 		}
 	}
 }
@@ -221,11 +229,11 @@ func (s *ServiceRegistry) approve(ctx context.Context, c *caller, reg catalog.Re
 	}
 	endpoint, own, err := c.hub.endpointFor(ctx, c.id, reg.Metadata[metadataBaseURL])
 	if errors.Is(err, lookup.ErrBusy) {
-		s.note(ctx, AuditEvent{Kind: AuditLimited, Procedure: procedure, Right: RightProvides, Subject: reg.Type, Reason: err.Error()})
+		s.note(ctx, RightProvides.event(AuditLimited, procedure, reg.Type, tooManyLookups))
 		return busy(lookupWait)
 	}
 	if err != nil {
-		s.note(ctx, RightProvides.event(AuditDenied, procedure, reg.Type, err.Error()))
+		s.note(ctx, AuditEvent{Kind: AuditDenied, Procedure: procedure, Subject: reg.Type, Reason: err.Error()}) // no matter of Provides
 		return denied
 	}
 	if endpoint == "" {

@@ -70,6 +70,21 @@ func permanentCause(err error) bool {
 		connect.CodeOf(err) == connect.CodeUnauthenticated && err != nil
 }
 
+// notTakenYet is what the log says where the host answers and refuses for now.
+const notTakenYet = "the host does not take this plugin yet; trying again"
+
+// isAnswer reports whether an error is the host's answer, and not that there was none.
+func isAnswer(err error) bool {
+	switch connect.CodeOf(err) {
+	case connect.CodeCanceled, connect.CodeUnknown, connect.CodeDeadlineExceeded, connect.CodeUnavailable:
+		return false
+	case connect.CodeInvalidArgument, connect.CodeNotFound, connect.CodeAlreadyExists, connect.CodePermissionDenied,
+		connect.CodeResourceExhausted, connect.CodeFailedPrecondition, connect.CodeAborted, connect.CodeOutOfRange,
+		connect.CodeUnimplemented, connect.CodeInternal, connect.CodeDataLoss, connect.CodeUnauthenticated:
+	}
+	return !errors.Is(err, errHostLost)
+}
+
 // refusedForNow reports that the host refuses a plugin that it took before. That is an operator's doing, as a
 // policy is that leaves the plugin or its right out, and passes when a later one has it. Whom the operator
 // revoked is told so, and stops, and so does whoever is refused at its first start.

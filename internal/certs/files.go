@@ -121,8 +121,8 @@ func readFile(path string, forbidden fs.FileMode) ([]byte, fs.FileInfo, error) {
 	}
 
 	if private(info)&forbidden != 0 {
-		return nil, nil, fmt.Errorf("%w: %s has %04o, others may reach it: chmod 0600 it, or mount it with mode 0400 or 0440 "+
-			"for a group that this process is in", ErrPermissions, path, info.Mode().Perm())
+		return nil, nil, fmt.Errorf("%w: %s has %04o, others may reach it: chmod 0600 it, or mount it with mode 0400; 0440 "+
+			"is for a file of another owner, as a mounted secret is, whose group this process is in", ErrPermissions, path, info.Mode().Perm())
 	}
 
 	data, err := io.ReadAll(file)

@@ -64,6 +64,10 @@ func TestAudit_USE31_AMountedSecretIsAccepted(t *testing.T) {
 			if !c.ok && !errors.Is(err, certs.ErrPermissions) {
 				t.Errorf("%v, want ErrPermissions", err)
 			}
+
+			if !c.ok && !strings.Contains(err.Error(), "0440 is for a file of another owner") {
+				t.Errorf("%v: it does not say whose file may have 0440", err)
+			}
 		})
 	}
 }

@@ -8,24 +8,24 @@ import (
 // Errors of [Store.Issue] and [Store.IssueGrant]. Each says that nothing was issued.
 var (
 	// ErrFull means that as many identities live as the store may hold.
-	ErrFull = errors.New("tokenstore: full")
+	ErrFull = errors.New("too many identities in all")
 
 	// ErrTooManyInstances means that as many identities of this self id live as may.
-	ErrTooManyInstances = errors.New("tokenstore: too many instances of the self id")
+	ErrTooManyInstances = errors.New("too many instances of the self id")
 
 	// ErrTooManyForPeer means that as many identities from this peer live as may.
-	ErrTooManyForPeer = errors.New("tokenstore: too many identities for the peer")
+	ErrTooManyForPeer = errors.New("too many identities for the peer")
 
 	// ErrTooManyGrants means that the owner holds as many live grants as it may.
-	ErrTooManyGrants = errors.New("tokenstore: too many grants for the owner")
+	ErrTooManyGrants = errors.New("too many grants for the owner")
 
 	// ErrRandom means that the source of randomness failed, ended early or repeated itself.
-	ErrRandom = errors.New("tokenstore: source of randomness failed")
+	ErrRandom = errors.New("source of randomness failed")
 )
 
 // ErrInvalid is what every failure of [Store.Verify], [Store.Match], [Store.Renew] and
 // [Store.VerifyGrant] is, and all that a peer may learn. The finer errors are for the host's log.
-var ErrInvalid = errors.New("tokenstore: invalid token")
+var ErrInvalid = errors.New("invalid token")
 
 // The reasons of an invalid token. Each of them is an [ErrInvalid].
 var (

@@ -36,7 +36,7 @@ type Request struct {
 }
 
 // errInUse means that the id drawn is that of somebody alive.
-var errInUse = errors.New("tokenstore: id in use")
+var errInUse = errors.New("id in use")
 
 // Issue makes an identity and its first token, which the store does not keep. Where a bound is reached
 // it sweeps first, and so may call the functions of identities that expired. The errors are ErrFull,

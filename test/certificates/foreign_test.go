@@ -74,6 +74,8 @@ func TestAudit_USE34_CredentialsOfSomebodyElseStay(t *testing.T) {
 			for dir, held := range before {
 				if err := authority.WriteCredentials(dir, "own"); err == nil || !strings.Contains(err.Error(), "belongs to another identity") {
 					t.Errorf("%s, %s: %v", when, dir, err)
+				} else if namesake := strings.HasSuffix(dir, "of the same name"); namesake != strings.Contains(err.Error(), "is of another authority") {
+					t.Errorf("%s, %s: %v: says that the authority was lost: %t", when, dir, err, !namesake)
 				}
 				for name, text := range files(t, dir) {
 					if text != held[name] {

@@ -113,15 +113,21 @@ func TestAudit_ATK14_EveryFieldOfLimitsIsReached(t *testing.T) {
 var namedInAudit = []string{
 	"RequestsPerSecond", "RequestBurst", "BytesPerSecond", "BytesBurst", "ChangesPerSecond", "ChangeBurst", "MaxOpenCalls", "MaxOpenCallsPerIdentity",
 	"MaxGrantsPerIdentity", "MaxRegistrations", "MaxRegistrationsPerPlugin", "MaxRegistrationsPerType", "MaxWatches", "MaxWatchesPerPlugin",
+	"HandshakesPerSecond", "HandshakeBurst", "EnrolmentsPerSecond", "EnrolmentBurst", "MaxIdentities", "MaxIdentitiesPerSelfID", "MaxIdentitiesPerPeer",
+	"MaxLookups", "MaxLookupsPerPlugin",
 }
 
 // auditNames demands an event that says which field was reached.
 func auditNames(t *testing.T, r *rig, field string) {
 	t.Helper()
 	for _, e := range r.Audit.Events() {
-		if e.Kind == connectplugin.AuditLimited && strings.Contains(e.Reason, field) {
-			return
+		if e.Kind != connectplugin.AuditLimited || !strings.Contains(e.Reason, field) {
+			continue
 		}
+		if strings.HasPrefix(e.Reason, "tokenstore: ") {
+			t.Errorf("the reason begins with the name of a package: %s", e.Reason)
+		}
+		return
 	}
 	t.Errorf("no audit event names %s: %v", field, r.Audit.Events())
 }

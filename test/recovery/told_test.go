@@ -3,6 +3,7 @@ package recovery_test
 import (
 	"errors"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -145,5 +146,19 @@ func TestAudit_USE24_AFurtherInstanceIsToldOf(t *testing.T) {
 	provide(t, host)
 	if !log.has("a further instance") || !log.has("MaxInstances: 1 forbids that") {
 		t.Errorf("the log has %s", log.buf.String())
+	}
+}
+
+// A handshake that is larger than its host takes never passes: the plugin ends, and says what to change.
+func TestAudit_USE39_AHandshakeThatIsTooLargeIsToldSo(t *testing.T) {
+	t.Parallel()
+	host := start(t, func(c *connectplugin.ServeConfig) { c.Limits.MaxHandshakeBytes = 2 << 10 })
+	cfg := host.ClientConfig(t, "api")
+	for n := range 100 {
+		cfg.Metadata.Requires = append(cfg.Metadata.Requires, connectplugin.ServiceDependency{Type: "a-type-with-a-long-name-" + strconv.Itoa(n)})
+	}
+	_, err := hosttest.EnrolOnce(t.Context(), cfg)
+	if !errors.Is(err, connectplugin.ErrHandshakeRefused) || !strings.Contains(err.Error(), "raise Limits.MaxHandshakeBytes at the host") {
+		t.Errorf("%v", err)
 	}
 }

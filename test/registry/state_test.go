@@ -100,7 +100,9 @@ func TestAudit_REGRACE2_EverythingAtOnce(t *testing.T) {
 		func(int) { _, _ = hosttest.Register(t, client, "t", "1.0.0") },
 		func(int) {
 			for _, p := range registry.GetAllProviders("t") {
-				p.Metadata["mine"] = "x"
+				if p.Metadata != nil { // one that was registered without has none
+					p.Metadata["mine"] = "x"
+				}
 				_, _ = registry.UnregisterService(t.Context(), hosttest.InProcess(id, &connectpluginv1.UnregisterServiceRequest{RegistrationId: p.RegistrationID}))
 			}
 		},
