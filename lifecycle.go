@@ -462,13 +462,6 @@ func (s *ServiceRegistry) pressFor(h *hub, serviceType string) {
 	}
 }
 
-// pressTaker has one that took over asked at once where it seems to be dead itself.
-func (s *ServiceRegistry) pressTaker(h *hub, id *tokenstore.Identity) {
-	if h.seemsDead(id) {
-		s.press(id)
-	}
-}
-
 // keepOwner leaves a type to the self id that provided it first and returns how
 // many registrations of others it withheld. It looks again until there are none:
 // the others may renew their registrations meanwhile.

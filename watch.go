@@ -456,8 +456,8 @@ func (s *ServiceRegistry) observe(c catalog.Change) {
 	}
 	e.SelfID, e.Peer = id.SelfID(), id.Peer()
 	h.auditChange(id, e)
-	if c.Kind == catalog.ChangeTookOver {
-		s.pressTaker(h, id)
+	if c.Kind == catalog.ChangeTookOver && h.seemsDead(id) {
+		s.press(id)
 	}
 }
 
