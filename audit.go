@@ -92,7 +92,8 @@ type AuditEvent struct {
 	Time time.Time
 	// Kind says what was decided.
 	Kind AuditKind
-	// Peer is the remote address, without port.
+	// Peer is the remote address, without port. Where an identity was issued or ended it is
+	// what identities are counted by: of an IPv6 address the /64 that it is in.
 	Peer string
 	// RuntimeID is the identity of the caller; where there is no call, the one that the event
 	// is about; or one that was claimed in vain.
