@@ -116,6 +116,9 @@ func (c *Conn) Refused() {
 	if a := c.account.Load(); a != nil { // cut off it would come again, which costs more
 		a.refused(now)
 		a.intake.refused()
+		c.mu.Lock() // a stream that is reset because its request was refused is paid for
+		c.meter.left[refusals] = min(c.meter.left[refusals]+1, c.meter.rules[refusals].keep())
+		c.mu.Unlock()
 		return
 	}
 	c.mu.Lock()
