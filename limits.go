@@ -76,7 +76,8 @@ type Limits struct { //nolint:recvcheck // rates are computed on each call, wher
 	// RefusalsPerSecond and RefusalBurst limit the requests that the host refuses, beside one
 	// for each that it serves. A connection of nobody that the host knows is cut off, with the
 	// reason in a GOAWAY. Of an identity the next request waits on all of its connections until
-	// the rate allows it, a second at most on each. Defaults 100 and 2,000.
+	// the rate allows it, a second at most on each; cut off it is for streams beyond
+	// MaxStreamsPerConnection alone, of which no request was read. Defaults 100 and 2,000.
 	RefusalsPerSecond float64
 	// RefusalBurst is the burst to RefusalsPerSecond. Default 2,000.
 	RefusalBurst int
