@@ -2,7 +2,7 @@
 import { Code, ConnectError, type Interceptor, type Transport } from "@connectrpc/connect";
 import { createConnectTransport, createGrpcTransport, createGrpcWebTransport } from "@connectrpc/connect-node";
 import { Closed, PluginError, Unreachable } from "./errors.js";
-import { type HostLink, maxMessage } from "./link.js";
+import { type HostLink, maxMessage, tellLoss } from "./link.js";
 import type { Identity, Session } from "./session.js";
 import { type ServiceState, watch } from "./watching.js";
 
@@ -35,7 +35,7 @@ export class ServiceRoute {
   transport(link: HostLink, protocol: Protocol): Transport {
     return transports[protocol]({
       baseUrl: link.url, httpVersion: "2", sessionManager: link.sessions, readMaxBytes: maxMessage,
-      interceptors: [this.#interceptor(link.url)],
+      interceptors: [tellLoss(link), this.#interceptor(link.url)],
     });
   }
 

@@ -1,5 +1,6 @@
 // The connection to the host.
 import { connect as connectTLS, type TLSSocket } from "node:tls";
+import { Code, ConnectError, type Interceptor } from "@connectrpc/connect";
 import { Http2SessionManager } from "@connectrpc/connect-node";
 import { ConfigError, HostNotTrusted, Unreachable } from "./errors.js";
 import { exporterLabel, exporterSize } from "./transcript.js";
@@ -14,6 +15,8 @@ export class HostLink {
   readonly sessions: Http2SessionManager;
   /** The address from which the host was reached; empty before. */
   local = "";
+  /** When a connection was lost last, by performance.now. */
+  lostAt = -Infinity;
   #socket: TLSSocket | undefined;
   #refusal: Error | undefined;
 
@@ -63,15 +66,44 @@ export class HostLink {
       this.local = socket.localAddress ?? "";
     });
     socket.once("error", (e: NodeJS.ErrnoException) => {
+      if (this.#socket === socket) this.lostAt = performance.now(); // the calls hear of it before the socket is closed
       if (e instanceof HostNotTrusted) this.#refusal = e;
       else if (untrusted.has(e.code ?? "")) this.#refusal = new HostNotTrusted(`${this.url}: ${e.message}`);
     });
     socket.once("close", () => {
-      if (this.#socket === socket) this.lost();
+      if (this.#socket !== socket) return;
+      this.lostAt = performance.now();
+      this.lost();
     });
     return socket;
   }
 }
+
+/** Has calls that end with the connection to the host fail as unavailable. connect-node says canceled, as if the caller had given them up. */
+export function tellLoss(link: Pick<HostLink, "lostAt">): Interceptor {
+  return (next) => async (req) => {
+    const begun = performance.now();
+    const told = (e: unknown) => {
+      const broke = e instanceof ConnectError && ends.has(e.code) && link.lostAt >= begun && !req.signal.aborted;
+      return broke ? new ConnectError("the connection to the host was lost", Code.Unavailable, undefined, undefined, e) : e;
+    };
+    async function* messages<T>(all: AsyncIterable<T>): AsyncGenerator<T> {
+      try {
+        yield* all;
+      } catch (e) {
+        throw told(e);
+      }
+    }
+    try {
+      const answer = await next(req);
+      return answer.stream ? { ...answer, message: messages(answer.message) } : answer;
+    } catch (e) {
+      throw told(e);
+    }
+  };
+}
+
+const ends: ReadonlySet<Code> = new Set([Code.Canceled, Code.Aborted]); // as connect-node tells of a stream without a connection
 
 const untrusted = new Set([
   "UNABLE_TO_VERIFY_LEAF_SIGNATURE", "SELF_SIGNED_CERT_IN_CHAIN", "DEPTH_ZERO_SELF_SIGNED_CERT", "UNABLE_TO_GET_ISSUER_CERT",

@@ -4,7 +4,7 @@ import { Code, ConnectError, type ConnectRouter, createClient, type ServiceImpl,
 import { createGrpcTransport } from "@connectrpc/connect-node";
 import { type Protocol, ServiceRoute } from "./calls.js";
 import { Closed, ConfigError, Unreachable } from "./errors.js";
-import { HostLink } from "./link.js";
+import { HostLink, tellLoss } from "./link.js";
 import { Pace, pause } from "./pace.js";
 import { enrolsItself, Server } from "./serving.js";
 import { Session } from "./session.js";
@@ -137,7 +137,9 @@ export class Plugin {
   async requestCapability(capabilityType: string, minVersion = "", reason = ""): Promise<CapabilityGrant> {
     const timeoutMs = this.options.timeoutMs ?? 10_000;
     const identity = await this.#session.identity(timeoutMs);
-    const broker = createClient(CapabilityBroker, createGrpcTransport({ baseUrl: this.#link.url, sessionManager: this.#link.sessions }));
+    const broker = createClient(CapabilityBroker, createGrpcTransport({
+      baseUrl: this.#link.url, sessionManager: this.#link.sessions, interceptors: [tellLoss(this.#link)],
+    }));
     const { grant } = await broker.requestCapability({ capabilityType, minVersion, reason }, { headers: identity.headers(), timeoutMs });
     if (!grant) throw new ConnectError("the answer holds no grant", Code.Internal);
     return grant;

@@ -1,15 +1,15 @@
 // Whom a call goes to.
 import assert from "node:assert/strict";
 import http2 from "node:http2";
-import { type AddressInfo } from "node:net";
+import { type AddressInfo, connect, type Socket } from "node:net";
 import { test } from "node:test";
-import { createClient } from "@connectrpc/connect";
+import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import { Http2SessionManager } from "@connectrpc/connect-node";
 import { ServiceRoute } from "../src/calls.js";
 import type { HostLink } from "../src/link.js";
 import type { Identity, Session } from "../src/session.js";
 import { PluginLifecycle } from "../src/wire/plugin/v1/lifecycle_pb.js";
-import { ServiceState, type WatchServiceEvent } from "../src/wire/plugin/v1/registry_pb.js";
+import { ServiceRegistry, ServiceState, type WatchServiceEvent } from "../src/wire/plugin/v1/registry_pb.js";
 
 /** A session with one state of the type, and a host that answers nothing. */
 function session(chooses: boolean): Session {
@@ -48,4 +48,56 @@ for (const [chooses, constraint, path, told] of [
     assert.equal(seen[0]?.[":path"], path + "connectplugin.v1.PluginLifecycle/ReportHealth");
     assert.equal(seen[0]?.["x-plugin-constraint"], told);
   });
+}
+
+for (const protocol of ["grpc", "connect", "grpc-web"] as const) {
+  for (const [how, code] of [
+    ["the host ends", Code.Unavailable], ["the connection is reset", Code.Unavailable], ["the caller gives up", Code.Canceled], ["the host ends the call", Code.Canceled],
+  ] as const) {
+    test(`in ${protocol}, calls in flight where ${how}`, async (t) => {
+      const type = { grpc: "application/grpc", connect: "application/connect+proto", "grpc-web": "application/grpc-web+proto" }[protocol];
+      const streams: http2.ServerHttp2Stream[] = [];
+      let accepted: Socket | undefined, all = () => { /* nobody waits yet */ };
+      const server = http2.createServer((req, res) => {
+        streams.push(res.stream);
+        res.stream.on("error", () => undefined);
+        if (String(req.headers[":path"]).endsWith("WatchService")) {
+          res.stream.respond({ ":status": 200, "content-type": type });
+          res.stream.write(Buffer.alloc(5)); // an empty message
+        }
+      });
+      server.on("connection", (socket: Socket) => { accepted = socket; });
+      await new Promise<void>((listening) => server.listen(0, "127.0.0.1", listening));
+      const { port } = server.address() as AddressInfo;
+      const url = `http://127.0.0.1:${port}`;
+      const lost = () => { link.lostAt = performance.now(); };
+      const sessions = new Http2SessionManager(url, {}, {
+        createConnection: () => connect(port, "127.0.0.1").once("error", lost).once("close", lost),
+      });
+      const link: HostLink = { url, sessions, lostAt: -Infinity } as unknown as HostLink;
+      const route = new ServiceRoute(session(true), "clock", "");
+      t.after(async () => {
+        sessions.abort();
+        await route.close();
+        await new Promise((closed) => server.close(closed));
+      });
+      const transport = route.transport(link, protocol);
+      const caller = new AbortController();
+      const failed = (e: unknown) => ConnectError.from(e).code;
+      const unary = createClient(PluginLifecycle, transport).reportHealth({}, { signal: caller.signal }).then(() => "ok", failed);
+      const first = new Promise<void>((got) => { all = got; });
+      const stream = (async () => {
+        for await (const _ of createClient(ServiceRegistry, transport).watchService({}, { signal: caller.signal })) all();
+      })().then(() => "ok", failed);
+      await first;
+      while (streams.length < 2) await new Promise(setImmediate);
+      if (how === "the host ends") accepted?.destroy();
+      else if (how === "the connection is reset") accepted?.resetAndDestroy();
+      else if (how === "the caller gives up") caller.abort();
+      else for (const s of streams) s.close(http2.constants.NGHTTP2_CANCEL);
+      assert.equal(await unary, code);
+      if (how === "the host ends the call") await stream; // whatever its protocol makes of an answer without an end
+      else assert.equal(await stream, code);
+    });
+  }
 }
