@@ -3,8 +3,8 @@
 # whichever transport of Connect for TypeScript it has; canceled stands for a call that the caller itself gave up.
 # Seen: @connectrpc/connect-node 2.3.0 over HTTP/2 says canceled, "http/2 stream closed with error code CANCEL (0x8)", in Connect, gRPC and
 # gRPC-Web; over HTTP/1.1 it says aborted. @connectrpc/connect-web 2.3.0 on Node's fetch says unknown. It is so for a
-# unary call and for a server stream that gave its first message, from a server of connect-go 1.21.1. None of the three codes is one that retry
-# policies take. @grpc/grpc-js 1.14.7 says UNAVAILABLE.
+# unary call and for a server stream that gave its first message, from a server of connect-go 1.21.1. A policy that retries what is
+# unavailable takes none of the three. @grpc/grpc-js 1.14.7 says UNAVAILABLE.
 # Exits with 0 as long as this holds.
 set -euo pipefail
 

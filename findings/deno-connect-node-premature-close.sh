@@ -2,10 +2,9 @@
 # Guess: @connectrpc/connect-node, which is built on node:http2 alone, calls services on Deno as on Node: node:http2 is among what Deno
 # supports, and grpc-js works there.
 # Seen: with connect-node 2.3.0 on Deno 2.9.6 as the caller over HTTP/2, all messages of a server stream arrive, and
-# then most streams end with unknown, "Premature close", in Connect, gRPC and gRPC-Web alike, though the server, a handler of
+# then many of the streams, often most, end with unknown, "Premature close", in Connect, gRPC and gRPC-Web alike, though the server, a handler of
 # connect-go 1.21.1, ended them well. In gRPC that also takes the place of an error of the handler, so that its code is lost. Unary calls of
 # gRPC-Web fail so, too; those of Connect and of gRPC end well. On Node and on Bun 1.4.5 every call ends as the server ended it.
-# A server of connect-node on Deno shows nothing of it.
 # Exits with 0 as long as this holds.
 set -euo pipefail
 
