@@ -452,3 +452,26 @@ func TestAdmin_CheckPolicyKnowsWhatIsTheHosts(t *testing.T) {
 		t.Errorf("%d loggers and %d clocks are left", len(loggers), len(clocks))
 	}
 }
+
+// What found no room among the providers of its type returns under no policy.
+func TestAdmin_CheckPolicyKnowsWhatFoundNoRoom(t *testing.T) {
+	t.Parallel()
+	policyOf := func(logger connectplugin.PluginPolicy) *connectplugin.Policy {
+		p := operators()
+		p.Plugins["logger"], p.Plugins["second"], p.AllowMultiple = logger, operators().Plugins["logger"], []string{"logger"}
+		return p
+	}
+	next := policyOf(operators().Plugins["logger"])
+	host := administered(t, func(c *connectplugin.ServeConfig) {
+		c.Policy, c.Limits.MaxRegistrationsPerType = next, 1
+		c.Admin.LoadPolicy = func(context.Context) (*connectplugin.Policy, error) { return next, nil }
+	})
+	operator := host.Enrol(t, "operator", nil)
+	loggerOf(t, host, "logger")
+	hosttest.SetPolicy(t, host, policyOf(hosttest.Allow(nil)))
+	loggerOf(t, host, "second")
+	hosttest.SetPolicy(t, host, next)
+	if got, providers := foreseen(t, host, operator), host.Registry().GetAllProviders("logger"); len(got) != 0 || len(providers) != 1 {
+		t.Errorf("foreseen: %q with %d providers", got, len(providers))
+	}
+}
