@@ -45,6 +45,9 @@ func (c *Client) exchange(ctx context.Context, current identity, apart bool) (ou
 	if err := x.run(ctx, host.String()+prefix); err != nil {
 		err = c.explainLink(err)
 		c.trustFailed(err)
+		if connect.CodeOf(err) == connect.CodeUnauthenticated {
+			c.showAnother()
+		}
 		return err
 	}
 	return c.adopt(x)

@@ -19,6 +19,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/masegraye/connect-plugin-go/internal/bridge"
+	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/eyeballs"
 	"github.com/masegraye/connect-plugin-go/internal/link"
 	"github.com/masegraye/connect-plugin-go/internal/unsent"
@@ -168,15 +169,28 @@ func (c *Client) noting(source clientCertificates) clientCertificates {
 	}
 	return func(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
 		cert, err := source(request)
-		if err != nil || cert == nil || len(cert.Certificate) == 0 {
+		if err != nil {
 			return cert, err
 		}
-		if leaf, err := x509.ParseCertificate(cert.Certificate[0]); err == nil {
-			c.mu.Lock()
-			c.shown.Note(leaf)
-			c.mu.Unlock()
-		}
+		c.mu.Lock()
+		c.shown.Note(certs.LeafOf(cert))
+		c.mu.Unlock()
 		return cert, nil
+	}
+}
+
+// showAnother has what is new go over another connection where this side has another certificate by
+// now than it showed on those that there are: the host refused that one.
+func (c *Client) showAnother() {
+	if c.link == nil || c.cfg.TLS == nil || c.cfg.TLS.GetClientCertificate == nil {
+		return
+	}
+	leaf := certs.ClientLeaf(c.cfg.TLS)
+	c.mu.Lock()
+	other := c.shown.Differs(leaf)
+	c.mu.Unlock()
+	if other {
+		c.link.Retire()
 	}
 }
 
@@ -229,8 +243,12 @@ func (e *trustError) Error() string {
 	return e.text + ": " + e.err.Error()
 }
 
-// refusedInTLS is the error of a host that does not take this side's certificate.
+// refusedInTLS is the error of a host that does not take this side's certificate, or cannot
+// show one of its own.
 func refusedInTLS(op *net.OpError, err error) error {
+	if alert := op.Err.Error(); strings.Contains(alert, internalError) || strings.Contains(alert, "unrecognized name") {
+		return &trustError{text: "the host cannot finish TLS: " + explainAlert(alert), err: op}
+	}
 	return &trustError{
 		text: "the host refuses this side in TLS: " + explainAlert(op.Err.Error()) +
 			"; if it is the certificate, have the host's Authority write the credentials again (WriteCredentials)",

@@ -254,28 +254,34 @@ const maxPolicyChanges = 1_000
 type foresight struct {
 	host      *Host
 	now, next *policy.Book
+	owners    map[string]string // by type: to whom it would belong
 	changes   []*adminv1.PolicyChange
 	omitted   int
 }
 
 // foresee looks at everybody who is there. Nothing changes.
 func (h *Host) foresee(next *policy.Book) (changes []*adminv1.PolicyChange, omitted int) {
-	f := &foresight{host: h, now: h.hub.rules.Load(), next: next}
+	f := &foresight{host: h, now: h.hub.rules.Load(), next: next, owners: map[string]string{}}
 	h.hub.store.Each(func(id *tokenstore.Identity) bool {
-		s := subjectOf(id)
-		why := h.hub.refusedUnder(next, id)
-		if why == "" && f.now.Of(s) != nil && next.Of(s) == nil { // in the host's own process it proved nothing
-			why = "the policy does not name it"
-		}
-		if why != "" {
+		if why := f.refusal(id); why != "" {
 			f.ends(id, why)
 			return true
 		}
+		s := subjectOf(id)
 		f.rights(id, s)
 		f.holdings(id, s)
 		return true
 	})
 	return f.changes, f.omitted
+}
+
+// refusal says why an identity would end, empty where it would not.
+func (f *foresight) refusal(id *tokenstore.Identity) string {
+	why, s := f.host.hub.refusedUnder(f.next, id), subjectOf(id)
+	if why == "" && f.now.Of(s) != nil && f.next.Of(s) == nil { // in the host's own process it proved nothing
+		why = "the policy does not name it"
+	}
+	return why
 }
 
 func (f *foresight) add(id *tokenstore.Identity, kind adminv1.PolicyChange_Kind, right AuditRight, subject string) {
@@ -321,12 +327,13 @@ func (f *foresight) rights(id *tokenstore.Identity, s policy.Subject) {
 func (f *foresight) holdings(id *tokenstore.Identity, s policy.Subject) {
 	f.endpoint(id, f.now.Of(s), f.next.Of(s))
 	for _, serviceType := range f.host.registry.catalog.Withheld(id.RuntimeID()) {
-		if !f.now.MayProvide(s, serviceType) && f.next.MayProvide(s, serviceType) {
+		if f.next.MayProvide(s, serviceType) && !f.mayOffer(id, s, serviceType) && f.isOpen(id, serviceType) {
 			f.add(id, adminv1.PolicyChange_KIND_REGISTRATION_RETURNS, RightProvides, serviceType)
 		}
 	}
 	for _, reg := range f.host.registry.catalog.ByRuntime(id.RuntimeID()) {
-		if f.now.MayProvide(s, reg.Type) && !f.next.MayProvide(s, reg.Type) {
+		narrowed := f.now.AllowMultiple.Has(reg.Type) && !f.isOpen(id, reg.Type)
+		if f.loses(s, reg.Type) || narrowed {
 			f.add(id, adminv1.PolicyChange_KIND_REGISTRATION_ENDS, RightProvides, reg.Type)
 		}
 	}
@@ -335,6 +342,52 @@ func (f *foresight) holdings(id *tokenstore.Identity, s policy.Subject) {
 			f.add(id, adminv1.PolicyChange_KIND_GRANT_ENDS, RightCapabilities, g.Type)
 		}
 	}
+}
+
+// loses reports whether a plugin may provide a type, and could not any more.
+func (f *foresight) loses(s policy.Subject, serviceType string) bool {
+	return f.now.MayProvide(s, serviceType) && !f.next.MayProvide(s, serviceType)
+}
+
+// mayOffer reports whether policy lets a plugin offer a type today, as far as others do not have it.
+func (f *foresight) mayOffer(id *tokenstore.Identity, s policy.Subject, serviceType string) bool {
+	regs := f.host.registry.catalog.ByType(serviceType)
+	return f.now.MayProvide(s, serviceType) &&
+		(f.now.AllowMultiple.Has(serviceType) || len(regs) == 0 || regs[0].SelfID == id.SelfID())
+}
+
+// isOpen reports whether a type would not belong to another plugin.
+func (f *foresight) isOpen(id *tokenstore.Identity, serviceType string) bool {
+	if f.next.AllowMultiple.Has(serviceType) {
+		return true
+	}
+	owner, known := f.owners[serviceType]
+	if !known {
+		owner = f.owner(serviceType)
+		f.owners[serviceType] = owner
+	}
+	return owner == id.SelfID()
+}
+
+// owner is the self id that would be left with a type: that of the first who offers it and goes
+// on, else of the first of whom it is withheld and who may offer it then.
+func (f *foresight) owner(serviceType string) string {
+	stays := func(reg catalog.Registration) bool {
+		id, ok := f.host.hub.store.Lookup(reg.RuntimeID)
+		return !ok || f.refusal(id) == "" && !f.loses(subjectOf(id), serviceType)
+	}
+	may := func(reg catalog.Registration) bool {
+		id, ok := f.host.hub.store.Lookup(reg.RuntimeID)
+		return reg.Type == serviceType && ok && f.refusal(id) == "" && f.next.MayProvide(subjectOf(id), serviceType)
+	}
+	cat := f.host.registry.catalog
+	if regs := cat.ByType(serviceType); slices.ContainsFunc(regs, stays) {
+		return regs[slices.IndexFunc(regs, stays)].SelfID
+	}
+	if regs := cat.Shelved(may); len(regs) > 0 {
+		return regs[0].SelfID
+	}
+	return ""
 }
 
 // endpoint says whether an identity would be reached elsewhere, or nowhere.

@@ -16,6 +16,8 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/masegraye/connect-plugin-go/internal/certs"
+	"github.com/masegraye/connect-plugin-go/internal/edge"
 	"github.com/masegraye/connect-plugin-go/internal/opening"
 )
 
@@ -125,6 +127,9 @@ func broken(err error) bool {
 		errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
 
+// internalError is the alert of a peer that has trouble of its own.
+const internalError = "internal error"
+
 // alerts are what the alerts of TLS (RFC 8446, section 6) mean between hosts and plugins,
 // by what crypto/tls calls them.
 var alerts = []struct{ alert, means string }{
@@ -139,6 +144,7 @@ var alerts = []struct{ alert, means string }{
 	{"protocol version not supported", "it does not speak TLS 1.3"},
 	{"handshake failure", "it has no cipher suite, or no certificate, that this side takes"},
 	{"unrecognized name", "it has no certificate for the name that was asked for"},
+	{internalError, "something failed there, such as its TLS.GetCertificate; its log says what"},
 }
 
 // explainAlert says what an alert of the peer means.
@@ -160,6 +166,8 @@ var refusals = []struct{ text, means string }{
 	{"does not look like a TLS handshake", "the peer does not begin with TLS: it speaks plaintext"},
 	{errNoHTTP2.Error(), "the peer does not offer h2 in ALPN (RFC 7301), which HTTP/2 over TLS needs"},
 	{"unsupported application protocols", "the peer does not offer h2 in ALPN (RFC 7301), which HTTP/2 over TLS needs"},
+	{certs.ErrNoneToShow.Error(), "this side has no certificate to show for now: its TLS.GetCertificate failed"},
+	{"no certificates configured", "this side has no certificate for the name that the peer asked for, if it asked for one"},
 	{"didn't provide a certificate", "this side demands a certificate, and the peer shows none"},
 	{"unsupported versions", "the peer's TLS is too old; it needs TLS 1.3"},
 	{"certificate", "this side refuses the peer's certificate"},
@@ -262,6 +270,9 @@ func (l *serverLog) crashed(ctx context.Context, at time.Time, value, stack stri
 // failed logs that a peer and this side did not agree on TLS.
 func (l *serverLog) failed(addr net.Addr, err error) {
 	text := fmt.Sprintf("http: TLS handshake error from %s: %v", addr, err) // as net/http says it
+	if p, ok := errors.AsType[*edge.PanicError](err); ok {
+		text = fmt.Sprintf("http: panic serving %s: %v\n%s", addr, p, p.Stack)
+	}
 	_ = l.Handle(context.Background(), slog.NewRecord(time.Now(), slog.LevelDebug, text, 0))
 }
 

@@ -357,19 +357,19 @@ func listenAddr(local netip.Addr, plaintext bool) string {
 }
 
 // unreachableListener says what is missing where a plugin listens at no address that the host can call.
-const unreachableListener = "is empty and the plugin listens on every address or at one with a zone, so the host cannot know " +
+const unreachableListener = "is empty and the plugin listens on every address or at a link-local one, so the host cannot know " +
 	"where to call it unless its policy says so; write the URL at which the host reaches the plugin, " +
 	"for example \"https://10.0.0.7:8443\", or listen on that address"
 
 // addressless reports whether a listener at an address has none that another machine can call:
-// "0.0.0.0:1", "[::]:1", ":1", and with a zone, which means something on this machine alone.
+// "0.0.0.0:1", "[::]:1", ":1", and a link-local one, whose zone means something on this machine alone.
 func addressless(addr string) bool {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
 		return false // of a Unix socket, too
 	}
 	ip, err := netip.ParseAddr(host)
-	return host == "" || err == nil && (ip.Zone() != "" || ip.Unmap().IsUnspecified())
+	return host == "" || err == nil && (ip.Zone() != "" || ip.Unmap().IsUnspecified() || ip.Unmap().IsLinkLocalUnicast())
 }
 
 // open begins to listen.

@@ -216,7 +216,7 @@ func (c *PluginServerConfig) validateBaseURL() error {
 			return fieldError("BaseURL", "%v", err)
 		}
 		if u, err := url.Parse(c.BaseURL); err == nil && addressless(net.JoinHostPort(u.Hostname(), "0")) {
-			return fieldError("BaseURL", "names no address, or one with a zone, which only this machine knows; "+
+			return fieldError("BaseURL", "names no address, or a link-local one, to which hosts do not go and whose zone only this machine knows; "+
 				"write the one at which the host reaches the plugin")
 		}
 	}

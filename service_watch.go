@@ -217,7 +217,8 @@ func (w *serviceWatch) recover(ctx context.Context, err error, id identity) erro
 	return nil
 }
 
-// refusedWatch reports that the host's answer to a watch is a refusal.
+// refusedWatch reports that the host's answer to a watch is a refusal. That there is no trust in TLS any
+// more is none: a certificate that ended is renewed.
 func refusedWatch(err error) bool {
 	switch connect.CodeOf(err) {
 	case connect.CodeNotFound, connect.CodePermissionDenied, connect.CodeInvalidArgument, connect.CodeUnimplemented:
@@ -226,7 +227,7 @@ func refusedWatch(err error) bool {
 		connect.CodeAlreadyExists, connect.CodeAborted, connect.CodeOutOfRange, connect.CodeInternal, connect.CodeUnavailable,
 		connect.CodeDataLoss, connect.CodeResourceExhausted, connect.CodeFailedPrecondition:
 	}
-	return errors.Is(err, ErrHandshakeRefused)
+	return errors.Is(err, ErrHandshakeRefused) && !errors.Is(err, ErrHostNotTrusted)
 }
 
 // undeclared adds to the host's refusal of a type what the client can see by itself: that

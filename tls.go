@@ -164,8 +164,23 @@ func hardenTLS(cfg *tls.Config) (*tls.Config, error) {
 	hardened.ClientSessionCache = nil
 	hardened.VerifyConnection = verifyAll(requireHTTP2, requireReadableIdentity, cfg.VerifyConnection)
 
+	if source := cfg.GetClientCertificate; source != nil {
+		hardened.GetClientCertificate = func(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			cert, err := source(request)
+			if cert == nil && err == nil { // crypto/tls ends the process
+				err = errNoClientCertificate
+			}
+
+			return cert, err
+		}
+	}
+
 	return hardened, nil
 }
+
+// errNoClientCertificate says that a source of certificates had none, neither an empty one.
+var errNoClientCertificate = errors.New("there is no certificate to show for now: GetClientCertificate, or the GetCertificate " +
+	"that stands in for it, returned nil")
 
 // restrictSuites returns the cipher suites for TLS 1.2, and refuses a weak one.
 func restrictSuites(suites []uint16) ([]uint16, error) {

@@ -114,3 +114,30 @@ func TestCrowd_EverybodyIsTold(t *testing.T) {
 		}
 	})
 }
+
+// When the host shuts down whoever makes a change wakes a crowd himself, each time: nobody is begun who would
+// have to be waited for, and nobody sleeps on.
+func TestCrowd_WhenTheHostShutsDown(t *testing.T) {
+	t.Parallel()
+
+	c, all := crowded(t, 3*wakeBatch)
+	f := all[0].service.feed
+
+	for _, closed := range []bool{false, true, true} {
+		tr := transition{c: c}
+
+		c.mu.Lock()
+		c.closed = closed
+		tr.wakeLocked(f)
+		c.mu.Unlock()
+
+		if closed != (len(tr.feeds) == 1) || closed == (len(tr.crowds) == 1) {
+			t.Errorf("closed: %t; %d are woken at once, %d by a goroutine", closed, len(tr.feeds), len(tr.crowds))
+		}
+
+		for range tr.crowds {
+			f.summon()
+			c.summoning.Done()
+		}
+	}
+}

@@ -69,6 +69,18 @@ func (c *Catalog) Withheld(runtimeID string) []string {
 	return types
 }
 
+// Shelved returns the registrations that are withheld and wanted, the earliest first.
+func (c *Catalog) Shelved(wanted func(Registration) bool) []Registration {
+	all := c.shelved(wanted)
+	regs := make([]Registration, 0, len(all))
+
+	for _, reg := range all {
+		regs = append(regs, reg.clone())
+	}
+
+	return regs
+}
+
 // Offers reports whether a runtime has a registration, be it that it provides something, stands
 // by, or is withheld.
 func (c *Catalog) Offers(runtimeID string) bool {

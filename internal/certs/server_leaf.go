@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
+	"fmt"
 	"strings"
 )
 
@@ -26,7 +28,7 @@ func ServerLeafFor(cfg *tls.Config, name string) *x509.Certificate {
 		return nil
 	}
 
-	return leafOf(cert)
+	return LeafOf(cert)
 }
 
 // ClientLeaf returns the certificate that a client configuration shows to a server that
@@ -37,7 +39,7 @@ func ClientLeaf(cfg *tls.Config) *x509.Certificate {
 			return nil
 		}
 
-		return leafOf(&cfg.Certificates[0])
+		return LeafOf(&cfg.Certificates[0])
 	}
 
 	cert, err := cfg.GetClientCertificate(&tls.CertificateRequestInfo{Version: tls.VersionTLS13, SignatureSchemes: everyScheme})
@@ -45,7 +47,7 @@ func ClientLeaf(cfg *tls.Config) *x509.Certificate {
 		return nil
 	}
 
-	return leafOf(cert)
+	return LeafOf(cert)
 }
 
 // ServerSource is where a server gets its certificate from.
@@ -68,6 +70,9 @@ var everyScheme = []tls.SignatureScheme{
 	tls.ECDSAWithP256AndSHA256, tls.Ed25519, tls.PSSWithSHA256, tls.ECDSAWithP384AndSHA384, tls.ECDSAWithP521AndSHA512,
 	tls.PSSWithSHA384, tls.PSSWithSHA512,
 }
+
+// ErrNoneToShow is wrapped around what a server's own source of certificates returns for an error.
+var ErrNoneToShow = errors.New("no certificate to show")
 
 // Witness returns a copy of a server's configuration that says which certificate it
 // shows on each connection: shown is called during the handshake, with its context, and
@@ -93,11 +98,17 @@ func witness(cfg *tls.Config, shown func(context.Context, *x509.Certificate)) *t
 	out.Certificates = nil // choose knows them
 	out.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 		cert, err := choose(cfg, hello)
-		if err == nil {
-			shown(hello.Context(), leafOf(cert))
+
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("%w: %w", ErrNoneToShow, err)
+		case cert != nil && len(cert.Certificate) == 0:
+			cert = nil // crypto/tls takes it for one
 		}
 
-		return cert, err
+		shown(hello.Context(), LeafOf(cert))
+
+		return cert, nil
 	}
 
 	return out
@@ -148,8 +159,8 @@ func byName(cfg *tls.Config, name string) *tls.Certificate {
 	return nil
 }
 
-// leafOf returns the certificate itself, nil where it cannot be read.
-func leafOf(cert *tls.Certificate) *x509.Certificate {
+// LeafOf returns the certificate itself, nil where it cannot be read.
+func LeafOf(cert *tls.Certificate) *x509.Certificate {
 	if cert == nil || len(cert.Certificate) == 0 {
 		return nil
 	}

@@ -19,13 +19,28 @@ type Shown struct {
 	until  time.Time
 	last   time.Duration // part of its time
 	redial time.Time     // when another connection was opened for the sake of it
+	leaf   *x509.Certificate
 }
 
-// Note takes note of the certificate that was shown on a new connection.
+// Note takes note of the certificate that was shown on a new connection, nil for none.
 func (s *Shown) Note(leaf *x509.Certificate) {
-	if !s.until.Equal(leaf.NotAfter) {
+	switch {
+	case leaf == nil:
+		*s = Shown{}
+	case !s.until.Equal(leaf.NotAfter):
 		*s = Shown{until: leaf.NotAfter, last: leaf.NotAfter.Sub(leaf.NotBefore) / lastPart}
 	}
+
+	s.leaf = leaf
+}
+
+// Differs reports whether a certificate, nil for none, is another one than was shown.
+func (s *Shown) Differs(leaf *x509.Certificate) bool {
+	if leaf == nil || s.leaf == nil {
+		return leaf != s.leaf
+	}
+
+	return !leaf.Equal(s.leaf)
 }
 
 // Due returns how long it is until a later one should be shown.

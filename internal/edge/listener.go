@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -421,15 +423,34 @@ func answerPlaintext(err error) {
 		"This server speaks HTTP/2 over TLS: write https:// instead of http://.\n")
 }
 
+// PanicError is the error of a TLS handshake in which a function of the configuration panicked, such as
+// GetCertificate. Only that connection ends, as with net/http.
+type PanicError struct {
+	Value any
+	Stack []byte
+}
+
+func (p *PanicError) Error() string { return fmt.Sprintf("panic in the TLS handshake: %v", p.Value) }
+
+// agree agrees on TLS with a peer.
+func agree(ctx context.Context, conn *tls.Conn) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = &PanicError{Value: p, Stack: debug.Stack()}
+		}
+	}()
+	return conn.HandshakeContext(ctx) //nolint:wrapcheck // the listener's owner says what it means
+}
+
 func (l *Listener) secure(ctx context.Context, raw *audible) (*tls.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.HandshakeTimeout)
 	defer cancel()
 	conn := tls.Server(raw, l.cfg.TLS)
-	err := conn.HandshakeContext(ctx)
+	err := agree(ctx, conn)
 	raw.rest()
 	raw.turns = nil
 	if err != nil {
-		return nil, err //nolint:wrapcheck // the listener's owner says what it means
+		return nil, err
 	}
 	if conn.ConnectionState().NegotiatedProtocol != "h2" {
 		return nil, errNoHTTP2

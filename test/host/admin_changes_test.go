@@ -2,6 +2,8 @@ package host_test
 
 import (
 	"context"
+	"maps"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -332,4 +334,144 @@ func TestAdmin_CheckPolicyForeseesWhatComesBack(t *testing.T) {
 	next = may(true, "own")
 	foresees(adminv1.PolicyChange_KIND_ENDPOINT_SET, adminv1.PolicyChange_KIND_RIGHT_GAINED, adminv1.PolicyChange_KIND_REGISTRATION_RETURNS)
 	foresees()
+}
+
+// foreseen asks what a policy would change, and returns the changes that it would make but for the operator.
+func foreseen(t *testing.T, host *hosttest.Host, operator *connectplugin.Client) (changes []string) {
+	t.Helper()
+	res, err := reader(host, operator.HTTPClient()).CheckPolicy(t.Context(), connect.NewRequest(&adminv1.CheckPolicyRequest{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range res.Msg.GetChanges() {
+		changes = append(changes, strings.TrimRight(strings.Join([]string{
+			strings.TrimPrefix(c.GetKind().String(), "KIND_"), c.GetSelfId(), c.GetRight(), c.GetSubject(), c.GetReason(),
+		}, " "), " "))
+	}
+	slices.Sort(changes)
+	return changes
+}
+
+// loggerOf has a plugin provide the logger, as its own process.
+func loggerOf(t *testing.T, host *hosttest.Host, selfID string) *hosttest.Plugin {
+	t.Helper()
+	return host.StartPlugin(t, selfID, func(c *connectplugin.PluginServerConfig) {
+		c.Services = []connectplugin.PluginService{hosttest.LoggerService(&hosttest.RecordingLogger{})}
+	})
+}
+
+// What a check foresees of grants, of plugins that the host has in its own process, and of types that one
+// plugin has or several, happens, and nothing else of these kinds.
+func TestAdmin_CheckPolicyForeseesWhatOthersChange(t *testing.T) {
+	t.Parallel()
+	providing := hosttest.Allow(func(p *connectplugin.PluginPolicy) { p.Provides = []string{"logger"} })
+	policyOf := func(multiple bool, rules map[string]connectplugin.PluginPolicy) *connectplugin.Policy {
+		p := operators()
+		maps.Copy(p.Plugins, rules)
+		if multiple {
+			p.AllowMultiple = []string{"logger"}
+		}
+		return p
+	}
+	granted := hosttest.Allow(func(p *connectplugin.PluginPolicy) { p.Capabilities = []string{"clock"} })
+	next := policyOf(true, map[string]connectplugin.PluginPolicy{"api": granted, "second": providing})
+	broker := connectplugin.NewCapabilityBroker("")
+	broker.RegisterCapability(hosttest.NewCapability(http.NotFoundHandler(), "clock", "1.0.0"))
+	host := administered(t, func(c *connectplugin.ServeConfig) {
+		c.Policy, c.CapabilityBroker = next, broker
+		c.Admin.LoadPolicy = func(context.Context) (*connectplugin.Policy, error) { return next, nil }
+	})
+	operator, api := host.Enrol(t, "operator", nil), host.Enrol(t, "api", nil)
+	if _, err := api.Capability(t.Context(), "clock", ""); err != nil {
+		t.Fatal(err)
+	}
+	loggerOf(t, host, "logger")
+	loggerOf(t, host, "second")
+	for _, step := range []struct {
+		multiple  bool
+		rules     map[string]connectplugin.PluginPolicy
+		foreseen  []string
+		providers int
+	}{
+		{true, map[string]connectplugin.PluginPolicy{"api": granted, "second": providing}, nil, 2},
+		{true, map[string]connectplugin.PluginPolicy{"second": providing}, []string{"GRANT_ENDS api Capabilities clock", "RIGHT_LOST api Capabilities clock"}, 2},
+		{false, map[string]connectplugin.PluginPolicy{"second": providing}, []string{"REGISTRATION_ENDS second Provides logger"}, 1},
+		{false, map[string]connectplugin.PluginPolicy{"second": providing}, nil, 1},
+		{true, map[string]connectplugin.PluginPolicy{"second": providing}, []string{"REGISTRATION_RETURNS second Provides logger"}, 2},
+		{false, map[string]connectplugin.PluginPolicy{"second": providing, "logger": hosttest.Allow(nil)}, []string{
+			"REGISTRATION_ENDS logger Provides logger", "RIGHT_LOST logger Provides logger",
+		}, 1},
+		{false, map[string]connectplugin.PluginPolicy{"second": providing}, []string{"RIGHT_GAINED logger Provides logger"}, 1},
+		{false, map[string]connectplugin.PluginPolicy{"second": hosttest.Allow(nil)}, []string{
+			"REGISTRATION_ENDS second Provides logger", "REGISTRATION_RETURNS logger Provides logger", "RIGHT_LOST second Provides logger",
+		}, 1},
+	} {
+		next = policyOf(step.multiple, step.rules)
+		if got := foreseen(t, host, operator); !slices.Equal(got, step.foreseen) {
+			t.Errorf("foreseen: %q, want %q", got, step.foreseen)
+		}
+		hosttest.SetPolicy(t, host, next)
+		if got := host.Registry().GetAllProviders("logger"); len(got) != step.providers {
+			t.Errorf("after %v %v: %d providers, want %d", step.multiple, step.rules, len(got), step.providers)
+		}
+	}
+}
+
+// A check foresees no other place for what the host launched, no end of what the host registered itself
+// without policy, and the end of those in its own process that a policy does not name.
+func TestAdmin_CheckPolicyKnowsWhatIsTheHosts(t *testing.T) {
+	t.Parallel()
+	next := operators()
+	host := administered(t, func(c *connectplugin.ServeConfig) {
+		c.Admin.LoadPolicy = func(context.Context) (*connectplugin.Policy, error) { return next, nil }
+	})
+	operator, none := host.Enrol(t, "operator", nil), host.Enrol(t, "none", nil)
+	if _, err := host.Registry().RegisterService(t.Context(), hosttest.InProcess(none.RuntimeID(), &connectpluginv1.RegisterServiceRequest{
+		ServiceType: "clock", Version: "1.0.0",
+	})); err != nil {
+		t.Fatal(err)
+	}
+	host.Launcher().Configure(map[string]connectplugin.PluginSpec{
+		"logger": {Provides: []string{"logger"}, Plugin: hosttest.LoggerPlugin{}, ImplFactory: func() any { return &hosttest.RecordingLogger{} }},
+	})
+	if err := host.Launcher().Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	rules := operators().Plugins["logger"]
+	rules.AllowOwnAddress, rules.Endpoint = false, "https://127.0.0.1:1"
+	next.Plugins["logger"] = rules
+	if got := foreseen(t, host, operator); len(got) != 0 {
+		t.Errorf("foreseen: %q", got)
+	}
+	delete(next.Plugins, "logger")
+	if got := foreseen(t, host, operator); !slices.Equal(got, []string{"IDENTITY_ENDS logger   the policy does not name it"}) {
+		t.Errorf("foreseen: %q", got)
+	}
+	hosttest.SetPolicy(t, host, next)
+	if loggers, clocks := host.Registry().GetAllProviders("logger"), host.Registry().GetAllProviders("clock"); len(loggers) != 0 || len(clocks) != 1 {
+		t.Errorf("%d loggers and %d clocks are left", len(loggers), len(clocks))
+	}
+}
+
+// What found no room among the providers of its type returns under no policy.
+func TestAdmin_CheckPolicyKnowsWhatFoundNoRoom(t *testing.T) {
+	t.Parallel()
+	policyOf := func(logger connectplugin.PluginPolicy) *connectplugin.Policy {
+		p := operators()
+		p.Plugins["logger"], p.Plugins["second"], p.AllowMultiple = logger, operators().Plugins["logger"], []string{"logger"}
+		return p
+	}
+	next := policyOf(operators().Plugins["logger"])
+	host := administered(t, func(c *connectplugin.ServeConfig) {
+		c.Policy, c.Limits.MaxRegistrationsPerType = next, 1
+		c.Admin.LoadPolicy = func(context.Context) (*connectplugin.Policy, error) { return next, nil }
+	})
+	operator := host.Enrol(t, "operator", nil)
+	loggerOf(t, host, "logger")
+	hosttest.SetPolicy(t, host, policyOf(hosttest.Allow(nil)))
+	loggerOf(t, host, "second")
+	hosttest.SetPolicy(t, host, next)
+	if got, providers := foreseen(t, host, operator), host.Registry().GetAllProviders("logger"); len(got) != 0 || len(providers) != 1 {
+		t.Errorf("foreseen: %q with %d providers", got, len(providers))
+	}
 }

@@ -2,13 +2,18 @@ package recovery_test
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"connectrpc.com/connect"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
@@ -114,5 +119,189 @@ func copyDuring(t *testing.T, part string, first bool) {
 	go await()
 	if err := <-got; err == nil || errors.Is(err, fs.ErrNotExist) || time.Since(before) != time.Second {
 		t.Errorf("what stays damaged: %v after %v", err, time.Since(before))
+	}
+}
+
+// whims are what a source of certificates does beside giving the right one.
+type whims struct {
+	now   atomic.Value // of which it has one
+	other map[string]func() (*tls.Certificate, error)
+}
+
+// newWhims returns those of a source whose certificates others are, that of somebody else and one that is over.
+func newWhims(somebody, over *tls.Certificate) *whims {
+	gives := func(c *tls.Certificate, err error) func() (*tls.Certificate, error) {
+		return func() (*tls.Certificate, error) { return c, err }
+	}
+	w := &whims{other: map[string]func() (*tls.Certificate, error){
+		"error": gives(nil, errors.New("the manager is away")), "nil": gives(nil, nil), "empty": gives(&tls.Certificate{}, nil),
+		"other": gives(somebody, nil), "over": gives(over, nil), "panic": func() (*tls.Certificate, error) { panic("the manager") },
+	}}
+	w.be("")
+	return w
+}
+
+func (w *whims) be(what string) { w.now.Store(what) }
+
+func (w *whims) or(good func() (*tls.Certificate, error)) (*tls.Certificate, error) {
+	if whim := w.other[w.now.Load().(string)]; whim != nil {
+		return whim()
+	}
+	return good()
+}
+
+// over returns a certificate of an authority that has ended.
+func over(t *testing.T, authority *hosttest.CA, edits ...func(*x509.Certificate)) *tls.Certificate {
+	t.Helper()
+	return authority.Certify(t, append(edits, hosttest.Loopback, func(c *x509.Certificate) {
+		c.NotBefore, c.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(-time.Minute)
+	})...)
+}
+
+// follows counts what a watch yields, and keeps the error with which it ends.
+func follows(t *testing.T, c *connectplugin.Client) (ended func() error) {
+	t.Helper()
+	var end atomic.Value
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for _, err := range c.WatchService(ctx, echoType) {
+			if err != nil && ctx.Err() == nil {
+				end.Store(err)
+			}
+		}
+	}()
+	t.Cleanup(func() { cancel(); <-done })
+	return func() error { err, _ := end.Load().(error); return err }
+}
+
+// A host whose source of certificates fails for a while is out of reach, and says why; nobody is told that it
+// refuses them, and all is back when the source is.
+func TestAudit_USE34_TheHostHasNoCertificateForAWhile(t *testing.T) {
+	t.Parallel()
+	ca := hosttest.NewCA(t)
+	for whim, reason := range map[string]string{
+		"error": "its TLS.GetCertificate failed", "nil": "no certificate for the name", "empty": "no certificate for the name",
+		"panic": "the manager", "other": "", "over": "",
+	} {
+		t.Run(whim, func(t *testing.T) {
+			t.Parallel()
+			var hostLog, clientLog journal
+			var w *whims
+			host := start(t, func(c *connectplugin.ServeConfig) {
+				own, err := c.Authority.HostTLS("127.0.0.1")
+				elsewhere, err2 := c.Authority.HostTLS("elsewhere.example")
+				if err != nil || err2 != nil {
+					t.Fatal(err, err2)
+				}
+				somebody, err := elsewhere.GetCertificate(&tls.ClientHelloInfo{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				w = newWhims(somebody, over(t, ca))
+				good := own.GetCertificate
+				own.GetCertificate = func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
+					return w.or(func() (*tls.Certificate, error) { return good(h) })
+				}
+				c.TLS, c.Logger = own, hostLog.logger()
+			})
+			provide(t, host)
+			c := host.Enrol(t, "api", func(c *connectplugin.ClientConfig) {
+				c.Metadata.Requires, c.Logger = hosttest.Requires(echoType), clientLog.logger()
+			})
+			conn, ended := service(t, c), follows(t, c)
+			w.be(whim)
+			host.Cut()
+			hosttest.Eventually(t, "nobody is reached", func() bool {
+				code := connect.CodeOf(once(t.Context(), conn))
+				return clientLog.has("no trust between") || whim == "panic" && code == connect.CodeUnavailable
+			})
+			for range 3 {
+				hosttest.WantCode(t, whim, connect.CodeOf(once(t.Context(), conn)), connect.CodeUnavailable)
+			}
+			hosttest.Eventually(t, "the host says why", func() bool { return hostLog.has(reason) })
+			w.be("")
+			hosttest.Eventually(t, "it is back", func() bool { return once(t.Context(), conn) == nil })
+			if err := ended(); err != nil || clientLog.has("took a service away") || hostLog.has("refuses the peer's certificate") {
+				t.Errorf("the watch ended: %v; the client: %s; the host: %s", err, clientLog.buf.String(), hostLog.buf.String())
+			}
+		})
+	}
+}
+
+// Where a source of certificates for clients stands in for that of the host's calls and has none, calls of
+// plugins fail, and not the host.
+func TestAudit_USE34_TheHostHasNoneToCallPluginsWith(t *testing.T) {
+	t.Parallel()
+	w := newWhims(nil, nil)
+	host := start(t, func(c *connectplugin.ServeConfig) {
+		own, err := c.Authority.HostTLS("127.0.0.1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		good := own.GetCertificate
+		own.GetClientCertificate = nil
+		own.GetCertificate = func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			return w.or(func() (*tls.Certificate, error) { return good(h) })
+		}
+		c.TLS = own
+	})
+	provide(t, host)
+	conn := service(t, caller(t, host))
+	w.be("nil")
+	hosttest.WantCode(t, "without a certificate", connect.CodeOf(once(t.Context(), conn)), connect.CodeUnavailable)
+	w.be("")
+	hosttest.Eventually(t, "it is back", func() bool { return once(t.Context(), conn) == nil })
+}
+
+// A plugin that shows the wrong certificate for a while, or none, is back when it has the right one again,
+// though the connection on which it was refused stands.
+func TestAudit_USE34_AClientHasTheWrongCertificateForAWhile(t *testing.T) {
+	t.Parallel()
+	for whim, want := range map[string]connect.Code{
+		"error": connect.CodeUnavailable, "nil": connect.CodeUnavailable, "over": connect.CodeUnavailable,
+		"empty": connect.CodeUnauthenticated, "other": connect.CodeUnauthenticated,
+	} {
+		t.Run(whim, func(t *testing.T) {
+			t.Parallel()
+			host := start(t, func(c *connectplugin.ServeConfig) {
+				c.Policy.Plugins["api"] = connectplugin.PluginPolicy{Requires: []string{echoType}}
+			})
+			provide(t, host)
+			own, err := host.Authority.PluginTLS("api")
+			somebodys, err2 := host.Authority.PluginTLS("somebody")
+			if err != nil || err2 != nil {
+				t.Fatal(err, err2)
+			}
+			somebody, err := somebodys.GetClientCertificate(&tls.CertificateRequestInfo{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			w, good := newWhims(somebody, over(t, hosttest.NewCA(t))), own.GetClientCertificate
+			own.GetClientCertificate = func(r *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+				return w.or(func() (*tls.Certificate, error) { return good(r) })
+			}
+			c := host.Enrol(t, "api", func(c *connectplugin.ClientConfig) {
+				c.TLS, c.Secret, c.Metadata.Requires = own, nil, hosttest.Requires(echoType)
+			})
+			conn := service(t, c)
+			ended := follows(t, c)
+			w.be(whim)
+			host.Cut()
+			hosttest.Eventually(t, "it is refused", func() bool { return connect.CodeOf(once(t.Context(), conn)) == want })
+			if err := ended(); err != nil && want == connect.CodeUnavailable {
+				t.Errorf("its watch ended: %v", err)
+			}
+			w.be("")
+			hosttest.Eventually(t, "it is back", func() bool {
+				again, err := c.Service(t.Context(), echoType, "")
+				if err != nil {
+					return false
+				}
+				defer again.Close()
+				return once(t.Context(), again) == nil
+			})
+		})
 	}
 }

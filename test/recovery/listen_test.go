@@ -77,6 +77,8 @@ func TestAudit_USE32_AListenerOnEveryAddressNeedsABaseURL(t *testing.T) {
 		"a zone":      func(c *connectplugin.PluginServerConfig) { c.Addr = "[::%lo]:0" },
 		"no address":  func(c *connectplugin.PluginServerConfig) { c.Addr = ":0" },
 		"as the name": func(c *connectplugin.PluginServerConfig) { c.BaseURL = "https://0.0.0.0:8443" },
+		"link-local":  func(c *connectplugin.PluginServerConfig) { c.Addr = "[fe80::1]:0" },
+		"its name":    func(c *connectplugin.PluginServerConfig) { c.BaseURL = "https://169.254.7.7:8443" },
 		"IPv6 name":   func(c *connectplugin.PluginServerConfig) { c.BaseURL = "https://[::]:8443" },
 	} {
 		cfg := config()
