@@ -20,6 +20,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/link"
+	"github.com/masegraye/connect-plugin-go/internal/turns"
 )
 
 // Client is a plugin's, or any program's, side of a host. Make it with
@@ -39,6 +40,8 @@ type Client struct {
 	tasks     sync.WaitGroup
 	vigil     *certs.Vigil   // over certificates that are about to end
 	own       []certs.Source // of the certificates that this side shows; set before Connect
+	// connecting are the turns of all clients of the process.
+	connecting *turns.Turns
 
 	mu        sync.Mutex
 	host      *url.URL // nil before the host is known
@@ -78,7 +81,10 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	c := &Client{cfg: cfg.withDefaults(), logger: cfg.Logger, conns: map[*ServiceConn]struct{}{}, reachable: make(chan struct{})}
+	c := &Client{
+		cfg: cfg.withDefaults(), logger: cfg.Logger, connecting: connecting,
+		conns: map[*ServiceConn]struct{}{}, reachable: make(chan struct{}),
+	}
 	if c.cfg.AllowInsecure {
 		warnPlaintext(cfg.Logger, plaintextAllowed)
 	}

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -22,6 +23,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/eyeballs"
 	"github.com/masegraye/connect-plugin-go/internal/link"
+	"github.com/masegraye/connect-plugin-go/internal/turns"
 	"github.com/masegraye/connect-plugin-go/internal/unsent"
 )
 
@@ -92,6 +94,9 @@ func (c *Client) dial(ctx context.Context, below func(net.Conn) net.Conn) (net.C
 	cfg.DynamicRecordSizingDisabled = true
 	cfg.ServerName = cmp.Or(cfg.ServerName, withoutZone(host.Hostname()))
 	cfg.GetClientCertificate = c.noting(cfg.GetClientCertificate)
+	if c.connecting.Await(ctx) {
+		defer c.connecting.Give()
+	}
 	conn, err := dialEach(ctx, addr, func(ctx context.Context, addr string) (*tls.Conn, error) {
 		return dialTLS(ctx, addr, below, cfg)
 	})
@@ -103,6 +108,17 @@ func (c *Client) dial(ctx context.Context, below func(net.Conn) net.Conn) (net.C
 	}
 	return conn, nil
 }
+
+// mostConnecting is how many clients of a process connect to their hosts at a time: thousands may share it, and lose
+// their host at one moment.
+const mostConnecting = 64
+
+var (
+	// handshakes are the turns of what is to be computed in the TLS handshakes of this process.
+	handshakes = turns.NewProcess(runtime.GOMAXPROCS(0))
+	// connecting are those of its clients. Who waits for one has no connection yet, and so takes nothing of its host.
+	connecting = turns.New(mostConnecting)
+)
 
 // dialTLS connects to one address, and agrees on TLS there.
 func dialTLS(ctx context.Context, addr string, below func(net.Conn) net.Conn, cfg *tls.Config) (*tls.Conn, error) {

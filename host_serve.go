@@ -254,10 +254,12 @@ func (h *Host) drainCalls(ctx context.Context) error {
 const silenceAtTheEdge = 5 * time.Second
 
 // edge takes connections from a listener and ends TLS on them.
-func (h *Host) edge(l net.Listener) *edge.Listener {
+func (h *Host) edge(l net.Listener) *edge.Listener { return edge.Listen(l, h.edgeConfig()) }
+
+func (h *Host) edgeConfig() edge.Config {
 	limits := &h.cfg.Limits
-	return edge.Listen(l, edge.Config{
-		TLS: h.witnessed(), HandshakeTimeout: limits.ReadHeaderTimeout,
+	return edge.Config{
+		TLS: h.witnessed(), HandshakeTimeout: limits.ReadHeaderTimeout, Turns: handshakes,
 		MaxConnections: limits.MaxConnections, MaxPerAddress: limits.MaxConnectionsPerPeer, Silence: silenceAtTheEdge,
 		PerSecond: limits.ConnectionsPerSecond, Burst: limits.ConnectionBurst,
 		Pings:    edge.Rate{PerSecond: limits.PingsPerSecond, Burst: limits.PingBurst},
@@ -269,7 +271,7 @@ func (h *Host) edge(l net.Listener) *edge.Listener {
 			h.serverLog.failed(addr, err)
 			h.hub.tellRefusal(nil, AuditAuthFailed, RefusedConnection)
 		},
-	})
+	}
 }
 
 // noteConnection is the server's ConnState.

@@ -97,13 +97,18 @@ func (s *pluginServer) handler() http.Handler {
 // open has the plugin accept connections: those of its host, and of others who knock until it
 // is known that they are not.
 func (s *pluginServer) open() *entry.Entry {
-	l, from, secured := s.cfg.Limits, net.Listener(s.gathered), s.tls
+	from, secured := net.Listener(s.gathered), s.tls
 	if s.server != nil { // which gathers by itself
 		from, secured = s.opened, s.tls.Clone()
 		secured.DynamicRecordSizingDisabled = true // an answer is one record
 	}
-	return entry.Open(from, entry.Config{
-		TLS: secured, HandshakeTimeout: l.ReadHeaderTimeout, Overtime: l.CertificateOvertime,
+	return entry.Open(from, s.entryConfig(secured))
+}
+
+func (s *pluginServer) entryConfig(secured *tls.Config) entry.Config {
+	l := s.cfg.Limits
+	return entry.Config{
+		TLS: secured, HandshakeTimeout: l.ReadHeaderTimeout, Overtime: l.CertificateOvertime, Turns: handshakes,
 		MaxConnections: l.MaxConnections, MaxPerAddress: l.MaxConnectionsPerPeer,
 		PerSecond: l.ConnectionsPerSecond, Burst: l.ConnectionBurst,
 		Key:     func(a net.Addr) string { return addressKey(a.String()) },
@@ -112,7 +117,7 @@ func (s *pluginServer) open() *entry.Entry {
 			s.cfg.Client.Logger.Warn("a connection of the host ended, because its certificate did and no later one was shown",
 				keyPeer, addr.String(), keyIdentity, certs.CertificateIdentity(leaf), certs.ClaimNotAfter, leaf.NotAfter)
 		},
-	})
+	}
 }
 
 // note has the way in know of a connection.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/masegraye/connect-plugin-go/internal/limiter"
+	"github.com/masegraye/connect-plugin-go/internal/turns"
 )
 
 // Config says what a [Listener] takes.
@@ -20,8 +21,8 @@ type Config struct {
 	// TLS is the server side; nil serves plaintext, on which HTTP/1.1 may be spoken, so
 	// that nothing is metered.
 	TLS *tls.Config
-	// HandshakeTimeout bounds the TLS handshake, and the time that the head of a request takes
-	// from its first frame on.
+	// HandshakeTimeout bounds the TLS handshake, without the time in which it waits for its turn, and
+	// the time that the head of a request takes from its first frame on.
 	HandshakeTimeout time.Duration
 	// Trusted says that TLS admits only those who may send what they like: nothing that they
 	// send is metered.
@@ -49,6 +50,8 @@ type Config struct {
 	// Context returns the context of a connection, made of the listener's, in which the
 	// TLS handshake is made; nil means the listener's.
 	Context func(context.Context) context.Context
+	// Turns are those of the process, for which TLS handshakes wait; nil has none wait.
+	Turns *turns.Process
 	// CutOff is told of each connection that was cut off, and Refused of each that came too
 	// fast and of each TLS handshake that failed; they must not block. Nil tells nobody.
 	CutOff  func(addr net.Addr, reason string)
@@ -102,7 +105,7 @@ func (h *Holder) ended() bool { return h.Ended != nil && h.Ended() }
 type share struct {
 	slots    map[*slot]struct{}
 	unproven int
-	turns    *turns
+	turns    *turns.Turns
 }
 
 // Listen begins to accept from l, which it closes.
@@ -289,7 +292,9 @@ func (l *Listener) place(s *slot) bool {
 	l.partLocked(s)
 	s.key = key
 	l.joinLocked(s)
-	s.conn.turns = l.shares[key].turns
+	if l.cfg.TLS != nil {
+		s.conn.turns = l.shares[key].turns
+	}
 	return true
 }
 
@@ -443,12 +448,17 @@ func agree(ctx context.Context, conn *tls.Conn) (err error) {
 }
 
 func (l *Listener) secure(ctx context.Context, raw *audible) (*tls.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, l.cfg.HandshakeTimeout)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	raw.limit = newLimit(l.cfg.HandshakeTimeout, func() { cancel(context.DeadlineExceeded) })
+	defer raw.limit.end()
 	conn := tls.Server(raw, l.cfg.TLS)
 	err := agree(ctx, conn)
 	raw.rest()
 	raw.turns = nil
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -1,47 +1,15 @@
 package edge
 
 import (
-	"context"
 	"net"
 	"runtime"
-	"sync/atomic"
-	"time"
+
+	"github.com/masegraye/connect-plugin-go/internal/turns"
 )
 
-// longestTurn is how long a TLS handshake waits at most while none of its address gets a turn: those
-// that have one may be asking somebody else, as callbacks of the configuration do.
-const longestTurn = 50 * time.Millisecond
-
-// turns lets the TLS handshakes of one address compute one after the other, on half of the
-// processors, so that a burst of them leaves the rest to others.
-type turns struct {
-	taken chan struct{} // as many as there may be
-	given atomic.Uint64
-}
-
-func newTurns() *turns { return &turns{taken: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))} }
-
-// await waits for a turn, and reports whether it got one.
-func (t *turns) await(life context.Context) bool {
-	timer := time.NewTimer(longestTurn)
-	defer timer.Stop()
-	for given := t.given.Load(); ; {
-		select {
-		case t.taken <- struct{}{}:
-			t.given.Add(1)
-			return true
-		case <-timer.C:
-		case <-life.Done():
-			return false
-		}
-		now := t.given.Load()
-		if now == given {
-			return false
-		}
-		given = now
-		timer.Reset(longestTurn)
-	}
-}
+// newTurns returns those of one address, whose TLS handshakes compute on half of the processors, so
+// that a burst of them leaves the rest to others.
+func newTurns() *turns.Turns { return turns.New(runtime.GOMAXPROCS(0) / 2) }
 
 // audible is a connection as it was accepted. It notes when its peer was heard, and during the
 // TLS handshake it waits for its turn with what it read: what follows costs processor time.
@@ -50,9 +18,10 @@ type audible struct {
 
 	// Of who reads.
 	slot    *slot
-	turns   *turns // nil where nothing waits: before its address is known, and after the handshake
-	working bool   // it has a turn
-	answers int    // in the TLS handshake so far
+	turns   *turns.Turns    // of its address; nil where nothing waits: before that is known, and after the handshake
+	working [2]*turns.Turns // of which it has one; nil for none
+	answers int             // in the TLS handshake so far
+	limit   *limit          // of the time of the TLS handshake
 
 	sending sending
 }
@@ -84,18 +53,27 @@ func (a *audible) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// work waits for a turn.
+// work waits for a turn among those of its address, and then among all.
 func (a *audible) work() {
 	if a.turns == nil {
 		return
 	}
-	a.working = a.turns.await(a.slot.listener.life)
+	l := a.slot.listener
+	a.limit.pause()
+	defer a.limit.resume()
+	for i, t := range [...]*turns.Turns{a.turns, l.cfg.Turns.Of(a.answers)} {
+		if t != nil && t.Await(l.life) {
+			a.working[i] = t
+		}
+	}
 }
 
 // rest lets others have a turn.
 func (a *audible) rest() {
-	if a.working {
-		a.working = false
-		<-a.turns.taken
+	for i, t := range a.working {
+		if t != nil {
+			a.working[i] = nil
+			t.Give()
+		}
 	}
 }

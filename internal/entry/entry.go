@@ -13,6 +13,7 @@ import (
 
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/edge"
+	"github.com/masegraye/connect-plugin-go/internal/turns"
 )
 
 // silence is how long a connection has to be there, whatever it says, before another of its
@@ -43,6 +44,8 @@ type Config struct {
 	// Overtime is how long a connection outlives the certificate that the host showed on it,
 	// where it showed no later one on another.
 	Overtime time.Duration
+	// Turns are those of the process, for which TLS handshakes wait; nil has none wait.
+	Turns *turns.Process
 	// Key returns under which key an address counts.
 	Key func(net.Addr) string
 	// Ended is told of each connection that outlived its certificate, and Refused of each TLS
@@ -74,6 +77,7 @@ func Open(l net.Listener, cfg Config) *Entry {
 		TLS: cfg.TLS, HandshakeTimeout: cfg.HandshakeTimeout, Trusted: true, Silence: pause,
 		MaxConnections: cfg.MaxConnections, MaxPerAddress: cfg.MaxPerAddress,
 		PerSecond: cfg.PerSecond, Burst: cfg.Burst, Key: cfg.Key, Refused: cfg.Refused,
+		Turns: cfg.Turns,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	e.end = cancel

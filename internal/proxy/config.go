@@ -14,6 +14,7 @@ import (
 
 	"github.com/masegraye/connect-plugin-go/internal/coarse"
 	"github.com/masegraye/connect-plugin-go/internal/headers"
+	"github.com/masegraye/connect-plugin-go/internal/turns"
 )
 
 // Defaults of a [Config].
@@ -64,6 +65,9 @@ type Config struct {
 	Permit func(netip.AddrPort) error
 	// Dial connects to an address, never to a name; nil means a [net.Dialer].
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+
+	// Turns are those of the process, for which TLS handshakes wait; nil has none wait.
+	Turns *turns.Process
 
 	// DialTimeout bounds how long calls wait for a dial with its look-up and handshakes;
 	// handshakes that have begun may take three times as long. Zero means DefaultDialTimeout.

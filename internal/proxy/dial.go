@@ -96,7 +96,9 @@ func (p *Provider) secure(ctx context.Context, raw net.Conn) (net.Conn, error) {
 	if p.cfg.Endpoint.Plaintext() {
 		return raw, nil
 	}
-	conn := tls.Client(raw, p.noting(p.cfg.TLS))
+	turn := p.cfg.Turns.Begin(ctx, raw)
+	defer turn.Over()
+	conn := tls.Client(turn, p.noting(p.cfg.TLS))
 	if err := conn.HandshakeContext(ctx); err != nil {
 		return nil, fmt.Errorf("tls: %w", err)
 	}

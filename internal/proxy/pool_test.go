@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/masegraye/connect-plugin-go/internal/proxy"
+	"github.com/masegraye/connect-plugin-go/internal/turns"
 )
 
 func TestUnreachableProviderFailsFast(t *testing.T) {
@@ -274,4 +275,62 @@ func TestMoreCallsThanTheProviderTakes(t *testing.T) {
 	if most.Load() > perConn*conns || g.conns.Load() > conns {
 		t.Errorf("%d calls at once over %d connections", most.Load(), g.conns.Load())
 	}
+}
+
+// A TLS handshake with a provider takes the turns of the process while it computes.
+func TestAudit_USE42_HandshakesWithProvidersTakeTurns(t *testing.T) {
+	t.Parallel()
+	process, free := turns.NewProcess(1), make(chan bool, 100)
+	g := newRig(t, rigConfig{
+		handler: func(http.ResponseWriter, *http.Request) {},
+		config: func(cfg *proxy.Config) {
+			dial := cfg.Dial
+			cfg.Turns = process
+			cfg.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+				c, err := dial(ctx, network, address)
+				return &toldConn{Conn: c, wrote: func() { free <- isFree(process.Of(0)) }}, err
+			}
+		},
+	})
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, g.host.URL+"/x", http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := g.client.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if r := <-g.results; r.Class != proxy.ClassOK {
+		t.Errorf("%+v", r)
+	}
+	if <-free {
+		t.Error("a ClientHello was made without a turn")
+	}
+	if !isFree(process.Of(0)) || !isFree(process.Of(1)) {
+		t.Error("a turn is taken after the handshake")
+	}
+}
+
+// isFree reports whether there is a turn for whoever wants one now.
+func isFree(of *turns.Turns) bool {
+	ended, end := context.WithCancel(context.Background())
+	end()
+	free := of.Await(ended)
+	if free {
+		of.Give()
+	}
+	return free
+}
+
+// toldConn tells of each write.
+type toldConn struct {
+	net.Conn
+
+	wrote func()
+}
+
+func (c *toldConn) Write(p []byte) (int, error) {
+	c.wrote()
+	return c.Conn.Write(p)
 }
