@@ -11,6 +11,8 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/masegraye/connect-plugin-go/internal/swell"
 )
 
 // Sentinel errors that a caller may branch on with [errors.Is].
@@ -103,6 +105,37 @@ const (
 	tooManyServices   = "registrations (Limits.MaxRegistrationsPerPlugin, Limits.MaxRegistrationsPerType, or of all together " +
 		"Limits.MaxRegistrations)"
 )
+
+// What of one request or connection is too large or too slow, or what of connections there is too much, as the
+// audit has it.
+const (
+	tooLargeHead = "headers of a request (Limits.MaxHeaderBytes)"
+	// That a message is too large is seen before it is decompressed, and while it is.
+	tooLargeMessage   = "bytes of a message (Limits.MaxMessageBytes, and compressed Limits.MaxDecompressionRatio)"
+	tooLargeHandshake = "bytes of a handshake (Limits.MaxHandshakeBytes, and compressed Limits.MaxDecompressionRatio)"
+	tooLargeCall      = "bytes of a request's body (Limits.MaxCallBytes)"
+	tooSwollen        = "bytes of a message that is decompressed (Limits.MaxDecompressedBytes, Limits.MaxDecompressionRatio)"
+	tooSlowBody       = "time for a message to come (Limits.BodyTimeout)"
+	tooSlowTLS        = "time for a TLS handshake (Limits.ReadHeaderTimeout)"
+	tooManyNew        = "new connections of one address (Limits.ConnectionsPerSecond, Limits.ConnectionBurst)"
+	tooManyUnproven   = "connections of one address that proved nothing (Limits.MaxConnectionsPerPeer)"
+	tooManyDisplaced  = tooManyUnproven + "; one that was silent made room"
+	tooManyOpen       = "connections in all (Limits.MaxConnections); newcomers wait, or one that was silent makes room"
+	tooManyPending    = "handshakes of which nothing is proven (Limits.MaxPendingHandshakesPerPeer, or of all together " +
+		"Limits.MaxPendingHandshakes)"
+)
+
+// swellError is what reading a message gives that cannot be decompressed within its bounds.
+func swellError(err error) error {
+	code := connect.CodeResourceExhausted
+	switch {
+	case errors.Is(err, swell.ErrEncoding):
+		code = connect.CodeUnimplemented
+	case errors.Is(err, swell.ErrCorrupt):
+		code = connect.CodeInvalidArgument
+	}
+	return connect.NewError(code, err)
+}
 
 // busy says that the host has too much to do, and when to try again: in a
 // google.rpc.RetryInfo, as gRPC's clients expect it. Zero does not say when.

@@ -191,7 +191,7 @@ func (h *Host) setServer() {
 		return
 	}
 	h.server = h2serve.New(h2serve.Config{
-		Handler: h.ingress, Context: base, ConnContext: withConnection, State: h.noteConnection, Log: slog.New(h.serverLog),
+		Handler: h.ingress, TooLarge: http.HandlerFunc(h.ingress.tooLarge), Context: base, ConnContext: withConnection, State: h.noteConnection, Log: slog.New(h.serverLog),
 		HandshakeTimeout: l.ReadHeaderTimeout, IdleTimeout: l.IdleTimeout,
 		PingAfter: l.KeepAliveInterval, PingTimeout: l.KeepAliveTimeout, WriteTimeout: l.WriteTimeout,
 		MaxStreams:     uint32(min(l.MaxStreamsPerConnection, math.MaxInt32)), //nolint:gosec // validated, and bounded here
@@ -266,6 +266,10 @@ func (h *Host) edge(l net.Listener) *edge.Listener {
 		Context:  newConnection(h.standing, verifiesItself(h.serverTLS)),
 		CutOff:   h.hub.recordCutOff,
 		Refused: func(addr net.Addr, err error) {
+			if bound := boundsOfNewcomers[err]; bound != "" {
+				h.hub.recordNewcomer(addr, bound)
+				return
+			}
 			h.serverLog.failed(addr, err)
 			h.hub.tellRefusal(nil, AuditAuthFailed, RefusedConnection)
 		},

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -270,7 +269,7 @@ func (h *hub) auditEvent(ctx context.Context, e AuditEvent) {
 func (h *hub) auditChange(id *tokenstore.Identity, e AuditEvent) {
 	l := &h.settings().limits
 	rate := Rate{RequestsPerSecond: l.HandshakesPerSecond, Burst: max(l.HandshakeBurst, l.ChangeBurst)}
-	if h.spend(callerBudget("changed:", id, rate)) || h.recurring.Note(recurrence{e.Kind, e.Peer, e.RuntimeID, e.SelfID}) {
+	if h.spend(callerBudget("changed:", id, rate)) || h.recurring.Note(recurrence{kind: e.Kind, peer: e.Peer, runtimeID: e.RuntimeID, selfID: e.SelfID}) {
 		h.audit(e)
 	}
 }
@@ -279,6 +278,7 @@ func (h *hub) auditChange(id *tokenstore.Identity, e AuditEvent) {
 type recurrence struct {
 	kind                    AuditKind
 	peer, runtimeID, selfID string
+	bound                   string // that was exceeded, empty for refusals of every kind
 }
 
 const (
@@ -303,20 +303,6 @@ func (h *hub) recordRefusal(p *peer, c *caller, e AuditEvent) {
 		e = AuditEvent{Kind: AuditLimited, Peer: p.addr, Procedure: e.Procedure, Reason: reasonCounted}
 	}
 	h.auditOnce(p, c, e)
-}
-
-// recordCutOff records that a connection of a peer was cut off: one by one as long as the budget
-// for that lasts, and counted beyond that.
-func (h *hub) recordCutOff(addr net.Addr, reason string) {
-	h.tellRefusal(nil, AuditLimited, RefusedConnection)
-	defer h.survives("Audit")
-	p := &peer{addr: addrOnly(addr.String())}
-	e := AuditEvent{Kind: AuditLimited, Peer: p.addr, Reason: "connection cut off: " + reason}
-	if h.spend(peerBudget("cut off:", p, h.settings().limits.handshakeRate())) {
-		h.audit(e)
-		return
-	}
-	h.auditOnce(p, nil, e)
 }
 
 // survives keeps a panic of the operator's own code from ending the host where no request is that it ends
@@ -348,7 +334,7 @@ func (h *hub) auditOnce(p *peer, c *caller, e AuditEvent) {
 	what := recurrence{kind: e.Kind, peer: addressKey(p.addr)}
 	if c != nil {
 		e.RuntimeID, e.SelfID = c.id.RuntimeID(), c.id.SelfID()
-		what = recurrence{e.Kind, e.Peer, e.RuntimeID, e.SelfID}
+		what = recurrence{kind: e.Kind, peer: e.Peer, runtimeID: e.RuntimeID, selfID: e.SelfID}
 	}
 	if h.recurring.Note(what) {
 		h.audit(e)
@@ -374,9 +360,17 @@ func (h *hub) auditCounts() {
 	for what, n := range h.recurring.Take() {
 		h.audit(AuditEvent{
 			Kind: cmp.Or(what.kind, AuditLimited), Peer: what.peer, RuntimeID: what.runtimeID, SelfID: what.selfID,
-			Count: n, Reason: "counted since the last event of the kind",
+			Count: n, Reason: what.counted(),
 		})
 	}
+}
+
+// counted is the reason of an event that stands for several.
+func (r recurrence) counted() string {
+	if r.bound == "" {
+		return "counted since the last event of the kind"
+	}
+	return r.bound + ": counted since the last event of it"
 }
 
 // mayRecord reports whether the log has room for one more refusal of a caller, or

@@ -16,6 +16,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/masegraye/connect-plugin-go/internal/edge"
 	"github.com/masegraye/connect-plugin-go/internal/opening"
 )
 
@@ -160,6 +161,11 @@ var refusals = []struct{ text, means string }{
 	{"does not look like a TLS handshake", "the peer does not begin with TLS: it speaks plaintext"},
 	{errNoHTTP2.Error(), "the peer does not offer h2 in ALPN (RFC 7301), which HTTP/2 over TLS needs"},
 	{"unsupported application protocols", "the peer does not offer h2 in ALPN (RFC 7301), which HTTP/2 over TLS needs"},
+	{edge.ErrTooFast.Error(), "the peer opens connections faster than this side lets it"},
+	{edge.ErrNoPlace.Error(), "the peer has more connections that proved nothing than this side lets it"},
+	{edge.ErrDisplaced.Error(), "the peer has more connections that proved nothing than this side lets it"},
+	{edge.ErrFull.Error(), "this side has as many connections as it takes"},
+	{edge.ErrSlow.Error(), "the peer did not end its TLS handshake in time"},
 	{"didn't provide a certificate", "this side demands a certificate, and the peer shows none"},
 	{"unsupported versions", "the peer's TLS is too old; it needs TLS 1.3"},
 	{"certificate", "this side refuses the peer's certificate"},
@@ -261,7 +267,11 @@ func (l *serverLog) crashed(ctx context.Context, at time.Time, value, stack stri
 
 // failed logs that a peer and this side did not agree on TLS.
 func (l *serverLog) failed(addr net.Addr, err error) {
-	text := fmt.Sprintf("http: TLS handshake error from %s: %v", addr, err) // as net/http says it
+	from := "nobody yet"
+	if addr != nil {
+		from = addr.String()
+	}
+	text := fmt.Sprintf("http: TLS handshake error from %s: %v", from, err) // as net/http says it
 	_ = l.Handle(context.Background(), slog.NewRecord(time.Now(), slog.LevelDebug, text, 0))
 }
 
