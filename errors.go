@@ -121,6 +121,7 @@ const (
 	tooManyUnproven   = "connections of one address that proved nothing (Limits.MaxConnectionsPerPeer)"
 	tooManyDisplaced  = tooManyUnproven + "; one that was silent made room"
 	tooManyOpen       = "connections in all (Limits.MaxConnections); newcomers wait, or one that was silent makes room"
+	tooManyAtProvider = "streams that the provider takes, of which the calls of one plugin have three quarters at most"
 	tooManyPending    = "handshakes of which nothing is proven (Limits.MaxPendingHandshakesPerPeer, or of all together " +
 		"Limits.MaxPendingHandshakes)"
 )
@@ -147,6 +148,7 @@ func busyFor(what error, after time.Duration) *connect.Error {
 	if after <= 0 {
 		return err
 	}
+	err.Meta().Set(headerRetryAfter, Rate{RequestsPerSecond: 1 / after.Seconds()}.retryAfter())
 	if detail, failed := connect.NewErrorDetail(&anypb.Any{TypeUrl: typeURLs + retryInfo, Value: retryMessage(after)}); failed == nil {
 		err.AddDetail(detail)
 	}
@@ -184,6 +186,12 @@ func refuse(w http.ResponseWriter, r *http.Request, code connect.Code, err error
 		}
 		_ = errorWriter.Write(w, r, err)
 		return
+	}
+	if coded, ok := errors.AsType[*connect.Error](err); ok {
+		if after := coded.Meta().Get(headerRetryAfter); after != "" {
+			w.Header().Set(headerRetryAfter, after)
+		}
+		err = errors.Unwrap(coded)
 	}
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	http.Error(w, err.Error(), httpStatus(code))

@@ -47,6 +47,7 @@ type hub struct {
 	enrolling        *crowd.Crowd // handshakes of which nothing is proven yet
 	proven, unproven limiter.Pace // of new identities
 	recurring        recount.Counter[recurrence]
+	leftOut          atomic.Int64 // lines of the log
 
 	launches launches.Book // of plugins that the host started
 	shown    certs.Known   // certificates that were plugins'
@@ -104,6 +105,7 @@ func (h *hub) audit(event AuditEvent) { h.settings().audit.record(event) }
 // written once a minute.
 func (h *hub) logOnce(kind string) *slog.Logger {
 	if !h.spend(budget{key: kind, rate: Rate{RequestsPerSecond: 1 / time.Minute.Seconds(), Burst: 1}}) {
+		h.leftOut.Add(1)
 		return slog.New(slog.DiscardHandler)
 	}
 	return h.log()
@@ -346,13 +348,22 @@ func (h *hub) recount(ctx context.Context) {
 	tick := time.NewTicker(recountEvery)
 	defer tick.Stop()
 	defer h.auditCounts()
+	defer h.sayLeftOut()
 	for {
 		select {
 		case <-tick.C:
 			h.auditCounts()
+			h.sayLeftOut()
 		case <-ctx.Done():
 			return
 		}
+	}
+}
+
+// sayLeftOut says how many lines the log does not have since it was said last.
+func (h *hub) sayLeftOut() {
+	if n := h.leftOut.Swap(0); n > 0 {
+		h.log().Warn("lines were left out of the log: what goes on is logged once a minute, for each peer or plugin", keyMore, n)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unicode"
@@ -203,6 +204,8 @@ const (
 type serverLog struct {
 	slog.Handler // fixed at creation
 
+	left *atomic.Int64 // counts the lines that are not written; nil where nobody does
+
 	mu   sync.Mutex
 	told map[string]*toldPeer
 }
@@ -326,6 +329,7 @@ func (l *serverLog) dueFor(addr string, now time.Time) (more int, due bool) {
 	defer l.mu.Unlock()
 	if known := l.told[addr]; known != nil && now.Sub(known.at) < tlsLogEvery {
 		known.more++
+		l.leaveOut()
 		return 0, false
 	} else if known != nil {
 		more = known.more
@@ -337,11 +341,18 @@ func (l *serverLog) dueFor(addr string, now time.Time) (more int, due bool) {
 			}
 		}
 		if len(l.told) >= tlsLogPeers {
+			l.leaveOut()
 			return 0, false
 		}
 	}
 	l.told[addr] = &toldPeer{at: now}
 	return more, true
+}
+
+func (l *serverLog) leaveOut() {
+	if l.left != nil {
+		l.left.Add(1)
+	}
 }
 
 // addressKey returns the key of an address with or without a port: an IPv4

@@ -60,10 +60,10 @@ func TestHeads_KeepTheTable(t *testing.T) {
 		enc.SetMaxDynamicTableSizeLimit(tableSize)
 		for range 30 {
 			if dice.IntN(5) == 0 {
-				enc.SetMaxDynamicTableSize(uint32(dice.IntN(tableSize))) //nolint:gosec // small
+				enc.SetMaxDynamicTableSize(uint32(dice.IntN(tableSize)))
 			}
 			fields := []hpack.HeaderField{{Name: ":method", Value: "POST"}, {Name: ":path", Value: "/" + string(rune('a'+dice.IntN(20)))}}
-			size, long := uint32(0), false
+			size := uint32(0)
 			for range dice.IntN(8) {
 				f := hpack.HeaderField{Name: "x-" + string(rune('a'+dice.IntN(9))), Value: strings.Repeat("v", dice.IntN(300)), Sensitive: dice.IntN(3) == 0}
 				switch dice.IntN(6) {
@@ -79,7 +79,7 @@ func TestHeads_KeepTheTable(t *testing.T) {
 				size += f.Size()
 				_ = enc.WriteField(f)
 			}
-			long = size > leastString
+			long := size > leastString
 			got, err := readBlock(t, h, block.Bytes(), 1+dice.IntN(leastString))
 			if err != nil {
 				if errors.Is(err, errTooLong) {
@@ -137,9 +137,9 @@ func TestHeads_EmptyTheTable(t *testing.T) {
 func hpackLength(n int) []byte {
 	out := []byte{0x7f}
 	for n -= 0x7f; n >= 0x80; n >>= 7 {
-		out = append(out, byte(n)|0x80) //nolint:gosec // seven bits of it
+		out = append(out, byte(n)|0x80)
 	}
-	return append(out, byte(n)) //nolint:gosec // as above
+	return append(out, byte(n))
 }
 
 // Of a head that is too large the content type is known, and nothing else but whom it was for.

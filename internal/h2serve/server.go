@@ -39,7 +39,7 @@ type Config struct {
 	WriteTimeout     time.Duration // for the peer to take what is written at a time
 	PingInUse        bool          // only while there is a stream: one without ends by IdleTimeout
 	MaxStreams       uint32        // that a connection may have at a time
-	MaxHeaderBytes   uint32        // of a request's head, as HTTP/2 counts it; of one that is longer on the wire than eight times that the connection ends
+	MaxHeaderBytes   uint32        // of a request's head, as HTTP/2 counts it; one of eight times as much ends the connection
 	StreamWindow     uint32        // bytes of an upload that wait to be read
 	ConnWindow       uint32        // the same of all uploads of a connection together
 }

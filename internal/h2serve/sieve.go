@@ -77,7 +77,7 @@ func (s *sieve) pass() error {
 // octet takes the next byte of an integer (RFC 7541, section 5.1).
 func (s *sieve) octet(b byte) error {
 	const more, continues, longest = 7, 0x80, 9
-	whole := false
+	var whole bool
 	if len(s.held) == 0 {
 		s.begin(b)
 		s.n = uint64(b & s.mask)
@@ -132,7 +132,7 @@ func (s *sieve) known() error {
 	switch {
 	case s.part != beginning, s.indexed:
 	case s.update:
-		*s.table = min(uint32(min(s.n, tableSize)), tableSize) //nolint:gosec // more is an error of the decoder's
+		*s.table = uint32(min(s.n, tableSize)) // more is an error of the decoder's
 	case s.n == 0:
 		s.part = inName
 	default:

@@ -2,9 +2,12 @@ package edge_test
 
 import (
 	"bytes"
+	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +17,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
 )
@@ -250,4 +254,67 @@ func TestAudit_ATK14_CutOffsSayWhomAndWhatFor(t *testing.T) {
 		events, _ := limitedOf(host, "Limits.ReadHeaderTimeout")
 		return len(events) == 1 && events[0].Peer == "127.0.0.1"
 	})
+}
+
+// A watch that is refused for now says when to come again, in whatever protocol it is asked for.
+func TestAudit_ATK14_ARefusedWatchSaysWhenToComeAgain(t *testing.T) {
+	t.Parallel()
+	for name, opts := range map[string][]connect.ClientOption{
+		"Connect": nil, "gRPC": {connect.WithGRPC()}, "gRPC-Web": {connect.WithGRPCWeb()},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+				c.Policy, c.Limits.MaxWatchesPerPlugin = hosttest.LoggerPolicy(), 1
+			})
+			c := host.Enrol(t, "api", hosttest.Requiring("logger"))
+			open := func() error {
+				client := connectpluginv1connect.NewServiceRegistryClient(c.HTTPClient(), host.URL, opts...)
+				stream, err := client.WatchService(t.Context(), connect.NewRequest(&connectpluginv1.WatchServiceRequest{ServiceType: "logger"}))
+				if err != nil {
+					return err
+				}
+				t.Cleanup(func() { _ = stream.Close() })
+				if stream.Receive() {
+					return nil
+				}
+				return stream.Err()
+			}
+			if err := open(); err != nil {
+				t.Fatal(err)
+			}
+			if err := open(); connect.CodeOf(err) != connect.CodeResourceExhausted || retryHint(err) <= 0 {
+				t.Errorf("a watch too many: %v, come again after %v", err, retryHint(err))
+			}
+		})
+	}
+}
+
+// What the log leaves out since it goes on and on is counted there.
+func TestAudit_ATK14_TheLogSaysHowMuchItLeavesOut(t *testing.T) {
+	t.Parallel()
+	const failures = 7
+	var log hosttest.Buffer
+	host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.Policy, c.Logger = hosttest.LoggerPolicy(), slog.New(slog.NewTextHandler(&log, nil))
+	})
+	for range failures {
+		conn, err := net.Dial("tcp", host.Addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.WriteString(conn, "GET / HTTP/1.1\r\n\r\n")
+		_, _ = io.Copy(io.Discard, conn)
+		_ = conn.Close()
+	}
+	host.Stop(t)
+	text := log.String()
+	if strings.Count(text, "TLS failed") != 1 || !strings.Contains(text, "lines were left out of the log") {
+		t.Error(text)
+	}
+	_, after, _ := strings.Cut(text, "lines were left out of the log")
+	_, after, _ = strings.Cut(after, "not_logged=")
+	if n, err := strconv.Atoi(strings.Fields(after + " none")[0]); err != nil || n < failures-1 {
+		t.Errorf("%d lines were left out: %s", n, text)
+	}
 }
