@@ -7,11 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"strings"
 	"time"
 
 	"github.com/masegraye/connect-plugin-go/internal/auditlog"
+	"github.com/masegraye/connect-plugin-go/internal/edge"
 	"github.com/masegraye/connect-plugin-go/internal/recent"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
@@ -180,6 +182,90 @@ func (e *AuditEvent) attrs() []slog.Attr {
 		}
 	}
 	return append(attrs, slog.Int(keyCount, max(e.Count, 1)))
+}
+
+// auditBound records that a request is larger or slower than it may be: the first one of a peer for each bound,
+// and counted beyond that. Who makes it is the caller where he is known yet, or else who called last over its connection.
+func (h *hub) auditBound(ctx context.Context, procedure, bound string) {
+	p, ok := peerFrom(ctx)
+	if !ok {
+		return
+	}
+	p.refused.Store(true)
+	e := AuditEvent{Kind: AuditLimited, Peer: p.addr, Procedure: procedure, Reason: bound}
+	c, known := callerFrom(ctx)
+	h.tellRefusal(c, AuditLimited, RefusedRequest)
+	if known {
+		e.RuntimeID, e.SelfID = c.id.RuntimeID(), c.id.SelfID()
+	} else {
+		e.by(p.conn)
+	}
+	h.auditCounted(e)
+}
+
+// by says who called last over a connection, where that is known.
+func (e *AuditEvent) by(c *connection) {
+	if c == nil {
+		return
+	}
+	if id := c.last.Load(); id != nil {
+		e.RuntimeID, e.SelfID = id.RuntimeID(), id.SelfID()
+	}
+}
+
+// auditCounted records what recurs for the same reason the first time, and counts it from then on.
+func (h *hub) auditCounted(e AuditEvent) {
+	what := recurrence{kind: e.Kind, peer: e.Peer, runtimeID: e.RuntimeID, selfID: e.SelfID, bound: e.Reason}
+	if e.RuntimeID == "" && e.Peer != "" {
+		what.peer = addressKey(e.Peer)
+	}
+	if h.recurring.Note(what) {
+		h.audit(e)
+	}
+}
+
+// boundsOfNewcomers are those that connections meet before there is a request, and boundsOfCutOffs those for which
+// connections end.
+var (
+	boundsOfNewcomers = map[error]string{
+		edge.ErrTooFast: tooManyNew, edge.ErrNoPlace: tooManyUnproven, edge.ErrDisplaced: tooManyDisplaced,
+		edge.ErrFull: tooManyOpen, edge.ErrSlow: tooSlowTLS,
+	}
+	boundsOfCutOffs = map[string]string{
+		edge.CutOffPings: "Limits.PingsPerSecond, Limits.PingBurst", edge.CutOffRefusals: "Limits.RefusalsPerSecond, Limits.RefusalBurst",
+		edge.CutOffSlow: "Limits.ReadHeaderTimeout", edge.CutOffBlock: "Limits.MaxHeaderBytes",
+	}
+)
+
+// recordNewcomer records that a connection met a bound of those.
+func (h *hub) recordNewcomer(addr net.Addr, bound string) {
+	h.tellRefusal(nil, AuditLimited, RefusedConnection)
+	defer h.survives("Audit")
+	e := AuditEvent{Kind: AuditLimited, Reason: bound}
+	if addr != nil {
+		e.Peer = addrOnly(addr.String())
+	}
+	h.auditCounted(e)
+}
+
+// recordCutOff records that a connection was cut off: one by one as long as the budget of its peer
+// for that lasts, and counted beyond that.
+func (h *hub) recordCutOff(c *edge.Conn, reason string) {
+	h.tellRefusal(nil, AuditLimited, RefusedConnection)
+	defer h.survives("Audit")
+	p := &peer{addr: addrOnly(c.RemoteAddr().String())}
+	e := AuditEvent{Kind: AuditLimited, Peer: p.addr, Reason: "connection cut off: " + reason}
+	if bound := boundsOfCutOffs[reason]; bound != "" {
+		e.Reason += " (" + bound + ")"
+	}
+	if conn, ok := connectionOf(c.Context()); ok {
+		e.by(conn)
+	}
+	if h.spend(peerBudget("cut off:", p, h.settings().limits.handshakeRate())) {
+		h.audit(e)
+		return
+	}
+	h.auditCounted(e)
 }
 
 // AuditCheckpoint says how far an audit log had got, signed by its key. Kept where whoever may write

@@ -11,6 +11,8 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/masegraye/connect-plugin-go/internal/swell"
 )
 
 // Sentinel errors that a caller may branch on with [errors.Is].
@@ -104,6 +106,38 @@ const (
 		"Limits.MaxRegistrations)"
 )
 
+// What of one request or connection is too large or too slow, or what of connections there is too much, as the
+// audit has it.
+const (
+	tooLargeHead = "headers of a request (Limits.MaxHeaderBytes)"
+	// That a message is too large is seen before it is decompressed, and while it is.
+	tooLargeMessage   = "bytes of a message (Limits.MaxMessageBytes, and compressed Limits.MaxDecompressionRatio)"
+	tooLargeHandshake = "bytes of a handshake (Limits.MaxHandshakeBytes, and compressed Limits.MaxDecompressionRatio)"
+	tooLargeCall      = "bytes of a request's body (Limits.MaxCallBytes)"
+	tooSwollen        = "bytes of a message that is decompressed (Limits.MaxDecompressedBytes, Limits.MaxDecompressionRatio)"
+	tooSlowBody       = "time for a message to come (Limits.BodyTimeout)"
+	tooSlowTLS        = "time for a TLS handshake (Limits.ReadHeaderTimeout)"
+	tooManyNew        = "new connections of one address (Limits.ConnectionsPerSecond, Limits.ConnectionBurst)"
+	tooManyUnproven   = "connections of one address that proved nothing (Limits.MaxConnectionsPerPeer)"
+	tooManyDisplaced  = tooManyUnproven + "; one that was silent made room"
+	tooManyOpen       = "connections in all (Limits.MaxConnections); newcomers wait, or one that was silent makes room"
+	tooManyAtProvider = "streams that the provider takes, of which the calls of one plugin have three quarters at most"
+	tooManyPending    = "handshakes of which nothing is proven (Limits.MaxPendingHandshakesPerPeer, or of all together " +
+		"Limits.MaxPendingHandshakes)"
+)
+
+// swellError is what reading a message gives that cannot be decompressed within its bounds.
+func swellError(err error) error {
+	code := connect.CodeResourceExhausted
+	switch {
+	case errors.Is(err, swell.ErrEncoding):
+		code = connect.CodeUnimplemented
+	case errors.Is(err, swell.ErrCorrupt):
+		code = connect.CodeInvalidArgument
+	}
+	return connect.NewError(code, err)
+}
+
 // busy says that the host has too much to do, and when to try again: in a
 // google.rpc.RetryInfo, as gRPC's clients expect it. Zero does not say when.
 func busy(after time.Duration) *connect.Error { return busyFor(errTooMany, after) }
@@ -114,6 +148,7 @@ func busyFor(what error, after time.Duration) *connect.Error {
 	if after <= 0 {
 		return err
 	}
+	err.Meta().Set(headerRetryAfter, Rate{RequestsPerSecond: 1 / after.Seconds()}.retryAfter())
 	if detail, failed := connect.NewErrorDetail(&anypb.Any{TypeUrl: typeURLs + retryInfo, Value: retryMessage(after)}); failed == nil {
 		err.AddDetail(detail)
 	}
@@ -151,6 +186,12 @@ func refuse(w http.ResponseWriter, r *http.Request, code connect.Code, err error
 		}
 		_ = errorWriter.Write(w, r, err)
 		return
+	}
+	if coded, ok := errors.AsType[*connect.Error](err); ok {
+		if after := coded.Meta().Get(headerRetryAfter); after != "" {
+			w.Header().Set(headerRetryAfter, after)
+		}
+		err = errors.Unwrap(coded)
 	}
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	http.Error(w, err.Error(), httpStatus(code))

@@ -166,7 +166,7 @@ func (s *HandshakeServer) routes(opts ...connect.HandlerOption) []route {
 		connect.WithCodec(frugalJSON{"json"}), connect.WithCodec(frugalJSON{"json; charset=utf-8"}))
 	path, h := connectpluginv1connect.NewHandshakeServiceHandler(s, opts...)
 	return []route{{
-		prefix: path, identify: observed(identifyEnrolling), unary: unaryProcedure, reads: true, vital: true,
+		prefix: path, identify: observed(identifyEnrolling), unary: unaryProcedure, reads: true, vital: true, bound: tooLargeHandshake,
 		next: s.delivering(prescanned(h, s.hub.settings().limits)),
 	}}
 }

@@ -11,6 +11,7 @@ import (
 	"connectrpc.com/connect"
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
@@ -456,7 +457,10 @@ type enrolling struct {
 // enter counts the handshake among those of which nothing is proven. Displaced is called
 // where it has to make room for another.
 func (e *enrolling) enter(displaced func()) (leave func() bool) {
-	e.leave = e.hub.enrolling.Enter(addressKey(e.peer.addr), displaced)
+	e.leave = e.hub.enrolling.Enter(addressKey(e.peer.addr), func() {
+		e.hub.auditBound(e.peer, connectpluginv1connect.HandshakeServiceHandshakeProcedure, tooManyPending)
+		displaced()
+	})
 	return e.leave
 }
 

@@ -1,6 +1,7 @@
 package connectplugin
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -23,6 +24,11 @@ func (h *Host) routes() (routeTable, error) {
 		h.handshake.routes(opts...), h.lifecycle.routes(opts...), h.registry.routes(opts...), h.broker.routes(opts...),
 		h.health.routes(opts...), h.router.routes(), h.adminRoutes(operators...),
 	)
+	for i := range routes {
+		if rt := &routes[i]; rt.unary != nil {
+			rt.bound = cmp.Or(rt.bound, tooLargeMessage)
+		}
+	}
 	for _, name := range h.cfg.Plugins.Keys() {
 		rt, err := hostPluginRoute(name, h.cfg.Plugins[name], h.cfg.Impls[name], h.cfg.Limits)
 		if err != nil {
@@ -38,6 +44,7 @@ func (h *Host) routes() (routeTable, error) {
 func (h *Host) handlerOptions() []connect.HandlerOption {
 	return []connect.HandlerOption{
 		h.cfg.Limits.messages(),
+		connect.WithInterceptors(arrivals{}),
 		connect.WithInterceptors(h.cfg.Interceptors...),
 		connect.WithRecover(h.recovered),
 	}

@@ -185,13 +185,15 @@ func (h *Host) nameFor(listener net.Addr) {
 func (h *Host) setServer() {
 	base, abort := context.WithCancelCause(context.Background())
 	h.abort, h.serverLog = abort, newServerLog(h.cfg.Logger)
+	h.serverLog.left = &h.hub.leftOut
 	l := h.cfg.Limits
 	if h.serverTLS == nil {
 		h.plain = h.newPlain(base)
 		return
 	}
 	h.server = h2serve.New(h2serve.Config{
-		Handler: h.ingress, Context: base, ConnContext: withConnection, State: h.noteConnection, Log: slog.New(h.serverLog),
+		Handler: h.ingress, TooLarge: http.HandlerFunc(h.ingress.tooLarge),
+		Context: base, ConnContext: withConnection, State: h.noteConnection, Log: slog.New(h.serverLog),
 		HandshakeTimeout: l.ReadHeaderTimeout, IdleTimeout: l.IdleTimeout,
 		PingAfter: l.KeepAliveInterval, PingTimeout: l.KeepAliveTimeout, WriteTimeout: l.WriteTimeout,
 		MaxStreams:     uint32(min(l.MaxStreamsPerConnection, math.MaxInt32)), //nolint:gosec // validated, and bounded here
@@ -268,6 +270,10 @@ func (h *Host) edgeConfig() edge.Config {
 		Context:  newConnection(h.standing, verifiesItself(h.serverTLS)),
 		CutOff:   h.hub.recordCutOff,
 		Refused: func(addr net.Addr, err error) {
+			if bound := boundsOfNewcomers[err]; bound != "" {
+				h.hub.recordNewcomer(addr, bound)
+				return
+			}
 			h.serverLog.failed(addr, err)
 			h.hub.tellRefusal(nil, AuditAuthFailed, RefusedConnection)
 		},

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -48,6 +47,7 @@ type hub struct {
 	enrolling        *crowd.Crowd // handshakes of which nothing is proven yet
 	proven, unproven limiter.Pace // of new identities
 	recurring        recount.Counter[recurrence]
+	leftOut          atomic.Int64 // lines of the log
 
 	launches launches.Book // of plugins that the host started
 	shown    certs.Known   // certificates that were plugins'
@@ -105,6 +105,7 @@ func (h *hub) audit(event AuditEvent) { h.settings().audit.record(event) }
 // written once a minute.
 func (h *hub) logOnce(kind string) *slog.Logger {
 	if !h.spend(budget{key: kind, rate: Rate{RequestsPerSecond: 1 / time.Minute.Seconds(), Burst: 1}}) {
+		h.leftOut.Add(1)
 		return slog.New(slog.DiscardHandler)
 	}
 	return h.log()
@@ -270,7 +271,7 @@ func (h *hub) auditEvent(ctx context.Context, e AuditEvent) {
 func (h *hub) auditChange(id *tokenstore.Identity, e AuditEvent) {
 	l := &h.settings().limits
 	rate := Rate{RequestsPerSecond: l.HandshakesPerSecond, Burst: max(l.HandshakeBurst, l.ChangeBurst)}
-	if h.spend(callerBudget("changed:", id, rate)) || h.recurring.Note(recurrence{e.Kind, e.Peer, e.RuntimeID, e.SelfID}) {
+	if h.spend(callerBudget("changed:", id, rate)) || h.recurring.Note(recurrence{kind: e.Kind, peer: e.Peer, runtimeID: e.RuntimeID, selfID: e.SelfID}) {
 		h.audit(e)
 	}
 }
@@ -279,6 +280,7 @@ func (h *hub) auditChange(id *tokenstore.Identity, e AuditEvent) {
 type recurrence struct {
 	kind                    AuditKind
 	peer, runtimeID, selfID string
+	bound                   string // that was exceeded, empty for refusals of every kind
 }
 
 const (
@@ -303,20 +305,6 @@ func (h *hub) recordRefusal(p *peer, c *caller, e AuditEvent) {
 		e = AuditEvent{Kind: AuditLimited, Peer: p.addr, Procedure: e.Procedure, Reason: reasonCounted}
 	}
 	h.auditOnce(p, c, e)
-}
-
-// recordCutOff records that a connection of a peer was cut off: one by one as long as the budget
-// for that lasts, and counted beyond that.
-func (h *hub) recordCutOff(addr net.Addr, reason string) {
-	h.tellRefusal(nil, AuditLimited, RefusedConnection)
-	defer h.survives("Audit")
-	p := &peer{addr: addrOnly(addr.String())}
-	e := AuditEvent{Kind: AuditLimited, Peer: p.addr, Reason: "connection cut off: " + reason}
-	if h.spend(peerBudget("cut off:", p, h.settings().limits.handshakeRate())) {
-		h.audit(e)
-		return
-	}
-	h.auditOnce(p, nil, e)
 }
 
 // survives keeps a panic of the operator's own code from ending the host where no request is that it ends
@@ -348,7 +336,7 @@ func (h *hub) auditOnce(p *peer, c *caller, e AuditEvent) {
 	what := recurrence{kind: e.Kind, peer: addressKey(p.addr)}
 	if c != nil {
 		e.RuntimeID, e.SelfID = c.id.RuntimeID(), c.id.SelfID()
-		what = recurrence{e.Kind, e.Peer, e.RuntimeID, e.SelfID}
+		what = recurrence{kind: e.Kind, peer: e.Peer, runtimeID: e.RuntimeID, selfID: e.SelfID}
 	}
 	if h.recurring.Note(what) {
 		h.audit(e)
@@ -360,13 +348,22 @@ func (h *hub) recount(ctx context.Context) {
 	tick := time.NewTicker(recountEvery)
 	defer tick.Stop()
 	defer h.auditCounts()
+	defer h.sayLeftOut()
 	for {
 		select {
 		case <-tick.C:
 			h.auditCounts()
+			h.sayLeftOut()
 		case <-ctx.Done():
 			return
 		}
+	}
+}
+
+// sayLeftOut says how many lines the log does not have since it was said last.
+func (h *hub) sayLeftOut() {
+	if n := h.leftOut.Swap(0); n > 0 {
+		h.log().Warn("lines were left out of the log: what goes on is logged once a minute, for each peer or plugin", keyMore, n)
 	}
 }
 
@@ -374,9 +371,17 @@ func (h *hub) auditCounts() {
 	for what, n := range h.recurring.Take() {
 		h.audit(AuditEvent{
 			Kind: cmp.Or(what.kind, AuditLimited), Peer: what.peer, RuntimeID: what.runtimeID, SelfID: what.selfID,
-			Count: n, Reason: "counted since the last event of the kind",
+			Count: n, Reason: what.counted(),
 		})
 	}
+}
+
+// counted is the reason of an event that stands for several.
+func (r recurrence) counted() string {
+	if r.bound == "" {
+		return "counted since the last event of the kind"
+	}
+	return r.bound + ": counted since the last event of it"
 }
 
 // mayRecord reports whether the log has room for one more refusal of a caller, or

@@ -3,6 +3,7 @@ package connectplugin
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -17,6 +18,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/procedures"
 	"github.com/masegraye/connect-plugin-go/internal/proxy"
 	"github.com/masegraye/connect-plugin-go/internal/stack"
+	"github.com/masegraye/connect-plugin-go/internal/swell"
 	"github.com/masegraye/connect-plugin-go/internal/target"
 )
 
@@ -73,6 +75,86 @@ func (in *ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	handler.ServeHTTP(w, r)
 }
 
+// tooLarge refuses a request whose headers are larger than is taken, of which little is known.
+func (in *ingress) tooLarge(w http.ResponseWriter, r *http.Request) {
+	if c := edgeOf(r.Context()); c != nil {
+		r.TLS = c.TLS()
+		defer c.Ended()
+	}
+	refusedOn(r.Context())
+	in.hub.auditBound(in.hub.newPeer(r), r.URL.Path, tooLargeHead)
+	refuse(tooLargeWriter{w}, r, connect.CodeResourceExhausted, errHeadersTooLarge)
+}
+
+// tooLargeWriter answers with the status of RFC 6585, section 5.
+type tooLargeWriter struct{ http.ResponseWriter }
+
+// WriteHeader implements http.ResponseWriter.
+func (w tooLargeWriter) WriteHeader(status int) {
+	if status == http.StatusTooManyRequests {
+		status = http.StatusRequestHeaderFieldsTooLarge
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// exceeded records that a body is larger than it may be, if reading it gave that.
+func exceeded(r *http.Request, err error) {
+	p, ok := peerFrom(r.Context())
+	if !ok || p.home == nil {
+		return
+	}
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		p.home.auditBound(r.Context(), r.URL.Path, tooLargeCall)
+	} else if errors.Is(err, swell.ErrSwollen) {
+		p.home.auditBound(r.Context(), r.URL.Path, tooSwollen)
+	}
+}
+
+// swellBounded keeps what a handler of the user's decompresses within bounds, which are not its
+// own to set: for who makes handlers with Connect has none without asking for them.
+func swellBounded(next http.Handler, bounds swell.Bounds) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		guarded, err := swell.Guard(r, bounds, swellError)
+		if errors.Is(err, swell.ErrSwollen) {
+			exceeded(r, err)
+		}
+		switch {
+		case err == nil:
+			next.ServeHTTP(w, told(guarded))
+		case errors.Is(err, swell.ErrEncoding) && !errorWriter.IsSupported(r):
+			http.Error(w, err.Error(), http.StatusUnsupportedMediaType)
+		default:
+			refuse(w, r, connect.CodeOf(swellError(err)), err)
+		}
+	})
+}
+
+// told returns a request of which it is recorded that its body is larger than it may be.
+func told(r *http.Request) *http.Request {
+	if r.Body == nil || r.Body == http.NoBody {
+		return r
+	}
+	out := r.WithContext(r.Context())
+	out.Body = &toldBody{r.Body, r}
+	return out
+}
+
+// toldBody is the body of such a request.
+type toldBody struct {
+	io.ReadCloser
+
+	of *http.Request
+}
+
+// Read implements io.Reader.
+func (b *toldBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil {
+		exceeded(b.of, err)
+	}
+	return n, err //nolint:wrapcheck // the body's own error
+}
+
 // named reports whether a request is for a name of this host: one that is configured, or
 // that stands in the certificate which was shown on the request's connection. A server of
 // the user's own does not tell which that was; it follows from the name that its client
@@ -118,7 +200,7 @@ type servedCall struct {
 // see begins to look at a call, where anybody wants to know.
 func (m *middleware) see(h *hub, a *admission, w http.ResponseWriter, r *http.Request) *servedCall {
 	o := h.observer()
-	if o == nil || m.route.tells {
+	if m.route.tells || o == nil && !m.mayBeTooLarge(h, r) {
 		return nil
 	}
 	s := &servedCall{ResponseWriter: w, observer: o, names: &h.answered, group: m.route.prefix, path: procedureOf(r.URL.Path)}
@@ -212,7 +294,7 @@ func (s *servedCall) returned() {
 
 // end tells the observer.
 func (s *servedCall) end(ctx context.Context) {
-	if s == nil {
+	if s == nil || s.observer == nil {
 		return
 	}
 	s.mu.Lock()

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unicode"
@@ -168,6 +169,11 @@ var refusals = []struct{ text, means string }{
 	{"unsupported application protocols", "the peer does not offer h2 in ALPN (RFC 7301), which HTTP/2 over TLS needs"},
 	{certs.ErrNoneToShow.Error(), "this side has no certificate to show for now: its TLS.GetCertificate failed"},
 	{"no certificates configured", "this side has no certificate for the name that the peer asked for, if it asked for one"},
+	{edge.ErrTooFast.Error(), "the peer opens connections faster than this side lets it"},
+	{edge.ErrNoPlace.Error(), "the peer has more connections that proved nothing than this side lets it"},
+	{edge.ErrDisplaced.Error(), "the peer has more connections that proved nothing than this side lets it"},
+	{edge.ErrFull.Error(), "this side has as many connections as it takes"},
+	{edge.ErrSlow.Error(), "the peer did not end its TLS handshake in time"},
 	{"didn't provide a certificate", "this side demands a certificate, and the peer shows none"},
 	{"unsupported versions", "the peer's TLS is too old; it needs TLS 1.3"},
 	{"certificate", "this side refuses the peer's certificate"},
@@ -204,6 +210,8 @@ const (
 // stack, once in a while for each panic; everything else at Debug.
 type serverLog struct {
 	slog.Handler // fixed at creation
+
+	left *atomic.Int64 // counts the lines that are not written; nil where nobody does
 
 	mu   sync.Mutex
 	told map[string]*toldPeer
@@ -269,9 +277,13 @@ func (l *serverLog) crashed(ctx context.Context, at time.Time, value, stack stri
 
 // failed logs that a peer and this side did not agree on TLS.
 func (l *serverLog) failed(addr net.Addr, err error) {
-	text := fmt.Sprintf("http: TLS handshake error from %s: %v", addr, err) // as net/http says it
+	from := "nobody yet"
+	if addr != nil {
+		from = addr.String()
+	}
+	text := fmt.Sprintf("http: TLS handshake error from %s: %v", from, err) // as net/http says it
 	if p, ok := errors.AsType[*edge.PanicError](err); ok {
-		text = fmt.Sprintf("http: panic serving %s: %v\n%s", addr, p, p.Stack)
+		text = fmt.Sprintf("http: panic serving %s: %v\n%s", from, p, p.Stack)
 	}
 	_ = l.Handle(context.Background(), slog.NewRecord(time.Now(), slog.LevelDebug, text, 0))
 }
@@ -327,6 +339,7 @@ func (l *serverLog) dueFor(addr string, now time.Time) (more int, due bool) {
 	defer l.mu.Unlock()
 	if known := l.told[addr]; known != nil && now.Sub(known.at) < tlsLogEvery {
 		known.more++
+		l.leaveOut()
 		return 0, false
 	} else if known != nil {
 		more = known.more
@@ -338,11 +351,18 @@ func (l *serverLog) dueFor(addr string, now time.Time) (more int, due bool) {
 			}
 		}
 		if len(l.told) >= tlsLogPeers {
+			l.leaveOut()
 			return 0, false
 		}
 	}
 	l.told[addr] = &toldPeer{at: now}
 	return more, true
+}
+
+func (l *serverLog) leaveOut() {
+	if l.left != nil {
+		l.left.Add(1)
+	}
 }
 
 // addressKey returns the key of an address with or without a port: an IPv4

@@ -13,6 +13,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/h2serve"
 	"github.com/masegraye/connect-plugin-go/internal/inflight"
 	"github.com/masegraye/connect-plugin-go/internal/seats"
+	"github.com/masegraye/connect-plugin-go/internal/swell"
 )
 
 // middleware stands in front of one route. It knows peers, budgets, the audit and
@@ -208,14 +209,14 @@ func (m *middleware) deny(ctx context.Context, h *hub, p *peer, no *denial, w ht
 // call runs the handler in a context that ends with the identity and, for unary
 // calls, with the deadline.
 func (m *middleware) call(ctx context.Context, h *hub, a *admission, w http.ResponseWriter, r *http.Request) {
-	u := undo{h: h, seen: m.see(h, a, w, r), around: ctx, caller: a.caller}
+	u := undo{h: h, seen: m.see(h, a, w, r), around: ctx, caller: a.caller, bound: m.route.bound}
 	defer func() { u.after(w) }()
 	bounded := m.route.unary != nil && m.route.unary(r.URL.Path)
 	if bounded {
 		ctx, u.cancel = context.WithTimeout(ctx, h.settings().limits.CallTimeout)
 	}
 	if m.route.unary != nil && (bounded || r.ProtoMajor > 1) { // in HTTP/1 the deadline is the connection's
-		r = withPromptBody(r, h.settings().limits.BodyTimeout, w)
+		r = withPromptBody(ctx, r, h.settings().limits.BodyTimeout, w)
 	}
 	u.running = a.call()
 	ctx = u.running.Begin(ctx, w)
@@ -258,6 +259,7 @@ type undo struct {
 	cancel  context.CancelFunc // nil for none
 	release func()             // nil for none
 	streams bool               // it is among those that end before the host does
+	bound   string             // of its message, if it is unary
 
 	served, refused bool // the handler returned; it was not asked
 }
@@ -276,6 +278,7 @@ func (u *undo) do() {
 	if u.served || u.refused {
 		u.seen.returned()
 	}
+	u.size()
 	switch p, ok := peerFrom(u.around); {
 	case !u.served:
 	case ok && p.refused.Load():
@@ -298,6 +301,70 @@ func (u *undo) do() {
 		u.cancel()
 	}
 	u.seen.end(u.around)
+}
+
+// size records that the message was too large: it came to no handler, and for no reason that was recorded.
+func (u *undo) size() {
+	p, ok := peerFrom(u.around)
+	if !ok || !u.served || u.seen == nil || u.bound == "" || u.streams || p.arrived.Load() || p.refused.Load() {
+		return
+	}
+	if connect.Code(u.seen.outcome.Code()) == connect.CodeResourceExhausted {
+		u.h.auditBound(u.around, u.seen.path, u.bound)
+	}
+}
+
+// mayBeTooLarge reports whether the message of a unary call may turn out to be larger than it may be.
+func (m *middleware) mayBeTooLarge(h *hub, r *http.Request) bool {
+	if m.route.bound == "" || m.route.unary == nil || !m.route.unary(r.URL.Path) {
+		return false
+	}
+	l, encoding := &h.settings().limits, ""
+	if name, _ := swell.Framing(r.Header); len(r.Header[name]) > 0 {
+		encoding = r.Header[name][0]
+	}
+	return r.ContentLength < 0 || r.ContentLength > int64(min(l.MaxMessageBytes, l.MaxHandshakeBytes)) || encoding != ""
+}
+
+// arrivals takes note of each message that comes to a handler, and of the first one of a stream that is too large.
+type arrivals struct{}
+
+// WrapUnary implements connect.Interceptor.
+func (arrivals) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
+	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+		if p, ok := ctx.Value(peerKey{}).(*peer); ok {
+			p.arrived.Store(true)
+		}
+		return next(ctx, req)
+	}
+}
+
+// WrapStreamingClient implements connect.Interceptor.
+func (arrivals) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
+	return next
+}
+
+// WrapStreamingHandler implements connect.Interceptor.
+func (arrivals) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
+	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
+		return next(ctx, arrivalConn{conn, ctx})
+	}
+}
+
+// arrivalConn is a stream that takes note of messages that are too large.
+type arrivalConn struct {
+	connect.StreamingHandlerConn
+
+	ctx context.Context //nolint:containedctx // of the call
+}
+
+// Receive implements connect.StreamingHandlerConn.
+func (c arrivalConn) Receive(message any) error {
+	err := c.StreamingHandlerConn.Receive(message)
+	if p, ok := c.ctx.Value(peerKey{}).(*peer); ok && err != nil && connect.CodeOf(err) == connect.CodeResourceExhausted && !p.refused.Load() {
+		p.home.auditBound(c.ctx, c.Spec().Procedure, tooLargeMessage)
+	}
+	return err //nolint:wrapcheck // the stream's own
 }
 
 // leaveSeat gives the seat of a request back when it has ended.
@@ -349,11 +416,11 @@ func (s *stay) saw(p []byte) {
 }
 
 // withPromptBody cuts off a body that trickles in.
-func withPromptBody(r *http.Request, limit time.Duration, w http.ResponseWriter) *http.Request {
+func withPromptBody(ctx context.Context, r *http.Request, limit time.Duration, w http.ResponseWriter) *http.Request {
 	ctrl := http.NewResponseController(w)
 	_ = ctrl.SetReadDeadline(time.Now().Add(limit)) // not every writer has deadlines
 	out := r.WithContext(r.Context())
-	out.Body = &promptBody{ReadCloser: r.Body, ctrl: ctrl}
+	out.Body = &promptBody{ReadCloser: r.Body, ctrl: ctrl, ctx: ctx, path: r.URL.Path}
 	return out
 }
 
@@ -362,6 +429,8 @@ type promptBody struct {
 	io.ReadCloser
 
 	ctrl *http.ResponseController
+	ctx  context.Context //nolint:containedctx // of the call
+	path string
 	over bool // nothing more comes
 }
 
@@ -371,6 +440,10 @@ func (b *promptBody) Read(p []byte) (int, error) {
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		err = connect.NewError(connect.CodeDeadlineExceeded, errSlowBody)
+		if p, ok := peerFrom(b.ctx); ok && !b.over && p.home != nil {
+			p.home.auditBound(b.ctx, b.path, tooSlowBody)
+		}
+		b.over = true
 	case err != nil && !b.over:
 		b.over = true
 		_ = b.ctrl.SetReadDeadline(time.Time{}) // a watch goes on for long

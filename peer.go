@@ -37,10 +37,11 @@ type peer struct {
 	state       *tls.ConnectionState // nil in plaintext
 	certificate *certificate         // nil where none was verified
 	conn        *connection
-	refusals    *hub   // that is told of what auth providers refuse; nil tells nobody
+	refusals    *hub // that is told of what auth providers refuse; nil tells nobody
+	home        *hub
 	caller      caller // the place of who calls
 
-	refused atomic.Bool // it was recorded that the request is refused
+	refused, arrived atomic.Bool // it was recorded that the request is refused; its message came to the handler
 }
 
 // certificate is what the host knows of a verified client certificate. It is a
@@ -327,7 +328,7 @@ func (h *hub) newPeer(r *http.Request) *peer {
 	}
 	conn.once.Do(func() { conn.read(r, h) })
 	p.Context, p.addr, p.authority, p.secure, p.state = r.Context(), conn.addr, r.Host, r.TLS != nil, r.TLS
-	p.certificate, p.conn = conn.cert, conn
+	p.certificate, p.conn, p.home = conn.cert, conn, h
 	return p
 }
 

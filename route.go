@@ -24,6 +24,7 @@ type route struct {
 	reads    bool                   // the handler may wait for more of the request
 	tells    bool                   // the handler tells the observer itself
 	vital    bool                   // what keeps an identity alive: not refused for the bytes that it carried
+	bound    string                 // of the messages of unary calls, for the audit; empty: nobody looks
 	next     http.Handler
 }
 

@@ -237,7 +237,7 @@ func (s *ServiceRouter) forward(w http.ResponseWriter, r *http.Request, call *ro
 	}
 	over := s.report(r, call.caller, call.target.reg, &call.result)
 	call.record.done(r.Context(), call, over)
-	answer(w, r, &call.result)
+	answer(w, r, call)
 	return true
 }
 
@@ -437,7 +437,8 @@ func (s *ServiceRouter) failed(runtimeID string, result *proxy.Result) {
 }
 
 // answer answers a call that was not answered.
-func answer(w http.ResponseWriter, r *http.Request, result *proxy.Result) {
+func answer(w http.ResponseWriter, r *http.Request, call *routedCall) {
+	result := &call.result
 	if result.Written {
 		return
 	}
@@ -449,6 +450,9 @@ func answer(w http.ResponseWriter, r *http.Request, result *proxy.Result) {
 		return
 	}
 	code, err := outcomeOf(r.Context(), *result)
+	if errors.Is(err, errProviderBusy) {
+		err = noRoom(r, call)
+	}
 	refuse(w, r, code, err)
 }
 

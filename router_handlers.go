@@ -316,8 +316,21 @@ func (s *ServiceRouter) forwardToAny(w http.ResponseWriter, r *http.Request, cal
 	if !sent {
 		return false
 	}
-	answer(w, r, &call.result)
+	answer(w, r, call)
 	return true
+}
+
+// noRoom records that a provider has no room for a call, and says when to come again.
+//
+//go:noinline
+func noRoom(r *http.Request, call *routedCall) error {
+	e, id := RightRequires.event(AuditLimited, r.URL.Path, call.target.route.Type, tooManyAtProvider), call.caller.id
+	e.RuntimeID, e.SelfID = id.RuntimeID(), id.SelfID()
+	if p, ok := peerFrom(r.Context()); ok {
+		e.Peer = p.addr
+	}
+	call.caller.hub.auditCounted(e)
+	return busyFor(errProviderBusy, seatWait)
 }
 
 // seal refuses further calls to a plugin, unless some are in flight, and reports whether it did.

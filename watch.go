@@ -419,7 +419,7 @@ func (s *ServiceRegistry) watchError(ctx context.Context, err error, serviceType
 	switch {
 	case errors.Is(err, catalog.ErrLimit):
 		s.note(ctx, RightRequires.event(AuditLimited, procedure, serviceType, tooManyWatches))
-		return connect.NewError(connect.CodeResourceExhausted, errTooMany)
+		return busy(seatWait)
 	case ctx.Err() != nil:
 		return endOfStream(ctx)
 	case errors.Is(err, catalog.ErrClosed):

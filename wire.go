@@ -225,34 +225,6 @@ func (r *boundedGzip) Read(p []byte) (int, error) {
 	return n, err //nolint:wrapcheck // io.EOF must stay what it is
 }
 
-// swellBounded keeps what a handler of the user's decompresses within bounds, which are not its
-// own to set: for who makes handlers with Connect has none without asking for them.
-func swellBounded(next http.Handler, bounds swell.Bounds) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		guarded, err := swell.Guard(r, bounds, swellError)
-		switch {
-		case err == nil:
-			next.ServeHTTP(w, guarded)
-		case errors.Is(err, swell.ErrEncoding) && !errorWriter.IsSupported(r):
-			http.Error(w, err.Error(), http.StatusUnsupportedMediaType)
-		default:
-			refuse(w, r, connect.CodeOf(swellError(err)), err)
-		}
-	})
-}
-
-// swellError is what reading such a message gives.
-func swellError(err error) error {
-	code := connect.CodeResourceExhausted
-	switch {
-	case errors.Is(err, swell.ErrEncoding):
-		code = connect.CodeUnimplemented
-	case errors.Is(err, swell.ErrCorrupt):
-		code = connect.CodeInvalidArgument
-	}
-	return connect.NewError(code, err)
-}
-
 // errMalformed says that a message is none of its type.
 var errMalformed = errors.New("message is malformed")
 

@@ -383,6 +383,8 @@ func TestUsage(t *testing.T) {
 		{[]string{"ca", "write", "api", missing, "--dir", missing, "--ttl", "-1h"}, 2, "--ttl -1h0m0s is negative"},
 		{[]string{"audit", "verify", "log", "--from", "-1"}, 2, "--from -1: write a whole number that is not negative"},
 		{[]string{"plugins", "--timeout", "5"}, 2, "--timeout 5: write a time such as 30s"},
+		{nil, 2, "Available Commands:"},
+		{[]string{"-o", "json"}, 2, "Available Commands:"},
 		{[]string{"policy"}, 2, "takes a command, check or reload"},
 		{[]string{"audit"}, 2, "takes a command, key or verify"},
 		{[]string{"ca"}, 2, "takes a command, list or new or renew or write"},

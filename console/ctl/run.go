@@ -175,6 +175,12 @@ func (t *tool) root() *cobra.Command {
 		Use: "connectpluginctl", Short: "look at a host of plugins, and change it",
 		Long:          "connectpluginctl looks at a host of plugins, and changes it.\n\n" + exitCodes,
 		SilenceErrors: true, SilenceUsage: true, Version: version(),
+		RunE: func(c *cobra.Command, _ []string) error {
+			c.SetOut(t.err)
+			_ = c.Help()
+			fmt.Fprintln(t.err)
+			return wrongUsage("write a command")
+		},
 		PersistentPreRunE: func(*cobra.Command, []string) error {
 			switch output {
 			case "table":

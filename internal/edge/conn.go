@@ -127,7 +127,7 @@ func (c *Conn) Refused() {
 	tooMany := c.tooMuchLocked(refusals)
 	c.mu.Unlock()
 	if tooMany {
-		c.cutOff("too many " + refusals.String())
+		c.cutOff(cutFor + refusals.String())
 	}
 }
 
@@ -144,8 +144,26 @@ func (c *Conn) Stray(n int) {
 	tooMany := c.tooMuchLocked(strays)
 	c.mu.Unlock()
 	if tooMany {
-		c.cutOff("too many " + strays.String())
+		c.cutOff(cutFor + strays.String())
 	}
+}
+
+// TooLong says that the peer sends a header block which is longer than anything explains: it is cut off.
+// It reports false where nobody counts.
+func (c *Conn) TooLong() bool {
+	if c.meter == nil {
+		return false
+	}
+	c.mu.Lock()
+	cut := c.cut == nil
+	if cut {
+		c.cut = make(chan struct{})
+	}
+	c.mu.Unlock()
+	if cut {
+		c.cutOff(CutOffBlock)
+	}
+	return true
 }
 
 // Read reads what the peer sent, as long as that costs what useful work explains, and no faster
@@ -201,7 +219,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 	tooMany := c.tooMuchLocked(refusals)
 	c.mu.Unlock()
 	if tooMany {
-		c.partLocked("too many " + refusals.String())
+		c.partLocked(cutFor + refusals.String())
 	}
 	return n, err //nolint:wrapcheck // stands for what it wraps
 }
@@ -261,7 +279,7 @@ func (c *Conn) allows(p []byte, now time.Time) bool {
 	}
 	c.mu.Unlock()
 	if tooMany {
-		c.cutOff("too many " + k.String())
+		c.cutOff(cutFor + k.String())
 	}
 	return !tooMany
 }
@@ -285,7 +303,7 @@ func (c *Conn) partLocked(reason string) {
 	if between {
 		_, _ = c.Conn.Write(goAway(last, reason))
 	}
-	c.slot.cutOff(c.RemoteAddr(), reason)
+	c.slot.cutOff(c, reason)
 }
 
 // goAway is a GOAWAY frame (RFC 9113, section 6.8).
@@ -339,8 +357,8 @@ func (s *slot) yields(by Holder) bool {
 
 func (s *slot) free() { s.listener.remove(s) }
 
-func (s *slot) cutOff(addr net.Addr, reason string) {
+func (s *slot) cutOff(c *Conn, reason string) {
 	if f := s.listener.cfg.CutOff; f != nil {
-		f(addr, reason)
+		f(c, reason)
 	}
 }

@@ -45,7 +45,7 @@ func start(t *testing.T, edit func(*edge.Config)) *server {
 		TLS:              &tls.Config{Certificates: certs.TLS.Certificates, NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS13},
 		HandshakeTimeout: 10 * time.Second, MaxConnections: 100, MaxPerAddress: 50, Silence: 50 * time.Millisecond,
 		Key:     func(a net.Addr) string { h, _, _ := net.SplitHostPort(a.String()); return h },
-		CutOff:  func(_ net.Addr, reason string) { s.cut.Store(&reason) },
+		CutOff:  func(_ *edge.Conn, reason string) { s.cut.Store(&reason) },
 		Refused: func(net.Addr, error) { s.refused.Add(1) },
 	}
 	if edit != nil {

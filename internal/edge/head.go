@@ -1,6 +1,10 @@
 package edge
 
-import "time"
+import (
+	"errors"
+	"os"
+	"time"
+)
 
 // heading is how long the head of a request may still take that has begun to come. It is of who
 // reads.
@@ -19,6 +23,9 @@ func (c *Conn) readOn(p []byte) (int, error) {
 	begun := time.Now()
 	n, err := c.Conn.Read(p)
 	c.head.left -= time.Since(begun)
+	if errors.Is(err, os.ErrDeadlineExceeded) && !c.isCut() {
+		c.slot.cutOff(c, CutOffSlow) // without a word: within a header block the peer is told nothing
+	}
 	return n, err //nolint:wrapcheck // stands for what it wraps
 }
 

@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -52,11 +53,22 @@ type Config struct {
 	Context func(context.Context) context.Context
 	// Turns are those of the process, for which TLS handshakes wait; nil has none wait.
 	Turns *turns.Process
-	// CutOff is told of each connection that was cut off, and Refused of each that came too
-	// fast and of each TLS handshake that failed; they must not block. Nil tells nobody.
-	CutOff  func(addr net.Addr, reason string)
+	// CutOff is told of each connection that was cut off, and Refused of each TLS handshake that
+	// failed and of each bound that a newcomer met: [ErrTooFast], [ErrNoPlace], [ErrDisplaced],
+	// [ErrSlow], and without an address, which is not known yet, [ErrFull]. They must not block.
+	// Nil tells nobody.
+	CutOff  func(c *Conn, reason string)
 	Refused func(addr net.Addr, err error)
 }
+
+// The bounds that a newcomer meets.
+var (
+	ErrTooFast   = errors.New("the address opens connections too fast")
+	ErrNoPlace   = errors.New("the address has too many connections that proved nothing")
+	ErrDisplaced = errors.New("the address has too many connections that proved nothing, and one that was silent made room")
+	ErrFull      = errors.New("there are as many connections as there may be, and newcomers wait")
+	ErrSlow      = errors.New("the TLS handshake took too long")
+)
 
 // Rate is how many of something there may be: Burst at once, and PerSecond in the long run.
 type Rate struct {
@@ -158,9 +170,6 @@ const acceptPause = 50 * time.Millisecond
 // maxRates bounds the addresses whose connections are limited one by one.
 const maxRates = 65_536
 
-// errTooFast says that an address opens connections faster than it may.
-var errTooFast = errors.New("the address opens connections too fast")
-
 // unplaced is the key of connections whose address is not known yet. No address has it.
 const unplaced = ""
 
@@ -236,7 +245,14 @@ func (l *Listener) rest() {
 func (l *Listener) awaitRoom() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for !l.closed && len(l.all) >= l.cfg.MaxConnections {
+	for told := false; !l.closed && len(l.all) >= l.cfg.MaxConnections; {
+		if !told {
+			told = true
+			l.mu.Unlock()
+			l.tell(nil, ErrFull)
+			l.mu.Lock()
+			continue
+		}
 		if victim := l.silentLocked(l.all); victim != nil {
 			l.displaceLocked(victim)
 			continue
@@ -271,22 +287,37 @@ func (l *Listener) place(s *slot) bool {
 	key := l.cfg.Key(s.conn.RemoteAddr())
 	if !l.inTime(key) {
 		l.remove(s)
-		if f := l.cfg.Refused; f != nil {
-			f(s.conn.RemoteAddr(), errTooFast)
-		}
+		l.tell(s.conn.RemoteAddr(), ErrTooFast)
 		return false
 	}
+	placed, err := l.placeBy(s, key)
+	if err != nil {
+		l.tell(s.conn.RemoteAddr(), err)
+	}
+	return placed
+}
+
+// tell says that a newcomer met a bound.
+func (l *Listener) tell(addr net.Addr, err error) {
+	if f := l.cfg.Refused; f != nil {
+		f(addr, err)
+	}
+}
+
+// placeBy is place where the key of the address is known. The error is the bound that was met.
+func (l *Listener) placeBy(s *slot, key string) (placed bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if _, ok := l.all[s]; !ok {
-		return false // it was displaced meanwhile
+		return false, nil // it was displaced meanwhile
 	}
 	for mine := l.shares[key]; mine != nil && mine.unproven >= l.cfg.MaxPerAddress; mine = l.shares[key] {
 		victim := l.silentLocked(mine.slots)
 		if victim == nil {
 			l.removeLocked(s)
-			return false
+			return false, ErrNoPlace
 		}
+		err = ErrDisplaced
 		l.displaceLocked(victim)
 	}
 	l.partLocked(s)
@@ -295,7 +326,7 @@ func (l *Listener) place(s *slot) bool {
 	if l.cfg.TLS != nil {
 		s.conn.turns = l.shares[key].turns
 	}
-	return true
+	return true, err
 }
 
 // joinLocked counts a connection among those with its key, partLocked takes it out.
@@ -382,8 +413,8 @@ func (l *Listener) welcome(s *slot) {
 			answerPlaintext(err)
 			_ = s.conn.Close()
 			s.free()
-			if f := l.cfg.Refused; f != nil && l.life.Err() == nil {
-				f(s.conn.RemoteAddr(), err)
+			if l.life.Err() == nil {
+				l.tell(s.conn.RemoteAddr(), err)
 			}
 			return
 		}
@@ -456,11 +487,11 @@ func (l *Listener) secure(ctx context.Context, raw *audible) (*tls.Conn, error) 
 	err := agree(ctx, conn)
 	raw.rest()
 	raw.turns = nil
-	if err != nil && ctx.Err() != nil {
-		err = context.Cause(ctx)
+	if err != nil && errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
+		return nil, ErrSlow
 	}
 	if err != nil {
-		return nil, err
+		return nil, cmp.Or(context.Cause(ctx), err)
 	}
 	if conn.ConnectionState().NegotiatedProtocol != "h2" {
 		return nil, errNoHTTP2

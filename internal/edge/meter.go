@@ -45,10 +45,24 @@ const (
 // String is what the log and the peer are told.
 func (k kind) String() string {
 	return [...]string{
-		"reset streams", "SETTINGS", "PINGs", "PRIORITY frames", "WINDOW_UPDATEs", "empty DATA frames", "bytes of header blocks",
-		"frames of other types", "requests that were refused", "bytes for streams that have ended",
+		"reset streams", "SETTINGS", somePings, "PRIORITY frames", "WINDOW_UPDATEs", "empty DATA frames", "bytes of header blocks",
+		"frames of other types", someRefusals, "bytes for streams that have ended",
 	}[k]
 }
+
+// cutFor is what comes before a kind where somebody is cut off for it.
+const cutFor = "too many "
+
+// Reasons of cut-offs for which there is a bound in the configuration: [Config].Pings, Refusals and HandshakeTimeout,
+// and, of a header block far longer than is taken, that of the server.
+const (
+	CutOffPings    = cutFor + somePings
+	CutOffRefusals = cutFor + someRefusals
+	CutOffSlow     = "the head of a request took too long"
+	CutOffBlock    = cutFor + "bytes of one header block"
+	somePings      = "PINGs"
+	someRefusals   = "requests that were refused"
+)
 
 // allowance is how many of a kind a peer may send: so many at once, so many a second,
 // and more for what the connection is used for.

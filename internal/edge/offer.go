@@ -45,7 +45,7 @@ func (c *Conn) Settle() error {
 func (c *Conn) partIfLocked() {
 	if c.parts {
 		c.parts = false
-		c.partLocked("too many " + refusals.String())
+		c.partLocked(cutFor + refusals.String())
 	}
 }
 

@@ -144,7 +144,7 @@ func TestConn_OffersNothingWhereItWouldWait(t *testing.T) {
 }
 
 // refusing is a connection on which one request may be refused, its peer, and two refusals.
-func refusing(t *testing.T, cutOff func(net.Addr, string)) (c *edge.Conn, peer net.Conn, refusals []byte) {
+func refusing(t *testing.T, cutOff func(*edge.Conn, string)) (c *edge.Conn, peer net.Conn, refusals []byte) {
 	t.Helper()
 	certs := httptest.NewTLSServer(http.NotFoundHandler()) // for its certificate
 	certs.Close()
@@ -167,7 +167,7 @@ func refusing(t *testing.T, cutOff func(net.Addr, string)) (c *edge.Conn, peer n
 func TestConn_PartsWhenSettled(t *testing.T) {
 	t.Parallel()
 	var cut string
-	c, peer, refusals := refusing(t, func(_ net.Addr, reason string) { cut = reason })
+	c, peer, refusals := refusing(t, func(_ *edge.Conn, reason string) { cut = reason })
 	if taken, settled, err := c.Offer(refusals); !taken || settled || err != nil || cut != "" {
 		t.Fatalf("taken %v, settled %v, cut off %q, %v", taken, settled, cut, err)
 	}
@@ -192,7 +192,7 @@ func TestConn_PartsWhenSettled(t *testing.T) {
 // Who is cut off and takes nothing of what was left is not waited for.
 func TestConn_PartsFromWhoTakesNothing(t *testing.T) {
 	t.Parallel()
-	c, peer, refusals := refusing(t, func(net.Addr, string) {})
+	c, peer, refusals := refusing(t, func(*edge.Conn, string) {})
 	_ = peer.(*tls.Conn).NetConn().(*net.TCPConn).SetReadBuffer(4 << 10)
 	var more bytes.Buffer
 	frames := http2.NewFramer(&more, nil)

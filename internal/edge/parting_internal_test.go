@@ -115,3 +115,39 @@ func TestConn_TellsBetweenFrames(t *testing.T) {
 		})
 	}
 }
+
+// A stream that is reset because its request was refused is paid for by the account that the refusal was:
+// however many come, the connection is not cut off. Streams that are reset for another reason are not paid for.
+func TestAudit_ATK14_ResetsOfRefusedRequestsArePaidFor(t *testing.T) {
+	t.Parallel()
+	const many = 50
+	reset := append([]byte{0, 0, 4, frameReset, 0, 0, 0, 0, 1}, make([]byte, 4)...)
+	for name, tt := range map[string]struct {
+		refused bool
+		cut     bool
+	}{
+		"of refused requests": {true, false},
+		"of others":           {false, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			raw := &slow{begun: make(chan struct{}, many+1), takes: make(chan struct{})}
+			close(raw.takes)
+			rules := allowances
+			rules[refusals].limit(Rate{PerSecond: 1e-6, Burst: 2})
+			c := &Conn{Conn: raw, slot: &slot{listener: &Listener{}}, meter: newMeter(time.Now(), &rules), gone: make(chan struct{})}
+			c.Bill(NewAccount(Rate{PerSecond: 1e9, Burst: 1e9}, Rate{PerSecond: 1e9, Burst: 1e9}))
+			for range many {
+				if tt.refused {
+					c.Refused()
+				}
+				if _, err := c.Write(reset); err != nil {
+					break
+				}
+			}
+			if c.isCut() != tt.cut {
+				t.Errorf("cut off: %t, want %t", c.isCut(), tt.cut)
+			}
+		})
+	}
+}

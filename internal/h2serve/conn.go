@@ -62,6 +62,7 @@ type conn struct {
 	// Of whoever reads.
 	reader *ahead
 	framer *http2.Framer
+	blocks *heads
 	names  map[string]string // canonical ones of header fields that are not known; nil for none
 	fresh  *stream           // whose handler was not begun yet
 	met    bool              // the peer has sent its settings, which come first
@@ -125,8 +126,7 @@ func newConn(s *Server, nc Agreed) *conn {
 	c.framer = http2.NewFramer(io.Discard, c.reader)
 	c.framer.SetReuseFrames()
 	c.framer.SetMaxReadFrameSize(leastFrame)
-	c.framer.ReadMetaHeaders = hpack.NewDecoder(tableSize, nil)
-	c.framer.MaxHeaderListSize = s.cfg.MaxHeaderBytes
+	c.blocks = newHeads(s.cfg.MaxHeaderBytes)
 	return c
 }
 

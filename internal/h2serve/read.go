@@ -24,11 +24,26 @@ func (c *conn) read() *stream {
 		}
 		frame, err := c.framer.ReadFrame()
 		c.frames.Add(1)
+		if head, ok := frame.(*http2.HeadersFrame); ok && err == nil {
+			frame, err = c.head(head)
+		}
 		if err = c.step(frame, err); err != nil {
 			c.fail(err)
 			return nil
 		}
 	}
+}
+
+// head reads the rest of a header block. Whoever sends one without end is cut off, where somebody counts.
+func (c *conn) head(f *http2.HeadersFrame) (http2.Frame, error) {
+	head, err := c.blocks.read(f, c.framer.ReadFrame)
+	switch {
+	case err == nil:
+		return head, nil
+	case errors.Is(err, errTooLong) && (c.meter == nil || !c.meter.TooLong()):
+		err = http2.ConnectionError(http2.ErrCodeEnhanceYourCalm)
+	}
+	return nil, err
 }
 
 // buffered reports whether the next frame can be read without waiting for the peer.
@@ -159,7 +174,8 @@ func (c *conn) headers(f *http2.MetaHeadersFrame) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	body := c.bodyLocked(f)
-	if c.lastID = f.StreamID; f.Truncated {
+	c.lastID = f.StreamID
+	if f.Truncated && st == nil {
 		c.tooLargeLocked(f)
 		return nil
 	}
@@ -196,7 +212,7 @@ func (c *conn) beginLocked(st *stream) {
 	c.fresh = st
 }
 
-// tooLargeLocked answers a request whose head is larger than is taken.
+// tooLargeLocked answers a request whose head is larger than is taken, where no handler does.
 func (c *conn) tooLargeLocked(f *http2.MetaHeadersFrame) {
 	c.block.Reset()
 	c.fieldLocked(":status", strconv.Itoa(http.StatusRequestHeaderFieldsTooLarge))

@@ -25,7 +25,8 @@ func (c *conn) newStream(f *http2.MetaHeadersFrame) (*stream, error) {
 	st := &stream{
 		c: c, id: f.StreamID, recvWindow: int64(c.s.cfg.StreamWindow), declared: -1, remote: f.StreamEnded(),
 	}
-	if st.can.L = &c.mu; f.Truncated {
+	st.can.L, st.large = &c.mu, f.Truncated
+	if st.large && c.s.cfg.TooLarge == nil {
 		return nil, nil //nolint:nilnil // it is answered without a handler
 	}
 	r, err := c.newRequest(st, f)

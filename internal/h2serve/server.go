@@ -13,11 +13,14 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/coarse"
 )
 
-// Config says how connections are served. Every field but ConnContext, State, Log and PingInUse is
+// Config says how connections are served. Every field but TooLarge, ConnContext, State, Log and PingInUse is
 // required.
 type Config struct {
 	// Handler serves the requests. Its panics end their streams.
 	Handler http.Handler
+	// TooLarge answers requests whose heads are larger than is taken. Of their fields they have the content
+	// type alone, where that came in time. Nil answers 431 without a text, as do those that lack the rest.
+	TooLarge http.Handler
 	// Context is that of every request.
 	Context context.Context //nolint:containedctx // of a server, as http.Server.BaseContext
 	// ConnContext makes of it that of the requests of one connection; nil leaves it as it is.
@@ -36,7 +39,7 @@ type Config struct {
 	WriteTimeout     time.Duration // for the peer to take what is written at a time
 	PingInUse        bool          // only while there is a stream: one without ends by IdleTimeout
 	MaxStreams       uint32        // that a connection may have at a time
-	MaxHeaderBytes   uint32        // of a request's head, as HTTP/2 counts it
+	MaxHeaderBytes   uint32        // of a request's head, as HTTP/2 counts it; one of eight times as much ends the connection
 	StreamWindow     uint32        // bytes of an upload that wait to be read
 	ConnWindow       uint32        // the same of all uploads of a connection together
 }
@@ -50,10 +53,14 @@ type Agreed interface {
 	Abort()
 }
 
-// Metered is an [Agreed] that is told how many bytes its peer sends for streams that are none any
-// more, beyond those that it could send before it knew.
+// Metered is an [Agreed] that cuts its peer off for what costs too much.
 type Metered interface {
+	// Stray is told how many bytes the peer sends for streams that are none any more, beyond those that
+	// it could send before it knew.
 	Stray(n int)
+	// TooLong is told that the peer sends a header block which is far longer than is taken. It reports
+	// whether the peer was told why its connection ends.
+	TooLong() bool
 }
 
 // Shared is an [Agreed] of a peer that may have others.

@@ -35,6 +35,8 @@ type meteredConn struct {
 
 func (c *meteredConn) Stray(n int) { c.of.strays.Add(int64(n)) }
 
+func (*meteredConn) TooLong() bool { return false }
+
 // What comes for a stream that has ended counts, but for what its peer could send before it knew.
 func TestServer_CountsWhatComesForEndedStreams(t *testing.T) {
 	t.Parallel()

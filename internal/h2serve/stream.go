@@ -31,6 +31,7 @@ type stream struct {
 	c       *conn
 	id      uint32
 	req     *http.Request // until it is served
+	large   bool          // its head is larger than is taken
 	cancel  context.CancelFunc
 	trailer http.Header // of the request, nil for none: the handler's, filled when it reads the end of the body
 
@@ -124,7 +125,11 @@ func (st *stream) serve() {
 		defer st.c.mu.Unlock()
 		st.c.resetLocked(st.id, http2.ErrCodeInternal, http.ErrAbortHandler)
 	}()
-	st.c.s.cfg.Handler.ServeHTTP(w, r)
+	handler := st.c.s.cfg.Handler
+	if st.large {
+		handler = st.c.s.cfg.TooLarge
+	}
+	handler.ServeHTTP(w, r)
 	if st.lasting == nil {
 		w.finish()
 	}

@@ -115,21 +115,29 @@ var namedInAudit = []string{
 	"MaxGrantsPerIdentity", "MaxRegistrations", "MaxRegistrationsPerPlugin", "MaxRegistrationsPerType", "MaxWatches", "MaxWatchesPerPlugin",
 	"HandshakesPerSecond", "HandshakeBurst", "EnrolmentsPerSecond", "EnrolmentBurst", "MaxIdentities", "MaxIdentitiesPerSelfID", "MaxIdentitiesPerPeer",
 	"MaxLookups", "MaxLookupsPerPlugin",
+	"MaxHeaderBytes", "MaxMessageBytes", "MaxHandshakeBytes", "MaxCallBytes", "MaxDecompressedBytes", "MaxDecompressionRatio", "BodyTimeout",
+	"MaxConnections", "MaxConnectionsPerPeer", "ConnectionsPerSecond", "ConnectionBurst", "ReadHeaderTimeout",
+	"PingsPerSecond", "PingBurst", "RefusalsPerSecond", "RefusalBurst", "MaxPendingHandshakes", "MaxPendingHandshakesPerPeer",
 }
 
-// auditNames demands an event that says which field was reached.
+// auditNames demands an event that says which field was reached, and from where.
 func auditNames(t *testing.T, r *rig, field string) {
 	t.Helper()
-	for _, e := range r.Audit.Events() {
-		if e.Kind != connectplugin.AuditLimited || !strings.Contains(e.Reason, field) {
-			continue
+	hosttest.Eventually(t, "an audit event names "+field, func() bool {
+		for _, e := range r.Audit.Events() {
+			if e.Kind != connectplugin.AuditLimited || !strings.Contains(e.Reason, field) {
+				continue
+			}
+			if strings.HasPrefix(e.Reason, "tokenstore: ") {
+				t.Errorf("the reason begins with the name of a package: %s", e.Reason)
+			}
+			if e.Peer == "" && field != "Limits.MaxConnections" { // of which the next one's address is not known
+				t.Errorf("the event names no peer: %v", e)
+			}
+			return true
 		}
-		if strings.HasPrefix(e.Reason, "tokenstore: ") {
-			t.Errorf("the reason begins with the name of a package: %s", e.Reason)
-		}
-		return
-	}
-	t.Errorf("no audit event names %s: %v", field, r.Audit.Events())
+		return false
+	})
 }
 
 // What is negative elsewhere is named, too, with what to write.

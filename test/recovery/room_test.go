@@ -2,8 +2,10 @@ package recovery_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -74,6 +76,13 @@ func TestAudit_USE46_BeyondWhatAProviderTakes(t *testing.T) {
 	}
 	if connect.CodeOf(full) != connect.CodeResourceExhausted {
 		t.Fatalf("a stream too many: %v", full)
+	}
+	if coded, ok := errors.AsType[*connect.Error](full); !ok || len(coded.Details()) != 1 || coded.Details()[0].Type() != "google.rpc.RetryInfo" {
+		t.Errorf("it is not told when to come again: %v", full)
+	}
+	told := slices.DeleteFunc(host.Audit.Events(), func(e connectplugin.AuditEvent) bool { return e.Kind != connectplugin.AuditLimited })
+	if len(told) != 1 || told[0].Subject != echoType || told[0].SelfID == "" || told[0].Peer != "127.0.0.1" {
+		t.Errorf("the audit has %v", told)
 	}
 	if err := once(t.Context(), other); err != nil {
 		t.Errorf("another caller: %v", err)

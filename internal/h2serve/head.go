@@ -1,0 +1,193 @@
+package h2serve
+
+import (
+	"errors"
+	"slices"
+	"strings"
+
+	"golang.org/x/net/http/httpguts"
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+
+	"github.com/masegraye/connect-plugin-go/internal/h2frame"
+)
+
+const (
+	usualFields = 12  // of a request, for which there is room at first
+	expands     = 2   // characters that a byte of Huffman's code has at most, rounded up
+	mostBlock   = 8   // times what is taken is how long a block may be that is read to its end
+	kindBytes   = 128 // of a content type that is kept of a head that is too large
+	contentType = "content-type"
+)
+
+var (
+	errTooLong = errors.New("a header block is longer than the peer may send") // beyond what is read and dropped
+	errField   = errors.New("a field of the request is malformed")
+)
+
+// heads puts the header blocks of a connection together. One that holds more than is taken is read to its
+// end, so that only its request fails, and little of it is kept: the pseudo-header fields that came before,
+// and the content type, which says how an answer looks.
+type heads struct {
+	most    uint32 // bytes that are taken, as HTTP/2 counts them
+	table   uint32 // size of the decoder's
+	decoder *hpack.Decoder
+
+	fields   []hpack.HeaderField
+	left     uint32 // of most
+	trailers uint32 // of most, for the names in Trailer, each of which is a field
+	regular  bool   // fields came that are no pseudo-header ones
+	large    bool
+	bad      bool
+}
+
+func newHeads(most uint32) *heads {
+	h := &heads{most: most, table: tableSize}
+	h.decoder = hpack.NewDecoder(tableSize, h.emit)
+	h.decoder.SetMaxStringLength(int(max(most, leastString)) * expands)
+	return h
+}
+
+// read reads the block that a frame begins. next returns the frames after it.
+func (h *heads) read(f *http2.HeadersFrame, next func() (http2.Frame, error)) (*http2.MetaHeadersFrame, error) {
+	h.fields, h.left, h.trailers = make([]hpack.HeaderField, 0, usualFields), h.most, h.most
+	h.regular, h.large, h.bad = false, false, false
+	var err error
+	if first := f.HeaderBlockFragment(); f.HeadersEnded() {
+		h.resize(first)
+		if _, broken := h.decoder.Write(first); broken != nil {
+			err = errCompression
+		}
+	} else {
+		err = h.continued(first, next)
+	}
+	out := &http2.MetaHeadersFrame{HeadersFrame: f, Fields: h.fields, Truncated: h.large}
+	h.fields = nil
+	switch {
+	case err != nil:
+		return nil, err
+	case h.decoder.Close() != nil:
+		return nil, errCompression
+	case h.bad:
+		return nil, http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeProtocol, Cause: errField}
+	}
+	return out, nil
+}
+
+// errCompression ends a connection on which the peer's table is not known any more.
+const errCompression = http2.ConnectionError(http2.ErrCodeCompression)
+
+// continued reads a block that goes on in other frames.
+func (h *heads) continued(piece []byte, next func() (http2.Frame, error)) error {
+	s := &sieve{decoder: h.decoder, longest: uint64(max(h.most, leastString)), table: &h.table, loose: h.tooLarge}
+	length, most := 0, mostBlock*int(max(h.most, leastString))
+	for last := false; ; {
+		if length += len(piece) + h2frame.HeadLen; length > most {
+			return errTooLong
+		}
+		if h.bad { // of which nobody honest sends more
+			return http2.ConnectionError(http2.ErrCodeProtocol)
+		}
+		if s.write(piece) != nil {
+			return errCompression
+		}
+		if last {
+			break
+		}
+		f, err := next()
+		if err != nil {
+			return err
+		}
+		more, ok := f.(*http2.ContinuationFrame) // as the framer sees to
+		if !ok {
+			return http2.ConnectionError(http2.ErrCodeProtocol)
+		}
+		piece, last = more.HeaderBlockFragment(), more.HeadersEnded()
+	}
+	if !s.whole() {
+		return errCompression
+	}
+	return nil
+}
+
+// resize notes what a block says of the table's size, which stands at its beginning.
+func (h *heads) resize(block []byte) {
+	const update, prefix, more, continues = 0x20, 0x1f, 7, 0x80
+	for len(block) > 0 && block[0]&0xe0 == update {
+		n, i := uint32(block[0]&prefix), 1
+		for whole := n < prefix; !whole && i < len(block) && i < 5; i++ {
+			n += uint32(block[i]&^continues) << (more * (i - 1))
+			whole = block[i]&continues == 0
+		}
+		h.table, block = min(n, tableSize), block[i:]
+	}
+}
+
+// emit takes a field.
+func (h *heads) emit(f hpack.HeaderField) {
+	pseudo := strings.HasPrefix(f.Name, ":")
+	switch {
+	case h.bad:
+		return
+	case h.large:
+		if f.Name == contentType && len(f.Value) <= kindBytes && httpguts.ValidHeaderFieldValue(f.Value) {
+			h.fields = append(h.fields, f)
+		}
+		return
+	case pseudo && (h.regular || !h.isNew(f.Name)), !pseudo && !validName(f.Name), !httpguts.ValidHeaderFieldValue(f.Value):
+		h.bad, h.fields = true, nil
+		return
+	}
+	h.regular = h.regular || !pseudo
+	if !h.pays(f) {
+		h.tooLarge()
+		h.emit(f)
+		return
+	}
+	h.fields = append(h.fields, f)
+}
+
+// isNew reports whether a pseudo-header field is one of a request that did not come yet.
+func (h *heads) isNew(name string) bool {
+	switch name {
+	case ":method", ":path", ":scheme", ":authority", ":protocol":
+		return !slices.ContainsFunc(h.fields, func(f hpack.HeaderField) bool { return f.Name == name })
+	}
+	return false
+}
+
+// pays takes a field off what is left, and reports whether it was enough.
+func (h *heads) pays(f hpack.HeaderField) bool {
+	left, size := &h.left, uint64(f.Size())
+	if f.Name == "trailer" {
+		names := uint64(strings.Count(f.Value, ",")) + 1 //nolint:gosec // a count
+		none := uint64(hpack.HeaderField{}.Size())
+		left, size = &h.trailers, uint64(len(f.Value))-(names-1)+names*none
+	}
+	if size > uint64(*left) {
+		return false
+	}
+	*left -= uint32(size) //nolint:gosec // at most left
+	return true
+}
+
+// tooLarge notes that there is more than is taken.
+func (h *heads) tooLarge() {
+	if h.large {
+		return
+	}
+	h.large = true
+	h.fields = slices.DeleteFunc(h.fields, func(f hpack.HeaderField) bool {
+		return !strings.HasPrefix(f.Name, ":") && (f.Name != contentType || len(f.Value) > kindBytes)
+	})
+}
+
+// validName reports whether a field name is a token without upper case.
+func validName(name string) bool {
+	for i := range len(name) {
+		if c := name[i]; 'A' <= c && c <= 'Z' || !httpguts.IsTokenRune(rune(c)) {
+			return false
+		}
+	}
+	return name != ""
+}
