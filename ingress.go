@@ -37,6 +37,7 @@ type ingress struct {
 func (in *ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	stack.Grow()
 	if c := edgeOf(r.Context()); c != nil {
+		c.Began()
 		r.TLS = c.TLS()
 		defer afterwards(w, c.Ended)
 	}

@@ -88,6 +88,13 @@ func (c *Conn) Sharers() int {
 	return 1
 }
 
+// Began says that a request of the peer is being served: the next one may be, too.
+func (c *Conn) Began() {
+	if c.meter != nil {
+		c.intake.Load().began()
+	}
+}
+
 // Ended says that a request of the peer has ended, whatever came of it: another is taken on.
 func (c *Conn) Ended() {
 	if c.meter != nil {
@@ -172,7 +179,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 	c.pause()
 	if c.held.waits {
 		c.held.waits = false
-		c.intake.Load().wait(c.gone)
+		c.intake.Load().wait(c.held.cut, c.gone)
 		c.waitFor(c.account.Load().patience(time.Now()))
 	}
 	if len(c.held.bytes) > 0 {

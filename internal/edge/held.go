@@ -11,6 +11,7 @@ type held struct {
 	bytes []byte
 	opens []int // where in it requests begin
 	waits bool  // before anything else is read
+	cut   bool  // what is held begins with a request
 }
 
 // takeOn takes requests on that begin in n bytes, and returns how many of these go on now: up to
@@ -25,11 +26,11 @@ func (c *Conn) takeOn(opens []int, n int, now time.Time) int {
 	}
 	took, wait := c.intake.Load().take(most, now)
 	wait = wait || indebted
-	c.held.waits = wait
-	if !wait {
+	c.held.waits, c.held.cut = wait, took < len(opens)
+	if !c.held.cut {
 		return n
 	}
-	return opens[took-1] // the head of its frame, without which the rest is nothing
+	return opens[took] - headerLen // the head of its frame stays, so that it is counted when it goes on
 }
 
 // hold keeps what comes after the first n bytes of p.

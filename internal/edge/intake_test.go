@@ -58,6 +58,8 @@ type bubble struct {
 	account *edge.Account // of every connection, nil for none
 	excused edge.Rate     // refusals for which a connection is not cut off, zero for many
 	ahead   int           // how much the server reads at once, zero for what it needs
+	came    atomic.Int64  // requests, of which it is not said yet that they have begun
+	begins  chan struct{} // closed when they begin; nil for at once
 	begun   atomic.Int64
 	refuses atomic.Bool   // every request, at once
 	release chan struct{} // ends the requests
@@ -95,6 +97,11 @@ func (b *bubble) serve(t *testing.T, server *tls.Config) {
 		},
 		Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 			if c, ok := r.Context().Value(connKey{}).(*edge.Conn); ok {
+				b.came.Add(1)
+				if b.begins != nil {
+					<-b.begins
+				}
+				c.Began()
 				defer c.Ended()
 			}
 			b.begun.Add(1)
@@ -227,6 +234,47 @@ func TestAudit_ATK14_RequestsAreTakenOnByAndBy(t *testing.T) {
 				}
 				if took := time.Since(begun); took > time.Duration(conns)*time.Millisecond {
 					t.Errorf("requests that end at once take %v to begin, all %d of them", took, b.begun.Load())
+				}
+			})
+		})
+	}
+}
+
+// While requests wait to be begun, as they do where the processors are busy, the next ones stay where
+// they are: one more comes now and then, for what is no request never begins.
+func TestAudit_ATK14_WhatHasNotBegunKeepsTheNextWaiting(t *testing.T) {
+	t.Parallel()
+	const moments = 10
+	ready := max(1, int64(runtime.GOMAXPROCS(0)/2))
+	server, client := certificate(t)
+	for name, conns := range map[string]int64{"one connection": 1, "an identity with three": 3} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				b := &bubble{client: client, ahead: 16 << 10, begins: make(chan struct{}), account: account(1e9, 1e9)}
+				b.serve(t, server)
+				for range conns {
+					b.pour(t, 200)
+				}
+				synctest.Wait()
+				if n := b.came.Load(); n < ready || n > ready+2*conns {
+					t.Errorf("%d requests wait to be begun, want %d", n, ready)
+				}
+				before := b.came.Load()
+				time.Sleep(moments * time.Millisecond)
+				synctest.Wait()
+				if n := b.came.Load() - before; n < moments/2 || n > (moments+1)*conns {
+					t.Errorf("%d more came meanwhile, want one in a moment", n)
+				}
+				begun := time.Now()
+				close(b.begins)
+				close(b.release)
+				for b.begun.Load() < 200*conns && time.Since(begun) < time.Second {
+					time.Sleep(time.Millisecond)
+					synctest.Wait()
+				}
+				if took := time.Since(begun); took > 2*time.Duration(conns)*time.Millisecond {
+					t.Errorf("requests that begin at once take %v, all %d of them", took, b.begun.Load())
 				}
 			})
 		})

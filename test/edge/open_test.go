@@ -1,18 +1,22 @@
 package edge_test
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"maps"
 	"testing"
 	"time"
 
 	"connectrpc.com/connect"
+	"golang.org/x/net/http2"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest/echo"
+	"github.com/masegraye/connect-plugin-go/internal/hosttest/wire"
 )
 
 // healthWatch opens a watch of the host's health and returns its end, where it has one before
@@ -200,4 +204,40 @@ func TestAudit_ATK14_OpenCallsAreBoundedInAll(t *testing.T) {
 	if refused == 0 {
 		t.Error("as many are open as callers like")
 	}
+}
+
+// However many requests come in one piece, the next is taken on as soon as one has begun, and not a
+// while later: the clock of the bubble stands while they are served.
+func TestAudit_ATK14_RequestsThatBeginKeepNobodyWaiting(t *testing.T) {
+	t.Parallel()
+	const asked = 90
+	wire.InBubble(t, func(*connectplugin.ServeConfig) {}, func(t *testing.T, h *wire.BubbleHost) {
+		conn := h.Raw(t)
+		var out bytes.Buffer
+		out.WriteString(http2.ClientPreface)
+		f := http2.NewFramer(&out, conn)
+		err := f.WriteSettings()
+		block := headBlock("localhost", "/healthz")
+		for i := range uint32(asked) {
+			err = errors.Join(err, f.WriteHeaders(http2.HeadersFrameParam{
+				StreamID: 2*i + 1, BlockFragment: block, EndHeaders: true, EndStream: true,
+			}))
+		}
+		begun := time.Now()
+		if _, failed := conn.Write(out.Bytes()); errors.Join(err, failed) != nil {
+			t.Fatal(err, failed)
+		}
+		for answered := 0; answered < asked; {
+			frame, err := f.ReadFrame()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if frame.Header().Type == http2.FrameHeaders {
+				answered++
+			}
+		}
+		if took := time.Since(begun); took > asked/4*time.Millisecond {
+			t.Errorf("%d requests are answered after %v, want at once", asked, took)
+		}
+	})
 }

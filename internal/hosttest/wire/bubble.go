@@ -120,11 +120,18 @@ func (h *BubbleHost) Reasons() []string {
 // Dial opens a connection to the host.
 func (h *BubbleHost) Dial(t testing.TB) *Conn {
 	t.Helper()
+	return NewConn(t, h.Raw(t), BubbleURL)
+}
+
+// Raw opens a connection to the host on which a test writes frames itself.
+func (h *BubbleHost) Raw(t testing.TB) *tls.Conn {
+	t.Helper()
 	conn, err := h.dialTLS(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return NewConn(t, conn, BubbleURL)
+	t.Cleanup(func() { _ = conn.NetConn().Close() })
+	return conn
 }
 
 // HTTPClient dials the host as often as it must.
