@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
-	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -113,12 +112,8 @@ func (c *Client) dial(ctx context.Context, below func(net.Conn) net.Conn) (net.C
 // their host at one moment.
 const mostConnecting = 64
 
-var (
-	// handshakes are the turns of what is to be computed in the TLS handshakes of this process.
-	handshakes = turns.NewProcess(runtime.GOMAXPROCS(0))
-	// connecting are those of its clients. Who waits for one has no connection yet, and so takes nothing of its host.
-	connecting = turns.New(mostConnecting)
-)
+// connecting are their turns. Who waits for one has no connection yet, and so takes nothing of its host.
+var connecting = turns.New(mostConnecting)
 
 // dialTLS connects to one address, and agrees on TLS there.
 func dialTLS(ctx context.Context, addr string, below func(net.Conn) net.Conn, cfg *tls.Config) (*tls.Conn, error) {

@@ -5,9 +5,11 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 
 	"github.com/masegraye/connect-plugin-go/internal/certs"
+	"github.com/masegraye/connect-plugin-go/internal/turns"
 )
 
 // alpnHTTP2 is the one application protocol (RFC 7301) that hosts and plugins speak.
@@ -29,6 +31,10 @@ var modernSuites = []uint16{
 	tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
 	tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
 }
+
+// handshakes are the turns of what is to be computed in the TLS handshakes of this process: those of its hosts, of
+// their calls to plugins, and of its plugins.
+var handshakes = turns.NewProcess(runtime.GOMAXPROCS(0))
 
 // certificateSource is what renews or reloads a certificate.
 type certificateSource interface {
