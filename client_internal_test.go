@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -476,5 +477,60 @@ func TestAudit_USE42_HandshakesOfAProcessShareItsTurns(t *testing.T) {
 		if got != handshakes {
 			t.Errorf("handshakes %s do not wait for their turn in the process", name)
 		}
+	}
+}
+
+// A client whose certificate is about to end, or has ended, goes on over the connection that it has, as long as it
+// has no other one to show.
+func TestAudit_USE34_AClientWithoutALaterCertificateKeepsItsConnection(t *testing.T) {
+	t.Parallel()
+	authority, err := NewAuthority(AuthorityConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	host, err := NewHost(&ServeConfig{Authority: authority, Policy: &Policy{Plugins: map[string]PluginPolicy{"api": {}}}, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- host.Serve(ctx, l) }()
+	t.Cleanup(func() { stop(); <-served })
+	var own atomic.Pointer[tls.Certificate]
+	show := func() *tls.Config {
+		cfg, err := authority.PluginTLS("api")
+		if err != nil {
+			t.Fatal(err)
+		}
+		cert, err := cfg.GetClientCertificate(&tls.CertificateRequestInfo{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		own.Store(cert)
+		return cfg
+	}
+	cfg := show()
+	cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return own.Load(), nil }
+	c, err := NewClient(ClientConfig{HostURL: "https://" + l.Addr().String(), SelfID: "api", TLS: cfg})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	if err := c.Connect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	end := own.Load().Leaf.NotAfter
+	for _, now := range []time.Time{end.Add(-time.Second), end.Add(24 * time.Hour)} {
+		if c.refresh(now); !c.link.Connected() {
+			t.Fatalf("it gave its connection up at %v", now)
+		}
+	}
+	show()
+	if c.refresh(end.Add(48 * time.Hour)); c.link.Connected() {
+		t.Error("it does not show the certificate that it has by now")
 	}
 }

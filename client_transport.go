@@ -191,7 +191,7 @@ func (c *Client) noting(source clientCertificates) clientCertificates {
 }
 
 // showAnother has what is new go over another connection where this side has another certificate by
-// now than it showed on those that there are: the host refused that one.
+// now than it showed on those that there are. Where it has none, those are better than no connection.
 func (c *Client) showAnother() {
 	if c.link == nil || c.cfg.TLS == nil || c.cfg.TLS.GetClientCertificate == nil {
 		return
@@ -200,19 +200,19 @@ func (c *Client) showAnother() {
 	c.mu.Lock()
 	other := c.shown.Differs(leaf)
 	c.mu.Unlock()
-	if other {
+	if leaf != nil && other {
 		c.link.Retire()
 	}
 }
 
 // refresh has what is new go over another connection where it is time to show the host a
-// later certificate; what is under way goes on.
+// later certificate, and there is one; what is under way goes on.
 func (c *Client) refresh(now time.Time) {
 	c.mu.Lock()
 	due := c.shown.Redial(now)
 	c.mu.Unlock()
-	if due && c.link != nil {
-		c.link.Retire()
+	if due {
+		c.showAnother()
 	}
 }
 

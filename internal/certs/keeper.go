@@ -104,12 +104,12 @@ func (k *Keeper) take(now time.Time) (string, *keeping) {
 }
 
 // wait is how long it is until something is due. Clocks that are set are noticed within
-// the hour.
+// a minute.
 func (k *Keeper) wait(now time.Time) time.Duration {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 
-	wait := lookEvery
+	wait := clockEvery
 
 	for _, job := range k.jobs {
 		if !job.busy {

@@ -92,14 +92,18 @@ func Due(leaf *x509.Certificate, now time.Time) bool {
 	return now.Before(leaf.NotBefore) || !now.Before(RenewAt(leaf))
 }
 
-// Wait returns how long a certificate of a [CA] is not due, at most an hour: within that a clock
+// clockEvery is how often those who wait for long look at the clock: timers stand still while a
+// machine sleeps, and know nothing of a clock that is set.
+const clockEvery = time.Minute
+
+// Wait returns how long a certificate of a [CA] is not due, at most a minute: within that a clock
 // that was set is noticed, and a machine that slept.
 func Wait(leaf *x509.Certificate, now time.Time) time.Duration {
 	if Due(leaf, now) {
 		return 0
 	}
 
-	return min(RenewAt(leaf).Sub(now), lookEvery)
+	return min(RenewAt(leaf).Sub(now), clockEvery)
 }
 
 // RenewAt returns when a certificate of a [CA] is due: when a third of its life is left.

@@ -2,11 +2,11 @@ package proxy
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"maps"
 	"net"
 	"time"
 
+	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/proxy/h2"
 )
 
@@ -84,27 +84,37 @@ func (p *Provider) noting(cfg *tls.Config) *tls.Config {
 	out := cfg.Clone()
 	out.GetClientCertificate = func(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
 		cert, err := source(request)
-		if err != nil || cert == nil || len(cert.Certificate) == 0 {
+		if err != nil {
 			return cert, err
 		}
-		if leaf, err := x509.ParseCertificate(cert.Certificate[0]); err == nil {
-			p.mu.Lock()
-			p.shown.Note(leaf)
-			p.mu.Unlock()
-		}
+		p.mu.Lock()
+		p.shown.Note(certs.LeafOf(cert))
+		p.mu.Unlock()
 		return cert, nil
 	}
 	return out
 }
 
-// showRenewed has calls go over another connection where it is time to show the provider a
-// later certificate, and opens one for the sake of those under way, which end otherwise where
-// the provider ends what outlives its certificate.
-func (p *Provider) showRenewed(now time.Time) {
+// mayRedial reports whether it is time to look for a later certificate, while there is a connection.
+func (p *Provider) mayRedial(now time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	l := &p.lines
-	if p.ctx.Err() != nil || len(l.conns) == 0 || l.dialing != nil || l.hope.left(now) > 0 || !p.shown.Redial(now) {
+	return p.ctx.Err() == nil && len(l.conns) > 0 && l.dialing == nil && l.hope.left(now) <= 0 && p.shown.Redial(now)
+}
+
+// showRenewed has calls go over another connection where it is time to show the provider a
+// later certificate, and there is one, and opens one for the sake of those under way, which end
+// otherwise where the provider ends what outlives its certificate.
+func (p *Provider) showRenewed(now time.Time) {
+	if !p.mayRedial(now) {
+		return
+	}
+	leaf := certs.ClientLeaf(p.cfg.TLS) // not under mu: the user's
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l := &p.lines
+	if leaf == nil || !p.shown.Differs(leaf) || l.dialing != nil || p.ctx.Err() != nil {
 		return
 	}
 	for _, conn := range l.conns {

@@ -6,9 +6,11 @@ import (
 	"crypto/x509"
 	"net/http"
 	"net/http/httptest"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/proxy/h2"
 )
 
@@ -147,11 +149,14 @@ func TestAudit_ATK08_ARenewedCertificateIsShown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pool, own := x509.NewCertPool(), srv.TLS.Certificates[0] // any will do
+	pool, now := x509.NewCertPool(), time.Now()
+	var own atomic.Pointer[tls.Certificate]
+	own.Store(&srv.TLS.Certificates[0]) // any will do
+	later := laterCertificate(t, now)
 	pool.AddCert(srv.Certificate())
 	p, err := New(Config{Endpoint: e, TLS: &tls.Config{
 		RootCAs: pool, MinVersion: tls.VersionTLS13,
-		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &own, nil },
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return own.Load(), nil },
 	}})
 	if err != nil {
 		t.Fatal(err)
@@ -170,6 +175,12 @@ func TestAudit_ATK08_ARenewedCertificateIsShown(t *testing.T) {
 		t.Fatal("it is too early for another connection")
 	}
 	p.showRenewed(due)
+	if p.awaitDial(); onlyLine(t, p) != first {
+		t.Fatal("another connection for the same certificate, which may have ended meanwhile")
+	}
+	own.Store(later)
+	due = due.Add(last / 4)
+	p.showRenewed(due)
 	p.awaitDial()
 	second := onlyLine(t, p)
 	if second == first || first.Usable() {
@@ -186,12 +197,32 @@ func TestAudit_ATK08_ARenewedCertificateIsShown(t *testing.T) {
 	if r := <-waiting; r.Class != ClassCanceled {
 		t.Errorf("the call in flight ended: %+v", r)
 	}
-	p.showRenewed(due.Add(last))
+	own.Store(&srv.TLS.Certificates[0])
+	p.showRenewed(later.Leaf.NotAfter)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.lines.conns) != 0 || p.lines.dialing != nil {
 		t.Error("another connection is opened though there is no call")
 	}
+}
+
+// laterCertificate is valid for longer than that of a server of net/http/httptest.
+func laterCertificate(t *testing.T, now time.Time) *tls.Certificate {
+	t.Helper()
+	const long = 200 * 365 * 24 * time.Hour
+	ca, err := certs.NewCA("example.test", certs.ECDSA, long, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := certs.NewKey(certs.ECDSA)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := ca.Issue(certs.Request{ID: certs.ID{TrustDomain: "example.test", Role: certs.RoleHost}, Key: key, TTL: long}, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cert
 }
 
 // awaitDial waits for a connection that is being opened.

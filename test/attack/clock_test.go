@@ -139,7 +139,7 @@ func TestAudit_USE34_AHostWhoseClockWasAhead(t *testing.T) {
 	}
 	begin := func(what string) {
 		t.Helper()
-		write(1) // wakes who renews, who looks once an hour otherwise
+		write(1) // wakes who renews, who looks once in a minute otherwise
 		hosttest.Eventually(t, what, func() bool {
 			shown, err := credentials.GetClientCertificate(nil)
 			return err == nil && time.Until(shown.Leaf.NotBefore).Abs() < 10*time.Minute

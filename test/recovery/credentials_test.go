@@ -181,9 +181,11 @@ func follows(t *testing.T, c *connectplugin.Client) (ended func() error) {
 func TestAudit_USE34_TheHostHasNoCertificateForAWhile(t *testing.T) {
 	t.Parallel()
 	ca := hosttest.NewCA(t)
-	for whim, reason := range map[string]string{
-		"error": "its TLS.GetCertificate failed", "nil": "no certificate for the name", "empty": "no certificate for the name",
-		"panic": "the manager", "other": "", "over": "",
+	for whim, says := range map[string]struct{ host, client string }{
+		"error": {"its TLS.GetCertificate failed", "cannot finish TLS: something failed there"},
+		"nil":   {"no certificate for the name", "cannot finish TLS: it has no certificate"},
+		"empty": {"no certificate for the name", "cannot finish TLS: it has no certificate"},
+		"panic": {"a handler panicked", ""}, "other": {}, "over": {},
 	} {
 		t.Run(whim, func(t *testing.T) {
 			t.Parallel()
@@ -220,7 +222,7 @@ func TestAudit_USE34_TheHostHasNoCertificateForAWhile(t *testing.T) {
 			for range 3 {
 				hosttest.WantCode(t, whim, connect.CodeOf(once(t.Context(), conn)), connect.CodeUnavailable)
 			}
-			hosttest.Eventually(t, "the host says why", func() bool { return hostLog.has(reason) })
+			hosttest.Eventually(t, "the host says why", func() bool { return hostLog.has(says.host) && clientLog.has(says.client) })
 			w.be("")
 			hosttest.Eventually(t, "it is back", func() bool { return once(t.Context(), conn) == nil })
 			if err := ended(); err != nil || clientLog.has("took a service away") || hostLog.has("refuses the peer's certificate") {
@@ -282,16 +284,17 @@ func TestAudit_USE34_AClientHasTheWrongCertificateForAWhile(t *testing.T) {
 			own.GetClientCertificate = func(r *tls.CertificateRequestInfo) (*tls.Certificate, error) {
 				return w.or(func() (*tls.Certificate, error) { return good(r) })
 			}
+			var log journal
 			c := host.Enrol(t, "api", func(c *connectplugin.ClientConfig) {
-				c.TLS, c.Secret, c.Metadata.Requires = own, nil, hosttest.Requires(echoType)
+				c.TLS, c.Secret, c.Metadata.Requires, c.Logger = own, nil, hosttest.Requires(echoType), log.logger()
 			})
 			conn := service(t, c)
 			ended := follows(t, c)
 			w.be(whim)
 			host.Cut()
 			hosttest.Eventually(t, "it is refused", func() bool { return connect.CodeOf(once(t.Context(), conn)) == want })
-			if err := ended(); err != nil && want == connect.CodeUnavailable {
-				t.Errorf("its watch ended: %v", err)
+			for range 3 {
+				hosttest.WantCode(t, whim, connect.CodeOf(once(t.Context(), conn)), want)
 			}
 			w.be("")
 			hosttest.Eventually(t, "it is back", func() bool {
@@ -302,6 +305,9 @@ func TestAudit_USE34_AClientHasTheWrongCertificateForAWhile(t *testing.T) {
 				defer again.Close()
 				return once(t.Context(), again) == nil
 			})
+			if err := ended(); want == connect.CodeUnavailable && (err != nil || log.has("took a service away")) {
+				t.Errorf("its watch ended: %v; it says %s", err, log.buf.String())
+			}
 		})
 	}
 }
