@@ -272,7 +272,7 @@ func (h *Host) edge(l net.Listener) *edge.Listener {
 				h.hub.recordNewcomer(addr, bound)
 				return
 			}
-			h.serverLog.failed(addr, err)
+			h.serverLog.failed(addr, outOfTime(err, h.serverTLS))
 			h.hub.tellRefusal(nil, AuditAuthFailed, RefusedConnection)
 		},
 	})
