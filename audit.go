@@ -94,8 +94,9 @@ type AuditEvent struct {
 	Time time.Time
 	// Kind says what was decided.
 	Kind AuditKind
-	// Peer is the remote address, without port. Where an identity was issued or ended it is
-	// what identities are counted by: of an IPv6 address the /64 that it is in.
+	// Peer is the remote address, without port: of the request or connection, or, where the event
+	// is about an identity and there is none, of that identity's last handshake. What is counted of
+	// strangers stands for all of an IPv6 address's /64.
 	Peer string
 	// RuntimeID is the identity of the caller; where there is no call, the one that the event
 	// is about; or one that was claimed in vain.

@@ -99,6 +99,7 @@ type declaration struct {
 	failure            *lastFailure     // of a call to it; survives renewals
 	drained            *atomic.Bool     // an operator took its services out; survives renewals
 	version            string           // of an adopted plugin, as it says; empty for others
+	addr               string           // from which it made its last handshake, empty where it made none
 	secret             Secret           // that it proved, nil for none
 	endpoint           *ownEndpoint     // survives renewals
 	share              *share           // survives renewals
@@ -107,6 +108,9 @@ type declaration struct {
 	modern             bool // it speaks more than the first wire version
 	inGRPC             bool // it made its handshake in gRPC
 }
+
+// addrOf is from where the audit has an identity: an address where it is known.
+func addrOf(id *tokenstore.Identity) string { return cmp.Or(declared(id).addr, id.Peer()) }
 
 // narrowing is what the operator left a plugin of what it may provide, nil for all of
 // that.

@@ -216,10 +216,20 @@ func (c *Client) sendForeign(r *http.Request) (*http.Response, error) {
 	}
 	if err != nil {
 		cancel()
+		if strings.Contains(err.Error(), foreignTooLarge) {
+			err = headersTooLarge(err)
+		}
 		return nil, err
 	}
 	resp.Body = &foreignBody{ReadCloser: resp.Body, ctx: ctx, end: cancel}
 	return resp, nil
+}
+
+// foreignTooLarge is what net/http says of a request whose header is larger than the host takes. It has no error for it.
+const foreignTooLarge = "request header list larger than peer's advertised limit"
+
+func headersTooLarge(err error) error {
+	return errorf(connect.CodeResourceExhausted, "the headers of the request are larger than Limits.MaxHeaderBytes of the host: %w", err)
 }
 
 // linkError says what the failure of a request means for its caller: the loss of the
@@ -236,7 +246,7 @@ func (c *Client) linkError(ctx context.Context, err error) error {
 		return connect.NewError(connect.Code(proxy.CodeOf(err)), err)
 	}
 	if link.TooLarge(err) {
-		return errorf(connect.CodeResourceExhausted, "the headers of the request are larger than Limits.MaxHeaderBytes of the host: %w", err)
+		return headersTooLarge(err)
 	}
 	if link.Lost(err) && !link.Unprocessed(err) {
 		return &lostError{err: c.explainLink(err)}

@@ -345,7 +345,7 @@ func (hs *handshake) issue(ctx context.Context, d *declaration) (*tokenstore.Ide
 			hs.hub.store.Revoke(before.RuntimeID(), reasonAgain)
 		}
 	}
-	hs.hub.audit(AuditEvent{Kind: AuditIssued, Peer: id.Peer(), RuntimeID: id.RuntimeID(), SelfID: id.SelfID()})
+	hs.hub.audit(AuditEvent{Kind: AuditIssued, Peer: addrOf(id), RuntimeID: id.RuntimeID(), SelfID: id.SelfID()})
 	return id, token, nil
 }
 
@@ -398,7 +398,7 @@ func (hs *handshake) renew(c *caller, d *declaration) (*tokenstore.Identity, str
 	if err := hs.recheck(id); err != nil {
 		return nil, "", err
 	}
-	hs.hub.audit(AuditEvent{Kind: AuditRenewed, Peer: id.Peer(), RuntimeID: id.RuntimeID(), SelfID: id.SelfID()})
+	hs.hub.audit(AuditEvent{Kind: AuditRenewed, Peer: addrOf(id), RuntimeID: id.RuntimeID(), SelfID: id.SelfID()})
 	return id, token, nil
 }
 

@@ -310,6 +310,9 @@ func (hs *handshake) declare(rules *policy.Rules, certIdentity string) *declarat
 	d := newDeclaration(hs.req.GetSelfId())
 	d.modern, d.inGRPC = len(hs.req.GetClientNonce()) > 0, hs.protocol == connect.ProtocolGRPC
 	d.certIdentity, d.secret = certIdentity, hs.secret
+	if hs.peer != nil {
+		d.addr = hs.peer.addr
+	}
 	if hs.peer != nil && hs.peer.certificate != nil {
 		d.certEnds = hs.peer.certificate.leaf.NotAfter
 	}

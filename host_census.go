@@ -111,7 +111,7 @@ func (c *census) plugin(id *tokenstore.Identity) *adminv1.PluginInfo {
 	info := &adminv1.PluginInfo{
 		RuntimeId: id.RuntimeID(), SelfId: valid(id.SelfID()), SelfVersion: valid(versionOf(id)),
 		EnrolledAt: timestamppb.New(d.enrolled), TokenIssuedAt: timestamppb.New(id.IssuedAt()), TokenExpiresAt: timestamppb.New(id.ExpiresAt()),
-		Peer: valid(id.Peer()), Proof: h.hub.proofShown(id), Certificate: valid(d.certIdentity), Endpoint: valid(endpoint),
+		Peer: valid(addrOf(id)), Proof: h.hub.proofShown(id), Certificate: valid(d.certIdentity), Endpoint: valid(endpoint),
 		MayProvide: validAll(rights.Provides), MayRequire: validAll(rights.Requires), MayUse: validAll(rights.Capabilities),
 		Health: adminHealth(report.Health), InFlight: wireCount(h.router.inFlight(id.RuntimeID())),
 	}

@@ -274,7 +274,7 @@ func (h *Host) edgeConfig() edge.Config {
 				h.hub.recordNewcomer(addr, bound)
 				return
 			}
-			h.serverLog.failed(addr, err)
+			h.serverLog.failed(addr, outOfTime(err, h.serverTLS))
 			h.hub.tellRefusal(nil, AuditAuthFailed, RefusedConnection)
 		},
 	}

@@ -80,7 +80,7 @@ func newHub(s *settings) *hub {
 	h.configure(s)
 	h.store.Subscribe(func(e tokenstore.End) {
 		h.audit(AuditEvent{
-			Kind: AuditEnded, Peer: e.Identity.Peer(), RuntimeID: e.Identity.RuntimeID(),
+			Kind: AuditEnded, Peer: addrOf(e.Identity), RuntimeID: e.Identity.RuntimeID(),
 			SelfID: e.Identity.SelfID(), Reason: string(e.Reason),
 		})
 	})

@@ -138,7 +138,7 @@ func (h *Host) status(id *tokenstore.Identity) PluginStatus {
 	d := declared(id)
 	s := PluginStatus{
 		RuntimeID: id.RuntimeID(), SelfID: id.SelfID(), SelfVersion: versionOf(id),
-		Enrolled: d.enrolled, Since: id.IssuedAt(), ExpiresAt: id.ExpiresAt(), Peer: id.Peer(),
+		Enrolled: d.enrolled, Since: id.IssuedAt(), ExpiresAt: id.ExpiresAt(), Peer: addrOf(id),
 		Proof: proofs[h.hub.proofShown(id)], Certificate: d.certIdentity, CertificateEnds: d.certEnds,
 		Rights: Rights(h.hub.rules.Load().Rights(subjectOf(id))), InFlight: h.router.inFlight(id.RuntimeID()),
 	}

@@ -298,7 +298,7 @@ func (s *ServiceRegistry) prove(ctx context.Context, id *tokenstore.Identity, cl
 		return false, fmt.Errorf("%w: %q, and the plugin does not show that it answers there: %w", catalog.ErrTaken, owner, err)
 	case errors.Is(err, errNotTheOne):
 		return false, fmt.Errorf("nothing shows that it is the plugin that answers at its endpoint; give it a certificate or keys of its own "+
-			"in its PluginPolicy, or name its Endpoint there: %w", err)
+			"in Policy.Plugins[%q], or name its Endpoint there: %w", clipped(id.SelfID()), err)
 	}
 	// Whoever comes there later has to show it before any call goes there.
 	s.bound.Load().logOnce("silent:"+claim.SelfID).Warn("a plugin does not answer yet where it says that it is",
@@ -360,7 +360,7 @@ func (s *ServiceRegistry) oust(h *hub, runtimeID, owner string) {
 		Reason: fmt.Sprintf("the endpoint that it named is that of %q, as the host says or that plugin showed", owner),
 	}
 	if id, ok := h.store.Lookup(runtimeID); ok {
-		e.SelfID, e.Peer = id.SelfID(), id.Peer()
+		e.SelfID, e.Peer = id.SelfID(), addrOf(id)
 		s.bar(h, id, reasonOusted)
 	}
 	h.audit(e)
@@ -405,7 +405,7 @@ func (s *ServiceRegistry) settleEndpoint(h *hub, id *tokenstore.Identity, before
 		s.lifecycle.moved(id, current)
 	}
 	if next == "" {
-		s.bar(h, id, reasonUnplaced)
+		s.bar(h, id, unplaced(id))
 	}
 	return current != "" && (current != next || !claim.ByHost)
 }
@@ -431,12 +431,17 @@ func (s *ServiceRegistry) endpointUnder(book *policy.Book, id *tokenstore.Identi
 	return next, next != current || current != "" && current == before.Endpoint
 }
 
-// Why nobody is to call a plugin.
-const (
-	reasonUnplaced = "not routable: policy gives it no endpoint; set PluginPolicy.Endpoint or AllowOwnAddress, " +
-		"or take the Endpoint from who else has it"
-	reasonOusted = "not routable: its endpoint is that of another plugin, as the host says or that plugin showed"
-)
+// reasonOusted and unplaced say why nobody is to call a plugin.
+const reasonOusted = "not routable: its endpoint is that of another plugin, as the host says or that plugin showed"
+
+func unplaced(id *tokenstore.Identity) string {
+	return "not routable: policy gives it no endpoint; set " + placing(id) + ", or take the Endpoint from who else has it"
+}
+
+// placing names what of a policy says where a plugin is.
+func placing(id *tokenstore.Identity) string {
+	return fmt.Sprintf("Policy.Plugins[%q].Endpoint or .AllowOwnAddress", clipped(id.SelfID()))
+}
 
 // bar keeps a plugin from being called until it has an endpoint again, and tells the operator.
 func (s *ServiceRegistry) bar(h *hub, id *tokenstore.Identity, reason string) {
@@ -488,8 +493,7 @@ func (h *hub) endpointFor(ctx context.Context, id *tokenstore.Identity, baseURL 
 	case baseURL == "":
 		return "", false, nil
 	case !rules.AllowOwnAddress:
-		return "", false, errors.New("the plugin names its own base_url and policy does not allow it: " +
-			"set PluginPolicy.Endpoint or AllowOwnAddress")
+		return "", false, errors.New("the plugin names its own base_url and policy does not allow it: set " + placing(id))
 	}
 	endpoint, err = h.pinToCaller(ctx, id, baseURL)
 	return endpoint, true, err

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 )
@@ -191,6 +192,29 @@ func verifyChain(chain []*x509.Certificate, cfg *tls.Config, usage x509.ExtKeyUs
 	}
 
 	return chains, nil
+}
+
+// outOfTime names whose certificate a server refused where nothing but the time was wrong with it: any other could
+// have been made by anybody. It returns the error as it is otherwise.
+func outOfTime(err error, cfg *tls.Config) error {
+	refused, ok := errors.AsType[*tls.CertificateVerificationError](err)
+	if !ok || cfg == nil || cfg.ClientCAs == nil || len(refused.UnverifiedCertificates) == 0 {
+		return err
+	}
+
+	var invalid x509.CertificateInvalidError
+
+	leaf := refused.UnverifiedCertificates[0]
+	if !errors.As(refused.Err, &invalid) || invalid.Reason != x509.Expired {
+		return err
+	}
+
+	at := &tls.Config{RootCAs: cfg.ClientCAs, Time: func() time.Time { return leaf.NotAfter }}
+	if _, wrong := verifyChain(refused.UnverifiedCertificates, at, x509.ExtKeyUsageClientAuth); wrong != nil {
+		return err
+	}
+
+	return fmt.Errorf("the certificate of %q: %w", clipped(certs.CertificateIdentity(leaf)), err)
 }
 
 func rawCertificates(chain []*x509.Certificate) [][]byte {

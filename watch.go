@@ -454,7 +454,7 @@ func (s *ServiceRegistry) observe(c catalog.Change) {
 		h.audit(e)
 		return
 	}
-	e.SelfID, e.Peer = id.SelfID(), id.Peer()
+	e.SelfID, e.Peer = id.SelfID(), addrOf(id)
 	h.auditChange(id, e)
 	if c.Kind == catalog.ChangeTookOver && h.seemsDead(id) {
 		s.press(id)

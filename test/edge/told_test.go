@@ -2,6 +2,9 @@ package edge_test
 
 import (
 	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"io"
 	"log/slog"
 	"net"
@@ -316,5 +319,130 @@ func TestAudit_ATK14_TheLogSaysHowMuchItLeavesOut(t *testing.T) {
 	_, after, _ = strings.Cut(after, "not_logged=")
 	if n, err := strconv.Atoi(strings.Fields(after + " none")[0]); err != nil || n < failures-1 {
 		t.Errorf("%d lines were left out: %s", n, text)
+	}
+}
+
+// The log says whose certificate has expired, where an authority of ours made it, and repeats nothing that anybody
+// could have written into one of his own.
+func TestAudit_ATK14_TheLogSaysWhoseCertificateExpired(t *testing.T) {
+	t.Parallel()
+	ca, other := hosttest.NewCA(t), hosttest.NewCA(t)
+	past := func(c *x509.Certificate) {
+		c.NotBefore, c.NotAfter = time.Now().Add(-30*time.Minute), time.Now().Add(-10*time.Minute)
+	}
+	for name, tt := range map[string]struct {
+		by    *hosttest.CA
+		named string
+		want  bool
+	}{
+		"ours":    {ca, "plugin-one", true},
+		"forged":  {other, "plugin-one", false},
+		"escaped": {ca, "plugin\none", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var log hosttest.Buffer
+			host := ca.Start(t, ca.Certify(t, hosttest.Loopback), func(c *connectplugin.ServeConfig) {
+				c.Policy, c.Logger = hosttest.LoggerPolicy(), slog.New(slog.NewTextHandler(&log, nil))
+			})
+			cfg := ca.TLS(tt.by.Certify(t, past, func(c *x509.Certificate) { c.Subject.CommonName = tt.named }))
+			conn, err := tls.Dial("tcp", host.Addr(), cfg)
+			if err == nil {
+				_, _ = io.Copy(io.Discard, conn)
+				_ = conn.Close()
+			}
+			hosttest.Eventually(t, "the log has it", func() bool { return strings.Contains(log.String(), "TLS failed") })
+			text := log.String()
+			if got := strings.Contains(text, "the certificate of"); got != tt.want || strings.Contains(text, "plugin\none") {
+				t.Errorf("whose it is is said %t, want %t: %s", got, tt.want, text)
+			}
+			if tt.want && !strings.Contains(text, "plugin") {
+				t.Error(text)
+			}
+		})
+	}
+}
+
+// elsewhere is a listener whose connections come from an address.
+type elsewhere struct {
+	net.Listener
+
+	from net.Addr
+}
+
+func (l elsewhere) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	return movedConn{c, l.from}, err
+}
+
+type movedConn struct {
+	net.Conn
+
+	from net.Addr
+}
+
+func (c movedConn) RemoteAddr() net.Addr { return c.from }
+
+// Every event has the address of who it is about, also of an identity that is issued, renewed and ends.
+func TestAudit_ATK14_EventsHaveTheAddress(t *testing.T) {
+	t.Parallel()
+	const from = "2001:db8::1:2"
+	host := hosttest.Start(t, hosttest.WithPolicy(hosttest.Unproven("one")))
+	l := hosttest.Listen(t)
+	served := make(chan error, 1)
+	go func() {
+		served <- host.Serve(context.Background(), elsewhere{l, &net.TCPAddr{IP: net.ParseIP(from), Port: 7}})
+	}()
+	client := connectpluginv1connect.NewHandshakeServiceClient(host.Stranger(t), "https://"+l.Addr().String())
+	resp, err := client.Handshake(t.Context(), connect.NewRequest(hosttest.OldRequest("one")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := hosttest.WithCredentials(hosttest.OldRequest("one"), resp.Msg.GetRuntimeId(), resp.Msg.GetRuntimeToken())
+	if _, err := client.Handshake(t.Context(), again); err != nil {
+		t.Fatal(err)
+	}
+	host.RevokeSelf("one")
+	host.Stop(t)
+	hosttest.Arrival(t, served)
+	seen := map[connectplugin.AuditKind]bool{}
+	for _, e := range host.Audit.Events() {
+		seen[e.Kind] = true
+		if e.RuntimeID == resp.Msg.GetRuntimeId() && e.Peer != from {
+			t.Errorf("%s of %q, want %s", e.Kind, e.Peer, from)
+		}
+	}
+	for _, kind := range []connectplugin.AuditKind{connectplugin.AuditIssued, connectplugin.AuditRenewed, connectplugin.AuditEnded} {
+		if !seen[kind] {
+			t.Errorf("there is no event %s", kind)
+		}
+	}
+}
+
+// A client that has a transport of its own is told of headers that are too large as any other.
+func TestAudit_ATK14_AForeignTransportIsToldOfLargeHeaders(t *testing.T) {
+	t.Parallel()
+	host := hosttest.Start(t, hosttest.WithPolicy(hosttest.LoggerPolicy()))
+	cfg, err := host.Authority.PluginTLS("api")
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := connectplugin.NewClient(connectplugin.ClientConfig{
+		HostURL: host.URL, SelfID: "api", Secret: hosttest.Secret, HTTPClient: hosttest.HTTPClient(t, cfg), Logger: hosttest.Logger(t),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = own.Close() })
+	if err := own.Connect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for name, opts := range map[string][]connect.ClientOption{"Connect": nil, "gRPC": {connect.WithGRPC()}, "gRPC-Web": {connect.WithGRPCWeb()}} {
+		req := connect.NewRequest(&connectpluginv1.HealthCheckRequest{})
+		req.Header().Set("X-Long", strings.Repeat("x", 40<<10))
+		_, err := connectpluginv1connect.NewHealthServiceClient(own.HTTPClient(), host.URL, opts...).Check(t.Context(), req)
+		if connect.CodeOf(err) != connect.CodeResourceExhausted || !strings.Contains(err.Error(), "Limits.MaxHeaderBytes") {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }

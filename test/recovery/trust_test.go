@@ -2,11 +2,14 @@ package recovery_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"log/slog"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -229,5 +232,63 @@ func TestAudit_USE24_PlaintextAgainstTLS(t *testing.T) {
 	t.Cleanup(func() { _ = plain.Close() })
 	if err := plain.Connect(t.Context()); !errors.Is(err, connectplugin.ErrHostNotTrusted) || !strings.Contains(err.Error(), "write https://") {
 		t.Errorf("%v", err)
+	}
+}
+
+// A plugin that runs when its host comes back with another authority stays, says why, and is back when its credentials
+// were written again; one that starts then ends.
+func TestAudit_USE24_ARunningPluginOutlivesAnotherAuthority(t *testing.T) {
+	t.Parallel()
+	reserved := hosttest.Listen(t)
+	addr, dir := reserved.Addr().String(), filepath.Join(t.TempDir(), "provider")
+	_ = reserved.Close()
+	serve := func(authority *connectplugin.Authority) (host *connectplugin.Host, stop func()) {
+		host, err := connectplugin.NewHost(&connectplugin.ServeConfig{
+			Addr: addr, Authority: authority, Policy: policy(), Logger: hosttest.Logger(t), GracefulShutdownTimeout: time.Second,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		served := make(chan error, 1)
+		go func() { served <- host.ListenAndServe(ctx) }()
+		hosttest.Eventually(t, "the host serves", func() bool { return host.Addr() != "" })
+		return host, func() { cancel(); <-served }
+	}
+	config := func(log *journal) *connectplugin.PluginServerConfig {
+		creds, err := connectplugin.LoadCredentials(connectplugin.CredentialsConfig{Dir: dir, Logger: log.logger()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &connectplugin.PluginServerConfig{Services: echoServices(), Client: connectplugin.ClientConfig{
+			HostURL: "https://" + addr, SelfID: "provider", Secret: hosttest.Secret, TLS: creds, Logger: log.logger(),
+		}}
+	}
+	former, next := hosttest.NewAuthority(t), hosttest.NewAuthority(t)
+	if err := former.WriteCredentials(dir, "provider"); err != nil {
+		t.Fatal(err)
+	}
+	host, stop := serve(former)
+	var log, fresh journal
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- connectplugin.ServePlugin(ctx, config(&log)) }()
+	isThere := func() bool { return len(host.Plugins()) == 1 }
+	hosttest.Eventually(t, "the plugin is there", isThere)
+	stop()
+	host, stop = serve(next)
+	defer stop()
+	hosttest.Eventually(t, "the plugin says why it does not come", func() bool { return log.warnings("no trust between this side and the host") > 0 })
+	if err := connectplugin.ServePlugin(ctx, config(&fresh)); !errors.Is(err, connectplugin.ErrHostNotTrusted) {
+		t.Errorf("one that starts now: %v", err)
+	}
+	if err := errors.Join(os.RemoveAll(dir), next.WriteCredentials(dir, "provider")); err != nil { // of a former authority
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { t.Log(log.buf.String()) })
+	hosttest.Eventually(t, "the plugin is back", isThere)
+	cancel()
+	if err := hosttest.Arrival(t, ended); err != nil {
+		t.Error(err)
 	}
 }
