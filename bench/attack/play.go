@@ -128,7 +128,8 @@ func (p *play) play(ctx context.Context, authority *connectplugin.Authority, k k
 		return r, err
 	}
 	if k.Who != kinds.Plugin {
-		return r, p.loud(ctx, s, k, p.lasts, &r)
+		err = p.loud(ctx, s, k, p.lasts, &r)
+		return r, err
 	}
 	other, err := p.open(ctx, authority, "")
 	if err != nil {
@@ -138,7 +139,8 @@ func (p *play) play(ctx context.Context, authority *connectplugin.Authority, k k
 	if err := other.rest(); err != nil {
 		return r, err
 	}
-	return r, p.turns(ctx, s, other, k, &r)
+	err = p.turns(ctx, s, other, k, &r)
+	return r, err
 }
 
 // turns plays an attack and its control in turns, each as often as the other, so that both see the
