@@ -96,8 +96,8 @@ func TestVerdict(t *testing.T) {
 	}
 }
 
-// TestRounds looks at what rounds are compared as: all calls of each side with all of the other, a round
-// with its own control, and every other control with the rest.
+// TestRounds looks at what rounds are compared as: all calls of each side with all of the other, an
+// interval in which that lies, and every other control with the rest.
 func TestRounds(t *testing.T) {
 	t.Parallel()
 	took := func(d time.Duration) turns { return turns{{times: []time.Duration{d, d}}} }
@@ -108,8 +108,27 @@ func TestRounds(t *testing.T) {
 	if n := len(r.loud.all().times); n != 8 {
 		t.Errorf("%d calls", n)
 	}
-	least, most := r.spread()
+	least, most := r.interval()
 	if r.worse() != 1.5 || least != 1 || most != 2 || r.floor() != 2 {
 		t.Errorf("worse %v, %v to %v, floor %v", r.worse(), least, most, r.floor())
+	}
+}
+
+// TestTurns looks at an attack that is played in turns with its control: as often, and one after the other.
+func TestTurns(t *testing.T) {
+	t.Parallel()
+	p := play{lasts: 2 * turn, dir: t.TempDir()}
+	authority, err := connectplugin.NewAuthority(connectplugin.AuthorityConfig{Dir: p.dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p.itself = range []bool{false, true} {
+		r, err := p.play(t.Context(), authority, kinds.Named("a bad plugin: health questions")[0])
+		if err != nil || len(r.loud) != 2 || len(r.control) != 2 || r.lasts != p.lasts || r.outcome.Sent == 0 {
+			t.Fatalf("%d turns beside %d of the control, %v of attack, %d sent: %v", len(r.loud), len(r.control), r.lasts, r.outcome.Sent, err)
+		}
+		if grew := r.memory > 0; grew == p.itself {
+			t.Errorf("the host that is compared by itself (%v) was looked at: %v", p.itself, grew)
+		}
 	}
 }

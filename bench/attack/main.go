@@ -1,14 +1,20 @@
 // Command attack attacks a host of its own in every way that package kinds knows, a few
-// seconds each, with an honest client beside it. It prints per attack when the attacker was
-// cut off, or that what it costs is bounded; what the host used; and what the honest client
+// seconds each, with four honest callers beside it. It prints per attack when the attacker was
+// cut off, or that what it costs is bounded; what the host used; and what the honest callers
 // noticed. It fails where an attacker was neither cut off nor bounded, and where an honest
 // call failed.
+//
+// A bad plugin takes turns with its control, in which another host is attacked in the same way:
+// programs outside use the same processor time, with as many threads and at the same moments. How
+// much worse the 99th percentile is comes with an interval, drawn from pairs of a turn and its
+// control; a few rounds make it narrow. With -itself the control stands on both sides: what
+// is printed then is what the comparison is worth on a machine.
 //
 // The host, the honest provider and the attacker are processes of their own, on loopback.
 //
 // Usage:
 //
-//	attack [-only TEXT] [-for 5s] [-rounds 1] [-defaults] [-list]
+//	attack [-only TEXT] [-for 5s] [-rounds 1] [-itself] [-defaults] [-list]
 package main
 
 import (
@@ -60,6 +66,7 @@ func run(ctx context.Context) error {
 	flag.StringVar(&p.addr, "addr", "", "of the host, on loopback")
 	flag.StringVar(&p.profile, "profile", "", "write profiles of the host during the last attack to this file, with .cpu and .heap after it")
 	flag.IntVar(&p.rounds, "rounds", 1, "how often each attack is played; what is measured is of all of them")
+	flag.BoolVar(&p.itself, "itself", false, "play the control twice and compare it with itself: what a bad plugin is compared by")
 	flag.BoolVar(&p.defaults, "defaults", false, "a host with the default limits, not those of a small machine")
 	flag.Parse()
 	switch {

@@ -26,7 +26,7 @@ func TestAudit_ATK14_WhatABadPluginMakesAHostKeep(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := p.open(t.Context(), authority)
+	s, err := p.open(t.Context(), authority, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,7 +40,7 @@ func TestAudit_ATK14_WhatABadPluginMakesAHostKeep(t *testing.T) {
 	}
 	_, before := live()
 	k := kinds.Named("a bad plugin: downloads on 64")[0]
-	attacker, err := stage.Start(t.Context(), roleAttacker, "-dir", p.dir, "-addr", p.addr, "-only", k.Who+": "+k.Name, "-for", p.lasts.String())
+	attacker, err := stage.Start(t.Context(), roleAttacker, "-dir", p.dir, "-addr", s.addr, "-only", k.Who+": "+k.Name, "-for", p.lasts.String())
 	if err != nil {
 		t.Fatal(err)
 	}

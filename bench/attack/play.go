@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -14,8 +15,10 @@ import (
 )
 
 const (
-	quiet = time.Second          // how long the probe calls before the attack
-	pause = 4 * time.Millisecond // of the probe, from call to call
+	quiet = time.Second             // how long the probes call before the attack
+	turn  = 1250 * time.Millisecond // of an attack, or of its control
+
+	settling = 100 * time.Millisecond // between turns
 )
 
 // play is a run of the command, or what one of its processes is told.
@@ -29,6 +32,7 @@ type play struct {
 	profile string
 
 	defaults bool // of the limits
+	itself   bool // the control is compared with itself
 }
 
 func (p *play) list(w io.Writer) error {
@@ -71,38 +75,34 @@ func (p *play) all(ctx context.Context, w io.Writer) error {
 	return t.end()
 }
 
-// scene is a host with an honest provider and an honest caller.
+// scene is a host with an honest provider and honest callers.
 type scene struct {
+	addr           string
 	host, provider *stage.Process
-	probe          *stage.Caller
+	probes         probes
 }
 
-func (p *play) open(ctx context.Context, authority *connectplugin.Authority) (s *scene, err error) {
+func (p *play) open(ctx context.Context, authority *connectplugin.Authority, profile string) (s *scene, err error) {
 	s = &scene{}
 	defer func() {
 		if err != nil {
 			s.close(ctx)
 		}
 	}()
-	s.host, err = stage.Start(ctx, roleHost, "-dir", p.dir, "-profile", p.profile, "-defaults="+strconv.FormatBool(p.defaults))
+	s.host, err = stage.Start(ctx, roleHost, "-dir", p.dir, "-profile", profile, "-defaults="+strconv.FormatBool(p.defaults))
 	if err != nil {
 		return s, err
 	}
-	p.addr = s.host.Said
-	if s.provider, err = stage.Start(ctx, roleProvider, "-dir", p.dir, "-addr", p.addr); err != nil {
+	s.addr = s.host.Said
+	if s.provider, err = stage.Start(ctx, roleProvider, "-dir", p.dir, "-addr", s.addr); err != nil {
 		return s, err
 	}
-	s.probe, err = stage.Connect(ctx, authority, p.addr, stage.Probe, stage.Echo)
-	if err == nil {
-		err = s.probe.Await(ctx)
-	}
+	s.probes, err = connect(ctx, authority, s.addr)
 	return s, err
 }
 
 func (s *scene) close(ctx context.Context) {
-	if s.probe != nil {
-		s.probe.Close(ctx)
-	}
+	s.probes.close(ctx)
 	for _, p := range []*stage.Process{s.provider, s.host} {
 		if p != nil {
 			p.Kill()
@@ -110,69 +110,102 @@ func (s *scene) close(ctx context.Context) {
 	}
 }
 
-// play plays one attack on a host that is new. Whether the control comes before it or after
-// alternates, so that rounds see what the machine does meanwhile alike.
+// play plays one attack on a host that is new.
 func (p *play) play(ctx context.Context, authority *connectplugin.Authority, k kinds.Kind) (r row, err error) {
-	r = row{kind: k, lasts: p.lasts, most: mostMemory}
+	r = row{kind: k, most: mostMemory}
 	if p.defaults {
 		r.most = mostByRule
 	}
-	s, err := p.open(ctx, authority)
+	s, err := p.open(ctx, authority, p.profile)
 	if err != nil {
 		return r, err
 	}
 	defer s.close(ctx)
 	if p.round == 0 {
-		r.quiet = s.measure(ctx, quiet)
+		r.quiet = s.probes.measure(ctx, quiet)
 	}
-	controlled := k.Who == kinds.Plugin
-	if controlled && p.round%2 == 1 {
-		if err := p.control(ctx, authority, s, k, &r); err != nil {
-			return r, err
-		}
-	}
-	if err := p.loud(ctx, s, k, &r); err != nil {
+	if err := s.rest(); err != nil {
 		return r, err
 	}
-	if controlled && p.round%2 == 0 {
-		err = p.control(ctx, authority, s, k, &r)
+	if k.Who != kinds.Plugin {
+		err = p.loud(ctx, s, k, p.lasts, &r)
+		return r, err
 	}
+	other, err := p.open(ctx, authority, "")
+	if err != nil {
+		return r, err
+	}
+	defer other.close(ctx)
+	if err := other.rest(); err != nil {
+		return r, err
+	}
+	err = p.turns(ctx, s, other, k, &r)
 	return r, err
 }
 
-// loud has the probe call while its own host is attacked.
-func (p *play) loud(ctx context.Context, s *scene, k kinds.Kind, r *row) error {
-	if err := s.rest(); err != nil {
-		return err
+// turns plays an attack and its control in turns, each as often as the other, so that both see the
+// same machine. Which comes first alternates.
+func (p *play) turns(ctx context.Context, s, other *scene, k kinds.Kind, r *row) error {
+	n := max(1, int(p.lasts/turn))
+	for i := range n {
+		does := []func(context.Context) error{
+			func(ctx context.Context) error { return p.loud(ctx, s, k, p.lasts/time.Duration(n), r) },
+			func(ctx context.Context) error { return p.control(ctx, s, other, k, p.lasts/time.Duration(n), r) },
+		}
+		if p.itself {
+			does[0] = func(ctx context.Context) error { return p.again(ctx, s, other, k, p.lasts/time.Duration(n), r) }
+		}
+		if (p.round+i)%2 == 1 {
+			slices.Reverse(does)
+		}
+		for _, do := range does {
+			settle(ctx) // what the turn before left
+			if err := do(ctx); err != nil {
+				return err
+			}
+		}
 	}
+	return nil
+}
+
+// settle waits a little.
+func settle(ctx context.Context) {
+	t := time.NewTimer(settling)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// loud has the probes call while their own host is attacked.
+func (p *play) loud(ctx context.Context, s *scene, k kinds.Kind, lasts time.Duration, r *row) error {
 	begun, err := s.usage()
 	if err != nil {
 		return err
 	}
 	watch := s.host.Watch(ctx)
-	played, err := p.attack(ctx, s, s, k)
-	r.memory = watch() - begun[0].Resident
-	r.loud, r.outcome, r.host, r.used = turns{played.probed}, played.outcome, played.host, played.used
+	played, err := p.attack(ctx, s, s, k, lasts)
+	if r.before == 0 {
+		r.before = begun[0].Resident
+	}
+	r.attacked(played, watch()-r.before, lasts)
 	return err
 }
 
-// control has the probe call while programs outside use as much of the processors as the attack
-// did, at the same moments and with as many threads: a host of its own is attacked in the same way.
-func (p *play) control(ctx context.Context, authority *connectplugin.Authority, s *scene, k kinds.Kind, r *row) error {
-	elsewhere := *p
-	elsewhere.profile = ""
-	other, err := elsewhere.open(ctx, authority)
-	if err != nil {
-		return err
-	}
-	defer other.close(ctx)
-	for _, rests := range []*scene{s, other} {
-		if err := rests.rest(); err != nil {
-			return err
-		}
-	}
-	played, err := elsewhere.attack(ctx, s, other, k)
-	r.control, r.elsewhere = turns{played.probed}, played.used
+// control has the probes call while programs outside use as much of the processors as the attack
+// did, at the same moments and with as many threads: another host is attacked in the same way.
+func (p *play) control(ctx context.Context, s, other *scene, k kinds.Kind, lasts time.Duration, r *row) error {
+	played, err := p.attack(ctx, s, other, k, lasts)
+	r.control = append(r.control, played.probed)
+	r.elsewhere += played.used
+	return err
+}
+
+// again is control in place of loud.
+func (p *play) again(ctx context.Context, s, other *scene, k kinds.Kind, lasts time.Duration, r *row) error {
+	played, err := p.attack(ctx, s, other, k, lasts)
+	r.attacked(played, 0, lasts)
 	return err
 }
 
@@ -184,13 +217,13 @@ type played struct {
 	used    time.Duration // and everybody who took part
 }
 
-// attack has a host attacked while the probe of a scene calls, which may be that of another one.
-func (p *play) attack(ctx context.Context, s, attacked *scene, k kinds.Kind) (r played, err error) {
+// attack has a host attacked while the probes of a scene call, which may be those of another one.
+func (p *play) attack(ctx context.Context, s, attacked *scene, k kinds.Kind, lasts time.Duration) (r played, err error) {
 	scenes := []*scene{s}
 	if attacked != s {
 		scenes = append(scenes, attacked)
 	}
-	attacker, err := stage.Start(ctx, roleAttacker, "-dir", p.dir, "-addr", p.addr, "-only", k.Who+": "+k.Name, "-for", p.lasts.String())
+	attacker, err := stage.Start(ctx, roleAttacker, "-dir", p.dir, "-addr", attacked.addr, "-only", k.Who+": "+k.Name, "-for", lasts.String())
 	if err != nil {
 		return r, err
 	}
@@ -199,12 +232,12 @@ func (p *play) attack(ctx context.Context, s, attacked *scene, k kinds.Kind) (r 
 		attacker.Kill()
 		return r, err
 	}
-	if p.profile != "" {
+	if p.profile != "" && attacked == s {
 		var on bool
 		_ = s.host.Ask(stage.WordProfile, &on)
 		defer func() { _ = s.host.Ask(stage.WordProfile, &on) }()
 	}
-	r.probed = s.measure(ctx, p.lasts)
+	r.probed = s.probes.measure(ctx, lasts)
 	if err := attacker.Hear(&r.outcome); err != nil {
 		attacker.Kill()
 		return r, err
@@ -248,13 +281,4 @@ func (s *scene) usage() (u [2]stage.Usage, err error) {
 		}
 	}
 	return u, nil
-}
-
-// measure has the probe call for a time.
-func (s *scene) measure(ctx context.Context, d time.Duration) probed {
-	ctx, cancel := context.WithTimeout(ctx, d)
-	defer cancel()
-	var p probed
-	p.times, p.failed, p.last = s.probe.Probe(ctx, pause)
-	return p
 }

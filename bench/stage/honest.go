@@ -179,24 +179,27 @@ func (c *Caller) Call(ctx context.Context) error {
 	return nil
 }
 
-// Probe calls again and again, with a pause between, and returns how long the calls took
-// and why the last one failed of those that did.
-func (c *Caller) Probe(ctx context.Context, pause time.Duration) (took Times, failed int, last error) {
+// Answer is what came of a call.
+type Answer struct {
+	At   time.Time // of the call
+	Took time.Duration
+	Err  error
+}
+
+// Probe calls again and again, with a pause between, and returns what came of it.
+func (c *Caller) Probe(ctx context.Context, pause time.Duration) (all []Answer) {
 	tick := time.NewTicker(pause)
 	defer tick.Stop()
 	for ctx.Err() == nil {
 		begun := time.Now()
 		err := c.Call(context.WithoutCancel(ctx))
-		took = append(took, time.Since(begun))
-		if err != nil {
-			failed, last = failed+1, err
-		}
+		all = append(all, Answer{At: begun, Took: time.Since(begun), Err: err})
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 		}
 	}
-	return took, failed, last
+	return all
 }
 
 // Await calls until a call is answered.

@@ -107,7 +107,8 @@ func (in *intake) wait(cut bool, gone <-chan struct{}) {
 	}
 	t := time.NewTimer(max(breath, time.Duration((in.taken/atOnce()-1)*float64(breath))))
 	defer t.Stop()
-	for in.fullLocked(cut) && in.waitLocked(t.C, gone) {
+	for waiting := true; waiting && in.fullLocked(cut); {
+		waiting = in.waitLocked(t.C, gone)
 	}
 	in.tellLocked() // others that wait
 }

@@ -212,9 +212,13 @@ func (l *Listener) accept() {
 			_ = c.Close()
 			return
 		}
-		s := l.admit(c)
+		s, known := l.admit(c), directly(c) != nil
+		if known && !l.place(s) { // who comes too fast is not worth a goroutine
+			_ = c.Close()
+			continue
+		}
 		l.tasks.Go(func() {
-			if !l.place(s) {
+			if !known && !l.place(s) {
 				_ = c.Close()
 				return
 			}

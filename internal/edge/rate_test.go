@@ -4,7 +4,9 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -132,4 +134,35 @@ func (c *crowded) all() []error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.Clone(c.met)
+}
+
+// Who comes too fast is refused where connections are accepted, if its address is known: a goroutine
+// for each would stand in front of what others ask.
+func TestAudit_ATK14_WhoComesTooFastGetsNoGoroutine(t *testing.T) {
+	t.Parallel()
+	below, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	where := make(chan string, 1)
+	l := edge.Listen(below, edge.Config{
+		PerSecond: 1e-9, MaxConnections: 10, MaxPerAddress: 10, Silence: time.Hour,
+		Key: func(a net.Addr) string { return a.String() },
+		Refused: func(net.Addr, error) {
+			stack := make([]byte, 16<<10)
+			where <- string(stack[:runtime.Stack(stack, false)])
+		},
+	})
+	defer l.End()
+	c, err := new(net.Dialer).DialContext(t.Context(), "tcp", below.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	if at := <-where; !strings.Contains(at, "(*Listener).accept(") {
+		t.Errorf("it was refused in a goroutine of its own:\n%s", at)
+	}
+	if l.Len() != 0 {
+		t.Errorf("%d connections are left", l.Len())
+	}
 }

@@ -73,7 +73,7 @@ func TestListener_AHandshakeHasItsTimeAndNoMore(t *testing.T) {
 						}
 					}
 				})
-				if err := <-refused; !errors.Is(err, context.DeadlineExceeded) || time.Since(began) != limit {
+				if err := <-refused; !errors.Is(err, edge.ErrSlow) || time.Since(began) != limit {
 					t.Errorf("refused after %v: %v", time.Since(began), err)
 				}
 				_ = c.Close()

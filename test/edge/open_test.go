@@ -224,8 +224,9 @@ func TestAudit_ATK14_RequestsThatBeginKeepNobodyWaiting(t *testing.T) {
 			}))
 		}
 		begun := time.Now()
-		if _, failed := conn.Write(out.Bytes()); errors.Join(err, failed) != nil {
-			t.Fatal(err, failed)
+		_, failed := conn.Write(out.Bytes())
+		if err := errors.Join(err, failed); err != nil {
+			t.Fatal(err)
 		}
 		for answered := 0; answered < asked; {
 			frame, err := f.ReadFrame()

@@ -113,9 +113,10 @@ func (c *conn) take(f *http2.MetaHeadersFrame) {
 	}
 }
 
-// close ends the connection and waits for its reader.
+// close ends the connection and waits for its reader. It says no goodbye, which a host that does
+// not read would have it wait for.
 func (c *conn) close() {
-	_ = c.tls.Close()
+	_ = c.tls.NetConn().Close()
 	c.reading.Wait()
 }
 
