@@ -1,0 +1,81 @@
+package edge
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"runtime/debug"
+	"slices"
+	"time"
+)
+
+// plaintextRecords are how requests of HTTP/1 begin, as long as the header of a record.
+var plaintextRecords = []string{"GET /", "HEAD ", "POST ", "PUT /", "OPTIO"}
+
+// Who begins HTTP/2 in plaintext (RFC 9113, section 3.4) is told that this is TLS by an alert:
+// protocol_version (RFC 8446, section 6).
+const (
+	plaintextHTTP2 = "PRI *"
+	alertVersion   = "\x15\x03\x03\x00\x02\x02\x46"
+)
+
+// answerPlaintext tells who speaks HTTP in plaintext so, in words that it understands.
+func answerPlaintext(err error) {
+	record, ok := errors.AsType[tls.RecordHeaderError](err)
+	if !ok || record.Conn == nil {
+		return
+	}
+	_ = record.Conn.SetWriteDeadline(time.Now().Add(parting))
+	switch begins := string(record.RecordHeader[:]); {
+	case begins == plaintextHTTP2:
+		_, _ = io.WriteString(record.Conn, alertVersion)
+		return
+	case !slices.Contains(plaintextRecords, begins):
+		return
+	}
+	_, _ = io.WriteString(record.Conn, "HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n"+
+		"This server speaks HTTP/2 over TLS: write https:// instead of http://.\n")
+}
+
+// PanicError is the error of a TLS handshake in which a function of the configuration panicked, such as
+// GetCertificate. Only that connection ends, as with net/http.
+type PanicError struct {
+	Value any
+	Stack []byte
+}
+
+func (p *PanicError) Error() string { return fmt.Sprintf("panic in the TLS handshake: %v", p.Value) }
+
+// agree agrees on TLS with a peer.
+func agree(ctx context.Context, conn *tls.Conn) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = &PanicError{Value: p, Stack: debug.Stack()}
+		}
+	}()
+	return conn.HandshakeContext(ctx) //nolint:wrapcheck // the listener's owner says what it means
+}
+
+func (l *Listener) secure(ctx context.Context, raw *audible) (*tls.Conn, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	raw.limit = newLimit(l.cfg.HandshakeTimeout, func() { cancel(context.DeadlineExceeded) })
+	defer raw.limit.end()
+	conn := tls.Server(raw, l.cfg.TLS)
+	err := agree(ctx, conn)
+	raw.rest()
+	raw.turns = nil
+	if err != nil && errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
+		return nil, ErrSlow
+	}
+	if err != nil {
+		return nil, cmp.Or(context.Cause(ctx), err)
+	}
+	if conn.ConnectionState().NegotiatedProtocol != "h2" {
+		return nil, errNoHTTP2
+	}
+	return conn, nil
+}
