@@ -534,3 +534,17 @@ func TestAudit_USE34_AClientWithoutALaterCertificateKeepsItsConnection(t *testin
 		t.Error("it does not show the certificate that it has by now")
 	}
 }
+
+// That a host does not take a certificate in TLS ends no watch: it is renewed. What it answers does.
+func TestAudit_USE34_TLSRefusesNoWatch(t *testing.T) {
+	t.Parallel()
+	alert := &net.OpError{Op: remoteError, Err: errors.New("tls: expired certificate")}
+	for err, want := range map[error]bool{
+		refusedInTLS(alert, alert): false, ErrHandshakeRefused: true, errorf(connect.CodeNotFound, "unknown"): true,
+		errorf(connect.CodeUnavailable, "away"): false,
+	} {
+		if got := refusedWatch(err); got != want {
+			t.Errorf("%v is a refusal: %t", err, got)
+		}
+	}
+}

@@ -329,6 +329,7 @@ func (c *ServeConfig) settings() *settings {
 		serverMetadata:  announced(c.ServerMetadata),
 		passed:          c.PassMetadata,
 		handshake:       c.HandshakeAuth, authority: c.Authority, serverTLS: c.TLS, pluginTLS: c.PluginTLS, allowInsecure: c.AllowInsecure,
+		hosts: c.Hosts,
 		rules: compilePolicy(c.Policy, c.Authority != nil), observer: c.Observer,
 		audit: &auditor{sink: c.Audit, log: c.Logger}, log: c.Logger, configured: c.configured, vigil: certs.NewVigil(c.Logger),
 	}

@@ -431,6 +431,7 @@ type settings struct {
 	authority              *Authority  // may be nil
 	serverTLS              *tls.Config // as configured; nil in plaintext and where the authority makes it
 	pluginTLS              *tls.Config // may be nil
+	hosts                  []string    // as configured
 	allowInsecure          bool
 	chain                  *authChain   // nil without auth providers
 	rules                  *policy.Book // to begin with

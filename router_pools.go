@@ -316,7 +316,7 @@ func newPluginDialer(cfg *settings, serverTLS *tls.Config) (*pluginDialer, error
 	if base == nil {
 		base = &tls.Config{
 			Certificates:         serverTLS.Certificates,
-			GetClientCertificate: clientCertificate(serverTLS),
+			GetClientCertificate: clientCertificate(serverTLS, cfg.hosts),
 			RootCAs:              serverTLS.ClientCAs,
 			MinVersion:           tls.VersionTLS13,
 		}
@@ -343,19 +343,6 @@ func standaloneDialer(cfg *settings) (*pluginDialer, error) {
 		}
 	}
 	return newPluginDialer(cfg, served)
-}
-
-// clientCertificate returns how the host shows its server's certificate to plugins, nil
-// where Certificates says it.
-func clientCertificate(serverTLS *tls.Config) func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-	if serverTLS.GetClientCertificate != nil || serverTLS.GetCertificate == nil || len(serverTLS.Certificates) > 0 {
-		return serverTLS.GetClientCertificate
-	}
-	return func(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
-		return serverTLS.GetCertificate(&tls.ClientHelloInfo{
-			SupportedVersions: []uint16{request.Version}, SignatureSchemes: request.SignatureSchemes,
-		})
-	}
 }
 
 // mustProve reports whether a plugin has to show that it is the one that answers at an

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"runtime"
 	"slices"
 
@@ -182,6 +183,32 @@ func hardenTLS(cfg *tls.Config) (*tls.Config, error) {
 	}
 
 	return hardened, nil
+}
+
+// clientCertificate returns how the host shows its server's certificate to plugins, nil
+// where Certificates says it. A source that has none without a name, as ACME managers do, is asked
+// for the names of the host.
+func clientCertificate(serverTLS *tls.Config, names []string) func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+	if serverTLS.GetClientCertificate != nil || serverTLS.GetCertificate == nil || len(serverTLS.Certificates) > 0 {
+		return serverTLS.GetClientCertificate
+	}
+	return func(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		ask := func(name string) (*tls.Certificate, error) {
+			return serverTLS.GetCertificate(&tls.ClientHelloInfo{
+				ServerName: name, SupportedVersions: []uint16{request.Version}, SignatureSchemes: request.SignatureSchemes,
+			})
+		}
+		cert, err := ask("")
+		for _, name := range names {
+			if err == nil && cert != nil {
+				break
+			}
+			if net.ParseIP(name) == nil { // TLS asks for no address
+				cert, err = ask(name)
+			}
+		}
+		return cert, err
+	}
 }
 
 // errNoClientCertificate says that a source of certificates had none, neither an empty one.

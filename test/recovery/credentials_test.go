@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -309,5 +310,30 @@ func TestAudit_USE34_AClientHasTheWrongCertificateForAWhile(t *testing.T) {
 				t.Errorf("its watch ended: %v; it says %s", err, log.buf.String())
 			}
 		})
+	}
+}
+
+// A host whose source of certificates needs a name calls plugins with the certificate of one of its own.
+func TestAudit_USE29_ASourceThatNeedsANameHasOneForPlugins(t *testing.T) {
+	t.Parallel()
+	host := start(t, func(c *connectplugin.ServeConfig) {
+		own, err := c.Authority.HostTLS("localhost")
+		if err != nil {
+			t.Fatal(err)
+		}
+		good := own.GetCertificate
+		own.GetClientCertificate = nil
+		own.GetCertificate = func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			if h.ServerName != "localhost" {
+				return nil, errors.New("missing server name")
+			}
+			return good(h)
+		}
+		c.TLS, c.Hosts = own, []string{"127.0.0.1", "elsewhere.example", "localhost"}
+	})
+	host.URL = strings.Replace(host.URL, "127.0.0.1", "localhost", 1)
+	provide(t, host)
+	if err := once(t.Context(), service(t, caller(t, host))); err != nil {
+		t.Errorf("%v", err)
 	}
 }
