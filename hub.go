@@ -271,7 +271,8 @@ func (h *hub) auditEvent(ctx context.Context, e AuditEvent) {
 func (h *hub) auditChange(id *tokenstore.Identity, e AuditEvent) {
 	l := &h.settings().limits
 	rate := Rate{RequestsPerSecond: l.HandshakesPerSecond, Burst: max(l.HandshakeBurst, l.ChangeBurst)}
-	if h.spend(callerBudget("changed:", id, rate)) || h.recurring.Note(recurrence{kind: e.Kind, peer: e.Peer, runtimeID: e.RuntimeID, selfID: e.SelfID}) {
+	what := recurrence{kind: e.Kind, peer: e.Peer, runtimeID: e.RuntimeID, selfID: e.SelfID}
+	if h.spend(callerBudget("changed:", id, rate)) || h.recurring.Note(what) {
 		h.audit(e)
 	}
 }

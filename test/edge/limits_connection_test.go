@@ -105,41 +105,80 @@ func ended(t *testing.T, r *rig) {
 	}
 }
 
+// sooner demands that something comes before the default of its field would bring it.
+func sooner(t *testing.T, than time.Duration, do func()) {
+	t.Helper()
+	begun := time.Now()
+	do()
+	if took := time.Since(begun); took >= than {
+		t.Errorf("it took %v, as with the default", took)
+	}
+}
+
+// later demands that something comes no sooner than its field says, which is after the default.
+func later(t *testing.T, than time.Duration, do func()) {
+	t.Helper()
+	begun := time.Now()
+	do()
+	if took := time.Since(begun); took < than {
+		t.Errorf("it took %v, as with the default", took)
+	}
+}
+
+// Defaults that are shorter than a test waits, and more than those that are short.
+const (
+	shortDefault = 10 * time.Second
+	longDefault  = 30 * time.Second
+	moreThanThat = 11 * time.Second
+)
+
 // timeBounds are those of time.
 func timeBounds() map[string]bound {
 	const soon = 2 * hosttest.Moment
 	return map[string]bound{
-		"ReadHeaderTimeout": {func(l *connectplugin.Limits) { l.ReadHeaderTimeout = 3 * time.Second }, func(t *testing.T, r *rig) {
+		"ReadHeaderTimeout": {func(l *connectplugin.Limits) { l.ReadHeaderTimeout = moreThanThat }, func(t *testing.T, r *rig) {
 			t.Helper()
-			c, err := net.Dial("tcp", r.Addr())
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer func() { _ = c.Close() }()
-			_ = c.SetReadDeadline(time.Now().Add(hosttest.Wait))
-			if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, context.DeadlineExceeded) {
-				t.Errorf("who says no word: %v", err)
-			}
+			later(t, moreThanThat, func() {
+				c, err := net.Dial("tcp", r.Addr())
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer func() { _ = c.Close() }()
+				_ = c.SetReadDeadline(time.Now().Add(hosttest.Wait))
+				if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("who says no word: %v", err)
+				}
+			})
 		}},
-		"BodyTimeout": {func(l *connectplugin.Limits) { l.BodyTimeout = soon }, func(t *testing.T, r *rig) {
+		"BodyTimeout": {func(l *connectplugin.Limits) { l.BodyTimeout = moreThanThat }, func(t *testing.T, r *rig) {
 			t.Helper()
-			s := stick(t, r.Stranger(t), r.URL+handshakeProc, http.Header{"Content-Type": {"application/proto"}}, []byte{1})
-			if answer := hosttest.Arrival(t, s.answer); !says(answer, connect.CodeDeadlineExceeded) {
-				t.Error(answer)
-			}
+			later(t, moreThanThat, func() {
+				s := stick(t, r.Stranger(t), r.URL+handshakeProc, http.Header{"Content-Type": {"application/proto"}}, []byte{1})
+				if answer := hosttest.Arrival(t, s.answer); !says(answer, connect.CodeDeadlineExceeded) {
+					t.Error(answer)
+				}
+			})
 		}},
-		"IdleTimeout":       {func(l *connectplugin.Limits) { l.IdleTimeout = soon }, ended},
-		"KeepAliveInterval": {func(l *connectplugin.Limits) { l.KeepAliveInterval = soon }, pinged},
-		"KeepAliveTimeout":  {func(l *connectplugin.Limits) { l.KeepAliveTimeout, l.KeepAliveInterval = soon, soon }, ended},
+		"IdleTimeout": {func(l *connectplugin.Limits) { l.IdleTimeout = soon }, ended},
+		"KeepAliveInterval": {func(l *connectplugin.Limits) { l.KeepAliveInterval = soon }, func(t *testing.T, r *rig) {
+			t.Helper()
+			sooner(t, longDefault, func() { pinged(t, r) })
+		}},
+		"KeepAliveTimeout": {func(l *connectplugin.Limits) { l.KeepAliveTimeout, l.KeepAliveInterval = soon, soon }, func(t *testing.T, r *rig) {
+			t.Helper()
+			sooner(t, shortDefault, func() { ended(t, r) })
+		}},
 		"CallTimeout": {func(l *connectplugin.Limits) { l.CallTimeout = 3 * time.Second }, func(t *testing.T, _ *rig) {
 			t.Helper()
 			r := newRig(t, func(l *connectplugin.Limits) { l.CallTimeout = 3 * time.Second }, func(c *connectplugin.ServeConfig) {
 				c.Interceptors = append(c.Interceptors, connect.UnaryInterceptorFunc(blocking))
 			})
 			c := r.Enrol(t, "registrar", nil)
-			if _, err := healthCheck(t, r, c); connect.CodeOf(err) != connect.CodeDeadlineExceeded {
-				t.Error(err)
-			}
+			sooner(t, longDefault, func() {
+				if _, err := healthCheck(t, r, c); connect.CodeOf(err) != connect.CodeDeadlineExceeded {
+					t.Error(err)
+				}
+			})
 		}},
 		"StreamIdleTimeout": {func(l *connectplugin.Limits) { l.StreamIdleTimeout = time.Second }, func(t *testing.T, r *rig) {
 			t.Helper()
@@ -155,8 +194,14 @@ func timeBounds() map[string]bound {
 				t.Error(err)
 			}
 		}},
-		"DialTimeout":  {func(l *connectplugin.Limits) { l.DialTimeout = time.Second }, reachDial},
-		"WriteTimeout": {func(l *connectplugin.Limits) { l.WriteTimeout = time.Second }, reachWrite},
+		"DialTimeout": {func(l *connectplugin.Limits) { l.DialTimeout = moreThanThat }, func(t *testing.T, r *rig) {
+			t.Helper()
+			later(t, moreThanThat, func() { reachDial(t, r) })
+		}},
+		"WriteTimeout": {func(l *connectplugin.Limits) { l.WriteTimeout = time.Second }, func(t *testing.T, r *rig) {
+			t.Helper()
+			sooner(t, longDefault, func() { reachWrite(t, r) })
+		}},
 		"CertificateOvertime": {func(l *connectplugin.Limits) { l.CertificateOvertime = time.Second }, func(t *testing.T, _ *rig) {
 			t.Helper()
 			reachOvertime(t)

@@ -237,7 +237,14 @@ func messageBounds() map[string]bound {
 		}},
 		"MaxDecompressionRatio": {func(l *connectplugin.Limits) { l.MaxDecompressionRatio = 2 }, func(t *testing.T, r *rig) {
 			t.Helper()
-			sizes(t, r, 600<<10, connect.WithSendGzip())
+			place, size := r.call(t)["host plugin"], 1200<<10 // what has no bound but that, and some more
+			req := connect.NewRequest(&echo.Text{Value: shrinking(size)})
+			maps.Copy(req.Header(), place.Header)
+			_, err := echo.NewClient(echo.At(place.URL, r.caller.HTTPClient()), echo.Unary, connect.WithSendGzip()).CallUnary(t.Context(), req)
+			if connect.CodeOf(err) != connect.CodeResourceExhausted {
+				t.Errorf("a message that shrinks to a tenth: %v", err)
+			}
+			meets(t, connect.CodeResourceExhausted, func(i int) error { return say(t, r, i*600<<10, connect.WithSendGzip()) })
 		}},
 		"MaxHandshakeBytes": {func(l *connectplugin.Limits) { l.MaxHandshakeBytes = low }, func(t *testing.T, r *rig) {
 			t.Helper()
@@ -251,6 +258,18 @@ func messageBounds() map[string]bound {
 		"MaxOpenCallsPerIdentity":   {func(l *connectplugin.Limits) { l.MaxOpenCallsPerIdentity = 3 }, reachOpenCalls},
 		"MaxUnreadBytesPerIdentity": {func(l *connectplugin.Limits) { l.MaxUnreadBytesPerIdentity = 1 }, reachUnread},
 	}
+}
+
+// shrinking is a text that gzip shrinks to a tenth, about.
+func shrinking(size int) string {
+	var b strings.Builder
+	for _, some := range noise(size / 20) {
+		fmt.Fprintf(&b, "%02x%s", some, strings.Repeat("a", 18))
+		if b.Len() >= size {
+			break
+		}
+	}
+	return b.String()
 }
 
 // longType has more bytes than the bound that is set here, and no more than a type may have.

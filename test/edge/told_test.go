@@ -354,7 +354,7 @@ func TestAudit_ATK14_TheLogSaysWhoseCertificateExpired(t *testing.T) {
 			hosttest.Eventually(t, "the log has it", func() bool { return strings.Contains(log.String(), "TLS failed") })
 			text := log.String()
 			if got := strings.Contains(text, "the certificate of"); got != tt.want || strings.Contains(text, "plugin\none") {
-				t.Errorf("whose it is is said %t, want %t: %s", got, tt.want, text)
+				t.Errorf("it says whose: %t, want %t: %s", got, tt.want, text)
 			}
 			if tt.want && !strings.Contains(text, "plugin") {
 				t.Error(text)
