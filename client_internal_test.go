@@ -9,8 +9,6 @@ import (
 	"log/slog"
 	"math"
 	"net"
-	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -22,9 +20,7 @@ import (
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
-	"github.com/masegraye/connect-plugin-go/internal/proxy"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
-	"github.com/masegraye/connect-plugin-go/internal/turns"
 )
 
 // However often those that stand by have it asked, a provider that seems to be dead is asked once a
@@ -402,81 +398,6 @@ func TestAudit_USE22_ATypeThatIsSharedAgainStaysShared(t *testing.T) {
 	}
 	if err := h.SetPolicy(&Policy{}); err != nil || len(h.registry.catalog.ByType("echo")) != 1 {
 		t.Errorf("where one may provide it: %v, %v", h.registry.catalog.ByType("echo"), err)
-	}
-}
-
-// The clients of a process connect to their hosts a few at a time: one has its turn before there is a connection, and until
-// the TLS handshake is over.
-func TestAudit_USE42_ClientsOfAProcessConnectAFewAtATime(t *testing.T) {
-	t.Parallel()
-	isFree := func(of *turns.Turns) bool {
-		ended, end := context.WithCancel(context.Background())
-		end()
-		free := of.Await(ended)
-		if free {
-			of.Give()
-		}
-		return free
-	}
-	s := httptest.NewUnstartedServer(http.NotFoundHandler())
-	s.EnableHTTP2 = true
-	s.StartTLS()
-	defer s.Close()
-	c, err := NewClient(ClientConfig{
-		HostURL: s.URL, SelfID: "a", TLS: &tls.Config{RootCAs: s.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs, MinVersion: tls.VersionTLS13},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = c.Close() }()
-	if c.connecting != connecting {
-		t.Error("a client does not share the turns of its process")
-	}
-	c.connecting = turns.New(1)
-	conn, err := c.dial(t.Context(), func(raw net.Conn) net.Conn {
-		if isFree(c.connecting) {
-			t.Error("a client connected without a turn")
-		}
-		return raw
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = conn.Close()
-	if !isFree(c.connecting) {
-		t.Error("a turn is taken after the handshake")
-	}
-}
-
-// All TLS handshakes of a process share its turns: those of its hosts, of their calls to plugins, and of its plugins.
-func TestAudit_USE42_HandshakesOfAProcessShareItsTurns(t *testing.T) {
-	t.Parallel()
-	authority, err := NewAuthority(AuthorityConfig{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	host, err := NewHost(&ServeConfig{Authority: authority, Policy: &Policy{Plugins: map[string]PluginPolicy{"a": {}}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = host.Shutdown(t.Context()) }()
-	id, _, err := host.hub.store.Issue(tokenstore.Request{SelfID: "a", Peer: "192.0.2.1"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	dialer, err := standaloneDialer(host.hub.settings())
-	if err != nil {
-		t.Fatal(err)
-	}
-	plugin := &pluginServer{cfg: &PluginServerConfig{}}
-	for name, got := range map[string]*turns.Process{
-		"of a host":            host.edgeConfig().Turns,
-		"of its calls":         dialer.config(host.hub, id, proxy.Endpoint{}).Turns,
-		"of a plugin's server": plugin.entryConfig(nil).Turns,
-	} {
-		if got != handshakes {
-			t.Errorf("handshakes %s do not wait for their turn in the process", name)
-		}
 	}
 }
 

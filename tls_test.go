@@ -6,12 +6,17 @@ import (
 	"crypto/x509"
 	"errors"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/masegraye/connect-plugin-go/internal/certs"
+	"github.com/masegraye/connect-plugin-go/internal/proxy"
+	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
+	"github.com/masegraye/connect-plugin-go/internal/turns"
 )
 
 // testPKI is an authority with one certificate for both roles.
@@ -412,5 +417,80 @@ func TestAudit_GAPPINNING_PinnedServerKey(t *testing.T) {
 	// A pin does not stand in for the certificate's verification.
 	if _, err := shakeHands(t, server, hardClient(t, other.client(), pin)); err == nil {
 		t.Error("pinned key, but unknown authority: accepted")
+	}
+}
+
+// The clients of a process connect to their hosts a few at a time: one has its turn before there is a connection, and until
+// the TLS handshake is over.
+func TestAudit_USE42_ClientsOfAProcessConnectAFewAtATime(t *testing.T) {
+	t.Parallel()
+	isFree := func(of *turns.Turns) bool {
+		ended, end := context.WithCancel(context.Background())
+		end()
+		free := of.Await(ended)
+		if free {
+			of.Give()
+		}
+		return free
+	}
+	s := httptest.NewUnstartedServer(http.NotFoundHandler())
+	s.EnableHTTP2 = true
+	s.StartTLS()
+	defer s.Close()
+	c, err := NewClient(ClientConfig{
+		HostURL: s.URL, SelfID: "a", TLS: &tls.Config{RootCAs: s.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs, MinVersion: tls.VersionTLS13},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	if c.connecting != connecting {
+		t.Error("a client does not share the turns of its process")
+	}
+	c.connecting = turns.New(1)
+	conn, err := c.dial(t.Context(), func(raw net.Conn) net.Conn {
+		if isFree(c.connecting) {
+			t.Error("a client connected without a turn")
+		}
+		return raw
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.Close()
+	if !isFree(c.connecting) {
+		t.Error("a turn is taken after the handshake")
+	}
+}
+
+// All TLS handshakes of a process share its turns: those of its hosts, of their calls to plugins, and of its plugins.
+func TestAudit_USE42_HandshakesOfAProcessShareItsTurns(t *testing.T) {
+	t.Parallel()
+	authority, err := NewAuthority(AuthorityConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	host, err := NewHost(&ServeConfig{Authority: authority, Policy: &Policy{Plugins: map[string]PluginPolicy{"a": {}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = host.Shutdown(t.Context()) }()
+	id, _, err := host.hub.store.Issue(tokenstore.Request{SelfID: "a", Peer: "192.0.2.1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dialer, err := standaloneDialer(host.hub.settings())
+	if err != nil {
+		t.Fatal(err)
+	}
+	plugin := &pluginServer{cfg: &PluginServerConfig{}}
+	for name, got := range map[string]*turns.Process{
+		"of a host":            host.edgeConfig().Turns,
+		"of its calls":         dialer.config(host.hub, id, proxy.Endpoint{}).Turns,
+		"of a plugin's server": plugin.entryConfig(nil).Turns,
+	} {
+		if got != handshakes {
+			t.Errorf("handshakes %s do not wait for their turn in the process", name)
+		}
 	}
 }
