@@ -243,6 +243,7 @@ const warnEvery = time.Minute
 type trustError struct {
 	text    string
 	refused bool // by the host
+	passing bool // it is of no certificate and of no name: another attempt may end otherwise
 	err     error
 }
 
@@ -258,7 +259,9 @@ func (e *trustError) Error() string {
 // show one of its own.
 func refusedInTLS(op *net.OpError, err error) error {
 	if alert := op.Err.Error(); strings.Contains(alert, internalError) || strings.Contains(alert, "unrecognized name") {
-		return &trustError{text: "the host cannot finish TLS: " + explainAlert(alert), err: op}
+		return &trustError{
+			text: "the host cannot finish TLS: " + explainAlert(alert), passing: strings.Contains(alert, internalError), err: op,
+		}
 	}
 	return &trustError{
 		text: "the host refuses this side in TLS: " + explainAlert(op.Err.Error()) +
@@ -272,6 +275,12 @@ func (e *trustError) Unwrap() []error {
 		return []error{ErrHostNotTrusted, ErrHandshakeRefused, e.err}
 	}
 	return []error{ErrHostNotTrusted, e.err}
+}
+
+// passing reports that TLS failed for a reason of the host's own, such as a source of certificates that is away.
+func passing(err error) bool {
+	trust, ok := errors.AsType[*trustError](err)
+	return ok && trust.passing
 }
 
 // explainLink says in words why there is no connection to the host, where that is a

@@ -61,7 +61,7 @@ func (c *Client) endError(ctx context.Context) error {
 
 // permanent reports that trying a handshake again is of no use.
 func permanent(err error) bool {
-	return err != nil && !errors.Is(err, errRenewing) && !errors.Is(err, errHostLost) && !undiscovered(err) && permanentCause(err)
+	return err != nil && !errors.Is(err, errRenewing) && !errors.Is(err, errHostLost) && !undiscovered(err) && !passing(err) && permanentCause(err)
 }
 
 func permanentCause(err error) bool {

@@ -233,6 +233,52 @@ func TestAudit_USE34_TheHostHasNoCertificateForAWhile(t *testing.T) {
 	}
 }
 
+// A plugin that starts in such a moment waits, and says why.
+func TestAudit_USE34_APluginStartsWhileTheHostHasNoCertificate(t *testing.T) {
+	t.Parallel()
+	w := newWhims(nil, nil)
+	host := start(t, func(c *connectplugin.ServeConfig) {
+		own, err := c.Authority.HostTLS("127.0.0.1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		good := own.GetCertificate
+		own.GetCertificate = func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			return w.or(func() (*tls.Certificate, error) { return good(h) })
+		}
+		c.TLS = own
+	})
+	w.be("error")
+	var log journal
+	connected := make(chan string, 1)
+	cfg := &connectplugin.PluginServerConfig{
+		Client: host.ClientConfig(t, "provider"), Services: echoServices(),
+		OnConnected: func(_ context.Context, c *connectplugin.Client) error { connected <- c.RuntimeID(); return nil },
+	}
+	var err error
+	if cfg.Client.TLS, err = host.Authority.PluginTLS("provider"); err != nil {
+		t.Fatal(err)
+	}
+	cfg.Client.Logger = log.logger()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- connectplugin.ServePlugin(ctx, cfg) }()
+	hosttest.Eventually(t, "the plugin says why it waits, or ends", func() bool {
+		return log.has("cannot finish TLS") || len(ended) > 0
+	})
+	w.be("")
+	select {
+	case <-connected:
+		cancel()
+	case err := <-ended:
+		t.Fatalf("it ended: %v", err)
+	}
+	if err := hosttest.Arrival(t, ended); err != nil {
+		t.Errorf("the end: %v", err)
+	}
+}
+
 // Where a source of certificates for clients stands in for that of the host's calls and has none, calls of
 // plugins fail, and not the host.
 func TestAudit_USE34_TheHostHasNoneToCallPluginsWith(t *testing.T) {
