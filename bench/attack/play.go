@@ -16,7 +16,7 @@ import (
 
 const (
 	quiet = time.Second             // how long the probes call before the attack
-	turn  = 1250 * time.Millisecond // of an attack, or of its control
+	turn  = 2500 * time.Millisecond // of an attack, or of its control
 
 	settling = 100 * time.Millisecond // between turns
 )
