@@ -372,7 +372,7 @@ func (b *CapabilityBroker) serveCapability(w http.ResponseWriter, r *http.Reques
 		}
 		defer release()
 	}
-	swellBounded(handler, b.home().settings().limits.swelling()).ServeHTTP(w, b.capabilityRequest(w, r))
+	swellBounded(handler, &b.home().settings().limits).ServeHTTP(w, b.capabilityRequest(w, r))
 }
 
 // capabilityRequest is the request as the capability sees it: without what

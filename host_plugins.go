@@ -70,7 +70,7 @@ func hostPluginRoute(name string, p Plugin, impl any, l Limits) (route, error) {
 	}
 	return route{
 		prefix: path, subject: name, identify: observed(hostPlugin(name).identify), reads: true,
-		next: http.MaxBytesHandler(swellBounded(handler, l.swelling()), l.MaxCallBytes),
+		next: http.MaxBytesHandler(swellBounded(handler, &l), l.MaxCallBytes),
 	}, nil
 }
 

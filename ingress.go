@@ -113,13 +113,16 @@ func exceeded(r *http.Request, err error) {
 
 // swellBounded keeps what a handler of the user's decompresses within bounds, which are not its
 // own to set: for who makes handlers with Connect has none without asking for them.
-func swellBounded(next http.Handler, bounds swell.Bounds) http.Handler {
+func swellBounded(next http.Handler, l *Limits) http.Handler {
+	bounds, most := l.swelling(), l.MaxCallBytes
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		guarded, err := swell.Guard(r, bounds, swellError)
 		if errors.Is(err, swell.ErrSwollen) {
 			exceeded(r, err)
 		}
 		switch {
+		case err == nil && guarded == r && r.ContentLength >= 0 && r.ContentLength <= most:
+			next.ServeHTTP(w, r) // it cannot be too large
 		case err == nil:
 			next.ServeHTTP(w, told(guarded))
 		case errors.Is(err, swell.ErrEncoding) && !errorWriter.IsSupported(r):

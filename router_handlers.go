@@ -45,9 +45,9 @@ type ownPlace struct {
 // memoryPlace is that of a handler in the host's own process.
 func memoryPlace(h *hub, handler http.Handler) *ownPlace {
 	return &ownPlace{name: memoryEndpoint, memory: true, open: func(d *pluginDialer) (*proxy.Provider, error) {
-		l := h.settings().limits
+		l := &h.settings().limits
 		return proxy.New(proxy.Config{
-			Handler: swellBounded(handler, l.swelling()), MaxBody: l.MaxCallBytes, CallIdle: l.StreamIdleTimeout,
+			Handler: swellBounded(handler, l), MaxBody: l.MaxCallBytes, CallIdle: l.StreamIdleTimeout,
 			Headers: d.headers, Clock: &d.clock,
 		})
 	}}

@@ -162,7 +162,7 @@ func TestAudit_USE47_ProxyProtocolThroughAListenerOfTheUsers(t *testing.T) {
 			issued[e.Peer]++
 		}
 	}
-	if issued["192.0.2.1"] == 0 || issued["192.0.2.2"] != 1 || issued["2001:db8::/64"] != 1 || issued["127.0.0.1"] != 0 {
+	if issued["192.0.2.1"] == 0 || issued["192.0.2.2"] != 1 || issued["2001:db8::2"] != 1 || issued["127.0.0.1"] != 0 {
 		t.Errorf("identities by address: %v", issued)
 	}
 }
