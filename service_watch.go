@@ -61,7 +61,8 @@ func (c *Client) endError(ctx context.Context) error {
 
 // permanent reports that trying a handshake again is of no use.
 func permanent(err error) bool {
-	return err != nil && !errors.Is(err, errRenewing) && !errors.Is(err, errHostLost) && !undiscovered(err) && !passing(err) && permanentCause(err)
+	passes := errors.Is(err, errRenewing) || errors.Is(err, errHostLost) || undiscovered(err) || passing(err)
+	return err != nil && !passes && permanentCause(err)
 }
 
 func permanentCause(err error) bool {

@@ -72,7 +72,7 @@ func (l *Listener) secure(ctx context.Context, raw *audible) (*tls.Conn, error) 
 		return nil, ErrSlow
 	}
 	if err != nil {
-		return nil, cmp.Or(context.Cause(ctx), err)
+		return nil, cmp.Or(context.Cause(ctx), err) //nolint:wrapcheck // the listener's owner says what it means
 	}
 	if conn.ConnectionState().NegotiatedProtocol != "h2" {
 		return nil, errNoHTTP2
