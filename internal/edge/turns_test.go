@@ -26,18 +26,20 @@ func TestAudit_USE42_WaitingForATurnIsNoneOfTheHandshakesTime(t *testing.T) {
 			Key:     func(net.Addr) string { return "one" },
 			Refused: func(_ net.Addr, err error) { t.Errorf("refused after it had waited: %v", err) },
 		})
+		var busy sync.WaitGroup
+		defer busy.Wait()
 		defer l.End()
 		for range others {
-			go func() {
+			busy.Go(func() {
 				if all := process.Of(0); all.Await(t.Context()) {
 					time.Sleep(turns.Longest / 2) // in the bubble
 					all.Give()
 				}
-			}()
+			})
 		}
 		synctest.Wait()
 		began := time.Now()
-		go func() { _ = tls.Client(knock(t, below), client).HandshakeContext(t.Context()) }()
+		busy.Go(func() { _ = tls.Client(knock(t, below), client).HandshakeContext(t.Context()) })
 		if _, err := l.Accept(); err != nil || time.Since(began) < 2*limit {
 			t.Errorf("accepted after %v, %v", time.Since(began), err)
 		}
