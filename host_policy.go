@@ -100,6 +100,10 @@ func (c *policyChange) settle(id *tokenstore.Identity, before, now *policy.Rules
 		c.host.router.forget(id.RuntimeID())
 		c.endpoints++
 	}
+	if now.Endpoint != "" && cat.Shares(id.RuntimeID()) {
+		c.host.hub.logOnce("together:"+id.SelfID()).Warn("policy has one Endpoint for several live instances of a plugin, "+
+			"which answer for each other there; with AllowOwnAddress each has its own", keySelfID, id.SelfID(), keyEndpoint, now.Endpoint)
+	}
 	if has, _ := cat.Endpoint(id.RuntimeID()); had == "" && has != "" {
 		c.givenBack++
 		c.host.hub.log().Info("a plugin is reached again", keySelfID, id.SelfID(), keyRuntimeID, id.RuntimeID())
@@ -255,9 +259,13 @@ type foresight struct {
 	host      *Host
 	now, next *policy.Book
 	owners    map[string]string // by type: to whom it would belong
+	crowds    map[spot]int      // nil until somebody asks
 	changes   []*adminv1.PolicyChange
 	omitted   int
 }
+
+// spot is where live instances of a plugin would be reached, as policy says.
+type spot struct{ selfID, endpoint string }
 
 // foresee looks at everybody who is there. Nothing changes.
 func (h *Host) foresee(next *policy.Book) (changes []*adminv1.PolicyChange, omitted int) {
@@ -401,8 +409,36 @@ func (f *foresight) endpoint(id *tokenstore.Identity, before, after *policy.Rule
 	case next == "":
 		f.add(id, adminv1.PolicyChange_KIND_ENDPOINT_ENDS, "", valid(at))
 	default:
-		f.add(id, adminv1.PolicyChange_KIND_ENDPOINT_SET, "", valid(next))
+		f.note(id, &adminv1.PolicyChange{Kind: adminv1.PolicyChange_KIND_ENDPOINT_SET, Subject: valid(next), Reason: f.together(id, next)})
 	}
+}
+
+// together warns of an Endpoint that would stand for several live instances, and is empty for any other.
+func (f *foresight) together(id *tokenstore.Identity, endpoint string) string {
+	if f.crowds == nil {
+		f.crowds = f.gather()
+	}
+	n := f.crowds[spot{id.SelfID(), endpoint}]
+	if n < 2 {
+		return ""
+	}
+	return fmt.Sprintf("one Endpoint for %d live instances, which answer for each other there; with AllowOwnAddress each has its own", n)
+}
+
+// gather counts who would be reached at an Endpoint of policy's.
+func (f *foresight) gather() map[spot]int {
+	crowds := map[spot]int{}
+	f.host.hub.store.Each(func(id *tokenstore.Identity) bool {
+		before, after := f.now.Of(subjectOf(id)), f.next.Of(subjectOf(id))
+		if before == nil || after == nil || after.Endpoint == "" || f.host.hub.launchOf(id) != nil || f.refusal(id) != "" {
+			return true
+		}
+		if next, _ := f.host.registry.endpointUnder(f.next, id, before, after); next != "" {
+			crowds[spot{id.SelfID(), next}]++
+		}
+		return true
+	})
+	return crowds
 }
 
 // without returns the names that are not among others.

@@ -396,7 +396,7 @@ func (s *ServiceRegistry) settleEndpoint(h *hub, id *tokenstore.Identity, before
 		return false
 	}
 	claim := h.claimOf(id, next)
-	claim.ByHost = now.Endpoint != ""
+	claim.ByHost, claim.Beside = now.Endpoint != "", true // nobody enrolled anew
 	if next == "" || s.occupy(h, claim) != nil {
 		if next = now.Endpoint; current == next {
 			return false // another has it, as before

@@ -3,6 +3,7 @@ package catalog
 import (
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // ErrTaken says that an endpoint belongs to another. The error names its self id.
@@ -23,11 +24,15 @@ type Claim struct {
 	// Proven says that the runtime just showed that it answers there, so that others who
 	// named the endpoint themselves do not any more.
 	Proven bool
+	// Beside says that nobody came: the host's operator says anew where runtimes are that are there
+	// already. Then others of the same self id and proof keep the endpoint, too.
+	Beside bool
 }
 
 // Vacated are the runtimes that had an endpoint and have it no more.
 type Vacated struct {
-	// Replaced are earlier runtimes of the same self id and proof: a process is one provider.
+	// Replaced are earlier runtimes of the same self id and proof: a process is one provider. A
+	// runtime that claims what it has replaces none.
 	Replaced []string
 	// Ousted are runtimes of others that had named the endpoint themselves and do not answer
 	// there, or have to give way to the host.
@@ -53,7 +58,7 @@ func (c *Catalog) ClaimEndpoint(claim Claim) (Vacated, error) {
 	err = c.transition(func(t *transition) error {
 		next := &tenant{
 			runtimeID: claim.RuntimeID, selfID: claim.SelfID, proof: claim.Proof,
-			site: site, byHost: claim.ByHost, proven: claim.Proven,
+			site: site, byHost: claim.ByHost, proven: claim.Proven, beside: claim.Beside,
 		}
 		if owner := c.ledger.owner(next); owner != nil && !claim.ByHost {
 			t.changes = append(t.changes, Change{
@@ -111,6 +116,16 @@ func (c *Catalog) NamedItself(runtimeID string) bool {
 	t := c.ledger.of[runtimeID]
 
 	return t != nil && !t.byHost
+}
+
+// Shares reports whether another of the same self id is reached where a runtime is.
+func (c *Catalog) Shares(runtimeID string) bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+
+	t := c.ledger.of[runtimeID]
+
+	return t != nil && slices.ContainsFunc(c.ledger.at[t.site], func(other *tenant) bool { return other != t && other.selfID == t.selfID })
 }
 
 // Taken reports whether an endpoint belongs to another self id than the given one. It

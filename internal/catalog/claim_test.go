@@ -148,6 +148,41 @@ func TestAudit_USE26_AProcessIsOneProvider(t *testing.T) {
 	}
 }
 
+// Where the host says anew where several runtimes of a self id are, all of them are there, until one
+// comes that was not.
+func TestAudit_USE26_WhereTheHostPutsSeveralTheyStay(t *testing.T) {
+	t.Parallel()
+
+	const shared = "https://127.0.0.1:9999"
+
+	c := catalog.New(catalog.Config{})
+
+	for id, own := range map[string]string{"s1": storageURL, "s2": "https://127.0.0.1:9444"} {
+		claimed(t, c, id, "storage", own, false, nil)
+
+		if got, err := c.ClaimEndpoint(catalog.Claim{
+			RuntimeID: id, SelfID: "storage", Endpoint: shared, ByHost: true, Beside: true,
+		}); err != nil || len(got.Replaced)+len(got.Ousted) > 0 {
+			t.Errorf("%s: %+v, %v", id, got, err)
+		}
+	}
+
+	if !c.Shares("s1") || !c.Shares("s2") || c.Shares("s3") {
+		t.Error("Shares is wrong")
+	}
+
+	if got := claimed(t, c, "s1", "storage", shared+"/", true, nil); len(got.Replaced) > 0 {
+		t.Errorf("a claim of what it has vacated %+v", got)
+	}
+
+	got := claimed(t, c, "s3", "storage", shared, true, nil)
+	slices.Sort(got.Replaced)
+
+	if !slices.Equal(got.Replaced, []string{"s1", "s2"}) || c.Shares("s3") {
+		t.Errorf("a later life vacated %+v", got)
+	}
+}
+
 // Claims of everybody, against a plain list of who is where.
 func TestAudit_USE27_ClaimsAgainstAList(t *testing.T) {
 	t.Parallel()

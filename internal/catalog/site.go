@@ -63,6 +63,7 @@ type tenant struct {
 	site                     Site
 	byHost                   bool // the host said so; else the runtime itself did
 	proven                   bool // it showed that it answers there when it came
+	beside                   bool // others of the same plugin stay
 }
 
 // same reports whether two tenants are lives of one plugin.
@@ -96,12 +97,16 @@ func (l *ledger) owner(t *tenant) *tenant {
 
 // settle gives a site to a tenant, and returns those who had it and have it no more:
 // earlier lives of the same plugin, and where the host says so, or the tenant showed that
-// it answers there, whoever had named it itself.
+// it answers there, whoever had named it itself. A plugin that is there already is no later life of
+// those who are there beside it.
 func (l *ledger) settle(t *tenant) (gone []*tenant) {
+	before := l.of[t.runtimeID]
+	beside := t.beside || before != nil && before.site == t.site
+
 	l.release(t.runtimeID)
 
 	for _, other := range l.at[t.site] {
-		if other.same(t) || (t.byHost || t.proven) && !other.byHost {
+		if other.same(t) && !beside || !other.same(t) && (t.byHost || t.proven) && !other.byHost {
 			gone = append(gone, other)
 		}
 	}

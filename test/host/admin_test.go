@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -413,4 +414,45 @@ func TestAdmin_CheckPolicy(t *testing.T) {
 	document.Idempotent = []string{"no procedure"}
 	_, err = reader(host, operator.HTTPClient()).CheckPolicy(t.Context(), connect.NewRequest(&adminv1.CheckPolicyRequest{Policy: document}))
 	wantCode(t, "an invalid policy", err, connect.CodeInvalidArgument)
+}
+
+// A check warns of an endpoint that several live instances would share, and ends none of them; nor does
+// the policy.
+func TestAdmin_CheckPolicyWarnsOfOneEndpointForSeveral(t *testing.T) {
+	t.Parallel()
+	next := operators()
+	host := administered(t, func(c *connectplugin.ServeConfig) {
+		c.Admin.LoadPolicy = func(context.Context) (*connectplugin.Policy, error) { return next, nil }
+	})
+	operator := host.Enrol(t, "operator", nil)
+	first := loggerOf(t, host, "logger")
+	rules := operators().Plugins["logger"]
+	rules.AllowOwnAddress, rules.Endpoint = false, "https://127.0.0.1:1"
+	next.Plugins["logger"] = rules
+	if got := foreseen(t, host, operator); !slices.Equal(got, []string{"ENDPOINT_SET logger  https://127.0.0.1:1"}) {
+		t.Errorf("for one instance: %q", got)
+	}
+	second := loggerOf(t, host, "logger")
+	const warned = "ENDPOINT_SET logger  https://127.0.0.1:1 one Endpoint for 2 live instances, which answer for each other there; " +
+		"with AllowOwnAddress each has its own"
+	if got := foreseen(t, host, operator); !slices.Equal(got, []string{warned, warned}) {
+		t.Errorf("for two: %q", got)
+	}
+	hosttest.SetPolicy(t, host, next)
+	if got := foreseen(t, host, operator); len(got) != 0 {
+		t.Errorf("afterwards: %q", got)
+	}
+	for _, p := range []*hosttest.Plugin{first, second} {
+		if !host.Registered("logger", p.Client.RuntimeID()) {
+			t.Error("it ended one of two")
+		}
+	}
+	if i := slices.IndexFunc(host.Audit.Events(), func(e connectplugin.AuditEvent) bool { return e.Kind == connectplugin.AuditPolicyChanged }); i < 0 ||
+		!strings.HasPrefix(host.Audit.Events()[i].Reason, "ended: 0 identities, 0 registrations, 2 endpoints") || host.Audit.Has(connectplugin.AuditEnded) {
+		t.Errorf("the audit has %+v", host.Audit.Events())
+	}
+	next = operators()
+	if got := foreseen(t, host, operator); len(got) != 2 || strings.Contains(got[0]+got[1], "one Endpoint") {
+		t.Errorf("on the way back: %q", got)
+	}
 }

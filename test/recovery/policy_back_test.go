@@ -11,6 +11,7 @@ import (
 	connectplugin "github.com/masegraye/connect-plugin-go"
 	loggerv1 "github.com/masegraye/connect-plugin-go/gen/capability/logger/v1"
 	"github.com/masegraye/connect-plugin-go/gen/capability/logger/v1/loggerv1connect"
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
 )
 
@@ -98,6 +99,94 @@ func wantTold(t *testing.T, host *hosttest.Restartable, runtimeID string, log *j
 	}
 	if log.warnings(warns) == 0 || log.warnings("self_id=provider") == 0 {
 		t.Errorf("the log does not warn that %s", warns)
+	}
+}
+
+// Where policy names one endpoint for several live instances none of them ends, for none enrolled
+// anew; the operator is warned, and each is reached at its own again when policy says so.
+func TestAudit_USE22_OneEndpointOfPolicysForSeveralInstancesEndsNone(t *testing.T) {
+	t.Parallel()
+	for name, where := range map[string]func(first string) string{
+		"where nobody is": func(string) string { return "https://127.0.0.1:1" },
+		"the first one's": func(first string) string { return first },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			log := new(journal)
+			host := start(t, func(c *connectplugin.ServeConfig) { c.Logger = log.logger() })
+			var instances []*hosttest.Plugin
+			var at []string
+			for range 2 {
+				p := host.StartPlugin(t, "provider", func(c *connectplugin.PluginServerConfig) { c.Services, c.HealthInterval = echoServices(), never })
+				instances, at = append(instances, p), append(at, status(t, host, p.Client.RuntimeID()).Endpoint)
+			}
+			wantAt := func(want ...string) {
+				t.Helper()
+				for i, p := range instances {
+					if got := status(t, host, p.Client.RuntimeID()); got.Endpoint != want[i] || len(got.Services) != 1 {
+						t.Errorf("instance %d is reached at %q, want %q, and provides %q", i, got.Endpoint, want[i], got.Services)
+					}
+				}
+			}
+			for range 2 {
+				one := where(at[0])
+				hosttest.SetPolicy(t, host.Host, providerMay(func(r *connectplugin.PluginPolicy) { r.AllowOwnAddress, r.Endpoint = false, one }))
+				wantAt(one, one)
+				hosttest.SetPolicy(t, host.Host, policy())
+				wantAt(at...)
+				for _, p := range instances {
+					if told := status(t, host, p.Client.RuntimeID()); told.Health != healthy {
+						t.Errorf("at its own address it is %v: %q", told.Health, told.Reason)
+					}
+				}
+			}
+			if count(host, connectplugin.AuditEnded, "") != 0 || count(host, connectplugin.AuditIssued, "provider") != 2 {
+				t.Error("an identity ended")
+			}
+			if log.warnings("policy has one Endpoint for several live instances") != 1 || log.warnings("self_id=provider") == 0 {
+				t.Error("the log does not warn")
+			}
+		})
+	}
+}
+
+// A process that comes back at the endpoint of policy's ends its former lives there, as ever, however
+// these came to be several; one that is there and registers again ends nobody.
+func TestAudit_USE43_WhoRegistersAtAnEndpointOfPolicysEndsItsFormerLives(t *testing.T) {
+	t.Parallel()
+	host := start(t, nil)
+	live := func() *connectplugin.Client {
+		return host.Enrol(t, "provider", func(c *connectplugin.ClientConfig) { c.Metadata.Provides = hosttest.Provides(echoType) })
+	}
+	register := func(c *connectplugin.Client, at string) {
+		t.Helper()
+		if err := hosttest.RegisterWith(t, c, &connectpluginv1.RegisterServiceRequest{
+			ServiceType: echoType, Version: "1.0.0", Metadata: map[string]string{"base_url": "https://" + at},
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	own := []string{hosttest.FreeAddr(t), hosttest.FreeAddr(t), hosttest.FreeAddr(t)}
+	first, second := live(), live()
+	register(first, own[0])
+	register(second, own[1])
+	one := providerMay(func(r *connectplugin.PluginPolicy) {
+		r.AllowOwnAddress, r.Endpoint = false, "https://"+hosttest.FreeAddr(t)
+	})
+	hosttest.SetPolicy(t, host.Host, one)
+	register(first, own[0])
+	if n := count(host, connectplugin.AuditEnded, ""); n != 0 || len(host.Registry().GetAllProviders(echoType)) != 2 {
+		t.Errorf("%d identities ended, of two that stay", n)
+	}
+	third := live()
+	register(third, own[2])
+	for _, e := range host.Audit.Events() {
+		if e.Kind == connectplugin.AuditEnded && e.Reason != "its process enrolled anew" {
+			t.Errorf("ended: %q", e.Reason)
+		}
+	}
+	if n := count(host, connectplugin.AuditEnded, "provider"); n != 2 || len(host.Registry().GetAllProviders(echoType)) != 1 || !host.Registered(echoType, third.RuntimeID()) {
+		t.Errorf("%d former lives ended, of two", n)
 	}
 }
 

@@ -2287,7 +2287,7 @@ type PolicyChange struct {
 	Right string `protobuf:"bytes,4,opt,name=right,proto3" json:"right,omitempty"`
 	// The type, capability or endpoint.
 	Subject string `protobuf:"bytes,5,opt,name=subject,proto3" json:"subject,omitempty"`
-	// Why the identity would end, in words.
+	// Why the identity would end, or a warning about the endpoint, in words.
 	Reason        string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
