@@ -123,7 +123,7 @@ func dialTLS(ctx context.Context, addr string, below func(net.Conn) net.Conn, cf
 	}
 	raw = below(raw)
 	conn := tls.Client(raw, cfg)
-	if err := conn.HandshakeContext(ctx); err != nil {
+	if err := certs.Agree(ctx, conn); err != nil {
 		_ = raw.Close()
 		return nil, explainTLS(err)
 	}
@@ -359,7 +359,8 @@ func explainCertificate(err error) string {
 
 // trustFailed logs a failure of trust, once in a while.
 func (c *Client) trustFailed(err error) {
-	if _, ok := errors.AsType[*trustError](err); !ok {
+	trust, ok := errors.AsType[*trustError](err)
+	if !ok {
 		return
 	}
 	c.mu.Lock()
@@ -369,8 +370,12 @@ func (c *Client) trustFailed(err error) {
 	}
 	host := c.host
 	c.mu.Unlock()
+	said := "no trust between this side and the host"
+	if trust.passing {
+		said = "the host cannot finish TLS for now"
+	}
 	if due {
-		c.cfg.Logger.Warn("no trust between this side and the host", keyHost, host.String(), keyError, err)
+		c.cfg.Logger.Warn(said, keyHost, host.String(), keyError, err)
 	}
 }
 

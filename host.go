@@ -314,28 +314,10 @@ func (h *Host) setRouter() {
 func (h *Host) warn() {
 	warnConfig(h.hub.settings())
 	h.warnHostPlugins(h.cfg.Policy)
-	if missing := h.namesMissing(); missing != "" {
+	if missing := namesMissing(h.serverTLS); missing != "" && len(h.cfg.Hosts) == 0 {
 		h.cfg.Logger.Warn("the names of this host are not known: " + missing +
 			"; set ServeConfig.Hosts to the names and addresses under which plugins reach it")
 	}
-}
-
-// namesMissing says why the names of the host cannot be known before a connection is
-// there, empty where they can.
-func (h *Host) namesMissing() string {
-	if len(h.cfg.Hosts) > 0 || h.serverTLS == nil {
-		return ""
-	}
-	switch leaf := certs.ServerLeaf(h.serverTLS); {
-	case h.cfg.TLS.GetConfigForClient != nil:
-		return "TLS.GetConfigForClient chooses the certificate for each client, and requests for other names than those in it are refused"
-	case leaf == nil:
-		return "TLS.GetCertificate has no certificate for a client that names no server, and requests for other names " +
-			"than those in the certificate which a client gets are refused"
-	case len(leaf.DNSNames)+len(leaf.IPAddresses) == 0:
-		return "its certificate names no host, so all requests but those for the address listened on are refused"
-	}
-	return ""
 }
 
 // cutCalls ends the server at once.

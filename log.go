@@ -236,7 +236,7 @@ func (l *serverLog) Enabled(ctx context.Context, _ slog.Level) bool {
 func (l *serverLog) Handle(ctx context.Context, r slog.Record) error {
 	if value, stack, ok := panicked(r.Message); ok {
 		if more, due := l.dueFor("panic: "+value, r.Time); due {
-			return l.crashed(ctx, r.Time, value, stack, more)
+			return l.crashed(ctx, r.Time, "a handler panicked", value, stack, more)
 		}
 	}
 	text := printable(strings.TrimRight(r.Message, "\n"))
@@ -265,12 +265,13 @@ func panicked(text string) (value, stack string, ok bool) {
 	}
 	said, stack, _ = strings.Cut(said, "\ngoroutine ")
 	_, value, _ = strings.Cut(said, ": ")
-	return printable(strings.TrimSpace(value)), stack[:min(len(stack), maxLoggedStack)], true
+	return printable(strings.TrimSpace(value)), stack, true
 }
 
-// crashed logs that a handler panicked.
-func (l *serverLog) crashed(ctx context.Context, at time.Time, value, stack string, more int) error {
-	out := slog.NewRecord(at, slog.LevelError, "a handler panicked", 0)
+// crashed logs that something panicked that is not this library's.
+func (l *serverLog) crashed(ctx context.Context, at time.Time, what, value, stack string, more int) error {
+	out := slog.NewRecord(at, slog.LevelError, what, 0)
+	stack = stack[:min(len(stack), maxLoggedStack)]
 	out.AddAttrs(slog.String(keyError, value), slog.String("stack", printableStack(stack)), slog.Int(keyMore, more))
 	return l.Handler.Handle(ctx, out) //nolint:wrapcheck // stands for what it wraps
 }
@@ -282,8 +283,19 @@ func (l *serverLog) failed(addr net.Addr, err error) {
 		from = addr.String()
 	}
 	text := fmt.Sprintf("http: TLS handshake error from %s: %v", from, err) // as net/http says it
-	if p, ok := errors.AsType[*edge.PanicError](err); ok {
-		text = fmt.Sprintf("http: panic serving %s: %v\n%s", from, p, p.Stack)
+	if p, ok := errors.AsType[*certs.PanicError](err); ok {
+		value, now := printable(fmt.Sprint(p.Value)), time.Now()
+		if more, due := l.dueFor("panic: "+p.Of+value, now); due {
+			_ = l.crashed(context.Background(), now, p.Of+" panicked", value, string(p.Stack), more)
+		}
+		return
+	}
+	if p, ok := errors.AsType[*outdatedError](err); ok {
+		host, now := withoutPort(from), time.Now()
+		if more, due := l.dueFor(host+" "+p.identity, now); due {
+			_ = l.warn(context.Background(), now, from, p.means(), printable(p.err.Error()), more)
+		}
+		return
 	}
 	_ = l.Handle(context.Background(), slog.NewRecord(time.Now(), slog.LevelDebug, text, 0))
 }
@@ -327,10 +339,14 @@ func (l *serverLog) opened(secure bool) func(net.Addr, opening.Kind) {
 // due reports whether a peer's failure is to be logged, and how many were not since the
 // last one that was. Ports do not count.
 func (l *serverLog) due(addr string, now time.Time) (more int, due bool) {
+	return l.dueFor(withoutPort(addr), now)
+}
+
+func withoutPort(addr string) string {
 	if host, _, err := net.SplitHostPort(addr); err == nil {
-		addr = host
+		return host
 	}
-	return l.dueFor(addr, now)
+	return addr
 }
 
 // dueFor does so for what has a name of its own.

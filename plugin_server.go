@@ -197,14 +197,27 @@ func (c *PluginServerConfig) validateServing() error {
 		return fieldError("GracefulShutdownTimeout", isNegative)
 	case c.Client.AllowInsecure && c.TLS != nil:
 		return fieldError("TLS", "cannot be combined with Client.AllowInsecure; remove one of them")
-	case !c.Client.AllowInsecure && len(c.Services) > 0 && certs.ServerLeaf(c.serverBase()) == nil:
-		return fieldError("TLS", "has no certificate, nor has Client.TLS; the plugin serves over TLS and needs one "+
-			"(with go-spiffe write tlsconfig.MTLSServerConfig(...))")
+	case c.Client.AllowInsecure || len(c.Services) == 0:
+	default:
+		if err := c.validateCertificate(); err != nil {
+			return err
+		}
 	}
 	if err := c.Limits.validate(); err != nil {
 		return err
 	}
 	return c.validateBaseURL()
+}
+
+func (c *PluginServerConfig) validateCertificate() error {
+	switch leaf, err := certs.AskServer(c.serverBase(), ""); {
+	case err != nil:
+		return fieldError("TLS", "GetCertificate, here or in Client.TLS, failed: %v", err)
+	case leaf == nil:
+		return fieldError("TLS", "has no certificate, nor has Client.TLS; the plugin serves over TLS and needs one "+
+			"(with go-spiffe write tlsconfig.MTLSServerConfig(...))")
+	}
+	return nil
 }
 
 func (c *PluginServerConfig) validateBaseURL() error {

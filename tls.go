@@ -90,7 +90,7 @@ func hardenServerTLS(cfg *tls.Config) (*tls.Config, error) {
 		return nil, err
 	}
 
-	if choose := cfg.GetConfigForClient; choose != nil {
+	if choose := certs.Guard(certs.OfConfig, cfg.GetConfigForClient); choose != nil {
 		hardened.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 			chosen, err := choose(hello)
 			if err != nil || chosen == nil {
@@ -171,18 +171,30 @@ func hardenTLS(cfg *tls.Config) (*tls.Config, error) {
 	hardened.ClientSessionCache = nil
 	hardened.VerifyConnection = verifyAll(requireHTTP2, requireReadableIdentity, cfg.VerifyConnection)
 
-	if source := cfg.GetClientCertificate; source != nil {
-		hardened.GetClientCertificate = func(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			cert, err := source(request)
-			if cert == nil && err == nil { // crypto/tls ends the process
-				err = errNoClientCertificate
-			}
-
-			return cert, err
-		}
-	}
+	hardened.GetCertificate = certs.Guard(certs.OfServer, cfg.GetCertificate)
+	hardened.GetClientCertificate = someCertificate(cfg.GetClientCertificate)
 
 	return hardened, nil
+}
+
+// someCertificate returns a source of certificates for clients that fails where the given one has none or panics.
+func someCertificate(
+	source func(*tls.CertificateRequestInfo) (*tls.Certificate, error),
+) func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+	if source == nil {
+		return nil
+	}
+
+	guarded := certs.Guard(certs.OfClient, source)
+
+	return func(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		cert, err := guarded(request)
+		if cert == nil && err == nil { // crypto/tls ends the process
+			err = errNoClientCertificate
+		}
+
+		return cert, err
+	}
 }
 
 // clientCertificate returns how the host shows its server's certificate to plugins, nil
@@ -209,6 +221,28 @@ func clientCertificate(serverTLS *tls.Config, names []string) func(*tls.Certific
 		}
 		return cert, err
 	}
+}
+
+// namesMissing says why the names of a host cannot be known from its configuration before a connection is there, empty
+// where they can, and in plaintext.
+func namesMissing(serverTLS *tls.Config) string {
+	switch {
+	case serverTLS == nil:
+		return ""
+	case serverTLS.GetConfigForClient != nil:
+		return "TLS.GetConfigForClient chooses the certificate for each client, and requests for other names than those in it are refused"
+	}
+	const refused = " for a client that names no server, and requests for other names than those in the certificate which a client " +
+		"gets are refused"
+	switch leaf, err := certs.AskServer(serverTLS, ""); {
+	case err != nil:
+		return printable("TLS.GetCertificate failed (" + err.Error() + ")" + refused)
+	case leaf == nil:
+		return "TLS.GetCertificate has no certificate" + refused
+	case len(leaf.DNSNames)+len(leaf.IPAddresses) == 0:
+		return "its certificate names no host, so all requests but those for the address listened on are refused"
+	}
+	return ""
 }
 
 // errNoClientCertificate says that a source of certificates had none, neither an empty one.

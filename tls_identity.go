@@ -194,6 +194,22 @@ func verifyChain(chain []*x509.Certificate, cfg *tls.Config, usage x509.ExtKeyUs
 	return chains, nil
 }
 
+// outdatedError says whose certificate a server refused for its time alone.
+type outdatedError struct {
+	identity string
+	err      error
+}
+
+func (e *outdatedError) Error() string { return e.means() + ": " + e.err.Error() }
+
+func (e *outdatedError) Unwrap() error { return e.err }
+
+// means says what to do about it.
+func (e *outdatedError) means() string {
+	return fmt.Sprintf("this side refuses the peer's certificate: that of %q has expired or is not valid yet; "+
+		"renew it (with an Authority: WriteCredentials), or compare the clocks", clipped(e.identity))
+}
+
 // outOfTime names whose certificate a server refused where nothing but the time was wrong with it: any other could
 // have been made by anybody. It returns the error as it is otherwise.
 func outOfTime(err error, cfg *tls.Config) error {
@@ -203,18 +219,21 @@ func outOfTime(err error, cfg *tls.Config) error {
 	}
 
 	var invalid x509.CertificateInvalidError
-
-	leaf := refused.UnverifiedCertificates[0]
 	if !errors.As(refused.Err, &invalid) || invalid.Reason != x509.Expired {
 		return err
 	}
 
-	at := &tls.Config{RootCAs: cfg.ClientCAs, Time: func() time.Time { return leaf.NotAfter }}
-	if _, wrong := verifyChain(refused.UnverifiedCertificates, at, x509.ExtKeyUsageClientAuth); wrong != nil {
+	// An authority may be younger than the certificate's end, so that there was no time at which both were valid.
+	leaf, now := *refused.UnverifiedCertificates[0], time.Now()
+	leaf.NotBefore, leaf.NotAfter = now, now
+	chain := append([]*x509.Certificate{&leaf}, refused.UnverifiedCertificates[1:]...)
+
+	at := &tls.Config{RootCAs: cfg.ClientCAs, Time: func() time.Time { return now }}
+	if _, wrong := verifyChain(chain, at, x509.ExtKeyUsageClientAuth); wrong != nil {
 		return err
 	}
 
-	return fmt.Errorf("the certificate of %q: %w", clipped(certs.CertificateIdentity(leaf)), err)
+	return &outdatedError{identity: certs.CertificateIdentity(&leaf), err: err}
 }
 
 func rawCertificates(chain []*x509.Certificate) [][]byte {

@@ -16,8 +16,18 @@ func ServerLeaf(cfg *tls.Config) *x509.Certificate { return ServerLeafFor(cfg, "
 // ServerLeafFor returns the certificate that a server configuration presents to a client
 // that asks for a server of that name, nil where more than the name decides.
 func ServerLeafFor(cfg *tls.Config, name string) *x509.Certificate {
-	if len(cfg.Certificates) == 0 && cfg.GetCertificate == nil {
+	leaf, err := AskServer(cfg, name)
+	if err != nil {
 		return nil
+	}
+
+	return leaf
+}
+
+// AskServer is ServerLeafFor with the error of a source that fails.
+func AskServer(cfg *tls.Config, name string) (*x509.Certificate, error) {
+	if len(cfg.Certificates) == 0 && cfg.GetCertificate == nil {
+		return nil, nil //nolint:nilnil // documented
 	}
 
 	cert, err := choose(cfg, &tls.ClientHelloInfo{
@@ -25,10 +35,10 @@ func ServerLeafFor(cfg *tls.Config, name string) *x509.Certificate {
 		SignatureSchemes: everyScheme, SupportedCurves: []tls.CurveID{tls.X25519, tls.CurveP256},
 	})
 	if err != nil {
-		return nil
+		return nil, err
 	}
 
-	return LeafOf(cert)
+	return LeafOf(cert), nil
 }
 
 // ClientLeaf returns the certificate that a client configuration shows to a server that
@@ -42,7 +52,9 @@ func ClientLeaf(cfg *tls.Config) *x509.Certificate {
 		return LeafOf(&cfg.Certificates[0])
 	}
 
-	cert, err := cfg.GetClientCertificate(&tls.CertificateRequestInfo{Version: tls.VersionTLS13, SignatureSchemes: everyScheme})
+	ask := Guard(OfClient, cfg.GetClientCertificate)
+
+	cert, err := ask(&tls.CertificateRequestInfo{Version: tls.VersionTLS13, SignatureSchemes: everyScheme})
 	if err != nil {
 		return nil
 	}
@@ -79,7 +91,7 @@ var ErrNoneToShow = errors.New("no certificate to show")
 // must not block. Which certificate that is stays as it was.
 func Witness(cfg *tls.Config, shown func(ctx context.Context, leaf *x509.Certificate)) *tls.Config {
 	out := witness(cfg, shown)
-	if pick := cfg.GetConfigForClient; pick != nil {
+	if pick := Guard(OfConfig, cfg.GetConfigForClient); pick != nil {
 		out.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 			picked, err := pick(hello)
 			if err != nil || picked == nil {
@@ -118,8 +130,8 @@ func witness(cfg *tls.Config, shown func(context.Context, *x509.Certificate)) *t
 // returns nil where there is none; crypto/tls then says so to the client.
 func choose(cfg *tls.Config, hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	if cfg.GetCertificate != nil && (len(cfg.Certificates) == 0 || hello.ServerName != "") {
-		if cert, err := cfg.GetCertificate(hello); cert != nil || err != nil {
-			return cert, err //nolint:wrapcheck // as crypto/tls has it
+		if cert, err := Guard(OfServer, cfg.GetCertificate)(hello); cert != nil || err != nil {
+			return cert, err
 		}
 	}
 

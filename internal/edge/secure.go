@@ -5,11 +5,11 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"io"
-	"runtime/debug"
 	"slices"
 	"time"
+
+	"github.com/masegraye/connect-plugin-go/internal/certs"
 )
 
 // plaintextRecords are how requests of HTTP/1 begin, as long as the header of a record.
@@ -40,32 +40,13 @@ func answerPlaintext(err error) {
 		"This server speaks HTTP/2 over TLS: write https:// instead of http://.\n")
 }
 
-// PanicError is the error of a TLS handshake in which a function of the configuration panicked, such as
-// GetCertificate. Only that connection ends, as with net/http.
-type PanicError struct {
-	Value any
-	Stack []byte
-}
-
-func (p *PanicError) Error() string { return fmt.Sprintf("panic in the TLS handshake: %v", p.Value) }
-
-// agree agrees on TLS with a peer.
-func agree(ctx context.Context, conn *tls.Conn) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = &PanicError{Value: p, Stack: debug.Stack()}
-		}
-	}()
-	return conn.HandshakeContext(ctx) //nolint:wrapcheck // the listener's owner says what it means
-}
-
 func (l *Listener) secure(ctx context.Context, raw *audible) (*tls.Conn, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	raw.limit = newLimit(l.cfg.HandshakeTimeout, func() { cancel(context.DeadlineExceeded) })
 	defer raw.limit.end()
 	conn := tls.Server(raw, l.cfg.TLS)
-	err := agree(ctx, conn)
+	err := certs.Agree(ctx, conn)
 	raw.rest()
 	raw.turns = nil
 	if err != nil && errors.Is(context.Cause(ctx), context.DeadlineExceeded) {

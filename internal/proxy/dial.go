@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 
+	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/eyeballs"
 	"github.com/masegraye/connect-plugin-go/internal/proxy/h2"
 )
@@ -99,7 +100,7 @@ func (p *Provider) secure(ctx context.Context, raw net.Conn) (net.Conn, error) {
 	turn := p.cfg.Turns.Begin(ctx, raw)
 	defer turn.Over()
 	conn := tls.Client(turn, p.noting(p.cfg.TLS))
-	if err := conn.HandshakeContext(ctx); err != nil {
+	if err := certs.Agree(ctx, conn); err != nil {
 		return nil, fmt.Errorf("tls: %w", err)
 	}
 	if conn.ConnectionState().NegotiatedProtocol != protoHTTP2 {

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -327,17 +328,22 @@ func TestAudit_ATK14_TheLogSaysHowMuchItLeavesOut(t *testing.T) {
 func TestAudit_ATK14_TheLogSaysWhoseCertificateExpired(t *testing.T) {
 	t.Parallel()
 	ca, other := hosttest.NewCA(t), hosttest.NewCA(t)
-	past := func(c *x509.Certificate) {
-		c.NotBefore, c.NotAfter = time.Now().Add(-30*time.Minute), time.Now().Add(-10*time.Minute)
+	since := func(ago time.Duration) func(*x509.Certificate) {
+		return func(c *x509.Certificate) {
+			c.NotBefore, c.NotAfter = time.Now().Add(-ago), time.Now().Add(-ago+time.Minute)
+		}
 	}
 	for name, tt := range map[string]struct {
 		by    *hosttest.CA
 		named string
+		ago   time.Duration
 		want  bool
 	}{
-		"ours":    {ca, "plugin-one", true},
-		"forged":  {other, "plugin-one", false},
-		"escaped": {ca, "plugin\none", true},
+		"ours":                     {ca, "plugin-one", 30 * time.Minute, true},
+		"before the authority was": {ca, "plugin-one", 3 * time.Hour, true},
+		"in the future":            {ca, "plugin-one", -30 * time.Minute, true},
+		"forged":                   {other, "plugin-one", 30 * time.Minute, false},
+		"escaped":                  {ca, "plugin\none", 30 * time.Minute, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -345,7 +351,7 @@ func TestAudit_ATK14_TheLogSaysWhoseCertificateExpired(t *testing.T) {
 			host := ca.Start(t, ca.Certify(t, hosttest.Loopback), func(c *connectplugin.ServeConfig) {
 				c.Policy, c.Logger = hosttest.LoggerPolicy(), slog.New(slog.NewTextHandler(&log, nil))
 			})
-			cfg := ca.TLS(tt.by.Certify(t, past, func(c *x509.Certificate) { c.Subject.CommonName = tt.named }))
+			cfg := ca.TLS(tt.by.Certify(t, since(tt.ago), func(c *x509.Certificate) { c.Subject.CommonName = tt.named }))
 			conn, err := tls.Dial("tcp", host.Addr(), cfg)
 			if err == nil {
 				_, _ = io.Copy(io.Discard, conn)
@@ -353,13 +359,51 @@ func TestAudit_ATK14_TheLogSaysWhoseCertificateExpired(t *testing.T) {
 			}
 			hosttest.Eventually(t, "the log has it", func() bool { return strings.Contains(log.String(), "TLS failed") })
 			text := log.String()
-			if got := strings.Contains(text, "the certificate of"); got != tt.want || strings.Contains(text, "plugin\none") {
+			if got := strings.Contains(text, "has expired or is not valid yet; renew it"); got != tt.want || strings.Contains(text, "plugin\none") {
 				t.Errorf("it says whose: %t, want %t: %s", got, tt.want, text)
 			}
 			if tt.want && !strings.Contains(text, "plugin") {
 				t.Error(text)
 			}
 		})
+	}
+}
+
+// With an Authority it says so, too, and of each plugin of one machine.
+func TestAudit_ATK14_TheLogSaysWhoseCertificateOfAnAuthorityExpired(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "authority")
+	short, err := connectplugin.NewAuthority(connectplugin.AuthorityConfig{Dir: dir, TrustDomain: "example.org", CertificateTTL: time.Nanosecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	authority, err := connectplugin.LoadAuthority(connectplugin.AuthorityConfig{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log hosttest.Buffer
+	host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.Authority, c.Policy, c.Logger = authority, hosttest.LoggerPolicy(), slog.New(slog.NewTextHandler(&log, nil))
+	})
+	for range 2 {
+		for _, plugin := range []string{"one", "two"} {
+			cfg, err := short.PluginTLS(plugin)
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn, err := tls.Dial("tcp", host.Addr(), cfg)
+			if err == nil {
+				_, _ = io.Copy(io.Discard, conn)
+				_ = conn.Close()
+			}
+			hosttest.Eventually(t, "the log has it", func() bool {
+				return strings.Contains(log.String(), short.PluginIdentity(plugin)+`\" has expired or is not valid yet; renew it`)
+			})
+		}
+	}
+	host.Stop(t)
+	if n := strings.Count(log.String(), "TLS failed"); n != 2 {
+		t.Errorf("%d lines: %s", n, log.String())
 	}
 }
 

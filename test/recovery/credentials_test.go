@@ -186,7 +186,8 @@ func TestAudit_USE34_TheHostHasNoCertificateForAWhile(t *testing.T) {
 		"error": {"its TLS.GetCertificate failed", "cannot finish TLS: something failed there"},
 		"nil":   {"no certificate for the name", "cannot finish TLS: it has no certificate"},
 		"empty": {"no certificate for the name", "cannot finish TLS: it has no certificate"},
-		"panic": {"a handler panicked", ""}, "other": {}, "over": {},
+		"panic": {`level=ERROR msg="TLS.GetCertificate panicked" error="the manager" stack=`, "cannot finish TLS: something failed there"},
+		"other": {}, "over": {},
 	} {
 		t.Run(whim, func(t *testing.T) {
 			t.Parallel()
@@ -217,8 +218,9 @@ func TestAudit_USE34_TheHostHasNoCertificateForAWhile(t *testing.T) {
 			w.be(whim)
 			host.Cut()
 			hosttest.Eventually(t, "nobody is reached", func() bool {
-				code := connect.CodeOf(once(t.Context(), conn))
-				return clientLog.has("no trust between") || whim == "panic" && code == connect.CodeUnavailable
+				_ = once(t.Context(), conn)
+				passing := whim == "error" || whim == "panic"
+				return !passing && clientLog.has("no trust between") || passing && clientLog.has("the host cannot finish TLS for now")
 			})
 			for range 3 {
 				hosttest.WantCode(t, whim, connect.CodeOf(once(t.Context(), conn)), connect.CodeUnavailable)
@@ -228,6 +230,43 @@ func TestAudit_USE34_TheHostHasNoCertificateForAWhile(t *testing.T) {
 			hosttest.Eventually(t, "it is back", func() bool { return once(t.Context(), conn) == nil })
 			if err := ended(); err != nil || clientLog.has("took a service away") || hostLog.has("refuses the peer's certificate") {
 				t.Errorf("the watch ended: %v; the client: %s; the host: %s", err, clientLog.buf.String(), hostLog.buf.String())
+			}
+		})
+	}
+}
+
+// What fails or panics when a host or a plugin starts ends no process, and is told of as what it is.
+func TestAudit_USE34_ASourceThatFailsAtTheStart(t *testing.T) {
+	t.Parallel()
+	for whim, says := range map[string]string{"error": "the manager is away", "panic": "TLS.GetCertificate panicked: the manager"} {
+		t.Run(whim, func(t *testing.T) {
+			t.Parallel()
+			w := newWhims(nil, nil)
+			w.be(whim)
+			own := &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return w.or(nil) }}
+			var log journal
+			starting, err := connectplugin.NewHost(&connectplugin.ServeConfig{
+				Authority: hosttest.NewAuthority(t), TLS: own, Policy: policy(), Logger: log.logger(),
+			})
+			if err == nil {
+				err = starting.Shutdown(t.Context())
+			}
+			if err != nil || log.warnings("are not known: TLS.GetCertificate failed ("+says) != 1 {
+				t.Errorf("the host: %v; %s", err, log.buf.String())
+			}
+			host := start(t, nil)
+			cfg := &connectplugin.PluginServerConfig{Client: host.ClientConfig(t, "provider"), Services: echoServices(), TLS: own}
+			if err := connectplugin.ServePlugin(t.Context(), cfg); !errors.Is(err, connectplugin.ErrInvalidConfig) || !strings.Contains(err.Error(), says) {
+				t.Errorf("a plugin that serves with it: %v", err)
+			}
+			client := host.ClientConfig(t, "provider")
+			if client.TLS = host.Authority.ClientTLS(); whim == "panic" {
+				client.TLS.VerifyConnection = func(tls.ConnectionState) error { panic("the manager") }
+			}
+			client.TLS.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return w.or(nil) }
+			_, err = hosttest.EnrolOnce(t.Context(), client)
+			if err == nil || whim == "error" && !strings.Contains(err.Error(), says) || whim == "panic" && !strings.Contains(err.Error(), "panicked: the manager") {
+				t.Errorf("a plugin that calls with it: %v", err)
 			}
 		})
 	}
