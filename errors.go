@@ -113,6 +113,7 @@ const (
 	// That a message is too large is seen before it is decompressed, and while it is.
 	tooLargeMessage   = "bytes of a message (Limits.MaxMessageBytes, and compressed Limits.MaxDecompressionRatio)"
 	tooLargeHandshake = "bytes of a handshake (Limits.MaxHandshakeBytes, and compressed Limits.MaxDecompressionRatio)"
+	tooLargeField     = "entries or bytes of a field of a message (Limits.MaxFieldEntries, Limits.MaxFieldBytes)"
 	tooLargeCall      = "bytes of a request's body (Limits.MaxCallBytes)"
 	tooSwollen        = "bytes of a message that is decompressed (Limits.MaxDecompressedBytes, Limits.MaxDecompressionRatio)"
 	tooSlowBody       = "time for a message to come (Limits.BodyTimeout)"

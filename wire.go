@@ -130,7 +130,7 @@ type fieldBounds extent.Bounds
 // WrapUnary implements connect.Interceptor.
 func (b fieldBounds) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
-		if err := b.check(req.Any()); err != nil {
+		if err := b.check(ctx, req.Spec().Procedure, req.Any()); err != nil {
 			return nil, err
 		}
 		return next(ctx, req)
@@ -145,17 +145,20 @@ func (fieldBounds) WrapStreamingClient(next connect.StreamingClientFunc) connect
 // WrapStreamingHandler implements connect.Interceptor.
 func (b fieldBounds) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
-		return next(ctx, boundedConn{conn, b})
+		return next(ctx, boundedConn{conn, ctx, b})
 	}
 }
 
-// check returns the refusal of a message, nil for none.
-func (b fieldBounds) check(message any) error {
+// check returns the refusal of a message, nil for none, and records it.
+func (b fieldBounds) check(ctx context.Context, procedure string, message any) error {
 	m, ok := message.(proto.Message)
 	if !ok {
 		return nil
 	}
 	if err := extent.Bounds(b).Check(m.ProtoReflect()); err != nil {
+		if p, ok := peerFrom(ctx); ok && p.home != nil {
+			p.home.auditBound(ctx, procedure, tooLargeField)
+		}
 		return connect.NewError(connect.CodeInvalidArgument, err)
 	}
 	return nil
@@ -165,6 +168,7 @@ func (b fieldBounds) check(message any) error {
 type boundedConn struct {
 	connect.StreamingHandlerConn
 
+	ctx    context.Context //nolint:containedctx // of the call
 	bounds fieldBounds
 }
 
@@ -173,7 +177,7 @@ func (c boundedConn) Receive(message any) error {
 	if err := c.StreamingHandlerConn.Receive(message); err != nil {
 		return err //nolint:wrapcheck // the stream's own
 	}
-	return c.bounds.check(message)
+	return c.bounds.check(c.ctx, c.Spec().Procedure, message)
 }
 
 // boundedMessages bounds each message to a handler, in bytes, before it is decoded

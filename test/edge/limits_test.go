@@ -115,7 +115,7 @@ var namedInAudit = []string{
 	"MaxGrantsPerIdentity", "MaxRegistrations", "MaxRegistrationsPerPlugin", "MaxRegistrationsPerType", "MaxWatches", "MaxWatchesPerPlugin",
 	"HandshakesPerSecond", "HandshakeBurst", "EnrolmentsPerSecond", "EnrolmentBurst", "MaxIdentities", "MaxIdentitiesPerSelfID", "MaxIdentitiesPerPeer",
 	"MaxLookups", "MaxLookupsPerPlugin",
-	"MaxHeaderBytes", "MaxMessageBytes", "MaxHandshakeBytes", "MaxCallBytes", "MaxDecompressedBytes", "MaxDecompressionRatio", "BodyTimeout",
+	"MaxHeaderBytes", "MaxMessageBytes", "MaxFieldEntries", "MaxFieldBytes", "MaxHandshakeBytes", "MaxCallBytes", "MaxDecompressedBytes", "MaxDecompressionRatio", "BodyTimeout",
 	"MaxConnections", "MaxConnectionsPerPeer", "ConnectionsPerSecond", "ConnectionBurst", "ReadHeaderTimeout",
 	"PingsPerSecond", "PingBurst", "RefusalsPerSecond", "RefusalBurst", "MaxPendingHandshakes", "MaxPendingHandshakesPerPeer",
 }
