@@ -1,12 +1,14 @@
 package edge_test
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -316,6 +318,17 @@ func identityBounds() map[string]bound {
 			return hosttest.ErrorOf(hosttest.HandshakeClient(t, r.Host).Handshake(t.Context(), connect.NewRequest(hosttest.OldRequest("open"))))
 		})
 	}
+	full := func(t *testing.T, r *rig) {
+		t.Helper()
+		enrol(t, r)
+		_, err := hosttest.HandshakeClient(t, r.Host).Handshake(t.Context(), connect.NewRequest(hosttest.OldRequest("open")))
+		coded, ok := errors.AsType[*connect.Error](err)
+		if wait := retryHint(err); !ok || wait <= 0 || wait > time.Minute || coded.Meta().Get("Retry-After") == "" {
+			t.Errorf("it is not told when to come again: %v", err)
+		} else if strings.ContainsAny(coded.Message(), "0123456789") {
+			t.Errorf("a stranger learns how many there may be: %v", err)
+		}
+	}
 	pending := func(t *testing.T, r *rig) {
 		t.Helper()
 		answers := make(chan string, 3) // whichever came first makes room
@@ -340,9 +353,9 @@ func identityBounds() map[string]bound {
 		"HandshakeBurst":              {func(l *connectplugin.Limits) { l.HandshakeBurst, l.HandshakesPerSecond = 2, never }, enrol},
 		"EnrolmentsPerSecond":         {func(l *connectplugin.Limits) { l.EnrolmentsPerSecond, l.EnrolmentBurst = never, 3 }, enrol},
 		"EnrolmentBurst":              {func(l *connectplugin.Limits) { l.EnrolmentBurst, l.EnrolmentsPerSecond = 2, never }, enrol},
-		"MaxIdentities":               {func(l *connectplugin.Limits) { l.MaxIdentities = 3 }, enrol},
-		"MaxIdentitiesPerSelfID":      {func(l *connectplugin.Limits) { l.MaxIdentitiesPerSelfID = 3 }, enrol},
-		"MaxIdentitiesPerPeer":        {func(l *connectplugin.Limits) { l.MaxIdentitiesPerPeer = 3 }, enrol},
+		"MaxIdentities":               {func(l *connectplugin.Limits) { l.MaxIdentities = 3 }, full},
+		"MaxIdentitiesPerSelfID":      {func(l *connectplugin.Limits) { l.MaxIdentitiesPerSelfID = 3 }, full},
+		"MaxIdentitiesPerPeer":        {func(l *connectplugin.Limits) { l.MaxIdentitiesPerPeer = 3 }, full},
 		"RequestsPerSecond":           {func(l *connectplugin.Limits) { l.RequestsPerSecond, l.RequestBurst = never, 8 }, requests},
 		"RequestBurst":                {func(l *connectplugin.Limits) { l.RequestBurst, l.RequestsPerSecond = 6, never }, requests},
 		"BytesPerSecond":              {func(l *connectplugin.Limits) { l.BytesPerSecond, l.BytesBurst = 1<<10, 16<<10 }, reachBytes},
