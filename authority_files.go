@@ -398,14 +398,15 @@ func AwaitCredentials(ctx context.Context, config CredentialsConfig) (*tls.Confi
 	if every <= 0 {
 		every = time.Second
 	}
-	for told, damaged := false, false; ; told = true {
+	for told, damaged := false, false; ; {
 		loaded, err := LoadCredentials(config)
 		missing := errors.Is(err, fs.ErrNotExist)
 		if err == nil || errors.Is(err, ErrInvalidConfig) || damaged && !missing {
 			return loaded, err
 		}
 		damaged = !missing
-		if !told {
+		if missing && !told {
+			told = true
 			log.Warn("waiting for credentials: the host, or who operates it, has to write them", keyDir, config.Dir, keyError, err)
 		}
 		if !backoff.Wait(ctx, every) {

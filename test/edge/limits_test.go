@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"reflect"
 	"slices"
 	"strings"
@@ -159,6 +160,15 @@ func TestAudit_ATK14_NegativeFieldsSayWhatToWrite(t *testing.T) {
 		if err := cfg.Validate(); err == nil || !strings.Contains(err.Error(), field+": is negative; write 0 for the default") {
 			t.Errorf("%s: %v", field, err)
 		}
+	}
+}
+
+// A rate that is no number is said to be none, and not to be negative.
+func TestAudit_ATK14_ARateThatIsNoNumberIsSaidToBeNone(t *testing.T) {
+	t.Parallel()
+	cfg := &connectplugin.ServeConfig{Authority: hosttest.NewAuthority(t), Limits: connectplugin.Limits{RequestsPerSecond: math.NaN()}}
+	if err := cfg.Validate(); err == nil || !strings.Contains(err.Error(), "Limits.RequestsPerSecond: is not a number;") {
+		t.Error(err)
 	}
 }
 
