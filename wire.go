@@ -222,18 +222,18 @@ func (r *boundedGzip) Reset(from io.Reader) error {
 // Read reads what is left up to the limit.
 func (r *boundedGzip) Read(p []byte) (int, error) {
 	if r.left <= 0 {
-		return 0, &quietCode{swellError(swell.ErrSwollen)}
+		return 0, &quietCodeError{swellError(swell.ErrSwollen)}
 	}
 	n, err := r.Reader.Read(p[:min(int64(len(p)), r.left)])
 	r.left -= int64(n)
 	return n, err //nolint:wrapcheck // io.EOF must stay what it is
 }
 
-// quietCode is an error with a code, which its text does not name: Connect writes it into the text of another.
-type quietCode struct{ err error }
+// quietCodeError is an error with a code, which its text does not name: Connect writes it into the text of another.
+type quietCodeError struct{ err error }
 
-func (e *quietCode) Error() string { return errors.Unwrap(e.err).Error() }
-func (e *quietCode) Unwrap() error { return e.err }
+func (e *quietCodeError) Error() string { return errors.Unwrap(e.err).Error() }
+func (e *quietCodeError) Unwrap() error { return e.err }
 
 // errMalformed says that a message is none of its type.
 var errMalformed = errors.New("message is malformed")

@@ -28,13 +28,6 @@ type fickle struct {
 	asked   []time.Time // with handshakes that it refused
 }
 
-// turn has the host refuse the plugin from now on, or take it.
-func (f *fickle) turn(refuses bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.refuses, f.asked = refuses, nil
-}
-
 // Handshake implements connectpluginv1connect.HandshakeServiceHandler.
 func (f *fickle) Handshake(
 	context.Context, *connect.Request[connectpluginv1.HandshakeRequest],
@@ -64,6 +57,13 @@ func (f *fickle) Do(r *http.Request) (*http.Response, error) {
 	})
 	mux.ServeHTTP(w, r)
 	return w.Result(), nil
+}
+
+// turn has the host refuse the plugin from now on, or take it.
+func (f *fickle) turn(refuses bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.refuses, f.asked = refuses, nil
 }
 
 // A caller whom policy dropped, and who goes on calling, asks its host less and less often, once a minute at last, and
