@@ -125,7 +125,11 @@ const compressionGzip = "gzip"
 const CompressMinBytes = 1 << 10
 
 // fieldBounds refuses messages whose fields have more than that.
-type fieldBounds extent.Bounds
+type fieldBounds struct {
+	extent.Bounds
+
+	met func(ctx context.Context, procedure string) // is told of each
+}
 
 // WrapUnary implements connect.Interceptor.
 func (b fieldBounds) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
@@ -149,16 +153,14 @@ func (b fieldBounds) WrapStreamingHandler(next connect.StreamingHandlerFunc) con
 	}
 }
 
-// check returns the refusal of a message, nil for none, and records it.
+// check returns the refusal of a message, nil for none.
 func (b fieldBounds) check(ctx context.Context, procedure string, message any) error {
 	m, ok := message.(proto.Message)
 	if !ok {
 		return nil
 	}
-	if err := extent.Bounds(b).Check(m.ProtoReflect()); err != nil {
-		if p, ok := peerFrom(ctx); ok && p.home != nil {
-			p.home.auditBound(ctx, procedure, tooLargeField)
-		}
+	if err := b.Check(m.ProtoReflect()); err != nil {
+		b.met(ctx, procedure)
 		return connect.NewError(connect.CodeInvalidArgument, err)
 	}
 	return nil
