@@ -236,7 +236,8 @@ type CredentialsConfig struct {
 //
 // When tls.crt or tls.key are replaced, the next handshake takes the new pair over;
 // while they do not fit together or do not verify, it goes on with the last good one.
-// ca.crt is read once: to change the authority, let it hold both for a while.
+// ca.crt is read once: to change the authority, let it hold both for a while, and start the program again
+// after each change of it.
 //
 // Clients must bring a certificate. If the plugin's own certificate is that of an
 // Authority, the peer must be the host of its trust domain, in both roles, certified
@@ -397,14 +398,15 @@ func AwaitCredentials(ctx context.Context, config CredentialsConfig) (*tls.Confi
 	if every <= 0 {
 		every = time.Second
 	}
-	for told, damaged := false, false; ; told = true {
+	for told, damaged := false, false; ; {
 		loaded, err := LoadCredentials(config)
 		missing := errors.Is(err, fs.ErrNotExist)
 		if err == nil || errors.Is(err, ErrInvalidConfig) || damaged && !missing {
 			return loaded, err
 		}
 		damaged = !missing
-		if !told {
+		if missing && !told {
+			told = true
 			log.Warn("waiting for credentials: the host, or who operates it, has to write them", keyDir, config.Dir, keyError, err)
 		}
 		if !backoff.Wait(ctx, every) {

@@ -220,29 +220,33 @@ func full(err error) bool {
 
 // fullError says which limit keeps an identity from being issued.
 type fullError struct {
-	err   error  // of the store
-	field string // that sets the limit
-	told  error  // to the peer
+	err   error         // of the store
+	field string        // that sets the limit
+	life  time.Duration // after which one ends that shows no sign of life
+	told  error         // to the peer
+	wait  time.Duration // when the next may end
 }
 
-func (e *fullError) Error() string { return fmt.Sprintf("%v: raise %s", e.err, e.field) }
 func (e *fullError) Unwrap() error { return e.err }
+func (e *fullError) Error() string {
+	return fmt.Sprintf("%v: raise %s; one that shows no sign of life ends after %v", e.err, e.field, e.life)
+}
 
 // tooMany says which limit a request for an identity met.
 func (h *hub) tooMany(r *tokenstore.Request, err error) error {
 	s := h.settings()
-	e := &fullError{err: err, field: fmt.Sprintf("Limits.MaxIdentities (%d)", s.limits.MaxIdentities)}
-	what, limit := "the host has", s.limits.MaxIdentities
+	e := &fullError{err: err, told: errManyIdentities, life: cmp.Or(time.Duration(h.lease.Load()), s.tokenTTL)}
+	e.field = fmt.Sprintf("Limits.MaxIdentities (%d)", s.limits.MaxIdentities)
+	if e.wait = min(e.life, maxRateWait); r.Proven || errors.Is(err, tokenstore.ErrTooManyInstances) {
+		e.wait = min(e.wait, beginning) // so soon one that is dead gives its place to the next
+	}
 	switch {
 	case errors.Is(err, tokenstore.ErrTooManyInstances):
-		what, limit = "this self id has", cmp.Or(max(r.MaxInstances, 0), s.limits.MaxIdentitiesPerSelfID)
-		e.field = fmt.Sprintf("PluginPolicy.MaxInstances, or Limits.MaxIdentitiesPerSelfID where that is zero (%d)", limit)
+		e.field, e.told = fmt.Sprintf("PluginPolicy.MaxInstances, or Limits.MaxIdentitiesPerSelfID where that is zero (%d)",
+			cmp.Or(max(r.MaxInstances, 0), s.limits.MaxIdentitiesPerSelfID)), errManyInstances
 	case errors.Is(err, tokenstore.ErrTooManyForPeer):
-		what, limit = "this address has", s.limits.MaxIdentitiesPerPeer
-		e.field = fmt.Sprintf("Limits.MaxIdentitiesPerPeer (%d)", limit)
+		e.field, e.told = fmt.Sprintf("Limits.MaxIdentitiesPerPeer (%d)", s.limits.MaxIdentitiesPerPeer), errManyFromPeer
 	}
-	e.told = fmt.Errorf("%s as many live identities as it may, %d; one that shows no sign of life ends after %v",
-		what, limit, cmp.Or(time.Duration(h.lease.Load()), s.tokenTTL))
 	return e
 }
 

@@ -378,6 +378,21 @@ func TestAwaitHost(t *testing.T) {
 	}
 }
 
+// Whoever follows a type at a host that does not take the plugin asks again when its client does, and not later.
+func TestAudit_USE23_AWatchOfWhomTheHostRefusesAsksWithItsClient(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := &Client{reachable: make(chan struct{})}
+		w := &serviceWatch{client: c, withdrawn: func(error) {}, granted: true, failures: 10}
+		for range 10 {
+			c.pace.failed(time.Now(), ErrHandshakeRefused)
+			if due := c.pace.next; !w.awaitGrant(t.Context(), ErrHandshakeRefused) || !time.Now().Equal(due) {
+				t.Errorf("it asks at %v, and the client at %v", time.Now(), due)
+			}
+		}
+	})
+}
+
 // A type that several may provide by now is left to all of them by who settles it late, with a
 // policy in hand by which it belonged to one.
 func TestAudit_USE22_ATypeThatIsSharedAgainStaysShared(t *testing.T) {

@@ -37,9 +37,10 @@ const (
 // ("full jitter"), so that thousands of clients do not come at the same time. The caller
 // guards it and says what time it is.
 type pace struct {
-	since time.Time // when the failures began; zero: the host answers
-	next  time.Time
-	err   error // the last failure
+	since    time.Time // when the failures began; zero: the host answers
+	next     time.Time
+	err      error // the last failure
+	refusals int   // in a row
 }
 
 // lost begins an interruption: a connection ended.
@@ -57,6 +58,12 @@ func (p *pace) failed(now time.Time, err error) {
 		p.since = now
 	}
 	p.err = err
+	if refusedPlugin(err) {
+		p.refusals++
+		p.next = now.Add(regrant.After(p.refusals))
+		return
+	}
+	p.refusals = 0
 	lasted := now.Sub(p.since)
 	most, asked := min(max(lasted/paceShare, paceLeast), paceMost), time.Duration(0)
 	switch {
@@ -66,6 +73,13 @@ func (p *pace) failed(now time.Time, err error) {
 		most = min(max(lasted/paceRefuge, paceBusy), paceMost)
 	}
 	p.next = now.Add(asked + rand.N(most)) //nolint:gosec // jitter is no secret
+}
+
+// refusedPlugin reports that the host does not take the plugin, and not only its certificate, as long as an operator
+// does nothing about it.
+func refusedPlugin(err error) bool {
+	_, trust := errors.AsType[*trustError](err)
+	return errors.Is(err, ErrHandshakeRefused) && !trust
 }
 
 // hold puts the next attempt off where attempts succeed and are of no use.

@@ -346,7 +346,7 @@ func explainCertificate(err error) string {
 	)
 	switch {
 	case errors.As(err, &unknown):
-		return "it is of an authority that is not in TLS.RootCAs; compare ca.crt with the host's"
+		return "it is of an authority that is not in TLS.RootCAs; compare ca.crt with the host's, and start this program again when that changes"
 	case errors.As(err, &name):
 		return "it is not valid for the name in HostURL; add that to the host's certificate (ServeConfig.Hosts), or use a name that it has"
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:

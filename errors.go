@@ -88,6 +88,9 @@ var (
 	errHeadersTooLarge = errors.New("headers or trailers are too large")
 	errTypeTaken       = errors.New("another plugin provides the service type")
 	errProviderBusy    = errors.New("the provider has no room for the call")
+	errManyIdentities  = errors.New("the host has as many live identities as it may; one that shows no sign of life ends with its lease")
+	errManyInstances   = errors.New("this self id has as many live identities as it may; one that shows no sign of life ends with its lease")
+	errManyFromPeer    = errors.New("this address has as many live identities as it may; one that shows no sign of life ends with its lease")
 )
 
 // What there is too much of, as the audit has it: with the fields that set how much there may be.
@@ -113,6 +116,7 @@ const (
 	// That a message is too large is seen before it is decompressed, and while it is.
 	tooLargeMessage   = "bytes of a message (Limits.MaxMessageBytes, and compressed Limits.MaxDecompressionRatio)"
 	tooLargeHandshake = "bytes of a handshake (Limits.MaxHandshakeBytes, and compressed Limits.MaxDecompressionRatio)"
+	tooLargeField     = "entries or bytes of a field of a message (Limits.MaxFieldEntries, Limits.MaxFieldBytes)"
 	tooLargeCall      = "bytes of a request's body (Limits.MaxCallBytes)"
 	tooSwollen        = "bytes of a message that is decompressed (Limits.MaxDecompressedBytes, Limits.MaxDecompressionRatio)"
 	tooSlowBody       = "time for a message to come (Limits.BodyTimeout)"

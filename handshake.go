@@ -470,7 +470,7 @@ func (hs *handshake) refusal(ctx context.Context, err error, procedure string) e
 	if limit, ok := errors.AsType[*fullError](err); ok {
 		event.Kind = AuditLimited
 		hs.record(event)
-		return connect.NewError(connect.CodeResourceExhausted, limit.told)
+		return busyFor(limit.told, limit.wait)
 	}
 	hs.record(event)
 	if _, ok := errors.AsType[refused](err); ok {

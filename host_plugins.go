@@ -16,7 +16,7 @@ import (
 // routes builds the host's route table of what each service brings.
 func (h *Host) routes() (routeTable, error) {
 	operators := h.handlerOptions()
-	opts := append(slices.Clip(operators), h.cfg.Limits.fields())
+	opts := append(slices.Clip(operators), h.cfg.Limits.fields(exceededField))
 	if len(h.cfg.Interceptors) == 0 {
 		h.registry.rests(h.recovered, h.cfg.Limits.messages())
 	}

@@ -111,6 +111,13 @@ func exceeded(r *http.Request, err error) {
 	}
 }
 
+// exceededField records that a field of a message has more than it may.
+func exceededField(ctx context.Context, procedure string) {
+	if p, ok := peerFrom(ctx); ok && p.home != nil {
+		p.home.auditBound(ctx, procedure, tooLargeField)
+	}
+}
+
 // swellBounded keeps what a handler of the user's decompresses within bounds, which are not its
 // own to set: for who makes handlers with Connect has none without asking for them.
 func swellBounded(next http.Handler, l *Limits) http.Handler {

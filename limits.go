@@ -337,7 +337,10 @@ func (l Limits) validate() error {
 	v := reflect.ValueOf(l)
 	for i := range v.NumField() {
 		f := v.Field(i)
-		if (f.CanInt() && f.Int() < 0) || (f.CanFloat() && !(f.Float() >= 0)) {
+		if f.CanFloat() && math.IsNaN(f.Float()) {
+			return fieldError("Limits."+v.Type().Field(i).Name, "is not a number; write 0 for the default or a positive bound")
+		}
+		if (f.CanInt() && f.Int() < 0) || (f.CanFloat() && f.Float() < 0) {
 			return fieldError("Limits."+v.Type().Field(i).Name, "is negative; write 0 for the default or a positive bound")
 		}
 	}

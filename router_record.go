@@ -2,6 +2,8 @@ package connectplugin
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -127,4 +129,12 @@ func logCall(r *http.Request, c *caller, reg *catalog.Registration, result *prox
 		slog.String(keyService, reg.Type), slog.String(keyProvider, reg.RuntimeID),
 		slog.String(keyOutcome, result.Class.String()), slog.Int(keyStatus, result.Status),
 		slog.Duration(keyLatency, result.Latency))
+}
+
+// withField is the error of a call for the host's log, with the field that sets its bound.
+func withField(err error) error {
+	if errors.Is(err, proxy.ErrIdle) {
+		return fmt.Errorf("%w (Limits.StreamIdleTimeout)", err)
+	}
+	return err
 }

@@ -174,7 +174,11 @@ func (w *serviceWatch) awaitGrant(ctx context.Context, err error) bool {
 	}
 	w.sequence, w.epoch, w.last = 0, "", nil // what was said before is not known to hold
 	w.withdrawn(err)
-	return w.client.awaitHost(ctx, regrant.After(w.failures))
+	most := regrant.After(w.failures)
+	if wait, away := w.client.interrupted(); away && wait > 0 { // the host does not take the plugin at all
+		most = wait
+	}
+	return w.client.awaitHost(ctx, most)
 }
 
 // recover decides whether a watch may go on after err, mends what was lost, and waits

@@ -1,6 +1,7 @@
 package connectplugin
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -481,11 +482,11 @@ func (l *Limits) handshakes() connect.HandlerOption {
 }
 
 // fields bounds what is in the messages to the host's own services, where the operator wants less
-// than both sides agreed on.
-func (l *Limits) fields() connect.HandlerOption {
+// than both sides agreed on. Met is told of each message that has more.
+func (l *Limits) fields(met func(ctx context.Context, procedure string)) connect.HandlerOption {
 	b := extent.Bounds{Entries: l.MaxFieldEntries, Bytes: l.MaxFieldBytes}
 	if b.Entries >= defaultLimits.MaxFieldEntries && b.Bytes >= defaultLimits.MaxFieldBytes {
 		return connect.WithInterceptors() // each field has its own bound
 	}
-	return connect.WithInterceptors(fieldBounds(b))
+	return connect.WithInterceptors(fieldBounds{b, met})
 }

@@ -125,12 +125,16 @@ const compressionGzip = "gzip"
 const CompressMinBytes = 1 << 10
 
 // fieldBounds refuses messages whose fields have more than that.
-type fieldBounds extent.Bounds
+type fieldBounds struct {
+	extent.Bounds
+
+	met func(ctx context.Context, procedure string) // is told of each
+}
 
 // WrapUnary implements connect.Interceptor.
 func (b fieldBounds) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
-		if err := b.check(req.Any()); err != nil {
+		if err := b.check(ctx, req.Spec().Procedure, req.Any()); err != nil {
 			return nil, err
 		}
 		return next(ctx, req)
@@ -145,17 +149,18 @@ func (fieldBounds) WrapStreamingClient(next connect.StreamingClientFunc) connect
 // WrapStreamingHandler implements connect.Interceptor.
 func (b fieldBounds) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
-		return next(ctx, boundedConn{conn, b})
+		return next(ctx, boundedConn{conn, ctx, b})
 	}
 }
 
 // check returns the refusal of a message, nil for none.
-func (b fieldBounds) check(message any) error {
+func (b fieldBounds) check(ctx context.Context, procedure string, message any) error {
 	m, ok := message.(proto.Message)
 	if !ok {
 		return nil
 	}
-	if err := extent.Bounds(b).Check(m.ProtoReflect()); err != nil {
+	if err := b.Check(m.ProtoReflect()); err != nil {
+		b.met(ctx, procedure)
 		return connect.NewError(connect.CodeInvalidArgument, err)
 	}
 	return nil
@@ -165,6 +170,7 @@ func (b fieldBounds) check(message any) error {
 type boundedConn struct {
 	connect.StreamingHandlerConn
 
+	ctx    context.Context //nolint:containedctx // of the call
 	bounds fieldBounds
 }
 
@@ -173,7 +179,7 @@ func (c boundedConn) Receive(message any) error {
 	if err := c.StreamingHandlerConn.Receive(message); err != nil {
 		return err //nolint:wrapcheck // the stream's own
 	}
-	return c.bounds.check(message)
+	return c.bounds.check(c.ctx, c.Spec().Procedure, message)
 }
 
 // boundedMessages bounds each message to a handler, in bytes, before it is decoded
@@ -218,12 +224,18 @@ func (r *boundedGzip) Reset(from io.Reader) error {
 // Read reads what is left up to the limit.
 func (r *boundedGzip) Read(p []byte) (int, error) {
 	if r.left <= 0 {
-		return 0, swellError(swell.ErrSwollen)
+		return 0, &quietCodeError{swellError(swell.ErrSwollen)}
 	}
 	n, err := r.Reader.Read(p[:min(int64(len(p)), r.left)])
 	r.left -= int64(n)
 	return n, err //nolint:wrapcheck // io.EOF must stay what it is
 }
+
+// quietCodeError is an error with a code, which its text does not name: Connect writes it into the text of another.
+type quietCodeError struct{ err error }
+
+func (e *quietCodeError) Error() string { return errors.Unwrap(e.err).Error() }
+func (e *quietCodeError) Unwrap() error { return e.err }
 
 // errMalformed says that a message is none of its type.
 var errMalformed = errors.New("message is malformed")

@@ -3,6 +3,7 @@ package certs
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -110,7 +111,7 @@ func (s *FileSource) look(now time.Time) {
 
 	pair, err := s.load(now)
 	if err != nil {
-		if text := err.Error(); text != s.refused {
+		if text := explained(err); text != s.refused {
 			s.refused = text
 			s.config.Logger.Warn("certificate files refused, the previous certificate stays in use",
 				attrFile, s.config.CertFile, attrError, text)
@@ -123,6 +124,15 @@ func (s *FileSource) look(now time.Time) {
 	s.refused = ""
 	s.config.Logger.Info("certificate files taken over",
 		attrFile, s.config.CertFile, ClaimNotAfter, pair.cert.Leaf.NotAfter)
+}
+
+// explained is the text of an error, and what to do where the authority is another one.
+func explained(err error) string {
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+		return err.Error() + "; ca.crt is read when the program starts: after a new authority, start it again"
+	}
+
+	return err.Error()
 }
 
 // unchanged reports whether the path still names the file that was read.

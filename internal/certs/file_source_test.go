@@ -119,6 +119,11 @@ func TestFileSourceTakesOverWholePairsOnly(t *testing.T) {
 	expect("key removed", two)
 	files.writeInPlace(foreign)
 	expect("another authority's", two)
+
+	if !strings.Contains(log.String(), "ca.crt is read when the program starts: after a new authority, start it again") {
+		t.Errorf("the log does not say what to do: %s", log.String())
+	}
+
 	files.writeCert(certs.EncodeCertificates(three.Certificate...)[:200])
 	files.writeKey(three)
 	expect("half a certificate", two)

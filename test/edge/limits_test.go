@@ -1,12 +1,15 @@
 package edge_test
 
 import (
+	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -115,7 +118,7 @@ var namedInAudit = []string{
 	"MaxGrantsPerIdentity", "MaxRegistrations", "MaxRegistrationsPerPlugin", "MaxRegistrationsPerType", "MaxWatches", "MaxWatchesPerPlugin",
 	"HandshakesPerSecond", "HandshakeBurst", "EnrolmentsPerSecond", "EnrolmentBurst", "MaxIdentities", "MaxIdentitiesPerSelfID", "MaxIdentitiesPerPeer",
 	"MaxLookups", "MaxLookupsPerPlugin",
-	"MaxHeaderBytes", "MaxMessageBytes", "MaxHandshakeBytes", "MaxCallBytes", "MaxDecompressedBytes", "MaxDecompressionRatio", "BodyTimeout",
+	"MaxHeaderBytes", "MaxMessageBytes", "MaxFieldEntries", "MaxFieldBytes", "MaxHandshakeBytes", "MaxCallBytes", "MaxDecompressedBytes", "MaxDecompressionRatio", "BodyTimeout",
 	"MaxConnections", "MaxConnectionsPerPeer", "ConnectionsPerSecond", "ConnectionBurst", "ReadHeaderTimeout",
 	"PingsPerSecond", "PingBurst", "RefusalsPerSecond", "RefusalBurst", "MaxPendingHandshakes", "MaxPendingHandshakesPerPeer",
 }
@@ -157,6 +160,15 @@ func TestAudit_ATK14_NegativeFieldsSayWhatToWrite(t *testing.T) {
 		if err := cfg.Validate(); err == nil || !strings.Contains(err.Error(), field+": is negative; write 0 for the default") {
 			t.Errorf("%s: %v", field, err)
 		}
+	}
+}
+
+// A rate that is no number is said to be none, and not to be negative.
+func TestAudit_ATK14_ARateThatIsNoNumberIsSaidToBeNone(t *testing.T) {
+	t.Parallel()
+	cfg := &connectplugin.ServeConfig{Authority: hosttest.NewAuthority(t), Limits: connectplugin.Limits{RequestsPerSecond: math.NaN()}}
+	if err := cfg.Validate(); err == nil || !strings.Contains(err.Error(), "Limits.RequestsPerSecond: is not a number;") {
+		t.Error(err)
 	}
 }
 
@@ -316,6 +328,17 @@ func identityBounds() map[string]bound {
 			return hosttest.ErrorOf(hosttest.HandshakeClient(t, r.Host).Handshake(t.Context(), connect.NewRequest(hosttest.OldRequest("open"))))
 		})
 	}
+	full := func(t *testing.T, r *rig) {
+		t.Helper()
+		enrol(t, r)
+		_, err := hosttest.HandshakeClient(t, r.Host).Handshake(t.Context(), connect.NewRequest(hosttest.OldRequest("open")))
+		coded, ok := errors.AsType[*connect.Error](err)
+		if wait := retryHint(err); !ok || wait <= 0 || wait > time.Minute || coded.Meta().Get("Retry-After") == "" {
+			t.Errorf("it is not told when to come again: %v", err)
+		} else if strings.ContainsAny(coded.Message(), "0123456789") {
+			t.Errorf("a stranger learns how many there may be: %v", err)
+		}
+	}
 	pending := func(t *testing.T, r *rig) {
 		t.Helper()
 		answers := make(chan string, 3) // whichever came first makes room
@@ -340,9 +363,9 @@ func identityBounds() map[string]bound {
 		"HandshakeBurst":              {func(l *connectplugin.Limits) { l.HandshakeBurst, l.HandshakesPerSecond = 2, never }, enrol},
 		"EnrolmentsPerSecond":         {func(l *connectplugin.Limits) { l.EnrolmentsPerSecond, l.EnrolmentBurst = never, 3 }, enrol},
 		"EnrolmentBurst":              {func(l *connectplugin.Limits) { l.EnrolmentBurst, l.EnrolmentsPerSecond = 2, never }, enrol},
-		"MaxIdentities":               {func(l *connectplugin.Limits) { l.MaxIdentities = 3 }, enrol},
-		"MaxIdentitiesPerSelfID":      {func(l *connectplugin.Limits) { l.MaxIdentitiesPerSelfID = 3 }, enrol},
-		"MaxIdentitiesPerPeer":        {func(l *connectplugin.Limits) { l.MaxIdentitiesPerPeer = 3 }, enrol},
+		"MaxIdentities":               {func(l *connectplugin.Limits) { l.MaxIdentities = 3 }, full},
+		"MaxIdentitiesPerSelfID":      {func(l *connectplugin.Limits) { l.MaxIdentitiesPerSelfID = 3 }, full},
+		"MaxIdentitiesPerPeer":        {func(l *connectplugin.Limits) { l.MaxIdentitiesPerPeer = 3 }, full},
 		"RequestsPerSecond":           {func(l *connectplugin.Limits) { l.RequestsPerSecond, l.RequestBurst = never, 8 }, requests},
 		"RequestBurst":                {func(l *connectplugin.Limits) { l.RequestBurst, l.RequestsPerSecond = 6, never }, requests},
 		"BytesPerSecond":              {func(l *connectplugin.Limits) { l.BytesPerSecond, l.BytesBurst = 1<<10, 16<<10 }, reachBytes},

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
+	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest/echo"
 )
@@ -188,3 +189,17 @@ type roundTripper struct{ connect.HTTPClient }
 
 // RoundTrip implements http.RoundTripper.
 func (r roundTripper) RoundTrip(req *http.Request) (*http.Response, error) { return r.Do(req) }
+
+// The text of a refusal of a message to the host's own services names its code nowhere: it stands beside it.
+func TestAudit_ATK04_ARefusedBombNamesItsCodeOnce(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, func(*connectplugin.Limits) {}, nil)
+	r.call(t)
+	client := hosttest.HTTPClient(t, nil)
+	client.Transport = roundTripper{r.caller.HTTPClient()}
+	header := http.Header{"Content-Type": {"application/proto"}, "Content-Encoding": {"gzip"}}
+	answer := post(t, client, r.URL+connectpluginv1connect.HealthServiceCheckProcedure, header, hosttest.GzipOf(t, 2<<20))
+	if !says(answer, connect.CodeResourceExhausted) || strings.Count(answer, "resource_exhausted") != 1 {
+		t.Errorf("the answer is %s", answer)
+	}
+}

@@ -58,6 +58,9 @@ func TestAwaitCredentials(t *testing.T) {
 	if _, err := connectplugin.AwaitCredentials(t.Context(), config); err == nil || errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("what is there and wrong: %v", err)
 	}
+	if n := log.warnings("waiting"); n != 2 {
+		t.Errorf("it says %d times that somebody has to write what is there and wrong", n-2)
+	}
 }
 
 // A plugin that is started while its credentials are being copied to it finds files that are not

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -133,7 +135,9 @@ func halfClosing(ctx context.Context, stream *connect.BidiStream[echo.Text, echo
 func TestAudit_H35_StreamsLiveAsLongAsTheirPeers(t *testing.T) {
 	t.Parallel()
 	const short = time.Second
+	var log hosttest.Buffer
 	rig := echo.NewRig(t, echo.Service{}.Handler(), func(c *connectplugin.ServeConfig) {
+		c.Logger = slog.New(slog.NewTextHandler(&log, nil))
 		c.Limits.CallTimeout, c.Limits.IdleTimeout = short, short
 		c.Limits.DialTimeout, c.Limits.StreamIdleTimeout = hosttest.Wait, 5*time.Second
 	})
@@ -150,6 +154,10 @@ func TestAudit_H35_StreamsLiveAsLongAsTheirPeers(t *testing.T) {
 			if connect.CodeOf(err) != connect.CodeDeadlineExceeded {
 				t.Errorf("an idle stream: %v, want deadline_exceeded", err)
 			}
+			if strings.Contains(err.Error(), "Limits") {
+				t.Errorf("the caller learns how the host is configured: %v", err)
+			}
+			hosttest.Eventually(t, "the log names the field", func() bool { return strings.Contains(log.String(), "(Limits.StreamIdleTimeout)") })
 		})
 	}
 }
