@@ -130,7 +130,7 @@ func (h *heads) emit(f hpack.HeaderField) {
 	case h.bad:
 		return
 	case h.large:
-		if f.Name == contentType && len(f.Value) <= kindBytes && httpguts.ValidHeaderFieldValue(f.Value) {
+		if f.Name == contentType && len(f.Value) <= kindBytes && httpguts.ValidHeaderFieldValue(f.Value) && !h.hasKind() {
 			h.fields = append(h.fields, f)
 		}
 		return
@@ -154,6 +154,11 @@ func (h *heads) isNew(name string) bool {
 		return !slices.ContainsFunc(h.fields, func(f hpack.HeaderField) bool { return f.Name == name })
 	}
 	return false
+}
+
+// hasKind reports whether the content type is known: one is kept, however often a head that is too large says it.
+func (h *heads) hasKind() bool {
+	return slices.ContainsFunc(h.fields, func(f hpack.HeaderField) bool { return f.Name == contentType })
 }
 
 // pays takes a field off what is left, and reports whether it was enough.

@@ -163,6 +163,25 @@ func TestHeads_KeepTheKindOfWhatIsTooLarge(t *testing.T) {
 	}
 }
 
+// However often a head that is too large says what kind it is, that is kept once.
+func TestAudit_H14_WhatIsTooLargeHasOneKind(t *testing.T) {
+	t.Parallel()
+	h := newHeads(leastString)
+	var block bytes.Buffer
+	enc := hpack.NewEncoder(&block)
+	for range 4 * leastString {
+		_ = enc.WriteField(hpack.HeaderField{Name: contentType, Value: "application/proto"})
+	}
+	got, err := readBlock(t, h, block.Bytes(), leastFrame)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const most = leastString / (32 + len(contentType)) // that would have been taken
+	if !got.Truncated || len(got.Fields) > most {
+		t.Errorf("%d fields are kept of %d bytes (too large: %v)", len(got.Fields), block.Len(), got.Truncated)
+	}
+}
+
 // A block without end is not read to its end, and what is no block breaks the connection.
 func TestHeads_EndWithTheirConnection(t *testing.T) {
 	t.Parallel()
