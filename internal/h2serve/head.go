@@ -39,6 +39,7 @@ type heads struct {
 	regular  bool   // fields came that are no pseudo-header ones
 	large    bool
 	bad      bool
+	broken   bool // a field is none that HTTP/2 has, or has at its place
 }
 
 func newHeads(most uint32) *heads {
@@ -51,7 +52,7 @@ func newHeads(most uint32) *heads {
 // read reads the block that a frame begins. next returns the frames after it.
 func (h *heads) read(f *http2.HeadersFrame, next func() (http2.Frame, error)) (*http2.MetaHeadersFrame, error) {
 	h.fields, h.left, h.trailers = make([]hpack.HeaderField, 0, usualFields), h.most, h.most
-	h.regular, h.large, h.bad = false, false, false
+	h.regular, h.large, h.bad, h.broken = false, false, false, false
 	var err error
 	if first := f.HeaderBlockFragment(); f.HeadersEnded() {
 		h.resize(first)
@@ -85,7 +86,7 @@ func (h *heads) continued(piece []byte, next func() (http2.Frame, error)) error 
 		if length += len(piece) + h2frame.HeadLen; length > most {
 			return errTooLong
 		}
-		if h.bad { // of which nobody honest sends more
+		if h.broken { // of which nobody honest sends more
 			return http2.ConnectionError(http2.ErrCodeProtocol)
 		}
 		if s.write(piece) != nil {
@@ -127,14 +128,18 @@ func (h *heads) resize(block []byte) {
 func (h *heads) emit(f hpack.HeaderField) {
 	pseudo := strings.HasPrefix(f.Name, ":")
 	switch {
-	case h.bad:
-		return
 	case h.large:
 		if f.Name == contentType && len(f.Value) <= kindBytes && httpguts.ValidHeaderFieldValue(f.Value) && !h.hasKind() {
 			h.fields = append(h.fields, f)
 		}
 		return
-	case pseudo && (h.regular || !h.isNew(f.Name)), !pseudo && !validName(f.Name), !httpguts.ValidHeaderFieldValue(f.Value):
+	case pseudo && h.regular, !pseudo && !validName(f.Name), !httpguts.ValidHeaderFieldValue(f.Value):
+		h.bad, h.broken, h.fields = true, true, nil
+		return
+	case h.bad:
+		h.regular = h.regular || !pseudo
+		return
+	case pseudo && !h.isNew(f.Name):
 		h.bad, h.fields = true, nil
 		return
 	}
