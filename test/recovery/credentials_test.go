@@ -154,6 +154,20 @@ func (w *whims) or(good func() (*tls.Certificate, error)) (*tls.Certificate, err
 	return good()
 }
 
+// of is the TLS of a host that has its certificates of an authority, as far as its source has no whim.
+func (w *whims) of(t *testing.T, authority *connectplugin.Authority) *tls.Config {
+	t.Helper()
+	own, err := authority.HostTLS("127.0.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := own.GetCertificate
+	own.GetCertificate = func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		return w.or(func() (*tls.Certificate, error) { return good(h) })
+	}
+	return own
+}
+
 // over returns a certificate of an authority that has ended.
 func over(t *testing.T, authority *hosttest.CA, edits ...func(*x509.Certificate)) *tls.Certificate {
 	t.Helper()
@@ -197,21 +211,16 @@ func TestAudit_USE34_TheHostHasNoCertificateForAWhile(t *testing.T) {
 			var hostLog, clientLog journal
 			var w *whims
 			host := start(t, func(c *connectplugin.ServeConfig) {
-				own, err := c.Authority.HostTLS("127.0.0.1")
-				elsewhere, err2 := c.Authority.HostTLS("elsewhere.example")
-				if err != nil || err2 != nil {
-					t.Fatal(err, err2)
+				elsewhere, err := c.Authority.HostTLS("elsewhere.example")
+				if err != nil {
+					t.Fatal(err)
 				}
 				somebody, err := elsewhere.GetCertificate(&tls.ClientHelloInfo{})
 				if err != nil {
 					t.Fatal(err)
 				}
 				w = newWhims(somebody, over(t, ca))
-				good := own.GetCertificate
-				own.GetCertificate = func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
-					return w.or(func() (*tls.Certificate, error) { return good(h) })
-				}
-				c.TLS, c.Logger = own, hostLog.logger()
+				c.TLS, c.Logger = w.of(t, c.Authority), hostLog.logger()
 			})
 			provide(t, host)
 			c := host.Enrol(t, "api", func(c *connectplugin.ClientConfig) {
@@ -280,15 +289,7 @@ func TestAudit_USE34_APluginStartsWhileTheHostHasNoCertificate(t *testing.T) {
 	t.Parallel()
 	w := newWhims(nil, nil)
 	host := start(t, func(c *connectplugin.ServeConfig) {
-		own, err := c.Authority.HostTLS("127.0.0.1")
-		if err != nil {
-			t.Fatal(err)
-		}
-		good := own.GetCertificate
-		own.GetCertificate = func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
-			return w.or(func() (*tls.Certificate, error) { return good(h) })
-		}
-		c.TLS = own
+		c.TLS = w.of(t, c.Authority)
 	})
 	w.be("error")
 	var log journal
@@ -327,16 +328,8 @@ func TestAudit_USE34_TheHostHasNoneToCallPluginsWith(t *testing.T) {
 	t.Parallel()
 	w := newWhims(nil, nil)
 	host := start(t, func(c *connectplugin.ServeConfig) {
-		own, err := c.Authority.HostTLS("127.0.0.1")
-		if err != nil {
-			t.Fatal(err)
-		}
-		good := own.GetCertificate
-		own.GetClientCertificate = nil
-		own.GetCertificate = func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
-			return w.or(func() (*tls.Certificate, error) { return good(h) })
-		}
-		c.TLS = own
+		c.TLS = w.of(t, c.Authority)
+		c.TLS.GetClientCertificate = nil
 	})
 	provide(t, host)
 	conn := service(t, caller(t, host))
