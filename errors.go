@@ -188,7 +188,7 @@ func refuse(w http.ResponseWriter, r *http.Request, code connect.Code, err error
 		if _, ok := err.(*connect.Error); !ok { //nolint:errorlint // wrapped errors keep their own text
 			err = connect.NewError(code, err)
 		}
-		_ = errorWriter.Write(w, r, err)
+		writeError(w, r, err)
 		return
 	}
 	if coded, ok := errors.AsType[*connect.Error](err); ok {
@@ -199,6 +199,26 @@ func refuse(w http.ResponseWriter, r *http.Request, code connect.Code, err error
 	}
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	http.Error(w, err.Error(), httpStatus(code))
+}
+
+// writeError writes an error in the protocol of the request. One of gRPC is a single block of headers ("Trailers-Only"):
+// behind headers it would be tried again by no caller's retryPolicy, as these settle a call.
+func writeError(w http.ResponseWriter, r *http.Request, err error) {
+	_ = errorWriter.Write(oneBlock{w}, r, err)
+	if w.Header().Get(headerTrailer) != "" {
+		w.Header().Del(headerTrailer)
+		w.WriteHeader(http.StatusOK)
+	}
+}
+
+// oneBlock is a response whose headers wait for the fields that are announced as its trailer.
+type oneBlock struct{ http.ResponseWriter }
+
+// WriteHeader implements http.ResponseWriter.
+func (w oneBlock) WriteHeader(status int) {
+	if w.Header().Get(headerTrailer) == "" {
+		w.ResponseWriter.WriteHeader(status)
+	}
 }
 
 // httpStatus is the HTTP status of a code outside the RPC protocols.

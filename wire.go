@@ -36,6 +36,7 @@ const (
 	bearerChallenge     = "Bearer"
 	headerRetryAfter    = "Retry-After"
 	headerGRPCStatus    = "Grpc-Status"
+	headerTrailer       = "Trailer"
 	// headerConstraint says which versions of a service will do, where the router chooses.
 	headerConstraint = "X-Plugin-Constraint"
 	// anyProvider, in the place of a provider, leaves the choice to the router.

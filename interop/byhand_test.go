@@ -8,13 +8,17 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/reflection"
+	"google.golang.org/grpc/stats"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
 )
@@ -131,5 +135,48 @@ func TestByHand(t *testing.T) {
 				t.Errorf("%v: %s", err, out)
 			}
 		})
+	}
+}
+
+// tries counts how often calls were sent.
+type tries struct{ n atomic.Int64 }
+
+// TagRPC implements stats.Handler.
+func (*tries) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context { return ctx }
+
+// TagConn implements stats.Handler.
+func (*tries) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+
+// HandleConn implements stats.Handler.
+func (*tries) HandleConn(context.Context, stats.ConnStats) {}
+
+// HandleRPC implements stats.Handler.
+func (t *tries) HandleRPC(_ context.Context, s stats.RPCStats) {
+	if _, ok := s.(*stats.OutHeader); ok {
+		t.n.Add(1)
+	}
+}
+
+// TestRetryPolicy has the service config of a caller of gRPC-Go try again what the host itself answers.
+func TestRetryPolicy(t *testing.T) {
+	t.Parallel()
+	s, err := newStage(t.Context(), slog.New(slog.DiscardHandler), []string{"absent"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.close)
+	var sent tries
+	conn, err := grpc.NewClient("passthrough:///"+s.addr, grpc.WithTransportCredentials(credentials.NewTLS(s.clientTLS())),
+		grpc.WithStatsHandler(&sent), grpc.WithDefaultServiceConfig(`{"methodConfig": [{"name": [{}], "retryPolicy": {"maxAttempts": 3,
+			"initialBackoff": "0.001s", "maxBackoff": "0.001s", "backoffMultiplier": 1, "retryableStatusCodes": ["UNAVAILABLE"]}}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	ctx := metadata.AppendToOutgoingContext(t.Context(), "x-plugin-runtime-id", s.caller.RuntimeID(), "authorization", "Bearer "+s.caller.RuntimeToken())
+	err = conn.Invoke(ctx, "/services/absent/-/grpc.health.v1.Health/Check", new(grpc_health_v1.HealthCheckRequest), new(grpc_health_v1.HealthCheckResponse))
+	// gRPC-Go has the code of the last attempt only if that was answered after its message was sent.
+	if n := sent.n.Load(); err == nil || n != 3 {
+		t.Errorf("%v, sent %d times", err, n)
 	}
 }

@@ -99,3 +99,38 @@ func startRawInProcess(t *testing.T, handler http.HandlerFunc) (*connectplugin.C
 	}
 	return host.Enrol(t, "api", hosttest.Requiring("logger")), host.URL + "/services/logger/" + provider.RuntimeID() + "/raw.v1.Raw/Call"
 }
+
+// A caller's retryPolicy of gRPC goes by the code only where that comes in one block, without a trailer: gRPC-Go and
+// grpc-js take the call for settled once there are headers. What the host refuses in gRPC comes so.
+func TestRouter_ARefusalInGRPCIsOneBlock(t *testing.T) {
+	t.Parallel()
+	host := hosttest.Start(t, hosttest.WithPolicy(hosttest.LoggerPolicy()))
+	api := host.Enrol(t, "api", hosttest.Requiring("logger"))
+	for target, want := range map[string]string{
+		"/services/logger/logger-1234/raw.v1.Raw/Call": "14", // nobody provides it
+		"/services/other/other-1234/raw.v1.Raw/Call":   "5",
+		"/raw.v1.Raw/Call":                             "5",
+	} {
+		for _, contentType := range []string{"application/grpc", "application/grpc+proto", "application/grpc+json"} {
+			resp := rawCall(t, api, host.URL+target, contentType, "")
+			if got := resp.Header.Get("Grpc-Status"); got != want || resp.Header.Get("Grpc-Message") == "" || resp.StatusCode != http.StatusOK ||
+				len(resp.Trailer) != 0 || resp.Header.Get("Trailer") != "" {
+				t.Errorf("%s in %s: status %d, header %v, trailer %v", target, contentType, resp.StatusCode, resp.Header, resp.Trailer)
+			}
+		}
+	}
+	// This one is of Connect, whatever it says of a body that it has not.
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, host.URL+"/raw.v1.Raw/Call?connect=v1&encoding=json&message=%7B%7D", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/grpc")
+	resp, err := api.HTTPClient().Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusNotFound {
+		t.Errorf("GET: status %d", resp.StatusCode)
+	}
+}
