@@ -14,6 +14,7 @@ import (
 
 	"github.com/masegraye/connect-plugin-go/internal/auditlog"
 	"github.com/masegraye/connect-plugin-go/internal/edge"
+	"github.com/masegraye/connect-plugin-go/internal/h2serve"
 	"github.com/masegraye/connect-plugin-go/internal/recent"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
@@ -193,10 +194,15 @@ func (h *hub) auditBound(ctx context.Context, procedure, bound string) {
 		return
 	}
 	p.refused.Store(true)
-	e := AuditEvent{Kind: AuditLimited, Peer: p.addr, Procedure: procedure, Reason: bound}
-	c, known := callerFrom(ctx)
+	c, _ := callerFrom(ctx)
 	h.tellRefusal(c, AuditLimited, RefusedRequest)
-	if known {
+	h.auditMet(ctx, p, procedure, bound)
+}
+
+// auditMet does what auditBound does with a request that was not refused.
+func (h *hub) auditMet(ctx context.Context, p *peer, procedure, bound string) {
+	e := AuditEvent{Kind: AuditLimited, Peer: p.addr, Procedure: procedure, Reason: bound}
+	if c, known := callerFrom(ctx); known {
 		e.RuntimeID, e.SelfID = c.id.RuntimeID(), c.id.SelfID()
 	} else {
 		e.by(p.conn)
@@ -217,7 +223,11 @@ func (e *AuditEvent) by(c *connection) {
 // auditCounted records what recurs for the same reason the first time, and counts it from then on.
 func (h *hub) auditCounted(e AuditEvent) {
 	what := recurrence{kind: e.Kind, peer: e.Peer, runtimeID: e.RuntimeID, selfID: e.SelfID, bound: e.Reason}
-	if e.RuntimeID == "" && e.Peer != "" {
+	switch {
+	case e.Reason == tooManyOpen: // whoever comes meets it
+		what.peer = ""
+		h.lastNewcomer.Store(&e.Peer)
+	case e.RuntimeID == "" && e.Peer != "":
 		what.peer = addressKey(e.Peer)
 	}
 	if h.recurring.Note(what) {
@@ -225,13 +235,14 @@ func (h *hub) auditCounted(e AuditEvent) {
 	}
 }
 
-// boundsOfNewcomers are those that connections meet before there is a request, and boundsOfCutOffs those for which
-// connections end.
+// boundsOfNewcomers are those that connections meet before there is a request, boundsOfPeers the times that those
+// take who are known by then, and boundsOfCutOffs those for which connections are cut off.
 var (
 	boundsOfNewcomers = map[error]string{
 		edge.ErrTooFast: tooManyNew, edge.ErrNoPlace: tooManyUnproven, edge.ErrDisplaced: tooManyDisplaced,
 		edge.ErrFull: tooManyOpen, edge.ErrSlow: tooSlowTLS,
 	}
+	boundsOfPeers   = map[error]string{h2serve.ErrSlow: tooSlowPreface, h2serve.ErrSilent: tooSilent, h2serve.ErrStuck: tooStuck}
 	boundsOfCutOffs = map[string]string{
 		edge.CutOffPings: "Limits.PingsPerSecond, Limits.PingBurst", edge.CutOffRefusals: "Limits.RefusalsPerSecond, Limits.RefusalBurst",
 		edge.CutOffSlow: "Limits.ReadHeaderTimeout", edge.CutOffBlock: "Limits.MaxHeaderBytes",
@@ -245,6 +256,24 @@ func (h *hub) recordNewcomer(addr net.Addr, bound string) {
 	e := AuditEvent{Kind: AuditLimited, Reason: bound}
 	if addr != nil {
 		e.Peer = addrOnly(addr.String())
+	}
+	h.auditCounted(e)
+}
+
+// recordTooSlow records that a connection ends for what its peer did not do in time.
+func (h *hub) recordTooSlow(c net.Conn, err error) {
+	if ended, ok := c.(*edge.Conn); ok {
+		h.recordEnded(ended, boundsOfPeers[err])
+	}
+}
+
+// recordEnded records that a connection ends for a bound of time.
+func (h *hub) recordEnded(c *edge.Conn, bound string) {
+	h.tellRefusal(nil, AuditLimited, RefusedConnection)
+	defer h.survives("Audit")
+	e := AuditEvent{Kind: AuditLimited, Peer: addrOnly(c.RemoteAddr().String()), Reason: bound}
+	if conn, ok := connectionOf(c.Context()); ok {
+		e.by(conn)
 	}
 	h.auditCounted(e)
 }

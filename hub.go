@@ -47,7 +47,8 @@ type hub struct {
 	enrolling        *crowd.Crowd // handshakes of which nothing is proven yet
 	proven, unproven limiter.Pace // of new identities
 	recurring        recount.Counter[recurrence]
-	leftOut          atomic.Int64 // lines of the log
+	lastNewcomer     atomic.Pointer[string] // address of who came last when the host was full
+	leftOut          atomic.Int64           // lines of the log
 
 	launches launches.Book // of plugins that the host started
 	shown    certs.Known   // certificates that were plugins'
@@ -370,6 +371,9 @@ func (h *hub) sayLeftOut() {
 
 func (h *hub) auditCounts() {
 	for what, n := range h.recurring.Take() {
+		if last := h.lastNewcomer.Load(); what.bound == tooManyOpen && last != nil {
+			what.peer = *last
+		}
 		h.audit(AuditEvent{
 			Kind: cmp.Or(what.kind, AuditLimited), Peer: what.peer, RuntimeID: what.runtimeID, SelfID: what.selfID,
 			Count: n, Reason: what.counted(),

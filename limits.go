@@ -87,7 +87,7 @@ type Limits struct { //nolint:recvcheck // rates are computed on each call, wher
 	// connection. Default 256.
 	MaxStreamsPerConnection int
 	// ReadHeaderTimeout bounds the TLS handshake, without the time in which it waits for those of
-	// others, and each request header. Default 10 s.
+	// others, the time from it to the beginning of HTTP/2, and each request header. Default 10 s.
 	ReadHeaderTimeout time.Duration
 	// BodyTimeout bounds how long the message of a call to the host's own services may take
 	// to arrive, that of a watch among them; then the call ends with deadline_exceeded.
