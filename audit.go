@@ -235,14 +235,16 @@ func (h *hub) auditCounted(e AuditEvent) {
 	}
 }
 
-// boundsOfNewcomers are those that connections meet before there is a request, boundsOfPeers the times that those
-// take who are known by then, and boundsOfCutOffs those for which connections are cut off.
+// boundsOfNewcomers are those that connections meet before there is a request, boundsOfPeers those that they meet later,
+// and boundsOfCutOffs those for which they are cut off.
 var (
 	boundsOfNewcomers = map[error]string{
 		edge.ErrTooFast: tooManyNew, edge.ErrNoPlace: tooManyUnproven, edge.ErrDisplaced: tooManyDisplaced,
 		edge.ErrFull: tooManyOpen, edge.ErrSlow: tooSlowTLS,
 	}
-	boundsOfPeers   = map[error]string{h2serve.ErrSlow: tooSlowPreface, h2serve.ErrSilent: tooSilent, h2serve.ErrStuck: tooStuck}
+	boundsOfPeers = map[error]string{
+		h2serve.ErrSlow: tooSlowPreface, h2serve.ErrSilent: tooSilent, h2serve.ErrStuck: tooStuck, h2serve.ErrTrailer: tooLargeHead,
+	}
 	boundsOfCutOffs = map[string]string{
 		edge.CutOffPings: "Limits.PingsPerSecond, Limits.PingBurst", edge.CutOffRefusals: "Limits.RefusalsPerSecond, Limits.RefusalBurst",
 		edge.CutOffSlow: "Limits.ReadHeaderTimeout", edge.CutOffBlock: "Limits.MaxHeaderBytes",
@@ -260,16 +262,20 @@ func (h *hub) recordNewcomer(addr net.Addr, bound string) {
 	h.auditCounted(e)
 }
 
-// recordTooSlow records that a connection ends for what its peer did not do in time.
-func (h *hub) recordTooSlow(c net.Conn, err error) {
-	if ended, ok := c.(*edge.Conn); ok {
-		h.recordEnded(ended, boundsOfPeers[err])
+// recordMet records that the peer of a connection met one of boundsOfPeers.
+func (h *hub) recordMet(c net.Conn, err error) {
+	if met, ok := c.(*edge.Conn); ok {
+		where := RefusedConnection
+		if errors.Is(err, h2serve.ErrTrailer) {
+			where = RefusedRequest
+		}
+		h.recordPeer(met, boundsOfPeers[err], where)
 	}
 }
 
-// recordEnded records that a connection ends for a bound of time.
-func (h *hub) recordEnded(c *edge.Conn, bound string) {
-	h.tellRefusal(nil, AuditLimited, RefusedConnection)
+// recordPeer records that the peer of a connection met a bound.
+func (h *hub) recordPeer(c *edge.Conn, bound string, where RefusalPlace) {
+	h.tellRefusal(nil, AuditLimited, where)
 	defer h.survives("Audit")
 	e := AuditEvent{Kind: AuditLimited, Peer: addrOnly(c.RemoteAddr().String()), Reason: bound}
 	if conn, ok := connectionOf(c.Context()); ok {

@@ -112,7 +112,7 @@ const (
 // What of one request or connection is too large or too slow, or what of connections there is too much, as the
 // audit has it.
 const (
-	tooLargeHead = "headers of a request (Limits.MaxHeaderBytes)"
+	tooLargeHead = "headers or trailers of a request (Limits.MaxHeaderBytes)"
 	// That a message is too large is seen before it is decompressed, and while it is.
 	tooLargeMessage   = "bytes of a message (Limits.MaxMessageBytes, and compressed Limits.MaxDecompressionRatio)"
 	tooLargeHandshake = "bytes of a handshake (Limits.MaxHandshakeBytes, and compressed Limits.MaxDecompressionRatio)"
@@ -204,6 +204,22 @@ func refuse(w http.ResponseWriter, r *http.Request, code connect.Code, err error
 	}
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	http.Error(w, err.Error(), httpStatus(code))
+}
+
+// tooLarge answers a request whose headers are larger than is taken.
+func tooLarge(w http.ResponseWriter, r *http.Request) {
+	refuse(tooLargeWriter{w}, r, connect.CodeResourceExhausted, errHeadersTooLarge)
+}
+
+// tooLargeWriter answers with the status of RFC 6585, section 5.
+type tooLargeWriter struct{ http.ResponseWriter }
+
+// WriteHeader implements http.ResponseWriter.
+func (w tooLargeWriter) WriteHeader(status int) {
+	if status == http.StatusTooManyRequests {
+		status = http.StatusRequestHeaderFieldsTooLarge
+	}
+	w.ResponseWriter.WriteHeader(status)
 }
 
 // httpStatus is the HTTP status of a code outside the RPC protocols.

@@ -18,7 +18,7 @@ type Limits struct { //nolint:recvcheck // rates are computed on each call, wher
 	// each field costs 32 more, so that there are some 1,000 fields at most. Beyond it the
 	// answer is status 431, or resource_exhausted in gRPC, and the connection goes on; a peer
 	// that sends eight times as much of one request, or eight times 16 KiB where that is more, is
-	// cut off. Default 32 KiB.
+	// cut off. A request with such a trailer is reset with ENHANCE_YOUR_CALM. Default 32 KiB.
 	MaxHeaderBytes int
 	// MaxMessageBytes bounds one message to the host's services, in bytes,
 	// before it is decoded and again while it is decompressed. Default 1 MiB.

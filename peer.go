@@ -295,7 +295,7 @@ func newStanding(h *hub, l Limits, a *Authority) *certs.Standing[net.Conn] {
 // cutOff ends a connection whose certificate is over, without a word: to a peer that does not read it would take time.
 func (h *hub) cutOff(c net.Conn) {
 	if conn, ok := c.(*edge.Conn); ok {
-		h.recordEnded(conn, tooOld)
+		h.recordPeer(conn, tooOld, RefusedConnection)
 		conn.Abort()
 	}
 }

@@ -46,11 +46,12 @@ var (
 	errPreface = errors.New("the connection does not begin as HTTP/2")
 )
 
-// Why a connection ends whose peer took longer than [Config] lets it.
+// The bounds that peers meet, see [Config].
 var (
-	ErrSlow   = errors.New("the connection does not begin as HTTP/2 in time")
-	ErrSilent = errors.New("the peer does not answer")
-	ErrStuck  = errors.New("the peer takes nothing")
+	ErrSlow    = errors.New("the connection does not begin as HTTP/2 in time")
+	ErrSilent  = errors.New("the peer does not answer")
+	ErrStuck   = errors.New("the peer takes nothing")
+	ErrTrailer = errors.New("the trailer of a request is larger than is taken") // so that its stream is reset
 )
 
 // conn is one connection. One goroutine at a time reads it; those that serve its requests write.
@@ -202,7 +203,7 @@ func (c *conn) fail(err error) {
 	c.wakeBlockedLocked()
 	c.mu.Unlock()
 	if errors.Is(err, ErrSlow) || errors.Is(err, ErrSilent) || errors.Is(err, ErrStuck) {
-		c.s.cfg.TooSlow(c.nc, err)
+		c.s.cfg.Met(c.nc, err)
 	}
 	c.end()
 	c.abort()
