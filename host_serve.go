@@ -185,7 +185,7 @@ func (h *Host) nameFor(listener net.Addr) {
 func (h *Host) setServer() {
 	base, abort := context.WithCancelCause(context.Background())
 	h.abort, h.serverLog = abort, newServerLog(h.cfg.Logger)
-	h.serverLog.left = &h.hub.leftOut
+	h.serverLog.left, h.serverLog.own = &h.hub.leftOut, false
 	l := h.cfg.Limits
 	if h.serverTLS == nil {
 		h.plain = h.newPlain(base)

@@ -365,7 +365,7 @@ func (h *hub) recount(ctx context.Context) {
 // sayLeftOut says how many lines the log does not have since it was said last.
 func (h *hub) sayLeftOut() {
 	if n := h.leftOut.Swap(0); n > 0 {
-		h.log().Warn("lines were left out of the log: what goes on is logged once a minute, for each peer or plugin", keyMore, n)
+		h.log().Warn(leftOutOfLog, keyMore, n)
 	}
 }
 

@@ -211,7 +211,8 @@ const (
 type serverLog struct {
 	slog.Handler // fixed at creation
 
-	left *atomic.Int64 // counts the lines that are not written; nil where nobody does
+	left *atomic.Int64 // counts the lines that are not written
+	own  bool          // nobody else says how many: the next line does, of whatever it is
 
 	mu   sync.Mutex
 	told map[string]*toldPeer
@@ -224,7 +225,17 @@ type toldPeer struct {
 }
 
 func newServerLog(to *slog.Logger) *serverLog {
-	return &serverLog{Handler: to.Handler(), told: map[string]*toldPeer{}}
+	return &serverLog{Handler: to.Handler(), told: map[string]*toldPeer{}, left: new(atomic.Int64), own: true}
+}
+
+// leftOutOfLog says what became of lines.
+const leftOutOfLog = "lines were left out of the log: what goes on is logged once a minute, for each peer or plugin"
+
+// end says how many lines no later one can speak of.
+func (l *serverLog) end() {
+	if n := l.left.Swap(0); n > 0 {
+		slog.New(l.Handler).Warn(leftOutOfLog, keyMore, n)
+	}
 }
 
 // Enabled implements slog.Handler.
@@ -355,7 +366,7 @@ func (l *serverLog) dueFor(addr string, now time.Time) (more int, due bool) {
 	defer l.mu.Unlock()
 	if known := l.told[addr]; known != nil && now.Sub(known.at) < tlsLogEvery {
 		known.more++
-		l.leaveOut()
+		l.left.Add(1)
 		return 0, false
 	} else if known != nil {
 		more = known.more
@@ -367,18 +378,15 @@ func (l *serverLog) dueFor(addr string, now time.Time) (more int, due bool) {
 			}
 		}
 		if len(l.told) >= tlsLogPeers {
-			l.leaveOut()
+			l.left.Add(1)
 			return 0, false
 		}
 	}
 	l.told[addr] = &toldPeer{at: now}
-	return more, true
-}
-
-func (l *serverLog) leaveOut() {
-	if l.left != nil {
-		l.left.Add(1)
+	if l.own {
+		more = int(l.left.Swap(0))
 	}
+	return more, true
 }
 
 // addressKey returns the key of an address with or without a port: an IPv4

@@ -145,6 +145,7 @@ func (s *pluginServer) serve() error {
 func (s *pluginServer) shutdown(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(s.grace.Load()))
 	defer cancel()
+	defer s.log.end()
 	err := s.drainCalls(ctx)
 	if s.cfg.withdrawn.Load() {
 		s.cfg.released() // beside what Close waits for

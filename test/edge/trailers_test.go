@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -181,5 +182,44 @@ func TestAudit_ATK14_TheLogNamesThePluginThatHasNoEndpoint(t *testing.T) {
 	}
 	if text := log.String(); !strings.Contains(text, `no endpoint: set Policy.Plugins[\"nowhere\"].Endpoint or .AllowOwnAddress`) || !strings.Contains(text, "self_id=nowhere") {
 		t.Error(text)
+	}
+}
+
+// Lines that the log of a plugin leaves out are counted in the next one, whoever that is about, and at the end.
+func TestAudit_ATK14_TheLogOfAPluginSaysHowMuchItLeavesOut(t *testing.T) {
+	t.Parallel()
+	var log hosttest.Buffer
+	host := hosttest.Start(t, hosttest.WithPolicy(hosttest.LoggerPolicy()))
+	l := hosttest.Listen(t)
+	plugin := host.StartPlugin(t, "logger", func(c *connectplugin.PluginServerConfig) {
+		c.Listener, c.Client.Logger = l, slog.New(slog.NewTextHandler(&log, nil))
+	})
+	for _, from := range []string{"127.0.0.1", "127.0.0.1", "127.0.0.1", "127.0.0.1", "127.0.0.2", "127.0.0.2", "127.0.0.2"} {
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+		conn, err := d.DialContext(t.Context(), "tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.WriteString(conn, "GET / HTTP/1.1\r\n\r\n")
+		_, _ = io.Copy(io.Discard, conn)
+		_ = conn.Close()
+	}
+	plugin.Stop(t)
+	text := log.String()
+	told := 0
+	for line := range strings.SplitSeq(text, "\n") {
+		var more int
+		if _, after, ok := strings.Cut(line, "not_logged="); ok {
+			_, _ = fmt.Sscan(after, &more)
+		}
+		if told += more; strings.Contains(line, "TLS failed") {
+			told++
+			if strings.Contains(line, "127.0.0.2") && more == 0 {
+				t.Errorf("it says nothing of those before: %s", line)
+			}
+		}
+	}
+	if strings.Count(text, "TLS failed") != 2 || told < 7 || !strings.Contains(text, "lines were left out of the log") {
+		t.Errorf("%d lines are told of: %s", told, text)
 	}
 }
