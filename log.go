@@ -53,7 +53,7 @@ const (
 	keyRegistration = "registration_id"
 	keyAuthProvider = "auth_provider"
 
-	keyMore = "not_logged" // of the same kind since the last line
+	keyMore = "not_logged" // since the last line: of its kind, and in a plugin of any
 )
 
 // maxLoggedText bounds every text of an audit event and every text of strangers in
@@ -231,13 +231,6 @@ func newServerLog(to *slog.Logger) *serverLog {
 // leftOutOfLog says what became of lines.
 const leftOutOfLog = "lines were left out of the log: what goes on is logged once a minute, for each peer or plugin"
 
-// end says how many lines no later one can speak of.
-func (l *serverLog) end() {
-	if n := l.left.Swap(0); n > 0 {
-		slog.New(l.Handler).Warn(leftOutOfLog, keyMore, n)
-	}
-}
-
 // Enabled implements slog.Handler.
 func (l *serverLog) Enabled(ctx context.Context, _ slog.Level) bool {
 	return l.Handler.Enabled(ctx, slog.LevelWarn)
@@ -309,6 +302,13 @@ func (l *serverLog) failed(addr net.Addr, err error) {
 		return
 	}
 	_ = l.Handle(context.Background(), slog.NewRecord(time.Now(), slog.LevelDebug, text, 0))
+}
+
+// end says how many lines no later one can speak of.
+func (l *serverLog) end() {
+	if n := l.left.Swap(0); n > 0 {
+		slog.New(l.Handler).Warn(leftOutOfLog, keyMore, n)
+	}
 }
 
 // warn logs that TLS failed, or could not begin.

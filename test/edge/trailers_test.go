@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"strings"
@@ -221,5 +222,35 @@ func TestAudit_ATK14_TheLogOfAPluginSaysHowMuchItLeavesOut(t *testing.T) {
 	}
 	if strings.Count(text, "TLS failed") != 2 || told < 7 || !strings.Contains(text, "lines were left out of the log") {
 		t.Errorf("%d lines are told of: %s", told, text)
+	}
+}
+
+// A bomb for a handler of the user's, which bounds its messages by itself or does not, is refused with its code once.
+func TestAudit_ATK14_ABombForAHandlerOfTheUsersHasItsCodeOnce(t *testing.T) {
+	t.Parallel()
+	const most = 300 << 10
+	r := newRig(t, func(l *connectplugin.Limits) { l.MaxDecompressedBytes = most }, nil)
+	places := r.call(t)
+	own := r.StartPlugin(t, "registrar", func(c *connectplugin.PluginServerConfig) {
+		c.Services = []connectplugin.PluginService{{Type: "some", Version: "1.0.0", Path: echo.Base, Handler: connect.NewUnaryHandler(
+			echo.Unary, func(_ context.Context, req *connect.Request[echo.Text]) (*connect.Response[echo.Text], error) {
+				return connect.NewResponse(req.Msg), nil
+			}, connect.WithReadMaxBytes(most),
+		)}}
+	})
+	sibling := r.Enrol(t, "sibling", hosttest.Requiring("some"))
+	places["a plugin"] = echo.Place{
+		URL: r.URL + "/services/some/" + own.Client.RuntimeID(), Header: hosttest.IdentityHeader(sibling.RuntimeID(), sibling.RuntimeToken()),
+	}
+	for where, place := range places {
+		for name, opts := range map[string][]connect.ClientOption{"Connect": nil, "gRPC": {connect.WithGRPC()}, "gRPC-Web": {connect.WithGRPCWeb()}} {
+			req := connect.NewRequest(wrapperspb.String(strings.Repeat("a", 3*most)))
+			maps.Copy(req.Header(), place.Header)
+			opts = append(opts, connect.WithSendGzip())
+			_, err := echo.NewClient(echo.At(place.URL, r.Stranger(t)), echo.Unary, opts...).CallUnary(t.Context(), req)
+			if connect.CodeOf(err) != connect.CodeResourceExhausted || strings.Count(err.Error(), "resource_exhausted") != 1 {
+				t.Errorf("%s, %s: %v", where, name, err)
+			}
+		}
 	}
 }
