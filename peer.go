@@ -282,8 +282,7 @@ func refusedOn(ctx context.Context) {
 	}
 }
 
-// newStanding returns the connections of a host, which end soon after the certificates of
-// their peers: by their time, or with the launch that they belong to.
+// newStanding returns the connections of a host, which end soon after the certificates of their peers: by their time, or with their launch.
 func newStanding(h *hub, l Limits, a *Authority) *certs.Standing[net.Conn] {
 	var ended func(string, *x509.Certificate) bool
 	if a != nil {

@@ -128,8 +128,11 @@ func TestAudit_ATK14_TimesThatAreOverAreToldWithWhoItWas(t *testing.T) {
 	}{
 		"the beginning of HTTP/2": {"beginning of HTTP/2 (Limits.ReadHeaderTimeout)", "", "", 1, func(t *testing.T) *rig {
 			t.Helper()
-			r := newRig(t, func(l *connectplugin.Limits) { l.ReadHeaderTimeout = 2 * time.Second }, nil)
+			r := newRig(t, func(l *connectplugin.Limits) { l.ReadHeaderTimeout = 4 * time.Second }, nil)
 			c := dialTLS(t, r)
+			if c == nil {
+				t.Fatal("it is not let in")
+			}
 			if _, err := io.WriteString(c, http2.ClientPreface[:5]); err != nil {
 				t.Fatal(err)
 			}
