@@ -170,6 +170,7 @@ func TestAudit_ATK14_TheLogNamesThePluginThatHasNoEndpoint(t *testing.T) {
 	host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
 		c.Policy = hosttest.Rights(map[string][2][]string{"nowhere": {{"type-0"}}, "caller": {nil, {"type-0"}}})
 		c.Logger = slog.New(slog.NewTextHandler(&log, nil))
+		c.Limits.HandshakesPerSecond, c.Limits.HandshakeBurst = 1e-6, 5
 	})
 	provider := host.Enrol(t, "nowhere", hosttest.Providing("type-0"))
 	if _, err := hosttest.Register(t, provider, "type-0", "1.0.0"); err != nil {
@@ -181,8 +182,16 @@ func TestAudit_ATK14_TheLogNamesThePluginThatHasNoEndpoint(t *testing.T) {
 	if connect.CodeOf(out.Err) != connect.CodeUnavailable || strings.Contains(out.Err.Error(), "olicy") || strings.Contains(out.Err.Error(), "endpoint") {
 		t.Errorf("the caller gets %v", out.Err)
 	}
-	if text := log.String(); !strings.Contains(text, `no endpoint: set Policy.Plugins[\"nowhere\"].Endpoint or .AllowOwnAddress`) || !strings.Contains(text, "self_id=nowhere") {
+	for range 7 {
+		_ = echo.CallUnary(t.Context(), at, nil, nil)
+	}
+	host.Stop(t)
+	text := log.String()
+	if !strings.Contains(text, `no endpoint: set Policy.Plugins[\"nowhere\"].Endpoint or .AllowOwnAddress`) || !strings.Contains(text, "self_id=nowhere") {
 		t.Error(text)
+	}
+	if n := strings.Count(text, "a routed call failed"); n != 5 || !strings.Contains(text, "not_logged=3") {
+		t.Errorf("of 8 calls %d are logged, and it does not say so of the others: %s", n, text)
 	}
 }
 
