@@ -14,6 +14,7 @@ import (
 
 	"github.com/masegraye/connect-plugin-go/internal/auditlog"
 	"github.com/masegraye/connect-plugin-go/internal/edge"
+	"github.com/masegraye/connect-plugin-go/internal/h2serve"
 	"github.com/masegraye/connect-plugin-go/internal/recent"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
@@ -193,10 +194,15 @@ func (h *hub) auditBound(ctx context.Context, procedure, bound string) {
 		return
 	}
 	p.refused.Store(true)
-	e := AuditEvent{Kind: AuditLimited, Peer: p.addr, Procedure: procedure, Reason: bound}
-	c, known := callerFrom(ctx)
+	c, _ := callerFrom(ctx)
 	h.tellRefusal(c, AuditLimited, RefusedRequest)
-	if known {
+	h.auditMet(ctx, p, procedure, bound)
+}
+
+// auditMet does what auditBound does with a request that was not refused.
+func (h *hub) auditMet(ctx context.Context, p *peer, procedure, bound string) {
+	e := AuditEvent{Kind: AuditLimited, Peer: p.addr, Procedure: procedure, Reason: bound}
+	if c, known := callerFrom(ctx); known {
 		e.RuntimeID, e.SelfID = c.id.RuntimeID(), c.id.SelfID()
 	} else {
 		e.by(p.conn)
@@ -217,7 +223,11 @@ func (e *AuditEvent) by(c *connection) {
 // auditCounted records what recurs for the same reason the first time, and counts it from then on.
 func (h *hub) auditCounted(e AuditEvent) {
 	what := recurrence{kind: e.Kind, peer: e.Peer, runtimeID: e.RuntimeID, selfID: e.SelfID, bound: e.Reason}
-	if e.RuntimeID == "" && e.Peer != "" {
+	switch {
+	case e.Reason == tooManyOpen: // whoever comes meets it
+		what.peer = ""
+		h.lastNewcomer.Store(&e.Peer)
+	case e.RuntimeID == "" && e.Peer != "":
 		what.peer = addressKey(e.Peer)
 	}
 	if h.recurring.Note(what) {
@@ -225,12 +235,15 @@ func (h *hub) auditCounted(e AuditEvent) {
 	}
 }
 
-// boundsOfNewcomers are those that connections meet before there is a request, and boundsOfCutOffs those for which
-// connections end.
+// boundsOfNewcomers are those that connections meet before there is a request, boundsOfPeers those that they meet later,
+// and boundsOfCutOffs those for which they are cut off.
 var (
 	boundsOfNewcomers = map[error]string{
 		edge.ErrTooFast: tooManyNew, edge.ErrNoPlace: tooManyUnproven, edge.ErrDisplaced: tooManyDisplaced,
 		edge.ErrFull: tooManyOpen, edge.ErrSlow: tooSlowTLS,
+	}
+	boundsOfPeers = map[error]string{
+		h2serve.ErrSlow: tooSlowPreface, h2serve.ErrSilent: tooSilent, h2serve.ErrStuck: tooStuck, h2serve.ErrTrailer: tooLargeHead,
 	}
 	boundsOfCutOffs = map[string]string{
 		edge.CutOffPings: "Limits.PingsPerSecond, Limits.PingBurst", edge.CutOffRefusals: "Limits.RefusalsPerSecond, Limits.RefusalBurst",
@@ -245,6 +258,28 @@ func (h *hub) recordNewcomer(addr net.Addr, bound string) {
 	e := AuditEvent{Kind: AuditLimited, Reason: bound}
 	if addr != nil {
 		e.Peer = addrOnly(addr.String())
+	}
+	h.auditCounted(e)
+}
+
+// recordMet records that the peer of a connection met one of boundsOfPeers.
+func (h *hub) recordMet(c net.Conn, err error) {
+	if met, ok := c.(*edge.Conn); ok {
+		where := RefusedConnection
+		if errors.Is(err, h2serve.ErrTrailer) {
+			where = RefusedRequest
+		}
+		h.recordPeer(met, boundsOfPeers[err], where)
+	}
+}
+
+// recordPeer records that the peer of a connection met a bound.
+func (h *hub) recordPeer(c *edge.Conn, bound string, where RefusalPlace) {
+	h.tellRefusal(nil, AuditLimited, where)
+	defer h.survives("Audit")
+	e := AuditEvent{Kind: AuditLimited, Peer: addrOnly(c.RemoteAddr().String()), Reason: bound}
+	if conn, ok := connectionOf(c.Context()); ok {
+		e.by(conn)
 	}
 	h.auditCounted(e)
 }

@@ -245,8 +245,12 @@ func (c *Client) linkError(ctx context.Context, err error) error {
 		}
 		return connect.NewError(connect.Code(proxy.CodeOf(err)), err)
 	}
-	if link.TooLarge(err) {
+	switch {
+	case link.TooLarge(err):
 		return headersTooLarge(err)
+	case proxy.AnswerTooLarge(err):
+		return errorf(connect.CodeResourceExhausted,
+			"the headers or trailers of the answer are larger than a client takes, which is 256 KiB: %w", err)
 	}
 	if link.Lost(err) && !link.Unprocessed(err) {
 		return &lostError{err: c.explainLink(err)}

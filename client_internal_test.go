@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math"
 	"net"
+	"net/url"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -476,11 +477,24 @@ func TestAudit_USE34_TLSRefusesNoWatch(t *testing.T) {
 	t.Parallel()
 	alert := &net.OpError{Op: remoteError, Err: errors.New("tls: expired certificate")}
 	for err, want := range map[error]bool{
-		refusedInTLS(alert, alert): false, ErrHandshakeRefused: true, errorf(connect.CodeNotFound, "unknown"): true,
-		errorf(connect.CodeUnavailable, "away"): false,
+		refusedInTLS(alert, alert): false, errorf(connect.CodeUnavailable, "away"): false,
+		ErrHandshakeRefused: true, errorf(connect.CodeNotFound, "unknown"): true,
 	} {
 		if got := refusedWatch(err); got != want {
 			t.Errorf("%v is a refusal: %t", err, got)
 		}
+	}
+}
+
+// The next failure of TLS that a client logs says how many it did not.
+func TestAudit_ATK14_AClientSaysHowMuchItsLogLeavesOut(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	c := &Client{cfg: ClientConfig{Logger: slog.New(slog.NewTextHandler(&out, nil))}, host: new(url.URL)}
+	for _, c.warned = range []time.Time{{}, time.Now(), time.Now(), {}} {
+		c.trustFailed(&trustError{err: io.EOF})
+	}
+	if got := out.String(); strings.Count(got, "\n") != 2 || !strings.Contains(got, "not_logged=2") {
+		t.Error(got)
 	}
 }

@@ -365,8 +365,9 @@ func (c *Client) trustFailed(err error) {
 	}
 	c.mu.Lock()
 	due := time.Since(c.warned) >= warnEvery
-	if due {
-		c.warned = time.Now()
+	more := c.unwarned
+	if c.unwarned++; due {
+		c.warned, c.unwarned = time.Now(), 0
 	}
 	host := c.host
 	c.mu.Unlock()
@@ -374,8 +375,11 @@ func (c *Client) trustFailed(err error) {
 	if trust.passing {
 		said = "the host cannot finish TLS for now"
 	}
-	if due {
-		c.cfg.Logger.Warn(said, keyHost, host.String(), keyError, err)
+	if says := []any{keyHost, host.String(), keyError, err}; due {
+		if more > 0 {
+			says = append(says, keyMore, more)
+		}
+		c.cfg.Logger.Warn(said, says...)
 	}
 }
 

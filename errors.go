@@ -112,7 +112,7 @@ const (
 // What of one request or connection is too large or too slow, or what of connections there is too much, as the
 // audit has it.
 const (
-	tooLargeHead = "headers of a request (Limits.MaxHeaderBytes)"
+	tooLargeHead = "headers or trailers of a request (Limits.MaxHeaderBytes)"
 	// That a message is too large is seen before it is decompressed, and while it is.
 	tooLargeMessage   = "bytes of a message (Limits.MaxMessageBytes, and compressed Limits.MaxDecompressionRatio)"
 	tooLargeHandshake = "bytes of a handshake (Limits.MaxHandshakeBytes, and compressed Limits.MaxDecompressionRatio)"
@@ -120,7 +120,12 @@ const (
 	tooLargeCall      = "bytes of a request's body (Limits.MaxCallBytes)"
 	tooSwollen        = "bytes of a message that is decompressed (Limits.MaxDecompressedBytes, Limits.MaxDecompressionRatio)"
 	tooSlowBody       = "time for a message to come (Limits.BodyTimeout)"
+	tooSlowCall       = "time for a call to the host's own services (Limits.CallTimeout)"
 	tooSlowTLS        = "time for a TLS handshake (Limits.ReadHeaderTimeout)"
+	tooSlowPreface    = "time from the TLS handshake to the beginning of HTTP/2 (Limits.ReadHeaderTimeout)"
+	tooSilent         = "time for an answer to the host's PING (Limits.KeepAliveTimeout)"
+	tooStuck          = "time in which the peer takes nothing of what the host sends (Limits.WriteTimeout)"
+	tooOld            = "time that a connection outlives the certificate shown on it (Limits.CertificateOvertime)"
 	tooManyNew        = "new connections of one address (Limits.ConnectionsPerSecond, Limits.ConnectionBurst)"
 	tooManyUnproven   = "connections of one address that proved nothing (Limits.MaxConnectionsPerPeer)"
 	tooManyDisplaced  = tooManyUnproven + "; one that was silent made room"
@@ -219,6 +224,22 @@ func (w oneBlock) WriteHeader(status int) {
 	if w.Header().Get(headerTrailer) == "" {
 		w.ResponseWriter.WriteHeader(status)
 	}
+}
+
+// tooLarge answers a request whose headers are larger than is taken.
+func tooLarge(w http.ResponseWriter, r *http.Request) {
+	refuse(tooLargeWriter{w}, r, connect.CodeResourceExhausted, errHeadersTooLarge)
+}
+
+// tooLargeWriter answers with the status of RFC 6585, section 5.
+type tooLargeWriter struct{ http.ResponseWriter }
+
+// WriteHeader implements http.ResponseWriter.
+func (w tooLargeWriter) WriteHeader(status int) {
+	if status == http.StatusTooManyRequests {
+		status = http.StatusRequestHeaderFieldsTooLarge
+	}
+	w.ResponseWriter.WriteHeader(status)
 }
 
 // httpStatus is the HTTP status of a code outside the RPC protocols.

@@ -124,7 +124,7 @@ func NewHost(cfg *ServeConfig) (*Host, error) {
 	}
 	h.ingress = &ingress{hub: h.hub, tls: h.serverTLS, table: table, draining: h.draining.Load}
 	h.nameFor(nil)
-	h.standing = newStanding(h.cfg.Limits, h.cfg.Authority)
+	h.standing = newStanding(h.hub, h.cfg.Limits, h.cfg.Authority)
 	h.setServer()
 	h.probes = probes.New(h.health.probes(), h.cfg.Logger)
 	h.metrics = probes.New(scrapes(h.cfg.Metrics), h.cfg.Logger)

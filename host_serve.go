@@ -185,7 +185,7 @@ func (h *Host) nameFor(listener net.Addr) {
 func (h *Host) setServer() {
 	base, abort := context.WithCancelCause(context.Background())
 	h.abort, h.serverLog = abort, newServerLog(h.cfg.Logger)
-	h.serverLog.left = &h.hub.leftOut
+	h.serverLog.left, h.serverLog.own = &h.hub.leftOut, false
 	l := h.cfg.Limits
 	if h.serverTLS == nil {
 		h.plain = h.newPlain(base)
@@ -193,7 +193,7 @@ func (h *Host) setServer() {
 	}
 	h.server = h2serve.New(h2serve.Config{
 		Handler: h.ingress, TooLarge: http.HandlerFunc(h.ingress.tooLarge),
-		Context: base, ConnContext: withConnection, State: h.noteConnection, Log: slog.New(h.serverLog),
+		Context: base, ConnContext: withConnection, State: h.noteConnection, Met: h.hub.recordMet, Log: slog.New(h.serverLog),
 		HandshakeTimeout: l.ReadHeaderTimeout, IdleTimeout: l.IdleTimeout,
 		PingAfter: l.KeepAliveInterval, PingTimeout: l.KeepAliveTimeout, WriteTimeout: l.WriteTimeout,
 		MaxStreams:     uint32(min(l.MaxStreamsPerConnection, math.MaxInt32)), //nolint:gosec // validated, and bounded here

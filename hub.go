@@ -47,7 +47,8 @@ type hub struct {
 	enrolling        *crowd.Crowd // handshakes of which nothing is proven yet
 	proven, unproven limiter.Pace // of new identities
 	recurring        recount.Counter[recurrence]
-	leftOut          atomic.Int64 // lines of the log
+	lastNewcomer     atomic.Pointer[string] // address of who came last when the host was full
+	leftOut          atomic.Int64           // lines of the log
 
 	launches launches.Book // of plugins that the host started
 	shown    certs.Known   // certificates that were plugins'
@@ -364,12 +365,15 @@ func (h *hub) recount(ctx context.Context) {
 // sayLeftOut says how many lines the log does not have since it was said last.
 func (h *hub) sayLeftOut() {
 	if n := h.leftOut.Swap(0); n > 0 {
-		h.log().Warn("lines were left out of the log: what goes on is logged once a minute, for each peer or plugin", keyMore, n)
+		h.log().Warn(leftOutOfLog, keyMore, n)
 	}
 }
 
 func (h *hub) auditCounts() {
 	for what, n := range h.recurring.Take() {
+		if last := h.lastNewcomer.Load(); what.bound == tooManyOpen && last != nil {
+			what.peer = *last
+		}
 		h.audit(AuditEvent{
 			Kind: cmp.Or(what.kind, AuditLimited), Peer: what.peer, RuntimeID: what.runtimeID, SelfID: what.selfID,
 			Count: n, Reason: what.counted(),

@@ -84,18 +84,7 @@ func (in *ingress) tooLarge(w http.ResponseWriter, r *http.Request) {
 	}
 	refusedOn(r.Context())
 	in.hub.auditBound(in.hub.newPeer(r), r.URL.Path, tooLargeHead)
-	refuse(tooLargeWriter{w}, r, connect.CodeResourceExhausted, errHeadersTooLarge)
-}
-
-// tooLargeWriter answers with the status of RFC 6585, section 5.
-type tooLargeWriter struct{ http.ResponseWriter }
-
-// WriteHeader implements http.ResponseWriter.
-func (w tooLargeWriter) WriteHeader(status int) {
-	if status == http.StatusTooManyRequests {
-		status = http.StatusRequestHeaderFieldsTooLarge
-	}
-	w.ResponseWriter.WriteHeader(status)
+	tooLarge(w, r)
 }
 
 // exceeded records that a body is larger than it may be, if reading it gave that.

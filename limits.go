@@ -18,10 +18,11 @@ type Limits struct { //nolint:recvcheck // rates are computed on each call, wher
 	// each field costs 32 more, so that there are some 1,000 fields at most. Beyond it the
 	// answer is status 431, or resource_exhausted in gRPC, and the connection goes on; a peer
 	// that sends eight times as much of one request, or eight times 16 KiB where that is more, is
-	// cut off. Default 32 KiB.
+	// cut off. A request with such a trailer is reset with ENHANCE_YOUR_CALM. Default 32 KiB.
 	MaxHeaderBytes int
 	// MaxMessageBytes bounds one message to the host's services, in bytes,
-	// before it is decoded and again while it is decompressed. Default 1 MiB.
+	// before it is decoded and again while it is decompressed; one that is larger is
+	// resource_exhausted. Default 1 MiB.
 	MaxMessageBytes int
 	// MaxFieldEntries bounds the entries of each list and map in such a message, and MaxFieldBytes
 	// the length of each text, below what both sides agree on for each of them ([MaxSelfIDLen],
@@ -32,7 +33,8 @@ type Limits struct { //nolint:recvcheck // rates are computed on each call, wher
 	MaxFieldBytes int
 	// MaxCallBytes bounds the body of one request to a capability, to one of the
 	// host's own plugin services or to a plugin in the host's own process
-	// ([ServiceRouter.RegisterPluginHandler]), in bytes. Default 64 MiB.
+	// ([ServiceRouter.RegisterPluginHandler]), in bytes. Reading more fails, which handlers of
+	// Connect answer with resource_exhausted. Default 64 MiB.
 	MaxCallBytes int64
 	// MaxDecompressedBytes bounds what one message of such a request becomes when it is
 	// decompressed, in bytes; beyond it the call ends with resource_exhausted before its
@@ -87,7 +89,7 @@ type Limits struct { //nolint:recvcheck // rates are computed on each call, wher
 	// connection. Default 256.
 	MaxStreamsPerConnection int
 	// ReadHeaderTimeout bounds the TLS handshake, without the time in which it waits for those of
-	// others, and each request header. Default 10 s.
+	// others, the time from it to the beginning of HTTP/2, and each request header. Default 10 s.
 	ReadHeaderTimeout time.Duration
 	// BodyTimeout bounds how long the message of a call to the host's own services may take
 	// to arrive, that of a watch among them; then the call ends with deadline_exceeded.
@@ -108,11 +110,11 @@ type Limits struct { //nolint:recvcheck // rates are computed on each call, wher
 	// client showed, or the plugin that the host calls over it, unless a later one of the same
 	// identity is shown on another connection. Default 1 min.
 	CertificateOvertime time.Duration
-	// CallTimeout bounds one unary call to the host's own services.
-	// Default 30 s.
+	// CallTimeout bounds one unary call to the host's own services, whose context ends then:
+	// deadline_exceeded, if the handler heeds it. Default 30 s.
 	CallTimeout time.Duration
 	// StreamIdleTimeout ends a routed call in which nothing moved in either
-	// direction. Default 15 min.
+	// direction, with deadline_exceeded. Default 15 min.
 	StreamIdleTimeout time.Duration
 	// DialTimeout bounds how long a call waits for a connection to a plugin, TLS included. An
 	// attempt that somebody answered goes on for three times as long, for later calls. A call that
@@ -121,7 +123,8 @@ type Limits struct { //nolint:recvcheck // rates are computed on each call, wher
 	DialTimeout time.Duration
 
 	// MaxHandshakeBytes bounds the message of a handshake, in bytes, before it is decoded and
-	// while it is decompressed; one that is larger is resource_exhausted. Default 96 KiB.
+	// while it is decompressed; one that is larger is resource_exhausted, or invalid_argument where it is
+	// seen first that one of its fields is larger than any may be. Default 96 KiB.
 	MaxHandshakeBytes int
 	// MaxPendingHandshakes bounds the handshakes of which nothing is proven yet. One that comes
 	// beyond takes the place of the one that began first, which is resource_exhausted. Each
@@ -132,8 +135,8 @@ type Limits struct { //nolint:recvcheck // rates are computed on each call, wher
 	// HandshakesPerSecond and HandshakeBurst limit the handshakes that prove nothing
 	// of one peer address (a /64 for IPv6), and apart from them the renewals of one
 	// identity, the proven handshakes of one self id, of which as many may come at once
-	// as it may have instances, and the refusals of one address or caller that are
-	// audited one by one. Defaults 10 and 50.
+	// as it may have instances, and the refusals of one address or caller that are audited
+	// one by one. Beyond them is resource_exhausted, and when to come again. Defaults 10 and 50.
 	HandshakesPerSecond float64
 	// HandshakeBurst is the burst to HandshakesPerSecond. Default 50.
 	HandshakeBurst int
@@ -146,7 +149,8 @@ type Limits struct { //nolint:recvcheck // rates are computed on each call, wher
 	// EnrolmentBurst is the burst to EnrolmentsPerSecond. Default 1,000.
 	EnrolmentBurst int
 	// RequestsPerSecond and RequestBurst limit the requests of one identity
-	// over every route. Defaults 20,000 and 40,000.
+	// over every route; more are resource_exhausted, and when to come again. Defaults 20,000
+	// and 40,000.
 	RequestsPerSecond float64
 	// RequestBurst is the burst to RequestsPerSecond. Default 40,000.
 	RequestBurst int
@@ -159,7 +163,8 @@ type Limits struct { //nolint:recvcheck // rates are computed on each call, wher
 	// BytesBurst is the burst to BytesPerSecond. Default 1 GiB.
 	BytesBurst int
 
-	// MaxIdentities bounds the live identities. Default 100,000.
+	// MaxIdentities bounds the live identities; one more is resource_exhausted, and when to come
+	// again, as for the two that follow. Default 100,000.
 	MaxIdentities int
 	// MaxIdentitiesPerSelfID bounds the live instances of one plugin, by its name (see
 	// [Policy]), where its policy names no number. Default 100.
@@ -167,8 +172,8 @@ type Limits struct { //nolint:recvcheck // rates are computed on each call, wher
 	// MaxIdentitiesPerPeer bounds the live identities that one peer address
 	// was given without a proof (see [PluginPolicy].AllowUnproven). Default 1,000.
 	MaxIdentitiesPerPeer int
-	// MaxGrantsPerIdentity bounds the live capability grants of one identity.
-	// Default 256.
+	// MaxGrantsPerIdentity bounds the live capability grants of one identity; one more is
+	// resource_exhausted. Default 256.
 	MaxGrantsPerIdentity int
 	// TokenGrace is how long the previous token lives after a renewal.
 	// Default 30 s.
@@ -176,12 +181,13 @@ type Limits struct { //nolint:recvcheck // rates are computed on each call, wher
 
 	// ChangesPerSecond and ChangeBurst limit what one identity changes, and so
 	// makes others learn of: registering, unregistering, reporting health,
-	// opening a watch. Defaults 100 and 1,000.
+	// opening a watch. More is resource_exhausted, and when to come again. Defaults 100 and 1,000.
 	ChangesPerSecond float64
 	// ChangeBurst is the burst to ChangesPerSecond. Default 1,000.
 	ChangeBurst int
 	// MaxRegistrations bounds the registrations that provide something, and apart from them
-	// those that stand by. Default 100,000.
+	// those that stand by. One more is resource_exhausted, as for the two that follow. Default
+	// 100,000.
 	MaxRegistrations int
 	// MaxRegistrationsPerPlugin bounds those of one identity. Default 64.
 	MaxRegistrationsPerPlugin int

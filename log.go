@@ -53,7 +53,7 @@ const (
 	keyRegistration = "registration_id"
 	keyAuthProvider = "auth_provider"
 
-	keyMore = "not_logged" // of the same kind since the last line
+	keyMore = "not_logged" // since the last line: of its kind, and in a plugin of any
 )
 
 // maxLoggedText bounds every text of an audit event and every text of strangers in
@@ -211,7 +211,8 @@ const (
 type serverLog struct {
 	slog.Handler // fixed at creation
 
-	left *atomic.Int64 // counts the lines that are not written; nil where nobody does
+	left *atomic.Int64 // counts the lines that are not written
+	own  bool          // nobody else says how many: the next line does, of whatever it is
 
 	mu   sync.Mutex
 	told map[string]*toldPeer
@@ -224,8 +225,11 @@ type toldPeer struct {
 }
 
 func newServerLog(to *slog.Logger) *serverLog {
-	return &serverLog{Handler: to.Handler(), told: map[string]*toldPeer{}}
+	return &serverLog{Handler: to.Handler(), told: map[string]*toldPeer{}, left: new(atomic.Int64), own: true}
 }
+
+// leftOutOfLog says what became of lines.
+const leftOutOfLog = "lines were left out of the log: what goes on is logged once a minute, for each peer or plugin"
 
 // Enabled implements slog.Handler.
 func (l *serverLog) Enabled(ctx context.Context, _ slog.Level) bool {
@@ -300,6 +304,13 @@ func (l *serverLog) failed(addr net.Addr, err error) {
 	_ = l.Handle(context.Background(), slog.NewRecord(time.Now(), slog.LevelDebug, text, 0))
 }
 
+// end says how many lines no later one can speak of.
+func (l *serverLog) end() {
+	if n := l.left.Swap(0); n > 0 {
+		slog.New(l.Handler).Warn(leftOutOfLog, keyMore, n)
+	}
+}
+
 // warn logs that TLS failed, or could not begin.
 func (l *serverLog) warn(ctx context.Context, at time.Time, addr, means, reason string, more int) error {
 	out := slog.NewRecord(at, slog.LevelWarn, "TLS failed", 0)
@@ -355,7 +366,7 @@ func (l *serverLog) dueFor(addr string, now time.Time) (more int, due bool) {
 	defer l.mu.Unlock()
 	if known := l.told[addr]; known != nil && now.Sub(known.at) < tlsLogEvery {
 		known.more++
-		l.leaveOut()
+		l.left.Add(1)
 		return 0, false
 	} else if known != nil {
 		more = known.more
@@ -367,18 +378,15 @@ func (l *serverLog) dueFor(addr string, now time.Time) (more int, due bool) {
 			}
 		}
 		if len(l.told) >= tlsLogPeers {
-			l.leaveOut()
+			l.left.Add(1)
 			return 0, false
 		}
 	}
 	l.told[addr] = &toldPeer{at: now}
-	return more, true
-}
-
-func (l *serverLog) leaveOut() {
-	if l.left != nil {
-		l.left.Add(1)
+	if l.own {
+		more = int(l.left.Swap(0))
 	}
+	return more, true
 }
 
 // addressKey returns the key of an address with or without a port: an IPv4

@@ -209,7 +209,7 @@ func (m *middleware) deny(ctx context.Context, h *hub, p *peer, no *denial, w ht
 // call runs the handler in a context that ends with the identity and, for unary
 // calls, with the deadline.
 func (m *middleware) call(ctx context.Context, h *hub, a *admission, w http.ResponseWriter, r *http.Request) {
-	u := undo{h: h, seen: m.see(h, a, w, r), around: ctx, caller: a.caller, bound: m.route.bound}
+	u := undo{h: h, seen: m.see(h, a, w, r), around: ctx, caller: a.caller, path: r.URL.Path, bound: m.route.bound}
 	defer func() { u.after(w) }()
 	bounded := m.route.unary != nil && m.route.unary(r.URL.Path)
 	if bounded {
@@ -259,6 +259,7 @@ type undo struct {
 	cancel  context.CancelFunc // nil for none
 	release func()             // nil for none
 	streams bool               // it is among those that end before the host does
+	path    string             // of the request
 	bound   string             // of its message, if it is unary
 
 	served, refused bool // the handler returned; it was not asked
@@ -279,6 +280,7 @@ func (u *undo) do() {
 		u.seen.returned()
 	}
 	u.size()
+	u.time()
 	switch p, ok := peerFrom(u.around); {
 	case !u.served:
 	case ok && p.refused.Load():
@@ -311,6 +313,15 @@ func (u *undo) size() {
 	}
 	if connect.Code(u.seen.outcome.Code()) == connect.CodeResourceExhausted {
 		u.h.auditBound(u.around, u.seen.path, u.bound)
+	}
+}
+
+// time records that a unary call took longer than it may, and not for what its caller did.
+func (u *undo) time() {
+	over := func(ctx context.Context) bool { return errors.Is(ctx.Err(), context.DeadlineExceeded) }
+	p, ok := peerFrom(u.around)
+	if ok && u.cancel != nil && over(u.ctx) && !over(u.around) && !p.refused.Load() {
+		u.h.auditMet(u.around, p, u.path, tooSlowCall)
 	}
 }
 

@@ -282,19 +282,19 @@ func refusedOn(ctx context.Context) {
 	}
 }
 
-// newStanding returns the connections of a host, which end soon after the certificates of
-// their peers: by their time, or with the launch that they belong to.
-func newStanding(l Limits, a *Authority) *certs.Standing[net.Conn] {
+// newStanding returns the connections of a host, which end soon after the certificates of their peers: by their time, or with their launch.
+func newStanding(h *hub, l Limits, a *Authority) *certs.Standing[net.Conn] {
 	var ended func(string, *x509.Certificate) bool
 	if a != nil {
 		ended = a.launchHasEnded
 	}
-	return certs.NewStanding(certs.Tenure{Overtime: l.CertificateOvertime}, cutOff, ended)
+	return certs.NewStanding(certs.Tenure{Overtime: l.CertificateOvertime}, h.cutOff, ended)
 }
 
-// cutOff ends a connection without a word: to a peer that does not read it would take time.
-func cutOff(c net.Conn) {
+// cutOff ends a connection whose certificate is over, without a word: to a peer that does not read it would take time.
+func (h *hub) cutOff(c net.Conn) {
 	if conn, ok := c.(*edge.Conn); ok {
+		h.recordPeer(conn, tooOld, RefusedConnection)
 		conn.Abort()
 	}
 }

@@ -49,7 +49,7 @@ func (s *pluginServer) newPlain(ctx context.Context) *http.Server {
 // newServer makes the server of a plugin, whose one caller is its host.
 func (s *pluginServer) newServer(ctx context.Context) *h2serve.Server {
 	return h2serve.New(h2serve.Config{
-		Handler: s.handler(), Context: withStopping(ctx.Done()), Log: slog.New(s.log), State: s.note,
+		Handler: s.handler(), TooLarge: http.HandlerFunc(tooLarge), Context: withStopping(ctx.Done()), Log: slog.New(s.log), State: s.note,
 		HandshakeTimeout: s.cfg.Limits.ReadHeaderTimeout, IdleTimeout: defaultLimits.IdleTimeout,
 		PingAfter: pingAfter, PingTimeout: pingTimeout, WriteTimeout: writeByteTimeout,
 		// The host has a connection for each plugin, and no call on most of them.
@@ -145,6 +145,7 @@ func (s *pluginServer) serve() error {
 func (s *pluginServer) shutdown(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(s.grace.Load()))
 	defer cancel()
+	defer s.log.end()
 	err := s.drainCalls(ctx)
 	if s.cfg.withdrawn.Load() {
 		s.cfg.released() // beside what Close waits for

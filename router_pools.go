@@ -58,11 +58,20 @@ func (all pools) close() {
 }
 
 var (
-	errNoEndpoint = errors.New("no endpoint: set PluginPolicy.Endpoint, or AllowOwnAddress so that the plugin names it")
+	errNoEndpoint = errors.New("no endpoint")
 	errUnhealthy  = errors.New("the provider reported to be unhealthy")
 	errDown       = errors.New("the provider could not be reached a moment ago")
 	errNotServing = errors.New("the router belongs to no host, or the host is closed")
 )
+
+// noEndpoint says how a plugin gets an endpoint that has none.
+func noEndpoint(h *hub, runtimeID string) error {
+	id, ok := h.store.Lookup(runtimeID)
+	if !ok {
+		return errNoEndpoint
+	}
+	return fmt.Errorf("%w: set %s so that the plugin names it", errNoEndpoint, placing(id))
+}
 
 // provider returns the pool of a plugin that takes calls.
 func (s *ServiceRouter) provider(h *hub, runtimeID string) (*routedProvider, error) {
@@ -81,7 +90,7 @@ func (s *ServiceRouter) provider(h *hub, runtimeID string) (*routedProvider, err
 func (s *ServiceRouter) providerAt(h *hub, runtimeID string) (*routedProvider, error) {
 	endpoint, _ := s.catalog.Endpoint(runtimeID)
 	if endpoint == "" {
-		return nil, errNoEndpoint
+		return nil, noEndpoint(h, runtimeID)
 	}
 	s.mu.Lock()
 	if p := s.providers[runtimeID]; p != nil && p.endpoint == endpoint {
@@ -120,7 +129,7 @@ func (s *ServiceRouter) moveLocked(h *hub, runtimeID string) (*routedProvider, p
 	before := s.providers[runtimeID]
 	switch {
 	case endpoint == "":
-		return nil, nil, errNoEndpoint
+		return nil, nil, noEndpoint(h, runtimeID)
 	case before != nil && before.endpoint == endpoint:
 		return before, nil, nil
 	}
@@ -135,7 +144,7 @@ func (s *ServiceRouter) moveLocked(h *hub, runtimeID string) (*routedProvider, p
 	s.providers[runtimeID] = p
 	if id.Ended() { // while the pool was being made; nobody else will close it
 		delete(s.providers, runtimeID)
-		return nil, append(stale, p.pool, p.previous), errNoEndpoint
+		return nil, append(stale, p.pool, p.previous), fmt.Errorf("runtime id %q: %w", runtimeID, errNotAlive)
 	}
 	return p, stale, nil
 }

@@ -111,7 +111,7 @@ func (s *pluginSession) askAgain(err error) time.Duration {
 // taken takes account of a host that has the plugin in its service.
 func (s *pluginSession) taken() {
 	if s.refusals > 0 {
-		s.cfg.Client.Logger.Info("the host takes this plugin again", keyRuntimeID, s.client.RuntimeID())
+		s.cfg.Client.Logger.Info("the host takes this plugin again", keyRuntimeID, s.client.RuntimeID(), keyMore, s.refusals-1)
 	}
 	s.served, s.refusals = true, 0
 }

@@ -50,8 +50,8 @@ type Config struct {
 	Turns *turns.Process
 	// CutOff is told of each connection that was cut off, and Refused of each TLS handshake that
 	// failed and of each bound that a newcomer met: [ErrTooFast], [ErrNoPlace], [ErrDisplaced],
-	// [ErrSlow], and without an address, which is not known yet, [ErrFull]. They must not block.
-	// Nil tells nobody.
+	// [ErrSlow], and [ErrFull], that one without an address where it would have to wait for it. They must not
+	// block. Nil tells nobody.
 	CutOff  func(c *Conn, reason string)
 	Refused func(addr net.Addr, err error)
 }
@@ -203,7 +203,7 @@ func (l *Listener) accept() {
 			l.rest()
 			continue
 		}
-		if !l.awaitRoom() {
+		if !l.awaitRoom(c) {
 			_ = c.Close()
 			return
 		}
@@ -239,16 +239,16 @@ func (l *Listener) rest() {
 	}
 }
 
-// awaitRoom waits until there is room for another connection, and makes some where a
+// awaitRoom waits until there is room for a connection, and makes some where a
 // connection that proved nothing was silent for long enough. It reports false once the listener is closed.
-func (l *Listener) awaitRoom() bool {
+func (l *Listener) awaitRoom(c net.Conn) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for told := false; !l.closed && len(l.all) >= l.cfg.MaxConnections; {
 		if !told {
 			told = true
 			l.mu.Unlock()
-			l.tell(nil, ErrFull)
+			l.tell(addressOf(c), ErrFull)
 			l.mu.Lock()
 			continue
 		}
@@ -294,6 +294,14 @@ func (l *Listener) place(s *slot) bool {
 		l.tell(s.conn.RemoteAddr(), err)
 	}
 	return placed
+}
+
+// addressOf returns the address of a connection, nil where it may be long until that is known.
+func addressOf(c net.Conn) net.Addr {
+	if directly(c) == nil {
+		return nil
+	}
+	return c.RemoteAddr()
 }
 
 // tell says that a newcomer met a bound.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -42,9 +43,15 @@ const (
 var (
 	errClosed  = errors.New("the server has ended")
 	errGone    = errors.New("the peer has closed the connection")
-	errSilent  = errors.New("the peer does not answer")
-	errStuck   = errors.New("the peer takes nothing")
 	errPreface = errors.New("the connection does not begin as HTTP/2")
+)
+
+// The bounds that peers meet, see [Config].
+var (
+	ErrSlow    = errors.New("the connection does not begin as HTTP/2 in time")
+	ErrSilent  = errors.New("the peer does not answer")
+	ErrStuck   = errors.New("the peer takes nothing")
+	ErrTrailer = errors.New("the trailer of a request is larger than is taken") // so that its stream is reset
 )
 
 // conn is one connection. One goroutine at a time reads it; those that serve its requests write.
@@ -152,7 +159,10 @@ func (c *conn) handshake() error {
 		return errPreface
 	}
 	preface := make([]byte, len(http2.ClientPreface))
-	if _, err := io.ReadFull(c.reader, preface); err != nil || string(preface) != http2.ClientPreface {
+	switch _, err := io.ReadFull(c.reader, preface); {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return ErrSlow
+	case err != nil || string(preface) != http2.ClientPreface:
 		return errPreface
 	}
 	cfg := &c.s.cfg
@@ -192,6 +202,9 @@ func (c *conn) fail(err error) {
 	}
 	c.wakeBlockedLocked()
 	c.mu.Unlock()
+	if errors.Is(err, ErrSlow) || errors.Is(err, ErrSilent) || errors.Is(err, ErrStuck) {
+		c.s.cfg.Met(c.nc, err)
+	}
 	c.end()
 	c.abort()
 	c.s.forget(c)

@@ -224,6 +224,10 @@ func (c *conn) tooLargeLocked(f *http2.MetaHeadersFrame) {
 }
 
 func (c *conn) trailer(st *stream, f *http2.MetaHeadersFrame) error {
+	if f.Truncated { // of which the rest would be missing without a word
+		c.s.cfg.Met(c.nc, ErrTrailer)
+		return http2.StreamError{StreamID: st.id, Code: http2.ErrCodeEnhanceYourCalm, Cause: ErrTrailer}
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {

@@ -13,8 +13,8 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/coarse"
 )
 
-// Config says how connections are served. Every field but TooLarge, ConnContext, State, Log and PingInUse is
-// required.
+// Config says how connections are served. Every field but TooLarge, ConnContext, State, Met, Log and PingInUse
+// is required.
 type Config struct {
 	// Handler serves the requests. Its panics end their streams.
 	Handler http.Handler
@@ -28,6 +28,9 @@ type Config struct {
 	// State is told of each connection when it is new and when it is closed, and must not block;
 	// nil is for nobody.
 	State func(net.Conn, http.ConnState)
+	// Met is told of each connection whose peer met a bound, and which: [ErrSlow], [ErrSilent] or [ErrStuck], for
+	// which it ends, or [ErrTrailer]. It must not block; nil is for nobody.
+	Met func(net.Conn, error)
 	// Log takes what goes wrong with connections and handlers, in the words of net/http, all at
 	// debug. Nil drops it.
 	Log *slog.Logger
@@ -100,6 +103,9 @@ type Server struct {
 func New(cfg Config) *Server {
 	if cfg.State == nil {
 		cfg.State = func(net.Conn, http.ConnState) {}
+	}
+	if cfg.Met == nil {
+		cfg.Met = func(net.Conn, error) {}
 	}
 	if cfg.ConnContext == nil {
 		cfg.ConnContext = func(ctx context.Context, _ net.Conn) context.Context { return ctx }

@@ -60,12 +60,12 @@ func (c *conn) lookLocked(period time.Duration) error {
 	t.frames, t.writes, t.lastID, c.heads = frames, writes, c.lastID, 0
 	switch {
 	case stuck >= cfg.WriteTimeout:
-		return errStuck
+		return ErrStuck
 	case idle >= cfg.IdleTimeout && !c.retiring:
 		c.retiring = true
 		c.goodbyeLocked()
 	case silent >= cfg.PingAfter+cfg.PingTimeout:
-		return errSilent
+		return ErrSilent
 	case silent >= cfg.PingAfter && !t.asked:
 		c.out = h2frame.AppendPing(c.out, [8]byte{}, false)
 		c.flushElsewhereLocked()

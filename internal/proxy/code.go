@@ -21,8 +21,12 @@ const (
 // TooLarge reports whether a call failed because its header list, or that of the
 // response, is larger than the provider or the host takes.
 func TooLarge(err error) bool {
-	return errors.Is(err, h2.ErrTooLarge) || errors.Is(err, h2.ErrHeaderBytes)
+	return errors.Is(err, h2.ErrTooLarge) || AnswerTooLarge(err)
 }
+
+// AnswerTooLarge reports whether a call failed because the header list of its response, or the trailer, is
+// larger than is taken.
+func AnswerTooLarge(err error) bool { return errors.Is(err, h2.ErrHeaderBytes) }
 
 // CodeOf returns the number of the code of gRPC and Connect that says best what
 // the error of a [Result] means for the caller, of the classes Unavailable, Reset

@@ -170,15 +170,7 @@ func timeBounds() map[string]bound {
 		}},
 		"CallTimeout": {func(l *connectplugin.Limits) { l.CallTimeout = 3 * time.Second }, func(t *testing.T, _ *rig) {
 			t.Helper()
-			r := newRig(t, func(l *connectplugin.Limits) { l.CallTimeout = 3 * time.Second }, func(c *connectplugin.ServeConfig) {
-				c.Interceptors = append(c.Interceptors, connect.UnaryInterceptorFunc(blocking))
-			})
-			c := r.Enrol(t, "registrar", nil)
-			sooner(t, longDefault, func() {
-				if _, err := healthCheck(t, r, c); connect.CodeOf(err) != connect.CodeDeadlineExceeded {
-					t.Error(err)
-				}
-			})
+			reachCallTimeout(t, 1)
 		}},
 		"StreamIdleTimeout": {func(l *connectplugin.Limits) { l.StreamIdleTimeout = time.Second }, func(t *testing.T, r *rig) {
 			t.Helper()
@@ -198,9 +190,9 @@ func timeBounds() map[string]bound {
 			t.Helper()
 			later(t, moreThanThat, func() { reachDial(t, r) })
 		}},
-		"WriteTimeout": {func(l *connectplugin.Limits) { l.WriteTimeout = time.Second }, func(t *testing.T, r *rig) {
+		"WriteTimeout": {func(l *connectplugin.Limits) { l.WriteTimeout = time.Second }, func(t *testing.T, _ *rig) {
 			t.Helper()
-			sooner(t, longDefault, func() { reachWrite(t, r) })
+			sooner(t, longDefault, func() { reachWrite(t) })
 		}},
 		"CertificateOvertime": {func(l *connectplugin.Limits) { l.CertificateOvertime = time.Second }, func(t *testing.T, _ *rig) {
 			t.Helper()

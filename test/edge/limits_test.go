@@ -119,7 +119,7 @@ var namedInAudit = []string{
 	"HandshakesPerSecond", "HandshakeBurst", "EnrolmentsPerSecond", "EnrolmentBurst", "MaxIdentities", "MaxIdentitiesPerSelfID", "MaxIdentitiesPerPeer",
 	"MaxLookups", "MaxLookupsPerPlugin",
 	"MaxHeaderBytes", "MaxMessageBytes", "MaxFieldEntries", "MaxFieldBytes", "MaxHandshakeBytes", "MaxCallBytes", "MaxDecompressedBytes", "MaxDecompressionRatio", "BodyTimeout",
-	"MaxConnections", "MaxConnectionsPerPeer", "ConnectionsPerSecond", "ConnectionBurst", "ReadHeaderTimeout",
+	"MaxConnections", "MaxConnectionsPerPeer", "ConnectionsPerSecond", "ConnectionBurst", "ReadHeaderTimeout", "KeepAliveTimeout",
 	"PingsPerSecond", "PingBurst", "RefusalsPerSecond", "RefusalBurst", "MaxPendingHandshakes", "MaxPendingHandshakesPerPeer",
 }
 
@@ -134,7 +134,7 @@ func auditNames(t *testing.T, r *rig, field string) {
 			if strings.HasPrefix(e.Reason, "tokenstore: ") {
 				t.Errorf("the reason begins with the name of a package: %s", e.Reason)
 			}
-			if e.Peer == "" && field != "Limits.MaxConnections" { // of which the next one's address is not known
+			if e.Peer == "" {
 				t.Errorf("the event names no peer: %v", e)
 			}
 			return true
