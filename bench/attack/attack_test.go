@@ -103,14 +103,17 @@ func TestRounds(t *testing.T) {
 	took := func(d time.Duration) turns { return turns{{times: []time.Duration{d, d}}} }
 	var r row
 	for _, one := range [][2]time.Duration{{4, 2}, {6, 4}, {4, 2}, {4, 4}} {
-		r.join(row{loud: took(one[0]), control: took(one[1])})
+		r.join(row{loud: took(one[0]), control: took(one[1]), burnt: took(one[0])})
 	}
 	if n := len(r.loud.all().times); n != 8 {
 		t.Errorf("%d calls", n)
 	}
-	least, most := r.interval()
-	if r.worse() != 1.5 || least != 1 || most != 2 || r.floor() != 2 {
-		t.Errorf("worse %v, %v to %v, floor %v", r.worse(), least, most, r.floor())
+	least, most := r.interval(r.control)
+	if r.worse(r.control) != 1.5 || least != 1 || most != 2 || r.control.floor() != 2 {
+		t.Errorf("worse %v, %v to %v, floor %v", r.worse(r.control), least, most, r.control.floor())
+	}
+	if r.worse(r.burnt) != 1 {
+		t.Errorf("%v times as bad as beside the same", r.worse(r.burnt))
 	}
 }
 

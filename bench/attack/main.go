@@ -19,6 +19,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -37,6 +38,7 @@ const (
 	roleHost     = "host"
 	roleProvider = "provider"
 	roleAttacker = "attacker"
+	roleBurner   = "burner"
 )
 
 const lasts = 5 * time.Second
@@ -63,6 +65,7 @@ func run(ctx context.Context) error {
 	flag.StringVar(&p.only, "only", "", "play attacks whose names contain this")
 	flag.DurationVar(&p.lasts, "for", lasts, "how long each attack lasts, three minutes at most")
 	flag.StringVar(&p.dir, "dir", "", "of the authority")
+	curve := flag.String("curve", "", "that a burner follows")
 	flag.StringVar(&p.addr, "addr", "", "of the host, on loopback")
 	flag.StringVar(&p.profile, "profile", "", "write profiles of the host during the last attack to this file, with .cpu and .heap after it")
 	flag.IntVar(&p.rounds, "rounds", 1, "how often each attack is played; what is measured is of all of them")
@@ -70,12 +73,27 @@ func run(ctx context.Context) error {
 	flag.BoolVar(&p.defaults, "defaults", false, "a host with the default limits, not those of a small machine")
 	flag.Parse()
 	switch {
+	case *role == roleBurner:
+		return burn(ctx, *curve)
 	case *role != "":
 		return p.role(ctx, *role)
 	case *list:
 		return p.list(os.Stdout)
 	}
 	return p.all(ctx, os.Stdout)
+}
+
+// burn is a process that burns processor time, as a curve has it.
+func burn(ctx context.Context, curve string) error {
+	var c stage.Curve
+	if err := json.Unmarshal([]byte(curve), &c); err != nil {
+		return fmt.Errorf("curve: %w", err)
+	}
+	if err := stage.Tell("ready"); err != nil {
+		return err
+	}
+	stage.Burn(ctx, c)
+	return stage.Tell("done")
 }
 
 // role is a process that has the authority.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -30,6 +31,9 @@ type play struct {
 	dir     string
 	addr    string
 	profile string
+
+	apart float64     // processors that honest calls use in host and provider
+	curve stage.Curve // of the last attack: what it made host and provider use, and the attacker used
 
 	defaults bool // of the limits
 	itself   bool // the control is compared with itself
@@ -122,7 +126,20 @@ func (p *play) play(ctx context.Context, authority *connectplugin.Authority, k k
 	}
 	defer s.close(ctx)
 	if p.round == 0 {
+		before, err := usages([]*scene{s})
+		if err != nil {
+			return r, err
+		}
 		r.quiet = s.probes.measure(ctx, quiet)
+		after, err := usages([]*scene{s})
+		if err != nil {
+			return r, err
+		}
+		apart := 0.0
+		for i := range after {
+			apart += (after[i].CPU - before[i].CPU).Seconds() / quiet.Seconds()
+		}
+		p.apart = apart
 	}
 	if err := s.rest(); err != nil {
 		return r, err
@@ -150,10 +167,13 @@ func (p *play) turns(ctx context.Context, s, other *scene, k kinds.Kind, r *row)
 	for i := range n {
 		does := []func(context.Context) error{
 			func(ctx context.Context) error { return p.loud(ctx, s, k, p.lasts/time.Duration(n), r) },
+			func(ctx context.Context) error { return p.burnt(ctx, s, p.lasts/time.Duration(n), r) },
 			func(ctx context.Context) error { return p.control(ctx, s, other, k, p.lasts/time.Duration(n), r) },
 		}
 		if p.itself {
-			does[0] = func(ctx context.Context) error { return p.again(ctx, s, other, k, p.lasts/time.Duration(n), r) }
+			does = []func(context.Context) error{
+				func(ctx context.Context) error { return p.again(ctx, s, other, k, p.lasts/time.Duration(n), r) }, does[len(does)-1],
+			}
 		}
 		if (p.round+i)%2 == 1 {
 			slices.Reverse(does)
@@ -190,6 +210,31 @@ func (p *play) loud(ctx context.Context, s *scene, k kinds.Kind, lasts time.Dura
 		r.before = begun[0].Resident
 	}
 	r.attacked(played, watch()-r.before, lasts)
+	return err
+}
+
+// burnt has the probes call while a program outside burns as much processor time as the last attack took, at the
+// same moments of its turn.
+func (p *play) burnt(ctx context.Context, s *scene, lasts time.Duration, r *row) error {
+	curve, err := json.Marshal(p.curve)
+	if err != nil {
+		return fmt.Errorf("curve: %w", err)
+	}
+	burner, err := stage.Start(ctx, roleBurner, "-curve", string(curve))
+	if err != nil {
+		return err
+	}
+	drawn := stage.Draw(ctx, 0, burner) // as beside an attack
+	probed := s.probes.measure(ctx, lasts)
+	_ = drawn()
+	var said string
+	if err := burner.Hear(&said); err != nil {
+		burner.Kill()
+		return err
+	}
+	used, err := burner.End()
+	r.burnt = append(r.burnt, probed)
+	r.burning += used
 	return err
 }
 
@@ -237,7 +282,11 @@ func (p *play) attack(ctx context.Context, s, attacked *scene, k kinds.Kind, las
 		_ = s.host.Ask(stage.WordProfile, &on)
 		defer func() { _ = s.host.Ask(stage.WordProfile, &on) }()
 	}
+	drawn := stage.Draw(ctx, p.apart, attacker, s.host, s.provider)
 	r.probed = s.probes.measure(ctx, lasts)
+	if curve := drawn(); attacked == s {
+		p.curve = curve
+	}
 	if err := attacker.Hear(&r.outcome); err != nil {
 		attacker.Kill()
 		return r, err
