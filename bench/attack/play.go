@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	quiet = time.Second             // how long the probes call before the attack
-	turn  = 2500 * time.Millisecond // of an attack, or of its control
+	quiet = time.Second     // how long the probes call before the attack
+	turn  = 5 * time.Second // of an attack, or of its control
 
 	settling = 100 * time.Millisecond // between turns
 )

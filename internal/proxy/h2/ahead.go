@@ -46,7 +46,7 @@ func (a *Ahead) take() bool {
 		return true
 	}
 	now, last := int64(time.Since(a.begun)), a.last.Load()
-	if now-last < int64(widenPause) || !a.last.CompareAndSwap(last, now) {
+	if a.left.Load() < wideCost || now-last < int64(widenPause) || !a.last.CompareAndSwap(last, now) {
 		return false
 	}
 	if a.left.Add(-wideCost) >= 0 {
