@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -39,7 +40,7 @@ func TestAttacks(t *testing.T) {
 	} {
 		t.Run(only, func(t *testing.T) {
 			t.Parallel()
-			p := play{lasts: time.Second, dir: t.TempDir()}
+			p := play{lasts: time.Second, turn: time.Second, dir: t.TempDir()}
 			authority, err := connectplugin.NewAuthority(connectplugin.AuthorityConfig{Dir: p.dir})
 			if err != nil {
 				t.Fatal(err)
@@ -80,16 +81,20 @@ func TestOnlyLoopbackIsAttacked(t *testing.T) {
 
 func TestVerdict(t *testing.T) {
 	t.Parallel()
+	all := time.Second * time.Duration(runtime.NumCPU()) // a second of every processor
 	for want, r := range map[string]row{
-		"cut off":             {outcome: kinds.Outcome{CutAfter: time.Second}},
-		"bounded":             {host: time.Second / 2},
-		"bounded: 3 refused":  {host: 2 * time.Second, outcome: kinds.Outcome{Refused: 3}},
+		"cut off":            {outcome: kinds.Outcome{CutAfter: time.Second}},
+		"bounded":            {host: time.Second / 2},
+		"bounded: 3 refused": {host: all, outcome: kinds.Outcome{Refused: 3}},
+		"OPEN: processor, of one that was refused": {host: 4 * all, outcome: kinds.Outcome{Refused: 3}},
+		"OPEN: processor, of one that was cut off": {host: 4 * all, outcome: kinds.Outcome{CutAfter: 1}},
 		"OPEN: memory":        {memory: mostMemory + 1, outcome: kinds.Outcome{CutAfter: time.Second}},
 		"OPEN: processor":     {host: 2 * time.Second},
 		"HONEST CALLS FAILED": {outcome: kinds.Outcome{CutAfter: time.Second}, loud: turns{{failed: 1}}},
 	} {
 		r.lasts, r.most = 2*time.Second, mostMemory
 		words, good := r.verdict()
+		want, _, _ = strings.Cut(want, ",")
 		if !strings.HasPrefix(words, want) || good == (strings.ToUpper(want[:2]) == want[:2]) {
 			t.Errorf("%s: %q, %v", want, words, good)
 		}
@@ -120,7 +125,7 @@ func TestRounds(t *testing.T) {
 // TestTurns looks at an attack that is played in turns with its control: as often, and one after the other.
 func TestTurns(t *testing.T) {
 	t.Parallel()
-	p := play{lasts: 2 * turn, dir: t.TempDir()}
+	p := play{lasts: 2 * time.Second, turn: time.Second, dir: t.TempDir()}
 	authority, err := connectplugin.NewAuthority(connectplugin.AuthorityConfig{Dir: p.dir})
 	if err != nil {
 		t.Fatal(err)
@@ -129,6 +134,9 @@ func TestTurns(t *testing.T) {
 		r, err := p.play(t.Context(), authority, kinds.Named("a bad plugin: health questions")[0])
 		if err != nil || len(r.loud) != 2 || len(r.control) != 2 || r.lasts != p.lasts || r.outcome.Sent == 0 {
 			t.Fatalf("%d turns beside %d of the control, %v of attack, %d sent: %v", len(r.loud), len(r.control), r.lasts, r.outcome.Sent, err)
+		}
+		if burnt := len(r.burnt) == 2 && r.burning > 0; burnt == p.itself {
+			t.Errorf("%d turns of a burner that used %v beside a control by itself (%v)", len(r.burnt), r.burning, p.itself)
 		}
 		if grew := r.memory > 0; grew == p.itself {
 			t.Errorf("the host that is compared by itself (%v) was looked at: %v", p.itself, grew)

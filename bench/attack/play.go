@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -16,8 +17,7 @@ import (
 )
 
 const (
-	quiet = time.Second     // how long the probes call before the attack
-	turn  = 5 * time.Second // of an attack, or of its control
+	quiet = time.Second // how long the probes call before the attack
 
 	settling = 100 * time.Millisecond // between turns
 )
@@ -32,8 +32,9 @@ type play struct {
 	addr    string
 	profile string
 
-	apart float64     // processors that honest calls use in host and provider
-	curve stage.Curve // of the last attack: what it made host and provider use, and the attacker used
+	apart float64       // processors that honest calls use in host and provider
+	turn  time.Duration // of an attack, or of what it is compared with
+	curve stage.Curve   // of the last attack: what it made host and provider use, and the attacker used
 
 	defaults bool // of the limits
 	itself   bool // the control is compared with itself
@@ -126,20 +127,9 @@ func (p *play) play(ctx context.Context, authority *connectplugin.Authority, k k
 	}
 	defer s.close(ctx)
 	if p.round == 0 {
-		before, err := usages([]*scene{s})
-		if err != nil {
+		if err := p.honest(ctx, s, &r); err != nil {
 			return r, err
 		}
-		r.quiet = s.probes.measure(ctx, quiet)
-		after, err := usages([]*scene{s})
-		if err != nil {
-			return r, err
-		}
-		apart := 0.0
-		for i := range after {
-			apart += (after[i].CPU - before[i].CPU).Seconds() / quiet.Seconds()
-		}
-		p.apart = apart
 	}
 	if err := s.rest(); err != nil {
 		return r, err
@@ -160,10 +150,25 @@ func (p *play) play(ctx context.Context, authority *connectplugin.Authority, k k
 	return r, err
 }
 
+// honest has the probes call while nothing else is at work, and notes what that takes.
+func (p *play) honest(ctx context.Context, s *scene, r *row) error {
+	before, err := s.usage()
+	if err != nil {
+		return err
+	}
+	r.quiet = s.probes.measure(ctx, quiet)
+	after, err := s.usage()
+	p.apart = 0
+	for i := range after {
+		p.apart += (after[i].CPU - before[i].CPU).Seconds() / quiet.Seconds()
+	}
+	return err
+}
+
 // turns plays an attack and its control in turns, each as often as the other, so that both see the
 // same machine. Which comes first alternates.
 func (p *play) turns(ctx context.Context, s, other *scene, k kinds.Kind, r *row) error {
-	n := max(1, int(p.lasts/turn))
+	n := max(1, int(p.lasts/cmp.Or(p.turn, turn)))
 	for i := range n {
 		does := []func(context.Context) error{
 			func(ctx context.Context) error { return p.loud(ctx, s, k, p.lasts/time.Duration(n), r) },

@@ -6,6 +6,7 @@ import (
 	"io"
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"sort"
 	"time"
@@ -20,6 +21,7 @@ const (
 	mostByRule = 128 << 20 // and with the default limits, not those of a small machine
 	mostLive   = 112 << 20 // of them, live objects and stacks, with the default limits
 	mostCores  = 0.5       // of the host's, where the attacker is not told to come back later
+	mostPart   = 0.5       // of all processors, where it is, or was cut off
 	tolerable  = 1.2       // times the 99th percentile of the control
 
 	middle  = 0.5
@@ -163,7 +165,11 @@ func against(loud, control probed) float64 {
 
 // bounded reports that what the attacker costs has a bound, by whichever means.
 func (r *row) bounded() bool {
-	return r.memory <= r.most && (r.outcome.Told || r.outcome.Refused > 0 || r.host.Seconds() <= mostCores*r.lasts.Seconds())
+	most := mostCores
+	if r.outcome.Told || r.outcome.Refused > 0 || r.outcome.CutAfter > 0 {
+		most = max(most, mostPart*float64(runtime.NumCPU()))
+	}
+	return r.memory <= r.most && r.host.Seconds() <= most*r.lasts.Seconds()
 }
 
 func (r *row) verdict() (words string, good bool) {
@@ -172,14 +178,14 @@ func (r *row) verdict() (words string, good bool) {
 		return fmt.Sprintf("HONEST CALLS FAILED: %d, %v", loud.failed, loud.last), false
 	case r.memory > r.most:
 		return "OPEN: memory", false
+	case !r.bounded():
+		return "OPEN: processor", false
 	case r.outcome.CutAfter > 0:
 		return "cut off after " + r.outcome.CutAfter.Round(time.Millisecond).String() + ": " + r.outcome.Reason, true
-	case r.bounded() && r.outcome.Refused > 0:
+	case r.outcome.Refused > 0:
 		return fmt.Sprintf("bounded: %d refused", r.outcome.Refused), true
-	case r.bounded():
-		return "bounded", true
 	}
-	return "OPEN: processor", false
+	return "bounded", true
 }
 
 // table prints rows as they come.
@@ -204,7 +210,7 @@ func (t *tally) compare(r *row, beside turns) (words string) {
 	worse := r.worse(beside)
 	t.worse = append(t.worse, worse)
 	words = fmt.Sprintf("%16s %5.2f", latency(beside.all()), worse)
-	if len(beside) < 2 { //nolint:mnd // an interval needs two
+	if len(beside) == 1 {
 		return words
 	}
 	least, most := r.interval(beside)
@@ -247,8 +253,9 @@ func (t *table) add(r row) {
 
 func (t *table) end() error {
 	if len(t.burner.worse) > 0 {
-		_, _ = fmt.Fprintf(t.out, "How much worse another plugin's 99th percentile is beside a bad plugin, of which at most %.2f is to be reached on an idle machine:\n%s",
-			tolerable, t.burner.said("than beside a program that burns the same processor time at the same moments"))
+		_, _ = fmt.Fprintf(t.out, "How much worse another plugin's 99th percentile is beside a bad plugin, of which at most %.2f\n"+
+			"is to be reached on an idle machine:\n%s", tolerable,
+			t.burner.said("than beside a program that burns the same processor time at the same moments"))
 	}
 	if len(t.other.worse) > 0 {
 		_, _ = io.WriteString(t.out, t.other.said("than beside another host that is attacked in the same way"))
