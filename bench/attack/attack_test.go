@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -39,7 +40,7 @@ func TestAttacks(t *testing.T) {
 	} {
 		t.Run(only, func(t *testing.T) {
 			t.Parallel()
-			p := play{lasts: time.Second, dir: t.TempDir()}
+			p := play{lasts: time.Second, turn: time.Second, dir: t.TempDir()}
 			authority, err := connectplugin.NewAuthority(connectplugin.AuthorityConfig{Dir: p.dir})
 			if err != nil {
 				t.Fatal(err)
@@ -80,16 +81,20 @@ func TestOnlyLoopbackIsAttacked(t *testing.T) {
 
 func TestVerdict(t *testing.T) {
 	t.Parallel()
+	all := time.Second * time.Duration(runtime.NumCPU()) // a second of every processor
 	for want, r := range map[string]row{
-		"cut off":             {outcome: kinds.Outcome{CutAfter: time.Second}},
-		"bounded":             {host: time.Second / 2},
-		"bounded: 3 refused":  {host: 2 * time.Second, outcome: kinds.Outcome{Refused: 3}},
+		"cut off":            {outcome: kinds.Outcome{CutAfter: time.Second}},
+		"bounded":            {host: time.Second / 2},
+		"bounded: 3 refused": {host: all, outcome: kinds.Outcome{Refused: 3}},
+		"OPEN: processor, of one that was refused": {host: 4 * all, outcome: kinds.Outcome{Refused: 3}},
+		"OPEN: processor, of one that was cut off": {host: 4 * all, outcome: kinds.Outcome{CutAfter: 1}},
 		"OPEN: memory":        {memory: mostMemory + 1, outcome: kinds.Outcome{CutAfter: time.Second}},
 		"OPEN: processor":     {host: 2 * time.Second},
 		"HONEST CALLS FAILED": {outcome: kinds.Outcome{CutAfter: time.Second}, loud: turns{{failed: 1}}},
 	} {
 		r.lasts, r.most = 2*time.Second, mostMemory
 		words, good := r.verdict()
+		want, _, _ = strings.Cut(want, ",")
 		if !strings.HasPrefix(words, want) || good == (strings.ToUpper(want[:2]) == want[:2]) {
 			t.Errorf("%s: %q, %v", want, words, good)
 		}
@@ -103,21 +108,24 @@ func TestRounds(t *testing.T) {
 	took := func(d time.Duration) turns { return turns{{times: []time.Duration{d, d}}} }
 	var r row
 	for _, one := range [][2]time.Duration{{4, 2}, {6, 4}, {4, 2}, {4, 4}} {
-		r.join(row{loud: took(one[0]), control: took(one[1])})
+		r.join(row{loud: took(one[0]), control: took(one[1]), burnt: took(one[0])})
 	}
 	if n := len(r.loud.all().times); n != 8 {
 		t.Errorf("%d calls", n)
 	}
-	least, most := r.interval()
-	if r.worse() != 1.5 || least != 1 || most != 2 || r.floor() != 2 {
-		t.Errorf("worse %v, %v to %v, floor %v", r.worse(), least, most, r.floor())
+	least, most := r.interval(r.control)
+	if r.worse(r.control) != 1.5 || least != 1 || most != 2 || r.control.floor() != 2 {
+		t.Errorf("worse %v, %v to %v, floor %v", r.worse(r.control), least, most, r.control.floor())
+	}
+	if r.worse(r.burnt) != 1 {
+		t.Errorf("%v times as bad as beside the same", r.worse(r.burnt))
 	}
 }
 
 // TestTurns looks at an attack that is played in turns with its control: as often, and one after the other.
 func TestTurns(t *testing.T) {
 	t.Parallel()
-	p := play{lasts: 2 * turn, dir: t.TempDir()}
+	p := play{lasts: 2 * time.Second, turn: time.Second, dir: t.TempDir()}
 	authority, err := connectplugin.NewAuthority(connectplugin.AuthorityConfig{Dir: p.dir})
 	if err != nil {
 		t.Fatal(err)
@@ -126,6 +134,9 @@ func TestTurns(t *testing.T) {
 		r, err := p.play(t.Context(), authority, kinds.Named("a bad plugin: health questions")[0])
 		if err != nil || len(r.loud) != 2 || len(r.control) != 2 || r.lasts != p.lasts || r.outcome.Sent == 0 {
 			t.Fatalf("%d turns beside %d of the control, %v of attack, %d sent: %v", len(r.loud), len(r.control), r.lasts, r.outcome.Sent, err)
+		}
+		if burnt := len(r.burnt) == 2 && r.burning > 0; burnt == p.itself {
+			t.Errorf("%d turns of a burner that used %v beside a control by itself (%v)", len(r.burnt), r.burning, p.itself)
 		}
 		if grew := r.memory > 0; grew == p.itself {
 			t.Errorf("the host that is compared by itself (%v) was looked at: %v", p.itself, grew)

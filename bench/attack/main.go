@@ -4,21 +4,23 @@
 // noticed. It fails where an attacker was neither cut off nor bounded, and where an honest
 // call failed.
 //
-// A bad plugin takes turns with its control, in which another host is attacked in the same way:
-// programs outside use the same processor time, with as many threads and at the same moments. How
-// much worse the 99th percentile is comes with an interval, drawn from pairs of a turn and its
-// control; a few rounds make it narrow. With -itself the control stands on both sides: what
-// is printed then is what the comparison is worth on a machine.
+// A bad plugin takes turns with two things that it is compared with: a program outside that burns as much processor
+// time as host, provider and attacker used beyond what honest calls do, at the same moments of its turn; and another
+// host that is attacked in the same way. How much worse the 99th percentile is comes with an interval, drawn from pairs
+// of turns; a few rounds, or a longer -for, make it narrow. In a turn of a few seconds it is decided by the first
+// hundredth of a second, in which whatever is bounded begins at once; -turn says how long a turn is. With -itself the
+// other host stands on both sides: what is printed then is what the comparison is worth on a machine.
 //
 // The host, the honest provider and the attacker are processes of their own, on loopback.
 //
 // Usage:
 //
-//	attack [-only TEXT] [-for 5s] [-rounds 1] [-itself] [-defaults] [-list]
+//	attack [-only TEXT] [-for 5s] [-turn 5s] [-rounds 1] [-itself] [-defaults] [-list]
 package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -37,9 +39,13 @@ const (
 	roleHost     = "host"
 	roleProvider = "provider"
 	roleAttacker = "attacker"
+	roleBurner   = "burner"
 )
 
-const lasts = 5 * time.Second
+const (
+	lasts = 5 * time.Second
+	turn  = 5 * time.Second
+)
 
 var (
 	errRole = errors.New("no such role")
@@ -63,19 +69,36 @@ func run(ctx context.Context) error {
 	flag.StringVar(&p.only, "only", "", "play attacks whose names contain this")
 	flag.DurationVar(&p.lasts, "for", lasts, "how long each attack lasts, three minutes at most")
 	flag.StringVar(&p.dir, "dir", "", "of the authority")
+	curve := flag.String("curve", "", "that a burner follows")
 	flag.StringVar(&p.addr, "addr", "", "of the host, on loopback")
 	flag.StringVar(&p.profile, "profile", "", "write profiles of the host during the last attack to this file, with .cpu and .heap after it")
+	flag.DurationVar(&p.turn, "turn", turn, "how long a bad plugin attacks until it is the turn of what it is compared with")
 	flag.IntVar(&p.rounds, "rounds", 1, "how often each attack is played; what is measured is of all of them")
 	flag.BoolVar(&p.itself, "itself", false, "play the control twice and compare it with itself: what a bad plugin is compared by")
 	flag.BoolVar(&p.defaults, "defaults", false, "a host with the default limits, not those of a small machine")
 	flag.Parse()
 	switch {
+	case *role == roleBurner:
+		return burn(ctx, *curve)
 	case *role != "":
 		return p.role(ctx, *role)
 	case *list:
 		return p.list(os.Stdout)
 	}
 	return p.all(ctx, os.Stdout)
+}
+
+// burn is a process that burns processor time, as a curve has it.
+func burn(ctx context.Context, curve string) error {
+	var c stage.Curve
+	if err := json.Unmarshal([]byte(curve), &c); err != nil {
+		return fmt.Errorf("curve: %w", err)
+	}
+	if err := stage.Tell("ready"); err != nil {
+		return err
+	}
+	stage.Burn(ctx, c)
+	return stage.Tell("done")
 }
 
 // role is a process that has the authority.

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -15,8 +17,7 @@ import (
 )
 
 const (
-	quiet = time.Second             // how long the probes call before the attack
-	turn  = 2500 * time.Millisecond // of an attack, or of its control
+	quiet = time.Second // how long the probes call before the attack
 
 	settling = 100 * time.Millisecond // between turns
 )
@@ -30,6 +31,10 @@ type play struct {
 	dir     string
 	addr    string
 	profile string
+
+	apart float64       // processors that honest calls use in host and provider
+	turn  time.Duration // of an attack, or of what it is compared with
+	curve stage.Curve   // of the last attack: what it made host and provider use, and the attacker used
 
 	defaults bool // of the limits
 	itself   bool // the control is compared with itself
@@ -122,7 +127,9 @@ func (p *play) play(ctx context.Context, authority *connectplugin.Authority, k k
 	}
 	defer s.close(ctx)
 	if p.round == 0 {
-		r.quiet = s.probes.measure(ctx, quiet)
+		if err := p.honest(ctx, s, &r); err != nil {
+			return r, err
+		}
 	}
 	if err := s.rest(); err != nil {
 		return r, err
@@ -143,17 +150,35 @@ func (p *play) play(ctx context.Context, authority *connectplugin.Authority, k k
 	return r, err
 }
 
+// honest has the probes call while nothing else is at work, and notes what that takes.
+func (p *play) honest(ctx context.Context, s *scene, r *row) error {
+	before, err := s.usage()
+	if err != nil {
+		return err
+	}
+	r.quiet = s.probes.measure(ctx, quiet)
+	after, err := s.usage()
+	p.apart = 0
+	for i := range after {
+		p.apart += (after[i].CPU - before[i].CPU).Seconds() / quiet.Seconds()
+	}
+	return err
+}
+
 // turns plays an attack and its control in turns, each as often as the other, so that both see the
 // same machine. Which comes first alternates.
 func (p *play) turns(ctx context.Context, s, other *scene, k kinds.Kind, r *row) error {
-	n := max(1, int(p.lasts/turn))
+	n := max(1, int(p.lasts/cmp.Or(p.turn, turn)))
 	for i := range n {
 		does := []func(context.Context) error{
 			func(ctx context.Context) error { return p.loud(ctx, s, k, p.lasts/time.Duration(n), r) },
+			func(ctx context.Context) error { return p.burnt(ctx, s, p.lasts/time.Duration(n), r) },
 			func(ctx context.Context) error { return p.control(ctx, s, other, k, p.lasts/time.Duration(n), r) },
 		}
 		if p.itself {
-			does[0] = func(ctx context.Context) error { return p.again(ctx, s, other, k, p.lasts/time.Duration(n), r) }
+			does = []func(context.Context) error{
+				func(ctx context.Context) error { return p.again(ctx, s, other, k, p.lasts/time.Duration(n), r) }, does[len(does)-1],
+			}
 		}
 		if (p.round+i)%2 == 1 {
 			slices.Reverse(does)
@@ -190,6 +215,31 @@ func (p *play) loud(ctx context.Context, s *scene, k kinds.Kind, lasts time.Dura
 		r.before = begun[0].Resident
 	}
 	r.attacked(played, watch()-r.before, lasts)
+	return err
+}
+
+// burnt has the probes call while a program outside burns as much processor time as the last attack took, at the
+// same moments of its turn.
+func (p *play) burnt(ctx context.Context, s *scene, lasts time.Duration, r *row) error {
+	curve, err := json.Marshal(p.curve)
+	if err != nil {
+		return fmt.Errorf("curve: %w", err)
+	}
+	burner, err := stage.Start(ctx, roleBurner, "-curve", string(curve))
+	if err != nil {
+		return err
+	}
+	drawn := stage.Draw(ctx, 0, burner) // as beside an attack
+	probed := s.probes.measure(ctx, lasts)
+	_ = drawn()
+	var said string
+	if err := burner.Hear(&said); err != nil {
+		burner.Kill()
+		return err
+	}
+	used, err := burner.End()
+	r.burnt = append(r.burnt, probed)
+	r.burning += used
 	return err
 }
 
@@ -237,7 +287,11 @@ func (p *play) attack(ctx context.Context, s, attacked *scene, k kinds.Kind, las
 		_ = s.host.Ask(stage.WordProfile, &on)
 		defer func() { _ = s.host.Ask(stage.WordProfile, &on) }()
 	}
+	drawn := stage.Draw(ctx, p.apart, attacker, s.host, s.provider)
 	r.probed = s.probes.measure(ctx, lasts)
+	if curve := drawn(); attacked == s {
+		p.curve = curve
+	}
 	if err := attacker.Hear(&r.outcome); err != nil {
 		attacker.Kill()
 		return r, err

@@ -6,6 +6,7 @@ import (
 	"io"
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"sort"
 	"time"
@@ -20,6 +21,7 @@ const (
 	mostByRule = 128 << 20 // and with the default limits, not those of a small machine
 	mostLive   = 112 << 20 // of them, live objects and stacks, with the default limits
 	mostCores  = 0.5       // of the host's, where the attacker is not told to come back later
+	mostPart   = 0.5       // of all processors, where it is, or was cut off
 	tolerable  = 1.2       // times the 99th percentile of the control
 
 	middle  = 0.5
@@ -46,11 +48,13 @@ type row struct {
 	host      time.Duration // of processors, that the host used
 	memory    int64         // the most that the host had more than before
 	used      time.Duration // of processors, that everybody used who took part
-	elsewhere time.Duration // the same in the control
+	burning   time.Duration // what the burner used
+	elsewhere time.Duration // the same as used where another host is attacked
 
 	before        int64 // what the host had
 	quiet         probed
 	loud, control turns
+	burnt         turns // beside a burner
 }
 
 // turns are what the honest callers noticed, turn by turn.
@@ -100,11 +104,13 @@ func (r *row) join(o row) {
 	r.host += o.host
 	r.used += o.used
 	r.elsewhere += o.elsewhere
+	r.burning += o.burning
 	r.memory = max(r.memory, o.memory)
 	r.outcome = after(r.outcome, o.outcome)
 	r.quiet.join(o.quiet)
 	r.loud = append(r.loud, o.loud...)
 	r.control = append(r.control, o.control...)
+	r.burnt = append(r.burnt, o.burnt...)
 }
 
 func (p *probed) join(o probed) {
@@ -115,13 +121,13 @@ func (p *probed) join(o probed) {
 	}
 }
 
-// worse is the 99th percentile of the probes beside the attack against that of the control.
-func (r *row) worse() float64 { return against(r.loud.all(), r.control.all()) }
+// worse is the 99th percentile of the probes beside the attack against that beside something else.
+func (r *row) worse(beside turns) float64 { return against(r.loud.all(), beside.all()) }
 
 // interval is where worse lies for 19 of 20 such measurements, as far as these turns say: where it
-// lies when pairs of a turn and its control are drawn from them (the bootstrap; Efron, 1979).
-func (r *row) interval() (least, most float64) {
-	n := min(len(r.loud), len(r.control))
+// lies when pairs of a turn of each are drawn from them (the bootstrap; Efron, 1979).
+func (r *row) interval(beside turns) (least, most float64) {
+	n := min(len(r.loud), len(beside))
 	random := rand.New(rand.NewPCG(1, 1)) //nolint:gosec // the same turns give the same interval
 	all := make([]float64, draws)
 	for i := range all {
@@ -129,7 +135,7 @@ func (r *row) interval() (least, most float64) {
 		for range n {
 			one := random.IntN(n)
 			loud.join(r.loud[one])
-			control.join(r.control[one])
+			control.join(beside[one])
 		}
 		all[i] = against(loud, control)
 	}
@@ -137,10 +143,10 @@ func (r *row) interval() (least, most float64) {
 	return all[int(draws*outside)], all[int(draws*(1-outside))]
 }
 
-// floor is what the same comparison gives for the control against itself, every other turn
+// floor is what the same comparison gives for turns against themselves, every other turn
 // against the rest: a smaller difference says nothing.
-func (r *row) floor() float64 {
-	halves := r.control.apart()
+func (t turns) floor() float64 {
+	halves := t.apart()
 	one := against(halves[0], halves[1])
 	if one == 0 {
 		return 0
@@ -159,7 +165,11 @@ func against(loud, control probed) float64 {
 
 // bounded reports that what the attacker costs has a bound, by whichever means.
 func (r *row) bounded() bool {
-	return r.memory <= r.most && (r.outcome.Told || r.outcome.Refused > 0 || r.host.Seconds() <= mostCores*r.lasts.Seconds())
+	most := mostCores
+	if r.outcome.Told || r.outcome.Refused > 0 || r.outcome.CutAfter > 0 {
+		most = max(most, mostPart*float64(runtime.NumCPU()))
+	}
+	return r.memory <= r.most && r.host.Seconds() <= most*r.lasts.Seconds()
 }
 
 func (r *row) verdict() (words string, good bool) {
@@ -168,27 +178,61 @@ func (r *row) verdict() (words string, good bool) {
 		return fmt.Sprintf("HONEST CALLS FAILED: %d, %v", loud.failed, loud.last), false
 	case r.memory > r.most:
 		return "OPEN: memory", false
+	case !r.bounded():
+		return "OPEN: processor", false
 	case r.outcome.CutAfter > 0:
 		return "cut off after " + r.outcome.CutAfter.Round(time.Millisecond).String() + ": " + r.outcome.Reason, true
-	case r.bounded() && r.outcome.Refused > 0:
+	case r.outcome.Refused > 0:
 		return fmt.Sprintf("bounded: %d refused", r.outcome.Refused), true
-	case r.bounded():
-		return "bounded", true
 	}
-	return "OPEN: processor", false
+	return "bounded", true
 }
 
 // table prints rows as they come.
 type table struct {
-	out   io.Writer
-	open  int
-	worse []float64 // of each attack by a plugin
-	truly int       // of them are above what is tolerable with all of their interval
+	out  io.Writer
+	open int
+
+	burner, other tally // what attacks by a plugin are compared with
 }
 
+// tally is how much worse another plugin's calls were than beside something else, over all attacks.
+type tally struct {
+	worse []float64
+	truly int // of them are above what is tolerable with all of their interval
+}
+
+// compare returns what a row says of a comparison, and takes it in.
+func (t *tally) compare(r *row, beside turns) (words string) {
+	if len(beside) == 0 {
+		return ""
+	}
+	worse := r.worse(beside)
+	t.worse = append(t.worse, worse)
+	words = fmt.Sprintf("%16s %5.2f", latency(beside.all()), worse)
+	if len(beside) == 1 {
+		return words
+	}
+	least, most := r.interval(beside)
+	if least > tolerable {
+		t.truly++
+	}
+	return words + fmt.Sprintf(" %.2f-%.2f floor %.2f", least, most, beside.floor())
+}
+
+// said is what came of a comparison.
+func (t *tally) said(beside string) string {
+	slices.Sort(t.worse)
+	above := len(t.worse) - sort.SearchFloat64s(t.worse, math.Nextafter(tolerable, tolerable+1))
+	return fmt.Sprintf("%s: %.2f times (median of %d attacks), %d above %.2f, %d of them with all of their interval, at worst %.2f.\n",
+		beside, t.worse[len(t.worse)/2], len(t.worse), above, tolerable, t.truly, t.worse[len(t.worse)-1])
+}
+
+const comparison = "p50/p99, worse, 19 of 20, floor"
+
 func (t *table) begin() {
-	_, _ = fmt.Fprintf(t.out, "%-50s %9s %8s %8s %5s %17s %17s %17s %6s %5s %9s %5s %12s %s\n", "attack", "sent", "host CPU",
-		"memory", "fails", "quiet p50/p99", "attack p50/p99", "control p50/p99", "calls", "worse", "19 of 20", "floor", "all CPU", "verdict")
+	_, _ = fmt.Fprintf(t.out, "%-50s %9s %8s %8s %5s %17s %17s %6s %-45s %-45s %16s %s\n", "attack", "sent", "host CPU", "memory", "fails",
+		"quiet p50/p99", "attack p50/p99", "calls", "burner "+comparison, "other host "+comparison, "all CPU", "verdict")
 }
 
 func (t *table) add(r row) {
@@ -197,33 +241,24 @@ func (t *table) add(r row) {
 		t.open++
 	}
 	loud := r.loud.all()
-	control, worse, rounds, floor, used := "", "", "", "", ""
+	used := ""
 	if len(r.control) > 0 {
-		control, worse = latency(r.control.all()), fmt.Sprintf("%.2f", r.worse())
-		used = fmt.Sprintf("%.2f/%.2fs", r.used.Seconds(), r.elsewhere.Seconds())
-		t.worse = append(t.worse, r.worse())
-	}
-	if len(r.control) > 1 {
-		least, most := r.interval()
-		rounds, floor = fmt.Sprintf("%.2f-%.2f", least, most), fmt.Sprintf("%.2f", r.floor())
-		if least > tolerable {
-			t.truly++
-		}
+		used = fmt.Sprintf("%.2f/%.2f/%.2fs", r.used.Seconds(), r.burning.Seconds(), r.elsewhere.Seconds())
 	}
 	const mebi = 1 << 20
-	_, _ = fmt.Fprintf(t.out, "%-50s %9d %7.2fs %4d MiB %5d %17s %17s %17s %6d %5s %9s %5s %12s %s\n",
-		r.kind.Who+": "+r.kind.Name, r.outcome.Sent, r.host.Seconds(), max(r.memory, 0)/mebi, loud.failed,
-		latency(r.quiet), latency(loud), control, len(loud.times), worse, rounds, floor, used, verdict)
+	_, _ = fmt.Fprintf(t.out, "%-50s %9d %7.2fs %4d MiB %5d %17s %17s %6d %-45s %-45s %16s %s\n",
+		r.kind.Who+": "+r.kind.Name, r.outcome.Sent, r.host.Seconds(), max(r.memory, 0)/mebi, loud.failed, latency(r.quiet), latency(loud),
+		len(loud.times), t.burner.compare(&r, r.burnt), t.other.compare(&r, r.control), used, verdict)
 }
 
 func (t *table) end() error {
-	if len(t.worse) > 0 {
-		slices.Sort(t.worse)
-		above := len(t.worse) - sort.SearchFloat64s(t.worse, math.Nextafter(tolerable, tolerable+1))
-		_, _ = fmt.Fprintf(t.out, "Beside a bad plugin another one's 99th percentile is %.2f times (median of %d attacks) what it is\n"+
-			"beside another host that is attacked in the same way: the same processor time, at the same moments; at most %.2f\n"+
-			"is to be reached, on an idle machine: %d are above, %d of them with all of their interval, the worst is %.2f.\n",
-			t.worse[len(t.worse)/2], len(t.worse), tolerable, above, t.truly, t.worse[len(t.worse)-1])
+	if len(t.burner.worse) > 0 {
+		_, _ = fmt.Fprintf(t.out, "How much worse another plugin's 99th percentile is beside a bad plugin, of which at most %.2f\n"+
+			"is to be reached on an idle machine:\n%s", tolerable,
+			t.burner.said("than beside a program that burns the same processor time at the same moments"))
+	}
+	if len(t.other.worse) > 0 {
+		_, _ = io.WriteString(t.out, t.other.said("than beside another host that is attacked in the same way"))
 	}
 	if t.open > 0 {
 		return fmt.Errorf("%w: %d", errOpen, t.open)

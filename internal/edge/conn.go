@@ -122,7 +122,7 @@ func (c *Conn) Refused() {
 	now := time.Now()
 	if a := c.account.Load(); a != nil { // cut off it would come again, which costs more
 		a.refused(now)
-		a.intake.refused()
+		a.intake.refused(now)
 		c.mu.Lock() // a stream that is reset because its request was refused is paid for
 		c.meter.left[refusals] = min(c.meter.left[refusals]+1, c.meter.rules[refusals].keep())
 		c.mu.Unlock()

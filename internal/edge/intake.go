@@ -10,7 +10,10 @@ const (
 	// takenPerProcessor is how many requests of one peer are taken on at once for each
 	// processor: enough to keep it busy, and done so soon that others hardly wait.
 	takenPerProcessor = 16
-	// breath is how long a peer waits at most that has sent more, and none of it was refused.
+	// spread is how long it takes until as many again are taken on, whatever became of the others: what
+	// a request costs in the beginning is a third of that of the processors.
+	spread = 16 * time.Millisecond
+	// breath is how long a request is taken for one that waits to be begun: what is no request never begins.
 	breath = time.Millisecond
 	// refusing is how much longer a peer waits for each request that was refused, longestBreath at
 	// most: whoever asks again and again for what there is not is served at that pace.
@@ -26,9 +29,9 @@ var mostReady = sync.OnceValue(func() int { return max(1, runtime.GOMAXPROCS(0)/
 var atOnce = sync.OnceValue(func() float64 { return float64(takenPerProcessor * runtime.GOMAXPROCS(0)) })
 
 // intake takes on the requests of one peer: so many at once, one more for each that ended, and
-// as many again after a breath, whatever became of the others. So thousands that come in one
+// as many again by and by, whatever became of the others. So thousands that come in one
 // piece never stand in front of what others ask meanwhile, and calls that take their time keep
-// nobody waiting. However long the processors are busy, few wait to be begun. The zero value takes
+// nobody waiting for long. However long the processors are busy, few wait to be begun. The zero value takes
 // on. It is safe for concurrent use.
 type intake struct {
 	mu    sync.Mutex
@@ -42,20 +45,29 @@ type intake struct {
 func (in *intake) take(n int, now time.Time) (took int, wait bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if passed := now.Sub(in.at); passed > 0 {
-		in.taken = max(in.taken-worth(passed), 0)
-		in.at = now
-	}
+	in.leakLocked(now)
 	took = min(n, 1+int(max(atOnce()-in.taken, 0)), max(mostReady()-in.ready, 1))
 	in.taken += float64(took)
 	in.ready += took
 	return took, in.taken > atOnce() || took < n
 }
 
+// leakLocked forgets of those that were taken on as many as are worth the time since.
+func (in *intake) leakLocked(now time.Time) {
+	if passed := now.Sub(in.at); passed > 0 {
+		in.taken = max(in.taken-worth(passed), 0)
+		in.at = now
+	}
+}
+
 // began says that a request began to be served.
 func (in *intake) began() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	in.beganLocked()
+}
+
+func (in *intake) beganLocked() {
 	in.ready = max(in.ready-1, 0)
 	in.tellLocked()
 }
@@ -70,7 +82,7 @@ func (in *intake) ended() {
 
 // tellLocked tells whoever waits to look again.
 func (in *intake) tellLocked() {
-	if in.room == nil || in.fullLocked(false) {
+	if in.room == nil {
 		return
 	}
 	select {
@@ -79,51 +91,77 @@ func (in *intake) tellLocked() {
 	}
 }
 
-// fullLocked reports whether the next request has to wait. Where it was cut off from those before it,
-// it waits for them to begin, too.
-func (in *intake) fullLocked(cut bool) bool {
-	return in.taken > atOnce() || cut && in.ready >= mostReady()
-}
-
 // refused says that a request was refused.
-func (in *intake) refused() {
+func (in *intake) refused(now time.Time) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.taken = min(in.taken+worth(refusing), max(in.taken, worth(longestBreath)))
+	in.leakLocked(now)
+	in.taken = min(in.taken+worth(refusing), max(in.taken, atOnce()+worth(longestBreath)))
 }
 
 // worth is how many requests are taken on in a time.
-func worth(d time.Duration) float64 { return atOnce() * float64(d) / float64(breath) }
+func worth(d time.Duration) float64 { return atOnce() * float64(d) / float64(spread) }
 
-// wait returns when the next request may come, a breath later at most unless requests were refused.
+// leftLocked is how long the next request has to wait, zero for not at all. Where it was cut off from those
+// before it, it waits for them to begin, too.
+func (in *intake) leftLocked(cut bool, now time.Time) time.Duration {
+	in.leakLocked(now)
+	if over := in.taken - atOnce(); over > 0 {
+		return time.Duration(over/atOnce()*float64(spread)) + 1
+	}
+	if cut && in.ready >= mostReady() {
+		return breath
+	}
+	return 0
+}
+
+// wait returns when the next request may come, or nobody wants it any more.
 func (in *intake) wait(cut bool, gone <-chan struct{}) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if !in.fullLocked(cut) { // some began or ended meanwhile
+	left := in.leftLocked(cut, time.Now())
+	if left == 0 { // some began or ended meanwhile
 		return
 	}
 	if in.room == nil {
 		in.room = make(chan struct{}, 1)
 	}
-	t := time.NewTimer(max(breath, time.Duration((in.taken/atOnce()-1)*float64(breath))))
+	t := time.NewTimer(left)
 	defer t.Stop()
-	for waiting := true; waiting && in.fullLocked(cut); {
-		waiting = in.waitLocked(t.C, gone)
+	for ; left > 0; left = in.leftLocked(cut, time.Now()) {
+		t.Reset(left)
+		switch in.waitLocked(t.C, gone) {
+		case ended:
+			return
+		case late:
+			if cut && in.ready >= mostReady() {
+				in.beganLocked() // what is no request that is served never begins
+			}
+		case told:
+		}
 	}
 	in.tellLocked() // others that wait
 }
 
-// waitLocked waits until there may be room, and reports false where that takes too long. Then one of
-// those that wait to be begun is taken for begun: what is no request that is served never begins.
-func (in *intake) waitLocked(late <-chan time.Time, gone <-chan struct{}) bool {
+// heard is why somebody waits no more.
+type heard int
+
+const (
+	told  heard = iota // that one began or ended
+	late               // it took long
+	ended              // nobody wants it any more
+)
+
+// waitLocked waits until there may be room.
+func (in *intake) waitLocked(soon <-chan time.Time, gone <-chan struct{}) heard {
 	in.mu.Unlock()
 	defer in.mu.Lock()
 	select {
 	case <-in.room: // is never another one
-		return true
-	case <-late:
-		in.began()
+		return told
+	case <-soon:
+		return late
 	case <-gone:
+		return ended
 	}
-	return false
 }

@@ -192,7 +192,7 @@ func (b *bubble) pour(t *testing.T, n uint32) {
 }
 
 // Requests that come in one piece are taken on so many at once, whichever connections of a peer
-// they come on: more when some ended, or a moment later, whatever became of the others.
+// they come on: more when some ended, and as many again by and by, whatever became of the others.
 func TestAudit_ATK14_RequestsAreTakenOnByAndBy(t *testing.T) {
 	t.Parallel()
 	most := 16 * int64(runtime.GOMAXPROCS(0))
@@ -221,10 +221,16 @@ func TestAudit_ATK14_RequestsAreTakenOnByAndBy(t *testing.T) {
 					t.Errorf("%d requests begin at once, want %d", n, most)
 				}
 				before := b.begun.Load()
-				time.Sleep(time.Millisecond)
+				const soon, later = 2 * time.Millisecond, 16 * time.Millisecond
+				time.Sleep(soon)
+				synctest.Wait()
+				if n := b.begun.Load() - before; n > most/4+2*int64(conns) {
+					t.Errorf("%d more begin a moment later, want an eighth of %d", n, most)
+				}
+				time.Sleep(later - soon)
 				synctest.Wait()
 				if n := b.begun.Load() - before; n < most/2 || n > most+2*int64(conns) {
-					t.Errorf("%d more begin a moment later, want %d", n, most)
+					t.Errorf("%d more begin in %v, want %d", n, later, most)
 				}
 				begun := time.Now()
 				close(b.release)

@@ -90,6 +90,7 @@ type call struct {
 	active atomic.Bool   // something moved since the provider last looked
 	silent time.Duration // guarded by p.mu
 	holds  bool          // a stream; guarded by p.mu
+	crowds *company      // where it is one of a crowd; guarded by p.mu
 	result Result        // used by the forwarding goroutine only
 	fields *fieldList    // as above; nil once the request is not sent again
 	whole  *h2.Buffer    // the request's body, where it is sent complete

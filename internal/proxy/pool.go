@@ -15,9 +15,10 @@ const wearPause = 200 * time.Millisecond
 
 // dial is an attempt to connect that any number of calls wait for.
 type dial struct {
-	done chan struct{}
-	late chan struct{} // closed when the calls have waited for long enough, though it goes on
-	err  error         // set before done is closed
+	begun time.Time
+	done  chan struct{}
+	late  chan struct{} // closed when the calls have waited for long enough, though it goes on
+	err   error         // set before done is closed
 }
 
 func (d *dial) isLate() bool {
@@ -32,6 +33,7 @@ func (d *dial) isLate() bool {
 // lines are a provider's connections. They are guarded by the provider's mu.
 type lines struct {
 	conns   []*h2.Conn // that take calls
+	company map[*h2.Conn]*company
 	reserve *h2.Conn   // for urgent calls that find no room on the others
 	leaving []*h2.Conn // that end with the calls that they have
 	dialing *dial      // one of conns that is under way
@@ -52,6 +54,7 @@ type choice struct {
 	dial   *dial
 	wait   time.Duration
 	barred bool // there is room, for others than the call's caller
+	apart  bool // there is room, and a connection of its own soon
 }
 
 // open opens a stream on a connection with room for one, and returns what it did
@@ -82,14 +85,18 @@ func (p *Provider) conn(c *call) (*h2.Conn, error) {
 			p.offerLocked()
 		}
 		ch := p.takeLocked(c, w == nil)
-		if ch.conn == nil && ch.err == nil {
+		if ch.conn == nil && ch.err == nil && !ch.apart {
 			w, ch.err = w.enterLocked(c, ch)
 		}
 		p.mu.Unlock()
 		if ch.conn != nil || ch.err != nil {
 			return ch.conn, ch.err
 		}
-		if err := w.wait(c, ch); err != nil {
+		wait := w.wait
+		if ch.apart {
+			wait = awaitApart
+		}
+		if err := wait(c, ch); err != nil {
 			return nil, err
 		}
 	}
@@ -104,7 +111,7 @@ func (p *Provider) takeLocked(c *call, isNew bool) choice {
 		case ch.conn == nil:
 			return ch
 		case ch.conn.Reserve():
-			p.holdLocked(c)
+			p.holdLocked(c, ch.conn)
 			return ch
 		}
 	}
@@ -116,7 +123,7 @@ func (p *Provider) chooseLocked(c *call, isNew bool) choice {
 	if p.ctx.Err() != nil {
 		return choice{err: ErrClosed}
 	}
-	best, strained := p.bestLocked(c.CallerID)
+	best, how := p.bestLocked(c)
 	if isNew && !c.Urgent && p.lines.waiting.has(p.mayLocked) {
 		return p.waitLocked()
 	}
@@ -124,21 +131,23 @@ func (p *Provider) chooseLocked(c *call, isNew bool) choice {
 	if barred {
 		best = nil
 	}
-	ch := p.useLocked(c, best, strained)
+	ch := p.useLocked(c, best, how)
 	ch.barred = barred
 	return ch
 }
 
 // useLocked says what a call is to do that may have a stream on the given connection, which is
 // nil where there is none for it.
-func (p *Provider) useLocked(c *call, best *h2.Conn, strained bool) choice {
+func (p *Provider) useLocked(c *call, best *h2.Conn, how fit) choice {
 	switch {
-	case best != nil && !strained && (c.Urgent || best.Load() < p.cfg.CallsPerConn && !best.Filling()):
+	case best != nil && how == foreign && !c.Urgent:
+		return p.apartLocked(c, best)
+	case best != nil && how < strained && (c.Urgent || best.Load() < p.cfg.CallsPerConn && !best.Filling()):
 		return choice{conn: best}
 	case c.Urgent && len(p.lines.conns) >= p.cfg.MaxConns:
 		return p.reserveLocked(best)
 	default:
-		return p.growLocked(best, strained)
+		return p.growLocked(best, how == strained)
 	}
 }
 
@@ -206,14 +215,35 @@ func (p *Provider) reserveLocked(other *h2.Conn) choice {
 	return choice{dial: l.opening}
 }
 
-// bestLocked returns the least loaded connection with room for a stream, nil if
-// there is none, and whether it is only better than nothing. It forgets the
+// fit is how well a connection fits a call.
+type fit int
+
+const (
+	fits     fit = iota
+	foreign      // another one is dialled, if there may be one
+	strained     // better than nothing
+)
+
+// fitLocked says how well a connection fits a call, whose server may be busy.
+func (p *Provider) fitLocked(c *call, conn *h2.Conn, worn bool) fit {
+	switch {
+	case worn || conn.Dry(c.CallerID):
+		return strained
+	case p.foreignLocked(c, conn):
+		return foreign
+	default:
+		return fits
+	}
+}
+
+// bestLocked returns the least loaded connection with room for a stream of those that fit best, nil if
+// there is none, and how well it does. It forgets the
 // connections that ended, and those whose server may be busy with streams that
 // were given up: a call would wait there for one of their handlers to end.
-func (p *Provider) bestLocked(caller string) (*h2.Conn, bool) {
+func (p *Provider) bestLocked(c *call) (*h2.Conn, fit) {
 	l := &p.lines
 	var best *h2.Conn
-	bestStrained := false
+	bestFit := fits
 	kept := l.conns[:0]
 	l.resting = false
 	for _, conn := range l.conns {
@@ -227,13 +257,13 @@ func (p *Provider) bestLocked(caller string) (*h2.Conn, bool) {
 		if l.resting = l.resting || rests; rests || conn.Full() {
 			continue
 		}
-		strained := worn || conn.Dry(caller)
-		if best == nil || bestStrained && !strained || strained == bestStrained && conn.Load() < best.Load() {
-			best, bestStrained = conn, strained
+		how := p.fitLocked(c, conn, worn)
+		if best == nil || how < bestFit || how == bestFit && conn.Load() < best.Load() {
+			best, bestFit = conn, how
 		}
 	}
 	p.keepLocked(kept)
-	return best, bestStrained
+	return best, bestFit
 }
 
 // keepLocked forgets the connections but the given ones, which stand at the beginning of them.
@@ -266,6 +296,7 @@ func (p *Provider) retireLocked(conn *h2.Conn) {
 		p.wasteLocked(errUseless)
 	}
 	p.lines.leaving = append(p.lines.leaving, conn)
+	delete(p.lines.company, conn)
 	p.background.Go(func() {
 		conn.Retire()
 		select {
@@ -289,7 +320,7 @@ func (p *Provider) wasteLocked(err error) {
 // dialLocked starts to connect. The connection is handed to settle, and nil if
 // there is none, while mu is held.
 func (p *Provider) dialLocked(settle func(*h2.Conn)) *dial {
-	d := &dial{done: make(chan struct{}), late: make(chan struct{})}
+	d := &dial{begun: time.Now(), done: make(chan struct{}), late: make(chan struct{})}
 	late := time.AfterFunc(p.cfg.DialTimeout, func() { close(d.late) })
 	p.background.Go(func() {
 		conn, err := p.connect()

@@ -24,8 +24,9 @@ func (p *Provider) mayLocked(caller string) bool {
 }
 
 // holdLocked notes that a call has a stream, or is about to.
-func (p *Provider) holdLocked(c *call) {
+func (p *Provider) holdLocked(c *call, conn *h2.Conn) {
 	if !c.holds && c.CallerID != "" {
+		p.joinLocked(c, conn)
 		c.holds = true
 		p.held[c.CallerID]++
 	}
@@ -38,6 +39,7 @@ func (p *Provider) yieldLocked(c *call) {
 		return
 	}
 	c.holds = false
+	p.partLocked(c)
 	if p.held[c.CallerID]--; p.held[c.CallerID] == 0 {
 		delete(p.held, c.CallerID)
 	}

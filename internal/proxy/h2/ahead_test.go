@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"golang.org/x/net/http2"
 
@@ -16,7 +19,8 @@ const (
 	narrow = 32 << 10 // what a server may send at first
 	wide   = 256 << 10
 	piece  = 16 << 10
-	cost   = 2*wide - narrow // of a stream whose window was enlarged
+	cost   = 2*wide - narrow      // of a stream whose window was enlarged
+	pause  = 4 * time.Millisecond // between two of one owner
 )
 
 // granted is by how much a stream's window was enlarged.
@@ -38,43 +42,122 @@ func answering(t *testing.T, c *h2.Conn, p *peer, r h2.Request, more ...string) 
 	return s, id
 }
 
+// widened is by how much the window of a stream was enlarged whose reader took a piece that has just come.
+func widened(t *testing.T, p *peer, stream uint32) (sum int) {
+	t.Helper()
+	p.data(stream, false, strings.Repeat("x", piece))
+	synctest.Wait()
+	for len(p.frames) > 0 {
+		if f := p.want(http2.FrameWindowUpdate); f.StreamID == stream { // not the connection's
+			sum += int(binary.BigEndian.Uint32(f.payload))
+		}
+	}
+	return sum
+}
+
+// read reads whatever comes of a response.
+func read(s *h2.Stream) { go func() { _, _ = body(s) }() }
+
 // A server may send far ahead on so many streams of an owner as the owner has room for, and
 // as soon as one of them has ended on another one.
 func TestAhead_IsBoundedByOwner(t *testing.T) {
 	t.Parallel()
-	c, p := connect(t, config())
-	mine, theirs := get, get
-	mine.Ahead, theirs.Ahead = h2.NewAhead(cost), h2.NewAhead(cost)
-	first, one := answering(t, c, p, mine)
-	p.data(one, false, strings.Repeat("x", piece))
-	if n := granted(t, p, one); n != wide-narrow {
-		t.Errorf("the first gets %d", n)
-	}
-	second, two := answering(t, c, p, mine)
-	p.data(two, false, strings.Repeat("x", piece))
-	p.silent()
-	_, other := answering(t, c, p, theirs)
-	p.data(other, false, strings.Repeat("x", piece))
-	if n := granted(t, p, other); n != wide-narrow {
-		t.Errorf("another owner's gets %d", n)
-	}
-	first.Close()
-	p.want(http2.FrameRSTStream)
-	p.data(two, false, "x")
-	if n := granted(t, p, two); n != wide-narrow {
-		t.Errorf("the second gets %d once the first has ended", n)
-	}
-	second.Close()
-	first.Close() // gives back once
-	p.want(http2.FrameRSTStream)
-	for range 2 {
-		_, id := answering(t, c, p, mine)
-		p.data(id, false, strings.Repeat("x", piece))
-		if id == other+2 {
-			granted(t, p, id)
+	synctest.Test(t, func(t *testing.T) {
+		c, p := pipe(t, config())
+		mine, theirs := get, get
+		mine.Ahead, theirs.Ahead = h2.NewAhead(cost), h2.NewAhead(cost)
+		begin := func(r h2.Request) (*h2.Stream, uint32) {
+			time.Sleep(pause)
+			s, id := answering(t, c, p, r)
+			read(s)
+			return s, id
 		}
+		first, one := begin(mine)
+		if n := widened(t, p, one); n != piece+wide-narrow {
+			t.Errorf("the first gets %d", n)
+		}
+		second, two := begin(mine)
+		if n := widened(t, p, two); n != piece {
+			t.Errorf("the second gets %d beside the first", n)
+		}
+		_, other := begin(theirs)
+		if n := widened(t, p, other); n != piece+wide-narrow {
+			t.Errorf("another owner's gets %d", n)
+		}
+		first.Close()
+		p.want(http2.FrameRSTStream)
+		if n := widened(t, p, two); n != piece+wide-narrow {
+			t.Errorf("the second gets %d once the first has ended", n)
+		}
+		second.Close()
+		first.Close() // gives back once
+		p.want(http2.FrameRSTStream)
+		for want, i := piece+wide-narrow, 0; i < 2; want, i = piece, i+1 {
+			if _, id := begin(mine); widened(t, p, id) != want {
+				t.Errorf("stream %d after them gets something else than %d", i, want)
+			}
+		}
+	})
+}
+
+// Of a response that nobody reads no more comes than the little that every server may send ahead, as long as it
+// is not gathered, whatever its owner has room for; and of those that are gathered little.
+func TestAudit_ATK14_WhatNobodyReadsIsNotSentAhead(t *testing.T) {
+	t.Parallel()
+	const streams, room = 20, 16
+	for name, stated := range map[string][]string{"without a length": nil, "long": {"content-length", "1000000000"}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				c, p := pipe(t, config())
+				r := get
+				r.Ahead, r.Gather = h2.NewAhead(room*cost), true
+				sum := 0
+				for range streams {
+					time.Sleep(pause)
+					_, id := answering(t, c, p, r, stated...)
+					sum += widened(t, p, id)
+				}
+				most := 0
+				if stated != nil {
+					most = (room/8 + 1) * (wide - narrow)
+				}
+				if sum > most || (sum == 0) != (most == 0) {
+					t.Errorf("servers may send %d bytes that nobody reads, want %d", sum, most)
+				}
+			})
+		})
 	}
-	p.silent()
+}
+
+// What streams of one owner may get beyond the little that all may does not come at one moment.
+func TestAudit_ATK14_LongAnswersBeginByAndBy(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const streams = 8
+		c, p := pipe(t, config())
+		r := get
+		r.Ahead = h2.NewAhead(100 * cost)
+		ids := make([]uint32, streams)
+		for i := range ids {
+			var s *h2.Stream
+			s, ids[i] = answering(t, c, p, r)
+			read(s)
+		}
+		time.Sleep(pause)
+		begun := time.Now()
+		for len(ids) > 0 {
+			before := len(ids)
+			ids = slices.DeleteFunc(ids, func(id uint32) bool { return widened(t, p, id) > piece })
+			if len(ids) < before-1 {
+				t.Fatalf("%d at one moment", before-len(ids))
+			}
+			time.Sleep(time.Millisecond)
+		}
+		if took := time.Since(begun); took > 2*streams*pause {
+			t.Errorf("the last one after %v", took)
+		}
+	})
 }
 
 // Without room a response comes as its reader reads, with and without gathering, and never is
@@ -151,8 +234,8 @@ func TestAhead_MoreThanTheWindowIsRefused(t *testing.T) {
 	for room, most := range map[int64]int{0: narrow, cost: wide} {
 		c, p := connect(t, config())
 		r := get
-		r.Ahead = h2.NewAhead(room)
-		s, id := answering(t, c, p, r)
+		r.Ahead, r.Gather = h2.NewAhead(room), true // which is read when it is there
+		s, id := answering(t, c, p, r, "content-length", "1000000")
 		for range most/piece + 1 {
 			p.data(id, false, strings.Repeat("x", piece))
 		}

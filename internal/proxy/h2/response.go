@@ -66,7 +66,7 @@ func (c *Conn) receiveLocked(s *Stream, data []byte, length int64, last bool) {
 	if len(data) > 0 {
 		c.worth.earn()
 		if !last && s.crampedLocked() {
-			s.widenLocked()
+			s.longLocked()
 		}
 		if s.body == nil && s.gather && s.stated > 0 {
 			s.body = GetBuffer(int(min(s.stated+int64(len(data)), gatherBody, s.aheadLocked())))

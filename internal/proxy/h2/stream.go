@@ -48,6 +48,7 @@ type Stream struct {
 	recvWindow  int64
 	credit      int64 // bytes that were read and not yet given back to the window
 	lent        int64 // bytes that are being read, of a stream that is not wide
+	long        bool  // it came faster than it was read, and there is more of it
 	wide        bool  // the server may send far ahead, which ahead pays for
 }
 
@@ -288,6 +289,9 @@ func (s *Stream) Close() {
 // awaitLocked waits until Next has something to say.
 func (s *Stream) awaitLocked() {
 	s.creditLocked(s.lent) // who asks for more is done with it
+	if s.long && s.lent > 0 && !s.eof {
+		s.widenLocked()
+	}
 	s.lent = 0
 	for !s.eof && s.err == nil && !s.lifted && (s.body == nil || !s.readyLocked()) {
 		s.wake.Wait()

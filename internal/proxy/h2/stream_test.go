@@ -360,14 +360,13 @@ func TestWindowOverrun(t *testing.T) {
 	s, _ := open(t, c, get)
 	p.want(http2.FrameHeaders)
 	p.headers(1, false, ":status", "200")
-	for range 17 { // nobody reads
+	for range 3 { // nobody reads, so the window is the one that it was
 		p.data(1, false, strings.Repeat("x", 16<<10))
 	}
-	p.want(http2.FrameWindowUpdate) // once the response proved to be long
 	if f := p.want(http2.FrameRSTStream); http2.ErrCode(binary.BigEndian.Uint32(f.payload)) != http2.ErrCodeFlowControl {
 		t.Errorf("reset with %v", f.payload)
 	}
-	if got, err := body(s); !malformed(err) || len(got) != 256<<10 {
+	if got, err := body(s); !malformed(err) || len(got) != 32<<10 {
 		t.Errorf("%d bytes, %v", len(got), err)
 	}
 }
