@@ -47,7 +47,9 @@ type hub struct {
 	enrolling        *crowd.Crowd // handshakes of which nothing is proven yet
 	proven, unproven limiter.Pace // of new identities
 	recurring        recount.Counter[recurrence]
+	failing          recount.Counter[failure]
 	leftOut          atomic.Int64 // lines of the log
+	counts           atomic.Bool  // what is counted is said: a host runs with the hub
 
 	launches launches.Book // of plugins that the host started
 	shown    certs.Known   // certificates that were plugins'
@@ -74,7 +76,7 @@ type hub struct {
 func newHub(s *settings) *hub {
 	h := &hub{decoy: make(Secret, nonceBytes), callers: NewTokenBucketLimiter(), strangers: NewTokenBucketLimiter()}
 	h.enrolling = crowd.New(0, 0)
-	h.recurring.MaxKeys = maxRecurring
+	h.recurring.MaxKeys, h.failing.MaxKeys = maxRecurring, maxRecurring
 	_, _ = rand.Read(h.decoy)
 	h.store = tokenstore.New(s.storeConfig())
 	h.configure(s)
@@ -348,23 +350,15 @@ func (h *hub) auditOnce(p *peer, c *caller, e AuditEvent) {
 func (h *hub) recount(ctx context.Context) {
 	tick := time.NewTicker(recountEvery)
 	defer tick.Stop()
-	defer h.auditCounts()
-	defer h.sayLeftOut()
+	h.counts.Store(true)
+	defer h.sayCounts()
 	for {
 		select {
 		case <-tick.C:
-			h.auditCounts()
-			h.sayLeftOut()
+			h.sayCounts()
 		case <-ctx.Done():
 			return
 		}
-	}
-}
-
-// sayLeftOut says how many lines the log does not have since it was said last.
-func (h *hub) sayLeftOut() {
-	if n := h.leftOut.Swap(0); n > 0 {
-		h.log().Warn("lines were left out of the log: what goes on is logged once a minute, for each peer or plugin", keyMore, n)
 	}
 }
 

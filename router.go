@@ -407,10 +407,7 @@ func (s *ServiceRouter) reportFailed(r *http.Request, c *caller, reg *catalog.Re
 			s.catalog.Report(reg.Type, reg.RuntimeID, false, result.Latency)
 			s.failed(reg.RuntimeID, result)
 		}
-		if c.hub.spend(callerBudget("failed:", c.id, c.hub.settings().limits.handshakeRate())) { // who calls again and again fills no log
-			c.hub.log().Warn("a routed call failed", keyService, reg.Type, keyRuntimeID, reg.RuntimeID,
-				keyReason, result.Class.String(), keyError, withField(result.Err))
-		}
+		c.hub.logFailure(c, failure{reg.Type, reg.RuntimeID, result.Class.String()}, withField(result.Err))
 	case proxy.ClassRefused:
 		c.hub.auditEvent(r.Context(), RightRequires.event(AuditDenied, r.URL.Path, reg.Type, result.Err.Error()))
 	case proxy.ClassCanceled, proxy.ClassOK:
