@@ -145,7 +145,8 @@ func (a *Authority) refuseForeign(dir, identity string) error {
 		return nil
 	case found == identity, isNamesake(found, identity):
 		return fmt.Errorf("%w: %s is of another authority (%q, issued by %q), and whoever runs with it trusts no other: load that with "+
-			"LoadAuthority; one without AuthorityConfig.Dir ends with its process: if it was lost, remove the directory and write the credentials again",
+			"LoadAuthority; one without AuthorityConfig.Dir ends with its process: if it was lost, remove the directory and write "+
+			"the credentials again",
 			errForeignCredentials, path, found, held.Issuer)
 	}
 
