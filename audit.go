@@ -425,3 +425,43 @@ func VerifyAudit(key ed25519.PublicKey, kept *AuditCheckpoint, files ...string) 
 func AuditFiles(path string) ([]string, error) {
 	return auditlog.All(path)
 }
+
+// failure is what the log only counts after the first time: that calls to a provider fail in one way.
+type failure struct{ service, selfID, runtimeID, reason string }
+
+// logFailure logs that a routed call failed the first time, and counts it from then on.
+func (h *hub) logFailure(c *caller, what failure, err error) {
+	first := h.failing.Note(what)
+	if !h.counts.Load() { // nobody would say it
+		first = h.spend(callerBudget("failed:", c.id, h.settings().limits.handshakeRate()))
+	}
+	switch {
+	case first:
+		h.log().Warn("a routed call failed", keyService, what.service, keySelfID, what.selfID, keyRuntimeID, what.runtimeID,
+			keyReason, what.reason, keyError, err)
+	case !h.counts.Load():
+		h.leftOut.Add(1)
+	}
+}
+
+// logFailures says how many more calls failed since it was said last.
+func (h *hub) logFailures() {
+	for what, n := range h.failing.Take() {
+		h.log().Warn("more routed calls failed, which the log only counts", keyService, what.service, keySelfID, what.selfID,
+			keyRuntimeID, what.runtimeID, keyReason, what.reason, keyCount, n)
+	}
+}
+
+// sayCounts says what was counted since it did last.
+func (h *hub) sayCounts() {
+	h.auditCounts()
+	h.logFailures()
+	h.sayLeftOut()
+}
+
+// sayLeftOut says how many lines the log does not have since it was said last.
+func (h *hub) sayLeftOut() {
+	if n := h.leftOut.Swap(0); n > 0 {
+		h.log().Warn(leftOutOfLog, keyMore, n)
+	}
+}

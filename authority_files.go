@@ -39,7 +39,9 @@ var errForeignCredentials = errors.New("the directory belongs to another identit
 //
 // Called again for the same plugin it renews the certificate under the reader's
 // eyes, in one step, and keeps the key, so that pins hold; to change the key, remove
-// tls.key first. A directory with the certificate of another identity is refused.
+// tls.key first. A directory with the certificate of another identity, or of another
+// authority, is refused: so is, after a restart, that of an Authority without
+// AuthorityConfig.Dir, whose plugins trust that authority until they are started again.
 //
 // As long as a [Host] runs with this Authority, it renews in the same way what was written
 // by it, when a third of the life is left, and says so in its log; where tls.crt was
@@ -104,7 +106,7 @@ func (a *Authority) renewPlugin(dir string, id certs.ID, hosts []string, now tim
 }
 
 func (a *Authority) writePlugin(dir string, id certs.ID, hosts []string) (*x509.Certificate, error) {
-	if err := refuseForeign(dir, id.String()); err != nil {
+	if err := a.refuseForeign(dir, id.String()); err != nil {
 		return nil, err
 	}
 
@@ -125,8 +127,8 @@ func (a *Authority) writePlugin(dir string, id certs.ID, hosts []string) (*x509.
 	return cert.Leaf, writeCredentials(dir, cert, key, a.ca)
 }
 
-// refuseForeign refuses a directory that holds the certificate of another identity.
-func refuseForeign(dir, identity string) error {
+// refuseForeign refuses a directory that holds the certificate of another identity, or one that another authority made.
+func (a *Authority) refuseForeign(dir, identity string) error {
 	held, err := storedLeaf(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -139,11 +141,13 @@ func refuseForeign(dir, identity string) error {
 	path, found := filepath.Join(dir, credentialsCertFile), certs.CertificateIdentity(held)
 
 	switch {
-	case found == identity:
+	case found == identity && held.CheckSignatureFrom(a.ca.Certificate()) == nil:
 		return nil
-	case isNamesake(found, identity):
-		return fmt.Errorf("%w: %s is of another authority (%q): if that was lost, remove the directory and write the credentials again",
-			errForeignCredentials, path, found)
+	case found == identity, isNamesake(found, identity):
+		return fmt.Errorf("%w: %s is of another authority (%q, issued by %q), and whoever runs with it trusts no other: load that with "+
+			"LoadAuthority; one without AuthorityConfig.Dir ends with its process: if it was lost, remove the directory and write "+
+			"the credentials again",
+			errForeignCredentials, path, found, held.Issuer)
 	}
 
 	return fmt.Errorf("%w: %s is the certificate of %q: use another directory", errForeignCredentials, path, found)

@@ -121,7 +121,8 @@ type ServeConfig struct {
 	// Empty means the names in the certificate that was shown on the request's connection,
 	// also where that is chosen for each client or renewed, and the address listened on; in
 	// plaintext on every address, any address and any name without a dot. A host whose names
-	// are not known at its start is warned of.
+	// are not known at its start is warned of, and so is one that listens beyond its machine with
+	// a certificate of Authority, which then names localhost, 127.0.0.1 and ::1 alone.
 	Hosts []string
 	// Policy says what each plugin may do. Nil grants nothing.
 	Policy *Policy

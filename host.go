@@ -36,6 +36,7 @@ type Host struct {
 	broker    *CapabilityBroker
 	health    *HealthServer
 	serverTLS *tls.Config     // nil in plaintext
+	certified bool            // the certificate is made by Authority, for Hosts
 	server    *h2serve.Server // nil in plaintext
 	plain     *http.Server    // nil but in plaintext
 	serverLog *serverLog      // of what net/http says, and of what connections begin with
@@ -216,7 +217,7 @@ func (h *Host) setTLS() error {
 		if err != nil {
 			return fmt.Errorf("%w: Authority, Hosts: %w", ErrInvalidConfig, err)
 		}
-		h.cfg.TLS = cfg
+		h.cfg.TLS, h.certified = cfg, true
 	}
 	served := h.cfg.TLS
 	if a := h.cfg.Authority; a != nil {
@@ -314,7 +315,9 @@ func (h *Host) setRouter() {
 func (h *Host) warn() {
 	warnConfig(h.hub.settings())
 	h.warnHostPlugins(h.cfg.Policy)
-	if missing := namesMissing(h.serverTLS); missing != "" && len(h.cfg.Hosts) == 0 {
+	missing := ""
+	tellSlow(h.cfg.Logger, func() { missing = namesMissing(h.serverTLS) })
+	if missing != "" && len(h.cfg.Hosts) == 0 {
 		h.cfg.Logger.Warn("the names of this host are not known: " + missing +
 			"; set ServeConfig.Hosts to the names and addresses under which plugins reach it")
 	}

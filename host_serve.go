@@ -132,6 +132,9 @@ func (h *Host) Serve(ctx context.Context, l net.Listener) error {
 	h.addr = l.Addr().String()
 	h.mu.Unlock()
 	h.nameFor(l.Addr())
+	if h.certified && len(h.cfg.Hosts) == 0 {
+		warnNameless(h.cfg.Logger, l.Addr())
+	}
 	var looked net.Listener = opening.NewListener(l, h.serverLog.opened(h.serverTLS != nil))
 	if h.server == nil { // which gathers by itself
 		gathered := gather.NewListener(looked, gather.Config{WriteTimeout: h.cfg.Limits.WriteTimeout})

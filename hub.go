@@ -48,7 +48,9 @@ type hub struct {
 	proven, unproven limiter.Pace // of new identities
 	recurring        recount.Counter[recurrence]
 	lastNewcomer     atomic.Pointer[string] // address of who came last when the host was full
-	leftOut          atomic.Int64           // lines of the log
+	failing          recount.Counter[failure]
+	leftOut          atomic.Int64 // lines of the log
+	counts           atomic.Bool  // what is counted is said: a host runs with the hub
 
 	launches launches.Book // of plugins that the host started
 	shown    certs.Known   // certificates that were plugins'
@@ -75,7 +77,7 @@ type hub struct {
 func newHub(s *settings) *hub {
 	h := &hub{decoy: make(Secret, nonceBytes), callers: NewTokenBucketLimiter(), strangers: NewTokenBucketLimiter()}
 	h.enrolling = crowd.New(0, 0)
-	h.recurring.MaxKeys = maxRecurring
+	h.recurring.MaxKeys, h.failing.MaxKeys = maxRecurring, maxRecurring
 	_, _ = rand.Read(h.decoy)
 	h.store = tokenstore.New(s.storeConfig())
 	h.configure(s)
@@ -349,23 +351,15 @@ func (h *hub) auditOnce(p *peer, c *caller, e AuditEvent) {
 func (h *hub) recount(ctx context.Context) {
 	tick := time.NewTicker(recountEvery)
 	defer tick.Stop()
-	defer h.auditCounts()
-	defer h.sayLeftOut()
+	h.counts.Store(true)
+	defer h.sayCounts()
 	for {
 		select {
 		case <-tick.C:
-			h.auditCounts()
-			h.sayLeftOut()
+			h.sayCounts()
 		case <-ctx.Done():
 			return
 		}
-	}
-}
-
-// sayLeftOut says how many lines the log does not have since it was said last.
-func (h *hub) sayLeftOut() {
-	if n := h.leftOut.Swap(0); n > 0 {
-		h.log().Warn(leftOutOfLog, keyMore, n)
 	}
 }
 

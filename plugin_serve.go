@@ -151,7 +151,7 @@ func (s *pluginServer) shutdown(ctx context.Context) error {
 		s.cfg.released() // beside what Close waits for
 		return errors.Join(err, s.client.Close())
 	}
-	last, cancelLast := context.WithTimeout(context.WithoutCancel(ctx), leaveWait)
+	last, cancelLast := context.WithTimeout(context.WithoutCancel(ctx), max(leaveWait-s.session.parting, lastWait))
 	defer cancelLast()
 	if gone := s.client.Leave(last); gone != nil {
 		s.cfg.Client.Logger.Debug("leave", keyError, gone) // the host is gone, or dropped the plugin already

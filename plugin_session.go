@@ -36,9 +36,10 @@ type pluginSession struct {
 
 	// Used by run alone.
 	sent     sentReport
-	waits    []string // the types for which it stands by
-	served   bool     // the host took the plugin into its service once
-	refusals int      // since then, in a row
+	waits    []string      // the types for which it stands by
+	served   bool          // the host took the plugin into its service once
+	refusals int           // since then, in a row
+	parting  time.Duration // how long it took to tell the host that the plugin ends
 }
 
 // pluginHealth is the plugin's health as it reports it.
@@ -361,7 +362,9 @@ func (s *pluginSession) leave(ctx context.Context) {
 	if s.cfg.withdrawn.Load() {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.Client.Timeout)
+	began := time.Now()
+	defer func() { s.parting = time.Since(began) }()
+	ctx, cancel := context.WithTimeout(ctx, min(s.cfg.Client.Timeout, leaveWait))
 	defer cancel()
 	s.mu.Lock()
 	ids := s.registrations

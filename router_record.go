@@ -131,16 +131,6 @@ func logCall(r *http.Request, c *caller, reg *catalog.Registration, result *prox
 		slog.Duration(keyLatency, result.Latency))
 }
 
-// logFailed says why a call did not get its answer. Who calls again and again fills no log.
-func logFailed(c *caller, reg *catalog.Registration, result *proxy.Result) {
-	if !c.hub.spend(callerBudget("failed:", c.id, c.hub.settings().limits.handshakeRate())) {
-		c.hub.leftOut.Add(1)
-		return
-	}
-	c.hub.log().Warn("a routed call failed", keyService, reg.Type, keySelfID, reg.SelfID, keyRuntimeID, reg.RuntimeID,
-		keyReason, result.Class.String(), keyError, withField(result.Err))
-}
-
 // withField is the error of a call for the host's log, with the field that sets its bound.
 func withField(err error) error {
 	switch {

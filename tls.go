@@ -5,9 +5,12 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
+	"net/netip"
 	"runtime"
 	"slices"
+	"time"
 
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/turns"
@@ -243,6 +246,35 @@ func namesMissing(serverTLS *tls.Config) string {
 		return "its certificate names no host, so all requests but those for the address listened on are refused"
 	}
 	return ""
+}
+
+// warnNameless tells the operator of a host that other machines reach at its address and by no name: an Authority makes
+// the certificate of a host without names for this machine alone.
+func warnNameless(log *slog.Logger, listener net.Addr) {
+	at, err := netip.ParseAddrPort(listener.String())
+	if err != nil || at.Addr().IsLoopback() {
+		return
+	}
+	log.Warn("no other machine can reach this host: it listens beyond this one, and its certificate, which Authority makes, names "+
+		"localhost, 127.0.0.1 and ::1 alone; set ServeConfig.Hosts to all names and addresses under which plugins reach it", keyAddr, at.String())
+}
+
+// slowSource is how long a source of certificates takes before the log says that a start waits for it.
+const slowSource = 2 * time.Second
+
+// tellSlow asks a configuration of TLS for its certificate, and says in the log that the start waits for that, where
+// it does, and that it is over.
+func tellSlow(log *slog.Logger, ask func()) {
+	began, said := time.Now(), make(chan struct{})
+	slow := time.AfterFunc(slowSource, func() {
+		defer close(said)
+		log.Warn("the start waits for TLS.GetCertificate, which has not answered yet; it goes on when that does", keyWait, slowSource)
+	})
+	ask()
+	if !slow.Stop() {
+		<-said
+		log.Info("TLS.GetCertificate answered; the start goes on", keyWait, time.Since(began).Round(time.Millisecond))
+	}
 }
 
 // errNoClientCertificate says that a source of certificates had none, neither an empty one.

@@ -385,8 +385,10 @@ func (b *scannedBody) open() error {
 const (
 	renewAfter = 2.0 / 3 // of the lifetime that is left
 	renewFloor = 100 * time.Millisecond
-	// leaveWait bounds how long a plugin that ends tries to tell its host so.
+	// leaveWait bounds how long a plugin that ends tries to tell its host so, before it drains and after that, where it
+	// has lastWait in any case.
 	leaveWait = 2 * time.Second
+	lastWait  = time.Second
 )
 
 // deadlineInterceptor gives unary calls without a deadline one.

@@ -2,6 +2,7 @@ package page_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -154,4 +155,73 @@ func TestStates(t *testing.T) {
 	}
 	snapshots <- &adminv1.Snapshot{Plugins: plugins[:1], TakenAt: timestamppb.Now()}
 	hosttest.Eventually(t, "the page shows what came next", func() bool { return rows("plugins") == "1" && rows("edges") == "0" })
+}
+
+// overlaps lists what lies over something else in the picture: figures of edges that are shown, and names.
+const overlaps = `(() => {
+	const shown = [...document.querySelectorAll("#graph .figures"), ...document.querySelectorAll("#graph > text, #graph > circle")]
+		.map((e) => [e.textContent || e.tagName, e.getBoundingClientRect()]).filter(([, r]) => r.width > 0);
+	const over = [];
+	shown.forEach(([a, r], i) => shown.slice(0, i).forEach(([b, q]) => {
+		if (r.left < q.right - 0.5 && q.left < r.right - 0.5 && r.top < q.bottom - 0.5 && q.top < r.bottom - 0.5) over.push(a + " over " + b);
+	}));
+	return over.slice(0, 5).join("; ");
+})()`
+
+// The figures of edges lie over no others and over no name, at the width of a usual window. Those for which there is no
+// room are shown as long as the mouse is on their edge, and a few have room.
+func TestFiguresLieApart(t *testing.T) {
+	t.Parallel()
+	b, snapshots := saying(t)
+	b.width(t, 1280)
+	figures := func(which string) string {
+		return b.evaluate(t, `String([...document.querySelectorAll("#graph `+which+`")].filter((e) => e.getBoundingClientRect().width > 0).length)`)
+	}
+	for _, n := range []int{3, 9} {
+		edges := n * (n - 1)
+		said := &adminv1.Snapshot{TakenAt: timestamppb.Now()}
+		for i := range n * n {
+			from, to := i/n, i%n
+			if from == to {
+				continue
+			}
+			for _, of := range []string{"acme.storage.v1.Objects", "acme.mail.v1.Letters"}[:1+(from+to)%2] {
+				said.Edges = append(said.Edges, &adminv1.EdgeInfo{
+					Caller: fmt.Sprintf("plugin-%d", from), Provider: fmt.Sprintf("plugin-%d", to), Type: of,
+					Calls: 1234, Median: durationpb.New(1234567), Slow: durationpb.New(12345678),
+				})
+			}
+		}
+		snapshots <- said
+		hosttest.Eventually(t, "the page shows the edges", func() bool {
+			return b.evaluate(t, `String(document.querySelectorAll("#graph .figures").length)`) == fmt.Sprint(edges)
+		})
+		b.evaluate(t, `clearTimeout(state.timer); ""`) // the picture stays as it is
+		b.screenshots(t, fmt.Sprintf("figures-%d", n))
+		if got := b.evaluate(t, overlaps); got != "" {
+			t.Errorf("%d edges: %s", edges, got)
+		}
+		shown := figures(".figures")
+		if few := n == 3; few != (shown == fmt.Sprint(edges)) || shown == "0" {
+			t.Errorf("%s of %d edges have their figures in the picture", shown, edges)
+		}
+		if n == 3 {
+			continue
+		}
+		at := strings.Split(b.evaluate(t, `(() => { const path = document.querySelector("#graph .crowded .hit"), p = path.getPointAtLength(path.getTotalLength() / 3);
+			const q = new DOMPoint(p.x, p.y).matrixTransform(path.getScreenCTM()); path.ownerSVGElement.append(path.parentElement); return q.x + " " + q.y; })()`), " ")
+		if len(at) != 2 {
+			t.Fatalf("the figures of no edge are hidden: %v", at)
+		}
+		b.point(t, at[0], at[1])
+		hosttest.Eventually(t, "the figures under the mouse are shown", func() bool { return figures(".crowded .figures") == "1" })
+		b.point(t, "1", "1")
+		hosttest.Eventually(t, "they are not shown any more", func() bool { return figures(".crowded .figures") == "0" })
+	}
+}
+
+// point has the mouse somewhere in the window.
+func (b *chrome) point(t *testing.T, x, y string) {
+	t.Helper()
+	b.call(t, "Input.dispatchMouseEvent", map[string]any{"type": "mouseMoved", "x": json.Number(x), "y": json.Number(y)}, &struct{}{})
 }

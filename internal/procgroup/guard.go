@@ -41,7 +41,7 @@ const guardShell = "/bin/sh"
 
 // Guard is a small process that outlives this one, should it be killed, and kills the groups
 // of all processes that were running. The system alone ends only the processes themselves
-// then, not what they started. It starts with the first group. The zero value is ready; it
+// then, not what they started. It starts before the first of them. The zero value is ready; it
 // is safe for concurrent use. End it with Close.
 type Guard struct {
 	mu     sync.Mutex
@@ -78,15 +78,27 @@ func (g *Guard) add(group string) {
 		g.groups = map[string]struct{}{}
 	}
 	g.groups[group] = struct{}{}
+	if g.readyLocked() {
+		g.tellLocked('+', group)
+	}
+}
+
+// ready starts the guard, so that it is there before the first process is: that may have started others by the time
+// that a guard takes to start.
+func (g *Guard) ready() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.readyLocked()
+}
+
+func (g *Guard) readyLocked() bool {
 	if g.closed || g.err != nil {
-		return
+		return false
 	}
 	if g.pipe == nil {
-		if g.err = g.startLocked(); g.err != nil {
-			return
-		}
+		g.err = g.startLocked()
 	}
-	g.tellLocked('+', group)
+	return g.err == nil
 }
 
 func (g *Guard) remove(group string) {

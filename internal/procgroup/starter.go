@@ -51,6 +51,9 @@ func (s *Starter) Start(cfg *Config) (*Process, error) {
 		ends.closeParent()
 		return nil, err
 	}
+	if s.Guard != nil {
+		s.Guard.ready()
+	}
 	thread := s.hold()
 	answer := make(chan startAnswer, 1)
 	thread <- startRequest{cfg: cfg, cgroup: own, files: append(ends.child(), cfg.Files...), answer: answer}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"net"
@@ -306,6 +307,33 @@ func TestAudit_USE42_HandshakesWithProvidersTakeTurns(t *testing.T) {
 	}
 	if <-free {
 		t.Error("a ClientHello was made without a turn")
+	}
+	if !isFree(process.Of(0)) || !isFree(process.Of(1)) {
+		t.Error("a turn is taken after the handshake")
+	}
+}
+
+// A TLS handshake that fails at what the provider said, for which there was a turn, leaves that to others.
+func TestAudit_USE42_AHandshakeThatFailsGivesItsTurnBack(t *testing.T) {
+	t.Parallel()
+	process := turns.NewProcess(1)
+	g := newRig(t, rigConfig{
+		handler: func(http.ResponseWriter, *http.Request) {},
+		config: func(cfg *proxy.Config) {
+			cfg.Turns, cfg.TLS = process, &tls.Config{RootCAs: x509.NewCertPool()} // in which nobody is
+		},
+	})
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, g.host.URL+"/x", http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := g.client.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if r := <-g.results; r.Class != proxy.ClassUnavailable || !strings.Contains(r.Err.Error(), "unknown authority") {
+		t.Errorf("%+v", r)
 	}
 	if !isFree(process.Of(0)) || !isFree(process.Of(1)) {
 		t.Error("a turn is taken after the handshake")

@@ -36,10 +36,14 @@ func files(t *testing.T, dir string) map[string]string {
 func strangers(t *testing.T, authority *connectplugin.Authority) map[string]func(dir string) error {
 	t.Helper()
 	other := newAuthority(t, connectplugin.AuthorityConfig{TrustDomain: "other.example"})
+	twin := newAuthority(t, connectplugin.AuthorityConfig{TrustDomain: authority.TrustDomain()}) // as after a restart of one in memory
 	return map[string]func(dir string) error{
 		"another plugin's":                      func(dir string) error { return authority.WriteCredentials(dir, "somebody-else") },
 		"another authority's":                   func(dir string) error { return other.WriteCredentials(dir, "somebody-else") },
 		"another authority's, of the same name": func(dir string) error { return other.WriteCredentials(dir, "own") },
+		"another authority's, of one trust domain, of the same name": func(dir string) error {
+			return twin.WriteCredentials(dir, "own")
+		},
 	}
 }
 
@@ -74,6 +78,7 @@ func TestAudit_USE34_CredentialsOfSomebodyElseStay(t *testing.T) {
 			for dir, held := range before {
 				if err := authority.WriteCredentials(dir, "own"); err == nil || !strings.Contains(err.Error(), "belongs to another identity") {
 					t.Errorf("%s, %s: %v", when, dir, err)
+					continue
 				} else if namesake := strings.HasSuffix(dir, "of the same name"); namesake != strings.Contains(err.Error(), "is of another authority") {
 					t.Errorf("%s, %s: %v: says that the authority was lost: %t", when, dir, err, !namesake)
 				}
@@ -121,6 +126,30 @@ func TestAudit_USE34_ACallersCertificateIsWarnedOf(t *testing.T) {
 		host.Stop(t)
 		if strings.Contains(log.String(), `whose="plugin logger, when it calls this host"`) != warned {
 			t.Errorf("%s: warned %t: %s", name, !warned, log.String())
+		}
+	}
+}
+
+// An authority that was stored is the same after a restart, and goes on with what it wrote.
+func TestAudit_USE34_AnAuthorityThatIsLoadedAgainGoesOn(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	config := connectplugin.AuthorityConfig{Dir: filepath.Join(root, "authority")}
+	dir := filepath.Join(root, "own")
+	if err := newAuthority(t, config).WriteCredentials(dir, "own"); err != nil {
+		t.Fatal(err)
+	}
+	before := files(t, dir)
+	again, err := connectplugin.LoadAuthority(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := again.WriteCredentials(dir, "own"); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range files(t, dir) {
+		if renewed := text != before[name]; renewed != (name == "tls.crt") {
+			t.Errorf("%s is another: %t", name, renewed)
 		}
 	}
 }

@@ -1,14 +1,18 @@
 package host_test
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"log/slog"
 	"net"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
@@ -227,5 +231,115 @@ func TestAudit_USE29_HostsAreNamesAndAddresses(t *testing.T) {
 	_, port, _ := net.SplitHostPort(host.Addr())
 	for _, name := range []string{"127.0.0.1", "::ffff:127.0.0.1"} {
 		host.Enrol(t, "api", func(c *connectplugin.ClientConfig) { c.HostURL = "https://" + net.JoinHostPort(name, port) })
+	}
+}
+
+// elsewhere is a listener that says to listen somewhere else.
+type elsewhere struct {
+	net.Listener
+
+	addr net.Addr
+}
+
+func (l elsewhere) Addr() net.Addr { return l.addr }
+
+// A host that listens beyond its machine with a certificate that an Authority made of no names is reached by nobody from
+// another machine, and says so when it starts, with the field. Names, or a certificate of the operator's own, are their word.
+func TestAudit_USE29_AHostThatNoOtherMachineCanNameIsWarnedOf(t *testing.T) {
+	t.Parallel()
+	ca := hosttest.NewCA(t)
+	dir := filepath.Join(t.TempDir(), "authority")
+	stored, err := connectplugin.NewAuthority(connectplugin.AuthorityConfig{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		addr   string
+		edit   func(*connectplugin.ServeConfig)
+		warned bool
+	}{
+		"every address":              {"0.0.0.0:8443", nil, true},
+		"every address, IPv6":        {"[::]:8443", nil, true},
+		"a stored authority":         {"[::]:8443", func(c *connectplugin.ServeConfig) { c.Authority = stored }, true},
+		"an address of a network":    {"192.0.2.1:8443", nil, true},
+		"this machine":               {"127.0.0.1:8443", nil, false},
+		"this machine, IPv6":         {"[::1]:8443", nil, false},
+		"this machine, IPv4 in IPv6": {"[::ffff:127.0.0.1]:8443", nil, false},
+		"Hosts":                      {"[::]:8443", func(c *connectplugin.ServeConfig) { c.Hosts = []string{"host.example"} }, false},
+		"a certificate beside the Authority": {"[::]:8443", func(c *connectplugin.ServeConfig) {
+			c.TLS = ca.TLS(ca.Certify(t, hosttest.Loopback))
+		}, false},
+		"plaintext": {"[::]:8443", func(c *connectplugin.ServeConfig) { c.Authority, c.AllowInsecure = nil, true }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			addr, err := net.ResolveTCPAddr("tcp", c.addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var log hosttest.Buffer
+			cfg := &connectplugin.ServeConfig{Authority: hosttest.NewAuthority(t), Logger: slog.New(slog.NewTextHandler(&log, nil))}
+			if c.edit != nil {
+				c.edit(cfg)
+			}
+			host, err := connectplugin.NewHost(cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, end := context.WithCancel(t.Context())
+			served := make(chan error, 1)
+			go func() { served <- host.Serve(ctx, elsewhere{hosttest.Listen(t), addr}) }()
+			hosttest.Eventually(t, "host is serving", func() bool { return strings.Contains(log.String(), "host is serving") })
+			end()
+			if err := <-served; err != nil {
+				t.Error(err)
+			}
+			told := strings.Contains(log.String(), "level=WARN msg=\"no other machine can reach this host") &&
+				strings.Contains(log.String(), "set ServeConfig.Hosts to all names") && strings.Contains(log.String(), "addr="+c.addr)
+			if told != c.warned {
+				t.Errorf("warned: %t; %s", told, log.String())
+			}
+		})
+	}
+}
+
+// A start that waits for the source of its certificate says so in the log, and that it went on.
+func TestAudit_USE34_AStartThatWaitsForItsCertificateSaysSo(t *testing.T) {
+	t.Parallel()
+	for takes, told := range map[time.Duration]bool{time.Second: false, 5 * time.Second: true} {
+		synctest.Test(t, func(t *testing.T) {
+			ca := hosttest.NewCA(t)
+			cert := ca.Certify(t, hosttest.Loopback)
+			cfg := ca.TLS(nil)
+			var slow atomic.Bool
+			slow.Store(true)
+			cfg.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+				if slow.Load() {
+					time.Sleep(takes)
+				}
+				return cert, nil
+			}
+			var log hosttest.Buffer
+			started := make(chan *connectplugin.Host)
+			go func() {
+				host, err := connectplugin.NewHost(&connectplugin.ServeConfig{TLS: cfg, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+				if err != nil {
+					t.Error(err)
+				}
+				started <- host
+			}()
+			time.Sleep(3 * time.Second)
+			if says := strings.Contains(log.String(), "the start waits for TLS.GetCertificate, which has not answered yet"); says != told {
+				t.Errorf("after 3 s of one that takes %v: %s", takes, log.String())
+			}
+			host := <-started
+			if says := strings.Contains(log.String(), "TLS.GetCertificate answered; the start goes on\" wait=5s"); says != told {
+				t.Errorf("at the end of one that takes %v: %s", takes, log.String())
+			}
+			slow.Store(false)
+			if err := host.Shutdown(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }

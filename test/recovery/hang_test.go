@@ -3,8 +3,11 @@ package recovery_test
 import (
 	"context"
 	"crypto/tls"
+	"net"
 	"net/http"
+	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -97,4 +100,141 @@ func (a asking) GetHealth(ctx context.Context, req *connect.Request[connectplugi
 		resp.Msg.State = connectpluginv1.HealthState_HEALTH_STATE_DEGRADED
 	}
 	return resp, err
+}
+
+// front stands in front of a host, passes everything on, and swallows it from some moment on.
+type front struct {
+	l       net.Listener
+	host    string
+	mute    atomic.Bool // nothing is passed on any more
+	full    atomic.Bool // nobody is accepted any more
+	ended   chan struct{}
+	running sync.WaitGroup
+
+	mu    sync.Mutex
+	conns []net.Conn
+}
+
+func newFront(t *testing.T, host string) *front {
+	t.Helper()
+	f := &front{l: hosttest.Listen(t), host: host, ended: make(chan struct{})}
+	f.running.Go(f.accept)
+	t.Cleanup(func() {
+		close(f.ended)
+		_ = f.l.Close()
+		f.cut()
+		f.running.Wait()
+	})
+	return f
+}
+
+func (f *front) accept() {
+	for {
+		c, err := f.l.Accept()
+		if err != nil {
+			return
+		}
+		f.hold(c)
+		switch {
+		case f.full.Load():
+			<-f.ended
+			return
+		case !f.mute.Load():
+			f.running.Go(func() { f.pass(c) })
+		}
+	}
+}
+
+func (f *front) hold(c net.Conn) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.conns = append(f.conns, c)
+}
+
+// cut breaks the connections that there are.
+func (f *front) cut() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, c := range f.conns {
+		_ = c.Close()
+	}
+	f.conns = nil
+}
+
+func (f *front) pass(c net.Conn) {
+	to, err := net.Dial("tcp", f.host)
+	if err != nil {
+		return
+	}
+	f.hold(to)
+	f.running.Go(func() { f.swallow(c, to) })
+	f.swallow(to, c)
+}
+
+func (f *front) swallow(from, to net.Conn) {
+	for data := make([]byte, 64<<10); ; {
+		n, err := from.Read(data)
+		if err != nil {
+			_ = to.Close()
+			return
+		}
+		if !f.mute.Load() {
+			_, _ = to.Write(data[:n])
+		}
+	}
+}
+
+// fill has whoever connects from now on wait for ever.
+func (f *front) fill(t *testing.T) {
+	t.Helper()
+	f.full.Store(true)
+	raw, err := f.l.(*net.TCPListener).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var shrunk error
+	if err := raw.Control(func(fd uintptr) { shrunk = syscall.Listen(int(fd), 0) }); err != nil || shrunk != nil {
+		t.Fatal(err, shrunk)
+	}
+	for range 100 {
+		c, err := net.DialTimeout("tcp", f.l.Addr().String(), 100*time.Millisecond)
+		if err != nil {
+			return
+		}
+		f.hold(c)
+	}
+	t.Fatal("the queue of connections is never full")
+}
+
+// A provider that is told to end goes in a few seconds, however long its calls may take, where its host says nothing:
+// where nobody answers on new connections, where none come about, and where one that stands is silent.
+func TestAudit_USE21_AProviderEndsThoughItsHostIsSilent(t *testing.T) {
+	t.Parallel()
+	for name, silence := range map[string]func(*testing.T, *front){
+		"accepts and never answers": func(_ *testing.T, f *front) { f.mute.Store(true); f.cut() },
+		"a full backlog":            func(t *testing.T, f *front) { t.Helper(); f.mute.Store(true); f.fill(t); f.cut() },
+		"a connection that stands":  func(_ *testing.T, f *front) { f.mute.Store(true) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			host := start(t, nil)
+			f := newFront(t, host.Addr())
+			plugin := host.StartPlugin(t, "provider", func(c *connectplugin.PluginServerConfig) {
+				c.HealthInterval, c.Client.Timeout, c.Client.HostURL = never, hosttest.Wait, "https://"+f.l.Addr().String()
+				c.Services = []connectplugin.PluginService{{Type: echoType, Version: "1.0.0", Path: "/echo.v1.Echo/", Handler: echoHandler()}}
+			})
+			silence(t, f)
+			hosttest.Eventually(t, "a call waits", func() bool {
+				ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+				defer cancel()
+				began := time.Now()
+				return plugin.Client.ReportHealth(ctx, healthy, "", nil) != nil && time.Since(began) > 50*time.Millisecond
+			})
+			began := time.Now()
+			plugin.Stop(t)
+			if took := time.Since(began); took > 20*time.Second { // of a minute in which a call may wait
+				t.Errorf("ended after %v", took)
+			}
+		})
+	}
 }

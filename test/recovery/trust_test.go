@@ -76,7 +76,7 @@ func TestAudit_USE24_BothSidesSayWhyTLSFailed(t *testing.T) {
 		client, server string // in their logs
 	}{
 		"another authority's credentials": {
-			trusting(ca, good), trusting(other, other.Certify(t, as()...)), false, "authority that is not in TLS.RootCAs", "the peer refuses this side",
+			trusting(ca, good), trusting(other, other.Certify(t, as()...)), false, "authority that is not in TLS.RootCAs; compare ca.crt with the host's, and start this program again", "the peer refuses this side",
 		},
 		"another authority's certificate": {
 			trusting(ca, good), trusting(ca, other.Certify(t, as()...)), true, "the host refuses this side in TLS: it does not know the authority of our certificate; if it is the certificate, have the host's Authority write the credentials again", "this side refuses the peer's certificate",

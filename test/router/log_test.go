@@ -3,6 +3,7 @@ package router_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -176,4 +177,34 @@ func printableOr(s string) string {
 		}
 		return r
 	}, s)
+}
+
+// Calls to a provider that fail in one way, whoever makes them, are one line of the log, at once, and a number.
+func TestAudit_H32_CallsThatFailFillNoLog(t *testing.T) {
+	t.Parallel()
+	var log hosttest.Buffer
+	rig := echo.NewRig(t, http.HandlerFunc(mangled), func(c *connectplugin.ServeConfig) {
+		c.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	})
+	other := rig.Enrol(t, "both", hosttest.Requiring(echo.Type))
+	const calls = 15 // of each
+	for range calls {
+		for _, caller := range []*connectplugin.Client{rig.Caller, other} {
+			to := rig.ToProvider()
+			to.Client = caller.HTTPClient()
+			if out := echo.CallUnary(t.Context(), to, nil, nil); out.Err == nil {
+				t.Fatal("the provider answered")
+			}
+		}
+	}
+	if n := strings.Count(log.String(), "a routed call failed"); n != 1 {
+		t.Errorf("%d lines of %d calls: %s", n, 2*calls, log.String())
+	}
+	rig.Provider.Stop(t)
+	rig.Stop(t) // which says what was not said
+	want := fmt.Sprintf(`msg="more routed calls failed, which the log only counts" service=%s runtime_id=%s reason=response count=%d`,
+		echo.Type, rig.Provider.Client.RuntimeID(), 2*calls-1)
+	if n := strings.Count(log.String(), "more routed calls failed"); n != 1 || !strings.Contains(log.String(), want) {
+		t.Errorf("%d counts, want %s in %s", n, want, log.String())
+	}
 }

@@ -1,10 +1,12 @@
 // Calls of other plugins' services through the host.
-import { Code, ConnectError, type Interceptor, type Transport } from "@connectrpc/connect";
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import { Code, ConnectError, createClient, type Interceptor, type Transport } from "@connectrpc/connect";
 import { createConnectTransport, createGrpcTransport, createGrpcWebTransport } from "@connectrpc/connect-node";
 import { Closed, PluginError, Unreachable } from "./errors.js";
 import { type HostLink, maxMessage, tellLoss } from "./link.js";
 import type { Identity, Session } from "./session.js";
 import { type ServiceState, watch } from "./watching.js";
+import { CapabilityBroker, type CapabilityGrant, type RequestCapabilityRequestSchema } from "./wire/plugin/v1/broker_pb.js";
 
 const routeWait = 1_000; // how long a call waits for news of its service
 
@@ -145,4 +147,17 @@ export class ServiceRoute {
 /** Reports whether the host refused a call because of the identity. A provider's own refusal has no challenge. */
 function hostForgot(e: unknown): boolean {
   return e instanceof ConnectError && e.code === Code.Unauthenticated && e.metadata.has("www-authenticate");
+}
+
+/** Asks the host for a capability. */
+export async function requestGrant(
+  session: Session, link: HostLink, wanted: MessageInitShape<typeof RequestCapabilityRequestSchema>, timeoutMs: number,
+): Promise<CapabilityGrant> {
+  const identity = await session.identity(timeoutMs);
+  const broker = createClient(CapabilityBroker, createGrpcTransport({
+    baseUrl: link.url, sessionManager: link.sessions, interceptors: [tellLoss(link)],
+  }));
+  const { grant } = await broker.requestCapability(wanted, { headers: identity.headers(), timeoutMs });
+  if (!grant) throw new ConnectError("the answer holds no grant", Code.Internal);
+  return grant;
 }

@@ -1,5 +1,5 @@
 // The connection to the host.
-import { connect as connectTLS, type TLSSocket } from "node:tls";
+import { connect as connectTLS, TLSSocket } from "node:tls";
 import { Code, ConnectError, type Interceptor } from "@connectrpc/connect";
 import { Http2SessionManager } from "@connectrpc/connect-node";
 import { ConfigError, HostNotTrusted, Unreachable } from "./errors.js";
@@ -21,6 +21,7 @@ export class HostLink {
   #refusal: Error | undefined;
 
   constructor(url: string, private readonly credentials: Credentials, private readonly trust: HostTrust, private readonly lost: () => void) {
+    requireNode(TLSSocket.prototype, process.versions);
     const parsed = URL.canParse(url) ? new URL(url) : undefined;
     if (parsed?.protocol !== "https:" || parsed.pathname !== "/" || parsed.search || parsed.hash || parsed.username) {
       throw new ConfigError(`host: ${JSON.stringify(url)} is no base URL; write for example "https://127.0.0.1:8443"`);
@@ -68,7 +69,7 @@ export class HostLink {
     socket.once("error", (e: NodeJS.ErrnoException) => {
       if (this.#socket === socket) this.lostAt = performance.now(); // the calls hear of it before the socket is closed
       if (e instanceof HostNotTrusted) this.#refusal = e;
-      else if (untrusted.has(e.code ?? "")) this.#refusal = new HostNotTrusted(`${this.url}: ${e.message}`);
+      else if (untrusted.has(e.code ?? "")) this.#refusal = new HostNotTrusted(`${this.url}: ${explain(e)}`);
     });
     socket.once("close", () => {
       if (this.#socket !== socket) return;
@@ -77,6 +78,22 @@ export class HostLink {
     });
     return socket;
   }
+}
+
+/** Refuses a runtime that cannot bind proofs to a connection, before anything is sent. */
+export function requireNode(socket: object, versions: Readonly<Record<string, string | undefined>>): void {
+  if ("exportKeyingMaterial" in socket) return;
+  const other = (["deno", "bun"] as const).find((name) => versions[name]);
+  const here = other ? `${other === "deno" ? "Deno" : "Bun"} ${versions[other]}` : `what this is (node ${versions["node"]})`;
+  throw new ConfigError(`the plugin needs Node 20 or later: ${here} has no TLSSocket.exportKeyingMaterial, without which nothing ` +
+    "is proven to the host; run it with node");
+}
+
+/** Says what to do about a certificate that TLS refused. */
+function explain(e: NodeJS.ErrnoException): string {
+  if (!unknown.has(e.code ?? "")) return e.message;
+  return `${e.message}: the host's certificate is of an authority that is not in ca.crt; compare that with the host's, or have its ` +
+    "WriteCredentials write all three files again";
 }
 
 /** Has calls that end with the connection to the host fail as unavailable. connect-node says canceled, as if the caller had given them up. */
@@ -105,8 +122,12 @@ export function tellLoss(link: Pick<HostLink, "lostAt">): Interceptor {
 
 const ends: ReadonlySet<Code> = new Set([Code.Canceled, Code.Aborted]); // as connect-node tells of a stream without a connection
 
-const untrusted = new Set([
+const unknown: ReadonlySet<string> = new Set([ // authorities
   "UNABLE_TO_VERIFY_LEAF_SIGNATURE", "SELF_SIGNED_CERT_IN_CHAIN", "DEPTH_ZERO_SELF_SIGNED_CERT", "UNABLE_TO_GET_ISSUER_CERT",
-  "UNABLE_TO_GET_ISSUER_CERT_LOCALLY", "CERT_HAS_EXPIRED", "CERT_NOT_YET_VALID", "CERT_SIGNATURE_FAILURE",
+  "UNABLE_TO_GET_ISSUER_CERT_LOCALLY",
+]);
+
+const untrusted: ReadonlySet<string> = new Set([
+  ...unknown, "CERT_HAS_EXPIRED", "CERT_NOT_YET_VALID", "CERT_SIGNATURE_FAILURE",
   "CERT_UNTRUSTED", "CERT_REJECTED", "INVALID_CA", "INVALID_PURPOSE", "ERR_TLS_CERT_ALTNAME_INVALID",
 ]);

@@ -1,17 +1,16 @@
 // A plugin process.
 import type { DescService } from "@bufbuild/protobuf";
-import { Code, ConnectError, type ConnectRouter, createClient, type ServiceImpl, type Transport } from "@connectrpc/connect";
-import { createGrpcTransport } from "@connectrpc/connect-node";
-import { type Protocol, ServiceRoute } from "./calls.js";
+import { Code, ConnectError, type ConnectRouter, type ServiceImpl, type Transport } from "@connectrpc/connect";
+import { type Protocol, requestGrant, ServiceRoute } from "./calls.js";
 import { Closed, ConfigError, Unreachable } from "./errors.js";
-import { HostLink, tellLoss } from "./link.js";
+import { HostLink } from "./link.js";
 import { Pace, pause } from "./pace.js";
 import { enrolsItself, Server } from "./serving.js";
 import { Session } from "./session.js";
 import { minSecretSize } from "./transcript.js";
 import { type Credentials, HostTrust } from "./trust.js";
 import { type ServiceState, watch } from "./watching.js";
-import { CapabilityBroker, type CapabilityGrant } from "./wire/plugin/v1/broker_pb.js";
+import type { CapabilityGrant } from "./wire/plugin/v1/broker_pb.js";
 import type { HandshakeRequest } from "./wire/plugin/v1/handshake_pb.js";
 import { type GetHealthRequest, HealthState, PluginControl } from "./wire/plugin/v1/lifecycle_pb.js";
 import { PluginIdentity } from "./wire/plugin/v1/plugininfo_pb.js";
@@ -135,14 +134,7 @@ export class Plugin {
 
   /** Asks the host for one of its capabilities. The grant's bearerToken goes to its endpointUrl and nowhere else. */
   async requestCapability(capabilityType: string, minVersion = "", reason = ""): Promise<CapabilityGrant> {
-    const timeoutMs = this.options.timeoutMs ?? 10_000;
-    const identity = await this.#session.identity(timeoutMs);
-    const broker = createClient(CapabilityBroker, createGrpcTransport({
-      baseUrl: this.#link.url, sessionManager: this.#link.sessions, interceptors: [tellLoss(this.#link)],
-    }));
-    const { grant } = await broker.requestCapability({ capabilityType, minVersion, reason }, { headers: identity.headers(), timeoutMs });
-    if (!grant) throw new ConnectError("the answer holds no grant", Code.Internal);
-    return grant;
+    return requestGrant(this.#session, this.#link, { capabilityType, minVersion, reason }, this.options.timeoutMs ?? 10_000);
   }
 
   /** Says how the plugin is. The host is told at once. */

@@ -5,9 +5,11 @@ import { type AddressInfo, connect, type Socket } from "node:net";
 import { test } from "node:test";
 import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import { Http2SessionManager } from "@connectrpc/connect-node";
-import { ServiceRoute } from "../src/calls.js";
+import { connectNodeAdapter } from "@connectrpc/connect-node";
+import { requestGrant, ServiceRoute } from "../src/calls.js";
 import type { HostLink } from "../src/link.js";
 import type { Identity, Session } from "../src/session.js";
+import { CapabilityBroker, type RequestCapabilityRequest } from "../src/wire/plugin/v1/broker_pb.js";
 import { PluginLifecycle } from "../src/wire/plugin/v1/lifecycle_pb.js";
 import { ServiceRegistry, ServiceState, type WatchServiceEvent } from "../src/wire/plugin/v1/registry_pb.js";
 
@@ -100,4 +102,46 @@ for (const protocol of ["grpc", "connect", "grpc-web"] as const) {
       else assert.equal(await stream, code);
     });
   }
+}
+
+for (const [how, code] of [
+  ["the host grants", undefined], ["the host refuses", Code.PermissionDenied], ["the host says nothing of it", Code.Internal], ["the host ends", Code.Unavailable],
+] as const) {
+  test(`a capability that is asked for where ${how}`, async (t) => {
+    const seen: [RequestCapabilityRequest, string | null][] = [];
+    let accepted: Socket | undefined;
+    const server = http2.createServer(connectNodeAdapter({
+      routes: (router) => router.service(CapabilityBroker, {
+        requestCapability: async (request, context) => {
+          seen.push([request, context.requestHeader.get("authorization")]);
+          if (how === "the host refuses") throw new ConnectError("no such capability", Code.PermissionDenied);
+          if (how === "the host ends") await new Promise((never) => { accepted?.destroy(); accepted?.once("close", never); });
+          return how === "the host grants" ? { grant: { grantId: "g", endpointUrl: "/capabilities/clock/g", bearerToken: "secret" } } : {};
+        },
+      }),
+    }));
+    server.on("connection", (socket: Socket) => { accepted = socket; });
+    await new Promise<void>((listening) => server.listen(0, "127.0.0.1", listening));
+    const { port } = server.address() as AddressInfo;
+    const link = { url: `http://127.0.0.1:${port}`, lostAt: -Infinity } as unknown as { url: string; lostAt: number; sessions: Http2SessionManager };
+    const lost = () => { link.lostAt = performance.now(); };
+    link.sessions = new Http2SessionManager(link.url, {}, {
+      createConnection: () => connect(port, "127.0.0.1").once("error", lost).once("close", lost),
+    });
+    t.after(async () => {
+      link.sessions.abort();
+      await new Promise((closed) => server.close(closed));
+    });
+    const wanted = { capabilityType: "clock", minVersion: "1.2.0", reason: "the time" };
+    const asked = requestGrant(session(true), link as unknown as HostLink, wanted, 10_000);
+    if (code === undefined) {
+      const { grantId, endpointUrl, bearerToken } = await asked;
+      assert.deepEqual([grantId, endpointUrl, bearerToken], ["g", "/capabilities/clock/g", "secret"]);
+    } else {
+      await assert.rejects(asked, (e) => ConnectError.from(e).code === code);
+    }
+    assert.equal(seen.length, 1);
+    const [request, token] = seen[0] ?? assert.fail();
+    assert.deepEqual([request.capabilityType, request.minVersion, request.reason, token], ["clock", "1.2.0", "the time", "Bearer x"]);
+  });
 }

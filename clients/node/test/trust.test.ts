@@ -2,11 +2,15 @@
 import assert from "node:assert/strict";
 import { X509Certificate } from "node:crypto";
 import { readFileSync } from "node:fs";
+import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { test } from "node:test";
+import { createServer, TLSSocket } from "node:tls";
 import { ConfigError, Credentials, HostNotTrusted, Plugin } from "../src/index.js";
+import { requireNode } from "../src/link.js";
 import { healthProof } from "../src/transcript.js";
 import { HostTrust } from "../src/trust.js";
+import { issue } from "./issue.js";
 import { root } from "./tree.js";
 
 const file = (name: string) => readFileSync(new URL("clients/testdata/" + name, root));
@@ -48,4 +52,37 @@ test("the answer to a challenge", () => {
   const challenge = Uint8Array.from({ length: 32 }, (_, i) => i);
   const want = "27467192137a42e262385e687695f2ab55f67a1516a8abfe7b5dc3d56ba3b818";
   assert.equal(Buffer.from(healthProof("a token", "greeter-x7g2", challenge)).toString("hex"), want);
+});
+
+for (const [which, chain] of [["alone", false], ["with its authority", true]] as const) {
+  test(`a host whose certificate, ${which}, is of an authority that the plugin does not know`, { timeout: 30_000 }, async (t) => {
+    const mine = issue("mine"), other = issue("other"), leaf = issue("host", other);
+    const server = createServer({ cert: chain ? Buffer.concat([leaf.cert, other.cert]) : leaf.cert, key: leaf.keyPEM, ALPNProtocols: ["h2"] });
+    server.on("tlsClientError", () => undefined);
+    await new Promise<void>((listening) => server.listen(0, "127.0.0.1", listening));
+    const url = `https://127.0.0.1:${(server.address() as AddressInfo).port}`;
+    const credentials = { read: () => ({ cert: mine.cert, key: mine.keyPEM, ca: mine.cert }) } as unknown as Credentials;
+    const plugin = new Plugin({ host: url, selfId: "a", credentials, hostIdentity: "spiffe://td.test/host", log: () => undefined });
+    t.after(async () => {
+      await plugin.stop();
+      await new Promise((closed) => server.close(closed));
+    });
+    await assert.rejects(plugin.start(), (e: Error) => {
+      assert.ok(e instanceof HostNotTrusted, String(e));
+      assert.ok(e.message.startsWith(url + ": "), e.message);
+      assert.match(e.message, /: the host's certificate is of an authority that is not in ca\.crt; compare that with the host's, or have its WriteCredentials/);
+      return true;
+    });
+  });
+}
+
+test("a runtime that cannot bind proofs to connections", (t) => {
+  requireNode(TLSSocket.prototype, process.versions);
+  for (const [versions, named] of [[{ node: "24.2.0", deno: "2.9.6" }, "Deno 2.9.6"], [{ node: "24.3.0", bun: "1.4.5" }, "Bun 1.4.5"], [{ node: "24.0.0" }, "node 24.0.0"]] as const) {
+    assert.throws(() => requireNode({}, versions), (e: Error) => e instanceof ConfigError && e.message.includes(named) && e.message.includes("needs Node 20 or later"));
+  }
+  const prototype = TLSSocket.prototype as Partial<TLSSocket>, has = prototype.exportKeyingMaterial;
+  t.after(() => { if (has) prototype.exportKeyingMaterial = has; });
+  delete prototype.exportKeyingMaterial;
+  assert.throws(() => new Plugin({ host: "https://127.0.0.1:1", selfId: "a", credentials: own("plugin") }), /exportKeyingMaterial/);
 });
