@@ -130,6 +130,58 @@ func TestAudit_ATK14_WhatNobodyReadsIsNotSentAhead(t *testing.T) {
 	}
 }
 
+// A response that is gathered is handed over after a while, also where much of it was there when the time was over
+// that the first of it had, and was read later.
+func TestAudit_USE10_WhatFollowsIsHandedOver(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const few = 4 << 10
+		c, p := pipe(t, config())
+		r := get
+		r.Gather, r.Ahead = true, h2.NewAhead(100*cost)
+		s, id := answering(t, c, p, r)
+		p.data(id, false, strings.Repeat("x", few)) // too little
+		synctest.Wait()
+		p.data(id, false, strings.Repeat("x", piece)) // and now enough to be read
+		time.Sleep(time.Second)
+		next := func() int {
+			b, _, err := s.Next()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer b.Release()
+			if b == nil {
+				return 0
+			}
+			return len(b.B)
+		}
+		if n := next(); n != few+piece {
+			t.Fatalf("%d bytes", n)
+		}
+		rest := make(chan int)
+		go func() {
+			n := 0
+			for n == 0 {
+				n = next()
+			}
+			rest <- n
+		}()
+		synctest.Wait()
+		p.data(id, false, strings.Repeat("x", few))
+		begun := time.Now()
+		select {
+		case n := <-rest:
+			if n != few || time.Since(begun) > time.Second {
+				t.Errorf("%d bytes after %v", n, time.Since(begun))
+			}
+		case <-time.After(time.Minute):
+			t.Error("what came later is not handed over")
+			s.Close()
+			<-rest
+		}
+	})
+}
+
 // What streams of one owner may get beyond the little that all may does not come at one moment.
 func TestAudit_ATK14_LongAnswersBeginByAndBy(t *testing.T) {
 	t.Parallel()

@@ -148,10 +148,12 @@ func (c *Conn) releaseHeld() {
 	defer c.mu.Unlock()
 	for i, s := range c.held {
 		c.held[i] = nil
-		if !s.readyLocked() {
-			s.gather, s.lifted = false, true
-			s.wake.Broadcast()
+		if s.readyLocked() {
+			s.holding = false // what comes after what is there has a time of its own
+			continue
 		}
+		s.gather, s.lifted = false, true
+		s.wake.Broadcast()
 	}
 	c.held, c.holdArmed = c.held[:0], false
 }

@@ -41,7 +41,7 @@ type Stream struct {
 	head        bool   // the response states the length of a body that it lacks
 	gather      bool   // the reader waits for the whole body, or much of it
 	whole       bool   // however long that takes
-	holding     bool   // in c.held, or was
+	holding     bool   // in c.held, or was and is gathered no more
 	lifted      bool   // gathering was ended, which the reader does not know yet
 	windowMoved int64  // what its send window differs from the initial one
 	share       *share // nil once the request is off the wire
