@@ -202,7 +202,7 @@ func TestAudit_H32_CallsThatFailFillNoLog(t *testing.T) {
 	}
 	rig.Provider.Stop(t)
 	rig.Stop(t) // which says what was not said
-	want := fmt.Sprintf(`msg="more routed calls failed, which the log only counts" service=%s runtime_id=%s reason=response count=%d`,
+	want := fmt.Sprintf(`msg="more routed calls failed, which the log only counts" service=%s self_id=provider runtime_id=%s reason=response count=%d`,
 		echo.Type, rig.Provider.Client.RuntimeID(), 2*calls-1)
 	if n := strings.Count(log.String(), "more routed calls failed"); n != 1 || !strings.Contains(log.String(), want) {
 		t.Errorf("%d counts, want %s in %s", n, want, log.String())
