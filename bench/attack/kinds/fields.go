@@ -29,10 +29,11 @@ func wordyCalls() []Kind {
 		short = append(short, fmt.Sprintf("x-%03d", i), "")
 	}
 	post := []string{":method", http.MethodPost, ":path", routePath + stage.Say}
+	same := append(slices.Clip(post), slices.Repeat([]string{"x", ""}, sameField)...)
 	query := "?connect=v1&encoding=proto&base64=1&message=" + strings.Repeat("e%41", longQuery)
 	return []Kind{
 		{Who: Plugin, Name: "calls with 700 fields", run: flood(calls(append(slices.Clip(post), short...)...))},
-		{Who: Plugin, Name: "calls with one field 900 times", run: flood(calls(append(slices.Clip(post), slices.Repeat([]string{"x", ""}, sameField)...)...))},
+		{Who: Plugin, Name: "calls with one field 900 times", run: flood(calls(same...))},
 		{Who: Plugin, Name: "calls with a long query", run: flood(calls(":method", http.MethodGet, ":path", routePath+stage.Say+query))},
 	}
 }

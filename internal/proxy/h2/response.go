@@ -95,8 +95,10 @@ func (c *Conn) endLocked(s *Stream) {
 func (c *Conn) headersLocked(b *headerBlock) error {
 	s, err := c.streamLocked(b.stream)
 	if s == nil {
+		c.worth.lateFields(b.size)
 		return err
 	}
+	c.worth.fields(b.size, !b.interim())
 	switch {
 	case b.err != nil:
 		c.resetLocked(s, b.err, http2.ErrCodeProtocol)
