@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"bytes"
 	"crypto/tls"
 	"fmt"
 	"io"
@@ -225,4 +226,34 @@ func TestAudit_H32_ForgedLine(t *testing.T) {
 		t.Errorf("fields %v", res.Header)
 	}
 	g.wantClass(t, proxy.ClassResponse)
+}
+
+// TestAudit_H14_ABodyThatTheStatusHasNot has a provider break the protocol in that way, for a call whose answer is one
+// message and for a stream: it is the provider's doing, and no caller cancelled.
+func TestAudit_H14_ABodyThatTheStatusHasNot(t *testing.T) {
+	t.Parallel()
+	noContent := hpack.HeaderField{Name: ":status", Value: "204"}
+	for _, contentType := range []string{unaryType, "application/grpc"} {
+		t.Run(contentType, func(t *testing.T) {
+			t.Parallel()
+			g := rawProvider(t, func(fr *http2.Framer, stream uint32) {
+				var block bytes.Buffer
+				_ = hpack.NewEncoder(&block).WriteField(noContent)
+				_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: block.Bytes(), EndHeaders: true})
+				_ = fr.WriteData(stream, true, []byte("x"))
+			})
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, g.url("Call"), strings.NewReader("x"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header.Set("Content-Type", contentType)
+			if res, err := g.client.Do(req); err == nil { // what of it reached the caller depends on when it came
+				_ = res.Body.Close()
+			}
+			r := g.wantClass(t, proxy.ClassResponse)
+			if code := proxy.CodeOf(r.Err); code != 14 || !strings.Contains(r.Err.Error(), "a body with status 204") {
+				t.Errorf("code %d, %v", code, r.Err)
+			}
+		})
+	}
 }

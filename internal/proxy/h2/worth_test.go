@@ -166,7 +166,7 @@ const statusOK = 0x88 // the field, in the table of the protocol
 // wordy is a header block of so many fields of 1,000 bytes, each of which is a byte of the block but for the first. What
 // comes before them is in the table of the protocol.
 func wordy(fields int, before ...byte) []byte {
-	const indexed, first = 0x80, 62                        // of the connection's table
+	const indexed, first = 0x80, 62                                     // of the connection's table
 	block := append(bytes.Clone(before), 0x40, 1, 'x', 127, 0xd9, 0x06) // a value of 127+89+6*128 bytes
 	block = append(block, bytes.Repeat([]byte{'v'}, 984)...)
 	return append(block, bytes.Repeat([]byte{indexed | first}, fields-1)...)
