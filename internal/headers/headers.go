@@ -18,7 +18,6 @@
 package headers
 
 import (
-	"bytes"
 	"net/http"
 	"strings"
 
@@ -105,7 +104,8 @@ func (r *Rules) Passes(d Direction, name string) bool {
 		return verdict&d != 0 && !r.isReserved(name)
 	}
 	if inner, ok := strings.CutPrefix(name, unaryTrailer); ok {
-		return d == Response && r.isMetadata(inner)
+		_, known := listed[inner]
+		return d == Response && !known && r.isMetadata(inner)
 	}
 	return r.isMetadata(name)
 }
@@ -168,23 +168,40 @@ func (r *Rules) isReserved(name string) bool {
 
 // isMetadata reports whether an unlisted name is one of application metadata.
 func (r *Rules) isMetadata(name string) bool {
-	if !validName(name) || http.CanonicalHeaderKey(name) != name {
-		return false
-	}
-	if !r.free(name) {
+	if !isPlain(name) || !r.free(name) {
 		return false
 	}
 	if strings.IndexByte(name, '_') < 0 {
 		return true
 	}
-	return r.free(http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-")))
+	spelled := http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-"))
+	_, ok := listed[spelled]
+	return !ok && r.free(spelled)
 }
 
-// free reports whether nothing reserves the name.
-func (r *Rules) free(name string) bool {
-	if _, ok := listed[name]; ok {
-		return false
+// isPlain reports whether a name is of the alphabet of metadata, and canonical.
+func isPlain(name string) bool {
+	begins := true // a word
+	for i := range len(name) {
+		switch c := name[i]; {
+		case 'a' <= c && c <= 'z':
+			if begins {
+				return false
+			}
+		case 'A' <= c && c <= 'Z':
+			if !begins {
+				return false
+			}
+		case (c < '0' || c > '9') && c != '-' && c != '_' && c != '.':
+			return false
+		}
+		begins = name[i] == '-'
 	}
+	return name != ""
+}
+
+// free reports whether nothing reserves a name that is not listed.
+func (r *Rules) free(name string) bool {
 	for _, prefix := range prefixesOf[name[0]] {
 		if strings.HasPrefix(name, prefix) {
 			return false
@@ -196,21 +213,13 @@ func (r *Rules) free(name string) bool {
 	return !r.isReserved(name)
 }
 
-// containsReserved reports whether a reserved part stands in the name in any
-// case.
+// containsReserved reports whether a reserved part stands in the name in any case.
 func containsReserved(name string) bool {
-	var room [64]byte // on the stack for usual names
-	lower := room[:0]
 	for i := range len(name) {
-		c := name[i]
-		if 'A' <= c && c <= 'Z' {
-			c += 'a' - 'A'
-		}
-		lower = append(lower, c)
-	}
-	for _, part := range reservedParts {
-		if bytes.Contains(lower, part) {
-			return true
+		for _, part := range partsOf[name[i]] {
+			if len(name)-i >= len(part) && strings.EqualFold(name[i:i+len(part)], part) {
+				return true
+			}
 		}
 	}
 	return false

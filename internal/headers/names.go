@@ -97,12 +97,13 @@ var reservedPrefixes = []string{
 
 // reservedParts mark a name as one of a credential wherever they stand, in any
 // case.
-var reservedParts = [][]byte{
-	[]byte("authoriz"), []byte("cookie"), []byte("credential"), []byte("password"), []byte("secret"), []byte("bearer"),
-}
+var reservedParts = []string{"authoriz", "cookie", "credential", "password", "secret", "bearer"}
 
 // prefixesOf holds the reserved prefixes by their first letter.
 var prefixesOf = buildPrefixes()
+
+// partsOf holds the reserved parts by their first letter, in either case.
+var partsOf = buildParts()
 
 // listed gives for every known name the directions in which it passes, none for
 // a reserved one.
@@ -126,6 +127,15 @@ func buildPrefixes() map[byte][]string {
 		m[prefix[0]] = append(m[prefix[0]], prefix)
 	}
 	return m
+}
+
+func buildParts() (parts [256][]string) {
+	for _, part := range reservedParts {
+		for _, letter := range []byte{part[0], strings.ToUpper(part)[0]} {
+			parts[letter] = append(parts[letter], part)
+		}
+	}
+	return parts
 }
 
 func buildLowered() map[string]string {

@@ -1,12 +1,15 @@
 package proxy_test
 
 import (
+	"bytes"
 	"crypto/tls"
+	"fmt"
 	"io"
 	"maps"
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -76,7 +79,7 @@ type script func(fr *http2.Framer, stream uint32)
 // turn.
 func rawProvider(t *testing.T, scripts ...script) *rig {
 	t.Helper()
-	g := &rig{}
+	g := &rig{heads: make(chan uint32, len(scripts))}
 	checkLeaks(t)
 	cert := newServer(t, func(http.ResponseWriter, *http.Request) {}) // for its certificate
 	ln, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: cert.TLS.Certificates, NextProtos: []string{"h2"}})
@@ -93,7 +96,7 @@ func rawProvider(t *testing.T, scripts ...script) *rig {
 			if err != nil {
 				return
 			}
-			playProvider(nc, func(fr *http2.Framer, stream uint32) { scripts[calls.Add(1)-1](fr, stream) })
+			playProvider(nc, g.heads, func(fr *http2.Framer, stream uint32) { scripts[calls.Add(1)-1](fr, stream) })
 		}
 	}()
 	g.provider = newProvider(t, proxy.Config{Endpoint: endpointOf(t, "https://"+ln.Addr().String()), TLS: &tls.Config{RootCAs: poolOf(cert)}, MaxConns: 1, DialTimeout: patience})
@@ -105,8 +108,8 @@ func rawProvider(t *testing.T, scripts ...script) *rig {
 	return g
 }
 
-// playProvider answers each request of a connection with the script.
-func playProvider(nc net.Conn, play script) {
+// playProvider answers each request of a connection with the script, and says how long its head is.
+func playProvider(nc net.Conn, heads chan<- uint32, play script) {
 	defer nc.Close()
 	if _, err := io.ReadFull(nc, make([]byte, len(http2.ClientPreface))); err != nil {
 		return
@@ -118,9 +121,55 @@ func playProvider(nc net.Conn, play script) {
 		if err != nil {
 			return
 		}
+		if f.Header().Type == http2.FrameHeaders {
+			heads <- f.Header().Length
+		}
 		if ended, ok := f.(interface{ StreamEnded() bool }); ok && ended.StreamEnded() {
 			play(fr, f.Header().StreamID)
 		}
+	}
+}
+
+// TestAudit_ATK14_ACallersFieldsTakeNoPlaceInTheTable has callers send what no other call has, and compares the heads
+// of other calls on the connection before and after that.
+func TestAudit_ATK14_ACallersFieldsTakeNoPlaceInTheTable(t *testing.T) {
+	t.Parallel()
+	const first = 40 // calls, after which there is a table
+	var many, usual []string
+	for i := range 200 {
+		many = append(many, fmt.Sprintf("X-%d", i), "v")
+		usual = append(usual, "Accept", strconv.Itoa(i))
+	}
+	for name, odd := range map[string]struct {
+		query  string
+		fields []string
+	}{
+		"many fields":              {fields: many},
+		"a field many times":       {fields: slices.Repeat([]string{"X-A", "v"}, 200)},
+		"a usual field many times": {fields: usual},
+		"a query":                  {query: "?message=a"},
+		"what tells calls apart":   {fields: []string{"Connect-Timeout-Ms", "4711", "Grpc-Timeout", "4711m", "Traceparent", "00-1-2-01"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g := rawProvider(t, slices.Repeat([]script{answer}, first+3)...)
+			call := func(query string, fields ...string) uint32 {
+				t.Helper()
+				g.postTo(t, g.url("Call")+query, unaryType, strings.NewReader("x"), fields...)
+				g.wantClass(t, proxy.ClassOK)
+				return await(t, g.heads, "head")
+			}
+			var before uint32
+			for range first {
+				before = call("", "Accept", "0")
+			}
+			if one, same := call(odd.query, odd.fields...), call(odd.query, odd.fields...); same != one {
+				t.Errorf("a head of %d bytes, and the same again is one of %d", one, same)
+			}
+			if after := call("", "Accept", "0"); after != before {
+				t.Errorf("a head of %d bytes after it, of %d before", after, before)
+			}
+		})
 	}
 }
 
@@ -177,4 +226,34 @@ func TestAudit_H32_ForgedLine(t *testing.T) {
 		t.Errorf("fields %v", res.Header)
 	}
 	g.wantClass(t, proxy.ClassResponse)
+}
+
+// TestAudit_H14_ABodyThatTheStatusHasNot has a provider break the protocol in that way, for a call whose answer is one
+// message and for a stream: it is the provider's doing, and no caller cancelled.
+func TestAudit_H14_ABodyThatTheStatusHasNot(t *testing.T) {
+	t.Parallel()
+	noContent := hpack.HeaderField{Name: ":status", Value: "204"}
+	for _, contentType := range []string{unaryType, "application/grpc"} {
+		t.Run(contentType, func(t *testing.T) {
+			t.Parallel()
+			g := rawProvider(t, func(fr *http2.Framer, stream uint32) {
+				var block bytes.Buffer
+				_ = hpack.NewEncoder(&block).WriteField(noContent)
+				_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: block.Bytes(), EndHeaders: true})
+				_ = fr.WriteData(stream, true, []byte("x"))
+			})
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, g.url("Call"), strings.NewReader("x"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header.Set("Content-Type", contentType)
+			if res, err := g.client.Do(req); err == nil { // what of it reached the caller depends on when it came
+				_ = res.Body.Close()
+			}
+			r := g.wantClass(t, proxy.ClassResponse)
+			if code := proxy.CodeOf(r.Err); code != 14 || !strings.Contains(r.Err.Error(), "a body with status 204") {
+				t.Errorf("code %d, %v", code, r.Err)
+			}
+		})
+	}
 }

@@ -164,6 +164,7 @@ func (c *call) prepare() (h2.Request, error) {
 	c.requestFields(c.fields)
 	request := h2.Request{
 		Fields: c.fields.fields,
+		Own:    &c.fields.own,
 		End:    body != nil || c.length == 0,
 		Gather: c.unary,
 		Whole:  c.unary && statesConnect(c.r),
@@ -247,9 +248,25 @@ func (c *call) settle(request h2.Request) {
 // fieldList is a reusable list of header fields.
 type fieldList struct {
 	fields []hpack.HeaderField
+	own    h2.Literals // of the caller
+	usual  uint        // which of the usual ones it has, a bit for each
 }
 
 var fieldLists sync.Pool
+
+// usual are the fields of callers that are alike from call to call.
+var usual = numbered(
+	fieldContentType, fieldContentEncoding, fieldConnectEncoding, fieldGRPCEncoding, "Accept", "Accept-Encoding", "Connect-Accept-Encoding",
+	"Connect-Protocol-Version", "Grpc-Accept-Encoding", "Te", "User-Agent", "X-User-Agent",
+)
+
+func numbered(names ...string) map[string]int {
+	m := make(map[string]int, len(names))
+	for i, name := range names {
+		m[name] = i
+	}
+	return m
+}
 
 func newFieldList() *fieldList {
 	if list, ok := fieldLists.Get().(*fieldList); ok {
@@ -262,6 +279,17 @@ func (l *fieldList) add(name, value string) {
 	l.fields = append(l.fields, hpack.HeaderField{Name: name, Value: value})
 }
 
+// pass adds a field of the caller's. One that calls usually have, and whose value is like that of other calls,
+// takes a place in the table that the calls of a connection share, once.
+func (l *fieldList) pass(name, value string) {
+	if at, usual := usual[name]; usual && l.usual&(1<<at) == 0 {
+		l.usual |= 1 << at
+		l.add(headers.Lower(name), value)
+		return
+	}
+	l.own.Add(name, value)
+}
+
 // releaseFields gives the list of the request's fields back.
 func (c *call) releaseFields() {
 	l := c.fields
@@ -270,7 +298,8 @@ func (c *call) releaseFields() {
 	}
 	c.fields = nil
 	clear(l.fields)
-	l.fields = l.fields[:0]
+	l.fields, l.usual = l.fields[:0], 0
+	l.own.Reset()
 	fieldLists.Put(l)
 }
 
@@ -288,10 +317,9 @@ func (c *call) requestFields(list *fieldList) {
 	list.add(":method", c.r.Method)
 	list.add(":scheme", scheme)
 	list.add(":authority", c.p.authority)
-	list.add(":path", path)
-	c.p.cfg.Headers.Each(headers.Request, c.r.Header, func(name, value string) {
-		list.add(headers.Lower(name), value)
-	})
+	// One with a query is like no other call's.
+	list.fields = append(list.fields, hpack.HeaderField{Name: ":path", Value: path, Sensitive: c.r.URL.RawQuery != ""})
+	c.p.cfg.Headers.Each(headers.Request, c.r.Header, list.pass)
 	if c.length > 0 {
 		list.add("content-length", strconv.FormatInt(c.length, 10))
 	}

@@ -65,6 +65,7 @@ type rig struct {
 	host     *httptest.Server
 	client   *http.Client
 	results  chan proxy.Result
+	heads    chan uint32  // how long they are; of a provider that is played by hand
 	conns    atomic.Int64 // of the host to the provider
 }
 
@@ -194,7 +195,13 @@ func (g *rig) url(tail string) string { return g.host.URL + servicePth + tail }
 // post makes a request with a body and returns the response with its body read.
 func (g *rig) post(t *testing.T, contentType string, body io.Reader, header ...string) (*http.Response, []byte) {
 	t.Helper()
-	res := g.open(t, contentType, body, header...)
+	return g.postTo(t, g.url("Call"), contentType, body, header...)
+}
+
+// postTo is post with another URL.
+func (g *rig) postTo(t *testing.T, url, contentType string, body io.Reader, header ...string) (*http.Response, []byte) {
+	t.Helper()
+	res := g.openAt(t, url, contentType, body, header...)
 	defer res.Body.Close()
 	got, err := io.ReadAll(res.Body)
 	if err != nil {
@@ -206,7 +213,12 @@ func (g *rig) post(t *testing.T, contentType string, body io.Reader, header ...s
 // open makes a request and returns the response with its body unread.
 func (g *rig) open(t *testing.T, contentType string, body io.Reader, header ...string) *http.Response {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, g.url("Call"), body)
+	return g.openAt(t, g.url("Call"), contentType, body, header...)
+}
+
+func (g *rig) openAt(t *testing.T, url, contentType string, body io.Reader, header ...string) *http.Response {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, body)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -47,6 +47,7 @@ func providers() []Kind {
 		{Name: "SETTINGS flood", run: serve(repeat(func(s *served, _ uint32) error { return s.WriteSettings() }))},
 		{Name: "empty DATA flood", run: serve(opened(repeat(func(s *served, id uint32) error { return s.WriteData(id, false, nil) })))},
 		{Name: "WINDOW_UPDATE flood", run: serve(repeat(func(s *served, _ uint32) error { return s.WriteWindowUpdate(0, 1) }))},
+		{Name: "heads of streams that have ended", run: serve(wordyEndings)},
 		{Name: "resets", run: serve(func(s *served, id uint32) error { return s.WriteRSTStream(id, http2.ErrCodeInternal) })},
 		{Name: "silence", run: serve(func(*served, uint32) error { return nil })},
 	}

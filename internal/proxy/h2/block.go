@@ -14,22 +14,23 @@ const usualFields = 8 // header fields for which there is room at first
 
 // headerBlock is the header block that is being read. A list over the bound or
 // with a field that is not valid is read to its end all the same, so that the
-// compression state of the connection stays whole and only its stream fails.
+// compression state of the connection stays whole and only its stream fails. What is
+// read so is counted, and not kept.
 type headerBlock struct {
-	limit   uint32 // of size
+	limit   int64 // of size
 	decoder *hpack.Decoder
 
 	stream  uint32
 	end     bool // of the stream
 	fields  []hpack.HeaderField
-	pseudo  int    // how many of them are pseudo-header fields
-	size    uint32 // of the list, as HTTP/2 counts it
+	pseudo  int   // how many of them are pseudo-header fields
+	size    int64 // of the list, as HTTP/2 counts it
 	encoded int
 	err     error // what is wrong with the list
 }
 
 func (b *headerBlock) init(limit uint32) {
-	b.limit = limit
+	b.limit = int64(limit)
 	b.decoder = hpack.NewDecoder(tableSize, b.emit)
 	b.decoder.SetMaxStringLength(largestBlock)
 }
@@ -51,7 +52,6 @@ func (b *headerBlock) take(frame http2.Frame) (bool, error) {
 func (b *headerBlock) begin(stream uint32, end bool) {
 	b.stream, b.end = stream, end
 	b.fields, b.pseudo, b.size, b.encoded, b.err = make([]hpack.HeaderField, 0, usualFields), 0, 0, h2frame.HeadLen, nil
-	b.decoder.SetEmitEnabled(true)
 }
 
 func (b *headerBlock) add(fragment []byte, last bool) (bool, error) {
@@ -60,6 +60,9 @@ func (b *headerBlock) add(fragment []byte, last bool) (bool, error) {
 	}
 	if _, err := b.decoder.Write(fragment); err != nil {
 		return false, http2.ConnectionError(http2.ErrCodeCompression)
+	}
+	if b.size > max(largestList, b.limit) {
+		return false, errFlood
 	}
 	if !last {
 		return false, nil
@@ -72,7 +75,9 @@ func (b *headerBlock) add(fragment []byte, last bool) (bool, error) {
 
 // emit takes a field of the list.
 func (b *headerBlock) emit(f hpack.HeaderField) {
-	b.size += f.Size()
+	if b.size += int64(f.Size()); b.err != nil {
+		return
+	}
 	pseudo := strings.HasPrefix(f.Name, ":")
 	switch {
 	case b.size > b.limit:
@@ -86,7 +91,6 @@ func (b *headerBlock) emit(f hpack.HeaderField) {
 	}
 	if b.err != nil {
 		b.fields = nil
-		b.decoder.SetEmitEnabled(false) // the rest is read without being kept
 		return
 	}
 	b.fields = append(b.fields, f)
@@ -99,6 +103,9 @@ func (b *headerBlock) status() string {
 	}
 	return b.fields[0].Value
 }
+
+// interim reports whether more heads follow.
+func (b *headerBlock) interim() bool { return b.err == nil && strings.HasPrefix(b.status(), "1") }
 
 // regular is the list without pseudo-header fields.
 func (b *headerBlock) regular() []hpack.HeaderField { return b.fields[b.pseudo:] }

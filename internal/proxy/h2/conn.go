@@ -39,6 +39,7 @@ const (
 	flushRounds    = 4                              // batches that one caller writes for others before a goroutine takes over
 	gatherBody     = 128 << 10                      // the part in which a gathered response is handed over
 	largestBlock   = 4 << 20                        // a larger header block ends the connection, one over the bound its stream
+	largestList    = 16 << 20                       // a list that is larger once it is decoded ends the connection, too
 	shareFree      = 256 << 10                      // bytes of the send window above which nobody is held to a share
 	holdTime       = 5 * time.Millisecond           // for which a response that is still growing is gathered
 	pingSpacing    = 5*time.Minute + 10*time.Second // least time between two pings: what gRPC servers allow
@@ -163,7 +164,7 @@ func Client(ctx context.Context, nc net.Conn, batch *Batch, cfg Config) (*Conn, 
 		sendWindow: initialWindow,
 		capacity:   initialWindow,
 		peer:       peerSettings{maxFrame: maxFrame, maxHeader: math.MaxInt64, window: initialWindow, table: tableSize},
-		worth:      worth{late: streamWindow, since: time.Now()},
+		worth:      worth{list: max(explainedList, int64(cfg.MaxHeaderBytes)), late: streamWindow, since: time.Now()},
 	}
 	c.limit.Store(noLimit)
 	c.encoder = hpack.NewEncoder(&c.block)

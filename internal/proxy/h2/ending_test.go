@@ -248,3 +248,38 @@ func TestUploadThatWritesNoticesItsEnd(t *testing.T) {
 		}
 	})
 }
+
+// A response without a body may end with a frame of its own.
+func TestResponseWithoutABody(t *testing.T) {
+	t.Parallel()
+	for name, script := range map[string]func(p *peer){
+		"at once":         func(p *peer) { p.headers(1, true, ":status", "204") },
+		"with empty data": func(p *peer) { p.headers(1, false, ":status", "204"); p.data(1, false, ""); p.data(1, true, "") },
+		"with a trailer":  func(p *peer) { p.headers(1, false, ":status", "205"); p.headers(1, true, "a", "b") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, p := connect(t, config())
+			s, _ := open(t, c, get)
+			script(p)
+			if err := within(t, func() error { return failure(s) }); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// A head without a body that goes on for long is passed on all the same.
+func TestResponseWithoutABodyThatDoesNotEnd(t *testing.T) {
+	t.Parallel()
+	c, p := connect(t, config())
+	s, _ := open(t, c, get)
+	p.headers(1, false, ":status", "204")
+	if status := within(t, func() int { status, _, _ := s.Head(); return status }); status != 204 {
+		t.Errorf("status %d", status)
+	}
+	p.data(1, true, "")
+	if err := within(t, func() error { return failure(s) }); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,6 +1,8 @@
 package h2
 
 import (
+	"fmt"
+	"net/http"
 	"strconv"
 
 	"golang.org/x/net/http2"
@@ -44,6 +46,8 @@ func (c *Conn) dataLocked(f *http2.DataFrame) error {
 		c.resetLocked(s, ErrMalformed, http2.ErrCodeStreamClosed)
 	case length > s.recvWindow:
 		c.resetLocked(s, errStreamWindow, http2.ErrCodeFlowControl)
+	case s.stated >= 0 && int64(len(data)) > s.stated && bodiless(s.status):
+		c.resetLocked(s, fmt.Errorf("%w: a body with status %d", ErrMalformed, s.status), http2.ErrCodeProtocol)
 	case s.stated >= 0 && int64(len(data)) > s.stated:
 		c.resetLocked(s, errLength, http2.ErrCodeProtocol)
 	default:
@@ -95,8 +99,10 @@ func (c *Conn) endLocked(s *Stream) {
 func (c *Conn) headersLocked(b *headerBlock) error {
 	s, err := c.streamLocked(b.stream)
 	if s == nil {
+		c.worth.lateFields(b.size)
 		return err
 	}
+	c.worth.fields(b.size, !b.interim())
 	switch {
 	case b.err != nil:
 		c.resetLocked(s, b.err, http2.ErrCodeProtocol)
@@ -132,8 +138,12 @@ func (c *Conn) headLocked(s *Stream, b *headerBlock) {
 	case status < statusFirstFinal:
 		return
 	}
-	if s.head {
+	switch {
+	case s.head:
 		stated = -1
+	case bodiless(status) && stated < 0:
+		stated = 0
+		s.gather = true // a moment, for its end: with more than a head it is none
 	}
 	s.status, s.fields, s.stated = status, b.regular(), stated
 	c.worth.earn()
@@ -144,6 +154,11 @@ func (c *Conn) headLocked(s *Stream, b *headerBlock) {
 	if b.end {
 		c.endLocked(s)
 	}
+}
+
+// bodiless reports whether a response of a status has no body (RFC 9110, sections 15.3.5, 15.3.6 and 15.4.5).
+func bodiless(status int) bool {
+	return status == http.StatusNoContent || status == http.StatusResetContent || status == http.StatusNotModified
 }
 
 func parseStatus(value string) (int, error) {

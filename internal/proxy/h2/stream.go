@@ -54,8 +54,11 @@ type Stream struct {
 
 // Request is what [Conn.Open] sends.
 type Request struct {
-	// Fields are in lower case, the pseudo-header fields first.
+	// Fields are in lower case, the pseudo-header fields first. Those that are sensitive or large take no place in
+	// the connection's table of fields.
 	Fields []hpack.HeaderField
+	// Own are further fields, which take none either: what a caller chooses. Nil is none.
+	Own *Literals
 	// Body is the beginning of the body.
 	Body []byte
 	// End says that Body is all of it.
@@ -92,6 +95,9 @@ func (r *Request) size() int64 {
 	for _, f := range r.Fields {
 		n += int64(f.Size())
 	}
+	if r.Own != nil {
+		n += r.Own.size
+	}
 	return n
 }
 
@@ -120,7 +126,7 @@ func (c *Conn) Open(r Request) (*Stream, []byte, error) {
 	}
 	c.headSentLocked()
 	s.at = c.taken + int64(len(c.out))
-	c.out = h2frame.AppendHeaders(c.out, s.id, c.encodeLocked(r.Fields), s.sentEnd, c.peer.maxFrame)
+	c.out = h2frame.AppendHeaders(c.out, s.id, c.encodeLocked(&r), s.sentEnd, c.peer.maxFrame)
 	for len(body) > 0 {
 		rest := c.sendLocked(s, body, r.End)
 		if len(rest) == len(body) {

@@ -117,6 +117,18 @@ func TestBrokenResponse(t *testing.T) {
 			p.headers(1, true, ":status", "200", "content-length", "0", "content-length", "1")
 		}, want: malformed, code: http2.ErrCodeProtocol},
 		"bad length": {script: func(p *peer) { p.headers(1, true, ":status", "200", "content-length", "-1") }, want: malformed, code: http2.ErrCodeProtocol},
+		"no content with a body": {script: func(p *peer) {
+			p.headers(1, false, ":status", "204")
+			p.data(1, true, "x")
+		}, want: malformed, code: http2.ErrCodeProtocol},
+		"reset content with a body": {script: func(p *peer) {
+			p.headers(1, false, ":status", "205")
+			p.data(1, false, "x")
+		}, want: malformed, code: http2.ErrCodeProtocol},
+		"not modified with a body": {script: func(p *peer) {
+			p.headers(1, false, ":status", "304")
+			p.data(1, true, "x")
+		}, want: malformed, code: http2.ErrCodeProtocol},
 		"trailer not at end": {script: func(p *peer) {
 			p.headers(1, false, ":status", "200")
 			p.headers(1, false, "a", "b")

@@ -13,14 +13,20 @@ const (
 	idlePerSecond = 500
 	explained     = 8    // frames that one with something in it, or one of ours, explains
 	windowStep    = 256  // bytes of ours for which a server may send one more: some return windows by little
-	idleBytes     = 1024 // of a frame that count as another one
+	idleBytes     = 1024 // of a frame, or of a decoded header block, that count as another one
+
+	explainedList = 256 << 10 // bytes of a header list that one request explains at least, also where that is larger than is taken
+	lateLists     = 2         // header lists that may still come on a stream that ended before its answer: head and trailer
+	mostLate      = 2048      // of them
 )
 
 // worth counts the frames of a server that brought nothing against those that did. Its
 // connection guards it.
 type worth struct {
+	list  int64     // bytes of a header list that one request explains; fixed at creation
 	idle  int       // frames that nothing explains
 	late  int64     // bytes that may still come on streams that ended before their answers
+	lists int       // header lists that may, too
 	since time.Time // when frames were forgiven last
 }
 
@@ -28,10 +34,25 @@ type worth struct {
 func (w *worth) got(f http2.Frame) {
 	w.idle++
 	switch h := f.Header(); h.Type {
-	case http2.FrameData, http2.FrameHeaders, http2.FrameContinuation: // bounded by windows, and the bound of a block
+	case http2.FrameData, http2.FrameHeaders, http2.FrameContinuation: // bounded by windows; fields counts header blocks
 	default:
 		w.idle += int(h.Length) / idleBytes
 	}
+}
+
+// fields counts the header list of a block by its size once it is decoded: a byte of a block may stand for a large field.
+// What a request explains is free.
+func (w *worth) fields(size int64, explained bool) {
+	if explained {
+		size = max(0, size-w.list)
+	}
+	w.idle += int(size / idleBytes)
+}
+
+// lateFields counts one of a stream that has ended. It is explained where it may have been on its way.
+func (w *worth) lateFields(size int64) {
+	w.fields(size, w.lists > 0)
+	w.lists = max(0, w.lists-1)
 }
 
 // earn takes account of a frame that was of use.
@@ -54,8 +75,12 @@ func (w *worth) spent(now func() time.Time) bool {
 	return w.idle > mostIdle
 }
 
-// leave notes that a stream ended whose server may not know, and may have sent so much more.
-func (w *worth) leave(window int64) { w.late = min(w.late+window, connWindow) }
+// leave notes that a stream ended whose server may not know, and may have sent so much more, and a head and a trailer.
+func (w *worth) leave(window int64) {
+	w.late = min(w.late+window, connWindow)
+	w.lists = min(w.lists+lateLists, mostLate)
+	w.idle = max(0, w.idle-explained)
+}
 
 // lateData counts data of a stream that has ended, and reports whether it may have been on
 // its way.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"golang.org/x/net/http2"
 
@@ -157,5 +158,157 @@ func TestAudit_H48_DataOfEndedStreams(t *testing.T) {
 	}()
 	if err := within(t, func() error { return failure(last) }); !errors.Is(err, h2.ErrLost) {
 		t.Errorf("more than the windows: %v", err)
+	}
+}
+
+const statusOK = 0x88 // the field, in the table of the protocol
+
+// wordy is a header block of so many fields of 1,000 bytes, each of which is a byte of the block but for the first. What
+// comes before them is in the table of the protocol.
+func wordy(fields int, before ...byte) []byte {
+	const indexed, first = 0x80, 62                                     // of the connection's table
+	block := append(bytes.Clone(before), 0x40, 1, 'x', 127, 0xd9, 0x06) // a value of 127+89+6*128 bytes
+	block = append(block, bytes.Repeat([]byte{'v'}, 984)...)
+	return append(block, bytes.Repeat([]byte{indexed | first}, fields-1)...)
+}
+
+// TestAudit_H48_HeaderListsAreCountedBySize has a server send few header blocks whose bytes stand for large fields: on
+// streams that have ended, before the heads of answers, and as heads that are far too large.
+func TestAudit_H48_HeaderListsAreCountedBySize(t *testing.T) {
+	t.Parallel()
+	const calls = 100
+	early := []byte{0x08, 3, '1', '0', '3'} // :status 103, not indexed
+	for name, send := range map[string]func(fr *http2.Framer, stream uint32) error{
+		"of a stream that has ended": func(fr *http2.Framer, _ uint32) error {
+			return fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: wordy(1000), EndHeaders: true, EndStream: true})
+		},
+		"interim": func(fr *http2.Framer, stream uint32) error {
+			for range 8 {
+				_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: wordy(60, early...), EndHeaders: true})
+			}
+			return nil
+		},
+		"heads": func(fr *http2.Framer, stream uint32) error {
+			return fr.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: wordy(1000, statusOK), EndHeaders: true})
+		},
+		"trailers": func(fr *http2.Framer, stream uint32) error {
+			_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: []byte{statusOK}, EndHeaders: true})
+			return fr.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: wordy(1000), EndHeaders: true, EndStream: true})
+		},
+		"one that goes on": func(fr *http2.Framer, stream uint32) error {
+			if stream == 3 {
+				return fr.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: wordy(12_000)})
+			}
+			return fr.WriteContinuation(3, false, bytes.Repeat([]byte{0xbe}, 12_000)) // the newest entry of the table
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				cfg := config()
+				cfg.MaxHeaderBytes = 64 << 10
+				c, p := pipe(t, cfg)
+				first, _ := open(t, c, get)
+				p.want(http2.FrameHeaders)
+				p.headers(1, true, ":status", "200")
+				if err := failure(first); err != nil {
+					t.Fatal(err)
+				}
+				for i := range uint32(calls) {
+					if _, _, err := c.Open(get); err != nil {
+						break
+					}
+					if send(p.fr, 3+2*i) != nil {
+						break
+					}
+				}
+				synctest.Wait()
+				select {
+				case <-c.Done():
+				default:
+					t.Errorf("not cut off after %d", calls)
+				}
+			})
+		})
+	}
+}
+
+// long sends an answer whose head and trailer are lists of 30 KiB.
+func (p *peer) long(stream uint32) {
+	p.t.Helper()
+	p.must(p.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: wordy(30, statusOK), EndHeaders: true}))
+	p.must(p.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: wordy(30), EndHeaders: true, EndStream: true}))
+}
+
+// TestAudit_H48_HonestHeadsAreExplained has a server send heads and trailers of 30 KiB in answers, and on streams that
+// were given up while they were on their way: also many of those at once, and some heads that are too large.
+func TestAudit_H48_HonestHeadsAreExplained(t *testing.T) {
+	t.Parallel()
+	const calls, atOnce = 1500, 500
+	for name, behave := range map[string]func(t *testing.T, c *h2.Conn, p *peer, stream uint32){
+		"answers": func(t *testing.T, c *h2.Conn, p *peer, stream uint32) {
+			s, _, err := c.Open(get)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			p.long(stream)
+			if err := failure(s); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"given up": func(t *testing.T, c *h2.Conn, p *peer, stream uint32) {
+			s, _, err := c.Open(get)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.Close()
+			p.long(stream)
+		},
+		"given up at once": func(t *testing.T, c *h2.Conn, p *peer, stream uint32) {
+			s, _, err := c.Open(get)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.Close()
+			if last := stream/2 + 1; last%atOnce == 0 {
+				for id := stream + 2 - 2*atOnce; id <= stream; id += 2 {
+					p.long(id)
+				}
+			}
+		},
+		"too large": func(t *testing.T, c *h2.Conn, p *peer, stream uint32) {
+			s, _, err := c.Open(get)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p.must(p.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: wordy(100, statusOK), EndHeaders: true}))
+			if err := failure(s); !errors.Is(err, h2.ErrHeaderBytes) {
+				t.Fatal(err)
+			}
+			s.Close()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				cfg := config()
+				cfg.MaxHeaderBytes = 64 << 10
+				c, p := pipe(t, cfg)
+				go func() {
+					for range p.frames {
+						continue // nobody looks at them
+					}
+				}()
+				for i := range uint32(calls) {
+					behave(t, c, p, 1+2*i)
+				}
+				last, _ := open(t, c, get)
+				p.headers(1+2*calls, true, ":status", "200")
+				if err := failure(last); err != nil {
+					t.Error(err)
+				}
+			})
+		})
 	}
 }

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"runtime"
 
-	"golang.org/x/net/http2/hpack"
-
 	"github.com/masegraye/connect-plugin-go/internal/h2frame"
 )
 
@@ -140,11 +138,19 @@ func (c *Conn) writeOut(batch []byte) (bool, error) {
 	return true, nil
 }
 
-// encodeLocked returns the header block of fields, valid until the next call.
-func (c *Conn) encodeLocked(fields []hpack.HeaderField) []byte {
+// encodeLocked returns the header block of a request, valid until the next call. It begins with what the encoder
+// has to say of its table.
+func (c *Conn) encodeLocked(r *Request) []byte {
 	c.block.Reset()
-	for _, f := range fields {
+	for i, f := range r.Fields {
+		if i > 0 && (f.Sensitive || f.Size() > mostIndexed) {
+			_, _ = c.block.Write(appendLiteral(c.block.AvailableBuffer(), f.Name, f.Value))
+			continue
+		}
 		_ = c.encoder.WriteField(f) // writes to memory
+	}
+	if r.Own != nil {
+		_, _ = c.block.Write(r.Own.block)
 	}
 	return c.block.Bytes()
 }
