@@ -58,5 +58,6 @@ func (l *Listener) secure(ctx context.Context, raw *audible) (*tls.Conn, error) 
 	if conn.ConnectionState().NegotiatedProtocol != "h2" {
 		return nil, errNoHTTP2
 	}
+	raw.agreed = true
 	return conn, nil
 }
