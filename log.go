@@ -158,7 +158,7 @@ var alerts = []struct{ alert, means string }{
 	{"unknown certificate authority", "it does not know the authority of our certificate"},
 	{"expired certificate", "our certificate has expired, or is not valid yet, as its clock says"},
 	{"certificate required", "it demands a certificate, and none was shown"},
-	{"bad certificate", "it does not accept our certificate: its authority, its identity, what it is made for, " +
+	{"bad certificate", "it does not accept our certificate: its authority, its time, its identity, what it is made for, " +
 		"or its names (ServeConfig.Hosts), or there is none"},
 	{"unknown certificate", "it does not accept our certificate"},
 	{"unsupported certificate", "our certificate is not made for this: it needs the extended key usage of its side"},

@@ -443,7 +443,7 @@ func (l *Listener) welcome(s *slot) {
 		c.ctx = f(l.life)
 	}
 	if l.cfg.TLS != nil {
-		conn, err := l.secure(c.ctx, s.conn)
+		conn, state, err := l.secure(c.ctx, s.conn)
 		if err != nil {
 			answerPlaintext(err)
 			_ = s.conn.Close()
@@ -453,8 +453,7 @@ func (l *Listener) welcome(s *slot) {
 			}
 			return
 		}
-		state := conn.ConnectionState()
-		c.Conn, c.state = conn, &state
+		c.Conn, c.state = conn, state
 		if !l.cfg.Trusted {
 			c.meter = newMeter(time.Now(), &l.rules)
 		}
