@@ -23,7 +23,8 @@ func checkChain(chain []*x509.Certificate) error {
 		size += len(c.Raw)
 	}
 	if len(chain) > MaxChain || size > MaxChainBytes {
-		return fmt.Errorf("%w: %d certificates of %d bytes, at most %d of %d bytes are verified", ErrChain, len(chain), size, MaxChain, MaxChainBytes)
+		return fmt.Errorf("%w: %d certificates of %d bytes, at most %d of %d bytes are verified",
+			ErrChain, len(chain), size, MaxChain, MaxChainBytes)
 	}
 	return nil
 }
@@ -83,28 +84,35 @@ func ScreenServer(cfg *tls.Config) *tls.Config {
 func screen(
 	cfg *tls.Config, state tls.ConnectionState, verifies bool, opts x509.VerifyOptions, verified *[][]*x509.Certificate,
 ) error {
-	if shown := state.PeerCertificates; len(shown) > 0 {
-		if err := checkChain(shown); err != nil {
-			return &tls.CertificateVerificationError{UnverifiedCertificates: shown[:1], Err: err}
+	if len(state.PeerCertificates) > 0 {
+		if err := screenChain(cfg, &state, verifies, opts); err != nil {
+			return err
 		}
-		if verifies {
-			chains, err := verify(shown, cfg, opts)
-			if err != nil {
-				return &tls.CertificateVerificationError{UnverifiedCertificates: shown, Err: err}
-			}
-			state.VerifiedChains = chains
-			if verified != nil {
-				*verified = chains
-			}
-		}
-		if f := cfg.VerifyPeerCertificate; f != nil {
-			if err := f(raw(shown), state.VerifiedChains); err != nil {
-				return err
-			}
+		if verified != nil {
+			*verified = state.VerifiedChains
 		}
 	}
 	if f := cfg.VerifyConnection; f != nil {
 		return f(state)
+	}
+	return nil
+}
+
+// screenChain adds the chains that it verified to the state.
+func screenChain(cfg *tls.Config, state *tls.ConnectionState, verifies bool, opts x509.VerifyOptions) error {
+	shown := state.PeerCertificates
+	if err := checkChain(shown); err != nil {
+		return &tls.CertificateVerificationError{UnverifiedCertificates: shown[:1], Err: err}
+	}
+	if verifies {
+		chains, err := verify(shown, cfg, opts)
+		if err != nil {
+			return &tls.CertificateVerificationError{UnverifiedCertificates: shown, Err: err}
+		}
+		state.VerifiedChains = chains
+	}
+	if f := cfg.VerifyPeerCertificate; f != nil {
+		return f(raw(shown), state.VerifiedChains)
 	}
 	return nil
 }

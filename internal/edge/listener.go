@@ -225,7 +225,7 @@ func (l *Listener) accept() {
 			continue
 		}
 		l.tasks.Go(func() {
-			if !known && !(l.inTime(c) && l.place(s)) {
+			if !known && (!l.inTime(c) || !l.place(s)) {
 				l.remove(s)
 				_ = c.Close()
 				return

@@ -177,7 +177,7 @@ func TestAudit_USE30_FramesThatAskNothingAreMetered(t *testing.T) {
 				begun := time.Now()
 				out := bufio.NewWriterSize(far, 4<<10)
 				f := http2.NewFramer(out, nil)
-				_, err := io.WriteString(out, http2.ClientPreface)
+				_, err := out.WriteString(http2.ClientPreface)
 				for sent := 0; sent < 8<<20 && err == nil; sent += 17 {
 					err = frame(f)
 				}
