@@ -122,7 +122,7 @@ func dialTLS(ctx context.Context, addr string, below func(net.Conn) net.Conn, cf
 		return nil, fmt.Errorf("dial: %w", err)
 	}
 	raw = below(raw)
-	conn := tls.Client(raw, cfg)
+	conn := tls.Client(raw, certs.ScreenServer(cfg))
 	if err := certs.Agree(ctx, conn); err != nil {
 		_ = raw.Close()
 		return nil, explainTLS(err)
@@ -345,6 +345,8 @@ func explainCertificate(err error) string {
 		invalid x509.CertificateInvalidError
 	)
 	switch {
+	case errors.Is(err, certs.ErrChain):
+		return "it comes with too many others, or is too large; have the host show its own chain alone, without roots"
 	case errors.As(err, &unknown):
 		return "it is of an authority that is not in TLS.RootCAs; compare ca.crt with the host's, and start this program again when that changes"
 	case errors.As(err, &name):

@@ -129,7 +129,7 @@ const (
 	tooManyNew        = "new connections of one address (Limits.ConnectionsPerSecond, Limits.ConnectionBurst)"
 	tooManyUnproven   = "connections of one address that proved nothing (Limits.MaxConnectionsPerPeer)"
 	tooManyDisplaced  = tooManyUnproven + "; one that was silent made room"
-	tooManyOpen       = "connections in all (Limits.MaxConnections); newcomers wait, or one that was silent makes room"
+	tooManyOpen       = "connections in all (Limits.MaxConnections); one of the address that has most makes room, or newcomers wait"
 	tooManyAtProvider = "streams that the provider takes, of which the calls of one plugin have three quarters at most"
 	tooManyPending    = "handshakes of which nothing is proven (Limits.MaxPendingHandshakesPerPeer, or of all together " +
 		"Limits.MaxPendingHandshakes)"

@@ -56,12 +56,13 @@ type Limits struct { //nolint:recvcheck // rates are computed on each call, wher
 	// calls of one identity, beyond 32 KiB a call. A call that finds no room here is slower
 	// than others where its answer is long. Default 32 MiB.
 	MaxUnreadBytesPerIdentity int64
-	// MaxConnections bounds the open connections; more wait in the listener's
-	// queue. Default 10,000.
+	// MaxConnections bounds the open connections. A newcomer beyond takes the place of one of the
+	// address that has most which proved nothing: the one of which nothing was
+	// served for longest. Where all proved something, newcomers wait in the listener's queue. Default 10,000.
 	MaxConnections int
 	// MaxConnectionsPerPeer bounds those of one peer address (a /64 for IPv6) that
 	// proved nothing: no runtime identity and no certificate. A newcomer takes the place of
-	// the one that was silent for longest, if that was for 5 s, and is refused otherwise.
+	// the one of which nothing was served for longest, if that was for 5 s, and is refused otherwise.
 	// The holder of a certificate has as many that do not count against its address, and a
 	// runtime identity has 64, or fewer where this is fewer. Default 1,000.
 	MaxConnectionsPerPeer int

@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/edge"
@@ -61,20 +62,43 @@ const (
 const maxLoggedText = 512
 
 // printable bounds s and replaces what could forge a log line or confuse a
-// terminal.
-func printable(s string) string {
-	if len(s) > maxLoggedText {
-		s = s[:maxLoggedText] + "…"
+// terminal. A byte that is no UTF-8 becomes \xNN.
+func printable(s string) string { return printableTo(s, maxLoggedText) }
+
+// printableTo is printable with a bound.
+func printableTo(s string, most int) string {
+	if len(s) > most {
+		s = s[:wholeRunes(s, most)] + "…"
 	}
-	if strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) < 0 {
+	if utf8.ValidString(s) && strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) < 0 {
 		return s
 	}
-	return strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
+	var out strings.Builder
+	for i, r := range s {
+		switch {
+		case r == utf8.RuneError && !strings.HasPrefix(s[i:], "\ufffd"):
+			fmt.Fprintf(&out, `\x%02x`, s[i])
+		case unicode.IsPrint(r):
+			out.WriteRune(r)
+		default:
+			out.WriteRune(unicode.ReplacementChar)
 		}
-		return unicode.ReplacementChar
-	}, s)
+	}
+	return out.String()
+}
+
+// wholeRunes returns how many of the first n bytes do not split a character.
+func wholeRunes(s string, n int) int {
+	for at := n; at > n-utf8.UTFMax && at >= 0; at-- {
+		if !utf8.RuneStart(s[at]) {
+			continue
+		}
+		if r, size := utf8.DecodeRuneInString(s[at:]); at+size > n && (r != utf8.RuneError || size > 1) {
+			return at
+		}
+		break
+	}
+	return n
 }
 
 // printableStack is printable without the bound, for a text of several lines.
@@ -92,10 +116,7 @@ const maxLoggedName = 128
 
 // clipped bounds a name that is quoted in a text.
 func clipped(s string) string {
-	if len(s) > maxLoggedName {
-		s = s[:maxLoggedName] + "…"
-	}
-	return printable(s)
+	return printableTo(s, maxLoggedName)
 }
 
 // danger returns where to warn of plaintext and of an open policy: the configured logger,
@@ -137,7 +158,7 @@ var alerts = []struct{ alert, means string }{
 	{"unknown certificate authority", "it does not know the authority of our certificate"},
 	{"expired certificate", "our certificate has expired, or is not valid yet, as its clock says"},
 	{"certificate required", "it demands a certificate, and none was shown"},
-	{"bad certificate", "it does not accept our certificate: its authority, its identity, what it is made for, " +
+	{"bad certificate", "it does not accept our certificate: its authority, its time, its identity, what it is made for, " +
 		"or its names (ServeConfig.Hosts), or there is none"},
 	{"unknown certificate", "it does not accept our certificate"},
 	{"unsupported certificate", "our certificate is not made for this: it needs the extended key usage of its side"},

@@ -102,8 +102,9 @@ func (c *Conn) Ended() {
 	}
 }
 
-// Served says that a request of the peer was served. It pays for frames to come.
+// Served says that a request of the peer was served. It pays for frames to come, and the peer was heard.
 func (c *Conn) Served() {
+	c.slot.heard()
 	if c.meter == nil {
 		return
 	}
@@ -330,8 +331,11 @@ type slot struct {
 	key      string
 	conn     *audible               // as accepted
 	holder   atomic.Pointer[Holder] // who proved to have it, nil for nobody; set under the listener's lock
-	last     atomic.Int64           // when the peer was heard last, as the listener's age
+	last     atomic.Int64           // when the peer was heard last, or served after TLS, as the listener's age
 }
+
+// before reports whether its peer has been silent for longer than another's.
+func (s *slot) before(other *slot) bool { return s.last.Load() < other.last.Load() }
 
 func (s *slot) heard() { s.last.Store(int64(time.Since(s.listener.begun))) }
 

@@ -337,28 +337,28 @@ func TestListener_SharesOfAnAddress(t *testing.T) {
 	}
 }
 
-// A full listener takes the place of who is silent, and waits where nobody is.
+// A full listener waits where all of its connections are of those who proved who they are.
 func TestListener_Full(t *testing.T) {
 	t.Parallel()
-	s := start(t, func(c *edge.Config) { c.MaxConnections, c.Silence = 3, time.Minute })
-	clients := make([]*http.Client, 3)
+	s := start(t, func(c *edge.Config) { c.MaxConnections, c.Silence = 2, time.Minute })
+	clients := make([]*http.Client, 2) // as many as the holder may have
 	for i := range clients {
 		clients[i] = s.http(t)
 		if err := s.get(t.Context(), clients[i], "/prove", "x"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	fourth, err := net.Dial("tcp", s.addr)
+	third, err := net.Dial("tcp", s.addr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = fourth.SetDeadline(time.Now().Add(200 * time.Millisecond))
-	if err := tls.Client(fourth, s.client.Clone()).HandshakeContext(t.Context()); err == nil {
-		t.Error("a fourth connection was taken")
+	_ = third.SetDeadline(time.Now().Add(200 * time.Millisecond))
+	if err := tls.Client(third, s.client.Clone()).HandshakeContext(t.Context()); err == nil {
+		t.Error("a third connection was taken")
 	}
-	_ = fourth.Close()
+	_ = third.Close()
 	clients[0].CloseIdleConnections()
-	if err := s.get(t.Context(), s.http(t), "/", "fifth"); err != nil {
+	if err := s.get(t.Context(), s.http(t), "/", "fourth"); err != nil {
 		t.Error("after one ended:", err)
 	}
 }

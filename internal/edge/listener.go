@@ -23,8 +23,9 @@ type Config struct {
 	// Trusted says that TLS admits only those who may send what they like: nothing that they
 	// send is metered.
 	Trusted bool
-	// MaxConnections bounds the connections, those in their TLS handshake among them;
-	// more wait in the queue of the system.
+	// MaxConnections bounds the connections, those in their TLS handshake among them. A newcomer
+	// beyond takes the place of one of the address that has most which proved nothing; where all proved
+	// something it waits in the queue of the system.
 	MaxConnections int
 	// MaxPerAddress bounds those of one address that proved nothing; a newcomer beyond
 	// takes the place of the one that was silent for longest, or is refused where none
@@ -39,7 +40,8 @@ type Config struct {
 	// and 200, and 100 and 2,000.
 	Pings, Refusals Rate
 	// Silence is how long a connection that proved nothing has to be silent before a
-	// newcomer may take its place.
+	// newcomer of its address may take its place. After TLS one is silent that has no request served,
+	// whatever else it says.
 	Silence time.Duration
 	// Key returns under which key an address counts.
 	Key func(net.Addr) string
@@ -175,9 +177,14 @@ func (l *Listener) Len() int {
 	return len(l.all)
 }
 
-// inTime reports whether an address may open one more connection by now.
-func (l *Listener) inTime(key string) bool {
-	return l.cfg.PerSecond == 0 || l.rates.Allow(key, l.cfg.PerSecond, l.cfg.Burst, time.Now())
+// inTime reports whether the address of a connection may open one more by now. It may wait for the
+// address, as place does.
+func (l *Listener) inTime(c net.Conn) bool {
+	if l.cfg.PerSecond == 0 || l.rates.Allow(l.cfg.Key(c.RemoteAddr()), l.cfg.PerSecond, l.cfg.Burst, time.Now()) {
+		return true
+	}
+	l.tell(c.RemoteAddr(), ErrTooFast)
+	return false
 }
 
 func (l *Listener) close(err error) {
@@ -203,17 +210,23 @@ func (l *Listener) accept() {
 			l.rest()
 			continue
 		}
+		known := directly(c) != nil
+		if known && !l.inTime(c) { // who comes too fast is not worth a goroutine, nor anybody's place
+			_ = c.Close()
+			continue
+		}
 		if !l.awaitRoom(c) {
 			_ = c.Close()
 			return
 		}
-		s, known := l.admit(c), directly(c) != nil
-		if known && !l.place(s) { // who comes too fast is not worth a goroutine
+		s := l.admit(c)
+		if known && !l.place(s) {
 			_ = c.Close()
 			continue
 		}
 		l.tasks.Go(func() {
-			if !known && !l.place(s) {
+			if !known && (!l.inTime(c) || !l.place(s)) {
+				l.remove(s)
 				_ = c.Close()
 				return
 			}
@@ -239,8 +252,8 @@ func (l *Listener) rest() {
 	}
 }
 
-// awaitRoom waits until there is room for a connection, and makes some where a
-// connection that proved nothing was silent for long enough. It reports false once the listener is closed.
+// awaitRoom waits until there is room for a connection, and makes some where another one
+// has to go for it. It reports false once the listener is closed.
 func (l *Listener) awaitRoom(c net.Conn) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -252,7 +265,7 @@ func (l *Listener) awaitRoom(c net.Conn) bool {
 			l.mu.Lock()
 			continue
 		}
-		if victim := l.silentLocked(l.all); victim != nil {
+		if victim := l.dispensableLocked(); victim != nil {
 			l.displaceLocked(victim)
 			continue
 		}
@@ -283,13 +296,7 @@ func (l *Listener) admit(c net.Conn) *slot {
 // none. It may wait for the address: that of a connection through a balancer is what its
 // first bytes say, and nobody else waits for them.
 func (l *Listener) place(s *slot) bool {
-	key := l.cfg.Key(s.conn.RemoteAddr())
-	if !l.inTime(key) {
-		l.remove(s)
-		l.tell(s.conn.RemoteAddr(), ErrTooFast)
-		return false
-	}
-	placed, err := l.placeBy(s, key)
+	placed, err := l.placeBy(s, l.cfg.Key(s.conn.RemoteAddr()))
 	if err != nil {
 		l.tell(s.conn.RemoteAddr(), err)
 	}
@@ -362,23 +369,52 @@ func (l *Listener) releaseLocked(by *Holder) {
 	}
 }
 
+// dispensableLocked returns the slot that makes room where all are taken, nil for none: one whose holder is
+// gone, or else, of the address that has most which proved nothing, the one that was silent for longest. So
+// whoever has few connections, and has just come, keeps them however many come from elsewhere. Who was let in
+// as trusted has to be silent for long enough, too.
+func (l *Listener) dispensableLocked() *slot {
+	if l.cfg.Trusted {
+		return l.silentLocked(l.all)
+	}
+	gone, found := idlest(l.all)
+	if gone || found == nil {
+		return found
+	}
+	var most int
+	for _, s := range l.shares {
+		if s.unproven < most || s.unproven == 0 {
+			continue
+		}
+		if _, longest := idlest(s.slots); s.unproven > most || longest.before(found) {
+			most, found = s.unproven, longest
+		}
+	}
+	return found
+}
+
 // silentLocked returns a slot whose holder is gone, or else the one that proved nothing and
 // was silent for longest, nil where none was for long enough.
 func (l *Listener) silentLocked(among map[*slot]struct{}) *slot {
-	var found *slot
-	for s := range among {
-		by := s.holder.Load()
-		if by != nil && by.ended() {
-			return s
-		}
-		if by == nil && (found == nil || s.last.Load() < found.last.Load()) {
-			found = s
-		}
-	}
-	if found == nil || time.Since(l.begun)-time.Duration(found.last.Load()) < l.cfg.Silence {
+	gone, found := idlest(among)
+	if !gone && found != nil && time.Since(l.begun)-time.Duration(found.last.Load()) < l.cfg.Silence {
 		return nil
 	}
 	return found
+}
+
+// idlest returns a slot whose holder is gone, or else the one that proved nothing and was silent for longest.
+func idlest(among map[*slot]struct{}) (gone bool, found *slot) {
+	for s := range among {
+		by := s.holder.Load()
+		if by != nil && by.ended() {
+			return true, s
+		}
+		if by == nil && (found == nil || s.before(found)) {
+			found = s
+		}
+	}
+	return false, found
 }
 
 func (l *Listener) displaceLocked(s *slot) {
@@ -415,7 +451,7 @@ func (l *Listener) welcome(s *slot) {
 		c.ctx = f(l.life)
 	}
 	if l.cfg.TLS != nil {
-		conn, err := l.secure(c.ctx, s.conn)
+		conn, state, err := l.secure(c.ctx, s.conn)
 		if err != nil {
 			answerPlaintext(err)
 			_ = s.conn.Close()
@@ -425,8 +461,7 @@ func (l *Listener) welcome(s *slot) {
 			}
 			return
 		}
-		state := conn.ConnectionState()
-		c.Conn, c.state = conn, &state
+		c.Conn, c.state = conn, state
 		if !l.cfg.Trusted {
 			c.meter = newMeter(time.Now(), &l.rules)
 		}

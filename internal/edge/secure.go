@@ -40,23 +40,28 @@ func answerPlaintext(err error) {
 		"This server speaks HTTP/2 over TLS: write https:// instead of http://.\n")
 }
 
-func (l *Listener) secure(ctx context.Context, raw *audible) (*tls.Conn, error) {
+// secure agrees on TLS. The state has the chains that were verified.
+func (l *Listener) secure(ctx context.Context, raw *audible) (*tls.Conn, *tls.ConnectionState, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	raw.limit = newLimit(l.cfg.HandshakeTimeout, func() { cancel(context.DeadlineExceeded) })
 	defer raw.limit.end()
-	conn := tls.Server(raw, l.cfg.TLS)
+	cfg, verified := certs.ScreenClients(l.cfg.TLS)
+	conn := tls.Server(raw, cfg)
 	err := certs.Agree(ctx, conn)
 	raw.rest()
 	raw.turns = nil
 	if err != nil && errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
-		return nil, ErrSlow
+		return nil, nil, ErrSlow
 	}
 	if err != nil {
-		return nil, cmp.Or(context.Cause(ctx), err) //nolint:wrapcheck // the listener's owner says what it means
+		return nil, nil, cmp.Or(context.Cause(ctx), err) //nolint:wrapcheck // the listener's owner says what it means
 	}
-	if conn.ConnectionState().NegotiatedProtocol != "h2" {
-		return nil, errNoHTTP2
+	state := conn.ConnectionState()
+	if state.NegotiatedProtocol != "h2" {
+		return nil, nil, errNoHTTP2
 	}
-	return conn, nil
+	state.VerifiedChains = verified()
+	raw.agreed = true
+	return conn, &state, nil
 }

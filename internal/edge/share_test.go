@@ -1,8 +1,11 @@
 package edge_test
 
 import (
+	"errors"
 	"net"
+	"os"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/masegraye/connect-plugin-go/internal/edge"
@@ -50,4 +53,67 @@ func TestAudit_OWN10_AShareIsExact(t *testing.T) {
 	if _, n := l.Fullest(); n != 0 {
 		t.Errorf("%d connections count for an address, want none", n)
 	}
+}
+
+// Where all places are taken the address that has most which proved nothing makes room, by the connection
+// on which nothing was served for longest; who proved something and who has few keep theirs.
+func TestAudit_ATK11_TheFullestAddressMakesRoom(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		below := &pipes{conns: make(chan net.Conn), shut: make(chan struct{})}
+		l := edge.Listen(below, edge.Config{
+			MaxConnections: 8, MaxPerAddress: 4, Silence: time.Hour, Key: func(a net.Addr) string { return a.String() },
+		})
+		defer l.End()
+		come := func(from string) *visit {
+			near, far := net.Pipe()
+			go func() { below.conns <- placed{near, from} }()
+			c, err := l.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = c.Close() })
+			time.Sleep(time.Second)
+			return &visit{Conn: edgeOf(c), far: far}
+		}
+		many := []*visit{come("192.0.2.1"), come("192.0.2.1"), come("192.0.2.1")}
+		few := []*visit{come("192.0.2.2"), come("192.0.2.2")}
+		one := come("192.0.2.3")
+		proven := []*visit{come("192.0.2.4"), come("192.0.2.4")}
+		for _, v := range proven {
+			if !v.Prove(edge.Holder{Name: "one", Most: len(proven)}) {
+				t.Fatal("there is no room to prove something")
+			}
+		}
+		many[0].Served()
+		late := []*visit{come("198.51.100.1"), come("198.51.100.2"), come("198.51.100.3")}
+		for name, tt := range map[string]struct {
+			*visit
+			kept bool
+		}{
+			"the one of the fullest that was served": {many[0], true}, "its oldest": {many[1], false}, "its next": {many[2], false},
+			"the older of two": {few[0], false}, "the other": {few[1], true}, "the one of another": {one, true},
+			"proven": {proven[0], true}, "proven, too": {proven[1], true},
+			"a newcomer": {late[0], true}, "the next": {late[1], true}, "the last": {late[2], true},
+		} {
+			if kept := tt.isOpen(); kept != tt.kept {
+				t.Errorf("%s: kept %t, want %t", name, kept, tt.kept)
+			}
+		}
+	})
+}
+
+// visit is a connection and its other end.
+type visit struct {
+	*edge.Conn
+
+	far net.Conn
+}
+
+// isOpen is for a bubble.
+func (v *visit) isOpen() bool {
+	synctest.Wait()
+	_ = v.far.SetReadDeadline(time.Now().Add(time.Millisecond))
+	_, err := v.far.Read(make([]byte, 1))
+	return errors.Is(err, os.ErrDeadlineExceeded)
 }

@@ -11,8 +11,9 @@ import (
 // that a burst of them leaves the rest to others.
 func newTurns() *turns.Turns { return turns.New(runtime.GOMAXPROCS(0) / 2) }
 
-// audible is a connection as it was accepted. It notes when its peer was heard, and during the
-// TLS handshake it waits for its turn with what it read: what follows costs processor time.
+// audible is a connection as it was accepted. It notes when its peer was heard, until TLS is agreed on: after that
+// frames alone, such as PINGs, are no reason to keep a place. During the TLS handshake it waits for its turn with
+// what it read: what follows costs processor time.
 type audible struct {
 	net.Conn
 
@@ -22,6 +23,7 @@ type audible struct {
 	working [2]*turns.Turns // of which it has one; nil for none
 	answers int             // in the TLS handshake so far
 	limit   *limit          // of the time of the TLS handshake
+	agreed  bool            // on TLS
 
 	sending sending
 }
@@ -31,7 +33,7 @@ func (a *audible) Read(p []byte) (int, error) {
 	a.rest()
 	n, err := a.Conn.Read(p)
 	if n > 0 {
-		if !a.slot.listener.knocks() {
+		if !a.agreed && !a.slot.listener.knocks() {
 			a.slot.heard()
 		}
 		a.work()

@@ -25,11 +25,12 @@ const (
 )
 
 // Server answers probes. It keeps room for the next one whoever connects and stays, as
-// [Visitors] do. It is safe for concurrent use.
+// [Visitors] do, and bounds what each address asks and sends. It is safe for concurrent use.
 type Server struct {
 	// Fixed at creation.
 	server *http.Server
 	drain  *drain.Drain
+	meter  *meter
 
 	visitors Visitors
 }
@@ -37,12 +38,12 @@ type Server struct {
 // New makes a server of a handler, which has to bound what it reads. What net/http says
 // goes to the log at Debug.
 func New(handler http.Handler, log *slog.Logger) *Server {
-	s := &Server{drain: drain.New(), visitors: Visitors{Most: maxConns, Each: maxPerPeer}}
+	s := &Server{drain: drain.New(), meter: newMeter(), visitors: Visitors{Most: maxConns, Each: maxPerPeer}}
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
 	s.server = &http.Server{
-		Handler: s.drain.Count(handler), Protocols: &protocols, ConnState: s.visitors.Keep,
+		Handler: s.drain.Count(s.meter.bound(handler)), Protocols: &protocols, ConnState: s.visitors.Keep, ConnContext: withConn,
 		ReadHeaderTimeout: readTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: maxStreams, SendPingTimeout: idleTimeout, PingTimeout: readTimeout},
@@ -52,7 +53,7 @@ func New(handler http.Handler, log *slog.Logger) *Server {
 
 // Serve serves on a listener, which it closes, until Shutdown; then it returns nil.
 func (s *Server) Serve(l net.Listener) error {
-	if err := s.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+	if err := s.server.Serve(listener{l, s.meter}); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("probes: %w", err)
 	}
 	return nil

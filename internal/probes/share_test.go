@@ -1,6 +1,8 @@
 package probes_test
 
 import (
+	"bufio"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -8,6 +10,9 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
+
+	"golang.org/x/net/http2"
 
 	"github.com/masegraye/connect-plugin-go/internal/probes"
 )
@@ -99,4 +104,106 @@ func TestShareOfAnAddress(t *testing.T) {
 			})
 		})
 	}
+}
+
+// ask sends requests of HTTP/1.1 on a connection of an address and returns the statuses of the answers, until
+// the server ends it or has answered all.
+func ask(t *testing.T, l visits, from string, n int) (statuses map[int]int, ended bool) {
+	t.Helper()
+	near, far := net.Pipe()
+	t.Cleanup(func() { _ = far.Close() })
+	l <- &visit{Conn: near, from: netip.MustParseAddr(from)}
+	go func() {
+		for range n {
+			if _, err := io.WriteString(far, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+				return
+			}
+		}
+	}()
+	statuses = map[int]int{}
+	in := bufio.NewReader(far)
+	for range n {
+		resp, err := http.ReadResponse(in, nil)
+		if err != nil {
+			return statuses, true
+		}
+		_ = resp.Body.Close()
+		statuses[resp.StatusCode]++
+	}
+	return statuses, false
+}
+
+// Whoever asks and asks is refused, told when to come again, and cut off where it goes on; others, and who asks
+// once a second, are answered meanwhile.
+func TestAudit_USE30_WhoAsksTooOftenIsRefused(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := serveAll(t)
+		got, ended := ask(t, l, "192.0.2.1", 1000)
+		if got[http.StatusNoContent] < 100 || got[http.StatusNoContent] > 150 || got[http.StatusTooManyRequests] < 100 || !ended {
+			t.Errorf("answers %v, ended %t", got, ended)
+		}
+		if got, ended := ask(t, l, "192.0.2.1", 1); got[http.StatusTooManyRequests] != 1 || ended {
+			t.Errorf("again: %v, ended %t", got, ended)
+		}
+		if got, ended := ask(t, l, "192.0.2.2", 100); got[http.StatusNoContent] != 100 || ended {
+			t.Errorf("another: %v, ended %t", got, ended)
+		}
+		for range 600 {
+			time.Sleep(time.Second)
+			if got, ended := ask(t, l, "192.0.2.1", 1); got[http.StatusNoContent] != 1 || ended {
+				t.Fatalf("once a second: %v, ended %t", got, ended)
+			}
+		}
+	})
+}
+
+// Frames that ask nothing are taken no faster than their address may send, and whoever goes on is cut off.
+func TestAudit_USE30_FramesThatAskNothingAreMetered(t *testing.T) {
+	t.Parallel()
+	for name, frame := range map[string]func(f *http2.Framer) error{
+		"PING":     func(f *http2.Framer) error { return f.WritePing(false, [8]byte{}) },
+		"SETTINGS": func(f *http2.Framer) error { return f.WriteSettings() },
+		"PRIORITY": func(f *http2.Framer) error { return f.WritePriority(3, http2.PriorityParam{Weight: 1}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				l := serveAll(t)
+				near, far := net.Pipe()
+				defer far.Close()
+				l <- &visit{Conn: near, from: netip.MustParseAddr("192.0.2.1")}
+				go func() { _, _ = io.Copy(io.Discard, far) }()
+				begun := time.Now()
+				out := bufio.NewWriterSize(far, 4<<10)
+				f := http2.NewFramer(out, nil)
+				_, err := out.WriteString(http2.ClientPreface)
+				for sent := 0; sent < 8<<20 && err == nil; sent += 17 {
+					err = frame(f)
+				}
+				if err == nil {
+					t.Errorf("8 MiB were taken in %v of its time, and it was not cut off", time.Since(begun))
+				}
+				if got, ended := ask(t, l, "192.0.2.2", 1); got[http.StatusNoContent] != 1 || ended {
+					t.Errorf("another: %v, ended %t", got, ended)
+				}
+			})
+		})
+	}
+}
+
+// serveAll serves what answers every request, in memory.
+func serveAll(t *testing.T) visits {
+	t.Helper()
+	s := probes.New(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusNoContent)
+	}), slog.New(slog.DiscardHandler))
+	l, served := make(visits), make(chan error, 1)
+	go func() { served <- s.Serve(l) }()
+	t.Cleanup(func() {
+		close(l)
+		s.Shutdown(t.Context())
+		<-served
+	})
+	return l
 }

@@ -99,7 +99,7 @@ func (p *Provider) secure(ctx context.Context, raw net.Conn) (net.Conn, error) {
 	}
 	turn := p.cfg.Turns.Begin(ctx, raw)
 	defer turn.Over()
-	conn := tls.Client(turn, p.noting(p.cfg.TLS))
+	conn := tls.Client(turn, certs.ScreenServer(p.noting(p.cfg.TLS)))
 	if err := certs.Agree(ctx, conn); err != nil {
 		return nil, fmt.Errorf("tls: %w", err)
 	}

@@ -9,7 +9,9 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -89,6 +91,23 @@ func TestProviderHasToProveItself(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Of a provider that shows too many certificates none is verified, however good its own is.
+func TestAudit_ATK03_ProviderWithTooManyCertificates(t *testing.T) {
+	t.Parallel()
+	g := newRig(t, rigConfig{handler: readAllEcho, config: func(c *proxy.Config) {
+		one := newServer(t, nil)
+		chain := one.TLS.Certificates[0]
+		chain.Certificate = slices.Repeat(chain.Certificate, 11)
+		many := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("provider was called") }))
+		many.EnableHTTP2, many.TLS, many.Config.ErrorLog = true, &tls.Config{Certificates: []tls.Certificate{chain}}, quiet
+		many.StartTLS()
+		t.Cleanup(many.Close)
+		c.Endpoint, c.TLS = endpointOf(t, many.URL), &tls.Config{RootCAs: poolOf(one)}
+	}})
+	g.post(t, unaryType, strings.NewReader("x"))
+	g.wantClass(t, proxy.ClassUnavailable)
 }
 
 func TestProviderWithoutHTTP2(t *testing.T) {

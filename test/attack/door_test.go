@@ -6,12 +6,15 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
+	"errors"
+	"io"
 	"maps"
 	"net/http"
 	"slices"
 	"testing"
 
 	"connectrpc.com/connect"
+	"golang.org/x/net/http2"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
@@ -315,4 +318,64 @@ func TestAudit_ATK02_TokensAreNotShownToProviders(t *testing.T) {
 		t.Errorf("a provider was shown %d tokens", len(shown))
 	}
 	wantServed(t, "a stranger", callEcho(t.Context(), withHeader{bare, hosttest.BearerHeader("something-else")}, host.URL))
+}
+
+// A peer that shows more certificates than are verified, or larger ones, is refused before any signature is looked at,
+// however its leaf verifies, whatever configuration of TLS a host has, and in clients.
+func TestAudit_ATK03_ChainsAreShort(t *testing.T) {
+	t.Parallel()
+	ca := hosttest.NewCA(t)
+	leaf, other := ca.Certify(t, hosttest.Loopback), ca.Certify(t, hosttest.DNS("other.example"))
+	large := ca.Certify(t, hosttest.DNS(slices.Repeat([]string{"a-name-of-some-length.example"}, 3000)...))
+	chain := func(n int, more *tls.Certificate) *tls.Certificate {
+		c := *leaf
+		c.Certificate = slices.Concat(leaf.Certificate, slices.Repeat(more.Certificate, n))
+		return &c
+	}
+	chains := map[string]struct {
+		shown   *tls.Certificate
+		refused bool
+	}{
+		"ten certificates": {chain(9, other), false}, "eleven": {chain(10, other), true}, "a large one": {chain(1, large), true},
+	}
+	for name, edit := range map[string]func(c *connectplugin.ServeConfig){
+		"verifies those that are given": func(*connectplugin.ServeConfig) {},
+		"requires one":                  func(c *connectplugin.ServeConfig) { c.TLS.ClientAuth = tls.RequireAndVerifyClientCert },
+		"asks for one":                  func(c *connectplugin.ServeConfig) { c.TLS.ClientAuth = tls.RequestClientCert },
+		"verifies in a callback": func(c *connectplugin.ServeConfig) {
+			c.PluginTLS, c.TLS.ClientAuth = ca.TLS(leaf), tls.RequireAnyClientCert
+			c.TLS.VerifyPeerCertificate = func([][]byte, [][]*x509.Certificate) error { return nil }
+		},
+		"chooses": func(c *connectplugin.ServeConfig) {
+			chosen := c.TLS.Clone()
+			c.TLS.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return chosen, nil }
+		},
+	} {
+		host := ca.Start(t, leaf, edit)
+		for what, c := range chains {
+			conn, err := tls.Dial("tcp", host.Addr(), ca.TLS(c.shown))
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = io.WriteString(conn, http2.ClientPreface+"\x00\x00\x00\x04\x00\x00\x00\x00\x00")
+			_, err = conn.Read(make([]byte, 1)) // of the host's SETTINGS
+			if (err != nil) != c.refused {
+				t.Errorf("a host that %s, and a client with %s: %v, want refused: %t", name, what, err, c.refused)
+			}
+			_ = conn.Close()
+		}
+	}
+	for what, c := range chains {
+		host := ca.Start(t, c.shown, func(*connectplugin.ServeConfig) {})
+		client, err := connectplugin.NewClient(connectplugin.ClientConfig{
+			HostURL: host.URL, SelfID: "a", Secret: hosttest.Secret, TLS: ca.TLS(leaf),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := client.Connect(t.Context()); errors.Is(err, connectplugin.ErrHostNotTrusted) != c.refused {
+			t.Errorf("a host with %s: %v, want refused: %t", what, err, c.refused)
+		}
+		_ = client.Close()
+	}
 }

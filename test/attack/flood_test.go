@@ -212,3 +212,63 @@ func TestAudit_ATK11_IdleSocketsKeepNobodyOut(t *testing.T) {
 		}
 	}
 }
+
+// Strangers of many addresses who hold all connections, and say PING all the time, keep no plugin out, and take
+// nothing from those that are there.
+func TestAudit_ATK11_PingsKeepNobodyOut(t *testing.T) {
+	t.Parallel()
+	const addresses, each = 10, 3
+	host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.Policy = hosttest.Rights(map[string][2][]string{"early": {}, "late": {}})
+		c.Limits.MaxConnections, c.Limits.MaxConnectionsPerPeer = addresses*each, each
+	})
+	early := host.Enrol(t, "early", nil)
+	for i := range addresses * each {
+		from := &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(1+i%addresses))}
+		pingAlways(t, host, from)
+	}
+	late, err := connectplugin.NewClient(host.ClientConfig(t, "late"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = late.Close() })
+	enrol := func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		return late.Connect(ctx)
+	}
+	for tries := 0; enrol() != nil; tries++ {
+		if tries == 10 { // long before connections end on which nothing is asked
+			t.Fatal("strangers keep the late plugin out")
+		}
+	}
+	for _, c := range []*connectplugin.Client{early, late} {
+		if err := c.ReportHealth(t.Context(), connectpluginv1.HealthState_HEALTH_STATE_HEALTHY, "", nil); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// pingAlways opens a connection that says PING twice a second until it ends, or the test does.
+func pingAlways(t *testing.T, host *hosttest.Host, from net.Addr) {
+	t.Helper()
+	cfg := host.StrangerTLS()
+	cfg.NextProtos, cfg.ServerName = []string{"h2"}, "localhost"
+	d := tls.Dialer{NetDialer: &net.Dialer{LocalAddr: from}, Config: cfg}
+	conn, err := d.DialContext(t.Context(), "tcp", host.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	go func() { _, _ = io.Copy(io.Discard, conn) }()
+	framer := http2.NewFramer(conn, nil)
+	_, _ = io.WriteString(conn, http2.ClientPreface)
+	_ = framer.WriteSettings()
+	go func() {
+		tick := time.NewTicker(500 * time.Millisecond)
+		defer tick.Stop()
+		for framer.WritePing(false, [8]byte{}) == nil {
+			<-tick.C
+		}
+	}()
+}

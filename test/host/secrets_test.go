@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 	"unicode"
+	"unicode/utf8"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
@@ -262,6 +263,14 @@ func TestAudit_REGREC11_IdentityEventsSayWhoAndWhy(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = resp.Body.Close()
+	// C1 controls, alone and as UTF-8, tags and other characters that nobody sees, and one that the bound splits.
+	long := strings.Repeat("a", 510)
+	for _, path := range []string{"/%9b31m", "/%c2%9b31m", "/a%f3%a0%81%81b%e2%80%ae%e2%80%a8c", "/" + long + "%c3%a4b"} {
+		if resp, err = host.Stranger(t).Get(host.URL + path); err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+	}
 	host.Revoke(all.RuntimeID())
 	const procedures = "/connectplugin.v1."
 	for _, want := range []connectplugin.AuditEvent{
@@ -276,13 +285,17 @@ func TestAudit_REGREC11_IdentityEventsSayWhoAndWhy(t *testing.T) {
 		{Kind: connectplugin.AuditAuthFailed, RuntimeID: "[redacted]", Procedure: procedures + "PluginLifecycle/ReportHealth"},
 		{Kind: connectplugin.AuditAuthFailed, SelfID: "all", Procedure: procedures + "HandshakeService/Handshake"},
 		{Kind: connectplugin.AuditDenied, Procedure: "/x\ufffd\ufffdlevel=ERROR msg=forged"},
+		{Kind: connectplugin.AuditDenied, Procedure: `/\x9b31m`},
+		{Kind: connectplugin.AuditDenied, Procedure: "/\ufffd31m"},
+		{Kind: connectplugin.AuditDenied, Procedure: "/a\ufffdb\ufffd\ufffdc"},
+		{Kind: connectplugin.AuditDenied, Procedure: "/" + long + "…"},
 		{Kind: connectplugin.AuditEnded, RuntimeID: all.RuntimeID(), SelfID: "all"},
 	} {
 		wantEvent(t, host.Audit.Events(), want)
 	}
 	for _, e := range host.Audit.Events() {
 		for _, text := range []string{e.Peer, e.RuntimeID, e.SelfID, e.Procedure, e.Subject, e.Registration, e.Grant, e.Target, e.AuthProvider, e.Reason} {
-			if len(text) > 600 || strings.IndexFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) >= 0 {
+			if len(text) > 600 || !utf8.ValidString(text) || strings.IndexFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) >= 0 {
 				t.Errorf("event %s has the text %q", e.Kind, text)
 			}
 		}

@@ -60,6 +60,7 @@ func strangers() []Kind {
 		{Name: "trickled bodies", run: slowly(drip, trickledBodies(handshakePath))},
 		{Name: "sockets that agree on no TLS", run: idleSockets},
 		{Name: "TLS handshakes", run: connections},
+		{Name: "certificates that many could have issued", run: longChains},
 		{Name: "compressed bombs", run: bombs},
 		{Name: "handshakes without a proof", run: flood(request(handshakePath, []byte{0x08, 0x01}))},
 	}
