@@ -2,7 +2,9 @@ package proxy_test
 
 import (
 	"context"
+	"log/slog"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -23,6 +25,7 @@ type crowded struct {
 	mu    sync.Mutex
 	kept  map[int64]int // calls, by the number of the connection
 	last  int64         // the connection of the last call
+	conn  *playedConn   // as above
 	calls sync.WaitGroup
 }
 
@@ -35,7 +38,7 @@ func newCrowded(t *testing.T, change func(*proxy.Config)) *crowded {
 		}
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if c.last = conn.dial; c.keeps.Load() {
+		if c.last, c.conn = conn.dial, conn; c.keeps.Load() {
 			c.kept[c.last]++
 			return
 		}
@@ -189,5 +192,81 @@ func TestAudit_ATK14_ACrowdWaitsNotForLong(t *testing.T) {
 		}
 		cancel(errEnough)
 		c.calls.Wait()
+	})
+}
+
+// A provider that takes one connection is not dialled again and again for another one, however much it answers on that
+// which it has; the log says so, less and less often.
+func TestAudit_ATK14_AConnectionMoreIsTriedLessAndLess(t *testing.T) {
+	t.Parallel()
+	for name, fails := range map[string]func(context.Context) (net.Conn, error){
+		"refused": func(context.Context) (net.Conn, error) { return nil, errEnough },
+		"closed": func(context.Context) (net.Conn, error) {
+			near, far := net.Pipe()
+			_ = far.Close()
+			return near, nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				var log lockedBuffer
+				var dials atomic.Int32
+				c := newCrowded(t, func(cfg *proxy.Config) {
+					dial := cfg.Dial
+					cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
+					cfg.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+						if dials.Add(1) == 1 {
+							return dial(ctx, network, address)
+						}
+						return fails(ctx)
+					}
+				})
+				ctx, cancel := context.WithCancelCause(t.Context())
+				c.hold(ctx, "a", 30)
+				for range 10_000 { // ten seconds
+					c.one(t, "b")
+					time.Sleep(time.Millisecond)
+				}
+				if n := dials.Load(); n < 3 || n > 12 {
+					t.Errorf("dialled %d times", n)
+				}
+				if n := strings.Count(log.String(), "one more connection"); n < 2 || n > 5 {
+					t.Errorf("%d lines: %s", n, log.String())
+				}
+				cancel(errEnough)
+				c.calls.Wait()
+			})
+		})
+	}
+}
+
+// Where a connection is lost while another one is dialled that comes to nothing, a third one is dialled at once.
+func TestAudit_USE43_ALostConnectionWaitsForNoSpareOne(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var dials atomic.Int32
+		c := newCrowded(t, func(cfg *proxy.Config) {
+			dial := cfg.Dial
+			cfg.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+				if dials.Add(1) == 2 {
+					<-ctx.Done()
+					return nil, ctx.Err()
+				}
+				return dial(ctx, network, address)
+			}
+		})
+		c.hold(t.Context(), "a", 30)
+		c.one(t, "b") // has another one dialled
+		c.mu.Lock()
+		_ = c.conn.nc.Close()
+		c.mu.Unlock()
+		c.calls.Wait()
+		if at, took := c.one(t, "b"); at != 2 || took > 100*time.Millisecond {
+			t.Errorf("a call goes over connection %d after %v", at, took)
+		}
+		if n := dials.Load(); n != 3 {
+			t.Errorf("%d dials", n)
+		}
 	})
 }

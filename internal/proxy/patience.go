@@ -12,6 +12,7 @@ const (
 	mostRefusedWait  = 250 * time.Millisecond
 	firstUselessWait = 50 * time.Millisecond
 	mostUselessWait  = 30 * time.Second
+	forgotten        = time.Minute // after a wait those before it do not count
 
 	// shortWait is a wait that a call sits out; before a longer one it fails.
 	shortWait = mostRefusedWait
@@ -37,6 +38,9 @@ func (p *patience) refuse(now time.Time, err error) {
 
 // waste takes in a connection that was of no use.
 func (p *patience) waste(now time.Time, err error) {
+	if now.Sub(p.until) > forgotten {
+		p.useless = 0
+	}
 	p.useless++
 	p.last = err
 	p.wait(now, grown(firstUselessWait, mostUselessWait, p.useless))

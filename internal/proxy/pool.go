@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -16,6 +17,7 @@ const wearPause = 200 * time.Millisecond
 // dial is an attempt to connect that any number of calls wait for.
 type dial struct {
 	begun time.Time
+	spare bool // there was another connection when it began
 	done  chan struct{}
 	late  chan struct{} // closed when the calls have waited for long enough, though it goes on
 	err   error         // set before done is closed
@@ -40,7 +42,8 @@ type lines struct {
 	opening *dial      // the reserve that is under way
 	worn    time.Time  // when one was last set aside for its wear
 	resting bool       // one has to be, and it is too early for that
-	hope    patience
+	hope    patience   // of a connection where there is none
+	spare   patience   // and of one more
 	waiting queue
 	said    time.Time // when the log was told last that the provider leaves
 	unsaid  int       // how often it was not told since
@@ -172,6 +175,8 @@ func (p *Provider) waitLocked() choice {
 	switch {
 	case l.dialing != nil && len(l.conns) > 0 && l.dialing.isLate():
 		return choice{} // for room on the others
+	case l.dialing != nil && l.dialing.spare && len(l.conns) == 0:
+		// It may go nowhere for long, which nobody knew as long as there was another one.
 	case l.dialing != nil:
 		return choice{dial: l.dialing}
 	case len(l.conns) >= p.cfg.MaxConns && l.resting:
@@ -179,7 +184,7 @@ func (p *Provider) waitLocked() choice {
 	case len(l.conns) >= p.cfg.MaxConns:
 		return choice{}
 	}
-	if wait := l.hope.left(time.Now()); wait > 0 {
+	if wait := l.hopeFor(len(l.conns) > 0).left(time.Now()); wait > 0 {
 		return choice{wait: wait}
 	}
 	l.dialing = p.dialLocked(p.settleLocked)
@@ -207,10 +212,10 @@ func (p *Provider) reserveLocked(other *h2.Conn) choice {
 		return choice{conn: other}
 	}
 	if l.opening == nil {
-		if wait := l.hope.left(time.Now()); wait > 0 {
+		if wait := l.hopeFor(len(l.conns) > 0).left(time.Now()); wait > 0 {
 			return choice{conn: other, wait: wait}
 		}
-		l.opening = p.dialLocked(func(conn *h2.Conn) { p.lines.reserve, p.lines.opening = conn, nil })
+		l.opening = p.dialLocked(func(_ *dial, conn *h2.Conn) { p.lines.reserve, p.lines.opening = conn, nil })
 	}
 	return choice{dial: l.opening}
 }
@@ -293,7 +298,7 @@ func (p *Provider) restLocked() time.Duration { return time.Until(p.lines.worn.A
 // elsewhere.
 func (p *Provider) retireLocked(conn *h2.Conn) {
 	if conn.Failed() {
-		p.wasteLocked(errUseless)
+		p.wasteLocked(len(p.lines.conns) > 1, errUseless)
 	}
 	p.lines.leaving = append(p.lines.leaving, conn)
 	delete(p.lines.company, conn)
@@ -311,37 +316,55 @@ func (p *Provider) retireLocked(conn *h2.Conn) {
 	})
 }
 
-// wasteLocked notes a connection that was of no use.
-func (p *Provider) wasteLocked(err error) {
-	p.lines.hope.waste(time.Now(), err)
-	p.troubled.Store(true)
+// hopeFor says when a connection may be dialled that is one more, or the only one.
+func (l *lines) hopeFor(spare bool) *patience {
+	if spare {
+		return &l.spare
+	}
+	return &l.hope
+}
+
+// wasteLocked notes a connection that was of no use. That of one more goes by what came of such ones before: what
+// the others answer says nothing of it.
+func (p *Provider) wasteLocked(spare bool, err error) {
+	hope := p.lines.hopeFor(spare)
+	hope.waste(time.Now(), err)
+	if !spare {
+		p.troubled.Store(true)
+		return
+	}
+	if n := hope.useless; n&(n-1) == 0 { // the first ones, and then fewer and fewer
+		p.cfg.Logger.Warn("one more connection to a provider was of no use, so its callers share what there is",
+			"endpoint", cmp.Or(p.cfg.Name, p.authority), "error", err, "times", n)
+	}
 }
 
 // dialLocked starts to connect. The connection is handed to settle, and nil if
 // there is none, while mu is held.
-func (p *Provider) dialLocked(settle func(*h2.Conn)) *dial {
-	d := &dial{begun: time.Now(), done: make(chan struct{}), late: make(chan struct{})}
+func (p *Provider) dialLocked(settle func(*dial, *h2.Conn)) *dial {
+	d := &dial{begun: time.Now(), spare: len(p.lines.conns) > 0, done: make(chan struct{}), late: make(chan struct{})}
 	late := time.AfterFunc(p.cfg.DialTimeout, func() { close(d.late) })
 	p.background.Go(func() {
 		conn, err := p.connect()
 		late.Stop()
 		p.mu.Lock()
 		defer p.mu.Unlock()
+		hope := p.lines.hopeFor(d.spare)
 		switch {
-		case errors.Is(err, errUseless):
-			p.wasteLocked(err)
+		case errors.Is(err, errUseless), err != nil && d.spare && p.ctx.Err() == nil:
+			p.wasteLocked(d.spare, err)
 		case err != nil:
-			p.lines.hope.refuse(time.Now(), err)
+			hope.refuse(time.Now(), err)
 		case p.ctx.Err() != nil:
 			p.retireLocked(conn)
 			conn, err = nil, ErrClosed
 		case conn.Full() && conn.Load() == 0:
-			p.wasteLocked(errUseless)
+			p.wasteLocked(d.spare, errUseless)
 		default:
-			p.lines.hope.refused = 0
+			hope.refused = 0
 		}
 		d.err = err
-		settle(conn)
+		settle(d, conn)
 		close(d.done)
 		p.wakeAllLocked()
 	})
@@ -349,8 +372,10 @@ func (p *Provider) dialLocked(settle func(*h2.Conn)) *dial {
 }
 
 // settleLocked takes a connection in that was dialled for all.
-func (p *Provider) settleLocked(conn *h2.Conn) {
-	p.lines.dialing = nil
+func (p *Provider) settleLocked(d *dial, conn *h2.Conn) {
+	if p.lines.dialing == d { // and no other one in its place
+		p.lines.dialing = nil
+	}
 	if conn != nil {
 		p.lines.conns = append(p.lines.conns, conn)
 	}
