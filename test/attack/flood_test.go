@@ -223,7 +223,7 @@ func TestAudit_ATK11_PingsKeepNobodyOut(t *testing.T) {
 		c.Limits.MaxConnections, c.Limits.MaxConnectionsPerPeer = addresses*each, each
 	})
 	early := host.Enrol(t, "early", nil)
-	for i := range addresses * each {
+	for i := range addresses*each - 1 { // the early one has the last place
 		from := &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(1+i%addresses))}
 		pingAlways(t, host, from)
 	}
