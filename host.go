@@ -315,9 +315,12 @@ func (h *Host) setRouter() {
 func (h *Host) warn() {
 	warnConfig(h.hub.settings())
 	h.warnHostPlugins(h.cfg.Policy)
+	if len(h.cfg.Hosts) > 0 {
+		return
+	}
 	missing := ""
 	tellSlow(h.cfg.Logger, func() { missing = namesMissing(h.serverTLS) })
-	if missing != "" && len(h.cfg.Hosts) == 0 {
+	if missing != "" {
 		h.cfg.Logger.Warn("the names of this host are not known: " + missing +
 			"; set ServeConfig.Hosts to the names and addresses under which plugins reach it")
 	}
