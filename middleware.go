@@ -284,7 +284,7 @@ func (u *undo) do() {
 	case ok && p.refused.Load():
 		refusedOn(u.ctx)
 	default:
-		servedOn(u.ctx)
+		servedOn(u.ctx, u.caller)
 	}
 	if u.release != nil {
 		u.release()
