@@ -151,7 +151,7 @@ func (c *Conn) Refused() {
 		a.refused(now)
 		a.intake.refused()
 		c.mu.Lock() // a stream that is reset because its request was refused is paid for
-		c.meter.left[refusals] = min(c.meter.left[refusals]+1, c.meter.rules[refusals].keep())
+		c.meter.left[refusals] = min(c.meter.left[refusals]+1, c.meter.rule(refusals).keep())
 		c.mu.Unlock()
 		return
 	}

@@ -107,13 +107,29 @@ var allowances = [kinds]allowance{
 	strays:      {burst: 1 << 20, perSecond: 1 << 20},
 }
 
-// ofNobody is what of header blocks is free where no account pays, and what a request earns that was served
-// to nobody in particular: that has no other budget, and may be long.
-var ofNobody = allowance{burst: 512 << 10, perSecond: 64 << 10, perCall: 4 << 10} //nolint:mnd // as allowances
+// rules are what there may be on a connection.
+type rules struct {
+	of [kinds]allowance
+	// nobody is what of header blocks is free where no account pays, and what a request earns that was served
+	// to nobody in particular: that has no other budget, and may be long.
+	nobody allowance
+}
+
+// usual are those where nothing is configured.
+var usual = rules{allowances, allowance{burst: 512 << 10, perSecond: 64 << 10, perCall: 4 << 10}} //nolint:mnd // as allowances
+
+// heads makes room for heads of a size: for one that is read to its end though it is far larger, and another, and
+// for the trailer of each call.
+func (r *rules) heads(size float64) {
+	const free, perCall = 16, 2
+	known := &r.of[headerBytes]
+	r.nobody.burst = max(r.nobody.burst, free*size)
+	known.burst, known.perCall = max(known.burst, r.nobody.burst), max(known.perCall, perCall*size)
+}
 
 // meter counts the frames of a connection. Its owner guards it.
 type meter struct {
-	rules  *[kinds]allowance
+	rules  *rules
 	billed bool // an account pays
 	left   [kinds]float64
 	filled time.Time
@@ -126,7 +142,7 @@ type meter struct {
 	opens  []int  // where in what came last a stream begins: the ends of the heads of the frames that open them
 }
 
-func newMeter(now time.Time, rules *[kinds]allowance) *meter {
+func newMeter(now time.Time, rules *rules) *meter {
 	m := &meter{filled: now, rules: rules}
 	m.in.skip = prefaceLen
 	for k := range kinds {
@@ -138,9 +154,9 @@ func newMeter(now time.Time, rules *[kinds]allowance) *meter {
 // rule is what there may be of a kind.
 func (m *meter) rule(k kind) *allowance {
 	if k == headerBytes && !m.billed {
-		return &ofNobody
+		return &m.rules.nobody
 	}
-	return &m.rules[k]
+	return &m.rules.of[k]
 }
 
 // bill notes that an account pays.
@@ -149,7 +165,7 @@ func (m *meter) bill() {
 		return
 	}
 	m.billed = true
-	m.left[headerBytes] += m.rule(headerBytes).burst - ofNobody.burst
+	m.left[headerBytes] += m.rule(headerBytes).burst - m.rules.nobody.burst
 }
 
 // served takes account of a request that was served, to who is known or to nobody in particular.
@@ -157,7 +173,7 @@ func (m *meter) served(known bool) {
 	before := m.left[headerBytes]
 	m.earn(func(a *allowance) float64 { return a.perCall })
 	if !known {
-		m.left[headerBytes] = min(m.left[headerBytes], before+ofNobody.perCall)
+		m.left[headerBytes] = min(m.left[headerBytes], before+m.rules.nobody.perCall)
 	}
 }
 

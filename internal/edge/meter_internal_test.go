@@ -22,7 +22,7 @@ type session struct {
 func newSession(t *testing.T) *session {
 	t.Helper()
 	s := &session{t: t, now: time.Unix(1, 0), next: 1}
-	s.m = newMeter(s.now, &allowances)
+	s.m = newMeter(s.now, &usual)
 	s.fr = http2.NewFramer(&s.raw, nil)
 	s.m.received([]byte(http2.ClientPreface), s.now)
 	return s
@@ -296,6 +296,27 @@ func TestMeter_IsBilledOnce(t *testing.T) {
 	}
 	if got, want := s.m.left[headerBytes], allowances[headerBytes].burst-1000; got != want {
 		t.Errorf("%v bytes are left, want %v", got, want)
+	}
+}
+
+// However large heads may be, one that is read to its end though it is eight times as large is free.
+func TestMeter_HasRoomForOneHead(t *testing.T) {
+	t.Parallel()
+	for _, size := range []int{0, 32 << 10, 1 << 20} {
+		r := usual
+		r.heads(float64(size))
+		s := newSession(t)
+		s.m = newMeter(s.now, &r)
+		s.decoded(8 * max(size, 32<<10))
+		s.m.bill()
+		s.decoded(8 * max(size, 32<<10))
+		for range 100 {
+			s.m.served(true)
+			s.decoded(2 * size)
+		}
+	}
+	if usual.of != allowances {
+		t.Error("another listener has what was made of this one's")
 	}
 }
 
