@@ -76,7 +76,7 @@ func HandshakeServerHandler(server *HandshakeServer) (string, http.Handler) {
 // what it proves, and a caller that renews its own, which pays itself.
 func identifyEnrolling(ctx context.Context, h *hub, p *peer, r *http.Request) (context.Context, admission, *denial) {
 	if !claimsIdentity(r.Header) {
-		stranger := &enrolling{hub: h, peer: p}
+		stranger := &enrolling{hub: h, peer: p, size: seatsOf(r)}
 		return context.WithValue(ctx, enrollingKey{}, stranger), admission{lease: lease{onEnd: stranger.enter, cause: errTooMany}}, nil
 	}
 	ctx, c, no := h.authenticate(ctx, p, r)

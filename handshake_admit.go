@@ -453,6 +453,7 @@ type enrolling struct {
 	// Fixed at creation.
 	hub  *hub
 	peer *peer
+	size int // see seatsOf
 
 	leave func() bool // nil before it entered; used by the request's goroutine alone
 }
@@ -460,7 +461,7 @@ type enrolling struct {
 // enter counts the handshake among those of which nothing is proven. Displaced is called
 // where it has to make room for another.
 func (e *enrolling) enter(displaced func()) (leave func() bool) {
-	e.leave = e.hub.enrolling.Enter(addressKey(e.peer.addr), func() {
+	e.leave = e.hub.enrolling.Enter(addressKey(e.peer.addr), e.size, func() {
 		e.hub.auditBound(e.peer, connectpluginv1connect.HandshakeServiceHandshakeProcedure, tooManyPending)
 		displaced()
 	})

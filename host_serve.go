@@ -267,11 +267,12 @@ func (h *Host) edgeConfig() edge.Config {
 		TLS: h.witnessed(), HandshakeTimeout: limits.ReadHeaderTimeout, Turns: handshakes,
 		MaxConnections: limits.MaxConnections, MaxPerAddress: limits.MaxConnectionsPerPeer, Silence: silenceAtTheEdge,
 		PerSecond: limits.ConnectionsPerSecond, Burst: limits.ConnectionBurst,
-		Pings:    edge.Rate{PerSecond: limits.PingsPerSecond, Burst: limits.PingBurst},
-		Refusals: edge.Rate{PerSecond: limits.RefusalsPerSecond, Burst: limits.RefusalBurst},
-		Key:      func(a net.Addr) string { return addressKey(a.String()) },
-		Context:  newConnection(h.standing, verifiesItself(h.serverTLS)),
-		CutOff:   h.hub.recordCutOff,
+		HeaderBytes: limits.MaxHeaderBytes,
+		Pings:       edge.Rate{PerSecond: limits.PingsPerSecond, Burst: limits.PingBurst},
+		Refusals:    edge.Rate{PerSecond: limits.RefusalsPerSecond, Burst: limits.RefusalBurst},
+		Key:         func(a net.Addr) string { return addressKey(a.String()) },
+		Context:     newConnection(h.standing, verifiesItself(h.serverTLS)),
+		CutOff:      h.hub.recordCutOff,
 		Refused: func(addr net.Addr, err error) {
 			if bound := boundsOfNewcomers[err]; bound != "" {
 				h.hub.recordNewcomer(addr, bound)

@@ -47,7 +47,9 @@ type Limits struct { //nolint:recvcheck // rates are computed on each call, wher
 	MaxDecompressionRatio int
 	// MaxOpenCalls bounds the requests with a caller that are being served, from their first
 	// byte to their last; one more is resource_exhausted, and when to come again. Each holds
-	// some 24 KiB, and up to 512 KiB where somebody does not read. Default 65,536.
+	// some 24 KiB, and up to 512 KiB where somebody does not read. One with a large head counts
+	// once more for each 16 KiB that this holds: its text, and 128 bytes besides for each field.
+	// Default 65,536.
 	MaxOpenCalls int
 	// MaxOpenCallsPerIdentity bounds those of one identity, or of one address that has none.
 	// Default 1,024.
@@ -129,7 +131,8 @@ type Limits struct { //nolint:recvcheck // rates are computed on each call, wher
 	MaxHandshakeBytes int
 	// MaxPendingHandshakes bounds the handshakes of which nothing is proven yet. One that comes
 	// beyond takes the place of the one that began first, which is resource_exhausted. Each
-	// holds MaxHandshakeBytes at most. Default 4,096.
+	// holds MaxHandshakeBytes at most, and one with a large head counts as in MaxOpenCalls.
+	// Default 4,096.
 	MaxPendingHandshakes int
 	// MaxPendingHandshakesPerPeer bounds those of one peer address. Default 1,024.
 	MaxPendingHandshakesPerPeer int

@@ -116,16 +116,37 @@ func (m *middleware) admit(ctx context.Context, h *hub, a *admission, w http.Res
 		return
 	}
 	l := &h.settings().limits
-	if !h.open.Enter(key, seats.Bound{Most: l.MaxOpenCalls, Each: l.MaxOpenCallsPerIdentity}) {
+	took := h.open.Enter(key, seatsOf(r), seats.Bound{Most: l.MaxOpenCalls, Each: l.MaxOpenCallsPerIdentity})
+	if took == 0 {
 		tooMuch(ctx, h, limited{tooManyCalls, seatWait}, w, r)
 		return
 	}
-	defer func() { leaveSeat(w, h, key) }()
+	defer func() { leaveSeats(w, h, key, took) }()
 	if m.route.unary != nil && !m.route.unary(r.URL.Path) {
 		m.admitWatch(ctx, h, a, w, r)
 		return
 	}
 	m.call(ctx, h, a, w, r)
+}
+
+// seatsOf is how many requests one counts as, whose head is held as long as it is open.
+func seatsOf(r *http.Request) int {
+	const (
+		field = 128      // bytes that one holds besides its text
+		value = 16       // and each of its values
+		seat  = 16 << 10 // bytes of a head that is large, for each of which it counts once more
+	)
+	held := len(r.RequestURI)
+	for name, values := range r.Header {
+		held += field + len(name)
+		for _, v := range values {
+			held += value + len(v)
+		}
+	}
+	for name := range r.Trailer {
+		held += field + len(name)
+	}
+	return 1 + held/seat
 }
 
 // admitWatch counts a request among the watches as well.
@@ -286,7 +307,7 @@ func (u *undo) do() {
 	case ok && p.refused.Load():
 		refusedOn(u.ctx)
 	default:
-		servedOn(u.ctx)
+		servedOn(u.ctx, u.caller)
 	}
 	if u.release != nil {
 		u.release()
@@ -378,13 +399,13 @@ func (c arrivalConn) Receive(message any) error {
 	return err //nolint:wrapcheck // the stream's own
 }
 
-// leaveSeat gives the seat of a request back when it has ended.
-func leaveSeat(w http.ResponseWriter, h *hub, key string) {
+// leaveSeats gives the seats of a request back when it has ended.
+func leaveSeats(w http.ResponseWriter, h *hub, key string, took int) {
 	if l := h2serve.LastingOf(w); l != nil {
-		l.After(func() { h.open.Leave(key) })
+		l.After(func() { h.open.Leave(key, took) })
 		return
 	}
-	h.open.Leave(key)
+	h.open.Leave(key, took)
 }
 
 // afterwards does something when a request has ended.

@@ -270,9 +270,9 @@ func heldBy(ctx context.Context, h *hub, p *peer, id *tokenstore.Identity) {
 
 // servedOn says that a request was served, and refusedOn that it was not: who only asks for
 // what it does not get is cut off. A request that its peer gave up explains nothing.
-func servedOn(ctx context.Context) {
+func servedOn(ctx context.Context, by *caller) {
 	if c := edgeOf(ctx); c != nil && ctx.Err() == nil {
-		c.Served()
+		c.Served(by != nil)
 	}
 }
 

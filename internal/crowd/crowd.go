@@ -9,17 +9,25 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/fullest"
 )
 
-// Crowd is a bounded number of members, each of some key. Make it with [New]; it is safe for
+// Crowd is a bounded number of members, each of some key and some size. Make it with [New]; it is safe for
 // concurrent use.
 type Crowd struct {
 	mu             sync.Mutex
 	most, mostEach int
-	all            list.List             // of *member, the oldest first
-	of             map[string]*list.List // the same by key
+	all            share
+	of             map[string]*share // the same by key
+}
+
+// share is members, the oldest first, and how many they count as together.
+type share struct {
+	list.List // of *member
+
+	size int
 }
 
 type member struct {
 	key      string
+	size     int
 	displace func()
 	here     bool
 	inAll    *list.Element
@@ -28,7 +36,7 @@ type member struct {
 
 // New returns a crowd of at most so many members, and so many of one key.
 func New(most, mostEach int) *Crowd {
-	return &Crowd{most: most, mostEach: mostEach, of: make(map[string]*list.List)}
+	return &Crowd{most: most, mostEach: mostEach, of: make(map[string]*share)}
 }
 
 // Resize changes how many there may be. Those who are there stay.
@@ -38,22 +46,23 @@ func (c *Crowd) Resize(most, mostEach int) {
 	c.most, c.mostEach = most, mostEach
 }
 
-// Enter adds a member. Where there is no room for it, displace of the one that came first
-// among those of the key, or of all, is called, once, before Enter returns. The member
-// leaves with leave, which reports whether it was still there; later calls do nothing.
-func (c *Crowd) Enter(key string, displace func()) (leave func() bool) {
-	m := &member{key: key, displace: displace, here: true}
+// Enter adds a member that counts as so many. Where there is no room for it, displace of those
+// that came first among those of the key, or of all, is called, once, before Enter returns. The
+// member leaves with leave, which reports whether it was still there; later calls do nothing.
+func (c *Crowd) Enter(key string, size int, displace func()) (leave func() bool) {
+	m := &member{key: key, size: max(size, 1), displace: displace, here: true}
 	c.mu.Lock()
 	var gone []*member
-	if mine := c.of[key]; mine != nil && mine.Len() >= c.mostEach {
+	for mine := c.of[key]; mine != nil && mine.size > 0 && mine.size+m.size > c.mostEach; {
 		gone = append(gone, c.firstLocked(mine))
-	} else if c.all.Len() >= c.most {
+	}
+	for c.all.size > 0 && c.all.size+m.size > c.most {
 		gone = append(gone, c.firstLocked(&c.all))
 	}
 	if c.of[key] == nil {
-		c.of[key] = list.New()
+		c.of[key] = new(share)
 	}
-	m.inAll, m.inKey = c.all.PushBack(m), c.of[key].PushBack(m)
+	m.inAll, m.inKey = c.all.add(m), c.of[key].add(m)
 	c.mu.Unlock()
 	for _, g := range gone {
 		g.displace()
@@ -65,23 +74,23 @@ func (c *Crowd) Enter(key string, displace func()) (leave func() bool) {
 	}
 }
 
-// Len returns how many there are.
+// Len returns how many there are, each as what it counts.
 func (c *Crowd) Len() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.all.Len()
+	return c.all.size
 }
 
 // Fullest returns which key has most members, and how many.
 func (c *Crowd) Fullest() (key string, n int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return fullest.Of(c.of, (*list.List).Len)
+	return fullest.Of(c.of, func(s *share) int { return s.size })
 }
 
 // firstLocked takes out the first of a list, which is not empty.
-func (c *Crowd) firstLocked(l *list.List) *member {
-	m, _ := l.Front().Value.(*member)
+func (c *Crowd) firstLocked(of *share) *member {
+	m, _ := of.Front().Value.(*member)
 	c.removeLocked(m)
 	return m
 }
@@ -91,10 +100,20 @@ func (c *Crowd) removeLocked(m *member) bool {
 		return false
 	}
 	m.here = false
-	c.all.Remove(m.inAll)
+	c.all.remove(m, m.inAll)
 	mine := c.of[m.key]
-	if mine.Remove(m.inKey); mine.Len() == 0 {
+	if mine.remove(m, m.inKey); mine.size == 0 {
 		delete(c.of, m.key)
 	}
 	return true
+}
+
+func (s *share) add(m *member) *list.Element {
+	s.size += m.size
+	return s.PushBack(m)
+}
+
+func (s *share) remove(m *member, at *list.Element) {
+	s.size -= m.size
+	s.Remove(at)
 }

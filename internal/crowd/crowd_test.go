@@ -11,7 +11,7 @@ func TestNewcomersTakeThePlaceOfTheFirst(t *testing.T) {
 	t.Parallel()
 	var gone []string
 	c := crowd.New(4, 2)
-	enter := func(key, name string) func() bool { return c.Enter(key, func() { gone = append(gone, name) }) }
+	enter := func(key, name string) func() bool { return c.Enter(key, 1, func() { gone = append(gone, name) }) }
 	want := func(names ...string) {
 		t.Helper()
 		if !slices.Equal(gone, names) {
@@ -45,9 +45,38 @@ func TestAShareOfOne(t *testing.T) {
 	n := 0
 	c := crowd.New(1, 1)
 	for range 3 {
-		c.Enter("a", func() { n++ })
+		c.Enter("a", 1, func() { n++ })
 	}
 	if n != 2 || c.Len() != 1 {
 		t.Errorf("%d displaced, %d left", n, c.Len())
+	}
+}
+
+func TestLargeMembersTakeThePlaceOfSeveral(t *testing.T) {
+	t.Parallel()
+	var gone []string
+	c := crowd.New(6, 4)
+	enter := func(key, name string, size int) func() bool {
+		return c.Enter(key, size, func() { gone = append(gone, name) })
+	}
+	enter("b", "b1", 2)
+	enter("a", "a1", 2)
+	enter("a", "a2", 1)
+	leave := enter("a", "a3", 3) // beside a2
+	enter("b", "b2", 1)          // beside those of a
+	if want := []string{"a1", "b1"}; !slices.Equal(gone, want) || c.Len() != 5 {
+		t.Errorf("displaced %q, want %q; %d are left", gone, want, c.Len())
+	}
+	if key, n := c.Fullest(); key != "a" || n != 4 {
+		t.Errorf("%s has %d", key, n)
+	}
+	leave()
+	enter("a", "a4", 1)
+	enter("a", "a5", 4)                        // in the place of two
+	if enter("c", "c1", 100); c.Len() != 100 { // more than there may be has it alone
+		t.Errorf("%d are left", c.Len())
+	}
+	if want := []string{"a1", "b1", "a2", "a4", "b2", "a5"}; !slices.Equal(gone, want) {
+		t.Errorf("displaced %q, want %q", gone, want)
 	}
 }

@@ -77,6 +77,9 @@ func (c *Conn) Bill(a *Account) {
 		a.count(1)
 	}
 	c.intake.Store(&a.intake)
+	if c.meter != nil {
+		c.meter.bill()
+	}
 }
 
 // Sharers returns how many connections there are of whoever pays for this one: what one of them may
@@ -102,16 +105,40 @@ func (c *Conn) Ended() {
 	}
 }
 
-// Served says that a request of the peer was served. It pays for frames to come, and the peer was heard.
-func (c *Conn) Served() {
+// Served says that a request of the peer was served, as one whose caller is known or as one of anybody. It
+// pays for frames to come, and the peer was heard.
+func (c *Conn) Served(known bool) {
 	c.slot.heard()
 	if c.meter == nil {
 		return
 	}
-	c.account.Load().served(time.Now())
+	if known {
+		c.account.Load().served(time.Now())
+	}
 	c.mu.Lock()
-	c.meter.earn(func(a allowance) float64 { return a.perCall })
+	c.meter.served(known)
 	c.mu.Unlock()
+}
+
+// Decoded says how much larger header fields of the peer were than the blocks they came in. It reports
+// false where the peer is cut off, for that or for something else.
+func (c *Conn) Decoded(n int) bool {
+	if c.meter == nil {
+		return true
+	}
+	now := time.Now()
+	c.mu.Lock()
+	c.meter.decoded(n, now)
+	tooMany := c.tooMuchLocked(headerBytes)
+	told := c.cut
+	c.mu.Unlock()
+	switch {
+	case tooMany:
+		c.cutOff(cutFor + headerBytes.String())
+	case told != nil:
+		<-told // as in allows
+	}
+	return told == nil
 }
 
 // Refused says that a request of the peer was refused. Who goes on asking is cut off, or waits
@@ -125,7 +152,7 @@ func (c *Conn) Refused() {
 		a.refused(now)
 		a.intake.refused(now)
 		c.mu.Lock() // a stream that is reset because its request was refused is paid for
-		c.meter.left[refusals] = min(c.meter.left[refusals]+1, c.meter.rules[refusals].keep())
+		c.meter.left[refusals] = min(c.meter.left[refusals]+1, c.meter.rule(refusals).keep())
 		c.mu.Unlock()
 		return
 	}

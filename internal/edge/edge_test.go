@@ -74,7 +74,7 @@ func start(t *testing.T, edit func(*edge.Config)) *server {
 				c.Refused()
 				return
 			}
-			defer c.Served()
+			defer c.Served(false)
 			if r.URL.Path == "/prove" {
 				c.Prove(edge.Holder{Name: "one", Most: 2, Ended: s.gone.Load})
 			}

@@ -39,6 +39,9 @@ type Config struct {
 	// data explain, and its requests that were refused. Who goes on is cut off. Zero means 5
 	// and 200, and 100 and 2,000.
 	Pings, Refusals Rate
+	// HeaderBytes is how large the head of a request may be, so that who sends a few is not cut off
+	// for that; below 32 KiB it changes nothing.
+	HeaderBytes int
 	// Silence is how long a connection that proved nothing has to be silent before a
 	// newcomer of its address may take its place. After TLS one is silent that has no request served,
 	// whatever else it says.
@@ -86,7 +89,7 @@ type Listener struct {
 	ready chan net.Conn
 	tasks sync.WaitGroup
 	rates *limiter.Limiter // of new connections, by key
-	rules [kinds]allowance
+	rules rules
 
 	mu     sync.Mutex
 	room   sync.Cond // tells the acceptor that a connection ended
@@ -121,10 +124,11 @@ type share struct {
 func Listen(l net.Listener, cfg Config) *Listener {
 	e := &Listener{
 		Listener: l, cfg: cfg, begun: time.Now(), shut: make(chan struct{}), ready: make(chan net.Conn),
-		all: map[*slot]struct{}{}, shares: map[string]*share{}, held: map[string]int{}, rules: allowances,
+		all: map[*slot]struct{}{}, shares: map[string]*share{}, held: map[string]int{}, rules: usual,
 	}
-	e.rules[pings].limit(cfg.Pings)
-	e.rules[refusals].limit(cfg.Refusals)
+	e.rules.of[pings].limit(cfg.Pings)
+	e.rules.of[refusals].limit(cfg.Refusals)
+	e.rules.heads(float64(cfg.HeaderBytes))
 	e.room.L = &e.mu
 	e.rates = limiter.New(maxRates)
 	e.life, e.end = context.WithCancel(context.Background())

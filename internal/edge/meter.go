@@ -90,8 +90,8 @@ func (a *allowance) limit(r Rate) {
 
 // allowances are far above what honest peers send: ten thousand short calls a second, a
 // thousand cancelled calls at once, a keep-alive every few seconds, the PINGs with which
-// gRPC measures the connection while data flows, a WINDOW_UPDATE or two
-// for each frame and for each 4 KiB.
+// gRPC measures the connection while data flows, and a WINDOW_UPDATE or two for each short message of
+// that: a frame of a few bytes, which is so short because its window was, explains none.
 //
 //nolint:mnd // a table of numbers
 var allowances = [kinds]allowance{
@@ -99,17 +99,38 @@ var allowances = [kinds]allowance{
 	settings:    {burst: 50, perSecond: 1},
 	pings:       {burst: 200, perSecond: 5, perCall: 1, perSent: 1, perGot: 1},
 	priorities:  {burst: 500, perSecond: 10, perCall: 2},
-	windows:     {burst: 5000, perSecond: 100, perCall: 4, perSent: 4, perByte: 1.0 / 512, most: 20_000},
+	windows:     {burst: 5000, perSecond: 100, perCall: 4, perByte: 1.0 / 16, most: 20_000},
 	empties:     {burst: 200, perSecond: 10, perCall: 2},
-	headerBytes: {burst: 4 << 20, perSecond: 64 << 10, perCall: 64 << 10},
+	headerBytes: {burst: 4 << 20, perSecond: 512 << 10, perCall: 64 << 10},
 	others:      {burst: 50, perSecond: 1, perCall: 1},
 	refusals:    {burst: 2000, perSecond: 100, perCall: 1},
 	strays:      {burst: 1 << 20, perSecond: 1 << 20},
 }
 
+// rules are what there may be on a connection.
+type rules struct {
+	of [kinds]allowance
+	// nobody is what of header blocks is free where no account pays, and what a request earns that was served
+	// to nobody in particular: that has no other budget, and may be long.
+	nobody allowance
+}
+
+// usual are those where nothing is configured.
+var usual = rules{allowances, allowance{burst: 512 << 10, perSecond: 64 << 10, perCall: 4 << 10}} //nolint:mnd // as allowances
+
+// heads makes room for heads of a size: for one that is read to its end though it is far larger, and another, and
+// for the trailer of each call.
+func (r *rules) heads(size float64) {
+	const free, perCall = 16, 2
+	known := &r.of[headerBytes]
+	r.nobody.burst = max(r.nobody.burst, free*size)
+	known.burst, known.perCall = max(known.burst, r.nobody.burst), max(known.perCall, perCall*size)
+}
+
 // meter counts the frames of a connection. Its owner guards it.
 type meter struct {
-	rules  *[kinds]allowance
+	rules  *rules
+	billed bool // an account pays
 	left   [kinds]float64
 	filled time.Time
 	in     frames
@@ -121,13 +142,39 @@ type meter struct {
 	opens  []int  // where in what came last a stream begins: the ends of the heads of the frames that open them
 }
 
-func newMeter(now time.Time, rules *[kinds]allowance) *meter {
+func newMeter(now time.Time, rules *rules) *meter {
 	m := &meter{filled: now, rules: rules}
 	m.in.skip = prefaceLen
-	for k, a := range rules {
-		m.left[k] = a.burst
+	for k := range kinds {
+		m.left[k] = m.rule(k).burst
 	}
 	return m
+}
+
+// rule is what there may be of a kind.
+func (m *meter) rule(k kind) *allowance {
+	if k == headerBytes && !m.billed {
+		return &m.rules.nobody
+	}
+	return &m.rules.of[k]
+}
+
+// bill notes that an account pays.
+func (m *meter) bill() {
+	if m.billed {
+		return
+	}
+	m.billed = true
+	m.left[headerBytes] += m.rule(headerBytes).burst - m.rules.nobody.burst
+}
+
+// served takes account of a request that was served, to who is known or to nobody in particular.
+func (m *meter) served(known bool) {
+	before := m.left[headerBytes]
+	m.earn(func(a *allowance) float64 { return a.perCall })
+	if !known {
+		m.left[headerBytes] = min(m.left[headerBytes], before+m.rules.nobody.perCall)
+	}
 }
 
 // received counts what the peer sent and returns the kind of which it was too much.
@@ -165,7 +212,7 @@ func (m *meter) count(f frame) (kind, float64) {
 	switch f.kind {
 	case frameData:
 		if f.length > f.padding {
-			m.earn(func(a allowance) float64 { return a.perGot })
+			m.earn(func(a *allowance) float64 { return a.perGot })
 			return 0, 0
 		}
 		if f.flags&flagEndStream == 0 {
@@ -192,6 +239,12 @@ func (m *meter) count(f frame) (kind, float64) {
 	return others, 1
 }
 
+// decoded takes account of fields that are so much larger than the blocks in which they came.
+func (m *meter) decoded(n int, now time.Time) {
+	m.fill(now)
+	m.left[headerBytes] -= float64(n)
+}
+
 // sent takes account of what the server answered.
 func (m *meter) sent(p []byte) {
 	for len(p) > 0 {
@@ -201,7 +254,7 @@ func (m *meter) sent(p []byte) {
 			return
 		}
 		if f.kind == frameData {
-			m.earn(func(a allowance) float64 { return a.perSent + a.perByte*float64(f.length) })
+			m.earn(func(a *allowance) float64 { return a.perSent + a.perByte*float64(f.length) })
 		}
 		if f.kind == frameReset { // a stream that found no room, or was not worth its end
 			m.left[refusals]--
@@ -215,8 +268,9 @@ func (m *meter) inHead() bool { return m.open || m.block && m.in.skip > 0 }
 // between reports that what was sent ends with a whole frame.
 func (m *meter) between() bool { return m.out.skip == 0 && m.out.have == 0 }
 
-func (m *meter) earn(of func(allowance) float64) {
-	for k, a := range m.rules {
+func (m *meter) earn(of func(*allowance) float64) {
+	for k := range kinds {
+		a := m.rule(k)
 		m.left[k] = min(m.left[k]+of(a), a.keep())
 	}
 }
@@ -227,7 +281,8 @@ func (m *meter) fill(now time.Time) {
 		return
 	}
 	m.filled = now
-	for k, a := range m.rules {
+	for k := range kinds {
+		a := m.rule(k)
 		m.left[k] = max(m.left[k], min(m.left[k]+a.perSecond*passed, a.burst))
 	}
 }

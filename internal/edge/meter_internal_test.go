@@ -22,7 +22,7 @@ type session struct {
 func newSession(t *testing.T) *session {
 	t.Helper()
 	s := &session{t: t, now: time.Unix(1, 0), next: 1}
-	s.m = newMeter(s.now, &allowances)
+	s.m = newMeter(s.now, &usual)
 	s.fr = http2.NewFramer(&s.raw, nil)
 	s.m.received([]byte(http2.ClientPreface), s.now)
 	return s
@@ -64,7 +64,15 @@ func (s *session) data(n int) {
 	s.m.sent(out.Bytes())
 }
 
-func (s *session) served() { s.m.earn(func(a allowance) float64 { return a.perCall }) }
+// decoded has the fields that came last be so much larger than their block.
+func (s *session) decoded(n int) {
+	s.t.Helper()
+	if s.m.decoded(n, s.now); s.m.left[headerBytes] < 0 {
+		s.t.Fatalf("cut off after %s: %v", s.now.Sub(time.Unix(1, 0)), headerBytes)
+	}
+}
+
+func (s *session) served() { s.m.served(s.m.billed) }
 
 // Honest peers, for as long as they like: what the allowances are measured by.
 func TestMeter_LeavesHonestPeersAlone(t *testing.T) {
@@ -92,6 +100,43 @@ var honest = map[string]func(s *session){
 		for range 5 {
 			for range 1000 {
 				_ = s.fr.WriteRSTStream(s.open(true), http2.ErrCodeCancel)
+			}
+			s.pass(10 * time.Second)
+		}
+	},
+	"ten thousand short calls a second, of 1 KiB of metadata each": func(s *session) {
+		s.m.bill()
+		for range 20_000 {
+			_ = s.fr.WriteData(s.open(false), true, []byte("x"))
+			s.decoded(2 << 10)
+			s.answer(1)
+			s.served()
+			s.pass(100 * time.Microsecond)
+		}
+	},
+	"the same of nobody": func(s *session) {
+		for range 20_000 {
+			_ = s.fr.WriteData(s.open(false), true, []byte("x"))
+			s.decoded(2 << 10)
+			s.answer(1)
+			s.served()
+			s.pass(100 * time.Microsecond)
+		}
+	},
+	"as many calls at once as a connection has streams, of 12 KiB of metadata each": func(s *session) {
+		s.m.bill()
+		for range 256 {
+			s.open(false)
+			s.decoded(12 << 10)
+		}
+		s.pass(0)
+	},
+	"a thousand calls of 1 KiB of metadata cancelled at once, every ten seconds": func(s *session) {
+		s.m.bill()
+		for range 10 {
+			for range 1000 {
+				_ = s.fr.WriteRSTStream(s.open(true), http2.ErrCodeCancel)
+				s.decoded(2 << 10)
 			}
 			s.pass(10 * time.Second)
 		}
@@ -131,7 +176,7 @@ var honest = map[string]func(s *session){
 	"gRPC-Go measures the connection during a download": func(s *session) {
 		id := s.open(true)
 		for range 3_000 {
-			s.answer(1)
+			s.data(1024)
 			_ = s.fr.WritePing(false, [8]byte{2, 4, 16, 16, 9, 14, 7, 7})
 			_ = s.fr.WriteWindowUpdate(0, 1024)
 			_ = s.fr.WriteWindowUpdate(id, 1024)
@@ -193,5 +238,99 @@ func TestMeter_CutsOffWhatNothingExplains(t *testing.T) {
 			}
 			t.Error("never cut off")
 		})
+	}
+}
+
+// tooMuch plays what somebody does until that is too much, and returns how often it was done.
+func tooMuch(t *testing.T, s *session, of kind, most int, play func(n int)) int {
+	t.Helper()
+	for n := range most {
+		play(n)
+		k, cut := s.flush()
+		if cut = cut || s.m.left[of] < 0; cut {
+			if k != of && s.m.left[of] >= 0 {
+				t.Errorf("cut off for %v", k)
+			}
+			return n
+		}
+		s.now = s.now.Add(100 * time.Microsecond)
+	}
+	t.Errorf("not cut off: %v left", s.m.left[of])
+	return most
+}
+
+// Requests that nobody in particular makes pay for short heads, and so does a connection whose plugin is known
+// where they are for everybody: what a probe earns pays for no storm of heads.
+func TestAudit_H48_ProbesPayForNoLongHeads(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		billed bool
+		most   int
+	}{"of nobody": {false, 20}, "of a plugin": {true, 160}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSession(t)
+			if tt.billed {
+				s.m.bill()
+			}
+			n := tooMuch(t, s, headerBytes, 10_000, func(int) {
+				s.open(true)
+				s.m.decoded(30<<10, s.now)
+				s.answer(1)
+				s.m.served(false)
+			})
+			if n > tt.most {
+				t.Errorf("cut off after %d requests of 30 KiB, want %d at most", n, tt.most)
+			}
+		})
+	}
+}
+
+// An account that pays gives a connection its burst once.
+func TestMeter_IsBilledOnce(t *testing.T) {
+	t.Parallel()
+	s := newSession(t)
+	s.m.decoded(1000, s.now)
+	for range 3 {
+		s.m.bill()
+	}
+	if got, want := s.m.left[headerBytes], allowances[headerBytes].burst-1000; got != want {
+		t.Errorf("%v bytes are left, want %v", got, want)
+	}
+}
+
+// However large heads may be, one that is read to its end though it is eight times as large is free.
+func TestMeter_HasRoomForOneHead(t *testing.T) {
+	t.Parallel()
+	for _, size := range []int{0, 32 << 10, 1 << 20} {
+		r := usual
+		r.heads(float64(size))
+		s := newSession(t)
+		s.m = newMeter(s.now, &r)
+		s.decoded(8 * max(size, 32<<10))
+		s.m.bill()
+		s.decoded(8 * max(size, 32<<10))
+		for range 100 {
+			s.m.served(true)
+			s.decoded(2 * size)
+		}
+	}
+	if usual.of != allowances {
+		t.Error("another listener has what was made of this one's")
+	}
+}
+
+// Whoever reads through windows of a byte has a frame for each of its WINDOW_UPDATEs, and none of them explains
+// the next one: bytes do.
+func TestAudit_H48_WindowsOfAByteEarnNothing(t *testing.T) {
+	t.Parallel()
+	s := newSession(t)
+	s.m.bill()
+	const most = 6_000
+	if n := tooMuch(t, s, windows, 4*most, func(int) {
+		_ = s.fr.WriteWindowUpdate(1, 1)
+		s.data(1)
+	}); n > most {
+		t.Errorf("cut off after %d WINDOW_UPDATEs, want %d at most", n, most)
 	}
 }

@@ -45,8 +45,8 @@ func (s *slow) written() string {
 func TestConn_TellsBeforeItEnds(t *testing.T) {
 	t.Parallel()
 	raw := &slow{begun: make(chan struct{}, 3), takes: make(chan struct{})}
-	rules := allowances
-	rules[refusals].limit(Rate{PerSecond: 1, Burst: 1})
+	rules := usual
+	rules.of[refusals].limit(Rate{PerSecond: 1, Burst: 1})
 	c := &Conn{Conn: raw, slot: &slot{listener: &Listener{}}, meter: newMeter(time.Now(), &rules), gone: make(chan struct{})}
 	ping := append([]byte{0, 0, 8, framePing, 1, 0, 0, 0, 0}, make([]byte, 8)...)
 	go func() { _, _ = c.Write(ping) }()
@@ -100,8 +100,8 @@ func TestConn_TellsBetweenFrames(t *testing.T) {
 			t.Parallel()
 			raw := &slow{begun: make(chan struct{}, 2), takes: make(chan struct{})}
 			close(raw.takes)
-			rules := allowances
-			rules[refusals].limit(Rate{PerSecond: 1e-6, Burst: 1})
+			rules := usual
+			rules.of[refusals].limit(Rate{PerSecond: 1e-6, Burst: 1})
 			conn := &Conn{Conn: raw, slot: &slot{listener: &Listener{}}, meter: newMeter(time.Now(), &rules), gone: make(chan struct{})}
 			if _, err := conn.Write(ping[:c.length]); err != nil {
 				t.Fatal(err)
@@ -133,8 +133,8 @@ func TestAudit_ATK14_ResetsOfRefusedRequestsArePaidFor(t *testing.T) {
 			t.Parallel()
 			raw := &slow{begun: make(chan struct{}, many+1), takes: make(chan struct{})}
 			close(raw.takes)
-			rules := allowances
-			rules[refusals].limit(Rate{PerSecond: 1e-6, Burst: 2})
+			rules := usual
+			rules.of[refusals].limit(Rate{PerSecond: 1e-6, Burst: 2})
 			c := &Conn{Conn: raw, slot: &slot{listener: &Listener{}}, meter: newMeter(time.Now(), &rules), gone: make(chan struct{})}
 			c.Bill(NewAccount(Rate{PerSecond: 1e9, Burst: 1e9}, Rate{PerSecond: 1e9, Burst: 1e9}))
 			for range many {

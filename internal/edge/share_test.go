@@ -85,7 +85,7 @@ func TestAudit_ATK11_TheFullestAddressMakesRoom(t *testing.T) {
 				t.Fatal("there is no room to prove something")
 			}
 		}
-		many[0].Served()
+		many[0].Served(false)
 		late := []*visit{come("198.51.100.1"), come("198.51.100.2"), come("198.51.100.3")}
 		for name, tt := range map[string]struct {
 			*visit

@@ -40,6 +40,7 @@ type heads struct {
 	large    bool
 	bad      bool
 	broken   bool // a field is none that HTTP/2 has, or has at its place
+	beyond   int  // how much larger the fields are than the block they came in, as HTTP/2 counts them
 }
 
 func newHeads(most uint32) *heads {
@@ -52,10 +53,11 @@ func newHeads(most uint32) *heads {
 // read reads the block that a frame begins. next returns the frames after it.
 func (h *heads) read(f *http2.HeadersFrame, next func() (http2.Frame, error)) (*http2.MetaHeadersFrame, error) {
 	h.fields, h.left, h.trailers = make([]hpack.HeaderField, 0, usualFields), h.most, h.most
-	h.regular, h.large, h.bad, h.broken = false, false, false, false
+	h.regular, h.large, h.bad, h.broken, h.beyond = false, false, false, false, 0
 	var err error
 	if first := f.HeaderBlockFragment(); f.HeadersEnded() {
 		h.resize(first)
+		h.beyond -= len(first)
 		if _, broken := h.decoder.Write(first); broken != nil {
 			err = errCompression
 		}
@@ -89,6 +91,7 @@ func (h *heads) continued(piece []byte, next func() (http2.Frame, error)) error 
 		if h.broken { // of which nobody honest sends more
 			return http2.ConnectionError(http2.ErrCodeProtocol)
 		}
+		h.beyond -= len(piece)
 		if s.write(piece) != nil {
 			return errCompression
 		}
@@ -124,8 +127,23 @@ func (h *heads) resize(block []byte) {
 	}
 }
 
-// emit takes a field.
+// worth returns how much more there was to do than the bytes that came say, since it was asked last: a byte
+// may stand for a field as large as the table.
+func (h *heads) worth() int {
+	n := max(h.beyond, 0)
+	h.beyond -= n
+	return n
+}
+
+// emit takes a field. At those that nobody wants any more it does not look.
 func (h *heads) emit(f hpack.HeaderField) {
+	h.beyond += int(f.Size())
+	if !h.bad {
+		h.take(f)
+	}
+}
+
+func (h *heads) take(f hpack.HeaderField) {
 	pseudo := strings.HasPrefix(f.Name, ":")
 	switch {
 	case h.large:
@@ -136,9 +154,6 @@ func (h *heads) emit(f hpack.HeaderField) {
 	case pseudo && h.regular, !pseudo && !validName(f.Name), !httpguts.ValidHeaderFieldValue(f.Value):
 		h.bad, h.broken, h.fields = true, true, nil
 		return
-	case h.bad:
-		h.regular = h.regular || !pseudo
-		return
 	case pseudo && !h.isNew(f.Name):
 		h.bad, h.fields = true, nil
 		return
@@ -146,7 +161,7 @@ func (h *heads) emit(f hpack.HeaderField) {
 	h.regular = h.regular || !pseudo
 	if !h.pays(f) {
 		h.tooLarge()
-		h.emit(f)
+		h.take(f)
 		return
 	}
 	h.fields = append(h.fields, f)

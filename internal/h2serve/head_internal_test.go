@@ -163,6 +163,44 @@ func TestHeads_KeepTheKindOfWhatIsTooLarge(t *testing.T) {
 	}
 }
 
+// A head that is bad is read to its end, which the table needs, and of what follows nothing is looked at. It is worth
+// what its fields are, and not the bytes that stand for them.
+func TestAudit_H48_ABadHeadIsWorthItsFields(t *testing.T) {
+	t.Parallel()
+	const times, size = 16_000, 3_900
+	const path, last = 0x84, 0xbe // with their values from the tables
+	bad := slices.Concat([]byte{path, path}, bytes.Repeat([]byte{last}, times))
+	for name, f := range map[string]hpack.HeaderField{
+		"names":           {Name: strings.Repeat("n", size)},
+		"values":          {Name: "x", Value: strings.Repeat("v", size)},
+		"malformed names": {Name: strings.Repeat("N", size)},
+	} {
+		for _, piece := range []int{leastFrame, leastFrame / 4} {
+			h := newHeads(32 << 10)
+			var block bytes.Buffer
+			_ = hpack.NewEncoder(&block).WriteField(f)
+			first := block.Len()
+			if _, err := readBlock(t, h, block.Bytes(), leastFrame); err != nil && f.Name[0] != 'N' {
+				t.Fatal(err)
+			}
+			if got, want := h.worth(), max(int(f.Size())-first, 0); got != want {
+				t.Errorf("%s: the first head is worth %d bytes more than came, want %d", name, got, want)
+			}
+			paths := 2 * int((hpack.HeaderField{Name: ":path", Value: "/"}).Size())
+			_, err := readBlock(t, h, bad, piece)
+			if broken, ok := errors.AsType[http2.StreamError](err); !ok || broken.Code != http2.ErrCodeProtocol {
+				t.Fatalf("%s: %v", name, err)
+			}
+			if got, want := h.worth(), paths+times*int(f.Size())-len(bad); got != want {
+				t.Errorf("%s, in pieces of %d: the head is worth %d bytes more than came, want %d", name, piece, got, want)
+			}
+			if h.broken || h.worth() != 0 {
+				t.Errorf("%s: a field of a head that was bad already was looked at", name)
+			}
+		}
+	}
+}
+
 // However often a head that is too large says what kind it is, that is kept once.
 func TestAudit_H14_WhatIsTooLargeHasOneKind(t *testing.T) {
 	t.Parallel()

@@ -36,14 +36,30 @@ func (c *conn) read() *stream {
 
 // head reads the rest of a header block. Whoever sends one without end is cut off, where somebody counts.
 func (c *conn) head(f *http2.HeadersFrame) (http2.Frame, error) {
-	head, err := c.blocks.read(f, c.framer.ReadFrame)
+	head, err := c.blocks.read(f, c.continuation)
 	switch {
+	case !c.pays():
+		return nil, errGone
 	case err == nil:
 		return head, nil
 	case errors.Is(err, errTooLong) && (c.meter == nil || !c.meter.TooLong()):
 		err = http2.ConnectionError(http2.ErrCodeEnhanceYourCalm)
 	}
 	return nil, err
+}
+
+// continuation reads the next frame of a header block, where that is worth it.
+func (c *conn) continuation() (http2.Frame, error) {
+	if !c.pays() {
+		return nil, errGone
+	}
+	return c.framer.ReadFrame() //nolint:wrapcheck // looked at by its type
+}
+
+// pays tells the meter what the fields were worth that came, and reports whether the peer may go on.
+func (c *conn) pays() bool {
+	n := c.blocks.worth()
+	return n == 0 || c.meter == nil || c.meter.Decoded(n)
 }
 
 // buffered reports whether the next frame can be read without waiting for the peer.

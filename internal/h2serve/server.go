@@ -61,6 +61,9 @@ type Metered interface {
 	// Stray is told how many bytes the peer sends for streams that are none any more, beyond those that
 	// it could send before it knew.
 	Stray(n int)
+	// Decoded is told how much larger header fields of the peer were than the blocks they came in, as HTTP/2
+	// counts them. It reports false where the peer was cut off.
+	Decoded(n int) bool
 	// TooLong is told that the peer sends a header block which is far longer than is taken. It reports
 	// whether the peer was told why its connection ends.
 	TooLong() bool

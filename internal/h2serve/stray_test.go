@@ -1,8 +1,10 @@
 package h2serve_test
 
 import (
+	"bytes"
 	"net"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -16,7 +18,9 @@ import (
 type metered struct {
 	net.Listener
 
-	strays atomic.Int64
+	strays  atomic.Int64
+	decoded atomic.Int64
+	most    int64 // of decoded, zero for any number
 }
 
 func (m *metered) Accept() (net.Conn, error) {
@@ -34,6 +38,11 @@ type meteredConn struct {
 }
 
 func (c *meteredConn) Stray(n int) { c.of.strays.Add(int64(n)) }
+
+func (c *meteredConn) Decoded(n int) bool {
+	got := c.of.decoded.Add(int64(n))
+	return c.of.most == 0 || got <= c.of.most
+}
 
 func (*meteredConn) TooLong() bool { return false }
 
@@ -83,6 +92,38 @@ func TestServer_CountsWhatComesForEndedStreams(t *testing.T) {
 				t.Errorf("%d bytes were counted, want %d", got, play.want)
 			}
 		})
+	}
+}
+
+// The meter is told what the fields of each head are worth beyond the bytes that came, frame by frame, and whoever it
+// cuts off is read no further.
+func TestAudit_H48_HeadsArePaidForAsTheyAreDecoded(t *testing.T) {
+	t.Parallel()
+	const size, times, frames = 3_900, 10_000, 5
+	most := int64(times * size)
+	l := &metered{Listener: listen(t), most: most}
+	server := h2serve.New(config(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})))
+	go func() { _ = server.Serve(l) }()
+	t.Cleanup(func() { _ = server.Close() })
+	w := dial(t, l.Addr().String())
+	w.request(1, true, map[string]string{"x": strings.Repeat("~", size)}) // longer in Huffman's code: it is sent plain
+	w.until(isTheEnd)
+	if got := l.decoded.Load(); got <= 0 || got >= size { // more than came, which is nearly all of it
+		t.Errorf("the first head is worth %d bytes beyond those that came", got)
+	}
+	w.ok(w.WriteHeaders(http2.HeadersFrameParam{
+		StreamID: 3, BlockFragment: append([]byte{0x84, 0x84}, bytes.Repeat([]byte{0xbe}, times)...),
+	}))
+	for n := range frames { // of which the first is not wanted any more
+		_ = w.WriteContinuation(3, n == frames-1, bytes.Repeat([]byte{0xbe}, times))
+	}
+	for {
+		if _, err := w.ReadFrame(); err != nil {
+			break
+		}
+	}
+	if got := l.decoded.Load(); got <= most || got > 2*most {
+		t.Errorf("%d bytes were decoded until the connection ended, want those of one frame, about %d", got, most)
 	}
 }
 

@@ -20,33 +20,36 @@ type Bound struct{ Most, Each int }
 // Take takes a seat for a key, unless as many are taken as there are. It is left once,
 // however often leave is called.
 func (s *Seats) Take(key string, b Bound) (leave func(), ok bool) {
-	if !s.Enter(key, b) {
+	took := s.Enter(key, 1, b)
+	if took == 0 {
 		return nil, false
 	}
-	return sync.OnceFunc(func() { s.Leave(key) }), true
+	return sync.OnceFunc(func() { s.Leave(key, took) }), true
 }
 
-// Enter takes a seat as Take does. Whoever took it calls Leave, and just once.
-func (s *Seats) Enter(key string, b Bound) bool {
+// Enter takes n seats for a key, or as many as a key may have where those are fewer, and returns how many it
+// took: none, unless there is room for all of them. Whoever took some calls Leave with that number, and just once.
+func (s *Seats) Enter(key string, n int, b Bound) (took int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.all >= b.Most || s.of[key] >= b.Each {
-		return false
+	n = min(n, b.Each, b.Most)
+	if n <= 0 || s.all > b.Most-n || s.of[key] > b.Each-n {
+		return 0
 	}
 	if s.of == nil {
 		s.of = map[string]int{}
 	}
-	s.all++
-	s.of[key]++
-	return true
+	s.all += n
+	s.of[key] += n
+	return n
 }
 
-// Leave leaves a seat that Enter took.
-func (s *Seats) Leave(key string) {
+// Leave leaves the seats that Enter took.
+func (s *Seats) Leave(key string, took int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.all--
-	if s.of[key]--; s.of[key] == 0 {
+	s.all -= took
+	if s.of[key] -= took; s.of[key] == 0 {
 		delete(s.of, key)
 	}
 }

@@ -53,3 +53,27 @@ func TestSeats_NothingStays(t *testing.T) {
 		t.Errorf("%d are taken", n)
 	}
 }
+
+func TestSeats_SeveralAtOnce(t *testing.T) {
+	t.Parallel()
+	var s seats.Seats
+	b := seats.Bound{Most: 6, Each: 4}
+	for i, tt := range []struct {
+		key     string
+		n, want int
+	}{{"a", 3, 3}, {"a", 2, 0}, {"a", 1, 1}, {"b", 9, 0}, {"b", 2, 2}, {"b", 1, 0}} {
+		if took := s.Enter(tt.key, tt.n, b); took != tt.want {
+			t.Errorf("%d: %s took %d of %d, want %d", i, tt.key, took, tt.n, tt.want)
+		}
+	}
+	s.Leave("a", 3)
+	s.Leave("a", 1)
+	if took := s.Enter("c", 9, b); took != b.Each { // more than a key may have is all of that
+		t.Errorf("took %d", took)
+	}
+	s.Leave("b", 2)
+	s.Leave("c", b.Each)
+	if n := s.Len(); n != 0 {
+		t.Errorf("%d are taken", n)
+	}
+}

@@ -189,6 +189,28 @@ func TestAudit_ATK03_BodiesThatStopHoldNothing(t *testing.T) {
 	}
 }
 
+// A handshake whose head is large counts as several.
+func TestAudit_ATK14_PendingHandshakesOfLongHeads(t *testing.T) {
+	t.Parallel()
+	const each = 7 // two of three, and one
+	host := unprovenHost(t, func(c *connectplugin.ServeConfig) {
+		c.Limits.BodyTimeout, c.Limits.MaxPendingHandshakesPerPeer = time.Hour, each
+	})
+	header := longHead()
+	header.Set("Content-Type", "application/proto")
+	var all []*stuck
+	for n := range 3 {
+		all = append(all, stick(t, host.Stranger(t), host.URL+handshakeProc, header.Clone(), []byte{8}))
+		if n == 1 {
+			wantAnswers(t, all, 0, connect.CodeResourceExhausted)
+		}
+	}
+	hosttest.Eventually(t, "the third takes the place of one", func() bool {
+		return len(all[0].answer)+len(all[1].answer)+len(all[2].answer) > 0
+	})
+	wantAnswers(t, all, 1, connect.CodeResourceExhausted)
+}
+
 // A stranger that does not know the secret of a plugin costs the same operations whether
 // there is one or not. They are counted: nobody measures times.
 func TestAudit_ATK23_SecretsCostTheSameOperations(t *testing.T) {

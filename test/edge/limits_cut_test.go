@@ -1,6 +1,7 @@
 package edge_test
 
 import (
+	"bytes"
 	"maps"
 	"net/http"
 	"slices"
@@ -86,6 +87,87 @@ func reachRefusals(t *testing.T, r *rig) {
 		block := headBlock(r.Addr(), "/nothing.v1.Here/Is")
 		return f.WriteHeaders(http2.HeadersFrameParam{StreamID: 2*i + 1, BlockFragment: block, EndHeaders: true, EndStream: true})
 	})
+}
+
+// Heads are worth what they are when decoded, whatever stands for it on the wire: a stranger is cut off for a bad one that
+// names the largest field of its table again and again, and for probes with as many fields as a head may have, however long
+// it awaits the answer to each. So is a plugin, on whose connection more is free.
+func TestAudit_H48_HeadsCountAsTheyAreDecoded(t *testing.T) {
+	t.Parallel()
+	bad := slices.Concat([]byte{0x84, 0x84}, slices.Repeat([]byte{0xbe}, 16_000)) // two paths, and what came last
+	for name, tt := range map[string]struct {
+		field [2]string
+		most  int
+		storm func(encode encoding) []byte
+	}{
+		"a bad head": {[2]string{strings.Repeat("n", 3_900), ""}, 2, func(encoding) []byte { return bad }},
+		"probes of many fields": {[2]string{"x", ""}, 100, func(encode encoding) []byte {
+			return encode(http.MethodGet, "/healthz", slices.Repeat([][2]string{{"x", ""}}, 900)...)
+		}},
+	} {
+		for who, more := range map[string]int{"stranger": 1, "plugin": 20} {
+			t.Run(name+", "+who, func(t *testing.T) {
+				t.Parallel()
+				r := newRig(t, func(*connectplugin.Limits) {}, func(*connectplugin.ServeConfig) {})
+				f, encode := frames(t, r), blocks(r.Addr())
+				send := func(i uint32, block []byte) bool {
+					return f.WriteHeaders(http2.HeadersFrameParam{StreamID: 2*i + 1, BlockFragment: block, EndHeaders: true, EndStream: true}) == nil &&
+						answered(t, f)
+				}
+				fields := [][2]string{{"content-type", "application/proto"}}
+				if who == "plugin" {
+					c := r.Enrol(t, "caller", nil)
+					fields = append(fields, [2]string{"x-plugin-runtime-id", c.RuntimeID()},
+						[2]string{"authorization", "Bearer " + c.RuntimeToken()})
+				}
+				if !send(0, encode(http.MethodPost, connectpluginv1connect.HealthServiceCheckProcedure, append(fields, tt.field)...)) {
+					t.Fatal("the first request is not answered")
+				}
+				n := 1
+				for n <= tt.most*more && send(uint32(n), tt.storm(encode)) {
+					n++
+				}
+				if n > tt.most*more {
+					t.Errorf("not cut off after %d requests", n)
+				}
+			})
+		}
+	}
+}
+
+// encoding makes header blocks of one connection.
+type encoding func(method, path string, more ...[2]string) []byte
+
+func blocks(authority string) encoding {
+	var block bytes.Buffer
+	enc := hpack.NewEncoder(&block)
+	return func(method, path string, more ...[2]string) []byte {
+		block.Reset()
+		for _, f := range append([][2]string{{":method", method}, {":scheme", "https"}, {":authority", authority}, {":path", path}}, more...) {
+			_ = enc.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]})
+		}
+		return bytes.Clone(block.Bytes())
+	}
+}
+
+// answered awaits an answer, and reports false where the peer is cut off for its heads instead.
+func answered(t *testing.T, f *http2.Framer) bool {
+	t.Helper()
+	for {
+		frame, err := f.ReadFrame()
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch frame := frame.(type) {
+		case *http2.HeadersFrame, *http2.RSTStreamFrame:
+			return true
+		case *http2.GoAwayFrame:
+			if got := string(frame.DebugData()); !strings.Contains(got, "too many bytes of header blocks") {
+				t.Errorf("cut off for %q", got)
+			}
+			return false
+		}
+	}
 }
 
 // A plugin that is refused again and again keeps its connection, on which it is told so and waits

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"net/http"
+	"strconv"
 	"testing"
 	"time"
 
@@ -179,6 +181,48 @@ func TestAudit_ATK14_OpenCallsAreBounded(t *testing.T) {
 				_, err := openStream(t, bad.HTTPClient(), places["in process"], opts...)
 				return err == nil
 			})
+		})
+	}
+}
+
+// longHead are fields for which a request counts as three.
+func longHead() http.Header {
+	const fields = 300
+	h := http.Header{}
+	for i := range fields {
+		h.Set("X-Long-"+strconv.Itoa(i), "")
+	}
+	return h
+}
+
+// A request whose head is large counts as several, since that is held as long as it is open.
+func TestAudit_ATK14_OpenCallsOfLongHeads(t *testing.T) {
+	t.Parallel()
+	const seats = 7 // for two of three each, and one
+	host := startSwellHost(t, echo.Service{}.Handler(), func(c *connectplugin.ServeConfig) { c.Limits.MaxOpenCallsPerIdentity = seats })
+	c, places := host.Places(t)
+	short := places["host plugin"]
+	long := short
+	long.Header = longHead()
+	maps.Copy(long.Header, short.Header)
+	var open []context.CancelFunc
+	for i, tt := range []struct {
+		place echo.Place
+		room  bool
+	}{{long, true}, {long, true}, {long, false}, {short, true}, {short, false}} {
+		cancel, err := openStream(t, c.HTTPClient(), tt.place)
+		if tt.room != (err == nil) || err != nil && connect.CodeOf(err) != connect.CodeResourceExhausted {
+			t.Errorf("call %d: %v, want room: %t", i+1, err, tt.room)
+		}
+		open = append(open, cancel)
+	}
+	for _, cancel := range open {
+		cancel()
+	}
+	for range seats { // each of which was given back
+		hosttest.Eventually(t, "calls that ended make room", func() bool {
+			_, err := openStream(t, c.HTTPClient(), short)
+			return err == nil
 		})
 	}
 }

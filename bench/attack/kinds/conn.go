@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -38,6 +39,7 @@ type conn struct {
 	fields *hpack.Encoder
 	next   uint32 // stream
 
+	answers atomic.Int64 // heads of them, and their DATA frames
 	reading sync.WaitGroup
 	gone    chan struct{} // closed when the host ended the connection
 }
@@ -87,6 +89,8 @@ func (c *conn) read() {
 			return
 		}
 		switch f := f.(type) {
+		case *http2.DataFrame:
+			c.answers.Add(1)
 		case *http2.GoAwayFrame:
 			reason = string(f.DebugData())
 			if reason == "" {
@@ -97,6 +101,7 @@ func (c *conn) read() {
 				c.attack.refused.Add(1)
 			}
 		case *http2.MetaHeadersFrame:
+			c.answers.Add(1)
 			c.take(f)
 		}
 	}

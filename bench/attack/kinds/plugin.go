@@ -68,6 +68,8 @@ func plugins() []Kind {
 		{Name: "downloads that it does not read", run: many(stage.Pour, manyStreams, nil)},
 		{Name: "downloads, nothing is read", run: notRead(routePath + stage.Pour)},
 		{Name: "downloads on 64 connections, nothing is read", run: unreadDownloads},
+		{Name: "downloads through windows of a byte", run: severally(flood(narrow, byByte))},
+		{Name: "calls of many fields to a slow provider", run: severally(keptCalls)},
 		{Name: "large metadata", run: flood(func(c *conn, i uint32) error {
 			return request(routePath+stage.Say, []byte("x"), "x-large", strings.Repeat(string(rune('a'+i%26)), largeFields))(c, i)
 		})},

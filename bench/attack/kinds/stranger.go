@@ -51,6 +51,9 @@ func strangers() []Kind {
 		})},
 		{Name: "header flood", run: flood(bigHeaders)},
 		{Name: "HPACK: one entry, many times", run: flood(hpackBomb)},
+		{Name: "HPACK: one entry, many times, in bad heads", run: severally(flood(badHeads))},
+		{Name: "probes of many fields, paced", run: severally(flood(paced(longProbes)))},
+		{Name: "probes that pay for bad heads", run: flood(paidHeads)},
 		{Name: "WINDOW_UPDATE flood", run: flood(func(c *conn, _ uint32) error { return c.WriteWindowUpdate(0, 1) })},
 		{Name: "frames of unknown types", run: flood(func(c *conn, _ uint32) error { return c.WriteRawFrame(unknownType, 0, 0, nil) })},
 		{Name: "zero windows", run: flood(request("/healthz", nil), http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})},
@@ -62,6 +65,7 @@ func strangers() []Kind {
 		{Name: "TLS handshakes", run: connections},
 		{Name: "certificates that many could have issued", run: longChains},
 		{Name: "compressed bombs", run: bombs},
+		{Name: "handshakes of many fields that stay incomplete", run: severally(keptHandshakes)},
 		{Name: "handshakes without a proof", run: flood(request(handshakePath, []byte{0x08, 0x01}))},
 	}
 	for i := range list {
