@@ -295,7 +295,20 @@ func (c *Client) explainLink(err error) error {
 	}
 	var op *net.OpError
 	if errors.As(err, &op) && op.Op == remoteError {
-		return refusedInTLS(op, err)
+		return c.ownFault(refusedInTLS(op, err))
+	}
+	return err
+}
+
+// ownFault says of a refusal what this side finds wrong in the certificate that it shows: the alert of a host tells
+// no reason.
+func (c *Client) ownFault(err error) error {
+	refusal, ok := errors.AsType[*trustError](err)
+	if !ok || !refusal.refused || c.cfg.TLS == nil {
+		return err
+	}
+	if fault := certs.OwnFault(c.cfg.TLS, time.Now()); fault != nil {
+		refusal.text += "; as this side sees it, our certificate " + fault.Error()
 	}
 	return err
 }

@@ -44,12 +44,20 @@ func AskServer(cfg *tls.Config, name string) (*x509.Certificate, error) {
 // ClientLeaf returns the certificate that a client configuration shows to a server that
 // asks for any, nil where it shows none.
 func ClientLeaf(cfg *tls.Config) *x509.Certificate {
+	if cert := clientCertificate(cfg); cert != nil {
+		return LeafOf(cert)
+	}
+
+	return nil
+}
+
+func clientCertificate(cfg *tls.Config) *tls.Certificate {
 	if cfg.GetClientCertificate == nil {
 		if len(cfg.Certificates) == 0 {
 			return nil
 		}
 
-		return LeafOf(&cfg.Certificates[0])
+		return &cfg.Certificates[0]
 	}
 
 	ask := Guard(OfClient, cfg.GetClientCertificate)
@@ -59,7 +67,7 @@ func ClientLeaf(cfg *tls.Config) *x509.Certificate {
 		return nil
 	}
 
-	return LeafOf(cert)
+	return cert
 }
 
 // ServerSource is where a server gets its certificate from.

@@ -79,18 +79,18 @@ func TestAudit_USE24_BothSidesSayWhyTLSFailed(t *testing.T) {
 			trusting(ca, good), trusting(other, other.Certify(t, as()...)), false, "authority that is not in TLS.RootCAs; compare ca.crt with the host's, and start this program again", "the peer refuses this side",
 		},
 		"another authority's certificate": {
-			trusting(ca, good), trusting(ca, other.Certify(t, as()...)), true, "the host refuses this side in TLS: it does not accept our certificate: its authority, its time, its identity", "this side refuses the peer's certificate",
+			trusting(ca, good), trusting(ca, other.Certify(t, as()...)), true, "as this side sees it, our certificate is of no authority in TLS.RootCAs", "this side refuses the peer's certificate",
 		},
 		"a server-only certificate": {
-			trusting(ca, good), trusting(ca, ca.Certify(t, as(usage(x509.ExtKeyUsageServerAuth))...)), true, "the host refuses this side in TLS: it does not accept our certificate", "this side refuses the peer's certificate",
+			trusting(ca, good), trusting(ca, ca.Certify(t, as(usage(x509.ExtKeyUsageServerAuth))...)), true, "as this side sees it, our certificate is not made for clients", "this side refuses the peer's certificate",
 		},
 		"an expired certificate": {
 			trusting(ca, good), trusting(ca, ca.Certify(t, as(func(c *x509.Certificate) { c.NotBefore = time.Now().Add(-time.Hour) }, expired)...)),
-			true, "the host refuses this side in TLS: it does not accept our certificate: its authority, its time, ", "this side refuses the peer's certificate",
+			true, "as this side sees it, our certificate has expired, or is not valid yet", "this side refuses the peer's certificate",
 		},
 		"a certificate of tomorrow": {
 			trusting(ca, good), trusting(ca, ca.Certify(t, as(func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Minute) })...)),
-			true, "it does not accept our certificate: its authority, its time, ", "this side refuses the peer's certificate",
+			true, "as this side sees it, our certificate has expired, or is not valid yet", "this side refuses the peer's certificate",
 		},
 		"an expired host": {
 			trusting(ca, ca.Certify(t, as(func(c *x509.Certificate) { c.NotBefore = time.Now().Add(-time.Hour) }, expired)...)), trusting(ca, good),
