@@ -105,6 +105,8 @@ type conn struct {
 	recvWindow int64             // that the peer may send
 	credit     int64             // of it that was read and is not given back yet
 	underway   int64             // that may still come for streams that have ended
+	half       []halfClosed      // streams that are to be reset, those whose time is over first in front
+	halfTick   *coarse.Timer     // of hangUp, nil before the first of half
 	peer       peerSettings
 	tick       *coarse.Timer // of tend
 	parting    *time.Timer   // nil until nothing is left to do
@@ -196,6 +198,9 @@ func (c *conn) fail(err error) {
 	}
 	if c.parting != nil {
 		c.parting.Stop()
+	}
+	if c.halfTick != nil {
+		c.halfTick.Stop()
 	}
 	for _, st := range c.streams {
 		st.breakLocked(fmt.Errorf("connection: %w", err))

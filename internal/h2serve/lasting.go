@@ -5,10 +5,6 @@ import (
 	"net/http"
 	"runtime/debug"
 	"slices"
-
-	"golang.org/x/net/http2"
-
-	"github.com/masegraye/connect-plugin-go/internal/h2frame"
 )
 
 // Owner has a response that outlasts its handler. It ends the response in any case: until then the
@@ -150,8 +146,8 @@ func (l *Lasting) endLocked() {
 	if l.trailer != nil {
 		c.headLocked(st, "", l.trailer, true)
 	}
-	if !st.remote { // nobody wants the rest of the request
-		c.out = h2frame.AppendReset(c.out, st.id, http2.ErrCodeNo)
+	if !st.remote {
+		c.halfCloseLocked(st.id)
 	}
 	st.readErr, st.err = http.ErrBodyReadAfterClose, http.ErrBodyReadAfterClose
 	st.closeLocked() // its context ends after what is to be done

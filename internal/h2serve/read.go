@@ -156,6 +156,7 @@ func (c *conn) other(frame http2.Frame) error {
 			st.recvWindow = 0 // nothing of it is under way
 			st.breakLocked(resetError(f.ErrCode))
 		}
+		c.dropHalfLocked(f.StreamID)
 	case *http2.SettingsFrame:
 		return c.settingsLocked(f)
 	case *http2.PingFrame:
@@ -177,6 +178,9 @@ func (c *conn) headers(f *http2.MetaHeadersFrame) error {
 	c.mu.Lock()
 	st := c.streams[f.StreamID]
 	seen := f.StreamID <= c.lastID
+	if f.StreamEnded() {
+		c.completeLocked(f.StreamID)
+	}
 	c.mu.Unlock()
 	switch {
 	case st != nil:
@@ -234,7 +238,7 @@ func (c *conn) tooLargeLocked(f *http2.MetaHeadersFrame) {
 	c.fieldLocked(":status", strconv.Itoa(http.StatusRequestHeaderFieldsTooLarge))
 	c.out = h2frame.AppendHeaders(c.out, f.StreamID, c.block.Bytes(), true, c.peer.maxFrame)
 	if !f.StreamEnded() {
-		c.out = h2frame.AppendReset(c.out, f.StreamID, http2.ErrCodeNo)
+		c.halfCloseLocked(f.StreamID)
 	}
 	c.flushElsewhereLocked()
 }
@@ -276,6 +280,9 @@ func (c *conn) dataLocked(f *http2.DataFrame) error {
 	if st == nil {
 		c.creditLocked(length)
 		c.strayLocked(length)
+		if f.StreamEnded() {
+			c.completeLocked(f.StreamID)
+		}
 		return nil
 	}
 	data := f.Data()
@@ -310,6 +317,11 @@ func (c *conn) creditLocked(n int64) {
 	if c.credit += n; c.credit == 0 || c.credit < whole/half && c.recvWindow >= whole/quarter {
 		return
 	}
+	c.grantLocked()
+}
+
+// grantLocked gives back what was not yet.
+func (c *conn) grantLocked() {
 	c.out = h2frame.AppendWindowUpdate(c.out, 0, uint32(c.credit)) //nolint:gosec // at most the window
 	c.recvWindow += c.credit
 	c.credit = 0

@@ -12,10 +12,7 @@ import (
 	"time"
 
 	"golang.org/x/net/http/httpguts"
-	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
-
-	"github.com/masegraye/connect-plugin-go/internal/h2frame"
 )
 
 // keptBody is how much of a response waits for its end, or for being flushed.
@@ -220,8 +217,8 @@ func (w *response) finish() {
 	if trailer != nil {
 		c.headLocked(st, "", trailer, true)
 	}
-	if !st.remote { // nobody wants the rest of the request
-		c.out = h2frame.AppendReset(c.out, st.id, http2.ErrCodeNo)
+	if !st.remote {
+		c.halfCloseLocked(st.id)
 	}
 	st.breakLocked(http.ErrBodyReadAfterClose)
 	c.flushLocked()

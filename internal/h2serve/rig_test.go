@@ -108,7 +108,15 @@ type wire struct {
 func dial(t *testing.T, addr string) *wire {
 	t.Helper()
 	nc := dialTLS(t, addr)
-	w := &wire{Framer: http2.NewFramer(nc, nc), t: t, nc: nc}
+	w := wireOn(t, nc)
+	w.nc = nc
+	return w
+}
+
+// wireOn begins HTTP/2 on a connection.
+func wireOn(t *testing.T, nc net.Conn) *wire {
+	t.Helper()
+	w := &wire{Framer: http2.NewFramer(nc, nc), t: t}
 	w.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 	w.enc = hpack.NewEncoder(&w.block)
 	w.must(io.WriteString(nc, http2.ClientPreface))

@@ -60,9 +60,13 @@ func TestServer_CountsWhatComesForEndedStreams(t *testing.T) {
 		send  []int
 		want  int64
 	}{
-		"under way":         {ended, []int{part, part, part, part}, 0},
-		"small, under way":  {ended, []int{1, 1, part, part, part, part - 2*least}, 0},
-		"more than that":    {ended, []int{part, part, part, part, part, part}, 2 * part},
+		"under way":        {ended, []int{part, part, part, part}, 0},
+		"small, under way": {ended, []int{1, 1, part, part, part, part - 2*least}, 0},
+		"more than that":   {ended, []int{part, part, part, part, part, part}, 2 * part},
+		"not reset yet": {func(w *wire) {
+			w.request(stream, false, nil)
+			w.until(isTheEnd)
+		}, []int{part, part, part, part, part}, part},
 		"after its own end": {func(w *wire) { w.request(stream, true, nil); w.until(isTheEnd) }, []int{1, part}, least + part},
 		"after its reset":   {func(w *wire) { w.request(stream, false, nil); w.ok(w.WriteRSTStream(stream, http2.ErrCodeCancel)) }, []int{part}, part},
 		"of no stream": {func(w *wire) {

@@ -197,6 +197,7 @@ func (c *conn) resetLocked(id uint32, code http2.ErrCode, err error) {
 	if st == nil && code == http2.ErrCodeInternal {
 		return // it has ended
 	}
+	c.dropHalfLocked(id)
 	c.out = h2frame.AppendReset(c.out, id, code)
 	c.flushElsewhereLocked()
 	if st != nil {
