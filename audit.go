@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/masegraye/connect-plugin-go/internal/auditlog"
+	"github.com/masegraye/connect-plugin-go/internal/catalog"
 	"github.com/masegraye/connect-plugin-go/internal/edge"
 	"github.com/masegraye/connect-plugin-go/internal/h2serve"
 	"github.com/masegraye/connect-plugin-go/internal/recent"
@@ -202,35 +203,32 @@ func (h *hub) auditBound(ctx context.Context, procedure, bound string) {
 // auditMet does what auditBound does with a request that was not refused.
 func (h *hub) auditMet(ctx context.Context, p *peer, procedure, bound string) {
 	e := AuditEvent{Kind: AuditLimited, Peer: p.addr, Procedure: procedure, Reason: bound}
+	var id *tokenstore.Identity
 	if c, known := callerFrom(ctx); known {
-		e.RuntimeID, e.SelfID = c.id.RuntimeID(), c.id.SelfID()
+		id = c.id
+		e.RuntimeID, e.SelfID = id.RuntimeID(), id.SelfID()
 	} else {
-		e.by(p.conn)
+		id = e.by(p.conn)
 	}
-	h.auditCounted(e)
+	h.auditCounted(id, e)
 }
 
-// by says who called last over a connection, where that is known.
-func (e *AuditEvent) by(c *connection) {
+// by says who called last over a connection, where that is known, and returns it.
+func (e *AuditEvent) by(c *connection) *tokenstore.Identity {
 	if c == nil {
-		return
+		return nil
 	}
-	if id := c.last.Load(); id != nil {
+	id := c.last.Load()
+	if id != nil {
 		e.RuntimeID, e.SelfID = id.RuntimeID(), id.SelfID()
 	}
+	return id
 }
 
-// auditCounted records what recurs for the same reason the first time, and counts it from then on.
-func (h *hub) auditCounted(e AuditEvent) {
-	what := recurrence{kind: e.Kind, peer: e.Peer, runtimeID: e.RuntimeID, selfID: e.SelfID, bound: e.Reason}
-	switch {
-	case e.Reason == tooManyOpen: // whoever comes meets it
-		what.peer = ""
-		h.lastNewcomer.Store(&e.Peer)
-	case e.RuntimeID == "" && e.Peer != "":
-		what.peer = addressKey(e.Peer)
-	}
-	if h.recurring.Note(what) {
+// auditCounted records what recurs for the same reason the first time, and counts it from then on; of whom, nil for
+// nobody that is known.
+func (h *hub) auditCounted(id *tokenstore.Identity, e AuditEvent) {
+	if h.recurs(id, e.Reason, e) {
 		h.audit(e)
 	}
 }
@@ -259,7 +257,7 @@ func (h *hub) recordNewcomer(addr net.Addr, bound string) {
 	if addr != nil {
 		e.Peer = addrOnly(addr.String())
 	}
-	h.auditCounted(e)
+	h.auditCounted(nil, e)
 }
 
 // recordMet records that the peer of a connection met one of boundsOfPeers.
@@ -278,10 +276,11 @@ func (h *hub) recordPeer(c *edge.Conn, bound string, where RefusalPlace) {
 	h.tellRefusal(nil, AuditLimited, where)
 	defer h.survives("Audit")
 	e := AuditEvent{Kind: AuditLimited, Peer: addrOnly(c.RemoteAddr().String()), Reason: bound}
+	var id *tokenstore.Identity
 	if conn, ok := connectionOf(c.Context()); ok {
-		e.by(conn)
+		id = e.by(conn)
 	}
-	h.auditCounted(e)
+	h.auditCounted(id, e)
 }
 
 // recordCutOff records that a connection was cut off: one by one as long as the budget of its peer
@@ -294,14 +293,15 @@ func (h *hub) recordCutOff(c *edge.Conn, reason string) {
 	if bound := boundsOfCutOffs[reason]; bound != "" {
 		e.Reason += " (" + bound + ")"
 	}
+	var id *tokenstore.Identity
 	if conn, ok := connectionOf(c.Context()); ok {
-		e.by(conn)
+		id = e.by(conn)
 	}
 	if h.spend(peerBudget("cut off:", p, h.settings().limits.handshakeRate())) {
 		h.audit(e)
 		return
 	}
-	h.auditCounted(e)
+	h.auditCounted(id, e)
 }
 
 // AuditCheckpoint says how far an audit log had got, signed by its key. Kept where whoever may write
@@ -427,17 +427,24 @@ func AuditFiles(path string) ([]string, error) {
 }
 
 // failure is what the log only counts after the first time: that calls to a provider fail in one way.
-type failure struct{ service, selfID, runtimeID, reason string }
+type failure struct{ service, account, selfID, reason string }
+
+// failed is the last provider that was called so.
+type failed struct{ selfID, runtimeID string }
 
 // logFailure logs that a routed call failed the first time, and counts it from then on.
-func (h *hub) logFailure(c *caller, what failure, err error) {
-	first := h.failing.Note(what)
+func (h *hub) logFailure(c *caller, reg *catalog.Registration, reason string, err error) {
+	what := failure{service: reg.Type, selfID: reg.SelfID, reason: reason}
+	if id, _ := h.store.Lookup(reg.RuntimeID); id != nil && !id.Proven() { // it may say any self id
+		what.account, what.selfID = account(id), ""
+	}
+	first := h.failing.Note(what, failed{reg.SelfID, reg.RuntimeID})
 	if !h.counts.Load() { // nobody would say it
-		first = h.spend(callerBudget("failed:", c.id, h.settings().limits.handshakeRate()))
+		first = h.spend(accountBudget("failed:", c.id, h.settings().limits.handshakeRate()))
 	}
 	switch {
 	case first:
-		h.log().Warn("a routed call failed", keyService, what.service, keySelfID, what.selfID, keyRuntimeID, what.runtimeID,
+		h.log().Warn("a routed call failed", keyService, what.service, keySelfID, reg.SelfID, keyRuntimeID, reg.RuntimeID,
 			keyReason, what.reason, keyError, err)
 	case !h.counts.Load():
 		h.leftOut.Add(1)
@@ -447,8 +454,8 @@ func (h *hub) logFailure(c *caller, what failure, err error) {
 // logFailures says how many more calls failed since it was said last.
 func (h *hub) logFailures() {
 	for what, n := range h.failing.Take() {
-		h.log().Warn("more routed calls failed, which the log only counts", keyService, what.service, keySelfID, what.selfID,
-			keyRuntimeID, what.runtimeID, keyReason, what.reason, keyCount, n)
+		h.log().Warn("more routed calls failed, which the log only counts", keyService, what.service, keySelfID, n.Last.selfID,
+			keyRuntimeID, n.Last.runtimeID, keyReason, what.reason, keyCount, n.N)
 	}
 }
 

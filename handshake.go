@@ -360,7 +360,7 @@ func (hs *handshake) asStranger(ctx context.Context) context.Context {
 		return known
 	}
 	if no.wrong {
-		hs.hub.auditOnce(hs.peer, nil, AuditEvent{
+		hs.hub.auditOnce(nil, AuditEvent{
 			Kind: no.kind, Peer: hs.peer.addr, Procedure: hs.stranger.Spec().Procedure, Reason: "a handshake without self id: " + no.reason,
 		})
 	}
@@ -484,6 +484,6 @@ func (hs *handshake) refusal(ctx context.Context, err error, procedure string) e
 func (hs *handshake) countFaulty(err *connect.Error, procedure string) {
 	faulty := err.Code() == connect.CodeInvalidArgument || err.Code() == connect.CodeFailedPrecondition
 	if faulty && hs.peer != nil && !hs.hub.mayRecord(hs.peer, nil) {
-		hs.hub.auditOnce(hs.peer, nil, AuditEvent{Kind: AuditLimited, Peer: hs.peer.addr, Procedure: procedure, Reason: reasonCounted})
+		hs.hub.auditOnce(nil, AuditEvent{Kind: AuditLimited, Peer: hs.peer.addr, Procedure: procedure, Reason: reasonCounted})
 	}
 }

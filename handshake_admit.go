@@ -13,6 +13,7 @@ import (
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
+	"github.com/masegraye/connect-plugin-go/internal/inflight"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
@@ -370,11 +371,11 @@ type delivery struct {
 }
 
 // delivering ends an identity whose plugin was gone before it could learn of it, and gives
-// one that does not read no longer than a call may take.
+// one that does not read little longer than a call may take, so that one whose time is over is told so.
 func (s *HandshakeServer) delivering(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		d, ctrl := &delivery{}, http.NewResponseController(w)
-		_ = ctrl.SetWriteDeadline(time.Now().Add(s.hub.settings().limits.CallTimeout)) // not every writer has deadlines
+		_ = ctrl.SetWriteDeadline(time.Now().Add(s.hub.settings().limits.CallTimeout).Add(inflight.EndGrace)) // not every writer has deadlines
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), deliveryKey{}, d)))
 		if d.issued == nil {
 			return

@@ -46,9 +46,8 @@ type hub struct {
 	bare             sync.Once    // that a service is mounted without its handler was told
 	enrolling        *crowd.Crowd // handshakes of which nothing is proven yet
 	proven, unproven limiter.Pace // of new identities
-	recurring        recount.Counter[recurrence]
-	lastNewcomer     atomic.Pointer[string] // address of who came last when the host was full
-	failing          recount.Counter[failure]
+	recurring        recount.Counter[recurrence, who]
+	failing          recount.Counter[failure, failed]
 	leftOut          atomic.Int64 // lines of the log
 	counts           atomic.Bool  // what is counted is said: a host runs with the hub
 
@@ -188,60 +187,6 @@ func (h *hub) launchOf(id *tokenstore.Identity) *launches.Launch {
 	return declared(id).launch
 }
 
-// budget is what a request is paid from; the zero value is nobody's, and pays for nothing.
-type budget struct {
-	key      string
-	rate     Rate
-	stranger bool // it belongs to an address, not to an identity
-	renewal  bool // it is that of an identity's renewals
-}
-
-// limit says what there is not enough of.
-func (b budget) limit() string {
-	if b.renewal {
-		return tooManyRenewals
-	}
-	return tooManyRequests
-}
-
-// callerBudget is one that an identity has.
-func callerBudget(kind string, id *tokenstore.Identity, rate Rate) budget {
-	return budget{key: kind + id.RuntimeID(), rate: rate}
-}
-
-// peerBudget is one that an address has.
-func peerBudget(kind string, p *peer, rate Rate) budget {
-	return budget{key: kind + addressKey(p.addr), rate: rate, stranger: true}
-}
-
-// requestBudget is that of an identity over every route.
-func (h *hub) requestBudget(c *caller) budget {
-	l := &h.settings().limits
-	return budget{key: c.id.LimiterKey(), rate: Rate{RequestsPerSecond: l.RequestsPerSecond, Burst: l.RequestBurst}}
-}
-
-// strangerBudget is that of a request without a runtime identity: of whom an auth
-// provider knows, and otherwise of the peer.
-func (h *hub) strangerBudget(ctx context.Context, p *peer) budget {
-	rate := h.settings().limits.requestRate()
-	if key, ok := rateKeyFromContext(ctx); ok {
-		return budget{key: key, rate: rate}
-	}
-	return peerBudget("peer:", p, rate)
-}
-
-// spend takes one request from a budget and reports whether there was one left.
-func (h *hub) spend(b budget) bool {
-	if b.key == "" {
-		return true
-	}
-	own := h.callers
-	if b.stranger {
-		own = h.strangers
-	}
-	return cmp.Or(h.settings().rateLimiter, own).Allow(b.key, b.rate)
-}
-
 // auditCall records a decision about a request that is being served. Of a peer or
 // a caller that is refused again and again only the first refusals are recorded.
 func (h *hub) auditCall(ctx context.Context, kind AuditKind, procedure, reason string) {
@@ -270,21 +215,41 @@ func (h *hub) auditEvent(ctx context.Context, e AuditEvent) {
 }
 
 // auditChange records what a plugin changed or brought about: one by one as long as its budget
-// lasts, which is what it may change at once, and counted beyond that.
+// lasts, which is what it may change at once, and that of all of its instances, which may have
+// to register at once; and counted beyond that.
 func (h *hub) auditChange(id *tokenstore.Identity, e AuditEvent) {
 	l := &h.settings().limits
 	rate := Rate{RequestsPerSecond: l.HandshakesPerSecond, Burst: max(l.HandshakeBurst, l.ChangeBurst)}
-	what := recurrence{kind: e.Kind, peer: e.Peer, runtimeID: e.RuntimeID, selfID: e.SelfID}
-	if h.spend(callerBudget("changed:", id, rate)) || h.recurring.Note(what) {
+	all := rate
+	all.Burst = max(rate.Burst, l.MaxIdentitiesPerSelfID*l.MaxRegistrationsPerPlugin)
+	if h.spend(callerBudget("changed:", id, rate)) && h.spend(accountBudget("changed:", id, all)) || h.recurs(id, "", e) {
 		h.audit(e)
 	}
 }
 
 // recurrence is what the audit only counts after the first time.
 type recurrence struct {
-	kind                    AuditKind
-	peer, runtimeID, selfID string
-	bound                   string // that was exceeded, empty for refusals of every kind
+	kind    AuditKind
+	account string // or the address of who has none, empty where whoever comes meets it
+	bound   string // that was exceeded, empty for refusals of every kind
+}
+
+// who is the last of an account of whom something was counted.
+type who struct{ peer, runtimeID, selfID string }
+
+// recurs takes note of an event by an identity, nil for none, for one bound, empty for all of its kind, and reports
+// whether it is the first.
+func (h *hub) recurs(id *tokenstore.Identity, bound string, e AuditEvent) (first bool) {
+	what, by := recurrence{kind: e.Kind, bound: bound}, who{e.Peer, e.RuntimeID, e.SelfID}
+	switch {
+	case bound == tooManyOpen:
+	case id != nil:
+		what.account = account(id)
+	case e.Peer != "":
+		by.peer = addressKey(e.Peer)
+		what.account = by.peer
+	}
+	return h.recurring.Note(what, by)
 }
 
 const (
@@ -308,7 +273,7 @@ func (h *hub) recordRefusal(p *peer, c *caller, e AuditEvent) {
 	default:
 		e = AuditEvent{Kind: AuditLimited, Peer: p.addr, Procedure: e.Procedure, Reason: reasonCounted}
 	}
-	h.auditOnce(p, c, e)
+	h.auditOnce(c, e)
 }
 
 // survives keeps a panic of the operator's own code from ending the host where no request is that it ends
@@ -336,13 +301,13 @@ func (h *hub) tellRefusal(c *caller, kind AuditKind, where RefusalPlace) {
 const reasonCounted = "refused so often that refusals are counted from now on"
 
 // auditOnce records what recurs the first time, and counts it from then on.
-func (h *hub) auditOnce(p *peer, c *caller, e AuditEvent) {
-	what := recurrence{kind: e.Kind, peer: addressKey(p.addr)}
+func (h *hub) auditOnce(c *caller, e AuditEvent) {
+	var id *tokenstore.Identity
 	if c != nil {
-		e.RuntimeID, e.SelfID = c.id.RuntimeID(), c.id.SelfID()
-		what = recurrence{kind: e.Kind, peer: e.Peer, runtimeID: e.RuntimeID, selfID: e.SelfID}
+		id = c.id
+		e.RuntimeID, e.SelfID = id.RuntimeID(), id.SelfID()
 	}
-	if h.recurring.Note(what) {
+	if h.recurs(id, "", e) {
 		h.audit(e)
 	}
 }
@@ -365,12 +330,13 @@ func (h *hub) recount(ctx context.Context) {
 
 func (h *hub) auditCounts() {
 	for what, n := range h.recurring.Take() {
-		if last := h.lastNewcomer.Load(); what.bound == tooManyOpen && last != nil {
-			what.peer = *last
+		by := n.Last
+		if what == (recurrence{}) { // it stands for many who have nothing in common
+			by = who{}
 		}
 		h.audit(AuditEvent{
-			Kind: cmp.Or(what.kind, AuditLimited), Peer: what.peer, RuntimeID: what.runtimeID, SelfID: what.selfID,
-			Count: n, Reason: what.counted(),
+			Kind: cmp.Or(what.kind, AuditLimited), Peer: by.peer, RuntimeID: by.runtimeID, SelfID: by.selfID,
+			Count: n.N, Reason: what.counted(),
 		})
 	}
 }
@@ -388,7 +354,7 @@ func (r recurrence) counted() string {
 func (h *hub) mayRecord(p *peer, c *caller) bool {
 	rate := h.settings().limits.handshakeRate()
 	if c != nil {
-		return h.spend(callerBudget("recorded:", c.id, rate))
+		return h.spend(accountBudget("recorded:", c.id, rate))
 	}
 	return h.spend(peerBudget("recorded:", p, rate))
 }

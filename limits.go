@@ -114,7 +114,7 @@ type Limits struct { //nolint:recvcheck // rates are computed on each call, wher
 	// identity is shown on another connection. Default 1 min.
 	CertificateOvertime time.Duration
 	// CallTimeout bounds one unary call to the host's own services, whose context ends then:
-	// deadline_exceeded, if the handler heeds it. Default 30 s.
+	// deadline_exceeded, if its message still comes or the handler heeds it. Default 30 s.
 	CallTimeout time.Duration
 	// StreamIdleTimeout ends a routed call in which nothing moved in either
 	// direction, with deadline_exceeded. Default 15 min.

@@ -447,12 +447,16 @@ func (s *stay) saw(p []byte) {
 	}
 }
 
-// withPromptBody cuts off a body that trickles in.
+// withPromptBody cuts off a body that trickles in: when its own time is over, or that of its call, whatever comes first.
 func withPromptBody(ctx context.Context, r *http.Request, limit time.Duration, w http.ResponseWriter) *http.Request {
-	ctrl := http.NewResponseController(w)
-	_ = ctrl.SetReadDeadline(time.Now().Add(limit)) // not every writer has deadlines
+	b := &promptBody{ReadCloser: r.Body, ctrl: http.NewResponseController(w), ctx: ctx, path: r.URL.Path, bound: tooSlowBody}
+	b.due = time.Now().Add(limit)
+	if end, ok := ctx.Deadline(); ok && end.Before(b.due) {
+		b.due, b.bound = end, tooSlowCall
+	}
+	_ = b.ctrl.SetReadDeadline(b.due) // not every writer has deadlines
 	out := r.WithContext(r.Context())
-	out.Body = &promptBody{ReadCloser: r.Body, ctrl: ctrl, ctx: ctx, path: r.URL.Path}
+	out.Body = b
 	return out
 }
 
@@ -460,10 +464,12 @@ func withPromptBody(ctx context.Context, r *http.Request, limit time.Duration, w
 type promptBody struct {
 	io.ReadCloser
 
-	ctrl *http.ResponseController
-	ctx  context.Context //nolint:containedctx // of the call
-	path string
-	over bool // nothing more comes
+	ctrl  *http.ResponseController
+	ctx   context.Context //nolint:containedctx // of the call
+	path  string
+	due   time.Time // before it, reading ends for what ended the call
+	bound string    // that is met then
+	over  bool      // nothing more comes
 }
 
 // Read implements io.Reader.
@@ -472,8 +478,8 @@ func (b *promptBody) Read(p []byte) (int, error) {
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		err = connect.NewError(connect.CodeDeadlineExceeded, errSlowBody)
-		if p, ok := peerFrom(b.ctx); ok && !b.over && p.home != nil {
-			p.home.auditBound(b.ctx, b.path, tooSlowBody)
+		if p, ok := peerFrom(b.ctx); ok && !b.over && p.home != nil && !time.Now().Before(b.due) {
+			p.home.auditBound(b.ctx, b.path, b.bound)
 		}
 		b.over = true
 	case err != nil && !b.over:

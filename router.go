@@ -407,7 +407,7 @@ func (s *ServiceRouter) reportFailed(r *http.Request, c *caller, reg *catalog.Re
 			s.catalog.Report(reg.Type, reg.RuntimeID, false, result.Latency)
 			s.failed(reg.RuntimeID, result)
 		}
-		c.hub.logFailure(c, failure{reg.Type, reg.SelfID, reg.RuntimeID, result.Class.String()}, withField(result.Err))
+		c.hub.logFailure(c, reg, result.Class.String(), withField(result.Err))
 	case proxy.ClassRefused:
 		c.hub.auditEvent(r.Context(), RightRequires.event(AuditDenied, r.URL.Path, reg.Type, result.Err.Error()))
 	case proxy.ClassCanceled, proxy.ClassOK:

@@ -329,7 +329,7 @@ func noRoom(r *http.Request, call *routedCall) error {
 	if p, ok := peerFrom(r.Context()); ok {
 		e.Peer = p.addr
 	}
-	call.caller.hub.auditCounted(e)
+	call.caller.hub.auditCounted(id, e)
 	return busyFor(errProviderBusy, seatWait)
 }
 

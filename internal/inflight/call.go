@@ -14,9 +14,9 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/late"
 )
 
-// endGrace is how long a call that is ended may take to tell its peer so. A peer
+// EndGrace is how long a call that is ended may take to tell its peer so. A peer
 // that does not read is cut off then.
-const endGrace = 2 * time.Second
+const EndGrace = 2 * time.Second
 
 // Call is a request while it is served. It is safe for concurrent use.
 type Call struct {
@@ -61,7 +61,7 @@ func (c *Call) CutOffSoon() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.over {
-		_ = c.ctrl.SetWriteDeadline(time.Now().Add(endGrace)) // not every writer has deadlines
+		_ = c.ctrl.SetWriteDeadline(time.Now().Add(EndGrace)) // not every writer has deadlines
 	}
 }
 

@@ -9,18 +9,24 @@ import (
 
 func TestWhatGoesOnIsCounted(t *testing.T) {
 	t.Parallel()
-	c := recount.Counter[string]{MaxKeys: 2}
+	c := recount.Counter[string, string]{MaxKeys: 2}
 	firsts := 0
 	note := func(keys ...string) {
 		for _, k := range keys {
-			if c.Note(k) {
+			if c.Note(k, k) {
 				firsts++
 			}
 		}
 	}
 	take := func(want map[string]int) {
 		t.Helper()
-		if got := c.Take(); !maps.Equal(got, want) {
+		got := map[string]int{}
+		for k, n := range c.Take() {
+			if got[k] = n.N; k != "" && n.Last != k || k == "" && n.Last != "d" {
+				t.Errorf("%q was last noted with %q", k, n.Last)
+			}
+		}
+		if !maps.Equal(got, want) {
 			t.Errorf("took %v, want %v", got, want)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"connectrpc.com/connect"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest/wire"
@@ -248,5 +250,66 @@ func TestAudit_ATK12_UnfinishedHandshakesMakeRoom(t *testing.T) {
 	cancel()
 	for range connections*each - 1 {
 		hosttest.Arrival(t, done)
+	}
+}
+
+// A plugin that enrols anew is told of no more than one that stays: one by one as often as one identity is, and then as
+// a number; and so is one that proves nothing and takes another name each time.
+func TestAudit_ATK14_WhoEnrolsAnewFillsNoAudit(t *testing.T) {
+	t.Parallel()
+	const lives, singly, refused = 6, 8, 4
+	for name, selfID := range map[string]func(life int) string{
+		"one that is known":     func(int) string { return "known" },
+		"one of any other name": func(life int) string { return "any-" + strconv.Itoa(life) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+				c.Policy = connectplugin.OpenPolicy()
+				c.Policy.Plugins = map[string]connectplugin.PluginPolicy{"known": hosttest.Allow(nil)}
+				c.Limits = connectplugin.Limits{HandshakesPerSecond: 1e-9, HandshakeBurst: singly, MaxFieldBytes: 200}
+			})
+			for life := range lives {
+				c := host.Enrol(t, selfID(life), func(c *connectplugin.ClientConfig) {
+					if selfID(life) != "known" {
+						c.Secret = nil
+					}
+				})
+				for i := range refused + 1 {
+					serviceType := "undeclared"
+					if i == refused {
+						serviceType = strings.Repeat("x", 201)
+					}
+					_, err := c.RegistryClient().DiscoverService(t.Context(),
+						connect.NewRequest(&connectpluginv1.DiscoverServiceRequest{ServiceType: serviceType}))
+					if err == nil {
+						t.Fatal("it is served")
+					}
+				}
+				_ = c.Close()
+			}
+			host.Stop(t) // which says what was counted
+			denied, counted, bound, last := 0, 0, 0, 0
+			for _, e := range host.Audit.Events() {
+				switch {
+				case e.Kind == connectplugin.AuditDenied:
+					denied++
+				case e.Kind == connectplugin.AuditLimited && strings.Contains(e.Reason, "MaxFieldBytes"):
+					bound++
+					last = e.Count
+				case e.Kind == connectplugin.AuditLimited:
+					counted += max(e.Count, 1)
+					if e.SelfID == "" || e.RuntimeID == "" || e.Peer == "" {
+						t.Errorf("it does not say who was the last: %v", e)
+					}
+				}
+			}
+			if denied != singly || counted != lives*refused-singly {
+				t.Errorf("%d are told one by one and %d as a number, want %d and %d", denied, counted, singly, lives*refused-singly)
+			}
+			if bound != 2 || last != lives-1 {
+				t.Errorf("the bound is told %d times, at last as %d", bound, last)
+			}
+		})
 	}
 }

@@ -243,3 +243,34 @@ func TestAudit_ATK23_SecretsCostTheSameOperations(t *testing.T) {
 	}
 	host.Enrol(t, "secret", nil)
 }
+
+// A message that still comes when the time of its call is over ends with that: its caller is told so in its protocol, and
+// the audit names the call's own bound.
+func TestAudit_ATK14_CallsThatEndWhileTheirMessageComes(t *testing.T) {
+	t.Parallel()
+	for _, procedure := range []string{handshakeProc, connectpluginv1connect.HealthServiceCheckProcedure} {
+		for _, content := range []string{"application/proto", "application/grpc"} {
+			t.Run(procedure+", "+content, func(t *testing.T) {
+				t.Parallel()
+				host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+					c.Policy, c.Limits.CallTimeout, c.Limits.BodyTimeout = hosttest.LoggerPolicy(), 500*time.Millisecond, 3*time.Second
+				})
+				client, header := connect.HTTPClient(host.Stranger(t)), http.Header{"Content-Type": {content}}
+				if procedure != handshakeProc {
+					client = host.Enrol(t, "api", hosttest.Requiring("logger")).HTTPClient()
+				}
+				s := stick(t, client, host.URL+procedure, header, []byte{0})
+				if answer := hosttest.Arrival(t, s.answer); !says(answer, connect.CodeDeadlineExceeded) {
+					t.Errorf("%s, want deadline_exceeded", answer)
+				}
+				host.Stop(t) // when every call has ended
+				if events, n := limitedOf(host, "Limits.CallTimeout"); n != 1 {
+					t.Errorf("the audit has %v", events)
+				}
+				if events, _ := limitedOf(host, "Limits.BodyTimeout"); len(events) > 0 {
+					t.Errorf("the audit names another bound: %v", events)
+				}
+			})
+		}
+	}
+}
