@@ -20,7 +20,7 @@ type Crowd struct {
 
 type member struct {
 	key      string
-	displace func()
+	displace func(inAll bool)
 	here     bool
 	inAll    *list.Element
 	inKey    *list.Element
@@ -39,16 +39,19 @@ func (c *Crowd) Resize(most, mostEach int) {
 }
 
 // Enter adds a member. Where there is no room for it, displace of the one that came first
-// among those of the key, or of all, is called, once, before Enter returns. The member
+// among those of the key, or of all, is called, once, before Enter returns, and told which. The member
 // leaves with leave, which reports whether it was still there; later calls do nothing.
-func (c *Crowd) Enter(key string, displace func()) (leave func() bool) {
+func (c *Crowd) Enter(key string, displace func(inAll bool)) (leave func() bool) {
 	m := &member{key: key, displace: displace, here: true}
 	c.mu.Lock()
-	var gone []*member
+	var (
+		gone  []*member
+		inAll bool
+	)
 	if mine := c.of[key]; mine != nil && mine.Len() >= c.mostEach {
 		gone = append(gone, c.firstLocked(mine))
 	} else if c.all.Len() >= c.most {
-		gone = append(gone, c.firstLocked(&c.all))
+		gone, inAll = append(gone, c.firstLocked(&c.all)), true
 	}
 	if c.of[key] == nil {
 		c.of[key] = list.New()
@@ -56,7 +59,7 @@ func (c *Crowd) Enter(key string, displace func()) (leave func() bool) {
 	m.inAll, m.inKey = c.all.PushBack(m), c.of[key].PushBack(m)
 	c.mu.Unlock()
 	for _, g := range gone {
-		g.displace()
+		g.displace(inAll)
 	}
 	return func() bool {
 		c.mu.Lock()

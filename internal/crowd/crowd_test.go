@@ -11,7 +11,7 @@ func TestNewcomersTakeThePlaceOfTheFirst(t *testing.T) {
 	t.Parallel()
 	var gone []string
 	c := crowd.New(4, 2)
-	enter := func(key, name string) func() bool { return c.Enter(key, func() { gone = append(gone, name) }) }
+	enter := func(key, name string) func() bool { return c.Enter(key, func(bool) { gone = append(gone, name) }) }
 	want := func(names ...string) {
 		t.Helper()
 		if !slices.Equal(gone, names) {
@@ -45,7 +45,7 @@ func TestAShareOfOne(t *testing.T) {
 	n := 0
 	c := crowd.New(1, 1)
 	for range 3 {
-		c.Enter("a", func() { n++ })
+		c.Enter("a", func(bool) { n++ })
 	}
 	if n != 2 || c.Len() != 1 {
 		t.Errorf("%d displaced, %d left", n, c.Len())

@@ -17,28 +17,41 @@ type Seats struct {
 // Bound is how many seats there are in all and for each key.
 type Bound struct{ Most, Each int }
 
+// Met is which bound somebody met.
+type Met int
+
+// The bounds that there are.
+const (
+	None  Met = iota // there was a seat
+	OfKey            // the key has as many as it may
+	InAll            // all of them are taken
+)
+
 // Take takes a seat for a key, unless as many are taken as there are. It is left once,
 // however often leave is called.
-func (s *Seats) Take(key string, b Bound) (leave func(), ok bool) {
-	if !s.Enter(key, b) {
-		return nil, false
+func (s *Seats) Take(key string, b Bound) (leave func(), met Met) {
+	if met = s.Enter(key, b); met != None {
+		return nil, met
 	}
-	return sync.OnceFunc(func() { s.Leave(key) }), true
+	return sync.OnceFunc(func() { s.Leave(key) }), None
 }
 
 // Enter takes a seat as Take does. Whoever took it calls Leave, and just once.
-func (s *Seats) Enter(key string, b Bound) bool {
+func (s *Seats) Enter(key string, b Bound) Met {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.all >= b.Most || s.of[key] >= b.Each {
-		return false
+	switch {
+	case s.of[key] >= b.Each:
+		return OfKey
+	case s.all >= b.Most:
+		return InAll
 	}
 	if s.of == nil {
 		s.of = map[string]int{}
 	}
 	s.all++
 	s.of[key]++
-	return true
+	return None
 }
 
 // Leave leaves a seat that Enter took.
