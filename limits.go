@@ -100,7 +100,7 @@ type Limits struct { //nolint:recvcheck // rates are computed on each call, wher
 	IdleTimeout time.Duration
 	// KeepAliveInterval is how long nothing may come on a connection to the host before it asks
 	// with a PING whether the peer is still there. It is not about connections that the host makes
-	// to providers: there it asks after 30 s and waits for 15 s, whatever is set here. Default 30 s.
+	// to providers: there it asks after 30 s and waits for 10 s, whatever is set here. Default 30 s.
 	KeepAliveInterval time.Duration
 	// KeepAliveTimeout is how long the answer may take. Who does not answer is
 	// disconnected. Default 15 s.
