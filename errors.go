@@ -78,6 +78,8 @@ var (
 	errNotAvailable    = errors.New("not available")
 	errTooMany         = errors.New("too many requests")
 	errTooManyBytes    = errors.New("too many bytes")
+	errTooManyCalls    = errors.New("too many open calls")
+	errTooManyWatches  = errors.New("too many open watches")
 	errIdentityEnded   = errors.New("identity ended")
 	errGrantRevoked    = errors.New("grant revoked")
 	errWithdrawn       = errors.New("not allowed any more")
@@ -86,6 +88,7 @@ var (
 	errShuttingDown    = errors.New("host is shutting down")
 	errOtherAddress    = errors.New("base_url names another address")
 	errHeadersTooLarge = errors.New("headers or trailers are too large")
+	errPathOverlaps    = errors.New("endpoint_path: overlaps the path of another type that this plugin registered")
 	errTypeTaken       = errors.New("another plugin provides the service type")
 	errProviderBusy    = errors.New("the provider has no room for the call")
 	errManyIdentities  = errors.New("the host has as many live identities as it may; one that shows no sign of life ends with its lease")
@@ -101,12 +104,17 @@ const (
 	tooManyEnrolments = "enrolments in all (Limits.EnrolmentsPerSecond, Limits.EnrolmentBurst)"
 	tooManyChanges    = "rate of changes (Limits.ChangesPerSecond, Limits.ChangeBurst)"
 	tooManyBytes      = "bytes (Limits.BytesPerSecond, Limits.BytesBurst)"
-	tooManyLookups    = "look-ups of names in base_url (Limits.MaxLookups, Limits.MaxLookupsPerPlugin)"
-	tooManyCalls      = "open calls (Limits.MaxOpenCallsPerIdentity, or of all together Limits.MaxOpenCalls)"
-	tooManyWatches    = "watches (Limits.MaxWatchesPerPlugin, or of all together Limits.MaxWatches)"
+	tooManyLookups    = "look-ups of names in base_url of one plugin (Limits.MaxLookupsPerPlugin)"
+	tooManyCalls      = "open calls of one caller (Limits.MaxOpenCallsPerIdentity)"
+	tooManyInAll      = "open calls of all together (Limits.MaxOpenCalls)"
+	tooManyWatches    = "watches of one caller (Limits.MaxWatchesPerPlugin)"
 	tooManyGrants     = "grants (Limits.MaxGrantsPerIdentity)"
-	tooManyServices   = "registrations (Limits.MaxRegistrationsPerPlugin, Limits.MaxRegistrationsPerType, or of all together " +
-		"Limits.MaxRegistrations)"
+	tooManyServices   = "registrations of one plugin (Limits.MaxRegistrationsPerPlugin)"
+	tooManyOfType     = "registrations of one type (Limits.MaxRegistrationsPerType)"
+
+	tooManyLookupsInAll  = "look-ups of names in base_url of all together (Limits.MaxLookups)"
+	tooManyWatchesInAll  = "watches of all together (Limits.MaxWatches)"
+	tooManyServicesInAll = "registrations of all together (Limits.MaxRegistrations)"
 )
 
 // What of one request or connection is too large or too slow, or what of connections there is too much, as the
@@ -131,8 +139,9 @@ const (
 	tooManyDisplaced  = tooManyUnproven + "; one that was silent made room"
 	tooManyOpen       = "connections in all (Limits.MaxConnections); one of the address that has most makes room, or newcomers wait"
 	tooManyAtProvider = "streams that the provider takes, of which the calls of one plugin have three quarters at most"
-	tooManyPending    = "handshakes of which nothing is proven (Limits.MaxPendingHandshakesPerPeer, or of all together " +
-		"Limits.MaxPendingHandshakes)"
+	tooManyPending    = "handshakes of one address of which nothing is proven (Limits.MaxPendingHandshakesPerPeer)"
+
+	tooManyPendingInAll = "handshakes of all together of which nothing is proven (Limits.MaxPendingHandshakes)"
 )
 
 // swellError is what reading a message gives that cannot be decompressed within its bounds.

@@ -462,8 +462,12 @@ type enrolling struct {
 // enter counts the handshake among those of which nothing is proven. Displaced is called
 // where it has to make room for another.
 func (e *enrolling) enter(displaced func()) (leave func() bool) {
-	e.leave = e.hub.enrolling.Enter(addressKey(e.peer.addr), e.size, func() {
-		e.hub.auditBound(e.peer, connectpluginv1connect.HandshakeServiceHandshakeProcedure, tooManyPending)
+	e.leave = e.hub.enrolling.Enter(addressKey(e.peer.addr), e.size, func(inAll bool) {
+		bound := tooManyPending
+		if inAll {
+			bound = tooManyPendingInAll
+		}
+		e.hub.auditBound(e.peer, connectpluginv1connect.HandshakeServiceHandshakeProcedure, bound)
 		displaced()
 	})
 	return e.leave

@@ -124,7 +124,7 @@ func (s *HealthServer) Watch(ctx context.Context, req *connect.Request[connectpl
 	}
 	leave, ok := who.seat(ctx)
 	if !ok {
-		return busy(seatWait)
+		return busyFor(errTooManyWatches, seatWait)
 	}
 	defer leave()
 	ctx, done := who.caller.attend(ctx)
@@ -197,7 +197,8 @@ func (a asker) seat(ctx context.Context) (leave func(), ok bool) {
 	if a.caller == nil || isGuarded(ctx) {
 		return func() {}, true
 	}
-	return a.caller.hub.seatWatch(a.caller.id.RuntimeID())
+	leave, short := a.caller.hub.seatWatch(a.caller.id.RuntimeID())
+	return leave, short == ""
 }
 
 func (s *HealthServer) asker(ctx context.Context, spec connect.Spec, header http.Header) (asker, error) {

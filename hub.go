@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -187,6 +186,75 @@ func (h *hub) launchOf(id *tokenstore.Identity) *launches.Launch {
 	return declared(id).launch
 }
 
+// budget is what a request is paid from; the zero value is nobody's, and pays for nothing.
+type budget struct {
+	key      string
+	rate     Rate
+	stranger bool // it belongs to an address, not to an identity
+	renewal  bool // it is that of an identity's renewals
+}
+
+// limit says what there is not enough of.
+func (b budget) limit() string {
+	if b.renewal {
+		return tooManyRenewals
+	}
+	return tooManyRequests
+}
+
+// callerBudget is one that an identity has.
+func callerBudget(kind string, id *tokenstore.Identity, rate Rate) budget {
+	return budget{key: kind + id.RuntimeID(), rate: rate}
+}
+
+// accountBudget is one that an identity shares with those that its plugin had before and has besides: to enrol
+// anew fills none.
+func accountBudget(kind string, id *tokenstore.Identity, rate Rate) budget {
+	return budget{key: kind + account(id), rate: rate, stranger: !id.Proven()}
+}
+
+// account is whose an identity is: the self id where that was proven, and otherwise the address that it was
+// issued to, as whoever proves nothing may say any self id.
+func account(id *tokenstore.Identity) string {
+	if peer := id.Peer(); peer != "" && !id.Proven() {
+		return "unproven:" + peer
+	}
+	return "plugin:" + id.SelfID()
+}
+
+// peerBudget is one that an address has.
+func peerBudget(kind string, p *peer, rate Rate) budget {
+	return budget{key: kind + addressKey(p.addr), rate: rate, stranger: true}
+}
+
+// requestBudget is that of an identity over every route.
+func (h *hub) requestBudget(c *caller) budget {
+	l := &h.settings().limits
+	return budget{key: c.id.LimiterKey(), rate: Rate{RequestsPerSecond: l.RequestsPerSecond, Burst: l.RequestBurst}}
+}
+
+// strangerBudget is that of a request without a runtime identity: of whom an auth
+// provider knows, and otherwise of the peer.
+func (h *hub) strangerBudget(ctx context.Context, p *peer) budget {
+	rate := h.settings().limits.requestRate()
+	if key, ok := rateKeyFromContext(ctx); ok {
+		return budget{key: key, rate: rate}
+	}
+	return peerBudget("peer:", p, rate)
+}
+
+// spend takes one request from a budget and reports whether there was one left.
+func (h *hub) spend(b budget) bool {
+	if b.key == "" {
+		return true
+	}
+	own := h.callers
+	if b.stranger {
+		own = h.strangers
+	}
+	return cmp.Or(h.settings().rateLimiter, own).Allow(b.key, b.rate)
+}
+
 // auditCall records a decision about a request that is being served. Of a peer or
 // a caller that is refused again and again only the first refusals are recorded.
 func (h *hub) auditCall(ctx context.Context, kind AuditKind, procedure, reason string) {
@@ -276,28 +344,6 @@ func (h *hub) recordRefusal(p *peer, c *caller, e AuditEvent) {
 	h.auditOnce(c, e)
 }
 
-// survives keeps a panic of the operator's own code from ending the host where no request is that it ends
-// instead, such as a connection that is refused. Defer it.
-func (h *hub) survives(what string) {
-	if v := recover(); v != nil {
-		h.logOnce("panicked:"+what).Error("the operator's code panicked", keySubject, what, keyError, printable(fmt.Sprint(v)))
-	}
-}
-
-// tellRefusal tells the observer that a caller, or somebody unknown, was refused.
-func (h *hub) tellRefusal(c *caller, kind AuditKind, where RefusalPlace) {
-	defer h.survives("Observer.Refusal")
-	o := h.observer()
-	if o == nil {
-		return
-	}
-	e := RefusalEvent{Kind: kind, Where: where}
-	if c != nil {
-		e.RuntimeID, e.SelfID = c.id.RuntimeID(), c.id.SelfID()
-	}
-	o.Refusal(e)
-}
-
 const reasonCounted = "refused so often that refusals are counted from now on"
 
 // auditOnce records what recurs the first time, and counts it from then on.
@@ -310,43 +356,6 @@ func (h *hub) auditOnce(c *caller, e AuditEvent) {
 	if h.recurs(id, "", e) {
 		h.audit(e)
 	}
-}
-
-// recount says what was counted, until ctx ends.
-func (h *hub) recount(ctx context.Context) {
-	tick := time.NewTicker(recountEvery)
-	defer tick.Stop()
-	h.counts.Store(true)
-	defer h.sayCounts()
-	for {
-		select {
-		case <-tick.C:
-			h.sayCounts()
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-func (h *hub) auditCounts() {
-	for what, n := range h.recurring.Take() {
-		by := n.Last
-		if what == (recurrence{}) { // it stands for many who have nothing in common
-			by = who{}
-		}
-		h.audit(AuditEvent{
-			Kind: cmp.Or(what.kind, AuditLimited), Peer: by.peer, RuntimeID: by.runtimeID, SelfID: by.selfID,
-			Count: n.N, Reason: what.counted(),
-		})
-	}
-}
-
-// counted is the reason of an event that stands for several.
-func (r recurrence) counted() string {
-	if r.bound == "" {
-		return "counted since the last event of the kind"
-	}
-	return r.bound + ": counted since the last event of it"
 }
 
 // mayRecord reports whether the log has room for one more refusal of a caller, or

@@ -100,8 +100,9 @@ type Limits struct { //nolint:recvcheck // rates are computed on each call, wher
 	BodyTimeout time.Duration
 	// IdleTimeout closes a connection without streams. Default 2 min.
 	IdleTimeout time.Duration
-	// KeepAliveInterval is how long nothing may come on a connection before the host asks
-	// with a PING whether the peer is still there. Default 30 s.
+	// KeepAliveInterval is how long nothing may come on a connection to the host before it asks
+	// with a PING whether the peer is still there. It is not about connections that the host makes
+	// to providers: there it asks after 30 s and waits for 10 s, whatever is set here. Default 30 s.
 	KeepAliveInterval time.Duration
 	// KeepAliveTimeout is how long the answer may take. Who does not answer is
 	// disconnected. Default 15 s.

@@ -116,9 +116,14 @@ func (m *middleware) admit(ctx context.Context, h *hub, a *admission, w http.Res
 		return
 	}
 	l := &h.settings().limits
-	took := h.open.Enter(key, seatsOf(r), seats.Bound{Most: l.MaxOpenCalls, Each: l.MaxOpenCallsPerIdentity})
-	if took == 0 {
+	took, met := h.open.Enter(key, seatsOf(r), seats.Bound{Most: l.MaxOpenCalls, Each: l.MaxOpenCallsPerIdentity})
+	switch met {
+	case seats.None:
+	case seats.OfKey:
 		tooMuch(ctx, h, limited{tooManyCalls, seatWait}, w, r)
+		return
+	case seats.InAll:
+		tooMuch(ctx, h, limited{tooManyInAll, seatWait}, w, r)
 		return
 	}
 	defer func() { leaveSeats(w, h, key, took) }()
@@ -151,9 +156,9 @@ func seatsOf(r *http.Request) int {
 
 // admitWatch counts a request among the watches as well.
 func (m *middleware) admitWatch(ctx context.Context, h *hub, a *admission, w http.ResponseWriter, r *http.Request) {
-	yield, ok := h.seatWatch(a.seatKey())
-	if !ok {
-		tooMuch(ctx, h, limited{tooManyWatches, seatWait}, w, r)
+	yield, short := h.seatWatch(a.seatKey())
+	if short != "" {
+		tooMuch(ctx, h, limited{short, seatWait}, w, r)
 		return
 	}
 	defer yield()
@@ -172,11 +177,16 @@ type limited struct {
 func tooMuch(ctx context.Context, h *hub, of limited, w http.ResponseWriter, r *http.Request) {
 	refusedOn(ctx)
 	h.auditCall(ctx, AuditLimited, r.URL.Path, of.what)
-	err := busy(of.wait)
-	if of.what == tooManyBytes {
-		err = busyFor(errTooManyBytes, of.wait)
+	what := errTooMany
+	switch of.what {
+	case tooManyBytes:
+		what = errTooManyBytes
+	case tooManyCalls, tooManyInAll:
+		what = errTooManyCalls
+	case tooManyWatches, tooManyWatchesInAll:
+		what = errTooManyWatches
 	}
-	refuse(w, r, connect.CodeResourceExhausted, err)
+	refuse(w, r, connect.CodeResourceExhausted, busyFor(what, of.wait))
 }
 
 // seatWait is when whoever has too much open is asked to come again.
@@ -193,10 +203,11 @@ func (a *admission) seatKey() string {
 }
 
 // seatWatch counts a watch from its first byte, that of a service until its message is there:
-// from then on the registry counts it.
-func (h *hub) seatWatch(key string) (leave func(), ok bool) {
+// from then on the registry counts it. What is short of is empty where there was a seat.
+func (h *hub) seatWatch(key string) (leave func(), short string) {
 	l := &h.settings().limits
-	return h.watching.Take(key, seats.Bound{Most: l.MaxWatches, Each: l.MaxWatchesPerPlugin})
+	leave, met := h.watching.Take(key, seats.Bound{Most: l.MaxWatches, Each: l.MaxWatchesPerPlugin})
+	return leave, map[seats.Met]string{seats.OfKey: tooManyWatches, seats.InAll: tooManyWatchesInAll}[met]
 }
 
 // handOver gives the seat of a watch back whose message is there.

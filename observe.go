@@ -1,7 +1,9 @@
 package connectplugin
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"net/http"
 	"strings"
 	"time"
@@ -402,4 +404,63 @@ func (t *tallying) CallRouted(ctx context.Context, call RoutedCall) {
 	})
 	t.calls.Publish(call)
 	t.Observer.CallRouted(ctx, call)
+}
+
+// survives keeps a panic of the operator's own code from ending the host where no request is that it ends
+// instead, such as a connection that is refused. Defer it.
+func (h *hub) survives(what string) {
+	if v := recover(); v != nil {
+		h.logOnce("panicked:"+what).Error("the operator's code panicked", keySubject, what, keyError, printable(fmt.Sprint(v)))
+	}
+}
+
+// tellRefusal tells the observer that a caller, or somebody unknown, was refused.
+func (h *hub) tellRefusal(c *caller, kind AuditKind, where RefusalPlace) {
+	defer h.survives("Observer.Refusal")
+	o := h.observer()
+	if o == nil {
+		return
+	}
+	e := RefusalEvent{Kind: kind, Where: where}
+	if c != nil {
+		e.RuntimeID, e.SelfID = c.id.RuntimeID(), c.id.SelfID()
+	}
+	o.Refusal(e)
+}
+
+// recount says what was counted, until ctx ends.
+func (h *hub) recount(ctx context.Context) {
+	tick := time.NewTicker(recountEvery)
+	defer tick.Stop()
+	h.counts.Store(true)
+	defer h.sayCounts()
+	for {
+		select {
+		case <-tick.C:
+			h.sayCounts()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (h *hub) auditCounts() {
+	for what, n := range h.recurring.Take() {
+		by := n.Last
+		if what == (recurrence{}) { // it stands for many who have nothing in common
+			by = who{}
+		}
+		h.audit(AuditEvent{
+			Kind: cmp.Or(what.kind, AuditLimited), Peer: by.peer, RuntimeID: by.runtimeID, SelfID: by.selfID,
+			Count: n.N, Reason: what.counted(),
+		})
+	}
+}
+
+// counted is the reason of an event that stands for several.
+func (r recurrence) counted() string {
+	if r.bound == "" {
+		return "counted since the last event of the kind"
+	}
+	return r.bound + ": counted since the last event of it"
 }

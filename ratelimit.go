@@ -1,14 +1,11 @@
 package connectplugin
 
 import (
-	"cmp"
 	"context"
 	"net"
 	"net/http"
 
 	"connectrpc.com/connect"
-
-	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
 // RateLimitInterceptor limits unary calls with limiter, each key with limit; a
@@ -104,73 +101,4 @@ func HTTPRateLimitKeyExtractor(r *http.Request) string {
 		return key
 	}
 	return addressKey(r.RemoteAddr)
-}
-
-// budget is what a request is paid from; the zero value is nobody's, and pays for nothing.
-type budget struct {
-	key      string
-	rate     Rate
-	stranger bool // it belongs to an address, not to an identity
-	renewal  bool // it is that of an identity's renewals
-}
-
-// limit says what there is not enough of.
-func (b budget) limit() string {
-	if b.renewal {
-		return tooManyRenewals
-	}
-	return tooManyRequests
-}
-
-// callerBudget is one that an identity has.
-func callerBudget(kind string, id *tokenstore.Identity, rate Rate) budget {
-	return budget{key: kind + id.RuntimeID(), rate: rate}
-}
-
-// accountBudget is one that an identity shares with those that its plugin had before and has besides: to enrol
-// anew fills none.
-func accountBudget(kind string, id *tokenstore.Identity, rate Rate) budget {
-	return budget{key: kind + account(id), rate: rate, stranger: !id.Proven()}
-}
-
-// account is whose an identity is: the self id where that was proven, and otherwise the address that it was
-// issued to, as whoever proves nothing may say any self id.
-func account(id *tokenstore.Identity) string {
-	if peer := id.Peer(); peer != "" && !id.Proven() {
-		return "unproven:" + peer
-	}
-	return "plugin:" + id.SelfID()
-}
-
-// peerBudget is one that an address has.
-func peerBudget(kind string, p *peer, rate Rate) budget {
-	return budget{key: kind + addressKey(p.addr), rate: rate, stranger: true}
-}
-
-// requestBudget is that of an identity over every route.
-func (h *hub) requestBudget(c *caller) budget {
-	l := &h.settings().limits
-	return budget{key: c.id.LimiterKey(), rate: Rate{RequestsPerSecond: l.RequestsPerSecond, Burst: l.RequestBurst}}
-}
-
-// strangerBudget is that of a request without a runtime identity: of whom an auth
-// provider knows, and otherwise of the peer.
-func (h *hub) strangerBudget(ctx context.Context, p *peer) budget {
-	rate := h.settings().limits.requestRate()
-	if key, ok := rateKeyFromContext(ctx); ok {
-		return budget{key: key, rate: rate}
-	}
-	return peerBudget("peer:", p, rate)
-}
-
-// spend takes one request from a budget and reports whether there was one left.
-func (h *hub) spend(b budget) bool {
-	if b.key == "" {
-		return true
-	}
-	own := h.callers
-	if b.stranger {
-		own = h.strangers
-	}
-	return cmp.Or(h.settings().rateLimiter, own).Allow(b.key, b.rate)
 }

@@ -229,7 +229,8 @@ func (s *ServiceRegistry) approve(ctx context.Context, c *caller, reg catalog.Re
 	}
 	endpoint, own, err := c.hub.endpointFor(ctx, c.id, reg.Metadata[metadataBaseURL])
 	if errors.Is(err, lookup.ErrBusy) {
-		s.note(ctx, RightProvides.event(AuditLimited, procedure, reg.Type, tooManyLookups))
+		bound := map[bool]string{false: tooManyLookups, true: tooManyLookupsInAll}[errors.Is(err, lookup.ErrAllBusy)]
+		s.note(ctx, RightProvides.event(AuditLimited, procedure, reg.Type, bound))
 		return busy(lookupWait)
 	}
 	if err != nil {
@@ -449,9 +450,6 @@ func (s *ServiceRegistry) bar(h *hub, id *tokenstore.Identity, reason string) {
 	h.logOnce("barred:"+id.SelfID()).Warn("a plugin gets no calls", keySelfID, id.SelfID(), keyRuntimeID, id.RuntimeID(), keyReason, reason)
 }
 
-// errPathOverlaps is about the caller's own registrations.
-var errPathOverlaps = errors.New("endpoint_path: overlaps the path of another type that this plugin registered")
-
 func (s *ServiceRegistry) registerError(ctx context.Context, err error, serviceType, procedure string) error {
 	switch {
 	case errors.Is(err, catalog.ErrConflict):
@@ -461,7 +459,7 @@ func (s *ServiceRegistry) registerError(ctx context.Context, err error, serviceT
 		s.note(ctx, RightProvides.event(AuditConflict, procedure, serviceType, "the path overlaps that of another type of the plugin"))
 		return connect.NewError(connect.CodeInvalidArgument, errPathOverlaps)
 	case errors.Is(err, catalog.ErrLimit):
-		s.note(ctx, RightProvides.event(AuditLimited, procedure, serviceType, tooManyServices))
+		s.note(ctx, RightProvides.event(AuditLimited, procedure, serviceType, met(err, tooManyServices, tooManyOfType, tooManyServicesInAll)))
 		return connect.NewError(connect.CodeResourceExhausted, errTooMany)
 	}
 	return connect.NewError(connect.CodeInternal, errNotAvailable)

@@ -39,6 +39,7 @@ package catalog
 
 import (
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -63,6 +64,10 @@ var (
 	ErrConflict = errors.New("catalog: service type has another owner")
 	// ErrLimit says that a bound of [Config] is reached.
 	ErrLimit = errors.New("catalog: limit reached")
+	// ErrLimitOfType and ErrLimitInAll say so of those of one type, and of all; others are of one runtime.
+	ErrLimitOfType = fmt.Errorf("%w of the type", ErrLimit)
+	// ErrLimitInAll is about all of them together.
+	ErrLimitInAll = fmt.Errorf("%w in all", ErrLimit)
 	// ErrDuplicate says that the registration id is in use.
 	ErrDuplicate = errors.New("catalog: registration id in use")
 	// ErrInvalid says that a registration lacks its id or its type.

@@ -95,17 +95,17 @@ func (t *transition) fits(reg *Registration, old *entry, waits bool) error {
 		return ErrOverlap
 	case old != nil, waits && c.standbys.find(reg.Type, reg.RuntimeID) != nil:
 		return nil
-	case c.crowded(reg, waits), c.overdrawn(rt, reg):
+	case c.overdrawn(rt, reg):
 		return ErrLimit
 	default:
-		return nil
+		return c.crowded(reg, waits)
 	}
 }
 
-// crowded reports whether one registration more would be too many, of its type or in all.
+// crowded returns an error where one registration more would be too many, of its type or in all.
 // Those that wait are bounded as those that provide are, and apart from them: whoever
 // waits keeps nobody from providing.
-func (c *Catalog) crowded(reg *Registration, waits bool) bool {
+func (c *Catalog) crowded(reg *Registration, waits bool) error {
 	cfg := c.cfg.Load()
 	all, ofType := len(c.entries), 0
 
@@ -117,7 +117,14 @@ func (c *Catalog) crowded(reg *Registration, waits bool) bool {
 		all, ofType = len(c.standbys.byID), len(c.standbys.byType[reg.Type])
 	}
 
-	return exceeds(all+1, cfg.MaxRegistrations) || ofType > 0 && exceeds(ofType+1, cfg.MaxPerType)
+	switch {
+	case ofType > 0 && exceeds(ofType+1, cfg.MaxPerType):
+		return ErrLimitOfType
+	case exceeds(all+1, cfg.MaxRegistrations):
+		return ErrLimitInAll
+	default:
+		return nil
+	}
 }
 
 // overdrawn reports whether one registration more would be too many of a runtime, rt,

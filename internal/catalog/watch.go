@@ -86,7 +86,7 @@ func (c *Catalog) Watch(req WatchRequest) (*Watcher, error) {
 		case c.closed:
 			return ErrClosed
 		case exceeds(c.watches+1, cfg.MaxWatches):
-			return ErrLimit
+			return ErrLimitInAll
 		case req.RuntimeID != "" && exceeds(mine+1, cfg.MaxWatchesPerRuntime):
 			return ErrLimit
 		}

@@ -28,7 +28,7 @@ type share struct {
 type member struct {
 	key      string
 	size     int
-	displace func()
+	displace func(inAll bool)
 	here     bool
 	inAll    *list.Element
 	inKey    *list.Element
@@ -47,15 +47,16 @@ func (c *Crowd) Resize(most, mostEach int) {
 }
 
 // Enter adds a member that counts as so many. Where there is no room for it, displace of those
-// that came first among those of the key, or of all, is called, once, before Enter returns. The
+// that came first among those of the key, or of all, is called, once, before Enter returns, and told which. The
 // member leaves with leave, which reports whether it was still there; later calls do nothing.
-func (c *Crowd) Enter(key string, size int, displace func()) (leave func() bool) {
+func (c *Crowd) Enter(key string, size int, displace func(inAll bool)) (leave func() bool) {
 	m := &member{key: key, size: max(size, 1), displace: displace, here: true}
 	c.mu.Lock()
 	var gone []*member
 	for mine := c.of[key]; mine != nil && mine.size > 0 && mine.size+m.size > c.mostEach; {
 		gone = append(gone, c.firstLocked(mine))
 	}
+	ofKey := len(gone)
 	for c.all.size > 0 && c.all.size+m.size > c.most {
 		gone = append(gone, c.firstLocked(&c.all))
 	}
@@ -64,8 +65,8 @@ func (c *Crowd) Enter(key string, size int, displace func()) (leave func() bool)
 	}
 	m.inAll, m.inKey = c.all.add(m), c.of[key].add(m)
 	c.mu.Unlock()
-	for _, g := range gone {
-		g.displace()
+	for i, g := range gone {
+		g.displace(i >= ofKey)
 	}
 	return func() bool {
 		c.mu.Lock()

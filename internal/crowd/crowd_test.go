@@ -11,7 +11,7 @@ func TestNewcomersTakeThePlaceOfTheFirst(t *testing.T) {
 	t.Parallel()
 	var gone []string
 	c := crowd.New(4, 2)
-	enter := func(key, name string) func() bool { return c.Enter(key, 1, func() { gone = append(gone, name) }) }
+	enter := func(key, name string) func() bool { return c.Enter(key, 1, func(bool) { gone = append(gone, name) }) }
 	want := func(names ...string) {
 		t.Helper()
 		if !slices.Equal(gone, names) {
@@ -45,7 +45,7 @@ func TestAShareOfOne(t *testing.T) {
 	n := 0
 	c := crowd.New(1, 1)
 	for range 3 {
-		c.Enter("a", 1, func() { n++ })
+		c.Enter("a", 1, func(bool) { n++ })
 	}
 	if n != 2 || c.Len() != 1 {
 		t.Errorf("%d displaced, %d left", n, c.Len())
@@ -57,7 +57,7 @@ func TestLargeMembersTakeThePlaceOfSeveral(t *testing.T) {
 	var gone []string
 	c := crowd.New(6, 4)
 	enter := func(key, name string, size int) func() bool {
-		return c.Enter(key, size, func() { gone = append(gone, name) })
+		return c.Enter(key, size, func(bool) { gone = append(gone, name) })
 	}
 	enter("b", "b1", 2)
 	enter("a", "a1", 2)

@@ -18,6 +18,8 @@ import (
 var (
 	// ErrBusy says that as much is looked up as may be.
 	ErrBusy = errors.New("too many names are being looked up")
+	// ErrAllBusy says so where that is in all, and not for one asker.
+	ErrAllBusy = fmt.Errorf("%w in all", ErrBusy)
 	// ErrName says that a text is no name of a host.
 	ErrName = errors.New("is no name of a host")
 )
@@ -137,8 +139,11 @@ func (r *Resolver) begin(asker, name string) (a *answer, mine bool, err error) {
 	if a = r.known[name]; a != nil && (!a.isThere() || time.Now().Before(a.until)) {
 		return a, false, nil
 	}
-	if r.running >= r.cfg.Most || r.of[asker] >= r.cfg.Each {
+	switch {
+	case r.of[asker] >= r.cfg.Each:
 		return nil, false, ErrBusy
+	case r.running >= r.cfg.Most:
+		return nil, false, ErrAllBusy
 	}
 	if r.known == nil {
 		r.known, r.of = map[string]*answer{}, map[string]int{}

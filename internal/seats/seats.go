@@ -17,31 +17,44 @@ type Seats struct {
 // Bound is how many seats there are in all and for each key.
 type Bound struct{ Most, Each int }
 
+// Met is which bound somebody met.
+type Met int
+
+// The bounds that there are.
+const (
+	None  Met = iota // there was a seat
+	OfKey            // the key has as many as it may
+	InAll            // all of them are taken
+)
+
 // Take takes a seat for a key, unless as many are taken as there are. It is left once,
 // however often leave is called.
-func (s *Seats) Take(key string, b Bound) (leave func(), ok bool) {
-	took := s.Enter(key, 1, b)
-	if took == 0 {
-		return nil, false
+func (s *Seats) Take(key string, b Bound) (leave func(), met Met) {
+	took, met := s.Enter(key, 1, b)
+	if met != None {
+		return nil, met
 	}
-	return sync.OnceFunc(func() { s.Leave(key, took) }), true
+	return sync.OnceFunc(func() { s.Leave(key, took) }), None
 }
 
 // Enter takes n seats for a key, or as many as a key may have where those are fewer, and returns how many it
 // took: none, unless there is room for all of them. Whoever took some calls Leave with that number, and just once.
-func (s *Seats) Enter(key string, n int, b Bound) (took int) {
+func (s *Seats) Enter(key string, n int, b Bound) (took int, met Met) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n = min(n, b.Each, b.Most)
-	if n <= 0 || s.all > b.Most-n || s.of[key] > b.Each-n {
-		return 0
+	n = max(min(n, b.Each, b.Most), 1)
+	switch {
+	case s.of[key] > b.Each-n:
+		return 0, OfKey
+	case s.all > b.Most-n:
+		return 0, InAll
 	}
 	if s.of == nil {
 		s.of = map[string]int{}
 	}
 	s.all += n
 	s.of[key] += n
-	return n
+	return n, None
 }
 
 // Leave leaves the seats that Enter took.

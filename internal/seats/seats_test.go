@@ -11,23 +11,23 @@ func TestSeats_AreBoundedByKeyAndInAll(t *testing.T) {
 	t.Parallel()
 	var s seats.Seats
 	b := seats.Bound{Most: 3, Each: 2}
-	take := func(key string, want bool) func() {
+	take := func(key string, want seats.Met) func() {
 		t.Helper()
-		leave, ok := s.Take(key, b)
-		if ok != want {
-			t.Errorf("%s: %t, want %t", key, ok, want)
+		leave, met := s.Take(key, b)
+		if met != want {
+			t.Errorf("%s: %d, want %d", key, met, want)
 		}
 		return leave
 	}
-	first := take("a", true)
-	take("a", true)
-	take("a", false)
-	take("b", true)
-	take("b", false) // in all
+	first := take("a", seats.None)
+	take("a", seats.None)
+	take("a", seats.OfKey)
+	take("b", seats.None)
+	take("b", seats.InAll)
 	first()
 	first() // is left once
-	take("b", true)
-	take("a", false)
+	take("b", seats.None)
+	take("a", seats.InAll)
 	if n := s.Len(); n != 3 {
 		t.Errorf("%d are taken", n)
 	}
@@ -42,7 +42,7 @@ func TestSeats_NothingStays(t *testing.T) {
 	for range 8 {
 		wg.Go(func() {
 			for range 100 {
-				if leave, ok := s.Take("a", seats.Bound{Most: 4, Each: 4}); ok {
+				if leave, met := s.Take("a", seats.Bound{Most: 4, Each: 4}); met == seats.None {
 					leave()
 				}
 			}
@@ -62,13 +62,13 @@ func TestSeats_SeveralAtOnce(t *testing.T) {
 		key     string
 		n, want int
 	}{{"a", 3, 3}, {"a", 2, 0}, {"a", 1, 1}, {"b", 9, 0}, {"b", 2, 2}, {"b", 1, 0}} {
-		if took := s.Enter(tt.key, tt.n, b); took != tt.want {
+		if took, _ := s.Enter(tt.key, tt.n, b); took != tt.want {
 			t.Errorf("%d: %s took %d of %d, want %d", i, tt.key, took, tt.n, tt.want)
 		}
 	}
 	s.Leave("a", 3)
 	s.Leave("a", 1)
-	if took := s.Enter("c", 9, b); took != b.Each { // more than a key may have is all of that
+	if took, _ := s.Enter("c", 9, b); took != b.Each { // more than a key may have is all of that
 		t.Errorf("took %d", took)
 	}
 	s.Leave("b", 2)

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/http"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -99,6 +100,9 @@ func TestAudit_ATK05_WatchesCountFromTheirFirstByte(t *testing.T) {
 			all := []*stuck{send(), send(), send()}
 			hosttest.Eventually(t, "one is refused", func() bool { return len(all[0].answer)+len(all[1].answer)+len(all[2].answer) > 0 })
 			wantAnswers(t, all, 1, connect.CodeResourceExhausted)
+			if events, _ := limitedOf(host, "(Limits.MaxWatchesPerPlugin)"); len(events) != 1 {
+				t.Errorf("the audit does not name the one bound: %v", host.Audit.Events())
+			}
 			for _, s := range all {
 				_ = s.body.Close()
 			}
@@ -167,12 +171,16 @@ func TestAudit_ATK14_OpenCallsAreBounded(t *testing.T) {
 				}
 			}
 			for name, place := range places {
-				if _, err := openStream(t, bad.HTTPClient(), place, opts...); connect.CodeOf(err) != connect.CodeResourceExhausted || retryHint(err) <= 0 {
-					t.Errorf("%s: one too many: %v, want resource_exhausted and when to come again", name, err)
+				if _, err := openStream(t, bad.HTTPClient(), place, opts...); connect.CodeOf(err) != connect.CodeResourceExhausted || retryHint(err) <= 0 ||
+					!strings.Contains(err.Error(), "too many open calls") {
+					t.Errorf("%s: one too many: %v, want resource_exhausted, of what and when to come again", name, err)
 				}
 				if _, err := openStream(t, good.HTTPClient(), own[name], opts...); err != nil {
 					t.Errorf("%s: another plugin: %v", name, err)
 				}
+			}
+			if events, _ := limitedOf(host.Host, "(Limits.MaxOpenCallsPerIdentity)"); len(events) != len(places) {
+				t.Errorf("the audit does not name the one bound: %v", host.Audit.Events())
 			}
 			for _, cancel := range open {
 				cancel()
@@ -247,6 +255,9 @@ func TestAudit_ATK14_OpenCallsAreBoundedInAll(t *testing.T) {
 	}
 	if refused == 0 {
 		t.Error("as many are open as callers like")
+	}
+	if events, _ := limitedOf(host.Host, "(Limits.MaxOpenCalls)"); len(events) != refused {
+		t.Errorf("the audit does not name the one bound: %v", host.Audit.Events())
 	}
 }
 
