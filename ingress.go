@@ -94,9 +94,9 @@ func exceeded(r *http.Request, err error) {
 		return
 	}
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		p.home.auditBound(r.Context(), r.URL.Path, tooLargeCall)
+		p.home.auditBound(r.Context(), p.path, tooLargeCall)
 	} else if errors.Is(err, swell.ErrSwollen) {
-		p.home.auditBound(r.Context(), r.URL.Path, tooSwollen)
+		p.home.auditBound(r.Context(), p.path, tooSwollen)
 	}
 }
 

@@ -31,7 +31,7 @@ import (
 type peer struct {
 	context.Context //nolint:containedctx // of the request, where the peer is the context in which it is known
 
-	addr        string // IP address without port
+	addr, path  string // IP address without port; of the request, whatever its handler sees of it
 	authority   string // the host name that the request was for
 	secure      bool
 	state       *tls.ConnectionState // nil in plaintext
@@ -328,7 +328,7 @@ func (h *hub) newPeer(r *http.Request) *peer {
 	}
 	conn.once.Do(func() { conn.read(r, h) })
 	p.Context, p.addr, p.authority, p.secure, p.state = r.Context(), conn.addr, r.Host, r.TLS != nil, r.TLS
-	p.certificate, p.conn, p.home = conn.cert, conn, h
+	p.path, p.certificate, p.conn, p.home = r.URL.Path, conn.cert, conn, h
 	return p
 }
 

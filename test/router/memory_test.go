@@ -258,3 +258,23 @@ func TestAudit_H47_BodiesToAMemoryProviderAreBounded(t *testing.T) {
 		}
 	}
 }
+
+// What is recorded of a call to a provider in the host's process has its whole route, as of any other.
+func TestAudit_ATK14_MemoryProviderIsAuditedByItsRoute(t *testing.T) {
+	t.Parallel()
+	rig := newMemoryRig(t, echo.Service{}.Handler(), func(c *connectplugin.ServeConfig) { c.Limits.MaxCallBytes = 1 << 10 })
+	client := echo.NewClient(rig.toMemory(), echo.Unary)
+	_, err := client.CallUnary(t.Context(), connect.NewRequest(&echo.Text{Value: strings.Repeat("x", 2<<10)}))
+	if connect.CodeOf(err) != connect.CodeResourceExhausted {
+		t.Fatal(err)
+	}
+	for _, e := range rig.Audit.Events() {
+		if strings.Contains(e.Reason, "Limits.MaxCallBytes") {
+			if !strings.HasPrefix(e.Procedure, "/services/") {
+				t.Errorf("it is %q", e.Procedure)
+			}
+			return
+		}
+	}
+	t.Error("the audit does not have it")
+}
