@@ -160,7 +160,7 @@ type probed struct {
 	reported time.Time // when it last did, as it was known at the beginning of the round
 	rests    time.Time // until when it need not be asked while it reports
 	asking   bool
-	again    bool // its turn came while it was being asked
+	again    bool // its turn came, or it became suspect, while it was being asked
 	suspect  bool // it is asked at once, because another life of it may have taken its place
 	listed   bool // in the current round
 	told     bool
@@ -281,7 +281,7 @@ func (p *prober) hurry(id *tokenstore.Identity) {
 // askNow asks a plugin out of its turn.
 func (p *prober) askNow(ctx context.Context, id *tokenstore.Identity) {
 	plugin := p.known(id)
-	plugin.suspect, plugin.pressed = true, false
+	plugin.suspect, plugin.pressed, plugin.again = true, false, plugin.again || plugin.asking
 	if plugin.endpoint == "" {
 		plugin.endpoint = p.reached(id)
 	}
@@ -392,7 +392,7 @@ func (p *prober) probe(ctx context.Context, plugin *probed) {
 func (p *prober) settle(a probeAnswer) {
 	plugin := a.plugin
 	suspect := plugin.suspect
-	plugin.asking, plugin.suspect = false, false
+	plugin.asking, plugin.suspect = false, suspect && plugin.again
 	p.inFlight--
 	report := a.report
 	if a.err != nil {
@@ -408,7 +408,9 @@ func (p *prober) settle(a probeAnswer) {
 		report = catalog.HealthReport{Health: catalog.HealthUnhealthy, Reason: silentReason}
 	} else {
 		plugin.failures = 0
-		p.sign(plugin.id)
+		if !plugin.suspect { // else it answered before it became so
+			p.sign(plugin.id)
+		}
 	}
 	p.rest(plugin, report.Health, time.Now())
 	if silent := a.err != nil; !plugin.told || plugin.last != report.Health || plugin.silent != silent {
@@ -429,8 +431,8 @@ func (p *prober) press(plugin *probed) {
 	}
 }
 
-// maxHealthAnswer bounds the answers of launched plugins, in bytes.
-const maxHealthAnswer = 64 << 10
+// Bytes that an answer of a launched plugin has at most, and random ones of a question.
+const maxHealthAnswer, challengeBytes = 64 << 10, 32
 
 // healthQuestion is a question to one plugin.
 type healthQuestion struct {
@@ -449,9 +451,6 @@ func newHealthQuestion(id *tokenstore.Identity) (healthQuestion, error) {
 	}
 	return q, nil
 }
-
-// challengeBytes are the random bytes of a question.
-const challengeBytes = 32
 
 var errNotTheOne = errors.New("who answers does not prove that it is the plugin")
 
