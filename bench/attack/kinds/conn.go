@@ -20,7 +20,10 @@ import (
 )
 
 const (
-	headerTable  = 4096
+	headerTable = 4096
+
+	fieldMethod, fieldScheme, fieldAuthority, fieldPath = ":method", ":scheme", ":authority", ":path"
+
 	largestFrame = 16 << 10
 	gathered     = 16 << 10 // bytes of frames that are written at once
 	patient      = 2 * time.Second
@@ -152,7 +155,7 @@ func (c *conn) more() error {
 func (c *conn) head(path string, more ...string) []byte {
 	c.block.Reset()
 	list := []string{
-		":method", http.MethodPost, ":scheme", "https", ":authority", c.attack.addr, ":path", path,
+		fieldMethod, http.MethodPost, fieldScheme, "https", fieldAuthority, c.attack.addr, fieldPath, path,
 		"content-type", "application/proto", "connect-protocol-version", "1",
 	}
 	if id := c.attack.client; id != nil {

@@ -28,13 +28,13 @@ func wordyCalls() []Kind {
 	for i := range shortFields {
 		short = append(short, fmt.Sprintf("x-%03d", i), "")
 	}
-	post := []string{":method", http.MethodPost, ":path", routePath + stage.Say}
+	post := []string{fieldMethod, http.MethodPost, fieldPath, routePath + stage.Say}
 	same := append(slices.Clip(post), slices.Repeat([]string{"x", ""}, sameField)...)
 	query := "?connect=v1&encoding=proto&base64=1&message=" + strings.Repeat("e%41", longQuery)
 	return []Kind{
 		{Who: Plugin, Name: "calls with 700 fields", run: flood(calls(append(slices.Clip(post), short...)...))},
 		{Who: Plugin, Name: "calls with one field 900 times", run: flood(calls(same...))},
-		{Who: Plugin, Name: "calls with a long query", run: flood(calls(":method", http.MethodGet, ":path", routePath+stage.Say+query))},
+		{Who: Plugin, Name: "calls with a long query", run: flood(calls(fieldMethod, http.MethodGet, fieldPath, routePath+stage.Say+query))},
 	}
 }
 
@@ -43,7 +43,7 @@ func calls(fields ...string) func(c *conn, i uint32) error {
 	var head []byte
 	return func(c *conn, i uint32) error {
 		if i == 0 {
-			head = c.literal(append([]string{":scheme", "https", ":authority", c.attack.addr}, fields...))
+			head = c.literal(append([]string{fieldScheme, "https", fieldAuthority, c.attack.addr}, fields...))
 		}
 		return c.begin(head)
 	}

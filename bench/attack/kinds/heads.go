@@ -91,10 +91,10 @@ func badHeads(c *conn, i uint32) error {
 func (c *conn) probe() []byte {
 	c.block.Reset()
 	for _, f := range []hpack.HeaderField{
-		{Name: ":method", Value: http.MethodGet},
-		{Name: ":scheme", Value: "https"},
-		{Name: ":authority", Value: c.attack.addr, Sensitive: true},
-		{Name: ":path", Value: probePath, Sensitive: true},
+		{Name: fieldMethod, Value: http.MethodGet},
+		{Name: fieldScheme, Value: "https"},
+		{Name: fieldAuthority, Value: c.attack.addr, Sensitive: true},
+		{Name: fieldPath, Value: probePath, Sensitive: true},
 	} {
 		_ = c.fields.WriteField(f)
 	}
