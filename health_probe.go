@@ -392,12 +392,13 @@ func (p *prober) probe(ctx context.Context, plugin *probed) {
 func (p *prober) settle(a probeAnswer) {
 	plugin := a.plugin
 	suspect := plugin.suspect
-	plugin.asking, plugin.suspect = false, suspect && plugin.again
+	plugin.asking, plugin.suspect = false, suspect && plugin.again && a.err == nil
 	p.inFlight--
 	report := a.report
 	if a.err != nil {
 		plugin.rests, plugin.failed = time.Time{}, time.Now()
 		if suspect {
+			plugin.again = false
 			p.doubt(plugin.id)
 		}
 		if plugin.failures++; plugin.failures < p.cfg.FailureThreshold {

@@ -66,7 +66,7 @@ func TestAudit_ATK14_WhatIsTooLargeOrTooSlowIsToldAndCounted(t *testing.T) {
 					c.Policy = hosttest.LoggerPolicy()
 					c.Limits.MaxMessageBytes, c.Limits.MaxHandshakeBytes = 8<<10, 8<<10
 					if tt.message == nil {
-						c.Limits.BodyTimeout = time.Millisecond
+						c.Limits.BodyTimeout = 300 * time.Millisecond
 					}
 				})
 				c := host.Enrol(t, "api", hosttest.Requiring("logger"))
