@@ -117,13 +117,12 @@ func (m *middleware) admit(ctx context.Context, h *hub, a *admission, w http.Res
 	}
 	l := &h.settings().limits
 	took, met := h.open.Enter(key, seatsOf(r), seats.Bound{Most: l.MaxOpenCalls, Each: l.MaxOpenCallsPerIdentity})
-	switch met {
-	case seats.None:
-	case seats.OfKey:
-		tooMuch(ctx, h, limited{tooManyCalls, seatWait}, w, r)
-		return
-	case seats.InAll:
-		tooMuch(ctx, h, limited{tooManyInAll, seatWait}, w, r)
+	if met != seats.None {
+		what := tooManyCalls
+		if met == seats.InAll {
+			what = tooManyInAll
+		}
+		tooMuch(ctx, h, limited{what, seatWait}, w, r)
 		return
 	}
 	defer func() { leaveSeats(w, h, key, took) }()

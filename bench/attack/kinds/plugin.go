@@ -220,8 +220,11 @@ func (c *conn) downloads(n int) error {
 	return c.flush()
 }
 
-func rest(ctx context.Context) {
-	t := time.NewTimer(retries)
+func rest(ctx context.Context) { pause(ctx, retries) }
+
+// pause waits, unless the attack is over.
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
