@@ -78,15 +78,7 @@ func (h *BubbleHost) Client(t *testing.T, selfID string) *connectplugin.Client {
 	t.Helper()
 	transport := &http.Transport{
 		ForceAttemptHTTP2: true, TLSClientConfig: h.authority.ClientTLS(),
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			here, there := pipe()
-			select {
-			case h.listener.conns <- there:
-				return here, nil
-			case <-ctx.Done():
-				return nil, ctx.Err()
-			}
-		},
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return h.listener.dial(ctx) },
 	}
 	c, err := connectplugin.NewClient(connectplugin.ClientConfig{
 		HostURL: BubbleURL, SelfID: selfID, SelfVersion: "1.0.0", HTTPClient: &http.Client{Transport: transport},
@@ -152,11 +144,9 @@ func (h *BubbleHost) audit(e connectplugin.AuditEvent) {
 }
 
 func (h *BubbleHost) dialTLS(ctx context.Context) (*tls.Conn, error) {
-	here, there := pipe()
-	select {
-	case h.listener.conns <- there:
-	case <-h.listener.done:
-		return nil, net.ErrClosed
+	here, err := h.listener.dial(ctx)
+	if err != nil {
+		return nil, err
 	}
 	cfg := h.authority.ClientTLS()
 	cfg.ServerName = "localhost"
@@ -164,6 +154,7 @@ func (h *BubbleHost) dialTLS(ctx context.Context) (*tls.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	if err := conn.HandshakeContext(ctx); err != nil {
+		_ = here.Close()
 		return nil, err
 	}
 	return conn, nil

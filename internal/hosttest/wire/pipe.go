@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"context"
 	"net"
 	"slices"
 	"sync"
@@ -29,6 +30,22 @@ func (l *pipeListener) Close() error {
 }
 
 func (*pipeListener) Addr() net.Addr { return pipeAddr{} }
+
+// dial leaves nothing behind when the host takes no more, or when nobody waits any longer.
+func (l *pipeListener) dial(ctx context.Context) (net.Conn, error) {
+	here, there := pipe()
+	var err error
+	select {
+	case l.conns <- there:
+		return here, nil
+	case <-l.done:
+		err = net.ErrClosed
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	_ = here.Close()
+	return nil, err
+}
 
 func newPipeListener() *pipeListener {
 	return &pipeListener{conns: make(chan net.Conn), done: make(chan struct{})}
