@@ -131,6 +131,7 @@ type share struct {
 	announced *rate.Limiter // bytes that watchers get of its registrations
 	carried   *edge.Account // bytes of its connections, and refusals
 	ahead     *proxy.Ahead  // bytes of answers that it did not read
+	fields    proxy.Pace    // header fields of what it answers
 }
 
 // shareOf returns the share of an identity.

@@ -248,6 +248,8 @@ func (c *Client) linkError(ctx context.Context, err error) error {
 	switch {
 	case link.TooLarge(err):
 		return headersTooLarge(err)
+	case proxy.TooManyFields(err):
+		return errorf(connect.CodeResourceExhausted, "the headers and trailers of the answer are more than a client takes: %w", err)
 	case proxy.AnswerTooLarge(err):
 		return errorf(connect.CodeResourceExhausted,
 			"the headers or trailers of the answer are larger than a client takes, which is 256 KiB: %w", err)

@@ -48,7 +48,9 @@ type Limits struct { //nolint:recvcheck // rates are computed on each call, wher
 	// MaxOpenCalls bounds the requests with a caller that are being served, from their first
 	// byte to their last; one more is resource_exhausted, and when to come again. Each holds
 	// some 24 KiB, and up to 512 KiB where somebody does not read. One with a large head counts
-	// once more for each 16 KiB that this holds: its text, and 128 bytes besides for each field.
+	// once more for each 16 KiB that this holds: its text, and 128 bytes besides for each field;
+	// and so does a routed one whose answer has a large head or trailer, which ends with
+	// resource_exhausted where there is no room for that.
 	// Default 65,536.
 	MaxOpenCalls int
 	// MaxOpenCallsPerIdentity bounds those of one identity, or of one address that has none.
@@ -231,6 +233,9 @@ type Limits struct { //nolint:recvcheck // rates are computed on each call, wher
 	// behind; one that fell further back is resynchronised. Default 64.
 	WatchBuffer int
 }
+
+// seatHolds is for how many bytes of a large head, of its request or of its answer, a call counts once more.
+const seatHolds = 16 << 10
 
 // defaultLimits are the documented defaults.
 var defaultLimits = Limits{

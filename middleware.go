@@ -136,9 +136,8 @@ func (m *middleware) admit(ctx context.Context, h *hub, a *admission, w http.Res
 // seatsOf is how many requests one counts as, whose head is held as long as it is open.
 func seatsOf(r *http.Request) int {
 	const (
-		field = 128      // bytes that one holds besides its text
-		value = 16       // and each of its values
-		seat  = 16 << 10 // bytes of a head that is large, for each of which it counts once more
+		field = 128 // bytes that one holds besides its text
+		value = 16  // and each of its values
 	)
 	held := len(r.RequestURI)
 	for name, values := range r.Header {
@@ -150,7 +149,7 @@ func seatsOf(r *http.Request) int {
 	for name := range r.Trailer {
 		held += field + len(name)
 	}
-	return 1 + held/seat
+	return 1 + held/seatHolds
 }
 
 // admitWatch counts a request among the watches as well.

@@ -130,6 +130,7 @@ func (s *ServiceRouter) route(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	call := &routedCall{caller: c, book: c.hub.rules.Load(), contentType: contentType(r)}
+	defer call.rise(r)
 	if o := c.hub.observer(); o != nil {
 		call.record = newCallRecord(o, c)
 		defer call.record.end()
@@ -175,14 +176,14 @@ func noteDenied(c *caller, r *http.Request, serviceType, reason string) {
 
 // routedCall is a call on its way to a provider.
 type routedCall struct {
-	caller *caller
-	book   *policy.Book // under which it began
-	target routeTarget
-	result proxy.Result // of the last attempt that policy allowed
-	record *callRecord  // nil where nobody observes
-	first  onward
-	tried  bool // first is, or was, in use
-
+	caller      *caller
+	book        *policy.Book // under which it began
+	target      routeTarget
+	result      proxy.Result // of the last attempt that policy allowed
+	record      *callRecord  // nil where nobody observes
+	first       onward
+	tried       bool // first is, or was, in use
+	held        heldAnswer
 	contentType string // of the request, which several ask for
 }
 
@@ -306,7 +307,7 @@ func (s *ServiceRouter) attempt(w http.ResponseWriter, r *http.Request, call *ro
 func (c *routedCall) onto(pool *proxy.Provider, w http.ResponseWriter, r *http.Request) {
 	id := c.caller.id
 	c.result = pool.Forward(w, r, proxy.Call{
-		Path: c.target.path, Ending: ending, Outcome: c.record.attempt(), Ahead: c.caller.hub.shareOf(id).ahead,
+		Path: c.target.path, Ending: ending, Outcome: c.record.attempt(), Ahead: c.caller.hub.shareOf(id).ahead, Holder: c,
 		ContentType: c.contentType, Began: c.caller.came,
 		CallerID: id.RuntimeID(), CallerSelfID: id.SelfID(), CallerVersion: id.SelfVersion(),
 	})
@@ -447,8 +448,8 @@ func answer(w http.ResponseWriter, r *http.Request, call *routedCall) {
 		return
 	}
 	code, err := outcomeOf(r.Context(), *result)
-	if errors.Is(err, errProviderBusy) {
-		err = noRoom(r, call)
+	if errors.Is(err, errProviderBusy) || errors.Is(err, errTooManyCalls) {
+		err = noRoom(r, call, err)
 	}
 	refuse(w, r, code, err)
 }
@@ -490,6 +491,8 @@ func classify(class proxy.Class, err error) (connect.Code, error) {
 	switch {
 	case proxy.TooLarge(err):
 		return connect.CodeResourceExhausted, errHeadersTooLarge
+	case errors.Is(err, proxy.ErrHeld):
+		return connect.CodeResourceExhausted, errTooManyCalls
 	case errors.Is(err, proxy.ErrBusy):
 		return connect.CodeResourceExhausted, errProviderBusy
 	}

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"sync"
 
 	"google.golang.org/protobuf/proto"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
 	"github.com/masegraye/connect-plugin-go/internal/proxy"
+	"github.com/masegraye/connect-plugin-go/internal/seats"
 	"github.com/masegraye/connect-plugin-go/internal/semrange"
 	"github.com/masegraye/connect-plugin-go/internal/spread"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
@@ -323,14 +325,64 @@ func (s *ServiceRouter) forwardToAny(w http.ResponseWriter, r *http.Request, cal
 // noRoom records that a provider has no room for a call, and says when to come again.
 //
 //go:noinline
-func noRoom(r *http.Request, call *routedCall) error {
-	e, id := RightRequires.event(AuditLimited, r.URL.Path, call.target.route.Type, tooManyAtProvider), call.caller.id
+func noRoom(r *http.Request, call *routedCall, what error) error {
+	if errors.Is(what, errProviderBusy) {
+		short(r, call, tooManyAtProvider)
+	}
+	return busyFor(what, seatWait)
+}
+
+// short records what there is not enough of for a call.
+func short(r *http.Request, call *routedCall, what string) {
+	e, id := RightRequires.event(AuditLimited, r.URL.Path, call.target.route.Type, what), call.caller.id
 	e.RuntimeID, e.SelfID = id.RuntimeID(), id.SelfID()
 	if p, ok := peerFrom(r.Context()); ok {
 		e.Peer = p.addr
 	}
 	call.caller.hub.auditCounted(id, e)
-	return busyFor(errProviderBusy, seatWait)
+}
+
+// heldAnswer is what of the seats of its caller the heads of a call's answer take, besides that of its request.
+type heldAnswer struct {
+	mu    sync.Mutex
+	bytes int
+	took  int
+	met   seats.Met // the bound that there is
+	over  bool      // the call is
+}
+
+// Hold implements [proxy.Holder].
+func (c *routedCall) Hold(bytes int) bool {
+	l, held := &c.caller.hub.settings().limits, &c.held
+	held.mu.Lock()
+	defer held.mu.Unlock()
+	held.bytes += bytes
+	n := min(held.bytes/seatHolds, l.MaxOpenCallsPerIdentity-1) - held.took
+	if n <= 0 || held.over || held.met != seats.None {
+		return !held.over && held.met == seats.None
+	}
+	took, met := c.caller.hub.open.Enter(c.caller.id.RuntimeID(), n, seats.Bound{Most: l.MaxOpenCalls, Each: l.MaxOpenCallsPerIdentity})
+	held.took += took
+	held.met = met
+	return met == seats.None
+}
+
+// rise leaves the seats, and records that there were too few.
+func (c *routedCall) rise(r *http.Request) {
+	c.held.mu.Lock()
+	took, met := c.held.took, c.held.met
+	c.held.over = true
+	c.held.mu.Unlock()
+	if took > 0 {
+		c.caller.hub.open.Leave(c.caller.id.RuntimeID(), took)
+	}
+	switch met {
+	case seats.None:
+	case seats.OfKey:
+		short(r, c, tooManyCalls)
+	case seats.InAll:
+		short(r, c, tooManyInAll)
+	}
 }
 
 // seal refuses further calls to a plugin, unless some are in flight, and reports whether it did.

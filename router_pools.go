@@ -416,7 +416,7 @@ func (d *pluginDialer) config(h *hub, id *tokenstore.Identity, e proxy.Endpoint)
 	return proxy.Config{
 		Endpoint: e, DialTimeout: l.DialTimeout, IdleTimeout: l.IdleTimeout, CallIdle: l.StreamIdleTimeout, Overtime: l.CertificateOvertime,
 		MaxHeaderBytes: max(l.MaxHeaderBytes, proxy.DefaultMaxHeaderBytes), Logger: h.log().With(keyRuntimeID, id.RuntimeID()),
-		Headers: d.headers, GRPC: declared(id).inGRPC, Clock: &d.clock, Turns: handshakes,
+		Headers: d.headers, GRPC: declared(id).inGRPC, Clock: &d.clock, Turns: handshakes, Pace: &h.shareOf(id).fields,
 	}
 }
 

@@ -136,6 +136,10 @@ func withField(err error) error {
 	switch {
 	case errors.Is(err, proxy.ErrIdle):
 		return fmt.Errorf("%w (Limits.StreamIdleTimeout)", err)
+	case errors.Is(err, proxy.ErrHeld):
+		return fmt.Errorf("%w: an answer with a large head counts as several calls (Limits.MaxOpenCallsPerIdentity, Limits.MaxOpenCalls)", err)
+	case proxy.TooManyFields(err):
+		return fmt.Errorf("%w, in its headers and trailers together", err)
 	case proxy.AnswerTooLarge(err):
 		return fmt.Errorf("%w (Limits.MaxHeaderBytes, of which 256 KiB are always taken)", err)
 	}

@@ -1,16 +1,28 @@
 package certs
 
 import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/asn1"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // Bounds of what a peer shows, checked before any signature in it: crypto/tls tries a hundred signatures for one chain.
 const (
 	MaxChain      = 10
 	MaxChainBytes = 64 << 10
+	// MaxSignatures is how many signatures may take to find which of the certificates issued which. One of a key that
+	// is slow to verify with counts as slowKey of them.
+	MaxSignatures = 12
+
+	slowKey  = 2
+	slowBits = 4096 // of RSA, beyond which a key is slow
 )
 
 // ErrChain says that a peer shows more than is verified.
@@ -26,7 +38,69 @@ func checkChain(chain []*x509.Certificate) error {
 		return fmt.Errorf("%w: %d certificates of %d bytes, at most %d of %d bytes are verified",
 			ErrChain, len(chain), size, MaxChain, MaxChainBytes)
 	}
+	if len(chain) > 0 && signatures(chain[:1], chain[1:], MaxSignatures) < 0 {
+		return fmt.Errorf("%w: %d certificates, so many of them with the name of an issuer that it takes more than %d signatures to find who issued which",
+			ErrChain, len(chain), MaxSignatures)
+	}
 	return nil
+}
+
+// signatures follows the issuers of the last certificate of a chain among others, by their names, as crypto/x509 does
+// where every signature holds. It returns what is left of so many, less than zero where they are too few.
+func signatures(chain, others []*x509.Certificate, left int) int {
+	last := chain[len(chain)-1]
+	for _, c := range others {
+		if left < 0 {
+			break
+		}
+		if bytes.Equal(c.RawSubject, last.RawIssuer) && !inChain(c, chain) {
+			left = signatures(append(slices.Clip(chain), c), others, left-weight(c))
+		}
+	}
+	return left
+}
+
+// inChain reports whether crypto/x509 takes a certificate for one of a chain.
+func inChain(c *x509.Certificate, chain []*x509.Certificate) bool {
+	for _, have := range chain {
+		if !bytes.Equal(c.RawSubject, have.RawSubject) || !bytes.Equal(c.RawSubjectPublicKeyInfo, have.RawSubjectPublicKeyInfo) {
+			continue
+		}
+		switch a, b := namesOf(c), namesOf(have); {
+		case bytes.Equal(a, b):
+			return true
+		case a == nil || b == nil: // it looks no further
+			return false
+		}
+	}
+	return false
+}
+
+// namesOf is the extension with the alternative names (RFC 5280, section 4.2.1.6), nil for none.
+func namesOf(c *x509.Certificate) []byte {
+	for _, e := range c.Extensions {
+		if e.Id.Equal(alternativeNames) {
+			return e.Value
+		}
+	}
+	return nil
+}
+
+var alternativeNames = asn1.ObjectIdentifier{2, 5, 29, 17}
+
+// weight is how many signatures one counts as that is verified with the key of a certificate.
+func weight(c *x509.Certificate) int {
+	switch key := c.PublicKey.(type) {
+	case *ecdsa.PublicKey:
+		if key.Curve == elliptic.P521() {
+			return slowKey
+		}
+	case *rsa.PublicKey: // crypto/tls refuses those of more than 8192 bits
+		if key.N.BitLen() > slowBits {
+			return slowKey
+		}
+	}
+	return 1
 }
 
 // ScreenClients returns a copy of a server's configuration for one connection. It verifies as crypto/tls does with

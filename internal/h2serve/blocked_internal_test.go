@@ -1,6 +1,13 @@
 package h2serve
 
-import "testing"
+import (
+	"errors"
+	"net/http"
+	"testing"
+	"testing/synctest"
+
+	"golang.org/x/net/http2/hpack"
+)
 
 // A stream that waits for what all of a connection share waits once, however often it has to, and each
 // of those that wait finds its place without a look at the others.
@@ -96,6 +103,56 @@ func TestConn_TheEndOfAnAnswerDoesNotWait(t *testing.T) {
 			if rest := c.pushLocked(st, make([]byte, tt.length), true); len(rest) == 0 != tt.takes {
 				t.Errorf("%d of %d bytes wait", len(rest), tt.length)
 			}
+		})
+	}
+}
+
+// A head, or a trailer, waits while too much is there that the peer does not take, for no window, and no longer than its stream
+// is there.
+func TestAudit_ATK14_HeadsOfAnswersWaitForRoom(t *testing.T) {
+	t.Parallel()
+	fields := http.Header{"X": {"y"}}
+	for name, tt := range map[string]struct {
+		pending int
+		waits   bool
+		ends    bool // the stream does, while it waits
+	}{
+		"room":                    {2*highWater - 1, false, false},
+		"no room":                 {2 * highWater, true, false},
+		"no room until it breaks": {2 * highWater, true, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				c := &conn{out: make([]byte, tt.pending), peer: peerSettings{maxFrame: leastFrame}, flushing: true} // another one writes
+				c.encoder = hpack.NewEncoder(&c.block)
+				st := &stream{c: c, id: 1}
+				st.can.L = &c.mu
+				done := make(chan error, 1)
+				go func() {
+					c.mu.Lock()
+					defer c.mu.Unlock()
+					done <- c.sendHeadLocked(st, "200", fields, false)
+				}()
+				synctest.Wait()
+				if waits := len(done) == 0; waits != tt.waits {
+					t.Fatalf("it waits: %t", waits)
+				}
+				c.mu.Lock()
+				if tt.waits && len(c.watching) != 1 {
+					t.Errorf("%d wait", len(c.watching))
+				}
+				if tt.ends {
+					st.err = errGone
+				} else if tt.waits {
+					c.out = nil
+				}
+				c.wakeBlockedLocked()
+				c.mu.Unlock()
+				if err := <-done; tt.ends != errors.Is(err, errGone) || !tt.ends && len(c.out)%(2*highWater-1) == 0 {
+					t.Errorf("%v, with %d bytes", err, len(c.out))
+				}
+			})
 		})
 	}
 }

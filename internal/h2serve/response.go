@@ -143,7 +143,9 @@ func (w *response) send(p []byte, flush bool) error {
 	}
 	if !w.sent {
 		w.sent = true
-		c.headLocked(st, strconv.Itoa(w.status), w.head, false)
+		if err := c.sendHeadLocked(st, strconv.Itoa(w.status), w.head, false); err != nil {
+			return err
+		}
 		w.head = trailerOf(w.head)
 	}
 	for _, part := range [][]byte{first, p} {
@@ -208,14 +210,14 @@ func (w *response) finish() {
 		return
 	}
 	st.last = true
-	if !w.sent {
-		c.headLocked(st, strconv.Itoa(w.status), w.head, len(body) == 0 && trailer == nil, more...)
+	if !w.sent && c.sendHeadLocked(st, strconv.Itoa(w.status), w.head, len(body) == 0 && trailer == nil, more...) != nil {
+		return
 	}
 	if (len(body) > 0 || w.sent && trailer == nil) && c.sendLocked(st, body, trailer == nil) != nil {
 		return
 	}
-	if trailer != nil {
-		c.headLocked(st, "", trailer, true)
+	if trailer != nil && c.sendHeadLocked(st, "", trailer, true) != nil {
+		return
 	}
 	if !st.remote {
 		c.halfCloseLocked(st.id)

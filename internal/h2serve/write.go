@@ -283,6 +283,25 @@ func (c *conn) unblockLocked(st *stream) {
 	}
 }
 
+// sendHeadLocked does what headLocked does once there is room. It waits for no window, and has as much room again as
+// data, so that it does not stand behind that. An error is the one that ended the stream.
+func (c *conn) sendHeadLocked(st *stream, status string, fields http.Header, end bool, more ...hpack.HeaderField) error {
+	for flushed := false; st.err == nil && len(c.out) >= 2*c.mostPending(); flushed = true {
+		if !flushed {
+			c.flushLocked()
+			continue
+		}
+		if !slices.Contains(c.watching, st) {
+			c.watching = append(c.watching, st)
+		}
+		st.can.Wait()
+	}
+	if st.err == nil {
+		c.headLocked(st, status, fields, end, more...)
+	}
+	return st.err
+}
+
 // headLocked sends a header block of fields. The status is that of a response, empty for a trailer.
 func (c *conn) headLocked(st *stream, status string, fields http.Header, end bool, more ...hpack.HeaderField) {
 	c.block.Reset()

@@ -41,6 +41,9 @@ type Call struct {
 	Began time.Time
 	// Ahead pays for what the provider may send ahead; nil does not bound that.
 	Ahead *Ahead
+	// Holder pays for what the host holds of a large answer's head; nil has everything held. Where it has no room
+	// the call ends with ErrHeld.
+	Holder Holder
 	// Ending states the outcome with which a stream ends for the caller that
 	// broke after a part of it was written. It is asked only where the
 	// protocol can say so at that point. If it is nil or reports false, the
@@ -57,6 +60,13 @@ type Ahead = h2.Ahead
 
 // NewAhead returns one of so many bytes.
 func NewAhead(most int64) *Ahead { return h2.NewAhead(most) }
+
+// Holder is who pays for what is held of an answer.
+type Holder = h2.Holder
+
+// Pace is how fast providers of one owner may send more header fields than answers usually have. It is safe for
+// concurrent use, and the zero value is ready.
+type Pace = h2.Pace
 
 // stated yields what the host says of the caller and of the call.
 func (c *Call) stated(yield func(name, value string)) {

@@ -26,7 +26,10 @@ func TooLarge(err error) bool {
 
 // AnswerTooLarge reports whether a call failed because the header list of its response, or the trailer, is
 // larger than is taken.
-func AnswerTooLarge(err error) bool { return errors.Is(err, h2.ErrHeaderBytes) }
+func AnswerTooLarge(err error) bool { return errors.Is(err, h2.ErrHeaderBytes) || TooManyFields(err) }
+
+// TooManyFields reports whether it is because they are too many.
+func TooManyFields(err error) bool { return errors.Is(err, h2.ErrFields) }
 
 // CodeOf returns the number of the code of gRPC and Connect that says best what
 // the error of a [Result] means for the caller, of the classes Unavailable, Reset
@@ -38,7 +41,7 @@ func CodeOf(err error) uint32 {
 	if reset, ok := errors.AsType[*h2.ResetError](err); ok {
 		return codeOfReset(reset.Code)
 	}
-	if TooLarge(err) || errors.Is(err, ErrBusy) {
+	if TooLarge(err) || errors.Is(err, ErrBusy) || errors.Is(err, ErrHeld) {
 		return codeResourceExhausted
 	}
 	return codeUnavailable

@@ -96,6 +96,9 @@ type Config struct {
 	// MaxHeaderBytes bounds the header list of a response, as HTTP/2 counts it.
 	// Zero means DefaultMaxHeaderBytes.
 	MaxHeaderBytes int
+	// Pace is how fast the provider may send more header fields than answers usually have, which all its connections
+	// share, and those of others that have the same. Nil has it wait for nothing.
+	Pace *Pace
 	// MaxConns bounds the connections to the provider that take calls. One more
 	// is kept for urgent calls where it is needed, and as many may still end with
 	// the calls that they have. Zero means DefaultMaxConns.

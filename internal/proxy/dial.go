@@ -80,6 +80,7 @@ func (p *Provider) connectTo(ctx context.Context, addr netip.AddrPort) (*h2.Conn
 		Room:           p.roomChanged,
 		Freed:          p.roomFreed,
 		Clock:          p.cfg.Clock,
+		Pace:           p.cfg.Pace,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w: %w", errUseless, errProtocol, err)

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strconv"
 	"strings"
@@ -255,5 +256,26 @@ func TestAudit_H14_ABodyThatTheStatusHasNot(t *testing.T) {
 				t.Errorf("code %d, %v", code, r.Err)
 			}
 		})
+	}
+}
+
+// What of an answer's head was passed on is not kept while its body comes.
+func TestAudit_H48_AHeadThatWasPassedOnIsNotKept(t *testing.T) {
+	t.Parallel()
+	g := newRig(t, rigConfig{handler: func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("X-Kept", "y")
+		w.Header().Set(http.TrailerPrefix+"X-End", "z")
+		_, _ = io.WriteString(w, "body")
+	}})
+	w := httptest.NewRecorder()
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, servicePth, http.NoBody)
+	if result := g.provider.Forward(w, r, proxy.Call{Path: servicePth + "Call"}); result.Class != proxy.ClassOK {
+		t.Fatalf("%+v", result)
+	}
+	if got := w.Result(); got.Header.Get("X-Kept") != "y" || w.Body.String() != "body" { //nolint:bodyclose // a recorder's
+		t.Errorf("the caller gets %v %q", got.Header, w.Body)
+	}
+	if len(w.Header()) != 1 || w.Header().Get(http.TrailerPrefix+"X-End") != "z" {
+		t.Errorf("kept besides the trailer: %v", w.Header())
 	}
 }

@@ -170,6 +170,7 @@ func (c *call) prepare() (h2.Request, error) {
 		Whole:  c.unary && statesConnect(c.r),
 		Owner:  c.CallerID,
 		Ahead:  c.Ahead,
+		Holder: c.Holder,
 	}
 	if body != nil {
 		request.Body = body.B

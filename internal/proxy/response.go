@@ -39,6 +39,7 @@ func (c *call) respond(s *h2.Stream) {
 	c.noteHead(status, header, d.framing)
 	c.result.Written = true
 	c.w.WriteHeader(status)
+	clear(header) // it has its own of them
 	d.copy(s)
 }
 

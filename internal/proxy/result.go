@@ -3,6 +3,8 @@ package proxy
 import (
 	"errors"
 	"time"
+
+	"github.com/masegraye/connect-plugin-go/internal/proxy/h2"
 )
 
 // Errors that a [Result] may wrap, beside those of the context and the network.
@@ -19,6 +21,8 @@ var (
 	ErrResponse = errors.New("response is not forwarded")
 	// ErrBusy says that the provider had no room for the call in time.
 	ErrBusy = errors.New("provider has no room for the call")
+	// ErrHeld says that the Holder of a call has no room for the head of its answer.
+	ErrHeld = h2.ErrHeld
 )
 
 // Class says how a forwarded call ended.

@@ -50,7 +50,9 @@ type Kind struct {
 }
 
 // All returns every kind.
-func All() []Kind { return slices.Concat(strangers(), plugins(), wordyCalls(), providers()) }
+func All() []Kind {
+	return slices.Concat(strangers(), plugins(), wordyCalls(), ownProviders(), providers())
+}
 
 // Named returns the kinds whose names, with who attacks before them, contain a text.
 func Named(text string) []Kind {
@@ -123,7 +125,7 @@ func (a *attack) arm(ctx context.Context, who string) (err error) {
 		return fmt.Errorf("certificate: %w", err)
 	}
 	cfg := connectplugin.ClientConfig{HostURL: "https://" + a.addr, SelfID: name, TLS: a.tls.Clone()}
-	for _, t := range []string{stage.Echo, stage.Hostile} {
+	for _, t := range []string{stage.Echo, stage.Hostile, flooded} {
 		cfg.Metadata.Requires = append(cfg.Metadata.Requires, connectplugin.ServiceDependency{Type: t})
 	}
 	provides := stage.Hostile

@@ -33,6 +33,7 @@ func providers() []Kind {
 		{Name: "endless header lists", run: serve(endlessHeaders(true))},
 		{Name: "endless trailers", run: serve(endlessHeaders(false))},
 		{Name: "endless interim answers", run: serve(interim)},
+		{Name: "answers of many fields", run: serve(wide(takenFields, 0, true))},
 		{Name: "drip", run: serve(dripping)},
 		{Name: "GOAWAY loops", run: serve(func(s *served, id uint32) error {
 			_ = s.WriteGoAway(id, http2.ErrCodeNo, nil)

@@ -24,6 +24,8 @@ type headerBlock struct {
 	end     bool // of the stream
 	fields  []hpack.HeaderField
 	pseudo  int   // how many of them are pseudo-header fields
+	count   int   // of the others, also those that are not kept
+	held    int   // bytes that the list holds
 	size    int64 // of the list, as HTTP/2 counts it
 	encoded int
 	err     error // what is wrong with the list
@@ -52,6 +54,7 @@ func (b *headerBlock) take(frame http2.Frame) (bool, error) {
 func (b *headerBlock) begin(stream uint32, end bool) {
 	b.stream, b.end = stream, end
 	b.fields, b.pseudo, b.size, b.encoded, b.err = make([]hpack.HeaderField, 0, usualFields), 0, 0, h2frame.HeadLen, nil
+	b.count, b.held = 0, 0
 }
 
 func (b *headerBlock) add(fragment []byte, last bool) (bool, error) {
@@ -75,13 +78,18 @@ func (b *headerBlock) add(fragment []byte, last bool) (bool, error) {
 
 // emit takes a field of the list.
 func (b *headerBlock) emit(f hpack.HeaderField) {
+	pseudo := strings.HasPrefix(f.Name, ":")
+	if !pseudo {
+		b.count++
+	}
 	if b.size += int64(f.Size()); b.err != nil {
 		return
 	}
-	pseudo := strings.HasPrefix(f.Name, ":")
 	switch {
 	case b.size > b.limit:
 		b.err = ErrHeaderBytes
+	case b.count > MostFields:
+		b.err = ErrFields
 	case pseudo && (b.pseudo < len(b.fields) || f.Name != pseudoStatus || b.pseudo > 0):
 		b.err = errPseudo
 	case !pseudo && !validName(f.Name), !httpguts.ValidHeaderFieldValue(f.Value):
@@ -94,6 +102,7 @@ func (b *headerBlock) emit(f hpack.HeaderField) {
 		return
 	}
 	b.fields = append(b.fields, f)
+	b.held += fieldHolds + len(f.Name) + len(f.Value)
 }
 
 // status is the value of the pseudo-header field of a response, "" if it has none.

@@ -63,6 +63,9 @@ type Config struct {
 	// Freed is told that the server ended streams of a connection that was full.
 	// It must not block. Nil tells nobody.
 	Freed func()
+	// Pace is how fast the server may send more header fields than answers usually have, which several connections
+	// may share. Nil has it wait for nothing.
+	Pace *Pace
 	// Clock is what tells many connections when to look after silence; nil is for one alone.
 	Clock *coarse.Clock
 }

@@ -25,6 +25,10 @@ var (
 	// ErrHeaderBytes says that the header list of a response, or its trailer,
 	// is over the bound. It is an [ErrMalformed].
 	ErrHeaderBytes = fmt.Errorf("%w: too many header bytes", ErrMalformed)
+	// ErrFields says that a response has more header fields than [MostFields]. It is an [ErrMalformed].
+	ErrFields = fmt.Errorf("%w: more than %d header fields", ErrMalformed, MostFields)
+	// ErrHeld says that the [Holder] of a request has no room for the head of its response.
+	ErrHeld = errors.New("http2: no room for the head of the response")
 	// ErrMalformed says that a response violates HTTP.
 	ErrMalformed = errors.New("http2: malformed response")
 	// ErrPing says that the server left a ping unanswered.

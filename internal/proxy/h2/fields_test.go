@@ -126,11 +126,16 @@ func checkListSize(t *testing.T, limit, size, fields int, trailer bool) {
 // large sends a header block in as many frames as it takes, the end of the stream.
 func large(p *peer, stream uint32, fields ...string) {
 	p.t.Helper()
+	largeBlock(p, stream, true, fields...)
+}
+
+func largeBlock(p *peer, stream uint32, end bool, fields ...string) {
+	p.t.Helper()
 	const frame = 16 << 10
 	block := p.encode(fields...)
 	part := block[:min(len(block), frame)]
 	block = block[len(part):]
-	p.must(p.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: part, EndHeaders: len(block) == 0, EndStream: true}))
+	p.must(p.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: part, EndHeaders: len(block) == 0, EndStream: end}))
 	for len(block) > 0 {
 		part = block[:min(len(block), frame)]
 		block = block[len(part):]

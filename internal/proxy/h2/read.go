@@ -22,6 +22,9 @@ func (c *Conn) read() {
 			continue // half a header block is no sign of life
 		}
 		c.frames.Add(1)
+		if err == nil && blockOf(frame) {
+			c.weigh()
+		}
 		event, err := c.step(frame, err)
 		c.in.fields = nil // whoever wants them has them
 		if event.goAway != nil && c.cfg.Away != nil {
@@ -85,9 +88,7 @@ func (c *Conn) step(frame http2.Frame, err error) (event, error) {
 		return event{}, fmt.Errorf("read frames: %w", err)
 	}
 	if !c.nextBuffered() {
-		c.wakeReadyLocked()
-		c.dropUnprocessedLocked()
-		c.wakeMovedLocked()
+		c.settleLocked()
 	}
 	if c.draining && len(c.streams) == 0 {
 		err = ErrClosed
@@ -99,6 +100,23 @@ func (c *Conn) step(frame http2.Frame, err error) (event, error) {
 	e.room = e.room || c.limit.Load() > limit
 	e.freed = full && !c.Full()
 	return e, err
+}
+
+// settleLocked tells everybody what the frames say that were read.
+func (c *Conn) settleLocked() {
+	c.wakeReadyLocked()
+	c.dropUnprocessedLocked()
+	c.wakeMovedLocked()
+}
+
+// blockOf reports whether a frame is of a header block.
+func blockOf(f http2.Frame) bool {
+	switch f.(type) {
+	case *http2.HeadersFrame, *http2.ContinuationFrame:
+		return true
+	default:
+		return false
+	}
 }
 
 // nextBuffered reports whether the next frame can be read without waiting for

@@ -1,6 +1,7 @@
 package h2
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -103,7 +104,12 @@ func (c *Conn) headersLocked(b *headerBlock) error {
 		return err
 	}
 	c.worth.fields(b.size, !b.interim())
+	if s.named += b.count; s.named > MostFields && b.err == nil {
+		b.err = ErrFields
+	}
 	switch {
+	case errors.Is(b.err, ErrHeld): // which is no fault of the server's
+		c.resetLocked(s, b.err, http2.ErrCodeCancel)
 	case b.err != nil:
 		c.resetLocked(s, b.err, http2.ErrCodeProtocol)
 	case s.eof:

@@ -18,7 +18,8 @@ type Stream struct {
 	id uint32
 	at int64 // where its first frame is in all that is sent
 
-	ahead *Ahead
+	ahead  *Ahead
+	holder Holder
 
 	// Told of changes while c.mu is held, which is theirs.
 	wake     sync.Cond // there is something to read
@@ -35,6 +36,7 @@ type Stream struct {
 	queued      bool // in c.waiters
 	dirty       bool // in c.woken
 	interim     int
+	named       int // header fields that came, of all heads
 	body        *Buffer
 	stated      int64  // bytes of the body still to come, -1 if not stated
 	over        func() // told that nobody wants the rest of the request; nil once it was, or where nobody is
@@ -81,6 +83,9 @@ type Request struct {
 	// Ahead pays for what the server may send ahead where the response is long. Nil does not
 	// bound that.
 	Ahead *Ahead
+	// Holder pays for a large head of the response, and for its trailer; where it has no room the stream breaks with
+	// [ErrHeld]. Nil takes all of them.
+	Holder Holder
 	// Owner is who shares what the stream takes of the connection's send
 	// window with other streams of the same name.
 	Owner string
@@ -107,7 +112,7 @@ func (r *Request) size() int64 {
 func (c *Conn) Open(r Request) (*Stream, []byte, error) {
 	s := &Stream{
 		c: c, gather: r.Gather || r.Whole, whole: r.Whole, head: r.Head, over: r.Over, stated: -1,
-		recvWindow: leastAhead, ahead: r.Ahead,
+		recvWindow: leastAhead, ahead: r.Ahead, holder: r.Holder,
 	}
 	s.wake.L, s.sendWake.L = &c.mu, &c.mu
 	size := r.size()
@@ -200,7 +205,7 @@ func (s *Stream) Write(p []byte, end bool) error {
 }
 
 // Head waits for the response and returns its status and its fields, in lower
-// case.
+// case. The fields are the caller's: the stream does not keep them.
 func (s *Stream) Head() (int, []hpack.HeaderField, error) {
 	c := s.c
 	c.mu.Lock()
@@ -209,7 +214,9 @@ func (s *Stream) Head() (int, []hpack.HeaderField, error) {
 		switch {
 		case s.eof, s.status != 0 && (s.err == nil || !s.gather) && s.readyLocked():
 			s.lifted = false
-			return s.status, s.fields, nil
+			fields := s.fields
+			s.fields = nil
+			return s.status, fields, nil
 		case s.err != nil:
 			return 0, nil, s.err
 		}
