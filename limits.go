@@ -49,8 +49,7 @@ type Limits struct { //nolint:recvcheck // rates are computed on each call, wher
 	// byte to their last; one more is resource_exhausted, and when to come again. Each holds
 	// some 24 KiB, and up to 512 KiB where somebody does not read. One with a large head counts
 	// once more for each 16 KiB that this holds: its text, and 128 bytes besides for each field;
-	// and so does a routed one whose answer has a large head or trailer, which ends with
-	// resource_exhausted where there is no room for that.
+	// and so does a routed one for what its answer has of these, which ends where there is no room.
 	// Default 65,536.
 	MaxOpenCalls int
 	// MaxOpenCallsPerIdentity bounds those of one identity, or of one address that has none.
