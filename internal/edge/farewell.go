@@ -38,10 +38,12 @@ func (f farewell) run(ctx context.Context) {
 	for {
 		select {
 		case l := <-f:
-			t.Reset(time.Until(l.due))
-			select {
-			case <-t.C:
-			case <-ctx.Done():
+			if left := time.Until(l.due); left > 0 {
+				t.Reset(left)
+				select {
+				case <-t.C:
+				case <-ctx.Done():
+				}
 			}
 			_ = l.conn.Close()
 		case <-ctx.Done():

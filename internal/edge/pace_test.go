@@ -99,10 +99,11 @@ func TestAudit_ATK14_WhoIsRefusedAtTheDoorComesLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		below := &pipes{conns: make(chan net.Conn), shut: make(chan struct{})}
 		l := edge.Listen(below, edge.Config{
-			TLS: server, HandshakeTimeout: time.Hour, MaxConnections: 10, MaxPerAddress: 10, Silence: time.Second,
+			TLS: server, HandshakeTimeout: time.Hour, MaxConnections: 1000, MaxPerAddress: 1000, Silence: time.Second,
 			PerSecond: 1e-9, Burst: 1, Key: func(net.Addr) string { return "one" },
 		})
 		_ = knock(t, below)
+		synctest.Wait() // it has the place, and none of the others
 		var refused []net.Conn
 		for range kept + 1 + more { // of which the first is waited for already
 			refused = append(refused, knock(t, below))
