@@ -1,6 +1,7 @@
 package edge_test
 
 import (
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -146,4 +147,42 @@ func open(t *testing.T, all []net.Conn) (n int) {
 		}
 	}
 	return n
+}
+
+// Between the TLS handshakes of an address the processors are others' for as long as one took, and never for long.
+func TestAudit_ATK14_HandshakesOfAnAddressLeaveTime(t *testing.T) {
+	t.Parallel()
+	const all = 8
+	server, client := certificate(t)
+	for work, pause := range map[time.Duration]time.Duration{
+		2 * time.Millisecond: 2 * time.Millisecond, 20 * time.Millisecond: 5 * time.Millisecond,
+	} {
+		t.Run(work.String(), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				server := server.Clone()
+				at := make(chan time.Time, 1)
+				server.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+					at <- time.Now()
+					time.Sleep(work) // in the bubble
+					return nil, nil  //nolint:nilnil // as it is
+				}
+				b := &bubble{client: client}
+				b.serve(t, server)
+				turns := max(1, runtime.GOMAXPROCS(0)/2)
+				for range all * turns {
+					c := b.dial(t, "127.0.0.2")
+					go func() { _ = c.HandshakeContext(t.Context()) }()
+				}
+				first := <-at
+				for range all*turns - 2 {
+					<-at
+				}
+				last := <-at
+				if took, want := last.Sub(first), (all-1)*(work+pause); took != want {
+					t.Errorf("%d handshakes begin within %v, want %v", all, took, want)
+				}
+			})
+		})
+	}
 }
