@@ -146,7 +146,7 @@ func TestAudit_ATK14_ManyFieldsAreTold(t *testing.T) {
 	var want int64
 	for i, fields := range []int{1, usual - pseudo, usual - pseudo + 1, usual + more - pseudo} {
 		want += int64(max(fields+pseudo-usual, 0))
-		id := uint32(2*i + 1) //nolint:gosec // a few
+		id := uint32(2*i + 1)
 		w.block.Reset()
 		for _, f := range []string{":method", ":scheme", ":authority", ":path"} {
 			w.ok(w.enc.WriteField(hpack.HeaderField{Name: f, Value: map[string]string{":method": "GET", ":path": "/", ":scheme": "https"}[f]}))
