@@ -18,6 +18,7 @@ const (
 	frameContinuation = 0x9
 
 	flagEndStream  = 0x1
+	flagAck        = 0x1
 	flagEndHeaders = 0x4
 	flagPadded     = 0x8
 
@@ -136,6 +137,7 @@ type meter struct {
 	in     frames
 	out    frames
 	last   uint32 // the highest stream that the peer opened
+	asked  int    // PINGs of the server that the peer has not answered yet
 	heads  int    // header blocks that began
 	open   bool   // the last one goes on in another frame
 	block  bool   // the frame that came last is of one
@@ -232,6 +234,10 @@ func (m *meter) count(f frame) (kind, float64) {
 	case frameSettings:
 		return settings, 1 + float64(f.length)/36
 	case framePing:
+		if f.flags&flagAck != 0 && m.asked > 0 {
+			m.asked--
+			return pings, 0
+		}
 		return pings, 1
 	case frameWindow:
 		return windows, 1
@@ -255,6 +261,9 @@ func (m *meter) sent(p []byte) {
 		}
 		if f.kind == frameData {
 			m.earn(func(a *allowance) float64 { return a.perSent + a.perByte*float64(f.length) })
+		}
+		if f.kind == framePing && f.flags&flagAck == 0 {
+			m.asked++
 		}
 		if f.kind == frameReset { // a stream that found no room, or was not worth its end
 			m.left[refusals]--

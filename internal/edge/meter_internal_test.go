@@ -334,3 +334,26 @@ func TestAudit_H48_WindowsOfAByteEarnNothing(t *testing.T) {
 		t.Errorf("cut off after %d WINDOW_UPDATEs, want %d at most", n, most)
 	}
 }
+
+// A peer answers the PINGs of the server, however many these are, and no more of them than there were.
+func TestAudit_H48_AnswersToPingsAreNoFlood(t *testing.T) {
+	t.Parallel()
+	const asked = 1000
+	s := newSession(t)
+	var out bytes.Buffer
+	for range asked {
+		_ = http2.NewFramer(&out, nil).WritePing(false, [8]byte{})
+	}
+	_ = http2.NewFramer(&out, nil).WritePing(true, [8]byte{}) // an answer, to which there is none
+	s.m.sent(out.Bytes())
+	for range asked {
+		_ = s.fr.WritePing(true, [8]byte{})
+	}
+	s.pass(0)
+	for range int(allowances[pings].burst) + 1 {
+		_ = s.fr.WritePing(true, [8]byte{})
+	}
+	if k, tooMany := s.flush(); !tooMany || k != pings {
+		t.Errorf("answers to PINGs that there were not: %v, %t", k, tooMany)
+	}
+}
