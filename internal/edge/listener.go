@@ -468,6 +468,7 @@ func (l *Listener) welcome(s *slot) {
 		c.Conn, c.state = conn, state
 		if !l.cfg.Trusted {
 			c.meter = newMeter(time.Now(), &l.rules)
+			s.conn.metered = c
 		}
 	}
 	select {

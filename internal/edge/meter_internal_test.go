@@ -50,6 +50,15 @@ func (s *session) open(end bool) uint32 {
 	return id
 }
 
+// recorded has what was written come in so many records of TLS, beside some that carry nothing.
+func (s *session) recorded(n, idle int) {
+	s.t.Helper()
+	s.pass(0)
+	if k, tooMany := s.m.recorded(n+idle, idle, s.now); tooMany {
+		s.t.Fatalf("cut off after %s: %v", s.now.Sub(time.Unix(1, 0)), k)
+	}
+}
+
 // answer has the server send so many frames with a byte in each.
 func (s *session) answer(frames int) {
 	for range frames {
@@ -194,6 +203,30 @@ var honest = map[string]func(s *session){
 			s.pass(50 * time.Microsecond)
 		}
 	},
+	"frames of a byte, whose heads come in records of their own": func(s *session) {
+		id := s.open(false)
+		for range 20_000 {
+			_ = s.fr.WriteData(id, false, []byte("x"))
+			s.recorded(2, 0)
+			s.pass(20 * time.Microsecond)
+		}
+	},
+	"an upload in short records": func(s *session) {
+		id := s.open(false)
+		for range 2_000 {
+			_ = s.fr.WriteData(id, false, make([]byte, 16<<10))
+			s.recorded(1_000, 0)
+			s.pass(time.Millisecond)
+		}
+	},
+	"a new key with each MiB": func(s *session) {
+		id := s.open(false)
+		for range 2_000 {
+			_ = s.fr.WriteData(id, false, make([]byte, 16<<10))
+			s.recorded(65, 1)
+			s.pass(100 * time.Millisecond)
+		}
+	},
 	"a download that waits in the client for its reader": func(s *session) {
 		for range 20 {
 			for range 512 {
@@ -332,5 +365,27 @@ func TestAudit_H48_WindowsOfAByteEarnNothing(t *testing.T) {
 		s.data(1)
 	}); n > most {
 		t.Errorf("cut off after %d WINDOW_UPDATEs, want %d at most", n, most)
+	}
+}
+
+// Records of TLS are found wherever what comes is cut.
+func TestRecords_AreFound(t *testing.T) {
+	t.Parallel()
+	var stream []byte
+	const n = 40
+	for i := range n {
+		stream = append(append(stream, 23, 3, 3, byte(i%3), byte(i)), make([]byte, i%3<<8+i)...)
+	}
+	for _, piece := range []int{1, 2, 3, 4, 5, 6, 7, 100, 1_000, len(stream)} {
+		var r records
+		for at := 0; at < len(stream); at += piece {
+			r.find(stream[at:min(at+piece, len(stream))])
+		}
+		if r.whole != n || r.skip != 0 || r.have != 0 {
+			t.Errorf("in pieces of %d: %d records of %d, and %d bytes of another", piece, r.whole, n, r.skip+r.have)
+		}
+		if r.find(stream[:6]); r.whole != n+1 {
+			t.Errorf("in pieces of %d: the next one is not found", piece)
+		}
 	}
 }

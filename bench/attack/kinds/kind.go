@@ -50,7 +50,9 @@ type Kind struct {
 }
 
 // All returns every kind.
-func All() []Kind { return slices.Concat(strangers(), plugins(), wordyCalls(), providers()) }
+func All() []Kind {
+	return slices.Concat(strangers(), recordKinds(), plugins(), wordyCalls(), providers())
+}
 
 // Named returns the kinds whose names, with who attacks before them, contain a text.
 func Named(text string) []Kind {
