@@ -89,6 +89,7 @@ type Listener struct {
 	ready chan net.Conn
 	tasks sync.WaitGroup
 	rates *limiter.Limiter // of new connections, by key
+	ample *limiter.Limiter // of those that begin with all of what is free
 	rules rules
 
 	mu     sync.Mutex
@@ -130,7 +131,7 @@ func Listen(l net.Listener, cfg Config) *Listener {
 	e.rules.of[refusals].limit(cfg.Refusals)
 	e.rules.heads(float64(cfg.HeaderBytes))
 	e.room.L = &e.mu
-	e.rates = limiter.New(maxRates)
+	e.rates, e.ample = limiter.New(maxRates), limiter.New(maxRates)
 	e.life, e.end = context.WithCancel(context.Background())
 	e.tasks.Go(e.accept)
 	return e
@@ -467,7 +468,7 @@ func (l *Listener) welcome(s *slot) {
 		}
 		c.Conn, c.state = conn, state
 		if !l.cfg.Trusted {
-			c.meter = newMeter(time.Now(), &l.rules)
+			c.meter = l.newMeter(s)
 			s.conn.metered = c
 		}
 	}

@@ -160,6 +160,24 @@ func newMeter(now time.Time, rules *rules) *meter {
 	return m
 }
 
+// What header blocks may cost that come on many connections of one address: so many at once, and so many a second, begin
+// with all of what is free on one. The others have room for a few heads, and more in time as all have.
+const (
+	ampleBurst     = 32
+	amplePerSecond = 4
+	scarce         = 8 // of what is free, one part in so many
+)
+
+// newMeter makes the meter of a connection.
+func (l *Listener) newMeter(s *slot) *meter {
+	now := time.Now()
+	m := newMeter(now, &l.rules)
+	if !l.ample.Allow(l.cfg.Key(s.conn.RemoteAddr()), amplePerSecond, ampleBurst, now) {
+		m.left[headerBytes] /= scarce
+	}
+	return m
+}
+
 // rule is what there may be of a kind.
 func (m *meter) rule(k kind) *allowance {
 	if k == headerBytes && !m.billed {

@@ -2,10 +2,14 @@ package edge
 
 import (
 	"bytes"
+	"net"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/net/http2"
+
+	"github.com/masegraye/connect-plugin-go/internal/limiter"
 )
 
 // session is a connection on a clock of its own.
@@ -388,4 +392,36 @@ func TestRecords_AreFound(t *testing.T) {
 			t.Errorf("in pieces of %d: the next one is not found", piece)
 		}
 	}
+}
+
+// Of many connections of one address few begin with all that is free of header blocks: heads on many cost no more than
+// on some. Those of another have theirs.
+func TestAudit_H48_HeadsOnManyConnections(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		key := "one"
+		l := &Listener{cfg: Config{Key: func(net.Addr) string { return key }}, rules: usual, ample: limiter.New(2)}
+		near, _ := net.Pipe()
+		s := &slot{conn: &audible{Conn: near}}
+		come := func() (free float64) { return l.newMeter(s).left[headerBytes] }
+		want := func(what string, n int, free float64) {
+			t.Helper()
+			for i := range n {
+				if got := come(); got != free {
+					t.Fatalf("%s %d of %d has %v bytes free, want %v", what, i+1, n, got, free)
+				}
+			}
+		}
+		all := usual.nobody.burst
+		want("connection", 32, all)
+		want("the next", 10, all/8)
+		time.Sleep(time.Second)
+		want("a second later", 4, all)
+		want("the next", 1_000, all/8)
+		key = "another"
+		want("of another", 32, all)
+		if room := all / 8; room < 2*(32<<10) {
+			t.Errorf("there is room for %v bytes, which is not two heads", room)
+		}
+	})
 }
