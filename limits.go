@@ -155,8 +155,9 @@ type Limits struct { //nolint:recvcheck // rates are computed on each call, wher
 	// EnrolmentBurst is the burst to EnrolmentsPerSecond. Default 1,000.
 	EnrolmentBurst int
 	// RequestsPerSecond and RequestBurst limit the requests of one identity
-	// over every route; more are resource_exhausted, and when to come again. Defaults 20,000
-	// and 40,000.
+	// over every route; more are resource_exhausted, and when to come again. Of this, of
+	// renewals and of changes a new instance of a plugin that proved its name has what one that
+	// ended left: to enrol anew fills nothing. Defaults 20,000 and 40,000.
 	RequestsPerSecond float64
 	// RequestBurst is the burst to RequestsPerSecond. Default 40,000.
 	RequestBurst int

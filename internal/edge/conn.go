@@ -37,6 +37,7 @@ type Conn struct {
 	own     intake
 	held    held // of who reads
 	head    heading
+	carried int // reads that brought something, and of which the records of TLS were not counted
 
 	writing sync.Mutex // held during a write, and taken before mu
 	parts   bool       // guarded by writing: the peer is to be told why it is cut off
@@ -223,6 +224,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 	if n == 0 {
 		return n, err
 	}
+	c.carried++
 	now := time.Now()
 	c.account.Load().spend(n, now)
 	if c.meter == nil {

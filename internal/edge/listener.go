@@ -89,6 +89,7 @@ type Listener struct {
 	ready chan net.Conn
 	tasks sync.WaitGroup
 	rates *limiter.Limiter // of new connections, by key
+	ample *limiter.Limiter // of those that begin with all of what is free
 	rules rules
 	leave farewell
 
@@ -133,7 +134,7 @@ func Listen(l net.Listener, cfg Config) *Listener {
 	e.rules.of[refusals].limit(cfg.Refusals)
 	e.rules.heads(float64(cfg.HeaderBytes))
 	e.room.L = &e.mu
-	e.rates = limiter.New(maxRates)
+	e.rates, e.ample = limiter.New(maxRates), limiter.New(maxRates)
 	e.life, e.end = context.WithCancel(context.Background())
 	e.tasks.Go(e.accept)
 	e.tasks.Go(func() { e.leave.run(e.life) })
@@ -472,7 +473,8 @@ func (l *Listener) welcome(s *slot) {
 		}
 		c.Conn, c.state = conn, state
 		if !l.cfg.Trusted {
-			c.meter = newMeter(time.Now(), &l.rules)
+			c.meter = l.newMeter(s)
+			s.conn.metered = c
 		}
 	}
 	select {

@@ -26,6 +26,8 @@ type audible struct {
 	answers int             // in the TLS handshake so far
 	limit   *limit          // of the time of the TLS handshake
 	agreed  bool            // on TLS
+	metered *Conn           // whose records of TLS are counted; nil for none, and before TLS is agreed on
+	records records
 
 	sending sending
 }
@@ -33,8 +35,14 @@ type audible struct {
 // Read reads what the peer sent.
 func (a *audible) Read(p []byte) (int, error) {
 	a.rest()
+	if a.metered != nil && !a.metered.count(&a.records) {
+		return 0, ErrCutOff
+	}
 	n, err := a.Conn.Read(p)
 	if n > 0 {
+		if a.slot.listener.cfg.TLS != nil {
+			a.records.find(p[:n])
+		}
 		if !a.agreed && !a.slot.listener.knocks() {
 			a.slot.heard()
 		}

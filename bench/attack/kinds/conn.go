@@ -17,6 +17,8 @@ import (
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"github.com/masegraye/connect-plugin-go/internal/record"
 )
 
 const (
@@ -36,6 +38,7 @@ type conn struct {
 	attack *attack
 	ctx    context.Context //nolint:containedctx // of the attack
 	tls    *tls.Conn
+	keys   *record.Keys
 	out    *bufio.Writer
 	block  bytes.Buffer
 	fields *hpack.Encoder
@@ -55,7 +58,9 @@ func (a *attack) connect(ctx context.Context, read bool, settings ...http2.Setti
 	cfg := a.tls.Clone()
 	cfg.NextProtos = []string{"h2"}
 	cfg.ServerName = cmp.Or(cfg.ServerName, "127.0.0.1")
-	c := &conn{attack: a, ctx: ctx, tls: tls.Client(raw, cfg), next: 1, gone: make(chan struct{})}
+	keys := new(record.Keys)
+	cfg.KeyLogWriter = keys
+	c := &conn{attack: a, ctx: ctx, tls: tls.Client(raw, cfg), keys: keys, next: 1, gone: make(chan struct{})}
 	if err := c.tls.HandshakeContext(ctx); err != nil {
 		_ = raw.Close()
 		return nil, fmt.Errorf("TLS: %w", err)
