@@ -5,13 +5,16 @@ import (
 	"crypto/hkdf"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"net/http/httptest"
 	"os"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -453,5 +456,29 @@ func TestHandshakeVectors_Specification(t *testing.T) {
 	}
 	if want := hex.EncodeToString(handshakeVectors(t)[0].RequestTranscript); digits.String() != want {
 		t.Errorf("the example is\n%s\nwant\n%s", digits.String(), want)
+	}
+}
+
+// A plugin that a host takes again says how often it was refused since it said so.
+func TestAudit_USE22_HowOftenAPluginWasRefused(t *testing.T) {
+	t.Parallel()
+	var log strings.Builder
+	cfg := ClientConfig{HostURL: "https://127.0.0.1:1", SelfID: "plugin", TLS: new(tls.Config), Logger: slog.New(slog.NewTextHandler(&log, nil))}
+	c, err := NewClient(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	s := &pluginSession{cfg: &PluginServerConfig{Client: cfg}, client: c}
+	for _, n := range []int{5, 1, 3} {
+		log.Reset()
+		for range n {
+			s.askAgain(errors.New("refused"))
+		}
+		s.taken()
+		s.taken() // says nothing more
+		if said := strings.Count(log.String(), "\n"); said != 2 || !strings.Contains(log.String(), "again\" runtime_id=\"\" not_logged="+strconv.Itoa(n-1)+"\n") {
+			t.Errorf("refused %d times: %s", n, log.String())
+		}
 	}
 }

@@ -116,6 +116,10 @@ func NewHost(cfg *ServeConfig) (*Host, error) {
 	if err := h.setTLS(); err != nil {
 		return nil, err
 	}
+	nameless, err := h.nameless()
+	if err != nil {
+		return nil, err
+	}
 	if err := h.setServices(); err != nil {
 		return nil, err
 	}
@@ -137,13 +141,17 @@ func NewHost(cfg *ServeConfig) (*Host, error) {
 	h.tasks.Go(func() { h.standing.Run(ctx) })
 	h.tasks.Go(func() { h.hub.recount(ctx) })
 	h.keepCertificates(ctx)
-	h.warn()
+	h.warn(nameless)
 	return h, nil
 }
 
 // Handler returns the host's handler, for a server of your own. That server must
 // serve TLS 1.3 and HTTP/2, and ask for client certificates where policy needs
-// them; [Host.Serve] does all that.
+// them; [Host.Serve] does all that. It has to bound as well what comes before a
+// request, as no field of [Limits] does there: connections, frames and the time of
+// a TLS handshake, and what a client shows in it. [Host.Serve] verifies no chain of
+// more than 10 certificates or 64 KiB; crypto/tls tries up to 100 signatures for one,
+// which a stranger chooses, and asks VerifyPeerCertificate only after that.
 func (h *Host) Handler() http.Handler { return h.ingress }
 
 // Addr returns the address that the host listens on, empty before it does.
@@ -311,17 +319,20 @@ func (h *Host) setRouter() {
 	h.router = NewServiceRouter(h.handshake, h.registry, h.lifecycle)
 }
 
+// nameless says why the names of the host are not known, empty where they are.
+func (h *Host) nameless() (string, error) {
+	if len(h.cfg.Hosts) > 0 {
+		return "", nil
+	}
+	return askInTime(h.cfg.Logger, func() string { return namesMissing(h.serverTLS) })
+}
+
 // warn tells the operator what is dangerous or useless about the configuration.
-func (h *Host) warn() {
+func (h *Host) warn(nameless string) {
 	warnConfig(h.hub.settings())
 	h.warnHostPlugins(h.cfg.Policy)
-	if len(h.cfg.Hosts) > 0 {
-		return
-	}
-	missing := ""
-	tellSlow(h.cfg.Logger, func() { missing = namesMissing(h.serverTLS) })
-	if missing != "" {
-		h.cfg.Logger.Warn("the names of this host are not known: " + missing +
+	if nameless != "" {
+		h.cfg.Logger.Warn("the names of this host are not known: " + nameless +
 			"; set ServeConfig.Hosts to the names and addresses under which plugins reach it")
 	}
 }

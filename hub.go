@@ -202,9 +202,9 @@ func (b budget) limit() string {
 	return tooManyRequests
 }
 
-// callerBudget is one that an identity has.
+// callerBudget is one that an identity has, and after it the next instance of its plugin, where it proved which.
 func callerBudget(kind string, id *tokenstore.Identity, rate Rate) budget {
-	return budget{key: kind + id.RuntimeID(), rate: rate}
+	return budget{key: kind + id.LimiterKey(), rate: rate}
 }
 
 // accountBudget is one that an identity shares with those that its plugin had before and has besides: to enrol

@@ -15,7 +15,8 @@ import (
 // when the host is made and do not change afterwards.
 type Limits struct { //nolint:recvcheck // rates are computed on each call, where a copy would take a frame of half a KiB
 	// MaxHeaderBytes bounds the header block of one request, in bytes, as HTTP/2 counts it:
-	// each field costs 32 more, so that there are some 1,000 fields at most. Beyond it the
+	// each field costs 32 more, so that there are some 1,000 fields at most. Those beyond 64 wait: on two
+	// processors 40 a millisecond are taken on of one identity, or of one address that has none. Beyond it the
 	// answer is status 431, or resource_exhausted in gRPC, and the connection goes on; a peer
 	// that sends eight times as much of one request, or eight times 16 KiB where that is more, is
 	// cut off. A request with such a trailer is reset with ENHANCE_YOUR_CALM. Default 32 KiB.
@@ -48,8 +49,7 @@ type Limits struct { //nolint:recvcheck // rates are computed on each call, wher
 	// MaxOpenCalls bounds the requests with a caller that are being served, from their first
 	// byte to their last; one more is resource_exhausted, and when to come again. Each holds
 	// some 24 KiB, and up to 512 KiB where somebody does not read. One with a large head counts
-	// once more for each 16 KiB that this holds: its text, and 128 bytes besides for each field;
-	// and so does a routed one for what its answer has of these, which ends where there is no room.
+	// once more for each 16 KiB that this holds, with its answer's: text, and 128 bytes for each field.
 	// Default 65,536.
 	MaxOpenCalls int
 	// MaxOpenCallsPerIdentity bounds those of one identity, or of one address that has none.
@@ -70,8 +70,8 @@ type Limits struct { //nolint:recvcheck // rates are computed on each call, wher
 	// runtime identity has 64, or fewer where this is fewer. Default 1,000.
 	MaxConnectionsPerPeer int
 	// ConnectionsPerSecond and ConnectionBurst limit the new connections of one peer
-	// address. One that comes faster is closed before TLS. Defaults 500 and 2,000, or
-	// MaxConnectionsPerPeer where that is more than the latter.
+	// address. One that comes faster is closed before TLS, 200 ms later where few others are.
+	// Defaults 500 and 2,000, or MaxConnectionsPerPeer where that is more than the latter.
 	ConnectionsPerSecond float64
 	// ConnectionBurst is the burst to ConnectionsPerSecond. Default 2,000.
 	ConnectionBurst int
@@ -155,8 +155,9 @@ type Limits struct { //nolint:recvcheck // rates are computed on each call, wher
 	// EnrolmentBurst is the burst to EnrolmentsPerSecond. Default 1,000.
 	EnrolmentBurst int
 	// RequestsPerSecond and RequestBurst limit the requests of one identity
-	// over every route; more are resource_exhausted, and when to come again. Defaults 20,000
-	// and 40,000.
+	// over every route; more are resource_exhausted, and when to come again. Of this, of
+	// renewals and of changes a new instance of a plugin that proved its name has what one that
+	// ended left: to enrol anew fills nothing. Defaults 20,000 and 40,000.
 	RequestsPerSecond float64
 	// RequestBurst is the burst to RequestsPerSecond. Default 40,000.
 	RequestBurst int

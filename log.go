@@ -20,6 +20,7 @@ import (
 
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/edge"
+	"github.com/masegraye/connect-plugin-go/internal/glyphs"
 	"github.com/masegraye/connect-plugin-go/internal/opening"
 )
 
@@ -70,7 +71,7 @@ func printableTo(s string, most int) string {
 	if len(s) > most {
 		s = s[:wholeRunes(s, most)] + "…"
 	}
-	if utf8.ValidString(s) && strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) < 0 {
+	if utf8.ValidString(s) && strings.IndexFunc(s, func(r rune) bool { return !glyphs.Seen(r) }) < 0 {
 		return s
 	}
 	var out strings.Builder
@@ -78,7 +79,7 @@ func printableTo(s string, most int) string {
 		switch {
 		case r == utf8.RuneError && !strings.HasPrefix(s[i:], "\ufffd"):
 			fmt.Fprintf(&out, `\x%02x`, s[i])
-		case unicode.IsPrint(r):
+		case glyphs.Seen(r):
 			out.WriteRune(r)
 		default:
 			out.WriteRune(unicode.ReplacementChar)
@@ -104,7 +105,7 @@ func wholeRunes(s string, n int) int {
 // printableStack is printable without the bound, for a text of several lines.
 func printableStack(s string) string {
 	return strings.Map(func(r rune) rune {
-		if r == '\n' || r == '\t' || unicode.IsPrint(r) {
+		if r == '\n' || r == '\t' || glyphs.Seen(r) {
 			return r
 		}
 		return unicode.ReplacementChar

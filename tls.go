@@ -259,22 +259,35 @@ func warnNameless(log *slog.Logger, listener net.Addr) {
 		"localhost, 127.0.0.1 and ::1 alone; set ServeConfig.Hosts to all names and addresses under which plugins reach it", keyAddr, at.String())
 }
 
-// slowSource is how long a source of certificates takes before the log says that a start waits for it.
-const slowSource = 2 * time.Second
+// slowSource is how long a source of certificates takes before the log says that a start waits for it, and deadSource
+// how long the start waits: whoever starts a host has no other way to end it.
+const (
+	slowSource = 2 * time.Second
+	deadSource = time.Minute
+)
 
-// tellSlow asks a configuration of TLS for its certificate, and says in the log that the start waits for that, where
-// it does, and that it is over.
-func tellSlow(log *slog.Logger, ask func()) {
+// askInTime asks a configuration of TLS for its certificate. It says in the log that the start waits for that, where it
+// does, and that it is over, and fails where it is not in time. Then whoever is asked goes on alone.
+func askInTime[A any](log *slog.Logger, ask func() A) (answer A, err error) {
 	began, said := time.Now(), make(chan struct{})
 	slow := time.AfterFunc(slowSource, func() {
 		defer close(said)
 		log.Warn("the start waits for TLS.GetCertificate, which has not answered yet; it goes on when that does", keyWait, slowSource)
 	})
-	ask()
+	answered := make(chan A, 1)
+	go func() { answered <- ask() }()
+	dead := time.NewTimer(deadSource)
+	defer dead.Stop()
+	select {
+	case answer = <-answered:
+	case <-dead.C:
+		return answer, fieldError("TLS", "GetCertificate has not answered within %v; have it fail where what it asks is not there", deadSource)
+	}
 	if !slow.Stop() {
 		<-said
 		log.Info("TLS.GetCertificate answered; the start goes on", keyWait, time.Since(began).Round(time.Millisecond))
 	}
+	return answer, nil
 }
 
 // errNoClientCertificate says that a source of certificates had none, neither an empty one.

@@ -2,6 +2,7 @@ package stage
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -39,13 +40,14 @@ func Authority(dir string) (*connectplugin.Authority, error) {
 // ServeHost serves a host on loopback, says its address, and obeys until its input ends.
 // A file for profiles is written where one is named.
 func ServeHost(ctx context.Context, cfg *connectplugin.ServeConfig, profile string) error {
-	host, err := connectplugin.NewHost(cfg)
-	if err != nil {
-		return fmt.Errorf("host: %w", err)
-	}
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
+	}
+	cfg.HealthAddr = ProbesOf(l.Addr().String())
+	host, err := connectplugin.NewHost(cfg)
+	if err != nil {
+		return errors.Join(fmt.Errorf("host: %w", err), l.Close())
 	}
 	ctx, end := context.WithCancel(ctx)
 	defer end()
@@ -64,6 +66,12 @@ func ServeHost(ctx context.Context, cfg *connectplugin.ServeConfig, profile stri
 		err = ended
 	}
 	return err
+}
+
+// ProbesOf is where the host at an address answers probes.
+func ProbesOf(addr string) string {
+	_, port, _ := net.SplitHostPort(addr)
+	return net.JoinHostPort("127.0.0.3", port)
 }
 
 func rest(host *connectplugin.Host) Rest {

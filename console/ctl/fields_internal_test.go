@@ -18,6 +18,7 @@ func TestTail_ValuesAreNoFields(t *testing.T) {
 		"/x\x1b[2J\ntarget=shop":         `path="/x\x1b[2J\ntarget=shop" because=no`,
 		`/x" target="shop`:               `path="/x\" target=\"shop" because=no`,
 		"/x.v1.Y/Z":                      "path=/x.v1.Y/Z because=no",
+		"/x\U000e0041\ufe0f\u00ad":       "path=/x\ufffd\ufffd\ufffd because=no",
 	} {
 		var out strings.Builder
 		e := &adminv1.AuditEvent{Time: timestamppb.Now(), Kind: "denied", SelfId: "a", Procedure: hostile, Reason: "no"}

@@ -11,6 +11,8 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/masegraye/connect-plugin-go/internal/glyphs"
 )
 
 // table writes rows in columns. Cells come from peers: what could steer a terminal is replaced.
@@ -54,7 +56,7 @@ func clean(s string) string {
 		if r == '\t' {
 			return ' '
 		}
-		if unicode.IsPrint(r) || r == '\n' {
+		if glyphs.Seen(r) || r == '\n' {
 			return r
 		}
 		return unicode.ReplacementChar

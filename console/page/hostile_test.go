@@ -81,4 +81,7 @@ func TestHostileTexts(t *testing.T) {
 	if got := b.evaluate(t, `String(document.body.textContent.split("<img src=x").length > 20)`); got != "true" {
 		t.Error("the texts are not shown")
 	}
+	if got := b.evaluate(t, `String(/[\p{Cf}\p{Variation_Selector}\p{Default_Ignorable_Code_Point}]/u.test(document.body.textContent))`); got != "false" {
+		t.Error("characters that nobody sees are in the page")
+	}
 }

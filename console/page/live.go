@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	adminv1 "github.com/masegraye/connect-plugin-go/gen/admin/v1"
+	"github.com/masegraye/connect-plugin-go/internal/glyphs"
 )
 
 // events passes on what the host sends, a line of JSON each, as long as whoever looks is in. They are not the
@@ -50,7 +51,7 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request, until time.Time)
 		if err != nil {
 			return
 		}
-		if _, err := fmt.Fprintf(w, "%s\n", text); err != nil || out.Flush() != nil {
+		if _, err := fmt.Fprintf(w, "%s\n", glyphs.Text(string(text))); err != nil || out.Flush() != nil {
 			return
 		}
 	}

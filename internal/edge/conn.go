@@ -37,6 +37,7 @@ type Conn struct {
 	own     intake
 	held    held // of who reads
 	head    heading
+	carried int // reads that brought something, and of which the records of TLS were not counted
 
 	writing sync.Mutex // held during a write, and taken before mu
 	parts   bool       // guarded by writing: the peer is to be told why it is cut off
@@ -120,15 +121,21 @@ func (c *Conn) Served(known bool) {
 	c.mu.Unlock()
 }
 
-// Decoded says how much larger header fields of the peer were than the blocks they came in. It reports
-// false where the peer is cut off, for that or for something else.
-func (c *Conn) Decoded(n int) bool {
+// Decoded says how much larger header fields of the peer were than the blocks they came in, and how many of them
+// are more than is usual: who pays for the connection, or else everybody at the peer's address together, waits for
+// these. It reports false where the peer is cut off, for that or for something else.
+func (c *Conn) Decoded(beyond, many int) bool {
 	if c.meter == nil {
 		return true
 	}
 	now := time.Now()
+	by := c.intake.Load()
+	if by == &c.own {
+		by = c.slot.heads
+	}
+	c.waitFor(by.heavy(many, now))
 	c.mu.Lock()
-	c.meter.decoded(n, now)
+	c.meter.decoded(beyond, now)
 	tooMany := c.tooMuchLocked(headerBytes)
 	told := c.cut
 	c.mu.Unlock()
@@ -217,6 +224,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 	if n == 0 {
 		return n, err
 	}
+	c.carried++
 	now := time.Now()
 	c.account.Load().spend(n, now)
 	if c.meter == nil {
@@ -338,6 +346,9 @@ func (c *Conn) partLocked(reason string) {
 	if between {
 		_, _ = c.Conn.Write(goAway(last, reason))
 	}
+	if a := c.account.Load(); a != nil {
+		a.intake.cutOff(time.Now())
+	}
 	c.slot.cutOff(c, reason)
 }
 
@@ -356,6 +367,7 @@ func goAway(last uint32, reason string) []byte {
 type slot struct {
 	listener *Listener
 	key      string
+	heads    *intake                // of its address
 	conn     *audible               // as accepted
 	holder   atomic.Pointer[Holder] // who proved to have it, nil for nobody; set under the listener's lock
 	last     atomic.Int64           // when the peer was heard last, or served after TLS, as the listener's age

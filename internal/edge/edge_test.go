@@ -140,13 +140,18 @@ func (s *server) attack(t *testing.T, path string) *attacker {
 	if err = errors.Join(err, a.WriteSettings()); err != nil {
 		t.Fatal(err)
 	}
+	a.block(path)
+	return a
+}
+
+// block makes the head of the requests.
+func (a *attacker) block(path string) {
 	var b strings.Builder
 	enc := hpack.NewEncoder(&b)
 	for _, f := range [][2]string{{":method", "POST"}, {":scheme", "https"}, {":authority", "example.com"}, {":path", path}} {
 		_ = enc.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]})
 	}
 	a.head = []byte(b.String())
-	return a
 }
 
 func (a *attacker) open(id uint32, end bool) error {

@@ -19,6 +19,13 @@ const (
 	// most: whoever asks again and again for what there is not is served at that pace.
 	refusing      = 4 * time.Millisecond
 	longestBreath = 20 * time.Millisecond
+	// parted is how much longer whoever was cut off waits, for each connection on which that was, and longestParted
+	// at most: it comes again, and what it begins anew costs more than what it was cut off for.
+	parted        = 500 * time.Millisecond
+	longestParted = 2 * time.Second
+	// fieldsOfOne is how many fields, beyond those that are usual, count as one request more: reading them,
+	// handing them on and reading them again takes host and provider as long as that.
+	fieldsOfOne = 20
 )
 
 // mostReady is how many requests of one peer wait at most to be begun: so many that they leave half of the
@@ -92,11 +99,30 @@ func (in *intake) tellLocked() {
 }
 
 // refused says that a request was refused.
-func (in *intake) refused(now time.Time) {
+func (in *intake) refused(now time.Time) { in.charge(refusing, longestBreath, now) }
+
+// cutOff says that the peer was cut off on a connection.
+func (in *intake) cutOff(now time.Time) { in.charge(parted, longestParted, now) }
+
+// charge has the peer wait longer, up to a bound beyond which it does not on account of this.
+func (in *intake) charge(d, longest time.Duration, now time.Time) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.leakLocked(now)
-	in.taken = min(in.taken+worth(refusing), max(in.taken, atOnce()+worth(longestBreath)))
+	in.taken = min(in.taken+worth(d), max(in.taken, atOnce()+worth(longest)))
+}
+
+// heavy says that a request has so many fields more than is usual, and returns how long it waits for them: each
+// has its time behind those before it, so that they are not read all at once when there is room again.
+func (in *intake) heavy(fields int, now time.Time) time.Duration {
+	if fields <= 0 {
+		return 0
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.leakLocked(now)
+	in.taken += float64(fields) / fieldsOfOne
+	return in.overLocked()
 }
 
 // worth is how many requests are taken on in a time.
@@ -106,13 +132,22 @@ func worth(d time.Duration) float64 { return atOnce() * float64(d) / float64(spr
 // before it, it waits for them to begin, too.
 func (in *intake) leftLocked(cut bool, now time.Time) time.Duration {
 	in.leakLocked(now)
-	if over := in.taken - atOnce(); over > 0 {
-		return time.Duration(over/atOnce()*float64(spread)) + 1
+	if over := in.overLocked(); over > 0 {
+		return over
 	}
 	if cut && in.ready >= mostReady() {
 		return breath
 	}
 	return 0
+}
+
+// overLocked is how long it takes until no more are taken on than may be at once.
+func (in *intake) overLocked() time.Duration {
+	over := in.taken - atOnce()
+	if over <= 0 {
+		return 0
+	}
+	return time.Duration(over/atOnce()*float64(spread)) + 1
 }
 
 // wait returns when the next request may come, or nobody wants it any more.

@@ -62,6 +62,8 @@ type bubble struct {
 	begins  chan struct{} // closed when they begin; nil for at once
 	begun   atomic.Int64
 	refuses atomic.Bool   // every request, at once
+	fields  int           // beyond those that are usual, that each request has
+	cuts    chan struct{} // closed when whoever asks is cut off; nil for never
 	release chan struct{} // ends the requests
 }
 
@@ -101,6 +103,7 @@ func (b *bubble) serve(t *testing.T, server *tls.Config) {
 				if b.begins != nil {
 					<-b.begins
 				}
+				c.Decoded(0, b.fields)
 				c.Began()
 				defer c.Ended()
 			}
@@ -108,6 +111,10 @@ func (b *bubble) serve(t *testing.T, server *tls.Config) {
 			if c, ok := r.Context().Value(connKey{}).(*edge.Conn); ok && b.refuses.Load() {
 				c.Refused()
 				return
+			}
+			if c, ok := r.Context().Value(connKey{}).(*edge.Conn); ok && b.cuts != nil {
+				<-b.cuts
+				c.TooLong()
 			}
 			select {
 			case <-b.release:
@@ -168,7 +175,12 @@ func (b *bubble) dial(t *testing.T, from string) *tls.Conn {
 // pour sends so many requests in one piece, and reads whatever comes.
 func (b *bubble) pour(t *testing.T, n uint32) {
 	t.Helper()
-	c := b.dial(t, "127.0.0.1")
+	b.pourFrom(t, "127.0.0.1", n)
+}
+
+func (b *bubble) pourFrom(t *testing.T, address string, n uint32) {
+	t.Helper()
+	c := b.dial(t, address)
 	var block, out strings.Builder
 	enc := hpack.NewEncoder(&block)
 	for _, f := range [][2]string{{":method", "POST"}, {":scheme", "https"}, {":authority", "x"}, {":path", "/"}} {

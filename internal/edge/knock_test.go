@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -37,9 +38,11 @@ func TestListener_AHandshakeThatMovesKeepsItsPlace(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				below := &pipes{conns: make(chan net.Conn), shut: make(chan struct{})}
+				var met crowded
 				l := edge.Listen(below, edge.Config{
 					TLS: server, Trusted: true, HandshakeTimeout: time.Hour, MaxConnections: 10, MaxPerAddress: 1, Silence: silence,
-					Key: func(net.Addr) string { return "one" },
+					Key:     func(net.Addr) string { return "one" },
+					Refused: func(_ net.Addr, err error) { met.add(err) },
 				})
 				defer l.End()
 				first := knock(t, below)
@@ -48,12 +51,10 @@ func TestListener_AHandshakeThatMovesKeepsItsPlace(t *testing.T) {
 				synctest.Wait()
 				for _, after := range []time.Duration{silence * 3 / 4, silence} {
 					time.Sleep(after)
+					before := len(met.all())
 					newcomer := knock(t, below)
 					synctest.Wait()
-					_ = newcomer.SetReadDeadline(time.Now().Add(time.Millisecond))
-					_, err := newcomer.Read(make([]byte, 1))
-					timeout, _ := err.(net.Error) //nolint:errorlint // not wrapped
-					refused := timeout == nil || !timeout.Timeout()
+					refused := slices.Contains(met.all()[before:], edge.ErrNoPlace)
 					if want := play.kept && after < silence; refused != want {
 						t.Errorf("after %v: a newcomer is refused: %t, want %t", after, refused, want)
 					}

@@ -89,7 +89,9 @@ type Listener struct {
 	ready chan net.Conn
 	tasks sync.WaitGroup
 	rates *limiter.Limiter // of new connections, by key
+	ample *limiter.Limiter // of those that begin with all of what is free
 	rules rules
+	leave farewell
 
 	mu     sync.Mutex
 	room   sync.Cond // tells the acceptor that a connection ended
@@ -118,6 +120,7 @@ type share struct {
 	slots    map[*slot]struct{}
 	unproven int
 	turns    *turns.Turns
+	heads    *intake // of requests with many fields, for which nobody pays
 }
 
 // Listen begins to accept from l, which it closes.
@@ -125,14 +128,16 @@ func Listen(l net.Listener, cfg Config) *Listener {
 	e := &Listener{
 		Listener: l, cfg: cfg, begun: time.Now(), shut: make(chan struct{}), ready: make(chan net.Conn),
 		all: map[*slot]struct{}{}, shares: map[string]*share{}, held: map[string]int{}, rules: usual,
+		leave: make(farewell, mostLeaving),
 	}
 	e.rules.of[pings].limit(cfg.Pings)
 	e.rules.of[refusals].limit(cfg.Refusals)
 	e.rules.heads(float64(cfg.HeaderBytes))
 	e.room.L = &e.mu
-	e.rates = limiter.New(maxRates)
+	e.rates, e.ample = limiter.New(maxRates), limiter.New(maxRates)
 	e.life, e.end = context.WithCancel(context.Background())
 	e.tasks.Go(e.accept)
+	e.tasks.Go(func() { e.leave.run(e.life) })
 	return e
 }
 
@@ -216,7 +221,7 @@ func (l *Listener) accept() {
 		}
 		known := directly(c) != nil
 		if known && !l.inTime(c) { // who comes too fast is not worth a goroutine, nor anybody's place
-			_ = c.Close()
+			l.leave.take(c)
 			continue
 		}
 		if !l.awaitRoom(c) {
@@ -225,13 +230,13 @@ func (l *Listener) accept() {
 		}
 		s := l.admit(c)
 		if known && !l.place(s) {
-			_ = c.Close()
+			l.leave.take(c)
 			continue
 		}
 		l.tasks.Go(func() {
 			if !known && (!l.inTime(c) || !l.place(s)) {
 				l.remove(s)
-				_ = c.Close()
+				l.leave.take(c)
 				return
 			}
 			l.welcome(s)
@@ -341,6 +346,7 @@ func (l *Listener) placeBy(s *slot, key string) (placed bool, err error) {
 	l.partLocked(s)
 	s.key = key
 	l.joinLocked(s)
+	s.heads = l.shares[key].heads
 	if l.cfg.TLS != nil {
 		s.conn.turns = l.shares[key].turns
 	}
@@ -350,7 +356,7 @@ func (l *Listener) placeBy(s *slot, key string) (placed bool, err error) {
 // joinLocked counts a connection among those with its key, partLocked takes it out.
 func (l *Listener) joinLocked(s *slot) {
 	if l.shares[s.key] == nil {
-		l.shares[s.key] = &share{slots: map[*slot]struct{}{}, turns: newTurns()}
+		l.shares[s.key] = &share{slots: map[*slot]struct{}{}, turns: newTurns(), heads: &intake{}}
 	}
 	l.shares[s.key].slots[s] = struct{}{}
 	l.shares[s.key].unproven++
@@ -467,7 +473,8 @@ func (l *Listener) welcome(s *slot) {
 		}
 		c.Conn, c.state = conn, state
 		if !l.cfg.Trusted {
-			c.meter = newMeter(time.Now(), &l.rules)
+			c.meter = l.newMeter(s)
+			s.conn.metered = c
 		}
 	}
 	select {

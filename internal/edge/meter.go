@@ -18,6 +18,7 @@ const (
 	frameContinuation = 0x9
 
 	flagEndStream  = 0x1
+	flagAck        = 0x1
 	flagEndHeaders = 0x4
 	flagPadded     = 0x8
 
@@ -39,6 +40,8 @@ const (
 	others
 	refusals
 	strays
+	idles
+	shorts
 	kinds
 )
 
@@ -47,6 +50,7 @@ func (k kind) String() string {
 	return [...]string{
 		"reset streams", "SETTINGS", somePings, "PRIORITY frames", "WINDOW_UPDATEs", "empty DATA frames", "bytes of header blocks",
 		"frames of other types", someRefusals, "bytes for streams that have ended",
+		"TLS records that carry nothing", "short TLS records",
 	}[k]
 }
 
@@ -74,6 +78,8 @@ type allowance struct {
 	perSent float64 // for each DATA frame that the server sent
 	perGot  float64 // for each DATA frame with bytes that the peer sent
 	perByte float64 // for each byte of DATA that the server sent
+	perHead float64 // for each frame that the peer sent
+	perRead float64 // for each byte of all that it sent
 
 	most float64 // how many of what was earned are kept, the burst where it is zero
 }
@@ -91,7 +97,9 @@ func (a *allowance) limit(r Rate) {
 // allowances are far above what honest peers send: ten thousand short calls a second, a
 // thousand cancelled calls at once, a keep-alive every few seconds, the PINGs with which
 // gRPC measures the connection while data flows, and a WINDOW_UPDATE or two for each short message of
-// that: a frame of a few bytes, which is so short because its window was, explains none.
+// that: a frame of a few bytes, which is so short because its window was, explains none. Of records of TLS a frame
+// explains two, its head and the rest, and more where it is long. Those that carry nothing update the key, which
+// libraries do after gigabytes.
 //
 //nolint:mnd // a table of numbers
 var allowances = [kinds]allowance{
@@ -105,6 +113,8 @@ var allowances = [kinds]allowance{
 	others:      {burst: 50, perSecond: 1, perCall: 1},
 	refusals:    {burst: 2000, perSecond: 100, perCall: 1},
 	strays:      {burst: 1 << 20, perSecond: 1 << 20},
+	idles:       {burst: 200, perSecond: 10},
+	shorts:      {burst: 5000, perSecond: 500, perHead: 2, perRead: 1.0 / 16, most: 20_000},
 }
 
 // rules are what there may be on a connection.
@@ -136,6 +146,7 @@ type meter struct {
 	in     frames
 	out    frames
 	last   uint32 // the highest stream that the peer opened
+	asked  int    // PINGs of the server that the peer has not answered yet
 	heads  int    // header blocks that began
 	open   bool   // the last one goes on in another frame
 	block  bool   // the frame that came last is of one
@@ -147,6 +158,24 @@ func newMeter(now time.Time, rules *rules) *meter {
 	m.in.skip = prefaceLen
 	for k := range kinds {
 		m.left[k] = m.rule(k).burst
+	}
+	return m
+}
+
+// What header blocks may cost that come on many connections of one address: so many at once, and so many a second, begin
+// with all of what is free on one. The others have room for a few heads, and more in time as all have.
+const (
+	ampleBurst     = 32
+	amplePerSecond = 4
+	scarce         = 8 // of what is free, one part in so many
+)
+
+// newMeter makes the meter of a connection.
+func (l *Listener) newMeter(s *slot) *meter {
+	now := time.Now()
+	m := newMeter(now, &l.rules)
+	if !l.ample.Allow(l.cfg.Key(s.conn.RemoteAddr()), amplePerSecond, ampleBurst, now) {
+		m.left[headerBytes] /= scarce
 	}
 	return m
 }
@@ -182,12 +211,14 @@ func (m *meter) received(p []byte, now time.Time) (kind, bool) {
 	m.fill(now)
 	m.opens = m.opens[:0]
 	all := len(p)
+	m.explain(float64(all) * m.rule(shorts).perRead)
 	for len(p) > 0 {
 		var f frame
 		var whole bool
 		if p, f, whole = m.in.next(p, true); !whole {
 			break
 		}
+		m.explain(m.rule(shorts).perHead)
 		before := m.last
 		k, n := m.count(f)
 		if m.last > before { // else they are trailers
@@ -201,6 +232,23 @@ func (m *meter) received(p []byte, now time.Time) (kind, bool) {
 		}
 	}
 	return 0, false
+}
+
+// explain lets the peer send so many more records of TLS.
+func (m *meter) explain(n float64) {
+	m.left[shorts] = min(m.left[shorts]+n, m.rule(shorts).keep())
+}
+
+// recorded takes account of records of TLS, of which so many carried nothing, and returns the kind of which it was too
+// much.
+func (m *meter) recorded(n, idle int, now time.Time) (kind, bool) {
+	m.fill(now)
+	m.left[shorts] -= float64(n)
+	m.left[idles] -= float64(max(idle, 0))
+	if m.left[idles] < 0 {
+		return idles, true
+	}
+	return shorts, m.left[shorts] < 0
 }
 
 // count returns as what a frame of the peer counts, and how much.
@@ -232,6 +280,10 @@ func (m *meter) count(f frame) (kind, float64) {
 	case frameSettings:
 		return settings, 1 + float64(f.length)/36
 	case framePing:
+		if f.flags&flagAck != 0 && m.asked > 0 {
+			m.asked--
+			return pings, 0
+		}
 		return pings, 1
 	case frameWindow:
 		return windows, 1
@@ -255,6 +307,9 @@ func (m *meter) sent(p []byte) {
 		}
 		if f.kind == frameData {
 			m.earn(func(a *allowance) float64 { return a.perSent + a.perByte*float64(f.length) })
+		}
+		if f.kind == framePing && f.flags&flagAck == 0 {
+			m.asked++
 		}
 		if f.kind == frameReset { // a stream that found no room, or was not worth its end
 			m.left[refusals]--

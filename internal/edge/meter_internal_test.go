@@ -2,10 +2,14 @@ package edge
 
 import (
 	"bytes"
+	"net"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/net/http2"
+
+	"github.com/masegraye/connect-plugin-go/internal/limiter"
 )
 
 // session is a connection on a clock of its own.
@@ -48,6 +52,15 @@ func (s *session) open(end bool) uint32 {
 	s.next += 2
 	_ = s.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: make([]byte, 60), EndHeaders: true, EndStream: end})
 	return id
+}
+
+// recorded has what was written come in so many records of TLS, beside some that carry nothing.
+func (s *session) recorded(n, idle int) {
+	s.t.Helper()
+	s.pass(0)
+	if k, tooMany := s.m.recorded(n+idle, idle, s.now); tooMany {
+		s.t.Fatalf("cut off after %s: %v", s.now.Sub(time.Unix(1, 0)), k)
+	}
 }
 
 // answer has the server send so many frames with a byte in each.
@@ -194,6 +207,30 @@ var honest = map[string]func(s *session){
 			s.pass(50 * time.Microsecond)
 		}
 	},
+	"frames of a byte, whose heads come in records of their own": func(s *session) {
+		id := s.open(false)
+		for range 20_000 {
+			_ = s.fr.WriteData(id, false, []byte("x"))
+			s.recorded(2, 0)
+			s.pass(20 * time.Microsecond)
+		}
+	},
+	"an upload in short records": func(s *session) {
+		id := s.open(false)
+		for range 2_000 {
+			_ = s.fr.WriteData(id, false, make([]byte, 16<<10))
+			s.recorded(1_000, 0)
+			s.pass(time.Millisecond)
+		}
+	},
+	"a new key with each MiB": func(s *session) {
+		id := s.open(false)
+		for range 2_000 {
+			_ = s.fr.WriteData(id, false, make([]byte, 16<<10))
+			s.recorded(65, 1)
+			s.pass(100 * time.Millisecond)
+		}
+	},
 	"a download that waits in the client for its reader": func(s *session) {
 		for range 20 {
 			for range 512 {
@@ -333,4 +370,81 @@ func TestAudit_H48_WindowsOfAByteEarnNothing(t *testing.T) {
 	}); n > most {
 		t.Errorf("cut off after %d WINDOW_UPDATEs, want %d at most", n, most)
 	}
+}
+
+// A peer answers the PINGs of the server, however many these are, and no more of them than there were.
+func TestAudit_H48_AnswersToPingsAreNoFlood(t *testing.T) {
+	t.Parallel()
+	const asked = 1000
+	s := newSession(t)
+	var out bytes.Buffer
+	for range asked {
+		_ = http2.NewFramer(&out, nil).WritePing(false, [8]byte{})
+	}
+	_ = http2.NewFramer(&out, nil).WritePing(true, [8]byte{}) // an answer, to which there is none
+	s.m.sent(out.Bytes())
+	for range asked {
+		_ = s.fr.WritePing(true, [8]byte{})
+	}
+	s.pass(0)
+	for range int(allowances[pings].burst) + 1 {
+		_ = s.fr.WritePing(true, [8]byte{})
+	}
+	if k, tooMany := s.flush(); !tooMany || k != pings {
+		t.Errorf("answers to PINGs that there were not: %v, %t", k, tooMany)
+	}
+}
+
+// Records of TLS are found wherever what comes is cut.
+func TestRecords_AreFound(t *testing.T) {
+	t.Parallel()
+	var stream []byte
+	const n = 40
+	for i := range n {
+		stream = append(append(stream, 23, 3, 3, byte(i%3), byte(i)), make([]byte, i%3<<8+i)...)
+	}
+	for _, piece := range []int{1, 2, 3, 4, 5, 6, 7, 100, 1_000, len(stream)} {
+		var r records
+		for at := 0; at < len(stream); at += piece {
+			r.find(stream[at:min(at+piece, len(stream))])
+		}
+		if r.whole != n || r.skip != 0 || r.have != 0 {
+			t.Errorf("in pieces of %d: %d records of %d, and %d bytes of another", piece, r.whole, n, r.skip+r.have)
+		}
+		if r.find(stream[:6]); r.whole != n+1 {
+			t.Errorf("in pieces of %d: the next one is not found", piece)
+		}
+	}
+}
+
+// Of many connections of one address few begin with all that is free of header blocks: heads on many cost no more than
+// on some. Those of another have theirs.
+func TestAudit_H48_HeadsOnManyConnections(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		key := "one"
+		l := &Listener{cfg: Config{Key: func(net.Addr) string { return key }}, rules: usual, ample: limiter.New(2)}
+		near, _ := net.Pipe()
+		s := &slot{conn: &audible{Conn: near}}
+		come := func() (free float64) { return l.newMeter(s).left[headerBytes] }
+		want := func(what string, n int, free float64) {
+			t.Helper()
+			for i := range n {
+				if got := come(); got != free {
+					t.Fatalf("%s %d of %d has %v bytes free, want %v", what, i+1, n, got, free)
+				}
+			}
+		}
+		all := usual.nobody.burst
+		want("connection", 32, all)
+		want("the next", 10, all/8)
+		time.Sleep(time.Second)
+		want("a second later", 4, all)
+		want("the next", 1_000, all/8)
+		key = "another"
+		want("of another", 32, all)
+		if room := all / 8; room < 2*(32<<10) {
+			t.Errorf("there is room for %v bytes, which is not two heads", room)
+		}
+	})
 }

@@ -3,6 +3,7 @@ package edge
 import (
 	"net"
 	"runtime"
+	"time"
 
 	"github.com/masegraye/connect-plugin-go/internal/turns"
 )
@@ -21,9 +22,12 @@ type audible struct {
 	slot    *slot
 	turns   *turns.Turns    // of its address; nil where nothing waits: before that is known, and after the handshake
 	working [2]*turns.Turns // of which it has one; nil for none
+	began   time.Time       // to work, at its turn
 	answers int             // in the TLS handshake so far
 	limit   *limit          // of the time of the TLS handshake
 	agreed  bool            // on TLS
+	metered *Conn           // whose records of TLS are counted; nil for none, and before TLS is agreed on
+	records records
 
 	sending sending
 }
@@ -31,8 +35,14 @@ type audible struct {
 // Read reads what the peer sent.
 func (a *audible) Read(p []byte) (int, error) {
 	a.rest()
+	if a.metered != nil && !a.metered.count(&a.records) {
+		return 0, ErrCutOff
+	}
 	n, err := a.Conn.Read(p)
 	if n > 0 {
+		if a.slot.listener.cfg.TLS != nil {
+			a.records.find(p[:n])
+		}
 		if !a.agreed && !a.slot.listener.knocks() {
 			a.slot.heard()
 		}
@@ -68,14 +78,24 @@ func (a *audible) work() {
 			a.working[i] = t
 		}
 	}
+	a.began = time.Now()
 }
 
-// rest lets others have a turn.
+// longestRest bounds how long nobody of an address has a turn.
+const longestRest = 5 * time.Millisecond
+
+// rest lets others have a turn: of its address as long after the work as that took, so that the
+// processors are others' meanwhile.
 func (a *audible) rest() {
 	for i, t := range a.working {
-		if t != nil {
-			a.working[i] = nil
-			t.Give()
+		if t == nil {
+			continue
 		}
+		a.working[i] = nil
+		if t == a.turns {
+			time.AfterFunc(min(time.Since(a.began), longestRest), t.Give)
+			continue
+		}
+		t.Give()
 	}
 }

@@ -15,6 +15,7 @@ import (
 const (
 	usualFields = 12  // of a request, for which there is room at first
 	expands     = 2   // characters that a byte of Huffman's code has at most, rounded up
+	manyFields  = 64  // of a head, beyond which each is told to the meter
 	mostBlock   = 8   // times what is taken is how long a block may be that is read to its end
 	kindBytes   = 128 // of a content type that is kept of a head that is too large
 	contentType = "content-type"
@@ -41,6 +42,7 @@ type heads struct {
 	bad      bool
 	broken   bool // a field is none that HTTP/2 has, or has at its place
 	beyond   int  // how much larger the fields are than the block they came in, as HTTP/2 counts them
+	many     int  // how many fields came, less those that are usual
 }
 
 func newHeads(most uint32) *heads {
@@ -54,6 +56,7 @@ func newHeads(most uint32) *heads {
 func (h *heads) read(f *http2.HeadersFrame, next func() (http2.Frame, error)) (*http2.MetaHeadersFrame, error) {
 	h.fields, h.left, h.trailers = make([]hpack.HeaderField, 0, usualFields), h.most, h.most
 	h.regular, h.large, h.bad, h.broken, h.beyond = false, false, false, false, 0
+	h.many = -manyFields
 	var err error
 	if first := f.HeaderBlockFragment(); f.HeadersEnded() {
 		h.resize(first)
@@ -128,16 +131,18 @@ func (h *heads) resize(block []byte) {
 }
 
 // worth returns how much more there was to do than the bytes that came say, since it was asked last: a byte
-// may stand for a field as large as the table.
-func (h *heads) worth() int {
-	n := max(h.beyond, 0)
-	h.beyond -= n
-	return n
+// may stand for a field as large as the table. And it returns how many fields there were beyond those that are usual.
+func (h *heads) worth() (beyond, many int) {
+	beyond, many = max(h.beyond, 0), max(h.many, 0)
+	h.beyond -= beyond
+	h.many -= many
+	return beyond, many
 }
 
 // emit takes a field. At those that nobody wants any more it does not look.
 func (h *heads) emit(f hpack.HeaderField) {
 	h.beyond += int(f.Size())
+	h.many++
 	if !h.bad {
 		h.take(f)
 	}

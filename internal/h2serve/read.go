@@ -56,10 +56,11 @@ func (c *conn) continuation() (http2.Frame, error) {
 	return c.framer.ReadFrame() //nolint:wrapcheck // looked at by its type
 }
 
-// pays tells the meter what the fields were worth that came, and reports whether the peer may go on.
+// pays tells the meter what the fields were worth that came, waits as long as it says, and reports whether the
+// peer may go on.
 func (c *conn) pays() bool {
-	n := c.blocks.worth()
-	return n == 0 || c.meter == nil || c.meter.Decoded(n)
+	beyond, many := c.blocks.worth()
+	return beyond == 0 && many == 0 || c.meter == nil || c.meter.Decoded(beyond, many)
 }
 
 // buffered reports whether the next frame can be read without waiting for the peer.

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 
 	"github.com/masegraye/connect-plugin-go/internal/edge"
 	"github.com/masegraye/connect-plugin-go/internal/h2serve"
@@ -20,6 +21,7 @@ type metered struct {
 
 	strays  atomic.Int64
 	decoded atomic.Int64
+	many    atomic.Int64
 	most    int64 // of decoded, zero for any number
 }
 
@@ -39,8 +41,9 @@ type meteredConn struct {
 
 func (c *meteredConn) Stray(n int) { c.of.strays.Add(int64(n)) }
 
-func (c *meteredConn) Decoded(n int) bool {
-	got := c.of.decoded.Add(int64(n))
+func (c *meteredConn) Decoded(beyond, many int) bool {
+	c.of.many.Add(int64(many))
+	got := c.of.decoded.Add(int64(beyond))
 	return c.of.most == 0 || got <= c.of.most
 }
 
@@ -128,6 +131,37 @@ func TestAudit_H48_HeadsArePaidForAsTheyAreDecoded(t *testing.T) {
 	}
 	if got := l.decoded.Load(); got <= most || got > 2*most {
 		t.Errorf("%d bytes were decoded until the connection ended, want those of one frame, about %d", got, most)
+	}
+}
+
+// The meter is told of each field of a head that is more than is usual, once, whatever the frames it came in.
+func TestAudit_ATK14_ManyFieldsAreTold(t *testing.T) {
+	t.Parallel()
+	l := &metered{Listener: listen(t)}
+	server := h2serve.New(config(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})))
+	go func() { _ = server.Serve(l) }()
+	t.Cleanup(func() { _ = server.Close() })
+	w := dial(t, l.Addr().String())
+	const usual, pseudo, more = 64, 4, 100
+	var want int64
+	for i, fields := range []int{1, usual - pseudo, usual - pseudo + 1, usual + more - pseudo} {
+		want += int64(max(fields+pseudo-usual, 0))
+		id := uint32(2*i + 1)
+		w.block.Reset()
+		for _, f := range []string{":method", ":scheme", ":authority", ":path"} {
+			w.ok(w.enc.WriteField(hpack.HeaderField{Name: f, Value: map[string]string{":method": "GET", ":path": "/", ":scheme": "https"}[f]}))
+		}
+		for range fields {
+			w.ok(w.enc.WriteField(hpack.HeaderField{Name: "x", Value: "y"}))
+		}
+		whole := w.block.Bytes()
+		half := len(whole) / 2
+		w.ok(w.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: whole[:half], EndStream: true}))
+		w.ok(w.WriteContinuation(id, true, whole[half:]))
+		w.until(isTheEnd)
+		if got := l.many.Load(); got != want {
+			t.Errorf("after a head of %d fields: %d are told, want %d", fields+pseudo, got, want)
+		}
 	}
 }
 

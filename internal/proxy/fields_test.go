@@ -272,7 +272,7 @@ func TestAudit_H48_AHeadThatWasPassedOnIsNotKept(t *testing.T) {
 	if result := g.provider.Forward(w, r, proxy.Call{Path: servicePth + "Call"}); result.Class != proxy.ClassOK {
 		t.Fatalf("%+v", result)
 	}
-	if got := w.Result(); got.Header.Get("X-Kept") != "y" || w.Body.String() != "body" { //nolint:bodyclose // a recorder's
+	if got := w.Result(); got.Header.Get("X-Kept") != "y" || w.Body.String() != "body" {
 		t.Errorf("the caller gets %v %q", got.Header, w.Body)
 	}
 	if len(w.Header()) != 1 || w.Header().Get(http.TrailerPrefix+"X-End") != "z" {

@@ -1,6 +1,9 @@
 package tokenstore
 
-import "strings"
+import (
+	"strconv"
+	"strings"
+)
 
 // changeKind says what a change is about.
 type changeKind uint8
@@ -61,6 +64,10 @@ func (s *Store) addLocked(identity *Identity, r *Request) {
 		identity.proven = r.Proven
 		identity.peer = s.peersOf(identity).increment(r.Peer)
 	}
+	if identity.proven {
+		identity.number = identity.self.number()
+		identity.limiterKey = "plugin:" + name + "#" + strconv.Itoa(identity.number)
+	}
 	first := identity.state.Load()
 	s.issued.add(first.digest.short())
 	s.identityExpiries.add(identity, first.expires)
@@ -76,6 +83,9 @@ func (s *Store) removeLocked(identity *Identity, reason Reason) {
 
 	s.identities.remove(identity)
 	s.identityExpiries.remove(identity)
+	if identity.proven {
+		identity.self.giveBack(identity.number)
+	}
 	s.selves.decrement(identity.self)
 	if identity.peer != nil {
 		s.peersOf(identity).decrement(identity.peer)

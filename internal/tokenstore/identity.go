@@ -15,6 +15,7 @@ type Identity struct {
 	selfVersion unique.Handle[string] // few versions, many instances
 	self, peer  *tally                // peer is nil where there is none
 	proven      bool                  // peer is one of the proven, which nothing bounds
+	number      int                   // of one that is proven, among the living of its self id
 	clock       *clock
 	fingerprint Fingerprint
 
@@ -46,7 +47,9 @@ type graced struct {
 // RuntimeID returns the id of this instance: the self id, sanitised, and 128 random bits.
 func (i *Identity) RuntimeID() string { return i.runtimeID }
 
-// LimiterKey returns the runtime id as the key of a limiter that has other keys, too.
+// LimiterKey returns the key of its budgets. Of what is proven it is made of the self id and of a number that no other
+// living instance has, and that the next one gets when this has ended: to enrol anew fills no budget. Otherwise it is
+// made of the runtime id.
 func (i *Identity) LimiterKey() string { return i.limiterKey }
 
 // String returns the runtime id.

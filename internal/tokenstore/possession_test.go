@@ -100,3 +100,41 @@ func TestIssuable(t *testing.T) {
 		}
 	}
 }
+
+// The instances of a self id that are proven have budgets of their own, and the next one has that of one that ended.
+func TestBudgetsOutliveInstances(t *testing.T) {
+	t.Parallel()
+	s, _ := newStore(tokenstore.Config{})
+	const most = 200
+	issue := func(r tokenstore.Request) *tokenstore.Identity {
+		id, _, err := s.Issue(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return id
+	}
+	proven := tokenstore.Request{SelfID: "a", Peer: "p", Proven: true, MaxInstances: most + 2}
+	keys, ids := map[string]bool{}, []*tokenstore.Identity{}
+	for range most {
+		id := issue(proven)
+		keys[id.LimiterKey()] = true
+		ids = append(ids, id)
+	}
+	if len(keys) != most {
+		t.Fatalf("%d keys of %d instances", len(keys), most)
+	}
+	for _, n := range []int{0, 63, 64, 130, most - 1} {
+		s.Revoke(ids[n].RuntimeID(), tokenstore.ReasonRevoked)
+		if got, want := issue(proven).LimiterKey(), ids[n].LimiterKey(); got != want {
+			t.Errorf("after %q came %q", want, got)
+		}
+	}
+	if key := issue(proven).LimiterKey(); keys[key] {
+		t.Errorf("two have %q", key)
+	}
+	other := issue(tokenstore.Request{SelfID: "b", Peer: "p", Proven: true}).LimiterKey()
+	if one, next := issue(tokenstore.Request{SelfID: "a", Peer: "p", MaxInstances: most + 3}), issue(tokenstore.Request{SelfID: "b"}); keys[other] ||
+		keys[one.LimiterKey()] || next.LimiterKey() == other {
+		t.Errorf("others have %q, %q and %q", other, one.LimiterKey(), next.LimiterKey())
+	}
+}

@@ -1,5 +1,10 @@
 package tokenstore
 
+import "math/bits"
+
+// wordBits is how many bits a word has.
+const wordBits = 64
+
 // tallies count the live identities by a name. They hold as many names as there are live identities at
 // most. They are not safe for concurrent use.
 type tallies struct {
@@ -10,7 +15,23 @@ type tallies struct {
 type tally struct {
 	name  string
 	count int32
+	taken []uint64 // numbers of those that have one, a bit each
 }
+
+// number takes the least number that nobody has.
+func (t *tally) number() int {
+	for i, some := range t.taken {
+		if free := bits.TrailingZeros64(^some); free < wordBits {
+			t.taken[i] |= 1 << free
+			return i*wordBits + free
+		}
+	}
+	t.taken = append(t.taken, 1)
+	return (len(t.taken) - 1) * wordBits
+}
+
+// giveBack gives a number back.
+func (t *tally) giveBack(number int) { t.taken[number/wordBits] &^= 1 << (number % wordBits) }
 
 func (t *tally) key() string { return t.name }
 

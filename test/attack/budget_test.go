@@ -313,3 +313,79 @@ func TestAudit_ATK14_WhoEnrolsAnewFillsNoAudit(t *testing.T) {
 		})
 	}
 }
+
+// A plugin that enrols anew finds the budgets as it left them: each of its instances has its own, and so has nobody else.
+func TestAudit_ATK14_WhoEnrolsAnewFillsNoBudget(t *testing.T) {
+	t.Parallel()
+	const lives, most = 5, 8
+	never := func(l *connectplugin.Limits) { l.HandshakesPerSecond, l.HandshakeBurst = 1e-9, 1_000 }
+	for name, tt := range map[string]struct {
+		limits func(l *connectplugin.Limits)
+		act    func(t *testing.T, c *connectplugin.Client) error
+	}{
+		"requests": {
+			limits: func(l *connectplugin.Limits) { l.RequestsPerSecond, l.RequestBurst = 1e-9, most },
+			act: func(t *testing.T, c *connectplugin.Client) error {
+				_, err := c.RegistryClient().DiscoverService(t.Context(), connect.NewRequest(&connectpluginv1.DiscoverServiceRequest{ServiceType: "none"}))
+				if code := connect.CodeOf(err); code == connect.CodePermissionDenied || code == connect.CodeNotFound {
+					return nil
+				}
+				return err
+			},
+		},
+		"changes": {
+			limits: func(l *connectplugin.Limits) { l.ChangesPerSecond, l.ChangeBurst = 1e-9, most },
+			act: func(t *testing.T, c *connectplugin.Client) error {
+				return c.ReportHealth(t.Context(), connectpluginv1.HealthState_HEALTH_STATE_HEALTHY, "", nil)
+			},
+		},
+		"renewals": {
+			limits: func(l *connectplugin.Limits) { l.HandshakeBurst = most },
+			act:    func(t *testing.T, c *connectplugin.Client) error { return c.Connect(t.Context()) },
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+				c.Policy = &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{"greedy": hosttest.Allow(nil), "modest": hosttest.Allow(nil)}}
+				never(&c.Limits)
+				tt.limits(&c.Limits)
+			})
+			spend := func(c *connectplugin.Client) (served int) {
+				for range most {
+					switch err := tt.act(t, c); connect.CodeOf(err) {
+					case connect.CodeResourceExhausted:
+						return served
+					default:
+						if err != nil {
+							t.Fatal(err)
+						}
+						served++
+					}
+				}
+				return served
+			}
+			served := 0
+			for range lives {
+				c := host.Enrol(t, "greedy", nil)
+				served += spend(c)
+				if !host.Revoke(c.RuntimeID()) {
+					t.Fatal("it had ended before")
+				}
+			}
+			if served != most {
+				t.Errorf("%d are served in %d lives, want %d", served, lives, most)
+			}
+			first, second := host.Enrol(t, "greedy", nil), host.Enrol(t, "greedy", nil)
+			if n := spend(second); n != most {
+				t.Errorf("of another instance beside it %d are served, want %d", n, most)
+			}
+			if n := spend(first); n != 0 {
+				t.Errorf("%d more are served", n)
+			}
+			if n := spend(host.Enrol(t, "modest", nil)); n != most {
+				t.Errorf("of another plugin %d are served, want %d", n, most)
+			}
+		})
+	}
+}

@@ -4,9 +4,11 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"maps"
 	"net"
 	"net/http"
+	"syscall"
 	"testing"
 	"time"
 
@@ -63,9 +65,12 @@ func connectionBounds() map[string]bound {
 				}
 			}
 			_ = oldest.SetReadDeadline(time.Now().Add(hosttest.Wait))
-			_, err := oldest.Read(make([]byte, 1))
-			if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
-				t.Error("the bound makes nobody go")
+			if n, err := oldest.Read(make([]byte, 1)); n > 0 || !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("who made room got %d bytes, %v, and not the end of its connection", n, err)
+			}
+			resp, err := r.Stranger(t).Get(r.URL + "/healthz") // makes the next one go
+			if err != nil || resp.Body.Close() != nil || resp.StatusCode != http.StatusOK {
+				t.Errorf("a newcomer: %v, %v", resp, err)
 			}
 		}},
 		"MaxConnectionsPerPeer": {func(l *connectplugin.Limits) { l.MaxConnectionsPerPeer = 4 }, crowd},

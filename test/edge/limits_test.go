@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -126,9 +127,10 @@ var namedInAudit = []string{
 // auditNames demands an event that says which field was reached, and from where.
 func auditNames(t *testing.T, r *rig, field string) {
 	t.Helper()
+	whole := regexp.MustCompile(`\b` + field + `\b`) // MaxLookups is no MaxLookupsPerPlugin
 	hosttest.Eventually(t, "an audit event names "+field, func() bool {
 		for _, e := range r.Audit.Events() {
-			if e.Kind != connectplugin.AuditLimited || !strings.Contains(e.Reason, field) {
+			if e.Kind != connectplugin.AuditLimited || !whole.MatchString(e.Reason) {
 				continue
 			}
 			if strings.HasPrefix(e.Reason, "tokenstore: ") {

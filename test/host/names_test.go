@@ -343,3 +343,24 @@ func TestAudit_USE34_AStartThatWaitsForItsCertificateSaysSo(t *testing.T) {
 		})
 	}
 }
+
+// A source of certificates that never answers does not keep a start for ever: nothing else ends it.
+func TestAudit_USE34_ACertificateThatNeverComesEndsTheStart(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		never, cfg := make(chan struct{}), hosttest.NewCA(t).TLS(nil)
+		cfg.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			<-never
+			return nil, errors.New("too late")
+		}
+		began := time.Now()
+		_, err := connectplugin.NewHost(&connectplugin.ServeConfig{TLS: cfg})
+		if !errors.Is(err, connectplugin.ErrInvalidConfig) || !strings.Contains(err.Error(), "TLS: GetCertificate has not answered within 1m0s") {
+			t.Errorf("%v", err)
+		}
+		if took := time.Since(began); took != time.Minute {
+			t.Errorf("it took %v", took)
+		}
+		close(never)
+	})
+}

@@ -51,7 +51,7 @@ type Kind struct {
 
 // All returns every kind.
 func All() []Kind {
-	return slices.Concat(strangers(), plugins(), wordyCalls(), ownProviders(), providers())
+	return slices.Concat(strangers(), recordKinds(), probeKinds(), plugins(), wordyCalls(), ownProviders(), providers())
 }
 
 // Named returns the kinds whose names, with who attacks before them, contain a text.
@@ -156,12 +156,14 @@ func (a *attack) close() {
 }
 
 // dial opens a connection from the attacker's address.
-func (a *attack) dial(ctx context.Context) (net.Conn, error) {
-	if err := loopback(a.addr); err != nil {
+func (a *attack) dial(ctx context.Context) (net.Conn, error) { return dial(ctx, a.addr) }
+
+func dial(ctx context.Context, addr string) (net.Conn, error) {
+	if err := loopback(addr); err != nil {
 		return nil, err
 	}
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: dialLimit}
-	c, err := d.DialContext(ctx, "tcp", a.addr)
+	c, err := d.DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("dial: %w", err)
 	}

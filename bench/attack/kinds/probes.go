@@ -1,0 +1,126 @@
+package kinds
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"github.com/masegraye/connect-plugin-go/bench/stage"
+)
+
+const (
+	probing      = 100 // connections at once
+	probesAtOnce = 64  // requests, or frames, in one piece
+	probeFields  = 900
+	probeRest    = 8 << 10 // bytes of answers that are read at once
+)
+
+// probeKinds are attacks on the address for probes, which is in plaintext.
+func probeKinds() []Kind {
+	const head = "GET /healthz HTTP/1.1\r\nHost: x\r\n"
+	long := head + strings.Repeat("a:\r\n", probeFields)
+	return []Kind{
+		{Who: Stranger, Name: "the address for probes: probes", run: probed(nil, []byte(head+"\r\n"))},
+		{Who: Stranger, Name: "the address for probes: heads of many fields", run: probed(nil, []byte(long+"\r\n"))},
+		{Who: Stranger, Name: "the address for probes: PINGs", run: probed(hello(), ping())},
+		{Who: Stranger, Name: "the address for probes: connections", run: probed(nil, nil)},
+		{Who: Stranger, Name: "the address for probes: idle sockets", run: idleProbes},
+	}
+}
+
+// hello is how HTTP/2 begins.
+func hello() []byte {
+	b := bytes.NewBufferString(http2.ClientPreface)
+	_ = http2.NewFramer(b, nil).WriteSettings()
+	return b.Bytes()
+}
+
+func ping() []byte {
+	var b bytes.Buffer
+	_ = http2.NewFramer(&b, nil).WritePing(false, [8]byte{})
+	return b.Bytes()
+}
+
+// probed writes the same again and again on many connections, each begun anew when it is ended.
+func probed(first, again []byte) func(context.Context, *attack) error {
+	return func(ctx context.Context, a *attack) error {
+		var working sync.WaitGroup
+		for range probing {
+			working.Go(func() {
+				for ctx.Err() == nil {
+					if a.probe(ctx, first, bytes.Repeat(again, probesAtOnce)) != nil {
+						return
+					}
+				}
+			})
+		}
+		working.Wait()
+		return nil
+	}
+}
+
+// probe is one connection of probed.
+func (a *attack) probe(ctx context.Context, first, again []byte) error {
+	c, err := dial(ctx, stage.ProbesOf(a.addr))
+	if err != nil {
+		rest(ctx)
+		return nil // it comes too fast, and goes on
+	}
+	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
+	defer stop()
+	defer func() { _ = c.Close() }()
+	var reading sync.WaitGroup
+	defer reading.Wait()
+	defer func() { _ = c.Close() }()
+	reading.Go(func() {
+		var err error
+		for p := make([]byte, probeRest); err == nil; {
+			var n int
+			n, err = c.Read(p)
+			if bytes.Contains(p[:n], []byte(" 429 ")) {
+				a.refused.Add(1)
+			}
+		}
+		if ctx.Err() == nil && !errors.Is(err, net.ErrClosed) {
+			a.ended("")
+		}
+	})
+	for p := append(bytes.Clone(first), again...); a.sent.Add(1) < mostFrames; p = again {
+		if _, err := c.Write(p); err != nil || len(again) == 0 {
+			return nil // it was ended
+		}
+	}
+	return errEnough
+}
+
+// idleProbes holds sockets that ask nothing, and comes again with each that was ended.
+func idleProbes(ctx context.Context, a *attack) error {
+	var working sync.WaitGroup
+	for range probing {
+		working.Go(func() {
+			for ctx.Err() == nil && a.sent.Add(1) < mostFrames {
+				c, err := dial(ctx, stage.ProbesOf(a.addr))
+				if err != nil {
+					rest(ctx)
+					continue
+				}
+				stop := context.AfterFunc(ctx, func() { _ = c.Close() })
+				_, _ = c.Read(make([]byte, 1))
+				if ctx.Err() == nil {
+					a.ended("")
+				}
+				stop()
+				_ = c.Close()
+				pause(ctx, time.Millisecond)
+			}
+		})
+	}
+	working.Wait()
+	return nil
+}
