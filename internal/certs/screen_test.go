@@ -92,7 +92,8 @@ func shows(t *testing.T, root []byte, chain *tls.Certificate) (client, server er
 	})
 	// Whoever looks is told apart from whoever is looked at.
 	plain := &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{*chain}, InsecureSkipVerify: true}
-	plain.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return chain, nil }        // whatever the server trusts
+	// It shows the chain whatever the server trusts.
+	plain.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return chain, nil }
 	config := &tls.Config{MinVersion: tls.VersionTLS13, ServerName: "127.0.0.1", RootCAs: pool, Certificates: []tls.Certificate{*chain}}
 
 	_, server = agree(t, plain, screened)
