@@ -15,6 +15,8 @@ import (
 const (
 	asksPerSecond  = 50
 	asksBurst      = 100
+	comesPerSecond = 200 // new connections; beyond that they are closed at once
+	comesBurst     = 400
 	bytesPerSecond = 32 << 10 // that it sends; PINGs and the like are bytes, too
 	bytesBurst     = 256 << 10
 	longestPause   = time.Second
@@ -25,14 +27,16 @@ const (
 
 // meter bounds what each address asks and sends. It is safe for concurrent use.
 type meter struct {
-	asks *limiter.Limiter // fixed at creation
+	// Fixed at creation.
+	asks  *limiter.Limiter
+	comes *limiter.Limiter
 
 	mu    sync.Mutex
 	debts map[string]time.Time // until when an address has sent ahead: it pays in time
 }
 
 func newMeter() *meter {
-	return &meter{asks: limiter.New(maxAddresses), debts: map[string]time.Time{}}
+	return &meter{asks: limiter.New(maxAddresses), comes: limiter.New(maxAddresses), debts: map[string]time.Time{}}
 }
 
 // spend counts bytes of an address and returns how long it has to wait for more.
@@ -73,11 +77,16 @@ type listener struct {
 
 // Accept implements [net.Listener].
 func (l listener) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err //nolint:wrapcheck // stands for what it wraps
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err //nolint:wrapcheck // stands for what it wraps
+		}
+		if l.meter.comes.Allow(peerOf(c), comesPerSecond, comesBurst, time.Now()) {
+			return &metered{Conn: c, meter: l.meter, gone: make(chan struct{})}, nil
+		}
+		_ = c.Close() // before it is worth a goroutine, or anybody's place
 	}
-	return &metered{Conn: c, meter: l.meter, gone: make(chan struct{})}, nil
 }
 
 // metered is a connection that is read no faster than its address may send.

@@ -207,3 +207,59 @@ func serveAll(t *testing.T) visits {
 	})
 	return l
 }
+
+// Whoever comes too fast is closed at once and takes nobody's place, not even one of its own; another address comes as before, and it
+// itself when time has passed.
+func TestAudit_H48_NewcomersOfAnAddressHaveARate(t *testing.T) {
+	t.Parallel()
+
+	const burst, perSecond = 400, 200
+
+	synctest.Test(t, func(t *testing.T) {
+		s := probes.New(http.NotFoundHandler(), slog.New(slog.DiscardHandler))
+		l := make(visits)
+		served := make(chan error, 1)
+
+		go func() { served <- s.Serve(l) }()
+
+		come := func(addr string) *visit {
+			near, far := net.Pipe()
+			t.Cleanup(func() { _ = far.Close() })
+
+			v := &visit{Conn: near, from: netip.MustParseAddr(addr)}
+			l <- v
+			synctest.Wait()
+
+			return v
+		}
+
+		var last *visit
+		for range burst {
+			last = come("192.0.2.1")
+		}
+
+		if last.closed.Load() {
+			t.Error("the last of those at once was closed")
+		}
+
+		for range 100 {
+			if v := come("192.0.2.1"); !v.closed.Load() {
+				t.Error("one more was taken")
+			}
+		}
+
+		if last.closed.Load() || come("198.51.100.1").closed.Load() {
+			t.Error("the place of the last one, or another's, was taken")
+		}
+
+		time.Sleep(time.Second / perSecond)
+
+		if come("192.0.2.1").closed.Load() {
+			t.Error("there is none when time has passed")
+		}
+
+		close(l)
+		s.Shutdown(t.Context())
+		<-served
+	})
+}

@@ -58,7 +58,7 @@ func own(b behaviour, call func(context.Context, *attack) error) func(context.Co
 		defer func() { _ = l.Close() }()
 		working.Go(func() { a.accept(ctx, tls.NewListener(l, a.serverTLS()), &working, b) })
 		_, err = a.client.RegistryClient().RegisterService(ctx, connect.NewRequest(&connectpluginv1.RegisterServiceRequest{
-			ServiceType: flooded, Version: "1.0.0", EndpointPath: stage.Path, Metadata: map[string]string{"base_url": "https://" + l.Addr().String()},
+			ServiceType: flooded, Version: firstVersion, EndpointPath: stage.Path, Metadata: map[string]string{baseURL: "https://" + l.Addr().String()},
 		}))
 		if err == nil {
 			err = a.client.ReportHealth(ctx, connectpluginv1.HealthState_HEALTH_STATE_HEALTHY, "", nil)
@@ -115,12 +115,12 @@ func named(n, text int) []byte {
 	for i := range n {
 		const short = 127 // lengths that take a byte; one more byte has the rest of others
 		name := "x" + strconv.FormatInt(int64(i), 36)
-		b.Write([]byte{0, byte(len(name))})
+		b.Write([]byte{0, byte(len(name))}) //nolint:gosec // a few
 		b.WriteString(name)
 		if text < short {
-			b.WriteByte(byte(text))
+			b.WriteByte(byte(text)) //nolint:gosec // as above
 		} else {
-			b.Write([]byte{short, byte(text - short)}) // of at most 254
+			b.Write([]byte{short, byte(text - short)}) //nolint:gosec // of at most 254
 		}
 		b.WriteString(value)
 	}

@@ -136,7 +136,7 @@ func (a *attack) arm(ctx context.Context, who string) (err error) {
 		}
 		cfg.HostURL = "https://" + a.relay.addr()
 	}
-	cfg.Metadata.Provides = []connectplugin.ServiceDeclaration{{Type: provides, Version: "1.0.0", Path: stage.Path}}
+	cfg.Metadata.Provides = []connectplugin.ServiceDeclaration{{Type: provides, Version: firstVersion, Path: stage.Path}}
 	if a.client, err = connectplugin.NewClient(cfg); err == nil {
 		err = a.client.Connect(ctx)
 	}

@@ -31,6 +31,8 @@ const (
 	healthWatch    = "/connectplugin.health.v1.HealthService/Watch"
 	routePath      = "/services/" + stage.Echo + "/-" // whoever provides it
 	flooded        = "flooded"                        // the type that the bad plugin provides
+	firstVersion   = "1.0.0"
+	baseURL        = "base_url" // of metadata
 	streamType     = "application/connect+proto"
 	manyStreams    = 10_000
 	uploads        = 64
@@ -99,7 +101,7 @@ func envelope(m []byte) []byte {
 func registrations(c *conn, i uint32) error {
 	m := &connectpluginv1.RegisterServiceRequest{
 		ServiceType: flooded, Version: fmt.Sprintf("1.0.%d", i), EndpointPath: stage.Path,
-		Metadata: map[string]string{"base_url": "https://" + from + ":1"},
+		Metadata: map[string]string{baseURL: "https://" + from + ":1"},
 	}
 	return request(registerPath, message(m))(c, i)
 }

@@ -124,7 +124,7 @@ func (a *attack) serverTLS() *tls.Config {
 
 func (a *attack) register(ctx context.Context, url string) error {
 	_, err := a.client.RegistryClient().RegisterService(ctx, connect.NewRequest(&connectpluginv1.RegisterServiceRequest{
-		ServiceType: stage.Hostile, Version: "1.0.0", EndpointPath: stage.Path, Metadata: map[string]string{"base_url": url},
+		ServiceType: stage.Hostile, Version: firstVersion, EndpointPath: stage.Path, Metadata: map[string]string{baseURL: url},
 	}))
 	if err == nil {
 		err = a.client.ReportHealth(ctx, connectpluginv1.HealthState_HEALTH_STATE_HEALTHY, "", nil)
