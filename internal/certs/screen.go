@@ -39,7 +39,7 @@ func checkChain(chain []*x509.Certificate) error {
 			ErrChain, len(chain), size, MaxChain, MaxChainBytes)
 	}
 	if len(chain) > 0 && signatures(chain[:1], chain[1:], MaxSignatures) < 0 {
-		return fmt.Errorf("%w: so many of %d certificates have the name of an issuer that it takes more than %d signatures to find who issued which",
+		return fmt.Errorf("%w: so many of %d have the name of an issuer that it takes more than %d signatures to find who issued which",
 			ErrChain, len(chain), MaxSignatures)
 	}
 	return nil

@@ -58,7 +58,8 @@ func own(b behaviour, call func(context.Context, *attack) error) func(context.Co
 		defer func() { _ = l.Close() }()
 		working.Go(func() { a.accept(ctx, tls.NewListener(l, a.serverTLS()), &working, b) })
 		_, err = a.client.RegistryClient().RegisterService(ctx, connect.NewRequest(&connectpluginv1.RegisterServiceRequest{
-			ServiceType: flooded, Version: firstVersion, EndpointPath: stage.Path, Metadata: map[string]string{baseURL: "https://" + l.Addr().String()},
+			ServiceType: flooded, Version: firstVersion, EndpointPath: stage.Path,
+			Metadata: map[string]string{baseURL: "https://" + l.Addr().String()},
 		}))
 		if err == nil {
 			err = a.client.ReportHealth(ctx, connectpluginv1.HealthState_HEALTH_STATE_HEALTHY, "", nil)
