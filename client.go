@@ -59,6 +59,8 @@ type Client struct {
 	reachable chan struct{}     // closed and replaced when an interruption ends
 	warned    time.Time         // when the last failure of TLS was logged
 	unwarned  int               // of them, since
+	noRoom    time.Time         // when it was logged last that the host refuses a watch for now
+	unsaid    int               // of such refusals, since
 	hostCert  *x509.Certificate // that the host showed in the handshake; nil in plaintext and with a foreign HTTP client
 	local     netip.Addr        // from which the host was reached in the handshake; the zero Addr with a foreign HTTP client
 	shown     certs.Shown       // to the host

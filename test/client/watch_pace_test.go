@@ -2,6 +2,7 @@ package client_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -10,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"connectrpc.com/connect"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
@@ -102,4 +105,36 @@ func TestAudit_OWN24_WatchesWithoutAnswerArePaced(t *testing.T) {
 			t.Errorf("%d watches in 10 s", n)
 		}
 	})
+}
+
+// Whoever waited in vain for the first state of a service is told what the host said meanwhile.
+func TestClient_ServiceWithoutAnAnswerSaysWhy(t *testing.T) {
+	t.Parallel()
+	for code, want := range map[string]connect.Code{
+		"resource_exhausted": connect.CodeResourceExhausted, "aborted": connect.CodeAborted, "unavailable": connect.CodeUnavailable,
+	} {
+		t.Run(code, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				c := (&ends{code: code}).client(t)
+				for name, with := range map[string]func(context.Context) (context.Context, context.CancelFunc){
+					"deadline": func(ctx context.Context) (context.Context, context.CancelFunc) {
+						return context.WithTimeout(ctx, time.Minute)
+					},
+					"canceled": func(ctx context.Context) (context.Context, context.CancelFunc) {
+						ctx, cancel := context.WithCancel(ctx)
+						time.AfterFunc(time.Minute, cancel)
+						return ctx, cancel
+					},
+				} {
+					ctx, cancel := with(t.Context())
+					_, err := c.Service(ctx, "store", "")
+					if connect.CodeOf(err) != want || !errors.Is(err, ctx.Err()) {
+						t.Errorf("%s: %v", name, err)
+					}
+					cancel()
+				}
+			})
+		})
+	}
 }
