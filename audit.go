@@ -233,6 +233,15 @@ func (h *hub) auditCounted(id *tokenstore.Identity, e AuditEvent) {
 	}
 }
 
+// auditWait records that what an identity does has to wait for a bound: the first time, and counted from then on. Nothing
+// of it is refused.
+func (h *hub) auditWait(id *tokenstore.Identity, bound string) {
+	defer h.survives("Audit")
+	h.auditCounted(id, AuditEvent{
+		Kind: AuditLimited, Peer: addrOf(id), RuntimeID: id.RuntimeID(), SelfID: id.SelfID(), Reason: bound,
+	})
+}
+
 // boundsOfNewcomers are those that connections meet before there is a request, boundsOfPeers those that they meet later,
 // and boundsOfCutOffs those for which they are cut off.
 var (

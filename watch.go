@@ -328,23 +328,6 @@ func (x *restingWatch) mayHear() error {
 
 const watchProcedure = connectpluginv1connect.ServiceRegistryWatchServiceProcedure
 
-// observeWatch tells the observer of the begin of a watch, and returns what tells of its end.
-func (s *ServiceRegistry) observeWatch(c *caller, serviceType string) (ended func(sent int)) {
-	h := s.bound.Load()
-	if h == nil || h.observer() == nil {
-		return func(int) {}
-	}
-	e, begun := WatchEvent{Type: serviceType}, time.Now()
-	if c != nil {
-		e.SelfID, e.RuntimeID = c.id.SelfID(), c.id.RuntimeID()
-	}
-	h.observer().Watch(e)
-	return func(sent int) {
-		e.Ended, e.Events, e.Duration = true, sent, time.Since(begun)
-		h.observer().Watch(e)
-	}
-}
-
 const (
 	// maxEpochLen is far more than an epoch has.
 	maxEpochLen = 128
@@ -367,7 +350,11 @@ func toldLater(c *caller, e catalog.Event) time.Duration {
 		bytes += len(key) + len(value)
 	}
 	of := c.hub.shareOf(id).announced
-	return delay(of, time.Now(), min(bytes, of.Burst()))
+	late := delay(of, time.Now(), min(bytes, of.Burst()))
+	if late > 0 {
+		c.hub.auditWait(id, tooManyAnnounced)
+	}
+	return late
 }
 
 // delay takes n of a limiter, and returns how long that is to be waited for.
