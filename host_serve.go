@@ -422,7 +422,8 @@ func (h *Host) setProber() {
 		if err != nil {
 			return catalog.HealthReport{}, err
 		}
-		return p.ask(ctx, id)
+		report, err := p.ask(ctx, id)
+		return report, h.noticed(id, err)
 	}
 	h.prober.sign, h.prober.doubt = h.hub.sign, h.registry.doubt
 	h.prober.awaited, h.prober.gone = h.registry.blocks, h.registry.giveWay

@@ -464,20 +464,3 @@ func (r recurrence) counted() string {
 	}
 	return r.bound + ": counted since the last event of it"
 }
-
-// observeWatch tells the observer of the begin of a watch, and returns what tells of its end.
-func (s *ServiceRegistry) observeWatch(c *caller, serviceType string) (ended func(sent int)) {
-	h := s.bound.Load()
-	if h == nil || h.observer() == nil {
-		return func(int) {}
-	}
-	e, begun := WatchEvent{Type: serviceType}, time.Now()
-	if c != nil {
-		e.SelfID, e.RuntimeID = c.id.SelfID(), c.id.RuntimeID()
-	}
-	h.observer().Watch(e)
-	return func(sent int) {
-		e.Ended, e.Events, e.Duration = true, sent, time.Since(begun)
-		h.observer().Watch(e)
-	}
-}

@@ -328,6 +328,23 @@ func (x *restingWatch) mayHear() error {
 
 const watchProcedure = connectpluginv1connect.ServiceRegistryWatchServiceProcedure
 
+// observeWatch tells the observer of the begin of a watch, and returns what tells of its end.
+func (s *ServiceRegistry) observeWatch(c *caller, serviceType string) (ended func(sent int)) {
+	h := s.bound.Load()
+	if h == nil || h.observer() == nil {
+		return func(int) {}
+	}
+	e, begun := WatchEvent{Type: serviceType}, time.Now()
+	if c != nil {
+		e.SelfID, e.RuntimeID = c.id.SelfID(), c.id.RuntimeID()
+	}
+	h.observer().Watch(e)
+	return func(sent int) {
+		e.Ended, e.Events, e.Duration = true, sent, time.Since(begun)
+		h.observer().Watch(e)
+	}
+}
+
 const (
 	// maxEpochLen is far more than an epoch has.
 	maxEpochLen = 128
@@ -363,15 +380,6 @@ func delay(of *rate.Limiter, now time.Time, n int) time.Duration {
 		return 0
 	}
 	return of.ReserveN(now, n).DelayFrom(now)
-}
-
-// tempoOf is how fast a caller is told of changes. The host itself is told of all.
-func tempoOf(c *caller) *rate.Limiter {
-	if c == nil {
-		return rate.NewLimiter(rate.Inf, 0)
-	}
-	l := &c.hub.settings().limits
-	return rate.NewLimiter(rate.Limit(l.WatchEventsPerSecond), l.WatchEventBurst)
 }
 
 // permitWatch checks that a caller may watch a type, and lets a change of policy
