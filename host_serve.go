@@ -127,7 +127,7 @@ func (h *Host) Serve(ctx context.Context, l net.Listener) error {
 		_ = l.Close()
 		return err
 	}
-	h.hub.address.Store(localURL(h.cfg, l.Addr()))
+	h.hub.servesAt(localURL(h.cfg, l.Addr()))
 	h.mu.Lock()
 	h.addr = l.Addr().String()
 	h.mu.Unlock()

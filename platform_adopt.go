@@ -86,7 +86,8 @@ func (a *adoption) end() { a.stop() }
 // with its certificate verified as that of the self id, gives it an identity, and returns
 // when the plugin has registered what it provides and is healthy. A plugin that says other
 // than the configuration is refused, and so is a self id that policy does not know. Nothing
-// is left of it after an error. The end of ctx, 30 s where it has none, bounds it all.
+// is left of it after an error. The end of ctx, 30 s where it has none, bounds it all,
+// also the time until the host serves, where it is called before.
 //
 // A plugin that crashed and comes back at the endpoint without an identity, as the same plugin by its certificate and
 // by what it says of itself, gets the one that it had, when the host next asks how it is ([HealthProbeConfig]). One that
@@ -209,7 +210,7 @@ func (p *Platform) adopt(ctx context.Context, config PluginConfig, hold bool) (*
 	if err := config.validate(p.hub().settings().allowInsecure); err != nil {
 		return nil, err
 	}
-	hostURL, err := p.hostURL("")
+	hostURL, err := p.awaitHostURL(ctx)
 	if err != nil {
 		return nil, err
 	}

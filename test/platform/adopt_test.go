@@ -389,7 +389,9 @@ func TestAdoptedPluginThatWasStartedAgainIsAdopted(t *testing.T) {
 	hosttest.Eventually(t, "it is called", func() bool { return call() == nil })
 	hosttest.Eventually(t, "it is well", func() bool {
 		all := h.Plugins()
-		return slices.ContainsFunc(all, func(i connectplugin.PluginStatus) bool { return i.SelfID == "echo" && i.Health == connectpluginv1.HealthState_HEALTH_STATE_HEALTHY })
+		return slices.ContainsFunc(all, func(i connectplugin.PluginStatus) bool {
+			return i.SelfID == "echo" && i.Health == connectpluginv1.HealthState_HEALTH_STATE_HEALTHY
+		})
 	})
 
 	third := sidecar(t, h, "echo", lives("third"))
