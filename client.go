@@ -124,7 +124,8 @@ func (c *Client) Config() ClientConfig {
 // [ErrHandshakeRefused] where the host answered and refused, [ErrHostNotTrusted]
 // where its answer is not to be believed, [ErrPluginNotFound] where it does not offer
 // one of ClientConfig.Plugins and the client has no SelfID for which policy might offer it
-// later, [ErrClientClosed] after Close; any other means that the host could not be reached.
+// later, [ErrClientClosed] after Close; any other means that the host could not be reached, and
+// has a code: unavailable, unless the host, or the end of ctx, gave another.
 // RegistryClient, ReportHealth, Dispense, Service and Capability connect a client that
 // nobody connected; calls with HTTPClient fail with [ErrClientNotConnected] until then.
 func (c *Client) Connect(ctx context.Context) error {
@@ -147,7 +148,7 @@ func notConnected(err error) error {
 	if errors.Is(err, ErrClientClosed) || errors.Is(err, ErrClientNotConnected) {
 		return err
 	}
-	return fmt.Errorf("%w: %w", ErrClientNotConnected, err)
+	return fmt.Errorf("%w: %w", ErrClientNotConnected, unreached(err))
 }
 
 // Close ends the client: renewal, watches and service connections stop, idle
@@ -287,7 +288,16 @@ func (c *Client) Dispense(name string) (any, error) {
 func (c *Client) connect(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	defer cancel()
-	return c.enrol(ctx, true)
+	return unreached(c.enrol(ctx, true))
+}
+
+// unreached is the error of a handshake, unavailable where it has no code and nothing says that trying again is of no use.
+func unreached(err error) error {
+	_, coded := errors.AsType[*connect.Error](err)
+	if err == nil || coded || permanentCause(err) {
+		return err
+	}
+	return connect.NewError(connect.CodeUnavailable, err)
 }
 
 // connected returns the host's base URL, and connects a client that nobody connected.

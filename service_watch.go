@@ -42,7 +42,8 @@ type ServiceEvent struct {
 
 // WatchService yields the state of a service type: first as it is, then at every
 // change. It survives the loss of the host and of its own identity: it reconnects
-// with growing delays and yields each state once. It yields an error and ends
+// with growing delays and yields each state once. It connects a client that nobody connected,
+// with the same patience. It yields an error and ends
 // where the host refuses the watch, where ctx ends and where the client closes. A host
 // that has no room for it now is asked again, which the log says; the error of a ctx that
 // ends meanwhile has the host's refusal and its code.
@@ -224,7 +225,7 @@ func (w *serviceWatch) recover(ctx context.Context, err error, id identity) erro
 		return c.endError(ctx)
 	}
 	if errors.Is(err, ErrClientNotConnected) {
-		return err
+		return w.unconnected(ctx, err)
 	}
 	if refusedWatch(err) {
 		return fmt.Errorf("watch: %w", c.undeclared(err, w.serviceType))
@@ -252,6 +253,25 @@ func (w *serviceWatch) recover(ctx context.Context, err error, id identity) erro
 	}
 	w.tell(err)
 	if !backoff.Wait(ctx, backoff.Reconnect.After(w.failures-1)) {
+		return c.endError(ctx)
+	}
+	return nil
+}
+
+// unconnected waits until a client that nobody connected may try again, where that is of use.
+func (w *serviceWatch) unconnected(ctx context.Context, err error) error {
+	c := w.client
+	c.mu.Lock()
+	found := c.host != nil || c.cfg.Discovery != nil
+	c.mu.Unlock()
+	if !found || permanent(err) {
+		return err
+	}
+	w.tell(err)
+	if wait, _ := c.interrupted(); wait > 0 {
+		return c.pause(ctx)
+	}
+	if !backoff.Wait(ctx, backoff.Reconnect.After(w.failures)) {
 		return c.endError(ctx)
 	}
 	return nil
