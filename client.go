@@ -112,7 +112,7 @@ func (c *Client) Config() ClientConfig {
 	out.Endpoint = cmp.Or(out.Endpoint, out.HostURL)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if out.Endpoint == "" && c.host != nil {
+	if unknown := out.Endpoint == "" || out.Endpoint == assignedURL; unknown && c.host != nil {
 		out.Endpoint = c.host.String() + c.prefix
 	}
 	return out

@@ -279,7 +279,7 @@ func (h *Host) edgeConfig() edge.Config {
 				return
 			}
 			h.serverLog.failed(addr, outOfTime(err, h.serverTLS))
-			h.hub.tellRefusal(nil, AuditAuthFailed, RefusedConnection)
+			h.hub.tellUntrusted(err)
 		},
 	}
 }
@@ -476,6 +476,8 @@ func (h *Host) reportHealth(id *tokenstore.Identity, endpoint string, report cat
 	log := h.cfg.Logger.Info
 	if report.Health == catalog.HealthUnhealthy {
 		log = h.cfg.Logger.Warn
+	} else if report.Health == catalog.HealthUnknown && err == nil { // it answers, and does not know the question
+		log = h.cfg.Logger.Debug
 	}
 	reason := report.Reason
 	if reason == "" && report.Health > catalog.HealthHealthy {
