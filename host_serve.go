@@ -118,6 +118,8 @@ func scrapes(metrics http.Handler) http.Handler {
 // The listener may be one of the user's own, such as one that reads a balancer's PROXY
 // header: what its connections say of their RemoteAddr is the address of the peer, in
 // policy, limits and audit alike. So nobody but the balancer may reach such a listener.
+// Its connections must keep deadlines as TCP's do, by which limits of time end them: those of an
+// SSH client's listener (golang.org/x/crypto/ssh) have none, and those of some multiplexers half.
 func (h *Host) Serve(ctx context.Context, l net.Listener) error {
 	if h.draining.Load() {
 		_ = l.Close()

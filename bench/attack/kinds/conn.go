@@ -44,7 +44,9 @@ type conn struct {
 	fields *hpack.Encoder
 	next   uint32 // stream
 
-	answers atomic.Int64 // heads of them, and their DATA frames
+	answers atomic.Int64  // heads of them, and their DATA frames
+	ended   atomic.Int64  // streams, by the host
+	ends    chan struct{} // tells that some ended
 	reading sync.WaitGroup
 	gone    chan struct{} // closed when the host ended the connection
 }
@@ -60,7 +62,7 @@ func (a *attack) connect(ctx context.Context, read bool, settings ...http2.Setti
 	cfg.ServerName = cmp.Or(cfg.ServerName, "127.0.0.1")
 	keys := new(record.Keys)
 	cfg.KeyLogWriter = keys
-	c := &conn{attack: a, ctx: ctx, tls: tls.Client(raw, cfg), keys: keys, next: 1, gone: make(chan struct{})}
+	c := &conn{attack: a, ctx: ctx, tls: tls.Client(raw, cfg), keys: keys, next: 1, gone: make(chan struct{}), ends: make(chan struct{}, 1)}
 	if err := c.tls.HandshakeContext(ctx); err != nil {
 		_ = raw.Close()
 		return nil, fmt.Errorf("TLS: %w", err)
@@ -98,6 +100,7 @@ func (c *conn) read() {
 		switch f := f.(type) {
 		case *http2.DataFrame:
 			c.answers.Add(1)
+			c.end(f.StreamEnded())
 		case *http2.GoAwayFrame:
 			reason = string(f.DebugData())
 			if reason == "" {
@@ -107,10 +110,24 @@ func (c *conn) read() {
 			if f.ErrCode != http2.ErrCodeNo {
 				c.attack.refused.Add(1)
 			}
+			c.end(true)
 		case *http2.MetaHeadersFrame:
 			c.answers.Add(1)
 			c.take(f)
+			c.end(f.StreamEnded())
 		}
+	}
+}
+
+// end notes that a stream may have ended.
+func (c *conn) end(did bool) {
+	if !did {
+		return
+	}
+	c.ended.Add(1)
+	select {
+	case c.ends <- struct{}{}:
+	default:
 	}
 }
 

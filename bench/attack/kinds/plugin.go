@@ -39,6 +39,7 @@ const (
 	largeFields    = 25 << 10 // bytes
 	retries        = 20 * time.Millisecond
 	callsAtOnce    = 256
+	streamsEach    = 160 // of a connection: as few connections as there may be streams
 	connectionsMax = 64
 	downloads      = 1_024
 	initialWindow  = 1<<16 - 1
@@ -62,10 +63,10 @@ func plugins() []Kind {
 		{Name: "watches opened and given up", run: flood(watches(true))},
 		{Name: "health watches", run: flood(request(healthWatch, envelope(nil), "content-type", streamType))},
 		{Name: "watches whose request stays incomplete", run: idle(watchPath)},
-		{Name: "calls to a slow provider", run: many(stage.Slow, callsAtOnce, nil)},
-		{Name: "10,000 streams", run: many(stage.Slow, manyStreams, nil)},
-		{Name: "uploads that nobody reads", run: many(stage.Sink, uploads, func() io.Reader { return endless{} })},
-		{Name: "downloads that it does not read", run: many(stage.Pour, manyStreams, nil)},
+		{Name: "calls to a slow provider", run: held(stage.Slow, callsAtOnce)},
+		{Name: "10,000 streams", run: held(stage.Slow, manyStreams)},
+		{Name: "uploads that nobody reads", run: upload},
+		{Name: "downloads that it does not read", run: held(stage.Pour, manyStreams)},
 		{Name: "downloads, nothing is read", run: notRead(routePath + stage.Pour)},
 		{Name: "downloads on 64 connections, nothing is read", run: unreadDownloads},
 		{Name: "downloads through windows of a byte", run: severally(flood(narrow, byByte))},
@@ -156,28 +157,71 @@ type endless struct{}
 
 func (endless) Read(p []byte) (int, error) { return min(len(p), uploaded), nil }
 
-// many holds so many calls at once, over as many connections as they need, and begins
-// another where one ends. What is answered is not read.
-func many(path string, n int, body func() io.Reader) func(context.Context, *attack) error {
+// upload holds so many uploads at once, over as many connections as they need, and begins another where one ends.
+func upload(ctx context.Context, a *attack) error {
+	transport := a.transport()
+	defer transport.CloseIdleConnections()
+	var working sync.WaitGroup
+	for range uploads {
+		working.Go(func() {
+			for ctx.Err() == nil && a.sent.Add(1) < mostFrames {
+				if !a.call(ctx, transport, routePath+stage.Sink, endless{}) {
+					rest(ctx)
+				}
+			}
+		})
+	}
+	working.Wait()
+	return nil
+}
+
+// held keeps so many calls open, over as many connections as they need, and begins another at once where one ends or is
+// refused. What is answered is not taken: no window is opened again. It writes frames itself, so that the time it uses
+// goes into the attack, and not into a client with thousands of goroutines.
+func held(path string, n int) func(context.Context, *attack) error {
 	return func(ctx context.Context, a *attack) error {
-		transport := a.transport()
-		defer transport.CloseIdleConnections()
 		var working sync.WaitGroup
-		for range n {
+		conns := (n + streamsEach - 1) / streamsEach
+		for range conns {
 			working.Go(func() {
-				for ctx.Err() == nil && a.sent.Add(1) < mostFrames {
-					var b io.Reader = http.NoBody
-					if body != nil {
-						b = body()
-					}
-					if !a.call(ctx, transport, routePath+path, b) {
+				for ctx.Err() == nil && a.sent.Load() < mostFrames {
+					c, err := a.connect(ctx, true)
+					if err != nil { // it comes too fast
+						a.refused.Add(1)
 						rest(ctx)
+						continue
 					}
+					c.keep(routePath+path, int64((n+conns-1)/conns))
+					c.close()
 				}
 			})
 		}
 		working.Wait()
 		return nil
+	}
+}
+
+// keep keeps so many calls open until the connection ends, or the attack.
+func (c *conn) keep(path string, n int64) {
+	for opened := int64(0); ; {
+		for ; opened-c.ended.Load() < n; opened++ {
+			if c.more() != nil {
+				return
+			}
+			if _, err := c.open(c.cached(path), true); err != nil {
+				return
+			}
+		}
+		if c.flush() != nil {
+			return
+		}
+		select {
+		case <-c.ends:
+		case <-c.gone:
+			return
+		case <-c.ctx.Done():
+			return
+		}
 	}
 }
 
