@@ -233,6 +233,15 @@ func (h *hub) auditCounted(id *tokenstore.Identity, e AuditEvent) {
 	}
 }
 
+// auditWait records that what an identity does has to wait for a bound: the first time, and counted from then on. Nothing
+// of it is refused.
+func (h *hub) auditWait(id *tokenstore.Identity, bound string) {
+	defer h.survives("Audit")
+	h.auditCounted(id, AuditEvent{
+		Kind: AuditLimited, Peer: addrOf(id), RuntimeID: id.RuntimeID(), SelfID: id.SelfID(), Reason: bound,
+	})
+}
+
 // boundsOfNewcomers are those that connections meet before there is a request, boundsOfPeers those that they meet later,
 // and boundsOfCutOffs those for which they are cut off.
 var (
@@ -335,7 +344,7 @@ type AuditSinkConfig struct {
 	// OnCheckpoint gets each checkpoint when it is on disk, to be kept elsewhere. The sink
 	// waits for it, and its callers do not. May be nil.
 	OnCheckpoint func(AuditCheckpoint)
-	// Logger is told of what cannot be written. Nil means slog.Default().
+	// Logger is told of what cannot be written, once a minute, and when it can again. Nil means slog.Default().
 	Logger *slog.Logger
 }
 
@@ -358,11 +367,11 @@ func NewAuditSink(cfg AuditSinkConfig) (*AuditSink, error) {
 	case cfg.CheckpointInterval < 0, cfg.MaxBytes < 0, cfg.Buffer < 0:
 		return nil, fieldError("CheckpointInterval, MaxBytes, Buffer", "one is negative; write 0 for the default")
 	}
-	log := danger(cfg.Logger)
+	trouble := &auditTrouble{log: danger(cfg.Logger)}
 	w, err := auditlog.Open(auditlog.Config{
 		Path: cfg.Path, Key: cfg.Key, Every: cfg.CheckpointEvery, Interval: cfg.CheckpointInterval,
 		MaxBytes: cfg.MaxBytes, Buffer: cfg.Buffer, OnCheckpoint: cfg.OnCheckpoint,
-		OnError: func(err error) { log.Error("the audit log cannot be written", keyError, err) },
+		OnError: trouble.failed, OnWritten: trouble.over,
 	})
 	if err != nil {
 		return nil, err

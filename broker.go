@@ -257,7 +257,7 @@ func (b *CapabilityBroker) grantError(ctx context.Context, err error, capType, p
 	switch {
 	case errors.Is(err, tokenstore.ErrTooManyGrants):
 		b.note(ctx, RightCapabilities.event(AuditLimited, procedure, capType, tooManyGrants))
-		return connect.NewError(connect.CodeResourceExhausted, errTooMany)
+		return connect.NewError(connect.CodeResourceExhausted, errTooManyGrants)
 	case errors.Is(err, tokenstore.ErrEnded):
 		return connect.NewError(connect.CodeUnauthenticated, errUnauthenticated)
 	}

@@ -59,6 +59,8 @@ type Client struct {
 	reachable chan struct{}     // closed and replaced when an interruption ends
 	warned    time.Time         // when the last failure of TLS was logged
 	unwarned  int               // of them, since
+	noRoom    time.Time         // when it was logged last that the host refuses a watch for now
+	unsaid    int               // of such refusals, since
 	hostCert  *x509.Certificate // that the host showed in the handshake; nil in plaintext and with a foreign HTTP client
 	local     netip.Addr        // from which the host was reached in the handshake; the zero Addr with a foreign HTTP client
 	shown     certs.Shown       // to the host
@@ -110,7 +112,7 @@ func (c *Client) Config() ClientConfig {
 	out.Endpoint = cmp.Or(out.Endpoint, out.HostURL)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if out.Endpoint == "" && c.host != nil {
+	if unknown := out.Endpoint == "" || out.Endpoint == assignedURL; unknown && c.host != nil {
 		out.Endpoint = c.host.String() + c.prefix
 	}
 	return out
@@ -122,7 +124,8 @@ func (c *Client) Config() ClientConfig {
 // [ErrHandshakeRefused] where the host answered and refused, [ErrHostNotTrusted]
 // where its answer is not to be believed, [ErrPluginNotFound] where it does not offer
 // one of ClientConfig.Plugins and the client has no SelfID for which policy might offer it
-// later, [ErrClientClosed] after Close; any other means that the host could not be reached.
+// later, [ErrClientClosed] after Close; any other means that the host could not be reached, and
+// has a code: unavailable, unless the host, or the end of ctx, gave another.
 // RegistryClient, ReportHealth, Dispense, Service and Capability connect a client that
 // nobody connected; calls with HTTPClient fail with [ErrClientNotConnected] until then.
 func (c *Client) Connect(ctx context.Context) error {
@@ -145,7 +148,7 @@ func notConnected(err error) error {
 	if errors.Is(err, ErrClientClosed) || errors.Is(err, ErrClientNotConnected) {
 		return err
 	}
-	return fmt.Errorf("%w: %w", ErrClientNotConnected, err)
+	return fmt.Errorf("%w: %w", ErrClientNotConnected, unreached(err))
 }
 
 // Close ends the client: renewal, watches and service connections stop, idle
@@ -285,7 +288,16 @@ func (c *Client) Dispense(name string) (any, error) {
 func (c *Client) connect(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	defer cancel()
-	return c.enrol(ctx, true)
+	return unreached(c.enrol(ctx, true))
+}
+
+// unreached is the error of a handshake, unavailable where it has no code and nothing says that trying again is of no use.
+func unreached(err error) error {
+	_, coded := errors.AsType[*connect.Error](err)
+	if err == nil || coded || permanentCause(err) {
+		return err
+	}
+	return connect.NewError(connect.CodeUnavailable, err)
 }
 
 // connected returns the host's base URL, and connects a client that nobody connected.

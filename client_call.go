@@ -74,6 +74,7 @@ func (t *hostTransport) mend(ctx context.Context, id identity) (bool, error) {
 const (
 	unknownHost    = "not-connected.invalid"
 	unknownHostURL = "https://" + unknownHost
+	assignedURL    = "https://assigned.invalid" // before a host assigns an identity, and says where it is
 )
 
 // maxAttempts bounds how often a request is made of which the host did nothing.

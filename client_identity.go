@@ -76,12 +76,16 @@ func (e *enrolment) wait(ctx context.Context) error {
 	case <-e.done:
 		return e.err
 	case <-ctx.Done():
-		code := connect.CodeDeadlineExceeded
-		if errors.Is(ctx.Err(), context.Canceled) {
-			code = connect.CodeCanceled
-		}
-		return errorf(code, "handshake: %w", ctx.Err())
+		return errorf(endCode(ctx), "handshake: %w", ctx.Err())
 	}
+}
+
+// endCode is the code of the end of a context.
+func endCode(ctx context.Context) connect.Code {
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return connect.CodeCanceled
+	}
+	return connect.CodeDeadlineExceeded
 }
 
 // patience is how many times the timeout of a call a handshake may take. A host that a

@@ -80,6 +80,12 @@ var (
 	errTooManyBytes    = errors.New("too many bytes")
 	errTooManyCalls    = errors.New("too many open calls")
 	errTooManyWatches  = errors.New("too many open watches")
+	errTooManyGrants   = errors.New("too many grants")
+	errTooManyServices = errors.New("too many registrations")
+	errTooManyOfType   = errors.New("too many registrations of this type")
+	errTooManyInAll    = errors.New("too many registrations in all")
+	errTooManyLookups  = errors.New("too many look-ups of names")
+	errTooManyFollow   = errors.New("too many followers")
 	errIdentityEnded   = errors.New("identity ended")
 	errGrantRevoked    = errors.New("grant revoked")
 	errWithdrawn       = errors.New("not allowed any more")
@@ -139,6 +145,8 @@ const (
 	tooManyDisplaced  = tooManyUnproven + "; one that was silent made room"
 	tooManyOpen       = "connections in all (Limits.MaxConnections); one of the address that has most makes room, or newcomers wait"
 	tooManyAtProvider = "streams that the provider takes, of which the calls of one plugin have three quarters at most"
+	tooManyRefusals   = "requests that were refused, so that the next ones wait (Limits.RefusalsPerSecond, Limits.RefusalBurst)"
+	tooManyAnnounced  = "bytes of metadata that watchers get, which they get later (Limits.AnnouncedBytesPerSecond, Limits.AnnouncedBytesBurst)"
 	tooManyPending    = "handshakes of one address of which nothing is proven (Limits.MaxPendingHandshakesPerPeer)"
 
 	tooManyPendingInAll = "handshakes of all together of which nothing is proven (Limits.MaxPendingHandshakes)"

@@ -18,6 +18,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
@@ -481,4 +483,34 @@ func TestAudit_USE22_HowOftenAPluginWasRefused(t *testing.T) {
 			t.Errorf("refused %d times: %s", n, log.String())
 		}
 	}
+}
+
+// However many events are lost while an audit log cannot be written, the log has a line a minute, and one at the end.
+func TestAuditSink_TroubleIsOneLineAMinute(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var text strings.Builder
+		trouble := &auditTrouble{log: slog.New(slog.NewTextHandler(&text, nil))}
+		for range 3 {
+			for range 40 {
+				trouble.failed(errNotAvailable)
+				time.Sleep(time.Second)
+			}
+		}
+		trouble.over(119)
+		trouble.failed(errNotAvailable)
+		lines := strings.Split(strings.TrimSpace(text.String()), "\n")
+		want := []string{"level=ERROR", "not_logged=59", "level=WARN", "level=ERROR"}
+		if len(lines) != len(want) {
+			t.Fatalf("%d lines:\n%s", len(lines), text.String())
+		}
+		for i, w := range want {
+			if !strings.Contains(lines[i], w) {
+				t.Errorf("line %d has no %s: %s", i, w, lines[i])
+			}
+		}
+		if !strings.Contains(lines[2], "count=119") || !strings.Contains(lines[2], "not_logged=59") {
+			t.Errorf("the end: %s", lines[2])
+		}
+	})
 }

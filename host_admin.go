@@ -101,7 +101,7 @@ func (a *adminReader) Follow(ctx context.Context, req *connect.Request[adminv1.F
 		defer func() { <-h.followers }()
 	default:
 		h.hub.auditCall(ctx, AuditLimited, req.Spec().Procedure, "Admin.Followers")
-		return busy(seatWait)
+		return busyFor(errTooManyFollow, seatWait)
 	}
 	interval := defaultFollow
 	if d := req.Msg.GetInterval(); d != nil {
@@ -112,7 +112,7 @@ func (a *adminReader) Follow(ctx context.Context, req *connect.Request[adminv1.F
 	f := follower{host: h, entries: req.Msg.GetMaxEntries(), after: req.Msg.GetAfter()}
 	if req.Msg.GetCalls() {
 		if f.calls = h.hub.settings().calls.Follow(); f.calls == nil {
-			return busy(seatWait)
+			return busyFor(errTooManyFollow, seatWait)
 		}
 		defer f.calls.Close()
 	}

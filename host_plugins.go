@@ -3,6 +3,7 @@ package connectplugin
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/masegraye/connect-plugin-go/internal/policy"
+	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
 // routes builds the host's route table of what each service brings.
@@ -145,4 +147,17 @@ func (h *Host) concerns(b *policy.Book, s policy.Subject, service string) bool {
 		}
 	}
 	return false
+}
+
+// noticed takes notice of a plugin in whose place another process answers, and returns how it answered.
+func (h *Host) noticed(id *tokenstore.Identity, err error) error {
+	if errors.Is(err, errElsewhere) {
+		h.upperMu.Lock()
+		upper := h.upper
+		h.upperMu.Unlock()
+		if upper != nil {
+			upper.answersElsewhere(id.RuntimeID())
+		}
+	}
+	return err
 }

@@ -129,7 +129,7 @@ func (h *Host) Serve(ctx context.Context, l net.Listener) error {
 		_ = l.Close()
 		return err
 	}
-	h.hub.address.Store(localURL(h.cfg, l.Addr()))
+	h.hub.servesAt(localURL(h.cfg, l.Addr()))
 	h.mu.Lock()
 	h.addr = l.Addr().String()
 	h.mu.Unlock()
@@ -281,7 +281,7 @@ func (h *Host) edgeConfig() edge.Config {
 				return
 			}
 			h.serverLog.failed(addr, outOfTime(err, h.serverTLS))
-			h.hub.tellRefusal(nil, AuditAuthFailed, RefusedConnection)
+			h.hub.tellUntrusted(err)
 		},
 	}
 }
@@ -424,7 +424,8 @@ func (h *Host) setProber() {
 		if err != nil {
 			return catalog.HealthReport{}, err
 		}
-		return p.ask(ctx, id)
+		report, err := p.ask(ctx, id)
+		return report, h.noticed(id, err)
 	}
 	h.prober.sign, h.prober.doubt = h.hub.sign, h.registry.doubt
 	h.prober.awaited, h.prober.gone = h.registry.blocks, h.registry.giveWay
@@ -477,6 +478,8 @@ func (h *Host) reportHealth(id *tokenstore.Identity, endpoint string, report cat
 	log := h.cfg.Logger.Info
 	if report.Health == catalog.HealthUnhealthy {
 		log = h.cfg.Logger.Warn
+	} else if report.Health == catalog.HealthUnknown && err == nil { // it answers, and does not know the question
+		log = h.cfg.Logger.Debug
 	}
 	reason := report.Reason
 	if reason == "" && report.Health > catalog.HealthHealthy {

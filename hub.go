@@ -60,6 +60,8 @@ type hub struct {
 	// of an identity that shows no life, as a time.Duration; zero: it has none
 	lease   atomic.Int64
 	address atomic.Pointer[string] // the host's base URL for programs on this machine, nil before it serves
+	serves  chan struct{}          // closed when it does
+	first   sync.Once
 
 	open     seats.Seats     // requests with a caller that are being served
 	watching seats.Seats     // watches, of the host's health or whose message is not there yet
@@ -73,7 +75,7 @@ type hub struct {
 }
 
 func newHub(s *settings) *hub {
-	h := &hub{decoy: make(Secret, nonceBytes), callers: NewTokenBucketLimiter(), strangers: NewTokenBucketLimiter()}
+	h := &hub{decoy: make(Secret, nonceBytes), callers: NewTokenBucketLimiter(), strangers: NewTokenBucketLimiter(), serves: make(chan struct{})}
 	h.enrolling = crowd.New(0, 0)
 	h.recurring.MaxKeys, h.failing.MaxKeys = maxRecurring, maxRecurring
 	_, _ = rand.Read(h.decoy)
@@ -86,6 +88,12 @@ func newHub(s *settings) *hub {
 		})
 	})
 	return h
+}
+
+// servesAt says at which base URL the host serves from now on.
+func (h *hub) servesAt(url *string) {
+	h.address.Store(url)
+	h.first.Do(func() { close(h.serves) })
 }
 
 // configure replaces what the services read.

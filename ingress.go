@@ -46,19 +46,19 @@ func (in *ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	switch {
 	case !in.named(r) && !isProbe(r.URL.Path):
-		refusedOn(r.Context())
+		in.hub.refusedOn(r.Context())
 		in.note(r, fmt.Sprintf("foreign Host or Origin: the request is for %q: if that is this host, add it to ServeConfig.Hosts",
 			clipped(r.Host)))
 		refuse(w, r, connect.CodePermissionDenied, errDenied)
 		return
 	case !target.SameOrigin(r, in.hub.settings().allowInsecure):
-		refusedOn(r.Context())
+		in.hub.refusedOn(r.Context())
 		in.note(r, fmt.Sprintf("foreign Host or Origin: the request for %q comes from a page of %q",
 			clipped(r.Host), clipped(r.Header.Get("Origin"))))
 		refuse(w, r, connect.CodePermissionDenied, errDenied)
 		return
 	case !target.CleanPath(r):
-		refusedOn(r.Context())
+		in.hub.refusedOn(r.Context())
 		in.note(r, "unclean path")
 		refuse(w, r, connect.CodeNotFound, errNotAvailable)
 		return
@@ -68,7 +68,7 @@ func (in *ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	handler, ok := in.table.lookup(r.URL.Path)
 	if !ok {
-		refusedOn(r.Context())
+		in.hub.refusedOn(r.Context())
 		in.hub.tellRefusal(nil, AuditDenied, RefusedRequest)
 		refuse(w, r, connect.CodeNotFound, errNotAvailable)
 		return
@@ -82,7 +82,7 @@ func (in *ingress) tooLarge(w http.ResponseWriter, r *http.Request) {
 		r.TLS = c.TLS()
 		defer c.Ended()
 	}
-	refusedOn(r.Context())
+	in.hub.refusedOn(r.Context())
 	in.hub.auditBound(in.hub.newPeer(r), r.URL.Path, tooLargeHead)
 	tooLarge(w, r)
 }
@@ -321,4 +321,24 @@ func answersProcedure(code connect.Code) bool {
 		connect.CodeAborted, connect.CodeOutOfRange, connect.CodeInternal, connect.CodeDataLoss:
 	}
 	return true
+}
+
+// servedOn says that a request was served, and refusedOn that it was not: who only asks for
+// what it does not get is cut off. A request that its peer gave up explains nothing.
+func servedOn(ctx context.Context, by *caller) {
+	if c := edgeOf(ctx); c != nil && ctx.Err() == nil {
+		c.Served(by != nil)
+	}
+}
+
+func (h *hub) refusedOn(ctx context.Context) {
+	c := edgeOf(ctx)
+	if c == nil {
+		return
+	}
+	c.Refused()
+	conn, _ := connectionOf(ctx)
+	if id := conn.held.Load(); id != nil && h.shareOf(id).carried.Waits(time.Now()) {
+		h.auditWait(id, tooManyRefusals)
+	}
 }

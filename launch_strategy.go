@@ -88,6 +88,9 @@ func foreignInstance(result LaunchResult) *instance {
 // plugin whose spec says nothing waits itself for the services that it cannot start without.
 // If one of them fails, those that Start launched are stopped again, and the error says what
 // each said. A circle of requirements is an error before anything was launched.
+//
+// Programs are launched when the host serves ([Host.Serve]): Start waits for that, as long as ctx lasts,
+// and may be called before. In-memory plugins do not wait.
 func (l *PluginLauncher) Start(ctx context.Context) error {
 	l.mu.Lock()
 	specs := maps.Clone(l.specs)
@@ -141,7 +144,11 @@ func (s *joinedStart) start(name string, after []string) {
 			return
 		}
 	}
-	p, err := s.launcher.plugin(name)
+	var p *launchedPlugin
+	err := s.launcher.awaitHost(s.ctx, name)
+	if err == nil {
+		p, err = s.launcher.plugin(name)
+	}
 	if err == nil {
 		_, err = p.await(s.ctx)
 	}
@@ -156,6 +163,16 @@ func (s *joinedStart) start(name string, after []string) {
 		return
 	}
 	close(s.up[name])
+}
+
+// awaitHost waits until the host serves, where the plugin of a name is a program that has to reach it.
+func (l *PluginLauncher) awaitHost(ctx context.Context, name string) error {
+	spec, _ := l.configured(name)
+	if spec.Strategy != strategyProcess || spec.HostURL != "" || l.platform.hub().settings().authority == nil {
+		return nil
+	}
+	_, err := l.platform.awaitHostURL(ctx)
+	return err
 }
 
 // startAfter returns, for each plugin, those that it is started after.

@@ -432,3 +432,24 @@ func addressKey(addr string) string {
 	}
 	return site.String()
 }
+
+// auditTrouble logs that an audit log cannot be written: once a minute as long as it lasts. The writer's goroutine has it.
+type auditTrouble struct {
+	log  *slog.Logger
+	told time.Time // zero where nothing is wrong
+	more int       // failures since then
+}
+
+func (t *auditTrouble) failed(err error) {
+	if now := time.Now(); now.Sub(t.told) < tlsLogEvery {
+		t.more++
+	} else {
+		t.log.Error("the audit log cannot be written", keyError, err, keyMore, t.more)
+		t.told, t.more = now, 0
+	}
+}
+
+func (t *auditTrouble) over(missing uint64) {
+	t.log.Warn("the audit log is written again; it says how many events are missing", keyCount, missing, keyMore, t.more)
+	t.told, t.more = time.Time{}, 0
+}

@@ -173,7 +173,7 @@ type limited struct {
 //
 //go:noinline
 func tooMuch(ctx context.Context, h *hub, of limited, w http.ResponseWriter, r *http.Request) {
-	refusedOn(ctx)
+	h.refusedOn(ctx)
 	h.auditCall(ctx, AuditLimited, r.URL.Path, of.what)
 	what := errTooMany
 	switch of.what {
@@ -222,7 +222,7 @@ func (m *middleware) deny(ctx context.Context, h *hub, p *peer, no *denial, w ht
 	if known { // what it may not is refused on its account
 		heldBy(ctx, h, p, c.id)
 	}
-	refusedOn(ctx)
+	h.refusedOn(ctx)
 	event := AuditEvent{
 		Kind: no.kind, Peer: p.addr, RuntimeID: no.runtimeID, Procedure: r.URL.Path, Subject: m.route.subject, Reason: no.reason,
 	}
@@ -314,7 +314,7 @@ func (u *undo) do() {
 	switch p, ok := peerFrom(u.around); {
 	case !u.served:
 	case ok && p.refused.Load():
-		refusedOn(u.ctx)
+		u.h.refusedOn(u.ctx)
 	default:
 		servedOn(u.ctx, u.caller)
 	}

@@ -414,6 +414,13 @@ func (h *hub) survives(what string) {
 	}
 }
 
+// tellUntrusted tells the observer that TLS failed, unless a peer just left.
+func (h *hub) tellUntrusted(err error) {
+	if explainRefusal(err.Error()) != "" {
+		h.tellRefusal(nil, AuditAuthFailed, RefusedConnection)
+	}
+}
+
 // tellRefusal tells the observer that a caller, or somebody unknown, was refused.
 func (h *hub) tellRefusal(c *caller, kind AuditKind, where RefusalPlace) {
 	defer h.survives("Observer.Refusal")

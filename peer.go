@@ -268,20 +268,6 @@ func heldBy(ctx context.Context, h *hub, p *peer, id *tokenstore.Identity) {
 	}
 }
 
-// servedOn says that a request was served, and refusedOn that it was not: who only asks for
-// what it does not get is cut off. A request that its peer gave up explains nothing.
-func servedOn(ctx context.Context, by *caller) {
-	if c := edgeOf(ctx); c != nil && ctx.Err() == nil {
-		c.Served(by != nil)
-	}
-}
-
-func refusedOn(ctx context.Context) {
-	if c := edgeOf(ctx); c != nil {
-		c.Refused()
-	}
-}
-
 // newStanding returns the connections of a host, which end soon after the certificates of their peers: by their time, or with their launch.
 func newStanding(h *hub, l Limits, a *Authority) *certs.Standing[net.Conn] {
 	var ended func(string, *x509.Certificate) bool

@@ -121,6 +121,24 @@ func (p *Platform) hostURL(configured string) (string, error) {
 	return "", errNoAddress
 }
 
+// awaitHostURL is hostURL once the host serves; it waits for that until ctx ends.
+func (p *Platform) awaitHostURL(ctx context.Context) (string, error) {
+	select {
+	case <-p.hub().serves:
+		return p.hostURL("")
+	default:
+	}
+	p.log().Info("waiting until the host serves, before a plugin can reach it")
+	select {
+	case <-p.hub().serves:
+		return p.hostURL("")
+	case <-p.life.Done():
+		return "", ErrHostClosed
+	case <-ctx.Done():
+		return "", fmt.Errorf("%w: %w", errNoAddress, ctx.Err())
+	}
+}
+
 // graph draws the dependencies of the plugins that live now, in the order in which they came.
 func (p *Platform) graph() *depgraph.Graph {
 	var ids []*tokenstore.Identity

@@ -71,6 +71,8 @@ type adoption struct {
 	stop   context.CancelFunc
 	// introduced is closed once the plugin has its first token.
 	introduced chan struct{}
+	// elsewhere has room for the news that somebody else answers at its endpoint.
+	elsewhere chan struct{}
 
 	mu     sync.Mutex
 	token  string
@@ -84,7 +86,12 @@ func (a *adoption) end() { a.stop() }
 // with its certificate verified as that of the self id, gives it an identity, and returns
 // when the plugin has registered what it provides and is healthy. A plugin that says other
 // than the configuration is refused, and so is a self id that policy does not know. Nothing
-// is left of it after an error. The end of ctx, 30 s where it has none, bounds it all.
+// is left of it after an error. The end of ctx, 30 s where it has none, bounds it all,
+// also the time until the host serves, where it is called before.
+//
+// A plugin that crashed and comes back at the endpoint without an identity, as the same plugin by its certificate and
+// by what it says of itself, gets the one that it had, when the host next asks how it is ([HealthProbeConfig]). One that
+// ends in order leaves: its next life is adopted by another AddPlugin.
 func (p *Platform) AddPlugin(ctx context.Context, config PluginConfig) error {
 	a, err := p.adopt(ctx, config, false)
 	if err != nil {
@@ -203,7 +210,7 @@ func (p *Platform) adopt(ctx context.Context, config PluginConfig, hold bool) (*
 	if err := config.validate(p.hub().settings().allowInsecure); err != nil {
 		return nil, err
 	}
-	hostURL, err := p.hostURL("")
+	hostURL, err := p.awaitHostURL(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -249,7 +256,7 @@ func (p *Platform) issue(config PluginConfig, hold bool) (*adoption, error) {
 		return nil, err
 	}
 	life, stop := context.WithCancel(context.Background())
-	a := &adoption{launch: declared(id).launch, id: id, config: config, stop: stop, token: token, introduced: make(chan struct{})}
+	a := &adoption{launch: declared(id).launch, id: id, config: config, stop: stop, token: token, introduced: make(chan struct{}), elsewhere: make(chan struct{}, 1)}
 	if hold {
 		a.launch.Hold()
 	}
@@ -437,8 +444,16 @@ func (p *Platform) renewAdopted(ctx context.Context, a *adoption) {
 		if failures > 0 {
 			wait = backoff.Reconnect.After(failures)
 		}
-		if !backoff.Wait(ctx, max(wait, renewFloor)) {
+		due := time.NewTimer(max(wait, renewFloor))
+		select {
+		case <-ctx.Done():
+			due.Stop()
 			return
+		case <-a.elsewhere:
+			due.Stop()
+			p.readopt(ctx, a)
+			continue
+		case <-due.C:
 		}
 		if err := p.renewOnce(ctx, a); err != nil {
 			failures++

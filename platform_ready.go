@@ -2,6 +2,7 @@ package connectplugin
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
 	"github.com/masegraye/connect-plugin-go/internal/launches"
 )
@@ -237,4 +239,59 @@ func (p *Platform) instancePath(runtimeID, path string) (id, there string, err e
 		}
 	}
 	return "", "", errNotProvided
+}
+
+// answersElsewhere takes notice that another process than the one with an identity answers at its endpoint: one that the
+// host adopted may have come back there without it.
+func (p *Platform) answersElsewhere(runtimeID string) {
+	p.mu.Lock()
+	a := p.adopted[runtimeID]
+	p.mu.Unlock()
+	if a == nil {
+		return
+	}
+	select {
+	case a.elsewhere <- struct{}{}:
+	default:
+	}
+}
+
+// readopt gives an adopted plugin that came back, and has no identity, the one that it had.
+func (p *Platform) readopt(ctx context.Context, a *adoption) {
+	ctx, cancel := context.WithTimeout(ctx, adoptTimeout)
+	defer cancel()
+	way := p.callPlugin(a.id.RuntimeID())
+	err := hasNoIdentity(ctx, way)
+	if err == nil {
+		var info *connectpluginv1.GetPluginInfoResponse
+		if info, err = NewPluginIdentityClient(pluginBase, way).GetPluginInfo(ctx); err == nil {
+			err = a.config.compare(info)
+		}
+		if err == nil {
+			a.narrow(info)
+			err = p.renewOnce(ctx, a)
+		}
+	}
+	if err != nil {
+		p.log().Warn("an adopted plugin was started again, and is not adopted; trying again when it is next asked for its health",
+			keySelfID, a.config.SelfID, keyRuntimeID, a.id.RuntimeID(), keyAddr, a.config.Endpoint, keyError, err)
+		return
+	}
+	p.log().Info("an adopted plugin was started again; it has its identity back",
+		keySelfID, a.config.SelfID, keyRuntimeID, a.id.RuntimeID(), keyAddr, a.config.Endpoint)
+}
+
+var errHasIdentity = errors.New("it has an identity already, and not this one: another host may have adopted it, or another plugin took its address")
+
+// hasNoIdentity asks a plugin for a proof of its identity, whichever that is. An error says that it gives one.
+func hasNoIdentity(ctx context.Context, way *providerClient) error {
+	challenge := make([]byte, challengeBytes)
+	_, _ = rand.Read(challenge)
+	control := newPluginService(connectpluginv1connect.NewPluginControlClient, pluginBase, way)
+	resp, err := askPlugin(ctx, control, &connectpluginv1.GetHealthRequest{Challenge: challenge},
+		connectpluginv1connect.PluginControlClient.GetHealth)
+	if err == nil && len(resp.GetProof()) > 0 {
+		err = errHasIdentity
+	}
+	return err
 }

@@ -31,7 +31,8 @@ const (
 
 // PluginService is one service that a plugin serves to others through the host.
 type PluginService struct {
-	// Type names the service, for example "logger".
+	// Type names the service, for example "logger". A plugin provides a type once: two of one type are two
+	// plugins, each with a ServePlugin of its own, which may be in one process.
 	Type string
 	// Version is its semantic version.
 	Version string
@@ -172,7 +173,7 @@ func (c *PluginServerConfig) Validate() error {
 		if c.HostIdentity == "" && client.HostIdentity == "" && len(client.PinnedKeys) == 0 {
 			return fieldError("Client.HostURL", "is empty; write the host's base URL, or set HostIdentity and wait for the host to call")
 		}
-		client.Endpoint = "https://assigned.invalid" // validates the rest
+		client.Endpoint = assignedURL // validates the rest
 	}
 	if client.SelfID == "" {
 		return fieldError("Client.SelfID", "is empty; write the name that the host's policy knows")
@@ -248,7 +249,8 @@ func (c *PluginServerConfig) validateServices() error {
 		case s.Path == "" || s.Handler == nil:
 			return fieldError(field, "needs Path and Handler, as a generated New…Handler function returns them")
 		case seen[s.Type]:
-			return fieldError(field+".Type", "%q is served twice", s.Type)
+			return fieldError(field+".Type", "%q is served twice, and a plugin provides a type once: give each a type of its own, or serve "+
+				"each with a ServePlugin and a SelfID of its own (Policy.AllowMultiple lets several plugins provide one type)", s.Type)
 		}
 		seen[s.Type] = true
 		for j, other := range c.Services[:i] {
@@ -378,7 +380,7 @@ func newPluginServer(ctx context.Context, cfg *PluginServerConfig) (*pluginServe
 	s.grace.Store(int64(cfg.GracefulShutdownTimeout))
 	clientCfg := cfg.Client
 	if clientCfg.HostURL == "" && clientCfg.Discovery == nil {
-		clientCfg.Endpoint = "https://assigned.invalid"
+		clientCfg.Endpoint = assignedURL
 	}
 	client, err := NewClient(clientCfg)
 	if err != nil {

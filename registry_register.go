@@ -231,7 +231,7 @@ func (s *ServiceRegistry) approve(ctx context.Context, c *caller, reg catalog.Re
 	if errors.Is(err, lookup.ErrBusy) {
 		bound := map[bool]string{false: tooManyLookups, true: tooManyLookupsInAll}[errors.Is(err, lookup.ErrAllBusy)]
 		s.note(ctx, RightProvides.event(AuditLimited, procedure, reg.Type, bound))
-		return busy(lookupWait)
+		return busyFor(errTooManyLookups, lookupWait)
 	}
 	if err != nil {
 		s.note(ctx, AuditEvent{Kind: AuditDenied, Procedure: procedure, Subject: reg.Type, Reason: err.Error()}) // no matter of Provides
@@ -459,8 +459,10 @@ func (s *ServiceRegistry) registerError(ctx context.Context, err error, serviceT
 		s.note(ctx, RightProvides.event(AuditConflict, procedure, serviceType, "the path overlaps that of another type of the plugin"))
 		return connect.NewError(connect.CodeInvalidArgument, errPathOverlaps)
 	case errors.Is(err, catalog.ErrLimit):
-		s.note(ctx, RightProvides.event(AuditLimited, procedure, serviceType, met(err, tooManyServices, tooManyOfType, tooManyServicesInAll)))
-		return connect.NewError(connect.CodeResourceExhausted, errTooMany)
+		what := met(err, tooManyServices, tooManyOfType, tooManyServicesInAll)
+		s.note(ctx, RightProvides.event(AuditLimited, procedure, serviceType, what))
+		return connect.NewError(connect.CodeResourceExhausted, map[string]error{
+			tooManyServices: errTooManyServices, tooManyOfType: errTooManyOfType, tooManyServicesInAll: errTooManyInAll}[what])
 	}
 	return connect.NewError(connect.CodeInternal, errNotAvailable)
 }

@@ -51,7 +51,10 @@ type ServiceConn struct {
 // or else by load, and sends what one of them certainly did not get to another; a host of
 // before sends all calls to the one that it selected, and follows the registry. It waits for
 // the type's first state, which may be that nobody provides it; calls fail with Unavailable
-// until somebody does. Where the host takes the right away later, calls fail as refused until
+// until somebody does. Where ctx ends before that, the error wraps its, and has what the host
+// said meanwhile and the code of that: resource_exhausted where it has no room for the watch
+// (a bound such as [Limits].MaxWatchesPerPlugin), which the client's log says too, unavailable
+// where it is out of reach, and else deadline_exceeded or canceled. Where the host takes the right away later, calls fail as refused until
 // it gives it back. The connection lives until its Close or the client's. Who needs one
 // provider for several calls takes [Client.Provider].
 func (c *Client) Service(ctx context.Context, serviceType, constraint string) (*ServiceConn, error) {
@@ -101,14 +104,30 @@ func (c *Client) connectTo(ctx context.Context, serviceType, constraint, runtime
 	select {
 	case <-first:
 	case <-ctx.Done():
+		err := s.neverKnown(ctx)
 		s.Close()
-		return nil, fmt.Errorf("service %q: %w", serviceType, ctx.Err())
+		return nil, err
 	}
 	if err := s.failure(); err != nil {
 		s.Close()
 		return nil, fmt.Errorf("service %q: %w", serviceType, err)
 	}
 	return s, nil
+}
+
+// neverKnown is the error of a connection whose caller does not wait any longer for the first state: with
+// what the host said meanwhile, if it did, and its code.
+func (s *ServiceConn) neverKnown(ctx context.Context) error {
+	s.mu.Lock()
+	lost := s.lost
+	s.mu.Unlock()
+	switch {
+	case lost == nil:
+		return errorf(endCode(ctx), "service %q: %w", s.serviceType, ctx.Err())
+	case isAnswer(lost):
+		return fmt.Errorf("service %q: %w; the host refuses the watch for now: %w", s.serviceType, ctx.Err(), lost)
+	}
+	return errorf(connect.CodeUnavailable, "service %q: %w: %w", s.serviceType, ctx.Err(), lost)
 }
 
 func (c *Client) track(s *ServiceConn) bool {

@@ -42,8 +42,11 @@ type ServiceEvent struct {
 
 // WatchService yields the state of a service type: first as it is, then at every
 // change. It survives the loss of the host and of its own identity: it reconnects
-// with growing delays and yields each state once. It yields an error and ends
-// where the host refuses the watch, where ctx ends and where the client closes.
+// with growing delays and yields each state once. It connects a client that nobody connected,
+// with the same patience. It yields an error and ends
+// where the host refuses the watch, where ctx ends and where the client closes. A host
+// that has no room for it now is asked again, which the log says; the error of a ctx that
+// ends meanwhile has the host's refusal and its code.
 func (c *Client) WatchService(ctx context.Context, serviceType string) iter.Seq2[*ServiceEvent, error] {
 	return func(yield func(*ServiceEvent, error) bool) {
 		w := &serviceWatch{client: c, serviceType: serviceType, resumes: true}
@@ -133,6 +136,7 @@ type serviceWatch struct {
 	withdrawn   func(error)        // the host took back what it granted, and may grant it again; nil ends the watch then
 	granted     bool               // the host did once
 	failures    int                // in a row
+	refused     error              // what the host last said of a watch that it has no room for, nil since it had
 	sequence    uint64
 	epoch       string
 	last        *connectpluginv1.WatchServiceEvent // of a host that numbers nothing
@@ -155,10 +159,42 @@ func (w *serviceWatch) run(ctx context.Context, yield func(*ServiceEvent, error)
 			w.failures = 1
 		}
 		c.cfg.Logger.Debug("watch lost; reconnecting", keyService, w.serviceType, keyError, err)
+		w.note(err)
 		if err = w.recover(ctx, err, mine.id); err != nil && !w.awaitGrant(ctx, err) {
-			yield(nil, cmp.Or(c.endError(ctx), err))
+			yield(nil, cmp.Or(w.ended(c.endError(ctx)), err))
 			return
 		}
+	}
+}
+
+// note takes account of a host that has no room for the watch now.
+func (w *serviceWatch) note(err error) {
+	if connect.CodeOf(err) != connect.CodeResourceExhausted {
+		return
+	}
+	w.refused = err
+	w.tell(err)
+	w.client.watchRefused(w.serviceType, err)
+}
+
+// ended adds to the end of a context what the host said meanwhile.
+func (w *serviceWatch) ended(err error) error {
+	if err == nil || w.refused == nil || errors.Is(err, ErrClientClosed) {
+		return err
+	}
+	return fmt.Errorf("%w; the host refuses the watch for now: %w", err, w.refused)
+}
+
+// watchRefused logs that the host has no room for a watch now, once in a while for all of the client's.
+func (c *Client) watchRefused(serviceType string, err error) {
+	c.mu.Lock()
+	due, more := time.Since(c.noRoom) >= warnEvery, c.unsaid
+	if c.unsaid++; due {
+		c.noRoom, c.unsaid = time.Now(), 0
+	}
+	c.mu.Unlock()
+	if due {
+		c.cfg.Logger.Warn("the host refuses a watch for now; asking again", keyService, serviceType, keyError, err, keyMore, more)
 	}
 }
 
@@ -189,7 +225,7 @@ func (w *serviceWatch) recover(ctx context.Context, err error, id identity) erro
 		return c.endError(ctx)
 	}
 	if errors.Is(err, ErrClientNotConnected) {
-		return err
+		return w.unconnected(ctx, err)
 	}
 	if refusedWatch(err) {
 		return fmt.Errorf("watch: %w", c.undeclared(err, w.serviceType))
@@ -217,6 +253,25 @@ func (w *serviceWatch) recover(ctx context.Context, err error, id identity) erro
 	}
 	w.tell(err)
 	if !backoff.Wait(ctx, backoff.Reconnect.After(w.failures-1)) {
+		return c.endError(ctx)
+	}
+	return nil
+}
+
+// unconnected waits until a client that nobody connected may try again, where that is of use.
+func (w *serviceWatch) unconnected(ctx context.Context, err error) error {
+	c := w.client
+	c.mu.Lock()
+	found := c.host != nil || c.cfg.Discovery != nil
+	c.mu.Unlock()
+	if !found || permanent(err) {
+		return err
+	}
+	w.tell(err)
+	if wait, _ := c.interrupted(); wait > 0 {
+		return c.pause(ctx)
+	}
+	if !backoff.Wait(ctx, backoff.Reconnect.After(w.failures)) {
 		return c.endError(ctx)
 	}
 	return nil
@@ -273,7 +328,7 @@ func (w *serviceWatch) stream(ctx context.Context, mine *background, yield func(
 		w.opened(mine.id.runtimeID)
 	}
 	for stream.Receive() {
-		w.granted = true
+		w.granted, w.refused = true, nil
 		if m := stream.Msg(); (w.isNew(m) || !w.resumes) && !yield(serviceEvent(m), nil) {
 			return errStopped
 		}

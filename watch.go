@@ -367,7 +367,11 @@ func toldLater(c *caller, e catalog.Event) time.Duration {
 		bytes += len(key) + len(value)
 	}
 	of := c.hub.shareOf(id).announced
-	return delay(of, time.Now(), min(bytes, of.Burst()))
+	late := delay(of, time.Now(), min(bytes, of.Burst()))
+	if late > 0 {
+		c.hub.auditWait(id, tooManyAnnounced)
+	}
+	return late
 }
 
 // delay takes n of a limiter, and returns how long that is to be waited for.
@@ -376,15 +380,6 @@ func delay(of *rate.Limiter, now time.Time, n int) time.Duration {
 		return 0
 	}
 	return of.ReserveN(now, n).DelayFrom(now)
-}
-
-// tempoOf is how fast a caller is told of changes. The host itself is told of all.
-func tempoOf(c *caller) *rate.Limiter {
-	if c == nil {
-		return rate.NewLimiter(rate.Inf, 0)
-	}
-	l := &c.hub.settings().limits
-	return rate.NewLimiter(rate.Limit(l.WatchEventsPerSecond), l.WatchEventBurst)
 }
 
 // permitWatch checks that a caller may watch a type, and lets a change of policy

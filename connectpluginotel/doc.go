@@ -6,7 +6,8 @@
 // (https://opentelemetry.io/docs/specs/semconv/rpc/), and where those have none they begin
 // with "connectplugin.":
 //
-//	rpc.server.call.duration      s   calls that the host routed or served, as callers see them
+//	rpc.server.call.duration      s   calls that the host routed or served, as callers see them; not those that a bound on rates, bytes or
+//	                                  open calls refused, which are refusals
 //	rpc.client.call.duration      s   the last attempt of a routed call at its provider
 //	connectplugin.provider.wait   s   until the provider's answer to a routed call began
 //	connectplugin.router.io       By  bodies of routed calls, by connectplugin.direction

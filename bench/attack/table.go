@@ -181,7 +181,11 @@ func (r *row) verdict() (words string, good bool) {
 	case !r.bounded():
 		return "OPEN: processor", false
 	case r.outcome.CutAfter > 0:
-		return "cut off after " + r.outcome.CutAfter.Round(time.Millisecond).String() + ": " + r.outcome.Reason, true
+		words := "cut off after " + r.outcome.CutAfter.Round(time.Millisecond).String()
+		if r.outcome.Reason != "" {
+			words += ": " + r.outcome.Reason
+		}
+		return words, true
 	case r.outcome.Refused > 0:
 		return fmt.Sprintf("bounded: %d refused", r.outcome.Refused), true
 	}

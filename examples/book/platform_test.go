@@ -33,7 +33,7 @@ func waitForHost(ctx context.Context, addr, dir, hostIdentity string) error {
 // adopt is what the operator's guide shows of plugins that run already.
 func adopt(ctx context.Context, host *connectplugin.Host, endpoint string) error {
 	//docs:region adopt
-	// While the host serves. Its policy has "store": {Provides: []string{"kv"}}.
+	// It waits until the host serves. Its policy has "store": {Provides: []string{"kv"}}.
 	return host.Platform().AddPlugin(ctx, connectplugin.PluginConfig{
 		SelfID: "store", Endpoint: endpoint, // "https://10.0.0.7:9443"
 		Metadata: (&kvv1plugin.KVServicePlugin{}).Metadata(), // what it has to provide

@@ -47,10 +47,11 @@ func TestWriter_FullDisk(t *testing.T) {
 // writeUntilFull writes an event, two for which there is no room but for half a line, and two more.
 func writeUntilFull(path string) error {
 	signal.Ignore(syscall.SIGXFSZ)
-	signed, failed := make(chan struct{}, 16), make(chan error, 16)
+	signed, failed, again := make(chan struct{}, 16), make(chan error, 16), make(chan uint64, 16)
 	w, err := auditlog.Open(auditlog.Config{
 		Path: path, Key: key, Every: 1,
 		OnCheckpoint: func(auditlog.Checkpoint) { signed <- struct{}{} }, OnError: func(err error) { failed <- err },
+		OnWritten: func(missing uint64) { again <- missing },
 	})
 	if err != nil {
 		return err
@@ -84,6 +85,12 @@ func writeUntilFull(path string) error {
 	for n := range 2 {
 		w.Record(event(n + 3))
 		<-signed
+	}
+	if told := len(again); told != 1 { // before the checkpoint that was awaited
+		return fmt.Errorf("it is told %d times that the log is written again", told)
+	}
+	if missing := <-again; missing != 2 {
+		return fmt.Errorf("it is told that %d events are missing", missing)
 	}
 	if err := w.Close(); err == nil {
 		return fmt.Errorf("nobody is told at the end")

@@ -49,6 +49,9 @@ type Config struct {
 	// Both may be nil.
 	OnCheckpoint func(Checkpoint)
 	OnError      func(error)
+	// OnWritten is told when writing works again after it did not, and how many events the log says are missing. It is
+	// called as the others are, and may be nil.
+	OnWritten func(missing uint64)
 }
 
 // Writer writes a log with one goroutine. It is safe for concurrent use.
@@ -70,6 +73,7 @@ type Writer struct {
 	chain    chain
 	unsigned int // lines since the last checkpoint
 	err      error
+	broken   bool // what was to be written last was not
 }
 
 // Open opens a log, which it goes on with where there is one. Close the writer.
@@ -197,6 +201,7 @@ func (w *Writer) failed(batch []line, err error) {
 		}
 		w.dropped.Add(l.Dropped) // told once more
 	}
+	w.broken = true
 	w.note(err)
 }
 
@@ -212,6 +217,7 @@ func (w *Writer) checkpoint() {
 	}
 	if err := w.write(append(lines, line{Kind: kindCheckpoint})); err != nil {
 		w.dropped.Add(dropped) // told once more
+		w.broken = true
 		w.note(err)
 		return
 	}
@@ -250,7 +256,23 @@ func (w *Writer) write(lines []line) error {
 	}
 	w.chain = next
 	w.unsigned += len(lines)
+	w.works(lines)
 	return nil
+}
+
+// works says that lines were written, where those before were not.
+func (w *Writer) works(lines []line) {
+	if !w.broken {
+		return
+	}
+	w.broken = false
+	missing := uint64(0)
+	for _, l := range lines {
+		missing += l.Dropped
+	}
+	if w.cfg.OnWritten != nil {
+		w.cfg.OnWritten(missing)
+	}
 }
 
 // mend takes away what was written in part: half a line would look like tampering.

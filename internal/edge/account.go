@@ -49,6 +49,9 @@ func (a *Account) After(debt time.Duration, n int64) time.Duration {
 	return time.Duration(seconds * float64(time.Second))
 }
 
+// Waits reports whether what it pays for has to wait, since more of it was refused than it can pay for.
+func (a *Account) Waits(now time.Time) bool { return a.patience(now) > 0 }
+
 // patience is Debt for refusals.
 func (a *Account) patience(now time.Time) time.Duration {
 	if a == nil {

@@ -49,10 +49,13 @@ func NewProxy(t testing.TB, host *Host) *Proxy {
 }
 
 // Aim sends new connections to another host.
-func (p *Proxy) Aim(host *Host) {
+func (p *Proxy) Aim(host *Host) { p.AimAt(host.Addr()) }
+
+// AimAt sends new connections to an address.
+func (p *Proxy) AimAt(addr string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.target = host.Addr()
+	p.target = addr
 }
 
 // Cut breaks every connection, as a network does.

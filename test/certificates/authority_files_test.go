@@ -12,6 +12,7 @@ import (
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
+	"github.com/masegraye/connect-plugin-go/internal/hosttest"
 )
 
 func TestAuthorityInDirectory(t *testing.T) {
@@ -143,4 +144,61 @@ func readPEM(t *testing.T, path string) []byte {
 	}
 
 	return data
+}
+
+// An Authority is replaced at once, as the manual says: nobody takes two of them, and the new one writes to directories that
+// were emptied alone.
+func TestAuthorityIsReplacedAtOnce(t *testing.T) {
+	t.Parallel()
+	config := func(dir string) connectplugin.AuthorityConfig {
+		return connectplugin.AuthorityConfig{Dir: dir, TrustDomain: "example.org"}
+	}
+	dirs := []string{filepath.Join(t.TempDir(), "old"), filepath.Join(t.TempDir(), "new")}
+	var authorities []*connectplugin.Authority
+	var both []byte
+	for _, dir := range dirs {
+		a, err := connectplugin.NewAuthority(config(dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		pem, err := os.ReadFile(filepath.Join(dir, "authority.crt"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		authorities, both = append(authorities, a), append(both, pem...)
+	}
+	plugin := filepath.Join(t.TempDir(), "plugin")
+	if err := authorities[0].WriteCredentials(plugin, "echo"); err != nil {
+		t.Fatal(err)
+	}
+	if err := authorities[1].WriteCredentials(plugin, "echo"); err == nil || !strings.Contains(err.Error(), "remove the directory") {
+		t.Errorf("a directory of the old one: %v", err)
+	}
+	for _, name := range []string{"tls.crt", "tls.key", "ca.crt"} {
+		if err := os.Remove(filepath.Join(plugin, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := authorities[1].WriteCredentials(plugin, "echo"); err != nil {
+		t.Fatal(err)
+	}
+	if authorities[0].HostIdentity() != authorities[1].HostIdentity() {
+		t.Error("the host has another identity, in one trust domain")
+	}
+	host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.Authority, c.Policy = authorities[1], &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{"echo": {}}}
+	})
+	tlsConfig, err := connectplugin.LoadCredentials(connectplugin.CredentialsConfig{Dir: plugin})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := hosttest.EnrolOnce(t.Context(), connectplugin.ClientConfig{HostURL: host.URL, SelfID: "echo", TLS: tlsConfig}); err != nil {
+		t.Errorf("with what the new one wrote: %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(dirs[1], "authority.crt"), both, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := connectplugin.LoadAuthority(config(dirs[1])); err == nil || !strings.Contains(err.Error(), "2 certificates instead of one") {
+		t.Errorf("two at once: %v", err)
+	}
 }

@@ -2,6 +2,7 @@ package client_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -11,7 +12,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"connectrpc.com/connect"
+
 	connectplugin "github.com/masegraye/connect-plugin-go"
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
 )
 
@@ -51,6 +55,16 @@ func (h *ends) Do(r *http.Request) (*http.Response, error) {
 
 func (h *ends) client(t *testing.T) *connectplugin.Client {
 	t.Helper()
+	c := h.unconnected(t)
+	if err := c.Connect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// unconnected is a client that nobody connected.
+func (h *ends) unconnected(t *testing.T) *connectplugin.Client {
+	t.Helper()
 	h.asked = map[string]int64{}
 	c, err := connectplugin.NewClient(connectplugin.ClientConfig{
 		HostURL: "https://host.example", SelfID: "api", HTTPClient: h, Logger: hosttest.Logger(t),
@@ -60,9 +74,6 @@ func (h *ends) client(t *testing.T) *connectplugin.Client {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.Close() })
-	if err := c.Connect(t.Context()); err != nil {
-		t.Fatal(err)
-	}
 	return c
 }
 
@@ -100,6 +111,69 @@ func TestAudit_OWN24_WatchesWithoutAnswerArePaced(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		if n := h.watches.Load(); n < 2 || n > 60 {
 			t.Errorf("%d watches in 10 s", n)
+		}
+	})
+}
+
+// Whoever waited in vain for the first state of a service is told what the host said meanwhile.
+func TestClient_ServiceWithoutAnAnswerSaysWhy(t *testing.T) {
+	t.Parallel()
+	for code, want := range map[string]connect.Code{
+		"resource_exhausted": connect.CodeResourceExhausted, "aborted": connect.CodeAborted, "unavailable": connect.CodeUnavailable,
+	} {
+		t.Run(code, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				c := (&ends{code: code}).client(t)
+				for name, with := range map[string]func(context.Context) (context.Context, context.CancelFunc){
+					"deadline": func(ctx context.Context) (context.Context, context.CancelFunc) {
+						return context.WithTimeout(ctx, time.Minute)
+					},
+					"canceled": func(ctx context.Context) (context.Context, context.CancelFunc) {
+						ctx, cancel := context.WithCancel(ctx)
+						time.AfterFunc(time.Minute, cancel)
+						return ctx, cancel
+					},
+				} {
+					ctx, cancel := with(t.Context())
+					_, err := c.Service(ctx, "store", "")
+					if connect.CodeOf(err) != want || !errors.Is(err, ctx.Err()) {
+						t.Errorf("%s: %v", name, err)
+					}
+					cancel()
+				}
+			})
+		})
+	}
+}
+
+// Where the host is not there yet whoever asks is told that it is unavailable, and a watch waits for it.
+func TestClient_HostThatIsNotThereYet(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := &ends{code: "unavailable"}
+		h.failing.Store(true)
+		c := h.unconnected(t)
+		_, service := c.Service(t.Context(), "store", "")
+		_, provider := c.Provider(t.Context(), "store", "store-1")
+		_, capability := c.Capability(t.Context(), "logger", "")
+		for what, err := range map[string]error{
+			"Connect": c.Connect(t.Context()), "Service": service, "Provider": provider, "Capability": capability,
+			"ReportHealth": c.ReportHealth(t.Context(), connectpluginv1.HealthState_HEALTH_STATE_HEALTHY, "", nil),
+		} {
+			if connect.CodeOf(err) != connect.CodeUnavailable || !errors.Is(err, errNoRoute) {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		watch(t, c)
+		time.Sleep(time.Minute)
+		if n := h.watches.Load(); n != 0 {
+			t.Errorf("%d watches", n)
+		}
+		h.failing.Store(false)
+		time.Sleep(time.Minute)
+		if h.watches.Load() == 0 {
+			t.Error("the watch has ended")
 		}
 	})
 }

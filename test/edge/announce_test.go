@@ -51,4 +51,8 @@ func TestAudit_ATK23_MetadataTimesWatchersIsBounded(t *testing.T) {
 	if n := told(); n != 1 {
 		t.Errorf("%d of 3 watchers are told at once, want 1", n)
 	}
+	hosttest.Eventually(t, "the audit has whose watchers wait", func() bool {
+		events, _ := limitedOf(host, "(Limits.AnnouncedBytesPerSecond")
+		return len(events) == 1 && events[0].SelfID == "loud" && events[0].RuntimeID == loud.RuntimeID()
+	})
 }

@@ -242,6 +242,9 @@ func TestAudit_ATK14_APluginIsRefusedAtItsPace(t *testing.T) {
 					t.Errorf("%s: %s", e.Kind, e.Reason)
 				}
 			}
+			if told, _ := limitedOf(host, "(Limits.RefusalsPerSecond"); len(told) != 1 || told[0].SelfID != "bad" || told[0].Peer == "" {
+				t.Errorf("that it waits: %+v", told)
+			}
 			if err := check(t, host, good); err != nil {
 				t.Errorf("another plugin: %v", err)
 			}

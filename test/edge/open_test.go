@@ -297,3 +297,28 @@ func TestAudit_ATK14_RequestsThatBeginKeepNobodyWaiting(t *testing.T) {
 		}
 	})
 }
+
+// Of a number that is full a caller is told which, and not that it asks too often.
+func TestLimits_NumbersAreNoRate(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		set  func(*connectplugin.Limits)
+		says string
+	}{
+		"of a plugin": {func(l *connectplugin.Limits) { l.MaxRegistrationsPerPlugin = 1 }, "too many registrations"},
+		"in all":      {func(l *connectplugin.Limits) { l.MaxRegistrations = 1 }, "too many registrations in all"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, tt.set, nil)
+			c := r.Enrol(t, "registrar", hosttest.Providing(manyTypes()...))
+			var err error
+			for i := 0; err == nil && i < 4; i++ {
+				err = hosttest.ErrorOf(hosttest.Register(t, c, manyTypes()[i], "1.0.0"))
+			}
+			if err == nil || err.Error() != "resource_exhausted: "+tt.says {
+				t.Errorf("%v, want %s", err, tt.says)
+			}
+		})
+	}
+}

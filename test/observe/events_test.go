@@ -3,6 +3,8 @@ package observe_test
 import (
 	"crypto/tls"
 	"errors"
+	"io"
+	"net"
 	"net/http"
 	"testing"
 
@@ -180,5 +182,38 @@ func TestObserver_LaunchesAndExits(t *testing.T) {
 
 	if launch := one(t, o, &o.launches); launch != (connectplugin.LaunchEvent{Name: "bad", Failed: true, Duration: launch.Duration}) {
 		t.Errorf("launch %+v", launch)
+	}
+}
+
+// Who connects and leaves before TLS is no refusal; who speaks plaintext is one.
+func TestObserver_LeavingIsNoRefusal(t *testing.T) {
+	t.Parallel()
+	o := &recorder{}
+	host := hosttest.Start(t, func(c *connectplugin.ServeConfig) { c.Observer = o })
+	knock := func(says string) {
+		t.Helper()
+		c, err := net.Dial("tcp", host.Addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if says != "" {
+			_, _ = io.WriteString(c, says)
+			_, _ = io.Copy(io.Discard, c)
+		}
+	}
+	for range 3 {
+		knock("")
+	}
+	knock("GET / HTTP/1.1\r\n\r\n")
+	count := func() int {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		return len(o.refusals)
+	}
+	hosttest.Eventually(t, "the refusal is told", func() bool { return count() > 0 })
+	host.Stop(t)
+	if n := count(); n != 1 {
+		t.Errorf("%d refusals", n)
 	}
 }

@@ -358,3 +358,48 @@ func TestAudit_OWN23_APolicyThatChangesMovesNoAdoptedPlugin(t *testing.T) {
 		t.Errorf("a call: %v", err)
 	}
 }
+
+// A process that comes back at the endpoint of an adopted plugin, as after a crash, has its identity and is called again.
+// One that has an identity of its own is left alone.
+func TestAdoptedPluginThatWasStartedAgainIsAdopted(t *testing.T) {
+	t.Parallel()
+	var log hosttest.Buffer
+	h := startForAdoption(t, func(c *connectplugin.ServeConfig) {
+		c.HealthProbe.Interval, c.Logger = 50*time.Millisecond, slog.New(slog.NewTextHandler(&log, nil))
+	})
+	bare := func(url string) string { return strings.TrimPrefix(url, "https://") }
+	way, p := hosttest.NewProxy(t, h), h.Platform()
+	lives := func(name string) func(*connectplugin.PluginServerConfig) {
+		return func(c *connectplugin.PluginServerConfig) { c.Services[0].Metadata = map[string]string{"life": name} }
+	}
+	way.AimAt(bare(sidecar(t, h, "echo", lives("first"))))
+	if err := p.AddPlugin(t.Context(), adoption(way.URL)); err != nil {
+		t.Fatal(err)
+	}
+	call, before := userCall(t, h), p.Instances()[0].RuntimeID
+	way.AimAt(bare(sidecar(t, h, "echo", lives("second"))))
+	way.Cut()
+	hosttest.Eventually(t, "the second life is adopted", func() bool {
+		all := h.Registry().GetAllProviders("echo")
+		return len(all) == 1 && all[0].Metadata["life"] == "second"
+	})
+	if all := p.Instances(); len(all) != 1 || all[0].RuntimeID != before {
+		t.Errorf("instances %v, want %s", all, before)
+	}
+	hosttest.Eventually(t, "it is called", func() bool { return call() == nil })
+	hosttest.Eventually(t, "it is well", func() bool {
+		all := h.Plugins()
+		return slices.ContainsFunc(all, func(i connectplugin.PluginStatus) bool {
+			return i.SelfID == "echo" && i.Health == connectpluginv1.HealthState_HEALTH_STATE_HEALTHY
+		})
+	})
+
+	third := sidecar(t, h, "echo", lives("third"))
+	if err := p.AddPlugin(t.Context(), adoption(third)); err != nil {
+		t.Fatal(err)
+	}
+	way.AimAt(bare(third))
+	way.Cut()
+	hosttest.Eventually(t, "the log says that it is another's", func() bool { return strings.Contains(log.String(), "it has an identity already") })
+	hosttest.Eventually(t, "the third life is called", func() bool { return call() == nil })
+}

@@ -1,6 +1,7 @@
 package platform_test
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"strings"
@@ -109,5 +110,51 @@ func TestStartTogetherWhatTheGraphAllows(t *testing.T) {
 	}
 	if got := h.Plugins(); len(got) != 3 {
 		t.Errorf("%d plugins", len(got))
+	}
+}
+
+// Start may be called before the host serves: what runs in the host's process begins, programs wait, and so does who adopts. At
+// the end of its context Start says why nothing came, and leaves nothing.
+func TestStartBeforeTheHostServes(t *testing.T) {
+	t.Parallel()
+	host, err := connectplugin.NewHost(&connectplugin.ServeConfig{
+		Authority: hosttest.NewAuthority(t), Logger: hosttest.Logger(t), Limits: connectplugin.Limits{DialTimeout: wait},
+		HealthProbe: connectplugin.HealthProbeConfig{Disabled: true},
+		Policy: &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{
+			"store": {Provides: []string{"*"}}, "program": {Provides: []string{"*"}},
+		}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	specs := chain(func(string) any { return echoHandler() }, "store")
+	specs["program"] = spec()
+	host.Launcher().Configure(specs)
+	running := func() bool { return len(host.Registry().GetAllProviders("store")) == 1 }
+	ctx, cancel := context.WithCancel(t.Context())
+	started := make(chan error, 1)
+	go func() { started <- host.Launcher().Start(ctx) }()
+	hosttest.Eventually(t, "the plugin in the host's process runs", running)
+	cancel()
+	if err := <-started; !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "the host does not serve yet") {
+		t.Errorf("a host that never serves: %v", err)
+	}
+	if running() {
+		t.Error("something is left")
+	}
+	go func() { started <- host.Launcher().Start(t.Context()) }()
+	hosttest.Eventually(t, "the plugin in the host's process runs again", running)
+	serving, end := context.WithCancel(context.Background())
+	served, l := make(chan error, 1), hosttest.Listen(t)
+	go func() { served <- host.Serve(serving, l) }()
+	if err := <-started; err != nil {
+		t.Error(err)
+	}
+	if all := host.Plugins(); len(all) != 2 {
+		t.Errorf("plugins %+v", all)
+	}
+	end()
+	if err := <-served; err != nil {
+		t.Error(err)
 	}
 }

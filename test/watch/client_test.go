@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -303,5 +305,42 @@ func TestClient_ServiceFollowsTheProvider(t *testing.T) {
 	got2, _, _ := twoLog.Got()
 	if !slices.Equal(got1, []string{"a", "c"}) || !slices.Contains(got2, "b") || !slices.Contains(got2, "d") {
 		t.Errorf("one got %q, two got %q", got1, got2)
+	}
+}
+
+// A host that has no room for another watch says so, and its client says it on: in its log, and to whoever waited in vain.
+func TestClient_WatchWithoutRoom(t *testing.T) {
+	t.Parallel()
+	host, _ := watchHost(t, func(c *connectplugin.ServeConfig) { c.Limits.MaxWatchesPerPlugin = 1 })
+	var log hosttest.Buffer
+	c := host.Enrol(t, "c", func(cfg *connectplugin.ClientConfig) {
+		cfg.Metadata.Requires = hosttest.Requires("a")
+		cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	})
+	conn, err := c.Service(t.Context(), "a", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const said, line = "too many open watches", "the host refuses a watch for now"
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	watched := make(chan error, 1)
+	go func() {
+		for _, err := range c.WatchService(ctx, "a") {
+			watched <- err
+			return
+		}
+	}()
+	hosttest.Eventually(t, "the log says it", func() bool { return strings.Contains(log.String(), line) })
+	cancel()
+	if err := <-watched; connect.CodeOf(err) != connect.CodeResourceExhausted || !errors.Is(err, context.Canceled) {
+		t.Errorf("the end of a watch that was never granted: %v", err)
+	}
+	if n := strings.Count(log.String(), line); n != 1 || !strings.Contains(log.String(), said) {
+		t.Errorf("%d lines:\n%s", n, log.String())
+	}
+	conn.Close() // and there is room again
+	if _, err := c.Service(t.Context(), "a", ""); err != nil {
+		t.Errorf("when there is room: %v", err)
 	}
 }

@@ -43,7 +43,7 @@ func main() {
 	var o options
 	flag.StringVar(&o.node, "node", "node", "the program that runs JavaScript, Node 20 or later")
 	flag.StringVar(&o.nodePlugin, "node-plugin", "polyglot/node/plugin.js", "the plugin in JavaScript, beside its packages")
-	flag.StringVar(&o.python, "python", "/usr/bin/python3", "the program that runs Python, with grpcio")
+	flag.StringVar(&o.python, "python", "python3", "the program that runs Python, with grpcio")
 	flag.StringVar(&o.pythonPlugin, "python-plugin", "polyglot/python/plugin.py", "the plugin in Python")
 	flag.Parse()
 
