@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -180,14 +181,21 @@ func TestAudit_H48_WhoWaitsItsTurnKeepsNobody(t *testing.T) {
 		began := time.Now()
 		var out bytes.Buffer // in one piece, so that it is all there when the first is read
 		f := http2.NewFramer(&out, nil)
-		for id, block := range [][]byte{p.encode(":status", "204"), p.encode(fieldsTo(80, ":status", "200")...)} {
-			p.must(f.WriteHeaders(http2.HeadersFrameParam{StreamID: uint32(2*id + 1), BlockFragment: block, EndHeaders: true, EndStream: true}))
-		}
+		p.must(f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: p.encode(":status", "201"), EndHeaders: true}))
+		p.must(f.WriteData(1, false, make([]byte, 10)))
+		many := p.encode(append([]string{":status", "200"}, slices.Repeat([]string{"x", ""}, 80)...)...)
+		p.must(f.WriteHeaders(http2.HeadersFrameParam{StreamID: 3, BlockFragment: many, EndHeaders: true, EndStream: true}))
+		answered := make(chan struct{})
+		go func() { // who waits is told
+			defer close(answered)
+			if status, _, err := first.Head(); status != 201 || err != nil || time.Since(began) > 0 {
+				t.Errorf("the first: %d, %v after %v", status, err, time.Since(began))
+			}
+		}()
+		synctest.Wait()
 		_, err := p.nc.Write(out.Bytes())
 		p.must(err)
-		if status, _, err := first.Head(); status != 204 || err != nil || time.Since(began) > 0 {
-			t.Errorf("the first: %d, %v after %v", status, err, time.Since(began))
-		}
+		<-answered
 		c.Close()
 		if err := failure(s); !errors.Is(err, h2.ErrClosed) || time.Since(began) > 0 {
 			t.Errorf("%v after %v", err, time.Since(began))
