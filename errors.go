@@ -146,7 +146,7 @@ const (
 	tooManyOpen       = "connections in all (Limits.MaxConnections); one of the address that has most makes room, or newcomers wait"
 	tooManyAtProvider = "streams that the provider takes, of which the calls of one plugin have three quarters at most"
 	tooManyRefusals   = "requests that were refused, so that the next ones wait (Limits.RefusalsPerSecond, Limits.RefusalBurst)"
-	tooManyAnnounced  = "bytes of metadata that watchers get, which they get later (Limits.AnnouncedBytesPerSecond, Limits.AnnouncedBytesBurst)"
+	tooManyAnnounced  = "bytes of metadata that watchers get later (Limits.AnnouncedBytesPerSecond, Limits.AnnouncedBytesBurst)"
 	tooManyPending    = "handshakes of one address of which nothing is proven (Limits.MaxPendingHandshakesPerPeer)"
 
 	tooManyPendingInAll = "handshakes of all together of which nothing is proven (Limits.MaxPendingHandshakes)"

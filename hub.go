@@ -75,8 +75,8 @@ type hub struct {
 }
 
 func newHub(s *settings) *hub {
-	h := &hub{decoy: make(Secret, nonceBytes), callers: NewTokenBucketLimiter(), strangers: NewTokenBucketLimiter(), serves: make(chan struct{})}
-	h.enrolling = crowd.New(0, 0)
+	h := &hub{decoy: make(Secret, nonceBytes), callers: NewTokenBucketLimiter(), strangers: NewTokenBucketLimiter()}
+	h.enrolling, h.serves = crowd.New(0, 0), make(chan struct{})
 	h.recurring.MaxKeys, h.failing.MaxKeys = maxRecurring, maxRecurring
 	_, _ = rand.Read(h.decoy)
 	h.store = tokenstore.New(s.storeConfig())

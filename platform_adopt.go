@@ -256,7 +256,8 @@ func (p *Platform) issue(config PluginConfig, hold bool) (*adoption, error) {
 		return nil, err
 	}
 	life, stop := context.WithCancel(context.Background())
-	a := &adoption{launch: declared(id).launch, id: id, config: config, stop: stop, token: token, introduced: make(chan struct{}), elsewhere: make(chan struct{}, 1)}
+	a := &adoption{launch: declared(id).launch, id: id, config: config, stop: stop, token: token, introduced: make(chan struct{})}
+	a.elsewhere = make(chan struct{}, 1)
 	if hold {
 		a.launch.Hold()
 	}

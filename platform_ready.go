@@ -281,7 +281,8 @@ func (p *Platform) readopt(ctx context.Context, a *adoption) {
 		keySelfID, a.config.SelfID, keyRuntimeID, a.id.RuntimeID(), keyAddr, a.config.Endpoint)
 }
 
-var errHasIdentity = errors.New("it has an identity already, and not this one: another host may have adopted it, or another plugin took its address")
+var errHasIdentity = errors.New("it has an identity already, and not this one: another host may have adopted it, " +
+	"or another plugin took its address")
 
 // hasNoIdentity asks a plugin for a proof of its identity, whichever that is. An error says that it gives one.
 func hasNoIdentity(ctx context.Context, way *providerClient) error {

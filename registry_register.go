@@ -461,8 +461,8 @@ func (s *ServiceRegistry) registerError(ctx context.Context, err error, serviceT
 	case errors.Is(err, catalog.ErrLimit):
 		what := met(err, tooManyServices, tooManyOfType, tooManyServicesInAll)
 		s.note(ctx, RightProvides.event(AuditLimited, procedure, serviceType, what))
-		return connect.NewError(connect.CodeResourceExhausted, map[string]error{
-			tooManyServices: errTooManyServices, tooManyOfType: errTooManyOfType, tooManyServicesInAll: errTooManyInAll}[what])
+		says := map[string]error{tooManyServices: errTooManyServices, tooManyOfType: errTooManyOfType, tooManyServicesInAll: errTooManyInAll}
+		return connect.NewError(connect.CodeResourceExhausted, says[what])
 	}
 	return connect.NewError(connect.CodeInternal, errNotAvailable)
 }

@@ -115,21 +115,6 @@ func (c *Client) connectTo(ctx context.Context, serviceType, constraint, runtime
 	return s, nil
 }
 
-// neverKnown is the error of a connection whose caller does not wait any longer for the first state: with
-// what the host said meanwhile, if it did, and its code.
-func (s *ServiceConn) neverKnown(ctx context.Context) error {
-	s.mu.Lock()
-	lost := s.lost
-	s.mu.Unlock()
-	switch {
-	case lost == nil:
-		return errorf(endCode(ctx), "service %q: %w", s.serviceType, ctx.Err())
-	case isAnswer(lost):
-		return fmt.Errorf("service %q: %w; the host refuses the watch for now: %w", s.serviceType, ctx.Err(), lost)
-	}
-	return errorf(connect.CodeUnavailable, "service %q: %w: %w", s.serviceType, ctx.Err(), lost)
-}
-
 func (c *Client) track(s *ServiceConn) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -162,6 +147,21 @@ func (s *ServiceConn) Close() {
 	s.client.mu.Lock()
 	delete(s.client.conns, s)
 	s.client.mu.Unlock()
+}
+
+// neverKnown is the error of a connection whose caller does not wait any longer for the first state: with
+// what the host said meanwhile, if it did, and its code.
+func (s *ServiceConn) neverKnown(ctx context.Context) error {
+	s.mu.Lock()
+	lost := s.lost
+	s.mu.Unlock()
+	switch {
+	case lost == nil:
+		return errorf(endCode(ctx), "service %q: %w", s.serviceType, ctx.Err())
+	case isAnswer(lost):
+		return fmt.Errorf("service %q: %w; the host refuses the watch for now: %w", s.serviceType, ctx.Err(), lost)
+	}
+	return errorf(connect.CodeUnavailable, "service %q: %w: %w", s.serviceType, ctx.Err(), lost)
 }
 
 // follow keeps the provider current.
