@@ -119,7 +119,8 @@ func scrapes(metrics http.Handler) http.Handler {
 // header: what its connections say of their RemoteAddr is the address of the peer, in
 // policy, limits and audit alike. So nobody but the balancer may reach such a listener.
 // Its connections must keep deadlines as TCP's do, by which limits of time end them: those of an
-// SSH client's listener (golang.org/x/crypto/ssh) have none, and those of some multiplexers half.
+// SSH client's listener (golang.org/x/crypto/ssh) have none, and those of some multiplexers half. One
+// whose SetDeadline, SetReadDeadline or SetWriteDeadline returns an error is refused, and logged at Error.
 func (h *Host) Serve(ctx context.Context, l net.Listener) error {
 	if h.draining.Load() {
 		_ = l.Close()
@@ -275,14 +276,7 @@ func (h *Host) edgeConfig() edge.Config {
 		Key:         func(a net.Addr) string { return addressKey(a.String()) },
 		Context:     newConnection(h.standing, verifiesItself(h.serverTLS)),
 		CutOff:      h.hub.recordCutOff,
-		Refused: func(addr net.Addr, err error) {
-			if bound := boundsOfNewcomers[err]; bound != "" {
-				h.hub.recordNewcomer(addr, bound)
-				return
-			}
-			h.serverLog.failed(addr, outOfTime(err, h.serverTLS))
-			h.hub.tellUntrusted(err)
-		},
+		Refused:     h.refusedNewcomer,
 	}
 }
 

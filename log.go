@@ -302,11 +302,32 @@ func (l *serverLog) crashed(ctx context.Context, at time.Time, what, value, stac
 	return l.Handler.Handle(ctx, out) //nolint:wrapcheck // stands for what it wraps
 }
 
-// failed logs that a peer and this side did not agree on TLS.
+// needsDeadlines says what to do about a listener whose connections have no deadlines.
+const needsDeadlines = "limits of time go by deadlines: serve on a listener whose connections have SetDeadline, SetReadDeadline and " +
+	"SetWriteDeadline (Host.Serve, PluginServerConfig.Listener)"
+
+// deadlineless logs that a connection was refused because it has no deadlines, once in a while for all of them.
+func (l *serverLog) deadlineless(from string, err error) {
+	now := time.Now()
+	if more, due := l.dueFor(edge.ErrNoDeadlines.Error(), now); due {
+		out := slog.NewRecord(now, slog.LevelError, "a connection was refused", 0)
+		out.AddAttrs(slog.String(keyPeer, from), slog.String(keyReason, needsDeadlines), slog.String(keyError, printable(err.Error())))
+		if more > 0 {
+			out.AddAttrs(slog.Int(keyMore, more))
+		}
+		_ = l.Handler.Handle(context.Background(), out)
+	}
+}
+
+// failed logs that a peer and this side did not agree on TLS, or that this side cannot serve the connection.
 func (l *serverLog) failed(addr net.Addr, err error) {
 	from := "nobody yet"
 	if addr != nil {
 		from = addr.String()
+	}
+	if errors.Is(err, edge.ErrNoDeadlines) {
+		l.deadlineless(from, err)
+		return
 	}
 	text := fmt.Sprintf("http: TLS handshake error from %s: %v", from, err) // as net/http says it
 	if p, ok := errors.AsType[*certs.PanicError](err); ok {

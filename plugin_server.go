@@ -109,8 +109,8 @@ type PluginServerConfig struct {
 	// which the plugin reaches its host; on loopback in plaintext, and where the host
 	// calls first or Client.HTTPClient hides that address.
 	Addr string
-	// Listener is listened on in place of Addr. It is closed in the end. May be
-	// nil.
+	// Listener is listened on in place of Addr. It is closed in the end. Its connections
+	// must keep deadlines, as those of [Host.Serve] must. May be nil.
 	Listener net.Listener
 	// BaseURL is where the host reaches the plugin, if policy leaves that to
 	// the plugin. Empty means the address listened on; a plugin whose Addr is

@@ -55,8 +55,8 @@ type Config struct {
 	Turns *turns.Process
 	// CutOff is told of each connection that was cut off, and Refused of each TLS handshake that
 	// failed and of each bound that a newcomer met: [ErrTooFast], [ErrNoPlace], [ErrDisplaced],
-	// [ErrSlow], and [ErrFull], that one without an address where it would have to wait for it. They must not
-	// block. Nil tells nobody.
+	// [ErrSlow], and [ErrFull], that one without an address where it would have to wait for it; and of what is an
+	// [ErrNoDeadlines]. They must not block. Nil tells nobody.
 	CutOff  func(c *Conn, reason string)
 	Refused func(addr net.Addr, err error)
 }
@@ -168,6 +168,7 @@ func (l *Listener) End() {
 	_ = l.Close()
 	l.end()
 	l.tasks.Wait()
+	l.leave.empty() // of those that were refused meanwhile
 }
 
 // acceptPause is how long nothing is accepted where nothing can be.
@@ -455,6 +456,12 @@ var errNoHTTP2 = errors.New("the peer does not ask for h2 (ALPN)")
 
 // welcome agrees on TLS with a peer and hands its connection on.
 func (l *Listener) welcome(s *slot) {
+	if err := lacksDeadlines(s.conn.Conn); err != nil { // by now a balancer's header, which may have one, was read
+		s.free()
+		l.tell(s.conn.RemoteAddr(), err)
+		l.leave.take(s.conn.Conn)
+		return
+	}
 	c := &Conn{Conn: s.conn, below: s.conn, slot: s, ctx: l.life, gone: make(chan struct{})}
 	c.intake.Store(&c.own)
 	if f := l.cfg.Context; f != nil {
