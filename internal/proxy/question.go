@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"strconv"
 	"strings"
@@ -167,8 +168,9 @@ var errAnswerTooLong = errors.New("answer is too long")
 // Header implements http.ResponseWriter.
 func (w *answerWriter) Header() http.Header { return w.header }
 
-// WriteHeader implements http.ResponseWriter.
-func (w *answerWriter) WriteHeader(int) {}
+// WriteHeader implements http.ResponseWriter. As one of net/http it keeps the fields that there are, whatever becomes of
+// the map.
+func (w *answerWriter) WriteHeader(int) { w.header = maps.Clone(w.header) }
 
 // Write implements http.ResponseWriter.
 func (w *answerWriter) Write(p []byte) (int, error) {
