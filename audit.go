@@ -258,18 +258,6 @@ var (
 	}
 )
 
-// refusedNewcomer hears of a connection that was not let in.
-func (h *Host) refusedNewcomer(addr net.Addr, err error) {
-	if bound := boundsOfNewcomers[err]; bound != "" {
-		h.hub.recordNewcomer(addr, bound)
-		return
-	}
-	h.serverLog.failed(addr, outOfTime(err, h.serverTLS))
-	if !errors.Is(err, edge.ErrNoDeadlines) { // which is no doing of the peer's
-		h.hub.tellUntrusted(err)
-	}
-}
-
 // recordNewcomer records that a connection met a bound of those.
 func (h *hub) recordNewcomer(addr net.Addr, bound string) {
 	h.tellRefusal(nil, AuditLimited, RefusedConnection)

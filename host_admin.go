@@ -16,6 +16,7 @@ import (
 	adminv1 "github.com/masegraye/connect-plugin-go/gen/admin/v1"
 	"github.com/masegraye/connect-plugin-go/gen/admin/v1/adminv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
+	"github.com/masegraye/connect-plugin-go/internal/probes"
 	"github.com/masegraye/connect-plugin-go/internal/tally"
 )
 
@@ -374,4 +375,22 @@ var (
 // administered records a change before it is made, with who makes it.
 func (h *Host) administered(ctx context.Context, spec connect.Spec, target string) {
 	h.hub.auditEvent(ctx, AuditEvent{Kind: AuditAdministered, Procedure: spec.Procedure, Target: target})
+}
+
+// scrapes answers what asks for metrics, and nothing else.
+func scrapes(metrics http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set(headerCacheControl, noStore)
+		switch {
+		case r.URL.Path != pathMetrics || metrics == nil:
+			http.NotFound(w, r)
+		case probes.Rebound(r):
+			w.WriteHeader(http.StatusMisdirectedRequest)
+		case r.Method != http.MethodGet || r.ContentLength != 0:
+			w.Header().Set("Allow", "GET")
+			w.WriteHeader(http.StatusMethodNotAllowed)
+		default:
+			metrics.ServeHTTP(w, r)
+		}
+	})
 }

@@ -91,24 +91,6 @@ func (h *Host) serveAside(ctx context.Context) error {
 	return nil
 }
 
-// scrapes answers what asks for metrics, and nothing else.
-func scrapes(metrics http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set(headerCacheControl, noStore)
-		switch {
-		case r.URL.Path != pathMetrics || metrics == nil:
-			http.NotFound(w, r)
-		case probes.Rebound(r):
-			w.WriteHeader(http.StatusMisdirectedRequest)
-		case r.Method != http.MethodGet || r.ContentLength != 0:
-			w.Header().Set("Allow", "GET")
-			w.WriteHeader(http.StatusMethodNotAllowed)
-		default:
-			metrics.ServeHTTP(w, r)
-		}
-	})
-}
-
 // Serve serves on a listener, which it closes, until ctx ends or
 // [Host.Shutdown] is called; then it shuts down within
 // [ServeConfig.GracefulShutdownTimeout] and returns nil when nothing was cut
@@ -276,7 +258,19 @@ func (h *Host) edgeConfig() edge.Config {
 		Key:         func(a net.Addr) string { return addressKey(a.String()) },
 		Context:     newConnection(h.standing, verifiesItself(h.serverTLS)),
 		CutOff:      h.hub.recordCutOff,
-		Refused:     h.refusedNewcomer,
+		Refused:     h.refused,
+	}
+}
+
+// refused hears of a connection that was not let in.
+func (h *Host) refused(addr net.Addr, err error) {
+	if bound := boundsOfNewcomers[err]; bound != "" {
+		h.hub.recordNewcomer(addr, bound)
+		return
+	}
+	h.serverLog.failed(addr, outOfTime(err, h.serverTLS))
+	if !errors.Is(err, edge.ErrNoDeadlines) { // which is no doing of the peer's
+		h.hub.tellUntrusted(err)
 	}
 }
 

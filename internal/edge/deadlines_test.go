@@ -82,3 +82,29 @@ func TestAudit_USE47_ConnectionsWithoutDeadlinesAreRefused(t *testing.T) {
 		})
 	}
 }
+
+// What is refused while the listener ends is closed with it.
+func TestListener_EndClosesWhatIsRefusedMeanwhile(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		var c net.Conn = &undated{Conn: near, both: errors.New("none")}
+		below := &single{shut: make(chan struct{})}
+		below.conn.Store(&c)
+		known := make(chan struct{})
+		l := edge.Listen(below, edge.Config{
+			MaxConnections: 1, MaxPerAddress: 1, Silence: time.Hour, Key: func(net.Addr) string { <-known; return "peer" },
+		})
+		synctest.Wait()
+		ended := make(chan struct{})
+		go func() { l.End(); close(ended) }()
+		synctest.Wait()
+		close(known)
+		<-ended
+		_ = far.SetReadDeadline(time.Now().Add(time.Second))
+		if _, err := far.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+			t.Errorf("it is left open: %v", err)
+		}
+		_ = far.Close()
+	})
+}
