@@ -5,7 +5,6 @@ import (
 	"crypto/hkdf"
 	"crypto/rand"
 	"crypto/sha256"
-	"crypto/tls"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -465,13 +464,8 @@ func TestHandshakeVectors_Specification(t *testing.T) {
 func TestAudit_USE22_HowOftenAPluginWasRefused(t *testing.T) {
 	t.Parallel()
 	var log strings.Builder
-	cfg := ClientConfig{HostURL: "https://127.0.0.1:1", SelfID: "plugin", TLS: new(tls.Config), Logger: slog.New(slog.NewTextHandler(&log, nil))}
-	c, err := NewClient(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = c.Close() }()
-	s := &pluginSession{cfg: &PluginServerConfig{Client: cfg}, client: c}
+	c := &Client{cfg: ClientConfig{Logger: slog.New(slog.NewTextHandler(&log, nil))}}
+	s := &pluginSession{cfg: &PluginServerConfig{Client: c.cfg}, client: c}
 	for _, n := range []int{5, 1, 3} {
 		log.Reset()
 		for range n {
@@ -491,26 +485,15 @@ func TestAuditSink_TroubleIsOneLineAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var text strings.Builder
 		trouble := &auditTrouble{log: slog.New(slog.NewTextHandler(&text, nil))}
-		for range 3 {
-			for range 40 {
-				trouble.failed(errNotAvailable)
-				time.Sleep(time.Second)
-			}
+		for range 120 {
+			trouble.failed(errNotAvailable)
+			time.Sleep(time.Second)
 		}
 		trouble.over(119)
 		trouble.failed(errNotAvailable)
-		lines := strings.Split(strings.TrimSpace(text.String()), "\n")
-		want := []string{"level=ERROR", "not_logged=59", "level=WARN", "level=ERROR"}
-		if len(lines) != len(want) {
-			t.Fatalf("%d lines:\n%s", len(lines), text.String())
-		}
-		for i, w := range want {
-			if !strings.Contains(lines[i], w) {
-				t.Errorf("line %d has no %s: %s", i, w, lines[i])
-			}
-		}
-		if !strings.Contains(lines[2], "count=119") || !strings.Contains(lines[2], "not_logged=59") {
-			t.Errorf("the end: %s", lines[2])
+		want := `^.*=ERROR.*\n.*not_logged=59.*\n.*=WARN.*count=119.*not_logged=59.*\n.*=ERROR.*\n$`
+		if !regexp.MustCompile(want).MatchString(text.String()) {
+			t.Errorf("the log has\n%s", text.String())
 		}
 	})
 }

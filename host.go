@@ -82,8 +82,7 @@ type Usage struct {
 	// RememberedTypes are the types of which the last events are kept, so that
 	// watches can resume, though nobody offers or watches them.
 	RememberedTypes int
-	// Plugins are the identities of which the host knows a registration, a health,
-	// an endpoint or a watch.
+	// Plugins are the identities of which the host knows a registration, a health, an endpoint or a watch.
 	Plugins int
 	// Endpoints are the plugins that the host can pass calls on to. Handlers are
 	// those of them that live in the host's own process.

@@ -177,3 +177,32 @@ func TestClient_HostThatIsNotThereYet(t *testing.T) {
 		}
 	})
 }
+
+// Nor is a host unreachable without that code where nobody listens.
+func TestClient_NobodyListens(t *testing.T) {
+	t.Parallel()
+	for name, ask := range map[string]func(*connectplugin.Client) error{
+		"Connect": func(c *connectplugin.Client) error { return c.Connect(t.Context()) },
+		"Service": func(c *connectplugin.Client) error {
+			_, err := c.Service(t.Context(), "store", "")
+			return err
+		},
+		"Capability": func(c *connectplugin.Client) error {
+			_, err := c.Capability(t.Context(), "logger", "")
+			return err
+		},
+	} {
+		c, err := connectplugin.NewClient(connectplugin.ClientConfig{
+			HostURL: "https://" + hosttest.FreeAddr(t), SelfID: "api", TLS: hosttest.NewAuthority(t).ClientTLS(), Logger: hosttest.Logger(t),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := ask(c); connect.CodeOf(err) != connect.CodeUnavailable {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
