@@ -66,7 +66,7 @@ func run(ctx context.Context) error {
 	var p play
 	role := flag.String("role", "", "of a process that the command starts")
 	list := flag.Bool("list", false, "list the attacks")
-	flag.StringVar(&p.only, "only", "", "play attacks whose names contain this, in its upper and lower case")
+	flag.StringVar(&p.only, "only", "", "play attacks whose names contain this")
 	flag.DurationVar(&p.lasts, "for", lasts, "how long each attack lasts, three minutes at most")
 	flag.StringVar(&p.dir, "dir", "", "of the authority")
 	curve := flag.String("curve", "", "that a burner follows")

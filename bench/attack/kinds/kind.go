@@ -54,9 +54,10 @@ func All() []Kind {
 	return slices.Concat(strangers(), recordKinds(), probeKinds(), plugins(), wordyCalls(), ownProviders(), providers())
 }
 
-// Named returns the kinds whose names, with who attacks before them, contain a text.
+// Named returns the kinds whose names, with who attacks before them, contain a text in upper or lower case.
 func Named(text string) []Kind {
-	return slices.DeleteFunc(All(), func(k Kind) bool { return !strings.Contains(k.Who+": "+k.Name, text) })
+	text = strings.ToLower(text)
+	return slices.DeleteFunc(All(), func(k Kind) bool { return !strings.Contains(strings.ToLower(k.Who+": "+k.Name), text) })
 }
 
 // Outcome is what the attacker saw.
