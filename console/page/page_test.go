@@ -22,7 +22,7 @@ import (
 func TestMain(m *testing.M) { hosttest.Main(m) }
 
 // hostile is what a plugin says of itself to become part of the page.
-const hostile = `</td><img src=x onerror=document.title='owned'><script>document.title='owned'</script>` + "\u202e\u2060\ufeff\u00ad\ufe0f\u3164\U000e0001\U000e0061\U000e0100"
+const hostile = `</td><img src=x onerror=document.title='owned'><script>document.title='owned'</script>` + "\u2060\ufeff\u00ad\ufe0f\u3164\U000e0001\U000e0061\U000e0100"
 
 // rig is a page of a real host.
 type rig struct {
