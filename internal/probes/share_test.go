@@ -49,6 +49,19 @@ func (l visits) Accept() (net.Conn, error) {
 func (visits) Close() error   { return nil }
 func (visits) Addr() net.Addr { return &net.TCPAddr{} }
 
+// come is a connection of an address, and what became of it at once. It is closed with the test, in its bubble.
+func (l visits) come(t *testing.T, addr string) *visit {
+	t.Helper()
+	near, far := net.Pipe()
+	t.Cleanup(func() { _ = far.Close() })
+
+	v := &visit{Conn: near, from: netip.MustParseAddr(addr)}
+	l <- v
+	synctest.Wait()
+
+	return v
+}
+
 // One address, or one site of IPv6, has a share of the connections, however much room
 // there is: a newcomer takes the place of its oldest, and of nobody else's.
 func TestShareOfAnAddress(t *testing.T) {
@@ -70,22 +83,11 @@ func TestShareOfAnAddress(t *testing.T) {
 
 				go func() { served <- s.Serve(l) }()
 
-				come := func(addr string) *visit {
-					near, far := net.Pipe()
-					t.Cleanup(func() { _ = far.Close() })
-
-					v := &visit{Conn: near, from: netip.MustParseAddr(addr)}
-					l <- v
-					synctest.Wait()
-
-					return v
-				}
-
-				other := come("198.51.100.1")
+				other := l.come(t, "198.51.100.1")
 
 				all := make([]*visit, 0, 66)
 				for i := range 66 {
-					all = append(all, come(from(i)))
+					all = append(all, l.come(t, from(i)))
 				}
 
 				for i, v := range all {
@@ -222,20 +224,9 @@ func TestAudit_H48_NewcomersOfAnAddressHaveARate(t *testing.T) {
 
 		go func() { served <- s.Serve(l) }()
 
-		come := func(addr string) *visit {
-			near, far := net.Pipe()
-			t.Cleanup(func() { _ = far.Close() })
-
-			v := &visit{Conn: near, from: netip.MustParseAddr(addr)}
-			l <- v
-			synctest.Wait()
-
-			return v
-		}
-
 		var last *visit
 		for range burst {
-			last = come("192.0.2.1")
+			last = l.come(t, "192.0.2.1")
 		}
 
 		if last.closed.Load() {
@@ -243,18 +234,18 @@ func TestAudit_H48_NewcomersOfAnAddressHaveARate(t *testing.T) {
 		}
 
 		for range 100 {
-			if v := come("192.0.2.1"); !v.closed.Load() {
+			if v := l.come(t, "192.0.2.1"); !v.closed.Load() {
 				t.Error("one more was taken")
 			}
 		}
 
-		if last.closed.Load() || come("198.51.100.1").closed.Load() {
+		if last.closed.Load() || l.come(t, "198.51.100.1").closed.Load() {
 			t.Error("the place of the last one, or another's, was taken")
 		}
 
 		time.Sleep(time.Second / perSecond)
 
-		if come("192.0.2.1").closed.Load() {
+		if l.come(t, "192.0.2.1").closed.Load() {
 			t.Error("there is none when time has passed")
 		}
 
