@@ -13,7 +13,6 @@ import (
 	"sync"
 
 	"connectrpc.com/connect"
-	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
 	"github.com/masegraye/connect-plugin-go/bench/stage"
@@ -36,9 +35,12 @@ func ownProviders() []Kind {
 		{Name: "own provider: answers of many fields", run: own(wide(mostNamed, 0, true), asFast)},
 		{Name: "own provider: answers of 900 fields", run: own(wide(takenFields, 0, true), asFast)},
 		{Name: "own provider: trailers of many fields", run: own(wideTrailer(takenFields), asFast)},
-		{Name: "own provider: answers of many fields that stay open", run: own(wide(takenFields, 0, false), keepOpen(true))},
-		{Name: "own provider: large answers that stay open, nothing is read", run: own(wide(takenFields, fieldText, false), keepOpen(false))},
-		{Name: "own provider: answers of 100 fields that stay open", run: own(wide(midFields, midText, false), keepOpen(true))},
+		{Name: "own provider: answers of many fields that stay open", run: own(wide(takenFields, 0, false), keepOpen(ownPath, true))},
+		{
+			Name: "own provider: large answers that stay open, nothing is read",
+			run:  own(wide(takenFields, fieldText, false), keepOpen(ownPath, false)),
+		},
+		{Name: "own provider: answers of 100 fields that stay open", run: own(wide(midFields, midText, false), keepOpen(ownPath, true))},
 	}
 	for i := range list {
 		list[i].Who = Plugin
@@ -79,36 +81,6 @@ func asFast(ctx context.Context, a *attack) error {
 	})))(ctx, a)
 }
 
-// keepOpen has as many calls open as one identity may, on as many connections as it may have.
-func keepOpen(read bool) func(context.Context, *attack) error {
-	return func(ctx context.Context, a *attack) error {
-		open := make([]*conn, 0, connectionsMax)
-		defer func() {
-			for _, c := range open {
-				c.close()
-			}
-		}()
-		for len(open) < connectionsMax && ctx.Err() == nil {
-			c, err := a.connect(ctx, read)
-			if err != nil { // it comes too fast
-				a.refused.Add(1)
-				rest(ctx)
-				continue
-			}
-			open = append(open, c)
-			for range downloads / connectionsMax {
-				if _, err := c.open(c.cached(ownPath), true); err != nil {
-					break
-				}
-				a.sent.Add(1)
-			}
-			_ = c.flush()
-		}
-		<-ctx.Done()
-		return nil
-	}
-}
-
 // named are so many fields with names of their own, which take no place in a table.
 func named(n, text int) []byte {
 	var b bytes.Buffer
@@ -128,19 +100,6 @@ func named(n, text int) []byte {
 	return b.Bytes()
 }
 
-// send sends a header block in as many frames as it takes.
-func (s *served) send(id uint32, block []byte, end bool) error {
-	first := min(len(block), maxFrame)
-	rest := block[first:]
-	err := s.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block[:first], EndHeaders: len(rest) == 0, EndStream: end})
-	for err == nil && len(rest) > 0 {
-		next := rest[:min(len(rest), maxFrame)]
-		rest = rest[len(next):]
-		err = s.WriteContinuation(id, len(rest) == 0, next)
-	}
-	return err
-}
-
 // wide answers with so many fields of so many bytes each.
 func wide(n, text int, end bool) behaviour {
 	fields := named(n, text)
@@ -149,7 +108,7 @@ func wide(n, text int, end bool) behaviour {
 		for _, f := range [...][2]string{{":status", strconv.Itoa(http.StatusOK)}, {"content-type", "application/proto"}} {
 			_ = s.fields.WriteField(hpack.HeaderField{Name: f[0], Value: f[1], Sensitive: true})
 		}
-		return s.send(id, append(bytes.Clone(s.block.Bytes()), fields...), end)
+		return sendHead(s.Framer, id, append(bytes.Clone(s.block.Bytes()), fields...), end)
 	}
 }
 
@@ -160,6 +119,6 @@ func wideTrailer(n int) behaviour {
 		if err := s.head(id, true, http.StatusOK, "content-type", "application/grpc"); err != nil {
 			return err
 		}
-		return s.send(id, fields, true)
+		return sendHead(s.Framer, id, fields, true)
 	}
 }

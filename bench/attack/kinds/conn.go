@@ -193,15 +193,20 @@ func (c *conn) head(path string, more ...string) []byte {
 func (c *conn) open(block []byte, end bool) (uint32, error) {
 	id := c.next
 	c.next += 2
+	return id, sendHead(c.Framer, id, block, end)
+}
+
+// sendHead sends a header block in as many frames as it takes.
+func sendHead(f *http2.Framer, id uint32, block []byte, end bool) error {
 	first := min(len(block), maxFrame)
 	rest := block[first:]
-	err := c.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block[:first], EndHeaders: len(rest) == 0, EndStream: end})
+	err := f.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block[:first], EndHeaders: len(rest) == 0, EndStream: end})
 	for err == nil && len(rest) > 0 {
 		next := rest[:min(len(rest), maxFrame)]
 		rest = rest[len(next):]
-		err = c.WriteContinuation(id, len(rest) == 0, next)
+		err = f.WriteContinuation(id, len(rest) == 0, next)
 	}
-	return id, err
+	return err
 }
 
 // linger waits until the host ends the connection, or the attack is over.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -70,7 +71,7 @@ func plugins() []Kind {
 		{Name: "uploads that nobody reads", run: upload},
 		{Name: "downloads that it does not read", run: held(stage.Pour, manyStreams)},
 		{Name: "downloads, nothing is read", run: notRead(routePath + stage.Pour)},
-		{Name: "downloads on 64 connections, nothing is read", run: unreadDownloads},
+		{Name: "downloads on 64 connections, nothing is read", run: keepOpen(routePath+stage.Pour, false)},
 		{Name: "downloads through windows of a byte", run: severally(flood(narrow, byByte))},
 		{Name: "calls of many fields to a slow provider", run: severally(keptCalls)},
 		{Name: "large metadata", run: flood(func(c *conn, i uint32) error {
@@ -227,43 +228,45 @@ func (c *conn) keep(path string, n int64) {
 	}
 }
 
-// unreadDownloads holds as many downloads as one identity may have open, on as many connections as it
-// may have, with windows as wide as there are, and never reads: the most that it can make a host keep.
-func unreadDownloads(ctx context.Context, a *attack) error {
-	open := make([]*conn, 0, connectionsMax)
-	defer func() {
-		for _, c := range open {
-			c.close()
+// keepOpen holds as many calls as one identity may have open, on as many connections as it may have. Where it reads
+// nothing its windows are as wide as there are: the most that it can make a host keep.
+func keepOpen(path string, read bool) func(context.Context, *attack) error {
+	return func(ctx context.Context, a *attack) error {
+		open := make([]*conn, 0, connectionsMax)
+		defer func() {
+			for _, c := range open {
+				c.close()
+			}
+		}()
+		var settings []http2.Setting
+		if !read {
+			settings = append(settings, http2.Setting{ID: http2.SettingInitialWindowSize, Val: widestWindow})
 		}
-	}()
-	for len(open) < connectionsMax && ctx.Err() == nil {
-		c, err := a.connect(ctx, false, http2.Setting{ID: http2.SettingInitialWindowSize, Val: widestWindow})
-		if err != nil { // it comes too fast
-			a.refused.Add(1)
-			rest(ctx)
-			continue
+		for len(open) < connectionsMax && ctx.Err() == nil {
+			c, err := a.connect(ctx, read, settings...)
+			if err != nil { // it comes too fast
+				a.refused.Add(1)
+				rest(ctx)
+				continue
+			}
+			open = append(open, c)
+			_ = c.begin(path, downloads/connectionsMax, !read) // where it was cut off, the others stay
 		}
-		open = append(open, c)
-		if err := c.downloads(downloads / connectionsMax); err != nil {
-			return err
-		}
+		<-ctx.Done()
+		return nil
 	}
-	<-ctx.Done()
-	return nil
 }
 
-// downloads begins so many.
-func (c *conn) downloads(n int) error {
-	if err := c.WriteWindowUpdate(0, widestWindow-initialWindow); err != nil {
-		return err
+// begin begins so many calls.
+func (c *conn) begin(path string, n int, wide bool) (err error) {
+	if wide {
+		err = c.WriteWindowUpdate(0, widestWindow-initialWindow)
 	}
-	for range n {
-		if _, err := c.open(c.cached(routePath+stage.Pour), true); err != nil {
-			return err
-		}
+	for i := 0; i < n && err == nil; i++ {
+		_, err = c.open(c.cached(path), true)
 		c.attack.sent.Add(1)
 	}
-	return c.flush()
+	return errors.Join(err, c.flush())
 }
 
 func rest(ctx context.Context) { pause(ctx, retries) }
