@@ -3,6 +3,8 @@ package edge
 import (
 	"encoding/binary"
 	"time"
+
+	"github.com/masegraye/connect-plugin-go/internal/tlsrecords"
 )
 
 // Frame types, flags and the length of a frame's header (RFC 9113, section 4.1 and 6).
@@ -50,7 +52,7 @@ func (k kind) String() string {
 	return [...]string{
 		"reset streams", "SETTINGS", somePings, "PRIORITY frames", "WINDOW_UPDATEs", "empty DATA frames", "bytes of header blocks",
 		"frames of other types", someRefusals, "bytes for streams that have ended",
-		"TLS records that carry nothing", "short TLS records",
+		tlsrecords.TooManyIdle, tlsrecords.TooManyOfLittle,
 	}[k]
 }
 
@@ -97,9 +99,7 @@ func (a *allowance) limit(r Rate) {
 // allowances are far above what honest peers send: ten thousand short calls a second, a
 // thousand cancelled calls at once, a keep-alive every few seconds, the PINGs with which
 // gRPC measures the connection while data flows, and a WINDOW_UPDATE or two for each short message of
-// that: a frame of a few bytes, which is so short because its window was, explains none. Of records of TLS a frame
-// explains two, its head and the rest, and more where it is long. Those that carry nothing update the key, which
-// libraries do after gigabytes.
+// that: a frame of a few bytes, which is so short because its window was, explains none.
 //
 //nolint:mnd // a table of numbers
 var allowances = [kinds]allowance{
@@ -113,8 +113,11 @@ var allowances = [kinds]allowance{
 	others:      {burst: 50, perSecond: 1, perCall: 1},
 	refusals:    {burst: 2000, perSecond: 100, perCall: 1},
 	strays:      {burst: 1 << 20, perSecond: 1 << 20},
-	idles:       {burst: 200, perSecond: 10},
-	shorts:      {burst: 5000, perSecond: 500, perHead: 2, perRead: 1.0 / 16, most: 20_000},
+	idles:       {burst: tlsrecords.IdleBurst, perSecond: tlsrecords.IdlePerSecond},
+	shorts: {
+		burst: tlsrecords.ShortBurst, perSecond: tlsrecords.ShortPerSecond,
+		perHead: tlsrecords.ShortPerFrame, perRead: tlsrecords.ShortPerByte, most: tlsrecords.ShortMost,
+	},
 }
 
 // rules are what there may be on a connection.

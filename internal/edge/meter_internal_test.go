@@ -395,28 +395,6 @@ func TestAudit_H48_AnswersToPingsAreNoFlood(t *testing.T) {
 	}
 }
 
-// Records of TLS are found wherever what comes is cut.
-func TestRecords_AreFound(t *testing.T) {
-	t.Parallel()
-	var stream []byte
-	const n = 40
-	for i := range n {
-		stream = append(append(stream, 23, 3, 3, byte(i%3), byte(i)), make([]byte, i%3<<8+i)...)
-	}
-	for _, piece := range []int{1, 2, 3, 4, 5, 6, 7, 100, 1_000, len(stream)} {
-		var r records
-		for at := 0; at < len(stream); at += piece {
-			r.find(stream[at:min(at+piece, len(stream))])
-		}
-		if r.whole != n || r.skip != 0 || r.have != 0 {
-			t.Errorf("in pieces of %d: %d records of %d, and %d bytes of another", piece, r.whole, n, r.skip+r.have)
-		}
-		if r.find(stream[:6]); r.whole != n+1 {
-			t.Errorf("in pieces of %d: the next one is not found", piece)
-		}
-	}
-}
-
 // Of many connections of one address few begin with all that is free of header blocks: heads on many cost no more than
 // on some. Those of another have theirs.
 func TestAudit_H48_HeadsOnManyConnections(t *testing.T) {

@@ -42,7 +42,7 @@ func (s *server) dialRecords(ctx context.Context, t *testing.T, cfg *tls.Config)
 	}
 	t.Cleanup(func() { _ = c.Close() })
 	conn, _ := c.(*tls.Conn)
-	out, err := record.New(conn, keys, 0)
+	out, err := record.Client(conn, keys, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

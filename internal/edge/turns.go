@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/masegraye/connect-plugin-go/internal/tlsrecords"
 	"github.com/masegraye/connect-plugin-go/internal/turns"
 )
 
@@ -27,7 +28,7 @@ type audible struct {
 	limit   *limit          // of the time of the TLS handshake
 	agreed  bool            // on TLS
 	metered *Conn           // whose records of TLS are counted; nil for none, and before TLS is agreed on
-	records records
+	records tlsrecords.Finder
 
 	sending sending
 }
@@ -41,7 +42,7 @@ func (a *audible) Read(p []byte) (int, error) {
 	n, err := a.Conn.Read(p)
 	if n > 0 {
 		if a.slot.listener.cfg.TLS != nil {
-			a.records.find(p[:n])
+			a.records.Find(p[:n])
 		}
 		if !a.agreed && !a.slot.listener.knocks() {
 			a.slot.heard()

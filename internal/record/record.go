@@ -34,11 +34,11 @@ const (
 )
 
 var (
-	errSecret = errors.New("the secret of the client's records was not told")
+	errSecret = errors.New("the secret of the records was not told")
 	errSuite  = errors.New("no records of this suite")
 )
 
-// Writer writes records in place of the client's side of TLS. They are gathered; Flush sends them. One goroutine uses it.
+// Writer writes records in place of one side of TLS. They are gathered; Flush sends them. One goroutine uses it.
 type Writer struct {
 	// Size is how much one record carries at most; zero means what one may.
 	Size int
@@ -54,7 +54,7 @@ type Writer struct {
 	seq    uint64
 }
 
-// Keys has the log of keys of the client's configuration go to where [New] finds them.
+// Keys has the log of keys of a configuration go to where [Client] and [Server] find them.
 type Keys struct {
 	mu  sync.Mutex
 	log bytes.Buffer
@@ -67,22 +67,31 @@ func (k *Keys) Write(p []byte) (int, error) {
 	return k.log.Write(p)
 }
 
-// secret is the first one of the client's records.
-func (k *Keys) secret() ([]byte, error) {
+// secret is the first one of a side's records.
+func (k *Keys) secret(side string) ([]byte, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for line := range bytes.Lines(k.log.Bytes()) {
 		var random, secret string
-		if n, _ := fmt.Sscanf(string(line), "CLIENT_TRAFFIC_SECRET_0 %s %s", &random, &secret); n > 1 {
+		if n, _ := fmt.Sscanf(string(line), side+"_TRAFFIC_SECRET_0 %s %s", &random, &secret); n > 1 {
 			return hex.DecodeString(secret)
 		}
 	}
 	return nil, errSecret
 }
 
-// New returns a writer for a connection whose handshake is over, and on which the client wrote so many records and
+// Client returns a writer for a connection whose handshake is over, and on which the client wrote so many records and
 // writes no more. Its configuration had keys as KeyLogWriter, for this connection alone.
-func New(conn *tls.Conn, keys *Keys, wrote uint64) (*Writer, error) {
+func Client(conn *tls.Conn, keys *Keys, wrote uint64) (*Writer, error) {
+	return newWriter(conn, keys, "CLIENT", wrote)
+}
+
+// Server is the same for the server of a connection. Its tickets are records, too.
+func Server(conn *tls.Conn, keys *Keys, wrote uint64) (*Writer, error) {
+	return newWriter(conn, keys, "SERVER", wrote)
+}
+
+func newWriter(conn *tls.Conn, keys *Keys, side string, wrote uint64) (*Writer, error) {
 	const gathered, most = 64 << 10, 16 << 10
 	w := &Writer{Size: most, out: bufio.NewWriterSize(conn.NetConn(), gathered), hash: sha256.New, key: shortKey}
 	switch suite := conn.ConnectionState().CipherSuite; suite {
@@ -93,7 +102,7 @@ func New(conn *tls.Conn, keys *Keys, wrote uint64) (*Writer, error) {
 		return nil, fmt.Errorf("%w: %s", errSuite, tls.CipherSuiteName(suite))
 	}
 	var err error
-	if w.secret, err = keys.secret(); err != nil {
+	if w.secret, err = keys.secret(side); err != nil {
 		return nil, err
 	}
 	err = w.rekey()

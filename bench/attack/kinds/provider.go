@@ -19,6 +19,7 @@ import (
 
 	"github.com/masegraye/connect-plugin-go/bench/stage"
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/internal/record"
 )
 
 const (
@@ -50,6 +51,9 @@ func providers() []Kind {
 		{Name: "WINDOW_UPDATE flood", run: serve(repeat(func(s *served, _ uint32) error { return s.WriteWindowUpdate(0, 1) }))},
 		{Name: "heads of streams that have ended", run: serve(wordyEndings)},
 		{Name: "resets", run: serve(func(s *served, id uint32) error { return s.WriteRSTStream(id, http2.ErrCodeInternal) })},
+		{Name: betweenRecords, run: serve(recorded(between, (*record.Writer).Write))},
+		{Name: ofAByte, run: serve(recorded(0, (*record.Writer).Write))},
+		{Name: updatesAlone, run: serve(recorded(between, updates))},
 		{Name: "silence", run: serve(func(*served, uint32) error { return nil })},
 	}
 	for i := range list {
@@ -65,7 +69,8 @@ type served struct {
 	attack *attack
 	ctx    context.Context //nolint:containedctx // of the attack
 	out    *bytes.Buffer
-	conn   net.Conn
+	conn   *tls.Conn
+	keys   *record.Keys
 	block  bytes.Buffer
 	fields *hpack.Encoder
 
@@ -91,7 +96,7 @@ func serve(b behaviour) func(context.Context, *attack) error {
 		var working sync.WaitGroup
 		defer working.Wait()
 		defer func() { _ = l.Close() }()
-		working.Go(func() { a.accept(ctx, tls.NewListener(l, a.serverTLS()), &working, b) })
+		working.Go(func() { a.accept(ctx, l, &working, b) })
 		if err := a.register(ctx, "https://"+l.Addr().String()); err != nil {
 			return err
 		}
@@ -119,6 +124,7 @@ func serve(b behaviour) func(context.Context, *attack) error {
 func (a *attack) serverTLS() *tls.Config {
 	cfg := a.tls.Clone()
 	cfg.NextProtos = []string{"h2"}
+	cfg.SessionTicketsDisabled = true // whoever writes records counts them
 	return cfg
 }
 
@@ -152,8 +158,11 @@ func (a *attack) accept(ctx context.Context, l net.Listener, working *sync.WaitG
 }
 
 // answer behaves towards each request on a connection.
-func (a *attack) answer(ctx context.Context, c net.Conn, b behaviour) {
-	s := &served{attack: a, ctx: ctx, out: &bytes.Buffer{}, conn: c}
+func (a *attack) answer(ctx context.Context, raw net.Conn, b behaviour) {
+	cfg, keys := a.serverTLS(), new(record.Keys)
+	cfg.KeyLogWriter = keys
+	c := tls.Server(raw, cfg)
+	s := &served{attack: a, ctx: ctx, out: &bytes.Buffer{}, conn: c, keys: keys}
 	s.Framer = http2.NewFramer(s.out, c)
 	s.ReadMetaHeaders = hpack.NewDecoder(headerTable, nil)
 	s.fields = hpack.NewEncoder(&s.block)

@@ -4,12 +4,17 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"time"
+
+	"github.com/masegraye/connect-plugin-go/internal/tlsrecords"
 )
 
-// Batch is a connection that can gather what is written to it. It goes below a
-// TLS connection, which writes each record by itself.
+// Batch is a connection that can gather what is written to it, and counts the records of TLS that it reads. It goes
+// below a TLS connection, which writes each record by itself.
 type Batch struct {
 	net.Conn
+
+	records tlsrecords.Meter // of who reads
 
 	mu   sync.Mutex
 	held bool
@@ -55,6 +60,16 @@ func (b *Batch) Shrink() {
 	if len(b.buf) == 0 {
 		b.buf = nil
 	}
+}
+
+// Read implements net.Conn. It fails where the peer sends more records than anything explains.
+func (b *Batch) Read(p []byte) (int, error) {
+	if what := b.records.Count(time.Now); what != "" {
+		return 0, fmt.Errorf("%w: too many %s", errFlood, what)
+	}
+	n, err := b.Conn.Read(p)
+	b.records.Find(p[:n])
+	return n, err //nolint:wrapcheck // as below
 }
 
 // Write implements net.Conn.

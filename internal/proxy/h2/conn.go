@@ -3,6 +3,7 @@ package h2
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -175,6 +176,10 @@ func Client(ctx context.Context, nc net.Conn, batch *Batch, cfg Config) (*Conn, 
 	c.framer.SetReuseFrames()
 	c.framer.SetMaxReadFrameSize(maxFrame)
 	c.in.init(c.maxHeaderBytes())
+	if _, secure := nc.(*tls.Conn); secure && batch != nil {
+		c.reader.records = &batch.records
+		batch.records.Begin(time.Now())
+	}
 	if err := c.handshake(ctx); err != nil {
 		_ = nc.Close()
 		return nil, err

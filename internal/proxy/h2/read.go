@@ -50,6 +50,9 @@ func (c *Conn) readFrame() (http2.Frame, error) {
 	if err != nil {
 		return nil, err //nolint:wrapcheck // looked at by its type
 	}
+	if c.reader.records != nil {
+		c.reader.records.Frame()
+	}
 	frame, err := c.framer.ReadFrameForHeader(head)
 	if _, ok := errors.AsType[http2.StreamError](err); ok && head.Type == http2.FrameHeaders {
 		return nil, http2.ConnectionError(http2.ErrCodeProtocol)

@@ -1,6 +1,10 @@
 package h2
 
-import "io"
+import (
+	"io"
+
+	"github.com/masegraye/connect-plugin-go/internal/tlsrecords"
+)
 
 const (
 	readLeast = 1 << 10  // read ahead on a connection on which little comes
@@ -16,6 +20,8 @@ type source struct {
 	rest []byte  // of it, which was not taken yet
 	last int     // how much the last read brought
 	err  error   // that came with it
+
+	records *tlsrecords.Meter // of what is read; nil where nobody counts
 }
 
 // Read takes what was read ahead, or waits for more.
@@ -50,4 +56,7 @@ func (s *source) fill() {
 	}
 	s.last, s.err = s.from.Read(s.into)
 	s.rest = s.into[:s.last]
+	if s.records != nil && s.last > 0 {
+		s.records.Carried(s.last)
+	}
 }
