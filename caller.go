@@ -16,9 +16,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-	"golang.org/x/time/rate"
 
-	"github.com/masegraye/connect-plugin-go/internal/edge"
 	"github.com/masegraye/connect-plugin-go/internal/inflight"
 	"github.com/masegraye/connect-plugin-go/internal/launches"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
@@ -127,22 +125,24 @@ type ownEndpoint struct {
 
 // share is what one identity may have of what others want as well.
 type share struct {
-	once      sync.Once
-	announced *rate.Limiter // bytes that watchers get of its registrations
-	carried   *edge.Account // bytes of its connections, and refusals
-	ahead     *proxy.Ahead  // bytes of answers that it did not read
-	fields    proxy.Pace    // header fields of what it answers
+	purses
+
+	once   sync.Once
+	ahead  *proxy.Ahead // bytes of answers that it did not read
+	fields proxy.Pace   // header fields of what it answers
 }
 
-// shareOf returns the share of an identity.
+// shareOf returns the share of an identity. Of what is proven the next instance has what this one leaves of its purses.
 func (h *hub) shareOf(id *tokenstore.Identity) *share {
 	s := declared(id).share
 	s.once.Do(func() {
 		l := &h.settings().limits
-		s.announced = rate.NewLimiter(rate.Limit(l.AnnouncedBytesPerSecond), l.AnnouncedBytesBurst)
-		s.carried = edge.NewAccount(edge.Rate{PerSecond: l.BytesPerSecond, Burst: l.BytesBurst},
-			edge.Rate{PerSecond: l.RefusalsPerSecond, Burst: l.RefusalBurst})
 		s.ahead = proxy.NewAhead(l.MaxUnreadBytesPerIdentity)
+		if fresh := func() purses { return newPurses(l) }; id.Proven() {
+			s.purses = h.purses.Inherit(id.LimiterKey(), id.Ended, fresh, purses.whole)
+		} else {
+			s.purses = fresh()
+		}
 	})
 	return s
 }

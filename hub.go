@@ -13,9 +13,12 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"golang.org/x/time/rate"
 
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/crowd"
+	"github.com/masegraye/connect-plugin-go/internal/edge"
+	"github.com/masegraye/connect-plugin-go/internal/heirs"
 	"github.com/masegraye/connect-plugin-go/internal/inflight"
 	"github.com/masegraye/connect-plugin-go/internal/launches"
 	"github.com/masegraye/connect-plugin-go/internal/limiter"
@@ -38,6 +41,7 @@ type hub struct {
 	// Two limiters, so that a flood of strangers cannot use up the room that
 	// the identities' budgets need.
 	callers, strangers RateLimiter
+	purses             heirs.Book[purses] // of what is proven
 
 	current atomic.Pointer[settings]
 	rules   atomic.Pointer[policy.Book]
@@ -208,6 +212,26 @@ func (b budget) limit() string {
 		return tooManyRenewals
 	}
 	return tooManyRequests
+}
+
+// purses are the budgets of bytes, and of refusals, that an identity has, and after it the next instance of its plugin.
+type purses struct {
+	announced *rate.Limiter // bytes that watchers get of its registrations
+	carried   *edge.Account // bytes of its connections, and refusals
+}
+
+func newPurses(l *Limits) purses {
+	return purses{
+		announced: rate.NewLimiter(rate.Limit(l.AnnouncedBytesPerSecond), l.AnnouncedBytesBurst),
+		carried: edge.NewAccount(edge.Rate{PerSecond: l.BytesPerSecond, Burst: l.BytesBurst},
+			edge.Rate{PerSecond: l.RefusalsPerSecond, Burst: l.RefusalBurst}),
+	}
+}
+
+// whole reports that nothing of them is missing.
+func (p purses) whole() bool {
+	now := time.Now()
+	return p.carried.Whole(now) && p.announced.TokensAt(now) >= float64(p.announced.Burst())
 }
 
 // callerBudget is one that an identity has, and after it the next instance of its plugin, where it proved which.

@@ -49,6 +49,15 @@ func (a *Account) After(debt time.Duration, n int64) time.Duration {
 	return time.Duration(seconds * float64(time.Second))
 }
 
+// Whole reports that nothing of it was used, or that all of that is there again.
+func (a *Account) Whole(now time.Time) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.bytes.fill(now)
+	a.refusals.fill(now)
+	return a.bytes.left >= a.bytes.burst && a.refusals.left >= a.refusals.burst
+}
+
 // Waits reports whether what it pays for has to wait, since more of it was refused than it can pay for.
 func (a *Account) Waits(now time.Time) bool { return a.patience(now) > 0 }
 

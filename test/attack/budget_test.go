@@ -4,17 +4,20 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
+	texts "github.com/masegraye/connect-plugin-go/internal/hosttest/echo"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest/wire"
 )
 
@@ -388,4 +391,66 @@ func TestAudit_ATK14_WhoEnrolsAnewFillsNoBudget(t *testing.T) {
 			}
 		})
 	}
+}
+
+// So it does with the bytes that its connections carry, and with what it was refused.
+func TestAudit_ATK14_WhoEnrolsAnewFillsNoPurse(t *testing.T) {
+	t.Parallel()
+	start := func(t *testing.T, limits connectplugin.Limits) *hosttest.Host {
+		return hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+			c.Policy = &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{"greedy": hosttest.Allow(nil), "modest": hosttest.Allow(nil)}}
+			limits.HandshakesPerSecond, limits.HandshakeBurst = 1e-9, 1_000
+			c.Limits = limits
+		})
+	}
+	t.Run("bytes", func(t *testing.T) {
+		t.Parallel()
+		host := start(t, connectplugin.Limits{BytesPerSecond: 1 << 10, BytesBurst: 256 << 10})
+		served := func(c *connectplugin.Client) (n int) {
+			for ; ; n++ {
+				r := connect.NewRequest(&connectpluginv1.HealthCheckRequest{})
+				r.Header().Set("X-Large", strings.Repeat("~", 8<<10))
+				_, err := connectpluginv1connect.NewHealthServiceClient(c.HTTPClient(), host.URL).Check(t.Context(), r)
+				if connect.CodeOf(err) == connect.CodeResourceExhausted {
+					return n
+				}
+				if err != nil || n > 100 {
+					t.Fatalf("call %d: %v", n, err)
+				}
+			}
+		}
+		first := host.Enrol(t, "greedy", nil)
+		most := served(first)
+		host.Revoke(first.RuntimeID())
+		second, beside := host.Enrol(t, "greedy", nil), host.Enrol(t, "greedy", nil)
+		if n := served(second); most < 10 || n > most/4 {
+			t.Errorf("%d calls are served, and %d in the next life", most, n)
+		}
+		for name, c := range map[string]*connectplugin.Client{"another instance beside it": beside, "another plugin": host.Enrol(t, "modest", nil)} {
+			if n := served(c); n < most/2 {
+				t.Errorf("of %s %d calls are served, and of the first %d", name, n, most)
+			}
+		}
+	})
+	t.Run("refusals", func(t *testing.T) {
+		t.Parallel()
+		const lives, each, burst = 8, 4, 8
+		host := start(t, connectplugin.Limits{RefusalsPerSecond: 1e-3, RefusalBurst: burst})
+		waits := func() bool {
+			return slices.ContainsFunc(host.Audit.Events(), func(e connectplugin.AuditEvent) bool { return strings.Contains(e.Reason, "Limits.RefusalsPerSecond") })
+		}
+		for life := 0; life < lives && !waits(); life++ {
+			c := host.Enrol(t, "greedy", nil)
+			for range each {
+				to := connect.NewClient[texts.Text, texts.Text](c.HTTPClient(), host.URL+"/services/forbidden/-/a.B/C")
+				if _, err := to.CallUnary(t.Context(), connect.NewRequest(wrapperspb.String("x"))); connect.CodeOf(err) != connect.CodeNotFound {
+					t.Fatal(err)
+				}
+			}
+			host.Revoke(c.RuntimeID())
+		}
+		if !waits() {
+			t.Errorf("%d requests were refused in %d lives, and no next one waits", lives*each, lives)
+		}
+	})
 }

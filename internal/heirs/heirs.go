@@ -1,0 +1,52 @@
+// Package heirs keeps what those that ended leave to who comes in their place.
+package heirs
+
+import "sync"
+
+// least is how many are kept before anybody looks which of them may go.
+const least = 256
+
+// Book keeps values by key. It is safe for concurrent use, and the zero value is ready.
+type Book[V any] struct {
+	mu   sync.Mutex
+	of   map[string]*left[V]
+	next int // how many there may be until somebody looks
+}
+
+type left[V any] struct {
+	value V
+	ended func() bool // whether who has it ended
+}
+
+// Inherit returns the value of a key, which is whoever's from now on that says when it ended: the one that its
+// predecessor had, or else a fresh one. Values are forgotten some time after their owners ended and nothing of them is
+// missing. The functions must not block.
+func (b *Book[V]) Inherit(key string, ended func() bool, fresh func() V, whole func(V) bool) V {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if l := b.of[key]; l != nil {
+		l.ended = ended
+		return l.value
+	}
+	if len(b.of) >= max(b.next, least) {
+		for key, l := range b.of {
+			if l.ended() && whole(l.value) {
+				delete(b.of, key)
+			}
+		}
+		b.next = 2 * len(b.of)
+	}
+	if b.of == nil {
+		b.of = make(map[string]*left[V])
+	}
+	l := &left[V]{value: fresh(), ended: ended}
+	b.of[key] = l
+	return l.value
+}
+
+// Len returns how many are kept.
+func (b *Book[V]) Len() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.of)
+}
