@@ -110,7 +110,10 @@ type upperFloor interface {
 // NewHost makes a host of a configuration, which it validates and copies. The
 // error wraps [ErrInvalidConfig] and names the field. The services in the
 // configuration belong to this host from now on.
-func NewHost(cfg *ServeConfig) (*Host, error) {
+func NewHost(cfg *ServeConfig) (*Host, error) { return newHost(context.Background(), cfg) }
+
+// newHost is NewHost that waits for a source of certificates no longer than ctx lasts.
+func newHost(ctx context.Context, cfg *ServeConfig) (*Host, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
@@ -118,7 +121,7 @@ func NewHost(cfg *ServeConfig) (*Host, error) {
 	if err := h.setTLS(); err != nil {
 		return nil, err
 	}
-	nameless, err := h.nameless()
+	nameless, err := h.nameless(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -136,7 +139,7 @@ func NewHost(cfg *ServeConfig) (*Host, error) {
 	h.probes = probes.New(h.health.probes(), h.cfg.Logger)
 	h.metrics = probes.New(scrapes(h.cfg.Metrics), h.cfg.Logger)
 	h.setProber()
-	ctx, stop := context.WithCancel(context.Background())
+	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	h.stopTasks = stop
 	h.tasks.Go(func() { h.hub.store.Run(ctx) })
 	h.tasks.Go(func() { h.prober.run(ctx) })
@@ -319,24 +322,6 @@ func (h *Host) setRouter() {
 		h.registry = NewServiceRegistry(h.lifecycle)
 	}
 	h.router = NewServiceRouter(h.handshake, h.registry, h.lifecycle)
-}
-
-// nameless says why the names of the host are not known, empty where they are.
-func (h *Host) nameless() (string, error) {
-	if len(h.cfg.Hosts) > 0 {
-		return "", nil
-	}
-	return askInTime(h.cfg.Logger, func() string { return namesMissing(h.serverTLS) })
-}
-
-// warn tells the operator what is dangerous or useless about the configuration.
-func (h *Host) warn(nameless string) {
-	warnConfig(h.hub.settings())
-	h.warnHostPlugins(h.cfg.Policy)
-	if nameless != "" {
-		h.cfg.Logger.Warn("the names of this host are not known: " + nameless +
-			"; set ServeConfig.Hosts to the names and addresses under which plugins reach it")
-	}
 }
 
 // cutCalls ends the server at once.

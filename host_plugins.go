@@ -161,3 +161,21 @@ func (h *Host) noticed(id *tokenstore.Identity, err error) error {
 	}
 	return err
 }
+
+// nameless says why the names of the host are not known, empty where they are.
+func (h *Host) nameless(ctx context.Context) (string, error) {
+	if len(h.cfg.Hosts) > 0 {
+		return "", nil
+	}
+	return askInTime(ctx, h.cfg.Logger, func() string { return namesMissing(h.serverTLS) })
+}
+
+// warn tells the operator what is dangerous or useless about the configuration.
+func (h *Host) warn(nameless string) {
+	warnConfig(h.hub.settings())
+	h.warnHostPlugins(h.cfg.Policy)
+	if nameless != "" {
+		h.cfg.Logger.Warn("the names of this host are not known: " + nameless +
+			"; set ServeConfig.Hosts to the names and addresses under which plugins reach it")
+	}
+}

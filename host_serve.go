@@ -355,20 +355,24 @@ func (h *Host) closeUpper(ctx context.Context) {
 // gets SIGINT or SIGTERM, then shuts down gracefully. It is the whole main
 // function of a host.
 func Serve(cfg *ServeConfig) error {
-	h, err := NewHost(cfg)
-	if err != nil {
-		return err
-	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if h.cfg.StopCh != nil {
+	if cfg != nil && cfg.StopCh != nil {
+		stopped := cfg.StopCh
 		go func() {
 			select {
-			case <-h.cfg.StopCh:
+			case <-stopped:
 				stop()
 			case <-ctx.Done():
 			}
 		}()
+	}
+	h, err := newHost(ctx, cfg)
+	if errors.Is(err, errStartEnded) {
+		return nil
+	}
+	if err != nil {
+		return err
 	}
 	if err := h.ListenAndServe(ctx); err != nil {
 		return errors.Join(err, h.Shutdown(context.Background()))

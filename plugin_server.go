@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -164,7 +165,10 @@ type PluginServerConfig struct {
 
 // Validate returns an error that wraps [ErrInvalidConfig] and names the first
 // field that is wrong and what to write instead. It changes nothing.
-func (c *PluginServerConfig) Validate() error {
+func (c *PluginServerConfig) Validate() error { return c.validate(context.Background()) }
+
+// validate is Validate that waits for a source of certificates no longer than ctx lasts.
+func (c *PluginServerConfig) validate(ctx context.Context) error {
 	if c == nil {
 		return fieldError("PluginServerConfig", "is nil")
 	}
@@ -181,13 +185,13 @@ func (c *PluginServerConfig) Validate() error {
 	if err := client.Validate(); err != nil {
 		return fmt.Errorf("Client: %w", err)
 	}
-	if err := c.validateServing(); err != nil {
+	if err := c.validateServing(ctx); err != nil {
 		return err
 	}
 	return c.validateServices()
 }
 
-func (c *PluginServerConfig) validateServing() error {
+func (c *PluginServerConfig) validateServing(ctx context.Context) error {
 	if err := validateIdentityName("HostIdentity", c.HostIdentity); err != nil {
 		return err
 	}
@@ -200,7 +204,7 @@ func (c *PluginServerConfig) validateServing() error {
 		return fieldError("TLS", "cannot be combined with Client.AllowInsecure; remove one of them")
 	case c.Client.AllowInsecure || len(c.Services) == 0:
 	default:
-		if err := c.validateCertificate(); err != nil {
+		if err := c.validateCertificate(ctx); err != nil {
 			return err
 		}
 	}
@@ -210,11 +214,20 @@ func (c *PluginServerConfig) validateServing() error {
 	return c.validateBaseURL()
 }
 
-func (c *PluginServerConfig) validateCertificate() error {
-	switch leaf, err := certs.AskServer(c.serverBase(), ""); {
+func (c *PluginServerConfig) validateCertificate(ctx context.Context) error {
+	log := cmp.Or(c.Client.Logger, slog.New(slog.DiscardHandler))
+	var failed error
+	has, err := askInTime(ctx, log, func() bool {
+		leaf, err := certs.AskServer(c.serverBase(), "")
+		failed = err
+		return leaf != nil
+	})
+	switch {
 	case err != nil:
-		return fieldError("TLS", "GetCertificate, here or in Client.TLS, failed: %v", err)
-	case leaf == nil:
+		return err
+	case failed != nil:
+		return fieldError("TLS", "GetCertificate, here or in Client.TLS, failed: %v", failed)
+	case !has:
 		return fieldError("TLS", "has no certificate, nor has Client.TLS; the plugin serves over TLS and needs one "+
 			"(with go-spiffe write tlsconfig.MTLSServerConfig(...))")
 	}
@@ -334,7 +347,10 @@ func ServePlugin(ctx context.Context, cfg *PluginServerConfig) error {
 }
 
 func servePlugin(ctx context.Context, cfg *PluginServerConfig) error {
-	if err := cfg.Validate(); err != nil {
+	switch err := cfg.validate(ctx); {
+	case errors.Is(err, errStartEnded):
+		return nil
+	case err != nil:
 		return err
 	}
 	if cfg.Client.AllowInsecure && cfg.Client.Logger == nil { // where there is one, the client warns

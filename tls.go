@@ -1,6 +1,7 @@
 package connectplugin
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -260,15 +261,18 @@ func warnNameless(log *slog.Logger, listener net.Addr) {
 }
 
 // slowSource is how long a source of certificates takes before the log says that a start waits for it, and deadSource
-// how long the start waits: whoever starts a host has no other way to end it.
+// how long the start waits: whoever makes a host has no other way to end it.
 const (
 	slowSource = 2 * time.Second
 	deadSource = time.Minute
 )
 
+// errStartEnded says that a start was ended while it waited.
+var errStartEnded = errors.New("ended while the start waited for TLS.GetCertificate")
+
 // askInTime asks a configuration of TLS for its certificate. It says in the log that the start waits for that, where it
-// does, and that it is over, and fails where it is not in time. Then whoever is asked goes on alone.
-func askInTime[A any](log *slog.Logger, ask func() A) (answer A, err error) {
+// does, and that it is over, and fails where it is not in time, or ctx ends. Then whoever is asked goes on alone.
+func askInTime[A any](ctx context.Context, log *slog.Logger, ask func() A) (answer A, err error) {
 	began, said := time.Now(), make(chan struct{})
 	slow := time.AfterFunc(slowSource, func() {
 		defer close(said)
@@ -280,6 +284,9 @@ func askInTime[A any](log *slog.Logger, ask func() A) (answer A, err error) {
 	defer dead.Stop()
 	select {
 	case answer = <-answered:
+	case <-ctx.Done():
+		slow.Stop()
+		return answer, errStartEnded
 	case <-dead.C:
 		return answer, fieldError("TLS", "GetCertificate has not answered within %v; have it fail where what it asks is not there", deadSource)
 	}

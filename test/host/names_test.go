@@ -3,6 +3,7 @@ package host_test
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"log/slog"
 	"net"
@@ -360,6 +361,64 @@ func TestAudit_USE34_ACertificateThatNeverComesEndsTheStart(t *testing.T) {
 		}
 		if took := time.Since(began); took != time.Minute {
 			t.Errorf("it took %v", took)
+		}
+		close(never)
+	})
+}
+
+// Whoever ends a start does not wait for a source of certificates that does not answer.
+func TestAudit_USE34_AStartThatWaitsForItsCertificateCanBeEnded(t *testing.T) {
+	t.Parallel()
+	for name, serve := range map[string]func(ctx context.Context, cfg *tls.Config) error{
+		"Serve, by StopCh": func(ctx context.Context, cfg *tls.Config) error {
+			return connectplugin.Serve(&connectplugin.ServeConfig{Addr: "127.0.0.1:0", TLS: cfg, StopCh: ctx.Done()})
+		},
+		"ServePlugin, by its context": func(ctx context.Context, cfg *tls.Config) error {
+			return connectplugin.ServePlugin(ctx, &connectplugin.PluginServerConfig{
+				Client:   connectplugin.ClientConfig{HostURL: "https://127.0.0.1:1", SelfID: "storage", TLS: &tls.Config{RootCAs: x509.NewCertPool()}},
+				TLS:      cfg,
+				Services: []connectplugin.PluginService{{Type: "storage", Version: "1.0.0", Path: "/acme.v1.Storage/", Handler: http.NotFoundHandler()}},
+			})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			never, asked, cfg := make(chan struct{}), make(chan struct{}, 1), hosttest.NewCA(t).TLS(nil)
+			defer close(never)
+			cfg.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+				asked <- struct{}{}
+				<-never
+				return nil, errors.New("too late")
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			ended := make(chan error, 1)
+			go func() { ended <- serve(ctx, cfg) }()
+			hosttest.Arrival(t, asked)
+			cancel()
+			if err := hosttest.Arrival(t, ended); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// A plugin's start waits as long as a host's.
+func TestAudit_USE34_ACertificateOfAPluginThatNeverComes(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		never, cfg := make(chan struct{}), hosttest.NewCA(t).TLS(nil)
+		cfg.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			<-never
+			return nil, errors.New("too late")
+		}
+		err := (&connectplugin.PluginServerConfig{
+			Client:   connectplugin.ClientConfig{HostURL: "https://127.0.0.1:1", SelfID: "storage", TLS: &tls.Config{RootCAs: x509.NewCertPool()}},
+			TLS:      cfg,
+			Services: []connectplugin.PluginService{{Type: "storage", Version: "1.0.0", Path: "/acme.v1.Storage/", Handler: http.NotFoundHandler()}},
+		}).Validate()
+		if !errors.Is(err, connectplugin.ErrInvalidConfig) || !strings.Contains(err.Error(), "TLS: GetCertificate has not answered within 1m0s") {
+			t.Errorf("%v", err)
 		}
 		close(never)
 	})
