@@ -124,8 +124,9 @@ func reachLookups(t *testing.T, r *rig) {
 	done := make(chan error, 1)
 	go func() { done <- registerAt(t, c, "type-0", name) }()
 	hosttest.Eventually(t, "the name is looked up", func() bool { return dns.times(name) > 0 })
-	if err := registerAt(t, c, "type-1", "another-"+name); connect.CodeOf(err) != connect.CodeResourceExhausted {
-		t.Errorf("another name: %v, want resource_exhausted", err)
+	if err := registerAt(t, c, "type-1", "another-"+name); connect.CodeOf(err) != connect.CodeResourceExhausted ||
+		!strings.Contains(err.Error(), "too many look-ups of names") || retryHint(err) <= 0 {
+		t.Errorf("another name: %v, want resource_exhausted, for too many look-ups", err)
 	}
 	release()
 	hosttest.Arrival(t, done)

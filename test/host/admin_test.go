@@ -313,6 +313,9 @@ func TestAdmin_Follow(t *testing.T) {
 	if err == nil && second.Receive() {
 		t.Error("more follow than the operator allows")
 	}
+	if err := errors.Join(err, second.Err()); connect.CodeOf(err) != connect.CodeResourceExhausted || !strings.Contains(err.Error(), "too many followers") {
+		t.Errorf("who follows as well is told %v", err)
+	}
 	<-time.After(300 * time.Millisecond) // in which nothing is sent, as nothing changes
 	none := host.Enrol(t, "none", nil)
 	last := first.GetSnapshot()

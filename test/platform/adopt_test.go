@@ -403,3 +403,24 @@ func TestAdoptedPluginThatWasStartedAgainIsAdopted(t *testing.T) {
 	hosttest.Eventually(t, "the log says that it is another's", func() bool { return strings.Contains(log.String(), "it has an identity already") })
 	hosttest.Eventually(t, "the third life is called", func() bool { return call() == nil })
 }
+
+// A plugin provides a type once: of two services of one type the second is named, with what to do.
+func TestTwoServicesOfOneTypeAreRefused(t *testing.T) {
+	t.Parallel()
+	cfg := connectplugin.PluginServerConfig{
+		Client: connectplugin.ClientConfig{HostURL: "http://127.0.0.1:1", SelfID: "echo", AllowInsecure: true},
+		Services: []connectplugin.PluginService{
+			{Type: "echo", Version: "1.0.0", Path: "/a.A/", Handler: echoHandler()},
+			{Type: "echo", Version: "2.0.0", Path: "/b.B/", Handler: echoHandler()},
+		},
+	}
+	for _, want := range []string{`Services[1].Type: "echo" is served twice`, "give each a type of its own", "a SelfID of its own", "Policy.AllowMultiple"} {
+		if err := cfg.Validate(); !errors.Is(err, connectplugin.ErrInvalidConfig) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+	cfg.Services[1].Type = "other"
+	if err := cfg.Validate(); err != nil {
+		t.Error(err)
+	}
+}

@@ -117,11 +117,12 @@ func TestStartTogetherWhatTheGraphAllows(t *testing.T) {
 // the end of its context Start says why nothing came, and leaves nothing.
 func TestStartBeforeTheHostServes(t *testing.T) {
 	t.Parallel()
+	authority := hosttest.NewAuthority(t)
 	host, err := connectplugin.NewHost(&connectplugin.ServeConfig{
-		Authority: hosttest.NewAuthority(t), Logger: hosttest.Logger(t), Limits: connectplugin.Limits{DialTimeout: wait},
+		Authority: authority, Logger: hosttest.Logger(t), Limits: connectplugin.Limits{DialTimeout: wait},
 		HealthProbe: connectplugin.HealthProbeConfig{Disabled: true},
 		Policy: &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{
-			"store": {Provides: []string{"*"}}, "program": {Provides: []string{"*"}},
+			"store": {Provides: []string{"*"}}, "program": {Provides: []string{"*"}}, "echo": {Provides: []string{"own"}},
 		}},
 	})
 	if err != nil {
@@ -132,25 +133,31 @@ func TestStartBeforeTheHostServes(t *testing.T) {
 	host.Launcher().Configure(specs)
 	running := func() bool { return len(host.Registry().GetAllProviders("store")) == 1 }
 	ctx, cancel := context.WithCancel(t.Context())
-	started := make(chan error, 1)
+	started, adopted := make(chan error, 1), make(chan error, 1)
+	there := adoption(sidecar(t, &hosttest.Host{Authority: authority}, "echo", func(c *connectplugin.PluginServerConfig) { c.Services[0].Type = "own" }))
+	there.Metadata.Provides = hosttest.Provides("own")
 	go func() { started <- host.Launcher().Start(ctx) }()
+	go func() { adopted <- host.Platform().AddPlugin(ctx, there) }()
 	hosttest.Eventually(t, "the plugin in the host's process runs", running)
 	cancel()
-	if err := <-started; !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "the host does not serve yet") {
-		t.Errorf("a host that never serves: %v", err)
+	for what, ended := range map[string]chan error{"Start": started, "AddPlugin": adopted} {
+		if err := <-ended; !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "the host does not serve yet") {
+			t.Errorf("%s of a host that never serves: %v", what, err)
+		}
 	}
 	if running() {
 		t.Error("something is left")
 	}
 	go func() { started <- host.Launcher().Start(t.Context()) }()
+	go func() { adopted <- host.Platform().AddPlugin(t.Context(), there) }()
 	hosttest.Eventually(t, "the plugin in the host's process runs again", running)
 	serving, end := context.WithCancel(context.Background())
 	served, l := make(chan error, 1), hosttest.Listen(t)
 	go func() { served <- host.Serve(serving, l) }()
-	if err := <-started; err != nil {
+	if err := errors.Join(<-started, <-adopted); err != nil {
 		t.Error(err)
 	}
-	if all := host.Plugins(); len(all) != 2 {
+	if all := host.Plugins(); len(all) != 3 {
 		t.Errorf("plugins %+v", all)
 	}
 	end()
