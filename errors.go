@@ -86,6 +86,7 @@ var (
 	errTooManyInAll    = errors.New("too many registrations in all")
 	errTooManyLookups  = errors.New("too many look-ups of names")
 	errTooManyFollow   = errors.New("too many followers")
+	errTooManyPending  = errors.New("too many handshakes at a time")
 	errIdentityEnded   = errors.New("identity ended")
 	errGrantRevoked    = errors.New("grant revoked")
 	errWithdrawn       = errors.New("not allowed any more")

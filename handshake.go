@@ -77,7 +77,7 @@ func HandshakeServerHandler(server *HandshakeServer) (string, http.Handler) {
 func identifyEnrolling(ctx context.Context, h *hub, p *peer, r *http.Request) (context.Context, admission, *denial) {
 	if !claimsIdentity(r.Header) {
 		stranger := &enrolling{hub: h, peer: p, size: seatsOf(r)}
-		return context.WithValue(ctx, enrollingKey{}, stranger), admission{lease: lease{onEnd: stranger.enter, cause: errTooMany}}, nil
+		return context.WithValue(ctx, enrollingKey{}, stranger), admission{lease: lease{onEnd: stranger.enter, cause: errTooManyPending}}, nil
 	}
 	ctx, c, no := h.authenticate(ctx, p, r)
 	if no != nil {

@@ -487,8 +487,8 @@ func endOfStream(ctx context.Context) error {
 	switch {
 	case errors.Is(cause, errIdentityEnded), errors.Is(cause, errGrantRevoked):
 		return connect.NewError(connect.CodeUnauthenticated, cause)
-	case errors.Is(cause, errTooMany):
-		return busy(time.Second)
+	case errors.Is(cause, errTooManyPending):
+		return busyFor(errTooManyPending, time.Second)
 	case errors.Is(cause, errWithdrawn):
 		return connect.NewError(connect.CodeNotFound, errNotAvailable)
 	case errors.Is(cause, errShuttingDown):
