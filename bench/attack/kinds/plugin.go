@@ -55,6 +55,7 @@ func plugins() []Kind {
 	list := []Kind{
 		{Name: "discovery", run: flood(request(discoverPath, message(&connectpluginv1.DiscoverServiceRequest{ServiceType: stage.Echo})))},
 		{Name: "registrations", run: flood(registrations)},
+		{Name: "names that are looked up, and never found", run: flood(namesakes)},
 		{Name: "grants", run: flood(request(grantPath, message(&connectpluginv1.RequestCapabilityRequest{CapabilityType: stage.Tool})))},
 		{Name: "health reports", run: flood(reports)},
 		{Name: "health questions", run: flood(request(healthPath, nil))},
@@ -103,6 +104,16 @@ func registrations(c *conn, i uint32) error {
 	m := &connectpluginv1.RegisterServiceRequest{
 		ServiceType: flooded, Version: fmt.Sprintf("1.0.%d", i), EndpointPath: stage.Path,
 		Metadata: map[string]string{baseURL: "https://" + from + ":1"},
+	}
+	return request(registerPath, message(m))(c, i)
+}
+
+// namesakes has the host look up another name for each registration: the servers of names that a host of the bench asks
+// never answer, and so as many are open as there may be.
+func namesakes(c *conn, i uint32) error {
+	m := &connectpluginv1.RegisterServiceRequest{
+		ServiceType: flooded, Version: firstVersion, EndpointPath: stage.Path,
+		Metadata: map[string]string{baseURL: fmt.Sprintf("https://name-%d.invalid:1", i)},
 	}
 	return request(registerPath, message(m))(c, i)
 }

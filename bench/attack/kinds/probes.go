@@ -21,17 +21,26 @@ const (
 	probeRest    = 8 << 10 // bytes of answers that are read at once
 )
 
-// probeKinds are attacks on the address for probes, which is in plaintext.
-func probeKinds() []Kind {
-	const head = "GET /healthz HTTP/1.1\r\nHost: x\r\n"
-	long := head + strings.Repeat("a:\r\n", probeFields)
-	return []Kind{
-		{Who: Stranger, Name: "the address for probes: probes", run: probed(nil, []byte(head+"\r\n"))},
-		{Who: Stranger, Name: "the address for probes: heads of many fields", run: probed(nil, []byte(long+"\r\n"))},
-		{Who: Stranger, Name: "the address for probes: PINGs", run: probed(hello(), ping())},
-		{Who: Stranger, Name: "the address for probes: connections", run: probed(nil, nil)},
-		{Who: Stranger, Name: "the address for probes: idle sockets", run: idleProbes},
+// plain is an address that a host serves in plaintext.
+type plain struct {
+	name, path string
+	of         func(addr string) string
+}
+
+// probeKinds are attacks on the addresses for probes and for scrapes.
+func probeKinds() (all []Kind) {
+	for _, at := range []plain{{"the address for probes", "/healthz", stage.ProbesOf}, {"the address for scrapes", "/metrics", stage.ScrapesOf}} {
+		head := "GET " + at.path + " HTTP/1.1\r\nHost: x\r\n"
+		long := head + strings.Repeat("a:\r\n", probeFields)
+		all = append(all,
+			Kind{Who: Stranger, Name: at.name + ": requests", run: at.asked(nil, []byte(head+"\r\n"))},
+			Kind{Who: Stranger, Name: at.name + ": heads of many fields", run: at.asked(nil, []byte(long+"\r\n"))},
+			Kind{Who: Stranger, Name: at.name + ": PINGs", run: at.asked(hello(), ping())},
+			Kind{Who: Stranger, Name: at.name + ": connections", run: at.asked(nil, nil)},
+			Kind{Who: Stranger, Name: at.name + ": idle sockets", run: at.idle},
+		)
 	}
+	return all
 }
 
 // hello is how HTTP/2 begins.
@@ -47,14 +56,14 @@ func ping() []byte {
 	return b.Bytes()
 }
 
-// probed writes the same again and again on many connections, each begun anew when it is ended.
-func probed(first, again []byte) func(context.Context, *attack) error {
+// asked writes the same again and again on many connections, each begun anew when it is ended.
+func (at plain) asked(first, again []byte) func(context.Context, *attack) error {
 	return func(ctx context.Context, a *attack) error {
 		var working sync.WaitGroup
 		for range probing {
 			working.Go(func() {
 				for ctx.Err() == nil {
-					if a.probe(ctx, first, bytes.Repeat(again, probesAtOnce)) != nil {
+					if a.ask(ctx, at.of(a.addr), first, bytes.Repeat(again, probesAtOnce)) != nil {
 						return
 					}
 				}
@@ -65,9 +74,9 @@ func probed(first, again []byte) func(context.Context, *attack) error {
 	}
 }
 
-// probe is one connection of probed.
-func (a *attack) probe(ctx context.Context, first, again []byte) error {
-	c, err := dial(ctx, stage.ProbesOf(a.addr))
+// ask is one connection of asked.
+func (a *attack) ask(ctx context.Context, addr string, first, again []byte) error {
+	c, err := dial(ctx, addr)
 	if err != nil {
 		rest(ctx)
 		return nil // it comes too fast, and goes on
@@ -99,13 +108,13 @@ func (a *attack) probe(ctx context.Context, first, again []byte) error {
 	return errEnough
 }
 
-// idleProbes holds sockets that ask nothing, and comes again with each that was ended.
-func idleProbes(ctx context.Context, a *attack) error {
+// idle holds sockets that ask nothing, and comes again with each that was ended.
+func (at plain) idle(ctx context.Context, a *attack) error {
 	var working sync.WaitGroup
 	for range probing {
 		working.Go(func() {
 			for ctx.Err() == nil && a.sent.Add(1) < mostFrames {
-				c, err := dial(ctx, stage.ProbesOf(a.addr))
+				c, err := dial(ctx, at.of(a.addr))
 				if err != nil {
 					rest(ctx)
 					continue
