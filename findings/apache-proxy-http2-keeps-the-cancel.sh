@@ -9,7 +9,8 @@
 set -euo pipefail
 
 dir=$(mktemp -d)
-trap 'for pid in "$dir"/*.pid; do [ ! -s "$pid" ] || kill "$(cat "$pid")" || true; done; chmod -R u+w "$dir"; rm -rf "$dir"' EXIT
+pid=
+trap 'for pid in "$dir"/*.pid; do [ ! -s "$pid" ] || kill "$(cat "$pid")" 2> /dev/null || true; done; chmod -R u+w "$dir"; rm -rf "$dir"' EXIT
 cd "$dir"
 chmod 755 .
 apt-get download apache2-bin=2.4.71-1~deb12u1 libapr1=1.7.2-3+deb12u1 libaprutil1=1.6.3-1+deb12u1 libnghttp2-14=1.52.0-1+deb12u3 > /dev/null 2>&1
@@ -37,6 +38,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"time"
 
 	"connectrpc.com/connect"
@@ -137,7 +139,10 @@ func apache(scheme, service string, timeout int) (address string, stop func()) {
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
-	return address, func() { server.Process.Signal(os.Interrupt); server.Wait() }
+	return address, func() {
+		server.Process.Signal(syscall.SIGTERM) // upon which it takes its pid file away
+		server.Wait()
+	}
 }
 
 func main() {
