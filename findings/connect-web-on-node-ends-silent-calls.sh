@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Guess: a call without a deadline waits as long as its server works: a watch that has nothing to tell for some minutes stays open, and a unary call that
-# takes long is answered in the end. For a transport that is built on fetch this holds in Node as in other places.
-# Seen: @connectrpc/connect-web 2.3.0 on the fetch of Node 22.23.3, in Connect and in gRPC-Web, over which a host's tools use the client that they share with
-# a page: after 300 s without a byte the stream ends with unknown, "terminated", and the unary call with unknown, "fetch failed". That fetch comes with
-# two time limits, headersTimeout and bodyTimeout, which the code that retries go by does not show: they stand in the cause of the cause.
+# takes long is answered in the end. For the transports that are built on fetch this holds in Node, where they run as well, as for the others.
+# Seen: with @connectrpc/connect-web 2.3.0 on the fetch of Node 22.23.3, in Connect and in gRPC-Web, a stream ends after 300 s without a byte with unknown,
+# "terminated", and a unary call with unknown, "fetch failed". That fetch has two limits of time, for the headers and between two pieces of the body.
+# The code by which a caller decides whether to try again does not show them: they stand in the cause of the error's cause.
 # @connectrpc/connect-node 2.3.0 over HTTP/1.1 and HTTP/2, and the fetch of Deno 2.9.6, wait. This takes six minutes.
 # Exits with 0 as long as this holds.
 set -euo pipefail

@@ -86,8 +86,10 @@ func (description) Method(i int) (string, drpc.Encoding, drpc.Receiver, any, boo
 
 type encoding struct{}
 
-func (encoding) Marshal(m drpc.Message) ([]byte, error)   { return proto.Marshal(m.(proto.Message)) }
-func (encoding) Unmarshal(b []byte, m drpc.Message) error { return proto.Unmarshal(b, m.(proto.Message)) }
+func (encoding) Marshal(m drpc.Message) ([]byte, error) { return proto.Marshal(m.(proto.Message)) }
+func (encoding) Unmarshal(b []byte, m drpc.Message) error {
+	return proto.Unmarshal(b, m.(proto.Message))
+}
 
 func call(ctx context.Context, conn *drpcconn.Conn, name string) error {
 	return conn.Invoke(ctx, "/e.E/"+name, encoding{}, &empty{}, &empty{})

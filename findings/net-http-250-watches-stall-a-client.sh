@@ -3,8 +3,8 @@
 # its library opens another one, or the call fails at once with unavailable or resource_exhausted.
 # Seen: a server of net/http (Go 1.26), such as one of connectrpc.com/connect v1.21.1, takes 250 streams of a connection unless HTTP2Config says
 # otherwise. With 250 watches open, the next call, here a unary one, of gRPC-Go v1.85.0, of @grpc/grpc-js 1.14.7 and of @connectrpc/connect-node
-# 2.3.0 over HTTP/2 is not sent: it waits for a watch to end, and fails as deadline_exceeded, without a deadline never; heartbeats and health checks
-# do so too. A caller of connect-go has a second connection by then and is answered. A server of gRPC-Go sets no bound, and all are answered.
+# 2.3.0 over HTTP/2 is not sent: it waits until a watch ends, or fails as deadline_exceeded where it has a deadline, so that a slow server seems to be
+# the reason. A caller of connect-go has a second connection by then and is answered. A server of gRPC-Go sets no bound, and all are answered.
 # Exits with 0 as long as this holds.
 set -euo pipefail
 

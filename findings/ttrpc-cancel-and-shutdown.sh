@@ -89,7 +89,9 @@ func start() (*ttrpc.Server, *ttrpc.Client) {
 func main() {
 	logrus.SetOutput(io.Discard) // it has a word for each answer that nobody waits for
 	var seen []string
-	report := func(name string, err error) { seen = append(seen, fmt.Sprintf("%s: caller %q, handler %s", name, err, <-told)) }
+	report := func(name string, err error) {
+		seen = append(seen, fmt.Sprintf("%s: caller %q, handler %s", name, err, <-told))
+	}
 	ends := map[string]func() (context.Context, context.CancelFunc){
 		"cancelled": func() (context.Context, context.CancelFunc) {
 			ctx, cancel := context.WithCancel(context.Background())
