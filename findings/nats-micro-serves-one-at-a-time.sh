@@ -3,7 +3,7 @@
 # leaves requests to the other; an answer that is an error is an error for the caller, and is counted; Stop is done when what came before it is.
 # Seen: with github.com/nats-io/nats.go v1.55.0 (micro) and github.com/nats-io/nats-server/v2 v2.15.3 an endpoint handles one request after the other: four
 # that take 300 ms take 1.2 s, while another endpoint of the service answers. The server deals requests out by chance, busy or not, so that some of 20
-# wait for seconds behind a slow instance while a fast one is idle. A handler that goes on in a goroutine, which mends that, falls out of the statistics:
+# wait for each other at a slow instance while a fast one is idle. A handler that goes on in a goroutine, which mends that, falls out of the statistics:
 # no error of it is counted, and no time. Request returns no error for an answer that is one; it stands in a header. Stop returns at once, and
 # where the connection is closed behind it, requests that had come get no answer, only their callers' timeout; with Drain in place of Close they do.
 # Exits with 0 as long as this holds.
