@@ -64,15 +64,43 @@ type choice struct {
 // not send of the request's body yet. An error means that nothing was sent.
 func (p *Provider) open(c *call, request h2.Request) (*h2.Stream, []byte, error) {
 	request.Reserved = true
+	if err := p.pace(c, &request); err != nil {
+		return nil, nil, err
+	}
 	for {
 		conn, err := p.conn(c)
 		if err != nil {
+			p.cfg.Pace.Return(request.Owner, request.Expected)
 			return nil, nil, err
 		}
 		stream, rest, err := conn.Open(request)
+		if errors.Is(err, h2.ErrTooLarge) {
+			p.cfg.Pace.Return(request.Owner, request.Expected)
+		}
 		if err == nil || errors.Is(err, h2.ErrTooLarge) {
 			return stream, rest, err
 		}
+	}
+}
+
+// pace has a call wait for what its caller got before, where that was more than answers usually have. The host's own
+// questions wait for nothing.
+func (p *Provider) pace(c *call, request *h2.Request) error {
+	if c.Urgent || request.Owner == "" {
+		return nil
+	}
+	var wait time.Duration
+	if request.Expected, wait = p.cfg.Pace.Reserve(request.Owner); wait == 0 {
+		return nil
+	}
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-c.interrupted():
+		p.cfg.Pace.Return(request.Owner, request.Expected)
+		return c.why()
 	}
 }
 

@@ -64,8 +64,8 @@ type Config struct {
 	// Freed is told that the server ended streams of a connection that was full.
 	// It must not block. Nil tells nobody.
 	Freed func()
-	// Pace is how fast the server may send more header fields than answers usually have, which several connections
-	// may share. Nil has it wait for nothing.
+	// Pace is how fast the server may send what answers usually lack, which several connections may share. Nil has
+	// nobody wait.
 	Pace *Pace
 	// Clock is what tells many connections when to look after silence; nil is for one alone.
 	Clock *coarse.Clock
@@ -113,6 +113,7 @@ type Conn struct {
 	sent       int64  // bytes of them that may have reached the server
 	flushing   bool
 	encoder    *hpack.Encoder
+	late       map[uint32]lateStream
 	heads      int          // of calls since the last look
 	indexes    bool         // encoder has a table
 	block      bytes.Buffer // what encoder writes to
