@@ -96,6 +96,7 @@ type Conn struct {
 	dry       atomic.Bool   // streams hold more of the send window than is left of it
 	answered  atomic.Bool   // at least one stream got a response
 	retired   atomic.Bool   // ended by us, not by the server
+	flooded   atomic.Bool   // ended because of what the server sent that nothing explains
 	frames    atomic.Uint64 // read so far
 	writes    atomic.Uint64 // begun and ended so far: odd while one is under way
 
@@ -256,6 +257,7 @@ func (c *Conn) fail(err error) {
 		err = fmt.Errorf("%w (%w)", err, c.goAway)
 	}
 	c.err = err
+	c.flooded.Store(errors.Is(err, errFlood))
 	c.usable.Store(false)
 	c.wakeReadyLocked() // what had ended before has ended
 	c.dropUnprocessedLocked()
