@@ -128,7 +128,9 @@ type ownerTransport struct {
 }
 
 // Do sends the request to the host.
-func (t *ownerTransport) Do(r *http.Request) (*http.Response, error) { return (*Client)(t.hostTransport).do(r, t) }
+func (t *ownerTransport) Do(r *http.Request) (*http.Response, error) {
+	return (*Client)(t.hostTransport).do(r, t)
+}
 
 func (t *ownerTransport) aim(_ context.Context, _ *http.Request, id identity) error {
 	t.owner = id.runtimeID
