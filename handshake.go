@@ -367,11 +367,13 @@ func (hs *handshake) asStranger(ctx context.Context) context.Context {
 	return ctx
 }
 
+const noCertificate = "a client certificate is required and none was verified"
+
 // anonymous admits a client that asks for no identity: it learns what the host
 // offers to it and gets no token.
 func (hs *handshake) anonymous(ctx context.Context) error {
 	if hs.peer != nil && hs.cfg.handshake.RequireCertificate && hs.peer.certificate == nil {
-		return refused("a client certificate is required and none was verified")
+		return refused(noCertificate + hs.peer.notAsked())
 	}
 	return hs.pay(ctx)
 }

@@ -147,15 +147,6 @@ func NewHost(cfg *ServeConfig) (*Host, error) {
 	return h, nil
 }
 
-// Handler returns the host's handler, for a server of your own. That server must
-// serve TLS 1.3 and HTTP/2, and ask for client certificates where policy needs
-// them; [Host.Serve] does all that. It has to bound as well what comes before a
-// request, as no field of [Limits] does there: connections, frames and the time of
-// a TLS handshake, and what a client shows in it. [Host.Serve] verifies no chain of
-// more than 10 certificates or 64 KiB; crypto/tls tries up to 100 signatures for one,
-// which a stranger chooses, and asks VerifyPeerCertificate only after that.
-func (h *Host) Handler() http.Handler { return h.ingress }
-
 // Addr returns the address that the host listens on, empty before it does.
 func (h *Host) Addr() string {
 	h.mu.Lock()
