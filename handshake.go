@@ -361,7 +361,8 @@ func (hs *handshake) asStranger(ctx context.Context) context.Context {
 	}
 	if no.wrong {
 		hs.hub.auditOnce(nil, AuditEvent{
-			Kind: no.kind, Peer: hs.peer.addr, Procedure: hs.stranger.Spec().Procedure, Reason: "a handshake without self id: " + no.reason,
+			Kind: no.kind, Peer: hs.peer.addr, Procedure: hs.stranger.Spec().Procedure, AuthProvider: no.provider,
+			Reason: "a handshake without self id: " + no.reason,
 		})
 	}
 	return ctx

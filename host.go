@@ -211,7 +211,7 @@ func (h *Host) Usage() Usage {
 // setTLS settles both TLS sides.
 func (h *Host) setTLS() error {
 	if h.cfg.AllowInsecure {
-		return nil
+		return h.cfg.validateCertificateProviders(true)
 	}
 	if h.cfg.TLS == nil {
 		cfg, err := h.cfg.Authority.HostTLS(h.cfg.Hosts...)
@@ -232,7 +232,7 @@ func (h *Host) setTLS() error {
 		return fieldError("TLS.ClientAuth", "HandshakeAuth.RequireCertificate needs tls.VerifyClientCertIfGiven or more, and ClientCAs")
 	}
 	h.serverTLS = hardened
-	return nil
+	return h.cfg.validateCertificateProviders(hardened.ClientAuth == tls.NoClientCert && !verifiesItself(hardened))
 }
 
 // keepCertificates has certificates that are about to end renewed where that is the host's
@@ -436,12 +436,7 @@ func (c *ServeConfig) validatePlugins() error {
 			return fieldError(fmt.Sprintf("PassMetadata[%d]", i), "%v; see docs/metadata.md for what can be added", err)
 		}
 	}
-	for i, p := range c.AuthProviders {
-		if p == nil {
-			return fieldError(fmt.Sprintf("AuthProviders[%d]", i), "is nil")
-		}
-	}
-	return nil
+	return c.validateProviders()
 }
 
 func (c *ServeConfig) validateVersions() error {

@@ -104,8 +104,8 @@ func (p *Platform) hub() *hub { return p.router.handshake.hub }
 
 func (p *Platform) log() *slog.Logger { return p.hub().log() }
 
-var errNoAddress = errors.New("the host does not serve yet, so that no plugin could reach it: call Serve before, or set HostURL, as a host needs whose " +
-	"Host.Handler is on a server of your own")
+var errNoAddress = errors.New("the host does not serve yet, so that no plugin could reach it: call Serve before, or set HostURL, " +
+	"as a host needs whose Host.Handler is on a server of your own")
 
 // hostURL returns the URL at which a plugin reaches the host.
 func (p *Platform) hostURL(configured string) (string, error) {
