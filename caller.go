@@ -333,12 +333,12 @@ func (h *hub) mayCallHostPlugin(id *tokenstore.Identity, name string) bool {
 
 // denial is why a request is not served. The reason is for the audit.
 type denial struct {
-	kind      AuditKind
-	code      connect.Code
-	err       error
-	runtimeID string // as claimed
-	reason    string
-	wrong     bool // there was a credential, and it is not good
+	kind             AuditKind
+	code             connect.Code
+	err              error
+	runtimeID        string // as claimed
+	wrong            bool   // there was a credential, and it is not good
+	provider, reason string // the former of AuthProviders, empty where none refused
 }
 
 func unauthenticated(runtimeID, reason string) *denial {
@@ -461,7 +461,7 @@ func askProviders(ctx context.Context, h *hub, p *peer, req *headerRequest) (con
 	}
 	no := unauthenticated("", "no auth provider knows the caller")
 	noted := withAuthObserver(ctx, func(_ context.Context, f authFailure) {
-		no.reason, no.wrong = f.Provider+": "+f.Err.Error(), f.isOfCredential(req.Header())
+		no.provider, no.reason, no.wrong = f.Provider, f.Err.Error(), f.isOfCredential(req.Header())
 	})
 	out, err := chain.authenticate(noted, req)
 	if err != nil {

@@ -104,16 +104,17 @@ func (p *Platform) hub() *hub { return p.router.handshake.hub }
 
 func (p *Platform) log() *slog.Logger { return p.hub().log() }
 
-var errNoAddress = errors.New("the host does not serve yet, so that no plugin could reach it: call Serve before, or set HostURL")
+var errNoAddress = errors.New("the host does not serve yet, so that no plugin could reach it: call Serve before, or set HostURL, " +
+	"as a host needs whose Host.Handler is on a server of your own")
 
 // hostURL returns the URL at which a plugin reaches the host.
 func (p *Platform) hostURL(configured string) (string, error) {
 	if configured != "" {
-		u, err := parseHostURL(configured, p.hub().settings().allowInsecure)
+		u, prefix, err := parseClientURL(configured, p.hub().settings().allowInsecure)
 		if err != nil {
 			return "", fieldError("HostURL", "%v", err)
 		}
-		return u.String(), nil
+		return u.String() + prefix, nil
 	}
 	if at := p.hub().address.Load(); at != nil {
 		return *at, nil
@@ -121,8 +122,11 @@ func (p *Platform) hostURL(configured string) (string, error) {
 	return "", errNoAddress
 }
 
-// awaitHostURL is hostURL once the host serves; it waits for that until ctx ends.
-func (p *Platform) awaitHostURL(ctx context.Context) (string, error) {
+// awaitHostURL is hostURL; where none is configured it waits until the host serves, or ctx ends.
+func (p *Platform) awaitHostURL(ctx context.Context, configured string) (string, error) {
+	if configured != "" {
+		return p.hostURL(configured)
+	}
 	select {
 	case <-p.hub().serves:
 		return p.hostURL("")

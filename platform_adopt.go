@@ -27,6 +27,10 @@ type PluginConfig struct {
 	SelfVersion string
 	// Endpoint is the base URL at which the plugin is. Required.
 	Endpoint string
+	// HostURL is the base URL at which the plugin reaches the host. Empty means the address
+	// that the host listens on; a host whose [Host.Handler] is on a server of your own listens
+	// on none, and needs it.
+	HostURL string
 	// Metadata says what the plugin provides and requires. Where it lists something, a plugin
 	// that says otherwise is refused: other types or versions, and another path of a service or
 	// constraint of a requirement where the list has one. Its own Name, Path and Version are not
@@ -210,7 +214,7 @@ func (p *Platform) adopt(ctx context.Context, config PluginConfig, hold bool) (*
 	if err := config.validate(p.hub().settings().allowInsecure); err != nil {
 		return nil, err
 	}
-	hostURL, err := p.awaitHostURL(ctx)
+	hostURL, err := p.awaitHostURL(ctx, config.HostURL)
 	if err != nil {
 		return nil, err
 	}
@@ -466,7 +470,7 @@ func (p *Platform) renewAdopted(ctx context.Context, a *adoption) {
 }
 
 func (p *Platform) renewOnce(ctx context.Context, a *adoption) error {
-	hostURL, err := p.hostURL("")
+	hostURL, err := p.hostURL(a.config.HostURL)
 	if err != nil {
 		return err
 	}

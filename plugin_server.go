@@ -136,9 +136,10 @@ type PluginServerConfig struct {
 	// pair. Without it ServePlugin returns an error that wraps
 	// [ErrServiceTaken] where a type belongs to another plugin.
 	Standby bool
-	// Health is asked for the plugin's health once in a HealthInterval; it must not
-	// block. Nil means healthy. A service type in Client.Metadata.Requires that
-	// is watched and unavailable makes a healthy plugin degraded.
+	// Health is asked for the plugin's health once in a HealthInterval, and when the
+	// host asks; never twice at once. It must not block: where it takes more than 5 s
+	// the plugin is unhealthy until it has returned. Nil means healthy. A service type in
+	// Client.Metadata.Requires that is watched and unavailable makes a healthy plugin degraded.
 	Health func() (state connectpluginv1.HealthState, reason string)
 	// HealthInterval is the time between reports. Zero means 10 s. A host with very many
 	// plugins may want to hear less often what has not changed (HealthProbeConfig.ReportsPerSecond).

@@ -26,6 +26,7 @@ type pluginSession struct {
 	assigned chan struct{}               // closed when the host assigned an identity
 	enrolled func(context.Context) error // told of the first handshake; may be nil
 	watching sync.WaitGroup
+	asker    *healthAsker
 
 	once sync.Once // closes assigned
 
@@ -62,6 +63,7 @@ func newPluginSession(cfg *PluginServerConfig, client *Client, baseURL string) *
 		wake: make(chan struct{}, 1), assigned: make(chan struct{}),
 		dependencies: map[string]connectpluginv1.ServiceState{},
 	}
+	s.asker = &healthAsker{ask: cfg.Health, log: cfg.Client.Logger, returned: s.poke}
 	client.changed = s.poke
 	return s
 }
@@ -249,7 +251,10 @@ func (s *pluginSession) refresh(ctx context.Context) error {
 		return err
 	}
 	s.served = true // the host has what it provides
-	h := s.health()
+	h := s.health(ctx)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	if s.isKnown(runtimeID, &h) {
 		return nil
 	}
@@ -383,17 +388,12 @@ func (s *pluginSession) leave(ctx context.Context) {
 	}
 }
 
-// healthWait is how long Health may take before the log says so.
-const healthWait = 5 * time.Second
-
 // health is what the plugin says of itself, degraded where a watched service is
 // not there.
-func (s *pluginSession) health() pluginHealth {
+func (s *pluginSession) health(ctx context.Context) pluginHealth {
 	h := pluginHealth{state: connectpluginv1.HealthState_HEALTH_STATE_HEALTHY}
 	if s.cfg.Health != nil {
-		late := time.AfterFunc(healthWait, func() { s.cfg.Client.Logger.Warn("Health has not returned for " + healthWait.String()) })
-		h.state, h.reason = s.cfg.Health()
-		late.Stop()
+		h.state, h.reason = s.asker.now(ctx)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
