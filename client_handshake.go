@@ -41,10 +41,16 @@ func (c *Client) exchange(ctx context.Context, current identity, apart bool) (ou
 			defer func() { c.part(conn, outcome) }()
 		}
 		x.client, x.state, x.local = oneConn{c, conn}, conn.TLS(), conn.LocalAddr()
+		c.mu.Lock()
+		host, prefix = c.host, c.prefix // another one, where discovery has several
+		c.mu.Unlock()
 	}
 	if err := x.run(ctx, host.String()+prefix); err != nil {
 		err = c.explainLink(err)
 		c.trustFailed(err)
+		if c.link == nil && !connect.IsWireError(err) {
+			c.passOver()
+		}
 		if connect.CodeOf(err) == connect.CodeUnauthenticated {
 			c.showAnother()
 		}
