@@ -5,6 +5,8 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -85,6 +87,50 @@ func TestDiscovery_TheNextEndpointIsTried(t *testing.T) {
 	first, second := c.Connect(t.Context()), c.Connect(t.Context())
 	if first == nil || second != nil {
 		t.Errorf("with a foreign HTTP client: %v, then %v", first, second)
+	}
+}
+
+// A wrong path in HostURL is named on both sides: in the client's error, and in the audit once for each peer.
+func TestHostURL_AWrongPathIsNamed(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	var events []connectplugin.AuditEvent
+	host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.Policy = hosttest.LoggerPolicy()
+		c.Audit = func(e connectplugin.AuditEvent) {
+			mu.Lock()
+			defer mu.Unlock()
+			if e.Kind == connectplugin.AuditDenied {
+				events = append(events, e)
+			}
+		}
+	})
+	own, err := host.Authority.HostTLS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, served := hosttest.Listen(t), make(chan struct{})
+	other := &http.Server{TLSConfig: own, Handler: http.NotFoundHandler(), ReadHeaderTimeout: hosttest.Wait} // which is no host
+	go func() { _ = other.ServeTLS(l, "", ""); close(served) }()
+	defer func() { _ = other.Close(); <-served }()
+	for url, want := range map[string]string{
+		host.URL + "/sub": `HostURL has the path "/sub"`, host.URL + "/sub/": `HostURL has the path "/sub"`, "https://" + l.Addr().String(): "HostURL has no path",
+	} {
+		cfg := host.ClientConfig(t, "logger")
+		cfg.HostURL = url
+		c, err := connectplugin.NewClient(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Connect(t.Context()); !errors.Is(err, connectplugin.ErrHandshakeRefused) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", url, err, want)
+		}
+		_ = c.Close()
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if len(events) != 1 || !strings.HasPrefix(events[0].Procedure, "/sub/") || !strings.Contains(events[0].Reason, "HostURL") || events[0].Peer == "" {
+		t.Errorf("the audit has %+v", events)
 	}
 }
 
