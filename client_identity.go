@@ -150,7 +150,7 @@ func (c *Client) reachableLocked() {
 // handshake renews the current identity, or enrols anew where the host does not know it,
 // over a connection of its own or over one that calls go over too.
 func (c *Client) handshake(ctx context.Context, apart bool) error {
-	if err := c.findHost(ctx); err != nil {
+	if _, err := c.findHost(ctx); err != nil {
 		return err
 	}
 	c.mu.Lock()

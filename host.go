@@ -377,9 +377,9 @@ func (c *ServeConfig) validateAddrs() error {
 		if a.addr == "" {
 			continue
 		}
-		_, port, err := net.SplitHostPort(a.addr)
+		port, err := listenPort(a.addr)
 		if err != nil {
-			return fieldError(a.field, "%q is no host:port, write for example \"127.0.0.1:8443\": %v", a.addr, err)
+			return fieldError(a.field, "%v", err)
 		}
 		for _, b := range addrs[:i] {
 			if a.addr == b.addr && port != "0" {

@@ -86,6 +86,7 @@ func (in *ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		in.hub.refusedOn(r.Context())
 		in.hub.tellRefusal(nil, AuditDenied, RefusedRequest)
+		in.nowhere(r)
 		refuse(w, r, connect.CodeNotFound, errNotAvailable)
 		return
 	}
@@ -201,6 +202,16 @@ func isProbe(path string) bool { return path == pathHealthz || path == pathReady
 
 func (in *ingress) note(r *http.Request, reason string) {
 	in.hub.auditCall(in.hub.newPeer(r), AuditDenied, r.URL.Path, reason)
+}
+
+// nothingServed is the reason of a request for a path at which there is nothing.
+const nothingServed = "nothing is served at this path; if a client's calls come here, it has a wrong path in its HostURL"
+
+// nowhere records such a request: the first one of a peer, and counted beyond that.
+func (in *ingress) nowhere(r *http.Request) {
+	p := in.hub.newPeer(r)
+	e := AuditEvent{Kind: AuditDenied, Peer: p.addr, Procedure: r.URL.Path, Reason: nothingServed}
+	in.hub.auditCounted(e.by(p.conn), e)
 }
 
 // servedCall sees what an observer is told of a call that the host serves. A nil one sees

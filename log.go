@@ -306,17 +306,37 @@ func (l *serverLog) crashed(ctx context.Context, at time.Time, what, value, stac
 const needsDeadlines = "limits of time go by deadlines: serve on a listener whose connections have SetDeadline, SetReadDeadline and " +
 	"SetWriteDeadline (Host.Serve, PluginServerConfig.Listener)"
 
-// deadlineless logs that a connection was refused because it has no deadlines, once in a while for all of them.
-func (l *serverLog) deadlineless(from string, err error) {
-	now := time.Now()
-	if more, due := l.dueFor(edge.ErrNoDeadlines.Error(), now); due {
-		out := slog.NewRecord(now, slog.LevelError, "a connection was refused", 0)
-		out.AddAttrs(slog.String(keyPeer, from), slog.String(keyReason, needsDeadlines), slog.String(keyError, printable(err.Error())))
-		if more > 0 {
-			out.AddAttrs(slog.Int(keyMore, more))
+// needsDescriptors says what to do where there are no descriptors left.
+const needsDescriptors = "this process may have no more descriptors, or the system none: raise its limit (ulimit -n, LimitNOFILE of systemd) " +
+	"above Limits.MaxConnections, or look for what keeps them open"
+
+// unserved logs that this side cannot serve a connection, or take one, once in a while for all of them. It reports
+// whether the error says so.
+func (l *serverLog) unserved(from string, err error) bool {
+	what, why, about := "a connection was refused", needsDeadlines, edge.ErrNoDeadlines
+	if errors.Is(err, edge.ErrNotAccepted) {
+		what, why, about = edge.ErrNotAccepted.Error(), "the system says so", edge.ErrNotAccepted
+		if edge.NoDescriptors(err) {
+			why = needsDescriptors
 		}
-		_ = l.Handler.Handle(context.Background(), out)
+	} else if !errors.Is(err, about) {
+		return false
 	}
+	now := time.Now()
+	more, due := l.dueFor(about.Error(), now)
+	if !due {
+		return true
+	}
+	out := slog.NewRecord(now, slog.LevelError, what, 0)
+	out.AddAttrs(slog.String(keyPeer, from), slog.String(keyReason, why), slog.String(keyError, printable(err.Error())))
+	if most, known := edge.Descriptors(); known && why == needsDescriptors {
+		out.AddAttrs(slog.Uint64(keyCount, most))
+	}
+	if more > 0 {
+		out.AddAttrs(slog.Int(keyMore, more))
+	}
+	_ = l.Handler.Handle(context.Background(), out)
+	return true
 }
 
 // failed logs that a peer and this side did not agree on TLS, or that this side cannot serve the connection.
@@ -325,8 +345,7 @@ func (l *serverLog) failed(addr net.Addr, err error) {
 	if addr != nil {
 		from = addr.String()
 	}
-	if errors.Is(err, edge.ErrNoDeadlines) {
-		l.deadlineless(from, err)
+	if l.unserved(from, err) {
 		return
 	}
 	text := fmt.Sprintf("http: TLS handshake error from %s: %v", from, err) // as net/http says it

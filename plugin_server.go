@@ -236,6 +236,11 @@ func (c *PluginServerConfig) validateCertificate(ctx context.Context) error {
 }
 
 func (c *PluginServerConfig) validateBaseURL() error {
+	if c.Addr != "" {
+		if _, err := listenPort(c.Addr); err != nil {
+			return fieldError("Addr", "%v", err)
+		}
+	}
 	if c.BaseURL == "" && c.Listener == nil && len(c.Services) > 0 && addressless(c.Addr) {
 		return fieldError("BaseURL", "%s", unreachableListener)
 	}
