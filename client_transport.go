@@ -242,6 +242,13 @@ func (c *Client) refresh(now time.Time) {
 	}
 }
 
+// redialDue returns how long it is until the client should show a later certificate.
+func (c *Client) redialDue() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.shown.Due(time.Now())
+}
+
 // lost takes account of the loss of a connection. It waits for nothing.
 func (c *Client) lost(err error) {
 	if c.link.Connected() {
