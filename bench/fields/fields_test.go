@@ -22,8 +22,8 @@ import (
 const (
 	procedure = "/fields.v1.Fields/Call"
 	named     = "X-Named" // how many names the caller wants in the trailer of the answer
-	usual     = 10      // fields that an answer has besides, of the 1,000 that there may be
-	free      = 1 << 30 // of what a benchmark spends
+	usual     = 10        // fields that an answer has besides, of the 1,000 that there may be
+	free      = 1 << 30   // of what a benchmark spends
 )
 
 // Each line is a call with so many fields beside a plain one, which takes turns with it: of the time that it took, and of
