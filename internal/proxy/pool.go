@@ -157,6 +157,9 @@ func (p *Provider) chooseLocked(c *call, isNew bool) choice {
 	}
 	best, how := p.bestLocked(c)
 	if isNew && !c.Urgent && p.lines.waiting.has(p.mayLocked) {
+		if best != nil && how == fits {
+			return choice{} // which those before it are about to take: none is dialled for that
+		}
 		return p.waitLocked()
 	}
 	barred := best != nil && !c.Urgent && !p.mayLocked(c.CallerID)
