@@ -100,6 +100,7 @@ type declaration struct {
 	addr               string           // from which it made its last handshake, empty where it made none
 	secret             Secret           // that it proved, nil for none
 	endpoint           *ownEndpoint     // survives renewals
+	adopted            *likeness        // nil unless the host adopted it; survives renewals
 	share              *share           // survives renewals
 	launch             *launches.Launch // nil unless the host started it or was told of it; survives renewals
 	dependencies       []ServiceDependency
@@ -113,15 +114,6 @@ func addrOf(id *tokenstore.Identity) string { return cmp.Or(declared(id).addr, i
 // narrowing is what the operator left a plugin of what it may provide, nil for all of
 // that.
 type narrowing struct{ atomic.Pointer[policy.Set] }
-
-// ownEndpoint is where a plugin asked to be dialled, nil for nowhere, when
-// policy let it.
-type ownEndpoint struct {
-	atomic.Pointer[string]
-
-	turn   chan struct{} // capacity one: held while the host finds out whether the plugin answers there
-	proves atomic.Bool   // the plugin proved once that it answers, and so can
-}
 
 // share is what one identity may have of what others want as well.
 type share struct {
@@ -145,16 +137,6 @@ func (h *hub) shareOf(id *tokenstore.Identity) *share {
 		}
 	})
 	return s
-}
-
-func newOwnEndpoint() *ownEndpoint { return &ownEndpoint{turn: make(chan struct{}, 1)} }
-
-// text returns the endpoint, empty for none.
-func (e *ownEndpoint) text() string {
-	if at := e.Load(); at != nil {
-		return *at
-	}
-	return ""
 }
 
 // rememberEndpoint notes that the plugin named its endpoint itself.
