@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -20,7 +19,6 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/inflight"
 	"github.com/masegraye/connect-plugin-go/internal/launches"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
-	"github.com/masegraye/connect-plugin-go/internal/proxy"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
@@ -121,30 +119,6 @@ type ownEndpoint struct {
 
 	turn   chan struct{} // capacity one: held while the host finds out whether the plugin answers there
 	proves atomic.Bool   // the plugin proved once that it answers, and so can
-}
-
-// share is what one identity may have of what others want as well.
-type share struct {
-	purses
-
-	once   sync.Once
-	ahead  *proxy.Ahead // bytes of answers that it did not read
-	fields proxy.Pace   // header fields of what it answers
-}
-
-// shareOf returns the share of an identity. Of what is proven the next instance has what this one leaves of its purses.
-func (h *hub) shareOf(id *tokenstore.Identity) *share {
-	s := declared(id).share
-	s.once.Do(func() {
-		l := &h.settings().limits
-		s.ahead = proxy.NewAhead(l.MaxUnreadBytesPerIdentity)
-		if fresh := func() purses { return newPurses(l) }; id.Proven() {
-			s.purses = h.purses.Inherit(id.LimiterKey(), id.Ended, fresh, purses.whole)
-		} else {
-			s.purses = fresh()
-		}
-	})
-	return s
 }
 
 func newOwnEndpoint() *ownEndpoint { return &ownEndpoint{turn: make(chan struct{}, 1)} }

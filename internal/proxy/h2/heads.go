@@ -36,6 +36,13 @@ type Holder interface {
 	Hold(bytes int) bool
 }
 
+// Rested reports whether a head would wait no longer than the first one did.
+func (p *Pace) Rested(now time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.over.After(now.Add(-fieldsFree))
+}
+
 // take notes so many fields, and returns how long whoever sent them waits.
 func (p *Pace) take(fields int, now time.Time) time.Duration {
 	if p == nil {
