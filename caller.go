@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -20,7 +19,6 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/inflight"
 	"github.com/masegraye/connect-plugin-go/internal/launches"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
-	"github.com/masegraye/connect-plugin-go/internal/proxy"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
@@ -114,30 +112,6 @@ func addrOf(id *tokenstore.Identity) string { return cmp.Or(declared(id).addr, i
 // narrowing is what the operator left a plugin of what it may provide, nil for all of
 // that.
 type narrowing struct{ atomic.Pointer[policy.Set] }
-
-// share is what one identity may have of what others want as well.
-type share struct {
-	purses
-
-	once   sync.Once
-	ahead  *proxy.Ahead // bytes of answers that it did not read
-	fields proxy.Pace   // header fields of what it answers
-}
-
-// shareOf returns the share of an identity. Of what is proven the next instance has what this one leaves of its purses.
-func (h *hub) shareOf(id *tokenstore.Identity) *share {
-	s := declared(id).share
-	s.once.Do(func() {
-		l := &h.settings().limits
-		s.ahead = proxy.NewAhead(l.MaxUnreadBytesPerIdentity)
-		if fresh := func() purses { return newPurses(l) }; id.Proven() {
-			s.purses = h.purses.Inherit(id.LimiterKey(), id.Ended, fresh, purses.whole)
-		} else {
-			s.purses = fresh()
-		}
-	})
-	return s
-}
 
 // rememberEndpoint notes that the plugin named its endpoint itself.
 func rememberEndpoint(id *tokenstore.Identity, endpoint string) {

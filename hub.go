@@ -13,11 +13,9 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-	"golang.org/x/time/rate"
 
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/crowd"
-	"github.com/masegraye/connect-plugin-go/internal/edge"
 	"github.com/masegraye/connect-plugin-go/internal/heirs"
 	"github.com/masegraye/connect-plugin-go/internal/inflight"
 	"github.com/masegraye/connect-plugin-go/internal/launches"
@@ -41,7 +39,7 @@ type hub struct {
 	// Two limiters, so that a flood of strangers cannot use up the room that
 	// the identities' budgets need.
 	callers, strangers RateLimiter
-	purses             heirs.Book[purses] // of what is proven
+	fleets             heirs.Book[*fleet] // of what is proven, by self id, and of what is not, by address
 
 	current atomic.Pointer[settings]
 	rules   atomic.Pointer[policy.Book]
@@ -214,26 +212,6 @@ func (b budget) limit() string {
 	return tooManyRequests
 }
 
-// purses are the budgets of bytes, and of refusals, that an identity has, and after it the next instance of its plugin.
-type purses struct {
-	announced *rate.Limiter // bytes that watchers get of its registrations
-	carried   *edge.Account // bytes of its connections, and refusals
-}
-
-func newPurses(l *Limits) purses {
-	return purses{
-		announced: rate.NewLimiter(rate.Limit(l.AnnouncedBytesPerSecond), l.AnnouncedBytesBurst),
-		carried: edge.NewAccount(edge.Rate{PerSecond: l.BytesPerSecond, Burst: l.BytesBurst},
-			edge.Rate{PerSecond: l.RefusalsPerSecond, Burst: l.RefusalBurst}),
-	}
-}
-
-// whole reports that nothing of them is missing.
-func (p purses) whole() bool {
-	now := time.Now()
-	return p.carried.Whole(now) && p.announced.TokensAt(now) >= float64(p.announced.Burst())
-}
-
 // callerBudget is one that an identity has, and after it the next instance of its plugin, where it proved which.
 func callerBudget(kind string, id *tokenstore.Identity, rate Rate) budget {
 	return budget{key: kind + id.LimiterKey(), rate: rate}
@@ -262,7 +240,7 @@ func peerBudget(kind string, p *peer, rate Rate) budget {
 // requestBudget is that of an identity over every route.
 func (h *hub) requestBudget(c *caller) budget {
 	l := &h.settings().limits
-	return budget{key: c.id.LimiterKey(), rate: Rate{RequestsPerSecond: l.RequestsPerSecond, Burst: l.RequestBurst}}
+	return budget{key: h.shareOf(c.id).key, rate: Rate{RequestsPerSecond: l.RequestsPerSecond, Burst: l.RequestBurst}}
 }
 
 // strangerBudget is that of a request without a runtime identity: of whom an auth

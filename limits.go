@@ -16,7 +16,7 @@ import (
 type Limits struct { //nolint:recvcheck // rates are computed on each call, where a copy would take a frame of half a KiB
 	// MaxHeaderBytes bounds the header block of one request, in bytes, as HTTP/2 counts it:
 	// each field costs 32 more, so that there are some 1,000 fields at most. Those beyond 64 wait: on two
-	// processors 40 a millisecond are taken on of one identity, or of one address that has none. Beyond it the
+	// processors 40 a millisecond are taken on of all instances of a plugin, or of one address that has none. Beyond it the
 	// answer is status 431, or resource_exhausted in gRPC, and the connection goes on; a peer
 	// that sends eight times as much of one request, or eight times 16 KiB where that is more, is
 	// cut off. A request with such a trailer is reset with ENHANCE_YOUR_CALM. Default 32 KiB.
@@ -51,12 +51,13 @@ type Limits struct { //nolint:recvcheck // rates are computed on each call, wher
 	// some 24 KiB, and up to 512 KiB where somebody does not read. It counts once more for each 16
 	// KiB of its head, and of its answer's: their text, and 128 bytes a field. Default 65,536.
 	MaxOpenCalls int
-	// MaxOpenCallsPerIdentity bounds those of one identity, or of one address that has none.
-	// Default 1,024.
+	// MaxOpenCallsPerIdentity bounds those of one identity, or of one address that has none. All instances of a plugin
+	// have four times as many, as have all identities of one address that proved nothing: no more than three quarters
+	// of MaxOpenCalls, unless one may have more. Default 1,024.
 	MaxOpenCallsPerIdentity int
-	// MaxUnreadBytesPerIdentity bounds, in bytes, what providers may send ahead on the routed
-	// calls of one identity, beyond 32 KiB a call. A call that finds no room here is slower
-	// than others where its answer is long. Default 32 MiB.
+	// MaxUnreadBytesPerIdentity bounds, in bytes, what providers may send ahead on the routed calls of one
+	// identity (for all instances see RequestsPerSecond), beyond 32 KiB a call. A call that finds no room here is
+	// slower than others where its answer is long. Default 32 MiB.
 	MaxUnreadBytesPerIdentity int64
 	// MaxConnections bounds the open connections. A newcomer beyond takes the place of one of the
 	// address that has most which proved nothing: the one of which nothing was
@@ -82,7 +83,7 @@ type Limits struct { //nolint:recvcheck // rates are computed on each call, wher
 	PingBurst int
 	// RefusalsPerSecond and RefusalBurst limit the requests that the host refuses, beside one
 	// for each that it serves. A connection of nobody that the host knows is cut off, with the
-	// reason in a GOAWAY. Of an identity the next request waits on all of its connections until
+	// reason in a GOAWAY. Of an identity (see RequestsPerSecond) the next request waits on all of its connections until
 	// the rate allows it, a second at most on each; cut off it is for streams beyond
 	// MaxStreamsPerConnection alone, of which no request was read. Defaults 100 and 2,000.
 	RefusalsPerSecond float64
@@ -153,18 +154,17 @@ type Limits struct { //nolint:recvcheck // rates are computed on each call, wher
 	EnrolmentsPerSecond float64
 	// EnrolmentBurst is the burst to EnrolmentsPerSecond. Default 1,000.
 	EnrolmentBurst int
-	// RequestsPerSecond and RequestBurst limit the requests of one identity
-	// over every route; more are resource_exhausted, and when to come again. Of this, of
-	// renewals and of changes a new instance of a plugin that proved its name has what one that
-	// ended left: to enrol anew fills nothing. Defaults 20,000 and 40,000.
+	// RequestsPerSecond and RequestBurst limit the requests of one identity over every route; more are
+	// resource_exhausted, and when to come again. Of this, of bytes, of those that are announced or unread, and of
+	// refusals all instances of a plugin that proved its name have as much as four: a fifth at the same time shares
+	// with the first. A new one has what one that ended left, of renewals and changes, too. Defaults 20,000 and 40,000.
 	RequestsPerSecond float64
 	// RequestBurst is the burst to RequestsPerSecond. Default 40,000.
 	RequestBurst int
 
-	// BytesPerSecond and BytesBurst limit the bytes that all connections of one identity to the
-	// host's own listener carry, both ways. Beyond them new requests are resource_exhausted,
-	// and when to come again, but for renewals and reports of health; what is under way
-	// waits. Defaults 1 GiB and 1 GiB.
+	// BytesPerSecond and BytesBurst limit the bytes that all connections of one identity (for all instances see
+	// RequestsPerSecond) to the host's own listener carry, both ways. Beyond them new requests are resource_exhausted,
+	// and when to come again, but for renewals and reports of health; what is under way waits. Defaults 1 GiB and 1 GiB.
 	BytesPerSecond float64
 	// BytesBurst is the burst to BytesPerSecond. Default 1 GiB.
 	BytesBurst int
@@ -215,7 +215,7 @@ type Limits struct { //nolint:recvcheck // rates are computed on each call, wher
 	// WatchEventBurst is the burst to WatchEventsPerSecond. Default 16.
 	WatchEventBurst int
 	// AnnouncedBytesPerSecond and AnnouncedBytesBurst limit the bytes of metadata that watchers
-	// get of the registrations of one identity, all of them together. Beyond them they
+	// get of the registrations of one identity (see RequestsPerSecond), all of them together. Beyond them they
 	// get it later, and of several states the last. Defaults 64 MiB and 256 MiB.
 	AnnouncedBytesPerSecond float64
 	// AnnouncedBytesBurst is the burst to AnnouncedBytesPerSecond. Default 256 MiB.

@@ -115,8 +115,11 @@ func (m *middleware) admit(ctx context.Context, h *hub, a *admission, w http.Res
 		m.call(ctx, h, a, w, r)
 		return
 	}
-	l := &h.settings().limits
-	took, met := h.open.Enter(key, seatsOf(r), seats.Bound{Most: l.MaxOpenCalls, Each: l.MaxOpenCallsPerIdentity})
+	var of *share
+	if a.caller != nil {
+		of = h.shareOf(a.caller.id)
+	}
+	took, met := h.sit(key, of, seatsOf(r))
 	if met != seats.None {
 		what := tooManyCalls
 		if met == seats.InAll {
@@ -125,7 +128,7 @@ func (m *middleware) admit(ctx context.Context, h *hub, a *admission, w http.Res
 		tooMuch(ctx, h, limited{what, seatWait}, w, r)
 		return
 	}
-	defer func() { leaveSeats(w, h, key, took) }()
+	defer func() { leaveSeats(w, h, key, of, took) }()
 	if m.route.unary != nil && !m.route.unary(r.URL.Path) {
 		m.admitWatch(ctx, h, a, w, r)
 		return
@@ -407,15 +410,6 @@ func (c arrivalConn) Receive(message any) error {
 		p.home.auditBound(c.ctx, c.Spec().Procedure, tooLargeMessage)
 	}
 	return err //nolint:wrapcheck // the stream's own
-}
-
-// leaveSeats gives the seats of a request back when it has ended.
-func leaveSeats(w http.ResponseWriter, h *hub, key string, took int) {
-	if l := h2serve.LastingOf(w); l != nil {
-		l.After(func() { h.open.Leave(key, took) })
-		return
-	}
-	h.open.Leave(key, took)
 }
 
 // afterwards does something when a request has ended.

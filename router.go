@@ -305,10 +305,10 @@ func (s *ServiceRouter) attempt(w http.ResponseWriter, r *http.Request, call *ro
 
 // onto forwards the call.
 func (c *routedCall) onto(pool *proxy.Provider, w http.ResponseWriter, r *http.Request) {
-	id := c.caller.id
+	id, of := c.caller.id, c.caller.hub.shareOf(c.caller.id)
 	c.result = pool.Forward(w, r, proxy.Call{
-		Path: c.target.path, Ending: ending, Outcome: c.record.attempt(), Ahead: c.caller.hub.shareOf(id).ahead, Holder: c,
-		ContentType: c.contentType, Began: c.caller.came,
+		Path: c.target.path, Ending: ending, Outcome: c.record.attempt(), Ahead: of.ahead, Holder: c,
+		Account: of.account, ContentType: c.contentType, Began: c.caller.came,
 		CallerID: id.RuntimeID(), CallerSelfID: id.SelfID(), CallerVersion: id.SelfVersion(),
 	})
 }

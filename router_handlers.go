@@ -381,7 +381,7 @@ func (c *routedCall) Hold(bytes int) bool {
 	if n <= 0 || held.over || held.met != seats.None {
 		return !held.over && held.met == seats.None
 	}
-	took, met := c.caller.hub.open.Enter(c.caller.id.RuntimeID(), n, seats.Bound{Most: l.MaxOpenCalls, Each: l.MaxOpenCallsPerIdentity})
+	took, met := c.caller.hub.sit(c.caller.id.RuntimeID(), c.caller.hub.shareOf(c.caller.id), n)
 	held.took += took
 	held.met = met
 	return met == seats.None
@@ -394,7 +394,7 @@ func (c *routedCall) rise(r *http.Request) {
 	c.held.over = true
 	c.held.mu.Unlock()
 	if took > 0 {
-		c.caller.hub.open.Leave(c.caller.id.RuntimeID(), took)
+		c.caller.hub.rise(c.caller.id.RuntimeID(), c.caller.hub.shareOf(c.caller.id), took)
 	}
 	switch met {
 	case seats.None:

@@ -18,7 +18,7 @@ const (
 // refused. They are paid afterwards, so that an account may be in debt. It is safe for concurrent
 // use; make it with [NewAccount].
 type Account struct {
-	intake intake
+	intake *intake      // of itself and of those beside it
 	conns  atomic.Int64 // that it pays for
 
 	mu       sync.Mutex
@@ -28,7 +28,13 @@ type Account struct {
 
 // NewAccount returns an account for bytes and for refusals.
 func NewAccount(bytes, refusals Rate) *Account {
-	return &Account{bytes: newPurse(bytes), refusals: newPurse(refusals)}
+	return &Account{intake: &intake{}, bytes: newPurse(bytes), refusals: newPurse(refusals)}
+}
+
+// Beside returns another account for bytes and for refusals, of somebody whose requests are taken on together with
+// those of the first.
+func (a *Account) Beside(bytes, refusals Rate) *Account {
+	return &Account{intake: a.intake, bytes: newPurse(bytes), refusals: newPurse(refusals)}
 }
 
 // Debt returns how long it takes until the account has paid for its bytes, a minute at most, and
@@ -55,7 +61,7 @@ func (a *Account) Whole(now time.Time) bool {
 	defer a.mu.Unlock()
 	a.bytes.fill(now)
 	a.refusals.fill(now)
-	return a.bytes.left >= a.bytes.burst && a.refusals.left >= a.refusals.burst
+	return a.bytes.left >= a.bytes.burst && a.refusals.left >= a.refusals.burst && a.intake.rested(now)
 }
 
 // Waits reports whether what it pays for has to wait, since more of it was refused than it can pay for.

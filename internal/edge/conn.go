@@ -77,7 +77,7 @@ func (c *Conn) Bill(a *Account) {
 		former.count(-1)
 		a.count(1)
 	}
-	c.intake.Store(&a.intake)
+	c.intake.Store(a.intake)
 	if c.meter != nil {
 		c.meter.bill()
 	}

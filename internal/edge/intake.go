@@ -59,6 +59,14 @@ func (in *intake) take(n int, now time.Time) (took int, wait bool) {
 	return took, in.taken > atOnce() || took < n
 }
 
+// rested reports whether the next request is taken on as if there had been none.
+func (in *intake) rested(now time.Time) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.leakLocked(now)
+	return in.taken == 0
+}
+
 // leakLocked forgets of those that were taken on as many as are worth the time since.
 func (in *intake) leakLocked(now time.Time) {
 	if passed := now.Sub(in.at); passed > 0 {

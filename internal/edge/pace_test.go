@@ -68,6 +68,10 @@ func TestAudit_ATK14_WhoWasCutOffComesLater(t *testing.T) {
 				b := &bubble{client: client, account: account(1e9, 1e9), cuts: make(chan struct{})}
 				b.serve(t, server)
 				close(b.release)
+				first := b.account
+				if !first.Whole(time.Now()) {
+					t.Error("something of a new account is missing")
+				}
 				for range cuts {
 					b.pour(t, 1)
 				}
@@ -75,6 +79,10 @@ func TestAudit_ATK14_WhoWasCutOffComesLater(t *testing.T) {
 				close(b.cuts)
 				synctest.Wait()
 				b.cuts = nil
+				b.account = first.Beside(edge.Rate{PerSecond: 1e9, Burst: 1e9}, edge.Rate{PerSecond: 1e9, Burst: 1e9}) // of another of the same
+				if first.Whole(time.Now()) {
+					t.Error("nothing is missing of an account that was cut off")
+				}
 				before := b.begun.Load()
 				b.pour(t, all)
 				time.Sleep(waits * 9 / 10)
@@ -86,6 +94,9 @@ func TestAudit_ATK14_WhoWasCutOffComesLater(t *testing.T) {
 				synctest.Wait()
 				if n := b.begun.Load() - before; n != all {
 					t.Errorf("%d of %d have begun later", n, all)
+				}
+				if time.Sleep(time.Minute); !first.Whole(time.Now()) {
+					t.Error("something of it is missing a minute later")
 				}
 			})
 		})

@@ -1,7 +1,10 @@
 // Package heirs keeps what those that ended leave to who comes in their place.
 package heirs
 
-import "sync"
+import (
+	"slices"
+	"sync"
+)
 
 // least is how many are kept before anybody looks which of them may go.
 const least = 256
@@ -15,22 +18,33 @@ type Book[V any] struct {
 
 type left[V any] struct {
 	value V
-	ended func() bool // whether who has it ended
+	owned []func() bool // whether one of those who have it ended
+	next  int           // how many there may be until somebody looks
 }
 
-// Inherit returns the value of a key, which is whoever's from now on that says when it ended: the one that its
-// predecessor had, or else a fresh one. Values are forgotten some time after their owners ended and nothing of them is
-// missing. The functions must not block.
+// endedLocked forgets those who ended, and reports whether all did.
+func (l *left[V]) endedLocked() bool {
+	l.owned = slices.DeleteFunc(l.owned, func(ended func() bool) bool { return ended() })
+	return len(l.owned) == 0
+}
+
+// Inherit returns the value of a key, which is from now on also that of who says when it ended: the one that others
+// with the key have or had, or else a fresh one. Values are forgotten some time after all of their owners ended and
+// nothing of them is missing. The functions must not block.
 func (b *Book[V]) Inherit(key string, ended func() bool, fresh func() V, whole func(V) bool) V {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if l := b.of[key]; l != nil {
-		l.ended = ended
+		if len(l.owned) >= l.next {
+			l.endedLocked()
+			l.next = 2 * max(len(l.owned), 1)
+		}
+		l.owned = append(l.owned, ended)
 		return l.value
 	}
 	if len(b.of) >= max(b.next, least) {
 		for key, l := range b.of {
-			if l.ended() && whole(l.value) {
+			if l.endedLocked() && whole(l.value) {
 				delete(b.of, key)
 			}
 		}
@@ -39,7 +53,7 @@ func (b *Book[V]) Inherit(key string, ended func() bool, fresh func() V, whole f
 	if b.of == nil {
 		b.of = make(map[string]*left[V])
 	}
-	l := &left[V]{value: fresh(), ended: ended}
+	l := &left[V]{value: fresh(), owned: []func() bool{ended}}
 	b.of[key] = l
 	return l.value
 }

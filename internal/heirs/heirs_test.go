@@ -48,3 +48,35 @@ func TestWhatIsWholeIsForgotten(t *testing.T) {
 		}
 	}
 }
+
+// What several have is kept until all of them ended, whoever came last.
+func TestWhatSeveralHaveIsKept(t *testing.T) {
+	t.Parallel()
+	var b heirs.Book[*purse]
+	inherit := func(key string, ended *bool) *purse {
+		return b.Inherit(key, func() bool { return *ended }, func() *purse { return new(purse) }, func(p *purse) bool { return !p.spent })
+	}
+	gone, lives := true, false
+	first := inherit("a", &lives)
+	for range 100 {
+		if inherit("a", &gone) != first {
+			t.Fatal("two that live at the same time have not the same")
+		}
+	}
+	others := 0
+	crowd := func() {
+		for range 10_000 {
+			others++
+			inherit("other "+strconv.Itoa(others), &gone)
+		}
+	}
+	if crowd(); inherit("a", &gone) != first {
+		t.Error("it is forgotten while one of them lives")
+	}
+	if lives = true; b.Len() > 1_000 {
+		t.Errorf("%d are kept", b.Len())
+	}
+	if crowd(); inherit("a", &gone) == first {
+		t.Error("it is kept when all have ended")
+	}
+}

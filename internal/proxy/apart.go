@@ -57,12 +57,12 @@ func (p *Provider) crowdLocked(caller string) bool { return p.held[caller] >= cr
 func (p *Provider) foreignLocked(c *call, conn *h2.Conn) bool {
 	o := p.lines.company[conn]
 	switch {
-	case o == nil || c.CallerID == "":
+	case o == nil || c.account() == "":
 		return false
-	case p.crowdLocked(c.CallerID):
-		return o.visitedByOther(c.CallerID, c.start)
+	case p.crowdLocked(c.account()):
+		return o.visitedByOther(c.account(), c.start)
 	default:
-		return o.crowdedByOther(c.CallerID)
+		return o.crowdedByOther(c.account())
 	}
 }
 
@@ -76,14 +76,14 @@ func (p *Provider) joinLocked(c *call, conn *h2.Conn) {
 		}
 		p.lines.company[conn] = o
 	}
-	if !p.crowdLocked(c.CallerID) {
-		o.seen(visit{caller: c.CallerID, at: c.start})
+	if !p.crowdLocked(c.account()) {
+		o.seen(visit{caller: c.account(), at: c.start})
 		return
 	}
 	if o.crowds == nil {
 		o.crowds = make(map[string]int)
 	}
-	o.crowds[c.CallerID]++
+	o.crowds[c.account()]++
 	c.crowds = o
 }
 
@@ -94,8 +94,8 @@ func (p *Provider) partLocked(c *call) {
 		return
 	}
 	c.crowds = nil
-	if o.crowds[c.CallerID]--; o.crowds[c.CallerID] == 0 {
-		delete(o.crowds, c.CallerID)
+	if o.crowds[c.account()]--; o.crowds[c.account()] == 0 {
+		delete(o.crowds, c.account())
 	}
 }
 
@@ -103,7 +103,7 @@ func (p *Provider) partLocked(c *call) {
 // it is foreign: another one is dialled, for which a crowd waits for a moment, and nobody else.
 func (p *Provider) apartLocked(c *call, conn *h2.Conn) choice {
 	ch := p.waitLocked()
-	if ch.dial == nil || !p.crowdLocked(c.CallerID) {
+	if ch.dial == nil || !p.crowdLocked(c.account()) {
 		return choice{conn: conn}
 	}
 	wait := apartWait - time.Since(ch.dial.begun)

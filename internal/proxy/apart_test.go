@@ -50,9 +50,14 @@ func newCrowded(t *testing.T, change func(*proxy.Config)) *crowded {
 
 // hold has a caller make so many calls that are not answered until ctx ends.
 func (c *crowded) hold(ctx context.Context, caller string, n int) {
+	c.holdAs(ctx, func(int) proxy.Call { return proxy.Call{CallerID: caller} }, n)
+}
+
+// holdAs does what hold does, for who makes the i-th of them.
+func (c *crowded) holdAs(ctx context.Context, caller func(i int) proxy.Call, n int) {
 	c.keeps.Store(true)
-	for range n {
-		c.calls.Go(func() { ask(ctx, c.Provider, proxy.Call{CallerID: caller}) })
+	for i := range n {
+		c.calls.Go(func() { ask(ctx, c.Provider, caller(i)) })
 	}
 	synctest.Wait()
 	c.keeps.Store(false)
@@ -86,37 +91,44 @@ func (c *crowded) keptOn(conn int64) (sum int) {
 // answers. That holds whoever came first, and nobody waits for it but the crowd, for a moment.
 func TestAudit_ATK14_ACrowdHasConnectionsOfItsOwn(t *testing.T) {
 	t.Parallel()
-	const crowd, few = 100, 8
-	for name, first := range map[string]bool{"others were there": true, "others come": false} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				c := newCrowded(t, nil)
-				ctx, cancel := context.WithCancelCause(t.Context())
-				if first {
-					c.one(t, "b")
-				}
-				c.hold(ctx, "a", crowd)
-				c.one(t, "b") // has another one dialled where there is none
-				synctest.Wait()
-				for _, caller := range []string{"b", "c"} {
-					if at, took := c.one(t, caller); c.keptOn(at) > few || took > 0 {
-						t.Errorf("%s's call is among %d of a crowd's, and took %v", caller, c.keptOn(at), took)
-					}
-				}
-				if n := c.keptOn(0); n != crowd {
-					t.Errorf("%d of %d calls of the crowd came", n, crowd)
-				}
-				cancel(errEnough)
-				c.calls.Wait()
-				synctest.Wait()
-				time.Sleep(2 * time.Second)
-				if at, _ := c.one(t, "b"); at != 1 {
-					t.Errorf("a call goes over connection %d when the crowd has gone", at)
-				}
+	for who, mine := range callersOfA {
+		for name, first := range map[string]bool{"others were there": true, "others come": false} {
+			t.Run(who+", "+name, func(t *testing.T) {
+				t.Parallel()
+				aCrowdHasItsOwn(t, mine, first)
 			})
-		})
+		}
 	}
+}
+
+func aCrowdHasItsOwn(t *testing.T, mine func(i int) proxy.Call, first bool) {
+	t.Helper()
+	const crowd, few = 100, 8
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrowded(t, nil)
+		ctx, cancel := context.WithCancelCause(t.Context())
+		if first {
+			c.one(t, "b")
+		}
+		c.holdAs(ctx, mine, crowd)
+		c.one(t, "b") // has another one dialled where there is none
+		synctest.Wait()
+		for _, caller := range []string{"b", "c"} {
+			if at, took := c.one(t, caller); c.keptOn(at) > few || took > 0 {
+				t.Errorf("%s's call is among %d of a crowd's, and took %v", caller, c.keptOn(at), took)
+			}
+		}
+		if n := c.keptOn(0); n != crowd {
+			t.Errorf("%d of %d calls of the crowd came", n, crowd)
+		}
+		cancel(errEnough)
+		c.calls.Wait()
+		synctest.Wait()
+		time.Sleep(2 * time.Second)
+		if at, _ := c.one(t, "b"); at != 1 {
+			t.Errorf("a call goes over connection %d when the crowd has gone", at)
+		}
+	})
 }
 
 // Who is alone with its calls, however many, needs no connection more for that; and one is that of others for a

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
 	"sync"
@@ -25,6 +26,9 @@ type Call struct {
 	// CallerID is the runtime id of the authenticated caller, which the
 	// provider gets as X-Plugin-Caller-Id; empty leaves the field out.
 	CallerID string
+	// Account is whose the call is where several callers are counted as one: it is what shares the provider's
+	// streams and places to wait with others. Empty is CallerID.
+	Account string
 	// Urgent has the call go before others where the provider has no room: it
 	// takes a connection that is kept for that. It is for the host's own
 	// questions.
@@ -67,6 +71,9 @@ type Holder = h2.Holder
 // Pace is how fast providers of one owner may send more header fields than answers usually have. It is safe for
 // concurrent use, and the zero value is ready.
 type Pace = h2.Pace
+
+// account is whose the call is, empty for the host's own.
+func (c *Call) account() string { return cmp.Or(c.Account, c.CallerID) }
 
 // stated yields what the host says of the caller and of the call.
 func (c *Call) stated(yield func(name, value string)) {

@@ -168,7 +168,7 @@ func (c *call) prepare() (h2.Request, error) {
 		End:    body != nil || c.length == 0,
 		Gather: c.unary,
 		Whole:  c.unary && statesConnect(c.r),
-		Owner:  c.CallerID,
+		Owner:  c.account(),
 		Ahead:  c.Ahead,
 		Holder: c.Holder,
 	}

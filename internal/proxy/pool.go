@@ -162,7 +162,7 @@ func (p *Provider) chooseLocked(c *call, isNew bool) choice {
 		}
 		return p.waitLocked()
 	}
-	barred := best != nil && !c.Urgent && !p.mayLocked(c.CallerID)
+	barred := best != nil && !c.Urgent && !p.mayLocked(c.account())
 	if barred {
 		best = nil
 	}
@@ -264,7 +264,7 @@ const (
 // fitLocked says how well a connection fits a call, whose server may be busy.
 func (p *Provider) fitLocked(c *call, conn *h2.Conn, worn bool) fit {
 	switch {
-	case worn || conn.Dry(c.CallerID):
+	case worn || conn.Dry(c.account()):
 		return strained
 	case p.foreignLocked(c, conn):
 		return foreign

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -116,6 +117,9 @@ func TestAudit_USE46_SoManyWait(t *testing.T) {
 		wait(first, "a", 1)
 		wait(ctx, "a", each-1)
 		refused("a")
+		if r := ask(t.Context(), p, proxy.Call{CallerID: "another", Account: "a"}); !errors.Is(r.Err, proxy.ErrBusy) {
+			t.Errorf("one more of the same account: %+v", r)
+		}
 		for _, caller := range []string{"b", "c", "d"} {
 			wait(ctx, caller, each)
 		}
@@ -166,9 +170,25 @@ func TestAudit_USE03_HealthNeverQueuesBehindCalls(t *testing.T) {
 }
 
 // TestAudit_ATK14_OneCallerLeavesRoom has a provider that ends no call of A's, who makes
-// more than it takes. B's calls are answered at once, and A's go on where others end.
+// more than it takes, as one or as many of one account. B's calls are answered at once, and A's go on where others end.
 func TestAudit_ATK14_OneCallerLeavesRoom(t *testing.T) {
 	t.Parallel()
+	for name, mine := range callersOfA {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			oneCallerLeavesRoom(t, mine)
+		})
+	}
+}
+
+// callersOfA are the calls of one, and of so many that are counted as one.
+var callersOfA = map[string]func(i int) proxy.Call{
+	"one caller":  func(int) proxy.Call { return proxy.Call{CallerID: "a"} },
+	"ten of them": func(i int) proxy.Call { return proxy.Call{CallerID: "a" + strconv.Itoa(i%10), Account: "A"} },
+}
+
+func oneCallerLeavesRoom(t *testing.T, mine func(i int) proxy.Call) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		const streams, conns, most = 8, 2, 12
 		pd := &played{settings: []http2.Setting{{ID: http2.SettingMaxConcurrentStreams, Val: streams}}}
@@ -185,8 +205,8 @@ func TestAudit_ATK14_OneCallerLeavesRoom(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancelCause(t.Context())
 		var wg sync.WaitGroup
-		for range 50 {
-			wg.Go(func() { ask(ctx, p, proxy.Call{CallerID: "a"}) })
+		for i := range 50 {
+			wg.Go(func() { ask(ctx, p, mine(i)) })
 		}
 		synctest.Wait()
 		if n := len(asked); n != most {

@@ -25,10 +25,10 @@ func (p *Provider) mayLocked(caller string) bool {
 
 // holdLocked notes that a call has a stream, or is about to.
 func (p *Provider) holdLocked(c *call, conn *h2.Conn) {
-	if !c.holds && c.CallerID != "" {
+	if !c.holds && c.account() != "" {
 		p.joinLocked(c, conn)
 		c.holds = true
-		p.held[c.CallerID]++
+		p.held[c.account()]++
 	}
 }
 
@@ -40,7 +40,7 @@ func (p *Provider) yieldLocked(c *call) {
 	}
 	c.holds = false
 	p.partLocked(c)
-	if p.held[c.CallerID]--; p.held[c.CallerID] == 0 {
-		delete(p.held, c.CallerID)
+	if p.held[c.account()]--; p.held[c.account()] == 0 {
+		delete(p.held, c.account())
 	}
 }

@@ -34,7 +34,7 @@ func (w *waiting) enterLocked(c *call, ch choice) (*waiting, error) {
 		}
 		return w, nil
 	}
-	waiter := c.p.lines.waiting.add(c.CallerID, waitingCallers*c.p.cfg.MaxWaiting, c.p.cfg.MaxWaiting)
+	waiter := c.p.lines.waiting.add(c.account(), waitingCallers*c.p.cfg.MaxWaiting, c.p.cfg.MaxWaiting)
 	if waiter == nil {
 		return nil, ErrBusy
 	}

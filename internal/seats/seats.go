@@ -3,6 +3,7 @@ package seats
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"github.com/masegraye/connect-plugin-go/internal/fullest"
 )
@@ -80,3 +81,25 @@ func (s *Seats) Fullest() (key string, n int) {
 	defer s.mu.Unlock()
 	return fullest.Count(s.of)
 }
+
+// Total counts seats of several keys together. The zero value is empty. It is safe for concurrent use.
+type Total struct{ n atomic.Int64 }
+
+// Enter takes n seats more, and reports whether there was room for them among so many.
+func (t *Total) Enter(n, most int) bool {
+	for {
+		taken := t.n.Load()
+		if taken > int64(most-n) {
+			return false
+		}
+		if t.n.CompareAndSwap(taken, taken+int64(n)) {
+			return true
+		}
+	}
+}
+
+// Leave leaves them.
+func (t *Total) Leave(n int) { t.n.Add(int64(-n)) }
+
+// Len returns how many are taken.
+func (t *Total) Len() int { return int(t.n.Load()) }

@@ -2,6 +2,7 @@ package seats_test
 
 import (
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/masegraye/connect-plugin-go/internal/seats"
@@ -75,5 +76,34 @@ func TestSeats_SeveralAtOnce(t *testing.T) {
 	s.Leave("c", b.Each)
 	if n := s.Len(); n != 0 {
 		t.Errorf("%d are taken", n)
+	}
+}
+
+// However many take seats of one total, there are no more than there may be.
+func TestSeats_TotalIsExact(t *testing.T) {
+	t.Parallel()
+	const most, each, all = 10, 3, 50
+	var (
+		s    seats.Total
+		took atomic.Int64
+		wg   sync.WaitGroup
+	)
+	for range all {
+		wg.Go(func() {
+			if s.Enter(each, most) {
+				took.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	if took.Load() != most/each || s.Len() != most/each*each {
+		t.Errorf("%d took %d seats, want %d", took.Load(), s.Len(), most/each)
+	}
+	if !s.Enter(1, most) || s.Enter(1, most) {
+		t.Error("the last one is not exactly one")
+	}
+	s.Leave(most)
+	if s.Len() != 0 {
+		t.Errorf("%d are taken", s.Len())
 	}
 }

@@ -52,6 +52,9 @@ func (i *Identity) RuntimeID() string { return i.runtimeID }
 // made of the runtime id.
 func (i *Identity) LimiterKey() string { return i.limiterKey }
 
+// Number returns the number in that key, zero where there is none.
+func (i *Identity) Number() int { return i.number }
+
 // String returns the runtime id.
 func (i *Identity) String() string { return i.runtimeID }
 

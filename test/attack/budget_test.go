@@ -393,6 +393,40 @@ func TestAudit_ATK14_WhoEnrolsAnewFillsNoBudget(t *testing.T) {
 	}
 }
 
+// All instances of a plugin together are served as many requests as four of them, however many they are, and another
+// plugin has its own.
+func TestAudit_ATK14_ManyInstancesHaveAsMuchAsFour(t *testing.T) {
+	t.Parallel()
+	const instances, fleet, most = 11, 4, 8
+	host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.Policy = &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{"greedy": hosttest.Allow(nil), "modest": hosttest.Allow(nil)}}
+		c.Limits = connectplugin.Limits{HandshakesPerSecond: 1_000, RequestsPerSecond: 1e-9, RequestBurst: most}
+	})
+	served := func(selfID string) (n int) {
+		c := host.Enrol(t, selfID, nil)
+		for range most {
+			_, err := c.RegistryClient().DiscoverService(t.Context(), connect.NewRequest(&connectpluginv1.DiscoverServiceRequest{ServiceType: "none"}))
+			if connect.CodeOf(err) != connect.CodeResourceExhausted {
+				n++
+			}
+		}
+		return n
+	}
+	all := 0
+	for i := range instances {
+		n := served("greedy")
+		if all += n; i < fleet && n != most {
+			t.Errorf("of instance %d %d requests are served, want %d", i, n, most)
+		}
+	}
+	if all != fleet*most {
+		t.Errorf("of %d instances %d requests are served, want %d", instances, all, fleet*most)
+	}
+	if n := served("modest"); n != most {
+		t.Errorf("of another plugin %d are served, want %d", n, most)
+	}
+}
+
 // So it does with the bytes that its connections carry, and with what it was refused.
 func TestAudit_ATK14_WhoEnrolsAnewFillsNoPurse(t *testing.T) {
 	t.Parallel()
@@ -430,6 +464,13 @@ func TestAudit_ATK14_WhoEnrolsAnewFillsNoPurse(t *testing.T) {
 			if n := served(c); n < most/2 {
 				t.Errorf("of %s %d calls are served, and of the first %d", name, n, most)
 			}
+		}
+		all := 2 * most
+		for range 10 {
+			all += served(host.Enrol(t, "greedy", nil))
+		}
+		if all < 3*most || all > 6*most { // of each instance some are served before it has paid
+			t.Errorf("of 12 instances %d calls are served, and of one %d", all, most)
 		}
 	})
 	t.Run("refusals", func(t *testing.T) {

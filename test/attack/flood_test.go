@@ -8,9 +8,11 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"connectrpc.com/connect"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
@@ -271,4 +273,62 @@ func pingAlways(t *testing.T, host *hosttest.Host, from net.Addr) {
 			<-tick.C
 		}
 	}()
+}
+
+// Who was cut off waits with its next requests, and so do the other instances of the plugin and the next one.
+func TestAudit_ATK14_WhoWasCutOffWaitsInEachInstance(t *testing.T) {
+	t.Parallel()
+	const cuts, asks, attempts, waits = 4, 3, 5, 400 * time.Millisecond // of two seconds
+	host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.Policy = hosttest.Rights(map[string][2][]string{"bad": {}})
+		c.Limits.PingsPerSecond, c.Limits.PingBurst = 1e-3, 8
+		c.Limits.HandshakesPerSecond = 1_000
+	})
+	cutOff := func(c *connectplugin.Client) {
+		var cutting sync.WaitGroup
+		for range cuts {
+			f := newFlooder(t, host, "x-plugin-runtime-id", c.RuntimeID(), "authorization", "Bearer "+c.RuntimeToken())
+			if err := f.open(0, true); err != nil {
+				t.Fatal(err)
+			}
+			for answered := false; !answered; {
+				frame, err := f.ReadFrame()
+				if err != nil {
+					t.Fatal(err)
+				}
+				answered = frame.Header().Type == http2.FrameHeaders
+			}
+			cutting.Go(func() {
+				for range 100 {
+					if f.WritePing(false, [8]byte{}) != nil {
+						break
+					}
+				}
+				_ = f.reason()
+			})
+		}
+		cutting.Wait()
+	}
+	for name, next := range map[string]func(bad *connectplugin.Client) *connectplugin.Client{
+		"another instance": func(*connectplugin.Client) *connectplugin.Client { return host.Enrol(t, "bad", nil) },
+		"the next one": func(bad *connectplugin.Client) *connectplugin.Client {
+			host.Revoke(bad.RuntimeID())
+			return host.Enrol(t, "bad", nil)
+		},
+	} {
+		longest := time.Duration(0)
+		for i := 0; i < attempts && longest < waits; i++ {
+			bad := host.Enrol(t, "bad", nil)
+			cutOff(bad)
+			c := next(bad)
+			begun := time.Now()
+			for range asks {
+				_, _ = c.RegistryClient().DiscoverService(t.Context(), connect.NewRequest(&connectpluginv1.DiscoverServiceRequest{ServiceType: "none"}))
+			}
+			longest = max(longest, time.Since(begun))
+		}
+		if longest < waits {
+			t.Errorf("%s: %d requests take %v", name, asks, longest)
+		}
+	}
 }

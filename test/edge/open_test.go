@@ -322,3 +322,62 @@ func TestLimits_NumbersAreNoRate(t *testing.T) {
 		})
 	}
 }
+
+// All instances of a plugin have as many calls open as four of them may, and leave room for others however many each
+// may have: together they are no more than three quarters of all.
+func TestAudit_ATK14_OpenCallsOfInstancesAreBounded(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		limits connectplugin.Limits
+		most   int
+	}{
+		"as many as four":    {connectplugin.Limits{MaxOpenCallsPerIdentity: 2, MaxOpenCalls: 100}, 8},
+		"three quarters":     {connectplugin.Limits{MaxOpenCallsPerIdentity: 8, MaxOpenCalls: 16}, 12},
+		"what one may have":  {connectplugin.Limits{MaxOpenCallsPerIdentity: 14, MaxOpenCalls: 16}, 14},
+		"as many as of some": {connectplugin.Limits{MaxOpenCallsPerIdentity: 3, MaxOpenCalls: 16}, 12},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			host := startSwellHost(t, echo.Service{}.Handler(), func(c *connectplugin.ServeConfig) {
+				c.Limits = tt.limits
+				c.Policy.Plugins["other"] = c.Policy.Plugins["caller"]
+			})
+			const instances = 8
+			var (
+				of     [instances]*connectplugin.Client
+				places [instances]map[string]echo.Place
+				open   []context.CancelFunc
+			)
+			for i := range instances {
+				of[i], places[i] = host.Places(t)
+			}
+			for i := range instances {
+				for _, place := range places[i] {
+					cancel, err := openStream(t, of[i].HTTPClient(), place)
+					switch {
+					case err == nil:
+						open = append(open, cancel)
+					case connect.CodeOf(err) != connect.CodeResourceExhausted || !strings.Contains(err.Error(), "too many open calls"):
+						t.Fatal(err)
+					}
+				}
+			}
+			if len(open) != tt.most {
+				t.Errorf("%d calls of all instances are open, want %d", len(open), tt.most)
+			}
+			other := host.Enrol(t, "other", hosttest.Requiring(echo.Type))
+			place := echo.Place{URL: host.URL, Header: hosttest.IdentityHeader(other.RuntimeID(), other.RuntimeToken())}
+			if _, err := openStream(t, other.HTTPClient(), place); err != nil {
+				t.Errorf("another plugin: %v", err)
+			}
+			if events, _ := limitedOf(host.Host, "(Limits.MaxOpenCalls)"); len(events) != 0 {
+				t.Errorf("all that there are were taken: %v", events)
+			}
+			open[0]()
+			hosttest.Eventually(t, "one that ended makes room for another instance", func() bool {
+				_, err := openStream(t, of[instances-1].HTTPClient(), places[instances-1]["in process"])
+				return err == nil
+			})
+		})
+	}
+}

@@ -54,9 +54,11 @@ func TestAudit_USE46_BeyondWhatAProviderTakes(t *testing.T) {
 	host := start(t, func(c *connectplugin.ServeConfig) {
 		c.Logger = slog.New(slog.NewTextHandler(&log, nil))
 		c.HealthProbe.Disabled = true
+		c.Policy.Plugins["another"] = c.Policy.Plugins["api"]
 	})
 	narrow(t, host)
-	greedy, other := service(t, caller(t, host)), service(t, caller(t, host))
+	greedy, sibling := service(t, caller(t, host)), service(t, caller(t, host))
+	other := service(t, host.Enrol(t, "another", hosttest.Requiring(echoType)))
 	ctx, cancel := context.WithTimeout(t.Context(), hosttest.Wait)
 	defer cancel()
 	open := func() error {
@@ -86,6 +88,9 @@ func TestAudit_USE46_BeyondWhatAProviderTakes(t *testing.T) {
 	}
 	if err := once(t.Context(), other); err != nil {
 		t.Errorf("another caller: %v", err)
+	}
+	if err := once(t.Context(), sibling); connect.CodeOf(err) != connect.CodeResourceExhausted {
+		t.Errorf("another instance of the plugin that has as many as it may: %v", err)
 	}
 	if !strings.Contains(log.String(), "provider has no room for the call") {
 		t.Errorf("the log says nothing of it: %s", log.String())

@@ -40,6 +40,9 @@ const (
 	unread = 8
 )
 
+// Whole reports whether nothing of it is taken.
+func (a *Ahead) Whole() bool { return a.left.Load() >= a.most }
+
 // take takes what one stream may hold, and reports whether there was as much.
 func (a *Ahead) take() bool {
 	if a == nil {

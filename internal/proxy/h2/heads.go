@@ -105,6 +105,18 @@ func (p *Pace) note(who string, add func(*count, time.Time)) time.Duration {
 	return max(c.over.Sub(now), 0)
 }
 
+// Rested reports whether nobody waits for what came, or would for what comes next.
+func (p *Pace) Rested(now time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.counts {
+		if c.over.After(now.Add(-timeFree)) {
+			return false
+		}
+	}
+	return true
+}
+
 // addLocked counts n things that take so long of one processor each.
 func (c *count) addLocked(n int, each time.Duration, now time.Time) {
 	if free := now.Add(-timeFree); c.over.Before(free) {
