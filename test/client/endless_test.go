@@ -168,11 +168,7 @@ func TestAudit_H63_WarningsAreBounded(t *testing.T) {
 }
 
 // pouring passes for a host that says something new with every answer, and without end where it can.
-type pouring struct {
-	odd
-
-	reports, looks atomic.Int64
-}
+type pouring struct{ reports, looks atomic.Int64 }
 
 // Do implements connect.HTTPClient.
 func (h *pouring) Do(r *http.Request) (*http.Response, error) {
