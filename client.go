@@ -20,6 +20,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/link"
+	"github.com/masegraye/connect-plugin-go/internal/seldom"
 	"github.com/masegraye/connect-plugin-go/internal/turns"
 )
 
@@ -32,7 +33,8 @@ import (
 type Client struct {
 	// Fixed at creation.
 	cfg       ClientConfig
-	logger    *slog.Logger       // as configured: may be nil
+	logger    *slog.Logger       // as configured: may be nil. That of cfg is bounded
+	log       *seldom.Handler    // of the logger of cfg
 	transport connect.HTTPClient // the configured one, nil where link is used
 	link      *link.Pool
 	life      context.Context //nolint:containedctx // ends with Close, which owns the goroutines
@@ -89,6 +91,8 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 		cfg: cfg.withDefaults(), logger: cfg.Logger, connecting: connecting,
 		conns: map[*ServiceConn]struct{}{}, reachable: make(chan struct{}),
 	}
+	c.log = newClientLog(c.cfg.Logger)
+	c.cfg.Logger = slog.New(c.log)
 	if c.cfg.AllowInsecure {
 		warnPlaintext(cfg.Logger, plaintextAllowed)
 	}
@@ -110,7 +114,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 // no host, Endpoint is the one that was found.
 func (c *Client) Config() ClientConfig {
 	out := c.cfg.withDefaults()
-	out.Endpoint = cmp.Or(out.Endpoint, out.HostURL)
+	out.Endpoint, out.Logger = cmp.Or(out.Endpoint, out.HostURL), cmp.Or(c.logger, out.Logger)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if unknown := out.Endpoint == "" || out.Endpoint == assignedURL; unknown && c.host != nil {
@@ -170,6 +174,7 @@ func (c *Client) Close() error {
 	if c.link != nil {
 		c.link.Close()
 	}
+	c.log.Close()
 	return nil
 }
 

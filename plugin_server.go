@@ -408,6 +408,8 @@ func newPluginServer(ctx context.Context, cfg *PluginServerConfig) (*pluginServe
 	if err != nil {
 		return nil, err
 	}
+	s.log = newServerLog(cfg.Client.Logger)
+	cfg.Client.Logger = client.cfg.Logger
 	s.client, s.trust = client, newHostTrust(cfg, client)
 	if !cfg.Client.AllowInsecure {
 		if s.tls, err = s.serverTLS(); err != nil {
@@ -418,7 +420,6 @@ func newPluginServer(ctx context.Context, cfg *PluginServerConfig) (*pluginServe
 	if err := s.listen(ctx); err != nil {
 		return nil, errors.Join(err, client.Close())
 	}
-	s.log = newServerLog(cfg.Client.Logger)
 	s.opened = opening.NewListener(s.listener, s.log.opened(s.tls != nil))
 	s.gathered = gather.NewListener(s.opened, gather.Config{WriteTimeout: writeByteTimeout})
 	s.session = newPluginSession(cfg, client, s.baseURL())

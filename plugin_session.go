@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"golang.org/x/time/rate"
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/internal/backoff"
@@ -36,6 +37,7 @@ type pluginSession struct {
 	registrations []string
 
 	// Used by run alone.
+	woken    *rate.Limiter // by what the host says
 	sent     sentReport
 	waits    []string      // the types for which it stands by
 	served   bool          // the host took the plugin into its service once
@@ -61,7 +63,7 @@ func newPluginSession(cfg *PluginServerConfig, client *Client, baseURL string) *
 	s := &pluginSession{
 		cfg: cfg, client: client, baseURL: baseURL,
 		wake: make(chan struct{}, 1), assigned: make(chan struct{}),
-		dependencies: map[string]connectpluginv1.ServiceState{},
+		dependencies: map[string]connectpluginv1.ServiceState{}, woken: rate.NewLimiter(wakesPerSecond, wakeBurst),
 	}
 	s.asker = &healthAsker{ask: cfg.Health, log: cfg.Client.Logger, returned: s.poke}
 	client.changed = s.poke
@@ -236,7 +238,7 @@ func (s *pluginSession) waitOrWake(ctx context.Context, d time.Duration) bool {
 	case <-t.C:
 		return true
 	case <-s.wake:
-		return true
+		return s.mayWake(ctx)
 	case <-ctx.Done():
 		return false
 	}
@@ -263,7 +265,7 @@ func (s *pluginSession) refresh(ctx context.Context) error {
 	if err == nil {
 		s.sent = sentReport{runtimeID, h, time.Now()}
 		if types, known := s.client.standsBy(); known {
-			s.tellStandby(types)
+			s.tellStandby(s.ofServices(types))
 		}
 	}
 	return err
@@ -306,21 +308,6 @@ func (s *pluginSession) register(ctx context.Context, runtimeID string) error {
 	defer s.mu.Unlock()
 	s.registeredAs, s.registrations = runtimeID, ids
 	return nil
-}
-
-// tellStandby says for which types the plugin stands by from now on, and which it took over.
-func (s *pluginSession) tellStandby(waits []string) {
-	for _, t := range waits {
-		if !slices.Contains(s.waits, t) {
-			s.cfg.Client.Logger.Info("the plugin stands by: another provides the service", keyService, t)
-		}
-	}
-	for _, t := range s.waits {
-		if !slices.Contains(waits, t) {
-			s.cfg.Client.Logger.Info("the plugin stands by no more and takes over", keyService, t)
-		}
-	}
-	s.waits = waits
 }
 
 // metadata is what a service is registered with.

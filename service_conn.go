@@ -205,8 +205,8 @@ func (s *ServiceConn) set(provider, owner string, event *ServiceEvent, err error
 // nobody provides the type.
 func (s *ServiceConn) note(unmet error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.unmet = unmet
+	s.mu.Unlock()
 	if unmet != nil {
 		s.client.cfg.Logger.Warn("no provider satisfies the constraint", keyService, s.serviceType, keyError, unmet)
 	}
