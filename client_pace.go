@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"log/slog"
 	"math/rand/v2"
 	"net/http"
 	"strings"
@@ -14,6 +15,7 @@ import (
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/internal/backoff"
+	"github.com/masegraye/connect-plugin-go/internal/seldom"
 )
 
 // How long a client that cannot reach its host waits at most before it tries again: a
@@ -284,4 +286,20 @@ func (c *Client) showLife(last *connectpluginv1.ReportHealthRequest) {
 	if err := c.sendReport(ctx, m); err != nil {
 		c.cfg.Logger.Debug("the host was not shown that the client lives", keyError, err)
 	}
+}
+
+// Bounds of what a host, and the providers behind it, can make a client log: lines of a kind, and bytes of a text.
+const (
+	clientLogBurst = 16
+	clientLogEvery = 10 * time.Second
+	clientLogKinds = 1024
+	clientLogText  = 2048
+)
+
+// newClientLog bounds a client's log. Lines of a kind are about the same type of a service.
+func newClientLog(to *slog.Logger) *seldom.Handler {
+	return seldom.New(to.Handler(), seldom.Config{
+		Burst: clientLogBurst, Every: clientLogEvery, Kinds: clientLogKinds, Key: keyService, More: keyMore,
+		Clip: func(s string) string { return printableTo(s, clientLogText) },
+	})
 }

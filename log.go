@@ -22,7 +22,6 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/edge"
 	"github.com/masegraye/connect-plugin-go/internal/glyphs"
 	"github.com/masegraye/connect-plugin-go/internal/opening"
-	"github.com/masegraye/connect-plugin-go/internal/seldom"
 )
 
 // Attribute keys of the log.
@@ -111,22 +110,6 @@ func printableStack(s string) string {
 		}
 		return unicode.ReplacementChar
 	}, s)
-}
-
-// Bounds of what a host, and the providers behind it, can make a client log: lines of a kind, and bytes of a text.
-const (
-	clientLogBurst = 16
-	clientLogEvery = 10 * time.Second
-	clientLogKinds = 1024
-	clientLogText  = 2048
-)
-
-// newClientLog bounds a client's log. Lines of a kind are about the same type of a service.
-func newClientLog(to *slog.Logger) *seldom.Handler {
-	return seldom.New(to.Handler(), seldom.Config{
-		Burst: clientLogBurst, Every: clientLogEvery, Kinds: clientLogKinds, Key: keyService, More: keyMore,
-		Clip: func(s string) string { return printableTo(s, clientLogText) },
-	})
 }
 
 // maxLoggedName bounds the names in the text of an event that says more than those.
