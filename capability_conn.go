@@ -210,9 +210,10 @@ func (d *grantDestination) aim(ctx context.Context, r *http.Request, _ identity)
 
 // mend drops the grant that the host refused and asks for another. That tells whether the
 // host lost the client, and the grant with it, or took the grant away: then the call
-// stays refused, and the next one has the new grant.
+// stays refused, and the next one has the new grant. Where there is no other, that is the
+// call's error.
 func (d *grantDestination) mend(ctx context.Context, _ identity) (bool, error) {
 	d.conn.drop(d.grant)
 	g, err := d.conn.current(ctx)
-	return err == nil && g.owner != d.grant.owner, nil
+	return err == nil && g.owner != d.grant.owner, err
 }
