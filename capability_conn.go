@@ -38,26 +38,84 @@ type capabilityGrant struct {
 	path    string
 	token   string
 	owner   string    // the runtime id that it was given to
+	at      time.Time // when it was given
+	life    time.Duration
 	renewAt time.Time // zero: when the host refuses it
 }
 
 // Capability asks the host for a capability that satisfies constraint: a least
 // version, or a constraint such as ">=1.2, <2"; empty accepts any. A capability
 // that policy does not allow and one that the host does not have give the same
-// NotFound.
+// NotFound. Who asks again for the same gets the same connection, with one grant, so it
+// may be asked for where it is needed; the host is asked again a minute later, or when an
+// eighth of the grant's life is over.
 func (c *Client) Capability(ctx context.Context, capabilityType, constraint string) (*CapabilityConn, error) {
 	base, err := c.connected(ctx)
 	if err != nil {
 		return nil, err
 	}
-	s := &CapabilityConn{
-		client: c, capType: capabilityType, constraint: constraint, base: base + pathCapabilities + capabilityType,
-		renewing: make(chan struct{}, 1),
-	}
-	if _, err := s.current(ctx); err != nil {
+	key := capabilityKey{base: base, kind: capabilityType, constraint: constraint}
+	s := c.capability(key)
+	if err := s.confirm(ctx); err != nil {
+		c.forget(key, s)
 		return nil, fmt.Errorf("capability %q: %w", capabilityType, err)
 	}
 	return s, nil
+}
+
+// A grant is replaced where its capability is asked for again and it is older than this, and than such a part of its life:
+// the host may offer another version by then, or policy none. Those that it takes the place of live on.
+const (
+	confirmAfter = time.Minute
+	confirmPart  = 8
+)
+
+// maxSharedCapabilities bounds what a client keeps of capabilities that it asked for. Of others each has its own.
+const maxSharedCapabilities = 256
+
+// capabilityKey is what a client asks for.
+type capabilityKey struct{ base, kind, constraint string }
+
+// capability returns the connection to a capability, the one that there is if there is one.
+func (c *Client) capability(key capabilityKey) *CapabilityConn {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s := c.granted[key]; s != nil {
+		return s
+	}
+	s := &CapabilityConn{
+		client: c, capType: key.kind, constraint: key.constraint, base: key.base + pathCapabilities + key.kind,
+		renewing: make(chan struct{}, 1),
+	}
+	if c.granted == nil {
+		c.granted = map[capabilityKey]*CapabilityConn{}
+	}
+	if len(c.granted) < maxSharedCapabilities {
+		c.granted[key] = s
+	}
+	return s
+}
+
+// forget drops a connection that has no grant.
+func (c *Client) forget(key capabilityKey, s *CapabilityConn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.granted[key] == s && s.load().token == "" {
+		delete(c.granted, key)
+	}
+}
+
+// confirm makes sure that the host grants the capability, or did a moment ago. A grant that lives is good enough where
+// the plugin has as many as it may.
+func (s *CapabilityConn) confirm(ctx context.Context) error {
+	recent := func(g capabilityGrant) bool {
+		return s.usable(g) && time.Since(g.at) < max(confirmAfter, g.life/confirmPart)
+	}
+	_, err := s.obtain(ctx, recent)
+	if g := s.load(); err != nil && connect.CodeOf(err) == connect.CodeResourceExhausted && s.usable(g) {
+		return nil
+	}
+	return err
 }
 
 // BaseURL returns the base URL for generated clients, together with HTTPClient.
@@ -76,7 +134,12 @@ func (s *CapabilityConn) load() capabilityGrant {
 // current returns a live grant, a new one where the old is about to expire or
 // belongs to another identity.
 func (s *CapabilityConn) current(ctx context.Context) (capabilityGrant, error) {
-	if g := s.load(); s.usable(g) {
+	return s.obtain(ctx, s.usable)
+}
+
+// obtain returns the grant if it is good, and else a new one.
+func (s *CapabilityConn) obtain(ctx context.Context, good func(capabilityGrant) bool) (capabilityGrant, error) {
+	if g := s.load(); good(g) {
 		return g, nil
 	}
 	select {
@@ -85,7 +148,7 @@ func (s *CapabilityConn) current(ctx context.Context) (capabilityGrant, error) {
 	case <-ctx.Done():
 		return capabilityGrant{}, ctx.Err()
 	}
-	if g := s.load(); s.usable(g) {
+	if g := s.load(); good(g) {
 		return g, nil
 	}
 	g, err := s.request(ctx)
@@ -159,11 +222,12 @@ func newCapabilityGrant(m *connectpluginv1.CapabilityGrant, capType, owner strin
 	if err != nil || !strings.HasPrefix(u.Path, pathCapabilities+capType+"/") || visible("bearer_token", m.GetBearerToken()) != nil {
 		return capabilityGrant{}, errBadGrant
 	}
-	g := capabilityGrant{path: strings.TrimSuffix(u.Path, "/"), token: m.GetBearerToken(), owner: owner}
+	g := capabilityGrant{path: strings.TrimSuffix(u.Path, "/"), token: m.GetBearerToken(), owner: owner, at: time.Now()}
 	if e := m.GetExpiresAt(); e.IsValid() {
 		// A lifetime that is over already is that of a clock which differs from
 		// the host's: such a grant is used until the host refuses it.
 		if lifetime := time.Until(e.AsTime()); lifetime > 0 {
+			g.life = lifetime
 			g.renewAt = time.Now().Add(time.Duration(float64(lifetime) * renewAfter))
 		}
 	}
@@ -210,9 +274,10 @@ func (d *grantDestination) aim(ctx context.Context, r *http.Request, _ identity)
 
 // mend drops the grant that the host refused and asks for another. That tells whether the
 // host lost the client, and the grant with it, or took the grant away: then the call
-// stays refused, and the next one has the new grant.
+// stays refused, and the next one has the new grant. Where there is no other, that is the
+// call's error.
 func (d *grantDestination) mend(ctx context.Context, _ identity) (bool, error) {
 	d.conn.drop(d.grant)
 	g, err := d.conn.current(ctx)
-	return err == nil && g.owner != d.grant.owner, nil
+	return err == nil && g.owner != d.grant.owner, err
 }

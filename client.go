@@ -78,7 +78,8 @@ type Client struct {
 	watching  bool // the certificates of this side
 	signs     signs
 	conns     map[*ServiceConn]struct{}
-	changed   func() // told that something changed at the host; set before Connect, may be nil
+	granted   map[capabilityKey]*CapabilityConn // nil until one is asked for
+	changed   func()                            // told that something changed at the host; set before Connect, may be nil
 }
 
 // NewClient makes a client of a configuration, which it validates and copies.

@@ -275,7 +275,7 @@ func (m *middleware) call(ctx context.Context, h *hub, a *admission, w http.Resp
 	}
 	r = u.seen.request(r.WithContext(ctx))
 	if m.route.reads {
-		r = u.running.WithBody(r, endOfStream)
+		r = endable(u.running, r, m.route.unary == nil)
 	}
 	m.route.next.ServeHTTP(u.seen.writer(w), r)
 	u.served = true

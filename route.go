@@ -6,8 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
+
+	"connectrpc.com/connect"
 
 	"github.com/masegraye/connect-plugin-go/internal/inflight"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
@@ -159,4 +162,57 @@ func observed(who identify) identify {
 		}
 		return ctx, a, no
 	}
+}
+
+// endingContext is the context of a call whose handler does not know why the host ends calls, and returns what Err says:
+// that is the error for its peer then.
+type endingContext struct{ context.Context }
+
+// Err implements context.Context. What the host's doing gives is [context.Canceled] to [errors.Is].
+func (c endingContext) Err() error {
+	err := c.Context.Err()
+	if errors.Is(err, context.Canceled) {
+		if coded := endOfStream(c.Context); connect.CodeOf(coded) != connect.CodeCanceled {
+			return hostsEnd{coded}
+		}
+	}
+	return err
+}
+
+// stdContext is what package context looks for in a parent, to tell its children of its end itself.
+var stdContext = func() reflect.Type {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return reflect.TypeOf(ctx)
+}()
+
+// Value implements context.Context. Contexts that are made of c ask c for its error.
+func (c endingContext) Value(key any) any {
+	value := c.Context.Value(key)
+	if value != nil && reflect.TypeOf(value) == stdContext {
+		return nil
+	}
+	return value
+}
+
+// AfterFunc is for package context, which takes a goroutine for each child otherwise.
+func (c endingContext) AfterFunc(f func()) (stop func() bool) { return context.AfterFunc(c.Context, f) }
+
+// hostsEnd is the error of a context that the host ended.
+type hostsEnd struct{ error }
+
+// Unwrap returns what the peer learns.
+func (e hostsEnd) Unwrap() error { return e.error }
+
+// Is implements what [errors.Is] asks for.
+func (hostsEnd) Is(target error) bool { return target == context.Canceled }
+
+// endable is the request of a call that the host may end: its handler learns so where it reads, and where it asks the
+// context, if it is one of the user's.
+func endable(call *inflight.Call, r *http.Request, users bool) *http.Request {
+	out := call.WithBody(r, endOfStream)
+	if users {
+		out = out.WithContext(endingContext{out.Context()})
+	}
+	return out
 }

@@ -54,8 +54,8 @@ type ServiceConn struct {
 // until somebody does, in a version that satisfies constraint. Where ctx ends before that, the error wraps its, and has what the host
 // said meanwhile and the code of that: resource_exhausted where it has no room for the watch
 // (a bound such as [Limits].MaxWatchesPerPlugin), which the client's log says too, unavailable
-// where it is out of reach, and else deadline_exceeded or canceled. Where the host takes the right away later, calls fail as refused until
-// it gives it back. The connection lives until its Close or the client's. Who needs one
+// where it is out of reach, and else deadline_exceeded or canceled. Without a deadline it waits ten seconds for
+// such room. Where the host takes the right away later, calls fail as refused until it gives it back. The connection lives until its Close or the client's. Who needs one
 // provider for several calls takes [Client.Provider].
 func (c *Client) Service(ctx context.Context, serviceType, constraint string) (*ServiceConn, error) {
 	return c.connectTo(ctx, serviceType, constraint, "")
@@ -101,10 +101,7 @@ func (c *Client) connectTo(ctx context.Context, serviceType, constraint, runtime
 	}
 	first := make(chan struct{})
 	go s.follow(life, sync.OnceFunc(func() { close(first) }))
-	select {
-	case <-first:
-	case <-ctx.Done():
-		err := s.neverKnown(ctx)
+	if err := s.awaitFirst(ctx, first); err != nil {
 		s.Close()
 		return nil, err
 	}
@@ -148,6 +145,37 @@ func (s *ServiceConn) Close() {
 	s.client.mu.Lock()
 	delete(s.client.conns, s)
 	s.client.mu.Unlock()
+}
+
+// roomWait is how long a connection waits for a host that has no room for its watch, where its caller said nothing.
+const roomWait = 10 * time.Second
+
+// awaitFirst waits for the first state until ctx ends. One without a deadline does not wait for ever for room at the host,
+// which the caller's own connections may take up.
+func (s *ServiceConn) awaitFirst(ctx context.Context, first <-chan struct{}) error {
+	var late <-chan time.Time
+	_, patient := ctx.Deadline()
+	for {
+		s.mu.Lock()
+		lost, changed := s.lost, s.changed
+		s.mu.Unlock()
+		switch short := connect.CodeOf(lost) == connect.CodeResourceExhausted; {
+		case !short || patient:
+			late = nil
+		case late == nil:
+			late = time.After(roomWait)
+		}
+		select {
+		case <-first:
+			return nil
+		case <-ctx.Done():
+			return s.neverKnown(ctx)
+		case <-late:
+			return fmt.Errorf("service %q: the host has had no room for the watch for %v: Close connections that are not needed any more, "+
+				"or raise its Limits.MaxWatchesPerPlugin: %w", s.serviceType, roomWait, lost)
+		case <-changed:
+		}
+	}
 }
 
 // neverKnown is the error of a connection whose caller does not wait any longer for the first state: with

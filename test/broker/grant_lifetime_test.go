@@ -219,3 +219,50 @@ func TestCapabilityConn_TheFirstCallAfterARevocation(t *testing.T) {
 		})
 	}
 }
+
+// Who asks for the same capability again and again, as once for each job, never has too many grants, and has what policy
+// and the host say soon.
+func TestCapability_AskedForAgainTakesNoGrants(t *testing.T) {
+	t.Parallel()
+	wire.InBubble(t, grantHost(func(c *connectplugin.ServeConfig) { c.Limits.MaxGrantsPerIdentity = 4 }), func(t *testing.T, h *wire.BubbleHost) {
+		t.Helper()
+		client := h.Client(t, "api")
+		granted := func() (n int) {
+			for _, e := range h.Events {
+				if e.Kind == connectplugin.AuditGranted {
+					n++
+				}
+			}
+			return n
+		}
+		job := func() error {
+			conn, err := client.Capability(t.Context(), "logger", "1.0.0")
+			if err != nil {
+				return err
+			}
+			_, err = loggerv1connect.NewLoggerClient(conn.HTTPClient(), conn.BaseURL()).Log(t.Context(), connect.NewRequest(&loggerv1.LogRequest{}))
+			return err
+		}
+		for range 300 {
+			if err := job(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n := granted(); n != 1 {
+			t.Errorf("%d grants for 300 jobs at once", n)
+		}
+		for range 30 { // each a minute later, of a host that lets a plugin have four grants for ten minutes
+			<-time.After(time.Minute + time.Second)
+			if err := job(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := h.SetPolicy(&connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{"api": {AllowUnproven: true}}}); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(2 * time.Minute)
+		if _, err := client.Capability(t.Context(), "logger", "1.0.0"); connect.CodeOf(err) != connect.CodeNotFound {
+			t.Errorf("after policy took it: %v", err)
+		}
+	})
+}

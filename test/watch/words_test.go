@@ -1,9 +1,11 @@
 package watch_test
 
 import (
+	"context"
 	"log/slog"
 	"strings"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -77,4 +79,49 @@ func TestAudit_REG3_ARenewalThatGivesUpATypeEndsItsWatch(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A Service beyond what the host has room for ends with what the host says, also where its caller set no deadline, and is
+// there once there is room.
+func TestService_WithoutRoomAndWithoutADeadline(t *testing.T) {
+	t.Parallel()
+	wire.InBubble(t, func(c *connectplugin.ServeConfig) {
+		c.Policy, c.Limits.MaxWatchesPerPlugin = hosttest.Unproven("api"), 2
+	}, func(t *testing.T, h *wire.BubbleHost) {
+		t.Helper()
+		client, err := connectplugin.NewClient(connectplugin.ClientConfig{
+			HostURL: wire.BubbleURL, SelfID: "api", HTTPClient: h.HTTPClient(t),
+			Metadata: connectplugin.PluginMetadata{Requires: hosttest.Requires("storage")},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = client.Close() })
+		if err := client.Connect(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		var conns []*connectplugin.ServiceConn
+		for range 2 {
+			conn, err := client.Service(context.WithoutCancel(t.Context()), "storage", "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			conns = append(conns, conn)
+		}
+		began := time.Now()
+		_, err = client.Service(context.Background(), "storage", "")
+		if connect.CodeOf(err) != connect.CodeResourceExhausted || !strings.Contains(err.Error(), "Limits.MaxWatchesPerPlugin") {
+			t.Errorf("without room: %v", err)
+		}
+		if took := time.Since(began); took < 10*time.Second || took > time.Minute {
+			t.Errorf("that took %v", took)
+		}
+		conns[0].Close()
+		again, err := client.Service(context.Background(), "storage", "")
+		if err != nil {
+			t.Fatalf("with room: %v", err)
+		}
+		again.Close()
+		conns[1].Close()
+	})
 }

@@ -1,0 +1,168 @@
+package broker_test
+
+import (
+	"context"
+	"maps"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	connectplugin "github.com/masegraye/connect-plugin-go"
+	loggerv1 "github.com/masegraye/connect-plugin-go/gen/capability/logger/v1"
+	"github.com/masegraye/connect-plugin-go/gen/capability/logger/v1/loggerv1connect"
+	"github.com/masegraye/connect-plugin-go/internal/hosttest"
+)
+
+const hold = "/hold/Hold"
+
+// holding serves a stream that goes on until its context, or one made of it, says that it is over.
+type holding struct{ derived bool }
+
+func (h holding) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	connect.NewServerStreamHandler(hold, func(ctx context.Context, _ *connect.Request[emptypb.Empty], stream *connect.ServerStream[emptypb.Empty]) error {
+		if h.derived {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, hosttest.Wait)
+			defer cancel()
+		}
+		if err := stream.Send(&emptypb.Empty{}); err != nil {
+			return err
+		}
+		<-ctx.Done()
+		return ctx.Err()
+	}).ServeHTTP(w, r)
+}
+
+// holdingPlugin is a plugin of the host's that serves it.
+type holdingPlugin struct{ hosttest.LoggerPlugin }
+
+func (holdingPlugin) Metadata() connectplugin.PluginMetadata {
+	return connectplugin.PluginMetadata{Name: "holding", Path: "/hold/", Version: "1.0.0"}
+}
+
+func (holdingPlugin) ConnectServer(impl any) (string, http.Handler, error) {
+	return "/hold/", impl.(http.Handler), nil //nolint:forcetypeassert // it is given one
+}
+
+// A stream that the host ends, because a right was taken, says so to its caller, and is no cancellation by anybody.
+func TestCallsThatTheHostEnds_SayWhy(t *testing.T) {
+	t.Parallel()
+	taken := func(e *endRig) {
+		hosttest.SetPolicy(t, e.Host, &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{"api": hosttest.Allow(nil)}})
+	}
+	revoked := func(e *endRig) { e.Revoke(e.client.RuntimeID()) }
+	for name, c := range map[string]struct {
+		plugin bool // of the host's; else a capability
+		end    func(*endRig)
+		code   connect.Code
+		text   string
+	}{
+		"capability, Revoke":      {false, revoked, connect.CodeUnauthenticated, "identity ended"},
+		"capability, RevokeGrant": {false, func(e *endRig) { e.broker.RevokeGrant(e.grantID()) }, connect.CodeUnauthenticated, "grant revoked"},
+		"capability, SetPolicy":   {false, taken, connect.CodeUnauthenticated, "grant revoked"},
+		"plugin, Revoke":          {true, revoked, connect.CodeUnauthenticated, "identity ended"},
+		"plugin, SetPolicy":       {true, taken, connect.CodeNotFound, "not available"},
+		"plugin, Shutdown":        {true, func(e *endRig) { e.Stop(t) }, connect.CodeUnavailable, "host is shutting down"},
+	} {
+		for protocol, opts := range hosttest.Protocols {
+			for _, derived := range []bool{false, true} {
+				t.Run(name+" "+protocol, func(t *testing.T) {
+					t.Parallel()
+					e := newEndRig(t, derived)
+					stream := e.open(t, c.plugin, opts)
+					c.end(e)
+					if stream.Receive() {
+						t.Fatal("the stream goes on")
+					}
+					if err := stream.Err(); connect.CodeOf(err) != c.code || !strings.Contains(err.Error(), c.text) {
+						t.Errorf("derived %v: the stream ended with %v, want %v, %s", derived, err, c.code, c.text)
+					}
+				})
+			}
+		}
+	}
+}
+
+// endRig is a host that has the stream as a capability and as a plugin of its own.
+type endRig struct {
+	*hosttest.Host
+
+	broker *connectplugin.CapabilityBroker
+	client *connectplugin.Client
+	conn   *connectplugin.CapabilityConn
+}
+
+func newEndRig(t *testing.T, derived bool) *endRig {
+	t.Helper()
+	e := &endRig{broker: connectplugin.NewCapabilityBroker("")}
+	e.broker.RegisterCapability(hosttest.NewCapability(holding{derived}, "hold", "1.0.0"))
+	e.Host = hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.CapabilityBroker, c.GracefulShutdownTimeout = e.broker, 100*time.Millisecond
+		c.Plugins, c.Impls = connectplugin.PluginSet{"holding": holdingPlugin{}}, map[string]any{"holding": holding{derived}}
+		c.Policy = &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{"api": hosttest.Allow(func(p *connectplugin.PluginPolicy) {
+			p.Capabilities, p.HostPlugins = []string{"hold"}, []string{"holding"}
+		})}}
+	})
+	e.client = e.Enrol(t, "api", nil)
+	var err error
+	if e.conn, err = e.client.Capability(t.Context(), "hold", ""); err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func (e *endRig) open(t *testing.T, plugin bool, opts []connect.ClientOption) *connect.ServerStreamForClient[emptypb.Empty] {
+	t.Helper()
+	via, base := e.conn.HTTPClient(), e.conn.BaseURL()
+	if plugin {
+		via, base = e.client.HTTPClient(), e.URL
+	}
+	stream, err := connect.NewClient[emptypb.Empty, emptypb.Empty](via, base+hold, opts...).CallServerStream(t.Context(), connect.NewRequest(&emptypb.Empty{}))
+	if err != nil || !stream.Receive() {
+		t.Fatalf("the stream: %v", err)
+	}
+	t.Cleanup(func() { _ = stream.Close() })
+	return stream
+}
+
+// grantID is that of the one grant.
+func (e *endRig) grantID() string {
+	ids := map[string]bool{}
+	for _, event := range e.Audit.Events() {
+		if event.Kind == connectplugin.AuditGranted {
+			ids[event.Grant] = true
+		}
+	}
+	for id := range maps.Keys(ids) {
+		return id
+	}
+	return ""
+}
+
+// The first call after policy took a capability says so, as the next ones do.
+func TestCapabilityConn_TheFirstCallAfterPolicyTookIt(t *testing.T) {
+	t.Parallel()
+	e := newEndRig(t, false)
+	e.broker.RegisterCapability(hosttest.LoggerCapability(&hosttest.RecordingLogger{}))
+	allow := func(capabilities ...string) {
+		hosttest.SetPolicy(t, e.Host, &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{
+			"api": hosttest.Allow(func(p *connectplugin.PluginPolicy) { p.Capabilities = capabilities }),
+		}})
+	}
+	allow("logger")
+	conn, err := e.client.Capability(t.Context(), "logger", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	logger := loggerv1connect.NewLoggerClient(conn.HTTPClient(), conn.BaseURL())
+	allow()
+	for call := range 3 {
+		if _, err := logger.Log(t.Context(), connect.NewRequest(&loggerv1.LogRequest{})); connect.CodeOf(err) != connect.CodeNotFound {
+			t.Errorf("call %d: %v", call, err)
+		}
+	}
+}
