@@ -63,7 +63,7 @@ const (
 const maxLoggedText = 512
 
 // printable bounds s and replaces what could forge a log line or confuse a
-// terminal. A byte that is no UTF-8 becomes \xNN.
+// terminal; a tab becomes a blank. A byte that is no UTF-8 becomes \xNN.
 func printable(s string) string { return printableTo(s, maxLoggedText) }
 
 // printableTo is printable with a bound.
@@ -81,6 +81,8 @@ func printableTo(s string, most int) string {
 			fmt.Fprintf(&out, `\x%02x`, s[i])
 		case glyphs.Seen(r):
 			out.WriteRune(r)
+		case r == '\t': // as in what a program of Go prints when it panics
+			out.WriteByte(' ')
 		default:
 			out.WriteRune(unicode.ReplacementChar)
 		}
