@@ -198,6 +198,8 @@ var refusals = []struct{ text, means string }{
 	{edge.ErrDisplaced.Error(), "the peer has more connections that proved nothing than this side lets it"},
 	{edge.ErrFull.Error(), "this side has as many connections as it takes"},
 	{edge.ErrSlow.Error(), "the peer did not end its TLS handshake in time"},
+	{"bad record MAC", "the peer refuses this side, as clients in Python do where they do not know the authority of our certificate, or what it " +
+		"sent was altered on the way"},
 	{"didn't provide a certificate", "this side demands a certificate, and the peer shows none"},
 	{"unsupported versions", "the peer's TLS is too old; it needs TLS 1.3"},
 	{"certificate", "this side refuses the peer's certificate"},
