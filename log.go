@@ -63,7 +63,7 @@ const (
 const maxLoggedText = 512
 
 // printable bounds s and replaces what could forge a log line or confuse a
-// terminal. A byte that is no UTF-8 becomes \xNN.
+// terminal; a tab becomes a blank. A byte that is no UTF-8 becomes \xNN.
 func printable(s string) string { return printableTo(s, maxLoggedText) }
 
 // printableTo is printable with a bound.
@@ -81,6 +81,8 @@ func printableTo(s string, most int) string {
 			fmt.Fprintf(&out, `\x%02x`, s[i])
 		case glyphs.Seen(r):
 			out.WriteRune(r)
+		case r == '\t': // as in what a program of Go prints when it panics
+			out.WriteByte(' ')
 		default:
 			out.WriteRune(unicode.ReplacementChar)
 		}
@@ -196,6 +198,8 @@ var refusals = []struct{ text, means string }{
 	{edge.ErrDisplaced.Error(), "the peer has more connections that proved nothing than this side lets it"},
 	{edge.ErrFull.Error(), "this side has as many connections as it takes"},
 	{edge.ErrSlow.Error(), "the peer did not end its TLS handshake in time"},
+	{"bad record MAC", "the peer refuses this side, as clients in Python do where they do not know the authority of our certificate, or what it " +
+		"sent was altered on the way"},
 	{"didn't provide a certificate", "this side demands a certificate, and the peer shows none"},
 	{"unsupported versions", "the peer's TLS is too old; it needs TLS 1.3"},
 	{"certificate", "this side refuses the peer's certificate"},

@@ -32,6 +32,9 @@ type pluginService[C any] struct {
 }
 
 func newPluginService[C any](made func(connect.HTTPClient, string, ...connect.ClientOption) C, url string, client connect.HTTPClient) pluginService[C] {
+	if client == nil {
+		client = noHTTPClient{}
+	}
 	alone := new(atomic.Bool)
 	most := connect.WithReadMaxBytes(maxHealthAnswer)
 	return pluginService[C]{
@@ -59,6 +62,14 @@ func askPlugin[C, Req, Res any](
 	}
 	return resp.Msg, nil
 }
+
+// noHTTPClient is the one of whoever brought none.
+type noHTTPClient struct{}
+
+var errNoHTTPClient = errors.New("no HTTP client was given: write one that shows the host's certificate to the plugin")
+
+// Do says so.
+func (noHTTPClient) Do(*http.Request) (*http.Response, error) { return nil, errNoHTTPClient }
 
 // listeningClient notes that a call in Connect was answered as a server of gRPC alone does.
 type listeningClient struct {

@@ -78,7 +78,7 @@ var errNoRuntimeID = errors.New("names no provider; write the runtime id of one"
 func (c *Client) connectTo(ctx context.Context, serviceType, constraint, runtimeID string) (*ServiceConn, error) {
 	parsed, err := semrange.ParseConstraint(constraint)
 	if err != nil {
-		return nil, fmt.Errorf("%w; write for example \">=1.2, <2\"", err)
+		return nil, fmt.Errorf("service %q: %w", serviceType, err)
 	}
 	if err := ValidateServiceType(serviceType); err != nil {
 		return nil, fmt.Errorf("service type: %w", err)

@@ -13,6 +13,7 @@ import (
 	"math/big"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -20,8 +21,8 @@ import (
 
 const (
 	// ClockSkew is how far a new certificate is backdated, so that a peer whose
-	// clock is a little behind accepts it.
-	ClockSkew = time.Minute
+	// clock is a little behind accepts it: as far as a handshake lets it be unless it is told otherwise.
+	ClockSkew = 2 * time.Minute
 
 	serialBytes = 16
 	maxDNSName  = 253
@@ -244,8 +245,10 @@ func (c *CA) Issue(r Request, now time.Time) (*tls.Certificate, error) {
 
 	for _, host := range r.Hosts {
 		if ip := net.ParseIP(host); ip != nil {
-			template.IPAddresses = append(template.IPAddresses, ip)
-		} else {
+			if !slices.ContainsFunc(template.IPAddresses, ip.Equal) {
+				template.IPAddresses = append(template.IPAddresses, ip)
+			}
+		} else if !slices.Contains(template.DNSNames, host) {
 			template.DNSNames = append(template.DNSNames, host)
 		}
 	}

@@ -72,7 +72,7 @@ func TestIssue(t *testing.T) {
 	now := time.Now()
 	ca := newCA(t, certs.ECDSA, 24*time.Hour, now)
 	request := newRequest(t, pluginID("logger"), time.Hour)
-	request.Hosts = []string{"localhost", "host.example", "127.0.0.1", "::1"}
+	request.Hosts = []string{"localhost", "host.example", "localhost", "127.0.0.1", "::1", "::ffff:127.0.0.1", "0:0:0:0:0:0:0:1"}
 	leaf := issue(t, ca, request, now).Leaf
 
 	if got := certs.CertificateIdentity(leaf); got != "spiffe://example.test/plugin/logger" {

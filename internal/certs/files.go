@@ -120,6 +120,10 @@ func readFile(path string, forbidden fs.FileMode) ([]byte, fs.FileInfo, error) {
 		return nil, nil, fmt.Errorf("read file: %w", err)
 	}
 
+	if info.IsDir() {
+		return nil, nil, fmt.Errorf("read file: %s is a directory: a file has to be there; remove it", path)
+	}
+
 	if private(info)&forbidden != 0 {
 		return nil, nil, fmt.Errorf("%w: %s has %04o, others may reach it: chmod 0600 it, or mount it with mode 0400; 0440 "+
 			"is for a file of another owner, as a mounted secret is, whose group this process is in", ErrPermissions, path, info.Mode().Perm())

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/masegraye/connect-plugin-go/internal/certs"
@@ -73,6 +74,10 @@ func TestReadPrivateFile(t *testing.T) {
 		if _, err := certs.ReadPrivateFile(path); !errors.Is(err, certs.ErrPermissions) {
 			t.Errorf("mode %04o: %v, want ErrPermissions", mode, err)
 		}
+	}
+
+	if _, err := certs.ReadPrivateFile(filepath.Dir(path)); err == nil || !strings.Contains(err.Error(), "is a directory") {
+		t.Errorf("a directory: %v", err)
 	}
 
 	if _, err := certs.ReadPrivateFile(path + "x"); !errors.Is(err, fs.ErrNotExist) {

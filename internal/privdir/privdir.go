@@ -106,8 +106,12 @@ func (r *Root) open() (string, error) {
 		if errors.Is(err, errTaken) {
 			continue
 		}
+		if err != nil {
+			return "", fmt.Errorf("%w; sockets are made in the directory for temporary files, %s: have it there, and let this process "+
+				"write to it, or set TMPDIR to another one", err, base)
+		}
 		r.swap(path, lock)
-		return path, err
+		return path, nil
 	}
 	return "", errTaken
 }

@@ -3,6 +3,8 @@
 package privdir_test
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -53,6 +55,25 @@ func TestRoot(t *testing.T) {
 	if again := mustMake(t, &r); filepath.Dir(again) == root {
 		t.Errorf("again: %s", again)
 	}
+	r.Close()
+}
+
+// Where there can be no directory the error says where it would have been, and what to set.
+func TestRoot_OfNoUse(t *testing.T) {
+	base := filepath.Join(shortDir(t), "gone")
+	t.Setenv("TMPDIR", base)
+	var r privdir.Root
+	_, made := r.Make(nil)
+	_, file := r.File()
+	for _, err := range []error{made, file} {
+		if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), base+": ") || !strings.Contains(err.Error(), "TMPDIR") {
+			t.Errorf("no directory: %v", err)
+		}
+	}
+	if err := os.Mkdir(base, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	mustMake(t, &r)
 	r.Close()
 }
 

@@ -62,7 +62,7 @@ func ParseConstraint(s string) (Constraint, error) {
 
 	parsed, err := semver.NewConstraint(s)
 	if err != nil {
-		return Constraint{}, fmt.Errorf("constraint: %w", err)
+		return Constraint{}, fmt.Errorf("constraint: %w; write for example \">=1.2, <2\"", err)
 	}
 
 	return Constraint{raw: s, ranges: &ranges{parsed: parsed}}, nil

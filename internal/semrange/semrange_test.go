@@ -121,6 +121,14 @@ func TestConstraint(t *testing.T) {
 	}
 }
 
+func TestConstraintSaysHow(t *testing.T) {
+	t.Parallel()
+
+	if _, err := semrange.ParseConstraint("rubbish"); err == nil || !strings.Contains(err.Error(), `write for example ">=1.2, <2"`) {
+		t.Errorf("error %v", err)
+	}
+}
+
 func TestConstraintTooLong(t *testing.T) {
 	t.Parallel()
 

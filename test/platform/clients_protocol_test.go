@@ -94,3 +94,15 @@ func TestPluginClients_SpeakWhatThePluginUnderstands(t *testing.T) {
 		})
 	}
 }
+
+// Whoever brings no HTTP client learns so.
+func TestPluginClients_WithoutAnHTTPClient(t *testing.T) {
+	t.Parallel()
+	err := connectplugin.NewPluginIdentityClient("https://127.0.0.1:1", nil).SetRuntimeIdentity(t.Context(), "me", "token", "https://127.0.0.1:1")
+	_, asked := connectplugin.NewPluginControlClient("https://127.0.0.1:1", nil).GetHealth(t.Context())
+	for _, err := range []error{err, asked} {
+		if err == nil || !strings.Contains(err.Error(), "no HTTP client was given") {
+			t.Errorf("%v", err)
+		}
+	}
+}

@@ -23,6 +23,11 @@ export class HostLink {
   constructor(url: string, private readonly credentials: Credentials, private readonly trust: HostTrust, private readonly lost: () => void) {
     requireNode(TLSSocket.prototype, process.versions);
     const parsed = URL.canParse(url) ? new URL(url) : undefined;
+    if (!parsed && /^https:\/\/[^/]*:\d+\/?$/.test(url)) {
+      throw new ConfigError(`host: ${JSON.stringify(url)} has no port, or no host, that there can be; write for example "https://127.0.0.1:8443", ` +
+        "with a port from 1 to 65535");
+    }
+    if (parsed?.port === "0") throw new ConfigError(`host: ${JSON.stringify(url)} has port 0; write one from 1 to 65535`);
     if (parsed?.protocol !== "https:" || parsed.pathname !== "/" || parsed.search || parsed.hash || parsed.username) {
       throw new ConfigError(`host: ${JSON.stringify(url)} is no base URL; write for example "https://127.0.0.1:8443"`);
     }

@@ -111,6 +111,8 @@ export class Plugin {
     type: string, version: string, service: S, implementation: Partial<ServiceImpl<S>>, metadata: Readonly<Record<string, string>> = {},
   ): this {
     if (this.#server) throw new ConfigError("provide: the plugin has started");
+    checkName("provide: type", type);
+    checkVersion("provide: version", version);
     this.#provided.push({ type, version, path: `/${service.typeName}/`, metadata });
     this.#adders.push((router) => router.service(service, implementation));
     return this;
@@ -247,6 +249,9 @@ export class Plugin {
 function validate(o: PluginOptions): void {
   const [lowest, highest] = o.versions ?? [1, 1];
   if (!o.selfId) throw new ConfigError("selfId: is empty; write the name that the host's policy knows");
+  checkName("selfId", o.selfId);
+  checkVersion("selfVersion", o.selfVersion ?? "");
+  for (const r of o.requires ?? []) checkName("requires", typeof r === "string" ? r : r.type);
   if (o.secret && o.secret.length < minSecretSize) {
     throw new ConfigError(`secret: has ${o.secret.length} bytes; write at least ${minSecretSize} random ones`);
   }
@@ -254,4 +259,19 @@ function validate(o: PluginOptions): void {
   if ([o.timeoutMs, o.reportEveryMs, o.graceMs].some((ms) => ms !== undefined && !(ms > 0))) {
     throw new ConfigError("timeoutMs, reportEveryMs, graceMs: write positive times");
   }
+}
+
+const mostOfName = 128;
+
+/** Refuses a name that no host takes: of a plugin, or of a service type. */
+function checkName(field: string, name: string): void {
+  if (/^[A-Za-z0-9][A-Za-z0-9._-]*$/.test(name) && name.length <= mostOfName) return;
+  throw new ConfigError(`${field}: ${JSON.stringify(name.slice(0, mostOfName))} is no name; write letters, digits, '.', '_' and '-', the first ` +
+    `of them a letter or digit, ${mostOfName} at most`);
+}
+
+/** Refuses what is no semantic version. Empty is none, and no host minds that. */
+function checkVersion(field: string, version: string): void {
+  if (!version || /^v?[0-9]+(\.[0-9]+)?(\.[0-9]+)?(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?$/.test(version)) return;
+  throw new ConfigError(`${field}: ${JSON.stringify(version.slice(0, 64))} is no semantic version; write for example "1.2.3"`);
 }

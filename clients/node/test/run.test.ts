@@ -2,7 +2,8 @@
 import assert from "node:assert/strict";
 import { type AddressInfo, createServer } from "node:net";
 import { test } from "node:test";
-import { type Credentials, Plugin } from "../src/index.js";
+import type { DescService } from "@bufbuild/protobuf";
+import { ConfigError, type Credentials, Plugin, type PluginOptions } from "../src/index.js";
 
 async function deadURL(): Promise<string> {
   const server = createServer();
@@ -35,3 +36,23 @@ for (const [where, address] of [["an address of its own", { host: "127.0.0.1", p
     });
   }
 }
+
+test("what no host takes is refused before it is asked", () => {
+  const make = (changed: Partial<PluginOptions>) => new Plugin({
+    host: "https://127.0.0.1:1", selfId: "greeter", hostIdentity: "spiffe://td.test/host",
+    credentials: { read: () => ({}) } as unknown as Credentials, ...changed,
+  });
+  for (const [changed, wanted] of [
+    [{ selfId: "a b" }, 'selfId: "a b" is no name'], [{ selfId: "x".repeat(129) }, "selfId"], [{ selfId: ".a" }, "selfId"],
+    [{ selfVersion: "x" }, 'selfVersion: "x" is no semantic version'], [{ requires: ["a b"] }, 'requires: "a b" is no name'],
+    [{ host: "https://127.0.0.1:99999" }, "a port from 1 to 65535"], [{ host: "https://127.0.0.1:0" }, "has port 0"],
+    [{ host: "rubbish" }, "is no base URL"],
+  ] as const) {
+    assert.throws(() => make(changed), (e: Error) => e instanceof ConfigError && e.message.includes(wanted), wanted);
+  }
+  const service = { typeName: "logger.v1.Logger" } as unknown as DescService;
+  const plugin = make({ selfVersion: "v1.2", requires: ["b.c-d_e"] });
+  assert.throws(() => plugin.provide("logger", "one", service, {}), /"one" is no semantic version/);
+  assert.throws(() => plugin.provide("a/b", "1.0.0", service, {}), /"a\/b" is no name/);
+  for (const version of ["1", "1.2", "1.2.3-rc.1+build", "v2.0.0", ""]) plugin.provide("logger", version, service, {});
+});

@@ -1,4 +1,5 @@
 """Errors that a plugin's author may branch on. Those of calls are grpc.RpcError, as everywhere in grpcio."""
+import re
 
 
 class PluginError(Exception):
@@ -19,3 +20,20 @@ class HandshakeRefused(PluginError):
 
 class Closed(PluginError):
     """The plugin has ended."""
+
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_VERSION = re.compile(r"v?[0-9]+(\.[0-9]+)?(\.[0-9]+)?(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?")
+
+
+def check_name(field: str, name: str, most: int) -> None:
+    """Raises ConfigError for a name that no host takes: of a plugin, or of a service type."""
+    if not _NAME.fullmatch(name) or len(name) > most:
+        raise ConfigError(f"{field}: {name[:most]!r} is no name; write letters, digits, '.', '_' and '-', the first of them a letter or "
+                          f"digit, {most} at most")
+
+
+def check_version(field: str, version: str) -> None:
+    """Raises ConfigError for what is no semantic version. Empty is none, and no host minds that."""
+    if version and not _VERSION.fullmatch(version):
+        raise ConfigError(f"{field}: {version[:64]!r} is no semantic version; write for example '1.2.3'")

@@ -30,6 +30,17 @@ class Unreachable(PluginError):
     """The host does not answer. It may again."""
 
 
+# X509_V_ERR_… of OpenSSL for a certificate of an authority that nobody named.
+_UNKNOWN_AUTHORITY = frozenset((2, 18, 19, 20, 21))
+
+
+def _advice(code: int) -> str:
+    if code not in _UNKNOWN_AUTHORITY:
+        return ""
+    return (": the host's certificate is of an authority that is not in ca.crt; compare that with the host's, or have its "
+            "WriteCredentials write all three files again")
+
+
 class HostLink:
     """A gRPC channel that reaches nobody but the host.
 
@@ -41,10 +52,16 @@ class HostLink:
 
     def __init__(self, url: str, credentials: Credentials, trust: HostTrust, lost: Callable[[], None],
                  log: logging.Logger) -> None:
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+            port = 443 if parts.port is None else parts.port
+        except ValueError as e:  # a port, or an address in brackets
+            raise ConfigError(f'host: {url!r} is no base URL: {e}; write for example "https://127.0.0.1:8443"') from e
+        if port == 0:
+            raise ConfigError(f"host: {url!r} has port 0; write one from 1 to 65535")
         if parts.scheme != "https" or not parts.hostname or parts.path not in ("", "/") or parts.query or parts.fragment:
             raise ConfigError(f'host: {url!r} is no base URL; write for example "https://127.0.0.1:8443"')
-        self.name, self.port = parts.hostname, parts.port or 443
+        self.name, self.port = parts.hostname, port
         self.local = ""  # the address from which the host was reached
         self._credentials, self._trust, self._lost, self._log = credentials, trust, lost, log
         self._mu = threading.Lock()
@@ -98,7 +115,7 @@ class HostLink:
                 with context.wrap_socket(raw, server_hostname=self.name) as conn:
                     leaf = conn.getpeercert(binary_form=True)
         except ssl.SSLCertVerificationError as e:
-            raise HostNotTrusted(f"{self.name}: {e.verify_message}") from e
+            raise HostNotTrusted(f"{self.name}: {e.verify_message}{_advice(e.verify_code)}") from e
         except OSError as e:
             raise Unreachable(f"{self.name}:{self.port}: {e}") from e
         assert leaf is not None

@@ -8,7 +8,7 @@ from typing import Any, Callable, Mapping, Optional, Sequence, TypeVar, Union
 import grpc
 
 from .calls import ServiceChannel
-from .errors import Closed, ConfigError
+from .errors import Closed, ConfigError, check_name, check_version
 from .link import MAX_MESSAGE, HostLink, Unreachable
 from .pace import Pace
 from .serving import Control, Refusal, new_server
@@ -76,6 +76,8 @@ class Plugin:
                  logger: Optional[logging.Logger] = None) -> None:
         if not self_id:
             raise ConfigError("self_id: is empty; write the name that the host's policy knows")
+        check_name("self_id", self_id, 128)
+        check_version("self_version", self_version)
         if secret is not None and len(secret) < MIN_SECRET_SIZE:
             raise ConfigError(f"secret: has {len(secret)} bytes; write at least {MIN_SECRET_SIZE} random ones")
         if not 1 <= versions[0] <= versions[1]:
@@ -86,6 +88,8 @@ class Plugin:
         self._credentials, self._trust = credentials, HostTrust(credentials, host_identity, host_pins)
         self._self_id, self._self_version = self_id, self_version
         self._requires = [r if isinstance(r, Dependency) else Dependency(r) for r in requires]
+        for r in self._requires:
+            check_name("requires", r.type, 128)
         self._address, self._base_url, self._workers, self._server_options = address, base_url, workers, server_options
         self._timeout = timeout
         self._provided: list[_Provided] = []
@@ -109,6 +113,8 @@ class Plugin:
         and a function that adds its servicer to a server. Before start."""
         if self._server is not None:
             raise ConfigError("provide: the plugin has started")
+        check_name("provide: service_type", service_type, 128)
+        check_version("provide: version", version)
         self._provided.append(_Provided(service_type, version, f"/{service}/", dict(metadata or {})))
         self._adders.append(add)
 

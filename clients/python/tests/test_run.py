@@ -1,11 +1,12 @@
-"""What run does where the host is not there."""
+"""What run does where the host is not there, and what is refused before it is asked."""
 import os
 import signal
+import ssl
 import unittest
 from typing import Any
 from unittest import mock
 
-from connectplugin import Plugin
+from connectplugin import ConfigError, HostNotTrusted, Plugin
 from connectplugin.link import HostLink, Unreachable
 
 
@@ -30,6 +31,46 @@ class Away(unittest.TestCase):
                            host_identity="spiffe://td.test/host").run()
                 self.assertEqual([r.getMessage() for r in logs.records], ["waiting for the host: nobody listens"])
                 self.assertGreaterEqual(asked[0], 3)
+
+
+class Config(unittest.TestCase):
+    def test_what_no_host_takes_is_refused_before_it_is_asked(self) -> None:
+        def make(**changed: Any) -> Plugin:
+            given: Any = {"host": "https://127.0.0.1:1", "self_id": "greeter", "credentials": mock.Mock(),
+                          "host_identity": "spiffe://td.test/host", **changed}
+            return Plugin(**given)
+
+        for changed, wanted in (
+            ({"self_id": "a b"}, "self_id: 'a b' is no name"),
+            ({"self_id": "x" * 129}, "self_id"),
+            ({"self_id": ".a"}, "self_id"),
+            ({"self_version": "x"}, "self_version: 'x' is no semantic version"),
+            ({"requires": ["a b"]}, "requires: 'a b' is no name"),
+            ({"host": "https://127.0.0.1:99999"}, "host: 'https://127.0.0.1:99999' is no base URL"),
+            ({"host": "https://127.0.0.1:0"}, "port 0"),
+            ({"host": "https://[::1"}, "is no base URL"),
+            ({"host": "https://127.0.0.1:x"}, "is no base URL"),
+        ):
+            with self.subTest(changed), self.assertRaises(ConfigError) as raised:
+                make(**changed)
+            self.assertIn(wanted, str(raised.exception))
+        plugin = make(self_version="v1.2", requires=["b.c-d_e"])
+        for service_type, version, wanted in (("logger", "one", "'one' is no semantic version"), ("a/b", "1.0.0", "'a/b' is no name")):
+            with self.assertRaises(ConfigError) as raised:
+                plugin.provide(service_type, version, "logger.v1.Logger", mock.Mock())
+            self.assertIn(wanted, str(raised.exception))
+        for version in ("1", "1.2", "1.2.3-rc.1+build", "v2.0.0", ""):
+            plugin.provide("logger", version, "logger.v1.Logger", mock.Mock())
+
+    def test_a_foreign_authority_has_advice(self) -> None:
+        refused = ssl.SSLCertVerificationError("certificate verify failed")
+        refused.verify_code, refused.verify_message = 20, "unable to get local issuer certificate"
+        credentials = mock.Mock()
+        credentials.client_context.return_value.wrap_socket.side_effect = refused
+        link = HostLink("https://127.0.0.1:1", credentials, mock.Mock(), mock.Mock(), mock.Mock())
+        with mock.patch("socket.create_connection"), self.assertRaises(HostNotTrusted) as raised:
+            link.reach(1)
+        self.assertIn("of an authority that is not in ca.crt", str(raised.exception))
 
 
 if __name__ == "__main__":
