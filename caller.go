@@ -113,6 +113,25 @@ func addrOf(id *tokenstore.Identity) string { return cmp.Or(declared(id).addr, i
 // that.
 type narrowing struct{ atomic.Pointer[policy.Set] }
 
+// ownEndpoint is where a plugin asked to be dialled, nil for nowhere, when
+// policy let it.
+type ownEndpoint struct {
+	atomic.Pointer[string]
+
+	turn   chan struct{} // capacity one: held while the host finds out whether the plugin answers there
+	proves atomic.Bool   // the plugin proved once that it answers, and so can
+}
+
+func newOwnEndpoint() *ownEndpoint { return &ownEndpoint{turn: make(chan struct{}, 1)} }
+
+// text returns the endpoint, empty for none.
+func (e *ownEndpoint) text() string {
+	if at := e.Load(); at != nil {
+		return *at
+	}
+	return ""
+}
+
 // rememberEndpoint notes that the plugin named its endpoint itself.
 func rememberEndpoint(id *tokenstore.Identity, endpoint string) {
 	declared(id).endpoint.Store(&endpoint)
@@ -130,15 +149,6 @@ func newDeclaration(selfID string) *declaration {
 
 // versionOf is the version of a plugin: what it enrolled with, or said when it was adopted.
 func versionOf(id *tokenstore.Identity) string { return cmp.Or(id.SelfVersion(), declared(id).version) }
-
-// lastFailure is the last call to a plugin that failed, nil for none.
-type lastFailure struct{ atomic.Pointer[failedCall] }
-
-// failedCall says how a call to a plugin failed.
-type failedCall struct {
-	at   time.Time
-	what string
-}
 
 // declared returns what an identity declared. Whoever issues one attaches that.
 func declared(id *tokenstore.Identity) *declaration {

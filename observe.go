@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
@@ -470,4 +471,13 @@ func (r recurrence) counted() string {
 		return "counted since the last event of the kind"
 	}
 	return r.bound + ": counted since the last event of it"
+}
+
+// lastFailure is the last call to a plugin that failed, nil for none.
+type lastFailure struct{ atomic.Pointer[failedCall] }
+
+// failedCall says how a call to a plugin failed.
+type failedCall struct {
+	at   time.Time
+	what string
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -263,52 +262,6 @@ func (p *Platform) close(ctx context.Context) {
 	p.tasks.Wait()
 }
 
-// likeness is by what an adopted plugin is known again: the certificate of the first connection to it.
-type likeness struct {
-	mu       sync.Mutex
-	known    bool
-	identity string // may be empty
-	key      certs.Pin
-}
-
-// admit refuses the certificate of who is another plugin by its identity. The first one is taken note of.
-func (l *likeness) admit(leaf *x509.Certificate) error {
-	if l == nil { // not adopted
-		return nil
-	}
-	got := certs.CertificateIdentity(leaf)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !l.known {
-		l.known, l.identity, l.key = true, got, certs.PinOf(leaf)
-	}
-	if l.identity != got {
-		return fmt.Errorf("plugin answers as %q and was adopted as %q", got, l.identity)
-	}
-	return nil
-}
-
-// look returns the identity and the key of the certificate that a plugin showed: when it was adopted or, where it came by
-// itself, when it enrolled. A nil likeness is that of one that came by itself.
-func (h *hub) look(id *tokenstore.Identity) (identity string, key certs.Pin) {
-	l := declared(id).adopted
-	if l == nil {
-		return declared(id).certIdentity, certs.Pin(id.Fingerprint())
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.identity, l.key
-}
-
-// checkNamed demands of a provider a certificate that policy names, where that names some. The host knows those of its launches.
-func (h *hub) checkNamed(rules *policy.Rules, leaf *x509.Certificate) error {
-	identity := certs.CertificateIdentity(leaf)
-	if rules.Certificates.NamesAny() && !rules.Certificates.Has(identity) && h.launches.Find(identity) == nil {
-		return fmt.Errorf("plugin answers as %q, which %w", identity, policy.ErrNotNamed)
-	}
-	return nil
-}
-
 // mark is by what a plugin is told from others at its endpoint, as far as its certificate goes.
 type mark uint8
 
@@ -378,12 +331,6 @@ func (p *Platform) hand(a *adoption, call func(*providerClient) error) error {
 		declared(a.id).adopted.rekey(*key)
 	}
 	return err
-}
-
-func (l *likeness) rekey(key certs.Pin) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.key = key
 }
 
 // handByCertificate does so by the certificate alone.

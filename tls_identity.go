@@ -5,9 +5,12 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/masegraye/connect-plugin-go/internal/certs"
+	"github.com/masegraye/connect-plugin-go/internal/policy"
+	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
 // Errors that end a TLS handshake because of whom the peer's certificate names.
@@ -243,4 +246,56 @@ func rawCertificates(chain []*x509.Certificate) [][]byte {
 	}
 
 	return raw
+}
+
+// likeness is by what an adopted plugin is known again: the certificate of the first connection to it.
+type likeness struct {
+	mu       sync.Mutex
+	known    bool
+	identity string // may be empty
+	key      certs.Pin
+}
+
+// admit refuses the certificate of who is another plugin by its identity. The first one is taken note of.
+func (l *likeness) admit(leaf *x509.Certificate) error {
+	if l == nil { // not adopted
+		return nil
+	}
+	got := certs.CertificateIdentity(leaf)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.known {
+		l.known, l.identity, l.key = true, got, certs.PinOf(leaf)
+	}
+	if l.identity != got {
+		return fmt.Errorf("plugin answers as %q and was adopted as %q", got, l.identity)
+	}
+	return nil
+}
+
+func (l *likeness) rekey(key certs.Pin) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.key = key
+}
+
+// look returns the identity and the key of the certificate that a plugin showed: when it was adopted or, where it came by
+// itself, when it enrolled. A nil likeness is that of one that came by itself.
+func (h *hub) look(id *tokenstore.Identity) (identity string, key certs.Pin) {
+	l := declared(id).adopted
+	if l == nil {
+		return declared(id).certIdentity, certs.Pin(id.Fingerprint())
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.identity, l.key
+}
+
+// checkNamed demands of a provider a certificate that policy names, where that names some. The host knows those of its launches.
+func (h *hub) checkNamed(rules *policy.Rules, leaf *x509.Certificate) error {
+	identity := certs.CertificateIdentity(leaf)
+	if rules.Certificates.NamesAny() && !rules.Certificates.Has(identity) && h.launches.Find(identity) == nil {
+		return fmt.Errorf("plugin answers as %q, which %w", identity, policy.ErrNotNamed)
+	}
+	return nil
 }

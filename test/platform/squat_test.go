@@ -96,68 +96,61 @@ func (c *company) says(t *testing.T, what string) {
 	hosttest.Eventually(t, "the log says "+what, func() bool { return strings.Contains(c.log.String(), what) })
 }
 
+// back is in the log where a plugin has its identity again.
+const back = "it has its identity back"
+
+// aReturn is what comes to the endpoint of an adopted plugin that is gone.
+type aReturn struct {
+	first  func(*x509.Certificate)                                  // the certificate of the plugin
+	policy func(p *connectplugin.PluginPolicy, of *tls.Certificate) // may be nil
+	second func(t *testing.T, ca *hosttest.CA, first *tls.Certificate) *tls.Certificate
+	shared bool // another plugin has the first certificate, too
+	want   string
+}
+
+func returnsToAnEndpoint() map[string]aReturn {
+	type maker = func(*testing.T, *hosttest.CA, *tls.Certificate) *tls.Certificate
+	called, nameless := hosttest.CommonName, func(*x509.Certificate) {}
+	made := func(edit func(*x509.Certificate)) maker {
+		return func(t *testing.T, ca *hosttest.CA, _ *tls.Certificate) *tls.Certificate { return ca.Issue(t, edit) }
+	}
+	same := func(_ *testing.T, _ *hosttest.CA, first *tls.Certificate) *tls.Certificate { return first }
+	reissued := func(t *testing.T, ca *hosttest.CA, first *tls.Certificate) *tls.Certificate {
+		return ca.Reissue(t, first)
+	}
+	named := func(names ...string) func(*connectplugin.PluginPolicy, *tls.Certificate) {
+		return func(p *connectplugin.PluginPolicy, _ *tls.Certificate) { p.Certificates = names }
+	}
+	pinned := func(p *connectplugin.PluginPolicy, of *tls.Certificate) {
+		p.PinnedKeys = []string{certs.PinOf(of.Leaf).String()}
+	}
+	const another, anotherKey = "was adopted as", "its certificate has another key"
+	return map[string]aReturn{
+		"another name":                          {called("store"), nil, made(called("other plugin")), false, another},
+		"another name, where policy lists both": {called("store"), named("store", "store-2"), made(called("store-2")), false, another},
+		"no name after one":                     {called("store"), nil, made(nameless), false, another},
+		"the name of the machine, another key":  {called("machine"), nil, made(called("machine")), false, anotherKey},
+		"no name, another key":                  {nameless, nil, made(nameless), false, anotherKey},
+		"a pinned name, another key":            {called("store"), pinned, made(called("store")), false, "a key that is not pinned"},
+		"the certificate of all on the machine": {called("machine"), nil, same, true, "nothing tells it from other plugins"},
+
+		"the same certificate":              {called("machine"), nil, same, false, back},
+		"a new one for the key":             {called("machine"), nil, reissued, false, back},
+		"no name, the same key":             {nameless, nil, reissued, false, back},
+		"a new key under a name of its own": {called("store"), named("store"), made(called("store")), false, back},
+		"a new key under its self id":       {called("echo"), nil, made(called("echo")), false, back},
+	}
+}
+
 // Whoever answers at the endpoint of an adopted plugin that is gone, with a certificate of the same authority for the same
 // address, gets the identity where the certificate tells that it is the plugin, and not where it does not.
 func TestAudit_H58_AnAdoptedPluginsIdentityIsNobodyElses(t *testing.T) {
 	t.Parallel()
-	const back = "it has its identity back"
-	called, nameless := hosttest.CommonName, func(*x509.Certificate) {}
-	type policy = connectplugin.PluginPolicy
-	for name, tt := range map[string]struct {
-		first  func(*x509.Certificate)
-		policy func(p *policy, first *tls.Certificate)
-		second func(c *company, t *testing.T, first *tls.Certificate) *tls.Certificate
-		shared bool // another plugin has the first certificate, too
-		want   string
-	}{
-		"another name": {called("store"), nil, func(c *company, t *testing.T, _ *tls.Certificate) *tls.Certificate {
-			return c.ca.Issue(t, called("other plugin"))
-		}, false, "was adopted as"},
-		"another name, where policy lists both": {called("store"), func(p *policy, _ *tls.Certificate) {
-			p.Certificates = []string{"store", "store-2"}
-		}, func(c *company, t *testing.T, _ *tls.Certificate) *tls.Certificate {
-			return c.ca.Issue(t, called("store-2"))
-		}, false, "was adopted as"},
-		"no name after one": {called("store"), nil, func(c *company, t *testing.T, _ *tls.Certificate) *tls.Certificate {
-			return c.ca.Issue(t, nameless)
-		}, false, "was adopted as"},
-		"the name of the machine, another key": {called("machine"), nil, func(c *company, t *testing.T, _ *tls.Certificate) *tls.Certificate {
-			return c.ca.Issue(t, called("machine"))
-		}, false, "its certificate has another key"},
-		"no name, another key": {nameless, nil, func(c *company, t *testing.T, _ *tls.Certificate) *tls.Certificate {
-			return c.ca.Issue(t, nameless)
-		}, false, "its certificate has another key"},
-		"a pinned name, another key": {called("store"), func(p *policy, first *tls.Certificate) {
-			p.PinnedKeys = []string{certs.PinOf(first.Leaf).String()}
-		}, func(c *company, t *testing.T, _ *tls.Certificate) *tls.Certificate {
-			return c.ca.Issue(t, called("store"))
-		}, false, "a key that is not pinned"},
-		"the certificate of all on the machine": {called("machine"), nil, func(_ *company, _ *testing.T, first *tls.Certificate) *tls.Certificate {
-			return first
-		}, true, "nothing tells it from other plugins"},
-
-		"the same certificate": {called("machine"), nil, func(_ *company, _ *testing.T, first *tls.Certificate) *tls.Certificate {
-			return first
-		}, false, back},
-		"a new one for the key": {called("machine"), nil, func(c *company, t *testing.T, first *tls.Certificate) *tls.Certificate {
-			return c.ca.Reissue(t, first)
-		}, false, back},
-		"no name, the same key": {nameless, nil, func(c *company, t *testing.T, first *tls.Certificate) *tls.Certificate {
-			return c.ca.Reissue(t, first)
-		}, false, back},
-		"a new key under a name of its own": {called("store"), func(p *policy, _ *tls.Certificate) {
-			p.Certificates = []string{"store"}
-		}, func(c *company, t *testing.T, _ *tls.Certificate) *tls.Certificate {
-			return c.ca.Issue(t, called("store"))
-		}, false, back},
-		"a new key under its self id": {called("echo"), nil, func(c *company, t *testing.T, _ *tls.Certificate) *tls.Certificate {
-			return c.ca.Issue(t, called("echo"))
-		}, false, back},
-	} {
+	for name, tt := range returnsToAnEndpoint() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var first *tls.Certificate
-			c := startCompany(t, func(ca *hosttest.CA, _ *connectplugin.ServeConfig, p *policy) {
+			c := startCompany(t, func(ca *hosttest.CA, _ *connectplugin.ServeConfig, p *connectplugin.PluginPolicy) {
 				if first = ca.Issue(t, tt.first); tt.policy != nil {
 					tt.policy(p, first)
 				}
@@ -175,7 +168,7 @@ func TestAudit_H58_AnAdoptedPluginsIdentityIsNobodyElses(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			after := c.run(t, "echo", tt.second(c, t, first))
+			after := c.run(t, "echo", tt.second(t, c.ca, first))
 			way.AimAt(after.addr())
 			way.Cut()
 			c.says(t, tt.want)
@@ -308,30 +301,6 @@ type elsewhere struct {
 	http         *http.Client // that it calls its host with
 }
 
-// work registers what it provides and says that it is healthy.
-func (s *elsewhere) work(id *connectpluginv1.SetRuntimeIdentityRequest) {
-	for path, m := range map[string]proto.Message{
-		"/connectplugin.v1.ServiceRegistry/RegisterService": &connectpluginv1.RegisterServiceRequest{
-			ServiceType: "echo", Version: "1.0.0", EndpointPath: echoPath,
-		},
-		"/connectplugin.v1.PluginLifecycle/ReportHealth": &connectpluginv1.ReportHealthRequest{
-			State: connectpluginv1.HealthState_HEALTH_STATE_HEALTHY,
-		},
-	} {
-		raw, _ := proto.Marshal(m)
-		r, err := http.NewRequestWithContext(context.Background(), http.MethodPost, id.GetHostUrl()+path, bytes.NewReader(raw))
-		if err != nil {
-			return
-		}
-		r.Header.Set("Content-Type", "application/proto")
-		r.Header.Set("X-Plugin-Runtime-Id", id.GetRuntimeId())
-		r.Header.Set("Authorization", "Bearer "+id.GetRuntimeToken())
-		if resp, err := s.http.Do(r); err == nil {
-			_ = resp.Body.Close()
-		}
-	}
-}
-
 func (s *elsewhere) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
 	var answer proto.Message
@@ -361,6 +330,30 @@ func (s *elsewhere) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	raw, _ := proto.Marshal(answer)
 	w.Header().Set("Content-Type", "application/proto")
 	_, _ = w.Write(raw)
+}
+
+// work registers what it provides and says that it is healthy.
+func (s *elsewhere) work(id *connectpluginv1.SetRuntimeIdentityRequest) {
+	for path, m := range map[string]proto.Message{
+		"/connectplugin.v1.ServiceRegistry/RegisterService": &connectpluginv1.RegisterServiceRequest{
+			ServiceType: "echo", Version: "1.0.0", EndpointPath: echoPath,
+		},
+		"/connectplugin.v1.PluginLifecycle/ReportHealth": &connectpluginv1.ReportHealthRequest{
+			State: connectpluginv1.HealthState_HEALTH_STATE_HEALTHY,
+		},
+	} {
+		raw, _ := proto.Marshal(m)
+		r, err := http.NewRequestWithContext(context.Background(), http.MethodPost, id.GetHostUrl()+path, bytes.NewReader(raw))
+		if err != nil {
+			return
+		}
+		r.Header.Set("Content-Type", "application/proto")
+		r.Header.Set("X-Plugin-Runtime-Id", id.GetRuntimeId())
+		r.Header.Set("Authorization", "Bearer "+id.GetRuntimeToken())
+		if resp, err := s.http.Do(r); err == nil {
+			_ = resp.Body.Close()
+		}
+	}
 }
 
 // A plugin that says at each question that it is another gets its identity once more, and the log does not say that it is
