@@ -126,6 +126,55 @@ func newAuthLink(p AuthProvider) (link authLink, err error) {
 	}
 }
 
+// validateProviders refuses providers that can accept nobody.
+func (c *ServeConfig) validateProviders() error {
+	for i, p := range c.AuthProviders {
+		if why := useless(p); why != "" {
+			return fieldError(fmt.Sprintf("AuthProviders[%d]", i), "%s", why)
+		}
+	}
+	return nil
+}
+
+// validateCertificateProviders refuses those that ask for client certificates where there are none.
+func (c *ServeConfig) validateCertificateProviders(none bool) error {
+	for i, p := range c.AuthProviders {
+		if _, ok := p.(*MTLSAuth); ok && none {
+			return fieldError(fmt.Sprintf("AuthProviders[%d]", i), "MTLSAuth accepts nobody, since the host asks for no client certificates: "+
+				"set TLS.ClientAuth to tls.VerifyClientCertIfGiven, and TLS.ClientCAs; in plaintext there are none")
+		}
+	}
+	return nil
+}
+
+// useless says why one of this package's providers can accept nobody, and what to write; empty where it may.
+func useless(p AuthProvider) string {
+	const isNil = "is nil"
+	keys := "NewTokenAuth"
+	if k, ok := p.(*APIKeyAuth); ok {
+		if keys = "NewAPIKeyAuth"; k == nil || k.TokenAuth == nil {
+			return "has no TokenAuth; make it with NewAPIKeyAuth"
+		}
+		p = k.TokenAuth
+	}
+	switch p := p.(type) {
+	case nil:
+		return isNil
+	case *MTLSAuth:
+		if p == nil {
+			return isNil
+		}
+	case *TokenAuth:
+		switch {
+		case p == nil:
+			return isNil
+		case p.ValidateToken == nil && !isToken(p.Token):
+			return "accepts nobody: give " + keys + " a function that says whose token it is (ValidateToken), or the one token of all callers"
+		}
+	}
+	return ""
+}
+
 // verifier names the sender of a request by its context and header. It returns
 // errNoCredential where its kind of credential is absent.
 type verifier func(context.Context, http.Header) (*AuthContext, error)

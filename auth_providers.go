@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"connectrpc.com/connect"
 
@@ -48,7 +49,8 @@ type TokenAuth struct {
 	Token string
 	// ValidateToken tells a server whose token it is. It is called with any
 	// token that a stranger presents, concurrently; an error, an empty identity
-	// or a panic refuses it, and the peer learns no more than that. Compare
+	// or a panic refuses it, and the peer learns no more than that: the audit has the
+	// error's text, in which the token, as a word of its own or where it is long, is replaced. Compare
 	// secrets with [crypto/subtle.ConstantTimeCompare]. The claims are copied.
 	//
 	// Nil means that a server accepts exactly Token, compared in constant time,
@@ -233,7 +235,38 @@ func sharedTokenValidator(want string) func(string) (string, map[string]string, 
 // scrub returns an error with the text of err without the token. It does not
 // wrap err, which could bring the token along.
 func scrub(err error, token string) error {
-	return errors.New(strings.ReplaceAll(err.Error(), token, redacted)) //nolint:err113 // see above
+	return errors.New(withoutToken(err.Error(), token)) //nolint:err113 // see above
+}
+
+// longToken is as long as a token has to be that is a secret.
+const longToken = 8
+
+// withoutToken returns a text without a token that a stranger presented, who must not be able to black out what else
+// it says: a short token counts only where it is a word of its own.
+func withoutToken(text, token string) string {
+	var out strings.Builder
+	for last := byte(' '); ; {
+		before, after, found := strings.Cut(text, token)
+		out.WriteString(before)
+		if !found {
+			return out.String()
+		}
+		if before != "" {
+			last = before[len(before)-1]
+		}
+		joined := isWord(last) && isWord(token[0]) || after != "" && isWord(token[len(token)-1]) && isWord(after[0])
+		if joined && len(token) < longToken {
+			out.WriteByte(token[0]) // it may begin again within itself
+			last, text = token[0], token[1:]+after
+			continue
+		}
+		out.WriteString(redacted)
+		last, text = ' ', after
+	}
+}
+
+func isWord(c byte) bool {
+	return c == '_' || '0' <= c && c <= '9' || 'a' <= c|0x20 && c|0x20 <= 'z' || c >= utf8.RuneSelf
 }
 
 const (

@@ -115,6 +115,10 @@ func (a *Authority) writePlugin(dir string, id certs.ID, hosts []string) (*x509.
 		key, err = certs.NewKey(a.keyType)
 	}
 
+	if errors.Is(err, certs.ErrPEM) {
+		err = fmt.Errorf("%w; remove it and write the credentials again: they get a new key, which pins of this one do not accept", err)
+	}
+
 	if err != nil {
 		return nil, fmt.Errorf("key: %w", err)
 	}
@@ -134,11 +138,16 @@ func (a *Authority) refuseForeign(dir, identity string) error {
 		return nil
 	}
 
+	path := filepath.Join(dir, credentialsCertFile)
+	if errors.Is(err, certs.ErrPEM) {
+		return fmt.Errorf("%w; remove %s, if this is the directory of %s, and write the credentials again", err, path, identity)
+	}
+
 	if err != nil {
 		return err
 	}
 
-	path, found := filepath.Join(dir, credentialsCertFile), certs.CertificateIdentity(held)
+	found := certs.CertificateIdentity(held)
 
 	switch {
 	case found == identity && held.CheckSignatureFrom(a.ca.Certificate()) == nil:
@@ -344,46 +353,84 @@ func storeAuthority(dir string, ca *certs.CA) error {
 	}
 
 	keyFile := filepath.Join(dir, authorityKeyFile)
+	certFile := filepath.Join(dir, authorityCertFile)
+
 	if err := certs.CreateFile(keyFile, keyPEM, certs.PrivateFile); err != nil {
-		return explainExisting(keyFile, err)
+		return explainExisting(keyFile, certFile, err)
 	}
 
-	certFile := filepath.Join(dir, authorityCertFile)
 	if err := certs.CreateFile(certFile, ca.CertificatePEM(), certs.PublicFile); err != nil {
-		return errors.Join(explainExisting(certFile, err), os.Remove(keyFile))
+		return explainExisting(certFile, keyFile, errors.Join(err, os.Remove(keyFile)))
 	}
 
 	return nil
 }
 
-// explainExisting says what to do about a file that is not to be overwritten.
-func explainExisting(path string, err error) error {
+// explainExisting says what to do about a file that is not to be overwritten. Of an authority there is another one.
+func explainExisting(path, other string, err error) error {
 	if !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("store: %w", err)
+	}
+
+	if !isThere(other) {
+		return fmt.Errorf("store: %s is there already, %s: %w", path, lacksItsHalf(other), err)
 	}
 
 	return fmt.Errorf("store: %s is there already: load it with LoadAuthority, choose another Dir, "+
 		"or remove it, which ends the trust in all that it certified: %w", path, err)
 }
 
+// lacksItsHalf says what to do about an authority of which one file is missing.
+func lacksItsHalf(missing string) string {
+	return "and " + missing + ", which belongs to it, is missing, so that LoadAuthority takes neither: put that back from a copy, choose another " +
+		"Dir, or remove what is there and make another authority, which ends the trust in all that this one certified"
+}
+
+func isThere(path string) bool {
+	_, err := os.Lstat(path)
+
+	return err == nil
+}
+
 // readAuthority reads what storeAuthority wrote.
 func readAuthority(dir string, now time.Time) (*certs.CA, error) {
-	keyPEM, err := certs.ReadPrivateFile(filepath.Join(dir, authorityKeyFile))
+	keyFile, certFile := filepath.Join(dir, authorityKeyFile), filepath.Join(dir, authorityCertFile)
+
+	keyPEM, err := certs.ReadPrivateFile(keyFile)
 	if err != nil {
-		return nil, fmt.Errorf("load: %w", err)
+		return nil, explainMissing(keyFile, certFile, err)
 	}
 
-	certPEM, err := os.ReadFile(filepath.Join(dir, authorityCertFile)) //nolint:gosec // the path is the caller's
+	certPEM, err := os.ReadFile(certFile) //nolint:gosec // the path is the caller's
 	if err != nil {
-		return nil, fmt.Errorf("load: %w", err)
+		return nil, explainMissing(certFile, keyFile, err)
 	}
 
 	ca, err := certs.ParseCA(certPEM, keyPEM, now)
+	if errors.Is(err, certs.ErrPEM) {
+		damaged := keyFile
+		if _, wrong := certs.ParseCertificates(certPEM); wrong != nil {
+			damaged = certFile
+		}
+
+		return nil, fmt.Errorf("load %s: %w; put it back from a copy: without both files the authority is lost, and another one has to write "+
+			"all credentials again", damaged, err)
+	}
+
 	if err != nil {
 		return nil, fmt.Errorf("load %s: %w", dir, err)
 	}
 
 	return ca, nil
+}
+
+// explainMissing says what to do where one file of an authority is missing, and the other one is there.
+func explainMissing(path, other string, err error) error {
+	if errors.Is(err, fs.ErrNotExist) && isThere(other) {
+		return fmt.Errorf("load: %s is there, %s: %w", other, lacksItsHalf(path), err)
+	}
+
+	return fmt.Errorf("load: %w", err)
 }
 
 // keyDir names a directory in the log.

@@ -98,6 +98,7 @@ type declaration struct {
 	addr               string           // from which it made its last handshake, empty where it made none
 	secret             Secret           // that it proved, nil for none
 	endpoint           *ownEndpoint     // survives renewals
+	adopted            *likeness        // nil unless the host adopted it; survives renewals
 	share              *share           // survives renewals
 	launch             *launches.Launch // nil unless the host started it or was told of it; survives renewals
 	dependencies       []ServiceDependency
@@ -111,25 +112,6 @@ func addrOf(id *tokenstore.Identity) string { return cmp.Or(declared(id).addr, i
 // narrowing is what the operator left a plugin of what it may provide, nil for all of
 // that.
 type narrowing struct{ atomic.Pointer[policy.Set] }
-
-// ownEndpoint is where a plugin asked to be dialled, nil for nowhere, when
-// policy let it.
-type ownEndpoint struct {
-	atomic.Pointer[string]
-
-	turn   chan struct{} // capacity one: held while the host finds out whether the plugin answers there
-	proves atomic.Bool   // the plugin proved once that it answers, and so can
-}
-
-func newOwnEndpoint() *ownEndpoint { return &ownEndpoint{turn: make(chan struct{}, 1)} }
-
-// text returns the endpoint, empty for none.
-func (e *ownEndpoint) text() string {
-	if at := e.Load(); at != nil {
-		return *at
-	}
-	return ""
-}
 
 // rememberEndpoint notes that the plugin named its endpoint itself.
 func rememberEndpoint(id *tokenstore.Identity, endpoint string) {
@@ -307,12 +289,12 @@ func (h *hub) mayCallHostPlugin(id *tokenstore.Identity, name string) bool {
 
 // denial is why a request is not served. The reason is for the audit.
 type denial struct {
-	kind      AuditKind
-	code      connect.Code
-	err       error
-	runtimeID string // as claimed
-	reason    string
-	wrong     bool // there was a credential, and it is not good
+	kind             AuditKind
+	code             connect.Code
+	err              error
+	runtimeID        string // as claimed
+	wrong            bool   // there was a credential, and it is not good
+	provider, reason string // the former of AuthProviders, empty where none refused
 }
 
 func unauthenticated(runtimeID, reason string) *denial {
@@ -435,7 +417,7 @@ func askProviders(ctx context.Context, h *hub, p *peer, req *headerRequest) (con
 	}
 	no := unauthenticated("", "no auth provider knows the caller")
 	noted := withAuthObserver(ctx, func(_ context.Context, f authFailure) {
-		no.reason, no.wrong = f.Provider+": "+f.Err.Error(), f.isOfCredential(req.Header())
+		no.provider, no.reason, no.wrong = f.Provider, f.Err.Error(), f.isOfCredential(req.Header())
 	})
 	out, err := chain.authenticate(noted, req)
 	if err != nil {

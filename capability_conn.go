@@ -104,7 +104,8 @@ func (s *CapabilityConn) request(ctx context.Context) (capabilityGrant, error) {
 	if err != nil {
 		return capabilityGrant{}, err
 	}
-	broker := connectpluginv1connect.NewCapabilityBrokerClient((*hostTransport)(s.client), base, s.client.options()...)
+	through := &ownerTransport{hostTransport: (*hostTransport)(s.client)}
+	broker := connectpluginv1connect.NewCapabilityBrokerClient(through, base, s.client.options()...)
 	resp, err := broker.RequestCapability(ctx, connect.NewRequest(&connectpluginv1.RequestCapabilityRequest{
 		CapabilityType: s.capType, MinVersion: s.constraint,
 	}))
@@ -115,7 +116,25 @@ func (s *CapabilityConn) request(ctx context.Context) (capabilityGrant, error) {
 	if err != nil {
 		return capabilityGrant{}, err
 	}
-	return newCapabilityGrant(resp.Msg.GetGrant(), s.capType, s.client.RuntimeID())
+	return newCapabilityGrant(resp.Msg.GetGrant(), s.capType, through.owner)
+}
+
+// ownerTransport is hostTransport for one call. It notes the runtime id that the call was made with, for the client may
+// have another by the time of the answer.
+type ownerTransport struct {
+	*hostTransport
+
+	owner string
+}
+
+// Do sends the request to the host.
+func (t *ownerTransport) Do(r *http.Request) (*http.Response, error) {
+	return (*Client)(t.hostTransport).do(r, t)
+}
+
+func (t *ownerTransport) aim(_ context.Context, _ *http.Request, id identity) error {
+	t.owner = id.runtimeID
+	return nil
 }
 
 func (s *CapabilityConn) usable(g capabilityGrant) bool {
@@ -183,6 +202,9 @@ func (d *grantDestination) aim(ctx context.Context, r *http.Request, _ identity)
 	d.grant = g
 	r.URL.Path = g.path + d.rest
 	r.Header[headerAuthorization] = []string{bearerPrefix + g.token}
+	if len(r.Header[headerRuntimeID]) > 0 { // of the identity before, where the client has enrolled anew for the grant
+		r.Header[headerRuntimeID] = []string{g.owner}
+	}
 	return nil
 }
 

@@ -20,6 +20,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/link"
+	"github.com/masegraye/connect-plugin-go/internal/seldom"
 	"github.com/masegraye/connect-plugin-go/internal/turns"
 )
 
@@ -32,7 +33,8 @@ import (
 type Client struct {
 	// Fixed at creation.
 	cfg       ClientConfig
-	logger    *slog.Logger       // as configured: may be nil
+	logger    *slog.Logger       // as configured: may be nil. That of cfg is bounded
+	log       *seldom.Handler    // of the logger of cfg
 	transport connect.HTTPClient // the configured one, nil where link is used
 	link      *link.Pool
 	life      context.Context //nolint:containedctx // ends with Close, which owns the goroutines
@@ -67,6 +69,7 @@ type Client struct {
 	plugins   map[string]*connectpluginv1.PluginInfo
 	warnings  []string
 	version   int32
+	passed    int  // endpoints of discovery at which no host was reached, one after the other
 	choosing  bool // the host chooses among the providers of a type, call by call
 	ready     bool // a handshake succeeded, or an identity was set
 	leaving   bool // nothing may renew the identity any more
@@ -88,6 +91,8 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 		cfg: cfg.withDefaults(), logger: cfg.Logger, connecting: connecting,
 		conns: map[*ServiceConn]struct{}{}, reachable: make(chan struct{}),
 	}
+	c.log = newClientLog(c.cfg.Logger)
+	c.cfg.Logger = slog.New(c.log)
 	if c.cfg.AllowInsecure {
 		warnPlaintext(cfg.Logger, plaintextAllowed)
 	}
@@ -109,7 +114,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 // no host, Endpoint is the one that was found.
 func (c *Client) Config() ClientConfig {
 	out := c.cfg.withDefaults()
-	out.Endpoint = cmp.Or(out.Endpoint, out.HostURL)
+	out.Endpoint, out.Logger = cmp.Or(out.Endpoint, out.HostURL), cmp.Or(c.logger, out.Logger)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if unknown := out.Endpoint == "" || out.Endpoint == assignedURL; unknown && c.host != nil {
@@ -169,6 +174,7 @@ func (c *Client) Close() error {
 	if c.link != nil {
 		c.link.Close()
 	}
+	c.log.Close()
 	return nil
 }
 
@@ -360,35 +366,50 @@ func (c *Client) sendReport(ctx context.Context, m *connectpluginv1.ReportHealth
 	return err
 }
 
-// findHost asks discovery for the host where the configuration names none.
-func (c *Client) findHost(ctx context.Context) error {
+// findHost asks discovery for the host where the configuration names none, and returns at how many endpoints it may be.
+func (c *Client) findHost(ctx context.Context) (among int, err error) {
 	c.mu.Lock()
 	closed, known := c.closed, c.host != nil
 	c.mu.Unlock()
 	if closed {
-		return ErrClientClosed
+		return 0, ErrClientClosed
 	}
 	if known && c.cfg.HostURL != "" {
-		return nil
+		return 1, nil
 	}
 	if c.cfg.Discovery == nil {
-		return fmt.Errorf("%w: HostURL is not known yet", ErrClientNotConnected)
+		return 0, fmt.Errorf("%w: HostURL is not known yet", ErrClientNotConnected)
 	}
 	endpoints, err := c.cfg.Discovery.Discover(ctx, c.cfg.DiscoveryServiceName)
 	if err != nil {
-		return &discoveryError{c.cfg.DiscoveryServiceName, err}
+		return 0, &discoveryError{c.cfg.DiscoveryServiceName, err}
 	}
 	if len(endpoints) == 0 {
-		return fmt.Errorf("discover %q: %w", c.cfg.DiscoveryServiceName, ErrNoEndpoints)
+		return 0, fmt.Errorf("discover %q: %w", c.cfg.DiscoveryServiceName, ErrNoEndpoints)
 	}
-	for _, e := range endpoints {
-		if u, prefix, err := parseClientURL(e.URL, c.cfg.AllowInsecure); err == nil {
-			c.moveTo(u, prefix)
-			return nil
-		}
+	usable := slices.DeleteFunc(endpoints, func(e Endpoint) bool {
+		_, _, err := parseClientURL(e.URL, c.cfg.AllowInsecure)
+		return err != nil
+	})
+	if n := len(usable); n > 0 {
+		c.mu.Lock()
+		next := usable[c.passed%n]
+		c.mu.Unlock()
+		u, prefix, _ := parseClientURL(next.URL, c.cfg.AllowInsecure) // as above
+		c.moveTo(u, prefix)
+		return n, nil
 	}
-	return fmt.Errorf("discover %q: %w: no endpoint is an https:// URL; http:// needs ClientConfig.AllowInsecure, for development",
+	return 0, fmt.Errorf("discover %q: %w: no endpoint is an https:// URL; http:// needs ClientConfig.AllowInsecure, for development",
 		c.cfg.DiscoveryServiceName, ErrNoReadyEndpoints)
+}
+
+// passOver has the next attempt go to the next endpoint that discovery has, unless the client is connected at this one.
+func (c *Client) passOver() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.ready || !c.pace.since.IsZero() {
+		c.passed++
+	}
 }
 
 // discoveryError is a failure to find the host, of which the host knows nothing.

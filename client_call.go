@@ -342,11 +342,12 @@ func refusedCredential(resp *http.Response) bool {
 	return resp.Header.Get(headerChallenge) != ""
 }
 
-// answered takes account of an answer of the host to an identity that it knows.
+// answered takes account of an answer of the host to an identity that it knows. One that it refused
+// since says nothing about the next.
 func (c *Client) answered(id identity) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.identity.serial == id.serial {
+	if c.identity.serial == id.serial && c.refused != id.serial {
 		c.doubtful, c.signs.shown, c.accepted = false, time.Now(), id.serial
 		c.reachableLocked()
 	}

@@ -77,7 +77,8 @@ type ClientConfig struct {
 	// them, and not around those of a client that Dispense makes. One that is to add an API key or
 	// a token to calls of the host's plugins belongs to a generated client.
 	Interceptors []connect.Interceptor
-	// Logger receives what the operator should know. Nil means no log, but for the
+	// Logger receives what the operator should know: of what goes on 16 lines at once and then the latest every ten
+	// seconds, with how many there were since. Nil means no log, but for the
 	// warning of plaintext, which then goes to slog.Default().
 	Logger *slog.Logger
 }

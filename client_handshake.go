@@ -41,10 +41,17 @@ func (c *Client) exchange(ctx context.Context, current identity, apart bool) (ou
 			defer func() { c.part(conn, outcome) }()
 		}
 		x.client, x.state, x.local = oneConn{c, conn}, conn.TLS(), conn.LocalAddr()
+		c.mu.Lock()
+		host, prefix = c.host, c.prefix // another one, where discovery has several
+		c.mu.Unlock()
 	}
+	x.prefix = prefix
 	if err := x.run(ctx, host.String()+prefix); err != nil {
 		err = c.explainLink(err)
 		c.trustFailed(err)
+		if c.link == nil && !connect.IsWireError(err) {
+			c.passOver()
+		}
 		if connect.CodeOf(err) == connect.CodeUnauthenticated {
 			c.showAnother()
 		}
@@ -122,6 +129,7 @@ type exchange struct {
 	client  connect.HTTPClient
 	state   *tls.ConnectionState // nil in plaintext and with a foreign HTTP client
 	local   netip.Addr           // of our side of the connection
+	prefix  string               // the path of the host
 	current identity
 
 	req      *connectpluginv1.HandshakeRequest
@@ -220,8 +228,13 @@ func (x *exchange) explain(err error) error {
 		}
 		return fmt.Errorf("%w: the host does not accept self id %q: it may not be in the host's policy, or its secret or "+
 			"certificate is wrong; the host's log says which%s: %w", ErrHandshakeRefused, x.cfg.SelfID, bound, err)
-	case connect.CodeInvalidArgument, connect.CodeFailedPrecondition, connect.CodePermissionDenied, connect.CodeUnimplemented,
-		connect.CodeNotFound:
+	case connect.CodeUnimplemented, connect.CodeNotFound:
+		below := "HostURL has no path, and a proxy may have the host below one"
+		if x.prefix != "" {
+			below = fmt.Sprintf("HostURL has the path %q, which is right only where a proxy has the host below it", x.prefix)
+		}
+		return fmt.Errorf("%w: no host answers at this URL: %s: %w", ErrHandshakeRefused, below, err)
+	case connect.CodeInvalidArgument, connect.CodeFailedPrecondition, connect.CodePermissionDenied:
 		return fmt.Errorf("%w: %w", ErrHandshakeRefused, err)
 	case connect.CodeResourceExhausted:
 		if isTooLarge(err) {

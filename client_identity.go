@@ -150,7 +150,7 @@ func (c *Client) reachableLocked() {
 // handshake renews the current identity, or enrols anew where the host does not know it,
 // over a connection of its own or over one that calls go over too.
 func (c *Client) handshake(ctx context.Context, apart bool) error {
-	if err := c.findHost(ctx); err != nil {
+	if _, err := c.findHost(ctx); err != nil {
 		return err
 	}
 	c.mu.Lock()
@@ -243,11 +243,12 @@ func halfway(ctx context.Context) (context.Context, context.CancelFunc) {
 	}
 }
 
-// An identity is brief that its host forgets before it is so old, and before it answered
-// anything to it. After some in a row the next has to wait.
+// An identity is brief that its host forgets before it is so old. After some in a row the next
+// has to wait, after more where calls were answered with them.
 const (
 	briefLife = time.Second
 	mostBrief = 4
+	mostUsed  = 16
 )
 
 var errForgetful = errors.New("the host forgets this client as soon as it has enrolled; where several hosts answer under one URL, " +
@@ -266,13 +267,17 @@ func (c *Client) forsake(stale identity) {
 // forgottenLocked takes account of an identity that the host does not know any more, and
 // reports whether it is one of so many brief ones that the next has to wait.
 func (c *Client) forgottenLocked(now time.Time) bool {
-	if c.brief++; now.Sub(c.adopted) >= briefLife || c.accepted == c.identity.serial {
+	if c.brief++; now.Sub(c.adopted) >= briefLife {
 		c.brief = 0
 	}
-	if c.brief < mostBrief {
+	most := mostBrief
+	if c.accepted == c.identity.serial {
+		most = mostUsed
+	}
+	if c.brief < most {
 		return false
 	}
-	c.pace.hold(now, backoff.Reconnect.After(c.brief-mostBrief+1), errForgetful)
+	c.pace.hold(now, backoff.Reconnect.After(c.brief-most+1), errForgetful)
 	return true
 }
 
@@ -465,13 +470,6 @@ func (c *Client) notRenewed(failures int, err error) {
 // cannot be reached; one that answers may refuse as well.
 func retryIn(until time.Duration, failures int) time.Duration {
 	return max(until, backoff.Reconnect.After(failures))
-}
-
-// redialDue returns how long it is until the client should show a later certificate.
-func (c *Client) redialDue() time.Duration {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.shown.Due(time.Now())
 }
 
 // validateIdentity refuses what no host of this library issues and what could

@@ -66,12 +66,38 @@ func (c *Client) setTransport() error {
 // credentials go nowhere else.
 func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
-// dial connects to where the host is now. It knows no proxy. Records are full-sized from
-// the start: what is written together arrives together.
+// dial connects to where the host is now: of several endpoints that discovery has, to the first one where one answers.
 func (c *Client) dial(ctx context.Context, below func(net.Conn) net.Conn) (net.Conn, error) {
-	if err := c.findHost(ctx); err != nil {
-		return nil, err
+	for tried := 1; ; tried++ {
+		among, err := c.findHost(ctx)
+		if err != nil {
+			return nil, err
+		}
+		share, cancel := shareOf(ctx, among-tried+1)
+		conn, err := c.dialHost(share, below)
+		cancel()
+		if err == nil {
+			return conn, nil
+		}
+		c.passOver()
+		if tried >= among || ctx.Err() != nil {
+			return nil, err
+		}
 	}
+}
+
+// shareOf returns a context that ends when one of so many equal parts is over of the time that ctx has left.
+func shareOf(ctx context.Context, parts int) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok || parts <= 1 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, time.Until(deadline)/time.Duration(parts))
+}
+
+// dialHost connects to the host. It knows no proxy. Records are full-sized from
+// the start: what is written together arrives together.
+func (c *Client) dialHost(ctx context.Context, below func(net.Conn) net.Conn) (net.Conn, error) {
 	c.mu.Lock()
 	host := c.host
 	c.mu.Unlock()
@@ -214,6 +240,13 @@ func (c *Client) refresh(now time.Time) {
 	if due {
 		c.showAnother()
 	}
+}
+
+// redialDue returns how long it is until the client should show a later certificate.
+func (c *Client) redialDue() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.shown.Due(time.Now())
 }
 
 // lost takes account of the loss of a connection. It waits for nothing.

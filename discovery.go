@@ -13,7 +13,7 @@ type Endpoint struct {
 	// URL is its base URL, for example "https://127.0.0.1:8443".
 	URL string
 	// Weight is its share of the traffic, for who spreads calls over endpoints. A
-	// [Client] takes the first endpoint that it can use.
+	// [Client] takes the first endpoint at which a host answers, and stays there as long as it does.
 	Weight int
 	// Metadata is what else is known about it. Nil means nothing.
 	Metadata map[string]string

@@ -145,6 +145,7 @@ const (
 	tooManyUnproven   = "connections of one address that proved nothing (Limits.MaxConnectionsPerPeer)"
 	tooManyDisplaced  = tooManyUnproven + "; one that was silent made room"
 	tooManyOpen       = "connections in all (Limits.MaxConnections); one of the address that has most makes room, or newcomers wait"
+	tooFewDescriptors = "descriptors of this process (ulimit -n): none is left, and newcomers wait"
 	tooManyAtProvider = "streams that the provider takes, of which the calls of one plugin have three quarters at most"
 	tooManyRefusals   = "requests that were refused, so that the next ones wait (Limits.RefusalsPerSecond, Limits.RefusalBurst)"
 	tooManyAnnounced  = "bytes of metadata that watchers get later (Limits.AnnouncedBytesPerSecond, Limits.AnnouncedBytesBurst)"

@@ -361,17 +361,20 @@ func (hs *handshake) asStranger(ctx context.Context) context.Context {
 	}
 	if no.wrong {
 		hs.hub.auditOnce(nil, AuditEvent{
-			Kind: no.kind, Peer: hs.peer.addr, Procedure: hs.stranger.Spec().Procedure, Reason: "a handshake without self id: " + no.reason,
+			Kind: no.kind, Peer: hs.peer.addr, Procedure: hs.stranger.Spec().Procedure, AuthProvider: no.provider,
+			Reason: "a handshake without self id: " + no.reason,
 		})
 	}
 	return ctx
 }
 
+const noCertificate = "a client certificate is required and none was verified"
+
 // anonymous admits a client that asks for no identity: it learns what the host
 // offers to it and gets no token.
 func (hs *handshake) anonymous(ctx context.Context) error {
 	if hs.peer != nil && hs.cfg.handshake.RequireCertificate && hs.peer.certificate == nil {
-		return refused("a client certificate is required and none was verified")
+		return refused(noCertificate + hs.peer.notAsked())
 	}
 	return hs.pay(ctx)
 }

@@ -57,7 +57,8 @@ func (hs *handshake) unproven() error {
 	if hs.cfg.authority != nil {
 		why += "it showed no certificate of the Authority: set ClientConfig.TLS (WriteCredentials), or "
 	}
-	return refused(why + "give it a Secret or Certificates in its PluginPolicy, or set AllowUnproven to accept whoever names it")
+	why += "give it a Secret or Certificates in its PluginPolicy, or set AllowUnproven to accept whoever names it"
+	return refused(why + hs.peer.notAsked())
 }
 
 // mayClaim refuses a self id that the holder of a certificate may not claim.
@@ -141,7 +142,7 @@ func (hs *handshake) proveCertificate(selfID string, rules *policy.Rules) (bool,
 	cert := hs.peer.certificate
 	if cert == nil {
 		if hs.cfg.handshake.RequireCertificate || rules.DemandCertificate() {
-			return false, refused("a client certificate is required and none was verified")
+			return false, refused(noCertificate + hs.peer.notAsked())
 		}
 		return false, nil
 	}

@@ -150,15 +150,6 @@ func newHost(ctx context.Context, cfg *ServeConfig) (*Host, error) {
 	return h, nil
 }
 
-// Handler returns the host's handler, for a server of your own. That server must
-// serve TLS 1.3 and HTTP/2, and ask for client certificates where policy needs
-// them; [Host.Serve] does all that. It has to bound as well what comes before a
-// request, as no field of [Limits] does there: connections, frames and the time of
-// a TLS handshake, and what a client shows in it. [Host.Serve] verifies no chain of
-// more than 10 certificates or 64 KiB; crypto/tls tries up to 100 signatures for one,
-// which a stranger chooses, and asks VerifyPeerCertificate only after that.
-func (h *Host) Handler() http.Handler { return h.ingress }
-
 // Addr returns the address that the host listens on, empty before it does.
 func (h *Host) Addr() string {
 	h.mu.Lock()
@@ -223,7 +214,7 @@ func (h *Host) Usage() Usage {
 // setTLS settles both TLS sides.
 func (h *Host) setTLS() error {
 	if h.cfg.AllowInsecure {
-		return nil
+		return h.cfg.validateCertificateProviders(true)
 	}
 	if h.cfg.TLS == nil {
 		cfg, err := h.cfg.Authority.HostTLS(h.cfg.Hosts...)
@@ -244,7 +235,7 @@ func (h *Host) setTLS() error {
 		return fieldError("TLS.ClientAuth", "HandshakeAuth.RequireCertificate needs tls.VerifyClientCertIfGiven or more, and ClientCAs")
 	}
 	h.serverTLS = hardened
-	return nil
+	return h.cfg.validateCertificateProviders(hardened.ClientAuth == tls.NoClientCert && !verifiesItself(hardened))
 }
 
 // keepCertificates has certificates that are about to end renewed where that is the host's
@@ -386,9 +377,9 @@ func (c *ServeConfig) validateAddrs() error {
 		if a.addr == "" {
 			continue
 		}
-		_, port, err := net.SplitHostPort(a.addr)
+		port, err := listenPort(a.addr)
 		if err != nil {
-			return fieldError(a.field, "%q is no host:port, write for example \"127.0.0.1:8443\": %v", a.addr, err)
+			return fieldError(a.field, "%v", err)
 		}
 		for _, b := range addrs[:i] {
 			if a.addr == b.addr && port != "0" {
@@ -430,12 +421,7 @@ func (c *ServeConfig) validatePlugins() error {
 			return fieldError(fmt.Sprintf("PassMetadata[%d]", i), "%v; see docs/metadata.md for what can be added", err)
 		}
 	}
-	for i, p := range c.AuthProviders {
-		if p == nil {
-			return fieldError(fmt.Sprintf("AuthProviders[%d]", i), "is nil")
-		}
-	}
-	return nil
+	return c.validateProviders()
 }
 
 func (c *ServeConfig) validateVersions() error {

@@ -3,6 +3,7 @@ package connectplugin
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"net/http"
 	"strings"
@@ -352,11 +353,14 @@ func (a *adminChanger) ReloadPolicy(ctx context.Context, req *connect.Request[ad
 	}
 	if err == nil {
 		h.administered(ctx, req.Spec(), "")
-		err = h.SetPolicy(next)
+		if err = h.SetPolicy(next); err != nil { // CheckPolicy says it, too
+			h.cfg.Logger.Warn("the policy was not reloaded, and stays as it is", keyError, err)
+			return nil, connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("%w: %s", errNotReloaded, printable(valid(err.Error()))))
+		}
 	}
 	if err != nil {
 		h.cfg.Logger.Warn("the policy was not reloaded, and stays as it is", keyError, err)
-		return nil, connect.NewError(connect.CodeFailedPrecondition, errNotReloaded)
+		return nil, connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("%w: %w", errNotReloaded, errLoadFailed))
 	}
 	return connect.NewResponse(&adminv1.ReloadPolicyResponse{}), nil
 }
@@ -366,10 +370,11 @@ var (
 	errNobodyNamed    = errors.New("name a runtime id or a self id")
 	errLaunchesNone   = errors.New("the host launches no plugins")
 	errRevokesItself  = errors.New("that is your own self id, which you could not readmit: have another operator revoke it")
-	errNotLoaded      = errors.New("the policy was not loaded; the log of the host says why")
+	errNotLoaded      = errors.New("the policy was not loaded: AdminConfig.LoadPolicy failed, and the log of the host says why")
 	errReloadsNothing = errors.New("the host has no AdminConfig.LoadPolicy")
 	errNothingLoaded  = errors.New("AdminConfig.LoadPolicy returned no policy")
-	errNotReloaded    = errors.New("the policy was not reloaded, and stays as it is; the log of the host says why")
+	errNotReloaded    = errors.New("the policy was not reloaded, and stays as it is")
+	errLoadFailed     = errors.New("AdminConfig.LoadPolicy failed, and the log of the host says why")
 )
 
 // administered records a change before it is made, with who makes it.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -127,10 +128,33 @@ func (h *Host) warnHostPlugins(p *Policy) {
 		}
 		return slices.Contains(h.cfg.Plugins.Keys(), name)
 	})
+	if p != nil {
+		for i, name := range p.Public {
+			if name != policy.Any && name != publicHealth && !slices.Contains(h.cfg.Plugins.Keys(), name) {
+				unknown = append(unknown, fmt.Sprintf("Policy.Public[%d]: %q", i, name))
+			}
+		}
+		for endpoint, names := range p.sharedEndpoints() {
+			h.cfg.Logger.Warn("policy has one Endpoint for several plugins, of which one at most answers there: write one for each",
+				keyEndpoint, endpoint, keySubject, names)
+		}
+	}
 	if len(unknown) > 0 {
 		h.cfg.Logger.Warn("policy names plugins of the host that it does not have: write keys of ServeConfig.Plugins, "+
 			"or set ServeConfig.Admin for its services", keySubject, unknown)
 	}
+}
+
+// sharedEndpoints are those that a policy names for several plugins, with their names.
+func (p *Policy) sharedEndpoints() map[string][]string {
+	shared := map[string][]string{}
+	for _, name := range slices.Sorted(maps.Keys(p.Plugins)) {
+		if u, err := parseHostURL(p.Plugins[name].Endpoint, true); err == nil {
+			shared[u.String()] = append(shared[u.String()], name)
+		}
+	}
+	maps.DeleteFunc(shared, func(_ string, names []string) bool { return len(names) == 1 })
+	return shared
 }
 
 // concerns reports whether the name of a service is that of one of the host's plugins that

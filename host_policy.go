@@ -135,17 +135,21 @@ func (c *policyChange) withdrawRegistrations() {
 // withdrawEndpoint settles where a plugin is dialled. Where nothing that was said
 // about it changed, it stays as it is.
 func (c *policyChange) withdrawEndpoint(id *tokenstore.Identity) {
-	if c.host.hub.launchOf(id) != nil {
-		return // the launcher knows where it is
-	}
 	router := c.host.router
 	before, now := c.before.Of(subjectOf(id)), c.now.Of(subjectOf(id))
 	if before == nil || now == nil {
 		return // just enrolled, or about to end
 	}
+	launch, adopted := c.host.hub.launchOf(id) != nil, declared(id).adopted != nil
+	if adopted && !before.SameCertificates(now) {
+		router.forget(id.RuntimeID()) // the next call dials and looks at the certificate
+	}
+	if launch {
+		return // the launcher knows where it is
+	}
 	d := router.currentDialer()
-	if !slices.Equal(before.Pins, now.Pins) || d.mustProve(c.host.hub, c.before, id) != d.mustProve(c.host.hub, c.now, id) {
-		router.forget(id.RuntimeID()) // the next call dials and looks at the key
+	if !before.SameCertificates(now) || d.mustProve(c.host.hub, c.before, id) != d.mustProve(c.host.hub, c.now, id) {
+		router.forget(id.RuntimeID())
 	}
 	if !before.SameAddress(now) || outbid(c.now, id) {
 		c.settle(id, before, now)

@@ -120,6 +120,7 @@ func (h *Host) Serve(ctx context.Context, l net.Listener) error {
 	if h.certified && len(h.cfg.Hosts) == 0 {
 		warnNameless(h.cfg.Logger, l.Addr())
 	}
+	warnDescriptors(h.cfg.Logger, h.cfg.Limits.MaxConnections)
 	var looked net.Listener = opening.NewListener(l, h.serverLog.opened(h.serverTLS != nil))
 	if h.server == nil { // which gathers by itself
 		gathered := gather.NewListener(looked, gather.Config{WriteTimeout: h.cfg.Limits.WriteTimeout})
@@ -268,8 +269,11 @@ func (h *Host) refused(addr net.Addr, err error) {
 		h.hub.recordNewcomer(addr, bound)
 		return
 	}
+	if edge.NoDescriptors(err) {
+		h.hub.recordNewcomer(nil, tooFewDescriptors)
+	}
 	h.serverLog.failed(addr, outOfTime(err, h.serverTLS))
-	if !errors.Is(err, edge.ErrNoDeadlines) { // which is no doing of the peer's
+	if !errors.Is(err, edge.ErrNoDeadlines) && !errors.Is(err, edge.ErrNotAccepted) { // which are no doing of the peer's
 		h.hub.tellUntrusted(err)
 	}
 }

@@ -33,6 +33,22 @@ type ingress struct {
 	draining func() bool
 }
 
+// Handler returns the host's handler, for a server of your own. That server must serve TLS 1.3 and HTTP/2, and ask for
+// client certificates where policy needs them: the configuration of [Authority.HostTLS] does. [Host.Serve] does all that.
+//
+// It may be mounted below a path, with [http.StripPrefix]; the HostURL of plugins ends in that path. The host does not
+// know where the server listens: [PluginConfig].HostURL and [PluginSpec].HostURL say it for plugins that the host adopts
+// or launches, and Hosts where the names are not those of its TLS.
+//
+// To end it, call [Host.Shutdown] and then [http.Server.Shutdown], which by itself waits for the watches of all plugins
+// until its context ends.
+//
+// The server has to bound as well what comes before a request, as no field of [Limits] does there: connections, frames
+// and the time of a TLS handshake, and what a client shows in it. [Host.Serve] verifies no chain of more than 10
+// certificates or 64 KiB; crypto/tls tries up to 100 signatures for one, which a stranger chooses, and asks
+// VerifyPeerCertificate only after that.
+func (h *Host) Handler() http.Handler { return h.ingress }
+
 // ServeHTTP refuses foreign hosts and origins, unclean paths and unknown routes.
 func (in *ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	stack.Grow()
@@ -57,7 +73,7 @@ func (in *ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			clipped(r.Host), clipped(r.Header.Get("Origin"))))
 		refuse(w, r, connect.CodePermissionDenied, errDenied)
 		return
-	case !target.CleanPath(r):
+	case !in.clean(r):
 		in.hub.refusedOn(r.Context())
 		in.note(r, "unclean path")
 		refuse(w, r, connect.CodeNotFound, errNotAvailable)
@@ -70,6 +86,7 @@ func (in *ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		in.hub.refusedOn(r.Context())
 		in.hub.tellRefusal(nil, AuditDenied, RefusedRequest)
+		in.nowhere(r)
 		refuse(w, r, connect.CodeNotFound, errNotAvailable)
 		return
 	}
@@ -170,12 +187,31 @@ func (in *ingress) named(r *http.Request) bool {
 	return in.tls != nil && r.TLS != nil && names.Known(r.Host, certs.ServerLeafFor(in.tls, r.TLS.ServerName))
 }
 
+// clean reports whether the path of a request can mean one thing alone. A server of the user's own may have taken off what
+// the host is mounted below.
+func (in *ingress) clean(r *http.Request) bool {
+	if _, own := connectionOf(r.Context()); own {
+		return target.CleanPath(r)
+	}
+	return target.CleanPathBelow(r)
+}
+
 // isProbe reports whether a path is that of a probe, which asks for an address and not
 // for a name, learns one bit and changes nothing.
 func isProbe(path string) bool { return path == pathHealthz || path == pathReadyz }
 
 func (in *ingress) note(r *http.Request, reason string) {
 	in.hub.auditCall(in.hub.newPeer(r), AuditDenied, r.URL.Path, reason)
+}
+
+// nothingServed is the reason of a request for a path at which there is nothing.
+const nothingServed = "nothing is served at this path; if a client's calls come here, it has a wrong path in its HostURL"
+
+// nowhere records such a request: the first one of a peer, and counted beyond that.
+func (in *ingress) nowhere(r *http.Request) {
+	p := in.hub.newPeer(r)
+	e := AuditEvent{Kind: AuditDenied, Peer: p.addr, Procedure: r.URL.Path, Reason: nothingServed}
+	in.hub.auditCounted(e.by(p.conn), e)
 }
 
 // servedCall sees what an observer is told of a call that the host serves. A nil one sees

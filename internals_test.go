@@ -378,21 +378,27 @@ func TestServerLog_Panics(t *testing.T) {
 	}
 }
 
-// A Health that blocks is told of, and one that returns is not.
+// A Health that blocks makes the plugin unhealthy until it returns, is asked once, and told of less and less often.
 func TestPluginSession_HealthThatBlocks(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		for _, takes := range []time.Duration{healthWait - 1, healthWait + time.Second} {
+		for takes, told := range map[time.Duration]int{healthWait - 1: 0, healthWait + time.Second: 1, time.Minute: 4} {
 			var out bytes.Buffer
-			cfg := &PluginServerConfig{Health: func() (connectpluginv1.HealthState, string) {
+			asked := 0
+			s := newPluginSession(&PluginServerConfig{Health: func() (connectpluginv1.HealthState, string) {
+				asked++
 				time.Sleep(takes)
-				return connectpluginv1.HealthState_HEALTH_STATE_HEALTHY, ""
-			}}
-			cfg.Client.Logger = slog.New(slog.NewTextHandler(&out, nil))
-			(&pluginSession{cfg: cfg}).health()
-			time.Sleep(time.Minute)
-			synctest.Wait()
-			if told := strings.Contains(out.String(), "Health has not returned for 5s"); told != (takes > healthWait) {
+				return connectpluginv1.HealthState_HEALTH_STATE_HEALTHY, "as it says"
+			}, Client: ClientConfig{Logger: slog.New(slog.NewTextHandler(&out, nil))}}, &Client{}, "")
+			for i, wait := range []time.Duration{0, time.Minute} {
+				time.Sleep(wait)
+				got := s.health(t.Context())
+				synctest.Wait()
+				if late := i == 0 && told > 0; late != (got.reason == healthLate) || late == (got.reason == "as it says") || asked > 2-min(told, 1) {
+					t.Errorf("%v: %d: the plugin is %v, asked %d times", takes, i, got, asked)
+				}
+			}
+			if got := strings.Count(out.String(), "PluginServerConfig.Health has not returned for"); got != told {
 				t.Errorf("after %v the log has %q", takes, &out)
 			}
 		}

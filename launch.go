@@ -47,7 +47,8 @@ type PluginSpec struct {
 	// from the working directory of the host; PATH is not searched.
 	BinaryPath string
 	// HostURL is the base URL at which the plugin reaches the host. Empty means the address
-	// that the host listens on.
+	// that the host listens on; a host whose [Host.Handler] is on a server of your own listens on
+	// none, and needs it.
 	HostURL string
 	// Port is the port that the plugin listens on, on loopback. Zero means a Unix socket in a
 	// directory that no other user may enter, where the system has such sockets, and

@@ -171,7 +171,7 @@ func (l *PluginLauncher) awaitHost(ctx context.Context, name string) error {
 	if spec.Strategy != strategyProcess || spec.HostURL != "" || l.platform.hub().settings().authority == nil {
 		return nil
 	}
-	_, err := l.platform.awaitHostURL(ctx)
+	_, err := l.platform.awaitHostURL(ctx, "")
 	return err
 }
 

@@ -22,6 +22,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/edge"
 	"github.com/masegraye/connect-plugin-go/internal/glyphs"
 	"github.com/masegraye/connect-plugin-go/internal/opening"
+	"github.com/masegraye/connect-plugin-go/internal/seldom"
 )
 
 // Attribute keys of the log.
@@ -110,6 +111,22 @@ func printableStack(s string) string {
 		}
 		return unicode.ReplacementChar
 	}, s)
+}
+
+// Bounds of what a host, and the providers behind it, can make a client log: lines of a kind, and bytes of a text.
+const (
+	clientLogBurst = 16
+	clientLogEvery = 10 * time.Second
+	clientLogKinds = 1024
+	clientLogText  = 2048
+)
+
+// newClientLog bounds a client's log. Lines of a kind are about the same type of a service.
+func newClientLog(to *slog.Logger) *seldom.Handler {
+	return seldom.New(to.Handler(), seldom.Config{
+		Burst: clientLogBurst, Every: clientLogEvery, Kinds: clientLogKinds, Key: keyService, More: keyMore,
+		Clip: func(s string) string { return printableTo(s, clientLogText) },
+	})
 }
 
 // maxLoggedName bounds the names in the text of an event that says more than those.
@@ -306,17 +323,37 @@ func (l *serverLog) crashed(ctx context.Context, at time.Time, what, value, stac
 const needsDeadlines = "limits of time go by deadlines: serve on a listener whose connections have SetDeadline, SetReadDeadline and " +
 	"SetWriteDeadline (Host.Serve, PluginServerConfig.Listener)"
 
-// deadlineless logs that a connection was refused because it has no deadlines, once in a while for all of them.
-func (l *serverLog) deadlineless(from string, err error) {
-	now := time.Now()
-	if more, due := l.dueFor(edge.ErrNoDeadlines.Error(), now); due {
-		out := slog.NewRecord(now, slog.LevelError, "a connection was refused", 0)
-		out.AddAttrs(slog.String(keyPeer, from), slog.String(keyReason, needsDeadlines), slog.String(keyError, printable(err.Error())))
-		if more > 0 {
-			out.AddAttrs(slog.Int(keyMore, more))
+// needsDescriptors says what to do where there are no descriptors left.
+const needsDescriptors = "this process may have no more descriptors, or the system none: raise its limit (ulimit -n, LimitNOFILE of systemd) " +
+	"above Limits.MaxConnections, or look for what keeps them open"
+
+// unserved logs that this side cannot serve a connection, or take one, once in a while for all of them. It reports
+// whether the error says so.
+func (l *serverLog) unserved(from string, err error) bool {
+	what, why, about := "a connection was refused", needsDeadlines, edge.ErrNoDeadlines
+	if errors.Is(err, edge.ErrNotAccepted) {
+		what, why, about = edge.ErrNotAccepted.Error(), "the system says so", edge.ErrNotAccepted
+		if edge.NoDescriptors(err) {
+			why = needsDescriptors
 		}
-		_ = l.Handler.Handle(context.Background(), out)
+	} else if !errors.Is(err, about) {
+		return false
 	}
+	now := time.Now()
+	more, due := l.dueFor(about.Error(), now)
+	if !due {
+		return true
+	}
+	out := slog.NewRecord(now, slog.LevelError, what, 0)
+	out.AddAttrs(slog.String(keyPeer, from), slog.String(keyReason, why), slog.String(keyError, printable(err.Error())))
+	if most, known := edge.Descriptors(); known && why == needsDescriptors {
+		out.AddAttrs(slog.Uint64(keyCount, most))
+	}
+	if more > 0 {
+		out.AddAttrs(slog.Int(keyMore, more))
+	}
+	_ = l.Handler.Handle(context.Background(), out)
+	return true
 }
 
 // failed logs that a peer and this side did not agree on TLS, or that this side cannot serve the connection.
@@ -325,8 +362,7 @@ func (l *serverLog) failed(addr net.Addr, err error) {
 	if addr != nil {
 		from = addr.String()
 	}
-	if errors.Is(err, edge.ErrNoDeadlines) {
-		l.deadlineless(from, err)
+	if l.unserved(from, err) {
 		return
 	}
 	text := fmt.Sprintf("http: TLS handshake error from %s: %v", from, err) // as net/http says it

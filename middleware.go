@@ -227,7 +227,8 @@ func (m *middleware) deny(ctx context.Context, h *hub, p *peer, no *denial, w ht
 	}
 	h.refusedOn(ctx)
 	event := AuditEvent{
-		Kind: no.kind, Peer: p.addr, RuntimeID: no.runtimeID, Procedure: r.URL.Path, Subject: m.route.subject, Reason: no.reason,
+		Kind: no.kind, Peer: p.addr, RuntimeID: no.runtimeID, Procedure: r.URL.Path, Subject: m.route.subject,
+		AuthProvider: no.provider, Reason: no.reason,
 	}
 	if event.Subject != "" {
 		event.Right = RightHostPlugins

@@ -318,6 +318,16 @@ func (h *hub) newPeer(r *http.Request) *peer {
 	return p
 }
 
+// notAsked says why a peer may have shown no certificate where the server is the user's own: the host does not know
+// whether that asks for one.
+func (p *peer) notAsked() string {
+	if p == nil || p.conn == nil || !p.conn.foreign || p.state == nil || len(p.state.PeerCertificates) > 0 {
+		return ""
+	}
+	return "; the server that serves Host.Handler has to ask for certificates: set ClientAuth of its tls.Config to " +
+		"tls.VerifyClientCertIfGiven, and ClientCAs, or take that of Authority.HostTLS"
+}
+
 func withPeer(ctx context.Context, p *peer) context.Context {
 	return context.WithValue(ctx, peerKey{}, p)
 }

@@ -3,13 +3,17 @@ package connectplugin
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 
+	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/depgraph"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
@@ -104,16 +108,17 @@ func (p *Platform) hub() *hub { return p.router.handshake.hub }
 
 func (p *Platform) log() *slog.Logger { return p.hub().log() }
 
-var errNoAddress = errors.New("the host does not serve yet, so that no plugin could reach it: call Serve before, or set HostURL")
+var errNoAddress = errors.New("the host does not serve yet, so that no plugin could reach it: call Serve before, or set HostURL, " +
+	"as a host needs whose Host.Handler is on a server of your own")
 
 // hostURL returns the URL at which a plugin reaches the host.
 func (p *Platform) hostURL(configured string) (string, error) {
 	if configured != "" {
-		u, err := parseHostURL(configured, p.hub().settings().allowInsecure)
+		u, prefix, err := parseClientURL(configured, p.hub().settings().allowInsecure)
 		if err != nil {
 			return "", fieldError("HostURL", "%v", err)
 		}
-		return u.String(), nil
+		return u.String() + prefix, nil
 	}
 	if at := p.hub().address.Load(); at != nil {
 		return *at, nil
@@ -121,8 +126,11 @@ func (p *Platform) hostURL(configured string) (string, error) {
 	return "", errNoAddress
 }
 
-// awaitHostURL is hostURL once the host serves; it waits for that until ctx ends.
-func (p *Platform) awaitHostURL(ctx context.Context) (string, error) {
+// awaitHostURL is hostURL; where none is configured it waits until the host serves, or ctx ends.
+func (p *Platform) awaitHostURL(ctx context.Context, configured string) (string, error) {
+	if configured != "" {
+		return p.hostURL(configured)
+	}
 	select {
 	case <-p.hub().serves:
 		return p.hostURL("")
@@ -253,4 +261,180 @@ func (p *Platform) close(ctx context.Context) {
 	ending.Wait()
 	p.end()
 	p.tasks.Wait()
+}
+
+// likeness is by what an adopted plugin is known again: the certificate of the first connection to it.
+type likeness struct {
+	mu       sync.Mutex
+	known    bool
+	identity string // may be empty
+	key      certs.Pin
+}
+
+// admit refuses the certificate of who is another plugin by its identity. The first one is taken note of.
+func (l *likeness) admit(leaf *x509.Certificate) error {
+	if l == nil { // not adopted
+		return nil
+	}
+	got := certs.CertificateIdentity(leaf)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.known {
+		l.known, l.identity, l.key = true, got, certs.PinOf(leaf)
+	}
+	if l.identity != got {
+		return fmt.Errorf("plugin answers as %q and was adopted as %q", got, l.identity)
+	}
+	return nil
+}
+
+// look returns the identity and the key of the certificate that a plugin showed: when it was adopted or, where it came by
+// itself, when it enrolled. A nil likeness is that of one that came by itself.
+func (h *hub) look(id *tokenstore.Identity) (identity string, key certs.Pin) {
+	l := declared(id).adopted
+	if l == nil {
+		return declared(id).certIdentity, certs.Pin(id.Fingerprint())
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.identity, l.key
+}
+
+// checkNamed demands of a provider a certificate that policy names, where that names some. The host knows those of its launches.
+func (h *hub) checkNamed(rules *policy.Rules, leaf *x509.Certificate) error {
+	identity := certs.CertificateIdentity(leaf)
+	if rules.Certificates.NamesAny() && !rules.Certificates.Has(identity) && h.launches.Find(identity) == nil {
+		return fmt.Errorf("plugin answers as %q, which %w", identity, policy.ErrNotNamed)
+	}
+	return nil
+}
+
+// mark is by what a plugin is told from others at its endpoint, as far as its certificate goes.
+type mark uint8
+
+const (
+	markNone     mark = iota // others may have the same
+	markKey                  // the key that it has had
+	markIdentity             // what is demanded of each connection to it
+)
+
+// markOf says by what a plugin is told from others.
+func (p *Platform) markOf(id *tokenstore.Identity) mark {
+	h, d := p.hub(), p.router.currentDialer()
+	book, s := h.rules.Load(), subjectOf(id)
+	switch rules := book.Of(s); {
+	case d == nil, rules == nil:
+		return markNone
+	case d.tls == nil:
+		if rules.Open() { // nothing is protected
+			return markIdentity
+		}
+		return markNone
+	case d.issuer != nil && s.Certificate == d.issuer.PluginIdentity(s.SelfID):
+		return markIdentity
+	}
+	identity, key := h.look(id)
+	if s.Certificate = identity; book.Tells(s) == policy.TellsApart {
+		return markIdentity
+	}
+	shared := key == certs.Pin{} || book.PinnedByOthers(subjectOf(id), key)
+	h.store.Each(func(other *tokenstore.Identity) bool {
+		if other.SelfID() != id.SelfID() {
+			_, another := h.look(other)
+			shared = shared || another == key
+		}
+		return !shared
+	})
+	if shared {
+		return markNone
+	}
+	return markKey
+}
+
+var (
+	errAnotherKey = errors.New("its certificate has another key than when it was adopted, and policy does not say that " +
+		"its identity is this plugin's alone (PluginPolicy.Certificates)")
+	errNoMark    = errors.New("nothing tells it from other plugins (PluginPolicy.Certificates, PinnedKeys)")
+	errNotItsOwn = errors.New("the certificate of the plugin in whose place it comes is that plugin's alone, and its own is not")
+)
+
+// hand calls an adopted plugin in a way on which nobody else answers, so that it can be given its token: by its
+// certificate or, where that does not tell, by the token that it has.
+func (p *Platform) hand(a *adoption, call func(*providerClient) error) error {
+	err := p.handByCertificate(a, call)
+	if !errors.Is(err, errAnotherKey) && !errors.Is(err, errNoMark) {
+		return err
+	}
+	if d := p.router.currentDialer(); d != nil && d.tls == nil && !declared(a.id).endpoint.proves.Load() {
+		return call(p.callPlugin(a.id.RuntimeID())) // in plaintext, and never could
+	}
+	var shown atomic.Pointer[certs.Pin]
+	err = p.over(a, true, func(cs tls.ConnectionState) error {
+		key := certs.PinOf(cs.PeerCertificates[0])
+		shown.Store(&key)
+		return nil
+	}, call)
+	if key := shown.Load(); err == nil && key != nil { // it has another certificate now
+		declared(a.id).adopted.rekey(*key)
+	}
+	return err
+}
+
+func (l *likeness) rekey(key certs.Pin) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.key = key
+}
+
+// handByCertificate does so by the certificate alone.
+func (p *Platform) handByCertificate(a *adoption, call func(*providerClient) error) error {
+	switch p.markOf(a.id) {
+	case markIdentity:
+		return call(p.callPlugin(a.id.RuntimeID()))
+	case markNone:
+		return errNoMark
+	case markKey:
+	}
+	_, key := p.hub().look(a.id)
+	var differs atomic.Bool
+	err := p.over(a, false, func(cs tls.ConnectionState) error {
+		if certs.PinOf(cs.PeerCertificates[0]) != key {
+			differs.Store(true)
+			return errAnotherKey
+		}
+		return nil
+	}, call)
+	if err != nil && differs.Load() {
+		return errAnotherKey
+	}
+	return err
+}
+
+// over calls an adopted plugin on connections of their own.
+func (p *Platform) over(a *adoption, proof bool, besides peerCheck, call func(*providerClient) error) error {
+	endpoint, _ := p.registry.catalog.Endpoint(a.id.RuntimeID())
+	d := p.router.currentDialer()
+	switch {
+	case endpoint == "":
+		return noEndpoint(p.hub(), a.id.RuntimeID())
+	case d == nil:
+		return errNotServing
+	}
+	pool, err := d.pool(p.hub(), a.id, endpoint, proof, besides)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	way := p.callPlugin(a.id.RuntimeID())
+	way.over = &routedProvider{endpoint: endpoint, pool: pool}
+	return call(way)
+}
+
+// mayFollow refuses a plugin that comes in the place of another with a certificate that is not the plugin's alone,
+// where that of the other is.
+func (p *Platform) mayFollow(a *adoption) error {
+	if a.takes != nil && p.markOf(a.takes) == markIdentity && p.markOf(a.id) != markIdentity {
+		return errNotItsOwn
+	}
+	return nil
 }

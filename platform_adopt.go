@@ -27,6 +27,10 @@ type PluginConfig struct {
 	SelfVersion string
 	// Endpoint is the base URL at which the plugin is. Required.
 	Endpoint string
+	// HostURL is the base URL at which the plugin reaches the host. Empty means the address
+	// that the host listens on; a host whose [Host.Handler] is on a server of your own listens
+	// on none, and needs it.
+	HostURL string
 	// Metadata says what the plugin provides and requires. Where it lists something, a plugin
 	// that says otherwise is refused: other types or versions, and another path of a service or
 	// constraint of a requirement where the list has one. Its own Name, Path and Version are not
@@ -73,6 +77,10 @@ type adoption struct {
 	introduced chan struct{}
 	// elsewhere has room for the news that somebody else answers at its endpoint.
 	elsewhere chan struct{}
+	// takes is the identity in whose place the plugin comes, nil for none.
+	takes *tokenstore.Identity
+	// returns is renewAdopted's alone.
+	returns backoff.Sparing
 
 	mu     sync.Mutex
 	token  string
@@ -89,11 +97,17 @@ func (a *adoption) end() { a.stop() }
 // is left of it after an error. The end of ctx, 30 s where it has none, bounds it all,
 // also the time until the host serves, where it is called before.
 //
+// The plugin's certificate is that of its self id where the host has an [Authority], and has to be what
+// [PluginPolicy.Certificates] and [PluginPolicy.PinnedKeys] say. Where neither says anything, the one that it shows first
+// is taken for its own, and from then on nobody answers for it whose certificate has another identity.
+//
 // A plugin that crashed and comes back at the endpoint without an identity, as the same plugin by its certificate and
-// by what it says of itself, gets the one that it had, when the host next asks how it is ([HealthProbeConfig]). One that
-// ends in order leaves: its next life is adopted by another AddPlugin.
+// by what it says of itself, gets the one that it had, when the host next asks how it is ([HealthProbeConfig]): where
+// policy gives the identity of its certificate, or its key, to it alone, or its key is the one that it had. Where others
+// may have both, and in plaintext, it waits for another AddPlugin, and the log says so. One that ends in order leaves:
+// its next life is adopted by another AddPlugin.
 func (p *Platform) AddPlugin(ctx context.Context, config PluginConfig) error {
-	a, err := p.adopt(ctx, config, false)
+	a, err := p.adopt(ctx, config, nil)
 	if err != nil {
 		return err
 	}
@@ -172,7 +186,7 @@ func (p *Platform) ReplacePlugin(ctx context.Context, runtimeID string, newConfi
 	if old.SelfID() != newConfig.SelfID {
 		return fieldError("PluginConfig.SelfID", "is %q; the plugin to be replaced is %q", newConfig.SelfID, old.SelfID())
 	}
-	a, err := p.adopt(ctx, newConfig, true)
+	a, err := p.adopt(ctx, newConfig, old)
 	if err != nil {
 		return err
 	}
@@ -199,8 +213,8 @@ func (p *Platform) retire(ctx context.Context, runtimeID, reason string) error {
 	return nil
 }
 
-// adopt does what AddPlugin says; hold keeps the registrations back.
-func (p *Platform) adopt(ctx context.Context, config PluginConfig, hold bool) (*adoption, error) {
+// adopt does what AddPlugin says; in the place of another, the registrations are kept back.
+func (p *Platform) adopt(ctx context.Context, config PluginConfig, takes *tokenstore.Identity) (*adoption, error) {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, adoptTimeout)
@@ -210,11 +224,11 @@ func (p *Platform) adopt(ctx context.Context, config PluginConfig, hold bool) (*
 	if err := config.validate(p.hub().settings().allowInsecure); err != nil {
 		return nil, err
 	}
-	hostURL, err := p.awaitHostURL(ctx)
+	hostURL, err := p.awaitHostURL(ctx, config.HostURL)
 	if err != nil {
 		return nil, err
 	}
-	a, err := p.issue(config, hold)
+	a, err := p.issue(config, takes)
 	if err == nil {
 		if err = p.introduce(ctx, a, hostURL); err != nil {
 			p.hub().store.Revoke(a.id.RuntimeID(), reasonRemoved)
@@ -244,9 +258,10 @@ func (c PluginConfig) validate(allowInsecure bool) error {
 }
 
 // issue gives an adopted plugin an identity, which it does not know yet.
-func (p *Platform) issue(config PluginConfig, hold bool) (*adoption, error) {
+func (p *Platform) issue(config PluginConfig, takes *tokenstore.Identity) (*adoption, error) {
 	hub := p.hub()
 	id, token, err := hub.issueOwn(config.SelfID, config.SelfVersion, config.Metadata, func(d *declaration) {
+		d.adopted = new(likeness)
 		d.launch = launches.New("", config.SelfID, typesOf(config.Metadata.Provides))
 		if a := hub.settings().authority; a != nil {
 			d.certIdentity = a.PluginIdentity(config.SelfID)
@@ -257,8 +272,8 @@ func (p *Platform) issue(config PluginConfig, hold bool) (*adoption, error) {
 	}
 	life, stop := context.WithCancel(context.Background())
 	a := &adoption{launch: declared(id).launch, id: id, config: config, stop: stop, token: token, introduced: make(chan struct{})}
-	a.elsewhere = make(chan struct{}, 1)
-	if hold {
+	a.elsewhere, a.returns = make(chan struct{}, 1), newReturns()
+	if a.takes = takes; takes != nil {
 		a.launch.Hold()
 	}
 	a.launch.Enrolled(id)
@@ -291,6 +306,10 @@ func (p *Platform) introduce(ctx context.Context, a *adoption, hostURL string) e
 		return fmt.Errorf("ask what it is: %w", err)
 	}
 	if err := a.config.compare(info); err != nil {
+		p.hub().audit(AuditEvent{Kind: AuditDenied, SelfID: a.config.SelfID, RuntimeID: a.id.RuntimeID(), Reason: err.Error()})
+		return err
+	}
+	if err := p.mayFollow(a); err != nil {
 		p.hub().audit(AuditEvent{Kind: AuditDenied, SelfID: a.config.SelfID, RuntimeID: a.id.RuntimeID(), Reason: err.Error()})
 		return err
 	}
@@ -440,53 +459,28 @@ func (p *Platform) renewAdopted(ctx context.Context, a *adoption) {
 	case <-ctx.Done():
 		return
 	}
-	for failures := 0; ; {
-		wait := renewIn(a.id)
-		if failures > 0 {
-			wait = backoff.Reconnect.After(failures)
-		}
-		due := time.NewTimer(max(wait, renewFloor))
+	failures, soon := 0, func() time.Duration { return max(renewIn(a.id), renewFloor) }
+	due := time.NewTimer(soon())
+	defer due.Stop()
+	for {
 		select {
 		case <-ctx.Done():
-			due.Stop()
 			return
 		case <-a.elsewhere:
-			due.Stop()
-			p.readopt(ctx, a)
+			if a.returns.Due(time.Now()) && p.readopt(ctx, a) {
+				failures = 0
+				due.Reset(soon())
+			}
 			continue
 		case <-due.C:
 		}
 		if err := p.renewOnce(ctx, a); err != nil {
 			failures++
+			due.Reset(max(backoff.Reconnect.After(failures), renewFloor))
 			p.log().Warn("the token of an adopted plugin is not renewed", keyRuntimeID, a.id.RuntimeID(), keyError, err)
 			continue
 		}
 		failures = 0
+		due.Reset(soon())
 	}
-}
-
-func (p *Platform) renewOnce(ctx context.Context, a *adoption) error {
-	hostURL, err := p.hostURL("")
-	if err != nil {
-		return err
-	}
-	a.mu.Lock()
-	current, untold := a.token, a.untold
-	a.mu.Unlock()
-	if !untold {
-		if _, current, err = p.hub().store.Renew(a.id.RuntimeID(), current, a.id.Fingerprint()); err != nil {
-			return err
-		}
-		a.mu.Lock()
-		a.token, a.untold = current, true
-		a.mu.Unlock()
-	}
-	client := NewPluginIdentityClient(pluginBase, p.callPlugin(a.id.RuntimeID()))
-	if err := client.set(ctx, a.id.RuntimeID(), current, hostURL, a.id.ExpiresAt()); err != nil {
-		return err
-	}
-	a.mu.Lock()
-	a.untold = false
-	a.mu.Unlock()
-	return nil
 }

@@ -148,7 +148,8 @@ type providerClient struct {
 	router *ServiceRouter
 	// target returns the runtime id of the plugin that is called, and the path there.
 	target func(path string) (runtimeID, there string, err error)
-	last   bool // the plugin is told that no other call follows
+	last   bool            // the plugin is told that no other call follows
+	over   *routedProvider // connections of its own; nil for those of routed calls
 }
 
 // Do sends a request to the plugin. Scheme and host of its URL are ignored. What the plugin
@@ -200,6 +201,9 @@ func (c *providerClient) provider(path string) (*routedProvider, string, error) 
 	runtimeID, there, err := c.target(path)
 	if err != nil {
 		return nil, "", err
+	}
+	if c.over != nil {
+		return c.over, there, nil
 	}
 	p, err := c.router.providerAt(c.router.handshake.hub, runtimeID)
 	return p, there, err

@@ -11,6 +11,7 @@ import (
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
+	"github.com/masegraye/connect-plugin-go/internal/backoff"
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
 	"github.com/masegraye/connect-plugin-go/internal/launches"
 )
@@ -256,29 +257,59 @@ func (p *Platform) answersElsewhere(runtimeID string) {
 	}
 }
 
-// readopt gives an adopted plugin that came back, and has no identity, the one that it had.
-func (p *Platform) readopt(ctx context.Context, a *adoption) {
+// Waits between attempts to give a plugin its identity back, and attempts that succeed without one.
+const firstReturn, lastReturn, freeReturns = time.Minute, 30 * time.Minute, 3
+
+// newReturns spaces the attempts to give a plugin back the identity that it had: one that crashes again has it again.
+func newReturns() backoff.Sparing {
+	return backoff.Sparing{Waits: backoff.Waits{Initial: firstReturn, Max: lastReturn, Factor: 2}, Free: freeReturns}
+}
+
+// readopt gives an adopted plugin that came back, and has no identity, the one that it had, and reports whether it did.
+func (p *Platform) readopt(ctx context.Context, a *adoption) bool {
 	ctx, cancel := context.WithTimeout(ctx, adoptTimeout)
 	defer cancel()
-	way := p.callPlugin(a.id.RuntimeID())
-	err := hasNoIdentity(ctx, way)
+	var info *connectpluginv1.GetPluginInfoResponse
+	err := p.handByCertificate(a, func(way *providerClient) (err error) {
+		if err = hasNoIdentity(ctx, way); err == nil {
+			info, err = NewPluginIdentityClient(pluginBase, way).GetPluginInfo(ctx)
+		}
+		return err
+	})
 	if err == nil {
-		var info *connectpluginv1.GetPluginInfoResponse
-		if info, err = NewPluginIdentityClient(pluginBase, way).GetPluginInfo(ctx); err == nil {
-			err = a.config.compare(info)
-		}
-		if err == nil {
-			a.narrow(info)
-			err = p.renewOnce(ctx, a)
-		}
+		err = a.config.compare(info)
+	}
+	if err == nil {
+		a.narrow(info)
+		err = p.renewOnce(ctx, a)
+	}
+	if err == nil {
+		err = p.back(ctx, a)
 	}
 	if err != nil {
-		p.log().Warn("an adopted plugin was started again, and is not adopted; trying again when it is next asked for its health",
-			keySelfID, a.config.SelfID, keyRuntimeID, a.id.RuntimeID(), keyAddr, a.config.Endpoint, keyError, err)
-		return
+		a.returns.Failed()
+		p.log().Warn("another process answers in the place of an adopted plugin, and does not get its identity; "+
+			"trying again when it is asked for its health then, or adopt it with AddPlugin",
+			keySelfID, a.config.SelfID, keyRuntimeID, a.id.RuntimeID(), keyAddr, a.config.Endpoint,
+			keyWait, a.returns.Next(), keyError, err)
+		return false
 	}
+	a.returns.Succeeded()
 	p.log().Info("an adopted plugin was started again; it has its identity back",
 		keySelfID, a.config.SelfID, keyRuntimeID, a.id.RuntimeID(), keyAddr, a.config.Endpoint)
+	return true
+}
+
+// back asks a plugin that got its identity back how it is, which it is asked by that identity.
+func (p *Platform) back(ctx context.Context, a *adoption) error {
+	provider, err := p.router.providerAt(p.hub(), a.id.RuntimeID())
+	if err == nil {
+		_, err = provider.ask(ctx, a.id)
+	}
+	if err != nil {
+		return fmt.Errorf("it took the identity, and does not answer by it: %w", err)
+	}
+	return nil
 }
 
 var errHasIdentity = errors.New("it has an identity already, and not this one: another host may have adopted it, " +
@@ -295,4 +326,31 @@ func hasNoIdentity(ctx context.Context, way *providerClient) error {
 		err = errHasIdentity
 	}
 	return err
+}
+
+func (p *Platform) renewOnce(ctx context.Context, a *adoption) error {
+	hostURL, err := p.hostURL(a.config.HostURL)
+	if err != nil {
+		return err
+	}
+	a.mu.Lock()
+	current, untold := a.token, a.untold
+	a.mu.Unlock()
+	if !untold {
+		if _, current, err = p.hub().store.Renew(a.id.RuntimeID(), current, a.id.Fingerprint()); err != nil {
+			return err
+		}
+		a.mu.Lock()
+		a.token, a.untold = current, true
+		a.mu.Unlock()
+	}
+	if err := p.hand(a, func(way *providerClient) error {
+		return NewPluginIdentityClient(pluginBase, way).set(ctx, a.id.RuntimeID(), current, hostURL, a.id.ExpiresAt())
+	}); err != nil {
+		return err
+	}
+	a.mu.Lock()
+	a.untold = false
+	a.mu.Unlock()
+	return nil
 }

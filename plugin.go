@@ -2,8 +2,10 @@ package connectplugin
 
 import (
 	"fmt"
+	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 
 	"connectrpc.com/connect"
@@ -170,4 +172,22 @@ func (s PluginSet) validateEntries() error {
 		}
 	}
 	return nil
+}
+
+// isPort reports whether a URL may have a port; empty is that of its scheme.
+func isPort(port string) bool {
+	n, err := strconv.ParseUint(port, 10, 16)
+	return port == "" || err == nil && n > 0
+}
+
+// listenPort returns the port of an address to listen on, or what is wrong with that.
+func listenPort(addr string) (string, error) {
+	_, port, err := net.SplitHostPort(addr)
+	if err == nil {
+		_, err = net.LookupPort("tcp", port)
+	}
+	if err != nil {
+		return "", fmt.Errorf("%q is no host:port, write for example \"127.0.0.1:8443\": %w", addr, err)
+	}
+	return port, nil
 }

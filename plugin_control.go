@@ -4,6 +4,9 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -28,7 +31,7 @@ var (
 
 // GetHealth answers how the plugin is now, for its own runtime id only, and proves that it
 // is the one that answers.
-func (c *pluginControl) GetHealth(_ context.Context, req *connect.Request[connectpluginv1.GetHealthRequest]) (*connect.Response[connectpluginv1.GetHealthResponse], error) {
+func (c *pluginControl) GetHealth(ctx context.Context, req *connect.Request[connectpluginv1.GetHealthRequest]) (*connect.Response[connectpluginv1.GetHealthResponse], error) {
 	challenge, id := req.Msg.GetChallenge(), c.server.client.currentIdentity()
 	asked := cmp.Or(req.Msg.GetRuntimeId(), id.runtimeID)
 	switch {
@@ -37,7 +40,7 @@ func (c *pluginControl) GetHealth(_ context.Context, req *connect.Request[connec
 	case asked != id.runtimeID:
 		return nil, connect.NewError(connect.CodeNotFound, errSomebodyElse)
 	}
-	h := c.server.session.health()
+	h := c.server.session.health(ctx)
 	return connect.NewResponse(&connectpluginv1.GetHealthResponse{
 		State: h.state, Reason: h.reason, UnavailableDependencies: h.missing, Proof: id.prove(challenge),
 	}), nil
@@ -68,6 +71,140 @@ func (c *pluginControl) Shutdown(_ context.Context, req *connect.Request[connect
 		}
 	})
 	return connect.NewResponse(&connectpluginv1.ShutdownResponse{Acknowledged: true}), nil
+}
+
+// healthWait is how long Health may take: after that the plugin is unhealthy until it has returned.
+const healthWait = 5 * time.Second
+
+// healthLate is the reason of a plugin whose Health takes longer.
+const healthLate = "PluginServerConfig.Health does not return"
+
+// healthAsker asks the plugin's own code how the plugin is: once at a time, and so that one which blocks holds up nobody.
+type healthAsker struct {
+	// Fixed at creation.
+	ask      func() (connectpluginv1.HealthState, string)
+	log      *slog.Logger
+	returned func() // told of an answer for which nobody waits any more
+
+	mu    sync.Mutex
+	asked *askedHealth // under way, or late and not taken yet; nil for none
+	ended bool
+}
+
+// askedHealth is one answer of the plugin's code.
+type askedHealth struct {
+	began time.Time
+	done  chan struct{} // closed when it is there
+
+	// Written before done is closed.
+	state    connectpluginv1.HealthState
+	reason   string
+	panicked any
+
+	// Guarded by mu of the asker.
+	late  bool
+	timer *time.Timer // tells that it is late
+}
+
+// now returns how the plugin is: unhealthy where its code does not say within healthWait. The end of ctx ends the wait.
+func (a *healthAsker) now(ctx context.Context) (connectpluginv1.HealthState, string) {
+	if h := a.begin(); h != nil {
+		late := time.NewTimer(time.Until(h.began.Add(healthWait)))
+		defer late.Stop()
+		select {
+		case <-h.done:
+		case <-late.C:
+		case <-ctx.Done():
+		}
+		if a.take(h) {
+			if h.panicked != nil {
+				panic(h.panicked)
+			}
+			return h.state, h.reason
+		}
+	}
+	return connectpluginv1.HealthState_HEALTH_STATE_UNHEALTHY, healthLate
+}
+
+// begin asks, unless that is under way; nil where the plugin ended.
+func (a *healthAsker) begin() *askedHealth {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.asked != nil || a.ended {
+		return a.asked
+	}
+	h := &askedHealth{began: time.Now(), done: make(chan struct{})}
+	h.timer = time.AfterFunc(healthWait, func() { a.tell(h, healthWait) })
+	a.asked = h
+	go a.run(h)
+	return h
+}
+
+// run waits for the plugin's code, which nothing can end; settle waits for it as long as the plugin may take to end.
+func (a *healthAsker) run(h *askedHealth) {
+	defer func() {
+		if h.panicked = recover(); h.panicked != nil { // who waits for it panics
+			h.panicked = fmt.Sprintf("%v\n%s", h.panicked, debug.Stack())
+		}
+		a.mu.Lock()
+		h.timer.Stop()
+		late := h.late
+		if !late {
+			a.asked = nil
+		}
+		a.mu.Unlock()
+		close(h.done)
+		if late {
+			a.log.Info("PluginServerConfig.Health has returned after " + time.Since(h.began).Round(time.Second).String())
+			a.returned()
+		}
+	}()
+	h.state, h.reason = a.ask()
+}
+
+// take reports whether the answer is there, and has the next one asked for.
+func (a *healthAsker) take(h *askedHealth) bool {
+	select {
+	case <-h.done:
+	default:
+		return false
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.asked == h {
+		a.asked = nil
+	}
+	return true
+}
+
+// tell has the log say that an answer is late: after healthWait, and then whenever twice as much time has passed.
+func (a *healthAsker) tell(h *askedHealth, waited time.Duration) {
+	a.mu.Lock()
+	due := a.asked == h && !a.ended
+	if due {
+		h.late = true
+		h.timer = time.AfterFunc(waited, func() { a.tell(h, 2*waited) })
+	}
+	a.mu.Unlock()
+	if due {
+		a.log.Warn("PluginServerConfig.Health has not returned for " + waited.String() + "; the plugin is unhealthy until it does")
+	}
+}
+
+// settle asks no more, and waits until the plugin's code has returned or ctx ends.
+func (a *healthAsker) settle(ctx context.Context) {
+	a.mu.Lock()
+	a.ended = true
+	h := a.asked
+	a.mu.Unlock()
+	if h == nil {
+		return
+	}
+	select {
+	case <-h.done:
+	case <-ctx.Done():
+		a.log.Warn("the plugin ends, and PluginServerConfig.Health has not returned")
+	}
 }
 
 // rehearseShutdown prepares, while nobody waits, what the messages of Shutdown need the first time: the

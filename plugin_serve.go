@@ -147,6 +147,7 @@ func (s *pluginServer) shutdown(ctx context.Context) error {
 	defer cancel()
 	defer s.log.end()
 	err := s.drainCalls(ctx)
+	s.session.asker.settle(ctx)
 	if s.cfg.withdrawn.Load() {
 		s.cfg.released() // beside what Close waits for
 		return errors.Join(err, s.client.Close())

@@ -136,9 +136,10 @@ type PluginServerConfig struct {
 	// pair. Without it ServePlugin returns an error that wraps
 	// [ErrServiceTaken] where a type belongs to another plugin.
 	Standby bool
-	// Health is asked for the plugin's health once in a HealthInterval; it must not
-	// block. Nil means healthy. A service type in Client.Metadata.Requires that
-	// is watched and unavailable makes a healthy plugin degraded.
+	// Health is asked for the plugin's health once in a HealthInterval, and when the
+	// host asks; never twice at once. It must not block: where it takes more than 5 s
+	// the plugin is unhealthy until it has returned. Nil means healthy. A service type in
+	// Client.Metadata.Requires that is watched and unavailable makes a healthy plugin degraded.
 	Health func() (state connectpluginv1.HealthState, reason string)
 	// HealthInterval is the time between reports. Zero means 10 s. A host with very many
 	// plugins may want to hear less often what has not changed (HealthProbeConfig.ReportsPerSecond).
@@ -235,6 +236,11 @@ func (c *PluginServerConfig) validateCertificate(ctx context.Context) error {
 }
 
 func (c *PluginServerConfig) validateBaseURL() error {
+	if c.Addr != "" {
+		if _, err := listenPort(c.Addr); err != nil {
+			return fieldError("Addr", "%v", err)
+		}
+	}
 	if c.BaseURL == "" && c.Listener == nil && len(c.Services) > 0 && addressless(c.Addr) {
 		return fieldError("BaseURL", "%s", unreachableListener)
 	}
@@ -402,6 +408,8 @@ func newPluginServer(ctx context.Context, cfg *PluginServerConfig) (*pluginServe
 	if err != nil {
 		return nil, err
 	}
+	s.log = newServerLog(cfg.Client.Logger)
+	cfg.Client.Logger = client.cfg.Logger
 	s.client, s.trust = client, newHostTrust(cfg, client)
 	if !cfg.Client.AllowInsecure {
 		if s.tls, err = s.serverTLS(); err != nil {
@@ -412,7 +420,6 @@ func newPluginServer(ctx context.Context, cfg *PluginServerConfig) (*pluginServe
 	if err := s.listen(ctx); err != nil {
 		return nil, errors.Join(err, client.Close())
 	}
-	s.log = newServerLog(cfg.Client.Logger)
 	s.opened = opening.NewListener(s.listener, s.log.opened(s.tls != nil))
 	s.gathered = gather.NewListener(s.opened, gather.Config{WriteTimeout: writeByteTimeout})
 	s.session = newPluginSession(cfg, client, s.baseURL())

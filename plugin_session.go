@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"golang.org/x/time/rate"
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/internal/backoff"
@@ -26,6 +27,7 @@ type pluginSession struct {
 	assigned chan struct{}               // closed when the host assigned an identity
 	enrolled func(context.Context) error // told of the first handshake; may be nil
 	watching sync.WaitGroup
+	asker    *healthAsker
 
 	once sync.Once // closes assigned
 
@@ -35,6 +37,7 @@ type pluginSession struct {
 	registrations []string
 
 	// Used by run alone.
+	woken    *rate.Limiter // by what the host says
 	sent     sentReport
 	waits    []string      // the types for which it stands by
 	served   bool          // the host took the plugin into its service once
@@ -60,8 +63,9 @@ func newPluginSession(cfg *PluginServerConfig, client *Client, baseURL string) *
 	s := &pluginSession{
 		cfg: cfg, client: client, baseURL: baseURL,
 		wake: make(chan struct{}, 1), assigned: make(chan struct{}),
-		dependencies: map[string]connectpluginv1.ServiceState{},
+		dependencies: map[string]connectpluginv1.ServiceState{}, woken: rate.NewLimiter(wakesPerSecond, wakeBurst),
 	}
+	s.asker = &healthAsker{ask: cfg.Health, log: cfg.Client.Logger, returned: s.poke}
 	client.changed = s.poke
 	return s
 }
@@ -234,7 +238,7 @@ func (s *pluginSession) waitOrWake(ctx context.Context, d time.Duration) bool {
 	case <-t.C:
 		return true
 	case <-s.wake:
-		return true
+		return s.mayWake(ctx)
 	case <-ctx.Done():
 		return false
 	}
@@ -249,7 +253,10 @@ func (s *pluginSession) refresh(ctx context.Context) error {
 		return err
 	}
 	s.served = true // the host has what it provides
-	h := s.health()
+	h := s.health(ctx)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	if s.isKnown(runtimeID, &h) {
 		return nil
 	}
@@ -258,7 +265,7 @@ func (s *pluginSession) refresh(ctx context.Context) error {
 	if err == nil {
 		s.sent = sentReport{runtimeID, h, time.Now()}
 		if types, known := s.client.standsBy(); known {
-			s.tellStandby(types)
+			s.tellStandby(s.ofServices(types))
 		}
 	}
 	return err
@@ -301,21 +308,6 @@ func (s *pluginSession) register(ctx context.Context, runtimeID string) error {
 	defer s.mu.Unlock()
 	s.registeredAs, s.registrations = runtimeID, ids
 	return nil
-}
-
-// tellStandby says for which types the plugin stands by from now on, and which it took over.
-func (s *pluginSession) tellStandby(waits []string) {
-	for _, t := range waits {
-		if !slices.Contains(s.waits, t) {
-			s.cfg.Client.Logger.Info("the plugin stands by: another provides the service", keyService, t)
-		}
-	}
-	for _, t := range s.waits {
-		if !slices.Contains(waits, t) {
-			s.cfg.Client.Logger.Info("the plugin stands by no more and takes over", keyService, t)
-		}
-	}
-	s.waits = waits
 }
 
 // metadata is what a service is registered with.
@@ -383,17 +375,12 @@ func (s *pluginSession) leave(ctx context.Context) {
 	}
 }
 
-// healthWait is how long Health may take before the log says so.
-const healthWait = 5 * time.Second
-
 // health is what the plugin says of itself, degraded where a watched service is
 // not there.
-func (s *pluginSession) health() pluginHealth {
+func (s *pluginSession) health(ctx context.Context) pluginHealth {
 	h := pluginHealth{state: connectpluginv1.HealthState_HEALTH_STATE_HEALTHY}
 	if s.cfg.Health != nil {
-		late := time.AfterFunc(healthWait, func() { s.cfg.Client.Logger.Warn("Health has not returned for " + healthWait.String()) })
-		h.state, h.reason = s.cfg.Health()
-		late.Stop()
+		h.state, h.reason = s.asker.now(ctx)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

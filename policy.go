@@ -237,6 +237,11 @@ func (p *Policy) validateRest() error {
 			return fieldError(fmt.Sprintf("Policy.Idempotent[%d]", i), `%q is no procedure; write "/package.Service/Method"`, procedure)
 		}
 	}
+	for i, name := range p.AllowMultiple {
+		if err := ValidateServiceType(name); err != nil && name != policy.Any {
+			return fieldError(fmt.Sprintf("Policy.AllowMultiple[%d]", i), "%v", err)
+		}
+	}
 	switch {
 	case p.Default == nil:
 		return nil

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 
 	"google.golang.org/protobuf/proto"
 
@@ -161,6 +162,25 @@ func (s *ServiceRouter) currentDialer() *pluginDialer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.dialer
+}
+
+// ownEndpoint is where a plugin asked to be dialled, nil for nowhere, when
+// policy let it.
+type ownEndpoint struct {
+	atomic.Pointer[string]
+
+	turn   chan struct{} // capacity one: held while the host finds out whether the plugin answers there
+	proves atomic.Bool   // the plugin proved once that it answers, and so can
+}
+
+func newOwnEndpoint() *ownEndpoint { return &ownEndpoint{turn: make(chan struct{}, 1)} }
+
+// text returns the endpoint, empty for none.
+func (e *ownEndpoint) text() string {
+	if at := e.Load(); at != nil {
+		return *at
+	}
+	return ""
 }
 
 // prove connects to a plugin at an endpoint that it names, one attempt of a plugin at a

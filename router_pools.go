@@ -389,8 +389,8 @@ func (h *hub) alone(id *tokenstore.Identity) bool {
 }
 
 // pool makes the connection pool of a plugin, which has to show on each connection that it
-// is the one that answers where proof says so. Nothing is dialled yet.
-func (d *pluginDialer) pool(h *hub, id *tokenstore.Identity, endpoint string, proof bool) (*proxy.Provider, error) {
+// is the one that answers where proof says so, and whose certificate is looked at besides. Nothing is dialled yet.
+func (d *pluginDialer) pool(h *hub, id *tokenstore.Identity, endpoint string, proof bool, besides ...peerCheck) (*proxy.Provider, error) {
 	baseURL, resolver := unpin(endpoint)
 	e, err := proxy.ParseEndpoint(baseURL, d.insecure)
 	if err != nil {
@@ -400,6 +400,7 @@ func (d *pluginDialer) pool(h *hub, id *tokenstore.Identity, endpoint string, pr
 	cfg.Resolver = resolver
 	if d.tls != nil {
 		cfg.TLS = d.tlsFor(h, id)
+		cfg.TLS.VerifyConnection = verifyAll(append([]peerCheck{cfg.TLS.VerifyConnection}, besides...)...)
 	}
 	if d.insecure && e.Plaintext() {
 		cfg.Dial = bridge.Dial
@@ -479,8 +480,8 @@ func (d *pluginDialer) identityOf(id *tokenstore.Identity) string {
 	return d.authority.PluginIdentity(declared(id).selfID)
 }
 
-// checkProvider demands of a provider the certificate identity that it enrolled
-// with and the pins of its policy.
+// checkProvider demands of a provider the certificate identity that it enrolled with or showed
+// when it was adopted, and the certificates and pins of its policy.
 func checkProvider(h *hub, id *tokenstore.Identity, leaf *x509.Certificate) error {
 	if want := declared(id).certIdentity; want != "" && certs.CertificateIdentity(leaf) != want {
 		return fmt.Errorf("plugin answers as %q and enrolled as %q", certs.CertificateIdentity(leaf), want)
@@ -492,5 +493,8 @@ func checkProvider(h *hub, id *tokenstore.Identity, leaf *x509.Certificate) erro
 	if len(rules.Pins) > 0 && !slices.Contains(rules.Pins, certs.PinOf(leaf)) {
 		return errors.New("plugin answers with a key that is not pinned")
 	}
-	return nil
+	if err := h.checkNamed(rules, leaf); err != nil {
+		return err
+	}
+	return declared(id).adopted.admit(leaf)
 }

@@ -51,7 +51,7 @@ type ServiceConn struct {
 // or else by load, and sends what one of them certainly did not get to another; a host of
 // before sends all calls to the one that it selected, and follows the registry. It waits for
 // the type's first state, which may be that nobody provides it; calls fail with Unavailable
-// until somebody does. Where ctx ends before that, the error wraps its, and has what the host
+// until somebody does, in a version that satisfies constraint. Where ctx ends before that, the error wraps its, and has what the host
 // said meanwhile and the code of that: resource_exhausted where it has no room for the watch
 // (a bound such as [Limits].MaxWatchesPerPlugin), which the client's log says too, unavailable
 // where it is out of reach, and else deadline_exceeded or canceled. Where the host takes the right away later, calls fail as refused until
@@ -132,7 +132,8 @@ func (s *ServiceConn) BaseURL() string { return s.base }
 // plugin's identity.
 func (s *ServiceConn) HTTPClient() connect.HTTPClient { return (*serviceTransport)(s) }
 
-// State returns the last known state of the service type.
+// State returns the last known state of the service type, whatever the version of those who provide it: none of
+// them may satisfy the connection's constraint. Then calls say so, and the client's log.
 func (s *ServiceConn) State() connectpluginv1.ServiceState {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -204,8 +205,8 @@ func (s *ServiceConn) set(provider, owner string, event *ServiceEvent, err error
 // nobody provides the type.
 func (s *ServiceConn) note(unmet error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.unmet = unmet
+	s.mu.Unlock()
 	if unmet != nil {
 		s.client.cfg.Logger.Warn("no provider satisfies the constraint", keyService, s.serviceType, keyError, unmet)
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"golang.org/x/time/rate"
 	"google.golang.org/protobuf/proto"
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
@@ -46,7 +47,8 @@ type ServiceEvent struct {
 // with the same patience. It yields an error and ends
 // where the host refuses the watch, where ctx ends and where the client closes. A host
 // that has no room for it now is asked again, which the log says; the error of a ctx that
-// ends meanwhile has the host's refusal and its code.
+// ends meanwhile has the host's refusal and its code. It takes 20 events a second, and 100 at once:
+// a host that has more to say waits.
 func (c *Client) WatchService(ctx context.Context, serviceType string) iter.Seq2[*ServiceEvent, error] {
 	return func(yield func(*ServiceEvent, error) bool) {
 		w := &serviceWatch{client: c, serviceType: serviceType, resumes: true}
@@ -119,12 +121,57 @@ func (s *pluginSession) taken() {
 	s.served, s.refusals = true, 0
 }
 
+// How often in a second what happens at the host has a plugin look at its registrations and report, and how often at once.
+const (
+	wakesPerSecond = 10
+	wakeBurst      = 50
+)
+
+// mayWake waits, where the plugin was woken often, and reports whether ctx is alive then.
+func (s *pluginSession) mayWake(ctx context.Context) bool {
+	late := s.woken.Reserve().Delay()
+	return late <= 0 || backoff.Wait(ctx, late)
+}
+
+// tellStandby says for which types the plugin stands by from now on, and which it took over.
+func (s *pluginSession) tellStandby(waits []string) {
+	for _, t := range waits {
+		if !slices.Contains(s.waits, t) {
+			s.cfg.Client.Logger.Info("the plugin stands by: another provides the service", keyService, t)
+		}
+	}
+	for _, t := range s.waits {
+		if !slices.Contains(waits, t) {
+			s.cfg.Client.Logger.Info("the plugin stands by no more and takes over", keyService, t)
+		}
+	}
+	s.waits = waits
+}
+
+// ofServices returns those of some types that the plugin itself provides: of others a host says nothing to it.
+func (s *pluginSession) ofServices(types []string) []string {
+	var own []string
+	for _, svc := range s.cfg.Services {
+		if slices.Contains(types, svc.Type) {
+			own = append(own, svc.Type)
+		}
+	}
+	return own
+}
+
 // errStopped says that the consumer of a watch wants no more.
 var errStopped = errors.New("stopped")
 
 // steadyWatch is how long a stream lasts that is worth being opened again at once. One that
 // ends sooner, whatever it said, is asked for with growing delays.
 const steadyWatch = time.Second
+
+// How many events a watch takes in a second, and how many at once: what each costs the client, such as a look-up or a
+// report, is bounded with them, whatever a host sends. A host of this library sends 3.
+const (
+	eventsPerSecond = 20
+	eventBurst      = 100
+)
 
 // serviceWatch is where a watcher stands.
 type serviceWatch struct {
@@ -135,6 +182,7 @@ type serviceWatch struct {
 	broken      func(error)        // the state is not known any more; may be nil
 	withdrawn   func(error)        // the host took back what it granted, and may grant it again; nil ends the watch then
 	granted     bool               // the host did once
+	tempo       *rate.Limiter      // of events; set by run
 	failures    int                // in a row
 	refused     error              // what the host last said of a watch that it has no room for, nil since it had
 	sequence    uint64
@@ -145,6 +193,7 @@ type serviceWatch struct {
 // run follows the type until it is refused, ctx ends or the client closes.
 func (w *serviceWatch) run(ctx context.Context, yield func(*ServiceEvent, error) bool) {
 	c := w.client
+	w.tempo = rate.NewLimiter(eventsPerSecond, eventBurst)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(c.life, cancel)()
@@ -328,6 +377,9 @@ func (w *serviceWatch) stream(ctx context.Context, mine *background, yield func(
 		w.opened(mine.id.runtimeID)
 	}
 	for stream.Receive() {
+		if late := w.tempo.Reserve().Delay(); late > 0 && !backoff.Wait(ctx, late) {
+			return ctx.Err()
+		}
 		w.granted, w.refused = true, nil
 		if m := stream.Msg(); (w.isNew(m) || !w.resumes) && !yield(serviceEvent(m), nil) {
 			return errStopped

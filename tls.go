@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/masegraye/connect-plugin-go/internal/certs"
+	"github.com/masegraye/connect-plugin-go/internal/edge"
 	"github.com/masegraye/connect-plugin-go/internal/turns"
 )
 
@@ -258,6 +259,14 @@ func warnNameless(log *slog.Logger, listener net.Addr) {
 	}
 	log.Warn("no other machine can reach this host: it listens beyond this one, and its certificate, which Authority makes, names "+
 		"localhost, 127.0.0.1 and ::1 alone; set ServeConfig.Hosts to all names and addresses under which plugins reach it", keyAddr, at.String())
+}
+
+// warnDescriptors tells the operator of a host that it cannot have as many connections as it is to take.
+func warnDescriptors(log *slog.Logger, connections int) {
+	if most, known := edge.Descriptors(); known && most < uint64(max(connections, 0)) { //nolint:gosec // not below 0
+		log.Warn(fmt.Sprintf("this process may have %d descriptors, fewer than Limits.MaxConnections (%d), and a connection is one: "+
+			"raise its limit (ulimit -n, LimitNOFILE of systemd), or lower the field", most, connections))
+	}
 }
 
 // slowSource is how long a source of certificates takes before the log says that a start waits for it, and deadSource

@@ -250,6 +250,8 @@ func parseHostURL(raw string, allowInsecure bool) (*url.URL, error) {
 		return nil, errors.New("carries credentials, a query or a fragment; write https://host:port and nothing else")
 	case strings.Trim(u.Path, "/") != "":
 		return nil, fmt.Errorf("has path %q; write https://host:port and nothing else", u.Path)
+	case !isPort(u.Port()):
+		return nil, fmt.Errorf("has port %q; write one from 1 to 65535", u.Port())
 	}
 	return &url.URL{Scheme: u.Scheme, Host: u.Host}, nil
 }

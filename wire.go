@@ -447,6 +447,10 @@ func (c *statedContext) Value(key any) any {
 	return c.Context.Value(key)
 }
 
+// WithCaller returns a context in which [CallerFromContext] returns c. It is for tests of handlers that ask who calls
+// them, without a host. Nothing of a host goes by it: where the host knows the caller, CallerFromContext returns that one.
+func WithCaller(ctx context.Context, c Caller) context.Context { return &statedContext{ctx, c} }
+
 // statedCaller returns the caller that the host stated.
 func statedCaller(ctx context.Context) (Caller, bool) {
 	c, ok := ctx.Value(statedCallerKey{}).(*Caller)

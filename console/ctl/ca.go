@@ -33,7 +33,7 @@ func (t *tool) authority() *cobra.Command {
 			return nil, wrongUsage("--ttl %s is negative: write how long the credentials are to be valid, such as 720h", ttl)
 		}
 		a, err := connectplugin.LoadAuthority(connectplugin.AuthorityConfig{Dir: dir, CertificateTTL: ttl})
-		if errors.Is(err, fs.ErrNotExist) {
+		if errors.Is(err, fs.ErrNotExist) && !holdsHalf(dir) {
 			err = fmt.Errorf("--dir: there is no authority in %s: name another, or make one with `connectpluginctl ca new --dir %[1]s`", dir)
 		}
 		return a, err
@@ -42,8 +42,11 @@ func (t *tool) authority() *cobra.Command {
 		if dir == "" {
 			return wrongUsage("--dir is missing: name a directory for the authority")
 		}
+		if c.PersistentFlags().Changed("ttl") {
+			return wrongUsage("--ttl is how long written credentials are valid: write it with ca write and ca renew; the authority itself has ten years")
+		}
 		a, err := connectplugin.NewAuthority(connectplugin.AuthorityConfig{Dir: dir, TrustDomain: domain})
-		if errors.Is(err, fs.ErrExist) {
+		if errors.Is(err, fs.ErrExist) && !holdsHalf(dir) {
 			return fmt.Errorf("%s holds an authority already: use it with ca write, or name another --dir", dir)
 		}
 		if err != nil {
@@ -98,6 +101,11 @@ func (t *tool) caRenew(load func() (*connectplugin.Authority, error)) *cobra.Com
 			names := leaf.DNSNames
 			for _, ip := range leaf.IPAddresses {
 				names = append(names, ip.String())
+			}
+			key := filepath.Join(args[0], "tls.key")
+			if _, err := os.Stat(key); errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("%s is missing, and renewing keeps the key: put it back, or write new credentials with a new key, which "+
+					"pins of the former one do not accept, with `connectpluginctl ca write %s %s --dir CA`", key, selfID, args[0])
 			}
 			if err := a.WriteCredentials(args[0], selfID, names...); err != nil {
 				return err
@@ -176,6 +184,18 @@ func identityOf(leaf *x509.Certificate) string {
 	return leaf.Subject.CommonName
 }
 
+// damaged says what to do about a certificate that cannot be read.
+func damaged(path string) error {
+	return fmt.Errorf("%s is no certificate in PEM: remove it, and write the credentials again with ca write", path)
+}
+
+// holdsHalf reports whether one of the two files of an authority is in a directory.
+func holdsHalf(dir string) bool {
+	_, cert := os.Stat(filepath.Join(dir, "authority.crt"))
+	_, key := os.Stat(filepath.Join(dir, "authority.key"))
+	return (cert == nil) != (key == nil)
+}
+
 func leafIn(dir string) (*x509.Certificate, error) {
 	path := filepath.Join(dir, certFile)
 	text, err := os.ReadFile(path)
@@ -187,11 +207,11 @@ func leafIn(dir string) (*x509.Certificate, error) {
 	}
 	block, _ := pem.Decode(text)
 	if block == nil {
-		return nil, fmt.Errorf("%s is no certificate in PEM: write the credentials again with ca write", path)
+		return nil, damaged(path)
 	}
 	leaf, err := x509.ParseCertificate(block.Bytes)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%w: %w", damaged(path), err)
 	}
 	return leaf, nil
 }

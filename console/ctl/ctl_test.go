@@ -181,6 +181,16 @@ func TestChange(t *testing.T) {
 			t.Errorf("page %s: %s", flag, errs)
 		}
 	}
+	for want, args := range map[string][]string{
+		"add --name (":           {"--tls", "--listen", "0.0.0.0:0"},
+		"add --tls and --name (": {"--listen", "0.0.0.0:0"},
+		"--listen nope is":       {"--listen", "nope"},
+		"--listen :70000 has":    {"--listen", ":70000"},
+	} {
+		if _, errs = run(t, 2, append(r.as("page"), args...)...); !strings.Contains(errs, want) {
+			t.Errorf("page %s: %s", args, errs)
+		}
+	}
 	r.RevokeSelf("operator")
 	if _, errs = run(t, 1, r.as("plugins")...); !strings.Contains(errs, "it was revoked") || strings.Contains(errs, "HostPlugins") {
 		t.Errorf("a revoked operator is told: %s", errs)
@@ -250,6 +260,20 @@ func TestPolicyCheck(t *testing.T) {
 		{"a secret of nobody", `{"Default":{"Secret":""}}`, 3, "Default.Secret has 0 bytes"},
 		{"a secret as it is", `{"Plugins":{"logger":{"Secret":"a secret as it is"}}}`, 3, `Plugins["logger"].Secret`},
 		{"the name of a constant", `{"Plugins":{"operator":{"HostPlugins":["connectplugin.AdminRead"]}}}`, 3, connectplugin.AdminRead},
+		{"fewer than none", `{"Plugins":{"logger":{"MaxInstances":-1}}}`, 3, `Plugins["logger"].MaxInstances is negative`},
+		{"more than there can be", `{"Default":{"MaxInstances":4294967297}}`, 3, "Default.MaxInstances is too large"},
+		{"nothing", "\n", 3, "is empty"},
+		{"a plugin twice", "{\"plugins\":{\"logger\":{},\n\"logger\":{}}}", 3, `policy.json:2: "logger" is there twice`},
+		{"two names that differ in case", `{"plugins":{"logger":{},"Logger":{}}}`, 0, "ends"},
+		{"a field twice", `{"Plugins":{"logger":{"Provides":["a"],"provides":["b"]}}}`, 3, `policy.json:1: "provides" is there twice`},
+		{"a field twice at the top", "{\"Plugins\":{},\n\n\"plugins\":{}}", 3, `policy.json:3: "plugins" is there twice`},
+		{"no JSON", "{\"Plugins\":{\n\"logger\":{]}}", 3, "policy.json:2: invalid character"},
+		{"the end is missing", "{\"Plugins\":{\n\"logger\":{", 3, "policy.json:2: unexpected EOF"},
+		{"a field of another kind", "{\"Plugins\":{\n\"logger\":{\"Provides\":\"a\"}}}", 3, "policy.json:2: json: cannot unmarshal"},
+		{"a field that is none in a line", "{\"Plugins\":{\n\"logger\":{\"Provide\":[]}}}", 3, "policy.json:2: json: unknown field"},
+		{"one endpoint for two", `{"Plugins":{"logger":{"Endpoint":"https://127.0.0.1:1"},"b":{"Endpoint":"https://127.0.0.1:1/"}}}`, 0, "have one Endpoint"},
+		{"a port that is none", `{"Plugins":{"logger":{"Endpoint":"https://127.0.0.1:99999"}}}`, 3, `has port "99999"`},
+		{"no type", `{"AllowMultiple":["a b"]}`, 3, "AllowMultiple[0]"},
 		{"plaintext", `{"Plugins":{"logger":{"Endpoint":"http://127.0.0.1:1"}}}`, 3, "Endpoint"},
 	} {
 		if err := os.WriteFile(file, []byte(test.text), 0o600); err != nil {
@@ -395,6 +419,12 @@ func TestUsage(t *testing.T) {
 		{[]string{"ca", "list", missing}, 1, "there is no directory " + missing + "\n"},
 		{[]string{"ca", "list", os.DevNull}, 1, "is no directory"},
 		{[]string{"help"}, 0, ""},
+		{[]string{"help", "policy", "check"}, 0, ""},
+		{[]string{"help", "nothing"}, 2, `no command "nothing"`},
+		{[]string{"help", "policy", "nothing"}, 2, `no command "policy nothing"`},
+		{[]string{"completion"}, 2, "takes a command, bash or"},
+		{[]string{"completion", "tcsh"}, 2, `no command "tcsh"`},
+		{[]string{"ca", "new", "--dir", missing, "--ttl", "1h"}, 2, "--ttl is how long written credentials"},
 		{[]string{"completion", "bash"}, 0, ""},
 	} {
 		_, errs := run(t, test.code, test.args...)

@@ -60,14 +60,27 @@ func (t *tool) servePage(ctx context.Context, o *operator, f pageFlags) error {
 		t.warnOfNames(f.names, leaf)
 		cfg.TLS, cfg.Identities = own, append(cfg.Identities, identity)
 	}
+	if _, port, err := net.SplitHostPort(f.listen); err != nil {
+		return wrongUsage("--listen %s is no address: write host:port, such as 127.0.0.1:8080", f.listen)
+	} else if _, err := net.LookupPort("tcp", port); err != nil {
+		return wrongUsage("--listen %s has no port: write host:port, such as 127.0.0.1:8080", f.listen)
+	}
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", f.listen)
 	if err != nil {
-		return err
+		return fmt.Errorf("--listen: %w", err)
 	}
 	tcp, _ := l.Addr().(*net.TCPAddr)
 	if tcp != nil && (!f.tls && !tcp.IP.IsLoopback() || tcp.IP.IsUnspecified() && len(f.names) == 0) {
 		_ = l.Close()
-		return wrongUsage("--listen %s is not on loopback: add --tls, and --name for each name by which the page is reached", f.listen)
+		add := "--tls"
+		switch {
+		case f.tls:
+			add = "--name"
+		case tcp.IP.IsUnspecified() && len(f.names) == 0:
+			add = "--tls and --name"
+		}
+		return wrongUsage("--listen %s is not on loopback: add %s (--tls takes a certificate, --name a name by which the page is reached, "+
+			"one for each)", f.listen, add)
 	}
 	s, err := page.New(cfg, l.Addr())
 	if err != nil {

@@ -9,8 +9,10 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"os"
 	"slices"
+	"strings"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
@@ -39,9 +41,13 @@ func (t *tool) policyCheck() *cobra.Command {
 		RunE: func(c *cobra.Command, args []string) error {
 			var document *adminv1.PolicyDocument // nil asks for what a reload would take over
 			if len(args) > 0 {
+				var warnings []string
 				var err error
-				if document, err = readPolicy(args[0]); err != nil {
+				if document, warnings, err = readPolicy(args[0]); err != nil {
 					return err
+				}
+				for _, warning := range warnings {
+					fmt.Fprintln(t.err, line(warning))
 				}
 			}
 			return t.with(c.Context(), func(ctx context.Context, o *operator) error {
@@ -100,44 +106,61 @@ func (t *tool) policyChanges(m *adminv1.CheckPolicyResponse, alone bool) error {
 	return nil
 }
 
-// readPolicy reads a policy. Its secrets stay here: the host is told only that there are some.
-func readPolicy(name string) (*adminv1.PolicyDocument, error) {
+// readPolicy reads a policy, and returns what is odd about it. Its secrets stay here: the host is told only that there are some.
+func readPolicy(name string) (document *adminv1.PolicyDocument, warnings []string, err error) {
 	text, err := os.ReadFile(name)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	var p connectplugin.Policy
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
+	if len(bytes.TrimSpace(text)) == 0 {
+		return nil, nil, &foundError{fmt.Errorf("%s: is empty; write {} for a policy that allows nothing", name)}
+	}
 	if err := d.Decode(&p); err != nil {
-		return nil, &foundError{fmt.Errorf("%s: %w (the fields are those of connectplugin.Policy)", name+badSecret(text), err)}
+		return nil, nil, &foundError{fmt.Errorf("%s: %w (the fields are those of connectplugin.Policy)", name+whereOf(text, d, err)+badSecret(text), err)}
+	}
+	if err := writtenTwice(text); err != nil {
+		return nil, nil, &foundError{fmt.Errorf("%s%w", name, err)}
 	}
 	if bytes.Equal(bytes.TrimSpace(text), []byte("null")) {
-		return nil, &foundError{fmt.Errorf("%s: is null; write {} for a policy that allows nothing", name)}
+		return nil, nil, &foundError{fmt.Errorf("%s: is null; write {} for a policy that allows nothing", name)}
 	}
 	for plugin, rules := range p.Plugins {
-		if err := checkSecret(rules.Secret); err != nil {
-			return nil, &foundError{fmt.Errorf("%s: Plugins[%q].Secret %w", name, plugin, err)}
+		if err := checkRules(&rules); err != nil {
+			return nil, nil, &foundError{fmt.Errorf("%s: Plugins[%q].%w", name, plugin, err)}
 		}
 	}
 	if p.Default != nil {
-		if err := checkSecret(p.Default.Secret); err != nil {
-			return nil, &foundError{fmt.Errorf("%s: Default.Secret %w", name, err)}
+		if err := checkRules(p.Default); err != nil {
+			return nil, nil, &foundError{fmt.Errorf("%s: Default.%w", name, err)}
 		}
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return nil, &foundError{fmt.Errorf("%s: something follows the policy", name)}
+		return nil, nil, &foundError{fmt.Errorf("%s: something follows the policy", name)}
 	}
 	out := &adminv1.PolicyDocument{
 		Plugins: map[string]*adminv1.PluginRules{}, AllowMultiple: p.AllowMultiple, Idempotent: p.Idempotent, Public: p.Public,
 	}
+	shared := map[string][]string{}
 	for plugin, rules := range p.Plugins {
+		if at := strings.TrimRight(rules.Endpoint, "/"); at != "" {
+			shared[at] = append(shared[at], plugin)
+		}
 		out.Plugins[plugin] = wireRules(&rules)
 	}
 	if p.Default != nil {
 		out.Default = wireRules(p.Default)
 	}
-	return out, nil
+	for endpoint, names := range shared {
+		if len(names) > 1 {
+			slices.Sort(names)
+			warnings = append(warnings, fmt.Sprintf("warning: %q have one Endpoint, %s, where one at most answers: write one for each", names, endpoint))
+		}
+	}
+	slices.Sort(warnings)
+	return out, warnings, nil
 }
 
 // badSecret names the first plugin in a policy whose secret is not in base64, empty for none.
@@ -169,11 +192,82 @@ func badSecret(text []byte) string {
 // minSecret is how many bytes a secret has at least. The host is not told how many there are.
 const minSecret = 16
 
-func checkSecret(s connectplugin.Secret) error {
-	if s != nil && len(s) < minSecret {
-		return fmt.Errorf("has %d bytes; write at least %d random ones, in base64", len(s), minSecret)
+// checkRules looks at what the host is not told as it is written.
+func checkRules(p *connectplugin.PluginPolicy) error {
+	switch s := p.Secret; {
+	case s != nil && len(s) < minSecret:
+		return fmt.Errorf("Secret has %d bytes; write at least %d random ones, in base64", len(s), minSecret)
+	case p.MaxInstances < 0:
+		return errors.New("MaxInstances is negative")
+	case p.MaxInstances > math.MaxInt32:
+		return errors.New("MaxInstances is too large")
 	}
 	return nil
+}
+
+// whereOf says in which line of a policy, and in which of its plugins, an error of its decoder is.
+func whereOf(text []byte, d *json.Decoder, err error) string {
+	at := d.InputOffset()
+	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
+		at = syntax.Offset
+	}
+	if kind, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		at = kind.Offset
+	}
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		at = int64(len(text))
+	}
+	return lineAt(text, at)
+}
+
+func lineAt(text []byte, at int64) string {
+	before := text[:min(max(at-1, 0), int64(len(text)))]
+	return fmt.Sprintf(":%d", bytes.Count(before, []byte("\n"))+1)
+}
+
+// writtenTwice refuses a field or a plugin that a policy has twice: the decoder takes the last one in silence. The names of
+// fields are the same whatever their case, as they are to the decoder.
+func writtenTwice(text []byte) error {
+	d := json.NewDecoder(bytes.NewReader(text))
+	return onlyOnce(text, d, "")
+}
+
+// pluginsField is the field whose entries are named by the operator.
+const pluginsField = "plugins"
+
+// onlyOnce looks at the next value, which is that of a field.
+func onlyOnce(text []byte, d *json.Decoder, field string) error {
+	token, err := d.Token()
+	opened, ok := token.(json.Delim)
+	if err != nil || !ok {
+		return err
+	}
+	seen := map[string]bool{}
+	for d.More() {
+		name := field
+		if opened == '{' {
+			key, err := d.Token()
+			if err != nil {
+				return err
+			}
+			name, _ = key.(string)
+			if field != pluginsField {
+				name = strings.ToLower(name)
+			}
+			if seen[name] {
+				return fmt.Errorf("%s: %q is there twice, and the second one would hold: write it once", lineAt(text, d.InputOffset()), key)
+			}
+			seen[name] = true
+			if field == pluginsField {
+				name = ""
+			}
+		}
+		if err := onlyOnce(text, d, name); err != nil {
+			return err
+		}
+	}
+	_, err = d.Token()
+	return err
 }
 
 func wireRules(p *connectplugin.PluginPolicy) *adminv1.PluginRules {

@@ -39,6 +39,7 @@ func Run(ctx context.Context, args []string, streams Streams) int {
 	root.SetArgs(args)
 	root.SetOut(out)
 	root.SetErr(streams.Err)
+	refuseUnknown(root)
 	err := root.ExecuteContext(running)
 	var wrong *usageError
 	var found *foundError
@@ -204,6 +205,30 @@ func (t *tool) root() *cobra.Command {
 		t.revoke(), t.readmit(), t.drain(), t.replace(), t.policy(), t.audit(), t.authority(), t.page(),
 	)
 	return root
+}
+
+// refuseUnknown has the commands that cobra brings refuse what they do not know. Where they write is settled with that.
+func refuseUnknown(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		switch c.Name() {
+		case "help":
+			c.Run, c.RunE = nil, help
+		case "completion":
+			c.Args, c.RunE = nil, group("", "").RunE
+		}
+	}
+}
+
+// help shows the help of a command.
+func help(c *cobra.Command, args []string) error {
+	of, left, err := c.Root().Find(args)
+	if err != nil || of == nil || len(left) > 0 {
+		return wrongUsage("there is no command %q to help with", strings.Join(args, " "))
+	}
+	of.InitDefaultHelpFlag()
+	return of.Help()
 }
 
 // inWords says what a flag takes that got something else.

@@ -74,8 +74,48 @@ func TestCA_TTL(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(cred, "tls.crt"), []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, errs := run(t, 1, "ca", "renew", cred, "--dir", ca); !strings.Contains(errs, cred) || !strings.Contains(errs, "ca write") {
+	if _, errs := run(t, 1, "ca", "renew", cred, "--dir", ca); !strings.Contains(errs, cred) || !strings.Contains(errs, "remove it, and write") {
 		t.Errorf("renewal of a damaged one: %s", errs)
+	}
+	if _, errs := run(t, 1, "ca", "write", "api", cred, "--dir", ca); !strings.Contains(errs, "remove "+filepath.Join(cred, "tls.crt")) {
+		t.Errorf("a damaged one is written: %s", errs)
+	}
+	if err := os.Remove(filepath.Join(cred, "tls.crt")); err != nil {
+		t.Fatal(err)
+	}
+	run(t, 0, "ca", "write", "api", cred, "--dir", ca)
+	if err := os.Remove(filepath.Join(cred, "tls.key")); err != nil {
+		t.Fatal(err)
+	}
+	if _, errs := run(t, 1, "ca", "renew", cred, "--dir", ca); !strings.Contains(errs, "tls.key is missing") {
+		t.Errorf("renewal without a key: %s", errs)
+	}
+	if err := os.Remove(filepath.Join(ca, "authority.crt")); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"ca", "new"}, {"ca", "write", "api", cred}} {
+		if _, errs := run(t, 1, append(args, "--dir", ca)...); !strings.Contains(errs, "authority.crt, which belongs to it, is missing") {
+			t.Errorf("%q of half an authority: %s", args, errs)
+		}
+	}
+}
+
+// What a host refuses of the policy that it reloads, it says to whoever had it do so.
+func TestPolicyReload_SaysWhy(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	h := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		admits(c, r.Authority)
+		c.Admin = &connectplugin.AdminConfig{LoadPolicy: func(context.Context) (*connectplugin.Policy, error) {
+			return &connectplugin.Policy{AllowMultiple: []string{""}}, nil
+		}}
+	})
+	there := &rig{Host: h, dir: r.dir}
+	if _, errs := run(t, 1, there.as("policy", "reload")...); !strings.Contains(errs, "Policy.AllowMultiple[0]") {
+		t.Errorf("reload: %s", errs)
+	}
+	if _, errs := run(t, 3, there.as("policy", "check")...); !strings.Contains(errs, "Policy.AllowMultiple[0]") {
+		t.Errorf("check: %s", errs)
 	}
 }
 

@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -15,6 +18,9 @@ import (
 	"github.com/masegraye/connect-plugin-go/examples/kv/gen/kv/v1/kvv1plugin"
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 )
+
+// wait is how long anything may take here.
+const wait = time.Minute
 
 var errNotYours = errors.New("that key is another plugin's")
 
@@ -124,6 +130,27 @@ func foreign(conn *connectplugin.ServiceConn) kvv1connect.KVServiceClient {
 	return kvv1connect.NewKVServiceClient(conn.HTTPClient(), conn.BaseURL(), connect.WithGRPC())
 	//docs:end
 }
+
+//docs:region withcaller
+func TestPut_OfAnothersKey(t *testing.T) {
+	t.Parallel()
+
+	mux := http.NewServeMux()
+	mux.Handle(kvv1connect.NewKVServiceHandler(&store{}))
+
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		caller := connectplugin.Caller{RuntimeID: "app-1", SelfID: "app"}
+		mux.ServeHTTP(w, r.WithContext(connectplugin.WithCaller(r.Context(), caller)))
+	}))
+	defer server.Close()
+
+	kv := kvv1connect.NewKVServiceClient(server.Client(), server.URL)
+	if _, err := kv.Put(t.Context(), &kvv1.PutRequest{Key: "store"}); connect.CodeOf(err) != connect.CodePermissionDenied {
+		t.Error("another's key:", err)
+	}
+}
+
+//docs:end
 
 func TestAuthor(t *testing.T) {
 	t.Parallel()
@@ -253,4 +280,50 @@ func run(t *testing.T, serve func(ctx context.Context) error) (stop func()) {
 	})
 
 	return cancel
+}
+
+// bookHost is a host with an authority of its own.
+type bookHost struct {
+	*connectplugin.Host
+
+	authority *connectplugin.Authority
+}
+
+func newHost(t *testing.T, cfg *connectplugin.ServeConfig) *bookHost {
+	t.Helper()
+
+	authority, err := connectplugin.NewAuthority(connectplugin.AuthorityConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	cfg.Authority = authority
+
+	host, err := connectplugin.NewHost(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	return &bookHost{Host: host, authority: authority}
+}
+
+// url returns the host's base URL, once it listens.
+func (h *bookHost) url(t *testing.T) string {
+	t.Helper()
+
+	ctx, cancel := context.WithTimeout(t.Context(), wait)
+	defer cancel()
+
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+
+	for h.Addr() == "" {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatal("the host does not listen")
+		}
+	}
+
+	return "https://" + h.Addr()
 }

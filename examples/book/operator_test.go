@@ -15,9 +15,6 @@ import (
 	connectplugin "github.com/masegraye/connect-plugin-go"
 )
 
-// wait is how long anything may take here.
-const wait = time.Minute
-
 // storagePolicy is what the operator's guide shows of a policy.
 func storagePolicy(storageSecret connectplugin.Secret) *connectplugin.Policy {
 	//docs:region policy
@@ -217,52 +214,6 @@ func TestOperator(t *testing.T) {
 	if counts.Get(string(connectplugin.AuditIssued)) == nil || counts.Get(string(connectplugin.AuditPolicyChanged)) == nil {
 		t.Errorf("counted were %s", counts)
 	}
-}
-
-// bookHost is a host with an authority of its own.
-type bookHost struct {
-	*connectplugin.Host
-
-	authority *connectplugin.Authority
-}
-
-func newHost(t *testing.T, cfg *connectplugin.ServeConfig) *bookHost {
-	t.Helper()
-
-	authority, err := connectplugin.NewAuthority(connectplugin.AuthorityConfig{})
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	cfg.Authority = authority
-
-	host, err := connectplugin.NewHost(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	return &bookHost{Host: host, authority: authority}
-}
-
-// url returns the host's base URL, once it listens.
-func (h *bookHost) url(t *testing.T) string {
-	t.Helper()
-
-	ctx, cancel := context.WithTimeout(t.Context(), wait)
-	defer cancel()
-
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-
-	for h.Addr() == "" {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			t.Fatal("the host does not listen")
-		}
-	}
-
-	return "https://" + h.Addr()
 }
 
 // client makes a client with the credentials in a directory.

@@ -70,3 +70,45 @@ func Wait(ctx context.Context, d time.Duration) bool {
 		return false
 	}
 }
+
+// Sparing says whether it is time for another attempt at what is asked for again and again: the first at once, and the
+// next ones after waits that grow with the failures in a row. The zero value of its own fields is ready.
+type Sparing struct {
+	Waits
+
+	// Free is how many attempts that succeeded have no wait behind them, until none was made for Max.
+	Free int
+
+	last            time.Time
+	failures, spent int
+}
+
+// Due reports whether it is time for an attempt, which is made then.
+func (s *Sparing) Due(now time.Time) bool {
+	switch passed := now.Sub(s.last); {
+	case s.last.IsZero():
+	case passed < s.Next():
+		return false
+	case passed >= s.Max:
+		s.spent = 0
+	}
+	s.last = now
+	return true
+}
+
+// Next returns the wait after the last attempt.
+func (s *Sparing) Next() time.Duration {
+	if s.failures == 0 && s.spent <= s.Free {
+		return 0
+	}
+	return s.After(s.failures)
+}
+
+// Failed counts an attempt that failed.
+func (s *Sparing) Failed() { s.failures++ }
+
+// Succeeded counts one that did not.
+func (s *Sparing) Succeeded() {
+	s.failures = 0
+	s.spent++
+}

@@ -92,3 +92,35 @@ func TestWait(t *testing.T) {
 		}
 	})
 }
+
+func TestSparing(t *testing.T) {
+	t.Parallel()
+	s := backoff.Sparing{Waits: backoff.Waits{Initial: time.Minute, Max: 5 * time.Minute, Factor: 2}}
+	now := time.Unix(0, 0)
+	var tried []time.Duration
+	for passed := time.Duration(0); passed < 20*time.Minute; passed += 10 * time.Second {
+		if s.Due(now.Add(passed)) {
+			tried = append(tried, passed)
+			s.Failed()
+		}
+	}
+	want := []time.Duration{0, time.Minute, 3 * time.Minute, 7 * time.Minute, 12 * time.Minute, 17 * time.Minute}
+	if !slices.Equal(tried, want) {
+		t.Errorf("tried after %v, want %v", tried, want)
+	}
+	// Of those that succeed two have no wait behind them, and again when none was made for long.
+	s.Free = 2
+	for _, from := range []time.Duration{time.Hour, 2 * time.Hour} {
+		tried = nil
+		for passed := time.Duration(0); passed < 3*time.Minute; passed += 10 * time.Second {
+			if s.Due(now.Add(from + passed)) {
+				tried = append(tried, passed)
+				s.Succeeded()
+			}
+		}
+		want := []time.Duration{0, 10 * time.Second, 20 * time.Second, 80 * time.Second, 140 * time.Second}
+		if !slices.Equal(tried, want) {
+			t.Errorf("successes after %v, want %v", tried, want)
+		}
+	}
+}

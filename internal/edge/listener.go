@@ -55,8 +55,8 @@ type Config struct {
 	Turns *turns.Process
 	// CutOff is told of each connection that was cut off, and Refused of each TLS handshake that
 	// failed and of each bound that a newcomer met: [ErrTooFast], [ErrNoPlace], [ErrDisplaced],
-	// [ErrSlow], and [ErrFull], that one without an address where it would have to wait for it; and of what is an
-	// [ErrNoDeadlines]. They must not block. Nil tells nobody.
+	// [ErrSlow], and [ErrFull], that one without an address where it would have to wait for it; of what is an
+	// [ErrNoDeadlines]; and without an address of what is an [ErrNotAccepted]. They must not block. Nil tells nobody.
 	CutOff  func(c *Conn, reason string)
 	Refused func(addr net.Addr, err error)
 }
@@ -171,9 +171,6 @@ func (l *Listener) End() {
 	l.leave.empty() // of those that were refused meanwhile
 }
 
-// acceptPause is how long nothing is accepted where nothing can be.
-const acceptPause = 50 * time.Millisecond
-
 // maxRates bounds the addresses whose connections are limited one by one.
 const maxRates = 65_536
 
@@ -217,7 +214,7 @@ func (l *Listener) accept() {
 				l.close(err)
 				return
 			}
-			l.rest()
+			l.endure(err)
 			continue
 		}
 		known := directly(c) != nil
@@ -242,23 +239,6 @@ func (l *Listener) accept() {
 			}
 			l.welcome(s)
 		})
-	}
-}
-
-// passes reports whether no connection could be accepted at the moment, as when there are no
-// descriptors left. It goes by what net/http goes by, which would ask a closed listener again.
-func passes(err error) bool {
-	passing, ok := errors.AsType[net.Error](err)
-	return ok && (passing.Timeout() || passing.Temporary()) //nolint:staticcheck // nothing else says it
-}
-
-// rest waits before the next attempt to accept, unless the listener ends.
-func (l *Listener) rest() {
-	t := time.NewTimer(acceptPause)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-l.life.Done():
 	}
 }
 

@@ -67,6 +67,12 @@ func (b *Book) Tells(s Subject) Telling {
 	return TellsNothing
 }
 
+// PinnedByOthers reports whether others than a subject are known by a key.
+func (b *Book) PinnedByOthers(s Subject, key certs.Pin) bool {
+	owner, pinned := b.owners.pins[key]
+	return pinned && owner != b.Of(s)
+}
+
 func (b *Book) ownPins(r *Rules) bool {
 	for _, pin := range r.Pins {
 		if b.owners.pins[pin] != r {

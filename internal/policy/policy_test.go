@@ -248,3 +248,31 @@ func FuzzBook(f *testing.F) {
 func lists(names []string, name string) bool {
 	return slices.Contains(names, name) || slices.Contains(names, policy.Any)
 }
+
+// A key that others are pinned by tells nobody apart, and other demands of a certificate are others whichever they are.
+func TestWhoseCertificate(t *testing.T) {
+	t.Parallel()
+	key := certs.Pin{1}
+	own, others := &policy.Rules{Pins: []certs.Pin{{2}}}, &policy.Rules{Pins: []certs.Pin{key}}
+	book := &policy.Book{Plugins: map[string]*policy.Rules{"own": own, "others": others}}
+	book.Distinguish()
+	for name, want := range map[string]bool{"own": true, "others": false} {
+		if got := book.PinnedByOthers(policy.Subject{SelfID: name}, key); got != want {
+			t.Errorf("%s: pinned by others: %t", name, got)
+		}
+	}
+	if book.PinnedByOthers(policy.Subject{SelfID: "own"}, certs.Pin{3}) {
+		t.Error("a key of nobody is pinned by others")
+	}
+	named := func(names ...string) *policy.Rules { return &policy.Rules{Certificates: policy.NewSet(names)} }
+	for _, tt := range []struct {
+		a, b *policy.Rules
+		same bool
+	}{
+		{own, own, true}, {own, others, false}, {named("a", "b"), named("b", "a"), true}, {named("a"), named("b"), false}, {named("a"), named(), false},
+	} {
+		if tt.a.SameCertificates(tt.b) != tt.same {
+			t.Errorf("%v and %v: want the same: %t", tt.a, tt.b, tt.same)
+		}
+	}
+}

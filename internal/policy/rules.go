@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 
 	"github.com/masegraye/connect-plugin-go/internal/certs"
@@ -73,6 +74,11 @@ func (r *Rules) CheckSelfID(selfID string) error {
 		return fmt.Errorf("self id %q %w", selfID, ErrNotSelfID)
 	}
 	return nil
+}
+
+// SameCertificates reports whether both demand the same certificates.
+func (r *Rules) SameCertificates(other *Rules) bool {
+	return slices.Equal(r.Pins, other.Pins) && maps.Equal(r.Certificates.names, other.Certificates.names)
 }
 
 // SameAddress reports whether both say the same of where the plugin is dialled.

@@ -53,6 +53,29 @@ func TestOpenFileIsExecuted(t *testing.T) {
 	}
 }
 
+// A program starts from an open file under a limit of few descriptors, too, with the files that it is given.
+func TestOpenFileIsExecutedWithFewDescriptors(t *testing.T) {
+	t.Parallel()
+	s, out := new(procgroup.Starter), newCollector()
+	path, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, few := range []uint64{64, 32} {
+		p, err := s.Start(&procgroup.Config{
+			Path: path, Args: []string{"process", "opened", "exit=3"}, Output: out.take,
+			Rlimits: []procgroup.Rlimit{{Resource: syscall.RLIMIT_NOFILE, Soft: few, Hard: few}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := out.next(t).Text; got != "it runs with what it is given" {
+			t.Errorf("of %d descriptors: %s", few, got)
+		}
+		ended(t, p)
+	}
+}
+
 func TestProcessesLeaveNoDescriptors(t *testing.T) {
 	count := func() int {
 		entries, err := os.ReadDir("/proc/self/fd")

@@ -84,6 +84,10 @@ func process(word string) {
 		parent(procgroup.Config{}, "child", "sleep")
 	case "keeper": // a parent whose process has a control group
 		parent(procgroup.Config{Cgroup: value}, "daemon", "sleep")
+	case "opened": // starts this program from an open file, and passes on what that prints
+		if err := opened(); err != nil {
+			fmt.Println(err)
+		}
 	case "sleep":
 		fmt.Println("sleeping", os.Getpid())
 		time.Sleep(time.Hour)
@@ -117,6 +121,28 @@ func parent(cfg procgroup.Config, words ...string) {
 	if _, err := s.Start(&cfg); err != nil {
 		fmt.Println(err)
 	}
+}
+
+// opened starts this program from an open file, which prints what it reads from its fourth descriptor.
+func opened() error {
+	program, err := os.Open(os.Args[0])
+	if err != nil {
+		return err
+	}
+	given, give, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	_, _ = give.WriteString("it runs with what it is given")
+	p, err := new(procgroup.Starter).Start(&procgroup.Config{
+		Path: "/no/such/program", Executable: program, Args: []string{"process", "inherited"},
+		Files: []*os.File{given}, Output: func(l procgroup.Line) { fmt.Println(l.Text) },
+	})
+	if err != nil {
+		return err
+	}
+	<-p.Done()
+	return nil
 }
 
 // collector collects lines.

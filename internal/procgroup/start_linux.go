@@ -8,17 +8,18 @@ import (
 	"unsafe"
 )
 
-// executableFD is above every descriptor that a process inherits, so that nothing takes its
+// executableFD is far above every descriptor that a process inherits, so that nothing takes its
 // place before the program is executed.
-const (
-	executableFD    = 1 << 10
-	lowExecutableFD = 1 << 6 // where that many are not allowed
-)
+const executableFD = 1 << 10
+
+// lowExecutableFD is the lowest one of which that is true: to give a process so many files os.StartProcess moves each
+// of them, and its own pipe, behind them first.
+func lowExecutableFD(files int) uintptr { return 2*uintptr(files) + 2 } //nolint:gosec,mnd // as above
 
 func start(cfg *Config, files []*os.File, own *cgroup) (*os.Process, error) {
 	path := cfg.Path
 	if cfg.Executable != nil {
-		fd, err := duplicate(cfg.Executable)
+		fd, err := duplicate(cfg.Executable, len(files))
 		if err != nil {
 			return nil, err
 		}
@@ -49,8 +50,9 @@ func start(cfg *Config, files []*os.File, own *cgroup) (*os.Process, error) {
 	return proc, nil
 }
 
-// duplicate returns a descriptor of the file that no other program inherits.
-func duplicate(f *os.File) (int, error) {
+// duplicate returns a descriptor of the file that no other program inherits, nor takes the place of one of so many files
+// that a process gets.
+func duplicate(f *os.File, files int) (int, error) {
 	conn, err := f.SyscallConn()
 	if err != nil {
 		return 0, fmt.Errorf("executable: %w", err)
@@ -59,11 +61,14 @@ func duplicate(f *os.File) (int, error) {
 	var errno syscall.Errno
 	err = conn.Control(func(from uintptr) {
 		fd, _, errno = syscall.Syscall(syscall.SYS_FCNTL, from, syscall.F_DUPFD_CLOEXEC, executableFD)
-		if errno == syscall.EINVAL {
-			fd, _, errno = syscall.Syscall(syscall.SYS_FCNTL, from, syscall.F_DUPFD_CLOEXEC, lowExecutableFD)
+		if errno == syscall.EINVAL { // this process may not have as many
+			fd, _, errno = syscall.Syscall(syscall.SYS_FCNTL, from, syscall.F_DUPFD_CLOEXEC, lowExecutableFD(files))
 		}
 	})
-	if err == nil && errno != 0 {
+	switch {
+	case err == nil && errno == syscall.EMFILE:
+		err = fmt.Errorf("this process has no descriptors left; raise its limit (ulimit -n): %w", errno)
+	case err == nil && errno != 0:
 		err = errno
 	}
 	if err != nil {

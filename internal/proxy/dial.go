@@ -17,6 +17,7 @@ import (
 var (
 	errProtocol    = errors.New("provider does not speak HTTP/2")
 	errUnavailable = errors.New("provider is not reachable")
+	errFloods      = errors.New("provider sends what nothing explains, and is cut off")
 	errUseless     = errors.New("connection could not be used")
 )
 

@@ -44,6 +44,7 @@ type lines struct {
 	resting bool       // one has to be, and it is too early for that
 	hope    patience   // of a connection where there is none
 	spare   patience   // and of one more
+	calm    patience   // of a server that floods, whatever it answers in between
 	waiting queue
 	said    time.Time // when the log was told last that the provider leaves
 	unsaid  int       // how often it was not told since
@@ -64,15 +65,43 @@ type choice struct {
 // not send of the request's body yet. An error means that nothing was sent.
 func (p *Provider) open(c *call, request h2.Request) (*h2.Stream, []byte, error) {
 	request.Reserved = true
+	if err := p.pace(c, &request); err != nil {
+		return nil, nil, err
+	}
 	for {
 		conn, err := p.conn(c)
 		if err != nil {
+			p.cfg.Pace.Return(request.Owner, request.Expected)
 			return nil, nil, err
 		}
 		stream, rest, err := conn.Open(request)
+		if errors.Is(err, h2.ErrTooLarge) {
+			p.cfg.Pace.Return(request.Owner, request.Expected)
+		}
 		if err == nil || errors.Is(err, h2.ErrTooLarge) {
 			return stream, rest, err
 		}
+	}
+}
+
+// pace has a call wait for what its caller got before, where that was more than answers usually have. The host's own
+// questions wait for nothing.
+func (p *Provider) pace(c *call, request *h2.Request) error {
+	if c.Urgent || request.Owner == "" {
+		return nil
+	}
+	var wait time.Duration
+	if request.Expected, wait = p.cfg.Pace.Reserve(request.Owner); wait == 0 {
+		return nil
+	}
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-c.interrupted():
+		p.cfg.Pace.Return(request.Owner, request.Expected)
+		return c.why()
 	}
 }
 
@@ -128,6 +157,9 @@ func (p *Provider) chooseLocked(c *call, isNew bool) choice {
 	}
 	best, how := p.bestLocked(c)
 	if isNew && !c.Urgent && p.lines.waiting.has(p.mayLocked) {
+		if best != nil && how == fits {
+			return choice{} // which those before it are about to take: none is dialled for that
+		}
 		return p.waitLocked()
 	}
 	barred := best != nil && !c.Urgent && !p.mayLocked(c.account())
@@ -162,7 +194,7 @@ func (p *Provider) growLocked(best *h2.Conn, strained bool) choice {
 	case best != nil && (ch.dial == nil || !strained):
 		return choice{conn: best} // a further one is for later calls
 	case best == nil && ch.wait > shortWait && len(p.lines.conns) == 0:
-		return choice{err: fmt.Errorf("%w: not dialled again yet after: %w", errUnavailable, p.lines.hope.last)}
+		return choice{err: fmt.Errorf("%w: not dialled again yet after: %w", errUnavailable, p.lines.lastLocked())}
 	default:
 		return ch
 	}
@@ -184,7 +216,7 @@ func (p *Provider) waitLocked() choice {
 	case len(l.conns) >= p.cfg.MaxConns:
 		return choice{}
 	}
-	if wait := l.hopeFor(len(l.conns) > 0).left(time.Now()); wait > 0 {
+	if wait := l.left(len(l.conns) > 0, time.Now()); wait > 0 {
 		return choice{wait: wait}
 	}
 	l.dialing = p.dialLocked(p.settleLocked)
@@ -212,7 +244,7 @@ func (p *Provider) reserveLocked(other *h2.Conn) choice {
 		return choice{conn: other}
 	}
 	if l.opening == nil {
-		if wait := l.hopeFor(len(l.conns) > 0).left(time.Now()); wait > 0 {
+		if wait := l.left(len(l.conns) > 0, time.Now()); wait > 0 {
 			return choice{conn: other, wait: wait}
 		}
 		l.opening = p.dialLocked(func(_ *dial, conn *h2.Conn) { p.lines.reserve, p.lines.opening = conn, nil })
@@ -297,6 +329,9 @@ func (p *Provider) restLocked() time.Duration { return time.Until(p.lines.worn.A
 // retireLocked has a connection end with its last call, and waits for that
 // elsewhere.
 func (p *Provider) retireLocked(conn *h2.Conn) {
+	if conn.Flooded() {
+		p.lines.calm.waste(time.Now(), errFloods)
+	}
 	if conn.Failed() {
 		p.wasteLocked(len(p.lines.conns) > 1, errUseless)
 	}
@@ -322,6 +357,19 @@ func (l *lines) hopeFor(spare bool) *patience {
 		return &l.spare
 	}
 	return &l.hope
+}
+
+// left is how long it takes until there may be such a connection.
+func (l *lines) left(spare bool, now time.Time) time.Duration {
+	return max(l.hopeFor(spare).left(now), l.calm.left(now))
+}
+
+// lastLocked is why there may be no connection yet.
+func (l *lines) lastLocked() error {
+	if l.calm.until.After(l.hope.until) {
+		return l.calm.last
+	}
+	return l.hope.last
 }
 
 // wasteLocked notes a connection that was of no use. That of one more goes by what came of such ones before: what

@@ -100,7 +100,7 @@ func (p *Provider) mayRedial(now time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	l := &p.lines
-	return p.ctx.Err() == nil && len(l.conns) > 0 && l.dialing == nil && l.hope.left(now) <= 0 && p.shown.Redial(now)
+	return p.ctx.Err() == nil && len(l.conns) > 0 && l.dialing == nil && l.left(false, now) <= 0 && p.shown.Redial(now)
 }
 
 // showRenewed has calls go over another connection where it is time to show the provider a

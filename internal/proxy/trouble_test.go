@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -58,6 +59,45 @@ func TestAudit_ATK07_UselessProviderIsDialledWithGrowingWaits(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A provider that answers, and then sends what nothing explains until it is cut off, is dialled again as seldom as one that
+// is of no use.
+func TestAudit_H48_WhoFloodsIsDialledWithGrowingWaits(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var calm atomic.Bool
+		pd := &played{on: func(c *playedConn, f http2.Frame) {
+			if _, isHead := f.(*http2.HeadersFrame); !isHead {
+				return
+			}
+			c.answer(f.Header().StreamID, "200")
+			go c.locked(func() {
+				for range 30_000 {
+					if calm.Load() || c.WriteWindowUpdate(0, 1) != nil {
+						return
+					}
+				}
+			})
+		}}
+		p := newPlayed(t, pd, nil)
+		answered := 0
+		for begun := time.Now(); time.Since(begun) < 4*time.Minute; time.Sleep(50 * time.Millisecond) {
+			if r := ask(t.Context(), p, proxy.Call{}); r.Class == proxy.ClassOK {
+				answered++
+			} else if r.Class == proxy.ClassUnavailable && !strings.Contains(r.Err.Error(), "nothing explains") {
+				t.Fatalf("result %+v", r)
+			}
+		}
+		if n := pd.dials.Load(); n > 30 || n < 2 || answered < 2 {
+			t.Errorf("%d dials in four minutes, %d answers", n, answered)
+		}
+		calm.Store(true)
+		time.Sleep(2 * time.Minute)
+		if r := ask(t.Context(), p, proxy.Call{}); r.Class != proxy.ClassOK {
+			t.Errorf("when it is calm: %+v", r)
+		}
+	})
 }
 
 // TestAudit_ATK07_SuccessForgets lets a provider be of no use for a while.

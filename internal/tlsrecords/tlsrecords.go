@@ -89,8 +89,6 @@ func (m *Meter) Carried(n int) {
 // Frame says that a frame came.
 func (m *Meter) Frame() { m.explain(ShortPerFrame) }
 
-func (m *Meter) explain(n float64) { m.short = min(m.short+n, ShortMost) }
-
 // Count counts the records that came before: TLS asks for more once it has used them, and whoever reads has what they
 // carried. It returns of which there were too many, nothing where they are explained. The clock is looked at only
 // where they seem not to be.
@@ -118,3 +116,5 @@ func (m *Meter) Count(now func() time.Time) string {
 	}
 	return ""
 }
+
+func (m *Meter) explain(n float64) { m.short = min(m.short+n, ShortMost) }

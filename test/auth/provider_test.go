@@ -2,14 +2,19 @@ package auth_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 
 	"connectrpc.com/connect"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
+	loggerv1 "github.com/masegraye/connect-plugin-go/gen/capability/logger/v1"
+	"github.com/masegraye/connect-plugin-go/gen/capability/logger/v1/loggerv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest/echo"
 )
@@ -158,5 +163,80 @@ func TestAuthInterceptor_ObeysOverridingTypes(t *testing.T) {
 			}
 			echo.WantAnswer(t, got, err, tt.want)
 		})
+	}
+}
+
+// The audit names the provider that refused, and no stranger alters what its reason says by what he presents.
+func TestAuthProviders_TheAuditNamesWhoRefused(t *testing.T) {
+	t.Parallel()
+	const long = "a-token-of-some-length"
+	var mu sync.Mutex
+	var events []connectplugin.AuditEvent
+	host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.Plugins, c.Impls = connectplugin.PluginSet{"logger": hosttest.LoggerPlugin{}}, map[string]any{"logger": &hosttest.RecordingLogger{}}
+		c.AuthProviders = []connectplugin.AuthProvider{connectplugin.NewTokenAuth("", func(token string) (string, map[string]string, error) {
+			return "", nil, fmt.Errorf("unknown token of nobody: user_%s, (%s)", token, token)
+		})}
+		c.Audit = func(e connectplugin.AuditEvent) {
+			mu.Lock()
+			defer mu.Unlock()
+			events = append(events, e)
+		}
+	})
+	for token, want := range map[string]string{
+		"o":      "unknown token of nobody: user_o, ([redacted])",
+		"nobody": "unknown token of [redacted]: user_nobody, ([redacted])",
+		"kenken": "unknown token of nobody: user_kenken, ([redacted])",
+		long:     "unknown token of nobody: user_[redacted], ([redacted])",
+	} {
+		mu.Lock()
+		events = nil
+		mu.Unlock()
+		req := connect.NewRequest(&loggerv1.LogRequest{})
+		req.Header().Set("Authorization", "Bearer "+token)
+		_, err := loggerv1connect.NewLoggerClient(host.Stranger(t), host.URL).Log(t.Context(), req)
+		hosttest.WantCode(t, "a stranger", connect.CodeOf(err), connect.CodeUnauthenticated)
+		mu.Lock()
+		if len(events) != 1 || events[0].AuthProvider != "token" || events[0].Reason != want {
+			t.Errorf("%q: the audit has %+v, want the reason %q", token, events, want)
+		}
+		mu.Unlock()
+	}
+}
+
+// A provider that can accept nobody is refused with its field, and what to write.
+func TestAuthProviders_ThatAcceptNobodyAreRefused(t *testing.T) {
+	t.Parallel()
+	anybody := func(string) (string, map[string]string, error) { return "alice", nil, nil }
+	for name, c := range map[string]struct {
+		provider connectplugin.AuthProvider
+		want     string // empty: it is taken
+	}{
+		"a key of nothing":         {connectplugin.NewAPIKeyAuth("", nil), "NewAPIKeyAuth a function"},
+		"an empty key":             {&connectplugin.APIKeyAuth{}, "NewAPIKeyAuth"},
+		"a nil key":                {(*connectplugin.APIKeyAuth)(nil), "NewAPIKeyAuth"},
+		"an empty token":           {&connectplugin.TokenAuth{}, "NewTokenAuth a function"},
+		"a token that is none":     {connectplugin.NewTokenAuth("a b", nil), "NewTokenAuth a function"},
+		"a nil token":              {(*connectplugin.TokenAuth)(nil), "is nil"},
+		"certificates nobody asks": {connectplugin.NewMTLSAuth(nil, nil, nil), "TLS.ClientAuth"},
+		"nil certificates":         {(*connectplugin.MTLSAuth)(nil), "is nil"},
+		"nil":                      {nil, "is nil"},
+		"a token":                  {connectplugin.NewTokenAuth("secret", nil), ""},
+		"a function":               {connectplugin.NewAPIKeyAuth("", anybody), ""},
+		"nobody's":                 {connectplugin.NoAuth(), ""},
+	} {
+		ca := hosttest.NewCA(t)
+		cfg := ca.TLS(ca.Certify(t, hosttest.Loopback))
+		cfg.ClientAuth = tls.NoClientCert
+		host, err := connectplugin.NewHost(&connectplugin.ServeConfig{
+			TLS: cfg, Logger: hosttest.Logger(t), AuthProviders: []connectplugin.AuthProvider{connectplugin.NoAuth(), c.provider},
+		})
+		if host != nil {
+			_ = host.Shutdown(context.Background())
+		}
+		refused := errors.Is(err, connectplugin.ErrInvalidConfig) && strings.Contains(err.Error(), "AuthProviders[1]: ") && strings.Contains(err.Error(), c.want)
+		if c.want == "" && err != nil || c.want != "" && !refused {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }

@@ -283,3 +283,28 @@ func (c *identified) Do(r *http.Request) (*http.Response, error) {
 	r.Header.Set("Authorization", "Bearer "+c.token)
 	return c.next.Do(r)
 }
+
+// Who puts a caller into a context says so to tests; where the host knows who calls, that stands.
+func TestWithCaller_IsForTests(t *testing.T) {
+	t.Parallel()
+	forged := connectplugin.Caller{RuntimeID: "admin-1", SelfID: "admin", Rights: connectplugin.Rights{Provides: []string{"all"}}}
+	if c, ok := connectplugin.CallerFromContext(connectplugin.WithCaller(t.Context(), forged)); !ok || c.SelfID != "admin" || len(c.Rights.Provides) != 1 {
+		t.Errorf("in a test the caller is %+v, %v", c, ok)
+	}
+	seen := make(chan connectplugin.Caller, 1)
+	service := echo.Service{}.Handler()
+	rig := newCapabilityRig(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, _ := connectplugin.CallerFromContext(connectplugin.WithCaller(r.Context(), forged))
+		seen <- c
+		service.ServeHTTP(w, r)
+	}), nil)
+	owner := rig.Enrol(t, "both", nil)
+	conn, err := owner.Capability(t.Context(), echo.Type, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	echo.Want(t, "unary", echo.CallUnary(t.Context(), conn, nil, nil))
+	if c := hosttest.Arrival(t, seen); c.RuntimeID != owner.RuntimeID() || c.SelfID != "both" {
+		t.Errorf("on a host the caller is %+v", c)
+	}
+}

@@ -185,3 +185,37 @@ func TestCapabilityConn_RenewsInTime(t *testing.T) {
 		}
 	})
 }
+
+// The first call after the host ended the identity is served with a grant of the next one, and accuses nobody, whether
+// the grant had been due for renewal or not.
+func TestCapabilityConn_TheFirstCallAfterARevocation(t *testing.T) {
+	t.Parallel()
+	for name, age := range map[string]time.Duration{"a live grant": time.Second, "one past its TTL": testGrantTTL + time.Second} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			wire.InBubble(t, grantHost(nil), func(t *testing.T, h *wire.BubbleHost) {
+				t.Helper()
+				client := h.Client(t, "api")
+				conn, err := client.Capability(t.Context(), "logger", "")
+				if err != nil {
+					t.Fatal(err)
+				}
+				logger := loggerv1connect.NewLoggerClient(conn.HTTPClient(), conn.BaseURL())
+				<-time.After(age)
+				if !h.Revoke(client.RuntimeID()) {
+					t.Fatal("nothing to revoke")
+				}
+				for call := range 2 {
+					if _, err := logger.Log(t.Context(), connect.NewRequest(&loggerv1.LogRequest{Message: "x"})); err != nil {
+						t.Errorf("call %d: %v", call, err)
+					}
+				}
+				for _, e := range h.Events {
+					if e.Kind == connectplugin.AuditAuthFailed {
+						t.Errorf("the audit accuses the plugin: %q", e.Reason)
+					}
+				}
+			})
+		})
+	}
+}

@@ -71,8 +71,13 @@ func TestNewAuthorityOverwritesNothing(t *testing.T) {
 
 		_, err := connectplugin.NewAuthority(connectplugin.AuthorityConfig{Dir: dir})
 		if !errors.Is(err, fs.ErrExist) || !strings.Contains(err.Error(), filepath.Join(dir, keep)) ||
-			!strings.Contains(err.Error(), "LoadAuthority") {
+			!strings.Contains(err.Error(), "LoadAuthority") || !strings.Contains(err.Error(), "is missing") {
 			t.Errorf("%s: %v, want fs.ErrExist, the file, and what to do", keep, err)
+		}
+
+		_, err = connectplugin.LoadAuthority(connectplugin.AuthorityConfig{Dir: dir})
+		if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "load: "+filepath.Join(dir, keep)+" is there, and ") {
+			t.Errorf("%s: %v, want fs.ErrNotExist, and which file is missing", keep, err)
 		}
 
 		if !bytes.Equal(before, readPEM(t, filepath.Join(dir, keep))) {
@@ -95,6 +100,7 @@ func TestLoadAuthorityRefuses(t *testing.T) {
 		config connectplugin.AuthorityConfig
 		spoil  func(dir string) error
 		want   error
+		text   string
 	}{
 		"key readable by the group": {
 			spoil: func(dir string) error { return os.Chmod(filepath.Join(dir, "authority.key"), 0o640) }, want: certs.ErrPermissions,
@@ -113,7 +119,11 @@ func TestLoadAuthorityRefuses(t *testing.T) {
 		},
 		"no PEM": {
 			spoil: func(dir string) error { return os.WriteFile(filepath.Join(dir, "authority.crt"), []byte("x"), 0o600) },
-			want:  certs.ErrPEM,
+			want:  certs.ErrPEM, text: "authority.crt: malformed PEM",
+		},
+		"no PEM for a key": {
+			spoil: func(dir string) error { return os.WriteFile(filepath.Join(dir, "authority.key"), []byte("x"), 0o600) },
+			want:  certs.ErrPEM, text: "authority.key: malformed PEM",
 		},
 		"expired": {
 			config: connectplugin.AuthorityConfig{CATTL: time.Nanosecond}, spoil: func(string) error { return nil }, want: certs.ErrCA,
@@ -129,8 +139,8 @@ func TestLoadAuthorityRefuses(t *testing.T) {
 			t.Fatal(err)
 		}
 
-		if _, err := connectplugin.LoadAuthority(connectplugin.AuthorityConfig{Dir: dir}); !errors.Is(err, test.want) {
-			t.Errorf("%s: %v, want %v", name, err, test.want)
+		if _, err := connectplugin.LoadAuthority(connectplugin.AuthorityConfig{Dir: dir}); !errors.Is(err, test.want) || !strings.Contains(err.Error(), test.text) {
+			t.Errorf("%s: %v, want %v and %q", name, err, test.want, test.text)
 		}
 	}
 }

@@ -105,6 +105,36 @@ func TestWriteCredentialsRefuses(t *testing.T) {
 	}
 }
 
+// Credentials of which a file is damaged are not written over, since nobody knows whose they are; the error says what to do, and
+// that does.
+func TestWriteCredentials_DamagedFiles(t *testing.T) {
+	t.Parallel()
+	authority := newAuthority(t, connectplugin.AuthorityConfig{})
+	for _, name := range []string{"tls.crt", "tls.key"} {
+		for _, text := range []string{"", "x", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"} {
+			dir := t.TempDir()
+			if err := authority.WriteCredentials(dir, "a"); err != nil {
+				t.Fatal(err)
+			}
+			path := filepath.Join(dir, name)
+			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			err := authority.WriteCredentials(dir, "a")
+			if !errors.Is(err, certs.ErrPEM) || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "remove ") {
+				t.Errorf("%s is %q: %v", name, text, err)
+			}
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+			if err := authority.WriteCredentials(dir, "a"); err != nil {
+				t.Errorf("without %s: %v", name, err)
+			}
+			tlsOf(t)(connectplugin.LoadCredentials(connectplugin.CredentialsConfig{Dir: dir}))
+		}
+	}
+}
+
 // The authority renews the files of a running plugin, key included, while host
 // and plugin connect in both directions without a pause. No handshake may fail.
 func TestCredentialsRotationUnderLoad(t *testing.T) {

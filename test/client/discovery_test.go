@@ -4,12 +4,16 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/http"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
 	"connectrpc.com/connect"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
 )
 
@@ -28,6 +32,133 @@ func (s *shaky) Discover(ctx context.Context, name string) ([]connectplugin.Endp
 		return nil, s.failure
 	}
 	return s.StaticDiscovery.Discover(ctx, name)
+}
+
+// Of several endpoints a client takes the first one where its host answers, also where its HTTP client is a foreign one, and
+// goes to the next when that ends.
+func TestDiscovery_TheNextEndpointIsTried(t *testing.T) {
+	t.Parallel()
+	host := hosttest.Start(t, hosttest.WithPolicy(hosttest.LoggerPolicy()))
+	stranger := hosttest.Start(t, nil) // of another authority
+	silent := hosttest.Listen(t)       // takes connections, and says nothing
+	endpoints := func(urls ...string) *connectplugin.StaticDiscovery {
+		d := connectplugin.NewStaticDiscovery(nil)
+		for _, url := range urls {
+			d.AddEndpoint("plugin-host", connectplugin.Endpoint{URL: url})
+		}
+		return d
+	}
+	nobody := func() string { return "https://" + hosttest.FreeAddr(t) }
+	for name, d := range map[string]*connectplugin.StaticDiscovery{
+		"nobody is at the first":      endpoints(nobody(), host.URL),
+		"nobody at two":               endpoints(nobody(), "http://plaintext", nobody(), host.URL),
+		"another host at the first":   endpoints(stranger.URL, host.URL),
+		"the first one says nothing":  endpoints("https://"+silent.Addr().String(), host.URL),
+		"the first one is the second": endpoints(host.URL, nobody()),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cfg := host.ClientConfig(t, "logger")
+			cfg.HostURL, cfg.Discovery = "", d
+			c, err := connectplugin.NewClient(cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = c.Close() }()
+			if err := c.Connect(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if at := c.Config().Endpoint; at != host.URL {
+				t.Errorf("it says that it is at %s, and not at %s", at, host.URL)
+			}
+			if err := c.ReportHealth(t.Context(), connectpluginv1.HealthState_HEALTH_STATE_HEALTHY, "", nil); err != nil {
+				t.Errorf("a call: %v", err)
+			}
+		})
+	}
+	foreign := host.ClientConfig(t, "logger")
+	foreign.HTTPClient = &http.Client{Transport: &http.Transport{TLSClientConfig: foreign.TLS, ForceAttemptHTTP2: true}}
+	foreign.HostURL, foreign.TLS, foreign.Discovery = "", nil, endpoints(nobody(), host.URL)
+	c, err := connectplugin.NewClient(foreign)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	first, second := c.Connect(t.Context()), c.Connect(t.Context())
+	if first == nil || second != nil {
+		t.Errorf("with a foreign HTTP client: %v, then %v", first, second)
+	}
+}
+
+// A wrong path in HostURL is named on both sides: in the client's error, and in the audit once for each peer.
+func TestHostURL_AWrongPathIsNamed(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	var events []connectplugin.AuditEvent
+	host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.Policy = hosttest.LoggerPolicy()
+		c.Audit = func(e connectplugin.AuditEvent) {
+			mu.Lock()
+			defer mu.Unlock()
+			if e.Kind == connectplugin.AuditDenied {
+				events = append(events, e)
+			}
+		}
+	})
+	own, err := host.Authority.HostTLS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, served := hosttest.Listen(t), make(chan struct{})
+	other := &http.Server{TLSConfig: own, Handler: http.NotFoundHandler(), ReadHeaderTimeout: hosttest.Wait} // which is no host
+	go func() { _ = other.ServeTLS(l, "", ""); close(served) }()
+	defer func() { _ = other.Close(); <-served }()
+	for url, want := range map[string]string{
+		host.URL + "/sub": `HostURL has the path "/sub"`, host.URL + "/sub/": `HostURL has the path "/sub"`, "https://" + l.Addr().String(): "HostURL has no path",
+	} {
+		cfg := host.ClientConfig(t, "logger")
+		cfg.HostURL = url
+		c, err := connectplugin.NewClient(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Connect(t.Context()); !errors.Is(err, connectplugin.ErrHandshakeRefused) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", url, err, want)
+		}
+		_ = c.Close()
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if len(events) != 1 || !strings.HasPrefix(events[0].Procedure, "/sub/") || !strings.Contains(events[0].Reason, "HostURL") || events[0].Peer == "" {
+		t.Errorf("the audit has %+v", events)
+	}
+}
+
+// A client whose host ends goes to the next endpoint that discovery has.
+func TestDiscovery_TheNextHostIsFound(t *testing.T) {
+	t.Parallel()
+	first := hosttest.Start(t, hosttest.WithPolicy(hosttest.LoggerPolicy()))
+	second := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.Authority, c.Policy = first.Authority, hosttest.LoggerPolicy()
+	})
+	d := connectplugin.NewStaticDiscovery(map[string][]connectplugin.Endpoint{"plugin-host": {{URL: first.URL}, {URL: second.URL}}})
+	cfg := first.ClientConfig(t, "logger")
+	cfg.HostURL, cfg.Discovery = "", d
+	c, err := connectplugin.NewClient(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	if err := c.Connect(t.Context()); err != nil || c.Config().Endpoint != first.URL {
+		t.Fatalf("at %s: %v", c.Config().Endpoint, err)
+	}
+	if err := first.Shutdown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	hosttest.Eventually(t, "it is at the second one", func() bool {
+		_ = c.Connect(t.Context())
+		return c.Config().Endpoint == second.URL && c.ReportHealth(t.Context(), connectpluginv1.HealthState_HEALTH_STATE_HEALTHY, "", nil) == nil
+	})
 }
 
 // What goes wrong while a host is looked for is not what a host says: its client tries again,

@@ -1,16 +1,24 @@
 package client_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 	"unicode"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
@@ -157,4 +165,145 @@ func TestAudit_H63_WarningsAreBounded(t *testing.T) {
 	if !strings.Contains(log.String(), "version 2 is deprecated") {
 		t.Error("the warning did not reach the log")
 	}
+}
+
+// pouring passes for a host that says something new with every answer, and without end where it can.
+type pouring struct{ reports, looks atomic.Int64 }
+
+// Do implements connect.HTTPClient.
+func (h *pouring) Do(r *http.Request) (*http.Response, error) {
+	time.Sleep(time.Millisecond)
+	resp := &http.Response{StatusCode: http.StatusOK, Proto: "HTTP/2.0", ProtoMajor: 2, Header: http.Header{}, Request: r, Body: http.NoBody}
+	switch r.URL.Path[strings.LastIndexByte(r.URL.Path, '/')+1:] {
+	case "Handshake":
+		return message(resp, hosttest.Welcome(func(m *connectpluginv1.HandshakeResponse) {
+			m.TokenExpiresAt = timestamppb.New(time.Now().Add(time.Millisecond))
+			for i := range 100 {
+				m.Warnings = append(m.Warnings, fmt.Sprint(i, strings.Repeat("long", i%2*200)))
+			}
+		})), nil
+	case "ReportHealth":
+		types := []string{"own", "other"}[h.reports.Add(1)%2:]
+		for i := range 2000 {
+			types = append(types, fmt.Sprint("t", i, "x", h.reports.Load()))
+		}
+		resp.Header.Set("X-Plugin-Standby", strings.Join(types, ","))
+		return message(resp, &connectpluginv1.ReportHealthResponse{}), nil
+	case "DiscoverService":
+		h.looks.Add(1)
+		resp.StatusCode = http.StatusNotFound
+		resp.Header.Set("Content-Type", "application/json")
+		resp.Body = io.NopCloser(strings.NewReader(`{"code":"not_found","message":"` + strings.Repeat("no", 5000) + `"}`))
+		return resp, nil
+	case "WatchService":
+		resp.Header.Set("Content-Type", "application/connect+proto")
+		resp.Body = io.NopCloser(&events{ctx: r.Context()})
+		return resp, nil
+	case "RegisterService":
+		return message(resp, &connectpluginv1.RegisterServiceResponse{RegistrationId: "r"}), nil
+	}
+	return message(resp, &connectpluginv1.ReportHealthResponse{}), nil
+}
+
+// events are the events of a watch that pours: each is there at once.
+type events struct {
+	ctx  context.Context
+	n    uint64
+	rest []byte
+}
+
+// Read implements io.Reader.
+func (e *events) Read(p []byte) (int, error) {
+	if err := e.ctx.Err(); err != nil {
+		return 0, err
+	}
+	if len(e.rest) == 0 {
+		e.n++
+		m, _ := proto.Marshal(&connectpluginv1.WatchServiceEvent{
+			ServiceType: "store", State: connectpluginv1.ServiceState(1 + e.n%2*2), Sequence: e.n, Epoch: "e",
+			Endpoint: &connectpluginv1.ServiceEndpoint{ProviderId: fmt.Sprint("p", e.n), Version: strings.Repeat("9", 2000) + ".0.0"},
+		})
+		e.rest = envelope(0, m)
+	}
+	n := copy(p, e.rest)
+	e.rest = e.rest[n:]
+	return n, nil
+}
+
+// nobodyKnocks is a listener in memory to which nobody connects.
+type nobodyKnocks struct {
+	once sync.Once
+	done chan struct{}
+}
+
+// Accept implements net.Listener.
+func (l *nobodyKnocks) Accept() (net.Conn, error) {
+	<-l.done
+	return nil, net.ErrClosed
+}
+
+// Close implements net.Listener.
+func (l *nobodyKnocks) Close() error {
+	l.once.Do(func() { close(l.done) })
+	return nil
+}
+
+// Addr implements net.Listener.
+func (l *nobodyKnocks) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1} }
+
+// However often a host says something new, its plugin writes a few lines of it and does a bounded number of things, and what it
+// writes says how much there was.
+func TestAudit_H63_WhatAHostPoursIsBounded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h, log := &pouring{}, new(hosttest.Buffer)
+		ctx, end := context.WithTimeout(t.Context(), 20*time.Second)
+		defer end()
+		var conns sync.WaitGroup
+		err := connectplugin.ServePlugin(ctx, &connectplugin.PluginServerConfig{
+			Listener: &nobodyKnocks{done: make(chan struct{})},
+			Services: []connectplugin.PluginService{{Type: "own", Version: "1.0.0", Path: "/own/", Handler: http.NotFoundHandler()}},
+			Standby:  true,
+			Client: connectplugin.ClientConfig{
+				HostURL: "http://127.0.0.1", SelfID: "api", HTTPClient: h, AllowInsecure: true, ProtocolVersion: 2,
+				Logger: slog.New(slog.NewJSONHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+				Metadata: connectplugin.PluginMetadata{
+					Provides: hosttest.Provides("own"), Requires: []connectplugin.ServiceDependency{{Type: "store", WatchForChanges: true}},
+				},
+			},
+			OnConnected: func(ctx context.Context, c *connectplugin.Client) error {
+				conns.Go(func() { _, _ = c.Service(ctx, "store", ">=10000000, <10000001") })
+				return nil
+			},
+		})
+		conns.Wait()
+		if err != nil {
+			t.Error(err)
+		}
+		if n := h.looks.Load(); n < 20 || n > 600 {
+			t.Errorf("%d look-ups", n)
+		}
+		if n := h.reports.Load(); n < 20 || n > 300 {
+			t.Errorf("%d reports", n)
+		}
+		said := log.String()
+		if n := strings.Count(said, "\n"); n < 50 || n > 200 {
+			t.Errorf("%d lines", n)
+		}
+		for line := range strings.Lines(said) {
+			if len(line) > 4096 {
+				t.Errorf("a line of %d bytes: %.200s", len(line), line)
+			}
+		}
+		for _, what := range []string{
+			"the host warns", "a required service changed", "no provider satisfies", "the plugin stands by:", "the plugin stands by no more",
+		} {
+			if told := strings.Count(said, what); told < 16 || told > 22 {
+				t.Errorf("%q has %d lines", what, told)
+			}
+		}
+		if !strings.Contains(said, `"not_logged":`) || strings.Contains(said, `"service":"t1`) {
+			t.Errorf("the log has %.4000s", said)
+		}
+	})
 }

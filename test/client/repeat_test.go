@@ -27,6 +27,7 @@ type odd struct {
 
 	mu      sync.Mutex
 	refuses bool             // the identities that it gives
+	forgets string           // the last part of the path of the calls that it refuses, and takes others
 	fails   bool             // every call
 	asked   map[string]int64 // by the last part of the path
 }
@@ -55,7 +56,7 @@ func (h *odd) Do(r *http.Request) (*http.Response, error) {
 		})), nil
 	case h.fails:
 		return nil, errors.New("no route to host")
-	case h.refuses:
+	case h.refuses, h.forgets == name:
 		resp.StatusCode = http.StatusUnauthorized
 		resp.Header.Set("Www-Authenticate", "Bearer")
 		return resp, nil
@@ -189,4 +190,33 @@ func TestAudit_OWN24_IdentitiesThatAreForgottenAreNotRepeatedAtOnce(t *testing.T
 			t.Errorf("when the host keeps identities: %v", err)
 		}
 	})
+}
+
+// A host that takes some calls with an identity and refuses others, as one of two that share a balancer does by request,
+// is not asked for another identity at once each time, and the log of its client has a few lines of it.
+func TestAudit_OWN24_IdentitiesThatAreTakenAndForgottenAreNotRepeatedAtOnce(t *testing.T) {
+	t.Parallel()
+	for _, forgotten := range []string{"ReportHealth", "RegisterService"} {
+		synctest.Test(t, func(t *testing.T) {
+			h := &odd{}
+			c := h.client(t)
+			h.mu.Lock()
+			h.forgets = forgotten
+			h.mu.Unlock()
+			for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+				_, _ = c.RegistryClient().RegisterService(t.Context(), connect.NewRequest(&connectpluginv1.RegisterServiceRequest{}))
+				_ = c.ReportHealth(t.Context(), connectpluginv1.HealthState_HEALTH_STATE_HEALTHY, "", nil)
+			}
+			if n := h.count("Handshake"); n < 5 || n > 40 {
+				t.Errorf("%d handshakes in 20 s of a host that takes all but %s", n, forgotten)
+			}
+			h.mu.Lock()
+			h.forgets = ""
+			h.mu.Unlock()
+			time.Sleep(5 * time.Second)
+			if err := c.ReportHealth(t.Context(), connectpluginv1.HealthState_HEALTH_STATE_HEALTHY, "", nil); err != nil {
+				t.Errorf("when the host keeps identities: %v", err)
+			}
+		})
+	}
 }

@@ -5,8 +5,12 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"math"
 	"net"
+	"os"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -89,7 +93,73 @@ func TestAudit_USE47_AHostServesNoConnectionsWithoutDeadlines(t *testing.T) {
 	}
 }
 
-// So does a plugin.
+// fullListener has no descriptors left until it is closed.
+type fullListener struct {
+	net.Listener
+
+	shut chan struct{}
+	once sync.Once
+}
+
+func (l *fullListener) Accept() (net.Conn, error) {
+	select {
+	case <-l.shut:
+		return nil, net.ErrClosed
+	default:
+		return nil, &net.OpError{Op: "accept", Net: "tcp", Err: os.NewSyscallError("accept4", syscall.EMFILE)}
+	}
+}
+
+func (l *fullListener) Close() error {
+	l.once.Do(func() { close(l.shut) })
+	return l.Listener.Close()
+}
+
+// A host that can accept nobody, since it has no descriptors left, says so and what to raise, once a minute; and at its start
+// where it is to have more connections than descriptors.
+func TestHost_SaysThatItHasNoDescriptors(t *testing.T) {
+	t.Parallel()
+	log, events := new(hosttest.Buffer), make(chan connectplugin.AuditEvent, 100)
+	host, err := connectplugin.NewHost(&connectplugin.ServeConfig{
+		Logger: slog.New(slog.NewTextHandler(log, nil)), Authority: hosttest.NewAuthority(t),
+		Limits: connectplugin.Limits{MaxConnections: math.MaxInt32},
+		Audit:  func(e connectplugin.AuditEvent) { events <- e },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	go func() {
+		served <- host.Serve(ctx, &fullListener{Listener: hosttest.Listen(t), shut: make(chan struct{})})
+	}()
+	for e := range events {
+		if e.Kind == connectplugin.AuditLimited {
+			if !strings.Contains(e.Reason, "ulimit -n") || e.Peer != "" {
+				t.Errorf("the audit says %+v", e)
+			}
+			break
+		}
+	}
+	const line = `level=ERROR msg="no connection can be accepted for now"`
+	hosttest.Eventually(t, "the log says it", func() bool { return strings.Contains(log.String(), line) })
+	cancel()
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+	if n := strings.Count(log.String(), line); n != 1 || !strings.Contains(log.String(), "LimitNOFILE") {
+		t.Errorf("the log has %d lines of it:\n%s", n, log)
+	}
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if warned := strings.Contains(log.String(), "descriptors, fewer than Limits.MaxConnections"); warned != (limit.Cur < math.MaxInt32) {
+		t.Errorf("it warned at its start: %v, of %d descriptors:\n%s", warned, limit.Cur, log)
+	}
+}
+
+// So does a plugin with connections without deadlines.
 func TestAudit_USE47_APluginServesNoConnectionsWithoutDeadlines(t *testing.T) {
 	t.Parallel()
 	host := hosttest.Start(t, hosttest.WithPolicy(echo.Policy()))

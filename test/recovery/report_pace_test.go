@@ -2,6 +2,7 @@ package recovery_test
 
 import (
 	"context"
+	"log/slog"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -76,4 +77,48 @@ func TestPluginsReportAsOftenAsTheHostWants(t *testing.T) {
 	host.Kill(t)
 	host.Restart(t)
 	hosttest.Eventually(t, "another life of the host knows", degraded)
+}
+
+// A Health that blocks makes the plugin unhealthy, so that nobody is sent there, and holds up neither the end of the plugin
+// nor what the host asks of it.
+func TestPlugin_AHealthThatBlocksEndsWithTheContext(t *testing.T) {
+	t.Parallel()
+
+	var out hosttest.Buffer
+
+	blocks := make(chan struct{})
+	t.Cleanup(func() { close(blocks) })
+
+	host := start(t, nil)
+
+	var blocked atomic.Bool
+
+	plugin := host.StartPlugin(t, "provider", func(c *connectplugin.PluginServerConfig) {
+		c.Services, c.HealthInterval, c.GracefulShutdownTimeout = echoServices(), 5*time.Millisecond, 50*time.Millisecond
+		c.Client.Logger = slog.New(slog.NewTextHandler(&out, nil))
+		c.Health = func() (connectpluginv1.HealthState, string) {
+			if blocked.Load() {
+				<-blocks
+			}
+			return healthy, ""
+		}
+	})
+	state := func() string {
+		for _, p := range host.Plugins() {
+			if p.RuntimeID == plugin.Client.RuntimeID() {
+				return p.Health.String() + " " + p.Reason
+			}
+		}
+		return ""
+	}
+
+	blocked.Store(true)
+	hosttest.Eventually(t, "the host is told", func() bool {
+		return state() == "HEALTH_STATE_UNHEALTHY PluginServerConfig.Health does not return"
+	})
+	plugin.Stop(t) // which fails where it takes long
+
+	if got := strings.Count(out.String(), "PluginServerConfig.Health has not returned for 5s"); got != 1 {
+		t.Errorf("said %d times: %s", got, &out)
+	}
 }

@@ -293,6 +293,15 @@ func TestClient_ServiceFollowsTheProvider(t *testing.T) {
 	if err := call(newer, "a"); connect.CodeOf(err) != connect.CodeUnavailable {
 		t.Errorf("no provider satisfies the constraint: %v", err)
 	}
+	if state := newer.State(); state != connectpluginv1.ServiceState_SERVICE_STATE_AVAILABLE {
+		t.Errorf("the type is %v, which is there in another version", state)
+	}
+	_, err = c.RegistryClient().DiscoverService(t.Context(), connect.NewRequest(&connectpluginv1.DiscoverServiceRequest{
+		ServiceType: "logger", MinVersion: ">=2",
+	}))
+	if connect.CodeOf(err) != connect.CodeNotFound {
+		t.Errorf("discovery of a version that nobody has: %v", err)
+	}
 	_, twoLog := start("two", "2.0.0")
 	hosttest.Eventually(t, "a provider that satisfies the constraint", func() bool { return call(newer, "b") == nil })
 	if err := call(first, "c"); err != nil {

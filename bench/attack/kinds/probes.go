@@ -29,7 +29,10 @@ type plain struct {
 
 // probeKinds are attacks on the addresses for probes and for scrapes.
 func probeKinds() (all []Kind) {
-	for _, at := range []plain{{"the address for probes", "/healthz", stage.ProbesOf}, {"the address for scrapes", "/metrics", stage.ScrapesOf}} {
+	for _, at := range []plain{
+		{"the address for probes", "/healthz", stage.ProbesOf},
+		{"the address for scrapes", "/metrics", stage.ScrapesOf},
+	} {
 		head := "GET " + at.path + " HTTP/1.1\r\nHost: x\r\n"
 		long := head + strings.Repeat("a:\r\n", probeFields)
 		all = append(all,

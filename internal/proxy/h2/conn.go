@@ -64,8 +64,8 @@ type Config struct {
 	// Freed is told that the server ended streams of a connection that was full.
 	// It must not block. Nil tells nobody.
 	Freed func()
-	// Pace is how fast the server may send more header fields than answers usually have, which several connections
-	// may share. Nil has it wait for nothing.
+	// Pace is how fast the server may send what answers usually lack, which several connections may share. Nil has
+	// nobody wait.
 	Pace *Pace
 	// Clock is what tells many connections when to look after silence; nil is for one alone.
 	Clock *coarse.Clock
@@ -96,6 +96,7 @@ type Conn struct {
 	dry       atomic.Bool   // streams hold more of the send window than is left of it
 	answered  atomic.Bool   // at least one stream got a response
 	retired   atomic.Bool   // ended by us, not by the server
+	flooded   atomic.Bool   // ended because of what the server sent that nothing explains
 	frames    atomic.Uint64 // read so far
 	writes    atomic.Uint64 // begun and ended so far: odd while one is under way
 
@@ -113,6 +114,7 @@ type Conn struct {
 	sent       int64  // bytes of them that may have reached the server
 	flushing   bool
 	encoder    *hpack.Encoder
+	late       map[uint32]lateStream
 	heads      int          // of calls since the last look
 	indexes    bool         // encoder has a table
 	block      bytes.Buffer // what encoder writes to
@@ -255,6 +257,7 @@ func (c *Conn) fail(err error) {
 		err = fmt.Errorf("%w (%w)", err, c.goAway)
 	}
 	c.err = err
+	c.flooded.Store(errors.Is(err, errFlood))
 	c.usable.Store(false)
 	c.wakeReadyLocked() // what had ended before has ended
 	c.dropUnprocessedLocked()

@@ -1,11 +1,9 @@
 package h2_test
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"runtime"
-	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -97,8 +95,8 @@ func TestAudit_H48_AHeadIsHandedOver(t *testing.T) {
 	})
 }
 
-// Servers of one owner that send many fields wait for one another, on however many connections they do. Those that send a
-// few wait for nobody, and nobody else waits for them.
+// Servers of one owner that send many fields wait for one another, on however many connections they do, as far as the same
+// caller gets them. Those that send a few wait for nobody, and nobody else waits for them.
 func TestAudit_H48_ManyFieldsWaitTheirTurn(t *testing.T) {
 	t.Parallel()
 	const (
@@ -125,29 +123,48 @@ func TestAudit_H48_ManyFieldsWaitTheirTurn(t *testing.T) {
 				cfg := roomy()
 				cfg.Pace = new(h2.Pace)
 				began := time.Now()
+				call := func(c *h2.Conn, p *peer, id uint32, who string, fields []int) {
+					s := openFor(t, c, cfg.Pace, who)
+					answer(p, id, fields)
+					_ = failure(s)
+				}
 				for range 2 { // connections
 					c, p := pipe(t, cfg)
 					for i := range answers / 2 {
-						s, _ := open(t, c, get)
-						answer(p, uint32(2*i+1), tt.fields)
-						_ = failure(s)
+						call(c, p, uint32(2*i+1), "one", tt.fields)
 					}
 				}
+				c, p := pipe(t, cfg)
+				at := time.Now()
+				call(c, p, 1, "another", []int{8})
+				if took := time.Since(at); took > 0 {
+					t.Errorf("another caller waited %v", took)
+				}
+				call(c, p, 3, "one", []int{8}) // which waits for those before it
 				most := time.Duration(answers*tt.counted) * field / time.Duration(runtime.GOMAXPROCS(0))
 				took := time.Since(began)
 				if least := most - free; took < least || took > most {
 					t.Errorf("it took %v, want %v to %v", took, least, most)
 				}
-				cfg.Pace = new(h2.Pace)
-				c, p := pipe(t, cfg)
-				s, _ := open(t, c, get)
-				answer(p, 1, []int{each})
-				if failure(s); time.Since(began)-took > field*each/time.Duration(runtime.GOMAXPROCS(0)) {
-					t.Error("another owner's waits for them")
+				call(c, p, 5, "one", []int{8}) // for which nothing is counted any more
+				if again := time.Since(began) - took; again > 0 {
+					t.Errorf("after an answer with few fields the next one waited %v", again)
 				}
 			})
 		})
 	}
+}
+
+// openFor makes a call of somebody when there is time for it.
+func openFor(t *testing.T, c *h2.Conn, pace *h2.Pace, who string) *h2.Stream {
+	t.Helper()
+	r := get
+	r.Owner = who
+	var wait time.Duration
+	r.Expected, wait = pace.Reserve(who)
+	time.Sleep(wait) // as it is told to
+	s, _ := open(t, c, r)
+	return s
 }
 
 // answer sends the heads of an answer: those before the final one, where there are three or more, that, and the trailer.
@@ -165,42 +182,142 @@ func answer(p *peer, id uint32, fields []int) {
 	}
 }
 
-// What waits its turn waits no longer than its connection is there, and keeps nobody whose answer came before it.
+// A head that waits its turn keeps nobody else of its connection, whenever the other answer comes, and waits no longer than
+// somebody wants it.
 func TestAudit_H48_WhoWaitsItsTurnKeepsNobody(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		cfg := roomy()
 		cfg.Pace = new(h2.Pace)
-		elsewhere, q := pipe(t, cfg)
-		open(t, elsewhere, get)
-		largeBlock(q, 1, true, fieldsTo(h2.MostFields*runtime.GOMAXPROCS(0), ":status", "200")...)
-		synctest.Wait()
 		c, p := pipe(t, cfg)
-		first, _ := open(t, c, get)
-		s, _ := open(t, c, get)
+		streams := make([]*h2.Stream, 5)
+		for i := range streams {
+			streams[i] = openFor(t, c, cfg.Pace, "one")
+		}
+		other := openFor(t, c, cfg.Pace, "another")
+		answer(p, 1, []int{h2.MostFields}) // that takes what is free
+		_ = failure(streams[0])
 		began := time.Now()
-		var out bytes.Buffer // in one piece, so that it is all there when the first is read
-		f := http2.NewFramer(&out, nil)
-		p.must(f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: p.encode(":status", "201"), EndHeaders: true}))
-		p.must(f.WriteData(1, false, make([]byte, 10)))
-		many := p.encode(append([]string{":status", "200"}, slices.Repeat([]string{"x", ""}, 80)...)...)
-		p.must(f.WriteHeaders(http2.HeadersFrameParam{StreamID: 3, BlockFragment: many, EndHeaders: true, EndStream: true}))
-		answered := make(chan struct{})
-		go func() { // who waits is told
-			defer close(answered)
-			if status, _, err := first.Head(); status != 201 || err != nil || time.Since(began) > 0 {
-				t.Errorf("the first: %d, %v after %v", status, err, time.Since(began))
-			}
-		}()
+		answer(p, 3, []int{h2.MostFields})
+		p.headers(5, false, ":status", "200")
+		p.data(5, false, "first")
+		largeBlock(p, 5, true, fieldsTo(h2.MostFields-1)...)
+		answer(p, 7, []int{h2.MostFields})
+		answer(p, 9, []int{h2.MostFields})
+		answer(p, 11, []int{8})
+		if err := failure(other); err != nil || time.Since(began) > 0 {
+			t.Errorf("another caller's answer: %v after %v", err, time.Since(began))
+		}
+		if status, _, err := streams[2].Head(); status != 200 || err != nil || time.Since(began) == 0 {
+			t.Errorf("a head before a trailer that waits: %d, %v after %v", status, err, time.Since(began))
+		}
+		began = time.Now()
+		told := make(chan error)
+		go func() { told <- failure(streams[3]) }()
 		synctest.Wait()
-		_, err := p.nc.Write(out.Bytes())
-		p.must(err)
-		<-answered
-		c.Close()
-		if err := failure(s); !errors.Is(err, h2.ErrClosed) || time.Since(began) > 0 {
-			t.Errorf("%v after %v", err, time.Since(began))
+		streams[3].Cancel(errors.New("nobody wants it"))
+		if <-told; time.Since(began) > 0 {
+			t.Errorf("who was cancelled waited %v", time.Since(began))
+		}
+		go func() { told <- failure(streams[4]) }()
+		synctest.Wait()
+		streams[4].Close()
+		if <-told; time.Since(began) > 0 {
+			t.Errorf("who was closed waited %v", time.Since(began))
 		}
 	})
+}
+
+// What comes on a stream that its caller gave up is counted for it as if it had not.
+func TestAudit_H48_WhoGivesUpPaysAllTheSame(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		cfg := roomy()
+		cfg.Pace = new(h2.Pace)
+		c, p := pipe(t, cfg)
+		calls := 40 * runtime.GOMAXPROCS(0)
+		for i := range calls {
+			r := get
+			r.Owner = "one"
+			s, _ := open(t, c, r)
+			s.Close()
+			answer(p, uint32(2*i+1), []int{40, 40, 40})
+		}
+		synctest.Wait()
+		if _, wait := cfg.Pace.Reserve("one"); wait < 90*time.Millisecond {
+			t.Errorf("it waits for %v", wait)
+		}
+		if _, wait := cfg.Pace.Reserve("another"); wait > 0 {
+			t.Errorf("another one waits for %v", wait)
+		}
+	})
+}
+
+// An answer that was expected to have many fields and has few, or that does not come, gives back what was counted for it. A call
+// that is given up keeps it.
+func TestPace_ReturnsWhatWasReserved(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		cfg := roomy()
+		cfg.Pace = new(h2.Pace)
+		c, p := pipe(t, cfg)
+		wide := openFor(t, c, cfg.Pace, "one")
+		answer(p, 1, []int{h2.MostFields})
+		_ = failure(wide)
+		n, wait := cfg.Pace.Reserve("one")
+		if n == 0 || wait > 0 {
+			t.Fatalf("%d fields are expected, in %v", n, wait)
+		}
+		if _, wait = cfg.Pace.Reserve("one"); wait == 0 {
+			t.Error("what was reserved counts for nothing")
+		}
+		cfg.Pace.Return("one", n)
+		cfg.Pace.Return("one", n)
+		if again, wait := cfg.Pace.Reserve("one"); again != n || wait > 0 {
+			t.Errorf("after both were returned: %d fields, in %v", again, wait)
+		}
+		time.Sleep(time.Minute)
+		if n, wait := cfg.Pace.Reserve("one"); n > 0 || wait > 0 {
+			t.Errorf("a minute later: %d fields, in %v", n, wait)
+		}
+	})
+}
+
+// Frames with next to nothing in them wait for one another, and so their server does, once its window is full of them.
+func TestAudit_H48_SmallFramesWaitTheirTurn(t *testing.T) {
+	t.Parallel()
+	const small, each = 20_000, 25 * time.Microsecond
+	for name, tt := range map[string]struct {
+		data  string
+		waits bool
+	}{"a byte each": {"x", true}, "more": {string(make([]byte, 64)), false}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				cfg := config()
+				cfg.Pace = new(h2.Pace)
+				c, p := pipe(t, cfg)
+				s, began := openFor(t, c, cfg.Pace, "one"), time.Now()
+				p.headers(1, false, ":status", "200")
+				got := make(chan int)
+				go func() {
+					body, _ := body(s)
+					got <- len(body)
+				}()
+				for range small * len("x") / len(tt.data) {
+					p.data(1, false, tt.data)
+				}
+				p.data(1, true, "")
+				if n := <-got; n != small/len(tt.data)*len(tt.data) {
+					t.Errorf("%d bytes", n)
+				}
+				least := small*each/time.Duration(runtime.GOMAXPROCS(0)) - 20*time.Millisecond
+				if took := time.Since(began); took < least && tt.waits || took > 0 && !tt.waits {
+					t.Errorf("it took %v", took)
+				}
+			})
+		})
+	}
 }
 
 // payer has room for so many bytes.

@@ -34,6 +34,9 @@ func (c *Conn) dataLocked(f *http2.DataFrame) error {
 	}
 	s, err := c.streamLocked(f.StreamID)
 	if s == nil {
+		if f.StreamEnded() {
+			delete(c.late, f.StreamID)
+		}
 		if err == nil && !c.worth.lateData(length) {
 			err = http2.ConnectionError(http2.ErrCodeFlowControl)
 		}
@@ -69,7 +72,10 @@ func (c *Conn) receiveLocked(s *Stream, data []byte, length int64, last bool) {
 		s.stated -= int64(len(data))
 	}
 	if len(data) > 0 {
-		c.worth.earn()
+		c.worth.earnData(len(data))
+		if !last && len(data) < fewBytes {
+			s.smallLocked()
+		}
 		if !last && s.crampedLocked() {
 			s.longLocked()
 		}
@@ -89,6 +95,10 @@ func (c *Conn) endLocked(s *Stream) {
 	}
 	s.eof = true
 	c.worth.earn()
+	if s.expected > 0 {
+		c.cfg.Pace.answered(s.owner, 0, s.expected)
+		s.expected = 0
+	}
 	s.sendWake.Broadcast() // the rest of the request is not wanted
 	s.overLocked()
 	c.markLocked(s)
@@ -101,6 +111,9 @@ func (c *Conn) headersLocked(b *headerBlock) error {
 	s, err := c.streamLocked(b.stream)
 	if s == nil {
 		c.worth.lateFields(b.size)
+		if b.end {
+			delete(c.late, b.stream)
+		}
 		return err
 	}
 	c.worth.fields(b.size, !b.interim())

@@ -72,6 +72,9 @@ func (c *Conn) Failed() bool {
 	return !c.Usable() && !c.answered.Load() && !c.retired.Load()
 }
 
+// Flooded reports whether the connection ended because the server sent what nothing explains.
+func (c *Conn) Flooded() bool { return c.flooded.Load() }
+
 // Retire makes the connection take no new streams and end with the last one.
 func (c *Conn) Retire() {
 	c.retired.Store(true)

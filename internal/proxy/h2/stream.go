@@ -2,6 +2,7 @@ package h2
 
 import (
 	"sync"
+	"time"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
@@ -20,6 +21,7 @@ type Stream struct {
 
 	ahead  *Ahead
 	holder Holder
+	owner  string
 
 	// Told of changes while c.mu is held, which is theirs.
 	wake     sync.Cond // there is something to read
@@ -36,7 +38,10 @@ type Stream struct {
 	queued      bool // in c.waiters
 	dirty       bool // in c.woken
 	interim     int
-	named       int // header fields that came, of all heads
+	named       int         // header fields that came, of all heads
+	expected    int         // fields beyond the usual that were counted before they came
+	small       int         // frames with next to nothing in them, since they were counted
+	paced       *time.Timer // until the reader is told of what came; nil where it may know
 	body        *Buffer
 	stated      int64  // bytes of the body still to come, -1 if not stated
 	over        func() // told that nobody wants the rest of the request; nil once it was, or where nobody is
@@ -87,8 +92,10 @@ type Request struct {
 	// [ErrHeld]. Nil takes all of them.
 	Holder Holder
 	// Owner is who shares what the stream takes of the connection's send
-	// window with other streams of the same name.
+	// window with other streams of the same name, and whom [Config.Pace] counts what comes for.
 	Owner string
+	// Expected is how many fields of the answer [Pace.Reserve] counted already.
+	Expected int
 	// Reserved says that the place that [Conn.Reserve] took is for it. Open gives it back
 	// where it fails.
 	Reserved bool
@@ -112,7 +119,7 @@ func (r *Request) size() int64 {
 func (c *Conn) Open(r Request) (*Stream, []byte, error) {
 	s := &Stream{
 		c: c, gather: r.Gather || r.Whole, whole: r.Whole, head: r.Head, over: r.Over, stated: -1,
-		recvWindow: leastAhead, ahead: r.Ahead, holder: r.Holder,
+		recvWindow: leastAhead, ahead: r.Ahead, holder: r.Holder, owner: r.Owner, expected: r.Expected,
 	}
 	s.wake.L, s.sendWake.L = &c.mu, &c.mu
 	size := r.size()
@@ -212,6 +219,7 @@ func (s *Stream) Head() (int, []hpack.HeaderField, error) {
 	defer c.mu.Unlock()
 	for {
 		switch {
+		case s.err == nil && s.paced != nil:
 		case s.eof, s.status != 0 && (s.err == nil || !s.gather) && s.readyLocked():
 			s.lifted = false
 			fields := s.fields
@@ -229,7 +237,7 @@ func (s *Stream) Head() (int, []hpack.HeaderField, error) {
 func (s *Stream) Paused() bool {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
-	return !s.gather && !s.eof && s.err == nil && s.body == nil
+	return !s.gather && (!s.eof || s.paced != nil) && s.err == nil && s.body == nil
 }
 
 // Next waits for more of the response's body and returns all that is there, and
@@ -251,7 +259,7 @@ func (s *Stream) Next() (*Buffer, bool, error) {
 		} else {
 			s.lent = int64(len(b.B))
 		}
-		return b, s.eof, nil
+		return b, s.eof && s.paced == nil, nil
 	case s.eof:
 		return nil, true, nil
 	case s.err != nil:
@@ -290,7 +298,7 @@ func (s *Stream) Close() {
 	c.mu.Lock()
 	c.resetLocked(s, ErrClosed, http2.ErrCodeCancel)
 	s.body.Release()
-	s.body = nil
+	s.body, s.fields, s.trailer = nil, nil, nil
 	s.narrowLocked()
 	last := c.draining && len(c.streams) == 0
 	c.mu.Unlock()
@@ -306,8 +314,20 @@ func (s *Stream) awaitLocked() {
 		s.widenLocked()
 	}
 	s.lent = 0
-	for !s.eof && s.err == nil && !s.lifted && (s.body == nil || !s.readyLocked()) {
+	for s.waitsLocked() {
 		s.wake.Wait()
+	}
+}
+
+// waitsLocked reports whether Next has nothing to say yet.
+func (s *Stream) waitsLocked() bool {
+	switch {
+	case s.err != nil:
+		return false
+	case s.paced != nil:
+		return s.body == nil || !s.eof // what came before a trailer does not wait for it
+	default:
+		return !s.eof && !s.lifted && (s.body == nil || !s.readyLocked())
 	}
 }
 
@@ -352,6 +372,11 @@ func (s *Stream) creditLocked(n int64) {
 // resetLocked breaks a stream off that is still on the wire.
 func (c *Conn) resetLocked(s *Stream, err error, code http2.ErrCode) {
 	if s.closed {
+		if s.paced != nil { // nobody waits any more for what came
+			s.paced.Stop()
+			s.paced = nil
+			s.wake.Broadcast()
+		}
 		return
 	}
 	c.out = h2frame.AppendReset(c.out, s.id, code)
@@ -389,6 +414,7 @@ func (c *Conn) removeLocked(s *Stream) {
 	s.closed = true
 	if !s.eof {
 		c.worth.leave(s.recvWindow)
+		c.lateLocked(s)
 	}
 	delete(c.streams, s.id)
 	c.load.Add(-1)

@@ -12,6 +12,7 @@ const (
 	mostIdle      = 20_000 // frames at once
 	idlePerSecond = 500
 	explained     = 8    // frames that one with something in it, or one of ours, explains
+	dataStep      = 32   // bytes of a frame of data that explain one more
 	windowStep    = 256  // bytes of ours for which a server may send one more: some return windows by little
 	idleBytes     = 1024 // of a frame, or of a decoded header block, that count as another one
 
@@ -57,6 +58,9 @@ func (w *worth) lateFields(size int64) {
 
 // earn takes account of a frame that was of use.
 func (w *worth) earn() { w.idle = max(0, w.idle-explained-1) }
+
+// earnData takes account of a frame with so much data: one with little in it explains one other.
+func (w *worth) earnData(length int) { w.idle = max(0, w.idle-2-min(explained-1, length/dataStep)) }
 
 // sent takes account of a frame of ours with data: whoever reads it returns its window, of the
 // stream and of the connection, in as many steps as it likes.

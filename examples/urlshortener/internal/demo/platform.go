@@ -97,7 +97,7 @@ func (l *launched) serve(ctx context.Context) (stop func() error, err error) {
 		return errors.Join(<-served, observer.Shutdown(context.WithoutCancel(ctx)))
 	}
 
-	return stop, l.connect(ctx, authority)
+	return stop, l.connect(ctx, authority, "https://"+listener.Addr().String())
 }
 
 // newHost makes the host of the second act.
@@ -116,29 +116,28 @@ func newHost(authority *connectplugin.Authority, observer *connectpluginotel.Pro
 	})
 }
 
-// connect waits until the host serves, and makes the demo a plugin of it.
-func (l *launched) connect(ctx context.Context, authority *connectplugin.Authority) error {
-	err := until(ctx, "the host serves", func() bool { return l.host.Addr() != "" && l.host.MetricsAddr() != "" })
-	if err != nil {
-		return err
-	}
-
-	l.measured.url = "http://" + l.host.MetricsAddr() + "/metrics"
-
+// connect makes the demo a plugin of the host. Who connects to a listener that nobody serves yet waits.
+func (l *launched) connect(ctx context.Context, authority *connectplugin.Authority, url string) error {
 	own, err := authority.PluginTLS("demo")
 	if err != nil {
 		return err
 	}
 
 	l.client, err = connectplugin.NewClient(connectplugin.ClientConfig{
-		HostURL: "https://" + l.host.Addr(), SelfID: "demo", TLS: own,
+		HostURL: url, SelfID: "demo", TLS: own,
 		Metadata: connectplugin.PluginMetadata{Requires: []connectplugin.ServiceDependency{{Type: "shortener"}}},
 	})
 	if err != nil {
 		return err
 	}
 
-	return l.client.Connect(ctx)
+	if err := l.client.Connect(ctx); err != nil {
+		return err
+	}
+
+	l.measured.url = "http://" + l.host.MetricsAddr() + "/metrics" // it serves
+
+	return nil
 }
 
 // launchAll launches the plugins, each after those that it needs.
