@@ -216,8 +216,11 @@ func legible(coded *connect.Error) error {
 // what fits a log line.
 func (x *exchange) explain(err error) error {
 	var coded *connect.Error
-	if errors.As(err, &coded) && connect.IsWireError(err) {
+	switch said := connect.IsWireError(err); {
+	case errors.As(err, &coded) && said:
 		err = legible(coded)
+	case !said && isTooLarge(err):
+		return fmt.Errorf("%w: its answer is larger than a client takes: %w", ErrHostNotTrusted, err)
 	}
 	switch connect.CodeOf(err) {
 	case connect.CodeUnauthenticated:

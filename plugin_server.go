@@ -58,8 +58,10 @@ type PluginLimits struct {
 	// MaxConnectionsPerPeer bounds those of one peer address (a /64 for IPv6) on which TLS is
 	// not agreed on yet, and in plaintext all of them. A newcomer takes the place of the one
 	// that is there for longest, if that is half a second (in plaintext the one that was
-	// silent for longest, if that was for 5 s), and is refused otherwise. Connections of the
-	// host, which TLS tells, do not count. Default 1,000.
+	// silent for longest, if that was for 5 s), and is refused otherwise: before TLS also one of
+	// the host, where others at its address come that fast. Calls to the plugin are unavailable
+	// then until the host has a connection, which it keeps. Connections of the host, which TLS
+	// tells, do not count. Default 1,000.
 	MaxConnectionsPerPeer int
 	// ConnectionsPerSecond and ConnectionBurst limit the new connections of one peer
 	// address. One that comes faster is closed before TLS, also one of the host where others

@@ -307,3 +307,17 @@ func TestAudit_H63_WhatAHostPoursIsBounded(t *testing.T) {
 		}
 	})
 }
+
+// An answer that is larger than a client takes is no refusal of what the client sent.
+func TestAudit_H63_ALargeAnswerIsTheHosts(t *testing.T) {
+	t.Parallel()
+	host := hosttest.StartHostileHost(t, nil)
+	host.AnswerMessage(hosttest.HandshakePath, hosttest.Welcome(func(m *connectpluginv1.HandshakeResponse) {
+		m.Warnings = []string{strings.Repeat("long", 2<<20)}
+	}))
+	err := host.Client(t, nil).Connect(t.Context())
+	if !errors.Is(err, connectplugin.ErrHostNotTrusted) || errors.Is(err, connectplugin.ErrHandshakeRefused) ||
+		!strings.Contains(err.Error(), "its answer is larger than a client takes") || strings.Contains(err.Error(), "MaxHandshakeBytes") {
+		t.Error(err)
+	}
+}
