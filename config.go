@@ -343,3 +343,24 @@ func (c *ServeConfig) settings() *settings {
 	}
 	return s
 }
+
+// validateProviders refuses providers that can accept nobody.
+func (c *ServeConfig) validateProviders() error {
+	for i, p := range c.AuthProviders {
+		if why := useless(p); why != "" {
+			return fieldError(fmt.Sprintf("AuthProviders[%d]", i), "%s", why)
+		}
+	}
+	return nil
+}
+
+// validateCertificateProviders refuses those that ask for client certificates where there are none.
+func (c *ServeConfig) validateCertificateProviders(none bool) error {
+	for i, p := range c.AuthProviders {
+		if _, ok := p.(*MTLSAuth); ok && none {
+			return fieldError(fmt.Sprintf("AuthProviders[%d]", i), "MTLSAuth accepts nobody, since the host asks for no client certificates: "+
+				"set TLS.ClientAuth to tls.VerifyClientCertIfGiven, and TLS.ClientCAs; in plaintext there are none")
+		}
+	}
+	return nil
+}

@@ -1,6 +1,8 @@
 package connectplugin
 
 import (
+	"crypto/x509"
+	"fmt"
 	"net/http"
 	"strconv"
 	"sync"
@@ -8,8 +10,10 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/edge"
 	"github.com/masegraye/connect-plugin-go/internal/h2serve"
+	"github.com/masegraye/connect-plugin-go/internal/policy"
 	"github.com/masegraye/connect-plugin-go/internal/proxy"
 	"github.com/masegraye/connect-plugin-go/internal/seats"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
@@ -136,4 +140,25 @@ func leaveSeats(w http.ResponseWriter, h *hub, key string, of *share, took int) 
 // many that others find no room.
 func (l *Limits) openOfFleet() int {
 	return max(l.MaxOpenCallsPerIdentity, min(fleetParts*l.MaxOpenCallsPerIdentity, l.MaxOpenCalls-l.MaxOpenCalls/fleetParts))
+}
+
+// look returns the identity and the key of the certificate that a plugin showed: when it was adopted or, where it came by
+// itself, when it enrolled. A nil likeness is that of one that came by itself.
+func (h *hub) look(id *tokenstore.Identity) (identity string, key certs.Pin) {
+	l := declared(id).adopted
+	if l == nil {
+		return declared(id).certIdentity, certs.Pin(id.Fingerprint())
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.identity, l.key
+}
+
+// checkNamed demands of a provider a certificate that policy names, where that names some. The host knows those of its launches.
+func (h *hub) checkNamed(rules *policy.Rules, leaf *x509.Certificate) error {
+	identity := certs.CertificateIdentity(leaf)
+	if rules.Certificates.NamesAny() && !rules.Certificates.Has(identity) && h.launches.Find(identity) == nil {
+		return fmt.Errorf("plugin answers as %q, which %w", identity, policy.ErrNotNamed)
+	}
+	return nil
 }

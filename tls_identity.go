@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"github.com/masegraye/connect-plugin-go/internal/certs"
-	"github.com/masegraye/connect-plugin-go/internal/policy"
-	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
 // Errors that end a TLS handshake because of whom the peer's certificate names.
@@ -277,25 +275,4 @@ func (l *likeness) rekey(key certs.Pin) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.key = key
-}
-
-// look returns the identity and the key of the certificate that a plugin showed: when it was adopted or, where it came by
-// itself, when it enrolled. A nil likeness is that of one that came by itself.
-func (h *hub) look(id *tokenstore.Identity) (identity string, key certs.Pin) {
-	l := declared(id).adopted
-	if l == nil {
-		return declared(id).certIdentity, certs.Pin(id.Fingerprint())
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.identity, l.key
-}
-
-// checkNamed demands of a provider a certificate that policy names, where that names some. The host knows those of its launches.
-func (h *hub) checkNamed(rules *policy.Rules, leaf *x509.Certificate) error {
-	identity := certs.CertificateIdentity(leaf)
-	if rules.Certificates.NamesAny() && !rules.Certificates.Has(identity) && h.launches.Find(identity) == nil {
-		return fmt.Errorf("plugin answers as %q, which %w", identity, policy.ErrNotNamed)
-	}
-	return nil
 }

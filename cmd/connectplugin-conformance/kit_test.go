@@ -83,7 +83,7 @@ func TestOwnPeersHold(t *testing.T) {
 		left    int // rows that it cannot have
 	}{
 		"plugin": {options{protocols: allProtocols}, playHost, 0},
-		"first":  {options{protocols: allProtocols, first: true}, playHost, 19},
+		"first":  {options{protocols: allProtocols, first: true}, playHost, 20},
 		"host":   {options{}, playPlugins, 0},
 
 		"first host": {options{first: true}, playPlugins, 26},

@@ -8,6 +8,9 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -19,7 +22,8 @@ import (
 const (
 	manyCalls      = 100 // at once
 	manyStreams    = 20
-	manyOrders     = 16 // calls that a subject is told to make, at once
+	manyOrders     = 16  // calls that a subject is told to make, at once
+	moreThanFit    = 300 // calls; the host takes 256 streams of a connection
 	manyMessages   = 1000
 	manyHandshakes = 10
 	manyWatches    = 20
@@ -146,6 +150,74 @@ func (p *pluginTable) busy(ctx context.Context) {
 			})
 		})
 	})
+	p.row(ctx, v2, "reports its health beside "+strconv.Itoa(moreThanFit)+" calls from it at once", p.reportsBeside)
+}
+
+// reportsBeside has the subject make more calls than a connection takes, and reports while they are open.
+func (p *pluginTable) reportsBeside(ctx context.Context) error {
+	return p.with(ctx, p.mine(), func(s *stub) error {
+		ended := make(chan error, 1)
+		defer p.stage.held.release()
+		go func() {
+			got, err := s.order(ctx, order{Method: methods[shapeUnary], Values: []string{heldValue}, AtOnce: moreThanFit})
+			if err == nil {
+				err = expect(strings.Join(got.Values, ",")+got.Code, heldValue)
+			}
+			ended <- err
+		}()
+		if err := p.stage.held.await(ctx, moreThanFit); err != nil {
+			return err
+		}
+		for _, state := range []connectpluginv1.HealthState{degraded, healthy} {
+			if _, err := s.unary(ctx, "Health", stateWords[state]); err != nil {
+				return err
+			}
+			if _, err := p.stage.status(ctx, healthIs(state)); err != nil {
+				return err
+			}
+		}
+		p.stage.held.release()
+		return <-ended
+	})
+}
+
+// heldValue is what the kit sends back only when a row releases it.
+const heldValue = "held"
+
+// holding counts the calls that are held.
+type holding struct {
+	came atomic.Int64
+	once sync.Once
+	over chan struct{}
+}
+
+func (h *holding) release() { h.once.Do(func() { close(h.over) }) }
+
+func (h *holding) echo(ctx context.Context, value string) (string, error) {
+	if value != heldValue {
+		return value, nil
+	}
+	h.came.Add(1)
+	select {
+	case <-h.over:
+		return value, nil
+	case <-ctx.Done():
+		return "", fmt.Errorf("held: %w", ctx.Err())
+	}
+}
+
+// await waits until so many calls are held.
+func (h *holding) await(ctx context.Context, n int64) error {
+	ticker := time.NewTicker(lookAgain)
+	defer ticker.Stop()
+	for h.came.Load() < n {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return fmt.Errorf("%d calls of %d came: %w", h.came.Load(), n, ctx.Err())
+		}
+	}
+	return nil
 }
 
 // busy plays what a host has to bear.

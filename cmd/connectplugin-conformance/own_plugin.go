@@ -117,7 +117,14 @@ func (o *ownPlugin) call(ctx context.Context, value string) (string, error) {
 // carryOut does what an order says and tells what came of it.
 func carryOut(ctx context.Context, s *stub, said *order) (string, error) {
 	var result outcome
-	values, err := play(ctx, s, said)
+	var values string
+	err := atOnce(max(said.AtOnce, 1), func(i int) error {
+		got, err := play(ctx, s, said)
+		if i == 0 {
+			values = got
+		}
+		return err
+	})
 	var coded *connect.Error
 	switch {
 	case errors.As(err, &coded):

@@ -15,15 +15,16 @@ import (
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
 )
 
+// stateWords are what a subject is told to be.
+var stateWords = map[connectpluginv1.HealthState]string{degraded: "degraded for a while", healthy: "healthy"}
+
 // identity plays what happens to the subject's identity while it runs.
 func (p *pluginTable) identity(ctx context.Context) {
 	s := p.stage
 	p.row(ctx, v1, "tells the host when its health changes", func(ctx context.Context) error {
 		return p.with(ctx, p.mine(), func(stub *stub) error {
 			for _, state := range []connectpluginv1.HealthState{degraded, healthy} {
-				if _, err := stub.unary(ctx, "Health", map[connectpluginv1.HealthState]string{
-					degraded: "degraded for a while", healthy: "healthy",
-				}[state]); err != nil {
+				if _, err := stub.unary(ctx, "Health", stateWords[state]); err != nil {
 					return err
 				}
 				if _, err := s.status(ctx, healthIs(state)); err != nil {

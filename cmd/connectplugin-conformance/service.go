@@ -148,6 +148,7 @@ func (s *stub) shape(ctx context.Context, shape string) error {
 type order struct {
 	Method string   `json:"method"`
 	Values []string `json:"values"`
+	AtOnce int      `json:"atOnce,omitempty"` // so many calls; the outcome is that of the first that fails, or of the last
 }
 
 // outcome is what came of an order.
@@ -159,7 +160,11 @@ type outcome struct {
 
 // have has the subject call the kit's service.
 func (s *stub) have(ctx context.Context, method string, values ...string) (*outcome, error) {
-	said, err := json.Marshal(order{Method: method, Values: values})
+	return s.order(ctx, order{Method: method, Values: values})
+}
+
+func (s *stub) order(ctx context.Context, what order) (*outcome, error) {
+	said, err := json.Marshal(what)
 	if err != nil {
 		return nil, fmt.Errorf("order: %w", err)
 	}

@@ -44,6 +44,7 @@ type stage struct {
 	record    *record
 	addr      string
 	front     *forwarder // between the subject and the host
+	held      *holding   // calls of the subject
 
 	host    *connectplugin.Host
 	stop    context.CancelFunc // of the host and the plugin
@@ -55,7 +56,7 @@ type stage struct {
 }
 
 func newStage(ctx context.Context, o *options) (*stage, error) {
-	s := &stage{options: o, secret: newSecret(), record: newRecord(selfSubject)}
+	s := &stage{options: o, secret: newSecret(), record: newRecord(selfSubject), held: &holding{over: make(chan struct{})}}
 	s.health.Store(int32(connectpluginv1.HealthState_HEALTH_STATE_HEALTHY))
 	if err := s.prepare(ctx); err != nil {
 		s.close()
@@ -182,7 +183,7 @@ func (s *stage) servePlugin(ctx context.Context, client connectplugin.ClientConf
 		defer close(s.kitGone)
 		ended <- connectplugin.ServePlugin(ctx, &connectplugin.PluginServerConfig{
 			Client:   client,
-			Services: []connectplugin.PluginService{{Type: typeKit, Version: version, Path: base, Handler: handler()}},
+			Services: []connectplugin.PluginService{{Type: typeKit, Version: version, Path: base, Handler: s.handler()}},
 			Health: func() (connectpluginv1.HealthState, string) {
 				return connectpluginv1.HealthState(s.health.Load()), ""
 			},
@@ -198,6 +199,14 @@ func (s *stage) servePlugin(ctx context.Context, client connectplugin.ClientConf
 	case err := <-ended:
 		return fmt.Errorf("plugin: %w", err)
 	}
+}
+
+// handler serves the subject, and holds calls that a row wants to stay open.
+func (s *stage) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/", handler())
+	handle(mux, methods[shapeUnary], s.held.echo)
+	return mux
 }
 
 // report changes the health of the plugin that the subject calls.

@@ -81,9 +81,11 @@ plugin.provide("conformance.subject", "1.0.0", Subject, {
     yield* messages;
   },
   async call(m) {
-    const { method, values } = JSON.parse(m.value) as { method: string; values: string[] | null };
+    const { method, values, atOnce: n = 1 } = JSON.parse(m.value) as { method: string; values: string[] | null; atOnce?: number };
+    const client = createClient(Subject, plugin.transport(kit));
     try {
-      return text(JSON.stringify({ values: await play(createClient(Subject, plugin.transport(kit)), method, values ?? []) }));
+      const [got = []] = await Promise.all(Array.from({ length: n }, () => play(client, method, values ?? [])));
+      return text(JSON.stringify({ values: got }));
     } catch (e) {
       const failure = ConnectError.from(e);
       return text(JSON.stringify({ code: codeName(failure.code), text: failure.rawMessage }));

@@ -36,7 +36,7 @@ export class ServiceRoute {
    * more is made once more with a new one; the provider saw nothing of the first. */
   transport(link: HostLink, protocol: Protocol): Transport {
     return transports[protocol]({
-      baseUrl: link.url, httpVersion: "2", sessionManager: link.sessions, readMaxBytes: maxMessage,
+      baseUrl: link.url, httpVersion: "2", sessionManager: link.calls, readMaxBytes: maxMessage,
       interceptors: [tellLoss(link), this.#interceptor(link.url)],
     });
   }
@@ -155,7 +155,7 @@ export async function requestGrant(
 ): Promise<CapabilityGrant> {
   const identity = await session.identity(timeoutMs);
   const broker = createClient(CapabilityBroker, createGrpcTransport({
-    baseUrl: link.url, sessionManager: link.sessions, interceptors: [tellLoss(link)],
+    baseUrl: link.url, sessionManager: link.calls, interceptors: [tellLoss(link)],
   }));
   const { grant } = await broker.requestCapability(wanted, { headers: identity.headers(), timeoutMs });
   if (!grant) throw new ConnectError("the answer holds no grant", Code.Internal);

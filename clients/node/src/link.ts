@@ -1,8 +1,9 @@
-// The connection to the host.
+// The connections to the host.
 import { connect as connectTLS, TLSSocket } from "node:tls";
 import { Code, ConnectError, type Interceptor } from "@connectrpc/connect";
 import { Http2SessionManager } from "@connectrpc/connect-node";
 import { ConfigError, HostNotTrusted, Unreachable } from "./errors.js";
+import { Pool } from "./pool.js";
 import { exporterLabel, exporterSize } from "./transcript.js";
 import type { Credentials, HostTrust } from "./trust.js";
 
@@ -12,10 +13,13 @@ export const maxMessage = 4 << 20;
 /** Reaches nobody but the host: whose certificate it is, is checked before anything is sent. */
 export class HostLink {
   readonly url: string;
-  readonly sessions: Http2SessionManager;
+  /** The connection of the session alone: what the plugin says of itself does not wait behind its calls. */
+  readonly own: Http2SessionManager;
+  /** Those for everything else: calls, and watches, which stay open. */
+  readonly calls: Pool;
   /** The address from which the host was reached; empty before. */
   local = "";
-  /** When a connection was lost last, by performance.now. */
+  /** When a connection for calls was lost last that carried any, by performance.now. */
   lostAt = -Infinity;
   #socket: TLSSocket | undefined;
   #refusal: Error | undefined;
@@ -32,29 +36,32 @@ export class HostLink {
       throw new ConfigError(`host: ${JSON.stringify(url)} is no base URL; write for example "https://127.0.0.1:8443"`);
     }
     this.url = parsed.origin;
-    this.sessions = new Http2SessionManager(
+    const manager = (createConnection: () => TLSSocket) => new Http2SessionManager(
       this.url,
       // A silent stream looks like one whose host is gone.
       { pingIntervalMs: 30_000, pingTimeoutMs: 15_000, connectTimeoutMs: 10_000 },
-      { createConnection: () => this.#dial(parsed) },
+      { createConnection },
     );
+    this.own = manager(() => this.#dialOwn(parsed));
+    this.calls = new Pool(this.url, (busy) => manager(() => this.#dialForCalls(parsed, busy)));
   }
 
   /** Makes sure of a connection, and returns the value that binds a proof to it. */
   async connect(): Promise<Uint8Array> {
     this.#refusal = undefined;
-    const state = await this.sessions.connect();
+    const state = await this.own.connect();
     const refusal = this.#refusal as Error | undefined;
     if (refusal) throw refusal;
     const socket = this.#socket;
     if (state !== "open" && state !== "idle" || !socket || socket.destroyed) {
-      throw new Unreachable(`${this.url} does not answer${this.sessions.error() ? `: ${String(this.sessions.error())}` : ""}`);
+      throw new Unreachable(`${this.url} does not answer${this.own.error() ? `: ${String(this.own.error())}` : ""}`);
     }
     return socket.exportKeyingMaterial(exporterSize, exporterLabel, Buffer.alloc(0));
   }
 
   close(): void {
-    this.sessions.abort();
+    this.own.abort();
+    this.calls.abort();
     this.#socket?.destroy();
   }
 
@@ -67,20 +74,31 @@ export class HostLink {
       ...(/^[0-9.]+$|:/.test(name) ? {} : { servername: name }),
       checkServerIdentity: (_, certificate) => this.trust.checkServer(name, certificate),
     });
+    return socket;
+  }
+
+  #dialOwn(url: URL): TLSSocket {
+    const socket = this.#dial(url);
     socket.once("secureConnect", () => {
       this.#socket = socket;
       this.local = socket.localAddress ?? "";
     });
     socket.once("error", (e: NodeJS.ErrnoException) => {
-      if (this.#socket === socket) this.lostAt = performance.now(); // the calls hear of it before the socket is closed
       if (e instanceof HostNotTrusted) this.#refusal = e;
       else if (untrusted.has(e.code ?? "")) this.#refusal = new HostNotTrusted(`${this.url}: ${explain(e)}`);
     });
     socket.once("close", () => {
-      if (this.#socket !== socket) return;
-      this.lostAt = performance.now();
-      this.lost();
+      if (this.#socket === socket) this.lost();
     });
+    return socket;
+  }
+
+  #dialForCalls(url: URL, busy: () => boolean): TLSSocket {
+    const socket = this.#dial(url);
+    const broke = () => {
+      if (busy()) this.lostAt = performance.now();
+    };
+    socket.once("secureConnect", () => socket.once("error", broke).once("close", broke)); // calls hear of an error before the end
     return socket;
   }
 }

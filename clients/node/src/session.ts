@@ -7,6 +7,7 @@ import { createGrpcTransport } from "@connectrpc/connect-node";
 import { Closed, HandshakeRefused, HostNotTrusted, Unreachable } from "./errors.js";
 import { type HostLink, maxMessage } from "./link.js";
 import { Pace, pause } from "./pace.js";
+import type { Manager } from "./pool.js";
 import { healthProof, nonceSize, proveRequest, responseIsProven } from "./transcript.js";
 import { type HandshakeRequest, HandshakeRequestSchema, type HandshakeResponse, HandshakeService } from "./wire/plugin/v1/handshake_pb.js";
 import { HealthState, PluginLifecycle, type ReportHealthRequestSchema } from "./wire/plugin/v1/lifecycle_pb.js";
@@ -62,6 +63,8 @@ export class Session {
   readonly #pace = new Pace();
   readonly #handshakes: Client<typeof HandshakeService>;
   readonly #lifecycle: Client<typeof PluginLifecycle>;
+  readonly #registry: Client<typeof ServiceRegistry>;
+  /** The registry for those who watch and look up, which is not over the session's own connection. */
   readonly registry: Client<typeof ServiceRegistry>;
   #identity: Identity | undefined;
   #suspect = false; // the connection broke: the host may have forgotten the identity
@@ -80,12 +83,14 @@ export class Session {
   #running: Promise<void> | undefined;
 
   constructor(private readonly link: HostLink, private readonly settings: Settings) {
-    const transport = createGrpcTransport({
-      baseUrl: link.url, sessionManager: link.sessions, readMaxBytes: maxMessage, acceptCompression: [],
+    const over = (sessionManager: Manager) => createGrpcTransport({
+      baseUrl: link.url, sessionManager, readMaxBytes: maxMessage, acceptCompression: [],
     });
+    const transport = over(link.own);
     this.#handshakes = createClient(HandshakeService, transport);
     this.#lifecycle = createClient(PluginLifecycle, transport);
-    this.registry = createClient(ServiceRegistry, transport);
+    this.#registry = createClient(ServiceRegistry, transport);
+    this.registry = createClient(ServiceRegistry, over(link.calls));
   }
 
   start(): void {
@@ -149,7 +154,7 @@ export class Session {
   /** Takes the registrations back, so that no new calls come. After end. */
   async withdraw(): Promise<void> {
     for (const registrationId of this.#registered) {
-      if (!(await this.#lastWord((o) => this.registry.unregisterService({ registrationId }, o)))) break;
+      if (!(await this.#lastWord((o) => this.#registry.unregisterService({ registrationId }, o)))) break;
     }
     this.#registered = [];
   }
@@ -259,7 +264,7 @@ export class Session {
     const done: string[] = [];
     for (const said of this.settings.registrations()) {
       try {
-        done.push((await this.registry.registerService(said, this.#options(identity))).registrationId);
+        done.push((await this.#registry.registerService(said, this.#options(identity))).registrationId);
       } catch (e) {
         if (e instanceof ConnectError && (e.code === Code.PermissionDenied || e.code === Code.InvalidArgument)) {
           throw new HandshakeRefused(`service ${said.serviceType}: the host's policy does not allow this plugin to provide it there, ` +

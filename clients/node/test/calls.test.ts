@@ -42,7 +42,7 @@ for (const [chooses, constraint, path, told] of [
     const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
     const sessions = new Http2SessionManager(url);
     const route = new ServiceRoute(session(chooses), "clock", constraint);
-    const client = createClient(PluginLifecycle, route.transport({ url, sessions } as unknown as HostLink, "grpc"));
+    const client = createClient(PluginLifecycle, route.transport({ url, calls: sessions } as unknown as HostLink, "grpc"));
     await assert.rejects(client.reportHealth({}, { headers: { "x-plugin-constraint": "forged" } }));
     await route.close();
     sessions.abort();
@@ -76,7 +76,7 @@ for (const protocol of ["grpc", "connect", "grpc-web"] as const) {
       const sessions = new Http2SessionManager(url, {}, {
         createConnection: () => connect(port, "127.0.0.1").once("error", lost).once("close", lost),
       });
-      const link: HostLink = { url, sessions, lostAt: -Infinity } as unknown as HostLink;
+      const link: HostLink = { url, calls: sessions, lostAt: -Infinity } as unknown as HostLink;
       const route = new ServiceRoute(session(true), "clock", "");
       t.after(async () => {
         sessions.abort();
@@ -123,13 +123,13 @@ for (const [how, code] of [
     server.on("connection", (socket: Socket) => { accepted = socket; });
     await new Promise<void>((listening) => server.listen(0, "127.0.0.1", listening));
     const { port } = server.address() as AddressInfo;
-    const link = { url: `http://127.0.0.1:${port}`, lostAt: -Infinity } as unknown as { url: string; lostAt: number; sessions: Http2SessionManager };
+    const link = { url: `http://127.0.0.1:${port}`, lostAt: -Infinity } as unknown as { url: string; lostAt: number; calls: Http2SessionManager };
     const lost = () => { link.lostAt = performance.now(); };
-    link.sessions = new Http2SessionManager(link.url, {}, {
+    link.calls = new Http2SessionManager(link.url, {}, {
       createConnection: () => connect(port, "127.0.0.1").once("error", lost).once("close", lost),
     });
     t.after(async () => {
-      link.sessions.abort();
+      link.calls.abort();
       await new Promise((closed) => server.close(closed));
     });
     const wanted = { capabilityType: "clock", minVersion: "1.2.0", reason: "the time" };

@@ -110,10 +110,9 @@ class ServiceChannel(grpc.Channel):  # type: ignore[misc]
         url = state.endpoint_url
         if self._constraint:
             identity = self._session.identity(_ROUTE_WAIT)
-            discover = self._link.channel().unary_unary(
-                "/connectplugin.v1.ServiceRegistry/DiscoverService",
-                request_serializer=reg.DiscoverServiceRequest.SerializeToString,
-                response_deserializer=reg.DiscoverServiceResponse.FromString)
+            discover = self._link.call(
+                "unary_unary", "/connectplugin.v1.ServiceRegistry/DiscoverService",
+                reg.DiscoverServiceRequest.SerializeToString, reg.DiscoverServiceResponse.FromString)
             try:
                 answer = discover(reg.DiscoverServiceRequest(service_type=self._type, min_version=self._constraint),
                                   metadata=identity.metadata(), timeout=_ROUTE_WAIT * 10)
@@ -150,8 +149,8 @@ class ServiceChannel(grpc.Channel):  # type: ignore[misc]
     def refused(self, identity: Identity) -> None:
         self._session.refused(identity)
 
-    def below(self) -> grpc.Channel:
-        return self._link.channel()
+    def below(self) -> HostLink:
+        return self._link
 
 
 class _Multi:
@@ -161,10 +160,9 @@ class _Multi:
         self._channel, self._kind, self._method = channel, kind, method
         self._serializer, self._deserializer = serializer, deserializer
 
-    def _aimed(self, timeout: Optional[float], metadata: Optional[Sequence[Any]]) -> tuple[Any, dict[str, Any], Identity]:
+    def _aimed(self, timeout: Optional[float], metadata: Optional[Sequence[Any]], how: str = "") -> tuple[Any, dict[str, Any], Identity]:
         route, identity = self._channel.aim(timeout)
-        call = getattr(self._channel.below(), self._kind)(
-            route + self._method, request_serializer=self._serializer, response_deserializer=self._deserializer)
+        call = self._channel.below().call(self._kind + how, route + self._method, self._serializer, self._deserializer)
         own = [m for m in metadata or () if m[0].lower() not in _OWN]
         return call, {"timeout": timeout, "metadata": (*own, *self._channel.wanted(route), *identity.metadata())}, identity
 
@@ -194,14 +192,14 @@ class _Upload(_Multi, grpc.StreamUnaryMultiCallable):  # type: ignore[misc]
     def with_call(self, request_iterator: Iterable[Any], timeout: Optional[float] = None,
                   metadata: Optional[Sequence[Any]] = None, credentials: Any = None,
                   wait_for_ready: Optional[bool] = None, compression: Any = None) -> Any:
-        call, options, _ = self._aimed(timeout, metadata)
-        return _begin(call.with_call, iter(request_iterator), compression=compression, **options)
+        call, options, _ = self._aimed(timeout, metadata, ".with_call")
+        return _begin(call, iter(request_iterator), compression=compression, **options)
 
     def future(self, request_iterator: Iterable[Any], timeout: Optional[float] = None,
                metadata: Optional[Sequence[Any]] = None, credentials: Any = None,
                wait_for_ready: Optional[bool] = None, compression: Any = None) -> Any:
-        call, options, _ = self._aimed(timeout, metadata)
-        return _begin(call.future, iter(request_iterator), compression=compression, **options)
+        call, options, _ = self._aimed(timeout, metadata, ".future")
+        return _begin(call, iter(request_iterator), compression=compression, **options)
 
 
 class _Unary(_Multi, grpc.UnaryUnaryMultiCallable):  # type: ignore[misc]
@@ -211,20 +209,20 @@ class _Unary(_Multi, grpc.UnaryUnaryMultiCallable):  # type: ignore[misc]
 
     def with_call(self, request: Any, timeout: Optional[float] = None, metadata: Optional[Sequence[Any]] = None,
                   credentials: Any = None, wait_for_ready: Optional[bool] = None, compression: Any = None) -> Any:
-        call, options, identity = self._aimed(timeout, metadata)
+        call, options, identity = self._aimed(timeout, metadata, ".with_call")
         try:
-            return _begin(call.with_call, request, compression=compression, **options)
+            return _begin(call, request, compression=compression, **options)
         except grpc.RpcError as e:
             if not _host_forgot(e):
                 raise
         self._channel.refused(identity)
-        call, options, _ = self._aimed(timeout, metadata)
-        return _begin(call.with_call, request, compression=compression, **options)
+        call, options, _ = self._aimed(timeout, metadata, ".with_call")
+        return _begin(call, request, compression=compression, **options)
 
     def future(self, request: Any, timeout: Optional[float] = None, metadata: Optional[Sequence[Any]] = None,
                credentials: Any = None, wait_for_ready: Optional[bool] = None, compression: Any = None) -> Any:
-        call, options, _ = self._aimed(timeout, metadata)
-        return _begin(call.future, request, compression=compression, **options)
+        call, options, _ = self._aimed(timeout, metadata, ".future")
+        return _begin(call, request, compression=compression, **options)
 
 
 def _host_forgot(e: Any) -> bool:

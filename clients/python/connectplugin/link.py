@@ -1,9 +1,9 @@
-"""The connection to the host."""
+"""The connections to the host."""
 import logging
 import socket
 import ssl
 import threading
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Sequence
 from urllib.parse import urlsplit
 
 import grpc
@@ -26,6 +26,10 @@ _OPTIONS = (
 )
 
 
+_MOST_CHANNELS = 16  # for calls, as a client in Go
+_CHANNEL_CALLS = 100  # at least what a host should take of a connection; grpcio does not say what it does take
+
+
 class Unreachable(PluginError):
     """The host does not answer. It may again."""
 
@@ -41,8 +45,18 @@ def _advice(code: int) -> str:
             "WriteCredentials write all three files again")
 
 
+class _ForCalls:
+    """A channel, and the calls that it carries."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self.channel, self.open, self.retired = channel, 0, False
+
+
 class HostLink:
-    """A gRPC channel that reaches nobody but the host.
+    """gRPC channels that reach nobody but the host.
+
+    One is the session's alone: what the plugin says of itself does not wait behind its calls, of which a connection
+    takes only so many. Calls, and watches, which stay open, have others.
 
     grpcio has no hook for checking whom a channel reached. So the link first opens a connection with Python's own
     TLS, verifies the chain, the name, and that the certificate is the host's, and then makes a channel whose one
@@ -66,15 +80,76 @@ class HostLink:
         self._credentials, self._trust, self._lost, self._log = credentials, trust, lost, log
         self._mu = threading.Lock()
         self._channel: Optional[grpc.Channel] = None
+        self._for_calls: list[_ForCalls] = []
         self._made_of: Optional[tuple[bytes, Any]] = None
+        self._reached: Optional[tuple[bytes, Any]] = None  # the same, and stays when the host is lost
         self._down = True
 
     def channel(self) -> grpc.Channel:
-        """The channel of the moment. Before the host was reached there is none."""
+        """The session's channel of the moment. Before the host was reached there is none."""
         with self._mu:
             if self._channel is None:
                 raise Unreachable("the host was not reached yet")
             return self._channel
+
+    def call(self, kind: str, method: str, serializer: Any, deserializer: Any) -> Callable[..., Any]:
+        """Returns what begins a call over a channel that has room. kind is that of grpc.Channel, or such a one and how it is
+        begun: "unary_unary.future"."""
+        kind, _, how = kind.partition(".")
+
+        def begin(*args: Any, **options: Any) -> Any:
+            taken = self._take()
+            kept = False
+            try:
+                multi = getattr(taken.channel, kind)(method, request_serializer=serializer, response_deserializer=deserializer)
+                begun = (getattr(multi, how) if how else multi)(*args, **options)
+                # What is not over yet gives its place back when it is.
+                kept = isinstance(begun, grpc.RpcContext) and begun.add_callback(lambda: self._give(taken))
+                return begun
+            finally:
+                if not kept:
+                    self._give(taken)
+
+        return begin
+
+    def _take(self) -> _ForCalls:
+        with self._mu:
+            if self._reached is None:
+                raise Unreachable("the host was not reached yet")
+            found = next((c for c in self._for_calls if c.open < _CHANNEL_CALLS), None)
+            if found is None and len(self._for_calls) < _MOST_CHANNELS:
+                found = self._another_locked(*self._reached)
+            found = found or min(self._for_calls, key=lambda c: c.open)
+            found.open += 1
+            return found
+
+    def _another_locked(self, leaf: bytes, files: Any) -> _ForCalls:
+        another = _ForCalls(self._new_channel(leaf, files))
+
+        def changed(state: grpc.ChannelConnectivity) -> None:
+            # The channel would wait by a clock of its own, and fail every call until then: the next one is another.
+            if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+                with self._mu:
+                    self._retire_locked([another])
+
+        another.channel.subscribe(changed)
+        self._for_calls.append(another)
+        return another
+
+    def _give(self, taken: _ForCalls) -> None:
+        with self._mu:
+            taken.open -= 1
+            if taken.retired and taken.open == 0:
+                _close(taken.channel)
+
+    def _retire_locked(self, retired: Sequence[_ForCalls]) -> None:
+        """Has no new calls go over channels, each of which ends with the last that it carries."""
+        for c in retired:
+            if c in self._for_calls:
+                self._for_calls.remove(c)
+                c.retired = True
+                if c.open == 0:
+                    _close(c.channel)
 
     def reach(self, timeout: float) -> None:
         """Makes sure that the channel leads to the host. Raises Unreachable or HostNotTrusted."""
@@ -91,8 +166,9 @@ class HostLink:
         with self._mu:
             if self._made_of == (leaf, files):
                 return
-            before, self._made_of = self._channel, (leaf, files)
-            self._channel = self._open(leaf)
+            before, self._made_of, self._reached = self._channel, (leaf, files), (leaf, files)
+            self._channel = self._open(leaf, files)
+            self._retire_locked(list(self._for_calls))
         if before is not None:
             before.close()
 
@@ -103,7 +179,10 @@ class HostLink:
 
     def close(self) -> None:
         with self._mu:
-            channel, self._channel, self._made_of, self._down = self._channel, None, None, True
+            channel, self._channel, self._made_of, self._reached, self._down = self._channel, None, None, None, True
+            for_calls, self._for_calls = self._for_calls, []
+        for c in for_calls:
+            c.channel.close()
         if channel is not None:
             channel.close()
 
@@ -122,12 +201,14 @@ class HostLink:
         self._trust.check(leaf)
         return leaf
 
-    def _open(self, leaf: bytes) -> grpc.Channel:
-        files = self._credentials.read()
+    def _new_channel(self, leaf: bytes, files: Any) -> grpc.Channel:
         root = ssl.DER_cert_to_PEM_cert(leaf).encode()
         credentials = grpc.ssl_channel_credentials(root, files.key, files.certificate)
         host = f"[{self.name}]" if ":" in self.name else self.name
-        channel = grpc.secure_channel(f"{host}:{self.port}", credentials, options=_OPTIONS)
+        return grpc.secure_channel(f"{host}:{self.port}", credentials, options=_OPTIONS)
+
+    def _open(self, leaf: bytes, files: Any) -> grpc.Channel:
+        channel = self._new_channel(leaf, files)
         was_ready = [False]
 
         def changed(state: grpc.ChannelConnectivity) -> None:
@@ -146,3 +227,8 @@ class HostLink:
 
         channel.subscribe(changed)
         return channel
+
+
+def _close(channel: grpc.Channel) -> None:
+    """Closes a channel from a thread that may be its own."""
+    threading.Thread(target=channel.close, name="connectplugin-close", daemon=True).start()

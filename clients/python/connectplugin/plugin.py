@@ -130,10 +130,9 @@ class Plugin:
     def request_capability(self, capability: str, min_version: str = "", reason: str = "") -> broker.CapabilityGrant:
         """Asks the host for one of its capabilities. The grant's bearer_token goes to its endpoint_url and nowhere else."""
         identity = self._session.identity()
-        call = self._link.channel().unary_unary(
-            "/connectplugin.v1.CapabilityBroker/RequestCapability",
-            request_serializer=broker.RequestCapabilityRequest.SerializeToString,
-            response_deserializer=broker.RequestCapabilityResponse.FromString)
+        call = self._link.call(
+            "unary_unary", "/connectplugin.v1.CapabilityBroker/RequestCapability",
+            broker.RequestCapabilityRequest.SerializeToString, broker.RequestCapabilityResponse.FromString)
         answer: broker.RequestCapabilityResponse = call(broker.RequestCapabilityRequest(capability_type=capability, min_version=min_version, reason=reason),
                       metadata=identity.metadata(), timeout=10)
         return answer.grant

@@ -99,10 +99,9 @@ class Watch:
             self._closed.wait(random.uniform(wait / 2, wait))
 
     def _open(self, identity: Identity) -> Iterator[reg.WatchServiceEvent]:
-        call = self._link.channel().unary_stream(
-            "/connectplugin.v1.ServiceRegistry/WatchService",
-            request_serializer=reg.WatchServiceRequest.SerializeToString,
-            response_deserializer=reg.WatchServiceEvent.FromString)
+        call = self._link.call(
+            "unary_stream", "/connectplugin.v1.ServiceRegistry/WatchService",
+            reg.WatchServiceRequest.SerializeToString, reg.WatchServiceEvent.FromString)
         request = reg.WatchServiceRequest(service_type=self._type)
         if self._resumes:
             request.resume_after, request.epoch = self._sequence, self._epoch

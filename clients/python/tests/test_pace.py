@@ -75,7 +75,7 @@ class Any_(unittest.TestCase):
         channel = mock.Mock(_type="clock", _constraint=constraint)
         channel._session.host_chooses.return_value = chooses
         state = mock.Mock(state="available", endpoint_url="/services/clock/clock-1")
-        answer = channel._link.channel.return_value.unary_unary.return_value.return_value
+        answer = channel._link.call.return_value.return_value
         answer.endpoint.endpoint_url = "/services/clock/clock-2"
         route = ServiceChannel._route_of(channel, state)
         channel.aim.return_value = route, mock.Mock(**{"metadata.return_value": ()})
