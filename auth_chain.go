@@ -127,8 +127,8 @@ func newAuthLink(p AuthProvider) (link authLink, err error) {
 }
 
 // validateProviders refuses providers that can accept nobody.
-func (c *ServeConfig) validateProviders() error {
-	for i, p := range c.AuthProviders {
+func validateProviders(providers []AuthProvider) error {
+	for i, p := range providers {
 		if why := useless(p); why != "" {
 			return fieldError(fmt.Sprintf("AuthProviders[%d]", i), "%s", why)
 		}
@@ -137,8 +137,8 @@ func (c *ServeConfig) validateProviders() error {
 }
 
 // validateCertificateProviders refuses those that ask for client certificates where there are none.
-func (c *ServeConfig) validateCertificateProviders(none bool) error {
-	for i, p := range c.AuthProviders {
+func validateCertificateProviders(providers []AuthProvider, none bool) error {
+	for i, p := range providers {
 		if _, ok := p.(*MTLSAuth); ok && none {
 			return fieldError(fmt.Sprintf("AuthProviders[%d]", i), "MTLSAuth accepts nobody, since the host asks for no client certificates: "+
 				"set TLS.ClientAuth to tls.VerifyClientCertIfGiven, and TLS.ClientCAs; in plaintext there are none")

@@ -33,22 +33,6 @@ type ingress struct {
 	draining func() bool
 }
 
-// Handler returns the host's handler, for a server of your own. That server must serve TLS 1.3 and HTTP/2, and ask for
-// client certificates where policy needs them: the configuration of [Authority.HostTLS] does. [Host.Serve] does all that.
-//
-// It may be mounted below a path, with [http.StripPrefix]; the HostURL of plugins ends in that path. The host does not
-// know where the server listens: [PluginConfig].HostURL and [PluginSpec].HostURL say it for plugins that the host adopts
-// or launches, and Hosts where the names are not those of its TLS.
-//
-// To end it, call [Host.Shutdown] and then [http.Server.Shutdown], which by itself waits for the watches of all plugins
-// until its context ends.
-//
-// The server has to bound as well what comes before a request, as no field of [Limits] does there: connections, frames
-// and the time of a TLS handshake, and what a client shows in it. [Host.Serve] verifies no chain of more than 10
-// certificates or 64 KiB; crypto/tls tries up to 100 signatures for one, which a stranger chooses, and asks
-// VerifyPeerCertificate only after that.
-func (h *Host) Handler() http.Handler { return h.ingress }
-
 // ServeHTTP refuses foreign hosts and origins, unclean paths and unknown routes.
 func (in *ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	stack.Grow()
