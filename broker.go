@@ -165,9 +165,10 @@ func (b *CapabilityBroker) RequestCapability(ctx context.Context, req *connect.R
 	return b.grant(ctx, owner, handler, req)
 }
 
-// RevokeGrant ends one grant at once, and the calls in flight that came with it.
+// RevokeGrant ends one grant at once, and the calls in flight that came with it, also where
+// its time is over meanwhile: that keeps new calls out, and ends none.
 // The id is in the audit event of the grant; in the proto message it is grant_id.
-// It reports whether the grant lived. The plugin may ask for another one as long
+// It reports whether the grant, or a call of it, lived. The plugin may ask for another one as long
 // as policy allows it the capability.
 func (b *CapabilityBroker) RevokeGrant(grantID string) bool {
 	ok := b.store().RevokeGrant(grantID)

@@ -90,8 +90,8 @@ type ServeConfig struct {
 	// RuntimeTokenTTL is how long a runtime token lives without renewal. Zero
 	// means [DefaultRuntimeTokenTTL].
 	RuntimeTokenTTL time.Duration
-	// CapabilityGrantTTL is how long a grant lives. Zero means
-	// [DefaultCapabilityGrantTTL].
+	// CapabilityGrantTTL is how long a grant lets calls in; one that began in time goes on.
+	// Zero means [DefaultCapabilityGrantTTL].
 	CapabilityGrantTTL time.Duration
 	// RateLimiter limits handshakes per peer and requests per identity with the
 	// rates of Limits. Nil means the host makes and closes its own; one given

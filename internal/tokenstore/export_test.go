@@ -4,7 +4,7 @@ package tokenstore
 func (s *Store) Residue() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n := s.identityExpiries.len() + s.grantExpiries.len() + len(s.host.grants)
+	n := s.identityExpiries.len() + s.grantExpiries.len() + len(s.host.grants) + len(s.expired)
 	for range s.identities.all() {
 		n++
 	}

@@ -16,7 +16,8 @@ type Grant struct {
 	Owner     *Identity // nil: the host itself
 	ExpiresAt time.Time
 
-	live *grant
+	live  *grant
+	store *Store
 }
 
 // grant is a live grant. All of it is fixed at creation, but for what is said.
@@ -154,7 +155,7 @@ func (s *Store) liveGrants(owner *Identity) []*grant {
 
 // describe makes the copy of a grant that leaves the store.
 func (s *Store) describe(g *grant) *Grant {
-	described := &Grant{ID: g.id, Type: g.kind, Version: g.version, ExpiresAt: s.clock.time(g.expires), live: g}
+	described := &Grant{ID: g.id, Type: g.kind, Version: g.version, ExpiresAt: s.clock.time(g.expires), live: g, store: s}
 	if g.owner != s.host {
 		described.Owner = g.owner
 	}

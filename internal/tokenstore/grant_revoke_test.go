@@ -34,13 +34,43 @@ func TestGrant_OnRevoke(t *testing.T) {
 
 	other, _ := mustGrant(t, s, owner, time.Minute)
 	expired, _ := mustGrant(t, s, owner, time.Second)
-	for _, g := range []tokenstore.Grant{other, expired} {
-		g.OnRevoke(func() { t.Error("called without a revocation") })
-	}
+	other.OnRevoke(func() { t.Error("called without a revocation") })
+	expired.OnRevoke(count)
+	taken := []func() bool{expired.OnRevoke(func() { t.Error("called though taken back") })}
 	clock.Advance(time.Second)
 	s.Sweep(clock.Now())
-	wantEqual(t, "revoke what expired", s.RevokeGrant(expired.ID), false)
+	taken = append(taken, expired.OnRevoke(func() { t.Error("called though taken back") })) // of a call that began in time
+	for _, stop := range taken {
+		wantEqual(t, "stop", stop(), true)
+	}
+	wantEqual(t, "revoke what expired, and is awaited", s.RevokeGrant(expired.ID), true)
+	wantEqual(t, "calls", calls.Load(), 4)
+	wantEqual(t, "revoke it again", s.RevokeGrant(expired.ID), false)
 	s.Revoke(owner.RuntimeID(), tokenstore.ReasonRevoked)
+	wantEqual(t, "residue", s.Residue(), 0)
+}
+
+// A grant that has expired is kept while its revocation is awaited, and not any longer.
+func TestGrant_ExpiredAndNotAwaited(t *testing.T) {
+	t.Parallel()
+	s, clock := newStore(tokenstore.Config{TTL: time.Hour})
+	owner, _ := mustIssue(t, s, tokenstore.Request{SelfID: "a"})
+	for _, before := range []bool{true, false} {
+		g, _ := mustGrant(t, s, owner, time.Second)
+		var stop func() bool
+		if before {
+			stop = g.OnRevoke(func() { t.Error("called") })
+		}
+		clock.Advance(time.Second)
+		s.Sweep(clock.Now())
+		if !before {
+			stop = g.OnRevoke(func() { t.Error("called") })
+		}
+		wantEqual(t, "stop", stop(), true)
+		wantEqual(t, "revoke", s.RevokeGrant(g.ID), false)
+	}
+	s.Revoke(owner.RuntimeID(), tokenstore.ReasonRevoked)
+	wantEqual(t, "residue", s.Residue(), 0)
 }
 
 // Whatever order a revocation and a call of OnRevoke take, the function is called

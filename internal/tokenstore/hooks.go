@@ -31,6 +31,17 @@ func (o *occasion) hang(one *Hook, past func() bool) {
 	}
 }
 
+// awaited reports whether anything was arranged.
+func (o *occasion) awaited() bool {
+	h := o.hooks.Load()
+	if h == nil {
+		return false
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.pending) > 0
+}
+
 // takeBack removes a hook and tells whether it was still there.
 func (o *occasion) takeBack(one *Hook) bool {
 	h := o.hooks.Load()

@@ -30,7 +30,8 @@ type Store struct {
 	proven           tallies // of the others, to share their names
 	identityExpiries deadlines[Identity, *Identity]
 	grantExpiries    deadlines[grant, *grant]
-	subscribers      []*subscriber // copied on write
+	expired          map[string]*grant // whose revocation is awaited, nil until there is one
+	subscribers      []*subscriber     // copied on write
 }
 
 // New returns an empty store. It starts nothing: the caller runs [Store.Run].

@@ -57,6 +57,7 @@ func (s *Store) sweepSome(now instant, ended []*Identity) ([]*Identity, int, []*
 		count++
 		if g, at := s.grantExpiries.first(); at <= now {
 			s.applyLocked(change{kind: changeGrantEnd, grant: g})
+			s.keepExpiredLocked(g)
 			continue
 		}
 		identity, _ := s.identityExpiries.first()

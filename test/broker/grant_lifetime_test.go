@@ -266,3 +266,44 @@ func TestCapability_AskedForAgainTakesNoGrants(t *testing.T) {
 		}
 	})
 }
+
+// A call that began while its grant lived goes on when the grant's time is over, and RevokeGrant ends it then, too.
+func TestAudit_PROTO32_RevokeGrantEndsCallsPastItsTTL(t *testing.T) {
+	t.Parallel()
+	var began chan struct{}
+	var broker *connectplugin.CapabilityBroker
+	wire.InBubble(t, func(c *connectplugin.ServeConfig) {
+		began = make(chan struct{})
+		grantHost(nil)(c)
+		broker = c.CapabilityBroker
+		broker.RegisterCapability(hosttest.NewCapability(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			close(began)
+			<-r.Context().Done()
+		}), "logger", "1.2.0"))
+	}, func(t *testing.T, h *wire.BubbleHost) {
+		t.Helper()
+		g, _ := h.Grant(t, h.Enrol(t, nil))
+		client := loggerv1connect.NewLoggerClient(h.Dial(t).Client, g.GetEndpointUrl())
+		req := connect.NewRequest(&loggerv1.LogRequest{})
+		req.Header().Set("Authorization", "Bearer "+g.GetBearerToken())
+		answered := make(chan error, 1)
+		go func() {
+			_, err := client.Log(t.Context(), req)
+			answered <- err
+		}()
+		<-began
+		<-time.After(testGrantTTL + time.Second)
+		select {
+		case err := <-answered:
+			t.Errorf("the call ended with the grant's time: %v", err)
+		default:
+		}
+		if !broker.RevokeGrant(g.GetGrantId()) {
+			t.Error("nothing to revoke")
+		}
+		<-answered
+		if broker.RevokeGrant(g.GetGrantId()) {
+			t.Error("it is revoked twice")
+		}
+	})
+}
