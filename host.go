@@ -214,7 +214,7 @@ func (h *Host) Usage() Usage {
 // setTLS settles both TLS sides.
 func (h *Host) setTLS() error {
 	if h.cfg.AllowInsecure {
-		return validateCertificateProviders(h.cfg.AuthProviders, true)
+		return h.cfg.validateCertificateProviders(true)
 	}
 	if h.cfg.TLS == nil {
 		cfg, err := h.cfg.Authority.HostTLS(h.cfg.Hosts...)
@@ -235,7 +235,7 @@ func (h *Host) setTLS() error {
 		return fieldError("TLS.ClientAuth", "HandshakeAuth.RequireCertificate needs tls.VerifyClientCertIfGiven or more, and ClientCAs")
 	}
 	h.serverTLS = hardened
-	return validateCertificateProviders(h.cfg.AuthProviders, hardened.ClientAuth == tls.NoClientCert && !verifiesItself(hardened))
+	return h.cfg.validateCertificateProviders(hardened.ClientAuth == tls.NoClientCert && !verifiesItself(hardened))
 }
 
 // keepCertificates has certificates that are about to end renewed where that is the host's
@@ -421,7 +421,7 @@ func (c *ServeConfig) validatePlugins() error {
 			return fieldError(fmt.Sprintf("PassMetadata[%d]", i), "%v; see docs/metadata.md for what can be added", err)
 		}
 	}
-	return validateProviders(c.AuthProviders)
+	return c.validateProviders()
 }
 
 func (c *ServeConfig) validateVersions() error {

@@ -198,8 +198,8 @@ var refusals = []struct{ text, means string }{
 	{edge.ErrDisplaced.Error(), "the peer has more connections that proved nothing than this side lets it"},
 	{edge.ErrFull.Error(), "this side has as many connections as it takes"},
 	{edge.ErrSlow.Error(), "the peer did not end its TLS handshake in time"},
-	{"bad record MAC", "the peer refuses this side, as clients in Python do where they do not know the authority of our certificate, or what it " +
-		"sent was altered on the way"},
+	{"bad record MAC", "the peer refuses this side, as clients in Python do where they do not know the authority of our certificate, " +
+		"or what it sent was altered on the way"},
 	{"didn't provide a certificate", "this side demands a certificate, and the peer shows none"},
 	{"unsupported versions", "the peer's TLS is too old; it needs TLS 1.3"},
 	{"certificate", "this side refuses the peer's certificate"},
@@ -311,8 +311,8 @@ const needsDeadlines = "limits of time go by deadlines: serve on a listener whos
 	"SetWriteDeadline (Host.Serve, PluginServerConfig.Listener)"
 
 // needsDescriptors says what to do where there are no descriptors left.
-const needsDescriptors = "this process may have no more descriptors, or the system none: raise its limit (ulimit -n, LimitNOFILE of systemd) " +
-	"above Limits.MaxConnections, or look for what keeps them open"
+const needsDescriptors = "this process may have no more descriptors, or the system none: raise its limit (ulimit -n, LimitNOFILE " +
+	"of systemd) above Limits.MaxConnections, or look for what keeps them open"
 
 // unserved logs that this side cannot serve a connection, or take one, once in a while for all of them. It reports
 // whether the error says so.

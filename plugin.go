@@ -1,6 +1,7 @@
 package connectplugin
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/http"
@@ -184,7 +185,7 @@ func isPort(port string) bool {
 func listenPort(addr string) (string, error) {
 	_, port, err := net.SplitHostPort(addr)
 	if err == nil {
-		_, err = net.LookupPort("tcp", port)
+		_, err = net.DefaultResolver.LookupPort(context.Background(), "tcp", port) // which asks nobody
 	}
 	if err != nil {
 		return "", fmt.Errorf("%q is no host:port, write for example \"127.0.0.1:8443\": %w", addr, err)

@@ -238,7 +238,7 @@ func (c *PluginServerConfig) validateCertificate(ctx context.Context) error {
 }
 
 func (c *PluginServerConfig) validateBaseURL() error {
-	if c.Addr != "" {
+	if c.Addr != "" && c.Listener == nil {
 		if _, err := listenPort(c.Addr); err != nil {
 			return fieldError("Addr", "%v", err)
 		}

@@ -263,7 +263,7 @@ func warnNameless(log *slog.Logger, listener net.Addr) {
 
 // warnDescriptors tells the operator of a host that it cannot have as many connections as it is to take.
 func warnDescriptors(log *slog.Logger, connections int) {
-	if most, known := edge.Descriptors(); known && most < uint64(max(connections, 0)) { //nolint:gosec // not below 0
+	if most, known := edge.Descriptors(); known && most < uint64(max(connections, 0)) {
 		log.Warn(fmt.Sprintf("this process may have %d descriptors, fewer than Limits.MaxConnections (%d), and a connection is one: "+
 			"raise its limit (ulimit -n, LimitNOFILE of systemd), or lower the field", most, connections))
 	}

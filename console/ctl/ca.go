@@ -43,7 +43,7 @@ func (t *tool) authority() *cobra.Command {
 			return wrongUsage("--dir is missing: name a directory for the authority")
 		}
 		if c.PersistentFlags().Changed("ttl") {
-			return wrongUsage("--ttl is how long written credentials are valid: write it with ca write and ca renew; the authority itself has ten years")
+			return wrongUsage("--ttl is how long written credentials are valid: write it with ca write and ca renew")
 		}
 		a, err := connectplugin.NewAuthority(connectplugin.AuthorityConfig{Dir: dir, TrustDomain: domain})
 		if errors.Is(err, fs.ErrExist) && !holdsHalf(dir) {
@@ -52,16 +52,21 @@ func (t *tool) authority() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if t.json {
-			return json.NewEncoder(t.out).Encode(map[string]string{"directory": dir, "trustDomain": a.TrustDomain()})
-		}
-		_, err = fmt.Fprintf(t.out, "made an authority of the trust domain %s in %s; whoever reads that directory can be any plugin\n",
-			a.TrustDomain(), line(dir))
-		return err
+		return t.made(dir, a)
 	}}
 	fresh.Flags().StringVar(&domain, "trust-domain", "", "trust domain; empty makes one that no other authority has")
 	c.AddCommand(fresh, t.caWrite(load), t.caRenew(load), t.caList())
 	return c
+}
+
+// made says that there is an authority now.
+func (t *tool) made(dir string, a *connectplugin.Authority) error {
+	if t.json {
+		return json.NewEncoder(t.out).Encode(map[string]string{"directory": dir, "trustDomain": a.TrustDomain()})
+	}
+	_, err := fmt.Fprintf(t.out, "made an authority of the trust domain %s in %s; whoever reads that directory can be any plugin\n",
+		a.TrustDomain(), line(dir))
+	return err
 }
 
 func (t *tool) caWrite(load func() (*connectplugin.Authority, error)) *cobra.Command {

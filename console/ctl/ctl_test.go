@@ -185,7 +185,7 @@ func TestChange(t *testing.T) {
 		"add --name (":           {"--tls", "--listen", "0.0.0.0:0"},
 		"add --tls and --name (": {"--listen", "0.0.0.0:0"},
 		"--listen nope is":       {"--listen", "nope"},
-		"--listen :70000 has":    {"--listen", ":70000"},
+		"--listen :70000 is":     {"--listen", ":70000"},
 	} {
 		if _, errs = run(t, 2, append(r.as("page"), args...)...); !strings.Contains(errs, want) {
 			t.Errorf("page %s: %s", args, errs)

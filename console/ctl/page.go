@@ -60,27 +60,9 @@ func (t *tool) servePage(ctx context.Context, o *operator, f pageFlags) error {
 		t.warnOfNames(f.names, leaf)
 		cfg.TLS, cfg.Identities = own, append(cfg.Identities, identity)
 	}
-	if _, port, err := net.SplitHostPort(f.listen); err != nil {
-		return wrongUsage("--listen %s is no address: write host:port, such as 127.0.0.1:8080", f.listen)
-	} else if _, err := net.LookupPort("tcp", port); err != nil {
-		return wrongUsage("--listen %s has no port: write host:port, such as 127.0.0.1:8080", f.listen)
-	}
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", f.listen)
+	l, err := f.open(ctx)
 	if err != nil {
-		return fmt.Errorf("--listen: %w", err)
-	}
-	tcp, _ := l.Addr().(*net.TCPAddr)
-	if tcp != nil && (!f.tls && !tcp.IP.IsLoopback() || tcp.IP.IsUnspecified() && len(f.names) == 0) {
-		_ = l.Close()
-		add := "--tls"
-		switch {
-		case f.tls:
-			add = "--name"
-		case tcp.IP.IsUnspecified() && len(f.names) == 0:
-			add = "--tls and --name"
-		}
-		return wrongUsage("--listen %s is not on loopback: add %s (--tls takes a certificate, --name a name by which the page is reached, "+
-			"one for each)", f.listen, add)
+		return err
 	}
 	s, err := page.New(cfg, l.Addr())
 	if err != nil {
@@ -89,6 +71,35 @@ func (t *tool) servePage(ctx context.Context, o *operator, f pageFlags) error {
 	}
 	fmt.Fprintf(t.out, "open %s\n(the link works once, for ten minutes; end with Ctrl-C)\n", s.Link())
 	return s.Serve(ctx, l)
+}
+
+// open listens where the page is to be.
+func (f *pageFlags) open(ctx context.Context) (net.Listener, error) {
+	_, port, err := net.SplitHostPort(f.listen)
+	if err == nil {
+		_, err = net.DefaultResolver.LookupPort(ctx, "tcp", port)
+	}
+	if err != nil {
+		return nil, wrongUsage("--listen %s is no address: %w; write host:port, such as 127.0.0.1:8080", f.listen, err)
+	}
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", f.listen)
+	if err != nil {
+		return nil, fmt.Errorf("--listen: %w", err)
+	}
+	tcp, _ := l.Addr().(*net.TCPAddr)
+	if tcp == nil || (f.tls || tcp.IP.IsLoopback()) && (!tcp.IP.IsUnspecified() || len(f.names) > 0) {
+		return l, nil
+	}
+	_ = l.Close()
+	add := "--tls"
+	switch {
+	case f.tls:
+		add = "--name"
+	case len(f.names) == 0 && tcp.IP.IsUnspecified():
+		add = "--tls and --name"
+	}
+	return nil, wrongUsage("--listen %s is not on loopback: add %s (--tls takes a certificate, --name a name by which the page is reached, "+
+		"one for each)", f.listen, add)
 }
 
 // warnOfNames warns of names that a browser would miss in the certificate.

@@ -112,20 +112,9 @@ func readPolicy(name string) (document *adminv1.PolicyDocument, warnings []strin
 	if err != nil {
 		return nil, nil, err
 	}
-	var p connectplugin.Policy
-	d := json.NewDecoder(bytes.NewReader(text))
-	d.DisallowUnknownFields()
-	if len(bytes.TrimSpace(text)) == 0 {
-		return nil, nil, &foundError{fmt.Errorf("%s: is empty; write {} for a policy that allows nothing", name)}
-	}
-	if err := d.Decode(&p); err != nil {
-		return nil, nil, &foundError{fmt.Errorf("%s: %w (the fields are those of connectplugin.Policy)", name+whereOf(text, d, err)+badSecret(text), err)}
-	}
-	if err := writtenTwice(text); err != nil {
-		return nil, nil, &foundError{fmt.Errorf("%s%w", name, err)}
-	}
-	if bytes.Equal(bytes.TrimSpace(text), []byte("null")) {
-		return nil, nil, &foundError{fmt.Errorf("%s: is null; write {} for a policy that allows nothing", name)}
+	p, err := decodePolicy(name, text)
+	if err != nil {
+		return nil, nil, &foundError{err}
 	}
 	for plugin, rules := range p.Plugins {
 		if err := checkRules(&rules); err != nil {
@@ -137,30 +126,56 @@ func readPolicy(name string) (document *adminv1.PolicyDocument, warnings []strin
 			return nil, nil, &foundError{fmt.Errorf("%s: Default.%w", name, err)}
 		}
 	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return nil, nil, &foundError{fmt.Errorf("%s: something follows the policy", name)}
-	}
 	out := &adminv1.PolicyDocument{
 		Plugins: map[string]*adminv1.PluginRules{}, AllowMultiple: p.AllowMultiple, Idempotent: p.Idempotent, Public: p.Public,
 	}
-	shared := map[string][]string{}
 	for plugin, rules := range p.Plugins {
-		if at := strings.TrimRight(rules.Endpoint, "/"); at != "" {
-			shared[at] = append(shared[at], plugin)
-		}
 		out.Plugins[plugin] = wireRules(&rules)
 	}
 	if p.Default != nil {
 		out.Default = wireRules(p.Default)
 	}
+	return out, sharedEndpoints(p), nil
+}
+
+// decodePolicy reads the one policy that a text is.
+func decodePolicy(name string, text []byte) (*connectplugin.Policy, error) {
+	switch string(bytes.TrimSpace(text)) {
+	case "":
+		return nil, fmt.Errorf("%s: is empty; write {} for a policy that allows nothing", name)
+	case "null":
+		return nil, fmt.Errorf("%s: is null; write {} for a policy that allows nothing", name)
+	}
+	p, d := new(connectplugin.Policy), json.NewDecoder(bytes.NewReader(text))
+	d.DisallowUnknownFields()
+	if err := d.Decode(p); err != nil {
+		return nil, fmt.Errorf("%s%s%s: %w (the fields are those of connectplugin.Policy)", name, whereOf(text, d, err), badSecret(text), err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("%s: something follows the policy", name)
+	}
+	if err := writtenTwice(text); err != nil {
+		return nil, fmt.Errorf("%s%w", name, err)
+	}
+	return p, nil
+}
+
+// sharedEndpoints warns of those that a policy names for several plugins.
+func sharedEndpoints(p *connectplugin.Policy) (warnings []string) {
+	shared := map[string][]string{}
+	for plugin, rules := range p.Plugins {
+		if at := strings.TrimRight(rules.Endpoint, "/"); at != "" {
+			shared[at] = append(shared[at], plugin)
+		}
+	}
 	for endpoint, names := range shared {
-		if len(names) > 1 {
-			slices.Sort(names)
-			warnings = append(warnings, fmt.Sprintf("warning: %q have one Endpoint, %s, where one at most answers: write one for each", names, endpoint))
+		if slices.Sort(names); len(names) > 1 {
+			warnings = append(warnings, fmt.Sprintf("warning: %q have one Endpoint, %s, where one at most answers: write one for each",
+				names, endpoint))
 		}
 	}
 	slices.Sort(warnings)
-	return out, warnings, nil
+	return warnings
 }
 
 // badSecret names the first plugin in a policy whose secret is not in base64, empty for none.
@@ -196,11 +211,11 @@ const minSecret = 16
 func checkRules(p *connectplugin.PluginPolicy) error {
 	switch s := p.Secret; {
 	case s != nil && len(s) < minSecret:
-		return fmt.Errorf("Secret has %d bytes; write at least %d random ones, in base64", len(s), minSecret)
+		return fmt.Errorf("%s has %d bytes; write at least %d random ones, in base64", "Secret", len(s), minSecret)
 	case p.MaxInstances < 0:
-		return errors.New("MaxInstances is negative")
+		return fmt.Errorf("%s is negative", "MaxInstances")
 	case p.MaxInstances > math.MaxInt32:
-		return errors.New("MaxInstances is too large")
+		return fmt.Errorf("%s is too large", "MaxInstances")
 	}
 	return nil
 }

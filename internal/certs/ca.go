@@ -243,15 +243,7 @@ func (c *CA) Issue(r Request, now time.Time) (*tls.Certificate, error) {
 		URIs:                  []*url.URL{uri},
 	}
 
-	for _, host := range r.Hosts {
-		if ip := net.ParseIP(host); ip != nil {
-			if !slices.ContainsFunc(template.IPAddresses, ip.Equal) {
-				template.IPAddresses = append(template.IPAddresses, ip)
-			}
-		} else if !slices.Contains(template.DNSNames, host) {
-			template.DNSNames = append(template.DNSNames, host)
-		}
-	}
+	addHosts(template, r.Hosts)
 
 	leaf, err := sign(template, c.cert, r.Key.Public(), c.key)
 	if err != nil {
@@ -307,6 +299,20 @@ func isDNSName(s string) bool {
 	}
 
 	return true
+}
+
+// addHosts makes a certificate valid for hosts, for each of them once.
+func addHosts(template *x509.Certificate, hosts []string) {
+	for _, host := range hosts {
+		ip := net.ParseIP(host)
+
+		switch {
+		case ip == nil && !slices.Contains(template.DNSNames, host):
+			template.DNSNames = append(template.DNSNames, host)
+		case ip != nil && !slices.ContainsFunc(template.IPAddresses, ip.Equal):
+			template.IPAddresses = append(template.IPAddresses, ip)
+		}
+	}
 }
 
 // sign makes a certificate and reads it back.

@@ -14,7 +14,7 @@ const executableFD = 1 << 10
 
 // lowExecutableFD is the lowest one of which that is true: to give a process so many files os.StartProcess moves each
 // of them, and its own pipe, behind them first.
-func lowExecutableFD(files int) uintptr { return 2*uintptr(files) + 2 } //nolint:gosec,mnd // as above
+func lowExecutableFD(files int) uintptr { return 2*uintptr(files) + 2 }
 
 func start(cfg *Config, files []*os.File, own *cgroup) (*os.Process, error) {
 	path := cfg.Path
