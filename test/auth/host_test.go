@@ -70,8 +70,16 @@ func TestAudit_H13_HostStreamsAreAuthenticatedLikeUnary(t *testing.T) {
 func TestAudit_H13_HostStreamsAreRateLimitedLikeUnary(t *testing.T) {
 	t.Parallel()
 	const burst = 4 // enrolling and asking for the grant leave three
+	next := 0
+	another := func() string { // as the instances of one share the budget
+		next++
+		return fmt.Sprintf("caller-%d", next)
+	}
 	host := echo.StartKindsHost(t, func(c *connectplugin.ServeConfig) {
 		c.Limits.RequestsPerSecond, c.Limits.RequestBurst = 0.0001, burst
+		for i := range 1_000 {
+			c.Policy.Plugins[fmt.Sprintf("caller-%d", i)] = c.Policy.Plugins["caller"]
+		}
 	})
 	client := host.Stranger(t)
 	for _, p := range hosttest.Procedures() {
@@ -79,7 +87,7 @@ func TestAudit_H13_HostStreamsAreRateLimitedLikeUnary(t *testing.T) {
 			continue // limited as such
 		}
 		for protocol, opts := range hosttest.Protocols {
-			caller := host.Enrol(t, "caller", nil)
+			caller := host.Enrol(t, another(), nil)
 			header := hosttest.IdentityHeader(caller.RuntimeID(), caller.RuntimeToken())
 			for i := range burst + 2 {
 				err := p.Call(t.Context(), client, host.URL, header, nil, opts...)
@@ -91,7 +99,7 @@ func TestAudit_H13_HostStreamsAreRateLimitedLikeUnary(t *testing.T) {
 	}
 	for _, c := range echo.Calls() {
 		for _, name := range []string{"host plugin", "route"} {
-			_, places := host.Places(t)
+			_, places := host.PlacesOf(t, another())
 			place := places[name]
 			for i := range burst + 1 {
 				before := place.Echo.Calls.Load()

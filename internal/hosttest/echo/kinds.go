@@ -74,7 +74,13 @@ func StartKindsHost(t *testing.T, edit func(*connectplugin.ServeConfig)) *KindsH
 // Places returns the ways to reach a call for a new caller.
 func (h *KindsHost) Places(t *testing.T) (caller *connectplugin.Client, places map[string]Place) {
 	t.Helper()
-	caller = h.Enrol(t, "caller", hosttest.Requiring("echo"))
+	return h.PlacesOf(t, "caller")
+}
+
+// PlacesOf returns them for a new caller of a name that policy has.
+func (h *KindsHost) PlacesOf(t *testing.T, name string) (caller *connectplugin.Client, places map[string]Place) {
+	t.Helper()
+	caller = h.Enrol(t, name, hosttest.Requiring("echo"))
 	resp, err := connectpluginv1connect.NewCapabilityBrokerClient(caller.HTTPClient(), h.URL).
 		RequestCapability(t.Context(), connect.NewRequest(&connectpluginv1.RequestCapabilityRequest{CapabilityType: "echo"}))
 	if err != nil {
