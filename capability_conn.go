@@ -105,6 +105,13 @@ func (c *Client) forget(key capabilityKey, s *CapabilityConn) {
 	}
 }
 
+// BaseURL returns the base URL for generated clients, together with HTTPClient.
+func (s *CapabilityConn) BaseURL() string { return s.base }
+
+// HTTPClient returns the HTTP client that sends calls below BaseURL to the
+// capability, with the current grant.
+func (s *CapabilityConn) HTTPClient() connect.HTTPClient { return (*capabilityTransport)(s) }
+
 // confirm makes sure that the host grants the capability, or did a moment ago. A grant that lives is good enough where
 // the plugin has as many as it may.
 func (s *CapabilityConn) confirm(ctx context.Context) error {
@@ -117,13 +124,6 @@ func (s *CapabilityConn) confirm(ctx context.Context) error {
 	}
 	return err
 }
-
-// BaseURL returns the base URL for generated clients, together with HTTPClient.
-func (s *CapabilityConn) BaseURL() string { return s.base }
-
-// HTTPClient returns the HTTP client that sends calls below BaseURL to the
-// capability, with the current grant.
-func (s *CapabilityConn) HTTPClient() connect.HTTPClient { return (*capabilityTransport)(s) }
 
 func (s *CapabilityConn) load() capabilityGrant {
 	s.mu.Lock()

@@ -166,14 +166,16 @@ func observed(who identify) identify {
 
 // endingContext is the context of a call whose handler does not know why the host ends calls, and returns what Err says:
 // that is the error for its peer then.
-type endingContext struct{ context.Context }
+type endingContext struct {
+	context.Context //nolint:containedctx // it is a context itself
+}
 
 // Err implements context.Context. What the host's doing gives is [context.Canceled] to [errors.Is].
 func (c endingContext) Err() error {
 	err := c.Context.Err()
 	if errors.Is(err, context.Canceled) {
 		if coded := endOfStream(c.Context); connect.CodeOf(coded) != connect.CodeCanceled {
-			return hostsEnd{coded}
+			return endedError{coded}
 		}
 	}
 	return err
@@ -198,14 +200,14 @@ func (c endingContext) Value(key any) any {
 // AfterFunc is for package context, which takes a goroutine for each child otherwise.
 func (c endingContext) AfterFunc(f func()) (stop func() bool) { return context.AfterFunc(c.Context, f) }
 
-// hostsEnd is the error of a context that the host ended.
-type hostsEnd struct{ error }
+// endedError is the error of a context that the host ended.
+type endedError struct{ error }
 
 // Unwrap returns what the peer learns.
-func (e hostsEnd) Unwrap() error { return e.error }
+func (e endedError) Unwrap() error { return e.error }
 
 // Is implements what [errors.Is] asks for.
-func (hostsEnd) Is(target error) bool { return target == context.Canceled }
+func (endedError) Is(target error) bool { return target == context.Canceled }
 
 // endable is the request of a call that the host may end: its handler learns so where it reads, and where it asks the
 // context, if it is one of the user's.

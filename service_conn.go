@@ -55,8 +55,9 @@ type ServiceConn struct {
 // said meanwhile and the code of that: resource_exhausted where it has no room for the watch
 // (a bound such as [Limits].MaxWatchesPerPlugin), which the client's log says too, unavailable
 // where it is out of reach, and else deadline_exceeded or canceled. Without a deadline it waits ten seconds for
-// such room. Where the host takes the right away later, calls fail as refused until it gives it back. The connection lives until its Close or the client's. Who needs one
-// provider for several calls takes [Client.Provider].
+// such room. Where the host takes the right away later, calls fail as refused until it gives
+// it back. The connection lives until its Close or the client's. Who needs one provider for
+// several calls takes [Client.Provider].
 func (c *Client) Service(ctx context.Context, serviceType, constraint string) (*ServiceConn, error) {
 	return c.connectTo(ctx, serviceType, constraint, "")
 }

@@ -22,6 +22,13 @@ import (
 // wait is how long anything may take here.
 const wait = time.Minute
 
+// bookHost is a host with an authority of its own.
+type bookHost struct {
+	*connectplugin.Host
+
+	authority *connectplugin.Authority
+}
+
 var errNotYours = errors.New("that key is another plugin's")
 
 // store is what the plugin author's guide shows of a service.
@@ -280,13 +287,6 @@ func run(t *testing.T, serve func(ctx context.Context) error) (stop func()) {
 	})
 
 	return cancel
-}
-
-// bookHost is a host with an authority of its own.
-type bookHost struct {
-	*connectplugin.Host
-
-	authority *connectplugin.Authority
 }
 
 func newHost(t *testing.T, cfg *connectplugin.ServeConfig) *bookHost {

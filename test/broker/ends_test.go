@@ -45,7 +45,7 @@ func (holdingPlugin) Metadata() connectplugin.PluginMetadata {
 }
 
 func (holdingPlugin) ConnectServer(impl any) (string, http.Handler, error) {
-	return "/hold/", impl.(http.Handler), nil //nolint:forcetypeassert // it is given one
+	return "/hold/", impl.(http.Handler), nil
 }
 
 // A stream that the host ends, because a right was taken, says so to its caller, and is no cancellation by anybody.

@@ -131,7 +131,7 @@ func TestClient_ServiceWithoutAnAnswerSaysWhy(t *testing.T) {
 					},
 					"canceled": func(ctx context.Context) (context.Context, context.CancelFunc) {
 						ctx, cancel := context.WithCancel(ctx)
-						time.AfterFunc(time.Minute, cancel)
+						time.AfterFunc(5*time.Second, cancel) // sooner than it gives up by itself
 						return ctx, cancel
 					},
 				} {
