@@ -11,10 +11,12 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/internal/bootstrap"
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/drain"
@@ -222,7 +224,7 @@ func (c *PluginServerConfig) validateCertificate() error {
 }
 
 func (c *PluginServerConfig) validateBaseURL() error {
-	if c.Addr != "" {
+	if c.Addr != "" && !strings.HasPrefix(c.Addr, bootstrap.UnixPrefix) { // the socket of a launched plugin
 		if _, err := listenPort(c.Addr); err != nil {
 			return fieldError("Addr", "%v", err)
 		}
