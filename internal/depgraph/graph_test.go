@@ -113,7 +113,7 @@ var startupOrders = []struct {
 	},
 	{
 		name: "a constraint that cannot be read", nodes: []string{"app [] db@>>x", "db [db] -"},
-		err: "depgraph: missing dependency: app requires db (>>x): constraint: improper constraint: \">>x\"",
+		err: "depgraph: missing dependency: app requires db (>>x): constraint: improper constraint: \">>x\"; write for example \">=1.2, <2\"",
 	},
 	{name: "a version that cannot be read", nodes: []string{"app [] db@1", "db [db@one] -"}, err: "depgraph: missing dependency: app requires db (1)"},
 	{name: "a version that cannot be read is any", nodes: []string{"app [] db", "db [db@one] -"}, want: "db app"},

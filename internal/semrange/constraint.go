@@ -16,6 +16,9 @@ const MaxLength = 256
 // maxMemo bounds how many answers one constraint remembers.
 const maxMemo = 256
 
+// example is a constraint, for whoever wrote none.
+const example = `">=1.2, <2"`
+
 // ErrTooLong says that a constraint has more than [MaxLength] bytes.
 var ErrTooLong = errors.New("constraint: too long")
 
@@ -53,7 +56,7 @@ func ParseConstraint(s string) (Constraint, error) {
 	}
 
 	if err := misread(s); err != nil {
-		return Constraint{}, err
+		return Constraint{}, fmt.Errorf("%w; write for example %s", err, example)
 	}
 
 	if version, err := ParseVersion(s); err == nil {
@@ -62,7 +65,7 @@ func ParseConstraint(s string) (Constraint, error) {
 
 	parsed, err := semver.NewConstraint(s)
 	if err != nil {
-		return Constraint{}, fmt.Errorf("constraint: %w; write for example \">=1.2, <2\"", err)
+		return Constraint{}, fmt.Errorf("constraint: %w; write for example %s", err, example)
 	}
 
 	return Constraint{raw: s, ranges: &ranges{parsed: parsed}}, nil

@@ -124,8 +124,10 @@ func TestConstraint(t *testing.T) {
 func TestConstraintSaysHow(t *testing.T) {
 	t.Parallel()
 
-	if _, err := semrange.ParseConstraint("rubbish"); err == nil || !strings.Contains(err.Error(), `write for example ">=1.2, <2"`) {
-		t.Errorf("error %v", err)
+	for _, wrong := range []string{"rubbish", "1.2-1.4"} {
+		if _, err := semrange.ParseConstraint(wrong); err == nil || !strings.Contains(err.Error(), `write for example ">=1.2, <2"`) {
+			t.Errorf("%s: error %v", wrong, err)
+		}
 	}
 }
 

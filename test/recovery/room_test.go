@@ -90,7 +90,8 @@ func TestAudit_USE46_BeyondWhatAProviderTakes(t *testing.T) {
 		t.Errorf("another caller: %v", err)
 	}
 	hosttest.Eventually(t, "another instance of the plugin that has as many as it may is refused, too", func() bool {
-		for open() == nil { // where there is room again
+		for full = nil; full == nil; { // where there is room again
+			full = open()
 		}
 		return connect.CodeOf(once(t.Context(), sibling)) == connect.CodeResourceExhausted
 	})

@@ -71,6 +71,18 @@ func (p *Pace) Return(who string, fields int) {
 	}
 }
 
+// Rested reports whether nobody waits for what came, or would for what comes next.
+func (p *Pace) Rested(now time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.counts {
+		if c.over.After(now.Add(-timeFree)) {
+			return false
+		}
+	}
+	return true
+}
+
 // answered notes an answer with so many fields too many, of which some were reserved, and returns how long it waits.
 func (p *Pace) answered(who string, fields, reserved int) time.Duration {
 	return p.note(who, func(c *count, now time.Time) {
@@ -103,18 +115,6 @@ func (p *Pace) note(who string, add func(*count, time.Time)) time.Duration {
 	}
 	add(c, now)
 	return max(c.over.Sub(now), 0)
-}
-
-// Rested reports whether nobody waits for what came, or would for what comes next.
-func (p *Pace) Rested(now time.Time) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, c := range p.counts {
-		if c.over.After(now.Add(-timeFree)) {
-			return false
-		}
-	}
-	return true
 }
 
 // addLocked counts n things that take so long of one processor each.

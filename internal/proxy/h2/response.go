@@ -33,14 +33,11 @@ func (c *Conn) dataLocked(f *http2.DataFrame) error {
 		c.flushElsewhereLocked()
 	}
 	s, err := c.streamLocked(f.StreamID)
-	if s == nil {
-		if f.StreamEnded() {
-			delete(c.late, f.StreamID)
-		}
-		if err == nil && !c.worth.lateData(length) {
-			err = http2.ConnectionError(http2.ErrCodeFlowControl)
-		}
+	switch {
+	case err != nil:
 		return err
+	case s == nil:
+		return c.lateDataLocked(f)
 	}
 	data := f.Data()
 	switch {
@@ -59,6 +56,17 @@ func (c *Conn) dataLocked(f *http2.DataFrame) error {
 		if f.StreamEnded() {
 			c.endLocked(s)
 		}
+	}
+	return nil
+}
+
+// lateDataLocked takes in data of a stream that has ended.
+func (c *Conn) lateDataLocked(f *http2.DataFrame) error {
+	if f.StreamEnded() {
+		delete(c.late, f.StreamID)
+	}
+	if !c.worth.lateData(int64(f.Length)) {
+		return http2.ConnectionError(http2.ErrCodeFlowControl)
 	}
 	return nil
 }
