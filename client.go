@@ -388,7 +388,7 @@ func (c *Client) findHost(ctx context.Context) (among int, err error) {
 	if len(endpoints) == 0 {
 		return 0, fmt.Errorf("discover %q: %w", c.cfg.DiscoveryServiceName, ErrNoEndpoints)
 	}
-	usable := slices.DeleteFunc(endpoints, func(e Endpoint) bool {
+	usable := slices.DeleteFunc(slices.Clone(endpoints), func(e Endpoint) bool { // which are those of whoever found them
 		_, _, err := parseClientURL(e.URL, c.cfg.AllowInsecure)
 		return err != nil
 	})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -159,6 +160,35 @@ func TestDiscovery_TheNextHostIsFound(t *testing.T) {
 		_ = c.Connect(t.Context())
 		return c.Config().Endpoint == second.URL && c.ReportHealth(t.Context(), connectpluginv1.HealthState_HEALTH_STATE_HEALTHY, "", nil) == nil
 	})
+}
+
+// fixed finds always the same list of endpoints.
+type fixed struct {
+	*connectplugin.StaticDiscovery
+
+	all []connectplugin.Endpoint
+}
+
+func (f *fixed) Discover(context.Context, string) ([]connectplugin.Endpoint, error) {
+	return f.all, nil
+}
+
+// A list that a user's discovery returns stays as it is.
+func TestDiscovery_KeepsTheListOfEndpoints(t *testing.T) {
+	t.Parallel()
+	host := hosttest.Start(t, hosttest.WithPolicy(hosttest.LoggerPolicy()))
+	list := []connectplugin.Endpoint{{URL: "http://127.0.0.1:1"}, {URL: host.URL}}
+	cfg := host.ClientConfig(t, "logger")
+	cfg.HostURL, cfg.Discovery = "", &fixed{all: slices.Clone(list)}
+	c, err := connectplugin.NewClient(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	err = c.Connect(t.Context())
+	if got := cfg.Discovery.(*fixed).all; err != nil || got[0].URL != list[0].URL || got[1].URL != list[1].URL { //nolint:forcetypeassert // it is above
+		t.Errorf("%v, and the list is %v", err, got)
+	}
 }
 
 // What goes wrong while a host is looked for is not what a host says: its client tries again,
