@@ -4,7 +4,6 @@ package kinds
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"fmt"
 	"net"
 	"net/http"
@@ -58,7 +57,7 @@ func own(b behaviour, call func(context.Context, *attack) error) func(context.Co
 		var working sync.WaitGroup
 		defer working.Wait()
 		defer func() { _ = l.Close() }()
-		working.Go(func() { a.accept(ctx, tls.NewListener(l, a.serverTLS()), &working, b) })
+		working.Go(func() { a.accept(ctx, l, &working, b) })
 		_, err = a.client.RegistryClient().RegisterService(ctx, connect.NewRequest(&connectpluginv1.RegisterServiceRequest{
 			ServiceType: flooded, Version: firstVersion, EndpointPath: stage.Path,
 			Metadata: map[string]string{baseURL: "https://" + l.Addr().String()},
