@@ -186,7 +186,7 @@ func TestDiscovery_KeepsTheListOfEndpoints(t *testing.T) {
 	}
 	defer func() { _ = c.Close() }()
 	err = c.Connect(t.Context())
-	if got := cfg.Discovery.(*fixed).all; err != nil || got[0].URL != list[0].URL || got[1].URL != list[1].URL { //nolint:forcetypeassert // it is above
+	if got := cfg.Discovery.(*fixed).all; err != nil || got[0].URL != list[0].URL || got[1].URL != list[1].URL {
 		t.Errorf("%v, and the list is %v", err, got)
 	}
 }
