@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"reflect"
 	"slices"
 	"strings"
 
@@ -181,20 +180,34 @@ func (c endingContext) Err() error {
 	return err
 }
 
-// stdContext is what package context looks for in a parent, to tell its children of its end itself.
-var stdContext = func() reflect.Type {
+// askedKey is the key by which package context asks a parent for the context that tells its children of its end.
+var askedKey = func() (key any) {
 	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	return reflect.TypeOf(ctx)
+	defer cancel()
+	_, stop := context.WithCancel(askedContext{ctx, &key})
+	stop()
+	return key
 }()
 
-// Value implements context.Context. Contexts that are made of c ask c for its error.
+// askedContext notes what it is asked for.
+type askedContext struct {
+	context.Context //nolint:containedctx // it is a context itself
+
+	key *any
+}
+
+// Value implements context.Context.
+func (c askedContext) Value(key any) any {
+	*c.key = key
+	return nil
+}
+
+// Value implements context.Context. Contexts that are made of c ask c for its error, as package context finds none above it.
 func (c endingContext) Value(key any) any {
-	value := c.Context.Value(key)
-	if value != nil && reflect.TypeOf(value) == stdContext {
+	if key == askedKey {
 		return nil
 	}
-	return value
+	return c.Context.Value(key)
 }
 
 // AfterFunc is for package context, which takes a goroutine for each child otherwise.

@@ -2,7 +2,9 @@ package broker_test
 
 import (
 	"context"
+	"errors"
 	"maps"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -164,5 +166,52 @@ func TestCapabilityConn_TheFirstCallAfterPolicyTookIt(t *testing.T) {
 		if _, err := logger.Log(t.Context(), connect.NewRequest(&loggerv1.LogRequest{})); connect.CodeOf(err) != connect.CodeNotFound {
 			t.Errorf("call %d: %v", call, err)
 		}
+	}
+}
+
+// A handler finds what a server of the user's puts into the context, whatever that is.
+func TestCallsThatTheHostEnds_KeepTheirContext(t *testing.T) {
+	t.Parallel()
+	type key struct{}
+	own, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	found := make(chan any, 1)
+	handler := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { found <- r.Context().Value(key{}) })
+	authority := hosttest.NewAuthority(t)
+	secured, err := authority.HostTLS("127.0.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	host, err := connectplugin.NewHost(&connectplugin.ServeConfig{
+		Authority: authority, Hosts: []string{"127.0.0.1"}, Logger: hosttest.Logger(t),
+		Plugins: connectplugin.PluginSet{"holding": holdingPlugin{}}, Impls: map[string]any{"holding": handler},
+		Policy: &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{"api": {HostPlugins: []string{"holding"}}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := hosttest.Listen(t)
+	server := &http.Server{
+		Handler: host.Handler(), TLSConfig: secured, ReadHeaderTimeout: hosttest.Wait,
+		BaseContext: func(net.Listener) context.Context { return context.WithValue(context.Background(), key{}, own) },
+	}
+	go func() { _ = server.ServeTLS(l, "", "") }()
+	at := &hosttest.Host{Host: host, Authority: authority, URL: "https://" + l.Addr().String()}
+	tlsConfig, err := authority.PluginTLS("api")
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := at.Enrol(t, "api", func(c *connectplugin.ClientConfig) { c.TLS, c.Secret = tlsConfig, nil })
+	_, _ = connect.NewClient[emptypb.Empty, emptypb.Empty](client.HTTPClient(), at.URL+hold).CallUnary(t.Context(), connect.NewRequest(&emptypb.Empty{}))
+	select {
+	case got := <-found:
+		if got != own {
+			t.Errorf("the handler finds %v", got)
+		}
+	default:
+		t.Error("the handler did not run")
+	}
+	if err := errors.Join(client.Leave(t.Context()), host.Shutdown(t.Context()), server.Shutdown(t.Context())); err != nil {
+		t.Errorf("the end: %v", err)
 	}
 }

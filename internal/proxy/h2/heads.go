@@ -35,12 +35,12 @@ type Pace struct {
 	some atomic.Bool // of counts; without a lock, for who makes a call
 
 	mu     sync.Mutex
-	counts map[string]*count // by who calls
+	counts map[string]*pacing // by who calls
 	swept  time.Time
 }
 
-// count is what somebody got.
-type count struct {
+// pacing is what somebody got.
+type pacing struct {
 	over   time.Time // when there was time for all that came
 	fields int       // that the last answer had too many
 }
@@ -67,7 +67,7 @@ func (p *Pace) Reserve(who string) (fields int, wait time.Duration) {
 // Return takes back what was reserved for an answer that there is not.
 func (p *Pace) Return(who string, fields int) {
 	if fields > 0 {
-		p.note(who, func(c *count, now time.Time) { c.addLocked(-fields, fieldTime, now) })
+		p.note(who, func(c *pacing, now time.Time) { c.addLocked(-fields, fieldTime, now) })
 	}
 }
 
@@ -85,7 +85,7 @@ func (p *Pace) Rested(now time.Time) bool {
 
 // answered notes an answer with so many fields too many, of which some were reserved, and returns how long it waits.
 func (p *Pace) answered(who string, fields, reserved int) time.Duration {
-	return p.note(who, func(c *count, now time.Time) {
+	return p.note(who, func(c *pacing, now time.Time) {
 		c.fields = fields
 		c.addLocked(fields-reserved, fieldTime, now)
 	})
@@ -93,10 +93,10 @@ func (p *Pace) answered(who string, fields, reserved int) time.Duration {
 
 // came notes so many frames with next to nothing in them, and returns how long who reads them waits.
 func (p *Pace) came(who string, frames int) time.Duration {
-	return p.note(who, func(c *count, now time.Time) { c.addLocked(frames, frameTime, now) })
+	return p.note(who, func(c *pacing, now time.Time) { c.addLocked(frames, frameTime, now) })
 }
 
-func (p *Pace) note(who string, add func(*count, time.Time)) time.Duration {
+func (p *Pace) note(who string, add func(*pacing, time.Time)) time.Duration {
 	if p == nil {
 		return 0
 	}
@@ -106,9 +106,9 @@ func (p *Pace) note(who string, add func(*count, time.Time)) time.Duration {
 	p.sweepLocked(now)
 	c := p.counts[who]
 	if c == nil {
-		c = new(count)
+		c = new(pacing)
 		if p.counts == nil {
-			p.counts = make(map[string]*count)
+			p.counts = make(map[string]*pacing)
 		}
 		p.counts[who] = c
 		p.some.Store(true)
@@ -118,7 +118,7 @@ func (p *Pace) note(who string, add func(*count, time.Time)) time.Duration {
 }
 
 // addLocked counts n things that take so long of one processor each.
-func (c *count) addLocked(n int, each time.Duration, now time.Time) {
+func (c *pacing) addLocked(n int, each time.Duration, now time.Time) {
 	if free := now.Add(-timeFree); c.over.Before(free) {
 		c.over = free
 	}
