@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/internal/backoff"
 	"github.com/masegraye/connect-plugin-go/internal/headers"
 )
 
@@ -71,6 +73,44 @@ func (c *pluginControl) Shutdown(_ context.Context, req *connect.Request[connect
 		}
 	})
 	return connect.NewResponse(&connectpluginv1.ShutdownResponse{Acknowledged: true}), nil
+}
+
+// How often in a second what happens at the host has a plugin look at its registrations and report, and how often at once.
+const (
+	wakesPerSecond = 10
+	wakeBurst      = 50
+)
+
+// mayWake waits, where the plugin was woken often, and reports whether ctx is alive then.
+func (s *pluginSession) mayWake(ctx context.Context) bool {
+	late := s.woken.Reserve().Delay()
+	return late <= 0 || backoff.Wait(ctx, late)
+}
+
+// tellStandby says for which types the plugin stands by from now on, and which it took over.
+func (s *pluginSession) tellStandby(waits []string) {
+	for _, t := range waits {
+		if !slices.Contains(s.waits, t) {
+			s.cfg.Client.Logger.Info("the plugin stands by: another provides the service", keyService, t)
+		}
+	}
+	for _, t := range s.waits {
+		if !slices.Contains(waits, t) {
+			s.cfg.Client.Logger.Info("the plugin stands by no more and takes over", keyService, t)
+		}
+	}
+	s.waits = waits
+}
+
+// ofServices returns those of some types that the plugin itself provides: of others a host says nothing to it.
+func (s *pluginSession) ofServices(types []string) []string {
+	var own []string
+	for _, svc := range s.cfg.Services {
+		if slices.Contains(types, svc.Type) {
+			own = append(own, svc.Type)
+		}
+	}
+	return own
 }
 
 // healthWait is how long Health may take: after that the plugin is unhealthy until it has returned.
