@@ -182,10 +182,7 @@ func (c endingContext) Err() error {
 
 // askedKey is the key by which package context asks a parent for the context that tells its children of its end.
 var askedKey = func() (key any) {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	_, stop := context.WithCancel(askedContext{ctx, &key})
-	stop()
+	_ = context.Cause(askedContext{context.Background(), &key})
 	return key
 }()
 
