@@ -182,7 +182,9 @@ func (c endingContext) Err() error {
 
 // askedKey is the key by which package context asks a parent for the context that tells its children of its end.
 var askedKey = func() (key any) {
-	_ = context.Cause(askedContext{context.Background(), &key})
+	ended, end := context.WithCancel(context.Background())
+	end()
+	_ = context.Cause(askedContext{ended, &key})
 	return key
 }()
 
