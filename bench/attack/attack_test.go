@@ -14,6 +14,7 @@ import (
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
 	"github.com/masegraye/connect-plugin-go/bench/attack/kinds"
+	"github.com/masegraye/connect-plugin-go/bench/stage"
 )
 
 // TestMain is one of the processes where a test has started it.
@@ -122,6 +123,29 @@ func TestRounds(t *testing.T) {
 	}
 }
 
+// TestBeginnings looks at the beginning of a turn, which is also compared by itself.
+func TestBeginnings(t *testing.T) {
+	t.Parallel()
+	took := func(first, later time.Duration) turns {
+		return turns{{times: stage.Times{first, later}, first: stage.Times{first}}}
+	}
+	var r row
+	for range 2 {
+		r.join(row{loud: took(6*time.Millisecond, 8*time.Millisecond), control: took(2*time.Millisecond, 8*time.Millisecond), burnt: took(3*time.Millisecond, 4*time.Millisecond)})
+	}
+	var out bytes.Buffer
+	table := table{out: &out}
+	table.add(r)
+	if err := table.end(); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"6.0/3.0/2.0 ms", "moments: 2.00 times", "of a turn 2.00.", "way: 1.00 times", "of a turn 3.00."} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is not in\n%s", want, out.String())
+		}
+	}
+}
+
 // TestTurns looks at an attack that is played in turns with its control: as often, and one after the other.
 func TestTurns(t *testing.T) {
 	t.Parallel()
@@ -137,6 +161,9 @@ func TestTurns(t *testing.T) {
 		}
 		if burnt := len(r.burnt) == 2 && r.burning > 0; burnt == p.itself {
 			t.Errorf("%d turns of a burner that used %v beside a control by itself (%v)", len(r.burnt), r.burning, p.itself)
+		}
+		if n := len(r.loud[0].first); n == 0 || n > len(r.loud[0].times) {
+			t.Errorf("%d of %d calls are of the beginning", n, len(r.loud[0].times))
 		}
 		if grew := r.memory > 0; grew == p.itself {
 			t.Errorf("the host that is compared by itself (%v) was looked at: %v", p.itself, grew)

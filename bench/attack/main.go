@@ -8,14 +8,15 @@
 // time as host, provider and attacker used beyond what honest calls do, at the same moments of its turn; and another
 // host that is attacked in the same way. How much worse the 99th percentile is comes with an interval, drawn from pairs
 // of turns; a few rounds, or a longer -for, make it narrow. In a turn of a few seconds it is decided by the first
-// hundredth of a second, in which whatever is bounded begins at once; -turn says how long a turn is. With -itself the
+// tenth of a second, in which whatever is bounded begins at once: so a turn has 20 seconds, and the 99th percentile of
+// its first second stands beside that of all (attack, burner, other host). -turn says how long a turn is. With -itself the
 // other host stands on both sides: what is printed then is what the comparison is worth on a machine.
 //
 // The host, the honest provider and the attacker are processes of their own, on loopback.
 //
 // Usage:
 //
-//	attack [-only TEXT] [-for 5s] [-turn 5s] [-rounds 1] [-itself] [-defaults] [-list]
+//	attack [-only TEXT] [-for 5s] [-turn 20s] [-rounds 1] [-itself] [-defaults] [-list]
 package main
 
 import (
@@ -44,7 +45,7 @@ const (
 
 const (
 	lasts = 5 * time.Second
-	turn  = 5 * time.Second
+	turn  = 20 * time.Second
 )
 
 var (
@@ -67,7 +68,7 @@ func run(ctx context.Context) error {
 	role := flag.String("role", "", "of a process that the command starts")
 	list := flag.Bool("list", false, "list the attacks")
 	flag.StringVar(&p.only, "only", "", "play attacks whose names contain this")
-	flag.DurationVar(&p.lasts, "for", lasts, "how long each attack lasts, three minutes at most")
+	flag.DurationVar(&p.lasts, "for", 0, "how long each attack lasts, three minutes at most; 5s where nothing is said, and a turn for a bad plugin")
 	flag.StringVar(&p.dir, "dir", "", "of the authority")
 	curve := flag.String("curve", "", "that a burner follows")
 	flag.StringVar(&p.addr, "addr", "", "of the host, on loopback")

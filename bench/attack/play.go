@@ -135,7 +135,7 @@ func (p *play) play(ctx context.Context, authority *connectplugin.Authority, k k
 		return r, err
 	}
 	if k.Who != kinds.Plugin {
-		err = p.loud(ctx, s, k, p.lasts, &r)
+		err = p.loud(ctx, s, k, cmp.Or(p.lasts, lasts), &r)
 		return r, err
 	}
 	other, err := p.open(ctx, authority, "")
@@ -168,16 +168,18 @@ func (p *play) honest(ctx context.Context, s *scene, r *row) error {
 // turns plays an attack and its control in turns, each as often as the other, so that both see the
 // same machine. Which comes first alternates.
 func (p *play) turns(ctx context.Context, s, other *scene, k kinds.Kind, r *row) error {
-	n := max(1, int(p.lasts/cmp.Or(p.turn, turn)))
+	whole := cmp.Or(p.lasts, p.turn, turn)
+	n := max(1, int(whole/cmp.Or(p.turn, turn)))
+	each := whole / time.Duration(n)
 	for i := range n {
 		does := []func(context.Context) error{
-			func(ctx context.Context) error { return p.loud(ctx, s, k, p.lasts/time.Duration(n), r) },
-			func(ctx context.Context) error { return p.burnt(ctx, s, p.lasts/time.Duration(n), r) },
-			func(ctx context.Context) error { return p.control(ctx, s, other, k, p.lasts/time.Duration(n), r) },
+			func(ctx context.Context) error { return p.loud(ctx, s, k, each, r) },
+			func(ctx context.Context) error { return p.burnt(ctx, s, each, r) },
+			func(ctx context.Context) error { return p.control(ctx, s, other, k, each, r) },
 		}
 		if p.itself {
 			does = []func(context.Context) error{
-				func(ctx context.Context) error { return p.again(ctx, s, other, k, p.lasts/time.Duration(n), r) }, does[len(does)-1],
+				func(ctx context.Context) error { return p.again(ctx, s, other, k, each, r) }, does[len(does)-1],
 			}
 		}
 		if (p.round+i)%2 == 1 {

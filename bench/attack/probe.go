@@ -13,6 +13,8 @@ import (
 const (
 	callers = 4                    // honest ones, each with an identity of its own
 	pause   = 8 * time.Millisecond // of each, from call to call
+
+	beginning = time.Second // of a turn, that is also looked at by itself
 )
 
 // probes are honest callers.
@@ -44,6 +46,7 @@ func (p probes) measure(ctx context.Context, d time.Duration) (all probed) {
 	ctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
 	answers := make([][]stage.Answer, len(p))
+	begun := time.Now()
 	var working sync.WaitGroup
 	for i, one := range p {
 		working.Go(func() {
@@ -56,6 +59,9 @@ func (p probes) measure(ctx context.Context, d time.Duration) (all probed) {
 	working.Wait()
 	for _, a := range slices.Concat(answers...) {
 		all.times = append(all.times, a.Took)
+		if a.At.Sub(begun) < beginning {
+			all.first = append(all.first, a.Took)
+		}
 		if a.Err != nil {
 			all.failed, all.last = all.failed+1, a.Err
 		}

@@ -34,6 +34,7 @@ var errOpen = errors.New("attackers were neither cut off nor bounded, or honest 
 // probed is what the honest callers noticed.
 type probed struct {
 	times  stage.Times
+	first  stage.Times // of them, those of the beginning of a turn
 	failed int
 	last   error
 }
@@ -115,6 +116,7 @@ func (r *row) join(o row) {
 
 func (p *probed) join(o probed) {
 	p.times = append(p.times, o.times...)
+	p.first = append(p.first, o.first...)
 	p.failed += o.failed
 	if o.last != nil {
 		p.last = o.last
@@ -156,11 +158,15 @@ func (t turns) floor() float64 {
 
 // against is a 99th percentile against another.
 func against(loud, control probed) float64 {
-	at := control.times.At(stage.Percentile99)
-	if at == 0 {
+	return ratio(loud.times.At(stage.Percentile99), control.times.At(stage.Percentile99))
+}
+
+// ratio is a time against another, zero against none.
+func ratio(one, other time.Duration) float64 {
+	if other == 0 {
 		return 0
 	}
-	return float64(loud.times.At(stage.Percentile99)) / float64(at)
+	return float64(one) / float64(other)
 }
 
 // bounded reports that what the attacker costs has a bound, by whichever means.
@@ -203,7 +209,8 @@ type table struct {
 // tally is how much worse another plugin's calls were than beside something else, over all attacks.
 type tally struct {
 	worse []float64
-	truly int // of them are above what is tolerable with all of their interval
+	first []float64 // the same in the beginning of a turn
+	truly int       // of them are above what is tolerable with all of their interval
 }
 
 // compare returns what a row says of a comparison, and takes it in.
@@ -213,6 +220,7 @@ func (t *tally) compare(r *row, beside turns) (words string) {
 	}
 	worse := r.worse(beside)
 	t.worse = append(t.worse, worse)
+	t.first = append(t.first, ratio(r.loud.all().first.At(stage.Percentile99), beside.all().first.At(stage.Percentile99)))
 	words = fmt.Sprintf("%16s %5.2f", latency(beside.all()), worse)
 	if len(beside) == 1 {
 		return words
@@ -227,16 +235,17 @@ func (t *tally) compare(r *row, beside turns) (words string) {
 // said is what came of a comparison.
 func (t *tally) said(beside string) string {
 	slices.Sort(t.worse)
+	slices.Sort(t.first)
 	above := len(t.worse) - sort.SearchFloat64s(t.worse, math.Nextafter(tolerable, tolerable+1))
-	return fmt.Sprintf("%s: %.2f times (median of %d attacks), %d above %.2f, %d of them with all of their interval, at worst %.2f.\n",
-		beside, t.worse[len(t.worse)/2], len(t.worse), above, tolerable, t.truly, t.worse[len(t.worse)-1])
+	return fmt.Sprintf("%s: %.2f times (median of %d attacks), %d above %.2f, %d of them with all of their interval, at worst %.2f; in the first %v of a turn %.2f.\n",
+		beside, t.worse[len(t.worse)/2], len(t.worse), above, tolerable, t.truly, t.worse[len(t.worse)-1], beginning, t.first[len(t.first)/2])
 }
 
 const comparison = "p50/p99, worse, 19 of 20, floor"
 
 func (t *table) begin() {
-	_, _ = fmt.Fprintf(t.out, "%-50s %9s %8s %8s %5s %17s %17s %6s %-45s %-45s %16s %s\n", "attack", "sent", "host CPU", "memory", "fails",
-		"quiet p50/p99", "attack p50/p99", "calls", "burner "+comparison, "other host "+comparison, "all CPU", "verdict")
+	_, _ = fmt.Fprintf(t.out, "%-50s %9s %8s %8s %5s %17s %17s %6s %-45s %-45s %16s %16s %s\n", "attack", "sent", "host CPU", "memory", "fails",
+		"quiet p50/p99", "attack p50/p99", "calls", "burner "+comparison, "other host "+comparison, "first p99", "all CPU", "verdict")
 }
 
 func (t *table) add(r row) {
@@ -245,14 +254,15 @@ func (t *table) add(r row) {
 		t.open++
 	}
 	loud := r.loud.all()
-	used := ""
+	used, first := "", ""
 	if len(r.control) > 0 {
+		first = fmt.Sprintf("%s/%s/%s ms", beginnings(loud), beginnings(r.burnt.all()), beginnings(r.control.all()))
 		used = fmt.Sprintf("%.2f/%.2f/%.2fs", r.used.Seconds(), r.burning.Seconds(), r.elsewhere.Seconds())
 	}
 	const mebi = 1 << 20
-	_, _ = fmt.Fprintf(t.out, "%-50s %9d %7.2fs %4d MiB %5d %17s %17s %6d %-45s %-45s %16s %s\n",
+	_, _ = fmt.Fprintf(t.out, "%-50s %9d %7.2fs %4d MiB %5d %17s %17s %6d %-45s %-45s %16s %16s %s\n",
 		r.kind.Who+": "+r.kind.Name, r.outcome.Sent, r.host.Seconds(), max(r.memory, 0)/mebi, loud.failed, latency(r.quiet), latency(loud),
-		len(loud.times), t.burner.compare(&r, r.burnt), t.other.compare(&r, r.control), used, verdict)
+		len(loud.times), t.burner.compare(&r, r.burnt), t.other.compare(&r, r.control), first, used, verdict)
 }
 
 func (t *table) end() error {
@@ -271,6 +281,9 @@ func (t *table) end() error {
 }
 
 func latency(p probed) string {
-	at := func(q float64) float64 { return p.times.At(q).Seconds() * float64(time.Second/time.Millisecond) }
-	return fmt.Sprintf("%.1f/%.1f ms", at(middle), at(stage.Percentile99))
+	return fmt.Sprintf("%.1f/%.1f ms", millis(p.times.At(middle)), millis(p.times.At(stage.Percentile99)))
 }
+
+func beginnings(p probed) string { return fmt.Sprintf("%.1f", millis(p.first.At(stage.Percentile99))) }
+
+func millis(d time.Duration) float64 { return d.Seconds() * float64(time.Second/time.Millisecond) }

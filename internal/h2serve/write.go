@@ -136,12 +136,8 @@ func (c *conn) writeBatchLocked() bool {
 	return true
 }
 
-// roomLocked has room for frames of calls. Those of the connection are few.
-func (c *conn) roomLocked() {
-	if c.out == nil {
-		c.out = getBatch()
-	}
-}
+// roomLocked has room for n more bytes of frames of calls. Those of the connection are few.
+func (c *conn) roomLocked(n int) { c.out = growBatch(c.out, n) }
 
 // roomLeftLocked is how much more of data may be sent now by all streams together.
 func (c *conn) roomLeftLocked() int64 { return min(c.window, int64(c.mostPending()-len(c.out))) }
@@ -249,7 +245,7 @@ func (c *conn) pushLocked(st *stream, p []byte, end bool) (rest []byte) {
 	if n == 0 && len(p) > 0 {
 		return p
 	}
-	c.roomLocked()
+	c.roomLocked(h2frame.HeadLen + n)
 	c.out = h2frame.AppendData(c.out, st.id, p[:n], end && n == len(p))
 	st.window -= int64(n)
 	c.window -= int64(n)
@@ -323,7 +319,7 @@ func (c *conn) headLocked(st *stream, status string, fields http.Header, end boo
 	for _, f := range more {
 		c.fieldLocked(f.Name, f.Value)
 	}
-	c.roomLocked()
+	c.roomLocked(h2frame.HeadLen + c.block.Len())
 	c.out = h2frame.AppendHeaders(c.out, st.id, c.block.Bytes(), end, c.peer.maxFrame)
 }
 
