@@ -68,7 +68,7 @@ func run(ctx context.Context) error {
 	role := flag.String("role", "", "of a process that the command starts")
 	list := flag.Bool("list", false, "list the attacks")
 	flag.StringVar(&p.only, "only", "", "play attacks whose names contain this")
-	flag.DurationVar(&p.lasts, "for", 0, "how long each attack lasts, three minutes at most; 5s where nothing is said, and a turn for a bad plugin")
+	flag.DurationVar(&p.lasts, "for", 0, "how long each attack lasts, three minutes at most (default 5s, and a turn for a bad plugin)")
 	flag.StringVar(&p.dir, "dir", "", "of the authority")
 	curve := flag.String("curve", "", "that a burner follows")
 	flag.StringVar(&p.addr, "addr", "", "of the host, on loopback")

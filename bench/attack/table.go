@@ -237,14 +237,16 @@ func (t *tally) said(beside string) string {
 	slices.Sort(t.worse)
 	slices.Sort(t.first)
 	above := len(t.worse) - sort.SearchFloat64s(t.worse, math.Nextafter(tolerable, tolerable+1))
-	return fmt.Sprintf("%s: %.2f times (median of %d attacks), %d above %.2f, %d of them with all of their interval, at worst %.2f; in the first %v of a turn %.2f.\n",
+	return fmt.Sprintf("%s: %.2f times (median of %d attacks), %d above %.2f, %d of them with all of their interval, at worst %.2f; "+
+		"in the first %v of a turn %.2f.\n",
 		beside, t.worse[len(t.worse)/2], len(t.worse), above, tolerable, t.truly, t.worse[len(t.worse)-1], beginning, t.first[len(t.first)/2])
 }
 
 const comparison = "p50/p99, worse, 19 of 20, floor"
 
 func (t *table) begin() {
-	_, _ = fmt.Fprintf(t.out, "%-50s %9s %8s %8s %5s %17s %17s %6s %-45s %-45s %16s %16s %s\n", "attack", "sent", "host CPU", "memory", "fails",
+	_, _ = fmt.Fprintf(t.out, "%-50s %9s %8s %8s %5s %17s %17s %6s %-45s %-45s %16s %16s %s\n",
+		"attack", "sent", "host CPU", "memory", "fails",
 		"quiet p50/p99", "attack p50/p99", "calls", "burner "+comparison, "other host "+comparison, "first p99", "all CPU", "verdict")
 }
 
