@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Guess: a host in Go and its tools in Node may keep the times of a plugin's jobs as one text of cron's, in a time zone: what the libraries take has the same
 # next times, a daily job runs once a day and an hourly one each hour, also when clocks are changed.
-# Seen: of github.com/robfig/cron/v3 v3.0.1, github.com/adhocore/gronx v1.20.4, croner 11.0.1 and cron-parser 5.10.6 (npm) no two agree. In New York in 2026: (1) of
-# "30 2 * * *", which the change of March leaves out, both of Go skip that day, croner runs it at 3:00 and cron-parser at 3:30. (2) "30 1 * * *", which November
-# has twice, robfig's runs twice and the others once. (3) Of "0 * * * *" gronx leaves out the second 1:00, so that an hour has no run. (4) "0 0 */2 * 1" is
-# each second day and each Monday for three of them, and for gronx the Mondays that are such a day. (5) "0 0 * * 7" is Sunday, and an error for
-# robfig's; "5/15 * * * *" is an error for croner alone.
+# Seen: of github.com/robfig/cron/v3 v3.0.1, github.com/adhocore/gronx v1.20.4, croner 11.0.1 and cron-parser 5.10.6 (npm) no two agree. In New York in 2026:
+# (1) of "30 2 * * *", which the change of March leaves out, both of Go skip that day, croner runs it at 3:00 and cron-parser at 3:30. (2) "30 1 * * *", which
+# November has twice, robfig's runs twice and the others once. (3) Of "0 * * * *" gronx leaves out the second 1:00, so that an hour has no run.
+# (4) "0 0 */2 * 1" is each second day and each Monday for three of them, and for gronx the Mondays that are such a day. (5) "0 0 * * 7" is Sunday, and an
+# error for robfig's; "5/15 * * * *" is an error for croner alone.
 # Exits with 0 as long as this holds.
 set -euo pipefail
 

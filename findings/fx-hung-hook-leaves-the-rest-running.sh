@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Guess: an OnStop hook of fx that does not end in time costs the application that hook: when the stop timeout has passed, or when the hook, whose context ended,
-# has returned an error, the hooks of what was started before it run: "all those hooks are executed, even if some fail", says the documentation of Stop.
-# Seen: with go.uber.org/fx v1.24.0 the hooks behind it are not called at all, whether it returns when its context ends or later. Stop returns "context deadline exceeded"
-# as soon as the time is up, which is one time for all hooks together, and says of no hook that it was left out. So where a database that cannot be reached is closed first, a
-# server or a host that was started before it is neither drained nor told. A hook that returns an error in time, or keeps to a shorter time of its own, leaves the others theirs.
+# Guess: an OnStop hook of fx that does not end in time costs the application that hook: when the stop timeout has passed, or when the hook, whose context
+# ended, has returned an error, the hooks of what was started before it run: "all those hooks are executed, even if some fail", says the documentation of
+# Stop.
+# Seen: with go.uber.org/fx v1.24.0 the hooks behind it are not called at all, whether it returns when its context ends or later. Stop returns "context
+# deadline exceeded" as soon as the time is up, which is one time for all hooks together, and says of no hook that it was left out. So where a database that
+# cannot be reached is closed first, a server or a host that was started before it is neither drained nor told. A hook that returns an error in time, or keeps
+# to a shorter time of its own, leaves the others theirs.
 # Exits with 0 as long as this holds.
 set -euo pipefail
 

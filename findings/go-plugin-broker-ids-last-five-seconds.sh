@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Guess: an id of go-plugin's GRPCBroker that the host serves with AcceptAndServe, and hands to a plugin as a callback, can be dialled by the plugin when it
 # needs the callback, and again after that connection was closed, as long as the host serves it.
-# Seen: with github.com/hashicorp/go-plugin v1.8.0 as it comes an id can be dialled once, and within five seconds of AcceptAndServe: where the plugin dials later, or
-# a second time, Dial waits five seconds more and fails with "timeout waiting for connection info", as if the host had never served it, while it still
-# listens. A plugin that keeps the id until its first event, or that connects again, works in a test and fails in use. With GRPCBrokerMultiplex in the host's
-# ClientConfig, the plugin unchanged, the same id is dialled after six seconds, and twice.
+# Seen: with github.com/hashicorp/go-plugin v1.8.0 as it comes an id can be dialled once, and within five seconds of AcceptAndServe: where the plugin dials
+# later, or a second time, Dial waits five seconds more and fails with "timeout waiting for connection info", as if the host had never served it, while it
+# still listens. A plugin that keeps the id until its first event, or that connects again, works in a test and fails in use. With GRPCBrokerMultiplex in the
+# host's ClientConfig, the plugin unchanged, the same id is dialled after six seconds, and twice.
 # Exits with 0 as long as this holds.
 set -euo pipefail
 

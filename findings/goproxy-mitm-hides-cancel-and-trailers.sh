@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Guess: an egress proxy of goproxy that looks into TLS (AlwaysMitm) and changes nothing is not noticed by calls over HTTP/2, or refuses those that it cannot carry:
-# an answer has its trailers, and the service is told when its caller goes.
-# Seen: with github.com/elazarl/goproxy v1.9.4 as it comes, caller and service of connectrpc.com/connect v1.21.1: (1) in gRPC each call runs at the service and fails at its
-# caller, with internal, or with unknown in place of the service's own code, as the trailers are lost: whoever tries again runs it again. In Connect and gRPC-Web, whose
-# ends stand in the body, they end as they should. (2) In all three a caller that cancels, unary or stream, is not told to the service, which goes on. With
-# AllowHTTP2 both are as without the proxy, and so they are where it passes TLS on unread.
+# Guess: an egress proxy of goproxy that looks into TLS (AlwaysMitm) and changes nothing is not noticed by calls over HTTP/2, or refuses those that it cannot
+# carry: an answer has its trailers, and the service is told when its caller goes.
+# Seen: with github.com/elazarl/goproxy v1.9.4 as it comes, caller and service of connectrpc.com/connect v1.21.1: (1) in gRPC each call runs at the service
+# and fails at its caller, with internal, or with unknown in place of the service's own code, as the trailers are lost: whoever tries again runs it again. In
+# Connect and gRPC-Web, whose ends stand in the body, they end as they should. (2) In all three a caller that cancels, unary or stream, is not told to the
+# service, which goes on. With AllowHTTP2 both are as without the proxy, and so they are where it passes TLS on unread.
 # Exits with 0 as long as this holds.
 set -euo pipefail
 

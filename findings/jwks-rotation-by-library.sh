@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Guess: a library that keeps an issuer's JWK set from its URL asks for it again when a token names a key (kid) that it has not, so that a token of a key that
 # the issuer has just made is verified, whenever the issuer changes keys.
-# Seen: of four only github.com/coreos/go-oidc/v3 v3.21.0 does so each time. jwk.Cache of github.com/lestrrat-go/jwx/v3 v3.4.0 never does: it asks by the clock, and where nothing
-# else is said, not within 15 minutes. github.com/MicahParks/keyfunc/v3 v3.9.2 (NewDefault) does for the first such token, and then not for five minutes:
-# tokens of a second new key fail. jose 6.2.18 (npm, createRemoteJWKSet) does, but not within 30 s of when it asked last. So an issuer whose replicas start one
-# after the other, each with a key of its own, or a test that changes keys twice, has tokens that one library takes and the others refuse.
+# Seen: of four only github.com/coreos/go-oidc/v3 v3.21.0 does so each time. jwk.Cache of github.com/lestrrat-go/jwx/v3 v3.4.0 never does: it asks by the
+# clock, and where nothing else is said, not within 15 minutes. github.com/MicahParks/keyfunc/v3 v3.9.2 (NewDefault) does for the first such token, and then
+# not for five minutes: tokens of a second new key fail. jose 6.2.18 (npm, createRemoteJWKSet) does, but not within 30 s of when it asked last. So an issuer
+# whose replicas start one after the other, each with a key of its own, or a test that changes keys twice, has tokens that one library takes and the others
+# refuse.
 # Exits with 0 as long as this holds.
 set -euo pipefail
 

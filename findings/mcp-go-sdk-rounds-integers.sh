@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Guess: an int64 of a tool's arguments in the Model Context Protocol reaches a tool whose input is a Go struct with an int64 as it was sent: encoding/json reads
-# and writes all 64 bits, and the schema that the SDK made of the struct says integer.
-# Seen: with github.com/modelcontextprotocol/go-sdk v1.8.0 on both sides and mcp.AddTool, 9007199254740993 arrives as 9007199254740992, without an error: the SDK
-# reads the arguments into a map, for the schema's defaults, before it reads them into the struct, and has float64 there. So is the answer rounded that the tool
-# returns as a struct, in the text that goes beside it as well: of 9007199254740995 the caller has ...996 in both. Server.AddTool, which leaves arguments as they
-# came, gives the tool all digits. An id of 64 bits, as databases have them, is that of another thing then.
+# Guess: an int64 of a tool's arguments in the Model Context Protocol reaches a tool whose input is a Go struct with an int64 as it was sent: encoding/json
+# reads and writes all 64 bits, and the schema that the SDK made of the struct says integer.
+# Seen: with github.com/modelcontextprotocol/go-sdk v1.8.0 on both sides and mcp.AddTool, 9007199254740993 arrives as 9007199254740992, without an error: the
+# SDK reads the arguments into a map, for the schema's defaults, before it reads them into the struct, and has float64 there. So is the answer rounded that
+# the tool returns as a struct, in the text that goes beside it as well: of 9007199254740995 the caller has ...996 in both. Server.AddTool, which leaves
+# arguments as they came, gives the tool all digits. An id of 64 bits, as databases have them, is that of another thing then.
 # Exits with 0 as long as this holds.
 set -euo pipefail
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Guess: a member of a group of memberlist that crashed, as a container does, and is started again at another address under its name, is a member again
-# when it has joined, at the latest when the others have it as dead; or Join returns an error.
-# Seen: with github.com/hashicorp/memberlist v0.7.0 as it comes (DeadNodeReclaimTime 0) the others take the new address for a conflict and keep the name as that of the
-# dead one. Join returns 1 and no error, and the member that came back has all others in its list, itself too, while they do not have it:
-# it is told of everything and found by nobody. Only the others' log and ConflictDelegate say so. A member that left (Leave) before it was ended comes back at
-# once, as does one that crashed where the others have a DeadNodeReclaimTime that has passed.
+# Guess: a member of a group of memberlist that crashed, as a container does, and is started again at another address under its name, is a member again when
+# it has joined, at the latest when the others have it as dead; or Join returns an error.
+# Seen: with github.com/hashicorp/memberlist v0.7.0 as it comes (DeadNodeReclaimTime 0) the others take the new address for a conflict and keep the name as
+# that of the dead one. Join returns 1 and no error, and the member that came back has all others in its list, itself too, while they do not have it: it is
+# told of everything and found by nobody. Only the others' log and ConflictDelegate say so. A member that left (Leave) before it was ended comes back at once,
+# as does one that crashed where the others have a DeadNodeReclaimTime that has passed.
 # Exits with 0 as long as this holds.
 set -euo pipefail
 

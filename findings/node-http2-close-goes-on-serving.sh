@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Guess: close() of a server of node:http2, on which connect-node and Node's frameworks build, ends it as Shutdown does one of net/http and tryShutdown one of
 # grpc-js: connections are told to go (GOAWAY), calls in flight end, and then it is closed.
-# Seen: with Node 22.23.3 and @connectrpc/connect-node 2.3.0 close() tells the connections nothing: a client that has one goes on as before, its later calls, begun
-# long after close(), are served, and the server is never closed while the client is there, idle or not. So whoever waits for it waits for the clients.
+# Seen: with Node 22.23.3 and @connectrpc/connect-node 2.3.0 close() tells the connections nothing: a client that has one goes on as before, its later calls,
+# begun long after close(), are served, and the server is never closed while the client is there, idle or not. So whoever waits for it waits for the clients.
 # Node 24.21.0 does as guessed. For both it is enough to call close() of each session as well, which Node keeps no list of: it comes with the event 'session'.
 # Exits with 0 as long as this holds.
 set -euo pipefail

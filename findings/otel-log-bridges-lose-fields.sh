@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Guess: what a program logs reaches OpenTelemetry by the bridges of Go's loggers with the fields and the nesting that the same logger writes as JSON, whichever fields
-# there are: an error has its key, and a namespace or group holds what comes behind it.
-# Seen: (1) go.opentelemetry.io/contrib/bridges/otelslog v0.21.0 makes the attributes exception.message and exception.type of each error and drops its key. Of two errors in one
-# record, as "err" and "cleanup", the last alone is left, and one that came With the logger gives way to the record's own. In WithGroup the error is outside the
-# group; in slog.Group it stays inside, with its key. (2) With go.opentelemetry.io/contrib/bridges/otelzap v0.21.0 a zap.Namespace that comes With the logger is closed behind
-# that With: fields of the record stand outside, the namespace stays empty, and a field that has the name of an outer one takes its place, so that the
-# request has the id of its peer. In one call, with the namespace and the fields behind it, it is right, and so are two errors.
+# Guess: what a program logs reaches OpenTelemetry by the bridges of Go's loggers with the fields and the nesting that the same logger writes as JSON,
+# whichever fields there are: an error has its key, and a namespace or group holds what comes behind it.
+# Seen: (1) go.opentelemetry.io/contrib/bridges/otelslog v0.21.0 makes the attributes exception.message and exception.type of each error and drops its key. Of
+# two errors in one record, as "err" and "cleanup", the last alone is left, and one that came With the logger gives way to the record's own. In WithGroup the
+# error is outside the group; in slog.Group it stays inside, with its key. (2) With go.opentelemetry.io/contrib/bridges/otelzap v0.21.0 a zap.Namespace that
+# comes With the logger is closed behind that With: fields of the record stand outside, the namespace stays empty, and a field that has the name of an outer
+# one takes its place, so that the request has the id of its peer. In one call, with the namespace and the fields behind it, it is right, and so are two
+# errors.
 # Exits with 0 as long as this holds.
 set -euo pipefail
 
