@@ -2,8 +2,8 @@
 # Guess: a bucket of NATS's key-value store serves as a registry of who is alive: what was registered with a time to live goes when it is no longer renewed,
 # however it is renewed, and whoever watches is told that it went, as of a key that was deleted.
 # Seen: with github.com/nats-io/nats.go v1.55.0 (jetstream) and github.com/nats-io/nats-server/v2 v2.15.3: (1) where the time stands in the bucket's TTL, a
-# key goes and no watcher is told, so that a list that is kept by watching keeps the dead. With LimitMarkerTTL set as well, which any bucket may have,
-# watchers are told. (2) Where each key has a time of its own (Create with KeyTTL), the first Put or Update takes it away: no error, and the key that was
+# key goes and no watcher is told, so that a list that is kept by watching keeps the dead. With LimitMarkerTTL set as well watchers are
+# told. (2) Where each key has a time of its own (Create with KeyTTL), the first Put or Update takes it away: no error, and the key that was
 # renewed once stays for good, while one that was never renewed goes. Neither of the two has an option for the time; it takes both the bucket's TTL and
 # LimitMarkerTTL.
 # Exits with 0 as long as this holds.
