@@ -24,7 +24,9 @@ const (
 // until the start's context ends: fx.StartTimeout says how long that is. What the host
 // refuses is not repeated ([connectplugin.ErrHandshakeRefused],
 // [connectplugin.ErrHostNotTrusted]). When the application stops, the client gives its
-// identity back and is closed, within the context of the stop.
+// identity back and is closed, in half of what is left of the stop's time: fx calls no
+// hook once that is over, so that a host that does not answer would keep what was started
+// before the client from being stopped.
 func PluginModule(cfg connectplugin.ClientConfig) fx.Option {
 	return fx.Module("connectplugin",
 		fx.Provide(func(lc fx.Lifecycle) (*connectplugin.Client, error) {
@@ -34,12 +36,25 @@ func PluginModule(cfg connectplugin.ClientConfig) fx.Option {
 			}
 			lc.Append(fx.Hook{
 				OnStart: func(ctx context.Context) error { return connectUntil(ctx, client) },
-				OnStop:  client.Leave,
+				OnStop:  func(ctx context.Context) error { return leave(ctx, client) },
 			})
 			return client, nil
 		}),
 		fx.Invoke(func(*connectplugin.Client) {}),
 	)
+}
+
+// leave ends the client and keeps half of the time for the hooks behind it.
+func leave(ctx context.Context, client *connectplugin.Client) error {
+	if end, ok := ctx.Deadline(); ok {
+		half, cancel := context.WithTimeout(ctx, time.Until(end)/2)
+		defer cancel()
+		ctx = half
+	}
+	if err := client.Leave(ctx); err != nil {
+		return fmt.Errorf("connectpluginfx: %w", err)
+	}
+	return nil
 }
 
 // connectUntil connects a client that is not connected, until ctx ends.

@@ -19,6 +19,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/gen/capability/logger/v1/loggerv1connect"
 	"github.com/masegraye/connect-plugin-go/gen/loggerv1plugin"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
+	"github.com/masegraye/connect-plugin-go/internal/hosttest/wire"
 )
 
 // logger counts what it is told.
@@ -253,5 +254,39 @@ func TestStopHonoursItsContext(t *testing.T) {
 	// fx leaves a hook alone that takes longer. This one has ended.
 	hosttest.Eventually(t, "the client is closed", func() bool {
 		return errors.Is(client.Connect(t.Context()), connectplugin.ErrClientClosed)
+	})
+}
+
+// fx calls no hook once the time of the stop is over; those of what was started before the
+// client are called, also where the host does not answer any more.
+func TestStopLeavesTimeToOthers(t *testing.T) {
+	t.Parallel()
+	wire.InBubble(t, func(c *connectplugin.ServeConfig) {
+		c.Policy = &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{"app": hosttest.Allow(nil)}}
+	}, func(t *testing.T, h *wire.BubbleHost) {
+		t.Helper()
+		var stuck atomic.Int64
+		var left time.Duration
+		before := fx.Module("before", fx.Invoke(func(lc fx.Lifecycle) {
+			lc.Append(fx.StopHook(func(ctx context.Context) {
+				end, _ := ctx.Deadline()
+				left = time.Until(end)
+			}))
+		}))
+		app := fx.New(fx.NopLogger, before, connectpluginfx.PluginModule(connectplugin.ClientConfig{
+			HostURL: wire.BubbleURL, SelfID: "app", Secret: hosttest.Secret, HTTPClient: hangLater{h.HTTPClient(t), &stuck},
+		}))
+		if err := app.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		stuck.Store(1)
+		ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second)
+		defer cancel()
+		if err := app.Stop(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("stop: %v", err)
+		}
+		if left != 4*time.Second {
+			t.Errorf("left for what was started before: %v of 8s", left)
+		}
 	})
 }

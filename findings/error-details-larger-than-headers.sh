@@ -12,8 +12,10 @@ dir=$(mktemp -d)
 server=
 trap '[ -z "$server" ] || kill "$server"; chmod -R u+w "$dir"; rm -rf "$dir"' EXIT
 cd "$dir"
-apt-get download python3-grpcio=1.51.1-3+b1 > /dev/null 2>&1
-dpkg-deb -x python3-grpcio_*.deb root
+# With the libraries that it needs: not every machine has them.
+apt-get download python3-grpcio=1.51.1-3+b1 libc-ares2 libre2-9 libabsl20220623 > /dev/null 2>&1
+for package in *.deb; do dpkg-deb -x "$package" root; done
+libraries=$(echo "$dir"/root/usr/lib/*-linux-gnu)
 npm install --silent --no-audit --no-fund --no-save @connectrpc/connect@2.3.0 @connectrpc/connect-node@2.3.0 @bufbuild/protobuf@2.17.0 > /dev/null 2>&1
 cat > go.mod <<'EOT'
 module finding
@@ -102,7 +104,7 @@ const service = createFileRegistry(set).getService('e.E');
 const address = process.argv[2];
 
 (async () => {
-  const seen = execFileSync('/usr/bin/python3', ['caller.py', address], { encoding: 'utf8', env: { ...process.env, PYTHONPATH: 'root/usr/lib/python3/dist-packages' } }).trim().split('\n');
+  const seen = execFileSync('/usr/bin/python3', ['caller.py', address], { encoding: 'utf8', env: { ...process.env, LD_LIBRARY_PATH: process.env.LIBRARIES, PYTHONPATH: 'root/usr/lib/python3/dist-packages' } }).trim().split('\n');
   for (const [name, make, httpVersion] of [
     ['Connect, HTTP/1.1', createConnectTransport, '1.1'], ['Connect, HTTP/2', createConnectTransport, '2'], ['gRPC, HTTP/2', createGrpcTransport, '2'],
     ['gRPC-Web, HTTP/2', createGrpcWebTransport, '2'], ['gRPC-Web, HTTP/1.1', createGrpcWebTransport, '1.1'],
@@ -124,4 +126,4 @@ const address = process.argv[2];
   process.exit(as ? 0 : 1);
 })();
 EOT
-NODE_NO_WARNINGS=1 timeout 60 node main.js "$(cat address)"
+LIBRARIES="$libraries" NODE_NO_WARNINGS=1 timeout 60 node main.js "$(cat address)"

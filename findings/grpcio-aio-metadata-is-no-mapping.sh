@@ -10,8 +10,10 @@ set -euo pipefail
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 cd "$dir"
-apt-get download python3-grpcio=1.51.1-3+b1 > /dev/null 2>&1
-dpkg-deb -x python3-grpcio_*.deb root
+# With the libraries that it needs: not every machine has them.
+apt-get download python3-grpcio=1.51.1-3+b1 libc-ares2 libre2-9 libabsl20220623 > /dev/null 2>&1
+for package in *.deb; do dpkg-deb -x "$package" root; done
+libraries=$(echo "$dir"/root/usr/lib/*-linux-gnu)
 cat > main.py <<'EOF'
 import asyncio
 import collections.abc
@@ -54,4 +56,4 @@ if not asyncio.run(main()):
     print("CHANGED")
     sys.exit(1)
 EOF
-PYTHONPATH="$dir/root/usr/lib/python3/dist-packages" timeout 60 /usr/bin/python3 main.py
+LD_LIBRARY_PATH="$libraries" PYTHONPATH="$dir/root/usr/lib/python3/dist-packages" timeout 60 /usr/bin/python3 main.py

@@ -10,8 +10,10 @@ set -euo pipefail
 dir=$(mktemp -d)
 trap 'kill $(jobs -p) 2> /dev/null || true; rm -rf "$dir"' EXIT
 cd "$dir"
-apt-get download python3-grpcio=1.51.1-3+b1 > /dev/null 2>&1
-dpkg-deb -x python3-grpcio_*.deb root
+# With the libraries that it needs: not every machine has them.
+apt-get download python3-grpcio=1.51.1-3+b1 libc-ares2 libre2-9 libabsl20220623 > /dev/null 2>&1
+for package in *.deb; do dpkg-deb -x "$package" root; done
+libraries=$(echo "$dir"/root/usr/lib/*-linux-gnu)
 cat > server.py <<'PY'
 import sys
 from concurrent import futures
@@ -26,7 +28,7 @@ print(server.add_insecure_port("127.0.0.1:0"), flush=True)
 server.start()
 server.wait_for_termination()
 PY
-PYTHONPATH="$dir/root/usr/lib/python3/dist-packages" /usr/bin/python3 server.py > port &
+LD_LIBRARY_PATH="$libraries" PYTHONPATH="$dir/root/usr/lib/python3/dist-packages" /usr/bin/python3 server.py > port &
 mkdir go
 cat > go/go.mod <<'MOD'
 module finding
