@@ -169,6 +169,7 @@ func (c *call) prepare() (h2.Request, error) {
 		Gather: c.unary,
 		Whole:  c.unary && statesConnect(c.r),
 		Owner:  c.account(),
+		Payer:  h2.Payer{Name: c.account(), Instance: c.CallerID},
 		Ahead:  c.Ahead,
 		Holder: c.Holder,
 	}

@@ -71,12 +71,12 @@ func (p *Provider) open(c *call, request h2.Request) (*h2.Stream, []byte, error)
 	for {
 		conn, err := p.conn(c)
 		if err != nil {
-			p.cfg.Pace.Return(request.Owner, request.Expected)
+			p.cfg.Pace.Return(request.Payer, request.Expected)
 			return nil, nil, err
 		}
 		stream, rest, err := conn.Open(request)
 		if errors.Is(err, h2.ErrTooLarge) {
-			p.cfg.Pace.Return(request.Owner, request.Expected)
+			p.cfg.Pace.Return(request.Payer, request.Expected)
 		}
 		if err == nil || errors.Is(err, h2.ErrTooLarge) {
 			return stream, rest, err
@@ -87,11 +87,11 @@ func (p *Provider) open(c *call, request h2.Request) (*h2.Stream, []byte, error)
 // pace has a call wait for what its caller got before, where that was more than answers usually have. The host's own
 // questions wait for nothing.
 func (p *Provider) pace(c *call, request *h2.Request) error {
-	if c.Urgent || request.Owner == "" {
+	if c.Urgent || request.Payer.Name == "" {
 		return nil
 	}
 	var wait time.Duration
-	if request.Expected, wait = p.cfg.Pace.Reserve(request.Owner); wait == 0 {
+	if request.Expected, wait = p.cfg.Pace.Reserve(request.Payer); wait == 0 {
 		return nil
 	}
 	t := time.NewTimer(wait)
@@ -100,7 +100,7 @@ func (p *Provider) pace(c *call, request *h2.Request) error {
 	case <-t.C:
 		return nil
 	case <-c.interrupted():
-		p.cfg.Pace.Return(request.Owner, request.Expected)
+		p.cfg.Pace.Return(request.Payer, request.Expected)
 		return c.why()
 	}
 }

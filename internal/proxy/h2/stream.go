@@ -21,8 +21,7 @@ type Stream struct {
 
 	ahead  *Ahead
 	holder Holder
-	owner  string
-
+	payer  Payer
 	// Told of changes while c.mu is held, which is theirs.
 	wake     sync.Cond // there is something to read
 	sendWake sync.Cond // there may be room to send
@@ -39,7 +38,7 @@ type Stream struct {
 	dirty       bool // in c.woken
 	interim     int
 	named       int         // header fields that came, of all heads
-	expected    int         // fields beyond the usual that were counted before they came
+	expected    Reserved    // what was counted of the answer before it came
 	small       int         // frames with next to nothing in them, since they were counted
 	paced       *time.Timer // until the reader is told of what came; nil where it may know
 	body        *Buffer
@@ -92,10 +91,11 @@ type Request struct {
 	// [ErrHeld]. Nil takes all of them.
 	Holder Holder
 	// Owner is who shares what the stream takes of the connection's send
-	// window with other streams of the same name, and whom [Config.Pace] counts what comes for.
+	// window with other streams of the same name.
 	Owner string
-	// Expected is how many fields of the answer [Pace.Reserve] counted already.
-	Expected int
+	// Payer is for whom [Config.Pace] counts what comes, and Expected what [Pace.Reserve] counted of it already.
+	Payer    Payer
+	Expected Reserved
 	// Reserved says that the place that [Conn.Reserve] took is for it. Open gives it back
 	// where it fails.
 	Reserved bool
@@ -119,7 +119,7 @@ func (r *Request) size() int64 {
 func (c *Conn) Open(r Request) (*Stream, []byte, error) {
 	s := &Stream{
 		c: c, gather: r.Gather || r.Whole, whole: r.Whole, head: r.Head, over: r.Over, stated: -1,
-		recvWindow: leastAhead, ahead: r.Ahead, holder: r.Holder, owner: r.Owner, expected: r.Expected,
+		recvWindow: leastAhead, ahead: r.Ahead, holder: r.Holder, payer: r.Payer, expected: r.Expected,
 	}
 	s.wake.L, s.sendWake.L = &c.mu, &c.mu
 	size := r.size()
