@@ -3,7 +3,9 @@ package edge_test
 import (
 	"net/http"
 	"strconv"
+	"strings"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -245,5 +247,88 @@ func TestAudit_ATK14_AnHonestFleetHasRoom(t *testing.T) {
 		if e.Kind == connectplugin.AuditLimited {
 			t.Errorf("it met a bound: %v", e)
 		}
+	}
+}
+
+// What providers send ahead on calls of all instances of a plugin comes from the same purses: the fifth has that of the
+// first.
+func TestAudit_ATK14_AFleetSharesWhatIsUnread(t *testing.T) {
+	t.Parallel()
+	const (
+		taken  = 1 << 20   // by the caller
+		narrow = 160 << 10 // that the host and the provider keep where nothing may be sent ahead
+		one    = 600 << 10 // of what one stream takes that may be sent ahead
+	)
+	r := newRig(t, func(l *connectplugin.Limits) { l.MaxUnreadBytesPerIdentity = one }, nil)
+	pours := &counted{}
+	provider := r.StartPlugin(t, "sibling", func(c *connectplugin.PluginServerConfig) {
+		c.Client.Metadata.Provides = hosttest.Provides("type-0")
+		c.Services = []connectplugin.PluginService{{Type: "type-0", Version: "1.0.0", Path: echo.Base, Handler: pours}}
+	})
+	fleet := make([]*connectplugin.Client, 5)
+	for i := range fleet {
+		fleet[i] = r.Enrol(t, "registrar", hosttest.Requiring("type-0"))
+	}
+	pour := func(i int) (ahead func() int64) {
+		f, before := frames(t, r), pours.written.Load()
+		if err := f.WriteWindowUpdate(0, taken-(64<<10-1)); err != nil {
+			t.Fatal(err)
+		}
+		ask(t, f, r.Addr(), "/services/type-0/"+provider.Client.RuntimeID()+echo.Unary, fleet[i])
+		go func() {
+			for err := error(nil); err == nil; {
+				_, err = f.ReadFrame()
+			}
+		}()
+		ahead = func() int64 { return pours.written.Load() - before - taken }
+		hosttest.Eventually(t, "the provider waits", func() bool {
+			last := ahead()
+			time.Sleep(hosttest.Moment)
+			return last > 0 && last == ahead()
+		})
+		return ahead
+	}
+	if n := pour(0)(); n <= narrow {
+		t.Errorf("of the first %d KiB are ahead", n>>10)
+	}
+	if n := pour(4)(); n > narrow {
+		t.Errorf("of the fifth %d KiB are ahead", n>>10)
+	}
+	if n := pour(1)(); n <= narrow {
+		t.Errorf("of the second %d KiB are ahead", n>>10)
+	}
+}
+
+// What the registrations of all instances of a plugin make watchers receive comes from the same purses.
+func TestAudit_ATK23_AFleetSharesWhatIsAnnounced(t *testing.T) {
+	t.Parallel()
+	const metadata = 3000
+	host := fleetHost(t, connectplugin.Limits{AnnouncedBytesPerSecond: 1, AnnouncedBytesBurst: metadata + 100})
+	fleet, types := make([]*connectplugin.Client, 5), numbered(5)
+	for i := range fleet {
+		fleet[i] = host.Enrol(t, "greedy", hosttest.Providing(types[i]))
+	}
+	watcher := host.Enrol(t, "modest", hosttest.Requiring(types...))
+	register := func(i int) *hosttest.Watching {
+		w := hosttest.Watch(t, watcher, host.URL, &connectpluginv1.WatchServiceRequest{ServiceType: types[i]})
+		w.Next(t)
+		err := hosttest.RegisterWith(t, fleet[i], &connectpluginv1.RegisterServiceRequest{
+			ServiceType: types[i], Version: "1.0.0", EndpointPath: "/a/", Metadata: map[string]string{"k": strings.Repeat("x", metadata)},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return w
+	}
+	for i := range fleet[:4] { // each has its own
+		register(i).Until(t, hosttest.IsState(hosttest.Available))
+	}
+	last := register(4)
+	hosttest.Eventually(t, "the audit has whose watchers wait", func() bool {
+		events, _ := limitedOf(host, "(Limits.AnnouncedBytesPerSecond")
+		return len(events) == 1 && events[0].RuntimeID == fleet[4].RuntimeID()
+	})
+	if n := len(last.Events); n != 0 {
+		t.Errorf("its watcher got %d events", n)
 	}
 }
