@@ -257,7 +257,8 @@ func (b *CapabilityBroker) grant(ctx context.Context, owner *tokenstore.Identity
 func (b *CapabilityBroker) grantError(ctx context.Context, err error, capType, procedure string) error {
 	switch {
 	case errors.Is(err, tokenstore.ErrTooManyGrants):
-		b.note(ctx, RightCapabilities.event(AuditLimited, procedure, capType, tooManyGrants))
+		bound := map[bool]string{false: tooManyGrants, true: tooManyGrantsOfFleet}[errors.Is(err, tokenstore.ErrTooManyGrantsOfKin)]
+		b.note(ctx, RightCapabilities.event(AuditLimited, procedure, capType, bound))
 		return connect.NewError(connect.CodeResourceExhausted, errTooManyGrants)
 	case errors.Is(err, tokenstore.ErrEnded):
 		return connect.NewError(connect.CodeUnauthenticated, errUnauthenticated)

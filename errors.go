@@ -83,6 +83,7 @@ var (
 	errTooManyGrants   = errors.New("too many grants")
 	errTooManyServices = errors.New("too many registrations")
 	errTooManyOfType   = errors.New("too many registrations of this type")
+	errTooManyOfFleet  = errors.New("too many registrations of all instances of the plugin")
 	errTooManyInAll    = errors.New("too many registrations in all")
 	errTooManyLookups  = errors.New("too many look-ups of names")
 	errTooManyFollow   = errors.New("too many followers")
@@ -103,6 +104,12 @@ var (
 	errManyFromPeer    = errors.New("this address has as many live identities as it may; one that shows no sign of life ends with its lease")
 )
 
+// errTooManyRegistered is what a plugin is told that has no room for a registration, by what there is too much of.
+var errTooManyRegistered = map[string]error{
+	tooManyServices: errTooManyServices, tooManyServicesOfFleet: errTooManyOfFleet,
+	tooManyOfType: errTooManyOfType, tooManyServicesInAll: errTooManyInAll,
+}
+
 // What there is too much of, as the audit has it: with the fields that set how much there may be.
 const (
 	tooManyRequests   = "request rate (Limits.RequestsPerSecond, Limits.RequestBurst)"
@@ -118,6 +125,13 @@ const (
 	tooManyGrants     = "grants (Limits.MaxGrantsPerIdentity)"
 	tooManyServices   = "registrations of one plugin (Limits.MaxRegistrationsPerPlugin)"
 	tooManyOfType     = "registrations of one type (Limits.MaxRegistrationsPerType)"
+
+	// Of those that share bounds: the instances of a plugin, or the identities of an address that prove nothing.
+	tooManyCallsOfFleet    = "open calls of all instances of one plugin (Limits.MaxOpenCallsPerIdentity, Limits.MaxOpenCalls)"
+	tooManyWatchesOfFleet  = "watches of all instances of one plugin (a quarter of Limits.MaxWatches, or 8 an instance)"
+	tooManyGrantsOfFleet   = "grants of all instances of one plugin (four times Limits.MaxGrantsPerIdentity, or 8 an instance)"
+	tooManyServicesOfFleet = "registrations of all instances of one plugin (a quarter of Limits.MaxRegistrations, or 8 an instance)"
+	tooManyHeldOfFleet     = "connections of all instances of one plugin (a quarter of Limits.MaxConnections): more count for their address"
 
 	tooManyLookupsInAll  = "look-ups of names in base_url of all together (Limits.MaxLookups)"
 	tooManyWatchesInAll  = "watches of all together (Limits.MaxWatches)"

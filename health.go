@@ -197,7 +197,7 @@ func (a asker) seat(ctx context.Context) (leave func(), ok bool) {
 	if a.caller == nil || isGuarded(ctx) {
 		return func() {}, true
 	}
-	leave, short := a.caller.hub.seatWatch(a.caller.id.RuntimeID())
+	leave, short := a.caller.hub.seatWatch(a.caller.id.RuntimeID(), a.caller.hub.shareOf(a.caller.id))
 	return leave, short == ""
 }
 

@@ -450,12 +450,16 @@ func (m *member) note(ctx context.Context, e AuditEvent) {
 
 // spendChange takes one change of the caller's budget; about says of what.
 func (m *member) spendChange(ctx context.Context, c *caller, about AuditEvent) error {
-	if c == nil || c.hub.spend(callerBudget("change:", c.id, c.hub.settings().limits.changeRate())) {
+	if c == nil {
+		return nil
+	}
+	rate := c.hub.settings().limits.changeRate()
+	if c.hub.spend(callerBudget("change:", c.id, rate)) && c.hub.spend(c.hub.together("changes:", c.id, rate)) {
 		return nil
 	}
 	about.Kind, about.Reason = AuditLimited, tooManyChanges
 	m.note(ctx, about)
-	return busy(c.hub.settings().limits.changeRate().wait())
+	return busy(rate.wait())
 }
 
 // endOfStream is the error of a stream whose context ended: why it did, where

@@ -2,7 +2,9 @@ package connectplugin
 
 import (
 	"crypto/x509"
+	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"strconv"
 	"sync"
@@ -10,6 +12,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"github.com/masegraye/connect-plugin-go/internal/catalog"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/edge"
 	"github.com/masegraye/connect-plugin-go/internal/h2serve"
@@ -21,12 +24,33 @@ import (
 
 // fleet is what the instances of a plugin have together, where they proved which it is. What does not, has one each.
 type fleet struct {
-	fields proxy.Pace   // header fields of what they answer
-	open   *seats.Total // requests of theirs that are being served; of what proves nothing, those of its address
+	fields proxy.Pace // header fields of what they answer
+	holds  *holdings
 
 	mu    sync.Mutex
 	parts [fleetParts]*purses // nil where nobody has it yet
 	first *edge.Account       // of one of them
+}
+
+// holdings are what those of one account have at a time: the instances of a plugin that proved which it is, and of what
+// proves nothing the identities of one address.
+type holdings struct {
+	kin      func() int    // how many they are
+	open     seats.Total   // requests that are being served
+	watching seats.Total   // watches, of the host's health or whose message is not there yet
+	listed   catalog.Fleet // what the catalogue has of them
+}
+
+// How many each of them has at any rate, beside a quarter of what there is.
+const (
+	fewConnections = 2
+	fewWatching    = 8
+)
+
+// newHoldings returns those of the account of an identity.
+func (h *hub) newHoldings(id *tokenstore.Identity) *holdings {
+	kin := func() int { return h.store.Kin(id) }
+	return &holdings{kin: kin, listed: catalog.Fleet{Size: kin}}
 }
 
 // fleetParts is how many times what there is for one instance all of them have together: an instance shares with each
@@ -73,7 +97,7 @@ func (f *fleet) whole() bool {
 			return false
 		}
 	}
-	return f.fields.Rested(now) && f.open.Len() == 0
+	return f.fields.Rested(now) && f.holds.open.Len() == 0 && f.holds.watching.Len() == 0
 }
 
 func (p *purses) whole(now time.Time) bool {
@@ -95,14 +119,14 @@ func (h *hub) shareOf(id *tokenstore.Identity) *share {
 	s := declared(id).share
 	s.once.Do(func() {
 		l := &h.settings().limits
-		kept := h.fleets.Inherit(account(id), id.Ended, func() *fleet { return &fleet{open: new(seats.Total)} }, (*fleet).whole)
+		kept := h.fleets.Inherit(account(id), id.Ended, func() *fleet { return &fleet{holds: h.newHoldings(id)} }, (*fleet).whole)
 		if id.Proven() {
 			number := id.Number() % fleetParts
 			s.fleet, s.account = kept, account(id)
 			s.purses, s.key = kept.part(number, l), s.account+"#"+strconv.Itoa(number)
 			return
 		}
-		s.fleet, s.account, s.key = &fleet{open: kept.open}, id.RuntimeID(), id.LimiterKey()
+		s.fleet, s.account, s.key = &fleet{holds: kept.holds}, id.RuntimeID(), id.LimiterKey()
 		s.purses = s.part(0, l)
 	})
 	return s
@@ -112,18 +136,61 @@ func (h *hub) shareOf(id *tokenstore.Identity) *share {
 func (h *hub) sit(key string, of *share, n int) (took int, met seats.Met) {
 	l := &h.settings().limits
 	took, met = h.open.Enter(key, n, seats.Bound{Most: l.MaxOpenCalls, Each: l.MaxOpenCallsPerIdentity})
-	if of != nil && took > 0 && !of.open.Enter(took, l.openOfFleet()) {
+	if of != nil && took > 0 && !of.holds.open.Enter(took, l.openOfFleet()) {
 		h.open.Leave(key, took)
-		return 0, seats.OfKey
+		return 0, ofFleet
 	}
 	return took, met
 }
+
+// ofFleet says that all instances of a plugin have as many seats together as they may.
+const ofFleet = seats.InAll + 1
+
+// seatWatch counts a watch from its first byte, that of a service until its message is there: from then on the
+// registry counts it. What is short of is empty where there was a seat.
+func (h *hub) seatWatch(key string, of *share) (leave func(), short string) {
+	l := &h.settings().limits
+	bound := seats.Bound{Most: l.MaxWatches, Each: l.MaxWatchesPerPlugin}
+	rise, met := h.watching.Take(key, bound)
+	if of == nil || met != seats.None {
+		return rise, map[seats.Met]string{seats.OfKey: tooManyWatches, seats.InAll: tooManyWatchesInAll}[met]
+	}
+	if !of.holds.watching.Enter(1, seats.Together(bound, fewWatching, of.holds.kin())) {
+		rise()
+		return nil, tooManyWatchesOfFleet
+	}
+	return sync.OnceFunc(func() {
+		rise()
+		of.holds.watching.Leave(1)
+	}), ""
+}
+
+// holder is an identity as one that has connections.
+func (h *hub) holder(id *tokenstore.Identity) edge.Holder {
+	l, of := &h.settings().limits, h.shareOf(id)
+	each := min(maxHeld, l.MaxConnectionsPerPeer)
+	return edge.Holder{
+		Name: "identity " + id.RuntimeID(), Most: each, Ended: id.Ended,
+		Kin: "account " + account(id), MostOfKin: seats.Together(seats.Bound{Most: l.MaxConnections, Each: each}, fewConnections, of.holds.kin()),
+	}
+}
+
+// together is the budget that an identity has with those of its account: four times what one has, or where those are
+// more as many times as the square root of their number.
+func (h *hub) together(kind string, id *tokenstore.Identity, one Rate) budget {
+	times := max(fleetParts, math.Sqrt(float64(h.store.Kin(id))))
+	burst := max(one.Burst, int(min(times*float64(one.Burst), math.MaxInt32)))
+	return accountBudget(kind, id, Rate{RequestsPerSecond: times * one.RequestsPerSecond, Burst: burst})
+}
+
+// tooManySeats is which bound of open calls was met, as the audit has it.
+var tooManySeats = map[seats.Met]string{seats.OfKey: tooManyCalls, ofFleet: tooManyCallsOfFleet, seats.InAll: tooManyInAll}
 
 // rise gives seats back.
 func (h *hub) rise(key string, of *share, took int) {
 	h.open.Leave(key, took)
 	if of != nil {
-		of.open.Leave(took)
+		of.holds.open.Leave(took)
 	}
 }
 
@@ -140,6 +207,19 @@ func leaveSeats(w http.ResponseWriter, h *hub, key string, of *share, took int) 
 // many that others find no room.
 func (l *Limits) openOfFleet() int {
 	return max(l.MaxOpenCallsPerIdentity, min(fleetParts*l.MaxOpenCallsPerIdentity, l.MaxOpenCalls-l.MaxOpenCalls/fleetParts))
+}
+
+// met is which bound of the catalogue's an error is about, of one instance, of all of a plugin, of one type or of all together.
+func met(err error, ofOne, ofFleet, ofType, inAll string) string {
+	switch {
+	case errors.Is(err, catalog.ErrLimitOfFleet):
+		return ofFleet
+	case errors.Is(err, catalog.ErrLimitOfType):
+		return ofType
+	case errors.Is(err, catalog.ErrLimitInAll):
+		return inAll
+	}
+	return ofOne
 }
 
 // look returns the identity and the key of the certificate that a plugin showed: when it was adopted or, where it came by

@@ -65,9 +65,9 @@ type Limits struct { //nolint:recvcheck // rates are computed on each call, wher
 	MaxConnections int
 	// MaxConnectionsPerPeer bounds those of one peer address (a /64 for IPv6) that
 	// proved nothing: no runtime identity and no certificate. A newcomer takes the place of
-	// the one of which nothing was served for longest, if that was for 5 s, and is refused otherwise.
-	// The holder of a certificate has as many that do not count against its address, and a
-	// runtime identity has 64, or fewer where this is fewer. Default 1,000.
+	// the one of which nothing was served for longest, if that was for 5 s, and is refused otherwise. The holder of a
+	// certificate has as many that do not count against its address, and a runtime identity has 64, or fewer where this
+	// is fewer, and all instances of a plugin a quarter of MaxConnections, or 2 each where those are more. Default 1,000.
 	MaxConnectionsPerPeer int
 	// ConnectionsPerSecond and ConnectionBurst limit the new connections of one peer
 	// address. One that comes faster is closed before TLS, 200 ms later where few others are.
@@ -178,31 +178,31 @@ type Limits struct { //nolint:recvcheck // rates are computed on each call, wher
 	// MaxIdentitiesPerPeer bounds the live identities that one peer address
 	// was given without a proof (see [PluginPolicy].AllowUnproven). Default 1,000.
 	MaxIdentitiesPerPeer int
-	// MaxGrantsPerIdentity bounds the live capability grants of one identity; one more is
-	// resource_exhausted. Default 256.
+	// MaxGrantsPerIdentity bounds the live capability grants of one identity; one more is resource_exhausted. All
+	// instances of a plugin have four times as many, or 8 each where those are more. Default 256.
 	MaxGrantsPerIdentity int
 	// TokenGrace is how long the previous token lives after a renewal.
 	// Default 30 s.
 	TokenGrace time.Duration
 
-	// ChangesPerSecond and ChangeBurst limit what one identity changes, and so
-	// makes others learn of: registering, unregistering, reporting health,
-	// opening a watch. More is resource_exhausted, and when to come again. Defaults 100 and 1,000.
+	// ChangesPerSecond and ChangeBurst limit what one identity changes, and so makes others learn of: registering,
+	// unregistering, reporting health, opening a watch. More is resource_exhausted, and when to come again. All instances
+	// of a plugin have four times as much, of renewals, too, or the square root of their number. Defaults 100 and 1,000.
 	ChangesPerSecond float64
 	// ChangeBurst is the burst to ChangesPerSecond. Default 1,000.
 	ChangeBurst int
-	// MaxRegistrations bounds the registrations that provide something, and apart from them
-	// those that stand by. One more is resource_exhausted, as for the two that follow. Default
-	// 100,000.
+	// MaxRegistrations bounds the registrations that provide something, and apart from them those that stand by. One more
+	// is resource_exhausted, as for the two that follow. All instances of a plugin have a quarter of them, or 8 each
+	// where those are more. Default 100,000.
 	MaxRegistrations int
 	// MaxRegistrationsPerPlugin bounds those of one identity. Default 64.
 	MaxRegistrationsPerPlugin int
 	// MaxRegistrationsPerType bounds those of one service type, again apart from those that
 	// stand by. Default 10,000.
 	MaxRegistrationsPerType int
-	// MaxWatches bounds the open watches of services, and apart from them those of the host's
-	// health together with those whose message is not there yet. One more is
-	// resource_exhausted. Default 100,000.
+	// MaxWatches bounds the open watches of services, and apart from them those of the host's health together with those
+	// whose message is not there yet. One more is resource_exhausted. All instances of a plugin have a quarter of them, or
+	// 8 each where those are more. Default 100,000.
 	MaxWatches int
 	// MaxWatchesPerPlugin bounds both of one identity, or of one address that has none.
 	// Default 64.

@@ -77,7 +77,7 @@ func (m *middleware) receive(h *hub, a *admission, w http.ResponseWriter, r *htt
 // pay takes a request from its budget, and looks whether the bytes of its caller are paid.
 // What is returned says of what there is not enough, the zero value for nothing, and until when.
 func (m *middleware) pay(h *hub, a *admission, r *http.Request) limited {
-	if !h.spend(a.budget) {
+	if !h.spend(a.budget) || a.budget.renewal && !h.spend(h.together("renewals:", a.caller.id, a.budget.rate)) {
 		return limited{a.budget.limit(), a.budget.rate.wait()}
 	}
 	if a.caller == nil || m.route.vital {
@@ -121,16 +121,12 @@ func (m *middleware) admit(ctx context.Context, h *hub, a *admission, w http.Res
 	}
 	took, met := h.sit(key, of, seatsOf(r))
 	if met != seats.None {
-		what := tooManyCalls
-		if met == seats.InAll {
-			what = tooManyInAll
-		}
-		tooMuch(ctx, h, limited{what, seatWait}, w, r)
+		tooMuch(ctx, h, limited{tooManySeats[met], seatWait}, w, r)
 		return
 	}
 	defer func() { leaveSeats(w, h, key, of, took) }()
 	if m.route.unary != nil && !m.route.unary(r.URL.Path) {
-		m.admitWatch(ctx, h, a, w, r)
+		m.admitWatch(ctx, h, a, of, w, r)
 		return
 	}
 	m.call(ctx, h, a, w, r)
@@ -156,8 +152,8 @@ func seatsOf(r *http.Request) int {
 }
 
 // admitWatch counts a request among the watches as well.
-func (m *middleware) admitWatch(ctx context.Context, h *hub, a *admission, w http.ResponseWriter, r *http.Request) {
-	yield, short := h.seatWatch(a.seatKey())
+func (m *middleware) admitWatch(ctx context.Context, h *hub, a *admission, of *share, w http.ResponseWriter, r *http.Request) {
+	yield, short := h.seatWatch(a.seatKey(), of)
 	if short != "" {
 		tooMuch(ctx, h, limited{short, seatWait}, w, r)
 		return
@@ -182,9 +178,9 @@ func tooMuch(ctx context.Context, h *hub, of limited, w http.ResponseWriter, r *
 	switch of.what {
 	case tooManyBytes:
 		what = errTooManyBytes
-	case tooManyCalls, tooManyInAll:
+	case tooManyCalls, tooManyCallsOfFleet, tooManyInAll:
 		what = errTooManyCalls
-	case tooManyWatches, tooManyWatchesInAll:
+	case tooManyWatches, tooManyWatchesOfFleet, tooManyWatchesInAll:
 		what = errTooManyWatches
 	}
 	refuse(w, r, connect.CodeResourceExhausted, busyFor(what, of.wait))
@@ -201,14 +197,6 @@ func (a *admission) seatKey() string {
 		return a.caller.id.RuntimeID()
 	}
 	return a.budget.key
-}
-
-// seatWatch counts a watch from its first byte, that of a service until its message is there:
-// from then on the registry counts it. What is short of is empty where there was a seat.
-func (h *hub) seatWatch(key string) (leave func(), short string) {
-	l := &h.settings().limits
-	leave, met := h.watching.Take(key, seats.Bound{Most: l.MaxWatches, Each: l.MaxWatchesPerPlugin})
-	return leave, map[seats.Met]string{seats.OfKey: tooManyWatches, seats.InAll: tooManyWatchesInAll}[met]
 }
 
 // handOver gives the seat of a watch back whose message is there.

@@ -249,9 +249,9 @@ func proveHolder(ctx context.Context, h *hub, p *peer, by *caller) {
 		heldBy(ctx, h, p, by.id)
 	case cert == nil || c.Proven():
 	case cert.identity != "":
-		c.Prove(edge.Holder{Name: "certificate " + cert.identity, Most: l.MaxConnectionsPerPeer})
+		_ = c.Prove(edge.Holder{Name: "certificate " + cert.identity, Most: l.MaxConnectionsPerPeer})
 	default:
-		c.Prove(edge.Holder{Name: "key " + string(cert.fingerprint[:]), Most: l.MaxConnectionsPerPeer})
+		_ = c.Prove(edge.Holder{Name: "key " + string(cert.fingerprint[:]), Most: l.MaxConnectionsPerPeer})
 	}
 }
 
@@ -262,9 +262,11 @@ func heldBy(ctx context.Context, h *hub, p *peer, id *tokenstore.Identity) {
 		return
 	}
 	c.Bill(h.shareOf(id).carried)
-	most := min(maxHeld, h.settings().limits.MaxConnectionsPerPeer)
-	if c.Prove(edge.Holder{Name: "identity " + id.RuntimeID(), Most: most, Ended: id.Ended}) {
+	switch err := c.Prove(h.holder(id)); {
+	case err == nil:
 		p.conn.held.Store(id)
+	case errors.Is(err, edge.ErrKinFull):
+		h.auditOnce(&caller{id: id}, AuditEvent{Kind: AuditLimited, Peer: p.addr, Reason: tooManyHeldOfFleet})
 	}
 }
 

@@ -100,7 +100,7 @@ func (s *ServiceRegistry) registerFor(ctx context.Context, c *caller, reg catalo
 	if err := s.spendChange(ctx, c, AuditEvent{Procedure: procedure, Right: RightProvides, Subject: reg.Type}); err != nil {
 		return err
 	}
-	reg.SelfID = c.id.SelfID()
+	reg.SelfID, reg.Fleet = c.id.SelfID(), &c.hub.shareOf(c.id).holds.listed
 	book := c.hub.rules.Load()
 	if err := s.approve(ctx, c, reg, procedure); err != nil {
 		return err
@@ -459,10 +459,9 @@ func (s *ServiceRegistry) registerError(ctx context.Context, err error, serviceT
 		s.note(ctx, RightProvides.event(AuditConflict, procedure, serviceType, "the path overlaps that of another type of the plugin"))
 		return connect.NewError(connect.CodeInvalidArgument, errPathOverlaps)
 	case errors.Is(err, catalog.ErrLimit):
-		what := met(err, tooManyServices, tooManyOfType, tooManyServicesInAll)
+		what := met(err, tooManyServices, tooManyServicesOfFleet, tooManyOfType, tooManyServicesInAll)
 		s.note(ctx, RightProvides.event(AuditLimited, procedure, serviceType, what))
-		says := map[string]error{tooManyServices: errTooManyServices, tooManyOfType: errTooManyOfType, tooManyServicesInAll: errTooManyInAll}
-		return connect.NewError(connect.CodeResourceExhausted, says[what])
+		return connect.NewError(connect.CodeResourceExhausted, errTooManyRegistered[what])
 	}
 	return connect.NewError(connect.CodeInternal, errNotAvailable)
 }

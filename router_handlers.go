@@ -376,12 +376,8 @@ func (c *routedCall) rise(r *http.Request) {
 	if took > 0 {
 		c.caller.hub.rise(c.caller.id.RuntimeID(), c.caller.hub.shareOf(c.caller.id), took)
 	}
-	switch met {
-	case seats.None:
-	case seats.OfKey:
-		short(r, c, tooManyCalls)
-	case seats.InAll:
-		short(r, c, tooManyInAll)
+	if met != seats.None {
+		short(r, c, tooManySeats[met])
 	}
 }
 

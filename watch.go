@@ -65,6 +65,9 @@ func (s *ServiceRegistry) openWatch(ctx context.Context, c *caller, runtimeID st
 	wants := catalog.WatchRequest{
 		Type: m.GetServiceType(), RuntimeID: runtimeID, ResumeAfter: m.GetResumeAfter(), Epoch: m.GetEpoch(),
 	}
+	if c != nil {
+		wants.Fleet = &c.hub.shareOf(c.id).holds.listed
+	}
 	if x != nil {
 		wants.Told = x
 	}
@@ -410,21 +413,11 @@ func (s *ServiceRegistry) mayWatch(ctx context.Context, c *caller, serviceType, 
 	return connect.NewError(connect.CodeNotFound, errNotAvailable)
 }
 
-// met is which bound of the catalogue's an error is about, of one plugin, of one type or of all together.
-func met(err error, ofPlugin, ofType, inAll string) string {
-	switch {
-	case errors.Is(err, catalog.ErrLimitOfType):
-		return ofType
-	case errors.Is(err, catalog.ErrLimitInAll):
-		return inAll
-	}
-	return ofPlugin
-}
-
 func (s *ServiceRegistry) watchError(ctx context.Context, err error, serviceType, procedure string) error {
 	switch {
 	case errors.Is(err, catalog.ErrLimit):
-		s.note(ctx, RightRequires.event(AuditLimited, procedure, serviceType, met(err, tooManyWatches, "", tooManyWatchesInAll)))
+		what := met(err, tooManyWatches, tooManyWatchesOfFleet, "", tooManyWatchesInAll)
+		s.note(ctx, RightRequires.event(AuditLimited, procedure, serviceType, what))
 		return busyFor(errTooManyWatches, seatWait)
 	case ctx.Err() != nil:
 		return endOfStream(ctx)

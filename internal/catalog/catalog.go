@@ -68,6 +68,8 @@ var (
 	ErrLimitOfType = fmt.Errorf("%w of the type", ErrLimit)
 	// ErrLimitInAll is about all of them together.
 	ErrLimitInAll = fmt.Errorf("%w in all", ErrLimit)
+	// ErrLimitOfFleet is about those of one [Fleet].
+	ErrLimitOfFleet = fmt.Errorf("%w of those that belong together", ErrLimit)
 	// ErrDuplicate says that the registration id is in use.
 	ErrDuplicate = errors.New("catalog: registration id in use")
 	// ErrInvalid says that a registration lacks its id or its type.
@@ -205,6 +207,7 @@ func New(cfg Config) *Catalog {
 		strategies: make(map[string]Strategy),
 		history:    newHistory(),
 	}
+	c.standbys.counted = true
 	c.Configure(cfg)
 
 	return c

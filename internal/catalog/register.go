@@ -97,6 +97,8 @@ func (t *transition) fits(reg *Registration, old *entry, waits bool) error {
 		return nil
 	case c.overdrawn(rt, reg):
 		return ErrLimit
+	case !reg.Fleet.mayRegister(c.cfg.Load(), waits):
+		return ErrLimitOfFleet
 	default:
 		return c.crowded(reg, waits)
 	}
@@ -171,6 +173,8 @@ func (t *transition) renew(e *entry, reg *Registration) {
 	delete(t.c.entries, e.reg.ID)
 	t.c.trails.remove(e.reg)
 	t.c.trails.add(reg)
+	e.reg.Fleet.offers(-1)
+	reg.Fleet.offers(1)
 	e.service.feed.forget(e.reg)
 	t.c.entries[reg.ID] = e
 	e.reg = reg

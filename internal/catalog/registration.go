@@ -26,6 +26,8 @@ type Registration struct {
 	RegisteredAt time.Time
 	// ByHost says that the host itself registered it: whose the type is does not matter.
 	ByHost bool
+	// Fleet is what its runtime holds it with; nil is for one that shares with nobody.
+	Fleet *Fleet
 }
 
 // clone returns a copy that shares nothing.

@@ -9,6 +9,7 @@ type standbys struct {
 	byType    map[string][]*Registration // in the order in which they came
 	byRuntime map[string][]*Registration
 	trails    trails // of the catalogue: a path is its type's also while that waits
+	counted   bool   // by their fleets
 }
 
 func newStandbys(ts trails) standbys {
@@ -22,9 +23,11 @@ func newStandbys(ts trails) standbys {
 func (s *standbys) add(reg *Registration) {
 	s.byID[reg.ID] = reg
 	s.trails.add(reg)
+	s.count(reg, 1)
 
 	if old := s.find(reg.Type, reg.RuntimeID); old != nil {
 		s.trails.remove(old)
+		s.count(old, -1)
 		delete(s.byID, old.ID)
 		s.byID[reg.ID] = reg
 		s.byType[reg.Type][slices.Index(s.byType[reg.Type], old)] = reg
@@ -41,8 +44,16 @@ func (s *standbys) add(reg *Registration) {
 func (s *standbys) remove(reg *Registration) {
 	delete(s.byID, reg.ID)
 	s.trails.remove(reg)
+	s.count(reg, -1)
 	drop(s.byType, reg.Type, reg)
 	drop(s.byRuntime, reg.RuntimeID, reg)
+}
+
+// count has the fleet of a registration know of n more that wait.
+func (s *standbys) count(reg *Registration, n int) {
+	if s.counted {
+		reg.Fleet.waits(n)
+	}
 }
 
 func drop(from map[string][]*Registration, key string, reg *Registration) {

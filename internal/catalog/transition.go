@@ -131,6 +131,7 @@ func (t *transition) attach(s *service, reg *Registration, past record) {
 	e.record.aside = false
 
 	c.trails.add(reg)
+	reg.Fleet.offers(1)
 	c.entries[reg.ID] = e
 	c.providers[providerKey{reg.Type, reg.RuntimeID}] = e
 	e.runtime.add(e)
@@ -153,6 +154,7 @@ func (t *transition) detach(e *entry) {
 	e.runtime.remove(e)
 	s.feed.forget(e.reg)
 	c.trails.remove(e.reg)
+	e.reg.Fleet.offers(-1)
 	delete(c.entries, e.reg.ID)
 	delete(c.providers, providerKey{e.reg.Type, e.reg.RuntimeID})
 	c.releaseVersionLocked(e.release, s)

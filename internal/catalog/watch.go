@@ -7,6 +7,8 @@ type WatchRequest struct {
 	Type string
 	// RuntimeID is who watches; empty is the host itself.
 	RuntimeID string
+	// Fleet is what it holds the watch with; nil is for one that shares with nobody.
+	Fleet *Fleet
 	// ResumeAfter and Epoch are those of the last event that the consumer has seen, zero
 	// for a new consumer.
 	ResumeAfter uint64
@@ -47,6 +49,7 @@ type Watcher struct {
 	catalog *Catalog
 	service *service
 	runtime *runtime      // nil for the host
+	fleet   *Fleet        // nil for none
 	told    Told          // nil for who waits
 	wake    chan struct{} // nil for who is told
 
@@ -73,22 +76,8 @@ func (c *Catalog) Watch(req WatchRequest) (*Watcher, error) {
 	w := c.newWatcher(req.Told)
 
 	err := c.transition(func(t *transition) error {
-		cfg := c.cfg.Load()
-
-		rt := c.runtimes[req.RuntimeID]
-		mine := 0
-
-		if rt != nil {
-			mine = len(rt.watchers)
-		}
-
-		switch {
-		case c.closed:
-			return ErrClosed
-		case exceeds(c.watches+1, cfg.MaxWatches):
-			return ErrLimitInAll
-		case req.RuntimeID != "" && exceeds(mine+1, cfg.MaxWatchesPerRuntime):
-			return ErrLimit
+		if err := c.mayWatch(&req); err != nil {
+			return err
 		}
 
 		if req.RuntimeID != "" {
@@ -99,6 +88,8 @@ func (c *Catalog) Watch(req WatchRequest) (*Watcher, error) {
 
 		w.service = c.serviceLocked(req.Type)
 		w.service.feed.open(w, req)
+		w.fleet = req.Fleet
+		w.fleet.watched(1)
 		c.watches++
 		t.touch(w.service, false)
 
@@ -109,6 +100,27 @@ func (c *Catalog) Watch(req WatchRequest) (*Watcher, error) {
 	}
 
 	return w, nil
+}
+
+// mayWatch says whether there is room for a watch.
+func (c *Catalog) mayWatch(req *WatchRequest) error {
+	cfg, mine := c.cfg.Load(), 0
+	if rt := c.runtimes[req.RuntimeID]; rt != nil {
+		mine = len(rt.watchers)
+	}
+
+	switch {
+	case c.closed:
+		return ErrClosed
+	case exceeds(c.watches+1, cfg.MaxWatches):
+		return ErrLimitInAll
+	case req.RuntimeID != "" && exceeds(mine+1, cfg.MaxWatchesPerRuntime):
+		return ErrLimit
+	case !req.Fleet.mayWatch(cfg):
+		return ErrLimitOfFleet
+	default:
+		return nil
+	}
 }
 
 // newWatcher makes a watcher that waits, or whose consumer is told.

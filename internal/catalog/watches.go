@@ -69,6 +69,7 @@ func (t *transition) end(w *Watcher) {
 
 	w.closed = true
 	t.c.watches--
+	w.fleet.watched(-1)
 	w.service.feed.close(w)
 	t.touch(w.service, false)
 

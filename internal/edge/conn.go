@@ -61,8 +61,9 @@ func (c *Conn) Abort() {
 func (c *Conn) TLS() *tls.ConnectionState { return c.state }
 
 // Prove says who the peer proved to be: from now on it counts against that and not against
-// its address, if the holder has room for it, which is reported.
-func (c *Conn) Prove(by Holder) bool { return c.slot.prove(by) }
+// its address, if the holder has room for it. The error is [ErrHolderFull], [ErrKinFull], or
+// [net.ErrClosed] where the connection has ended.
+func (c *Conn) Prove(by Holder) error { return c.slot.prove(by) }
 
 // Proven reports whether somebody proved to have the connection.
 func (c *Conn) Proven() bool { return c.slot.holder.Load() != nil }
@@ -380,24 +381,39 @@ func (s *slot) heard() { s.last.Store(int64(time.Since(s.listener.begun))) }
 
 // prove gives the slot to a holder that has room for it, unless one that ends some day has it
 // and lives.
-func (s *slot) prove(by Holder) bool {
+func (s *slot) prove(by Holder) error {
 	l := s.listener
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !s.yields(by) {
-		return true
+		return nil
 	}
-	if _, ok := l.all[s]; !ok || l.held[by.Name] >= by.Most {
-		return false
+	switch _, ok := l.all[s]; {
+	case !ok:
+		return net.ErrClosed
+	case l.held[by.Name] >= by.Most:
+		return ErrHolderFull
+	case by.Kin != "" && l.held[by.Kin]-s.takes(by.Kin) >= by.MostOfKin:
+		return ErrKinFull
 	}
 	if former := s.holder.Load(); former != nil {
 		l.releaseLocked(former)
 	} else {
 		l.shares[s.key].unproven--
 	}
-	l.held[by.Name]++
+	for _, name := range by.names() {
+		l.held[name]++
+	}
 	s.holder.Store(&by)
-	return true
+	return nil
+}
+
+// takes is how many of the connections of a kin the slot is already, which another holder of it takes over.
+func (s *slot) takes(kin string) int {
+	if former := s.holder.Load(); former != nil && former.Kin == kin {
+		return 1
+	}
+	return 0
 }
 
 func (s *slot) yields(by Holder) bool {

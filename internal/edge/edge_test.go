@@ -76,7 +76,7 @@ func start(t *testing.T, edit func(*edge.Config)) *server {
 			}
 			defer c.Served(false)
 			if r.URL.Path == "/prove" {
-				c.Prove(edge.Holder{Name: "one", Most: 2, Ended: s.gone.Load})
+				_ = c.Prove(edge.Holder{Name: "one", Most: 2, Ended: s.gone.Load})
 			}
 			_, _ = io.Copy(w, r.Body)
 		}),

@@ -70,6 +70,12 @@ var (
 	ErrSlow      = errors.New("the TLS handshake took too long")
 )
 
+// Why a connection goes on to count against its address, see [Conn.Prove].
+var (
+	ErrHolderFull = errors.New("the holder has as many connections as it may")
+	ErrKinFull    = errors.New("those who belong together have as many connections as they may")
+)
+
 // Rate is how many of something there may be: Burst at once, and PerSecond in the long run.
 type Rate struct {
 	PerSecond float64
@@ -99,7 +105,7 @@ type Listener struct {
 	err    error // of the listener below
 	all    map[*slot]struct{}
 	shares map[string]*share // by key
-	held   map[string]int    // connections of those who proved who they are, by name
+	held   map[string]int    // connections of those who proved who they are, by name, and those of their kin
 }
 
 // Holder is who proved to have a connection.
@@ -108,9 +114,21 @@ type Holder struct {
 	Name string
 	// Most is how many of its connections do not count against their addresses.
 	Most int
+	// Kin is by what those of all are counted that belong together with the holder, empty where none do, and
+	// MostOfKin how many there may be of them.
+	Kin       string
+	MostOfKin int
 	// Ended reports whether it is gone; nil means that it never is. A connection whose
 	// holder is gone is the first to make room.
 	Ended func() bool
+}
+
+// names are those by which its connections are counted.
+func (h *Holder) names() []string {
+	if h.Kin == "" {
+		return []string{h.Name}
+	}
+	return []string{h.Name, h.Kin}
 }
 
 func (h *Holder) ended() bool { return h.Ended != nil && h.Ended() }
@@ -355,8 +373,10 @@ func (l *Listener) partLocked(s *slot) {
 }
 
 func (l *Listener) releaseLocked(by *Holder) {
-	if l.held[by.Name]--; l.held[by.Name] == 0 {
-		delete(l.held, by.Name)
+	for _, name := range by.names() {
+		if l.held[name]--; l.held[name] == 0 {
+			delete(l.held, name)
+		}
 	}
 }
 

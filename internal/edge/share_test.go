@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -36,7 +37,7 @@ func TestAudit_OWN10_AShareIsExact(t *testing.T) {
 			_ = far.Close()
 		})
 		for range 2 { // who proves it again has it once
-			if proven := conns[i].Prove(holder); proven != (i < most) || conns[i].Proven() != proven {
+			if proven := conns[i].Prove(holder) == nil; proven != (i < most) || conns[i].Proven() != proven {
 				t.Errorf("connection %d of %d is proven: %v", i+1, most, proven)
 			}
 		}
@@ -47,7 +48,7 @@ func TestAudit_OWN10_AShareIsExact(t *testing.T) {
 	if err := conns[0].Close(); err != nil {
 		t.Error(err)
 	}
-	if !conns[most].Prove(holder) {
+	if conns[most].Prove(holder) != nil {
 		t.Error("there is no room though one has ended")
 	}
 	if _, n := l.Fullest(); n != 0 {
@@ -81,7 +82,7 @@ func TestAudit_ATK11_TheFullestAddressMakesRoom(t *testing.T) {
 		one := come("192.0.2.3")
 		proven := []*visit{come("192.0.2.4"), come("192.0.2.4")}
 		for _, v := range proven {
-			if !v.Prove(edge.Holder{Name: "one", Most: len(proven)}) {
+			if v.Prove(edge.Holder{Name: "one", Most: len(proven)}) != nil {
 				t.Fatal("there is no room to prove something")
 			}
 		}
@@ -116,4 +117,52 @@ func (v *visit) isOpen() bool {
 	_ = v.far.SetReadDeadline(time.Now().Add(time.Millisecond))
 	_, err := v.far.Read(make([]byte, 1))
 	return errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+// Holders that belong together have as many connections as they may together; what one of them takes over from
+// another counts once, and one that ended makes room.
+func TestAudit_ATK14_HoldersOfAKinShare(t *testing.T) {
+	t.Parallel()
+	const most, together = 3, 4
+	below := &pipes{conns: make(chan net.Conn), shut: make(chan struct{})}
+	l := edge.Listen(below, edge.Config{
+		MaxConnections: 10, MaxPerAddress: 10, Silence: time.Hour, Key: func(net.Addr) string { return "peer" },
+	})
+	t.Cleanup(l.End)
+	var gone atomic.Bool
+	holder := func(name string) edge.Holder {
+		return edge.Holder{Name: name, Most: most, Kin: "kin", MostOfKin: together, Ended: func() bool { return name == "a" && gone.Load() }}
+	}
+	come := func() *edge.Conn {
+		near, far := net.Pipe()
+		below.conns <- near
+		c, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			_ = c.Close()
+			_ = far.Close()
+		})
+		return edgeOf(c)
+	}
+	prove := func(c *edge.Conn, by edge.Holder, want error) {
+		t.Helper()
+		if err := c.Prove(by); !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", by.Name, err, want)
+		}
+	}
+	first, last := come(), come()
+	prove(first, holder("a"), nil)
+	prove(come(), holder("a"), nil)
+	prove(come(), holder("a"), nil)
+	prove(come(), holder("a"), edge.ErrHolderFull)
+	prove(come(), holder("b"), nil)
+	prove(last, holder("b"), edge.ErrKinFull)
+	prove(come(), edge.Holder{Name: "another", Most: most}, nil)
+	gone.Store(true)
+	prove(first, holder("c"), nil) // in its place
+	prove(last, holder("c"), edge.ErrKinFull)
+	_ = first.Close()
+	prove(last, holder("c"), nil)
 }

@@ -122,7 +122,7 @@ func (e *Entry) Note(c net.Conn, state http.ConnState) {
 	}
 	switch state {
 	case http.StateNew:
-		conn.Prove(edge.Holder{Name: host, Most: e.cfg.MaxConnections})
+		_ = conn.Prove(edge.Holder{Name: host, Most: e.cfg.MaxConnections})
 		e.standing.Enter(c)
 		if shown := conn.TLS().PeerCertificates; len(shown) > 0 {
 			e.standing.Show(c, shown[0])

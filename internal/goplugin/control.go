@@ -8,8 +8,11 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/masegraye/connect-plugin-go/internal/link"
 )
 
 // The services that go-plugin adds to each plugin, with what the health service calls it.
@@ -25,35 +28,40 @@ const (
 // ErrNotServing says that a plugin answers, and that it does not serve.
 var ErrNotServing = errors.New("the plugin answers that it does not serve")
 
-// Control calls the services that go-plugin adds to each plugin, over a connection of its own.
-// It is safe for concurrent use. End it with Close.
+const (
+	dialTimeout    = 10 * time.Second
+	maxHeaderBytes = 256 << 10 // of an answer, as of any plugin's
+	// The process shows whether the plugin lives: one that stands still for a while, as in a debugger, says nothing.
+	silence = 24 * time.Hour
+)
+
+// Control calls the services that go-plugin adds to each plugin, over a connection of its own. A plugin that sends more
+// on it than anything explains is cut off. It is safe for concurrent use. End it with Close.
 type Control struct {
-	transport *http.Transport
+	link *link.Pool
 }
 
 // NewControl returns the control of a plugin. It connects with the first call.
 func NewControl(h *Hello, cfg *tls.Config) *Control {
-	var protocols http.Protocols
-	protocols.SetHTTP2(true)
-	return &Control{transport: &http.Transport{
-		Protocols:          &protocols,
-		DisableCompression: true,
-		DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	return &Control{link: link.New(link.Config{
+		Dial: func(ctx context.Context, below func(net.Conn) net.Conn) (net.Conn, error) {
 			raw, err := h.Dial(ctx)
 			if err != nil {
 				return nil, err
 			}
-			conn := tls.Client(raw, cfg)
+			conn := tls.Client(below(raw), cfg)
 			if err := conn.HandshakeContext(ctx); err != nil {
 				return nil, errors.Join(err, raw.Close())
 			}
 			return conn, nil
 		},
-	}}
+		DialTimeout: dialTimeout, MaxConns: 1, MaxHeaderBytes: maxHeaderBytes, PingAfter: silence, PingTimeout: silence,
+		Lost: func(error) {}, Failed: func(error) {},
+	})}
 }
 
-// Close ends the connection. Calls in flight end with their contexts, which come first.
-func (c *Control) Close() { c.transport.CloseIdleConnections() }
+// Close ends the connection, and the calls in flight.
+func (c *Control) Close() { c.link.Close() }
 
 // Health asks the plugin whether it serves. ErrNotServing is its own answer.
 func (c *Control) Health(ctx context.Context) error {
@@ -117,7 +125,7 @@ func (c *Control) call(ctx context.Context, procedure string, request io.Reader,
 	}
 	req.Header.Set("Content-Type", "application/grpc")
 	req.Header.Set("Te", "trailers")
-	resp, err := c.transport.RoundTrip(req)
+	resp, err := c.link.RoundTrip(req)
 	if err != nil {
 		return err //nolint:wrapcheck // the transport says it all
 	}

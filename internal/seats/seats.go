@@ -82,6 +82,13 @@ func (s *Seats) Fullest() (key string, n int) {
 	return fullest.Count(s.of)
 }
 
+// quarter is the part of all seats that keys have together which belong together.
+const quarter = 4
+
+// Together is how many seats keys have together which belong together: a quarter of all, or a few for each of them
+// where those are more, and never less than one of them may have.
+func Together(b Bound, few, keys int) int { return max(b.Each, b.Most/quarter, few*keys) }
+
 // Total counts seats of several keys together. The zero value is empty. It is safe for concurrent use.
 type Total struct{ n atomic.Int64 }
 

@@ -109,6 +109,9 @@ func (s *Store) addGrantLocked(g *grant) {
 		g.owner.grants = make(map[*grant]struct{})
 	}
 	g.owner.grants[g] = struct{}{}
+	if kin := g.owner.kin(); kin != nil {
+		kin.grants++
+	}
 	s.grantExpiries.add(g, g.expires)
 	s.grants.put(g)
 }
@@ -118,4 +121,7 @@ func (s *Store) removeGrantLocked(g *grant) {
 	s.grants.remove(g)
 	s.grantExpiries.remove(g)
 	delete(g.owner.grants, g)
+	if kin := g.owner.kin(); kin != nil {
+		kin.grants--
+	}
 }

@@ -39,8 +39,9 @@ type Config struct {
 	// MaxPerPeer bounds the live identities of one peer. Zero means DefaultMaxPerPeer.
 	MaxPerPeer int
 
-	// MaxGrantsPerIdentity bounds the live grants of one owner, the host itself counting as one. Zero
-	// means DefaultMaxGrantsPerIdentity.
+	// MaxGrantsPerIdentity bounds the live grants of one owner, the host itself counting as one. All instances of a
+	// self id, or identities of a peer that proved nothing, have four times as many together, or eight each where
+	// those are more. Zero means DefaultMaxGrantsPerIdentity.
 	MaxGrantsPerIdentity int
 
 	// Rand is the source of ids and tokens and must be safe for concurrent use. Nil means that of

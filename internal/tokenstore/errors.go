@@ -19,6 +19,10 @@ var (
 	// ErrTooManyGrants means that the owner holds as many live grants as it may.
 	ErrTooManyGrants = errors.New("too many grants for the owner")
 
+	// ErrTooManyGrantsOfKin is an ErrTooManyGrants and means that all those who share the bound with the owner hold as
+	// many together as they may.
+	ErrTooManyGrantsOfKin = fmt.Errorf("%w: of all that share its bounds", ErrTooManyGrants)
+
 	// ErrRandom means that the source of randomness failed, ended early or repeated itself.
 	ErrRandom = errors.New("source of randomness failed")
 )

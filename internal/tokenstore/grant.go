@@ -81,11 +81,23 @@ func (s *Store) admitGrant(g *grant) error {
 		return ErrEnded
 	case len(g.owner.grants) >= s.config.Load().MaxGrantsPerIdentity:
 		return ErrTooManyGrants
+	case !s.kinMayLocked(g.owner.kin()):
+		return ErrTooManyGrantsOfKin
 	case s.grants.get(g.id) != nil:
 		return errInUse
 	}
 	s.applyLocked(change{kind: changeGrant, grant: g})
 	return nil
+}
+
+const (
+	grantsOfFour = 4 // all who share the bound have as many grants as so many of them may
+	grantsOfEach = 8 // or so many each, where those are more
+)
+
+// kinMayLocked reports whether those who share the bound of an owner, nil for that of the host, may have one grant more.
+func (s *Store) kinMayLocked(kin *tally) bool {
+	return kin == nil || kin.grants/grantsOfFour < s.config.Load().MaxGrantsPerIdentity || kin.grants < grantsOfEach*int(kin.count.Load())
 }
 
 // VerifyGrant returns the live grant that the id names, if the token is its own, its owner lives, and

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -182,5 +183,60 @@ func TestAudit_PROTO32_GrantAgainstEndOfOwner(t *testing.T) {
 			wantError(t, "verify", err, tokenstore.ErrInvalid)
 		}
 		wantEqual(t, "residue", s.Residue(), 0)
+	}
+}
+
+// Those that share bounds hold four times as many grants together as one of them may, or eight each where that is more:
+// the instances of a self id that proved it, and otherwise the identities of a peer.
+func TestAudit_ATK14_GrantsOfAKin(t *testing.T) {
+	t.Parallel()
+	const each = 10
+	for _, test := range []struct {
+		name      string
+		proven    bool
+		instances int
+		want      int
+	}{
+		{"of a self id", true, 5, 4 * each}, {"of many", true, 6, 48}, {"of a peer", false, 5, 4 * each},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			s, _ := newStore(tokenstore.Config{TTL: time.Hour, MaxGrantsPerIdentity: each})
+			issue := func(self, peer string) *tokenstore.Identity {
+				id, _ := mustIssue(t, s, tokenstore.Request{SelfID: self, Peer: peer, Proven: test.proven})
+				return id
+			}
+			var kin []*tokenstore.Identity
+			for i := range test.instances {
+				self, peer := "a", "peer"
+				if test.proven {
+					peer = strconv.Itoa(i)
+				} else {
+					self = strconv.Itoa(i)
+				}
+				kin = append(kin, issue(self, peer))
+			}
+			take := func(id *tokenstore.Identity) (n int, err error) {
+				for ; err == nil; n++ {
+					_, _, err = s.IssueGrant(id, "logger", "1.0.0", time.Minute)
+				}
+				return n - 1, err
+			}
+			all := 0
+			for _, id := range kin {
+				n, err := take(id)
+				all += n
+				wantError(t, "grants", err, tokenstore.ErrTooManyGrants)
+			}
+			wantEqual(t, "grants of all", all, test.want)
+			_, err := take(kin[test.instances-1])
+			wantError(t, "the last one's", err, tokenstore.ErrTooManyGrantsOfKin)
+			wantEqual(t, "kin", s.Kin(kin[0]), test.instances)
+			n, _ := take(issue("other", "another peer"))
+			wantEqual(t, "another's", n, each)
+			s.Revoke(kin[0].RuntimeID(), tokenstore.ReasonRevoked)
+			n, _ = take(kin[test.instances-1])
+			wantEqual(t, "one that ended makes room", n > 0, true)
+		})
 	}
 }

@@ -118,6 +118,15 @@ func (i *Identity) Hang(h *Hook, do Happening) {
 // Unhang takes back what Hang arranged, as the stop of OnEnd does.
 func (i *Identity) Unhang(h *Hook) bool { return i.onEnd.takeBack(h) }
 
+// kin is what counts those that share bounds with the identity: the instances of its self id, or where that is not
+// proven the identities of its peer. That of the host itself has none.
+func (i *Identity) kin() *tally {
+	if i.peer != nil && !i.proven {
+		return i.peer
+	}
+	return i.self
+}
+
 // expired tells whether the identity is past its time, whether or not the store has noticed.
 func (s *state) expired(now instant) bool { return now >= s.expires }
 

@@ -73,6 +73,16 @@ func (s *Store) Lookup(runtimeID string) (*Identity, bool) {
 	return identity, true
 }
 
+// Kin returns how many identities share bounds with one, itself among them: the instances of its self id, or where that
+// is not proven the identities of its peer. It takes no lock, and the identity may have ended.
+func (s *Store) Kin(id *Identity) int {
+	of := s.selves
+	if id.peer != nil && !id.proven {
+		of = s.peers
+	}
+	return max(of.count(id.kin().name), 1)
+}
+
 // Each calls f for every live identity until it returns false. Identities that begin or end meanwhile
 // may be among them or not.
 func (s *Store) Each(f func(*Identity) bool) {

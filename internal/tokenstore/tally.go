@@ -1,21 +1,25 @@
 package tokenstore
 
-import "math/bits"
+import (
+	"math/bits"
+	"sync/atomic"
+)
 
 // wordBits is how many bits a word has.
 const wordBits = 64
 
 // tallies count the live identities by a name. They hold as many names as there are live identities at
-// most. They are not safe for concurrent use.
+// most. There is one writer at a time, and count may be called meanwhile.
 type tallies struct {
 	table *table[tally, *tally]
 }
 
 // tally is one count. Identities share its name.
 type tally struct {
-	name  string
-	count int32
-	taken []uint64 // numbers of those that have one, a bit each
+	name   string
+	count  atomic.Int32
+	taken  []uint64 // numbers of those that have one, a bit each
+	grants int      // of all of them
 }
 
 // number takes the least number that nobody has.
@@ -39,7 +43,7 @@ func newTallies() tallies { return tallies{table: newTable[tally]()} }
 
 func (t tallies) count(name string) int {
 	if one := t.table.get(name); one != nil {
-		return int(one.count)
+		return int(one.count.Load())
 	}
 	return 0
 }
@@ -51,12 +55,12 @@ func (t tallies) increment(name string) *tally {
 		one = &tally{name: name}
 		t.table.put(one)
 	}
-	one.count++
+	one.count.Add(1)
 	return one
 }
 
 func (t tallies) decrement(one *tally) {
-	if one.count--; one.count == 0 {
+	if one.count.Add(-1) == 0 {
 		t.table.remove(one)
 	}
 }

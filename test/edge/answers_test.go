@@ -167,7 +167,34 @@ func TestAudit_H48_AProviderOfManyFieldsWaitsItsTurn(t *testing.T) {
 		_, _ = io.Copy(io.Discard, resp.Body)
 		end()
 	}
-	if took, least := time.Since(begun), time.Duration(calls*(fields-usual))*field/time.Duration(runtime.GOMAXPROCS(0))-free; took < least {
+	// The last one waits for those before it, and nobody for the last.
+	if took, least := time.Since(begun), time.Duration((calls-1)*(fields-usual))*field/time.Duration(runtime.GOMAXPROCS(0))-free; took < least {
+		t.Errorf("%d answers took %v, want %v at least", calls, took, least)
+	}
+}
+
+// So do all instances of a plugin that proved which it is: the answers of one wait for those of another.
+func TestAudit_H48_InstancesOfManyFieldsWaitForOneAnother(t *testing.T) {
+	t.Parallel()
+	const (
+		fields, usual = 900, 64
+		field         = 50 * time.Microsecond // of one processor
+		free          = 16 * time.Millisecond
+	)
+	calls := 10 * runtime.GOMAXPROCS(0)
+	rig := echo.NewRig(t, http.HandlerFunc(answersFields), nil)
+	instances := []echo.Endpoint{rig.ToProvider()}
+	for range 5 {
+		instances = append(instances, rig.Route(rig.Provide(t, "provider", http.HandlerFunc(answersFields), nil).Client.RuntimeID()))
+	}
+	begun := time.Now()
+	for i := range calls {
+		resp, end := askFor(t, instances[i%len(instances)], "application/grpc", fields, 1)
+		_, _ = io.Copy(io.Discard, resp.Body)
+		end()
+	}
+	// The last one waits for those before it, and nobody for the last.
+	if took, least := time.Since(begun), time.Duration((calls-1)*(fields-usual))*field/time.Duration(runtime.GOMAXPROCS(0))-free; took < least {
 		t.Errorf("%d answers took %v, want %v at least", calls, took, least)
 	}
 }

@@ -35,9 +35,9 @@ func askGrant(t *testing.T, host *hosttest.Host, c *connectplugin.Client) (*conn
 
 // watchOnce opens a watch that stays open, and returns its end where it has none before its
 // first event.
-func watchOnce(t *testing.T, r *rig, c *connectplugin.Client, serviceType string) error {
+func watchOnce(t *testing.T, host *hosttest.Host, c *connectplugin.Client, serviceType string) error {
 	t.Helper()
-	w := hosttest.Watch(t, c, r.URL, &connectpluginv1.WatchServiceRequest{ServiceType: serviceType})
+	w := hosttest.Watch(t, c, host.URL, &connectpluginv1.WatchServiceRequest{ServiceType: serviceType})
 	select {
 	case <-w.Events:
 		return nil

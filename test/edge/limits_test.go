@@ -299,10 +299,10 @@ func reachFields(message func(i int) *connectpluginv1.RegisterServiceRequest) fu
 			m.ServiceType, m.Version, m.EndpointPath = manyTypes()[i], "1.0.0", "/"+manyTypes()[i]+"/"
 			return hosttest.RegisterWith(t, c, m)
 		})
-		if err := watchOnce(t, r, c, manyTypes()[0]); err != nil {
+		if err := watchOnce(t, r.Host, c, manyTypes()[0]); err != nil {
 			t.Errorf("an honest watch: %v", err)
 		}
-		if err := watchOnce(t, r, c, longType); connect.CodeOf(err) == connect.CodeInvalidArgument != (message(1).GetMetadata()["k"] != "") {
+		if err := watchOnce(t, r.Host, c, longType); connect.CodeOf(err) == connect.CodeInvalidArgument != (message(1).GetMetadata()["k"] != "") {
 			t.Errorf("a watch of a type with %d bytes: %v", len(longType), err)
 		}
 	}
@@ -421,7 +421,7 @@ func registryBounds() map[string]bound {
 	watch := func(t *testing.T, r *rig) {
 		t.Helper()
 		c := r.Enrol(t, "registrar", hosttest.Requiring(manyTypes()...))
-		meets(t, connect.CodeResourceExhausted, func(i int) error { return watchOnce(t, r, c, manyTypes()[i]) })
+		meets(t, connect.CodeResourceExhausted, func(i int) error { return watchOnce(t, r.Host, c, manyTypes()[i]) })
 	}
 	return map[string]bound{
 		"ChangesPerSecond":          {func(l *connectplugin.Limits) { l.ChangesPerSecond, l.ChangeBurst = never, 4 }, each},

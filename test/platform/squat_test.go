@@ -45,7 +45,7 @@ func startCompany(t *testing.T, edit func(*hosttest.CA, *connectplugin.ServeConf
 		cfg.Logger = slog.New(slog.NewTextHandler(&c.log, nil))
 		echo := connectplugin.PluginPolicy{Provides: []string{"echo"}}
 		edit(c.ca, cfg, &echo)
-		cfg.Policy = &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{"echo": echo, "other": {Provides: []string{"other"}}}}
+		cfg.Policy = &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{"echo": echo, "other": {Provides: []string{"other"}}, "caller": hosttest.Allow(nil)}}
 	})
 	return c
 }
@@ -104,9 +104,16 @@ type aReturn struct {
 	first  func(*x509.Certificate)                                  // the certificate of the plugin
 	policy func(p *connectplugin.PluginPolicy, of *tls.Certificate) // may be nil
 	second func(t *testing.T, ca *hosttest.CA, first *tls.Certificate) *tls.Certificate
-	shared bool // another plugin has the first certificate, too
+	shared string // how another plugin has the first certificate, too; empty for none
 	want   string
 }
+
+// How another plugin has a certificate: it was adopted with it, or came by itself, or came and has left.
+const (
+	adopted  = "adopted"
+	enrolled = "enrolled"
+	left     = "left"
+)
 
 func returnsToAnEndpoint() map[string]aReturn {
 	type maker = func(*testing.T, *hosttest.CA, *tls.Certificate) *tls.Certificate
@@ -126,19 +133,45 @@ func returnsToAnEndpoint() map[string]aReturn {
 	}
 	const another, anotherKey = "was adopted as", "its certificate has another key"
 	return map[string]aReturn{
-		"another name":                          {called("store"), nil, made(called("other plugin")), false, another},
-		"another name, where policy lists both": {called("store"), named("store", "store-2"), made(called("store-2")), false, another},
-		"no name after one":                     {called("store"), nil, made(nameless), false, another},
-		"the name of the machine, another key":  {called("machine"), nil, made(called("machine")), false, anotherKey},
-		"no name, another key":                  {nameless, nil, made(nameless), false, anotherKey},
-		"a pinned name, another key":            {called("store"), pinned, made(called("store")), false, "a key that is not pinned"},
-		"the certificate of all on the machine": {called("machine"), nil, same, true, "nothing tells it from other plugins"},
+		"another name":                          {called("store"), nil, made(called("other plugin")), "", another},
+		"another name, where policy lists both": {called("store"), named("store", "store-2"), made(called("store-2")), "", another},
+		"no name after one":                     {called("store"), nil, made(nameless), "", another},
+		"the name of the machine, another key":  {called("machine"), nil, made(called("machine")), "", anotherKey},
+		"no name, another key":                  {nameless, nil, made(nameless), "", anotherKey},
+		"a pinned name, another key":            {called("store"), pinned, made(called("store")), "", "a key that is not pinned"},
+		"the certificate of all on the machine": {called("machine"), nil, same, adopted, "nothing tells it from other plugins"},
 
-		"the same certificate":              {called("machine"), nil, same, false, back},
-		"a new one for the key":             {called("machine"), nil, reissued, false, back},
-		"no name, the same key":             {nameless, nil, reissued, false, back},
-		"a new key under a name of its own": {called("store"), named("store"), made(called("store")), false, back},
-		"a new key under its self id":       {called("echo"), nil, made(called("echo")), false, back},
+		"a key that a live plugin proved with": {called("machine"), nil, same, enrolled, "nothing tells it from other plugins"},
+		"a key that a plugin proved with":      {called("machine"), nil, same, left, back},
+
+		"the same certificate":              {called("machine"), nil, same, "", back},
+		"a new one for the key":             {called("machine"), nil, reissued, "", back},
+		"no name, the same key":             {nameless, nil, reissued, "", back},
+		"a new key under a name of its own": {called("store"), named("store"), made(called("store")), "", back},
+		"a new key under its self id":       {called("echo"), nil, made(called("echo")), "", back},
+	}
+}
+
+// shows has another plugin have a certificate.
+func (c *company) shows(t *testing.T, cert *tls.Certificate, how string) {
+	t.Helper()
+	switch how {
+	case adopted:
+		other := adoption(c.run(t, "other", cert).url)
+		other.SelfID, other.Metadata.Provides = "other", hosttest.Provides("other")
+		if err := c.Platform().AddPlugin(t.Context(), other); err != nil {
+			t.Fatal(err)
+		}
+	case enrolled, left:
+		other := c.Enrol(t, "caller", func(cfg *connectplugin.ClientConfig) {
+			cfg.TLS = &tls.Config{Certificates: []tls.Certificate{*cert}, RootCAs: c.ca.Pool}
+		})
+		if how == enrolled {
+			return
+		}
+		if err := other.Leave(t.Context()); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
@@ -161,13 +194,7 @@ func TestAudit_H58_AnAdoptedPluginsIdentityIsNobodyElses(t *testing.T) {
 			if err := p.AddPlugin(t.Context(), adoption(way.URL)); err != nil {
 				t.Fatal(err)
 			}
-			if tt.shared {
-				other := adoption(c.run(t, "other", first).url)
-				other.SelfID, other.Metadata.Provides = "other", hosttest.Provides("other")
-				if err := p.AddPlugin(t.Context(), other); err != nil {
-					t.Fatal(err)
-				}
-			}
+			c.shows(t, first, tt.shared)
 			after := c.run(t, "echo", tt.second(t, c.ca, first))
 			way.AimAt(after.addr())
 			way.Cut()
