@@ -127,7 +127,7 @@ func (c *Control) call(ctx context.Context, procedure string, request io.Reader,
 	req.Header.Set("Te", "trailers")
 	resp, err := c.link.RoundTrip(req)
 	if err != nil {
-		return err //nolint:wrapcheck // the transport says it all
+		return err
 	}
 	defer func() { _ = resp.Body.Close() }()
 	if resp.StatusCode != http.StatusOK {

@@ -60,7 +60,8 @@ func rawPlugin(t *testing.T, send func(f *http2.Framer, conn net.Conn) error, mo
 			asked = frame.Header().Type == http2.FrameHeaders
 		}
 		go func() { _, _ = io.Copy(io.Discard, conn) }()
-		for ; n < most && send(f, conn) == nil; n++ {
+		for n < most && send(f, conn) == nil {
+			n++
 		}
 	}()
 	hello := &goplugin.Hello{Socket: l.Addr().String(), Certificate: certificateOf(t, own)}
@@ -76,7 +77,7 @@ func TestAudit_H48_FloodsOnTheControlConnection(t *testing.T) {
 	for name, send := range map[string]func(f *http2.Framer, conn net.Conn) error{
 		"pings":    func(f *http2.Framer, _ net.Conn) error { return f.WritePing(false, [8]byte{}) },
 		"settings": func(f *http2.Framer, _ net.Conn) error { return f.WriteSettings() },
-		"records of a byte": func(f *http2.Framer, conn net.Conn) error {
+		"records of a byte": func(_ *http2.Framer, conn net.Conn) error {
 			var frame bytes.Buffer
 			if err := http2.NewFramer(&frame, nil).WriteRawFrame(0xbb, 0, 0, make([]byte, 64)); err != nil {
 				return err
