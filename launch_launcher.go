@@ -253,8 +253,11 @@ func (l *PluginLauncher) startInstance(ctx context.Context, spec PluginSpec, hol
 	if l.platform.hub().launches.Barred(spec.Name) {
 		return nil, errBarred
 	}
-	ctx, cancel := context.WithTimeout(ctx, spec.ReadyTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, spec.ReadyTimeout, errReadyTime)
 	defer cancel()
+	if err := l.platform.awaitRequired(ctx, spec); err != nil {
+		return nil, fmt.Errorf("launch %q: %w", spec.Name, err)
+	}
 	if bound, ok := strategy.(boundStrategy); ok {
 		return bound.start(ctx, l.platform, spec, hold)
 	}

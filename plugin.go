@@ -95,7 +95,8 @@ func (m PluginMetadata) validate(field string) error {
 func (m PluginMetadata) validateOnce(field string) error {
 	for i, d := range m.Provides {
 		if slices.ContainsFunc(m.Provides[:i], func(o ServiceDeclaration) bool { return o.Type == d.Type }) {
-			return fieldError(fmt.Sprintf("%s.Provides[%d].Type", field, i), "%q is there twice; a plugin provides a type once, in one version", d.Type)
+			return fieldError(fmt.Sprintf("%s.Provides[%d].Type", field, i),
+				"%q is there twice; a plugin provides a type once, in one version", d.Type)
 		}
 	}
 	for i, d := range m.Requires {
@@ -119,6 +120,9 @@ func (d ServiceDeclaration) validate() error {
 	}
 	return ValidateEndpointPath(servicePath(d.Path))
 }
+
+// text is the requirement in words.
+func (d ServiceDependency) text() string { return strings.TrimSpace(d.Type + " " + d.MinVersion) }
 
 func (d ServiceDependency) validate() error {
 	if err := ValidateServiceType(d.Type); err != nil {

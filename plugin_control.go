@@ -327,7 +327,6 @@ func (s *pluginSession) watch(ctx context.Context) {
 // right to it away and gives it back.
 func (s *pluginSession) follow(ctx context.Context, r requirement) {
 	stop := func() {} // of what the last event had looked up
-	defer func() { stop() }()
 	gone := func(err error) {
 		stop()
 		s.cfg.Client.Logger.Warn("a required service cannot be watched", keyService, r.serviceType, keyError, err)
@@ -345,6 +344,7 @@ func (s *pluginSession) follow(ctx context.Context, r requirement) {
 		}
 		return true
 	})
+	stop()
 }
 
 // takeIn takes in the state of a type. Where the provider that the event names does not satisfy the constraint, the host is

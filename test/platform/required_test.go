@@ -1,0 +1,123 @@
+package platform_test
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	connectplugin "github.com/masegraye/connect-plugin-go"
+	"github.com/masegraye/connect-plugin-go/internal/hosttest"
+)
+
+// memory makes a plugin of the host's process, which provides its own name in a version.
+func memory(name, version string, requires ...connectplugin.ServiceDependency) connectplugin.PluginSpec {
+	return connectplugin.PluginSpec{
+		Plugin: memoryPlugin{path: "/" + name + ".v1/", metadata: connectplugin.PluginMetadata{
+			Version: version, Provides: []connectplugin.ServiceDeclaration{{Type: name, Version: version}}, Requires: requires,
+		}},
+		ImplFactory: func() any { return echoHandler() }, ReadyTimeout: wait,
+	}
+}
+
+// forStart requires a version of a type for the start.
+func forStart(serviceType, version string) connectplugin.ServiceDependency {
+	return connectplugin.ServiceDependency{Type: serviceType, MinVersion: version, RequiredForStartup: true}
+}
+
+func says(err error, parts ...string) bool {
+	for _, part := range parts {
+		if err == nil || !strings.Contains(err.Error(), part) {
+			return false
+		}
+	}
+	return true
+}
+
+// A plugin that cannot ask its host itself does not start either before what it requires is there, in the version that it
+// requires; the error says what is there instead.
+func TestALaunchWaitsForWhatItRequires(t *testing.T) {
+	t.Parallel()
+	h := start(t, "db", "web")
+	impatient := memory("web", "1.0.0", forStart("db", ">=9"))
+	impatient.ReadyTimeout = 50 * time.Millisecond
+	h.Launcher().Configure(map[string]connectplugin.PluginSpec{"db": memory("db", "1.5.0")})
+	if err := h.Launcher().Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, strategy := range []string{"in-memory", "go-plugin", "process"} { // each before it starts anything
+		impatient.Strategy = strategy
+		h.Launcher().Configure(map[string]connectplugin.PluginSpec{"web": impatient})
+		err := h.Launcher().Start(t.Context())
+		if !says(err, "it requires db >=9 for its start", `"1.5.0"`, "PluginSpec.ReadyTimeout") {
+			t.Errorf("%s: %v", strategy, err)
+		}
+	}
+	h.Launcher().Configure(map[string]connectplugin.PluginSpec{"web": memory("web", "1.0.0", forStart("db", ">=9")), "db": memory("db", "9.0.0")})
+	started := make(chan error, 1)
+	go func() { started <- h.Launcher().Start(t.Context()) }()
+	if err := h.Launcher().Replace(t.Context(), "db"); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-started; err != nil || len(h.Registry().GetAllProviders("web")) != 1 {
+		t.Errorf("%v, %+v", err, h.Plugins())
+	}
+}
+
+// Whoever gave up is named: the launcher's patience, or that of who called.
+func TestWhoseTimeWasOver(t *testing.T) {
+	t.Parallel()
+	h := start(t, "echo")
+	h.Launcher().Configure(map[string]connectplugin.PluginSpec{"echo": spec()})
+	if err := h.Launcher().Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	h.Launcher().Configure(map[string]connectplugin.PluginSpec{"echo": spec("hang")})
+	if err := h.Launcher().Replace(ctx, "echo"); !says(err, "the context of whoever launches it ended", "it has not enrolled") || says(err, "ReadyTimeout") {
+		t.Errorf("the caller's time: %v", err)
+	}
+	sp := spec("hang")
+	sp.ReadyTimeout = 50 * time.Millisecond
+	h.Launcher().Configure(map[string]connectplugin.PluginSpec{"echo": sp})
+	if err := h.Launcher().Replace(t.Context(), "echo"); !says(err, "PluginSpec.ReadyTimeout", "it has not enrolled") {
+		t.Errorf("its own time: %v", err)
+	}
+	h.Launcher().Configure(map[string]connectplugin.PluginSpec{"echo": spec("unhealthy=no disk")})
+	ctx, cancel = context.WithCancel(t.Context())
+	defer cancel()
+	replaced := make(chan error, 1)
+	go func() { replaced <- h.Launcher().Replace(ctx, "echo") }()
+	hosttest.Eventually(t, "it says how it is", func() bool {
+		return slices.ContainsFunc(h.Plugins(), func(p connectplugin.PluginStatus) bool { return p.Reason == "no disk" })
+	})
+	cancel()
+	if err := <-replaced; !says(err, "it was called off", `it says that it is unhealthy: "no disk"`) {
+		t.Errorf("never healthy: %v", err)
+	}
+	if got, err := caller(t, h, "echo")("x"); got != "x" || err != nil {
+		t.Errorf("the old one: %q, %v", got, err)
+	}
+}
+
+// A circle of requirements says what to do, and is none where one of them starts without.
+func TestACircleOfRequirements(t *testing.T) {
+	t.Parallel()
+	h := start(t, "db", "web")
+	h.Launcher().Configure(map[string]connectplugin.PluginSpec{
+		"db": memory("db", "1.0.0", forStart("web", "")), "web": memory("web", "1.0.0", forStart("db", "")),
+	})
+	if err := h.Launcher().Start(t.Context()); !says(err, "db -> web -> db", "take RequiredForStartup from one") || says(err, "depgraph") {
+		t.Errorf("%v", err)
+	}
+	h.Launcher().Configure(map[string]connectplugin.PluginSpec{
+		"db":  memory("db", "1.0.0", connectplugin.ServiceDependency{Type: "web", WatchForChanges: true}),
+		"web": memory("web", "1.0.0", forStart("db", "")),
+	})
+	if err := h.Launcher().Start(t.Context()); err != nil {
+		t.Error(err)
+	}
+	hosttest.Eventually(t, "both run", func() bool { return len(h.Plugins()) == 2 })
+}
