@@ -273,6 +273,9 @@ func (p *Platform) release(l *launches.Launch, old string) error {
 		return errEndedEarly
 	}
 	if old != "" { // before the old one is out of service, so that no call finds neither
+		if err := p.spare(l, old); err != nil {
+			return err
+		}
 		p.router.succeed(old, id.RuntimeID())
 	}
 	own, denied := ofRuntime(id.RuntimeID()), func(reg catalog.Registration) bool { return !p.hub().mayProvide(id, reg.Type) }

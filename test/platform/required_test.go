@@ -2,6 +2,7 @@ package platform_test
 
 import (
 	"context"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -120,4 +121,68 @@ func TestACircleOfRequirements(t *testing.T) {
 		t.Error(err)
 	}
 	hosttest.Eventually(t, "both run", func() bool { return len(h.Plugins()) == 2 })
+}
+
+// A replacement does not take from others what they cannot start without, and the log says from whom it takes anything else.
+func TestAReplacementThatServesNobody(t *testing.T) {
+	t.Parallel()
+	log := &hosttest.Buffer{}
+	h := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.Policy = &connectplugin.Policy{AllowMultiple: []string{"queue"}, Plugins: map[string]connectplugin.PluginPolicy{}}
+		for _, name := range []string{"queue", "runner", "looker", "other"} {
+			c.Policy.Plugins[name] = connectplugin.PluginPolicy{Provides: []string{"*"}, Requires: []string{"*"}}
+		}
+		c.Policy.Plugins["upstart"] = connectplugin.PluginPolicy{Provides: []string{"*"}}
+		c.Logger = slog.New(slog.NewTextHandler(log, nil))
+	})
+	specs := map[string]connectplugin.PluginSpec{
+		"queue": memory("queue", "1.0.0"), "runner": memory("runner", "1.0.0", forStart("queue", "^1")),
+		"looker":  memory("looker", "1.0.0", connectplugin.ServiceDependency{Type: "queue", MinVersion: "<2"}),
+		"upstart": memory("upstart", "1.0.0", forStart("queue", "1.0.0 - 3.0.0")), // which policy does not let it
+	}
+	l := h.Launcher()
+	version := func() string { return h.Registry().GetAllProviders("queue")[0].Version }
+	replace := func(spec connectplugin.PluginSpec) error {
+		specs["queue"] = spec
+		l.Configure(specs)
+		return l.Replace(t.Context(), "queue")
+	}
+	l.Configure(specs)
+	if err := l.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for what, spec := range map[string]connectplugin.PluginSpec{"another version": memory("queue", "4.0.0"), "another type": memory("stack", "1.0.0")} {
+		if err := replace(spec); !says(err, `"runner" requires queue ^1`) || says(err, "upstart") || says(err, "looker") || version() != "1.0.0" {
+			t.Errorf("%s: %v, and %s is there", what, err, version())
+		}
+	}
+	if err := replace(memory("queue", "1.2.0")); err != nil || version() != "1.2.0" {
+		t.Errorf("one that will do: %v", err)
+	}
+	specs["other"] = memory("other", "1.0.0")
+	specs["other"].Plugin.(memoryPlugin).metadata.Provides[0] = connectplugin.ServiceDeclaration{Type: "queue", Version: "1.9.0"}
+	l.Configure(specs)
+	if err := l.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := replace(memory("queue", "4.0.0")); err != nil {
+		t.Errorf("beside another that will do: %v", err)
+	}
+	if strings.Contains(log.String(), "will do for others") {
+		t.Error("it warns where another provider is left")
+	}
+	if err := replace(memory("queue", "1.9.1")); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"runner", "other"} {
+		if err := l.Stop(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := replace(memory("queue", "4.0.0")); err != nil || version() != "4.0.0" {
+		t.Errorf("nobody needs the old one for its start: %v", err)
+	}
+	if said := log.String(); !strings.Contains(said, "will do for others") || !strings.Contains(said, `\"looker\" requires queue <2`) {
+		t.Errorf("it does not warn:\n%s", said)
+	}
 }
