@@ -130,7 +130,10 @@ func (c *ClientConfig) validateSelf() error {
 	if err := c.Plugins.validateEntries(); err != nil {
 		return err
 	}
-	return c.Metadata.validate("Metadata")
+	if err := c.Metadata.validate("Metadata"); err != nil {
+		return err
+	}
+	return c.Metadata.validateOnce("Metadata")
 }
 
 func (c *ClientConfig) validateTrust() error {

@@ -134,8 +134,11 @@ func launchAlone(ctx context.Context, s boundStrategy, host *Platform, spec Plug
 	if err := spec.validate(); err != nil {
 		return LaunchResult{}, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, spec.ReadyTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, spec.ReadyTimeout, errReadyTime)
 	defer cancel()
+	if err := host.awaitRequired(ctx, spec); err != nil {
+		return LaunchResult{}, fmt.Errorf("launch %q: %w", spec.Name, err)
+	}
 	i, err := s.start(ctx, host, spec, false)
 	if err != nil {
 		return LaunchResult{}, err
@@ -246,12 +249,7 @@ func (c *childProcess) describe(ctx context.Context, err error) error {
 	case <-c.proc.Done():
 		err = fmt.Errorf("it ended before it was healthy: %s", c.proc.Exit())
 	default:
-		switch {
-		case errors.Is(ctx.Err(), context.DeadlineExceeded):
-			err = fmt.Errorf("it was not healthy in time, see PluginSpec.ReadyTimeout: %w", err)
-		case ctx.Err() != nil:
-			err = fmt.Errorf("it was called off before it was healthy: %w", err)
-		}
+		err = notReady(ctx, err)
 	}
 	switch reason := c.launch.Refused(); {
 	case reason == "":

@@ -138,7 +138,10 @@ func (l *PluginLauncher) Stop(ctx context.Context, pluginName string) error {
 // Replace starts a new instance of a running plugin beside the old one, with the spec that is
 // configured now, lets the services pass over to it in one step when it is healthy, and then
 // stops the old one, whose calls in flight may finish within its StopGrace. If the new
-// instance fails, nothing has changed, and the error says why. A plugin that is not running is
+// instance fails, nothing has changed, and the error says why. So it is where the old instance alone provides what
+// another plugin requires with RequiredForStartup, and the new one has no version that will do: both have to be there beside each
+// other, or that plugin has to accept both; [PluginLauncher.Stop] and [PluginLauncher.Start] ask nobody. Of plugins that
+// start without it the log warns. A plugin that is not running is
 // launched now, also one that was to be started again later. How often it failed before is
 // forgotten.
 func (l *PluginLauncher) Replace(ctx context.Context, pluginName string) error {
@@ -253,8 +256,11 @@ func (l *PluginLauncher) startInstance(ctx context.Context, spec PluginSpec, hol
 	if l.platform.hub().launches.Barred(spec.Name) {
 		return nil, errBarred
 	}
-	ctx, cancel := context.WithTimeout(ctx, spec.ReadyTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, spec.ReadyTimeout, errReadyTime)
 	defer cancel()
+	if err := l.platform.awaitRequired(ctx, spec); err != nil {
+		return nil, fmt.Errorf("launch %q: %w", spec.Name, err)
+	}
 	if bound, ok := strategy.(boundStrategy); ok {
 		return bound.start(ctx, l.platform, spec, hold)
 	}

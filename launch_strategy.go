@@ -85,9 +85,11 @@ func foreignInstance(result LaunchResult) *instance {
 
 // Start launches every configured plugin that is not running: each after those that provide
 // what it requires, as far as [PluginSpec.Plugin] says so, and all others at the same time. A
-// plugin whose spec says nothing waits itself for the services that it cannot start without.
+// plugin whose spec says nothing waits itself for the services that it cannot start without; for one
+// whose spec says so the host waits, as long as [PluginSpec.ReadyTimeout] lasts, whatever its strategy.
 // If one of them fails, those that Start launched are stopped again, and the error says what
-// each said. A circle of requirements is an error before anything was launched.
+// each said. Plugins that require each other with RequiredForStartup are an error before anything was
+// launched; where one of them starts without, that is the first.
 //
 // Programs are launched when the host serves ([Host.Serve]): Start waits for that, as long as ctx lasts,
 // and may be called before. In-memory plugins do not wait.
@@ -193,6 +195,10 @@ func startAfter(specs map[string]PluginSpec) (map[string][]string, error) {
 		g.Add(n)
 	}
 	order, err := g.StartupOrder()
+	if errors.Is(err, depgraph.ErrCycle) {
+		err = fmt.Errorf("%w: none of them can be the first: take RequiredForStartup from one of these requirements, "+
+			"with WatchForChanges if that plugin is to be degraded until the other is there", err)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -9,12 +9,16 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
+	"github.com/masegraye/connect-plugin-go/internal/catalog"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/depgraph"
+	"github.com/masegraye/connect-plugin-go/internal/launches"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
+	"github.com/masegraye/connect-plugin-go/internal/semrange"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
@@ -101,6 +105,61 @@ func (p *Platform) GetStartupOrder() ([]string, error) {
 		return nil, fmt.Errorf("startup order: %w", err)
 	}
 	return order, nil
+}
+
+// spare is an error where an instance that is to take the place of another would leave a plugin without what it cannot start
+// without: only the old one provides that. Those that start without it are warned of.
+func (p *Platform) spare(l *launches.Launch, old string) error {
+	had := p.registry.catalog.ByRuntime(old)
+	var needy, others []string
+	p.hub().store.Each(func(id *tokenstore.Identity) bool {
+		if id.RuntimeID() == old || id == l.Current() {
+			return true
+		}
+		for _, d := range declared(id).dependencies {
+			if !p.loses(l, old, had, d) || !p.hub().mayRequire(id, d.Type) {
+				continue
+			}
+			line := fmt.Sprintf("%q requires %s", clipped(id.SelfID()), d.text())
+			if d.RequiredForStartup {
+				needy = append(needy, line)
+			} else {
+				others = append(others, line)
+			}
+		}
+		return true
+	})
+	if len(needy) > 0 {
+		return fmt.Errorf("it provides nothing that will do for others, as the old instance alone does: %s for its start (RequiredForStartup): "+
+			"have them accept both versions first, such as %q, or another plugin provide the old one beside it; "+
+			"to change it all the same, stop it and start it again", firstOf(sorted(needy)), "^1 || ^2")
+	}
+	if len(others) > 0 {
+		p.log().Warn("a replacement provides nothing any more that will do for others", keyPlugin, l.SelfID, keyReason, firstOf(sorted(others)))
+	}
+	return nil
+}
+
+// loses reports whether of all that is provided only an old instance meets a requirement, and the new one does not.
+func (p *Platform) loses(l *launches.Launch, old string, had []catalog.Registration, d ServiceDependency) bool {
+	constraint, err := semrange.ParseConstraint(d.MinVersion)
+	will := func(reg catalog.Registration) bool { return reg.Type == d.Type && constraint.Allows(reg.Version) }
+	if err != nil || !slices.ContainsFunc(had, will) || l.Offers(d.Type, constraint.Allows) {
+		return false
+	}
+	return !slices.ContainsFunc(p.registry.catalog.ByType(d.Type), func(reg catalog.Registration) bool {
+		return reg.RuntimeID != old && will(reg)
+	})
+}
+
+// firstOf joins some lines for an error.
+func firstOf(lines []string) string {
+	const most = 8
+	lines = slices.Compact(lines)
+	if len(lines) > most {
+		lines = append(slices.Clone(lines[:most]), fmt.Sprintf("and %d more", len(lines)-most))
+	}
+	return strings.Join(lines, "; ")
 }
 
 func (p *Platform) hub() *hub { return p.router.handshake.hub }

@@ -168,7 +168,8 @@ func (p *Platform) RemovePlugin(ctx context.Context, runtimeID string) error {
 
 // ReplacePlugin adopts a plugin in the place of another: the new one is asked and gets its
 // identity while the old one serves, then the services pass over in one step, and the old one
-// drains as in [Platform.RemovePlugin]. If the new one fails, nothing has changed. Of several
+// drains as in [Platform.RemovePlugin]. If the new one fails, nothing has changed, and so it is where others require what only
+// the old one provides, see [PluginLauncher.Replace]. Of several
 // at the same time one replaces the plugin, and the others return an error.
 func (p *Platform) ReplacePlugin(ctx context.Context, runtimeID string, newConfig PluginConfig) error {
 	release, err := p.claim(runtimeID)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -21,19 +22,121 @@ var (
 	errEndedEarly = errors.New("it ended before it was healthy")
 	errRefused    = errors.New("the host refused it")
 	errNotHealthy = errors.New("it answers that it is not healthy")
+	errReadyTime  = errors.New("PluginSpec.ReadyTimeout is over") // the cause of the end of a launch's context
 )
+
+// awaitRequired waits until what a plugin cannot start without is provided, as far as its spec says what that is. A program
+// waits itself, too, for what it says; one in the host's process, or of go-plugin, cannot.
+func (p *Platform) awaitRequired(ctx context.Context, spec PluginSpec) error {
+	if spec.Plugin == nil {
+		return nil
+	}
+	told := false
+	for requires := spec.Plugin.Metadata().Requires; ; {
+		i := slices.IndexFunc(requires, p.isMissing)
+		if i < 0 {
+			return nil
+		}
+		if err := requires[i].validate(); err != nil {
+			return fieldError(fmt.Sprintf("PluginSpec[%q].Plugin.Metadata.Requires[%d]", spec.Name, i), "%v", err)
+		}
+		if !told {
+			told = true
+			p.log().Info("a plugin waits for what it requires for its start", keyPlugin, spec.Name, keyService, requires[i].text())
+		}
+		if err := p.awaitService(ctx, requires[i]); err != nil {
+			return fmt.Errorf("%s: %w", p.lacking(requires[i]), notReady(ctx, err))
+		}
+	}
+}
+
+// isMissing reports whether nobody provides what a plugin cannot start without.
+func (p *Platform) isMissing(d ServiceDependency) bool {
+	return d.RequiredForStartup && !p.registry.HasService(d.Type, d.MinVersion)
+}
+
+// awaitService waits until somebody provides what a plugin requires.
+func (p *Platform) awaitService(ctx context.Context, d ServiceDependency) error {
+	w, err := p.registry.catalog.Watch(catalog.WatchRequest{Type: d.Type})
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	for p.isMissing(d) {
+		if _, err := w.Next(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lacking says what a plugin waits for, and what there is instead.
+func (p *Platform) lacking(d ServiceDependency) string {
+	all := p.registry.catalog.ByType(d.Type)
+	versions := make([]string, 0, len(all))
+	for _, reg := range all {
+		versions = append(versions, strconv.Quote(reg.Version))
+	}
+	text := fmt.Sprintf("it requires %s for its start (RequiredForStartup), and ", d.text())
+	if len(versions) == 0 {
+		return text + "nobody provides that"
+	}
+	return text + "those who provide it are not well or have another version: " + strings.Join(slices.Compact(sorted(versions)), ", ")
+}
+
+// notReady says whose time was over, where that ended a launch.
+func notReady(ctx context.Context, err error) error {
+	switch {
+	case errors.Is(context.Cause(ctx), errReadyTime):
+		return fmt.Errorf("it was not healthy in time, see PluginSpec.ReadyTimeout: %w", err)
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return fmt.Errorf("the context of whoever launches it ended before it was healthy: %w", err)
+	case ctx.Err() != nil:
+		return fmt.Errorf("it was called off before it was healthy: %w", err)
+	}
+	return err
+}
+
+// unready says what a launch that is not ready waits for; asked is what it last answered.
+func (p *Platform) unready(l *launches.Launch, asked error) string {
+	id := l.Current()
+	if id == nil {
+		return "it has not enrolled"
+	}
+	if i := slices.IndexFunc(declared(id).dependencies, p.isMissing); i >= 0 {
+		return p.lacking(declared(id).dependencies[i])
+	}
+	var missing []string
+	for _, t := range l.Provides {
+		if !slices.Contains(p.provided(l), t) {
+			missing = append(missing, t)
+		}
+	}
+	report, ok := p.lifecycle.reported(id.RuntimeID())
+	switch {
+	case len(missing) > 0:
+		return fmt.Sprintf("it has not registered %q", missing)
+	case !ok:
+		return "it has not said how it is"
+	case report.Health == catalog.HealthUnhealthy:
+		return fmt.Sprintf("it says that it is unhealthy: %q", printable(report.Reason))
+	case asked != nil:
+		return asked.Error()
+	}
+	return "it was not asked yet how it is"
+}
 
 // awaitReady returns when a launch has enrolled, registered what it was launched for, said
 // that it is healthy, and says so too when it is asked at the address that it named. Only the
 // instance that holds the launch's certificate counts, whoever else provides the same.
 func (p *Platform) awaitReady(ctx context.Context, l *launches.Launch, ended <-chan struct{}) error {
-	for {
+	for asked := error(nil); ; {
 		if reason := l.Refused(); reason != "" && l.Current() == nil {
 			return errRefused
 		}
 		if p.settled(l) {
-			if err := p.confirm(ctx, l); !errors.Is(err, errNotHealthy) {
-				return err
+			if asked = p.confirm(ctx, l); !errors.Is(asked, errNotHealthy) {
+				return asked
 			}
 		}
 		select {
@@ -41,7 +144,7 @@ func (p *Platform) awaitReady(ctx context.Context, l *launches.Launch, ended <-c
 		case <-ended:
 			return errEndedEarly
 		case <-ctx.Done():
-			return ctx.Err()
+			return fmt.Errorf("%s: %w", p.unready(l, asked), ctx.Err())
 		}
 	}
 }
@@ -91,7 +194,7 @@ func (p *Platform) confirm(ctx context.Context, l *launches.Launch) error {
 	case err != nil:
 		return fmt.Errorf("reach it: %w", err)
 	case report.Health == catalog.HealthUnhealthy:
-		return errNotHealthy
+		return fmt.Errorf("%w: %q", errNotHealthy, printable(report.Reason))
 	}
 	return nil
 }
@@ -170,6 +273,9 @@ func (p *Platform) release(l *launches.Launch, old string) error {
 		return errEndedEarly
 	}
 	if old != "" { // before the old one is out of service, so that no call finds neither
+		if err := p.spare(l, old); err != nil {
+			return err
+		}
 		p.router.succeed(old, id.RuntimeID())
 	}
 	own, denied := ofRuntime(id.RuntimeID()), func(reg catalog.Registration) bool { return !p.hub().mayProvide(id, reg.Type) }

@@ -61,9 +61,11 @@ type ServiceDependency struct {
 	// accepts 1.2.0 and every later version, also 2.0.0, and ">=1.2, <2", "^1.4"
 	// or "1.x || 3.x" what they say. Empty accepts any.
 	MinVersion string
-	// RequiredForStartup says that the plugin cannot start without it.
+	// RequiredForStartup says that the plugin cannot start without it, in a version that
+	// MinVersion accepts.
 	RequiredForStartup bool
-	// WatchForChanges says that the plugin follows the service's state.
+	// WatchForChanges says that the plugin follows the service's state: it is degraded while
+	// nobody provides it in a version that MinVersion accepts.
 	WatchForChanges bool
 }
 
@@ -89,6 +91,23 @@ func (m PluginMetadata) validate(field string) error {
 	return nil
 }
 
+// validateOnce refuses what a host refuses of whoever enrols: a type that is there twice.
+func (m PluginMetadata) validateOnce(field string) error {
+	for i, d := range m.Provides {
+		if slices.ContainsFunc(m.Provides[:i], func(o ServiceDeclaration) bool { return o.Type == d.Type }) {
+			return fieldError(fmt.Sprintf("%s.Provides[%d].Type", field, i),
+				"%q is there twice; a plugin provides a type once, in one version", d.Type)
+		}
+	}
+	for i, d := range m.Requires {
+		if slices.ContainsFunc(m.Requires[:i], func(o ServiceDependency) bool { return o.Type == d.Type }) {
+			return fieldError(fmt.Sprintf("%s.Requires[%d].Type", field, i),
+				"%q is there twice; write it once, with one MinVersion such as \">=1.2, <3\" or \"1.x || 3.x\"", d.Type)
+		}
+	}
+	return nil
+}
+
 func (d ServiceDeclaration) validate() error {
 	if err := ValidateServiceType(d.Type); err != nil {
 		return err
@@ -101,6 +120,9 @@ func (d ServiceDeclaration) validate() error {
 	}
 	return ValidateEndpointPath(servicePath(d.Path))
 }
+
+// text is the requirement in words.
+func (d ServiceDependency) text() string { return strings.TrimSpace(d.Type + " " + d.MinVersion) }
 
 func (d ServiceDependency) validate() error {
 	if err := ValidateServiceType(d.Type); err != nil {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/internal/backoff"
 	"github.com/masegraye/connect-plugin-go/internal/headers"
+	"github.com/masegraye/connect-plugin-go/internal/semrange"
 )
 
 // pluginControl answers the host's control calls to a plugin. TLS has made sure
@@ -298,4 +300,145 @@ func Stopping(ctx context.Context) <-chan struct{} {
 // is stopping.
 func withStopping(stopping <-chan struct{}) context.Context {
 	return context.WithValue(context.Background(), stoppingKey{}, stopping)
+}
+
+// requirement is what the plugin depends on: a service type, in a version that a constraint allows; empty allows any.
+type requirement struct{ serviceType, constraint string }
+
+func requirementOf(d ServiceDependency) requirement { return requirement{d.Type, d.MinVersion} }
+
+func (r requirement) String() string { return strings.TrimSpace(r.serviceType + " " + r.constraint) }
+
+// watch follows what the plugin depends on.
+func (s *pluginSession) watch(ctx context.Context) {
+	for _, d := range s.cfg.Client.Metadata.Requires {
+		if !d.WatchForChanges && !d.RequiredForStartup {
+			continue
+		}
+		r := requirementOf(d)
+		s.mu.Lock()
+		s.dependencies[r] = connectpluginv1.ServiceState_SERVICE_STATE_UNSPECIFIED
+		s.mu.Unlock()
+		s.watching.Go(func() { s.follow(ctx, r) })
+	}
+}
+
+// follow keeps the state of what the plugin depends on, also where the host takes the
+// right to it away and gives it back.
+func (s *pluginSession) follow(ctx context.Context, r requirement) {
+	stop := func() {} // of what the last event had looked up
+	gone := func(err error) {
+		stop()
+		s.cfg.Client.Logger.Warn("a required service cannot be watched", keyService, r.serviceType, keyError, err)
+		s.depend(r, connectpluginv1.ServiceState_SERVICE_STATE_UNAVAILABLE)
+	}
+	w := &serviceWatch{client: s.client, serviceType: r.serviceType, resumes: true, withdrawn: gone}
+	w.run(ctx, func(event *ServiceEvent, err error) bool {
+		switch {
+		case err == nil:
+			s.client.catchUp(ctx, event)
+			stop()
+			stop = s.takeIn(ctx, event, r)
+		case ctx.Err() == nil && !errors.Is(err, ErrClientClosed):
+			gone(err)
+		}
+		return true
+	})
+	stop()
+}
+
+// takeIn takes in the state of a type. Where the provider that the event names does not satisfy the constraint, the host is
+// asked for another, until the next event stops that.
+func (s *pluginSession) takeIn(ctx context.Context, event *ServiceEvent, r requirement) (stop func()) {
+	constraint, _ := semrange.ParseConstraint(r.constraint) // the configuration was validated
+	if !usable(event.State) || constraint.Allows(event.Version) {
+		s.depend(r, event.State)
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	asked := make(chan struct{})
+	go func() {
+		defer close(asked)
+		s.lookFor(ctx, r, constraint, event)
+	}()
+	return func() {
+		cancel()
+		<-asked
+	}
+}
+
+// lookFor asks the host for a provider that satisfies a constraint, until the host says whether there is one.
+func (s *pluginSession) lookFor(ctx context.Context, r requirement, constraint semrange.Constraint, event *ServiceEvent) {
+	for failures := 1; ; failures++ {
+		_, err := s.client.providerFor(ctx, event, r, constraint)
+		switch {
+		case ctx.Err() != nil:
+			return // another event has come
+		case err == nil:
+			s.depend(r, event.State)
+			return
+		case errors.Is(err, errNoProvider):
+			if s.depend(r, connectpluginv1.ServiceState_SERVICE_STATE_UNAVAILABLE) {
+				s.cfg.Client.Logger.Warn("no provider satisfies the constraint", keyService, r.serviceType, keyError, err)
+			}
+			return
+		case connect.IsWireError(err): // there is one, and it is not well
+			s.depend(r, connectpluginv1.ServiceState_SERVICE_STATE_UNAVAILABLE)
+		}
+		if !backoff.Wait(ctx, backoff.Reconnect.After(failures)) {
+			return
+		}
+	}
+}
+
+// depend takes in the state of what the plugin depends on, and reports whether it was another before.
+func (s *pluginSession) depend(r requirement, state connectpluginv1.ServiceState) bool {
+	s.mu.Lock()
+	before := s.dependencies[r]
+	s.dependencies[r] = state
+	s.mu.Unlock()
+	if before == state {
+		return false
+	}
+	s.cfg.Client.Logger.Info("a required service changed", keyService, r.String(),
+		keyReason, strings.ToLower(strings.TrimPrefix(state.String(), "SERVICE_STATE_")))
+	s.poke()
+	return true
+}
+
+// awaitRequired waits until every service that the plugin cannot start without
+// is there.
+func (s *pluginSession) awaitRequired(ctx context.Context) error {
+	told := false
+	for {
+		missing := s.missingForStartup()
+		if len(missing) == 0 {
+			return nil
+		}
+		if !told {
+			told = true
+			s.cfg.Client.Logger.Info("waiting for required services", keyService, missing)
+		}
+		select {
+		case <-s.wake:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (s *pluginSession) missingForStartup() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var missing []string
+	for _, d := range s.cfg.Client.Metadata.Requires {
+		if r := requirementOf(d); d.RequiredForStartup && !usable(s.dependencies[r]) {
+			missing = append(missing, r.String())
+		}
+	}
+	return missing
+}
+
+func usable(s connectpluginv1.ServiceState) bool {
+	return s == connectpluginv1.ServiceState_SERVICE_STATE_AVAILABLE || s == connectpluginv1.ServiceState_SERVICE_STATE_DEGRADED
 }

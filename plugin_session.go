@@ -2,11 +2,9 @@ package connectplugin
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -32,8 +30,8 @@ type pluginSession struct {
 	once sync.Once // closes assigned
 
 	mu            sync.Mutex
-	dependencies  map[string]connectpluginv1.ServiceState // of the watched types
-	registeredAs  string                                  // the runtime id that holds the registrations
+	dependencies  map[requirement]connectpluginv1.ServiceState // of what is watched
+	registeredAs  string                                       // the runtime id that holds the registrations
 	registrations []string
 
 	// Used by run alone.
@@ -63,7 +61,7 @@ func newPluginSession(cfg *PluginServerConfig, client *Client, baseURL string) *
 	s := &pluginSession{
 		cfg: cfg, client: client, baseURL: baseURL,
 		wake: make(chan struct{}, 1), assigned: make(chan struct{}),
-		dependencies: map[string]connectpluginv1.ServiceState{}, woken: rate.NewLimiter(wakesPerSecond, wakeBurst),
+		dependencies: map[requirement]connectpluginv1.ServiceState{}, woken: rate.NewLimiter(wakesPerSecond, wakeBurst),
 	}
 	s.asker = &healthAsker{ask: cfg.Health, log: cfg.Client.Logger, returned: s.poke}
 	client.changed = s.poke
@@ -384,11 +382,12 @@ func (s *pluginSession) health(ctx context.Context) pluginHealth {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, t := range slices.Sorted(maps.Keys(s.dependencies)) {
-		if !usable(s.dependencies[t]) {
-			h.missing = append(h.missing, t)
+	for r, state := range s.dependencies {
+		if !usable(state) && !slices.Contains(h.missing, r.serviceType) {
+			h.missing = append(h.missing, r.serviceType)
 		}
 	}
+	slices.Sort(h.missing)
 	if len(h.missing) > 0 && h.state == connectpluginv1.HealthState_HEALTH_STATE_HEALTHY {
 		h.state = connectpluginv1.HealthState_HEALTH_STATE_DEGRADED
 		if h.reason == "" {
@@ -396,91 +395,4 @@ func (s *pluginSession) health(ctx context.Context) pluginHealth {
 		}
 	}
 	return h
-}
-
-// watch follows the service types that the plugin depends on.
-func (s *pluginSession) watch(ctx context.Context) {
-	for _, d := range s.cfg.Client.Metadata.Requires {
-		if !d.WatchForChanges && !d.RequiredForStartup {
-			continue
-		}
-		s.mu.Lock()
-		s.dependencies[d.Type] = connectpluginv1.ServiceState_SERVICE_STATE_UNSPECIFIED
-		s.mu.Unlock()
-		s.watching.Go(func() { s.follow(ctx, d.Type) })
-	}
-}
-
-// follow keeps the state of a type that the plugin depends on, also where the host takes the
-// right to it away and gives it back.
-func (s *pluginSession) follow(ctx context.Context, serviceType string) {
-	warn := func(err error) {
-		s.cfg.Client.Logger.Warn("a required service cannot be watched", keyService, serviceType, keyError, err)
-	}
-	w := &serviceWatch{client: s.client, serviceType: serviceType, resumes: true}
-	w.withdrawn = func(err error) {
-		warn(err)
-		s.depend(serviceType, connectpluginv1.ServiceState_SERVICE_STATE_UNAVAILABLE)
-	}
-	w.run(ctx, func(event *ServiceEvent, err error) bool {
-		switch {
-		case err == nil:
-			s.client.catchUp(ctx, event)
-			s.depend(serviceType, event.State)
-		case ctx.Err() == nil && !errors.Is(err, ErrClientClosed):
-			warn(err)
-			s.depend(serviceType, connectpluginv1.ServiceState_SERVICE_STATE_UNAVAILABLE)
-		}
-		return true
-	})
-}
-
-// depend takes in the state of a type that the plugin depends on.
-func (s *pluginSession) depend(serviceType string, state connectpluginv1.ServiceState) {
-	s.mu.Lock()
-	before := s.dependencies[serviceType]
-	s.dependencies[serviceType] = state
-	s.mu.Unlock()
-	if before != state {
-		s.cfg.Client.Logger.Info("a required service changed", keyService, serviceType,
-			keyReason, strings.ToLower(strings.TrimPrefix(state.String(), "SERVICE_STATE_")))
-		s.poke()
-	}
-}
-
-// awaitRequired waits until every service that the plugin cannot start without
-// is there.
-func (s *pluginSession) awaitRequired(ctx context.Context) error {
-	told := false
-	for {
-		missing := s.missingForStartup()
-		if len(missing) == 0 {
-			return nil
-		}
-		if !told {
-			told = true
-			s.cfg.Client.Logger.Info("waiting for required services", keyService, missing)
-		}
-		select {
-		case <-s.wake:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
-func (s *pluginSession) missingForStartup() []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var missing []string
-	for _, d := range s.cfg.Client.Metadata.Requires {
-		if d.RequiredForStartup && !usable(s.dependencies[d.Type]) {
-			missing = append(missing, d.Type)
-		}
-	}
-	return missing
-}
-
-func usable(s connectpluginv1.ServiceState) bool {
-	return s == connectpluginv1.ServiceState_SERVICE_STATE_AVAILABLE || s == connectpluginv1.ServiceState_SERVICE_STATE_DEGRADED
 }

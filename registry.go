@@ -133,10 +133,13 @@ func (s *ServiceRegistry) UnregisterService(ctx context.Context, req *connect.Re
 	if err := s.spendChange(ctx, c, AuditEvent{Procedure: req.Spec().Procedure, Registration: req.Msg.GetRegistrationId()}); err != nil {
 		return nil, err
 	}
-	if err := s.catalog.Unregister(req.Msg.GetRegistrationId(), runtimeID); err != nil {
-		denied := AuditEvent{Kind: AuditDenied, Procedure: req.Spec().Procedure, Reason: err.Error()}
-		denied.Registration = req.Msg.GetRegistrationId()
-		s.note(ctx, denied)
+	if s.catalog.Unregister(req.Msg.GetRegistrationId(), runtimeID) != nil {
+		// That its own has just passed to a new instance, or was taken out, is no attack.
+		if !s.catalog.Ended(req.Msg.GetRegistrationId(), runtimeID) {
+			denied := AuditEvent{Kind: AuditDenied, Procedure: req.Spec().Procedure, Reason: "the plugin has no such registration"}
+			denied.Registration = req.Msg.GetRegistrationId()
+			s.note(ctx, denied)
+		}
 		return nil, connect.NewError(connect.CodeNotFound, errNotAvailable)
 	}
 	event := AuditEvent{Kind: AuditUnregistered, RuntimeID: runtimeID, Procedure: req.Spec().Procedure}

@@ -307,17 +307,30 @@ func (s *ServiceConn) routeFor(ctx context.Context, event *ServiceEvent) (route 
 	if event.EndpointURL != "" && s.constraint.Allows(event.Version) {
 		return routePath(event.EndpointURL, s.serviceType), nil
 	}
-	resp, err := s.client.RegistryClient().DiscoverService(ctx, connect.NewRequest(&connectpluginv1.DiscoverServiceRequest{
-		ServiceType: s.serviceType, MinVersion: s.minVersion,
+	endpoint, err := s.client.providerFor(ctx, event, requirement{s.serviceType, s.minVersion}, s.constraint)
+	switch {
+	case err == nil:
+		return routePath(endpoint, s.serviceType), nil
+	case errors.Is(err, errNoProvider):
+		return "", err
+	}
+	return "", nil
+}
+
+// providerFor asks the host for a provider that satisfies a constraint, where the one that an event names does not, and
+// returns its endpoint. errNoProvider says that there is none.
+func (c *Client) providerFor(ctx context.Context, event *ServiceEvent, r requirement, constraint semrange.Constraint) (string, error) {
+	resp, err := c.RegistryClient().DiscoverService(ctx, connect.NewRequest(&connectpluginv1.DiscoverServiceRequest{
+		ServiceType: r.serviceType, MinVersion: r.constraint,
 	}))
 	switch {
 	case err == nil:
-		return routePath(resp.Msg.GetEndpoint().GetEndpointUrl(), s.serviceType), nil
-	case connect.CodeOf(err) == connect.CodeNotFound && !s.constraint.Allows(event.Version):
-		return "", fmt.Errorf("%w: none of %q satisfies %q; the one to use has version %q", errNoProvider, s.serviceType, s.minVersion,
+		return resp.Msg.GetEndpoint().GetEndpointUrl(), nil
+	case connect.CodeOf(err) == connect.CodeNotFound && !constraint.Allows(event.Version):
+		return "", fmt.Errorf("%w: none of %q satisfies %q; the one to use has version %q", errNoProvider, r.serviceType, r.constraint,
 			printable(event.Version))
 	}
-	return "", nil
+	return "", err
 }
 
 // routePath takes the path of an endpoint URL. Only routes through the host are

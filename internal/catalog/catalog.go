@@ -178,6 +178,7 @@ type Catalog struct {
 	withheld   standbys // taken out for now: offered to nobody, in nobody's way
 	cramped    bool     // something that is withheld found no room
 	departed   departed
+	ended      departed // registrations, by their id
 	strategies map[string]Strategy
 	order      uint64
 	watches    int
@@ -204,6 +205,7 @@ func New(cfg Config) *Catalog {
 		standbys:   newStandbys(opened),
 		withheld:   newStandbys(make(trails)), // of its own: nobody's path
 		departed:   newDeparted(),
+		ended:      newDeparted(),
 		strategies: make(map[string]Strategy),
 		history:    newHistory(),
 	}

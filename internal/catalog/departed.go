@@ -34,6 +34,17 @@ func (d *departed) has(key providerKey) bool {
 	return last || before
 }
 
+// end notes that a registration is gone. It is called with the catalogue's lock.
+func (c *Catalog) end(reg *Registration) { c.ended.add(providerKey{reg.ID, reg.RuntimeID}) }
+
+// Ended reports whether a runtime had a registration that is gone, whoever took it out, as far as is remembered.
+func (c *Catalog) Ended(id, runtimeID string) bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+
+	return c.ended.has(providerKey{id, runtimeID})
+}
+
 // Absence says why a type cannot be had from a provider, or at all.
 type Absence uint8
 

@@ -189,6 +189,7 @@ func (c *Catalog) Unregister(id, runtimeID string) error {
 	return c.transition(func(t *transition) error {
 		if waiting := c.standbys.byID[id]; waiting != nil && (runtimeID == "" || waiting.RuntimeID == runtimeID) {
 			c.standbys.remove(waiting)
+			c.end(waiting)
 			t.left(waiting)
 
 			return nil
@@ -196,6 +197,7 @@ func (c *Catalog) Unregister(id, runtimeID string) error {
 
 		if kept := c.withheld.byID[id]; kept != nil && (runtimeID == "" || kept.RuntimeID == runtimeID) {
 			c.withheld.remove(kept)
+			c.end(kept)
 
 			return nil
 		}
@@ -220,6 +222,7 @@ func (c *Catalog) RemoveRuntime(runtimeID string) int {
 		removed = t.withdraw(runtimeID)
 		for _, reg := range slices.Clone(c.withheld.byRuntime[runtimeID]) {
 			c.withheld.remove(reg)
+			c.end(reg)
 		}
 
 		rt := c.runtimes[runtimeID]
@@ -297,10 +300,12 @@ func (t *transition) discard(reg *Registration, dead bool) bool {
 	switch e := c.entries[reg.ID]; {
 	case c.withheld.byID[reg.ID] == reg:
 		c.withheld.remove(reg)
+		c.end(reg)
 
 		return false
 	case c.standbys.byID[reg.ID] == reg:
 		c.standbys.remove(reg)
+		c.end(reg)
 	case e != nil && e.reg == reg:
 		t.remove(e)
 

@@ -190,6 +190,7 @@ func (t *transition) withdraw(runtimeID string) int {
 	waiting := slices.Clone(t.c.standbys.byRuntime[runtimeID])
 	for _, reg := range waiting {
 		t.c.standbys.remove(reg)
+		t.c.end(reg)
 		t.left(reg)
 	}
 

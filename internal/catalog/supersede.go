@@ -39,6 +39,7 @@ func (c *Catalog) Supersede(oldRuntimeID string, regs []Registration) error {
 			t.withdraw(oldRuntimeID)
 			for _, reg := range slices.Clone(c.withheld.byRuntime[oldRuntimeID]) {
 				c.withheld.remove(reg)
+				c.end(reg)
 			}
 		}
 		return nil

@@ -165,6 +165,7 @@ func (t *transition) remove(e *entry) {
 	t.detach(e)
 	e.service.discount(e.reg.SelfID)
 	t.c.departed.add(providerKey{e.reg.Type, e.reg.RuntimeID})
+	t.c.end(e.reg)
 	t.left(e.reg)
 	t.record(ChangeUnregistered, e)
 }

@@ -9,10 +9,10 @@ import (
 // What [Graph.StartupOrder] fails with, for [errors.Is].
 var (
 	// ErrCycle says that plugins wait for each other; the error is a [*CycleError].
-	ErrCycle = errors.New("depgraph: dependency cycle")
+	ErrCycle = errors.New("dependency cycle")
 	// ErrMissing says that a plugin requires what nobody else provides; the error is, or
 	// wraps, a [*MissingError].
-	ErrMissing = errors.New("depgraph: missing dependency")
+	ErrMissing = errors.New("missing dependency")
 )
 
 // CycleError names plugins that wait for each other.

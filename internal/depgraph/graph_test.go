@@ -95,7 +95,7 @@ var startupOrders = []struct {
 	{
 		name:  "a pre-release is before its release",
 		nodes: []string{"app [] db@1.0.0", "db [db@1.0.0-rc.1] -"},
-		err:   "depgraph: missing dependency: app requires db (1.0.0)",
+		err:   "missing dependency: app requires db (1.0.0)",
 	},
 	{
 		name:  "a constraint",
@@ -105,31 +105,31 @@ var startupOrders = []struct {
 		name:  "a type provided in two versions",
 		nodes: []string{"app [] db@^1", "db [db@2.0.0,db@1.1.0] -"}, want: "db app",
 	},
-	{name: "missing", nodes: []string{"app [] db"}, err: "depgraph: missing dependency: app requires db"},
+	{name: "missing", nodes: []string{"app [] db"}, err: "missing dependency: app requires db"},
 	{
 		name:  "all that is missing is named",
 		nodes: []string{"app [] db,log@2", "log [log] -"},
-		err:   "depgraph: missing dependency: app requires db\ndepgraph: missing dependency: app requires log (2)",
+		err:   "missing dependency: app requires db\nmissing dependency: app requires log (2)",
 	},
 	{
 		name: "a constraint that cannot be read", nodes: []string{"app [] db@>>x", "db [db] -"},
-		err: "depgraph: missing dependency: app requires db (>>x): constraint: improper constraint: \">>x\"; write for example \">=1.2, <2\"",
+		err: "missing dependency: app requires db (>>x): constraint: improper constraint: \">>x\"; write for example \">=1.2, <2\"",
 	},
-	{name: "a version that cannot be read", nodes: []string{"app [] db@1", "db [db@one] -"}, err: "depgraph: missing dependency: app requires db (1)"},
+	{name: "a version that cannot be read", nodes: []string{"app [] db@1", "db [db@one] -"}, err: "missing dependency: app requires db (1)"},
 	{name: "a version that cannot be read is any", nodes: []string{"app [] db", "db [db@one] -"}, want: "db app"},
-	{name: "a circle", nodes: []string{"a [a] b", "b [b] a"}, err: "depgraph: dependency cycle: a -> b -> a"},
-	{name: "a circle of one", nodes: []string{"a [a] a"}, err: "depgraph: dependency cycle: a -> a"},
+	{name: "a circle", nodes: []string{"a [a] b", "b [b] a"}, err: "dependency cycle: a -> b -> a"},
+	{name: "a circle of one", nodes: []string{"a [a] a"}, err: "dependency cycle: a -> a"},
 	{
 		name:  "only the circle is named",
-		nodes: []string{"app [] b", "a [a] c", "b [b] a", "c [c] b", "free [] -"}, err: "depgraph: dependency cycle: a -> c -> b -> a",
+		nodes: []string{"app [] b", "a [a] c", "b [b] a", "c [c] b", "free [] -"}, err: "dependency cycle: a -> c -> b -> a",
 	},
 	{
 		name:  "a circle behind a tail",
-		nodes: []string{"a [a] b,c?", "b [b] c", "c [c] b"}, err: "depgraph: dependency cycle: b -> c -> b",
+		nodes: []string{"a [a] b,c?", "b [b] c", "c [c] b"}, err: "dependency cycle: b -> c -> b",
 	},
 	{
 		name:  "who else is needed is named first",
-		nodes: []string{"a [x] x", "b [x] x"}, err: "depgraph: dependency cycle: a -> b -> a",
+		nodes: []string{"a [x] x", "b [x] x"}, err: "dependency cycle: a -> b -> a",
 	},
 	{name: "another provider saves from waiting for oneself", nodes: []string{"a [x] x", "b [x] -"}, want: "b a"},
 }

@@ -202,6 +202,14 @@ func (l *Launch) Held() []string {
 	return slices.Sorted(maps.Keys(l.held))
 }
 
+// Offers reports whether something that is kept back, of a type, will do.
+func (l *Launch) Offers(serviceType string, will func(version string) bool) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	reg, ok := l.held[serviceType]
+	return ok && will(reg.Version)
+}
+
 // Release hands over what was kept back, and ends the hold.
 func (l *Launch) Release() []catalog.Registration {
 	l.mu.Lock()

@@ -35,7 +35,11 @@ func chain(begun func(string) any, lines ...string) map[string]connectplugin.Plu
 
 func TestStartInDependencyOrder(t *testing.T) {
 	t.Parallel()
-	h := start(t, "app", "cache", "store", "log")
+	h := start(t, "app", "cache", "store", "log", "elsewhere")
+	h.Launcher().Configure(chain(func(string) any { return echoHandler() }, "elsewhere"))
+	if err := h.Launcher().Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	var mu sync.Mutex
 	var order []string
 	begun := func(name string) any {
@@ -52,11 +56,14 @@ func TestStartInDependencyOrder(t *testing.T) {
 	if len(order) != 4 || at("store") > at("cache") || at("cache") > at("app") || at("log") > at("app") {
 		t.Errorf("order %v", order)
 	}
-	if got := h.Plugins(); len(got) != 4 {
+	if got := h.Plugins(); len(got) != 5 {
 		t.Errorf("%d plugins", len(got))
 	}
 	if err := h.Launcher().Start(t.Context()); err != nil || len(order) != 4 {
 		t.Errorf("again: %v, %v", order, err)
+	}
+	if err := h.Launcher().Stop(t.Context(), "elsewhere"); err != nil {
+		t.Fatal(err)
 	}
 	live, err := h.Platform().GetStartupOrder()
 	if err == nil || !strings.Contains(err.Error(), "elsewhere") {

@@ -256,3 +256,40 @@ func (d disguised) Do(r *http.Request) (*http.Response, error) {
 	d.edit(r.Header)
 	return d.next.Do(r)
 }
+
+// A plugin that withdraws what the host took from it in the same moment is not suspected: only what never was its own is.
+func TestWithdrawingTooLateIsNoAttack(t *testing.T) {
+	t.Parallel()
+	policy := hosttest.LoggerPolicy()
+	policy.Plugins["mallory"] = hosttest.Allow(func(p *connectplugin.PluginPolicy) { p.Provides = []string{"logger"} })
+	host := hosttest.Start(t, hosttest.WithPolicy(policy))
+	own, mallory := host.Enrol(t, "logger", hosttest.Providing("logger")), host.Enrol(t, "mallory", hosttest.Providing("logger"))
+	id, err := hosttest.Register(t, own, "logger", "1.0.0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	withdraw := func(c *connectplugin.Client) {
+		t.Helper()
+		_, err := c.RegistryClient().UnregisterService(t.Context(), connect.NewRequest(&connectpluginv1.UnregisterServiceRequest{RegistrationId: id}))
+		if connect.CodeOf(err) != connect.CodeNotFound {
+			t.Errorf("withdrawn: %v", err)
+		}
+	}
+	denied := func() (all []connectplugin.AuditEvent) {
+		for _, e := range host.Audit.Events() {
+			if e.Kind == connectplugin.AuditDenied {
+				all = append(all, e)
+			}
+		}
+		return all
+	}
+	host.Registry().UnregisterPluginServices(own.RuntimeID())
+	withdraw(own)
+	if all := denied(); len(all) != 0 {
+		t.Errorf("its own: %+v", all)
+	}
+	withdraw(mallory)
+	if all := denied(); len(all) != 1 || all[0].SelfID != "mallory" || all[0].Reason != "the plugin has no such registration" {
+		t.Errorf("that of another: %+v", all)
+	}
+}

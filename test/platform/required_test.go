@@ -1,0 +1,188 @@
+package platform_test
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	connectplugin "github.com/masegraye/connect-plugin-go"
+	"github.com/masegraye/connect-plugin-go/internal/hosttest"
+)
+
+// memory makes a plugin of the host's process, which provides its own name in a version.
+func memory(name, version string, requires ...connectplugin.ServiceDependency) connectplugin.PluginSpec {
+	return connectplugin.PluginSpec{
+		Plugin: memoryPlugin{path: "/" + name + ".v1/", metadata: connectplugin.PluginMetadata{
+			Version: version, Provides: []connectplugin.ServiceDeclaration{{Type: name, Version: version}}, Requires: requires,
+		}},
+		ImplFactory: func() any { return echoHandler() }, ReadyTimeout: wait,
+	}
+}
+
+// forStart requires a version of a type for the start.
+func forStart(serviceType, version string) connectplugin.ServiceDependency {
+	return connectplugin.ServiceDependency{Type: serviceType, MinVersion: version, RequiredForStartup: true}
+}
+
+func says(err error, parts ...string) bool {
+	for _, part := range parts {
+		if err == nil || !strings.Contains(err.Error(), part) {
+			return false
+		}
+	}
+	return true
+}
+
+// A plugin that cannot ask its host itself does not start either before what it requires is there, in the version that it
+// requires; the error says what is there instead.
+func TestALaunchWaitsForWhatItRequires(t *testing.T) {
+	t.Parallel()
+	h := start(t, "db", "web")
+	impatient := memory("web", "1.0.0", forStart("db", ">=9"))
+	impatient.ReadyTimeout = 50 * time.Millisecond
+	h.Launcher().Configure(map[string]connectplugin.PluginSpec{"db": memory("db", "1.5.0")})
+	if err := h.Launcher().Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, strategy := range []string{"in-memory", "go-plugin", "process"} { // each before it starts anything
+		impatient.Strategy = strategy
+		h.Launcher().Configure(map[string]connectplugin.PluginSpec{"web": impatient})
+		err := h.Launcher().Start(t.Context())
+		if !says(err, "it requires db >=9 for its start", `"1.5.0"`, "PluginSpec.ReadyTimeout") {
+			t.Errorf("%s: %v", strategy, err)
+		}
+	}
+	h.Launcher().Configure(map[string]connectplugin.PluginSpec{"web": memory("web", "1.0.0", forStart("db", ">=9")), "db": memory("db", "9.0.0")})
+	started := make(chan error, 1)
+	go func() { started <- h.Launcher().Start(t.Context()) }()
+	if err := h.Launcher().Replace(t.Context(), "db"); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-started; err != nil || len(h.Registry().GetAllProviders("web")) != 1 {
+		t.Errorf("%v, %+v", err, h.Plugins())
+	}
+}
+
+// Whoever gave up is named: the launcher's patience, or that of who called.
+func TestWhoseTimeWasOver(t *testing.T) {
+	t.Parallel()
+	h := start(t, "echo")
+	h.Launcher().Configure(map[string]connectplugin.PluginSpec{"echo": spec()})
+	if err := h.Launcher().Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	h.Launcher().Configure(map[string]connectplugin.PluginSpec{"echo": spec("hang")})
+	if err := h.Launcher().Replace(ctx, "echo"); !says(err, "the context of whoever launches it ended", "it has not enrolled") || says(err, "ReadyTimeout") {
+		t.Errorf("the caller's time: %v", err)
+	}
+	sp := spec("hang")
+	sp.ReadyTimeout = 50 * time.Millisecond
+	h.Launcher().Configure(map[string]connectplugin.PluginSpec{"echo": sp})
+	if err := h.Launcher().Replace(t.Context(), "echo"); !says(err, "PluginSpec.ReadyTimeout", "it has not enrolled") {
+		t.Errorf("its own time: %v", err)
+	}
+	h.Launcher().Configure(map[string]connectplugin.PluginSpec{"echo": spec("unhealthy=no disk")})
+	ctx, cancel = context.WithCancel(t.Context())
+	defer cancel()
+	replaced := make(chan error, 1)
+	go func() { replaced <- h.Launcher().Replace(ctx, "echo") }()
+	hosttest.Eventually(t, "it says how it is", func() bool {
+		return slices.ContainsFunc(h.Plugins(), func(p connectplugin.PluginStatus) bool { return p.Reason == "no disk" })
+	})
+	cancel()
+	if err := <-replaced; !says(err, "it was called off", `it says that it is unhealthy: "no disk"`) {
+		t.Errorf("never healthy: %v", err)
+	}
+	if got, err := caller(t, h, "echo")("x"); got != "x" || err != nil {
+		t.Errorf("the old one: %q, %v", got, err)
+	}
+}
+
+// A circle of requirements says what to do, and is none where one of them starts without.
+func TestACircleOfRequirements(t *testing.T) {
+	t.Parallel()
+	h := start(t, "db", "web")
+	h.Launcher().Configure(map[string]connectplugin.PluginSpec{
+		"db": memory("db", "1.0.0", forStart("web", "")), "web": memory("web", "1.0.0", forStart("db", "")),
+	})
+	if err := h.Launcher().Start(t.Context()); !says(err, "db -> web -> db", "take RequiredForStartup from one") || says(err, "depgraph") {
+		t.Errorf("%v", err)
+	}
+	h.Launcher().Configure(map[string]connectplugin.PluginSpec{
+		"db":  memory("db", "1.0.0", connectplugin.ServiceDependency{Type: "web", WatchForChanges: true}),
+		"web": memory("web", "1.0.0", forStart("db", "")),
+	})
+	if err := h.Launcher().Start(t.Context()); err != nil {
+		t.Error(err)
+	}
+	hosttest.Eventually(t, "both run", func() bool { return len(h.Plugins()) == 2 })
+}
+
+// A replacement does not take from others what they cannot start without, and the log says from whom it takes anything else.
+func TestAReplacementThatServesNobody(t *testing.T) {
+	t.Parallel()
+	log := &hosttest.Buffer{}
+	h := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.Policy = &connectplugin.Policy{AllowMultiple: []string{"queue"}, Plugins: map[string]connectplugin.PluginPolicy{}}
+		for _, name := range []string{"queue", "runner", "looker", "other"} {
+			c.Policy.Plugins[name] = connectplugin.PluginPolicy{Provides: []string{"*"}, Requires: []string{"*"}}
+		}
+		c.Policy.Plugins["upstart"] = connectplugin.PluginPolicy{Provides: []string{"*"}}
+		c.Logger = slog.New(slog.NewTextHandler(log, nil))
+	})
+	specs := map[string]connectplugin.PluginSpec{
+		"queue": memory("queue", "1.0.0"), "runner": memory("runner", "1.0.0", forStart("queue", "^1")),
+		"looker":  memory("looker", "1.0.0", connectplugin.ServiceDependency{Type: "queue", MinVersion: "<2"}),
+		"upstart": memory("upstart", "1.0.0", forStart("queue", "1.0.0 - 3.0.0")), // which policy does not let it
+	}
+	l := h.Launcher()
+	version := func() string { return h.Registry().GetAllProviders("queue")[0].Version }
+	replace := func(spec connectplugin.PluginSpec) error {
+		specs["queue"] = spec
+		l.Configure(specs)
+		return l.Replace(t.Context(), "queue")
+	}
+	l.Configure(specs)
+	if err := l.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for what, spec := range map[string]connectplugin.PluginSpec{"another version": memory("queue", "4.0.0"), "another type": memory("stack", "1.0.0")} {
+		if err := replace(spec); !says(err, `"runner" requires queue ^1`) || says(err, "upstart") || says(err, "looker") || version() != "1.0.0" {
+			t.Errorf("%s: %v, and %s is there", what, err, version())
+		}
+	}
+	if err := replace(memory("queue", "1.2.0")); err != nil || version() != "1.2.0" {
+		t.Errorf("one that will do: %v", err)
+	}
+	specs["other"] = memory("other", "1.0.0")
+	specs["other"].Plugin.(memoryPlugin).metadata.Provides[0] = connectplugin.ServiceDeclaration{Type: "queue", Version: "1.9.0"}
+	l.Configure(specs)
+	if err := l.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := replace(memory("queue", "4.0.0")); err != nil {
+		t.Errorf("beside another that will do: %v", err)
+	}
+	if strings.Contains(log.String(), "will do for others") {
+		t.Error("it warns where another provider is left")
+	}
+	if err := replace(memory("queue", "1.9.1")); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"runner", "other"} {
+		if err := l.Stop(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := replace(memory("queue", "4.0.0")); err != nil || version() != "4.0.0" {
+		t.Errorf("nobody needs the old one for its start: %v", err)
+	}
+	if said := log.String(); !strings.Contains(said, "will do for others") || !strings.Contains(said, `\"looker\" requires queue <2`) {
+		t.Errorf("it does not warn:\n%s", said)
+	}
+}
