@@ -81,7 +81,8 @@ type ServeConfig struct {
 	LifecycleService *LifecycleServer
 	// ServiceRegistry is the registry. Nil means the host makes one.
 	ServiceRegistry *ServiceRegistry
-	// ServiceRouter routes calls between plugins. Nil means the host makes one.
+	// ServiceRouter routes calls between plugins. Nil means the host makes one. Its
+	// handshake server, with the policy and the identities, belongs to this host then.
 	ServiceRouter *ServiceRouter
 	// CapabilityBroker grants the host's capabilities. Nil means the host makes
 	// an empty one.

@@ -44,6 +44,7 @@ type hub struct {
 	current atomic.Pointer[settings]
 	rules   atomic.Pointer[policy.Book]
 
+	taken            atomic.Bool  // by a Host: what it allows and whom it knows is nobody else's
 	bare             sync.Once    // that a service is mounted without its handler was told
 	enrolling        *crowd.Crowd // handshakes of which nothing is proven yet
 	proven, unproven limiter.Pace // of new identities
