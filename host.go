@@ -58,7 +58,9 @@ type Host struct {
 	shutdown sync.Once
 	shutErr  error // written before done is closed
 
-	policyMu sync.Mutex // held during a change of policy; guards nothing
+	policyMu sync.Mutex   // held during a change of policy; guards nothing
+	judging  atomic.Int32 // changes of policy for which HandshakeAuth.Secret is asked
+	crowded  atomic.Bool  // there are too many of them
 
 	upperMu sync.Mutex
 	upper   upperFloor // nil until it is asked for
