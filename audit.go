@@ -15,6 +15,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/auditlog"
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
 	"github.com/masegraye/connect-plugin-go/internal/edge"
+	"github.com/masegraye/connect-plugin-go/internal/guest"
 	"github.com/masegraye/connect-plugin-go/internal/h2serve"
 	"github.com/masegraye/connect-plugin-go/internal/recent"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
@@ -137,14 +138,16 @@ type auditor struct {
 }
 
 func (a *auditor) record(e AuditEvent) {
-	e.Time = time.Now()
 	for _, s := range e.texts() {
 		*s.text = printable(*s.text)
 	}
 	a.recent.Add(e)
 	if a.sink != nil {
-		a.sink(e)
-		return
+		err := guest.Contain("ServeConfig.Audit", func() error { a.sink(e); return nil })
+		if err == nil {
+			return
+		}
+		a.log.Error("an event is in the log and may be missing in the audit", keyError, err) // what was done is done
 	}
 	level := slog.LevelInfo
 	if e.Kind.isRefusal() {

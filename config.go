@@ -71,8 +71,10 @@ type ServeConfig struct {
 	GracefulShutdownTimeout time.Duration
 	// StopCh ends [Serve] when it is closed. Nil means that only a signal does.
 	StopCh <-chan struct{}
-	// Cleanup runs once after the last request, bounded by
-	// GracefulShutdownTimeout. May be nil.
+	// Cleanup runs once after the last request. Its context ends GracefulShutdownTimeout later,
+	// or where the context of [Host.Shutdown] does, but after a second at the earliest. One that
+	// does not return then, within another second, is left running, and the error of Shutdown says
+	// so, or that it panicked. May be nil.
 	Cleanup func(context.Context) error
 
 	// HealthService answers gRPC-style health checks. Nil means the host makes one.
@@ -81,7 +83,8 @@ type ServeConfig struct {
 	LifecycleService *LifecycleServer
 	// ServiceRegistry is the registry. Nil means the host makes one.
 	ServiceRegistry *ServiceRegistry
-	// ServiceRouter routes calls between plugins. Nil means the host makes one.
+	// ServiceRouter routes calls between plugins. Nil means the host makes one. Its
+	// handshake server, with the policy and the identities, belongs to this host then.
 	ServiceRouter *ServiceRouter
 	// CapabilityBroker grants the host's capabilities. Nil means the host makes
 	// an empty one.

@@ -58,7 +58,9 @@ type Host struct {
 	shutdown sync.Once
 	shutErr  error // written before done is closed
 
-	policyMu sync.Mutex // held during a change of policy; guards nothing
+	policyMu sync.Mutex   // held during a change of policy; guards nothing
+	judging  atomic.Int32 // changes of policy for which HandshakeAuth.Secret is asked
+	crowded  atomic.Bool  // there are too many of them
 
 	upperMu sync.Mutex
 	upper   upperFloor // nil until it is asked for
@@ -125,10 +127,7 @@ func newHost(ctx context.Context, cfg *ServeConfig) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := h.setServices(); err != nil {
-		return nil, err
-	}
-	table, err := h.routes()
+	table, err := h.assemble()
 	if err != nil {
 		return nil, err
 	}
@@ -255,12 +254,27 @@ func (h *Host) keepCertificates(ctx context.Context) {
 	h.tasks.Go(func() { h.hub.settings().vigil.Run(ctx, own...) })
 }
 
-// setServices takes the configured services, makes the missing ones and binds
-// them all to one hub.
-func (h *Host) setServices() error {
-	c := h.cfg
+// assemble settles what the host serves. A router that it could not use is free for another.
+func (h *Host) assemble() (routeTable, error) {
 	h.setRouter()
 	h.hub = h.handshake.hub
+	if !h.hub.taken.CompareAndSwap(false, true) {
+		return nil, fieldError("ServiceRouter", "%v", errBoundElsewhere)
+	}
+	if err := h.setServices(); err != nil {
+		h.hub.taken.Store(false)
+		return nil, err
+	}
+	table, err := h.routes()
+	if err != nil {
+		h.hub.taken.Store(false)
+	}
+	return table, err
+}
+
+// setServices makes the services that are missing and binds them all to one hub.
+func (h *Host) setServices() error {
+	c := h.cfg
 	if h.broker = c.CapabilityBroker; h.broker == nil {
 		h.broker = NewCapabilityBroker("")
 	}
@@ -280,6 +294,7 @@ func (h *Host) setServices() error {
 			return fieldError(s.field, "%v", err)
 		}
 	}
+	h.handshake.configure(c.settings()) // that of a router has what it was made with
 	for _, name := range c.Plugins.Keys() {
 		h.health.offer(name)
 	}
@@ -299,7 +314,6 @@ func (h *Host) setRouter() {
 	c := h.cfg
 	if h.router = c.ServiceRouter; h.router != nil {
 		h.handshake, h.registry, h.lifecycle = h.router.handshake, h.router.registry, h.router.lifecycle
-		h.handshake.configure(c.settings())
 		return
 	}
 	h.handshake = NewHandshakeServer(c)

@@ -2,10 +2,12 @@ package connectplugin
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"math"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,6 +21,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/policy"
 	"github.com/masegraye/connect-plugin-go/internal/probes"
 	"github.com/masegraye/connect-plugin-go/internal/tally"
+	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
 // Bounds of what the admin services tell at once.
@@ -398,4 +401,81 @@ func scrapes(metrics http.Handler) http.Handler {
 			metrics.ServeHTTP(w, r)
 		}
 	})
+}
+
+// policyOf reads a policy that an operator wants looked at. Where it says that a plugin has a
+// secret, that is the one of today.
+func (h *Host) policyOf(d *adminv1.PolicyDocument) *Policy {
+	now := h.hub.rules.Load()
+	p := &Policy{
+		Plugins: make(map[string]PluginPolicy, len(d.GetPlugins())), AllowMultiple: d.GetAllowMultiple(),
+		Idempotent: d.GetIdempotent(), Public: d.GetPublic(),
+	}
+	for name, rules := range d.GetPlugins() {
+		today := now.Plugins[name]
+		if today == nil {
+			today = now.Holders[name]
+		}
+		p.Plugins[name] = pluginPolicyOf(rules, today)
+	}
+	if d.GetDefault() != nil {
+		rules := pluginPolicyOf(d.GetDefault(), now.Default)
+		p.Default = &rules
+	}
+	return p
+}
+
+func pluginPolicyOf(r *adminv1.PluginRules, today *policy.Rules) PluginPolicy {
+	p := PluginPolicy{
+		Provides: r.GetProvides(), Requires: r.GetRequires(), Capabilities: r.GetCapabilities(), HostPlugins: r.GetHostPlugins(),
+		Procedures: r.GetProcedures(), Endpoint: r.GetEndpoint(), AllowOwnAddress: r.GetAllowOwnAddress(),
+		Certificates: r.GetCertificates(), PinnedKeys: r.GetPinnedKeys(), AllowUnproven: r.GetAllowUnproven(),
+		MaxInstances: int(r.GetMaxInstances()), SelfIDs: r.GetSelfIds(),
+	}
+	switch {
+	case !r.GetHasSecret():
+	case today != nil && len(today.Secret) > 0:
+		p.Secret = Secret(today.Secret)
+	default: // one that nobody has proved
+		p.Secret = make(Secret, nonceBytes)
+		_, _ = rand.Read(p.Secret)
+	}
+	return p
+}
+
+// Drain takes a plugin's services out, so that it gets no new calls, and returns when its
+// calls in flight are done. The plugin goes on living and may register again; one that
+// [ServePlugin] serves does when it enrols anew, as after [Host.Revoke]. The error says
+// that no plugin has the runtime id, or is that of ctx where it ended before the calls.
+func (h *Host) Drain(ctx context.Context, runtimeID string) error {
+	id, ok := h.hub.store.Lookup(runtimeID)
+	if !ok {
+		return fmt.Errorf("drain %q: %w", runtimeID, errNotAlive)
+	}
+	declared(id).drained.Store(true)
+	h.registry.catalog.RemoveWhere(ofRuntime(runtimeID))
+	if err := h.router.awaitQuiet(ctx, runtimeID); err != nil {
+		return fmt.Errorf("drain %q: %w", runtimeID, err)
+	}
+	return nil
+}
+
+// drainedReason stands where a plugin was drained and registered nothing since.
+const drainedReason = "drained: it provides nothing until it enrols again"
+
+// isDrained reports whether a plugin that provides so many services was drained and registered nothing since.
+func isDrained(id *tokenstore.Identity, services int) bool {
+	return services == 0 && declared(id).drained.Load()
+}
+
+// without returns the names that are not among others.
+func without(names, others []string) []string {
+	return slices.DeleteFunc(slices.Clone(names), func(n string) bool { return slices.Contains(others, n) })
+}
+
+func hostPluginsOf(b *policy.Book, s policy.Subject) []string {
+	if r := b.Of(s); r != nil {
+		return r.HostPlugins.List()
+	}
+	return nil
 }

@@ -3,7 +3,11 @@ package connectplugin
 import (
 	"cmp"
 	"maps"
+	"net"
+	"net/netip"
+	"net/url"
 	"slices"
+	"strconv"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -334,4 +338,61 @@ func (h *Host) listens(l *edge.Listener) (ended func()) {
 		defer h.mu.Unlock()
 		delete(h.edges, l)
 	}
+}
+
+// localURL returns the base URL at which programs on this machine reach a host that listens
+// on an address, nil where it is none of the network.
+func localURL(cfg *ServeConfig, addr net.Addr) *string {
+	at, err := netip.ParseAddrPort(addr.String())
+	if err != nil {
+		return nil
+	}
+	ip := at.Addr().Unmap()
+	switch {
+	case ip.IsUnspecified() && ip.Is4():
+		ip = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	case ip.IsUnspecified():
+		ip = netip.IPv6Loopback()
+	}
+	name := ip.String()
+	if len(cfg.Hosts) > 0 && !slices.Contains(cfg.Hosts, withoutZone(name)) {
+		name = cfg.Hosts[0] // the only names under which the host answers
+	}
+	u := url.URL{Scheme: "https", Host: net.JoinHostPort(name, strconv.Itoa(int(at.Port())))}
+	if cfg.AllowInsecure {
+		u.Scheme = "http"
+	}
+	text := u.String()
+	return &text
+}
+
+// probeTargets returns the plugins that have to show life.
+func (h *Host) probeTargets() []probeTarget {
+	var targets []probeTarget
+	h.hub.store.Each(func(id *tokenstore.Identity) bool {
+		endpoint, _ := h.registry.catalog.Endpoint(id.RuntimeID())
+		report, _ := h.lifecycle.reported(id.RuntimeID())
+		provides := len(h.registry.catalog.ByRuntime(id.RuntimeID())) > 0
+		t := probeTarget{
+			id:     id,
+			leased: id.Peer() != "" && h.hub.launchOf(id) == nil && (!provides || !id.Attached()) && h.isToldOfLeases(id),
+		}
+		if provides {
+			t.reported = report.At
+		}
+		if provides || h.lifecycle.isSilent(id.RuntimeID()) { // to learn whether it lives after all
+			t.endpoint = endpoint
+		}
+		if t.leased || t.endpoint != "" || !t.reported.IsZero() {
+			targets = append(targets, t)
+		}
+		return true
+	})
+	return targets
+}
+
+// isToldOfLeases reports whether a plugin knows that it has to show life, as those of the
+// first version do not: theirs ends for silence only where the operator set a lease.
+func (h *Host) isToldOfLeases(id *tokenstore.Identity) bool {
+	return declared(id).modern || h.cfg.HealthProbe.Lease > 0
 }

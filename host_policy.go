@@ -2,7 +2,6 @@ package connectplugin
 
 import (
 	"context"
-	"crypto/rand"
 	"fmt"
 	"maps"
 	"slices"
@@ -12,6 +11,7 @@ import (
 	adminv1 "github.com/masegraye/connect-plugin-go/gen/admin/v1"
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
+	"github.com/masegraye/connect-plugin-go/internal/guest"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
@@ -27,25 +27,83 @@ import (
 //
 // Nil grants nothing and ends every plugin. The policy is copied. An error wraps
 // [ErrInvalidConfig] and names the field; nothing has changed then. SetPolicy may
-// be called concurrently, also with everything that plugins do.
+// be called concurrently, also with everything that plugins do, and by [ServeConfig.Audit].
 func (h *Host) SetPolicy(p *Policy) error {
 	if err := p.validateFor(h.cfg.AllowInsecure); err != nil {
 		return err
 	}
 	h.warnHostPlugins(p)
 	next := compilePolicy(p, h.cfg.Authority != nil)
+	judged, err := h.judge(next)
+	if err != nil {
+		return err
+	}
+	for _, id := range h.changePolicy(&policyChange{host: h, now: next, judged: judged}) {
+		if !h.hub.acceptsStill(id) {
+			h.hub.store.Revoke(id.RuntimeID(), tokenstore.ReasonPolicy)
+		}
+	}
+	h.hub.unheard.Tell(h.hub.record)
+	return nil
+}
+
+// changePolicy makes a change, and returns who enrolled since it was judged who may stay. What the
+// audit is to hear of it waits until nothing is locked, since the audit may change the policy again.
+func (h *Host) changePolicy(c *policyChange) (late []*tokenstore.Identity) {
 	h.policyMu.Lock()
 	defer h.policyMu.Unlock()
+	h.hub.unheard.Hold()
+	defer h.hub.unheard.Release()
 	h.hub.rules.Load().Certificates(func(identity string, key certs.Pin) { h.hub.shown.Add(identity, key) })
-	before := h.hub.rules.Swap(next)
-	if d := before.Default; d == nil || !d.AllowUnproven {
-		warnOpen(danger(h.hub.settings().configured), next, h.cfg.AllowInsecure)
+	c.before = h.hub.rules.Swap(c.now)
+	if d := c.before.Default; d == nil || !d.AllowUnproven {
+		warnOpen(danger(h.hub.settings().configured), c.now, h.cfg.AllowInsecure)
 	}
 	h.hub.launches.UnbarAll()
-	c := &policyChange{host: h, before: before, now: next}
 	c.apply()
 	h.hub.audit(AuditEvent{Kind: AuditPolicyChanged, Reason: c.summary()})
-	return nil
+	return c.late
+}
+
+// maxChanges bounds how many changes of policy are judged at a time.
+const maxChanges = 64
+
+// judge asks HandshakeAuth.Secret, where there is one, which plugins may stay under a policy, with
+// nothing locked. Nil means that nobody has to be asked.
+func (h *Host) judge(next *policy.Book) (judged map[*tokenstore.Identity]bool, err error) {
+	if h.cfg.HandshakeAuth.Secret == nil {
+		return nil, nil //nolint:nilnil // documented
+	}
+	defer func() {
+		if h.judging.Add(-1) == 0 {
+			h.crowded.Store(false)
+		}
+	}()
+	if h.judging.Add(1) > maxChanges || h.crowded.Load() {
+		h.crowded.Store(true) // until none is judged: each of those that called one another asks for all plugins
+		return nil, fmt.Errorf("more than %d changes of policy at a time: HandshakeAuth.Secret, which SetPolicy calls, "+
+			"must not call SetPolicy itself", maxChanges)
+	}
+	judged = map[*tokenstore.Identity]bool{}
+	return judged, guest.Contain("HandshakeAuth.Secret", func() error {
+		h.hub.store.Each(func(id *tokenstore.Identity) bool {
+			judged[id] = h.hub.acceptsUnder(next, id)
+			return true
+		})
+		return nil
+	})
+}
+
+// acceptsStill reports whether policy accepts a plugin. A HandshakeAuth.Secret that panics refuses it.
+func (h *hub) acceptsStill(id *tokenstore.Identity) (accepted bool) {
+	err := guest.Contain("HandshakeAuth.Secret", func() error {
+		accepted = h.accepts(id)
+		return nil
+	})
+	if err != nil {
+		h.log().Error("a plugin is refused, since nothing says whether it may stay", keySelfID, id.SelfID(), keyError, err)
+	}
+	return accepted
 }
 
 // policyChange is one replacement of the policy. Whoever acts on a right while
@@ -54,6 +112,8 @@ func (h *Host) SetPolicy(p *Policy) error {
 type policyChange struct {
 	host        *Host
 	before, now *policy.Book
+	judged      map[*tokenstore.Identity]bool // nil where nobody was asked who may stay
+	late        []*tokenstore.Identity        // who enrolled after that
 
 	identities, registrations, endpoints, grants, calls int
 	givenBack                                           int // registrations and endpoints
@@ -64,7 +124,7 @@ func (c *policyChange) apply() {
 	c.host.registry.settling.Store(true)
 	hub.store.Each(func(id *tokenstore.Identity) bool {
 		forgotten := c.before.Of(subjectOf(id)) != nil && c.now.Of(subjectOf(id)) == nil
-		if (forgotten || !hub.accepts(id)) && hub.store.Revoke(id.RuntimeID(), tokenstore.ReasonPolicy) {
+		if (forgotten || !c.accepts(id)) && hub.store.Revoke(id.RuntimeID(), tokenstore.ReasonPolicy) {
 			c.identities++
 		}
 		return true
@@ -77,6 +137,18 @@ func (c *policyChange) apply() {
 	})
 	c.giveBack()
 	c.calls = hub.permitted.Enforce(c.now, errWithdrawn)
+}
+
+// accepts reports whether a plugin may stay, as far as that is known.
+func (c *policyChange) accepts(id *tokenstore.Identity) bool {
+	if c.judged == nil {
+		return c.host.hub.acceptsUnder(c.now, id)
+	}
+	accepted, known := c.judged[id]
+	if !known {
+		c.late = append(c.late, id)
+	}
+	return accepted || !known
 }
 
 // giveBack lets plugins have again what an earlier policy took from them.
@@ -185,31 +257,6 @@ func (h *Host) RevokeSelf(selfID string) int {
 // Readmit admits a self id again that [Host.RevokeSelf] refused, and reports whether it was
 // refused. Policy decides as ever.
 func (h *Host) Readmit(selfID string) bool { return h.hub.launches.Unbar(selfID) }
-
-// Drain takes a plugin's services out, so that it gets no new calls, and returns when its
-// calls in flight are done. The plugin goes on living and may register again; one that
-// [ServePlugin] serves does when it enrols anew, as after [Host.Revoke]. The error says
-// that no plugin has the runtime id, or is that of ctx where it ended before the calls.
-func (h *Host) Drain(ctx context.Context, runtimeID string) error {
-	id, ok := h.hub.store.Lookup(runtimeID)
-	if !ok {
-		return fmt.Errorf("drain %q: %w", runtimeID, errNotAlive)
-	}
-	declared(id).drained.Store(true)
-	h.registry.catalog.RemoveWhere(ofRuntime(runtimeID))
-	if err := h.router.awaitQuiet(ctx, runtimeID); err != nil {
-		return fmt.Errorf("drain %q: %w", runtimeID, err)
-	}
-	return nil
-}
-
-// drainedReason stands where a plugin was drained and registered nothing since.
-const drainedReason = "drained: it provides nothing until it enrols again"
-
-// isDrained reports whether a plugin that provides so many services was drained and registered nothing since.
-func isDrained(id *tokenstore.Identity, services int) bool {
-	return services == 0 && declared(id).drained.Load()
-}
 
 // lifeWait bounds how long a newcomer waits for the answer of one whose place it could take.
 const lifeWait = time.Second
@@ -443,56 +490,4 @@ func (f *foresight) gather() map[spot]int {
 		return true
 	})
 	return crowds
-}
-
-// without returns the names that are not among others.
-func without(names, others []string) []string {
-	return slices.DeleteFunc(slices.Clone(names), func(n string) bool { return slices.Contains(others, n) })
-}
-
-func hostPluginsOf(b *policy.Book, s policy.Subject) []string {
-	if r := b.Of(s); r != nil {
-		return r.HostPlugins.List()
-	}
-	return nil
-}
-
-// policyOf reads a policy that an operator wants looked at. Where it says that a plugin has a
-// secret, that is the one of today.
-func (h *Host) policyOf(d *adminv1.PolicyDocument) *Policy {
-	now := h.hub.rules.Load()
-	p := &Policy{
-		Plugins: make(map[string]PluginPolicy, len(d.GetPlugins())), AllowMultiple: d.GetAllowMultiple(),
-		Idempotent: d.GetIdempotent(), Public: d.GetPublic(),
-	}
-	for name, rules := range d.GetPlugins() {
-		today := now.Plugins[name]
-		if today == nil {
-			today = now.Holders[name]
-		}
-		p.Plugins[name] = pluginPolicyOf(rules, today)
-	}
-	if d.GetDefault() != nil {
-		rules := pluginPolicyOf(d.GetDefault(), now.Default)
-		p.Default = &rules
-	}
-	return p
-}
-
-func pluginPolicyOf(r *adminv1.PluginRules, today *policy.Rules) PluginPolicy {
-	p := PluginPolicy{
-		Provides: r.GetProvides(), Requires: r.GetRequires(), Capabilities: r.GetCapabilities(), HostPlugins: r.GetHostPlugins(),
-		Procedures: r.GetProcedures(), Endpoint: r.GetEndpoint(), AllowOwnAddress: r.GetAllowOwnAddress(),
-		Certificates: r.GetCertificates(), PinnedKeys: r.GetPinnedKeys(), AllowUnproven: r.GetAllowUnproven(),
-		MaxInstances: int(r.GetMaxInstances()), SelfIDs: r.GetSelfIds(),
-	}
-	switch {
-	case !r.GetHasSecret():
-	case today != nil && len(today.Secret) > 0:
-		p.Secret = Secret(today.Secret)
-	default: // one that nobody has proved
-		p.Secret = make(Secret, nonceBytes)
-		_, _ = rand.Read(p.Secret)
-	}
-	return p
 }

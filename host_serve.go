@@ -10,12 +10,8 @@ import (
 	"math"
 	"net"
 	"net/http"
-	"net/netip"
-	"net/url"
 	"os"
 	"os/signal"
-	"slices"
-	"strconv"
 	"syscall"
 	"time"
 
@@ -23,6 +19,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/edge"
 	"github.com/masegraye/connect-plugin-go/internal/gather"
+	"github.com/masegraye/connect-plugin-go/internal/guest"
 	"github.com/masegraye/connect-plugin-go/internal/h2serve"
 	"github.com/masegraye/connect-plugin-go/internal/opening"
 	"github.com/masegraye/connect-plugin-go/internal/probes"
@@ -152,14 +149,58 @@ func (h *Host) Serve(ctx context.Context, l net.Listener) error {
 // flight may finish until ctx ends or [ServeConfig.GracefulShutdownTimeout] has
 // passed, then they are cut off, which the error says. Every identity ends,
 // Cleanup runs, goroutines and connections are gone when it returns. Later calls
-// wait for the first and return its error.
+// wait for the first and return its error, which also says that Cleanup panicked or
+// does not return. A callback of the host's that the first one waits for may call it;
+// it gets an error when the first one is long over time.
 func (h *Host) Shutdown(ctx context.Context) error {
+	if ctx.Value(cleaningKey{}) == h {
+		return errCleanupShutsDown
+	}
 	h.shutdown.Do(func() {
-		h.shutErr = h.shut(ctx)
-		close(h.done)
+		go func() {
+			defer close(h.done)
+			h.shutErr = guest.Contain("shutdown", func() error { return h.shut(ctx) })
+		}()
 	})
-	<-h.done
-	return h.shutErr
+	patience := time.NewTimer(2*min(h.cfg.GracefulShutdownTimeout, math.MaxInt64/4) + shutdownSlack)
+	defer patience.Stop()
+	select {
+	case <-h.done:
+		return h.shutErr
+	case <-patience.C:
+		return errShutdownHangs
+	}
+}
+
+// shutdownSlack is what a shutdown may take beyond the calls in flight and Cleanup.
+const shutdownSlack = 10 * abortWait
+
+var (
+	errCleanupShutsDown = errors.New("shutdown: ServeConfig.Cleanup calls Host.Shutdown, of which it is a part")
+	errShutdownHangs    = errors.New("shutdown: it is over time; a callback of the host's, such as ServeConfig.Audit, does not return, " +
+		"or waits for Shutdown itself")
+)
+
+type cleaningKey struct{}
+
+// cleanUp runs the user's Cleanup, which has as long as calls in flight had, but no longer than
+// ctx lasts, and a second in any case.
+func (h *Host) cleanUp(ctx context.Context) error {
+	if h.cfg.Cleanup == nil {
+		return nil
+	}
+	begun := time.Now()
+	bounded, cancel := context.WithTimeout(context.WithValue(context.WithoutCancel(ctx), cleaningKey{}, h), h.cfg.GracefulShutdownTimeout)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(abortWait-time.Since(begun), cancel) })()
+	last, giveUp := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer giveUp(nil)
+	defer context.AfterFunc(bounded, func() { time.AfterFunc(abortWait, func() { giveUp(context.Cause(bounded)) }) })()
+	_, err := guest.Within(last, "ServeConfig.Cleanup", func() (struct{}, error) { return struct{}{}, h.cfg.Cleanup(bounded) }, nil)
+	if err != nil {
+		h.cfg.Logger.Error("Cleanup failed", keyError, err)
+	}
+	return err
 }
 
 // nameFor settles under which names the host is reached, once it listens.
@@ -307,8 +348,8 @@ func (h *Host) witnessed() *tls.Config {
 	return alertNoHTTP2(witnessed)
 }
 
-func (h *Host) shut(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, h.cfg.GracefulShutdownTimeout)
+func (h *Host) shut(given context.Context) error {
+	ctx, cancel := context.WithTimeout(given, h.cfg.GracefulShutdownTimeout)
 	defer cancel()
 	h.draining.Store(true)
 	if addr := h.Addr(); addr != "" { // else it never served
@@ -338,10 +379,7 @@ func (h *Host) shut(ctx context.Context) error {
 	h.tasks.Wait()
 	h.hub.callers.Close()
 	h.hub.strangers.Close()
-	if h.cfg.Cleanup != nil {
-		err = errors.Join(err, h.cfg.Cleanup(context.WithoutCancel(ctx)))
-	}
-	return err
+	return errors.Join(err, h.cleanUp(given))
 }
 
 // closeUpper ends what stands on top of the host: after the last call, before the
@@ -384,32 +422,6 @@ func Serve(cfg *ServeConfig) error {
 	return nil
 }
 
-// localURL returns the base URL at which programs on this machine reach a host that listens
-// on an address, nil where it is none of the network.
-func localURL(cfg *ServeConfig, addr net.Addr) *string {
-	at, err := netip.ParseAddrPort(addr.String())
-	if err != nil {
-		return nil
-	}
-	ip := at.Addr().Unmap()
-	switch {
-	case ip.IsUnspecified() && ip.Is4():
-		ip = netip.AddrFrom4([4]byte{127, 0, 0, 1})
-	case ip.IsUnspecified():
-		ip = netip.IPv6Loopback()
-	}
-	name := ip.String()
-	if len(cfg.Hosts) > 0 && !slices.Contains(cfg.Hosts, withoutZone(name)) {
-		name = cfg.Hosts[0] // the only names under which the host answers
-	}
-	u := url.URL{Scheme: "https", Host: net.JoinHostPort(name, strconv.Itoa(int(at.Port())))}
-	if cfg.AllowInsecure {
-		u.Scheme = "http"
-	}
-	text := u.String()
-	return &text
-}
-
 // setProber makes the host's prober.
 func (h *Host) setProber() {
 	h.prober = newProber(h.cfg.HealthProbe.withDefaults())
@@ -433,37 +445,6 @@ func (h *Host) setProber() {
 	h.hub.answers.Store(&answers)
 	h.prober.tell, h.prober.slow = h.reportHealth, func(pace time.Duration) { h.lifecycle.pace.Store(int64(pace)) }
 	h.prober.withdraw = func(id *tokenstore.Identity) { h.hub.store.Revoke(id.RuntimeID(), reasonSilent) }
-}
-
-// probeTargets returns the plugins that have to show life.
-func (h *Host) probeTargets() []probeTarget {
-	var targets []probeTarget
-	h.hub.store.Each(func(id *tokenstore.Identity) bool {
-		endpoint, _ := h.registry.catalog.Endpoint(id.RuntimeID())
-		report, _ := h.lifecycle.reported(id.RuntimeID())
-		provides := len(h.registry.catalog.ByRuntime(id.RuntimeID())) > 0
-		t := probeTarget{
-			id:     id,
-			leased: id.Peer() != "" && h.hub.launchOf(id) == nil && (!provides || !id.Attached()) && h.isToldOfLeases(id),
-		}
-		if provides {
-			t.reported = report.At
-		}
-		if provides || h.lifecycle.isSilent(id.RuntimeID()) { // to learn whether it lives after all
-			t.endpoint = endpoint
-		}
-		if t.leased || t.endpoint != "" || !t.reported.IsZero() {
-			targets = append(targets, t)
-		}
-		return true
-	})
-	return targets
-}
-
-// isToldOfLeases reports whether a plugin knows that it has to show life, as those of the
-// first version do not: theirs ends for silence only where the operator set a lease.
-func (h *Host) isToldOfLeases(id *tokenstore.Identity) bool {
-	return declared(id).modern || h.cfg.HealthProbe.Lease > 0
 }
 
 // reportHealth passes on what asking a plugin showed, if it is still there.

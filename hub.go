@@ -17,6 +17,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/crowd"
 	"github.com/masegraye/connect-plugin-go/internal/heirs"
+	"github.com/masegraye/connect-plugin-go/internal/held"
 	"github.com/masegraye/connect-plugin-go/internal/inflight"
 	"github.com/masegraye/connect-plugin-go/internal/launches"
 	"github.com/masegraye/connect-plugin-go/internal/limiter"
@@ -44,9 +45,11 @@ type hub struct {
 	current atomic.Pointer[settings]
 	rules   atomic.Pointer[policy.Book]
 
-	bare             sync.Once    // that a service is mounted without its handler was told
-	enrolling        *crowd.Crowd // handshakes of which nothing is proven yet
-	proven, unproven limiter.Pace // of new identities
+	taken            atomic.Bool            // by a Host: what it allows and whom it knows is nobody else's
+	bare             sync.Once              // that a service is mounted without its handler was told
+	enrolling        *crowd.Crowd           // handshakes of which nothing is proven yet
+	proven, unproven limiter.Pace           // of new identities
+	unheard          held.Queue[AuditEvent] // during a change of policy
 	recurring        recount.Counter[recurrence, who]
 	failing          recount.Counter[failure, failed]
 	leftOut          atomic.Int64 // lines of the log
@@ -108,9 +111,17 @@ func (h *hub) configure(s *settings) {
 	h.rules.Store(s.rules)
 }
 
-func (h *hub) settings() *settings    { return h.current.Load() }
-func (h *hub) log() *slog.Logger      { return h.settings().log }
-func (h *hub) audit(event AuditEvent) { h.settings().audit.record(event) }
+func (h *hub) settings() *settings     { return h.current.Load() }
+func (h *hub) log() *slog.Logger       { return h.settings().log }
+func (h *hub) record(event AuditEvent) { h.settings().audit.record(event) }
+
+// audit records an event, or has it wait for the end of a change of policy.
+func (h *hub) audit(event AuditEvent) {
+	event.Time = time.Now()
+	if !h.unheard.Keep(event) {
+		h.record(event)
+	}
+}
 
 // logOnce is the log for what a plugin can bring about as often as it likes: that of a kind is
 // written once a minute.

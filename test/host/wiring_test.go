@@ -2,6 +2,7 @@ package host_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"strings"
@@ -340,4 +341,69 @@ func TestAudit_H24_AdvertisedEndpointServesTheBroker(t *testing.T) {
 	if _, err := connectpluginv1connect.NewCapabilityBrokerClient(host.Stranger(t), endpoint).RequestCapability(t.Context(), req); err != nil {
 		t.Errorf("the broker at the advertised endpoint %q: %v", endpoint, err)
 	}
+}
+
+// A router has the policy and the identities of the host that it was given to first, also
+// where another router is made of the same handshake server.
+func TestAudit_OWN26_ARouterBelongsToOneHost(t *testing.T) {
+	t.Parallel()
+	for name, again := range map[string]func(*connectplugin.ServiceRouter, *connectplugin.HandshakeServer) *connectplugin.ServiceRouter{
+		"the same router": func(r *connectplugin.ServiceRouter, _ *connectplugin.HandshakeServer) *connectplugin.ServiceRouter {
+			return r
+		},
+		"another of the same handshake server": func(_ *connectplugin.ServiceRouter, s *connectplugin.HandshakeServer) *connectplugin.ServiceRouter {
+			return connectplugin.NewServiceRouter(s, nil, nil)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var router *connectplugin.ServiceRouter
+			var handshake *connectplugin.HandshakeServer
+			host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+				handshake = connectplugin.NewHandshakeServer(c)
+				router = connectplugin.NewServiceRouter(handshake, nil, nil)
+				c.ServiceRouter = router
+			})
+			_, err := connectplugin.NewHost(&connectplugin.ServeConfig{
+				Authority: hosttest.NewAuthority(t), Policy: hosttest.EveryRight(), ServiceRouter: again(router, handshake),
+			})
+			if !errors.Is(err, connectplugin.ErrInvalidConfig) || !strings.Contains(err.Error(), "ServiceRouter: belongs to another host already") {
+				t.Errorf("NewHost of a router of another host: %v", err)
+			}
+			c, err := connectplugin.NewClient(host.ClientConfig(t, "all"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			if err := c.Connect(t.Context()); connect.CodeOf(err) != connect.CodeUnauthenticated {
+				t.Errorf("Connect to a host whose policy is empty: %v, want unauthenticated", err)
+			}
+		})
+	}
+}
+
+// A host that cannot be made keeps nothing from the next one, and changes nothing.
+func TestAudit_OWN26_AHostThatIsNoneTakesNoRouter(t *testing.T) {
+	t.Parallel()
+	other := connectplugin.NewHealthServer()
+	cfg := func() *connectplugin.ServeConfig {
+		return &connectplugin.ServeConfig{Authority: hosttest.NewAuthority(t), HealthService: other}
+	}
+	first, err := connectplugin.NewHost(cfg())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Shutdown(t.Context())
+	wrong := cfg()
+	wrong.Policy = hosttest.EveryRight()
+	wrong.ServiceRouter = connectplugin.NewServiceRouter(nil, nil, nil)
+	if _, err := connectplugin.NewHost(wrong); !errors.Is(err, connectplugin.ErrInvalidConfig) || !strings.Contains(err.Error(), "HealthService") {
+		t.Fatalf("NewHost with a HealthService of another host: %v", err)
+	}
+	wrong.HealthService = nil
+	second, err := connectplugin.NewHost(wrong)
+	if err != nil {
+		t.Fatalf("NewHost with what was right: %v", err)
+	}
+	defer second.Shutdown(t.Context())
 }
