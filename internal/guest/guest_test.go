@@ -1,0 +1,93 @@
+package guest_test
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/masegraye/connect-plugin-go/internal/guest"
+)
+
+var errOwn = errors.New("own")
+
+func panics() error { panic("boom\n\x1b[31m") }
+
+func derefs() error { return deref(nil) }
+
+func deref(p *struct{ err error }) error { return p.err }
+
+// A panic is an error that says whose it is, what it said, and where.
+func TestContain(t *testing.T) {
+	t.Parallel()
+
+	for name, f := range map[string]func() error{"boom": panics, "nil pointer": derefs} {
+		err := guest.Contain("Config.Field", f)
+
+		var p *guest.PanicError
+		if !errors.As(err, &p) || !strings.Contains(string(p.Stack), "guest_test.") {
+			t.Fatalf("%s: %v", name, err)
+		}
+
+		text := err.Error()
+		if !strings.HasPrefix(text, "Config.Field panicked: ") || !strings.Contains(text, name) || !strings.Contains(text, "(at guest_test.go:") {
+			t.Errorf("%s: %q", name, text)
+		}
+
+		if strings.ContainsAny(text, "\n\x1b") {
+			t.Errorf("%s: the text has control characters: %q", name, text)
+		}
+	}
+
+	if err := guest.Contain("x", func() error { return errOwn }); !errors.Is(err, errOwn) {
+		t.Error(err)
+	}
+}
+
+// Code in a goroutine of its own gives its outcome, its panic, or that it ended its goroutine.
+func TestWithinOutcome(t *testing.T) {
+	t.Parallel()
+
+	ctx := t.Context()
+	if v, err := guest.Within(ctx, "x", func() (int, error) { return 7, nil }, nil); v != 7 || err != nil {
+		t.Error(v, err)
+	}
+
+	if _, err := guest.Within(ctx, "x", func() (int, error) { return 7, errOwn }, nil); !errors.Is(err, errOwn) {
+		t.Error(err)
+	}
+
+	if _, err := guest.Within(ctx, "x", func() (int, error) { return 0, panics() }, nil); err == nil || !strings.Contains(err.Error(), "x panicked: boom") {
+		t.Error(err)
+	}
+
+	goexit := func() (int, error) { runtime.Goexit(); return 0, nil }
+	if _, err := guest.Within(ctx, "x", goexit, nil); err == nil || !strings.Contains(err.Error(), "Goexit") {
+		t.Error(err)
+	}
+}
+
+// Code that does not return is left alone when the context ends, and what it makes later is not lost.
+func TestWithinLate(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+
+		block, late := make(chan struct{}), make(chan int, 1)
+		_, err := guest.Within(ctx, "Config.Field", func() (int, error) { <-block; return 7, nil }, func(v int) { late <- v; panic("late") })
+
+		if !errors.Is(err, guest.ErrRuns) || !errors.Is(err, context.DeadlineExceeded) || !strings.HasPrefix(err.Error(), "Config.Field has not returned") {
+			t.Fatal(err)
+		}
+
+		close(block)
+
+		if v := <-late; v != 7 {
+			t.Error(v)
+		}
+	})
+}
