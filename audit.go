@@ -345,7 +345,8 @@ type AuditSinkConfig struct {
 	// Zero means 4,096.
 	Buffer int
 	// OnCheckpoint gets each checkpoint when it is on disk, to be kept elsewhere. The sink
-	// waits for it, and its callers do not. May be nil.
+	// waits for it, and its callers do not: while it does not return, events wait in Buffer, and are
+	// dropped beyond that. A panic of it is logged. May be nil.
 	OnCheckpoint func(AuditCheckpoint)
 	// Logger is told of what cannot be written, once a minute, and when it can again. Nil means slog.Default().
 	Logger *slog.Logger
@@ -392,8 +393,9 @@ func (s *AuditSink) Record(e AuditEvent) {
 // Dropped returns how many events were not written since the sink was opened.
 func (s *AuditSink) Dropped() uint64 { return s.w.Lost() }
 
-// Close writes what waits and a last checkpoint, and returns the first error of all writing. Events that
-// come later are dropped.
+// Close writes what waits and a last checkpoint, and returns the first error of all writing, of which a panic
+// of OnCheckpoint is one, and that it has not returned 5 seconds later: nobody waits for it any more then, and the
+// log on disk is whole. Events that come later are dropped.
 func (s *AuditSink) Close() error { return s.w.Close() }
 
 // json is an event as a line has it, without the fields that say nothing.

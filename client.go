@@ -19,6 +19,7 @@ import (
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
+	"github.com/masegraye/connect-plugin-go/internal/guest"
 	"github.com/masegraye/connect-plugin-go/internal/link"
 	"github.com/masegraye/connect-plugin-go/internal/seldom"
 	"github.com/masegraye/connect-plugin-go/internal/turns"
@@ -167,6 +168,9 @@ func (c *Client) Close() error {
 	conns := c.conns
 	c.conns = map[*ServiceConn]struct{}{}
 	c.mu.Unlock()
+	if !c.made() {
+		return nil
+	}
 	c.end()
 	for conn := range conns {
 		conn.Close()
@@ -188,6 +192,9 @@ func (c *Client) Leave(ctx context.Context) error {
 	base, err := c.base()
 	if errors.Is(err, ErrClientClosed) {
 		return err
+	}
+	if !c.made() {
+		return errUnmade
 	}
 	c.mu.Lock()
 	c.leaving = true
@@ -271,7 +278,7 @@ func (c *Client) HTTPClient() connect.HTTPClient { return (*callerTransport)(c) 
 // and [ErrClientNotConnected] where the host is out of reach. A host that did not offer the
 // plugin is asked again, at most once in a second: policy may offer it since.
 func (c *Client) Dispense(name string) (any, error) {
-	if _, err := c.base(); errors.Is(err, ErrClientClosed) {
+	if _, err := c.base(); errors.Is(err, ErrClientClosed) || !c.made() {
 		return nil, err
 	}
 	p, ok := c.cfg.Plugins.Get(name)
@@ -291,6 +298,9 @@ func (c *Client) Dispense(name string) (any, error) {
 	}
 	return client, nil
 }
+
+// made reports whether NewClient made the client.
+func (c *Client) made() bool { return c.end != nil }
 
 func (c *Client) connect(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
@@ -381,7 +391,9 @@ func (c *Client) findHost(ctx context.Context) (among int, err error) {
 	if c.cfg.Discovery == nil {
 		return 0, fmt.Errorf("%w: HostURL is not known yet", ErrClientNotConnected)
 	}
-	endpoints, err := c.cfg.Discovery.Discover(ctx, c.cfg.DiscoveryServiceName)
+	endpoints, err := guest.Within(ctx, "ClientConfig.Discovery: Discover", func() ([]Endpoint, error) {
+		return c.cfg.Discovery.Discover(ctx, c.cfg.DiscoveryServiceName)
+	}, nil)
 	if err != nil {
 		return 0, &discoveryError{c.cfg.DiscoveryServiceName, err}
 	}
@@ -461,7 +473,8 @@ func MustDispenseTyped[I any](c *Client, name string) I {
 
 // options are those of every client of the host's services.
 func (c *Client) options() []connect.ClientOption {
-	interceptors := append([]connect.Interceptor{deadlineInterceptor(c.cfg.Timeout)}, c.cfg.Interceptors...)
+	deadline := deadlineInterceptor(cmp.Or(c.cfg.Timeout, defaultClientTimeout))
+	interceptors := append([]connect.Interceptor{deadline}, guarded(c.cfg.Interceptors)...)
 	return []connect.ClientOption{
 		connect.WithInterceptors(interceptors...),
 		connect.WithReadMaxBytes(maxHostMessage),
@@ -478,6 +491,8 @@ func (c *Client) base() (string, error) {
 	switch {
 	case c.closed:
 		return "", ErrClientClosed
+	case !c.made():
+		return "", errUnmade
 	case !c.ready || c.host == nil:
 		return "", ErrClientNotConnected
 	}

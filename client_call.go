@@ -84,6 +84,9 @@ const maxAttempts = 3
 // did nothing with it: where it refused the credentials before it read anything, and
 // where the connection ended before the request was looked at.
 func (c *Client) do(r *http.Request, to destination) (*http.Response, error) {
+	if !c.made() {
+		return nil, errUnmade
+	}
 	body := replay.New(nil, nil)
 	if r.Body != nil && r.Body != http.NoBody {
 		body = replay.New(r.Body, r.GetBody)

@@ -2,14 +2,20 @@ package connectplugin
 
 import (
 	"cmp"
+	"context"
 	"crypto/tls"
+	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
 
 	"connectrpc.com/connect"
+
+	"github.com/masegraye/connect-plugin-go/internal/guest"
 )
 
 // ClientConfig configures a [Client]. It is copied by [NewClient]. A client
@@ -52,7 +58,8 @@ type ClientConfig struct {
 	// means the system's roots and no certificate.
 	TLS *tls.Config
 	// HTTPClient replaces the client's own transport. TLS and PinnedKeys cannot
-	// be combined with it. Nil means HTTP/2 over TLS 1.3.
+	// be combined with it. A panic of it is the error of the call, which ends with its context whatever the
+	// client does. Nil means HTTP/2 over TLS 1.3.
 	HTTPClient connect.HTTPClient
 	// AllowInsecure accepts a plaintext host URL, for development only. It is
 	// logged at Warn.
@@ -75,7 +82,8 @@ type ClientConfig struct {
 	Timeout time.Duration
 	// Interceptors run around the client's own calls of the host's services, the handshake among
 	// them, and not around those of a client that Dispense makes. One that is to add an API key or
-	// a token to calls of the host's plugins belongs to a generated client.
+	// a token to calls of the host's plugins belongs to a generated client. A panic of one is the error
+	// of the call; a unary one ends with its context whatever they do.
 	Interceptors []connect.Interceptor
 	// Logger receives what the operator should know: of what goes on 16 lines at once and then the latest every ten
 	// seconds, with how many there were since. Nil means no log, but for the
@@ -101,6 +109,9 @@ func (c *ClientConfig) validateHost() error {
 	field, raw := "HostURL", c.HostURL
 	if raw == "" {
 		field, raw = "Endpoint", c.Endpoint
+	}
+	if isNil(c.Discovery) && c.Discovery != nil {
+		return fieldError("Discovery", isTypedNil)
 	}
 	if raw == "" {
 		if c.Discovery == nil {
@@ -142,6 +153,14 @@ func (c *ClientConfig) validateTrust() error {
 	}
 	if c.Timeout < 0 {
 		return fieldError("Timeout", isNegative)
+	}
+	if isNil(c.HTTPClient) && c.HTTPClient != nil {
+		return fieldError("HTTPClient", isTypedNil)
+	}
+	for i, interceptor := range c.Interceptors {
+		if isNil(interceptor) {
+			return fieldError(fmt.Sprintf("Interceptors[%d]", i), "is nil; remove it")
+		}
 	}
 	if c.HTTPClient != nil && (c.TLS != nil || len(c.PinnedKeys) > 0 || c.HostIdentity != "") {
 		return fieldError("HTTPClient", "brings its own TLS; remove TLS, PinnedKeys and HostIdentity, or HTTPClient")
@@ -201,4 +220,103 @@ func (c *ClientConfig) withDefaults() ClientConfig {
 		out.Logger = slog.New(slog.DiscardHandler)
 	}
 	return out
+}
+
+// guestClient is an HTTP client of the user's.
+type guestClient struct{ of connect.HTTPClient }
+
+var errNoAnswer = errors.New("ClientConfig.HTTPClient returned neither a response nor an error")
+
+// Do has the user's client make the request. It ends with the request's context.
+func (g guestClient) Do(r *http.Request) (*http.Response, error) {
+	return guest.Within(r.Context(), "ClientConfig.HTTPClient", func() (*http.Response, error) {
+		resp, err := g.of.Do(r)
+		if err == nil && (resp == nil || resp.Body == nil) {
+			err = errNoAnswer
+		}
+		return resp, err
+	}, func(resp *http.Response) { _ = resp.Body.Close() })
+}
+
+// guarded are interceptors of the user's, of which a panic is the error of a call.
+func guarded(interceptors []connect.Interceptor) []connect.Interceptor {
+	out := make([]connect.Interceptor, len(interceptors))
+	for i, of := range interceptors {
+		out[i] = &guestInterceptor{of: of, what: fmt.Sprintf("ClientConfig.Interceptors[%d]", i)}
+	}
+	return out
+}
+
+// guestInterceptor is an interceptor of the user's.
+type guestInterceptor struct {
+	of   connect.Interceptor
+	what string
+}
+
+// WrapUnary implements connect.Interceptor. A call ends with its context.
+func (g *guestInterceptor) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
+	var inner connect.UnaryFunc
+	failed := guest.Contain(g.what, func() error {
+		inner = g.of.WrapUnary(next)
+		return nil
+	})
+	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+		if failed != nil {
+			return nil, failed
+		}
+		return guest.Within(ctx, g.what, func() (connect.AnyResponse, error) { return inner(ctx, req) }, nil)
+	}
+}
+
+// WrapStreamingClient implements connect.Interceptor.
+func (g *guestInterceptor) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
+	return func(ctx context.Context, spec connect.Spec) connect.StreamingClientConn {
+		s := &guestStream{what: g.what}
+		s.failed = guest.Contain(g.what, func() error {
+			if s.StreamingClientConn = g.of.WrapStreamingClient(next)(ctx, spec); s.StreamingClientConn == nil {
+				return fmt.Errorf("%s returned no stream", g.what)
+			}
+			return nil
+		})
+		if s.failed != nil {
+			s.StreamingClientConn = next(ctx, spec) // for what it says of itself
+		}
+		return s
+	}
+}
+
+// WrapStreamingHandler implements connect.Interceptor. A client serves nothing.
+func (g *guestInterceptor) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
+	return next
+}
+
+// guestStream is a stream that an interceptor of the user's made.
+type guestStream struct {
+	connect.StreamingClientConn
+
+	what   string
+	failed error // it was not made
+}
+
+// Send implements connect.StreamingClientConn.
+func (s *guestStream) Send(m any) error {
+	return s.do(func() error { return s.StreamingClientConn.Send(m) })
+}
+
+// Receive implements connect.StreamingClientConn.
+func (s *guestStream) Receive(m any) error {
+	return s.do(func() error { return s.StreamingClientConn.Receive(m) })
+}
+
+// CloseRequest implements connect.StreamingClientConn.
+func (s *guestStream) CloseRequest() error { return s.do(s.StreamingClientConn.CloseRequest) }
+
+// CloseResponse implements connect.StreamingClientConn.
+func (s *guestStream) CloseResponse() error { return s.do(s.StreamingClientConn.CloseResponse) }
+
+func (s *guestStream) do(f func() error) error {
+	if s.failed != nil {
+		return s.failed
+	}
+	return guest.Contain(s.what, f)
 }

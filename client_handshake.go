@@ -151,7 +151,7 @@ func (x *exchange) run(ctx context.Context, base string) error {
 	// A stranger's answer could swell to far more than is read of it, so it is not
 	// to be compressed.
 	client := connectpluginv1connect.NewHandshakeServiceClient(x.client, base,
-		connect.WithInterceptors(x.cfg.Interceptors...), connect.WithReadMaxBytes(maxHostMessage),
+		connect.WithInterceptors(guarded(x.cfg.Interceptors)...), connect.WithReadMaxBytes(maxHostMessage),
 		connect.WithAcceptCompression(compressionGzip, nil, nil))
 	resp, err := client.Handshake(ctx, req)
 	if err != nil {

@@ -96,6 +96,9 @@ func (c *Client) enrolmentLocked(ctx context.Context, apart bool) (*enrolment, e
 	if c.closed || c.leaving {
 		return nil, ErrClientClosed
 	}
+	if !c.made() {
+		return nil, errUnmade
+	}
 	c.watchLocked()
 	if c.enrolling == nil {
 		e := &enrolment{done: make(chan struct{})}

@@ -50,6 +50,7 @@ func (c *Client) setTransport() error {
 			own.CheckRedirect = noRedirect
 			c.transport = &own
 		}
+		c.transport = guestClient{c.transport}
 		return nil
 	}
 	if _, err := c.cfg.clientTLS(); err != nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"reflect"
 	"time"
 
 	"connectrpc.com/connect"
@@ -12,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/masegraye/connect-plugin-go/internal/guest"
 	"github.com/masegraye/connect-plugin-go/internal/swell"
 )
 
@@ -64,8 +66,41 @@ func fieldError(field, format string, args ...any) error {
 	return fmt.Errorf("%w: %s: %s", ErrInvalidConfig, field, fmt.Sprintf(format, args...))
 }
 
+// errUnmade says what is wrong with a client that NewClient did not make.
+var errUnmade = fmt.Errorf("%w: it was not made with NewClient, for which a Client{} cannot stand in", ErrClientNotConnected)
+
+// keyStack is the attribute of the log with the stack of a panic.
+const keyStack = "stack"
+
+// logged is an error as attributes of the log, with the stack of a panic of code of the user's.
+func logged(err error) []any {
+	out := []any{keyError, err}
+	if p, ok := errors.AsType[*guest.PanicError](err); ok && len(p.Stack) > 0 {
+		out = append(out, keyStack, printableStack(string(p.Stack)))
+	}
+	return out
+}
+
+// usersFault reports that code of the user's panicked or does not return.
+func usersFault(err error) bool {
+	_, panicked := errors.AsType[*guest.PanicError](err)
+	return panicked || errors.Is(err, guest.ErrRuns)
+}
+
 // isNegative says of a field that is, what to write: zero of each such field is its default.
 const isNegative = "is negative; write 0 for the default, or more"
+
+// isTypedNil says of a field that holds a nil pointer of some type, what to write.
+const isTypedNil = "holds a nil pointer; write nil itself, or make one"
+
+// isNil reports whether an interface is nil, or holds a nil pointer or function.
+func isNil(v any) bool {
+	if v == nil {
+		return true
+	}
+	of := reflect.ValueOf(v)
+	return (of.Kind() == reflect.Pointer || of.Kind() == reflect.Func) && of.IsNil()
+}
 
 // Errors to peers. They are constant: what happened goes to the host's log and
 // audit sink, a stranger gets nothing to learn from.

@@ -101,7 +101,7 @@ type upperFloor interface {
 	// answersElsewhere: another process than the one with an identity answers at its endpoint.
 	answersElsewhere(runtimeID string)
 
-	close(ctx context.Context)
+	close(ctx context.Context) error
 	// launches are the plugins that it launched: by runtime id, and those that are not
 	// running by another key.
 	launches() map[string]*adminv1.PluginInfo

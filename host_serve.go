@@ -369,7 +369,7 @@ func (h *Host) shut(given context.Context) error {
 	quiet, cancelQuiet := context.WithTimeout(context.WithoutCancel(ctx), abortWait)
 	defer cancelQuiet()
 	h.registry.herald.Wait(quiet)
-	h.closeUpper(ctx)
+	err = errors.Join(err, h.closeUpper(ctx))
 	h.abort(errShuttingDown)
 	h.hub.store.RevokeAll(tokenstore.ReasonShutdown)
 	h.router.Close()
@@ -384,13 +384,14 @@ func (h *Host) shut(given context.Context) error {
 
 // closeUpper ends what stands on top of the host: after the last call, before the
 // identities end.
-func (h *Host) closeUpper(ctx context.Context) {
+func (h *Host) closeUpper(ctx context.Context) error {
 	h.upperMu.Lock()
 	upper := h.upper
 	h.upperMu.Unlock()
-	if upper != nil {
-		upper.close(ctx)
+	if upper == nil {
+		return nil
 	}
+	return upper.close(ctx)
 }
 
 // Serve makes a host of cfg and serves until cfg.StopCh is closed or the process

@@ -100,12 +100,12 @@ type PluginSpec struct {
 	// 10 s.
 	ReadyTimeout time.Duration
 	// StopGrace is how long the plugin may take to end when it is asked to, with its calls
-	// in flight; after that it is sent SIGTERM, and after as long again SIGKILL. Zero means
-	// 5 s.
+	// in flight; after that it is sent SIGTERM, and after as long again SIGKILL. Where it runs in the
+	// host's own process, closing it may take as long again. Zero means 5 s.
 	StopGrace time.Duration
-	// OnExit is told each time the plugin's instance ended, whatever ended it. It is called
-	// by the launcher's own goroutine, must return soon and must not wait for the launcher. May
-	// be nil.
+	// OnExit is told each time the plugin's instance ended, whatever ended it. The launcher waits for it, no
+	// longer than for StopGrace, so it must return soon and must not wait for the launcher. A panic of it
+	// is logged. May be nil.
 	OnExit func(PluginExit)
 }
 

@@ -358,14 +358,15 @@ func (l *goPluginLaunch) instance(id *tokenstore.Identity) *instance {
 	}()
 	i := &instance{
 		pid: l.proc.Pid(), exited: l.exited, exit: l.exit, begun: time.Now(), runtimeID: l.runtimeID,
-		stop: func(ctx context.Context, _ string) {
+		stop: func(ctx context.Context, _ string) error {
 			l.noteAsked()
 			l.stop(ctx, l.askToStop)
 			<-l.exited
+			return nil
 		},
 		release: func(old string) error { return l.platform.release(l.launch, old) },
 	}
-	i.result = l.platform.result(l.runtimeID, func() { i.stop(context.Background(), "cleanup") })
+	i.result = l.platform.result(l.runtimeID, func() { _ = i.stop(context.Background(), "cleanup") })
 	return i
 }
 

@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
+	"github.com/masegraye/connect-plugin-go/internal/guest"
 	"github.com/masegraye/connect-plugin-go/internal/launches"
 	"github.com/masegraye/connect-plugin-go/internal/privdir"
 	"github.com/masegraye/connect-plugin-go/internal/procgroup"
@@ -144,6 +147,71 @@ func launchAlone(ctx context.Context, s boundStrategy, host *Platform, spec Plug
 		return LaunchResult{}, err
 	}
 	return i.result, nil
+}
+
+// lastCall ends what runs in the host's own process, with code of the user's, once.
+type lastCall struct {
+	// Fixed at creation.
+	name  string // of the plugin
+	what  string // whose code it is
+	call  func() error
+	grace time.Duration // how long it may take
+	log   func() *slog.Logger
+	over  chan struct{} // closed when it is over, or was given up
+
+	once sync.Once
+	err  error // set before over closes
+}
+
+// lastMoment is how long code of the user's may still take after the context has ended in which it was to end.
+const lastMoment = time.Second
+
+// begin begins to end it, unless that has begun.
+func (e *lastCall) begin() {
+	e.once.Do(func() { go e.run() })
+}
+
+func (e *lastCall) run() {
+	defer close(e.over)
+	ctx, cancel := context.WithTimeout(context.Background(), e.grace)
+	defer cancel()
+	if e.err = callGuest(ctx, e.what, e.call); e.err != nil {
+		e.log().With(keyPlugin, e.name, keySubject, e.what).Warn("the last call of the user's code for a plugin failed", logged(e.err)...)
+	}
+}
+
+// wait waits for the end, a moment longer than ctx lasts. The error says what of the user's failed or still runs.
+func (e *lastCall) wait(ctx context.Context) error {
+	e.begin()
+	select {
+	case <-e.over:
+	case <-ctx.Done():
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(lastMoment, e.grace))
+		defer cancel()
+		select {
+		case <-e.over:
+		case <-last.Done():
+			return fmt.Errorf("%s %w: %w", e.what, guest.ErrRuns, context.Cause(ctx))
+		}
+	}
+	if usersFault(e.err) {
+		return e.err
+	}
+	return nil // one of its own is in the log
+}
+
+// callGuest calls code of the user's and waits for it as long as ctx lasts.
+func callGuest(ctx context.Context, what string, f func() error) error {
+	_, err := guest.Within(ctx, what, func() (struct{}, error) { return struct{}{}, f() }, nil)
+	return err
+}
+
+// launchFault is the error of a launch in which code of the user's has its part.
+func launchFault(spec PluginSpec, err error) error {
+	if errors.Is(err, guest.ErrRuns) && errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("%w (PluginSpec.ReadyTimeout is %s)", err, spec.ReadyTimeout)
+	}
+	return fmt.Errorf("launch %q: %w", spec.Name, err)
 }
 
 // childProcess is one launch of a process, however it becomes a plugin.

@@ -119,11 +119,15 @@ func (l *PluginLauncher) GetServiceClient(pluginName string, serviceType string)
 }
 
 // Shutdown stops every plugin that the launcher started, in parallel, and waits for their
-// end. Nothing is launched any more.
-func (l *PluginLauncher) Shutdown() { l.shutdown(context.Background()) }
+// end. Nothing is launched any more. What of the user's code does not return within the
+// StopGrace of its plugin is left running, and logged.
+func (l *PluginLauncher) Shutdown() { _ = l.shutdown(context.Background()) } // the log has it
 
 // Stop stops a plugin, by name, and returns when nothing is left of it; the end of ctx
-// cuts its grace short. It can be launched again. The error wraps [ErrPluginNotRunning].
+// cuts its grace short. It can be launched again. The error wraps [ErrPluginNotRunning] where it
+// does not run. Any other says that the plugin is stopped, and which code of the user's in this
+// process panicked, or has not returned within StopGrace, or a second after the end of ctx: its
+// goroutine is left to it.
 func (l *PluginLauncher) Stop(ctx context.Context, pluginName string) error {
 	l.mu.Lock()
 	p := l.plugins[pluginName]
@@ -131,7 +135,9 @@ func (l *PluginLauncher) Stop(ctx context.Context, pluginName string) error {
 	if p == nil {
 		return fmt.Errorf("stop %q: %w", pluginName, ErrPluginNotRunning)
 	}
-	p.stop(ctx, "stopped")
+	if err := p.stop(ctx, "stopped"); err != nil {
+		return fmt.Errorf("stop %q: %w", pluginName, err)
+	}
 	return nil
 }
 
@@ -165,7 +171,8 @@ func (l *PluginLauncher) Replace(ctx context.Context, pluginName string) error {
 	return nil
 }
 
-func (l *PluginLauncher) shutdown(ctx context.Context) {
+// shutdown is Shutdown that has no more patience than ctx lasts. An error says what still runs.
+func (l *PluginLauncher) shutdown(ctx context.Context) error {
 	l.mu.Lock()
 	l.closed = true
 	plugins := slices.Collect(maps.Values(l.plugins))
@@ -173,8 +180,9 @@ func (l *PluginLauncher) shutdown(ctx context.Context) {
 	l.mu.Unlock()
 	l.end()
 	var stopping sync.WaitGroup
-	for _, p := range plugins {
-		stopping.Go(func() { p.stop(ctx, "the host shuts down") })
+	errs := make([]error, len(plugins))
+	for i, p := range plugins {
+		stopping.Go(func() { errs[i] = p.stop(ctx, "the host shuts down") })
 	}
 	stopping.Wait()
 	l.tasks.Wait()
@@ -183,6 +191,7 @@ func (l *PluginLauncher) shutdown(ctx context.Context) {
 			c.close()
 		}
 	}
+	return errors.Join(errs...)
 }
 
 // configured returns the spec of a name as it is now.
@@ -264,11 +273,7 @@ func (l *PluginLauncher) startInstance(ctx context.Context, spec PluginSpec, hol
 	if bound, ok := strategy.(boundStrategy); ok {
 		return bound.start(ctx, l.platform, spec, hold)
 	}
-	result, err := strategy.Launch(ctx, spec)
-	if err != nil {
-		return nil, fmt.Errorf("launch %q: %w", spec.Name, err)
-	}
-	return foreignInstance(result), nil
+	return l.foreignLaunch(ctx, strategy, spec)
 }
 
 // launcherOf returns who launched a plugin.

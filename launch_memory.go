@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
+	"github.com/masegraye/connect-plugin-go/internal/guest"
 	"github.com/masegraye/connect-plugin-go/internal/launches"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
@@ -18,8 +19,10 @@ import (
 // InMemoryStrategy runs a plugin in the host's own process: [PluginSpec.Plugin] serves what
 // [PluginSpec.ImplFactory] makes. It is validated, allowed by policy, given an identity,
 // announced, drained and ended as any other plugin; only its calls are dispatched directly.
-// An implementation that has a method Close, with or without an error, is closed at the end.
-// It is safe for concurrent use.
+// An implementation that has a method Close, with or without an error, is closed at the end, which may
+// take [PluginSpec.StopGrace]. A panic of Plugin, ImplFactory or Close is an error of the launch or of
+// [PluginLauncher.Stop]; one of them that does not return holds up nobody for longer than ReadyTimeout or
+// StopGrace, and its goroutine is left to it. It is safe for concurrent use.
 type InMemoryStrategy struct {
 	registry *ServiceRegistry // fixed at creation
 
@@ -58,10 +61,13 @@ func (s *InMemoryStrategy) start(ctx context.Context, p *Platform, spec PluginSp
 	if s.registry != nil && s.registry != p.registry {
 		return nil, fmt.Errorf("launch %q: the strategy has the registry of another host", spec.Name)
 	}
-	m := &memoryLaunch{platform: p, spec: spec, exited: make(chan struct{})}
+	m := &memoryLaunch{platform: p, spec: spec}
+	m.closing = &lastCall{
+		name: spec.Name, what: m.field("ImplFactory") + ": Close of the implementation", call: m.close, grace: spec.StopGrace,
+		log: p.log, over: make(chan struct{}),
+	}
 	if err := m.run(ctx, hold); err != nil {
-		m.end(reasonRemoved)
-		return nil, fmt.Errorf("launch %q: %w", spec.Name, err)
+		return nil, launchFault(spec, errors.Join(err, m.end(ctx, reasonRemoved)))
 	}
 	return m.instance(), nil
 }
@@ -71,13 +77,12 @@ type memoryLaunch struct {
 	// Fixed at creation.
 	platform *Platform
 	spec     PluginSpec
-	exited   chan struct{}
+	closing  *lastCall
 
 	launch *launches.Launch
 	id     *tokenstore.Identity // nil before it has one
 	impl   any
 	begun  time.Time
-	once   sync.Once
 
 	mu    sync.Mutex
 	asked bool
@@ -86,7 +91,7 @@ type memoryLaunch struct {
 
 // run makes the handler and takes it through the same doors as any other plugin.
 func (m *memoryLaunch) run(ctx context.Context, hold bool) error {
-	metadata, handler, err := m.make()
+	metadata, handler, err := m.make(ctx)
 	if err != nil {
 		return err
 	}
@@ -114,30 +119,31 @@ func (m *memoryLaunch) run(ctx context.Context, hold bool) error {
 	return m.platform.lifecycle.take(id.RuntimeID(), id, func(v *healthView) { v.reported = healthy })
 }
 
+// field names a field of the spec.
+func (m *memoryLaunch) field(name string) string {
+	return fmt.Sprintf("PluginSpec[%q].%s", m.spec.Name, name)
+}
+
 // make asks the plugin for its handler and checks what it says of itself.
-func (m *memoryLaunch) make() (PluginMetadata, http.Handler, error) {
-	field := func(name string) string { return fmt.Sprintf("PluginSpec[%q].%s", m.spec.Name, name) }
+func (m *memoryLaunch) make(ctx context.Context) (PluginMetadata, http.Handler, error) {
 	switch {
 	case m.spec.Plugin == nil:
-		return PluginMetadata{}, nil, fieldError(field("Plugin"), "is nil; the in-memory strategy needs it")
+		return PluginMetadata{}, nil, fieldError(m.field("Plugin"), "is nil; the in-memory strategy needs it")
 	case m.spec.ImplFactory == nil:
-		return PluginMetadata{}, nil, fieldError(field("ImplFactory"), "is nil; the in-memory strategy needs it")
+		return PluginMetadata{}, nil, fieldError(m.field("ImplFactory"), "is nil; the in-memory strategy needs it")
 	case m.spec.GoPlugin != nil:
-		return PluginMetadata{}, nil, fieldError(field("GoPlugin"), "is for the strategy %q", strategyGoPlugin)
+		return PluginMetadata{}, nil, fieldError(m.field("GoPlugin"), "is for the strategy %q", strategyGoPlugin)
 	}
-	metadata := m.spec.Plugin.Metadata().clone()
-	if err := metadata.validate(field("Plugin.Metadata")); err != nil {
-		return metadata, nil, err
-	}
-	if m.impl = m.spec.ImplFactory(); m.impl == nil {
-		return metadata, nil, fmt.Errorf("%w: ImplFactory made nothing", ErrInvalidPluginImpl)
-	}
-	path, handler, err := m.spec.Plugin.ConnectServer(m.impl)
-	if err == nil && handler == nil {
-		err = errors.New("ConnectServer returned no handler")
+	metadata, err := m.spec.pluginMetadata(ctx)
+	if err == nil {
+		err = metadata.validate(m.field("Plugin.Metadata"))
 	}
 	if err != nil {
-		return metadata, nil, fmt.Errorf("%w: %w", ErrInvalidPluginImpl, err)
+		return metadata, nil, err
+	}
+	path, handler, err := m.serve(ctx)
+	if err != nil {
+		return metadata, nil, err
 	}
 	path = servicePath(path)
 	if err := ValidateEndpointPath(path); err != nil {
@@ -146,9 +152,40 @@ func (m *memoryLaunch) make() (PluginMetadata, http.Handler, error) {
 	m.declare(&metadata, path)
 	have, want := policy.NewSet(typesOf(metadata.Provides)).List(), policy.NewSet(m.spec.Provides).List()
 	if len(want) > 0 && !slices.Equal(have, want) {
-		return metadata, nil, fieldError(field("Provides"), "is %q; the plugin provides %q", want, have)
+		return metadata, nil, fieldError(m.field("Provides"), "is %q; the plugin provides %q", want, have)
 	}
 	return metadata, handler, nil
+}
+
+// serve makes the implementation and asks the plugin for the handler that serves it. What comes too late is closed.
+func (m *memoryLaunch) serve(ctx context.Context) (string, http.Handler, error) {
+	type served struct {
+		path    string
+		handler http.Handler
+	}
+	var (
+		made served
+		err  error
+	)
+	m.impl, err = guest.Within(ctx, m.field("ImplFactory"), func() (any, error) { return m.spec.ImplFactory(), nil },
+		func(impl any) { _ = closeImpl(impl) })
+	if err == nil && m.impl == nil {
+		err = errors.New("ImplFactory made nothing")
+	}
+	if err == nil {
+		impl := m.impl
+		made, err = guest.Within(ctx, m.field("Plugin.ConnectServer"), func() (s served, err error) {
+			s.path, s.handler, err = m.spec.Plugin.ConnectServer(impl)
+			return s, err //nolint:wrapcheck // the caller wraps it
+		}, nil)
+	}
+	if err == nil && made.handler == nil {
+		err = errors.New("ConnectServer returned no handler")
+	}
+	if err != nil {
+		return "", nil, fmt.Errorf("%w: %w", ErrInvalidPluginImpl, err)
+	}
+	return made.path, made.handler, nil
 }
 
 // declare completes what the plugin provides: one that says nothing provides what the spec
@@ -175,63 +212,69 @@ const defaultPluginVersion = "0.0.0"
 // instance returns the plugin as the launcher sees it.
 func (m *memoryLaunch) instance() *instance {
 	// Whatever ends the identity ends the plugin; whoever ended it does not wait for that.
-	m.id.OnEnd(func() { go m.finish() })
+	m.id.OnEnd(m.closing.begin)
 	runtimeID := func() string { return m.id.RuntimeID() }
 	i := &instance{
-		exited: m.exited, begun: m.begun, runtimeID: runtimeID, exit: m.exit,
-		stop:    func(ctx context.Context, reason string) { m.stop(ctx, reason) },
+		exited: m.closing.over, begun: m.begun, runtimeID: runtimeID, exit: m.exit, stop: m.stop,
 		release: func(old string) error { return m.platform.release(m.launch, old) },
 	}
-	i.result = m.platform.result(runtimeID, func() { m.stop(context.Background(), "cleanup") })
+	i.result = m.platform.result(runtimeID, func() { _ = m.stop(context.Background(), "cleanup") }) // the log has it
 	return i
 }
 
 // stop withdraws the plugin, lets its calls finish and ends it.
-func (m *memoryLaunch) stop(ctx context.Context, _ string) {
+func (m *memoryLaunch) stop(ctx context.Context, _ string) error {
 	m.mu.Lock()
 	m.asked = true
 	m.mu.Unlock()
 	m.platform.registry.catalog.RemoveWhere(ofRuntime(m.id.RuntimeID()))
-	ctx, cancel := context.WithTimeout(ctx, m.spec.StopGrace)
+	drain, cancel := context.WithTimeout(ctx, m.spec.StopGrace)
 	defer cancel()
-	if err := m.platform.router.drainProvider(ctx, m.id.RuntimeID()); err != nil {
+	if err := m.platform.router.drainProvider(drain, m.id.RuntimeID()); err != nil {
 		m.platform.log().Warn("calls to a plugin were cut off", keyPlugin, m.spec.Name, keyError, err)
 	}
-	m.end(reasonRemoved)
-	<-m.exited
+	return m.end(ctx, reasonRemoved)
 }
 
-// end ends the plugin at once.
-func (m *memoryLaunch) end(reason tokenstore.Reason) {
+// end ends the plugin at once, and waits until its implementation is closed.
+func (m *memoryLaunch) end(ctx context.Context, reason tokenstore.Reason) error {
 	if m.id != nil {
 		m.platform.hub().store.Revoke(m.id.RuntimeID(), reason)
 	}
-	m.finish()
+	return m.closing.wait(ctx)
 }
 
-// finish closes the implementation of a plugin whose identity has ended.
-func (m *memoryLaunch) finish() {
-	m.once.Do(func() {
-		switch impl := m.impl.(type) {
-		case interface{ Close() error }:
-			if err := impl.Close(); err != nil {
-				m.platform.log().Warn("a plugin ends with an error", keyPlugin, m.spec.Name, keyError, err)
-			}
-		case interface{ Close() }:
-			impl.Close()
-		}
+// close closes the implementation of a plugin whose identity has ended.
+func (m *memoryLaunch) close() error {
+	defer func() {
 		m.mu.Lock()
+		defer m.mu.Unlock()
 		m.at = time.Now()
-		m.mu.Unlock()
-		close(m.exited)
-	})
+	}()
+	return closeImpl(m.impl)
 }
 
+// closeImpl closes an implementation that can be closed.
+func closeImpl(impl any) error {
+	switch impl := impl.(type) {
+	case interface{ Close() error }:
+		return impl.Close() //nolint:wrapcheck // the log has it as it is
+	case interface{ Close() }:
+		impl.Close()
+	}
+	return nil
+}
+
+// exit says how the plugin ended: now, where its implementation is not closed yet.
 func (m *memoryLaunch) exit() PluginExit {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	at := m.at
+	if at.IsZero() {
+		at = time.Now()
+	}
 	return PluginExit{
-		Name: m.spec.Name, RuntimeID: m.id.RuntimeID(), At: m.at, ExitCode: -1, Requested: m.asked,
+		Name: m.spec.Name, RuntimeID: m.id.RuntimeID(), At: at, ExitCode: -1, Requested: m.asked,
 		Reason: "identity ended: " + string(m.id.Reason()),
 	}
 }

@@ -3,6 +3,7 @@ package connectplugin
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -52,6 +53,7 @@ type launchedPlugin struct {
 	restarts int
 	lastExit *PluginExit
 	reason   string // why it is being stopped
+	stuck    error  // what of the user's code panicked or still runs after that
 }
 
 // swapping is an instance that takes over from the current one.
@@ -157,7 +159,10 @@ func (p *launchedPlugin) watch(i *instance) (exit PluginExit, ran time.Duration,
 			reason := p.reason
 			p.tellLocked()
 			p.mu.Unlock()
-			i.stop(p.grace, reason)
+			err := i.stop(p.grace, reason)
+			p.mu.Lock()
+			p.stuck = err
+			p.mu.Unlock()
 			p.left(i)
 			p.note(i.exit(), supervise.Next{}, time.Since(i.begun))
 			p.set(LaunchStopped, nil, ErrPluginNotRunning)
@@ -210,15 +215,18 @@ func (p *launchedPlugin) replace(ctx context.Context, spec PluginSpec) error {
 	defer context.AfterFunc(p.grace, cancel)()
 	old, err := p.handOver(ctx, current, &swapping{spec: spec, fresh: fresh, taken: make(chan succession, 1)})
 	if err != nil {
-		fresh.stop(end, "it could not take over")
-		return err
+		return errors.Join(err, fresh.stop(end, "it could not take over"))
 	}
-	if old != nil {
-		old.stop(end, "replaced")
-		p.left(old)
-		p.note(old.exit(), supervise.Next{}, time.Since(old.begun))
+	if old == nil {
+		return nil
 	}
-	return nil
+	err = old.stop(end, "replaced")
+	p.left(old)
+	p.note(old.exit(), supervise.Next{}, time.Since(old.begun))
+	if err != nil {
+		err = fmt.Errorf("it is replaced; the old instance: %w", err)
+	}
+	return err
 }
 
 // standing returns the instance in service, and nil where the plugin is down until its next start.
@@ -319,8 +327,18 @@ func (p *launchedPlugin) note(exit PluginExit, next supervise.Next, ran time.Dur
 		}()
 	}
 	if onExit != nil {
-		onExit(exit)
+		p.tellExit(onExit, exit)
 	}
+}
+
+// tellExit tells of an exit, and waits for that no longer than the plugin may take to end.
+func (p *launchedPlugin) tellExit(onExit func(PluginExit), exit PluginExit) {
+	spec := p.specNow()
+	told := &lastCall{
+		name: p.name, what: fmt.Sprintf("PluginSpec[%q].OnExit", spec.Name), grace: spec.StopGrace, log: p.launcher.platform.log,
+		call: func() error { onExit(exit); return nil }, over: make(chan struct{}),
+	}
+	_ = told.wait(p.grace) // the log has it
 }
 
 func exitError(exit PluginExit) error {
@@ -368,8 +386,8 @@ func (p *launchedPlugin) await(ctx context.Context) (*instance, error) {
 	}
 }
 
-// stop ends the plugin and waits for its end.
-func (p *launchedPlugin) stop(ctx context.Context, reason string) {
+// stop ends the plugin and waits for its end. An error says what of the user's code panicked or still runs.
+func (p *launchedPlugin) stop(ctx context.Context, reason string) error {
 	p.mu.Lock()
 	p.reason = cmp.Or(p.reason, reason)
 	p.mu.Unlock()
@@ -378,6 +396,9 @@ func (p *launchedPlugin) stop(ctx context.Context, reason string) {
 	<-p.done
 	p.replacing.Lock()   // until a replacement that was under way has ended, too
 	p.replacing.Unlock() //nolint:gocritic,staticcheck // guards nothing, is only waited for
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.stuck
 }
 
 func (p *launchedPlugin) set(state LaunchState, i *instance, err error) {

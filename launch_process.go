@@ -282,14 +282,15 @@ func (l *processLaunch) instance() *instance {
 	i := &instance{
 		pid: l.proc.Pid(), exited: exited, exit: l.exit, begun: time.Now(),
 		runtimeID: l.runtimeID,
-		stop: func(ctx context.Context, reason string) {
+		stop: func(ctx context.Context, reason string) error {
 			l.noteAsked()
 			l.stop(ctx, func(ctx context.Context) error { return l.ask(ctx, reason, end) })
 			<-exited
+			return nil
 		},
 		release: func(old string) error { return l.platform.release(l.launch, old) },
 	}
-	i.result = l.platform.result(l.runtimeID, func() { i.stop(context.Background(), "cleanup") })
+	i.result = l.platform.result(l.runtimeID, func() { _ = i.stop(context.Background(), "cleanup") })
 	return i
 }
 

@@ -12,6 +12,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/masegraye/connect-plugin-go/internal/depgraph"
+	"github.com/masegraye/connect-plugin-go/internal/guest"
 )
 
 // Names of the strategies.
@@ -25,19 +26,20 @@ const (
 type LaunchStrategy interface {
 	// Name is what [PluginSpec.Strategy] calls it.
 	Name() string
-	// Launch starts one instance of a plugin and returns when it can be called. An error
-	// says that nothing is left of it.
+	// Launch starts one instance of a plugin and returns when it can be called, or when ctx
+	// ends; what it makes after that is cleaned up. An error says that nothing is left of it, and
+	// a panic is one.
 	Launch(ctx context.Context, spec PluginSpec) (LaunchResult, error)
 }
 
 // LaunchResult is a running instance.
 type LaunchResult struct {
-	// Endpoint is the base URL for generated clients, together with HTTPClient.
+	// Endpoint is the base URL for generated clients, together with HTTPClient. Required.
 	Endpoint string
-	// HTTPClient reaches the instance.
+	// HTTPClient reaches the instance. Required.
 	HTTPClient connect.HTTPClient
-	// Cleanup ends the instance and returns when nothing is left of it. Later calls do
-	// nothing.
+	// Cleanup ends the instance and returns when nothing is left of it, within
+	// [PluginSpec.StopGrace]: after that nobody waits for it. Later calls do nothing. May be nil.
 	Cleanup func()
 }
 
@@ -56,31 +58,45 @@ type instance struct {
 	runtimeID func() string // empty before it enrolled, and for strategies of others
 	exited    <-chan struct{}
 	exit      func() PluginExit // once exited is closed
-	// stop ends the instance gracefully and waits for its end. Later calls wait, too.
-	stop func(ctx context.Context, reason string)
+	// stop ends the instance gracefully and waits for its end. Later calls wait, too. An error says what
+	// of the user's code panicked or still runs.
+	stop func(ctx context.Context, reason string) error
 	// release puts the registrations that were held back into service, in the place of
 	// those of another instance, empty for none.
 	release func(old string) error
 	begun   time.Time
 }
 
-// foreignInstance is what a strategy of somebody else started: it runs until it is cleaned
-// up.
-func foreignInstance(result LaunchResult) *instance {
-	exited := make(chan struct{})
-	end := sync.OnceFunc(func() {
+// foreignLaunch has a strategy of somebody else start an instance, which runs until it is cleaned up.
+func (l *PluginLauncher) foreignLaunch(ctx context.Context, strategy LaunchStrategy, spec PluginSpec) (*instance, error) {
+	what := fmt.Sprintf("the strategy %q: ", spec.Strategy)
+	cleanUp := func(result LaunchResult) error {
 		if result.Cleanup != nil {
 			result.Cleanup()
 		}
-		close(exited)
-	})
+		return nil
+	}
+	result, err := guest.Within(ctx, what+"Launch", func() (LaunchResult, error) {
+		return strategy.Launch(ctx, spec)
+	}, func(result LaunchResult) { _ = cleanUp(result) })
+	if err != nil {
+		return nil, launchFault(spec, err)
+	}
+	end := &lastCall{
+		name: spec.Name, what: what + "LaunchResult.Cleanup", call: func() error { return cleanUp(result) }, grace: spec.StopGrace,
+		log: l.platform.log, over: make(chan struct{}),
+	}
+	if result.Endpoint == "" || result.HTTPClient == nil {
+		err := fmt.Errorf("%sLaunch returned a LaunchResult without Endpoint or HTTPClient, with which nobody can call the plugin", what)
+		return nil, launchFault(spec, errors.Join(err, end.wait(ctx)))
+	}
 	return &instance{
-		result: result, exited: exited, begun: time.Now(),
+		result: result, exited: end.over, begun: time.Now(),
 		runtimeID: func() string { return "" },
 		exit:      func() PluginExit { return PluginExit{At: time.Now(), Reason: "ended", ExitCode: -1} },
-		stop:      func(context.Context, string) { end() },
+		stop:      func(ctx context.Context, _ string) error { return end.wait(ctx) },
 		release:   func(string) error { return nil },
-	}
+	}, nil
 }
 
 // Start launches every configured plugin that is not running: each after those that provide
@@ -98,7 +114,7 @@ func (l *PluginLauncher) Start(ctx context.Context) error {
 	specs := maps.Clone(l.specs)
 	maps.DeleteFunc(specs, func(name string, _ PluginSpec) bool { return l.plugins[name] != nil })
 	l.mu.Unlock()
-	before, err := startAfter(specs)
+	before, err := startAfter(ctx, specs)
 	if err != nil {
 		return fmt.Errorf("start: %w", err)
 	}
@@ -117,7 +133,11 @@ func (l *PluginLauncher) Start(ctx context.Context) error {
 	}
 	var stopping sync.WaitGroup
 	for _, name := range s.started {
-		stopping.Go(func() { _ = l.Stop(ctx, name) }) // one that ended meanwhile is what is wanted
+		stopping.Go(func() { // one that ended meanwhile is what is wanted
+			if err := l.Stop(ctx, name); usersFault(err) {
+				s.fail(err)
+			}
+		})
 	}
 	stopping.Wait()
 	return fmt.Errorf("start: %w", errors.Join(s.errs...))
@@ -167,6 +187,13 @@ func (s *joinedStart) start(name string, after []string) {
 	close(s.up[name])
 }
 
+// fail adds what was not stopped to why.
+func (s *joinedStart) fail(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.errs = append(s.errs, err)
+}
+
 // awaitHost waits until the host serves, where the plugin of a name is a program that has to reach it.
 func (l *PluginLauncher) awaitHost(ctx context.Context, name string) error {
 	spec, _ := l.configured(name)
@@ -178,10 +205,13 @@ func (l *PluginLauncher) awaitHost(ctx context.Context, name string) error {
 }
 
 // startAfter returns, for each plugin, those that it is started after.
-func startAfter(specs map[string]PluginSpec) (map[string][]string, error) {
+func startAfter(ctx context.Context, specs map[string]PluginSpec) (map[string][]string, error) {
 	nodes, providers := map[string]depgraph.Node{}, map[string][]string{}
 	for _, name := range slices.Sorted(maps.Keys(specs)) {
-		n := specNode(name, specs[name])
+		n, err := specNode(ctx, name, specs[name])
+		if err != nil {
+			return nil, err
+		}
 		nodes[name] = n
 		for _, p := range n.Provides {
 			providers[p.Type] = append(providers[p.Type], name)
@@ -216,10 +246,13 @@ func startAfter(specs map[string]PluginSpec) (map[string][]string, error) {
 }
 
 // specNode draws a plugin that is not running yet.
-func specNode(name string, spec PluginSpec) depgraph.Node {
+func specNode(ctx context.Context, name string, spec PluginSpec) (depgraph.Node, error) {
 	var m PluginMetadata
 	if spec.Plugin != nil {
-		m = spec.Plugin.Metadata()
+		var err error
+		if m, err = spec.pluginMetadata(ctx); err != nil {
+			return depgraph.Node{}, err
+		}
 	}
 	n := graphNode(name, spec.Name, m.Provides, m.Requires)
 	for _, t := range spec.Provides {
@@ -227,5 +260,12 @@ func specNode(name string, spec PluginSpec) depgraph.Node {
 			n.Provides = append(n.Provides, depgraph.Provision{Type: t, Version: m.Version})
 		}
 	}
-	return n
+	return n, nil
+}
+
+// pluginMetadata asks the plugin what it says of itself.
+func (s PluginSpec) pluginMetadata(ctx context.Context) (PluginMetadata, error) {
+	return guest.Within(ctx, fmt.Sprintf("PluginSpec[%q].Plugin.Metadata", s.Name), func() (PluginMetadata, error) {
+		return s.Plugin.Metadata().clone(), nil
+	}, nil)
 }

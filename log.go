@@ -488,7 +488,7 @@ func (t *auditTrouble) failed(err error) {
 	if now := time.Now(); now.Sub(t.told) < tlsLogEvery {
 		t.more++
 	} else {
-		t.log.Error("the audit log cannot be written", keyError, err, keyMore, t.more)
+		t.log.Error("the audit log cannot be written, or a checkpoint not be kept", append(logged(err), keyMore, t.more)...)
 		t.told, t.more = now, 0
 	}
 }

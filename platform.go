@@ -302,16 +302,18 @@ func (p *Platform) forget(runtimeID string) {
 	}
 }
 
-// close ends what the platform launched and adopted, and waits for it.
-func (p *Platform) close(ctx context.Context) {
+// close ends what the platform launched and adopted, and waits for it. An error says what of the user's code
+// panicked or still runs.
+func (p *Platform) close(ctx context.Context) error {
 	p.mu.Lock()
 	p.closed = true
 	owners := slices.Clone(p.owners)
 	adopted := slices.Collect(maps.Values(p.adopted))
 	p.mu.Unlock()
 	var ending sync.WaitGroup
-	for _, l := range owners {
-		ending.Go(func() { l.shutdown(ctx) })
+	errs := make([]error, len(owners))
+	for i, l := range owners {
+		ending.Go(func() { errs[i] = l.shutdown(ctx) })
 	}
 	for _, a := range adopted {
 		ending.Go(a.end)
@@ -319,6 +321,7 @@ func (p *Platform) close(ctx context.Context) {
 	ending.Wait()
 	p.end()
 	p.tasks.Wait()
+	return errors.Join(errs...)
 }
 
 // mark is by what a plugin is told from others at its endpoint, as far as its certificate goes.

@@ -101,7 +101,7 @@ func (h *Host) Platform() *Platform {
 	}
 	h.upperMu.Unlock()
 	if !ok && h.draining.Load() { // it came too late to be ended with the host
-		p.close(context.Background())
+		_ = p.close(context.Background()) // nothing runs yet
 	}
 	return p
 }

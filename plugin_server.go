@@ -153,7 +153,7 @@ type PluginServerConfig struct {
 	// connection of the host stands. The zero value is the defaults.
 	Limits PluginLimits
 	// OnConnected runs once, after the first handshake and before the services
-	// are registered; an error ends the plugin. May be nil.
+	// are registered; an error ends the plugin, and a panic is one. May be nil.
 	OnConnected func(ctx context.Context, client *Client) error
 
 	// withdrawn says that the host which launched the plugin has taken it out itself, so that

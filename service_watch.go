@@ -51,6 +51,10 @@ type ServiceEvent struct {
 // a host that has more to say waits.
 func (c *Client) WatchService(ctx context.Context, serviceType string) iter.Seq2[*ServiceEvent, error] {
 	return func(yield func(*ServiceEvent, error) bool) {
+		if !c.made() {
+			yield(nil, errUnmade)
+			return
+		}
 		w := &serviceWatch{client: c, serviceType: serviceType, resumes: true}
 		w.run(ctx, yield)
 	}

@@ -293,6 +293,43 @@ func TestWriter_DropsAndCounts(t *testing.T) {
 	}
 }
 
+// Who keeps checkpoints and does not return holds up Close for CloseWait; the log is whole, and the error says it. A
+// panic ends nothing.
+func TestWriter_WhoKeepsCheckpointsFails(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		keep func(gate chan struct{})
+		want string
+	}{
+		"blocks": {func(gate chan struct{}) { <-gate }, "AuditSinkConfig.OnCheckpoint has not returned: 5s after Close"},
+		"panics": {func(chan struct{}) { panic("boom") }, "AuditSinkConfig.OnCheckpoint panicked: boom (at auditlog_test.go:"},
+	} {
+		path := filepath.Join(t.TempDir(), "audit.log")
+		synctest.Test(t, func(t *testing.T) {
+			gate := make(chan struct{})
+			var said []error
+			w := open(t, path, func(c *auditlog.Config) {
+				c.Every = 2
+				c.OnCheckpoint = func(auditlog.Checkpoint) { tt.keep(gate) }
+				c.OnError = func(err error) { said = append(said, err) }
+			})
+			w.Record(event(0))
+			w.Record(event(1))
+			synctest.Wait()
+			w.Record(event(2))
+			err := w.Close()
+			if err == nil || !strings.HasPrefix(err.Error(), tt.want) || len(said) == 0 || said[0].Error() != err.Error() {
+				t.Errorf("%s: got %v, and told %v", name, err, said)
+			}
+			close(gate)
+		})
+		report, err := verify(t, nil, strings.Join(read(t, path), "")+"\n")
+		if err != nil || report.Events != 3 || report.Unsigned != 0 {
+			t.Errorf("%s: %+v, %v", name, report, err)
+		}
+	}
+}
+
 // A checkpoint comes after its time, too, where anything was written, and then no other.
 func TestWriter_CheckpointsAfterTime(t *testing.T) {
 	t.Parallel()

@@ -3,6 +3,7 @@ package auditlog
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"crypto/ed25519"
 	"encoding/base64"
 	"errors"
@@ -11,6 +12,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/masegraye/connect-plugin-go/internal/guest"
 )
 
 // MaxEvery is how many lines there are between two checkpoints at most.
@@ -29,6 +32,9 @@ const (
 // killed before it: the verifier counts them all.
 const mostEvery = MaxEvery - 2*maxBatch
 
+// CloseWait is how long Close waits for OnCheckpoint.
+const CloseWait = 5 * time.Second
+
 // Config says where a log is written and how.
 type Config struct {
 	// Path is the file that is written. Those that were full stand beside it, with the
@@ -44,11 +50,11 @@ type Config struct {
 	MaxBytes int64
 	// Buffer is how many events wait to be written. Zero means 4,096.
 	Buffer int
-	// OnCheckpoint gets each checkpoint when it is on disk, to be kept elsewhere; OnError what
-	// could not be written. Both are called by the writer's goroutine, which waits for them.
-	// Both may be nil.
+	// OnCheckpoint gets each checkpoint when it is on disk, to be kept elsewhere. It is the user's: the
+	// writer waits for it, after Close no longer than CloseWait, and its panic is an error. It may be nil.
 	OnCheckpoint func(Checkpoint)
-	OnError      func(error)
+	// OnError gets what could not be written. The writer's goroutine calls it. It may be nil.
+	OnError func(error)
 	// OnWritten is told when writing works again after it did not, and how many events the log says are missing. It is
 	// called as the others are, and may be nil.
 	OnWritten func(missing uint64)
@@ -57,13 +63,16 @@ type Config struct {
 // Writer writes a log with one goroutine. It is safe for concurrent use.
 type Writer struct {
 	// Fixed at creation.
-	cfg     Config
-	events  chan []byte
-	stop    chan struct{}
-	done    chan struct{}
-	once    sync.Once
-	dropped atomic.Uint64 // since the last line that told
-	lost    atomic.Uint64 // in all
+	cfg    Config
+	events chan []byte
+	stop   chan struct{}
+	done   chan struct{}
+	// patience ends when OnCheckpoint is waited for no more.
+	patience context.Context //nolint:containedctx // ends with the writer, which owns the goroutine
+	hurry    context.CancelCauseFunc
+	once     sync.Once
+	dropped  atomic.Uint64 // since the last line that told
+	lost     atomic.Uint64 // in all
 
 	// Of the goroutine.
 	file     *os.File
@@ -85,6 +94,7 @@ func Open(cfg Config) (*Writer, error) {
 		cfg: cfg, events: make(chan []byte, cmp.Or(cfg.Buffer, defaultBuffer)),
 		stop: make(chan struct{}), done: make(chan struct{}), chain: chain{key: cfg.Key},
 	}
+	w.patience, w.hurry = context.WithCancelCause(context.Background())
 	torn, err := w.resume()
 	if err != nil {
 		return nil, err
@@ -120,10 +130,18 @@ func (w *Writer) Record(event []byte) {
 // Lost returns how many events were dropped.
 func (w *Writer) Lost() uint64 { return w.lost.Load() }
 
-// Close writes what waits and a last checkpoint, and returns what could not be written. Events that
-// come later are dropped.
+var errClosed = fmt.Errorf("%s after Close", CloseWait)
+
+// Close writes what waits and a last checkpoint, and returns what could not be written, or that OnCheckpoint
+// has not returned. Events that come later are dropped.
 func (w *Writer) Close() error {
-	w.once.Do(func() { close(w.stop) })
+	w.once.Do(func() {
+		close(w.stop)
+		late := time.AfterFunc(CloseWait, func() { w.hurry(errClosed) })
+		<-w.done
+		late.Stop()
+		w.hurry(errClosed)
+	})
 	<-w.done
 	return w.err
 }
@@ -226,9 +244,23 @@ func (w *Writer) checkpoint() {
 		w.note(fmt.Errorf("audit log: %w", err))
 		return
 	}
-	if w.cfg.OnCheckpoint != nil {
-		w.cfg.OnCheckpoint(*w.chain.signed)
+	w.tell(*w.chain.signed)
+}
+
+// tell gives a checkpoint to who keeps it. One that does not return in time after Close gets no more.
+func (w *Writer) tell(c Checkpoint) {
+	keep := w.cfg.OnCheckpoint
+	if keep == nil {
+		return
 	}
+	_, err := guest.Within(w.patience, "AuditSinkConfig.OnCheckpoint", func() (struct{}, error) {
+		keep(c)
+		return struct{}{}, nil
+	}, nil)
+	if errors.Is(err, guest.ErrRuns) {
+		w.cfg.OnCheckpoint = nil
+	}
+	w.note(err)
 }
 
 // write appends lines, all or none of them.

@@ -16,10 +16,9 @@ var errOwn = errors.New("own")
 
 func panics() error { panic("boom\n\x1b[31m") }
 
-func derefs() error {
-	var p *struct{ err error }
-	return p.err
-}
+func derefs() error { return deref(nil) }
+
+func deref(p *struct{ err error }) error { return p.err }
 
 // A panic is an error that says whose it is, what it said, and where.
 func TestContain(t *testing.T) {
