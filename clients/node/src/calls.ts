@@ -2,7 +2,7 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { Code, ConnectError, createClient, type Interceptor, type Transport } from "@connectrpc/connect";
 import { createConnectTransport, createGrpcTransport, createGrpcWebTransport } from "@connectrpc/connect-node";
-import { Closed, PluginError, Unreachable } from "./errors.js";
+import { Closed, PluginError, shown, Unreachable } from "./errors.js";
 import { type HostLink, maxMessage, tellLoss } from "./link.js";
 import type { Identity, Session } from "./session.js";
 import { type ServiceState, watch } from "./watching.js";
@@ -157,7 +157,9 @@ export async function requestGrant(
   const broker = createClient(CapabilityBroker, createGrpcTransport({
     baseUrl: link.url, sessionManager: link.calls, interceptors: [tellLoss(link)],
   }));
-  const { grant } = await broker.requestCapability(wanted, { headers: identity.headers(), timeoutMs });
+  const { grant } = await broker.requestCapability(wanted, { headers: identity.headers(), timeoutMs }).catch((e: unknown) => {
+    throw e instanceof ConnectError ? shown(e) : e;
+  });
   if (!grant) throw new ConnectError("the answer holds no grant", Code.Internal);
   return grant;
 }

@@ -1,6 +1,13 @@
-/** The parent of all errors of this package. Those of calls are ConnectError, as everywhere in Connect. */
+import { ConnectError } from "@connectrpc/connect";
+import { printable } from "./glyphs.js";
+
+/** The parent of all errors of this package. Those of calls are ConnectError, as everywhere in Connect. What a host said stands in a message
+ * as people may see it. */
 export class PluginError extends Error {
   override name = "PluginError";
+  constructor(message: string, options?: ErrorOptions) {
+    super(printable(message), options);
+  }
 }
 
 /** The configuration is wrong. The text names the field and what to write instead. */
@@ -26,4 +33,11 @@ export class Unreachable extends PluginError {
 /** The plugin has ended. */
 export class Closed extends PluginError {
   override name = "Closed";
+}
+
+/** What the host itself answered, with its text as people may see it. */
+export function shown(e: ConnectError): ConnectError {
+  const out = new ConnectError(printable(e.rawMessage), e.code, e.metadata);
+  out.details = e.details;
+  return out;
 }

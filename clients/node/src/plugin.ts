@@ -4,6 +4,7 @@ import { Code, ConnectError, type ConnectRouter, type ServiceImpl, type Transpor
 import { type Protocol, requestGrant, ServiceRoute } from "./calls.js";
 import { Closed, ConfigError, Unreachable } from "./errors.js";
 import { HostLink } from "./link.js";
+import { Log } from "./log.js";
 import { Pace, pause } from "./pace.js";
 import { enrolsItself, Server } from "./serving.js";
 import { Session } from "./session.js";
@@ -78,8 +79,7 @@ export class Plugin {
   readonly #adders: ((router: ConnectRouter) => void)[] = [];
   readonly #routes = new Map<string, ServiceRoute>();
   readonly #watches = new AbortController();
-  readonly #log: (line: string) => void;
-  readonly #warn: (line: string) => void;
+  readonly #log: Log;
   #server: Server | undefined;
   #baseUrl: string;
   #graceMs: number;
@@ -89,15 +89,14 @@ export class Plugin {
   constructor(private readonly options: PluginOptions) {
     validate(options);
     this.stopping = this.#stop.signal;
-    this.#log = options.log ?? (() => { /* nobody listens */ });
-    this.#warn = options.log ?? ((line) => console.error(`connectplugin: ${line}`));
+    this.#log = new Log(options.log ?? (() => { /* nobody listens */ }), options.log ?? ((line) => console.error(`connectplugin: ${line}`)));
     this.#baseUrl = options.baseUrl ?? "";
     this.#graceMs = options.graceMs ?? 10_000;
     this.#trust = new HostTrust(options.credentials, options.hostIdentity, options.hostPins);
     this.#link = new HostLink(options.host, options.credentials, this.#trust, () => this.#session.lost());
     this.#session = new Session(this.#link, {
       selfId: options.selfId, secret: options.secret, magicCookie: options.magicCookie ?? cookie, versions: options.versions ?? [1, 1],
-      timeoutMs: options.timeoutMs ?? 10_000, reportEveryMs: options.reportEveryMs ?? 10_000, log: this.#log, warn: this.#warn,
+      timeoutMs: options.timeoutMs ?? 10_000, reportEveryMs: options.reportEveryMs ?? 10_000, log: this.#log,
       health: () => this.#health,
       declare: (request) => this.#declare(request),
       registrations: () => this.#provided.map((p) => ({
@@ -191,6 +190,7 @@ export class Plugin {
     for (const route of this.#routes.values()) await route.close();
     await this.#session.leave();
     this.#link.close();
+    this.#log.close();
   }
 
   async #addressTowardsHost(): Promise<string> {
@@ -200,7 +200,7 @@ export class Plugin {
         return this.#link.local;
       } catch (e) {
         if (!(e instanceof Unreachable)) throw e;
-        (told ? this.#log : this.#warn)(`waiting for the host: ${e.message}`);
+        this.#log[told ? "say" : "warn"]("waiting for the host:", e.message);
         await pause(pace.failed(e), this.stopping);
         if (this.stopping.aborted) throw new Closed("the plugin was stopped before its host was there");
       }
@@ -229,7 +229,7 @@ export class Plugin {
       getHealth: (request) => this.#answerHealth(request),
       shutdown: ({ gracePeriodSeconds, reason }) => {
         if (gracePeriodSeconds < 0) throw new ConnectError("grace_period_seconds: is negative", Code.InvalidArgument);
-        this.#log(`the host asks the plugin to stop: ${JSON.stringify(reason.slice(0, 1024))}`);
+        this.#log.say("the host asks the plugin to stop:", JSON.stringify(reason.slice(0, 1024)));
         if (gracePeriodSeconds > 0) this.#graceMs = Math.min(this.#graceMs, gracePeriodSeconds * 1000);
         setImmediate(() => this.#stop.abort()); // the answer first
         return { acknowledged: true };

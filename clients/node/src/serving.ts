@@ -5,6 +5,7 @@ import type { TLSSocket } from "node:tls";
 import { Code, ConnectError, type ConnectRouter, type HandlerContext } from "@connectrpc/connect";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
 import { maxMessage } from "./link.js";
+import type { Log } from "./log.js";
 import type { Credentials, HostTrust } from "./trust.js";
 
 const lookEvery = 10_000;
@@ -31,7 +32,7 @@ export class Server {
   readonly #sessions = new Map<http2.Http2Session, boolean>(); // whether it is the host's
   readonly #look: NodeJS.Timeout;
 
-  constructor(credentials: Credentials, trust: HostTrust, routes: (router: ConnectRouter) => void, log: (line: string) => void) {
+  constructor(credentials: Credentials, trust: HostTrust, routes: (router: ConnectRouter) => void, log: Log) {
     const serve = connectNodeAdapter({ routes, readMaxBytes: maxMessage });
     const options = { ...credentials.read(), minVersion: "TLSv1.3" as const, ALPNProtocols: ["h2"] };
     this.#server = http2.createSecureServer({ ...options, requestCert: true, rejectUnauthorized: true, allowHTTP1: false },
@@ -45,7 +46,7 @@ export class Server {
       session.on("close", () => this.#sessions.delete(session));
       session.on("error", () => { /* the host cut it */ });
       if (refusal) {
-        log(`somebody else than the host called: ${refusal.message}`);
+        log.say("somebody else than the host called:", refusal.message);
         session.destroy();
       }
     });

@@ -4,8 +4,9 @@ import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { timestampMs, timestampNow } from "@bufbuild/protobuf/wkt";
 import { type CallOptions, type Client, Code, ConnectError, createClient } from "@connectrpc/connect";
 import { createGrpcTransport } from "@connectrpc/connect-node";
-import { Closed, HandshakeRefused, HostNotTrusted, Unreachable } from "./errors.js";
+import { Closed, HandshakeRefused, HostNotTrusted, shown, Unreachable } from "./errors.js";
 import { type HostLink, maxMessage } from "./link.js";
+import type { Log } from "./log.js";
 import { Pace, pause } from "./pace.js";
 import type { Manager } from "./pool.js";
 import { healthProof, nonceSize, proveRequest, responseIsProven } from "./transcript.js";
@@ -25,6 +26,7 @@ const final: ReadonlySet<Code> = new Set([
 /** What the host gave this process: its runtime id, and the token that proves it. */
 export class Identity {
   readonly #token: string; // not printed
+  readonly given = performance.now();
   constructor(readonly runtimeId: string, token: string, readonly renewAt: number) {
     this.#token = token;
   }
@@ -47,16 +49,21 @@ export interface Settings {
   readonly versions: readonly [number, number];
   readonly timeoutMs: number;
   readonly reportEveryMs: number;
-  readonly log: (line: string) => void;
-  /** Hears what an operator has to know, too, where nobody listens to log. */
-  readonly warn: (line: string) => void;
+  readonly log: Log;
   registrations(): MessageInitShape<typeof RegisterServiceRequestSchema>[];
   declare(request: HandshakeRequest): void;
   health(): MessageInitShape<typeof ReportHealthRequestSchema>;
 }
 
 /** The identity is not valid any more. */
-class Forgotten extends Unreachable {}
+class Forgotten extends Unreachable {
+  constructor(readonly identity: Identity) {
+    super("the host does not know this plugin any more; enrolling anew");
+  }
+}
+
+/** The connection ended, over which the host had taken the plugin. */
+class Lost extends Unreachable {}
 
 /** Keeps a plugin enrolled, registered and reported. */
 export class Session {
@@ -68,6 +75,7 @@ export class Session {
   readonly registry: Client<typeof ServiceRegistry>;
   #identity: Identity | undefined;
   #suspect = false; // the connection broke: the host may have forgotten the identity
+  #broken: Forgotten | Lost | undefined; // of which #run has not heard
   #ready = false;
   #error: Error | undefined;
   #ended = new AbortController();
@@ -128,17 +136,20 @@ export class Session {
 
   /** Takes account of an answer that says that the identity is not valid any more. */
   refused(identity: Identity): void {
-    if (this.#identity === identity) this.#identity = undefined;
+    if (this.#identity !== identity) return;
+    this.#identity = undefined;
+    this.#broken = new Forgotten(identity);
     this.poke(true);
   }
 
   /** Takes account of the loss of the connection to the host. */
   lost(): void {
     this.#suspect = true;
+    this.#broken ??= new Lost("the connection to the host was lost");
     this.poke(true);
   }
 
-  /** Has the session look at once; with report it tells the host the plugin's health. */
+  /** Has the session look at once, unless it waits after a failure; with report it tells the host the plugin's health. */
   poke(report = false): void {
     if (report) this.#reportAt = 0;
     this.#wake.abort();
@@ -174,7 +185,7 @@ export class Session {
       await call({ headers: this.#identity.headers(), timeoutMs: Math.min(2_000, this.settings.timeoutMs) });
       return true;
     } catch (e) {
-      this.settings.log(`the host is gone: ${String(e)}`);
+      this.settings.log.say("the host is gone:", String(e));
       return false;
     }
   }
@@ -203,32 +214,59 @@ export class Session {
 
   async #run(): Promise<void> {
     while (!this.#ended.signal.aborted) {
-      this.#wake = new AbortController();
-      let delay: number;
-      try {
-        delay = await this.#step();
-        this.#pace.over();
-        this.#away = false;
-      } catch (e) {
-        if (e instanceof HandshakeRefused || (e instanceof HostNotTrusted && !this.#trusted) || isDefect(e)) {
-          this.#error = e as Error;
-          this.#tell();
-          return;
-        }
-        this.#tellAway(e);
-        delay = this.#pace.failed(e);
-      }
-      await pause(Math.min(delay, longest), AbortSignal.any([this.#wake.signal, this.#ended.signal]));
-      await pause(this.#pace.notBefore - performance.now(), this.#ended.signal); // whatever has become due
+      const hold = await this.#attempt();
+      if (hold === undefined) return;
+      await pause(hold, this.#ended.signal); // whatever has become due
     }
   }
 
-  #tellAway(e: unknown): void {
-    if (e instanceof Forgotten) return this.settings.log(e.message);
+  /** Does what is due and rests until something else is. Returns the milliseconds in which nothing is to be tried; undefined where the
+   * session ended by itself. */
+  async #attempt(): Promise<number | undefined> {
+    this.#wake = new AbortController();
+    try {
+      const broken = this.#takeBroken();
+      if (broken instanceof Forgotten) throw broken;
+      const due = await this.#step();
+      this.#pace.reached();
+      this.#away = false;
+      await pause(Math.min(due, longest), AbortSignal.any([this.#wake.signal, this.#ended.signal]));
+      const broke = this.#takeBroken();
+      return broke && !this.#ended.signal.aborted ? this.#interrupted(broke) : 0;
+    } catch (e) {
+      if (e instanceof HandshakeRefused || (e instanceof HostNotTrusted && !this.#trusted) || isDefect(e)) {
+        this.#error = e as Error;
+        this.#tell();
+        return undefined;
+      }
+      return this.#interrupted(e);
+    }
+  }
+
+  #takeBroken(): Forgotten | Lost | undefined {
+    const broken = this.#broken;
+    this.#broken = undefined;
+    return broken;
+  }
+
+  /** Says what is wrong, and returns for how long nothing is to be tried. */
+  #interrupted(e: unknown): number {
+    const { log } = this.settings;
+    if (e instanceof Lost) return this.#pace.lost();
+    if (e instanceof Forgotten) {
+      const hold = this.#pace.forgotten(e.identity.given);
+      log.say(e.message);
+      if (hold > 0) log.warn("the host forgets this plugin as soon as it has enrolled; where several hosts answer under one URL, give each its own");
+      return hold;
+    }
     const message = e instanceof ConnectError ? e.rawMessage : (e as Error).message;
-    if (e instanceof HostNotTrusted) return this.settings.warn(message);
-    (this.#away ? this.settings.log : this.settings.warn)(`waiting for the host: ${message}`); // the first time is enough
-    this.#away = true;
+    if (e instanceof HostNotTrusted) {
+      log.warn("the host is not trusted:", message);
+    } else {
+      log[this.#away ? "say" : "warn"]("waiting for the host:", message); // the first time is enough
+      this.#away = true;
+    }
+    return this.#pace.failed(e);
   }
 
   /** Does what is due and returns the milliseconds until something else is. */
@@ -248,7 +286,8 @@ export class Session {
     } catch (e) {
       if (!(e instanceof ConnectError) || e.code !== Code.Unauthenticated || !identity) throw e;
       this.refused(identity);
-      throw new Forgotten("the host does not know this plugin any more; enrolling anew");
+      const broken = this.#takeBroken(); // each identity is forgotten once
+      throw broken instanceof Forgotten ? broken : new Forgotten(identity);
     }
     this.#suspect = false;
     this.#ready = true;
@@ -268,11 +307,11 @@ export class Session {
       } catch (e) {
         if (e instanceof ConnectError && (e.code === Code.PermissionDenied || e.code === Code.InvalidArgument)) {
           throw new HandshakeRefused(`service ${said.serviceType}: the host's policy does not allow this plugin to provide it there, ` +
-            `or another plugin does; the host's log says which: ${e.rawMessage}`, { cause: e });
+            `or another plugin does; the host's log says which: ${e.rawMessage}`, { cause: shown(e) });
         }
         throw e;
       }
-      this.settings.log(`service registered: ${said.serviceType}`);
+      this.settings.log.say(`service registered: ${said.serviceType}`);
     }
     this.#registered = done;
     this.#registeredAs = identity.runtimeId;
@@ -287,16 +326,16 @@ export class Session {
     } catch (e) {
       if (!current && e instanceof ConnectError && final.has(e.code)) {
         throw new HandshakeRefused(`the host does not accept self id ${this.settings.selfId}: it may not be in the host's policy, or its ` +
-          `secret or certificate is wrong; the host's log says which: ${e.rawMessage}`, { cause: e });
+          `secret or certificate is wrong; the host's log says which: ${e.rawMessage}`, { cause: shown(e) });
       }
       throw e;
     }
     this.#check(request, answer, current, binding);
     this.#trusted = true;
-    for (const warning of answer.warnings.slice(0, 16)) this.settings.warn(`the host warns: ${JSON.stringify(warning.slice(0, 1024))}`);
+    for (const warning of answer.warnings.slice(0, 16)) this.settings.log.warn("the host warns:", JSON.stringify(warning.slice(0, 1024)));
     this.#chooses = answer.serverMetadata[anyProvider] === "true";
     this.#identity = new Identity(answer.runtimeId, answer.runtimeToken, renewAt(request, answer));
-    this.settings.log(`${current ? "renewed" : "enrolled"} as ${answer.runtimeId}`);
+    this.settings.log.say(current ? "renewed as" : "enrolled as", answer.runtimeId);
     return this.#identity;
   }
 

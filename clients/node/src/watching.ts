@@ -1,12 +1,13 @@
 // The state of a service type, followed over the loss of the host and of the identity.
 import { create, equals } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
-import { Closed, Unreachable } from "./errors.js";
+import { Closed, shown, Unreachable } from "./errors.js";
 import { pause } from "./pace.js";
 import type { Identity, Session } from "./session.js";
 import { ServiceState as State, type WatchServiceEvent, WatchServiceEventSchema, WatchServiceRequestSchema } from "./wire/plugin/v1/registry_pb.js";
 
 const firstWait = 100, mostWait = 5_000;
+const old = 1_000; // the age from which on a stream was of use
 const final: ReadonlySet<Code> = new Set([Code.NotFound, Code.PermissionDenied, Code.InvalidArgument, Code.Unimplemented]);
 
 /** The whole state of a service type after a change. */
@@ -42,6 +43,7 @@ export async function* watch(session: Session, serviceType: string, signal: Abor
   const at = { sequence: 0n, epoch: "", last: undefined as WatchServiceEvent | undefined };
   for (let failures = 0; !signal.aborted; ) {
     let identity: Identity | undefined;
+    let came = Infinity; // the first state
     try {
       identity = await session.identity(mostWait, signal);
       const request = create(WatchServiceRequestSchema, {
@@ -49,16 +51,17 @@ export async function* watch(session: Session, serviceType: string, signal: Abor
       });
       hooks.opened?.(identity);
       for await (const event of session.registry.watchService(request, { headers: identity.headers(), signal })) {
-        failures = 0;
+        came = Math.min(came, performance.now());
         if (isNew(event, at) || !hooks.resumes) yield stateOf(event);
       }
     } catch (e) {
       if (signal.aborted || e instanceof Closed) return;
       if (!(e instanceof ConnectError) && !(e instanceof Unreachable)) throw e;
-      if (e instanceof ConnectError && final.has(e.code)) throw e;
+      if (e instanceof ConnectError && final.has(e.code)) throw shown(e);
       if (e instanceof ConnectError && e.code === Code.Unauthenticated && identity) session.refused(identity);
     }
     hooks.broken?.();
+    if (performance.now() - came >= old) failures = 0;
     const wait = Math.min(firstWait * 2 ** Math.min(failures++, 10), mostWait);
     await pause(wait / 2 + (Math.random() * wait) / 2, signal);
   }

@@ -7,6 +7,7 @@ import { createClient } from "@connectrpc/connect";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
 import { ServiceRoute } from "../src/calls.js";
 import { HostLink } from "../src/link.js";
+import { Log } from "../src/log.js";
 import { Session } from "../src/session.js";
 import type { Credentials, HostTrust } from "../src/trust.js";
 import { HandshakeService } from "../src/wire/plugin/v1/handshake_pb.js";
@@ -58,7 +59,7 @@ async function stage(t: TestContext) {
     { checkServer: () => undefined } as unknown as HostTrust, () => { losses++; session.lost(); });
   const session = new Session(link, {
     selfId: "a", secret: undefined, magicCookie: ["A", "B"], versions: [1, 1], timeoutMs: 2_000, reportEveryMs: 60_000,
-    log: () => undefined, warn: () => undefined, registrations: () => [], declare: () => undefined, health: () => ({ state: HealthState.HEALTHY, reason }),
+    log: new Log(() => undefined, () => undefined), registrations: () => [], declare: () => undefined, health: () => ({ state: HealthState.HEALTHY, reason }),
   });
   const route = new ServiceRoute(session, "clock", "");
   const release = () => { for (const released of waiting.splice(0)) released(); };

@@ -8,7 +8,7 @@
     plugin.run()
 """
 from .calls import NoProvider, ServiceChannel
-from .errors import Closed, ConfigError, HandshakeRefused, HostNotTrusted, PluginError
+from .errors import Closed, ConfigError, HandshakeRefused, HostError, HostNotTrusted, PluginError
 from .plugin import DEGRADED, HEALTHY, UNHEALTHY, Dependency, Plugin
 from .serving import Caller, caller
 from .trust import Credentials
@@ -19,6 +19,6 @@ from .watching import UNAVAILABLE as SERVICE_UNAVAILABLE
 
 __all__ = [
     "Caller", "Closed", "ConfigError", "Credentials", "DEGRADED", "Dependency", "HEALTHY", "HandshakeRefused",
-    "HostNotTrusted", "NoProvider", "Plugin", "PluginError", "SERVICE_AVAILABLE", "SERVICE_DEGRADED",
+    "HostError", "HostNotTrusted", "NoProvider", "Plugin", "PluginError", "SERVICE_AVAILABLE", "SERVICE_DEGRADED",
     "SERVICE_UNAVAILABLE", "ServiceChannel", "ServiceState", "UNHEALTHY", "Watch", "caller",
 ]

@@ -1,9 +1,17 @@
 """Errors that a plugin's author may branch on. Those of calls are grpc.RpcError, as everywhere in grpcio."""
 import re
+from typing import Any
+
+import grpc
+
+from .glyphs import printable
 
 
 class PluginError(Exception):
-    """The parent of all errors of this package."""
+    """The parent of all errors of this package. What a host said stands in a text as people may see it."""
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(printable(text))
 
 
 class ConfigError(PluginError, ValueError):
@@ -16,6 +24,27 @@ class HostNotTrusted(PluginError):
 
 class HandshakeRefused(PluginError):
     """The host does not take this plugin; the host's log says why. Trying again is of no use."""
+
+
+class HostError(PluginError, grpc.RpcError):  # type: ignore[misc]
+    """What the host itself answered, with its text as people may see it."""
+
+    def __init__(self, answer: Any) -> None:
+        self._code, self._text = answer.code(), printable(answer.details() or "")
+        self._initial, self._trailing = tuple(answer.initial_metadata() or ()), tuple(answer.trailing_metadata() or ())
+        super().__init__(f"{self._code.name}: {self._text}")
+
+    def code(self) -> grpc.StatusCode:
+        return self._code
+
+    def details(self) -> str:
+        return self._text
+
+    def initial_metadata(self) -> Any:
+        return self._initial
+
+    def trailing_metadata(self) -> Any:
+        return self._trailing
 
 
 class Closed(PluginError):

@@ -1,5 +1,4 @@
 """The connections to the host."""
-import logging
 import socket
 import ssl
 import threading
@@ -9,6 +8,7 @@ from urllib.parse import urlsplit
 import grpc
 
 from .errors import ConfigError, HostNotTrusted, PluginError
+from .log import Log
 from .trust import Credentials, HostTrust
 
 MAX_MESSAGE = 4 << 20
@@ -65,7 +65,7 @@ class HostLink:
     """
 
     def __init__(self, url: str, credentials: Credentials, trust: HostTrust, lost: Callable[[], None],
-                 log: logging.Logger) -> None:
+                 log: Log) -> None:
         try:
             parts = urlsplit(url)
             port = 443 if parts.port is None else parts.port

@@ -1,12 +1,14 @@
 """When to try again."""
 import random
 import time
-from typing import Any, Iterator, Union
+from typing import Any, Iterator, Optional, Union
 
 import grpc
 
-_LEAST, _MOST = 0.25, 5.0
+_LOST, _LEAST, _MOST = 0.1, 0.25, 5.0  # as a client in Go
 _BUSY, _IDLE = 1.0, 30.0
+_OLD = 1.0  # the age from which on a connection, or an identity, was of use
+_MOST_BRIEF = 4  # identities in a row that the host forgot before that age, of which the last has to wait
 _MOST_ASKED = 300.0  # that a host's word may add
 _RETRY_INFO = b"google.rpc.RetryInfo"
 
@@ -14,24 +16,46 @@ _RETRY_INFO = b"google.rpc.RetryInfo"
 class Pace:
     """How long to wait after failures in a row: any part of a bound that grows with the time that they have lasted, so
     that a short interruption is over soon, and thousands of plugins do not come back at the same moment. Where the host
-    has too much to do it is longer."""
+    has too much to do it is longer. What held for less than a second, a connection or an identity, does not end them."""
 
     def __init__(self) -> None:
-        self._since = 0.0
-        self.not_before = 0.0
+        self._since: Optional[float] = None  # when the failures in a row began
+        self._reached: Optional[float] = None  # when the host first took the plugin after the last failure
+        self._brief = 0  # identities in a row that were forgotten at once
 
-    def over(self) -> None:
-        self._since = 0.0
+    def reached(self) -> None:
+        """The host has taken the plugin, or still does."""
+        if self._reached is None:
+            self._reached = time.monotonic()
 
     def failed(self, error: Exception) -> float:
-        now = time.monotonic()
-        self._since = self._since or now
-        lasted = now - self._since
+        """An attempt failed."""
+        lasted = self._lasted()
         if code_of(error) is grpc.StatusCode.RESOURCE_EXHAUSTED:
-            wait = asked_delay(error) + random.uniform(_BUSY / 2, min(max(lasted / 2, _BUSY), _IDLE))
-            self.not_before = now + wait
-            return wait
+            return asked_delay(error) + random.uniform(_BUSY / 2, min(max(lasted / 2, _BUSY), _IDLE))
         return random.uniform(0, min(max(lasted / 4, _LEAST), _MOST))
+
+    def lost(self) -> float:
+        """The connection ended, over which the host had taken the plugin."""
+        lasted = self._lasted()
+        return random.uniform(0, min(max(lasted / 4, _LEAST), _MOST) if lasted > 0 else _LOST)
+
+    def forgotten(self, given: float) -> float:
+        """The host does not know the identity any more that it gave then, by time.monotonic."""
+        self._lasted()
+        self._brief = self._brief + 1 if time.monotonic() - given < _OLD else 0
+        if self._brief < _MOST_BRIEF:
+            return 0.0
+        most = min(_LOST * 2.0 ** min(self._brief - _MOST_BRIEF, 10), _MOST)
+        return random.uniform(most / 2, most)
+
+    def _lasted(self) -> float:
+        """How long the failures have lasted, of which there is one now."""
+        now = time.monotonic()
+        if self._since is None or (self._reached is not None and now - self._reached >= _OLD):
+            self._since = now
+        self._reached = None
+        return now - self._since
 
 
 def code_of(error: BaseException) -> object:

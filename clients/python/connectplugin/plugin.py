@@ -8,8 +8,9 @@ from typing import Any, Callable, Mapping, Optional, Sequence, TypeVar, Union
 import grpc
 
 from .calls import ServiceChannel
-from .errors import Closed, ConfigError, check_name, check_version
+from .errors import Closed, ConfigError, HostError, check_name, check_version
 from .link import MAX_MESSAGE, HostLink, Unreachable
+from .log import Log
 from .pace import Pace
 from .serving import Control, Refusal, new_server
 from .session import Session, Settings
@@ -84,7 +85,7 @@ class Plugin:
             raise ConfigError("versions: the range is empty; write the lowest and the highest, from 1 on")
         if workers < 2 or timeout <= 0 or report_every <= 0:
             raise ConfigError("workers, timeout, report_every: write at least 2 workers and positive times")
-        self._log = logger or logging.getLogger("connectplugin")
+        self._log = Log(logger or logging.getLogger("connectplugin"))
         self._credentials, self._trust = credentials, HostTrust(credentials, host_identity, host_pins)
         self._self_id, self._self_version = self_id, self_version
         self._requires = [r if isinstance(r, Dependency) else Dependency(r) for r in requires]
@@ -133,8 +134,11 @@ class Plugin:
         call = self._link.call(
             "unary_unary", "/connectplugin.v1.CapabilityBroker/RequestCapability",
             broker.RequestCapabilityRequest.SerializeToString, broker.RequestCapabilityResponse.FromString)
-        answer: broker.RequestCapabilityResponse = call(broker.RequestCapabilityRequest(capability_type=capability, min_version=min_version, reason=reason),
-                      metadata=identity.metadata(), timeout=10)
+        request = broker.RequestCapabilityRequest(capability_type=capability, min_version=min_version, reason=reason)
+        try:
+            answer: broker.RequestCapabilityResponse = call(request, metadata=identity.metadata(), timeout=10)
+        except grpc.RpcError as e:
+            raise HostError(e) from None
         return answer.grant
 
     def set_health(self, state: lc.HealthState, reason: str = "") -> None:
@@ -197,6 +201,7 @@ class Plugin:
             o.close()
         self._session.leave()
         self._link.close()
+        self._log.close()
 
     def _address_towards_host(self) -> str:
         """A free port on the address from which the plugin reaches its host, however long that takes."""

@@ -1,5 +1,4 @@
 """What the plugin serves to its host."""
-import logging
 from concurrent import futures
 from dataclasses import dataclass
 from typing import Any, Callable, Optional, Sequence
@@ -8,6 +7,7 @@ import grpc
 import ssl
 
 from .errors import HostNotTrusted
+from .log import Log
 from .trust import Credentials, HostTrust
 from .wire import handshake_pb2 as hs
 from .wire import lifecycle_pb2 as lc
@@ -35,7 +35,7 @@ class OnlyHost(grpc.ServerInterceptor):  # type: ignore[misc]
     """Serves the host alone. TLS has verified that the caller's certificate is of a trusted authority, which those of
     other plugins are, too; this says whose it is."""
 
-    def __init__(self, trust: HostTrust, log: logging.Logger) -> None:
+    def __init__(self, trust: HostTrust, log: Log) -> None:
         self._trust, self._log = trust, log
 
     def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
@@ -84,7 +84,7 @@ class Control:
 
 
 def new_server(credentials: Credentials, trust: HostTrust, control: Control, address: str, workers: int,
-               options: Sequence[tuple[str, Any]], log: logging.Logger) -> tuple[grpc.Server, int]:
+               options: Sequence[tuple[str, Any]], log: Log) -> tuple[grpc.Server, int]:
     """Returns a server that listens and does not serve yet, and its port."""
     server = grpc.server(futures.ThreadPoolExecutor(workers, "connectplugin-call"),
                          interceptors=[OnlyHost(trust, log)], options=options)

@@ -1,5 +1,4 @@
 """A plugin's identity: enrolment, renewal, registration and reports, kept up by one thread."""
-import logging
 import os
 import threading
 import time
@@ -9,8 +8,9 @@ from typing import Any, Callable, Optional, Sequence
 import grpc
 
 from . import transcript
-from .errors import Closed, HandshakeRefused, HostNotTrusted, PluginError
+from .errors import Closed, HandshakeRefused, HostError, HostNotTrusted, PluginError
 from .link import HostLink, Unreachable
+from .log import Log
 from .pace import Pace, code_of
 from .wire import handshake_pb2 as hs
 from .wire import lifecycle_pb2 as lc
@@ -30,6 +30,7 @@ class Identity:
     runtime_id: str
     token: str = field(repr=False)
     renew_at: float  # by time.monotonic; infinite where the host does not say when the token ends
+    given: float = field(default_factory=time.monotonic)
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         return (("x-plugin-runtime-id", self.runtime_id), ("authorization", "Bearer " + self.token))
@@ -51,11 +52,19 @@ class Settings:
 class _Forgotten(PluginError):
     """The identity is not valid any more."""
 
+    def __init__(self, identity: Identity) -> None:
+        super().__init__("the host does not know this plugin any more; enrolling anew")
+        self.identity = identity
+
+
+class _Lost(PluginError):
+    """The connection ended, over which the host had taken the plugin."""
+
 
 class Session:
     """Keeps a plugin enrolled, registered and reported."""
 
-    def __init__(self, settings: Settings, link: HostLink, log: logging.Logger,
+    def __init__(self, settings: Settings, link: HostLink, log: Log,
                  registrations: Callable[[], Sequence[reg.RegisterServiceRequest]],
                  declarations: Callable[[hs.HandshakeRequest], None],
                  health: Callable[[], lc.ReportHealthRequest]) -> None:
@@ -63,6 +72,7 @@ class Session:
         self._registrations, self._declare, self._health = registrations, declarations, health
         self._pace = Pace()
         self._wake = threading.Event()
+        self._ended = threading.Event()
         self._due = threading.Event()  # a report is due at once
         self._thread = threading.Thread(target=self._run, name="connectplugin-session", daemon=True)
         self._mu = threading.Condition()
@@ -71,7 +81,7 @@ class Session:
         self._suspect = False  # the connection broke: the host may have forgotten the identity
         self._ready = False
         self._error: Optional[Exception] = None
-        self._ended = False
+        self._broken: Optional[PluginError] = None  # _Forgotten or _Lost, of which the thread has not heard
         self._closed = False
         self._chooses = False
         # Of the thread alone.
@@ -123,25 +133,26 @@ class Session:
     def refused(self, identity: Identity) -> None:
         """Takes account of an answer that says that the identity is not valid any more."""
         with self._mu:
-            if self._identity is not None and self._identity.token == identity.token:
-                self._identity = None
+            if self._identity is None or self._identity.token != identity.token:
+                return
+            self._broken, self._identity = _Forgotten(self._identity), None
         self.poke(report=True)
 
     def lost(self) -> None:
         """Takes account of the loss of the connection to the host."""
         with self._mu:
-            self._suspect = True
+            self._suspect, self._broken = True, self._broken or _Lost("the connection to the host was lost")
         self.poke(report=True)
 
     def poke(self, report: bool = False) -> None:
-        """Has the session look at once; with report it tells the host the plugin's health."""
+        """Has the session look at once, unless it waits after a failure; with report it tells the host the plugin's health."""
         if report:
             self._due.set()
         self._wake.set()
 
     def end(self) -> None:
         """Ends the thread and waits for it. The identity stays good for calls until leave."""
-        self._ended = True
+        self._ended.set()
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -181,38 +192,59 @@ class Session:
             raise Closed("the plugin has ended")
 
     def _run(self) -> None:
-        while not self._ended:
+        while not self._ended.is_set():
             try:
-                delay = self._step()
-                self._pace.over()
-                self._away = False
+                self._attempt()
             except (HandshakeRefused, HostNotTrusted) as e:
                 if not self._trusted or isinstance(e, HandshakeRefused):
                     self._fail(e)
                     return
-                self._log.warning("%s", e)
-                delay = self._pace.failed(e)
+                self._log.warning("the host is not trusted: %s", e)
+                self._hold(self._pace.failed(e))
+            except _Lost:
+                self._hold(self._pace.lost())
             except _Forgotten as e:
-                self._log.info("%s", e)
-                delay = self._pace.failed(e)
+                self._forgotten(e)
             except (grpc.RpcError, Unreachable) as e:
                 self._link.lose()
-                delay = self._pace.failed(e)
                 log = self._log.info if self._away else self._log.warning  # the first time is enough
                 log("waiting for the host: %s", e.details() if isinstance(e, grpc.Call) else e)
                 self._away = True
+                self._hold(self._pace.failed(e))
             except Exception as e:  # a defect ends the plugin and not its thread alone
                 self._fail(e)
                 return
-            self._rest(delay)
 
-    def _rest(self, delay: float) -> None:
-        """Waits until something is due, and in any case for as long as the host asked to be left alone."""
+    def _attempt(self) -> None:
+        """Does what is due and rests until something else is. Raises what broke then, too."""
+        broken = self._take_broken()
+        if isinstance(broken, _Forgotten):
+            raise broken
+        delay = self._step()
+        self._pace.reached()
+        self._away = False
         self._wake.wait(delay)
         self._wake.clear()
-        while not self._ended and (left := self._pace.not_before - time.monotonic()) > 0:
-            self._wake.wait(left)
-            self._wake.clear()
+        broken = self._take_broken()
+        if broken is not None and not self._ended.is_set():
+            raise broken
+
+    def _take_broken(self) -> Optional[PluginError]:
+        with self._mu:
+            broken, self._broken = self._broken, None
+            return broken
+
+    def _forgotten(self, e: _Forgotten) -> None:
+        hold = self._pace.forgotten(e.identity.given)
+        self._log.info("%s", e)
+        if hold > 0:
+            self._log.warning("the host forgets this plugin as soon as it has enrolled; where several hosts answer under one URL, "
+                              "give each its own")
+        self._hold(hold)
+
+    def _hold(self, delay: float) -> None:
+        """Waits, whatever becomes due. Only the end cuts that short."""
+        self._ended.wait(delay)
 
     def _fail(self, error: Exception) -> None:
         with self._mu:
@@ -237,7 +269,8 @@ class Session:
             if code_of(e) is not grpc.StatusCode.UNAUTHENTICATED or identity is None:
                 raise
             self.refused(identity)
-            raise _Forgotten("the host does not know this plugin any more; enrolling anew") from e
+            broken = self._take_broken()  # each identity is forgotten once
+            raise broken if isinstance(broken, _Forgotten) else _Forgotten(identity) from None
         self._tell_ready()
         return max(0.0, min(self._report_at, identity.renew_at) - time.monotonic())
 
@@ -262,7 +295,7 @@ class Session:
                 if code_of(e) in (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.INVALID_ARGUMENT):
                     raise HandshakeRefused(
                         f"service {message.service_type!r}: the host's policy does not allow this plugin to provide it there, "
-                        f"or another plugin does; the host's log says which: {e.details()}") from e
+                        f"or another plugin does; the host's log says which: {e.details()}") from HostError(e)
                 raise
             done.append(answer.registration_id)
             self._log.info("service registered: %s", message.service_type)
@@ -277,7 +310,7 @@ class Session:
             if current is None and code_of(e) in _FINAL:
                 raise HandshakeRefused(
                     f"the host does not accept self id {self._settings.self_id!r}: it may not be in the host's policy, or its "
-                    f"secret or certificate is wrong; the host's log says which: {e.details()}") from e
+                    f"secret or certificate is wrong; the host's log says which: {e.details()}") from HostError(e)
             raise
         self._check(request, answer, current)
         self._trusted = True

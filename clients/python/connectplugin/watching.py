@@ -1,12 +1,13 @@
 """The state of a service type, followed over the loss of the host and of the identity."""
 import random
 import threading
+import time
 from dataclasses import dataclass, field
 from typing import Callable, Iterator, Mapping, Optional
 
 import grpc
 
-from .errors import Closed
+from .errors import Closed, HostError
 from .link import HostLink, Unreachable
 from .pace import code_of
 from .session import Identity, Session
@@ -17,6 +18,7 @@ AVAILABLE = reg.SERVICE_STATE_AVAILABLE
 DEGRADED = reg.SERVICE_STATE_DEGRADED
 
 _FIRST_WAIT, _MOST_WAIT = 0.1, 5.0
+_OLD = 1.0  # the age from which on a stream was of use
 _FINAL = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.INVALID_ARGUMENT,
           grpc.StatusCode.UNIMPLEMENTED)
 
@@ -74,10 +76,11 @@ class Watch:
     def _follow(self) -> Iterator[ServiceState]:
         while not self._closed.is_set():
             identity: Optional[Identity] = None
+            came = float("inf")  # the first state
             try:
                 identity = self._session.identity(_MOST_WAIT)
                 for event in self._open(identity):
-                    self._failures = 0
+                    came = min(came, time.monotonic())
                     if self._is_new(event):
                         yield _state_of(event)
             except Closed:
@@ -88,13 +91,13 @@ class Watch:
                 if self._closed.is_set():
                     return
                 if code_of(e) in _FINAL:
-                    raise
+                    raise HostError(e) from None
                 if code_of(e) is grpc.StatusCode.UNAUTHENTICATED and identity is not None:
                     self._session.refused(identity)
             except ValueError:
                 pass  # grpcio's word for a channel that was replaced
             self._broken()
-            self._failures += 1
+            self._failures = 1 if time.monotonic() - came >= _OLD else self._failures + 1
             wait = min(_FIRST_WAIT * 2 ** min(self._failures - 1, 10), _MOST_WAIT)
             self._closed.wait(random.uniform(wait / 2, wait))
 

@@ -1,6 +1,4 @@
 """When to try again."""
-import threading
-import time
 import unittest
 from typing import Any, Optional
 from unittest import mock
@@ -9,7 +7,6 @@ import grpc
 
 from connectplugin.calls import ServiceChannel, _Multi
 from connectplugin.pace import Pace, asked_delay
-from connectplugin.session import Session
 
 
 def field(number: int, content: bytes) -> bytes:
@@ -59,15 +56,43 @@ class Asked(unittest.TestCase):
         pace = Pace()
         wait = pace.failed(Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, (("retry-after", "9"),)))
         self.assertGreater(wait, 9.4)
-        self.assertAlmostEqual(pace.not_before, time.monotonic() + wait, delta=1.0)
         self.assertLess(Pace().failed(Refusal(grpc.StatusCode.UNAVAILABLE, (("retry-after", "9"),))), 5.1)
 
-    def test_nothing_shortens_it(self) -> None:
-        session = mock.Mock(_wake=threading.Event(), _ended=False, _pace=Pace())
-        session._pace.not_before = time.monotonic() + 0.2
-        session._wake.set()  # as a report that is due does
-        Session._rest(session, 0.0)
-        self.assertGreaterEqual(time.monotonic(), session._pace.not_before)
+    def test_what_held_for_less_than_a_second_was_of_no_use(self) -> None:
+        now = [100.0]
+        with mock.patch("connectplugin.pace.time.monotonic", lambda: now[0]), \
+                mock.patch("connectplugin.pace.random.uniform", lambda least, most: most):
+            pace, error = Pace(), Refusal(grpc.StatusCode.UNAVAILABLE, ())
+
+            def wait(much: float, made: float, held: float = 0.0) -> None:
+                self.assertAlmostEqual(much, made)
+                now[0] += made
+                pace.reached()
+                now[0] += held
+
+            wait(0.1, pace.lost(), 0.9)
+            wait(0.25, pace.failed(error), 0.9)
+            wait(0.5375, pace.lost(), 0.9)
+            now[0] += 60
+            pace = Pace()
+            wait(0.25, pace.failed(error), 0.9)
+            for _ in range(30):
+                made = pace.lost()
+                wait(made, made, 0.9)
+            wait(5.0, pace.failed(error), 1.0)
+            wait(0.25, pace.failed(error), 1.0)
+            wait(0.1, pace.lost(), 60.0)
+            wait(0.1, pace.lost())
+
+    def test_identities_that_a_host_forgets_at_once(self) -> None:
+        now = [100.0]
+        with mock.patch("connectplugin.pace.time.monotonic", lambda: now[0]), \
+                mock.patch("connectplugin.pace.random.uniform", lambda least, most: most):
+            pace = Pace()
+            self.assertEqual([0, 0, 0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5, 5], [pace.forgotten(99.1) for _ in range(11)])
+            for _ in range(2000):
+                pace.forgotten(99.1)
+            self.assertEqual([0, 0, 0, 0, 0.1], [pace.forgotten(given) for given in (99.0, 99.1, 99.1, 99.1, 99.1)])
 
 
 class Any_(unittest.TestCase):
