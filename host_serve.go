@@ -162,7 +162,7 @@ func (h *Host) Shutdown(ctx context.Context) error {
 			h.shutErr = guest.Contain("shutdown", func() error { return h.shut(ctx) })
 		}()
 	})
-	patience := time.NewTimer(2*min(h.cfg.GracefulShutdownTimeout, math.MaxInt64/4) + shutdownSlack)
+	patience := time.NewTimer(min(h.cfg.GracefulShutdownTimeout, longestShutdown)*2 + shutdownSlack)
 	defer patience.Stop()
 	select {
 	case <-h.done:
@@ -172,8 +172,10 @@ func (h *Host) Shutdown(ctx context.Context) error {
 	}
 }
 
-// shutdownSlack is what a shutdown may take beyond the calls in flight and Cleanup.
-const shutdownSlack = 10 * abortWait
+const (
+	shutdownSlack   = 10 * abortWait    // what a shutdown may take beyond the calls in flight and Cleanup
+	longestShutdown = math.MaxInt64 / 4 // of each of both
+)
 
 var (
 	errCleanupShutsDown = errors.New("shutdown: ServeConfig.Cleanup calls Host.Shutdown, of which it is a part")

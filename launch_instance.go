@@ -208,8 +208,8 @@ func callGuest(ctx context.Context, what string, f func() error) error {
 
 // launchFault is the error of a launch in which code of the user's has its part.
 func launchFault(spec PluginSpec, err error) error {
-	if errors.Is(err, guest.ErrRuns) && errors.Is(err, context.DeadlineExceeded) {
-		err = fmt.Errorf("%w (PluginSpec.ReadyTimeout is %s)", err, spec.ReadyTimeout)
+	if errors.Is(err, guest.ErrRuns) && errors.Is(err, errReadyTime) {
+		err = fmt.Errorf("%w (%s)", err, spec.ReadyTimeout)
 	}
 	return fmt.Errorf("launch %q: %w", spec.Name, err)
 }

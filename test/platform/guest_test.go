@@ -214,7 +214,7 @@ func TestLaunchThatBlocksHoldsUpNobody(t *testing.T) {
 			launch := blocking(block, closed)[what](&spec)
 			h, _ := guestHost(t, spec, launch)
 			err := h.Launcher().Start(t.Context())
-			if err == nil || !strings.Contains(err.Error(), what+" not returned") || !strings.Contains(err.Error(), "ReadyTimeout is 50ms") {
+			if err == nil || !strings.Contains(err.Error(), what+" not returned") || !strings.Contains(err.Error(), "ReadyTimeout is over (50ms)") {
 				t.Errorf("got %v", err)
 			}
 			if err := h.Shutdown(t.Context()); err != nil {
