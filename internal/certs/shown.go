@@ -6,11 +6,12 @@ import (
 	"time"
 )
 
-// When and how often another connection is opened to show a renewed certificate: in the
-// last sixth of the one that was shown, when whoever renews it has long done so.
+// When and how often another connection is opened to show a renewed certificate: after whoever renews it has done so, with a
+// third of the life of the one that was shown left (renewShare), and before anybody warns of that, with a quarter left
+// (endingShare). To look costs little.
 const (
-	lastPart   = 6
-	redialTurn = 4 // of that
+	lastPart, lastOf = 7, 24
+	redialTurn       = 16 // of that
 )
 
 // Shown is the certificate that one side showed the other last, where it may have another
@@ -28,7 +29,7 @@ func (s *Shown) Note(leaf *x509.Certificate) {
 	case leaf == nil:
 		*s = Shown{}
 	case !s.until.Equal(leaf.NotAfter):
-		*s = Shown{until: leaf.NotAfter, last: leaf.NotAfter.Sub(leaf.NotBefore) / lastPart}
+		*s = Shown{until: leaf.NotAfter, last: lifeOf(leaf) * lastPart / lastOf}
 	}
 
 	s.leaf = leaf

@@ -140,17 +140,22 @@ func (v *Vigil) tell(key [sha256.Size]byte, left time.Duration, now time.Time) (
 
 // endingAt returns from when on a certificate is about to end.
 func endingAt(leaf *x509.Certificate, fixed bool) time.Time {
-	life := leaf.NotAfter.Sub(leaf.NotBefore)
-	if life > ClockSkew {
-		life -= ClockSkew // by which a CA dates it back
-	}
-
-	early := min(life/endingShare, endingMost)
+	early := min(lifeOf(leaf)/endingShare, endingMost)
 	if fixed {
 		early = max(early, endingFixed)
 	}
 
 	return leaf.NotAfter.Add(-early)
+}
+
+// lifeOf is how long a certificate lasts from when it was made.
+func lifeOf(leaf *x509.Certificate) time.Duration {
+	life := leaf.NotAfter.Sub(leaf.NotBefore)
+	if life > ClockSkew {
+		life -= ClockSkew // by which a CA dates it back
+	}
+
+	return life
 }
 
 // read asks for the certificate of now. A callback that cannot answer without a

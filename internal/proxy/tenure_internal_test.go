@@ -167,8 +167,8 @@ func TestAudit_ATK08_ARenewedCertificateIsShown(t *testing.T) {
 	waiting := make(chan Result, 1)
 	go func() { waiting <- forwardTo(ctx, p, "/wait") }()
 	<-begun
-	last := srv.Certificate().NotAfter.Sub(srv.Certificate().NotBefore) / 6
-	due := srv.Certificate().NotAfter.Add(-last)
+	last := (srv.Certificate().NotAfter.Sub(srv.Certificate().NotBefore) - certs.ClockSkew) * 7 / 24
+	due, turn := srv.Certificate().NotAfter.Add(-last), last/16
 	p.showRenewed(due.Add(-time.Second))
 	first := onlyLine(t, p)
 	if !first.Usable() {
@@ -179,7 +179,7 @@ func TestAudit_ATK08_ARenewedCertificateIsShown(t *testing.T) {
 		t.Fatal("another connection for the same certificate, which may have ended meanwhile")
 	}
 	own.Store(later)
-	due = due.Add(last / 4)
+	due = due.Add(turn)
 	p.showRenewed(due)
 	p.awaitDial()
 	second := onlyLine(t, p)
@@ -191,7 +191,7 @@ func TestAudit_ATK08_ARenewedCertificateIsShown(t *testing.T) {
 			t.Fatal("the first connection takes calls")
 		}
 	}
-	p.showRenewed(due.Add(last/4 - time.Second))
+	p.showRenewed(due.Add(turn - time.Second))
 	if onlyLine(t, p) != second {
 		t.Error("it is too early for a third")
 	}
