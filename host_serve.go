@@ -101,6 +101,9 @@ func (h *Host) serveAside(ctx context.Context) error {
 // SSH client's listener (golang.org/x/crypto/ssh) have none, and those of some multiplexers half. One
 // whose SetDeadline, SetReadDeadline or SetWriteDeadline returns an error is refused, and logged at Error.
 func (h *Host) Serve(ctx context.Context, l net.Listener) error {
+	if noListener(l) {
+		return errors.New("serve: the listener is nil; make one with net.Listen, or call ListenAndServe")
+	}
 	if h.draining.Load() {
 		_ = l.Close()
 		return ErrHostClosed
