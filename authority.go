@@ -204,39 +204,6 @@ func (a *Authority) TrustDomain() string { return a.made().TrustDomain() }
 // CertPool returns a new pool that holds the authority's certificate alone.
 func (a *Authority) CertPool() *x509.CertPool { return a.made().Pool() }
 
-// made returns what certifies. Without it a method panics that returns no error.
-func (a *Authority) made() *certs.CA {
-	mustBeMade("the Authority", a != nil && a.ca != nil, "NewAuthority or LoadAuthority")
-
-	return a.ca
-}
-
-// check is made for methods that return an error.
-func (a *Authority) check() error {
-	if a == nil || a.ca == nil {
-		return fieldError("Authority", "is nil or a zero value; make one with NewAuthority or LoadAuthority")
-	}
-
-	return nil
-}
-
-// checkPlugin also refuses a self id that no certificate can name.
-func (a *Authority) checkPlugin(selfID string) error {
-	if err := a.check(); err != nil {
-		return err
-	}
-
-	if selfID == "" {
-		return fieldError("selfID", "is empty; write the plugin's name, the SelfID of its ClientConfig")
-	}
-
-	if err := ValidateSelfID(selfID); err != nil {
-		return fieldError("selfID", "%v", err)
-	}
-
-	return nil
-}
-
 // HostIdentity returns the identity of hosts: spiffe://<trust domain>/host.
 func (a *Authority) HostIdentity() string { return a.hostID().String() }
 
@@ -290,6 +257,39 @@ func (a *Authority) ClientTLS() *tls.Config {
 		VerifyConnection:       a.requireHost(),
 		SessionTicketsDisabled: true,
 	}
+}
+
+// made returns what certifies. Without it a method panics that returns no error.
+func (a *Authority) made() *certs.CA {
+	mustBeMade("the Authority", a != nil && a.ca != nil, "NewAuthority or LoadAuthority")
+
+	return a.ca
+}
+
+// check is made for methods that return an error.
+func (a *Authority) check() error {
+	if a == nil || a.ca == nil {
+		return fieldError("Authority", "is nil or a zero value; make one with NewAuthority or LoadAuthority")
+	}
+
+	return nil
+}
+
+// checkPlugin also refuses a self id that no certificate can name.
+func (a *Authority) checkPlugin(selfID string) error {
+	if err := a.check(); err != nil {
+		return err
+	}
+
+	if selfID == "" {
+		return fieldError("selfID", "is empty; write the plugin's name, the SelfID of its ClientConfig")
+	}
+
+	if err := ValidateSelfID(selfID); err != nil {
+		return fieldError("selfID", "%v", err)
+	}
+
+	return nil
 }
 
 // log returns where the authority says what happens to files.

@@ -252,8 +252,8 @@ func (l *PluginLauncher) startInstance(ctx context.Context, spec PluginSpec, hol
 	strategy, known := l.strategies[spec.Strategy], slices.Sorted(maps.Keys(l.strategies))
 	l.mu.Unlock()
 	if strategy == nil {
-		return nil, fieldError(fmt.Sprintf("PluginSpec[%q].Strategy", spec.Name), "%q is not registered; write one of %q, or add it with RegisterStrategy",
-			spec.Strategy, known)
+		return nil, fieldError(fmt.Sprintf("PluginSpec[%q].Strategy", spec.Name),
+			"%q is not registered; write one of %q, or add it with RegisterStrategy", spec.Strategy, known)
 	}
 	if l.platform.hub().launches.Barred(spec.Name) {
 		return nil, errBarred

@@ -205,7 +205,7 @@ func (p *Platform) askToStop(ctx context.Context, runtimeID string, grace time.D
 	way := p.callPlugin(runtimeID)
 	way.last = last
 	client := NewPluginControlClient(pluginBase, way)
-	seconds := int32(min(max(grace/time.Second, 1), math.MaxInt32)) //nolint:gosec // bounded here
+	seconds := int32(min(max(grace/time.Second, 1), math.MaxInt32))
 	acknowledged, err := client.Shutdown(ctx, seconds, reason)
 	if err == nil && !acknowledged {
 		err = errors.New("the plugin does not want to stop")

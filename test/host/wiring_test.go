@@ -405,5 +405,7 @@ func TestAudit_OWN26_AHostThatIsNoneTakesNoRouter(t *testing.T) {
 	if err != nil {
 		t.Fatalf("NewHost with what was right: %v", err)
 	}
-	defer second.Shutdown(t.Context())
+	if err := second.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
 }
