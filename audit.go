@@ -368,8 +368,12 @@ func NewAuditSink(cfg AuditSinkConfig) (*AuditSink, error) {
 		return nil, fieldError("Key", "is no Ed25519 private key; make one with ed25519.GenerateKey and keep it")
 	case cfg.CheckpointEvery < 0 || cfg.CheckpointEvery > auditlog.MaxEvery:
 		return nil, fieldError("CheckpointEvery", "must lie between 0, for the default, and %d", auditlog.MaxEvery)
-	case cfg.CheckpointInterval < 0, cfg.MaxBytes < 0, cfg.Buffer < 0:
-		return nil, fieldError("CheckpointInterval, MaxBytes, Buffer", "one is negative; write 0 for the default")
+	case cfg.CheckpointInterval < 0:
+		return nil, fieldError("CheckpointInterval", isNegative)
+	case cfg.MaxBytes < 0:
+		return nil, fieldError("MaxBytes", isNegative)
+	case cfg.Buffer < 0:
+		return nil, fieldError("Buffer", isNegative)
 	}
 	trouble := &auditTrouble{log: danger(cfg.Logger)}
 	w, err := auditlog.Open(auditlog.Config{

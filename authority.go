@@ -199,10 +199,10 @@ func (t KeyType) kind() certs.KeyType {
 }
 
 // TrustDomain returns the trust domain that the authority certifies for.
-func (a *Authority) TrustDomain() string { return a.ca.TrustDomain() }
+func (a *Authority) TrustDomain() string { return a.made().TrustDomain() }
 
 // CertPool returns a new pool that holds the authority's certificate alone.
-func (a *Authority) CertPool() *x509.CertPool { return a.ca.Pool() }
+func (a *Authority) CertPool() *x509.CertPool { return a.made().Pool() }
 
 // HostIdentity returns the identity of hosts: spiffe://<trust domain>/host.
 func (a *Authority) HostIdentity() string { return a.hostID().String() }
@@ -218,6 +218,10 @@ func (a *Authority) PluginIdentity(selfID string) string { return a.pluginID(sel
 // come without a certificate; one that they bring must be the authority's, and of no
 // launch that has ended.
 func (a *Authority) HostTLS(hosts ...string) (*tls.Config, error) {
+	if err := a.check(); err != nil {
+		return nil, err
+	}
+
 	source, err := a.source(a.hostID(), a.hostKey, hosts)
 	if err != nil {
 		return nil, err
@@ -232,6 +236,10 @@ func (a *Authority) HostTLS(hosts ...string) (*tls.Config, error) {
 // renews itself. A self id may hold letters, digits, '.', '-' and '_'. For a plugin in
 // another process see WriteCredentials.
 func (a *Authority) PluginTLS(selfID string, hosts ...string) (*tls.Config, error) {
+	if err := a.checkPlugin(selfID); err != nil {
+		return nil, err
+	}
+
 	source, _, err := a.newSource(a.pluginID(selfID), hosts)
 	if err != nil {
 		return nil, err
@@ -249,6 +257,39 @@ func (a *Authority) ClientTLS() *tls.Config {
 		VerifyConnection:       a.requireHost(),
 		SessionTicketsDisabled: true,
 	}
+}
+
+// made returns what certifies. Without it a method panics that returns no error.
+func (a *Authority) made() *certs.CA {
+	mustBeMade("the Authority", a != nil && a.ca != nil, "NewAuthority or LoadAuthority")
+
+	return a.ca
+}
+
+// check is made for methods that return an error.
+func (a *Authority) check() error {
+	if a == nil || a.ca == nil {
+		return fieldError("Authority", "is nil or a zero value; make one with NewAuthority or LoadAuthority")
+	}
+
+	return nil
+}
+
+// checkPlugin also refuses a self id that no certificate can name.
+func (a *Authority) checkPlugin(selfID string) error {
+	if err := a.check(); err != nil {
+		return err
+	}
+
+	if selfID == "" {
+		return fieldError("selfID", "is empty; write the plugin's name, the SelfID of its ClientConfig")
+	}
+
+	if err := ValidateSelfID(selfID); err != nil {
+		return fieldError("selfID", "%v", err)
+	}
+
+	return nil
 }
 
 // log returns where the authority says what happens to files.

@@ -47,6 +47,10 @@ var errForeignCredentials = errors.New("the directory belongs to another identit
 // by it, when a third of the life is left, and says so in its log; where tls.crt was
 // removed it stops. A program without a host calls WriteCredentials again in time.
 func (a *Authority) WriteCredentials(dir, selfID string, hosts ...string) error {
+	if err := a.checkPlugin(selfID); err != nil {
+		return err
+	}
+
 	id := a.pluginID(selfID)
 
 	leaf, err := a.writePlugin(dir, id, hosts)

@@ -85,7 +85,14 @@ func (a *Authority) LaunchTLS(config LaunchTLSConfig) (*LaunchTLS, error) {
 
 // newLaunch makes a launch that nobody accepts yet.
 func (a *Authority) newLaunch(config LaunchTLSConfig) (*LaunchTLS, error) {
+	if err := a.check(); err != nil {
+		return nil, err
+	}
+
 	id := certs.ID{TrustDomain: a.TrustDomain(), Role: certs.RoleLaunch, Name: config.ID}
+	if err := id.Validate(); err != nil {
+		return nil, fmt.Errorf("%w: ID: %w", ErrInvalidConfig, err)
+	}
 
 	source, key, err := a.newSource(id, config.Hosts)
 	if err != nil {

@@ -135,7 +135,7 @@ func (b *CapabilityBroker) Handler() http.Handler {
 // one type and version, and bound to its identity. A capability that the caller
 // may not have and one that the host does not offer give the same NotFound.
 func (b *CapabilityBroker) RequestCapability(ctx context.Context, req *connect.Request[connectpluginv1.RequestCapabilityRequest]) (*connect.Response[connectpluginv1.RequestCapabilityResponse], error) {
-	c, _, err := b.caller(ctx, req.Spec(), req.Header())
+	c, _, err := callOf(ctx, &b.member, req)
 	if err != nil {
 		return nil, err
 	}

@@ -240,6 +240,9 @@ type capabilityTransport CapabilityConn
 // Do sends a request to the capability.
 func (t *capabilityTransport) Do(r *http.Request) (*http.Response, error) {
 	s := (*CapabilityConn)(t)
+	if err := checkRequest(r); err != nil {
+		return nil, err
+	}
 	rest, ok := strings.CutPrefix(r.URL.Path, pathCapabilities+s.capType)
 	if !ok {
 		return nil, errNotForService

@@ -45,6 +45,9 @@ type callerTransport Client
 
 // Do sends a request to the host.
 func (t *callerTransport) Do(r *http.Request) (*http.Response, error) {
+	if err := checkRequest(r); err != nil {
+		return nil, err
+	}
 	resp, err := (*hostTransport)(t).Do(r)
 	if err != nil {
 		return answered(r, err)

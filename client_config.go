@@ -185,19 +185,22 @@ func (c *ClientConfig) clientTLS() (*tls.Config, error) {
 }
 
 func (c *ClientConfig) validateVersions() error {
-	r := c.versions()
-	if r.min < 1 || r.min > r.max {
-		return fieldError("MinProtocolVersion", "the range %d to %d is empty; write 1 or more, and at most MaxProtocolVersion", r.min, r.max)
+	err := checkVersions(
+		appVersion{"ProtocolVersion", c.ProtocolVersion}, appVersion{"MinProtocolVersion", c.MinProtocolVersion},
+		appVersion{"MaxProtocolVersion", c.MaxProtocolVersion},
+	)
+	if err == nil && c.MaxProtocolVersion > 0 && c.MinProtocolVersion > c.MaxProtocolVersion {
+		return fieldError("MinProtocolVersion", "is above MaxProtocolVersion (%d); write that or less", c.MaxProtocolVersion)
 	}
-	return nil
+	return err
 }
 
 // versions returns the application versions that the client speaks.
 func (c *ClientConfig) versions() versionRange {
 	exact := cmp.Or(c.ProtocolVersion, defaultProtocolVersion)
 	return versionRange{
-		min: int32(cmp.Or(c.MinProtocolVersion, min(exact, cmp.Or(c.MaxProtocolVersion, exact)))), //nolint:gosec // versions are small
-		max: int32(cmp.Or(c.MaxProtocolVersion, max(exact, c.MinProtocolVersion))),                //nolint:gosec // versions are small
+		min: int32(cmp.Or(c.MinProtocolVersion, min(exact, cmp.Or(c.MaxProtocolVersion, exact)))), //nolint:gosec // validated to be small
+		max: int32(cmp.Or(c.MaxProtocolVersion, max(exact, c.MinProtocolVersion))),                //nolint:gosec // as above
 	}
 }
 

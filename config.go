@@ -149,7 +149,8 @@ type ServeConfig struct {
 	// of a service takes a goroutine.
 	Interceptors []connect.Interceptor
 	// Logger receives what the operator should know. Nil means no log, but for the
-	// warnings of plaintext and of an open policy, which then go to slog.Default().
+	// warnings of plaintext, of an open policy and of one that accepts no plugin, which then
+	// go to slog.Default().
 	Logger *slog.Logger
 	// Audit receives one event per security decision; of a peer or a caller that
 	// is refused again and again, as many as Limits.HandshakesPerSecond and
@@ -334,7 +335,7 @@ func (c *ServeConfig) settings() *settings {
 		passed:          c.PassMetadata,
 		handshake:       c.HandshakeAuth, authority: c.Authority, serverTLS: c.TLS, pluginTLS: c.PluginTLS, allowInsecure: c.AllowInsecure,
 		hosts: c.Hosts,
-		rules: compilePolicy(c.Policy, c.Authority != nil), observer: c.Observer,
+		rules: compilePolicy(c.Policy, c.Authority != nil), noPolicy: c.Policy == nil, observer: c.Observer,
 		audit: &auditor{sink: c.Audit, log: c.Logger}, log: c.Logger, configured: c.configured, vigil: certs.NewVigil(c.Logger),
 	}
 	if c.Admin != nil {

@@ -3,6 +3,8 @@ package connectplugin
 import (
 	"errors"
 	"fmt"
+	"math"
+	"net"
 	"net/http"
 	"reflect"
 	"time"
@@ -63,7 +65,48 @@ func errorf(code connect.Code, format string, args ...any) *connect.Error {
 
 // fieldError names a configuration field and what to write instead.
 func fieldError(field, format string, args ...any) error {
-	return fmt.Errorf("%w: %s: %s", ErrInvalidConfig, field, fmt.Sprintf(format, args...))
+	return fmt.Errorf("%w: %s: %s", ErrInvalidConfig, shortened(field), shortened(fmt.Sprintf(format, args...)))
+}
+
+const (
+	maxFieldText = 1200 // bytes of a text about a field
+	keptAtEnd    = 500  // of them at its end, which says what to do
+)
+
+// shortened returns a text about a field without the middle of names that are too long to read, and without
+// what could forge a line.
+func shortened(s string) string {
+	if n := len(s); n > maxFieldText {
+		s = s[:maxFieldText-keptAtEnd] + "…" + s[n-keptAtEnd:]
+	}
+	return printableTo(s, len(s))
+}
+
+// aZeroValue says of a field that nothing was made for it, with what to make it.
+const aZeroValue = "is a zero value; make one with %s"
+
+// mustBeMade panics where a server was never made, which is a mistake in the program.
+func mustBeMade(what string, made bool, with string) {
+	if !made {
+		panic("connectplugin: " + what + " is nil or a zero value; make one with " + with)
+	}
+}
+
+// noListener reports whether there is no listener, or a nil pointer of one.
+func noListener(l net.Listener) bool {
+	v := reflect.ValueOf(l)
+	return l == nil || v.Kind() == reflect.Pointer && v.IsNil()
+}
+
+// errNoHTTPRequest is the error of an HTTP client without a request.
+var errNoHTTPRequest = errors.New("the HTTP request, or its URL, is nil; make one with http.NewRequestWithContext")
+
+// checkRequest refuses a request that goes nowhere.
+func checkRequest(r *http.Request) error {
+	if r == nil || r.URL == nil {
+		return errNoHTTPRequest
+	}
+	return nil
 }
 
 // errUnmade says what is wrong with a client that NewClient did not make.
@@ -329,4 +372,23 @@ func httpStatus(code connect.Code) int {
 		connect.CodeAborted, connect.CodeUnimplemented, connect.CodeInternal, connect.CodeDataLoss:
 	}
 	return http.StatusInternalServerError
+}
+
+// appVersion is a configured application version, and the field that it is in.
+type appVersion struct {
+	field string
+	v     int
+}
+
+// checkVersions refuses what the wire has no room for.
+func checkVersions(versions ...appVersion) error {
+	for _, version := range versions {
+		switch {
+		case version.v < 0:
+			return fieldError(version.field, isNegative)
+		case version.v > math.MaxInt32:
+			return fieldError(version.field, "is %d, which is more than a version can be; write %d or less", version.v, math.MaxInt32)
+		}
+	}
+	return nil
 }

@@ -66,6 +66,7 @@ type nonces struct {
 // plaintext. The services that the configuration names belong to the same host from
 // then on.
 func HandshakeServerHandler(server *HandshakeServer) (string, http.Handler) {
+	mustBeMade("HandshakeServerHandler: the server", server != nil && server.hub != nil, "NewHandshakeServer")
 	server.mount()
 	server.warn()
 	rt := server.routes()[0]
@@ -100,6 +101,9 @@ func (s *HandshakeServer) ValidateToken(runtimeID string, token string) bool {
 // whose current token the request presents. Whatever is wrong with a claim of
 // identity, the peer gets the same error; the log says what it was.
 func (s *HandshakeServer) Handshake(ctx context.Context, req *connect.Request[connectpluginv1.HandshakeRequest]) (*connect.Response[connectpluginv1.HandshakeResponse], error) {
+	if req == nil {
+		return nil, connect.NewError(connect.CodeInvalidArgument, errNoRequest)
+	}
 	hs, begun := &handshake{server: s, hub: s.hub, cfg: s.hub.settings(), req: req.Msg, protocol: req.Peer().Protocol}, time.Now()
 	resp, err := s.shake(ctx, hs, req)
 	hs.tell(begun, err)

@@ -44,6 +44,7 @@ func NewHealthServer() *HealthServer {
 // for a server of your own. It serves authenticated callers of the host that the
 // server belongs to; see also [HTTPHealthHandler].
 func HealthServerHandler(server *HealthServer) (string, http.Handler) {
+	mustBeMade("HealthServerHandler: the server", server != nil && server.changed != nil, "NewHealthServer")
 	rt := server.routes(boundedMessages(defaultLimits.MaxMessageBytes))[0]
 	return rt.prefix, server.serve(rt)
 }
@@ -51,6 +52,7 @@ func HealthServerHandler(server *HealthServer) (string, http.Handler) {
 // HTTPHealthHandler returns a handler for probes: 200 while the overall status
 // is SERVING, 503 otherwise. It tells nothing else and authenticates nobody.
 func HTTPHealthHandler(server *HealthServer) http.Handler {
+	mustBeMade("HTTPHealthHandler: the server", server != nil && server.changed != nil, "NewHealthServer")
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		answerProbe(w, r, server.ready())
 	})
@@ -96,6 +98,9 @@ func (s *HealthServer) Shutdown() {
 // Check answers the status of one service, NotFound for an unknown one. To a plugin
 // every service is unknown that it neither provides nor requires nor may call.
 func (s *HealthServer) Check(ctx context.Context, req *connect.Request[connectpluginv1.HealthCheckRequest]) (*connect.Response[connectpluginv1.HealthCheckResponse], error) {
+	if req == nil {
+		return nil, connect.NewError(connect.CodeInvalidArgument, errNoRequest)
+	}
 	who, err := s.asker(ctx, req.Spec(), req.Header())
 	if err != nil {
 		return nil, err
@@ -115,6 +120,9 @@ func (s *HealthServer) Check(ctx context.Context, req *connect.Request[connectpl
 // with NotFound when a change of policy makes the service something to the plugin, or
 // nothing.
 func (s *HealthServer) Watch(ctx context.Context, req *connect.Request[connectpluginv1.HealthCheckRequest], stream *connect.ServerStream[connectpluginv1.HealthCheckResponse]) error {
+	if req == nil {
+		return connect.NewError(connect.CodeInvalidArgument, errNoRequest)
+	}
 	who, err := s.asker(ctx, req.Spec(), req.Header())
 	if err != nil {
 		return err
@@ -334,4 +342,11 @@ func answerProbe(w http.ResponseWriter, r *http.Request, ok bool) {
 		text = "unavailable\n"
 	}
 	_, _ = w.Write([]byte(text))
+}
+
+// mustBeServices panics where one of the services was never made.
+func mustBeServices(what string, handshake *HandshakeServer, registry *ServiceRegistry, lifecycle *LifecycleServer) {
+	mustBeMade(what+": the handshake server", handshake != nil && handshake.hub != nil, "NewHandshakeServer")
+	mustBeMade(what+": the registry", registry != nil && registry.catalog != nil, "NewServiceRegistry")
+	mustBeMade(what+": the lifecycle server", lifecycle != nil && lifecycle.catalog != nil, "NewLifecycleServer")
 }

@@ -351,7 +351,7 @@ func (c *ServeConfig) Validate() error {
 		return fieldError("ServeConfig", "is nil")
 	}
 	for _, check := range []func() error{
-		c.validateTransport, c.validatePlugins, c.validateVersions, c.validateDurations,
+		c.validateMade, c.validateTransport, c.validatePlugins, c.validateVersions, c.validateDurations,
 		c.Limits.validate, c.HealthProbe.validate, c.HandshakeAuth.validate, c.Admin.validate, c.validatePolicy,
 		c.validateServices,
 	} {
@@ -440,13 +440,16 @@ func (c *ServeConfig) validatePlugins() error {
 
 func (c *ServeConfig) validateVersions() error {
 	highest := cmp.Or(c.ProtocolVersion, defaultProtocolVersion)
-	lowest := cmp.Or(c.MinProtocolVersion, highest)
+	err := checkVersions(
+		appVersion{"ProtocolVersion", c.ProtocolVersion}, appVersion{"MinProtocolVersion", c.MinProtocolVersion},
+		appVersion{"DeprecatedBelow", c.DeprecatedBelow},
+	)
 	switch {
-	case highest < 0:
-		return fieldError("ProtocolVersion", isNegative)
-	case lowest < 0 || lowest > highest:
+	case err != nil:
+		return err
+	case c.MinProtocolVersion > highest:
 		return fieldError("MinProtocolVersion", "must lie between 1 and ProtocolVersion (%d)", highest)
-	case c.DeprecatedBelow < 0 || c.DeprecatedBelow > highest:
+	case c.DeprecatedBelow > highest:
 		return fieldError("DeprecatedBelow", "must lie between 0 and ProtocolVersion (%d)", highest)
 	}
 	return nil

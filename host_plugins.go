@@ -219,3 +219,22 @@ func (h *Host) warn(nameless string) {
 // certificates or 64 KiB; crypto/tls tries up to 100 signatures for one, which a stranger chooses, and asks
 // VerifyPeerCertificate only after that.
 func (h *Host) Handler() http.Handler { return h.ingress }
+
+// validateMade refuses zero values of what only their constructors make.
+func (c *ServeConfig) validateMade() error {
+	switch {
+	case c.Authority != nil && c.Authority.ca == nil:
+		return fieldError("Authority", aZeroValue, "NewAuthority or LoadAuthority")
+	case c.ServiceRegistry != nil && c.ServiceRegistry.catalog == nil:
+		return fieldError("ServiceRegistry", aZeroValue, "NewServiceRegistry")
+	case c.ServiceRouter != nil && c.ServiceRouter.handshake == nil:
+		return fieldError("ServiceRouter", aZeroValue, "NewServiceRouter")
+	case c.LifecycleService != nil && c.LifecycleService.catalog == nil:
+		return fieldError("LifecycleService", aZeroValue, "NewLifecycleServer")
+	case c.HealthService != nil && c.HealthService.changed == nil:
+		return fieldError("HealthService", aZeroValue, "NewHealthServer")
+	case c.CapabilityBroker != nil && c.CapabilityBroker.own == nil:
+		return fieldError("CapabilityBroker", aZeroValue, "NewCapabilityBroker")
+	}
+	return nil
+}

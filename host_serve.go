@@ -101,12 +101,7 @@ func (h *Host) serveAside(ctx context.Context) error {
 // SSH client's listener (golang.org/x/crypto/ssh) have none, and those of some multiplexers half. One
 // whose SetDeadline, SetReadDeadline or SetWriteDeadline returns an error is refused, and logged at Error.
 func (h *Host) Serve(ctx context.Context, l net.Listener) error {
-	if h.draining.Load() {
-		_ = l.Close()
-		return ErrHostClosed
-	}
-	if err := h.serveAside(ctx); err != nil {
-		_ = l.Close()
+	if err := h.beginOn(ctx, l); err != nil {
 		return err
 	}
 	h.hub.servesAt(localURL(h.cfg, l.Addr()))
@@ -145,6 +140,21 @@ func (h *Host) Serve(ctx context.Context, l net.Listener) error {
 	return err
 }
 
+// beginOn begins what is served beside a listener, which it closes where it cannot be served on.
+func (h *Host) beginOn(ctx context.Context, l net.Listener) error {
+	if noListener(l) {
+		return errors.New("serve: the listener is nil; make one with net.Listen, or call ListenAndServe")
+	}
+	err := ErrHostClosed
+	if !h.draining.Load() {
+		err = h.serveAside(ctx)
+	}
+	if err != nil {
+		_ = l.Close()
+	}
+	return err
+}
+
 // Shutdown ends the host: new requests are refused, watches end first, calls in
 // flight may finish until ctx ends or [ServeConfig.GracefulShutdownTimeout] has
 // passed, then they are cut off, which the error says. Every identity ends,
@@ -162,7 +172,7 @@ func (h *Host) Shutdown(ctx context.Context) error {
 			h.shutErr = guest.Contain("shutdown", func() error { return h.shut(ctx) })
 		}()
 	})
-	patience := time.NewTimer(min(h.cfg.GracefulShutdownTimeout, longestShutdown)*2 + shutdownSlack)
+	patience := time.NewTimer(2*min(h.cfg.GracefulShutdownTimeout, longestShutdown) + shutdownSlack)
 	defer patience.Stop()
 	select {
 	case <-h.done:
@@ -172,10 +182,11 @@ func (h *Host) Shutdown(ctx context.Context) error {
 	}
 }
 
-const (
-	shutdownSlack   = 10 * abortWait    // what a shutdown may take beyond the calls in flight and Cleanup
-	longestShutdown = math.MaxInt64 / 4 // of each of both
-)
+// shutdownSlack is what a shutdown may take beyond the calls in flight and Cleanup.
+const shutdownSlack = 10 * abortWait
+
+// longestShutdown is more than anybody waits, and can be doubled.
+const longestShutdown = 100 * 365 * 24 * time.Hour
 
 var (
 	errCleanupShutsDown = errors.New("shutdown: ServeConfig.Cleanup calls Host.Shutdown, of which it is a part")

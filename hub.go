@@ -417,6 +417,17 @@ func (m *member) identity(runtimeID string) *tokenstore.Identity {
 	return id
 }
 
+// callOf returns who makes a call of a service, as caller does.
+func callOf[T any](ctx context.Context, m *member, req *connect.Request[T]) (*caller, string, error) {
+	if req == nil {
+		return nil, "", connect.NewError(connect.CodeInvalidArgument, errNoRequest)
+	}
+	return m.caller(ctx, req.Spec(), req.Header())
+}
+
+// errNoRequest is the error of a call in the host's own process.
+var errNoRequest = errors.New("the request is nil; make one with connect.NewRequest")
+
 // caller returns who makes a call. Over the wire that is the authenticated
 // caller or an error. In the host's own process (no procedure) it is the host
 // itself: a nil caller, and the runtime id that the call was made for.

@@ -51,8 +51,12 @@ func NewPluginLauncher(platform *Platform, registry *ServiceRegistry) *PluginLau
 	return l
 }
 
-// RegisterStrategy adds a way to start plugins, in the place of one of the same name.
+// RegisterStrategy adds a way to start plugins, in the place of one of the same name. A nil
+// strategy is a programming error and panics.
 func (l *PluginLauncher) RegisterStrategy(strategy LaunchStrategy) {
+	if strategy == nil {
+		panic("connectplugin: RegisterStrategy: strategy is nil")
+	}
 	if s, ok := strategy.(interface{ bind(p *Platform) }); ok {
 		s.bind(l.platform)
 	}
@@ -257,10 +261,11 @@ func (l *PluginLauncher) start(ctx context.Context, spec PluginSpec, hold bool) 
 
 func (l *PluginLauncher) startInstance(ctx context.Context, spec PluginSpec, hold bool) (*instance, error) {
 	l.mu.Lock()
-	strategy := l.strategies[spec.Strategy]
+	strategy, known := l.strategies[spec.Strategy], slices.Sorted(maps.Keys(l.strategies))
 	l.mu.Unlock()
 	if strategy == nil {
-		return nil, fieldError(fmt.Sprintf("PluginSpec[%q].Strategy", spec.Name), "%q is not registered", spec.Strategy)
+		return nil, fieldError(fmt.Sprintf("PluginSpec[%q].Strategy", spec.Name),
+			"%q is not registered; write one of %q, or add it with RegisterStrategy", spec.Strategy, known)
 	}
 	if l.platform.hub().launches.Barred(spec.Name) {
 		return nil, errBarred

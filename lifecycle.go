@@ -60,6 +60,7 @@ func NewLifecycleServer() *LifecycleServer {
 // service, for a server of your own. It serves authenticated callers of the host
 // that the server belongs to.
 func LifecycleServerHandler(server *LifecycleServer) (string, http.Handler) {
+	mustBeMade("LifecycleServerHandler: the server", server != nil && server.catalog != nil, "NewLifecycleServer")
 	rt := server.routes(boundedMessages(defaultLimits.MaxMessageBytes))[0]
 	return rt.prefix, server.serve(rt)
 }
@@ -71,7 +72,7 @@ const reasonLeft tokenstore.Reason = "left"
 // the wire does not define, or text beyond its bounds, is InvalidArgument. A report
 // with leaving ends the plugin's identity.
 func (s *LifecycleServer) ReportHealth(ctx context.Context, req *connect.Request[connectpluginv1.ReportHealthRequest]) (*connect.Response[connectpluginv1.ReportHealthResponse], error) {
-	c, runtimeID, err := s.caller(ctx, req.Spec(), req.Header())
+	c, runtimeID, err := callOf(ctx, &s.member, req)
 	if err != nil {
 		return nil, err
 	}

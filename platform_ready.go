@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -310,7 +311,7 @@ func (p *Platform) askToStop(ctx context.Context, runtimeID string, grace time.D
 	way := p.callPlugin(runtimeID)
 	way.last = last
 	client := NewPluginControlClient(pluginBase, way)
-	seconds := int32(max(grace/time.Second, 1)) //nolint:gosec // a grace is short
+	seconds := int32(min(max(grace/time.Second, 1), math.MaxInt32))
 	acknowledged, err := client.Shutdown(ctx, seconds, reason)
 	if err == nil && !acknowledged {
 		err = errors.New("the plugin does not want to stop")

@@ -238,6 +238,9 @@ func (c *PluginServerConfig) validateCertificate(ctx context.Context) error {
 }
 
 func (c *PluginServerConfig) validateBaseURL() error {
+	if c.Listener != nil && noListener(c.Listener) {
+		return fieldError("Listener", "holds a nil %T; write nil itself, or make one with net.Listen", c.Listener)
+	}
 	if c.Addr != "" && c.Listener == nil {
 		if _, err := listenPort(c.Addr); err != nil {
 			return fieldError("Addr", "%v", err)

@@ -440,6 +440,7 @@ type settings struct {
 	allowInsecure          bool
 	chain                  *authChain   // nil without auth providers
 	rules                  *policy.Book // to begin with
+	noPolicy               bool         // none was configured
 
 	audit      *auditor
 	observer   Observer                // nil for nobody
@@ -458,7 +459,11 @@ func warnConfig(s *settings) {
 	}
 	warnOpen(log, s.rules, s.allowInsecure)
 	if s.rules.Default == nil && len(s.rules.Plugins) == 0 {
-		log.Warn("no policy: no plugin is accepted until ServeConfig.Policy allows it; OpenPolicy() allows all, for development")
+		what := "an empty policy"
+		if s.noPolicy {
+			what = "no policy"
+		}
+		log.Warn(what + ": no plugin is accepted until ServeConfig.Policy allows it; OpenPolicy() allows all, for development")
 	}
 }
 

@@ -56,6 +56,7 @@ func callRateKey(ctx context.Context, req connect.AnyRequest, keyExtractor func(
 // [HTTPRateLimitKeyExtractor]. The caller keeps limiter and closes it; a nil
 // limiter means a new [TokenBucketLimiter].
 func RateLimitHTTPHandler(handler http.Handler, limiter RateLimiter, keyExtractor func(*http.Request) string, limit Rate) http.Handler {
+	mustBeMade("RateLimitHTTPHandler: the handler", handler != nil, "http.HandlerFunc")
 	if limiter == nil {
 		limiter = NewTokenBucketLimiter()
 	}

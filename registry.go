@@ -95,6 +95,7 @@ func NewServiceRegistry(lifecycle *LifecycleServer) *ServiceRegistry {
 	if lifecycle == nil {
 		lifecycle = NewLifecycleServer()
 	}
+	mustBeMade("NewServiceRegistry: the lifecycle server", lifecycle.catalog != nil, "NewLifecycleServer")
 	return &ServiceRegistry{lifecycle: lifecycle, catalog: lifecycle.catalog}
 }
 
@@ -102,6 +103,7 @@ func NewServiceRegistry(lifecycle *LifecycleServer) *ServiceRegistry {
 // server of your own. It serves authenticated callers of the host that the
 // registry belongs to.
 func ServiceRegistryHandler(server *ServiceRegistry) (string, http.Handler) {
+	mustBeMade("ServiceRegistryHandler: the server", server != nil && server.catalog != nil, "NewServiceRegistry")
 	rt := server.routes(boundedMessages(defaultLimits.MaxMessageBytes))[0]
 	return rt.prefix, server.serve(rt)
 }
@@ -123,7 +125,7 @@ const maxRegistrationIDLen = 128
 // UnregisterService withdraws a registration of the calling plugin. That of
 // another plugin and one that does not exist give the same NotFound.
 func (s *ServiceRegistry) UnregisterService(ctx context.Context, req *connect.Request[connectpluginv1.UnregisterServiceRequest]) (*connect.Response[connectpluginv1.UnregisterServiceResponse], error) {
-	c, runtimeID, err := s.caller(ctx, req.Spec(), req.Header())
+	c, runtimeID, err := callOf(ctx, &s.member, req)
 	if err != nil {
 		return nil, err
 	}
@@ -156,7 +158,7 @@ func (s *ServiceRegistry) UnregisterService(ctx context.Context, req *connect.Re
 // provider satisfies min_version. A type that the caller may use and that nobody provides
 // at the moment, or nobody who is well, is Unavailable.
 func (s *ServiceRegistry) DiscoverService(ctx context.Context, req *connect.Request[connectpluginv1.DiscoverServiceRequest]) (*connect.Response[connectpluginv1.DiscoverServiceResponse], error) {
-	c, _, err := s.caller(ctx, req.Spec(), req.Header())
+	c, _, err := callOf(ctx, &s.member, req)
 	if err != nil {
 		return nil, err
 	}

@@ -23,7 +23,7 @@ import (
 // to "true" the registration is accepted and waits: it takes over when the last provider
 // of the type has left or is dead, and nobody discovers it or is routed to it before.
 func (s *ServiceRegistry) RegisterService(ctx context.Context, req *connect.Request[connectpluginv1.RegisterServiceRequest]) (*connect.Response[connectpluginv1.RegisterServiceResponse], error) {
-	c, runtimeID, err := s.caller(ctx, req.Spec(), req.Header())
+	c, runtimeID, err := callOf(ctx, &s.member, req)
 	if err != nil {
 		return nil, err
 	}

@@ -59,14 +59,14 @@ func NewServiceRouter(handshake *HandshakeServer, registry *ServiceRegistry, lif
 	if lifecycle == nil {
 		lifecycle = registry.lifecycle
 	}
+	mustBeServices("NewServiceRouter", handshake, registry, lifecycle)
 	s := &ServiceRouter{
 		handshake: handshake, registry: registry, lifecycle: lifecycle, catalog: registry.catalog,
 		begun: time.Now(), providers: map[string]*routedProvider{}, handlers: map[string]ownPlace{},
 	}
 	s.life, s.end = context.WithCancel(context.Background())
 	s.gate = &middleware{hub: func() *hub { return handshake.hub }, route: s.routes()[0]}
-	// A service that belongs to another host already stays with it; NewHost
-	// reports that as an error.
+	// A service that belongs to another host already stays with it; NewHost says so.
 	_ = registry.bind(handshake.hub)
 	_ = lifecycle.bind(handshake.hub)
 	handshake.mount()

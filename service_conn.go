@@ -357,6 +357,9 @@ type serviceTransport ServiceConn
 // Do sends a request to the current provider.
 func (t *serviceTransport) Do(r *http.Request) (*http.Response, error) {
 	s := (*ServiceConn)(t)
+	if err := checkRequest(r); err != nil {
+		return nil, err
+	}
 	rest, ok := strings.CutPrefix(r.URL.Path, pathServices+s.serviceType)
 	if !ok {
 		return nil, errNotForService

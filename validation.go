@@ -352,7 +352,8 @@ func deprecationWarning(version, below int32) string {
 	return ""
 }
 
-// wireVersion returns a configured version as it goes over the wire.
+// wireVersion returns a configured version as it goes over the wire. One that is too large was refused, but
+// for that of a handshake server of the user's own, where nothing validates.
 func wireVersion(v int) int32 {
 	return int32(max(math.MinInt32, min(v, math.MaxInt32)))
 }

@@ -28,7 +28,7 @@ import (
 // host shuts down, with Unauthenticated when the caller's identity ends, and with
 // NotFound when the caller may not (or no longer) use the type.
 func (s *ServiceRegistry) WatchService(ctx context.Context, req *connect.Request[connectpluginv1.WatchServiceRequest], stream *connect.ServerStream[connectpluginv1.WatchServiceEvent]) error {
-	c, runtimeID, err := s.caller(ctx, req.Spec(), req.Header())
+	c, runtimeID, err := callOf(ctx, &s.member, req)
 	if err != nil {
 		return err
 	}

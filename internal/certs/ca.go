@@ -260,7 +260,7 @@ func (c *CA) check(r Request, now time.Time) error {
 	}
 
 	if r.ID.TrustDomain != c.trustDomain {
-		return fmt.Errorf("%w: %s is outside of trust domain %q", ErrIdentity, r.ID, c.trustDomain)
+		return fmt.Errorf("%w: %s is outside of trust domain %.256q", ErrIdentity, r.ID, c.trustDomain)
 	}
 
 	if r.TTL <= 0 {
@@ -269,7 +269,7 @@ func (c *CA) check(r Request, now time.Time) error {
 
 	for _, host := range r.Hosts {
 		if net.ParseIP(host) == nil && !isDNSName(host) {
-			return fmt.Errorf("%w: %q is neither an IP address nor a DNS name; write it without scheme, brackets and port", ErrHost, host)
+			return fmt.Errorf("%w: %.256q is neither an IP address nor a DNS name; write it without scheme, brackets and port", ErrHost, host)
 		}
 	}
 

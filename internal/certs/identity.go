@@ -62,14 +62,14 @@ func (id ID) Validate() error {
 	switch id.Role {
 	case RoleHost:
 		if id.Name != "" {
-			return fmt.Errorf("%w: a host has no name, got %q", ErrIdentity, id.Name)
+			return fmt.Errorf("%w: a host has no name, got %.256q", ErrIdentity, id.Name)
 		}
 
 		return nil
 	case RolePlugin, RoleLaunch:
 		return validateName(id.Name)
 	default:
-		return fmt.Errorf("%w: unknown role %q", ErrIdentity, id.Role)
+		return fmt.Errorf("%w: unknown role %.256q", ErrIdentity, id.Role)
 	}
 }
 
@@ -77,7 +77,7 @@ func (id ID) Validate() error {
 func ParseID(s string) (ID, error) {
 	rest, ok := strings.CutPrefix(s, spiffePrefix)
 	if !ok {
-		return ID{}, fmt.Errorf("%w: %q is no SPIFFE id", ErrIdentity, s)
+		return ID{}, fmt.Errorf("%w: %.256q is no SPIFFE id", ErrIdentity, s)
 	}
 
 	domain, path, _ := strings.Cut(rest, "/")
@@ -89,7 +89,7 @@ func ParseID(s string) (ID, error) {
 	}
 
 	if named && name == "" {
-		return ID{}, fmt.Errorf("%w: %q ends in a slash", ErrIdentity, s)
+		return ID{}, fmt.Errorf("%w: %.256q ends in a slash", ErrIdentity, s)
 	}
 
 	return id, nil
@@ -131,7 +131,7 @@ func Identity(cert *x509.Certificate) (string, error) {
 	}
 
 	if IsSPIFFE(name) {
-		return "", fmt.Errorf("%w: %q is no URI of the certificate, but another name", ErrSPIFFE, name)
+		return "", fmt.Errorf("%w: %.256q is no URI of the certificate, but another name", ErrSPIFFE, name)
 	}
 
 	return name, nil

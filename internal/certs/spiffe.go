@@ -50,12 +50,12 @@ func ValidateSPIFFE(s string) error {
 	}
 
 	if !named {
-		return fmt.Errorf("%w: %q is a trust domain, nobody in it", ErrSPIFFE, s)
+		return fmt.Errorf("%w: %.256q is a trust domain, nobody in it", ErrSPIFFE, s)
 	}
 
 	for segment := range strings.SplitSeq(path, "/") {
 		if err := validateSegment(segment); err != nil {
-			return fmt.Errorf("%w: path %q: %w", ErrSPIFFE, path, err)
+			return fmt.Errorf("%w: path %.256q: %w", ErrSPIFFE, path, err)
 		}
 	}
 
@@ -83,7 +83,7 @@ func ValidateTrustDomain(s string) error {
 
 	for i := range len(s) {
 		if c := s[i]; !isNameByte(c) || isUpper(c) {
-			return fmt.Errorf("%w: trust domain %q may hold a-z, 0-9, '.', '-' and '_' only", ErrIdentity, s)
+			return fmt.Errorf("%w: trust domain %.256q may hold a-z, 0-9, '.', '-' and '_' only", ErrIdentity, s)
 		}
 	}
 
@@ -96,12 +96,12 @@ func validateSegment(s string) error {
 	case "":
 		return fmt.Errorf("%w: a segment is empty", ErrIdentity)
 	case ".", "..":
-		return fmt.Errorf("%w: %q is a dot segment", ErrIdentity, s)
+		return fmt.Errorf("%w: %.256q is a dot segment", ErrIdentity, s)
 	}
 
 	for i := range len(s) {
 		if !isNameByte(s[i]) {
-			return fmt.Errorf("%w: %q may hold a-z, A-Z, 0-9, '.', '-' and '_' only", ErrIdentity, s)
+			return fmt.Errorf("%w: %.256q may hold a-z, A-Z, 0-9, '.', '-' and '_' only", ErrIdentity, s)
 		}
 	}
 
@@ -131,7 +131,7 @@ func spiffeOf(cert *x509.Certificate) (string, error) {
 	case len(uris) > 1:
 		return "", fmt.Errorf("%w: the certificate has %d URIs, it may have one", ErrSPIFFE, len(uris))
 	case cert.IsCA || cert.KeyUsage&(x509.KeyUsageCertSign|x509.KeyUsageCRLSign) != 0:
-		return "", fmt.Errorf("%w: %q stands in the certificate of an authority, which is nobody's", ErrSPIFFE, id)
+		return "", fmt.Errorf("%w: %.256q stands in the certificate of an authority, which is nobody's", ErrSPIFFE, id)
 	}
 
 	if err := ValidateSPIFFE(id); err != nil {

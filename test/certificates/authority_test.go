@@ -160,8 +160,8 @@ func TestAuthorityIdentities(t *testing.T) {
 	}
 
 	for _, selfID := range []string{"", "..", "a/b", "a b", "a%2fb", "é"} {
-		if _, err := authority.PluginTLS(selfID); !errors.Is(err, certs.ErrIdentity) {
-			t.Errorf("self id %q: %v, want ErrIdentity", selfID, err)
+		if _, err := authority.PluginTLS(selfID); !errors.Is(err, connectplugin.ErrInvalidConfig) || !strings.Contains(err.Error(), "selfID: ") {
+			t.Errorf("self id %q: %v, want ErrInvalidConfig and the argument", selfID, err)
 		}
 	}
 
