@@ -88,7 +88,7 @@ type ServeConfig struct {
 	CapabilityBroker *CapabilityBroker
 
 	// RuntimeTokenTTL is how long a runtime token lives without renewal. Zero
-	// means [DefaultRuntimeTokenTTL].
+	// means [DefaultRuntimeTokenTTL]; 1 s is the least.
 	RuntimeTokenTTL time.Duration
 	// CapabilityGrantTTL is how long a grant lets calls in; one that began in time goes on.
 	// Zero means [DefaultCapabilityGrantTTL].
