@@ -442,11 +442,16 @@ func (c *ServeConfig) validateVersions() error {
 const leastTTL = time.Second
 
 func (c *ServeConfig) validateDurations() error {
-	return cmp.Or(
+	for _, err := range []error{
 		checkDuration("GracefulShutdownTimeout", c.GracefulShutdownTimeout, 0),
 		checkDuration("RuntimeTokenTTL", c.RuntimeTokenTTL, leastTTL),
 		checkDuration("CapabilityGrantTTL", c.CapabilityGrantTTL, leastTTL),
-	)
+	} {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // validateServices refuses services that belong to different hosts, and a broker that

@@ -39,7 +39,8 @@ type PluginService struct {
 	Version string
 	// Path and Handler are what a generated New…Handler function returns. They
 	// receive calls that the host has authorised; CallerFromContext and the headers
-	// X-Plugin-Caller-Id, -Self-Id and -Self-Version name the calling plugin.
+	// X-Plugin-Caller-Id, -Self-Id and -Self-Version name the calling plugin. A Path without any slash
+	// is the name of a service: "echo.v1.Echo" is "/echo.v1.Echo/".
 	Path string
 	// Handler serves the calls below Path. A generated New…Handler function takes
 	// connect.WithCompressMinBytes: give it CompressMinBytes.
