@@ -71,7 +71,7 @@ func NewCapabilityBroker(baseURL string) *CapabilityBroker {
 // [NewHost] refuses the broker until a valid one of the type takes its place. A nil
 // handler is a programming error and panics.
 func (b *CapabilityBroker) RegisterCapability(handler CapabilityHandler) {
-	if handler == nil {
+	if isNil(handler) {
 		panic("connectplugin: RegisterCapability: handler is nil")
 	}
 	capType := handler.CapabilityType()

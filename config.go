@@ -91,10 +91,10 @@ type ServeConfig struct {
 	CapabilityBroker *CapabilityBroker
 
 	// RuntimeTokenTTL is how long a runtime token lives without renewal. Zero
-	// means [DefaultRuntimeTokenTTL].
+	// means [DefaultRuntimeTokenTTL]; 1 s is the least.
 	RuntimeTokenTTL time.Duration
 	// CapabilityGrantTTL is how long a grant lets calls in; one that began in time goes on.
-	// Zero means [DefaultCapabilityGrantTTL].
+	// Zero means [DefaultCapabilityGrantTTL]; 1 s is the least.
 	CapabilityGrantTTL time.Duration
 	// RateLimiter limits handshakes per peer and requests per identity with the
 	// rates of Limits. Nil means the host makes and closes its own; one given

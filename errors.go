@@ -133,6 +133,20 @@ func usersFault(err error) bool {
 // isNegative says of a field that is, what to write: zero of each such field is its default.
 const isNegative = "is negative; write 0 for the default, or more"
 
+// leastInterval is the least time between two questions or reports: what is shorter keeps host and plugin busy.
+const leastInterval = 10 * time.Millisecond
+
+// checkDuration refuses a duration that is negative, or too short to be meant.
+func checkDuration(field string, d, least time.Duration) error {
+	switch {
+	case d < 0:
+		return fieldError(field, isNegative)
+	case d > 0 && d < least:
+		return fieldError(field, "%s is too short; write %s or more, or 0 for the default", d, least)
+	}
+	return nil
+}
+
 // isTypedNil says of a field that holds a nil pointer of some type, what to write.
 const isTypedNil = "holds a nil pointer; write nil itself, or make one"
 

@@ -32,7 +32,7 @@ import (
 type HealthProbeConfig struct {
 	// Disabled turns probing off: health is what plugins report then.
 	Disabled bool
-	// Interval is the time between two questions to one plugin. Zero means 10 s.
+	// Interval is the time between two questions to one plugin. Zero means 10 s; 10 ms is the least.
 	Interval time.Duration
 	// Timeout bounds one question, connecting included. Zero means 3 s.
 	Timeout time.Duration
@@ -101,7 +101,7 @@ func (c HealthProbeConfig) validate() error {
 	if d := c.withDefaults(); d.Lease < 2*d.Interval {
 		return fieldError("HealthProbe.Lease", "is shorter than two intervals; a plugin could not show in time that it is alive")
 	}
-	return nil
+	return checkDuration("HealthProbe.Interval", c.Interval, leastInterval)
 }
 
 // reasonSilent says that an identity ended because its lease did.

@@ -455,14 +455,18 @@ func (c *ServeConfig) validateVersions() error {
 	return nil
 }
 
+// leastTTL is the least life of what plugins have to renew: it has to reach them, and be used, before it ends.
+const leastTTL = time.Second
+
 func (c *ServeConfig) validateDurations() error {
-	switch {
-	case c.GracefulShutdownTimeout < 0:
-		return fieldError("GracefulShutdownTimeout", isNegative)
-	case c.RuntimeTokenTTL < 0:
-		return fieldError("RuntimeTokenTTL", isNegative)
-	case c.CapabilityGrantTTL < 0:
-		return fieldError("CapabilityGrantTTL", isNegative)
+	for _, err := range []error{
+		checkDuration("GracefulShutdownTimeout", c.GracefulShutdownTimeout, 0),
+		checkDuration("RuntimeTokenTTL", c.RuntimeTokenTTL, leastTTL),
+		checkDuration("CapabilityGrantTTL", c.CapabilityGrantTTL, leastTTL),
+	} {
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -470,6 +474,9 @@ func (c *ServeConfig) validateDurations() error {
 // validateServices refuses services that belong to different hosts, and a broker that
 // holds what cannot be offered.
 func (c *ServeConfig) validateServices() error {
+	if c.RateLimiter != nil && isNil(c.RateLimiter) {
+		return fieldError("RateLimiter", isTypedNil)
+	}
 	if c.CapabilityBroker != nil {
 		if err := c.CapabilityBroker.check(); err != nil {
 			return err

@@ -63,7 +63,7 @@ func hostPluginRoute(name string, p Plugin, impl any, l Limits) (route, error) {
 	switch {
 	case err != nil:
 		return route{}, fmt.Errorf("%w: %w: %s: %w", ErrInvalidConfig, ErrInvalidPluginImpl, field, err)
-	case handler == nil:
+	case isNil(handler):
 		return route{}, fmt.Errorf("%w: %w: %s: ConnectServer returned no handler", ErrInvalidConfig, ErrInvalidPluginImpl, field)
 	}
 	path = servicePath(path)

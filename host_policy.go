@@ -25,12 +25,14 @@ import (
 // and ends none. Registrations and endpoints that a later policy gives back are
 // there again when SetPolicy returns, without the plugin's doing.
 //
-// Nil grants nothing and ends every plugin. The policy is copied. An error wraps
-// [ErrInvalidConfig] and names the field; nothing has changed then. SetPolicy may
-// be called concurrently, also with everything that plugins do, and by [ServeConfig.Audit].
+// Nil grants nothing and ends every plugin. The policy is copied. An error wraps [ErrInvalidConfig] and names the
+// field, or [ErrHostClosed] after [Host.Shutdown]; nothing has changed then. SetPolicy may be called concurrently,
+// also with everything that plugins do, and by [ServeConfig.Audit].
 func (h *Host) SetPolicy(p *Policy) error {
 	if err := p.validateFor(h.cfg.AllowInsecure); err != nil {
 		return err
+	} else if h.draining.Load() {
+		return fmt.Errorf("set policy: %w", ErrHostClosed)
 	}
 	h.warnHostPlugins(p)
 	next := compilePolicy(p, h.cfg.Authority != nil)

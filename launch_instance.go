@@ -364,11 +364,15 @@ func (p *Platform) logOutput(name string) func(procgroup.Line) {
 	}
 }
 
-// printableLines joins lines for an error.
+// maxToldLine bounds each line of what a plugin printed in an error, in bytes.
+const maxToldLine = 256
+
+// printableLines joins lines for an error, which has the beginning of each; all of it is in the log, and in
+// [PluginExit].
 func printableLines(lines []string) string {
 	out := make([]string, len(lines))
 	for i, l := range lines {
-		out[i] = printable(l)
+		out[i] = printableTo(l, maxToldLine)
 	}
 	return strings.Join(out, " ⏎ ")
 }

@@ -179,7 +179,10 @@ func (m *memoryLaunch) serve(ctx context.Context) (string, http.Handler, error) 
 			return s, err //nolint:wrapcheck // the caller wraps it
 		}, nil)
 	}
-	if err == nil && made.handler == nil {
+	if err == nil && isOwnPath(servicePath(made.path)) {
+		err = fmt.Errorf("ConnectServer returned the path %q of one of this library's own services", clipped(made.path))
+	}
+	if err == nil && isNil(made.handler) {
 		err = errors.New("ConnectServer returned no handler")
 	}
 	if err != nil {

@@ -39,7 +39,8 @@ type PluginService struct {
 	Version string
 	// Path and Handler are what a generated New…Handler function returns. They
 	// receive calls that the host has authorised; CallerFromContext and the headers
-	// X-Plugin-Caller-Id, -Self-Id and -Self-Version name the calling plugin.
+	// X-Plugin-Caller-Id, -Self-Id and -Self-Version name the calling plugin. A Path without any slash
+	// is the name of a service: "echo.v1.Echo" is "/echo.v1.Echo/".
 	Path string
 	// Handler serves the calls below Path. A generated New…Handler function takes
 	// connect.WithCompressMinBytes: give it CompressMinBytes.
@@ -143,7 +144,7 @@ type PluginServerConfig struct {
 	// the plugin is unhealthy until it has returned. Nil means healthy. A service type in
 	// Client.Metadata.Requires that is watched and unavailable makes a healthy plugin degraded.
 	Health func() (state connectpluginv1.HealthState, reason string)
-	// HealthInterval is the time between reports. Zero means 10 s. A host with very many
+	// HealthInterval is the time between reports. Zero means 10 s; 10 ms is the least. A host with very many
 	// plugins may want to hear less often what has not changed (HealthProbeConfig.ReportsPerSecond).
 	HealthInterval time.Duration
 	// GracefulShutdownTimeout bounds the end: calls in flight may finish for
@@ -198,9 +199,10 @@ func (c *PluginServerConfig) validateServing(ctx context.Context) error {
 	if err := validateIdentityName("HostIdentity", c.HostIdentity); err != nil {
 		return err
 	}
+	if err := checkDuration("HealthInterval", c.HealthInterval, leastInterval); err != nil {
+		return err
+	}
 	switch {
-	case c.HealthInterval < 0:
-		return fieldError("HealthInterval", isNegative)
 	case c.GracefulShutdownTimeout < 0:
 		return fieldError("GracefulShutdownTimeout", isNegative)
 	case c.Client.AllowInsecure && c.TLS != nil:
@@ -270,7 +272,9 @@ func (c *PluginServerConfig) validateServices() error {
 		switch err := d.validate(); {
 		case err != nil:
 			return fieldError(field, "%v", err)
-		case s.Path == "" || s.Handler == nil:
+		case isOwnPath(path):
+			return fieldError(field+".Path", "%q is one of this library's own services, which the host keeps to itself; serve another", s.Path)
+		case s.Path == "" || isNil(s.Handler):
 			return fieldError(field, "needs Path and Handler, as a generated New…Handler function returns them")
 		case seen[s.Type]:
 			return fieldError(field+".Type", "%q is served twice, and a plugin provides a type once: give each a type of its own, or serve "+

@@ -201,6 +201,10 @@ func (p PluginPolicy) validateEndpoint(field string, allowInsecure bool) error {
 func validateHostPlugins(plugin string, names []string) error {
 	constants := map[string]string{"connectplugin.AdminRead": AdminRead, "connectplugin.AdminChange": AdminChange}
 	for i, name := range names {
+		if name == "" {
+			return fieldError(fmt.Sprintf("%s.HostPlugins[%d]", plugin, i),
+				"is empty; write a name of ServeConfig.Plugins, %q for all, or remove it", policy.Any)
+		}
 		if value, ok := constants[name]; ok {
 			return fieldError(fmt.Sprintf("%s.HostPlugins[%d]", plugin, i), "%q is the name of a constant; write its value, %q", name, value)
 		}

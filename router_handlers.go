@@ -72,7 +72,7 @@ func memoryPlace(h *hub, handler http.Handler) *ownPlace {
 // shut down. Nothing has changed then. As with RegisterPluginEndpoint, nothing is
 // asked of policy. It is safe for concurrent use.
 func (s *ServiceRouter) RegisterPluginHandler(runtimeID string, handler http.Handler) error {
-	if handler == nil {
+	if isNil(handler) {
 		return fmt.Errorf("register plugin handler: %w", errNoHandler)
 	}
 	if err := s.settle(runtimeID, place{own: memoryPlace(s.handshake.hub, handler)}); err != nil {

@@ -146,6 +146,9 @@ func servicePath(declared string) string {
 	return "/" + declared + "/"
 }
 
+// isOwnPath reports whether a path is one of the services of this library, to which a host passes nobody on.
+func isOwnPath(path string) bool { return strings.HasPrefix(path, ownPackage) }
+
 func validateMetadataKey(key string) error {
 	const field = "metadata key"
 	if err := validateLength(field, key, MaxMetadataKeyLen); err != nil {

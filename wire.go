@@ -61,6 +61,7 @@ const (
 	pathMetrics      = "/metrics"
 
 	// What the host alone calls at a plugin.
+	ownPackage   = "/connectplugin.v1." // of all services of this library between hosts and plugins
 	pathControl  = "/" + connectpluginv1connect.PluginControlName + "/"
 	pathIdentity = "/" + connectpluginv1connect.PluginIdentityName + "/"
 

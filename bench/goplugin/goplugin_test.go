@@ -438,7 +438,7 @@ func TestGoPluginIsRefused(t *testing.T) {
 	}{
 		"another program": {func(s *connectplugin.PluginSpec) { s.Checksum = strings.Repeat("0", 64) }, "binary refused"},
 		"another cookie":  {func(s *connectplugin.PluginSpec) { s.GoPlugin.CookieValue = "other" }, "This binary is a plugin"},
-		"other versions":  {func(s *connectplugin.PluginSpec) { s.GoPlugin.Versions = []int{7} }, "offered were [7]"},
+		"other versions":  {func(s *connectplugin.PluginSpec) { s.GoPlugin.Versions = []int{7} }, "offers [7]"},
 		"no go-plugin": {func(s *connectplugin.PluginSpec) {
 			s.BinaryPath, s.Checksum, s.Args = "/bin/echo", "", []string{"hello", "world"}
 		}, "hello world"},

@@ -12,7 +12,7 @@ import (
 )
 
 // ErrHello is wrapped by what is wrong with the first line of a plugin.
-var ErrHello = errors.New("the plugin's first line is not one of go-plugin")
+var ErrHello = errors.New("the plugin's first line does not do")
 
 // Hello is what a plugin says on its first line.
 type Hello struct {
@@ -43,7 +43,7 @@ const coreVersion = "1"
 func ParseHello(line, dir string, versions []int) (*Hello, error) {
 	fields := strings.Split(strings.TrimSpace(line), "|")
 	if len(fields) < fieldProtocol || len(fields) > fieldsMost || fields[fieldCore] != coreVersion {
-		return nil, fmt.Errorf("%w: is it a plugin of go-plugin, with this cookie?", ErrHello)
+		return nil, fmt.Errorf("%w: it is none of go-plugin: is it a plugin of that, with this cookie?", ErrHello)
 	}
 	h := &Hello{}
 	var err error
@@ -73,7 +73,8 @@ func chosen(field string, versions []int) (int, error) {
 	if slices.Contains(versions, n) {
 		return n, nil
 	}
-	return 0, fmt.Errorf("%w: it speaks version %d, offered were %v", ErrHello, n, versions)
+	return 0, fmt.Errorf("%w: it speaks version %d of its own protocol, and PluginSpec.GoPlugin.Versions offers %v: write %d there "+
+		"where its callers speak that", ErrHello, n, versions, n)
 }
 
 // socketIn accepts a socket in a directory where nobody else can put one.

@@ -93,7 +93,7 @@ func (o *Outcome) End(begun time.Time, sent int64) {
 // the response is complete. What says none, or none that can be read, is unknown.
 func (o *Outcome) Code() uint32 {
 	switch {
-	case o.stated:
+	case o.stated && o.status == http.StatusOK: // beside another status no client reads it
 		return o.code
 	case o.failed, o.framing == framingConnect:
 		if code, ok := o.readJSON(); ok {

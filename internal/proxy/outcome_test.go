@@ -59,6 +59,7 @@ var outcomeCases = []struct {
 	{name: "gRPC-Web, HTTP trailers do not count", status: 200, header: map[string]string{"Content-Type": "application/grpc-web"}, trailer: map[string]string{"Grpc-Status": "0"}, want: 2},
 
 	{name: "stream", status: 200, header: map[string]string{"Content-Type": "application/connect+proto"}, body: envelope(0, `{"error":{"code":"internal"}}`) + envelope(2, "{}")},
+	{name: "gRPC's answer to Connect", status: 415, header: map[string]string{"Content-Type": "application/grpc", "Grpc-Status": "3"}, want: 2},
 	{name: "stream, metadata", status: 200, header: map[string]string{"Content-Type": "application/connect+json"}, body: envelope(2, `{"metadata":{"error":["x"],"code":["y"]}}`)},
 	{name: "stream error", status: 200, header: map[string]string{"Content-Type": "application/connect+json"}, body: envelope(2, `{"metadata":{"a":["b"]},"error":{"message":"m","code":"canceled"}}`), want: 1},
 	{name: "stream error, compressed", status: 200, header: map[string]string{"Content-Type": "application/connect+proto", "Connect-Content-Encoding": "gzip"}, body: envelope(0, "m") + envelope(3, gzipped(`{"error":{"code":"resource_exhausted"}}`)), want: 8},
