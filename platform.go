@@ -272,8 +272,7 @@ const (
 )
 
 // markOf says by what a plugin is told from others.
-func (p *Platform) markOf(id *tokenstore.Identity) mark {
-	h, d := p.hub(), p.router.currentDialer()
+func (h *hub) markOf(d *pluginDialer, id *tokenstore.Identity) mark {
 	book, s := h.rules.Load(), subjectOf(id)
 	switch rules := book.Of(s); {
 	case d == nil, rules == nil:
@@ -322,7 +321,7 @@ func (p *Platform) hand(a *adoption, call func(*providerClient) error) error {
 		return call(p.callPlugin(a.id.RuntimeID())) // in plaintext, and never could
 	}
 	var shown atomic.Pointer[certs.Pin]
-	err = p.over(a, true, func(cs tls.ConnectionState) error {
+	err = p.over(a, proving(a.id), func(cs tls.ConnectionState) error {
 		key := certs.PinOf(cs.PeerCertificates[0])
 		shown.Store(&key)
 		return nil
@@ -335,7 +334,7 @@ func (p *Platform) hand(a *adoption, call func(*providerClient) error) error {
 
 // handByCertificate does so by the certificate alone.
 func (p *Platform) handByCertificate(a *adoption, call func(*providerClient) error) error {
-	switch p.markOf(a.id) {
+	switch p.hub().markOf(p.router.currentDialer(), a.id) {
 	case markIdentity:
 		return call(p.callPlugin(a.id.RuntimeID()))
 	case markNone:
@@ -344,7 +343,7 @@ func (p *Platform) handByCertificate(a *adoption, call func(*providerClient) err
 	}
 	_, key := p.hub().look(a.id)
 	var differs atomic.Bool
-	err := p.over(a, false, func(cs tls.ConnectionState) error {
+	err := p.over(a, nil, func(cs tls.ConnectionState) error {
 		if certs.PinOf(cs.PeerCertificates[0]) != key {
 			differs.Store(true)
 			return errAnotherKey
@@ -358,7 +357,7 @@ func (p *Platform) handByCertificate(a *adoption, call func(*providerClient) err
 }
 
 // over calls an adopted plugin on connections of their own.
-func (p *Platform) over(a *adoption, proof bool, besides peerCheck, call func(*providerClient) error) error {
+func (p *Platform) over(a *adoption, ask challenger, besides peerCheck, call func(*providerClient) error) error {
 	endpoint, _ := p.registry.catalog.Endpoint(a.id.RuntimeID())
 	d := p.router.currentDialer()
 	switch {
@@ -367,7 +366,7 @@ func (p *Platform) over(a *adoption, proof bool, besides peerCheck, call func(*p
 	case d == nil:
 		return errNotServing
 	}
-	pool, err := d.pool(p.hub(), a.id, endpoint, proof, besides)
+	pool, err := d.pool(p.hub(), a.id, endpoint, ask, besides)
 	if err != nil {
 		return err
 	}
@@ -380,7 +379,8 @@ func (p *Platform) over(a *adoption, proof bool, besides peerCheck, call func(*p
 // mayFollow refuses a plugin that comes in the place of another with a certificate that is not the plugin's alone,
 // where that of the other is.
 func (p *Platform) mayFollow(a *adoption) error {
-	if a.takes != nil && p.markOf(a.takes) == markIdentity && p.markOf(a.id) != markIdentity {
+	h, d := p.hub(), p.router.currentDialer()
+	if a.takes != nil && h.markOf(d, a.takes) == markIdentity && h.markOf(d, a.id) != markIdentity {
 		return errNotItsOwn
 	}
 	return nil

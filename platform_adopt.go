@@ -75,12 +75,10 @@ type adoption struct {
 	stop   context.CancelFunc
 	// introduced is closed once the plugin has its first token.
 	introduced chan struct{}
-	// elsewhere has room for the news that somebody else answers at its endpoint.
-	elsewhere chan struct{}
 	// takes is the identity in whose place the plugin comes, nil for none.
 	takes *tokenstore.Identity
-	// returns is renewAdopted's alone.
-	returns backoff.Sparing
+	// They are renewAdopted's alone: when it may be given its identity back, and the log say that another is not.
+	returns, strangers backoff.Sparing
 
 	mu     sync.Mutex
 	token  string
@@ -99,10 +97,12 @@ func (a *adoption) end() { a.stop() }
 //
 // The plugin's certificate is that of its self id where the host has an [Authority], and has to be what
 // [PluginPolicy.Certificates] and [PluginPolicy.PinnedKeys] say. Where neither says anything, the one that it shows first
-// is taken for its own, and from then on nobody answers for it whose certificate has another identity.
+// is taken for its own, and from then on nobody answers for it whose certificate has another identity. Where others may
+// have that identity, a new connection to the plugin has the key of its certificate, or it proves there that it has its
+// token, before any call takes the connection.
 //
 // A plugin that crashed and comes back at the endpoint without an identity, as the same plugin by its certificate and
-// by what it says of itself, gets the one that it had, when the host next asks how it is ([HealthProbeConfig]): where
+// by what it says of itself, gets the one that it had, when the host connects to it or next asks how it is: where
 // policy gives the identity of its certificate, or its key, to it alone, or its key is the one that it had. Where others
 // may have both, and in plaintext, it waits for another AddPlugin, and the log says so. One that ends in order leaves:
 // its next life is adopted by another AddPlugin.
@@ -261,7 +261,7 @@ func (c PluginConfig) validate(allowInsecure bool) error {
 func (p *Platform) issue(config PluginConfig, takes *tokenstore.Identity) (*adoption, error) {
 	hub := p.hub()
 	id, token, err := hub.issueOwn(config.SelfID, config.SelfVersion, config.Metadata, func(d *declaration) {
-		d.adopted = new(likeness)
+		d.adopted = newLikeness()
 		d.launch = launches.New("", config.SelfID, typesOf(config.Metadata.Provides))
 		if a := hub.settings().authority; a != nil {
 			d.certIdentity = a.PluginIdentity(config.SelfID)
@@ -272,7 +272,7 @@ func (p *Platform) issue(config PluginConfig, takes *tokenstore.Identity) (*adop
 	}
 	life, stop := context.WithCancel(context.Background())
 	a := &adoption{launch: declared(id).launch, id: id, config: config, stop: stop, token: token, introduced: make(chan struct{})}
-	a.elsewhere, a.returns = make(chan struct{}, 1), newReturns()
+	a.returns, a.strangers = newReturns(), newReturns()
 	if a.takes = takes; takes != nil {
 		a.launch.Hold()
 	}
@@ -317,6 +317,7 @@ func (p *Platform) introduce(ctx context.Context, a *adoption, hostURL string) e
 	if err := client.set(ctx, a.id.RuntimeID(), a.token, hostURL, a.id.ExpiresAt()); err != nil {
 		return fmt.Errorf("give it its identity: %w", err)
 	}
+	declared(a.id).adopted.introduced.Store(true)
 	close(a.introduced)
 	ended := make(chan struct{})
 	defer a.id.OnEnd(func() { close(ended) })()
@@ -466,7 +467,7 @@ func (p *Platform) renewAdopted(ctx context.Context, a *adoption) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-a.elsewhere:
+		case <-declared(a.id).adopted.news:
 			if a.returns.Due(time.Now()) && p.readopt(ctx, a) {
 				failures = 0
 				due.Reset(soon())

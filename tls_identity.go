@@ -6,9 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/masegraye/connect-plugin-go/internal/certs"
+	"github.com/masegraye/connect-plugin-go/internal/proxy"
+	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
 // Errors that end a TLS handshake because of whom the peer's certificate names.
@@ -248,6 +251,11 @@ func rawCertificates(chain []*x509.Certificate) [][]byte {
 
 // likeness is by what an adopted plugin is known again: the certificate of the first connection to it.
 type likeness struct {
+	introduced atomic.Bool // it was given an identity
+	absent     atomic.Bool // somebody else answered at its endpoint since it did
+	// news has room for that.
+	news chan struct{}
+
 	mu       sync.Mutex
 	known    bool
 	identity string // may be empty
@@ -269,6 +277,71 @@ func (l *likeness) admit(leaf *x509.Certificate) error {
 		return fmt.Errorf("plugin answers as %q and was adopted as %q", got, l.identity)
 	}
 	return nil
+}
+
+func newLikeness() *likeness { return &likeness{news: make(chan struct{}, 1)} }
+
+// miss notes that somebody else answers in the plugin's place, met that it does so itself, and missed returns which
+// it was. A nil likeness is that of a plugin that was not adopted, which nobody misses.
+func (l *likeness) miss() {
+	if l == nil {
+		return
+	}
+	l.absent.Store(true)
+	select {
+	case l.news <- struct{}{}:
+	default:
+	}
+}
+
+func (l *likeness) met() {
+	if l.missed() {
+		l.absent.Store(false)
+	}
+}
+
+func (l *likeness) missed() bool { return l != nil && l.absent.Load() }
+
+// recognising has whoever answers on a new connection to an adopted plugin prove that it is the plugin, before any call
+// goes over it where the certificate does not tell. Where that does, it may be a later life of the plugin, which needs
+// to be given its identity: then calls do not wait for the answer.
+func (d *pluginDialer) recognising(h *hub, id *tokenstore.Identity) challenger {
+	known := declared(id).adopted
+	return func(shown *tls.ConnectionState) (proxy.Challenge, error) {
+		tells := d.tells(h, id, shown)
+		if tells && !known.introduced.Load() {
+			return proxy.Challenge{}, nil
+		}
+		ask, err := healthChallenge(id)
+		check := ask.Check
+		ask.Meanwhile = tells
+		ask.Check = func(a proxy.Answer) error {
+			err := check(a)
+			switch {
+			case err == nil:
+				declared(id).endpoint.proves.Store(true)
+				if known.met(); shown != nil {
+					known.rekey(certs.PinOf(shown.PeerCertificates[0]))
+				}
+			case a.NotFound || !tells:
+				known.miss()
+			}
+			return err
+		}
+		return ask, err
+	}
+}
+
+// tells reports whether what TLS says of a connection to an adopted plugin, nil in plaintext, tells that it is the
+// plugin that answers, or all that there is to tell it by. What others may have as well tells nothing of a plugin that
+// can prove who it is.
+func (d *pluginDialer) tells(h *hub, id *tokenstore.Identity, shown *tls.ConnectionState) bool {
+	by, proves := h.markOf(d, id), declared(id).endpoint.proves.Load()
+	if by == markIdentity || shown == nil {
+		return by == markIdentity || !proves
+	}
+	_, key := h.look(id)
+	return certs.PinOf(shown.PeerCertificates[0]) == key && (by == markKey || !proves)
 }
 
 func (l *likeness) rekey(key certs.Pin) {
