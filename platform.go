@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/masegraye/connect-plugin-go/internal/catalog"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/depgraph"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
@@ -44,9 +45,10 @@ type Platform struct {
 
 	mu        sync.Mutex
 	closed    bool
-	nodes     map[string]depgraph.Node // what AddToDependencyGraph said, by runtime id
-	adopted   map[string]*adoption     // by runtime id
-	replacing map[string]struct{}      // runtime ids of those that others are taking the place of
+	nodes     map[string]depgraph.Node       // what AddToDependencyGraph said, by runtime id
+	adopted   map[string]*adoption           // by runtime id
+	replacing map[string]struct{}            // runtime ids of those that others are taking the place of
+	adopting  map[catalog.Site]chan struct{} // by endpoint; closed when that is over
 	owners    []*PluginLauncher
 }
 
@@ -61,7 +63,7 @@ func NewPlatform(registry *ServiceRegistry, lifecycle *LifecycleServer, router *
 	}
 	p := &Platform{
 		registry: cmp.Or(registry, router.registry), lifecycle: cmp.Or(lifecycle, router.lifecycle), router: router,
-		nodes: map[string]depgraph.Node{}, adopted: map[string]*adoption{}, replacing: map[string]struct{}{},
+		nodes: map[string]depgraph.Node{}, adopted: map[string]*adoption{}, replacing: map[string]struct{}{}, adopting: map[catalog.Site]chan struct{}{},
 	}
 	p.life, p.end = context.WithCancel(context.Background())
 	p.hub().store.Subscribe(func(e tokenstore.End) { p.forget(e.Identity.RuntimeID()) })
@@ -229,6 +231,44 @@ func (p *Platform) claim(runtimeID string) (release func(), err error) {
 		defer p.mu.Unlock()
 		delete(p.replacing, runtimeID)
 	}, nil
+}
+
+// turnAt waits until no other adoption of what is at an endpoint is under way: a plugin has the identity that it was given last.
+func (p *Platform) turnAt(ctx context.Context, endpoint string) (over func(), err error) {
+	site, err := catalog.ParseSite(endpoint)
+	if err != nil {
+		return func() {}, nil //nolint:nilerr // whoever adopts it says what is wrong with it
+	}
+	for {
+		p.mu.Lock()
+		other, taken := p.adopting[site]
+		own := make(chan struct{})
+		if !taken {
+			p.adopting[site] = own
+		}
+		p.mu.Unlock()
+		if !taken {
+			return sync.OnceFunc(func() {
+				p.mu.Lock()
+				delete(p.adopting, site)
+				p.mu.Unlock()
+				close(own)
+			}), nil
+		}
+		select {
+		case <-other:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("wait for another adoption at %s: %w", endpoint, ctx.Err())
+		}
+	}
+}
+
+// adoptWithin bounds an adoption.
+func adoptWithin(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, adoptTimeout)
 }
 
 // forget drops what the platform knows of a plugin whose identity ended.

@@ -93,7 +93,7 @@ func (a *adoption) end() { a.stop() }
 // when the plugin has registered what it provides and is healthy. A plugin that says other
 // than the configuration is refused, and so is a self id that policy does not know. Nothing
 // is left of it after an error. The end of ctx, 30 s where it has none, bounds it all,
-// also the time until the host serves, where it is called before.
+// also the time until the host serves, where it is called before. Of several at one endpoint one goes after the other.
 //
 // The plugin's certificate is that of its self id where the host has an [Authority], and has to be what
 // [PluginPolicy.Certificates] and [PluginPolicy.PinnedKeys] say. Where neither says anything, the one that it shows first
@@ -107,6 +107,13 @@ func (a *adoption) end() { a.stop() }
 // may have both, and in plaintext, it waits for another AddPlugin, and the log says so. One that ends in order leaves:
 // its next life is adopted by another AddPlugin.
 func (p *Platform) AddPlugin(ctx context.Context, config PluginConfig) error {
+	ctx, cancel := adoptWithin(ctx)
+	defer cancel()
+	over, err := p.turnAt(ctx, config.Endpoint)
+	if err != nil {
+		return err
+	}
+	defer over()
 	a, err := p.adopt(ctx, config, nil)
 	if err != nil {
 		return err
@@ -186,7 +193,14 @@ func (p *Platform) ReplacePlugin(ctx context.Context, runtimeID string, newConfi
 	if old.SelfID() != newConfig.SelfID {
 		return fieldError("PluginConfig.SelfID", "is %q; the plugin to be replaced is %q", newConfig.SelfID, old.SelfID())
 	}
-	a, err := p.adopt(ctx, newConfig, old)
+	within, cancel := adoptWithin(ctx)
+	defer cancel()
+	over, err := p.turnAt(within, newConfig.Endpoint)
+	if err != nil {
+		return err
+	}
+	defer over()
+	a, err := p.adopt(within, newConfig, old)
 	if err != nil {
 		return err
 	}
@@ -197,6 +211,7 @@ func (p *Platform) ReplacePlugin(ctx context.Context, runtimeID string, newConfi
 	if err := p.keepPlace(a); err != nil {
 		return err
 	}
+	over()
 	return p.retire(ctx, runtimeID, "replaced")
 }
 
@@ -215,11 +230,6 @@ func (p *Platform) retire(ctx context.Context, runtimeID, reason string) error {
 
 // adopt does what AddPlugin says; in the place of another, the registrations are kept back.
 func (p *Platform) adopt(ctx context.Context, config PluginConfig, takes *tokenstore.Identity) (*adoption, error) {
-	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, adoptTimeout)
-		defer cancel()
-	}
 	config.Metadata = config.Metadata.clone()
 	if err := config.validate(p.hub().settings().allowInsecure); err != nil {
 		return nil, err

@@ -1,8 +1,10 @@
 package platform_test
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"io"
 	"net/http"
 	"strings"
@@ -151,5 +153,44 @@ func TestAudit_H58_APluginThatIsCalledGetsItsIdentityBack(t *testing.T) {
 	})
 	if err := call(); err != nil {
 		t.Error(err)
+	}
+}
+
+// Adoptions of one plugin at the same time go one after the other, and each as it would alone: the plugin has one identity then.
+func TestAudit_H55_AdoptionsOfOnePluginAtTheSameTime(t *testing.T) {
+	t.Parallel()
+	h := startForAdoption(t)
+	config := adoption(sidecar(t, h, "echo", nil))
+	const many = 3
+	errs := make(chan error, many)
+	for range many {
+		go func() { errs <- h.Platform().AddPlugin(t.Context(), config) }()
+	}
+	for range many {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+	if all := h.Platform().Instances(); len(all) != 1 {
+		t.Errorf("instances %+v", all)
+	}
+	// Who waits for another does so no longer than it may.
+	silent := hosttest.Listen(t)
+	config.Endpoint = "https://" + silent.Addr().String()
+	first, cancel := context.WithCancel(t.Context())
+	go func() { errs <- h.Platform().AddPlugin(first, config) }()
+	conn, err := silent.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	short, end := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer end()
+	if err := h.Platform().AddPlugin(short, config); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "another adoption") {
+		t.Errorf("while another waits: %v", err)
+	}
+	cancel()
+	if err := <-errs; !errors.Is(err, context.Canceled) {
+		t.Errorf("one that was canceled: %v", err)
 	}
 }
