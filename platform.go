@@ -63,7 +63,8 @@ func NewPlatform(registry *ServiceRegistry, lifecycle *LifecycleServer, router *
 	}
 	p := &Platform{
 		registry: cmp.Or(registry, router.registry), lifecycle: cmp.Or(lifecycle, router.lifecycle), router: router,
-		nodes: map[string]depgraph.Node{}, adopted: map[string]*adoption{}, replacing: map[string]struct{}{}, adopting: map[catalog.Site]chan struct{}{},
+		nodes: map[string]depgraph.Node{}, adopted: map[string]*adoption{}, replacing: map[string]struct{}{},
+		adopting: map[catalog.Site]chan struct{}{},
 	}
 	p.life, p.end = context.WithCancel(context.Background())
 	p.hub().store.Subscribe(func(e tokenstore.End) { p.forget(e.Identity.RuntimeID()) })
@@ -300,47 +301,6 @@ func (p *Platform) close(ctx context.Context) {
 	ending.Wait()
 	p.end()
 	p.tasks.Wait()
-}
-
-// mark is by what a plugin is told from others at its endpoint, as far as its certificate goes.
-type mark uint8
-
-const (
-	markNone     mark = iota // others may have the same
-	markKey                  // the key that it has had
-	markIdentity             // what is demanded of each connection to it
-)
-
-// markOf says by what a plugin is told from others.
-func (h *hub) markOf(d *pluginDialer, id *tokenstore.Identity) mark {
-	book, s := h.rules.Load(), subjectOf(id)
-	switch rules := book.Of(s); {
-	case d == nil, rules == nil:
-		return markNone
-	case d.tls == nil:
-		if rules.Open() { // nothing is protected
-			return markIdentity
-		}
-		return markNone
-	case d.issuer != nil && s.Certificate == d.issuer.PluginIdentity(s.SelfID):
-		return markIdentity
-	}
-	identity, key := h.look(id)
-	if s.Certificate = identity; book.Tells(s) == policy.TellsApart {
-		return markIdentity
-	}
-	shared := key == certs.Pin{} || book.PinnedByOthers(subjectOf(id), key)
-	h.store.Each(func(other *tokenstore.Identity) bool {
-		if other.SelfID() != id.SelfID() {
-			_, another := h.look(other)
-			shared = shared || another == key
-		}
-		return !shared
-	})
-	if shared {
-		return markNone
-	}
-	return markKey
 }
 
 var (

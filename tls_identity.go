@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"github.com/masegraye/connect-plugin-go/internal/certs"
-	"github.com/masegraye/connect-plugin-go/internal/proxy"
-	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
 // Errors that end a TLS handshake because of whom the peer's certificate names.
@@ -301,48 +299,6 @@ func (l *likeness) met() {
 }
 
 func (l *likeness) missed() bool { return l != nil && l.absent.Load() }
-
-// recognising has whoever answers on a new connection to an adopted plugin prove that it is the plugin, before any call
-// goes over it where the certificate does not tell. Where that does, it may be a later life of the plugin, which needs
-// to be given its identity: then calls do not wait for the answer.
-func (d *pluginDialer) recognising(h *hub, id *tokenstore.Identity) challenger {
-	known := declared(id).adopted
-	return func(shown *tls.ConnectionState) (proxy.Challenge, error) {
-		tells := d.tells(h, id, shown)
-		if tells && !known.introduced.Load() {
-			return proxy.Challenge{}, nil
-		}
-		ask, err := healthChallenge(id)
-		check := ask.Check
-		ask.Meanwhile = tells
-		ask.Check = func(a proxy.Answer) error {
-			err := check(a)
-			switch {
-			case err == nil:
-				declared(id).endpoint.proves.Store(true)
-				if known.met(); shown != nil {
-					known.rekey(certs.PinOf(shown.PeerCertificates[0]))
-				}
-			case a.NotFound || !tells:
-				known.miss()
-			}
-			return err
-		}
-		return ask, err
-	}
-}
-
-// tells reports whether what TLS says of a connection to an adopted plugin, nil in plaintext, tells that it is the
-// plugin that answers, or all that there is to tell it by. What others may have as well tells nothing of a plugin that
-// can prove who it is.
-func (d *pluginDialer) tells(h *hub, id *tokenstore.Identity, shown *tls.ConnectionState) bool {
-	by, proves := h.markOf(d, id), declared(id).endpoint.proves.Load()
-	if by == markIdentity || shown == nil {
-		return by == markIdentity || !proves
-	}
-	_, key := h.look(id)
-	return certs.PinOf(shown.PeerCertificates[0]) == key && (by == markKey || !proves)
-}
 
 func (l *likeness) rekey(key certs.Pin) {
 	l.mu.Lock()
