@@ -3,18 +3,13 @@ package connectplugin
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	mathrand "math/rand/v2"
-	"net/http"
 	"slices"
 	"sync"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
-	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
 	"github.com/masegraye/connect-plugin-go/internal/proxy"
@@ -23,8 +18,8 @@ import (
 
 // HealthProbeConfig says how a host watches over its plugins. It asks each provider that
 // it can dial how it is (PluginControl), once in every interval at a random moment, but
-// not one that reports its health itself and answered a routed call within the interval; and
-// one that reports in every interval, and was healthy when it was asked, only in every sixth
+// not one that goes on reporting its health itself and answered a routed call within the interval;
+// and one that reports in every interval, and was healthy when it was asked, only in every sixth
 // or so.
 // Any answer is a sign of life, also that of a plugin that knows no such question. One
 // that does not answer is unhealthy after a while, whatever it reports itself, until it
@@ -242,10 +237,10 @@ func (p *prober) advance(ctx context.Context, now time.Time) time.Time {
 // room reports whether one more question may be asked.
 func (p *prober) room() bool { return p.cfg.MaxConcurrent == 0 || p.inFlight < p.cfg.MaxConcurrent }
 
-// evident reports whether a plugin that says itself how it is need not be asked: it showed
-// within the interval that it answers calls, or goes on reporting and answered lately.
+// evident reports whether a plugin that goes on saying itself how it is need not be asked: it showed
+// within the interval that it answers calls, or answered lately. Calls alone show that somebody answers.
 func (p *prober) evident(plugin *probed, now time.Time) bool {
-	if !plugin.reports || plugin.told && plugin.last == catalog.HealthUnhealthy {
+	if !p.reporting(plugin) || plugin.told && plugin.last == catalog.HealthUnhealthy {
 		return false
 	}
 	if now.Sub(plugin.id.LastServed()) <= p.cfg.Interval {
@@ -257,7 +252,12 @@ func (p *prober) evident(plugin *probed, now time.Time) bool {
 
 // resting reports whether a plugin goes on reporting, and answered so well that it need not be asked yet.
 func (p *prober) resting(plugin *probed, now time.Time) bool {
-	return plugin.reports && now.Before(plugin.rests) && p.began.Sub(plugin.reported) < p.pace*3/2
+	return p.reporting(plugin) && now.Before(plugin.rests)
+}
+
+// reporting reports whether a plugin goes on reporting, and nobody else is known to answer in its place.
+func (p *prober) reporting(plugin *probed) bool {
+	return plugin.reports && p.began.Sub(plugin.reported) < p.pace*3/2 && !declared(plugin.id).adopted.missed()
 }
 
 // rest has a plugin that answered well not asked for some rounds while it reports, so that
@@ -432,34 +432,6 @@ func (p *prober) press(plugin *probed) {
 	}
 }
 
-// Bytes that an answer of a launched plugin has at most, and random ones of a question.
-const maxHealthAnswer, challengeBytes = 64 << 10, 32
-
-// healthQuestion is a question to one plugin.
-type healthQuestion struct {
-	id        *tokenstore.Identity
-	challenge []byte
-	message   []byte
-}
-
-func newHealthQuestion(id *tokenstore.Identity) (healthQuestion, error) {
-	q := healthQuestion{id: id, challenge: make([]byte, challengeBytes)}
-	_, _ = rand.Read(q.challenge)
-	var err error
-	q.message, err = proto.Marshal(&connectpluginv1.GetHealthRequest{RuntimeId: id.RuntimeID(), Challenge: q.challenge})
-	if err != nil {
-		return q, fmt.Errorf("ask for health: %w", err)
-	}
-	return q, nil
-}
-
-var errNotTheOne = errors.New("who answers does not prove that it is the plugin")
-
-// proven checks the proof of an answer.
-func (q *healthQuestion) proven(m *connectpluginv1.GetHealthResponse) bool {
-	return q.id.Possesses(healthProofMessage(q.id.RuntimeID(), q.challenge), m.GetProof())
-}
-
 // probeHealth asks a plugin how it is, the way that routed calls take. An
 // error says that it did not answer; a plugin that answers without saying how it
 // is, because it does not know the question, is of unknown health.
@@ -477,21 +449,6 @@ func probeHealth(ctx context.Context, pool *proxy.Provider, id *tokenstore.Ident
 		return catalog.HealthReport{}, errElsewhere
 	}
 	return q.answer(answer.Status, answer.Message)
-}
-
-// answer reads an answer. Of a plugin that proved once who answers, one without a proof is
-// somebody else's.
-func (q *healthQuestion) answer(status int, body []byte) (catalog.HealthReport, error) {
-	var m connectpluginv1.GetHealthResponse
-	own := declared(q.id).endpoint
-	switch {
-	case own == nil:
-	case status == http.StatusOK && proto.Unmarshal(body, &m) == nil && q.proven(&m):
-		own.proves.Store(true)
-	case own.proves.Load():
-		return catalog.HealthReport{}, fmt.Errorf("ask for health: %w: status %d", errNotTheOne, status)
-	}
-	return healthAnswer(status, body)
 }
 
 var (

@@ -293,34 +293,34 @@ func TestAudit_USE44_WhoHangsDelaysNobody(t *testing.T) {
 	})
 }
 
-// Who says itself how it is and answers calls is not asked; who does not say, or answers no
-// calls, is.
+// Who goes on saying how it is and answers calls itself is not asked; any other is.
 func TestAudit_USE44_AskedWhereNothingElseShowsLife(t *testing.T) {
 	t.Parallel()
-	for name, c := range map[string]struct{ reports, serves, asked bool }{
-		"reports and serves": {true, true, false}, "serves": {false, true, true}, "reports": {true, false, true}, "neither": {false, false, true},
+	for name, c := range map[string]struct{ reports, once, serves, another, asked bool }{
+		"reports and serves": {reports: true, serves: true}, "serves": {serves: true, asked: true}, "reports": {reports: true, asked: true},
+		"neither": {asked: true}, "reported once and serves": {once: true, serves: true, asked: true},
+		"another serves in its place": {reports: true, serves: true, another: true, asked: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				w := newWard(t, 1, HealthProbeConfig{})
-				if c.reports {
-					w.targets[0].reported = time.Now()
+				id, list := w.targets[0].id, w.prober.list
+				if missed := newLikeness(); c.another {
+					missed.miss()
+					id.SetAttributes(&declaration{adopted: missed})
 				}
-				ctx, cancel := context.WithCancel(t.Context())
-				serving := make(chan struct{})
-				go func() {
-					defer close(serving)
-					for c.serves && ctx.Err() == nil {
-						w.targets[0].id.Served()
-						time.Sleep(time.Second) // in the bubble
+				w.prober.list = func() []probeTarget {
+					if c.serves {
+						id.Served()
 					}
-				}()
+					all := list()
+					all[0].reported = map[bool]time.Time{c.reports: time.Now(), c.once: w.began}[true]
+					return all
+				}
 				w.run(t, 5*time.Minute)
-				cancel()
-				<-serving
-				if asked := len(w.asked["p0"]) > 0; asked != c.asked {
-					t.Errorf("asked %d times", len(w.asked["p0"]))
+				if n := len(w.asked["p0"]); n > 0 != c.asked {
+					t.Errorf("asked %d times", n)
 				}
 			})
 		})

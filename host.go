@@ -98,9 +98,6 @@ type Usage struct {
 // upperFloor is what stands on top of a host. It ends when the last call has, before the
 // identities do.
 type upperFloor interface {
-	// answersElsewhere: another process than the one with an identity answers at its endpoint.
-	answersElsewhere(runtimeID string)
-
 	close(ctx context.Context) error
 	// launches are the plugins that it launched: by runtime id, and those that are not
 	// running by another key.

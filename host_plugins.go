@@ -174,14 +174,12 @@ func (h *Host) concerns(b *policy.Book, s policy.Subject, service string) bool {
 }
 
 // noticed takes notice of a plugin in whose place another process answers, and returns how it answered.
-func (h *Host) noticed(id *tokenstore.Identity, err error) error {
-	if errors.Is(err, errElsewhere) {
-		h.upperMu.Lock()
-		upper := h.upper
-		h.upperMu.Unlock()
-		if upper != nil {
-			upper.answersElsewhere(id.RuntimeID())
-		}
+func noticed(id *tokenstore.Identity, err error) error {
+	switch known := declared(id).adopted; {
+	case err == nil:
+		known.met()
+	case errors.Is(err, errElsewhere):
+		known.miss()
 	}
 	return err
 }

@@ -447,7 +447,7 @@ func (h *Host) setProber() {
 			return catalog.HealthReport{}, err
 		}
 		report, err := p.ask(ctx, id)
-		return report, h.noticed(id, err)
+		return report, noticed(id, err)
 	}
 	h.prober.sign, h.prober.doubt = h.hub.sign, h.registry.doubt
 	h.prober.awaited, h.prober.gone = h.registry.blocks, h.registry.giveWay

@@ -48,9 +48,10 @@ type Platform struct {
 
 	mu        sync.Mutex
 	closed    bool
-	nodes     map[string]depgraph.Node // what AddToDependencyGraph said, by runtime id
-	adopted   map[string]*adoption     // by runtime id
-	replacing map[string]struct{}      // runtime ids of those that others are taking the place of
+	nodes     map[string]depgraph.Node       // what AddToDependencyGraph said, by runtime id
+	adopted   map[string]*adoption           // by runtime id
+	replacing map[string]struct{}            // runtime ids of those that others are taking the place of
+	adopting  map[catalog.Site]chan struct{} // by endpoint; closed when that is over
 	owners    []*PluginLauncher
 }
 
@@ -66,6 +67,7 @@ func NewPlatform(registry *ServiceRegistry, lifecycle *LifecycleServer, router *
 	p := &Platform{
 		registry: cmp.Or(registry, router.registry), lifecycle: cmp.Or(lifecycle, router.lifecycle), router: router,
 		nodes: map[string]depgraph.Node{}, adopted: map[string]*adoption{}, replacing: map[string]struct{}{},
+		adopting: map[catalog.Site]chan struct{}{},
 	}
 	p.life, p.end = context.WithCancel(context.Background())
 	p.hub().store.Subscribe(func(e tokenstore.End) { p.forget(e.Identity.RuntimeID()) })
@@ -290,6 +292,44 @@ func (p *Platform) claim(runtimeID string) (release func(), err error) {
 	}, nil
 }
 
+// turnAt waits until no other adoption of what is at an endpoint is under way: a plugin has the identity that it was given last.
+func (p *Platform) turnAt(ctx context.Context, endpoint string) (over func(), err error) {
+	site, err := catalog.ParseSite(endpoint)
+	if err != nil {
+		return func() {}, nil //nolint:nilerr // whoever adopts it says what is wrong with it
+	}
+	for {
+		p.mu.Lock()
+		other, taken := p.adopting[site]
+		own := make(chan struct{})
+		if !taken {
+			p.adopting[site] = own
+		}
+		p.mu.Unlock()
+		if !taken {
+			return sync.OnceFunc(func() {
+				p.mu.Lock()
+				delete(p.adopting, site)
+				p.mu.Unlock()
+				close(own)
+			}), nil
+		}
+		select {
+		case <-other:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("wait for another adoption at %s: %w", endpoint, ctx.Err())
+		}
+	}
+}
+
+// adoptWithin bounds an adoption.
+func adoptWithin(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, adoptTimeout)
+}
+
 // forget drops what the platform knows of a plugin whose identity ended.
 func (p *Platform) forget(runtimeID string) {
 	p.mu.Lock()
@@ -324,48 +364,6 @@ func (p *Platform) close(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// mark is by what a plugin is told from others at its endpoint, as far as its certificate goes.
-type mark uint8
-
-const (
-	markNone     mark = iota // others may have the same
-	markKey                  // the key that it has had
-	markIdentity             // what is demanded of each connection to it
-)
-
-// markOf says by what a plugin is told from others.
-func (p *Platform) markOf(id *tokenstore.Identity) mark {
-	h, d := p.hub(), p.router.currentDialer()
-	book, s := h.rules.Load(), subjectOf(id)
-	switch rules := book.Of(s); {
-	case d == nil, rules == nil:
-		return markNone
-	case d.tls == nil:
-		if rules.Open() { // nothing is protected
-			return markIdentity
-		}
-		return markNone
-	case d.issuer != nil && s.Certificate == d.issuer.PluginIdentity(s.SelfID):
-		return markIdentity
-	}
-	identity, key := h.look(id)
-	if s.Certificate = identity; book.Tells(s) == policy.TellsApart {
-		return markIdentity
-	}
-	shared := key == certs.Pin{} || book.PinnedByOthers(subjectOf(id), key)
-	h.store.Each(func(other *tokenstore.Identity) bool {
-		if other.SelfID() != id.SelfID() {
-			_, another := h.look(other)
-			shared = shared || another == key
-		}
-		return !shared
-	})
-	if shared {
-		return markNone
-	}
-	return markKey
-}
-
 var (
 	errAnotherKey = errors.New("its certificate has another key than when it was adopted, and policy does not say that " +
 		"its identity is this plugin's alone (PluginPolicy.Certificates)")
@@ -384,7 +382,7 @@ func (p *Platform) hand(a *adoption, call func(*providerClient) error) error {
 		return call(p.callPlugin(a.id.RuntimeID())) // in plaintext, and never could
 	}
 	var shown atomic.Pointer[certs.Pin]
-	err = p.over(a, true, func(cs tls.ConnectionState) error {
+	err = p.over(a, proving(a.id), func(cs tls.ConnectionState) error {
 		key := certs.PinOf(cs.PeerCertificates[0])
 		shown.Store(&key)
 		return nil
@@ -397,7 +395,7 @@ func (p *Platform) hand(a *adoption, call func(*providerClient) error) error {
 
 // handByCertificate does so by the certificate alone.
 func (p *Platform) handByCertificate(a *adoption, call func(*providerClient) error) error {
-	switch p.markOf(a.id) {
+	switch p.hub().markOf(p.router.currentDialer(), a.id) {
 	case markIdentity:
 		return call(p.callPlugin(a.id.RuntimeID()))
 	case markNone:
@@ -406,7 +404,7 @@ func (p *Platform) handByCertificate(a *adoption, call func(*providerClient) err
 	}
 	_, key := p.hub().look(a.id)
 	var differs atomic.Bool
-	err := p.over(a, false, func(cs tls.ConnectionState) error {
+	err := p.over(a, nil, func(cs tls.ConnectionState) error {
 		if certs.PinOf(cs.PeerCertificates[0]) != key {
 			differs.Store(true)
 			return errAnotherKey
@@ -420,7 +418,7 @@ func (p *Platform) handByCertificate(a *adoption, call func(*providerClient) err
 }
 
 // over calls an adopted plugin on connections of their own.
-func (p *Platform) over(a *adoption, proof bool, besides peerCheck, call func(*providerClient) error) error {
+func (p *Platform) over(a *adoption, ask challenger, besides peerCheck, call func(*providerClient) error) error {
 	endpoint, _ := p.registry.catalog.Endpoint(a.id.RuntimeID())
 	d := p.router.currentDialer()
 	switch {
@@ -429,7 +427,7 @@ func (p *Platform) over(a *adoption, proof bool, besides peerCheck, call func(*p
 	case d == nil:
 		return errNotServing
 	}
-	pool, err := d.pool(p.hub(), a.id, endpoint, proof, besides)
+	pool, err := d.pool(p.hub(), a.id, endpoint, ask, besides)
 	if err != nil {
 		return err
 	}
@@ -442,7 +440,8 @@ func (p *Platform) over(a *adoption, proof bool, besides peerCheck, call func(*p
 // mayFollow refuses a plugin that comes in the place of another with a certificate that is not the plugin's alone,
 // where that of the other is.
 func (p *Platform) mayFollow(a *adoption) error {
-	if a.takes != nil && p.markOf(a.takes) == markIdentity && p.markOf(a.id) != markIdentity {
+	h, d := p.hub(), p.router.currentDialer()
+	if a.takes != nil && h.markOf(d, a.takes) == markIdentity && h.markOf(d, a.id) != markIdentity {
 		return errNotItsOwn
 	}
 	return nil

@@ -75,12 +75,10 @@ type adoption struct {
 	stop   context.CancelFunc
 	// introduced is closed once the plugin has its first token.
 	introduced chan struct{}
-	// elsewhere has room for the news that somebody else answers at its endpoint.
-	elsewhere chan struct{}
 	// takes is the identity in whose place the plugin comes, nil for none.
 	takes *tokenstore.Identity
-	// returns is renewAdopted's alone.
-	returns backoff.Sparing
+	// They are renewAdopted's alone: when it may be given its identity back, and the log say that another is not.
+	returns, strangers backoff.Sparing
 
 	mu     sync.Mutex
 	token  string
@@ -95,18 +93,27 @@ func (a *adoption) end() { a.stop() }
 // when the plugin has registered what it provides and is healthy. A plugin that says other
 // than the configuration is refused, and so is a self id that policy does not know. Nothing
 // is left of it after an error. The end of ctx, 30 s where it has none, bounds it all,
-// also the time until the host serves, where it is called before.
+// also the time until the host serves, where it is called before. Of several at one endpoint one goes after the other.
 //
 // The plugin's certificate is that of its self id where the host has an [Authority], and has to be what
 // [PluginPolicy.Certificates] and [PluginPolicy.PinnedKeys] say. Where neither says anything, the one that it shows first
-// is taken for its own, and from then on nobody answers for it whose certificate has another identity.
+// is taken for its own, and from then on nobody answers for it whose certificate has another identity. Where others may
+// have that identity, a new connection to the plugin has the key of its certificate, or it proves there that it has its
+// token, before any call takes the connection.
 //
 // A plugin that crashed and comes back at the endpoint without an identity, as the same plugin by its certificate and
-// by what it says of itself, gets the one that it had, when the host next asks how it is ([HealthProbeConfig]): where
+// by what it says of itself, gets the one that it had, when the host connects to it or next asks how it is: where
 // policy gives the identity of its certificate, or its key, to it alone, or its key is the one that it had. Where others
 // may have both, and in plaintext, it waits for another AddPlugin, and the log says so. One that ends in order leaves:
 // its next life is adopted by another AddPlugin.
 func (p *Platform) AddPlugin(ctx context.Context, config PluginConfig) error {
+	ctx, cancel := adoptWithin(ctx)
+	defer cancel()
+	over, err := p.turnAt(ctx, config.Endpoint)
+	if err != nil {
+		return err
+	}
+	defer over()
 	a, err := p.adopt(ctx, config, nil)
 	if err != nil {
 		return err
@@ -187,7 +194,14 @@ func (p *Platform) ReplacePlugin(ctx context.Context, runtimeID string, newConfi
 	if old.SelfID() != newConfig.SelfID {
 		return fieldError("PluginConfig.SelfID", "is %q; the plugin to be replaced is %q", newConfig.SelfID, old.SelfID())
 	}
-	a, err := p.adopt(ctx, newConfig, old)
+	within, cancel := adoptWithin(ctx)
+	defer cancel()
+	over, err := p.turnAt(within, newConfig.Endpoint)
+	if err != nil {
+		return err
+	}
+	defer over()
+	a, err := p.adopt(within, newConfig, old)
 	if err != nil {
 		return err
 	}
@@ -198,6 +212,7 @@ func (p *Platform) ReplacePlugin(ctx context.Context, runtimeID string, newConfi
 	if err := p.keepPlace(a); err != nil {
 		return err
 	}
+	over()
 	return p.retire(ctx, runtimeID, "replaced")
 }
 
@@ -216,11 +231,6 @@ func (p *Platform) retire(ctx context.Context, runtimeID, reason string) error {
 
 // adopt does what AddPlugin says; in the place of another, the registrations are kept back.
 func (p *Platform) adopt(ctx context.Context, config PluginConfig, takes *tokenstore.Identity) (*adoption, error) {
-	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, adoptTimeout)
-		defer cancel()
-	}
 	config.Metadata = config.Metadata.clone()
 	if err := config.validate(p.hub().settings().allowInsecure); err != nil {
 		return nil, err
@@ -262,7 +272,7 @@ func (c PluginConfig) validate(allowInsecure bool) error {
 func (p *Platform) issue(config PluginConfig, takes *tokenstore.Identity) (*adoption, error) {
 	hub := p.hub()
 	id, token, err := hub.issueOwn(config.SelfID, config.SelfVersion, config.Metadata, func(d *declaration) {
-		d.adopted = new(likeness)
+		d.adopted = newLikeness()
 		d.launch = launches.New("", config.SelfID, typesOf(config.Metadata.Provides))
 		if a := hub.settings().authority; a != nil {
 			d.certIdentity = a.PluginIdentity(config.SelfID)
@@ -273,7 +283,7 @@ func (p *Platform) issue(config PluginConfig, takes *tokenstore.Identity) (*adop
 	}
 	life, stop := context.WithCancel(context.Background())
 	a := &adoption{launch: declared(id).launch, id: id, config: config, stop: stop, token: token, introduced: make(chan struct{})}
-	a.elsewhere, a.returns = make(chan struct{}, 1), newReturns()
+	a.returns, a.strangers = newReturns(), newReturns()
 	if a.takes = takes; takes != nil {
 		a.launch.Hold()
 	}
@@ -318,6 +328,7 @@ func (p *Platform) introduce(ctx context.Context, a *adoption, hostURL string) e
 	if err := client.set(ctx, a.id.RuntimeID(), a.token, hostURL, a.id.ExpiresAt()); err != nil {
 		return fmt.Errorf("give it its identity: %w", err)
 	}
+	declared(a.id).adopted.introduced.Store(true)
 	close(a.introduced)
 	ended := make(chan struct{})
 	defer a.id.OnEnd(func() { close(ended) })()
@@ -467,7 +478,7 @@ func (p *Platform) renewAdopted(ctx context.Context, a *adoption) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-a.elsewhere:
+		case <-declared(a.id).adopted.news:
 			if a.returns.Due(time.Now()) && p.readopt(ctx, a) {
 				failures = 0
 				due.Reset(soon())

@@ -16,6 +16,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/backoff"
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
 	"github.com/masegraye/connect-plugin-go/internal/launches"
+	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
 // Errors of becoming ready.
@@ -349,21 +350,6 @@ func (p *Platform) instancePath(runtimeID, path string) (id, there string, err e
 	return "", "", errNotProvided
 }
 
-// answersElsewhere takes notice that another process than the one with an identity answers at its endpoint: one that the
-// host adopted may have come back there without it.
-func (p *Platform) answersElsewhere(runtimeID string) {
-	p.mu.Lock()
-	a := p.adopted[runtimeID]
-	p.mu.Unlock()
-	if a == nil {
-		return
-	}
-	select {
-	case a.elsewhere <- struct{}{}:
-	default:
-	}
-}
-
 // Waits between attempts to give a plugin its identity back, and attempts that succeed without one.
 const firstReturn, lastReturn, freeReturns = time.Minute, 30 * time.Minute, 3
 
@@ -378,7 +364,7 @@ func (p *Platform) readopt(ctx context.Context, a *adoption) bool {
 	defer cancel()
 	var info *connectpluginv1.GetPluginInfoResponse
 	err := p.handByCertificate(a, func(way *providerClient) (err error) {
-		if err = hasNoIdentity(ctx, way); err == nil {
+		if err = hasNoIdentity(ctx, a.id, way); err == nil {
 			info, err = NewPluginIdentityClient(pluginBase, way).GetPluginInfo(ctx)
 		}
 		return err
@@ -393,18 +379,39 @@ func (p *Platform) readopt(ctx context.Context, a *adoption) bool {
 	if err == nil {
 		err = p.back(ctx, a)
 	}
-	if err != nil {
-		a.returns.Failed()
+	known := declared(a.id).adopted
+	switch {
+	case errors.Is(err, errItself):
+		known.met()
+		return false
+	case err != nil && !a.failed(err):
+		return false
+	case err != nil:
 		p.log().Warn("another process answers in the place of an adopted plugin, and does not get its identity; "+
 			"trying again when it is asked for its health then, or adopt it with AddPlugin",
 			keySelfID, a.config.SelfID, keyRuntimeID, a.id.RuntimeID(), keyAddr, a.config.Endpoint,
 			keyWait, a.returns.Next(), keyError, err)
 		return false
 	}
+	known.met()
 	a.returns.Succeeded()
 	p.log().Info("an adopted plugin was started again; it has its identity back",
 		keySelfID, a.config.SelfID, keyRuntimeID, a.id.RuntimeID(), keyAddr, a.config.Endpoint)
 	return true
+}
+
+// failed counts an attempt that failed, and reports whether the log is to say so. Whoever is somebody else by its certificate
+// was given nothing, and has the plugin itself not wait.
+func (a *adoption) failed(err error) bool {
+	if !errors.Is(err, errAnotherKey) && !errors.Is(err, errNoMark) {
+		a.returns.Failed()
+		return true
+	}
+	due := a.strangers.Due(time.Now())
+	if due {
+		a.strangers.Failed()
+	}
+	return due
 }
 
 // back asks a plugin that got its identity back how it is, which it is asked by that identity.
@@ -419,20 +426,28 @@ func (p *Platform) back(ctx context.Context, a *adoption) error {
 	return nil
 }
 
-var errHasIdentity = errors.New("it has an identity already, and not this one: another host may have adopted it, " +
-	"or another plugin took its address")
+var (
+	errHasIdentity = errors.New("it has an identity already, and not this one: another host may have adopted it, " +
+		"or another plugin took its address")
+	errItself = errors.New("it has this identity")
+)
 
 // hasNoIdentity asks a plugin for a proof of its identity, whichever that is. An error says that it gives one.
-func hasNoIdentity(ctx context.Context, way *providerClient) error {
+func hasNoIdentity(ctx context.Context, id *tokenstore.Identity, way *providerClient) error {
 	challenge := make([]byte, challengeBytes)
 	_, _ = rand.Read(challenge)
 	control := newPluginService(connectpluginv1connect.NewPluginControlClient, pluginBase, way)
 	resp, err := askPlugin(ctx, control, &connectpluginv1.GetHealthRequest{Challenge: challenge},
 		connectpluginv1connect.PluginControlClient.GetHealth)
-	if err == nil && len(resp.GetProof()) > 0 {
-		err = errHasIdentity
+	switch {
+	case err != nil:
+		return err
+	case len(resp.GetProof()) == 0:
+		return nil
+	case id.Possesses(healthProofMessage(id.RuntimeID(), challenge), resp.GetProof()):
+		return errItself
 	}
-	return err
+	return errHasIdentity
 }
 
 func (p *Platform) renewOnce(ctx context.Context, a *adoption) error {

@@ -2,6 +2,8 @@ package connectplugin
 
 import (
 	"context"
+	crand "crypto/rand"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -145,8 +147,14 @@ func (s *ServiceRouter) poolLocked(h *hub, id *tokenstore.Identity, endpoint str
 		p.pool, p.err = own.open(s.dialer)
 		return p
 	}
-	proof := s.catalog.NamedItself(id.RuntimeID()) && s.dialer.mustProve(h, h.rules.Load(), id)
-	p.pool, p.err = s.dialer.pool(h, id, endpoint, proof)
+	var ask challenger
+	switch {
+	case s.catalog.NamedItself(id.RuntimeID()) && s.dialer.mustProve(h, h.rules.Load(), id):
+		ask = proving(id)
+	case declared(id).adopted != nil:
+		ask = s.dialer.recognising(h, id)
+	}
+	p.pool, p.err = s.dialer.pool(h, id, endpoint, ask)
 	return p
 }
 
@@ -178,7 +186,7 @@ func (s *ServiceRouter) prove(ctx context.Context, id *tokenstore.Identity, endp
 			return fmt.Errorf("find out who answers: %w", ctx.Err())
 		}
 	}
-	pool, err := d.pool(h, id, endpoint, true)
+	pool, err := d.pool(h, id, endpoint, proving(id))
 	if err != nil {
 		return err
 	}
@@ -390,13 +398,63 @@ func (s *ServiceRouter) seal(runtimeID string) bool {
 	return ok && p.pool.Seal()
 }
 
-// healthChallenge has whoever answers on a new connection prove that it is the plugin.
+// Bytes that an answer of a launched plugin has at most, and random ones of a question.
+const maxHealthAnswer, challengeBytes = 64 << 10, 32
+
+// healthQuestion is a question to one plugin.
+type healthQuestion struct {
+	id        *tokenstore.Identity
+	challenge []byte
+	message   []byte
+}
+
+func newHealthQuestion(id *tokenstore.Identity) (healthQuestion, error) {
+	q := healthQuestion{id: id, challenge: make([]byte, challengeBytes)}
+	_, _ = crand.Read(q.challenge)
+	var err error
+	q.message, err = proto.Marshal(&connectpluginv1.GetHealthRequest{RuntimeId: id.RuntimeID(), Challenge: q.challenge})
+	if err != nil {
+		return q, fmt.Errorf("ask for health: %w", err)
+	}
+	return q, nil
+}
+
+var errNotTheOne = errors.New("who answers does not prove that it is the plugin")
+
+// proven checks the proof of an answer.
+func (q *healthQuestion) proven(m *connectpluginv1.GetHealthResponse) bool {
+	return q.id.Possesses(healthProofMessage(q.id.RuntimeID(), q.challenge), m.GetProof())
+}
+
+// answer reads an answer. Of a plugin that proved once who answers, one without a proof is
+// somebody else's.
+func (q *healthQuestion) answer(status int, body []byte) (catalog.HealthReport, error) {
+	var m connectpluginv1.GetHealthResponse
+	own := declared(q.id).endpoint
+	switch {
+	case own == nil:
+	case status == http.StatusOK && proto.Unmarshal(body, &m) == nil && q.proven(&m):
+		own.proves.Store(true)
+	case own.proves.Load():
+		return catalog.HealthReport{}, fmt.Errorf("ask for health: %w: status %d", errNotTheOne, status)
+	}
+	return healthAnswer(status, body)
+}
+
+// challenger makes what whoever answers on a new connection is asked there.
+type challenger = func(shown *tls.ConnectionState) (proxy.Challenge, error)
+
+// proving has it prove that it is the plugin.
+func proving(id *tokenstore.Identity) challenger {
+	return func(*tls.ConnectionState) (proxy.Challenge, error) { return healthChallenge(id) }
+}
+
 func healthChallenge(id *tokenstore.Identity) (proxy.Challenge, error) {
 	q, err := newHealthQuestion(id)
-	check := func(status int, body []byte) error {
+	check := func(a proxy.Answer) error {
 		var m connectpluginv1.GetHealthResponse
-		if status != http.StatusOK || proto.Unmarshal(body, &m) != nil || !q.proven(&m) {
-			return fmt.Errorf("%w: status %d", errNotTheOne, status)
+		if a.Status != http.StatusOK || proto.Unmarshal(a.Message, &m) != nil || !q.proven(&m) {
+			return fmt.Errorf("%w: status %d", errNotTheOne, a.Status)
 		}
 		return nil
 	}

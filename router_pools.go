@@ -388,9 +388,9 @@ func (h *hub) alone(id *tokenstore.Identity) bool {
 	return alone
 }
 
-// pool makes the connection pool of a plugin, which has to show on each connection that it
-// is the one that answers where proof says so, and whose certificate is looked at besides. Nothing is dialled yet.
-func (d *pluginDialer) pool(h *hub, id *tokenstore.Identity, endpoint string, proof bool, besides ...peerCheck) (*proxy.Provider, error) {
+// pool makes the connection pool of a plugin, which is asked on each connection what ask says, nil
+// for nothing, and whose certificate is looked at besides. Nothing is dialled yet.
+func (d *pluginDialer) pool(h *hub, id *tokenstore.Identity, endpoint string, ask challenger, besides ...peerCheck) (*proxy.Provider, error) {
 	baseURL, resolver := unpin(endpoint)
 	e, err := proxy.ParseEndpoint(baseURL, d.insecure)
 	if err != nil {
@@ -405,9 +405,7 @@ func (d *pluginDialer) pool(h *hub, id *tokenstore.Identity, endpoint string, pr
 	if d.insecure && e.Plaintext() {
 		cfg.Dial = bridge.Dial
 	}
-	if proof {
-		cfg.Challenge = func() (proxy.Challenge, error) { return healthChallenge(id) }
-	}
+	cfg.Challenge = ask
 	return proxy.New(cfg)
 }
 

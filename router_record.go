@@ -2,6 +2,7 @@ package connectplugin
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,8 +13,11 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
+	"github.com/masegraye/connect-plugin-go/internal/certs"
+	"github.com/masegraye/connect-plugin-go/internal/policy"
 	"github.com/masegraye/connect-plugin-go/internal/procedures"
 	"github.com/masegraye/connect-plugin-go/internal/proxy"
+	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
 // callRecord is what an observer is told of one call. A nil one takes note of nothing.
@@ -144,4 +148,87 @@ func withField(err error) error {
 		return fmt.Errorf("%w (Limits.MaxHeaderBytes, of which 256 KiB are always taken)", err)
 	}
 	return err
+}
+
+// mark is by what a plugin is told from others at its endpoint, as far as its certificate goes.
+type mark uint8
+
+const (
+	markNone     mark = iota // others may have the same
+	markKey                  // the key that it has had
+	markIdentity             // what is demanded of each connection to it
+)
+
+// markOf says by what a plugin is told from others.
+func (h *hub) markOf(d *pluginDialer, id *tokenstore.Identity) mark {
+	book, s := h.rules.Load(), subjectOf(id)
+	switch rules := book.Of(s); {
+	case d == nil, rules == nil:
+		return markNone
+	case d.tls == nil:
+		if rules.Open() { // nothing is protected
+			return markIdentity
+		}
+		return markNone
+	case d.issuer != nil && s.Certificate == d.issuer.PluginIdentity(s.SelfID):
+		return markIdentity
+	}
+	identity, key := h.look(id)
+	if s.Certificate = identity; book.Tells(s) == policy.TellsApart {
+		return markIdentity
+	}
+	shared := key == certs.Pin{} || book.PinnedByOthers(subjectOf(id), key)
+	h.store.Each(func(other *tokenstore.Identity) bool {
+		if other.SelfID() != id.SelfID() {
+			_, another := h.look(other)
+			shared = shared || another == key
+		}
+		return !shared
+	})
+	if shared {
+		return markNone
+	}
+	return markKey
+}
+
+// recognising has whoever answers on a new connection to an adopted plugin prove that it is the plugin, before any call
+// goes over it where the certificate does not tell. Where that does, it may be a later life of the plugin, which needs
+// to be given its identity: then calls do not wait for the answer.
+func (d *pluginDialer) recognising(h *hub, id *tokenstore.Identity) challenger {
+	known := declared(id).adopted
+	return func(shown *tls.ConnectionState) (proxy.Challenge, error) {
+		tells := d.tells(h, id, shown)
+		if tells && !known.introduced.Load() {
+			return proxy.Challenge{}, nil
+		}
+		ask, err := healthChallenge(id)
+		check := ask.Check
+		ask.Meanwhile = tells
+		ask.Check = func(a proxy.Answer) error {
+			err := check(a)
+			switch {
+			case err == nil:
+				declared(id).endpoint.proves.Store(true)
+				if known.met(); shown != nil {
+					known.rekey(certs.PinOf(shown.PeerCertificates[0]))
+				}
+			case a.NotFound || !tells:
+				known.miss()
+			}
+			return err
+		}
+		return ask, err
+	}
+}
+
+// tells reports whether what TLS says of a connection to an adopted plugin, nil in plaintext, tells that it is the
+// plugin that answers, or all that there is to tell it by. What others may have as well tells nothing of a plugin that
+// can prove who it is.
+func (d *pluginDialer) tells(h *hub, id *tokenstore.Identity, shown *tls.ConnectionState) bool {
+	by, proves := h.markOf(d, id), declared(id).endpoint.proves.Load()
+	if by == markIdentity || shown == nil {
+		return by == markIdentity || !proves
+	}
+	_, key := h.look(id)
+	return certs.PinOf(shown.PeerCertificates[0]) == key && (by == markKey || !proves)
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/masegraye/connect-plugin-go/internal/certs"
@@ -248,6 +249,11 @@ func rawCertificates(chain []*x509.Certificate) [][]byte {
 
 // likeness is by what an adopted plugin is known again: the certificate of the first connection to it.
 type likeness struct {
+	introduced atomic.Bool // it was given an identity
+	absent     atomic.Bool // somebody else answered at its endpoint since it did
+	// news has room for that.
+	news chan struct{}
+
 	mu       sync.Mutex
 	known    bool
 	identity string // may be empty
@@ -270,6 +276,29 @@ func (l *likeness) admit(leaf *x509.Certificate) error {
 	}
 	return nil
 }
+
+func newLikeness() *likeness { return &likeness{news: make(chan struct{}, 1)} }
+
+// miss notes that somebody else answers in the plugin's place, met that it does so itself, and missed returns which
+// it was. A nil likeness is that of a plugin that was not adopted, which nobody misses.
+func (l *likeness) miss() {
+	if l == nil {
+		return
+	}
+	l.absent.Store(true)
+	select {
+	case l.news <- struct{}{}:
+	default:
+	}
+}
+
+func (l *likeness) met() {
+	if l.missed() {
+		l.absent.Store(false)
+	}
+}
+
+func (l *likeness) missed() bool { return l != nil && l.absent.Load() }
 
 func (l *likeness) rekey(key certs.Pin) {
 	l.mu.Lock()

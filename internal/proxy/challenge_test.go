@@ -1,6 +1,8 @@
 package proxy_test
 
 import (
+	"bytes"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net/http"
@@ -100,9 +102,9 @@ func TestChallenge(t *testing.T) {
 					}
 				}
 				p := newPlayed(t, pd, func(cfg *proxy.Config) {
-					cfg.Challenge = func() (proxy.Challenge, error) {
-						return proxy.Challenge{Path: "/challenge", Message: []byte("m"), Check: func(status int, _ []byte) error {
-							if status != http.StatusOK {
+					cfg.Challenge = func(*tls.ConnectionState) (proxy.Challenge, error) {
+						return proxy.Challenge{Path: "/challenge", Message: []byte("m"), Check: func(a proxy.Answer) error {
+							if a.Status != http.StatusOK {
 								return errWrong
 							}
 							return nil
@@ -117,6 +119,65 @@ func TestChallenge(t *testing.T) {
 					t.Errorf("result %+v, %d calls", result, calls)
 				}
 			})
+		})
+	}
+}
+
+// A question that calls need not wait for holds up none, ends no connection whatever the answer is, and whoever asks hears of
+// it: also that the provider itself said that it is not found, in the protocol that it understands.
+func TestChallenge_Meanwhile(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		answer func(w http.ResponseWriter)
+		want   proxy.Answer
+	}{
+		"an answer": {func(w http.ResponseWriter) { _, _ = io.WriteString(w, "yes") }, proxy.Answer{Status: http.StatusOK, Message: []byte("yes")}},
+		"not found": {func(w http.ResponseWriter) {
+			w.WriteHeader(http.StatusNotFound)
+			_, _ = io.WriteString(w, `{"code":"not_found"}`)
+		}, proxy.Answer{Status: http.StatusNotFound, NotFound: true, Message: []byte(`{"code":"not_found"}`)}},
+		"no such procedure": {func(w http.ResponseWriter) { w.WriteHeader(http.StatusNotFound) }, proxy.Answer{Status: http.StatusNotFound}},
+		"not found in gRPC": {func(w http.ResponseWriter) {
+			w.Header().Set("Content-Type", "application/grpc")
+			w.Header().Set("Grpc-Status", "5")
+		}, proxy.Answer{Status: http.StatusNotFound, NotFound: true}},
+		"not found in gRPC, in the trailer": {func(w http.ResponseWriter) {
+			w.Header().Set("Content-Type", "application/grpc")
+			w.WriteHeader(http.StatusOK)
+			w.Header().Set(http.TrailerPrefix+"Grpc-Status", "5")
+		}, proxy.Answer{Status: http.StatusNotFound, NotFound: true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			called, answers := make(chan struct{}), make(chan proxy.Answer, 1)
+			srv := newServer(t, func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/challenge" {
+					<-called
+					c.answer(w)
+				}
+			})
+			cfg := proxy.Config{Endpoint: endpointOf(t, srv.URL), TLS: &tls.Config{RootCAs: poolOf(srv)}}
+			cfg.DialTimeout = patience // the machine may be busy
+			cfg.Challenge = func(shown *tls.ConnectionState) (proxy.Challenge, error) {
+				if shown == nil || len(shown.PeerCertificates) == 0 {
+					t.Error("nothing is known of the connection")
+				}
+				return proxy.Challenge{Path: "/challenge", Meanwhile: true, Check: func(a proxy.Answer) error {
+					answers <- a
+					return errors.New("wrong")
+				}}, nil
+			}
+			p := newProvider(t, cfg)
+			if result := ask(t.Context(), p, proxy.Call{}); result.Class != proxy.ClassOK {
+				t.Errorf("result %+v", result)
+			}
+			close(called)
+			if got := <-answers; got.Status != c.want.Status || got.NotFound != c.want.NotFound || !bytes.Equal(got.Message, c.want.Message) {
+				t.Errorf("answer %+v, want %+v", got, c.want)
+			}
+			if result := ask(t.Context(), p, proxy.Call{}); result.Class != proxy.ClassOK {
+				t.Errorf("after the answer: result %+v", result)
+			}
 		})
 	}
 }

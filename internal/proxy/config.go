@@ -54,8 +54,9 @@ type Config struct {
 	GRPC bool
 
 	// Challenge makes what the provider has to answer on each new connection, before
-	// any call goes over it. Nil asks nothing.
-	Challenge func() (Challenge, error)
+	// any call goes over it. It gets what TLS says of the connection, nil in plaintext. Nil
+	// asks nothing.
+	Challenge func(shown *tls.ConnectionState) (Challenge, error)
 
 	// Resolver looks up the endpoint's host, once for each dial; nil means
 	// [net.DefaultResolver].

@@ -86,7 +86,7 @@ func (p *Provider) connectTo(ctx context.Context, addr netip.AddrPort) (*h2.Conn
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w: %w", errUseless, errProtocol, err)
 	}
-	if err := p.challenge(ctx, conn); err != nil {
+	if err := p.challenge(ctx, conn, nc); err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("%w: %w", errUseless, err)
 	}

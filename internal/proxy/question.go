@@ -62,7 +62,7 @@ func (p *Provider) Ask(ctx context.Context, path string, message []byte) (Answer
 		result.Class = ClassOK
 	}
 	answer := Answer{Status: result.Status, Message: w.body}
-	answer.NotFound = !inGRPC && answer.Status == http.StatusNotFound && bytes.Contains(w.body, []byte(`"not_found"`))
+	answer.NotFound = !inGRPC && saysNotFound(answer.Status, w.body)
 	if inGRPC && answer.Status == http.StatusOK {
 		status := w.header.Get(fieldGRPCStatus)
 		if status == "" {
@@ -72,6 +72,11 @@ func (p *Provider) Ask(ctx context.Context, path string, message []byte) (Answer
 		answer.NotFound = status == grpcNotFound
 	}
 	return answer, result
+}
+
+// saysNotFound reports whether an answer in Connect is the error of that code.
+func saysNotFound(status int, body []byte) bool {
+	return status == http.StatusNotFound && bytes.Contains(body, []byte(`"not_found"`))
 }
 
 func (p *Provider) ask(ctx context.Context, path string, message []byte, inGRPC bool) (*answerWriter, Result) {

@@ -58,6 +58,11 @@ func userCall(t *testing.T, h *hosttest.Host) func() error {
 	user := h.Enrol(t, "user", func(c *connectplugin.ClientConfig) {
 		c.Metadata.Requires = []connectplugin.ServiceDependency{{Type: "echo", RequiredForStartup: true}}
 	})
+	return echoCall(t, user)
+}
+
+func echoCall(t *testing.T, user *connectplugin.Client) func() error {
+	t.Helper()
 	conn, err := user.Service(t.Context(), "echo", "")
 	if err != nil {
 		t.Fatal(err)

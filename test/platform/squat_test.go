@@ -45,7 +45,9 @@ func startCompany(t *testing.T, edit func(*hosttest.CA, *connectplugin.ServeConf
 		cfg.Logger = slog.New(slog.NewTextHandler(&c.log, nil))
 		echo := connectplugin.PluginPolicy{Provides: []string{"echo"}}
 		edit(c.ca, cfg, &echo)
-		cfg.Policy = &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{"echo": echo, "other": {Provides: []string{"other"}}, "caller": hosttest.Allow(nil)}}
+		cfg.Policy = &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{
+			"echo": echo, "other": {Provides: []string{"other"}}, "caller": {Requires: []string{"echo"}, Certificates: []string{"caller"}},
+		}}
 	})
 	return c
 }
