@@ -74,7 +74,7 @@ func (c *Client) dial(ctx context.Context, below func(net.Conn) net.Conn) (net.C
 		if err != nil {
 			return nil, err
 		}
-		share, cancel := shareOf(ctx, among-tried+1)
+		share, cancel := c.shareOf(ctx, tried, among)
 		conn, err := c.dialHost(share, below)
 		cancel()
 		if err == nil {
@@ -87,13 +87,17 @@ func (c *Client) dial(ctx context.Context, below func(net.Conn) net.Conn) (net.C
 	}
 }
 
-// shareOf returns a context that ends when one of so many equal parts is over of the time that ctx has left.
-func shareOf(ctx context.Context, parts int) (context.Context, context.CancelFunc) {
-	deadline, ok := ctx.Deadline()
-	if !ok || parts <= 1 {
+// shareOf returns a context for an attempt at one of several endpoints: an equal part of the time that ctx has left for those
+// that were not tried, and no more than such a part of Timeout, which is how long [Client.Connect] waits.
+func (c *Client) shareOf(ctx context.Context, tried, among int) (context.Context, context.CancelFunc) {
+	if among == 1 {
 		return context.WithCancel(ctx)
 	}
-	return context.WithTimeout(ctx, time.Until(deadline)/time.Duration(parts))
+	share := c.cfg.Timeout / time.Duration(among)
+	if deadline, ok := ctx.Deadline(); ok {
+		share = min(share, time.Until(deadline)/time.Duration(among-tried+1))
+	}
+	return context.WithTimeout(ctx, share)
 }
 
 // dialHost connects to the host. It knows no proxy. Records are full-sized from

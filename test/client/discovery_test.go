@@ -42,6 +42,7 @@ func TestDiscovery_TheNextEndpointIsTried(t *testing.T) {
 	host := hosttest.Start(t, hosttest.WithPolicy(hosttest.LoggerPolicy()))
 	stranger := hosttest.Start(t, nil) // of another authority
 	silent := hosttest.Listen(t)       // takes connections, and says nothing
+	t.Cleanup(func() { _ = silent.Close() })
 	endpoints := func(urls ...string) *connectplugin.StaticDiscovery {
 		d := connectplugin.NewStaticDiscovery(nil)
 		for _, url := range urls {
@@ -60,7 +61,7 @@ func TestDiscovery_TheNextEndpointIsTried(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			cfg := host.ClientConfig(t, "logger")
-			cfg.HostURL, cfg.Discovery = "", d
+			cfg.HostURL, cfg.Discovery, cfg.Timeout = "", d, hosttest.Wait/4
 			c, err := connectplugin.NewClient(cfg)
 			if err != nil {
 				t.Fatal(err)
