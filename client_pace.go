@@ -303,3 +303,16 @@ func newClientLog(to *slog.Logger) *seldom.Handler {
 		Clip: func(s string) string { return printableTo(s, clientLogText) },
 	})
 }
+
+// shareOf returns a context for an attempt at one of several endpoints: an equal part of the time that ctx has left for those
+// that were not tried, and no more than such a part of Timeout, which is how long [Client.Connect] waits.
+func (c *Client) shareOf(ctx context.Context, tried, among int) (context.Context, context.CancelFunc) {
+	if among == 1 {
+		return context.WithCancel(ctx)
+	}
+	share := c.cfg.Timeout / time.Duration(among)
+	if deadline, ok := ctx.Deadline(); ok {
+		share = min(share, time.Until(deadline)/time.Duration(among-tried+1))
+	}
+	return context.WithTimeout(ctx, share)
+}

@@ -87,19 +87,6 @@ func (c *Client) dial(ctx context.Context, below func(net.Conn) net.Conn) (net.C
 	}
 }
 
-// shareOf returns a context for an attempt at one of several endpoints: an equal part of the time that ctx has left for those
-// that were not tried, and no more than such a part of Timeout, which is how long [Client.Connect] waits.
-func (c *Client) shareOf(ctx context.Context, tried, among int) (context.Context, context.CancelFunc) {
-	if among == 1 {
-		return context.WithCancel(ctx)
-	}
-	share := c.cfg.Timeout / time.Duration(among)
-	if deadline, ok := ctx.Deadline(); ok {
-		share = min(share, time.Until(deadline)/time.Duration(among-tried+1))
-	}
-	return context.WithTimeout(ctx, share)
-}
-
 // dialHost connects to the host. It knows no proxy. Records are full-sized from
 // the start: what is written together arrives together.
 func (c *Client) dialHost(ctx context.Context, below func(net.Conn) net.Conn) (net.Conn, error) {

@@ -242,3 +242,28 @@ func (h *hub) checkNamed(rules *policy.Rules, leaf *x509.Certificate) error {
 	}
 	return nil
 }
+
+// callerBudget is one that an identity has, and after it the next instance of its plugin, where it proved which.
+func callerBudget(kind string, id *tokenstore.Identity, rate Rate) budget {
+	return budget{key: kind + id.LimiterKey(), rate: rate}
+}
+
+// accountBudget is one that an identity shares with those that its plugin had before and has besides: to enrol
+// anew fills none.
+func accountBudget(kind string, id *tokenstore.Identity, rate Rate) budget {
+	return budget{key: kind + account(id), rate: rate, stranger: !id.Proven()}
+}
+
+// account is whose an identity is: the self id where that was proven, and otherwise the address that it was
+// issued to, as whoever proves nothing may say any self id.
+func account(id *tokenstore.Identity) string {
+	if peer := id.Peer(); peer != "" && !id.Proven() {
+		return "unproven:" + peer
+	}
+	return "plugin:" + id.SelfID()
+}
+
+// peerBudget is one that an address has.
+func peerBudget(kind string, p *peer, rate Rate) budget {
+	return budget{key: kind + addressKey(p.addr), rate: rate, stranger: true}
+}

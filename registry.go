@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-	"golang.org/x/time/rate"
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
@@ -490,13 +489,4 @@ func (w *wordings) event(f wording.Form, e *catalog.Event) []byte {
 // end is what is sent of the end of a watch, and the header with the trailer.
 func (w *wordings) end(f wording.Form, err error) (said []byte, header http.Header) {
 	return f.Say(w.handler, watchProcedure, err)
-}
-
-// tempoOf is how fast a caller is told of changes. The host itself is told of all.
-func tempoOf(c *caller) *rate.Limiter {
-	if c == nil {
-		return rate.NewLimiter(rate.Inf, 0)
-	}
-	l := &c.hub.settings().limits
-	return rate.NewLimiter(rate.Limit(l.WatchEventsPerSecond), l.WatchEventBurst)
 }

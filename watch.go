@@ -485,3 +485,12 @@ func wireState(s catalog.State) connectpluginv1.ServiceState {
 	}
 	return connectpluginv1.ServiceState_SERVICE_STATE_UNAVAILABLE
 }
+
+// tempoOf is how fast a caller is told of changes. The host itself is told of all.
+func tempoOf(c *caller) *rate.Limiter {
+	if c == nil {
+		return rate.NewLimiter(rate.Inf, 0)
+	}
+	l := &c.hub.settings().limits
+	return rate.NewLimiter(rate.Limit(l.WatchEventsPerSecond), l.WatchEventBurst)
+}
