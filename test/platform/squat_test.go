@@ -47,6 +47,7 @@ func startCompany(t *testing.T, edit func(*hosttest.CA, *connectplugin.ServeConf
 		edit(c.ca, cfg, &echo)
 		cfg.Policy = &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{
 			"echo": echo, "other": {Provides: []string{"other"}}, "caller": {Requires: []string{"echo"}, Certificates: []string{"caller"}},
+			"another": hosttest.Allow(nil),
 		}}
 	})
 	return c
@@ -165,7 +166,7 @@ func (c *company) shows(t *testing.T, cert *tls.Certificate, how string) {
 			t.Fatal(err)
 		}
 	case enrolled, left:
-		other := c.Enrol(t, "caller", func(cfg *connectplugin.ClientConfig) {
+		other := c.Enrol(t, "another", func(cfg *connectplugin.ClientConfig) {
 			cfg.TLS = &tls.Config{Certificates: []tls.Certificate{*cert}, RootCAs: c.ca.Pool}
 		})
 		if how == enrolled {

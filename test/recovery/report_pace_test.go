@@ -40,7 +40,7 @@ func TestPluginsReportAsOftenAsTheHostWants(t *testing.T) {
 
 	for i := range 5 { // one report a second of all together
 		host.StartPlugin(t, "provider", func(c *connectplugin.PluginServerConfig) {
-			c.Services, c.HealthInterval = echoServices(), 5*time.Millisecond
+			c.Services, c.HealthInterval = echoServices(), 10*time.Millisecond
 			if i > 0 {
 				return
 			}
@@ -94,7 +94,7 @@ func TestPlugin_AHealthThatBlocksEndsWithTheContext(t *testing.T) {
 	var blocked atomic.Bool
 
 	plugin := host.StartPlugin(t, "provider", func(c *connectplugin.PluginServerConfig) {
-		c.Services, c.HealthInterval, c.GracefulShutdownTimeout = echoServices(), 5*time.Millisecond, 50*time.Millisecond
+		c.Services, c.HealthInterval, c.GracefulShutdownTimeout = echoServices(), 10*time.Millisecond, 50*time.Millisecond
 		c.Client.Logger = slog.New(slog.NewTextHandler(&out, nil))
 		c.Health = func() (connectpluginv1.HealthState, string) {
 			if blocked.Load() {
