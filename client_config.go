@@ -267,7 +267,11 @@ func (g *guestInterceptor) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 		if failed != nil {
 			return nil, failed
 		}
-		return guest.Within(ctx, g.what, func() (connect.AnyResponse, error) { return inner(ctx, req) }, nil)
+		resp, err := guest.Within(ctx, g.what, func() (connect.AnyResponse, error) { return inner(ctx, req) }, nil)
+		if errors.Is(err, guest.ErrRuns) {
+			err = connect.NewError(endCode(ctx), err)
+		}
+		return resp, err
 	}
 }
 

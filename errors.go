@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"net"
 	"net/http"
 	"reflect"
 	"time"
@@ -90,12 +89,6 @@ func mustBeMade(what string, made bool, with string) {
 	if !made {
 		panic("connectplugin: " + what + " is nil or a zero value; make one with " + with)
 	}
-}
-
-// noListener reports whether there is no listener, or a nil pointer of one.
-func noListener(l net.Listener) bool {
-	v := reflect.ValueOf(l)
-	return l == nil || v.Kind() == reflect.Pointer && v.IsNil()
 }
 
 // errNoHTTPRequest is the error of an HTTP client without a request.

@@ -142,7 +142,7 @@ func (h *Host) Serve(ctx context.Context, l net.Listener) error {
 
 // beginOn begins what is served beside a listener, which it closes where it cannot be served on.
 func (h *Host) beginOn(ctx context.Context, l net.Listener) error {
-	if noListener(l) {
+	if isNil(l) {
 		return errors.New("serve: the listener is nil; make one with net.Listen, or call ListenAndServe")
 	}
 	err := ErrHostClosed

@@ -240,7 +240,7 @@ func (c *PluginServerConfig) validateCertificate(ctx context.Context) error {
 }
 
 func (c *PluginServerConfig) validateBaseURL() error {
-	if c.Listener != nil && noListener(c.Listener) {
+	if c.Listener != nil && isNil(c.Listener) {
 		return fieldError("Listener", "holds a nil %T; write nil itself, or make one with net.Listen", c.Listener)
 	}
 	if c.Addr != "" && c.Listener == nil {

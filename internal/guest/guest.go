@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync/atomic"
+	"time"
 	"unicode"
 
 	"github.com/masegraye/connect-plugin-go/internal/glyphs"
@@ -77,8 +78,11 @@ type outcome[T any] struct {
 	err   error
 }
 
-// Within calls f in a goroutine of its own and returns what it does, a panic as a [PanicError], or
-// where ctx ends before, an error that wraps [ErrRuns] and the cause of that: the goroutine is left to
+// heeding is how long code that heeds its context has to return after that ended: what it returns then says more.
+const heeding = 250 * time.Millisecond
+
+// Within calls f in a goroutine of its own and returns what it does, a panic as a [PanicError], or a moment after
+// the end of ctx an error that wraps [ErrRuns] and the cause of that: the goroutine is left to
 // f then. Unless it is nil, late gets what f returns without an error when nobody waits any more.
 func Within[T any](ctx context.Context, what string, f func() (T, error), late func(T)) (T, error) {
 	var over atomic.Bool // set by the end of f or of ctx, whichever comes first
@@ -102,6 +106,13 @@ func Within[T any](ctx context.Context, what string, f func() (T, error), late f
 	case o := <-came:
 		return o.value, o.err
 	case <-ctx.Done():
+	}
+	last := time.NewTimer(heeding)
+	defer last.Stop()
+	select {
+	case o := <-came:
+		return o.value, o.err
+	case <-last.C:
 	}
 	if !over.CompareAndSwap(false, true) {
 		o := <-came

@@ -91,3 +91,22 @@ func TestWithinLate(t *testing.T) {
 		}
 	})
 }
+
+// Code that heeds its context says itself how it ended.
+func TestWithinHeeded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+
+		_, err := guest.Within(ctx, "x", func() (int, error) {
+			<-ctx.Done()
+			time.Sleep(time.Millisecond)
+
+			return 0, errOwn
+		}, nil)
+		if !errors.Is(err, errOwn) {
+			t.Error(err)
+		}
+	})
+}

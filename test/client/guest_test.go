@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -145,6 +146,48 @@ func TestPanicOfAnInterceptorOfStreams(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A call whose context ends has the code of that. Code of the user's is blamed for it where it does not heed the context, and not
+// where it does.
+func TestCodeThatHeedsItsContext(t *testing.T) {
+	t.Parallel()
+	host := hosttest.Start(t, hosttest.WithPolicy(hosttest.LoggerPolicy()))
+	cfg := host.ClientConfig(t, "logger")
+	foreign := &http.Client{Transport: &http.Transport{TLSClientConfig: cfg.TLS, ForceAttemptHTTP2: true}}
+	defer foreign.CloseIdleConnections()
+	gate, blocks := make(chan struct{}), new(atomic.Bool)
+	cfg.Interceptors = []connect.Interceptor{around{unary: func() {
+		if blocks.Load() {
+			<-gate
+		}
+	}}}
+	cfg.TLS, cfg.HTTPClient = nil, sending(func(r *http.Request) (*http.Response, error) {
+		if strings.HasSuffix(r.URL.Path, "/ReportHealth") {
+			<-r.Context().Done()
+			return nil, r.Context().Err()
+		}
+		return foreign.Do(r)
+	})
+	c, err := connectplugin.NewClient(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	if err := c.Connect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, blamed := range []bool{false, true} {
+		blocks.Store(blamed)
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		err := c.ReportHealth(ctx, connectpluginv1.HealthState_HEALTH_STATE_HEALTHY, "", nil)
+		cancel()
+		if connect.CodeOf(err) != connect.CodeDeadlineExceeded || strings.Contains(err.Error(), "ClientConfig.Interceptors[0] has not returned") != blamed {
+			t.Errorf("blamed %t: got %v", blamed, err)
+		}
+	}
+	blocks.Store(false)
+	close(gate)
 }
 
 // Close waits for nothing of the user's that does not return.

@@ -77,7 +77,8 @@ func TestShutdown_ACleanupThatDoesNotReturn(t *testing.T) {
 		})
 		begun := time.Now()
 		err := host.Shutdown(t.Context())
-		if took := time.Since(begun); took != 6*time.Second || err == nil || !strings.Contains(err.Error(), "ServeConfig.Cleanup has not returned") {
+		if took := time.Since(begun); took < 6*time.Second || took > 7*time.Second || err == nil ||
+			!strings.Contains(err.Error(), "ServeConfig.Cleanup has not returned") {
 			t.Errorf("Shutdown after %s: %v", took, err)
 		}
 		close(release)
