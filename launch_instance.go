@@ -140,7 +140,7 @@ func launchAlone(ctx context.Context, s boundStrategy, host *Platform, spec Plug
 	ctx, cancel := context.WithTimeoutCause(ctx, spec.ReadyTimeout, errReadyTime)
 	defer cancel()
 	if err := host.awaitRequired(ctx, spec); err != nil {
-		return LaunchResult{}, fmt.Errorf("launch %q: %w", spec.Name, err)
+		return LaunchResult{}, launchFault(spec, err)
 	}
 	i, err := s.start(ctx, host, spec, false)
 	if err != nil {

@@ -273,7 +273,7 @@ func (l *PluginLauncher) startInstance(ctx context.Context, spec PluginSpec, hol
 	ctx, cancel := context.WithTimeoutCause(ctx, spec.ReadyTimeout, errReadyTime)
 	defer cancel()
 	if err := l.platform.awaitRequired(ctx, spec); err != nil {
-		return nil, fmt.Errorf("launch %q: %w", spec.Name, err)
+		return nil, launchFault(spec, err)
 	}
 	if bound, ok := strategy.(boundStrategy); ok {
 		return bound.start(ctx, l.platform, spec, hold)

@@ -33,8 +33,12 @@ func (p *Platform) awaitRequired(ctx context.Context, spec PluginSpec) error {
 	if spec.Plugin == nil {
 		return nil
 	}
+	metadata, err := spec.pluginMetadata(ctx)
+	if err != nil {
+		return err
+	}
 	told := false
-	for requires := spec.Plugin.Metadata().Requires; ; {
+	for requires := metadata.Requires; ; {
 		i := slices.IndexFunc(requires, p.isMissing)
 		if i < 0 {
 			return nil

@@ -134,6 +134,25 @@ func TestPanicInALaunchIsItsError(t *testing.T) {
 	}
 }
 
+// A replacement whose code panics is an error, and the old instance goes on.
+func TestPanicInAReplacement(t *testing.T) {
+	t.Parallel()
+	h, _ := guestHost(t, guestSpec(), nil)
+	if err := h.Launcher().Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	spec := guestSpec()
+	spec.Plugin = guestPlugin{metadata: func() connectplugin.PluginMetadata { panic("boom") }}
+	h.Launcher().Configure(map[string]connectplugin.PluginSpec{"echo": spec})
+	const want = `PluginSpec["echo"].Plugin.Metadata panicked: boom`
+	if err := h.Launcher().Replace(t.Context(), "echo"); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %v, want %q", err, want)
+	}
+	if got := h.Plugins(); len(got) != 1 {
+		t.Errorf("there are %+v", got)
+	}
+}
+
 // A panic at the end of a plugin is the error of its stop, or stands in the log with its stack; the plugin has ended.
 func TestPanicAtTheEndOfAPlugin(t *testing.T) {
 	t.Parallel()
