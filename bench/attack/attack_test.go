@@ -65,6 +65,26 @@ func TestAttacks(t *testing.T) {
 	}
 }
 
+// TestABurnerFollowsALongCurve has one of more points than an argument of a process has room for.
+func TestABurnerFollowsALongCurve(t *testing.T) {
+	t.Parallel()
+	p := play{dir: t.TempDir()}
+	for i := range 50_000 {
+		p.curve = append(p.curve, stage.Burnt{At: time.Duration(i)})
+	}
+	burner, err := p.burner(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var said string
+	if err := burner.Hear(&said); err != nil || said != "done" {
+		t.Errorf("%q, %v", said, err)
+	}
+	if _, err := burner.End(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestOnlyLoopbackIsAttacked(t *testing.T) {
 	t.Parallel()
 	authority, err := connectplugin.NewAuthority(connectplugin.AuthorityConfig{})
