@@ -118,13 +118,13 @@ func (p *Platform) AddPlugin(ctx context.Context, config PluginConfig) error {
 	if err != nil {
 		return err
 	}
-	return p.keepPlace(a)
+	return p.keepPlace(a, "")
 }
 
 // keepPlace gives the endpoint to the plugin that was adopted there. What the host knew of
-// the same process before ends.
-func (p *Platform) keepPlace(a *adoption) error {
-	if err := p.router.settle(a.id.RuntimeID(), place{endpoint: a.config.Endpoint}); err != nil {
+// the same process before ends, but for one identity, empty for none, that whoever calls ends when its calls have.
+func (p *Platform) keepPlace(a *adoption, spared string) error {
+	if err := p.router.settle(a.id.RuntimeID(), place{endpoint: a.config.Endpoint, spared: spared}); err != nil {
 		return fmt.Errorf("adopt %q: %w", a.config.SelfID, err)
 	}
 	return nil
@@ -209,7 +209,7 @@ func (p *Platform) ReplacePlugin(ctx context.Context, runtimeID string, newConfi
 		p.hub().store.Revoke(a.id.RuntimeID(), reasonRemoved)
 		return err
 	}
-	if err := p.keepPlace(a); err != nil {
+	if err := p.keepPlace(a, runtimeID); err != nil {
 		return err
 	}
 	over()
