@@ -135,6 +135,20 @@ func logCall(r *http.Request, c *caller, reg *catalog.Registration, result *prox
 		slog.Duration(keyLatency, result.Latency))
 }
 
+// missed notes that a call could not reach a provider after so long, and has the plugin asked how it is, once a second
+// at most.
+func (s *ServiceRouter) missed(p *routedProvider, runtimeID string, took time.Duration) {
+	now := s.now()
+	p.failed(now, took)
+	last := p.missed.Load()
+	if last > 0 && int64(now)-last < int64(pressInterval) || !p.missed.CompareAndSwap(last, int64(now)) {
+		return
+	}
+	if id, ok := s.handshake.hub.store.Lookup(runtimeID); ok {
+		s.registry.ask(id, true)
+	}
+}
+
 // withField is the error of a call for the host's log, with the field that sets its bound.
 func withField(err error) error {
 	switch {
