@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	adminv1 "github.com/masegraye/connect-plugin-go/gen/admin/v1"
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/internal/catalog"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
@@ -201,9 +203,9 @@ func (p *Platform) replaceLaunched(ctx context.Context, name string) error {
 		return !adopted
 	})
 	if adopted {
-		return fmt.Errorf("replace %q: the host did not launch it: start a new instance where it runs, then end the old one", name)
+		return fmt.Errorf("replace %q: the host did not launch it: start a new instance where it runs, then end the old one", clipped(name))
 	}
-	return fmt.Errorf("replace %q: %w: name a spec of PluginLauncher.Configure", name, ErrPluginNotFound)
+	return fmt.Errorf("replace %q: %w: name a spec of PluginLauncher.Configure", clipped(name), ErrPluginNotFound)
 }
 
 // launchedStatus returns what launchers know of their plugins, by runtime id, and of the instances
@@ -271,4 +273,76 @@ func (p *launchedPlugin) status(parting map[string]*LaunchStatus) (runtimeID str
 		l.Err = p.err.Error()
 	}
 	return runtimeID, PluginStatus{SelfID: p.spec.Name, Launch: l}
+}
+
+// watched is what a plugin in the host's own process watches for, as a plugin elsewhere does itself.
+type watched struct {
+	// Fixed at creation.
+	platform *Platform
+	id       *tokenstore.Identity
+	requires []ServiceDependency
+
+	mu      sync.Mutex
+	missing []string
+	told    bool
+}
+
+// tell says how the plugin is: degraded while something is away.
+func (w *watched) tell() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var missing []string
+	for _, d := range w.requires {
+		if !w.platform.registry.HasService(d.Type, d.MinVersion) {
+			missing = append(missing, d.Type)
+		}
+	}
+	if w.told && slices.Equal(missing, w.missing) {
+		return nil
+	}
+	w.missing, w.told = missing, true
+	report := catalog.HealthReport{Health: catalog.HealthHealthy, At: time.Now()}
+	if len(missing) > 0 {
+		report.Health, report.Reason, report.Unavailable = catalog.HealthDegraded, reasonMissing, missing
+	}
+	return w.platform.lifecycle.take(w.id.RuntimeID(), w.id, func(v *healthView) { v.reported = report })
+}
+
+// follow tells of each change of a type, until the plugin has ended.
+func (w *watched) follow(ctx context.Context, serviceType string) {
+	events, err := w.platform.registry.catalog.Watch(catalog.WatchRequest{Type: serviceType})
+	if err != nil {
+		w.platform.log().Warn("a plugin is not degraded without what it requires", keyRuntimeID, w.id.RuntimeID(), keyService, serviceType, keyError, err)
+		return
+	}
+	defer events.Close()
+	for {
+		if _, err := events.Next(ctx); err != nil {
+			return
+		}
+		if err := w.tell(); err != nil { // its identity ended
+			return
+		}
+	}
+}
+
+// serves says that a plugin in the host's own process is healthy, or degraded while something is away that it watches for.
+func (p *Platform) serves(id *tokenstore.Identity, requires []ServiceDependency) error {
+	w := &watched{platform: p, id: id}
+	for _, d := range requires {
+		if d.WatchForChanges {
+			w.requires = append(w.requires, d)
+		}
+	}
+	if err := w.tell(); err != nil {
+		return err
+	}
+	life, stop := context.WithCancel(p.life)
+	id.OnEnd(stop)
+	for _, d := range w.requires {
+		if !p.task(func() { w.follow(life, d.Type) }) {
+			return ErrHostClosed
+		}
+	}
+	return nil
 }

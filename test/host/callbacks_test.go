@@ -243,3 +243,33 @@ func TestAudit_APanicIsNoErrorOfWhoActs(t *testing.T) {
 		}
 	}
 }
+
+// Whatever callback it is that does not return, Shutdown does, after twice the time for calls in flight and ten seconds.
+func TestShutdown_ReturnsWhateverDoesNot(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		host := idleHost(t, func(c *connectplugin.ServeConfig) {
+			c.Audit = func(e connectplugin.AuditEvent) {
+				if e.Kind == connectplugin.AuditEnded {
+					<-release
+				}
+			}
+		})
+		host.Launcher().Configure(map[string]connectplugin.PluginSpec{"all": {
+			Plugin: hosttest.LoggerPlugin{}, ImplFactory: func() any { return &hosttest.RecordingLogger{} },
+		}})
+		if err := host.Launcher().Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		begun := time.Now()
+		err := host.Shutdown(t.Context())
+		if took := time.Since(begun); took != 20*time.Second || err == nil || !strings.Contains(err.Error(), "it is over time") {
+			t.Errorf("Shutdown after %s: %v", took, err)
+		}
+		close(release)
+		if err := host.Shutdown(t.Context()); err != nil && !strings.Contains(err.Error(), "cut off") {
+			t.Errorf("afterwards: %v", err)
+		}
+	})
+}
