@@ -167,7 +167,7 @@ func (p *Platform) RemovePlugin(ctx context.Context, runtimeID string) error {
 		return l.Stop(ctx, name)
 	}
 	if _, ok := p.hub().store.Lookup(runtimeID); !ok {
-		return fmt.Errorf("remove %q: %w", runtimeID, errNotAlive)
+		return fmt.Errorf("remove %q: %w", clipped(runtimeID), errNotAlive)
 	}
 	p.registry.catalog.RemoveWhere(ofRuntime(runtimeID))
 	return p.retire(ctx, runtimeID, "removed")
@@ -181,18 +181,18 @@ func (p *Platform) RemovePlugin(ctx context.Context, runtimeID string) error {
 func (p *Platform) ReplacePlugin(ctx context.Context, runtimeID string, newConfig PluginConfig) error {
 	release, err := p.claim(runtimeID)
 	if err != nil {
-		return fmt.Errorf("replace %q: %w", runtimeID, err)
+		return fmt.Errorf("replace %q: %w", clipped(runtimeID), err)
 	}
 	defer release()
 	old, ok := p.hub().store.Lookup(runtimeID)
 	if !ok {
-		return fmt.Errorf("replace %q: %w", runtimeID, errNotAlive)
+		return fmt.Errorf("replace %q: %w", clipped(runtimeID), errNotAlive)
 	}
 	if _, name, launched := p.launcherOf(runtimeID); launched {
 		return fmt.Errorf("replace %q: it was launched: use PluginLauncher.Replace with %q", runtimeID, name)
 	}
 	if old.SelfID() != newConfig.SelfID {
-		return fieldError("PluginConfig.SelfID", "is %q; the plugin to be replaced is %q", newConfig.SelfID, old.SelfID())
+		return fieldError("PluginConfig.SelfID", "is %q; the plugin to be replaced is %q", clipped(newConfig.SelfID), old.SelfID())
 	}
 	within, cancel := adoptWithin(ctx)
 	defer cancel()
