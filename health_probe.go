@@ -297,7 +297,6 @@ func (p *prober) urge(id *tokenstore.Identity, missed bool) {
 // askNow asks a plugin out of its turn.
 func (p *prober) askNow(ctx context.Context, u urgency) {
 	id, plugin := u.id, p.known(u.id)
-	recent := time.Since(plugin.failed) < pressInterval
 	if u.missed {
 		if plugin.missed = true; plugin.asking || plugin.pressed {
 			return
@@ -308,7 +307,7 @@ func (p *prober) askNow(ctx context.Context, u urgency) {
 		plugin.endpoint = p.reached(id)
 	}
 	switch {
-	case recent && (u.missed || p.awaited(id)): // whoever wants it dead makes it no sooner so
+	case time.Since(plugin.failed) < pressInterval && p.awaited(id): // whoever wants it dead makes it no sooner so
 		p.press(plugin)
 	case !plugin.asking && p.room() && !id.Ended():
 		p.probe(ctx, plugin)
