@@ -29,12 +29,12 @@ import (
 // a second, and dead when it did not answer three times; for calls more and more seldom then.
 func TestAudit_USE39_USE11_WhoIsMissedDiesNoSooner(t *testing.T) {
 	t.Parallel()
-	for missed, want := range map[bool][]time.Duration{false: {0, 1, 2, 3, 4}, true: {0, 1, 2, 4, 8}} {
+	for missed, want := range map[bool][]int{false: {0, 1, 2, 3, 4}, true: {0, 1, 2, 4, 8}} {
 		synctest.Test(t, func(t *testing.T) {
-			w, gone := newWard(t, 1, HealthProbeConfig{Interval: time.Hour, Lease: 9 * time.Hour}), []time.Duration(nil)
+			w, gone := newWard(t, 1, HealthProbeConfig{Interval: time.Hour, Lease: 9 * time.Hour}), []int(nil)
 			w.answer = func(context.Context, string) error { return errors.New("refused") }
 			w.prober.awaited = func(*tokenstore.Identity) bool { return !missed }
-			w.prober.gone = func(*tokenstore.Identity) { gone = append(gone, time.Since(w.began)/time.Second) }
+			w.prober.gone = func(*tokenstore.Identity) { gone = append(gone, int(time.Since(w.began)/time.Second)) }
 			w.prober.list = func() []probeTarget { return nil } // no rounds
 			go func() {
 				for range 300 {
@@ -42,9 +42,9 @@ func TestAudit_USE39_USE11_WhoIsMissedDiesNoSooner(t *testing.T) {
 					time.Sleep(10 * time.Millisecond) // in the bubble
 				}
 			}()
-			w.run(t, want[4]*time.Second+pressInterval/2)
+			w.run(t, time.Duration(want[4])*time.Second+pressInterval/2)
 			for i, asked := range w.asked["p0"] {
-				if len(w.asked["p0"]) != len(want) || asked/time.Second != want[i] || !slices.Equal(gone, want[2:]) {
+				if len(w.asked["p0"]) != len(want) || int(asked/time.Second) != want[i] || !slices.Equal(gone, want[2:]) {
 					t.Errorf("missed: %v, asked at %v, dead at %v", missed, w.asked["p0"], gone)
 				}
 			}

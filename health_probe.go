@@ -427,10 +427,7 @@ func (p *prober) settle(a probeAnswer) {
 			return
 		}
 		declared(plugin.id).failure.Store(&failedCall{at: time.Now(), what: printable(a.err.Error())})
-		report = catalog.HealthReport{Health: catalog.HealthUnhealthy, Reason: silentReason}
-		if errors.Is(a.err, errNotTheOne) {
-			report.Reason = strangerReason
-		}
+		report = unanswered(a.err)
 	} else {
 		plugin.failures, plugin.missed = 0, false
 		if !plugin.suspect { // else it answered before it became so
@@ -446,6 +443,15 @@ func (p *prober) settle(a probeAnswer) {
 		p.gone(plugin.id)
 		p.press(plugin)
 	}
+}
+
+// unanswered is the report of one that did not answer.
+func unanswered(err error) catalog.HealthReport {
+	report := catalog.HealthReport{Health: catalog.HealthUnhealthy, Reason: silentReason}
+	if errors.Is(err, errNotTheOne) {
+		report.Reason = strangerReason
+	}
+	return report
 }
 
 // press has a plugin that did not answer asked again soon, where others wait for it to be dead, or calls do not reach

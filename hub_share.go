@@ -171,7 +171,8 @@ func (h *hub) holder(id *tokenstore.Identity) edge.Holder {
 	each := min(maxHeld, l.MaxConnectionsPerPeer)
 	return edge.Holder{
 		Name: "identity " + id.RuntimeID(), Most: each, Ended: id.Ended,
-		Kin: kinOfAccount + account(id), MostOfKin: seats.Together(seats.Bound{Most: l.MaxConnections, Each: each}, fewConnections, of.holds.kin()),
+		Kin:       kinOfAccount + account(id),
+		MostOfKin: seats.Together(seats.Bound{Most: l.MaxConnections, Each: each}, fewConnections, of.holds.kin()),
 	}
 }
 

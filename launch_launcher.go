@@ -278,7 +278,8 @@ func (l *PluginLauncher) startInstance(ctx context.Context, spec PluginSpec, hol
 	}
 	if s, ok := strategy.(interface{ bind(l *PluginLauncher) bool }); ok && !s.bind(l) {
 		return nil, fieldError(fmt.Sprintf("PluginSpec[%q].Strategy", spec.Name),
-			"%q is a %T that was given to another launcher, which ends what it starts; give RegisterStrategy one of this launcher's own", clipped(spec.Strategy), s)
+			"%q is a %T that was given to another launcher, which ends what it starts; give RegisterStrategy one of this launcher's own",
+			clipped(spec.Strategy), s)
 	}
 	if bound, ok := strategy.(boundStrategy); ok {
 		return bound.start(ctx, l.platform, spec, hold)

@@ -312,7 +312,8 @@ func (w *watched) tell() error {
 func (w *watched) follow(ctx context.Context, serviceType string) {
 	events, err := w.platform.registry.catalog.Watch(catalog.WatchRequest{Type: serviceType})
 	if err != nil {
-		w.platform.log().Warn("a plugin is not degraded without what it requires", keyRuntimeID, w.id.RuntimeID(), keyService, serviceType, keyError, err)
+		w.platform.log().Warn("a plugin is not degraded without what it requires",
+			keyRuntimeID, w.id.RuntimeID(), keyService, serviceType, keyError, err)
 		return
 	}
 	defer events.Close()

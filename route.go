@@ -210,22 +210,6 @@ type fullContext struct {
 	cancel context.CancelFunc
 }
 
-// whole returns what others can wait for.
-func (c *endingContext) whole() *fullContext {
-	if f := c.full.Load(); f != nil {
-		return f
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if f := c.full.Load(); f != nil {
-		return f
-	}
-	f := new(fullContext)
-	f.Context, f.cancel = context.WithCancel(c.endedContext)
-	c.full.Store(f)
-	return f
-}
-
 // Done implements context.Context.
 func (c *endingContext) Done() <-chan struct{} { return c.whole().Done() }
 
@@ -247,6 +231,22 @@ func (c *endingContext) Value(key any) any {
 		return c.whole().Value(key)
 	}
 	return c.Context.Value(key)
+}
+
+// whole returns what others can wait for.
+func (c *endingContext) whole() *fullContext {
+	if f := c.full.Load(); f != nil {
+		return f
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if f := c.full.Load(); f != nil {
+		return f
+	}
+	f := new(fullContext)
+	f.Context, f.cancel = context.WithCancel(c.endedContext)
+	c.full.Store(f)
+	return f
 }
 
 // over ends it, when the handler has returned.

@@ -41,11 +41,12 @@ var atOnce = sync.OnceValue(func() float64 { return float64(takenPerProcessor * 
 // nobody waiting for long. However long the processors are busy, few wait to be begun. Where several identities
 // share it, those of each are taken on in turn. The zero value takes on. It is safe for concurrent use.
 type intake struct {
-	mu    sync.Mutex
-	taken float64   // at once; more than may be by one for each connection
-	at    time.Time // when it was looked at
-	ready int       // that were taken on and are not known to have begun
-	queue           // of those that wait for their turn
+	queue // of those that wait for their turn
+
+	mu    sync.Mutex // guards that, too
+	taken float64    // at once; more than may be by one for each connection
+	at    time.Time  // when it was looked at
+	ready int        // that were taken on and are not known to have begun
 }
 
 // take takes on some of n requests of somebody, one at least, and reports whether the next ones have to wait.

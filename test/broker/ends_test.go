@@ -226,12 +226,20 @@ func below(ctx context.Context, name string, told chan<- string) {
 	type key struct{}
 	const label, children = "below", 100
 	pprof.Do(ctx, pprof.Labels(label, name), func(under context.Context) {
-		made := make([]context.Context, children)
-		for i := range made {
-			child, cancel := context.WithTimeout(context.WithValue(under, key{}, i), hosttest.Wait)
-			defer cancel()
-			made[i] = child
+		made, cancels := []context.Context{ctx}, []context.CancelFunc(nil)
+		child := func(i int) (ctx context.Context) {
+			ctx, cancel := context.WithTimeout(context.WithValue(under, key{}, i), hosttest.Wait)
+			cancels = append(cancels, cancel)
+			return ctx
 		}
+		for i := range children {
+			made = append(made, child(i))
+		}
+		defer func() {
+			for _, cancel := range cancels {
+				cancel()
+			}
+		}()
 		var all strings.Builder
 		_ = pprof.Lookup("goroutine").WriteTo(&all, 1)
 		n := 0
@@ -245,7 +253,7 @@ func below(ctx context.Context, name string, told chan<- string) {
 		told <- strconv.Itoa(n)
 		<-ctx.Done()
 		ends := map[string]bool{}
-		for _, child := range append(made, ctx) {
+		for _, child := range made {
 			<-child.Done()
 			ends[fmt.Sprint(child.Err(), "; ", context.Cause(child), "; ", errors.Is(child.Err(), context.Canceled))] = true
 		}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
+	"strconv"
 	"sync"
 
 	"connectrpc.com/connect"
@@ -49,7 +51,7 @@ func fleets() []Kind {
 	}}
 }
 
-// enrols enrols instances, over one connection, until as many as may be are there or the attack is over.
+// enrols makes instances, over one connection, until as many as may be are there or the attack is over.
 func (a *attack) enrols(ctx context.Context, each func(n int, who *credentials)) error {
 	transport := a.transport()
 	defer transport.CloseIdleConnections()
@@ -74,7 +76,7 @@ func (a *attack) enrols(ctx context.Context, each func(n int, who *credentials))
 	return nil
 }
 
-// holds holds what a connection of an instance can, and asks for more again and again.
+// holds keeps what a connection of an instance can, and asks for more again and again.
 func (a *attack) holds(ctx context.Context, who *credentials, number int) {
 	for ctx.Err() == nil && a.sent.Load() < mostFrames {
 		c, err := a.connect(ctx, true)
@@ -101,7 +103,7 @@ func (c *conn) hold(number, i int) error {
 	name := fmt.Sprintf("fleet-%d-%d", number, i)
 	m := &connectpluginv1.RegisterServiceRequest{
 		ServiceType: name, Version: firstVersion, EndpointPath: fleetPath + name + "/",
-		Metadata: map[string]string{baseURL: fmt.Sprintf("https://%s:%d", from, number/instanceConns+1)},
+		Metadata: map[string]string{baseURL: "https://" + net.JoinHostPort(from, strconv.Itoa(number/instanceConns+1))},
 	}
 	if err == nil {
 		err = request(registerPath, message(m))(c, 0)
