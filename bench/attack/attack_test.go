@@ -171,3 +171,23 @@ func TestTurns(t *testing.T) {
 		}
 	}
 }
+
+// A burner follows a curve however many samples that has: a turn has thousands.
+func TestABurnerTakesALongCurve(t *testing.T) {
+	t.Parallel()
+	p := play{dir: t.TempDir(), curve: make(stage.Curve, 20_000)}
+	for i := range p.curve {
+		p.curve[i].At = time.Duration(i) * time.Microsecond
+	}
+	burner, err := p.burner(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var said string
+	if err := burner.Hear(&said); err != nil || said != "done" {
+		t.Errorf("%q, %v", said, err)
+	}
+	if _, err := burner.End(); err != nil {
+		t.Error(err)
+	}
+}

@@ -70,7 +70,7 @@ func run(ctx context.Context) error {
 	flag.StringVar(&p.only, "only", "", "play attacks whose names contain this")
 	flag.DurationVar(&p.lasts, "for", 0, "how long each attack lasts, three minutes at most (default 5s, and a turn for a bad plugin)")
 	flag.StringVar(&p.dir, "dir", "", "of the authority")
-	curve := flag.String("curve", "", "that a burner follows")
+	curve := flag.String("curve", "", "file with the curve that a burner follows")
 	flag.StringVar(&p.addr, "addr", "", "of the host, on loopback")
 	flag.StringVar(&p.profile, "profile", "", "write profiles of the host during the last attack to this file, with .cpu and .heap after it")
 	flag.DurationVar(&p.turn, "turn", turn, "how long a bad plugin attacks until it is the turn of what it is compared with")
@@ -90,9 +90,13 @@ func run(ctx context.Context) error {
 }
 
 // burn is a process that burns processor time, as a curve has it.
-func burn(ctx context.Context, curve string) error {
+func burn(ctx context.Context, file string) error {
 	var c stage.Curve
-	if err := json.Unmarshal([]byte(curve), &c); err != nil {
+	curve, err := os.ReadFile(file)
+	if err == nil {
+		err = json.Unmarshal(curve, &c)
+	}
+	if err != nil {
 		return fmt.Errorf("curve: %w", err)
 	}
 	if err := stage.Tell("ready"); err != nil {

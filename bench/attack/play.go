@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"time"
@@ -223,11 +224,7 @@ func (p *play) loud(ctx context.Context, s *scene, k kinds.Kind, lasts time.Dura
 // burnt has the probes call while a program outside burns as much processor time as the last attack took, at the
 // same moments of its turn.
 func (p *play) burnt(ctx context.Context, s *scene, lasts time.Duration, r *row) error {
-	curve, err := json.Marshal(p.curve)
-	if err != nil {
-		return fmt.Errorf("curve: %w", err)
-	}
-	burner, err := stage.Start(ctx, roleBurner, "-curve", string(curve))
+	burner, err := p.burner(ctx)
 	if err != nil {
 		return err
 	}
@@ -243,6 +240,19 @@ func (p *play) burnt(ctx context.Context, s *scene, lasts time.Duration, r *row)
 	r.burnt = append(r.burnt, probed)
 	r.burning += used
 	return err
+}
+
+// burner starts a program that burns what the curve says, which has more samples than an argument has room for.
+func (p *play) burner(ctx context.Context) (*stage.Process, error) {
+	file := filepath.Join(p.dir, "curve")
+	curve, err := json.Marshal(p.curve)
+	if err == nil {
+		err = os.WriteFile(file, curve, 0o600)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("curve: %w", err)
+	}
+	return stage.Start(ctx, roleBurner, "-curve", file)
 }
 
 // control has the probes call while programs outside use as much of the processors as the attack
