@@ -257,7 +257,7 @@ func (c *ServeConfig) withDefaults() *ServeConfig {
 	out.Admin = c.Admin.withDefaults()
 	if !c.complete {
 		out.configured, out.complete, out.lines = c.Logger, true, new(held.Queue[held.Line])
-		var to slog.Handler = slog.DiscardHandler
+		to := slog.DiscardHandler
 		if c.Logger != nil {
 			to = held.Handler(c.Logger.Handler(), out.lines)
 		}

@@ -446,7 +446,7 @@ func (h *Host) setProber() {
 		if err != nil {
 			return catalog.HealthReport{}, err
 		}
-		report, err := p.ask(ctx, id)
+		report, err := p.ask(ctx, answering(id))
 		return report, noticed(id, err)
 	}
 	h.prober.sign, h.prober.doubt = h.hub.sign, h.registry.doubt

@@ -286,6 +286,7 @@ func (p *Platform) issue(config PluginConfig, takes *tokenstore.Identity) (*adop
 	a.returns, a.strangers = newReturns(), newReturns()
 	if a.takes = takes; takes != nil {
 		a.launch.Hold()
+		p.inherits(a)
 	}
 	a.launch.Enrolled(id)
 	p.mu.Lock()

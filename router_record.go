@@ -215,7 +215,7 @@ func (d *pluginDialer) recognising(h *hub, id *tokenstore.Identity) challenger {
 		if tells && !known.introduced.Load() {
 			return proxy.Challenge{}, nil
 		}
-		ask, err := healthChallenge(id)
+		ask, err := healthChallenge(answering(id))
 		check := ask.Check
 		ask.Meanwhile = tells
 		ask.Check = func(a proxy.Answer) error {
@@ -233,6 +233,17 @@ func (d *pluginDialer) recognising(h *hub, id *tokenstore.Identity) challenger {
 		}
 		return ask, err
 	}
+}
+
+// answering is the identity by which a plugin answers: of an adopted one that is replaced by itself the next one, since it has
+// been given that.
+func answering(id *tokenstore.Identity) *tokenstore.Identity {
+	if known := declared(id).adopted; known != nil {
+		if heir := known.heir.Load(); heir != nil && !heir.Ended() && declared(heir).adopted.introduced.Load() {
+			return heir
+		}
+	}
+	return id
 }
 
 // tells reports whether what TLS says of a connection to an adopted plugin, nil in plaintext, tells that it is the

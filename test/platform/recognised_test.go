@@ -167,6 +167,60 @@ func TestAudit_H58_NobodyElseServesTheCallsOfAnAdoptedPlugin(t *testing.T) {
 	}
 }
 
+// While a plugin is replaced by itself, and has its next identity already, its calls find it on new connections, too, where it has
+// to prove who it is.
+func TestAudit_H54_APluginReplacedByItselfIsKnown(t *testing.T) {
+	t.Parallel()
+	c := startCompany(t, func(_ *hosttest.CA, cfg *connectplugin.ServeConfig, _ *connectplugin.PluginPolicy) {
+		cfg.HealthProbe.Interval = time.Hour
+	})
+	c.reports = 50 * time.Millisecond
+	way, p, first := hosttest.NewProxy(t, c.Host), c.Platform(), c.ca.Issue(t, hosttest.CommonName("machine"))
+	plugin := c.run(t, "echo", first)
+	way.AimAt(plugin.addr())
+	if err := p.AddPlugin(t.Context(), adoption(way.URL)); err != nil {
+		t.Fatal(err)
+	}
+	c.shows(t, first, adopted) // another has the certificate, too
+	call, before := c.caller(t), c.echo(t)
+	hosttest.Eventually(t, "it is called", func() bool { return call() == nil })
+	plugin.sick.Store(true)
+	replaced := make(chan error, 1)
+	go func() { replaced <- p.ReplacePlugin(t.Context(), before, adoption(way.URL)) }()
+	hosttest.Eventually(t, "it says by its next identity that it is not well", func() bool {
+		return slices.ContainsFunc(c.Plugins(), func(i connectplugin.PluginStatus) bool { return i.RuntimeID != before && i.Reason == "sick" })
+	})
+	for range 3 {
+		way.Cut()
+		hosttest.Eventually(t, "it is called on a new connection", func() bool { return call() == nil })
+	}
+	if n := strings.Count(c.log.String(), "answers in the place"); n > 0 {
+		t.Error(c.log.String())
+	}
+	plugin.sick.Store(false)
+	if err := hosttest.Arrival(t, replaced); err != nil {
+		t.Error(err)
+	}
+	if now := c.echo(t); now == before {
+		t.Error("it is not replaced")
+	}
+	if err := call(); err != nil {
+		t.Error(err)
+	}
+}
+
+// echo is the runtime id of the plugin that the platform adopted.
+func (c *company) echo(t *testing.T) string {
+	t.Helper()
+	for _, i := range c.Platform().Instances() {
+		if i.SelfID == "echo" {
+			return i.RuntimeID
+		}
+	}
+	t.Fatal("it is not adopted")
+	return ""
+}
+
 // An adopted plugin that comes back without its identity gets it though its calls are answered, and not when the host next asks
 // how it is.
 func TestAudit_H58_APluginThatIsCalledGetsItsIdentityBack(t *testing.T) {
