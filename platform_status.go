@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"sync"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -281,34 +280,73 @@ type watched struct {
 	platform *Platform
 	id       *tokenstore.Identity
 	requires []ServiceDependency
+	changed  chan struct{} // tells that something may have
 
-	mu      sync.Mutex
+	// Used by whoever began it, and then by run alone.
 	missing []string
-	told    bool
 }
 
-// tell says how the plugin is: degraded while something is away.
-func (w *watched) tell() error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	var missing []string
+// serves says that a plugin in the host's own process is healthy, or degraded while something is away that it watches for.
+func (p *Platform) serves(id *tokenstore.Identity, requires []ServiceDependency) error {
+	w := &watched{platform: p, id: id, changed: make(chan struct{}, 1)}
+	for _, d := range requires {
+		if d.WatchForChanges {
+			w.requires = append(w.requires, d)
+		}
+	}
+	w.missing = w.away()
+	if err := w.tell(); err != nil || len(w.requires) == 0 {
+		return err
+	}
+	life, stop := context.WithCancel(p.life)
+	id.OnEnd(stop)
+	begun := p.task(func() { w.run(life) })
+	for _, d := range w.requires {
+		begun = begun && p.task(func() { w.follow(life, d.Type) })
+	}
+	if !begun {
+		return ErrHostClosed
+	}
+	return nil
+}
+
+// away returns what is.
+func (w *watched) away() (missing []string) {
 	for _, d := range w.requires {
 		if !w.platform.registry.HasService(d.Type, d.MinVersion) {
 			missing = append(missing, d.Type)
 		}
 	}
-	if w.told && slices.Equal(missing, w.missing) {
-		return nil
-	}
-	w.missing, w.told = missing, true
+	return missing
+}
+
+// tell says how the plugin is. An error says that its identity ended.
+func (w *watched) tell() error {
 	report := catalog.HealthReport{Health: catalog.HealthHealthy, At: time.Now()}
-	if len(missing) > 0 {
-		report.Health, report.Reason, report.Unavailable = catalog.HealthDegraded, reasonMissing, missing
+	if len(w.missing) > 0 {
+		report.Health, report.Reason, report.Unavailable = catalog.HealthDegraded, reasonMissing, w.missing
 	}
 	return w.platform.lifecycle.take(w.id.RuntimeID(), w.id, func(v *healthView) { v.reported = report })
 }
 
-// follow tells of each change of a type, until the plugin has ended.
+// run tells of each change, until the plugin has ended.
+func (w *watched) run(ctx context.Context) {
+	for {
+		if missing := w.away(); !slices.Equal(missing, w.missing) {
+			w.missing = missing
+			if w.tell() != nil {
+				return
+			}
+		}
+		select {
+		case <-w.changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// follow has run look at each change of a type.
 func (w *watched) follow(ctx context.Context, serviceType string) {
 	events, err := w.platform.registry.catalog.Watch(catalog.WatchRequest{Type: serviceType})
 	if err != nil {
@@ -321,29 +359,9 @@ func (w *watched) follow(ctx context.Context, serviceType string) {
 		if _, err := events.Next(ctx); err != nil {
 			return
 		}
-		if err := w.tell(); err != nil { // its identity ended
-			return
+		select {
+		case w.changed <- struct{}{}:
+		default:
 		}
 	}
-}
-
-// serves says that a plugin in the host's own process is healthy, or degraded while something is away that it watches for.
-func (p *Platform) serves(id *tokenstore.Identity, requires []ServiceDependency) error {
-	w := &watched{platform: p, id: id}
-	for _, d := range requires {
-		if d.WatchForChanges {
-			w.requires = append(w.requires, d)
-		}
-	}
-	if err := w.tell(); err != nil {
-		return err
-	}
-	life, stop := context.WithCancel(p.life)
-	id.OnEnd(stop)
-	for _, d := range w.requires {
-		if !p.task(func() { w.follow(life, d.Type) }) {
-			return ErrHostClosed
-		}
-	}
-	return nil
 }
