@@ -66,6 +66,26 @@ func TestAttacks(t *testing.T) {
 	}
 }
 
+// TestABurnerFollowsALongCurve has one of more points than an argument of a process has room for.
+func TestABurnerFollowsALongCurve(t *testing.T) {
+	t.Parallel()
+	p := play{dir: t.TempDir()}
+	for i := range 50_000 {
+		p.curve = append(p.curve, stage.Burnt{At: time.Duration(i)})
+	}
+	burner, err := p.burner(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var said string
+	if err := burner.Hear(&said); err != nil || said != "done" {
+		t.Errorf("%q, %v", said, err)
+	}
+	if _, err := burner.End(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestOnlyLoopbackIsAttacked(t *testing.T) {
 	t.Parallel()
 	authority, err := connectplugin.NewAuthority(connectplugin.AuthorityConfig{})
@@ -169,25 +189,5 @@ func TestTurns(t *testing.T) {
 		if grew := r.memory > 0; grew == p.itself {
 			t.Errorf("the host that is compared by itself (%v) was looked at: %v", p.itself, grew)
 		}
-	}
-}
-
-// A burner follows a curve however many samples that has: a turn has thousands.
-func TestABurnerTakesALongCurve(t *testing.T) {
-	t.Parallel()
-	p := play{dir: t.TempDir(), curve: make(stage.Curve, 20_000)}
-	for i := range p.curve {
-		p.curve[i].At = time.Duration(i) * time.Microsecond
-	}
-	burner, err := p.burner(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	var said string
-	if err := burner.Hear(&said); err != nil || said != "done" {
-		t.Errorf("%q, %v", said, err)
-	}
-	if _, err := burner.End(); err != nil {
-		t.Error(err)
 	}
 }

@@ -27,6 +27,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 	"time"
 
@@ -70,7 +71,7 @@ func run(ctx context.Context) error {
 	flag.StringVar(&p.only, "only", "", "play attacks whose names contain this")
 	flag.DurationVar(&p.lasts, "for", 0, "how long each attack lasts, three minutes at most (default 5s, and a turn for a bad plugin)")
 	flag.StringVar(&p.dir, "dir", "", "of the authority")
-	curve := flag.String("curve", "", "file with the curve that a burner follows")
+	curve := flag.String("curve", "", "file of the curve that a burner follows")
 	flag.StringVar(&p.addr, "addr", "", "of the host, on loopback")
 	flag.StringVar(&p.profile, "profile", "", "write profiles of the host during the last attack to this file, with .cpu and .heap after it")
 	flag.DurationVar(&p.turn, "turn", turn, "how long a bad plugin attacks until it is the turn of what it is compared with")
@@ -89,10 +90,10 @@ func run(ctx context.Context) error {
 	return p.all(ctx, os.Stdout)
 }
 
-// burn is a process that burns processor time, as a curve has it.
-func burn(ctx context.Context, file string) error {
+// burn is a process that burns processor time, as the curve in a file has it.
+func burn(ctx context.Context, path string) error {
 	var c stage.Curve
-	curve, err := os.ReadFile(file)
+	curve, err := os.ReadFile(filepath.Clean(path))
 	if err == nil {
 		err = json.Unmarshal(curve, &c)
 	}

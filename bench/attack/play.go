@@ -242,17 +242,17 @@ func (p *play) burnt(ctx context.Context, s *scene, lasts time.Duration, r *row)
 	return err
 }
 
-// burner starts a program that burns what the curve says, which has more samples than an argument has room for.
+// burner starts a program that burns processor time along the curve. A long turn's is longer than an argument may be.
 func (p *play) burner(ctx context.Context) (*stage.Process, error) {
-	file := filepath.Join(p.dir, "curve")
+	path := filepath.Join(p.dir, "curve.json")
 	curve, err := json.Marshal(p.curve)
 	if err == nil {
-		err = os.WriteFile(file, curve, 0o600)
+		err = os.WriteFile(path, curve, 0o600)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("curve: %w", err)
 	}
-	return stage.Start(ctx, roleBurner, "-curve", file)
+	return stage.Start(ctx, roleBurner, "-curve", path)
 }
 
 // control has the probes call while programs outside use as much of the processors as the attack
