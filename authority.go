@@ -18,6 +18,7 @@ import (
 const (
 	defaultCATTL          = 10 * 365 * 24 * time.Hour
 	defaultCertificateTTL = 24 * time.Hour
+	leastCertificateTTL   = 3 * time.Second
 )
 
 // KeyType selects the kind of private key that an [Authority] makes. The zero
@@ -51,8 +52,8 @@ type AuthorityConfig struct {
 	CATTL time.Duration
 
 	// CertificateTTL is how long each certificate is valid, at most as long as the
-	// authority. Zero means 24 hours. Certificates in memory are renewed by themselves
-	// when a third of it is left.
+	// authority. Zero means 24 hours; 3 seconds is the least, as times in certificates are whole
+	// seconds. Certificates in memory are renewed by themselves when a third of it is left.
 	CertificateTTL time.Duration
 
 	// Logger hears about certificates on disk that were renewed, or could not be. Nil
@@ -182,11 +183,7 @@ func (c AuthorityConfig) withDefaults() (AuthorityConfig, error) {
 		return c, fieldError("CATTL", "%s "+isNegative, c.CATTL)
 	}
 
-	if c.CertificateTTL < 0 {
-		return c, fieldError("CertificateTTL", "%s "+isNegative, c.CertificateTTL)
-	}
-
-	return c, nil
+	return c, checkDuration("CertificateTTL", c.CertificateTTL, leastCertificateTTL)
 }
 
 // kind returns the key type as internal/certs calls it.

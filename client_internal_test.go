@@ -10,6 +10,7 @@ import (
 	"math"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -24,31 +25,31 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
-// However often those that stand by have it asked, a provider that seems to be dead is asked once a
-// second, and is dead when it did not answer three times.
-func TestAudit_USE39_WhoStandsByMakesNobodyDie(t *testing.T) {
+// However often those that stand by, or calls that do not reach it, have a provider asked that does not answer, it is asked once
+// a second, and dead when it did not answer three times; for calls more and more seldom then.
+func TestAudit_USE39_USE11_WhoIsMissedDiesNoSooner(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		w := newWard(t, 1, HealthProbeConfig{Interval: time.Hour, Lease: 9 * time.Hour})
-		w.answer = func(context.Context, string) error { return errors.New("refused") }
-		var gone []time.Duration
-		w.prober.awaited = func(*tokenstore.Identity) bool { return true }
-		w.prober.gone = func(*tokenstore.Identity) { gone = append(gone, time.Since(w.began)) }
-		w.prober.list = func() []probeTarget { return nil } // no rounds
-		hurried := make(chan struct{})
-		go func() {
-			defer close(hurried)
-			for range 300 {
-				w.prober.hurry(w.targets[0].id)
-				time.Sleep(10 * time.Millisecond) // in the bubble
+	for missed, want := range map[bool][]int{false: {0, 1, 2, 3, 4}, true: {0, 1, 2, 4, 8}} {
+		synctest.Test(t, func(t *testing.T) {
+			w, gone := newWard(t, 1, HealthProbeConfig{Interval: time.Hour, Lease: 9 * time.Hour}), []int(nil)
+			w.answer = func(context.Context, string) error { return errors.New("refused") }
+			w.prober.awaited = func(*tokenstore.Identity) bool { return !missed }
+			w.prober.gone = func(*tokenstore.Identity) { gone = append(gone, int(time.Since(w.began)/time.Second)) }
+			w.prober.list = func() []probeTarget { return nil } // no rounds
+			go func() {
+				for range 300 {
+					w.prober.urge(w.targets[0].id, missed)
+					time.Sleep(10 * time.Millisecond) // in the bubble
+				}
+			}()
+			w.run(t, time.Duration(want[4])*time.Second+pressInterval/2)
+			for i, asked := range w.asked["p0"] {
+				if len(w.asked["p0"]) != len(want) || int(asked/time.Second) != want[i] || !slices.Equal(gone, want[2:]) {
+					t.Errorf("missed: %v, asked at %v, dead at %v", missed, w.asked["p0"], gone)
+				}
 			}
-		}()
-		w.run(t, 4*time.Second+pressInterval/2)
-		<-hurried
-		if asked := w.asked["p0"]; len(asked) != 5 || len(gone) != 3 || gone[0] < 2*pressInterval {
-			t.Errorf("asked at %v, dead at %v", asked, gone)
-		}
-	})
+		})
+	}
 }
 
 // Dead is one that showed no life for a while, and that the host asked in vain: none that is connected,
@@ -292,8 +293,7 @@ func TestRenewal_IsPacedWhereTheHostRefuses(t *testing.T) {
 func TestAudit_USE39_ARenewalThatGoesOnFailingIsToldLessOften(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
-	c := &Client{}
-	c.cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	c := &Client{cfg: ClientConfig{Logger: slog.New(slog.NewTextHandler(&log, nil))}}
 	for failures := 1; failures <= 20; failures++ {
 		c.notRenewed(failures, errors.New("refused"))
 	}

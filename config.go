@@ -18,6 +18,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/masegraye/connect-plugin-go/internal/certs"
+	"github.com/masegraye/connect-plugin-go/internal/held"
 	"github.com/masegraye/connect-plugin-go/internal/recent"
 	"github.com/masegraye/connect-plugin-go/internal/tally"
 )
@@ -166,8 +167,9 @@ type ServeConfig struct {
 	// connectpluginctl does. Nil means that nobody can. See [AdminConfig] for who may.
 	Admin *AdminConfig
 
-	configured *slog.Logger // Logger as it was given
-	complete   bool         // the copy holds the defaults
+	configured *slog.Logger           // Logger as it was given
+	lines      *held.Queue[held.Line] // of Logger, during a change of policy
+	complete   bool                   // the copy holds the defaults
 }
 
 // AdminConfig offers the admin services of a host as two of its own plugins, [AdminRead]
@@ -254,10 +256,12 @@ func (c *ServeConfig) withDefaults() *ServeConfig {
 	out.Limits = c.Limits.withDefaults()
 	out.Admin = c.Admin.withDefaults()
 	if !c.complete {
-		out.configured, out.complete = c.Logger, true
-	}
-	if c.Logger == nil {
-		out.Logger = slog.New(slog.DiscardHandler)
+		out.configured, out.complete, out.lines = c.Logger, true, new(held.Queue[held.Line])
+		to := slog.DiscardHandler
+		if c.Logger != nil {
+			to = held.Handler(c.Logger.Handler(), out.lines)
+		}
+		out.Logger = slog.New(to)
 	}
 	return &out
 }
@@ -336,7 +340,7 @@ func (c *ServeConfig) settings() *settings {
 		handshake:       c.HandshakeAuth, authority: c.Authority, serverTLS: c.TLS, pluginTLS: c.PluginTLS, allowInsecure: c.AllowInsecure,
 		hosts: c.Hosts,
 		rules: compilePolicy(c.Policy, c.Authority != nil), noPolicy: c.Policy == nil, observer: c.Observer,
-		audit: &auditor{sink: c.Audit, log: c.Logger}, log: c.Logger, configured: c.configured, vigil: certs.NewVigil(c.Logger),
+		audit: &auditor{sink: c.Audit, log: c.Logger}, log: c.Logger, lines: c.lines, configured: c.configured, vigil: certs.NewVigil(c.Logger),
 	}
 	if c.Admin != nil {
 		s.audit.recent, s.traffic, s.calls = recent.New[AuditEvent](c.Admin.Events), &tally.Table{}, &tally.Feed[RoutedCall]{}

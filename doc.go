@@ -34,6 +34,8 @@
 //
 // A program that only calls gives its identity back at the end with [Client.Leave].
 //
+// No function takes a nil context: it panics, as in package context and in Connect.
+//
 // # What is easily confused
 //
 // Three ways to call something. [Client.Service] reaches a service type of

@@ -129,6 +129,9 @@ const isNegative = "is negative; write 0 for the default, or more"
 // leastInterval is the least time between two questions or reports: what is shorter keeps host and plugin busy.
 const leastInterval = 10 * time.Millisecond
 
+// reasonMissing is why a plugin is degraded that watches for what is away.
+const reasonMissing = "a required service is not available"
+
 // checkDuration refuses a duration that is negative, or too short to be meant.
 func checkDuration(field string, d, least time.Duration) error {
 	switch {

@@ -23,7 +23,8 @@ import (
 // or so.
 // Any answer is a sign of life, also that of a plugin that knows no such question. One
 // that does not answer is unhealthy after a while, whatever it reports itself, until it
-// answers again. How long one takes to answer delays no other.
+// answers again. How long one takes to answer delays no other. One that calls do not reach, because it cannot be dialled or
+// somebody else answers in its place, is asked at once, then every second until it is unhealthy, and then less and less often.
 type HealthProbeConfig struct {
 	// Disabled turns probing off: health is what plugins report then.
 	Disabled bool
@@ -65,6 +66,8 @@ const (
 
 	pressInterval = time.Second // between two questions to one that others wait for to be dead
 
+	mostDoublings = 16 // of that
+
 	leastRest, moreRest = 4, 4 // rounds in which a plugin that reports and is well is not asked
 )
 
@@ -105,6 +108,9 @@ const reasonSilent tokenstore.Reason = "silent"
 // silentReason is what people are told of a plugin that does not answer.
 const silentReason = "does not answer the host"
 
+// strangerReason is what they are told of one at whose endpoint somebody answers who does not prove that it is the plugin.
+const strangerReason = "another process answers in its place"
+
 // prober asks plugins how they are. One goroutine owns it; a question in flight
 // has one of its own.
 type prober struct {
@@ -124,7 +130,7 @@ type prober struct {
 	reached  func(*tokenstore.Identity) string // where a plugin is dialled
 	slow     func(time.Duration)               // how often plugins are to report at most, zero for as they please
 	answers  chan probeAnswer
-	urgent   chan *tokenstore.Identity // to ask at once
+	urgent   chan urgency // to ask at once
 	asking   sync.WaitGroup
 
 	// Used by run alone.
@@ -162,6 +168,13 @@ type probed struct {
 	last     catalog.Health // that was told
 	silent   bool           // that it does not answer was told
 	pressed  bool           // it is asked again soon
+	missed   bool           // calls do not reach it, and it has not answered since
+}
+
+// urgency is the wish to have a plugin asked at once.
+type urgency struct {
+	id     *tokenstore.Identity
+	missed bool // a call did not reach it
 }
 
 type probeAnswer struct {
@@ -179,7 +192,7 @@ func newProber(cfg HealthProbeConfig) *prober {
 		cfg: cfg, slow: func(time.Duration) {}, plugins: map[string]*probed{},
 		awaited: func(*tokenstore.Identity) bool { return false }, gone: func(*tokenstore.Identity) {},
 		reached: func(*tokenstore.Identity) string { return "" },
-		answers: make(chan probeAnswer), urgent: make(chan *tokenstore.Identity, maxUrgent),
+		answers: make(chan probeAnswer), urgent: make(chan urgency, maxUrgent),
 	}
 }
 
@@ -200,8 +213,8 @@ func (p *prober) run(ctx context.Context) {
 				a.plugin.again = false
 				p.probe(ctx, a.plugin)
 			}
-		case id := <-p.urgent:
-			p.askNow(ctx, id)
+		case u := <-p.urgent:
+			p.askNow(ctx, u)
 		case <-timer.C:
 		}
 		timer.Reset(time.Until(p.advance(ctx, time.Now())))
@@ -240,7 +253,7 @@ func (p *prober) room() bool { return p.cfg.MaxConcurrent == 0 || p.inFlight < p
 // evident reports whether a plugin that goes on saying itself how it is need not be asked: it showed
 // within the interval that it answers calls, or answered lately. Calls alone show that somebody answers.
 func (p *prober) evident(plugin *probed, now time.Time) bool {
-	if !p.reporting(plugin) || plugin.told && plugin.last == catalog.HealthUnhealthy {
+	if !p.reporting(plugin) || plugin.missed || plugin.told && plugin.last == catalog.HealthUnhealthy {
 		return false
 	}
 	if now.Sub(plugin.id.LastServed()) <= p.cfg.Interval {
@@ -271,16 +284,24 @@ func (p *prober) rest(plugin *probed, health catalog.Health, now time.Time) {
 }
 
 // hurry has a plugin asked at once. It does not block.
-func (p *prober) hurry(id *tokenstore.Identity) {
+func (p *prober) hurry(id *tokenstore.Identity) { p.urge(id, false) }
+
+// urge does the same, also where it is since a call did not reach the plugin.
+func (p *prober) urge(id *tokenstore.Identity, missed bool) {
 	select {
-	case p.urgent <- id:
+	case p.urgent <- urgency{id, missed}:
 	default:
 	}
 }
 
 // askNow asks a plugin out of its turn.
-func (p *prober) askNow(ctx context.Context, id *tokenstore.Identity) {
-	plugin := p.known(id)
+func (p *prober) askNow(ctx context.Context, u urgency) {
+	id, plugin := u.id, p.known(u.id)
+	if u.missed {
+		if plugin.missed = true; plugin.asking || plugin.pressed {
+			return
+		}
+	}
 	plugin.suspect, plugin.pressed, plugin.again = true, false, plugin.again || plugin.asking
 	if plugin.endpoint == "" {
 		plugin.endpoint = p.reached(id)
@@ -406,9 +427,9 @@ func (p *prober) settle(a probeAnswer) {
 			return
 		}
 		declared(plugin.id).failure.Store(&failedCall{at: time.Now(), what: printable(a.err.Error())})
-		report = catalog.HealthReport{Health: catalog.HealthUnhealthy, Reason: silentReason}
+		report = unanswered(a.err)
 	} else {
-		plugin.failures = 0
+		plugin.failures, plugin.missed = 0, false
 		if !plugin.suspect { // else it answered before it became so
 			p.sign(plugin.id)
 		}
@@ -424,12 +445,28 @@ func (p *prober) settle(a probeAnswer) {
 	}
 }
 
-// press has a plugin that did not answer asked again soon, where others wait for it to be dead.
-func (p *prober) press(plugin *probed) {
-	if !plugin.pressed && p.awaited(plugin.id) {
-		plugin.pressed = true
-		time.AfterFunc(pressInterval, func() { p.hurry(plugin.id) })
+// unanswered is the report of one that did not answer.
+func unanswered(err error) catalog.HealthReport {
+	report := catalog.HealthReport{Health: catalog.HealthUnhealthy, Reason: silentReason}
+	if errors.Is(err, errNotTheOne) {
+		report.Reason = strangerReason
 	}
+	return report
+}
+
+// press has a plugin that did not answer asked again soon, where others wait for it to be dead, or calls do not reach
+// it: then later and later once it is unhealthy, up to the interval.
+func (p *prober) press(plugin *probed) {
+	awaited := p.awaited(plugin.id)
+	if plugin.pressed || !awaited && !plugin.missed {
+		return
+	}
+	plugin.pressed = true
+	wait := pressInterval
+	if over := plugin.failures - p.cfg.FailureThreshold; over >= 0 && !awaited {
+		wait = min(pressInterval<<min(over+1, mostDoublings), max(p.cfg.Interval, pressInterval))
+	}
+	time.AfterFunc(wait, func() { p.hurry(plugin.id) })
 }
 
 // probeHealth asks a plugin how it is, the way that routed calls take. An

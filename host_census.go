@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -18,6 +19,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/edge"
 	"github.com/masegraye/connect-plugin-go/internal/fullest"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
+	"github.com/masegraye/connect-plugin-go/internal/seats"
 	"github.com/masegraye/connect-plugin-go/internal/tally"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
@@ -36,6 +38,10 @@ type census struct {
 	watches                int
 	mostGrants             int
 	grantsOf               string
+
+	accounts  map[string]*tokenstore.Identity // one of each
+	accountOf map[string]string               // by runtime id
+	grantsIn  map[string]int                  // by account
 }
 
 // snapshot returns what the host holds, at most so many entries of each kind.
@@ -50,6 +56,7 @@ func (h *Host) snapshot(entries uint32) *adminv1.Snapshot {
 		},
 		perSelf: map[string]int{}, perPeer: map[string]int{}, services: map[string]*adminv1.ServiceInfo{},
 		perPlugin: map[string]int{}, watchesEach: map[string]int{},
+		accounts: map[string]*tokenstore.Identity{}, accountOf: map[string]string{}, grantsIn: map[string]int{},
 	}
 	c.takeServices()
 	c.takePlugins()
@@ -83,6 +90,8 @@ func (c *census) takePlugins() {
 		if id.Peer() != "" && !id.Proven() {
 			c.perPeer[id.Peer()]++
 		}
+		of := account(id)
+		c.accounts[of], c.accountOf[id.RuntimeID()] = id, of
 		all = append(all, id)
 		return true
 	})
@@ -182,6 +191,7 @@ func (c *census) takeGrants(id *tokenstore.Identity) {
 			GrantId: g.ID, Capability: g.Type, RuntimeId: id.RuntimeID(), ExpiresAt: timestamppb.New(g.ExpiresAt),
 		})
 	}
+	c.grantsIn[c.accountOf[id.RuntimeID()]] += n
 	if n > c.mostGrants {
 		c.mostGrants, c.grantsOf = n, id.RuntimeID()
 	}
@@ -287,6 +297,7 @@ func (c *census) takeLimits() {
 	c.limit("MaxLookups", lookups, l.MaxLookups, "")
 	c.limit("MaxLookupsPerPlugin", each, l.MaxLookupsPerPlugin, asker)
 	c.takeConnections(&l)
+	c.takeTogether(&l)
 	c.limit("Admin.Followers", len(host.followers), cap(host.followers), "")
 }
 
@@ -300,14 +311,72 @@ func (c *census) takeConnections(l *Limits) {
 		return
 	}
 	all, address, each := 0, "", 0
+	var kin string
+	var ofKin int
 	for _, e := range open {
 		all = max(all, e.Len())
 		if key, n := e.Fullest(); n > each {
 			address, each = key, n
 		}
+		if key, n := e.FullestKin(kinOfAccount); n > ofKin {
+			kin, ofKin = key, n
+		}
 	}
 	c.limit("MaxConnections", all, l.MaxConnections, "")
 	c.limit("MaxConnectionsPerPeer", each, l.MaxConnectionsPerPeer, address)
+	c.share("MaxConnections", kin, ofKin, seats.Bound{Most: l.MaxConnections, Each: min(maxHeld, l.MaxConnectionsPerPeer)}, fewConnections)
+}
+
+// together follows the name of a bound that is about all instances of one plugin, or all identities of one address that
+// proved nothing.
+const together = ", of one plugin"
+
+// takeTogether says how full the bounds are of what the identities of one account have together, of the fullest account.
+func (c *census) takeTogether(l *Limits) {
+	of, n := fullest.Count(c.byAccount(c.perPlugin))
+	c.share("MaxRegistrations", of, n, seats.Bound{Most: l.MaxRegistrations, Each: l.MaxRegistrationsPerPlugin}, catalog.Few)
+	of, n = fullest.Count(c.byAccount(c.watchesEach))
+	c.share("MaxWatches", of, n, seats.Bound{Most: l.MaxWatches, Each: l.MaxWatchesPerPlugin}, catalog.Few)
+	of, n = fullest.Count(c.grantsIn)
+	c.limit("MaxGrantsPerIdentity"+together, n, c.host.hub.store.MostGrants(c.kin(of)), accountName(of))
+	open := map[string]int{}
+	for of, id := range c.accounts {
+		open[of] = c.host.hub.shareOf(id).holds.open.Len()
+	}
+	of, n = fullest.Count(open)
+	c.limit("MaxOpenCalls"+together, n, min(l.openOfFleet(), l.MaxOpenCalls), accountName(of))
+}
+
+// share adds a bound of what an account has of what there is for all.
+func (c *census) share(name, of string, used int, bound seats.Bound, few int) {
+	c.limit(name+together, used, seats.Together(bound, few, c.kin(of)), accountName(of))
+}
+
+// kin is how many identities an account has.
+func (c *census) kin(of string) int {
+	if id := c.accounts[of]; id != nil {
+		return c.host.hub.store.Kin(id)
+	}
+	return 0
+}
+
+// byAccount adds up what is counted by runtime id. What has none of those that live is left out.
+func (c *census) byAccount(each map[string]int) map[string]int {
+	sums := map[string]int{}
+	for runtimeID, n := range each {
+		if of, ok := c.accountOf[runtimeID]; ok {
+			sums[of] += n
+		}
+	}
+	return sums
+}
+
+// accountName is an account as operators know it.
+func accountName(of string) string {
+	if name, ok := strings.CutPrefix(of, pluginAccount); ok {
+		return name
+	}
+	return of
 }
 
 // limit adds a bound of so many.

@@ -12,6 +12,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/guest"
+	"github.com/masegraye/connect-plugin-go/internal/held"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
@@ -27,7 +28,7 @@ import (
 //
 // Nil grants nothing and ends every plugin. The policy is copied. An error wraps [ErrInvalidConfig] and names the
 // field, or [ErrHostClosed] after [Host.Shutdown]; nothing has changed then. SetPolicy may be called concurrently,
-// also with everything that plugins do, and by [ServeConfig.Audit].
+// also with everything that plugins do, by [ServeConfig.Audit], and by the handler of [ServeConfig.Logger].
 func (h *Host) SetPolicy(p *Policy) error {
 	if err := p.validateFor(h.cfg.AllowInsecure); err != nil {
 		return err
@@ -40,27 +41,31 @@ func (h *Host) SetPolicy(p *Policy) error {
 	if err != nil {
 		return err
 	}
-	for _, id := range h.changePolicy(&policyChange{host: h, now: next, judged: judged}) {
+	change := &policyChange{host: h, now: next, judged: judged}
+	for _, id := range h.changePolicy(change) {
 		if !h.hub.acceptsStill(id) {
 			h.hub.store.Revoke(id.RuntimeID(), tokenstore.ReasonPolicy)
 		}
 	}
+	if d := change.before.Default; d == nil || !d.AllowUnproven {
+		warnOpen(danger(h.hub.settings().configured), next, h.cfg.AllowInsecure)
+	}
+	h.hub.settings().lines.Tell(held.Line.Write)
 	h.hub.unheard.Tell(h.hub.record)
 	return nil
 }
 
-// changePolicy makes a change, and returns who enrolled since it was judged who may stay. What the
-// audit is to hear of it waits until nothing is locked, since the audit may change the policy again.
+// changePolicy makes a change, and returns who enrolled since it was judged who may stay. What log and
+// audit are to hear of it waits until nothing is locked, since they may change the policy again.
 func (h *Host) changePolicy(c *policyChange) (late []*tokenstore.Identity) {
 	h.policyMu.Lock()
 	defer h.policyMu.Unlock()
+	h.hub.settings().lines.Hold()
+	defer h.hub.settings().lines.Release()
 	h.hub.unheard.Hold()
 	defer h.hub.unheard.Release()
 	h.hub.rules.Load().Certificates(func(identity string, key certs.Pin) { h.hub.shown.Add(identity, key) })
 	c.before = h.hub.rules.Swap(c.now)
-	if d := c.before.Default; d == nil || !d.AllowUnproven {
-		warnOpen(danger(h.hub.settings().configured), c.now, h.cfg.AllowInsecure)
-	}
 	h.hub.launches.UnbarAll()
 	c.apply()
 	h.hub.audit(AuditEvent{Kind: AuditPolicyChanged, Reason: c.summary()})

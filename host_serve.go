@@ -446,13 +446,13 @@ func (h *Host) setProber() {
 		if err != nil {
 			return catalog.HealthReport{}, err
 		}
-		report, err := p.ask(ctx, id)
+		report, err := p.ask(ctx, answering(id))
 		return report, noticed(id, err)
 	}
 	h.prober.sign, h.prober.doubt = h.hub.sign, h.registry.doubt
 	h.prober.awaited, h.prober.gone = h.registry.blocks, h.registry.giveWay
 	h.prober.reached = h.reached
-	if hurry := h.prober.hurry; !h.cfg.HealthProbe.Disabled {
+	if hurry := h.prober.urge; !h.cfg.HealthProbe.Disabled {
 		h.registry.hurry.Store(&hurry)
 	}
 	answers := h.answers
@@ -484,6 +484,9 @@ func (h *Host) reportHealth(id *tokenstore.Identity, endpoint string, report cat
 		says = append(says, keyError, printable(err.Error()))
 	}
 	log("a plugin's health, as the host sees it", says...)
+	if errors.Is(err, errNotTheOne) {
+		h.hub.audit(AuditEvent{Kind: AuditConflict, RuntimeID: id.RuntimeID(), SelfID: id.SelfID(), Target: endpoint, Reason: strangerReason})
+	}
 	was := false
 	// An error says that the identity ended, which says it all.
 	_ = h.lifecycle.take(id.RuntimeID(), id, func(v *healthView) { was, v.silent, v.probed = v.silent, err != nil, report })

@@ -171,9 +171,13 @@ func (h *hub) holder(id *tokenstore.Identity) edge.Holder {
 	each := min(maxHeld, l.MaxConnectionsPerPeer)
 	return edge.Holder{
 		Name: "identity " + id.RuntimeID(), Most: each, Ended: id.Ended,
-		Kin: "account " + account(id), MostOfKin: seats.Together(seats.Bound{Most: l.MaxConnections, Each: each}, fewConnections, of.holds.kin()),
+		Kin:       kinOfAccount + account(id),
+		MostOfKin: seats.Together(seats.Bound{Most: l.MaxConnections, Each: each}, fewConnections, of.holds.kin()),
 	}
 }
+
+// kinOfAccount begins the name of those of an account as a kin that has connections.
+const kinOfAccount = "account "
 
 // together is the budget that an identity has with those of its account: four times what one has, or where those are
 // more as many times as the square root of their number.
@@ -260,8 +264,10 @@ func account(id *tokenstore.Identity) string {
 	if peer := id.Peer(); peer != "" && !id.Proven() {
 		return "unproven:" + peer
 	}
-	return "plugin:" + id.SelfID()
+	return pluginAccount + id.SelfID()
 }
+
+const pluginAccount = "plugin:"
 
 // peerBudget is one that an address has.
 func peerBudget(kind string, p *peer, rate Rate) budget {

@@ -181,7 +181,7 @@ const maxPort = 65535
 // validate names the first field that is wrong, whatever the strategy.
 func (s PluginSpec) validate() error {
 	field := func(name, format string, args ...any) error {
-		return fieldError(fmt.Sprintf("PluginSpec[%q].%s", s.Name, name), format, args...)
+		return fieldError(fmt.Sprintf("PluginSpec[%q].%s", clipped(s.Name), name), format, args...)
 	}
 	if err := ValidateSelfID(s.Name); err != nil {
 		return field("Name", "%v", err)

@@ -39,7 +39,7 @@ type processes struct {
 	sockets privdir.Root
 
 	mu       sync.Mutex
-	host     *Platform
+	owner    *PluginLauncher        // nil for none
 	binaries map[string]*heldBinary // by what was asked for
 }
 
@@ -50,11 +50,14 @@ type heldBinary struct {
 	err    error
 }
 
-// bind ties the strategy to the platform whose plugins it starts.
-func (s *processes) bind(p *Platform) {
+// bind ties the strategy to the launcher that it is given to first, whose end is its own, and reports whether that is this one.
+func (s *processes) bind(l *PluginLauncher) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.host = p
+	if s.owner == nil {
+		s.owner = l
+	}
+	return s.owner == l
 }
 
 var errNoLauncher = errors.New("the strategy belongs to no launcher: pass it to PluginLauncher.RegisterStrategy")
@@ -63,10 +66,10 @@ var errNoLauncher = errors.New("the strategy belongs to no launcher: pass it to 
 func (s *processes) platform() (*Platform, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.host == nil {
+	if s.owner == nil {
 		return nil, errNoLauncher
 	}
-	return s.host, nil
+	return s.owner.platform, nil
 }
 
 // close gives back what is kept between launches; no process is left then.
@@ -198,6 +201,15 @@ func (e *lastCall) wait(ctx context.Context) error {
 		return e.err
 	}
 	return nil // one of its own is in the log
+}
+
+// tell tells code of the user's what became of a plugin, and waits for it no longer than the plugin may take to end, or a
+// moment longer than ctx lasts. The log has what went wrong.
+func (p *Platform) tell(ctx context.Context, spec PluginSpec, what string, f func()) {
+	told := &lastCall{
+		name: spec.Name, what: what, grace: spec.StopGrace, log: p.log, call: func() error { f(); return nil }, over: make(chan struct{}),
+	}
+	_ = told.wait(ctx)
 }
 
 // callGuest calls code of the user's and waits for it as long as ctx lasts.

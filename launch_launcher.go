@@ -52,13 +52,14 @@ func NewPluginLauncher(platform *Platform, registry *ServiceRegistry) *PluginLau
 }
 
 // RegisterStrategy adds a way to start plugins, in the place of one of the same name. A nil
-// strategy is a programming error and panics.
+// strategy is a programming error and panics. A [ProcessStrategy] or [GoPluginStrategy] that another launcher has launches
+// nothing for this one, and says so.
 func (l *PluginLauncher) RegisterStrategy(strategy LaunchStrategy) {
 	if strategy == nil {
 		panic("connectplugin: RegisterStrategy: strategy is nil")
 	}
-	if s, ok := strategy.(interface{ bind(p *Platform) }); ok {
-		s.bind(l.platform)
+	if s, ok := strategy.(interface{ bind(l *PluginLauncher) bool }); ok {
+		s.bind(l)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -103,18 +104,18 @@ func (l *PluginLauncher) GetServiceClient(pluginName string, serviceType string)
 	}
 	i, err := p.await(l.life)
 	if err != nil {
-		return "", nil, fmt.Errorf("plugin %q: %w", pluginName, err)
+		return "", nil, fmt.Errorf("plugin %q: %w", clipped(pluginName), err)
 	}
 	if i.runtimeID() == "" {
 		return i.result.Endpoint, i.result.HTTPClient, nil // of a strategy that only knows its own
 	}
 	if serviceType == "" {
 		if serviceType = p.defaultService(i); serviceType == "" {
-			return "", nil, fmt.Errorf("plugin %q: %w: it provides no service", pluginName, ErrPluginNotFound)
+			return "", nil, fmt.Errorf("plugin %q: %w: it provides no service", clipped(pluginName), ErrPluginNotFound)
 		}
 	}
 	if _, ok := l.platform.registry.catalog.Provider(serviceType, i.runtimeID()); !ok {
-		return "", nil, fmt.Errorf("plugin %q: %w: it does not provide %q", pluginName, ErrPluginNotFound, serviceType)
+		return "", nil, fmt.Errorf("plugin %q: %w: it does not provide %q", clipped(pluginName), ErrPluginNotFound, clipped(serviceType))
 	}
 	client := &providerClient{router: l.platform.router, target: func(path string) (string, string, error) {
 		return p.servicePath(serviceType, path)
@@ -137,10 +138,10 @@ func (l *PluginLauncher) Stop(ctx context.Context, pluginName string) error {
 	p := l.plugins[pluginName]
 	l.mu.Unlock()
 	if p == nil {
-		return fmt.Errorf("stop %q: %w", pluginName, ErrPluginNotRunning)
+		return fmt.Errorf("stop %q: %w", clipped(pluginName), ErrPluginNotRunning)
 	}
 	if err := p.stop(ctx, "stopped"); err != nil {
-		return fmt.Errorf("stop %q: %w", pluginName, err)
+		return fmt.Errorf("stop %q: %w", clipped(pluginName), err)
 	}
 	return nil
 }
@@ -170,7 +171,7 @@ func (l *PluginLauncher) Replace(ctx context.Context, pluginName string) error {
 		return err
 	}
 	if err := p.replace(ctx, spec); err != nil {
-		return fmt.Errorf("replace %q: %w", pluginName, err)
+		return fmt.Errorf("replace %q: %w", clipped(pluginName), err)
 	}
 	return nil
 }
@@ -191,7 +192,10 @@ func (l *PluginLauncher) shutdown(ctx context.Context) error {
 	stopping.Wait()
 	l.tasks.Wait()
 	for _, s := range strategies {
-		if c, ok := s.(interface{ close() }); ok {
+		if c, ok := s.(interface {
+			bind(l *PluginLauncher) bool
+			close()
+		}); ok && c.bind(l) {
 			c.close()
 		}
 	}
@@ -207,7 +211,7 @@ func (l *PluginLauncher) configured(name string) (PluginSpec, bool) {
 }
 
 func (l *PluginLauncher) unknown(name string) error {
-	return fmt.Errorf("%w: no spec is configured for %q: see PluginLauncher.Configure", ErrPluginNotFound, name)
+	return fmt.Errorf("%w: no spec is configured for %q: see PluginLauncher.Configure", ErrPluginNotFound, clipped(name))
 }
 
 // plugin returns the plugin of a name, and launches it unless it was.
@@ -251,10 +255,7 @@ func (l *PluginLauncher) start(ctx context.Context, spec PluginSpec, hold bool) 
 		if err == nil {
 			e.RuntimeID, e.Pid = i.runtimeID(), i.pid
 		}
-		func() {
-			defer l.platform.hub().survives("Observer.Launch")
-			o.Launch(e)
-		}()
+		l.platform.tell(ctx, spec, "Observer.Launch", func() { o.Launch(e) })
 	}
 	return i, err
 }
@@ -265,7 +266,7 @@ func (l *PluginLauncher) startInstance(ctx context.Context, spec PluginSpec, hol
 	l.mu.Unlock()
 	if strategy == nil {
 		return nil, fieldError(fmt.Sprintf("PluginSpec[%q].Strategy", spec.Name),
-			"%q is not registered; write one of %q, or add it with RegisterStrategy", spec.Strategy, known)
+			"%q is not registered; write one of %q, or add it with RegisterStrategy", clipped(spec.Strategy), known)
 	}
 	if l.platform.hub().launches.Barred(spec.Name) {
 		return nil, errBarred
@@ -274,6 +275,11 @@ func (l *PluginLauncher) startInstance(ctx context.Context, spec PluginSpec, hol
 	defer cancel()
 	if err := l.platform.awaitRequired(ctx, spec); err != nil {
 		return nil, launchFault(spec, err)
+	}
+	if s, ok := strategy.(interface{ bind(l *PluginLauncher) bool }); ok && !s.bind(l) {
+		return nil, fieldError(fmt.Sprintf("PluginSpec[%q].Strategy", spec.Name),
+			"%q is a %T that was given to another launcher, which ends what it starts; give RegisterStrategy one of this launcher's own",
+			clipped(spec.Strategy), s)
 	}
 	if bound, ok := strategy.(boundStrategy); ok {
 		return bound.start(ctx, l.platform, spec, hold)

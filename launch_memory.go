@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/masegraye/connect-plugin-go/internal/catalog"
 	"github.com/masegraye/connect-plugin-go/internal/guest"
 	"github.com/masegraye/connect-plugin-go/internal/launches"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
@@ -50,11 +49,12 @@ func (s *InMemoryStrategy) Launch(ctx context.Context, spec PluginSpec) (LaunchR
 	return launchAlone(ctx, s, host, spec)
 }
 
-// bind ties the strategy to the platform whose plugins it starts.
-func (s *InMemoryStrategy) bind(p *Platform) {
+// bind ties the strategy to a launcher; several may have it, as nothing of it ends with one.
+func (s *InMemoryStrategy) bind(l *PluginLauncher) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.host = p
+	s.host = l.platform
+	return true
 }
 
 func (s *InMemoryStrategy) start(ctx context.Context, p *Platform, spec PluginSpec, hold bool) (*instance, error) {
@@ -115,8 +115,7 @@ func (m *memoryLaunch) run(ctx context.Context, hold bool) error {
 	if err := m.platform.router.RegisterPluginHandler(id.RuntimeID(), handler); err != nil {
 		return err
 	}
-	healthy := catalog.HealthReport{Health: catalog.HealthHealthy, At: time.Now()}
-	return m.platform.lifecycle.take(id.RuntimeID(), id, func(v *healthView) { v.reported = healthy })
+	return m.platform.serves(id, metadata.Requires)
 }
 
 // field names a field of the spec.

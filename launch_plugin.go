@@ -318,27 +318,14 @@ func (p *launchedPlugin) note(exit PluginExit, next supervise.Next, ran time.Dur
 	onExit := p.spec.OnExit
 	p.mu.Unlock()
 	p.launcher.platform.log().Info("plugin ended", keyPlugin, p.name, keyPid, exit.Pid, keyRuntimeID, exit.RuntimeID, keyReason, exit.Reason)
+	spec := p.specNow()
 	if o := p.launcher.platform.hub().observer(); o != nil {
-		func() {
-			defer p.launcher.platform.hub().survives("Observer.Exit")
-			o.Exit(ExitEvent{
-				Name: p.name, RuntimeID: exit.RuntimeID, Pid: exit.Pid, Unasked: !exit.Requested, CrashLoop: exit.CrashLoop, Ran: ran,
-			})
-		}()
+		e := ExitEvent{Name: p.name, RuntimeID: exit.RuntimeID, Pid: exit.Pid, Unasked: !exit.Requested, CrashLoop: exit.CrashLoop, Ran: ran}
+		p.launcher.platform.tell(p.grace, spec, "Observer.Exit", func() { o.Exit(e) })
 	}
 	if onExit != nil {
-		p.tellExit(onExit, exit)
+		p.launcher.platform.tell(p.grace, spec, fmt.Sprintf("PluginSpec[%q].OnExit", spec.Name), func() { onExit(exit) })
 	}
-}
-
-// tellExit tells of an exit, and waits for that no longer than the plugin may take to end.
-func (p *launchedPlugin) tellExit(onExit func(PluginExit), exit PluginExit) {
-	spec := p.specNow()
-	told := &lastCall{
-		name: p.name, what: fmt.Sprintf("PluginSpec[%q].OnExit", spec.Name), grace: spec.StopGrace, log: p.launcher.platform.log,
-		call: func() error { onExit(exit); return nil }, over: make(chan struct{}),
-	}
-	_ = told.wait(p.grace) // the log has it
 }
 
 func exitError(exit PluginExit) error {

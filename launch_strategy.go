@@ -180,7 +180,7 @@ func (s *joinedStart) start(name string, after []string) {
 		s.started = append(s.started, name)
 	}
 	if err != nil {
-		s.errs = append(s.errs, fmt.Errorf("plugin %q: %w", name, err))
+		s.errs = append(s.errs, fmt.Errorf("plugin %q: %w", clipped(name), err))
 		s.cancel()
 		return
 	}

@@ -420,9 +420,12 @@ func (s *ServiceRegistry) blocks(id *tokenstore.Identity) bool {
 }
 
 // press has a plugin asked at once, where plugins are asked.
-func (s *ServiceRegistry) press(id *tokenstore.Identity) {
+func (s *ServiceRegistry) press(id *tokenstore.Identity) { s.ask(id, false) }
+
+// ask does the same, and says whether it is since a call did not reach the plugin.
+func (s *ServiceRegistry) ask(id *tokenstore.Identity, missed bool) {
 	if hurry := s.hurry.Load(); hurry != nil {
-		(*hurry)(id)
+		(*hurry)(id, missed)
 	}
 }
 

@@ -263,7 +263,7 @@ func (m *middleware) call(ctx context.Context, h *hub, a *admission, w http.Resp
 	}
 	r = u.seen.request(r.WithContext(ctx))
 	if m.route.reads {
-		r = endable(u.running, r, m.route.unary == nil)
+		r, u.ending = endable(u.running, r, m.route.unary == nil)
 	}
 	m.route.next.ServeHTTP(u.seen.writer(w), r)
 	u.served = true
@@ -277,6 +277,7 @@ type undo struct {
 	seen    *servedCall
 	caller  *caller
 	running *inflight.Call
+	ending  *endingContext // nil for none
 	ends    ends
 	cancel  context.CancelFunc // nil for none
 	release func()             // nil for none
@@ -320,6 +321,7 @@ func (u *undo) do() {
 		u.caller.id.Leave()
 	}
 	u.ends.untie()
+	u.ending.over()
 	u.running.Done()
 	if u.cancel != nil {
 		u.cancel()

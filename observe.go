@@ -14,12 +14,12 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/tally"
 )
 
-// Observer is told what happens in a host, for metrics, traces and tables
-// ([ServeConfig].Observer). Every method is called after the fact, but for CallStarted, by the
-// goroutine of what happened and never under a lock that guards what the host knows: what a
-// method takes is added to that call, handshake or launch. So it does little, never blocks and never panics. The
-// methods are called concurrently. Events carry names, sizes, times and codes, and no payload,
-// credential or text of a peer; which of their names a peer may choose, each field says.
+// Observer is told what happens in a host, for metrics, traces and tables ([ServeConfig].Observer). Every method is
+// called after the fact, but for CallStarted, by the goroutine of what happened and never under a lock that guards what
+// the host knows: what a method takes is added to that call, handshake or launch. So it does little, never blocks and
+// never panics; for Launch and Exit the launcher waits no longer than [PluginSpec].StopGrace. The methods are called
+// concurrently. Events carry names, sizes, times and codes, and no payload, credential or text of a peer; which of
+// their names a peer may choose, each field says.
 //
 // Implementations embed [NopObserver], so that methods that come later do not break them.
 type Observer interface {

@@ -446,3 +446,14 @@ func (p *Platform) mayFollow(a *adoption) error {
 	}
 	return nil
 }
+
+// inherits notes that a plugin which is adopted in the place of another is the same process, by its endpoint: it does not answer
+// by the identity that it had once it has the next one, which is the other's heir until then.
+func (p *Platform) inherits(a *adoption) {
+	at, _ := p.registry.catalog.Endpoint(a.takes.RuntimeID())
+	before, err := catalog.ParseSite(at)
+	now, none := catalog.ParseSite(a.config.Endpoint)
+	if known := declared(a.takes).adopted; known != nil && err == nil && none == nil && before == now {
+		known.heir.Store(a.id)
+	}
+}

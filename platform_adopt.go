@@ -118,13 +118,13 @@ func (p *Platform) AddPlugin(ctx context.Context, config PluginConfig) error {
 	if err != nil {
 		return err
 	}
-	return p.keepPlace(a)
+	return p.keepPlace(a, "")
 }
 
 // keepPlace gives the endpoint to the plugin that was adopted there. What the host knew of
-// the same process before ends.
-func (p *Platform) keepPlace(a *adoption) error {
-	if err := p.router.settle(a.id.RuntimeID(), place{endpoint: a.config.Endpoint}); err != nil {
+// the same process before ends, but for one identity, empty for none, that whoever calls ends when its calls have.
+func (p *Platform) keepPlace(a *adoption, spared string) error {
+	if err := p.router.settle(a.id.RuntimeID(), place{endpoint: a.config.Endpoint, spared: spared}); err != nil {
 		return fmt.Errorf("adopt %q: %w", a.config.SelfID, err)
 	}
 	return nil
@@ -167,7 +167,7 @@ func (p *Platform) RemovePlugin(ctx context.Context, runtimeID string) error {
 		return l.Stop(ctx, name)
 	}
 	if _, ok := p.hub().store.Lookup(runtimeID); !ok {
-		return fmt.Errorf("remove %q: %w", runtimeID, errNotAlive)
+		return fmt.Errorf("remove %q: %w", clipped(runtimeID), errNotAlive)
 	}
 	p.registry.catalog.RemoveWhere(ofRuntime(runtimeID))
 	return p.retire(ctx, runtimeID, "removed")
@@ -181,18 +181,18 @@ func (p *Platform) RemovePlugin(ctx context.Context, runtimeID string) error {
 func (p *Platform) ReplacePlugin(ctx context.Context, runtimeID string, newConfig PluginConfig) error {
 	release, err := p.claim(runtimeID)
 	if err != nil {
-		return fmt.Errorf("replace %q: %w", runtimeID, err)
+		return fmt.Errorf("replace %q: %w", clipped(runtimeID), err)
 	}
 	defer release()
 	old, ok := p.hub().store.Lookup(runtimeID)
 	if !ok {
-		return fmt.Errorf("replace %q: %w", runtimeID, errNotAlive)
+		return fmt.Errorf("replace %q: %w", clipped(runtimeID), errNotAlive)
 	}
 	if _, name, launched := p.launcherOf(runtimeID); launched {
 		return fmt.Errorf("replace %q: it was launched: use PluginLauncher.Replace with %q", runtimeID, name)
 	}
 	if old.SelfID() != newConfig.SelfID {
-		return fieldError("PluginConfig.SelfID", "is %q; the plugin to be replaced is %q", newConfig.SelfID, old.SelfID())
+		return fieldError("PluginConfig.SelfID", "is %q; the plugin to be replaced is %q", clipped(newConfig.SelfID), old.SelfID())
 	}
 	within, cancel := adoptWithin(ctx)
 	defer cancel()
@@ -209,7 +209,7 @@ func (p *Platform) ReplacePlugin(ctx context.Context, runtimeID string, newConfi
 		p.hub().store.Revoke(a.id.RuntimeID(), reasonRemoved)
 		return err
 	}
-	if err := p.keepPlace(a); err != nil {
+	if err := p.keepPlace(a, runtimeID); err != nil {
 		return err
 	}
 	over()
@@ -286,6 +286,7 @@ func (p *Platform) issue(config PluginConfig, takes *tokenstore.Identity) (*adop
 	a.returns, a.strangers = newReturns(), newReturns()
 	if a.takes = takes; takes != nil {
 		a.launch.Hold()
+		p.inherits(a)
 	}
 	a.launch.Enrolled(id)
 	p.mu.Lock()

@@ -12,6 +12,7 @@ import (
 
 	adminv1 "github.com/masegraye/connect-plugin-go/gen/admin/v1"
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/internal/catalog"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
@@ -201,9 +202,9 @@ func (p *Platform) replaceLaunched(ctx context.Context, name string) error {
 		return !adopted
 	})
 	if adopted {
-		return fmt.Errorf("replace %q: the host did not launch it: start a new instance where it runs, then end the old one", name)
+		return fmt.Errorf("replace %q: the host did not launch it: start a new instance where it runs, then end the old one", clipped(name))
 	}
-	return fmt.Errorf("replace %q: %w: name a spec of PluginLauncher.Configure", name, ErrPluginNotFound)
+	return fmt.Errorf("replace %q: %w: name a spec of PluginLauncher.Configure", clipped(name), ErrPluginNotFound)
 }
 
 // launchedStatus returns what launchers know of their plugins, by runtime id, and of the instances
@@ -271,4 +272,96 @@ func (p *launchedPlugin) status(parting map[string]*LaunchStatus) (runtimeID str
 		l.Err = p.err.Error()
 	}
 	return runtimeID, PluginStatus{SelfID: p.spec.Name, Launch: l}
+}
+
+// watched is what a plugin in the host's own process watches for, as a plugin elsewhere does itself.
+type watched struct {
+	// Fixed at creation.
+	platform *Platform
+	id       *tokenstore.Identity
+	requires []ServiceDependency
+	changed  chan struct{} // tells that something may have
+
+	// Used by whoever began it, and then by run alone.
+	missing []string
+}
+
+// serves says that a plugin in the host's own process is healthy, or degraded while something is away that it watches for.
+func (p *Platform) serves(id *tokenstore.Identity, requires []ServiceDependency) error {
+	w := &watched{platform: p, id: id, changed: make(chan struct{}, 1)}
+	for _, d := range requires {
+		if d.WatchForChanges {
+			w.requires = append(w.requires, d)
+		}
+	}
+	w.missing = w.away()
+	if err := w.tell(); err != nil || len(w.requires) == 0 {
+		return err
+	}
+	life, stop := context.WithCancel(p.life)
+	id.OnEnd(stop)
+	begun := p.task(func() { w.run(life) })
+	for _, d := range w.requires {
+		begun = begun && p.task(func() { w.follow(life, d.Type) })
+	}
+	if !begun {
+		return ErrHostClosed
+	}
+	return nil
+}
+
+// away returns what is.
+func (w *watched) away() (missing []string) {
+	for _, d := range w.requires {
+		if !w.platform.registry.HasService(d.Type, d.MinVersion) {
+			missing = append(missing, d.Type)
+		}
+	}
+	return missing
+}
+
+// tell says how the plugin is. An error says that its identity ended.
+func (w *watched) tell() error {
+	report := catalog.HealthReport{Health: catalog.HealthHealthy, At: time.Now()}
+	if len(w.missing) > 0 {
+		report.Health, report.Reason, report.Unavailable = catalog.HealthDegraded, reasonMissing, w.missing
+	}
+	return w.platform.lifecycle.take(w.id.RuntimeID(), w.id, func(v *healthView) { v.reported = report })
+}
+
+// run tells of each change, until the plugin has ended.
+func (w *watched) run(ctx context.Context) {
+	for {
+		if missing := w.away(); !slices.Equal(missing, w.missing) {
+			w.missing = missing
+			if w.tell() != nil {
+				return
+			}
+		}
+		select {
+		case <-w.changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// follow has run look at each change of a type.
+func (w *watched) follow(ctx context.Context, serviceType string) {
+	events, err := w.platform.registry.catalog.Watch(catalog.WatchRequest{Type: serviceType})
+	if err != nil {
+		w.platform.log().Warn("a plugin is not degraded without what it requires",
+			keyRuntimeID, w.id.RuntimeID(), keyService, serviceType, keyError, err)
+		return
+	}
+	defer events.Close()
+	for {
+		if _, err := events.Next(ctx); err != nil {
+			return
+		}
+		select {
+		case w.changed <- struct{}{}:
+		default:
+		}
+	}
 }

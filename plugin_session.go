@@ -392,7 +392,7 @@ func (s *pluginSession) health(ctx context.Context) pluginHealth {
 	if len(h.missing) > 0 && h.state == connectpluginv1.HealthState_HEALTH_STATE_HEALTHY {
 		h.state = connectpluginv1.HealthState_HEALTH_STATE_DEGRADED
 		if h.reason == "" {
-			h.reason = "a required service is not available"
+			h.reason = reasonMissing
 		}
 	}
 	return h

@@ -12,6 +12,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/gen/admin/v1/adminv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/headers"
+	"github.com/masegraye/connect-plugin-go/internal/held"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
 	"github.com/masegraye/connect-plugin-go/internal/proxy"
 	"github.com/masegraye/connect-plugin-go/internal/tally"
@@ -451,8 +452,9 @@ type settings struct {
 	traffic    *tally.Table            // calls between plugins, for the admin service; nil without it
 	calls      *tally.Feed[RoutedCall] // the same, one by one
 	log        *slog.Logger
-	configured *slog.Logger // as configured, nil for none: see danger
-	vigil      *certs.Vigil // over certificates that are about to end
+	lines      *held.Queue[held.Line] // of that, during a change of policy
+	configured *slog.Logger           // as configured, nil for none: see danger
+	vigil      *certs.Vigil           // over certificates that are about to end
 }
 
 // warnConfig tells the operator what is dangerous or useless about the configuration.

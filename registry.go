@@ -77,8 +77,8 @@ type ServiceRegistry struct {
 	words  atomic.Pointer[wordings] // of watches that rest; nil where all of them wait
 	herald herald.Herald            // of those that rest
 
-	ways  atomic.Pointer[ways]                          // nil without a router, when nobody is dialled
-	hurry atomic.Pointer[func(id *tokenstore.Identity)] // asks a plugin at once how it is; nil where nobody is asked
+	ways  atomic.Pointer[ways]                                       // nil without a router, when nobody is dialled
+	hurry atomic.Pointer[func(id *tokenstore.Identity, missed bool)] // asks a plugin at once how it is; nil where nobody is asked
 }
 
 // ways are what a router does about the endpoints of plugins.

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"connectrpc.com/connect"
 
@@ -163,14 +165,14 @@ func observed(who identify) identify {
 	}
 }
 
-// endingContext is the context of a call whose handler does not know why the host ends calls, and returns what Err says:
+// endedContext is the context of a call whose handler does not know why the host ends calls, and returns what Err says:
 // that is the error for its peer then.
-type endingContext struct {
+type endedContext struct {
 	context.Context //nolint:containedctx // it is a context itself
 }
 
 // Err implements context.Context. What the host's doing gives is [context.Canceled] to [errors.Is].
-func (c endingContext) Err() error {
+func (c endedContext) Err() error {
 	err := c.Context.Err()
 	if errors.Is(err, context.Canceled) {
 		if coded := endOfStream(c.Context); connect.CodeOf(coded) != connect.CodeCanceled {
@@ -178,6 +180,83 @@ func (c endingContext) Err() error {
 		}
 	}
 	return err
+}
+
+// Value implements context.Context. Contexts that are made of c ask c for its error, as package context finds none above it.
+func (c endedContext) Value(key any) any {
+	if key == askedKey {
+		return nil
+	}
+	return c.Context.Value(key)
+}
+
+// AfterFunc is for package context, which takes a goroutine otherwise.
+func (c endedContext) AfterFunc(f func()) (stop func() bool) { return context.AfterFunc(c.Context, f) }
+
+// endingContext is an endedContext that costs nothing until somebody waits for its end, or makes a context of it: from then
+// on it is one of package context, so that what is made of it, by whichever way, costs no goroutine.
+type endingContext struct {
+	endedContext
+
+	full atomic.Pointer[fullContext]
+
+	mu sync.Mutex // held to make full; guards nothing
+}
+
+// fullContext is what package context made of an endedContext: its error is that of its parent.
+type fullContext struct {
+	context.Context //nolint:containedctx // it is what an endingContext stands for
+
+	cancel context.CancelFunc
+}
+
+// Done implements context.Context.
+func (c *endingContext) Done() <-chan struct{} { return c.whole().Done() }
+
+// Err implements context.Context.
+func (c *endingContext) Err() error {
+	err, f := c.endedContext.Err(), c.full.Load()
+	if f == nil {
+		return err
+	}
+	if err != nil {
+		<-f.Done() // it is about to learn of that
+	}
+	return f.Err()
+}
+
+// Value implements context.Context. Package context finds the one that it made.
+func (c *endingContext) Value(key any) any {
+	if key == askedKey {
+		return c.whole().Value(key)
+	}
+	return c.Context.Value(key)
+}
+
+// whole returns what others can wait for.
+func (c *endingContext) whole() *fullContext {
+	if f := c.full.Load(); f != nil {
+		return f
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if f := c.full.Load(); f != nil {
+		return f
+	}
+	f := new(fullContext)
+	f.Context, f.cancel = context.WithCancel(c.endedContext)
+	c.full.Store(f)
+	return f
+}
+
+// over ends it, when the handler has returned.
+func (c *endingContext) over() {
+	if c == nil {
+		return
+	}
+	if f := c.full.Load(); f != nil {
+		f.cancel()
+	}
 }
 
 // askedKey is the key by which package context asks a parent for the context that tells its children of its end.
@@ -201,17 +280,6 @@ func (c askedContext) Value(key any) any {
 	return nil
 }
 
-// Value implements context.Context. Contexts that are made of c ask c for its error, as package context finds none above it.
-func (c endingContext) Value(key any) any {
-	if key == askedKey {
-		return nil
-	}
-	return c.Context.Value(key)
-}
-
-// AfterFunc is for package context, which takes a goroutine for each child otherwise.
-func (c endingContext) AfterFunc(f func()) (stop func() bool) { return context.AfterFunc(c.Context, f) }
-
 // endedError is the error of a context that the host ended.
 type endedError struct{ error }
 
@@ -222,11 +290,12 @@ func (e endedError) Unwrap() error { return e.error }
 func (endedError) Is(target error) bool { return target == context.Canceled }
 
 // endable is the request of a call that the host may end: its handler learns so where it reads, and where it asks the
-// context, if it is one of the user's.
-func endable(call *inflight.Call, r *http.Request, users bool) *http.Request {
-	out := call.WithBody(r, endOfStream)
+// context, if it is one of the user's; what is over when that has returned is nil for others.
+func endable(call *inflight.Call, r *http.Request, users bool) (out *http.Request, ending *endingContext) {
+	out = call.WithBody(r, endOfStream)
 	if users {
-		out = out.WithContext(endingContext{out.Context()})
+		ending = &endingContext{endedContext: endedContext{out.Context()}}
+		out = out.WithContext(ending)
 	}
-	return out
+	return out, ending
 }

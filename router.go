@@ -298,7 +298,7 @@ func (s *ServiceRouter) attempt(w http.ResponseWriter, r *http.Request, call *ro
 	call.onto(provider.pool, w, r)
 	result := &call.result
 	if result.Fault && result.Class == proxy.ClassUnavailable && result.Retryable && !errors.Is(result.Err, proxy.ErrClosed) {
-		provider.failed(s.now(), result.Latency)
+		s.missed(provider, call.target.reg.RuntimeID, result.Latency)
 	}
 	return true
 }

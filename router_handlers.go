@@ -88,6 +88,7 @@ type place struct {
 	endpoint string
 	own      *ownPlace // instead of the endpoint, where it is not nil
 	trial    bool      // the endpoint stays with whom it belongs to
+	spared   string    // an earlier life of the plugin that has calls in flight, and ends when they have; empty for none
 }
 
 // settle sets where a live plugin is reached. What is set ends with the plugin's
@@ -103,6 +104,7 @@ func (s *ServiceRouter) settle(runtimeID string, at place) error {
 		return ErrHostClosed
 	}
 	s.lifecycle.moved(id, before)
+	vacated.Replaced = slices.DeleteFunc(vacated.Replaced, func(earlier string) bool { return earlier == at.spared })
 	s.registry.vacate(s.handshake.hub, id.SelfID(), vacated)
 	if id.Ended() { // meanwhile; nobody else will take it back
 		s.endProvider(runtimeID)

@@ -34,6 +34,7 @@ type routedProvider struct {
 	question func(context.Context) (catalog.HealthReport, error) // asks it how it is in its own way; may be nil
 
 	down   atomic.Int64 // until when calls fail at once, as the router's age
+	missed atomic.Int64 // when the host was last told that a call did not reach it, as that
 	asking atomic.Bool  // a question to a plugin in the host's own process is under way
 
 	previous *proxy.Provider // at the endpoint before, whose calls may finish; guarded by the router's mu

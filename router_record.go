@@ -135,6 +135,20 @@ func logCall(r *http.Request, c *caller, reg *catalog.Registration, result *prox
 		slog.Duration(keyLatency, result.Latency))
 }
 
+// missed notes that a call could not reach a provider after so long, and has the plugin asked how it is, once a second
+// at most.
+func (s *ServiceRouter) missed(p *routedProvider, runtimeID string, took time.Duration) {
+	now := s.now()
+	p.failed(now, took)
+	last := p.missed.Load()
+	if last > 0 && int64(now)-last < int64(pressInterval) || !p.missed.CompareAndSwap(last, int64(now)) {
+		return
+	}
+	if id, ok := s.handshake.hub.store.Lookup(runtimeID); ok {
+		s.registry.ask(id, true)
+	}
+}
+
 // withField is the error of a call for the host's log, with the field that sets its bound.
 func withField(err error) error {
 	switch {
@@ -201,7 +215,7 @@ func (d *pluginDialer) recognising(h *hub, id *tokenstore.Identity) challenger {
 		if tells && !known.introduced.Load() {
 			return proxy.Challenge{}, nil
 		}
-		ask, err := healthChallenge(id)
+		ask, err := healthChallenge(answering(id))
 		check := ask.Check
 		ask.Meanwhile = tells
 		ask.Check = func(a proxy.Answer) error {
@@ -219,6 +233,17 @@ func (d *pluginDialer) recognising(h *hub, id *tokenstore.Identity) challenger {
 		}
 		return ask, err
 	}
+}
+
+// answering is the identity by which a plugin answers: of an adopted one that is replaced by itself the next one, since it has
+// been given that.
+func answering(id *tokenstore.Identity) *tokenstore.Identity {
+	if known := declared(id).adopted; known != nil {
+		if heir := known.heir.Load(); heir != nil && !heir.Ended() && declared(heir).adopted.introduced.Load() {
+			return heir
+		}
+	}
+	return id
 }
 
 // tells reports whether what TLS says of a connection to an adopted plugin, nil in plaintext, tells that it is the

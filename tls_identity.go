@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/masegraye/connect-plugin-go/internal/certs"
+	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
 // Errors that end a TLS handshake because of whom the peer's certificate names.
@@ -251,6 +252,8 @@ func rawCertificates(chain []*x509.Certificate) [][]byte {
 type likeness struct {
 	introduced atomic.Bool // it was given an identity
 	absent     atomic.Bool // somebody else answered at its endpoint since it did
+	// heir is the identity that the same process gets in the place of this one, nil for none.
+	heir atomic.Pointer[tokenstore.Identity]
 	// news has room for that.
 	news chan struct{}
 

@@ -83,7 +83,7 @@ func TestOwnPeersHold(t *testing.T) {
 		left    int // rows that it cannot have
 	}{
 		"plugin": {options{protocols: allProtocols}, playHost, 0},
-		"first":  {options{protocols: allProtocols, first: true}, playHost, 20},
+		"first":  {options{protocols: allProtocols, first: true}, playHost, 21},
 		"host":   {options{}, playPlugins, 0},
 
 		"first host": {options{first: true}, playPlugins, 26},
@@ -123,6 +123,7 @@ func TestTheKitTellsOfACarelessPlugin(t *testing.T) {
 		"comes back after the loss of its host",
 		"says that it leaves",
 		"leaves then, too",
+		"enrols anew with one that forgets it at once, and less and less often",
 		"refuses one that has the certificate of a plugin",
 		"refuses one that gives another token than it proved",
 	)

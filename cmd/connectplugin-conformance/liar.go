@@ -28,6 +28,10 @@ const (
 	aWhile       = 10 * time.Minute
 	lyingRuntime = "conformance.subject-lie0"
 
+	// How many handshakes a subject makes at most with a host that forgets each identity at once, in a time.
+	forgetting    = 5 * time.Second
+	mostForgotten = 40
+
 	proofField     = 18
 	challengeField = 13
 )
@@ -41,7 +45,9 @@ type lie struct {
 	secret []byte
 	// certificate is the host's; nil is the right one.
 	certificate func(*stage) (*tls.Config, error)
-	since       since
+	// forgets has it not know the identity that it gave.
+	forgets bool
+	since   since
 }
 
 // lies are those that a plugin has to see through.
@@ -79,9 +85,10 @@ type liar struct {
 	done   chan struct{}
 
 	mu      sync.Mutex
-	tries   int    // connections or handshakes, whatever comes
-	told    int    // handshakes that were answered
-	used    string // where the token was used
+	tries   int       // connections or handshakes, whatever comes
+	told    int       // handshakes that were answered
+	first   time.Time // when the first one was
+	used    string    // where the token was used
 	changed chan struct{}
 }
 
@@ -123,7 +130,11 @@ func (h *liar) Handshake(ctx context.Context, req *connect.Request[connectplugin
 	if h.lie.answer != nil {
 		h.lie.answer(m)
 	}
-	h.tell(func() { h.told++ })
+	h.tell(func() {
+		if h.told++; h.told == 1 {
+			h.first = time.Now()
+		}
+	})
 	return connect.NewResponse(m), nil
 }
 
@@ -135,6 +146,11 @@ func (h *liar) serve(listener net.Listener, config *tls.Config) {
 	}))
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		h.tell(func() { h.used = r.URL.Path })
+		if h.lie.forgets {
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			_ = connect.NewErrorWriter().Write(w, r, connect.NewError(connect.CodeUnauthenticated, errForgotten))
+			return
+		}
 		http.Error(w, "not here", http.StatusServiceUnavailable)
 	})
 	var protocols http.Protocols
@@ -220,6 +236,7 @@ func (p *pluginTable) lies(ctx context.Context) {
 	p.row(ctx, v1, "takes one that does not lie", func(ctx context.Context) error {
 		return p.meet(ctx, &lie{}, func(h *liar) (bool, error) { return h.used != "", nil })
 	})
+	p.row(ctx, v2, "enrols anew with one that forgets it at once, and less and less often", p.forgotten)
 	for _, l := range lies() {
 		p.row(ctx, l.since, "refuses one that "+l.name, func(ctx context.Context) error {
 			return p.meet(ctx, &l, func(h *liar) (bool, error) {
@@ -236,6 +253,24 @@ func (p *pluginTable) lies(ctx context.Context) {
 		})
 	}
 }
+
+// forgotten has the subject meet a host that answers its handshakes and knows nobody.
+func (p *pluginTable) forgotten(ctx context.Context) error {
+	return p.meet(ctx, &lie{forgets: true}, func(h *liar) (bool, error) {
+		if h.told < 2 || time.Since(h.first) < forgetting {
+			return false, nil
+		}
+		if h.told > mostForgotten {
+			return true, fmt.Errorf("%w: %d handshakes in %v", errTooOften, h.told, forgetting)
+		}
+		return true, nil
+	})
+}
+
+var (
+	errForgotten = errors.New("the identity is not known")
+	errTooOften  = errors.New("it pauses too little")
+)
 
 var errBelieved = errors.New("it believed the host and called")
 

@@ -2,11 +2,8 @@ package catalog
 
 import "github.com/masegraye/connect-plugin-go/internal/seats"
 
-// How many each of a [Fleet] has at any rate.
-const (
-	fewRegistrations = 8
-	fewWatches       = 8
-)
+// Few is how many registrations, and watches, each of a [Fleet] has at any rate.
+const Few = 8
 
 // Fleet counts what several runtimes hold together, as those of one plugin do: a quarter of what a [Config] has room
 // for in all, or a few each where those are more, and never less than one of them may. Of a type each has one at most.
@@ -41,13 +38,13 @@ func (f *Fleet) watched(n int) {
 }
 
 // exceeds reports whether a fleet may not have n of something, of which there are so many in all and for each.
-func (f *Fleet) exceeds(n, most, each, few int) bool {
-	return most >= 0 && each >= 0 && n > seats.Together(seats.Bound{Most: most, Each: each}, few, f.Size())
+func (f *Fleet) exceeds(n, most, each int) bool {
+	return most >= 0 && each >= 0 && n > seats.Together(seats.Bound{Most: most, Each: each}, Few, f.Size())
 }
 
 // mayWatch reports whether a fleet may have one watch more.
 func (f *Fleet) mayWatch(cfg *Config) bool {
-	return f == nil || !f.exceeds(f.watches+1, cfg.MaxWatches, cfg.MaxWatchesPerRuntime, fewWatches)
+	return f == nil || !f.exceeds(f.watches+1, cfg.MaxWatches, cfg.MaxWatchesPerRuntime)
 }
 
 // mayRegister reports whether it may have one registration more, among those that are offered or those that wait.
@@ -61,5 +58,5 @@ func (f *Fleet) mayRegister(cfg *Config, waits bool) bool {
 		has = f.waiting
 	}
 
-	return has == 0 || !f.exceeds(has+1, cfg.MaxRegistrations, cfg.MaxPerRuntime, fewRegistrations)
+	return has == 0 || !f.exceeds(has+1, cfg.MaxRegistrations, cfg.MaxPerRuntime)
 }

@@ -215,7 +215,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 	c.pause()
 	if c.held.waits {
 		c.held.waits = false
-		c.intake.Load().wait(c.held.cut, c.gone)
+		c.intake.Load().wait(c.slot.who(), c.held.cut, c.gone)
 		c.waitFor(c.account.Load().patience(time.Now()))
 	}
 	if len(c.held.bytes) > 0 {
@@ -414,6 +414,14 @@ func (s *slot) takes(kin string) int {
 		return 1
 	}
 	return 0
+}
+
+// who is whoever has the slot, empty where nobody proved who it is.
+func (s *slot) who() string {
+	if by := s.holder.Load(); by != nil {
+		return by.Name
+	}
+	return ""
 }
 
 func (s *slot) yields(by Holder) bool {

@@ -24,7 +24,7 @@ func (c *Conn) takeOn(opens []int, n int, now time.Time) int {
 	if indebted {
 		most = 1
 	}
-	took, wait := c.intake.Load().take(most, now)
+	took, wait := c.intake.Load().take(c.slot.who(), most, now)
 	wait = wait || indebted
 	c.held.waits, c.held.cut = wait, took < len(opens)
 	if !c.held.cut {

@@ -38,24 +38,26 @@ var atOnce = sync.OnceValue(func() float64 { return float64(takenPerProcessor * 
 // intake takes on the requests of one peer: so many at once, one more for each that ended, and
 // as many again by and by, whatever became of the others. So thousands that come in one
 // piece never stand in front of what others ask meanwhile, and calls that take their time keep
-// nobody waiting for long. However long the processors are busy, few wait to be begun. The zero value takes
-// on. It is safe for concurrent use.
+// nobody waiting for long. However long the processors are busy, few wait to be begun. Where several identities
+// share it, those of each are taken on in turn. The zero value takes on. It is safe for concurrent use.
 type intake struct {
-	mu    sync.Mutex
-	taken float64       // at once; more than may be by one for each connection
-	at    time.Time     // when it was looked at
-	ready int           // that were taken on and are not known to have begun
-	room  chan struct{} // tells that one began or ended, to whoever waits; nil where nobody did yet
+	queue // of those that wait for their turn
+
+	mu    sync.Mutex // guards that, too
+	taken float64    // at once; more than may be by one for each connection
+	at    time.Time  // when it was looked at
+	ready int        // that were taken on and are not known to have begun
 }
 
-// take takes on some of n requests, one at least, and reports whether the next ones have to wait.
-func (in *intake) take(n int, now time.Time) (took int, wait bool) {
+// take takes on some of n requests of somebody, one at least, and reports whether the next ones have to wait.
+func (in *intake) take(who string, n int, now time.Time) (took int, wait bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.leakLocked(now)
 	took = min(n, 1+int(max(atOnce()-in.taken, 0)), max(mostReady()-in.ready, 1))
 	in.taken += float64(took)
 	in.ready += took
+	in.had(who, took-1) // one was had by who waited
 	return took, in.taken > atOnce() || took < n
 }
 
@@ -95,13 +97,14 @@ func (in *intake) ended() {
 	in.tellLocked()
 }
 
-// tellLocked tells whoever waits to look again.
+// tellLocked tells whose turn it is to look again.
 func (in *intake) tellLocked() {
-	if in.room == nil {
+	first := in.first()
+	if first == nil {
 		return
 	}
 	select {
-	case in.room <- struct{}{}:
+	case first.room <- struct{}{}:
 	default:
 	}
 }
@@ -158,22 +161,34 @@ func (in *intake) overLocked() time.Duration {
 	return time.Duration(over/atOnce()*float64(spread)) + 1
 }
 
-// wait returns when the next request may come, or nobody wants it any more.
-func (in *intake) wait(cut bool, gone <-chan struct{}) {
+// wait returns when the next request of somebody may come, or nobody wants it any more.
+func (in *intake) wait(who string, cut bool, gone <-chan struct{}) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	left := in.leftLocked(cut, time.Now())
-	if left == 0 { // some began or ended meanwhile
+	if in.waiting == 0 && in.leftLocked(cut, time.Now()) == 0 { // some began or ended meanwhile
 		return
 	}
-	if in.room == nil {
-		in.room = make(chan struct{}, 1)
-	}
-	t := time.NewTimer(left)
+	l := in.join(who)
+	in.waitInLocked(l, cut, gone)
+	in.leave(l)
+	in.tellLocked() // others that wait
+}
+
+// waitInLocked waits for the turn of a line.
+func (in *intake) waitInLocked(l *line, cut bool, gone <-chan struct{}) {
+	t := time.NewTimer(spread)
 	defer t.Stop()
-	for ; left > 0; left = in.leftLocked(cut, time.Now()) {
+	for {
+		left := in.leftLocked(cut, time.Now())
+		if left == 0 {
+			if in.takes(l) {
+				return
+			}
+			in.tellLocked() // whose turn it is, who tells the next one
+			left = spread
+		}
 		t.Reset(left)
-		switch in.waitLocked(t.C, gone) {
+		switch in.waitLocked(l.room, t.C, gone) {
 		case ended:
 			return
 		case late:
@@ -183,7 +198,6 @@ func (in *intake) wait(cut bool, gone <-chan struct{}) {
 		case told:
 		}
 	}
-	in.tellLocked() // others that wait
 }
 
 // heard is why somebody waits no more.
@@ -196,11 +210,11 @@ const (
 )
 
 // waitLocked waits until there may be room.
-func (in *intake) waitLocked(soon <-chan time.Time, gone <-chan struct{}) heard {
+func (in *intake) waitLocked(room <-chan struct{}, soon <-chan time.Time, gone <-chan struct{}) heard {
 	in.mu.Unlock()
 	defer in.mu.Lock()
 	select {
-	case <-in.room: // is never another one
+	case <-room:
 		return told
 	case <-soon:
 		return late

@@ -5,7 +5,9 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -50,6 +52,9 @@ type placed struct {
 
 func (p placed) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.ParseIP(p.from)} }
 
+// sibling is the address of another instance of a plugin.
+const sibling = "127.0.0.9"
+
 // bubble is a server behind an edge, in memory.
 type bubble struct {
 	below  *pipes
@@ -61,6 +66,7 @@ type bubble struct {
 	came    atomic.Int64  // requests, of which it is not said yet that they have begun
 	begins  chan struct{} // closed when they begin; nil for at once
 	begun   atomic.Int64
+	sibling atomic.Int64  // of them, those from that address
 	refuses atomic.Bool   // every request, at once
 	fields  int           // beyond those that are usual, that each request has
 	cuts    chan struct{} // closed when whoever asks is cut off; nil for never
@@ -94,6 +100,7 @@ func (b *bubble) serve(t *testing.T, server *tls.Config) {
 			own := edgeOf(c)
 			if b.account != nil {
 				own.Bill(b.account)
+				_ = own.Prove(edge.Holder{Name: c.RemoteAddr().String(), Most: math.MaxInt, Ended: func() bool { return false }})
 			}
 			return context.WithValue(ctx, connKey{}, own)
 		},
@@ -108,6 +115,9 @@ func (b *bubble) serve(t *testing.T, server *tls.Config) {
 				defer c.Ended()
 			}
 			b.begun.Add(1)
+			if strings.HasPrefix(r.RemoteAddr, sibling) {
+				b.sibling.Add(1)
+			}
 			if c, ok := r.Context().Value(connKey{}).(*edge.Conn); ok && b.refuses.Load() {
 				c.Refused()
 				return
@@ -256,6 +266,38 @@ func TestAudit_ATK14_RequestsAreTakenOnByAndBy(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Those of several instances of a plugin are taken on in turn, on however many connections each of them waits: one that asks
+// little, on one, is served as often as those that ask for thousands on many, and all of them together no less.
+func TestAudit_ATK14_InstancesAreTakenOnInTurn(t *testing.T) {
+	t.Parallel()
+	const greedy, conns, each, few = 4, 64, 60, 50
+	server, client := certificate(t)
+	synctest.Test(t, func(t *testing.T) {
+		b := &bubble{client: client, account: account(1e9, 1e9), ahead: 16 << 10}
+		b.serve(t, server)
+		for i := range conns {
+			b.pourFrom(t, fmt.Sprint("127.0.0.", 1+i%greedy), each)
+		}
+		time.Sleep(10 * time.Millisecond)
+		synctest.Wait()
+		before, begun := b.begun.Load(), time.Now()
+		b.pourFrom(t, sibling, few)
+		for b.sibling.Load() < few && time.Since(begun) < time.Minute {
+			time.Sleep(time.Millisecond)
+			synctest.Wait()
+		}
+		pace := float64(runtime.GOMAXPROCS(0)) // in a millisecond
+		took := time.Since(begun)
+		if fair := time.Duration(few * (greedy + 1) / pace * float64(time.Millisecond)); took > fair*3/2 {
+			t.Errorf("%d requests beside %d that ask for thousands begin after %v, want about %v", few, greedy, took, fair)
+		}
+		if n := float64(b.begun.Load() - before); n < pace*float64(took.Milliseconds())*3/4 {
+			t.Errorf("%v requests of all begin in %v", n, took)
+		}
+		close(b.release)
+	})
 }
 
 // While requests wait to be begun, as they do where the processors are busy, the next ones stay where

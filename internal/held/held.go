@@ -1,7 +1,11 @@
 // Package held keeps what is to be told to code of the user's until no lock is held any more.
 package held
 
-import "sync"
+import (
+	"context"
+	"log/slog"
+	"sync"
+)
 
 // Queue holds values while somebody has a lock. The zero value holds nothing.
 type Queue[T any] struct {
@@ -52,4 +56,41 @@ func (q *Queue[T]) Tell(tell func(T)) {
 			tell(value)
 		}()
 	}
+}
+
+// Line is one of a log that is kept.
+type Line struct {
+	to     slog.Handler
+	ctx    context.Context //nolint:containedctx // of whoever logged
+	record slog.Record
+}
+
+// Write writes it.
+func (l Line) Write() { _ = l.to.Handle(l.ctx, l.record) }
+
+// Handler returns a handler whose lines are kept where a queue keeps them.
+func Handler(to slog.Handler, lines *Queue[Line]) slog.Handler { return handler{to, lines} }
+
+type handler struct {
+	slog.Handler
+
+	lines *Queue[Line]
+}
+
+// Handle implements slog.Handler.
+func (h handler) Handle(ctx context.Context, r slog.Record) error {
+	if h.lines.Keep(Line{to: h.Handler, ctx: ctx, record: r}) {
+		return nil
+	}
+	return h.Handler.Handle(ctx, r) //nolint:wrapcheck // the handler's own error
+}
+
+// WithAttrs implements slog.Handler.
+func (h handler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return handler{h.Handler.WithAttrs(attrs), h.lines}
+}
+
+// WithGroup implements slog.Handler.
+func (h handler) WithGroup(name string) slog.Handler {
+	return handler{h.Handler.WithGroup(name), h.lines}
 }

@@ -3,6 +3,7 @@ package tokenstore
 import (
 	"cmp"
 	"errors"
+	"math"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -97,7 +98,12 @@ const (
 
 // kinMayLocked reports whether those who share the bound of an owner, nil for that of the host, may have one grant more.
 func (s *Store) kinMayLocked(kin *tally) bool {
-	return kin == nil || kin.grants/grantsOfFour < s.config.Load().MaxGrantsPerIdentity || kin.grants < grantsOfEach*int(kin.count.Load())
+	return kin == nil || kin.grants < s.MostGrants(int(kin.count.Load()))
+}
+
+// MostGrants returns how many grants so many identities may have together that share bounds.
+func (s *Store) MostGrants(identities int) int {
+	return max(grantsOfFour*min(s.config.Load().MaxGrantsPerIdentity, math.MaxInt/grantsOfFour), grantsOfEach*identities)
 }
 
 // VerifyGrant returns the live grant that the id names, if the token is its own, its owner lives, and

@@ -3,9 +3,13 @@ package broker_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"net"
 	"net/http"
+	"runtime/pprof"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -213,5 +217,86 @@ func TestCallsThatTheHostEnds_KeepTheirContext(t *testing.T) {
 	}
 	if err := errors.Join(client.Leave(t.Context()), host.Shutdown(t.Context()), server.Shutdown(t.Context())); err != nil {
 		t.Errorf("the end: %v", err)
+	}
+}
+
+// below makes so many contexts of a handler's, each with a value and a deadline, says how many goroutines its part of the
+// program has then, and how they ended: none is to end otherwise than the handler's own.
+func below(ctx context.Context, name string, told chan<- string) {
+	type key struct{}
+	const label, children = "below", 100
+	pprof.Do(ctx, pprof.Labels(label, name), func(under context.Context) {
+		made, cancels := []context.Context{ctx}, []context.CancelFunc(nil)
+		child := func(i int) (ctx context.Context) {
+			ctx, cancel := context.WithTimeout(context.WithValue(under, key{}, i), hosttest.Wait)
+			cancels = append(cancels, cancel)
+			return ctx
+		}
+		for i := range children {
+			made = append(made, child(i))
+		}
+		defer func() {
+			for _, cancel := range cancels {
+				cancel()
+			}
+		}()
+		var all strings.Builder
+		_ = pprof.Lookup("goroutine").WriteTo(&all, 1)
+		n := 0
+		for group := range strings.SplitSeq(all.String(), "\n\n") {
+			if strings.Contains(group, strconv.Quote(label)+":"+strconv.Quote(name)) {
+				of, _, _ := strings.Cut(group, " @")
+				some, _ := strconv.Atoi(strings.TrimSpace(of[strings.LastIndexByte(of, '\n')+1:]))
+				n += some
+			}
+		}
+		told <- strconv.Itoa(n)
+		<-ctx.Done()
+		ends := map[string]bool{}
+		for _, child := range made {
+			<-child.Done()
+			ends[fmt.Sprint(child.Err(), "; ", context.Cause(child), "; ", errors.Is(child.Err(), context.Canceled))] = true
+		}
+		told <- strings.Join(slices.Collect(maps.Keys(ends)), ", ")
+	})
+}
+
+// What is made of a handler's context with a value between costs no goroutine, and ends as that does.
+func TestCallsThatTheHostEnds_ContextsBelowCostNoGoroutine(t *testing.T) {
+	t.Parallel()
+	told := make(chan string, 2)
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).Flush()
+		below(r.Context(), t.Name(), told)
+	})
+	broker := connectplugin.NewCapabilityBroker("")
+	broker.RegisterCapability(hosttest.NewCapability(handler, "hold", "1.0.0"))
+	host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.CapabilityBroker = broker
+		c.Policy = &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{"api": hosttest.Allow(func(p *connectplugin.PluginPolicy) {
+			p.Capabilities = []string{"hold"}
+		})}}
+	})
+	client := host.Enrol(t, "api", nil)
+	conn, err := client.Capability(t.Context(), "hold", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, conn.BaseURL()+hold, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := conn.HTTPClient().Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if n := <-told; n != "1" {
+		t.Errorf("%s goroutines", n)
+	}
+	host.Revoke(client.RuntimeID())
+	const want = "unauthenticated: identity ended; unauthenticated: identity ended; true"
+	if got := <-told; got != want {
+		t.Errorf("they end as %s, want %s", got, want)
 	}
 }

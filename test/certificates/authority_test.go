@@ -277,6 +277,7 @@ func TestAuthorityConfigRefuses(t *testing.T) {
 		"KeyType":        {KeyType: 7},
 		"CATTL":          {CATTL: -1},
 		"CertificateTTL": {CertificateTTL: -1},
+		"CertificateTTL: 2.999999999s is too short; write 3s or more": {CertificateTTL: 3*time.Second - 1},
 	} {
 		_, err := connectplugin.NewAuthority(config)
 		if !errors.Is(err, connectplugin.ErrInvalidConfig) || !strings.Contains(err.Error(), field) {

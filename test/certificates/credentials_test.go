@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
@@ -219,10 +220,18 @@ func TestLoadCredentialsRefuses(t *testing.T) {
 	foreign := t.TempDir()
 	newAuthority(t, connectplugin.AuthorityConfig{Dir: foreign})
 
-	old := newAuthority(t, connectplugin.AuthorityConfig{CertificateTTL: time.Nanosecond})
+	old := t.TempDir()
+	synctest.Test(t, func(t *testing.T) { // in the year 2000
+		century := newAuthority(t, connectplugin.AuthorityConfig{CATTL: 100 * 365 * 24 * time.Hour})
+		if err := century.WriteCredentials(old, "a"); err != nil {
+			t.Fatal(err)
+		}
+	})
 
 	for name, spoil := range map[string]func(dir string) error{
-		"expired, write it again":           func(dir string) error { return errors.Join(os.RemoveAll(dir), old.WriteCredentials(dir, "a")) },
+		"expired, write it again": func(dir string) error {
+			return errors.Join(os.RemoveAll(dir), os.CopyFS(dir, os.DirFS(old)), os.Chmod(filepath.Join(dir, "tls.key"), 0o600))
+		},
 		"authority missing":                 func(dir string) error { return os.Remove(filepath.Join(dir, "ca.crt")) },
 		"authority damaged, write it again": func(dir string) error { return os.WriteFile(filepath.Join(dir, "ca.crt"), []byte("x"), 0o600) },
 		"foreign authority, write it again": func(dir string) error {

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"connectrpc.com/connect"
@@ -372,11 +373,20 @@ func TestAudit_ATK14_TheLogSaysWhoseCertificateExpired(t *testing.T) {
 // With an Authority it says so, too, and of each plugin of one machine.
 func TestAudit_ATK14_TheLogSaysWhoseCertificateOfAnAuthorityExpired(t *testing.T) {
 	t.Parallel()
-	dir := filepath.Join(t.TempDir(), "authority")
-	short, err := connectplugin.NewAuthority(connectplugin.AuthorityConfig{Dir: dir, TrustDomain: "example.org", CertificateTTL: time.Nanosecond})
-	if err != nil {
-		t.Fatal(err)
-	}
+	dir, plugins, expired := filepath.Join(t.TempDir(), "authority"), []string{"one", "two"}, map[string]*tls.Certificate{}
+	synctest.Test(t, func(t *testing.T) { // in the year 2000
+		century, err := connectplugin.NewAuthority(connectplugin.AuthorityConfig{Dir: dir, TrustDomain: "example.org", CATTL: 100 * 365 * 24 * time.Hour})
+		for _, plugin := range plugins {
+			var cfg *tls.Config
+			if err == nil {
+				cfg, err = century.PluginTLS(plugin)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			expired[plugin], err = cfg.GetClientCertificate(new(tls.CertificateRequestInfo))
+		}
+	})
 	authority, err := connectplugin.LoadAuthority(connectplugin.AuthorityConfig{Dir: dir})
 	if err != nil {
 		t.Fatal(err)
@@ -386,18 +396,16 @@ func TestAudit_ATK14_TheLogSaysWhoseCertificateOfAnAuthorityExpired(t *testing.T
 		c.Authority, c.Policy, c.Logger = authority, hosttest.LoggerPolicy(), slog.New(slog.NewTextHandler(&log, nil))
 	})
 	for range 2 {
-		for _, plugin := range []string{"one", "two"} {
-			cfg, err := short.PluginTLS(plugin)
-			if err != nil {
-				t.Fatal(err)
-			}
+		for _, plugin := range plugins {
+			cfg := authority.ClientTLS()
+			cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return expired[plugin], nil }
 			conn, err := tls.Dial("tcp", host.Addr(), cfg)
 			if err == nil {
 				_, _ = io.Copy(io.Discard, conn)
 				_ = conn.Close()
 			}
 			hosttest.Eventually(t, "the log has it", func() bool {
-				return strings.Contains(log.String(), short.PluginIdentity(plugin)+`\" has expired or is not valid yet; renew it`)
+				return strings.Contains(log.String(), authority.PluginIdentity(plugin)+`\" has expired or is not valid yet; renew it`)
 			})
 		}
 	}

@@ -253,7 +253,10 @@ func TestAdmin_Limits(t *testing.T) {
 		"MaxGrantsPerIdentity": {}, "MaxRegistrations": {Used: 1}, "MaxRegistrationsPerType": {Used: 1, Of: "logger"},
 		"MaxRegistrationsPerPlugin": {Used: 1, Of: "logger-"}, "MaxWatches": {Used: 1}, "MaxWatchesPerPlugin": {Used: 1, Of: watcher.RuntimeID()},
 		"MaxOpenCalls": {Used: 2, Max: 77}, "MaxOpenCallsPerIdentity": {Used: 1, Of: ""}, "MaxPendingHandshakes": {}, "MaxPendingHandshakesPerPeer": {},
-		"MaxLookups": {}, "MaxLookupsPerPlugin": {}, "MaxConnections": {Used: 2, Max: 78}, "MaxConnectionsPerPeer": {}, "Admin.Followers": {},
+		"MaxConnections, of one plugin": {Used: 1, Max: 64}, "MaxWatches, of one plugin": {Used: 1, Of: "api", Max: 25_000},
+		"MaxRegistrations, of one plugin": {Used: 1, Of: "logger", Max: 25_000}, "MaxGrantsPerIdentity, of one plugin": {Max: 1_024},
+		"MaxOpenCalls, of one plugin": {Used: 1, Max: 77},
+		"MaxLookups":                  {}, "MaxLookupsPerPlugin": {}, "MaxConnections": {Used: 2, Max: 78}, "MaxConnectionsPerPeer": {}, "Admin.Followers": {},
 	} {
 		l, more := got[name], uint64(0)
 		if strings.HasPrefix(name, "MaxOpenCalls") || strings.HasPrefix(name, "MaxConnections") || strings.HasPrefix(name, "MaxWatches") {

@@ -243,3 +243,90 @@ func TestAudit_APanicIsNoErrorOfWhoActs(t *testing.T) {
 		}
 	}
 }
+
+// Whatever callback it is that does not return, Shutdown does, after twice the time for calls in flight and ten seconds.
+func TestShutdown_ReturnsWhateverDoesNot(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		host := idleHost(t, func(c *connectplugin.ServeConfig) {
+			c.Audit = func(e connectplugin.AuditEvent) {
+				if e.Kind == connectplugin.AuditEnded {
+					<-release
+				}
+			}
+		})
+		host.Launcher().Configure(map[string]connectplugin.PluginSpec{"all": {
+			Plugin: hosttest.LoggerPlugin{}, ImplFactory: func() any { return &hosttest.RecordingLogger{} },
+		}})
+		if err := host.Launcher().Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		begun := time.Now()
+		err := host.Shutdown(t.Context())
+		if took := time.Since(begun); took != 20*time.Second || err == nil || !strings.Contains(err.Error(), "it is over time") {
+			t.Errorf("Shutdown after %s: %v", took, err)
+		}
+		close(release)
+		if err := host.Shutdown(t.Context()); err != nil && !strings.Contains(err.Error(), "cut off") {
+			t.Errorf("afterwards: %v", err)
+		}
+	})
+}
+
+// telling is a handler of a log that calls a function for each line.
+type telling struct {
+	slog.Handler
+
+	told func(line string)
+}
+
+func (h telling) Handle(_ context.Context, r slog.Record) error {
+	h.told(r.Message)
+	return nil
+}
+
+func (telling) Enabled(context.Context, slog.Level) bool { return true }
+
+func (h telling) WithAttrs([]slog.Attr) slog.Handler { return h }
+
+// What the log is told of a change of policy it is told when nothing is locked: its handler may change the policy again.
+func TestSetPolicy_CalledByTheLog(t *testing.T) {
+	t.Parallel()
+	var host atomic.Pointer[hosttest.Host]
+	var mu sync.Mutex
+	inner := map[string]error{}
+	h := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.Policy = hosttest.LoggerPolicy()
+		c.Logger = slog.New(telling{slog.DiscardHandler, func(line string) {
+			mu.Lock()
+			_, known := inner[line]
+			inner[line] = nil
+			mu.Unlock()
+			if at := host.Load(); at != nil && !known {
+				err := at.SetPolicy(hosttest.LoggerPolicy())
+				mu.Lock()
+				defer mu.Unlock()
+				inner[line] = err
+			}
+		}})
+	})
+	h.StartPlugin(t, "logger", func(c *connectplugin.PluginServerConfig) {
+		c.Services = []connectplugin.PluginService{hosttest.LoggerService(&hosttest.RecordingLogger{})}
+	})
+	without := hosttest.LoggerPolicy()
+	rules := without.Plugins["logger"]
+	rules.Provides = nil
+	without.Plugins["logger"] = rules
+	host.Store(h)
+	changed := make(chan error, 1)
+	go func() { changed <- errors.Join(h.SetPolicy(without), h.SetPolicy(hosttest.LoggerPolicy())) }()
+	if err := hosttest.Arrival(t, changed); err != nil {
+		t.Fatal(err)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if err, told := inner["a service that was withheld is provided again"]; !told || err != nil {
+		t.Errorf("%v, %v", told, err)
+	}
+}

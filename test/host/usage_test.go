@@ -1,6 +1,8 @@
 package host_test
 
 import (
+	"fmt"
+	"net/http"
 	"testing"
 
 	"connectrpc.com/connect"
@@ -50,4 +52,46 @@ func TestHost_Usage(t *testing.T) {
 	hosttest.Eventually(t, "nothing is left but what was remembered of the type", func() bool {
 		return host.Usage() == connectplugin.Usage{RememberedTypes: 1}
 	})
+}
+
+// What all instances of a plugin hold together is said, too, and of whom that is most: of what proves nothing by address.
+func TestAdmin_LimitsOfAllInstances(t *testing.T) {
+	t.Parallel()
+	host := administered(t, func(c *connectplugin.ServeConfig) {
+		c.CapabilityBroker = connectplugin.NewCapabilityBroker("")
+		c.CapabilityBroker.RegisterCapability(hosttest.NewCapability(http.NotFoundHandler(), "clock", "1.0.0"))
+		c.Limits.MaxWatches, c.Limits.MaxWatchesPerPlugin, c.Limits.MaxGrantsPerIdentity = 40, 2, 3
+		c.Policy.Plugins["unproven"] = connectplugin.PluginPolicy{AllowUnproven: true, Capabilities: []string{"*"}}
+	})
+	operator := host.Enrol(t, "operator", nil)
+	const instances, ofUnproven = 3, 2
+	for range instances {
+		api := host.Enrol(t, "api", hosttest.Requiring("logger"))
+		watch := hosttest.Watch(t, api, host.URL, &connectpluginv1.WatchServiceRequest{ServiceType: "logger"})
+		select {
+		case <-watch.Events:
+		case err := <-watch.End:
+			t.Fatal(err)
+		}
+	}
+	for range ofUnproven {
+		unproven := host.Enrol(t, "unproven", func(c *connectplugin.ClientConfig) { c.Secret = nil })
+		if _, err := unproven.Capability(t.Context(), "clock", ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := map[string]string{}
+	for _, l := range snapshot(t, reader(host, operator.HTTPClient())).GetLimits() {
+		got[l.GetName()] = fmt.Sprintf("%d of %d, %s", l.GetUsed(), l.GetMax(), l.GetOf())
+	}
+	for name, want := range map[string]string{
+		"MaxWatches, of one plugin":           "3 of 24, api", // a quarter are 10
+		"MaxGrantsPerIdentity, of one plugin": "2 of 16, unproven:127.0.0.1",
+		"MaxOpenCalls, of one plugin":         "3 of 4096, api",
+		"MaxConnections, of one plugin":       "3 of 2500, api",
+	} {
+		if got[name] != want {
+			t.Errorf("%s: %q, want %q", name, got[name], want)
+		}
+	}
 }

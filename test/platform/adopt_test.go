@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -427,5 +428,57 @@ func TestTwoServicesOfOneTypeAreRefused(t *testing.T) {
 	cfg.Services[1].Type = "other"
 	if err := cfg.Validate(); err != nil {
 		t.Error(err)
+	}
+}
+
+// A plugin that is replaced by itself, the same process at the same endpoint, loses no call: neither one that is in flight nor
+// those that come meanwhile.
+func TestAudit_H54_APluginReplacedByItselfLosesNoCall(t *testing.T) {
+	t.Parallel()
+	h := startForAdoption(t)
+	begun, goes := make(chan struct{}), make(chan struct{})
+	url := sidecar(t, h, "echo", func(c *connectplugin.PluginServerConfig) {
+		say := c.Services[0].Handler
+		var first atomic.Bool
+		c.Services[0].Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if first.CompareAndSwap(false, true) {
+				close(begun)
+				<-goes
+			}
+			say.ServeHTTP(w, r)
+		})
+	})
+	p := h.Platform()
+	if err := p.AddPlugin(t.Context(), adoption(url)); err != nil {
+		t.Fatal(err)
+	}
+	call, first := userCall(t, h), p.Instances()[0].RuntimeID
+	inFlight, replaced := make(chan error, 1), make(chan error, 1)
+	go func() { inFlight <- call() }()
+	<-begun
+	go func() { replaced <- p.ReplacePlugin(t.Context(), first, adoption(url)) }()
+	hosttest.Eventually(t, "the endpoint is the new identity's", func() bool {
+		providers := h.Registry().GetAllProviders("echo")
+		return len(providers) == 1 && providers[0].RuntimeID != first && !slices.ContainsFunc(h.Plugins(), func(i connectplugin.PluginStatus) bool {
+			return i.RuntimeID == first && i.Endpoint != ""
+		})
+	})
+	for range 10 {
+		if err := call(); err != nil {
+			t.Errorf("while another is in flight: %v", err)
+		}
+	}
+	close(goes)
+	if err := <-inFlight; err != nil {
+		t.Errorf("the call in flight: %v", err)
+	}
+	if err := <-replaced; err != nil {
+		t.Errorf("ReplacePlugin: %v", err)
+	}
+	if all := h.Plugins(); len(all) != 2 || slices.ContainsFunc(all, func(i connectplugin.PluginStatus) bool { return i.RuntimeID == first }) {
+		t.Errorf("plugins %+v", all)
+	}
+	if err := call(); err != nil {
+		t.Errorf("afterwards: %v", err)
 	}
 }

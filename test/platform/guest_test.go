@@ -331,11 +331,46 @@ func TestEndThatBlocksHoldsUpNobody(t *testing.T) {
 			if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
 				t.Errorf("got %v, want %q", err, tt.want)
 			}
-			if tt.want == "" && !strings.Contains(log.String(), "OnExit has not returned") {
+			if tt.want == "" && !strings.Contains(log.String(), "Exit has not returned") {
 				t.Errorf("log: %s", log)
 			}
 			close(gate)
 			<-over
 		})
+	}
+}
+
+// slowObserver does not return from what tells of a plugin until it is released.
+type slowObserver struct {
+	connectplugin.NopObserver
+
+	gate chan struct{}
+}
+
+func (o slowObserver) Launch(connectplugin.LaunchEvent) { <-o.gate }
+func (o slowObserver) Exit(connectplugin.ExitEvent)     { <-o.gate }
+
+// An observer that blocks in Launch or Exit, which it must not, holds up no launcher for longer than a plugin may take to end.
+func TestAnObserverThatBlocksHoldsUpNoLauncher(t *testing.T) {
+	t.Parallel()
+	o, log := slowObserver{gate: make(chan struct{})}, new(locked)
+	h := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.Observer, c.Logger = o, slog.New(slog.NewTextHandler(log, nil))
+		c.Policy = &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{"echo": {Provides: []string{"*"}}}}
+	})
+	defer close(o.gate)
+	sp, _ := memorySpec()
+	sp.StopGrace = 50 * time.Millisecond
+	h.Launcher().Configure(map[string]connectplugin.PluginSpec{"echo": sp})
+	if got, err := caller(t, h, "echo")("hello"); got != "hello" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+	if err := h.Launcher().Stop(t.Context(), "echo"); err != nil {
+		t.Error(err)
+	}
+	for _, want := range []string{"Observer.Launch has not returned", "Observer.Exit has not returned"} {
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("the log does not say %q: %s", want, log)
+		}
 	}
 }

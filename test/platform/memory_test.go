@@ -232,3 +232,56 @@ func TestAudit_H56_InMemoryPluginDrains(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A plugin in memory is degraded while something is away that it watches for, in a version that will do, as one elsewhere is.
+func TestInMemoryPluginIsDegradedWithoutWhatItWatchesFor(t *testing.T) {
+	t.Parallel()
+	h := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.Policy = &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{
+			"echo": {Provides: []string{"echo"}, Requires: []string{"*"}}, "logger": hosttest.Allow(func(p *connectplugin.PluginPolicy) { p.Provides = []string{"logger"} }),
+		}}
+	})
+	sp, _ := memorySpec()
+	sp.Plugin = memoryPlugin{path: echoPath, metadata: connectplugin.PluginMetadata{Version: "1.2.0", Requires: []connectplugin.ServiceDependency{
+		{Type: "logger", MinVersion: "1.0.0", WatchForChanges: true}, {Type: "other"},
+	}}}
+	h.Launcher().Configure(map[string]connectplugin.PluginSpec{"echo": sp})
+	if err := h.Launcher().Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	is := func(state connectpluginv1.HealthState, reason string) func() bool {
+		return func() bool {
+			return slices.ContainsFunc(h.Plugins(), func(p connectplugin.PluginStatus) bool {
+				return p.SelfID == "echo" && p.Health == state && p.Reason == reason
+			})
+		}
+	}
+	const degraded, missing = connectpluginv1.HealthState_HEALTH_STATE_DEGRADED, "a required service is not available"
+	if !is(degraded, missing)() {
+		t.Errorf("without it: %+v", h.Plugins())
+	}
+	provider := func(version string) *hosttest.Plugin {
+		return h.StartPlugin(t, "logger", func(c *connectplugin.PluginServerConfig) {
+			service := hosttest.LoggerService(&hosttest.RecordingLogger{})
+			service.Version = version
+			c.Services = []connectplugin.PluginService{service}
+		})
+	}
+	old := provider("0.9.0")
+	for range 2 {
+		if !is(degraded, missing)() {
+			t.Errorf("with a version that will not do: %+v", h.Plugins())
+		}
+		if old != nil {
+			old.Stop(t)
+			old = nil
+		}
+		good := provider("1.1.0")
+		hosttest.Eventually(t, "it is healthy", is(connectpluginv1.HealthState_HEALTH_STATE_HEALTHY, ""))
+		good.Stop(t)
+		hosttest.Eventually(t, "it is degraded again", is(degraded, missing))
+	}
+	if err := h.Launcher().Stop(t.Context(), "echo"); err != nil {
+		t.Error(err)
+	}
+}

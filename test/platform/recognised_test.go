@@ -7,11 +7,13 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
@@ -34,6 +36,40 @@ func (c *company) caller(t *testing.T) func() error {
 		t.Fatal(err)
 	}
 	return echoCall(t, client)
+}
+
+// turnsUnhealthy waits until a plugin that is called is unhealthy for the host, and its caller hears so.
+func (c *company) turnsUnhealthy(t *testing.T, call func() error, reason string) {
+	t.Helper()
+	hosttest.Eventually(t, "it is unhealthy", func() bool {
+		err := call()
+		return connect.CodeOf(err) == connect.CodeUnavailable && slices.ContainsFunc(c.Plugins(), func(i connectplugin.PluginStatus) bool {
+			return i.SelfID == "echo" && i.Health == connectpluginv1.HealthState_HEALTH_STATE_UNHEALTHY && i.Reason == reason
+		})
+	})
+}
+
+// A plugin whose calls fail since nobody is at its endpoint is asked at once how it is, and not when its turn comes, and again
+// until it is there.
+func TestAudit_USE11_AnAdoptedPluginThatIsGoneIsUnhealthySoon(t *testing.T) {
+	t.Parallel()
+	c := startCompany(t, func(_ *hosttest.CA, cfg *connectplugin.ServeConfig, _ *connectplugin.PluginPolicy) {
+		cfg.HealthProbe.Interval = time.Hour
+	})
+	way, plugin := hosttest.NewProxy(t, c.Host), c.run(t, "echo", c.ca.Issue(t, hosttest.CommonName("machine")))
+	way.AimAt(plugin.addr())
+	if err := c.Platform().AddPlugin(t.Context(), adoption(way.URL)); err != nil {
+		t.Fatal(err)
+	}
+	call := c.caller(t)
+	hosttest.Eventually(t, "it is called", func() bool { return call() == nil })
+	nobody := hosttest.Listen(t)
+	_ = nobody.Close()
+	way.AimAt(nobody.Addr().String())
+	way.Cut()
+	c.turnsUnhealthy(t, call, "does not answer the host")
+	way.AimAt(plugin.addr())
+	hosttest.Eventually(t, "it is called again", func() bool { return call() == nil })
 }
 
 // pretender answers whatever it is asked, with a certificate of its own, and counts the calls of others' plugins.
@@ -113,6 +149,13 @@ func TestAudit_H58_NobodyElseServesTheCallsOfAnAdoptedPlugin(t *testing.T) {
 				}
 				return strings.Contains(c.log.String(), "another process answers in the place of an adopted plugin")
 			})
+			// Nobody waits for the host to ask the plugin in its turn, which is in an hour.
+			c.turnsUnhealthy(t, call, "another process answers in its place")
+			if !slices.ContainsFunc(c.Audit.Events(), func(e connectplugin.AuditEvent) bool {
+				return e.Kind == connectplugin.AuditConflict && e.SelfID == "echo" && e.Reason == "another process answers in its place"
+			}) {
+				t.Error("the audit does not say so")
+			}
 			if n := served.Load(); n > 0 {
 				t.Errorf("another got %d calls", n)
 			}
@@ -122,6 +165,60 @@ func TestAudit_H58_NobodyElseServesTheCallsOfAnAdoptedPlugin(t *testing.T) {
 			hosttest.Eventually(t, "it is called again", func() bool { return call() == nil })
 		})
 	}
+}
+
+// While a plugin is replaced by itself, and has its next identity already, its calls find it on new connections, too, where it has
+// to prove who it is.
+func TestAudit_H54_APluginReplacedByItselfIsKnown(t *testing.T) {
+	t.Parallel()
+	c := startCompany(t, func(_ *hosttest.CA, cfg *connectplugin.ServeConfig, _ *connectplugin.PluginPolicy) {
+		cfg.HealthProbe.Interval = time.Hour
+	})
+	c.reports = 50 * time.Millisecond
+	way, p, first := hosttest.NewProxy(t, c.Host), c.Platform(), c.ca.Issue(t, hosttest.CommonName("machine"))
+	plugin := c.run(t, "echo", first)
+	way.AimAt(plugin.addr())
+	if err := p.AddPlugin(t.Context(), adoption(way.URL)); err != nil {
+		t.Fatal(err)
+	}
+	c.shows(t, first, adopted) // another has the certificate, too
+	call, before := c.caller(t), c.echo(t)
+	hosttest.Eventually(t, "it is called", func() bool { return call() == nil })
+	plugin.sick.Store(true)
+	replaced := make(chan error, 1)
+	go func() { replaced <- p.ReplacePlugin(t.Context(), before, adoption(way.URL)) }()
+	hosttest.Eventually(t, "it says by its next identity that it is not well", func() bool {
+		return slices.ContainsFunc(c.Plugins(), func(i connectplugin.PluginStatus) bool { return i.RuntimeID != before && i.Reason == "sick" })
+	})
+	for range 3 {
+		way.Cut()
+		hosttest.Eventually(t, "it is called on a new connection", func() bool { return call() == nil })
+	}
+	if n := strings.Count(c.log.String(), "answers in the place"); n > 0 {
+		t.Error(c.log.String())
+	}
+	plugin.sick.Store(false)
+	if err := hosttest.Arrival(t, replaced); err != nil {
+		t.Error(err)
+	}
+	if now := c.echo(t); now == before {
+		t.Error("it is not replaced")
+	}
+	if err := call(); err != nil {
+		t.Error(err)
+	}
+}
+
+// echo is the runtime id of the plugin that the platform adopted.
+func (c *company) echo(t *testing.T) string {
+	t.Helper()
+	for _, i := range c.Platform().Instances() {
+		if i.SelfID == "echo" {
+			return i.RuntimeID
+		}
+	}
+	t.Fatal("it is not adopted")
+	return ""
 }
 
 // An adopted plugin that comes back without its identity gets it though its calls are answered, and not when the host next asks

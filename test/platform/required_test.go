@@ -186,3 +186,36 @@ func TestAReplacementThatServesNobody(t *testing.T) {
 		t.Errorf("it does not warn:\n%s", said)
 	}
 }
+
+// An adopted plugin is not replaced by one in whose version a plugin that runs cannot use what it requires for its start: nothing
+// has changed then.
+func TestAnAdoptedReplacementThatServesNobody(t *testing.T) {
+	t.Parallel()
+	h := startForAdoption(t)
+	p := h.Platform()
+	if err := p.AddPlugin(t.Context(), adoption(sidecar(t, h, "echo", nil))); err != nil {
+		t.Fatal(err)
+	}
+	user := h.Enrol(t, "user", func(c *connectplugin.ClientConfig) {
+		c.Metadata.Requires = []connectplugin.ServiceDependency{{Type: "echo", MinVersion: "^1", RequiredForStartup: true}}
+	})
+	call, first := echoCall(t, user), p.Instances()
+	other := adoption(sidecar(t, h, "echo", func(c *connectplugin.PluginServerConfig) { c.Services[0].Version = "2.0.0" }))
+	other.Metadata.Provides[0].Version = "2.0.0"
+	if err := p.ReplacePlugin(t.Context(), first[0].RuntimeID, other); !says(err, "it provides nothing that will do for others", `"user" requires`) {
+		t.Errorf("%v", err)
+	}
+	if err := call(); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
+	if now := p.Instances(); len(now) != 1 || now[0].RuntimeID != first[0].RuntimeID || len(h.Plugins()) != 2 {
+		t.Errorf("instances %v, plugins %+v", now, h.Plugins())
+	}
+	if err := user.Leave(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	other.Endpoint = sidecar(t, h, "echo", func(c *connectplugin.PluginServerConfig) { c.Services[0].Version = "2.0.0" })
+	if err := p.ReplacePlugin(t.Context(), first[0].RuntimeID, other); err != nil {
+		t.Errorf("when nobody requires it: %v", err)
+	}
+}

@@ -27,8 +27,9 @@ import (
 type company struct {
 	*hosttest.Host
 
-	ca  *hosttest.CA
-	log hosttest.Buffer
+	ca      *hosttest.CA
+	log     hosttest.Buffer
+	reports time.Duration // between health reports of its plugins, zero for the default
 }
 
 // theCompanysHost is the identity of the host in its certificate.
@@ -58,6 +59,7 @@ type process struct {
 	url   string
 	given atomic.Int32
 	cert  atomic.Pointer[tls.Certificate]
+	sick  atomic.Bool
 	stop  func()
 }
 
@@ -79,6 +81,13 @@ func (c *company) run(t *testing.T, selfID string, cert *tls.Certificate) *proce
 		HostIdentity: theCompanysHost, Listener: l,
 		Services:    []connectplugin.PluginService{{Type: selfID, Version: "1.0.0", Path: echoPath, Handler: echoHandler()}},
 		OnConnected: func(context.Context, *connectplugin.Client) error { p.given.Add(1); return nil },
+		Health: func() (connectpluginv1.HealthState, string) {
+			if p.sick.Load() {
+				return connectpluginv1.HealthState_HEALTH_STATE_UNHEALTHY, "sick"
+			}
+			return connectpluginv1.HealthState_HEALTH_STATE_HEALTHY, ""
+		},
+		HealthInterval: c.reports,
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})

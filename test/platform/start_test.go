@@ -172,3 +172,70 @@ func TestStartBeforeTheHostServes(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A strategy that starts processes is one launcher's, whose end is the end of what it starts: another one says what to write. One
+// for plugins in memory may be several launchers'.
+func TestAStrategyOfTwoLaunchers(t *testing.T) {
+	t.Parallel()
+	for name, strategy := range map[string]connectplugin.LaunchStrategy{
+		"process": connectplugin.NewProcessStrategy(), "go-plugin": connectplugin.NewGoPluginStrategy(), "in-memory": connectplugin.NewInMemoryStrategy(nil),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			launch := func(h *hosttest.Host) error {
+				sp, _ := memorySpec()
+				if name != "in-memory" {
+					sp = spec()
+				}
+				sp.Strategy = name
+				h.Launcher().RegisterStrategy(strategy)
+				h.Launcher().Configure(map[string]connectplugin.PluginSpec{"echo": sp})
+				return h.Launcher().Start(t.Context())
+			}
+			first, second := start(t, "echo"), start(t, "echo")
+			const belongs = "was given to another launcher"
+			if err := launch(first); err != nil && (name != "go-plugin" || strings.Contains(err.Error(), belongs)) { // it is none
+				t.Fatal(err)
+			}
+			err := launch(second)
+			if name == "in-memory" {
+				first.Stop(t)
+				if got, failed := caller(t, second, "echo")("hello"); err != nil || got != "hello" {
+					t.Errorf("%q, %v, %v", got, err, failed)
+				}
+				return
+			}
+			if want := `PluginSpec["echo"].Strategy: "` + name + `"`; err == nil || !strings.Contains(err.Error(), belongs) || !strings.Contains(err.Error(), want) {
+				t.Errorf("%v, want %s", err, want)
+			}
+			second.Stop(t) // ends nothing of the first one's
+			if name == "process" {
+				if err := first.Launcher().Replace(t.Context(), "echo"); err != nil {
+					t.Errorf("afterwards: %v", err)
+				}
+			}
+		})
+	}
+}
+
+// However long a name is, errors of launches name the beginning of it.
+func TestErrorsOfLaunchesAreShort(t *testing.T) {
+	t.Parallel()
+	h, long := start(t, "echo"), strings.Repeat("echo", 10_000)
+	sp, _ := memorySpec()
+	other := sp
+	other.Strategy = long
+	h.Launcher().Configure(map[string]connectplugin.PluginSpec{long: sp, "echo": other})
+	_, unknown := h.Launcher().GetService(long+"s", "echo")
+	_, invalid := h.Launcher().GetService(long, "echo")
+	_, strategy := h.Launcher().GetService("echo", "echo")
+	for name, err := range map[string]error{
+		"unknown": unknown, "invalid": invalid, "strategy": strategy, "start": h.Launcher().Start(t.Context()),
+		"stop": h.Launcher().Stop(t.Context(), long), "replace": h.Launcher().Replace(t.Context(), long+"s"),
+		"remove": h.Platform().RemovePlugin(t.Context(), long), "replace adopted": h.Platform().ReplacePlugin(t.Context(), long, adoption("https://127.0.0.1:1")),
+	} {
+		if err == nil || len(err.Error()) > 1_000 || !strings.Contains(err.Error(), "echoecho") {
+			t.Errorf("%s: %.200v", name, err)
+		}
+	}
+}

@@ -36,6 +36,7 @@ type conn struct {
 	*http2.Framer
 
 	attack *attack
+	as     *credentials    // of an instance, nil for the attacker's own
 	ctx    context.Context //nolint:containedctx // of the attack
 	tls    *tls.Conn
 	keys   *record.Keys
@@ -179,8 +180,12 @@ func (c *conn) head(path string, more ...string) []byte {
 		fieldMethod, http.MethodPost, fieldScheme, "https", fieldAuthority, c.attack.addr, fieldPath, path,
 		"content-type", "application/proto", "connect-protocol-version", "1",
 	}
-	if id := c.attack.client; id != nil {
-		list = append(list, "x-plugin-runtime-id", id.RuntimeID(), "authorization", "Bearer "+id.RuntimeToken())
+	who := c.as
+	if who == nil {
+		who = c.attack.owned()
+	}
+	if who != nil {
+		list = append(list, "x-plugin-runtime-id", who.runtimeID, "authorization", "Bearer "+who.token)
 	}
 	list = append(list, more...)
 	for i := 0; i < len(list); i += 2 {
