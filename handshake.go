@@ -303,20 +303,34 @@ func (hs *handshake) identity(ctx context.Context) (*tokenstore.Identity, string
 	if hs.peer != nil {
 		hs.hub.remember(hs.peer.certificate)
 	}
+	if hs.isBarred() {
+		return nil, "", hs.barred()
+	}
+	c, renews := callerFrom(ctx)
+	renews = renews && hs.peer != nil
+	if err := hs.take(ctx, renews); err != nil {
+		return nil, "", err
+	}
 	d := hs.declare(hs.known.Rules, certIdentity)
 	if err := hs.asLaunched(d); err != nil {
 		return nil, "", err
 	}
-	if hs.isBarred() {
-		return nil, "", hs.barred()
-	}
-	if c, ok := callerFrom(ctx); ok && hs.peer != nil {
+	if renews {
 		return hs.renew(c, d)
 	}
-	if err := hs.pay(ctx); err != nil {
-		return nil, "", err
-	}
 	return hs.issue(ctx, d)
+}
+
+// isBarred reports whether the operator revoked the plugin, by its name or by the self id
+// that it claims.
+func (hs *handshake) isBarred() bool {
+	return hs.hub.launches.Barred(hs.known.Name) || hs.hub.launches.Barred(hs.req.GetSelfId())
+}
+
+// barred refuses a plugin that the operator revoked; it is no use to try again.
+func (hs *handshake) barred() error {
+	hs.record(AuditEvent{Kind: AuditDenied, SelfID: hs.known.Name, Reason: "the self id is revoked until Readmit or SetPolicy"})
+	return connect.NewError(connect.CodePermissionDenied, errDenied)
 }
 
 func (hs *handshake) issue(ctx context.Context, d *declaration) (*tokenstore.Identity, string, error) {
@@ -370,17 +384,6 @@ func (hs *handshake) asStranger(ctx context.Context) context.Context {
 		})
 	}
 	return ctx
-}
-
-const noCertificate = "a client certificate is required and none was verified"
-
-// anonymous admits a client that asks for no identity: it learns what the host
-// offers to it and gets no token.
-func (hs *handshake) anonymous(ctx context.Context) error {
-	if hs.peer != nil && hs.cfg.handshake.RequireCertificate && hs.peer.certificate == nil {
-		return refused(noCertificate + hs.peer.notAsked())
-	}
-	return hs.pay(ctx)
 }
 
 func (hs *handshake) renew(c *caller, d *declaration) (*tokenstore.Identity, string, error) {

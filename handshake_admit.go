@@ -266,6 +266,30 @@ func (hs *handshake) pay(ctx context.Context) error {
 	return nil
 }
 
+// take has whoever does not renew an identity pay, and looks at what the request lists then: that takes longest.
+func (hs *handshake) take(ctx context.Context, renews bool) error {
+	if !renews {
+		if err := hs.pay(ctx); err != nil {
+			return err
+		}
+	}
+	if err := validateHandshakeLists(hs.req); err != nil {
+		return connect.NewError(connect.CodeInvalidArgument, err)
+	}
+	return nil
+}
+
+const noCertificate = "a client certificate is required and none was verified"
+
+// anonymous admits a client that asks for no identity: it learns what the host
+// offers to it and gets no token.
+func (hs *handshake) anonymous(ctx context.Context) error {
+	if hs.peer != nil && hs.cfg.handshake.RequireCertificate && hs.peer.certificate == nil {
+		return refused(noCertificate + hs.peer.notAsked())
+	}
+	return hs.take(ctx, false)
+}
+
 // tooManyError refuses for now what comes too fast. The reason is for the log.
 type tooManyError struct {
 	reason string
@@ -279,18 +303,6 @@ func (hs *handshake) certIdentity() string {
 		return ""
 	}
 	return hs.peer.certificate.identity
-}
-
-// isBarred reports whether the operator revoked the plugin, by its name or by the self id
-// that it claims.
-func (hs *handshake) isBarred() bool {
-	return hs.hub.launches.Barred(hs.known.Name) || hs.hub.launches.Barred(hs.req.GetSelfId())
-}
-
-// barred refuses a plugin that the operator revoked; it is no use to try again.
-func (hs *handshake) barred() error {
-	hs.record(AuditEvent{Kind: AuditDenied, SelfID: hs.known.Name, Reason: "the self id is revoked until Readmit or SetPolicy"})
-	return connect.NewError(connect.CodePermissionDenied, errDenied)
 }
 
 // asLaunched refuses a launched plugin that provides other services than it was

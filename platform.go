@@ -144,6 +144,9 @@ func (p *Platform) spare(l *launches.Launch, old string) error {
 
 // loses reports whether of all that is provided only an old instance meets a requirement, and the new one does not.
 func (p *Platform) loses(l *launches.Launch, old string, had []catalog.Registration, d ServiceDependency) bool {
+	if !slices.ContainsFunc(had, func(reg catalog.Registration) bool { return reg.Type == d.Type }) {
+		return false
+	}
 	constraint, err := semrange.ParseConstraint(d.MinVersion)
 	will := func(reg catalog.Registration) bool { return reg.Type == d.Type && constraint.Allows(reg.Version) }
 	if err != nil || !slices.ContainsFunc(had, will) || l.Offers(d.Type, constraint.Allows) {

@@ -13,14 +13,22 @@ import (
 // MaxLength is the most bytes that a constraint may have.
 const MaxLength = 256
 
+// MaxComparisons is the most versions that a constraint may compare with: each costs time, before anybody knows whose
+// constraint it is.
+const MaxComparisons = 16
+
 // maxMemo bounds how many answers one constraint remembers.
-const maxMemo = 256
+const maxMemo = 32
 
 // example is a constraint, for whoever wrote none.
 const example = `">=1.2, <2"`
 
-// ErrTooLong says that a constraint has more than [MaxLength] bytes.
-var ErrTooLong = errors.New("constraint: too long")
+var (
+	// ErrTooLong says that a constraint has more than [MaxLength] bytes.
+	ErrTooLong = errors.New("constraint: too long")
+	// ErrTooMany says that a constraint has more than [MaxComparisons].
+	ErrTooMany = fmt.Errorf("constraint: compares with more than %d versions", MaxComparisons)
+)
 
 // Constraint says which versions a consumer accepts. The zero value is [Any]. A
 // Constraint is a value, immutable to its users and safe for concurrent use.
@@ -43,8 +51,9 @@ var Any = Constraint{} //nolint:gochecknoglobals // a constant that Go cannot ex
 //     ">=1.2, <2", "^1.4", "1.x || 3.x", "=1.2.0". It accepts pre-releases only
 //     where it names one.
 //
-// It fails with [ErrTooLong], with [ErrMisread] for what would be read as something else
-// than it looks, such as "1.2-1.4", or with what the parser of constraints says.
+// It fails with [ErrTooLong], with [ErrTooMany], with [ErrMisread] for what would be read as something else
+// than it looks, such as "1.2-1.4", or with what the parser of constraints says. What is asked for often
+// is read once.
 func ParseConstraint(s string) (Constraint, error) {
 	if len(s) > MaxLength {
 		return Constraint{}, ErrTooLong
@@ -55,9 +64,28 @@ func ParseConstraint(s string) (Constraint, error) {
 		return Any, nil
 	}
 
+	if c, ok := lately.get(s); ok {
+		return c, nil
+	}
+
+	c, err := parseConstraint(s)
+	if err == nil {
+		lately.keep(c)
+	}
+
+	return c, err
+}
+
+func parseConstraint(s string) (Constraint, error) {
+	if words(s) > MaxComparisons {
+		return Constraint{}, fmt.Errorf("%w; write for example %s", ErrTooMany, example)
+	}
+
 	if err := misread(s); err != nil {
 		return Constraint{}, fmt.Errorf("%w; write for example %s", err, example)
 	}
+
+	s = strings.Clone(s) // it may be a piece of something large
 
 	if version, err := ParseVersion(s); err == nil {
 		return Constraint{raw: s, min: version}, nil
@@ -69,6 +97,22 @@ func ParseConstraint(s string) (Constraint, error) {
 	}
 
 	return Constraint{raw: s, ranges: &ranges{parsed: parsed}}, nil
+}
+
+// words counts what may be a version in a constraint.
+func words(s string) (n int) {
+	inside := false
+
+	for _, b := range []byte(s) {
+		is := b >= '0' && b <= '9' || b >= 'a' && b <= 'z' || b >= 'A' && b <= 'Z' || strings.IndexByte(".*+-", b) >= 0
+		if is && !inside {
+			n++
+		}
+
+		inside = is
+	}
+
+	return n
 }
 
 // IsAny reports whether c allows every version.

@@ -254,3 +254,41 @@ func FuzzCompare(f *testing.F) {
 		}
 	})
 }
+
+func TestAudit_ATK03_ConstraintsCompareWithFewVersions(t *testing.T) {
+	t.Parallel()
+
+	for _, one := range []string{"x ", "1.x,", "1||", ">=1.0.0-a ", "<2\t", "* ", "^1.2 || "} {
+		text := strings.Repeat(one, semrange.MaxComparisons) + ">0.0"
+		if _, err := semrange.ParseConstraint(text); !errors.Is(err, semrange.ErrTooMany) {
+			t.Errorf("%q: %v", text, err)
+		}
+
+		if _, err := semrange.ParseConstraint(strings.Repeat("^1 || ", semrange.MaxComparisons-1) + "^2"); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// What is asked for again and again is read right, whatever others ask for meanwhile.
+func TestWhatIsAskedForOften(t *testing.T) {
+	t.Parallel()
+
+	ask := func() {
+		if c, err := semrange.ParseConstraint(">=1.2, <2 || >=7.7"); err != nil || !c.Allows("7.8.0") || c.Allows("2.0.0") {
+			t.Errorf("%v, %v", c, err)
+		}
+	}
+	ask()
+
+	for i := range 2_000 { // of somebody who asks for something else each time
+		c, err := semrange.ParseConstraint(fmt.Sprintf(">=3.%d", i))
+		if err != nil || c.Allows(fmt.Sprintf("3.%d.0", i-1)) || !c.Allows(fmt.Sprintf("3.%d.0", i)) {
+			t.Fatalf("%v, %v", c, err)
+		}
+
+		if i%100 == 0 {
+			ask()
+		}
+	}
+}

@@ -190,6 +190,46 @@ func TestAudit_ATK03_BodiesThatStopHoldNothing(t *testing.T) {
 	}
 }
 
+// What a handshake lists is not looked at before its sender may enrol and has paid: that takes many times as long as the rest.
+func TestAudit_ATK03_ListsAreReadOfWhoPaid(t *testing.T) {
+	t.Parallel()
+	host := unprovenHost(t, func(c *connectplugin.ServeConfig) { c.Limits.HandshakesPerSecond, c.Limits.HandshakeBurst = 0.001, 2 })
+	client := hosttest.HandshakeClient(t, host)
+	shake := func(selfID string, edit func(*connectpluginv1.HandshakeRequest)) string {
+		m := hosttest.OldRequest(selfID)
+		edit(m)
+		_, err := client.Handshake(t.Context(), connect.NewRequest(m))
+		if err == nil {
+			return ""
+		}
+		return err.Error()
+	}
+	lists := map[string]func(*connectpluginv1.HandshakeRequest){
+		"requires[0]": func(m *connectpluginv1.HandshakeRequest) {
+			m.Requires = []*connectpluginv1.ServiceDependency{{Type: "a", MinVersion: strings.Repeat("1.x || ", 16) + "1.x"}}
+		},
+		"provides[0]": func(m *connectpluginv1.HandshakeRequest) {
+			m.Provides = []*connectpluginv1.ServiceDeclaration{{Type: "a", Version: "one"}}
+		},
+	}
+	nothing := func(*connectpluginv1.HandshakeRequest) {}
+	for field, edit := range lists {
+		if got, want := shake("nobody", edit), shake("nobody", nothing); got != want || want == "" {
+			t.Errorf("a stranger learns %q of a wrong %s, and %q of a right one", got, field, want)
+		}
+		if got := shake("plugin", edit); !strings.HasPrefix(got, "invalid_argument: "+field) {
+			t.Errorf("%s: %q", field, got)
+		}
+	}
+	for _, selfID := range []string{"plugin", ""} {
+		for field, edit := range lists {
+			if got := shake(selfID, edit); !strings.HasPrefix(got, "resource_exhausted") {
+				t.Errorf("%q, %s, more often than may be: %q", selfID, field, got)
+			}
+		}
+	}
+}
+
 // A handshake whose head is large counts as several.
 func TestAudit_ATK14_PendingHandshakesOfLongHeads(t *testing.T) {
 	t.Parallel()
