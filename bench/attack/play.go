@@ -247,7 +247,7 @@ func (p *play) burner(ctx context.Context) (*stage.Process, error) {
 	path := filepath.Join(p.dir, "curve.json")
 	curve, err := json.Marshal(p.curve)
 	if err == nil {
-		err = os.WriteFile(path, curve, 0o600)
+		err = os.WriteFile(path, curve, 0o600) //nolint:mnd // in the directory of the run, for its owner
 	}
 	if err != nil {
 		return nil, fmt.Errorf("curve: %w", err)
