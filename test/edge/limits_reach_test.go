@@ -181,10 +181,11 @@ func blocking(next connect.UnaryFunc) connect.UnaryFunc {
 }
 
 // flood serves more than any connection holds, until its caller is gone.
-type flood struct{ gone chan struct{} }
+type flood struct{ begun, gone chan struct{} }
 
 // ServeHTTP implements http.Handler.
 func (f flood) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
+	close(f.begun)
 	defer close(f.gone)
 	chunk := make([]byte, 64<<10)
 	for {

@@ -23,7 +23,7 @@ import (
 // reachWrite asks for more than any connection holds, and takes nothing of it.
 func reachWrite(t *testing.T) *rig {
 	t.Helper()
-	f := flood{gone: make(chan struct{})}
+	f := flood{begun: make(chan struct{}), gone: make(chan struct{})}
 	r := newRig(t, func(l *connectplugin.Limits) { l.WriteTimeout = time.Second }, func(c *connectplugin.ServeConfig) {
 		c.Plugins = connectplugin.PluginSet{"echo": echo.HostPlugin{Handler: f}}
 	})

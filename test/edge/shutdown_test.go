@@ -17,7 +17,7 @@ import (
 // who say no word, and streams that nobody ends.
 func TestAudit_H46_ShutdownEndsWhateverPeersDo(t *testing.T) {
 	t.Parallel()
-	f := flood{gone: make(chan struct{})}
+	f := flood{begun: make(chan struct{}), gone: make(chan struct{})}
 	r := newRig(t, neverEnds, func(c *connectplugin.ServeConfig) {
 		c.Plugins, c.GracefulShutdownTimeout, c.Logger = connectplugin.PluginSet{"echo": echo.HostPlugin{Handler: f}}, time.Second, nil
 	})
@@ -27,6 +27,7 @@ func TestAudit_H46_ShutdownEndsWhateverPeersDo(t *testing.T) {
 		t.Fatal(err)
 	}
 	ask(t, framer, r.Addr(), echo.Unary, c)
+	hosttest.Arrival(t, f.begun)
 	stuckBody := stick(t, r.Stranger(t), r.URL+handshakeProc, http.Header{"Content-Type": {"application/proto"}}, []byte{1})
 	if _, err := healthWatch(t, r.Host, c); err != nil {
 		t.Fatal(err)
