@@ -160,11 +160,6 @@ func (a *attempt) again() bool {
 func (a *attempt) send(ctx context.Context) (*http.Response, error) {
 	r := a.request.WithContext(ctx)
 	target := *r.URL
-	if target.Host == unknownHost {
-		a.client.mu.Lock()
-		target.Scheme, target.Host, r.Host = a.client.host.Scheme, a.client.host.Host, ""
-		a.client.mu.Unlock()
-	}
 	r.URL = &target
 	if a.client.link == nil {
 		r.GetBody = nil // the attempts are the client's
@@ -180,9 +175,7 @@ func (a *attempt) send(ctx context.Context) (*http.Response, error) {
 	}
 	err := a.to.aim(ctx, r, a.id)
 	if err == nil {
-		a.client.mu.Lock()
-		r.URL.Path = a.client.prefix + r.URL.Path
-		a.client.mu.Unlock()
+		a.client.direct(r)
 		r.Body, err = a.body.Attempt()
 	}
 	if err != nil {
@@ -190,6 +183,16 @@ func (a *attempt) send(ctx context.Context) (*http.Response, error) {
 	}
 	noteIdentity(ctx, a.id)
 	return a.client.send(r)
+}
+
+// direct sends a request to where the host is now, whatever the base that it was made with.
+func (c *Client) direct(r *http.Request) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !same(r.URL, c.host) {
+		r.URL.Scheme, r.URL.Host, r.Host = c.host.Scheme, c.host.Host, ""
+	}
+	r.URL.Path = c.prefix + r.URL.Path
 }
 
 // send makes a request over a connection to the host.
@@ -301,13 +304,13 @@ func (c *Client) present(ctx context.Context, u *url.URL) (id identity, done fun
 	}
 	for {
 		c.mu.Lock()
-		closed, host, id, refused := c.closed, c.host, c.identity, c.refused
+		closed, ours, id, refused := c.closed, c.isForLocked(u), c.identity, c.refused
 		done, wait := c.probeLocked(ctx)
 		c.mu.Unlock()
 		switch {
 		case closed:
 			return identity{}, done, ErrClientClosed
-		case !isFor(u, host):
+		case !ours:
 			return identity{}, done, errForeignURL
 		case wait != nil:
 			select {
@@ -329,10 +332,15 @@ func (c *Client) present(ctx context.Context, u *url.URL) (id identity, done fun
 	}
 }
 
-// isFor reports whether a request is for the host, known or not when it was built.
-func isFor(u, host *url.URL) bool {
-	return u.Scheme == host.Scheme && u.Host == host.Host || u.Host == unknownHost
+// isForLocked reports whether a request is for the host: where it is, or where it was when what makes the request
+// was made, known or not.
+func (c *Client) isForLocked(u *url.URL) bool {
+	return same(u, c.host) || u.Host == unknownHost || c.former.Known(placeOf(u))
 }
+
+func same(u, host *url.URL) bool { return u.Scheme == host.Scheme && u.Host == host.Host }
+
+func placeOf(u *url.URL) string { return u.Scheme + "://" + u.Host }
 
 // unrenewed is the error of a call for which there is no identity.
 func unrenewed(err error) error {
