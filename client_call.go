@@ -134,9 +134,16 @@ func (a *attempt) run() {
 	if a.id, a.done, a.err = a.client.present(ctx, a.request.URL); a.err == nil {
 		a.resp, a.err = a.send(ctx) //nolint:bodyclose // the caller's, or again closes it
 	}
-	if a.err == nil && !refusedCredential(a.resp) {
+	if a.err == nil && a.ofIdentity() && !refusedCredential(a.resp) {
 		a.client.answered(a.id)
 	}
+}
+
+// ofIdentity reports whether the host's answer says something of the client's identity. Below a capability's endpoint it is
+// about a grant, which with [Client.HTTPClient] is the caller's.
+func (a *attempt) ofIdentity() bool {
+	_, granted := a.to.(*grantDestination)
+	return granted || !strings.HasPrefix(a.request.URL.Path, pathCapabilities)
 }
 
 // again mends what the host refused, if it did, and reports whether to try again.
@@ -144,7 +151,7 @@ func (a *attempt) again() bool {
 	if a.err != nil {
 		return (link.Unprocessed(a.err) || errors.Is(a.err, errMoved)) && a.body.Replayable()
 	}
-	if !refusedCredential(a.resp) || a.id.token == "" {
+	if !refusedCredential(a.resp) || !a.ofIdentity() || a.id.token == "" {
 		return false
 	}
 	again, err := a.to.mend(a.request.Context(), a.id)
@@ -169,7 +176,7 @@ func (a *attempt) send(ctx context.Context) (*http.Response, error) {
 	}
 	if a.id.token != "" {
 		r.Header[headerRuntimeID] = []string{a.id.runtimeID}
-		if len(r.Header[headerAuthorization]) == 0 || !strings.HasPrefix(target.Path, pathCapabilities) {
+		if !strings.HasPrefix(target.Path, pathCapabilities) { // there a grant is shown
 			r.Header[headerAuthorization] = []string{bearerPrefix + a.id.token}
 		}
 	}
