@@ -49,6 +49,9 @@ type capabilityGrant struct {
 // may be asked for where it is needed; the host is asked again a minute later, or when an
 // eighth of the grant's life is over.
 func (c *Client) Capability(ctx context.Context, capabilityType, constraint string) (*CapabilityConn, error) {
+	if err := c.identifiable(); err != nil {
+		return nil, fmt.Errorf("capability %q: %w", capabilityType, err)
+	}
 	if _, err := c.connected(ctx); err != nil {
 		return nil, err
 	}

@@ -61,6 +61,9 @@ type connectingTransport Client
 // Do sends a request to the host.
 func (t *connectingTransport) Do(r *http.Request) (*http.Response, error) {
 	c := (*Client)(t)
+	if err := c.identifiable(); err != nil {
+		return nil, err
+	}
 	if _, err := c.connected(r.Context()); err != nil {
 		return nil, err
 	}

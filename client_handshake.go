@@ -91,6 +91,20 @@ func (c *Client) moveLocked(host *url.URL, prefix string) bool {
 	return moved
 }
 
+// identifiable returns an error where the client has no identity and will obtain none, of which the host need not be
+// asked. One whose host has yet to come, and to assign it one, may still have it.
+func (c *Client) identifiable() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.made() || c.closed || c.cfg.SelfID != "" || c.identity.token != "" || c.cfg.HostURL == assignedURL {
+		return nil
+	}
+	return errorf(connect.CodeUnauthenticated, "%w", errNoSelfID)
+}
+
+var errNoSelfID = errors.New("ClientConfig.SelfID is empty, so the client has no identity at the host, which this takes: " +
+	"set ClientConfig.SelfID, and TLS with its certificate or Secret")
+
 // place is where the host is now, of a client that was connected once.
 func (c *Client) place() string {
 	c.mu.Lock()

@@ -83,6 +83,9 @@ func (c *Client) connectTo(ctx context.Context, serviceType, constraint, runtime
 	if err := ValidateServiceType(serviceType); err != nil {
 		return nil, fmt.Errorf("service type: %w", err)
 	}
+	if err := c.identifiable(); err != nil {
+		return nil, fmt.Errorf("service %q: %w", serviceType, err)
+	}
 	if _, err := c.connected(ctx); err != nil {
 		return nil, err
 	}
