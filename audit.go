@@ -27,7 +27,7 @@ type AuditKind string
 // The kinds of audit events.
 const (
 	AuditAuthFailed AuditKind = "auth_failed" // a request or handshake whose credential was refused
-	// AuditUnknownIdentity is a request with an identity that the host does not know: it
+	// AuditUnknownIdentity is a request with an identity that the host does not know, or with a grant: it
 	// ended, or is one of the host before this one. It is no attack, and where it goes on
 	// it is counted.
 	AuditUnknownIdentity AuditKind = "unknown_identity"

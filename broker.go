@@ -291,8 +291,19 @@ func (b *CapabilityBroker) base(ctx context.Context) string {
 	return scheme + "://" + p.authority
 }
 
-// errGrantElsewhere says that a grant was used for what it was not given.
-const errGrantElsewhere = refused("the grant is for another capability or another caller")
+// Why a grant is refused, for the audit.
+const (
+	errGrantOfAnotherKind  = refused("the grant is for another capability")
+	errGrantOfAnother      = refused("the grant is of another plugin, or of an identity that its plugin had before")
+	errGrantElsewhere      = refused("the grant is of a plugin with another client certificate")
+	errGrantExpired        = refused("the grant has expired; its plugin asks for another")
+	errGrantTaken          = refused("the grant was revoked; its plugin may ask for another as long as policy allows it the capability")
+	errGrantOver           = refused("the grant ended with its plugin's identity")
+	errGrantUnknown        = refused("the host knows no such grant: it is over, or is one of the host before this one; its plugin asks for another")
+	errNoGrantToken        = refused("no bearer: a call below a capability's endpoint shows the bearer_token of its grant")
+	errGrantOfRuntimeToken = refused("the bearer is a runtime token; a call below a capability's endpoint shows the bearer_token of its grant")
+	errNotGrantToken       = refused("the bearer is not the token of this grant")
+)
 
 // identifyGrant demands a capability grant. Its owner is the caller, and the call
 // ends with the grant, too.
@@ -322,13 +333,45 @@ func (h *hub) authenticateGrant(p *peer, r *http.Request) (*tokenstore.Grant, *d
 	}
 	claimed := r.Header[headerRuntimeID]
 	grant, err := h.store.VerifyGrant(grantID, token, p.fingerprint())
-	if err == nil && (grant.Type != capType || !claimsOwner(claimed, grant)) {
-		err = errGrantElsewhere
-	}
-	if err != nil {
-		return nil, unverified(strings.Join(claimed, " "), token, err)
+	switch {
+	case err != nil:
+		return nil, h.grantDenial(grantID, strings.Join(claimed, " "), token, err)
+	case grant.Type != capType:
+		return nil, unauthenticated(strings.Join(claimed, " "), errGrantOfAnotherKind.Error())
+	case !claimsOwner(claimed, grant):
+		return nil, unauthenticated(strings.Join(claimed, " "), errGrantOfAnother.Error())
 	}
 	return grant, nil
+}
+
+// grantDenial is the denial of a grant that the store did not find right. One that is over is no attack.
+func (h *hub) grantDenial(grantID, runtimeID, token string, err error) *denial {
+	no := unverified(runtimeID, token, err)
+	over := map[error]error{tokenstore.ErrExpired: errGrantExpired, tokenstore.ErrRevoked: errGrantTaken, tokenstore.ErrEnded: errGrantOver}
+	said, ended := over[cmp.Or(h.store.PastGrant(grantID), err)]
+	switch {
+	case token == "":
+		no.kind, said = AuditAuthFailed, errNoGrantToken
+	case ended:
+		no.kind = AuditUnknownIdentity
+	default:
+		said = h.grantFault(token, err)
+	}
+	no.reason = said.Error()
+	return no
+}
+
+// grantFault says what is wrong with a grant that lives, or that nobody knows.
+func (h *hub) grantFault(token string, err error) error {
+	switch {
+	case h.store.Gave(token):
+		return errGrantOfRuntimeToken
+	case errors.Is(err, tokenstore.ErrMismatch):
+		return errNotGrantToken
+	case errors.Is(err, tokenstore.ErrFingerprint):
+		return errGrantElsewhere
+	}
+	return errGrantUnknown
 }
 
 // claimsOwner reports whether the runtime id that a request claims, if it claims

@@ -318,10 +318,12 @@ func unauthenticated(runtimeID, reason string) *denial {
 func unverified(runtimeID, token string, err error) *denial {
 	no := unauthenticated(runtimeID, err.Error())
 	if errors.Is(err, tokenstore.ErrUnknown) && tokenstore.Issuable(runtimeID, token) {
-		no.kind, no.reason = AuditUnknownIdentity, "the identity ended, or is one of the host before this one; its plugin enrols again"
+		no.kind, no.reason = AuditUnknownIdentity, reasonUnknown
 	}
 	return no
 }
+
+const reasonUnknown = "the identity ended, or is one of the host before this one; its plugin enrols again"
 
 // maxClaimedIDLen is more than a runtime id has.
 const maxClaimedIDLen = 128

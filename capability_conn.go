@@ -25,7 +25,6 @@ type CapabilityConn struct {
 	client     *Client
 	capType    string
 	constraint string
-	base       string
 
 	renewing chan struct{} // capacity one: full during a request for a grant
 
@@ -50,11 +49,13 @@ type capabilityGrant struct {
 // may be asked for where it is needed; the host is asked again a minute later, or when an
 // eighth of the grant's life is over.
 func (c *Client) Capability(ctx context.Context, capabilityType, constraint string) (*CapabilityConn, error) {
-	base, err := c.connected(ctx)
-	if err != nil {
+	if err := c.identifiable(); err != nil {
+		return nil, fmt.Errorf("capability %q: %w", capabilityType, err)
+	}
+	if _, err := c.connected(ctx); err != nil {
 		return nil, err
 	}
-	key := capabilityKey{base: base, kind: capabilityType, constraint: constraint}
+	key := capabilityKey{kind: capabilityType, constraint: constraint}
 	s := c.capability(key)
 	if err := s.confirm(ctx); err != nil {
 		c.forget(key, s)
@@ -74,7 +75,7 @@ const (
 const maxSharedCapabilities = 256
 
 // capabilityKey is what a client asks for.
-type capabilityKey struct{ base, kind, constraint string }
+type capabilityKey struct{ kind, constraint string }
 
 // capability returns the connection to a capability, the one that there is if there is one.
 func (c *Client) capability(key capabilityKey) *CapabilityConn {
@@ -84,7 +85,7 @@ func (c *Client) capability(key capabilityKey) *CapabilityConn {
 		return s
 	}
 	s := &CapabilityConn{
-		client: c, capType: key.kind, constraint: key.constraint, base: key.base + pathCapabilities + key.kind,
+		client: c, capType: key.kind, constraint: key.constraint,
 		renewing: make(chan struct{}, 1),
 	}
 	if c.granted == nil {
@@ -105,8 +106,9 @@ func (c *Client) forget(key capabilityKey, s *CapabilityConn) {
 	}
 }
 
-// BaseURL returns the base URL for generated clients, together with HTTPClient.
-func (s *CapabilityConn) BaseURL() string { return s.base }
+// BaseURL returns the base URL for generated clients, together with HTTPClient. It names the host
+// where that is now; what was made with it goes along where the client goes to another place.
+func (s *CapabilityConn) BaseURL() string { return s.client.place() + pathCapabilities + s.capType }
 
 // HTTPClient returns the HTTP client that sends calls below BaseURL to the
 // capability, with the current grant.

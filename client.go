@@ -19,6 +19,7 @@ import (
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
+	"github.com/masegraye/connect-plugin-go/internal/former"
 	"github.com/masegraye/connect-plugin-go/internal/guest"
 	"github.com/masegraye/connect-plugin-go/internal/link"
 	"github.com/masegraye/connect-plugin-go/internal/seldom"
@@ -47,8 +48,9 @@ type Client struct {
 	connecting *turns.Turns
 
 	mu        sync.Mutex
-	host      *url.URL // nil before the host is known
-	prefix    string   // the path below which a proxy serves the host
+	host      *url.URL      // nil before the host is known
+	former    former.Places // where the host was before
+	prefix    string        // the path below which a proxy serves the host
 	identity  identity
 	adopted   time.Time     // when the identity was obtained
 	accepted  uint64        // the serial of the last one with which a call was answered
@@ -134,7 +136,7 @@ func (c *Client) Config() ClientConfig {
 // later, [ErrClientClosed] after Close; any other means that the host could not be reached, and
 // has a code: unavailable, unless the host, or the end of ctx, gave another.
 // RegistryClient, ReportHealth, Dispense, Service and Capability connect a client that
-// nobody connected; calls with HTTPClient fail with [ErrClientNotConnected] until then.
+// nobody connected; all of them but Dispense need an identity, and say so of a client without SelfID; calls with HTTPClient fail with [ErrClientNotConnected] until then.
 func (c *Client) Connect(ctx context.Context) error {
 	if err := c.connect(ctx); err != nil {
 		return err
@@ -269,7 +271,9 @@ func (c *Client) RegistryClient() connectpluginv1connect.ServiceRegistryClient {
 }
 
 // HTTPClient returns an HTTP client that reaches the host and nobody else, with
-// the plugin's identity on every request.
+// the plugin's identity on every request. What is meant for a place at which the client
+// found its host before goes to where the host is now. Below the endpoint of a capability's
+// grant the caller shows the grant's bearer, and nothing of the client's is sent instead.
 func (c *Client) HTTPClient() connect.HTTPClient { return (*callerTransport)(c) }
 
 // Dispense makes a client of one of the host's plugin services. It connects a client
@@ -365,6 +369,9 @@ func (c *Client) offered(name string) error {
 }
 
 func (c *Client) sendReport(ctx context.Context, m *connectpluginv1.ReportHealthRequest) error {
+	if err := c.identifiable(); err != nil {
+		return err
+	}
 	base, err := c.connected(ctx)
 	if err != nil {
 		return err
@@ -433,17 +440,6 @@ type discoveryError struct {
 
 func (e *discoveryError) Error() string { return fmt.Sprintf("discover %q: %v", e.name, e.err) }
 func (e *discoveryError) Unwrap() error { return e.err }
-
-// moveTo has later calls go to another place.
-func (c *Client) moveTo(host *url.URL, prefix string) {
-	c.mu.Lock()
-	moved := c.host != nil && *c.host != *host
-	c.host, c.prefix = host, prefix
-	c.mu.Unlock()
-	if moved && c.link != nil {
-		c.link.Retire()
-	}
-}
 
 // DispenseTyped is [Client.Dispense] with the client's type. A client of another
 // type is an error that names both.

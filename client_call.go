@@ -61,6 +61,9 @@ type connectingTransport Client
 // Do sends a request to the host.
 func (t *connectingTransport) Do(r *http.Request) (*http.Response, error) {
 	c := (*Client)(t)
+	if err := c.identifiable(); err != nil {
+		return nil, err
+	}
 	if _, err := c.connected(r.Context()); err != nil {
 		return nil, err
 	}
@@ -134,9 +137,16 @@ func (a *attempt) run() {
 	if a.id, a.done, a.err = a.client.present(ctx, a.request.URL); a.err == nil {
 		a.resp, a.err = a.send(ctx) //nolint:bodyclose // the caller's, or again closes it
 	}
-	if a.err == nil && !refusedCredential(a.resp) {
+	if a.err == nil && a.ofIdentity() && !refusedCredential(a.resp) {
 		a.client.answered(a.id)
 	}
+}
+
+// ofIdentity reports whether the host's answer says something of the client's identity. Below a capability's endpoint it is
+// about a grant, which with [Client.HTTPClient] is the caller's.
+func (a *attempt) ofIdentity() bool {
+	_, granted := a.to.(*grantDestination)
+	return granted || !strings.HasPrefix(a.request.URL.Path, pathCapabilities)
 }
 
 // again mends what the host refused, if it did, and reports whether to try again.
@@ -144,7 +154,7 @@ func (a *attempt) again() bool {
 	if a.err != nil {
 		return (link.Unprocessed(a.err) || errors.Is(a.err, errMoved)) && a.body.Replayable()
 	}
-	if !refusedCredential(a.resp) || a.id.token == "" {
+	if !refusedCredential(a.resp) || !a.ofIdentity() || a.id.token == "" {
 		return false
 	}
 	again, err := a.to.mend(a.request.Context(), a.id)
@@ -160,11 +170,6 @@ func (a *attempt) again() bool {
 func (a *attempt) send(ctx context.Context) (*http.Response, error) {
 	r := a.request.WithContext(ctx)
 	target := *r.URL
-	if target.Host == unknownHost {
-		a.client.mu.Lock()
-		target.Scheme, target.Host, r.Host = a.client.host.Scheme, a.client.host.Host, ""
-		a.client.mu.Unlock()
-	}
 	r.URL = &target
 	if a.client.link == nil {
 		r.GetBody = nil // the attempts are the client's
@@ -174,15 +179,13 @@ func (a *attempt) send(ctx context.Context) (*http.Response, error) {
 	}
 	if a.id.token != "" {
 		r.Header[headerRuntimeID] = []string{a.id.runtimeID}
-		if len(r.Header[headerAuthorization]) == 0 || !strings.HasPrefix(target.Path, pathCapabilities) {
+		if !strings.HasPrefix(target.Path, pathCapabilities) { // there a grant is shown
 			r.Header[headerAuthorization] = []string{bearerPrefix + a.id.token}
 		}
 	}
 	err := a.to.aim(ctx, r, a.id)
 	if err == nil {
-		a.client.mu.Lock()
-		r.URL.Path = a.client.prefix + r.URL.Path
-		a.client.mu.Unlock()
+		a.client.direct(r)
 		r.Body, err = a.body.Attempt()
 	}
 	if err != nil {
@@ -190,6 +193,16 @@ func (a *attempt) send(ctx context.Context) (*http.Response, error) {
 	}
 	noteIdentity(ctx, a.id)
 	return a.client.send(r)
+}
+
+// direct sends a request to where the host is now, whatever the base that it was made with.
+func (c *Client) direct(r *http.Request) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !same(r.URL, c.host) {
+		r.URL.Scheme, r.URL.Host, r.Host = c.host.Scheme, c.host.Host, ""
+	}
+	r.URL.Path = c.prefix + r.URL.Path
 }
 
 // send makes a request over a connection to the host.
@@ -301,13 +314,13 @@ func (c *Client) present(ctx context.Context, u *url.URL) (id identity, done fun
 	}
 	for {
 		c.mu.Lock()
-		closed, host, id, refused := c.closed, c.host, c.identity, c.refused
+		closed, ours, id, refused := c.closed, c.isForLocked(u), c.identity, c.refused
 		done, wait := c.probeLocked(ctx)
 		c.mu.Unlock()
 		switch {
 		case closed:
 			return identity{}, done, ErrClientClosed
-		case !isFor(u, host):
+		case !ours:
 			return identity{}, done, errForeignURL
 		case wait != nil:
 			select {
@@ -329,10 +342,15 @@ func (c *Client) present(ctx context.Context, u *url.URL) (id identity, done fun
 	}
 }
 
-// isFor reports whether a request is for the host, known or not when it was built.
-func isFor(u, host *url.URL) bool {
-	return u.Scheme == host.Scheme && u.Host == host.Host || u.Host == unknownHost
+// isForLocked reports whether a request is for the host: where it is, or where it was when what makes the request
+// was made, known or not.
+func (c *Client) isForLocked(u *url.URL) bool {
+	return same(u, c.host) || u.Host == unknownHost || c.former.Known(placeOf(u))
 }
+
+func same(u, host *url.URL) bool { return u.Scheme == host.Scheme && u.Host == host.Host }
+
+func placeOf(u *url.URL) string { return u.Scheme + "://" + u.Host }
 
 // unrenewed is the error of a call for which there is no identity.
 func unrenewed(err error) error {

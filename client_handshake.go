@@ -70,6 +70,48 @@ func (c *Client) part(conn *link.Conn, outcome error) {
 	}
 }
 
+// moveTo has later calls go to another place.
+func (c *Client) moveTo(host *url.URL, prefix string) {
+	c.mu.Lock()
+	moved := c.moveLocked(host, prefix)
+	c.mu.Unlock()
+	if moved && c.link != nil {
+		c.link.Retire()
+	}
+}
+
+// moveLocked has later calls go to another place, those too that were meant for this one, and reports whether it is
+// another.
+func (c *Client) moveLocked(host *url.URL, prefix string) bool {
+	moved := c.host != nil && *c.host != *host
+	if moved {
+		c.former.Left(placeOf(c.host))
+	}
+	c.host, c.prefix = host, prefix
+	return moved
+}
+
+// identifiable returns an error where the client has no identity and will obtain none, of which the host need not be
+// asked. One whose host has yet to come, and to assign it one, may still have it.
+func (c *Client) identifiable() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.made() || c.closed || c.cfg.SelfID != "" || c.identity.token != "" || c.cfg.HostURL == assignedURL {
+		return nil
+	}
+	return errorf(connect.CodeUnauthenticated, "%w", errNoSelfID)
+}
+
+var errNoSelfID = errors.New("ClientConfig.SelfID is empty, so the client has no identity at the host, which this takes: " +
+	"set ClientConfig.SelfID, and TLS with its certificate or Secret")
+
+// place is where the host is now, of a client that was connected once.
+func (c *Client) place() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.host.String()
+}
+
 // reach returns a connection for a handshake, of its own or one of those for calls. A client
 // that was never let in has one at most, that of its last attempt.
 func (c *Client) reach(ctx context.Context, host *url.URL, apart bool) (*link.Conn, error) {

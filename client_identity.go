@@ -424,8 +424,8 @@ func (c *Client) assign(runtimeID, token, hostURL string, expires time.Time) err
 			return fmt.Errorf("host_url: is empty, and no host is known: %w", ErrClientNotConnected)
 		}
 	}
-	moved := c.host != nil && *c.host != *u
-	c.host, c.prefix, c.ready = u, prefix, true
+	moved := c.moveLocked(u, prefix)
+	c.ready = true
 	c.watchLocked()
 	c.identity = identity{runtimeID: runtimeID, token: token, expires: expires, managed: true, serial: c.identity.serial + 1}
 	c.mu.Unlock()

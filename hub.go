@@ -349,7 +349,11 @@ func (h *hub) auditOnce(c *caller, e AuditEvent) {
 		id = c.id
 		e.RuntimeID, e.SelfID = id.RuntimeID(), id.SelfID()
 	}
-	if h.recurs(id, "", e) {
+	bound := ""
+	if e.Kind == AuditUnknownIdentity && e.Reason != reasonUnknown { // it is about a grant, and has one of a few reasons
+		bound = e.Reason
+	}
+	if h.recurs(id, bound, e) {
 		h.audit(e)
 	}
 }

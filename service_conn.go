@@ -30,7 +30,6 @@ type ServiceConn struct {
 	minVersion  string
 	constraint  semrange.Constraint
 	named       string // the path of the one provider that was asked for, empty for any
-	base        string
 	cancel      context.CancelFunc
 	done        chan struct{}
 
@@ -84,14 +83,16 @@ func (c *Client) connectTo(ctx context.Context, serviceType, constraint, runtime
 	if err := ValidateServiceType(serviceType); err != nil {
 		return nil, fmt.Errorf("service type: %w", err)
 	}
-	base, err := c.connected(ctx)
-	if err != nil {
+	if err := c.identifiable(); err != nil {
+		return nil, fmt.Errorf("service %q: %w", serviceType, err)
+	}
+	if _, err := c.connected(ctx); err != nil {
 		return nil, err
 	}
 	life, cancel := context.WithCancel(c.life)
 	s := &ServiceConn{
 		client: c, serviceType: serviceType, minVersion: constraint, constraint: parsed,
-		base: base + pathServices + serviceType, cancel: cancel, done: make(chan struct{}), changed: make(chan struct{}),
+		cancel: cancel, done: make(chan struct{}), changed: make(chan struct{}),
 	}
 	if runtimeID != "" {
 		s.named = pathServices + serviceType + "/" + runtimeID
@@ -123,8 +124,9 @@ func (c *Client) track(s *ServiceConn) bool {
 	return true
 }
 
-// BaseURL returns the base URL for generated clients, together with HTTPClient.
-func (s *ServiceConn) BaseURL() string { return s.base }
+// BaseURL returns the base URL for generated clients, together with HTTPClient. It names the host
+// where that is now; what was made with it goes along where the client goes to another place.
+func (s *ServiceConn) BaseURL() string { return s.client.place() + pathServices + s.serviceType }
 
 // HTTPClient returns the HTTP client that sends calls below BaseURL to a provider, with the
 // plugin's identity.

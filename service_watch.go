@@ -55,6 +55,10 @@ func (c *Client) WatchService(ctx context.Context, serviceType string) iter.Seq2
 			yield(nil, errUnmade)
 			return
 		}
+		if err := c.identifiable(); err != nil {
+			yield(nil, fmt.Errorf("watch: %w", err))
+			return
+		}
 		w := &serviceWatch{client: c, serviceType: serviceType, resumes: true}
 		w.run(ctx, yield)
 	}

@@ -130,6 +130,38 @@ func TestDiscovery(t *testing.T) {
 	}
 }
 
+// A client that was injected goes along to the host that discovery has when the first one has ended.
+func TestDiscovery_InjectedClientsFollowTheHost(t *testing.T) {
+	t.Parallel()
+	first, _ := startHost(t, nil)
+	second, impl := startHost(t, func(c *connectplugin.ServeConfig) { c.Authority = first.Authority })
+	cfg := config(t, first)
+	cfg.HostURL, cfg.Discovery = "", connectplugin.NewStaticDiscovery(map[string][]connectplugin.Endpoint{
+		"plugin-host": {{URL: first.URL}, {URL: second.URL}},
+	})
+	var client *connectplugin.Client
+	var typed loggerv1connect.LoggerClient
+	app := fxtest.New(t,
+		connectpluginfx.PluginModule(cfg),
+		connectpluginfx.ProvideTypedPlugin[loggerv1connect.LoggerClient](loggerv1plugin.LoggerType),
+		fx.Populate(&client, &typed),
+	)
+	app.RequireStart()
+	if _, err := typed.Log(t.Context(), connect.NewRequest(&loggerv1.LogRequest{})); err != nil || impl.entries.Load() != 0 {
+		t.Fatalf("%v, and %d entries at the second host", err, impl.entries.Load())
+	}
+	if err := first.Shutdown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	hosttest.Eventually(t, "the client is at the second host", func() bool {
+		return client.Connect(t.Context()) == nil && client.Config().Endpoint == second.URL
+	})
+	if _, err := typed.Log(t.Context(), connect.NewRequest(&loggerv1.LogRequest{})); err != nil || impl.entries.Load() != 1 {
+		t.Errorf("%v, and %d entries at the second host", err, impl.entries.Load())
+	}
+	app.RequireStop()
+}
+
 func TestWhatCannotBeBuilt(t *testing.T) {
 	t.Parallel()
 	valid := connectplugin.ClientConfig{HostURL: "https://127.0.0.1:1", Plugins: plugins}

@@ -69,6 +69,9 @@ func Start(t testing.TB, edit func(*connectplugin.ServeConfig)) *Host {
 	if edit != nil {
 		edit(cfg)
 	}
+	if cfg.Authority != nil {
+		h.Authority = cfg.Authority
+	}
 	if cfg.HealthProbe == (connectplugin.HealthProbeConfig{}) {
 		// Nor may it make an honest plugin look dead.
 		cfg.HealthProbe.Disabled = true

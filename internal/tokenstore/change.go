@@ -44,7 +44,11 @@ func (s *Store) applyLocked(c change) {
 	case changeGrant:
 		s.addGrantLocked(c.grant)
 	case changeGrantEnd:
-		s.removeGrantLocked(c.grant)
+		end := ErrExpired
+		if c.grant.revoked.Load() {
+			end = ErrRevoked
+		}
+		s.removeGrantLocked(c.grant, end)
 	}
 	if s.nextLocked() < next {
 		select {
@@ -91,7 +95,7 @@ func (s *Store) removeLocked(identity *Identity, reason Reason) {
 		s.peersOf(identity).decrement(identity.peer)
 	}
 	for g := range identity.grants {
-		s.removeGrantLocked(g)
+		s.removeGrantLocked(g, ErrEnded)
 	}
 	identity.grants = nil
 }
@@ -116,8 +120,9 @@ func (s *Store) addGrantLocked(g *grant) {
 	s.grants.put(g)
 }
 
-func (s *Store) removeGrantLocked(g *grant) {
+func (s *Store) removeGrantLocked(g *grant, end error) {
 	g.ended.Store(true)
+	s.past.add(g.id, end)
 	s.grants.remove(g)
 	s.grantExpiries.remove(g)
 	delete(g.owner.grants, g)

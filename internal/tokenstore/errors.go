@@ -49,6 +49,9 @@ var (
 	// ErrEnded means that the identity ended, or the owner of the grant did.
 	ErrEnded = fmt.Errorf("%w: identity ended", ErrInvalid)
 
+	// ErrRevoked means that the grant was revoked.
+	ErrRevoked = fmt.Errorf("%w: revoked", ErrInvalid)
+
 	// ErrFingerprint means that the token was presented without the certificate that it is bound to.
 	ErrFingerprint = fmt.Errorf("%w: wrong client certificate", ErrInvalid)
 )

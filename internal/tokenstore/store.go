@@ -20,6 +20,7 @@ type Store struct {
 	noGrace    graced        // compared where there is no previous token
 	wake       chan struct{} // capacity one: the next deadline came closer
 	issued     *issued       // has a lock of its own, which is taken under mu
+	past       past          // as above
 
 	config atomic.Pointer[Config] // with defaults, replaced by Configure
 

@@ -1,6 +1,7 @@
 package client_test
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"connectrpc.com/connect"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest/echo"
 )
@@ -127,5 +129,67 @@ func must(t *testing.T) func(*connectplugin.ServiceConn, error) *connectplugin.S
 			t.Fatal(err)
 		}
 		return conn
+	}
+}
+
+// askAll does everything that takes an identity.
+func askAll(ctx context.Context, c *connectplugin.Client) map[string]error {
+	watched := error(nil)
+	for _, watched = range c.WatchService(ctx, "logger") {
+		break
+	}
+	registry := c.RegistryClient()
+	_, discovered := registry.DiscoverService(ctx, connect.NewRequest(&connectpluginv1.DiscoverServiceRequest{ServiceType: "logger"}))
+	_, registered := registry.RegisterService(ctx, connect.NewRequest(&connectpluginv1.RegisterServiceRequest{ServiceType: "logger", Version: "1.0.0"}))
+	return map[string]error{
+		"Service":      hosttest.ErrorOf(c.Service(ctx, "logger", "")),
+		"Provider":     hosttest.ErrorOf(c.Provider(ctx, "logger", "logger-aaaaaaaaaaaaaaaaaaaaaaaaaa")),
+		"Capability":   hosttest.ErrorOf(c.Capability(ctx, "logger", "")),
+		"WatchService": watched, "discovery": discovered, "registration": registered,
+		"ReportHealth": c.ReportHealth(ctx, connectpluginv1.HealthState_HEALTH_STATE_HEALTHY, "", nil),
+	}
+}
+
+// A client without a self id has no identity: what takes one says what to set, and asks nobody. One that was assigned an
+// identity is not told that.
+func TestClient_WithoutASelfIDSaysSo(t *testing.T) {
+	t.Parallel()
+	host := hosttest.Start(t, hosttest.WithPolicy(hosttest.LoggerPolicy()))
+	with := func(edit func(*connectplugin.ClientConfig)) *connectplugin.Client {
+		cfg := connectplugin.ClientConfig{HostURL: host.URL, TLS: host.StrangerTLS(), Timeout: hosttest.Wait}
+		edit(&cfg)
+		c, err := connectplugin.NewClient(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		return c
+	}
+	connected := with(func(*connectplugin.ClientConfig) {})
+	if err := connected.Connect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	before := len(host.Audit.Events())
+	for name, c := range map[string]*connectplugin.Client{
+		"connected": connected, "nobody is there": with(func(c *connectplugin.ClientConfig) { c.HostURL = "https://" + hosttest.FreeAddr(t) }),
+	} {
+		for what, err := range askAll(t.Context(), c) {
+			if err == nil || !strings.Contains(err.Error(), "set ClientConfig.SelfID") || connect.CodeOf(err) != connect.CodeUnauthenticated {
+				t.Errorf("%s, %s: %v", name, what, err)
+			}
+		}
+	}
+	if after := len(host.Audit.Events()); after != before {
+		t.Errorf("the host was asked: %+v", host.Audit.Events()[before:])
+	}
+	owner := host.Enrol(t, "logger", hosttest.Requiring("logger"))
+	assigned := with(func(*connectplugin.ClientConfig) {})
+	assigned.SetRuntimeIdentity(owner.RuntimeID(), owner.RuntimeToken(), "")
+	ctx, cancel := context.WithTimeout(t.Context(), hosttest.Moment)
+	defer cancel()
+	for what, err := range askAll(ctx, assigned) {
+		if err != nil && strings.Contains(err.Error(), "SelfID") {
+			t.Errorf("assigned, %s: %v", what, err)
+		}
 	}
 }
