@@ -406,24 +406,65 @@ func (s *pluginSession) depend(r requirement, state connectpluginv1.ServiceState
 	return true
 }
 
-// awaitRequired waits until every service that the plugin cannot start without
-// is there.
+const (
+	awaitsRequired = "waiting for required services"
+
+	awaitsSoon = time.Second      // before the host is told
+	mostLook   = 10 * time.Second // between two looks
+	mostNamed  = 4                // of what a plugin waits for, in the reason that it gives
+)
+
+// awaitRequired waits until every service that the plugin cannot start without is there. The host is told if that takes
+// longer than a moment, and the operator, less and less often.
 func (s *pluginSession) awaitRequired(ctx context.Context) error {
-	told := false
-	for {
-		missing := s.missingForStartup()
+	missing := s.missingForStartup()
+	if len(missing) == 0 {
+		return nil
+	}
+	s.cfg.Client.Logger.Info(awaitsRequired, keyService, missing)
+	look, begun := time.NewTimer(awaitsSoon), time.Now()
+	defer look.Stop()
+	for looks := 0; ; missing = s.missingForStartup() {
+		if looks > 0 { // also that it waits no more, before there is something to call
+			s.tellAwaited(ctx, missing)
+		}
 		if len(missing) == 0 {
 			return nil
 		}
-		if !told {
-			told = true
-			s.cfg.Client.Logger.Info("waiting for required services", keyService, missing)
-		}
 		select {
 		case <-s.wake:
+			if !s.mayWake(ctx) {
+				return ctx.Err()
+			}
+		case <-look.C:
+			if looks++; looks > 1 && looks&(looks-1) == 0 {
+				s.cfg.Client.Logger.Warn(awaitsRequired, keyService, missing, keyWait, time.Since(begun).Round(time.Second))
+			}
+			look.Reset(min(s.cfg.HealthInterval, mostLook))
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+	}
+}
+
+// tellAwaited tells the host for what the plugin waits before it starts, nothing for no more.
+func (s *pluginSession) tellAwaited(ctx context.Context, missing []string) {
+	awaited := ""
+	if len(missing) > 0 {
+		names := make([]string, 0, mostNamed)
+		for _, name := range missing[:min(len(missing), mostNamed)] {
+			names = append(names, clipped(name))
+		}
+		if awaited = awaitsRequired + ": " + strings.Join(names, ", "); len(missing) > mostNamed {
+			awaited += fmt.Sprintf(" and %d more", len(missing)-mostNamed)
+		}
+	}
+	s.mu.Lock()
+	s.awaited = awaited
+	s.mu.Unlock()
+	ctx, _ = withBackground(ctx)
+	if err := s.report(ctx, s.client.RuntimeID()); err != nil && ctx.Err() == nil {
+		s.cfg.Client.Logger.Debug("the host was not told for what the plugin waits", keyError, err)
 	}
 }
 

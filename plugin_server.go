@@ -265,6 +265,7 @@ func (c *PluginServerConfig) validateBaseURL() error {
 
 func (c *PluginServerConfig) validateServices() error {
 	seen := map[string]bool{}
+	served := make([]ServiceDeclaration, 0, len(c.Services))
 	for i, s := range c.Services {
 		field := fmt.Sprintf("Services[%d]", i)
 		path := servicePath(s.Path)
@@ -289,8 +290,9 @@ func (c *PluginServerConfig) validateServices() error {
 		if err := ValidateMetadata(s.Metadata); err != nil {
 			return fieldError(field+".Metadata", "%v", err)
 		}
+		served = append(served, d)
 	}
-	return nil
+	return c.Client.Metadata.validateStart("Client.Metadata", served)
 }
 
 // serverBase is the TLS configuration that the server side starts from.
