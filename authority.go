@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/masegraye/connect-plugin-go/internal/certs"
+	"github.com/masegraye/connect-plugin-go/internal/guest"
 )
 
 const (
@@ -153,7 +154,7 @@ func newAuthority(config AuthorityConfig, ca *certs.CA) (*Authority, error) {
 		keyType:  config.KeyType.kind(),
 		ttl:      config.CertificateTTL,
 		hostKey:  key,
-		logger:   config.Logger,
+		logger:   guest.Log("AuthorityConfig.Logger", config.Logger),
 		launches: make(map[string]certs.Pin),
 	}, nil
 }

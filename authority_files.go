@@ -16,6 +16,7 @@ import (
 
 	"github.com/masegraye/connect-plugin-go/internal/backoff"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
+	"github.com/masegraye/connect-plugin-go/internal/guest"
 )
 
 // Names of the files. Those of credentials are the ones that Kubernetes and its
@@ -281,7 +282,7 @@ func LoadCredentials(config CredentialsConfig) (*tls.Config, error) {
 		KeyFile:  filepath.Join(config.Dir, credentialsKeyFile),
 		Roots:    pool,
 		Interval: config.CheckInterval,
-		Logger:   config.Logger,
+		Logger:   guest.Log("CredentialsConfig.Logger", config.Logger),
 	}, now)
 	if err != nil {
 		return nil, noCredentials(err)
@@ -446,7 +447,7 @@ const keyDir = "dir"
 // for another reason twice in a row, since a file that is being copied looks damaged for a
 // moment, and when ctx ends, with the error of that and of the file.
 func AwaitCredentials(ctx context.Context, config CredentialsConfig) (*tls.Config, error) {
-	log, every := config.Logger, config.CheckInterval
+	log, every := guest.Log("CredentialsConfig.Logger", config.Logger), config.CheckInterval
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}

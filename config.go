@@ -18,6 +18,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/masegraye/connect-plugin-go/internal/certs"
+	"github.com/masegraye/connect-plugin-go/internal/guest"
 	"github.com/masegraye/connect-plugin-go/internal/recent"
 	"github.com/masegraye/connect-plugin-go/internal/tally"
 )
@@ -256,7 +257,7 @@ func (c *ServeConfig) withDefaults() *ServeConfig {
 	if !c.complete {
 		out.configured, out.complete = c.Logger, true
 	}
-	if c.Logger == nil {
+	if out.Logger = guest.Log("ServeConfig.Logger", c.Logger); out.Logger == nil {
 		out.Logger = slog.New(slog.DiscardHandler)
 	}
 	return &out

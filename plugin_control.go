@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -17,6 +16,7 @@ import (
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/internal/backoff"
+	"github.com/masegraye/connect-plugin-go/internal/guest"
 	"github.com/masegraye/connect-plugin-go/internal/headers"
 	"github.com/masegraye/connect-plugin-go/internal/semrange"
 )
@@ -121,6 +121,9 @@ const healthWait = 5 * time.Second
 // healthLate is the reason of a plugin whose Health takes longer.
 const healthLate = "PluginServerConfig.Health does not return"
 
+// healthPanics is the reason of a plugin whose Health panics, or ends its goroutine.
+const healthPanics = "PluginServerConfig.Health panics"
+
 // healthAsker asks the plugin's own code how the plugin is: once at a time, and so that one which blocks holds up nobody.
 type healthAsker struct {
 	// Fixed at creation.
@@ -139,9 +142,8 @@ type askedHealth struct {
 	done  chan struct{} // closed when it is there
 
 	// Written before done is closed.
-	state    connectpluginv1.HealthState
-	reason   string
-	panicked any
+	state  connectpluginv1.HealthState
+	reason string
 
 	// Guarded by mu of the asker.
 	late  bool
@@ -159,9 +161,6 @@ func (a *healthAsker) now(ctx context.Context) (connectpluginv1.HealthState, str
 		case <-ctx.Done():
 		}
 		if a.take(h) {
-			if h.panicked != nil {
-				panic(h.panicked)
-			}
 			return h.state, h.reason
 		}
 	}
@@ -184,9 +183,11 @@ func (a *healthAsker) begin() *askedHealth {
 
 // run waits for the plugin's code, which nothing can end; settle waits for it as long as the plugin may take to end.
 func (a *healthAsker) run(h *askedHealth) {
+	failed := error(&guest.PanicError{What: "PluginServerConfig.Health"}) // after a Goexit only what is deferred runs
 	defer func() {
-		if h.panicked = recover(); h.panicked != nil { // who waits for it panics
-			h.panicked = fmt.Sprintf("%v\n%s", h.panicked, debug.Stack())
+		if failed != nil {
+			h.state, h.reason = connectpluginv1.HealthState_HEALTH_STATE_UNHEALTHY, healthPanics
+			a.log.Error(healthPanics, logged(failed)...)
 		}
 		a.mu.Lock()
 		h.timer.Stop()
@@ -201,7 +202,10 @@ func (a *healthAsker) run(h *askedHealth) {
 			a.returned()
 		}
 	}()
-	h.state, h.reason = a.ask()
+	failed = guest.Contain("PluginServerConfig.Health", func() error {
+		h.state, h.reason = a.ask()
+		return nil
+	})
 }
 
 // take reports whether the answer is there, and has the next one asked for.
