@@ -288,17 +288,13 @@ func LoadCredentials(config CredentialsConfig) (*tls.Config, error) {
 		return nil, noCredentials(err)
 	}
 
-	return mutualTLS(source, pool, tls.RequireAndVerifyClientCert, hostOfDomain(source.Certificate(now).Leaf, trusted)), nil
-}
-
-// noCredentials says what to do about files that are there and are no good.
-func noCredentials(err error) error {
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, certs.ErrPermissions) {
-		return fmt.Errorf("credentials: %w", err)
+	own := source.Certificate(now).Leaf
+	if trustsItselfAlone(own, trusted) {
+		return nil, fmt.Errorf("credentials: %s holds the plugin's own certificate, as %s does: write that of the authority there, "+
+			"as WriteCredentials does, since no host is trusted otherwise", filepath.Join(config.Dir, credentialsCAFile), credentialsCertFile)
 	}
 
-	return fmt.Errorf("credentials: %w; remove what is damaged, write tls.crt, tls.key and ca.crt again, with WriteCredentials or "+
-		"as your own authority does, and copy all three where this is a copy", err)
+	return mutualTLS(source, pool, tls.RequireAndVerifyClientCert, hostOfDomain(own, trusted)), nil
 }
 
 // hostOfDomain returns the check of whoever has a certificate of an Authority: the
@@ -377,7 +373,7 @@ func explainExisting(path, other string, err error) error {
 		return fmt.Errorf("store: %w", err)
 	}
 
-	if !isThere(other) {
+	if !isComing(other, path) {
 		return fmt.Errorf("store: %s is there already, %s: %w", path, lacksItsHalf(other), err)
 	}
 
@@ -387,14 +383,8 @@ func explainExisting(path, other string, err error) error {
 
 // lacksItsHalf says what to do about an authority of which one file is missing.
 func lacksItsHalf(missing string) string {
-	return "and " + missing + ", which belongs to it, is missing, so that LoadAuthority takes neither: put that back from a copy, " +
-		"choose another Dir, or remove what is there and make another authority, which ends the trust in all that this one certified"
-}
-
-func isThere(path string) bool {
-	_, err := os.Lstat(path) //nolint:gosec // the path is the caller's
-
-	return err == nil
+	return "and " + missing + ", which belongs to it, is missing, so that LoadAuthority takes neither: unless another process is making both just now, " +
+		"put that back from a copy, choose another Dir, or remove what is there and make another authority, which ends the trust in all that this one certified"
 }
 
 // readAuthority reads what storeAuthority wrote.
@@ -407,6 +397,10 @@ func readAuthority(dir string, now time.Time) (*certs.CA, error) {
 	}
 
 	certPEM, err := os.ReadFile(certFile) //nolint:gosec // the path is the caller's
+	if errors.Is(err, fs.ErrNotExist) && isComing(certFile, keyFile) {
+		certPEM, err = os.ReadFile(certFile) //nolint:gosec // the path is the caller's
+	}
+
 	if err != nil {
 		return nil, explainMissing(certFile, keyFile, err)
 	}
