@@ -373,7 +373,7 @@ const (
 // isComing reports whether a file of an authority is there, and waits a moment for it where the other one is fresh: another
 // process may be making both.
 func isComing(path, other string) bool {
-	info, err := os.Lstat(other) //nolint:gosec // the path is the caller's
+	info, err := os.Lstat(other)
 	if err != nil || time.Since(info.ModTime()).Abs() > making {
 		return isThere(path)
 	}
@@ -407,7 +407,8 @@ func noCredentials(err error) error {
 		return fmt.Errorf("credentials: %w", err)
 	}
 
-	again := "write tls.crt, tls.key and ca.crt again, with WriteCredentials or as your own authority does, and copy all three where this is a copy"
+	const again = "write tls.crt, tls.key and ca.crt again, with WriteCredentials or as your own authority does, " +
+		"and copy all three where this is a copy"
 
 	invalid, ok := errors.AsType[x509.CertificateInvalidError](err)
 	switch now := time.Now(); {

@@ -383,8 +383,9 @@ func explainExisting(path, other string, err error) error {
 
 // lacksItsHalf says what to do about an authority of which one file is missing.
 func lacksItsHalf(missing string) string {
-	return "and " + missing + ", which belongs to it, is missing, so that LoadAuthority takes neither: unless another process is making both just now, " +
-		"put that back from a copy, choose another Dir, or remove what is there and make another authority, which ends the trust in all that this one certified"
+	return "and " + missing + ", which belongs to it, is missing, so that LoadAuthority takes neither: unless another process is making " +
+		"both just now, put that back from a copy, choose another Dir, or remove what is there and make another authority, " +
+		"which ends the trust in all that this one certified"
 }
 
 // readAuthority reads what storeAuthority wrote.

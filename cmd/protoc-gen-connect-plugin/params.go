@@ -149,7 +149,7 @@ func (p *params) unknownService(gen *protogen.Plugin) (warnings []string, err er
 		case !elsewhere || whole:
 			return nil, errors.New(text)
 		default:
-			warnings = append(warnings, fmt.Sprintf("%s in these files; buf looks for it in each directory: with strategy: all it looks once", text))
+			warnings = append(warnings, text+" in these files; buf looks for it in each directory: with strategy: all it looks once")
 		}
 	}
 	return warnings, nil

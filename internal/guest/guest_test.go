@@ -125,7 +125,7 @@ func (l logOf) WithAttrs([]slog.Attr) slog.Handler            { return l.with() 
 func (l logOf) WithGroup(string) slog.Handler                 { return l.with() }
 
 // A log that panics loses its lines, whichever of its methods does; the default log says so once, unless that is the same.
-func TestLog(t *testing.T) { //nolint:paralleltest // it sets the default logger
+func TestLog(t *testing.T) {
 	before := slog.Default()
 	defer slog.SetDefault(before)
 	yes := func() bool { return true }

@@ -176,9 +176,14 @@ func TestAudit_REG3_HostPluginsThatAreForbiddenAreUnknown(t *testing.T) {
 		{all, connectplugin.AdminChange, "/connectplugin.admin.v1.AdminChangeService/Revoke", "/connectplugin.admin.v1.AdminChanceService/Revoke"},
 	} {
 		for _, as := range [][2]string{
-			{http.MethodPost, "application/proto"}, {http.MethodPost, "application/json"}, {http.MethodPost, "application/connect+proto"},
-			{http.MethodPost, "application/grpc"}, {http.MethodPost, "application/grpc-web+proto"}, {http.MethodPost, "text/plain"},
-			{http.MethodGet, ""}, {http.MethodOptions, ""},
+			{http.MethodPost, "application/proto"},
+			{http.MethodPost, "application/json"},
+			{http.MethodPost, "application/connect+proto"},
+			{http.MethodPost, "application/grpc"},
+			{http.MethodPost, "application/grpc-web+proto"},
+			{http.MethodPost, "text/plain"},
+			{http.MethodGet, ""},
+			{http.MethodOptions, ""},
 		} {
 			there, notThere := answerOf(t, host, c.by, as, c.there), answerOf(t, host, c.by, as, c.notThere)
 			if there != notThere || !strings.Contains(there, "not available") && !strings.Contains(there, "not%20available") {
