@@ -442,7 +442,7 @@ func (s *pluginSession) awaitRequired(ctx context.Context) error {
 			}
 		case <-look.C:
 			if looks++; looks > 1 && looks&(looks-1) == 0 {
-				s.cfg.Client.Logger.Warn(awaitsRequired, keyService, missing, keyWait, time.Since(begun).Round(time.Second))
+				s.cfg.Client.Logger.Warn(awaitsRequired, keyService, missing, keyWait, time.Since(begun).Round(time.Second).String())
 			}
 			look.Reset(min(s.cfg.HealthInterval, mostLook))
 		case <-ctx.Done():

@@ -177,7 +177,7 @@ func (s *pluginSession) unreached(failures int, err error) {
 		what = notTakenYet
 	}
 	s.cfg.Client.Logger.Warn(what,
-		keyHost, s.cfg.Client.HostURL, keyWait, max(wait, 0).Round(time.Millisecond), keyError, err)
+		keyHost, s.cfg.Client.HostURL, keyWait, max(wait, 0).Round(time.Millisecond).String(), keyError, err)
 }
 
 // keep registers and reports until ctx ends or the host refuses the plugin for good.
@@ -225,7 +225,7 @@ func (s *pluginSession) again(failures int, err error) time.Duration {
 			what = notTakenYet
 		}
 		s.cfg.Client.Logger.Warn(what,
-			keyHost, s.client.Config().Endpoint, keyWait, max(wait, 0).Round(time.Millisecond), keyError, err)
+			keyHost, s.client.Config().Endpoint, keyWait, max(wait, 0).Round(time.Millisecond).String(), keyError, err)
 	}
 	return wait
 }

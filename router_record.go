@@ -132,7 +132,7 @@ func logCall(r *http.Request, c *caller, reg *catalog.Registration, result *prox
 		slog.String(keyProcedure, r.URL.Path), slog.String(keyRuntimeID, c.id.RuntimeID()),
 		slog.String(keyService, reg.Type), slog.String(keyProvider, reg.RuntimeID),
 		slog.String(keyOutcome, result.Class.String()), slog.Int(keyStatus, result.Status),
-		slog.Duration(keyLatency, result.Latency))
+		slog.String(keyLatency, result.Latency.String()))
 }
 
 // withField is the error of a call for the host's log, with the field that sets its bound.

@@ -186,3 +186,67 @@ func TestALogThatPanics(t *testing.T) {
 		})
 	}
 }
+
+// kindLog keeps the attributes whose value is a duration: a log in JSON writes those as numbers without a unit.
+type kindLog struct {
+	slog.Handler
+
+	lines     *atomic.Int64
+	durations *hosttest.Buffer
+}
+
+func (l kindLog) Enabled(context.Context, slog.Level) bool { return true }
+
+func (l kindLog) Handle(_ context.Context, r slog.Record) error {
+	r.Attrs(func(a slog.Attr) bool {
+		if strings.Contains("wait latency left", a.Key) {
+			l.lines.Add(1)
+		}
+		if a.Value.Resolve().Kind() == slog.KindDuration {
+			_, _ = l.durations.Write([]byte(r.Message + ": " + a.Key + "\n"))
+		}
+		return true
+	})
+	return nil
+}
+
+func (l kindLog) WithAttrs([]slog.Attr) slog.Handler { return l }
+func (l kindLog) WithGroup(string) slog.Handler      { return l }
+
+// How long something took or waits has its unit in each log, one in JSON, too: of a call, and of a plugin whose host is not there.
+func TestDurationsInTheLogHaveAUnit(t *testing.T) {
+	t.Parallel()
+	kinds := kindLog{slog.DiscardHandler, &atomic.Int64{}, &hosttest.Buffer{}}
+	log := slog.New(kinds)
+	host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.Policy, c.Logger, c.Audit = hosttest.LoggerPolicy(), log, nil
+		p := c.Policy.Plugins["logger"]
+		p.AllowOwnAddress = true
+		c.Policy.Plugins["logger"] = p
+	})
+	host.StartPlugin(t, "logger", func(c *connectplugin.PluginServerConfig) {
+		c.Client.Logger = log
+		c.Services = []connectplugin.PluginService{{Type: "logger", Version: "1.0.0", Path: "/logger/", Handler: http.NotFoundHandler()}}
+	})
+	caller := host.Enrol(t, "api", hosttest.Requiring("logger"))
+	call := connect.NewClient[loggerv1.LogRequest, loggerv1.LogResponse](caller.HTTPClient(), host.URL+"/services/logger/-/logger/Log")
+	if _, err := call.CallUnary(t.Context(), connect.NewRequest(&loggerv1.LogRequest{})); err == nil {
+		t.Error("there is something")
+	}
+	calls := kinds.lines.Load()
+	ctx, cancel := context.WithCancel(t.Context())
+	own, err := host.Authority.PluginTLS("other")
+	if err != nil {
+		t.Fatal(err)
+	}
+	away := host.ClientConfig(t, "other")
+	away.HostURL, away.Logger, away.TLS = "https://"+hosttest.FreeAddr(t), log, own
+	served := make(chan error, 1)
+	go func() { served <- connectplugin.ServePlugin(ctx, &connectplugin.PluginServerConfig{Client: away}) }()
+	hosttest.Eventually(t, "it says when it tries again", func() bool { return kinds.lines.Load() > calls })
+	cancel()
+	<-served
+	if calls == 0 || kinds.durations.String() != "" {
+		t.Errorf("%d lines of calls; durations:\n%s", calls, kinds.durations)
+	}
+}
