@@ -62,18 +62,22 @@ func (r AuditRight) event(kind AuditKind, procedure, subject, reason string) Aud
 	return AuditEvent{Kind: kind, Procedure: procedure, Right: r, Subject: subject, Reason: reason}
 }
 
-// notAllowed says why a plugin may not provide or require a type, and what lets it.
-func (h *hub) notAllowed(id *tokenstore.Identity, right AuditRight, serviceType string) string {
+// notAllowed says why a plugin may not do what a right lets it do with a name, and what lets it.
+func (h *hub) notAllowed(id *tokenstore.Identity, right AuditRight, name string) string {
 	subject, rules := subjectOf(id), h.rulesOf(id)
 	if rules == nil {
 		return "policy does not know this plugin"
 	}
-	declares, allows := subject.Requires.Has(serviceType), rules.Requires.Has(serviceType)
-	if right == RightProvides {
-		declares, allows = subject.Provides.Has(serviceType), rules.Provides.Has(serviceType)
+	declares, allows := subject.Requires.Has(name), rules.Requires.Has(name)
+	switch right {
+	case RightRequires:
+	case RightCapabilities, RightHostPlugins: // no plugin declares them
+		declares, allows = true, false
+	case RightProvides:
+		declares, allows = subject.Provides.Has(name), rules.Provides.Has(name)
 	}
-	policyLacks := fmt.Sprintf("not allowed by policy: add %q to Policy.Plugins[%q].%s", clipped(serviceType), clipped(id.SelfID()), right)
-	notDeclared := fmt.Sprintf("not declared by the plugin: it has to name %q in %s of its Metadata", clipped(serviceType), right)
+	policyLacks := fmt.Sprintf("not allowed by policy: add %q to Policy.Plugins[%q].%s", clipped(name), clipped(id.SelfID()), right)
+	notDeclared := fmt.Sprintf("not declared by the plugin: it has to name %q in %s of its Metadata", clipped(name), right)
 	switch {
 	case !declares && !allows:
 		return notDeclared + "; " + policyLacks

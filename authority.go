@@ -5,14 +5,19 @@ import (
 	"crypto"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/masegraye/connect-plugin-go/internal/backoff"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
+	"github.com/masegraye/connect-plugin-go/internal/guest"
 )
 
 const (
@@ -154,7 +159,7 @@ func newAuthority(config AuthorityConfig, ca *certs.CA) (*Authority, error) {
 		keyType:  config.KeyType.kind(),
 		ttl:      config.CertificateTTL,
 		hostKey:  key,
-		logger:   config.Logger,
+		logger:   guest.Log("AuthorityConfig.Logger", config.Logger),
 		launches: make(map[string]certs.Pin),
 	}, nil
 }
@@ -354,4 +359,63 @@ func (a *Authority) request(id certs.ID, key crypto.Signer, hosts []string) cert
 	}
 
 	return certs.Request{ID: id, Hosts: slices.Clone(hosts), Key: key, TTL: a.ttl}
+}
+
+const (
+	making      = time.Minute           // how old the one file may be for the other to come
+	makingLook  = 10 * time.Millisecond // between two looks for it
+	makingLooks = 100
+)
+
+// isComing reports whether a file of an authority is there, and waits a moment for it where the other one is fresh: another
+// process may be making both.
+func isComing(path, other string) bool {
+	info, err := os.Lstat(other)
+	if err != nil || time.Since(info.ModTime()).Abs() > making {
+		return isThere(path)
+	}
+
+	for looks := 0; !isThere(path); looks++ {
+		if looks == makingLooks {
+			return false
+		}
+
+		_ = backoff.Wait(context.Background(), makingLook)
+	}
+
+	return true
+}
+
+func isThere(path string) bool {
+	_, err := os.Lstat(path) //nolint:gosec // the path is the caller's
+
+	return err == nil
+}
+
+// trustsItselfAlone reports whether all that a program trusts is its own certificate, which an authority certified.
+func trustsItselfAlone(own *x509.Certificate, trusted []*x509.Certificate) bool {
+	return own.CheckSignature(own.SignatureAlgorithm, own.RawTBSCertificate, own.Signature) != nil &&
+		!slices.ContainsFunc(trusted, func(c *x509.Certificate) bool { return !c.Equal(own) })
+}
+
+// noCredentials says what to do about files that are there and are no good.
+func noCredentials(err error) error {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, certs.ErrPermissions) {
+		return fmt.Errorf("credentials: %w", err)
+	}
+
+	const again = "write tls.crt, tls.key and ca.crt again, with WriteCredentials or as your own authority does, " +
+		"and copy all three where this is a copy"
+
+	invalid, ok := errors.AsType[x509.CertificateInvalidError](err)
+	switch now := time.Now(); {
+	case !ok || invalid.Reason != x509.Expired || invalid.Cert == nil:
+		return fmt.Errorf("credentials: %w; remove what is damaged, %s", err, again)
+	case now.Before(invalid.Cert.NotBefore):
+		return fmt.Errorf("credentials: %w; it is valid in %s: set the clock of this machine, which may be behind, or of the one that wrote it, "+
+			"which may be ahead, and write it again then", err, time.Until(invalid.Cert.NotBefore).Round(time.Second))
+	default:
+		return fmt.Errorf("credentials: %w; it ended %s ago: %s; or set the clock of this machine, if it is ahead",
+			err, now.Sub(invalid.Cert.NotAfter).Round(time.Second), again)
+	}
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/masegraye/connect-plugin-go/internal/backoff"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
+	"github.com/masegraye/connect-plugin-go/internal/guest"
 )
 
 // Names of the files. Those of credentials are the ones that Kubernetes and its
@@ -281,23 +282,19 @@ func LoadCredentials(config CredentialsConfig) (*tls.Config, error) {
 		KeyFile:  filepath.Join(config.Dir, credentialsKeyFile),
 		Roots:    pool,
 		Interval: config.CheckInterval,
-		Logger:   config.Logger,
+		Logger:   guest.Log("CredentialsConfig.Logger", config.Logger),
 	}, now)
 	if err != nil {
 		return nil, noCredentials(err)
 	}
 
-	return mutualTLS(source, pool, tls.RequireAndVerifyClientCert, hostOfDomain(source.Certificate(now).Leaf, trusted)), nil
-}
-
-// noCredentials says what to do about files that are there and are no good.
-func noCredentials(err error) error {
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, certs.ErrPermissions) {
-		return fmt.Errorf("credentials: %w", err)
+	own := source.Certificate(now).Leaf
+	if trustsItselfAlone(own, trusted) {
+		return nil, fmt.Errorf("credentials: %s holds the plugin's own certificate, as %s does: write that of the authority there, "+
+			"as WriteCredentials does, since no host is trusted otherwise", filepath.Join(config.Dir, credentialsCAFile), credentialsCertFile)
 	}
 
-	return fmt.Errorf("credentials: %w; remove what is damaged, write tls.crt, tls.key and ca.crt again, with WriteCredentials or "+
-		"as your own authority does, and copy all three where this is a copy", err)
+	return mutualTLS(source, pool, tls.RequireAndVerifyClientCert, hostOfDomain(own, trusted)), nil
 }
 
 // hostOfDomain returns the check of whoever has a certificate of an Authority: the
@@ -376,7 +373,7 @@ func explainExisting(path, other string, err error) error {
 		return fmt.Errorf("store: %w", err)
 	}
 
-	if !isThere(other) {
+	if !isComing(other, path) {
 		return fmt.Errorf("store: %s is there already, %s: %w", path, lacksItsHalf(other), err)
 	}
 
@@ -386,14 +383,9 @@ func explainExisting(path, other string, err error) error {
 
 // lacksItsHalf says what to do about an authority of which one file is missing.
 func lacksItsHalf(missing string) string {
-	return "and " + missing + ", which belongs to it, is missing, so that LoadAuthority takes neither: put that back from a copy, " +
-		"choose another Dir, or remove what is there and make another authority, which ends the trust in all that this one certified"
-}
-
-func isThere(path string) bool {
-	_, err := os.Lstat(path) //nolint:gosec // the path is the caller's
-
-	return err == nil
+	return "and " + missing + ", which belongs to it, is missing, so that LoadAuthority takes neither: unless another process is making " +
+		"both just now, put that back from a copy, choose another Dir, or remove what is there and make another authority, " +
+		"which ends the trust in all that this one certified"
 }
 
 // readAuthority reads what storeAuthority wrote.
@@ -406,6 +398,10 @@ func readAuthority(dir string, now time.Time) (*certs.CA, error) {
 	}
 
 	certPEM, err := os.ReadFile(certFile) //nolint:gosec // the path is the caller's
+	if errors.Is(err, fs.ErrNotExist) && isComing(certFile, keyFile) {
+		certPEM, err = os.ReadFile(certFile) //nolint:gosec // the path is the caller's
+	}
+
 	if err != nil {
 		return nil, explainMissing(certFile, keyFile, err)
 	}
@@ -446,7 +442,7 @@ const keyDir = "dir"
 // for another reason twice in a row, since a file that is being copied looks damaged for a
 // moment, and when ctx ends, with the error of that and of the file.
 func AwaitCredentials(ctx context.Context, config CredentialsConfig) (*tls.Config, error) {
-	log, every := config.Logger, config.CheckInterval
+	log, every := guest.Log("CredentialsConfig.Logger", config.Logger), config.CheckInterval
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}

@@ -152,7 +152,7 @@ func (b *CapabilityBroker) RequestCapability(ctx context.Context, req *connect.R
 	}
 	handler, ok := b.lookup(capType)
 	if c != nil && !c.hub.mayUse(c.id, capType) {
-		b.note(ctx, RightCapabilities.event(AuditDenied, req.Spec().Procedure, capType, "not allowed by policy"))
+		b.note(ctx, RightCapabilities.event(AuditDenied, req.Spec().Procedure, capType, c.hub.notAllowed(c.id, RightCapabilities, capType)))
 		ok = false
 	}
 	if !ok || !constraint.Allows(handler.Version()) {
@@ -411,7 +411,7 @@ func (b *CapabilityBroker) serveCapability(w http.ResponseWriter, r *http.Reques
 	if c, ok := callerFrom(ctx); ok {
 		release, ok := c.hub.permit(c.call, func(book *policy.Book) bool { return book.MayUse(subjectOf(c.id), grant.Type) })
 		if !ok {
-			b.note(ctx, RightCapabilities.event(AuditDenied, r.URL.Path, grant.Type, "not allowed by policy"))
+			b.note(ctx, RightCapabilities.event(AuditDenied, r.URL.Path, grant.Type, c.hub.notAllowed(c.id, RightCapabilities, grant.Type)))
 			refuse(w, r, connect.CodeNotFound, errNotAvailable)
 			return
 		}

@@ -307,6 +307,13 @@ type denial struct {
 	provider, reason string // the former of AuthProviders, empty where none refused
 }
 
+// hide is the denial of what a plugin may not use: it is answered as what does not exist is.
+func (h *hub) hide(id *tokenstore.Identity, right AuditRight, name string) *denial {
+	return &denial{
+		kind: AuditDenied, code: connect.CodeNotFound, err: errNotAvailable, reason: h.notAllowed(id, right, name),
+	}
+}
+
 func unauthenticated(runtimeID, reason string) *denial {
 	return &denial{
 		kind: AuditAuthFailed, code: connect.CodeUnauthenticated, err: errUnauthenticated, runtimeID: claimedID(runtimeID), reason: reason,

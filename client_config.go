@@ -219,7 +219,7 @@ func (c *ClientConfig) withDefaults() ClientConfig {
 	out.MagicCookieValue = cmp.Or(c.MagicCookieValue, DefaultMagicCookieValue)
 	out.ProtocolVersion = cmp.Or(c.ProtocolVersion, defaultProtocolVersion)
 	out.Timeout = cmp.Or(c.Timeout, defaultClientTimeout)
-	if c.Logger == nil {
+	if out.Logger = guest.Log("ClientConfig.Logger", c.Logger); out.Logger == nil {
 		out.Logger = slog.New(slog.DiscardHandler)
 	}
 	return out

@@ -189,7 +189,7 @@ func (c *Client) renewed(ctx context.Context, stale identity, patient bool) erro
 		if c.enrolling == nil && wait > 0 && (!first || forgetful) {
 			c.mu.Unlock()
 			if forgetful {
-				c.cfg.Logger.Warn("enrolling again", keyWait, wait, keyError, errForgetful)
+				c.cfg.Logger.Warn("enrolling again", keyWait, wait.String(), keyError, errForgetful)
 			}
 			if !patient {
 				return last

@@ -18,6 +18,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/masegraye/connect-plugin-go/internal/certs"
+	"github.com/masegraye/connect-plugin-go/internal/guest"
 	"github.com/masegraye/connect-plugin-go/internal/held"
 	"github.com/masegraye/connect-plugin-go/internal/recent"
 	"github.com/masegraye/connect-plugin-go/internal/tally"
@@ -67,8 +68,8 @@ type ServeConfig struct {
 	// provider knows. Where it has no "server_version", that of this module in the
 	// program is told. Keys that begin with "connectplugin." are the host's own.
 	ServerMetadata map[string]string
-	// GracefulShutdownTimeout bounds [Host.Shutdown] and the end of [Serve].
-	// Zero means 30 s.
+	// GracefulShutdownTimeout bounds [Host.Shutdown] and the end of [Serve], but for Cleanup,
+	// which comes after. Zero means 30 s, which is as long as Kubernetes waits before it kills.
 	GracefulShutdownTimeout time.Duration
 	// StopCh ends [Serve] when it is closed. Nil means that only a signal does.
 	StopCh <-chan struct{}
@@ -258,8 +259,8 @@ func (c *ServeConfig) withDefaults() *ServeConfig {
 	if !c.complete {
 		out.configured, out.complete, out.lines = c.Logger, true, new(held.Queue[held.Line])
 		to := slog.DiscardHandler
-		if c.Logger != nil {
-			to = held.Handler(c.Logger.Handler(), out.lines)
+		if log := guest.Log("ServeConfig.Logger", c.Logger); log != nil {
+			to = held.Handler(log.Handler(), out.lines)
 		}
 		out.Logger = slog.New(to)
 	}

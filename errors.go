@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net"
 	"net/http"
 	"reflect"
 	"time"
@@ -401,4 +402,13 @@ func checkVersions(versions ...appVersion) error {
 		}
 	}
 	return nil
+}
+
+// notServed is why nobody is served any more, and what to do where somebody else closed the listener.
+func notServed(listener string, err error) error {
+	if errors.Is(err, net.ErrClosed) {
+		return fmt.Errorf("serve: %s was closed meanwhile; each host or plugin closes the one that it serves on when it ends, "+
+			"so give each one of its own: %w", listener, err)
+	}
+	return fmt.Errorf("serve: %w", err)
 }

@@ -75,10 +75,9 @@ func (n adminPlugin) identify(ctx context.Context, h *hub, p *peer, r *http.Requ
 	}
 	allowed := func(b *policy.Book) bool { return b.MayAdminister(subjectOf(c.id), string(n)) }
 	if !allowed(h.rules.Load()) {
-		return ctx, admission{}, &denial{
-			kind: AuditDenied, code: connect.CodePermissionDenied, err: errDenied,
-			reason: "HostPlugins of its policy does not name the admin service",
-		}
+		no = h.hide(c.id, RightHostPlugins, string(n))
+		no.reason += `; "*" does not stand for it`
+		return ctx, admission{}, no
 	}
 	return ctx, admission{caller: c, budget: h.requestBudget(c), allowed: allowed}, nil
 }

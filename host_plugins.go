@@ -89,9 +89,7 @@ func (n hostPlugin) identify(ctx context.Context, h *hub, p *peer, r *http.Reque
 		return ctx, admission{}, no
 	}
 	if !h.mayCallHostPlugin(c.id, string(n)) {
-		return ctx, admission{}, &denial{
-			kind: AuditDenied, code: connect.CodePermissionDenied, err: errDenied, reason: "host plugin not allowed by policy",
-		}
+		return ctx, admission{}, h.hide(c.id, RightHostPlugins, string(n))
 	}
 	setCallerHeader(r.Header, c.id)
 	ctx = WithAuthContext(ctx, &AuthContext{

@@ -130,7 +130,7 @@ func (h *Host) Serve(ctx context.Context, l net.Listener) error {
 	case <-ctx.Done():
 	case err := <-served:
 		if !errors.Is(err, http.ErrServerClosed) {
-			return errors.Join(fmt.Errorf("serve: %w", err), h.Shutdown(context.WithoutCancel(ctx)))
+			return errors.Join(notServed("the listener", err), h.Shutdown(context.WithoutCancel(ctx)))
 		}
 		<-h.done
 		return h.shutErr

@@ -62,6 +62,8 @@ type hub struct {
 	trust atomic.Pointer[func(runtimeID string)]
 	// whether an instance answers where it is reached; nil: not asked
 	answers atomic.Pointer[func(context.Context, *tokenstore.Identity) bool]
+	// told of plugins that say that they lack what they require; nil for nobody
+	lacks atomic.Pointer[func()]
 	// of an identity that shows no life, as a time.Duration; zero: it has none
 	lease   atomic.Int64
 	address atomic.Pointer[string] // the host's base URL for programs on this machine, nil before it serves
@@ -131,6 +133,13 @@ func (h *hub) logOnce(kind string) *slog.Logger {
 		return slog.New(slog.DiscardHandler)
 	}
 	return h.log()
+}
+
+// lacking says that a plugin says that it lacks what it requires.
+func (h *hub) lacking() {
+	if f := h.lacks.Load(); f != nil {
+		(*f)()
+	}
 }
 
 // observer is whom to tell what happens, nil for nobody.

@@ -277,7 +277,7 @@ func (p *launchedPlugin) rest(next supervise.Next, why error) (taken *instance, 
 	}
 	wait := time.Until(next.At)
 	p.launcher.platform.log().Warn("a plugin is down: "+text,
-		keyPlugin, p.specNow().Name, keyWait, wait.Round(time.Millisecond), keyError, why)
+		keyPlugin, p.specNow().Name, keyWait, wait.Round(time.Millisecond).String(), keyError, why)
 	due := time.NewTimer(wait)
 	defer due.Stop()
 	for taken == nil {

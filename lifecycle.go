@@ -101,6 +101,9 @@ func (s *LifecycleServer) ReportHealth(ctx context.Context, req *connect.Request
 	if err := s.take(runtimeID, id, func(v *healthView) { v.reported = report }); err != nil {
 		return nil, err
 	}
+	if c != nil && len(report.Unavailable) > 0 {
+		c.hub.lacking()
+	}
 	resp := connect.NewResponse(&connectpluginv1.ReportHealthResponse{})
 	if after := time.Duration(s.pace.Load()); after > 0 {
 		resp.Header().Set(headerReportAfter, after.String())

@@ -21,6 +21,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/edge"
 	"github.com/masegraye/connect-plugin-go/internal/glyphs"
+	"github.com/masegraye/connect-plugin-go/internal/guest"
 	"github.com/masegraye/connect-plugin-go/internal/opening"
 )
 
@@ -127,9 +128,9 @@ func clipped(s string) string {
 // the same.
 func danger(configured *slog.Logger) *slog.Logger {
 	if configured == nil {
-		return slog.Default()
+		configured = slog.Default()
 	}
-	return configured
+	return guest.Log("Logger", configured)
 }
 
 // disablePlaintextWarning is the environment variable that silences the warning of

@@ -255,7 +255,7 @@ func (m *middleware) call(ctx context.Context, h *hub, a *admission, w http.Resp
 	if a.allowed != nil {
 		release, ok := h.permit(u.running, a.allowed)
 		if !ok {
-			refuse(u.seen.writer(w), r, connect.CodePermissionDenied, errDenied)
+			refuse(u.seen.writer(w), r, connect.CodeNotFound, errNotAvailable) // policy changed meanwhile
 			u.refused = true
 			return
 		}

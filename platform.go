@@ -44,7 +44,8 @@ type Platform struct {
 	life      context.Context //nolint:containedctx // ends with the platform, which owns the goroutines
 	end       context.CancelFunc
 
-	tasks sync.WaitGroup
+	tasks   sync.WaitGroup
+	looking atomic.Bool // somebody is about to look for circles
 
 	mu        sync.Mutex
 	closed    bool
@@ -53,6 +54,7 @@ type Platform struct {
 	replacing map[string]struct{}            // runtime ids of those that others are taking the place of
 	adopting  map[catalog.Site]chan struct{} // by endpoint; closed when that is over
 	owners    []*PluginLauncher
+	told      []string // circles that were warned of and last
 }
 
 // NewPlatform makes a platform of the services of one host. Nil services are made. A host
@@ -70,6 +72,8 @@ func NewPlatform(registry *ServiceRegistry, lifecycle *LifecycleServer, router *
 		adopting: map[catalog.Site]chan struct{}{},
 	}
 	p.life, p.end = context.WithCancel(context.Background())
+	lacks := p.lookForCircles
+	p.hub().lacks.Store(&lacks)
 	p.hub().store.Subscribe(func(e tokenstore.End) { p.forget(e.Identity.RuntimeID()) })
 	return p
 }

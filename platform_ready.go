@@ -394,7 +394,7 @@ func (p *Platform) readopt(ctx context.Context, a *adoption) bool {
 		p.log().Warn("another process answers in the place of an adopted plugin, and does not get its identity; "+
 			"trying again when it is asked for its health then, or adopt it with AddPlugin",
 			keySelfID, a.config.SelfID, keyRuntimeID, a.id.RuntimeID(), keyAddr, a.config.Endpoint,
-			keyWait, a.returns.Next(), keyError, err)
+			keyWait, a.returns.Next().String(), keyError, err)
 		return false
 	}
 	known.met()

@@ -3,6 +3,7 @@ package connectplugin
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -12,7 +13,9 @@ import (
 
 	adminv1 "github.com/masegraye/connect-plugin-go/gen/admin/v1"
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/internal/backoff"
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
+	"github.com/masegraye/connect-plugin-go/internal/depgraph"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
@@ -364,4 +367,106 @@ func (w *watched) follow(ctx context.Context, serviceType string) {
 		default:
 		}
 	}
+}
+
+const (
+	circleWait  = time.Second // how long plugins that come together have to say that they wait
+	mostCircles = 8           // that are told of
+)
+
+// lookForCircles looks, in a moment, for plugins that wait for each other, so that none of them ever starts.
+func (p *Platform) lookForCircles() {
+	if !p.looking.CompareAndSwap(false, true) {
+		return
+	}
+	p.task(func() {
+		if backoff.Wait(p.life, circleWait) {
+			p.looking.Store(false)
+			p.tellCircles(p.circles())
+		}
+	})
+}
+
+// tellCircles warns of each circle once, as long as it lasts.
+func (p *Platform) tellCircles(found []string) {
+	p.mu.Lock()
+	fresh := slices.DeleteFunc(slices.Clone(found), func(circle string) bool { return slices.Contains(p.told, circle) })
+	p.told = found
+	p.mu.Unlock()
+	for _, circle := range fresh {
+		p.log().Warn("plugins wait for each other, so that none of them starts: take RequiredForStartup from one of these requirements, "+
+			"with WatchForChanges if that plugin is to be degraded until the other is there", keyReason, circle)
+	}
+}
+
+// circles returns, in words, which plugins wait for what another of them is to provide.
+func (p *Platform) circles() []string {
+	nodes, names := p.waiting()
+	var found []string
+	for len(found) < mostCircles {
+		circle := circleAmong(nodes)
+		if circle == nil {
+			break
+		}
+		var words []string
+		for i, runtimeID := range circle[:len(circle)-1] {
+			next := nodes[circle[i+1]]
+			for _, r := range nodes[runtimeID].Requires {
+				if slices.ContainsFunc(next.Provides, func(own depgraph.Provision) bool { return own.Type == r.Type }) {
+					words = append(words, fmt.Sprintf("%q requires %s of %q", clipped(names[runtimeID]), r.Type, clipped(names[next.RuntimeID])))
+					break
+				}
+			}
+		}
+		found = append(found, firstOf(words))
+		for _, runtimeID := range circle {
+			delete(nodes, runtimeID)
+		}
+	}
+	return found
+}
+
+// waiting draws the plugins that provide nothing yet and lack what they cannot start without, with what they declare; and
+// how they are called.
+func (p *Platform) waiting() (nodes map[string]depgraph.Node, names map[string]string) {
+	nodes, names = map[string]depgraph.Node{}, map[string]string{}
+	p.hub().store.Each(func(id *tokenstore.Identity) bool {
+		n, d := depgraph.Node{RuntimeID: id.RuntimeID()}, declared(id)
+		for _, r := range d.dependencies {
+			if p.isMissing(r) {
+				n.Requires = append(n.Requires, depgraph.Requirement{Type: r.Type, Required: true})
+			}
+		}
+		if len(n.Requires) > 0 && len(p.registry.catalog.ByRuntime(n.RuntimeID)) == 0 {
+			for _, t := range d.provides.List() {
+				n.Provides = append(n.Provides, depgraph.Provision{Type: t})
+			}
+			nodes[n.RuntimeID], names[n.RuntimeID] = n, id.SelfID()
+		}
+		return true
+	})
+	return nodes, names
+}
+
+// circleAmong returns plugins of which each waits for the next one, and the last one is the first; nil for none. What nobody
+// of them is to provide may come from elsewhere.
+func circleAmong(nodes map[string]depgraph.Node) []string {
+	coming := map[string]bool{}
+	for _, n := range nodes {
+		for _, own := range n.Provides {
+			coming[own.Type] = true
+		}
+	}
+	var g depgraph.Graph
+	for _, runtimeID := range slices.Sorted(maps.Keys(nodes)) {
+		n := nodes[runtimeID]
+		n.Requires = slices.DeleteFunc(slices.Clone(n.Requires), func(r depgraph.Requirement) bool { return !coming[r.Type] })
+		g.Add(n)
+	}
+	_, err := g.StartupOrder()
+	circle, ok := errors.AsType[*depgraph.CycleError](err)
+	if !ok {
+		return nil
+	}
+	return circle.Plugins
 }

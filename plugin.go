@@ -62,7 +62,8 @@ type ServiceDependency struct {
 	// or "1.x || 3.x" what they say. Empty accepts any.
 	MinVersion string
 	// RequiredForStartup says that the plugin cannot start without it, in a version that
-	// MinVersion accepts.
+	// MinVersion accepts. Until then it is unhealthy, for a reason that names what it waits for.
+	// One that provides such a version itself would wait for itself, and is refused.
 	RequiredForStartup bool
 	// WatchForChanges says that the plugin follows the service's state: it is degraded while
 	// nobody provides it in a version that MinVersion accepts.
@@ -86,6 +87,22 @@ func (m PluginMetadata) validate(field string) error {
 	for i, d := range m.Requires {
 		if err := d.validate(); err != nil {
 			return fieldError(fmt.Sprintf("%s.Requires[%d]", field, i), "%v", err)
+		}
+	}
+	return m.validateStart(field, m.Provides)
+}
+
+// validateStart refuses a plugin that could not start before it had started.
+func (m PluginMetadata) validateStart(field string, provides []ServiceDeclaration) error {
+	for i, d := range m.Requires {
+		constraint, err := semrange.ParseConstraint(d.MinVersion)
+		if !d.RequiredForStartup || err != nil {
+			continue
+		}
+		if slices.ContainsFunc(provides, func(own ServiceDeclaration) bool { return own.Type == d.Type && constraint.Allows(own.Version) }) {
+			return fieldError(fmt.Sprintf("%s.Requires[%d].RequiredForStartup", field, i),
+				"%q is what the plugin provides itself, so that it would wait for itself; take RequiredForStartup away, "+
+					"or require a version that it does not provide", d.Type)
 		}
 	}
 	return nil

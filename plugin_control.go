@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -17,6 +16,7 @@ import (
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/internal/backoff"
+	"github.com/masegraye/connect-plugin-go/internal/guest"
 	"github.com/masegraye/connect-plugin-go/internal/headers"
 	"github.com/masegraye/connect-plugin-go/internal/semrange"
 )
@@ -121,6 +121,9 @@ const healthWait = 5 * time.Second
 // healthLate is the reason of a plugin whose Health takes longer.
 const healthLate = "PluginServerConfig.Health does not return"
 
+// healthPanics is the reason of a plugin whose Health panics, or ends its goroutine.
+const healthPanics = "PluginServerConfig.Health panics"
+
 // healthAsker asks the plugin's own code how the plugin is: once at a time, and so that one which blocks holds up nobody.
 type healthAsker struct {
 	// Fixed at creation.
@@ -139,9 +142,8 @@ type askedHealth struct {
 	done  chan struct{} // closed when it is there
 
 	// Written before done is closed.
-	state    connectpluginv1.HealthState
-	reason   string
-	panicked any
+	state  connectpluginv1.HealthState
+	reason string
 
 	// Guarded by mu of the asker.
 	late  bool
@@ -159,9 +161,6 @@ func (a *healthAsker) now(ctx context.Context) (connectpluginv1.HealthState, str
 		case <-ctx.Done():
 		}
 		if a.take(h) {
-			if h.panicked != nil {
-				panic(h.panicked)
-			}
 			return h.state, h.reason
 		}
 	}
@@ -184,9 +183,11 @@ func (a *healthAsker) begin() *askedHealth {
 
 // run waits for the plugin's code, which nothing can end; settle waits for it as long as the plugin may take to end.
 func (a *healthAsker) run(h *askedHealth) {
+	failed := error(&guest.PanicError{What: "PluginServerConfig.Health"}) // after a Goexit only what is deferred runs
 	defer func() {
-		if h.panicked = recover(); h.panicked != nil { // who waits for it panics
-			h.panicked = fmt.Sprintf("%v\n%s", h.panicked, debug.Stack())
+		if failed != nil {
+			h.state, h.reason = connectpluginv1.HealthState_HEALTH_STATE_UNHEALTHY, healthPanics
+			a.log.Error(healthPanics, logged(failed)...)
 		}
 		a.mu.Lock()
 		h.timer.Stop()
@@ -201,7 +202,10 @@ func (a *healthAsker) run(h *askedHealth) {
 			a.returned()
 		}
 	}()
-	h.state, h.reason = a.ask()
+	failed = guest.Contain("PluginServerConfig.Health", func() error {
+		h.state, h.reason = a.ask()
+		return nil
+	})
 }
 
 // take reports whether the answer is there, and has the next one asked for.
@@ -406,24 +410,65 @@ func (s *pluginSession) depend(r requirement, state connectpluginv1.ServiceState
 	return true
 }
 
-// awaitRequired waits until every service that the plugin cannot start without
-// is there.
+const (
+	awaitsRequired = "waiting for required services"
+
+	awaitsSoon = time.Second      // before the host is told
+	mostLook   = 10 * time.Second // between two looks
+	mostNamed  = 4                // of what a plugin waits for, in the reason that it gives
+)
+
+// awaitRequired waits until every service that the plugin cannot start without is there. The host is told if that takes
+// longer than a moment, and the operator, less and less often.
 func (s *pluginSession) awaitRequired(ctx context.Context) error {
-	told := false
-	for {
-		missing := s.missingForStartup()
+	missing := s.missingForStartup()
+	if len(missing) == 0 {
+		return nil
+	}
+	s.cfg.Client.Logger.Info(awaitsRequired, keyService, missing)
+	look, begun := time.NewTimer(awaitsSoon), time.Now()
+	defer look.Stop()
+	for looks := 0; ; missing = s.missingForStartup() {
+		if looks > 0 { // also that it waits no more, before there is something to call
+			s.tellAwaited(ctx, missing)
+		}
 		if len(missing) == 0 {
 			return nil
 		}
-		if !told {
-			told = true
-			s.cfg.Client.Logger.Info("waiting for required services", keyService, missing)
-		}
 		select {
 		case <-s.wake:
+			if !s.mayWake(ctx) {
+				return ctx.Err()
+			}
+		case <-look.C:
+			if looks++; looks > 1 && looks&(looks-1) == 0 {
+				s.cfg.Client.Logger.Warn(awaitsRequired, keyService, missing, keyWait, time.Since(begun).Round(time.Second).String())
+			}
+			look.Reset(min(s.cfg.HealthInterval, mostLook))
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+	}
+}
+
+// tellAwaited tells the host for what the plugin waits before it starts, nothing for no more.
+func (s *pluginSession) tellAwaited(ctx context.Context, missing []string) {
+	awaited := ""
+	if len(missing) > 0 {
+		names := make([]string, 0, mostNamed)
+		for _, name := range missing[:min(len(missing), mostNamed)] {
+			names = append(names, clipped(name))
+		}
+		if awaited = awaitsRequired + ": " + strings.Join(names, ", "); len(missing) > mostNamed {
+			awaited += fmt.Sprintf(" and %d more", len(missing)-mostNamed)
+		}
+	}
+	s.mu.Lock()
+	s.awaited = awaited
+	s.mu.Unlock()
+	ctx, _ = withBackground(ctx)
+	if err := s.report(ctx, s.client.RuntimeID()); err != nil && ctx.Err() == nil {
+		s.cfg.Client.Logger.Debug("the host was not told for what the plugin waits", keyError, err)
 	}
 }
 

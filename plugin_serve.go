@@ -138,7 +138,7 @@ func (s *pluginServer) serve() error {
 		return nil
 	}
 	s.stop()
-	return fmt.Errorf("serve: %w", err)
+	return notServed("PluginServerConfig.Listener", err)
 }
 
 // shutdown drains the server and ends the identity.

@@ -21,6 +21,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/drain"
 	"github.com/masegraye/connect-plugin-go/internal/entry"
 	"github.com/masegraye/connect-plugin-go/internal/gather"
+	"github.com/masegraye/connect-plugin-go/internal/guest"
 	"github.com/masegraye/connect-plugin-go/internal/h2serve"
 	"github.com/masegraye/connect-plugin-go/internal/opening"
 )
@@ -141,7 +142,7 @@ type PluginServerConfig struct {
 	Standby bool
 	// Health is asked for the plugin's health once in a HealthInterval, and when the
 	// host asks; never twice at once. It must not block: where it takes more than 5 s
-	// the plugin is unhealthy until it has returned. Nil means healthy. A service type in
+	// the plugin is unhealthy until it has returned, and where it panics as long as it does. Nil means healthy. A service type in
 	// Client.Metadata.Requires that is watched and unavailable makes a healthy plugin degraded.
 	Health func() (state connectpluginv1.HealthState, reason string)
 	// HealthInterval is the time between reports. Zero means 10 s; 10 ms is the least. A host with very many
@@ -220,7 +221,7 @@ func (c *PluginServerConfig) validateServing(ctx context.Context) error {
 }
 
 func (c *PluginServerConfig) validateCertificate(ctx context.Context) error {
-	log := cmp.Or(c.Client.Logger, slog.New(slog.DiscardHandler))
+	log := cmp.Or(guest.Log("ClientConfig.Logger", c.Client.Logger), slog.New(slog.DiscardHandler))
 	var failed error
 	has, err := askInTime(ctx, log, func() bool {
 		leaf, err := certs.AskServer(c.serverBase(), "")
@@ -265,6 +266,7 @@ func (c *PluginServerConfig) validateBaseURL() error {
 
 func (c *PluginServerConfig) validateServices() error {
 	seen := map[string]bool{}
+	served := make([]ServiceDeclaration, 0, len(c.Services))
 	for i, s := range c.Services {
 		field := fmt.Sprintf("Services[%d]", i)
 		path := servicePath(s.Path)
@@ -289,8 +291,9 @@ func (c *PluginServerConfig) validateServices() error {
 		if err := ValidateMetadata(s.Metadata); err != nil {
 			return fieldError(field+".Metadata", "%v", err)
 		}
+		served = append(served, d)
 	}
-	return nil
+	return c.Client.Metadata.validateStart("Client.Metadata", served)
 }
 
 // serverBase is the TLS configuration that the server side starts from.

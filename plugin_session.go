@@ -32,6 +32,7 @@ type pluginSession struct {
 
 	mu            sync.Mutex
 	dependencies  map[requirement]connectpluginv1.ServiceState // of what is watched
+	awaited       string                                       // why it cannot start yet, empty where it can
 	registeredAs  string                                       // the runtime id that holds the registrations
 	registrations []string
 
@@ -176,7 +177,7 @@ func (s *pluginSession) unreached(failures int, err error) {
 		what = notTakenYet
 	}
 	s.cfg.Client.Logger.Warn(what,
-		keyHost, s.cfg.Client.HostURL, keyWait, max(wait, 0).Round(time.Millisecond), keyError, err)
+		keyHost, s.cfg.Client.HostURL, keyWait, max(wait, 0).Round(time.Millisecond).String(), keyError, err)
 }
 
 // keep registers and reports until ctx ends or the host refuses the plugin for good.
@@ -224,7 +225,7 @@ func (s *pluginSession) again(failures int, err error) time.Duration {
 			what = notTakenYet
 		}
 		s.cfg.Client.Logger.Warn(what,
-			keyHost, s.client.Config().Endpoint, keyWait, max(wait, 0).Round(time.Millisecond), keyError, err)
+			keyHost, s.client.Config().Endpoint, keyWait, max(wait, 0).Round(time.Millisecond).String(), keyError, err)
 	}
 	return wait
 }
@@ -252,6 +253,11 @@ func (s *pluginSession) refresh(ctx context.Context) error {
 		return err
 	}
 	s.served = true // the host has what it provides
+	return s.report(ctx, runtimeID)
+}
+
+// report tells the host how the plugin is, unless it knows.
+func (s *pluginSession) report(ctx context.Context, runtimeID string) error {
 	h := s.health(ctx)
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -389,6 +395,9 @@ func (s *pluginSession) health(ctx context.Context) pluginHealth {
 		}
 	}
 	slices.Sort(h.missing)
+	if s.awaited != "" {
+		h.state, h.reason = connectpluginv1.HealthState_HEALTH_STATE_UNHEALTHY, s.awaited
+	}
 	if len(h.missing) > 0 && h.state == connectpluginv1.HealthState_HEALTH_STATE_HEALTHY {
 		h.state = connectpluginv1.HealthState_HEALTH_STATE_DEGRADED
 		if h.reason == "" {

@@ -132,7 +132,7 @@ func logCall(r *http.Request, c *caller, reg *catalog.Registration, result *prox
 		slog.String(keyProcedure, r.URL.Path), slog.String(keyRuntimeID, c.id.RuntimeID()),
 		slog.String(keyService, reg.Type), slog.String(keyProvider, reg.RuntimeID),
 		slog.String(keyOutcome, result.Class.String()), slog.Int(keyStatus, result.Status),
-		slog.Duration(keyLatency, result.Latency))
+		slog.String(keyLatency, result.Latency.String()))
 }
 
 // missed notes that a call could not reach a provider after so long, and has the plugin asked how it is, once a second

@@ -116,7 +116,7 @@ func (s *pluginSession) askAgain(err error) time.Duration {
 	wait := regrant.After(s.refusals)
 	if s.refusals == 1 {
 		s.cfg.Client.Logger.Warn("the host does not take this plugin any more; asking again, once a minute at last",
-			keyHost, s.client.Config().Endpoint, keyWait, wait.Round(time.Millisecond), keyError, err)
+			keyHost, s.client.Config().Endpoint, keyWait, wait.Round(time.Millisecond).String(), keyError, err)
 	}
 	return wait
 }

@@ -285,7 +285,7 @@ func askInTime[A any](ctx context.Context, log *slog.Logger, ask func() A) (answ
 	began, said := time.Now(), make(chan struct{})
 	slow := time.AfterFunc(slowSource, func() {
 		defer close(said)
-		log.Warn("the start waits for TLS.GetCertificate, which has not answered yet; it goes on when that does", keyWait, slowSource)
+		log.Warn("the start waits for TLS.GetCertificate, which has not answered yet; it goes on when that does", keyWait, slowSource.String())
 	})
 	answered := make(chan A, 1)
 	go func() { answered <- ask() }()
@@ -301,7 +301,7 @@ func askInTime[A any](ctx context.Context, log *slog.Logger, ask func() A) (answ
 	}
 	if !slow.Stop() {
 		<-said
-		log.Info("TLS.GetCertificate answered; the start goes on", keyWait, time.Since(began).Round(time.Millisecond))
+		log.Info("TLS.GetCertificate answered; the start goes on", keyWait, time.Since(began).Round(time.Millisecond).String())
 	}
 	return answer, nil
 }

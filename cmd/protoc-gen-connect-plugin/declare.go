@@ -117,8 +117,13 @@ func (d *declaration) validate() error {
 		if err := validateType(r.serviceType); err != nil {
 			return fmt.Errorf("requires: %w", err)
 		}
-		if _, err := semrange.ParseConstraint(r.minVersion); err != nil {
+		constraint, err := semrange.ParseConstraint(r.minVersion)
+		if err != nil {
 			return fmt.Errorf("requires %s: %w", r.serviceType, err)
+		}
+		if r.startup && r.serviceType == d.serviceType && constraint.Allows(d.version) {
+			return fmt.Errorf("requires %s for its start, which it provides itself, so that it would wait for itself; "+
+				"take startup away, or name the service that requires it: the parameter requires=SERVICE:%s;startup", r.serviceType, r.serviceType)
 		}
 		if seen[r.serviceType] {
 			return fmt.Errorf("requires %s twice", r.serviceType)

@@ -16,8 +16,8 @@ const (
 	delegateSuffix = "delegate"
 )
 
-// respond answers a request of buf or protoc.
-func respond(req *pluginpb.CodeGeneratorRequest) *pluginpb.CodeGeneratorResponse {
+// respond answers a request of buf or protoc. What may be wrong with it goes to warn.
+func respond(req *pluginpb.CodeGeneratorRequest, warn func(line string)) *pluginpb.CodeGeneratorResponse {
 	p := newParams()
 	gen, err := protogen.Options{ParamFunc: p.set}.New(req)
 	if err != nil {
@@ -27,8 +27,16 @@ func respond(req *pluginpb.CodeGeneratorRequest) *pluginpb.CodeGeneratorResponse
 		uint64(pluginpb.CodeGeneratorResponse_FEATURE_SUPPORTS_EDITIONS)
 	gen.SupportedEditionsMinimum = descriptorpb.Edition_EDITION_PROTO2
 	gen.SupportedEditionsMaximum = descriptorpb.Edition_EDITION_2024
-	if err := generate(gen, p); err != nil {
+	warnings, err := p.unknownService(gen)
+	if err == nil {
+		err = generate(gen, p)
+	}
+	if err != nil {
 		gen.Error(err)
+		return gen.Response()
+	}
+	for _, line := range warnings {
+		warn(line)
 	}
 	return gen.Response()
 }
@@ -45,9 +53,6 @@ type goPackage struct {
 
 // generate writes the packages of every Go package with services.
 func generate(gen *protogen.Plugin, p *params) error {
-	if err := p.unknownService(gen.Files); err != nil {
-		return err
-	}
 	written := map[string]string{}
 	for _, pkg := range packagesOf(gen, p) {
 		if err := pkg.declare(); err != nil {

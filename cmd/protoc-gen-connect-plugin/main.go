@@ -46,7 +46,8 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		flags.Usage()
 		return 2
 	}
-	if err := answer(stdin, stdout); err != nil {
+	warn := func(line string) { _, _ = fmt.Fprintf(stderr, "%s: warning: %s\n", program, line) }
+	if err := answer(stdin, stdout, warn); err != nil {
 		_, _ = fmt.Fprintf(stderr, "%s: %v\n", program, err)
 		return 1
 	}
@@ -55,7 +56,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 
 // answer reads a request of protoc and writes the response. What is wrong with a .proto
 // file or a parameter is in the response, as protoc wants it.
-func answer(stdin io.Reader, stdout io.Writer) error {
+func answer(stdin io.Reader, stdout io.Writer, warn func(line string)) error {
 	in, err := io.ReadAll(stdin)
 	if err != nil {
 		return fmt.Errorf("read the request: %w", err)
@@ -64,7 +65,7 @@ func answer(stdin io.Reader, stdout io.Writer) error {
 	if err := proto.Unmarshal(in, req); err != nil {
 		return fmt.Errorf("standard input is no request of buf or protoc: %w", err)
 	}
-	out, err := proto.MarshalOptions{Deterministic: true}.Marshal(respond(req))
+	out, err := proto.MarshalOptions{Deterministic: true}.Marshal(respond(req, warn))
 	if err != nil {
 		return fmt.Errorf("response: %w", err)
 	}

@@ -48,6 +48,9 @@ func TestParametersAreRefused(t *testing.T) {
 		"layout=deep":             "flat or nested",
 		"package_suffix=a-b":      "package",
 		"type=kv":                 "name the service",
+		"type=p.L:":               "and its type",
+		"version=":                "write a semantic version",
+		"version=p.L:":            "write a semantic version",
 		"requires=a;soon":         `"soon"`,
 		"version=p.Typo:1.0.0":    "no such service",
 		"requires=p.Typo:storage": "no such service",
@@ -62,6 +65,50 @@ func TestParametersAreRefused(t *testing.T) {
 	for _, parameter := range []string{"simple=false,layout=nested,package_suffix=", "version=elsewhere.v1.S:1.0.0", "simple="} {
 		if made := files(t, ask(t, request(set, parameter))); len(made) != 2 {
 			t.Errorf("%s: %d files", parameter, len(made))
+		}
+	}
+}
+
+// A parameter about a service that is not there says so, whichever it is and however the name is wrong. Where the service may
+// be in another directory, of which buf says nothing, that is a warning.
+func TestAParameterOfNoService(t *testing.T) {
+	t.Parallel()
+	set := protoFile(nil, "L", "PipeService")
+	for service, want := range map[string]struct {
+		says string
+		warn bool // where buf asks
+	}{
+		"PipeService":          {"no such service; write p.PipeService", false},
+		"pipeservice":          {"write p.PipeService", false},
+		"Nothing":              {"write its full name", false},
+		"p":                    {"write its full name", false},
+		"p.Typo":               {"no such service", false},
+		"p.pipeservice":        {"write p.PipeService", false},
+		".p.PipeService":       {"write p.PipeService", false},
+		"p/PipeService":        {"write its full name", false},
+		"a.b.Nothing":          {"no such service", true},
+		"p.v2.PipeService":     {"no such service", true},
+		"p.PipeService.Method": {"no such service", true},
+	} {
+		for _, parameter := range []string{"version=" + service + ":2.1.0", "type=" + service + ":x", "requires=" + service + ":func"} {
+			for _, by := range []*pluginpb.Version{nil, {Major: new(int32(5)), Minor: new(int32(29)), Patch: new(int32(3))}} {
+				req := request(set, parameter)
+				req.CompilerVersion = by
+				in, err := proto.Marshal(req)
+				if err != nil {
+					t.Fatal(err)
+				}
+				var out, stderr bytes.Buffer
+				code := run(nil, bytes.NewReader(in), &out, &stderr)
+				res := response(t, out.Bytes())
+				says, made := res.GetError(), 0
+				if want.warn && by == nil {
+					says, made = stderr.String(), 2
+				}
+				if code != 0 || len(res.GetFile()) != made || !strings.Contains(says, service+": there is") || !strings.Contains(says, want.says) {
+					t.Errorf("%s, by %v: error %q, %d files, %q", parameter, by, res.GetError(), len(res.GetFile()), stderr.String())
+				}
+			}
 		}
 	}
 }

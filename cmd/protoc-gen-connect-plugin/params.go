@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"go/token"
 	"strings"
@@ -50,11 +51,14 @@ func (p *params) set(name, value string) error {
 		p.flat = value == "flat"
 	case "version":
 		service, version := splitService(value)
+		if version == "" {
+			return fmt.Errorf("%s=%s: write a semantic version such as 1.2.3", name, value)
+		}
 		p.versions[service] = version
 	case "type":
 		service, serviceType := splitService(value)
-		if service == "" {
-			return fmt.Errorf("%s=%s: name the service, for example %s=kv.v1.KVService:kv", name, value, name)
+		if service == "" || serviceType == "" {
+			return fmt.Errorf("%s=%s: name the service and its type, for example %s=kv.v1.KVService:kv", name, value, name)
 		}
 		p.types[service] = serviceType
 	case "requires":
@@ -108,32 +112,70 @@ func parseDependency(s string) (dependency, error) {
 	return d, nil
 }
 
-// unknownService returns an error for a parameter about a service that its package
-// does not have. Of packages that are not there nothing is known: buf runs a plugin
-// once for each directory, with the same parameters.
-func (p *params) unknownService(files []*protogen.File) error {
-	packages, services := map[string]bool{}, map[string]bool{"": true}
-	for _, f := range files {
-		packages[string(f.Desc.Package())] = true
-		for _, s := range f.Services {
-			services[string(s.Desc.FullName())] = true
-		}
-	}
-	check := func(parameter, service string) error {
-		if parent := string(protoreflect.FullName(service).Parent()); services[service] || !packages[parent] {
-			return nil
-		}
-		return fmt.Errorf("%s=%s: there is no such service", parameter, service)
-	}
+// named are the services that parameters name, each with the parameter.
+func (p *params) named() (all [][2]string) {
 	for _, names := range []struct {
 		parameter string
 		services  []string
 	}{{"type", keys(p.types)}, {"version", keys(p.versions)}, {"requires", keys(p.requires)}} {
 		for _, service := range names.services {
-			if err := check(names.parameter, service); err != nil {
-				return err
+			if service != "" {
+				all = append(all, [2]string{names.parameter, service})
 			}
 		}
 	}
-	return nil
+	return all
+}
+
+// unknownService returns an error for a parameter about a service that is not there, or lines that warn of it where it may be
+// elsewhere: buf runs a plugin once for each directory, with the same parameters, and does not say so; protoc, which tells its
+// version, runs it once.
+func (p *params) unknownService(gen *protogen.Plugin) (warnings []string, err error) {
+	whole := gen.Request.GetCompilerVersion() != nil
+	known := servicesOf(gen.Files)
+	for _, named := range p.named() {
+		parameter, service := named[0], named[1]
+		if known.services[service] {
+			continue
+		}
+		text := fmt.Sprintf("%s=%s: there is no such service", parameter, service)
+		meant := known.meant(service)
+		full := protoreflect.FullName(service).IsValid() && strings.Contains(service, ".")
+		switch elsewhere := full && !known.packages[string(protoreflect.FullName(service).Parent())]; {
+		case len(meant) > 0 && (!elsewhere || whole):
+			return nil, fmt.Errorf("%s; write %s", text, strings.Join(meant, " or "))
+		case !full:
+			return nil, fmt.Errorf("%s; write its full name, for example kv.v1.KVService", text)
+		case !elsewhere || whole:
+			return nil, errors.New(text)
+		default:
+			warnings = append(warnings, text+" in these files; buf looks for it in each directory: with strategy: all it looks once")
+		}
+	}
+	return warnings, nil
+}
+
+// known is what there is in the files of a request.
+type known struct{ packages, services map[string]bool }
+
+func servicesOf(files []*protogen.File) known {
+	k := known{map[string]bool{}, map[string]bool{}}
+	for _, f := range files {
+		k.packages[string(f.Desc.Package())] = true
+		for _, s := range f.Services {
+			k.services[string(s.Desc.FullName())] = true
+		}
+	}
+	return k
+}
+
+// meant are the services that somebody may have meant who wrote another name: of the same last name.
+func (k known) meant(name string) []string {
+	var meant []string
+	for _, service := range keys(k.services) {
+		if strings.EqualFold(string(protoreflect.FullName(service).Name()), string(protoreflect.FullName(name).Name())) {
+			meant = append(meant, service)
+		}
+	}
+	return meant
 }

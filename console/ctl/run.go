@@ -106,22 +106,29 @@ func explain(err error) string {
 	if enrolling, ok := errors.AsType[*enrolError](err); ok {
 		return text + enrolling.advice()
 	}
-	_, ended := errors.AsType[*endedError](err)
 	switch connect.CodeOf(err) {
-	case connect.CodePermissionDenied:
-		if ended {
-			text += "\nThe host let this self id look before: either it was revoked, and another operator has to readmit it, or the policy changed."
-		}
-		text += "\nThe policy of this self id has to name the service in HostPlugins: \"" +
-			connectplugin.AdminRead + "\" to look, \"" + connectplugin.AdminChange + "\" to change."
+	case connect.CodePermissionDenied: // the word of a host of an earlier version
+		text += adviceEnded(err) + adviceRights
 	case connect.CodeNotFound:
-		text += "\nEither there is none of that name (drain and revoke --instance take a runtime id, as plugins lists them), " +
-			"or the host offers no such service: ServeConfig.Admin has to be set, and not ReadOnly for changes."
+		text += adviceEnded(err) + "\nEither there is none of that name (drain and revoke --instance take a runtime id, as plugins lists them), " +
+			"or the host offers no such service, or not to this self id: ServeConfig.Admin has to be set, and not ReadOnly for changes." + adviceRights
 	case connect.CodeUnavailable:
 		text += adviceAway
 	default:
 	}
 	return text
+}
+
+// adviceRights says what lets an operator in.
+const adviceRights = "\nThe policy of this self id has to name the service in HostPlugins: \"" +
+	connectplugin.AdminRead + "\" to look, \"" + connectplugin.AdminChange + "\" to change."
+
+// adviceEnded is for who was let in before.
+func adviceEnded(err error) string {
+	if _, ended := errors.AsType[*endedError](err); !ended {
+		return ""
+	}
+	return "\nThe host let this self id look before: either it was revoked, and another operator has to readmit it, or the policy changed."
 }
 
 // enrolError says that the host did not let the operator in.

@@ -104,9 +104,27 @@ func checkDeployment(t *testing.T, o manifest.Object) {
 		t.Errorf("%s: container %+v", name, c)
 	}
 
+	checkGrace(t, name, time.Duration(pod.TerminationGracePeriodSeconds)*time.Second)
 	checkProbes(t, name, &c)
 
 	checkVolumes(t, name, pod)
+}
+
+// checkGrace demands that a program may end by itself before it is killed: the host with what its Cleanup might take, a plugin with the time
+// in which it tells its host that it comes and goes.
+func checkGrace(t *testing.T, name string, killed time.Duration) {
+	t.Helper()
+
+	const cleanup, plugin, telling = time.Second, 10 * time.Second, 3 * time.Second
+
+	needs := plugin + telling
+	if name == "host" {
+		needs = 2*urlshortener.ShutdownGrace + cleanup
+	}
+
+	if killed <= needs {
+		t.Errorf("%s is killed after %s and may need %s", name, killed, needs)
+	}
 }
 
 // checkProbes demands that the host is asked in plaintext on a port of its own, as
@@ -235,6 +253,13 @@ func TestCompose(t *testing.T) {
 				t.Errorf("%s: volume %+v", name, v)
 			}
 		}
+
+		killed, err := time.ParseDuration(s.StopGracePeriod)
+		if err != nil {
+			t.Fatal(err)
+		}
+
+		checkGrace(t, name, killed)
 
 		if name != "host" && s.DependsOn["host"].Condition != "service_healthy" {
 			t.Errorf("%s: depends on %v", name, s.DependsOn)

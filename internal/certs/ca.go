@@ -139,7 +139,7 @@ func checkCA(cert *x509.Certificate, key crypto.Signer, now time.Time) error {
 	case !cert.BasicConstraintsValid || !cert.IsCA || cert.KeyUsage&x509.KeyUsageCertSign == 0:
 		return fmt.Errorf("%w: the certificate may not sign others", ErrCA)
 	case now.Before(cert.NotBefore):
-		return fmt.Errorf("%w: not valid before %s", ErrCA, cert.NotBefore.UTC().Format(time.RFC3339))
+		return fmt.Errorf("%w: not valid before %s; is the clock of this machine right?", ErrCA, cert.NotBefore.UTC().Format(time.RFC3339))
 	case now.After(cert.NotAfter):
 		return fmt.Errorf("%w: expired on %s", ErrCA, cert.NotAfter.UTC().Format(time.RFC3339))
 	default:

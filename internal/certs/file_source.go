@@ -132,6 +132,10 @@ func explained(err error) string {
 		return err.Error() + "; ca.crt is read when the program starts: after a new authority, start it again"
 	}
 
+	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired {
+		return err.Error() + "; write them again, or set the clock of this machine"
+	}
+
 	return err.Error()
 }
 

@@ -43,8 +43,32 @@ func MakePrivateDir(path string) error {
 	return nil
 }
 
-// CreateFile writes a file that must not exist yet, and leaves none behind if it fails.
+// CreateFile writes a file that must not exist yet, and leaves none behind if it fails. Where the file system has links
+// whoever reads it sees nothing or all of it.
 func CreateFile(path string, data []byte, mode fs.FileMode) error {
+	file, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
+	if err != nil {
+		return fmt.Errorf("create file: %w", err)
+	}
+
+	err = fill(file, data, mode)
+	if err == nil {
+		err = os.Link(file.Name(), path)
+	}
+
+	if removed := os.Remove(file.Name()); err == nil || errors.Is(err, fs.ErrExist) {
+		if err = errors.Join(err, removed); err != nil {
+			return fmt.Errorf("create file: %w", err)
+		}
+
+		return nil
+	}
+
+	return createInPlace(path, data, mode)
+}
+
+// createInPlace does so where there are no links.
+func createInPlace(path string, data []byte, mode fs.FileMode) error {
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode) //nolint:gosec // the path is the operator's
 	if err != nil {
 		return fmt.Errorf("create file: %w", err)

@@ -108,7 +108,7 @@ func (v *Vigil) look(whose string, leaf *x509.Certificate, fixed bool, now time.
 	if left <= 0 {
 		v.log.Error("a certificate has ended; connections with it fail until it is renewed", attrs...)
 	} else {
-		v.log.Warn("a certificate is about to end; renew it", append(attrs, attrLeft, left.Round(time.Second))...)
+		v.log.Warn("a certificate is about to end; renew it", append(attrs, attrLeft, left.Round(time.Second).String())...)
 	}
 
 	return next

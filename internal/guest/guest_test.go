@@ -3,6 +3,7 @@ package guest_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"runtime"
 	"strings"
 	"testing"
@@ -109,4 +110,52 @@ func TestWithinHeeded(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// logOf is a handler of functions.
+type logOf struct {
+	handle func() error
+	with   func() slog.Handler
+	level  func() bool
+}
+
+func (l logOf) Enabled(context.Context, slog.Level) bool      { return l.level() }
+func (l logOf) Handle(_ context.Context, _ slog.Record) error { return l.handle() }
+func (l logOf) WithAttrs([]slog.Attr) slog.Handler            { return l.with() }
+func (l logOf) WithGroup(string) slog.Handler                 { return l.with() }
+
+// A log that panics loses its lines, whichever of its methods does; the default log says so once, unless that is the same.
+func TestLog(t *testing.T) {
+	before := slog.Default()
+	defer slog.SetDefault(before)
+	yes := func() bool { return true }
+	for name, broken := range map[string]*logOf{
+		"handle": {level: yes, handle: func() error { panic("broken") }, with: func() slog.Handler { return slog.DiscardHandler }},
+		"level":  {level: func() bool { panic("broken") }},
+		"with":   {level: yes, handle: func() error { return nil }, with: func() slog.Handler { panic("broken") }},
+	} {
+		var said strings.Builder
+		slog.SetDefault(slog.New(slog.NewTextHandler(&said, nil)))
+		l := guest.Log("Config.Logger", slog.New(broken))
+		for range 3 {
+			l.Info("x")
+			l.With("a", 1).WithGroup("g").With("b", 2).Info("y")
+		}
+		if strings.Count(said.String(), "\n") != 1 || !strings.Contains(said.String(), "Config.Logger panicked: broken") {
+			t.Errorf("%s: the default log says %q", name, said.String())
+		}
+		slog.SetDefault(slog.New(broken))
+		guest.Log("Config.Logger", slog.New(broken)).With("a", 1).Info("x")
+		if again := guest.Log("another", l); again != l {
+			t.Errorf("%s: it is guarded twice", name)
+		}
+	}
+	if guest.Log("Config.Logger", nil) != nil {
+		t.Error("nil is something")
+	}
+	failed := errors.New("full")
+	l := guest.Log("Config.Logger", slog.New(logOf{level: yes, handle: func() error { return failed }}))
+	if err := l.Handler().Handle(t.Context(), slog.Record{}); !errors.Is(err, failed) {
+		t.Errorf("its own error is %v", err)
+	}
 }

@@ -94,7 +94,7 @@ func (d *door) wantShut(t *testing.T, when string) {
 	} {
 		wantRefused(t, when+", "+how, d.say(t, header), connect.CodeUnauthenticated)
 	}
-	wantRefused(t, when+", the identity", d.say(t, hosttest.IdentityHeader(d.id, d.token)), connect.CodeUnauthenticated, connect.CodePermissionDenied)
+	wantRefused(t, when+", the identity", d.say(t, hosttest.IdentityHeader(d.id, d.token)), connect.CodeUnauthenticated, connect.CodeNotFound)
 	if n := d.echo.calls.Load() - before; n != 0 {
 		t.Errorf("%s: %d calls were served", when, n)
 	}

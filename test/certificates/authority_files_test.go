@@ -212,3 +212,70 @@ func TestAuthorityIsReplacedAtOnce(t *testing.T) {
 		t.Errorf("two at once: %v", err)
 	}
 }
+
+// Several processes that make an authority in one directory at once have one: who loses is told to load it, and not to remove what the
+// other one is making.
+func TestAuthorityIsMadeOnce(t *testing.T) {
+	t.Parallel()
+
+	const makers = 6
+
+	for range 10 {
+		config := connectplugin.AuthorityConfig{Dir: filepath.Join(t.TempDir(), "authority")}
+		made := make(chan error, makers)
+
+		for range makers {
+			go func() {
+				_, err := connectplugin.NewAuthority(config)
+				if loaded, wrong := connectplugin.LoadAuthority(config); wrong != nil || loaded == nil {
+					err = errors.Join(errors.New("load"), wrong)
+				}
+				made <- err
+			}()
+		}
+
+		won := 0
+
+		for range makers {
+			switch err := <-made; {
+			case err == nil:
+				won++
+			case !errors.Is(err, fs.ErrExist) || !strings.Contains(err.Error(), "load it with LoadAuthority") || strings.Contains(err.Error(), "is missing"):
+				t.Errorf("who came too late is told %v", err)
+			}
+		}
+
+		if entries, err := os.ReadDir(config.Dir); won != 1 || err != nil || len(entries) != 2 {
+			t.Errorf("%d made it, %d files, %v", won, len(entries), err)
+		}
+	}
+}
+
+// Whoever finds one half alone waits a moment for the other, where it is fresh, and says what is missing where it is not.
+func TestAuthorityThatIsBeingMade(t *testing.T) {
+	t.Parallel()
+
+	config := connectplugin.AuthorityConfig{Dir: t.TempDir()}
+	newAuthority(t, config)
+
+	cert, key, aside := filepath.Join(config.Dir, "authority.crt"), filepath.Join(config.Dir, "authority.key"), filepath.Join(t.TempDir(), "crt")
+	if err := os.Rename(cert, aside); err != nil {
+		t.Fatal(err)
+	}
+
+	came := make(chan error)
+	time.AfterFunc(50*time.Millisecond, func() { came <- os.Rename(aside, cert) })
+
+	_, err := connectplugin.LoadAuthority(config)
+	if err = errors.Join(err, <-came); err != nil {
+		t.Errorf("it was coming: %v", err)
+	}
+
+	if err := errors.Join(os.Remove(cert), os.Chtimes(key, time.Time{}, time.Now().Add(-time.Hour))); err != nil {
+		t.Fatal(err)
+	}
+
+	if _, err := connectplugin.LoadAuthority(config); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "unless another process") {
+		t.Errorf("it is not coming: %v", err)
+	}
+}

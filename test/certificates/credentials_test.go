@@ -308,8 +308,63 @@ func TestLoadCredentialsOfAnotherAuthority(t *testing.T) {
 	}
 }
 
+// Files that are whole and no good say what is wrong with them: a program that trusts its own certificate alone trusts no host, unless that
+// signed itself, and a certificate of tomorrow is a matter of clocks.
+func TestLoadCredentialsThatFitNobody(t *testing.T) {
+	t.Parallel()
+
+	root, rootKey := signFor(t, true, nil, nil)
+	middle, middleKey := signFor(t, true, root, rootKey)
+	leaf, leafKey := signFor(t, false, root, rootKey)
+	below, belowKey := signFor(t, false, middle, middleKey)
+	alone, aloneKey := signFor(t, false, nil, nil)
+	tomorrow := func(c *x509.Certificate) {
+		c.NotBefore, c.NotAfter = time.Now().Add(24*time.Hour), time.Now().Add(48*time.Hour)
+	}
+	yesterday := func(c *x509.Certificate) {
+		c.NotBefore, c.NotAfter = time.Now().Add(-48*time.Hour), time.Now().Add(-24*time.Hour)
+	}
+	early, earlyKey := signFor(t, false, root, rootKey, tomorrow)
+	late, lateKey := signFor(t, false, root, rootKey, yesterday)
+
+	for name, test := range map[string]struct {
+		key       crypto.Signer
+		chain, ca [][]byte
+		says, not string // says is empty where they are taken
+	}{
+		"a copy":                      {leafKey, [][]byte{leaf.Raw}, [][]byte{leaf.Raw}, "holds the plugin's own certificate", "damaged"},
+		"a copy, twice":               {leafKey, [][]byte{leaf.Raw}, [][]byte{leaf.Raw, leaf.Raw}, "ca.crt holds the plugin's own certificate", "damaged"},
+		"a copy beside the authority": {leafKey, [][]byte{leaf.Raw}, [][]byte{leaf.Raw, root.Raw}, "", ""},
+		"a copy with an intermediate": {belowKey, [][]byte{below.Raw, middle.Raw}, [][]byte{below.Raw, middle.Raw}, "", ""},
+		"what signed itself":          {aloneKey, [][]byte{alone.Raw}, [][]byte{alone.Raw}, "", ""},
+		"the authority":               {leafKey, [][]byte{leaf.Raw}, [][]byte{root.Raw}, "", ""},
+		"of tomorrow":                 {earlyKey, [][]byte{early.Raw}, [][]byte{root.Raw}, "set the clock of this machine, which may be behind", "damaged"},
+		"of yesterday":                {lateKey, [][]byte{late.Raw}, [][]byte{root.Raw}, "write tls.crt, tls.key and ca.crt again", "damaged"},
+		"of another authority":        {leafKey, [][]byte{leaf.Raw}, [][]byte{middle.Raw}, "remove what is damaged", "clock"},
+	} {
+		keyPEM, err := certs.EncodeKey(test.key)
+		if err != nil {
+			t.Fatal(err)
+		}
+
+		dir := t.TempDir()
+		for file, data := range map[string][]byte{
+			"tls.crt": certs.EncodeCertificates(test.chain...), "tls.key": keyPEM, "ca.crt": certs.EncodeCertificates(test.ca...),
+		} {
+			if err := os.WriteFile(filepath.Join(dir, file), data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+
+		_, err = connectplugin.LoadCredentials(connectplugin.CredentialsConfig{Dir: dir})
+		if (err == nil) != (test.says == "") || err != nil && (!strings.Contains(err.Error(), test.says) || strings.Contains(err.Error(), test.not)) {
+			t.Errorf("%s: %v, want %q", name, err, test.says)
+		}
+	}
+}
+
 // signFor makes a certificate for localhost, self-signed if there is no parent.
-func signFor(t *testing.T, isCA bool, parent *x509.Certificate, parentKey crypto.Signer) (*x509.Certificate, crypto.Signer) {
+func signFor(t *testing.T, isCA bool, parent *x509.Certificate, parentKey crypto.Signer, edits ...func(*x509.Certificate)) (*x509.Certificate, crypto.Signer) {
 	t.Helper()
 
 	key, err := certs.NewKey(certs.ECDSA)
@@ -325,6 +380,10 @@ func signFor(t *testing.T, isCA bool, parent *x509.Certificate, parentKey crypto
 		template.KeyUsage = x509.KeyUsageCertSign
 	} else {
 		template.DNSNames = []string{"localhost"}
+	}
+
+	for _, edit := range edits {
+		edit(template)
 	}
 
 	if parent == nil {

@@ -221,9 +221,9 @@ func TestAudit_ATK14_APluginIsRefusedAtItsPace(t *testing.T) {
 		ask  func(*testing.T, *hosttest.Host, *connectplugin.Client) error
 	}{
 		"too many requests":    {connect.CodeResourceExhausted, 1e-3, check},
-		"a plugin of the host": {connect.CodePermissionDenied, 1e6, get("/connectplugin.admin.v1.AdminReadService/GetSnapshot")},
+		"a plugin of the host": {connect.CodeNotFound, 1e6, get("/connectplugin.admin.v1.AdminReadService/GetSnapshot")},
 		"a type":               {connect.CodeNotFound, 1e6, get("/services/forbidden/-/a.B/C")},
-		"a plugin of the host, on a connection of its own": {connect.CodePermissionDenied, 1e6, afresh("/connectplugin.admin.v1.AdminReadService/GetSnapshot")},
+		"a plugin of the host, on a connection of its own": {connect.CodeNotFound, 1e6, afresh("/connectplugin.admin.v1.AdminReadService/GetSnapshot")},
 		"a capability": {connect.CodeNotFound, 1e6, func(t *testing.T, _ *hosttest.Host, c *connectplugin.Client) error {
 			t.Helper()
 			_, err := c.Capability(t.Context(), "forbidden", "")

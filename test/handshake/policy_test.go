@@ -80,8 +80,8 @@ func TestAudit_H04_HostPluginsFollowPolicy(t *testing.T) {
 		t.Errorf("Dispense for another: %v", err)
 	}
 	_, err = loggerv1connect.NewLoggerClient(other.HTTPClient(), host.URL).Log(t.Context(), connect.NewRequest(&loggerv1.LogRequest{}))
-	if connect.CodeOf(err) != connect.CodePermissionDenied {
-		t.Errorf("the other's call: %v, want permission_denied", err)
+	if connect.CodeOf(err) != connect.CodeNotFound {
+		t.Errorf("the other's call: %v, want not_found", err)
 	}
 }
 

@@ -63,7 +63,7 @@ func TestAdmin_WhoLooksChangesNothing(t *testing.T) {
 	})
 	viewer, operator := host.Enrol(t, "viewer", nil), host.Enrol(t, "operator", nil)
 	for procedure, change := range changes(changer(host, viewer.HTTPClient())) {
-		wantCode(t, procedure, change(t.Context()), connect.CodePermissionDenied)
+		wantCode(t, procedure, change(t.Context()), connect.CodeNotFound)
 		if targets := administeredBy(host, viewer, procedure); len(targets) != 0 || reloaded {
 			t.Errorf("%s: %q, reloaded %v", procedure, targets, reloaded)
 		}

@@ -86,9 +86,9 @@ func TestAdmin_WhoMayCall(t *testing.T) {
 		read, change connect.Code
 	}{
 		{"operator", host.Enrol(t, "operator", nil).HTTPClient(), 0, connect.CodeNotFound},
-		{"viewer", host.Enrol(t, "viewer", nil).HTTPClient(), 0, connect.CodePermissionDenied},
-		{"wildcard", host.Enrol(t, "all", nil).HTTPClient(), connect.CodePermissionDenied, connect.CodePermissionDenied},
-		{"nothing", host.Enrol(t, "none", nil).HTTPClient(), connect.CodePermissionDenied, connect.CodePermissionDenied},
+		{"viewer", host.Enrol(t, "viewer", nil).HTTPClient(), 0, connect.CodeNotFound},
+		{"wildcard", host.Enrol(t, "all", nil).HTTPClient(), connect.CodeNotFound, connect.CodeNotFound},
+		{"nothing", host.Enrol(t, "none", nil).HTTPClient(), connect.CodeNotFound, connect.CodeNotFound},
 		{"stranger", host.Stranger(t), connect.CodeUnauthenticated, connect.CodeUnauthenticated},
 		{"whom an auth provider knows", human, connect.CodeUnauthenticated, connect.CodeUnauthenticated},
 	} {

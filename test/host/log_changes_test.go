@@ -1,10 +1,15 @@
 package host_test
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"io"
+	"log/slog"
+	"net/http"
+	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -12,6 +17,7 @@ import (
 	"golang.org/x/net/http2"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
+	loggerv1 "github.com/masegraye/connect-plugin-go/gen/capability/logger/v1"
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
@@ -102,4 +108,145 @@ func flooded(t *testing.T, host *hosttest.Host) {
 	}
 	_ = conn.SetReadDeadline(time.Now().Add(hosttest.Wait))
 	_, _ = io.Copy(io.Discard, conn)
+}
+
+// brokenLog is a handler of a log that panics, at the latest where it writes.
+type brokenLog struct {
+	level bool // also where it is asked for its level
+	with  bool // also where another is made of it
+	lines *atomic.Int64
+}
+
+func (l brokenLog) Enabled(context.Context, slog.Level) bool {
+	if l.lines.Add(1); l.level {
+		panic("level")
+	}
+	return true
+}
+
+func (l brokenLog) Handle(context.Context, slog.Record) error {
+	panic("line")
+}
+
+func (l brokenLog) WithAttrs([]slog.Attr) slog.Handler {
+	if l.with {
+		panic("attrs")
+	}
+	return l
+}
+
+func (l brokenLog) WithGroup(string) slog.Handler {
+	if l.with {
+		panic("group")
+	}
+	return l
+}
+
+// A log that panics costs its lines and nothing else: host, client and plugin go on, whatever they have to say.
+func TestALogThatPanics(t *testing.T) {
+	t.Parallel()
+	for name, broken := range map[string]brokenLog{"a line": {}, "the level": {level: true}, "attributes": {with: true}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			broken.lines = &atomic.Int64{}
+			log := slog.New(broken)
+			host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+				c.Policy, c.Logger, c.Audit = hosttest.LoggerPolicy(), log, nil
+				p := c.Policy.Plugins["logger"]
+				p.AllowOwnAddress = true
+				c.Policy.Plugins["logger"] = p
+			})
+			dir := filepath.Join(t.TempDir(), "logger")
+			if err := host.Authority.WriteCredentials(dir, "logger"); err != nil {
+				t.Fatal(err)
+			}
+			own, err := connectplugin.AwaitCredentials(t.Context(), connectplugin.CredentialsConfig{Dir: dir, Logger: log})
+			if err != nil {
+				t.Fatal(err)
+			}
+			plugin := host.StartPlugin(t, "logger", func(c *connectplugin.PluginServerConfig) {
+				c.Client.Logger, c.Client.TLS = log, own
+				c.Services = []connectplugin.PluginService{{
+					Type: "logger", Version: "1.0.0", Path: "/logger/", Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("handler") }),
+				}}
+			})
+			caller := host.Enrol(t, "api", func(c *connectplugin.ClientConfig) { c.Logger, c.Metadata.Requires = log, hosttest.Requires("logger") })
+			for path, want := range map[string]connect.Code{
+				"/services/logger/-/logger/Log": connect.CodeInternal, "/nothing/Log": connect.CodeNotFound, "/services/secret/-/logger/Log": connect.CodeNotFound,
+			} {
+				call := connect.NewClient[loggerv1.LogRequest, loggerv1.LogResponse](caller.HTTPClient(), host.URL+path)
+				_, err := call.CallUnary(t.Context(), connect.NewRequest(&loggerv1.LogRequest{}))
+				hosttest.WantCode(t, path, connect.CodeOf(err), want)
+			}
+			host.Revoke(caller.RuntimeID())
+			plugin.Stop(t)
+			if broken.lines.Load() == 0 {
+				t.Error("nothing was written")
+			}
+		})
+	}
+}
+
+// kindLog keeps the attributes whose value is a duration: a log in JSON writes those as numbers without a unit.
+type kindLog struct {
+	slog.Handler
+
+	lines     *atomic.Int64
+	durations *hosttest.Buffer
+}
+
+func (l kindLog) Enabled(context.Context, slog.Level) bool { return true }
+
+func (l kindLog) Handle(_ context.Context, r slog.Record) error {
+	r.Attrs(func(a slog.Attr) bool {
+		if strings.Contains("wait latency left", a.Key) {
+			l.lines.Add(1)
+		}
+		if a.Value.Resolve().Kind() == slog.KindDuration {
+			_, _ = l.durations.Write([]byte(r.Message + ": " + a.Key + "\n"))
+		}
+		return true
+	})
+	return nil
+}
+
+func (l kindLog) WithAttrs([]slog.Attr) slog.Handler { return l }
+func (l kindLog) WithGroup(string) slog.Handler      { return l }
+
+// How long something took or waits has its unit in each log, one in JSON, too: of a call, and of a plugin whose host is not there.
+func TestDurationsInTheLogHaveAUnit(t *testing.T) {
+	t.Parallel()
+	kinds := kindLog{slog.DiscardHandler, &atomic.Int64{}, &hosttest.Buffer{}}
+	log := slog.New(kinds)
+	host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.Policy, c.Logger, c.Audit = hosttest.LoggerPolicy(), log, nil
+		p := c.Policy.Plugins["logger"]
+		p.AllowOwnAddress = true
+		c.Policy.Plugins["logger"] = p
+	})
+	host.StartPlugin(t, "logger", func(c *connectplugin.PluginServerConfig) {
+		c.Client.Logger = log
+		c.Services = []connectplugin.PluginService{{Type: "logger", Version: "1.0.0", Path: "/logger/", Handler: http.NotFoundHandler()}}
+	})
+	caller := host.Enrol(t, "api", hosttest.Requiring("logger"))
+	call := connect.NewClient[loggerv1.LogRequest, loggerv1.LogResponse](caller.HTTPClient(), host.URL+"/services/logger/-/logger/Log")
+	if _, err := call.CallUnary(t.Context(), connect.NewRequest(&loggerv1.LogRequest{})); err == nil {
+		t.Error("there is something")
+	}
+	calls := kinds.lines.Load()
+	ctx, cancel := context.WithCancel(t.Context())
+	own, err := host.Authority.PluginTLS("other")
+	if err != nil {
+		t.Fatal(err)
+	}
+	away := host.ClientConfig(t, "other")
+	away.HostURL, away.Logger, away.TLS = "https://"+hosttest.FreeAddr(t), log, own
+	served := make(chan error, 1)
+	go func() { served <- connectplugin.ServePlugin(ctx, &connectplugin.PluginServerConfig{Client: away}) }()
+	hosttest.Eventually(t, "it says when it tries again", func() bool { return kinds.lines.Load() > calls })
+	cancel()
+	<-served
+	if calls == 0 || kinds.durations.String() != "" {
+		t.Errorf("%d lines of calls; durations:\n%s", calls, kinds.durations)
+	}
 }

@@ -68,3 +68,44 @@ func TestSetPolicyAfterShutdown(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// A listener that somebody else closed, as whoever served on it before did, is told of by its field.
+func TestAListenerThatIsClosed(t *testing.T) {
+	t.Parallel()
+	host := hosttest.Start(t, hosttest.WithPolicy(hosttest.LoggerPolicy()))
+	cfg := &connectplugin.PluginServerConfig{
+		Client:   host.ClientConfig(t, "other"),
+		Services: []connectplugin.PluginService{{Type: "x", Version: "1.0.0", Path: "/x/", Handler: http.NotFoundHandler()}},
+	}
+	own, err := host.Authority.PluginTLS("other")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Client.TLS, cfg.Listener = own, hosttest.Listen(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cfg.OnConnected = func(context.Context, *connectplugin.Client) error {
+		cancel()
+		return nil
+	}
+	if err := connectplugin.ServePlugin(ctx, cfg); err != nil {
+		t.Fatal(err)
+	}
+	cfg.OnConnected = nil
+	if err := connectplugin.ServePlugin(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "PluginServerConfig.Listener was closed") {
+		t.Errorf("a plugin: %v", err)
+	}
+	for name, insecure := range map[string]bool{"TLS": false, "plaintext": true} {
+		l := hosttest.Listen(t)
+		another := idleHost(t, func(c *connectplugin.ServeConfig) {
+			if insecure {
+				c.Authority, c.AllowInsecure = nil, true
+			}
+		})
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := another.Serve(t.Context(), l); err == nil || !strings.Contains(err.Error(), "the listener was closed meanwhile") {
+			t.Errorf("a host, %s: %v", name, err)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package platform_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"slices"
 	"strings"
@@ -217,5 +218,124 @@ func TestAnAdoptedReplacementThatServesNobody(t *testing.T) {
 	other.Endpoint = sidecar(t, h, "echo", func(c *connectplugin.PluginServerConfig) { c.Services[0].Version = "2.0.0" })
 	if err := p.ReplacePlugin(t.Context(), first[0].RuntimeID, other); err != nil {
 		t.Errorf("when nobody requires it: %v", err)
+	}
+}
+
+// Plugins that wait for each other, or for what nobody provides, say so to their host and their operator, and the host names
+// each circle once. They start as soon as somebody breaks it.
+func TestPluginsThatWaitForEachOther(t *testing.T) {
+	t.Parallel()
+	log := &hosttest.Buffer{}
+	h := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.Policy = hosttest.Rights(map[string][2][]string{
+			"x": {{"func"}, {"pipe"}}, "y": {{"pipe"}, {"func"}}, "lonely": {{"web"}, {"db", "cache"}}, "spare": {{"func"}, nil},
+		})
+		c.Policy.AllowMultiple = []string{"func"}
+		for name, p := range c.Policy.Plugins {
+			p.AllowOwnAddress = true
+			c.Policy.Plugins[name] = p
+		}
+		c.Logger = slog.New(slog.NewTextHandler(log, nil))
+	})
+	logs := map[string]*hosttest.Buffer{}
+	for name, requires := range map[string][]connectplugin.ServiceDependency{
+		"x": {forStart("pipe", ">=1")}, "y": {forStart("func", "1.0.0")}, "lonely": {forStart("db", ">=2"), forStart("cache", "")},
+	} {
+		logs[name] = &hosttest.Buffer{}
+		waitingPlugin(t, h, name, map[string]string{"x": "func", "y": "pipe", "lonely": "web"}[name], logs[name], requires...)
+	}
+	reason := func(name string) string {
+		for _, p := range h.Plugins() {
+			if p.SelfID == name {
+				return strings.TrimPrefix(p.Health.String(), "HEALTH_STATE_") + " " + p.Reason
+			}
+		}
+		return ""
+	}
+	for name, what := range map[string]string{"x": "pipe >=1", "y": "func 1.0.0", "lonely": "db >=2, cache"} {
+		hosttest.Eventually(t, name+" tells the host", func() bool { return reason(name) == "UNHEALTHY waiting for required services: "+what })
+		hosttest.Eventually(t, name+" warns its operator", func() bool {
+			return strings.Contains(logs[name].String(), `level=WARN msg="waiting for required services"`)
+		})
+	}
+	const circle = "plugins wait for each other"
+	hosttest.Eventually(t, "the host tells of it", func() bool { return strings.Contains(log.String(), circle) })
+	if said := log.String(); !strings.Contains(said, `\"x\" requires pipe of \"y\"`) || !strings.Contains(said, `\"y\" requires func of \"x\"`) {
+		t.Errorf("the host says %q", said)
+	}
+	waitingPlugin(t, h, "spare", "func", &hosttest.Buffer{})
+	for _, name := range []string{"x", "y"} {
+		hosttest.Eventually(t, name+" starts", func() bool { return reason(name) == "HEALTHY " })
+	}
+	hosttest.Eventually(t, "calls go to them", func() bool {
+		return len(h.Registry().GetAllProviders("func")) == 2 && len(h.Registry().GetAllProviders("pipe")) == 1
+	})
+	if n := strings.Count(log.String(), circle); n != 1 || strings.Contains(log.String(), "lonely\\\" requires") {
+		t.Errorf("the host tells of %d circles: %s", n, log)
+	}
+}
+
+// waitingPlugin runs a plugin until the test ends.
+func waitingPlugin(t *testing.T, h *hosttest.Host, selfID, provides string, log *hosttest.Buffer, requires ...connectplugin.ServiceDependency) {
+	t.Helper()
+	tls, err := h.Authority.PluginTLS(selfID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := &connectplugin.PluginServerConfig{
+		Client: h.ClientConfig(t, selfID), HealthInterval: 20 * time.Millisecond,
+		Services: []connectplugin.PluginService{{Type: provides, Version: "1.0.0", Path: "/echo.v1.Echo/", Handler: echoHandler()}},
+	}
+	cfg.Client.TLS, cfg.Client.Metadata.Requires = tls, requires
+	cfg.Client.Logger = slog.New(slog.NewTextHandler(log, nil))
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- connectplugin.ServePlugin(ctx, cfg) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("%s: %v", selfID, err)
+		}
+	})
+}
+
+// Who cannot start before it has started is told at once, wherever it says so.
+func TestAPluginThatRequiresItself(t *testing.T) {
+	t.Parallel()
+	h := start(t, "web")
+	tls, err := h.Authority.PluginTLS("web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		requires connectplugin.ServiceDependency
+		refused  bool
+	}{
+		"any version":          {forStart("web", ""), true},
+		"its version":          {forStart("web", ">=1.2, <2"), true},
+		"another version":      {forStart("web", "^1.0.0, <1.5"), false},
+		"another type":         {forStart("db", ""), false},
+		"not before its start": {connectplugin.ServiceDependency{Type: "web", WatchForChanges: true}, false},
+	} {
+		own := connectplugin.ServiceDeclaration{Type: "web", Version: "1.5.0", Path: "/web.v1.Web/"}
+		m := connectplugin.PluginMetadata{Path: own.Path, Version: own.Version, Requires: []connectplugin.ServiceDependency{c.requires}}
+		serve := &connectplugin.PluginServerConfig{
+			Client:   h.ClientConfig(t, "web"),
+			Services: []connectplugin.PluginService{{Type: own.Type, Version: own.Version, Path: own.Path, Handler: echoHandler()}},
+		}
+		serve.Client.Metadata, serve.Client.TLS = m, tls
+		served := serve.Validate()
+		m.Provides = []connectplugin.ServiceDeclaration{own}
+		declares := h.ClientConfig(t, "web")
+		declares.Metadata = m
+		_, made := connectplugin.NewClient(declares)
+		for what, err := range map[string]error{
+			"PluginServerConfig": served, "NewClient": made, "PluginSet": connectplugin.PluginSet{"web": memoryPlugin{path: own.Path, metadata: m}}.Validate(),
+		} {
+			wrong := errors.Is(err, connectplugin.ErrInvalidConfig)
+			if wrong != c.refused || wrong && !says(err, "Requires[0].RequiredForStartup", "wait for itself") {
+				t.Errorf("%s, %s: %v", name, what, err)
+			}
+		}
 	}
 }

@@ -253,7 +253,7 @@ func TestAudit_H04_PolicyEndsCallsToHostPlugins(t *testing.T) {
 		stranger    bool
 		code        connect.Code
 	}{
-		"plugin":   {policy([]string{"logger"}, nil), policy(nil, nil), false, connect.CodePermissionDenied},
+		"plugin":   {policy([]string{"logger"}, nil), policy(nil, nil), false, connect.CodeNotFound},
 		"stranger": {policy(nil, []string{"logger"}), policy(nil, nil), true, connect.CodeUnauthenticated},
 	} {
 		t.Run(name, func(t *testing.T) {

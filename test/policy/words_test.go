@@ -1,11 +1,19 @@
 package policy_test
 
 import (
+	"fmt"
+	"io"
 	"log/slog"
+	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
+	"connectrpc.com/connect"
+
 	connectplugin "github.com/masegraye/connect-plugin-go"
+	loggerv1 "github.com/masegraye/connect-plugin-go/gen/capability/logger/v1"
+	"github.com/masegraye/connect-plugin-go/gen/capability/logger/v1/loggerv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
 )
 
@@ -136,5 +144,93 @@ func TestPolicy_UnknownHostPluginsAreWarnedOf(t *testing.T) {
 		if !strings.Contains(log.String(), want) {
 			t.Errorf("no %q in: %s", want, log.String())
 		}
+	}
+}
+
+// What a plugin of the host is to one that may not call it, is what is not there, in each protocol and to the byte: for a
+// plugin of policy, whom a wildcard names and whom nothing does, an admin service or another one. The audit says what
+// policy would have to name; so it does of a capability.
+func TestAudit_REG3_HostPluginsThatAreForbiddenAreUnknown(t *testing.T) {
+	t.Parallel()
+	host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.Policy = &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{
+			"none": hosttest.Allow(nil),
+			"all":  hosttest.Allow(func(p *connectplugin.PluginPolicy) { p.HostPlugins = []string{"*"} }),
+		}}
+		c.Plugins = connectplugin.PluginSet{"logger": hosttest.LoggerPlugin{}}
+		c.Impls = map[string]any{"logger": &hosttest.RecordingLogger{}}
+		c.Admin = &connectplugin.AdminConfig{}
+		c.CapabilityBroker = connectplugin.NewCapabilityBroker("")
+		c.CapabilityBroker.RegisterCapability(hosttest.NewCapability(http.NotFoundHandler(), "tool", "1.0.0"))
+	})
+	none, all := host.Enrol(t, "none", nil), host.Enrol(t, "all", nil)
+	for _, c := range []struct {
+		by              *connectplugin.Client
+		name            string
+		there, notThere string
+	}{
+		{none, "logger", "/capability.logger.v1.Logger/Log", "/capability.logger.v1.Lodger/Log"},
+		{none, connectplugin.AdminRead, "/connectplugin.admin.v1.AdminReadService/Follow", "/connectplugin.admin.v1.AdminRealService/Follow"},
+		{none, connectplugin.AdminChange, "/connectplugin.admin.v1.AdminChangeService/Drain", "/connectplugin.admin.v1.AdminChanceService/Drain"},
+		{all, connectplugin.AdminRead, "/connectplugin.admin.v1.AdminReadService/GetSnapshot", "/connectplugin.admin.v1.AdminRealService/GetSnapshot"},
+		{all, connectplugin.AdminChange, "/connectplugin.admin.v1.AdminChangeService/Revoke", "/connectplugin.admin.v1.AdminChanceService/Revoke"},
+	} {
+		for _, as := range [][2]string{
+			{http.MethodPost, "application/proto"},
+			{http.MethodPost, "application/json"},
+			{http.MethodPost, "application/connect+proto"},
+			{http.MethodPost, "application/grpc"},
+			{http.MethodPost, "application/grpc-web+proto"},
+			{http.MethodPost, "text/plain"},
+			{http.MethodGet, ""},
+			{http.MethodOptions, ""},
+		} {
+			there, notThere := answerOf(t, host, c.by, as, c.there), answerOf(t, host, c.by, as, c.notThere)
+			if there != notThere || !strings.Contains(there, "not available") && !strings.Contains(there, "not%20available") {
+				t.Errorf("%s of %s, %q: %q, what is not there %q", c.name, c.by.Config().SelfID, as, there, notThere)
+			}
+		}
+		wantLack(t, host, c.by, connectplugin.RightHostPlugins, c.name)
+	}
+	if _, err := none.Capability(t.Context(), "tool", ""); connect.CodeOf(err) != connect.CodeNotFound {
+		t.Errorf("the capability: %v", err)
+	}
+	wantLack(t, host, none, connectplugin.RightCapabilities, "tool")
+	if _, err := loggerv1connect.NewLoggerClient(all.HTTPClient(), host.URL).Log(t.Context(), connect.NewRequest(&loggerv1.LogRequest{})); err != nil {
+		t.Errorf("who may: %v", err)
+	}
+}
+
+// answerOf is all that a plugin sees of the answer to a request.
+func answerOf(t *testing.T, host *hosttest.Host, by *connectplugin.Client, as [2]string, path string) string {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), as[0], host.URL+path, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if as[1] != "" {
+		req.Header.Set("Content-Type", as[1])
+	}
+	resp, err := by.HTTPClient().Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Header.Del("Date")
+	return fmt.Sprintf("%d %v %q %v", resp.StatusCode, resp.Header, body, resp.Trailer)
+}
+
+// wantLack checks that the audit says what policy lacks.
+func wantLack(t *testing.T, host *hosttest.Host, c *connectplugin.Client, right connectplugin.AuditRight, name string) {
+	t.Helper()
+	want := fmt.Sprintf("not allowed by policy: add %q to Policy.Plugins[%q].%s", name, c.Config().SelfID, right)
+	if !slices.ContainsFunc(host.Audit.Events(), func(e connectplugin.AuditEvent) bool {
+		return e.Kind == connectplugin.AuditDenied && e.RuntimeID == c.RuntimeID() && e.Right == right && e.Subject == name && strings.HasPrefix(e.Reason, want)
+	}) {
+		t.Errorf("the audit misses %q: %v", want, host.Audit.Events())
 	}
 }

@@ -3,8 +3,10 @@ package recovery_test
 import (
 	"errors"
 	"net/http"
+	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -54,6 +56,43 @@ func TestAudit_USE24_AnIllnessWithoutAReason(t *testing.T) {
 		}
 	})
 	hosttest.Eventually(t, "the log says so", func() bool { return log.warnings("reported by the plugin, without a reason") > 0 })
+}
+
+// A plugin whose Health panics, or ends its goroutine, is unhealthy as long as it does, and its log has the stack: it served on
+// or ended with a panic of ServePlugin.
+func TestAHealthThatPanics(t *testing.T) {
+	t.Parallel()
+	for name, fails := range map[string]func(){"panics": func() { panic("what went wrong") }, "ends its goroutine": runtime.Goexit} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var log journal
+			var broken atomic.Bool
+			host := start(t, nil)
+			host.StartPlugin(t, "provider", func(c *connectplugin.PluginServerConfig) {
+				c.Services, c.HealthInterval, c.Client.Logger = echoServices(), 20*time.Millisecond, log.logger()
+				c.Health = func() (connectpluginv1.HealthState, string) {
+					if broken.Load() {
+						fails()
+					}
+					return healthy, ""
+				}
+			})
+			reason := func() string {
+				for _, p := range host.Plugins() {
+					return p.Health.String() + " " + p.Reason
+				}
+				return ""
+			}
+			hosttest.Eventually(t, "it is healthy", func() bool { return reason() == "HEALTH_STATE_HEALTHY " })
+			broken.Store(true)
+			hosttest.Eventually(t, "it is not", func() bool { return reason() == "HEALTH_STATE_UNHEALTHY PluginServerConfig.Health panics" })
+			if !log.has("level=ERROR msg=\"PluginServerConfig.Health panics\"") || name == "panics" && !log.has("what went wrong (at told_test.go:") {
+				t.Errorf("the log has %s", log.buf.String())
+			}
+			broken.Store(false)
+			hosttest.Eventually(t, "it is healthy again", func() bool { return reason() == "HEALTH_STATE_HEALTHY " })
+		})
+	}
 }
 
 // A handler's panic is in the plugin's log with its stack, once for many.

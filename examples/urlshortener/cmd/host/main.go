@@ -13,6 +13,7 @@ import (
 	"time"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
+	"github.com/masegraye/connect-plugin-go/examples/urlshortener"
 	"github.com/masegraye/connect-plugin-go/examples/urlshortener/internal/cli"
 )
 
@@ -39,7 +40,7 @@ func main() {
 		case flag.NArg() == 0:
 			config := &connectplugin.ServeConfig{Addr: *addr, HealthAddr: *health, MetricsAddr: *metrics, Hosts: names(*hosts)}
 			config.HealthProbe, config.RuntimeTokenTTL = connectplugin.HealthProbeConfig{Interval: probeInterval}, tokenTTL
-			config.Admin = operators(*dir, *policy)
+			config.GracefulShutdownTimeout, config.Admin = urlshortener.ShutdownGrace, operators(*dir, *policy)
 
 			return serve(ctx, config, *dir, *policy)
 		case flag.Arg(0) == "check" && flag.NArg() == 1:
