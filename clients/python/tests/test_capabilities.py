@@ -248,7 +248,16 @@ class Capabilities(unittest.TestCase):
             for f in failed:
                 self.assertIs(grpc.StatusCode.DEADLINE_EXCEEDED, f.result(10).code())
         self.assertIs(grpc.StatusCode.DEADLINE_EXCEEDED, self.refusal(timeout=None, on=self.channel(timeout=0.3)).code())
-        self.assertEqual([], self.host.called)
+        with futures.ThreadPoolExecutor(1) as pool:
+            asks, many = pool.submit(self.call, timeout=None), len(self.host.asked) + 1
+            self.until(lambda: len(self.host.asked) == many)
+            for kind in self.KINDS:
+                self.assertIs(grpc.StatusCode.DEADLINE_EXCEEDED, self.refusal(kind, timeout=0.01).code())
+            self.assertEqual(many, len(self.host.asked))
+            self.assertFalse(asks.done())
+            self.assertEqual([], self.host.called)
+            self.host.answers.set()
+            self.assertEqual(b"ab", asks.result(20))
 
     def test_many_calls_share_a_grant(self) -> None:
         with futures.ThreadPoolExecutor(20) as pool:
