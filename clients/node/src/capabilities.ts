@@ -106,11 +106,11 @@ export class CapabilityRoute {
     };
   }
 
-  /** A grant that lives. Whose call is over by then hears that from connect. */
+  /** A grant that lives, at most until the signal. */
   async #obtain(signal: AbortSignal): Promise<Grant> {
     try {
       await this.session.identity(newsWait, signal);
-      return this.#usable() ?? await (this.#asking ??= this.#ask().finally(() => { this.#asking = undefined; }));
+      return this.#usable() ?? await within(signal, this.#asking ??= this.#ask().finally(() => { this.#asking = undefined; }));
     } catch (e) {
       throw e instanceof Unreachable || e instanceof Closed ? new ConnectError(e.message, Code.Unavailable) : e;
     }
@@ -135,6 +135,16 @@ export class CapabilityRoute {
     this.#stale = false;
     return this.#grant;
   }
+}
+
+/** Waits for a promise of others, at most until a signal. */
+function within<T>(signal: AbortSignal, promise: Promise<T>): Promise<T> {
+  return new Promise((done, failed) => {
+    const end = () => failed(ConnectError.from(signal.reason, Code.Canceled));
+    if (signal.aborted) end();
+    else signal.addEventListener("abort", end);
+    void promise.then(done, failed).finally(() => signal.removeEventListener("abort", end));
+  });
 }
 
 /** Takes the path alone of a grant's URL: calls go to the host that the plugin knows, wherever the URL says that it points. */
