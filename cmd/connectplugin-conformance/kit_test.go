@@ -83,7 +83,7 @@ func TestOwnPeersHold(t *testing.T) {
 		left    int // rows that it cannot have
 	}{
 		"plugin": {options{protocols: allProtocols}, playHost, 0},
-		"first":  {options{protocols: allProtocols, first: true}, playHost, 21},
+		"first":  {options{protocols: allProtocols, first: true}, playHost, 31},
 		"host":   {options{}, playPlugins, 0},
 
 		"first host": {options{first: true}, playPlugins, 26},
@@ -118,6 +118,10 @@ func TestTheKitTellsOfACarelessPlugin(t *testing.T) {
 		"proves that it answers for its runtime id, and for no other",
 		"resumes after a cut and misses nothing",
 		"is told where it missed something",
+		"it is called with a grant, and learns who calls",
+		"one that policy does not give it is not found",
+		"has another grant before one ends",
+		"has another grant where one was revoked, and keeps its identity",
 		"renews its token and keeps its runtime id",
 		"enrols anew when its identity was ended",
 		"comes back after the loss of its host",

@@ -106,6 +106,9 @@ func (o *ownPlugin) call(ctx context.Context, value string) (string, error) {
 	if err := json.Unmarshal([]byte(value), &said); err != nil {
 		return "", connect.NewError(connect.CodeInvalidArgument, err)
 	}
+	if said.Capability != "" {
+		return o.borrow(ctx, &said)
+	}
 	conn, err := o.client.Load().Service(ctx, typeKit, "")
 	if err != nil {
 		return "", fmt.Errorf("service: %w", err)
@@ -114,9 +117,17 @@ func (o *ownPlugin) call(ctx context.Context, value string) (string, error) {
 	return carryOut(ctx, &stub{client: conn.HTTPClient(), base: conn.BaseURL()}, &said)
 }
 
+// borrow calls a capability of the host.
+func (o *ownPlugin) borrow(ctx context.Context, said *order) (string, error) {
+	conn, err := o.client.Load().Capability(ctx, said.Capability, "")
+	if err != nil {
+		return told(err, "")
+	}
+	return carryOut(ctx, &stub{client: conn.HTTPClient(), base: conn.BaseURL()}, said)
+}
+
 // carryOut does what an order says and tells what came of it.
 func carryOut(ctx context.Context, s *stub, said *order) (string, error) {
-	var result outcome
 	var values string
 	err := atOnce(max(said.AtOnce, 1), func(i int) error {
 		got, err := play(ctx, s, said)
@@ -125,6 +136,12 @@ func carryOut(ctx context.Context, s *stub, said *order) (string, error) {
 		}
 		return err
 	})
+	return told(err, values)
+}
+
+// told is the outcome of a call that failed, or of one that did not.
+func told(err error, values string) (string, error) {
+	var result outcome
 	var coded *connect.Error
 	switch {
 	case errors.As(err, &coded):

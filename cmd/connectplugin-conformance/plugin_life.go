@@ -47,9 +47,12 @@ func (p *pluginTable) identity(ctx context.Context) {
 			return nil
 		})
 	})
+	another := func(ctx context.Context) error { return p.eventually(ctx, p.lends) }
+	p.row(ctx, v2, "has another grant of a capability then", another)
 	p.row(ctx, v2, "comes back after the loss of its host", func(ctx context.Context) error {
 		return p.anew(ctx, func() error { return s.restart(ctx) })
 	})
+	p.row(ctx, v2, "has another grant of a capability of that one", another)
 }
 
 // works calls the subject, and has it call.

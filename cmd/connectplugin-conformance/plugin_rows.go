@@ -52,6 +52,8 @@ func playHost(ctx context.Context, o *options, t *table) {
 	p.busy(ctx)
 	t.head("Watches")
 	p.watches(ctx)
+	t.head("Capabilities of the host")
+	p.capabilities(ctx)
 	t.head("Its identity")
 	p.identity(ctx)
 	t.head("Its end")
@@ -252,21 +254,25 @@ func (p *pluginTable) askHealth(ctx context.Context, config *tlsConfig) (connect
 	return resp.Msg.GetState(), nil
 }
 
-func (p *pluginTable) callsFrom(ctx context.Context) {
-	values := map[string][]string{
+// What a subject calls with, and what comes back.
+var (
+	fromValues = map[string][]string{
 		shapeUnary: {aValue}, shapeClient: three, shapeServer: {"3"}, shapeBidi: three,
 	}
-	wants := map[string]string{
+	fromWants = map[string]string{
 		shapeUnary: aValue, shapeClient: strings.Join(three, ","), shapeServer: "0,1,2", shapeBidi: strings.Join(three, ","),
 	}
+)
+
+func (p *pluginTable) callsFrom(ctx context.Context) {
 	for _, shape := range shapes {
 		p.row(ctx, v1, shape, func(ctx context.Context) error {
 			return p.with(ctx, p.mine(), func(s *stub) error {
-				got, err := s.have(ctx, methods[shape], values[shape]...)
+				got, err := s.have(ctx, methods[shape], fromValues[shape]...)
 				if err != nil {
 					return err
 				}
-				return expect(strings.Join(got.Values, ",")+got.Code, wants[shape])
+				return expect(strings.Join(got.Values, ",")+got.Code, fromWants[shape])
 			})
 		})
 	}

@@ -149,6 +149,8 @@ type order struct {
 	Method string   `json:"method"`
 	Values []string `json:"values"`
 	AtOnce int      `json:"atOnce,omitempty"` // so many calls; the outcome is that of the first that fails, or of the last
+
+	Capability string `json:"capability,omitempty"` // of the host, in the place of the kit's service
 }
 
 // outcome is what came of an order.

@@ -46,6 +46,7 @@ type stage struct {
 	front     *forwarder // between the subject and the host
 	held      *holding   // calls of the subject
 
+	broker  *connectplugin.CapabilityBroker
 	host    *connectplugin.Host
 	stop    context.CancelFunc // of the host and the plugin
 	served  chan struct{}
@@ -102,11 +103,12 @@ func (s *stage) config() *connectplugin.ServeConfig {
 		Policy: &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{
 			selfSubject: {
 				Secret: secret, Provides: []string{typeSubject}, Requires: []string{typeKit}, AllowOwnAddress: true,
-				AllowUnproven: s.options.unproven(),
+				AllowUnproven: s.options.unproven(), Capabilities: []string{typeCapability},
 			},
 			selfKit:    {Secret: s.secret, Provides: []string{typeKit}, AllowOwnAddress: true},
 			selfCaller: {Secret: s.secret, Requires: []string{typeSubject, typeKit}},
 		}},
+		CapabilityBroker: s.broker, CapabilityGrantTTL: grantTime,
 		Limits:       connectplugin.Limits{WatchBuffer: keptEvents},
 		Interceptors: []connectInterceptor{s.record}, Logger: s.options.logger(), Audit: s.record.audit,
 	}
@@ -114,6 +116,7 @@ func (s *stage) config() *connectplugin.ServeConfig {
 
 // serve starts a host at the stage's address.
 func (s *stage) serve(ctx context.Context, l net.Listener) error {
+	s.broker = newBroker()
 	host, err := connectplugin.NewHost(s.config())
 	if err != nil {
 		return errors.Join(fmt.Errorf("host: %w", err), l.Close())

@@ -81,8 +81,8 @@ plugin.provide("conformance.subject", "1.0.0", Subject, {
     yield* messages;
   },
   async call(m) {
-    const { method, values, atOnce: n = 1 } = JSON.parse(m.value) as { method: string; values: string[] | null; atOnce?: number };
-    const client = createClient(Subject, plugin.transport(kit));
+    const { method, values, atOnce: n = 1, capability } = JSON.parse(m.value) as { method: string; values: string[] | null; atOnce?: number; capability?: string };
+    const client = createClient(Subject, capability ? plugin.capability(capability) : plugin.transport(kit));
     try {
       const [got = []] = await Promise.all(Array.from({ length: n }, () => play(client, method, values ?? [])));
       return text(JSON.stringify({ values: got }));

@@ -1,18 +1,25 @@
 // Calls of other plugins' services through the host.
-import type { MessageInitShape } from "@bufbuild/protobuf";
-import { Code, ConnectError, createClient, type Interceptor, type Transport } from "@connectrpc/connect";
+import { Code, ConnectError, type Interceptor, type Transport } from "@connectrpc/connect";
 import { createConnectTransport, createGrpcTransport, createGrpcWebTransport } from "@connectrpc/connect-node";
-import { Closed, PluginError, shown, Unreachable } from "./errors.js";
+import { Closed, PluginError, Unreachable } from "./errors.js";
 import { type HostLink, maxMessage, tellLoss } from "./link.js";
 import type { Identity, Session } from "./session.js";
 import { type ServiceState, watch } from "./watching.js";
-import { CapabilityBroker, type CapabilityGrant, type RequestCapabilityRequestSchema } from "./wire/plugin/v1/broker_pb.js";
 
-const routeWait = 1_000; // how long a call waits for news of its service
+/** How long a call waits for news of its host, and of its service. */
+export const newsWait = 1_000;
 
 export type Protocol = "grpc" | "connect" | "grpc-web";
 
 const transports = { grpc: createGrpcTransport, connect: createConnectTransport, "grpc-web": createGrpcWebTransport };
+
+/** A transport over the connections for calls, with an interceptor that says where to. */
+export function connected(link: HostLink, protocol: Protocol, interceptor: Interceptor): Transport {
+  return transports[protocol]({
+    baseUrl: link.url, httpVersion: "2", sessionManager: link.calls, readMaxBytes: maxMessage,
+    interceptors: [tellLoss(link), interceptor],
+  });
+}
 
 const any = "-"; // in the place of a provider: the host chooses
 const constraintHeader = "x-plugin-constraint";
@@ -35,10 +42,7 @@ export class ServiceRoute {
   /** A transport for createClient. A unary call that the host refused because it did not know the plugin's identity any
    * more is made once more with a new one; the provider saw nothing of the first. */
   transport(link: HostLink, protocol: Protocol): Transport {
-    return transports[protocol]({
-      baseUrl: link.url, httpVersion: "2", sessionManager: link.calls, readMaxBytes: maxMessage,
-      interceptors: [tellLoss(link), this.#interceptor(link.url)],
-    });
+    return connected(link, protocol, this.#interceptor(link.url));
   }
 
   async close(): Promise<void> {
@@ -60,8 +64,9 @@ export class ServiceRoute {
       try {
         return await answer;
       } catch (e) {
-        if (req.stream || !hostForgot(e)) throw e;
+        if (!hostForgot(e)) throw e;
         this.session.refused(identity);
+        if (req.stream) throw e;
         return (await send()).answer;
       }
     };
@@ -97,7 +102,7 @@ export class ServiceRoute {
     let url = state.endpointUrl;
     if (this.constraint) {
       try {
-        const identity = await this.session.identity(routeWait, this.#end.signal);
+        const identity = await this.session.identity(newsWait, this.#end.signal);
         const said = { serviceType: this.serviceType, minVersion: this.constraint };
         const answer = await this.session.registry.discoverService(said, { headers: identity.headers(), signal: this.#end.signal });
         url = answer.endpoint?.endpointUrl ?? "";
@@ -114,8 +119,8 @@ export class ServiceRoute {
 
   /** The route of the moment, and the identity under which it holds. */
   async #aim(signal: AbortSignal): Promise<{ route: string; identity: Identity }> {
-    const until = performance.now() + routeWait;
-    const identity = await this.session.identity(routeWait, signal).catch((e: unknown) => {
+    const until = performance.now() + newsWait;
+    const identity = await this.session.identity(newsWait, signal).catch((e: unknown) => {
       throw e instanceof Unreachable ? new ConnectError(e.message, Code.Unavailable) : e;
     });
     while (this.#error === undefined && !(this.#route && this.#owner === identity.runtimeId)) {
@@ -144,22 +149,7 @@ export class ServiceRoute {
   }
 }
 
-/** Reports whether the host refused a call because of the identity. A provider's own refusal has no challenge. */
-function hostForgot(e: unknown): boolean {
+/** Reports whether the host refused a call because of its credential. A provider's own refusal has no challenge. */
+export function hostForgot(e: unknown): boolean {
   return e instanceof ConnectError && e.code === Code.Unauthenticated && e.metadata.has("www-authenticate");
-}
-
-/** Asks the host for a capability. */
-export async function requestGrant(
-  session: Session, link: HostLink, wanted: MessageInitShape<typeof RequestCapabilityRequestSchema>, timeoutMs: number,
-): Promise<CapabilityGrant> {
-  const identity = await session.identity(timeoutMs);
-  const broker = createClient(CapabilityBroker, createGrpcTransport({
-    baseUrl: link.url, sessionManager: link.calls, interceptors: [tellLoss(link)],
-  }));
-  const { grant } = await broker.requestCapability(wanted, { headers: identity.headers(), timeoutMs }).catch((e: unknown) => {
-    throw e instanceof ConnectError ? shown(e) : e;
-  });
-  if (!grant) throw new ConnectError("the answer holds no grant", Code.Internal);
-  return grant;
 }

@@ -36,8 +36,8 @@ export class Closed extends PluginError {
 }
 
 /** What the host itself answered, with its text as people may see it. */
-export function shown(e: ConnectError): ConnectError {
-  const out = new ConnectError(printable(e.rawMessage), e.code, e.metadata);
+export function shown(e: ConnectError, meaning = ""): ConnectError {
+  const out = new ConnectError(printable(meaning + e.rawMessage), e.code, e.metadata);
   out.details = e.details;
   return out;
 }

@@ -1,7 +1,8 @@
 // A plugin process.
 import type { DescService } from "@bufbuild/protobuf";
 import { Code, ConnectError, type ConnectRouter, type ServiceImpl, type Transport } from "@connectrpc/connect";
-import { type Protocol, requestGrant, ServiceRoute } from "./calls.js";
+import { type Protocol, ServiceRoute } from "./calls.js";
+import { CapabilityRoute, requestGrant } from "./capabilities.js";
 import { Closed, ConfigError, Unreachable } from "./errors.js";
 import { HostLink } from "./link.js";
 import { Log } from "./log.js";
@@ -57,6 +58,7 @@ export interface PluginOptions {
 }
 
 const maxChallenge = 64;
+const mostCapabilities = 256; // that are shared; of others each asker has its own
 
 interface Provided {
   readonly type: string;
@@ -78,6 +80,7 @@ export class Plugin {
   readonly #provided: Provided[] = [];
   readonly #adders: ((router: ConnectRouter) => void)[] = [];
   readonly #routes = new Map<string, ServiceRoute>();
+  readonly #capabilities = new Map<string, CapabilityRoute>();
   readonly #watches = new AbortController();
   readonly #log: Log;
   #server: Server | undefined;
@@ -133,9 +136,26 @@ export class Plugin {
     return watch(this.#session, type, until, { resumes: true });
   }
 
-  /** Asks the host for one of its capabilities. The grant's bearerToken goes to its endpointUrl and nowhere else. */
+  /** A transport for createClient that leads to a capability of the host, of a version that satisfies the constraint. It may be
+   * made before start. The host is asked for a grant by the first call, which fails as not found where the host has none or
+   * policy allows none. The reason is for the host's audit log. Who asks again for the same shares the grant. */
+  capability(type: string, { constraint = "", reason = "", protocol = "grpc" as Protocol } = {}): Transport {
+    checkName("capability", type);
+    const key = JSON.stringify([type, constraint, reason]);
+    let route = this.#capabilities.get(key);
+    if (!route) {
+      route = new CapabilityRoute(this.#session, this.#link, { capabilityType: type, minVersion: constraint, reason }, this.options.timeoutMs ?? 10_000);
+      if (this.#capabilities.size < mostCapabilities) this.#capabilities.set(key, route);
+    }
+    route.confirm();
+    return route.transport(protocol);
+  }
+
+  /** Asks the host for a grant, for who makes calls with it by hand. Its bearerToken goes to its endpointUrl and nowhere else.
+   * capability does both, and renews it. */
   async requestCapability(capabilityType: string, minVersion = "", reason = ""): Promise<CapabilityGrant> {
-    return requestGrant(this.#session, this.#link, { capabilityType, minVersion, reason }, this.options.timeoutMs ?? 10_000);
+    const timeoutMs = this.options.timeoutMs ?? 10_000;
+    return (await requestGrant(this.#session, this.#link, { capabilityType, minVersion, reason }, timeoutMs, timeoutMs)).grant;
   }
 
   /** Says how the plugin is. The host is told at once. */

@@ -14,7 +14,8 @@ import { type HandshakeRequest, HandshakeRequestSchema, type HandshakeResponse, 
 import { HealthState, PluginLifecycle, type ReportHealthRequestSchema } from "./wire/plugin/v1/lifecycle_pb.js";
 import { type RegisterServiceRequestSchema, ServiceRegistry } from "./wire/plugin/v1/registry_pb.js";
 
-const renewAfter = 2 / 3; // of the lifetime
+/** The part of a lifetime after which to renew. */
+export const renewAfter = 2 / 3;
 const renewFloor = 100;
 const anyProvider = "connectplugin.any_provider";
 const longest = 2 ** 31 - 1; // that a timer can wait

@@ -6,7 +6,8 @@ import { test } from "node:test";
 import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import { Http2SessionManager } from "@connectrpc/connect-node";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
-import { requestGrant, ServiceRoute } from "../src/calls.js";
+import { ServiceRoute } from "../src/calls.js";
+import { requestGrant } from "../src/capabilities.js";
 import type { HostLink } from "../src/link.js";
 import type { Identity, Session } from "../src/session.js";
 import { CapabilityBroker, type RequestCapabilityRequest } from "../src/wire/plugin/v1/broker_pb.js";
@@ -133,9 +134,9 @@ for (const [how, code] of [
       await new Promise((closed) => server.close(closed));
     });
     const wanted = { capabilityType: "clock", minVersion: "1.2.0", reason: "the time" };
-    const asked = requestGrant(session(true), link as unknown as HostLink, wanted, 10_000);
+    const asked = requestGrant(session(true), link as unknown as HostLink, wanted, 10_000, 10_000);
     if (code === undefined) {
-      const { grantId, endpointUrl, bearerToken } = await asked;
+      const { grantId, endpointUrl, bearerToken } = (await asked).grant;
       assert.deepEqual([grantId, endpointUrl, bearerToken], ["g", "/capabilities/clock/g", "secret"]);
     } else {
       await assert.rejects(asked, (e) => ConnectError.from(e).code === code);

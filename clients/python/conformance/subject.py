@@ -53,17 +53,18 @@ class Subject:
         said = json.loads(request.value)
         try:
             n = said.get("atOnce", 1)
+            over = self.plugin.capability(said["capability"]) if said.get("capability") else self.kit
             with futures.ThreadPoolExecutor(n) as pool:
-                got = list(pool.map(lambda _: list(self._play(said["method"], said.get("values") or [])), range(n)))
+                got = list(pool.map(lambda _: list(self._play(over, said["method"], said.get("values") or [])), range(n)))
             answer: dict[str, Any] = {"values": got[0]}
         except grpc.RpcError as e:
             answer = {"code": e.code().name.lower(), "text": e.details()}
         return StringValue(value=json.dumps(answer))
 
-    def _play(self, method: str, values: list[str]) -> Iterator[str]:
+    def _play(self, over: grpc.Channel, method: str, values: list[str]) -> Iterator[str]:
         kinds = {"Collect": "stream_unary", "Repeat": "unary_stream", "Converse": "stream_stream"}
         kind = kinds.get(method, "unary_unary")
-        stub = getattr(self.kit, kind)(f"/{SERVICE}/{method}", StringValue.SerializeToString, StringValue.FromString)
+        stub = getattr(over, kind)(f"/{SERVICE}/{method}", StringValue.SerializeToString, StringValue.FromString)
         messages = [StringValue(value=v) for v in values]
         if kind == "unary_unary":
             yield stub(messages[0], timeout=10).value

@@ -8,6 +8,7 @@
     plugin.run()
 """
 from .calls import NoProvider, ServiceChannel
+from .capabilities import CapabilityChannel, NoGrant
 from .errors import Closed, ConfigError, HandshakeRefused, HostError, HostNotTrusted, PluginError
 from .plugin import DEGRADED, HEALTHY, UNHEALTHY, Dependency, Plugin
 from .serving import Caller, caller
@@ -18,7 +19,7 @@ from .watching import DEGRADED as SERVICE_DEGRADED
 from .watching import UNAVAILABLE as SERVICE_UNAVAILABLE
 
 __all__ = [
-    "Caller", "Closed", "ConfigError", "Credentials", "DEGRADED", "Dependency", "HEALTHY", "HandshakeRefused",
-    "HostError", "HostNotTrusted", "NoProvider", "Plugin", "PluginError", "SERVICE_AVAILABLE", "SERVICE_DEGRADED",
+    "Caller", "CapabilityChannel", "Closed", "ConfigError", "Credentials", "DEGRADED", "Dependency", "HEALTHY", "HandshakeRefused",
+    "HostError", "HostNotTrusted", "NoGrant", "NoProvider", "Plugin", "PluginError", "SERVICE_AVAILABLE", "SERVICE_DEGRADED",
     "SERVICE_UNAVAILABLE", "ServiceChannel", "ServiceState", "UNHEALTHY", "Watch", "caller",
 ]

@@ -2,6 +2,7 @@
 import re
 import threading
 import time
+from dataclasses import dataclass
 from typing import Any, Callable, Iterable, Optional, Sequence
 from urllib.parse import urlsplit
 
@@ -16,7 +17,7 @@ from .wire import registry_pb2 as reg
 
 _ANY = "-"  # in the place of a provider: the host chooses
 _OWN = ("authorization", "x-plugin-runtime-id", "x-plugin-constraint")  # metadata that is not the caller's to set
-_ROUTE_WAIT = 1.0  # how long a call waits for news of its service
+NEWS_WAIT = 1.0  # how long a call waits for news of its host, and of its service
 
 
 class NoProvider(PluginError, grpc.RpcError):  # type: ignore[misc]
@@ -29,23 +30,37 @@ class NoProvider(PluginError, grpc.RpcError):  # type: ignore[misc]
         return str(self)
 
 
-class ServiceChannel(grpc.Channel):  # type: ignore[misc]
-    """A channel that leads to the providers of a service type, for generated stubs. The host chooses one for each call; where it
-    does not know how, all go to the provider of the moment, which the channel learns from the registry. A unary call that the host refused because it did not know the
-    plugin's identity any more is made once more with a new one; the provider saw nothing of the first."""
+@dataclass(frozen=True)
+class Aim:
+    """Where a call goes, and with what."""
 
-    def __init__(self, session: Session, link: HostLink, service_type: str, constraint: str) -> None:
-        self._session, self._link, self._type, self._constraint = session, link, service_type, constraint
-        self._mu = threading.Condition()
-        # Guarded by _mu.
-        self._route = ""
-        self._owner = ""  # the runtime id under which the route is known
-        self._next_owner = ""
-        self._error: Optional[Exception] = None
-        # Each stream begins with the current state: after a break nothing is known, though nothing may have changed.
-        self._watch = Watch(session, link, service_type, self._opened, self._broken, resumes=False)
-        self._thread = threading.Thread(target=self._follow, name="connectplugin-" + service_type, daemon=True)
-        self._thread.start()
+    path: str  # before that of the method
+    metadata: tuple[tuple[str, str], ...]
+    credential: Any
+    timeout: Optional[float]  # what is left of it
+
+
+class HostChannel(grpc.Channel):  # type: ignore[misc]
+    """What the channels have in common that lead through the host, or to it."""
+
+    def __init__(self, link: HostLink) -> None:
+        self._link = link
+
+    def aim(self, timeout: Optional[float]) -> Aim:
+        """Says where a call goes that begins now."""
+        raise NotImplementedError
+
+    def refused(self, aim: Aim) -> None:
+        """Takes account of the host's refusal of a credential."""
+        raise NotImplementedError
+
+    def mends(self, aim: Aim, timeout: Optional[float]) -> bool:
+        """Takes account of it, too, and reports whether to call once more with another."""
+        self.refused(aim)
+        return True
+
+    def below(self) -> HostLink:
+        return self._link
 
     def unary_unary(self, method: str, request_serializer: Any = None, response_deserializer: Any = None,
                     **_: Any) -> "_Unary":
@@ -69,16 +84,36 @@ class ServiceChannel(grpc.Channel):  # type: ignore[misc]
     def unsubscribe(self, callback: Callable[[grpc.ChannelConnectivity], None]) -> None:
         self._link.channel().unsubscribe(callback)
 
-    def close(self) -> None:
-        """Stops following the registry. Calls in flight go on."""
-        self._watch.close()
-        self._thread.join()
-
-    def __enter__(self) -> "ServiceChannel":
+    def __enter__(self) -> "HostChannel":
         return self
 
     def __exit__(self, *_: Any) -> None:
         self.close()
+
+
+class ServiceChannel(HostChannel):
+    """A channel that leads to the providers of a service type, for generated stubs. The host chooses one for each call; where it
+    does not know how, all go to the provider of the moment, which the channel learns from the registry. A unary call that the host refused because it did not know the
+    plugin's identity any more is made once more with a new one; the provider saw nothing of the first."""
+
+    def __init__(self, session: Session, link: HostLink, service_type: str, constraint: str) -> None:
+        super().__init__(link)
+        self._session, self._type, self._constraint = session, service_type, constraint
+        self._mu = threading.Condition()
+        # Guarded by _mu.
+        self._route = ""
+        self._owner = ""  # the runtime id under which the route is known
+        self._next_owner = ""
+        self._error: Optional[Exception] = None
+        # Each stream begins with the current state: after a break nothing is known, though nothing may have changed.
+        self._watch = Watch(session, link, service_type, self._opened, self._broken, resumes=False)
+        self._thread = threading.Thread(target=self._follow, name="connectplugin-" + service_type, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stops following the registry. Calls in flight go on."""
+        self._watch.close()
+        self._thread.join()
 
     def _opened(self, identity: Identity) -> None:
         with self._mu:
@@ -109,13 +144,13 @@ class ServiceChannel(grpc.Channel):  # type: ignore[misc]
             return f"/services/{self._type}/{_ANY}"
         url = state.endpoint_url
         if self._constraint:
-            identity = self._session.identity(_ROUTE_WAIT)
+            identity = self._session.identity(NEWS_WAIT)
             discover = self._link.call(
                 "unary_unary", "/connectplugin.v1.ServiceRegistry/DiscoverService",
                 reg.DiscoverServiceRequest.SerializeToString, reg.DiscoverServiceResponse.FromString)
             try:
                 answer = discover(reg.DiscoverServiceRequest(service_type=self._type, min_version=self._constraint),
-                                  metadata=identity.metadata(), timeout=_ROUTE_WAIT * 10)
+                                  metadata=identity.metadata(), timeout=NEWS_WAIT * 10)
             except grpc.RpcError as e:
                 if code_of(e) in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNAVAILABLE):
                     return ""
@@ -125,9 +160,9 @@ class ServiceChannel(grpc.Channel):  # type: ignore[misc]
         path = urlsplit(url).path.rstrip("/")
         return path if re.fullmatch(re.escape(f"/services/{self._type}/") + r"[A-Za-z0-9._~-]+", path) else ""
 
-    def aim(self, timeout: Optional[float]) -> tuple[str, Identity]:
+    def aim(self, timeout: Optional[float]) -> Aim:
         """The route of the moment, and the identity under which it holds."""
-        wait = _ROUTE_WAIT if timeout is None else min(_ROUTE_WAIT, timeout)
+        wait = NEWS_WAIT if timeout is None else min(NEWS_WAIT, timeout)
         until = time.monotonic() + wait
         try:
             identity = self._session.identity(wait)
@@ -140,34 +175,43 @@ class ServiceChannel(grpc.Channel):  # type: ignore[misc]
                 raise self._error
             if not self._route or self._owner != identity.runtime_id:
                 raise NoProvider(f"no provider of {self._type!r} is available")
-            return self._route, identity
+            route = self._route
+        # What the host is told of the provider that it chooses.
+        wanted = (("x-plugin-constraint", self._constraint),) if self._constraint and route.endswith("/" + _ANY) else ()
+        return Aim(route, (*wanted, *identity.metadata()), identity, timeout)
 
-    def wanted(self, route: str) -> tuple[tuple[str, str], ...]:
-        """What the host is told of the provider that it chooses."""
-        return (("x-plugin-constraint", self._constraint),) if self._constraint and route.endswith("/" + _ANY) else ()
-
-    def refused(self, identity: Identity) -> None:
-        self._session.refused(identity)
-
-    def below(self) -> HostLink:
-        return self._link
+    def refused(self, aim: Aim) -> None:
+        self._session.refused(aim.credential)
 
 
 class _Multi:
     """What the four kinds of calls have in common."""
 
-    def __init__(self, channel: ServiceChannel, kind: str, method: str, serializer: Any, deserializer: Any) -> None:
+    def __init__(self, channel: HostChannel, kind: str, method: str, serializer: Any, deserializer: Any) -> None:
         self._channel, self._kind, self._method = channel, kind, method
         self._serializer, self._deserializer = serializer, deserializer
 
-    def _aimed(self, timeout: Optional[float], metadata: Optional[Sequence[Any]], how: str = "") -> tuple[Any, dict[str, Any], Identity]:
-        route, identity = self._channel.aim(timeout)
-        call = self._channel.below().call(self._kind + how, route + self._method, self._serializer, self._deserializer)
+    def _aimed(self, timeout: Optional[float], metadata: Optional[Sequence[Any]], how: str = "") -> tuple[Any, dict[str, Any], Aim]:
+        aim = self._channel.aim(timeout)
+        call = self._channel.below().call(self._kind + how, aim.path + self._method, self._serializer, self._deserializer)
         own = [m for m in metadata or () if m[0].lower() not in _OWN]
-        return call, {"timeout": timeout, "metadata": (*own, *self._channel.wanted(route), *identity.metadata())}, identity
+        return call, {"timeout": aim.timeout, "metadata": (*own, *aim.metadata)}, aim
+
+    def _begun(self, how: str, request: Any, timeout: Optional[float], metadata: Optional[Sequence[Any]], compression: Any) -> Any:
+        """Begins a call that goes on by itself, of whose refusal the next one has the use."""
+        call, options, aim = self._aimed(timeout, metadata, how)
+        begun = begin(call, request, compression=compression, **options)
+
+        def over() -> None:
+            if host_forgot(begun, trailers_only=True):  # to ask for the headers here could wait for ever
+                self._channel.refused(aim)
+
+        if isinstance(begun, grpc.RpcContext) and not begun.add_callback(over):
+            over()
+        return begun
 
 
-def _begin(call: Callable[..., Any], *args: Any, **options: Any) -> Any:
+def begin(call: Callable[..., Any], *args: Any, **options: Any) -> Any:
     """Begins a call. grpcio has an error of another kind for a channel that was just replaced."""
     try:
         return call(*args, **options)
@@ -178,28 +222,30 @@ def _begin(call: Callable[..., Any], *args: Any, **options: Any) -> Any:
 class _Stream(_Multi, grpc.UnaryStreamMultiCallable, grpc.StreamStreamMultiCallable):  # type: ignore[misc]
     def __call__(self, request: Any, timeout: Optional[float] = None, metadata: Optional[Sequence[Any]] = None,
                  credentials: Any = None, wait_for_ready: Optional[bool] = None, compression: Any = None) -> Any:
-        call, options, _ = self._aimed(timeout, metadata)
-        return _begin(call, request, compression=compression, **options)
+        return self._begun("", request, timeout, metadata, compression)
 
 
 class _Upload(_Multi, grpc.StreamUnaryMultiCallable):  # type: ignore[misc]
     def __call__(self, request_iterator: Iterable[Any], timeout: Optional[float] = None,
                  metadata: Optional[Sequence[Any]] = None, credentials: Any = None,
                  wait_for_ready: Optional[bool] = None, compression: Any = None) -> Any:
-        call, options, _ = self._aimed(timeout, metadata)
-        return _begin(call, iter(request_iterator), compression=compression, **options)
+        return self.with_call(request_iterator, timeout, metadata, credentials, wait_for_ready, compression)[0]
 
     def with_call(self, request_iterator: Iterable[Any], timeout: Optional[float] = None,
                   metadata: Optional[Sequence[Any]] = None, credentials: Any = None,
                   wait_for_ready: Optional[bool] = None, compression: Any = None) -> Any:
-        call, options, _ = self._aimed(timeout, metadata, ".with_call")
-        return _begin(call, iter(request_iterator), compression=compression, **options)
+        call, options, aim = self._aimed(timeout, metadata, ".with_call")
+        try:
+            return begin(call, iter(request_iterator), compression=compression, **options)
+        except grpc.RpcError as e:
+            if host_forgot(e):
+                self._channel.refused(aim)
+            raise
 
     def future(self, request_iterator: Iterable[Any], timeout: Optional[float] = None,
                metadata: Optional[Sequence[Any]] = None, credentials: Any = None,
                wait_for_ready: Optional[bool] = None, compression: Any = None) -> Any:
-        call, options, _ = self._aimed(timeout, metadata, ".future")
-        return _begin(call, iter(request_iterator), compression=compression, **options)
+        return self._begun(".future", iter(request_iterator), timeout, metadata, compression)
 
 
 class _Unary(_Multi, grpc.UnaryUnaryMultiCallable):  # type: ignore[misc]
@@ -209,25 +255,28 @@ class _Unary(_Multi, grpc.UnaryUnaryMultiCallable):  # type: ignore[misc]
 
     def with_call(self, request: Any, timeout: Optional[float] = None, metadata: Optional[Sequence[Any]] = None,
                   credentials: Any = None, wait_for_ready: Optional[bool] = None, compression: Any = None) -> Any:
-        call, options, identity = self._aimed(timeout, metadata, ".with_call")
+        until = None if timeout is None else time.monotonic() + timeout
+        call, options, aim = self._aimed(timeout, metadata, ".with_call")
         try:
-            return _begin(call, request, compression=compression, **options)
+            return begin(call, request, compression=compression, **options)
         except grpc.RpcError as e:
-            if not _host_forgot(e):
+            if not host_forgot(e) or not self._channel.mends(aim, _left(until)):
                 raise
-        self._channel.refused(identity)
-        call, options, _ = self._aimed(timeout, metadata, ".with_call")
-        return _begin(call, request, compression=compression, **options)
+        call, options, _ = self._aimed(_left(until), metadata, ".with_call")
+        return begin(call, request, compression=compression, **options)
 
     def future(self, request: Any, timeout: Optional[float] = None, metadata: Optional[Sequence[Any]] = None,
                credentials: Any = None, wait_for_ready: Optional[bool] = None, compression: Any = None) -> Any:
-        call, options, _ = self._aimed(timeout, metadata, ".future")
-        return _begin(call, request, compression=compression, **options)
+        return self._begun(".future", request, timeout, metadata, compression)
 
 
-def _host_forgot(e: Any) -> bool:
-    """Reports whether the host refused a call because of the identity. A provider's own refusal has no challenge."""
+def _left(until: Optional[float]) -> Optional[float]:
+    return None if until is None else max(0.0, until - time.monotonic())
+
+
+def host_forgot(e: Any, trailers_only: bool = False) -> bool:
+    """Reports whether the host refused a call because of its credential. A provider's own refusal has no challenge."""
     if code_of(e) is not grpc.StatusCode.UNAUTHENTICATED:
         return False
-    fields = [*(e.initial_metadata() or ()), *(e.trailing_metadata() or ())]
+    fields = [*(() if trailers_only else e.initial_metadata() or ()), *(e.trailing_metadata() or ())]
     return any(key == "www-authenticate" for key, _ in fields)

@@ -29,8 +29,8 @@ class HandshakeRefused(PluginError):
 class HostError(PluginError, grpc.RpcError):  # type: ignore[misc]
     """What the host itself answered, with its text as people may see it."""
 
-    def __init__(self, answer: Any) -> None:
-        self._code, self._text = answer.code(), printable(answer.details() or "")
+    def __init__(self, answer: Any, meaning: str = "") -> None:
+        self._code, self._text = answer.code(), printable(meaning + (answer.details() or ""))
         self._initial, self._trailing = tuple(answer.initial_metadata() or ()), tuple(answer.trailing_metadata() or ())
         super().__init__(f"{self._code.name}: {self._text}")
 

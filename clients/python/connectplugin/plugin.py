@@ -8,7 +8,8 @@ from typing import Any, Callable, Mapping, Optional, Sequence, TypeVar, Union
 import grpc
 
 from .calls import ServiceChannel
-from .errors import Closed, ConfigError, HostError, check_name, check_version
+from .capabilities import CapabilityChannel, Wanted, request_grant
+from .errors import Closed, ConfigError, check_name, check_version
 from .link import MAX_MESSAGE, HostLink, Unreachable
 from .log import Log
 from .pace import Pace
@@ -25,6 +26,7 @@ from .wire import registry_pb2 as reg
 HEALTHY, DEGRADED, UNHEALTHY = lc.HEALTH_STATE_HEALTHY, lc.HEALTH_STATE_DEGRADED, lc.HEALTH_STATE_UNHEALTHY
 
 MAX_CHALLENGE = 64
+_MOST_CAPABILITIES = 256  # that are shared; of others each asker has its own
 
 _Opened = TypeVar("_Opened", Watch, ServiceChannel)
 
@@ -103,6 +105,7 @@ class Plugin:
         # Guarded by _mu.
         self._health: tuple[lc.HealthState, str] = (HEALTHY, "")
         self._open: list[Union[Watch, ServiceChannel]] = []
+        self._capabilities: dict[Wanted, CapabilityChannel] = {}
         self._stopped = False
         self._grace = 10.0
         self.stopping = threading.Event()
@@ -128,18 +131,24 @@ class Plugin:
         """Iterates over the states of a type: first as it is, then at every change. After start."""
         return self._keep(Watch(self._session, self._link, service_type))
 
+    def capability(self, capability: str, constraint: str = "", reason: str = "") -> CapabilityChannel:
+        """A channel for generated stubs that leads to a capability of the host, of a version that satisfies the constraint. It
+        may be made before start. The host is asked for a grant by the first call, which fails as not found where the host has
+        none or policy allows none. reason is for the host's audit log. Who asks again for the same gets the same channel."""
+        wanted = Wanted(capability, constraint, reason)
+        with self._mu:
+            found = self._capabilities.get(wanted)
+            if found is None:
+                found = CapabilityChannel(self._session, self._link, wanted, self._timeout)
+                if len(self._capabilities) < _MOST_CAPABILITIES:
+                    self._capabilities[wanted] = found
+        found.confirm()
+        return found
+
     def request_capability(self, capability: str, min_version: str = "", reason: str = "") -> broker.CapabilityGrant:
-        """Asks the host for one of its capabilities. The grant's bearer_token goes to its endpoint_url and nowhere else."""
-        identity = self._session.identity()
-        call = self._link.call(
-            "unary_unary", "/connectplugin.v1.CapabilityBroker/RequestCapability",
-            broker.RequestCapabilityRequest.SerializeToString, broker.RequestCapabilityResponse.FromString)
-        request = broker.RequestCapabilityRequest(capability_type=capability, min_version=min_version, reason=reason)
-        try:
-            answer: broker.RequestCapabilityResponse = call(request, metadata=identity.metadata(), timeout=10)
-        except grpc.RpcError as e:
-            raise HostError(e) from None
-        return answer.grant
+        """Asks the host for a grant, for who makes calls with it by hand. Its bearer_token goes to its endpoint_url and nowhere
+        else. capability does both, and renews it."""
+        return request_grant(self._session, self._link, Wanted(capability, min_version, reason), self._timeout, self._timeout)[0]
 
     def set_health(self, state: lc.HealthState, reason: str = "") -> None:
         """Says how the plugin is: HEALTHY, DEGRADED or UNHEALTHY. The host is told at once."""

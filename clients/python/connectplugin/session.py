@@ -16,7 +16,7 @@ from .wire import handshake_pb2 as hs
 from .wire import lifecycle_pb2 as lc
 from .wire import registry_pb2 as reg
 
-_RENEW_AFTER = 2 / 3  # of the lifetime
+RENEW_AFTER = 2 / 3  # of the lifetime
 _RENEW_FLOOR = 0.1
 _ANY_PROVIDER = "connectplugin.any_provider"
 _FINAL = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION,
@@ -362,4 +362,4 @@ def _renew_at(request: hs.HandshakeRequest, answer: hs.HandshakeResponse) -> flo
     life: int = answer.token_expires_at.ToNanoseconds() - request.issued_at.ToNanoseconds()
     if life <= 0:
         raise HostNotTrusted("its token ended before it was asked for; compare the clocks")
-    return time.monotonic() + max(_RENEW_FLOOR, life * 1e-9 * _RENEW_AFTER)
+    return time.monotonic() + max(_RENEW_FLOOR, life * 1e-9 * RENEW_AFTER)

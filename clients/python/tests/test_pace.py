@@ -97,15 +97,16 @@ class Asked(unittest.TestCase):
 
 class Any_(unittest.TestCase):
     def route(self, chooses: bool, constraint: str, metadata: Optional[tuple[tuple[str, str], ...]] = None) -> tuple[str, Any]:
-        channel = mock.Mock(_type="clock", _constraint=constraint)
-        channel._session.host_chooses.return_value = chooses
-        state = mock.Mock(state="available", endpoint_url="/services/clock/clock-1")
-        answer = channel._link.call.return_value.return_value
-        answer.endpoint.endpoint_url = "/services/clock/clock-2"
-        route = ServiceChannel._route_of(channel, state)
-        channel.aim.return_value = route, mock.Mock(**{"metadata.return_value": ()})
-        channel.wanted = lambda r: ServiceChannel.wanted(channel, r)
+        session, link = mock.Mock(), mock.Mock()
+        session.host_chooses.return_value = chooses
+        session.identity.return_value = mock.Mock(runtime_id="me", **{"metadata.return_value": ()})
+        link.call.return_value.return_value.endpoint.endpoint_url = "/services/clock/clock-2"
+        with mock.patch("connectplugin.calls.threading.Thread"):
+            channel = ServiceChannel(session, link, "clock", constraint)
+        channel._route = route = channel._route_of(mock.Mock(state="available", endpoint_url="/services/clock/clock-1"))
+        channel._owner = "me"
         _, options, _ = _Multi(channel, "unary_unary", "/a.v1.A/B", None, None)._aimed(None, metadata)
+        self.assertEqual(route + "/a.v1.A/B", link.call.call_args.args[1])
         return route, options["metadata"]
 
     def test_the_host_chooses_where_it_says_that_it_does(self) -> None:
