@@ -330,6 +330,19 @@ func adoptWithin(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, adoptTimeout)
 }
 
+// retire drains a plugin that gets no new calls, and ends its identity.
+func (p *Platform) retire(ctx context.Context, runtimeID, reason string) error {
+	ctx, cancel := context.WithTimeout(ctx, removeGrace)
+	defer cancel()
+	_ = p.askToStop(ctx, runtimeID, removeGrace, reason, false) // one that cannot be asked is cut off in the end
+	err := p.router.drainProvider(ctx, runtimeID)
+	p.hub().store.Revoke(runtimeID, reasonRemoved)
+	if err != nil {
+		return fmt.Errorf("%s: calls in flight were cut off: %w", runtimeID, err)
+	}
+	return nil
+}
+
 // forget drops what the platform knows of a plugin whose identity ended.
 func (p *Platform) forget(runtimeID string) {
 	p.mu.Lock()
