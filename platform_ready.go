@@ -303,6 +303,9 @@ func (p *Platform) release(l *launches.Launch, old string) error {
 	}
 	if err := p.registry.catalog.Supersede(old, kept); err != nil {
 		p.router.unsucceed(id.RuntimeID())
+		if errors.Is(err, catalog.ErrLimit) {
+			err = fmt.Errorf("%w: %s", err, met(err, tooManyServices, tooManyServicesOfFleet, tooManyOfType, tooManyServicesInAll))
+		}
 		return fmt.Errorf("put into service: %w", err)
 	}
 	p.registry.setAside(aside)

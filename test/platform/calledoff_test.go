@@ -180,6 +180,32 @@ func TestReplacedInstanceHasItsGrace(t *testing.T) {
 	}
 }
 
+// A replacement needs no room for services beside the instance whose place it takes.
+func TestReplaceWhereABoundIsReached(t *testing.T) {
+	t.Parallel()
+	for name, limit := range map[string]func(*connectplugin.Limits){
+		"of a type": func(l *connectplugin.Limits) { l.MaxRegistrationsPerType = 1 },
+		"in all":    func(l *connectplugin.Limits) { l.MaxRegistrations = 1 },
+		"of one":    func(l *connectplugin.Limits) { l.MaxRegistrationsPerPlugin = 1 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := startForAdoption(t, func(c *connectplugin.ServeConfig) { limit(&c.Limits) })
+			h.Launcher().Configure(map[string]connectplugin.PluginSpec{"echo": guestSpec()})
+			if err := h.Launcher().Start(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			before := h.Registry().GetAllProviders("echo")
+			if err := h.Launcher().Replace(t.Context(), "echo"); err != nil {
+				t.Error(err)
+			}
+			if now := h.Registry().GetAllProviders("echo"); len(now) != 1 || now[0].RuntimeID == before[0].RuntimeID {
+				t.Errorf("from %+v to %+v", before, now)
+			}
+		})
+	}
+}
+
 // onLine calls a function at each line of a log.
 type onLine struct {
 	slog.Handler
