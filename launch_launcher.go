@@ -152,7 +152,7 @@ func (l *PluginLauncher) Stop(ctx context.Context, pluginName string) error {
 // StopGrace however long ctx lasts. So it is where the old instance alone provides what
 // another plugin requires with RequiredForStartup, and the new one has no version that will do: both have to be there beside each
 // other, or that plugin has to accept both; [PluginLauncher.Stop] and [PluginLauncher.Start] ask nobody. Of plugins that
-// start without it the log warns. A plugin that is not running is
+// start without it, or that have no connection to the host any more, the log warns. A plugin that is not running is
 // launched now, also one that was to be started again later. How often it failed before is
 // forgotten.
 func (l *PluginLauncher) Replace(ctx context.Context, pluginName string) error {

@@ -110,7 +110,7 @@ func (p *Platform) GetStartupOrder() ([]string, error) {
 }
 
 // spare is an error where an instance that is to take the place of another would leave a plugin without what it cannot start
-// without: only the old one provides that. Those that start without it are warned of.
+// without: only the old one provides that. Those that start without it, or are not connected any more, are warned of.
 func (p *Platform) spare(l *launches.Launch, old string) error {
 	had := p.registry.catalog.ByRuntime(old)
 	var needy, others []string
@@ -123,10 +123,13 @@ func (p *Platform) spare(l *launches.Launch, old string) error {
 				continue
 			}
 			line := fmt.Sprintf("%q requires %s", clipped(id.SelfID()), d.text())
-			if d.RequiredForStartup {
-				needy = append(needy, line)
-			} else {
+			switch {
+			case !d.RequiredForStartup:
 				others = append(others, line)
+			case id.Met() && !id.Attached() && !id.Busy(): // its process may be gone, and others not know yet
+				others = append(others, line+" for its start, and has no connection open")
+			default:
+				needy = append(needy, line)
 			}
 		}
 		return true
