@@ -381,7 +381,8 @@ func NewAuditSink(cfg AuditSinkConfig) (*AuditSink, error) {
 		Path: cfg.Path, Key: cfg.Key, Every: cfg.CheckpointEvery, Interval: cfg.CheckpointInterval,
 		MaxBytes: cfg.MaxBytes, Buffer: cfg.Buffer, OnCheckpoint: cfg.OnCheckpoint,
 		OnError: trouble.failed, OnWritten: trouble.over, OnBehind: func(b auditlog.Behind) {
-			trouble.log.Error("the audit log does not keep up; beyond AuditSinkConfig.Buffer events are dropped", keyCount, b.Dropped, keyReason, b.Reason())
+			trouble.log.Error("the audit log does not keep up; beyond AuditSinkConfig.Buffer events are dropped",
+				keyCount, b.Dropped, keyReason, b.Reason())
 		},
 	})
 	if err != nil {

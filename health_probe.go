@@ -222,7 +222,7 @@ const mostLate = time.Second
 // stood reports whether the prober did not run when it was to, as where the host was stopped, or its machine slept. What plugins
 // showed meanwhile nobody has read yet.
 func (p *prober) stood(now time.Time) bool {
-	return !p.next.IsZero() && now.Sub(p.next) > max(p.cfg.Interval/2, min(mostLate, p.cfg.Lease/pacesPerLease)) //nolint:mnd // half a round
+	return !p.next.IsZero() && now.Sub(p.next) > max(p.cfg.Interval/2, min(mostLate, p.cfg.Lease/pacesPerLease))
 }
 
 // advance does what is due and returns when the next thing is, beside answers.

@@ -27,7 +27,8 @@ import (
 //
 // Nil grants nothing and ends every plugin. The policy is copied. An error wraps [ErrInvalidConfig] and names the
 // field, or [ErrHostClosed] after [Host.Shutdown]; nothing has changed then. SetPolicy may be called concurrently,
-// also with everything that plugins do, and by [ServeConfig.Audit].
+// also with everything that plugins do, and by [ServeConfig.Audit]. What it brought about was told to Audit when it returns, in order with
+// what others bring about meanwhile; but to Audit itself it returns before, and where Audit is that slow, after five seconds.
 func (h *Host) SetPolicy(p *Policy) error {
 	if err := p.validateFor(h.cfg.AllowInsecure); err != nil {
 		return err

@@ -102,7 +102,8 @@ func Open(cfg Config) (*Writer, error) {
 	cfg.MaxBytes = cmp.Or(cfg.MaxBytes, defaultMaxBytes)
 	w := &Writer{
 		cfg: cfg, events: make(chan []byte, cmp.Or(cfg.Buffer, defaultBuffer)),
-		stop: make(chan struct{}), done: make(chan struct{}), full: make(chan struct{}, 1), watched: make(chan struct{}), closed: make(chan struct{}),
+		stop: make(chan struct{}), done: make(chan struct{}), full: make(chan struct{}, 1),
+		watched: make(chan struct{}), closed: make(chan struct{}),
 		chain: chain{key: cfg.Key},
 	}
 	w.patience, w.hurry = context.WithCancelCause(context.Background())

@@ -37,19 +37,25 @@ func (c *Catalog) Supersede(oldRuntimeID string, regs []Registration) error {
 		for i := range fresh {
 			t.register(&fresh[i], olds[i])
 		}
-		if rt := c.runtimes[oldRuntimeID]; rt != nil {
-			t.leaving = nil
-			for len(rt.entries) > 0 {
-				t.remove(rt.entries[len(rt.entries)-1])
-			}
-		}
-		if oldRuntimeID != "" { // nor does it take over, or get back what was withheld of it
-			t.withdraw(oldRuntimeID)
-			for _, reg := range slices.Clone(c.withheld.byRuntime[oldRuntimeID]) {
-				c.withheld.remove(reg)
-				c.end(reg)
-			}
-		}
+		t.retire(oldRuntimeID)
 		return nil
 	})
+}
+
+// retire takes out all that a runtime has, empty for none.
+func (t *transition) retire(runtimeID string) {
+	c := t.c
+	t.leaving = nil
+	if rt := c.runtimes[runtimeID]; rt != nil {
+		for len(rt.entries) > 0 {
+			t.remove(rt.entries[len(rt.entries)-1])
+		}
+	}
+	if runtimeID != "" { // nor does it take over, or get back what was withheld of it
+		t.withdraw(runtimeID)
+		for _, reg := range slices.Clone(c.withheld.byRuntime[runtimeID]) {
+			c.withheld.remove(reg)
+			c.end(reg)
+		}
+	}
 }
