@@ -350,9 +350,10 @@ type AuditSinkConfig struct {
 	Buffer int
 	// OnCheckpoint gets each checkpoint when it is on disk, to be kept elsewhere. The sink
 	// waits for it, and its callers do not: while it does not return, events wait in Buffer, and are
-	// dropped beyond that. A panic of it is logged. May be nil.
+	// dropped beyond that, which Logger is told. A panic of it is logged. May be nil.
 	OnCheckpoint func(AuditCheckpoint)
-	// Logger is told of what cannot be written, once a minute, and when it can again. Nil means slog.Default().
+	// Logger is told of what cannot be written or is dropped, and of a sink that stands still, once a minute with what it
+	// waits for, and when it goes on. Nil means slog.Default().
 	Logger *slog.Logger
 }
 
@@ -383,7 +384,10 @@ func NewAuditSink(cfg AuditSinkConfig) (*AuditSink, error) {
 	w, err := auditlog.Open(auditlog.Config{
 		Path: cfg.Path, Key: cfg.Key, Every: cfg.CheckpointEvery, Interval: cfg.CheckpointInterval,
 		MaxBytes: cfg.MaxBytes, Buffer: cfg.Buffer, OnCheckpoint: cfg.OnCheckpoint,
-		OnError: trouble.failed, OnWritten: trouble.over,
+		OnError: trouble.failed, OnWritten: trouble.over, OnBehind: func(b auditlog.Behind) {
+			trouble.log.Error("the audit log does not keep up; beyond AuditSinkConfig.Buffer events are dropped",
+				keyCount, b.Dropped, keyReason, b.Reason())
+		},
 	})
 	if err != nil {
 		return nil, err
@@ -402,8 +406,8 @@ func (s *AuditSink) Record(e AuditEvent) {
 func (s *AuditSink) Dropped() uint64 { return s.w.Lost() }
 
 // Close writes what waits and a last checkpoint, and returns the first error of all writing, of which a panic
-// of OnCheckpoint is one, and that it has not returned 5 seconds later: nobody waits for it any more then, and the
-// log on disk is whole. Events that come later are dropped.
+// of OnCheckpoint is one, how many events were dropped, and that it has not returned 5 seconds later: nobody waits for it any
+// more then, and the log on disk is whole. Events that come later are dropped.
 func (s *AuditSink) Close() error { return s.w.Close() }
 
 // json is an event as a line has it, without the fields that say nothing.

@@ -50,7 +50,8 @@ type HealthProbeConfig struct {
 	// identity ends and with it all that it has; a [Client] that is still there obtains
 	// another with its next call. It is at least two intervals. It does not hold for
 	// plugins in the host's own process, for those that it adopted, and for providers with
-	// an open connection, unless they can be asked or have reported. Zero means 10 min.
+	// an open connection, unless they can be asked or have reported. It begins anew where the host itself stood still for longer
+	// than an interval. Zero means 10 min.
 	Lease time.Duration
 }
 
@@ -141,6 +142,8 @@ type prober struct {
 	pace     time.Duration      // in which plugins report and are asked
 	asked    int                // questions of the round
 	inFlight int
+	next     time.Time // when something is due
+	resumed  time.Time // when it went on after it stood still, from when leases count
 }
 
 // probeTarget is a plugin.
@@ -217,8 +220,22 @@ func (p *prober) run(ctx context.Context) {
 			p.askNow(ctx, u)
 		case <-timer.C:
 		}
-		timer.Reset(time.Until(p.advance(ctx, time.Now())))
+		now := time.Now()
+		if p.stood(now) {
+			p.resumed = now
+		}
+		p.next = p.advance(ctx, now)
+		timer.Reset(time.Until(p.next))
 	}
+}
+
+// mostLate is how late the prober may be where it only has much to do.
+const mostLate = time.Second
+
+// stood reports whether the prober did not run when it was to, as where the host was stopped, or its machine slept. What plugins
+// showed meanwhile nobody has read yet.
+func (p *prober) stood(now time.Time) bool {
+	return !p.next.IsZero() && now.Sub(p.next) > max(p.cfg.Interval/2, min(mostLate, p.cfg.Lease/pacesPerLease))
 }
 
 // advance does what is due and returns when the next thing is, beside answers.
@@ -388,8 +405,10 @@ func (p *prober) silent(target probeTarget, now time.Time) bool {
 		return false
 	}
 	last := target.id.LastSeen()
-	if target.reported.After(last) {
-		last = target.reported
+	for _, later := range []time.Time{target.reported, p.resumed} {
+		if later.After(last) {
+			last = later
+		}
 	}
 	return now.Sub(last) > p.cfg.Lease
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -45,12 +46,7 @@ func newWard(t *testing.T, n int, cfg HealthProbeConfig) *ward {
 		w.targets = append(w.targets, probeTarget{id: id, endpoint: "https://plugin"})
 	}
 	questions := make(chan struct{}, 1)
-	questions <- struct{}{}
-	locked := func(f func()) {
-		<-questions
-		f()
-		questions <- struct{}{}
-	}
+	locked := func(f func()) { questions <- struct{}{}; f(); <-questions }
 	p := w.prober
 	p.list = func() (all []probeTarget) {
 		locked(func() { all = slices.Clone(w.targets) })
@@ -72,10 +68,8 @@ func newWard(t *testing.T, n int, cfg HealthProbeConfig) *ward {
 		locked(func() { w.told[id.SelfID()] = append(w.told[id.SelfID()], r.Health.String()) })
 	}
 	p.withdraw = func(id *tokenstore.Identity) {
-		locked(func() {
-			w.ended = append(w.ended, id.SelfID())
-			w.targets = slices.DeleteFunc(w.targets, func(t probeTarget) bool { return t.id == id })
-		})
+		locked(func() { w.ended = append(w.ended, id.SelfID()) })
+		locked(func() { w.targets = slices.DeleteFunc(w.targets, func(t probeTarget) bool { return t.id == id }) })
 	}
 	return w
 }
@@ -180,11 +174,15 @@ func TestProber_QuestionsAreBounded(t *testing.T) {
 	})
 }
 
-// A plugin that gives no sign of life for its lease is withdrawn, not before;
-// reports and answers are signs of life. One that the host cannot judge stays.
+// A plugin that gives no sign of life for its lease is withdrawn, not before. One that the host cannot judge stays.
 func TestProber_WithdrawsTheSilent(t *testing.T) {
 	t.Parallel()
 	silent := func(context.Context, string) error { return errors.New("no answer") }
+	stand := func(w *ward) { // the host stands still in its first round
+		w.answer = silent
+		list, once := w.prober.list, sync.OnceFunc(func() { time.Sleep(2 * time.Minute) })
+		w.prober.list = func() []probeTarget { once(); return list() }
+	}
 	for name, c := range map[string]struct {
 		cfg    HealthProbeConfig
 		edit   func(w *ward)
@@ -194,6 +192,8 @@ func TestProber_WithdrawsTheSilent(t *testing.T) {
 		"silent, before its lease is over": {HealthProbeConfig{}, func(w *ward) { w.answer = silent }, 59 * time.Second, 0},
 		"silent":                           {HealthProbeConfig{}, func(w *ward) { w.answer = silent }, 81 * time.Second, 1},
 		"answers":                          {HealthProbeConfig{}, func(*ward) {}, time.Hour, 0},
+		"the host stood still":             {HealthProbeConfig{}, stand, 2*time.Minute + 59*time.Second, 0},
+		"silent after it stood still":      {HealthProbeConfig{}, stand, 2*time.Minute + 81*time.Second, 1},
 		"answered, then silent": {HealthProbeConfig{}, func(w *ward) {
 			w.answer = func(ctx context.Context, id string) error {
 				if time.Since(w.began) < 5*time.Minute {

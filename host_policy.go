@@ -28,7 +28,8 @@ import (
 //
 // Nil grants nothing and ends every plugin. The policy is copied. An error wraps [ErrInvalidConfig] and names the
 // field, or [ErrHostClosed] after [Host.Shutdown]; nothing has changed then. SetPolicy may be called concurrently,
-// also with everything that plugins do, by [ServeConfig.Audit], and by the handler of [ServeConfig.Logger].
+// also with everything that plugins do, by [ServeConfig.Audit], and by the handler of [ServeConfig.Logger]. Audit was told, in order,
+// what it brought about when it returns; but to Audit itself it returns before, and where Audit is that slow, after five seconds.
 func (h *Host) SetPolicy(p *Policy) error {
 	if err := p.validateFor(h.cfg.AllowInsecure); err != nil {
 		return err

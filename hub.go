@@ -117,12 +117,10 @@ func (h *hub) settings() *settings     { return h.current.Load() }
 func (h *hub) log() *slog.Logger       { return h.settings().log }
 func (h *hub) record(event AuditEvent) { h.settings().audit.record(event) }
 
-// audit records an event, or has it wait for the end of a change of policy.
+// audit records an event, or has it wait for the end of a change of policy, and for what that has to tell.
 func (h *hub) audit(event AuditEvent) {
 	event.Time = time.Now()
-	if !h.unheard.Keep(event) {
-		h.record(event)
-	}
+	h.unheard.Pass(event, h.record)
 }
 
 // logOnce is the log for what a plugin can bring about as often as it likes: that of a kind is

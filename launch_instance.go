@@ -146,10 +146,21 @@ func launchAlone(ctx context.Context, s boundStrategy, host *Platform, spec Plug
 		return LaunchResult{}, launchFault(spec, err)
 	}
 	i, err := s.start(ctx, host, spec, false)
+	if err == nil {
+		i, err = i.inTime(ctx, spec)
+	}
 	if err != nil {
 		return LaunchResult{}, err
 	}
 	return i.result, nil
+}
+
+// inTime ends an instance that came when the time of its launch was over already.
+func (i *instance) inTime(ctx context.Context, spec PluginSpec) (*instance, error) {
+	if err := stillWanted(ctx); err != nil {
+		return nil, launchFault(spec, errors.Join(err, i.stop(ctx, "it came too late")))
+	}
+	return i, nil
 }
 
 // lastCall ends what runs in the host's own process, with code of the user's, once.

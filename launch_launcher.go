@@ -149,10 +149,11 @@ func (l *PluginLauncher) Stop(ctx context.Context, pluginName string) error {
 // Replace starts a new instance of a running plugin beside the old one, with the spec that is
 // configured now, lets the services pass over to it in one step when it is healthy, and then
 // stops the old one, whose calls in flight may finish within its StopGrace. If the new
-// instance fails, nothing has changed, and the error says why. So it is where the old instance alone provides what
+// instance fails, or ctx ends before it is in service, nothing has changed, and the error says why. Once it is, the old one has its
+// StopGrace however long ctx lasts. So it is where the old instance alone provides what
 // another plugin requires with RequiredForStartup, and the new one has no version that will do: both have to be there beside each
 // other, or that plugin has to accept both; [PluginLauncher.Stop] and [PluginLauncher.Start] ask nobody. Of plugins that
-// start without it the log warns. A plugin that is not running is
+// start without it, or that have no connection to the host any more, the log warns. A plugin that is not running is
 // launched now, also one that was to be started again later. How often it failed before is
 // forgotten.
 func (l *PluginLauncher) Replace(ctx context.Context, pluginName string) error {
@@ -163,17 +164,31 @@ func (l *PluginLauncher) Replace(ctx context.Context, pluginName string) error {
 	if !ok {
 		return fmt.Errorf("replace: %w", l.unknown(pluginName))
 	}
-	if p == nil {
-		_, err := l.GetService(pluginName, "")
-		if errors.Is(err, ErrPluginNotFound) {
-			err = nil // it provides nothing, and runs
-		}
-		return err
+	err := calledOff(ctx)
+	switch {
+	case err != nil:
+	case p == nil:
+		err = l.launchNow(ctx, pluginName)
+	default:
+		err = p.replace(ctx, spec)
 	}
-	if err := p.replace(ctx, spec); err != nil {
+	if err != nil {
 		return fmt.Errorf("replace %q: %w", clipped(pluginName), err)
 	}
 	return nil
+}
+
+// launchNow launches a plugin that is not running. It does not run where ctx ended before it did.
+func (l *PluginLauncher) launchNow(ctx context.Context, name string) error {
+	p, err := l.plugin(name)
+	if err != nil {
+		return err
+	}
+	_, err = p.await(ctx)
+	if ctx.Err() != nil {
+		return errors.Join(cmp.Or(err, context.Cause(ctx)), p.stop(ctx, "it was called off"))
+	}
+	return err
 }
 
 // shutdown is Shutdown that has no more patience than ctx lasts. An error says what still runs.
@@ -281,10 +296,17 @@ func (l *PluginLauncher) startInstance(ctx context.Context, spec PluginSpec, hol
 			"%q is a %T that was given to another launcher, which ends what it starts; give RegisterStrategy one of this launcher's own",
 			clipped(spec.Strategy), s)
 	}
+	var i *instance
+	var err error
 	if bound, ok := strategy.(boundStrategy); ok {
-		return bound.start(ctx, l.platform, spec, hold)
+		i, err = bound.start(ctx, l.platform, spec, hold)
+	} else {
+		i, err = l.foreignLaunch(ctx, strategy, spec)
 	}
-	return l.foreignLaunch(ctx, strategy, spec)
+	if err != nil {
+		return nil, err
+	}
+	return i.inTime(ctx, spec)
 }
 
 // launcherOf returns who launched a plugin.

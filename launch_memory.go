@@ -92,6 +92,9 @@ type memoryLaunch struct {
 // run makes the handler and takes it through the same doors as any other plugin.
 func (m *memoryLaunch) run(ctx context.Context, hold bool) error {
 	metadata, handler, err := m.make(ctx)
+	if err == nil {
+		err = stillWanted(ctx)
+	}
 	if err != nil {
 		return err
 	}
@@ -168,6 +171,9 @@ func (m *memoryLaunch) serve(ctx context.Context) (string, http.Handler, error) 
 	)
 	m.impl, err = guest.Within(ctx, m.field("ImplFactory"), func() (any, error) { return m.spec.ImplFactory(), nil },
 		func(impl any) { _ = closeImpl(impl) })
+	if late := stillWanted(ctx); err == nil && late != nil {
+		return "", nil, late
+	}
 	if err == nil && m.impl == nil {
 		err = errors.New("ImplFactory made nothing")
 	}

@@ -58,9 +58,10 @@ type launchedPlugin struct {
 
 // swapping is an instance that takes over from the current one.
 type swapping struct {
-	spec  PluginSpec
-	fresh *instance
-	taken chan succession
+	spec   PluginSpec
+	fresh  *instance
+	wanted func() error // why nobody wants it any more, nil as long as somebody does
+	taken  chan succession
 }
 
 // succession is what came of it: whose place it took, nil for nobody's, or why it did not.
@@ -178,7 +179,14 @@ func (p *launchedPlugin) takeOver(old *instance, s *swapping) *instance {
 	if old != nil {
 		former = old.runtimeID()
 	}
-	if err := s.fresh.release(former); err != nil {
+	err := s.wanted()
+	if p.life.Err() != nil {
+		err = ErrPluginNotRunning
+	}
+	if err == nil {
+		err = s.fresh.release(former)
+	}
+	if err != nil {
 		s.taken <- succession{err: err}
 		return old
 	}
@@ -195,13 +203,17 @@ func (p *launchedPlugin) takeOver(old *instance, s *swapping) *instance {
 	return s.fresh
 }
 
-// replace starts an instance beside the current one, if there is one, and lets it take over.
+// replace starts an instance beside the current one, if there is one, and lets it take over. It does nothing once ctx has
+// ended, but what it has begun: an instance whose place was taken has its grace.
 func (p *launchedPlugin) replace(ctx context.Context, spec PluginSpec) error {
 	if err := spec.validate(); err != nil {
 		return err
 	}
 	p.replacing.Lock()
 	defer p.replacing.Unlock()
+	if err := calledOff(ctx); err != nil {
+		return err
+	}
 	current, err := p.standing(ctx)
 	if err != nil {
 		return err
@@ -210,23 +222,33 @@ func (p *launchedPlugin) replace(ctx context.Context, spec PluginSpec) error {
 	if err != nil {
 		return err
 	}
-	end, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(p.grace, cancel)()
-	old, err := p.handOver(ctx, current, &swapping{spec: spec, fresh: fresh, taken: make(chan succession, 1)})
+	old, err := p.handOver(ctx, current, &swapping{
+		spec: spec, fresh: fresh, wanted: func() error { return calledOff(ctx) }, taken: make(chan succession, 1),
+	})
 	if err != nil {
+		end, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(p.grace, cancel)()
 		return errors.Join(err, fresh.stop(end, "it could not take over"))
 	}
 	if old == nil {
 		return nil
 	}
-	err = old.stop(end, "replaced")
+	err = old.stop(p.grace, "replaced")
 	p.left(old)
 	p.note(old.exit(), supervise.Next{}, time.Since(old.begun))
 	if err != nil {
 		err = fmt.Errorf("it is replaced; the old instance: %w", err)
 	}
 	return err
+}
+
+// calledOff is an error once ctx has ended.
+func calledOff(ctx context.Context) error {
+	if ctx.Err() == nil {
+		return nil
+	}
+	return fmt.Errorf("it was called off, and nothing has changed: %w", context.Cause(ctx))
 }
 
 // standing returns the instance in service, and nil where the plugin is down until its next start.
@@ -264,7 +286,7 @@ func (p *launchedPlugin) handOver(ctx context.Context, current *instance, s *swa
 	case <-p.life.Done():
 		return nil, ErrPluginNotRunning
 	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+		return nil, calledOff(ctx)
 	}
 }
 

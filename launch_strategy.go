@@ -115,6 +115,9 @@ func (l *PluginLauncher) Start(ctx context.Context) error {
 	maps.DeleteFunc(specs, func(name string, _ PluginSpec) bool { return l.plugins[name] != nil })
 	l.mu.Unlock()
 	before, err := startAfter(ctx, specs)
+	if err == nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
 	if err != nil {
 		return fmt.Errorf("start: %w", err)
 	}
@@ -128,6 +131,9 @@ func (l *PluginLauncher) Start(ctx context.Context) error {
 		s.starting.Go(func() { s.start(name, before[name]) })
 	}
 	s.starting.Wait()
+	if s.errs == nil && len(s.started) < len(specs) { // one that waited for another gave up
+		s.errs = append(s.errs, context.Cause(ctx))
+	}
 	if s.errs == nil {
 		return nil
 	}
@@ -169,10 +175,16 @@ func (s *joinedStart) start(name string, after []string) {
 	var p *launchedPlugin
 	err := s.launcher.awaitHost(s.ctx, name)
 	if err == nil {
+		err = s.ctx.Err()
+	}
+	if err == nil {
 		p, err = s.launcher.plugin(name)
 	}
 	if err == nil {
 		_, err = p.await(s.ctx)
+	}
+	if err == nil {
+		err = s.ctx.Err()
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -114,7 +114,7 @@ func (p *Platform) GetStartupOrder() ([]string, error) {
 }
 
 // spare is an error where an instance that is to take the place of another would leave a plugin without what it cannot start
-// without: only the old one provides that. Those that start without it are warned of.
+// without: only the old one provides that. Those that start without it, or are not connected any more, are warned of.
 func (p *Platform) spare(l *launches.Launch, old string) error {
 	had := p.registry.catalog.ByRuntime(old)
 	var needy, others []string
@@ -127,10 +127,13 @@ func (p *Platform) spare(l *launches.Launch, old string) error {
 				continue
 			}
 			line := fmt.Sprintf("%q requires %s", clipped(id.SelfID()), d.text())
-			if d.RequiredForStartup {
-				needy = append(needy, line)
-			} else {
+			switch {
+			case !d.RequiredForStartup:
 				others = append(others, line)
+			case id.Met() && !id.Attached() && !id.Busy(): // its process may be gone, and others not know yet
+				others = append(others, line+" for its start, and has no connection open")
+			default:
+				needy = append(needy, line)
 			}
 		}
 		return true
@@ -335,6 +338,19 @@ func adoptWithin(ctx context.Context) (context.Context, context.CancelFunc) {
 		return ctx, func() {}
 	}
 	return context.WithTimeout(ctx, adoptTimeout)
+}
+
+// retire drains a plugin that gets no new calls, and ends its identity.
+func (p *Platform) retire(ctx context.Context, runtimeID, reason string) error {
+	ctx, cancel := context.WithTimeout(ctx, removeGrace)
+	defer cancel()
+	_ = p.askToStop(ctx, runtimeID, removeGrace, reason, false) // one that cannot be asked is cut off in the end
+	err := p.router.drainProvider(ctx, runtimeID)
+	p.hub().store.Revoke(runtimeID, reasonRemoved)
+	if err != nil {
+		return fmt.Errorf("%s: calls in flight were cut off: %w", runtimeID, err)
+	}
+	return nil
 }
 
 // forget drops what the platform knows of a plugin whose identity ended.

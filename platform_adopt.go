@@ -175,8 +175,8 @@ func (p *Platform) RemovePlugin(ctx context.Context, runtimeID string) error {
 
 // ReplacePlugin adopts a plugin in the place of another: the new one is asked and gets its
 // identity while the old one serves, then the services pass over in one step, and the old one
-// drains as in [Platform.RemovePlugin]. If the new one fails, nothing has changed, and so it is where others require what only
-// the old one provides, see [PluginLauncher.Replace]. Of several
+// drains for up to 10 s, however long ctx lasts, as in [Platform.RemovePlugin]. If the new one fails, or ctx ends before it is in
+// service, nothing has changed, and so it is where others require what only the old one provides, see [PluginLauncher.Replace]. Of several
 // at the same time one replaces the plugin, and the others return an error.
 func (p *Platform) ReplacePlugin(ctx context.Context, runtimeID string, newConfig PluginConfig) error {
 	release, err := p.claim(runtimeID)
@@ -205,7 +205,11 @@ func (p *Platform) ReplacePlugin(ctx context.Context, runtimeID string, newConfi
 	if err != nil {
 		return err
 	}
-	if err := p.release(a.launch, runtimeID); err != nil {
+	err = calledOff(within)
+	if err == nil {
+		err = p.release(a.launch, runtimeID)
+	}
+	if err != nil {
 		p.hub().store.Revoke(a.id.RuntimeID(), reasonRemoved)
 		return err
 	}
@@ -213,20 +217,7 @@ func (p *Platform) ReplacePlugin(ctx context.Context, runtimeID string, newConfi
 		return err
 	}
 	over()
-	return p.retire(ctx, runtimeID, "replaced")
-}
-
-// retire drains a plugin that gets no new calls, and ends its identity.
-func (p *Platform) retire(ctx context.Context, runtimeID, reason string) error {
-	ctx, cancel := context.WithTimeout(ctx, removeGrace)
-	defer cancel()
-	_ = p.askToStop(ctx, runtimeID, removeGrace, reason, false) // one that cannot be asked is cut off in the end
-	err := p.router.drainProvider(ctx, runtimeID)
-	p.hub().store.Revoke(runtimeID, reasonRemoved)
-	if err != nil {
-		return fmt.Errorf("%s: calls in flight were cut off: %w", runtimeID, err)
-	}
-	return nil
+	return p.retire(p.life, runtimeID, "replaced")
 }
 
 // adopt does what AddPlugin says; in the place of another, the registrations are kept back.

@@ -31,7 +31,7 @@ var (
 // waits itself, too, for what it says; one in the host's process, or of go-plugin, cannot.
 func (p *Platform) awaitRequired(ctx context.Context, spec PluginSpec) error {
 	if spec.Plugin == nil {
-		return nil
+		return stillWanted(ctx)
 	}
 	metadata, err := spec.pluginMetadata(ctx)
 	if err != nil {
@@ -41,7 +41,7 @@ func (p *Platform) awaitRequired(ctx context.Context, spec PluginSpec) error {
 	for requires := metadata.Requires; ; {
 		i := slices.IndexFunc(requires, p.isMissing)
 		if i < 0 {
-			return nil
+			return stillWanted(ctx)
 		}
 		if err := requires[i].validate(); err != nil {
 			return fieldError(fmt.Sprintf("PluginSpec[%q].Plugin.Metadata.Requires[%d]", spec.Name, i), "%v", err)
@@ -101,6 +101,14 @@ func notReady(ctx context.Context, err error) error {
 		return fmt.Errorf("it was called off before it was healthy: %w", err)
 	}
 	return err
+}
+
+// stillWanted is an error where the time of a launch is over: code of the user's may have returned after that.
+func stillWanted(ctx context.Context) error {
+	if ctx.Err() == nil {
+		return nil
+	}
+	return notReady(ctx, context.Cause(ctx))
 }
 
 // unready says what a launch that is not ready waits for; asked is what it last answered.
@@ -295,6 +303,9 @@ func (p *Platform) release(l *launches.Launch, old string) error {
 	}
 	if err := p.registry.catalog.Supersede(old, kept); err != nil {
 		p.router.unsucceed(id.RuntimeID())
+		if errors.Is(err, catalog.ErrLimit) {
+			err = fmt.Errorf("%w: %s", err, met(err, tooManyServices, tooManyServicesOfFleet, tooManyOfType, tooManyServicesInAll))
+		}
 		return fmt.Errorf("put into service: %w", err)
 	}
 	p.registry.setAside(aside)

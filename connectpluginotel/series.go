@@ -44,13 +44,17 @@ type attributes struct {
 	request, response []metric.AddOption
 }
 
+// maker is whoever can make a series by what it answers or, where no provider does, by what it asks of the host.
+type maker struct{ provider, caller string }
+
 // series keeps so many apart; beyond that names are "_OTHER".
 type series struct {
 	max int
 
 	mu   sync.RWMutex
 	kept map[labels]*attributes
-	each map[string]int         // how many of them a provider has, or the host where it is empty
+	each map[maker]int          // how many of them each has
+	own  int                    // how many of them have no provider
 	rest map[labels]*attributes // without names, so there are few
 }
 
@@ -95,27 +99,36 @@ func (s *series) of(l labels) *attributes {
 }
 
 // keepLocked keeps another series, nil where there is no room. A provider answers to whatever procedures and
-// with whatever codes it likes, so it has a quarter of the room, and another eighth for series without a procedure.
+// with whatever codes it likes, so it has a quarter of the room, and another eighth for series without a procedure. What no
+// provider answers has half of the room, so that there is some for those that do; a caller has a sixteenth of all for that, and again
+// half as much for series without a procedure.
 func (s *series) keepLocked(l labels) *attributes {
-	share := max(s.max/shares, leastShare)
+	by, share := maker{provider: l.provider}, max(s.max/shares, leastShare)
+	if l.provider == "" {
+		by, share = maker{caller: l.caller}, max(s.max/callerShares, leastShare)
+	}
 	if l.procedure == "" {
 		share += share / 2
 	}
-	if len(s.kept) >= s.max || l.provider != "" && s.each[l.provider] >= share {
+	if len(s.kept) >= s.max || s.each[by] >= share || l.provider == "" && s.own >= (s.max+1)/2 {
 		return nil
 	}
 	if s.each == nil {
-		s.each = map[string]int{}
+		s.each = map[maker]int{}
 	}
-	s.each[l.provider]++
+	s.each[by]++
+	if l.provider == "" {
+		s.own++
+	}
 	a := l.attributes()
 	s.kept[l] = a
 	return a
 }
 
 const (
-	shares     = 4  // such a part of the room a provider has
-	leastShare = 64 // what it has in any case
+	shares       = 4  // such a part of the room a provider has
+	callerShares = 16 // such a part a caller has for what no provider answers
+	leastShare   = 64 // what each has in any case
 )
 
 func (l *labels) attributes() *attributes {

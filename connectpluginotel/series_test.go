@@ -2,6 +2,7 @@ package connectpluginotel_test
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -49,6 +50,63 @@ func TestSeries_OneProviderLeavesRoom(t *testing.T) {
 
 	if most := connectpluginotel.DefaultMaxSeries * 3 / 8; greedy == 0 || greedy > most {
 		t.Errorf("%d series of one provider, want %d at most", greedy, most)
+	}
+}
+
+// A caller that asks the host for whatever it likes leaves room for the names of others, and all that do leave room for calls to providers.
+func TestSeries_CallersOfTheHostLeaveRoom(t *testing.T) {
+	t.Parallel()
+
+	prom, err := connectpluginotel.NewPrometheus(connectpluginotel.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	count := func(words ...string) (n int) {
+		for _, line := range (&rig{prom: prom}).scrape(t) {
+			lacks := func(word string) bool { return !strings.Contains(line, word) }
+			if strings.HasPrefix(line, "rpc_server_call_duration_seconds_count{") && !slices.ContainsFunc(words, lacks) {
+				n++
+			}
+		}
+
+		return n
+	}
+
+	greedy := func(name string) {
+		for code := range connect.CodeUnauthenticated + 1 {
+			for i := range 12 {
+				for _, protocol := range []connectplugin.Protocol{connectplugin.ProtocolConnect, connectplugin.ProtocolGRPC, connectplugin.ProtocolGRPCWeb} {
+					procedure := fmt.Sprintf("/connectplugin.v1.Own/P%d", i)
+					prom.CallServed(t.Context(), connectplugin.ServedCall{Caller: name, Procedure: procedure, Protocol: protocol, Code: code})
+					prom.CallRouted(t.Context(), connectplugin.RoutedCall{Caller: name, Type: "echo", Procedure: procedure, Protocol: protocol, Code: code})
+				}
+			}
+		}
+	}
+
+	greedy("greedy")
+
+	if n, most := count(`connectplugin_caller="greedy"`), connectpluginotel.DefaultMaxSeries*3/32+connectpluginotel.DefaultMaxSeries/16; n == 0 || n > most {
+		t.Errorf("%d series of one caller, want %d at most", n, most)
+	}
+
+	prom.CallServed(t.Context(), connectplugin.ServedCall{Caller: "other", Procedure: "/connectplugin.v1.Own/P1", Protocol: connectplugin.ProtocolConnect})
+
+	if count(`connectplugin_caller="other"`, `rpc_method="connectplugin.v1.Own/P1"`) != 1 {
+		t.Error("another caller has no name")
+	}
+
+	for i := range 20 {
+		greedy(fmt.Sprint("greedy-", i))
+	}
+
+	prom.CallRouted(t.Context(), connectplugin.RoutedCall{
+		Caller: "caller", Provider: "late", Type: "echo", Procedure: "/test.v1.Echo/Unary", Protocol: connectplugin.ProtocolConnect,
+	})
+
+	if count(`connectplugin_provider="late"`, `rpc_method="test.v1.Echo/Unary"`) != 1 {
+		t.Error("a provider has no name")
 	}
 }
 

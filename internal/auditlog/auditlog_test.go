@@ -169,7 +169,7 @@ func TestVerify_CutTail(t *testing.T) {
 		t.Error("a forged checkpoint is believed")
 	}
 	another, _ := written(t, 12) // by the same key, at another time
-	if _, err := verify(t, &checkpoints[1], strings.Join(another, "")); err == nil || !strings.Contains(err.Error(), "written anew") {
+	if _, err := verify(t, &checkpoints[1], strings.Join(another, "")); err == nil || !strings.Contains(err.Error(), "anew") {
 		t.Errorf("another log of the same key: %v", err)
 	}
 }
@@ -283,8 +283,8 @@ func TestWriter_DropsAndCounts(t *testing.T) {
 		t.Errorf("%d were dropped, want 7", w.Lost())
 	}
 	close(release)
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
+	if err := w.Close(); err == nil || err.Error() != "audit log: events that are not in it: 7" {
+		t.Errorf("Close: %v", err)
 	}
 	w.Record(event(99))
 	report, err := verify(t, nil, strings.Join(read(t, path), "")+"\n")
@@ -328,6 +328,83 @@ func TestWriter_WhoKeepsCheckpointsFails(t *testing.T) {
 			t.Errorf("%s: %+v, %v", name, report, err)
 		}
 	}
+}
+
+// A writer that does not get on says so: when the first event is dropped, once a minute from then on, where it is at one thing for
+// longer than that, when it goes on, and at its end.
+func TestWriter_SaysThatItIsBehind(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "audit.log")
+	synctest.Test(t, func(t *testing.T) {
+		gate := make(chan struct{})
+		told := make(chan auditlog.Behind, 16)
+		var behind []auditlog.Behind
+		hear := func() {
+			synctest.Wait()
+			for len(told) > 0 {
+				behind = append(behind, <-told)
+			}
+		}
+		var again []uint64
+		w := open(t, path, func(c *auditlog.Config) {
+			c.Every, c.Buffer = 2, 1
+			c.OnCheckpoint = func(auditlog.Checkpoint) { <-gate }
+			c.OnBehind = func(b auditlog.Behind) { told <- b }
+			c.OnWritten = func(missing uint64) { again = append(again, missing) }
+		})
+		w.Record(event(0))
+		synctest.Wait() // it waits for whoever keeps the checkpoint
+		w.Record(event(1))
+		time.Sleep(10 * time.Second)
+		hear()
+		if len(behind) != 0 {
+			t.Errorf("told %+v of nothing", behind)
+		}
+		for range 70 { // there is room for none of them
+			w.Record(event(2))
+			time.Sleep(time.Second)
+		}
+		hear()
+		if len(behind) != 2 || behind[0].Dropped != 1 || behind[0].For != 10*time.Second || behind[1].Dropped < 58 ||
+			!strings.Contains(behind[1].Reason(), "AuditSinkConfig.OnCheckpoint for 1m10s") {
+			t.Errorf("told %+v", behind)
+		}
+		time.Sleep(3 * time.Minute)
+		hear()
+		if n := len(behind); n < 4 || n > 6 || behind[n-1].Dropped != 0 {
+			t.Errorf("while it stands: told %+v", behind)
+		}
+		close(gate)
+		synctest.Wait()
+		if err := w.Close(); err == nil || !strings.Contains(err.Error(), "events that are not in it: 70") || err.Error() != w.Close().Error() {
+			t.Errorf("Close: %v", err)
+		}
+		if !slices.Equal(again, []uint64{70}) {
+			t.Errorf("told that it goes on: %v", again)
+		}
+	})
+	if report, err := verify(t, nil, strings.Join(read(t, path), "")+"\n"); err != nil || report.Dropped != 70 || report.Events != 2 {
+		t.Errorf("%+v, %v", report, err)
+	}
+}
+
+// A writer that has nothing to do says nothing, however long.
+func TestWriter_AtRestSaysNothing(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "audit.log")
+	synctest.Test(t, func(t *testing.T) {
+		w := open(t, path, func(c *auditlog.Config) {
+			c.OnBehind = func(b auditlog.Behind) { t.Errorf("told %+v", b) }
+			c.OnWritten = func(missing uint64) { t.Errorf("told that it goes on: %d", missing) }
+		})
+		for n := range 5 {
+			w.Record(event(n))
+			time.Sleep(time.Hour)
+		}
+		if err := w.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // A checkpoint comes after its time, too, where anything was written, and then no other.

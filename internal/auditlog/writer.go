@@ -55,9 +55,12 @@ type Config struct {
 	OnCheckpoint func(Checkpoint)
 	// OnError gets what could not be written. The writer's goroutine calls it. It may be nil.
 	OnError func(error)
-	// OnWritten is told when writing works again after it did not, and how many events the log says are missing. It is
-	// called as the others are, and may be nil.
+	// OnWritten is told when writing works again after it did not, or OnBehind was told, and how many events the log says
+	// are missing since it was told last. It is called as OnError is, and may be nil.
 	OnWritten func(missing uint64)
+	// OnBehind is told at once when the first event is dropped for want of room, and at most once a minute from then on; and where
+	// the writer is at one thing for longer than that. A goroutine of its own calls it. It may be nil.
+	OnBehind func(Behind)
 }
 
 // Writer writes a log with one goroutine. It is safe for concurrent use.
@@ -67,12 +70,18 @@ type Writer struct {
 	events chan []byte
 	stop   chan struct{}
 	done   chan struct{}
+	// full wakes up the goroutine that tells of dropped events, and watched is closed when that has ended.
+	full, watched chan struct{}
+	closed        chan struct{} // when err is what it stays
 	// patience ends when OnCheckpoint is waited for no more.
 	patience context.Context //nolint:containedctx // ends with the writer, which owns the goroutine
 	hurry    context.CancelCauseFunc
 	once     sync.Once
 	dropped  atomic.Uint64 // since the last line that told
 	lost     atomic.Uint64 // in all
+	overflow atomic.Uint64 // of them, for want of room
+	doing    atomic.Pointer[step]
+	behind   atomic.Bool // OnBehind was told
 
 	// Of the goroutine.
 	file     *os.File
@@ -82,7 +91,8 @@ type Writer struct {
 	chain    chain
 	unsigned int // lines since the last checkpoint
 	err      error
-	broken   bool // what was to be written last was not
+	broken   bool   // what was to be written last was not
+	missing  uint64 // that the log tells of since OnWritten was told
 }
 
 // Open opens a log, which it goes on with where there is one. Close the writer.
@@ -92,7 +102,9 @@ func Open(cfg Config) (*Writer, error) {
 	cfg.MaxBytes = cmp.Or(cfg.MaxBytes, defaultMaxBytes)
 	w := &Writer{
 		cfg: cfg, events: make(chan []byte, cmp.Or(cfg.Buffer, defaultBuffer)),
-		stop: make(chan struct{}), done: make(chan struct{}), chain: chain{key: cfg.Key},
+		stop: make(chan struct{}), done: make(chan struct{}), full: make(chan struct{}, 1),
+		watched: make(chan struct{}), closed: make(chan struct{}),
+		chain: chain{key: cfg.Key},
 	}
 	w.patience, w.hurry = context.WithCancelCause(context.Background())
 	torn, err := w.resume()
@@ -108,6 +120,7 @@ func Open(cfg Config) (*Writer, error) {
 		return nil, errors.Join(err, w.file.Close())
 	}
 	go w.run()
+	go w.watch()
 	return w, nil
 }
 
@@ -123,8 +136,7 @@ func (w *Writer) Record(event []byte) {
 		default:
 		}
 	}
-	w.dropped.Add(1)
-	w.lost.Add(1)
+	w.overflowed()
 }
 
 // Lost returns how many events were dropped.
@@ -132,17 +144,22 @@ func (w *Writer) Lost() uint64 { return w.lost.Load() }
 
 var errClosed = fmt.Errorf("%s after Close", CloseWait)
 
-// Close writes what waits and a last checkpoint, and returns what could not be written, or that OnCheckpoint
-// has not returned. Events that come later are dropped.
+// Close writes what waits and a last checkpoint, and returns what could not be written, how many events were dropped, or that
+// OnCheckpoint has not returned. Events that come later are dropped.
 func (w *Writer) Close() error {
 	w.once.Do(func() {
 		close(w.stop)
 		late := time.AfterFunc(CloseWait, func() { w.hurry(errClosed) })
 		<-w.done
+		<-w.watched
 		late.Stop()
 		w.hurry(errClosed)
+		if n := w.lost.Load(); n > 0 {
+			w.err = errors.Join(w.err, fmt.Errorf("audit log: events that are not in it: %d", n))
+		}
+		close(w.closed)
 	})
-	<-w.done
+	<-w.closed
 	return w.err
 }
 
@@ -150,16 +167,21 @@ func (w *Writer) run() {
 	defer close(w.done)
 	tick := time.NewTicker(w.cfg.Interval)
 	defer tick.Stop()
+	w.at(atFile)
 	if w.unsigned >= w.cfg.Every { // the process before ended without a checkpoint
 		w.checkpoint()
 	}
 	for {
+		w.at("")
 		select {
 		case event := <-w.events:
+			w.at(atFile)
 			w.take(event)
 		case <-tick.C:
+			w.at(atFile)
 			w.checkpoint()
 		case <-w.stop:
+			w.at(atFile)
 			w.finish()
 			return
 		}
@@ -253,10 +275,12 @@ func (w *Writer) tell(c Checkpoint) {
 	if keep == nil {
 		return
 	}
-	_, err := guest.Within(w.patience, "AuditSinkConfig.OnCheckpoint", func() (struct{}, error) {
+	w.at(atCheckpoint)
+	_, err := guest.Within(w.patience, atCheckpoint, func() (struct{}, error) {
 		keep(c)
 		return struct{}{}, nil
 	}, nil)
+	w.at(atFile)
 	if errors.Is(err, guest.ErrRuns) {
 		w.cfg.OnCheckpoint = nil
 	}
@@ -292,16 +316,16 @@ func (w *Writer) write(lines []line) error {
 	return nil
 }
 
-// works says that lines were written, where those before were not.
+// works says that lines were written, where those before were not, or came late.
 func (w *Writer) works(lines []line) {
-	if !w.broken {
+	for _, l := range lines {
+		w.missing += l.Dropped
+	}
+	if behind := w.behind.Swap(false); !behind && !w.broken {
 		return
 	}
-	w.broken = false
-	missing := uint64(0)
-	for _, l := range lines {
-		missing += l.Dropped
-	}
+	missing := w.missing
+	w.broken, w.missing = false, 0
 	if w.cfg.OnWritten != nil {
 		w.cfg.OnWritten(missing)
 	}

@@ -47,16 +47,17 @@ func (f *Fleet) mayWatch(cfg *Config) bool {
 	return f == nil || !f.exceeds(f.watches+1, cfg.MaxWatches, cfg.MaxWatchesPerRuntime)
 }
 
-// mayRegister reports whether it may have one registration more, among those that are offered or those that wait.
-func (f *Fleet) mayRegister(cfg *Config, waits bool) bool {
+// mayRegister reports whether it may have one registration more, among those that are offered, of which so many are about to
+// come, or those that wait.
+func (f *Fleet) mayRegister(cfg *Config, waits bool, coming int) bool {
 	if f == nil {
 		return true
 	}
 
-	has := f.offered
+	has := f.offered + coming
 	if waits {
 		has = f.waiting
 	}
 
-	return has == 0 || !f.exceeds(has+1, cfg.MaxRegistrations, cfg.MaxPerRuntime)
+	return has <= 0 || !f.exceeds(has+1, cfg.MaxRegistrations, cfg.MaxPerRuntime)
 }

@@ -95,24 +95,33 @@ func (t *transition) fits(reg *Registration, old *entry, waits bool) error {
 		return ErrOverlap
 	case old != nil, waits && c.standbys.find(reg.Type, reg.RuntimeID) != nil:
 		return nil
-	case c.overdrawn(rt, reg):
+	case t.overdrawn(rt, reg):
 		return ErrLimit
-	case !reg.Fleet.mayRegister(c.cfg.Load(), waits):
+	case !reg.Fleet.mayRegister(c.cfg.Load(), waits, t.coming-t.leavingOf(reg.Fleet)):
 		return ErrLimitOfFleet
 	default:
-		return c.crowded(reg, waits)
+		return t.crowded(reg, waits)
 	}
 }
 
 // crowded returns an error where one registration more would be too many, of its type or in all.
 // Those that wait are bounded as those that provide are, and apart from them: whoever
 // waits keeps nobody from providing.
-func (c *Catalog) crowded(reg *Registration, waits bool) error {
+func (t *transition) crowded(reg *Registration, waits bool) error {
+	c := t.c
 	cfg := c.cfg.Load()
-	all, ofType := len(c.entries), 0
+	all, ofType := len(c.entries)+t.coming, 0
 
 	if s := c.services[reg.Type]; s != nil {
 		ofType = s.roster.live
+	}
+
+	if t.leaving != nil {
+		all -= len(t.leaving.entries)
+
+		if c.providers[providerKey{reg.Type, t.leaving.id}] != nil {
+			ofType--
+		}
 	}
 
 	if waits {
@@ -131,8 +140,9 @@ func (c *Catalog) crowded(reg *Registration, waits bool) error {
 
 // overdrawn reports whether one registration more would be too many of a runtime, rt,
 // which may be nil. What it has waiting counts, unless that is for the same type.
-func (c *Catalog) overdrawn(rt *runtime, reg *Registration) bool {
-	has := len(c.standbys.byRuntime[reg.RuntimeID])
+func (t *transition) overdrawn(rt *runtime, reg *Registration) bool {
+	c := t.c
+	has := len(c.standbys.byRuntime[reg.RuntimeID]) + t.coming
 	if c.standbys.find(reg.Type, reg.RuntimeID) != nil {
 		has--
 	}
@@ -142,6 +152,21 @@ func (c *Catalog) overdrawn(rt *runtime, reg *Registration) bool {
 	}
 
 	return has > 0 && exceeds(has+1, c.cfg.Load().MaxPerRuntime)
+}
+
+// leavingOf is how many registrations of a fleet go in this change.
+func (t *transition) leavingOf(f *Fleet) int {
+	n := 0
+
+	if t.leaving != nil {
+		for _, e := range t.leaving.entries {
+			if e.reg.Fleet == f {
+				n++
+			}
+		}
+	}
+
+	return n
 }
 
 func (t *transition) register(reg *Registration, old *entry) {

@@ -14,6 +14,8 @@ type transition struct {
 	changes  []Change
 	vacancy  vacancy
 	gaveWay  map[string]string // by type: the self id of the dead whose place is taken
+	leaving  *runtime          // whose registrations go in this change, and take no room; nil for nobody
+	coming   int               // registrations that were found room for and are not made yet
 }
 
 // transition makes one change: apply makes it under the lock and says which types

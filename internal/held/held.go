@@ -4,15 +4,27 @@ package held
 import (
 	"context"
 	"log/slog"
+	"runtime"
+	"strings"
 	"sync"
+	"time"
 )
 
-// Queue holds values while somebody has a lock. The zero value holds nothing.
+// patience is how long anybody waits for what others tell: code that is told may itself wait for whoever waits.
+const patience = 5 * time.Second
+
+// most bounds what waits to be told while nobody holds it; beyond that order is lost.
+const most = 4096
+
+// Queue tells values in their order, and holds them while somebody has a lock. The zero value holds nothing.
 type Queue[T any] struct {
-	mu      sync.Mutex
-	holding bool
-	telling bool
-	values  []T
+	mu         sync.Mutex
+	holding    bool
+	telling    bool
+	values     []T
+	kept, told uint64        // how many were kept, and of them told
+	left       uint64        // up to which nobody waits for them, so that whoever tells goes on with them
+	changed    chan struct{} // closed and replaced when one was told; nil while nobody waits
 }
 
 // Hold keeps from now on what comes. The caller has the lock that there is one of.
@@ -33,29 +45,118 @@ func (q *Queue[T]) Keep(value T) bool {
 	defer q.mu.Unlock()
 	if q.holding {
 		q.values = append(q.values, value)
+		q.kept++
 	}
 	return q.holding
 }
 
-// Tell tells what was kept, in its order and without a lock. Where it is being told already, as
-// to code that makes something to tell, that goes on with it.
+// Pass tells a value: after those that are kept, and by whoever tells them. It keeps the value while there is a lock.
+func (q *Queue[T]) Pass(value T, tell func(T)) {
+	q.mu.Lock()
+	if waits := q.telling || len(q.values) > 0; !q.holding && (!waits || len(q.values) >= most) {
+		q.mu.Unlock()
+		tell(value)
+		return
+	}
+	defer q.mu.Unlock()
+	q.values = append(q.values, value)
+	q.kept++
+	if !q.holding {
+		q.await(q.kept, tell)
+	}
+}
+
+// Tell tells what was kept, in its order and without a lock, and returns when that was told, by whomever, or a few seconds later.
+// To code that is told and makes something to tell it returns at once: whoever tells goes on with that.
 func (q *Queue[T]) Tell(tell func(T)) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.telling {
+	q.await(q.kept, tell)
+}
+
+// await returns when so many were told. The caller has the lock, which is given back meanwhile.
+func (q *Queue[T]) await(mark uint64, tell func(T)) {
+	if q.told >= mark {
 		return
 	}
+	if q.telling && toldHere() {
+		q.left = max(q.left, mark)
+		return
+	}
+	enough := time.NewTimer(patience)
+	defer enough.Stop()
+	for q.told < mark {
+		if !q.telling {
+			q.drain(mark, tell)
+			continue
+		}
+		if q.changed == nil {
+			q.changed = make(chan struct{})
+		}
+		if !q.wait(q.changed, enough.C) {
+			q.left = max(q.left, mark)
+			return
+		}
+	}
+}
+
+// wait reports whether something was told before it was enough.
+func (q *Queue[T]) wait(changed <-chan struct{}, enough <-chan time.Time) bool {
+	q.mu.Unlock()
+	defer q.mu.Lock()
+	select {
+	case <-changed:
+		return true
+	case <-enough:
+		return false
+	}
+}
+
+// drain tells what is kept, up to a mark.
+func (q *Queue[T]) drain(mark uint64, tell func(T)) {
 	q.telling = true
-	defer func() { q.telling = false }()
-	for len(q.values) > 0 {
+	defer q.next(false)
+	for q.told < max(mark, q.left) {
 		value := q.values[0]
 		q.values = q.values[1:]
 		func() {
 			q.mu.Unlock()
-			defer q.mu.Lock()
+			defer func() {
+				q.mu.Lock()
+				q.told++
+			}()
 			tell(value)
 		}()
+		q.next(true)
 	}
+}
+
+// next wakes up whoever waits.
+func (q *Queue[T]) next(telling bool) {
+	q.telling = telling
+	if q.changed != nil {
+		close(q.changed)
+		q.changed = nil
+	}
+}
+
+// toldHere reports whether this goroutine is in code that is told something.
+func toldHere() bool {
+	const deep = 64
+	pcs := make([]uintptr, deep)
+	n := runtime.Callers(1, pcs)
+	for n == len(pcs) {
+		pcs = make([]uintptr, 2*len(pcs))
+		n = runtime.Callers(1, pcs)
+	}
+	for frames, more := runtime.CallersFrames(pcs[:n]), true; more; {
+		var f runtime.Frame
+		f, more = frames.Next()
+		if strings.Contains(f.Function, "internal/held.") && strings.HasSuffix(f.Function, ".drain") {
+			return true
+		}
+	}
+	return false
 }
 
 // Line is one of a log that is kept.

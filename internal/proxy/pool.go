@@ -84,8 +84,8 @@ func (p *Provider) open(c *call, request h2.Request) (*h2.Stream, []byte, error)
 	}
 }
 
-// pace has a call wait for what its caller got before, where that was more than answers usually have. The host's own
-// questions wait for nothing.
+// pace has a call wait for what its caller got before, where that was more than answers usually have, and no longer for what its
+// caller's other calls were to get, once they get nothing. The host's own questions wait for nothing.
 func (p *Provider) pace(c *call, request *h2.Request) error {
 	if c.Urgent || request.Payer.Name == "" {
 		return nil
@@ -94,15 +94,11 @@ func (p *Provider) pace(c *call, request *h2.Request) error {
 	if request.Expected, wait = p.cfg.Pace.Reserve(request.Payer); wait == 0 {
 		return nil
 	}
-	t := time.NewTimer(wait)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-c.interrupted():
+	if !p.cfg.Pace.Wait(request.Payer, request.Expected, wait, c.interrupted()) {
 		p.cfg.Pace.Return(request.Payer, request.Expected)
 		return c.why()
 	}
+	return nil
 }
 
 // conn returns a connection with a place for a stream, and waits for one where

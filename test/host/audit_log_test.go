@@ -5,10 +5,14 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
+	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
@@ -85,5 +89,38 @@ func TestNewAuditSink_Refuses(t *testing.T) {
 		if _, err := connectplugin.NewAuditSink(cfg); !errors.Is(err, connectplugin.ErrInvalidConfig) || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// A sink that stands still, because whoever keeps its checkpoints does not return, drops events; Logger is told of it, and when it
+// goes on, and Close says how many.
+func TestAuditSink_ThatStandsStillIsTold(t *testing.T) {
+	t.Parallel()
+	log, gate := &hosttest.Buffer{}, make(chan struct{})
+	_, key, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sink, err := connectplugin.NewAuditSink(connectplugin.AuditSinkConfig{
+		Path: filepath.Join(t.TempDir(), "audit.log"), Key: key, CheckpointEvery: 1, Buffer: 1,
+		OnCheckpoint: func(connectplugin.AuditCheckpoint) { <-gate }, Logger: slog.New(slog.NewTextHandler(log, nil)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 20 {
+		sink.Record(connectplugin.AuditEvent{Time: time.Now(), Kind: connectplugin.AuditIssued})
+	}
+	said := func(words ...string) func() bool {
+		return func() bool {
+			return !slices.ContainsFunc(words, func(word string) bool { return !strings.Contains(log.String(), word) })
+		}
+	}
+	hosttest.Eventually(t, "the log says that events are dropped", said("level=ERROR", "AuditSinkConfig.Buffer", "reason="))
+	close(gate)
+	hosttest.Eventually(t, "the log says that it goes on", said("level=WARN", "is written again"))
+	dropped := sink.Dropped()
+	if err := sink.Close(); dropped < 10 || err == nil || !strings.Contains(err.Error(), fmt.Sprint("not in it: ", dropped)) {
+		t.Errorf("dropped %d, Close: %v", dropped, err)
 	}
 }

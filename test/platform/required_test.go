@@ -339,3 +339,37 @@ func TestAPluginThatRequiresItself(t *testing.T) {
 		}
 	}
 }
+
+// A plugin whose connections are gone, and with them maybe its process, is warned of and holds up nobody; one that is there does.
+func TestAReplacementHeedsWhoIsThere(t *testing.T) {
+	t.Parallel()
+	log := &hosttest.Buffer{}
+	h := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.Policy = &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{
+			"queue": {Provides: []string{"queue"}}, "runner": hosttest.Allow(func(p *connectplugin.PluginPolicy) { p.Requires = []string{"queue"} }),
+		}}
+		c.Logger = slog.New(slog.NewTextHandler(log, nil))
+	})
+	l := h.Launcher()
+	l.Configure(map[string]connectplugin.PluginSpec{"queue": memory("queue", "1.0.0")})
+	if err := l.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	runner := h.Enrol(t, "runner", func(c *connectplugin.ClientConfig) {
+		c.Metadata.Requires = []connectplugin.ServiceDependency{forStart("queue", "=1.0.0")}
+	})
+	l.Configure(map[string]connectplugin.PluginSpec{"queue": memory("queue", "2.0.0")})
+	if err := l.Replace(t.Context(), "queue"); !says(err, `"runner" requires queue =1.0.0`) {
+		t.Errorf("it is there: %v", err)
+	}
+	if err := runner.Close(); err != nil { // without leaving
+		t.Fatal(err)
+	}
+	hosttest.Eventually(t, "the replacement", func() bool { return l.Replace(t.Context(), "queue") == nil })
+	if said := log.String(); !strings.Contains(said, "has no connection open") {
+		t.Errorf("it does not warn:\n%s", said)
+	}
+	if len(h.Plugins()) != 2 {
+		t.Errorf("plugins %+v", h.Plugins())
+	}
+}

@@ -89,3 +89,42 @@ func TestAudit_ATK17_SetAllowedServicesGivesBackWhatTheHostRegistered(t *testing
 		}
 	}
 }
+
+// What a change of policy brought about was told to Audit when SetPolicy returns, also where another change is still being told.
+func TestSetPolicy_ReturnsWhenAuditWasTold(t *testing.T) {
+	t.Parallel()
+	began, gate, told := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.Policy = hosttest.Rights(map[string][2][]string{"a": {}, "b": {}})
+		c.Audit = func(e connectplugin.AuditEvent) {
+			switch {
+			case e.Kind == connectplugin.AuditEnded && e.SelfID == "a":
+				close(began)
+				<-gate
+			case e.Kind == connectplugin.AuditEnded && e.SelfID == "b":
+				close(told)
+			}
+		}
+	})
+	host.Enrol(t, "a", nil)
+	host.Enrol(t, "b", nil)
+	first, second := make(chan error, 1), make(chan error, 1)
+	go func() { first <- host.SetPolicy(hosttest.Rights(map[string][2][]string{"b": {}})) }()
+	<-began
+	go func() {
+		err := host.SetPolicy(hosttest.Rights(map[string][2][]string{"c": {}}))
+		select {
+		case <-told:
+		default:
+			t.Error("it returns, and the end was not told")
+		}
+		second <- err
+	}()
+	hosttest.Eventually(t, "the second change", func() bool { return len(host.Plugins()) == 0 })
+	close(gate)
+	for _, set := range []chan error{first, second} {
+		if err := hosttest.Arrival(t, set); err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -69,6 +69,29 @@ func (p *Pace) Reserve(who Payer) (Reserved, time.Duration) {
 	return r, wait
 }
 
+// firstLook is after what time whoever waits looks first whether others gave back what they had reserved; then it is after twice
+// as long.
+const firstLook = 10 * time.Millisecond
+
+// Wait waits for as long as [Pace.Reserve] said, or less, where what was reserved before comes back meanwhile. It reports false
+// where it was interrupted.
+func (p *Pace) Wait(who Payer, r Reserved, wait time.Duration, interrupted <-chan struct{}) bool {
+	until := time.Now().Add(wait)
+	t := time.NewTimer(min(wait, firstLook))
+	defer t.Stop()
+	for look := 2 * firstLook; ; look *= 2 {
+		select {
+		case <-t.C:
+		case <-interrupted:
+			return false
+		}
+		if wait = p.left(who, r, until); wait == 0 {
+			return true
+		}
+		t.Reset(min(wait, look))
+	}
+}
+
 // Return takes back what was reserved for an answer that there is not.
 func (p *Pace) Return(who Payer, r Reserved) {
 	if r.fields > 0 {
@@ -88,6 +111,21 @@ func (p *Pace) Rested(now time.Time) bool {
 		}
 	}
 	return true
+}
+
+// left is how long whoever reserved something still has to wait, until a time at most.
+func (p *Pace) left(who Payer, r Reserved, until time.Time) time.Duration {
+	now := time.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c := p.names[who.Name][who.Instance]
+	if c == nil {
+		return 0
+	}
+	if over := c.over.Add(-r.time); over.Before(until) {
+		until = over
+	}
+	return max(until.Sub(now), 0)
 }
 
 // answered notes an answer with so many fields too many, of which some were reserved, and returns how long it waits.

@@ -107,6 +107,60 @@ func TestPace_Return(t *testing.T) {
 	})
 }
 
+// Whoever waits for what others are to get waits no longer once they get nothing, and as long as before where they do.
+func TestPace_WaitIsShorterWhereOthersGiveBack(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		before, after int // returns of what was reserved before and after the one that waits
+		interrupted   bool
+		whole         bool
+	}{
+		"nobody does": {whole: true}, "all do": {before: 100}, "those that came later": {after: 100, whole: true}, "interrupted": {interrupted: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				one := h2.Payer{Name: "one"}
+				cfg := roomy()
+				cfg.Pace = new(h2.Pace)
+				c, p := pipe(t, cfg)
+				wide := openFor(t, c, cfg.Pace, one.Name)
+				answer(p, 1, []int{h2.MostFields})
+				_ = failure(wide)
+				time.Sleep(time.Second / 2)
+				many := func() (all []h2.Reserved) {
+					for range 100 {
+						r, _ := cfg.Pace.Reserve(one)
+						all = append(all, r)
+					}
+					return all
+				}
+				before := many()
+				r, wait := cfg.Pace.Reserve(one)
+				after := many()
+				if wait < 50*wideTime {
+					t.Fatalf("it waits %v", wait)
+				}
+				began, interrupted := time.Now(), make(chan struct{})
+				time.AfterFunc(5*time.Millisecond, func() {
+					for _, r := range append(before[:tt.before], after[:max(tt.after, tt.before)]...) {
+						cfg.Pace.Return(one, r)
+					}
+					if tt.interrupted {
+						close(interrupted)
+					}
+				})
+				if waited := cfg.Pace.Wait(one, r, wait, interrupted); waited == tt.interrupted {
+					t.Errorf("it says %t", waited)
+				}
+				if took := time.Since(began); tt.whole != (took == wait) || !tt.whole && took > 20*time.Millisecond {
+					t.Errorf("it took %v of %v", took, wait)
+				}
+			})
+		})
+	}
+}
+
 // An instance waits for no fields of another one of its name. Those that get many have the time of one together.
 func TestAudit_ATK14_InstancesDoNotWaitForOneAnother(t *testing.T) {
 	t.Parallel()
