@@ -299,7 +299,7 @@ const (
 	errGrantExpired        = refused("the grant has expired; its plugin asks for another")
 	errGrantTaken          = refused("the grant was revoked; its plugin may ask for another as long as policy allows it the capability")
 	errGrantOver           = refused("the grant ended with its plugin's identity")
-	errGrantUnknown        = refused("the host knows no such grant: it is over, or is one of the host before this one; its plugin asks for another")
+	errGrantUnknown        = refused("the host knows no such grant: it is over, or is of the host before; its plugin asks for another")
 	errNoGrantToken        = refused("no bearer: a call below a capability's endpoint shows the bearer_token of its grant")
 	errGrantOfRuntimeToken = refused("the bearer is a runtime token; a call below a capability's endpoint shows the bearer_token of its grant")
 	errNotGrantToken       = refused("the bearer is not the token of this grant")

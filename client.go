@@ -136,7 +136,8 @@ func (c *Client) Config() ClientConfig {
 // later, [ErrClientClosed] after Close; any other means that the host could not be reached, and
 // has a code: unavailable, unless the host, or the end of ctx, gave another.
 // RegistryClient, ReportHealth, Dispense, Service and Capability connect a client that
-// nobody connected; all of them but Dispense need an identity, and say so of a client without SelfID; calls with HTTPClient fail with [ErrClientNotConnected] until then.
+// nobody connected; all of them but Dispense need an identity, and say so of a client without
+// SelfID. Calls with HTTPClient fail with [ErrClientNotConnected] until then.
 func (c *Client) Connect(ctx context.Context) error {
 	if err := c.connect(ctx); err != nil {
 		return err

@@ -149,13 +149,15 @@ type PluginServerConfig struct {
 	// plugins may want to hear less often what has not changed (HealthProbeConfig.ReportsPerSecond).
 	HealthInterval time.Duration
 	// GracefulShutdownTimeout bounds the end: calls in flight may finish for
-	// that long. Zero means 10 s.
+	// that long; those that do not are cut off, and ServePlugin returns an error. Zero means 10 s.
 	GracefulShutdownTimeout time.Duration
 	// Limits bounds what strangers can take of the plugin's listener, and how long a
 	// connection of the host stands. The zero value is the defaults.
 	Limits PluginLimits
 	// OnConnected runs once, after the first handshake and before the services
-	// are registered; an error ends the plugin, and a panic is one. May be nil.
+	// are registered; an error ends the plugin, and a panic is one. Nothing is registered until it
+	// returns, which the log says after 10 s; one that does not return is given up a moment after
+	// ctx has ended. May be nil.
 	OnConnected func(ctx context.Context, client *Client) error
 
 	// withdrawn says that the host which launched the plugin has taken it out itself, so that
@@ -343,8 +345,9 @@ func (c *PluginServerConfig) withDefaults() *PluginServerConfig {
 // enrols (or waits until the host assigns an identity), registers the services,
 // reports health, renews its token, enrols and registers again when the host
 // lost it, answers the host's control calls, and at the end unregisters, drains
-// and leaves. It returns nil when ctx ended or the host asked the plugin to stop, and
-// an error where the configuration is wrong ([ErrInvalidConfig]) or the host
+// and leaves. When ctx ended or the host asked the plugin to stop it returns nil, or an error
+// where calls in flight did not end within GracefulShutdownTimeout and were cut off. It returns
+// an error, too, where the configuration is wrong ([ErrInvalidConfig]) or the host
 // refuses the plugin ([ErrHandshakeRefused], [ErrHostNotTrusted]). A host that refuses a plugin
 // which it took before, as a new policy does, is asked again, once a minute at last, unless an
 // operator revoked the plugin.

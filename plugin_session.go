@@ -13,7 +13,6 @@ import (
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/internal/backoff"
-	"github.com/masegraye/connect-plugin-go/internal/guest"
 )
 
 // pluginSession keeps a plugin enrolled, registered and reported with its host.
@@ -122,7 +121,7 @@ func (s *pluginSession) begin(ctx context.Context) error {
 	}
 	s.watch(ctx)
 	if s.cfg.OnConnected != nil {
-		if err := guest.Contain("PluginServerConfig.OnConnected", func() error { return s.cfg.OnConnected(ctx, s.client) }); err != nil {
+		if err := s.onConnected(ctx); err != nil {
 			return fmt.Errorf("OnConnected: %w", err)
 		}
 	}
