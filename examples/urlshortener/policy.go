@@ -13,6 +13,6 @@ import (
 //go:embed policy.json
 var Policy []byte
 
-// ShutdownGrace is how long the host drains when it is told to end, and after that its Cleanup may take, which this one has not. Whatever ends
-// its process, as the manifests in deploy say, gives it more time than both.
+// ShutdownGrace is how long the host drains when it is told to end, and how long after that a Cleanup may take, which this one has not.
+// Whatever ends its process, as the manifests in deploy say, gives it more time than both.
 const ShutdownGrace = 5 * time.Second

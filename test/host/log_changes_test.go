@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -199,7 +200,7 @@ func (l kindLog) Enabled(context.Context, slog.Level) bool { return true }
 
 func (l kindLog) Handle(_ context.Context, r slog.Record) error {
 	r.Attrs(func(a slog.Attr) bool {
-		if strings.Contains("wait latency left", a.Key) {
+		if slices.Contains([]string{"wait", "latency"}, a.Key) {
 			l.lines.Add(1)
 		}
 		if a.Value.Resolve().Kind() == slog.KindDuration {
