@@ -4,6 +4,7 @@ import { createConnectTransport, createGrpcTransport, createGrpcWebTransport } f
 import { Closed, PluginError, Unreachable } from "./errors.js";
 import { type HostLink, maxMessage, tellLoss } from "./link.js";
 import type { Identity, Session } from "./session.js";
+import { pause } from "./pace.js";
 import { type ServiceState, watch } from "./watching.js";
 
 /** How long a call waits for news of its host, and of its service. */
@@ -21,12 +22,15 @@ export function connected(link: HostLink, protocol: Protocol, interceptor: Inter
   });
 }
 
+const mostAgain = 60_000;
 const any = "-"; // in the place of a provider: the host chooses
 const constraintHeader = "x-plugin-constraint";
 
 /** Leads to the providers of a type. The host chooses one for each call; where it does not know how, all go to the provider
  * of the moment, which the route learns from the registry. */
 export class ServiceRoute {
+  /** How long to wait at first before a host is asked again that refused to tell of the service. */
+  static again = 1_000;
   #route = "";
   #owner = ""; // the runtime id under which the route is known
   #next = "";
@@ -72,28 +76,36 @@ export class ServiceRoute {
     };
   }
 
+  /** Follows the type until its end or the plugin's. A host that refuses that may allow it later: it is asked less and less often,
+   * and calls fail as refused until then. */
   async #follow(): Promise<void> {
-    this.#error = new ConnectError("the plugin has ended", Code.Unavailable);
-    let error: unknown = this.#error;
-    this.#error = undefined;
-    try {
-      const states = watch(this.session, this.serviceType, this.#end.signal, {
-        // After a break nothing is known, though nothing may have changed.
-        resumes: false,
-        opened: (identity) => { this.#next = identity.runtimeId; },
-        broken: () => { this.#route = ""; },
-      });
-      for await (const state of states) {
-        this.#route = await this.#routeOf(state);
-        this.#owner = this.#next;
-        this.#tell();
+    for (let wait = ServiceRoute.again; ; wait = Math.min(2 * wait, mostAgain)) {
+      let error: unknown = new ConnectError("the plugin has ended", Code.Unavailable);
+      let refused = false;
+      try {
+        const states = watch(this.session, this.serviceType, this.#end.signal, {
+          // After a break nothing is known, though nothing may have changed.
+          resumes: false,
+          opened: (identity) => { this.#next = identity.runtimeId; },
+          broken: () => { this.#route = ""; },
+        });
+        for await (const state of states) {
+          this.#route = await this.#routeOf(state);
+          this.#owner = this.#next;
+          this.#error = undefined;
+          wait = ServiceRoute.again;
+          this.#tell();
+        }
+      } catch (e) {
+        error = e;
+        refused = e instanceof ConnectError;
       }
-    } catch (e) {
-      error = e;
+      this.#route = "";
+      this.#error = error;
+      this.#tell();
+      if (!refused) return;
+      await pause(wait / 2 + (Math.random() * wait) / 2, this.#end.signal);
     }
-    this.#route = "";
-    this.#error = error;
-    this.#tell();
   }
 
   async #routeOf(state: ServiceState): Promise<string> {

@@ -8,6 +8,7 @@ import { Code, ConnectError, createClient, type HandlerContext } from "@connectr
 import { connectNodeAdapter } from "@connectrpc/connect-node";
 import { printable } from "../src/glyphs.js";
 import { type Credentials, HandshakeRefused, Plugin, PluginError } from "../src/index.js";
+import { ServiceRoute } from "../src/calls.js";
 import { Log } from "../src/log.js";
 import { HostTrust } from "../src/trust.js";
 import { CapabilityBroker } from "../src/wire/plugin/v1/broker_pb.js";
@@ -173,6 +174,27 @@ test("refusals of a watch and of a capability are shown so, too", { timeout: 60_
     await assert.rejects(async () => ask(), (e) => e instanceof ConnectError && e.code === Code.PermissionDenied && /forged/.test(e.message) &&
       !unseen.test(inspect(e)) && !/\n/.test(e.rawMessage));
   }
+});
+
+test("a service that is refused for a while is there when it is not any more, and the host is asked seldom", { timeout: 60_000 }, async (t) => {
+  let allowed = false;
+  const before = ServiceRoute.again;
+  ServiceRoute.again = 50;
+  t.after(() => { ServiceRoute.again = before; });
+  const s = await stage(t, (procedure) => {
+    if (procedure === "watch" && !allowed) throw new ConnectError("not available", Code.NotFound);
+  });
+  const begun = performance.now();
+  await s.plugin.start();
+  await until(() => s.counts.watch >= 5, () => `${s.counts.watch} watches`);
+  assert.ok(performance.now() - begun >= 0.9 * (50 + 100 + 200 + 400));
+  await assert.rejects(s.clock.getHealth({}), (e) => e instanceof ConnectError && e.code === Code.NotFound);
+  allowed = true;
+  let works = false;
+  void (async () => {
+    for (; !works; await new Promise(setImmediate)) works = await s.clock.getHealth({}).then(() => true, () => false);
+  })();
+  await until(() => works, () => JSON.stringify(s.counts)).finally(() => { works = true; });
 });
 
 test("what goes on is logged a few times, and then once in a while: the latest, with how many there were", (t) => {

@@ -1,4 +1,5 @@
 """Calls of other plugins' services through the host."""
+import random
 import re
 import threading
 import time
@@ -8,7 +9,7 @@ from urllib.parse import urlsplit
 
 import grpc
 
-from .errors import Closed, PluginError
+from .errors import Closed, HandshakeRefused, HostError, HostNotTrusted, PluginError
 from .link import HostLink, Unreachable
 from .pace import code_of
 from .session import Identity, Session
@@ -18,6 +19,8 @@ from .wire import registry_pb2 as reg
 _ANY = "-"  # in the place of a provider: the host chooses
 _OWN = ("authorization", "x-plugin-runtime-id", "x-plugin-constraint")  # metadata that is not the caller's to set
 NEWS_WAIT = 1.0  # how long a call waits for news of its host, and of its service
+
+_AGAIN, _MOST_AGAIN = 1.0, 60.0  # before a host is asked again that refused to tell of a service
 
 
 class NoProvider(PluginError, grpc.RpcError):  # type: ignore[misc]
@@ -105,14 +108,16 @@ class ServiceChannel(HostChannel):
         self._owner = ""  # the runtime id under which the route is known
         self._next_owner = ""
         self._error: Optional[Exception] = None
-        # Each stream begins with the current state: after a break nothing is known, though nothing may have changed.
-        self._watch = Watch(session, link, service_type, self._opened, self._broken, resumes=False)
+        self._watch = self._new_watch()
+        self._closed = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="connectplugin-" + service_type, daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """Stops following the registry. Calls in flight go on."""
-        self._watch.close()
+        with self._mu:
+            self._closed.set()
+            self._watch.close()
         self._thread.join()
 
     def _opened(self, identity: Identity) -> None:
@@ -123,19 +128,38 @@ class ServiceChannel(HostChannel):
         with self._mu:
             self._route = ""
 
+    def _new_watch(self) -> Watch:
+        # Each stream begins with the current state: after a break nothing is known, though nothing may have changed.
+        return Watch(self._session, self._link, self._type, self._opened, self._broken, resumes=False)
+
     def _follow(self) -> None:
-        error: Exception = NoProvider(f"the connection to {self._type!r} is closed")
-        try:
-            for state in self._watch:
-                route = self._route_of(state)
-                with self._mu:
-                    self._route, self._owner = route, self._next_owner
-                    self._mu.notify_all()
-        except (grpc.RpcError, PluginError) as e:
-            error = e
-        with self._mu:
-            self._route, self._error = "", error
-            self._mu.notify_all()
+        """Follows the type until the channel or the plugin ends. A host that refuses that may allow it later: it is asked less and
+        less often, and calls fail as refused until then."""
+        wait = _AGAIN
+        while True:
+            error: Optional[Exception] = NoProvider(f"the connection to {self._type!r} is closed")
+            ended = True
+            try:
+                for state in self._watch:
+                    route = self._route_of(state)
+                    with self._mu:
+                        self._route, self._owner, self._error, wait = route, self._next_owner, None, _AGAIN
+                        self._mu.notify_all()
+            except (Closed, HandshakeRefused, HostNotTrusted) as e:
+                error = e
+            except (grpc.RpcError, PluginError) as e:
+                error, ended = e if isinstance(e, HostError) else None, False
+            with self._mu:
+                self._route, self._error = "", error
+                self._mu.notify_all()
+            if ended or self._closed.wait(random.uniform(wait / 2, wait)):
+                return
+            wait = min(2 * wait, _MOST_AGAIN)
+            with self._mu:
+                if self._closed.is_set():
+                    return
+                self._watch.close()
+                self._watch = self._new_watch()
 
     def _route_of(self, state: ServiceState) -> str:
         if state.state == UNAVAILABLE:

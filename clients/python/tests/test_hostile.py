@@ -11,7 +11,7 @@ from unittest import mock
 
 import grpc
 
-from connectplugin import Closed, HandshakeRefused, Plugin
+from connectplugin import Closed, HandshakeRefused, Plugin, calls
 from connectplugin.glyphs import printable
 from connectplugin.link import HostLink
 from connectplugin.log import Log
@@ -274,6 +274,33 @@ class Hostile(unittest.TestCase):
             self.assertEqual((grpc.StatusCode.PERMISSION_DENIED, SEEN), (raised.exception.code(), raised.exception.details()))
             self.assertIn(("said", "x"), [tuple(m) for m in raised.exception.trailing_metadata()])
             self.shown(raised.exception, lines)
+
+    def test_a_service_that_is_refused_for_a_while(self) -> None:
+        allowed = threading.Event()
+
+        def refuses(name: str, context: grpc.ServicerContext, _: Callable[[], None]) -> None:
+            if name == "WatchService" and not allowed.is_set():
+                context.abort(grpc.StatusCode.NOT_FOUND, "not available")
+
+        for patch in (mock.patch.object(calls, "_AGAIN", 0.05), mock.patch.object(calls, "_MOST_AGAIN", 0.2)):
+            patch.start()
+            self.addCleanup(patch.stop)
+        host, plugin, _ = self.stage(refuses)
+        plugin.start()
+        now = plugin.service("clock").unary_unary("/clock.v1.ClockService/Now", lambda _: b"", lambda _: None)
+
+        def code() -> grpc.StatusCode:
+            with self.assertRaises(grpc.RpcError) as raised:
+                now(None, timeout=5)
+            found: grpc.StatusCode = raised.exception.code()
+            return found
+
+        begun = time.monotonic()
+        self.until(lambda: host.count("WatchService") >= 5, lambda: host.counts)
+        self.assertGreaterEqual(time.monotonic() - begun, 0.05 + 0.1 + 0.2 + 0.2)
+        self.assertIs(grpc.StatusCode.NOT_FOUND, code())
+        allowed.set()
+        self.until(lambda: code() is grpc.StatusCode.UNAVAILABLE, lambda: host.counts)  # the host names no provider
 
 
 class Said(unittest.TestCase):
