@@ -2,15 +2,21 @@ package connectplugin
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"sync"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
+	"github.com/masegraye/connect-plugin-go/internal/catalog"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
+	"github.com/masegraye/connect-plugin-go/internal/proxy"
+	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
 // maxHealthServices bounds the services whose status is kept.
@@ -349,4 +355,46 @@ func mustBeServices(what string, handshake *HandshakeServer, registry *ServiceRe
 	mustBeMade(what+": the handshake server", handshake != nil && handshake.hub != nil, "NewHandshakeServer")
 	mustBeMade(what+": the registry", registry != nil && registry.catalog != nil, "NewServiceRegistry")
 	mustBeMade(what+": the lifecycle server", lifecycle != nil && lifecycle.catalog != nil, "NewLifecycleServer")
+}
+
+// probeHealth asks a plugin how it is, the way that routed calls take. An
+// error says that it did not answer; a plugin that answers without saying how it
+// is, because it does not know the question, is of unknown health.
+func probeHealth(ctx context.Context, pool *proxy.Provider, id *tokenstore.Identity) (catalog.HealthReport, error) {
+	const path = connectpluginv1connect.PluginControlGetHealthProcedure
+	q, err := newHealthQuestion(id)
+	if err != nil {
+		return catalog.HealthReport{}, err
+	}
+	answer, result := pool.Ask(ctx, path, q.message)
+	if answered := result.Class == proxy.ClassOK || result.Class == proxy.ClassResponse; !answered || answer.Status == 0 {
+		return catalog.HealthReport{}, fmt.Errorf("ask for health: %s: %w", result.Class, result.Err)
+	}
+	if answer.NotFound {
+		return catalog.HealthReport{}, errElsewhere
+	}
+	return q.answer(answer.Status, answer.Message)
+}
+
+var (
+	errServerError = errors.New("plugin answers with an error of its own")
+	errElsewhere   = errors.New("another instance of the plugin answers here")
+)
+
+// healthAnswer reads an answer. What is no valid statement says at least that the
+// plugin is there.
+func healthAnswer(status int, body []byte) (catalog.HealthReport, error) {
+	unknown := catalog.HealthReport{}
+	if status >= http.StatusInternalServerError && status != http.StatusNotImplemented {
+		return unknown, fmt.Errorf("%w: status %d", errServerError, status)
+	}
+	var m connectpluginv1.GetHealthResponse
+	valid := status == http.StatusOK && proto.Unmarshal(body, &m) == nil &&
+		validateHealth(m.GetState(), m.GetReason(), m.GetUnavailableDependencies()) == nil
+	if !valid {
+		return unknown, nil
+	}
+	return catalog.HealthReport{
+		Health: healthOf(m.GetState()), Reason: m.GetReason(), Unavailable: m.GetUnavailableDependencies(),
+	}, nil
 }

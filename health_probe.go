@@ -4,15 +4,12 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	mathrand "math/rand/v2"
 	"slices"
 	"sync"
 	"time"
 
-	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
-	"github.com/masegraye/connect-plugin-go/internal/proxy"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
@@ -487,27 +484,3 @@ func (p *prober) press(plugin *probed) {
 	}
 	time.AfterFunc(wait, func() { p.hurry(plugin.id) })
 }
-
-// probeHealth asks a plugin how it is, the way that routed calls take. An
-// error says that it did not answer; a plugin that answers without saying how it
-// is, because it does not know the question, is of unknown health.
-func probeHealth(ctx context.Context, pool *proxy.Provider, id *tokenstore.Identity) (catalog.HealthReport, error) {
-	const path = connectpluginv1connect.PluginControlGetHealthProcedure
-	q, err := newHealthQuestion(id)
-	if err != nil {
-		return catalog.HealthReport{}, err
-	}
-	answer, result := pool.Ask(ctx, path, q.message)
-	if answered := result.Class == proxy.ClassOK || result.Class == proxy.ClassResponse; !answered || answer.Status == 0 {
-		return catalog.HealthReport{}, fmt.Errorf("ask for health: %s: %w", result.Class, result.Err)
-	}
-	if answer.NotFound {
-		return catalog.HealthReport{}, errElsewhere
-	}
-	return q.answer(answer.Status, answer.Message)
-}
-
-var (
-	errServerError = errors.New("plugin answers with an error of its own")
-	errElsewhere   = errors.New("another instance of the plugin answers here")
-)

@@ -23,13 +23,12 @@ import (
 // does not allow, and endpoints that it does not approve. A service type that it
 // no longer opens to several plugins stays with the first of them. What goes on
 // being allowed goes on undisturbed. A lower MaxInstances holds for new instances
-// and ends none. Registrations and endpoints that a later policy gives back are
-// there again when SetPolicy returns, without the plugin's doing.
+// and ends none. Registrations and endpoints that a later policy gives back are there again then, without the plugin's doing.
 //
 // Nil grants nothing and ends every plugin. The policy is copied. An error wraps [ErrInvalidConfig] and names the
-// field, or [ErrHostClosed] after [Host.Shutdown]; nothing has changed then. SetPolicy may be called concurrently,
-// also with everything that plugins do, by [ServeConfig.Audit], and by the handler of [ServeConfig.Logger]. Audit was told, in order,
-// what it brought about when it returns; but to Audit itself it returns before, and where Audit is that slow, after five seconds.
+// field, or [ErrHostClosed] after [Host.Shutdown]; nothing has changed then. It may be called concurrently, also with all that plugins
+// do, by [ServeConfig.Audit], and by the handler of [ServeConfig.Logger]. Audit was told, in order, what it brought about when it
+// returns; but to Audit itself it returns before, and where Audit is that slow, after five seconds.
 func (h *Host) SetPolicy(p *Policy) error {
 	if err := p.validateFor(h.cfg.AllowInsecure); err != nil {
 		return err

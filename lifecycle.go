@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-	"google.golang.org/protobuf/proto"
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
@@ -365,24 +364,6 @@ func secretDiffers(secret, came Secret) string {
 		return "it came without a secret, and the policy has one for it"
 	}
 	return "the policy has another secret for it"
-}
-
-// healthAnswer reads an answer. What is no valid statement says at least that the
-// plugin is there.
-func healthAnswer(status int, body []byte) (catalog.HealthReport, error) {
-	unknown := catalog.HealthReport{}
-	if status >= http.StatusInternalServerError && status != http.StatusNotImplemented {
-		return unknown, fmt.Errorf("%w: status %d", errServerError, status)
-	}
-	var m connectpluginv1.GetHealthResponse
-	valid := status == http.StatusOK && proto.Unmarshal(body, &m) == nil &&
-		validateHealth(m.GetState(), m.GetReason(), m.GetUnavailableDependencies()) == nil
-	if !valid {
-		return unknown, nil
-	}
-	return catalog.HealthReport{
-		Health: healthOf(m.GetState()), Reason: m.GetReason(), Unavailable: m.GetUnavailableDependencies(),
-	}, nil
 }
 
 // deadAfter is for how long one who is dead showed no life.

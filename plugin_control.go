@@ -124,25 +124,6 @@ const healthLate = "PluginServerConfig.Health does not return"
 // healthPanics is the reason of a plugin whose Health panics, or ends its goroutine.
 const healthPanics = "PluginServerConfig.Health panics"
 
-// slowStart is how long OnConnected may take until the log says that the plugin waits for it.
-const slowStart = 10 * time.Second
-
-// onConnected has the user's code do what the plugin needs first, for as long as that takes, but no longer than a moment
-// after the end of ctx.
-func (s *pluginSession) onConnected(ctx context.Context) error {
-	const what = "PluginServerConfig.OnConnected"
-	log := s.cfg.Client.Logger
-	slow := time.AfterFunc(slowStart, func() {
-		log.Warn(what + " has not returned for " + slowStart.String() + "; the plugin registers nothing until it does")
-	})
-	defer slow.Stop()
-	_, err := guest.Within(ctx, what, func() (struct{}, error) { return struct{}{}, s.cfg.OnConnected(ctx, s.client) }, nil)
-	if errors.Is(err, guest.ErrRuns) {
-		log.Warn("the plugin ends without waiting for it", keyError, err)
-	}
-	return err
-}
-
 // healthAsker asks the plugin's own code how the plugin is: once at a time, and so that one which blocks holds up nobody.
 type healthAsker struct {
 	// Fixed at creation.

@@ -2,6 +2,7 @@ package connectplugin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -13,6 +14,7 @@ import (
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/internal/backoff"
+	"github.com/masegraye/connect-plugin-go/internal/guest"
 )
 
 // pluginSession keeps a plugin enrolled, registered and reported with its host.
@@ -404,4 +406,23 @@ func (s *pluginSession) health(ctx context.Context) pluginHealth {
 		}
 	}
 	return h
+}
+
+// slowStart is how long OnConnected may take until the log says that the plugin waits for it.
+const slowStart = 10 * time.Second
+
+// onConnected has the user's code do what the plugin needs first, for as long as that takes, but no longer than a moment
+// after the end of ctx.
+func (s *pluginSession) onConnected(ctx context.Context) error {
+	const what = "PluginServerConfig.OnConnected"
+	log := s.cfg.Client.Logger
+	slow := time.AfterFunc(slowStart, func() {
+		log.Warn(what + " has not returned for " + slowStart.String() + "; the plugin registers nothing until it does")
+	})
+	defer slow.Stop()
+	_, err := guest.Within(ctx, what, func() (struct{}, error) { return struct{}{}, s.cfg.OnConnected(ctx, s.client) }, nil)
+	if errors.Is(err, guest.ErrRuns) {
+		log.Warn("the plugin ends without waiting for it", keyError, err)
+	}
+	return err
 }
