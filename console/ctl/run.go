@@ -110,8 +110,10 @@ func explain(err error) string {
 	case connect.CodePermissionDenied: // the word of a host of an earlier version
 		text += adviceEnded(err) + adviceRights
 	case connect.CodeNotFound:
-		text += adviceEnded(err) + "\nEither there is none of that name (drain and revoke --instance take a runtime id, as plugins lists them), " +
-			"or the host offers no such service, or not to this self id: ServeConfig.Admin has to be set, and not ReadOnly for changes." + adviceRights
+		text += adviceEnded(err) +
+			"\nEither there is none of that name (drain and revoke --instance take a runtime id, as plugins lists them), " +
+			"or the host offers no such service, or not to this self id: ServeConfig.Admin has to be set, " +
+			"and not ReadOnly for changes." + adviceRights
 	case connect.CodeUnavailable:
 		text += adviceAway
 	default:
