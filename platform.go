@@ -45,7 +45,8 @@ type Platform struct {
 	end       context.CancelFunc
 
 	tasks   sync.WaitGroup
-	looking atomic.Bool // somebody is about to look for circles
+	looking atomic.Bool  // somebody is about to look for circles
+	looked  atomic.Int64 // how long that took last, as a time.Duration
 
 	mu        sync.Mutex
 	closed    bool

@@ -371,18 +371,22 @@ func (w *watched) follow(ctx context.Context, serviceType string) {
 
 const (
 	circleWait  = time.Second // how long plugins that come together have to say that they wait
+	circleRest  = 50          // times as long as the last look took is between two looks at least
 	mostCircles = 8           // that are told of
 )
 
-// lookForCircles looks, in a moment, for plugins that wait for each other, so that none of them ever starts.
+// lookForCircles looks, in a moment, for plugins that wait for each other, so that none of them ever starts. Plugins that require
+// much can have it look as often as they like: the longer that takes, the less often it does.
 func (p *Platform) lookForCircles() {
 	if !p.looking.CompareAndSwap(false, true) {
 		return
 	}
 	p.task(func() {
-		if backoff.Wait(p.life, circleWait) {
+		if backoff.Wait(p.life, max(circleWait, circleRest*time.Duration(p.looked.Load()))) {
 			p.looking.Store(false)
+			begun := time.Now()
 			p.tellCircles(p.circles())
+			p.looked.Store(int64(time.Since(begun)))
 		}
 	})
 }
