@@ -317,7 +317,8 @@ func (p *Platform) introduce(ctx context.Context, a *adoption, hostURL string) e
 		return err
 	}
 	a.narrow(info)
-	if err := client.set(ctx, a.id.RuntimeID(), a.token, hostURL, a.id.ExpiresAt()); err != nil {
+	err = client.set(ctx, a.id.RuntimeID(), a.token, hostURL, a.id.ExpiresAt())
+	if err != nil && !a.id.Met() { // else it has it, and its answer was lost
 		return fmt.Errorf("give it its identity: %w", err)
 	}
 	declared(a.id).adopted.introduced.Store(true)

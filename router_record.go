@@ -235,11 +235,11 @@ func (d *pluginDialer) recognising(h *hub, id *tokenstore.Identity) challenger {
 	}
 }
 
-// answering is the identity by which a plugin answers: of an adopted one that is replaced by itself the next one, since it has
-// been given that.
+// answering is the identity by which a plugin answers: of an adopted one that is replaced by itself the next one, once it has
+// that, as its answer says, or its own calls.
 func answering(id *tokenstore.Identity) *tokenstore.Identity {
 	if known := declared(id).adopted; known != nil {
-		if heir := known.heir.Load(); heir != nil && !heir.Ended() && declared(heir).adopted.introduced.Load() {
+		if heir := known.heir.Load(); heir != nil && !heir.Ended() && (declared(heir).adopted.introduced.Load() || heir.Met()) {
 			return heir
 		}
 	}

@@ -172,7 +172,7 @@ func TestAudit_H58_NobodyElseServesTheCallsOfAnAdoptedPlugin(t *testing.T) {
 func TestAudit_H54_APluginReplacedByItselfIsKnown(t *testing.T) {
 	t.Parallel()
 	c := startCompany(t, func(_ *hosttest.CA, cfg *connectplugin.ServeConfig, _ *connectplugin.PluginPolicy) {
-		cfg.HealthProbe.Interval = time.Hour
+		cfg.HealthProbe.Disabled = true // a call that is cut has it asked, and it is not well
 	})
 	c.reports = 50 * time.Millisecond
 	way, p, first := hosttest.NewProxy(t, c.Host), c.Platform(), c.ca.Issue(t, hosttest.CommonName("machine"))
@@ -184,7 +184,7 @@ func TestAudit_H54_APluginReplacedByItselfIsKnown(t *testing.T) {
 	c.shows(t, first, adopted) // another has the certificate, too
 	call, before := c.caller(t), c.echo(t)
 	hosttest.Eventually(t, "it is called", func() bool { return call() == nil })
-	plugin.sick.Store(true)
+	plugin.well.Store(&before)
 	replaced := make(chan error, 1)
 	go func() { replaced <- p.ReplacePlugin(t.Context(), before, adoption(way.URL)) }()
 	hosttest.Eventually(t, "it says by its next identity that it is not well", func() bool {
@@ -197,7 +197,7 @@ func TestAudit_H54_APluginReplacedByItselfIsKnown(t *testing.T) {
 	if n := strings.Count(c.log.String(), "answers in the place"); n > 0 {
 		t.Error(c.log.String())
 	}
-	plugin.sick.Store(false)
+	plugin.well.Store(nil)
 	if err := hosttest.Arrival(t, replaced); err != nil {
 		t.Error(err)
 	}

@@ -59,7 +59,8 @@ type process struct {
 	url   string
 	given atomic.Int32
 	cert  atomic.Pointer[tls.Certificate]
-	sick  atomic.Bool
+	well  atomic.Pointer[string] // the one identity by which it is well; nil for by any
+	self  atomic.Pointer[connectplugin.Client]
 	stop  func()
 }
 
@@ -80,9 +81,9 @@ func (c *company) run(t *testing.T, selfID string, cert *tls.Certificate) *proce
 		TLS:          &tls.Config{GetCertificate: shown, ClientCAs: c.ca.Pool},
 		HostIdentity: theCompanysHost, Listener: l,
 		Services:    []connectplugin.PluginService{{Type: selfID, Version: "1.0.0", Path: echoPath, Handler: echoHandler()}},
-		OnConnected: func(context.Context, *connectplugin.Client) error { p.given.Add(1); return nil },
+		OnConnected: func(_ context.Context, c *connectplugin.Client) error { p.given.Add(1); p.self.Store(c); return nil },
 		Health: func() (connectpluginv1.HealthState, string) {
-			if p.sick.Load() {
+			if well := p.well.Load(); well != nil && p.self.Load().RuntimeID() != *well {
 				return connectpluginv1.HealthState_HEALTH_STATE_UNHEALTHY, "sick"
 			}
 			return connectpluginv1.HealthState_HEALTH_STATE_HEALTHY, ""
