@@ -186,7 +186,7 @@ func answered(t *testing.T, f *http2.Framer) bool {
 // longer and longer, whatever it is refused for and whatever else it gets; nobody else waits with it.
 func TestAudit_ATK14_APluginIsRefusedAtItsPace(t *testing.T) {
 	t.Parallel()
-	const burst, perSecond, refused = 10, 20, 40
+	const burst, perSecond, refused = 10, 1, 12 // so few that a slow machine is faster than what comes back
 	check := func(t *testing.T, host *hosttest.Host, c *connectplugin.Client) error {
 		t.Helper()
 		req := connect.NewRequest(&connectpluginv1.HealthCheckRequest{})
