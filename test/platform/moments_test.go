@@ -1,6 +1,7 @@
 package platform_test
 
 import (
+	"cmp"
 	"context"
 	"os"
 	"strings"
@@ -19,7 +20,9 @@ type moment struct {
 	word string // of the instance that is launched first; MARK stands for the file
 	next string // of the one that replaces it, empty for none
 	call bool   // a call is in flight, which the plugin is told to end and does not
-	end  func(context.Context, *connectplugin.Host) error
+	// grace is what it has for that, zero for longer than a test lasts.
+	grace time.Duration
+	end   func(context.Context, *connectplugin.Host) error
 }
 
 var moments = []moment{
@@ -54,7 +57,7 @@ func (m moment) victim(token string) string {
 // spec is that of an instance with a child. Nothing but an end from outside ends its waits.
 func (m moment) spec(word, token, mark string) connectplugin.PluginSpec {
 	sp := spec("child="+token, strings.ReplaceAll(word, "MARK", mark))
-	sp.StopGrace, sp.ReadyTimeout = wait, wait
+	sp.StopGrace, sp.ReadyTimeout = cmp.Or(m.grace, wait), wait
 	sp.Restart = connectplugin.RestartPolicy{MinBackoff: time.Millisecond, MaxBackoff: time.Millisecond, MaxFailures: 1000}
 	return sp
 }
