@@ -178,15 +178,19 @@ func (l *PluginLauncher) Replace(ctx context.Context, pluginName string) error {
 	return nil
 }
 
-// launchNow launches a plugin that is not running. It does not run where ctx ended before it did.
+// launchNow launches a plugin that is not running. It does not run where ctx ended before it did, unless somebody else
+// launched it meanwhile.
 func (l *PluginLauncher) launchNow(ctx context.Context, name string) error {
-	p, err := l.plugin(name)
+	p, begun, err := l.begin(name)
 	if err != nil {
 		return err
 	}
-	_, err = p.await(ctx)
-	if ctx.Err() != nil {
-		return errors.Join(cmp.Or(err, context.Cause(ctx)), p.stop(ctx, "it was called off"))
+	if _, err = p.await(ctx); ctx.Err() == nil {
+		return err
+	}
+	err = cmp.Or(err, context.Cause(ctx))
+	if begun {
+		err = errors.Join(err, p.stop(ctx, "it was called off"))
 	}
 	return err
 }
@@ -231,25 +235,31 @@ func (l *PluginLauncher) unknown(name string) error {
 
 // plugin returns the plugin of a name, and launches it unless it was.
 func (l *PluginLauncher) plugin(name string) (*launchedPlugin, error) {
+	p, _, err := l.begin(name)
+	return p, err
+}
+
+// begin does the same, and reports whether it launches it.
+func (l *PluginLauncher) begin(name string) (p *launchedPlugin, begun bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
-		return nil, ErrHostClosed
+		return nil, false, ErrHostClosed
 	}
 	if p := l.plugins[name]; p != nil {
-		return p, nil
+		return p, false, nil
 	}
 	spec, ok := l.specs[name]
 	if !ok {
-		return nil, l.unknown(name)
+		return nil, false, l.unknown(name)
 	}
 	if err := spec.validate(); err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	p := newLaunchedPlugin(l, name, spec)
+	p = newLaunchedPlugin(l, name, spec)
 	l.plugins[name] = p
 	l.tasks.Go(p.run)
-	return p, nil
+	return p, true, nil
 }
 
 // forgetPlugin takes a plugin out that is over.
