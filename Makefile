@@ -145,7 +145,7 @@ bench-scale: ## measure what 100, 1,000 and 5,000 connected plugins cost a host 
 	@mkdir -p $(CACHE) && cd bench && $(GO) build -o $(CACHE)/bench-scale ./scale && $(CACHE)/bench-scale $(BENCHFLAGS)
 
 .PHONY: attack
-attack: ## attack a host of its own on loopback in every way that we know, beside honest callers (40 minutes; ATTACKFLAGS="-for 5s": 15)
+attack: ## attack a host of its own on loopback in every way that we know, beside honest callers (50 minutes; ATTACKFLAGS="-for 5s": 20)
 	@mkdir -p $(CACHE) && cd bench && $(GO) build -o $(CACHE)/attack ./attack && $(CACHE)/attack $(ATTACKFLAGS)
 
 .PHONY: soak

@@ -191,3 +191,24 @@ func TestTurns(t *testing.T) {
 		}
 	}
 }
+
+// TestAgainstAQuietHost looks at what strangers and hostile providers are compared with.
+func TestAgainstAQuietHost(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	table := table{out: &out}
+	for _, slow := range []time.Duration{3, 2} {
+		table.add(row{
+			kind: kinds.Kind{Who: kinds.Stranger}, quiet: probed{times: stage.Times{time.Millisecond, time.Millisecond, time.Millisecond}},
+			loud: turns{{times: stage.Times{time.Millisecond, time.Millisecond, slow * time.Millisecond}}},
+		})
+	}
+	if err := table.end(); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{" 1.00/3.00 ", " 1.00/2.00 ", "p50 1.00 times", "0 of 2 attacks above", "p99 3.00 times", "at worst 3.00, 1 above"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is not in\n%s", want, out.String())
+		}
+	}
+}

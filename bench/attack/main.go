@@ -12,11 +12,14 @@
 // its first second stands beside that of all (attack, burner, other host). -turn says how long a turn is. With -itself the
 // other host stands on both sides: what is printed then is what the comparison is worth on a machine.
 //
+// Strangers and hostile providers are compared with a host that nobody attacks, for as long: they take the processors that
+// the others leave (nice(1)), as if they were on a machine of their own, unless -yield=false.
+//
 // The host, the honest provider and the attacker are processes of their own, on loopback.
 //
 // Usage:
 //
-//	attack [-only TEXT] [-for 5s] [-turn 20s] [-rounds 1] [-itself] [-defaults] [-list]
+//	attack [-only TEXT] [-for 5s] [-turn 20s] [-rounds 1] [-itself] [-yield=false] [-defaults] [-list]
 package main
 
 import (
@@ -77,6 +80,7 @@ func run(ctx context.Context) error {
 	flag.DurationVar(&p.turn, "turn", turn, "how long a bad plugin attacks until it is the turn of what it is compared with")
 	flag.IntVar(&p.rounds, "rounds", 1, "how often each attack is played; what is measured is of all of them")
 	flag.BoolVar(&p.itself, "itself", false, "play the control twice and compare it with itself: what a bad plugin is compared by")
+	flag.BoolVar(&p.yields, "yield", true, "have strangers and hostile providers take the processors that others leave, as if they were on a machine of their own")
 	flag.BoolVar(&p.defaults, "defaults", false, "a host with the default limits, not those of a small machine")
 	flag.Parse()
 	switch {

@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	quiet = time.Second // how long the probes call before the attack
+	quiet = time.Second // how long the probes call before a bad plugin attacks
 
 	settling = 100 * time.Millisecond // between turns
 )
@@ -39,6 +39,7 @@ type play struct {
 
 	defaults bool // of the limits
 	itself   bool // the control is compared with itself
+	yields   bool // whoever attacks, and is no plugin, takes the processors that others leave
 }
 
 func (p *play) list(w io.Writer) error {
@@ -127,16 +128,14 @@ func (p *play) play(ctx context.Context, authority *connectplugin.Authority, k k
 		return r, err
 	}
 	defer s.close(ctx)
-	if p.round == 0 {
-		if err := p.honest(ctx, s, &r); err != nil {
-			return r, err
-		}
+	if err := p.honest(ctx, s, k, &r); err != nil {
+		return r, err
 	}
 	if err := s.rest(); err != nil {
 		return r, err
 	}
 	if k.Who != kinds.Plugin {
-		err = p.loud(ctx, s, k, cmp.Or(p.lasts, lasts), &r)
+		err = p.loud(ctx, s, k, p.lasting(), &r)
 		return r, err
 	}
 	other, err := p.open(ctx, authority, "")
@@ -151,17 +150,25 @@ func (p *play) play(ctx context.Context, authority *connectplugin.Authority, k k
 	return r, err
 }
 
-// honest has the probes call while nothing else is at work, and notes what that takes.
-func (p *play) honest(ctx context.Context, s *scene, r *row) error {
+// lasting is how long an attack by anybody but a plugin lasts.
+func (p *play) lasting() time.Duration { return cmp.Or(p.lasts, lasts) }
+
+// honest has the probes call while nothing else is at work, and notes what that takes. A bad plugin is compared with
+// other things; what anybody else does is compared with this, which lasts as long.
+func (p *play) honest(ctx context.Context, s *scene, k kinds.Kind, r *row) error {
+	lasts := quiet
+	if k.Who != kinds.Plugin {
+		lasts = p.lasting()
+	}
 	before, err := s.usage()
 	if err != nil {
 		return err
 	}
-	r.quiet = s.probes.measure(ctx, quiet)
+	r.quiet = s.probes.measure(ctx, lasts)
 	after, err := s.usage()
 	p.apart = 0
 	for i := range after {
-		p.apart += (after[i].CPU - before[i].CPU).Seconds() / quiet.Seconds()
+		p.apart += (after[i].CPU - before[i].CPU).Seconds() / lasts.Seconds()
 	}
 	return err
 }
@@ -285,7 +292,11 @@ func (p *play) attack(ctx context.Context, s, attacked *scene, k kinds.Kind, las
 	if attacked != s {
 		scenes = append(scenes, attacked)
 	}
-	attacker, err := stage.Start(ctx, roleAttacker, "-dir", p.dir, "-addr", attacked.addr, "-only", k.Who+": "+k.Name, "-for", lasts.String())
+	start := stage.Start
+	if p.yields && k.Who != kinds.Plugin { // as one at another machine, that takes no processor of the host
+		start = stage.StartYielding
+	}
+	attacker, err := start(ctx, roleAttacker, "-dir", p.dir, "-addr", attacked.addr, "-only", k.Who+": "+k.Name, "-for", lasts.String())
 	if err != nil {
 		return r, err
 	}

@@ -4,11 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"math/rand/v2"
 	"runtime"
 	"slices"
-	"sort"
 	"time"
 
 	"github.com/masegraye/connect-plugin-go/bench/attack/kinds"
@@ -23,6 +21,7 @@ const (
 	mostCores  = 0.5       // of the host's, where the attacker is not told to come back later
 	mostPart   = 0.5       // of all processors, where it is, or was cut off
 	tolerable  = 1.2       // times the 99th percentile of the control
+	twice      = 2.0       // times the latency of a quiet host, beside whoever is no plugin
 
 	middle  = 0.5
 	draws   = 400   // of turns, for an interval
@@ -204,50 +203,15 @@ type table struct {
 	open int
 
 	burner, other tally // what attacks by a plugin are compared with
-}
-
-// tally is how much worse another plugin's calls were than beside something else, over all attacks.
-type tally struct {
-	worse []float64
-	first []float64 // the same in the beginning of a turn
-	truly int       // of them are above what is tolerable with all of their interval
-}
-
-// compare returns what a row says of a comparison, and takes it in.
-func (t *tally) compare(r *row, beside turns) (words string) {
-	if len(beside) == 0 {
-		return ""
-	}
-	worse := r.worse(beside)
-	t.worse = append(t.worse, worse)
-	t.first = append(t.first, ratio(r.loud.all().first.At(stage.Percentile99), beside.all().first.At(stage.Percentile99)))
-	words = fmt.Sprintf("%16s %5.2f", latency(beside.all()), worse)
-	if len(beside) == 1 {
-		return words
-	}
-	least, most := r.interval(beside)
-	if least > tolerable {
-		t.truly++
-	}
-	return words + fmt.Sprintf(" %.2f-%.2f floor %.2f", least, most, beside.floor())
-}
-
-// said is what came of a comparison.
-func (t *tally) said(beside string) string {
-	slices.Sort(t.worse)
-	slices.Sort(t.first)
-	above := len(t.worse) - sort.SearchFloat64s(t.worse, math.Nextafter(tolerable, tolerable+1))
-	return fmt.Sprintf("%s: %.2f times (median of %d attacks), %d above %.2f, %d of them with all of their interval, at worst %.2f; "+
-		"in the first %v of a turn %.2f.\n",
-		beside, t.worse[len(t.worse)/2], len(t.worse), above, tolerable, t.truly, t.worse[len(t.worse)-1], beginning, t.first[len(t.first)/2])
+	quiet         still // what those by anybody else are
 }
 
 const comparison = "p50/p99, worse, 19 of 20, floor"
 
 func (t *table) begin() {
-	_, _ = fmt.Fprintf(t.out, "%-50s %9s %8s %8s %5s %17s %17s %6s %-45s %-45s %16s %16s %s\n",
+	_, _ = fmt.Fprintf(t.out, "%-50s %9s %8s %8s %5s %17s %17s %11s %6s %-45s %-45s %16s %16s %s\n",
 		"attack", "sent", "host CPU", "memory", "fails",
-		"quiet p50/p99", "attack p50/p99", "calls", "burner "+comparison, "other host "+comparison, "first p99", "all CPU", "verdict")
+		"quiet p50/p99", "attack p50/p99", "times quiet", "calls", "burner "+comparison, "other host "+comparison, "first p99", "all CPU", "verdict")
 }
 
 func (t *table) add(r row) {
@@ -256,15 +220,18 @@ func (t *table) add(r row) {
 		t.open++
 	}
 	loud := r.loud.all()
-	used, first := "", ""
+	used, first, quiet := "", "", ""
+	if r.kind.Who != kinds.Plugin {
+		quiet = t.quiet.compare(&r)
+	}
 	if len(r.control) > 0 {
 		first = fmt.Sprintf("%s/%s/%s ms", beginnings(loud), beginnings(r.burnt.all()), beginnings(r.control.all()))
 		used = fmt.Sprintf("%.2f/%.2f/%.2fs", r.used.Seconds(), r.burning.Seconds(), r.elsewhere.Seconds())
 	}
 	const mebi = 1 << 20
-	_, _ = fmt.Fprintf(t.out, "%-50s %9d %7.2fs %4d MiB %5d %17s %17s %6d %-45s %-45s %16s %16s %s\n",
+	_, _ = fmt.Fprintf(t.out, "%-50s %9d %7.2fs %4d MiB %5d %17s %17s %11s %6d %-45s %-45s %16s %16s %s\n",
 		r.kind.Who+": "+r.kind.Name, r.outcome.Sent, r.host.Seconds(), max(r.memory, 0)/mebi, loud.failed, latency(r.quiet), latency(loud),
-		len(loud.times), t.burner.compare(&r, r.burnt), t.other.compare(&r, r.control), first, used, verdict)
+		quiet, len(loud.times), t.burner.compare(&r, r.burnt), t.other.compare(&r, r.control), first, used, verdict)
 }
 
 func (t *table) end() error {
@@ -275,6 +242,9 @@ func (t *table) end() error {
 	}
 	if len(t.other.worse) > 0 {
 		_, _ = io.WriteString(t.out, t.other.said("than beside another host that is attacked in the same way"))
+	}
+	if len(t.quiet.worse) > 0 {
+		_, _ = io.WriteString(t.out, t.quiet.said())
 	}
 	if t.open > 0 {
 		return fmt.Errorf("%w: %d", errOpen, t.open)

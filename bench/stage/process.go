@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -33,11 +34,27 @@ type Process struct {
 
 // Start starts this program in a role and waits until it says a line.
 func Start(ctx context.Context, role string, args ...string) (*Process, error) {
+	return start(ctx, nil, role, args)
+}
+
+// StartYielding starts a process that gets the processors when nobody else wants them (nice(1), where there is that
+// program): what is on a machine of its own takes those of this one from nobody.
+func StartYielding(ctx context.Context, role string, args ...string) (*Process, error) {
+	var by []string
+	if nice, err := exec.LookPath("nice"); err == nil {
+		by = []string{nice, "-n", "19"}
+	}
+	return start(ctx, by, role, args)
+}
+
+// start starts this program in a role, by another one unless that is empty.
+func start(ctx context.Context, by []string, role string, args []string) (*Process, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("executable: %w", err)
 	}
-	p := &Process{role: role, cmd: exec.CommandContext(ctx, self, append([]string{"-role", role}, args...)...)} //nolint:gosec // this program
+	line := slices.Concat(by, []string{self, "-role", role}, args)
+	p := &Process{role: role, cmd: exec.CommandContext(ctx, line[0], line[1:]...)} //nolint:gosec // this program
 	p.cmd.Stderr = os.Stderr
 	p.cmd.WaitDelay = endGrace
 	in, errIn := p.cmd.StdinPipe()

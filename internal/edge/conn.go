@@ -122,8 +122,8 @@ func (c *Conn) Served(known bool) {
 	c.mu.Unlock()
 }
 
-// Decoded says how much larger header fields of the peer were than the blocks they came in, and how many of them
-// are more than is usual: who pays for the connection, or else everybody at the peer's address together, waits for
+// Decoded says how much larger header fields of the peer were than the blocks they came in, and what those
+// count that are more than is usual: who pays for the connection, or else everybody at the peer's address together, waits for
 // these. It reports false where the peer is cut off, for that or for something else.
 func (c *Conn) Decoded(beyond, many int) bool {
 	if c.meter == nil {

@@ -123,7 +123,7 @@ func (in *intake) charge(d, longest time.Duration, now time.Time) {
 	in.taken = min(in.taken+worth(d), max(in.taken, atOnce()+worth(longest)))
 }
 
-// heavy says that a request has so many fields more than is usual, and returns how long it waits for them: each
+// heavy says that the fields of a request count so much more than is usual, and returns how long it waits for them: each
 // has its time behind those before it, so that they are not read all at once when there is room again.
 func (in *intake) heavy(fields int, now time.Time) time.Duration {
 	if fields <= 0 {

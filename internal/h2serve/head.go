@@ -16,6 +16,8 @@ const (
 	usualFields = 12  // of a request, for which there is room at first
 	expands     = 2   // characters that a byte of Huffman's code has at most, rounded up
 	manyFields  = 64  // of a head, beyond which each is told to the meter
+	asMany      = 50  // of them, for which each that follows counts as one more: who asks meanwhile waits for the whole head
+	mostAsMany  = 20  // that one field counts more
 	mostBlock   = 8   // times what is taken is how long a block may be that is read to its end
 	kindBytes   = 128 // of a content type that is kept of a head that is too large
 	contentType = "content-type"
@@ -42,7 +44,8 @@ type heads struct {
 	bad      bool
 	broken   bool // a field is none that HTTP/2 has, or has at its place
 	beyond   int  // how much larger the fields are than the block they came in, as HTTP/2 counts them
-	many     int  // how many fields came, less those that are usual
+	over     int  // how many fields came, less those that are usual
+	many     int  // what those that are more count
 }
 
 func newHeads(most uint32) *heads {
@@ -56,7 +59,7 @@ func newHeads(most uint32) *heads {
 func (h *heads) read(f *http2.HeadersFrame, next func() (http2.Frame, error)) (*http2.MetaHeadersFrame, error) {
 	h.fields, h.left, h.trailers = make([]hpack.HeaderField, 0, usualFields), h.most, h.most
 	h.regular, h.large, h.bad, h.broken, h.beyond = false, false, false, false, 0
-	h.many = -manyFields
+	h.over, h.many = -manyFields, 0
 	var err error
 	if first := f.HeaderBlockFragment(); f.HeadersEnded() {
 		h.resize(first)
@@ -131,9 +134,10 @@ func (h *heads) resize(block []byte) {
 }
 
 // worth returns how much more there was to do than the bytes that came say, since it was asked last: a byte
-// may stand for a field as large as the table. And it returns how many fields there were beyond those that are usual.
+// may stand for a field as large as the table. And it returns what the fields count that
+// there were beyond those that are usual.
 func (h *heads) worth() (beyond, many int) {
-	beyond, many = max(h.beyond, 0), max(h.many, 0)
+	beyond, many = max(h.beyond, 0), h.many
 	h.beyond -= beyond
 	h.many -= many
 	return beyond, many
@@ -142,9 +146,14 @@ func (h *heads) worth() (beyond, many int) {
 // emit takes a field. At those that nobody wants any more it does not look.
 func (h *heads) emit(f hpack.HeaderField) {
 	h.beyond += int(f.Size())
-	h.many++
-	if !h.bad {
-		h.take(f)
+	if h.over++; h.over > 0 {
+		h.many++
+	}
+	if h.bad {
+		return
+	}
+	if h.take(f); h.over > 0 && !h.large {
+		h.many += min(h.over/asMany, mostAsMany)
 	}
 }
 

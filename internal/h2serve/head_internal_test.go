@@ -168,6 +168,33 @@ func beyond(h *heads) int {
 	return n
 }
 
+// Fields beyond those that are usual count the more the more of them there are, in however many pieces they come; those
+// of which nothing is kept count one each.
+func TestAudit_ATK14_ManyFieldsCountMore(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ fields, largest, want int }{
+		{64, 32 << 10, 0}, {100, 32 << 10, 36}, {300, 32 << 10, 684}, {900, 32 << 10, 7428},
+		{2000, 34 * 100, 36 + 1900}, {3000, 1 << 20, 2936 + 50*190 + 1937*20},
+	} {
+		for _, piece := range []int{leastFrame, 100} {
+			var block bytes.Buffer
+			enc := hpack.NewEncoder(&block)
+			for range tt.fields {
+				_ = enc.WriteField(hpack.HeaderField{Name: "x", Value: "y"})
+			}
+			h := newHeads(uint32(tt.largest))
+			for range 2 {
+				if _, err := readBlock(t, h, block.Bytes(), piece); err != nil {
+					t.Fatal(err)
+				}
+				if _, many := h.worth(); many != tt.want {
+					t.Errorf("%d fields of at most %d bytes in pieces of %d count %d, want %d", tt.fields, tt.largest, piece, many, tt.want)
+				}
+			}
+		}
+	}
+}
+
 // A head that is bad is read to its end, which the table needs, and of what follows nothing is looked at. It is worth
 // what its fields are, and not the bytes that stand for them.
 func TestAudit_H48_ABadHeadIsWorthItsFields(t *testing.T) {

@@ -62,7 +62,7 @@ type Metered interface {
 	// it could send before it knew.
 	Stray(n int)
 	// Decoded is told how much larger header fields of the peer were than the blocks they came in, as HTTP/2
-	// counts them, and how many fields a head had beyond those that are usual. It waits until so many are its
+	// counts them, and what the fields of a head count beyond those that are usual. It waits until so many are its
 	// turn, and reports false where the peer was cut off.
 	Decoded(beyond, many int) bool
 	// TooLong is told that the peer sends a header block which is far longer than is taken. It reports
