@@ -108,7 +108,7 @@ func bytesOf(r *http.Request) int64 {
 }
 
 // admit serves a request unless its caller has as much open as it may, and counts it among
-// those that are open before anything of its message is read.
+// those that are open before anything of its message is read. A watch counts among watches, and here for a large head alone.
 func (m *middleware) admit(ctx context.Context, h *hub, a *admission, w http.ResponseWriter, r *http.Request) {
 	key := a.seatKey()
 	if key == "" { // of a stranger who asks for an identity, of whom others take care
@@ -119,13 +119,19 @@ func (m *middleware) admit(ctx context.Context, h *hub, a *admission, w http.Res
 	if a.caller != nil {
 		of = h.shareOf(a.caller.id)
 	}
-	took, met := h.sit(key, of, seatsOf(r))
-	if met != seats.None {
-		tooMuch(ctx, h, limited{tooManySeats[met], seatWait}, w, r)
-		return
+	n, watch := seatsOf(r), m.route.unary != nil && !m.route.unary(r.URL.Path)
+	if watch { // which has a seat elsewhere
+		n--
 	}
-	defer func() { leaveSeats(w, h, key, of, took) }()
-	if m.route.unary != nil && !m.route.unary(r.URL.Path) {
+	if n > 0 {
+		took, met := h.sit(key, of, n)
+		if met != seats.None {
+			tooMuch(ctx, h, limited{tooManySeats[met], seatWait}, w, r)
+			return
+		}
+		defer func() { leaveSeats(w, h, key, of, took) }()
+	}
+	if watch {
 		m.admitWatch(ctx, h, a, of, w, r)
 		return
 	}

@@ -1,6 +1,7 @@
 package edge_test
 
 import (
+	"maps"
 	"net/http"
 	"strconv"
 	"strings"
@@ -332,5 +333,38 @@ func TestAudit_ATK23_AFleetSharesWhatIsAnnounced(t *testing.T) {
 	})
 	if n := len(last.Events); n != 0 {
 		t.Errorf("its watcher got %d events", n)
+	}
+}
+
+// Watches are bounded as such, and take nothing of the calls that all instances of a plugin may have open: these go on,
+// however many of those there are. Large heads of theirs do, for they are held.
+func TestAudit_ATK14_WatchesAreNoOpenCalls(t *testing.T) {
+	t.Parallel()
+	const each, instances, calls = 20, 3, 2 // four times as many of these for all
+	host := fleetHost(t, connectplugin.Limits{MaxWatches: 1000, MaxWatchesPerPlugin: each, MaxOpenCallsPerIdentity: calls})
+	types := numbered(each)
+	var last *connectplugin.Client
+	for range instances {
+		last = host.Enrol(t, "greedy", hosttest.Requiring(types...))
+		for _, one := range types {
+			if err := watchOnce(t, host, last, one); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := hosttest.ErrorOf(askGrant(t, host, last)); err != nil {
+		t.Errorf("a call beside %d watches: %v", each*instances, err)
+	}
+	other := host.Enrol(t, "greedy", hosttest.Requiring(types...))
+	request := connect.NewRequest(&connectpluginv1.WatchServiceRequest{ServiceType: types[0]})
+	maps.Copy(request.Header(), longHead())
+	for i := range calls + 1 {
+		stream, err := connectpluginv1connect.NewServiceRegistryClient(other.HTTPClient(), host.URL).WatchService(t.Context(), request)
+		if err == nil && !stream.Receive() {
+			err = stream.Err()
+		}
+		if room := i < calls/2; room != (err == nil) || err != nil && connect.CodeOf(err) != connect.CodeResourceExhausted {
+			t.Errorf("watch %d with a large head: %v, want room: %t", i+1, err, room)
+		}
 	}
 }

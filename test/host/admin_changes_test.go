@@ -252,7 +252,7 @@ func TestAdmin_Limits(t *testing.T) {
 		"MaxIdentities": {Used: 4}, "MaxIdentitiesPerSelfID": {Used: 1, Of: "api"}, "MaxIdentitiesPerPeer": {Used: 1, Of: "127.0.0.1"},
 		"MaxGrantsPerIdentity": {}, "MaxRegistrations": {Used: 1}, "MaxRegistrationsPerType": {Used: 1, Of: "logger"},
 		"MaxRegistrationsPerPlugin": {Used: 1, Of: "logger-"}, "MaxWatches": {Used: 1}, "MaxWatchesPerPlugin": {Used: 1, Of: watcher.RuntimeID()},
-		"MaxOpenCalls": {Used: 2, Max: 77}, "MaxOpenCallsPerIdentity": {Used: 1, Of: ""}, "MaxPendingHandshakes": {}, "MaxPendingHandshakesPerPeer": {},
+		"MaxOpenCalls": {Used: 1, Max: 77}, "MaxOpenCallsPerIdentity": {Used: 1, Of: ""}, "MaxPendingHandshakes": {}, "MaxPendingHandshakesPerPeer": {},
 		"MaxConnections, of one plugin": {Used: 1, Max: 64}, "MaxWatches, of one plugin": {Used: 1, Of: "api", Max: 25_000},
 		"MaxRegistrations, of one plugin": {Used: 1, Of: "logger", Max: 25_000}, "MaxGrantsPerIdentity, of one plugin": {Max: 1_024},
 		"MaxOpenCalls, of one plugin": {Used: 1, Max: 77},

@@ -87,7 +87,7 @@ func TestAdmin_LimitsOfAllInstances(t *testing.T) {
 	for name, want := range map[string]string{
 		"MaxWatches, of one plugin":           "3 of 24, api", // a quarter are 10
 		"MaxGrantsPerIdentity, of one plugin": "2 of 16, unproven:127.0.0.1",
-		"MaxOpenCalls, of one plugin":         "3 of 4096, api",
+		"MaxOpenCalls, of one plugin":         "1 of 4096, operator", // who asks; watches are none
 		"MaxConnections, of one plugin":       "3 of 2500, api",
 	} {
 		if got[name] != want {
