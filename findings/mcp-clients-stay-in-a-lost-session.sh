@@ -160,6 +160,7 @@ func main() {
 	m3, begin := mark3labs(ctx, url)
 	seen := []string{"before: " + sdk() + ", " + m3() + ", " + ts()}
 	server.Close()
+	time.Sleep(2 * time.Second) // each client has seen by then that its connection is closed
 	server, _ = start(address)
 	for range 3 {
 		seen = append(seen, "after: "+sdk()+", "+m3()+", "+ts())
