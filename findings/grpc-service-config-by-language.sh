@@ -3,9 +3,9 @@
 # waiting and bounds are part of its schema, and a client that has not one of them says so.
 # Seen: (1) a timeout of a method is cut to whole seconds in @grpc/grpc-js 1.14.7 (npm): with "0.9s" each call fails at once with DEADLINE_EXCEEDED, "after
 # 0.00Xs", and is not sent, and with "1.9s" a call that takes 1.4 s fails after one; google.golang.org/grpc v1.85.0 does what it says. (2) waitForReady and
-# maxRequestMessageBytes count in Go alone: where nobody listens grpc-js fails at once, and what is too large is sent. (3) A hedgingPolicy counts in grpc-js alone: of one
-# call that takes 0.8 s the server has three there, and one of Go's. Neither says a word of what it does not do. A retryPolicy is obeyed by both,
-# with five attempts where seven are asked for.
+# maxRequestMessageBytes count in Go alone: where nobody listens grpc-js fails at once, and what is too large is sent. (3) A hedgingPolicy counts in
+# grpc-js alone: of one call that takes 0.8 s the server has three there, and one of Go's. Neither says a word of what it does not do. A retryPolicy is
+# obeyed by both, with five attempts where seven are asked for.
 # Exits with 0 as long as this holds.
 set -euo pipefail
 

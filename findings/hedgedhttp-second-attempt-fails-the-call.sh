@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Guess: with hedgedhttp as the transport of connect-go a unary call that is slow is sent a second time, with its message, and the first answer that comes is
-# the call's; at worst the second attempt is of no use.
-# Seen: github.com/cristalhq/hedgedhttp v0.9.2 gives each attempt the same body, which the first has read. With connectrpc.com/connect v1.21.1 over HTTP/2, in
-# Connect and in gRPC, the second attempt is the end of a call that would have succeeded: the server answers it, without a handler, and that answer counts and
-# the first attempt is cancelled, so that each call that is slower than the hedge's delay fails, with unknown in Connect and internal in gRPC, "request declared
-# a Content-Length of 2 but only wrote 0 bytes". Over HTTP/1.1 the second attempt is not sent, and the call waits for the first. A client of net/http with
-# GET, which has no body, gets the second attempt's answer. With hedgepolicy of github.com/failsafe-go/failsafe-go v0.9.8 the second attempt has the message and
-# its answer is the call's, in each case.
+# Guess: with hedgedhttp as the transport of connect-go a unary call that is slow is sent a second time, with its message, and the first answer that comes
+# is the call's; at worst the second attempt is of no use.
+# Seen: github.com/cristalhq/hedgedhttp v0.9.2 gives each attempt the same body, which the first has read. With connectrpc.com/connect v1.21.1 over HTTP/2,
+# in Connect and in gRPC, the second attempt is the end of a call that would have succeeded: the server answers it, without a handler, and that answer
+# counts and the first attempt is cancelled, so that each call that is slower than the hedge's delay fails, with unknown in Connect and internal in gRPC,
+# "request declared a Content-Length of 2 but only wrote 0 bytes". Over HTTP/1.1 the second attempt is not sent, and the call waits for the first. A client
+# of net/http with GET, which has no body, gets the second attempt's answer. With hedgepolicy of github.com/failsafe-go/failsafe-go v0.9.8 the second
+# attempt has the message and its answer is the call's, in each case.
 # Exits with 0 as long as this holds.
 set -euo pipefail
 

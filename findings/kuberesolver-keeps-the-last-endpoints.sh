@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Guess: a client of gRPC-Go that finds a service by kuberesolver, which watches its EndpointSlices in Kubernetes, calls those endpoints that are there and
 # ready; where there is none any more its calls are unavailable, "no endpoints", as with gRPC-Go's own resolvers, whatever the last ones were.
-# Seen: with github.com/sercand/kuberesolver/v6 v6.0.1 and google.golang.org/grpc v1.85.0 a service of which no endpoint is left says nothing to the client:
-# neither where the last one is not ready, nor where it was scaled to zero, nor where the slice was deleted, which is taken as if it had been written anew. The client goes on calling the endpoints that it
-# had last, and whoever has that address now, here the same program, answers. And of a service with two slices, as Kubernetes makes them for more than 100
-# endpoints or while it moves them, the client calls those of the one alone of which it was told last, though the other's are ready. Endpoints that are not
-# ready are left out.
+# Seen: with github.com/sercand/kuberesolver/v6 v6.0.1 and google.golang.org/grpc v1.85.0 a service of which no endpoint is left says nothing to the
+# client: neither where the last one is not ready, nor where it was scaled to zero, nor where the slice was deleted, which is taken as if it had been
+# written anew. The client goes on calling the endpoints that it had last, and whoever has that address now, here the same program, answers. And of a
+# service with two slices, as Kubernetes makes them for more than 100 endpoints or while it moves them, the client calls those of the one alone of which it
+# was told last, though the other's are ready. Endpoints that are not ready are left out.
 # Exits with 0 as long as this holds.
 set -euo pipefail
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Guess: a client of the Model Context Protocol over HTTP whose server was restarted, and so has lost the session, goes on with a new one: the protocol's
 # transport says that a client that is answered with 404 in a session MUST start a new one.
-# Seen: none of three does, against a server of the official Go SDK that keeps sessions. With github.com/modelcontextprotocol/go-sdk v1.8.0 the call that meets
-# the 404 fails with "session not found", and each one after it with mcp.ErrConnectionClosed. With github.com/mark3labs/mcp-go v1.2.1 each call fails with
-# transport.ErrSessionTerminated, "need to re-initialize", until the program calls Initialize again, which works on the same client. With
-# @modelcontextprotocol/sdk 1.32.2 (npm) each fails with StreamableHTTPError, code 404, for good. So a restart of a server, which a client of gRPC or Connect
-# hardly notices, takes each of these clients away from it until its own program does something about it.
+# Seen: none of three does, against a server of the official Go SDK that keeps sessions. With github.com/modelcontextprotocol/go-sdk v1.8.0 the call that
+# meets the 404 fails with "session not found", and each one after it with mcp.ErrConnectionClosed. With github.com/mark3labs/mcp-go v1.2.1 each call fails
+# with transport.ErrSessionTerminated, "need to re-initialize", until the program calls Initialize again, which works on the same client. With
+# @modelcontextprotocol/sdk 1.32.2 (npm) each fails with StreamableHTTPError, code 404, for good. So a restart of a server, which a client of gRPC or
+# Connect hardly notices, takes each of these clients away from it until its own program does something about it.
 # Exits with 0 as long as this holds.
 set -euo pipefail
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Guess: a tool of the Model Context Protocol whose answer is a Go struct is answered with what encoding/json writes of that struct: the schema that the SDK
-# makes of the struct, and holds the answer against, describes that, or the SDK refuses the tool when it is added.
-# Seen: the schema of github.com/modelcontextprotocol/go-sdk v1.8.0, from github.com/google/jsonschema-go v0.4.3, goes by a field's Go type and not by its JSON: a
-# list of integers for []byte, json.RawMessage and uuid.UUID, an object without properties for netip.Addr, an integer for an int with MarshalText and for
-# `json:",string"`, a string for json.Number and *big.Int, an object for a nil map. AddTool takes each of them, and every call fails behind the handler, "validating
-# tool output", as an error of the protocol. Arguments with such fields are refused just so, before the handler. Of time.Time, *big.Float, a nil slice and a nil pointer it
-# is right. A map with integers as keys, which encoding/json writes, is a panic in AddTool.
+# Guess: a tool of the Model Context Protocol whose answer is a Go struct is answered with what encoding/json writes of that struct: the schema that the
+# SDK makes of the struct, and holds the answer against, describes that, or the SDK refuses the tool when it is added.
+# Seen: the schema of github.com/modelcontextprotocol/go-sdk v1.8.0, from github.com/google/jsonschema-go v0.4.3, goes by a field's Go type and not by its
+# JSON: a list of integers for []byte, json.RawMessage and uuid.UUID, an object without properties for netip.Addr, an integer for an int with MarshalText
+# and for `json:",string"`, a string for json.Number and *big.Int, an object for a nil map. AddTool takes each of them, and every call fails behind the
+# handler, "validating tool output", as an error of the protocol. Arguments with such fields are refused just so, before the handler. Of time.Time,
+# *big.Float, a nil slice and a nil pointer it is right. A map with integers as keys, which encoding/json writes, is a panic in AddTool.
 # Exits with 0 as long as this holds.
 set -euo pipefail
 

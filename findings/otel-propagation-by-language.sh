@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Guess: what OpenTelemetry passes on between services, baggage and tracestate of the W3C, comes through a service in Go as through one in Node: both have
 # the same bounds, and what one of them cannot take costs that entry and not the others.
-# Seen: with go.opentelemetry.io/otel v1.47.0 and @opentelemetry/core 3.1.1 (npm), each of which reads what came and writes it again: (1) of 100 entries of baggage, 589
-# bytes, Go keeps the first 64 and Node all; of 9 entries with 9 KB together Go keeps none and Node 8; an entry of 5 KB comes through Go alone, and one with an
-# empty value, which Node itself sends, too. (2) Of a tracestate with 33 entries Go keeps none and Node the first 32; of one with an entry that is not allowed, or a key that
-# comes twice, Go keeps none and Node the others; of one of 600 bytes Node leaves out the last, and Go none. (3) A key of baggage such as "acme/user" that is set in Node
-# is "acme%2Fuser" in Go.
+# Seen: with go.opentelemetry.io/otel v1.47.0 and @opentelemetry/core 3.1.1 (npm), each of which reads what came and writes it again: (1) of 100 entries of
+# baggage, 589 bytes, Go keeps the first 64 and Node all; of 9 entries with 9 KB together Go keeps none and Node 8; an entry of 5 KB comes through Go
+# alone, and one with an empty value, which Node itself sends, too. (2) Of a tracestate with 33 entries Go keeps none and Node the first 32; of one with an
+# entry that is not allowed, or a key that comes twice, Go keeps none and Node the others; of one of 600 bytes Node leaves out the last, and Go none. (3) A
+# key of baggage such as "acme/user" that is set in Node is "acme%2Fuser" in Go.
 # Exits with 0 as long as this holds.
 set -euo pipefail
 
