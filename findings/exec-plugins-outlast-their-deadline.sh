@@ -4,9 +4,9 @@
 # Seen: with github.com/containernetworking/cni v1.3.1, oras.land/oras-go/v2 v2.7.0 (docker-credential-*) and github.com/aws/aws-sdk-go-v2/credentials
 # v1.21.0 (credential_process) on Go 1.26 the call returns when the last process has closed the program's output: the program is killed in time, and where
 # it is a shell script, what it had started goes on and holds the output: of 500 ms it becomes the four seconds that a "sleep 4" in the script takes. AWS's
-# starts a shell itself, so that its Timeout has no effect on a plain program, either. os/exec's Cmd has WaitDelay for it, which none of them sets. The
-# error is "signal: killed" for each, AWS's says "timed out" as well, and context.DeadlineExceeded is in none. Where the script gives its place to the
-# program ("exec sleep 4"), cni and oras-go return in time.
+# starts a shell itself, here Debian's dash, so that its Timeout has no effect on a plain program, either. os/exec's Cmd has WaitDelay for it, which none
+# of them sets. The error is "signal: killed" for each, AWS's says "timed out" as well, and context.DeadlineExceeded is in none. Where the script gives its
+# place to the program ("exec sleep 4"), cni and oras-go return in time.
 # Exits with 0 as long as this holds.
 set -euo pipefail
 

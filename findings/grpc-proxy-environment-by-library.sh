@@ -4,8 +4,8 @@
 # Seen: of net/http (Go 1.26, under connectrpc.com/connect), google.golang.org/grpc v1.85.0 and @grpc/grpc-js 1.14.7 (npm) no two agree, with and without
 # TLS. (1) HTTPS_PROXY and NO_PROXY in large letters are nothing to grpc-js: with HTTPS_PROXY it looks for the service by itself, with NO_PROXY it goes to
 # the proxy all the same. (2) gRPC-Go without TLS takes https_proxy, and not http_proxy, which is the one that net/http takes without TLS; grpc-js takes
-# either, with and without TLS. (3) A no_proxy of "*" or with a blank after its comma counts in Go alone, as do capital letters. (4) 127.0.0.1 and
-# localhost are never asked for at the proxy in Go; with grpc-js they are, so that a host and its plugins on one machine fail with it.
+# either, with and without TLS. (3) A no_proxy of "*", with a blank after its comma, or with the name in other letters, counts in Go alone. (4) 127.0.0.1
+# and localhost are never asked for at the proxy in Go; with grpc-js they are, also between a host and its plugins on one machine.
 # Exits with 0 as long as this holds.
 set -euo pipefail
 

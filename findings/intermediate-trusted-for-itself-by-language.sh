@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Guess: a service whose PKI gave it an intermediate authority, and who gives its callers the certificate of that one as what they are to trust, is trusted
 # by callers in each language: it sends a chain up to the authority that they have.
-# Seen: Go 1.26 and curl trust what they are given for itself. Node 20.20.2 (node:tls, and with it https, http2, connect-node and @grpc/grpc-js 1.14.7) and
-# Python's ssl 3.11 go on to look for the root, and refuse: UNABLE_TO_GET_ISSUER_CERT, "unable to get issuer certificate", as if the authority were
-# unknown. With the root in the file, alone or beside the intermediate, all of them agree. What makes OpenSSL stop at the intermediate is
-# VERIFY_X509_PARTIAL_CHAIN in Python, and allowPartialTrustChain in Node, where a client of node:tls has it, grpc-js has no place for it, and a server
-# takes it without a word and without effect: with requestCert it refuses the client's certificate, whose chain ends at that intermediate.
+# Seen: Go 1.26 and curl trust what they are given for itself. Node 20.20.2 (node:tls, and with it @grpc/grpc-js 1.14.7) and Python's ssl 3.11 go on to
+# look for the root, and refuse: UNABLE_TO_GET_ISSUER_CERT, "unable to get issuer certificate", as if the authority were unknown. With the root in the
+# file, alone or beside the intermediate, all of them agree. What makes OpenSSL stop at the intermediate is VERIFY_X509_PARTIAL_CHAIN in Python, and
+# allowPartialTrustChain in Node, where a client of node:tls has it, grpc-js has no place for it, and a server takes it without a word and without effect:
+# with requestCert it refuses the client's certificate, whose chain ends at that intermediate.
 # Exits with 0 as long as this holds.
 set -euo pipefail
 

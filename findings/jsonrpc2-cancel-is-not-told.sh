@@ -4,9 +4,8 @@
 # Seen: with github.com/sourcegraph/jsonrpc2 v0.2.3, github.com/creachadair/jrpc2 v1.3.6 and golang.org/x/exp/jsonrpc2 (July of 2026) the call returns at
 # once and the handler is told nothing: no message is sent, and it works to its end for nobody. vscode-jsonrpc 10.0.0 (npm) sends $/cancelRequest, and its
 # own handlers hear of it; a handler of sourcegraph's behind it does not, as that is a notification like others there. Four calls of 400 ms take 1.6 s with
-# sourcegraph's, unless the handler is wrapped with AsyncHandler, and with x/exp's: one waits for the other, so that a handler that calls back waits for
-# itself. jrpc2 tells the handler where the program does it: a notification in ClientOptions.OnCancel, and a handler for it that calls
-# Server.CancelRequest.
+# sourcegraph's, unless the handler is wrapped with AsyncHandler, and with x/exp's: one waits for the other. jrpc2 tells the handler where the program does
+# it: a notification in ClientOptions.OnCancel, and a handler for it that calls Server.CancelRequest.
 # Exits with 0 as long as this holds.
 set -euo pipefail
 
