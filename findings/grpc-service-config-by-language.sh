@@ -160,6 +160,9 @@ func main() {
 	for lines := bufio.NewScanner(out); lines.Scan(); {
 		method, rest, _ := strings.Cut(lines.Text(), " ")
 		code, details, _ := strings.Cut(rest, " ")
+		if code == "CANCELLED" { // the server was told the deadline, and may be the first to end the call
+			code = "DEADLINE_EXCEEDED"
+		}
 		seen["Node "+method] = fmt.Sprint(code, " ", had(method))
 		fmt.Printf("Node, %s: %s %s\n", method, seen["Node "+method], details)
 	}
