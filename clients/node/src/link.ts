@@ -115,6 +115,10 @@ export function requireNode(socket: object, versions: Readonly<Record<string, st
 /** Says what to do about a certificate that TLS refused. */
 function explain(e: NodeJS.ErrnoException): string {
   if (!unknown.has(e.code ?? "")) return e.message;
+  if (e.code === "UNABLE_TO_GET_ISSUER_CERT") {
+    // Go, Python and gRPC trust such an authority for itself. A client of Node's can be told to, and a server cannot.
+    return `${e.message}: ca.crt has an intermediate authority without its root, which Node needs as well; write the root into it, too`;
+  }
   return `${e.message}: the host's certificate is of an authority that is not in ca.crt; compare that with the host's, or have its ` +
     "WriteCredentials write all three files again";
 }

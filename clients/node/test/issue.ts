@@ -17,13 +17,16 @@ export interface Issuer {
   readonly keyPEM: Buffer;
 }
 
-/** Makes a certificate, by default one that its subject issues itself. */
-export function issue(subject: string, by?: Issuer): Issuer {
+/** What has a certificate be an authority's: CA:TRUE, critical. */
+const authority = der(0xa3, der(0x30, der(0x30, Buffer.from("0603551d130101ff", "hex"), der(0x04, der(0x30, Buffer.from("0101ff", "hex"))))));
+
+/** Makes a certificate, by default one that its subject issues itself; one of an authority says so where another one issued it. */
+export function issue(subject: string, by?: Issuer, ca = false): Issuer {
   const { privateKey, publicKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
   const day = (years: number) => der(0x18, Buffer.from(`${new Date().getUTCFullYear() + years}0101000000Z`));
-  const content = der(0x30,
+  const content = der(0x30, ...(ca ? [der(0xa0, der(0x02, Buffer.from([2])))] : []),
     der(0x02, Buffer.from([1])), ecdsa, name(by?.subject ?? subject), der(0x30, day(-1), day(2)), name(subject),
-    publicKey.export({ type: "spki", format: "der" }));
+    publicKey.export({ type: "spki", format: "der" }), ...(ca ? [authority] : []));
   const signed = sign("sha256", content, by?.key ?? privateKey);
   return {
     subject, key: privateKey, cert: pem(der(0x30, content, ecdsa, der(0x03, Buffer.from([0]), signed))),

@@ -76,6 +76,28 @@ for (const [which, chain] of [["alone", false], ["with its authority", true]] as
   });
 }
 
+for (const [what, withRoot, says] of [
+  ["alone in ca.crt", false, /: ca\.crt has an intermediate authority without its root, which Node needs as well; write the root into it, too$/],
+  // TLS takes it; whose it is, is looked at behind that.
+  ["in ca.crt with its root", true, /the certificate is that of nobody with a SPIFFE id instead of spiffe:\/\/td\.test\/host/],
+] as const) {
+  test(`a host whose certificate is of an intermediate authority that is ${what}`, { timeout: 30_000 }, async (t) => {
+    const top = issue("root", undefined, true), middle = issue("middle", top, true), leaf = issue("host", middle), mine = issue("mine", middle);
+    const ca = withRoot ? Buffer.concat([middle.cert, top.cert]) : middle.cert;
+    const server = createServer({ cert: Buffer.concat([leaf.cert, middle.cert]), key: leaf.keyPEM, ALPNProtocols: ["h2"] });
+    server.on("tlsClientError", () => undefined);
+    await new Promise<void>((listening) => server.listen(0, "127.0.0.1", listening));
+    const url = `https://127.0.0.1:${(server.address() as AddressInfo).port}`;
+    const credentials = { read: () => ({ cert: Buffer.concat([mine.cert, middle.cert]), key: mine.keyPEM, ca }) } as unknown as Credentials;
+    const plugin = new Plugin({ host: url, selfId: "a", credentials, hostIdentity: "spiffe://td.test/host", log: () => undefined });
+    t.after(async () => {
+      await plugin.stop();
+      await new Promise((closed) => server.close(closed));
+    });
+    await assert.rejects(plugin.start(), (e: Error) => e instanceof HostNotTrusted && says.test(e.message) || assert.fail(String(e)));
+  });
+}
+
 test("a runtime that cannot bind proofs to connections", (t) => {
   requireNode(TLSSocket.prototype, process.versions);
   for (const [versions, named] of [[{ node: "24.2.0", deno: "2.9.6" }, "Deno 2.9.6"], [{ node: "24.3.0", bun: "1.4.5" }, "Bun 1.4.5"], [{ node: "24.0.0" }, "node 24.0.0"]] as const) {

@@ -54,6 +54,8 @@ class Credentials:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.load_verify_locations(cadata=files.authorities.decode())
+        # As in Go, and in gRPC's own TLS, an intermediate authority in ca.crt is trusted without its root.
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         context.load_cert_chain(os.path.join(self.directory, "tls.crt"), os.path.join(self.directory, "tls.key"))
         context.set_alpn_protocols(["h2"])
         return context

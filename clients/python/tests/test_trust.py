@@ -1,7 +1,9 @@
 """Who is taken for the host."""
 import base64
 import pathlib
+import shutil
 import ssl
+import subprocess
 import tempfile
 import unittest
 from typing import Any
@@ -66,6 +68,55 @@ class Trust(unittest.TestCase):
 class Health(unittest.TestCase):
     def test_the_answer_to_a_challenge(self) -> None:
         self.assertEqual("27467192137a42e262385e687695f2ab55f67a1516a8abfe7b5dc3d56ba3b818", health_proof("a token", "greeter-x7g2", bytes(range(32))).hex())
+
+
+def issue(directory: str, name: str, by: str = "") -> None:
+    """Makes a certificate and its key, of an authority's or self-signed."""
+    issuer = ["-CA", f"{by}.crt", "-CAkey", f"{by}.key"] if by else []
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", f"/CN={name}",
+                    "-addext", "subjectAltName=DNS:localhost", *issuer, "-keyout", f"{name}.key", "-out", f"{name}.crt"],
+                   cwd=directory, check=True, capture_output=True)
+
+
+class Authorities(unittest.TestCase):
+    @unittest.skipUnless(shutil.which("openssl"), "openssl makes the certificates")
+    def test_an_intermediate_may_stand_in_ca_crt_without_its_root(self) -> None:
+        with tempfile.TemporaryDirectory() as directory:
+            at = pathlib.Path(directory)
+            for name, by in (("root", ""), ("middle", "root"), ("host", "middle"), ("plugin", "middle"), ("other", "")):
+                issue(directory, name, by)
+            middle = (at / "middle.crt").read_text()
+            (at / "tls.crt").write_text((at / "plugin.crt").read_text() + middle)
+            (at / "tls.key").write_text((at / "plugin.key").read_text())
+            (at / "chain.crt").write_text((at / "host.crt").read_text() + middle)
+            host = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            host.load_cert_chain(at / "chain.crt", at / "host.key")
+            for authority, trusted in (("middle", True), ("root", True), ("other", False)):
+                (at / "ca.crt").write_text((at / f"{authority}.crt").read_text())
+                to_host, to_plugin = ssl.MemoryBIO(), ssl.MemoryBIO()
+                plugin_side = cp.Credentials(directory).client_context().wrap_bio(to_plugin, to_host, server_hostname="localhost")
+                host_side = host.wrap_bio(to_host, to_plugin, server_side=True)
+                with self.subTest(authority):
+                    if trusted:
+                        shake(plugin_side, host_side)
+                    else:
+                        with self.assertRaises(ssl.SSLCertVerificationError):
+                            shake(plugin_side, host_side)
+
+
+def shake(plugin_side: ssl.SSLObject, host_side: ssl.SSLObject) -> None:
+    """Has both sides say what they have to, in turn, until the plugin's is done."""
+    for _ in range(10):
+        try:
+            plugin_side.do_handshake()
+            return
+        except ssl.SSLWantReadError:
+            pass
+        try:
+            host_side.do_handshake()
+        except ssl.SSLWantReadError:
+            pass
+    raise AssertionError("the handshake has no end")
 
 
 if __name__ == "__main__":
