@@ -97,7 +97,8 @@ class Plugin:
         self._timeout = timeout
         self._provided: list[_Provided] = []
         self._adders: list[Callable[[grpc.Server], None]] = []
-        self._link = HostLink(host, credentials, self._trust, lambda: self._session.lost(), self._log)
+        self._link = HostLink(host, credentials, self._trust, lambda: self._session.lost(), self._log,
+                              lambda: self._session.poke(report=True))
         settings = Settings(self_id, self_version, secret, magic_cookie, versions, timeout, report_every)
         self._session = Session(settings, self._link, self._log, self._registrations, self._declare, self._report)
         self._server: Optional[grpc.Server] = None
