@@ -1,5 +1,5 @@
 // Certificates of the tests' own, as small as X.509 lets them be.
-import { generateKeyPairSync, type KeyObject, sign } from "node:crypto";
+import { createPublicKey, generateKeyPairSync, type KeyObject, sign } from "node:crypto";
 
 const der = (tag: number, ...parts: Buffer[]): Buffer => {
   const body = Buffer.concat(parts);
@@ -17,9 +17,9 @@ export interface Issuer {
   readonly keyPEM: Buffer;
 }
 
-/** Makes a certificate, by default one that its subject issues itself. */
-export function issue(subject: string, by?: Issuer): Issuer {
-  const { privateKey, publicKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
+/** Makes a certificate, by default one that its subject issues itself, and with a key of its own. */
+export function issue(subject: string, by?: Issuer, privateKey = generateKeyPairSync("ec", { namedCurve: "P-256" }).privateKey): Issuer {
+  const publicKey = createPublicKey(privateKey);
   const day = (years: number) => der(0x18, Buffer.from(`${new Date().getUTCFullYear() + years}0101000000Z`));
   const content = der(0x30,
     der(0x02, Buffer.from([1])), ecdsa, name(by?.subject ?? subject), der(0x30, day(-1), day(2)), name(subject),
