@@ -13,9 +13,13 @@ from .trust import Credentials, HostTrust
 
 MAX_MESSAGE = 4 << 20
 
+# grpcio inflates a message whole before it looks how large it is: 4 MiB become 4 GiB. Identity is the one that is left.
+NO_COMPRESSION = ("grpc.compression_enabled_algorithms_bitset", 1)
+
 _OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.max_receive_message_length", MAX_MESSAGE),
+    NO_COMPRESSION,
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1000),
     ("grpc.max_reconnect_backoff_ms", 5000),

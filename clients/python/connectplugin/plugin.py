@@ -10,7 +10,7 @@ import grpc
 from .calls import ServiceChannel
 from .capabilities import CapabilityChannel, Wanted, request_grant
 from .errors import Closed, ConfigError, check_name, check_version
-from .link import MAX_MESSAGE, HostLink, Unreachable
+from .link import MAX_MESSAGE, NO_COMPRESSION, HostLink, Unreachable
 from .log import Log
 from .pace import Pace
 from .serving import Control, Refusal, new_server
@@ -75,7 +75,7 @@ class Plugin:
                  host_identity: str = "", host_pins: Sequence[str] = (), address: str = "", base_url: str = "",
                  versions: tuple[int, int] = (1, 1), magic_cookie: tuple[str, str] = MAGIC_COOKIE,
                  timeout: float = 10.0, report_every: float = 10.0, workers: int = 64,
-                 server_options: Sequence[tuple[str, Any]] = (("grpc.max_receive_message_length", MAX_MESSAGE),),
+                 server_options: Sequence[tuple[str, Any]] = (("grpc.max_receive_message_length", MAX_MESSAGE), NO_COMPRESSION),
                  logger: Optional[logging.Logger] = None) -> None:
         if not self_id:
             raise ConfigError("self_id: is empty; write the name that the host's policy knows")

@@ -1,12 +1,15 @@
 """Whom a plugin serves, and what others can make it hold."""
+import inspect
 import logging
 import threading
 import unittest
+from concurrent import futures
 from typing import Any, Callable, Iterator
 from unittest import mock
 
 import grpc
 
+from connectplugin import Plugin, link
 from connectplugin.log import Log
 from connectplugin.serving import Control, OnlyHost, new_server
 from connectplugin.wire import lifecycle_pb2 as lc
@@ -22,7 +25,8 @@ def only_host(_: OnlyHost, context: grpc.ServicerContext) -> None:
 
 
 class Serving(unittest.TestCase):
-    def stage(self, serve: Callable[[Any, grpc.ServicerContext], bytes], workers: int = 2) -> grpc.Channel:
+    def stage(self, serve: Callable[[Any, grpc.ServicerContext], bytes], workers: int = 2,
+              options: Any = ()) -> grpc.Channel:
         """A server of a plugin, in plaintext, which knows its host by a header."""
         for patch in (
             mock.patch.object(OnlyHost, "_check", only_host), mock.patch.object(grpc, "dynamic_ssl_server_credentials"),
@@ -32,7 +36,7 @@ class Serving(unittest.TestCase):
             patch.start()
             self.addCleanup(patch.stop)
         control = Control(lambda _: lc.GetHealthResponse(state=lc.HEALTH_STATE_HEALTHY), lambda _: None, lambda _: None)
-        server, port = new_server(mock.Mock(), mock.Mock(), control, "127.0.0.1:0", workers, (), Log(logging.Logger("serving")))
+        server, port = new_server(mock.Mock(), mock.Mock(), control, "127.0.0.1:0", workers, options, Log(logging.Logger("serving")))
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("clock.v1.ClockService", {
             "Now": grpc.unary_unary_rpc_method_handler(serve),
             "Follow": grpc.unary_stream_rpc_method_handler(lambda request, context: iter([serve(request, context)])),
@@ -60,6 +64,31 @@ class Serving(unittest.TestCase):
         self.assertEqual(b"now", channel.unary_unary(NOW)(b"now", metadata=HOST, timeout=WAIT))
         self.assertEqual([b"now"], list(channel.unary_stream("/clock.v1.ClockService/Follow")(b"now", metadata=HOST, timeout=WAIT)))
         self.assertEqual(b"ab", channel.stream_unary("/clock.v1.ClockService/Set")(iter([b"a", b"b"]), metadata=HOST, timeout=WAIT))
+
+    def test_what_is_compressed_is_not_inflated(self) -> None:
+        # grpcio inflates it whole before it looks how large it is, at the server and at the client.
+        options = inspect.signature(Plugin.__init__).parameters["server_options"].default
+        asked = self.stage(lambda request, _: bytes(request), options=options)
+        with self.assertRaises(grpc.RpcError) as raised:
+            asked.unary_unary(NOW)(bytes(1 << 20), metadata=HOST, timeout=WAIT, compression=grpc.Compression.Gzip)
+        self.assertIs(grpc.StatusCode.UNIMPLEMENTED, raised.exception.code())
+        self.assertEqual(b"now", asked.unary_unary(NOW)(b"now", metadata=HOST, timeout=WAIT))
+
+        provider = grpc.server(futures.ThreadPoolExecutor(2), compression=grpc.Compression.Gzip)
+        provider.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("clock.v1.ClockService", {
+            "Now": grpc.unary_unary_rpc_method_handler(lambda request, _: bytes(1 << 20) if request else b""),
+        }),))
+        port = provider.add_insecure_port("127.0.0.1:0")
+        provider.start()
+        self.addCleanup(lambda: provider.stop(None).wait())
+        with grpc.insecure_channel(f"127.0.0.1:{port}", options=link._OPTIONS) as channel:
+            try:
+                answer = len(channel.unary_unary(NOW)(b"now", timeout=WAIT))  # a server that heeds what a client takes sends it as it is
+            except grpc.RpcError as e:
+                self.assertIs(grpc.StatusCode.UNIMPLEMENTED, e.code())
+            else:
+                self.assertEqual(1 << 20, answer)
+        self.assertIn(link.NO_COMPRESSION, link._OPTIONS)
 
     def test_a_call_without_a_message_is_refused(self) -> None:
         channel = self.stage(lambda request, _: bytes(request))
