@@ -15,6 +15,7 @@ from .wire import plugininfo_pb2 as info
 
 _POOL = "experimental_thread_pool"  # grpcio's name for the threads that a handler of its own has
 _CONTROL_WORKERS = 4
+_HANDSHAKE = ("grpc.server_handshake_timeout_ms", 10_000)  # 120 s by default, in which who says nothing holds a descriptor
 
 _CONTROL, _IDENTITY = "connectplugin.v1.PluginControl", "connectplugin.v1.PluginIdentity"
 
@@ -101,7 +102,7 @@ def new_server(credentials: Credentials, trust: HostTrust, control: Control, add
                options: Sequence[tuple[str, Any]], log: Log) -> tuple[grpc.Server, int]:
     """Returns a server that listens and does not serve yet, and its port."""
     server = grpc.server(futures.ThreadPoolExecutor(workers, "connectplugin-call"),
-                         interceptors=[OnlyHost(trust, log)], options=options)
+                         interceptors=[OnlyHost(trust, log)], options=(_HANDSHAKE, *options))
     # Calls that hold all workers keep nobody from learning that the plugin lives, or from stopping it.
     server.add_generic_rpc_handlers(_control_handlers(control, futures.ThreadPoolExecutor(_CONTROL_WORKERS, "connectplugin-control")))
 
