@@ -385,7 +385,8 @@ func (c *Client) sendReport(ctx context.Context, m *connectpluginv1.ReportHealth
 	return err
 }
 
-// findHost asks discovery for the host where the configuration names none, and returns at how many endpoints it may be.
+// findHost asks discovery for the host where the configuration names none and the client is not settled, and returns at how
+// many endpoints it may be.
 func (c *Client) findHost(ctx context.Context) (among int, err error) {
 	c.mu.Lock()
 	closed, known := c.closed, c.host != nil
@@ -393,7 +394,7 @@ func (c *Client) findHost(ctx context.Context) (among int, err error) {
 	if closed {
 		return 0, ErrClientClosed
 	}
-	if known && c.cfg.HostURL != "" {
+	if known && (c.cfg.HostURL != "" || c.settled()) {
 		return 1, nil
 	}
 	if c.cfg.Discovery == nil {

@@ -316,3 +316,12 @@ func (c *Client) shareOf(ctx context.Context, tried, among int) (context.Context
 	}
 	return context.WithTimeout(ctx, share)
 }
+
+// settled reports whether the client is let in at a host that answers. It stays there, whatever else discovery finds, and needs
+// no discovery: a list in another order each time would have it go from host to host, away from what it registered and watches.
+func (c *Client) settled() bool {
+	connected := c.link != nil && c.link.Connected()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ready && (connected || c.pace.since.IsZero())
+}

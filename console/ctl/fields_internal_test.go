@@ -4,9 +4,11 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	adminv1 "github.com/masegraye/connect-plugin-go/gen/admin/v1"
+	"github.com/masegraye/connect-plugin-go/internal/glyphs"
 )
 
 // A text of a peer passes for no other field of its line.
@@ -27,6 +29,27 @@ func TestTail_ValuesAreNoFields(t *testing.T) {
 		}
 		if got := out.String(); !strings.HasSuffix(got, " a  "+want+"\n") && !strings.HasSuffix(got, " "+want+"\n") {
 			t.Errorf("%q is shown as %q", hostile, got)
+		}
+	}
+}
+
+// JSON on a terminal steers it no more than a table does, and says the same to a program.
+func TestJSON_SteersNoTerminal(t *testing.T) {
+	t.Parallel()
+	const hostile = "/x\x1b[2J\u009b2J\u009d0;owned\u009c\u202e\x7f\U000e0041 ü\u200b🚀"
+	for _, stream := range []bool{true, false} {
+		var out strings.Builder
+		if err := (&tool{out: &out}).message(&adminv1.AuditEvent{Procedure: hostile}, stream); err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range out.String() {
+			if r != '\n' && !glyphs.Seen(r) {
+				t.Errorf("%U is in %q", r, out.String())
+			}
+		}
+		var e adminv1.AuditEvent
+		if err := protojson.Unmarshal([]byte(out.String()), &e); err != nil || e.GetProcedure() != hostile {
+			t.Errorf("a program reads %q: %v", e.GetProcedure(), err)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"text/tabwriter"
 	"time"
 	"unicode"
+	"unicode/utf16"
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -88,8 +89,23 @@ func (t *tool) message(m proto.Message, stream bool) error {
 	if err != nil {
 		return err
 	}
-	_, err = io.WriteString(t.out, string(b)+"\n")
+	_, err = io.WriteString(t.out, escaped(string(b))+"\n")
 	return err
+}
+
+// escaped is JSON that means the same, in which what could steer a terminal is written as numbers. Strings alone have such characters.
+func escaped(json string) string {
+	var b strings.Builder
+	for _, r := range json {
+		if r < unicode.MaxASCII || glyphs.Seen(r) {
+			b.WriteRune(r)
+			continue
+		}
+		for _, unit := range utf16.AppendRune(nil, r) {
+			fmt.Fprintf(&b, `\u%04x`, unit)
+		}
+	}
+	return b.String()
 }
 
 // age says how long ago something was, short.

@@ -245,3 +245,66 @@ func TestAudit_OWN25_AFailureOfDiscoveryIsNoWordOfTheHost(t *testing.T) {
 		}
 	}
 }
+
+// turning is a discovery whose list begins with another endpoint each time, and which fails where it is told to.
+type turning struct {
+	connectplugin.StaticDiscovery
+
+	fails atomic.Bool
+	asked atomic.Int64
+}
+
+// Discover implements connectplugin.DiscoveryService.
+func (d *turning) Discover(ctx context.Context, name string) ([]connectplugin.Endpoint, error) {
+	if d.fails.Load() {
+		return nil, errors.New("the resolver is away")
+	}
+	list, err := d.StaticDiscovery.Discover(ctx, name)
+	if len(list) > 0 && d.asked.Add(1)%2 == 0 {
+		slices.Reverse(list)
+	}
+	return list, err
+}
+
+// A client stays with a host that answers, and renews its identity there, in whatever order discovery has its endpoints, and
+// while discovery itself is away.
+func TestDiscovery_AClientStaysWithAHostThatAnswers(t *testing.T) {
+	t.Parallel()
+	for name, foreign := range map[string]bool{"its own connections": false, "a foreign HTTP client": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			first := hosttest.Start(t, hosttest.WithPolicy(hosttest.LoggerPolicy()))
+			second := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+				c.Authority, c.Policy = first.Authority, hosttest.LoggerPolicy()
+			})
+			d := &turning{}
+			d.AddEndpoint("plugin-host", connectplugin.Endpoint{URL: first.URL})
+			d.AddEndpoint("plugin-host", connectplugin.Endpoint{URL: second.URL})
+			cfg := first.ClientConfig(t, "logger")
+			cfg.HostURL, cfg.Discovery = "", d
+			if foreign {
+				cfg.HTTPClient = &http.Client{Transport: &http.Transport{TLSClientConfig: cfg.TLS, ForceAttemptHTTP2: true}}
+				cfg.TLS = nil
+			}
+			c, err := connectplugin.NewClient(cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = c.Close() }()
+			if err := c.Connect(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			at, runtimeID := c.Config().Endpoint, c.RuntimeID()
+			for i := range 4 {
+				d.fails.Store(i == 3)
+				err := c.Connect(t.Context())
+				if now := c.Config().Endpoint; err != nil || now != at || c.RuntimeID() != runtimeID {
+					t.Fatalf("renewal %d: it was %s at %s, and is %s at %s: %v", i+1, runtimeID, at, c.RuntimeID(), now, err)
+				}
+			}
+			if n := first.Usage().Identities + second.Usage().Identities; n != 1 {
+				t.Errorf("it has %d identities", n)
+			}
+		})
+	}
+}

@@ -46,7 +46,7 @@ export class ServiceRoute {
   /** A transport for createClient. A unary call that the host refused because it did not know the plugin's identity any
    * more is made once more with a new one; the provider saw nothing of the first. */
   transport(link: HostLink, protocol: Protocol): Transport {
-    return connected(link, protocol, this.#interceptor(link.url));
+    return connected(link, protocol, this.#interceptor(link));
   }
 
   async close(): Promise<void> {
@@ -54,7 +54,7 @@ export class ServiceRoute {
     await this.#done;
   }
 
-  #interceptor(base: string): Interceptor {
+  #interceptor({ url: base, calls }: HostLink): Interceptor {
     return (next) => async (req) => {
       const path = req.url.slice(base.length);
       const send = async () => {
@@ -62,13 +62,14 @@ export class ServiceRoute {
         req.header.delete(constraintHeader);
         if (this.constraint && route.endsWith("/" + any)) req.header.set(constraintHeader, this.constraint);
         for (const [name, value] of Object.entries(identity.headers())) req.header.set(name, value);
-        return { identity, answer: next({ ...req, url: base + route + path }) };
+        const note = calls.note(req.header);
+        return { identity, note, answer: next({ ...req, url: base + route + path }).finally(note.over) };
       };
-      const { identity, answer } = await send();
+      const { identity, note, answer } = await send();
       try {
         return await answer;
       } catch (e) {
-        if (!hostForgot(e)) throw e;
+        if (!hostForgot(e) || !note.challenged) throw e;
         this.session.refused(identity);
         if (req.stream) throw e;
         return (await send()).answer;
@@ -124,7 +125,7 @@ export class ServiceRoute {
       }
     }
     // Only routes through the host are believed, wherever the URL says that it points.
-    const path = new URL(url, "https://host.invalid").pathname.replace(/\/$/, "");
+    const path = URL.canParse(url, "https://host.invalid") ? new URL(url, "https://host.invalid").pathname.replace(/\/$/, "") : "";
     const head = `/services/${this.serviceType}/`;
     return path.startsWith(head) && /^[A-Za-z0-9._~-]+$/.test(path.slice(head.length)) ? path : "";
   }

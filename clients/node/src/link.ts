@@ -3,18 +3,22 @@ import { connect as connectTLS, TLSSocket } from "node:tls";
 import { Code, ConnectError, type Interceptor } from "@connectrpc/connect";
 import { Http2SessionManager } from "@connectrpc/connect-node";
 import { ConfigError, HostNotTrusted, Unreachable } from "./errors.js";
-import { Pool } from "./pool.js";
+import { Pool, Sole } from "./pool.js";
 import { exporterLabel, exporterSize } from "./transcript.js";
-import type { Credentials, HostTrust } from "./trust.js";
+import type { Credentials, Files, HostTrust } from "./trust.js";
 
 /** Bounds each message from the host, in bytes. */
 export const maxMessage = 4 << 20;
+
+/** Bounds what waits to be written on a connection, in megabytes. Beyond Node's own bound, 10, it refuses what comes: the answers to all
+ * calls of a plugin of which one uploads to somebody who does not read, and the calls of all of a provider of which one does not read. */
+export const maxSessionMemory = 1_024;
 
 /** Reaches nobody but the host: whose certificate it is, is checked before anything is sent. */
 export class HostLink {
   readonly url: string;
   /** The connection of the session alone: what the plugin says of itself does not wait behind its calls. */
-  readonly own: Http2SessionManager;
+  readonly own: Sole;
   /** Those for everything else: calls, and watches, which stay open. */
   readonly calls: Pool;
   /** The address from which the host was reached; empty before. */
@@ -22,6 +26,7 @@ export class HostLink {
   /** When a connection for calls was lost last that carried any, by performance.now. */
   lostAt = -Infinity;
   #socket: TLSSocket | undefined;
+  #shown: Files | undefined; // what was shown on it
   #refusal: Error | undefined;
 
   constructor(url: string, private readonly credentials: Credentials, private readonly trust: HostTrust, private readonly lost: () => void) {
@@ -40,23 +45,36 @@ export class HostLink {
       this.url,
       // A silent stream looks like one whose host is gone.
       { pingIntervalMs: 30_000, pingTimeoutMs: 15_000, connectTimeoutMs: 10_000 },
-      { createConnection },
+      { createConnection, maxSessionMemory },
     );
-    this.own = manager(() => this.#dialOwn(parsed));
+    this.own = new Sole(this.url, () => manager(() => this.#dialOwn(parsed)));
     this.calls = new Pool(this.url, (busy) => manager(() => this.#dialForCalls(parsed, busy)));
   }
 
   /** Makes sure of a connection, and returns the value that binds a proof to it. */
   async connect(): Promise<Uint8Array> {
+    await this.#showRenewed();
     this.#refusal = undefined;
-    const state = await this.own.connect();
+    const reason = await this.own.connect();
     const refusal = this.#refusal as Error | undefined;
     if (refusal) throw refusal;
     const socket = this.#socket;
-    if (state !== "open" && state !== "idle" || !socket || socket.destroyed) {
-      throw new Unreachable(`${this.url} does not answer${this.own.error() ? `: ${String(this.own.error())}` : ""}`);
-    }
+    if (reason !== undefined || !socket || socket.destroyed) throw new Unreachable(`${this.url} does not answer${reason ?? ""}`);
     return socket.exportKeyingMaterial(exporterSize, exporterLabel, Buffer.alloc(0));
+  }
+
+  /** Opens other connections where those that there are show a certificate that was renewed since: the host ends them with it,
+   * unless it was shown the new one. What is open on them goes on. One with another key makes another plugin of this process,
+   * which it becomes when the host ends them. */
+  async #showRenewed(): Promise<void> {
+    const socket = this.#socket, shown = this.#shown, now = this.credentials.read();
+    if (!shown || !socket || socket.destroyed || now.cert.equals(shown.cert) || !now.key.equals(shown.key)) return;
+    if (await this.own.replace()) {
+      this.calls.retire();
+    } else if (!socket.destroyed) { // it is better than none
+      this.#socket = socket;
+      this.#shown = shown;
+    }
   }
 
   close(): void {
@@ -65,8 +83,7 @@ export class HostLink {
     this.#socket?.destroy();
   }
 
-  #dial(url: URL): TLSSocket {
-    const { cert, key, ca } = this.credentials.read();
+  #dial(url: URL, { cert, key, ca } = this.credentials.read()): TLSSocket {
     const name = url.hostname.replace(/^\[|\]$/g, "");
     const socket = connectTLS({
       host: name, port: Number(url.port || 443), cert, key, ca, minVersion: "TLSv1.3", ALPNProtocols: ["h2"],
@@ -78,9 +95,10 @@ export class HostLink {
   }
 
   #dialOwn(url: URL): TLSSocket {
-    const socket = this.#dial(url);
+    const files = this.credentials.read(), socket = this.#dial(url, files);
     socket.once("secureConnect", () => {
       this.#socket = socket;
+      this.#shown = files;
       this.local = socket.localAddress ?? "";
     });
     socket.once("error", (e: NodeJS.ErrnoException) => {

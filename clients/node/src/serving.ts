@@ -1,14 +1,15 @@
 // What the plugin serves to its host.
 import * as http2 from "node:http2";
-import type { AddressInfo } from "node:net";
+import type { AddressInfo, Socket } from "node:net";
 import type { TLSSocket } from "node:tls";
 import { Code, ConnectError, type ConnectRouter, type HandlerContext } from "@connectrpc/connect";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
-import { maxMessage } from "./link.js";
+import { maxMessage, maxSessionMemory } from "./link.js";
 import type { Log } from "./log.js";
 import type { Credentials, HostTrust } from "./trust.js";
 
-const lookEvery = 10_000;
+const handshakeTimeout = 10_000;
+const mostStrangers = 64; // connections of whom TLS has not said yet who it is
 
 /** The plugin that calls, as the host says. */
 export interface Caller {
@@ -30,17 +31,24 @@ export function caller(context: HandlerContext): Caller {
 export class Server {
   readonly #server: http2.Http2SecureServer;
   readonly #sessions = new Map<http2.Http2Session, boolean>(); // whether it is the host's
-  readonly #look: NodeJS.Timeout;
+  readonly #strangers = new Map<string, Socket>(); // by their address, the oldest first
 
-  constructor(credentials: Credentials, trust: HostTrust, routes: (router: ConnectRouter) => void, log: Log) {
+  constructor(credentials: Credentials, trust: HostTrust, routes: (router: ConnectRouter) => void, private readonly log: Log) {
     const serve = connectNodeAdapter({ routes, readMaxBytes: maxMessage });
     const options = { ...credentials.read(), minVersion: "TLSv1.3" as const, ALPNProtocols: ["h2"] };
-    this.#server = http2.createSecureServer({ ...options, requestCert: true, rejectUnauthorized: true, allowHTTP1: false },
+    this.#server = http2.createSecureServer({ ...options, requestCert: true, rejectUnauthorized: true, allowHTTP1: false, handshakeTimeout, maxSessionMemory },
       (request, response) => {
         if (this.#sessions.get(request.stream.session as http2.Http2Session)) serve(request, response);
         else request.stream.close(http2.constants.NGHTTP2_REFUSED_STREAM);
       });
+    let used = credentials.read();
+    this.#server.prependListener("connection", (socket: Socket) => { // before TLS begins
+      const files = credentials.read();
+      if (files !== used) this.#server.setSecureContext({ ...options, ...(used = files) });
+      this.#comes(socket);
+    });
     this.#server.on("session", (session) => {
+      this.#strangers.delete(place(session.socket));
       const refusal = trust.refuse((session.socket as TLSSocket).getPeerCertificate().raw);
       this.#sessions.set(session, !refusal);
       session.on("close", () => this.#sessions.delete(session));
@@ -51,25 +59,35 @@ export class Server {
       }
     });
     this.#server.on("sessionError", () => { /* as above */ });
-    let used = credentials.read();
-    this.#look = setInterval(() => {
-      const files = credentials.read();
-      if (files !== used) this.#server.setSecureContext({ ...options, ...(used = files) });
-    }, lookEvery).unref();
   }
 
   /** Listens and returns the port. */
   listen(host: string, port: number): Promise<number> {
     return new Promise((done, failed) => {
       this.#server.once("error", failed);
-      this.#server.listen(port, host, () => done((this.#server.address() as AddressInfo).port));
+      this.#server.listen(port, host, () => {
+        // Without a listener an error would end the process.
+        this.#server.off("error", failed).on("error", (e) => this.log.warn("a connection was not taken:", e.message));
+        done((this.#server.address() as AddressInfo).port);
+      });
     });
+  }
+
+  /** Has the oldest of those make room that show no certificate: they would take every descriptor of the process. */
+  #comes(socket: Socket): void {
+    const from = place(socket);
+    this.#strangers.set(from, socket);
+    socket.once("close", () => {
+      if (this.#strangers.get(from) === socket) this.#strangers.delete(from);
+    });
+    const [oldest] = this.#strangers.values();
+    if (this.#strangers.size > mostStrangers) oldest?.destroy();
   }
 
   /** Lets the calls in flight finish, for so many milliseconds at most. */
   async close(graceMs: number): Promise<void> {
-    clearInterval(this.#look);
     const closed = new Promise<void>((done) => this.#server.close(() => done()));
+    for (const socket of this.#strangers.values()) socket.destroy(); // they would hold up the end
     for (const session of this.#sessions.keys()) session.close(); // GOAWAY, and the streams go on
     const timer = setTimeout(() => {
       for (const session of this.#sessions.keys()) session.destroy();
@@ -77,6 +95,10 @@ export class Server {
     await closed;
     clearTimeout(timer);
   }
+}
+
+function place(socket: Pick<Socket, "remoteAddress" | "remotePort">): string {
+  return `${socket.remoteAddress} ${socket.remotePort}`;
 }
 
 /** The error of a method that this plugin does not offer. */

@@ -9,6 +9,7 @@ import { connectNodeAdapter } from "@connectrpc/connect-node";
 import { ServiceRoute } from "../src/calls.js";
 import { requestGrant } from "../src/capabilities.js";
 import type { HostLink } from "../src/link.js";
+import { Pool } from "../src/pool.js";
 import type { Identity, Session } from "../src/session.js";
 import { CapabilityBroker, type RequestCapabilityRequest } from "../src/wire/plugin/v1/broker_pb.js";
 import { PluginLifecycle } from "../src/wire/plugin/v1/lifecycle_pb.js";
@@ -43,7 +44,7 @@ for (const [chooses, constraint, path, told] of [
     const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
     const sessions = new Http2SessionManager(url);
     const route = new ServiceRoute(session(chooses), "clock", constraint);
-    const client = createClient(PluginLifecycle, route.transport({ url, calls: sessions } as unknown as HostLink, "grpc"));
+    const client = createClient(PluginLifecycle, route.transport({ url, calls: new Pool(url, () => sessions) } as unknown as HostLink, "grpc"));
     await assert.rejects(client.reportHealth({}, { headers: { "x-plugin-constraint": "forged" } }));
     await route.close();
     sessions.abort();
@@ -77,7 +78,7 @@ for (const protocol of ["grpc", "connect", "grpc-web"] as const) {
       const sessions = new Http2SessionManager(url, {}, {
         createConnection: () => connect(port, "127.0.0.1").once("error", lost).once("close", lost),
       });
-      const link: HostLink = { url, calls: sessions, lostAt: -Infinity } as unknown as HostLink;
+      const link: HostLink = { url, calls: new Pool(url, () => sessions), lostAt: -Infinity } as unknown as HostLink;
       const route = new ServiceRoute(session(true), "clock", "");
       t.after(async () => {
         sessions.abort();

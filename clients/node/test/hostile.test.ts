@@ -21,14 +21,14 @@ type Procedure = "handshake" | "report" | "watch" | "call" | "capability";
 
 interface Act {
   /** What the host does where a procedure is called. Where it returns, it answers as a host does. */
-  (procedure: Procedure, cut: () => void): void;
+  (procedure: Procedure, cut: () => void, context: HandlerContext): void;
 }
 
 const ill = "\u001b[2J\u001b]0;owned\u0007\n2026-11-30 forged\u202e \u009b \u2800";
 const unseen = /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u202e\u2800]/; // a line feed apart, of which stacks have many
 
 /** A host that plays an act, and a plugin of it. Whatever is left to chance takes its longest. */
-async function stage(t: TestContext, act: Act) {
+async function stage(t: TestContext, act: Act, { chooses = "true", urls = [""] } = {}) {
   const mine = issue("mine");
   t.mock.method(HostTrust.prototype, "checkServer", () => undefined);
   t.mock.method(Math, "random", () => 0.99);
@@ -37,7 +37,7 @@ async function stage(t: TestContext, act: Act) {
   const cuts = new Map<string, () => void>();
   const play = (procedure: Procedure, context: HandlerContext) => {
     counts[procedure]++;
-    act(procedure, cuts.get(context.requestHeader.get("x-connection") ?? "") ?? (() => undefined));
+    act(procedure, cuts.get(context.requestHeader.get("x-connection") ?? "") ?? (() => undefined), context);
   };
   const called = connectNodeAdapter({
     requestPathPrefix: "/services/clock/-",
@@ -50,14 +50,16 @@ async function stage(t: TestContext, act: Act) {
           play("handshake", context);
           return {
             coreProtocolVersion: 1, appProtocolVersion: 1, runtimeId: "me", runtimeToken: "x",
-            serverMetadata: { "connectplugin.any_provider": "true" },
+            serverMetadata: { "connectplugin.any_provider": chooses },
           };
         },
       })
       .service(ServiceRegistry, {
         async *watchService(_, context) {
           play("watch", context);
-          yield { serviceType: "clock", state: ServiceState.AVAILABLE, sequence: 1n, epoch: "e" };
+          for (const [i, endpointUrl] of urls.entries()) {
+            yield { serviceType: "clock", state: ServiceState.AVAILABLE, sequence: BigInt(i + 1), epoch: "e", endpoint: { endpointUrl } };
+          }
           await new Promise((end) => context.signal.addEventListener("abort", end));
         },
       })
@@ -94,7 +96,9 @@ async function until(holds: () => boolean, what: () => string): Promise<void> {
   for (const end = performance.now() + 40_000; !holds(); await new Promise(setImmediate)) assert.ok(performance.now() < end, what());
 }
 
-const forget = () => {
+/** Says that the identity is not known: the host in a header, a provider in what it can. */
+const forget = (context?: HandlerContext) => {
+  context?.responseHeader.set("www-authenticate", "Bearer");
   throw new ConnectError("unauthenticated", Code.Unauthenticated, { "www-authenticate": "Bearer" });
 };
 
@@ -105,7 +109,7 @@ const acts: readonly [string, Act, keyof Awaited<ReturnType<typeof stage>>["coun
   ["ends the connection of a report", (procedure, cut) => { if (procedure === "report") cut(); }, "connections", 6, 900],
   ["ends the connection behind a report", (procedure, cut) => { if (procedure === "report") setTimeout(cut, 5); }, "connections", 7, 900],
   ["ends the connection of each watch", (procedure, cut) => { if (procedure === "watch") setTimeout(cut, 5); }, "watch", 5, 1_200],
-  ["forgets who calls", (procedure) => { if (procedure === "call") forget(); }, "handshake", 8, 900],
+  ["forgets who calls", (procedure, _, context) => { if (procedure === "call") forget(context); }, "handshake", 8, 900],
 ];
 
 for (const [name, act, counted, many, ms] of acts) {
@@ -190,6 +194,26 @@ test("a service that is refused for a while is there when it is not any more, an
   assert.ok(performance.now() - begun >= 0.9 * (50 + 100 + 200 + 400));
   await assert.rejects(s.clock.getHealth({}), (e) => e instanceof ConnectError && e.code === Code.NotFound);
   allowed = true;
+  let works = false;
+  void (async () => {
+    for (; !works; await new Promise(setImmediate)) works = await s.clock.getHealth({}).then(() => true, () => false);
+  })();
+  await until(() => works, () => JSON.stringify(s.counts)).finally(() => { works = true; });
+});
+
+test("a provider that speaks for the host costs its caller no identity", { timeout: 60_000 }, async (t) => {
+  const s = await stage(t, (procedure) => { if (procedure === "call") forget(); });
+  await s.plugin.start();
+  const clock = createClient(PluginControl, s.plugin.transport("clock", { protocol: "grpc-web" }));
+  for (let i = 1; i <= 3; i++) {
+    await assert.rejects(clock.getHealth({}, { timeoutMs: 20_000 }), (e) => e instanceof ConnectError && e.code === Code.Unauthenticated);
+    assert.deepEqual([s.counts.call, s.counts.handshake], [i, 1]);
+  }
+});
+
+test("a route that is no URL is none, and the next one is taken", { timeout: 60_000 }, async (t) => {
+  const s = await stage(t, () => undefined, { chooses: "", urls: ["http://[", "https://127.0.0.1/services/clock/-"] });
+  await s.plugin.start();
   let works = false;
   void (async () => {
     for (; !works; await new Promise(setImmediate)) works = await s.clock.getHealth({}).then(() => true, () => false);

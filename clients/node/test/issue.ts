@@ -1,5 +1,5 @@
 // Certificates of the tests' own, as small as X.509 lets them be.
-import { generateKeyPairSync, type KeyObject, sign } from "node:crypto";
+import { createPublicKey, generateKeyPairSync, type KeyObject, sign } from "node:crypto";
 
 const der = (tag: number, ...parts: Buffer[]): Buffer => {
   const body = Buffer.concat(parts);
@@ -20,9 +20,11 @@ export interface Issuer {
 /** What has a certificate be an authority's: CA:TRUE, critical. */
 const authority = der(0xa3, der(0x30, der(0x30, Buffer.from("0603551d130101ff", "hex"), der(0x04, der(0x30, Buffer.from("0101ff", "hex"))))));
 
-/** Makes a certificate, by default one that its subject issues itself; one of an authority says so where another one issued it. */
-export function issue(subject: string, by?: Issuer, ca = false): Issuer {
-  const { privateKey, publicKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
+/** Makes a certificate, by default one that its subject issues itself, and with a key of its own; one of an authority says so where another one issued it. */
+export function issue(
+  subject: string, by?: Issuer, ca = false, privateKey = generateKeyPairSync("ec", { namedCurve: "P-256" }).privateKey,
+): Issuer {
+  const publicKey = createPublicKey(privateKey);
   const day = (years: number) => der(0x18, Buffer.from(`${new Date().getUTCFullYear() + years}0101000000Z`));
   const content = der(0x30, ...(ca ? [der(0xa0, der(0x02, Buffer.from([2])))] : []),
     der(0x02, Buffer.from([1])), ecdsa, name(by?.subject ?? subject), der(0x30, day(-1), day(2)), name(subject),

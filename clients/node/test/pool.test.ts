@@ -46,6 +46,7 @@ async function stage(t: TestContext) {
     }),
   });
   const server = http2.createSecureServer({ cert: mine.cert, key: mine.keyPEM, settings: { maxConcurrentStreams: taken } }, (request, response) => {
+    if (request.url === "/unread") return;
     const routed = request.url.startsWith("/services/");
     if (routed) held.push(request.stream.session as http2.Http2Session);
     (routed ? called : serve)(request, response);
@@ -53,7 +54,8 @@ async function stage(t: TestContext) {
   server.on("session", (session) => connections.add(session));
   await new Promise<void>((listening) => server.listen(0, "127.0.0.1", listening));
 
-  const credentials = { read: () => ({ cert: mine.cert, key: mine.keyPEM, ca: mine.cert }) } as unknown as Credentials;
+  let shown = mine;
+  const credentials = { read: () => ({ cert: shown.cert, key: shown.keyPEM, ca: mine.cert }) } as unknown as Credentials;
   let reason = "first", losses = 0;
   const link = new HostLink(`https://127.0.0.1:${(server.address() as AddressInfo).port}`, credentials,
     { checkServer: () => undefined } as unknown as HostTrust, () => { losses++; session.lost(); });
@@ -77,7 +79,7 @@ async function stage(t: TestContext) {
   return {
     held, connections, link, losses: () => losses, says: (text: string) => (reason = text, session.poke(true)), reported: () => reports.at(-1),
     call: () => client.getHealth({}, { timeoutMs: 60_000 }).then(() => "ok", (e: unknown) => String(e)),
-    open: () => waiting.length, release,
+    open: () => waiting.length, release, renews: (key = mine.key) => { shown = issue("mine", undefined, false, key); },
   };
 }
 
@@ -102,6 +104,42 @@ test("the plugin's reports do not wait behind its calls, and calls beyond what a
   assert.equal(s.connections.size, 4);
   s.release();
   assert.equal(await calls.at(-1), "ok");
+});
+
+test("a renewed certificate is shown over other connections, and what is open on the first goes on", { timeout: 60_000 }, async (t) => {
+  const s = await stage(t);
+  const calls = [s.call()];
+  await until(() => s.open() === 1, () => "no call came");
+  const [own] = s.connections;
+  s.renews();
+  s.says("renewed");
+  await until(() => s.reported() === "renewed", () => `the last report was ${s.reported()}`);
+  await until(() => own?.destroyed === true, () => "the first connection of the session is open");
+  assert.equal(s.connections.size, 3);
+  calls.push(s.call());
+  await until(() => s.open() === 2, () => "no call came");
+  assert.equal(s.connections.size, 4);
+  assert.equal(new Set(s.held).size, 2);
+  s.release();
+  assert.deepEqual(await Promise.all(calls), ["ok", "ok"]);
+  s.renews(issue("other").key);
+  s.says("as before");
+  await until(() => s.reported() === "as before", () => `the last report was ${s.reported()}`);
+  assert.equal(s.connections.size, 4);
+  assert.equal(s.losses(), 0);
+});
+
+test("an upload that nobody reads keeps no other call of the connection from its answer", { timeout: 60_000 }, async (t) => {
+  const s = await stage(t);
+  const first = s.call();
+  await until(() => s.open() === 1, () => "no call came");
+  const upload = await s.link.calls.request("POST", "/unread", { ":path": "/unread" }, {});
+  upload.on("error", () => undefined).end(Buffer.alloc(24 << 20));
+  const second = s.call();
+  await until(() => s.open() === 2, () => "no other call came");
+  s.release();
+  assert.deepEqual(await Promise.all([first, second]), ["ok", "ok"]);
+  upload.close();
 });
 
 test("connections for calls are bounded, and what is lost with one of them is no host", { timeout: 60_000 }, async (t) => {

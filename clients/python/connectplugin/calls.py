@@ -181,7 +181,10 @@ class ServiceChannel(HostChannel):
                 raise
             url = answer.endpoint.endpoint_url
         # Only routes through the host are believed, wherever the URL says that it points.
-        path = urlsplit(url).path.rstrip("/")
+        try:
+            path = urlsplit(url).path.rstrip("/")
+        except ValueError:
+            return ""
         return path if re.fullmatch(re.escape(f"/services/{self._type}/") + r"[A-Za-z0-9._~-]+", path) else ""
 
     def aim(self, timeout: Optional[float]) -> Aim:

@@ -13,9 +13,13 @@ from .trust import Credentials, HostTrust
 
 MAX_MESSAGE = 4 << 20
 
+# grpcio inflates a message whole before it looks how large it is: 4 MiB become 4 GiB. Identity is the one that is left.
+NO_COMPRESSION = ("grpc.compression_enabled_algorithms_bitset", 1)
+
 _OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.max_receive_message_length", MAX_MESSAGE),
+    NO_COMPRESSION,
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1000),
     ("grpc.max_reconnect_backoff_ms", 5000),
@@ -65,7 +69,7 @@ class HostLink:
     """
 
     def __init__(self, url: str, credentials: Credentials, trust: HostTrust, lost: Callable[[], None],
-                 log: Log) -> None:
+                 log: Log, wake: Callable[[], None] = lambda: None) -> None:
         try:
             parts = urlsplit(url)
             port = 443 if parts.port is None else parts.port
@@ -77,7 +81,7 @@ class HostLink:
             raise ConfigError(f'host: {url!r} is no base URL; write for example "https://127.0.0.1:8443"')
         self.name, self.port = parts.hostname, port
         self.local = ""  # the address from which the host was reached
-        self._credentials, self._trust, self._lost, self._log = credentials, trust, lost, log
+        self._credentials, self._trust, self._lost, self._log, self._wake = credentials, trust, lost, log, wake
         self._mu = threading.Lock()
         self._channel: Optional[grpc.Channel] = None
         self._for_calls: list[_ForCalls] = []
@@ -131,6 +135,9 @@ class HostLink:
             if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
                 with self._mu:
                     self._retire_locked([another])
+                    doubtful, self._down = not self._down, True  # the host may have a new certificate, which this channel does not take
+                if doubtful:
+                    self._wake()
 
         another.channel.subscribe(changed)
         self._for_calls.append(another)
@@ -152,14 +159,18 @@ class HostLink:
                     _close(c.channel)
 
     def reach(self, timeout: float) -> None:
-        """Makes sure that the channel leads to the host. Raises Unreachable or HostNotTrusted."""
+        """Makes sure that the channel leads to the host, and shows it the certificate of now. Raises Unreachable or HostNotTrusted."""
+        now = self._credentials.read()
         with self._mu:
-            if not self._down:
+            stands = not self._down
+            if stands and not self._shows_another_locked(now):
                 return
             self._down = False  # what is lost from here on is lost anew
         try:
             leaf, files = self._look(timeout), self._credentials.read()
-        except BaseException:
+        except BaseException as e:
+            if stands and isinstance(e, Unreachable):
+                return  # what there is is better than nothing
             with self._mu:
                 self._down = True
             raise
@@ -171,6 +182,13 @@ class HostLink:
             self._retire_locked(list(self._for_calls))
         if before is not None:
             before.close()
+
+    def _shows_another_locked(self, now: Any) -> bool:
+        """Reports whether the certificate was renewed that the channels show. The host ends their connections with it, and all that
+        is open on them, unless it was shown the new one. One with another key makes another plugin of this process, which it becomes when
+        the host ends them."""
+        shown = self._made_of[1] if self._made_of is not None else now
+        return bool(now.certificate != shown.certificate and now.key == shown.key)
 
     def lose(self) -> None:
         """Has the next reach look again."""

@@ -10,7 +10,7 @@ import grpc
 from .calls import ServiceChannel
 from .capabilities import CapabilityChannel, Wanted, request_grant
 from .errors import Closed, ConfigError, check_name, check_version
-from .link import MAX_MESSAGE, HostLink, Unreachable
+from .link import MAX_MESSAGE, NO_COMPRESSION, HostLink, Unreachable
 from .log import Log
 from .pace import Pace
 from .serving import Control, Refusal, new_server
@@ -75,7 +75,7 @@ class Plugin:
                  host_identity: str = "", host_pins: Sequence[str] = (), address: str = "", base_url: str = "",
                  versions: tuple[int, int] = (1, 1), magic_cookie: tuple[str, str] = MAGIC_COOKIE,
                  timeout: float = 10.0, report_every: float = 10.0, workers: int = 64,
-                 server_options: Sequence[tuple[str, Any]] = (("grpc.max_receive_message_length", MAX_MESSAGE),),
+                 server_options: Sequence[tuple[str, Any]] = (("grpc.max_receive_message_length", MAX_MESSAGE), NO_COMPRESSION),
                  logger: Optional[logging.Logger] = None) -> None:
         if not self_id:
             raise ConfigError("self_id: is empty; write the name that the host's policy knows")
@@ -97,7 +97,8 @@ class Plugin:
         self._timeout = timeout
         self._provided: list[_Provided] = []
         self._adders: list[Callable[[grpc.Server], None]] = []
-        self._link = HostLink(host, credentials, self._trust, lambda: self._session.lost(), self._log)
+        self._link = HostLink(host, credentials, self._trust, lambda: self._session.lost(), self._log,
+                              lambda: self._session.poke(report=True))
         settings = Settings(self_id, self_version, secret, magic_cookie, versions, timeout, report_every)
         self._session = Session(settings, self._link, self._log, self._registrations, self._declare, self._report)
         self._server: Optional[grpc.Server] = None

@@ -1,7 +1,7 @@
 """What the plugin serves to its host."""
 from concurrent import futures
 from dataclasses import dataclass
-from typing import Any, Callable, Optional, Sequence
+from typing import Any, Callable, Iterator, Optional, Sequence
 
 import grpc
 import ssl
@@ -12,6 +12,10 @@ from .trust import Credentials, HostTrust
 from .wire import handshake_pb2 as hs
 from .wire import lifecycle_pb2 as lc
 from .wire import plugininfo_pb2 as info
+
+_POOL = "experimental_thread_pool"  # grpcio's name for the threads that a handler of its own has
+_CONTROL_WORKERS = 4
+_HANDSHAKE = ("grpc.server_handshake_timeout_ms", 10_000)  # 120 s by default, in which who says nothing holds a descriptor
 
 _CONTROL, _IDENTITY = "connectplugin.v1.PluginControl", "connectplugin.v1.PluginIdentity"
 
@@ -44,15 +48,19 @@ class OnlyHost(grpc.ServerInterceptor):  # type: ignore[misc]
             return None
         kind = ("stream" if handler.request_streaming else "unary") + "_" + ("stream" if handler.response_streaming else "unary")
         serve = getattr(handler, kind)
+        # A handler of streams begins before a message has come, so that whoever is refused holds no worker until one does.
+        taken = (lambda requests, _: requests) if handler.request_streaming else _only
         if handler.response_streaming:
-            def checked(request: Any, context: grpc.ServicerContext) -> Any:
+            def checked(requests: Any, context: grpc.ServicerContext) -> Any:
                 self._check(context)
-                yield from serve(request, context)
+                yield from serve(taken(requests, context), context)
         else:
-            def checked(request: Any, context: grpc.ServicerContext) -> Any:
+            def checked(requests: Any, context: grpc.ServicerContext) -> Any:
                 self._check(context)
-                return serve(request, context)
-        make = getattr(grpc, kind + "_rpc_method_handler")
+                return serve(taken(requests, context), context)
+        if hasattr(serve, _POOL):
+            setattr(checked, _POOL, getattr(serve, _POOL))
+        make = grpc.stream_stream_rpc_method_handler if handler.response_streaming else grpc.stream_unary_rpc_method_handler
         return make(checked, handler.request_deserializer, handler.response_serializer)
 
     def _check(self, context: grpc.ServicerContext) -> None:
@@ -64,6 +72,13 @@ class OnlyHost(grpc.ServerInterceptor):  # type: ignore[misc]
         except HostNotTrusted as e:
             self._log.warning("somebody else than the host called: %s", e)
             context.abort(grpc.StatusCode.UNAUTHENTICATED, "the caller is not the host")
+
+
+def _only(requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
+    """The message of a call that has one."""
+    for request in requests:
+        return request
+    context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the call has no message")
 
 
 class Refusal(Exception):
@@ -87,8 +102,9 @@ def new_server(credentials: Credentials, trust: HostTrust, control: Control, add
                options: Sequence[tuple[str, Any]], log: Log) -> tuple[grpc.Server, int]:
     """Returns a server that listens and does not serve yet, and its port."""
     server = grpc.server(futures.ThreadPoolExecutor(workers, "connectplugin-call"),
-                         interceptors=[OnlyHost(trust, log)], options=options)
-    server.add_generic_rpc_handlers(_control_handlers(control))
+                         interceptors=[OnlyHost(trust, log)], options=(_HANDSHAKE, *options))
+    # Calls that hold all workers keep nobody from learning that the plugin lives, or from stopping it.
+    server.add_generic_rpc_handlers(_control_handlers(control, futures.ThreadPoolExecutor(_CONTROL_WORKERS, "connectplugin-control")))
 
     served = [credentials.read()]
 
@@ -107,7 +123,7 @@ def new_server(credentials: Credentials, trust: HostTrust, control: Control, add
     return server, port
 
 
-def _control_handlers(control: Control) -> tuple[Any, ...]:
+def _control_handlers(control: Control, pool: futures.Executor) -> tuple[Any, ...]:
     def get_health(request: lc.GetHealthRequest, context: grpc.ServicerContext) -> lc.GetHealthResponse:
         try:
             return control.health(request)
@@ -131,6 +147,7 @@ def _control_handlers(control: Control) -> tuple[Any, ...]:
         context.abort(grpc.StatusCode.FAILED_PRECONDITION, "this plugin enrols itself")
 
     def unary(serve: Callable[[Any, Any], Any], request: Any, answer: Any) -> Any:
+        setattr(serve, _POOL, pool)
         return grpc.unary_unary_rpc_method_handler(serve, request.FromString, answer.SerializeToString)
 
     return (

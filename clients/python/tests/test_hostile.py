@@ -85,6 +85,8 @@ class Host(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     def __init__(self, act: Act) -> None:
         self._act, self._mu = act, threading.Lock()
+        self.urls = [""]  # of the provider, one after the other
+        self.over = threading.Event()
         self.counts: dict[str, int] = {}
         self._server = grpc.server(futures.ThreadPoolExecutor(16))
         self._server.add_generic_rpc_handlers((self,))
@@ -112,13 +114,19 @@ class Host(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     def _watch(self, context: grpc.ServicerContext) -> Iterator[reg.WatchServiceEvent]:
         self._play("WatchService", context)
-        yield reg.WatchServiceEvent(service_type="clock", sequence=1, epoch="e")
+        for i, url in enumerate(self.urls):
+            endpoint = reg.ServiceEndpoint(endpoint_url=url) if url else None
+            yield reg.WatchServiceEvent(service_type="clock", state=reg.SERVICE_STATE_AVAILABLE if url else 0, sequence=i + 1, epoch="e",
+                                        endpoint=endpoint)
+        if len(self.urls) > 1:
+            self.over.wait()
 
     def count(self, name: str) -> int:
         with self._mu:
             return self.relay.taken if name == "connections" else self.counts.get(name, 0)
 
     def close(self) -> None:
+        self.over.set()
         self._server.stop(None).wait()
         self.relay.close()
 
@@ -301,6 +309,20 @@ class Hostile(unittest.TestCase):
         self.assertIs(grpc.StatusCode.NOT_FOUND, code())
         allowed.set()
         self.until(lambda: code() is grpc.StatusCode.UNAVAILABLE, lambda: host.counts)  # the host names no provider
+
+    def test_a_route_that_is_no_url_is_none(self) -> None:
+        host, plugin, _ = self.stage(lambda *_: None)
+        host.urls = ["http://[", "https://127.0.0.1/services/clock/p"]
+        plugin.start()
+        now = plugin.service("clock").unary_unary("/clock.v1.ClockService/Now", lambda _: b"", lambda _: True)
+
+        def works() -> bool:
+            try:
+                return bool(now(None, timeout=5))
+            except grpc.RpcError:
+                return False
+
+        self.until(works, lambda: host.counts)
 
 
 class Said(unittest.TestCase):

@@ -68,7 +68,7 @@ class Channels(unittest.TestCase):
         ):
             patch.start()
             self.addCleanup(patch.stop)
-        credentials = mock.Mock(**{"read.return_value": mock.Mock(key=None, certificate=None)})
+        self.credentials = credentials = mock.Mock(**{"read.return_value": mock.Mock(key=None, certificate=None)})
         self.link = HostLink(f"https://127.0.0.1:{self.host.port}", credentials, mock.Mock(), lambda: None, mock.Mock())
         self.addCleanup(self.host.server.stop, None)
         self.addCleanup(self.link.close)
@@ -100,6 +100,31 @@ class Channels(unittest.TestCase):
         self.assertEqual([[b""]] * TAKEN, [list(s) for s in streams])
         self.assertEqual([b""] * (TAKEN + 2), [c.result(20) for c in calls])
 
+    def test_a_renewed_certificate_is_shown(self) -> None:
+        def reach(look: Callable[[Any], bytes]) -> grpc.Channel:
+            with mock.patch.object(self.link, "_look", look):
+                self.link.reach(5)
+            return self.link.channel()
+
+        def away(_: Any) -> bytes:
+            raise link.Unreachable("away")
+
+        streams = [self.link.call("unary_stream", "/a.A/Watch", same, same)(b"")]
+        self.assertTrue(self.host.has(1))
+        first, before = self.link.channel(), self.link._for_calls[0]
+        for key, certificate, look in ((None, None, away), ("other", "other", away), (None, "renewed", away)):
+            self.credentials.read.return_value = mock.Mock(key=key, certificate=certificate)
+            self.assertIs(first, reach(look))
+        self.assertFalse(before.retired)
+        self.assertIsNot(first, reach(lambda _: b"leaf"))
+        self.assertTrue(before.retired)
+        streams.append(self.link.call("unary_stream", "/a.A/Watch", same, same)(b""))
+        self.assertTrue(self.host.has(2))
+        self.assertEqual(2, len(set(self.host.held)))
+        self.report()
+        self.host.released.set()
+        self.assertEqual([[b""]] * 2, [list(s) for s in streams])
+
     def test_a_place_is_free_again(self) -> None:
         self.host.released.set()
         for _ in range(3 * MOST * TAKEN):
@@ -125,6 +150,21 @@ class Channels(unittest.TestCase):
                 call(b"", timeout=20)
         self.eventually(lambda: before.retired)
         self.assertNotIn(before, self.link._for_calls)
+
+    def test_a_channel_that_cannot_connect_has_the_host_looked_at(self) -> None:
+        self.host.released.set()
+        woken = threading.Event()
+        self.link._wake = woken.set
+        with mock.patch.object(self.link, "_look", lambda _: self.fail("it stands")):
+            self.link.reach(5)
+        with mock.patch.object(grpc, "secure_channel", lambda _, __, options: grpc.insecure_channel("127.0.0.1:1", options)):  # nobody
+            with self.assertRaises(grpc.RpcError):
+                self.link.call("unary_unary", "/a.A/One", same, same)(b"", timeout=20)
+        self.assertTrue(woken.wait(20))
+        with mock.patch.object(self.link, "_look", return_value=b"renewed") as look:
+            self.link.reach(5)
+        look.assert_called_once()
+        self.assertEqual(b"", self.link.call("unary_unary", "/a.A/One", same, same)(b"", timeout=20))
 
 
 if __name__ == "__main__":

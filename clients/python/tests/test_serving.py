@@ -1,0 +1,120 @@
+"""Whom a plugin serves, and what others can make it hold."""
+import inspect
+import logging
+import threading
+import unittest
+from concurrent import futures
+from typing import Any, Callable, Iterator
+from unittest import mock
+
+import grpc
+
+from connectplugin import Plugin, link
+from connectplugin.log import Log
+from connectplugin.serving import Control, OnlyHost, new_server
+from connectplugin.wire import lifecycle_pb2 as lc
+
+NOW, HEALTH = "/clock.v1.ClockService/Now", "/connectplugin.v1.PluginControl/GetHealth"
+HOST = (("by", "host"),)
+WAIT = 20.0
+
+
+def only_host(_: OnlyHost, context: grpc.ServicerContext) -> None:
+    if HOST[0] not in [tuple(m) for m in context.invocation_metadata()]:
+        context.abort(grpc.StatusCode.UNAUTHENTICATED, "the caller is not the host")
+
+
+class Serving(unittest.TestCase):
+    def stage(self, serve: Callable[[Any, grpc.ServicerContext], bytes], workers: int = 2,
+              options: Any = ()) -> grpc.Channel:
+        """A server of a plugin, in plaintext, which knows its host by a header."""
+        for patch in (
+            mock.patch.object(OnlyHost, "_check", only_host), mock.patch.object(grpc, "dynamic_ssl_server_credentials"),
+            mock.patch.object(grpc, "ssl_server_certificate_configuration"),
+            mock.patch.object(type(grpc.server(mock.Mock())), "add_secure_port", lambda server, at, _: server.add_insecure_port(at)),
+        ):
+            patch.start()
+            self.addCleanup(patch.stop)
+        control = Control(lambda _: lc.GetHealthResponse(state=lc.HEALTH_STATE_HEALTHY), lambda _: None, lambda _: None)
+        server, port = new_server(mock.Mock(), mock.Mock(), control, "127.0.0.1:0", workers, options, Log(logging.Logger("serving")))
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("clock.v1.ClockService", {
+            "Now": grpc.unary_unary_rpc_method_handler(serve),
+            "Follow": grpc.unary_stream_rpc_method_handler(lambda request, context: iter([serve(request, context)])),
+            "Set": grpc.stream_unary_rpc_method_handler(lambda requests, context: serve(b"".join(requests), context)),
+        }),))
+        server.start()
+        self.addCleanup(lambda: server.stop(None).wait())
+        channel = grpc.insecure_channel(f"127.0.0.1:{port}")
+        self.addCleanup(channel.close)
+        return channel
+
+    def test_whoever_is_refused_holds_no_worker(self) -> None:
+        channel = self.stage(lambda request, _: bytes(request))
+        over = threading.Event()
+        self.addCleanup(over.set)
+
+        def nothing() -> Iterator[bytes]:
+            over.wait()
+            yield from ()
+
+        for method in (NOW, NOW, "/clock.v1.ClockService/Follow", "/clock.v1.ClockService/Set", HEALTH, HEALTH, HEALTH, HEALTH, HEALTH):
+            call = channel.stream_unary(method).future(nothing())  # headers, and no message
+            error = call.exception(timeout=WAIT)
+            self.assertIs(grpc.StatusCode.UNAUTHENTICATED, error.code(), method)
+        self.assertEqual(b"now", channel.unary_unary(NOW)(b"now", metadata=HOST, timeout=WAIT))
+        self.assertEqual([b"now"], list(channel.unary_stream("/clock.v1.ClockService/Follow")(b"now", metadata=HOST, timeout=WAIT)))
+        self.assertEqual(b"ab", channel.stream_unary("/clock.v1.ClockService/Set")(iter([b"a", b"b"]), metadata=HOST, timeout=WAIT))
+
+    def test_what_is_compressed_is_not_inflated(self) -> None:
+        # grpcio inflates it whole before it looks how large it is, at the server and at the client.
+        options = inspect.signature(Plugin.__init__).parameters["server_options"].default
+        asked = self.stage(lambda request, _: bytes(request), options=options)
+        with self.assertRaises(grpc.RpcError) as raised:
+            asked.unary_unary(NOW)(bytes(1 << 20), metadata=HOST, timeout=WAIT, compression=grpc.Compression.Gzip)
+        self.assertIs(grpc.StatusCode.UNIMPLEMENTED, raised.exception.code())
+        self.assertEqual(b"now", asked.unary_unary(NOW)(b"now", metadata=HOST, timeout=WAIT))
+
+        provider = grpc.server(futures.ThreadPoolExecutor(2), compression=grpc.Compression.Gzip)
+        provider.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("clock.v1.ClockService", {
+            "Now": grpc.unary_unary_rpc_method_handler(lambda request, _: bytes(1 << 20) if request else b""),
+        }),))
+        port = provider.add_insecure_port("127.0.0.1:0")
+        provider.start()
+        self.addCleanup(lambda: provider.stop(None).wait())
+        with grpc.insecure_channel(f"127.0.0.1:{port}", options=link._OPTIONS) as channel:
+            try:
+                answer = len(channel.unary_unary(NOW)(b"now", timeout=WAIT))  # a server that heeds what a client takes sends it as it is
+            except grpc.RpcError as e:
+                self.assertIs(grpc.StatusCode.UNIMPLEMENTED, e.code())
+            else:
+                self.assertEqual(1 << 20, answer)
+        self.assertIn(link.NO_COMPRESSION, link._OPTIONS)
+
+    def test_a_call_without_a_message_is_refused(self) -> None:
+        channel = self.stage(lambda request, _: bytes(request))
+        with self.assertRaises(grpc.RpcError) as raised:
+            channel.stream_unary(NOW)(iter(()), metadata=HOST, timeout=WAIT)
+        self.assertIs(grpc.StatusCode.INVALID_ARGUMENT, raised.exception.code())
+
+    def test_calls_that_hold_all_workers_keep_no_health_question_waiting(self) -> None:
+        over, began = threading.Event(), threading.Semaphore(0)
+
+        def serve(request: Any, _: grpc.ServicerContext) -> bytes:
+            began.release()
+            over.wait()
+            return bytes(request)
+
+        channel = self.stage(serve)
+        calls = [channel.unary_unary(NOW).future(b"now", metadata=HOST) for _ in range(3)]
+        for _ in range(2):
+            self.assertTrue(began.acquire(timeout=WAIT))
+        try:
+            ask = channel.unary_unary(HEALTH, lc.GetHealthRequest.SerializeToString, lc.GetHealthResponse.FromString)
+            self.assertEqual(lc.HEALTH_STATE_HEALTHY, ask(lc.GetHealthRequest(), metadata=HOST, timeout=WAIT).state)
+        finally:
+            over.set()
+        self.assertEqual([b"now"] * 3, [call.result(timeout=WAIT) for call in calls])
+
+
+if __name__ == "__main__":
+    unittest.main()
