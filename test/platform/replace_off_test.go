@@ -32,12 +32,22 @@ func (s *gatedStrategy) Launch(ctx context.Context, _ connectplugin.PluginSpec) 
 	}, nil
 }
 
-// meddledContext has something happen the first time that anybody asks whether it has ended.
+// meddledContext has something happen the first time that anybody asks whether it has ended, and says when somebody waits for
+// its end.
 type meddledContext struct {
 	context.Context
 
 	once   sync.Once
 	meddle func()
+	waited chan struct{} // gets one
+}
+
+func (c *meddledContext) Done() <-chan struct{} {
+	select {
+	case c.waited <- struct{}{}:
+	default:
+	}
+	return c.Context.Done()
 }
 
 func (c *meddledContext) Err() error {
@@ -60,7 +70,7 @@ func TestReplace_CalledOffEndsWhatItLaunchedAlone(t *testing.T) {
 			launched := make(chan error, 1)
 			plain, cancel := context.WithCancel(t.Context())
 			defer cancel()
-			ctx := &meddledContext{Context: plain, meddle: func() {
+			ctx := &meddledContext{Context: plain, waited: make(chan struct{}, 1), meddle: func() {
 				if !byAnother {
 					return
 				}
@@ -75,6 +85,7 @@ func TestReplace_CalledOffEndsWhatItLaunchedAlone(t *testing.T) {
 			if !byAnother {
 				<-strategy.begun
 			}
+			<-ctx.waited
 			cancel()
 			if err := <-replaced; !errors.Is(err, context.Canceled) {
 				t.Errorf("Replace: %v", err)
