@@ -22,8 +22,6 @@ var long = map[string]string{
 }
 
 // Whether a name passes is decided where it stands: no copy of it is made, however long it is.
-//
-//nolint:paralleltest // counts allocations
 func TestNoCopyOfANameIsMade(t *testing.T) {
 	rules := headers.NewRules("X-Company-Key")
 	for what, name := range long {

@@ -88,6 +88,11 @@ func plainVersion(s string, operated bool) (wild bool, length int) {
 		}
 		at += 1 + n
 	}
+	return ended(s, wild, at)
+}
+
+// ended returns what plainVersion does, where the version ends there.
+func ended(s string, wild bool, at int) (isWild bool, length int) {
 	if at < len(s) && strings.IndexByte(" \t,<>=!~^", s[at]) < 0 {
 		return false, 0
 	}

@@ -13,8 +13,8 @@ const (
 )
 
 // ErrTooMuch says that those of a message have more than that together.
-var ErrTooMuch = fmt.Errorf("constraints: those that are more than comparisons, ranges and wildcards of plain versions have more than %d bytes "+
-	"or compare with more than %d versions together", MaxTotalLength, MaxTotalComparisons)
+var ErrTooMuch = fmt.Errorf("constraints: those that are more than comparisons, ranges and wildcards of plain versions "+
+	"have more than %d bytes or compare with more than %d versions together", MaxTotalLength, MaxTotalComparisons)
 
 // Together reads the constraints of one message. The zero value has read none. It is not safe for concurrent use.
 type Together struct{ comparisons, length int }

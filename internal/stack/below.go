@@ -10,10 +10,10 @@ import (
 func Below(functions ...string) bool {
 	const deep = 64
 	pcs := make([]uintptr, deep)
-	n := runtime.Callers(2, pcs) //nolint:mnd // the caller
+	n := runtime.Callers(2, pcs)
 	for n == len(pcs) {
 		pcs = make([]uintptr, 2*len(pcs))
-		n = runtime.Callers(2, pcs) //nolint:mnd // the same
+		n = runtime.Callers(2, pcs)
 	}
 	for frames, more := runtime.CallersFrames(pcs[:n]), true; more; {
 		var f runtime.Frame

@@ -18,7 +18,7 @@ type (
 	incomparable struct {
 		net.Listener
 
-		of []int
+		_ []int
 	}
 	wrapped struct{ net.Listener }
 )
