@@ -82,6 +82,16 @@ func (h *logHandler) Handle(ctx context.Context, r slog.Record) error {
 	return err
 }
 
+// WithAttrs implements slog.Handler.
+func (h *logHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return h.with(func() slog.Handler { return h.to.WithAttrs(attrs) })
+}
+
+// WithGroup implements slog.Handler.
+func (h *logHandler) WithGroup(name string) slog.Handler {
+	return h.with(func() slog.Handler { return h.to.WithGroup(name) })
+}
+
 // write has a line written in a goroutine of its own, which it leaves to the handler where that takes too long.
 func (h *logHandler) write(ctx context.Context, r slog.Record) error {
 	var over atomic.Bool // set by the end of the line or of the patience, whichever comes first
@@ -118,16 +128,6 @@ func (h *logHandler) write(ctx context.Context, r slog.Record) error {
 		return <-came
 	}
 	return fmt.Errorf("%s %w", h.log.what, ErrRuns)
-}
-
-// WithAttrs implements slog.Handler.
-func (h *logHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return h.with(func() slog.Handler { return h.to.WithAttrs(attrs) })
-}
-
-// WithGroup implements slog.Handler.
-func (h *logHandler) WithGroup(name string) slog.Handler {
-	return h.with(func() slog.Handler { return h.to.WithGroup(name) })
 }
 
 // with returns what another handler is made of this one, or this one where that panics.
