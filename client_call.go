@@ -48,7 +48,7 @@ func (t *callerTransport) Do(r *http.Request) (*http.Response, error) {
 	if err := checkRequest(r); err != nil {
 		return nil, err
 	}
-	resp, err := (*hostTransport)(t).Do(r)
+	resp, err := (*hostTransport)(t).Do((*Client)(t).below(r))
 	if err != nil {
 		return answered(r, err)
 	}
@@ -345,7 +345,8 @@ func (c *Client) present(ctx context.Context, u *url.URL) (id identity, done fun
 // isForLocked reports whether a request is for the host: where it is, or where it was when what makes the request
 // was made, known or not.
 func (c *Client) isForLocked(u *url.URL) bool {
-	return same(u, c.host) || u.Host == unknownHost || c.former.Known(placeOf(u))
+	_, left := c.former.Known(placeOf(u))
+	return left || same(u, c.host) || u.Host == unknownHost
 }
 
 func same(u, host *url.URL) bool { return u.Scheme == host.Scheme && u.Host == host.Host }

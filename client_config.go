@@ -87,7 +87,8 @@ type ClientConfig struct {
 	Interceptors []connect.Interceptor
 	// Logger receives what the operator should know: of what goes on 16 lines at once and then the latest every ten
 	// seconds, with how many there were since. Nil means no log, but for the
-	// warning of plaintext, which then goes to slog.Default().
+	// warning of plaintext, which then goes to slog.Default(). A handler that does not return holds nobody up, see
+	// [ServeConfig].Logger.
 	Logger *slog.Logger
 }
 

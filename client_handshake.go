@@ -85,10 +85,34 @@ func (c *Client) moveTo(host *url.URL, prefix string) {
 func (c *Client) moveLocked(host *url.URL, prefix string) bool {
 	moved := c.host != nil && *c.host != *host
 	if moved {
-		c.former.Left(placeOf(c.host))
+		c.former.Left(placeOf(c.host), c.prefix)
 	}
 	c.host, c.prefix = host, prefix
 	return moved
+}
+
+// below returns a request whose path is the one at the host: what was made with HostURL as its base has the path of that, too,
+// below which a proxy serves the host, and what was made with a base of the client's own has not.
+func (c *Client) below(r *http.Request) *http.Request {
+	c.mu.Lock()
+	prefix, _ := c.former.Known(placeOf(r.URL))
+	if c.host != nil && same(r.URL, c.host) {
+		prefix = c.prefix
+	}
+	c.mu.Unlock()
+	rest, ok := strings.CutPrefix(r.URL.Path, prefix)
+	if prefix == "" || !ok || !strings.HasPrefix(rest, "/") || servedByHost(r.URL.Path) && !servedByHost(rest) {
+		return r
+	}
+	out, u := r.WithContext(r.Context()), *r.URL
+	u.Path, u.RawPath = rest, strings.TrimPrefix(u.RawPath, prefix)
+	out.URL = &u
+	return out
+}
+
+// servedByHost reports whether a path is one of a host's own.
+func servedByHost(path string) bool {
+	return strings.HasPrefix(path, pathServices) || strings.HasPrefix(path, pathCapabilities) || isOwnPath(path)
 }
 
 // identifiable returns an error where the client has no identity and will obtain none, of which the host need not be

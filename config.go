@@ -4,15 +4,18 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
 	"net/http"
 	"net/netip"
 	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"connectrpc.com/connect"
@@ -152,7 +155,8 @@ type ServeConfig struct {
 	Interceptors []connect.Interceptor
 	// Logger receives what the operator should know. Nil means no log, but for the
 	// warnings of plaintext, of an open policy and of one that accepts no plugin, which then
-	// go to slog.Default().
+	// go to slog.Default(). A handler that does not return is waited for a second; what is logged until it has returned is
+	// lost, and then the log says how much that was. Its Enabled, WithAttrs and WithGroup must not block.
 	Logger *slog.Logger
 	// Audit receives one event per security decision; of a peer or a caller that
 	// is refused again and again, as many as Limits.HandshakesPerSecond and
@@ -372,4 +376,18 @@ func (c *ServeConfig) validateCertificateProviders(none bool) error {
 		}
 	}
 	return nil
+}
+
+// listenOn listens on the address in a field of the configuration.
+func listenOn(ctx context.Context, field, addr string) (net.Listener, error) {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", addr)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("listen: %s is taken by another process; set ServeConfig.%s to a free address, "+
+			"or to port 0 for any: %w", addr, field, err)
+	case err != nil:
+		return nil, fmt.Errorf("listen: %s: %w", field, err)
+	}
+	return l, nil
 }

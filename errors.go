@@ -124,6 +124,10 @@ func usersFault(err error) bool {
 	return panicked || errors.Is(err, guest.ErrRuns)
 }
 
+// isServedOn says of a listener that it is somebody's already.
+const isServedOn = "serves another host or plugin of this process already, which would take half of the connections; " +
+	"give each one of its own, made with net.Listen"
+
 // isNegative says of a field that is, what to write: zero of each such field is its default.
 const isNegative = "is negative; write 0 for the default, or more"
 

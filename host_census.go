@@ -289,6 +289,8 @@ func (c *census) takeLimits() {
 	c.each("MaxRegistrationsPerType", l.MaxRegistrationsPerType)(fullest.Count(perType))
 	c.limit("MaxWatches", c.watches, l.MaxWatches, "")
 	c.each("MaxWatchesPerPlugin", l.MaxWatchesPerPlugin)(fullest.Count(c.watchesEach))
+	c.limit("MaxWatches"+ofHealth, host.hub.watching.Len(), l.MaxWatches, "")
+	c.each("MaxWatchesPerPlugin"+ofHealth, l.MaxWatchesPerPlugin)(host.hub.watching.Fullest())
 	c.limit("MaxOpenCalls", host.hub.open.Len(), l.MaxOpenCalls, "")
 	c.each("MaxOpenCallsPerIdentity", l.MaxOpenCallsPerIdentity)(host.hub.open.Fullest())
 	c.limit("MaxPendingHandshakes", host.hub.enrolling.Len(), l.MaxPendingHandshakes, "")
@@ -331,6 +333,10 @@ func (c *census) takeConnections(l *Limits) {
 // proved nothing.
 const together = ", of one plugin"
 
+// ofHealth follows the name of a bound of watches where it is about those of the host's health, and with them those whose
+// message is not there yet: they are counted apart from those of services.
+const ofHealth = ", of health"
+
 // takeTogether says how full the bounds are of what the identities of one account have together, of the fullest account.
 func (c *census) takeTogether(l *Limits) {
 	of, n := fullest.Count(c.byAccount(c.perPlugin))
@@ -339,10 +345,13 @@ func (c *census) takeTogether(l *Limits) {
 	c.share("MaxWatches", of, n, seats.Bound{Most: l.MaxWatches, Each: l.MaxWatchesPerPlugin}, catalog.Few)
 	of, n = fullest.Count(c.grantsIn)
 	c.limit("MaxGrantsPerIdentity"+together, n, c.host.hub.store.MostGrants(c.kin(of)), accountName(of))
-	open := map[string]int{}
+	open, watching := map[string]int{}, map[string]int{}
 	for of, id := range c.accounts {
-		open[of] = c.host.hub.shareOf(id).holds.open.Len()
+		holds := c.host.hub.shareOf(id).holds
+		open[of], watching[of] = holds.open.Len(), holds.watching.Len()
 	}
+	of, n = fullest.Count(watching)
+	c.share("MaxWatches"+ofHealth, of, n, seats.Bound{Most: l.MaxWatches, Each: l.MaxWatchesPerPlugin}, fewWatching)
 	of, n = fullest.Count(open)
 	c.limit("MaxOpenCalls"+together, n, min(l.openOfFleet(), l.MaxOpenCalls), accountName(of))
 }

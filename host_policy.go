@@ -2,6 +2,7 @@ package connectplugin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -14,6 +15,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/guest"
 	"github.com/masegraye/connect-plugin-go/internal/held"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
+	"github.com/masegraye/connect-plugin-go/internal/stack"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
@@ -75,11 +77,16 @@ func (h *Host) changePolicy(c *policyChange) (late []*tokenstore.Identity) {
 // maxChanges bounds how many changes of policy are judged at a time.
 const maxChanges = 64
 
+const asksItself = "HandshakeAuth.Secret, which SetPolicy calls, must not call SetPolicy itself"
+
 // judge asks HandshakeAuth.Secret, where there is one, which plugins may stay under a policy, with
 // nothing locked. Nil means that nobody has to be asked.
 func (h *Host) judge(next *policy.Book) (judged map[*tokenstore.Identity]bool, err error) {
 	if h.cfg.HandshakeAuth.Secret == nil {
 		return nil, nil //nolint:nilnil // documented
+	}
+	if stack.Below(".(*Host).judge.func") {
+		return nil, errors.New(asksItself)
 	}
 	defer func() {
 		if h.judging.Add(-1) == 0 {
@@ -88,8 +95,7 @@ func (h *Host) judge(next *policy.Book) (judged map[*tokenstore.Identity]bool, e
 	}()
 	if h.judging.Add(1) > maxChanges || h.crowded.Load() {
 		h.crowded.Store(true) // until none is judged: each of those that called one another asks for all plugins
-		return nil, fmt.Errorf("more than %d changes of policy at a time: HandshakeAuth.Secret, which SetPolicy calls, "+
-			"must not call SetPolicy itself", maxChanges)
+		return nil, fmt.Errorf("more than %d changes of policy at a time: %s", maxChanges, asksItself)
 	}
 	judged = map[*tokenstore.Identity]bool{}
 	return judged, guest.Contain("HandshakeAuth.Secret", func() error {
@@ -99,18 +105,6 @@ func (h *Host) judge(next *policy.Book) (judged map[*tokenstore.Identity]bool, e
 		})
 		return nil
 	})
-}
-
-// acceptsStill reports whether policy accepts a plugin. A HandshakeAuth.Secret that panics refuses it.
-func (h *hub) acceptsStill(id *tokenstore.Identity) (accepted bool) {
-	err := guest.Contain("HandshakeAuth.Secret", func() error {
-		accepted = h.accepts(id)
-		return nil
-	})
-	if err != nil {
-		h.log().Error("a plugin is refused, since nothing says whether it may stay", keySelfID, id.SelfID(), keyError, err)
-	}
-	return accepted
 }
 
 // policyChange is one replacement of the policy. Whoever acts on a right while

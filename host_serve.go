@@ -23,6 +23,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/h2serve"
 	"github.com/masegraye/connect-plugin-go/internal/opening"
 	"github.com/masegraye/connect-plugin-go/internal/probes"
+	"github.com/masegraye/connect-plugin-go/internal/taken"
 	"github.com/masegraye/connect-plugin-go/internal/target"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
@@ -39,20 +40,6 @@ func (h *Host) ListenAndServe(ctx context.Context) error {
 		return err
 	}
 	return h.Serve(ctx, l)
-}
-
-// listenOn listens on the address in a field of the configuration.
-func listenOn(ctx context.Context, field, addr string) (net.Listener, error) {
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", addr)
-	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, fmt.Errorf("listen: %s is taken by another process; set ServeConfig.%s to a free address, "+
-			"or to port 0 for any: %w", addr, field, err)
-	case err != nil:
-		return nil, fmt.Errorf("listen: %s: %w", field, err)
-	}
-	return l, nil
 }
 
 // serveAside begins to answer probes on HealthAddr and scrapes on MetricsAddr, if nobody does yet.
@@ -101,9 +88,11 @@ func (h *Host) serveAside(ctx context.Context) error {
 // SSH client's listener (golang.org/x/crypto/ssh) have none, and those of some multiplexers half. One
 // whose SetDeadline, SetReadDeadline or SetWriteDeadline returns an error is refused, and logged at Error.
 func (h *Host) Serve(ctx context.Context, l net.Listener) error {
-	if err := h.beginOn(ctx, l); err != nil {
+	give, err := h.beginOn(ctx, l)
+	if err != nil {
 		return err
 	}
+	defer give()
 	h.hub.servesAt(localURL(h.cfg, l.Addr()))
 	h.mu.Lock()
 	h.addr = l.Addr().String()
@@ -135,24 +124,30 @@ func (h *Host) Serve(ctx context.Context, l net.Listener) error {
 		<-h.done
 		return h.shutErr
 	}
-	err := h.Shutdown(context.WithoutCancel(ctx))
+	err = h.Shutdown(context.WithoutCancel(ctx))
 	<-served //nolint:errcheck // it was shut down
 	return err
 }
 
-// beginOn begins what is served beside a listener, which it closes where it cannot be served on.
-func (h *Host) beginOn(ctx context.Context, l net.Listener) error {
+// beginOn begins what is served beside a listener, which it closes where it cannot be served on, and takes until it is given
+// back. One that serves somebody else stays as it is.
+func (h *Host) beginOn(ctx context.Context, l net.Listener) (give func(), err error) {
 	if isNil(l) {
-		return errors.New("serve: the listener is nil; make one with net.Listen, or call ListenAndServe")
+		return nil, errors.New("serve: the listener is nil; make one with net.Listen, or call ListenAndServe")
 	}
-	err := ErrHostClosed
+	give, ok := taken.Take(l)
+	if !ok {
+		return nil, errors.New("serve: the listener " + isServedOn)
+	}
+	err = ErrHostClosed
 	if !h.draining.Load() {
 		err = h.serveAside(ctx)
 	}
 	if err != nil {
 		_ = l.Close()
+		give()
 	}
-	return err
+	return give, err
 }
 
 // Shutdown ends the host: new requests are refused, watches end first, calls in

@@ -2,13 +2,18 @@ package connectplugin
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/internal/backoff"
+	"github.com/masegraye/connect-plugin-go/internal/catalog"
 	"github.com/masegraye/connect-plugin-go/internal/guest"
 	"github.com/masegraye/connect-plugin-go/internal/launches"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
@@ -285,4 +290,50 @@ func (m *memoryLaunch) exit() PluginExit {
 		Name: m.spec.Name, RuntimeID: m.id.RuntimeID(), At: at, ExitCode: -1, Requested: m.asked,
 		Reason: "identity ended: " + string(m.id.Reason()),
 	}
+}
+
+// registerFor registers what a plugin provides that the host gave its identity, within its
+// rights.
+func (p *Platform) registerFor(ctx context.Context, id *tokenstore.Identity, provides []ServiceDeclaration, metadata map[string]string) error {
+	c := &caller{id: id, hub: p.hub()}
+	for _, d := range provides {
+		req := &connectpluginv1.RegisterServiceRequest{ServiceType: d.Type, Version: d.Version, EndpointPath: d.Path, Metadata: metadata}
+		if err := validateRegistration(id.RuntimeID(), req); err != nil {
+			return fmt.Errorf("register %q: %w", d.Type, err)
+		}
+		reg := catalog.Registration{
+			ID: "reg-" + strings.ToLower(rand.Text()), RuntimeID: id.RuntimeID(), Type: d.Type, Version: d.Version, Path: d.Path,
+			Metadata: metadata, Weight: declaredWeight(metadata), RegisteredAt: time.Now(),
+		}
+		if err := p.registry.registerFor(ctx, c, reg, ""); err != nil {
+			return fmt.Errorf("register %q: policy does not allow it, or another plugin provides it: %w", d.Type, err)
+		}
+		p.registry.note(ctx, AuditEvent{
+			Kind: AuditRegistered, RuntimeID: id.RuntimeID(), SelfID: id.SelfID(), Right: RightProvides, Subject: d.Type,
+		})
+	}
+	return nil
+}
+
+// keepAlive renews the token of an identity that only the host knows, until the identity
+// ends.
+func (p *Platform) keepAlive(id *tokenstore.Identity, token string) error {
+	life, stop := context.WithCancel(p.life)
+	id.OnEnd(stop)
+	started := p.task(func() {
+		defer stop()
+		for backoff.Wait(life, max(renewIn(id), renewFloor)) {
+			_, next, err := p.hub().store.Renew(id.RuntimeID(), token, id.Fingerprint())
+			if err != nil {
+				p.log().Warn("the identity of a plugin is not renewed", keyRuntimeID, id.RuntimeID(), keyError, err)
+				continue
+			}
+			token = next
+		}
+	})
+	if !started {
+		stop()
+		return ErrHostClosed
+	}
+	return nil
 }

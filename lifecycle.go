@@ -16,6 +16,7 @@ import (
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
+	"github.com/masegraye/connect-plugin-go/internal/guest"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
@@ -313,6 +314,18 @@ func (s *LifecycleServer) forget(runtimeID string) {
 // proved when it enrolled or last renewed. One that was issued in the host's own
 // process proved nothing and is always accepted.
 func (h *hub) accepts(id *tokenstore.Identity) bool { return h.acceptsUnder(h.rules.Load(), id) }
+
+// acceptsStill reports whether policy accepts a plugin. A HandshakeAuth.Secret that panics refuses it.
+func (h *hub) acceptsStill(id *tokenstore.Identity) (accepted bool) {
+	err := guest.Contain("HandshakeAuth.Secret", func() error {
+		accepted = h.accepts(id)
+		return nil
+	})
+	if err != nil {
+		h.log().Error("a plugin is refused, since nothing says whether it may stay", keySelfID, id.SelfID(), keyError, err)
+	}
+	return accepted
+}
 
 // acceptsUnder reports whether a policy would.
 func (h *hub) acceptsUnder(book *policy.Book, id *tokenstore.Identity) bool {

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/masegraye/connect-plugin-go/internal/backoff"
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/depgraph"
@@ -45,8 +46,7 @@ type Platform struct {
 	end       context.CancelFunc
 
 	tasks   sync.WaitGroup
-	looking atomic.Bool  // somebody is about to look for circles
-	looked  atomic.Int64 // how long that took last, as a time.Duration
+	looking backoff.Spaced // looks for circles
 
 	mu        sync.Mutex
 	closed    bool
@@ -71,6 +71,7 @@ func NewPlatform(registry *ServiceRegistry, lifecycle *LifecycleServer, router *
 		registry: cmp.Or(registry, router.registry), lifecycle: cmp.Or(lifecycle, router.lifecycle), router: router,
 		nodes: map[string]depgraph.Node{}, adopted: map[string]*adoption{}, replacing: map[string]struct{}{},
 		adopting: map[catalog.Site]chan struct{}{},
+		looking:  backoff.Spaced{Least: circleWait, Times: circleRest},
 	}
 	p.life, p.end = context.WithCancel(context.Background())
 	lacks := p.lookForCircles

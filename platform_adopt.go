@@ -2,7 +2,6 @@ package connectplugin
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
@@ -93,7 +92,8 @@ func (a *adoption) end() { a.stop() }
 // when the plugin has registered what it provides and is healthy. A plugin that says other
 // than the configuration is refused, and so is a self id that policy does not know. Nothing
 // is left of it after an error. The end of ctx, 30 s where it has none, bounds it all,
-// also the time until the host serves, where it is called before. Of several at one endpoint one goes after the other.
+// also the time until the host serves, where it is called before. Of several at one endpoint one goes after the other. A plugin that was
+// adopted at the endpoint before has another identity then, and its calls in flight may finish: AddPlugin waits for them, up to 10 s.
 //
 // The plugin's certificate is that of its self id where the host has an [Authority], and has to be what
 // [PluginPolicy.Certificates] and [PluginPolicy.PinnedKeys] say. Where neither says anything, the one that it shows first
@@ -114,11 +114,50 @@ func (p *Platform) AddPlugin(ctx context.Context, config PluginConfig) error {
 		return err
 	}
 	defer over()
+	earlier := p.adoptedAt(config)
 	a, err := p.adopt(ctx, config, nil)
 	if err != nil {
 		return err
 	}
-	return p.keepPlace(a, "")
+	if earlier == "" {
+		return p.keepPlace(a, "")
+	}
+	p.registry.catalog.RemoveWhere(ofRuntime(earlier)) // the plugin provides the same as what it was adopted as now
+	if err := p.keepPlace(a, earlier); err != nil {
+		return err
+	}
+	over()
+	p.depart(ctx, earlier)
+	return nil
+}
+
+// adoptedAt returns as what the plugin at an endpoint was adopted before, empty where it was not.
+func (p *Platform) adoptedAt(config PluginConfig) string {
+	site, err := catalog.ParseSite(config.Endpoint)
+	for _, i := range p.Instances() {
+		at, _ := p.registry.catalog.Endpoint(i.RuntimeID) // none is about to end
+		if there, none := catalog.ParseSite(at); i.SelfID == config.SelfID && err == nil && none == nil && there == site {
+			return i.RuntimeID
+		}
+	}
+	return ""
+}
+
+// depart ends what a plugin was before when the calls in flight to it have ended. It waits for that as long as ctx lasts.
+func (p *Platform) depart(ctx context.Context, runtimeID string) {
+	gone := make(chan struct{})
+	if !p.task(func() {
+		defer close(gone)
+		if err := p.retire(p.life, runtimeID, "adopted again"); err != nil {
+			p.log().Warn("a plugin was adopted again", keyRuntimeID, runtimeID, keyError, err)
+		}
+	}) {
+		return
+	}
+	select {
+	case <-gone:
+	case <-ctx.Done():
+	}
 }
 
 // keepPlace gives the endpoint to the plugin that was adopted there. What the host knew of
@@ -398,52 +437,6 @@ func (h *hub) issueOwn(selfID, selfVersion string, m PluginMetadata, edit func(*
 	}
 	h.audit(AuditEvent{Kind: AuditIssued, RuntimeID: id.RuntimeID(), SelfID: id.SelfID(), Reason: "by the host itself"})
 	return id, token, nil
-}
-
-// registerFor registers what a plugin provides that the host gave its identity, within its
-// rights.
-func (p *Platform) registerFor(ctx context.Context, id *tokenstore.Identity, provides []ServiceDeclaration, metadata map[string]string) error {
-	c := &caller{id: id, hub: p.hub()}
-	for _, d := range provides {
-		req := &connectpluginv1.RegisterServiceRequest{ServiceType: d.Type, Version: d.Version, EndpointPath: d.Path, Metadata: metadata}
-		if err := validateRegistration(id.RuntimeID(), req); err != nil {
-			return fmt.Errorf("register %q: %w", d.Type, err)
-		}
-		reg := catalog.Registration{
-			ID: "reg-" + strings.ToLower(rand.Text()), RuntimeID: id.RuntimeID(), Type: d.Type, Version: d.Version, Path: d.Path,
-			Metadata: metadata, Weight: declaredWeight(metadata), RegisteredAt: time.Now(),
-		}
-		if err := p.registry.registerFor(ctx, c, reg, ""); err != nil {
-			return fmt.Errorf("register %q: policy does not allow it, or another plugin provides it: %w", d.Type, err)
-		}
-		p.registry.note(ctx, AuditEvent{
-			Kind: AuditRegistered, RuntimeID: id.RuntimeID(), SelfID: id.SelfID(), Right: RightProvides, Subject: d.Type,
-		})
-	}
-	return nil
-}
-
-// keepAlive renews the token of an identity that only the host knows, until the identity
-// ends.
-func (p *Platform) keepAlive(id *tokenstore.Identity, token string) error {
-	life, stop := context.WithCancel(p.life)
-	id.OnEnd(stop)
-	started := p.task(func() {
-		defer stop()
-		for backoff.Wait(life, max(renewIn(id), renewFloor)) {
-			_, next, err := p.hub().store.Renew(id.RuntimeID(), token, id.Fingerprint())
-			if err != nil {
-				p.log().Warn("the identity of a plugin is not renewed", keyRuntimeID, id.RuntimeID(), keyError, err)
-				continue
-			}
-			token = next
-		}
-	})
-	if !started {
-		stop()
-		return ErrHostClosed
-	}
-	return nil
 }
 
 // renewIn is when the token of an identity is renewed.

@@ -13,7 +13,6 @@ import (
 
 	adminv1 "github.com/masegraye/connect-plugin-go/gen/admin/v1"
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
-	"github.com/masegraye/connect-plugin-go/internal/backoff"
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
 	"github.com/masegraye/connect-plugin-go/internal/depgraph"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
@@ -371,24 +370,16 @@ func (w *watched) follow(ctx context.Context, serviceType string) {
 
 const (
 	circleWait  = time.Second // how long plugins that come together have to say that they wait
-	circleRest  = 50          // times as long as the last look took is between two looks at least
+	circleRest  = 50          // times as long as the last look took is until the next one
 	mostCircles = 8           // that are told of
 )
 
 // lookForCircles looks, in a moment, for plugins that wait for each other, so that none of them ever starts. Plugins that require
 // much can have it look as often as they like: the longer that takes, the less often it does.
 func (p *Platform) lookForCircles() {
-	if !p.looking.CompareAndSwap(false, true) {
-		return
+	if p.looking.Ask() {
+		p.task(func() { p.looking.Run(p.life, func() { p.tellCircles(p.circles()) }) })
 	}
-	p.task(func() {
-		if backoff.Wait(p.life, max(circleWait, circleRest*time.Duration(p.looked.Load()))) {
-			p.looking.Store(false)
-			begun := time.Now()
-			p.tellCircles(p.circles())
-			p.looked.Store(int64(time.Since(begun)))
-		}
-	})
 }
 
 // tellCircles warns of each circle once, as long as it lasts.

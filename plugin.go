@@ -2,6 +2,7 @@ package connectplugin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -108,7 +109,8 @@ func (m PluginMetadata) validateStart(field string, provides []ServiceDeclaratio
 	return nil
 }
 
-// validateOnce refuses what a host refuses of whoever enrols: a type that is there twice.
+// validateOnce refuses what a host refuses of whoever enrols: a type that is there twice, and constraints that have too much
+// together.
 func (m PluginMetadata) validateOnce(field string) error {
 	for i, d := range m.Provides {
 		if slices.ContainsFunc(m.Provides[:i], func(o ServiceDeclaration) bool { return o.Type == d.Type }) {
@@ -116,10 +118,14 @@ func (m PluginMetadata) validateOnce(field string) error {
 				"%q is there twice; a plugin provides a type once, in one version", d.Type)
 		}
 	}
+	var constraints semrange.Together
 	for i, d := range m.Requires {
 		if slices.ContainsFunc(m.Requires[:i], func(o ServiceDependency) bool { return o.Type == d.Type }) {
 			return fieldError(fmt.Sprintf("%s.Requires[%d].Type", field, i),
 				"%q is there twice; write it once, with one MinVersion such as \">=1.2, <3\" or \"1.x || 3.x\"", d.Type)
+		}
+		if _, err := constraints.Parse(d.MinVersion); errors.Is(err, semrange.ErrTooMuch) {
+			return fieldError(fmt.Sprintf("%s.Requires[%d].MinVersion", field, i), "%v; write shorter ones", err)
 		}
 	}
 	return nil

@@ -24,6 +24,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/guest"
 	"github.com/masegraye/connect-plugin-go/internal/h2serve"
 	"github.com/masegraye/connect-plugin-go/internal/opening"
+	"github.com/masegraye/connect-plugin-go/internal/taken"
 )
 
 const (
@@ -114,7 +115,8 @@ type PluginServerConfig struct {
 	// which the plugin reaches its host; on loopback in plaintext, and where the host
 	// calls first or Client.HTTPClient hides that address.
 	Addr string
-	// Listener is listened on in place of Addr. It is closed in the end. Its connections
+	// Listener is listened on in place of Addr, by one plugin or host, and of those in one process by
+	// no other: that is refused, where each has not wrapped it. It is closed in the end. Its connections
 	// must keep deadlines, as those of [Host.Serve] must. May be nil.
 	Listener net.Listener
 	// BaseURL is where the host reaches the plugin, if policy leaves that to
@@ -374,6 +376,11 @@ func servePlugin(ctx context.Context, cfg *PluginServerConfig) error {
 	case err != nil:
 		return err
 	}
+	give, ok := taken.Take(cfg.Listener)
+	if !ok {
+		return fieldError("Listener", isServedOn)
+	}
+	defer give()
 	if cfg.Client.AllowInsecure && cfg.Client.Logger == nil { // where there is one, the client warns
 		warnPlaintext(nil, plaintextAllowed)
 	}

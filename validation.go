@@ -444,7 +444,7 @@ func validateHandshakeLists(m *connectpluginv1.HandshakeRequest) error {
 	if len(m.GetProvides()) > maxDeclarations || len(m.GetRequires()) > maxDeclarations {
 		return fmt.Errorf("provides, requires: have more than %d entries", maxDeclarations)
 	}
-	seen := map[string]bool{}
+	seen, constraints := map[string]bool{}, semrange.Together{}
 	for i, d := range m.GetProvides() {
 		if err := declarationOf(d).validate(); err != nil {
 			return fmt.Errorf("provides[%d]: %w", i, err)
@@ -459,7 +459,7 @@ func validateHandshakeLists(m *connectpluginv1.HandshakeRequest) error {
 		if err := ValidateServiceType(d.GetType()); err != nil {
 			return fmt.Errorf("requires[%d]: %w", i, err)
 		}
-		if _, err := semrange.ParseConstraint(d.GetMinVersion()); err != nil {
+		if _, err := constraints.Parse(d.GetMinVersion()); err != nil {
 			return fmt.Errorf("requires[%d]: min_version: %w", i, err)
 		}
 		if seen[d.GetType()] {

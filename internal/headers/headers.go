@@ -19,6 +19,7 @@ package headers
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
@@ -64,6 +65,7 @@ const (
 // built-in rules. It is immutable and safe for concurrent use.
 type Rules struct {
 	reserved map[string]struct{}
+	longest  int                 // bytes of the longest name in reserved
 	added    map[string]struct{} // that pass, whatever the built-in rules say
 	dropped  *dropped            // whom to tell of what does not pass; nil: nobody
 }
@@ -74,6 +76,7 @@ func NewRules(reserved ...string) *Rules {
 	r := &Rules{reserved: make(map[string]struct{}, len(reserved))}
 	for _, name := range reserved {
 		r.reserved[http.CanonicalHeaderKey(name)] = struct{}{}
+		r.longest = max(r.longest, len(name))
 	}
 	return r
 }
@@ -82,7 +85,7 @@ func NewRules(reserved ...string) *Rules {
 // lets them, and with whom to tell of names that do not pass: once for each, and for so many
 // at most.
 func (r *Rules) With(added []string, tell func(d Direction, name string)) *Rules {
-	out := &Rules{reserved: r.reserved, added: make(map[string]struct{}, len(added))}
+	out := &Rules{reserved: r.reserved, longest: r.longest, added: make(map[string]struct{}, len(added))}
 	for _, name := range added {
 		if CheckName(name) == nil {
 			out.added[http.CanonicalHeaderKey(name)] = struct{}{}
@@ -166,17 +169,47 @@ func (r *Rules) isReserved(name string) bool {
 	return ok
 }
 
-// isMetadata reports whether an unlisted name is one of application metadata.
+// isMetadata reports whether an unlisted name is one of application metadata. Callers choose names, as long as they like: each
+// byte is looked at a fixed number of times, and nothing is allocated.
 func (r *Rules) isMetadata(name string) bool {
-	if !isPlain(name) || !r.free(name) {
+	if !isPlain(name) || hasReservedPrefix(name) || containsReserved(name) || r.isReserved(name) {
 		return false
 	}
 	if strings.IndexByte(name, '_') < 0 {
 		return true
 	}
-	spelled := http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-"))
-	_, ok := listed[spelled]
-	return !ok && r.free(spelled)
+	// No reserved part has a '-', so that this spelling has none either. It is reserved by its beginning, or is no longer
+	// than what is.
+	var room [spelledRoom]byte
+	most := max(longestKnown, r.longest)
+	spelled := respell(room[:0], name[:min(len(name), most)])
+	if slices.ContainsFunc(prefixesOf[spelled[0]], func(prefix string) bool {
+		return len(spelled) >= len(prefix) && string(spelled[:len(prefix)]) == prefix
+	}) {
+		return false
+	}
+	_, known := listed[string(spelled)]
+	_, reserved := r.reserved[string(spelled)]
+	return len(name) > most || !known && !reserved
+}
+
+// spelledRoom is room for what the rules know.
+const spelledRoom = 64
+
+// respell appends a canonical name with '-' for '_' to dst, in canonical form.
+func respell(dst []byte, name string) []byte {
+	begins := true // a word
+	for i := range len(name) {
+		c := name[i]
+		switch {
+		case c == '_':
+			c = '-'
+		case begins && 'a' <= c && c <= 'z':
+			c -= 'a' - 'A'
+		}
+		dst, begins = append(dst, c), c == '-'
+	}
+	return dst
 }
 
 // isPlain reports whether a name is of the alphabet of metadata, and canonical.
@@ -200,26 +233,25 @@ func isPlain(name string) bool {
 	return name != ""
 }
 
-// free reports whether nothing reserves a name that is not listed.
-func (r *Rules) free(name string) bool {
+// hasReservedPrefix reports whether a name that is not empty begins as one that is reserved.
+func hasReservedPrefix(name string) bool {
 	for _, prefix := range prefixesOf[name[0]] {
 		if strings.HasPrefix(name, prefix) {
-			return false
+			return true
 		}
 	}
-	if containsReserved(name) {
-		return false
-	}
-	return !r.isReserved(name)
+	return false
 }
 
-// containsReserved reports whether a reserved part stands in the name in any case.
+// containsReserved reports whether a reserved part stands in the name in any case. It looks for all of them at once, as
+// Shift-And does (Baeza-Yates and Gonnet, A New Approach to Text Searching, 1992): a bit of found says that the name has a
+// part as far as that letter, and ends there.
 func containsReserved(name string) bool {
+	var found uint64
 	for i := range len(name) {
-		for _, part := range partsOf[name[i]] {
-			if len(name)-i >= len(part) && strings.EqualFold(name[i:i+len(part)], part) {
-				return true
-			}
+		found = (found<<1 | parts.first) & parts.letters[name[i]]
+		if found&parts.last != 0 {
+			return true
 		}
 	}
 	return false

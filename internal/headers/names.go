@@ -102,8 +102,11 @@ var reservedParts = []string{"authoriz", "cookie", "credential", "password", "se
 // prefixesOf holds the reserved prefixes by their first letter.
 var prefixesOf = buildPrefixes()
 
-// partsOf holds the reserved parts by their first letter, in either case.
-var partsOf = buildParts()
+// parts are the reserved parts one after the other, a bit for each letter.
+var parts = buildParts()
+
+// longestKnown is the bytes of the longest name that is listed, or prefix that is reserved.
+var longestKnown = buildLongest()
 
 // listed gives for every known name the directions in which it passes, none for
 // a reserved one.
@@ -129,13 +132,35 @@ func buildPrefixes() map[byte][]string {
 	return m
 }
 
-func buildParts() (parts [256][]string) {
+// letters says where in some words, one after the other, a letter stands, in either case, and where each word begins and ends.
+type letters struct {
+	letters     [256]uint64
+	first, last uint64
+}
+
+// buildParts takes a bit for each letter of the parts.
+func buildParts() (l letters) {
+	n := 0
 	for _, part := range reservedParts {
-		for _, letter := range []byte{part[0], strings.ToUpper(part)[0]} {
-			parts[letter] = append(parts[letter], part)
+		l.first |= 1 << n
+		for i := range len(part) {
+			l.letters[part[i]] |= 1 << n
+			l.letters[part[i]-'a'+'A'] |= 1 << n
+			n++
 		}
+		l.last |= 1 << (n - 1)
 	}
-	return parts
+	return l
+}
+
+func buildLongest() (n int) {
+	for name := range listed {
+		n = max(n, len(name))
+	}
+	for _, prefix := range reservedPrefixes {
+		n = max(n, len(prefix))
+	}
+	return n
 }
 
 func buildLowered() map[string]string {

@@ -4,10 +4,10 @@ package held
 import (
 	"context"
 	"log/slog"
-	"runtime"
-	"strings"
 	"sync"
 	"time"
+
+	"github.com/masegraye/connect-plugin-go/internal/stack"
 )
 
 // patience is how long anybody waits for what others tell: code that is told may itself wait for whoever waits.
@@ -140,24 +140,11 @@ func (q *Queue[T]) next(telling bool) {
 	}
 }
 
+// Aside calls code of the user's as what is told something: it does not wait for what others tell, which may wait for it.
+func Aside(f func()) { f() }
+
 // toldHere reports whether this goroutine is in code that is told something.
-func toldHere() bool {
-	const deep = 64
-	pcs := make([]uintptr, deep)
-	n := runtime.Callers(1, pcs)
-	for n == len(pcs) {
-		pcs = make([]uintptr, 2*len(pcs))
-		n = runtime.Callers(1, pcs)
-	}
-	for frames, more := runtime.CallersFrames(pcs[:n]), true; more; {
-		var f runtime.Frame
-		f, more = frames.Next()
-		if strings.Contains(f.Function, "internal/held.") && strings.HasSuffix(f.Function, ".drain") {
-			return true
-		}
-	}
-	return false
-}
+func toldHere() bool { return stack.Below("internal/held.(*Queue[...]).drain", "internal/held.Aside") }
 
 // Line is one of a log that is kept.
 type Line struct {

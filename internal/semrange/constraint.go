@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"github.com/Masterminds/semver/v3"
@@ -81,8 +82,12 @@ func parseConstraint(s string) (Constraint, error) {
 		return Constraint{}, fmt.Errorf("%w; write for example %s", ErrTooMany, example)
 	}
 
-	if err := misread(s); err != nil {
-		return Constraint{}, fmt.Errorf("%w; write for example %s", err, example)
+	plain := isPlain(s)
+
+	if !plain {
+		if err := misread(s); err != nil {
+			return Constraint{}, fmt.Errorf("%w; write for example %s", err, example)
+		}
 	}
 
 	s = strings.Clone(s) // it may be a piece of something large
@@ -91,12 +96,19 @@ func parseConstraint(s string) (Constraint, error) {
 		return Constraint{raw: s, min: version}, nil
 	}
 
+	if plain {
+		return Constraint{raw: s, ranges: &ranges{text: s}}, nil
+	}
+
 	parsed, err := semver.NewConstraint(s)
 	if err != nil {
 		return Constraint{}, fmt.Errorf("constraint: %w; write for example %s", err, example)
 	}
 
-	return Constraint{raw: s, ranges: &ranges{parsed: parsed}}, nil
+	r := &ranges{text: s, parsed: parsed}
+	r.once.Do(func() {})
+
+	return Constraint{raw: s, ranges: r}, nil
 }
 
 // words counts what may be a version in a constraint.
@@ -151,9 +163,15 @@ func (c Constraint) AllowsVersion(v Version) bool {
 // ranges remembers what the constraint said about a version, because asking
 // allocates: the library formats an error for each refusal.
 type ranges struct {
-	parsed *semver.Constraints
+	text string // fixed at creation
+
+	once   sync.Once
+	parsed *semver.Constraints             // of a plain one once it is asked for: most never are
 	memo   atomic.Pointer[map[string]bool] // by text; what it points to never changes
 }
+
+// read parses a plain constraint, which is one that the library takes.
+func (r *ranges) read() { r.parsed, _ = semver.NewConstraint(r.text) }
 
 func (r *ranges) allows(v Version) bool {
 	text, memo := v.parsed.Original(), r.memo.Load()
@@ -164,7 +182,9 @@ func (r *ranges) allows(v Version) bool {
 		}
 	}
 
-	allowed := r.parsed.Check(v.parsed)
+	r.once.Do(r.read)
+
+	allowed := r.parsed != nil && r.parsed.Check(v.parsed)
 	next := map[string]bool{text: allowed}
 
 	if memo != nil && len(*memo) < maxMemo {

@@ -256,7 +256,8 @@ func TestAdmin_Limits(t *testing.T) {
 		"MaxConnections, of one plugin": {Used: 1, Max: 64}, "MaxWatches, of one plugin": {Used: 1, Of: "api", Max: 25_000},
 		"MaxRegistrations, of one plugin": {Used: 1, Of: "logger", Max: 25_000}, "MaxGrantsPerIdentity, of one plugin": {Max: 1_024},
 		"MaxOpenCalls, of one plugin": {Used: 1, Max: 77},
-		"MaxLookups":                  {}, "MaxLookupsPerPlugin": {}, "MaxConnections": {Used: 2, Max: 78}, "MaxConnectionsPerPeer": {}, "Admin.Followers": {},
+		"MaxWatches, of health":       {Max: 100_000}, "MaxWatchesPerPlugin, of health": {Max: 64}, "MaxWatches, of health, of one plugin": {Max: 25_000},
+		"MaxLookups": {}, "MaxLookupsPerPlugin": {}, "MaxConnections": {Used: 2, Max: 78}, "MaxConnectionsPerPeer": {}, "Admin.Followers": {},
 	} {
 		l, more := got[name], uint64(0)
 		if strings.HasPrefix(name, "MaxOpenCalls") || strings.HasPrefix(name, "MaxConnections") || strings.HasPrefix(name, "MaxWatches") {

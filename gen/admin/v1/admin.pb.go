@@ -1190,7 +1190,8 @@ func (x *EdgeInfo) GetLastErrorAt() *timestamppb.Timestamp {
 // LimitInfo is a bound of the host and how full it is.
 type LimitInfo struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The field of Limits; with ", of one plugin" after it what all instances of one have together at most.
+	// The field of Limits; with ", of one plugin" after it what all instances of one have together at most, and with
+	// ", of health" that of watches of the host's health, and of those whose message is not there yet.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// How much there is.
 	Used uint64 `protobuf:"varint,2,opt,name=used,proto3" json:"used,omitempty"`
