@@ -4,7 +4,6 @@
 package migration_test
 
 import (
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -47,8 +46,6 @@ func use(t *testing.T, p *processtest.Programs, host, fields, want string, args 
 func refuse(t *testing.T, p *processtest.Programs) {
 	t.Helper()
 
-	bin := filepath.Join(p.Dir, "bin")
-
 	// A host of a mux starts, and says what it lacks; so does one without a policy.
 	unruled, line := p.Start("migration/host", serving, "-addr", "127.0.0.1:0", "-fields", "insecure")
 	mounted, mountedLine := p.Start("migration/host", serving, "-addr", "127.0.0.1:0", "-mounted")
@@ -70,7 +67,7 @@ func refuse(t *testing.T, p *processtest.Programs) {
 		{"plugin", []string{"-host", "http://" + after(line), "-fields", "open"}, []string{`does not accept self id "greeter"`}},
 		{"plugin", []string{"-host", "http://" + after(mountedLine), "-fields", "open"}, []string{"AllowInsecure"}},
 	} {
-		_, err := process.Run(t.Context(), filepath.Join(bin, "migration-"+tt.program, tt.program), tt.args...)
+		_, err := process.Run(t.Context(), p.Path("migration/"+tt.program), tt.args...)
 		if err == nil {
 			t.Errorf("%s %v did not refuse", tt.program, tt.args)
 

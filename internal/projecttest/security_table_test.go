@@ -28,8 +28,10 @@ type finding struct {
 	required string
 }
 
+const auditPrefix = "func TestAudit_"
+
 var (
-	auditFunc = regexp.MustCompile(`(?m)^func (Test(?:Audit)_([A-Z0-9]+)_\w+)\(`)
+	auditFunc = regexp.MustCompile(`^func (TestAudit_([A-Z0-9]+)_\w+)\(`)
 	notWord   = regexp.MustCompile(`[^A-Z0-9]`)
 )
 
@@ -162,8 +164,13 @@ func auditTests(t *testing.T, root string) map[string][]auditTest {
 		if err != nil {
 			return err
 		}
-		for _, m := range auditFunc.FindAllStringSubmatch(string(raw), -1) {
-			found[m[2]] = append(found[m[2]], auditTest{filepath.ToSlash(dir), m[1]})
+		for line := range strings.Lines(string(raw)) {
+			if !strings.HasPrefix(line, auditPrefix) { // an expression takes far longer to say so
+				continue
+			}
+			if m := auditFunc.FindStringSubmatch(line); m != nil {
+				found[m[2]] = append(found[m[2]], auditTest{filepath.ToSlash(dir), m[1]})
+			}
 		}
 		return nil
 	})

@@ -18,6 +18,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -38,16 +39,24 @@ type listedPackage struct {
 	Deps       []string
 }
 
-// moduleRoot returns the directory of the root module. It walks the whole tree first: go test reuses
+// moduleRoot returns the directory of the root module. It walks the whole tree first, once: go test reuses
 // an earlier result unless a file that the test itself looked at has changed, and does not know what
 // go list looks at.
 func moduleRoot(t *testing.T) string {
 	t.Helper()
-	root, err := filepath.Abs(filepath.Join("..", ".."))
+	root, err := walkedRoot()
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = filepath.WalkDir(root, func(_ string, d fs.DirEntry, err error) error {
+	return root
+}
+
+var walkedRoot = sync.OnceValues(func() (string, error) {
+	root, err := filepath.Abs(filepath.Join("..", ".."))
+	if err != nil {
+		return "", err
+	}
+	return root, filepath.WalkDir(root, func(_ string, d fs.DirEntry, err error) error {
 		switch {
 		case errors.Is(err, fs.ErrNotExist): // Somebody is at work in the tree.
 			return nil
@@ -56,11 +65,7 @@ func moduleRoot(t *testing.T) string {
 		}
 		return err
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return root
-}
+})
 
 // goCommand runs the go command in a directory and returns what it prints.
 func goCommand(t *testing.T, dir string, args ...string) string {
@@ -108,25 +113,31 @@ type checkedPackage struct {
 	info  *types.Info
 }
 
+// knownSources are the packages of this project that were checked: several tests look at them, and none
+// changes them.
+var knownSources = struct {
+	sync.Mutex
+	sourceImporter
+}{sourceImporter: newSourceImporter()}
+
 // checkSources parses and type checks the packages of this project that the pattern names, and those
-// that they need, without their tests. What others wrote is read from what the compiler made of it.
-// Where something does not compile it goes on: the compiler says that better.
+// that they need, without their tests, each once. What others wrote is read from what the compiler made
+// of it. Where something does not compile it goes on: the compiler says that better.
 func checkSources(t *testing.T, dir, pattern string) []*checkedPackage {
 	t.Helper()
+	knownSources.Lock()
+	defer knownSources.Unlock()
+	known := &knownSources.sourceImporter
 	var checked []*checkedPackage
-	imports := sourceImporter{}
-	exports := make(map[string]string)
-	imports.compiled = importer.ForCompiler(token.NewFileSet(), "gc", func(path string) (io.ReadCloser, error) {
-		return os.Open(exports[path])
-	})
 	for _, p := range goList(t, dir, "-e", "-export", "-deps", pattern) {
 		if !within(p.ImportPath, modulePath) {
-			exports[p.ImportPath] = p.Export
+			known.exports[p.ImportPath] = p.Export
 			continue
 		}
-		c := checkPackage(t, p, &imports)
-		imports.checked = append(imports.checked, c)
-		checked = append(checked, c)
+		if known.checked[p.ImportPath] == nil {
+			known.checked[p.ImportPath] = checkPackage(t, p, known)
+		}
+		checked = append(checked, known.checked[p.ImportPath])
 	}
 	return checked
 }
@@ -180,15 +191,22 @@ func newInfo() *types.Info {
 
 // sourceImporter finds packages that were checked, and all others where the compiler left them.
 type sourceImporter struct {
-	checked  []*checkedPackage
+	checked  map[string]*checkedPackage
+	exports  map[string]string // files of the compiler, by the package's path
 	compiled types.Importer
 }
 
+func newSourceImporter() sourceImporter {
+	exports := make(map[string]string)
+	compiled := importer.ForCompiler(token.NewFileSet(), "gc", func(path string) (io.ReadCloser, error) {
+		return os.Open(exports[path])
+	})
+	return sourceImporter{checked: make(map[string]*checkedPackage), exports: exports, compiled: compiled}
+}
+
 func (i *sourceImporter) Import(path string) (*types.Package, error) {
-	for _, c := range i.checked {
-		if c.path == path {
-			return c.Package, nil
-		}
+	if c := i.checked[path]; c != nil {
+		return c.Package, nil
 	}
 	return i.compiled.Import(path)
 }

@@ -5,9 +5,11 @@ package processtest
 
 import (
 	"context"
+	"maps"
 	"os/exec"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -27,18 +29,24 @@ type Programs struct {
 	Dir string
 }
 
-// Build builds programs, each named by its directory below examples. Each is then called by
-// the whole of that with dashes: "kv/host" is "kv-host".
+// Build builds programs, each named by its directory below examples, with one command: each command
+// reads anew what all of them are made of. No two may have the same last name.
 func Build(t *testing.T, programs ...string) *Programs {
 	t.Helper()
 
 	p := &Programs{t: t, Dir: t.TempDir()}
+	packages := make(map[string]string)
 
 	for _, program := range programs {
-		bin := filepath.Join(p.Dir, "bin", strings.ReplaceAll(program, "/", "-"))
-		if err := process.Build(t.Context(), bin, examples+program); err != nil {
-			t.Fatal(err)
+		if other, taken := packages[p.Path(program)]; taken {
+			t.Fatalf("%s and %s are the same file", other, program)
 		}
+
+		packages[p.Path(program)] = examples + program
+	}
+
+	if err := process.Build(t.Context(), filepath.Join(p.Dir, "bin"), slices.Collect(maps.Values(packages))...); err != nil {
+		t.Fatal(err)
 	}
 
 	return p
@@ -49,7 +57,7 @@ func Build(t *testing.T, programs ...string) *Programs {
 func (p *Programs) Start(program, says string, args ...string) (*process.Process, string) {
 	p.t.Helper()
 
-	started, err := process.Start(p.Dir, p.path(program), args...)
+	started, err := process.Start(p.Dir, p.Path(program), args...)
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -88,7 +96,7 @@ func (p *Programs) Run(program string, args ...string) (string, bool) {
 
 	var stdout, stderr strings.Builder
 
-	cmd := exec.CommandContext(p.t.Context(), p.path(program), args...) //nolint:gosec // a program that was built here
+	cmd := exec.CommandContext(p.t.Context(), p.Path(program), args...) //nolint:gosec // a program that was built here
 	cmd.Dir, cmd.Stdout, cmd.Stderr = p.Dir, &stdout, &stderr
 
 	err := cmd.Run()
@@ -99,6 +107,7 @@ func (p *Programs) Run(program string, args ...string) (string, bool) {
 	return strings.TrimSpace(stdout.String()), err == nil
 }
 
-func (p *Programs) path(program string) string {
-	return filepath.Join(p.Dir, "bin", strings.ReplaceAll(program, "/", "-"), path.Base(program))
+// Path returns where a program is.
+func (p *Programs) Path(program string) string {
+	return filepath.Join(p.Dir, "bin", path.Base(program))
 }
