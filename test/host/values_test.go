@@ -46,10 +46,11 @@ func TestPluginServerConfigThatNobodyCanMean(t *testing.T) {
 		"Services[0].Path: \"/connectplugin.v1.PluginControl/\" is one of this library's own services": func(c *connectplugin.PluginServerConfig) {
 			c.Services[0].Path = "/connectplugin.v1.PluginControl/"
 		},
-		"Services[0]: needs Path and Handler":                           func(c *connectplugin.PluginServerConfig) { c.Services[0].Handler = (*http.ServeMux)(nil) },
-		"HealthInterval: 1ns is too short":                              func(c *connectplugin.PluginServerConfig) { c.HealthInterval = 1 },
-		"GracefulShutdownTimeout: 10ns is too short; write 1ms or more": func(c *connectplugin.PluginServerConfig) { c.GracefulShutdownTimeout = 10 },
-		"Timeout: 10ns is too short; write 1ms or more":                 func(c *connectplugin.PluginServerConfig) { c.Client.Timeout = 10 },
+		"Services[0]: needs Path and Handler":                            func(c *connectplugin.PluginServerConfig) { c.Services[0].Handler = (*http.ServeMux)(nil) },
+		"HealthInterval: 1ns is too short":                               func(c *connectplugin.PluginServerConfig) { c.HealthInterval = 1 },
+		"GracefulShutdownTimeout: 10ns is too short; write 1ms or more":  func(c *connectplugin.PluginServerConfig) { c.GracefulShutdownTimeout = 10 },
+		`HostURL: is no URL; write for example "https://127.0.0.1:8443"`: func(c *connectplugin.PluginServerConfig) { c.Client.HostURL = "localhost:8443" },
+		"Timeout: 10ns is too short; write 1ms or more":                  func(c *connectplugin.PluginServerConfig) { c.Client.Timeout = 10 },
 	} {
 		cfg := &connectplugin.PluginServerConfig{
 			Client:   connectplugin.ClientConfig{HostURL: "http://127.0.0.1:1", SelfID: "x", AllowInsecure: true},
