@@ -393,8 +393,8 @@ func (c *ServeConfig) validatePlugins() error {
 	}
 	for name := range c.Impls {
 		if _, ok := c.Plugins.Get(name); !ok {
-			return fieldError(fmt.Sprintf("Impls[%q]", name), "there is no entry of that name in Plugins, which has %q; write one of them, or remove it",
-				c.Plugins.Keys())
+			return fieldError(fmt.Sprintf("Impls[%q]", name),
+				"there is no entry of that name in Plugins, which has %q; write one of them, or remove it", c.Plugins.Keys())
 		}
 	}
 	if err := ValidateMetadata(c.ServerMetadata); err != nil {

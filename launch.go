@@ -221,8 +221,8 @@ func (s PluginSpec) validateTrust(field func(name, format string, args ...any) e
 	case s.Dir != "" && !filepath.IsAbs(s.Dir):
 		return field("Dir", "%q is not absolute; write the whole path, or leave it empty for the host's own directory", s.Dir)
 	case s.Cgroup != "" && (!filepath.IsAbs(s.Cgroup) || strings.ContainsAny(s.Cgroup, " \t\r\n")):
-		return field("Cgroup", "%q is no absolute path without white space; write one such as \"/sys/fs/cgroup/system.slice/host.service/plugins\"",
-			s.Cgroup)
+		return field("Cgroup",
+			"%q is no absolute path without white space; write one such as \"/sys/fs/cgroup/system.slice/host.service/plugins\"", s.Cgroup)
 	case s.Group != "" && s.User == "":
 		return field("User", "is empty; name the user to Group")
 	}

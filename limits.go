@@ -352,7 +352,7 @@ func (l Limits) validate() error {
 	v := reflect.ValueOf(l)
 	for i := range v.NumField() {
 		f, name := v.Field(i), "Limits."+v.Type().Field(i).Name
-		switch d, isTime := f.Interface().(time.Duration); {
+		switch d, isTime := reflect.TypeAssert[time.Duration](f); {
 		case f.CanFloat() && math.IsNaN(f.Float()):
 			return fieldError(name, "is not a number; write 0 for the default or a positive bound")
 		case (f.CanInt() && f.Int() < 0) || (f.CanFloat() && f.Float() < 0):

@@ -126,7 +126,12 @@ func TestMetricsFieldsThatCannotBe(t *testing.T) {
 	}
 
 	for _, c := range []struct{ addr, metricsAddr string }{
-		{"", "127.0.0.1:0"}, {"", "127.0.0.1:9464"}, {":8443", ":0"}, {":0", "127.0.0.1:0"}, {":8443", "127.0.0.1:9464"}, {":8443", "127.0.0.1:"},
+		{"", "127.0.0.1:0"},
+		{"", "127.0.0.1:9464"},
+		{":8443", ":0"},
+		{":0", "127.0.0.1:0"},
+		{":8443", "127.0.0.1:9464"},
+		{":8443", "127.0.0.1:"},
 		{"", ":8443"}, // who leaves Addr out may serve on a listener of its own
 	} {
 		cfg := &connectplugin.ServeConfig{Authority: hosttest.NewAuthority(t), Addr: c.addr, MetricsAddr: c.metricsAddr, Metrics: metrics}
