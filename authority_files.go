@@ -52,6 +52,10 @@ func (a *Authority) WriteCredentials(dir, selfID string, hosts ...string) error 
 		return err
 	}
 
+	if dir == "" {
+		return fieldError("dir", "is empty; write the directory for the plugin's tls.crt, tls.key and ca.crt, such as %q", "run/"+selfID)
+	}
+
 	id := a.pluginID(selfID)
 
 	leaf, err := a.writePlugin(dir, id, hosts)

@@ -78,7 +78,7 @@ type ClientConfig struct {
 	// dialled. Empty means any host that TLS accepts. It cannot be combined with
 	// HTTPClient.
 	HostIdentity string
-	// Timeout bounds each unary call to the host. Zero means 10 s.
+	// Timeout bounds each unary call to the host. Zero means 10 s; 1 ms is the least.
 	Timeout time.Duration
 	// Interceptors run around the client's own calls of the host's services, the handshake among
 	// them, and not around those of a client that Dispense makes. One that is to add an API key or
@@ -152,8 +152,8 @@ func (c *ClientConfig) validateTrust() error {
 	if c.Secret != nil && len(c.Secret) < minSecretBytes {
 		return fieldError("Secret", "has %d bytes; write at least %d random ones", len(c.Secret), minSecretBytes)
 	}
-	if c.Timeout < 0 {
-		return fieldError("Timeout", isNegative)
+	if err := checkDuration("Timeout", c.Timeout, leastDuration); err != nil {
+		return err
 	}
 	if isNil(c.HTTPClient) && c.HTTPClient != nil {
 		return fieldError("HTTPClient", isTypedNil)

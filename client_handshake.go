@@ -303,7 +303,10 @@ func (x *exchange) explain(err error) error {
 			below = fmt.Sprintf("HostURL has the path %q, which is right only where a proxy has the host below it", x.prefix)
 		}
 		return fmt.Errorf("%w: no host answers at this URL: %s: %w", ErrHandshakeRefused, below, err)
-	case connect.CodeInvalidArgument, connect.CodeFailedPrecondition, connect.CodePermissionDenied:
+	case connect.CodePermissionDenied:
+		return fmt.Errorf("%w: the host lets nobody in as self id %q, which its operator may have revoked, or by the name in HostURL, "+
+			"which may be none of its Hosts; the host's log says which: %w", ErrHandshakeRefused, x.cfg.SelfID, err)
+	case connect.CodeInvalidArgument, connect.CodeFailedPrecondition:
 		return fmt.Errorf("%w: %w", ErrHandshakeRefused, err)
 	case connect.CodeResourceExhausted:
 		if isTooLarge(err) {

@@ -72,7 +72,7 @@ type ServeConfig struct {
 	// program is told. Keys that begin with "connectplugin." are the host's own.
 	ServerMetadata map[string]string
 	// GracefulShutdownTimeout bounds [Host.Shutdown] and the end of [Serve], but for Cleanup,
-	// which comes after. Zero means 30 s, which is as long as Kubernetes waits before it kills.
+	// which comes after. Zero means 30 s, which is as long as Kubernetes waits before it kills; 1 ms is the least.
 	GracefulShutdownTimeout time.Duration
 	// StopCh ends [Serve] when it is closed. Nil means that only a signal does.
 	StopCh <-chan struct{}
@@ -232,6 +232,57 @@ func (c *ServeConfig) validateHosts() error {
 		}
 	}
 	return nil
+}
+
+// validateAddrs refuses addresses that cannot be listened on, by themselves or beside each other.
+func (c *ServeConfig) validateAddrs() error {
+	addrs := []struct{ field, addr string }{
+		{"Addr", cmp.Or(c.Addr, defaultAddr)}, {"HealthAddr", c.HealthAddr}, {"MetricsAddr", c.MetricsAddr},
+	}
+	for i, a := range addrs {
+		if a.addr == "" {
+			continue
+		}
+		port, err := listenPort(a.addr)
+		if err != nil {
+			return fieldError(a.field, "%v", err)
+		}
+		for j, b := range addrs[:i] {
+			switch {
+			case port == "0" || port == "" || b.addr == "": // any free one, and none
+			case a.addr == b.addr:
+				return fieldError(a.field, "is that of %s; write another port", b.field)
+			case (j > 0 || c.Addr != "") && isWithin(a.addr, b.addr): // who leaves Addr out may serve on a listener of its own
+				return fieldError(a.field, "%q has the port of %s, %q, and one of them is every address; write another port", a.addr, b.field, b.addr)
+			}
+		}
+	}
+	return c.validateMetrics()
+}
+
+func (c *ServeConfig) validateMetrics() error {
+	switch {
+	case c.MetricsAddr != "" && c.Metrics == nil:
+		return fieldError("Metrics", "is required where MetricsAddr is set: the handler that answers scrapes, such as Handler of "+
+			"connectpluginotel.NewPrometheus")
+	case c.Metrics != nil && c.MetricsAddr == "":
+		return fieldError("MetricsAddr", `is required where Metrics is set: the address for scrapes, such as "127.0.0.1:9464"`)
+	}
+	return nil
+}
+
+// isWithin reports whether two addresses have one port, and one of them is every address of the machine, so that who listens
+// there is in the way of who would on the other.
+func isWithin(a, b string) bool {
+	hostA, portA, _ := net.SplitHostPort(a)
+	hostB, portB, _ := net.SplitHostPort(b)
+	return portA == portB && (isEverywhere(hostA) || isEverywhere(hostB))
+}
+
+// isEverywhere reports whether a host to listen on is every address.
+func isEverywhere(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "" || err == nil && ip.IsUnspecified()
 }
 
 // withDefaults returns a copy that shares no mutable memory with c and holds the

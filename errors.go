@@ -131,6 +131,10 @@ const isServedOn = "serves another host or plugin of this process already, which
 // isNegative says of a field that is, what to write: zero of each such field is its default.
 const isNegative = "is negative; write 0 for the default, or more"
 
+// leastDuration is the least of what bounds a call, a wait or an end: what is shorter is over before anything was done, as a bare
+// number is in the place of a duration, which counts nanoseconds.
+const leastDuration = time.Millisecond
+
 // leastInterval is the least time between two questions or reports: what is shorter keeps host and plugin busy.
 const leastInterval = 10 * time.Millisecond
 
@@ -142,6 +146,9 @@ func checkDuration(field string, d, least time.Duration) error {
 	switch {
 	case d < 0:
 		return fieldError(field, isNegative)
+	case d > 0 && d < time.Microsecond:
+		return fieldError(field, "%s is too short; write %s or more, or 0 for the default "+
+			"(a bare number counts nanoseconds: write %d * time.Second)", d, least, d)
 	case d > 0 && d < least:
 		return fieldError(field, "%s is too short; write %s or more, or 0 for the default", d, least)
 	}

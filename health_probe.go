@@ -27,7 +27,7 @@ type HealthProbeConfig struct {
 	Disabled bool
 	// Interval is the time between two questions to one plugin. Zero means 10 s; 10 ms is the least.
 	Interval time.Duration
-	// Timeout bounds one question, connecting included. Zero means 3 s.
+	// Timeout bounds one question, connecting included. Zero means 3 s; 1 ms is the least.
 	Timeout time.Duration
 	// FailureThreshold is how many questions in a row have to fail before the
 	// plugin is unhealthy. Zero means 3.
@@ -84,7 +84,6 @@ func (c HealthProbeConfig) validate() error {
 		negative bool
 	}{
 		{"Interval", c.Interval < 0},
-		{"Timeout", c.Timeout < 0},
 		{"FailureThreshold", c.FailureThreshold < 0},
 		{"ReportsPerSecond", c.ReportsPerSecond < 0},
 		{"MaxConcurrent", c.MaxConcurrent < 0},
@@ -95,7 +94,11 @@ func (c HealthProbeConfig) validate() error {
 		}
 	}
 	if d := c.withDefaults(); d.Lease < 2*d.Interval {
-		return fieldError("HealthProbe.Lease", "is shorter than two intervals; a plugin could not show in time that it is alive")
+		return fieldError("HealthProbe.Lease", "%s is shorter than two of HealthProbe.Interval, %s, so that a plugin could not show in time "+
+			"that it is alive; write %s or more, or a shorter Interval", d.Lease, d.Interval, 2*d.Interval)
+	}
+	if err := checkDuration("HealthProbe.Timeout", c.Timeout, leastDuration); err != nil {
+		return err
 	}
 	return checkDuration("HealthProbe.Interval", c.Interval, leastInterval)
 }

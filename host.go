@@ -380,34 +380,6 @@ func (c *ServeConfig) validateTransport() error {
 	return errors.Join(c.validateHosts(), c.validateAddrs())
 }
 
-func (c *ServeConfig) validateAddrs() error {
-	addrs := []struct{ field, addr string }{
-		{"Addr", cmp.Or(c.Addr, defaultAddr)}, {"HealthAddr", c.HealthAddr}, {"MetricsAddr", c.MetricsAddr},
-	}
-	for i, a := range addrs {
-		if a.addr == "" {
-			continue
-		}
-		port, err := listenPort(a.addr)
-		if err != nil {
-			return fieldError(a.field, "%v", err)
-		}
-		for _, b := range addrs[:i] {
-			if a.addr == b.addr && port != "0" {
-				return fieldError(a.field, "is that of %s; write another port", b.field)
-			}
-		}
-	}
-	switch {
-	case c.MetricsAddr != "" && c.Metrics == nil:
-		return fieldError("Metrics", "is required where MetricsAddr is set: the handler that answers scrapes, such as Handler of "+
-			"connectpluginotel.NewPrometheus")
-	case c.Metrics != nil && c.MetricsAddr == "":
-		return fieldError("MetricsAddr", `is required where Metrics is set: the address for scrapes, such as "127.0.0.1:9464"`)
-	}
-	return nil
-}
-
 func (c *ServeConfig) validatePlugins() error {
 	if len(c.Plugins) > 0 {
 		if err := c.Plugins.Validate(); err != nil {
@@ -421,7 +393,8 @@ func (c *ServeConfig) validatePlugins() error {
 	}
 	for name := range c.Impls {
 		if _, ok := c.Plugins.Get(name); !ok {
-			return fieldError(fmt.Sprintf("Impls[%q]", name), "there is no entry of that name in Plugins")
+			return fieldError(fmt.Sprintf("Impls[%q]", name),
+				"there is no entry of that name in Plugins, which has %q; write one of them, or remove it", c.Plugins.Keys())
 		}
 	}
 	if err := ValidateMetadata(c.ServerMetadata); err != nil {
@@ -457,7 +430,7 @@ const leastTTL = time.Second
 
 func (c *ServeConfig) validateDurations() error {
 	for _, err := range []error{
-		checkDuration("GracefulShutdownTimeout", c.GracefulShutdownTimeout, 0),
+		checkDuration("GracefulShutdownTimeout", c.GracefulShutdownTimeout, leastDuration),
 		checkDuration("RuntimeTokenTTL", c.RuntimeTokenTTL, leastTTL),
 		checkDuration("CapabilityGrantTTL", c.CapabilityGrantTTL, leastTTL),
 	} {

@@ -111,14 +111,14 @@ type PluginSpec struct {
 
 // RestartPolicy says when a launched plugin that ended by itself is started again: after a
 // wait that doubles with each failure, and once there were too many of them, only after a
-// longer rest. Zero fields mean the defaults.
+// longer rest. Zero fields mean the defaults; 1 ms is the least of each time.
 type RestartPolicy struct {
 	// Never leaves a plugin that ended alone.
 	Never bool
 	// MinBackoff is the longest first wait; zero means 100 ms. MaxBackoff bounds all of them;
 	// zero means 30 s.
 	MinBackoff time.Duration
-	// MaxBackoff bounds the waits.
+	// MaxBackoff bounds the waits. It is not less than MinBackoff.
 	MaxBackoff time.Duration
 	// StableAfter is how long the plugin must run for what was before to be forgotten. Zero
 	// means 1 min.
@@ -197,16 +197,11 @@ func (s PluginSpec) validate() error {
 	if err := ValidateMetadata(s.Metadata); err != nil {
 		return field("Metadata", "%v", err)
 	}
-	switch {
-	case s.Port < 0 || s.Port > maxPort:
+	if s.Port < 0 || s.Port > maxPort {
 		return field("Port", "%d is no port; write 0 for any", s.Port)
-	case s.ReadyTimeout < 0:
-		return field("ReadyTimeout", isNegative)
-	case s.StopGrace < 0:
-		return field("StopGrace", isNegative)
 	}
-	if err := s.Restart.validate(); err != "" {
-		return field("Restart."+err, isNegative)
+	if err := s.validateTimes(); err != nil {
+		return err
 	}
 	if s.GoPlugin != nil {
 		if err := s.validateGoPlugin(field); err != nil {
@@ -224,9 +219,10 @@ func (s PluginSpec) validateTrust(field func(name, format string, args ...any) e
 	}
 	switch {
 	case s.Dir != "" && !filepath.IsAbs(s.Dir):
-		return field("Dir", "%q is not absolute", s.Dir)
+		return field("Dir", "%q is not absolute; write the whole path, or leave it empty for the host's own directory", s.Dir)
 	case s.Cgroup != "" && (!filepath.IsAbs(s.Cgroup) || strings.ContainsAny(s.Cgroup, " \t\r\n")):
-		return field("Cgroup", "%q is no absolute path without white space", s.Cgroup)
+		return field("Cgroup",
+			"%q is no absolute path without white space; write one such as \"/sys/fs/cgroup/system.slice/host.service/plugins\"", s.Cgroup)
 	case s.Group != "" && s.User == "":
 		return field("User", "is empty; name the user to Group")
 	}
@@ -255,23 +251,32 @@ func (s PluginSpec) validateSignature(field func(name, format string, args ...an
 	return nil
 }
 
-// validate returns the name of the field that is negative.
-func (p RestartPolicy) validate() string {
-	switch {
-	case p.MinBackoff < 0:
-		return "MinBackoff"
-	case p.MaxBackoff < 0:
-		return "MaxBackoff"
-	case p.StableAfter < 0:
-		return "StableAfter"
-	case p.MaxFailures < 0:
-		return "MaxFailures"
-	case p.Window < 0:
-		return "Window"
-	case p.Cooldown < 0:
-		return "Cooldown"
+// validateTimes names the first time that is negative, too short to be meant, or more than its bound.
+func (s PluginSpec) validateTimes() error {
+	r, spec := s.Restart, fmt.Sprintf("PluginSpec[%q].", clipped(s.Name))
+	for _, f := range []struct {
+		name string
+		d    time.Duration
+	}{
+		{"ReadyTimeout", s.ReadyTimeout},
+		{"StopGrace", s.StopGrace},
+		{"Restart.MinBackoff", r.MinBackoff},
+		{"Restart.MaxBackoff", r.MaxBackoff},
+		{"Restart.StableAfter", r.StableAfter},
+		{"Restart.Window", r.Window},
+		{"Restart.Cooldown", r.Cooldown},
+	} {
+		if err := checkDuration(spec+f.name, f.d, leastDuration); err != nil {
+			return err
+		}
 	}
-	return ""
+	switch {
+	case r.MaxFailures < 0:
+		return fieldError(spec+"Restart.MaxFailures", isNegative)
+	case r.MaxBackoff > 0 && r.MinBackoff > r.MaxBackoff:
+		return fieldError(spec+"Restart.MinBackoff", "%s is more than MaxBackoff, %s; write that or less", r.MinBackoff, r.MaxBackoff)
+	}
+	return nil
 }
 
 func (p RestartPolicy) supervision() supervise.Config {

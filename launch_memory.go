@@ -134,10 +134,15 @@ func (m *memoryLaunch) field(name string) string {
 // make asks the plugin for its handler and checks what it says of itself.
 func (m *memoryLaunch) make(ctx context.Context) (PluginMetadata, http.Handler, error) {
 	switch {
+	case m.spec.Plugin == nil && m.spec.BinaryPath == "":
+		return PluginMetadata{}, nil, fieldError(m.field("BinaryPath"), "is empty, and so is Plugin; write the path of a program, "+
+			"or set Plugin and ImplFactory for a plugin in the host's own process")
 	case m.spec.Plugin == nil:
-		return PluginMetadata{}, nil, fieldError(m.field("Plugin"), "is nil; the in-memory strategy needs it")
+		return PluginMetadata{}, nil, fieldError(m.field("Plugin"),
+			"is nil; the strategy %q needs it: set it, or leave Strategy empty to run BinaryPath", strategyMemory)
 	case m.spec.ImplFactory == nil:
-		return PluginMetadata{}, nil, fieldError(m.field("ImplFactory"), "is nil; the in-memory strategy needs it")
+		return PluginMetadata{}, nil, fieldError(m.field("ImplFactory"), "is nil; the strategy %q, which a spec without BinaryPath has, "+
+			"makes the implementation with it: set it, or write BinaryPath to run a program", strategyMemory)
 	case m.spec.GoPlugin != nil:
 		return PluginMetadata{}, nil, fieldError(m.field("GoPlugin"), "is for the strategy %q", strategyGoPlugin)
 	}

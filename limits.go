@@ -11,7 +11,7 @@ import (
 )
 
 // Limits holds every bound of a host. The zero value of each field is the
-// default that its comment gives; a negative value is refused. Limits are read
+// default that its comment gives; a negative value, or a time below 1 µs, is refused. Limits are read
 // when the host is made and do not change afterwards.
 type Limits struct { //nolint:recvcheck // rates are computed on each call, where a copy would take a frame of half a KiB
 	// MaxHeaderBytes bounds the header block of one request, in bytes, as HTTP/2 counts it:
@@ -349,16 +349,18 @@ func (l Limits) withDefaults() Limits {
 	return l
 }
 
-// validate refuses negative bounds and names the field.
+// validate refuses negative bounds, and durations that nobody means, and names the field.
 func (l Limits) validate() error {
 	v := reflect.ValueOf(l)
 	for i := range v.NumField() {
-		f := v.Field(i)
-		if f.CanFloat() && math.IsNaN(f.Float()) {
-			return fieldError("Limits."+v.Type().Field(i).Name, "is not a number; write 0 for the default or a positive bound")
-		}
-		if (f.CanInt() && f.Int() < 0) || (f.CanFloat() && f.Float() < 0) {
-			return fieldError("Limits."+v.Type().Field(i).Name, "is negative; write 0 for the default or a positive bound")
+		f, name := v.Field(i), "Limits."+v.Type().Field(i).Name
+		switch d, isTime := reflect.TypeAssert[time.Duration](f); {
+		case f.CanFloat() && math.IsNaN(f.Float()):
+			return fieldError(name, "is not a number; write 0 for the default or a positive bound")
+		case (f.CanInt() && f.Int() < 0) || (f.CanFloat() && f.Float() < 0):
+			return fieldError(name, "is negative; write 0 for the default or a positive bound")
+		case isTime && d > 0 && d < time.Microsecond:
+			return checkDuration(name, d, time.Microsecond)
 		}
 	}
 	switch {
@@ -406,11 +408,9 @@ const (
 	maxRateWait = time.Minute
 	// maxRateLimitKeys bounds the buckets of a [TokenBucketLimiter].
 	maxRateLimitKeys = 65_536
-	// localRateLimitKey stands for all peers without an IP address. They could
-	// choose the address that they have (a Unix socket's path), so it is no key.
+	// localRateLimitKey stands for all peers without an IP address: one that they could choose (a Unix socket's path) is no key.
 	localRateLimitKey = "local"
-	// ipv6SiteBits is the prefix of an IPv6 address that one site holds; whoever
-	// holds it can use every address in it (RFC 6177).
+	// ipv6SiteBits is the prefix of an IPv6 address that one site holds; whoever holds it can use every address in it (RFC 6177).
 	ipv6SiteBits = 64
 )
 

@@ -151,7 +151,7 @@ type PluginServerConfig struct {
 	// plugins may want to hear less often what has not changed (HealthProbeConfig.ReportsPerSecond).
 	HealthInterval time.Duration
 	// GracefulShutdownTimeout bounds the end: calls in flight may finish for
-	// that long; those that do not are cut off, and ServePlugin returns an error. Zero means 10 s.
+	// that long; those that do not are cut off, and ServePlugin returns an error. Zero means 10 s; 1 ms is the least.
 	GracefulShutdownTimeout time.Duration
 	// Limits bounds what strangers can take of the plugin's listener, and how long a
 	// connection of the host stands. The zero value is the defaults.
@@ -207,9 +207,10 @@ func (c *PluginServerConfig) validateServing(ctx context.Context) error {
 	if err := checkDuration("HealthInterval", c.HealthInterval, leastInterval); err != nil {
 		return err
 	}
+	if err := checkDuration("GracefulShutdownTimeout", c.GracefulShutdownTimeout, leastDuration); err != nil {
+		return err
+	}
 	switch {
-	case c.GracefulShutdownTimeout < 0:
-		return fieldError("GracefulShutdownTimeout", isNegative)
 	case c.Client.AllowInsecure && c.TLS != nil:
 		return fieldError("TLS", "cannot be combined with Client.AllowInsecure; remove one of them")
 	case c.Client.AllowInsecure || len(c.Services) == 0:

@@ -104,11 +104,14 @@ func (s *pluginSession) poke() {
 // run keeps the plugin in the host's service until ctx ends, and takes it out
 // then.
 func (s *pluginSession) run(ctx context.Context) error {
-	err := s.begin(ctx)
+	watched, unwatch := context.WithCancel(ctx)
+	defer unwatch()
+	err := s.begin(ctx, watched)
 	if err == nil {
 		err = s.keep(ctx)
 	}
 	s.leave(context.WithoutCancel(ctx))
+	unwatch() // ctx goes on where the plugin ends by itself
 	s.watching.Wait()
 	if ctx.Err() != nil && !permanent(err) {
 		return nil
@@ -116,12 +119,12 @@ func (s *pluginSession) run(ctx context.Context) error {
 	return err
 }
 
-// begin enrols, and prepares what the plugin needs before it can serve.
-func (s *pluginSession) begin(ctx context.Context) error {
+// begin enrols, and prepares what the plugin needs before it can serve. What it depends on is followed until watched ends.
+func (s *pluginSession) begin(ctx, watched context.Context) error {
 	if err := s.enrol(ctx); err != nil {
 		return err
 	}
-	s.watch(ctx)
+	s.watch(watched)
 	if s.cfg.OnConnected != nil {
 		if err := s.onConnected(ctx); err != nil {
 			return fmt.Errorf("OnConnected: %w", err)

@@ -129,7 +129,7 @@ type HandshakeAuth struct {
 	// its exporter value (RFC 5705), as those of a client behind a proxy that ends TLS.
 	RequireChannelBinding bool
 	// MaxClockSkew is how far a client's clock may be off, and how long a nonce
-	// is remembered. Zero means 2 min.
+	// is remembered. Zero means 2 min; 1 ms is the least.
 	MaxClockSkew time.Duration
 	// ReplayCacheSize bounds the remembered nonces; a full cache refuses. Zero
 	// means 65,536.
@@ -312,13 +312,10 @@ func validateProcedures(plugin string, procedures []string) error {
 }
 
 func (a HandshakeAuth) validate() error {
-	switch {
-	case a.MaxClockSkew < 0:
-		return fieldError("HandshakeAuth.MaxClockSkew", isNegative)
-	case a.ReplayCacheSize < 0:
+	if a.ReplayCacheSize < 0 {
 		return fieldError("HandshakeAuth.ReplayCacheSize", isNegative)
 	}
-	return nil
+	return checkDuration("HandshakeAuth.MaxClockSkew", a.MaxClockSkew, leastDuration)
 }
 
 // compileRules expects a policy that validate accepted.

@@ -239,7 +239,7 @@ var defaultPorts = map[string]string{"https": "443", "http": "80"}
 // parseHostURL accepts the base URL of a host: scheme and authority, nothing else.
 func parseHostURL(raw string, allowInsecure bool) (*url.URL, error) {
 	u, err := url.Parse(raw)
-	if err != nil {
+	if err != nil || !strings.Contains(raw, "://") { // "localhost:8443" has the scheme "localhost", which nobody meant
 		return nil, errors.New("is no URL; write for example \"https://127.0.0.1:8443\", or \"https://[fe80::1%25eth0]:8443\" with a zone")
 	}
 	switch {

@@ -3,7 +3,6 @@ package book_test
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"sync/atomic"
@@ -13,6 +12,8 @@ import (
 	"connectrpc.com/connect"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
+	greeterv1 "github.com/masegraye/connect-plugin-go/examples/greeter/gen/greeter/v1"
+	"github.com/masegraye/connect-plugin-go/examples/greeter/gen/greeter/v1/greeterv1connect"
 	kvv1 "github.com/masegraye/connect-plugin-go/examples/kv/gen/kv/v1"
 	"github.com/masegraye/connect-plugin-go/examples/kv/gen/kv/v1/kvv1connect"
 	"github.com/masegraye/connect-plugin-go/examples/kv/gen/kv/v1/kvv1plugin"
@@ -35,7 +36,8 @@ var errNotYours = errors.New("that key is another plugin's")
 type store struct {
 	kvv1connect.UnimplementedKVServiceHandler
 
-	full atomic.Bool
+	full    atomic.Bool
+	greeter greeterv1connect.GreeterServiceClient
 }
 
 // Put is what the guide shows of callers.
@@ -53,6 +55,23 @@ func (s *store) Put(ctx context.Context, req *kvv1.PutRequest) (*kvv1.PutRespons
 }
 
 //docs:end
+
+// Get calls another plugin.
+func (s *store) Get(ctx context.Context, req *kvv1.GetRequest) (*kvv1.GetResponse, error) {
+	resp, err := s.greeter.Greet(ctx, &greeterv1.GreetRequest{Name: req.GetKey()})
+	if err != nil {
+		return nil, err
+	}
+
+	return &kvv1.GetResponse{Value: []byte(resp.GetGreeting())}, nil
+}
+
+// greeter is the plugin that is called.
+type greeter struct{}
+
+func (greeter) Greet(_ context.Context, req *greeterv1.GreetRequest) (*greeterv1.GreetResponse, error) {
+	return &greeterv1.GreetResponse{Greeting: "Hello, " + req.GetName() + "!"}, nil
+}
 
 // List is what the guide shows of streams.
 //
@@ -98,8 +117,13 @@ func servePlugin(ctx context.Context, client connectplugin.ClientConfig, s *stor
 		Client:   client,
 		Services: []connectplugin.PluginService{kvv1plugin.ProvideKVService(s)},
 		Health:   s.health,
-		OnConnected: func(_ context.Context, c *connectplugin.Client) error { // before it is called for the first time
-			slog.Info("enrolled", "runtime_id", c.RuntimeID())
+		OnConnected: func(ctx context.Context, c *connectplugin.Client) error { // before it is called for the first time
+			greeter, err := c.Service(ctx, "greeter", ">=1.2, <2") // with which it calls others, for as long as it lives
+			if err != nil {
+				return err
+			}
+
+			s.greeter = greeterv1connect.NewGreeterServiceClient(greeter.HTTPClient(), greeter.BaseURL())
 
 			return nil
 		},
@@ -174,9 +198,11 @@ func TestAuthor(t *testing.T) {
 
 	stop := run(t, func(ctx context.Context) error { return servePlugin(ctx, h.config(t, "store"), &store{}) })
 	run(t, func(ctx context.Context) error {
+		path, handler := greeterv1connect.NewGreeterServiceHandler(greeter{})
+
 		return connectplugin.ServePlugin(ctx, &connectplugin.PluginServerConfig{
 			Client:   h.config(t, "greeter"),
-			Services: []connectplugin.PluginService{{Type: "greeter", Version: "1.2.0", Path: "/g/", Handler: kvv1plugin.ProvideKVService(&store{}).Handler}},
+			Services: []connectplugin.PluginService{{Type: "greeter", Version: "1.2.0", Path: path, Handler: handler}},
 		})
 	})
 
@@ -219,6 +245,10 @@ func use(t *testing.T, kv kvv1connect.KVServiceClient, stop func()) {
 
 	if _, err := kv.Put(t.Context(), &kvv1.PutRequest{Key: "store"}); connect.CodeOf(err) != connect.CodePermissionDenied {
 		t.Error("another's key:", err)
+	}
+
+	if got, err := kv.Get(t.Context(), &kvv1.GetRequest{Key: "Ada"}); err != nil || string(got.GetValue()) != "Hello, Ada!" {
+		t.Error("through another plugin:", got, err)
 	}
 
 	stream, err := kv.List(t.Context(), &kvv1.ListRequest{})

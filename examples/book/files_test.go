@@ -5,7 +5,9 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -31,6 +33,10 @@ func readPolicy(name string) (*connectplugin.Policy, error) {
 	var p connectplugin.Policy
 	if err := d.Decode(&p); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+
+	if _, err := d.Token(); !errors.Is(err, io.EOF) { // another policy, as a bad merge leaves one, would change nothing
+		return nil, fmt.Errorf("%s: something follows the policy", name)
 	}
 
 	return &p, nil
@@ -80,7 +86,8 @@ func TestReadPolicy(t *testing.T) {
 
 	for text, want := range map[string]string{
 		`{"Plugins":{"api":{"Requires":["storage"],"Secret":"MDEyMzQ1Njc4OWFiY2RlZg=="}}}`: "",
-		`{"Plugin":{}}`: "unknown field",
+		`{"Plugin":{}}`:                             "unknown field",
+		"{\"Plugins\":{}}\n>>>>>>> theirs\n{}":      "something follows the policy",
 		`{"Plugins":{"api":{"Secret":"as it is"}}}`: "base64",
 	} {
 		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {

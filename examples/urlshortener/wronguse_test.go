@@ -174,6 +174,24 @@ func TestHost_PolicyFileWrong(t *testing.T) {
 	}
 }
 
+// Of two policies in a file, as a bad merge leaves them, the second is not passed over.
+func TestHost_TwoPoliciesInTheFile(t *testing.T) {
+	t.Parallel()
+
+	s := newStack(t)
+
+	text, err := os.ReadFile(s.PolicyFile())
+	if err == nil {
+		err = os.WriteFile(s.PolicyFile(), append(text, "{}"...), 0o600)
+	}
+
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	refuses(t, s.Dir, "host", []string{"-dir", s.Dir, "-policy", s.PolicyFile(), "-addr", "127.0.0.1:0"}, "something follows the policy")
+}
+
 func TestHost_WithoutPolicy(t *testing.T) {
 	t.Parallel()
 

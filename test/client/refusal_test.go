@@ -193,3 +193,31 @@ func TestClient_WithoutASelfIDSaysSo(t *testing.T) {
 		}
 	}
 }
+
+// The host refuses without a reason whom its operator revoked, and who calls it by a name that it does not have. Its client says
+// which of both it may be.
+func TestClient_RefusedWithoutAReasonSaysWhatItMayBe(t *testing.T) {
+	t.Parallel()
+	host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+		c.Policy, c.Hosts = hosttest.LoggerPolicy(), []string{"127.0.0.1"}
+	})
+	want := "which its operator may have revoked, or by the name in HostURL, which may be none of its Hosts; the host's log says which: permission_denied"
+	refused := func(what string, edit func(*connectplugin.ClientConfig)) {
+		cfg := host.ClientConfig(t, "api")
+		edit(&cfg)
+		client, err := connectplugin.NewClient(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = client.Close() }()
+		err = client.Connect(t.Context())
+		if !errors.Is(err, connectplugin.ErrHandshakeRefused) || connect.CodeOf(err) != connect.CodePermissionDenied || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	refused("another name", func(c *connectplugin.ClientConfig) {
+		c.HostURL, c.HostIdentity = strings.Replace(c.HostURL, "127.0.0.1", "localhost", 1), host.Authority.HostIdentity()
+	})
+	host.RevokeSelf("api")
+	refused("revoked", func(*connectplugin.ClientConfig) {})
+}

@@ -2,6 +2,8 @@ package client_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -111,4 +113,77 @@ func TestServePlugin_SaysThatCallsWereCutOff(t *testing.T) {
 			<-called
 		})
 	}
+}
+
+// A plugin that ends by itself while it follows what it requires returns, whatever ended it: a process that hangs there is
+// started again by nobody.
+func TestServePlugin_EndsByItselfWhileItWatches(t *testing.T) {
+	t.Parallel()
+	errOwn := errors.New("no database")
+	for name, c := range map[string]struct {
+		edit func(*connectplugin.PluginServerConfig)
+		once func(*hosttest.Host) // it is connected
+		want error
+	}{
+		"OnConnected fails": {
+			edit: func(c *connectplugin.PluginServerConfig) {
+				c.OnConnected = func(context.Context, *connectplugin.Client) error { return errOwn }
+			},
+			want: errOwn,
+		},
+		"it may not provide": {
+			edit: func(c *connectplugin.PluginServerConfig) { c.Services[0].Type = "other" },
+			want: connectplugin.ErrHandshakeRefused,
+		},
+		"its type is taken": {
+			edit: func(c *connectplugin.PluginServerConfig) { c.Services[0].Type = "taken" },
+			want: connectplugin.ErrServiceTaken,
+		},
+		"it is revoked": {
+			once: func(h *hosttest.Host) { h.RevokeSelf("one") },
+			want: connectplugin.ErrHandshakeRefused,
+		},
+	} {
+		for _, how := range []connectplugin.ServiceDependency{
+			{Type: "needed", WatchForChanges: true}, {Type: "needed", RequiredForStartup: true},
+		} {
+			t.Run(fmt.Sprintf("%s, required for its start %t", name, how.RequiredForStartup), func(t *testing.T) {
+				t.Parallel()
+				host := hosttest.Start(t, hosttest.WithPolicy(&connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{
+					"one": hosttest.Allow(func(p *connectplugin.PluginPolicy) {
+						p.Provides, p.Requires = []string{"own", "taken"}, []string{"needed"}
+					}),
+					"two": hosttest.Allow(func(p *connectplugin.PluginPolicy) { p.Provides = []string{"taken", "needed"} }),
+				}}))
+				host.StartPlugin(t, "two", func(c *connectplugin.PluginServerConfig) { c.Services = servicesOf("taken", "needed") })
+				tlsConfig, err := host.Authority.PluginTLS("one")
+				if err != nil {
+					t.Fatal(err)
+				}
+				cfg := &connectplugin.PluginServerConfig{Client: host.ClientConfig(t, "one"), Services: servicesOf("own"), HealthInterval: 10 * time.Millisecond}
+				cfg.Client.TLS, cfg.Client.Metadata.Requires = tlsConfig, []connectplugin.ServiceDependency{how}
+				if c.edit != nil {
+					c.edit(cfg)
+				}
+				served := make(chan error, 1)
+				go func() { served <- connectplugin.ServePlugin(t.Context(), cfg) }()
+				if c.once != nil {
+					hosttest.Eventually(t, "it serves", func() bool { return len(host.Registry().GetAllProviders("own")) > 0 })
+					c.once(host)
+				}
+				if err := hosttest.Arrival(t, served); !errors.Is(err, c.want) {
+					t.Errorf("ServePlugin returned %v, want %v", err, c.want)
+				}
+			})
+		}
+	}
+}
+
+// servicesOf are services that serve nothing, one of each type.
+func servicesOf(types ...string) []connectplugin.PluginService {
+	var out []connectplugin.PluginService
+	for _, of := range types {
+		out = append(out, connectplugin.PluginService{Type: of, Version: "1.0.0", Path: "/" + of + "/", Handler: http.NotFoundHandler()})
+	}
+	return out
 }

@@ -165,6 +165,18 @@ func TestAudit_ATK14_NegativeFieldsSayWhatToWrite(t *testing.T) {
 	}
 }
 
+// A lease in which a plugin could not show life is refused with the least that would do.
+func TestALeaseSaysHowLongItHasToBe(t *testing.T) {
+	t.Parallel()
+	const want = "HealthProbe.Lease: 15s is shorter than two of HealthProbe.Interval, 10s, so that a plugin could not show in time that it is alive; " +
+		"write 20s or more, or a shorter Interval"
+	cfg := &connectplugin.ServeConfig{Authority: hosttest.NewAuthority(t)}
+	cfg.HealthProbe.Lease = 15 * time.Second
+	if err := cfg.Validate(); err == nil || !strings.Contains(err.Error(), want) {
+		t.Error(err)
+	}
+}
+
 // A rate that is no number is said to be none, and not to be negative.
 func TestAudit_ATK14_ARateThatIsNoNumberIsSaidToBeNone(t *testing.T) {
 	t.Parallel()
@@ -383,7 +395,7 @@ func identityBounds() map[string]bound {
 				return err
 			})
 		}},
-		"TokenGrace": {func(l *connectplugin.Limits) { l.TokenGrace = 1 }, func(t *testing.T, r *rig) {
+		"TokenGrace": {func(l *connectplugin.Limits) { l.TokenGrace = time.Microsecond }, func(t *testing.T, r *rig) {
 			t.Helper()
 			handshake := hosttest.HandshakeClient(t, r.Host)
 			before, err := handshake.Handshake(t.Context(), connect.NewRequest(hosttest.OldRequest("open")))
@@ -438,7 +450,7 @@ func registryBounds() map[string]bound {
 		"AnnouncedBytesBurst":       {func(l *connectplugin.Limits) { l.AnnouncedBytesBurst, l.AnnouncedBytesPerSecond = announcedOnce, 1 }, reachAnnounced},
 		"MaxLookups":                {func(l *connectplugin.Limits) { l.MaxLookups, l.DialTimeout = 1, hosttest.Wait }, reachLookups},
 		"MaxLookupsPerPlugin":       {func(l *connectplugin.Limits) { l.MaxLookupsPerPlugin, l.DialTimeout = 1, hosttest.Wait }, reachLookups},
-		"LookupTTL":                 {func(l *connectplugin.Limits) { l.LookupTTL = 1 }, reachLookupTTL},
+		"LookupTTL":                 {func(l *connectplugin.Limits) { l.LookupTTL = time.Microsecond }, reachLookupTTL},
 	}
 }
 

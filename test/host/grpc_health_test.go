@@ -3,6 +3,7 @@ package host_test
 import (
 	"net/http"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -81,7 +82,7 @@ func TestGRPCHealthWatch(t *testing.T) {
 	host := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
 		c.Policy, c.HealthService = echo.Policy(), health
 		c.Policy.Public = []string{"health"}
-		c.Limits.CallTimeout = 1 // a unary call would be over before it began
+		c.Limits.CallTimeout = time.Microsecond // a unary call would be over before it began
 	})
 	stream, err := connect.NewClient[healthQuestion, healthAnswer](host.Stranger(t), host.URL+grpcHealth+"Watch", connect.WithGRPC()).
 		CallServerStream(t.Context(), connect.NewRequest(&healthQuestion{}))

@@ -105,6 +105,17 @@ func TestMetricsFieldsThatCannotBe(t *testing.T) {
 		"that of Addr":                 {addr: "127.0.0.1:9464", metricsAddr: "127.0.0.1:9464", metrics: metrics, want: ": MetricsAddr: is that of Addr"},
 		"that of Addr unless set":      {metricsAddr: "127.0.0.1:8443", metrics: metrics, want: ": MetricsAddr: is that of Addr"},
 		"that of HealthAddr":           {health: "127.0.0.1:9464", metricsAddr: "127.0.0.1:9464", metrics: metrics, want: ": MetricsAddr: is that of HealthAddr"},
+		"every address, beside Addr": {
+			addr: "127.0.0.1:9464", metricsAddr: ":9464", metrics: metrics,
+			want: `: MetricsAddr: ":9464" has the port of Addr, "127.0.0.1:9464", and one of them is every address; write another port`,
+		},
+		"beside every address": {
+			addr: "0.0.0.0:9464", metricsAddr: "127.0.0.1:9464", metrics: metrics,
+			want: `: MetricsAddr: "127.0.0.1:9464" has the port of Addr, "0.0.0.0:9464"`,
+		},
+		"every address, beside HealthAddr": {
+			health: "[::]:9464", metricsAddr: "127.0.0.1:9464", metrics: metrics, want: `: MetricsAddr: "127.0.0.1:9464" has the port of HealthAddr, "[::]:9464"`,
+		},
 	} {
 		cfg := &connectplugin.ServeConfig{
 			Authority: hosttest.NewAuthority(t), Addr: c.addr, HealthAddr: c.health, MetricsAddr: c.metricsAddr, Metrics: c.metrics,
@@ -114,10 +125,18 @@ func TestMetricsFieldsThatCannotBe(t *testing.T) {
 		}
 	}
 
-	for _, port := range []string{"0", "9464"} {
-		cfg := &connectplugin.ServeConfig{Authority: hosttest.NewAuthority(t), MetricsAddr: "127.0.0.1:" + port, Metrics: metrics}
+	for _, c := range []struct{ addr, metricsAddr string }{
+		{"", "127.0.0.1:0"},
+		{"", "127.0.0.1:9464"},
+		{":8443", ":0"},
+		{":0", "127.0.0.1:0"},
+		{":8443", "127.0.0.1:9464"},
+		{":8443", "127.0.0.1:"},
+		{"", ":8443"}, // who leaves Addr out may serve on a listener of its own
+	} {
+		cfg := &connectplugin.ServeConfig{Authority: hosttest.NewAuthority(t), Addr: c.addr, MetricsAddr: c.metricsAddr, Metrics: metrics}
 		if err := cfg.Validate(); err != nil {
-			t.Error(err)
+			t.Errorf("%+v: %v", c, err)
 		}
 	}
 }

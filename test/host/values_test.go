@@ -20,7 +20,13 @@ func TestServeConfigThatNobodyCanMean(t *testing.T) {
 		"RuntimeTokenTTL: 1ns is too short; write 1s or more": func(c *connectplugin.ServeConfig) { c.RuntimeTokenTTL = 1 },
 		"CapabilityGrantTTL: 1ms is too short":                func(c *connectplugin.ServeConfig) { c.CapabilityGrantTTL = time.Millisecond },
 		"HealthProbe.Interval: 1ns is too short; write 10ms":  func(c *connectplugin.ServeConfig) { c.HealthProbe.Interval = 1 },
-		"RateLimiter: holds a nil pointer":                    func(c *connectplugin.ServeConfig) { c.RateLimiter = (*connectplugin.TokenBucketLimiter)(nil) },
+		"GracefulShutdownTimeout: 30ns is too short; write 1ms or more, or 0 for the default (a bare number counts nanoseconds: write 30 * time.Second)": func(c *connectplugin.ServeConfig) {
+			c.GracefulShutdownTimeout = 30
+		},
+		"HealthProbe.Timeout: 3ns is too short; write 1ms or more": func(c *connectplugin.ServeConfig) { c.HealthProbe.Timeout = 3 },
+		"HandshakeAuth.MaxClockSkew: 2ns is too short; write 1ms":  func(c *connectplugin.ServeConfig) { c.HandshakeAuth.MaxClockSkew = 2 },
+		"Limits.KeepAliveTimeout: 10ns is too short; write 1µs":    func(c *connectplugin.ServeConfig) { c.Limits.KeepAliveTimeout = 10 },
+		"RateLimiter: holds a nil pointer":                         func(c *connectplugin.ServeConfig) { c.RateLimiter = (*connectplugin.TokenBucketLimiter)(nil) },
 		`Policy.Plugins["x"].HostPlugins[0]: is empty; write a nam`: func(c *connectplugin.ServeConfig) {
 			c.Policy = &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{"x": {HostPlugins: []string{""}}}}
 		},
@@ -40,8 +46,11 @@ func TestPluginServerConfigThatNobodyCanMean(t *testing.T) {
 		"Services[0].Path: \"/connectplugin.v1.PluginControl/\" is one of this library's own services": func(c *connectplugin.PluginServerConfig) {
 			c.Services[0].Path = "/connectplugin.v1.PluginControl/"
 		},
-		"Services[0]: needs Path and Handler": func(c *connectplugin.PluginServerConfig) { c.Services[0].Handler = (*http.ServeMux)(nil) },
-		"HealthInterval: 1ns is too short":    func(c *connectplugin.PluginServerConfig) { c.HealthInterval = 1 },
+		"Services[0]: needs Path and Handler":                            func(c *connectplugin.PluginServerConfig) { c.Services[0].Handler = (*http.ServeMux)(nil) },
+		"HealthInterval: 1ns is too short":                               func(c *connectplugin.PluginServerConfig) { c.HealthInterval = 1 },
+		"GracefulShutdownTimeout: 10ns is too short; write 1ms or more":  func(c *connectplugin.PluginServerConfig) { c.GracefulShutdownTimeout = 10 },
+		`HostURL: is no URL; write for example "https://127.0.0.1:8443"`: func(c *connectplugin.PluginServerConfig) { c.Client.HostURL = "localhost:8443" },
+		"Timeout: 10ns is too short; write 1ms or more":                  func(c *connectplugin.PluginServerConfig) { c.Client.Timeout = 10 },
 	} {
 		cfg := &connectplugin.PluginServerConfig{
 			Client:   connectplugin.ClientConfig{HostURL: "http://127.0.0.1:1", SelfID: "x", AllowInsecure: true},

@@ -162,6 +162,10 @@ func TestAuthority_NamesTheSelfID(t *testing.T) {
 			t.Errorf("launch %.40q: %v", selfID, launchErr)
 		}
 	}
+	const want = `dir: is empty; write the directory for the plugin's tls.crt, tls.key and ca.crt, such as "run/logger"`
+	if err := authority.WriteCredentials("", "logger"); !errors.Is(err, connectplugin.ErrInvalidConfig) || !strings.Contains(err.Error(), want) {
+		t.Errorf("no directory: %v", err)
+	}
 }
 
 // What an error repeats of a configuration is short and of one line.

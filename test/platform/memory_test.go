@@ -110,8 +110,29 @@ func TestAudit_H56_InMemoryPluginIsValidatedAndAllowed(t *testing.T) {
 		edit func(*connectplugin.PluginSpec)
 		want string
 	}{
-		"no plugin":         {func(s *connectplugin.PluginSpec) { s.Plugin = nil }, "Plugin"},
-		"no factory":        {func(s *connectplugin.PluginSpec) { s.ImplFactory = nil }, "ImplFactory"},
+		"no plugin": {
+			func(s *connectplugin.PluginSpec) { s.Plugin = nil },
+			`PluginSpec["echo"].BinaryPath: is empty, and so is Plugin; write the path of a program, or set Plugin and ImplFactory`,
+		},
+		"no plugin for a strategy that was asked for": {func(s *connectplugin.PluginSpec) {
+			s.Plugin, s.Strategy, s.BinaryPath = nil, "in-memory", "/bin/echo"
+		}, `PluginSpec["echo"].Plugin: is nil; the strategy "in-memory" needs it: set it, or leave Strategy empty to run BinaryPath`},
+		"no factory": {
+			func(s *connectplugin.PluginSpec) { s.ImplFactory = nil },
+			`ImplFactory: is nil; the strategy "in-memory", which a spec without BinaryPath has, makes the implementation with it: set it, or write BinaryPath`,
+		},
+		"waits the wrong way round": {func(s *connectplugin.PluginSpec) {
+			s.Restart.MinBackoff, s.Restart.MaxBackoff = time.Minute, time.Second
+		}, `PluginSpec["echo"].Restart.MinBackoff: 1m0s is more than MaxBackoff, 1s; write that or less`},
+		"a bare number for a wait": {
+			func(s *connectplugin.PluginSpec) { s.Restart.Cooldown = 60 },
+			`PluginSpec["echo"].Restart.Cooldown: 60ns is too short; write 1ms or more`,
+		},
+		"a bare number for an end": {func(s *connectplugin.PluginSpec) { s.StopGrace = 5 }, `PluginSpec["echo"].StopGrace: 5ns is too short`},
+		"a directory of nowhere": {
+			func(s *connectplugin.PluginSpec) { s.Dir = "run" },
+			`PluginSpec["echo"].Dir: "run" is not absolute; write the whole path, or leave it empty`,
+		},
 		"no implementation": {func(s *connectplugin.PluginSpec) { s.ImplFactory = func() any { return nil } }, "ImplFactory"},
 		"no handler":        {func(s *connectplugin.PluginSpec) { s.ImplFactory = func() any { return 1 } }, "no handler"},
 		"unclean path":      {func(s *connectplugin.PluginSpec) { s.Plugin = memoryPlugin{path: "/a/../b"} }, "dot segments"},

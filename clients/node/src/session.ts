@@ -326,8 +326,8 @@ export class Session {
       answer = await this.#handshakes.handshake(request, this.#options(current));
     } catch (e) {
       if (!current && e instanceof ConnectError && final.has(e.code)) {
-        throw new HandshakeRefused(`the host does not accept self id ${this.settings.selfId}: it may not be in the host's policy, or its ` +
-          `secret or certificate is wrong; the host's log says which: ${e.rawMessage}`, { cause: shown(e) });
+        throw new HandshakeRefused(`the host does not accept self id ${this.settings.selfId}: it may not be in the host's policy, or be revoked ` +
+          `there, or its secret or certificate is wrong; the host's log says which: ${e.rawMessage}`, { cause: shown(e) });
       }
       throw e;
     }

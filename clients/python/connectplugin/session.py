@@ -309,8 +309,8 @@ class Session:
         except grpc.RpcError as e:
             if current is None and code_of(e) in _FINAL:
                 raise HandshakeRefused(
-                    f"the host does not accept self id {self._settings.self_id!r}: it may not be in the host's policy, or its "
-                    f"secret or certificate is wrong; the host's log says which: {e.details()}") from HostError(e)
+                    f"the host does not accept self id {self._settings.self_id!r}: it may not be in the host's policy, or be revoked "
+                    f"there, or its secret or certificate is wrong; the host's log says which: {e.details()}") from HostError(e)
             raise
         self._check(request, answer, current)
         self._trusted = True

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -79,6 +80,10 @@ func loadPolicy(path, dir string) (*connectplugin.Policy, error) {
 
 	if err := in.Decode(policy); err != nil {
 		return nil, fmt.Errorf("policy: %s: %w", path, err)
+	}
+
+	if _, err := in.Token(); !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("policy: %s: something follows the policy", path)
 	}
 
 	for name, plugin := range policy.Plugins {
