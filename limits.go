@@ -11,14 +11,13 @@ import (
 )
 
 // Limits holds every bound of a host. The zero value of each field is the
-// default that its comment gives; a negative value, or a time below 1 µs, is refused. Limits are read
+// default that its comment gives; a negative value, or a time of 2 ns to 1 µs, is refused. Limits are read
 // when the host is made and do not change afterwards.
 type Limits struct { //nolint:recvcheck // rates are computed on each call, where a copy would take a frame of half a KiB
 	// MaxHeaderBytes bounds the header block of one request, in bytes, as HTTP/2 counts it:
-	// each field costs 32 more, so that there are some 1,000 fields at most. A request with more than 64 takes time of all instances
-	// of a plugin, or of one address that has none, in which no other such request is taken on: on two processors one with
-	// 100 fields a millisecond, with 300 17, with 900 190. Beyond it the
-	// answer is status 431, or resource_exhausted in gRPC, and the connection goes on; a peer
+	// each field costs 32 more, so that there are some 1,000 fields at most. A request with more than 64 has the next such one of all
+	// instances of a plugin, or of an address that has none, wait: on two processors a millisecond for 100 fields, 17 for 300, 190 for
+	// 900. Beyond it the answer is status 431, or resource_exhausted in gRPC, and the connection goes on; a peer
 	// that sends eight times as much of one request, or eight times 16 KiB where that is more, is
 	// cut off. A request with such a trailer is reset with ENHANCE_YOUR_CALM. Default 32 KiB.
 	MaxHeaderBytes int
@@ -49,9 +48,8 @@ type Limits struct { //nolint:recvcheck // rates are computed on each call, wher
 	MaxDecompressionRatio int
 	// MaxOpenCalls bounds the requests with a caller that are being served, from their first
 	// byte to their last; one more is resource_exhausted, and when to come again. Each holds
-	// some 24 KiB, and up to 512 KiB where somebody does not read. It counts once more for each 16
-	// KiB of its head, and of its answer's: their text, and 128 bytes a field. A watch counts in MaxWatches, and here for such
-	// a head alone. Default 65,536.
+	// some 24 KiB, and up to 512 KiB where somebody does not read. It counts once more for each 16 KiB of its head, and of its answer's:
+	// their text, and 128 bytes a field. A watch counts in MaxWatches, and here for such a head alone. Default 65,536.
 	MaxOpenCalls int
 	// MaxOpenCallsPerIdentity bounds those of one identity, or of one address that has none. All instances of a plugin
 	// have four times as many, as have all identities of one address that proved nothing: no more than three quarters
@@ -359,7 +357,7 @@ func (l Limits) validate() error {
 			return fieldError(name, "is not a number; write 0 for the default or a positive bound")
 		case (f.CanInt() && f.Int() < 0) || (f.CanFloat() && f.Float() < 0):
 			return fieldError(name, "is negative; write 0 for the default or a positive bound")
-		case isTime && d > 0 && d < time.Microsecond:
+		case isTime && d > time.Nanosecond && d < time.Microsecond: // the least that there is means at once
 			return checkDuration(name, d, time.Microsecond)
 		}
 	}
