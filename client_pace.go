@@ -43,6 +43,7 @@ type pace struct {
 	next     time.Time
 	err      error // the last failure
 	refusals int   // in a row
+	tried    bool  // an attempt failed, after whatever began the failures
 }
 
 // lost begins an interruption: a connection ended.
@@ -59,7 +60,7 @@ func (p *pace) failed(now time.Time, err error) {
 	if p.since.IsZero() {
 		p.since = now
 	}
-	p.err = err
+	p.err, p.tried = err, true
 	if refusedPlugin(err) {
 		p.refusals++
 		p.next = now.Add(regrant.After(p.refusals))
@@ -317,11 +318,12 @@ func (c *Client) shareOf(ctx context.Context, tried, among int) (context.Context
 	return context.WithTimeout(ctx, share)
 }
 
-// settled reports whether the client is let in at a host that answers. It stays there, whatever else discovery finds, and needs
+// settled reports whether the client is let in at a host that answers: a connection alone says little, for it may be to what
+// stands before a host that has gone. It stays there, whatever else discovery finds, and needs
 // no discovery: a list in another order each time would have it go from host to host, away from what it registered and watches.
 func (c *Client) settled() bool {
 	connected := c.link != nil && c.link.Connected()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.ready && (connected || c.pace.since.IsZero())
+	return c.ready && (c.pace.since.IsZero() || connected && !c.pace.tried)
 }
