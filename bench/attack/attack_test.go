@@ -197,10 +197,10 @@ func TestAgainstAQuietHost(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
 	table := table{out: &out}
-	for _, slow := range []time.Duration{3, 2} {
+	for _, slow := range []time.Duration{3 * time.Millisecond, 2 * time.Millisecond} {
 		table.add(row{
 			kind: kinds.Kind{Who: kinds.Stranger}, quiet: probed{times: stage.Times{time.Millisecond, time.Millisecond, time.Millisecond}},
-			loud: turns{{times: stage.Times{time.Millisecond, time.Millisecond, slow * time.Millisecond}}},
+			loud: turns{{times: stage.Times{time.Millisecond, time.Millisecond, slow}}},
 		})
 	}
 	if err := table.end(); err != nil {

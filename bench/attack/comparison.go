@@ -25,7 +25,8 @@ func (s *still) compare(r *row) string {
 // said is what came of it.
 func (s *still) said() string {
 	median, worse := times(s.loud, s.quiet)
-	return fmt.Sprintf("Honest calls beside strangers and hostile providers, against those of a quiet host, of which at most %.2f is to be reached:\n"+
+	return fmt.Sprintf("Honest calls beside strangers and hostile providers, against those of a quiet host,\n"+
+		"of which at most %.2f is to be reached:\n"+
 		"p50 %.2f times (all calls together), at worst %.2f, %d of %d attacks above; p99 %.2f times, at worst %.2f, %d above.\n",
 		twice, median, slices.Max(s.median), above(s.median, twice), len(s.median), worse, slices.Max(s.worse), above(s.worse, twice))
 }
@@ -79,7 +80,8 @@ func (t *tally) compare(r *row, beside turns) (words string) {
 func (t *tally) said(beside string) string {
 	slices.Sort(t.worse)
 	slices.Sort(t.first)
-	return fmt.Sprintf("%s: %.2f times of all calls of %d attacks together (%.2f the median of attacks), %d above %.2f, %d of them with all of their interval, at worst %.2f; "+
-		"in the first %v of a turn %.2f.\n",
-		beside, against(t.loud, t.beside), len(t.worse), t.worse[len(t.worse)/2], above(t.worse, tolerable), tolerable, t.truly, t.worse[len(t.worse)-1], beginning, t.first[len(t.first)/2])
+	return fmt.Sprintf("%s: %.2f times of all calls of %d attacks together (%.2f the median of attacks), %d above %.2f, "+
+		"%d of them with all of their interval, at worst %.2f; in the first %v of a turn %.2f.\n",
+		beside, against(t.loud, t.beside), len(t.worse), t.worse[len(t.worse)/2], above(t.worse, tolerable), tolerable,
+		t.truly, t.worse[len(t.worse)-1], beginning, t.first[len(t.first)/2])
 }

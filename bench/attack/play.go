@@ -292,11 +292,7 @@ func (p *play) attack(ctx context.Context, s, attacked *scene, k kinds.Kind, las
 	if attacked != s {
 		scenes = append(scenes, attacked)
 	}
-	start := stage.Start
-	if p.yields && k.Who != kinds.Plugin { // as one at another machine, that takes no processor of the host
-		start = stage.StartYielding
-	}
-	attacker, err := start(ctx, roleAttacker, "-dir", p.dir, "-addr", attacked.addr, "-only", k.Who+": "+k.Name, "-for", lasts.String())
+	attacker, err := p.attacker(ctx, attacked, k, lasts)
 	if err != nil {
 		return r, err
 	}
@@ -330,6 +326,15 @@ func (p *play) attack(ctx context.Context, s, attacked *scene, k kinds.Kind, las
 		r.host = after[0].CPU - before[0].CPU
 	}
 	return r, err
+}
+
+// attacker starts the process that attacks. One that is no plugin takes no processor of the host, as if it were at another machine.
+func (p *play) attacker(ctx context.Context, attacked *scene, k kinds.Kind, lasts time.Duration) (*stage.Process, error) {
+	start := stage.Start
+	if p.yields && k.Who != kinds.Plugin {
+		start = stage.StartYielding
+	}
+	return start(ctx, roleAttacker, "-dir", p.dir, "-addr", attacked.addr, "-only", k.Who+": "+k.Name, "-for", lasts.String())
 }
 
 // usages is what the hosts and the providers of scenes use.

@@ -211,7 +211,8 @@ const comparison = "p50/p99, worse, 19 of 20, floor"
 func (t *table) begin() {
 	_, _ = fmt.Fprintf(t.out, "%-50s %9s %8s %8s %5s %17s %17s %11s %6s %-45s %-45s %16s %16s %s\n",
 		"attack", "sent", "host CPU", "memory", "fails",
-		"quiet p50/p99", "attack p50/p99", "times quiet", "calls", "burner "+comparison, "other host "+comparison, "first p99", "all CPU", "verdict")
+		"quiet p50/p99", "attack p50/p99", "times quiet", "calls",
+		"burner "+comparison, "other host "+comparison, "first p99", "all CPU", "verdict")
 }
 
 func (t *table) add(r row) {

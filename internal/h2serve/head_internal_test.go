@@ -173,8 +173,12 @@ func beyond(h *heads) int {
 func TestAudit_ATK14_ManyFieldsCountMore(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ fields, largest, want int }{
-		{64, 32 << 10, 0}, {100, 32 << 10, 36}, {300, 32 << 10, 684}, {900, 32 << 10, 7428},
-		{2000, 34 * 100, 36 + 1900}, {3000, 1 << 20, 2936 + 50*190 + 1937*20},
+		{64, 32 << 10, 0},
+		{100, 32 << 10, 36},
+		{300, 32 << 10, 684},
+		{900, 32 << 10, 7428},
+		{2000, 34 * 100, 36 + 1900},
+		{3000, 1 << 20, 2936 + 50*190 + 1937*20},
 	} {
 		for _, piece := range []int{leastFrame, 100} {
 			var block bytes.Buffer
