@@ -80,7 +80,7 @@ func run(ctx context.Context) error {
 	flag.DurationVar(&p.turn, "turn", turn, "how long a bad plugin attacks until it is the turn of what it is compared with")
 	flag.IntVar(&p.rounds, "rounds", 1, "how often each attack is played; what is measured is of all of them")
 	flag.BoolVar(&p.itself, "itself", false, "play the control twice and compare it with itself: what a bad plugin is compared by")
-	flag.BoolVar(&p.yields, "yield", true, "leave the processors to others in strangers and hostile providers, as if they were at another machine")
+	flag.BoolVar(&p.yields, "yield", true, "have whoever is no plugin leave the processors to others, as if it were at another machine")
 	flag.BoolVar(&p.defaults, "defaults", false, "a host with the default limits, not those of a small machine")
 	flag.Parse()
 	switch {
