@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -436,18 +435,7 @@ func TestTwoServicesOfOneTypeAreRefused(t *testing.T) {
 func TestAudit_H54_APluginReplacedByItselfLosesNoCall(t *testing.T) {
 	t.Parallel()
 	h := startForAdoption(t)
-	begun, goes := make(chan struct{}), make(chan struct{})
-	url := sidecar(t, h, "echo", func(c *connectplugin.PluginServerConfig) {
-		say := c.Services[0].Handler
-		var first atomic.Bool
-		c.Services[0].Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if first.CompareAndSwap(false, true) {
-				close(begun)
-				<-goes
-			}
-			say.ServeHTTP(w, r)
-		})
-	})
+	url, begun, goes := holdingFirst(t, h)
 	p := h.Platform()
 	if err := p.AddPlugin(t.Context(), adoption(url)); err != nil {
 		t.Fatal(err)

@@ -19,18 +19,7 @@ func TestAudit_H54_APluginAdoptedAgainLosesNoCall(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := startForAdoption(t)
-			begun, goes := make(chan struct{}), make(chan struct{})
-			url := sidecar(t, h, "echo", func(c *connectplugin.PluginServerConfig) {
-				say := c.Services[0].Handler
-				var first atomic.Bool
-				c.Services[0].Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-					if first.CompareAndSwap(false, true) {
-						close(begun)
-						<-goes
-					}
-					say.ServeHTTP(w, r)
-				})
-			})
+			url, begun, goes := holdingFirst(t, h)
 			p := h.Platform()
 			if err := p.AddPlugin(t.Context(), adoption(url)); err != nil {
 				t.Fatal(err)
@@ -73,4 +62,21 @@ func TestAudit_H54_APluginAdoptedAgainLosesNoCall(t *testing.T) {
 			hosttest.Eventually(t, "it is one plugin", func() bool { return len(p.Instances()) == 1 && p.Instances()[0].RuntimeID != first })
 		})
 	}
+}
+
+// holdingFirst is a sidecar whose first call goes on when it may: begun is closed when that has come.
+func holdingFirst(t *testing.T, h *hosttest.Host) (url string, begun, goes chan struct{}) {
+	t.Helper()
+	begun, goes = make(chan struct{}), make(chan struct{})
+	return sidecar(t, h, "echo", func(c *connectplugin.PluginServerConfig) {
+		say := c.Services[0].Handler
+		var first atomic.Bool
+		c.Services[0].Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if first.CompareAndSwap(false, true) {
+				close(begun)
+				<-goes
+			}
+			say.ServeHTTP(w, r)
+		})
+	}), begun, goes
 }
