@@ -73,7 +73,7 @@ func NewServiceRouter(handshake *HandshakeServer, registry *ServiceRegistry, lif
 	if registry.bound.Load() == handshake.hub {
 		registry.ways.CompareAndSwap(nil, &ways{cutOff: s.forget, unproven: s.unproven, prove: s.prove})
 	}
-	handshake.hub.store.Subscribe(func(e tokenstore.End) { s.endProvider(e.Identity.RuntimeID()) })
+	handshake.hub.store.Subscribe(s.identityEnded)
 	return s
 }
 

@@ -400,6 +400,39 @@ func (s *ServiceRouter) seal(runtimeID string) bool {
 	return ok && p.pool.Seal()
 }
 
+// identityEnded takes out what goes through to a plugin. Where it left, or its process ended, what it has answered may still be on
+// its way to the callers: that is passed on, for as long as a plugin that is taken out may have calls in flight.
+func (s *ServiceRouter) identityEnded(e tokenstore.End) {
+	runtimeID := e.Identity.RuntimeID()
+	if e.Reason == reasonLeft || e.Reason == reasonExited {
+		s.passOn(runtimeID)
+	}
+	s.endProvider(runtimeID)
+}
+
+// passOn lets the calls in flight to a plugin finish that gets no others.
+func (s *ServiceRouter) passOn(runtimeID string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.providers[runtimeID]
+	if p == nil || s.closed {
+		return
+	}
+	delete(s.providers, runtimeID)
+	for _, pool := range (pools{p.pool, p.previous}) {
+		if pool == nil {
+			continue
+		}
+		pool.Refuse()
+		s.draining.Go(func() {
+			ctx, cancel := context.WithTimeout(s.life, removeGrace)
+			defer cancel()
+			_ = pool.Drain(ctx)
+			pool.Close()
+		})
+	}
+}
+
 // Bytes that an answer of a launched plugin has at most, and random ones of a question.
 const maxHealthAnswer, challengeBytes = 64 << 10, 32
 

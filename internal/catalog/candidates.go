@@ -57,20 +57,22 @@ func (c *Catalog) Candidates(serviceType string, constraint Constraint, without 
 	return found
 }
 
-// candidates is Candidates for one tier. Where everybody has the same mass, as is usual,
-// it takes each in turn; otherwise who has more mass is found sooner.
+// candidates is Candidates for one tier: one provider after the other from the turn's on, whatever mass each has, so that
+// nobody who would do is passed over.
 func (s *service) candidates(t tier, c Constraint, turn uint64, without []string, found []Candidate) []Candidate {
 	total, count := s.massFor(t, c)
 	if total == 0 {
 		return found
 	}
 
-	begun, stride := len(found), max(total/count, 1)
+	begun, mean := len(found), max(total/count, 1)
+	point := turn * mean % total
 
-	for i := range min(count, maxLooked) {
-		e := s.entryAt(t, c, (turn+i*stride)%total)
-		if e.runtime.endpoint == "" || slices.Contains(without, e.reg.RuntimeID) ||
-			slices.ContainsFunc(found[begun:], func(f Candidate) bool { return f.ID == e.reg.ID }) {
+	for range min(count, maxLooked) {
+		e, rest := s.entryAt(t, c, point)
+		point = (point + rest) % total
+
+		if e.runtime.endpoint == "" || slices.Contains(without, e.reg.RuntimeID) {
 			continue
 		}
 
@@ -102,10 +104,10 @@ func (s *service) massFor(t tier, c Constraint) (total, count uint64) {
 	return total, count
 }
 
-// entryAt returns the provider at point k of those that massFor counts.
-func (s *service) entryAt(t tier, c Constraint, k uint64) *entry {
+// entryAt returns the provider at point k of those that massFor counts, and how much of its mass there is from there on.
+func (s *service) entryAt(t tier, c Constraint, k uint64) (e *entry, rest uint64) {
 	if c.IsAny() {
-		return s.roster.at(t, k)
+		return s.roster.from(t, k)
 	}
 
 	for _, r := range s.releases {
@@ -115,11 +117,11 @@ func (s *service) entryAt(t tier, c Constraint, k uint64) *entry {
 		}
 
 		if k < mass {
-			return r.roster.at(t, k)
+			return r.roster.from(t, k)
 		}
 
 		k -= mass
 	}
 
-	return nil // not reached: k is below their mass
+	return nil, 1 // not reached: k is below their mass
 }

@@ -81,11 +81,21 @@ func (r *roster) total(t tier) uint64 { return r.trees[t].total() }
 // is the one that was registered first. Where everybody is in the tier with the
 // same mass, as is usual, the point is the place.
 func (r *roster) at(t tier, k uint64) *entry {
+	e, _ := r.from(t, k)
+
+	return e
+}
+
+// from does what at does, and returns how much of the entry's mass there is from the point on.
+func (r *roster) from(t tier, k uint64) (e *entry, rest uint64) {
 	if everybody := len(r.entries); r.counts[t] == everybody && r.total(t) == uint64(everybody) {
-		return r.entries[k]
+		return r.entries[k], 1
 	}
 
-	return r.entries[r.trees[t].find(k)]
+	slot, into := r.trees[t].find(k)
+	e = r.entries[slot]
+
+	return e, e.mass - into
 }
 
 // first returns the entry that was registered first, whatever its tier; nil if

@@ -48,7 +48,7 @@ func TestSumTree(t *testing.T) {
 			want++
 		}
 
-		if got := tree.find(k); got != want {
+		if got, _ := tree.find(k); got != want {
 			t.Fatalf("point %d of %d is in slot %d, want %d", k, total, got, want)
 		}
 	}

@@ -2,7 +2,7 @@ package catalog
 
 import "math/rand/v2"
 
-// maxSubstitutes bounds how many providers are looked at to find a substitute.
+// maxSubstitutes bounds how many providers are looked at to find a substitute, of those that are as well as each other.
 const maxSubstitutes = 64
 
 // Substitute returns a provider that can take over a call which was meant for
@@ -22,26 +22,25 @@ func (c *Catalog) Substitute(serviceType, runtimeID string) (Registration, bool)
 
 // substitute returns an entry that can stand in for e; nil if there is none.
 func (e *entry) substitute() *entry {
-	var best *entry
+	roster := &e.release.roster
 
-	all := e.release.roster.entries
-	start := rand.IntN(len(all)) //nolint:gosec // a choice is no secret
-
-	for i := range min(len(all), maxSubstitutes) {
-		other := all[(start+i)%len(all)]
-		if other == nil || other == e || other.tier >= tierAside ||
-			other.reg.Path != e.reg.Path || other.runtime.endpoint == "" {
+	for t := range tierAside {
+		total := roster.total(t)
+		if total == 0 {
 			continue
 		}
 
-		if best == nil || other.tier < best.tier {
-			best = other
-		}
+		point := rand.Uint64N(total) //nolint:gosec // a choice is no secret
 
-		if best.tier == tierHealthy {
-			break
+		for range min(roster.counts[t], maxSubstitutes) {
+			other, rest := roster.from(t, point)
+			if other != e && other.reg.Path == e.reg.Path && other.runtime.endpoint != "" {
+				return other
+			}
+
+			point = (point + rest) % total
 		}
 	}
 
-	return best
+	return nil
 }

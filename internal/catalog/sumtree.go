@@ -40,10 +40,8 @@ func (t *sumTree) sub(slot int, mass uint64) {
 }
 
 // find returns the slot that holds point k, counted through the masses of the
-// slots in order. k is below the total.
-func (t *sumTree) find(k uint64) int {
-	slot := 0
-
+// slots in order, and how far into its mass the point is. k is below the total.
+func (t *sumTree) find(k uint64) (slot int, into uint64) {
 	for _, level := range slices.Backward(t.levels) {
 		slot *= fanout
 
@@ -57,7 +55,7 @@ func (t *sumTree) find(k uint64) int {
 		}
 	}
 
-	return slot
+	return slot, k
 }
 
 // reserve makes every level long enough for a number of slots.

@@ -91,7 +91,7 @@ func (p *Provider) Seal() bool {
 // until ctx ends, whose cause it returns then. It leaves the connections open;
 // Close follows.
 func (p *Provider) Drain(ctx context.Context) error {
-	p.refuse()
+	p.Refuse()
 	select {
 	case <-p.drained:
 		return nil
@@ -104,7 +104,7 @@ func (p *Provider) Drain(ctx context.Context) error {
 // connections and waits for the provider's own goroutines. The calls return
 // shortly after; Drain waits for them. Close may be called more than once.
 func (p *Provider) Close() {
-	p.refuse()
+	p.Refuse()
 	p.mu.Lock()
 	p.cancel() // under mu: nothing starts in the background any more
 	if p.looks != nil && p.looks.Stop() {
@@ -129,8 +129,8 @@ func (p *Provider) Close() {
 	p.background.Wait()
 }
 
-// refuse refuses further calls.
-func (p *Provider) refuse() {
+// Refuse refuses further calls, and leaves those in flight alone.
+func (p *Provider) Refuse() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.closed = true
