@@ -14,12 +14,8 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/launches"
 	"github.com/masegraye/connect-plugin-go/internal/privdir"
 	"github.com/masegraye/connect-plugin-go/internal/procgroup"
-	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 	"github.com/masegraye/connect-plugin-go/internal/verify"
 )
-
-// reasonExited says that the process of an identity ended.
-const reasonExited tokenstore.Reason = "process ended"
 
 // Attribute keys of the log.
 const (

@@ -65,8 +65,11 @@ func LifecycleServerHandler(server *LifecycleServer) (string, http.Handler) {
 	return rt.prefix, server.serve(rt)
 }
 
-// reasonLeft says that an identity ended because its plugin did.
-const reasonLeft tokenstore.Reason = "left"
+// The reasons of an identity's end because its plugin did: it said so, or its process was seen to.
+const (
+	reasonLeft   tokenstore.Reason = "left"
+	reasonExited tokenstore.Reason = "process ended"
+)
 
 // ReportHealth records what the calling plugin says about itself. A state that
 // the wire does not define, or text beyond its bounds, is InvalidArgument. A report

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -400,8 +401,7 @@ func (s *ServiceRouter) seal(runtimeID string) bool {
 	return ok && p.pool.Seal()
 }
 
-// identityEnded takes out what goes through to a plugin. Where it left, or its process ended, what it has answered may still be on
-// its way to the callers: that is passed on, for as long as a plugin that is taken out may have calls in flight.
+// identityEnded takes out what goes through to a plugin. Where it left, or its process ended, what it answered may still be on its way.
 func (s *ServiceRouter) identityEnded(e tokenstore.End) {
 	runtimeID := e.Identity.RuntimeID()
 	if e.Reason == reasonLeft || e.Reason == reasonExited {
@@ -409,6 +409,9 @@ func (s *ServiceRouter) identityEnded(e tokenstore.End) {
 	}
 	s.endProvider(runtimeID)
 }
+
+// lastAnswers is how long at most what a plugin answered before its end is passed on.
+const lastAnswers = 10 * time.Second
 
 // passOn lets the calls in flight to a plugin finish that gets no others.
 func (s *ServiceRouter) passOn(runtimeID string) {
@@ -425,7 +428,7 @@ func (s *ServiceRouter) passOn(runtimeID string) {
 		}
 		pool.Refuse()
 		s.draining.Go(func() {
-			ctx, cancel := context.WithTimeout(s.life, removeGrace)
+			ctx, cancel := context.WithTimeout(s.life, lastAnswers)
 			defer cancel()
 			_ = pool.Drain(ctx)
 			pool.Close()

@@ -54,7 +54,7 @@ func (c *roadConn) Close() error {
 			<-c.road.open
 			c.road.mu.Lock()
 			defer c.road.mu.Unlock()
-			_ = c.Conn.SetWriteDeadline(time.Time{}) // whoever closes it over TLS has it pass
+			_ = c.SetWriteDeadline(time.Time{}) // whoever closes it over TLS has it pass
 			_, _ = c.Conn.Write(c.kept.Bytes())
 			_ = c.Conn.Close()
 		})
