@@ -370,7 +370,7 @@ func (l *LaunchTLS) renewOver(ctx context.Context, pipe *os.File) {
 			continue
 		}
 		err := l.renewNow(ctx, pipe)
-		wait = launchRetry
+		wait = l.authority.retry()
 		switch {
 		case err != nil:
 			l.authority.log().Warn("the certificate of a launch is not renewed", keySubject, l.Identity(), keyError, err)
