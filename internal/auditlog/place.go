@@ -9,7 +9,8 @@ import (
 )
 
 // errOther says that something else is in the place of the log.
-var errOther = errors.New("another file is in the place of the log, which somebody moved or removed: move that one away, too, and the log goes on")
+var errOther = errors.New("another file is in the place of the log, which somebody moved or removed: move that one away, too," +
+	" and the log goes on")
 
 // place sees to it that what is written next is where the log is looked for. Somebody may have removed or moved the file, or cut
 // it off, as what rotates other logs does: what is written to a file without a name is lost, and nobody would know. It goes on
@@ -27,7 +28,7 @@ func (w *Writer) place() error {
 		}
 		return nil
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
-		return nil //nolint:nilerr // nobody knows, and the file takes what is written
+		return nil // nobody knows, and the file takes what is written
 	}
 	fresh, err := claim(w.cfg.Path)
 	if err != nil {
@@ -39,7 +40,8 @@ func (w *Writer) place() error {
 	old := w.file
 	w.file, w.size, w.first, w.torn = fresh, 0, 0, false
 	_ = old.Close() // it is not the log any more
-	w.note(fmt.Errorf("audit log %s: somebody moved or removed it; it goes on in another file, with number %d", w.cfg.Path, w.chain.sequence+1))
+	w.note(fmt.Errorf("audit log %s: somebody moved or removed it; it goes on in another file, with number %d",
+		w.cfg.Path, w.chain.sequence+1))
 	return nil
 }
 

@@ -50,7 +50,7 @@ func (r *Root) Make(owner *Owner) (dir string, err error) {
 		if dir, err = os.MkdirTemp(root, ""); err == nil && owner != nil {
 			err = os.Chown(dir, owner.UID, owner.GID)
 		}
-		return err
+		return err //nolint:wrapcheck // done below
 	})
 	if err != nil {
 		return "", fmt.Errorf("private directory: %w", err)
@@ -76,6 +76,18 @@ func (r *Root) File() (path string, err error) {
 		return "", fmt.Errorf("private directory: %w", err)
 	}
 	return path, nil
+}
+
+// Close removes every directory. Another Make begins anew.
+func (r *Root) Close() {
+	r.opening.Lock()
+	defer r.opening.Unlock()
+	path, lock := r.swap("", nil)
+	if path == "" {
+		return
+	}
+	_ = os.RemoveAll(path) // before it is unlocked, so that nobody else does it at the same time
+	_ = lock.Close()
 }
 
 // within makes something in the root, and in another one where somebody took that away, as what clears directories for
@@ -113,18 +125,6 @@ func (r *Root) forget(root string) {
 		_, lock := r.swap("", nil)
 		_ = lock.Close()
 	}
-}
-
-// Close removes every directory. Another Make begins anew.
-func (r *Root) Close() {
-	r.opening.Lock()
-	defer r.opening.Unlock()
-	path, lock := r.swap("", nil)
-	if path == "" {
-		return
-	}
-	_ = os.RemoveAll(path) // before it is unlocked, so that nobody else does it at the same time
-	_ = lock.Close()
 }
 
 // open returns the path of the root, and makes it where there is none.

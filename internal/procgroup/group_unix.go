@@ -66,7 +66,7 @@ func reapGroup(leader int, until time.Time) {
 		case err != nil || time.Now().After(until): // there is none, as a rule
 			return
 		default:
-			time.Sleep(reapLook)
+			<-time.After(reapLook)
 		}
 	}
 }

@@ -76,7 +76,7 @@ func (l *Lines) ReadFrom(r io.Reader) (int64, error) {
 		total += int64(n)
 		l.take(buf[:n])
 		if read += n; read > mostAtOnce {
-			time.Sleep(atOnce - time.Since(since))
+			<-time.After(atOnce - time.Since(since))
 			since, read = time.Now(), 0
 		}
 		if err != nil {

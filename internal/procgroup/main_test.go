@@ -31,9 +31,6 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// words are those that not every system knows.
-var words = map[string]func(){}
-
 // process does what a word says.
 func process(word string) {
 	name, value, _ := strings.Cut(word, "=")
