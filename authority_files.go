@@ -103,7 +103,7 @@ func (a *Authority) renewPlugin(dir string, id certs.ID, hosts []string, now tim
 		return time.Time{}
 	case err != nil:
 		log.Warn("credentials could not be renewed; trying again", keyError, err)
-		return now.Add(launchRetry)
+		return now.Add(a.retry())
 	case !now.Before(certs.RenewAt(leaf)):
 		log.Warn("credentials end with their authority; make another one", certs.ClaimNotAfter, leaf.NotAfter)
 		return time.Time{}

@@ -14,9 +14,13 @@ import (
 )
 
 const (
-	// launchRetry is the time between attempts to renew a launch's files.
-	launchRetry = time.Minute
+	// mostRetry is the time between attempts to renew files, at most, and retries how many there are in the life of a certificate.
+	mostRetry, leastRetry = time.Minute, time.Second
+	retries               = 24
 )
+
+// retry is the time between attempts to renew files: there are some before the certificate ends in them.
+func (a *Authority) retry() time.Duration { return min(mostRetry, max(a.ttl/retries, leastRetry)) }
 
 // LaunchTLSConfig configures [Authority.LaunchTLS].
 type LaunchTLSConfig struct {
@@ -163,7 +167,7 @@ func (l *LaunchTLS) keepFresh(ctx context.Context) {
 		}
 
 		if err := l.write(); err != nil {
-			wait = launchRetry
+			wait = l.authority.retry()
 			l.authority.log().Warn("the certificate of a launch is not renewed",
 				keySubject, l.Identity(), keyError, err.Error())
 		} else {

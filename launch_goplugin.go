@@ -182,10 +182,11 @@ func (l *goPluginLaunch) run(ctx context.Context, hold bool) (*instance, error) 
 	if l.spec.GoPlugin == nil {
 		return nil, fieldError(fmt.Sprintf("PluginSpec[%q].GoPlugin", l.spec.Name), "is nil; the strategy %q needs it", strategyGoPlugin)
 	}
-	binary, err := l.processes.binary(l.platform, l.spec)
+	binary, giveBack, err := l.processes.binary(l.platform, l.spec)
 	if err != nil {
 		return nil, err
 	}
+	defer giveBack()
 	l.launch = launches.New("", l.spec.Name, l.spec.Provides)
 	if hold {
 		l.launch.Hold()
@@ -230,7 +231,7 @@ func (l *goPluginLaunch) startProcess(binary *verify.Binary) (<-chan string, err
 	if err != nil {
 		return nil, err
 	}
-	if l.proc, err = l.processes.starter.Start(cfg); err != nil {
+	if l.proc, err = l.begin(cfg); err != nil {
 		return nil, err
 	}
 	return line, nil

@@ -44,6 +44,10 @@ type heldBinary struct {
 	once   sync.Once
 	binary *verify.Binary
 	err    error
+
+	// Guarded by mu of its strategy.
+	launches int  // that are under way with it
+	stays    bool // until the end of the strategy
 }
 
 // bind ties the strategy to the launcher that it is given to first, whose end is its own, and reports whether that is this one.
@@ -83,34 +87,65 @@ func (s *processes) close() {
 	}
 }
 
-// binary returns the verified program of a spec. It is read once: what the same path holds
+// binary returns the verified program of a spec, to be given back when it was started. It is read once: what the same path holds
 // later is of no interest to a spec that was accepted.
-func (s *processes) binary(p *Platform, spec PluginSpec) (*verify.Binary, error) {
+func (s *processes) binary(p *Platform, spec PluginSpec) (b *verify.Binary, giveBack func(), err error) {
 	path, err := filepath.Abs(spec.BinaryPath)
 	if err != nil || spec.BinaryPath == "" {
-		return nil, fieldError(fmt.Sprintf("PluginSpec[%q].BinaryPath", spec.Name), "%q is no path of a program", spec.BinaryPath)
+		return nil, nil, fieldError(fmt.Sprintf("PluginSpec[%q].BinaryPath", spec.Name), "%q is no path of a program", spec.BinaryPath)
 	}
-	key := strings.Join([]string{path, spec.Checksum, string(spec.SignatureKey), string(spec.Signature)}, "\x00")
+	key := spec.program()
 	s.mu.Lock()
 	if s.binaries == nil {
 		s.binaries = map[string]*heldBinary{}
 	}
 	held := s.binaries[key]
 	if held == nil {
-		held = &heldBinary{}
+		held = &heldBinary{stays: spec.Checksum == "" && len(spec.SignatureKey) == 0} // what is found first runs from then on
 		s.binaries[key] = held
 	}
+	held.launches++
 	s.mu.Unlock()
 	held.once.Do(func() { held.binary, held.err = verifyProgram(p, path, spec) })
 	if held.err == nil {
-		return held.binary, nil
+		return held.binary, func() { s.giveBack(key, held) }, nil
 	}
 	s.mu.Lock()
 	if s.binaries[key] == held {
 		delete(s.binaries, key) // looked at again next time
 	}
 	s.mu.Unlock()
-	return nil, fmt.Errorf("%w: %w", ErrBinaryRefused, held.err)
+	return nil, nil, fmt.Errorf("%w: %w", ErrBinaryRefused, held.err)
+}
+
+// program is what tells the program of a spec from others.
+func (s PluginSpec) program() string {
+	path, err := filepath.Abs(s.BinaryPath)
+	if err != nil {
+		path = s.BinaryPath
+	}
+	return strings.Join([]string{path, s.Checksum, string(s.SignatureKey), string(s.Signature)}, "\x00")
+}
+
+// giveBack takes a program back that a launch is done with, and closes those that nobody starts any more: each of them is as much
+// memory as its file is long, and a version that was replaced has had its time.
+func (s *processes) giveBack(key string, held *heldBinary) {
+	s.mu.Lock()
+	owner := s.owner
+	s.mu.Unlock()
+	wanted := owner.programs()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	held.launches--
+	if !wanted[key] { // launched without the launcher, which does not know for how long
+		held.stays = true
+	}
+	for other, h := range s.binaries {
+		if !wanted[other] && !h.stays && h.launches == 0 {
+			delete(s.binaries, other)
+			h.binary.Close()
+		}
+	}
 }
 
 func verifyProgram(p *Platform, path string, spec PluginSpec) (*verify.Binary, error) {
@@ -282,6 +317,16 @@ func (c *childProcess) config(binary *verify.Binary, env []string, output func(p
 		cfg.Rlimits = append(cfg.Rlimits, procgroup.Rlimit{Resource: number, Soft: value, Hard: value})
 	}
 	return cfg, nil
+}
+
+// begin starts the process, and says where nothing would end what it leaves if this process were killed.
+func (c *childProcess) begin(cfg *procgroup.Config) (*procgroup.Process, error) {
+	proc, err := c.processes.starter.Start(cfg)
+	if unguarded := c.processes.guard.Err(); err == nil && unguarded != nil && !errors.Is(unguarded, procgroup.ErrUnsupported) {
+		c.platform.log().Warn("if this process is killed, what a plugin started of its own may live on; the next start tries for a guard again",
+			keyPlugin, c.spec.Name, keyPid, proc.Pid(), keyError, unguarded)
+	}
+	return proc, err
 }
 
 // socketDir makes a directory that the process alone may enter, beside the host.

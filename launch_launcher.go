@@ -229,6 +229,21 @@ func (l *PluginLauncher) configured(name string) (PluginSpec, bool) {
 	return spec, ok
 }
 
+// programs are those that a plugin may yet be started with.
+func (l *PluginLauncher) programs() map[string]bool {
+	all := map[string]bool{}
+	l.mu.Lock()
+	for _, spec := range l.specs {
+		all[spec.program()] = true
+	}
+	plugins := slices.Collect(maps.Values(l.plugins))
+	l.mu.Unlock()
+	for _, p := range plugins {
+		all[p.specNow().program()] = true
+	}
+	return all
+}
+
 func (l *PluginLauncher) unknown(name string) error {
 	return fmt.Errorf("%w: no spec is configured for %q: see PluginLauncher.Configure", ErrPluginNotFound, clipped(name))
 }

@@ -95,10 +95,11 @@ func (l *processLaunch) run(ctx context.Context, hold bool) (*instance, error) {
 	if err != nil {
 		return nil, err
 	}
-	binary, err := l.processes.binary(l.platform, l.spec)
+	binary, giveBack, err := l.processes.binary(l.platform, l.spec)
 	if err != nil {
 		return nil, err
 	}
+	defer giveBack()
 	if l.tls, err = authority.LaunchTLS(LaunchTLSConfig{ID: strings.ToLower(rand.Text())}); err != nil {
 		return nil, err
 	}
@@ -229,7 +230,7 @@ func (l *processLaunch) startProcess(ctx context.Context, binary *verify.Binary,
 	defer func() { _ = theirs.Close() }()
 	l.pipe = ours
 	cfg.Files = []*os.File{theirs}
-	if l.proc, err = l.processes.starter.Start(cfg); err != nil {
+	if l.proc, err = l.begin(cfg); err != nil {
 		return err
 	}
 	m, err := l.tls.message()
@@ -369,7 +370,7 @@ func (l *LaunchTLS) renewOver(ctx context.Context, pipe *os.File) {
 			continue
 		}
 		err := l.renewNow(ctx, pipe)
-		wait = launchRetry
+		wait = l.authority.retry()
 		switch {
 		case err != nil:
 			l.authority.log().Warn("the certificate of a launch is not renewed", keySubject, l.Identity(), keyError, err)

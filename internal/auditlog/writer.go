@@ -298,7 +298,7 @@ func (w *Writer) write(lines []line) error {
 		}
 		text.Write(append(b, '\n'))
 	}
-	if err := w.mend(); err != nil {
+	if err := errors.Join(w.place(), w.mend()); err != nil {
 		return err
 	}
 	n, err := w.file.Write(text.Bytes())

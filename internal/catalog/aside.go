@@ -15,8 +15,8 @@ func (h *asideHeap) Len() int { return len(h.entries) }
 // Less implements [heap.Interface].
 func (h *asideHeap) Less(i, j int) bool {
 	a, b := h.entries[i], h.entries[j]
-	if a.record.until != b.record.until {
-		return a.record.until < b.record.until
+	if !a.record.until.Equal(b.record.until) {
+		return a.record.until.Before(b.record.until)
 	}
 
 	return a.order < b.order

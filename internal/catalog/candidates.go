@@ -33,7 +33,7 @@ func (c *Catalog) Candidates(serviceType string, constraint Constraint, without 
 	c.mu.RLock()
 
 	s := c.services[serviceType]
-	if s != nil && s.returns != 0 {
+	if s != nil && !s.returns.IsZero() {
 		c.mu.RUnlock()
 		c.settle(serviceType)
 		c.mu.RLock()

@@ -31,14 +31,14 @@ const (
 
 // record is how routing to a provider went.
 type record struct {
-	failures uint32  // in a row
-	ejected  uint32  // times in a row that it was set aside
-	until    int64   // when it returns or returned, nanoseconds since 1970
-	aside    bool    // whether it is in a heap now
-	class    tier    // of which heap
-	index    int     // where in it
-	failing  float64 // mean rate of failures
-	latency  float64 // mean of the successes in seconds; zero without one
+	failures uint32    // in a row
+	ejected  uint32    // times in a row that it was set aside
+	until    time.Time // when it returns or returned, by the monotonic clock; somebody may set the wall's
+	aside    bool      // whether it is in a heap now
+	class    tier      // of which heap
+	index    int       // where in it
+	failing  float64   // mean rate of failures
+	latency  float64   // mean of the successes in seconds; zero without one
 }
 
 // note takes in one result.
@@ -91,13 +91,13 @@ func (s *service) mayEject(class tier) bool {
 // eject sets an entry aside that is in its class's tier.
 func (s *service) eject(e *entry, now time.Time) {
 	r := &e.record
-	if time.Duration(now.UnixNano()-r.until) >= maxAside {
+	if now.Sub(r.until) >= maxAside {
 		r.ejected = 0
 	}
 
 	r.ejected++
 	r.failures = 0
-	r.until = now.Add(asideFor(r.ejected)).UnixNano()
+	r.until = now.Add(asideFor(r.ejected))
 	s.putAside(e, e.tier)
 	s.set(e, tierAside)
 }
@@ -119,7 +119,7 @@ func (s *service) seat(e *entry, now time.Time) {
 	s.takeBack(e)
 
 	class := e.class()
-	if class != tierOut && e.record.until > now.UnixNano() {
+	if class != tierOut && e.record.until.After(now) {
 		s.putAside(e, class)
 		s.set(e, tierAside)
 
@@ -147,20 +147,23 @@ func (s *service) takeBack(e *entry) {
 func (s *service) settle(now time.Time) []*entry {
 	var back []*entry
 
-	s.returns = 0
+	s.returns = time.Time{}
 
 	for class := range tierAside {
 		aside := &s.aside[class]
-		for aside.Len() > 0 && (aside.first().record.until <= now.UnixNano() || aside.Len() > s.roster.counts[class]) {
+		for aside.Len() > 0 && (!aside.first().record.until.After(now) || aside.Len() > s.roster.counts[class]) {
 			e := aside.first()
-			e.record.until = min(e.record.until, now.UnixNano())
+			if e.record.until.After(now) {
+				e.record.until = now
+			}
+
 			e.record.failures = 0
 			s.takeBack(e)
 			s.set(e, class)
 			back = append(back, e)
 		}
 
-		if aside.Len() > 0 && (s.returns == 0 || aside.first().record.until < s.returns) {
+		if aside.Len() > 0 && (s.returns.IsZero() || aside.first().record.until.Before(s.returns)) {
 			s.returns = aside.first().record.until
 		}
 	}

@@ -34,7 +34,7 @@ func (c *Catalog) Select(serviceType string, constraint Constraint) (Registratio
 	c.mu.RLock()
 
 	s := c.services[serviceType]
-	if s != nil && s.returns != 0 {
+	if s != nil && !s.returns.IsZero() {
 		c.mu.RUnlock()
 		c.settle(serviceType)
 		c.mu.RLock()
@@ -95,5 +95,5 @@ func (c *Catalog) settle(serviceType string) {
 
 // due reports whether a provider may return.
 func (s *service) due(now time.Time) bool {
-	return s != nil && s.returns != 0 && s.returns <= now.UnixNano()
+	return s != nil && !s.returns.IsZero() && !s.returns.After(now)
 }

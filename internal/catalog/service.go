@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync/atomic"
+	"time"
 )
 
 // Strategy says which of several providers is selected.
@@ -35,9 +36,9 @@ type service struct {
 	latency  float64       // mean of all providers, in seconds
 
 	// Providers set aside, by the class that they came from, and when the first of
-	// them returns, in nanoseconds since 1970; zero if there is none.
+	// them returns, by the monotonic clock; zero if there is none.
 	aside   [tierAside]asideHeap
-	returns int64
+	returns time.Time
 
 	// Of the transition that is under way: whether it is in its list and whether the
 	// routable providers changed.

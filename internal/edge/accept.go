@@ -17,10 +17,11 @@ const (
 )
 
 // passes reports whether no connection could be accepted at the moment, as when there are no
-// descriptors left. It goes by what net/http goes by, which would ask a closed listener again.
+// descriptors left. Beside what net/http goes by, which would ask a closed listener again, these are what accept(2) says of
+// memory and of the one connection that it would have given.
 func passes(err error) bool {
 	passing, ok := errors.AsType[net.Error](err)
-	return ok && (passing.Timeout() || passing.Temporary()) //nolint:staticcheck // nothing else says it
+	return ok && (passing.Timeout() || passing.Temporary()) || fleeting(err) //nolint:staticcheck // nothing else says it
 }
 
 // endure does what is to be done where no connection could be accepted: it says so, and waits a moment. Where

@@ -46,6 +46,8 @@ func TestListener_NoDescriptorsAreToldAndMakeRoom(t *testing.T) {
 		"of the process": {syscall.EMFILE, true},
 		"of the system":  {syscall.ENFILE, true},
 		"another one":    {syscall.EINTR, false},
+		"of memory":      {syscall.ENOMEM, false},
+		"of a newcomer":  {syscall.EPROTO, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

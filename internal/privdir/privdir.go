@@ -45,15 +45,13 @@ type Owner struct{ UID, GID int }
 
 // Make makes a directory and returns its path. Nil means that it belongs to this process's
 // user. Remove it with os.RemoveAll, or all of them with Close.
-func (r *Root) Make(owner *Owner) (string, error) {
-	root, err := r.open()
-	if err != nil {
-		return "", fmt.Errorf("private directory: %w", err)
-	}
-	dir, err := os.MkdirTemp(root, "")
-	if err == nil && owner != nil {
-		err = os.Chown(dir, owner.UID, owner.GID)
-	}
+func (r *Root) Make(owner *Owner) (dir string, err error) {
+	err = r.within(func(root string) (err error) {
+		if dir, err = os.MkdirTemp(root, ""); err == nil && owner != nil {
+			err = os.Chown(dir, owner.UID, owner.GID)
+		}
+		return err //nolint:wrapcheck // done below
+	})
 	if err != nil {
 		return "", fmt.Errorf("private directory: %w", err)
 	}
@@ -65,16 +63,19 @@ func (r *Root) Make(owner *Owner) (string, error) {
 // for each protects one process of a user from another no better, and to remove it waits for the
 // disk where a file system tells the disk what it frees (ext4 with discard). Nothing is there
 // yet; remove with os.Remove what is, or all of them with Close.
-func (r *Root) File() (string, error) {
-	root, err := r.open()
-	dir := filepath.Join(root, shared)
-	if err == nil {
-		err = os.Mkdir(dir, ownerOnly)
-	}
-	if err != nil && !errors.Is(err, fs.ErrExist) {
+func (r *Root) File() (path string, err error) {
+	err = r.within(func(root string) error {
+		dir := filepath.Join(root, shared)
+		path = filepath.Join(dir, rand.Text()[:nameLen])
+		if err := os.Mkdir(dir, ownerOnly); !errors.Is(err, fs.ErrExist) {
+			return err //nolint:wrapcheck // done below
+		}
+		return nil
+	})
+	if err != nil {
 		return "", fmt.Errorf("private directory: %w", err)
 	}
-	return filepath.Join(dir, rand.Text()[:nameLen]), nil
+	return path, nil
 }
 
 // Close removes every directory. Another Make begins anew.
@@ -87,6 +88,43 @@ func (r *Root) Close() {
 	}
 	_ = os.RemoveAll(path) // before it is unlocked, so that nobody else does it at the same time
 	_ = lock.Close()
+}
+
+// within makes something in the root, and in another one where somebody took that away, as what clears directories for
+// temporary files does after some days: its name may be another user's by then.
+func (r *Root) within(do func(root string) error) error {
+	for range attempts {
+		root, err := r.open()
+		if err != nil {
+			return err
+		}
+		if stands(root) {
+			if err = do(root); !errors.Is(err, fs.ErrNotExist) || stands(root) {
+				return err
+			}
+		}
+		r.forget(root)
+	}
+	return errTaken
+}
+
+// stands reports whether a root is there, and this user's alone to change.
+func stands(root string) bool {
+	info, err := os.Lstat(root)
+	return err == nil && info.IsDir() && ours(info) && info.Mode().Perm()&^passable == 0
+}
+
+// forget forgets a root that was taken away.
+func (r *Root) forget(root string) {
+	r.opening.Lock()
+	defer r.opening.Unlock()
+	r.mu.Lock()
+	mine := r.path == root
+	r.mu.Unlock()
+	if mine {
+		_, lock := r.swap("", nil)
+		_ = lock.Close()
+	}
 }
 
 // open returns the path of the root, and makes it where there is none.

@@ -199,3 +199,65 @@ func shortDir(t *testing.T) string {
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	return dir
 }
+
+// A root that something else took away, such as what clears directories for temporary files, is made again, and what has its
+// name by then is nobody's but whose it is.
+func TestRoot_TakenAway(t *testing.T) {
+	t.Setenv("TMPDIR", shortDir(t))
+	for what, in := range map[string]func(t *testing.T, root string){
+		"nothing":                  func(*testing.T, string) {},
+		"what others may write to": func(t *testing.T, root string) { t.Helper(); mustHave(t, root, 0o777) },
+		"a file":                   func(t *testing.T, root string) { t.Helper(); mustWrite(t, root) },
+		"a link": func(t *testing.T, root string) {
+			t.Helper()
+			if err := os.Symlink(shortDir(t), root); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		for how, get := range map[string]func(r *privdir.Root) (string, error){
+			"Make": func(r *privdir.Root) (string, error) { return r.Make(nil) },
+			"File": func(r *privdir.Root) (string, error) { path, err := r.File(); return filepath.Dir(path), err },
+		} {
+			var r privdir.Root
+			root := filepath.Dir(mustMake(t, &r))
+			if err := os.RemoveAll(root); err != nil {
+				t.Fatal(err)
+			}
+			in(t, root)
+			dir, err := get(&r)
+			if err != nil {
+				t.Errorf("%s after the root was taken away, with %s in its place: %v", how, what, err)
+				continue
+			}
+			if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 || filepath.Dir(dir) == root {
+				t.Errorf("%s, with %s in its place: %s, %v, %v", how, what, dir, info, err)
+			}
+			r.Close()
+			if _, err := os.Stat(filepath.Dir(dir)); !os.IsNotExist(err) {
+				t.Errorf("%s, with %s in its place: the new root after Close: %v", how, what, err)
+			}
+			if err := os.RemoveAll(root); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// mustHave makes a directory.
+func mustHave(t *testing.T, path string, mode os.FileMode) {
+	t.Helper()
+	if err := os.Mkdir(path, mode); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(path, mode); err != nil { // whatever the umask is
+		t.Fatal(err)
+	}
+}
+
+func mustWrite(t *testing.T, path string) {
+	t.Helper()
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"syscall"
+	"time"
 	"unsafe"
 )
 
@@ -50,4 +51,22 @@ func terminateGroup(proc *os.Process) error {
 func killGroup(proc *os.Process) error {
 	_ = syscall.Kill(-proc.Pid, syscall.SIGKILL) // an error says that nobody is left in it
 	return proc.Kill()                           //nolint:wrapcheck // says it all
+}
+
+// reapLook is the time between looks whether what was killed is gone.
+const reapLook = 2 * time.Millisecond
+
+// reapGroup reaps what is left of a group that was killed and whose leader was reaped, where it is this process's: the first one
+// of a container gets all that has lost its parent, and what nobody reaps takes a number for ever.
+func reapGroup(leader int, until time.Time) {
+	for {
+		pid, err := syscall.Wait4(-leader, nil, syscall.WNOHANG, nil)
+		switch {
+		case pid > 0, errors.Is(err, syscall.EINTR):
+		case err != nil || time.Now().After(until): // there is none, as a rule
+			return
+		default:
+			<-time.After(reapLook)
+		}
+	}
 }

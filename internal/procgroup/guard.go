@@ -47,12 +47,12 @@ type Guard struct {
 	mu     sync.Mutex
 	pipe   *os.File // nil while it does not run
 	proc   *os.Process
-	err    error               // why it cannot run
+	err    error               // why it does not run
 	groups map[string]struct{} // numbers of groups, paths of control groups
 	closed bool
 }
 
-// Err says why there is no guard on this system, nil if there is one or none was needed yet.
+// Err says why there is no guard, nil if there is one or none was needed yet. The next process asks for one again.
 func (g *Guard) Err() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -74,13 +74,12 @@ func (g *Guard) Close() {
 func (g *Guard) add(group string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.readyLocked()
 	if g.groups == nil {
 		g.groups = map[string]struct{}{}
 	}
 	g.groups[group] = struct{}{}
-	if g.readyLocked() {
-		g.tellLocked('+', group)
-	}
+	g.tellLocked('+', group)
 }
 
 // ready starts the guard, so that it is there before the first process is: that may have started others by the time
@@ -91,14 +90,11 @@ func (g *Guard) ready() {
 	g.readyLocked()
 }
 
-func (g *Guard) readyLocked() bool {
-	if g.closed || g.err != nil {
-		return false
-	}
-	if g.pipe == nil {
+// readyLocked starts the guard where there is none: what was in its way, such as too few descriptors, may be over.
+func (g *Guard) readyLocked() {
+	if g.pipe == nil && !g.closed {
 		g.err = g.startLocked()
 	}
-	return g.err == nil
 }
 
 func (g *Guard) remove(group string) {
@@ -119,14 +115,10 @@ func (g *Guard) tellLocked(op byte, group string) {
 		return
 	}
 	g.endLocked(true)
-	if g.err = g.startLocked(); g.err != nil {
-		return
-	}
-	for id := range g.groups {
-		_, _ = fmt.Fprintf(g.pipe, "+ %s\n", id)
-	}
+	g.err = g.startLocked()
 }
 
+// startLocked starts the guard and tells it of the groups that there are.
 func (g *Guard) startLocked() error {
 	in, out, err := os.Pipe()
 	if err != nil {
@@ -145,6 +137,10 @@ func (g *Guard) startLocked() error {
 		return fmt.Errorf("guard: %w", err)
 	}
 	g.pipe, g.proc = out, proc
+	_ = g.pipe.SetWriteDeadline(time.Now().Add(guardWait))
+	for id := range g.groups {
+		_, _ = fmt.Fprintf(g.pipe, "+ %s\n", id)
+	}
 	return nil
 }
 

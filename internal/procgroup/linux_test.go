@@ -3,6 +3,8 @@
 package procgroup_test
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"strings"
@@ -123,4 +125,41 @@ func TestStarterEndsNoProcessesOfOthers(t *testing.T) {
 		p, _ := begin(t, &procgroup.Starter{}, procgroup.Config{}, "exit=0")
 		<-p.Done()
 	}
+}
+
+// words are those that not every system knows.
+var words = map[string]func(){"first": first}
+
+// first plays the first process of a container, which gets what has lost its parent: it runs a process that leaves one of its own,
+// and prints whether anything is left for it to reap.
+func first() {
+	const setChildSubreaper = 36 // of prctl(2)
+	if _, _, errno := syscall.RawSyscall(syscall.SYS_PRCTL, setChildSubreaper, 1, 0); errno != 0 {
+		fmt.Println(errno)
+		return
+	}
+	for range 3 {
+		p, err := new(procgroup.Starter).Start(&procgroup.Config{Path: os.Args[0], Args: []string{"process", "child", "exit=0"}})
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		<-p.Done()
+		if pid, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil); !errors.Is(err, syscall.ECHILD) {
+			fmt.Println("left:", pid, err)
+			return
+		}
+	}
+	fmt.Println("nothing is left")
+}
+
+// What a process leaves takes no numbers of processes for ever where it comes to this one, as in a container whose first process
+// is the host.
+func TestWhatAProcessLeavesIsReaped(t *testing.T) {
+	t.Parallel()
+	p, out := begin(t, &procgroup.Starter{}, procgroup.Config{}, "first")
+	if got := out.next(t).Text; got != "nothing is left" {
+		t.Error(got)
+	}
+	ended(t, p)
 }

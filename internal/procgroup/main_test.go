@@ -81,9 +81,13 @@ func process(word string) {
 	case "daemon": // a grandchild of the test that leaves the group
 		daemon()
 	case "parent":
-		parent(procgroup.Config{}, "child", "sleep")
+		parent(newStarter(), procgroup.Config{}, "child", "sleep")
+	case "starving": // a parent that had no descriptors left for a while
+		s := newStarter()
+		starve(s)
+		parent(s, procgroup.Config{}, "child", "sleep")
 	case "keeper": // a parent whose process has a control group
-		parent(procgroup.Config{Cgroup: value}, "daemon", "sleep")
+		parent(newStarter(), procgroup.Config{Cgroup: value}, "daemon", "sleep")
 	case "opened": // starts this program from an open file, and passes on what that prints
 		if err := opened(); err != nil {
 			fmt.Println(err)
@@ -91,6 +95,10 @@ func process(word string) {
 	case "sleep":
 		fmt.Println("sleeping", os.Getpid())
 		time.Sleep(time.Hour)
+	default:
+		if f := words[name]; f != nil {
+			f()
+		}
 	}
 }
 
@@ -113,9 +121,35 @@ func daemon() {
 	}
 }
 
+func newStarter() *procgroup.Starter { return &procgroup.Starter{Guard: &procgroup.Guard{}} }
+
+// starve tries to start a process while there are descriptors for its streams and for nothing else.
+func starve(s *procgroup.Starter) {
+	const streams = 5
+	var limit syscall.Rlimit
+	_ = syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit)
+	few := limit
+	few.Cur = 64
+	_ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &few)
+	var all []*os.File
+	for f, err := os.Open(os.DevNull); err == nil; f, err = os.Open(os.DevNull) {
+		all = append(all, f)
+	}
+	for _, f := range all[:streams] {
+		_ = f.Close()
+	}
+	_, err := s.Start(&procgroup.Config{Path: os.Args[0], Args: []string{"process", "sleep"}})
+	if err == nil || s.Guard.Err() == nil {
+		fmt.Println("there are enough")
+	}
+	for _, f := range all[streams:] {
+		_ = f.Close()
+	}
+	_ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
+}
+
 // parent starts a process that does what some words say, as a host does.
-func parent(cfg procgroup.Config, words ...string) {
-	s := &procgroup.Starter{Guard: &procgroup.Guard{}}
+func parent(s *procgroup.Starter, cfg procgroup.Config, words ...string) {
 	cfg.Path, cfg.Args = os.Args[0], append([]string{"process"}, words...)
 	cfg.Output = func(l procgroup.Line) { fmt.Println(l.Text) }
 	if _, err := s.Start(&cfg); err != nil {

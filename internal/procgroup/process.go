@@ -182,6 +182,9 @@ func (p *Process) watch(rest func()) {
 		state, _ = p.proc.Wait()
 	}
 	rest()
+	if unreaped {
+		reapGroup(p.proc.Pid, time.Now().Add(killWait))
+	}
 	deadline := time.Now().Add(outputWait)
 	_ = p.io.stdout.SetReadDeadline(deadline)
 	_ = p.io.stderr.SetReadDeadline(deadline)

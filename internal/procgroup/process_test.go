@@ -204,35 +204,41 @@ func TestProcessOutlivesTheThreadOfItsCaller(t *testing.T) {
 	}
 }
 
+// Also where there were no descriptors for a guard when the first process was to start.
 func TestEverythingEndsWithAKilledParent(t *testing.T) {
 	t.Parallel()
-	path, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var printed lockedBuffer
-	parent := exec.CommandContext(t.Context(), path, "process", "parent", "sleep")
-	parent.Stdout = &printed
-	if err := parent.Start(); err != nil {
-		t.Fatal(err)
-	}
-	var sleepers []string
-	for deadline := time.Now().Add(wait); len(sleepers) < 3; sleepers = strings.Fields(strings.ReplaceAll(printed.String(), "sleeping ", "")) {
-		if time.Now().After(deadline) {
-			t.Fatalf("printed %q", printed.String())
-		}
-		time.Sleep(time.Millisecond) // polls the output of a process
-	}
-	if err := parent.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	_ = parent.Wait()
-	for _, pid := range sleepers {
-		number, err := strconv.Atoi(pid)
-		if err != nil {
-			t.Fatal(err)
-		}
-		gone(t, "a process of the killed parent", number)
+	for _, kind := range []string{"parent", "starving"} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			path, err := os.Executable()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var printed lockedBuffer
+			parent := exec.CommandContext(t.Context(), path, "process", kind, "sleep")
+			parent.Stdout = &printed
+			if err := parent.Start(); err != nil {
+				t.Fatal(err)
+			}
+			var sleepers []string
+			for deadline := time.Now().Add(wait); len(sleepers) < 3; sleepers = strings.Fields(strings.ReplaceAll(printed.String(), "sleeping ", "")) {
+				if time.Now().After(deadline) {
+					t.Fatalf("printed %q", printed.String())
+				}
+				time.Sleep(time.Millisecond) // polls the output of a process
+			}
+			if err := parent.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			_ = parent.Wait()
+			for _, pid := range sleepers {
+				number, err := strconv.Atoi(pid)
+				if err != nil {
+					t.Fatal(err)
+				}
+				gone(t, "a process of the killed parent", number)
+			}
+		})
 	}
 }
 

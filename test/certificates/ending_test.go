@@ -274,3 +274,44 @@ func TestAudit_USE34_WarnedWhileItRuns(t *testing.T) {
 		})
 	}
 }
+
+// What could not be renewed, as on a disk that is full for a moment, is tried again before the certificate ends, however short its
+// life is: with a minute in between it would end, and its plugin be out of reach until then.
+func TestAudit_USE34_WhatIsNotRenewedIsTriedAgainInTime(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		const life = 36 * time.Second
+		authority := newAuthority(t, connectplugin.AuthorityConfig{CertificateTTL: life})
+		written, launched := filepath.Join(root, "written"), filepath.Join(root, "launched")
+		if err := authority.WriteCredentials(written, "written"); err != nil {
+			t.Fatal(err)
+		}
+		launch, err := authority.LaunchTLS(connectplugin.LaunchTLSConfig{ID: "launched", Dir: launched})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer launch.Close()
+		defer runHost(t, authority, slog.New(slog.DiscardHandler))()
+		for _, dir := range []string{written, launched} {
+			if err := os.Chmod(dir, 0o777); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(life * 3 / 4) // they are due after two thirds
+		for _, dir := range []string{written, launched} {
+			if left := time.Until(writtenLeaf(t, dir).NotAfter); left > life/4 {
+				t.Errorf("%s is renewed already: %s left", dir, left)
+			}
+			if err := os.Chmod(dir, 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(life / 8)
+		for _, dir := range []string{written, launched} {
+			if left := time.Until(writtenLeaf(t, dir).NotAfter); left < life/2 {
+				t.Errorf("%s is not renewed once that was possible: %s left", dir, left)
+			}
+		}
+	})
+}
