@@ -138,13 +138,17 @@ func logCall(r *http.Request, c *caller, reg *catalog.Registration, result *prox
 // silence is how long a plugin may let a call wait, and answer no other, until it seems to hang should the caller give up.
 const silence = time.Second
 
+// inVain reports whether a caller gave up after it had waited for so long that the plugin may hang.
+func inVain(r *proxy.Result) bool {
+	return r.Class == proxy.ClassCanceled && r.Status == 0 && r.Latency >= silence
+}
+
 // notice looks at how an attempt ended. A plugin that it did not reach, or that seems to hang, is asked how it is, once a
 // second at most. That is all that a caller brings about who gives up: what the plugin answers decides.
 func (s *ServiceRouter) notice(p *routedProvider, call *routedCall) {
 	result := &call.result
 	missed := result.Fault && result.Class == proxy.ClassUnavailable && result.Retryable && !errors.Is(result.Err, proxy.ErrClosed)
-	hangs := result.Class == proxy.ClassCanceled && result.Status == 0 && result.Latency >= silence && !p.memory
-	if !missed && !hangs {
+	if !missed && (p.memory || !inVain(result)) {
 		return
 	}
 	now := s.now()
@@ -152,7 +156,7 @@ func (s *ServiceRouter) notice(p *routedProvider, call *routedCall) {
 		p.failed(now, result.Latency)
 	}
 	id, ok := s.handshake.hub.store.Lookup(call.target.reg.RuntimeID)
-	if !ok || hangs && time.Since(id.LastServed()) < result.Latency {
+	if !ok || !missed && time.Since(id.LastServed()) < result.Latency {
 		return
 	}
 	last := p.missed.Load()
