@@ -218,7 +218,8 @@ func (a *Authority) PluginIdentity(selfID string) string { return a.pluginID(sel
 // 127.0.0.1 and ::1; it renews itself and keeps its key, so that a pin holds as long as
 // the Authority does (to outlive restarts, pin the authority's key). Clients may
 // come without a certificate; one that they bring must be the authority's, and of no
-// launch that has ended.
+// launch that has ended, or be certified by another authority that is added to ClientCAs, as
+// for [MTLSAuth] beside an Authority: then it proves nothing in this trust domain.
 func (a *Authority) HostTLS(hosts ...string) (*tls.Config, error) {
 	if err := a.check(); err != nil {
 		return nil, err

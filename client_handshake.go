@@ -18,6 +18,7 @@ import (
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
+	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/link"
 	"github.com/masegraye/connect-plugin-go/internal/transcript"
 )
@@ -31,7 +32,7 @@ func (c *Client) exchange(ctx context.Context, current identity, apart bool) (ou
 	c.mu.Lock()
 	host, prefix := c.host, c.prefix
 	c.mu.Unlock()
-	x := &exchange{cfg: &c.cfg, client: c.transport, current: current}
+	x := &exchange{cfg: &c.cfg, client: c.transport, shows: c.ownCertificate, current: current}
 	if c.link != nil {
 		conn, err := c.reach(ctx, host, apart)
 		if err != nil {
@@ -193,6 +194,7 @@ func boundedWarnings(from []string) []string {
 type exchange struct {
 	cfg     *ClientConfig
 	client  connect.HTTPClient
+	shows   func() string        // what is known of the certificate of our side
 	state   *tls.ConnectionState // nil in plaintext and with a foreign HTTP client
 	local   netip.Addr           // of our side of the connection
 	prefix  string               // the path of the host
@@ -278,6 +280,27 @@ func legible(coded *connect.Error) error {
 	return out
 }
 
+// ownCertificate says which certificate this side shows, as the credentials of another plugin are a common mistake; nothing
+// where that is not known.
+func (c *Client) ownCertificate() string {
+	if c.link == nil {
+		return ""
+	}
+	c.mu.Lock()
+	leaf := c.shown.Leaf()
+	c.mu.Unlock()
+	if cfg := c.cfg.TLS; leaf == nil && cfg != nil && len(cfg.Certificates) > 0 {
+		if cfg.GetClientCertificate != nil || len(cfg.Certificates) > 1 {
+			return ""
+		}
+		leaf = certs.LeafOf(&cfg.Certificates[0])
+	}
+	if leaf == nil {
+		return " (this side shows no certificate)"
+	}
+	return fmt.Sprintf(" (this side shows the certificate of %q)", printable(certs.CertificateIdentity(leaf)))
+}
+
 // explain says in words what a refusal means. Of the host's own words it keeps
 // what fits a log line.
 func (x *exchange) explain(err error) error {
@@ -296,7 +319,7 @@ func (x *exchange) explain(err error) error {
 				"breaks it: let that pass TCP on, or bring an HTTPClient, with which proofs are not bound"
 		}
 		return fmt.Errorf("%w: the host does not accept self id %q: it may not be in the host's policy, or its secret or "+
-			"certificate is wrong; the host's log says which%s: %w", ErrHandshakeRefused, x.cfg.SelfID, bound, err)
+			"certificate is wrong%s; the host's log says which%s: %w", ErrHandshakeRefused, x.cfg.SelfID, x.shows(), bound, err)
 	case connect.CodeUnimplemented, connect.CodeNotFound:
 		below := "HostURL has no path, and a proxy may have the host below one"
 		if x.prefix != "" {

@@ -22,6 +22,7 @@ import (
 // that does not answer is unhealthy after a while, whatever it reports itself, until it
 // answers again. How long one takes to answer delays no other. One that calls do not reach, because it cannot be dialled or
 // somebody else answers in its place, is asked at once, then every second until it is unhealthy, and then less and less often.
+// So is one that seems to hang: a call waited for a second or more, its caller gave it up, and the plugin answered no other meanwhile.
 type HealthProbeConfig struct {
 	// Disabled turns probing off: health is what plugins report then.
 	Disabled bool

@@ -13,9 +13,11 @@ import (
 // it comes after authentication, on the client it limits the calls sent.
 //
 // keyExtractor names whose budget a call spends. Nil means the authenticated
-// caller where there is one, and [DefaultRateLimitKeyExtractor] otherwise. A key
-// that the peer chooses, such as a header, is no limit at all. The caller keeps
-// limiter and closes it; a nil limiter means a new [TokenBucketLimiter].
+// caller where there is one, and [DefaultRateLimitKeyExtractor] otherwise. In a plugin
+// that [ServePlugin] serves, the caller is the plugin that calls, as the host states it,
+// with all of its instances. A key that the peer chooses, such as a header, is no limit
+// at all. The caller keeps limiter and closes it; a nil limiter means a new
+// [TokenBucketLimiter].
 //
 // By its signature it covers unary calls only. The limits of a [Host]
 // ([Limits]) and [RateLimitHTTPHandler] cover streaming calls as well.
@@ -41,7 +43,7 @@ func callRateKey(ctx context.Context, req connect.AnyRequest, keyExtractor func(
 	if keyExtractor != nil {
 		return keyExtractor(req)
 	}
-	if key, ok := rateKeyFromContext(ctx); ok {
+	if key, ok := callerRateKey(ctx); ok {
 		return key
 	}
 	return DefaultRateLimitKeyExtractor(req)
@@ -95,11 +97,29 @@ func DefaultRateLimitKeyExtractor(req connect.AnyRequest) string {
 }
 
 // HTTPRateLimitKeyExtractor returns the authenticated caller of the request as a
-// key, where an authenticating handler in front put one into the context, and
-// otherwise the address of the peer as [DefaultRateLimitKeyExtractor] does.
+// key, where an authenticating handler in front put one into the context, as that of
+// [ServePlugin] does with the plugin that calls, and otherwise the address of the peer
+// as [DefaultRateLimitKeyExtractor] does.
 func HTTPRateLimitKeyExtractor(r *http.Request) string {
-	if key, ok := rateKeyFromContext(r.Context()); ok {
+	if key, ok := callerRateKey(r.Context()); ok {
 		return key
 	}
 	return addressKey(r.RemoteAddr)
+}
+
+// callerRateKey returns the key of who calls, where that is known: to this process, or else to the host that calls it as
+// a plugin. That host is a plugin's only peer, so that by address all who call the plugin would share one budget.
+func callerRateKey(ctx context.Context) (string, bool) {
+	if key, ok := rateKeyFromContext(ctx); ok {
+		return key, true
+	}
+	c, ok := statedCaller(ctx)
+	switch {
+	case !ok:
+		return "", false
+	case c.SelfID == "": // the host is of the first wire version
+		return "instance:" + c.RuntimeID, true
+	default:
+		return "plugin:" + c.SelfID, true
+	}
 }

@@ -296,10 +296,7 @@ func (s *ServiceRouter) attempt(w http.ResponseWriter, r *http.Request, call *ro
 	}
 	w.Header().Del(headerCacheControl) // the provider says what may be kept
 	call.onto(provider.pool, w, r)
-	result := &call.result
-	if result.Fault && result.Class == proxy.ClassUnavailable && result.Retryable && !errors.Is(result.Err, proxy.ErrClosed) {
-		s.missed(provider, call.target.reg.RuntimeID, result.Latency)
-	}
+	s.notice(provider, call)
 	return true
 }
 

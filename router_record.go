@@ -135,18 +135,35 @@ func logCall(r *http.Request, c *caller, reg *catalog.Registration, result *prox
 		slog.String(keyLatency, result.Latency.String()))
 }
 
-// missed notes that a call could not reach a provider after so long, and has the plugin asked how it is, once a second
-// at most.
-func (s *ServiceRouter) missed(p *routedProvider, runtimeID string, took time.Duration) {
+// silence is how long a plugin may let a call wait, and answer no other, until it seems to hang should the caller give up.
+const silence = time.Second
+
+// inVain reports whether a caller gave up after it had waited for so long that the plugin may hang.
+func inVain(r *proxy.Result) bool {
+	return r.Class == proxy.ClassCanceled && r.Status == 0 && r.Latency >= silence
+}
+
+// notice looks at how an attempt ended. A plugin that it did not reach, or that seems to hang, is asked how it is, once a
+// second at most. That is all that a caller brings about who gives up: what the plugin answers decides.
+func (s *ServiceRouter) notice(p *routedProvider, call *routedCall) {
+	result := &call.result
+	missed := result.Fault && result.Class == proxy.ClassUnavailable && result.Retryable && !errors.Is(result.Err, proxy.ErrClosed)
+	if !missed && (p.memory || !inVain(result)) {
+		return
+	}
 	now := s.now()
-	p.failed(now, took)
+	if missed {
+		p.failed(now, result.Latency)
+	}
+	id, ok := s.handshake.hub.store.Lookup(call.target.reg.RuntimeID)
+	if !ok || !missed && time.Since(id.LastServed()) < result.Latency {
+		return
+	}
 	last := p.missed.Load()
 	if last > 0 && int64(now)-last < int64(pressInterval) || !p.missed.CompareAndSwap(last, int64(now)) {
 		return
 	}
-	if id, ok := s.handshake.hub.store.Lookup(runtimeID); ok {
-		s.registry.ask(id, true)
-	}
+	s.registry.ask(id, true)
 }
 
 // withField is the error of a call for the host's log, with the field that sets its bound.

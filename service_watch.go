@@ -48,7 +48,7 @@ type ServiceEvent struct {
 // where the host refuses the watch, where ctx ends and where the client closes. A host
 // that has no room for it now is asked again, which the log says; the error of a ctx that
 // ends meanwhile has the host's refusal and its code. It takes 20 events a second, and 100 at once:
-// a host that has more to say waits.
+// a host that has more to say waits. A [ServiceConn] watches for itself, and so may learn of a state a moment later.
 func (c *Client) WatchService(ctx context.Context, serviceType string) iter.Seq2[*ServiceEvent, error] {
 	return func(yield func(*ServiceEvent, error) bool) {
 		if !c.made() {

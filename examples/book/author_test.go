@@ -3,6 +3,8 @@ package book_test
 import (
 	"context"
 	"errors"
+	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"sync/atomic"
@@ -28,6 +30,7 @@ type bookHost struct {
 	*connectplugin.Host
 
 	authority *connectplugin.Authority
+	base      string // its base URL, where that is known before it serves
 }
 
 var errNotYours = errors.New("that key is another plugin's")
@@ -183,18 +186,56 @@ func TestPut_OfAnothersKey(t *testing.T) {
 
 //docs:end
 
+// startHost is what the guide shows of a host for a test: it is there when it returns, and ends with the test.
+//
+//docs:region testhost
+func startHost(t *testing.T, policy *connectplugin.Policy) (url string, authority *connectplugin.Authority) {
+	t.Helper()
+
+	authority, err := connectplugin.NewAuthority(connectplugin.AuthorityConfig{}) // in memory
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	host, err := connectplugin.NewHost(&connectplugin.ServeConfig{Authority: authority, Policy: policy, Logger: slog.Default()})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	listener, err := net.Listen("tcp", "127.0.0.1:0") // who comes before the host serves waits here
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	ctx, stop := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- host.Serve(ctx, listener) }()
+
+	t.Cleanup(func() { // after that of the plugins, which come later
+		stop()
+
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	})
+
+	return "https://" + listener.Addr().String(), authority
+}
+
+//docs:end
+
 func TestAuthor(t *testing.T) {
 	t.Parallel()
 
 	requires := []string{"greeter", "logger", "kv"}
-	h := newHost(t, &connectplugin.ServeConfig{Addr: "127.0.0.1:0", Policy: &connectplugin.Policy{
+	url, authority := startHost(t, &connectplugin.Policy{
 		Plugins: map[string]connectplugin.PluginPolicy{
 			"store":   {Provides: []string{"kv"}, Requires: requires, AllowOwnAddress: true},
 			"greeter": {Provides: []string{"greeter"}, AllowOwnAddress: true},
 			"app":     {Requires: requires},
 		},
-	}})
-	run(t, func(ctx context.Context) error { return h.ListenAndServe(ctx) })
+	})
+	h := &bookHost{authority: authority, base: url}
 
 	stop := run(t, func(ctx context.Context) error { return servePlugin(ctx, h.config(t, "store"), &store{}) })
 	run(t, func(ctx context.Context) error {
@@ -340,6 +381,10 @@ func newHost(t *testing.T, cfg *connectplugin.ServeConfig) *bookHost {
 // url returns the host's base URL, once it listens.
 func (h *bookHost) url(t *testing.T) string {
 	t.Helper()
+
+	if h.base != "" {
+		return h.base
+	}
 
 	ctx, cancel := context.WithTimeout(t.Context(), wait)
 	defer cancel()

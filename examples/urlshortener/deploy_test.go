@@ -216,6 +216,31 @@ func TestKubernetesSecretsAreThoseOfThePolicy(t *testing.T) {
 	}
 }
 
+// The context of a build is the whole repository, and an image's layers and caches are read by many.
+func TestBuildsAreSentNoCredentials(t *testing.T) {
+	t.Parallel()
+
+	const root = "../.."
+
+	made, err := os.ReadFile("deploy/.gitignore")
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	left, err := os.ReadFile(filepath.Join(root, ".dockerignore"))
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	lines := strings.Split(string(left), "\n")
+
+	for _, name := range append(strings.Fields(string(made)), "../../run", "../../../.git") {
+		if name = filepath.Join("examples", "urlshortener", "deploy", name); !slices.Contains(lines, name) {
+			t.Errorf(".dockerignore has no line %q", name)
+		}
+	}
+}
+
 func TestCompose(t *testing.T) {
 	t.Parallel()
 

@@ -35,6 +35,9 @@ func (s *Shown) Note(leaf *x509.Certificate) {
 	s.leaf = leaf
 }
 
+// Leaf returns it, nil for none.
+func (s *Shown) Leaf() *x509.Certificate { return s.leaf }
+
 // Differs reports whether a certificate, nil for none, is another one than was shown.
 func (s *Shown) Differs(leaf *x509.Certificate) bool {
 	if leaf == nil || s.leaf == nil {
