@@ -312,7 +312,7 @@ func (u *undo) do() {
 	u.time()
 	switch p, ok := peerFrom(u.around); {
 	case !u.served:
-	case ok && p.refused.Load():
+	case ok && (p.refused.Load() || u.unheard(p)):
 		u.h.refusedOn(u.ctx)
 	default:
 		servedOn(u.ctx, u.caller)
@@ -333,6 +333,12 @@ func (u *undo) do() {
 		u.cancel()
 	}
 	u.seen.end(u.around)
+}
+
+// unheard reports that no message of the service's came, though its peer did not give up: it is compressed or encoded in a way
+// that nobody speaks, or malformed, or for a procedure that there is not.
+func (u *undo) unheard(p *peer) bool {
+	return u.bound != "" && !u.streams && !p.arrived.Load() && u.ctx.Err() == nil
 }
 
 // size records that the message was too large: it came to no handler, and for no reason that was recorded.
