@@ -202,11 +202,11 @@ func TestAudit_ATK14_HandshakesOfAnAddressLeaveTime(t *testing.T) {
 	}
 }
 
-// Frames of DATA with next to nothing in them wait for one another as requests with many fields do, unless somebody pays.
+// Frames of DATA with next to nothing in them wait for one another as requests with many fields do, whoever pays.
 func TestAudit_H48_LittleDataWaitsItsTurn(t *testing.T) {
 	t.Parallel()
-	const each, most = 16 * time.Millisecond, 10_000 // frames that a connection has room for
-	frames := min(most, 10*20*16*runtime.GOMAXPROCS(0))
+	const each, room = 16 * time.Millisecond, 900_000 // bytes that a connection takes before they are read
+	atOnce := 40 * 16 * runtime.GOMAXPROCS(0)
 	server, client := certificate(t)
 	for name, tt := range map[string]struct {
 		bytes int
@@ -216,11 +216,15 @@ func TestAudit_H48_LittleDataWaitsItsTurn(t *testing.T) {
 		"of a byte":           {1, nil, true},
 		"of 63":               {63, nil, true},
 		"of 64":               {64, nil, false},
-		"of a byte, paid for": {1, account(1e9, 1e9), false},
+		"of a byte, paid for": {1, account(1e9, 1e9), true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
+				frames := min(room/tt.bytes, 10*atOnce)
+				if frames < 2*atOnce {
+					t.Skip("so many wait for nobody on so many processors")
+				}
 				b := &bubble{client: client, account: tt.pays}
 				b.serve(t, server)
 				c := b.dial(t, "127.0.0.1")
@@ -244,7 +248,7 @@ func TestAudit_H48_LittleDataWaitsItsTurn(t *testing.T) {
 					t.Fatal(err, failed)
 				}
 				synctest.Wait()
-				least := time.Duration(frames) * each / time.Duration(20*16*runtime.GOMAXPROCS(0)) / 2
+				least := time.Duration(frames-atOnce) * each / time.Duration(atOnce) / 2
 				if took := time.Since(begun); tt.waits && took < least || !tt.waits && took > 0 {
 					t.Errorf("%d frames take %v to be read, want %v at least: %t", frames, took, least, tt.waits)
 				}
@@ -285,7 +289,7 @@ func TestAudit_ATK14_WhatComesToNothingWaitsItsTurn(t *testing.T) {
 					time.Sleep(each / 16)
 					synctest.Wait()
 				}
-				if took := time.Since(begun); took < tt.waits*3/4 || took > 2*tt.waits+each {
+				if took := time.Since(begun); took < (tt.waits-each)*3/4 || took > 2*tt.waits+each {
 					t.Errorf("%d requests take %v to begin, want %v", b.begun.Load(), took, tt.waits)
 				}
 				close(b.release)

@@ -2,14 +2,15 @@ package edge
 
 import "time"
 
-// together has a connection for which nobody pays wait for what all of its address do that takes longer than its bytes say:
-// requests that were refused or given up, and frames of DATA with next to nothing in them. On one connection there are bounds of
-// most of that, but there may be a thousand. It is of who reads.
+// together has a connection wait for what takes longer than its bytes say, on all connections of who pays, or else of its address:
+// frames of DATA with next to nothing in them and, where nobody pays, requests that were refused or given up. On one connection
+// there are bounds of these, but there may be a thousand. It is of who reads.
 func (c *Conn) together(now time.Time) {
-	if c.account.Load() != nil {
-		c.refused.Store(0)
-		return
+	refused := float64(c.refused.Swap(0))
+	by, requests := c.intake.Load(), float64(c.meter.little)/littleOfOne
+	if by == &c.own {
+		by = c.slot.heads
+		requests += float64(c.meter.gaveUp) + refused
 	}
-	nothing := c.meter.gaveUp + int(c.refused.Swap(0))
-	c.waitFor(c.slot.heads.heavy(nothing*fieldsOfOne+c.meter.little, now))
+	c.waitFor(by.costs(requests, now))
 }
