@@ -48,8 +48,8 @@ type Limits struct { //nolint:recvcheck // rates are computed on each call, wher
 	MaxDecompressionRatio int
 	// MaxOpenCalls bounds the requests with a caller that are being served, from their first
 	// byte to their last; one more is resource_exhausted, and when to come again. Each holds
-	// some 24 KiB, and up to 512 KiB where somebody does not read. It counts once more for each 16 KiB of its head, and of its answer's:
-	// their text, and 128 bytes a field. A watch counts in MaxWatches, and here for such a head alone. Default 65,536.
+	// some 24 KiB, and up to 512 KiB where somebody does not read. It counts once more for each 16 KiB of its head, of its answer's (text,
+	// and 128 bytes a field), and of a message to the host's own services. A watch counts in MaxWatches, here for a head. Default 65,536.
 	MaxOpenCalls int
 	// MaxOpenCallsPerIdentity bounds those of one identity, or of one address that has none. All instances of a plugin
 	// have four times as many, as have all identities of one address that proved nothing: no more than three quarters
