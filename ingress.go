@@ -376,7 +376,7 @@ func (s *messageSeats) came(ctx context.Context, n int, path string) error {
 	if s.bytes += n; s.key == "" {
 		return nil
 	}
-	for need := min(s.bytes/seatHolds, s.h.settings().limits.MaxOpenCallsPerIdentity/2); s.took < need; { //nolint:mnd // half
+	for need := min(s.bytes/seatHolds, s.h.settings().limits.MaxOpenCallsPerIdentity/2); s.took < need; {
 		took, met := s.h.sit(s.key, s.of, 1)
 		if met != seats.None {
 			s.h.auditBound(ctx, path, tooManySeats[met])
