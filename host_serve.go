@@ -231,7 +231,8 @@ func (h *Host) setServer() {
 	}
 	h.server = h2serve.New(h2serve.Config{
 		Handler: h.ingress, TooLarge: http.HandlerFunc(h.ingress.tooLarge),
-		Context: base, ConnContext: withConnection, State: h.noteConnection, Met: h.hub.recordMet, Log: slog.New(h.serverLog),
+		Context: base, ConnContext: withConnection, State: h.noteConnection, Met: h.hub.recordMet,
+		Linger: h.hub.linger, Log: slog.New(h.serverLog),
 		HandshakeTimeout: l.ReadHeaderTimeout, IdleTimeout: l.IdleTimeout,
 		PingAfter: l.KeepAliveInterval, PingTimeout: l.KeepAliveTimeout, WriteTimeout: l.WriteTimeout,
 		MaxStreams:     uint32(min(l.MaxStreamsPerConnection, math.MaxInt32)), //nolint:gosec // validated, and bounded here

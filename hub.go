@@ -71,6 +71,7 @@ type hub struct {
 	first   sync.Once
 
 	open     seats.Seats     // requests with a caller that are being served
+	waiting  seats.Seats     // answers that were given and wait for windows of their peers
 	watching seats.Seats     // watches, of the host's health or whose message is not there yet
 	answered procedures.Set  // what somebody answered, which has a name for the observer
 	clock    wallclock.Clock // of requests

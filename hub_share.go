@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net"
 	"net/http"
 	"strconv"
 	"sync"
@@ -145,6 +146,29 @@ func (h *hub) sit(key string, of *share, n int) (took int, met seats.Met) {
 
 // ofFleet says that all instances of a plugin have as many seats together as they may.
 const ofFleet = seats.InAll + 1
+
+// linger has an answer wait for the windows of its peer after its handler has returned, and its request has left its seat: as many
+// as all instances of a plugin may have requests, or an address that has no identity. Of these last there are never so many that
+// others find no room.
+func (h *hub) linger(c net.Conn) (leave func()) {
+	conn, ok := c.(*edge.Conn)
+	if !ok {
+		return func() {}
+	}
+	l := &h.settings().limits
+	key, bound := addressKey(c.RemoteAddr().String()), seats.Bound{Most: l.MaxOpenCalls, Each: l.openOfFleet()}
+	if of, known := connectionOf(conn.Context()); known {
+		if id := of.held.Load(); id != nil {
+			key = account(id)
+			bound.Most += min(bound.Most, math.MaxInt-bound.Most)
+		}
+	}
+	leave, met := h.waiting.Take(key, bound)
+	if met != seats.None {
+		h.recordPeer(conn, tooManySeats[met], RefusedRequest)
+	}
+	return leave
+}
 
 // seatWatch counts a watch from its first byte, that of a service until its message is there: from then on the
 // registry counts it. What is short of is empty where there was a seat.

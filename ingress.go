@@ -17,6 +17,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/procedures"
 	"github.com/masegraye/connect-plugin-go/internal/proxy"
+	"github.com/masegraye/connect-plugin-go/internal/seats"
 	"github.com/masegraye/connect-plugin-go/internal/stack"
 	"github.com/masegraye/connect-plugin-go/internal/swell"
 	"github.com/masegraye/connect-plugin-go/internal/target"
@@ -349,6 +350,55 @@ func servedOn(ctx context.Context, by *caller) {
 	if c := edgeOf(ctx); c != nil && ctx.Err() == nil {
 		c.Served(by != nil)
 	}
+}
+
+// messageSeats are those that the message of a call takes while it comes, beside the one of the call: one for each seatHolds bytes,
+// as its head does, but no more than half of what its caller may have.
+type messageSeats struct {
+	h     *hub
+	key   string // empty for who has no seat
+	of    *share
+	bytes int
+	took  int
+}
+
+// messageSeatsOf are those of the message of a call that was admitted.
+func (h *hub) messageSeatsOf(a *admission) messageSeats {
+	s := messageSeats{h: h, key: a.seatKey()}
+	if a.caller != nil {
+		s.of = h.shareOf(a.caller.id)
+	}
+	return s
+}
+
+// came takes account of bytes of the message. The error is for its caller.
+func (s *messageSeats) came(ctx context.Context, n int, path string) error {
+	if s.bytes += n; s.key == "" {
+		return nil
+	}
+	for need := min(s.bytes/seatHolds, s.h.settings().limits.MaxOpenCallsPerIdentity/2); s.took < need; {
+		took, met := s.h.sit(s.key, s.of, 1)
+		if met != seats.None {
+			s.h.auditBound(ctx, path, tooManySeats[met])
+			return busyFor(errTooManyCalls, seatWait)
+		}
+		s.took += took
+	}
+	return nil
+}
+
+// leave gives them back.
+func (s *messageSeats) leave() {
+	if s != nil && s.took > 0 {
+		s.h.rise(s.key, s.of, s.took)
+		s.took = 0
+	}
+}
+
+// unheard reports that no message of the service's came, though its peer did not give up: it is compressed or encoded in a way
+// that nobody speaks, or malformed, or for a procedure that there is not.
+func (u *undo) unheard(p *peer) bool {
+	return u.bound != "" && !u.streams && !p.arrived.Load() && u.ctx.Err() == nil
 }
 
 func (h *hub) refusedOn(ctx context.Context) {

@@ -48,12 +48,13 @@ type Limits struct { //nolint:recvcheck // rates are computed on each call, wher
 	MaxDecompressionRatio int
 	// MaxOpenCalls bounds the requests with a caller that are being served, from their first
 	// byte to their last; one more is resource_exhausted, and when to come again. Each holds
-	// some 24 KiB, and up to 512 KiB where somebody does not read. It counts once more for each 16 KiB of its head, and of its answer's:
-	// their text, and 128 bytes a field. A watch counts in MaxWatches, and here for such a head alone. Default 65,536.
+	// some 24 KiB, and up to 512 KiB where somebody does not read. It counts once more for each 16 KiB of its head, of its answer's (text,
+	// and 128 bytes a field), and of a message to the host's own services. A watch counts in MaxWatches, here for a head. Default 65,536.
 	MaxOpenCalls int
 	// MaxOpenCallsPerIdentity bounds those of one identity, or of one address that has none. All instances of a plugin
 	// have four times as many, as have all identities of one address that proved nothing: no more than three quarters
-	// of MaxOpenCalls, unless one may have more. Default 1,024.
+	// of MaxOpenCalls, unless one may have more. Apart from them as many answers of theirs, or of an address that has none, may wait
+	// for windows of their peer when they were given; one more is reset with ENHANCE_YOUR_CALM. Default 1,024.
 	MaxOpenCallsPerIdentity int
 	// MaxUnreadBytesPerIdentity bounds, in bytes, what providers may send ahead on the routed calls of one
 	// identity (for all instances see RequestsPerSecond), beyond 32 KiB a call. A call that finds no room here is
@@ -81,11 +82,10 @@ type Limits struct { //nolint:recvcheck // rates are computed on each call, wher
 	PingsPerSecond float64
 	// PingBurst is the burst to PingsPerSecond. Default 200.
 	PingBurst int
-	// RefusalsPerSecond and RefusalBurst limit the requests that the host refuses, beside one
-	// for each that it serves. A connection of nobody that the host knows is cut off, with the
-	// reason in a GOAWAY. Of an identity (see RequestsPerSecond) the next request waits on all of its connections until
-	// the rate allows it, a second at most on each; cut off it is for streams beyond
-	// MaxStreamsPerConnection alone, of which no request was read. Defaults 100 and 2,000.
+	// RefusalsPerSecond and RefusalBurst limit the requests that the host refuses, or cannot read, beside one for each that it serves.
+	// A connection of nobody that the host knows is cut off, with the reason in a GOAWAY. Of an identity (see RequestsPerSecond) the
+	// next request waits on all of its connections until the rate allows it, a second at most on each; cut off it is for streams
+	// beyond MaxStreamsPerConnection alone, of which no request was read. Defaults 100 and 2,000.
 	RefusalsPerSecond float64
 	// RefusalBurst is the burst to RefusalsPerSecond. Default 2,000.
 	RefusalBurst int
@@ -108,8 +108,8 @@ type Limits struct { //nolint:recvcheck // rates are computed on each call, wher
 	// KeepAliveTimeout is how long the answer may take. Who does not answer is
 	// disconnected. Default 15 s.
 	KeepAliveTimeout time.Duration
-	// WriteTimeout is how long a peer may take none of what the host sends before it is
-	// disconnected. Default 30 s.
+	// WriteTimeout is how long a peer may take none of what is written to its connection before it is
+	// disconnected; a window that it does not open is nothing of that. Default 30 s.
 	WriteTimeout time.Duration
 	// CertificateOvertime is how long a connection may outlive the certificate that its
 	// client showed, or the plugin that the host calls over it, unless a later one of the same

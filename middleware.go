@@ -244,7 +244,7 @@ func (m *middleware) call(ctx context.Context, h *hub, a *admission, w http.Resp
 		ctx, u.cancel = context.WithTimeout(ctx, h.settings().limits.CallTimeout)
 	}
 	if m.route.unary != nil && (bounded || r.ProtoMajor > 1) { // in HTTP/1 the deadline is the connection's
-		r = withPromptBody(ctx, r, h.settings().limits.BodyTimeout, w)
+		r, u.message = withPromptBody(ctx, h, a, r, w)
 	}
 	u.running = a.call()
 	ctx = u.running.Begin(ctx, w)
@@ -287,6 +287,7 @@ type undo struct {
 	ends    ends
 	cancel  context.CancelFunc // nil for none
 	release func()             // nil for none
+	message *messageSeats      // nil for none
 	streams bool               // it is among those that end before the host does
 	path    string             // of the request
 	bound   string             // of its message, if it is unary
@@ -312,7 +313,7 @@ func (u *undo) do() {
 	u.time()
 	switch p, ok := peerFrom(u.around); {
 	case !u.served:
-	case ok && p.refused.Load():
+	case ok && (p.refused.Load() || u.unheard(p)):
 		u.h.refusedOn(u.ctx)
 	default:
 		servedOn(u.ctx, u.caller)
@@ -329,6 +330,7 @@ func (u *undo) do() {
 	u.ends.untie()
 	u.ending.over()
 	u.running.Done()
+	u.message.leave()
 	if u.cancel != nil {
 		u.cancel()
 	}
@@ -448,16 +450,17 @@ func (s *stay) saw(p []byte) {
 }
 
 // withPromptBody cuts off a body that trickles in: when its own time is over, or that of its call, whatever comes first.
-func withPromptBody(ctx context.Context, r *http.Request, limit time.Duration, w http.ResponseWriter) *http.Request {
+func withPromptBody(ctx context.Context, h *hub, a *admission, r *http.Request, w http.ResponseWriter) (*http.Request, *messageSeats) {
 	b := &promptBody{ReadCloser: r.Body, ctrl: http.NewResponseController(w), ctx: ctx, path: r.URL.Path, bound: tooSlowBody}
-	b.due = time.Now().Add(limit)
+	b.seats = h.messageSeatsOf(a)
+	b.due = time.Now().Add(h.settings().limits.BodyTimeout)
 	if end, ok := ctx.Deadline(); ok && end.Before(b.due) {
 		b.due, b.bound = end, tooSlowCall
 	}
 	_ = b.ctrl.SetReadDeadline(b.due) // not every writer has deadlines
 	out := r.WithContext(r.Context())
 	out.Body = b
-	return out
+	return out, &b.seats
 }
 
 // promptBody is a body that has to be there by its deadline.
@@ -470,11 +473,15 @@ type promptBody struct {
 	due   time.Time // before it, reading ends for what ended the call
 	bound string    // that is met then
 	over  bool      // nothing more comes
+	seats messageSeats
 }
 
 // Read implements io.Reader.
 func (b *promptBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
+	if full := b.seats.came(b.ctx, n, b.path); full != nil {
+		return 0, full
+	}
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		err = connect.NewError(connect.CodeDeadlineExceeded, errSlowBody)

@@ -36,7 +36,8 @@ func newPluginService[C any](made func(connect.HTTPClient, string, ...connect.Cl
 		client = noHTTPClient{}
 	}
 	alone := new(atomic.Bool)
-	most := connect.WithReadMaxBytes(maxHealthAnswer)
+	// An answer that is larger than that is inflated to its end by Connect, to say how large it was.
+	most := connect.WithClientOptions(connect.WithReadMaxBytes(maxHealthAnswer), connect.WithAcceptCompression(compressionGzip, nil, nil))
 	return pluginService[C]{
 		inConnect: made(listeningClient{client, alone}, url, most), alone: alone,
 		inGRPC: sync.OnceValue(func() C { return made(client, url, connect.WithGRPC(), most) }),

@@ -141,6 +141,7 @@ func (e ends) untie() {
 
 // identifyNobody serves everybody and limits the rate of each peer.
 func identifyNobody(ctx context.Context, h *hub, p *peer, _ *http.Request) (context.Context, admission, *denial) {
+	p.arrived.Store(true) // there is no message to come
 	return ctx, admission{budget: h.strangerBudget(ctx, p)}, nil
 }
 

@@ -39,6 +39,8 @@ type Conn struct {
 	head    heading
 	carried int // reads that brought something, and of which the records of TLS were not counted
 
+	refused atomic.Int64 // requests, since who reads looked
+
 	writing sync.Mutex // held during a write, and taken before mu
 	parts   bool       // guarded by writing: the peer is to be told why it is cut off
 
@@ -164,6 +166,7 @@ func (c *Conn) Refused() {
 		c.mu.Unlock()
 		return
 	}
+	c.refused.Add(1)
 	c.mu.Lock()
 	c.meter.fill(now)
 	c.meter.left[refusals]--
@@ -234,6 +237,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 	if !c.allows(p[:n], now) {
 		return 0, ErrCutOff
 	}
+	c.together(now)
 	if most := c.takeOn(c.meter.opens, n, now); most < n {
 		return c.hold(p[:n], most), nil // the error comes again
 	}

@@ -26,6 +26,9 @@ const (
 	// fieldsOfOne is how many fields, beyond those that are usual, count as one request more: reading them,
 	// handing them on and reading them again takes host and provider as long as that.
 	fieldsOfOne = 20
+	// littleOfOne is how many frames of DATA with less than littleData bytes count as one request more, as those of a
+	// provider do.
+	littleOfOne = 40
 )
 
 // mostReady is how many requests of one peer wait at most to be begun: so many that they leave half of the
@@ -126,13 +129,18 @@ func (in *intake) charge(d, longest time.Duration, now time.Time) {
 // heavy says that the fields of a request count so much more than is usual, and returns how long it waits for them: each
 // has its time behind those before it, so that they are not read all at once when there is room again.
 func (in *intake) heavy(fields int, now time.Time) time.Duration {
-	if fields <= 0 {
+	return in.costs(float64(fields)/fieldsOfOne, now)
+}
+
+// costs says that what came counts as so many requests, and returns how long the next one waits for them.
+func (in *intake) costs(requests float64, now time.Time) time.Duration {
+	if requests <= 0 {
 		return 0
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.leakLocked(now)
-	in.taken += float64(fields) / fieldsOfOne
+	in.taken += requests
 	return in.overLocked()
 }
 

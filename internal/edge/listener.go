@@ -138,7 +138,7 @@ type share struct {
 	slots    map[*slot]struct{}
 	unproven int
 	turns    *turns.Turns
-	heads    *intake // of requests with many fields, for which nobody pays
+	heads    *intake // of what takes longer than its bytes say, for which nobody pays
 }
 
 // Listen begins to accept from l, which it closes.

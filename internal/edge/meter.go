@@ -25,6 +25,7 @@ const (
 	flagPadded     = 0x8
 
 	headerLen  = 9
+	littleData = 64 // bytes in a frame of DATA, below which it takes longer than they say
 	prefaceLen = 24
 )
 
@@ -154,6 +155,8 @@ type meter struct {
 	open   bool   // the last one goes on in another frame
 	block  bool   // the frame that came last is of one
 	opens  []int  // where in what came last a stream begins: the ends of the heads of the frames that open them
+	little int    // frames of DATA in what came last with less than littleData bytes
+	gaveUp int    // streams in it that the peer reset
 }
 
 func newMeter(now time.Time, rules *rules) *meter {
@@ -212,7 +215,7 @@ func (m *meter) served(known bool) {
 // received counts what the peer sent and returns the kind of which it was too much.
 func (m *meter) received(p []byte, now time.Time) (kind, bool) {
 	m.fill(now)
-	m.opens = m.opens[:0]
+	m.opens, m.little, m.gaveUp = m.opens[:0], 0, 0
 	all := len(p)
 	m.explain(float64(all) * m.rule(shorts).perRead)
 	for len(p) > 0 {
@@ -262,14 +265,7 @@ func (m *meter) count(f frame) (kind, float64) {
 	}
 	switch f.kind {
 	case frameData:
-		if f.length > f.padding {
-			m.earn(func(a *allowance) float64 { return a.perGot })
-			return 0, 0
-		}
-		if f.flags&flagEndStream == 0 {
-			return empties, 1
-		}
-		return 0, 0
+		return m.data(f)
 	case frameHeaders:
 		m.heads++
 		m.last = max(m.last, f.stream)
@@ -279,6 +275,7 @@ func (m *meter) count(f frame) (kind, float64) {
 	case framePriority:
 		return priorities, 1
 	case frameReset:
+		m.gaveUp++
 		return resets, 1
 	case frameSettings:
 		return settings, 1 + float64(f.length)/36
@@ -292,6 +289,21 @@ func (m *meter) count(f frame) (kind, float64) {
 		return windows, 1
 	}
 	return others, 1
+}
+
+// data is count for a frame of data.
+func (m *meter) data(f frame) (kind, float64) {
+	ends := f.flags&flagEndStream != 0
+	switch n := f.length - f.padding; {
+	case n <= 0 && !ends:
+		return empties, 1
+	case n <= 0:
+		return 0, 0
+	case n < littleData && !ends:
+		m.little++
+	}
+	m.earn(func(a *allowance) float64 { return a.perGot })
+	return 0, 0
 }
 
 // decoded takes account of fields that are so much larger than the blocks in which they came.

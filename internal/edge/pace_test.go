@@ -1,6 +1,7 @@
 package edge_test
 
 import (
+	"bytes"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -10,6 +11,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 
 	"github.com/masegraye/connect-plugin-go/internal/edge"
 )
@@ -196,4 +200,129 @@ func TestAudit_ATK14_HandshakesOfAnAddressLeaveTime(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Frames of DATA with next to nothing in them wait for one another as requests with many fields do, whoever pays.
+func TestAudit_H48_LittleDataWaitsItsTurn(t *testing.T) {
+	t.Parallel()
+	const each, room = 16 * time.Millisecond, 900_000 // bytes that a connection takes before they are read
+	atOnce := 40 * 16 * runtime.GOMAXPROCS(0)
+	server, client := certificate(t)
+	for name, tt := range map[string]struct {
+		bytes int
+		pays  *edge.Account
+		waits bool
+	}{
+		"of a byte":           {1, nil, true},
+		"of 63":               {63, nil, true},
+		"of 64":               {64, nil, false},
+		"of a byte, paid for": {1, account(1e9, 1e9), true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				frames := min(room/tt.bytes, 10*atOnce)
+				if frames < 2*atOnce {
+					t.Skip("so many wait for nobody on so many processors")
+				}
+				b := &bubble{client: client, account: tt.pays}
+				b.serve(t, server)
+				c := b.dial(t, "127.0.0.1")
+				go func() { _, _ = io.Copy(io.Discard, c) }()
+				begin, data := http2.NewFramer(c, nil), bytes.Buffer{}
+				var block bytes.Buffer
+				enc := hpack.NewEncoder(&block)
+				for _, f := range [][2]string{{":method", "POST"}, {":scheme", "https"}, {":authority", "x"}, {":path", "/"}} {
+					_ = enc.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]})
+				}
+				_, err := io.WriteString(c, http2.ClientPreface)
+				err = errors.Join(err, begin.WriteSettings(), begin.WriteHeaders(http2.HeadersFrameParam{
+					StreamID: 1, BlockFragment: block.Bytes(), EndHeaders: true,
+				}))
+				little := http2.NewFramer(&data, nil)
+				for range frames {
+					err = errors.Join(err, little.WriteData(1, false, make([]byte, tt.bytes)))
+				}
+				begun := time.Now()
+				if _, failed := c.Write(data.Bytes()); err != nil || failed != nil {
+					t.Fatal(err, failed)
+				}
+				synctest.Wait()
+				least := time.Duration(frames-atOnce) * each / time.Duration(atOnce) / 2
+				if took := time.Since(begun); tt.waits && took < least || !tt.waits && took > 0 {
+					t.Errorf("%d frames take %v to be read, want %v at least: %t", frames, took, least, tt.waits)
+				}
+				close(b.release)
+			})
+		})
+	}
+}
+
+// Requests that are refused or given up wait for one another on all connections of an address for which nobody pays.
+func TestAudit_ATK14_WhatComesToNothingWaitsItsTurn(t *testing.T) {
+	t.Parallel()
+	const each = 16 * time.Millisecond
+	n := min(1500, 10*16*runtime.GOMAXPROCS(0))
+	takes := time.Duration(n) * each / time.Duration(16*runtime.GOMAXPROCS(0)) // on one connection
+	here, there := "127.0.0.1", "127.0.0.2"
+	server, client := certificate(t)
+	for name, tt := range map[string]struct {
+		gaveUp bool
+		from   []string
+		waits  time.Duration
+	}{
+		"refused":                   {false, []string{here, here, here}, 3 * takes},
+		"refused, of two addresses": {false, []string{here, there}, takes},
+		"given up":                  {true, []string{here, here, here}, 3 * takes},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				b := &bubble{client: client, excused: edge.Rate{PerSecond: 1e9, Burst: 1e9}}
+				b.refuses.Store(!tt.gaveUp)
+				b.serve(t, server)
+				begun := time.Now()
+				for _, from := range tt.from {
+					b.throw(t, from, uint32(n), tt.gaveUp)
+				}
+				for b.begun.Load() < int64(n*len(tt.from)) && time.Since(begun) < time.Minute {
+					time.Sleep(each / 16)
+					synctest.Wait()
+				}
+				if took := time.Since(begun); took < (tt.waits-each)*3/4 || took > 2*tt.waits+each {
+					t.Errorf("%d requests take %v to begin, want %v", b.begun.Load(), took, tt.waits)
+				}
+				close(b.release)
+			})
+		})
+	}
+}
+
+// throw sends so many requests in one piece, each of which is given up at once if gaveUp is set, and reads whatever comes.
+func (b *bubble) throw(t *testing.T, address string, n uint32, gaveUp bool) {
+	t.Helper()
+	c := b.dial(t, address)
+	var block, out bytes.Buffer
+	enc := hpack.NewEncoder(&block)
+	for _, f := range [][2]string{{":method", "POST"}, {":scheme", "https"}, {":authority", "x"}, {":path", "/"}} {
+		_ = enc.WriteField(hpack.HeaderField{Name: f[0], Value: f[1], Sensitive: true})
+	}
+	out.WriteString(http2.ClientPreface)
+	f := http2.NewFramer(&out, nil)
+	err := f.WriteSettings()
+	for i := range n {
+		err = errors.Join(err, f.WriteHeaders(http2.HeadersFrameParam{
+			StreamID: 2*i + 1, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: true,
+		}))
+		if gaveUp {
+			err = errors.Join(err, f.WriteRSTStream(2*i+1, http2.ErrCodeCancel))
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_, _ = c.Write(out.Bytes())
+		_, _ = io.Copy(io.Discard, c)
+	}()
 }

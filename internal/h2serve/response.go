@@ -204,12 +204,14 @@ func (w *response) finish() {
 	st, c := w.st, w.st.c
 	body, more := w.whole()
 	trailer := w.trailer()
+	defer st.left()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if st.err != nil {
 		return
 	}
-	st.last = true
+	st.last, st.served = true, true
+	st.stopReadingLocked(http.ErrBodyReadAfterClose) // and nothing of the request is kept while the rest waits
 	if !w.sent && c.sendHeadLocked(st, strconv.Itoa(w.status), w.head, len(body) == 0 && trailer == nil, more...) != nil {
 		return
 	}

@@ -13,7 +13,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/coarse"
 )
 
-// Config says how connections are served. Every field but TooLarge, ConnContext, State, Met, Log and PingInUse
+// Config says how connections are served. Every field but TooLarge, ConnContext, State, Met, Linger, Log and PingInUse
 // is required.
 type Config struct {
 	// Handler serves the requests. Its panics end their streams.
@@ -31,6 +31,10 @@ type Config struct {
 	// Met is told of each connection whose peer met a bound, and which: [ErrSlow], [ErrSilent] or [ErrStuck], for
 	// which it ends, or [ErrTrailer]. It must not block; nil is for nobody.
 	Met func(net.Conn, error)
+	// Linger is asked for a place where the handler of a request has returned and the rest of the response has to wait for
+	// the windows of the peer, which may open none; it returns how the place is given back. Nil says that there is none: the
+	// stream is reset with ENHANCE_YOUR_CALM. It must not block. A nil Linger has all of them wait.
+	Linger func(net.Conn) (leave func())
 	// Log takes what goes wrong with connections and handlers, in the words of net/http, all at
 	// debug. Nil drops it.
 	Log *slog.Logger

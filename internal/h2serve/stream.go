@@ -19,8 +19,9 @@ import (
 
 // Errors of the body of a request.
 var (
-	errLength = errors.New("the request has another length than it states")
-	errReset  = errors.New("the peer has reset the stream")
+	errLength  = errors.New("the request has another length than it states")
+	errReset   = errors.New("the peer has reset the stream")
+	errLingers = errors.New("too many responses wait for the peer")
 )
 
 func resetError(code http2.ErrCode) error { return fmt.Errorf("%w: %s", errReset, code) }
@@ -49,6 +50,8 @@ type stream struct {
 	window     int64       // that the peer takes
 	err        error       // why no more can be sent
 	timers     [2]*time.Timer
+	served     bool     // the handler has returned
+	leave      func()   // gives back the place in which the rest of the response waits; nil where it does not
 	last       bool     // what is being sent ends the response, but for its trailer
 	brief      bool     // and it is short
 	blocked    bool     // among those of c
@@ -145,6 +148,13 @@ func (st *stream) returned() {
 	}
 	st.cancel()
 	st.done()
+}
+
+// left gives the place back in which the rest of the response waited.
+func (st *stream) left() {
+	if st.leave != nil {
+		st.leave()
+	}
 }
 
 // done takes in that the request was served.

@@ -429,3 +429,23 @@ func TestManyAtATime(t *testing.T) {
 		}
 	}
 }
+
+// What comes of a request whose handler has returned is not kept while its answer waits for the peer: others have its room.
+func TestAudit_ATK14_NobodyReadsForWhoWasAnswered(t *testing.T) {
+	t.Parallel()
+	r := start(t, config(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "x") })))
+	w := dial(t, r.addr)
+	w.ok(w.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0}))
+	const uploads, frames, frame = 4, 4, 16 << 10 // as much as the connection has room for
+	for i := range uint32(uploads) {
+		id := 2*i + 1
+		w.request(id, false, nil)
+		w.until(func(f http2.Frame) bool { return isA[*http2.MetaHeadersFrame](f) && f.Header().StreamID == id })
+		for range frames {
+			w.ok(w.WriteData(id, false, make([]byte, frame)))
+		}
+	}
+	if w.until(func(f http2.Frame) bool { return isA[*http2.WindowUpdateFrame](f) && f.Header().StreamID == 0 }) == nil {
+		t.Error("the connection has no room again")
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"golang.org/x/net/http/httpguts"
+	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
 	"github.com/masegraye/connect-plugin-go/internal/h2frame"
@@ -221,7 +222,7 @@ func (c *conn) sendLocked(st *stream, p []byte, end bool) error {
 		case !flushed:
 			c.flushLocked()
 			flushed = true
-		default:
+		case st.window > 0 && c.window > 0, c.lingersLocked(st): // in the first case it waits for the system
 			c.awaitLocked(st)
 			c.yieldLocked(st)
 			st.waits = true
@@ -229,6 +230,21 @@ func (c *conn) sendLocked(st *stream, p []byte, end bool) error {
 			flushed, st.waits = false, false
 		}
 	}
+}
+
+// lingersLocked reports whether a stream waits for its peer: one whose handler has returned has nobody else who counts it, and
+// needs a place. Where it asks for one, and lets go of mu meanwhile, it is to look again: it has one, or was reset.
+func (c *conn) lingersLocked(st *stream) bool {
+	if !st.served || st.leave != nil || c.s.cfg.Linger == nil {
+		return true
+	}
+	c.mu.Unlock()
+	leave := c.s.cfg.Linger(c.nc)
+	c.mu.Lock()
+	if st.leave = leave; leave == nil && st.err == nil {
+		c.resetLocked(st.id, http2.ErrCodeEnhanceYourCalm, errLingers)
+	}
+	return false
 }
 
 // pushLocked sends as much data of a stream in one frame as the peer takes now, and its end with

@@ -115,16 +115,19 @@ func checkQuery(u *url.URL, b Bounds) error {
 		return nil
 	}
 	q := u.Query()
-	if q.Get("compression") != gzipName {
+	switch q.Get("compression") {
+	case "", identityName:
+		return nil
+	case gzipName:
+	default:
+		if q.Has("encoding") && q.Has("message") { // else it is a query of somebody's who does not speak Connect
+			return ErrEncoding
+		}
 		return nil
 	}
 	message := []byte(q.Get("message"))
 	if q.Get("base64") == "1" {
-		decoded, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(q.Get("message"), "="))
-		if err != nil {
-			return nil //nolint:nilerr // the handler says what is wrong
-		}
-		message = decoded
+		message = decoded(q.Get("message"))
 	}
 	z, err := gzip.NewReader(bytes.NewReader(message))
 	if err != nil {
@@ -135,4 +138,16 @@ func checkQuery(u *url.URL, b Bounds) error {
 		return ErrSwollen
 	}
 	return nil
+}
+
+// decoded is what a handler of Connect reads of a message in base64, line feeds among it, up to what is wrong with it: that
+// the handler says.
+func decoded(message string) []byte {
+	const quantum = 4                 // characters that belong together
+	encoding := base64.RawURLEncoding // which is padded nowhere
+	if len(message)%quantum == 0 {
+		encoding = base64.URLEncoding
+	}
+	out, _ := io.ReadAll(base64.NewDecoder(encoding, strings.NewReader(message)))
+	return out
 }

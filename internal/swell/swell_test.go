@@ -181,6 +181,14 @@ func TestBounds_Most(t *testing.T) {
 	}
 }
 
+// padded is a gzip stream in base64 that ends with padding.
+func padded(p []byte) string {
+	for len(p)%3 == 0 {
+		p = append(p, 0) // after its end: an error of whoever reads that far
+	}
+	return base64.URLEncoding.EncodeToString(p)
+}
+
 // The message of a GET request is bounded, too.
 func TestGuard_Queries(t *testing.T) {
 	t.Parallel()
@@ -194,6 +202,9 @@ func TestGuard_Queries(t *testing.T) {
 		"bomb":           {url.Values{"compression": {"gzip"}, "base64": {"1"}, "message": {encode(bomb)}}, swell.ErrSwollen},
 		"bomb, raw":      {url.Values{"compression": {"gzip"}, "message": {string(bomb)}}, swell.ErrSwollen},
 		"no compression": {url.Values{"base64": {"1"}, "message": {encode(bomb)}}, nil},
+		"line feeds":     {url.Values{"compression": {"gzip"}, "base64": {"1"}, "message": {padded(bomb) + "\n\r\n\n"}}, swell.ErrSwollen},
+		"not gzip":       {url.Values{"compression": {"zstd"}, "encoding": {"proto"}, "message": {"x"}}, swell.ErrEncoding},
+		"identity":       {url.Values{"compression": {"identity"}, "encoding": {"proto"}, "message": {"x"}}, nil},
 		"of another's":   {url.Values{"compression": {"zstd"}}, nil},
 		"malformed":      {url.Values{"compression": {"gzip"}, "base64": {"1"}, "message": {"*"}}, nil},
 	} {

@@ -104,7 +104,7 @@ func wide(n, text int, end bool) behaviour {
 	fields := named(n, text)
 	return func(s *served, id uint32) error {
 		s.block.Reset()
-		for _, f := range [...][2]string{{":status", strconv.Itoa(http.StatusOK)}, {"content-type", "application/proto"}} {
+		for _, f := range [...][2]string{{":status", strconv.Itoa(http.StatusOK)}, {fieldType, "application/proto"}} {
 			_ = s.fields.WriteField(hpack.HeaderField{Name: f[0], Value: f[1], Sensitive: true})
 		}
 		return sendHead(s.Framer, id, append(bytes.Clone(s.block.Bytes()), fields...), end)

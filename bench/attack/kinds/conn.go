@@ -24,7 +24,7 @@ import (
 const (
 	headerTable = 4096
 
-	fieldMethod, fieldScheme, fieldAuthority, fieldPath = ":method", ":scheme", ":authority", ":path"
+	fieldMethod, fieldScheme, fieldAuthority, fieldPath, fieldType = ":method", ":scheme", ":authority", ":path", "content-type"
 
 	gathered = 16 << 10 // bytes of frames that are written at once
 	patient  = 2 * time.Second
@@ -178,7 +178,7 @@ func (c *conn) head(path string, more ...string) []byte {
 	c.block.Reset()
 	list := []string{
 		fieldMethod, http.MethodPost, fieldScheme, "https", fieldAuthority, c.attack.addr, fieldPath, path,
-		"content-type", "application/proto", "connect-protocol-version", "1",
+		fieldType, "application/proto", "connect-protocol-version", "1",
 	}
 	who := c.as
 	if who == nil {
