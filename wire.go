@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
@@ -191,7 +190,7 @@ func (c boundedConn) Receive(message any) error {
 func boundedMessages(limit int) connect.HandlerOption {
 	bounds := defaultLimits.swelling()
 	bounds.Bytes = int64(limit)
-	return swellingMessages(limit, bounds)
+	return connect.WithHandlerOptions(swellingMessages(limit, bounds), prescan.Codecs(&messageFields))
 }
 
 // swellingMessages is boundedMessages with other bounds of decompression.
@@ -239,59 +238,8 @@ type quietCodeError struct{ err error }
 func (e *quietCodeError) Error() string { return errors.Unwrap(e.err).Error() }
 func (e *quietCodeError) Unwrap() error { return e.err }
 
-// errMalformed says that a message is none of its type.
-var errMalformed = errors.New("message is malformed")
-
-// frugalProto and frugalJSON decode handshakes, of which nothing is proven yet: what is in
-// a message is counted before it is decoded. They change nothing of the encoding.
-type (
-	frugalProto struct{}
-	frugalJSON  struct{ name string }
-)
-
-// Name implements connect.Codec.
-func (frugalProto) Name() string { return "proto" }
-
-// Marshal implements connect.Codec.
-func (frugalProto) Marshal(m any) ([]byte, error) {
-	if m, ok := m.(proto.Message); ok {
-		return proto.Marshal(m) //nolint:wrapcheck // Connect wraps it
-	}
-	return nil, errMalformed
-}
-
-// Unmarshal implements connect.Codec.
-func (frugalProto) Unmarshal(data []byte, m any) error {
-	if err := prescan.NewScanner(&handshakeFields).Scan(data); err != nil {
-		return err
-	}
-	if m, ok := m.(proto.Message); ok {
-		return proto.Unmarshal(data, m) //nolint:wrapcheck // Connect wraps it
-	}
-	return errMalformed
-}
-
-// Name implements connect.Codec.
-func (c frugalJSON) Name() string { return c.name }
-
-// Marshal implements connect.Codec.
-func (frugalJSON) Marshal(m any) ([]byte, error) {
-	if m, ok := m.(proto.Message); ok {
-		return protojson.Marshal(m) //nolint:wrapcheck // Connect wraps it
-	}
-	return nil, errMalformed
-}
-
-// Unmarshal implements connect.Codec.
-func (frugalJSON) Unmarshal(data []byte, m any) error {
-	if err := prescan.JSON(data, handshakeFields.Most); err != nil {
-		return err
-	}
-	if m, ok := m.(proto.Message); ok && len(data) > 0 {
-		return protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(data, m) //nolint:wrapcheck // Connect wraps it
-	}
-	return errMalformed
-}
+// messageFields bound how many fields another message to the host has.
+var messageFields = prescan.Fields{Most: handshakeFields.Most}
 
 // prescanned has handshakes looked at while they arrive, so that one of which there is too
 // much is refused for that, and before it is there. What is compressed is looked at by its
