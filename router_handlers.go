@@ -462,3 +462,19 @@ func healthChallenge(id *tokenstore.Identity) (proxy.Challenge, error) {
 	}
 	return proxy.Challenge{Path: connectpluginv1connect.PluginControlGetHealthProcedure, Message: q.message, Check: check}, err
 }
+
+// farewell has providers know that the host is about to end, on the connections that have calls, which go on: streams that could go
+// on for ever are for them to end.
+func (s *ServiceRouter) farewell() {
+	s.mu.Lock()
+	all := make(pools, 0, len(s.providers))
+	for _, p := range s.providers {
+		all = append(all, p.pool, p.previous)
+	}
+	s.mu.Unlock()
+	for _, pool := range all {
+		if pool != nil {
+			pool.Farewell()
+		}
+	}
+}

@@ -13,8 +13,8 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/coarse"
 )
 
-// Config says how connections are served. Every field but TooLarge, ConnContext, State, Met, Log and PingInUse
-// is required.
+// Config says how connections are served. Every field but TooLarge, ConnContext, State, Met, Away, Log and
+// PingInUse is required.
 type Config struct {
 	// Handler serves the requests. Its panics end their streams.
 	Handler http.Handler
@@ -31,6 +31,9 @@ type Config struct {
 	// Met is told of each connection whose peer met a bound, and which: [ErrSlow], [ErrSilent] or [ErrStuck], for
 	// which it ends, or [ErrTrailer]. It must not block; nil is for nobody.
 	Met func(net.Conn, error)
+	// Away is told, with the context of the requests of a connection, that its peer is about to end, and again when the connection
+	// has ended. It must not block; nil is for nobody.
+	Away func(context.Context)
 	// Log takes what goes wrong with connections and handlers, in the words of net/http, all at
 	// debug. Nil drops it.
 	Log *slog.Logger
@@ -110,6 +113,9 @@ func New(cfg Config) *Server {
 	}
 	if cfg.Met == nil {
 		cfg.Met = func(net.Conn, error) {}
+	}
+	if cfg.Away == nil {
+		cfg.Away = func(context.Context) {}
 	}
 	if cfg.ConnContext == nil {
 		cfg.ConnContext = func(ctx context.Context, _ net.Conn) context.Context { return ctx }
