@@ -185,7 +185,9 @@ func (a *attempt) send(ctx context.Context) (*http.Response, error) {
 	}
 	err := a.to.aim(ctx, r, a.id)
 	if err == nil {
-		a.client.direct(r)
+		err = a.client.direct(r, a.id)
+	}
+	if err == nil {
 		r.Body, err = a.body.Attempt()
 	}
 	if err != nil {
@@ -195,22 +197,15 @@ func (a *attempt) send(ctx context.Context) (*http.Response, error) {
 	return a.client.send(r)
 }
 
-// direct sends a request to where the host is now, whatever the base that it was made with.
-func (c *Client) direct(r *http.Request) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !same(r.URL, c.host) {
-		r.URL.Scheme, r.URL.Host, r.Host = c.host.Scheme, c.host.Host, ""
-	}
-	r.URL.Path = c.prefix + r.URL.Path
-}
-
 // send makes a request over a connection to the host.
 func (c *Client) send(r *http.Request) (*http.Response, error) {
 	if c.link == nil {
 		return c.sendForeign(r)
 	}
 	resp, err := c.link.RoundTrip(r)
+	if errors.Is(err, link.ErrElsewhere) {
+		c.leaveOthers(r.URL)
+	}
 	return c.heard(r.Context(), resp, err)
 }
 
@@ -306,7 +301,7 @@ func (c *Client) failure(ctx context.Context, err error) error {
 var errRenewing = errors.New("the identity at the host is being renewed")
 
 // present returns the identity to present. It waits for a new identity where the host
-// refused the one that there is, and sends that to nobody. The client's own calls wait
+// refused the one that there is, or another host gave it, and sends that to nobody. The client's own calls wait
 // for each other where it is in doubt; done, nil where nobody waits, lets them go on.
 func (c *Client) present(ctx context.Context, u *url.URL) (id identity, done func(), err error) {
 	if _, err := c.base(); err != nil {
@@ -314,7 +309,8 @@ func (c *Client) present(ctx context.Context, u *url.URL) (id identity, done fun
 	}
 	for {
 		c.mu.Lock()
-		closed, ours, id, refused := c.closed, c.isForLocked(u), c.identity, c.refused
+		closed, ours, id := c.closed, c.isForLocked(u), c.identity
+		good := id.token == "" || id.managed || id.serial != c.refused && c.isOfHostLocked(id)
 		done, wait := c.probeLocked(ctx)
 		c.mu.Unlock()
 		switch {
@@ -328,7 +324,7 @@ func (c *Client) present(ctx context.Context, u *url.URL) (id identity, done fun
 			case <-ctx.Done():
 				return identity{}, nil, ctx.Err()
 			}
-		case id.token == "" || id.serial != refused || id.managed:
+		case good:
 			return id, done, nil
 		default:
 			err := c.renewed(ctx, id, false)

@@ -46,7 +46,10 @@ func (c *Client) exchange(ctx context.Context, current identity, apart bool) (ou
 		host, prefix = c.host, c.prefix // another one, where discovery has several
 		c.mu.Unlock()
 	}
-	x.prefix = prefix
+	x.prefix, x.home = prefix, originOf(host, prefix)
+	if current.home != x.home {
+		x.current = identity{} // which another host gave, and this one is not to learn
+	}
 	if err := x.run(ctx, host.String()+prefix); err != nil {
 		err = c.explainLink(err)
 		c.trustFailed(err)
@@ -92,6 +95,31 @@ func (c *Client) moveLocked(host *url.URL, prefix string) bool {
 	return moved
 }
 
+// origin is where a host is: the place, and the path below which it is there.
+type origin struct{ scheme, host, prefix string }
+
+func originOf(u *url.URL, prefix string) origin { return origin{u.Scheme, u.Host, prefix} }
+
+// isOfHostLocked reports whether an identity is one that the host gave at which the client is now, or none. No other host is shown it.
+func (c *Client) isOfHostLocked(id identity) bool {
+	return id.token == "" || c.host != nil && id.home == originOf(c.host, c.prefix)
+}
+
+// direct sends a request to where the host is now, whatever the base that it was made with; not with an identity that another host
+// gave, where the client has moved since.
+func (c *Client) direct(r *http.Request, id identity) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.isOfHostLocked(id) {
+		return errMoved
+	}
+	if !same(r.URL, c.host) {
+		r.URL.Scheme, r.URL.Host, r.Host = c.host.Scheme, c.host.Host, ""
+	}
+	r.URL.Path = c.prefix + r.URL.Path
+	return nil
+}
+
 // below returns a request whose path is the one at the host: what was made with HostURL as its base has the path of that, too,
 // below which a proxy serves the host, and what was made with a base of the client's own has not.
 func (c *Client) below(r *http.Request) *http.Request {
@@ -111,9 +139,18 @@ func (c *Client) below(r *http.Request) *http.Request {
 	return out
 }
 
-// servedByHost reports whether a path is one of a host's own.
+// servedByHost reports whether a path is one of a host's own: of its services, or of a type at a provider or with a grant, below both of
+// which there is more. A host plugin that is called below a path of the same name is none.
 func servedByHost(path string) bool {
-	return strings.HasPrefix(path, pathServices) || strings.HasPrefix(path, pathCapabilities) || isOwnPath(path)
+	for _, prefix := range []string{pathServices, pathCapabilities} {
+		if tail, ok := strings.CutPrefix(path, prefix); ok {
+			kind, tail, _ := strings.Cut(tail, "/")
+			at, rest, _ := strings.Cut(tail, "/")
+			return kind != "" && at != "" && rest != ""
+		}
+	}
+	_, method, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
+	return isOwnPath(path) && !strings.Contains(method, "/")
 }
 
 // identifiable returns an error where the client has no identity and will obtain none, of which the host need not be
@@ -198,6 +235,7 @@ type exchange struct {
 	state   *tls.ConnectionState // nil in plaintext and with a foreign HTTP client
 	local   netip.Addr           // of our side of the connection
 	prefix  string               // the path of the host
+	home    origin               // of the host
 	current identity
 
 	req      *connectpluginv1.HandshakeRequest
@@ -371,7 +409,7 @@ func (x *exchange) check() error {
 	if x.current.token != "" && m.GetRuntimeId() != x.current.runtimeID {
 		return fmt.Errorf("%w: a renewal changed the runtime id", ErrHostNotTrusted)
 	}
-	x.identity = identity{runtimeID: m.GetRuntimeId(), token: m.GetRuntimeToken()}
+	x.identity = identity{runtimeID: m.GetRuntimeId(), token: m.GetRuntimeToken(), home: x.home}
 	if e := m.GetTokenExpiresAt(); e != nil {
 		if err := e.CheckValid(); err != nil {
 			return fmt.Errorf("%w: token_expires_at: %w", ErrHostNotTrusted, err)
@@ -383,4 +421,37 @@ func (x *exchange) check() error {
 		x.identity.expires = e.AsTime()
 	}
 	return nil
+}
+
+// validateIdentity refuses what no host of this library issues and what could
+// not stand in a header.
+func validateIdentity(runtimeID, token string) error {
+	if err := visible("runtime_id", runtimeID); err != nil {
+		return err
+	}
+	return visible("runtime_token", token)
+}
+
+const maxIdentityLen = 512
+
+func visible(field, s string) error {
+	if s == "" || len(s) > maxIdentityLen {
+		return fmt.Errorf("%s: is empty or has more than %d bytes", field, maxIdentityLen)
+	}
+	for i := range len(s) {
+		if s[i] <= ' ' || s[i] >= 0x7f {
+			return fmt.Errorf("%s: has characters that no identity has", field)
+		}
+	}
+	return nil
+}
+
+// leaveOthers has later requests go over new connections, where the client is at a place and had one that leads to another.
+func (c *Client) leaveOthers(at *url.URL) {
+	c.mu.Lock()
+	here := same(at, c.host)
+	c.mu.Unlock()
+	if here {
+		c.link.Retire()
+	}
 }

@@ -22,6 +22,7 @@ type identity struct {
 	expires   time.Time // zero where the host did not say
 	managed   bool      // given by SetRuntimeIdentity, not by a handshake
 	serial    uint64    // of those that the client has had; zero before the first
+	home      origin    // of the host that gave it
 }
 
 // prove answers the challenge of a health question; nil where there is none.
@@ -168,7 +169,7 @@ func (c *Client) handshake(ctx context.Context, apart bool) error {
 }
 
 // renewed returns when the client has another identity than stale, which the host
-// refused. The first who asks begins the handshake, the others wait for it. After one
+// refused, or another host gave. The first who asks begins the handshake, the others wait for it. After one
 // that failed the next has its time: who is patient waits for that, everybody else is
 // told why there is no identity.
 func (c *Client) renewed(ctx context.Context, stale identity, patient bool) error {
@@ -182,9 +183,8 @@ func (c *Client) renewed(ctx context.Context, stale identity, patient bool) erro
 			c.mu.Unlock()
 			return connect.NewError(connect.CodeUnauthenticated, errIdentityEnded)
 		}
-		first := c.noticed != stale.serial
-		c.refused, c.noticed = stale.serial, stale.serial
-		forgetful := first && c.forgottenLocked(time.Now())
+		first, forgotten := c.noticed != stale.serial, c.noticeLocked(stale)
+		forgetful := forgotten && c.forgottenLocked(time.Now())
 		wait, last := c.pace.wait(time.Now()), c.pace.err
 		if c.enrolling == nil && wait > 0 && (!first || forgetful) {
 			c.mu.Unlock()
@@ -204,11 +204,22 @@ func (c *Client) renewed(ctx context.Context, stale identity, patient bool) erro
 		if err != nil {
 			return err
 		}
-		if first {
+		if forgotten {
 			c.cfg.Logger.Warn("the host no longer knows this client; enrolling again", keyRuntimeID, stale.runtimeID)
 		}
 		return e.waitAs(ctx, patient)
 	}
+}
+
+// noticeLocked takes note that an identity is of no use where the client is, and reports whether that is new, and because the host does
+// not know it any more. Where another host gave it, the client may yet find that one.
+func (c *Client) noticeLocked(stale identity) (forgotten bool) {
+	known, first := c.isOfHostLocked(stale), c.noticed != stale.serial
+	c.noticed = stale.serial
+	if known {
+		c.refused = stale.serial
+	}
+	return known && first
 }
 
 var errEnrolling = errors.New("the handshake is not over yet, and half of the time that the call had left is")
@@ -427,7 +438,9 @@ func (c *Client) assign(runtimeID, token, hostURL string, expires time.Time) err
 	moved := c.moveLocked(u, prefix)
 	c.ready = true
 	c.watchLocked()
-	c.identity = identity{runtimeID: runtimeID, token: token, expires: expires, managed: true, serial: c.identity.serial + 1}
+	c.identity = identity{
+		runtimeID: runtimeID, token: token, expires: expires, managed: true, serial: c.identity.serial + 1, home: originOf(u, prefix),
+	}
 	c.mu.Unlock()
 	if moved && c.link != nil {
 		c.link.Retire()
@@ -473,27 +486,4 @@ func (c *Client) notRenewed(failures int, err error) {
 // cannot be reached; one that answers may refuse as well.
 func retryIn(until time.Duration, failures int) time.Duration {
 	return max(until, backoff.Reconnect.After(failures))
-}
-
-// validateIdentity refuses what no host of this library issues and what could
-// not stand in a header.
-func validateIdentity(runtimeID, token string) error {
-	if err := visible("runtime_id", runtimeID); err != nil {
-		return err
-	}
-	return visible("runtime_token", token)
-}
-
-const maxIdentityLen = 512
-
-func visible(field, s string) error {
-	if s == "" || len(s) > maxIdentityLen {
-		return fmt.Errorf("%s: is empty or has more than %d bytes", field, maxIdentityLen)
-	}
-	for i := range len(s) {
-		if s[i] <= ' ' || s[i] >= 0x7f {
-			return fmt.Errorf("%s: has characters that no identity has", field)
-		}
-	}
-	return nil
 }

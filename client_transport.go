@@ -38,6 +38,8 @@ const (
 	clientMaxConns    = 16
 	clientPingAfter   = 30 * time.Second
 	clientPingTimeout = 15 * time.Second
+	// clientOvertime is what a host allows its plugins, unless configured otherwise.
+	clientOvertime = time.Minute
 )
 
 // setTransport makes the client's connections, or takes the configured HTTP client so
@@ -58,7 +60,7 @@ func (c *Client) setTransport() error {
 	}
 	c.link = link.New(link.Config{
 		Dial: c.dial, DialTimeout: clientDialTimeout, MaxConns: clientMaxConns, MaxHeaderBytes: clientMaxHeader,
-		PingAfter: clientPingAfter, PingTimeout: clientPingTimeout, Lost: c.lost, Failed: c.unreachable,
+		PingAfter: clientPingAfter, PingTimeout: clientPingTimeout, Overtime: clientOvertime, Lost: c.lost, Failed: c.unreachable,
 	})
 	return nil
 }
@@ -97,6 +99,7 @@ func (c *Client) dialHost(ctx context.Context, below func(net.Conn) net.Conn) (n
 	if host.Port() == "" {
 		addr = net.JoinHostPort(host.Hostname(), defaultPorts[host.Scheme])
 	}
+	link.Leads(ctx, host)
 	if host.Scheme != "https" {
 		conn, err := bridge.Dial(ctx, "tcp", addr)
 		if err != nil {

@@ -17,7 +17,6 @@ import (
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
-	"github.com/masegraye/connect-plugin-go/internal/prescan"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 	"github.com/masegraye/connect-plugin-go/internal/transcript"
 )
@@ -167,7 +166,7 @@ func (s *HandshakeServer) peerOf(ctx context.Context, req connect.AnyRequest) (c
 }
 
 func (s *HandshakeServer) routes(opts ...connect.HandlerOption) []route {
-	opts = append(opts, s.hub.settings().limits.handshakes(), prescan.Codecs(&handshakeFields))
+	opts = append(opts, s.hub.settings().limits.handshakes(), counting(&handshakeFields))
 	path, h := connectpluginv1connect.NewHandshakeServiceHandler(s, opts...)
 	return []route{{
 		prefix: path, identify: observed(identifyEnrolling), unary: unaryProcedure, reads: true, vital: true, bound: tooLargeHandshake,

@@ -15,10 +15,12 @@ import (
 	"connectrpc.com/connect"
 
 	adminv1 "github.com/masegraye/connect-plugin-go/gen/admin/v1"
+	"github.com/masegraye/connect-plugin-go/internal/backoff"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/drain"
 	"github.com/masegraye/connect-plugin-go/internal/h2serve"
 	"github.com/masegraye/connect-plugin-go/internal/headers"
+	"github.com/masegraye/connect-plugin-go/internal/jury"
 	"github.com/masegraye/connect-plugin-go/internal/probes"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
@@ -53,14 +55,13 @@ type Host struct {
 	followers chan struct{} // a place for each stream that follows the host; nil without Admin
 	leaving   chan struct{} // closed when the host begins to shut down; nil without Admin
 	done      chan struct{} // closed when the shutdown is complete
+	judging   *jury.Box     // of changes of policy for which HandshakeAuth.Secret is asked
 
 	draining atomic.Bool
 	shutdown sync.Once
 	shutErr  error // written before done is closed
 
-	policyMu sync.Mutex   // held during a change of policy; guards nothing
-	judging  atomic.Int32 // changes of policy for which HandshakeAuth.Secret is asked
-	crowded  atomic.Bool  // there are too many of them
+	policyMu sync.Mutex // held during a change of policy; guards nothing
 
 	upperMu sync.Mutex
 	upper   upperFloor // nil until it is asked for
@@ -108,7 +109,8 @@ type upperFloor interface {
 
 // NewHost makes a host of a configuration, which it validates and copies. The
 // error wraps [ErrInvalidConfig] and names the field. The services in the
-// configuration belong to this host from now on.
+// configuration belong to this host from now on. It waits for nothing but a GetCertificate of ServeConfig.TLS that takes its time, for ten
+// seconds at most.
 func NewHost(cfg *ServeConfig) (*Host, error) { return newHost(context.Background(), cfg) }
 
 // newHost is NewHost that waits for a source of certificates no longer than ctx lasts.
@@ -116,7 +118,10 @@ func newHost(ctx context.Context, cfg *ServeConfig) (*Host, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	h := &Host{cfg: cfg.withDefaults(), drain: drain.New(), made: time.Now(), done: make(chan struct{})}
+	h := &Host{
+		cfg: cfg.withDefaults(), drain: drain.New(), made: time.Now(), done: make(chan struct{}),
+		judging: &jury.Box{Seats: maxChanges, Patience: secretIsHeld},
+	}
 	if err := h.setTLS(); err != nil {
 		return nil, err
 	}
@@ -324,6 +329,20 @@ func (h *Host) setRouter() {
 		h.registry = NewServiceRegistry(h.lifecycle)
 	}
 	h.router = NewServiceRouter(h.handshake, h.registry, h.lifecycle)
+}
+
+// farewellEvery is how often providers are told that the host is about to end: a call that was let in before that may come to one later.
+const farewellEvery = time.Second
+
+// farewell has providers end streams that could go on for ever, until it is called off.
+func (h *Host) farewell() (over func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	h.tasks.Go(func() {
+		for again := true; again; again = backoff.Wait(ctx, farewellEvery) {
+			h.router.farewell()
+		}
+	})
+	return cancel
 }
 
 // cutCalls ends the server at once.

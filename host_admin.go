@@ -18,6 +18,7 @@ import (
 
 	adminv1 "github.com/masegraye/connect-plugin-go/gen/admin/v1"
 	"github.com/masegraye/connect-plugin-go/gen/admin/v1/adminv1connect"
+	"github.com/masegraye/connect-plugin-go/internal/guest"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
 	"github.com/masegraye/connect-plugin-go/internal/probes"
 	"github.com/masegraye/connect-plugin-go/internal/tally"
@@ -161,18 +162,15 @@ func (a *adminReader) CheckPolicy(ctx context.Context, req *connect.Request[admi
 // policyToCheck returns the policy that somebody asks about: one that is told, or else what
 // AdminConfig.LoadPolicy would load now.
 func (h *Host) policyToCheck(ctx context.Context, told *adminv1.PolicyDocument) (*Policy, error) {
-	switch load := h.cfg.Admin.LoadPolicy; {
+	switch {
 	case told != nil:
 		return h.policyOf(told), nil
-	case load == nil:
+	case h.cfg.Admin.LoadPolicy == nil:
 		return nil, connect.NewError(connect.CodeFailedPrecondition, errReloadsNothing)
 	default:
-		p, err := load(ctx)
-		if err == nil && p == nil {
-			err = errNothingLoaded
-		}
+		p, err := h.loadPolicy(ctx)
 		if err != nil {
-			h.cfg.Logger.Warn("the policy that an operator asks about was not loaded", keyError, err)
+			h.cfg.Logger.Warn("the policy that an operator asks about was not loaded", logged(err)...)
 			return nil, connect.NewError(connect.CodeFailedPrecondition, errNotLoaded)
 		}
 		return p, nil
@@ -345,26 +343,36 @@ func (a *adminChanger) Replace(ctx context.Context, req *connect.Request[adminv1
 // ReloadPolicy has the operator's function read the policy, and sets it.
 func (a *adminChanger) ReloadPolicy(ctx context.Context, req *connect.Request[adminv1.ReloadPolicyRequest]) (*connect.Response[adminv1.ReloadPolicyResponse], error) {
 	h := (*Host)(a)
-	load := h.cfg.Admin.LoadPolicy
-	if load == nil {
+	if h.cfg.Admin.LoadPolicy == nil {
 		return nil, connect.NewError(connect.CodeFailedPrecondition, errReloadsNothing)
 	}
-	next, err := load(ctx)
-	if err == nil && next == nil {
-		err = errNothingLoaded // else a file that is away would end every plugin
-	}
+	next, err := h.loadPolicy(ctx)
+	told := errLoadFailed
 	if err == nil {
 		h.administered(ctx, req.Spec(), "")
 		if err = h.SetPolicy(next); err != nil { // CheckPolicy says it, too
-			h.cfg.Logger.Warn("the policy was not reloaded, and stays as it is", keyError, err)
-			return nil, connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("%w: %s", errNotReloaded, printable(valid(err.Error()))))
+			told = errors.New(printable(valid(err.Error())))
 		}
 	}
 	if err != nil {
-		h.cfg.Logger.Warn("the policy was not reloaded, and stays as it is", keyError, err)
-		return nil, connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("%w: %w", errNotReloaded, errLoadFailed))
+		h.cfg.Logger.Warn(errNotReloaded.Error(), logged(err)...)
+		told = fmt.Errorf("%w: %w", errNotReloaded, told)
+		h.hub.auditEvent(ctx, AuditEvent{Kind: AuditAdministered, Procedure: req.Spec().Procedure, Reason: told.Error()})
+		return nil, connect.NewError(connect.CodeFailedPrecondition, told)
 	}
 	return connect.NewResponse(&adminv1.ReloadPolicyResponse{}), nil
+}
+
+// loadPolicy has the operator's function read the policy.
+func (h *Host) loadPolicy(ctx context.Context) (p *Policy, err error) {
+	err = guest.Contain("AdminConfig.LoadPolicy", func() (err error) {
+		p, err = h.cfg.Admin.LoadPolicy(ctx)
+		return err
+	})
+	if err == nil && p == nil {
+		err = errNothingLoaded // else a file that is away would end every plugin
+	}
+	return p, err
 }
 
 // Errors to operators.

@@ -13,14 +13,13 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/masegraye/connect-plugin-go/internal/policy"
-	"github.com/masegraye/connect-plugin-go/internal/prescan"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
 // routes builds the host's route table of what each service brings.
 func (h *Host) routes() (routeTable, error) {
 	operators := h.handlerOptions()
-	opts := append(slices.Clip(operators), h.cfg.Limits.fields(exceededField), prescan.Codecs(&messageFields))
+	opts := append(slices.Clip(operators), h.cfg.Limits.fields(exceededField), counting(&messageFields))
 	if len(h.cfg.Interceptors) == 0 {
 		h.registry.rests(h.recovered, h.cfg.Limits.messages())
 	}

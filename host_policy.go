@@ -74,8 +74,11 @@ func (h *Host) changePolicy(c *policyChange) (late []*tokenstore.Identity) {
 	return c.late
 }
 
-// maxChanges bounds how many changes of policy are judged at a time.
-const maxChanges = 64
+// How many changes of policy are judged at a time, and how long another one waits while HandshakeAuth.Secret returns for none of them.
+const (
+	maxChanges   = 64
+	secretIsHeld = 5 * time.Second
+)
 
 const asksItself = "HandshakeAuth.Secret, which SetPolicy calls, must not call SetPolicy itself"
 
@@ -88,19 +91,16 @@ func (h *Host) judge(next *policy.Book) (judged map[*tokenstore.Identity]bool, e
 	if stack.Below(".(*Host).judge.func") {
 		return nil, errors.New(asksItself)
 	}
-	defer func() {
-		if h.judging.Add(-1) == 0 {
-			h.crowded.Store(false)
-		}
-	}()
-	if h.judging.Add(1) > maxChanges || h.crowded.Load() {
-		h.crowded.Store(true) // until none is judged: each of those that called one another asks for all plugins
-		return nil, fmt.Errorf("more than %d changes of policy at a time: %s", maxChanges, asksItself)
+	if !h.judging.Sit() {
+		return nil, fmt.Errorf("HandshakeAuth.Secret has not returned for any of %d changes of policy for %v: %s",
+			maxChanges, secretIsHeld, asksItself)
 	}
+	defer h.judging.Rise()
 	judged = map[*tokenstore.Identity]bool{}
 	return judged, guest.Contain("HandshakeAuth.Secret", func() error {
 		h.hub.store.Each(func(id *tokenstore.Identity) bool {
 			judged[id] = h.hub.acceptsUnder(next, id)
+			h.judging.Answered()
 			return true
 		})
 		return nil

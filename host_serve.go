@@ -365,7 +365,9 @@ func (h *Host) shut(given context.Context) error {
 		h.cfg.Logger.Info("host is shutting down", keyAddr, addr)
 	}
 	h.endStreams()
+	over := h.farewell()
 	err := h.drainCalls(ctx)
+	over()
 	if err != nil {
 		h.abort(errShuttingDown)
 		last, cancelLast := context.WithTimeout(context.WithoutCancel(ctx), abortWait)

@@ -378,28 +378,28 @@ func TestServerLog_Panics(t *testing.T) {
 	}
 }
 
-// A Health that blocks makes the plugin unhealthy until it returns, is asked once, and told of less and less often.
+// A Health that blocks makes the plugin unhealthy until an answer comes in time, also where each is late, and is told of less and less often.
 func TestPluginSession_HealthThatBlocks(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		for takes, told := range map[time.Duration]int{healthWait - 1: 0, healthWait + time.Second: 1, time.Minute: 4} {
-			var out bytes.Buffer
-			asked := 0
+		// How long it takes, the first how many of its answers, and what is told of that.
+		for of, told := range map[[2]time.Duration]int{{healthWait - 1, 2}: 0, {healthWait + 1, 1}: 1, {healthWait + 1, 2}: 1, {time.Minute, 2}: 4} {
+			out, asked := new(bytes.Buffer), time.Duration(0)
 			s := newPluginSession(&PluginServerConfig{Health: func() (connectpluginv1.HealthState, string) {
 				asked++
-				time.Sleep(takes)
+				time.Sleep([]time.Duration{0, of[0]}[min(1, max(0, of[1]+1-asked))])
 				return connectpluginv1.HealthState_HEALTH_STATE_HEALTHY, "as it says"
-			}, Client: ClientConfig{Logger: slog.New(slog.NewTextHandler(&out, nil))}}, &Client{}, "")
-			for i, wait := range []time.Duration{0, time.Minute} {
-				time.Sleep(wait)
+			}, Client: ClientConfig{Logger: slog.New(slog.NewTextHandler(out, nil))}}, &Client{}, "")
+			for i := range time.Duration(3) {
+				time.Sleep([]time.Duration{0, time.Minute, 2 * time.Minute}[i])
 				got := s.health(t.Context())
 				synctest.Wait()
-				if late := i == 0 && told > 0; late != (got.reason == healthLate) || late == (got.reason == "as it says") || asked > 2-min(told, 1) {
-					t.Errorf("%v: %d: the plugin is %v, asked %d times", takes, i, got, asked)
+				if late := i < of[1] && told > 0; late != (got.reason == healthLate) || late == (got.reason == "as it says") || asked != i+1 {
+					t.Errorf("%v: %d: the plugin is %v, asked %d times", of, i, got, asked)
 				}
 			}
 			if got := strings.Count(out.String(), "PluginServerConfig.Health has not returned for"); got != told {
-				t.Errorf("after %v the log has %q", takes, &out)
+				t.Errorf("after %v the log has %q", of, out)
 			}
 		}
 	})

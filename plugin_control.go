@@ -115,7 +115,7 @@ func (s *pluginSession) ofServices(types []string) []string {
 	return own
 }
 
-// healthWait is how long Health may take: after that the plugin is unhealthy until it has returned.
+// healthWait is how long Health may take: after that the plugin is unhealthy until an answer comes in time.
 const healthWait = 5 * time.Second
 
 // healthLate is the reason of a plugin whose Health takes longer.
@@ -132,7 +132,8 @@ type healthAsker struct {
 	returned func() // told of an answer for which nobody waits any more
 
 	mu    sync.Mutex
-	asked *askedHealth // under way, or late and not taken yet; nil for none
+	asked *askedHealth  // under way; nil for none
+	slow  time.Duration // what the log was told that answers take, since one came in time; zero for nothing
 	ended bool
 }
 
@@ -147,10 +148,12 @@ type askedHealth struct {
 
 	// Guarded by mu of the asker.
 	late  bool
+	first bool        // that is late, since one came in time
 	timer *time.Timer // tells that it is late
 }
 
-// now returns how the plugin is: unhealthy where its code does not say within healthWait. The end of ctx ends the wait.
+// now returns how the plugin is: unhealthy where its code does not say within healthWait. An answer that comes later says nothing, so
+// that a plugin whose answers always do is unhealthy, and not now and then. The end of ctx ends the wait.
 func (a *healthAsker) now(ctx context.Context) (connectpluginv1.HealthState, string) {
 	if h := a.begin(); h != nil {
 		late := time.NewTimer(time.Until(h.began.Add(healthWait)))
@@ -191,14 +194,17 @@ func (a *healthAsker) run(h *askedHealth) {
 		}
 		a.mu.Lock()
 		h.timer.Stop()
-		late := h.late
-		if !late {
-			a.asked = nil
+		late, first, again := h.late, h.late && h.first, !h.late && a.slow > 0
+		if a.asked = nil; !late {
+			a.slow = 0
 		}
 		a.mu.Unlock()
 		close(h.done)
-		if late {
-			a.log.Info("PluginServerConfig.Health has returned after " + time.Since(h.began).Round(time.Second).String())
+		if again {
+			a.log.Info("PluginServerConfig.Health answers in time again")
+		}
+		if first { // the next one is asked at once, those after it in their turn
+			a.log.Info("PluginServerConfig.Health has returned after " + time.Since(h.began).Round(time.Second).String() + "; it is asked again")
 			a.returned()
 		}
 	}()
@@ -208,7 +214,7 @@ func (a *healthAsker) run(h *askedHealth) {
 	})
 }
 
-// take reports whether the answer is there, and has the next one asked for.
+// take reports whether the answer is there, and came in time.
 func (a *healthAsker) take(h *askedHealth) bool {
 	select {
 	case <-h.done:
@@ -217,23 +223,23 @@ func (a *healthAsker) take(h *askedHealth) bool {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.asked == h {
-		a.asked = nil
-	}
-	return true
+	return !h.late
 }
 
-// tell has the log say that an answer is late: after healthWait, and then whenever twice as much time has passed.
+// tell has the log say that an answer is late: after healthWait, and then whenever twice as
+// much time has passed; of those after it, what takes longer still.
 func (a *healthAsker) tell(h *askedHealth, waited time.Duration) {
 	a.mu.Lock()
 	due := a.asked == h && !a.ended
+	says := due && waited > a.slow
 	if due {
-		h.late = true
+		h.late, h.first = true, h.first || a.slow == 0
+		a.slow = max(a.slow, waited)
 		h.timer = time.AfterFunc(waited, func() { a.tell(h, 2*waited) })
 	}
 	a.mu.Unlock()
-	if due {
-		a.log.Warn("PluginServerConfig.Health has not returned for " + waited.String() + "; the plugin is unhealthy until it does")
+	if says {
+		a.log.Warn("PluginServerConfig.Health has not returned for " + waited.String() + "; the plugin is unhealthy until it answers in time")
 	}
 }
 
@@ -292,7 +298,8 @@ type stoppingKey struct{}
 
 // Stopping returns a channel that is closed when the plugin that serves the call of ctx is
 // asked to stop: by its host, by the end of [ServePlugin]'s context, or because another
-// instance takes its place. Calls in flight may finish within the grace; a stream that could
+// instance takes its place; and, over TLS, when the host from which the call comes shuts down, which
+// ends neither the plugin nor calls from elsewhere. Calls in flight may finish within the grace of whoever stops; a stream that could
 // go on for ever ends itself with code unavailable then. Outside a call that ServePlugin
 // serves the channel is nil, which is never closed.
 func Stopping(ctx context.Context) <-chan struct{} {
@@ -300,7 +307,7 @@ func Stopping(ctx context.Context) <-chan struct{} {
 	return stopping
 }
 
-// withStopping is the context of all that a plugin serves: it tells handlers when the plugin
+// withStopping is the context of all that a plugin serves in plaintext: it tells handlers when the plugin
 // is stopping.
 func withStopping(stopping <-chan struct{}) context.Context {
 	return context.WithValue(context.Background(), stoppingKey{}, stopping)

@@ -49,7 +49,8 @@ func (s *pluginServer) newPlain(ctx context.Context) *http.Server {
 // newServer makes the server of a plugin, whose one caller is its host.
 func (s *pluginServer) newServer(ctx context.Context) *h2serve.Server {
 	return h2serve.New(h2serve.Config{
-		Handler: s.handler(), TooLarge: http.HandlerFunc(tooLarge), Context: withStopping(ctx.Done()), Log: slog.New(s.log), State: s.note,
+		Handler: s.handler(), TooLarge: http.HandlerFunc(tooLarge), Context: context.Background(), Log: slog.New(s.log), State: s.note,
+		ConnContext: parting(ctx), Away: part,
 		HandshakeTimeout: s.cfg.Limits.ReadHeaderTimeout, IdleTimeout: defaultLimits.IdleTimeout,
 		PingAfter: pingAfter, PingTimeout: pingTimeout, WriteTimeout: writeByteTimeout,
 		// The host has a connection for each plugin, and no call on most of them.
@@ -57,6 +58,24 @@ func (s *pluginServer) newServer(ctx context.Context) *h2serve.Server {
 		MaxHeaderBytes: uint32(defaultLimits.MaxHeaderBytes), //nolint:gosec // a constant
 		StreamWindow:   pluginStreamBuffer, ConnWindow: pluginConnBuffer,
 	})
+}
+
+type partKey struct{}
+
+// parting returns what makes the context of the requests of each of the host's connections. Handlers learn there that the plugin
+// is stopping, as they do everywhere, and that the host at the other end is.
+func parting(plugin context.Context) func(context.Context, net.Conn) context.Context {
+	return func(ctx context.Context, _ net.Conn) context.Context {
+		stopping, tell := context.WithCancel(plugin)
+		return context.WithValue(context.WithValue(ctx, stoppingKey{}, stopping.Done()), partKey{}, tell)
+	}
+}
+
+// part tells the handlers of a connection that its host is stopping.
+func part(ctx context.Context) {
+	if tell, ok := ctx.Value(partKey{}).(context.CancelFunc); ok {
+		tell()
+	}
 }
 
 // Bounds of one of the host's connections.

@@ -144,7 +144,7 @@ type PluginServerConfig struct {
 	Standby bool
 	// Health is asked for the plugin's health once in a HealthInterval, and when the
 	// host asks; never twice at once. It must not block: where it takes more than 5 s
-	// the plugin is unhealthy until it has returned, and where it panics as long as it does. Nil means healthy. A service type in
+	// the plugin is unhealthy until an answer comes in time, and where it panics as long as it does. Nil means healthy. A service type in
 	// Client.Metadata.Requires that is watched and unavailable makes a healthy plugin degraded.
 	Health func() (state connectpluginv1.HealthState, reason string)
 	// HealthInterval is the time between reports. Zero means 10 s; 10 ms is the least. A host with very many

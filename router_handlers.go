@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"sync"
-	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -399,41 +398,6 @@ func (s *ServiceRouter) seal(runtimeID string) bool {
 	ok := p != nil && p.pool != nil && !p.memory && p.previous == nil
 	s.mu.Unlock()
 	return ok && p.pool.Seal()
-}
-
-// identityEnded takes out what goes through to a plugin. Where it left, or its process ended, what it answered may still be on its way.
-func (s *ServiceRouter) identityEnded(e tokenstore.End) {
-	runtimeID := e.Identity.RuntimeID()
-	if e.Reason == reasonLeft || e.Reason == reasonExited {
-		s.passOn(runtimeID)
-	}
-	s.endProvider(runtimeID)
-}
-
-// lastAnswers is how long at most what a plugin answered before its end is passed on.
-const lastAnswers = 10 * time.Second
-
-// passOn lets the calls in flight to a plugin finish that gets no others.
-func (s *ServiceRouter) passOn(runtimeID string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	p := s.providers[runtimeID]
-	if p == nil || s.closed {
-		return
-	}
-	delete(s.providers, runtimeID)
-	for _, pool := range (pools{p.pool, p.previous}) {
-		if pool == nil {
-			continue
-		}
-		pool.Refuse()
-		s.draining.Go(func() {
-			ctx, cancel := context.WithTimeout(s.life, lastAnswers)
-			defer cancel()
-			_ = pool.Drain(ctx)
-			pool.Close()
-		})
-	}
 }
 
 // Bytes that an answer of a launched plugin has at most, and random ones of a question.

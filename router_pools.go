@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -20,9 +19,6 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/proxy"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
-
-// maxDown is how long at most the calls to a provider that cannot be reached fail without trying.
-const maxDown = 5 * time.Second
 
 // routedProvider passes calls on to one plugin at one endpoint.
 type routedProvider struct {
@@ -183,6 +179,58 @@ func (s *ServiceRouter) forget(runtimeID string) {
 	ends.close()
 }
 
+// identityEnded takes out what goes through to a plugin. Where it left, or its process ended, what it answered may still be on its way.
+func (s *ServiceRouter) identityEnded(e tokenstore.End) {
+	runtimeID := e.Identity.RuntimeID()
+	if e.Reason == reasonLeft || e.Reason == reasonExited {
+		s.passOn(runtimeID)
+	}
+	s.endProvider(runtimeID)
+}
+
+// maxDown is how long at most the calls to a provider that cannot be reached fail without trying, and lastAnswers how long what
+// a plugin answered before its end is passed on.
+const maxDown, lastAnswers = 5 * time.Second, 10 * time.Second
+
+// passOn lets the calls in flight to a plugin finish that gets no others.
+func (s *ServiceRouter) passOn(runtimeID string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.providers[runtimeID]
+	if p == nil || s.closed {
+		return
+	}
+	delete(s.providers, runtimeID)
+	for _, pool := range (pools{p.pool, p.previous}) {
+		if pool == nil {
+			continue
+		}
+		pool.Refuse()
+		s.draining.Go(func() {
+			ctx, cancel := context.WithTimeout(s.life, lastAnswers)
+			defer cancel()
+			_ = pool.Drain(ctx)
+			pool.Close()
+		})
+	}
+}
+
+// farewell has providers know that the host is about to end, on the connections that have calls, which go on: streams that could go
+// on for ever are for them to end.
+func (s *ServiceRouter) farewell() {
+	s.mu.Lock()
+	all := make(pools, 0, len(s.providers))
+	for _, p := range s.providers {
+		all = append(all, p.pool, p.previous)
+	}
+	s.mu.Unlock()
+	for _, pool := range all {
+		if pool != nil {
+			pool.Farewell()
+		}
+	}
+}
+
 // Close ends every call that goes through and the connections to plugins, and refuses what
 // comes later. It is for a router on a server of your own: a [Host] closes its own. It may
 // be called more than once.
@@ -198,54 +246,6 @@ func (s *ServiceRouter) Close() {
 	s.end()
 	ends.close()
 	s.draining.Wait()
-}
-
-// maxSuccessors bounds what is remembered of plugins that were replaced.
-const maxSuccessors = 4096
-
-// succeed lets calls that name a plugin which was replaced, because their callers do not
-// know yet, go to the one that took its place, as long as that lives.
-func (s *ServiceRouter) succeed(old, next string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.succeeded == nil {
-		s.succeeded = map[string]string{}
-	}
-	for from, to := range s.succeeded {
-		if to == old {
-			s.succeeded[from] = next
-		}
-	}
-	if len(s.succeeded) >= maxSuccessors {
-		clear(s.succeeded) // callers learn of a replacement within moments
-	}
-	s.succeeded[old] = next
-}
-
-// unsucceed forgets for whom a plugin stood in; its identity has ended.
-func (s *ServiceRouter) unsucceed(runtimeID string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	maps.DeleteFunc(s.succeeded, func(_, to string) bool { return to == runtimeID })
-}
-
-// successor returns the registration of a type by the plugin that took another's place.
-func (s *ServiceRouter) successor(serviceType, runtimeID string) (catalog.Registration, bool) {
-	s.mu.Lock()
-	next, ok := s.succeeded[runtimeID]
-	s.mu.Unlock()
-	if !ok {
-		return catalog.Registration{}, false
-	}
-	return s.catalog.Provider(serviceType, next)
-}
-
-// replaced reports whether another plugin took the place of one.
-func (s *ServiceRouter) replaced(runtimeID string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	_, ok := s.succeeded[runtimeID]
-	return ok
 }
 
 // drainProvider refuses further calls to a plugin and waits for those in flight, at most

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"sync"
 	"time"
@@ -179,6 +180,54 @@ func withField(err error) error {
 		return fmt.Errorf("%w (Limits.MaxHeaderBytes, of which 256 KiB are always taken)", err)
 	}
 	return err
+}
+
+// maxSuccessors bounds what is remembered of plugins that were replaced.
+const maxSuccessors = 4096
+
+// succeed lets calls that name a plugin which was replaced, because their callers do not
+// know yet, go to the one that took its place, as long as that lives.
+func (s *ServiceRouter) succeed(old, next string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.succeeded == nil {
+		s.succeeded = map[string]string{}
+	}
+	for from, to := range s.succeeded {
+		if to == old {
+			s.succeeded[from] = next
+		}
+	}
+	if len(s.succeeded) >= maxSuccessors {
+		clear(s.succeeded) // callers learn of a replacement within moments
+	}
+	s.succeeded[old] = next
+}
+
+// unsucceed forgets for whom a plugin stood in; its identity has ended.
+func (s *ServiceRouter) unsucceed(runtimeID string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.DeleteFunc(s.succeeded, func(_, to string) bool { return to == runtimeID })
+}
+
+// successor returns the registration of a type by the plugin that took another's place.
+func (s *ServiceRouter) successor(serviceType, runtimeID string) (catalog.Registration, bool) {
+	s.mu.Lock()
+	next, ok := s.succeeded[runtimeID]
+	s.mu.Unlock()
+	if !ok {
+		return catalog.Registration{}, false
+	}
+	return s.catalog.Provider(serviceType, next)
+}
+
+// replaced reports whether another plugin took the place of one.
+func (s *ServiceRouter) replaced(runtimeID string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, ok := s.succeeded[runtimeID]
+	return ok
 }
 
 // mark is by what a plugin is told from others at its endpoint, as far as its certificate goes.

@@ -273,7 +273,7 @@ func warnDescriptors(log *slog.Logger, connections int) {
 // how long the start waits: whoever makes a host has no other way to end it.
 const (
 	slowSource = 2 * time.Second
-	deadSource = time.Minute
+	deadSource = 10 * time.Second // after which peers would have given up, too (Limits.ReadHeaderTimeout)
 )
 
 // errStartEnded says that a start was ended while it waited.

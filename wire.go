@@ -190,7 +190,7 @@ func (c boundedConn) Receive(message any) error {
 func boundedMessages(limit int) connect.HandlerOption {
 	bounds := defaultLimits.swelling()
 	bounds.Bytes = int64(limit)
-	return connect.WithHandlerOptions(swellingMessages(limit, bounds), prescan.Codecs(&messageFields))
+	return connect.WithHandlerOptions(swellingMessages(limit, bounds), counting(&messageFields))
 }
 
 // swellingMessages is boundedMessages with other bounds of decompression.
@@ -240,6 +240,13 @@ func (e *quietCodeError) Unwrap() error { return e.err }
 
 // messageFields bound how many fields another message to the host has.
 var messageFields = prescan.Fields{Most: handshakeFields.Most}
+
+// counting has messages decoded once what is in them was counted.
+func counting(fields *prescan.Fields) connect.HandlerOption {
+	return connect.WithHandlerOptions(connect.WithCodec(prescan.Binary{Fields: fields}),
+		connect.WithCodec(prescan.Text{Kind: "json", Most: fields.Most}),
+		connect.WithCodec(prescan.Text{Kind: "json; charset=utf-8", Most: fields.Most}))
+}
 
 // prescanned has handshakes looked at while they arrive, so that one of which there is too
 // much is refused for that, and before it is there. What is compressed is looked at by its

@@ -1,6 +1,7 @@
 package book_test
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"crypto/x509"
 	"encoding/json"
@@ -21,18 +22,17 @@ import (
 //
 //docs:region readpolicy
 func readPolicy(name string) (*connectplugin.Policy, error) {
-	f, err := os.Open(name)
+	text, err := os.ReadFile(name)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
 
-	d := json.NewDecoder(f)
+	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields() // a field that is misspelt would allow less, or more, than it says
 
 	var p connectplugin.Policy
 	if err := d.Decode(&p); err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return nil, fmt.Errorf("%s%s: %w", name, lineOf(text, err), err)
 	}
 
 	if _, err := d.Token(); !errors.Is(err, io.EOF) { // another policy, as a bad merge leaves one, would change nothing
@@ -40,6 +40,21 @@ func readPolicy(name string) (*connectplugin.Policy, error) {
 	}
 
 	return &p, nil
+}
+
+// lineOf says in which line of a text a mistake is. Of a field that there is not the error says the name alone.
+func lineOf(text []byte, err error) string {
+	var at int64
+
+	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
+		at = syntax.Offset
+	} else if kind, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		at = kind.Offset
+	} else {
+		return ""
+	}
+
+	return fmt.Sprintf(":%d", bytes.Count(text[:min(at, int64(len(text)))], []byte("\n"))+1)
 }
 
 //docs:end
@@ -86,9 +101,11 @@ func TestReadPolicy(t *testing.T) {
 
 	for text, want := range map[string]string{
 		`{"Plugins":{"api":{"Requires":["storage"],"Secret":"MDEyMzQ1Njc4OWFiY2RlZg=="}}}`: "",
-		`{"Plugin":{}}`:                             "unknown field",
-		"{\"Plugins\":{}}\n>>>>>>> theirs\n{}":      "something follows the policy",
-		`{"Plugins":{"api":{"Secret":"as it is"}}}`: "base64",
+		`{"Plugin":{}}`:                                             "unknown field",
+		"{\"Plugins\":{}}\n>>>>>>> theirs\n{}":                      "something follows the policy",
+		`{"Plugins":{"api":{"Secret":"as it is"}}}`:                 "base64",
+		"{\n\"Plugins\": {\n\"api\": {\"Requires\": \"storage\"}}}": "policy.json:3: ",
+		"{\n\"Plugins\": {}\n\"Public\": []}":                       "policy.json:3: ",
 	} {
 		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
 			t.Fatal(err)

@@ -84,7 +84,7 @@ func (h *logHandler) Handle(ctx context.Context, r slog.Record) error {
 
 // WithAttrs implements slog.Handler.
 func (h *logHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return h.with(func() slog.Handler { return h.to.WithAttrs(attrs) })
+	return h.with(func() slog.Handler { return h.to.WithAttrs(settledAttrs(attrs)) })
 }
 
 // WithGroup implements slog.Handler.
@@ -94,6 +94,9 @@ func (h *logHandler) WithGroup(name string) slog.Handler {
 
 // write has a line written in a goroutine of its own, which it leaves to the handler where that takes too long.
 func (h *logHandler) write(ctx context.Context, r slog.Record) error {
+	if err := Contain(h.log.what, func() error { r = settled(r); return nil }); err != nil {
+		return err
+	}
 	var over atomic.Bool // set by the end of the line or of the patience, whichever comes first
 	came := make(chan error, 1)
 	enough := time.NewTimer(patience)

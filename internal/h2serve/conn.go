@@ -211,6 +211,7 @@ func (c *conn) fail(err error) {
 		c.s.cfg.Met(c.nc, err)
 	}
 	c.end()
+	c.s.cfg.Away(c.life)
 	c.abort()
 	c.s.forget(c)
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/coarse"
 )
 
-// Config says how connections are served. Every field but TooLarge, ConnContext, State, Met, Linger, Log and PingInUse
-// is required.
+// Config says how connections are served. Every field but TooLarge, ConnContext, State, Met, Linger, Away, Log and
+// PingInUse is required.
 type Config struct {
 	// Handler serves the requests. Its panics end their streams.
 	Handler http.Handler
@@ -35,6 +35,9 @@ type Config struct {
 	// the windows of the peer, which may open none; it returns how the place is given back. Nil says that there is none: the
 	// stream is reset with ENHANCE_YOUR_CALM. It must not block. A nil Linger has all of them wait.
 	Linger func(net.Conn) (leave func())
+	// Away is told, with the context of the requests of a connection, that its peer is about to end, and again when the connection
+	// has ended. It must not block; nil is for nobody.
+	Away func(context.Context)
 	// Log takes what goes wrong with connections and handlers, in the words of net/http, all at
 	// debug. Nil drops it.
 	Log *slog.Logger
@@ -114,6 +117,9 @@ func New(cfg Config) *Server {
 	}
 	if cfg.Met == nil {
 		cfg.Met = func(net.Conn, error) {}
+	}
+	if cfg.Away == nil {
+		cfg.Away = func(context.Context) {}
 	}
 	if cfg.ConnContext == nil {
 		cfg.ConnContext = func(ctx context.Context, _ net.Conn) context.Context { return ctx }

@@ -1,12 +1,14 @@
 package link
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 
 	"golang.org/x/net/http2"
 
@@ -19,7 +21,10 @@ type Conn struct {
 	pool  *Pool
 	h2    *h2.Conn
 	state *tls.ConnectionState // nil in plaintext
+	leads place                // where it does
 	local netip.Addr
+
+	expiry expiry
 }
 
 // TLS returns the state of the connection, nil in plaintext. It must not be changed.
@@ -38,14 +43,43 @@ func (c *Conn) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	defer x.settle()
 
+	if !c.leads.suits(r) {
+		return nil, ErrElsewhere
+	}
+
 	return x.make(c)
 }
 
 // Close closes the connection, which ends its requests.
-func (c *Conn) Close() { c.h2.Close() }
+func (c *Conn) Close() {
+	c.expiry.stop()
+	c.h2.Close()
+}
 
 // errNotSent says that a connection took no request.
 var errNotSent = fmt.Errorf("%w: not sent", h2.ErrUnprocessed)
+
+// ErrElsewhere says that a connection took no request, since it leads to another server than the request is for. It matches
+// [Unprocessed].
+var ErrElsewhere = fmt.Errorf("%w: the connection leads to another server", h2.ErrUnprocessed)
+
+// place is where a connection leads, the zero value where nobody said.
+type place struct{ scheme, host string }
+
+// suits reports whether a request is for it.
+func (p place) suits(r *http.Request) bool {
+	return p == place{} || p == place{r.URL.Scheme, r.URL.Host}
+}
+
+type placeKey struct{}
+
+// Leads is for [Config.Dial], to say where the connection leads that it is about to return: requests for another scheme or host do
+// not go over it.
+func Leads(ctx context.Context, to *url.URL) {
+	if at, ok := ctx.Value(placeKey{}).(*place); ok {
+		*at = place{to.Scheme, to.Host}
+	}
+}
 
 // Unprocessed reports that the server certainly did nothing with a request that
 // failed (RFC 9113, sections 6.8 and 8.7).

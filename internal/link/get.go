@@ -324,7 +324,9 @@ func (p *Pool) Keep(c *Conn) bool {
 // Open connects and waits until the server has begun HTTP/2. The connection is the
 // caller's to use and to close, or to [Pool.Keep].
 func (p *Pool) Open(ctx context.Context) (*Conn, error) {
-	nc, err := p.cfg.Dial(ctx, func(raw net.Conn) net.Conn {
+	var leads place
+
+	nc, err := p.cfg.Dial(context.WithValue(ctx, placeKey{}, &leads), func(raw net.Conn) net.Conn {
 		h2.WatchPeer(raw, p.cfg.PingAfter, p.cfg.PingTimeout)
 
 		return h2.NewBatch(raw)
@@ -333,7 +335,7 @@ func (p *Pool) Open(ctx context.Context) (*Conn, error) {
 		return nil, err
 	}
 
-	c := &Conn{pool: p, local: localAddr(nc)}
+	c := &Conn{pool: p, local: localAddr(nc), leads: leads}
 
 	batch, _ := nc.(*h2.Batch)
 
@@ -353,6 +355,8 @@ func (p *Pool) Open(ctx context.Context) (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNotBegun, err)
 	}
+
+	p.expire(c)
 
 	return c, nil
 }

@@ -22,7 +22,7 @@ var ErrClosed = errors.New("link: closed")
 // should have begun HTTP/2. The error that it wraps says how.
 var ErrNotBegun = errors.New("the peer accepted the connection and did not begin HTTP/2")
 
-// Config configures a [Pool]. Every field is required.
+// Config configures a [Pool]. Every field but Overtime is required.
 type Config struct {
 	// Dial connects, TLS included. It passes what it dialled to below and puts TLS, if
 	// any, on top of what that returns.
@@ -38,6 +38,9 @@ type Config struct {
 	PingAfter time.Duration
 	// PingTimeout bounds the wait for the answer.
 	PingTimeout time.Duration
+	// Overtime is how long the requests of a connection may go on after the end of the certificate that the server showed on it.
+	// Zero is for ever, and so is a connection then.
+	Overtime time.Duration
 	// Lost is told that a connection was lost: it ended, and nobody here ended it. It
 	// must not wait for anything.
 	Lost func(error)
@@ -88,6 +91,10 @@ func (p *Pool) RoundTrip(r *http.Request) (*http.Response, error) {
 		c, err := p.get(r.Context(), true)
 		if err != nil {
 			return nil, &unreached{err}
+		}
+
+		if !c.leads.suits(r) {
+			return nil, ErrElsewhere
 		}
 
 		resp, err := x.make(c)
@@ -156,6 +163,7 @@ func (p *Pool) partLocked(c *Conn) {
 		case <-p.life.Done():
 		}
 
+		c.expiry.stop()
 		c.h2.Close()
 	})
 }

@@ -3,31 +3,30 @@ package prescan
 import (
 	"errors"
 
-	"connectrpc.com/connect"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 )
 
 var errMalformed = errors.New("message is malformed")
 
-// Codecs has a handler look at each message, in Protobuf or JSON, before it decodes it: a megabyte of empty texts
-// would take forty. Answers are as Connect's own codecs write them.
-func Codecs(fields *Fields) connect.HandlerOption {
-	return connect.WithHandlerOptions(connect.WithCodec(binary{fields}),
-		connect.WithCodec(text{"json", fields.Most}), connect.WithCodec(text{"json; charset=utf-8", fields.Most}))
-}
-
-// binary is the codec of messages in Protobuf.
-type binary struct{ fields *Fields }
+// Binary is a codec of Connect for messages in Protobuf, and Text one for those in JSON. They look at each message before they decode it: a
+// megabyte of empty texts would take forty. What they write is as Connect's own codecs write it.
+type (
+	Binary struct{ Fields *Fields }
+	Text   struct {
+		Kind string // under which Connect asks for it
+		Most int    // values
+	}
+)
 
 // Name implements connect.Codec.
-func (binary) Name() string { return "proto" }
+func (Binary) Name() string { return "proto" }
 
 // Marshal implements connect.Codec.
-func (c binary) Marshal(m any) ([]byte, error) { return c.MarshalAppend(nil, m) }
+func (c Binary) Marshal(m any) ([]byte, error) { return c.MarshalAppend(nil, m) }
 
 // MarshalAppend appends to a buffer of Connect's, so that an answer takes no other one.
-func (binary) MarshalAppend(to []byte, m any) ([]byte, error) {
+func (Binary) MarshalAppend(to []byte, m any) ([]byte, error) {
 	if m, ok := m.(proto.Message); ok {
 		return proto.MarshalOptions{}.MarshalAppend(to, m) //nolint:wrapcheck // Connect wraps it
 	}
@@ -35,8 +34,8 @@ func (binary) MarshalAppend(to []byte, m any) ([]byte, error) {
 }
 
 // Unmarshal implements connect.Codec.
-func (c binary) Unmarshal(data []byte, m any) error {
-	if err := NewScanner(c.fields).Scan(data); err != nil {
+func (c Binary) Unmarshal(data []byte, m any) error {
+	if err := NewScanner(c.Fields).Scan(data); err != nil {
 		return err
 	}
 	if m, ok := m.(proto.Message); ok {
@@ -45,17 +44,11 @@ func (c binary) Unmarshal(data []byte, m any) error {
 	return errMalformed
 }
 
-// text is the codec of messages in JSON.
-type text struct {
-	name string
-	most int
-}
-
 // Name implements connect.Codec.
-func (c text) Name() string { return c.name }
+func (c Text) Name() string { return c.Kind }
 
 // Marshal implements connect.Codec.
-func (text) Marshal(m any) ([]byte, error) {
+func (Text) Marshal(m any) ([]byte, error) {
 	if m, ok := m.(proto.Message); ok {
 		return protojson.Marshal(m) //nolint:wrapcheck // Connect wraps it
 	}
@@ -63,8 +56,8 @@ func (text) Marshal(m any) ([]byte, error) {
 }
 
 // Unmarshal implements connect.Codec.
-func (c text) Unmarshal(data []byte, m any) error {
-	if err := JSON(data, c.most); err != nil {
+func (c Text) Unmarshal(data []byte, m any) error {
+	if err := JSON(data, c.Most); err != nil {
 		return err
 	}
 	if m, ok := m.(proto.Message); ok && len(data) > 0 {

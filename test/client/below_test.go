@@ -1,6 +1,7 @@
 package client_test
 
 import (
+	"fmt"
 	"net/http"
 	"testing"
 
@@ -38,14 +39,19 @@ func reach(t *testing.T, c *connectplugin.Client, base string) error {
 	if err != nil {
 		return err
 	}
-	return echo.CallUnary(t.Context(), echo.At(base+"/services/echo/-", c.HTTPClient()), nil, nil).Err
+	for _, at := range []string{base, base + "/services/echo/-"} { // a host plugin, and one elsewhere
+		if err := echo.CallUnary(t.Context(), echo.At(at, c.HTTPClient()), nil, nil).Err; err != nil {
+			return fmt.Errorf("%s: %w", at, err)
+		}
+	}
+	return nil
 }
 
 // HTTPClient reaches a host below a path with HostURL as the base, and with that of the host alone: the path is there once. So
 // it is below a path that looks as one of the host's own.
 func TestHTTPClient_BelowAPath(t *testing.T) {
 	t.Parallel()
-	for _, path := range []string{"/plugins", "/a/b", "/services", "/connectplugin.v1.Host"} {
+	for _, path := range []string{"/plugins", "/a/b", "/services", "/capabilities", "/connectplugin.v1.Host"} {
 		t.Run(path, func(t *testing.T) {
 			t.Parallel()
 			host := echo.StartKindsHost(t, func(c *connectplugin.ServeConfig) { c.Hosts = []string{"127.0.0.1"} })

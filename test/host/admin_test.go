@@ -271,28 +271,6 @@ func TestAdmin_Changes(t *testing.T) {
 	}
 }
 
-// A policy that cannot be read, and one that is nothing, change nothing.
-func TestAdmin_ReloadThatFails(t *testing.T) {
-	t.Parallel()
-	for name, load := range map[string]func(context.Context) (*connectplugin.Policy, error){
-		"no function": nil,
-		"unreadable":  func(context.Context) (*connectplugin.Policy, error) { return nil, errors.New("secret path") },
-		"nothing":     func(context.Context) (*connectplugin.Policy, error) { return nil, nil }, //nolint:nilnil // what is tested
-		"invalid": func(context.Context) (*connectplugin.Policy, error) {
-			return &connectplugin.Policy{Idempotent: []string{"no procedure"}}, nil
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			host := administered(t, func(c *connectplugin.ServeConfig) { c.Admin.LoadPolicy = load })
-			operator := host.Enrol(t, "operator", nil)
-			_, err := changer(host, operator.HTTPClient()).ReloadPolicy(t.Context(), connect.NewRequest(&adminv1.ReloadPolicyRequest{}))
-			wantCode(t, "reload", err, connect.CodeFailedPrecondition)
-			snapshot(t, reader(host, operator.HTTPClient())) // it is there as before
-		})
-	}
-}
-
 // Who follows the host sees what is there, then what is decided and what changes, and stops when
 // policy says so.
 func TestAdmin_Follow(t *testing.T) {

@@ -5,7 +5,7 @@ import { Http2SessionManager } from "@connectrpc/connect-node";
 import { ConfigError, HostNotTrusted, Unreachable } from "./errors.js";
 import { Pool, Sole } from "./pool.js";
 import { exporterLabel, exporterSize } from "./transcript.js";
-import type { Credentials, Files, HostTrust } from "./trust.js";
+import { afterEnd, type Credentials, endOf, type Files, type HostTrust } from "./trust.js";
 
 /** Bounds each message from the host, in bytes. */
 export const maxMessage = 4 << 20;
@@ -27,6 +27,7 @@ export class HostLink {
   lostAt = -Infinity;
   #socket: TLSSocket | undefined;
   #shown: Files | undefined; // what was shown on it
+  #ends = Infinity; // the certificate that the host showed there
   #refusal: Error | undefined;
 
   constructor(url: string, private readonly credentials: Credentials, private readonly trust: HostTrust, private readonly lost: () => void) {
@@ -64,16 +65,19 @@ export class HostLink {
   }
 
   /** Opens other connections where those that there are show a certificate that was renewed since: the host ends them with it,
-   * unless it was shown the new one. What is open on them goes on. One with another key makes another plugin of this process,
-   * which it becomes when the host ends them. */
+   * unless it was shown the new one; and where the host's own has ended. What is open on them goes on, for as long as that may be.
+   * One with another key makes another plugin of this process, which it becomes when the host ends them. */
   async #showRenewed(): Promise<void> {
-    const socket = this.#socket, shown = this.#shown, now = this.credentials.read();
-    if (!shown || !socket || socket.destroyed || now.cert.equals(shown.cert) || !now.key.equals(shown.key)) return;
+    const socket = this.#socket, shown = this.#shown, ends = this.#ends, now = this.credentials.read();
+    if (!shown || !socket || socket.destroyed) return;
+    const renewed = !now.cert.equals(shown.cert) && now.key.equals(shown.key);
+    if (!renewed && Date.now() < ends) return;
     if (await this.own.replace()) {
       this.calls.retire();
     } else if (!socket.destroyed) { // it is better than none
       this.#socket = socket;
       this.#shown = shown;
+      this.#ends = ends;
     }
   }
 
@@ -91,6 +95,10 @@ export class HostLink {
       ...(/^[0-9.]+$|:/.test(name) ? {} : { servername: name }),
       checkServerIdentity: (_, certificate) => this.trust.checkServer(name, certificate),
     });
+    socket.once("secureConnect", () => {
+      const ends = endOf(socket.getPeerCertificate());
+      socket.once("close", afterEnd(() => ends, () => socket.destroy()));
+    });
     return socket;
   }
 
@@ -99,6 +107,7 @@ export class HostLink {
     socket.once("secureConnect", () => {
       this.#socket = socket;
       this.#shown = files;
+      this.#ends = endOf(socket.getPeerCertificate());
       this.local = socket.localAddress ?? "";
     });
     socket.once("error", (e: NodeJS.ErrnoException) => {

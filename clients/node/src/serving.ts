@@ -6,7 +6,7 @@ import { Code, ConnectError, type ConnectRouter, type HandlerContext } from "@co
 import { connectNodeAdapter } from "@connectrpc/connect-node";
 import { maxMessage, maxSessionMemory } from "./link.js";
 import type { Log } from "./log.js";
-import type { Credentials, HostTrust } from "./trust.js";
+import { afterEnd, type Credentials, endOf, type HostTrust } from "./trust.js";
 
 const handshakeTimeout = 10_000;
 const mostStrangers = 64; // connections of whom TLS has not said yet who it is
@@ -32,6 +32,7 @@ export class Server {
   readonly #server: http2.Http2SecureServer;
   readonly #sessions = new Map<http2.Http2Session, boolean>(); // whether it is the host's
   readonly #strangers = new Map<string, Socket>(); // by their address, the oldest first
+  #ends = -Infinity; // of the certificates that the host showed, the latest
 
   constructor(credentials: Credentials, trust: HostTrust, routes: (router: ConnectRouter) => void, private readonly log: Log) {
     const serve = connectNodeAdapter({ routes, readMaxBytes: maxMessage });
@@ -49,9 +50,18 @@ export class Server {
     });
     this.#server.on("session", (session) => {
       this.#strangers.delete(place(session.socket));
-      const refusal = trust.refuse((session.socket as TLSSocket).getPeerCertificate().raw);
+      const shown = (session.socket as TLSSocket).getPeerCertificate(), refusal = trust.refuse(shown.raw);
       this.#sessions.set(session, !refusal);
-      session.on("close", () => this.#sessions.delete(session));
+      if (!refusal) this.#ends = Math.max(this.#ends, endOf(shown));
+      // Whoever renewed its certificate shows it on another connection, and may keep this one, as in Go.
+      const off = refusal ? () => undefined : afterEnd(() => this.#ends, () => {
+        log.say("a connection of the host ended, because its certificate did and no later one was shown");
+        session.destroy();
+      });
+      session.on("close", () => {
+        off();
+        this.#sessions.delete(session);
+      });
       session.on("error", () => { /* the host cut it */ });
       if (refusal) {
         log.say("somebody else than the host called:", refusal.message);

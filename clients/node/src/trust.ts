@@ -86,6 +86,27 @@ function hostOfDomain(pem: Buffer): string {
   return `spiffe://${match[1]}/host`;
 }
 
+/** How long a connection outlives the certificate that was shown on it, in milliseconds. */
+const overtime = 60_000;
+const longestTimer = 2 ** 31 - 1; // Node takes more for none
+
+/** When a certificate that a peer showed ends, in milliseconds since 1970. */
+export function endOf(certificate: Pick<PeerCertificate, "valid_to">): number {
+  return Date.parse(certificate.valid_to);
+}
+
+/** Calls end once a connection has outlived what ends says, which is asked again then: it may be later by that time. Returns what calls it off. */
+export function afterEnd(ends: () => number, end: () => void): () => void {
+  let timer: NodeJS.Timeout | undefined;
+  const look = () => {
+    const left = ends() + overtime - Date.now();
+    if (left > 0) timer = setTimeout(look, Math.min(left, longestTimer)).unref();
+    else end();
+  };
+  look();
+  return () => clearTimeout(timer);
+}
+
 /** The SPIFFE id of a certificate; empty where it has none, or more than one URI. */
 function spiffeID(certificate: X509Certificate): string {
   const uris = (certificate.subjectAltName ?? "").split(", ").filter((n) => n.startsWith("URI:")).map((n) => n.slice(4));

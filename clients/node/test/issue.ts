@@ -1,5 +1,7 @@
 // Certificates of the tests' own, as small as X.509 lets them be.
 import { createPublicKey, generateKeyPairSync, type KeyObject, sign } from "node:crypto";
+import type { TestContext } from "node:test";
+import { type PeerCertificate, TLSSocket } from "node:tls";
 
 const der = (tag: number, ...parts: Buffer[]): Buffer => {
   const body = Buffer.concat(parts);
@@ -34,4 +36,13 @@ export function issue(
     subject, key: privateKey, cert: pem(der(0x30, content, ecdsa, der(0x03, Buffer.from([0]), signed))),
     keyPEM: Buffer.from(privateKey.export({ type: "pkcs8", format: "pem" })),
   };
+}
+
+/** Has the certificates of peers look as if they had ended so many seconds ago, until that is restored. */
+export function haveEnded(t: TestContext, seconds: number): () => void {
+  const shown = TLSSocket.prototype.getPeerCertificate as (this: TLSSocket) => PeerCertificate;
+  const mocked = t.mock.method(TLSSocket.prototype, "getPeerCertificate", function (this: TLSSocket) {
+    return { ...shown.apply(this), valid_to: new Date(Date.now() - seconds * 1_000).toUTCString() };
+  } as typeof TLSSocket.prototype.getPeerCertificate);
+  return () => mocked.mock.restore();
 }

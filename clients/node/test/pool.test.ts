@@ -9,11 +9,11 @@ import { ServiceRoute } from "../src/calls.js";
 import { HostLink } from "../src/link.js";
 import { Log } from "../src/log.js";
 import { Session } from "../src/session.js";
-import type { Credentials, HostTrust } from "../src/trust.js";
+import { afterEnd, type Credentials, type HostTrust } from "../src/trust.js";
 import { HandshakeService } from "../src/wire/plugin/v1/handshake_pb.js";
 import { HealthState, PluginControl, PluginLifecycle } from "../src/wire/plugin/v1/lifecycle_pb.js";
 import { ServiceRegistry, ServiceState } from "../src/wire/plugin/v1/registry_pb.js";
-import { issue } from "./issue.js";
+import { haveEnded, issue } from "./issue.js";
 
 const taken = 4; // streams of a connection
 const mostConnections = 16; // for calls
@@ -164,4 +164,40 @@ test("connections for calls are bounded, and what is lost with one of them is no
   t.after(() => clearInterval(look));
   const ended = await rest;
   assert.equal(ended.filter((e) => e !== "ok").length, taken, ended.join("\n"));
+});
+
+test("where the host's certificate has ended other connections are opened, and what is open goes on", { timeout: 60_000 }, async (t) => {
+  const restore = haveEnded(t, 1);
+  const s = await stage(t);
+  const call = s.call();
+  await until(() => s.open() === 1, () => "no call came");
+  restore();
+  const [own] = s.connections;
+  s.says("again");
+  await until(() => s.reported() === "again", () => `the last report was ${s.reported()}`);
+  await until(() => own?.destroyed === true, () => "the first connection of the session is open");
+  const count = s.connections.size;
+  s.says("for good");
+  await until(() => s.reported() === "for good", () => `the last report was ${s.reported()}`);
+  assert.equal(s.connections.size, count);
+  s.release();
+  assert.equal(await call, "ok");
+  assert.equal(s.losses(), 0);
+});
+
+test("a connection ends once it has outlived the certificate that was shown on it", { timeout: 60_000 }, async () => {
+  const alive = setInterval(() => undefined, 1_000); // the timers of connections keep no process
+  let ends = Date.now() - 59_990;
+  const first = ends, asked: number[] = [];
+  await new Promise<void>((over) => afterEnd(() => {
+    asked.push(ends);
+    if (asked.length === 2) ends += 10; // a later one was shown
+    return ends;
+  }, over));
+  assert.ok(Date.now() >= first + 60_000);
+  assert.ok(asked.length >= 3, `asked ${asked.length} times`);
+  const off = afterEnd(() => Date.now() - 59_990, () => assert.fail("it was called off"));
+  off();
+  await new Promise((later) => setTimeout(later, 50));
+  clearInterval(alive);
 });

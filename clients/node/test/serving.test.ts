@@ -8,7 +8,7 @@ import { Log } from "../src/log.js";
 import { Server } from "../src/serving.js";
 import type { Credentials, HostTrust } from "../src/trust.js";
 import { PluginControl } from "../src/wire/plugin/v1/lifecycle_pb.js";
-import { issue } from "./issue.js";
+import { haveEnded, issue } from "./issue.js";
 
 /** A server whose host is whoever has its authority's certificate. */
 async function stage(t: TestContext, routes: (router: ConnectRouter) => void = () => undefined) {
@@ -87,4 +87,16 @@ test("answers that are not read keep no others from being served on the connecti
     assert.equal(await s.ask(session, path), 200);
     assert.equal(served, i);
   }
+});
+
+test("a connection of the host ends once it has outlived its certificate, unless a later one was shown", { timeout: 60_000 }, async (t) => {
+  const s = await stage(t);
+  const restore = haveEnded(t, 61);
+  await assert.rejects(s.ask());
+  assert.match(s.logged.at(-1) ?? "", /a connection of the host ended, because its certificate did/);
+  restore();
+  assert.equal(await s.ask(), 404);
+  const again = haveEnded(t, 61);
+  assert.equal(await s.ask(), 404);
+  again();
 });

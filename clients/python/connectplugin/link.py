@@ -9,7 +9,7 @@ import grpc
 
 from .errors import ConfigError, HostNotTrusted, PluginError
 from .log import Log
-from .trust import Credentials, HostTrust
+from .trust import Credentials, HostTrust, ended, outlived
 
 MAX_MESSAGE = 4 << 20
 
@@ -52,8 +52,9 @@ def _advice(code: int) -> str:
 class _ForCalls:
     """A channel, and the calls that it carries."""
 
-    def __init__(self, channel: grpc.Channel) -> None:
-        self.channel, self.open, self.retired = channel, 0, False
+    def __init__(self, channel: grpc.Channel, leaf: bytes) -> None:
+        self.channel, self.leaf = channel, leaf
+        self.open, self.retired = 0, False
 
 
 class HostLink:
@@ -85,6 +86,7 @@ class HostLink:
         self._mu = threading.Lock()
         self._channel: Optional[grpc.Channel] = None
         self._for_calls: list[_ForCalls] = []
+        self._leaving: list[_ForCalls] = []  # retired, with calls
         self._made_of: Optional[tuple[bytes, Any]] = None
         self._reached: Optional[tuple[bytes, Any]] = None  # the same, and stays when the host is lost
         self._down = True
@@ -128,7 +130,7 @@ class HostLink:
             return found
 
     def _another_locked(self, leaf: bytes, files: Any) -> _ForCalls:
-        another = _ForCalls(self._new_channel(leaf, files))
+        another = _ForCalls(self._new_channel(leaf, files), leaf)
 
         def changed(state: grpc.ChannelConnectivity) -> None:
             # The channel would wait by a clock of its own, and fail every call until then: the next one is another.
@@ -147,6 +149,8 @@ class HostLink:
         with self._mu:
             taken.open -= 1
             if taken.retired and taken.open == 0:
+                if taken in self._leaving:  # else it was closed
+                    self._leaving.remove(taken)
                 _close(taken.channel)
 
     def _retire_locked(self, retired: Sequence[_ForCalls]) -> None:
@@ -157,13 +161,16 @@ class HostLink:
                 c.retired = True
                 if c.open == 0:
                     _close(c.channel)
+                else:
+                    self._leaving.append(c)
 
     def reach(self, timeout: float) -> None:
         """Makes sure that the channel leads to the host, and shows it the certificate of now. Raises Unreachable or HostNotTrusted."""
+        self._end_outlived()
         now = self._credentials.read()
         with self._mu:
             stands = not self._down
-            if stands and not self._shows_another_locked(now):
+            if stands and not self._shows_another_locked(now) and not (self._made_of and ended(self._made_of[0])):
                 return
             self._down = False  # what is lost from here on is lost anew
         try:
@@ -190,6 +197,18 @@ class HostLink:
         shown = self._made_of[1] if self._made_of is not None else now
         return bool(now.certificate != shown.certificate and now.key == shown.key)
 
+    def _end_outlived(self) -> None:
+        """Ends every connection on which the host showed a certificate that has been over for so long."""
+        with self._mu:
+            over = [c for c in (*self._for_calls, *self._leaving) if outlived(c.leaf)]
+            self._retire_locked(over)
+            closing = [c.channel for c in over]
+            if self._channel is not None and self._reached is not None and outlived(self._reached[0]):
+                closing.append(self._channel)
+                self._channel, self._made_of, self._reached, self._down = None, None, None, True
+        for channel in closing:
+            channel.close()
+
     def lose(self) -> None:
         """Has the next reach look again."""
         with self._mu:
@@ -198,7 +217,7 @@ class HostLink:
     def close(self) -> None:
         with self._mu:
             channel, self._channel, self._made_of, self._reached, self._down = self._channel, None, None, None, True
-            for_calls, self._for_calls = self._for_calls, []
+            for_calls, self._for_calls, self._leaving = [*self._for_calls, *self._leaving], [], []
         for c in for_calls:
             c.channel.close()
         if channel is not None:

@@ -8,10 +8,11 @@ import ssl
 
 from .errors import HostNotTrusted
 from .log import Log
-from .trust import Credentials, HostTrust
+from .trust import Credentials, HostTrust, outlived
 from .wire import handshake_pb2 as hs
 from .wire import lifecycle_pb2 as lc
 from .wire import plugininfo_pb2 as info
+from .workers import Workers
 
 _POOL = "experimental_thread_pool"  # grpcio's name for the threads that a handler of its own has
 _CONTROL_WORKERS = 4
@@ -39,8 +40,8 @@ class OnlyHost(grpc.ServerInterceptor):  # type: ignore[misc]
     """Serves the host alone. TLS has verified that the caller's certificate is of a trusted authority, which those of
     other plugins are, too; this says whose it is."""
 
-    def __init__(self, trust: HostTrust, log: Log) -> None:
-        self._trust, self._log = trust, log
+    def __init__(self, trust: HostTrust, log: Log, workers: Workers, refusals: futures.Executor) -> None:
+        self._trust, self._log, self._workers, self._refusals = trust, log, workers, refusals
 
     def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
         handler = continuation(details)
@@ -58,20 +59,43 @@ class OnlyHost(grpc.ServerInterceptor):  # type: ignore[misc]
             def checked(requests: Any, context: grpc.ServicerContext) -> Any:
                 self._check(context)
                 return serve(taken(requests, context), context)
+        caller = _named(details)
         if hasattr(serve, _POOL):
             setattr(checked, _POOL, getattr(serve, _POOL))
+        elif self._workers.full(caller):
+            checked = self._refuse()
+            setattr(checked, _POOL, self._refusals)
+        else:
+            setattr(checked, _POOL, self._workers.of(caller))
         make = grpc.stream_stream_rpc_method_handler if handler.response_streaming else grpc.stream_unary_rpc_method_handler
         return make(checked, handler.request_deserializer, handler.response_serializer)
+
+    def _refuse(self) -> Any:
+        """A handler for a call of whoever has too many."""
+        def busy(_: Any, context: grpc.ServicerContext) -> Any:
+            self._check(context)
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many calls of this caller wait for a thread")
+
+        return busy
 
     def _check(self, context: grpc.ServicerContext) -> None:
         pem = context.auth_context().get("x509_pem_cert", [b""])[0]
         try:
             if not pem:
                 raise HostNotTrusted("it has no certificate")
-            self._trust.check(ssl.PEM_cert_to_DER_cert(pem.decode()))
+            certificate = ssl.PEM_cert_to_DER_cert(pem.decode())
+            self._trust.check(certificate)
+            if outlived(certificate):  # a host of this library has shown a later one, on another connection
+                raise HostNotTrusted("its certificate has ended since it connected")
         except HostNotTrusted as e:
             self._log.warning("somebody else than the host called: %s", e)
             context.abort(grpc.StatusCode.UNAUTHENTICATED, "the caller is not the host")
+
+
+def _named(details: Any) -> str:
+    """Who calls, as the host says: the plugin, whichever of its instances."""
+    fields = dict(details.invocation_metadata)
+    return str(fields.get("x-plugin-caller-self-id") or fields.get("x-plugin-caller-id", ""))
 
 
 def _only(requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
@@ -101,10 +125,11 @@ class Control:
 def new_server(credentials: Credentials, trust: HostTrust, control: Control, address: str, workers: int,
                options: Sequence[tuple[str, Any]], log: Log) -> tuple[grpc.Server, int]:
     """Returns a server that listens and does not serve yet, and its port."""
-    server = grpc.server(futures.ThreadPoolExecutor(workers, "connectplugin-call"),
-                         interceptors=[OnlyHost(trust, log)], options=(_HANDSHAKE, *options))
     # Calls that hold all workers keep nobody from learning that the plugin lives, or from stopping it.
-    server.add_generic_rpc_handlers(_control_handlers(control, futures.ThreadPoolExecutor(_CONTROL_WORKERS, "connectplugin-control")))
+    apart = futures.ThreadPoolExecutor(_CONTROL_WORKERS, "connectplugin-control")
+    shared = Workers(workers)
+    server = grpc.server(shared.pool, interceptors=[OnlyHost(trust, log, shared, apart)], options=(_HANDSHAKE, *options))
+    server.add_generic_rpc_handlers(_control_handlers(control, apart))
 
     served = [credentials.read()]
 

@@ -4,7 +4,9 @@ import hashlib
 import os
 import re
 import ssl
+import time
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from typing import Iterator, Optional, Sequence
 
 from .errors import ConfigError, HostNotTrusted
@@ -12,6 +14,7 @@ from .errors import ConfigError, HostNotTrusted
 _SPIFFE = re.compile(r"spiffe://([a-z0-9._-]+)((?:/[A-Za-z0-9._-]+)+)")
 _SUBJECT_ALT_NAME = bytes.fromhex("551d11")
 _SEQUENCE, _OID, _OCTETS, _EXTENSIONS, _URI = 0x30, 0x06, 0x04, 0xA3, 0x86
+_UTC_TIME = 0x17
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,30 @@ def spki_digest(certificate: bytes) -> bytes:
     """The SHA-256 of the public key (SPKI, RFC 7469)."""
     parts = [whole for tag, _, whole in _items(_tbs(certificate)) if tag != 0xA0]  # without the version
     return hashlib.sha256(parts[5]).digest()
+
+
+OVERTIME = 60.0
+"""How long a connection outlives the certificate that was shown on it, in seconds."""
+
+
+def not_after(certificate: bytes) -> float:
+    """When a certificate in DER ends, in seconds since 1970."""
+    parts = [content for tag, content, _ in _items(_tbs(certificate)) if tag != 0xA0]  # without the version
+    (_, _, _), (kind, text, _) = _items(parts[3])
+    at = datetime.strptime(text.decode("ascii"), "%y%m%d%H%M%SZ" if kind == _UTC_TIME else "%Y%m%d%H%M%SZ")
+    if kind == _UTC_TIME and at.year >= 2050:  # RFC 5280, section 4.1.2.5.1
+        at = at.replace(year=at.year - 100)
+    return at.replace(tzinfo=timezone.utc).timestamp()
+
+
+def ended(certificate: bytes) -> bool:
+    """Reports whether a certificate has ended: nothing new is to go over a connection on which it was shown."""
+    return time.time() >= not_after(certificate)
+
+
+def outlived(certificate: bytes) -> bool:
+    """Reports whether a connection on which a certificate was shown is to end, with what is open on it."""
+    return time.time() >= not_after(certificate) + OVERTIME
 
 
 def _host_of_domain(pem: bytes) -> str:

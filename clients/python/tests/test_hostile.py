@@ -149,6 +149,7 @@ class Hostile(unittest.TestCase):
         logger.addHandler(lines)
         for patch in (
             mock.patch.object(HostLink, "_look", lambda *_: b"leaf"), mock.patch("ssl.DER_cert_to_PEM_cert", lambda _: ""),
+            mock.patch("connectplugin.link.ended", lambda _: False), mock.patch("connectplugin.link.outlived", lambda _: False),
             mock.patch.object(grpc, "secure_channel", lambda at, _, options: grpc.insecure_channel(at, options)),
             mock.patch.object(grpc, "ssl_channel_credentials"), mock.patch("random.uniform", lambda least, most: most),
             mock.patch("connectplugin.plugin.new_server", return_value=(mock.MagicMock(), 1)),

@@ -61,9 +61,12 @@ class Host(grpc.GenericRpcHandler):  # type: ignore[misc]
 class Channels(unittest.TestCase):
     def setUp(self) -> None:
         self.host = Host()
+        self.ended: set[bytes] = set()  # certificates of the host's
+        self.outlived: set[bytes] = set()
         for patch in (
             mock.patch.object(link, "_CHANNEL_CALLS", TAKEN), mock.patch.object(link, "_MOST_CHANNELS", MOST),
             mock.patch.object(grpc, "secure_channel", lambda at, _, options: grpc.insecure_channel(at, options)),
+            mock.patch.object(link, "ended", lambda leaf: leaf in self.ended), mock.patch.object(link, "outlived", lambda leaf: leaf in self.outlived),
             mock.patch.object(grpc, "ssl_channel_credentials"), mock.patch("ssl.DER_cert_to_PEM_cert", lambda _: ""),
         ):
             patch.start()
@@ -124,6 +127,29 @@ class Channels(unittest.TestCase):
         self.report()
         self.host.released.set()
         self.assertEqual([[b""]] * 2, [list(s) for s in streams])
+
+    def test_who_shows_a_certificate_that_has_ended_is_looked_at_again(self) -> None:
+        stream = self.link.call("unary_stream", "/a.A/Watch", same, same)(b"")
+        self.assertTrue(self.host.has(1))
+        first, before = self.link.channel(), self.link._for_calls[0]
+        self.ended.add(b"leaf")
+        with mock.patch.object(self.link, "_look", lambda _: b"renewed"):
+            self.link.reach(5)
+        self.assertIsNot(first, self.link.channel())
+        self.assertTrue(before.retired)
+        self.assertIsNone(stream.exception() if stream.done() else None)  # it goes on
+        self.outlived.add(b"leaf")
+        self.link.reach(5)
+        self.assertIs(grpc.StatusCode.CANCELLED, stream.code())  # its channel was closed
+        self.report()
+        self.outlived.add(b"renewed")
+        with mock.patch.object(self.link, "_look", side_effect=link.Unreachable("away")), self.assertRaises(link.Unreachable):
+            self.link.reach(5)
+        with self.assertRaises(link.Unreachable):
+            self.link.channel()
+        with mock.patch.object(self.link, "_look", lambda _: b"another"):
+            self.link.reach(5)
+        self.report()
 
     def test_a_place_is_free_again(self) -> None:
         self.host.released.set()

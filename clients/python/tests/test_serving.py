@@ -105,7 +105,7 @@ class Serving(unittest.TestCase):
             return bytes(request)
 
         channel = self.stage(serve)
-        calls = [channel.unary_unary(NOW).future(b"now", metadata=HOST) for _ in range(3)]
+        calls = [channel.unary_unary(NOW).future(b"now", metadata=(*HOST, ("x-plugin-caller-self-id", name))) for name in "abc"]
         for _ in range(2):
             self.assertTrue(began.acquire(timeout=WAIT))
         try:
@@ -114,6 +114,34 @@ class Serving(unittest.TestCase):
         finally:
             over.set()
         self.assertEqual([b"now"] * 3, [call.result(timeout=WAIT) for call in calls])
+
+    def test_one_caller_does_not_hold_all_workers(self) -> None:
+        over, began = threading.Event(), threading.Semaphore(0)
+
+        def serve(request: Any, _: grpc.ServicerContext) -> bytes:
+            if request == b"hold":
+                began.release()
+                over.wait()
+            return bytes(request)
+
+        channel = self.stage(serve, workers=4)
+        greedy, other = ((*HOST, ("x-plugin-caller-self-id", name)) for name in ("greedy", "other"))
+        methods = [channel.unary_unary(NOW).future, lambda message, metadata: channel.unary_stream("/clock.v1.ClockService/Follow")(message, metadata=metadata)]
+        calls = [methods[i % 2](b"hold", metadata=greedy) for i in range(12)]
+        for _ in range(3):
+            self.assertTrue(began.acquire(timeout=WAIT))
+        try:
+            for _ in range(3):
+                self.assertEqual(b"now", channel.unary_unary(NOW)(b"now", metadata=other, timeout=WAIT))
+            with mock.patch("connectplugin.workers._MOST_WAITING", 9), self.assertRaises(grpc.RpcError) as raised:
+                channel.unary_unary(NOW)(b"now", metadata=greedy, timeout=WAIT)
+            self.assertIs(grpc.StatusCode.RESOURCE_EXHAUSTED, raised.exception.code())
+            self.assertFalse(began.acquire(blocking=False))
+        finally:
+            over.set()
+        self.assertEqual([b"hold"] * 12, [call.result(timeout=WAIT) if i % 2 == 0 else next(call) for i, call in enumerate(calls)])
+        self.assertEqual(b"now", channel.unary_unary(NOW)(b"now", metadata=greedy, timeout=WAIT))
+
 
 
 if __name__ == "__main__":

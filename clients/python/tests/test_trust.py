@@ -7,10 +7,12 @@ import subprocess
 import tempfile
 import unittest
 from typing import Any
+from unittest import mock
 
 import connectplugin as cp
 from connectplugin.transcript import health_proof
-from connectplugin.trust import HostTrust, spiffe_id, spki_digest
+from connectplugin import trust
+from connectplugin.trust import HostTrust, not_after, spiffe_id, spki_digest
 
 DATA = pathlib.Path(__file__).parents[2] / "testdata"
 PINS = dict(line.split() for line in (DATA / "pins.txt").read_text().splitlines())
@@ -35,6 +37,15 @@ class Trust(unittest.TestCase):
         for name, want in {"host": "spiffe://td.test/host", "plugin": "spiffe://td.test/plugin/greeter",
                            "two": "", "slash": "", "company": ""}.items():
             self.assertEqual(want, spiffe_id(certificate(name)), name)
+
+    def test_ends(self) -> None:
+        for name in ("host", "plugin", "two", "slash", "company"):
+            decoded: Any = getattr(ssl, "_ssl")._test_decode_cert(str(DATA / f"{name}.crt"))
+            end = ssl.cert_time_to_seconds(decoded["notAfter"])
+            self.assertEqual(end, not_after(certificate(name)), name)
+            for late, ended, outlived in ((-1, False, False), (0, True, False), (59, True, False), (60, True, True)):
+                with mock.patch("time.time", lambda: end + late):
+                    self.assertEqual((ended, outlived), (trust.ended(certificate(name)), trust.outlived(certificate(name))), late)
 
     def test_keys(self) -> None:
         for name, pin in PINS.items():

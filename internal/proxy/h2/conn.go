@@ -104,6 +104,7 @@ type Conn struct {
 	err        error        // why the connection ended
 	goAway     *GoAwayError // what the server said when it went
 	draining   bool         // takes no new streams
+	parting    bool         // the server was told that we are about to end
 	lastStream uint32       // that the server will process
 	lowered    bool         // since streams were looked at
 	streams    map[uint32]*Stream
@@ -205,6 +206,23 @@ func (c *Conn) Close() {
 	c.mu.Unlock()
 	c.fail(ErrClosed)
 	c.stopped.Wait()
+}
+
+// farewellID is the highest id of a server's own streams, of which there are none. Servers that heed the id, though it is none of
+// theirs, cancel what is above it (those on gRPC's C core), or end the connection where it is odd (those on nghttp2).
+const farewellID = 1<<31 - 2
+
+// Farewell tells the server that whoever calls it is about to end. What is under way goes on; what could go on for ever is for the
+// server to end. It should be followed by Retire: a server may take no more streams.
+func (c *Conn) Farewell() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil || c.parting {
+		return
+	}
+	c.parting = true
+	c.out = h2frame.AppendGoAway(c.out, farewellID, http2.ErrCodeNo)
+	c.flushElsewhereLocked()
 }
 
 // handshake exchanges the prefaces.
