@@ -52,6 +52,9 @@ func (p *Pool) expire(c *Conn) {
 	}
 
 	end := c.state.PeerCertificates[0].NotAfter
+	if !end.After(time.Now()) {
+		return // who takes a certificate that has ended takes it on each connection
+	}
 
 	c.expiry.begin(
 		expiryStep{end, func() { p.partWith(c) }},

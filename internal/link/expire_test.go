@@ -187,3 +187,22 @@ func TestPool_AConnectionElsewhere(t *testing.T) {
 		}
 	}
 }
+
+// Whoever takes a certificate that has ended, by a check of its own, has a connection for more than one request.
+func TestPool_ACertificateThatHadEnded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		e := serveEnding(t)
+		e.shown.Store(mint(t, time.Minute))
+
+		time.Sleep(time.Hour)
+
+		for range 3 {
+			if got := text(t, e.Pool, "https://server"); got != "ok" || e.dials != 1 {
+				t.Errorf("%q over %d connections", got, e.dials)
+			}
+
+			time.Sleep(overtime)
+		}
+	})
+}
