@@ -252,7 +252,7 @@ type observers []Observer
 func JoinObservers(all ...Observer) Observer {
 	var some observers
 	for _, o := range all {
-		if o != nil {
+		if !isNil(o) {
 			some = append(some, o)
 		}
 	}
