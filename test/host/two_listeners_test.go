@@ -27,7 +27,7 @@ func TestServe_TwiceEndsTogether(t *testing.T) {
 			var ends [2]context.CancelFunc
 			for i := range ends {
 				ctx, end := context.WithCancel(t.Context())
-				defer end()
+				t.Cleanup(end)
 				ends[i] = end
 				l := hosttest.Listen(t)
 				go func() { served <- host.Serve(ctx, l) }()

@@ -89,8 +89,6 @@ func TestNil_IsToldInWords(t *testing.T) {
 	zero := &connectplugin.Authority{}
 	var none *connectplugin.Authority
 	var listener *net.TCPListener
-	var limiter *connectplugin.TokenBucketLimiter
-	const breaker = "make one with NewCircuitBreaker"
 	for what, c := range map[string]struct {
 		do   func() error
 		want string
@@ -121,6 +119,41 @@ func TestNil_IsToldInWords(t *testing.T) {
 		"HealthServerHandler":  {func() error { connectplugin.HealthServerHandler(nil); return nil }, "HealthServerHandler: the server is nil"},
 		"HTTPHealthHandler":    {func() error { connectplugin.HTTPHealthHandler(nil); return nil }, "HTTPHealthHandler: the server is nil"},
 		"RateLimitHTTPHandler": {func() error { connectplugin.RateLimitHTTPHandler(nil, nil, nil, connectplugin.Rate{}); return nil }, "the handler is nil"},
+		"NewServiceRegistry": {
+			func() error { connectplugin.NewServiceRegistry(&connectplugin.LifecycleServer{}); return nil }, "make one with NewLifecycleServer",
+		},
+		"NewServiceRouter": {
+			func() error { connectplugin.NewServiceRouter(nil, &connectplugin.ServiceRegistry{}, nil); return nil }, "make one with NewServiceRegistry",
+		},
+		"HostTLS":           {func() error { _, err := zero.HostTLS(); return err }, authority},
+		"HostTLS, nil":      {func() error { _, err := none.HostTLS(); return err }, authority},
+		"PluginTLS":         {func() error { _, err := zero.PluginTLS("a"); return err }, authority},
+		"WriteCredentials":  {func() error { return zero.WriteCredentials(t.TempDir(), "a") }, authority},
+		"LaunchTLS":         {func() error { _, err := zero.LaunchTLS(connectplugin.LaunchTLSConfig{ID: "a"}); return err }, authority},
+		"TrustDomain":       {func() error { _ = zero.TrustDomain(); return nil }, authority},
+		"CertPool":          {func() error { _ = zero.CertPool(); return nil }, authority},
+		"HostIdentity":      {func() error { _ = none.HostIdentity(); return nil }, authority},
+		"PluginIdentity":    {func() error { _ = zero.PluginIdentity("a"); return nil }, authority},
+		"ClientTLS":         {func() error { _ = zero.ClientTLS(); return nil }, authority},
+		"a plugin's server": {func() error { return typedNilListener(t, host, listener) }, "Listener: holds a nil *net.TCPListener"},
+	} {
+		if said := sentence(t, c.do); !strings.Contains(said, c.want) {
+			t.Errorf("%s said %q, want %q", what, said, c.want)
+		}
+	}
+}
+
+// What is given to others is told when it is given, and not with the first call.
+func TestNil_IsToldWhenItIsGiven(t *testing.T) {
+	t.Parallel()
+	launcher := hosttest.Start(t, nil).Launcher()
+	ctx := context.Background()
+	var limiter *connectplugin.TokenBucketLimiter
+	const breaker = "make one with NewCircuitBreaker"
+	for what, c := range map[string]struct {
+		do   func() error
+		want string
+	}{
 		"RateLimitHTTPHandler, typed": {
 			func() error {
 				connectplugin.RateLimitHTTPHandler(http.HandlerFunc(nil), nil, nil, connectplugin.Rate{})
@@ -151,11 +184,11 @@ func TestNil_IsToldInWords(t *testing.T) {
 			func() error { connectplugin.NewPluginLauncher(&connectplugin.Platform{}, nil); return nil }, "make one with NewPlatform",
 		},
 		"RegisterStrategy, typed": {
-			func() error { host.Launcher().RegisterStrategy((*connectplugin.ProcessStrategy)(nil)); return nil }, "strategy is nil",
+			func() error { launcher.RegisterStrategy((*connectplugin.ProcessStrategy)(nil)); return nil }, "strategy is nil",
 		},
 		"GetHealth": {
 			func() error {
-				_, err := connectplugin.NewPluginControlClient(host.URL, (*http.Client)(nil)).GetHealth(ctx)
+				_, err := connectplugin.NewPluginControlClient("https://127.0.0.1:1", (*http.Client)(nil)).GetHealth(ctx)
 				return err
 			}, "no HTTP client was given",
 		},
@@ -173,23 +206,6 @@ func TestNil_IsToldInWords(t *testing.T) {
 				return nil
 			}, "nobody is told",
 		},
-		"NewServiceRegistry": {
-			func() error { connectplugin.NewServiceRegistry(&connectplugin.LifecycleServer{}); return nil }, "make one with NewLifecycleServer",
-		},
-		"NewServiceRouter": {
-			func() error { connectplugin.NewServiceRouter(nil, &connectplugin.ServiceRegistry{}, nil); return nil }, "make one with NewServiceRegistry",
-		},
-		"HostTLS":           {func() error { _, err := zero.HostTLS(); return err }, authority},
-		"HostTLS, nil":      {func() error { _, err := none.HostTLS(); return err }, authority},
-		"PluginTLS":         {func() error { _, err := zero.PluginTLS("a"); return err }, authority},
-		"WriteCredentials":  {func() error { return zero.WriteCredentials(t.TempDir(), "a") }, authority},
-		"LaunchTLS":         {func() error { _, err := zero.LaunchTLS(connectplugin.LaunchTLSConfig{ID: "a"}); return err }, authority},
-		"TrustDomain":       {func() error { _ = zero.TrustDomain(); return nil }, authority},
-		"CertPool":          {func() error { _ = zero.CertPool(); return nil }, authority},
-		"HostIdentity":      {func() error { _ = none.HostIdentity(); return nil }, authority},
-		"PluginIdentity":    {func() error { _ = zero.PluginIdentity("a"); return nil }, authority},
-		"ClientTLS":         {func() error { _ = zero.ClientTLS(); return nil }, authority},
-		"a plugin's server": {func() error { return typedNilListener(t, host, listener) }, "Listener: holds a nil *net.TCPListener"},
 	} {
 		if said := sentence(t, c.do); !strings.Contains(said, c.want) {
 			t.Errorf("%s said %q, want %q", what, said, c.want)
