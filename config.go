@@ -143,7 +143,7 @@ type ServeConfig struct {
 	HandshakeAuth HandshakeAuth
 	// AuthProviders authenticate callers of the host's own plugin services who
 	// hold no runtime token. Empty means that only plugins with a token call. Without Plugins
-	// they let nobody in, which the log warns of.
+	// they let nobody call anything, which the log warns of.
 	AuthProviders []AuthProvider
 	// PassMetadata are names of header fields that the router passes on between plugins, in
 	// requests, responses and trailers, beside those that it passes of itself

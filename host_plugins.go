@@ -195,7 +195,7 @@ func (h *Host) warn(nameless string) {
 	warnConfig(h.hub.settings())
 	h.warnHostPlugins(h.cfg.Policy)
 	if len(h.cfg.AuthProviders) > 0 && len(h.cfg.Plugins) == 0 {
-		h.cfg.Logger.Warn("AuthProviders let nobody in: they say who calls the host's own plugin services, and this host has none; " +
+		h.cfg.Logger.Warn("AuthProviders let nobody call anything: they say who calls the host's own plugin services, and this host has none; " +
 			"add services to ServeConfig.Plugins, or remove AuthProviders (plugins prove themselves as ServeConfig.Policy and HandshakeAuth say)")
 	}
 	if nameless != "" {
