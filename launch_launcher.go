@@ -56,10 +56,11 @@ func NewPluginLauncher(platform *Platform, registry *ServiceRegistry) *PluginLau
 // strategy is a programming error and panics. A [ProcessStrategy] or [GoPluginStrategy] that another launcher has launches
 // nothing for this one, and says so.
 func (l *PluginLauncher) RegisterStrategy(strategy LaunchStrategy) {
-	if isNil(strategy) {
+	s, own := strategy.(interface{ bind(l *PluginLauncher) bool })
+	if strategy == nil || own && isNil(strategy) { // a nil pointer of the user's may do
 		panic("connectplugin: RegisterStrategy: strategy is nil")
 	}
-	if s, ok := strategy.(interface{ bind(l *PluginLauncher) bool }); ok {
+	if own {
 		s.bind(l)
 	}
 	l.mu.Lock()
