@@ -128,7 +128,7 @@ func newAuthLink(p AuthProvider) (link authLink, err error) {
 
 // useless says why one of this package's providers can accept nobody, and what to write; empty where it may.
 func useless(p AuthProvider) string {
-	const isNil = "is nil"
+	const absent = "is nil; remove it"
 	keys := "NewTokenAuth"
 	if k, ok := p.(*APIKeyAuth); ok {
 		if keys = "NewAPIKeyAuth"; k == nil || k.TokenAuth == nil {
@@ -138,17 +138,21 @@ func useless(p AuthProvider) string {
 	}
 	switch p := p.(type) {
 	case nil:
-		return isNil
+		return absent
 	case *MTLSAuth:
 		if p == nil {
-			return isNil
+			return absent
 		}
 	case *TokenAuth:
 		switch {
 		case p == nil:
-			return isNil
+			return absent
 		case p.ValidateToken == nil && !isToken(p.Token):
 			return "accepts nobody: give " + keys + " a function that says whose token it is (ValidateToken), or the one token of all callers"
+		}
+	default:
+		if isNil(p) {
+			return absent
 		}
 	}
 	return ""

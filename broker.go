@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -44,6 +45,7 @@ type CapabilityBroker struct {
 	member
 
 	baseURL *url.URL          // fixed at creation; nil: as the caller reached the host
+	badURL  error             // fixed at creation: why the base URL is not used, nil where it is, or where there is none
 	own     *tokenstore.Store // grants made before the broker was bound
 
 	mu       sync.RWMutex
@@ -54,15 +56,23 @@ type CapabilityBroker struct {
 
 // NewCapabilityBroker makes a broker. baseURL is the host's base URL as plugins
 // see it, for hosts behind a proxy; empty, and plaintext on a host that serves
-// TLS, mean the name under which each plugin reached the host.
+// TLS, mean the name under which each plugin reached the host. One that is no such URL is
+// not used: that is logged, and [NewHost] refuses the broker.
 func NewCapabilityBroker(baseURL string) *CapabilityBroker {
 	b := &CapabilityBroker{
 		own:      tokenstore.New((&settings{tokenTTL: DefaultRuntimeTokenTTL, limits: defaultLimits}).storeConfig()),
 		handlers: map[string]CapabilityHandler{}, invalid: map[string]error{},
 	}
-	if u, err := parseHostURL(baseURL, true); err == nil {
-		b.baseURL = u
+	if baseURL == "" {
+		return b
 	}
+	u, err := parseHostURL(baseURL, true)
+	if err != nil {
+		b.badURL = fmt.Errorf(`the base URL of NewCapabilityBroker %w; or write "" for the name under which each plugin reaches the host`, err)
+		slog.Default().Error("the base URL of capabilities is not used", keyError, b.badURL)
+		return b
+	}
+	b.baseURL = u
 	return b
 }
 
@@ -178,8 +188,11 @@ func (b *CapabilityBroker) RevokeGrant(grantID string) bool {
 	return ok
 }
 
-// check returns an error that names a capability that was not taken.
+// check returns an error that names a capability, or the base URL, that was not taken.
 func (b *CapabilityBroker) check() error {
+	if b.badURL != nil {
+		return fieldError("CapabilityBroker", "%v", b.badURL)
+	}
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	for _, capType := range slices.Sorted(maps.Keys(b.invalid)) {

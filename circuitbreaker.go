@@ -79,7 +79,7 @@ func DefaultCircuitBreakerConfig() CircuitBreakerConfig {
 
 // CircuitBreaker stops calling what keeps failing. It is safe for concurrent use
 // and starts no goroutine: an open circuit becomes half-open with the first call
-// after its timeout.
+// after its timeout. Make it with [NewCircuitBreaker]; a nil one and the zero value panic.
 type CircuitBreaker struct {
 	// Fixed at creation.
 	config  CircuitBreakerConfig
@@ -109,8 +109,10 @@ func NewCircuitBreaker(config CircuitBreakerConfig) *CircuitBreaker {
 
 // CircuitBreakerInterceptor returns an interceptor that makes unary calls
 // through cb, which several clients of one server may share. Put it behind
-// [RetryInterceptor], so that it counts attempts.
+// [RetryInterceptor], so that it counts attempts. A nil cb, or one that
+// [NewCircuitBreaker] did not make, is a programming error and panics.
 func CircuitBreakerInterceptor(cb *CircuitBreaker) connect.UnaryInterceptorFunc {
+	cb.mustBeMade("CircuitBreakerInterceptor: the circuit breaker")
 	return func(next connect.UnaryFunc) connect.UnaryFunc {
 		return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
 			var res connect.AnyResponse
@@ -128,13 +130,17 @@ func CircuitBreakerInterceptor(cb *CircuitBreaker) connect.UnaryInterceptorFunc 
 }
 
 // State returns the present state.
-func (cb *CircuitBreaker) State() CircuitState { return CircuitState(cb.machine.State()) }
+func (cb *CircuitBreaker) State() CircuitState {
+	cb.mustBeMade("the CircuitBreaker")
+	return CircuitState(cb.machine.State())
+}
 
 // Call runs fn and returns its error. It returns [connect.CodeUnavailable]
 // without running fn while the circuit is open or enough calls try a half-open
 // one, and the context's error, coded, if that has ended already. A panic of fn
 // counts as a failure and goes on.
 func (cb *CircuitBreaker) Call(ctx context.Context, fn func() error) error {
+	cb.mustBeMade("the CircuitBreaker")
 	if err := contextError(ctx); err != nil {
 		return err
 	}
@@ -151,6 +157,11 @@ func (cb *CircuitBreaker) Call(ctx context.Context, fn func() error) error {
 	err := fn()
 	outcome = cb.judge(err)
 	return err
+}
+
+// mustBeMade panics where NewCircuitBreaker did not make it.
+func (cb *CircuitBreaker) mustBeMade(what string) {
+	mustBeMade(what, cb != nil && cb.machine != nil, "NewCircuitBreaker")
 }
 
 func (cb *CircuitBreaker) judge(err error) breaker.Outcome {

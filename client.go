@@ -448,14 +448,16 @@ func (e *discoveryError) Unwrap() error { return e.err }
 // type is an error that names both.
 func DispenseTyped[I any](c *Client, name string) (I, error) {
 	var zero I
+	if c == nil {
+		return zero, errUnmade
+	}
 	got, err := c.Dispense(name)
 	if err != nil {
 		return zero, err
 	}
 	typed, ok := got.(I)
 	if !ok {
-		err := fmt.Errorf("plugin %q: client is a %T, not a %v", name, got, reflect.TypeFor[I]())
-		return zero, err
+		return zero, fmt.Errorf("plugin %q: client is a %T, not a %v", name, got, reflect.TypeFor[I]())
 	}
 	return typed, nil
 }

@@ -158,10 +158,8 @@ func (c *ClientConfig) validateTrust() error {
 	if isNil(c.HTTPClient) && c.HTTPClient != nil {
 		return fieldError("HTTPClient", isTypedNil)
 	}
-	for i, interceptor := range c.Interceptors {
-		if isNil(interceptor) {
-			return fieldError(fmt.Sprintf("Interceptors[%d]", i), "is nil; remove it")
-		}
+	if err := checkInterceptors(c.Interceptors); err != nil {
+		return err
 	}
 	if c.HTTPClient != nil && (c.TLS != nil || len(c.PinnedKeys) > 0 || c.HostIdentity != "") {
 		return fieldError("HTTPClient", "brings its own TLS; remove TLS, PinnedKeys and HostIdentity, or HTTPClient")

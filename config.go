@@ -142,7 +142,8 @@ type ServeConfig struct {
 	// HandshakeAuth says how plugins prove themselves beyond Policy.
 	HandshakeAuth HandshakeAuth
 	// AuthProviders authenticate callers of the host's own plugin services who
-	// hold no runtime token. Empty means that only plugins with a token call.
+	// hold no runtime token. Empty means that only plugins with a token call. Without Plugins
+	// they let nobody call anything, which the log warns of.
 	AuthProviders []AuthProvider
 	// PassMetadata are names of header fields that the router passes on between plugins, in
 	// requests, responses and trailers, beside those that it passes of itself

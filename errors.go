@@ -158,6 +158,16 @@ func checkDuration(field string, d, least time.Duration) error {
 // isTypedNil says of a field that holds a nil pointer of some type, what to write.
 const isTypedNil = "holds a nil pointer; write nil itself, or make one"
 
+// checkInterceptors refuses interceptors that are nil.
+func checkInterceptors(all []connect.Interceptor) error {
+	for i, interceptor := range all {
+		if isNil(interceptor) {
+			return fieldError(fmt.Sprintf("Interceptors[%d]", i), "is nil; remove it")
+		}
+	}
+	return nil
+}
+
 // isNil reports whether an interface is nil, or holds a nil pointer or function.
 func isNil(v any) bool {
 	if v == nil {

@@ -466,6 +466,12 @@ func (c *ServeConfig) validateServices() error {
 	if c.RateLimiter != nil && isNil(c.RateLimiter) {
 		return fieldError("RateLimiter", isTypedNil)
 	}
+	if c.Observer != nil && isNil(c.Observer) {
+		return fieldError("Observer", isTypedNil)
+	}
+	if err := checkInterceptors(c.Interceptors); err != nil {
+		return err
+	}
 	if c.CapabilityBroker != nil {
 		if err := c.CapabilityBroker.check(); err != nil {
 			return err

@@ -194,6 +194,10 @@ func (h *Host) nameless(ctx context.Context) (string, error) {
 func (h *Host) warn(nameless string) {
 	warnConfig(h.hub.settings())
 	h.warnHostPlugins(h.cfg.Policy)
+	if len(h.cfg.AuthProviders) > 0 && len(h.cfg.Plugins) == 0 {
+		h.cfg.Logger.Warn("AuthProviders let nobody call anything: they say who calls the host's own plugin services, and this host has none; " +
+			"add services to ServeConfig.Plugins, or remove AuthProviders (plugins prove themselves as ServeConfig.Policy and HandshakeAuth say)")
+	}
 	if nameless != "" {
 		h.cfg.Logger.Warn("the names of this host are not known: " + nameless +
 			"; set ServeConfig.Hosts to the names and addresses under which plugins reach it")

@@ -81,6 +81,10 @@ func (h *Host) serveAside(ctx context.Context) error {
 // off. It returns [ErrHostClosed] where the host was shut down before, and an error where [ServeConfig.HealthAddr]
 // or [ServeConfig.MetricsAddr] cannot be listened on.
 //
+// It may be called again meanwhile, with another listener. [Host.Addr], and the address that plugins may name without
+// [ServeConfig.Hosts], are then those of the last call. The end of any of the contexts, or of a listener,
+// ends the host, and so all of the calls.
+//
 // The listener may be one of the user's own, such as one that reads a balancer's PROXY
 // header: what its connections say of their RemoteAddr is the address of the peer, in
 // policy, limits and audit alike. So nobody but the balancer may reach such a listener.

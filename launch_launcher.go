@@ -37,6 +37,7 @@ func NewPluginLauncher(platform *Platform, registry *ServiceRegistry) *PluginLau
 	if platform == nil {
 		platform = NewPlatform(registry, nil, nil)
 	}
+	mustBeMade("NewPluginLauncher: the platform", platform.router != nil, "NewPlatform")
 	l := &PluginLauncher{
 		platform: platform, registry: cmp.Or(registry, platform.registry),
 		strategies: map[string]LaunchStrategy{}, specs: map[string]PluginSpec{}, plugins: map[string]*launchedPlugin{},
@@ -55,10 +56,11 @@ func NewPluginLauncher(platform *Platform, registry *ServiceRegistry) *PluginLau
 // strategy is a programming error and panics. A [ProcessStrategy] or [GoPluginStrategy] that another launcher has launches
 // nothing for this one, and says so.
 func (l *PluginLauncher) RegisterStrategy(strategy LaunchStrategy) {
-	if strategy == nil {
+	s, own := strategy.(interface{ bind(l *PluginLauncher) bool })
+	if strategy == nil || own && isNil(strategy) { // a nil pointer of the user's may do
 		panic("connectplugin: RegisterStrategy: strategy is nil")
 	}
-	if s, ok := strategy.(interface{ bind(l *PluginLauncher) bool }); ok {
+	if own {
 		s.bind(l)
 	}
 	l.mu.Lock()

@@ -247,12 +247,12 @@ func (NopObserver) Refusal(RefusalEvent) {}
 // observers tells several.
 type observers []Observer
 
-// JoinObservers returns one observer that tells all that are not nil, in that order, and nil
-// where all are. Each gets the trace context and the context that the one before returned.
+// JoinObservers returns one observer that tells all that are not nil, nor hold a nil pointer, in that order, and nil
+// where all are or do. Each gets the trace context and the context that the one before returned.
 func JoinObservers(all ...Observer) Observer {
 	var some observers
 	for _, o := range all {
-		if o != nil {
+		if !isNil(o) {
 			some = append(some, o)
 		}
 	}

@@ -67,6 +67,7 @@ func NewPlatform(registry *ServiceRegistry, lifecycle *LifecycleServer, router *
 		}
 		router = NewServiceRouter(nil, registry, lifecycle)
 	}
+	mustBeMade("NewPlatform: the router", router.handshake != nil, "NewServiceRouter")
 	p := &Platform{
 		registry: cmp.Or(registry, router.registry), lifecycle: cmp.Or(lifecycle, router.lifecycle), router: router,
 		nodes: map[string]depgraph.Node{}, adopted: map[string]*adoption{}, replacing: map[string]struct{}{},

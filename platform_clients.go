@@ -32,7 +32,7 @@ type pluginService[C any] struct {
 }
 
 func newPluginService[C any](made func(connect.HTTPClient, string, ...connect.ClientOption) C, url string, client connect.HTTPClient) pluginService[C] {
-	if client == nil {
+	if isNil(client) {
 		client = noHTTPClient{}
 	}
 	alone := new(atomic.Bool)
@@ -48,6 +48,7 @@ func newPluginService[C any](made func(connect.HTTPClient, string, ...connect.Cl
 func askPlugin[C, Req, Res any](
 	ctx context.Context, p pluginService[C], m *Req, call func(C, context.Context, *connect.Request[Req]) (*connect.Response[Res], error),
 ) (*Res, error) {
+	mustBeMade("the client of a plugin", p.alone != nil, "NewPluginControlClient or NewPluginIdentityClient")
 	ctx, cancel := context.WithTimeout(ctx, controlTimeout)
 	defer cancel()
 	if !p.alone.Load() {

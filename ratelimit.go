@@ -22,9 +22,7 @@ import (
 // By its signature it covers unary calls only. The limits of a [Host]
 // ([Limits]) and [RateLimitHTTPHandler] cover streaming calls as well.
 func RateLimitInterceptor(limiter RateLimiter, keyExtractor func(connect.AnyRequest) string, limit Rate) connect.UnaryInterceptorFunc {
-	if limiter == nil {
-		limiter = NewTokenBucketLimiter()
-	}
+	limiter = givenLimiter("RateLimitInterceptor", limiter)
 	return func(next connect.UnaryFunc) connect.UnaryFunc {
 		return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
 			if !limiter.Allow(callRateKey(ctx, req, keyExtractor), limit) {
@@ -37,6 +35,15 @@ func RateLimitInterceptor(limiter RateLimiter, keyExtractor func(connect.AnyRequ
 			return next(ctx, req)
 		}
 	}
+}
+
+// givenLimiter is a limiter as it was given, or a new one where it is nil.
+func givenLimiter(to string, limiter RateLimiter) RateLimiter {
+	if limiter == nil {
+		return NewTokenBucketLimiter()
+	}
+	mustBeMade(to+": the limiter", !isNil(limiter), "NewTokenBucketLimiter")
+	return limiter
 }
 
 func callRateKey(ctx context.Context, req connect.AnyRequest, keyExtractor func(connect.AnyRequest) string) string {
@@ -58,10 +65,8 @@ func callRateKey(ctx context.Context, req connect.AnyRequest, keyExtractor func(
 // [HTTPRateLimitKeyExtractor]. The caller keeps limiter and closes it; a nil
 // limiter means a new [TokenBucketLimiter].
 func RateLimitHTTPHandler(handler http.Handler, limiter RateLimiter, keyExtractor func(*http.Request) string, limit Rate) http.Handler {
-	mustBeMade("RateLimitHTTPHandler: the handler", handler != nil, "http.HandlerFunc")
-	if limiter == nil {
-		limiter = NewTokenBucketLimiter()
-	}
+	mustBeMade("RateLimitHTTPHandler: the handler", !isNil(handler), "http.HandlerFunc")
+	limiter = givenLimiter("RateLimitHTTPHandler", limiter)
 	if keyExtractor == nil {
 		keyExtractor = HTTPRateLimitKeyExtractor
 	}

@@ -16,10 +16,10 @@ const (
 	roomPause   = time.Millisecond
 )
 
-// passes reports whether no connection could be accepted at the moment, as when there are no
+// Passes reports that no connection could be accepted at the moment, as when there are no
 // descriptors left. Beside what net/http goes by, which would ask a closed listener again, these are what accept(2) says of
 // memory and of the one connection that it would have given.
-func passes(err error) bool {
+func Passes(err error) bool {
 	passing, ok := errors.AsType[net.Error](err)
 	return ok && (passing.Timeout() || passing.Temporary()) || fleeting(err) //nolint:staticcheck // nothing else says it
 }

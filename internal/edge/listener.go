@@ -228,7 +228,7 @@ func (l *Listener) accept() {
 	for {
 		c, err := l.Listener.Accept()
 		if err != nil {
-			if !passes(err) {
+			if !Passes(err) {
 				l.close(err)
 				return
 			}

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/masegraye/connect-plugin-go/internal/edge"
 	"github.com/masegraye/connect-plugin-go/internal/limiter"
 )
 
@@ -79,7 +80,10 @@ type listener struct {
 func (l listener) Accept() (net.Conn, error) {
 	for {
 		c, err := l.Listener.Accept()
-		if err != nil {
+		switch {
+		case err != nil && edge.Passes(err):
+			return nil, passing{err}
+		case err != nil:
 			return nil, err //nolint:wrapcheck // stands for what it wraps
 		}
 		if l.meter.comes.Allow(peerOf(c), comesPerSecond, comesBurst, time.Now()) {
@@ -88,6 +92,18 @@ func (l listener) Accept() (net.Conn, error) {
 		_ = c.Close() // before it is worth a goroutine, or anybody's place
 	}
 }
+
+// passing is an error of a listener that gives connections again in a moment, in the way in which net/http asks: it waits
+// then, where it ends the server for any other.
+type passing struct{ error }
+
+func (p passing) Unwrap() error { return p.error }
+
+// Timeout implements [net.Error].
+func (passing) Timeout() bool { return false }
+
+// Temporary implements [net.Error].
+func (passing) Temporary() bool { return true }
 
 // metered is a connection that is read no faster than its address may send.
 type metered struct {

@@ -36,23 +36,32 @@ done
 // guardWait is how long a guard may take to read a line. One that does not is replaced.
 const guardWait = time.Second
 
+// guardPause is the least time between two starts of a guard that something kills, or that cannot start.
+const guardPause = time.Second
+
 // guardShell runs the script.
 const guardShell = "/bin/sh"
 
 // Guard is a small process that outlives this one, should it be killed, and kills the groups
 // of all processes that were running. The system alone ends only the processes themselves
-// then, not what they started. It starts before the first of them. The zero value is ready; it
-// is safe for concurrent use. End it with Close.
+// then, not what they started. It starts before the first of them, and again where something
+// killed it. The zero value is ready; it is safe for concurrent use. End it with Close.
 type Guard struct {
+	watches sync.WaitGroup // of guards that run
+
 	mu     sync.Mutex
 	pipe   *os.File // nil while it does not run
 	proc   *os.Process
+	gone   <-chan struct{}     // closed when it has ended
+	begun  time.Time           // the last time that it was to start
+	again  *time.Timer         // starts it again; nil while nobody has to
 	err    error               // why it does not run
 	groups map[string]struct{} // numbers of groups, paths of control groups
 	closed bool
 }
 
-// Err says why there is no guard, nil if there is one or none was needed yet. The next process asks for one again.
+// Err says why there is no guard, nil if there is one or none was needed yet. The next process asks for one again, and so
+// does time while there is something to guard.
 func (g *Guard) Err() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -62,12 +71,20 @@ func (g *Guard) Err() error {
 // Close ends the guard and waits for its end. What is still running loses its guard, and is
 // not killed: whoever closes the guard ends the processes first.
 func (g *Guard) Close() {
+	g.close()
+	g.watches.Wait()
+}
+
+func (g *Guard) close() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for id := range g.groups {
 		g.tellLocked('-', id)
 	}
 	g.closed = true
+	if g.again != nil {
+		g.again.Stop() // or finds out that the guard is closed
+	}
 	g.endLocked(false)
 }
 
@@ -93,8 +110,45 @@ func (g *Guard) ready() {
 // readyLocked starts the guard where there is none: what was in its way, such as too few descriptors, may be over.
 func (g *Guard) readyLocked() {
 	if g.pipe == nil && !g.closed {
-		g.err = g.startLocked()
+		g.beginLocked()
 	}
+}
+
+// beginLocked starts the guard, or sees to it that somebody tries again.
+func (g *Guard) beginLocked() {
+	g.begun = time.Now()
+	if g.err = g.startLocked(); g.err != nil {
+		g.reviveLocked()
+	}
+}
+
+// reviveLocked has the guard started again, at once where the last start was long ago.
+func (g *Guard) reviveLocked() {
+	if g.again == nil && !g.closed {
+		g.again = time.AfterFunc(time.Until(g.begun.Add(guardPause)), g.revive)
+	}
+}
+
+func (g *Guard) revive() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.again = nil
+	if len(g.groups) > 0 { // else the next process asks for it
+		g.readyLocked()
+	}
+}
+
+// watch waits for the end of a guard, which comes early where something killed it.
+func (g *Guard) watch(proc *os.Process, gone chan<- struct{}) {
+	_, _ = proc.Wait()
+	close(gone)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.proc != proc { // whoever ended it has seen to the rest
+		return
+	}
+	g.endLocked(false)
+	g.reviveLocked()
 }
 
 func (g *Guard) remove(group string) {
@@ -115,7 +169,7 @@ func (g *Guard) tellLocked(op byte, group string) {
 		return
 	}
 	g.endLocked(true)
-	g.err = g.startLocked()
+	g.beginLocked()
 }
 
 // startLocked starts the guard and tells it of the groups that there are.
@@ -136,7 +190,9 @@ func (g *Guard) startLocked() error {
 		closeFiles(out)
 		return fmt.Errorf("guard: %w", err)
 	}
-	g.pipe, g.proc = out, proc
+	gone := make(chan struct{})
+	g.pipe, g.proc, g.gone = out, proc, gone
+	g.watches.Go(func() { g.watch(proc, gone) })
 	_ = g.pipe.SetWriteDeadline(time.Now().Add(guardWait))
 	for id := range g.groups {
 		_, _ = fmt.Fprintf(g.pipe, "+ %s\n", id)
@@ -152,6 +208,6 @@ func (g *Guard) endLocked(stuck bool) {
 	if stuck {
 		_ = g.proc.Kill()
 	}
-	_, _ = g.proc.Wait()
-	g.pipe, g.proc = nil, nil
+	<-g.gone
+	g.pipe, g.proc, g.gone = nil, nil, nil
 }

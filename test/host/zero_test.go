@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 
+	"connectrpc.com/connect"
+
 	connectplugin "github.com/masegraye/connect-plugin-go"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
 )
@@ -47,6 +49,21 @@ func TestNewHost_RefusesWhatNoConstructorMade(t *testing.T) {
 		"CapabilityBroker: is a zero value; make one with NewCapabilityBroker": func(c *connectplugin.ServeConfig) {
 			c.CapabilityBroker = &connectplugin.CapabilityBroker{}
 		},
+		"CapabilityBroker: the base URL of NewCapabilityBroker is no URL; write for example": func(c *connectplugin.ServeConfig) {
+			c.CapabilityBroker = connectplugin.NewCapabilityBroker("localhost:8443")
+		},
+		"Interceptors[1]: is nil; remove it": func(c *connectplugin.ServeConfig) {
+			c.Interceptors = []connect.Interceptor{connectplugin.RetryInterceptor(connectplugin.RetryPolicy{}), nil}
+		},
+		"Interceptors[0]: is nil; remove it": func(c *connectplugin.ServeConfig) {
+			c.Interceptors = []connect.Interceptor{connect.UnaryInterceptorFunc(nil)}
+		},
+		"AuthProviders[0]: is nil; remove it": func(c *connectplugin.ServeConfig) {
+			c.AuthProviders = []connectplugin.AuthProvider{(*ownAuth)(nil)}
+		},
+		"Observer: holds a nil pointer; write nil itself, or make one": func(c *connectplugin.ServeConfig) {
+			c.Observer = (*connectplugin.NopObserver)(nil)
+		},
 	} {
 		cfg := &connectplugin.ServeConfig{Authority: hosttest.NewAuthority(t)}
 		edit(cfg)
@@ -59,6 +76,9 @@ func TestNewHost_RefusesWhatNoConstructorMade(t *testing.T) {
 		}
 	}
 }
+
+// ownAuth is a provider of the user's own.
+type ownAuth struct{ connectplugin.AuthProvider }
 
 func TestNil_IsToldInWords(t *testing.T) {
 	t.Parallel()
@@ -116,6 +136,76 @@ func TestNil_IsToldInWords(t *testing.T) {
 		"PluginIdentity":    {func() error { _ = zero.PluginIdentity("a"); return nil }, authority},
 		"ClientTLS":         {func() error { _ = zero.ClientTLS(); return nil }, authority},
 		"a plugin's server": {func() error { return typedNilListener(t, host, listener) }, "Listener: holds a nil *net.TCPListener"},
+	} {
+		if said := sentence(t, c.do); !strings.Contains(said, c.want) {
+			t.Errorf("%s said %q, want %q", what, said, c.want)
+		}
+	}
+}
+
+// What is given to others is told when it is given, and not with the first call.
+func TestNil_IsToldWhenItIsGiven(t *testing.T) {
+	t.Parallel()
+	launcher := hosttest.Start(t, nil).Launcher()
+	ctx := context.Background()
+	var limiter *connectplugin.TokenBucketLimiter
+	const breaker = "make one with NewCircuitBreaker"
+	for what, c := range map[string]struct {
+		do   func() error
+		want string
+	}{
+		"RateLimitHTTPHandler, typed": {
+			func() error {
+				connectplugin.RateLimitHTTPHandler(http.HandlerFunc(nil), nil, nil, connectplugin.Rate{})
+				return nil
+			}, "the handler is nil",
+		},
+		"RateLimitHTTPHandler, limiter": {
+			func() error {
+				connectplugin.RateLimitHTTPHandler(http.NotFoundHandler(), limiter, nil, connectplugin.Rate{})
+				return nil
+			}, "make one with NewTokenBucketLimiter",
+		},
+		"RateLimitInterceptor": {
+			func() error { connectplugin.RateLimitInterceptor(limiter, nil, connectplugin.Rate{}); return nil }, "make one with NewTokenBucketLimiter",
+		},
+		"CircuitBreakerInterceptor": {
+			func() error { connectplugin.CircuitBreakerInterceptor(nil); return nil }, "CircuitBreakerInterceptor: the circuit breaker is nil",
+		},
+		"CircuitBreakerInterceptor, zero": {
+			func() error { connectplugin.CircuitBreakerInterceptor(&connectplugin.CircuitBreaker{}); return nil }, breaker,
+		},
+		"State": {func() error { _ = (&connectplugin.CircuitBreaker{}).State(); return nil }, breaker},
+		"Call":  {func() error { return (&connectplugin.CircuitBreaker{}).Call(ctx, func() error { return nil }) }, breaker},
+		"NewPlatform": {
+			func() error { connectplugin.NewPlatform(nil, nil, &connectplugin.ServiceRouter{}); return nil }, "make one with NewServiceRouter",
+		},
+		"NewPluginLauncher": {
+			func() error { connectplugin.NewPluginLauncher(&connectplugin.Platform{}, nil); return nil }, "make one with NewPlatform",
+		},
+		"RegisterStrategy, typed": {
+			func() error { launcher.RegisterStrategy((*connectplugin.ProcessStrategy)(nil)); return nil }, "strategy is nil",
+		},
+		"GetHealth": {
+			func() error {
+				_, err := connectplugin.NewPluginControlClient("https://127.0.0.1:1", (*http.Client)(nil)).GetHealth(ctx)
+				return err
+			}, "no HTTP client was given",
+		},
+		"GetHealth, zero": {
+			func() error { _, err := (&connectplugin.PluginControlClient{}).GetHealth(ctx); return err }, "make one with NewPluginControlClient",
+		},
+		"DispenseTyped": {
+			func() error { _, err := connectplugin.DispenseTyped[int](nil, "a"); return err }, "was not made with NewClient",
+		},
+		"JoinObservers": {
+			func() error {
+				if connectplugin.JoinObservers(nil, (*connectplugin.NopObserver)(nil)) == nil {
+					return errors.New("nobody is told")
+				}
+				return nil
+			}, "nobody is told",
+		},
 	} {
 		if said := sentence(t, c.do); !strings.Contains(said, c.want) {
 			t.Errorf("%s said %q, want %q", what, said, c.want)
@@ -267,6 +357,29 @@ func TestNewHost_SaysWhetherThePolicyIsEmpty(t *testing.T) {
 		}
 		if err := host.Shutdown(t.Context()); err != nil || !strings.Contains(log.String(), want) {
 			t.Errorf("%v; the log says %q, want %q", err, log.String(), want)
+		}
+	}
+}
+
+func TestNewHost_SaysThatAuthProvidersHaveNobodyToLetIn(t *testing.T) {
+	t.Parallel()
+	const want = "add services to ServeConfig.Plugins, or remove AuthProviders"
+	for _, plugins := range []bool{false, true} {
+		log := &hosttest.Buffer{}
+		cfg := &connectplugin.ServeConfig{
+			Authority: hosttest.NewAuthority(t), Logger: slog.New(slog.NewTextHandler(log, nil)),
+			AuthProviders: []connectplugin.AuthProvider{connectplugin.NoAuth()},
+		}
+		if plugins {
+			cfg.Plugins = connectplugin.PluginSet{"logger": hosttest.LoggerPlugin{}}
+			cfg.Impls = map[string]any{"logger": &hosttest.RecordingLogger{}}
+		}
+		host, err := connectplugin.NewHost(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := host.Shutdown(t.Context()); err != nil || strings.Contains(log.String(), want) == plugins {
+			t.Errorf("%v; with plugins (%v) the log says %q", err, plugins, log.String())
 		}
 	}
 }
