@@ -183,7 +183,8 @@ func (c *Client) renewed(ctx context.Context, stale identity, patient bool) erro
 			c.mu.Unlock()
 			return connect.NewError(connect.CodeUnauthenticated, errIdentityEnded)
 		}
-		first, forgotten := c.noticed != stale.serial, c.noticeLocked(stale)
+		first := c.noticed != stale.serial
+		forgotten := c.noticeLocked(stale)
 		forgetful := forgotten && c.forgottenLocked(time.Now())
 		wait, last := c.pace.wait(time.Now()), c.pace.err
 		if c.enrolling == nil && wait > 0 && (!first || forgetful) {
