@@ -271,10 +271,10 @@ func (c *Client) RegistryClient() connectpluginv1connect.ServiceRegistryClient {
 	return connectpluginv1connect.NewServiceRegistryClient((*connectingTransport)(c), base, c.options()...)
 }
 
-// HTTPClient returns an HTTP client that reaches the host and nobody else, with the plugin's identity on every request. A base is HostURL, with
-// the path that it has or without; where that path itself begins with /services/ or /capabilities/, as /services/a does, it is the one
-// without. What is meant for a place at which the client found its host before goes to where the host is now. Below the endpoint of a
-// capability's grant the caller shows the grant's bearer, and nothing of the client's is sent instead.
+// HTTPClient returns an HTTP client that reaches the host and nobody else, with the plugin's identity on every request. A base is
+// HostURL, with the path that it has or without; where that path itself begins with /services/ or /capabilities/, as /services/a
+// does, it is the one without. What is meant for a place at which the client found its host before goes to where the host is now.
+// Below the endpoint of a capability's grant the caller shows the grant's bearer, and nothing of the client's is sent instead.
 func (c *Client) HTTPClient() connect.HTTPClient { return (*callerTransport)(c) }
 
 // Dispense makes a client of one of the host's plugin services. It connects a client

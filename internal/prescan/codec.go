@@ -9,15 +9,15 @@ import (
 
 var errMalformed = errors.New("message is malformed")
 
-// Binary is a codec of Connect for messages in Protobuf, and Text one for those in JSON. They look at each message before they decode it: a
-// megabyte of empty texts would take forty. What they write is as Connect's own codecs write it.
-type (
-	Binary struct{ Fields *Fields }
-	Text   struct {
-		Kind string // under which Connect asks for it
-		Most int    // values
-	}
-)
+// Binary is a codec of Connect for messages in Protobuf. It looks at each message before it decodes it: a megabyte of empty texts
+// would take forty. What it writes is as Connect's own codec writes it.
+type Binary struct{ Fields *Fields }
+
+// Text is one for messages in JSON.
+type Text struct {
+	Kind string // under which Connect asks for it
+	Most int    // values
+}
 
 // Name implements connect.Codec.
 func (Binary) Name() string { return "proto" }
