@@ -56,7 +56,7 @@ type Config struct {
 	PingInterval   time.Duration // of silence under open streams before a ping
 	PingTimeout    time.Duration // for its answer
 
-	// Away is told that the server is going away, at most twice. Nil tells nobody.
+	// Away is told that the server is going away, at most twice, and not where it answers a farewell. Nil tells nobody.
 	Away func(*GoAwayError)
 	// Room is told that the connection may take more streams than before, or
 	// none any more. It must not block. Nil tells nobody.
@@ -208,12 +208,12 @@ func (c *Conn) Close() {
 	c.stopped.Wait()
 }
 
-// farewellID is the highest id of a server's own streams, of which there are none. Servers that heed the id, though it is none of
-// theirs, cancel what is above it (those on gRPC's C core), or end the connection where it is odd (those on nghttp2).
+// farewellID is the highest id of a server's own streams, of which there are none: the frame says that all of them were seen. Those on
+// nghttp2 (Node 20 and 22) end the connection and all that is open on it where the id is odd, which none of a server's is.
 const farewellID = 1<<31 - 2
 
 // Farewell tells the server that whoever calls it is about to end. What is under way goes on; what could go on for ever is for the
-// server to end. It should be followed by Retire: a server may take no more streams.
+// server to end. It should be followed by Retire: servers on net/http and Node take no more streams from then on.
 func (c *Conn) Farewell() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

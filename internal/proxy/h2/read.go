@@ -98,11 +98,19 @@ func (c *Conn) step(frame http2.Frame, err error) (event, error) {
 	}
 	var e event
 	if c.goAway != said {
-		e.goAway, e.room = c.goAway, true
+		e.goAway, e.room = c.newsLocked(), true
 	}
 	e.room = e.room || c.limit.Load() > limit
 	e.freed = full && !c.Full()
 	return e, err
+}
+
+// newsLocked returns what the server said when it went, unless that answers a farewell.
+func (c *Conn) newsLocked() *GoAwayError {
+	if c.parting && c.goAway.Code == http2.ErrCodeNo {
+		return nil
+	}
+	return c.goAway
 }
 
 // settleLocked tells everybody what the frames say that were read.
