@@ -129,7 +129,7 @@ class Channels(unittest.TestCase):
         self.assertEqual([[b""]] * 2, [list(s) for s in streams])
 
     def test_who_shows_a_certificate_that_has_ended_is_looked_at_again(self) -> None:
-        stream = self.link.call("unary_stream", "/a.A/Watch", same, same)(b"")
+        stream = self.link.call("unary_stream", "/a.A/Watch", same, same)(b"", timeout=60)
         self.assertTrue(self.host.has(1))
         first, before = self.link.channel(), self.link._for_calls[0]
         self.ended.add(b"leaf")

@@ -115,6 +115,17 @@ class Serving(unittest.TestCase):
             over.set()
         self.assertEqual([b"now"] * 3, [call.result(timeout=WAIT) for call in calls])
 
+    def test_a_host_whose_certificate_has_ended_is_refused_once_it_has_outlived_it(self) -> None:
+        checks = OnlyHost(mock.Mock(), Log(logging.Logger("serving")), mock.Mock(), mock.Mock())
+        context = mock.Mock()
+        context.auth_context.return_value = {"x509_pem_cert": [b"pem"]}
+        with mock.patch("ssl.PEM_cert_to_DER_cert", lambda _: b"leaf"):
+            for over in (False, True):
+                with mock.patch("connectplugin.serving.outlived", lambda leaf: leaf == b"leaf" and over):
+                    checks._check(context)
+                self.assertEqual(over, context.abort.called)
+        self.assertIs(grpc.StatusCode.UNAUTHENTICATED, context.abort.call_args.args[0])
+
     def test_one_caller_does_not_hold_all_workers(self) -> None:
         over, began = threading.Event(), threading.Semaphore(0)
 
@@ -141,7 +152,6 @@ class Serving(unittest.TestCase):
             over.set()
         self.assertEqual([b"hold"] * 12, [call.result(timeout=WAIT) if i % 2 == 0 else next(call) for i, call in enumerate(calls)])
         self.assertEqual(b"now", channel.unary_unary(NOW)(b"now", metadata=greedy, timeout=WAIT))
-
 
 
 if __name__ == "__main__":
