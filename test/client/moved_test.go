@@ -20,6 +20,24 @@ func (reachedPlugin) ConnectClient(base string, client connect.HTTPClient) (any,
 	return echo.At(base, client), nil
 }
 
+// discovering is a client that asks discovery where its host is, over its own connections or a foreign client's.
+func discovering(t *testing.T, first *hosttest.Host, d connectplugin.DiscoveryService, foreign bool) *connectplugin.Client {
+	t.Helper()
+	cfg := first.ClientConfig(t, "caller")
+	cfg.HostURL, cfg.Discovery, cfg.Plugins = "", d, connectplugin.PluginSet{"echo": reachedPlugin{}}
+	cfg.Metadata.Requires = hosttest.Requires("echo")
+	if foreign {
+		cfg.HTTPClient = &http.Client{Transport: &http.Transport{TLSClientConfig: cfg.TLS, ForceAttemptHTTP2: true}}
+		cfg.TLS = nil
+	}
+	c, err := connectplugin.NewClient(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
 // What a program made before its host ended goes to the host that discovery has then: with the base that it was made with, in
 // every kind of call, again and again. What is for nobody's host goes nowhere.
 func TestDiscovery_WhatWasMadeFollowsTheHost(t *testing.T) {
@@ -35,18 +53,7 @@ func TestDiscovery_WhatWasMadeFollowsTheHost(t *testing.T) {
 			d := connectplugin.NewStaticDiscovery(map[string][]connectplugin.Endpoint{
 				"plugin-host": {{URL: first.URL}, {URL: hosts[1].URL}},
 			})
-			cfg := first.ClientConfig(t, "caller")
-			cfg.HostURL, cfg.Discovery, cfg.Plugins = "", d, connectplugin.PluginSet{"echo": reachedPlugin{}}
-			cfg.Metadata.Requires = hosttest.Requires("echo")
-			if foreign {
-				cfg.HTTPClient = &http.Client{Transport: &http.Transport{TLSClientConfig: cfg.TLS, ForceAttemptHTTP2: true}}
-				cfg.TLS = nil
-			}
-			c, err := connectplugin.NewClient(cfg)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer func() { _ = c.Close() }()
+			c := discovering(t, first.Host, d, foreign)
 			made, bases := makeAll(t, c)
 			reachAll(t, made, "before")
 			for i, host := range hosts[1:] {

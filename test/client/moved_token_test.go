@@ -41,18 +41,7 @@ func TestDiscovery_TheNextHostIsShownNoTokenOfTheFormer(t *testing.T) {
 			spy := &overheard{host: second.Handler(), shown: map[string]string{}}
 			at := mountBelow(t, first.Authority, map[string]http.Handler{"": spy})
 			d := connectplugin.NewStaticDiscovery(map[string][]connectplugin.Endpoint{"plugin-host": {{URL: first.URL}}})
-			cfg := first.ClientConfig(t, "caller")
-			cfg.HostURL, cfg.Discovery, cfg.Plugins = "", d, connectplugin.PluginSet{"echo": reachedPlugin{}}
-			cfg.Metadata.Requires = hosttest.Requires("echo")
-			if foreign {
-				cfg.HTTPClient = &http.Client{Transport: &http.Transport{TLSClientConfig: cfg.TLS, ForceAttemptHTTP2: true}}
-				cfg.TLS = nil
-			}
-			c, err := connectplugin.NewClient(cfg)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer func() { _ = c.Close() }()
+			c := discovering(t, first.Host, d, foreign)
 			made, _ := makeAll(t, c)
 			reachAll(t, made, "before")
 			token, id := c.RuntimeToken(), c.RuntimeID()
