@@ -134,10 +134,6 @@ func (p *play) play(ctx context.Context, authority *connectplugin.Authority, k k
 	if err := s.rest(); err != nil {
 		return r, err
 	}
-	if k.Who != kinds.Plugin {
-		err = p.loud(ctx, s, k, p.lasting(), &r)
-		return r, err
-	}
 	other, err := p.open(ctx, authority, "")
 	if err != nil {
 		return r, err
@@ -146,7 +142,15 @@ func (p *play) play(ctx context.Context, authority *connectplugin.Authority, k k
 	if err := other.rest(); err != nil {
 		return r, err
 	}
-	err = p.turns(ctx, s, other, k, &r)
+	if k.Who == kinds.Plugin {
+		err = p.turns(ctx, s, other, k, &r)
+		return r, err
+	}
+	if err := p.loud(ctx, s, k, p.lasting(), &r); err != nil {
+		return r, err
+	}
+	settle(ctx)
+	err = p.control(ctx, s, other, k, p.lasting(), &r)
 	return r, err
 }
 

@@ -203,7 +203,8 @@ type table struct {
 	open int
 
 	burner, other tally // what attacks by a plugin are compared with
-	quiet         still // what those by anybody else are
+	quiet         still // what those by anybody else are, and with another host
+	apart         tally
 }
 
 const comparison = "p50/p99, worse, 19 of 20, floor"
@@ -221,9 +222,9 @@ func (t *table) add(r row) {
 		t.open++
 	}
 	loud := r.loud.all()
-	used, first, quiet := "", "", ""
+	used, first, quiet, other := "", "", "", &t.other
 	if r.kind.Who != kinds.Plugin {
-		quiet = t.quiet.compare(&r)
+		quiet, other = t.quiet.compare(&r), &t.apart
 	}
 	if len(r.control) > 0 {
 		first = fmt.Sprintf("%s/%s/%s ms", beginnings(loud), beginnings(r.burnt.all()), beginnings(r.control.all()))
@@ -232,7 +233,7 @@ func (t *table) add(r row) {
 	const mebi = 1 << 20
 	_, _ = fmt.Fprintf(t.out, "%-50s %9d %7.2fs %4d MiB %5d %17s %17s %11s %6d %-45s %-45s %16s %16s %s\n",
 		r.kind.Who+": "+r.kind.Name, r.outcome.Sent, r.host.Seconds(), max(r.memory, 0)/mebi, loud.failed, latency(r.quiet), latency(loud),
-		quiet, len(loud.times), t.burner.compare(&r, r.burnt), t.other.compare(&r, r.control), first, used, verdict)
+		quiet, len(loud.times), t.burner.compare(&r, r.burnt), other.compare(&r, r.control), first, used, verdict)
 }
 
 func (t *table) end() error {
@@ -245,7 +246,7 @@ func (t *table) end() error {
 		_, _ = io.WriteString(t.out, t.other.said("than beside another host that is attacked in the same way"))
 	}
 	if len(t.quiet.worse) > 0 {
-		_, _ = io.WriteString(t.out, t.quiet.said())
+		_, _ = io.WriteString(t.out, t.quiet.said()+t.apart.said("p99, against calls beside the same attack on another host of this machine"))
 	}
 	if t.open > 0 {
 		return fmt.Errorf("%w: %d", errOpen, t.open)

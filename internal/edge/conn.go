@@ -39,7 +39,8 @@ type Conn struct {
 	head    heading
 	carried int // reads that brought something, and of which the records of TLS were not counted
 
-	refused atomic.Int64 // requests, since who reads looked
+	refused  atomic.Int64 // requests, since who reads looked
+	answered atomic.Int64 // and those of anybody that were served
 
 	writing sync.Mutex // held during a write, and taken before mu
 	parts   bool       // guarded by writing: the peer is to be told why it is cut off
@@ -118,6 +119,8 @@ func (c *Conn) Served(known bool) {
 	}
 	if known {
 		c.account.Load().served(time.Now())
+	} else {
+		c.answered.Add(1)
 	}
 	c.mu.Lock()
 	c.meter.served(known)
@@ -222,6 +225,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 		c.waitFor(c.account.Load().patience(time.Now()))
 	}
 	if len(c.held.bytes) > 0 {
+		c.together(0, 0, time.Now())
 		return c.release(p)
 	}
 	n, err := c.readOn(p)
@@ -237,7 +241,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 	if !c.allows(p[:n], now) {
 		return 0, ErrCutOff
 	}
-	c.together(now)
+	c.together(c.meter.little, c.meter.gaveUp, now)
 	if most := c.takeOn(c.meter.opens, n, now); most < n {
 		return c.hold(p[:n], most), nil // the error comes again
 	}

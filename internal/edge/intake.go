@@ -29,6 +29,9 @@ const (
 	// littleOfOne is how many frames of DATA with less than littleData bytes count as one request more, as those of a
 	// provider do.
 	littleOfOne = 40
+	// answeredOfOne is how many requests that were answered, of anybody, count as one that was refused: somebody may be asking
+	// whether the host lives, and no more often than that.
+	answeredOfOne = 5
 )
 
 // mostReady is how many requests of one peer wait at most to be begun: so many that they leave half of the

@@ -68,6 +68,7 @@ type bubble struct {
 	begun   atomic.Int64
 	sibling atomic.Int64  // of them, those from that address
 	refuses atomic.Bool   // every request, at once
+	answers atomic.Bool   // the same, as one of anybody
 	fields  int           // beyond those that are usual, that each request has
 	cuts    chan struct{} // closed when whoever asks is cut off; nil for never
 	release chan struct{} // ends the requests
@@ -120,6 +121,10 @@ func (b *bubble) serve(t *testing.T, server *tls.Config) {
 			}
 			if c, ok := r.Context().Value(connKey{}).(*edge.Conn); ok && b.refuses.Load() {
 				c.Refused()
+				return
+			}
+			if c, ok := r.Context().Value(connKey{}).(*edge.Conn); ok && b.answers.Load() {
+				c.Served(false)
 				return
 			}
 			if c, ok := r.Context().Value(connKey{}).(*edge.Conn); ok && b.cuts != nil {

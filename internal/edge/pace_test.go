@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -258,7 +259,8 @@ func TestAudit_H48_LittleDataWaitsItsTurn(t *testing.T) {
 	}
 }
 
-// Requests that are refused or given up wait for one another on all connections of an address for which nobody pays.
+// Requests that are refused or given up wait for one another on all connections of an address for which nobody pays, and so do
+// those that anybody is answered, of which there may be five times as many.
 func TestAudit_ATK14_WhatComesToNothingWaitsItsTurn(t *testing.T) {
 	t.Parallel()
 	const each = 16 * time.Millisecond
@@ -267,23 +269,26 @@ func TestAudit_ATK14_WhatComesToNothingWaitsItsTurn(t *testing.T) {
 	here, there := "127.0.0.1", "127.0.0.2"
 	server, client := certificate(t)
 	for name, tt := range map[string]struct {
-		gaveUp bool
-		from   []string
-		waits  time.Duration
+		comes outcome
+		from  []string
+		waits time.Duration
 	}{
-		"refused":                   {false, []string{here, here, here}, 3 * takes},
-		"refused, of two addresses": {false, []string{here, there}, takes},
-		"given up":                  {true, []string{here, here, here}, 3 * takes},
+		"refused":                    {isRefused, slices.Repeat([]string{here}, 3), 3 * takes},
+		"refused, of two addresses":  {isRefused, []string{here, there}, takes},
+		"given up":                   {isGivenUp, slices.Repeat([]string{here}, 3), 3 * takes},
+		"answered":                   {isAnswered, slices.Repeat([]string{here}, 10), 2 * takes},
+		"answered, of two addresses": {isAnswered, slices.Repeat([]string{here, there}, 5), takes},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				b := &bubble{client: client, excused: edge.Rate{PerSecond: 1e9, Burst: 1e9}}
-				b.refuses.Store(!tt.gaveUp)
+				b.refuses.Store(tt.comes == isRefused)
+				b.answers.Store(tt.comes == isAnswered)
 				b.serve(t, server)
 				begun := time.Now()
 				for _, from := range tt.from {
-					b.throw(t, from, uint32(n), tt.gaveUp)
+					b.throw(t, from, uint32(n), tt.comes == isGivenUp)
 				}
 				for b.begun.Load() < int64(n*len(tt.from)) && time.Since(begun) < time.Minute {
 					time.Sleep(each / 16)
@@ -297,6 +302,15 @@ func TestAudit_ATK14_WhatComesToNothingWaitsItsTurn(t *testing.T) {
 		})
 	}
 }
+
+// outcome is what becomes of a request.
+type outcome int
+
+const (
+	isRefused outcome = iota
+	isGivenUp
+	isAnswered
+)
 
 // throw sends so many requests in one piece, each of which is given up at once if gaveUp is set, and reads whatever comes.
 func (b *bubble) throw(t *testing.T, address string, n uint32, gaveUp bool) {

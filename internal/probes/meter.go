@@ -16,13 +16,13 @@ import (
 const (
 	asksPerSecond  = 50
 	asksBurst      = 100
-	comesPerSecond = 200 // new connections; beyond that they are closed at once
+	comesPerSecond = asksPerSecond // new connections, each of which asks something; beyond that they are closed at once
 	comesBurst     = 400
 	bytesPerSecond = 32 << 10 // that it sends; PINGs and the like are bytes, too
 	bytesBurst     = 256 << 10
 	longestPause   = time.Second
 	mostPauses     = 100 // of one connection, then it ends
-	mostRefused    = 100 // requests of one connection, then it ends
+	mostRefused    = 10  // requests of one connection, then it ends
 	maxAddresses   = 1024
 )
 

@@ -16,6 +16,7 @@ const (
 	nowhere    = "/nothing.v1.Here/Is"
 	crowded    = 400 // connections, each of which stays below what one may do
 	crowdedPer = 9   // requests on each, every tenth of a second
+	asking     = 200 // connections, each of which asks whether the host lives as often as it can
 	tenth      = 100 * time.Millisecond
 	stalled    = 100 // connections whose windows are closed
 	stalledPer = 250 // requests on each
@@ -31,6 +32,7 @@ func nothings() []Kind {
 		{Who: Stranger, Name: "handshakes in an encoding that nobody speaks", run: severally(flood(paced(unspoken)))},
 		{Who: Stranger, Name: "refusals that no window lets out", run: crowd(stalled, (*conn).stall, closed)},
 		{Who: Stranger, Name: "refusals on many connections", run: crowd(crowded, (*conn).drop)},
+		{Who: Stranger, Name: "probes on many connections", run: crowd(asking, (*conn).askOn)},
 	}
 }
 
@@ -123,6 +125,18 @@ func (c *conn) drop() error {
 			return errGone
 		case <-c.ctx.Done():
 			return nil
+		}
+	}
+}
+
+// askOn asks whether the host lives, again and again.
+func (c *conn) askOn() error {
+	for {
+		if err := c.more(); err != nil {
+			return err
+		}
+		if _, err := c.open(c.probe(), true); err != nil {
+			return c.lost(err)
 		}
 	}
 }
