@@ -186,7 +186,7 @@ func (c *Conn) Stray(n int) {
 	now := time.Now()
 	c.mu.Lock()
 	c.meter.fill(now)
-	c.meter.left[strays] -= float64(n)
+	c.meter.take(strays, float64(n))
 	tooMany := c.tooMuchLocked(strays)
 	c.mu.Unlock()
 	if tooMany {

@@ -29,6 +29,9 @@ const (
 	// littleOfOne is how many frames of DATA with less than littleData bytes count as one request more, as those of a
 	// provider do.
 	littleOfOne = 40
+	// unexplainedOfOne is how many frames, or records of TLS, that neither calls nor data explain count as one request more:
+	// each may come in a record of its own, and is read by itself.
+	unexplainedOfOne = 20
 )
 
 // mostReady is how many requests of one peer wait at most to be begun: so many that they leave half of the
@@ -71,6 +74,9 @@ func (in *intake) rested(now time.Time) bool {
 	in.leakLocked(now)
 	return in.taken == 0
 }
+
+// isRested is rested at this moment.
+func (in *intake) isRested() bool { return in.rested(time.Now()) }
 
 // leakLocked forgets of those that were taken on as many as are worth the time since.
 func (in *intake) leakLocked(now time.Time) {

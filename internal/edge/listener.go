@@ -6,8 +6,10 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/masegraye/connect-plugin-go/internal/heirs"
 	"github.com/masegraye/connect-plugin-go/internal/limiter"
 	"github.com/masegraye/connect-plugin-go/internal/turns"
 )
@@ -98,6 +100,9 @@ type Listener struct {
 	ample *limiter.Limiter // of those that begin with all of what is free
 	rules rules
 	leave farewell
+	// Of what takes longer than its bytes say: that of all connections for which nobody pays, and that of each address.
+	nobody    intake
+	addresses heirs.Book[*intake]
 
 	mu     sync.Mutex
 	room   sync.Cond // tells the acceptor that a connection ended
@@ -138,7 +143,8 @@ type share struct {
 	slots    map[*slot]struct{}
 	unproven int
 	turns    *turns.Turns
-	heads    *intake // of what takes longer than its bytes say, for which nobody pays
+	heads    *intake // of what takes longer than its bytes say, for which nobody pays; those that come later go on with it
+	gone     atomic.Bool
 }
 
 // Listen begins to accept from l, which it closes.
@@ -355,7 +361,9 @@ func (l *Listener) placeBy(s *slot, key string) (placed bool, err error) {
 // joinLocked counts a connection among those with its key, partLocked takes it out.
 func (l *Listener) joinLocked(s *slot) {
 	if l.shares[s.key] == nil {
-		l.shares[s.key] = &share{slots: map[*slot]struct{}{}, turns: newTurns(), heads: &intake{}}
+		mine := &share{slots: map[*slot]struct{}{}, turns: newTurns()}
+		mine.heads = l.addresses.Inherit(s.key, mine.gone.Load, func() *intake { return &intake{} }, (*intake).isRested)
+		l.shares[s.key] = mine
 	}
 	l.shares[s.key].slots[s] = struct{}{}
 	l.shares[s.key].unproven++
@@ -368,6 +376,7 @@ func (l *Listener) partLocked(s *slot) {
 		mine.unproven--
 	}
 	if len(mine.slots) == 0 {
+		mine.gone.Store(true)
 		delete(l.shares, s.key)
 	}
 }
