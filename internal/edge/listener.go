@@ -100,9 +100,10 @@ type Listener struct {
 	ample *limiter.Limiter // of those that begin with all of what is free
 	rules rules
 	leave farewell
-	// Of what takes longer than its bytes say: that of all connections for which nobody pays, and that of each address.
-	nobody    intake
-	addresses heirs.Book[*intake]
+	// Of all connections for which nobody pays: their requests, those of each address in turn, and what takes longer than its bytes
+	// say; and this of each address.
+	asks, nobody *intake
+	addresses    heirs.Book[*intake]
 
 	mu     sync.Mutex
 	room   sync.Cond // tells the acceptor that a connection ended
@@ -152,7 +153,7 @@ func Listen(l net.Listener, cfg Config) *Listener {
 	e := &Listener{
 		Listener: l, cfg: cfg, begun: time.Now(), shut: make(chan struct{}), ready: make(chan net.Conn),
 		all: map[*slot]struct{}{}, shares: map[string]*share{}, held: map[string]int{}, rules: usual,
-		leave: make(farewell, mostLeaving),
+		leave: make(farewell, mostLeaving), asks: &intake{}, nobody: &intake{times: ofNobody},
 	}
 	e.rules.of[pings].limit(cfg.Pings)
 	e.rules.of[refusals].limit(cfg.Refusals)
@@ -472,7 +473,7 @@ func (l *Listener) welcome(s *slot) {
 		return
 	}
 	c := &Conn{Conn: s.conn, below: s.conn, slot: s, ctx: l.life, gone: make(chan struct{})}
-	c.intake.Store(&c.own)
+	c.intake.Store(l.asks)
 	if f := l.cfg.Context; f != nil {
 		c.ctx = f(l.life)
 	}

@@ -121,17 +121,19 @@ var allowances = [kinds]allowance{
 	},
 }
 
-// weights are how many frames that nothing explains one of a kind counts as, where they wait for those of other connections: an
-// update of the key takes longer than a frame, and some bytes for a stream that has ended as long. Heads are counted
-// apart, and so are requests that are refused or given up.
+// weights are how many frames that nothing explains one of a kind counts as, where they wait for those of other connections: a record
+// of TLS takes longer than a frame, an update of the key longer than that, and some bytes for a stream that has ended as long. Heads
+// are counted apart, and so are requests that are refused or given up.
 //
 //nolint:mnd // a table of numbers
-var weights = [kinds]float64{settings: 1, pings: 1, priorities: 1, windows: 1, empties: 1, others: 1, strays: 1.0 / 512, idles: 4, shorts: 1}
+var weights = [kinds]float64{settings: 1, pings: 1, priorities: 1, windows: 1, empties: 1, others: 1, strays: 1.0 / 512, idles: 8, shorts: 4}
 
-// What of these a connection may send before it waits for others: what an honest one begins with, and its keep-alives.
 const (
-	usualUnexplained     = 20
-	unexplainedPerSecond = 1
+	// unexplainedRead is how many more are counted where any came: most of the time is that of reading them, one or a thousand.
+	unexplainedRead = 4
+	// usualUnexplained is how many of them a connection may send before it waits for others, and unexplainedPerSecond as many
+	// again: what an honest one begins with, and its keep-alives.
+	usualUnexplained, unexplainedPerSecond = 20, 1
 )
 
 // rules are what there may be on a connection.
@@ -231,7 +233,12 @@ func (m *meter) served(known bool) {
 func (m *meter) received(p []byte, now time.Time) (kind, bool) {
 	m.fill(now)
 	m.opens, m.little, m.gaveUp = m.opens[:0], 0, 0
-	all := len(p)
+	all, extra := len(p), m.extra
+	defer func() {
+		if m.extra > extra {
+			m.extra += unexplainedRead
+		}
+	}()
 	m.explain(float64(all) * m.rule(shorts).perRead)
 	for len(p) > 0 {
 		var f frame

@@ -2,7 +2,7 @@ package edge
 
 import "time"
 
-// ofNobody is how many times what the connections of one address cost, for which nobody pays, those of all addresses may.
+// ofNobody is how many times what the connections of one address may cost for which nobody pays those of all addresses may.
 const ofNobody = 2
 
 // together has a connection wait for what takes longer than its bytes say, on all connections of who pays, or else of its address,
@@ -15,10 +15,10 @@ func (c *Conn) together(now time.Time) {
 	requests := float64(c.meter.little)/littleOfOne + c.meter.unpaid()/unexplainedOfOne
 	c.mu.Unlock()
 	by := c.intake.Load()
-	if by != &c.own {
+	if by != c.slot.listener.asks {
 		c.waitFor(by.costs(requests, now))
 		return
 	}
 	requests += float64(c.meter.gaveUp) + refused
-	c.waitFor(max(c.slot.heads.costs(requests, now), c.slot.listener.nobody.costs(requests/ofNobody, now)))
+	c.waitFor(max(c.slot.heads.costs(requests, now), c.slot.listener.nobody.costs(requests, now)))
 }
