@@ -130,7 +130,7 @@ func logCall(r *http.Request, c *caller, reg *catalog.Registration, result *prox
 		return
 	}
 	log.LogAttrs(r.Context(), slog.LevelDebug, "routed call",
-		slog.String(keyProcedure, r.URL.Path), slog.String(keyRuntimeID, c.id.RuntimeID()),
+		slog.String(keyProcedure, printable(r.URL.Path)), slog.String(keyRuntimeID, c.id.RuntimeID()),
 		slog.String(keyService, reg.Type), slog.String(keyProvider, reg.RuntimeID),
 		slog.String(keyOutcome, result.Class.String()), slog.Int(keyStatus, result.Status),
 		slog.String(keyLatency, result.Latency.String()))

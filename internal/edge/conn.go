@@ -33,9 +33,8 @@ type Conn struct {
 
 	once    sync.Once
 	account atomic.Pointer[Account] // nil where nobody pays
-	intake  atomic.Pointer[intake]  // of who pays, or else its own
-	own     intake
-	held    held // of who reads
+	intake  atomic.Pointer[intake]  // of who pays, or else that of all for which nobody does
+	held    held                    // of who reads
 	head    heading
 	carried int // reads that brought something, and of which the records of TLS were not counted
 
@@ -136,7 +135,7 @@ func (c *Conn) Decoded(beyond, many int) bool {
 	}
 	now := time.Now()
 	by := c.intake.Load()
-	if by == &c.own {
+	if by == c.slot.listener.asks {
 		by = c.slot.heads
 	}
 	c.waitFor(by.heavy(many, now))
@@ -189,7 +188,7 @@ func (c *Conn) Stray(n int) {
 	now := time.Now()
 	c.mu.Lock()
 	c.meter.fill(now)
-	c.meter.left[strays] -= float64(n)
+	c.meter.take(strays, float64(n))
 	tooMany := c.tooMuchLocked(strays)
 	c.mu.Unlock()
 	if tooMany {
@@ -424,12 +423,12 @@ func (s *slot) takes(kin string) int {
 	return 0
 }
 
-// who is whoever has the slot, empty where nobody proved who it is.
+// who is whoever has the slot, or else its address.
 func (s *slot) who() string {
 	if by := s.holder.Load(); by != nil {
 		return by.Name
 	}
-	return ""
+	return s.key
 }
 
 func (s *slot) yields(by Holder) bool {

@@ -32,6 +32,9 @@ const (
 	// answeredOfOne is how many requests that were answered, of anybody, count as one that was refused: somebody may be asking
 	// whether the host lives, and no more often than that.
 	answeredOfOne = 5
+	// unexplainedOfOne is how many frames, or records of TLS, that neither calls nor data explain count as one request more:
+	// each may come in a record of its own, and is read by itself.
+	unexplainedOfOne = 20
 )
 
 // mostReady is how many requests of one peer wait at most to be begun: so many that they leave half of the
@@ -49,6 +52,8 @@ var atOnce = sync.OnceValue(func() float64 { return float64(takenPerProcessor * 
 type intake struct {
 	queue // of those that wait for their turn
 
+	times float64 // what it takes on is that of so many peers; zero is one. Fixed at creation
+
 	mu    sync.Mutex // guards that, too
 	taken float64    // at once; more than may be by one for each connection
 	at    time.Time  // when it was looked at
@@ -60,12 +65,17 @@ func (in *intake) take(who string, n int, now time.Time) (took int, wait bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.leakLocked(now)
-	took = min(n, 1+int(max(atOnce()-in.taken, 0)), max(mostReady()-in.ready, 1))
+	took = min(n, 1+int(max(in.atOnce()-in.taken, 0)), max(in.mostReady()-in.ready, 1))
 	in.taken += float64(took)
 	in.ready += took
 	in.had(who, took-1) // one was had by who waited
-	return took, in.taken > atOnce() || took < n
+	return took, in.taken > in.atOnce() || took < n
 }
+
+// atOnce and mostReady are those of all peers that share it.
+func (in *intake) atOnce() float64 { return atOnce() * max(in.times, 1) }
+
+func (in *intake) mostReady() int { return mostReady() * max(int(in.times), 1) }
 
 // rested reports whether the next request is taken on as if there had been none.
 func (in *intake) rested(now time.Time) bool {
@@ -75,10 +85,13 @@ func (in *intake) rested(now time.Time) bool {
 	return in.taken == 0
 }
 
+// isRested is rested at this moment.
+func (in *intake) isRested() bool { return in.rested(time.Now()) }
+
 // leakLocked forgets of those that were taken on as many as are worth the time since.
 func (in *intake) leakLocked(now time.Time) {
 	if passed := now.Sub(in.at); passed > 0 {
-		in.taken = max(in.taken-worth(passed), 0)
+		in.taken = max(in.taken-in.worth(passed), 0)
 		in.at = now
 	}
 }
@@ -126,7 +139,7 @@ func (in *intake) charge(d, longest time.Duration, now time.Time) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.leakLocked(now)
-	in.taken = min(in.taken+worth(d), max(in.taken, atOnce()+worth(longest)))
+	in.taken = min(in.taken+in.worth(d), max(in.taken, in.atOnce()+in.worth(longest)))
 }
 
 // heavy says that the fields of a request count so much more than is usual, and returns how long it waits for them: each
@@ -148,7 +161,7 @@ func (in *intake) costs(requests float64, now time.Time) time.Duration {
 }
 
 // worth is how many requests are taken on in a time.
-func worth(d time.Duration) float64 { return atOnce() * float64(d) / float64(spread) }
+func (in *intake) worth(d time.Duration) float64 { return in.atOnce() * float64(d) / float64(spread) }
 
 // leftLocked is how long the next request has to wait, zero for not at all. Where it was cut off from those
 // before it, it waits for them to begin, too.
@@ -157,7 +170,7 @@ func (in *intake) leftLocked(cut bool, now time.Time) time.Duration {
 	if over := in.overLocked(); over > 0 {
 		return over
 	}
-	if cut && in.ready >= mostReady() {
+	if cut && in.ready >= in.mostReady() {
 		return breath
 	}
 	return 0
@@ -165,11 +178,11 @@ func (in *intake) leftLocked(cut bool, now time.Time) time.Duration {
 
 // overLocked is how long it takes until no more are taken on than may be at once.
 func (in *intake) overLocked() time.Duration {
-	over := in.taken - atOnce()
+	over := in.taken - in.atOnce()
 	if over <= 0 {
 		return 0
 	}
-	return time.Duration(over/atOnce()*float64(spread)) + 1
+	return time.Duration(over/in.atOnce()*float64(spread)) + 1
 }
 
 // wait returns when the next request of somebody may come, or nobody wants it any more.
@@ -203,7 +216,7 @@ func (in *intake) waitInLocked(l *line, cut bool, gone <-chan struct{}) {
 		case ended:
 			return
 		case late:
-			if cut && in.ready >= mostReady() {
+			if cut && in.ready >= in.mostReady() {
 				in.beganLocked() // what is no request that is served never begins
 			}
 		case told:

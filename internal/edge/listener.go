@@ -6,8 +6,10 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/masegraye/connect-plugin-go/internal/heirs"
 	"github.com/masegraye/connect-plugin-go/internal/limiter"
 	"github.com/masegraye/connect-plugin-go/internal/turns"
 )
@@ -98,6 +100,10 @@ type Listener struct {
 	ample *limiter.Limiter // of those that begin with all of what is free
 	rules rules
 	leave farewell
+	// Of all connections for which nobody pays: their requests, those of each address in turn, and what takes longer than its bytes
+	// say; and this of each address.
+	asks, nobody *intake
+	addresses    heirs.Book[*intake]
 
 	mu     sync.Mutex
 	room   sync.Cond // tells the acceptor that a connection ended
@@ -138,7 +144,8 @@ type share struct {
 	slots    map[*slot]struct{}
 	unproven int
 	turns    *turns.Turns
-	heads    *intake // of what takes longer than its bytes say, for which nobody pays
+	heads    *intake // of what takes longer than its bytes say, for which nobody pays; those that come later go on with it
+	gone     atomic.Bool
 }
 
 // Listen begins to accept from l, which it closes.
@@ -146,7 +153,7 @@ func Listen(l net.Listener, cfg Config) *Listener {
 	e := &Listener{
 		Listener: l, cfg: cfg, begun: time.Now(), shut: make(chan struct{}), ready: make(chan net.Conn),
 		all: map[*slot]struct{}{}, shares: map[string]*share{}, held: map[string]int{}, rules: usual,
-		leave: make(farewell, mostLeaving),
+		leave: make(farewell, mostLeaving), asks: &intake{}, nobody: &intake{times: ofNobody},
 	}
 	e.rules.of[pings].limit(cfg.Pings)
 	e.rules.of[refusals].limit(cfg.Refusals)
@@ -355,7 +362,9 @@ func (l *Listener) placeBy(s *slot, key string) (placed bool, err error) {
 // joinLocked counts a connection among those with its key, partLocked takes it out.
 func (l *Listener) joinLocked(s *slot) {
 	if l.shares[s.key] == nil {
-		l.shares[s.key] = &share{slots: map[*slot]struct{}{}, turns: newTurns(), heads: &intake{}}
+		mine := &share{slots: map[*slot]struct{}{}, turns: newTurns()}
+		mine.heads = l.addresses.Inherit(s.key, mine.gone.Load, func() *intake { return &intake{} }, (*intake).isRested)
+		l.shares[s.key] = mine
 	}
 	l.shares[s.key].slots[s] = struct{}{}
 	l.shares[s.key].unproven++
@@ -368,6 +377,7 @@ func (l *Listener) partLocked(s *slot) {
 		mine.unproven--
 	}
 	if len(mine.slots) == 0 {
+		mine.gone.Store(true)
 		delete(l.shares, s.key)
 	}
 }
@@ -463,7 +473,7 @@ func (l *Listener) welcome(s *slot) {
 		return
 	}
 	c := &Conn{Conn: s.conn, below: s.conn, slot: s, ctx: l.life, gone: make(chan struct{})}
-	c.intake.Store(&c.own)
+	c.intake.Store(l.asks)
 	if f := l.cfg.Context; f != nil {
 		c.ctx = f(l.life)
 	}

@@ -121,6 +121,21 @@ var allowances = [kinds]allowance{
 	},
 }
 
+// weights are how many frames that nothing explains one of a kind counts as, where they wait for those of other connections: a record
+// of TLS takes longer than a frame, an update of the key longer than that, and some bytes for a stream that has ended as long. Heads
+// are counted apart, and so are requests that are refused or given up.
+//
+//nolint:mnd // a table of numbers
+var weights = [kinds]float64{settings: 1, pings: 1, priorities: 1, windows: 1, empties: 1, others: 1, strays: 1.0 / 512, idles: 8, shorts: 4}
+
+const (
+	// unexplainedRead is how many more are counted where any came: most of the time is that of reading them, one or a thousand.
+	unexplainedRead = 4
+	// usualUnexplained is how many of them a connection may send before it waits for others, and unexplainedPerSecond as many
+	// again: what an honest one begins with, and its keep-alives.
+	usualUnexplained, unexplainedPerSecond = 20, 1
+)
+
 // rules are what there may be on a connection.
 type rules struct {
 	of [kinds]allowance
@@ -146,6 +161,8 @@ type meter struct {
 	rules  *rules
 	billed bool // an account pays
 	left   [kinds]float64
+	earned [kinds]float64 // of left, what calls and data explain
+	extra  float64        // frames that nothing explains, beyond those that are usual, which were not paid for yet
 	filled time.Time
 	in     frames
 	out    frames
@@ -160,7 +177,7 @@ type meter struct {
 }
 
 func newMeter(now time.Time, rules *rules) *meter {
-	m := &meter{filled: now, rules: rules}
+	m := &meter{filled: now, rules: rules, extra: -usualUnexplained}
 	m.in.skip = prefaceLen
 	for k := range kinds {
 		m.left[k] = m.rule(k).burst
@@ -216,7 +233,12 @@ func (m *meter) served(known bool) {
 func (m *meter) received(p []byte, now time.Time) (kind, bool) {
 	m.fill(now)
 	m.opens, m.little, m.gaveUp = m.opens[:0], 0, 0
-	all := len(p)
+	all, extra := len(p), m.extra
+	defer func() {
+		if m.extra > extra {
+			m.extra += unexplainedRead
+		}
+	}()
 	m.explain(float64(all) * m.rule(shorts).perRead)
 	for len(p) > 0 {
 		var f frame
@@ -233,24 +255,43 @@ func (m *meter) received(p []byte, now time.Time) (kind, bool) {
 		if n == 0 {
 			continue
 		}
-		if m.left[k] -= n; m.left[k] < 0 {
+		if m.take(k, n); m.left[k] < 0 {
 			return k, true
 		}
 	}
 	return 0, false
 }
 
+// take takes so many of a kind from what is left, first of what is explained.
+func (m *meter) take(k kind, n float64) {
+	m.left[k] -= n
+	explained := min(n, m.earned[k])
+	m.earned[k] -= explained
+	m.extra += (n - explained) * weights[k]
+}
+
+// unpaid returns how many frames came that nothing explains since it was asked last.
+func (m *meter) unpaid() float64 {
+	n := max(m.extra, 0)
+	m.extra -= n
+	return n
+}
+
 // explain lets the peer send so many more records of TLS.
-func (m *meter) explain(n float64) {
-	m.left[shorts] = min(m.left[shorts]+n, m.rule(shorts).keep())
+func (m *meter) explain(n float64) { m.earnOf(shorts, n) }
+
+// earnOf has so many more of a kind be explained.
+func (m *meter) earnOf(k kind, n float64) {
+	keep := m.rule(k).keep()
+	m.left[k], m.earned[k] = min(m.left[k]+n, keep), min(m.earned[k]+n, keep)
 }
 
 // recorded takes account of records of TLS, of which so many carried nothing, and returns the kind of which it was too
 // much.
 func (m *meter) recorded(n, idle int, now time.Time) (kind, bool) {
 	m.fill(now)
-	m.left[shorts] -= float64(n)
-	m.left[idles] -= float64(max(idle, 0))
+	m.take(shorts, float64(n))
+	m.take(idles, float64(max(idle, 0)))
 	if m.left[idles] < 0 {
 		return idles, true
 	}
@@ -340,8 +381,9 @@ func (m *meter) between() bool { return m.out.skip == 0 && m.out.have == 0 }
 
 func (m *meter) earn(of func(*allowance) float64) {
 	for k := range kinds {
-		a := m.rule(k)
-		m.left[k] = min(m.left[k]+of(a), a.keep())
+		if n := of(m.rule(k)); n > 0 {
+			m.earnOf(k, n)
+		}
 	}
 }
 
@@ -351,6 +393,7 @@ func (m *meter) fill(now time.Time) {
 		return
 	}
 	m.filled = now
+	m.extra = min(m.extra, max(m.extra-unexplainedPerSecond*passed, -usualUnexplained))
 	for k := range kinds {
 		a := m.rule(k)
 		m.left[k] = max(m.left[k], min(m.left[k]+a.perSecond*passed, a.burst))

@@ -18,6 +18,8 @@ type session struct {
 	m   *meter
 	now time.Time
 
+	unpaid float64 // frames that nothing explains, for which it would wait beside others of its address
+
 	next uint32
 	raw  bytes.Buffer
 	fr   *http2.Framer
@@ -44,6 +46,7 @@ func (s *session) pass(d time.Duration) {
 	if k, tooMany := s.flush(); tooMany {
 		s.t.Fatalf("cut off after %s: %v", s.now.Sub(time.Unix(1, 0)), k)
 	}
+	s.unpaid += s.m.unpaid()
 	s.now = s.now.Add(d)
 }
 
@@ -93,7 +96,12 @@ func TestMeter_LeavesHonestPeersAlone(t *testing.T) {
 	for name, use := range honest {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			use(newSession(t))
+			s := newSession(t)
+			use(s)
+			const rare = 100 // a second
+			if most := rare * (1 + s.now.Sub(time.Unix(1, 0)).Seconds()); s.unpaid > most {
+				t.Errorf("nothing explains %v of the frames, want %v at most", s.unpaid, most)
+			}
 		})
 	}
 }

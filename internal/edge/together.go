@@ -2,17 +2,23 @@ package edge
 
 import "time"
 
-// together has a connection wait for what takes longer than its bytes say, on all connections of who pays, or else of its address:
-// frames of DATA with next to nothing in them and, where nobody pays, requests, above all those that were refused or given up. On
-// one connection there are bounds of these, but there may be a thousand. What was just read counts, and what became of requests
-// since the last time. It is of who reads.
+// ofNobody is how many times what the connections of one address may cost for which nobody pays those of all addresses may.
+const ofNobody = 2
+
+// together has a connection wait for what takes longer than its bytes say, on all connections of who pays, or else of its address,
+// and then of all addresses, too: frames of DATA with next to nothing in them, frames and records that nothing explains and,
+// where nobody pays, requests, above all those that were refused or given up. On one connection there are bounds of these, but there
+// may be a thousand, and others when they are gone. What was just read counts, and what became of requests since the last time. It
+// is of who reads.
 func (c *Conn) together(little, gaveUp int, now time.Time) {
-	requests := float64(little) / littleOfOne
-	refused, answered := c.refused.Swap(0), c.answered.Swap(0)
+	c.mu.Lock()
+	requests := float64(little)/littleOfOne + c.meter.unpaid()/unexplainedOfOne
+	c.mu.Unlock()
 	by := c.intake.Load()
-	if by == &c.own {
-		by = c.slot.heads
-		requests += float64(gaveUp) + float64(refused) + float64(answered)/answeredOfOne
+	if by != c.slot.listener.asks {
+		c.waitFor(by.costs(requests, now))
+		return
 	}
-	c.waitFor(by.costs(requests, now))
+	requests += float64(gaveUp) + float64(c.refused.Swap(0)) + float64(c.answered.Swap(0))/answeredOfOne
+	c.waitFor(max(c.slot.heads.costs(requests, now), c.slot.listener.nobody.costs(requests, now)))
 }

