@@ -283,6 +283,19 @@ func TestPolicyCheck(t *testing.T) {
 		if !strings.Contains(out+errs, test.want) {
 			t.Errorf("%s: %s%s", test.name, out, errs)
 		}
+		out, errs = run(t, test.code, "policy", "check", "--offline", file) // where no host is
+		if test.code == 0 && !strings.Contains(out, "a host would take it") || test.code != 0 && !strings.Contains(errs, test.want) {
+			t.Errorf("%s, offline: %s%s", test.name, out, errs)
+		}
+	}
+	if err := os.WriteFile(file, []byte(`{"Plugins":{"a":{},"b":{}}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, _ := run(t, 0, "policy", "check", "--offline", file, "-o", "json"); out != "{\"plugins\":2}\n" {
+		t.Errorf("offline, as JSON: %s", out)
+	}
+	if _, errs := run(t, 2, "policy", "check", "--offline"); !strings.Contains(errs, "FILE") {
+		t.Errorf("offline, without a file: %s", errs)
 	}
 }
 
