@@ -46,7 +46,7 @@ func (t *tool) policyCheck() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				for _, warning := range sharedEndpoints(p) {
+				for _, warning := range slices.Concat(sharedEndpoints(p), unprovided(p)) {
 					fmt.Fprintln(t.err, line(warning))
 				}
 				if offline {
@@ -207,6 +207,42 @@ func sharedEndpoints(p *connectplugin.Policy) (warnings []string) {
 	slices.Sort(warnings)
 	return warnings
 }
+
+// unprovided warns of types that a policy names and lets no plugin provide, as where one is misspelt.
+func unprovided(p *connectplugin.Policy) (warnings []string) {
+	provided := map[string]bool{everything: true}
+	all := slices.Collect(maps.Values(p.Plugins))
+	if p.Default != nil {
+		all = append(all, *p.Default)
+	}
+	for _, rules := range all {
+		if slices.Contains(rules.Provides, everything) {
+			return nil
+		}
+		for _, name := range rules.Provides {
+			provided[name] = true
+		}
+	}
+	warn := func(field string, names []string) {
+		for i, name := range names {
+			if !provided[name] {
+				warnings = append(warnings, fmt.Sprintf("warning: %s[%d] is %q, which no plugin may provide: write the name of a type, "+
+					"unless the host's own program provides it", field, i, name))
+			}
+		}
+	}
+	warn("AllowMultiple", p.AllowMultiple)
+	if p.Default != nil {
+		warn("Default.Requires", p.Default.Requires)
+	}
+	for _, plugin := range slices.Sorted(maps.Keys(p.Plugins)) {
+		warn(fmt.Sprintf("Plugins[%q].Requires", plugin), p.Plugins[plugin].Requires)
+	}
+	return warnings
+}
+
+// everything in the place of a type stands for all.
+const everything = "*"
 
 // badSecret names the first plugin in a policy whose secret is not in base64, empty for none.
 func badSecret(text []byte) string {
