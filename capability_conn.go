@@ -247,7 +247,7 @@ func (t *capabilityTransport) Do(r *http.Request) (*http.Response, error) {
 	}
 	rest, ok := strings.CutPrefix(r.URL.Path, pathCapabilities+s.capType)
 	if !ok {
-		return nil, errNotForService
+		return notForService(r)
 	}
 	resp, err := s.client.do(r, &grantDestination{conn: s, rest: rest})
 	if err != nil {

@@ -112,7 +112,7 @@ func (c *Client) do(r *http.Request, to destination) (*http.Response, error) {
 		}
 		if a.err != nil {
 			_ = body.Close()
-			return nil, c.failure(r.Context(), a.err)
+			return nil, a.marked(c.failure(r.Context(), a.err))
 		}
 		body.Settle()
 		return a.resp, nil
@@ -129,6 +129,7 @@ type attempt struct {
 	id   identity // that it was made with
 	resp *http.Response
 	err  error
+	sent bool   // so that something may have been done with it
 	done func() // lets those go on who wait for the outcome
 }
 
@@ -162,7 +163,7 @@ func (a *attempt) again() bool {
 		return false
 	}
 	_ = a.resp.Body.Close()
-	a.err = err
+	a.err, a.sent = err, false
 	return err == nil
 }
 
@@ -194,6 +195,7 @@ func (a *attempt) send(ctx context.Context) (*http.Response, error) {
 		return nil, err
 	}
 	noteIdentity(ctx, a.id)
+	a.sent = true
 	return a.client.send(r)
 }
 

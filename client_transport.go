@@ -426,6 +426,14 @@ func (c *Client) trustFailed(err error) {
 	}
 }
 
+// marked notes in the error of a call that nothing was done with it, where that is certain.
+func (a *attempt) marked(err error) error {
+	if connect.CodeOf(err) == connect.CodeUnavailable && (!a.sent || link.Unsent(a.err)) {
+		return untouchedError{err}
+	}
+	return err
+}
+
 // answered makes of what a transport refuses something that says the same to callers of
 // every version of Connect, which know no errors of each other. An error stays an error
 // where they make the same of it: unavailable, or the end of a context. Any other code is

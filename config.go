@@ -280,12 +280,6 @@ func isWithin(a, b string) bool {
 	return portA == portB && (isEverywhere(hostA) || isEverywhere(hostB))
 }
 
-// isEverywhere reports whether a host to listen on is every address.
-func isEverywhere(host string) bool {
-	ip, err := netip.ParseAddr(host)
-	return host == "" || err == nil && ip.IsUnspecified()
-}
-
 // withDefaults returns a copy that shares no mutable memory with c and holds the
 // defaults.
 func (c *ServeConfig) withDefaults() *ServeConfig {

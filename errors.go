@@ -118,6 +118,15 @@ func logged(err error) []any {
 	return out
 }
 
+// errUntouched is of a request with which certainly nothing was done.
+var errUntouched = errors.New("nothing was done with the request")
+
+// untouchedError is the failure of a request that did not leave this process, or that its receiver says it did nothing with.
+type untouchedError struct{ error }
+
+func (e untouchedError) Unwrap() error      { return e.error }
+func (untouchedError) Is(target error) bool { return target == errUntouched }
+
 // usersFault reports that code of the user's panicked or does not return.
 func usersFault(err error) bool {
 	_, panicked := errors.AsType[*guest.PanicError](err)

@@ -230,7 +230,11 @@ func (t *hostTrust) onlyHost(cs tls.ConnectionState) error {
 	case leaf == nil:
 		return errNotTheHost
 	case want != "" && shown != want:
-		return fmt.Errorf("%w: it is %q instead of %q", errNotTheHost, shown, want)
+		source := "its host showed when it enrolled"
+		if t.identity != "" {
+			source = "HostIdentity says"
+		}
+		return fmt.Errorf("%w: it is %q instead of %q, as %s", errNotTheHost, shown, want, source)
 	case len(t.pins) > 0 && !slices.Contains(t.pins, certs.PinOf(leaf)):
 		return fmt.Errorf("%w: the key of %q is not among PinnedKeys", errNotTheHost, shown)
 	}

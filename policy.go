@@ -191,8 +191,12 @@ func (p PluginPolicy) validateEndpoint(field string, allowInsecure bool) error {
 	if p.Endpoint == "" {
 		return nil
 	}
-	if _, err := parseHostURL(p.Endpoint, allowInsecure); err != nil {
+	u, err := parseHostURL(p.Endpoint, allowInsecure)
+	if err != nil {
 		return fieldError(field+".Endpoint", "%v", err)
+	}
+	if isEverywhere(u.Hostname()) {
+		return fieldError(field+".Endpoint", "%q is for listening; write an address or a name at which the host reaches the plugin", u.Hostname())
 	}
 	return nil
 }

@@ -43,7 +43,8 @@ type RetryPolicy struct {
 	// Nil repeats [connect.CodeUnavailable] only, and that only where nothing can
 	// happen twice: the procedure is declared idempotent or free of side effects
 	// (the idempotency_level of its proto), or the request never left, because the
-	// transport had not been asked or could not connect. ResourceExhausted is not
+	// transport had not been asked or could not connect, or because a [Client] knew that
+	// nobody provides the service, or the host says that it did nothing with it. ResourceExhausted is not
 	// repeated: it asks for fewer requests.
 	IsRetryable func(error) bool
 }
@@ -157,7 +158,7 @@ func isIdempotent(req connect.AnyRequest) bool {
 // isUnsent reports whether the request cannot have reached a server. Connect
 // notes the HTTP method when it hands the request to the transport.
 func isUnsent(req connect.AnyRequest, err error) bool {
-	if req.HTTPMethod() == "" {
+	if req.HTTPMethod() == "" || errors.Is(err, errUntouched) {
 		return true
 	}
 	if connect.IsWireError(err) {

@@ -362,7 +362,7 @@ func (s *ServiceRouter) find(t *routeTarget, c *caller, r *http.Request) (reason
 	}
 	if reg == nil {
 		t.absent = s.catalog.WhyNot(route.Type, route.Provider) == catalog.AbsentForNow
-		return "no such provider of the type"
+		return "no such provider of the type: a call names one by its runtime id, or \"-\" for any, as the HTTPClient of a connection does"
 	}
 	return s.at(t, reg)
 }

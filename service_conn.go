@@ -347,11 +347,20 @@ func routePath(endpoint, serviceType string) string {
 
 var (
 	errNoProvider    = errors.New("no provider of the service is available")
-	errNotForService = errors.New("request is not below the connection's BaseURL")
+	errNotForService = errors.New("request is not below the connection's BaseURL: make clients with BaseURL and HTTPClient of one connection")
 	errConnClosed    = errors.New("the connection to the service is closed")
 	errMoved         = fmt.Errorf("%w: the client has another one by now", errRenewing) // nothing was sent
 	errStale         = errors.New("the host was lost; where the service is now is not known yet")
 )
+
+// notForService refuses a request that is not below the BaseURL of the connection whose client it was made with. A
+// stream's caller would wait for ever for somebody who reads of it.
+func notForService(r *http.Request) (*http.Response, error) {
+	if r.Body != nil {
+		_ = r.Body.Close()
+	}
+	return answered(r, connect.NewError(connect.CodeInvalidArgument, errNotForService))
+}
 
 // serviceTransport sends requests to the current provider.
 type serviceTransport ServiceConn
@@ -364,7 +373,7 @@ func (t *serviceTransport) Do(r *http.Request) (*http.Response, error) {
 	}
 	rest, ok := strings.CutPrefix(r.URL.Path, pathServices+s.serviceType)
 	if !ok {
-		return nil, errNotForService
+		return notForService(r)
 	}
 	resp, err := s.client.do(r, &serviceDestination{conn: s, rest: rest})
 	if err != nil {

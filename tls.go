@@ -250,6 +250,12 @@ func namesMissing(serverTLS *tls.Config) string {
 	return ""
 }
 
+// isEverywhere reports whether a host to listen on is every address.
+func isEverywhere(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "" || err == nil && ip.IsUnspecified()
+}
+
 // warnNameless tells the operator of a host that other machines reach at its address and by no name: an Authority makes
 // the certificate of a host without names for this machine alone.
 func warnNameless(log *slog.Logger, listener net.Addr) {

@@ -122,7 +122,8 @@ func TestMix_ForeignURLsAreRefusedTheSame(t *testing.T) {
 	rig := newRig(t, v1Service(echo.Service{}), connectpluginv2.NewService("second", "1.0.0", newServer(never)))
 	conn := rig.service(t, "second")
 	for _, base := range []string{"https://elsewhere.invalid", rig.URL, rig.URL + "/services/first"} {
-		same(t, echo.At(base, conn.HTTPClient()), "unavailable: request is not below the connection's BaseURL")
+		same(t, echo.At(base, conn.HTTPClient()),
+			"invalid_argument: request is not below the connection's BaseURL: make clients with BaseURL and HTTPClient of one connection")
 	}
 	echo.Want(t, "unary", echo.CallUnary(t.Context(), conn, nil, nil))
 }

@@ -13,12 +13,14 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/stats"
+	"google.golang.org/grpc/status"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
 )
@@ -178,5 +180,27 @@ func TestRetryPolicy(t *testing.T) {
 	// gRPC-Go has the code of the last attempt only if that was answered after its message was sent.
 	if n := sent.n.Load(); err == nil || n != 3 {
 		t.Errorf("%v, sent %d times", err, n)
+	}
+}
+
+// TestChallenge has gRPC-Go show the challenge of a host that does not know an identity: docs/protocol.md says where.
+func TestChallenge(t *testing.T) {
+	t.Parallel()
+	s, err := newStage(t.Context(), slog.New(slog.DiscardHandler), []string{"absent"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.close)
+	conn, err := grpc.NewClient("passthrough:///"+s.addr, grpc.WithTransportCredentials(credentials.NewTLS(s.clientTLS())))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	ctx := metadata.AppendToOutgoingContext(t.Context(), "x-plugin-runtime-id", s.caller.RuntimeID(), "authorization", "Bearer of-nobody")
+	var header, trailer metadata.MD
+	err = conn.Invoke(ctx, "/services/absent/-/grpc.health.v1.Health/Check", new(grpc_health_v1.HealthCheckRequest), new(grpc_health_v1.HealthCheckResponse),
+		grpc.Header(&header), grpc.Trailer(&trailer))
+	if status.Code(err) != codes.Unauthenticated || !slices.Equal(trailer.Get("www-authenticate"), []string{"Bearer"}) || len(header.Get("www-authenticate")) > 0 {
+		t.Errorf("%v, header %q, trailer %q", err, header.Get("www-authenticate"), trailer.Get("www-authenticate"))
 	}
 }

@@ -272,6 +272,8 @@ func TestPolicyCheck(t *testing.T) {
 		{"a field of another kind", "{\"Plugins\":{\n\"logger\":{\"Provides\":\"a\"}}}", 3, "policy.json:2: json: cannot unmarshal"},
 		{"a field that is none in a line", "{\"Plugins\":{\n\"logger\":{\"Provide\":[]}}}", 3, "policy.json:2: json: unknown field"},
 		{"one endpoint for two", `{"Plugins":{"logger":{"Endpoint":"https://127.0.0.1:1"},"b":{"Endpoint":"https://127.0.0.1:1/"}}}`, 0, "have one Endpoint"},
+		{"a type that nobody provides", `{"AllowMultiple":["loger"],"Plugins":{"logger":{"Provides":["logger"]}}}`, 0, `AllowMultiple[0] is "loger"`},
+		{"one that is misspelt", `{"Default":{"Provides":["kv"]},"Plugins":{"a":{"Requires":["kv","lgoger"]}}}`, 0, `Plugins["a"].Requires[1] is "lgoger"`},
 		{"a port that is none", `{"Plugins":{"logger":{"Endpoint":"https://127.0.0.1:99999"}}}`, 3, `has port "99999"`},
 		{"no type", `{"AllowMultiple":["a b"]}`, 3, "AllowMultiple[0]"},
 		{"plaintext", `{"Plugins":{"logger":{"Endpoint":"http://127.0.0.1:1"}}}`, 3, "Endpoint"},
@@ -283,6 +285,20 @@ func TestPolicyCheck(t *testing.T) {
 		if !strings.Contains(out+errs, test.want) {
 			t.Errorf("%s: %s%s", test.name, out, errs)
 		}
+		out, errs = run(t, test.code, "policy", "check", "--offline", file) // where no host is
+		holds := strings.Contains(out, "a host would take it") && (errs == "" || strings.Contains(errs, test.want))
+		if test.code == 0 && !holds || test.code != 0 && !strings.Contains(errs, test.want) {
+			t.Errorf("%s, offline: %s%s", test.name, out, errs)
+		}
+	}
+	if err := os.WriteFile(file, []byte(`{"Plugins":{"a":{},"b":{}}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, _ := run(t, 0, "policy", "check", "--offline", file, "-o", "json"); out != "{\"plugins\":2}\n" {
+		t.Errorf("offline, as JSON: %s", out)
+	}
+	if _, errs := run(t, 2, "policy", "check", "--offline"); !strings.Contains(errs, "FILE") {
+		t.Errorf("offline, without a file: %s", errs)
 	}
 }
 

@@ -35,20 +35,27 @@ func (t *tool) policy() *cobra.Command {
 }
 
 func (t *tool) policyCheck() *cobra.Command {
-	return &cobra.Command{
+	var offline bool
+	c := &cobra.Command{
 		Use: "check [FILE]", Args: cobra.MaximumNArgs(1),
 		Short: "say what would change if the host reloaded its policy, or took over FILE, which is connectplugin.Policy as JSON",
 		RunE: func(c *cobra.Command, args []string) error {
 			var document *adminv1.PolicyDocument // nil asks for what a reload would take over
 			if len(args) > 0 {
-				var warnings []string
-				var err error
-				if document, warnings, err = readPolicy(args[0]); err != nil {
+				p, err := readPolicy(args[0])
+				if err != nil {
 					return err
 				}
-				for _, warning := range warnings {
+				for _, warning := range slices.Concat(sharedEndpoints(p), unprovided(p)) {
 					fmt.Fprintln(t.err, line(warning))
 				}
+				if offline {
+					return t.takes(args[0], p)
+				}
+				document = wirePolicy(p)
+			}
+			if offline {
+				return wrongUsage("--offline asks no host, so it needs the FILE to check")
 			}
 			return t.with(c.Context(), func(ctx context.Context, o *operator) error {
 				res, err := o.read.CheckPolicy(ctx, connect.NewRequest(&adminv1.CheckPolicyRequest{Policy: document}))
@@ -65,6 +72,24 @@ func (t *tool) policyCheck() *cobra.Command {
 			})
 		},
 	}
+	c.Flags().BoolVar(&offline, "offline", false, "ask no host: say whether one would take FILE, where none is at hand")
+	return c
+}
+
+// takes says whether a host over TLS would take a policy, for who has none to ask, such as a check of each change of the file.
+func (t *tool) takes(name string, p *connectplugin.Policy) error {
+	authority, err := connectplugin.NewAuthority(connectplugin.AuthorityConfig{}) // a host has one, or certificates
+	if err != nil {
+		return err
+	}
+	if err := (&connectplugin.ServeConfig{Authority: authority, Policy: p}).Validate(); err != nil {
+		return &foundError{fmt.Errorf("%s: %w", name, err)}
+	}
+	if t.json {
+		return json.NewEncoder(t.out).Encode(map[string]int{"plugins": len(p.Plugins)})
+	}
+	fmt.Fprintf(t.out, "a host would take it: %d plugins (none was asked what it would change)\n", len(p.Plugins))
+	return nil
 }
 
 // unloadable reports that a host which loads a policy could not.
@@ -106,26 +131,31 @@ func (t *tool) policyChanges(m *adminv1.CheckPolicyResponse, alone bool) error {
 	return nil
 }
 
-// readPolicy reads a policy, and returns what is odd about it. Its secrets stay here: the host is told only that there are some.
-func readPolicy(name string) (document *adminv1.PolicyDocument, warnings []string, err error) {
+// readPolicy reads a policy.
+func readPolicy(name string) (*connectplugin.Policy, error) {
 	text, err := os.ReadFile(name)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	p, err := decodePolicy(name, text)
 	if err != nil {
-		return nil, nil, &foundError{err}
+		return nil, &foundError{err}
 	}
 	for plugin, rules := range p.Plugins {
 		if err := checkRules(&rules); err != nil {
-			return nil, nil, &foundError{fmt.Errorf("%s: Plugins[%q].%w", name, plugin, err)}
+			return nil, &foundError{fmt.Errorf("%s: Plugins[%q].%w", name, plugin, err)}
 		}
 	}
 	if p.Default != nil {
 		if err := checkRules(p.Default); err != nil {
-			return nil, nil, &foundError{fmt.Errorf("%s: Default.%w", name, err)}
+			return nil, &foundError{fmt.Errorf("%s: Default.%w", name, err)}
 		}
 	}
+	return p, nil
+}
+
+// wirePolicy is a policy without its secrets, which stay here: the host is told only that there are some.
+func wirePolicy(p *connectplugin.Policy) *adminv1.PolicyDocument {
 	out := &adminv1.PolicyDocument{
 		Plugins: map[string]*adminv1.PluginRules{}, AllowMultiple: p.AllowMultiple, Idempotent: p.Idempotent, Public: p.Public,
 	}
@@ -135,7 +165,7 @@ func readPolicy(name string) (document *adminv1.PolicyDocument, warnings []strin
 	if p.Default != nil {
 		out.Default = wireRules(p.Default)
 	}
-	return out, sharedEndpoints(p), nil
+	return out
 }
 
 // decodePolicy reads the one policy that a text is.
@@ -177,6 +207,42 @@ func sharedEndpoints(p *connectplugin.Policy) (warnings []string) {
 	slices.Sort(warnings)
 	return warnings
 }
+
+// unprovided warns of types that a policy names and lets no plugin provide, as where one is misspelt.
+func unprovided(p *connectplugin.Policy) (warnings []string) {
+	provided := map[string]bool{everything: true}
+	all := slices.Collect(maps.Values(p.Plugins))
+	if p.Default != nil {
+		all = append(all, *p.Default)
+	}
+	for _, rules := range all {
+		if slices.Contains(rules.Provides, everything) {
+			return nil
+		}
+		for _, name := range rules.Provides {
+			provided[name] = true
+		}
+	}
+	warn := func(field string, names []string) {
+		for i, name := range names {
+			if !provided[name] {
+				warnings = append(warnings, fmt.Sprintf("warning: %s[%d] is %q, which no plugin may provide: write the name of a type, "+
+					"unless the host's own program provides it", field, i, name))
+			}
+		}
+	}
+	warn("AllowMultiple", p.AllowMultiple)
+	if p.Default != nil {
+		warn("Default.Requires", p.Default.Requires)
+	}
+	for _, plugin := range slices.Sorted(maps.Keys(p.Plugins)) {
+		warn(fmt.Sprintf("Plugins[%q].Requires", plugin), p.Plugins[plugin].Requires)
+	}
+	return warnings
+}
+
+// everything in the place of a type stands for all.
+const everything = "*"
 
 // badSecret names the first plugin in a policy whose secret is not in base64, empty for none.
 func badSecret(text []byte) string {

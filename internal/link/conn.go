@@ -93,6 +93,13 @@ func Lost(err error) bool {
 	return ok || errors.Is(err, h2.ErrLost) || errors.Is(err, h2.ErrClosed)
 }
 
+// Unsent reports that a request failed with which its receiver did nothing: there was no connection for it, or it says so.
+func Unsent(err error) bool {
+	_, ok := errors.AsType[*unreached](err)
+
+	return ok || Unprocessed(err)
+}
+
 // TooLarge reports that a request failed because the server takes no header list as large as
 // its own. Nothing was sent.
 func TooLarge(err error) bool { return errors.Is(err, h2.ErrTooLarge) }

@@ -77,6 +77,11 @@ func TestClient_RefusalsBelongToNoVersionOfConnect(t *testing.T) {
 		echo.Want(t, kind, call(t.Context(), capability, nil, nil))
 	}
 	wantEachRefused(t, "constraint", unmet, connect.CodeUnavailable, "none of \"echo\" satisfies", nil)
+	for what, r := range map[string]echo.Reachable{
+		"service": echo.At(rig.URL, service.HTTPClient()), "capability": echo.At(service.BaseURL(), capability.HTTPClient()),
+	} {
+		wantEachRefused(t, what+" with another base URL", r, connect.CodeInvalidArgument, "BaseURL and HTTPClient of one connection", nil)
+	}
 	closed.Close()
 	named.Close()
 	wantEachRefused(t, "connection closed", closed, connect.CodeCanceled, "connection to the service is closed", nil)

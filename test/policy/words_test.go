@@ -30,6 +30,8 @@ func TestPolicy_OfNoUse(t *testing.T) {
 		"the highest port":         {connectplugin.PluginPolicy{Endpoint: "https://127.0.0.1:65535"}, ""},
 		"a port that is none":      {connectplugin.PluginPolicy{Endpoint: "https://127.0.0.1:65536"}, `has port "65536"`},
 		"port 0":                   {connectplugin.PluginPolicy{Endpoint: "https://127.0.0.1:0"}, `has port "0"`},
+		"what is listened on":      {connectplugin.PluginPolicy{Endpoint: "https://0.0.0.0:9443"}, `Endpoint: "0.0.0.0" is for listening`},
+		"and in IPv6":              {connectplugin.PluginPolicy{Endpoint: "https://[::]:9443"}, `Endpoint: "::" is for listening`},
 		"an admin service":         {connectplugin.PluginPolicy{HostPlugins: []string{connectplugin.AdminRead}}, ""},
 		"the name of a constant":   {connectplugin.PluginPolicy{HostPlugins: []string{"connectplugin.AdminRead"}}, connectplugin.AdminRead},
 		"the name of the other":    {connectplugin.PluginPolicy{HostPlugins: []string{"x", "connectplugin.AdminChange"}}, "HostPlugins[1]"},

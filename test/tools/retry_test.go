@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest/echo"
 )
@@ -234,5 +235,60 @@ func TestRetryInterceptor_TellsUnsentFromLost(t *testing.T) {
 	// A real port that nobody listens on.
 	if err := call(http.DefaultClient); connect.CodeOf(err) != connect.CodeUnavailable {
 		t.Errorf("closed port: got %v", err)
+	}
+}
+
+// echoTo calls through a connection, with the interceptor before one that counts the attempts.
+func echoTo(t *testing.T, conn *connectplugin.ServiceConn, policy connectplugin.RetryPolicy) (attempts int64, err error) {
+	t.Helper()
+	var made atomic.Int64
+	count := connect.UnaryInterceptorFunc(func(next connect.UnaryFunc) connect.UnaryFunc {
+		return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+			made.Add(1)
+			return next(ctx, req)
+		}
+	})
+	_, err = echo.NewClient(conn, echo.Unary, connect.WithInterceptors(connectplugin.RetryInterceptor(policy), count)).
+		CallUnary(t.Context(), connect.NewRequest(wrapperspb.String("x")))
+	return made.Load(), err
+}
+
+// What a client knows that nobody provides was not sent: it is repeated, though it may happen only once.
+func TestRetryInterceptor_RepeatsWhatTheClientDidNotSend(t *testing.T) {
+	t.Parallel()
+	e := &echo.Whoami{Observe: func(context.Context, http.Header) error {
+		return connect.NewError(connect.CodeUnavailable, hosttest.ErrDown)
+	}}
+	rig := echo.NewRig(t, e.Handler(), nil)
+	quick := connectplugin.RetryPolicy{InitialBackoff: time.Millisecond}
+	connection := func(constraint string) *connectplugin.ServiceConn {
+		conn, err := rig.Caller.Service(t.Context(), echo.Type, constraint)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return conn
+	}
+	there := connection("")
+	if n, err := echoTo(t, there, quick); n != 1 || connect.CodeOf(err) != connect.CodeUnavailable {
+		t.Errorf("the provider fails: %d attempts, %v; want 1", n, err)
+	}
+	if n, err := echoTo(t, connection(">=9"), quick); n != 3 || connect.CodeOf(err) != connect.CodeUnavailable {
+		t.Errorf("nobody provides that version: %d attempts, %v; want 3", n, err)
+	}
+	rig.Provider.Stop(t)
+	hosttest.Eventually(t, "the client knows that nobody provides it", func() bool {
+		return there.State() == connectpluginv1.ServiceState_SERVICE_STATE_UNAVAILABLE
+	})
+	if n, err := echoTo(t, there, quick); n != 3 || connect.CodeOf(err) != connect.CodeUnavailable {
+		t.Errorf("nobody provides it: %d attempts, %v; want 3", n, err)
+	}
+	before := e.Calls.Load()
+	rig.Stop(t)
+	hosttest.Eventually(t, "the client does not reach the host", func() bool {
+		n, err := echoTo(t, there, quick)
+		return n == 3 && connect.CodeOf(err) == connect.CodeUnavailable
+	})
+	if n := e.Calls.Load(); n != before {
+		t.Errorf("the handler ran %d times more", n-before)
 	}
 }

@@ -58,8 +58,9 @@ type ServiceRegistryClient interface {
 	// belongs to somebody else are answered alike, with NotFound, so a repeat is told NotFound too.
 	UnregisterService(context.Context, *connect.Request[v1.UnregisterServiceRequest]) (*connect.Response[v1.UnregisterServiceResponse], error)
 	// DiscoverService selects one provider of a type and tells how to reach it through the host. The
-	// caller must have declared the type as required and policy must allow it; a type that is
-	// forbidden and one that nobody provides are answered alike, with NotFound.
+	// caller must have declared the type as required and policy must allow it. Else the answer is
+	// NotFound, whether anybody provides the type or not. To who may use the type Unavailable says that
+	// nobody does now, or nobody who is well, and NotFound that those who do have other versions.
 	DiscoverService(context.Context, *connect.Request[v1.DiscoverServiceRequest]) (*connect.Response[v1.DiscoverServiceResponse], error)
 	// WatchService sends the state of a type and then one event for each change of it, until the
 	// client or the host ends the stream. The first event is the current state, unless the watch
@@ -145,8 +146,9 @@ type ServiceRegistryHandler interface {
 	// belongs to somebody else are answered alike, with NotFound, so a repeat is told NotFound too.
 	UnregisterService(context.Context, *connect.Request[v1.UnregisterServiceRequest]) (*connect.Response[v1.UnregisterServiceResponse], error)
 	// DiscoverService selects one provider of a type and tells how to reach it through the host. The
-	// caller must have declared the type as required and policy must allow it; a type that is
-	// forbidden and one that nobody provides are answered alike, with NotFound.
+	// caller must have declared the type as required and policy must allow it. Else the answer is
+	// NotFound, whether anybody provides the type or not. To who may use the type Unavailable says that
+	// nobody does now, or nobody who is well, and NotFound that those who do have other versions.
 	DiscoverService(context.Context, *connect.Request[v1.DiscoverServiceRequest]) (*connect.Response[v1.DiscoverServiceResponse], error)
 	// WatchService sends the state of a type and then one event for each change of it, until the
 	// client or the host ends the stream. The first event is the current state, unless the watch

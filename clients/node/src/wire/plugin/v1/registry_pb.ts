@@ -387,8 +387,9 @@ export const ServiceRegistry: GenService<{
   },
   /**
    * DiscoverService selects one provider of a type and tells how to reach it through the host. The
-   * caller must have declared the type as required and policy must allow it; a type that is
-   * forbidden and one that nobody provides are answered alike, with NotFound.
+   * caller must have declared the type as required and policy must allow it. Else the answer is
+   * NotFound, whether anybody provides the type or not. To who may use the type Unavailable says that
+   * nobody does now, or nobody who is well, and NotFound that those who do have other versions.
    *
    * @generated from rpc connectplugin.v1.ServiceRegistry.DiscoverService
    */
