@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Guess: a resource template of MCP, such as "note://all{?tag,limit}", serves the same URIs from a server in Go as from one in TypeScript: it is a URI template
-# of RFC 6570, in which each variable may be missing, and what a client in either language expands from it is a resource of it.
+# Guess: a resource template of MCP, such as "note://all{?tag,limit}", serves the same URIs from a server in Go as from one in TypeScript: it is a URI
+# template of RFC 6570, in which each variable may be missing, and what a client in either language expands from it is a resource of it.
 # Seen: github.com/modelcontextprotocol/go-sdk v1.8.0 and github.com/mark3labs/mcp-go v1.2.1 find what RFC 6570 expands to, McpServer of
 # @modelcontextprotocol/sdk 1.32.2 (npm) says "not found" to much of it. (1) A variable that is missing: {?tag,limit} serves both in this order and no other,
 # {&tag}, {/path*}, {.ext} and {#part} nothing without it. (2) A path of more than one part, {/path*}, and a list, {a,b}, which is one text that may have no
 # comma. (3) What its handler has is as it came: "a%20b", where mcp-go gives "a b", "#top" for a fragment and ";v" as the name in {;v}. (4) Of what no
-# template expands to, go-sdk and mcp-go take the parameters of a query in another order, and mcp-go's handler then has none of them; TypeScript takes "?", "="
-# and "@" for a part of {id}.
+# template expands to, go-sdk and mcp-go take the parameters of a query in another order, and mcp-go's handler then has none of them; TypeScript takes "?",
+# "=" and "@" for a part of {id}.
 # Exits with 0 as long as this holds.
 set -euo pipefail
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Guess: a plugin that yaegi interprets, as Traefik's plugins are, is to its host what it is compiled: a middleware whose ResponseWriter has Flush and
-# Unwrap lets streams through, errors.Is and errors.As find what an error wraps, and what has MarshalJSON or UnmarshalJSON is written and read by it.
+# Guess: a plugin that yaegi interprets, as Traefik's plugins are, is to its host what it is compiled: a middleware whose ResponseWriter has Flush and Unwrap
+# lets streams through, errors.Is and errors.As find what an error wraps, and what has MarshalJSON or UnmarshalJSON is written and read by it.
 # Seen: github.com/traefik/yaegi v0.16.1 hands the host a value of an interpreted type as the one interface that is asked for, with that interface's methods
 # and no other. A ResponseWriter is no http.Flusher any more and has no Unwrap: behind such a middleware each server stream of connectrpc.com/connect v1.21.1
 # fails with internal, "does not implement http.Flusher", in each protocol, while unary calls succeed. An error has Error alone: errors.Is, errors.As and
