@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Guess: the output schema of a tool in MCP is in JSON Schema 2020-12, which is the protocol's dialect since 2025-11-25, and a client that checks results by
-# it takes what a server in Go sends, whose SDK has checked them; a schema that the client cannot use costs that tool its check.
+# it takes what is valid by it from a server in Go; a schema that the client cannot use costs that tool its check.
 # Seen: the client of @modelcontextprotocol/sdk 1.32.2 (npm), which speaks that version with a server of github.com/modelcontextprotocol/go-sdk v1.8.0, reads
 # each schema as draft 7, whether $schema says 2020-12 or nothing: a tuple of prefixItems with "items": false or another type is refused for each element, and
 # "minContains": 0 counts as one. A schema whose pattern JavaScript takes only without the u flag, as "^\\d{3}\\-\\d{4}$", has listTools fail with "Invalid

@@ -2,10 +2,9 @@
 # Guess: an object that a program in Go puts in an object store of NATS is got by one in Node, and the other way round, by its name, and so is a link to one:
 # the store's form is written down in one document (ADR-20) for all of NATS's clients.
 # Seen: with github.com/nats-io/nats.go v1.55.0 (jetstream), @nats-io/obj 3.4.0 (npm) and github.com/nats-io/nats-server/v2 v2.15.3 an object whose name has a
-# letter beyond ASCII, "über.wasm", is in the list of each and found by its own language alone: the other says that there is none, null in Node and
-# ErrObjectNotFound in Go, since the name becomes a subject in two ways. Put by both, it is there twice in both lists. A link that Node made Go does not
-# follow, "object-store meta information invalid"; Node follows one of Go's. Other names, with blanks and slashes, empty objects, digests, descriptions,
-# headers and metadata are alike.
+# letter beyond ASCII, "über.wasm", is in the list and found by its own language alone: the other says that there is none, null in Node and ErrObjectNotFound
+# in Go, since the name becomes a subject in two ways. Put by both, it is twice in the list. A link that Node made Go does not follow, "object-store meta
+# information invalid"; Node follows one of Go's. Other names, with blanks and slashes, empty objects, digests, descriptions, headers and metadata are alike.
 # Exits with 0 as long as this holds.
 set -euo pipefail
 

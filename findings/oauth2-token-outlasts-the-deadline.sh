@@ -3,8 +3,8 @@
 # the call has a context, and whoever waits for the token waits with it.
 # Seen: a TokenSource of golang.org/x/oauth2 v0.38.0 knows no context of a call. With oauth2.Transport as the transport of connectrpc.com/connect v1.21.1, and
 # with credentials/oauth.TokenSource of google.golang.org/grpc v1.85.0, a call with a deadline of 200 ms before an issuer that takes two seconds ends after
-# two seconds, with deadline_exceeded, in each protocol, unary or a stream; one that is cancelled does as well. Where several calls wait, each waits as long
-# for the one question. The issuer is not told that nobody waits any more, and the token is kept: the next call has it.
+# two seconds, with deadline_exceeded, in each protocol, and so does a stream, and a call that is cancelled. Where several calls wait, each waits as long for
+# the one question. The issuer is not told that nobody waits any more, and the token is kept: the next call has it.
 # Exits with 0 as long as this holds.
 set -euo pipefail
 
