@@ -2,8 +2,8 @@
 # Guess: a middleware that compresses what clients want compressed is transparent to Connect: a stream's message arrives when it was sent, since connect-go
 # flushes behind each, and an answer that has a Content-Encoding already is left as it is.
 # Seen: before a server of connectrpc.com/connect v1.21.1, for a client of @connectrpc/connect-web 2.3.0 on fetch, github.com/NYTimes/gziphandler v1.1.1 and
-# github.com/CAFxX/httpcompression v0.0.8 hold back the first message of a stream, in Connect and in gRPC-Web, until the stream ends or has brought some
-# hundred bytes: they want to know the size first, and Flush does nothing until then. A watch that has little to say says nothing. connect-go's client does
+# github.com/CAFxX/httpcompression v0.0.8 hold back the first message of a stream, in Connect and in gRPC-Web, until the stream ends or has brought as much as
+# is worth to compress, 1400 and 200 bytes by default: Flush does nothing until then. A watch that has little to say says nothing. connect-go's client does
 # not see it, as it asks for no such compression of streams. middleware.Gzip of github.com/labstack/echo/v5 v5.4.4 compresses again what connect-go has
 # compressed, and says gzip once: each unary call whose answer is not empty fails, with invalid_argument in Go and unknown in TypeScript, while errors arrive.
 # gzhttp of github.com/klauspost/compress v1.20.4 and middleware.Compress of github.com/go-chi/chi/v5 v5.5.0 (its types with application/*) do neither.
@@ -63,7 +63,7 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-// handler serves Many, which waits after its first message until the client has it, or for two seconds.
+// handler serves Many, which waits after its first message until the client has it, or for five seconds.
 func handler() http.Handler {
 	mux := http.NewServeMux()
 	arrived := make(chan struct{}, 1)
@@ -79,7 +79,7 @@ func handler() http.Handler {
 		select {
 		case <-arrived:
 			return s.Send(wrapperspb.String("arrived at once"))
-		case <-time.After(2 * time.Second):
+		case <-time.After(5 * time.Second):
 			return s.Send(wrapperspb.String("held back"))
 		}
 	}))

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Guess: one kubeconfig, with a plugin that gives the credentials (exec), is the same for a host in Go and for its tools in Node: its fields and the
-# protocol of these plugins are Kubernetes' own, and both libraries are.  Seen: with k8s.io/client-go v0.37.2 and @kubernetes/client-node 1.4.0 (npm):
-# (1) a plugin that names no expiry is asked once by Go and for each request by Node. (2) It has KUBERNETES_EXEC_INFO in Go, with the cluster where
-# provideClusterInfo is set, and not in Node. (3) A command such as "./bin/plugin" is of the file's directory in Go, and of the working directory in
-# Node. (4) An answer in another API version than the file names is refused by Go and taken by Node, as is a file without interactiveMode, which v1
-# demands. (5) Of a plugin that fails, Go's error has its exit code and not what it said, which goes to standard error, Node's has what it said. (6)
-# tokenFile, for the token that a sidecar renews, is not read by Node, which sends its requests without any, and without a word. (7) Two files in
-# KUBECONFIG that both have a cluster of one name are the first of it in Go, and "Duplicate cluster" in Node; a file that is missing or empty is left
-# out in Go, and an error in Node.
+# Guess: one kubeconfig, with a plugin that gives the credentials (exec), is the same for a host in Go and for its tools in Node: its fields and the protocol
+# of these plugins are Kubernetes' own, and both libraries are.
+# Seen: with k8s.io/client-go v0.37.2 and @kubernetes/client-node 1.4.0 (npm): (1) a plugin that names no expiry is asked once by Go and for each request by
+# Node. (2) It has KUBERNETES_EXEC_INFO in Go, with the cluster where provideClusterInfo is set, and not in Node. (3) A command such as "./bin/plugin" is of
+# the file's directory in Go, and of the working directory in Node. (4) An answer in another API version than the file names is refused by Go and taken by
+# Node, as is a file without interactiveMode, which v1 demands. (5) Of a plugin that fails, Go's error has its exit code and not what it said, which goes to
+# standard error, Node's has what it said. (6) tokenFile, for the token that a sidecar renews, is not read by Node, which sends its requests without any, and
+# without a word. (7) Two files in KUBECONFIG that both have a cluster of one name are the first of it in Go, and "Duplicate cluster" in Node; a file that is
+# missing or empty is left out in Go, and an error in Node.
 # Exits with 0 as long as this holds.
 set -euo pipefail
 
@@ -175,4 +175,4 @@ GOFLAGS=-mod=mod GOTOOLCHAIN=local go mod tidy > /dev/null 2>&1
 go list -m k8s.io/client-go
 node -p '"@kubernetes/client-node " + JSON.parse(require("fs").readFileSync("node_modules/@kubernetes/client-node/package.json")).version'
 GOTOOLCHAIN=local go build -o finding .
-timeout 120 ./finding
+timeout 300 ./finding

@@ -2,11 +2,10 @@
 # Guess: a reverse proxy of Node in front of a service in Go, as tools and development servers have one, tells the service that a caller has gone, as
 # httputil.ReverseProxy does: a call that is cancelled ends there, also while nothing is sent, and what is sent arrives as it was sent.
 # Seen: on Node with connectrpc.com/connect v1.21.1 on both sides over HTTP/1.1, in Connect and in gRPC-Web: http-proxy 1.18.1 (npm) tells nothing: the
-# handlers of a unary call and of a stream that is silent go on for nobody, a watch until it next sends, so that each watch that was cancelled stays.
-# @fastify/http-proxy 11.6.3 (@fastify/reply-from 12.6.5) tells of a stream whose head has come and not of a unary call. express-http-proxy 2.1.2 tells of
-# both, and holds back the request: of a client stream the service has the first message when the caller has sent the last. http-proxy-3 2.0.1, httpxy 0.5.6,
-# http-proxy-middleware 4.2.1, hono 4.13.19 (hono/proxy) and h3 2.0.8 (proxyRequest) do all of it. Streams of the service arrive as they are sent through each
-# of them.
+# handlers of a unary call and of a stream that is silent go on for nobody. @fastify/http-proxy 11.6.3 (@fastify/reply-from 12.6.5) tells of a stream whose
+# head has come and not of a unary call. express-http-proxy 2.1.2 tells of both, and holds back the request: of a client stream the service has the first
+# message when the caller has sent the last. http-proxy-3 2.0.1, httpxy 0.5.6, http-proxy-middleware 4.2.1, hono 4.13.19 (hono/proxy) and h3 2.0.8
+# (proxyRequest) do all of it. Streams of the service arrive as they are sent through each of them.
 # Exits with 0 as long as this holds.
 set -euo pipefail
 
