@@ -190,12 +190,6 @@ func (h *Host) Revoke(runtimeID string) bool {
 	return h.mustBeMade().hub.store.Revoke(runtimeID, tokenstore.ReasonRevoked)
 }
 
-// mustBeMade returns a host that NewHost made.
-func (h *Host) mustBeMade() *Host {
-	mustBeMade("the Host", h != nil && h.hub != nil, "NewHost")
-	return h
-}
-
 // Usage returns the present counts. Each is right for itself; what happens meanwhile
 // may be in one and not yet in another. It looks at every identity, so ask every few
 // seconds rather than with every call. It is safe for concurrent use, also after the
@@ -216,6 +210,12 @@ func (h *Host) Usage() Usage {
 		return true
 	})
 	return u
+}
+
+// mustBeMade returns a host that NewHost made.
+func (h *Host) mustBeMade() *Host {
+	mustBeMade("the Host", h != nil && h.hub != nil, "NewHost")
+	return h
 }
 
 // setTLS settles both TLS sides.

@@ -52,12 +52,6 @@ func NewPluginLauncher(platform *Platform, registry *ServiceRegistry) *PluginLau
 	return l
 }
 
-// made returns a launcher that NewPluginLauncher made.
-func (l *PluginLauncher) made() *PluginLauncher {
-	mustBeMade("the PluginLauncher", l != nil && l.platform != nil, "NewPluginLauncher")
-	return l
-}
-
 // RegisterStrategy adds a way to start plugins, in the place of one of the same name. A nil
 // strategy is a programming error and panics. A [ProcessStrategy] or [GoPluginStrategy] that another launcher has launches
 // nothing for this one, and says so.
@@ -184,6 +178,12 @@ func (l *PluginLauncher) Replace(ctx context.Context, pluginName string) error {
 		return fmt.Errorf("replace %q: %w", clipped(pluginName), err)
 	}
 	return nil
+}
+
+// made returns a launcher that NewPluginLauncher made.
+func (l *PluginLauncher) made() *PluginLauncher {
+	mustBeMade("the PluginLauncher", l != nil && l.platform != nil, "NewPluginLauncher")
+	return l
 }
 
 // launchNow launches a plugin that is not running. It does not run where ctx ended before it did, unless somebody else

@@ -67,11 +67,6 @@ func LifecycleServerHandler(server *LifecycleServer) (string, http.Handler) {
 
 const theLifecycleServer = "the LifecycleServer"
 
-// mustBeMade panics where NewLifecycleServer did not make it.
-func (s *LifecycleServer) mustBeMade(what string) {
-	mustBeMade(what, s != nil && s.catalog != nil, "NewLifecycleServer")
-}
-
 // The reasons of an identity's end because its plugin did: it said so, or its process was seen to.
 const (
 	reasonLeft   tokenstore.Reason = "left"
@@ -143,6 +138,11 @@ func (s *LifecycleServer) ShouldRouteTraffic(runtimeID string) bool {
 	s.mustBeMade(theLifecycleServer)
 	report, ok := s.catalog.Health(runtimeID)
 	return !ok || report.Health != catalog.HealthUnhealthy
+}
+
+// mustBeMade panics where NewLifecycleServer did not make it.
+func (s *LifecycleServer) mustBeMade(what string) {
+	mustBeMade(what, s != nil && s.catalog != nil, "NewLifecycleServer")
 }
 
 func (s *LifecycleServer) routes(opts ...connect.HandlerOption) []route {

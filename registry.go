@@ -107,12 +107,6 @@ func ServiceRegistryHandler(server *ServiceRegistry) (string, http.Handler) {
 	return rt.prefix, server.serve(rt)
 }
 
-// made returns the catalogue of a registry that NewServiceRegistry made.
-func (s *ServiceRegistry) made() *catalog.Catalog {
-	mustBeMade("the ServiceRegistry", s != nil && s.catalog != nil, "NewServiceRegistry")
-	return s.catalog
-}
-
 func catalogConfig(l Limits) catalog.Config {
 	return catalog.Config{
 		MaxRegistrations:     l.MaxRegistrations,
@@ -309,6 +303,12 @@ func narrow(h *hub, runtimeID string, left policy.Set) bool {
 // UnregisterPluginServices withdraws everything that a plugin registered.
 func (s *ServiceRegistry) UnregisterPluginServices(runtimeID string) {
 	s.made().RemoveWhere(func(reg catalog.Registration) bool { return reg.RuntimeID == runtimeID })
+}
+
+// made returns the catalogue of a registry that NewServiceRegistry made.
+func (s *ServiceRegistry) made() *catalog.Catalog {
+	mustBeMade("the ServiceRegistry", s != nil && s.catalog != nil, "NewServiceRegistry")
+	return s.catalog
 }
 
 // withhold takes out what a plugin registered and may not provide any more, until it may

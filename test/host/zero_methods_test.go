@@ -6,6 +6,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -95,7 +96,7 @@ func callZero(t *testing.T, v reflect.Value, m reflect.Method) (said string) {
 func argument(t *testing.T, of reflect.Type) reflect.Value {
 	t.Helper()
 	given := []any{
-		t.Context(), connectplugin.NewStaticDiscovery(nil), httptest.NewRequest("GET", "/services/a/b/c", nil), httptest.NewRecorder(),
+		t.Context(), connectplugin.NewStaticDiscovery(nil), httptest.NewRequest(http.MethodGet, "/services/a/b/c", nil), httptest.NewRecorder(),
 		connect.NewRequest(&connectpluginv1.RegisterServiceRequest{ServiceType: "a", Version: "1.0.0"}),
 		connect.NewRequest(&connectpluginv1.UnregisterServiceRequest{RegistrationId: "a"}),
 		connect.NewRequest(&connectpluginv1.DiscoverServiceRequest{ServiceType: "a"}),

@@ -60,7 +60,7 @@ type road struct {
 
 func newRoad(t *testing.T) *road {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "road") // a socket's name is short
+	dir, err := os.MkdirTemp("", "road") //nolint:usetesting // a socket's name is short
 	if err != nil {
 		t.Fatal(err)
 	}
