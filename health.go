@@ -320,7 +320,7 @@ func answerLive(w http.ResponseWriter, r *http.Request) { answerProbe(w, r, true
 
 // mustBeMade panics where NewHealthServer did not make it.
 func (s *HealthServer) mustBeMade(what string) {
-	mustBeMade(what, s != nil && s.changed != nil, "NewHealthServer")
+	mustBeMade(what, s != nil && s.statuses != nil, "NewHealthServer")
 }
 
 func (s *HealthServer) notifyLocked() {
