@@ -397,18 +397,25 @@ func NewAuditSink(cfg AuditSinkConfig) (*AuditSink, error) {
 
 // Record has an event written and never blocks.
 func (s *AuditSink) Record(e AuditEvent) {
+	w := s.made()
 	if text, err := e.json(); err == nil {
-		s.w.Record(text)
+		w.Record(text)
 	}
 }
 
 // Dropped returns how many events were not written since the sink was opened.
-func (s *AuditSink) Dropped() uint64 { return s.w.Lost() }
+func (s *AuditSink) Dropped() uint64 { return s.made().Lost() }
 
 // Close writes what waits and a last checkpoint, and returns the first error of all writing, of which a panic
 // of OnCheckpoint is one, how many events were dropped, and that it has not returned 5 seconds later: nobody waits for it any
 // more then, and the log on disk is whole. Events that come later are dropped.
-func (s *AuditSink) Close() error { return s.w.Close() }
+func (s *AuditSink) Close() error { return s.made().Close() }
+
+// made returns what writes, of a sink that NewAuditSink made.
+func (s *AuditSink) made() *auditlog.Writer {
+	mustBeMade("the AuditSink", s != nil && s.w != nil, "NewAuditSink")
+	return s.w
+}
 
 // json is an event as a line has it, without the fields that say nothing.
 func (e *AuditEvent) json() ([]byte, error) {
@@ -490,11 +497,4 @@ func (h *hub) sayCounts() {
 	h.auditCounts()
 	h.logFailures()
 	h.sayLeftOut()
-}
-
-// sayLeftOut says how many lines the log does not have since it was said last.
-func (h *hub) sayLeftOut() {
-	if n := h.leftOut.Swap(0); n > 0 {
-		h.log().Warn(leftOutOfLog, keyMore, n)
-	}
 }

@@ -134,6 +134,7 @@ func (t TokenAuth) LogValue() slog.Value { return slog.StringValue(t.String()) }
 
 // withDefaults returns a copy.
 func (t *TokenAuth) withDefaults() TokenAuth {
+	mustBeMade("the TokenAuth", t != nil, "NewTokenAuth or NewAPIKeyAuth") // an APIKeyAuth{} has none
 	c := *t
 	if c.Header == "" {
 		c.Header = headerAuthorization

@@ -120,12 +120,12 @@ func (a *Authority) newLaunch(config LaunchTLSConfig) (*LaunchTLS, error) {
 }
 
 // Identity returns the launch's identity: spiffe://<trust domain>/launch/<launch id>.
-func (l *LaunchTLS) Identity() string { return l.id.String() }
+func (l *LaunchTLS) Identity() string { return l.made().id.String() }
 
 // HostTLS returns what the host dials the launched plugin with: it accepts this
 // launch and nobody else, whatever certificate that brings.
 func (l *LaunchTLS) HostTLS() *tls.Config {
-	pinned := certs.VerifyPins([]certs.Pin{l.pin})
+	pinned := certs.VerifyPins([]certs.Pin{l.made().pin})
 	verify := verifyAll(l.authority.checkPeer, pinned)
 
 	return mutualTLS(l.host, l.authority.CertPool(), tls.RequireAndVerifyClientCert, verify)
@@ -134,16 +134,23 @@ func (l *LaunchTLS) HostTLS() *tls.Config {
 // PluginTLS returns what the launched plugin serves with and dials the host with if
 // it runs in this process.
 func (l *LaunchTLS) PluginTLS() *tls.Config {
-	return l.authority.pluginTLS(l.source)
+	return l.made().authority.pluginTLS(l.source)
 }
 
 // Close ends the launch: from now on no host of this Authority takes its certificate.
 // Connections that stand are cut within [Limits.CertificateOvertime] and a minute. Close may
 // be called again, and waits until the files are left alone.
 func (l *LaunchTLS) Close() {
-	l.stop()
+	l.made().stop()
 	l.authority.removeLaunch(l.id.String(), l.pin)
 	l.renewing.Wait()
+}
+
+// made returns the TLS of a launch that Authority.LaunchTLS made.
+func (l *LaunchTLS) made() *LaunchTLS {
+	mustBeMade("the LaunchTLS", l != nil && l.authority != nil, "Authority.LaunchTLS")
+
+	return l
 }
 
 // keepFresh writes the files again whenever the certificate is due, until ctx ends.

@@ -81,6 +81,7 @@ func NewCapabilityBroker(baseURL string) *CapabilityBroker {
 // [NewHost] refuses the broker until a valid one of the type takes its place. A nil
 // handler is a programming error and panics.
 func (b *CapabilityBroker) RegisterCapability(handler CapabilityHandler) {
+	b.mustBeMade()
 	if isNil(handler) {
 		panic("connectplugin: RegisterCapability: handler is nil")
 	}
@@ -111,6 +112,7 @@ const maxInvalidCapabilities = 100
 
 // ListCapabilities returns what the host offers, sorted by type, as copies.
 func (b *CapabilityBroker) ListCapabilities() []*connectpluginv1.Capability {
+	b.mustBeMade()
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	out := make([]*connectpluginv1.Capability, 0, len(b.handlers))
@@ -127,6 +129,7 @@ func (b *CapabilityBroker) ListCapabilities() []*connectpluginv1.Capability {
 // host that the broker belongs to. Where it belongs to none, whoever holds a grant that
 // RequestCapability made in this process is served, over TLS or not.
 func (b *CapabilityBroker) Handler() http.Handler {
+	b.mustBeMade()
 	routes := b.routes(boundedMessages(defaultLimits.MaxMessageBytes))
 	rpc, calls := b.serve(routes[0]), &middleware{hub: b.home, route: routes[1]}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -149,6 +152,7 @@ func (b *CapabilityBroker) RequestCapability(ctx context.Context, req *connect.R
 	if err != nil {
 		return nil, err
 	}
+	b.mustBeMade()
 	capType := req.Msg.GetCapabilityType()
 	if err := ValidateServiceType(capType); err != nil {
 		return nil, errorf(connect.CodeInvalidArgument, "capability_type: %w", err)
@@ -181,6 +185,7 @@ func (b *CapabilityBroker) RequestCapability(ctx context.Context, req *connect.R
 // It reports whether the grant, or a call of it, lived. The plugin may ask for another one as long
 // as policy allows it the capability.
 func (b *CapabilityBroker) RevokeGrant(grantID string) bool {
+	b.mustBeMade()
 	ok := b.store().RevokeGrant(grantID)
 	if ok {
 		b.note(context.Background(), AuditEvent{Kind: AuditRevoked, Grant: grantID, Reason: "by the host"})
@@ -226,6 +231,11 @@ func (b *CapabilityBroker) home() *hub {
 		b.alone.store = b.own
 	}
 	return b.alone
+}
+
+// mustBeMade panics where NewCapabilityBroker did not make it.
+func (b *CapabilityBroker) mustBeMade() {
+	mustBeMade("the CapabilityBroker", b != nil && b.own != nil, "NewCapabilityBroker")
 }
 
 func (b *CapabilityBroker) lookup(capabilityType string) (CapabilityHandler, bool) {

@@ -108,11 +108,19 @@ func (c *Client) forget(key capabilityKey, s *CapabilityConn) {
 
 // BaseURL returns the base URL for generated clients, together with HTTPClient. It names the host
 // where that is now; what was made with it goes along where the client goes to another place.
-func (s *CapabilityConn) BaseURL() string { return s.client.place() + pathCapabilities + s.capType }
+func (s *CapabilityConn) BaseURL() string {
+	return s.made().client.place() + pathCapabilities + s.capType
+}
 
 // HTTPClient returns the HTTP client that sends calls below BaseURL to the
 // capability, with the current grant.
-func (s *CapabilityConn) HTTPClient() connect.HTTPClient { return (*capabilityTransport)(s) }
+func (s *CapabilityConn) HTTPClient() connect.HTTPClient { return (*capabilityTransport)(s.made()) }
+
+// made returns a connection that Client.Capability made.
+func (s *CapabilityConn) made() *CapabilityConn {
+	mustBeMade("the CapabilityConn", s != nil && s.client != nil, "Client.Capability")
+	return s
+}
 
 // confirm makes sure that the host grants the capability, or did a moment ago. A grant that lives is good enough where
 // the plugin has as many as it may.

@@ -63,6 +63,7 @@ func NewStaticDiscovery(endpoints map[string][]Endpoint) *StaticDiscovery {
 // AddEndpoint adds a copy of endpoint to a service, in place of the one with the
 // same URL if there is one.
 func (d *StaticDiscovery) AddEndpoint(serviceName string, endpoint Endpoint) {
+	d.mustBeMade()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.addLocked(serviceName, endpoint)
@@ -70,6 +71,7 @@ func (d *StaticDiscovery) AddEndpoint(serviceName string, endpoint Endpoint) {
 
 // RemoveService removes all endpoints of a service.
 func (d *StaticDiscovery) RemoveService(serviceName string) {
+	d.mustBeMade()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.endpoints, serviceName)
@@ -77,6 +79,7 @@ func (d *StaticDiscovery) RemoveService(serviceName string) {
 
 // Discover implements [DiscoveryService].
 func (d *StaticDiscovery) Discover(ctx context.Context, serviceName string) ([]Endpoint, error) {
+	d.mustBeMade()
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -102,6 +105,13 @@ func (d *StaticDiscovery) Watch(ctx context.Context, serviceName string) (<-chan
 	events <- event
 	close(events)
 	return events, nil
+}
+
+// mustBeMade panics where there is no table. A zero one is empty.
+func (d *StaticDiscovery) mustBeMade() {
+	if d == nil {
+		panic("connectplugin: the StaticDiscovery is nil; make one with NewStaticDiscovery")
+	}
 }
 
 func (d *StaticDiscovery) addLocked(serviceName string, endpoint Endpoint) {

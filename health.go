@@ -50,7 +50,7 @@ func NewHealthServer() *HealthServer {
 // for a server of your own. It serves authenticated callers of the host that the
 // server belongs to; see also [HTTPHealthHandler].
 func HealthServerHandler(server *HealthServer) (string, http.Handler) {
-	mustBeMade("HealthServerHandler: the server", server != nil && server.changed != nil, "NewHealthServer")
+	server.mustBeMade("HealthServerHandler: the server")
 	rt := server.routes(boundedMessages(defaultLimits.MaxMessageBytes))[0]
 	return rt.prefix, server.serve(rt)
 }
@@ -58,7 +58,7 @@ func HealthServerHandler(server *HealthServer) (string, http.Handler) {
 // HTTPHealthHandler returns a handler for probes: 200 while the overall status
 // is SERVING, 503 otherwise. It tells nothing else and authenticates nobody.
 func HTTPHealthHandler(server *HealthServer) http.Handler {
-	mustBeMade("HTTPHealthHandler: the server", server != nil && server.changed != nil, "NewHealthServer")
+	server.mustBeMade("HTTPHealthHandler: the server")
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		answerProbe(w, r, server.ready())
 	})
@@ -68,6 +68,7 @@ func HTTPHealthHandler(server *HealthServer) http.Handler {
 // no effect after [HealthServer.Shutdown], nor for a new service beyond the
 // 10,000th.
 func (s *HealthServer) SetServingStatus(service string, status connectpluginv1.ServingStatus) {
+	s.mustBeMade("the HealthServer")
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, known := s.statuses[service]; s.closed || (!known && len(s.statuses) >= maxHealthServices) {
@@ -89,6 +90,7 @@ func validateHealthService(name string) error {
 
 // Shutdown sets every status to NOT_SERVING for good and ends every watch.
 func (s *HealthServer) Shutdown() {
+	s.mustBeMade("the HealthServer")
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -316,12 +318,18 @@ func noJSON(next http.Handler) http.Handler {
 // answerLive answers whether the process serves at all.
 func answerLive(w http.ResponseWriter, r *http.Request) { answerProbe(w, r, true) }
 
+// mustBeMade panics where NewHealthServer did not make it.
+func (s *HealthServer) mustBeMade(what string) {
+	mustBeMade(what, s != nil && s.statuses != nil, "NewHealthServer")
+}
+
 func (s *HealthServer) notifyLocked() {
 	close(s.changed)
 	s.changed = make(chan struct{})
 }
 
 func (s *HealthServer) status(service string) (status connectpluginv1.ServingStatus, known bool, changed <-chan struct{}, closed bool) {
+	s.mustBeMade("the HealthServer")
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	status, known = s.statuses[service]
@@ -354,7 +362,7 @@ func answerProbe(w http.ResponseWriter, r *http.Request, ok bool) {
 func mustBeServices(what string, handshake *HandshakeServer, registry *ServiceRegistry, lifecycle *LifecycleServer) {
 	mustBeMade(what+": the handshake server", handshake != nil && handshake.hub != nil, "NewHandshakeServer")
 	mustBeMade(what+": the registry", registry != nil && registry.catalog != nil, "NewServiceRegistry")
-	mustBeMade(what+": the lifecycle server", lifecycle != nil && lifecycle.catalog != nil, "NewLifecycleServer")
+	lifecycle.mustBeMade(what + ": the lifecycle server")
 }
 
 // probeHealth asks a plugin how it is, the way that routed calls take. An
@@ -397,4 +405,30 @@ func healthAnswer(status int, body []byte) (catalog.HealthReport, error) {
 	return catalog.HealthReport{
 		Health: healthOf(m.GetState()), Reason: m.GetReason(), Unavailable: m.GetUnavailableDependencies(),
 	}, nil
+}
+
+func healthOf(s connectpluginv1.HealthState) catalog.Health {
+	switch s {
+	case connectpluginv1.HealthState_HEALTH_STATE_HEALTHY:
+		return catalog.HealthHealthy
+	case connectpluginv1.HealthState_HEALTH_STATE_DEGRADED:
+		return catalog.HealthDegraded
+	case connectpluginv1.HealthState_HEALTH_STATE_UNHEALTHY:
+		return catalog.HealthUnhealthy
+	case connectpluginv1.HealthState_HEALTH_STATE_UNSPECIFIED:
+	}
+	return catalog.HealthUnknown
+}
+
+func wireHealth(h catalog.Health) connectpluginv1.HealthState {
+	switch h {
+	case catalog.HealthHealthy:
+		return connectpluginv1.HealthState_HEALTH_STATE_HEALTHY
+	case catalog.HealthDegraded:
+		return connectpluginv1.HealthState_HEALTH_STATE_DEGRADED
+	case catalog.HealthUnhealthy:
+		return connectpluginv1.HealthState_HEALTH_STATE_UNHEALTHY
+	case catalog.HealthUnknown:
+	}
+	return connectpluginv1.HealthState_HEALTH_STATE_UNSPECIFIED
 }

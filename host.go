@@ -175,19 +175,19 @@ func (h *Host) MetricsAddr() string {
 }
 
 // Registry returns the host's service registry.
-func (h *Host) Registry() *ServiceRegistry { return h.registry }
+func (h *Host) Registry() *ServiceRegistry { return h.mustBeMade().registry }
 
 // Lifecycle returns the host's lifecycle service.
-func (h *Host) Lifecycle() *LifecycleServer { return h.lifecycle }
+func (h *Host) Lifecycle() *LifecycleServer { return h.mustBeMade().lifecycle }
 
 // Broker returns the host's capability broker.
-func (h *Host) Broker() *CapabilityBroker { return h.broker }
+func (h *Host) Broker() *CapabilityBroker { return h.mustBeMade().broker }
 
 // Revoke ends an identity at once: its token, grants, registrations, watches and
 // streams in flight. When it returns all of them have ended. It reports whether
 // the identity was alive.
 func (h *Host) Revoke(runtimeID string) bool {
-	return h.hub.store.Revoke(runtimeID, tokenstore.ReasonRevoked)
+	return h.mustBeMade().hub.store.Revoke(runtimeID, tokenstore.ReasonRevoked)
 }
 
 // Usage returns the present counts. Each is right for itself; what happens meanwhile
@@ -195,7 +195,7 @@ func (h *Host) Revoke(runtimeID string) bool {
 // seconds rather than with every call. It is safe for concurrent use, also after the
 // end of the host.
 func (h *Host) Usage() Usage {
-	stats := h.registry.catalog.Stats()
+	stats := h.mustBeMade().registry.catalog.Stats()
 	u := Usage{
 		Registrations: stats.Registrations, ServiceTypes: stats.Types, RememberedTypes: stats.Remembered,
 		Plugins: stats.Runtimes, Watches: stats.Watches,
@@ -210,6 +210,12 @@ func (h *Host) Usage() Usage {
 		return true
 	})
 	return u
+}
+
+// mustBeMade returns a host that NewHost made.
+func (h *Host) mustBeMade() *Host {
+	mustBeMade("the Host", h != nil && h.hub != nil, "NewHost")
+	return h
 }
 
 // setTLS settles both TLS sides.

@@ -455,7 +455,7 @@ func pluginPolicyOf(r *adminv1.PluginRules, today *policy.Rules) PluginPolicy {
 // [ServePlugin] serves does when it enrols anew, as after [Host.Revoke]. The error says
 // that no plugin has the runtime id, or is that of ctx where it ended before the calls.
 func (h *Host) Drain(ctx context.Context, runtimeID string) error {
-	id, ok := h.hub.store.Lookup(runtimeID)
+	id, ok := h.mustBeMade().hub.store.Lookup(runtimeID)
 	if !ok {
 		return fmt.Errorf("drain %q: %w", runtimeID, errNotAlive)
 	}

@@ -218,7 +218,7 @@ func (h *Host) warn(nameless string) {
 // and the time of a TLS handshake, and what a client shows in it. [Host.Serve] verifies no chain of more than 10
 // certificates or 64 KiB; crypto/tls tries up to 100 signatures for one, which a stranger chooses, and asks
 // VerifyPeerCertificate only after that.
-func (h *Host) Handler() http.Handler { return h.ingress }
+func (h *Host) Handler() http.Handler { return h.mustBeMade().ingress }
 
 // validateMade refuses zero values of what only their constructors make.
 func (c *ServeConfig) validateMade() error {

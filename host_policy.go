@@ -32,7 +32,7 @@ import (
 // do, by [ServeConfig.Audit], and by the handler of [ServeConfig.Logger]. Audit was told, in order, what it brought about when it
 // returns; but to Audit itself it returns before, and where Audit is that slow, after five seconds.
 func (h *Host) SetPolicy(p *Policy) error {
-	if err := p.validateFor(h.cfg.AllowInsecure); err != nil {
+	if err := p.validateFor(h.mustBeMade().cfg.AllowInsecure); err != nil {
 		return err
 	} else if h.draining.Load() {
 		return fmt.Errorf("set policy: %w", ErrHostClosed)
@@ -244,7 +244,7 @@ func (c *policyChange) withdrawGrants(id *tokenstore.Identity) {
 // policy is written for that; then a self id means those that claim it, and keeps nobody out who
 // may claim another. It returns how many identities ended.
 func (h *Host) RevokeSelf(selfID string) int {
-	h.hub.launches.Bar(selfID)
+	h.mustBeMade().hub.launches.Bar(selfID)
 	n := 0
 	h.hub.store.Each(func(id *tokenstore.Identity) bool {
 		if (id.SelfID() == selfID || declared(id).selfID == selfID) && h.Revoke(id.RuntimeID()) {
@@ -257,7 +257,7 @@ func (h *Host) RevokeSelf(selfID string) int {
 
 // Readmit admits a self id again that [Host.RevokeSelf] refused, and reports whether it was
 // refused. Policy decides as ever.
-func (h *Host) Readmit(selfID string) bool { return h.hub.launches.Unbar(selfID) }
+func (h *Host) Readmit(selfID string) bool { return h.mustBeMade().hub.launches.Unbar(selfID) }
 
 // lifeWait bounds how long a newcomer waits for the answer of one whose place it could take.
 const lifeWait = time.Second

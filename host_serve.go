@@ -35,7 +35,7 @@ const abortWait = time.Second
 // ListenAndServe listens on [ServeConfig.Addr] and serves until ctx ends, as
 // [Host.Serve] does. The error says when the address is taken.
 func (h *Host) ListenAndServe(ctx context.Context) error {
-	l, err := listenOn(ctx, "Addr", h.cfg.Addr)
+	l, err := listenOn(ctx, "Addr", h.mustBeMade().cfg.Addr)
 	if err != nil {
 		return err
 	}
@@ -92,7 +92,7 @@ func (h *Host) serveAside(ctx context.Context) error {
 // SSH client's listener (golang.org/x/crypto/ssh) have none, and those of some multiplexers half. One
 // whose SetDeadline, SetReadDeadline or SetWriteDeadline returns an error is refused, and logged at Error.
 func (h *Host) Serve(ctx context.Context, l net.Listener) error {
-	give, err := h.beginOn(ctx, l)
+	give, err := h.mustBeMade().beginOn(ctx, l)
 	if err != nil {
 		return err
 	}
@@ -162,7 +162,7 @@ func (h *Host) beginOn(ctx context.Context, l net.Listener) (give func(), err er
 // does not return. A callback of the host's that the first one waits for may call it;
 // it gets an error when the first one is long over time.
 func (h *Host) Shutdown(ctx context.Context) error {
-	if ctx.Value(cleaningKey{}) == h {
+	if ctx.Value(cleaningKey{}) == h.mustBeMade() {
 		return errCleanupShutsDown
 	}
 	h.shutdown.Do(func() {

@@ -68,7 +68,8 @@ type PluginSpec struct {
 
 	// Checksum is the SHA-256 of the program, in hex. Empty accepts what is found at the
 	// first launch, warns, and runs those bytes from then on, whatever the file holds later:
-	// another version takes another Checksum or BinaryPath, or a host that starts again.
+	// another version takes another Checksum or BinaryPath, or a host that starts again. A later
+	// start, Replace among them, warns where the file has changed.
 	Checksum string
 	// SignatureKey, where set, demands that Signature is an Ed25519 signature with that key
 	// over the 32 bytes of the program's SHA-256.

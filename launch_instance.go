@@ -108,6 +108,7 @@ func (s *processes) binary(p *Platform, spec PluginSpec) (b *verify.Binary, give
 	s.mu.Unlock()
 	held.once.Do(func() { held.binary, held.err = verifyProgram(p, path, spec) })
 	if held.err == nil {
+		held.tell(p, path, spec)
 		return held.binary, func() { s.giveBack(key, held) }, nil
 	}
 	s.mu.Lock()
@@ -116,6 +117,16 @@ func (s *processes) binary(p *Platform, spec PluginSpec) (b *verify.Binary, give
 	}
 	s.mu.Unlock()
 	return nil, nil, fmt.Errorf("%w: %w", ErrBinaryRefused, held.err)
+}
+
+// tell warns where the file of a program holds another one by now, which is not run: of a spec that says nothing of its
+// bytes an operator may expect that it is.
+func (h *heldBinary) tell(p *Platform, path string, spec PluginSpec) {
+	if spec.Checksum != "" || len(spec.SignatureKey) > 0 || !h.binary.Replaced() {
+		return
+	}
+	p.log().Warn("the file of a plugin's program has changed, and what it held at the first launch runs on: "+
+		"write the Checksum of the new one, and call Configure and Replace", keyPlugin, spec.Name, keyPath, path, keyChecksum, h.binary.Digest.String())
 }
 
 // program is what tells the program of a spec from others.

@@ -61,9 +61,9 @@ func (l *PluginLauncher) RegisterStrategy(strategy LaunchStrategy) {
 		panic("connectplugin: RegisterStrategy: strategy is nil")
 	}
 	if own {
-		s.bind(l)
+		s.bind(l.made())
 	}
-	l.mu.Lock()
+	l.made().mu.Lock()
 	defer l.mu.Unlock()
 	l.strategies[strategy.Name()] = strategy
 }
@@ -77,7 +77,7 @@ func (l *PluginLauncher) Configure(specs map[string]PluginSpec) {
 	for name, spec := range specs {
 		next[name] = spec.withDefaults(name)
 	}
-	l.mu.Lock()
+	l.made().mu.Lock()
 	defer l.mu.Unlock()
 	l.specs = next
 }
@@ -100,7 +100,7 @@ func (l *PluginLauncher) GetDefaultService(pluginName string) (string, error) {
 // HTTP client that reaches it there, which follows the plugin when it is started again or
 // replaced. The client reaches nothing but that service.
 func (l *PluginLauncher) GetServiceClient(pluginName string, serviceType string) (string, connect.HTTPClient, error) {
-	p, err := l.plugin(pluginName)
+	p, err := l.made().plugin(pluginName)
 	if err != nil {
 		return "", nil, err
 	}
@@ -128,7 +128,7 @@ func (l *PluginLauncher) GetServiceClient(pluginName string, serviceType string)
 // Shutdown stops every plugin that the launcher started, in parallel, and waits for their
 // end. Nothing is launched any more. What of the user's code does not return within the
 // StopGrace of its plugin is left running, and logged.
-func (l *PluginLauncher) Shutdown() { _ = l.shutdown(context.Background()) } // the log has it
+func (l *PluginLauncher) Shutdown() { _ = l.made().shutdown(context.Background()) } // the log has it
 
 // Stop stops a plugin, by name, and returns when nothing is left of it; the end of ctx
 // cuts its grace short. It can be launched again. The error wraps [ErrPluginNotRunning] where it
@@ -136,7 +136,7 @@ func (l *PluginLauncher) Shutdown() { _ = l.shutdown(context.Background()) } // 
 // process panicked, or has not returned within StopGrace, or a second after the end of ctx: its
 // goroutine is left to it.
 func (l *PluginLauncher) Stop(ctx context.Context, pluginName string) error {
-	l.mu.Lock()
+	l.made().mu.Lock()
 	p := l.plugins[pluginName]
 	l.mu.Unlock()
 	if p == nil {
@@ -159,7 +159,7 @@ func (l *PluginLauncher) Stop(ctx context.Context, pluginName string) error {
 // launched now, also one that was to be started again later. How often it failed before is
 // forgotten.
 func (l *PluginLauncher) Replace(ctx context.Context, pluginName string) error {
-	l.mu.Lock()
+	l.made().mu.Lock()
 	spec, ok := l.specs[pluginName]
 	p := l.plugins[pluginName]
 	l.mu.Unlock()
@@ -178,6 +178,12 @@ func (l *PluginLauncher) Replace(ctx context.Context, pluginName string) error {
 		return fmt.Errorf("replace %q: %w", clipped(pluginName), err)
 	}
 	return nil
+}
+
+// made returns a launcher that NewPluginLauncher made.
+func (l *PluginLauncher) made() *PluginLauncher {
+	mustBeMade("the PluginLauncher", l != nil && l.platform != nil, "NewPluginLauncher")
+	return l
 }
 
 // launchNow launches a plugin that is not running. It does not run where ctx ended before it did, unless somebody else

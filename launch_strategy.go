@@ -110,7 +110,7 @@ func (l *PluginLauncher) foreignLaunch(ctx context.Context, strategy LaunchStrat
 // Programs are launched when the host serves ([Host.Serve]): Start waits for that, as long as ctx lasts,
 // and may be called before. In-memory plugins do not wait.
 func (l *PluginLauncher) Start(ctx context.Context) error {
-	l.mu.Lock()
+	l.made().mu.Lock()
 	specs := maps.Clone(l.specs)
 	maps.DeleteFunc(specs, func(name string, _ PluginSpec) bool { return l.plugins[name] != nil })
 	l.mu.Unlock()

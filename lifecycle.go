@@ -60,10 +60,12 @@ func NewLifecycleServer() *LifecycleServer {
 // service, for a server of your own. It serves authenticated callers of the host
 // that the server belongs to.
 func LifecycleServerHandler(server *LifecycleServer) (string, http.Handler) {
-	mustBeMade("LifecycleServerHandler: the server", server != nil && server.catalog != nil, "NewLifecycleServer")
+	server.mustBeMade("LifecycleServerHandler: the server")
 	rt := server.routes(boundedMessages(defaultLimits.MaxMessageBytes))[0]
 	return rt.prefix, server.serve(rt)
 }
+
+const theLifecycleServer = "the LifecycleServer"
 
 // The reasons of an identity's end because its plugin did: it said so, or its process was seen to.
 const (
@@ -118,6 +120,7 @@ func (s *LifecycleServer) ReportHealth(ctx context.Context, req *connect.Request
 // GetHealthState returns what a plugin last reported, as a copy, and nil where
 // it reported nothing or is gone.
 func (s *LifecycleServer) GetHealthState(runtimeID string) *PluginHealthState {
+	s.mustBeMade(theLifecycleServer)
 	report, ok := s.reported(runtimeID)
 	if !ok {
 		return nil
@@ -132,8 +135,14 @@ func (s *LifecycleServer) GetHealthState(runtimeID string) *PluginHealthState {
 // ShouldRouteTraffic reports whether calls may go to a plugin: to every one that
 // neither said nor showed that it is unhealthy.
 func (s *LifecycleServer) ShouldRouteTraffic(runtimeID string) bool {
+	s.mustBeMade(theLifecycleServer)
 	report, ok := s.catalog.Health(runtimeID)
 	return !ok || report.Health != catalog.HealthUnhealthy
+}
+
+// mustBeMade panics where NewLifecycleServer did not make it.
+func (s *LifecycleServer) mustBeMade(what string) {
+	mustBeMade(what, s != nil && s.catalog != nil, "NewLifecycleServer")
 }
 
 func (s *LifecycleServer) routes(opts ...connect.HandlerOption) []route {
@@ -173,32 +182,6 @@ func validateHealth(state connectpluginv1.HealthState, reason string, unavailabl
 	return nil
 }
 
-func healthOf(s connectpluginv1.HealthState) catalog.Health {
-	switch s {
-	case connectpluginv1.HealthState_HEALTH_STATE_HEALTHY:
-		return catalog.HealthHealthy
-	case connectpluginv1.HealthState_HEALTH_STATE_DEGRADED:
-		return catalog.HealthDegraded
-	case connectpluginv1.HealthState_HEALTH_STATE_UNHEALTHY:
-		return catalog.HealthUnhealthy
-	case connectpluginv1.HealthState_HEALTH_STATE_UNSPECIFIED:
-	}
-	return catalog.HealthUnknown
-}
-
-func wireHealth(h catalog.Health) connectpluginv1.HealthState {
-	switch h {
-	case catalog.HealthHealthy:
-		return connectpluginv1.HealthState_HEALTH_STATE_HEALTHY
-	case catalog.HealthDegraded:
-		return connectpluginv1.HealthState_HEALTH_STATE_DEGRADED
-	case catalog.HealthUnhealthy:
-		return connectpluginv1.HealthState_HEALTH_STATE_UNHEALTHY
-	case catalog.HealthUnknown:
-	}
-	return connectpluginv1.HealthState_HEALTH_STATE_UNSPECIFIED
-}
-
 // healthView is what is known of the health of one plugin, by who said it.
 type healthView struct {
 	reported catalog.HealthReport // by the plugin
@@ -225,6 +208,7 @@ func (v *healthView) worst() catalog.HealthReport {
 // quicker tells it again, so that the last word is the current one. The identity
 // is nil for a plugin to which the host issued none.
 func (s *LifecycleServer) take(runtimeID string, id *tokenstore.Identity, change func(*healthView)) error {
+	s.mustBeMade(theLifecycleServer)
 	s.mu.Lock()
 	v := s.views[runtimeID]
 	if v == nil {

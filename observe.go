@@ -452,6 +452,13 @@ func (h *hub) recount(ctx context.Context) {
 	}
 }
 
+// sayLeftOut says how many lines the log does not have since it was said last.
+func (h *hub) sayLeftOut() {
+	if n := h.leftOut.Swap(0); n > 0 {
+		h.log().Warn(leftOutOfLog, keyMore, n)
+	}
+}
+
 func (h *hub) auditCounts() {
 	for what, n := range h.recurring.Take() {
 		by := n.Last

@@ -82,19 +82,19 @@ func NewPlatform(registry *ServiceRegistry, lifecycle *LifecycleServer, router *
 }
 
 // Registry returns the platform's service registry.
-func (p *Platform) Registry() *ServiceRegistry { return p.registry }
+func (p *Platform) Registry() *ServiceRegistry { return p.made().registry }
 
 // Lifecycle returns the platform's lifecycle service.
-func (p *Platform) Lifecycle() *LifecycleServer { return p.lifecycle }
+func (p *Platform) Lifecycle() *LifecycleServer { return p.made().lifecycle }
 
 // Router returns the platform's router.
-func (p *Platform) Router() *ServiceRouter { return p.router }
+func (p *Platform) Router() *ServiceRouter { return p.made().router }
 
 // AddToDependencyGraph says what a plugin provides and requires, in place of what is known of
 // it otherwise. It is forgotten when the plugin's identity ends.
 func (p *Platform) AddToDependencyGraph(runtimeID string, selfID string, provides []ServiceDeclaration, requires []ServiceDependency) {
 	n := graphNode(runtimeID, selfID, provides, requires)
-	p.mu.Lock()
+	p.made().mu.Lock()
 	defer p.mu.Unlock()
 	p.nodes[runtimeID] = n
 }
@@ -103,13 +103,13 @@ func (p *Platform) AddToDependencyGraph(runtimeID string, selfID string, provide
 // need it now, directly or through others, and have nobody else. The result names the target
 // plugin, those affected by runtime id, and the services that nobody provides any more.
 func (p *Platform) GetImpact(runtimeID string) *depgraph.ImpactAnalysis {
-	return p.graph().Impact(runtimeID)
+	return p.made().graph().Impact(runtimeID)
 }
 
 // GetStartupOrder returns the runtime ids of all plugins, each after those that it requires.
 // The error names what is missing or goes round in a circle.
 func (p *Platform) GetStartupOrder() ([]string, error) {
-	order, err := p.graph().StartupOrder()
+	order, err := p.made().graph().StartupOrder()
 	if err != nil {
 		return nil, fmt.Errorf("startup order: %w", err)
 	}
@@ -175,6 +175,12 @@ func firstOf(lines []string) string {
 		lines = append(slices.Clone(lines[:most]), fmt.Sprintf("and %d more", len(lines)-most))
 	}
 	return strings.Join(lines, "; ")
+}
+
+// made returns a platform that NewPlatform made.
+func (p *Platform) made() *Platform {
+	mustBeMade("the Platform", p != nil && p.router != nil, "NewPlatform")
+	return p
 }
 
 func (p *Platform) hub() *hub { return p.router.handshake.hub }

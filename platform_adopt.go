@@ -109,7 +109,7 @@ func (a *adoption) end() { a.stop() }
 func (p *Platform) AddPlugin(ctx context.Context, config PluginConfig) error {
 	ctx, cancel := adoptWithin(ctx)
 	defer cancel()
-	over, err := p.turnAt(ctx, config.Endpoint)
+	over, err := p.made().turnAt(ctx, config.Endpoint)
 	if err != nil {
 		return err
 	}
@@ -171,7 +171,7 @@ func (p *Platform) keepPlace(a *adoption, spared string) error {
 
 // Instances returns the plugins that the platform adopted, sorted by runtime id.
 func (p *Platform) Instances() []PluginInstance {
-	p.mu.Lock()
+	p.made().mu.Lock()
 	defer p.mu.Unlock()
 	out := make([]PluginInstance, 0, len(p.adopted))
 	for id, a := range p.adopted {
@@ -202,7 +202,7 @@ func (p *Platform) Instances() []PluginInstance {
 // process has ended, too. The error says that no plugin has the runtime id, or that it had to
 // be cut off.
 func (p *Platform) RemovePlugin(ctx context.Context, runtimeID string) error {
-	if l, name, ok := p.launcherOf(runtimeID); ok {
+	if l, name, ok := p.made().launcherOf(runtimeID); ok {
 		return l.Stop(ctx, name)
 	}
 	if _, ok := p.hub().store.Lookup(runtimeID); !ok {
@@ -218,7 +218,7 @@ func (p *Platform) RemovePlugin(ctx context.Context, runtimeID string) error {
 // service, nothing has changed, and so it is where others require what only the old one provides, see [PluginLauncher.Replace]. Of several
 // at the same time one replaces the plugin, and the others return an error.
 func (p *Platform) ReplacePlugin(ctx context.Context, runtimeID string, newConfig PluginConfig) error {
-	release, err := p.claim(runtimeID)
+	release, err := p.made().claim(runtimeID)
 	if err != nil {
 		return fmt.Errorf("replace %q: %w", clipped(runtimeID), err)
 	}

@@ -95,7 +95,7 @@ type LaunchStatus struct {
 
 // Platform returns the host's platform.
 func (h *Host) Platform() *Platform {
-	h.upperMu.Lock()
+	h.mustBeMade().upperMu.Lock()
 	p, ok := h.upper.(*Platform)
 	if !ok {
 		p = NewPlatform(h.registry, h.lifecycle, h.router)

@@ -94,7 +94,7 @@ func NewServiceRegistry(lifecycle *LifecycleServer) *ServiceRegistry {
 	if lifecycle == nil {
 		lifecycle = NewLifecycleServer()
 	}
-	mustBeMade("NewServiceRegistry: the lifecycle server", lifecycle.catalog != nil, "NewLifecycleServer")
+	lifecycle.mustBeMade("NewServiceRegistry: the lifecycle server")
 	return &ServiceRegistry{lifecycle: lifecycle, catalog: lifecycle.catalog}
 }
 
@@ -134,7 +134,7 @@ func (s *ServiceRegistry) UnregisterService(ctx context.Context, req *connect.Re
 	if err := s.spendChange(ctx, c, AuditEvent{Procedure: req.Spec().Procedure, Registration: req.Msg.GetRegistrationId()}); err != nil {
 		return nil, err
 	}
-	if s.catalog.Unregister(req.Msg.GetRegistrationId(), runtimeID) != nil {
+	if s.made().Unregister(req.Msg.GetRegistrationId(), runtimeID) != nil {
 		// That its own has just passed to a new instance, or was taken out, is no attack.
 		if !s.catalog.Ended(req.Msg.GetRegistrationId(), runtimeID) {
 			denied := AuditEvent{Kind: AuditDenied, Procedure: req.Spec().Procedure, Reason: "the plugin has no such registration"}
@@ -172,7 +172,7 @@ func (s *ServiceRegistry) DiscoverService(ctx context.Context, req *connect.Requ
 	if err := s.mayWatch(ctx, c, serviceType, req.Spec().Procedure); err != nil {
 		return nil, err
 	}
-	reg, _, err := s.catalog.Select(serviceType, constraint)
+	reg, _, err := s.made().Select(serviceType, constraint)
 	if err != nil {
 		return nil, absence(s.catalog.WhyNone(serviceType, constraint))
 	}
@@ -207,7 +207,7 @@ func wireEndpoint(reg catalog.Registration) *connectpluginv1.ServiceEndpoint {
 
 // GetProvider returns a registration, or an error where there is none.
 func (s *ServiceRegistry) GetProvider(registrationID string) (*ServiceProvider, error) {
-	reg, ok := s.catalog.Get(registrationID)
+	reg, ok := s.made().Get(registrationID)
 	if !ok {
 		return nil, fmt.Errorf("registration %q: %w", registrationID, catalog.ErrNotFound)
 	}
@@ -217,7 +217,7 @@ func (s *ServiceRegistry) GetProvider(registrationID string) (*ServiceProvider, 
 // GetProviderByRuntimeID returns the first registration of a plugin, or an error
 // where it has none.
 func (s *ServiceRegistry) GetProviderByRuntimeID(runtimeID string) (*ServiceProvider, error) {
-	regs := s.catalog.ByRuntime(runtimeID)
+	regs := s.made().ByRuntime(runtimeID)
 	if len(regs) == 0 {
 		return nil, fmt.Errorf("runtime id %q: %w", runtimeID, catalog.ErrNotFound)
 	}
@@ -227,19 +227,19 @@ func (s *ServiceRegistry) GetProviderByRuntimeID(runtimeID string) (*ServiceProv
 // GetAllProviders returns every registration of a type, in the order in which
 // they were made.
 func (s *ServiceRegistry) GetAllProviders(serviceType string) []*ServiceProvider {
-	return providers(s.catalog.ByType(serviceType))
+	return providers(s.made().ByType(serviceType))
 }
 
 // GetServicesBy returns every registration of a plugin.
 func (s *ServiceRegistry) GetServicesBy(runtimeID string) []*ServiceProvider {
-	return providers(s.catalog.ByRuntime(runtimeID))
+	return providers(s.made().ByRuntime(runtimeID))
 }
 
 // HasService reports whether a routable provider of a type satisfies minVersion, a
 // constraint as in [ServiceDependency]. It changes no selection.
 func (s *ServiceRegistry) HasService(serviceType string, minVersion string) bool {
 	constraint, err := semrange.ParseConstraint(minVersion)
-	return err == nil && s.catalog.Has(serviceType, constraint)
+	return err == nil && s.made().Has(serviceType, constraint)
 }
 
 // SelectProvider chooses a provider that satisfies minVersion, a constraint as in
@@ -249,7 +249,7 @@ func (s *ServiceRegistry) SelectProvider(serviceType string, minVersion string) 
 	if err != nil {
 		return nil, fmt.Errorf("minVersion: %w", err)
 	}
-	reg, _, err := s.catalog.Select(serviceType, constraint)
+	reg, _, err := s.made().Select(serviceType, constraint)
 	if err != nil {
 		return nil, fmt.Errorf("service type %q: %w", serviceType, err)
 	}
@@ -262,13 +262,13 @@ func (s *ServiceRegistry) SelectProvider(serviceType string, minVersion string) 
 func (s *ServiceRegistry) SetSelectionStrategy(serviceType string, strategy SelectionStrategy) {
 	switch strategy {
 	case SelectionFirst:
-		s.catalog.SetStrategy(serviceType, catalog.StrategyFirst)
+		s.made().SetStrategy(serviceType, catalog.StrategyFirst)
 	case SelectionRoundRobin:
-		s.catalog.SetStrategy(serviceType, catalog.StrategyRoundRobin)
+		s.made().SetStrategy(serviceType, catalog.StrategyRoundRobin)
 	case SelectionRandom:
-		s.catalog.SetStrategy(serviceType, catalog.StrategyRandom)
+		s.made().SetStrategy(serviceType, catalog.StrategyRandom)
 	case SelectionWeighted:
-		s.catalog.SetStrategy(serviceType, catalog.StrategyWeighted)
+		s.made().SetStrategy(serviceType, catalog.StrategyWeighted)
 	}
 }
 
@@ -302,13 +302,19 @@ func narrow(h *hub, runtimeID string, left policy.Set) bool {
 
 // UnregisterPluginServices withdraws everything that a plugin registered.
 func (s *ServiceRegistry) UnregisterPluginServices(runtimeID string) {
-	s.catalog.RemoveWhere(func(reg catalog.Registration) bool { return reg.RuntimeID == runtimeID })
+	s.made().RemoveWhere(func(reg catalog.Registration) bool { return reg.RuntimeID == runtimeID })
+}
+
+// made returns the catalogue of a registry that NewServiceRegistry made.
+func (s *ServiceRegistry) made() *catalog.Catalog {
+	mustBeMade("the ServiceRegistry", s != nil && s.catalog != nil, "NewServiceRegistry")
+	return s.catalog
 }
 
 // withhold takes out what a plugin registered and may not provide any more, until it may
 // again. It tells the operator, and returns how many registrations those were.
 func (s *ServiceRegistry) withhold(match func(catalog.Registration) bool) int {
-	out := s.catalog.Withhold(match)
+	out := s.made().Withhold(match)
 	s.tellWithheld(out)
 	return len(out)
 }

@@ -96,7 +96,7 @@ func (s *ServiceRouter) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		refuse(w, req, connect.CodeNotFound, errNotAvailable)
 		return
 	}
-	s.gate.ServeHTTP(w, req)
+	s.made().gate.ServeHTTP(w, req)
 }
 
 // routes is the one of all routed calls. Streams end when the connection that they

@@ -91,10 +91,16 @@ type place struct {
 	spared   string    // an earlier life of the plugin that has calls in flight, and ends when they have; empty for none
 }
 
+// made returns a router that NewServiceRouter made.
+func (s *ServiceRouter) made() *ServiceRouter {
+	mustBeMade("the ServiceRouter", s != nil && s.handshake != nil, "NewServiceRouter")
+	return s
+}
+
 // settle sets where a live plugin is reached. What is set ends with the plugin's
 // identity.
 func (s *ServiceRouter) settle(runtimeID string, at place) error {
-	id, ok := s.handshake.hub.store.Lookup(runtimeID)
+	id, ok := s.made().handshake.hub.store.Lookup(runtimeID)
 	if !ok {
 		return errNotAlive
 	}

@@ -235,7 +235,7 @@ func (s *ServiceRouter) farewell() {
 // comes later. It is for a router on a server of your own: a [Host] closes its own. It may
 // be called more than once.
 func (s *ServiceRouter) Close() {
-	s.mu.Lock()
+	s.made().mu.Lock()
 	ends := make(pools, 0, 2*len(s.providers))
 	for _, p := range s.providers {
 		ends = append(ends, p.pool, p.previous)

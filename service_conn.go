@@ -39,7 +39,8 @@ type ServiceConn struct {
 	unmet    error  // why there is no route although the type is provided
 	lost     error  // why the state is not known at the moment, nil while it is
 	state    connectpluginv1.ServiceState
-	sequence uint64        // of the state
+	at       moment        // of the state
+	heard    moment        // of a later one, in which the type is provided, that the client's user was told; zero for none
 	changed  chan struct{} // closed and replaced when the state changes
 	err      error         // why the watch ended, or why the host refuses it now
 }
@@ -126,16 +127,18 @@ func (c *Client) track(s *ServiceConn) bool {
 
 // BaseURL returns the base URL for generated clients, together with HTTPClient. It names the host
 // where that is now; what was made with it goes along where the client goes to another place.
-func (s *ServiceConn) BaseURL() string { return s.client.place() + pathServices + s.serviceType }
+func (s *ServiceConn) BaseURL() string {
+	return s.made().client.place() + pathServices + s.serviceType
+}
 
 // HTTPClient returns the HTTP client that sends calls below BaseURL to a provider, with the
 // plugin's identity.
-func (s *ServiceConn) HTTPClient() connect.HTTPClient { return (*serviceTransport)(s) }
+func (s *ServiceConn) HTTPClient() connect.HTTPClient { return (*serviceTransport)(s.made()) }
 
 // State returns the last known state of the service type, whatever the version of those who provide it: none of
 // them may satisfy the connection's constraint. Then calls say so, and the client's log.
 func (s *ServiceConn) State() connectpluginv1.ServiceState {
-	s.mu.Lock()
+	s.made().mu.Lock()
 	defer s.mu.Unlock()
 	return s.state
 }
@@ -143,11 +146,17 @@ func (s *ServiceConn) State() connectpluginv1.ServiceState {
 // Close stops following the registry and waits until that has stopped. Calls
 // fail afterwards. Later calls do nothing.
 func (s *ServiceConn) Close() {
-	s.cancel()
+	s.made().cancel()
 	<-s.done
 	s.client.mu.Lock()
 	delete(s.client.conns, s)
 	s.client.mu.Unlock()
+}
+
+// made returns a connection that Client.Service or Client.Provider made.
+func (s *ServiceConn) made() *ServiceConn {
+	mustBeMade("the ServiceConn", s != nil && s.client != nil, "Client.Service or Client.Provider")
+	return s
 }
 
 // roomWait is how long a connection waits for a host that has no room for its watch, where its caller said nothing.
@@ -207,28 +216,31 @@ func (s *ServiceConn) follow(ctx context.Context, known func()) {
 	}
 	w.withdrawn = func(err error) {
 		s.client.cfg.Logger.Warn("the host took a service away; asking again", keyService, s.serviceType, keyError, err)
-		s.set("", owner, &ServiceEvent{State: connectpluginv1.ServiceState_SERVICE_STATE_UNAVAILABLE}, err)
+		s.set("", owner, moment{}, connectpluginv1.ServiceState_SERVICE_STATE_UNAVAILABLE, err)
 	}
 	w.run(ctx, func(event *ServiceEvent, err error) bool {
 		if err != nil {
 			if ctx.Err() != nil && !errors.Is(err, ErrClientClosed) {
 				err = errConnClosed
 			}
-			s.set("", owner, &ServiceEvent{State: connectpluginv1.ServiceState_SERVICE_STATE_UNAVAILABLE}, err)
+			s.set("", owner, moment{}, connectpluginv1.ServiceState_SERVICE_STATE_UNAVAILABLE, err)
 			return false
 		}
 		route, unmet := s.routeFor(ctx, event)
-		s.set(route, owner, event, nil)
+		s.set(route, owner, moment{w.epoch, event.Sequence}, event.State, nil)
 		s.note(unmet)
 		known()
 		return true
 	})
 }
 
-func (s *ServiceConn) set(provider, owner string, event *ServiceEvent, err error) {
+func (s *ServiceConn) set(provider, owner string, at moment, state connectpluginv1.ServiceState, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.provider, s.owner, s.lost, s.state, s.sequence, s.err = provider, owner, nil, event.State, event.Sequence, err
+	if at.reaches(s.heard) || at.epoch != s.at.epoch {
+		s.heard = moment{}
+	}
+	s.provider, s.owner, s.lost, s.state, s.at, s.err = provider, owner, nil, state, at, err
 	s.tellLocked()
 }
 
@@ -257,11 +269,20 @@ func (s *ServiceConn) tellLocked() {
 	s.changed = make(chan struct{})
 }
 
+// expect has calls wait for a state in which the type is provided, unless it is known.
+func (s *ServiceConn) expect(at moment) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.at.reaches(at) {
+		s.heard = at
+	}
+}
+
 // catchUp waits until the connection knows of an event, has ended, or ctx ends.
 func (s *ServiceConn) catchUp(ctx context.Context, event *ServiceEvent) {
 	for {
 		s.mu.Lock()
-		known, changed := s.sequence >= event.Sequence || s.err != nil, s.changed
+		known, changed := s.at.sequence >= event.Sequence || s.err != nil, s.changed
 		s.mu.Unlock()
 		if known {
 			return
@@ -415,8 +436,8 @@ func (d *serviceDestination) mend(ctx context.Context, id identity) (bool, error
 	return true, unrenewed(d.conn.client.renewed(ctx, id, false))
 }
 
-// routeWait bounds how long a call waits for the news of its service, where the client
-// has a new identity and the news is on its way.
+// routeWait bounds how long a call waits for the news of its service that is on its way: where the client has a new
+// identity, or its user was told of the news over another watch.
 const routeWait = time.Second
 
 // route returns the path of the current provider. A route that is known from before
@@ -440,11 +461,23 @@ func (s *ServiceConn) route(ctx context.Context, id identity) (string, error) {
 			if ctx.Err() != nil {
 				return "", ctx.Err()
 			}
+			if s.forgo() {
+				break
+			}
 			return "", connect.NewError(connect.CodeUnavailable, errStale)
 		}
 		provider, changed, err = s.routeNow(id)
 	}
 	return provider, err
+}
+
+// forgo has calls wait no more for a state that the client's user was told, and reports whether they did.
+func (s *ServiceConn) forgo() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	waited := s.heard != moment{}
+	s.heard = moment{}
+	return waited
 }
 
 // routeNow is route without waiting: where there is something to wait for, it returns
@@ -461,6 +494,8 @@ func (s *ServiceConn) routeNow(id identity) (provider string, changed <-chan str
 		return "", s.changed, nil
 	case s.lost != nil && connect.CodeOf(s.lost) == connect.CodeUnauthenticated:
 		return "", s.changed, nil // the watch heard first that the identity has ended, and asks for another
+	case s.provider == "" && s.heard != moment{}:
+		return "", s.changed, nil // somebody provides it, as the caller may know
 	case s.lost != nil:
 		err = fmt.Errorf("%w: %w", errStale, s.lost)
 	case s.provider != "":

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
 	"time"
 
@@ -48,7 +49,8 @@ type ServiceEvent struct {
 // where the host refuses the watch, where ctx ends and where the client closes. A host
 // that has no room for it now is asked again, which the log says; the error of a ctx that
 // ends meanwhile has the host's refusal and its code. It takes 20 events a second, and 100 at once:
-// a host that has more to say waits. A [ServiceConn] watches for itself, and so may learn of a state a moment later.
+// a host that has more to say waits. A call over a [ServiceConn] waits for a
+// second at most until that has heard, too, of a state yielded before in which somebody provides the type.
 func (c *Client) WatchService(ctx context.Context, serviceType string) iter.Seq2[*ServiceEvent, error] {
 	return func(yield func(*ServiceEvent, error) bool) {
 		if !c.made() {
@@ -351,12 +353,47 @@ func (w *serviceWatch) stream(ctx context.Context, mine *background, yield func(
 			return ctx.Err()
 		}
 		w.granted, w.refused = true, nil
-		if m := stream.Msg(); (w.isNew(m) || !w.resumes) && !yield(serviceEvent(m), nil) {
+		if m := stream.Msg(); (w.isNew(m) || !w.resumes) && !w.pass(m, yield) {
 			return errStopped
 		}
 		mine.await()
 	}
 	return stream.Err()
+}
+
+// moment is that of a state of a type: its place in the order of one life of the host.
+type moment struct {
+	epoch    string
+	sequence uint64
+}
+
+// reaches reports whether it is no earlier than another of the same life of the host.
+func (m moment) reaches(other moment) bool {
+	return m.epoch == other.epoch && m.sequence >= other.sequence
+}
+
+// told has the client's connections to a type know that its user learns of a state in which the type is provided: each
+// watches for itself, and may not have heard of it.
+func (c *Client) told(serviceType string, at moment) {
+	if at.epoch == "" { // a host that numbers nothing
+		return
+	}
+	c.mu.Lock()
+	conns := slices.Collect(maps.Keys(c.conns))
+	c.mu.Unlock()
+	for _, s := range conns {
+		if s.serviceType == serviceType {
+			s.expect(at)
+		}
+	}
+}
+
+// pass yields a state, and has the client's connections know what its user knows.
+func (w *serviceWatch) pass(m *connectpluginv1.WatchServiceEvent, yield func(*ServiceEvent, error) bool) bool {
+	if w.resumes && m.GetState() != connectpluginv1.ServiceState_SERVICE_STATE_UNAVAILABLE {
+		w.client.told(w.serviceType, moment{m.GetEpoch(), m.GetSequence()})
+	}
+	return yield(serviceEvent(m), nil)
 }
 
 // isNew remembers a state and reports whether the watcher has not seen it.

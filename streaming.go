@@ -16,9 +16,12 @@ import (
 //   - the stream fails: it returns that error.
 //
 // A nil error on errs, a closed and a nil errs say nothing. PumpToStream starts
-// no goroutine and leaves none. After it returned nobody reads the channels:
+// no goroutine and leaves none, and panics where the stream is nil. After it returned nobody reads the channels:
 // their writers must watch ctx too, which a Connect handler's return ends.
 func PumpToStream[T any](ctx context.Context, ch <-chan T, errs <-chan error, stream *connect.ServerStream[T]) error {
+	if ctx.Err() == nil && (stream == nil || stream.Conn() == nil) {
+		panic("connectplugin: PumpToStream: the stream is nil or a zero value; pass the one that Connect gave to the handler")
+	}
 	for {
 		// Of several ready channels select takes any, and the end of the context
 		// comes first.

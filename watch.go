@@ -71,7 +71,7 @@ func (s *ServiceRegistry) openWatch(ctx context.Context, c *caller, runtimeID st
 	if x != nil {
 		wants.Told = x
 	}
-	w, err = s.catalog.Watch(wants)
+	w, err = s.made().Watch(wants)
 	if err != nil {
 		release()
 		return nil, nil, s.watchError(ctx, err, m.GetServiceType(), req.Spec().Procedure)

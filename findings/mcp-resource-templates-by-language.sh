@@ -4,9 +4,7 @@
 # Seen: github.com/modelcontextprotocol/go-sdk v1.8.0 and github.com/mark3labs/mcp-go v1.2.1 find what RFC 6570 expands to, McpServer of
 # @modelcontextprotocol/sdk 1.32.2 (npm) says "not found" to much of it. (1) A variable that is missing: {?tag,limit} serves both in this order and no other,
 # {&tag}, {/path*}, {.ext} and {#part} nothing without it. (2) A path of more than one part, {/path*}, and a list, {a,b}, which is one text that may have no
-# comma. (3) What its handler has is as it came: "a%20b", where mcp-go gives "a b", "#top" for a fragment and ";v" as the name in {;v}. (4) Of what no
-# template expands to, go-sdk and mcp-go take the parameters of a query in another order, and mcp-go's handler then has none of them; TypeScript takes "?",
-# "=" and "@" for a part of {id}.
+# comma. (3) What its handler has is as it came: "a%20b", where mcp-go gives "a b", "#top" for a fragment and ";v" as the name in {;v}.
 # Exits with 0 as long as this holds.
 set -euo pipefail
 
@@ -40,9 +38,9 @@ require (
 )
 EOT
 cat > cases.json <<'EOT'
-[["note://{id}", ["note://1", "note://a%20b", "note://a,b", "note://a@b", "note://x?y=1"]],
+[["note://{id}", ["note://1", "note://a%20b", "note://a,b"]],
  ["note://{a,b}", ["note://1,2"]],
- ["note://all{?tag,limit}", ["note://all?tag=x&limit=1", "note://all?tag=x", "note://all?limit=1", "note://all", "note://all?limit=1&tag=x"]],
+ ["note://all{?tag,limit}", ["note://all?tag=x&limit=1", "note://all?tag=x", "note://all?limit=1", "note://all"]],
  ["note://all?kind=a{&tag}", ["note://all?kind=a&tag=x", "note://all?kind=a"]],
  ["doc://root{/path*}", ["doc://root/a", "doc://root/a/b", "doc://root"]],
  ["doc://x{.ext}", ["doc://x.json", "doc://x"]],
@@ -147,14 +145,11 @@ cat > want <<'EOT'
 note://{id} note://1: go-sdk found, mcp-go {"id":["1"]}, TypeScript {"id":"1"}
 note://{id} note://a%20b: go-sdk found, mcp-go {"id":["a b"]}, TypeScript {"id":"a%20b"}
 note://{id} note://a,b: go-sdk found, mcp-go {"id":["a","b"]}, TypeScript not found
-note://{id} note://a@b: go-sdk not found, mcp-go not found, TypeScript {"id":"a@b"}
-note://{id} note://x?y=1: go-sdk not found, mcp-go not found, TypeScript {"id":"x?y=1"}
 note://{a,b} note://1,2: go-sdk found, mcp-go {"a":["1"],"b":["2"]}, TypeScript not found
 note://all{?tag,limit} note://all?tag=x&limit=1: go-sdk found, mcp-go {"limit":["1"],"tag":["x"]}, TypeScript {"tag":"x","limit":"1"}
 note://all{?tag,limit} note://all?tag=x: go-sdk found, mcp-go {"tag":["x"]}, TypeScript not found
 note://all{?tag,limit} note://all?limit=1: go-sdk found, mcp-go {"limit":["1"]}, TypeScript not found
 note://all{?tag,limit} note://all: go-sdk found, mcp-go {}, TypeScript not found
-note://all{?tag,limit} note://all?limit=1&tag=x: go-sdk found, mcp-go {}, TypeScript not found
 note://all?kind=a{&tag} note://all?kind=a&tag=x: go-sdk found, mcp-go {"tag":["x"]}, TypeScript {"tag":"x"}
 note://all?kind=a{&tag} note://all?kind=a: go-sdk found, mcp-go {}, TypeScript not found
 doc://root{/path*} doc://root/a: go-sdk found, mcp-go {"path":["a"]}, TypeScript {"path":"a"}

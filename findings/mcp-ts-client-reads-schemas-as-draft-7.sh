@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Guess: the output schema of a tool in MCP is in JSON Schema 2020-12, which is the protocol's dialect since 2025-11-25, and a client that checks results by
-# it takes what is valid by it from a server in Go; a schema that the client cannot use costs that tool its check.
+# it takes what is valid by it from a server in Go; a schema that the client cannot use costs that tool alone.
 # Seen: the client of @modelcontextprotocol/sdk 1.32.2 (npm), which speaks that version with a server of github.com/modelcontextprotocol/go-sdk v1.8.0, reads
 # each schema as draft 7, whether $schema says 2020-12 or nothing: a tuple of prefixItems with "items": false or another type is refused for each element, and
 # "minContains": 0 counts as one. A schema whose pattern JavaScript takes only without the u flag, as "^\\d{3}\\-\\d{4}$", has listTools fail with "Invalid
-# regular expression" for all tools of the server, and the tools behind it in the list are checked by nothing then: their calls succeed with the same tuples.
+# regular expression" for all tools of the server.
 # Exits with 0 as long as this holds.
 set -euo pipefail
 
@@ -87,8 +87,9 @@ for (const server of ['without', 'with']) {
   const transport = new StreamableHTTPClientTransport(new URL(`${process.argv[2]}/${server}`));
   await client.connect(transport);
   console.log(`${server} the pattern, ${transport.protocolVersion}: ` + await client.listTools().then((list) => `${list.tools.length} tools`, (err) => err.message));
+  if (server === 'with') break;
   for (const [name] of JSON.parse(readFileSync('tools.json', 'utf8'))) {
-    if (server === 'without' && name === 'a-pattern') continue;
+    if (name === 'a-pattern') continue;
     console.log(`${name}: ` + await client.callTool({ name }).then((result) => JSON.stringify(result.structuredContent), (err) => err.message.replace('MCP error -32602: ', '')));
   }
 }
@@ -101,11 +102,6 @@ declared: Structured content does not match the tool's output schema: data/v/0 b
 tuple: Structured content does not match the tool's output schema: data/v/0 must be number
 none-needed: Structured content does not match the tool's output schema: data/v must contain at least 1 valid item(s)
 with the pattern, 2025-11-25: Invalid regular expression: /^\d{3}\-\d{4}$/u: Invalid escape
-plain: {"v":"x"}
-declared: {"v":["x",1]}
-tuple: {"v":["x",1]}
-none-needed: {"v":[]}
-a-pattern: {"v":"555-1234"}
 EOT
 GOFLAGS=-mod=mod GOTOOLCHAIN=local go mod tidy > /dev/null 2>&1
 go list -m github.com/modelcontextprotocol/go-sdk

@@ -83,6 +83,15 @@ type Binary struct {
 	Digest Digest
 
 	image image
+	path  string
+	file  os.FileInfo // as it was when it was read
+}
+
+// Replaced reports whether the file from which the program was read is another one by now, or has another content, as far as
+// its length and its time tell. One that is not there is none.
+func (b *Binary) Replaced() bool {
+	now, err := os.Stat(b.path)
+	return err == nil && (!os.SameFile(b.file, now) || now.Size() != b.file.Size() || !now.ModTime().Equal(b.file.ModTime()))
 }
 
 // Open reads the program at path and keeps it if it is what is wanted.
@@ -100,13 +109,17 @@ func open(path string, want Want) (*Binary, error) {
 		return nil, err
 	}
 	defer func() { _ = from.Close() }()
+	info, err := from.Stat()
+	if err != nil {
+		return nil, err //nolint:wrapcheck // it names the path
+	}
 	hash := sha256.New()
 	first := &prefix{}
 	img, err := newImage(io.TeeReader(io.LimitReader(from, maxSize+1), io.MultiWriter(hash, first)))
 	if err != nil {
 		return nil, err
 	}
-	b := &Binary{Digest: Digest(hash.Sum(nil)), image: img}
+	b := &Binary{Digest: Digest(hash.Sum(nil)), image: img, path: path, file: info}
 	if err := errors.Join(first.check(), want.check(b.Digest)); err != nil {
 		b.Close()
 		return nil, err

@@ -97,9 +97,15 @@ func (h *odd) set(refuses, fails bool) {
 // client makes a connected client of it.
 func (h *odd) client(t *testing.T) *connectplugin.Client {
 	t.Helper()
+	return connected(t, h, h)
+}
+
+// connected makes a client that is connected to a host, which is odd in this way.
+func connected(t *testing.T, host connect.HTTPClient, h *odd) *connectplugin.Client {
+	t.Helper()
 	h.asked = map[string]int64{}
 	c, err := connectplugin.NewClient(connectplugin.ClientConfig{
-		HostURL: "https://host.example", SelfID: "api", HTTPClient: h, Logger: hosttest.Logger(t),
+		HostURL: "https://host.example", SelfID: "api", HTTPClient: host, Logger: hosttest.Logger(t),
 		ProtocolVersion: 2, Metadata: connectplugin.PluginMetadata{Requires: hosttest.Requires("store")},
 	})
 	if err != nil {

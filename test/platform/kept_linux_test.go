@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -125,5 +126,41 @@ func TestSocketsThatWereTakenAwayAreMadeAgain(t *testing.T) {
 		if got, err := call("x"); got != "x" || err != nil {
 			t.Errorf("%s: %q, %v", name, got, err)
 		}
+	}
+}
+
+// A spec without a checksum runs what it found first, and says so where an operator may think that the file's next program runs.
+func TestAProgramThatWasReplacedUnverifiedIsTold(t *testing.T) {
+	t.Parallel()
+	const said = "the file of a plugin's program has changed, and what it held at the first launch runs on"
+	for name, changes := range map[string]bool{"changed": true, "as it was": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			log, made := &hosttest.Buffer{}, newVersions(t)
+			h := hosttest.Start(t, func(c *connectplugin.ServeConfig) {
+				c.Policy = &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{"echo": {Provides: []string{"echo"}}}}
+				c.Logger, c.Limits.DialTimeout = slog.New(slog.NewTextHandler(log, nil)), wait
+			})
+			sp := made.next(t)
+			sp.Checksum = ""
+			h.Launcher().Configure(map[string]connectplugin.PluginSpec{"echo": sp})
+			call := caller(t, h, "echo")
+			before, err := call("pid")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if changes {
+				made.next(t)
+			}
+			if err := h.Launcher().Replace(t.Context(), "echo"); err != nil {
+				t.Fatal(err)
+			}
+			if after, err := call("pid"); err != nil || after == before {
+				t.Errorf("process %s, %v, before %s", after, err, before)
+			}
+			if strings.Contains(log.String(), said) != changes {
+				t.Errorf("the log says %s", log.String())
+			}
+		})
 	}
 }

@@ -34,6 +34,9 @@ const (
 	echoStream = echoPath + "Stream"
 )
 
+// lastWords is how long the answer is after which a plugin ends.
+const lastWords = 1 << 10
+
 type text = wrapperspb.StringValue
 
 // pluginMain is a plugin as anybody writes it, with some ways to misbehave, one word each.
@@ -105,6 +108,8 @@ func misbehave(cfg *connectplugin.PluginServerConfig, name, value string) error 
 		}
 	case "freeze":
 		cfg.OnConnected = func(context.Context, *connectplugin.Client) error { return syscall.Kill(os.Getpid(), syscall.SIGSTOP) }
+	case "road": // the host reaches it over another socket
+		cfg.OnConnected = func(context.Context, *connectplugin.Client) error { return detour(value) }
 	case "clog":
 		cfg.OnConnected = func(context.Context, *connectplugin.Client) error { return clog() }
 	case "":
@@ -163,6 +168,10 @@ func echoHandler() http.Handler {
 			panic(http.ErrAbortHandler)
 		})
 	}
+	mux.HandleFunc(echoPath+"Last", func(w http.ResponseWriter, r *http.Request) { // the process ends when all of that was sent
+		context.AfterFunc(r.Context(), func() { time.AfterFunc(500*time.Millisecond, func() { os.Exit(0) }) })
+		_, _ = w.Write(make([]byte, lastWords))
+	})
 	mux.HandleFunc(echoPath+"CutRefusal", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(http.StatusNotFound)
