@@ -151,7 +151,8 @@ func (s *ServiceRouter) serve(w http.ResponseWriter, r *http.Request, call *rout
 	case to.absent:
 		call.record.begin(r, call)
 		call.record.ends(connect.CodeUnavailable)
-		c.hub.log().Debug("a routed call finds no provider", keyService, printable(to.route.Type), keyRuntimeID, c.id.RuntimeID(), keyReason, reason)
+		c.hub.log().Debug("a routed call finds no provider", keyService, printable(to.route.Type),
+			keyRuntimeID, c.id.RuntimeID(), keyReason, reason)
 		refuse(w, r, connect.CodeUnavailable, errNotAvailable)
 		return
 	case reason == "":

@@ -85,6 +85,8 @@ func (in *intake) rested(now time.Time) bool {
 	return in.taken == 0
 }
 
+func newIntake() *intake { return &intake{} }
+
 // isRested is rested at this moment.
 func (in *intake) isRested() bool { return in.rested(time.Now()) }
 

@@ -89,21 +89,20 @@ type Listener struct {
 	net.Listener
 
 	// Fixed at creation.
-	cfg   Config
-	begun time.Time
-	life  context.Context //nolint:containedctx // ends with End, as the handshakes do
-	end   context.CancelFunc
-	shut  chan struct{} // closed with the listener
-	ready chan net.Conn
-	tasks sync.WaitGroup
-	rates *limiter.Limiter // of new connections, by key
-	ample *limiter.Limiter // of those that begin with all of what is free
-	rules rules
-	leave farewell
-	// Of all connections for which nobody pays: their requests, those of each address in turn, and what takes longer than its bytes
-	// say; and this of each address.
-	asks, nobody *intake
-	addresses    heirs.Book[*intake]
+	cfg       Config
+	begun     time.Time
+	life      context.Context //nolint:containedctx // ends with End, as the handshakes do
+	end       context.CancelFunc
+	shut      chan struct{} // closed with the listener
+	ready     chan net.Conn
+	tasks     sync.WaitGroup
+	rates     *limiter.Limiter // of new connections, by key
+	ample     *limiter.Limiter // of those that begin with all of what is free
+	rules     rules
+	leave     farewell
+	asks      *intake             // of all connections for which nobody pays, those of each address in turn
+	nobody    *intake             // of what takes longer than its bytes say on these
+	addresses heirs.Book[*intake] // the same of each address
 
 	mu     sync.Mutex
 	room   sync.Cond // tells the acceptor that a connection ended
@@ -351,8 +350,7 @@ func (l *Listener) placeBy(s *slot, key string) (placed bool, err error) {
 	}
 	l.partLocked(s)
 	s.key = key
-	l.joinLocked(s)
-	s.heads = l.shares[key].heads
+	s.heads = l.joinLocked(s).heads
 	if l.cfg.TLS != nil {
 		s.conn.turns = l.shares[key].turns
 	}
@@ -360,14 +358,14 @@ func (l *Listener) placeBy(s *slot, key string) (placed bool, err error) {
 }
 
 // joinLocked counts a connection among those with its key, partLocked takes it out.
-func (l *Listener) joinLocked(s *slot) {
+func (l *Listener) joinLocked(s *slot) *share {
 	if l.shares[s.key] == nil {
-		mine := &share{slots: map[*slot]struct{}{}, turns: newTurns()}
-		mine.heads = l.addresses.Inherit(s.key, mine.gone.Load, func() *intake { return &intake{} }, (*intake).isRested)
-		l.shares[s.key] = mine
+		l.shares[s.key] = &share{slots: map[*slot]struct{}{}, turns: newTurns()}
+		l.shares[s.key].heads = l.addresses.Inherit(s.key, l.shares[s.key].gone.Load, newIntake, (*intake).isRested)
 	}
 	l.shares[s.key].slots[s] = struct{}{}
 	l.shares[s.key].unproven++
+	return l.shares[s.key]
 }
 
 func (l *Listener) partLocked(s *slot) {

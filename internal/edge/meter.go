@@ -126,7 +126,9 @@ var allowances = [kinds]allowance{
 // are counted apart, and so are requests that are refused or given up.
 //
 //nolint:mnd // a table of numbers
-var weights = [kinds]float64{settings: 1, pings: 1, priorities: 1, windows: 1, empties: 1, others: 1, strays: 1.0 / 512, idles: 8, shorts: 4}
+var weights = [kinds]float64{
+	settings: 1, pings: 1, priorities: 1, windows: 1, empties: 1, others: 1, strays: 1.0 / 512, idles: 8, shorts: 4,
+}
 
 const (
 	// unexplainedRead is how many more are counted where any came: most of the time is that of reading them, one or a thousand.

@@ -60,6 +60,20 @@ const (
 	dawdles    = 250 * time.Millisecond
 )
 
+// mostAnswers is how many answers a TLS handshake has at most: to a second ClientHello, too.
+const mostAnswers = 2
+
+// Write writes. An answer in the TLS handshake says that the peer has sent what it had to, however
+// slowly it came, and gives it time for the next: whoever is still silent makes room before it.
+func (a *audible) Write(p []byte) (int, error) {
+	n, err := a.sending.write(a.Conn, p)
+	if a.turns != nil && a.answers < mostAnswers {
+		a.answers++
+		a.slot.heard()
+	}
+	return n, err
+}
+
 // dawdle waits before the next read of a TLS handshake that comes in pieces.
 func (a *audible) dawdle() {
 	if a.agreed || a.slot.listener.cfg.TLS == nil {
@@ -74,20 +88,6 @@ func (a *audible) dawdle() {
 	case <-t.C:
 	case <-a.slot.listener.life.Done():
 	}
-}
-
-// mostAnswers is how many answers a TLS handshake has at most: to a second ClientHello, too.
-const mostAnswers = 2
-
-// Write writes. An answer in the TLS handshake says that the peer has sent what it had to, however
-// slowly it came, and gives it time for the next: whoever is still silent makes room before it.
-func (a *audible) Write(p []byte) (int, error) {
-	n, err := a.sending.write(a.Conn, p)
-	if a.turns != nil && a.answers < mostAnswers {
-		a.answers++
-		a.slot.heard()
-	}
-	return n, err
 }
 
 // work waits for a turn among those of its address, and then among all.

@@ -44,6 +44,13 @@ func (f *Finder) Find(p []byte) {
 	}
 }
 
+// Take returns how many came since it was asked last, and in how many reads none became whole.
+func (f *Finder) Take() (n, pieces int) {
+	n, pieces = f.whole, f.pieces
+	f.whole, f.pieces = 0, 0
+	return n, pieces
+}
+
 func (f *Finder) find(p []byte) {
 	for len(p) > 0 {
 		if f.skip > 0 {
@@ -64,13 +71,6 @@ func (f *Finder) find(p []byte) {
 			f.whole++
 		}
 	}
-}
-
-// Take returns how many came since it was asked last, and in how many reads none became whole.
-func (f *Finder) Take() (n, pieces int) {
-	n, pieces = f.whole, f.pieces
-	f.whole, f.pieces = 0, 0
-	return n, pieces
 }
 
 // Meter counts those of a peer against what it sent with them. One goroutine, who reads, uses it. The zero value is

@@ -1,4 +1,3 @@
-//nolint:wrapcheck // errors of the framer end an attack, and nobody looks at them
 package kinds
 
 import (
@@ -55,7 +54,7 @@ func (c *conn) shakes() error {
 			return err
 		}
 		id, err := c.open(c.typed(handshakePath, "application/proto"), false)
-		if err = errors.Join(err, c.WriteData(id, true, []byte{0x08, 0x01})); err != nil {
+		if err := errors.Join(err, c.WriteData(id, true, []byte{0x08, 0x01})); err != nil {
 			return err
 		}
 	}
