@@ -270,7 +270,7 @@ func (c *PluginServerConfig) validateBaseURL() error {
 	return nil
 }
 
-// ownMetadata is how many entries ServePlugin adds at most to the metadata of a service, see pluginSession.metadata.
+// ownMetadata is how many entries pluginSession.metadata adds at most to those of a service.
 const ownMetadata = 2
 
 func (c *PluginServerConfig) validateServices() error {
