@@ -227,7 +227,7 @@ func (c *AdminConfig) validate() error {
 func (c *ServeConfig) validateHosts() error {
 	for i, host := range c.Hosts {
 		_, err := netip.ParseAddr(host)
-		if host == "" || err != nil && strings.ContainsAny(host, "/:[]*@% \t") {
+		if host == "" || err != nil && strings.ContainsAny(host, "/:[]*@% \t\r\n") {
 			return fieldError(fmt.Sprintf("Hosts[%d]", i), "%q is neither an IP address nor a host name; write it without scheme, brackets, "+
 				"port and path, and each name by itself, since there are no wildcards", host)
 		}

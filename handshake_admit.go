@@ -73,10 +73,10 @@ func mayClaim(known policy.Match, selfID string) error {
 // the self id that it claims, which may be anything.
 func (hs *handshake) secretOf(selfID string, known policy.Match) Secret {
 	if f := hs.cfg.handshake.Secret; f != nil {
-		if s := f(known.Name); len(s) > 0 {
+		if s := f(known.Name); s != nil { // also one that is of no use: that is no word of having none
 			return s
 		}
-		if s := f(selfID); known.Name != selfID && len(s) > 0 {
+		if s := f(selfID); known.Name != selfID && s != nil {
 			return s
 		}
 	}
@@ -91,7 +91,7 @@ func (hs *handshake) secretOf(selfID string, known policy.Match) Secret {
 func (hs *handshake) proveSecret(secret Secret) (bool, error) {
 	hasProof := len(hs.req.GetClientProof()) > 0
 	checked := secret
-	if secret == nil {
+	if len(secret) < minSecretBytes {
 		checked = hs.hub.decoy
 	}
 	binding := hs.peer.binding()
@@ -102,6 +102,9 @@ func (hs *handshake) proveSecret(secret Secret) (bool, error) {
 		return false, nil
 	case secret == nil:
 		return false, refused("the plugin proves a secret and the host has none for it: set PluginPolicy.Secret")
+	case len(secret) < minSecretBytes:
+		return false, refused("HandshakeAuth.Secret returned fewer than 16 bytes for it, as of a file that is being written; " +
+			"it returns nil where there is none")
 	case !hasProof:
 		return false, refused("the plugin proves no secret and policy demands one: set ClientConfig.Secret")
 	case !bound && !unbound:

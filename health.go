@@ -389,18 +389,20 @@ var (
 	errElsewhere   = errors.New("another instance of the plugin answers here")
 )
 
-// healthAnswer reads an answer. What is no valid statement says at least that the
-// plugin is there.
+// healthAnswer reads an answer. What is no valid statement says at least that the plugin is there,
+// and a reason that nobody may be shown, at least how it is.
 func healthAnswer(status int, body []byte) (catalog.HealthReport, error) {
 	unknown := catalog.HealthReport{}
 	if status >= http.StatusInternalServerError && status != http.StatusNotImplemented {
 		return unknown, fmt.Errorf("%w: status %d", errServerError, status)
 	}
 	var m connectpluginv1.GetHealthResponse
-	valid := status == http.StatusOK && proto.Unmarshal(body, &m) == nil &&
-		validateHealth(m.GetState(), m.GetReason(), m.GetUnavailableDependencies()) == nil
-	if !valid {
+	says := status == http.StatusOK && proto.Unmarshal(body, &m) == nil && validateHealth(m.GetState(), "", nil) == nil
+	if !says {
 		return unknown, nil
+	}
+	if validateHealth(m.GetState(), m.GetReason(), m.GetUnavailableDependencies()) != nil {
+		m.Reason, m.UnavailableDependencies = "", nil
 	}
 	return catalog.HealthReport{
 		Health: healthOf(m.GetState()), Reason: m.GetReason(), Unavailable: m.GetUnavailableDependencies(),

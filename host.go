@@ -187,7 +187,9 @@ func (h *Host) Broker() *CapabilityBroker { return h.mustBeMade().broker }
 // streams in flight. When it returns all of them have ended. It reports whether
 // the identity was alive.
 func (h *Host) Revoke(runtimeID string) bool {
-	return h.mustBeMade().hub.store.Revoke(runtimeID, tokenstore.ReasonRevoked)
+	ended := h.mustBeMade().hub.store.Revoke(runtimeID, tokenstore.ReasonRevoked)
+	h.router.cutParting(func(id *tokenstore.Identity) bool { return id.RuntimeID() == runtimeID })
+	return ended
 }
 
 // Usage returns the present counts. Each is right for itself; what happens meanwhile

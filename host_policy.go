@@ -246,12 +246,14 @@ func (c *policyChange) withdrawGrants(id *tokenstore.Identity) {
 func (h *Host) RevokeSelf(selfID string) int {
 	h.mustBeMade().hub.launches.Bar(selfID)
 	n := 0
+	named := func(id *tokenstore.Identity) bool { return id.SelfID() == selfID || declared(id).selfID == selfID }
 	h.hub.store.Each(func(id *tokenstore.Identity) bool {
-		if (id.SelfID() == selfID || declared(id).selfID == selfID) && h.Revoke(id.RuntimeID()) {
+		if named(id) && h.Revoke(id.RuntimeID()) {
 			n++
 		}
 		return true
 	})
+	h.router.cutParting(named)
 	return n
 }
 

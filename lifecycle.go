@@ -21,12 +21,6 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
-// Bounds of a health report.
-const (
-	maxHealthReasonLen         = 1024
-	maxUnavailableDependencies = 64
-)
-
 // PluginHealthState is what a plugin last reported about itself.
 type PluginHealthState struct {
 	// State is the reported state.

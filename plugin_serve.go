@@ -103,7 +103,7 @@ func (s *pluginServer) handler() http.Handler {
 		stack.Grow()
 		if r.URL.RawPath == "" && proxy.CheckPath(r.URL.Path) == nil {
 			for _, e := range table {
-				if strings.HasPrefix(r.URL.Path, e.prefix) {
+				if serves(e.prefix, r.URL.Path) {
 					e.handler.ServeHTTP(w, r)
 					return
 				}
@@ -111,6 +111,12 @@ func (s *pluginServer) handler() http.Handler {
 		}
 		http.NotFound(w, r)
 	})
+}
+
+// serves reports whether a path is one of the service at another: that itself, or below it. "/a" does not serve "/ab".
+func serves(at, path string) bool {
+	tail, ok := strings.CutPrefix(path, at)
+	return ok && (tail == "" || tail[0] == '/' || strings.HasSuffix(at, "/"))
 }
 
 // open has the plugin accept connections: those of its host, and of others who knock until it

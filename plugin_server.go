@@ -144,7 +144,8 @@ type PluginServerConfig struct {
 	Standby bool
 	// Health is asked for the plugin's health once in a HealthInterval, and when the
 	// host asks; never twice at once. It must not block: where it takes more than 5 s
-	// the plugin is unhealthy until an answer comes in time, and where it panics as long as it does. Nil means healthy. A service type in
+	// the plugin is unhealthy until an answer comes in time, and where it panics as long as it does. The host gets of the reason
+	// one line of 1,024 bytes at most. Nil means healthy. A service type in
 	// Client.Metadata.Requires that is watched and unavailable makes a healthy plugin degraded.
 	Health func() (state connectpluginv1.HealthState, reason string)
 	// HealthInterval is the time between reports. Zero means 10 s; 10 ms is the least. A host with very many
@@ -269,6 +270,9 @@ func (c *PluginServerConfig) validateBaseURL() error {
 	return nil
 }
 
+// ownMetadata is how many entries pluginSession.metadata adds at most to those of a service.
+const ownMetadata = 2
+
 func (c *PluginServerConfig) validateServices() error {
 	seen := map[string]bool{}
 	served := make([]ServiceDeclaration, 0, len(c.Services))
@@ -295,6 +299,10 @@ func (c *PluginServerConfig) validateServices() error {
 		}
 		if err := ValidateMetadata(s.Metadata); err != nil {
 			return fieldError(field+".Metadata", "%v", err)
+		}
+		if n := len(s.Metadata); n > MaxMetadataEntries-ownMetadata {
+			return fieldError(field+".Metadata", "has %d entries, and ServePlugin adds %d; write %d at most", n, ownMetadata,
+				MaxMetadataEntries-ownMetadata)
 		}
 		served = append(served, d)
 	}

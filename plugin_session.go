@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -271,6 +272,11 @@ func (s *pluginSession) report(ctx context.Context, runtimeID string) error {
 	}
 	s.sent = sentReport{}
 	err := s.client.ReportHealth(ctx, h.state, h.reason, h.missing)
+	if connect.CodeOf(err) == connect.CodeInvalidArgument && h.reason+strings.Join(h.missing, "") != "" {
+		// The host takes less than others do. How the plugin is matters more than why.
+		s.cfg.Client.Logger.Debug("the host does not take the reason of a report", keyError, err)
+		err = s.client.ReportHealth(ctx, h.state, "", nil)
+	}
 	if err == nil {
 		s.sent = sentReport{runtimeID, h, time.Now()}
 		if types, known := s.client.standsBy(); known {
@@ -389,7 +395,8 @@ func (s *pluginSession) leave(ctx context.Context) {
 func (s *pluginSession) health(ctx context.Context) pluginHealth {
 	h := pluginHealth{state: connectpluginv1.HealthState_HEALTH_STATE_HEALTHY}
 	if s.cfg.Health != nil {
-		h.state, h.reason = s.asker.now(ctx)
+		state, reason := s.asker.now(ctx)
+		h.state, h.reason = state, fitReason(reason)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -399,6 +406,7 @@ func (s *pluginSession) health(ctx context.Context) pluginHealth {
 		}
 	}
 	slices.Sort(h.missing)
+	h.missing = h.missing[:min(len(h.missing), maxUnavailableDependencies)]
 	if s.awaited != "" {
 		h.state, h.reason = connectpluginv1.HealthState_HEALTH_STATE_UNHEALTHY, s.awaited
 	}

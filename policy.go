@@ -118,9 +118,9 @@ const (
 // HandshakeAuth says how plugins prove themselves in the handshake beyond what
 // their policy says. The zero value takes secrets from [PluginPolicy] alone.
 type HandshakeAuth struct {
-	// Secret returns the enrolment secret of a self id, nil where it has none.
-	// It is asked before [PluginPolicy.Secret], is called concurrently and must
-	// not block. May be nil.
+	// Secret returns the enrolment secret of a self id, nil where it has none: one of
+	// fewer than 16 bytes, also an empty one, refuses the plugin. It is asked before
+	// [PluginPolicy.Secret], is called concurrently and must not block. May be nil.
 	Secret func(selfID string) Secret
 	// RequireCertificate refuses handshakes without a verified client
 	// certificate.

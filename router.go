@@ -40,10 +40,11 @@ type ServiceRouter struct {
 
 	mu        sync.Mutex
 	dialer    *pluginDialer
-	providers map[string]*routedProvider // by runtime id
-	handlers  map[string]ownPlace        // by runtime id, of plugins that nobody else could dial
-	named     uint64                     // handlers so far
-	succeeded map[string]string          // runtime ids of replaced plugins to those of their successors
+	providers map[string]*routedProvider               // by runtime id
+	handlers  map[string]ownPlace                      // by runtime id, of plugins that nobody else could dial
+	named     uint64                                   // handlers so far
+	succeeded map[string]string                        // runtime ids of replaced plugins to those of their successors
+	parting   map[*proxy.Provider]*tokenstore.Identity // of plugins that have left, whose calls may finish
 	closed    bool
 }
 

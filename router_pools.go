@@ -183,37 +183,13 @@ func (s *ServiceRouter) forget(runtimeID string) {
 func (s *ServiceRouter) identityEnded(e tokenstore.End) {
 	runtimeID := e.Identity.RuntimeID()
 	if e.Reason == reasonLeft || e.Reason == reasonExited {
-		s.passOn(runtimeID)
+		s.passOn(e.Identity)
 	}
 	s.endProvider(runtimeID)
 }
 
-// maxDown is how long at most the calls to a provider that cannot be reached fail without trying, and lastAnswers how long what
-// a plugin answered before its end is passed on.
-const maxDown, lastAnswers = 5 * time.Second, 10 * time.Second
-
-// passOn lets the calls in flight to a plugin finish that gets no others.
-func (s *ServiceRouter) passOn(runtimeID string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	p := s.providers[runtimeID]
-	if p == nil || s.closed {
-		return
-	}
-	delete(s.providers, runtimeID)
-	for _, pool := range (pools{p.pool, p.previous}) {
-		if pool == nil {
-			continue
-		}
-		pool.Refuse()
-		s.draining.Go(func() {
-			ctx, cancel := context.WithTimeout(s.life, lastAnswers)
-			defer cancel()
-			_ = pool.Drain(ctx)
-			pool.Close()
-		})
-	}
-}
+// maxDown is how long at most the calls to a provider that cannot be reached fail without trying.
+const maxDown = 5 * time.Second
 
 // farewell has providers know that the host is about to end, on the connections that have calls, which go on: streams that could go
 // on for ever are for them to end.

@@ -230,6 +230,55 @@ func (s *ServiceRouter) replaced(runtimeID string) bool {
 	return ok
 }
 
+// lastAnswers is how long what a plugin answered before its end is passed on.
+const lastAnswers = 10 * time.Second
+
+// passOn lets the calls in flight to a plugin finish that gets no others.
+func (s *ServiceRouter) passOn(id *tokenstore.Identity) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.providers[id.RuntimeID()]
+	if p == nil || s.closed {
+		return
+	}
+	delete(s.providers, id.RuntimeID())
+	for _, pool := range (pools{p.pool, p.previous}) {
+		if pool == nil {
+			continue
+		}
+		pool.Refuse()
+		if s.parting == nil {
+			s.parting = map[*proxy.Provider]*tokenstore.Identity{}
+		}
+		s.parting[pool] = id
+		s.draining.Go(func() { s.part(pool) })
+	}
+}
+
+// part waits until such calls have finished, or until their time is over.
+func (s *ServiceRouter) part(pool *proxy.Provider) {
+	ctx, cancel := context.WithTimeout(s.life, lastAnswers)
+	defer cancel()
+	_ = pool.Drain(ctx)
+	pool.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.parting, pool)
+}
+
+// cutParting ends what is still passed on of plugins that have left: whoever is revoked then has nothing more to say.
+func (s *ServiceRouter) cutParting(whose func(*tokenstore.Identity) bool) {
+	s.mu.Lock()
+	var ends pools
+	for pool, id := range s.parting {
+		if whose(id) {
+			ends = append(ends, pool)
+		}
+	}
+	s.mu.Unlock()
+	ends.close()
+}
+
 // mark is by what a plugin is told from others at its endpoint, as far as its certificate goes.
 type mark uint8
 

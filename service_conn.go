@@ -92,7 +92,7 @@ func (c *Client) connectTo(ctx context.Context, serviceType, constraint, runtime
 	}
 	life, cancel := context.WithCancel(c.life)
 	s := &ServiceConn{
-		client: c, serviceType: serviceType, minVersion: constraint, constraint: parsed,
+		client: c, serviceType: serviceType, minVersion: strings.Join(strings.Fields(constraint), " "), constraint: parsed,
 		cancel: cancel, done: make(chan struct{}), changed: make(chan struct{}),
 	}
 	if runtimeID != "" {

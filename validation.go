@@ -186,9 +186,6 @@ func validateMetadataValue(value string) error {
 	if !utf8.ValidString(value) {
 		return errValueEncoding
 	}
-	forges := func(r rune) bool {
-		return unicode.In(r, unicode.Cc, unicode.Zl, unicode.Zp, unicode.Bidi_Control)
-	}
 	if strings.ContainsFunc(value, forges) {
 		return errValueCharacters
 	}

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 	"time"
+	"unicode"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
@@ -335,6 +336,33 @@ func (b *scannedBody) open() error {
 		}
 	}
 	return errorf(connect.CodeResourceExhausted, "a handshake may have %d bytes", b.most)
+}
+
+// Bounds of a health report.
+const (
+	maxHealthReasonLen         = 1024
+	maxUnavailableDependencies = 64
+)
+
+// forges reports whether a character makes a text look like another one.
+func forges(r rune) bool {
+	return unicode.In(r, unicode.Cc, unicode.Zl, unicode.Zp, unicode.Bidi_Control)
+}
+
+// fitReason makes of what a plugin says about its health a text that hosts take, who refuse a report with any other: a line feed
+// is no reason to take the plugin for healthy.
+func fitReason(reason string) string {
+	fit := strings.Map(func(r rune) rune {
+		if forges(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(reason, "?"))
+	if len(fit) <= maxHealthReasonLen {
+		return fit
+	}
+	const more = "…"
+	return strings.ToValidUTF8(fit[:maxHealthReasonLen-len(more)], "") + more
 }
 
 // Times that both sides keep.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 )
 
 // errOther says that something else is in the place of the log.
@@ -61,4 +62,23 @@ func (w *Writer) cutOff(size int64) {
 	if w.size, w.torn = whole, torn; whole == 0 {
 		w.first = 0
 	}
+}
+
+// mostLinks is more than a system follows.
+const mostLinks = 40
+
+// linked is the file that a symbolic link leads to, which need not be there, and path itself where it is none: what is put in the
+// place of a link would stand on another disk than the operator chose.
+func linked(path string) string {
+	for range mostLinks {
+		to, err := os.Readlink(path)
+		if err != nil {
+			break
+		}
+		if !filepath.IsAbs(to) {
+			to = filepath.Join(filepath.Dir(path), to)
+		}
+		path = to
+	}
+	return path
 }

@@ -137,6 +137,7 @@ func (w *Writer) lastAside() ([]byte, error) {
 // Files returns the files that were put aside of the log at a path, oldest first. The log itself comes
 // after them.
 func Files(path string) ([]string, error) {
+	path = linked(path)
 	entries, err := os.ReadDir(filepath.Dir(path))
 	if err != nil {
 		return nil, fmt.Errorf("audit log: %w", err)

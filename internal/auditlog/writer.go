@@ -38,7 +38,8 @@ const CloseWait = 5 * time.Second
 // Config says where a log is written and how.
 type Config struct {
 	// Path is the file that is written. Those that were full stand beside it, with the
-	// sequence of their first line behind the name.
+	// sequence of their first line behind the name. Where it is a symbolic link, it is about the file
+	// that it leads to, and the link stays.
 	Path string
 	// Key signs checkpoints.
 	Key ed25519.PrivateKey
@@ -360,25 +361,28 @@ func (w *Writer) note(err error) {
 func (w *Writer) rotate() error {
 	w.checkpoint()
 	aside := w.aside()
-	if err := os.Link(w.cfg.Path, aside); err != nil && !isAt(w.file, aside) { // never over another
+	if err := os.Link(linked(w.cfg.Path), aside); err != nil && !isAt(w.file, aside) { // never over another
 		return fmt.Errorf("audit log: %w", err)
 	}
 	return w.renew()
 }
 
 // aside is the name under which the file is put aside.
-func (w *Writer) aside() string { return fmt.Sprintf("%s.%0*d", w.cfg.Path, digits, w.first) }
+func (w *Writer) aside() string {
+	return fmt.Sprintf("%s.%0*d", linked(w.cfg.Path), digits, w.first)
+}
 
 // renew begins another file in place of the one that was put aside.
 func (w *Writer) renew() error {
-	name := w.cfg.Path + ".new"
+	path := linked(w.cfg.Path)
+	name := path + ".new"
 	fresh, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_TRUNC|os.O_APPEND, fileMode) //nolint:gosec // the operator named it
 	if err != nil {
 		return fmt.Errorf("audit log: %w", err)
 	}
 	err = lock(fresh)
 	if err == nil {
-		err = os.Rename(name, w.cfg.Path)
+		err = os.Rename(name, path)
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("audit log: %w", err), fresh.Close())

@@ -163,9 +163,9 @@ func (r *Root) swap(path string, lock *os.File) (oldPath string, oldLock *os.Fil
 }
 
 // base is where roots are: the system's directory for temporary files, unless its name is so
-// long that no socket below it could have an address.
+// long that no socket below it could have an address. A process that was started elsewhere finds it, too.
 func base() string {
-	if dir := os.TempDir(); len(dir) <= maxBase {
+	if dir, err := filepath.Abs(os.TempDir()); err == nil && len(dir) <= maxBase {
 		return dir
 	}
 	return "/tmp"

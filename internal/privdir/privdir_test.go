@@ -261,3 +261,16 @@ func mustWrite(t *testing.T, path string) {
 		t.Fatal(err)
 	}
 }
+
+// What is made where TMPDIR is relative is found by a process with another working directory, too.
+func TestRoot_RelativeDirectory(t *testing.T) {
+	dir := shortDir(t)
+	t.Chdir(dir)
+	t.Setenv("TMPDIR", ".")
+	var r privdir.Root
+	defer r.Close()
+	path, err := r.File()
+	if err != nil || !filepath.IsAbs(path) {
+		t.Errorf("%q, %v", path, err)
+	}
+}

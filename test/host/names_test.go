@@ -213,7 +213,7 @@ func TestAudit_USE29_UnknownNamesAreWarnedOf(t *testing.T) {
 // no Authority has to make a certificate of it. A zone is left out, for it means nothing to others.
 func TestAudit_USE29_HostsAreNamesAndAddresses(t *testing.T) {
 	t.Parallel()
-	bad := []string{"", "[::1]", "[::1]:8443", "host.example:8443", "127.0.0.1:8443", "https://host.example", "*.example", "host.example/path", "a b"}
+	bad := []string{"", "[::1]", "[::1]:8443", "host.example:8443", "127.0.0.1:8443", "https://host.example", "*.example", "host.example/path", "a b", "host.example\n"}
 	for _, name := range bad {
 		for _, insecure := range []bool{false, true} {
 			cfg := &connectplugin.ServeConfig{Hosts: []string{"localhost", name}, AllowInsecure: insecure}

@@ -38,8 +38,10 @@ export class ServiceRoute {
   #waiters = new Set<() => void>();
   readonly #end = new AbortController();
   readonly #done: Promise<void>;
+  private readonly constraint: string;
 
-  constructor(private readonly session: Session, private readonly serviceType: string, private readonly constraint: string) {
+  constructor(private readonly session: Session, private readonly serviceType: string, constraint: string) {
+    this.constraint = constraint.trim().replace(/\s+/g, " "); // it goes into a header field
     this.#done = this.#follow();
   }
 

@@ -158,9 +158,9 @@ export class Plugin {
     return (await requestGrant(this.#session, this.#link, { capabilityType, minVersion, reason }, timeoutMs, timeoutMs)).grant;
   }
 
-  /** Says how the plugin is. The host is told at once. */
+  /** Says how the plugin is. The host is told at once. Of the reason it gets one line of 1,024 bytes at most. */
   setHealth(state: HealthState, reason = ""): void {
-    this.#health = { state, reason };
+    this.#health = { state, reason: fitReason(reason) };
     this.#session.poke(true);
   }
 
@@ -279,6 +279,16 @@ function validate(o: PluginOptions): void {
   if ([o.timeoutMs, o.reportEveryMs, o.graceMs].some((ms) => ms !== undefined && !(ms > 0))) {
     throw new ConfigError("timeoutMs, reportEveryMs, graceMs: write positive times");
   }
+}
+
+const mostOfReason = 1024; // bytes
+
+/** A reason that hosts take: they refuse a report with any other, and the state with it. */
+export function fitReason(reason: string): string {
+  const text = Buffer.from(reason.replace(/[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}]/gu, " "));
+  if (text.length <= mostOfReason) return text.toString();
+  const more = "…";
+  return new TextDecoder().decode(text.subarray(0, mostOfReason - Buffer.byteLength(more)), { stream: true }) + more;
 }
 
 const mostOfName = 128;

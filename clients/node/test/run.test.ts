@@ -4,6 +4,7 @@ import { type AddressInfo, createServer } from "node:net";
 import { test } from "node:test";
 import type { DescService } from "@bufbuild/protobuf";
 import { ConfigError, type Credentials, Plugin, type PluginOptions } from "../src/index.js";
+import { fitReason } from "../src/plugin.js";
 
 async function deadURL(): Promise<string> {
   const server = createServer();
@@ -55,4 +56,13 @@ test("what no host takes is refused before it is asked", () => {
   assert.throws(() => plugin.provide("logger", "one", service, {}), /"one" is no semantic version/);
   assert.throws(() => plugin.provide("a/b", "1.0.0", service, {}), /"a\/b" is no name/);
   for (const version of ["1", "1.2", "1.2.3-rc.1+build", "v2.0.0", ""]) plugin.provide("logger", version, service, {});
+});
+
+test("any reason of health will do", () => {
+  for (const [reason, wanted] of [
+    ["", ""], ["disk full", "disk full"], ["disk full\r\nread-only", "disk full  read-only"], ["a\u202eb\u2028c", "a b c"],
+    ["\ud800", "\ufffd"], ["é".repeat(3000), "é".repeat(510) + "…"], ["x".repeat(1024), "x".repeat(1024)],
+  ] as const) {
+    assert.equal(fitReason(reason), wanted);
+  }
 });

@@ -101,7 +101,7 @@ class ServiceChannel(HostChannel):
 
     def __init__(self, session: Session, link: HostLink, service_type: str, constraint: str) -> None:
         super().__init__(link)
-        self._session, self._type, self._constraint = session, service_type, constraint
+        self._session, self._type, self._constraint = session, service_type, " ".join(constraint.split())
         self._mu = threading.Condition()
         # Guarded by _mu.
         self._route = ""

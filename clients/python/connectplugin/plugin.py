@@ -2,6 +2,7 @@
 import logging
 import signal
 import threading
+import unicodedata
 from dataclasses import dataclass, field
 from typing import Any, Callable, Mapping, Optional, Sequence, TypeVar, Union
 
@@ -31,6 +32,19 @@ _MOST_CAPABILITIES = 256  # that are shared; of others each asker has its own
 _Opened = TypeVar("_Opened", Watch, ServiceChannel)
 
 MAGIC_COOKIE = ("CONNECT_PLUGIN", "d3f40b3c2e1a5f8b9c4d7e6a1b2c3d4e")
+
+_MOST_REASON = 1024  # bytes
+_STEERING = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # marks of the direction of text
+
+
+def fit_reason(reason: str) -> str:
+    """A reason that hosts take: they refuse a report with any other, and the state with it."""
+    line = "".join(" " if c in _STEERING or unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in reason)
+    text = line.encode("utf-8", "replace")
+    if len(text) <= _MOST_REASON:
+        return text.decode()
+    more = "…".encode()
+    return (text[:_MOST_REASON - len(more)]).decode("utf-8", "ignore") + "…"
 
 
 @dataclass(frozen=True)
@@ -152,9 +166,10 @@ class Plugin:
         return request_grant(self._session, self._link, Wanted(capability, min_version, reason), self._timeout, self._timeout)[0]
 
     def set_health(self, state: lc.HealthState, reason: str = "") -> None:
-        """Says how the plugin is: HEALTHY, DEGRADED or UNHEALTHY. The host is told at once."""
+        """Says how the plugin is: HEALTHY, DEGRADED or UNHEALTHY. The host is told at once. Of reason it gets one line of
+        1,024 bytes at most."""
         with self._mu:
-            self._health = (state, reason)
+            self._health = (state, fit_reason(reason))
         self._session.poke(report=True)
 
     @property

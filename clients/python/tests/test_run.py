@@ -8,6 +8,7 @@ from unittest import mock
 
 from connectplugin import ConfigError, HostNotTrusted, Plugin
 from connectplugin.link import HostLink, Unreachable
+from connectplugin.plugin import fit_reason
 
 
 class Away(unittest.TestCase):
@@ -61,6 +62,14 @@ class Config(unittest.TestCase):
             self.assertIn(wanted, str(raised.exception))
         for version in ("1", "1.2", "1.2.3-rc.1+build", "v2.0.0", ""):
             plugin.provide("logger", version, "logger.v1.Logger", mock.Mock())
+
+    def test_any_reason_of_health_will_do(self) -> None:
+        for reason, wanted in (
+            ("", ""), ("disk full", "disk full"), ("disk full\r\nread-only", "disk full  read-only"), ("a\u202eb\u2028c", "a b c"),
+            ("\ud800", "?"), ("é" * 3000, "é" * 510 + "…"), ("x" * 1024, "x" * 1024),
+        ):
+            with self.subTest(reason[:20]):
+                self.assertEqual(fit_reason(reason), wanted)
 
     def test_a_foreign_authority_has_advice(self) -> None:
         refused = ssl.SSLCertVerificationError("certificate verify failed")
