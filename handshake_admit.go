@@ -465,12 +465,6 @@ func pluginInfo(name string, m PluginMetadata) *connectpluginv1.PluginInfo {
 
 type enrollingKey struct{}
 
-// made returns the hub of a server that NewHandshakeServer made.
-func (s *HandshakeServer) made() *hub {
-	mustBeMade("the HandshakeServer", s != nil && s.hub != nil, "NewHandshakeServer")
-	return s.hub
-}
-
 // enrolling is a handshake of a stranger until it has proved something.
 type enrolling struct {
 	// Fixed at creation.

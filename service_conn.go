@@ -269,15 +269,6 @@ func (s *ServiceConn) tellLocked() {
 	s.changed = make(chan struct{})
 }
 
-// expect has calls wait for a state in which the type is provided, unless it is known.
-func (s *ServiceConn) expect(at moment) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.at.reaches(at) {
-		s.heard = at
-	}
-}
-
 // catchUp waits until the connection knows of an event, has ended, or ctx ends.
 func (s *ServiceConn) catchUp(ctx context.Context, event *ServiceEvent) {
 	for {

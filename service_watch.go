@@ -430,3 +430,12 @@ func (w *serviceWatch) rest(ctx context.Context) error {
 	}
 	return nil
 }
+
+// expect has calls wait for a state in which the type is provided, unless it is known.
+func (s *ServiceConn) expect(at moment) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.at.reaches(at) {
+		s.heard = at
+	}
+}
