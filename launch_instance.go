@@ -126,7 +126,8 @@ func (h *heldBinary) tell(p *Platform, path string, spec PluginSpec) {
 		return
 	}
 	p.log().Warn("the file of a plugin's program has changed, and what it held at the first launch runs on: "+
-		"write the Checksum of the new one, and call Configure and Replace", keyPlugin, spec.Name, keyPath, path, keyChecksum, h.binary.Digest.String())
+		"write the Checksum of the new one, and call Configure and Replace", keyPlugin, spec.Name, keyPath, path,
+		keyChecksum, h.binary.Digest.String())
 }
 
 // program is what tells the program of a spec from others.
