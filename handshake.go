@@ -93,7 +93,8 @@ func identifyEnrolling(ctx context.Context, h *hub, p *peer, r *http.Request) (c
 // look at the client certificate that the token may be bound to; requests over
 // the wire are checked against it too.
 func (s *HandshakeServer) ValidateToken(runtimeID string, token string) bool {
-	_, err := s.made().store.Match(runtimeID, token)
+	mustBeMade("the HandshakeServer", s != nil && s.hub != nil, "NewHandshakeServer")
+	_, err := s.hub.store.Match(runtimeID, token)
 	return err == nil
 }
 
@@ -104,7 +105,8 @@ func (s *HandshakeServer) Handshake(ctx context.Context, req *connect.Request[co
 	if req == nil {
 		return nil, connect.NewError(connect.CodeInvalidArgument, errNoRequest)
 	}
-	hs, begun := &handshake{server: s, hub: s.made(), cfg: s.hub.settings(), req: req.Msg, protocol: req.Peer().Protocol}, time.Now()
+	mustBeMade("the HandshakeServer", s != nil && s.hub != nil, "NewHandshakeServer")
+	hs, begun := &handshake{server: s, hub: s.hub, cfg: s.hub.settings(), req: req.Msg, protocol: req.Peer().Protocol}, time.Now()
 	resp, err := s.shake(ctx, hs, req)
 	hs.tell(begun, err)
 	return resp, err

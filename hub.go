@@ -489,9 +489,3 @@ func endOfStream(ctx context.Context) error {
 	}
 	return connect.NewError(connect.CodeCanceled, ctx.Err())
 }
-
-// made returns the hub of a server that NewHandshakeServer made.
-func (s *HandshakeServer) made() *hub {
-	mustBeMade("the HandshakeServer", s != nil && s.hub != nil, "NewHandshakeServer")
-	return s.hub
-}
