@@ -187,6 +187,14 @@ func (in *intake) overLocked() time.Duration {
 	return time.Duration(over/in.atOnce()*float64(spread)) + 1
 }
 
+// isOver reports whether more are taken on than may be at once.
+func (in *intake) isOver(now time.Time) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.leakLocked(now)
+	return in.overLocked() > 0
+}
+
 // wait returns when the next request of somebody may come, or nobody wants it any more.
 func (in *intake) wait(who string, cut bool, gone <-chan struct{}) {
 	in.mu.Lock()

@@ -455,12 +455,11 @@ func (l *Listener) removeLocked(s *slot) {
 	l.partLocked(s)
 	if by := s.holder.Load(); by != nil {
 		l.releaseLocked(by)
+	} else {
+		s.inVain(time.Now())
 	}
 	l.room.Broadcast()
 }
-
-// errNoHTTP2 says that a peer agreed on TLS and on no protocol.
-var errNoHTTP2 = errors.New("the peer does not ask for h2 (ALPN)")
 
 // welcome agrees on TLS with a peer and hands its connection on.
 func (l *Listener) welcome(s *slot) {

@@ -12,6 +12,9 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 )
 
+// errNoHTTP2 says that a peer agreed on TLS and on no protocol.
+var errNoHTTP2 = errors.New("the peer does not ask for h2 (ALPN)")
+
 // plaintextRecords are how requests of HTTP/1 begin, as long as the header of a record.
 var plaintextRecords = []string{"GET /", "HEAD ", "POST ", "PUT /", "OPTIO"}
 

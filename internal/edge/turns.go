@@ -3,6 +3,7 @@ package edge
 import (
 	"net"
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"github.com/masegraye/connect-plugin-go/internal/tlsrecords"
@@ -30,6 +31,8 @@ type audible struct {
 	agreed  bool            // on TLS
 	metered *Conn           // whose records of TLS are counted; nil for none, and before TLS is agreed on
 	records tlsrecords.Finder
+
+	computed atomic.Bool // in the TLS handshake
 
 	sending sending
 }
@@ -103,14 +106,14 @@ func (a *audible) work() {
 			a.working[i] = t
 		}
 	}
+	a.computed.Store(true)
 	a.began = time.Now()
 }
 
-// longestRest bounds how long nobody of an address has a turn.
+// longestRest bounds how long nobody of an address has a turn after one.
 const longestRest = 5 * time.Millisecond
 
-// rest lets others have a turn: of its address as long after the work as that took, so that the
-// processors are others' meanwhile.
+// rest lets others have a turn, those of its address when that has rested.
 func (a *audible) rest() {
 	for i, t := range a.working {
 		if t == nil {
@@ -118,7 +121,8 @@ func (a *audible) rest() {
 		}
 		a.working[i] = nil
 		if t == a.turns {
-			time.AfterFunc(min(time.Since(a.began), longestRest), t.Give)
+			now := time.Now()
+			time.AfterFunc(a.slot.rests(now.Sub(a.began), now), t.Give)
 			continue
 		}
 		t.Give()
