@@ -241,7 +241,7 @@ func (p *Policy) unknownHostPlugins(known func(string) bool) (fields []string) {
 
 func (p *Policy) validateRest() error {
 	for i, procedure := range p.Idempotent {
-		clean := proxy.CheckPath(procedure) == nil && !strings.Contains(procedure, "*") && strings.Count(procedure, "/") == 2 && !strings.HasSuffix(procedure, "/")
+		clean := proxy.CheckPath(procedure+"/") == nil && !strings.Contains(procedure, "*") && strings.Count(procedure, "/") == 2
 		if procedure != policy.Any && !clean {
 			return fieldError(fmt.Sprintf("Policy.Idempotent[%d]", i), `%q is no procedure; write "/package.Service/Method"`, procedure)
 		}

@@ -52,7 +52,7 @@ func (b *Budget[K]) Spend(kind K, source string, now time.Time) (ok bool, due Re
 		b.used = max(b.used-now.Sub(b.at).Seconds()*b.cfg.PerSecond, 0)
 		b.at = now
 	}
-	if ok = b.used+1 <= float64(b.cfg.Burst); ok {
+	if ok = b.used <= float64(b.cfg.Burst-1); ok {
 		b.used++
 	} else {
 		b.countLocked(kind, source, now)
