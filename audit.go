@@ -236,7 +236,7 @@ func (e *AuditEvent) by(c *connection) *tokenstore.Identity {
 // nobody that is known.
 func (h *hub) auditCounted(id *tokenstore.Identity, e AuditEvent) {
 	if h.recurs(id, e.Reason, e) {
-		h.audit(e)
+		h.auditFrom(id != nil, e)
 	}
 }
 
@@ -314,7 +314,7 @@ func (h *hub) recordCutOff(c *edge.Conn, reason string) {
 		id = e.by(conn)
 	}
 	if h.spend(peerBudget("cut off:", p, h.settings().limits.handshakeRate())) {
-		h.audit(e)
+		h.auditFrom(id != nil, e)
 		return
 	}
 	h.auditCounted(id, e)

@@ -161,8 +161,10 @@ type ServeConfig struct {
 	Logger *slog.Logger
 	// Audit receives one event per security decision; of a peer or a caller that
 	// is refused again and again, as many as Limits.HandshakesPerSecond and
-	// HandshakeBurst say. It is called synchronously and must not block. Nil means
-	// that Logger gets them.
+	// HandshakeBurst say. Of all strangers together those are 200 a second, with a burst of
+	// 1,000; then one event a second says in Count and Reason how many more there were, of
+	// which kinds and of how many addresses. What is about somebody the host knows is none of
+	// those. It is called synchronously and must not block. Nil means that Logger gets them.
 	Audit func(AuditEvent)
 	// Observer is told of every call, handshake, watch, launch, exit and refusal, for metrics
 	// and traces; see [Observer] for when and at what cost. Module connectpluginotel has one for

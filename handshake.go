@@ -379,7 +379,7 @@ func (hs *handshake) asStranger(ctx context.Context) context.Context {
 		return known
 	}
 	if no.wrong {
-		hs.hub.auditOnce(nil, AuditEvent{
+		hs.hub.auditOnce(hs.peer, nil, AuditEvent{
 			Kind: no.kind, Peer: hs.peer.addr, Procedure: hs.stranger.Spec().Procedure, AuthProvider: no.provider,
 			Reason: "a handshake without self id: " + no.reason,
 		})
@@ -422,7 +422,7 @@ func (hs *handshake) record(e AuditEvent) {
 		hs.hub.audit(e)
 		return
 	}
-	e.Peer = hs.peer.addr
+	e.Peer, hs.peer.proven = hs.peer.addr, hs.proven
 	hs.hub.recordRefusal(hs.peer, nil, e)
 }
 
@@ -495,6 +495,6 @@ func (hs *handshake) refusal(ctx context.Context, err error, procedure string) e
 func (hs *handshake) countFaulty(err *connect.Error, procedure string) {
 	faulty := err.Code() == connect.CodeInvalidArgument || err.Code() == connect.CodeFailedPrecondition
 	if faulty && hs.peer != nil && !hs.hub.mayRecord(hs.peer, nil) {
-		hs.hub.auditOnce(nil, AuditEvent{Kind: AuditLimited, Peer: hs.peer.addr, Procedure: procedure, Reason: reasonCounted})
+		hs.hub.auditOnce(hs.peer, nil, AuditEvent{Kind: AuditLimited, Peer: hs.peer.addr, Procedure: procedure, Reason: reasonCounted})
 	}
 }

@@ -26,6 +26,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/procedures"
 	"github.com/masegraye/connect-plugin-go/internal/recount"
 	"github.com/masegraye/connect-plugin-go/internal/seats"
+	"github.com/masegraye/connect-plugin-go/internal/surplus"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 	"github.com/masegraye/connect-plugin-go/internal/wallclock"
 )
@@ -45,12 +46,14 @@ type hub struct {
 	current atomic.Pointer[settings]
 	rules   atomic.Pointer[policy.Book]
 
-	taken            atomic.Bool            // by a Host: what it allows and whom it knows is nobody else's
-	bare             sync.Once              // that a service is mounted without its handler was told
-	enrolling        *crowd.Crowd           // handshakes of which nothing is proven yet
-	proven, unproven limiter.Pace           // of new identities
-	unheard          held.Queue[AuditEvent] // during a change of policy
-	recurring        recount.Counter[recurrence, who]
+	taken            atomic.Bool                      // by a Host: what it allows and whom it knows is nobody else's
+	bare             sync.Once                        // that a service is mounted without its handler was told
+	enrolling        *crowd.Crowd                     // handshakes of which nothing is proven yet
+	proven, unproven limiter.Pace                     // of new identities
+	unheard          held.Queue[AuditEvent]           // during a change of policy
+	recurring        recount.Counter[recurrence, who] // of identities
+	passing          recount.Counter[recurrence, who] // of strangers, who may be as many as they like
+	strange          *surplus.Budget[AuditKind]       // of what they all have recorded
 	failing          recount.Counter[failure, failed]
 	leftOut          atomic.Int64 // lines of the log
 	counts           atomic.Bool  // what is counted is said: a host runs with the hub
@@ -85,7 +88,8 @@ type hub struct {
 func newHub(s *settings) *hub {
 	h := &hub{decoy: make(Secret, nonceBytes), callers: NewTokenBucketLimiter(), strangers: NewTokenBucketLimiter()}
 	h.enrolling, h.serves = crowd.New(0, 0), make(chan struct{})
-	h.recurring.MaxKeys, h.failing.MaxKeys = maxRecurring, maxRecurring
+	h.recurring.MaxKeys, h.passing.MaxKeys, h.failing.MaxKeys = maxRecurring, maxRecurring, maxRecurring
+	h.strange = surplus.New[AuditKind](recordedOfStrangers)
 	_, _ = rand.Read(h.decoy)
 	h.store = tokenstore.New(s.storeConfig())
 	h.configure(s)
@@ -275,7 +279,7 @@ func (h *hub) auditEvent(ctx context.Context, e AuditEvent) {
 	if known {
 		e.RuntimeID, e.SelfID = c.id.RuntimeID(), c.id.SelfID()
 	}
-	if remote && e.Kind.isRefusal() {
+	if remote && (e.Kind.isRefusal() || e.Kind == AuditUnknownIdentity) {
 		h.recordRefusal(p, c, e)
 		return
 	}
@@ -321,6 +325,9 @@ func (h *hub) recurs(id *tokenstore.Identity, bound string, e AuditEvent) (first
 		by.peer = addressKey(e.Peer)
 		what.account = by.peer
 	}
+	if id == nil {
+		return h.passing.Note(what, by)
+	}
 	return h.recurring.Note(what, by)
 }
 
@@ -340,18 +347,18 @@ func (h *hub) recordRefusal(p *peer, c *caller, e AuditEvent) {
 	switch {
 	case e.Kind == AuditUnknownIdentity:
 	case h.mayRecord(p, c):
-		h.audit(e)
+		h.auditFrom(c != nil || p.isKnown(), e)
 		return
 	default:
 		e = AuditEvent{Kind: AuditLimited, Peer: p.addr, Procedure: e.Procedure, Reason: reasonCounted}
 	}
-	h.auditOnce(c, e)
+	h.auditOnce(p, c, e)
 }
 
 const reasonCounted = "refused so often that refusals are counted from now on"
 
-// auditOnce records what recurs the first time, and counts it from then on.
-func (h *hub) auditOnce(c *caller, e AuditEvent) {
+// auditOnce records what recurs the first time, and counts it from then on; of a caller, or of a peer that is none.
+func (h *hub) auditOnce(p *peer, c *caller, e AuditEvent) {
 	var id *tokenstore.Identity
 	if c != nil {
 		id = c.id
@@ -362,7 +369,7 @@ func (h *hub) auditOnce(c *caller, e AuditEvent) {
 		bound = e.Reason
 	}
 	if h.recurs(id, bound, e) {
-		h.audit(e)
+		h.auditFrom(id != nil || p.isKnown(), e)
 	}
 }
 

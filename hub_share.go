@@ -4,10 +4,13 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -20,6 +23,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/policy"
 	"github.com/masegraye/connect-plugin-go/internal/proxy"
 	"github.com/masegraye/connect-plugin-go/internal/seats"
+	"github.com/masegraye/connect-plugin-go/internal/surplus"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 )
 
@@ -296,4 +300,48 @@ const pluginAccount = "plugin:"
 // peerBudget is one that an address has.
 func peerBudget(kind string, p *peer, rate Rate) budget {
 	return budget{key: kind + addressKey(p.addr), rate: rate, stranger: true}
+}
+
+// recordedOfStrangers is what all strangers together have recorded: refusals, denials, newcomers and what is cut off. Each
+// of their addresses has a budget of its own, and of those anybody may have a thousand.
+var recordedOfStrangers = surplus.Config{PerSecond: 200, Burst: 1000, Every: time.Second, Sources: 4096, Kinds: 16} //nolint:mnd // named by its fields
+
+// auditFrom records an event of somebody the host knows, or of a stranger as long as the budget that all strangers have in
+// common lasts.
+func (h *hub) auditFrom(known bool, e AuditEvent) {
+	if !known {
+		ok, rest := h.strange.Spend(e.Kind, addressKey(e.Peer), time.Now())
+		h.auditRest(rest)
+		if !ok {
+			return
+		}
+	}
+	h.audit(e)
+}
+
+// auditRest says what of strangers was not recorded.
+func (h *hub) auditRest(r surplus.Rest[AuditKind]) {
+	if r.N == 0 {
+		return
+	}
+	kinds := make([]string, 0, len(r.Kinds))
+	for _, kind := range slices.Sorted(maps.Keys(r.Kinds)) {
+		kinds = append(kinds, fmt.Sprintf("%s %d", kind, r.Kinds[kind]))
+	}
+	least := ""
+	if r.More {
+		least = "at least "
+	}
+	h.audit(AuditEvent{
+		Kind: AuditLimited, Count: r.N,
+		Reason: fmt.Sprintf("%s: %s; of %s%d addresses", tooManyStrange, strings.Join(kinds, ", "), least, r.Sources),
+	})
+}
+
+const tooManyStrange = "more events of strangers than are recorded one by one"
+
+// isKnown reports whether the host knows a peer though it does not say who calls: it showed a certificate, proved itself
+// in a handshake, or called before over the connection.
+func (p *peer) isKnown() bool {
+	return p.proven || p.certificate != nil || p.conn != nil && p.conn.last.Load() != nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/masegraye/connect-plugin-go/internal/recount"
 	"github.com/masegraye/connect-plugin-go/internal/tally"
 )
 
@@ -442,10 +443,16 @@ func (h *hub) recount(ctx context.Context) {
 	defer tick.Stop()
 	h.counts.Store(true)
 	defer h.sayCounts()
+	var rest <-chan time.Time // when what was too much of strangers is due, where none of them comes any more
 	for {
 		select {
 		case <-tick.C:
 			h.sayCounts()
+		case <-h.strange.Over():
+			rest = time.After(recordedOfStrangers.Every)
+		case now := <-rest:
+			rest = nil
+			h.auditRest(h.strange.Due(now))
 		case <-ctx.Done():
 			return
 		}
@@ -459,16 +466,19 @@ func (h *hub) sayLeftOut() {
 	}
 }
 
+// auditCounts says what the audit only counted.
 func (h *hub) auditCounts() {
-	for what, n := range h.recurring.Take() {
-		by := n.Last
-		if what == (recurrence{}) { // it stands for many who have nothing in common
-			by = who{}
+	h.auditRest(h.strange.Take())
+	for _, c := range []*recount.Counter[recurrence, who]{&h.recurring, &h.passing} {
+		for what, n := range c.Take() {
+			if what == (recurrence{}) { // it stands for many who have nothing in common
+				n.Last = who{}
+			}
+			h.audit(AuditEvent{
+				Kind: cmp.Or(what.kind, AuditLimited), Peer: n.Last.peer, RuntimeID: n.Last.runtimeID, SelfID: n.Last.selfID,
+				Count: n.N, Reason: what.counted(),
+			})
 		}
-		h.audit(AuditEvent{
-			Kind: cmp.Or(what.kind, AuditLimited), Peer: by.peer, RuntimeID: by.runtimeID, SelfID: by.selfID,
-			Count: n.N, Reason: what.counted(),
-		})
 	}
 }
 

@@ -34,6 +34,7 @@ type peer struct {
 	addr, path  string // IP address without port; of the request, whatever its handler sees of it
 	authority   string // the host name that the request was for
 	secure      bool
+	proven      bool                 // by its handshake, which was refused nevertheless
 	state       *tls.ConnectionState // nil in plaintext
 	certificate *certificate         // nil where none was verified
 	conn        *connection
@@ -266,7 +267,7 @@ func heldBy(ctx context.Context, h *hub, p *peer, id *tokenstore.Identity) {
 	case err == nil:
 		p.conn.held.Store(id)
 	case errors.Is(err, edge.ErrKinFull):
-		h.auditOnce(&caller{id: id}, AuditEvent{Kind: AuditLimited, Peer: p.addr, Reason: tooManyHeldOfFleet})
+		h.auditOnce(p, &caller{id: id}, AuditEvent{Kind: AuditLimited, Peer: p.addr, Reason: tooManyHeldOfFleet})
 	}
 }
 

@@ -101,7 +101,7 @@ func (s *pluginServer) handler() http.Handler {
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		stack.Grow()
-		if r.URL.RawPath == "" && proxy.CheckPath(r.URL.Path) == nil {
+		if proxy.Unescaped(r.URL) && proxy.CheckPath(r.URL.Path) == nil {
 			for _, e := range table {
 				if serves(e.prefix, r.URL.Path) {
 					e.handler.ServeHTTP(w, r)

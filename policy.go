@@ -241,7 +241,7 @@ func (p *Policy) unknownHostPlugins(known func(string) bool) (fields []string) {
 
 func (p *Policy) validateRest() error {
 	for i, procedure := range p.Idempotent {
-		clean := proxy.CheckPath(procedure) == nil && strings.Count(procedure, "/") == 2 && !strings.HasSuffix(procedure, "/")
+		clean := proxy.CheckPath(procedure+"/") == nil && !strings.Contains(procedure, "*") && strings.Count(procedure, "/") == 2
 		if procedure != policy.Any && !clean {
 			return fieldError(fmt.Sprintf("Policy.Idempotent[%d]", i), `%q is no procedure; write "/package.Service/Method"`, procedure)
 		}
@@ -306,7 +306,7 @@ func validateProcedures(plugin string, procedures []string) error {
 	for i, procedure := range procedures {
 		name := strings.TrimSuffix(procedure, "/")
 		depth, service := strings.Count(name, "/"), name != procedure
-		clean := proxy.CheckPath(name) == nil && (depth == 1) == service && depth <= 2
+		clean := proxy.CheckPath(name) == nil && !strings.Contains(name, "*") && (depth == 1) == service && depth <= 2
 		if procedure != policy.Any && !clean {
 			return fieldError(fmt.Sprintf("%s.Procedures[%d]", plugin, i),
 				`%q is neither; write "/package.Service/Method" or "/package.Service/"`, procedure)

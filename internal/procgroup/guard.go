@@ -204,10 +204,11 @@ func (g *Guard) endLocked(stuck bool) {
 	if g.pipe == nil {
 		return
 	}
-	closeFiles(g.pipe)
-	if stuck {
+	if stuck { // before the pipe ends: one that wakes and sees that end kills every group
 		_ = g.proc.Kill()
+		<-g.gone
 	}
+	closeFiles(g.pipe)
 	<-g.gone
 	g.pipe, g.proc, g.gone = nil, nil, nil
 }

@@ -85,7 +85,7 @@ func (c *call) dispatch(parent context.Context) {
 // request is the request as the provider sees it: what a request over the
 // network would carry, and nothing of the host's.
 func (m *memoryCall) request() *http.Request {
-	m.target = url.URL{Path: m.Path, RawQuery: m.r.URL.RawQuery}
+	m.target = urlOf(m.Path, m.r.URL.RawQuery)
 	m.body = memoryBody{ReadCloser: m.r.Body, call: &m.call, left: m.p.cfg.MaxBody}
 	r := http.Request{
 		Method:        m.r.Method,

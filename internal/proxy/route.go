@@ -27,7 +27,7 @@ type Route struct {
 // an error that wraps [ErrPath]. The query is no part of the route; it is an
 // error if it holds a character that cannot stand in a request line.
 func ParseRoute(u *url.URL) (Route, error) {
-	if u.Opaque != "" || u.RawPath != "" && u.RawPath != u.Path {
+	if u.Opaque != "" || !Unescaped(u) {
 		return Route{}, fmt.Errorf("%w: escaped", ErrPath)
 	}
 	if err := CheckPath(u.Path); err != nil {
@@ -50,9 +50,10 @@ func ParseRoute(u *url.URL) (Route, error) {
 
 // CheckPath reports whether p consists of clean absolute segments: it starts with
 // a slash, no segment is empty (a slash may end it), "." or "..", and every
-// character is one that nobody escapes in a URL path. So escapes, '?', '#',
-// ';', backslashes, blanks, control and non-ASCII characters are refused. The
-// error wraps [ErrPath] and does not repeat the path.
+// character is one that a segment may hold as it is (RFC 3986, section 3.3) and
+// that no server reads in a way of its own. So escapes, '?', '#', ';', backslashes,
+// blanks, control and non-ASCII characters are refused. The error wraps [ErrPath]
+// and does not repeat the path.
 func CheckPath(p string) error {
 	if p == "" || p[0] != '/' {
 		return fmt.Errorf("%w: not absolute", ErrPath)
@@ -114,17 +115,38 @@ func checkSegment(s string) error {
 	}
 }
 
-// isPathByte reports whether c is a character of a path segment that nobody
-// escapes: so a decoded path that holds nothing else was never escaped. Left out
-// are ';', which some servers cut at, and what net/url escapes though RFC 3986
-// does not.
+// isPathByte reports whether c is a character of a path segment that needs no
+// escape. Left out is ';', which some servers cut at. The rule is that of
+// endpoint paths, so that what a plugin may register can be called.
 func isPathByte(c byte) bool {
 	switch {
 	case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
 		return true
 	default:
-		return strings.IndexByte("-._~$&+,=:@", c) >= 0
+		return strings.IndexByte("-._~$&+,=:@"+encodedByNetURL, c) >= 0
 	}
+}
+
+// encodedByNetURL are characters that RFC 3986 allows in a segment and net/url
+// escapes where nothing says how a path was written.
+const encodedByNetURL = "!'()*"
+
+// Unescaped reports whether the path of a URL was written as it is. Where net/url would escape
+// something in it, an empty RawPath says that it was written so: it has RawPath where it was not.
+func Unescaped(u *url.URL) bool {
+	if u.RawPath != "" {
+		return u.RawPath == u.Path
+	}
+	return !strings.ContainsAny(u.Path, encodedByNetURL)
+}
+
+// urlOf is the URL that somebody gets who parses a clean path and a query.
+func urlOf(p, query string) url.URL {
+	u := url.URL{Path: p, RawQuery: query}
+	if strings.ContainsAny(p, encodedByNetURL) {
+		u.RawPath = p
+	}
+	return u
 }
 
 // validQuery reports whether a query holds visible ASCII only and no '#'.

@@ -47,7 +47,9 @@ var targets = map[string]proxy.Route{
 	"/services/a/b/c%23d":                            {},
 	"/services/a/b/c%20d":                            {},
 	"/services/a/b/%21":                              {},
-	"/services/a/b/!":                                {},
+	"/services/a/b/!":                                {Type: "a", Provider: "b", Rest: "/!"},
+	"/services/a/b/x!/%21":                           {},
+	"/services/a'(b)*!/b/c":                          {Type: "a'(b)*!", Provider: "b", Rest: "/c"},
 	"/services/a/b/%24":                              {},
 	"/services/a/b/%41":                              {},
 	"/services/a/b/c%0d%0aX":                         {},
@@ -88,7 +90,7 @@ func TestAudit_H30_RouteParsing(t *testing.T) {
 var (
 	absoluteForm = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]*://[^/?]*`)
 	routeTarget  = regexp.MustCompile(`^/services/([^/?]+)/([^/?]+)((?:/[^/?]+)+/?)(?:\?[!"\x24-\x7e]*)?$`)
-	cleanSegment = regexp.MustCompile(`^[A-Za-z0-9._~$&+,=:@-]+$`)
+	cleanSegment = regexp.MustCompile(`^[A-Za-z0-9._~!$&'()*+,=:@-]+$`)
 )
 
 // readRoute is another reading of a request target, from its bytes alone: nothing is
@@ -158,7 +160,7 @@ func checkJoin(t *testing.T, registered, rest string) {
 
 func TestAudit_PROTO23_CheckPath(t *testing.T) {
 	t.Parallel()
-	for _, good := range []string{"/", "/a", "/a/", "/a/b.v1.C/", "/a-b_c~d/...", "/.a", "/a.."} {
+	for _, good := range []string{"/", "/a", "/a/", "/a/b.v1.C/", "/a-b_c~d/...", "/.a", "/a..", "/p@1:2,3+4=5/$&'()*!"} {
 		if err := proxy.CheckPath(good); err != nil {
 			t.Errorf("%q: %v", good, err)
 		}

@@ -127,7 +127,7 @@ func CleanPathBelow(r *http.Request) bool {
 
 func cleanPath(r *http.Request, same func(asked string) bool) bool {
 	p := r.URL.Path
-	if r.URL.RawPath != "" || r.URL.Fragment != "" || !strings.HasPrefix(p, "/") || r.Method == http.MethodConnect {
+	if !proxy.Unescaped(r.URL) || r.URL.Fragment != "" || !strings.HasPrefix(p, "/") || r.Method == http.MethodConnect {
 		return false
 	}
 	if asked, _, _ := strings.Cut(r.RequestURI, "?"); r.RequestURI != "" && !same(asked) {

@@ -108,8 +108,8 @@ func TestSameOrigin(t *testing.T) {
 }
 
 var uris = map[string]bool{
-	"/": true, "/a.v1.S/Get": true, "/services/t/p/a.v1.S/Get": true, "/a?x=/../y%2F": true, "/a/": true,
-	"": false, "a": false, "//a": false, "/a//b": false, "/a/../b": false, "/./a": false, "/a%2Fb": false, "/a%41": false,
+	"/": true, "/a.v1.S/Get": true, "/services/t/p/a.v1.S/Get": true, "/a?x=/../y%2F": true, "/a/": true, "/a'(b)*!": true,
+	"": false, "a": false, "//a": false, "/a//b": false, "/a/../b": false, "/./a": false, "/a%2Fb": false, "/a%41": false, "/a%21": false,
 	"/a\\b": false, "/a;b": false, "/ä": false, "/a#b": false, "/a\x00": false, "*": false,
 }
 
@@ -164,7 +164,7 @@ func FuzzCleanPath(f *testing.F) {
 		}
 		line, _, _ := strings.Cut(uri, "?")
 		again, err := url.PathUnescape(r.URL.Path)
-		if line != r.URL.Path || err != nil || again != r.URL.Path || (&url.URL{Path: line}).EscapedPath() != line {
+		if line != r.URL.Path || err != nil || again != r.URL.Path || r.URL.EscapedPath() != line {
 			t.Errorf("%q is clean, and %q unescapes to %q (%v)", uri, r.URL.Path, again, err)
 		}
 		for segment := range strings.SplitSeq(strings.TrimSuffix(line[1:], "/"), "/") {
