@@ -304,7 +304,9 @@ func peerBudget(kind string, p *peer, rate Rate) budget {
 
 // recordedOfStrangers is what all strangers together have recorded: refusals, denials, newcomers and what is cut off. Each
 // of their addresses has a budget of its own, and of those anybody may have a thousand.
-var recordedOfStrangers = surplus.Config{PerSecond: 200, Burst: 1000, Every: time.Second, Sources: 4096, Kinds: 16} //nolint:mnd // named by its fields
+//
+//nolint:mnd // named by its fields
+var recordedOfStrangers = surplus.Config{PerSecond: 200, Burst: 1000, Every: time.Second, Sources: 4096, Kinds: 16}
 
 // auditFrom records an event of somebody the host knows, or of a stranger as long as the budget that all strangers have in
 // common lasts.

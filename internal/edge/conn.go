@@ -136,7 +136,7 @@ func (c *Conn) Decoded(beyond, many int) bool {
 	now := time.Now()
 	by := c.intake.Load()
 	if by == c.slot.listener.asks {
-		by = c.slot.heads
+		by = &c.slot.owes.heads
 	}
 	c.waitFor(by.heavy(many, now))
 	c.mu.Lock()
@@ -375,7 +375,7 @@ func goAway(last uint32, reason string) []byte {
 type slot struct {
 	listener *Listener
 	key      string
-	heads    *intake                // of its address
+	owes     *owed                  // of its address, nil before that is known
 	conn     *audible               // as accepted
 	holder   atomic.Pointer[Holder] // who proved to have it, nil for nobody; set under the listener's lock
 	last     atomic.Int64           // when the peer was heard last, or served after TLS, as the listener's age

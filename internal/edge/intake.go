@@ -85,11 +85,6 @@ func (in *intake) rested(now time.Time) bool {
 	return in.taken == 0
 }
 
-func newIntake() *intake { return &intake{} }
-
-// isRested is rested at this moment.
-func (in *intake) isRested() bool { return in.rested(time.Now()) }
-
 // leakLocked forgets of those that were taken on as many as are worth the time since.
 func (in *intake) leakLocked(now time.Time) {
 	if passed := now.Sub(in.at); passed > 0 {

@@ -100,9 +100,9 @@ type Listener struct {
 	ample     *limiter.Limiter // of those that begin with all of what is free
 	rules     rules
 	leave     farewell
-	asks      *intake             // of all connections for which nobody pays, those of each address in turn
-	nobody    *intake             // of what takes longer than its bytes say on these
-	addresses heirs.Book[*intake] // the same of each address
+	asks      *intake           // of all connections for which nobody pays, those of each address in turn
+	nobody    *intake           // of what takes longer than its bytes say on these
+	addresses heirs.Book[*owed] // the same of each address
 
 	mu     sync.Mutex
 	room   sync.Cond // tells the acceptor that a connection ended
@@ -143,7 +143,7 @@ type share struct {
 	slots    map[*slot]struct{}
 	unproven int
 	turns    *turns.Turns
-	heads    *intake // of what takes longer than its bytes say, for which nobody pays; those that come later go on with it
+	owes     *owed // those that come later go on with it
 	gone     atomic.Bool
 }
 
@@ -350,7 +350,7 @@ func (l *Listener) placeBy(s *slot, key string) (placed bool, err error) {
 	}
 	l.partLocked(s)
 	s.key = key
-	s.heads = l.joinLocked(s).heads
+	s.owes = l.joinLocked(s).owes
 	if l.cfg.TLS != nil {
 		s.conn.turns = l.shares[key].turns
 	}
@@ -361,7 +361,7 @@ func (l *Listener) placeBy(s *slot, key string) (placed bool, err error) {
 func (l *Listener) joinLocked(s *slot) *share {
 	if l.shares[s.key] == nil {
 		l.shares[s.key] = &share{slots: map[*slot]struct{}{}, turns: newTurns()}
-		l.shares[s.key].heads = l.addresses.Inherit(s.key, l.shares[s.key].gone.Load, newIntake, (*intake).isRested)
+		l.shares[s.key].owes = l.addresses.Inherit(s.key, l.shares[s.key].gone.Load, newOwed, (*owed).isRested)
 	}
 	l.shares[s.key].slots[s] = struct{}{}
 	l.shares[s.key].unproven++
