@@ -201,12 +201,16 @@ func TestAgainstAQuietHost(t *testing.T) {
 		table.add(row{
 			kind: kinds.Kind{Who: kinds.Stranger}, quiet: probed{times: stage.Times{time.Millisecond, time.Millisecond, time.Millisecond}},
 			loud: turns{{times: stage.Times{time.Millisecond, time.Millisecond, slow}}},
+			control: turns{{times: stage.Times{time.Millisecond, time.Millisecond, slow / 2}}},
 		})
 	}
 	if err := table.end(); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{" 1.00/3.00 ", " 1.00/2.00 ", "p50 1.00 times", "0 of 2 attacks above", "p99 3.00 times", "at worst 3.00, 1 above"} {
+	for _, want := range []string{
+		" 1.00/3.00 ", " 1.00/2.00 ", "p50 1.00 times", "0 of 2 attacks above", "p99 3.00 times", "at worst 3.00, 1 above",
+		"another host of this machine: 2.00 times of all calls",
+	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is not in\n%s", want, out.String())
 		}

@@ -246,7 +246,10 @@ func (t *table) end() error {
 		_, _ = io.WriteString(t.out, t.other.said("than beside another host that is attacked in the same way"))
 	}
 	if len(t.quiet.worse) > 0 {
-		_, _ = io.WriteString(t.out, t.quiet.said()+t.apart.said("p99, against calls beside the same attack on another host of this machine"))
+		_, _ = io.WriteString(t.out, t.quiet.said())
+	}
+	if len(t.apart.worse) > 0 {
+		_, _ = io.WriteString(t.out, t.apart.said("p99, against calls beside the same attack on another host of this machine"))
 	}
 	if t.open > 0 {
 		return fmt.Errorf("%w: %d", errOpen, t.open)
