@@ -152,7 +152,7 @@ func TestBeginnings(t *testing.T) {
 	}
 	var r row
 	for range 2 {
-		r.join(row{loud: took(6*time.Millisecond, 8*time.Millisecond), control: took(2*time.Millisecond, 8*time.Millisecond), burnt: took(3*time.Millisecond, 4*time.Millisecond)})
+		r.join(row{kind: kinds.Kind{Who: kinds.Plugin}, loud: took(6*time.Millisecond, 8*time.Millisecond), control: took(2*time.Millisecond, 8*time.Millisecond), burnt: took(3*time.Millisecond, 4*time.Millisecond)})
 	}
 	var out bytes.Buffer
 	table := table{out: &out}
@@ -200,7 +200,7 @@ func TestAgainstAQuietHost(t *testing.T) {
 	for _, slow := range []time.Duration{3 * time.Millisecond, 2 * time.Millisecond} {
 		table.add(row{
 			kind: kinds.Kind{Who: kinds.Stranger}, quiet: probed{times: stage.Times{time.Millisecond, time.Millisecond, time.Millisecond}},
-			loud: turns{{times: stage.Times{time.Millisecond, time.Millisecond, slow}}},
+			loud:    turns{{times: stage.Times{time.Millisecond, time.Millisecond, slow}}},
 			control: turns{{times: stage.Times{time.Millisecond, time.Millisecond, slow / 2}}},
 		})
 	}
