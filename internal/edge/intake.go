@@ -35,6 +35,8 @@ const (
 	// unexplainedOfOne is how many frames, or records of TLS, that neither calls nor data explain count as one request more:
 	// each may come in a record of its own, and is read by itself.
 	unexplainedOfOne = 20
+	// longestOwed is how long it takes at most until what counts as requests is paid for: longer than anybody waits for it at a time.
+	longestOwed = 10 * time.Second
 )
 
 // mostReady is how many requests of one peer wait at most to be begun: so many that they leave half of the
@@ -145,7 +147,8 @@ func (in *intake) heavy(fields int, now time.Time) time.Duration {
 	return in.costs(float64(fields)/fieldsOfOne, now)
 }
 
-// costs says that what came counts as so many requests, and returns how long the next one waits for them.
+// costs says that what came counts as so many requests, and returns how long the next one waits for them. Nobody owes more than
+// longestOwed: others of the address, or of all addresses, would wait long after whoever it was has gone.
 func (in *intake) costs(requests float64, now time.Time) time.Duration {
 	if requests <= 0 {
 		return 0
@@ -153,7 +156,7 @@ func (in *intake) costs(requests float64, now time.Time) time.Duration {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.leakLocked(now)
-	in.taken += requests
+	in.taken = min(in.taken+requests, max(in.taken, in.atOnce()+in.worth(longestOwed)))
 	return in.overLocked()
 }
 
