@@ -159,7 +159,7 @@ func (m *meter) bound(next http.Handler) http.Handler {
 			return
 		}
 		w.Header().Set("Retry-After", "1")
-		if c.refused.Add(1) > mostRefused {
+		if c.refused.Add(1) >= mostRefused {
 			w.Header().Set("Connection", "close") // over HTTP/2, too: it says GOAWAY
 		}
 		w.WriteHeader(http.StatusTooManyRequests)
