@@ -101,8 +101,9 @@ type Listener struct {
 	rules     rules
 	leave     farewell
 	asks      *intake           // of all connections for which nobody pays, those of each address in turn
-	nobody    *intake           // of what takes longer than its bytes say on these
-	addresses heirs.Book[*owed] // the same of each address
+	nobody    *owed             // by these together
+	addresses heirs.Book[*owed] // by those of each address
+	doubted   *turns.Turns      // of the addresses of which TLS handshakes were in vain
 
 	mu     sync.Mutex
 	room   sync.Cond // tells the acceptor that a connection ended
@@ -152,7 +153,7 @@ func Listen(l net.Listener, cfg Config) *Listener {
 	e := &Listener{
 		Listener: l, cfg: cfg, begun: time.Now(), shut: make(chan struct{}), ready: make(chan net.Conn),
 		all: map[*slot]struct{}{}, shares: map[string]*share{}, held: map[string]int{}, rules: usual,
-		leave: make(farewell, mostLeaving), asks: &intake{}, nobody: &intake{times: ofNobody},
+		leave: make(farewell, mostLeaving), asks: &intake{}, nobody: owedByMany(ofNobody), doubted: newTurns(),
 	}
 	e.rules.of[pings].limit(cfg.Pings)
 	e.rules.of[refusals].limit(cfg.Refusals)

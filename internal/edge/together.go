@@ -20,5 +20,5 @@ func (c *Conn) together(little, gaveUp int, now time.Time) {
 		return
 	}
 	requests += float64(gaveUp) + float64(c.refused.Swap(0)) + float64(c.answered.Swap(0))/answeredOfOne
-	c.waitFor(max(c.slot.owes.heads.costs(requests, now), c.slot.listener.nobody.costs(requests, now)))
+	c.waitFor(max(c.slot.owes.heads.costs(requests, now), c.slot.listener.nobody.heads.costs(requests, now)))
 }

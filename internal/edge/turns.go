@@ -23,7 +23,7 @@ type audible struct {
 	// Of who reads.
 	slot    *slot
 	turns   *turns.Turns    // of its address; nil where nothing waits: before that is known, and after the handshake
-	working [2]*turns.Turns // of which it has one; nil for none
+	working [3]*turns.Turns // of which it has one; nil for none
 	began   time.Time       // to work, at its turn
 	answers int             // in the TLS handshake so far
 	reads   int             // in it
@@ -93,7 +93,7 @@ func (a *audible) dawdle() {
 	}
 }
 
-// work waits for a turn among those of its address, and then among all.
+// work waits for a turn among those of its address, then among those in doubt where it is one, and then among all.
 func (a *audible) work() {
 	if a.turns == nil {
 		return
@@ -101,28 +101,33 @@ func (a *audible) work() {
 	l := a.slot.listener
 	a.limit.pause()
 	defer a.limit.resume()
-	for i, t := range [...]*turns.Turns{a.turns, l.cfg.Turns.Of(a.answers)} {
-		if t != nil && t.Await(l.life) {
-			a.working[i] = t
-		}
-	}
+	a.await(0, a.turns)
+	a.await(1, a.slot.inDoubt(time.Now()))
+	a.await(2, l.cfg.Turns.Of(a.answers))
 	a.computed.Store(true)
 	a.began = time.Now()
+}
+
+// await waits for one of the turns, nil for none.
+func (a *audible) await(i int, of *turns.Turns) {
+	if of != nil && of.Await(a.slot.listener.life) {
+		a.working[i] = of
+	}
 }
 
 // longestRest bounds how long nobody of an address has a turn after one.
 const longestRest = 5 * time.Millisecond
 
-// rest lets others have a turn, those of its address when that has rested.
+// rest lets others have a turn, those of its address and those in doubt when these have rested.
 func (a *audible) rest() {
 	for i, t := range a.working {
 		if t == nil {
 			continue
 		}
 		a.working[i] = nil
-		if t == a.turns {
+		if t == a.turns || t == a.slot.listener.doubted {
 			now := time.Now()
-			time.AfterFunc(a.slot.rests(now.Sub(a.began), now), t.Give)
+			time.AfterFunc(a.slot.rests(now.Sub(a.began), t, now), t.Give)
 			continue
 		}
 		t.Give()

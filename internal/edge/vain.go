@@ -1,20 +1,34 @@
 package edge
 
-import "time"
+import (
+	"sync/atomic"
+	"time"
 
-// owed is what the connections of one address cost beside what they are for, as requests are counted. Nobody pays for it.
+	"github.com/masegraye/connect-plugin-go/internal/turns"
+)
+
+// owed is what the connections of one address, or of all, cost beside what they are for, as requests are counted. Nobody pays for it.
 type owed struct {
-	heads intake // what takes longer than its bytes say
-	vain  intake // TLS handshakes of connections that ended before anybody proved to have one
+	heads  intake       // what takes longer than its bytes say
+	vain   intake       // TLS handshakes of connections that ended before anybody proved to have one
+	doubts atomic.Int64 // when the last of these ended, in nanoseconds since the epoch; zero for never
 }
 
-func newOwed() *owed { return &owed{} }
+// newOwed returns what one address owes, owedByMany what so many owe together.
+func newOwed() *owed { return owedByMany(1) }
+
+func owedByMany(times float64) *owed {
+	return &owed{heads: intake{times: times}, vain: intake{times: times}}
+}
 
 // isRested reports whether there is nothing of it.
 func (o *owed) isRested() bool {
 	now := time.Now()
-	return o.heads.rested(now) && o.vain.rested(now)
+	return o.heads.rested(now) && o.vain.rested(now) && !o.inDoubt(now)
 }
+
+// inDoubt reports whether something was in vain lately.
+func (o *owed) inDoubt(now time.Time) bool { return now.UnixNano()-o.doubts.Load() < int64(doubtedFor) }
 
 const (
 	// vainOfOne is how many requests a connection counts as that computed in its TLS handshake and ended before anybody proved to
@@ -22,21 +36,35 @@ const (
 	vainOfOne = 16
 	// vainRests is how many times as long an address rests between the handshakes of its connections that has too many of these.
 	vainRests = 3
+	// doubtedFor is for how long an address is one of those of which a TLS handshake was in vain.
+	doubtedFor = 10 * time.Second
 )
 
 // inVain says that the slot was that of a connection which ended before anybody proved to have it. A few are those of whoever asks
 // whether the host lives.
 func (s *slot) inVain(now time.Time) {
 	if s.owes != nil && s.conn.computed.Load() && !s.listener.cfg.Trusted {
+		s.owes.doubts.Store(now.UnixNano())
 		s.owes.vain.costs(vainOfOne, now)
+		s.listener.nobody.vain.costs(vainOfOne, now)
 	}
 }
 
+// inDoubt returns the turns for which the slot's address waits beside its own while those of all addresses have too many TLS
+// handshakes in vain: all of which there was one lately have these together, nil where there was none. Each waits there with as
+// many as it has turns of its own, so that they come one after the other.
+func (s *slot) inDoubt(now time.Time) *turns.Turns {
+	if s.owes == nil || !s.owes.inDoubt(now) || !s.listener.nobody.vain.isOver(now) {
+		return nil
+	}
+	return s.listener.doubted
+}
+
 // rests is how long nobody of the slot's address has a turn after one that took so long: as long as that, so that the processors
-// are others' meanwhile, and longer where what the address wants comes to nothing.
-func (s *slot) rests(took time.Duration, now time.Time) time.Duration {
+// are others' meanwhile, and longer where what the address wants comes to nothing, or what those want that share the turn.
+func (s *slot) rests(took time.Duration, of *turns.Turns, now time.Time) time.Duration {
 	took = min(took, longestRest)
-	if s.owes != nil && s.owes.vain.isOver(now) {
+	if of == s.listener.doubted || s.owes != nil && s.owes.vain.isOver(now) {
 		took *= vainRests
 	}
 	return took

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -59,11 +60,16 @@ func paced(step func(c *conn, i uint32) error) func(c *conn, i uint32) error {
 }
 
 // await waits until so many answers have begun.
-func (c *conn) await(n int64) error {
+func (c *conn) await(n int64) error { return c.awaitAll(&c.answers, n) }
+
+// awaitEnds waits until n of its streams ended.
+func (c *conn) awaitEnds(n int64) error { return c.awaitAll(&c.ended, n) }
+
+func (c *conn) awaitAll(came *atomic.Int64, n int64) error {
 	if err := c.flush(); err != nil {
 		return err
 	}
-	for c.answers.Load() < n {
+	for came.Load() < n {
 		select {
 		case <-c.gone:
 			return errGone

@@ -160,7 +160,9 @@ func (a *attack) close() {
 // dial opens a connection from the attacker's address.
 func (a *attack) dial(ctx context.Context) (net.Conn, error) { return dial(ctx, a.addr) }
 
-func dial(ctx context.Context, addr string) (net.Conn, error) {
+func dial(ctx context.Context, addr string) (net.Conn, error) { return dialFrom(ctx, from, addr) }
+
+func dialFrom(ctx context.Context, from, addr string) (net.Conn, error) {
 	if err := loopback(addr); err != nil {
 		return nil, err
 	}

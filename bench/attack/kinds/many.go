@@ -1,8 +1,13 @@
 package kinds
 
 import (
+	"context"
+	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -15,6 +20,7 @@ const (
 	poured    = 250   // requests on each at once: as many as there may be streams
 	perTenth  = 9     // WINDOW_UPDATEs on each, every tenth of a second, as many as are free
 	allButFew = 4_990 // of them that are free at once
+	fifty     = 50    // addresses
 )
 
 // manies are attacks on very many connections, each of which stays below what one may do, and with what TLS is read by.
@@ -24,6 +30,7 @@ func manies() []Kind {
 		{Who: Stranger, Name: "WINDOW_UPDATEs on a thousand connections", run: crowd(thousand, every(tenth, (*conn).windows))},
 		{Who: Stranger, Name: "records of TLS: of a byte each on a thousand connections", run: crowd(thousand, every(tenth, (*conn).bytes))},
 		{Who: Stranger, Name: "connections that use up what is free", run: severally(flood(usedUp))},
+		{Who: Stranger, Name: "TLS handshakes broken off, from fifty addresses", run: brokenOff},
 	}
 }
 
@@ -99,4 +106,52 @@ func usedUp(c *conn, i uint32) error {
 		_ = raw.CloseWrite()
 	}
 	return c.linger()
+}
+
+// brokenOff begins TLS handshakes as fast as they go, from one address after the other, and is gone once the host has computed.
+func brokenOff(ctx context.Context, a *attack) error {
+	var working sync.WaitGroup
+	var turn atomic.Uint32
+	for range connecting {
+		working.Go(func() {
+			for ctx.Err() == nil && a.sent.Add(1) < mostFrames {
+				if err := a.breakOff(ctx, fmt.Sprint("127.0.1.", 10+turn.Add(1)%fifty)); err != nil {
+					a.refused.Add(1)
+				}
+			}
+		})
+	}
+	working.Wait()
+	return nil
+}
+
+func (a *attack) breakOff(ctx context.Context, from string) error {
+	c, err := dialFrom(ctx, from, a.addr)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = c.Close() }()
+	leaving := &leaver{Conn: c}
+	cfg := a.tls.Clone()
+	cfg.NextProtos, cfg.ServerName = []string{"h2"}, "127.0.0.1"
+	if err = tls.Client(leaving, cfg).HandshakeContext(ctx); leaving.answered {
+		return nil
+	}
+	return err //nolint:wrapcheck // only whether there is one matters
+}
+
+// leaver is gone at the first answer.
+type leaver struct {
+	net.Conn
+
+	answered bool
+}
+
+func (l *leaver) Read(p []byte) (int, error) {
+	n, err := l.Conn.Read(p)
+	if err != nil {
+		return n, err //nolint:wrapcheck // stands for what it wraps
+	}
+	l.answered = true
+	return 0, errGone
 }

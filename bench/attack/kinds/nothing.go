@@ -129,9 +129,14 @@ func (c *conn) drop() error {
 	}
 }
 
-// askOn asks whether the host lives, again and again.
+// askOn asks whether the host lives, again and again, and waits for answers: no request of it is refused for want of room.
 func (c *conn) askOn() error {
-	for {
+	for i := int64(0); ; i++ {
+		if i > 0 && i%fewAtOnce == 0 {
+			if err := c.awaitEnds(i); err != nil {
+				return c.lost(err)
+			}
+		}
 		if err := c.more(); err != nil {
 			return err
 		}
