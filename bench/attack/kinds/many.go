@@ -16,11 +16,12 @@ import (
 )
 
 const (
-	thousand  = 1_000 // connections
-	poured    = 250   // requests on each at once: as many as there may be streams
-	perTenth  = 9     // WINDOW_UPDATEs on each, every tenth of a second, as many as are free
-	allButFew = 4_990 // of them that are free at once
-	fifty     = 50    // addresses
+	thousand     = 1_000 // connections
+	poured       = 250   // requests on each at once: as many as there may be streams
+	perTenth     = 9     // WINDOW_UPDATEs on each, every tenth of a second, as many as are free
+	allButFew    = 4_990 // of them that are free at once
+	fifty        = 50    // addresses, from this one on
+	firstOfFifty = 10
 )
 
 // manies are attacks on very many connections, each of which stays below what one may do, and with what TLS is read by.
@@ -115,7 +116,7 @@ func brokenOff(ctx context.Context, a *attack) error {
 	for range connecting {
 		working.Go(func() {
 			for ctx.Err() == nil && a.sent.Add(1) < mostFrames {
-				if err := a.breakOff(ctx, fmt.Sprint("127.0.1.", 10+turn.Add(1)%fifty)); err != nil {
+				if err := a.breakOff(ctx, fmt.Sprint("127.0.1.", firstOfFifty+turn.Add(1)%fifty)); err != nil {
 					a.refused.Add(1)
 				}
 			}
