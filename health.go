@@ -434,3 +434,12 @@ func wireHealth(h catalog.Health) connectpluginv1.HealthState {
 	}
 	return connectpluginv1.HealthState_HEALTH_STATE_UNSPECIFIED
 }
+
+// unanswered is the report of one that did not answer.
+func unanswered(err error) catalog.HealthReport {
+	report := catalog.HealthReport{Health: catalog.HealthUnhealthy, Reason: silentReason}
+	if errors.Is(err, errNotTheOne) {
+		report.Reason = strangerReason
+	}
+	return report
+}

@@ -3,7 +3,6 @@ package connectplugin
 import (
 	"cmp"
 	"context"
-	"errors"
 	mathrand "math/rand/v2"
 	"slices"
 	"sync"
@@ -130,6 +129,7 @@ type prober struct {
 	awaited  func(*tokenstore.Identity) bool   // seems to be dead, and others stand by for what it provides
 	gone     func(*tokenstore.Identity)        // did not answer as often as makes it unhealthy
 	reached  func(*tokenstore.Identity) string // where a plugin is dialled
+	spared   func(*tokenstore.Identity)        // need not be asked for some rounds
 	slow     func(time.Duration)               // how often plugins are to report at most, zero for as they please
 	answers  chan probeAnswer
 	urgent   chan urgency // to ask at once
@@ -163,7 +163,9 @@ type probed struct {
 	failed   time.Time // when it last did
 	reports  bool
 	reported time.Time // when it last did, as it was known at the beginning of the round
-	rests    time.Time // until when it need not be asked while it reports
+	answered time.Time // well, when it was last asked
+	rests    int       // so many paces from then on it need not be asked while it reports
+	spared   bool      // that was told
 	asking   bool
 	again    bool // its turn came, or it became suspect, while it was being asked
 	suspect  bool // it is asked at once, because another life of it may have taken its place
@@ -195,7 +197,7 @@ func newProber(cfg HealthProbeConfig) *prober {
 	return &prober{
 		cfg: cfg, slow: func(time.Duration) {}, plugins: map[string]*probed{},
 		awaited: func(*tokenstore.Identity) bool { return false }, gone: func(*tokenstore.Identity) {},
-		reached: func(*tokenstore.Identity) string { return "" },
+		reached: func(*tokenstore.Identity) string { return "" }, spared: func(*tokenstore.Identity) {},
 		answers: make(chan probeAnswer), urgent: make(chan urgency, maxUrgent),
 	}
 }
@@ -283,7 +285,15 @@ func (p *prober) evident(plugin *probed, now time.Time) bool {
 
 // resting reports whether a plugin goes on reporting, and answered so well that it need not be asked yet.
 func (p *prober) resting(plugin *probed, now time.Time) bool {
-	return p.reporting(plugin) && now.Before(plugin.rests)
+	return p.reporting(plugin) && now.Before(plugin.answered.Add(p.pace*time.Duration(plugin.rests)))
+}
+
+// spare says so of a plugin that rests, where there are so many that they report less often: what is kept for each adds up.
+func (p *prober) spare(plugin *probed, now time.Time) {
+	if !plugin.spared && p.pace > p.cfg.Interval && p.resting(plugin, now) {
+		plugin.spared = true
+		p.spared(plugin.id)
+	}
 }
 
 // reporting reports whether a plugin goes on reporting, and nobody else is known to answer in its place.
@@ -295,9 +305,10 @@ func (p *prober) reporting(plugin *probed) bool {
 // what most questions would tell is not asked for. How many differs, so that plugins that
 // came together are not asked together.
 func (p *prober) rest(plugin *probed, health catalog.Health, now time.Time) {
-	plugin.rests = time.Time{}
+	plugin.rests, plugin.spared = 0, false
 	if health == catalog.HealthHealthy {
-		plugin.rests = now.Add(p.pace * time.Duration(leastRest+mathrand.IntN(moreRest))) //nolint:gosec // jitter is no secret
+		plugin.answered, plugin.rests = now, leastRest+mathrand.IntN(moreRest) //nolint:gosec // jitter is no secret
+		p.spare(plugin, now)
 	}
 }
 
@@ -366,7 +377,10 @@ func (p *prober) begin(now time.Time) {
 	}
 	p.paceFor(reporting)
 	// Those that rest all the round long have no turn in it, so that nobody wakes up for them.
-	p.queue = slices.DeleteFunc(p.queue, func(known *probed) bool { return p.resting(known, now.Add(p.cfg.Interval)) })
+	p.queue = slices.DeleteFunc(p.queue, func(known *probed) bool {
+		p.spare(known, now)
+		return p.resting(known, now.Add(p.cfg.Interval))
+	})
 	for runtimeID, known := range p.plugins {
 		if !known.listed && !known.asking {
 			delete(p.plugins, runtimeID)
@@ -437,7 +451,7 @@ func (p *prober) settle(a probeAnswer) {
 	p.inFlight--
 	report := a.report
 	if a.err != nil {
-		plugin.rests, plugin.failed = time.Time{}, time.Now()
+		plugin.rests, plugin.failed = 0, time.Now()
 		if suspect {
 			plugin.again = false
 			p.doubt(plugin.id)
@@ -463,15 +477,6 @@ func (p *prober) settle(a probeAnswer) {
 		p.gone(plugin.id)
 		p.press(plugin)
 	}
-}
-
-// unanswered is the report of one that did not answer.
-func unanswered(err error) catalog.HealthReport {
-	report := catalog.HealthReport{Health: catalog.HealthUnhealthy, Reason: silentReason}
-	if errors.Is(err, errNotTheOne) {
-		report.Reason = strangerReason
-	}
-	return report
 }
 
 // press has a plugin that did not answer asked again soon, where others wait for it to be dead, or calls do not reach

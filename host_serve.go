@@ -453,7 +453,7 @@ func (h *Host) setProber() {
 	}
 	h.prober.sign, h.prober.doubt = h.hub.sign, h.registry.doubt
 	h.prober.awaited, h.prober.gone = h.registry.blocks, h.registry.giveWay
-	h.prober.reached = h.reached
+	h.prober.reached, h.prober.spared = h.reached, h.router.letGo
 	if hurry := h.prober.urge; !h.cfg.HealthProbe.Disabled {
 		h.registry.hurry.Store(&hurry)
 	}

@@ -43,6 +43,16 @@ func (p *routedProvider) failed(now, took time.Duration) {
 	p.down.Store(int64(now + min(took, maxDown)))
 }
 
+// letGo ends the connections to a plugin that nobody called on: the host need not ask it for a while.
+func (s *ServiceRouter) letGo(id *tokenstore.Identity) {
+	s.mu.Lock()
+	p := s.providers[id.RuntimeID()]
+	s.mu.Unlock()
+	if p != nil && p.pool != nil {
+		p.pool.LetGo()
+	}
+}
+
 // pools are to be closed; some may be nil.
 type pools []*proxy.Provider
 

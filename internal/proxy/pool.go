@@ -139,6 +139,9 @@ func (p *Provider) takeLocked(c *call, isNew bool) choice {
 		case ch.conn == nil:
 			return ch
 		case ch.conn.Reserve():
+			if !c.Urgent {
+				ch.conn.Use()
+			}
 			p.holdLocked(c, ch.conn)
 			return ch
 		}
@@ -345,6 +348,22 @@ func (p *Provider) retireLocked(conn *h2.Conn) {
 		p.wakeAllLocked()
 		p.mu.Unlock()
 	})
+}
+
+// LetGo ends the connections that carried nothing but the host's own questions: where none is due for long they need not stay. Those
+// that calls were made on wait for the next ones, as long as Config.IdleTimeout.
+func (p *Provider) LetGo() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	kept := p.lines.conns[:0]
+	for _, conn := range p.lines.conns {
+		if conn.Used() || conn.Load() > 0 {
+			kept = append(kept, conn)
+			continue
+		}
+		p.retireLocked(conn)
+	}
+	p.keepLocked(kept)
 }
 
 // hopeFor says when a connection may be dialled that is one more, or the only one.

@@ -95,6 +95,7 @@ type Conn struct {
 	choked    atomic.Bool   // too much waits to be written for another stream
 	dry       atomic.Bool   // streams hold more of the send window than is left of it
 	answered  atomic.Bool   // at least one stream got a response
+	used      atomic.Bool   // by calls for which it is to stay
 	retired   atomic.Bool   // ended by us, not by the server
 	flooded   atomic.Bool   // ended because of what the server sent that nothing explains
 	frames    atomic.Uint64 // read so far

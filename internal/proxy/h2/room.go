@@ -91,6 +91,16 @@ func (c *Conn) Retire() {
 // Load returns the number of streams on the wire.
 func (c *Conn) Load() int { return int(c.load.Load()) }
 
+// Use says that the connection carries calls for which it is to stay, Used whether it did.
+func (c *Conn) Use() {
+	if !c.used.Load() {
+		c.used.Store(true)
+	}
+}
+
+// Used is as Use says.
+func (c *Conn) Used() bool { return c.used.Load() }
+
 // Done is closed when the connection is.
 func (c *Conn) Done() <-chan struct{} { return c.stop }
 
