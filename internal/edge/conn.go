@@ -36,7 +36,8 @@ type Conn struct {
 	intake  atomic.Pointer[intake]  // of who pays, or else that of all for which nobody does
 	held    held                    // of who reads
 	head    heading
-	carried int // reads that brought something, and of which the records of TLS were not counted
+	carried int     // reads that brought something, and of which the records of TLS were not counted
+	cost    float64 // so far, beside what it is for, as requests are counted
 
 	refused  atomic.Int64 // requests, since who reads looked
 	answered atomic.Int64 // and those of anybody that were served

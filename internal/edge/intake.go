@@ -32,6 +32,9 @@ const (
 	// answeredOfOne is how many requests that were answered, of anybody, count as one that was refused: somebody may be asking
 	// whether the host lives, and no more often than that.
 	answeredOfOne = 5
+	// longHeadOfOne is how many bytes of heads of nobody, beyond plainHead of each, count as one request more: what is packed in
+	// HPACK's Huffman code takes ten times as long to read as to decrypt.
+	longHeadOfOne = 4 << 10
 	// unexplainedOfOne is how many frames, or records of TLS, that neither calls nor data explain count as one request more:
 	// each may come in a record of its own, and is read by itself.
 	unexplainedOfOne = 20

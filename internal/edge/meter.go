@@ -25,7 +25,8 @@ const (
 	flagPadded     = 0x8
 
 	headerLen  = 9
-	littleData = 64 // bytes in a frame of DATA, below which it takes longer than they say
+	littleData = 64      // bytes in a frame of DATA, below which it takes longer than they say
+	plainHead  = 1 << 10 // bytes of a header block that every request may have
 	prefaceLen = 24
 )
 
@@ -175,6 +176,8 @@ type meter struct {
 	block  bool   // the frame that came last is of one
 	opens  []int  // where in what came last a stream begins: the ends of the heads of the frames that open them
 	little int    // frames of DATA in what came last with less than littleData bytes
+	plain  int    // bytes that the header block which came last may still have before it is a long one
+	long   int    // bytes of header blocks beyond those, which were not paid for yet
 	gaveUp int    // streams in it that the peer reset
 }
 
@@ -312,9 +315,10 @@ func (m *meter) count(f frame) (kind, float64) {
 	case frameHeaders:
 		m.heads++
 		m.last = max(m.last, f.stream)
-		return headerBytes, float64(f.length) + headerLen
+		m.plain = plainHead
+		return m.head(f)
 	case frameContinuation:
-		return headerBytes, float64(f.length) + headerLen
+		return m.head(f)
 	case framePriority:
 		return priorities, 1
 	case frameReset:
@@ -332,6 +336,13 @@ func (m *meter) count(f frame) (kind, float64) {
 		return windows, 1
 	}
 	return others, 1
+}
+
+// head is count for a frame of a header block.
+func (m *meter) head(f frame) (kind, float64) {
+	m.long += max(f.length-m.plain, 0)
+	m.plain = max(m.plain-f.length, 0)
+	return headerBytes, float64(f.length) + headerLen
 }
 
 // data is count for a frame of data.

@@ -10,6 +10,7 @@ import (
 	"net"
 	"runtime"
 	"strconv"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -28,6 +29,7 @@ type unexplained struct {
 	record func(w *record.Writer) error
 	size   int     // of records, zero for as large as they may be
 	costs  float64 // frames that nothing explains, each time
+	head   int     // bytes of the head of its request, beside those of every one
 }
 
 // Frames and records that neither calls nor data explain wait for one another on all connections of an address for which nobody
@@ -36,6 +38,8 @@ func TestAudit_H48_WhatNothingExplainsWaitsItsTurn(t *testing.T) {
 	t.Parallel()
 	const usual, ofOne, read, conns = 20, 20, 4, 60
 	windows := unexplained{times: 600, frame: func(f *http2.Framer) error { return f.WriteWindowUpdate(0, 1) }, costs: 1}
+	const plain, longOfOne = 1 << 10, 4 << 10 // bytes of heads
+	long := unexplained{head: 15_000}
 	few := windows
 	few.times = 10 // beside SETTINGS and what acknowledges the server's
 	here := []string{"127.0.0.1"}
@@ -50,6 +54,9 @@ func TestAudit_H48_WhatNothingExplainsWaitsItsTurn(t *testing.T) {
 		"of two addresses":                  {windows, []string{"127.0.0.1", "127.0.0.2"}, nil, 0.5},
 		"of six addresses":                  {windows, []string{"127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5", "127.0.0.6"}, nil, 0.5},
 		"as few as an honest peer may send": {few, here, nil, 0},
+		"long heads":                        {long, here, nil, 1},
+		"long heads of six addresses":       {long, []string{"127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5", "127.0.0.6"}, nil, 0.5},
+		"long heads of an account":          {long, here, account(1e9, 1e9), 0},
 		"PINGs":                             {unexplained{times: 190, frame: func(f *http2.Framer) error { return f.WritePing(false, [8]byte{}) }, costs: 1}, here, nil, 1},
 		"PRIORITY": {unexplained{times: 450, frame: func(f *http2.Framer) error {
 			return f.WritePriority(1, http2.PriorityParam{Weight: 1})
@@ -64,7 +71,7 @@ func TestAudit_H48_WhatNothingExplainsWaitsItsTurn(t *testing.T) {
 			t.Parallel()
 			atOnce := float64(16 * runtime.GOMAXPROCS(0))
 			each := float64(tt.sends.times)*tt.sends.costs + read*math.Ceil(float64(13*tt.sends.times)/(16<<10))
-			requests := conns * max(each-usual, 0) / ofOne * tt.part
+			requests := conns * (max(each-usual, 0)/ofOne + float64(max(tt.sends.head-plain, 0))/longOfOne) * tt.part
 			if tt.part > 0 && requests < 2*atOnce {
 				t.Skip("so few wait for nobody on so many processors")
 			}
@@ -126,6 +133,32 @@ func TestAudit_H48_WhoComesAgainGoesOn(t *testing.T) {
 			if took := time.Since(came); b.begun.Load() == before || took > 0 {
 				t.Errorf("a newcomer from %s waits %v", from, took)
 			}
+		}
+	})
+}
+
+// A newcomer that sends a little of that kind, as every client does, does not wait for what others owe at other addresses.
+func TestAudit_H48_ALittleWaitsForNobody(t *testing.T) {
+	t.Parallel()
+	server, client := certificate(t)
+	synctest.Test(t, func(t *testing.T) {
+		b := &bubble{client: client, ahead: 16 << 10}
+		b.serve(t, server)
+		close(b.release)
+		windows := unexplained{times: 4_000, frame: func(f *http2.Framer) error { return f.WriteWindowUpdate(0, 1) }}
+		for i := range 20 * runtime.GOMAXPROCS(0) { // worth two seconds
+			b.sendUnexplained(t, fmt.Sprint("127.0.1.", 1+i%4), windows)
+		}
+		synctest.Wait()
+		windows.times = 20
+		before, came := b.begun.Load(), time.Now()
+		b.sendUnexplained(t, "127.0.0.2", windows)
+		for b.begun.Load() == before && time.Since(came) < time.Minute {
+			time.Sleep(time.Millisecond)
+			synctest.Wait()
+		}
+		if took := time.Since(came); took > 100*time.Millisecond {
+			t.Errorf("a newcomer waits %v", took)
 		}
 	})
 }
@@ -232,6 +265,9 @@ func (b *bubble) sendUnexplained(t *testing.T, address string, u unexplained) (e
 	enc := hpack.NewEncoder(&block)
 	for _, f := range [][2]string{{":method", "POST"}, {":scheme", "https"}, {":authority", "x"}, {":path", "/"}} {
 		_ = enc.WriteField(hpack.HeaderField{Name: f[0], Value: f[1], Sensitive: true})
+	}
+	if u.head > 0 { // of what Huffman's code makes no shorter
+		_ = enc.WriteField(hpack.HeaderField{Name: "x", Value: strings.Repeat("&", u.head), Sensitive: true})
 	}
 	go func() {
 		if c.HandshakeContext(t.Context()) != nil {

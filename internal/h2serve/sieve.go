@@ -26,6 +26,7 @@ type sieve struct {
 	loose   func()  // is told before an empty string comes in the place of one
 
 	out  []byte // that is passed on next
+	ends int    // where in it the last whole field ends: the decoder keeps room as large as the part of one that it was given
 	part spot
 	held []byte // of an integer whose end did not come yet
 	mask byte   // of its first byte
@@ -68,9 +69,10 @@ func (s *sieve) write(p []byte) error {
 // whole reports that a block may end here.
 func (s *sieve) whole() bool { return s.part == beginning && len(s.held) == 0 }
 
+// pass passes whole fields on.
 func (s *sieve) pass() error {
-	_, err := s.decoder.Write(s.out)
-	s.out = s.out[:0]
+	_, err := s.decoder.Write(s.out[:s.ends])
+	s.out, s.ends = append(s.out[:0], s.out[s.ends:]...), 0
 	return err //nolint:wrapcheck // a connection error, whatever it says
 }
 
@@ -130,8 +132,11 @@ func (s *sieve) known() error {
 	}
 	s.out = append(s.out, s.held...)
 	switch {
-	case s.part != beginning, s.indexed:
+	case s.part != beginning:
+	case s.indexed:
+		s.ends = len(s.out)
 	case s.update:
+		s.ends = len(s.out)
 		*s.table = uint32(min(s.n, tableSize)) // more is an error of the decoder's
 	case s.n == 0:
 		s.part = inName
@@ -149,7 +154,7 @@ func (s *sieve) stringEnds() error {
 		s.part = inValue
 		return nil
 	}
-	s.part = beginning
+	s.part, s.ends = beginning, len(s.out)
 	if !s.added || !s.dropped {
 		return nil
 	}

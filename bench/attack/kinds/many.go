@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,11 +17,13 @@ import (
 )
 
 const (
-	thousand     = 1_000 // connections
-	poured       = 250   // requests on each at once: as many as there may be streams
-	perTenth     = 9     // WINDOW_UPDATEs on each, every tenth of a second, as many as are free
-	allButFew    = 4_990 // of them that are free at once
-	fifty        = 50    // addresses, from this one on
+	thousand     = 1_000  // connections
+	poured       = 250    // requests on each at once: as many as there may be streams
+	perTenth     = 9      // WINDOW_UPDATEs on each, every tenth of a second, as many as are free
+	allButFew    = 4_990  // of them that are free at once
+	longField    = 15_000 // bytes, of which a head has room for two
+	longHeads    = 2      // on each, a second
+	fifty        = 50     // addresses, from this one on
 	firstOfFifty = 10
 )
 
@@ -30,6 +33,7 @@ func manies() []Kind {
 		{Who: Stranger, Name: "handshakes on a thousand connections", run: crowd(thousand, every(time.Second, (*conn).shakes))},
 		{Who: Stranger, Name: "WINDOW_UPDATEs on a thousand connections", run: crowd(thousand, every(tenth, (*conn).windows))},
 		{Who: Stranger, Name: "records of TLS: of a byte each on a thousand connections", run: crowd(thousand, every(tenth, (*conn).bytes))},
+		{Who: Stranger, Name: "long heads on a thousand connections", run: crowd(thousand, every(time.Second, (*conn).longHeads))},
 		{Who: Stranger, Name: "connections that use up what is free", run: severally(flood(usedUp))},
 		{Who: Stranger, Name: "TLS handshakes broken off, from fifty addresses", run: brokenOff},
 	}
@@ -96,6 +100,20 @@ func (c *conn) bytes() error {
 		}
 	}
 	return c.records.Flush()
+}
+
+// longHeads asks how the host is, with as much as there may be in a head, packed.
+func (c *conn) longHeads() error {
+	long := strings.Repeat("v", longField)
+	for range longHeads {
+		if err := c.more(); err != nil {
+			return err
+		}
+		if _, err := c.open(c.head("/healthz", "cookie", long, "cookie", long), true); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // usedUp sends what is free at once, each in a record of its own, and leaves before it would be cut off.
