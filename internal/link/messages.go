@@ -35,18 +35,6 @@ func isEnveloped(r *http.Request) bool {
 	return ok && (strings.HasPrefix(codec, "connect+") || strings.HasPrefix(codec, "grpc") && !strings.HasPrefix(codec, "grpc-web-text"))
 }
 
-// await returns when a message has begun or goes on, or nothing more comes. Nobody has to hold a buffer meanwhile.
-func (m *messages) await() {
-	if m.held > 0 || m.seen > 0 || m.left > 0 || m.err != nil {
-		return
-	}
-
-	m.held, m.err = io.ReadFull(m.body, m.head[:])
-	if errors.Is(m.err, io.ErrUnexpectedEOF) {
-		m.err = io.EOF // whether the message is complete is its reader's to say
-	}
-}
-
 // Read implements io.Reader. p has room for a head.
 func (m *messages) Read(p []byte) (int, error) {
 	m.await()
@@ -63,6 +51,18 @@ func (m *messages) Read(p []byte) (int, error) {
 	m.passed(p[n : n+more])
 
 	return n + more, err //nolint:wrapcheck // the body's own error
+}
+
+// await returns when a message has begun or goes on, or nothing more comes. Nobody has to hold a buffer meanwhile.
+func (m *messages) await() {
+	if m.held > 0 || m.seen > 0 || m.left > 0 || m.err != nil {
+		return
+	}
+
+	m.held, m.err = io.ReadFull(m.body, m.head[:])
+	if errors.Is(m.err, io.ErrUnexpectedEOF) {
+		m.err = io.EOF // whether the message is complete is its reader's to say
+	}
 }
 
 // passed follows where in a message what was read ends.

@@ -54,6 +54,23 @@ type upload struct {
 	enveloped bool // it consists of messages
 }
 
+// Read reads of the body, and sees to it that it has the stated length.
+func (u *upload) Read(p []byte) (int, error) {
+	n, err := u.body.Read(p)
+	if u.left < 0 {
+		return n, err //nolint:wrapcheck // the body's own error
+	}
+
+	switch u.left -= int64(n); {
+	case u.left < 0:
+		return 0, errLong
+	case u.left > 0 && errors.Is(err, io.EOF):
+		return 0, errShort
+	default:
+		return n, err //nolint:wrapcheck // the body's own error
+	}
+}
+
 func (u *upload) run() {
 	if err := u.copy(); err != nil {
 		u.stream.Cancel(err)
@@ -84,22 +101,5 @@ func (u *upload) copy() error {
 		if last {
 			return nil
 		}
-	}
-}
-
-// Read reads of the body, and sees to it that it has the stated length.
-func (u *upload) Read(p []byte) (int, error) {
-	n, err := u.body.Read(p)
-	if u.left < 0 {
-		return n, err //nolint:wrapcheck // the body's own error
-	}
-
-	switch u.left -= int64(n); {
-	case u.left < 0:
-		return 0, errLong
-	case u.left > 0 && errors.Is(err, io.EOF):
-		return 0, errShort
-	default:
-		return n, err //nolint:wrapcheck // the body's own error
 	}
 }

@@ -19,7 +19,9 @@ func TestRolling_BehindABalancer(t *testing.T) {
 	}
 	first := begin()
 	balancer := hosttest.NewProxy(t, first)
-	behind := func(c *connectplugin.ClientConfig) { c.HostURL, c.Metadata.Requires = balancer.URL, hosttest.Requires(echoType) }
+	behind := func(c *connectplugin.ClientConfig) {
+		c.HostURL, c.Metadata.Requires = balancer.URL, hosttest.Requires(echoType)
+	}
 	first.StartPlugin(t, "provider", func(c *connectplugin.PluginServerConfig) {
 		c.Client.HostURL = balancer.URL
 		c.Services = []connectplugin.PluginService{{Type: echoType, Version: "1.0.0", Path: "/echo.v1.Echo/", Handler: echoHandler()}}
