@@ -29,7 +29,7 @@ func (x *exchange) upload(b *body, rest []byte) {
 		}()
 	default:
 		x.passed = true
-		u := &upload{body: x.r.Body, stream: b.stream, left: x.length}
+		u := &upload{body: x.r.Body, stream: b.stream, left: x.length, enveloped: isEnveloped(x.r)}
 		b.upload = u.body
 
 		go u.run()
@@ -50,6 +50,25 @@ type upload struct {
 	body   io.ReadCloser
 	stream *h2.Stream
 	left   int64 // of the stated length; negative if none is stated
+
+	enveloped bool // it consists of messages
+}
+
+// Read reads of the body, and sees to it that it has the stated length.
+func (u *upload) Read(p []byte) (int, error) {
+	n, err := u.body.Read(p)
+	if u.left < 0 {
+		return n, err //nolint:wrapcheck // the body's own error
+	}
+
+	switch u.left -= int64(n); {
+	case u.left < 0:
+		return 0, errLong
+	case u.left > 0 && errors.Is(err, io.EOF):
+		return 0, errShort
+	default:
+		return n, err //nolint:wrapcheck // the body's own error
+	}
 }
 
 func (u *upload) run() {
@@ -65,8 +84,16 @@ func (u *upload) run() {
 func (u *upload) copy() error {
 	var in h2.Intake
 
+	read, await := u.Read, func() {}
+	if u.enveloped {
+		m := &messages{body: u}
+		read, await = m.Read, m.await
+	}
+
 	for {
-		last, err := in.Pass(u.stream, u.read)
+		await()
+
+		last, err := in.Pass(u.stream, read)
 		if err != nil {
 			return fmt.Errorf("read request: %w", err)
 		}
@@ -74,22 +101,5 @@ func (u *upload) copy() error {
 		if last {
 			return nil
 		}
-	}
-}
-
-// read reads of the body, and sees to it that it has the stated length.
-func (u *upload) read(p []byte) (int, error) {
-	n, err := u.body.Read(p)
-	if u.left < 0 {
-		return n, err //nolint:wrapcheck // the body's own error
-	}
-
-	switch u.left -= int64(n); {
-	case u.left < 0:
-		return 0, errLong
-	case u.left > 0 && errors.Is(err, io.EOF):
-		return 0, errShort
-	default:
-		return n, err //nolint:wrapcheck // the body's own error
 	}
 }
