@@ -290,7 +290,9 @@ type reply struct {
 }
 
 func newReply(cancel context.CancelCauseFunc, upload io.Closer) *reply {
-	return &reply{header: http.Header{}, cancel: cancel, upload: upload, ready: make(chan struct{}), cut: make(chan struct{}), trailer: http.Header{}}
+	return &reply{
+		header: http.Header{}, cancel: cancel, upload: upload, ready: make(chan struct{}), cut: make(chan struct{}), trailer: http.Header{},
+	}
 }
 
 // Header implements http.ResponseWriter.
