@@ -250,8 +250,14 @@ func (c *providerClient) inMemory(p *routedProvider, r *http.Request, path strin
 	in := r.WithContext(ctx)
 	w := newReply(cancel, r.Body)
 	go func() { w.end(p.pool.Forward(w, in, proxy.Call{Path: path, Ending: ending})) }()
-	<-w.ready
-	return w.response(r)
+	select {
+	case <-w.ready:
+		return w.response(r)
+	case <-r.Context().Done(): // a handler that does not look at its context holds nobody up
+	case <-w.cut:
+	}
+	cancel(nil)
+	return nil, notCalled(r.Context(), errBrokenOff)
 }
 
 var errBrokenOff = errors.New("the plugin broke the call off")
@@ -269,6 +275,7 @@ type reply struct {
 	cancel context.CancelCauseFunc
 	upload io.Closer
 	ready  chan struct{}
+	cut    chan struct{} // closed when no more is written
 
 	// Of whoever writes until ready is closed, and of nobody then.
 	kept    []byte
@@ -279,11 +286,13 @@ type reply struct {
 	trailer http.Header
 	err     error // why there is no response, or no more of it
 
-	broken atomic.Bool // no more is written
+	broken atomic.Bool // cut is closed
 }
 
 func newReply(cancel context.CancelCauseFunc, upload io.Closer) *reply {
-	return &reply{header: http.Header{}, cancel: cancel, upload: upload, ready: make(chan struct{}), trailer: http.Header{}}
+	return &reply{
+		header: http.Header{}, cancel: cancel, upload: upload, ready: make(chan struct{}), cut: make(chan struct{}), trailer: http.Header{},
+	}
 }
 
 // Header implements http.ResponseWriter.
@@ -350,7 +359,9 @@ func (w *reply) handOver() {
 
 // breakOff may be called by anybody at any time.
 func (w *reply) breakOff() {
-	w.broken.Store(true)
+	if !w.broken.Swap(true) {
+		close(w.cut)
+	}
 	select {
 	case <-w.ready:
 		if w.pipe != nil {

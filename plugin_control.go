@@ -347,7 +347,7 @@ func (s *pluginSession) follow(ctx context.Context, r requirement) {
 	w.run(ctx, func(event *ServiceEvent, err error) bool {
 		switch {
 		case err == nil:
-			s.client.catchUp(ctx, event)
+			s.client.catchUp(ctx, r.serviceType, moment{w.epoch, event.Sequence})
 			stop()
 			stop = s.takeIn(ctx, event, r)
 		case ctx.Err() == nil && !errors.Is(err, ErrClientClosed):

@@ -237,7 +237,8 @@ func (s *ServiceConn) follow(ctx context.Context, known func()) {
 func (s *ServiceConn) set(provider, owner string, at moment, state connectpluginv1.ServiceState, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if at.reaches(s.heard) || at.epoch != s.at.epoch {
+	// The first state of another life of the host may be older than what was heard of that.
+	if at.reaches(s.heard) || at.epoch != s.at.epoch && at.epoch != s.heard.epoch {
 		s.heard = moment{}
 	}
 	s.provider, s.owner, s.lost, s.state, s.at, s.err = provider, owner, nil, state, at, err
@@ -269,11 +270,11 @@ func (s *ServiceConn) tellLocked() {
 	s.changed = make(chan struct{})
 }
 
-// catchUp waits until the connection knows of an event, has ended, or ctx ends.
-func (s *ServiceConn) catchUp(ctx context.Context, event *ServiceEvent) {
+// catchUp waits until the connection knows of a state, has ended, or ctx ends.
+func (s *ServiceConn) catchUp(ctx context.Context, at moment) {
 	for {
 		s.mu.Lock()
-		known, changed := s.at.sequence >= event.Sequence || s.err != nil, s.changed
+		known, changed := s.at.reaches(at) || s.err != nil, s.changed
 		s.mu.Unlock()
 		if known {
 			return
@@ -291,17 +292,17 @@ func (s *ServiceConn) catchUp(ctx context.Context, event *ServiceEvent) {
 // catchUpWait bounds how long a plugin waits for its own connections.
 const catchUpWait = time.Second
 
-// catchUp waits until the client's connections to the type of an event know of
-// it, so that a plugin does not call itself healthy before it can call others.
-func (c *Client) catchUp(ctx context.Context, event *ServiceEvent) {
+// catchUp waits until the client's connections to a type know of a state of it, so
+// that a plugin does not call itself healthy before it can call others.
+func (c *Client) catchUp(ctx context.Context, serviceType string, at moment) {
 	ctx, cancel := context.WithTimeout(ctx, catchUpWait)
 	defer cancel()
 	c.mu.Lock()
 	conns := slices.Collect(maps.Keys(c.conns))
 	c.mu.Unlock()
 	for _, s := range conns {
-		if s.serviceType == event.ServiceType {
-			s.catchUp(ctx, event)
+		if s.serviceType == serviceType {
+			s.catchUp(ctx, at)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package connectpluginotel_test
 
 import (
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -16,6 +17,7 @@ import (
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
 	"github.com/masegraye/connect-plugin-go/connectpluginotel"
+	"github.com/masegraye/connect-plugin-go/internal/hosttest"
 )
 
 // traceparent is that of a caller.
@@ -148,7 +150,7 @@ func TestServedErrorsAndNoTracer(t *testing.T) {
 	for code, want := range map[connect.Code]codes.Code{connect.CodeInternal: codes.Error, connect.CodeNotFound: codes.Unset} {
 		spans.Reset()
 		r.prom.CallServed(t.Context(), connectplugin.ServedCall{
-			Start: time.Now(), Procedure: "/h/M", Code: code, Protocol: connectplugin.ProtocolConnect, RequestBytes: 3, ResponseBytes: 4,
+			Start: time.Now(), Caller: "a", Procedure: "/h/M", Code: code, Protocol: connectplugin.ProtocolConnect, RequestBytes: 3, ResponseBytes: 4,
 			Trace: connectplugin.TraceContext{Traceparent: traceparent},
 		})
 
@@ -166,5 +168,35 @@ func TestServedErrorsAndNoTracer(t *testing.T) {
 	sent := connectplugin.TraceContext{Traceparent: "made up", Tracestate: "vendor=1", Baggage: "tenant=acme"}
 	if _, got := untraced.CallStarted(t.Context(), connectplugin.CallStart{Start: time.Now(), Type: "t", Trace: sent}); got != sent {
 		t.Errorf("nobody traces, and %+v became %+v", sent, got)
+	}
+}
+
+// Whom the host does not know has no part in what is traced, whatever the sampler makes of his trace context.
+func TestStrangersMakeNoSpans(t *testing.T) {
+	t.Parallel()
+
+	r, spans := told(t)
+	h := hosttest.Start(t, func(c *connectplugin.ServeConfig) { c.Observer = r.prom })
+	probe, err := http.NewRequestWithContext(t.Context(), http.MethodGet, h.URL+"/healthz", http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	probe.Header.Set("Traceparent", traceparent)
+	resp, err := h.Stranger(t).Do(probe)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	if _ = resp.Body.Close(); resp.StatusCode != http.StatusOK {
+		t.Errorf("the probe is answered %s", resp.Status)
+	}
+
+	hosttest.Eventually(t, "the probe counts", func() bool {
+		return has(r.scrape(t), "rpc_server_call_duration_seconds_count", "1", `rpc_method="healthz"`)
+	})
+
+	if made := spans.GetSpans(); len(made) != 0 {
+		t.Errorf("the probe made spans: %v", made)
 	}
 }

@@ -147,8 +147,12 @@ func (o *Observer) CallServed(ctx context.Context, call connectplugin.ServedCall
 }
 
 // spanServed makes the span of a call that the host served itself, below that of its caller,
-// once it is over; none where the caller traces nothing. It returns ctx with it.
+// once it is over; none where the caller traces nothing, or nobody knows who it is: strangers would say how
+// many spans are kept. It returns ctx with it.
 func (o *Observer) spanServed(ctx context.Context, call connectplugin.ServedCall) context.Context {
+	if call.Caller == "" && connectplugin.GetAuthContext(ctx) == nil {
+		return ctx
+	}
 	carrier := carrier(call.Trace)
 	parent := propagator.Extract(trace.ContextWithSpanContext(ctx, trace.SpanContext{}), &carrier)
 	if !trace.SpanContextFromContext(parent).IsValid() {

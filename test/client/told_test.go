@@ -1,6 +1,7 @@
 package client_test
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"net/http"
@@ -29,12 +30,18 @@ func (h *feeds) Do(r *http.Request) (*http.Response, error) {
 	if !strings.HasSuffix(r.URL.Path, "/WatchService") {
 		return h.odd.Do(r)
 	}
+	f, resp := watched(r)
+	h.begun <- f
+	return resp, nil
+}
+
+// watched answers a request for a watch.
+func watched(r *http.Request) (*feed, *http.Response) {
 	body, says := io.Pipe()
 	context.AfterFunc(r.Context(), func() { _ = says.CloseWithError(r.Context().Err()) })
-	h.begun <- &feed{says}
 	resp := &http.Response{StatusCode: http.StatusOK, Proto: "HTTP/2.0", ProtoMajor: 2, Header: http.Header{}, Request: r, Body: body}
 	resp.Header.Set("Content-Type", "application/connect+proto")
-	return resp, nil
+	return &feed{says}, resp
 }
 
 const (
@@ -90,21 +97,30 @@ func TestServiceConn_KnowsWhatItsUserWasTold(t *testing.T) {
 		hears       func(*testing.T, *feed) // what the connection does, a little later; nil for nothing
 		reached     bool
 		least, most time.Duration
+		life        string // of the host that told its user; "e" where it is empty
 	}{
-		"a moment later": {func(t *testing.T, f *feed) { t.Helper(); f.says(t, available, "e", 2) }, true, late, late + 100*time.Millisecond},
-		"never":          {nil, false, time.Second, time.Second + 100*time.Millisecond},
+		"a moment later": {func(t *testing.T, f *feed) { t.Helper(); f.says(t, available, "e", 2) }, true, late, late + 100*time.Millisecond, ""},
+		"never":          {nil, false, time.Second, time.Second + 100*time.Millisecond, ""},
 		"of a later state": {
-			func(t *testing.T, f *feed) { t.Helper(); f.says(t, unavailable, "e", 3) }, false, late, late + 100*time.Millisecond,
+			func(t *testing.T, f *feed) { t.Helper(); f.says(t, unavailable, "e", 3) }, false, late, late + 100*time.Millisecond, "",
 		},
 		"of another life of the host": {
-			func(t *testing.T, f *feed) { t.Helper(); f.says(t, unavailable, "f", 1) }, false, late, late + 100*time.Millisecond,
+			func(t *testing.T, f *feed) { t.Helper(); f.says(t, unavailable, "f", 1) }, false, late, late + 100*time.Millisecond, "",
+		},
+		"of the host's other life, in its order": {
+			func(t *testing.T, f *feed) {
+				t.Helper()
+				f.says(t, unavailable, "f", 1)
+				time.Sleep(late)
+				f.says(t, available, "f", 2)
+			}, true, 2 * late, 2*late + 100*time.Millisecond, "f",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				h := &feeds{begun: make(chan *feed, 2)}
-				conn, mine := h.conn(t)
+				conn, mine := h.conn(t, cmp.Or(tt.life, "e"))
 				defer conn.Close()
 				done := callOver(t, conn)
 				time.Sleep(late)
@@ -126,8 +142,9 @@ func TestServiceConn_KnowsWhatItsUserWasTold(t *testing.T) {
 	}
 }
 
-// conn makes a connection that knows of nobody, whose user was told that the service is there, and returns its watch.
-func (h *feeds) conn(t *testing.T) (*connectplugin.ServiceConn, *feed) {
+// conn makes a connection that knows of nobody, whose user was told that the service is there, in a life of the host, and returns
+// its watch.
+func (h *feeds) conn(t *testing.T, life string) (*connectplugin.ServiceConn, *feed) {
 	t.Helper()
 	client := h.client(t)
 	made := make(chan *connectplugin.ServiceConn)
@@ -158,7 +175,7 @@ func (h *feeds) conn(t *testing.T) (*connectplugin.ServiceConn, *feed) {
 	}()
 	users := <-h.begun
 	for i, state := range []connectpluginv1.ServiceState{unavailable, available} {
-		users.says(t, state, "e", uint64(i)+1)
+		users.says(t, state, life, uint64(i)+1)
 		if got := <-saw; got != state {
 			t.Errorf("the user is told %s", got)
 		}

@@ -1,16 +1,19 @@
 package platform_test
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
+	"github.com/masegraye/connect-plugin-go/internal/hosttest"
 )
 
 // The host's own caller gets whole responses of every size, streams as they come, and an
@@ -123,6 +126,51 @@ func TestAudit_USE23_ARefusalThatBreaksOffIsNone(t *testing.T) {
 			_, err = connect.NewClient[text, text](client, url+echoPath+"None").CallUnary(t.Context(), connect.NewRequest(&text{}))
 			if connect.CodeOf(err) != connect.CodeUnimplemented {
 				t.Errorf("what is not there: %v", err)
+			}
+		})
+	}
+}
+
+// A plugin in this process that does not look at its context keeps its handler, and not whoever calls it.
+func TestHostLeavesADeafPlugin(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]struct {
+		by   func(h *hosttest.Host, giveUp context.CancelFunc)
+		code connect.Code
+	}{
+		"its caller gives up":   {func(_ *hosttest.Host, giveUp context.CancelFunc) { giveUp() }, connect.CodeCanceled},
+		"its identity is ended": {func(h *hosttest.Host, _ context.CancelFunc) { h.Revoke(h.Plugins()[0].RuntimeID) }, connect.CodeUnavailable},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := start(t, "echo")
+			entered, leave := make(chan struct{}), make(chan struct{})
+			var calls sync.WaitGroup
+			defer calls.Wait()
+			defer close(leave)
+			sp := echoSpec("in-memory")
+			sp.ImplFactory = func() any {
+				return http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+					close(entered)
+					<-leave
+				})
+			}
+			h.Launcher().Configure(map[string]connectplugin.PluginSpec{"echo": sp})
+			url, client, err := h.Launcher().GetServiceClient("echo", "echo")
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, giveUp := context.WithCancel(t.Context())
+			defer giveUp()
+			failed := make(chan error, 1)
+			calls.Go(func() {
+				_, err := connect.NewClient[text, text](client, url+echoSay).CallUnary(ctx, connect.NewRequest(&text{}))
+				failed <- err
+			})
+			<-entered
+			end.by(h, giveUp)
+			if err := hosttest.Arrival(t, failed); connect.CodeOf(err) != end.code {
+				t.Errorf("the call ends with %v", err)
 			}
 		})
 	}

@@ -1,4 +1,5 @@
 """What the plugin serves to its host."""
+import contextlib
 from concurrent import futures
 from dataclasses import dataclass
 from typing import Any, Callable, Iterator, Optional, Sequence
@@ -54,11 +55,13 @@ class OnlyHost(grpc.ServerInterceptor):  # type: ignore[misc]
         if handler.response_streaming:
             def checked(requests: Any, context: grpc.ServicerContext) -> Any:
                 self._check(context)
-                yield from serve(taken(requests, context), context)
+                with _answered():
+                    yield from serve(taken(requests, context), context)
         else:
             def checked(requests: Any, context: grpc.ServicerContext) -> Any:
                 self._check(context)
-                return serve(taken(requests, context), context)
+                with _answered():
+                    return serve(taken(requests, context), context)
         caller = _named(details)
         if hasattr(serve, _POOL):
             setattr(checked, _POOL, getattr(serve, _POOL))
@@ -96,6 +99,18 @@ def _named(details: Any) -> str:
     """Who calls, as the host says: the plugin, whichever of its instances."""
     fields = dict(details.invocation_metadata)
     return str(fields.get("x-plugin-caller-self-id") or fields.get("x-plugin-caller-id", ""))
+
+
+@contextlib.contextmanager
+def _answered() -> Iterator[None]:
+    """Has grpcio answer whatever a servicer raises. Of what is no Exception, as what sys.exit raises is none, it says nothing: whoever
+    called would wait for ever, and the plugin's end for the call."""
+    try:
+        yield
+    except (Exception, GeneratorExit):
+        raise
+    except BaseException as e:
+        raise RuntimeError(f"the servicer raised {type(e).__name__}") from e
 
 
 def _only(requests: Iterator[Any], context: grpc.ServicerContext) -> Any:

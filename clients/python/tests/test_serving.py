@@ -96,6 +96,15 @@ class Serving(unittest.TestCase):
             channel.stream_unary(NOW)(iter(()), metadata=HOST, timeout=WAIT)
         self.assertIs(grpc.StatusCode.INVALID_ARGUMENT, raised.exception.code())
 
+    def test_a_servicer_that_exits_leaves_no_call_without_an_answer(self) -> None:
+        def serve(request: Any, _: grpc.ServicerContext) -> bytes:
+            raise {b"exit": SystemExit, b"interrupt": KeyboardInterrupt, b"error": ValueError}[request](request.decode())
+
+        channel = self.stage(serve)
+        for request in (b"exit", b"interrupt", b"error"):
+            for call in (channel.unary_unary(NOW).future(request, metadata=HOST), channel.unary_stream("/clock.v1.ClockService/Follow")(request, metadata=HOST)):
+                self.assertIs(grpc.StatusCode.UNKNOWN, call.exception(timeout=WAIT).code(), request)
+
     def test_calls_that_hold_all_workers_keep_no_health_question_waiting(self) -> None:
         over, began = threading.Event(), threading.Semaphore(0)
 
